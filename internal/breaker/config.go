@@ -1,0 +1,113 @@
+package breaker
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// Config says when a breaker opens and how it recovers. Times are nanoseconds. The zero
+// value of every field means its default.
+type Config struct {
+	Failures int     // failures in a row that open it; zero means 5, or never if Ratio is set
+	Ratio    float64 // share of failures among the results in Window that opens it, at most 1; zero means never
+	MinCalls int     // results in Window before Ratio counts; zero means 20
+	Window   int64   // zero means 10 s
+	Cooldown int64   // zero means 30 s
+	Lease    int64   // zero means 1 min
+	Probes   int     // zero means 1
+}
+
+// Never is the instant that does not come.
+const Never int64 = math.MaxInt64
+
+// MaxProbes bounds Config.Probes, because every probe has a lease of its own.
+const MaxProbes = 1024
+
+const (
+	second     int64 = 1e9
+	maxOpen          = 120 * second // of doubled open times
+	maxDoubled       = 3            // times: 8 Cooldowns
+)
+
+// Validate says which field is out of range and what is allowed. The message begins with
+// name, the one under which the caller knows the Config.
+func (c *Config) Validate(name string) error {
+	switch {
+	case c.Failures < 0:
+		return fmt.Errorf("%s.Failures is %d: must be zero (5, or off if Ratio is set) or positive", name, c.Failures)
+	case !(c.Ratio >= 0 && c.Ratio <= 1):
+		return fmt.Errorf("%s.Ratio is %v: must be zero (off) or at most 1", name, c.Ratio)
+	case c.MinCalls < 0:
+		return fmt.Errorf("%s.MinCalls is %d: must be zero (20) or positive", name, c.MinCalls)
+	case c.Window < 0:
+		return fmt.Errorf("%s.Window is %v: must be zero (10 s) or positive", name, time.Duration(c.Window))
+	case c.Cooldown < 0:
+		return fmt.Errorf("%s.Cooldown is %v: must be zero (30 s) or positive", name, time.Duration(c.Cooldown))
+	case c.Lease < 0:
+		return fmt.Errorf("%s.Lease is %v: must be zero (1 min) or positive", name, time.Duration(c.Lease))
+	case c.Probes < 0 || c.Probes > MaxProbes:
+		return fmt.Errorf("%s.Probes is %d: must be zero (1) or from 1 to %d", name, c.Probes, MaxProbes)
+	}
+	return nil
+}
+
+// The methods below give the default for what is zero, and for what Validate refuses.
+
+func (c *Config) failures() uint32 {
+	switch {
+	case c.Failures > 0:
+		return uint32(min(c.Failures, math.MaxInt32))
+	case c.Ratio > 0:
+		return math.MaxUint32
+	}
+	return 5
+}
+
+func (c *Config) minCalls() uint32 {
+	if c.MinCalls > 0 {
+		return uint32(min(c.MinCalls, math.MaxInt32))
+	}
+	return 20
+}
+
+func (c *Config) probes() int32 {
+	if c.Probes > 0 {
+		return int32(min(c.Probes, MaxProbes))
+	}
+	return 1
+}
+
+func (c *Config) window() int64   { return orDefault(c.Window, 10*second) }
+func (c *Config) cooldown() int64 { return orDefault(c.Cooldown, 30*second) }
+func (c *Config) lease() int64    { return orDefault(c.Lease, 60*second) }
+
+// longest is the longest open time without jitter.
+func (c *Config) longest() int64 { return max(c.cooldown(), maxOpen) }
+
+// openFor is the open time after the breaker has opened again n times.
+func (c *Config) openFor(n uint8) int64 {
+	d, most := c.cooldown(), c.longest()
+	for ; n > 0 && d < most; n-- {
+		if d > most/2 {
+			return most
+		}
+		d *= 2
+	}
+	return d
+}
+
+func orDefault(d, otherwise int64) int64 {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}
+
+// after is now+d, and never Never.
+func after(now, d int64) int64 {
+	if now > Never-1-d {
+		return Never - 1
+	}
+	return now + d
+}

@@ -1,0 +1,220 @@
+// Package bucket is an exact token bucket: the generic cell rate algorithm (GCRA,
+// ITU-T I.371) in integer arithmetic.
+//
+// A bucket is one instant, the theoretical arrival time (TAT): the moment at which it
+// will be full again. Taking tokens moves it later, time catches up with it. The
+// instant is kept in nanoseconds and a fraction whose denominator is the rate's N, so
+// a rate like 90,000 per minute (one token each 666,666.6… ns) neither drifts nor
+// rounds. Nothing here reads a clock: every method takes now, in nanoseconds of a
+// clock that the caller keeps from going back.
+package bucket
+
+import (
+	"fmt"
+	"math"
+	"math/big"
+	"math/bits"
+)
+
+// Never is the instant that does not come.
+const Never int64 = math.MaxInt64
+
+// MaxSpan bounds the time a whole burst may take to refill, and with it every sum of
+// instants: about 36 years.
+const MaxSpan int64 = 1 << 60
+
+// Rate is N tokens per Per nanoseconds, at most Burst at once. Use [NewRate].
+type Rate struct {
+	n, per, burst int64
+	span          instant // how long a whole burst takes to refill
+	one           instant // how long one token takes
+}
+
+// NewRate returns the rate, or an error that says which value is out of range.
+func NewRate(n, per, burst int64) (Rate, error) {
+	switch {
+	case n < 1:
+		return Rate{}, fmt.Errorf("N is %d: must be at least 1", n)
+	case per < 1:
+		return Rate{}, fmt.Errorf("Per is %d ns: must be positive", per)
+	case burst < 1:
+		return Rate{}, fmt.Errorf("Burst is %d: must be at least 1", burst)
+	}
+	r := Rate{n: n, per: per, burst: burst}
+	r.one, r.span = r.cost(1), r.cost(burst)
+	if r.one.ns >= MaxSpan || r.span.ns >= MaxSpan {
+		return Rate{}, fmt.Errorf("N %d per %d ns with Burst %d takes more than 36 years to refill: lower Burst or Per", n, per, burst)
+	}
+	return r, nil
+}
+
+// Burst is the most tokens the bucket can hold.
+func (r *Rate) Burst() int64 { return r.burst }
+
+// instant is ns + frac/n nanoseconds, 0 <= frac < n of the rate that made it.
+type instant struct{ ns, frac int64 }
+
+func (a instant) less(b instant) bool { return a.ns < b.ns || a.ns == b.ns && a.frac < b.frac }
+
+func (r *Rate) add(a, b instant) instant {
+	ns, frac := a.ns+b.ns, a.frac-r.n+b.frac // the order of terms cannot overflow
+	if frac >= 0 {
+		return instant{ns + 1, frac}
+	}
+	return instant{ns, frac + r.n}
+}
+
+func (r *Rate) sub(a, b instant) instant {
+	ns, frac := a.ns-b.ns, a.frac-b.frac
+	if frac < 0 {
+		return instant{ns - 1, frac + r.n}
+	}
+	return instant{ns, frac}
+}
+
+// cost is the time that k tokens take, at most MaxSpan.
+func (r *Rate) cost(k int64) instant {
+	hi, lo := bits.Mul64(uint64(k), uint64(r.per))
+	if hi >= uint64(r.n) {
+		return instant{MaxSpan, 0}
+	}
+	q, rem := bits.Div64(hi, lo, uint64(r.n))
+	if q >= uint64(MaxSpan) {
+		return instant{MaxSpan, 0}
+	}
+	return instant{int64(q), int64(rem)}
+}
+
+func (r *Rate) time(k int64) instant {
+	if k == 1 {
+		return r.one
+	}
+	return r.cost(k)
+}
+
+// Bucket is the balance of one rate. The zero value is full at every instant from 0 on.
+// It is not safe for concurrent use.
+type Bucket struct{ tat instant }
+
+// Ready is the earliest instant, now or later, at which k tokens can be taken if
+// nobody else takes any. More than the burst never fit: Never.
+func (b *Bucket) Ready(r *Rate, now, k int64) int64 {
+	if k > r.burst {
+		return Never
+	}
+	if b.tat.ns < now {
+		return now
+	}
+	at := r.sub(r.add(b.tat, r.time(k)), r.span)
+	if at.frac > 0 {
+		at.ns++ // never early
+	}
+	return max(now, at.ns)
+}
+
+// After is the earliest instant at which k tokens, however many, have come in if nobody
+// takes any but whoever waits for them.
+func (b *Bucket) After(r *Rate, now, k int64) int64 {
+	from := b.tat
+	if from.ns < now {
+		from = instant{now, 0}
+	}
+	at := r.sub(r.add(from, r.time(k)), r.span)
+	if at.frac > 0 {
+		at.ns++
+	}
+	return max(now, at.ns)
+}
+
+// Take takes k tokens. The balance may go into debt, which Ready waits out.
+func (b *Bucket) Take(r *Rate, now, k int64) {
+	from := b.tat
+	if from.ns < now {
+		from = instant{now, 0}
+	}
+	b.tat = r.clamp(now, r.add(from, r.time(k)))
+}
+
+// Give puts back k tokens of what was taken before.
+func (b *Bucket) Give(r *Rate, k int64) { b.tat = r.sub(b.tat, r.time(k)) }
+
+// clamp keeps a debt finite, so that no report of use, however wrong, overflows.
+func (r *Rate) clamp(now int64, t instant) instant {
+	if limit := now + MaxSpan; t.ns > limit {
+		return instant{limit, 0}
+	}
+	return t
+}
+
+// Empty leaves the bucket without a token at the instant at: the next one comes one
+// token's time later. It never adds tokens.
+func (b *Bucket) Empty(r *Rate, at int64) {
+	if t := r.add(instant{at, 0}, r.span); b.tat.less(t) {
+		b.tat = t
+	}
+}
+
+// Full reports whether nothing is missing.
+func (b *Bucket) Full(now int64) bool {
+	return b.tat.ns < now || b.tat.ns == now && b.tat.frac == 0
+}
+
+// FullAt is the instant at which nothing is missing any more if nobody takes any.
+func (b *Bucket) FullAt() int64 {
+	if b.tat.frac > 0 {
+		return b.tat.ns + 1
+	}
+	return b.tat.ns
+}
+
+// Tokens is the balance in whole tokens, rounded down; negative in debt.
+func (b *Bucket) Tokens(r *Rate, now int64) int64 {
+	if b.Full(now) {
+		return r.burst
+	}
+	missing := r.missing(b.tat, now)
+	num, den := missing.Num(), missing.Denom()
+	q, rem := new(big.Int).QuoRem(num, den, new(big.Int))
+	if rem.Sign() > 0 {
+		q.Add(q, big.NewInt(1))
+	}
+	return r.burst - q.Int64()
+}
+
+// missing is how many tokens, exactly, separate now from t.
+func (r *Rate) missing(t instant, now int64) *big.Rat {
+	ns := new(big.Rat).SetFrac64(t.frac, r.n)
+	ns.Add(ns, new(big.Rat).SetInt64(t.ns-now))
+	return ns.Mul(ns, big.NewRat(r.n, r.per))
+}
+
+// Reconfigure carries the balance from rate r to rate to: the tokens there are stay,
+// clipped to the new burst; none is created.
+func (b *Bucket) Reconfigure(r, to *Rate, now int64) {
+	have := new(big.Rat).SetInt64(r.burst)
+	if !b.Full(now) {
+		have.Sub(have, r.missing(b.tat, now))
+	}
+	lack := new(big.Rat).SetInt64(to.burst)
+	if lack.Sub(lack, have).Sign() <= 0 {
+		b.tat = instant{now, 0}
+		return
+	}
+	lack.Mul(lack, big.NewRat(to.per, to.n)) // nanoseconds until full
+	whole, rem := new(big.Int).QuoRem(lack.Num(), lack.Denom(), new(big.Int))
+	if !whole.IsInt64() || whole.Int64() > MaxSpan {
+		b.tat = instant{now + MaxSpan, 0}
+		return
+	}
+	frac := new(big.Int).Mul(rem, big.NewInt(to.n))
+	up := new(big.Int)
+	if frac.QuoRem(frac, lack.Denom(), up); up.Sign() > 0 {
+		frac.Add(frac, big.NewInt(1)) // rounding up creates nothing
+	}
+	b.tat = to.add(instant{now, 0}, instant{whole.Int64(), 0})
+	if f := frac.Int64(); f >= to.n {
+		b.tat.ns++
+	} else {
+		b.tat.frac = f
+	}
+}

@@ -1,0 +1,24 @@
+// Package kv is the machine behind SharedState: a concurrent table of keys with
+// versions, lifetimes, bounds, watches and multi-key commits.
+//
+// # Locks
+//
+// The table is split into shards. Three kinds of operation share it:
+//
+//   - Reads take no lock. An entry's word holds its version and a lock bit; a reader
+//     takes the fields between two equal readings of an unlocked word (a sequence lock).
+//   - A write that changes neither an entry's size nor its lifetime, while nobody
+//     watches, takes only the lock bit of that entry.
+//   - Every other write takes the mutex of the shard, and then the lock bit of the
+//     entries it changes. A commit takes the mutexes of all its shards in order.
+//
+// Whoever holds a lock bit waits for nothing, so waiting for one is a short spin. No
+// code of a user runs under a mutex or a lock bit.
+//
+// # Versions
+//
+// Each write adds one to its key's version, and so does a deletion. A shard remembers
+// the highest version of all keys deleted from it, its floor, and a new key starts
+// above it. So the versions of a key grow for ever without a trace of deleted keys
+// being kept, and without a counter that all keys share.
+package kv

@@ -1,0 +1,428 @@
+package kv
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Datum is a stored value as its owner knows it. Its methods run no foreign code.
+type Datum interface {
+	// Fits reports whether a compare-and-swap may put the datum in the place of old.
+	Fits(old Datum) bool
+}
+
+// Box is an immutable stored value. All numbers of one Go type share one box and differ
+// in their bits; see [Store.NumBox].
+type Box struct {
+	Datum Datum
+	Num   Num
+	Size  int // estimated bytes, without the key and what the store adds
+}
+
+// Overhead is what the store itself needs for a key, in bytes: its entry, its slots, and
+// the header of the key's string.
+const Overhead = 96
+
+func (b *Box) cost(key string) int { return Overhead + len(key) + b.Size }
+
+// Value is a box with the bits of a number.
+type Value struct {
+	Box  *Box
+	Bits uint64
+}
+
+// Code says how an operation ended.
+type Code uint8
+
+// The codes. All but OK mean that nothing was changed.
+const (
+	OK        Code = iota
+	Conflict       // the version is another
+	WrongType      // the key holds another type
+	Overflow       // the sum is no value of the type
+	Full           // it would go over a bound
+	Closed
+)
+
+// Cond is what a write asks of the version that is there; zero stands for absent.
+type Cond struct {
+	Must bool
+	Was  uint64
+}
+
+const (
+	shardBits  = 6
+	shardCount = 1 << shardBits
+)
+
+// Store is the table. It is safe for concurrent use.
+type Store struct {
+	seed     maphash.Seed
+	epoch    time.Time
+	root     *Scope
+	prefixes prefixes
+	timers   sync.WaitGroup // timers that are set or whose function runs
+
+	// slow counts those for whom every write must take the mutex of its shard: watches
+	// and snapshots. It is read under an entry's lock bit: a write that found zero there
+	// is finished before anybody who then raised it reads that entry.
+	slow atomic.Int64
+
+	std      Std
+	numBoxes atomic.Pointer[[]*Box]
+
+	watchMu  sync.Mutex
+	watchers atomic.Pointer[[]*watcher] // copied on write under watchMu
+
+	shards [shardCount]shard
+}
+
+// Std are the boxes of the predeclared types of numbers, by kind.
+type Std [Float64 + 1]*Box
+
+// New returns an empty store with its root scope.
+func New(maxKeys, maxBytes int, std Std) (*Store, *Scope) {
+	s := &Store{
+		std:   std,
+		seed:  maphash.MakeSeed(),
+		epoch: time.Now(),
+		root:  &Scope{MaxKeys: maxKeys, MaxBytes: maxBytes, account: new(account)},
+	}
+	s.numBoxes.Store(new([]*Box))
+	s.watchers.Store(new([]*watcher))
+	return s, s.root
+}
+
+func (s *Store) now() int64 { return int64(time.Since(s.epoch)) }
+
+// hash is the hash of prefix+key.
+func (s *Store) hash(prefix, key string) uint64 {
+	if prefix == "" {
+		return maphash.String(s.seed, key)
+	}
+	return s.hashParts(prefix, key)
+}
+
+// hashParts is apart so that hash need not clear the buffer.
+//
+//go:noinline
+func (s *Store) hashParts(prefix, key string) uint64 {
+	var buf [128]byte
+	return maphash.Bytes(s.seed, append(append(buf[:0], prefix...), key...))
+}
+
+func (s *Store) shard(hash uint64) *shard { return &s.shards[hash>>(64-shardBits)] }
+
+func (s *Store) find(hash uint64, prefix, key string) *entry {
+	return s.shard(hash).table.Load().find(uint32(hash), prefix, key)
+}
+
+func (s *Store) lockAll() {
+	for i := range s.shards {
+		s.shards[i].mu.Lock()
+	}
+}
+
+func (s *Store) unlockAll() {
+	for i := range s.shards {
+		s.shards[i].mu.Unlock()
+	}
+}
+
+// StdBox returns the store's one box for the numbers of a predeclared type.
+func (s *Store) StdBox(n Num) *Box { return s.std[n] }
+
+// NumBox returns the store's one box for the numbers of the defined type that d stands
+// for. The list has as many boxes as the program stores such types.
+func (s *Store) NumBox(d Datum, n Num) *Box {
+	list := s.numBoxes.Load()
+	for _, b := range *list {
+		if b.Datum == d {
+			return b
+		}
+	}
+	longer := append((*list)[:len(*list):len(*list)], &Box{Datum: d, Num: n})
+	s.numBoxes.CompareAndSwap(list, &longer)
+	return s.NumBox(d, n)
+}
+
+// Get returns the value and the version of a key, version zero if it is absent.
+func (s *Store) Get(sc *Scope, key string) (v Value, version uint64) {
+	if e := s.find(s.hash(sc.Prefix, key), sc.Prefix, key); e != nil {
+		v, version, ok := e.read(s)
+		if ok {
+			return v, version
+		}
+	}
+	return Value{}, 0
+}
+
+// Put writes v and returns its version.
+func (s *Store) Put(sc *Scope, key string, cond Cond, v Value, life Life) (version uint64, c Code) {
+	h := s.hash(sc.Prefix, key)
+	if life.For == 0 {
+		if version, c, done := s.putFast(s.find(h, sc.Prefix, key), cond, v, life); done {
+			return version, c
+		}
+	}
+	version, c = s.putSlow(sc, h, key, cond, v, life)
+	if c == Full { // perhaps of what has expired
+		s.reclaim()
+		version, c = s.putSlow(sc, h, key, cond, v, life)
+	}
+	return version, c
+}
+
+// putFast does a write that concerns nothing but its entry, if it is one.
+func (s *Store) putFast(e *entry, cond Cond, v Value, life Life) (version uint64, c Code, done bool) {
+	if e == nil {
+		return 0, OK, false
+	}
+	w := e.lock()
+	if w&dead != 0 || s.slow.Load() != 0 || life.Clear && e.expires.Load() != 0 || e.due(s) {
+		e.word.Store(w)
+		return 0, OK, false
+	}
+	old := e.box.Load()
+	if c := cond.check(w, old, v.Box); c != OK {
+		e.word.Store(w)
+		return 0, c, true
+	}
+	if old.Size != v.Box.Size {
+		e.word.Store(w)
+		return 0, OK, false
+	}
+	if old != v.Box {
+		e.box.Store(v.Box)
+	}
+	e.bits.Store(v.Bits)
+	e.word.Store(w + step)
+	return w/step + 1, OK, true
+}
+
+// check is what a write asks of a live entry.
+func (c Cond) check(w uint64, old, box *Box) Code {
+	switch {
+	case !c.Must:
+		return OK
+	case c.Was != w/step:
+		return Conflict
+	case !box.Datum.Fits(old.Datum):
+		return WrongType
+	}
+	return OK
+}
+
+func (s *Store) putSlow(sc *Scope, h uint64, key string, cond Cond, v Value, life Life) (uint64, Code) {
+	sh := s.shard(h)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sc.Closed() {
+		return 0, Closed
+	}
+	e := s.currentLocked(sh, h, sc.Prefix, key)
+	if e == nil {
+		if cond.Must && cond.Was != 0 {
+			return 0, Conflict
+		}
+		return s.createLocked(sc, sh, h, sc.Prefix+key, v, life)
+	}
+	w := e.lock()
+	old := e.box.Load()
+	c := cond.check(w, old, v.Box)
+	if grown := v.Box.Size - old.Size; c == OK && grown != 0 && !s.chargeLocked(sc, e.key, 0, int64(grown)) {
+		c = Full
+	}
+	if c != OK {
+		e.word.Store(w)
+		return 0, c
+	}
+	s.writeLocked(sh, e, v, life)
+	e.word.Store(w + step)
+	s.publishLocked(e.key, v, w/step+1)
+	return w/step + 1, OK
+}
+
+// currentLocked returns the live entry of a key, after removing one that is expired.
+func (s *Store) currentLocked(sh *shard, h uint64, prefix, key string) *entry {
+	e := sh.table.Load().find(uint32(h), prefix, key)
+	if e != nil && e.due(s) {
+		s.dropLocked(sh, e, e.lock())
+		return nil
+	}
+	return e
+}
+
+// createLocked charges and adds a key that is absent.
+func (s *Store) createLocked(sc *Scope, sh *shard, h uint64, full string, v Value, life Life) (uint64, Code) {
+	if !s.chargeLocked(sc, full, 1, int64(v.Box.cost(full))) {
+		return 0, Full
+	}
+	version := sh.floor + 1
+	e := &entry{key: full, hash: uint32(h)}
+	s.writeLocked(sh, e, v, life)
+	e.word.Store(version * step)
+	sh.insertLocked(e)
+	s.publishLocked(full, v, version)
+	return version, OK
+}
+
+// writeLocked sets the fields of an entry that is locked or that nobody sees yet.
+func (s *Store) writeLocked(sh *shard, e *entry, v Value, life Life) {
+	e.box.Store(v.Box)
+	e.bits.Store(v.Bits)
+	switch {
+	case life.For > 0:
+		s.expireAtLocked(sh, e, after(s.now(), life.For))
+	case life.Clear && e.expires.Load() != 0:
+		s.expireAtLocked(sh, e, 0)
+	}
+}
+
+// dropLocked removes an entry whose lock bit is set and whose word was w. It frees the
+// lock bit.
+func (s *Store) dropLocked(sh *shard, e *entry, w uint64) {
+	s.releaseLocked(e.key, int64(e.box.Load().cost(e.key)))
+	s.unlinkLocked(sh, e, w)
+	e.word.Store(w + step | dead)
+}
+
+// unlinkLocked is dropLocked without counting and without freeing the lock bit.
+func (s *Store) unlinkLocked(sh *shard, e *entry, w uint64) {
+	version := w/step + 1
+	sh.floor = max(sh.floor, version)
+	if e.heap != 0 {
+		s.expireAtLocked(sh, e, 0)
+	}
+	sh.removeLocked(e)
+	s.publishLocked(e.key, Value{}, version)
+}
+
+// Add adds delta to a number; an absent key counts as zero. box is the store's box for
+// the type of the number.
+func (s *Store) Add(sc *Scope, key string, box *Box, delta uint64, life Life) (sum, version uint64, c Code) {
+	h := s.hash(sc.Prefix, key)
+	if life == Keep {
+		if e := s.find(h, sc.Prefix, key); e != nil {
+			w := e.lock()
+			if w&dead == 0 && s.slow.Load() == 0 && !e.due(s) {
+				if sum, c = e.addLocked(box, delta); c == OK {
+					w += step
+				}
+				e.word.Store(w)
+				return sum, w / step, c
+			}
+			e.word.Store(w)
+		}
+	}
+	sum, version, c = s.addSlow(sc, h, key, box, delta, life)
+	if c == Full { // perhaps of what has expired
+		s.reclaim()
+		sum, version, c = s.addSlow(sc, h, key, box, delta, life)
+	}
+	return sum, version, c
+}
+
+func (e *entry) addLocked(box *Box, delta uint64) (uint64, Code) {
+	if e.box.Load() != box {
+		return 0, WrongType
+	}
+	sum, ok := box.Num.Add(e.bits.Load(), delta)
+	if !ok {
+		return 0, Overflow
+	}
+	e.bits.Store(sum)
+	return sum, OK
+}
+
+func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64, life Life) (sum, version uint64, c Code) {
+	sh := s.shard(h)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sc.Closed() {
+		return 0, 0, Closed
+	}
+	e := s.currentLocked(sh, h, sc.Prefix, key)
+	if e == nil {
+		sum, ok := box.Num.Add(0, delta)
+		if !ok {
+			return 0, 0, Overflow
+		}
+		version, c = s.createLocked(sc, sh, h, sc.Prefix+key, Value{box, sum}, life)
+		return sum, version, c
+	}
+	w := e.lock()
+	if sum, c = e.addLocked(box, delta); c != OK {
+		e.word.Store(w)
+		return 0, 0, c
+	}
+	s.writeLocked(sh, e, Value{box, sum}, life)
+	e.word.Store(w + step)
+	s.publishLocked(e.key, Value{box, sum}, w/step+1)
+	return sum, w/step + 1, OK
+}
+
+// Delete removes a key. Without a condition an absent key is fine.
+func (s *Store) Delete(sc *Scope, key string, cond Cond) Code {
+	h := s.hash(sc.Prefix, key)
+	sh := s.shard(h)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sc.Closed() {
+		return Closed
+	}
+	e := s.currentLocked(sh, h, sc.Prefix, key)
+	if e == nil {
+		if cond.Must && cond.Was != 0 {
+			return Conflict
+		}
+		return OK
+	}
+	w := e.lock()
+	if cond.Must && cond.Was != w/step {
+		e.word.Store(w)
+		return Conflict
+	}
+	s.dropLocked(sh, e, w)
+	return OK
+}
+
+// Clear removes the keys under sc, one after the other.
+func (s *Store) Clear(sc *Scope) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		for _, e := range sh.matchLocked(sc.Prefix) {
+			s.dropLocked(sh, e, e.lock())
+		}
+		sh.mu.Unlock()
+	}
+}
+
+// matchLocked collects the entries whose key starts with prefix.
+func (sh *shard) matchLocked(prefix string) (list []*entry) {
+	for e := range sh.table.Load().under(prefix) {
+		list = append(list, e)
+	}
+	return list
+}
+
+// Close ends every watch, frees everything and makes all operations fail. When it
+// returns, no timer is set and no sweep runs.
+func (s *Store) Close() {
+	s.root.done.Store(true)
+	s.endWatches(s.root)
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		if sh.armed != 0 && sh.timer.Stop() {
+			s.timers.Done()
+		}
+		sh.armed, sh.heap, sh.live, sh.used = 0, nil, 0, 0
+		sh.table.Store(nil)
+		sh.mu.Unlock()
+	}
+	s.timers.Wait()
+}

@@ -1,0 +1,367 @@
+package kv
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// text is a Datum for tests.
+type text string
+
+func (text) Fits(old Datum) bool { _, ok := old.(text); return ok }
+
+// number is the Datum of the numbers.
+type number struct{}
+
+func (number) Fits(old Datum) bool { return old == number{} }
+
+func val(s string) Value { return Value{Box: &Box{Datum: text(s), Size: len(s)}} }
+
+func newTest(maxKeys, maxBytes int) (*Store, *Scope) { return New(maxKeys, maxBytes, Std{}) }
+
+// checkShards compares what each shard says of itself with what is in it.
+func checkShards(t *testing.T, s *Store) {
+	t.Helper()
+	s.lockAll()
+	defer s.unlockAll()
+	keys, bytes := 0, 0
+	for i := range s.shards {
+		sh := &s.shards[i]
+		live, used, expiring := 0, 0, 0
+		tab := sh.table.Load()
+		for e := range tab.entries {
+			live++
+			keys++
+			bytes += e.box.Load().cost(e.key)
+			if w := e.word.Load(); w&(locked|dead) != 0 || w < step {
+				t.Errorf("%s: the word is %#x", e.key, w)
+			}
+			if h := s.hash("", e.key); s.shard(h) != sh || uint32(h) != e.hash {
+				t.Errorf("%s is in the wrong shard", e.key)
+			}
+			if s.find(s.hash("", e.key), "", e.key) != e {
+				t.Errorf("%s cannot be found", e.key)
+			}
+			if x := e.expires.Load(); (x != 0) != (e.heap != 0) {
+				t.Errorf("%s expires at %d and has place %d in the heap", e.key, x, e.heap)
+			}
+			if e.heap != 0 {
+				expiring++
+				if sh.heap[e.heap-1] != e {
+					t.Errorf("%s is not in its place in the heap", e.key)
+				}
+			}
+		}
+		if tab != nil {
+			for i := range tab.slots {
+				if tab.slots[i].Load() != nil {
+					used++
+				}
+			}
+			if used*4 > len(tab.slots)*3+4 || len(tab.slots) > minSlots && live*8 < len(tab.slots) {
+				t.Errorf("shard %d: %d entries in %d of %d slots", i, live, used, len(tab.slots))
+			}
+		}
+		if live != sh.live || used != sh.used || expiring != len(sh.heap) {
+			t.Errorf("shard %d counts %d, %d, %d and has %d, %d, %d", i, sh.live, sh.used, len(sh.heap), live, used, expiring)
+		}
+		for i, e := range sh.heap {
+			if i > 0 && e.expires.Load() < sh.heap[(i-1)/2].expires.Load() {
+				t.Errorf("the heap is no heap at %d", i)
+			}
+		}
+		if (len(sh.heap) > 0) != (sh.armed != 0) || len(sh.heap) > 0 && sh.armed > sh.heap[0].expires.Load() {
+			t.Errorf("shard %d: %d lifetimes, timer at %d", i, len(sh.heap), sh.armed)
+		}
+	}
+	if k, b := s.root.Usage(); k != keys || b != bytes {
+		t.Errorf("%d keys and %d bytes are counted, there are %d and %d", k, b, keys, bytes)
+	}
+}
+
+// model is what a store should hold.
+type model struct {
+	v       string
+	version uint64
+	expires time.Duration
+}
+
+// Random operations against a map, one at a time and in virtual time.
+func TestStoreAgainstAModel(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for round := range uint64(6) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, round))
+			s, root := newTest(math.MaxInt, math.MaxInt)
+			defer s.Close()
+			view := s.Nest(root, "v/", 20, math.MaxInt)
+			start := time.Now()
+			m, last := make(map[string]model), make(map[string]uint64)
+			for i := range 2000 {
+				time.Sleep(time.Duration(r.IntN(2)))
+				now := time.Since(start)
+				for k, v := range m {
+					if v.expires != 0 && now >= v.expires {
+						delete(m, k)
+					}
+				}
+				sc, key := root, fmt.Sprint(r.IntN(300))
+				if r.IntN(3) == 0 {
+					sc = view
+				}
+				full := sc.Prefix + key
+				old := m[full]
+				life := []Life{Keep, {Clear: true}, {For: time.Duration(1 + r.IntN(200))}}[r.IntN(3)]
+				inView := 0
+				for k := range m {
+					if strings.HasPrefix(k, "v/") {
+						inView++
+					}
+				}
+				want := OK
+				if sc == view && old.version == 0 && inView >= 20 {
+					want = Full
+				}
+				n := model{v: fmt.Sprint("value", r.IntN(i+1)), expires: old.expires}
+				switch {
+				case life.For > 0:
+					n.expires = now + life.For
+				case life.Clear || old.version == 0:
+					n.expires = 0
+				}
+				var c Code
+				switch r.IntN(5) {
+				case 0, 1:
+					n.version, c = s.Put(sc, key, Cond{}, val(n.v), life)
+				case 2:
+					cond := Cond{Must: true, Was: old.version}
+					if r.IntN(2) == 0 {
+						cond.Was = last[full]
+						if cond.Was != old.version {
+							want = Conflict
+						}
+					}
+					n.version, c = s.Put(sc, key, cond, val(n.v), life)
+				case 3:
+					c = s.Delete(sc, key, Cond{})
+					n, want = model{}, OK
+				case 4:
+					if v, version := s.Get(sc, key); version != old.version || version != 0 && string(v.Box.Datum.(text)) != old.v {
+						t.Fatalf("step %d: %s is %v version %d, want %+v", i, full, v, version, old)
+					}
+					continue
+				}
+				if c != want {
+					t.Fatalf("step %d: %s ended with %d, want %d", i, full, c, want)
+				}
+				if c != OK {
+					continue
+				}
+				if delete(m, full); n.v != "" {
+					if n.version <= last[full] {
+						t.Fatalf("step %d: version %d after %d", i, n.version, last[full])
+					}
+					m[full], last[full] = n, n.version
+				}
+				if i%100 == 0 {
+					synctest.Wait()
+					checkShards(t, s)
+				}
+			}
+			synctest.Wait()
+			checkShards(t, s)
+			var want []string
+			for k := range m {
+				want = append(want, k)
+			}
+			slices.Sort(want)
+			if got := s.Keys(root, ""); !slices.Equal(got, want) {
+				t.Errorf("got keys %v, want %v", got, want)
+			}
+			s.Clear(root)
+			checkShards(t, s)
+			for i := range s.shards {
+				if s.shards[i].table.Load() != nil {
+					t.Errorf("shard %d keeps its slots", i)
+				}
+			}
+		})
+	}
+}
+
+// Everything at once, and then the shards must be as they say.
+func TestStoreStorm(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	s, root := newTest(120, 120*200)
+	view := s.Nest(root, "v/", 40, 40*200)
+	num := s.NumBox(number{}, Int64)
+	var wg sync.WaitGroup
+	for g := range 6 {
+		r := rand.New(rand.NewPCG(seed, uint64(g)))
+		wg.Go(func() {
+			for range 5000 {
+				sc, key := root, fmt.Sprint(r.IntN(100))
+				if r.IntN(2) == 0 {
+					sc = view
+				}
+				life := []Life{Keep, {Clear: true}, {For: time.Duration(1 + r.IntN(50_000))}}[r.IntN(3)]
+				switch r.IntN(9) {
+				case 0:
+					s.Put(sc, key, Cond{}, val(strings.Repeat("x", r.IntN(200))), life)
+				case 1:
+					s.Delete(sc, key, Cond{})
+				case 2:
+					_, version := s.Get(sc, key)
+					s.Put(sc, key, Cond{Must: true, Was: version}, val("swapped"), life)
+				case 3:
+					ops := []Op{
+						{Scope: sc, Key: key, Kind: Write, Value: val("a"), Life: life},
+						{Scope: root, Key: key + "'", Kind: Remove},
+						{Scope: view, Key: key + "''", Kind: Check, Cond: Cond{Must: true}},
+					}
+					s.Commit(ops)
+				case 4:
+					if r.IntN(50) == 0 {
+						s.Clear(sc)
+					}
+					s.Keys(sc, "")
+				case 5:
+					if r.IntN(50) == 0 {
+						list, highest := s.Snapshot(view)
+						s.Replace(view, list, highest)
+					}
+				case 6:
+					if r.IntN(20) == 0 {
+						s.Leave(s.Nest(view, fmt.Sprint(r.IntN(10)), 1, 1000))
+					}
+				default:
+					s.Add(sc, key, num, 1, life)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s.Clear(view)
+	checkShards(t, s)
+	if k, b := view.Usage(); k != 0 || b != 0 {
+		t.Errorf("%d keys and %d bytes are counted in an empty view", k, b)
+	}
+	if n := s.slow.Load(); n != 0 {
+		t.Errorf("slow is %d", n)
+	}
+	s.Close()
+	for range s.Timers() {
+		t.Error("a timer is set after Close")
+	}
+}
+
+// A reader finds a key that is there all the time while the table around it is rebuilt.
+func TestFindWhileTheTableChanges(t *testing.T) {
+	s, root := newTest(math.MaxInt, math.MaxInt)
+	for i := range 100 {
+		s.Put(root, fmt.Sprint("stay", i), Cond{}, val("x"), Keep)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			for i := range 3000 {
+				s.Put(root, fmt.Sprint(i), Cond{}, val("y"), Keep)
+			}
+			for i := range 3000 {
+				s.Delete(root, fmt.Sprint(i), Cond{})
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	for i := range 100_000 {
+		k := fmt.Sprint("stay", i%100)
+		if _, version := s.Get(root, k); version != 1 {
+			t.Fatalf("%s has version %d, want 1", k, version)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	checkShards(t, s)
+}
+
+func TestLongKeysInAScope(t *testing.T) {
+	s, root := newTest(10, math.MaxInt)
+	sc := s.Nest(root, strings.Repeat("p", 200), 10, math.MaxInt)
+	long := strings.Repeat("k", 300)
+	if _, c := s.Put(sc, long, Cond{}, val("x"), Keep); c != OK {
+		t.Fatal(c)
+	}
+	if _, version := s.Get(root, sc.Prefix+long); version != 1 {
+		t.Errorf("version %d, want 1", version)
+	}
+	if _, version := s.Get(sc, long[1:]); version != 0 {
+		t.Errorf("version %d, want none", version)
+	}
+}
+
+func TestLifetimeEnds(t *testing.T) {
+	for _, c := range []struct {
+		now  int64
+		d    time.Duration
+		want int64
+	}{{5, 3, 8}, {5, math.MaxInt64, math.MaxInt64}, {-5, 5, 1}, {-10, 3, -7}} {
+		if got := after(c.now, c.d); got != c.want {
+			t.Errorf("after(%d, %d) is %d, want %d", c.now, c.d, got, c.want)
+		}
+	}
+}
+
+// One timer per shard serves all its lifetimes, and only while there are some.
+func TestTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, root := newTest(math.MaxInt, math.MaxInt)
+		timers := func() (n int) {
+			for range s.Timers() {
+				n++
+			}
+			return n
+		}
+		s.Put(root, "a", Cond{}, val("x"), Keep)
+		if n := timers(); n != 0 {
+			t.Errorf("%d timers without a lifetime", n)
+		}
+		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Minute})
+		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Second})
+		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Hour})
+		if n := timers(); n != 1 {
+			t.Errorf("%d timers for one lifetime", n)
+		}
+		s.Put(root, "a", Cond{}, val("x"), Life{Clear: true})
+		if n := timers(); n != 0 {
+			t.Errorf("%d timers after the lifetime was cleared", n)
+		}
+		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Second})
+		s.Delete(root, "a", Cond{})
+		if n := timers(); n != 0 {
+			t.Errorf("%d timers after the key was deleted", n)
+		}
+		for i := range 10_000 {
+			s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life{For: time.Second})
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if k, _ := root.Usage(); k != 0 || timers() != 0 {
+			t.Errorf("%d keys and %d timers are left", k, timers())
+		}
+		checkShards(t, s)
+	})
+}

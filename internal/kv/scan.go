@@ -1,0 +1,65 @@
+package kv
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Entry is one key at one instant. Its key is relative to the scope it was read through.
+type Entry struct {
+	Key     string
+	Value   Value // zero if the key was deleted
+	Version uint64
+	Left    time.Duration // until it expires; zero means it does not
+}
+
+// Keys returns the keys of sc that start with prefix, sorted. A key that is there all
+// the time is among them; keys that come or go meanwhile may be.
+func (s *Store) Keys(sc *Scope, prefix string) (keys []string) {
+	full := sc.Prefix + prefix
+	for i := range s.shards {
+		for e := range s.shards[i].table.Load().under(full) {
+			keys = append(keys, e.key[len(sc.Prefix):])
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// Snapshot returns the keys under sc as they were together at one instant, sorted, and a
+// version that none of the versions given so far exceeds.
+func (s *Store) Snapshot(sc *Scope) (list []Entry, highest uint64) {
+	s.freeze()
+	for i := range s.shards {
+		sh := &s.shards[i]
+		highest = max(highest, sh.floor)
+		for e := range sh.table.Load().entries {
+			v, version, ok := e.read(s)
+			highest = max(highest, version)
+			if !ok || !strings.HasPrefix(e.key, sc.Prefix) {
+				continue
+			}
+			n := Entry{Key: e.key[len(sc.Prefix):], Value: v, Version: version}
+			if x := e.expires.Load(); x != 0 {
+				n.Left = max(time.Duration(x-s.now()), 1)
+			}
+			list = append(list, n)
+		}
+	}
+	s.thaw()
+	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
+	return list, highest
+}
+
+// freeze stops all writes: new ones wait for the mutexes, and those under way with a
+// lock bit alone are waited for by whoever reads their entry.
+func (s *Store) freeze() {
+	s.slow.Add(1)
+	s.lockAll()
+}
+
+func (s *Store) thaw() {
+	s.unlockAll()
+	s.slow.Add(-1)
+}

@@ -1,0 +1,209 @@
+package kv
+
+import (
+	"iter"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An entry's word: the version above two flags.
+const (
+	locked = 1 << iota // a writer is at work: the other fields may be torn
+	dead               // no longer in the table: look the key up again
+	step               // one version
+)
+
+// entry is one key. Its fields change only while the lock bit is set.
+type entry struct {
+	key     string // immutable
+	word    atomic.Uint64
+	bits    atomic.Uint64 // the value, if box says it is a number
+	box     atomic.Pointer[Box]
+	expires atomic.Int64 // the first instant at which it is gone; zero means never
+	hash    uint32       // immutable
+	heap    int32        // one more than the place in the shard's heap; under the shard's mutex
+}
+
+// lock sets the lock bit and returns the word without it.
+func (e *entry) lock() uint64 {
+	for n := 0; ; n++ {
+		w := e.word.Load()
+		if w&locked == 0 && e.word.CompareAndSwap(w, w|locked) {
+			return w
+		}
+		pause(n)
+	}
+}
+
+// pause is called after the n-th look at a lock bit that was set. Its holder waits for
+// nothing, but may have been preempted.
+func pause(n int) {
+	if n > 16 {
+		runtime.Gosched()
+	}
+}
+
+// read returns the entry's value at one instant; it is not ok if dead or expired. The
+// clock is read while the word stands still: with a value that is old by the time the
+// clock is read, a key would look expired that was refreshed in between.
+func (e *entry) read(s *Store) (v Value, version uint64, ok bool) {
+	for n := 0; ; n++ {
+		w := e.word.Load()
+		if w&locked == 0 {
+			v = Value{e.box.Load(), e.bits.Load()}
+			ok = w&dead == 0 && !e.due(s)
+			if e.word.Load() == w {
+				return v, w / step, ok
+			}
+		}
+		pause(n)
+	}
+}
+
+// due reports whether the entry's lifetime is over. It holds still under the entry's
+// lock bit, or under the mutex of its shard.
+func (e *entry) due(s *Store) bool { return e.expires.Load() != 0 && e.dueAt(s.now()) }
+
+func (e *entry) dueAt(now int64) bool {
+	x := e.expires.Load()
+	return x != 0 && now >= x
+}
+
+func (e *entry) is(prefix, key string) bool {
+	if prefix == "" {
+		return e.key == key
+	}
+	return len(e.key) == len(prefix)+len(key) && e.key[len(prefix):] == key && e.key[:len(prefix)] == prefix
+}
+
+// gone marks a slot whose entry was removed, so that probes go on behind it.
+var gone = new(entry)
+
+// table is a hash table with linear probing that is read without a lock. Entries never
+// move within a table; growing makes a new one that holds the same entries.
+type table struct {
+	mask  uint32
+	slots []atomic.Pointer[entry]
+}
+
+func (t *table) find(hash uint32, prefix, key string) *entry {
+	if t == nil {
+		return nil
+	}
+	for i := hash & t.mask; ; i = (i + 1) & t.mask {
+		e := t.slots[i].Load()
+		if e == nil {
+			return nil
+		}
+		if e.hash == hash && e != gone && e.is(prefix, key) {
+			return e
+		}
+	}
+}
+
+// shard is a part of the table with what its mutex guards.
+type shard struct {
+	table atomic.Pointer[table] // written under mu
+
+	mu    sync.Mutex
+	live  int    // entries
+	used  int    // slots that are not nil
+	floor uint64 // no deleted key had a higher version
+	heap  lifetimes
+	timer *time.Timer
+	armed int64 // when the timer fires; zero means it does not
+
+	_ [40]byte // keeps neighbours off this shard's cache lines
+}
+
+const minSlots = 8
+
+// insertLocked adds an entry whose key is absent.
+func (sh *shard) insertLocked(e *entry) {
+	t := sh.table.Load()
+	if t == nil || (sh.used+1)*4 > len(t.slots)*3 {
+		t = sh.rebuildLocked(sh.live + 1)
+	}
+	sh.live++
+	if t.place(e) {
+		sh.used++
+	}
+}
+
+// place puts e into the first free slot and reports whether that was a nil one.
+func (t *table) place(e *entry) (fresh bool) {
+	for i := e.hash & t.mask; ; i = (i + 1) & t.mask {
+		if old := t.slots[i].Load(); old == nil || old == gone {
+			t.slots[i].Store(e)
+			return old == nil
+		}
+	}
+}
+
+// removeLocked takes e out of the table. Slots shrink with their entries.
+func (sh *shard) removeLocked(e *entry) {
+	t := sh.table.Load()
+	for i := e.hash & t.mask; ; i = (i + 1) & t.mask {
+		if t.slots[i].Load() != e {
+			continue
+		}
+		if t.slots[(i+1)&t.mask].Load() == nil { // no probe goes on from here
+			t.slots[i].Store(nil)
+			sh.used--
+		} else {
+			t.slots[i].Store(gone)
+		}
+		break
+	}
+	sh.live--
+	if len(t.slots) > minSlots && sh.live*8 < len(t.slots) || sh.live == 0 {
+		sh.rebuildLocked(sh.live)
+	}
+}
+
+// rebuildLocked makes a table for n entries, at most half full.
+func (sh *shard) rebuildLocked(n int) *table {
+	if n == 0 {
+		sh.used = 0
+		sh.table.Store(nil)
+		return nil
+	}
+	size := minSlots
+	for size < n*2 {
+		size *= 2
+	}
+	t := &table{mask: uint32(size - 1), slots: make([]atomic.Pointer[entry], size)}
+	for e := range sh.table.Load().entries {
+		t.place(e)
+	}
+	sh.used = sh.live
+	sh.table.Store(t)
+	return t
+}
+
+// entries walks the table. Without the shard's mutex it sees every entry that is there
+// all the time, and perhaps some that come or go meanwhile.
+func (t *table) entries(yield func(*entry) bool) {
+	if t == nil {
+		return
+	}
+	for i := range t.slots {
+		if e := t.slots[i].Load(); e != nil && e != gone && !yield(e) {
+			return
+		}
+	}
+}
+
+// under walks the entries whose key starts with prefix.
+func (t *table) under(prefix string) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for e := range t.entries {
+			if strings.HasPrefix(e.key, prefix) && !yield(e) {
+				return
+			}
+		}
+	}
+}

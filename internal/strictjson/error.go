@@ -1,0 +1,65 @@
+package strictjson
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Error says what is wrong and where.
+type Error struct {
+	Path   string // like $.items[3].name; at most 256 bytes, ASCII
+	Reason string // "is a number: must be a string"
+	cause  error
+}
+
+func (e *Error) Error() string {
+	if e.cause != nil {
+		return e.Path + ": " + e.Reason
+	}
+	return e.Path + " " + e.Reason
+}
+
+// Unwrap is the error of the method that decodes the value at Path, or nil.
+func (e *Error) Unwrap() error { return e.cause }
+
+const (
+	maxPath = 256
+	maxKey  = 64
+)
+
+// within moves e into the value at a key or index of its parent.
+func (e *Error) within(segment string) {
+	e.Path = "$" + segment + strings.TrimPrefix(e.Path, "$")
+	if len(e.Path) > maxPath {
+		e.Path = e.Path[:maxPath/2-3] + "..." + e.Path[len(e.Path)-maxPath/2:]
+	}
+}
+
+func keySegment(key []byte) string {
+	for i, c := range key {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
+		if !letter && (i == 0 || c < '0' || c > '9') || i == maxKey {
+			return "[" + quote(key) + "]"
+		}
+	}
+	if len(key) == 0 {
+		return `[""]`
+	}
+	return "." + string(key)
+}
+
+func indexSegment(i int) string { return "[" + strconv.Itoa(i) + "]" }
+
+// quote shows a key so that it cannot pass for another: in ASCII, and cut.
+func quote(key []byte) string { return strconv.QuoteToASCII(cut(string(key), maxKey)) }
+
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most] + "..."
+}

@@ -1,0 +1,364 @@
+package strictjson
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+)
+
+// scanner checks one document along a node. Its recursion is bounded by max.
+type scanner struct {
+	data    []byte
+	pos     int
+	max     int  // depth
+	unique  bool // refuse duplicate keys
+	inexact bool // a number of an any is no float64
+	try     bool // decode what is opaque, to find what fails
+	err     *Error
+}
+
+func (s *scanner) fail(format string, args ...any) bool {
+	s.err = &Error{Path: "$", Reason: fmt.Sprintf(format, args...)}
+	return false
+}
+
+// syntax says what stands at pos instead of what must.
+func (s *scanner) syntax(want string) bool {
+	if s.pos >= len(s.data) {
+		return s.fail("ends at byte %d: must have %s there", s.pos, want)
+	}
+	r, _ := utf8.DecodeRune(s.data[s.pos:])
+	return s.fail("has %s at byte %d: must have %s there", strconv.QuoteRuneToASCII(r), s.pos, want)
+}
+
+func (s *scanner) document(n *node) bool {
+	if !s.value(n, 0) {
+		return false
+	}
+	if s.space(); s.pos < len(s.data) {
+		return s.syntax("its end")
+	}
+	return true
+}
+
+func (s *scanner) space() {
+	for s.pos < len(s.data) {
+		switch s.data[s.pos] {
+		case ' ', '\t', '\r', '\n':
+			s.pos++
+		default:
+			return
+		}
+	}
+}
+
+// next is the byte at pos after white space, 0 at the end.
+func (s *scanner) next() byte {
+	if s.space(); s.pos < len(s.data) {
+		return s.data[s.pos]
+	}
+	return 0
+}
+
+func (s *scanner) value(n *node, depth int) bool {
+	c, ok := s.next(), false
+	start := s.pos
+	switch {
+	case c == '"':
+		if n.accepts&text == 0 {
+			return s.fail("is a string: must be %s", n.want)
+		}
+		_, ok = s.text()
+	case c == '{':
+		if n.accepts&object == 0 {
+			return s.fail("is an object: must be %s", n.want)
+		}
+		ok = s.object(n, depth)
+	case c == '[':
+		if n.accepts&array == 0 {
+			return s.fail("is an array: must be %s", n.want)
+		}
+		ok = s.array(n, depth)
+	case c == '-' || c >= '0' && c <= '9':
+		if n.accepts&number == 0 {
+			return s.fail("is a number: must be %s", n.want)
+		}
+		ok = s.number(n)
+	case c == 't' || c == 'f':
+		if n.accepts&boolean == 0 {
+			return s.fail("is a boolean: must be %s", n.want)
+		}
+		ok = s.word("true") || s.word("false")
+	case c == 'n':
+		ok = s.word("null")
+	}
+	switch {
+	case !ok:
+		if s.err == nil {
+			s.syntax("a value")
+		}
+		return false
+	case s.try && n.opaque && n.kind != hopeless:
+		if err := convert(slices.Clone(s.data[start:s.pos]), reflect.New(n.typ).Interface(), false); err != nil {
+			s.err = &Error{Path: "$", Reason: cut(err.Error(), 512), cause: err}
+			return false
+		}
+	}
+	return true
+}
+
+func (s *scanner) word(w string) bool {
+	if len(s.data)-s.pos < len(w) || string(s.data[s.pos:s.pos+len(w)]) != w {
+		return false
+	}
+	s.pos += len(w)
+	return true
+}
+
+func (s *scanner) object(n *node, depth int) bool {
+	if depth >= s.max {
+		return s.fail("is nested too deep: at most %d levels are allowed", s.max)
+	}
+	var small [2]uint64
+	seen := small[:]
+	if len(n.fields) > 128 {
+		seen = make([]uint64, (len(n.fields)+63)/64)
+	}
+	var room [8][]byte
+	keys := room[:0] // decoded; of a record seen is enough
+	s.pos++
+	if s.next() == '}' {
+		s.pos++
+		return true
+	}
+	for {
+		if s.next() != '"' {
+			return s.syntax("a key")
+		}
+		key, ok := s.key()
+		if !ok {
+			return false
+		}
+		if s.next() != ':' {
+			return s.syntax("a colon")
+		}
+		s.pos++
+		child := n
+		switch n.kind {
+		case record:
+			i := n.field(key)
+			if i < 0 {
+				return s.fail("has an unknown key %s: %s", quote(key), n.names())
+			}
+			if seen[i/64]&(1<<(i%64)) != 0 && s.unique {
+				return s.fail("has the key %s twice", quote(key))
+			}
+			seen[i/64] |= 1 << (i % 64)
+			child = n.fields[i].node
+		case mapping:
+			if n.intKey && !canonical(key) {
+				return s.fail("has the key %s: must be a whole number in its shortest form", quote(key))
+			}
+			child = n.elem
+			fallthrough
+		default:
+			if n.kind == foreign {
+				child = &formNode // the method that decodes n decodes it whole
+			}
+			if s.unique {
+				keys = append(keys, key)
+			}
+		}
+		if !s.value(child, depth+1) {
+			s.err.within(keySegment(key))
+			return false
+		}
+		c := s.next()
+		if c != ',' && c != '}' {
+			return s.syntax("a comma or the end of the object")
+		}
+		s.pos++
+		if c == '}' {
+			return s.distinct(keys)
+		}
+	}
+}
+
+func (s *scanner) distinct(keys [][]byte) bool {
+	if len(keys) <= 8 {
+		for i, k := range keys {
+			for _, other := range keys[:i] {
+				if bytes.Equal(k, other) {
+					return s.fail("has the key %s twice", quote(k))
+				}
+			}
+		}
+		return true
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	for i, k := range keys[1:] {
+		if bytes.Equal(k, keys[i]) {
+			return s.fail("has the key %s twice", quote(k))
+		}
+	}
+	return true
+}
+
+func (s *scanner) array(n *node, depth int) bool {
+	if depth >= s.max {
+		return s.fail("is nested too deep: at most %d levels are allowed", s.max)
+	}
+	child := n
+	switch n.kind {
+	case list, fixed:
+		child = n.elem
+	case foreign:
+		child = &formNode
+	}
+	s.pos++
+	if s.next() == ']' {
+		s.pos++
+		return true
+	}
+	for i := 0; ; i++ {
+		if n.kind == fixed && i == n.size {
+			return s.fail("has more than %d elements: must be %s", n.size, n.want)
+		}
+		if !s.value(child, depth+1) {
+			s.err.within(indexSegment(i))
+			return false
+		}
+		c := s.next()
+		if c != ',' && c != ']' {
+			return s.syntax("a comma or the end of the array")
+		}
+		s.pos++
+		if c == ']' {
+			return true
+		}
+	}
+}
+
+// key is the string at pos, decoded.
+func (s *scanner) key() (key []byte, ok bool) {
+	start := s.pos + 1
+	escaped, ok := s.text()
+	if !ok {
+		return nil, false
+	}
+	raw := s.data[start : s.pos-1]
+	if escaped {
+		return unescape(raw), true
+	}
+	return raw, true
+}
+
+// text passes over the string at pos.
+func (s *scanner) text() (escaped, ok bool) {
+	for s.pos++; s.pos < len(s.data); s.pos++ {
+		switch c := s.data[s.pos]; {
+		case c == '"':
+			s.pos++
+			return escaped, true
+		case c == '\\':
+			escaped = true
+			if !s.escape() {
+				return true, false
+			}
+		case c < ' ':
+			return escaped, s.syntax("an escape sequence for a control character")
+		}
+	}
+	return escaped, s.syntax("the end of a string")
+}
+
+// escape passes over the escape sequence at pos but for its last byte.
+func (s *scanner) escape() bool {
+	if s.pos++; s.pos >= len(s.data) {
+		return s.syntax("an escape sequence")
+	}
+	switch s.data[s.pos] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return true
+	case 'u':
+		r := hex4(s.data[s.pos+1:])
+		switch {
+		case r < 0:
+			return s.syntax("an escape sequence with four hexadecimal digits")
+		case r >= 0xdc00 && r < 0xe000:
+			return s.fail("has a surrogate without its partner at byte %d", s.pos-1)
+		case r >= 0xd800 && r < 0xdc00:
+			rest := s.data[s.pos+5:]
+			if len(rest) < 6 || rest[0] != '\\' || rest[1] != 'u' {
+				return s.fail("has a surrogate without its partner at byte %d", s.pos-1)
+			}
+			if low := hex4(rest[2:]); low < 0xdc00 || low >= 0xe000 {
+				return s.fail("has a surrogate without its partner at byte %d", s.pos-1)
+			}
+			s.pos += 6
+		}
+		s.pos += 4
+		return true
+	}
+	return s.syntax("an escape sequence")
+}
+
+// hex4 is the value of four hexadecimal digits, -1 if there are not so many.
+func hex4(b []byte) (r rune) {
+	if len(b) < 4 {
+		return -1
+	}
+	for _, c := range b[:4] {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return -1
+		}
+		r = r<<4 | rune(c)
+	}
+	return r
+}
+
+// unescape decodes the inside of a string that text has passed over.
+func unescape(raw []byte) []byte {
+	out := make([]byte, 0, len(raw))
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		if c != '\\' {
+			out = append(out, c)
+			continue
+		}
+		i++
+		switch c = raw[i]; c {
+		case 'b':
+			c = '\b'
+		case 'f':
+			c = '\f'
+		case 'n':
+			c = '\n'
+		case 'r':
+			c = '\r'
+		case 't':
+			c = '\t'
+		case 'u':
+			r := hex4(raw[i+1:])
+			i += 4
+			if r >= 0xd800 && r < 0xdc00 {
+				r = 0x10000 + (r-0xd800)<<10 + hex4(raw[i+3:]) - 0xdc00
+				i += 6
+			}
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		out = append(out, c)
+	}
+	return out
+}
