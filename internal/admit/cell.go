@@ -1,0 +1,274 @@
+package admit
+
+import (
+	"math"
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/bucket"
+)
+
+// Never is the instant that does not come: only a release or a change can help.
+const Never int64 = math.MaxInt64
+
+// Unlimited is a limit that never refuses.
+const Unlimited int64 = math.MaxInt64 / 2
+
+// Kind is what a cell counts.
+type Kind uint8
+
+const (
+	Slots   Kind = iota // calls, or their weight, in flight
+	Tokens              // starts, or their cost, over time
+	Breaker             // outcomes; nobody waits at a breaker
+	Foreign             // starts, as a limiter shared with other code counts them
+)
+
+// Ranks is how many scopes there are, from narrow (0) to wide.
+const Ranks = 8
+
+// Class is what the cells of one limit have in common: they differ by key. A class
+// belongs to one Machine at a time.
+type Class struct {
+	Name     string // what a refusal names
+	Gate     string // the component it belongs to
+	Kind     Kind
+	Rank     uint8  // breakers ask first whatever their rank
+	Unit     string // what is counted; empty means calls
+	Refuse   bool   // refuse at once instead of waiting
+	Upstream bool   // a throttle that a call reports pauses its cell
+	MaxKeys  int    // bound of the table of keys; zero means the class is not keyed
+
+	Limit   int64           // Slots
+	Rate    *bucket.Rate    // Tokens
+	Breaker *breaker.Config // Breaker
+	Foreign Limiter         // Foreign
+
+	cells map[string]*Cell
+	idle  heap[int64, *Cell] // keyed classes: by the instant from which a cell may be evicted
+
+	common common // of keyed classes: what all their cells share
+}
+
+// common is the cells of unit slots that every call which needs a certain cell needs as
+// well, one slot each: where one of them is full, one waiting lane can stand for all.
+type common struct {
+	cells []*Cell
+	known bool
+}
+
+func (s *common) meet(cells []*Cell) {
+	if !s.known {
+		s.known = true
+		for _, c := range cells {
+			if c.class.Kind == Slots && c.class.Unit == "" {
+				s.cells = append(s.cells, c)
+			}
+		}
+		return
+	}
+	s.cells = slices.DeleteFunc(s.cells, func(c *Cell) bool { return !slices.Contains(cells, c) })
+}
+
+// Together tells the machine that calls of one plan need all of fixed and, where they
+// have a key for it, one cell of each of keyed.
+func (m *Machine) Together(fixed []*Cell, keyed []*Class) {
+	for _, c := range fixed {
+		c.common.meet(fixed)
+	}
+	for _, k := range keyed {
+		k.common.meet(fixed)
+	}
+}
+
+// implies reports whether every call that needs c needs one slot of d too.
+func (c *Cell) implies(d *Cell) bool { return c != d && slices.Contains(c.common.cells, d) }
+
+// Limiter is a limiter shared with other code. Its methods must not block.
+type Limiter interface {
+	Wait() int64 // nanoseconds until one token may be there; zero if one is, Never if none will be
+	Take()       // takes a token, into debt if need be
+}
+
+// Cell is one counter. Its methods are the machine's.
+type Cell struct {
+	class *Class
+	key   string
+	id    uint64 // for hashing lanes
+
+	limit, used int64 // Slots
+	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
+	bucket      bucket.Bucket
+	breaker     *breaker.Breaker
+	paused      int64 // nobody starts before this instant
+	held        int64 // Slots: how long calls held theirs lately, on average
+
+	calls, lanes int32 // running calls and waiting lanes that need this cell
+	timer, idle  int32 // places in heaps, -1 outside
+	dirty        bool
+	common       *common
+	q            *queue // nil unless somebody waits here
+}
+
+// Class is what c shares with its siblings.
+func (c *Cell) Class() *Class { return c.class }
+
+// Key tells c from its siblings; empty if there are none.
+func (c *Cell) Key() string { return c.key }
+
+// Need is what one call takes from one cell: N slots or tokens; N is 1 for breakers.
+type Need struct {
+	Cell *Cell
+	N    int64
+}
+
+func newCell(k *Class, key string) *Cell {
+	c := &Cell{class: k, key: key, limit: k.Limit, timer: -1, idle: -1, common: &k.common}
+	if k.MaxKeys == 0 {
+		c.common = new(common)
+	}
+	if k.Kind == Breaker {
+		c.breaker = breaker.New(k.Breaker)
+	}
+	return c
+}
+
+// Cell returns k's cell for key, made when it is asked for first. In a keyed class that
+// is full of busy keys a new key gets nil: only an idle cell, one that remembers
+// nothing, makes room.
+func (m *Machine) Cell(now int64, k *Class, key string) *Cell {
+	if c := k.cells[key]; c != nil {
+		return c
+	}
+	m.advance(now)
+	if k.MaxKeys > 0 && len(k.cells) >= k.MaxKeys && !m.evict(k) {
+		return nil
+	}
+	if k.cells == nil {
+		k.cells = make(map[string]*Cell)
+		k.idle.place = func(c *Cell, i int32) { c.idle = i }
+	}
+	c := newCell(k, key)
+	m.cells++
+	c.id = m.cells
+	k.cells[key] = c
+	if k.MaxKeys > 0 {
+		k.idle.push(m.now, 0, c)
+	}
+	return c
+}
+
+// evict removes one idle cell of k. The heap's keys are lower bounds, corrected when a
+// cell reaches the top, so that using a cell costs nothing here.
+func (m *Machine) evict(k *Class) bool {
+	for k.idle.len() > 0 {
+		c := k.idle.top()
+		at := m.idleAt(c)
+		if at <= m.now {
+			k.idle.remove(0)
+			delete(k.cells, c.key)
+			return true
+		}
+		if at == k.idle.min() {
+			return false
+		}
+		k.idle.fix(0, at, 0)
+	}
+	return false
+}
+
+// idleAt is the earliest instant at which c could remember nothing: no holder, no
+// waiter, a full bucket, a breaker without failures. Evicting it then refreshes no quota.
+func (m *Machine) idleAt(c *Cell) int64 {
+	switch {
+	case c.calls > 0 || c.lanes > 0:
+		return Never
+	case c.class.Kind == Tokens:
+		return max(m.now, c.bucket.FullAt(), c.paused)
+	case c.class.Kind == Breaker && !c.breaker.Idle(m.now):
+		return m.now + int64(1e9) // asked again then
+	}
+	return max(m.now, c.paused)
+}
+
+// drop is called when a call or lane that needed the keyed c has gone: c may be idle now.
+func (m *Machine) drop(c *Cell) {
+	if c.calls == 0 && c.lanes == 0 && c.idle >= 0 && c.class.idle.a[c.idle].key == Never {
+		c.class.idle.fix(c.idle, m.now, 0)
+	}
+}
+
+// pays is the earliest instant at which c has n tokens if nobody else takes any.
+func (c *Cell) pays(now, n int64) int64 {
+	if c.class.Kind == Foreign {
+		if d := c.class.Foreign.Wait(); d < Never-now {
+			return now + d
+		}
+		return Never
+	}
+	return c.bucket.Ready(c.class.Rate, now, n)
+}
+
+// bucketLike reports whether c is paid in queue order.
+func (c *Cell) bucketLike() bool { return c.class.Kind == Tokens || c.class.Kind == Foreign }
+
+// ready is the earliest instant, as far as c alone is concerned, at which t may start:
+// m.now means now, Never means that only a release or a change can help.
+func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
+	if c.paused > m.now {
+		return c.paused
+	}
+	switch c.class.Kind {
+	case Slots:
+		if c.used+n <= c.limit-m.held(c, t) {
+			return m.now
+		}
+		if t.parent != nil && m.lender(t, c) != nil {
+			return m.now
+		}
+		return Never
+	case Tokens, Foreign:
+		// A bucket is paid in queue order: tokens keep, so nothing idles.
+		if c.q != nil && c.q.n > 0 && (t.lane == nil || t.lane.at != c) {
+			if b := c.q.best(m.policy.Ageing); !m.outranks(c, t, b) {
+				if at := c.pays(m.now, b.need(c)); at > m.now {
+					return at
+				}
+			}
+		}
+		return c.pays(m.now, n)
+	default:
+		if ok, at := c.breaker.Ready(m.now); !ok {
+			return max(at, m.now+1)
+		}
+		return m.now
+	}
+}
+
+// fits reports whether n can ever be had from c.
+func (c *Cell) fits(n int64) bool { return c.class.Kind != Slots || n <= c.limit }
+
+// own is the earliest instant at which c alone would agree if everybody ahead left.
+func (c *Cell) own(now, n int64) int64 {
+	if c.bucketLike() {
+		return max(c.paused, c.pays(max(now, c.paused), n))
+	}
+	return max(now, c.paused)
+}
+
+// mark has c served before the current event ends.
+func (m *Machine) mark(c *Cell) {
+	if !c.dirty && c.q != nil {
+		c.dirty = true
+		m.dirty[c.class.Rank] = append(m.dirty[c.class.Rank], c)
+	}
+}
+
+// arm has c served at the instant at.
+func (m *Machine) arm(c *Cell, at int64) {
+	if c.timer < 0 {
+		m.timers.push(at, 0, c)
+	} else {
+		m.timers.fix(c.timer, at, 0)
+	}
+}

@@ -1,0 +1,197 @@
+package admit
+
+import (
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+)
+
+// Lookup returns k's cell for key, or nil if nobody has asked for it.
+func (k *Class) Lookup(key string) *Cell { return k.cells[key] }
+
+// Cells is all of k's.
+func (k *Class) Cells() []*Cell { return slices.Collect(maps.Values(k.cells)) }
+
+// Order is the order in which the cells of a call are asked.
+func (k *Class) Order() int { return k.order() }
+
+// Peek is k's cell for key, or one that stands for it but is kept nowhere.
+func (m *Machine) Peek(k *Class, key string) *Cell {
+	if c := k.cells[key]; c != nil {
+		return c
+	}
+	return newCell(k, key)
+}
+
+// BreakerState is the state of the breaker c. One whose cooldown is over counts as half-open.
+func (c *Cell) BreakerState(now int64) breaker.State {
+	s := c.breaker.State(now)
+	if s == breaker.Open && c.breaker.NextChange(now) <= now {
+		return breaker.HalfOpen
+	}
+	return s
+}
+
+// Usage is what a snapshot says of a cell.
+type Usage struct {
+	Limit, Used int64
+	Waiting     int   // calls in the lanes parked here
+	Paused      int64 // instant
+	Until       int64 // of a breaker: when its state may change by itself
+}
+
+// Usage is the state of c at now.
+func (c *Cell) Usage(now int64) Usage {
+	u := Usage{Paused: c.paused}
+	switch c.class.Kind {
+	case Slots:
+		u.Limit, u.Used = c.limit, c.used
+	case Tokens:
+		u.Limit = c.class.Rate.Burst()
+		u.Used = u.Limit - c.bucket.Tokens(c.class.Rate, now)
+	case Breaker:
+		u.Until = c.breaker.NextChange(now)
+	}
+	if c.q != nil {
+		u.Waiting = c.q.calls()
+	}
+	return u
+}
+
+// calls counts the calls in the lanes of q.
+func (q *queue) calls() (n int) {
+	for _, l := range q.aside {
+		n += l.n
+	}
+	for i := range q.levels {
+		for _, f := range q.levels[i].flows.a {
+			for _, l := range f.v.lanes.a {
+				n += l.v.n
+			}
+		}
+	}
+	return n
+}
+
+// Lane is what a snapshot says of a lane.
+type Lane struct {
+	Owner   any // of its head
+	Tenant  string
+	Level   int8
+	Waiting int
+	Since   int64 // its head's arrival
+	At      *Cell
+}
+
+// Lanes is all that wait.
+func (m *Machine) Lanes() iter.Seq[Lane] {
+	return func(yield func(Lane) bool) {
+		for _, l := range m.all {
+			if !yield(Lane{l.head.Owner, l.tenant.name, l.level, l.n, l.head.arrived, l.at}) {
+				return
+			}
+		}
+	}
+}
+
+// WaitsAt is the cell at which the lane of the waiting t is parked.
+func (t *Ticket) WaitsAt() *Cell { return t.lane.at }
+
+// Overtaken is how many calls that came later than t, at least, started earlier.
+func (m *Machine) Overtaken(t *Ticket) int {
+	if t.place == 0 {
+		return 0
+	}
+	until := m.starts
+	if t.state == Running || t.state == Left && t.granted > 0 {
+		until = t.startedAs - 1
+	}
+	return max(0, int(until-t.starts)-int(t.place-1))
+}
+
+// Forecast is what Arrive would do.
+type Forecast struct {
+	Refusal Refusal // Reason is NoReason if it would not be refused
+	By      *Cell   // where it would wait; nil if it would start
+	Place   int
+	Wait    int64 // estimate; zero if nothing is known
+}
+
+// Forecast says what Arrive would do with t, and changes nothing.
+func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
+	m.advance(now)
+	m.drain()
+	if t.needs == nil {
+		t.needs = m.newNeeds()
+	}
+	t.parent = t.Parent
+	t.seq = m.seq + 1
+	m.rank(t)
+	if r, ok := m.hopeless(t); ok {
+		return Forecast{Refusal: r}
+	}
+	var at *Cell
+	if t.parent == nil {
+		if l := m.lane(t, m.hash(t)); l != nil {
+			at = l.at
+		}
+	}
+	if at == nil {
+		v := m.examine(t)
+		if v.cell == nil {
+			return Forecast{}
+		}
+		at = v.cell
+	}
+	if tn := m.tenant(t); m.policy.Ordered && tn != nil && tn.queued >= m.policy.MaxPerTenant ||
+		m.waiting >= m.policy.MaxQueue && !m.policy.Shed {
+		return Forecast{Refusal: Refusal{Reason: QueueFull}}
+	}
+	f := Forecast{By: at, Place: m.waiting + 1}
+	f.Wait = m.estimate(at, t)
+	return f
+}
+
+// estimate is how long t would wait at c behind everybody who waits there.
+func (m *Machine) estimate(c *Cell, t *Ticket) int64 {
+	var own, ahead int64
+	for _, n := range t.needs.list {
+		if n.Cell == c {
+			own = n.N
+		}
+	}
+	if c.q != nil {
+		ahead = c.q.weight(c)
+	}
+	wait := max(0, c.paused-m.now)
+	switch c.class.Kind {
+	case Tokens:
+		return max(wait, c.bucket.After(c.class.Rate, m.now, ahead+own)-m.now)
+	case Slots:
+		if c.limit > 0 {
+			wait += c.held * ((ahead + own + c.limit - 1) / c.limit)
+		}
+	case Foreign:
+		if at := c.pays(m.now, own); at != Never {
+			wait = max(wait, at-m.now)
+		}
+	}
+	return wait
+}
+
+// weight is how much of c the calls parked there need.
+func (q *queue) weight(c *Cell) (n int64) {
+	for _, l := range q.aside {
+		n += int64(l.n) * l.need(c)
+	}
+	for i := range q.levels {
+		for _, f := range q.levels[i].flows.a {
+			for _, l := range f.v.lanes.a {
+				n += int64(l.v.n) * l.v.need(c)
+			}
+		}
+	}
+	return n
+}

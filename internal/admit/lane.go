@@ -1,0 +1,230 @@
+package admit
+
+import "slices"
+
+// lane is the waiting calls with the same plan, level, tenant and needs, in the order they
+// came. A nested call has a lane of its own, since what its ancestors hold is its to use.
+type lane struct {
+	plan   uint64
+	hash   uint64
+	index  int32 // in Machine.all
+	level  int8
+	nested bool
+	tenant *tenant
+	needs  *needSet
+
+	head, tail *Ticket
+	n          int
+
+	at     *Cell // where it is parked
+	flow   *flow // there, unless set aside
+	place  int32 // in the flow
+	aside  bool
+	stands *Cell // the open, narrower cell whose lanes it stands for at `at`
+
+	fails   int // times its head was at a front and failed elsewhere
+	claimed bool
+	next    *lane // with the same hash
+}
+
+// need is how much one call of l takes from c.
+func (l *lane) need(c *Cell) int64 {
+	for i := range l.needs.list {
+		if l.needs.list[i].Cell == c {
+			return l.needs.list[i].N
+		}
+	}
+	return 0
+}
+
+func (l *lane) wants(c *Cell) bool { return l.need(c) > 0 }
+
+// tenant is shared by everything that counts for one name. It lives while it is used.
+type tenant struct {
+	name   string
+	weight float64
+	queued int // waiting calls
+	refs   int // lanes, flows and accounts
+}
+
+// tenant is t's, or nil if nothing remembers it.
+func (m *Machine) tenant(t *Ticket) *tenant {
+	if t.lane != nil {
+		return t.lane.tenant
+	}
+	return m.tenants[t.Tenant]
+}
+
+// intern returns t's tenant with one more reference.
+func (m *Machine) intern(t *Ticket) *tenant {
+	tn := m.tenant(t)
+	if tn == nil {
+		tn = &tenant{name: t.Tenant, weight: m.policy.weight(t.Tenant)}
+		m.tenants[t.Tenant] = tn
+	}
+	tn.refs++
+	return tn
+}
+
+func (m *Machine) release(t *tenant) {
+	if t.refs--; t.refs == 0 {
+		delete(m.tenants, t.name)
+	}
+}
+
+// mix is a multiplicative hash step.
+func mix(h, x uint64) uint64 {
+	h ^= x
+	h *= 0x9e3779b97f4a7c15
+	return h ^ h>>29
+}
+
+func (m *Machine) hash(t *Ticket) uint64 {
+	h := mix(t.Plan, uint64(t.level))
+	for i := 0; i < len(t.Tenant); i++ {
+		h = mix(h, uint64(t.Tenant[i]))
+	}
+	for _, n := range t.needs.list {
+		h = mix(mix(h, n.Cell.id), uint64(n.N))
+	}
+	return h
+}
+
+// lane finds the lane that t belongs to, or nil.
+func (m *Machine) lane(t *Ticket, hash uint64) *lane {
+	for l := m.lanes[hash]; l != nil; l = l.next {
+		if l.plan == t.Plan && l.level == t.level && l.tenant.name == t.Tenant &&
+			(l.needs == t.needs || slices.Equal(l.needs.list, t.needs.list)) {
+			return l
+		}
+	}
+	return nil
+}
+
+// newLane makes the lane of t.
+func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
+	var l *lane
+	if n := len(m.freeLanes); n > 0 {
+		l = m.freeLanes[n-1]
+		m.freeLanes = m.freeLanes[:n-1]
+	} else {
+		l = new(lane)
+	}
+	*l = lane{plan: t.Plan, hash: hash, level: t.level, tenant: m.intern(t), needs: t.needs, nested: t.parent != nil}
+	l.needs.refs++
+	for i := range l.needs.list {
+		l.needs.list[i].Cell.lanes++
+	}
+	l.index = int32(len(m.all))
+	m.all = append(m.all, l)
+	if !l.nested {
+		l.next = m.lanes[hash]
+		m.lanes[hash] = l
+	}
+	return l
+}
+
+// dropLane forgets an empty lane.
+func (m *Machine) dropLane(l *lane) {
+	if !l.nested {
+		if p := m.lanes[l.hash]; p == l {
+			if l.next == nil {
+				delete(m.lanes, l.hash)
+			} else {
+				m.lanes[l.hash] = l.next
+			}
+		} else {
+			for p.next != l {
+				p = p.next
+			}
+			p.next = l.next
+		}
+	}
+	last := len(m.all) - 1
+	m.all[l.index] = m.all[last]
+	m.all[l.index].index = l.index
+	m.all[last] = nil
+	m.all = m.all[:last]
+	for i := range l.needs.list {
+		c := l.needs.list[i].Cell
+		c.lanes--
+		m.drop(c)
+	}
+	m.unref(l.needs)
+	m.release(l.tenant)
+	*l = lane{}
+	if len(m.freeLanes) < keep {
+		m.freeLanes = append(m.freeLanes, l)
+	}
+}
+
+// enqueue puts t at the end of l.
+func (m *Machine) enqueue(t *Ticket, l *lane) {
+	t.state, t.lane = Waiting, l
+	if t.needs != l.needs {
+		m.unref(t.needs)
+		t.needs = l.needs
+		l.needs.refs++
+	}
+	t.prev = l.tail
+	if l.tail != nil {
+		l.tail.next = t
+	} else {
+		l.head = t
+	}
+	l.tail = t
+	l.n++
+	m.waiting++
+	t.place = int32(min(m.waiting, 1<<30))
+	t.starts = m.starts
+	t.since, t.by = m.now, l.at
+	l.tenant.queued++
+	m.account(t)
+	if t.Limit != Never {
+		m.limits.push(t.Limit, t.seq, t)
+	}
+}
+
+// unlink takes the waiting t out of its lane, whose head may have changed then.
+func (m *Machine) unlink(t *Ticket) {
+	l := t.lane
+	t.waited(m.now)
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		l.head = t.next
+		l.fails = 0
+		m.unclaim(l)
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	} else {
+		l.tail = t.prev
+	}
+	t.prev, t.next, t.lane = nil, nil, nil
+	l.n--
+	m.waiting--
+	l.tenant.queued--
+	m.unaccount(t, l.tenant)
+	if t.limit >= 0 {
+		m.limits.remove(t.limit)
+	}
+}
+
+// take removes the waiting t from the queue for good, wherever it stands.
+func (m *Machine) take(t *Ticket) {
+	l, head := t.lane, t.prev == nil
+	m.unlink(t)
+	switch {
+	case !head:
+	case l.n == 0:
+		if c := l.at; c != nil {
+			m.leave(l)
+			m.mark(c)
+		}
+		m.dropLane(l)
+	default:
+		m.rekey(l)
+		m.mark(l.at)
+	}
+}

@@ -1,0 +1,861 @@
+package admit
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/bucket"
+)
+
+// Policy says how waiting calls are ordered and bounded.
+type Policy struct {
+	Ordered      bool // by level and tenant; else first in, first out
+	Ageing       int  // starts given to others that are worth one level
+	Claim        int  // failures at the front before a head claims slots
+	MaxQueue     int
+	MaxPerTenant int
+	Shed         bool // when full, drop from whoever floods the lowest level instead of the newcomer
+	Weights      map[string]int
+}
+
+func (p *Policy) weight(tenant string) float64 {
+	if w := p.Weights[tenant]; w > 0 {
+		return float64(w)
+	}
+	return 1
+}
+
+// Machine admits calls. It is not safe for concurrent use. Every method that takes now
+// first lets time pass up to it; a now before the last one counts as the last one.
+type Machine struct {
+	policy  Policy
+	now     int64
+	seq     uint64 // arrivals
+	cells   uint64 // made
+	starts  uint64
+	waiting int
+	running int
+
+	dirty  [Ranks][]*Cell
+	timers heap[int64, *Cell]
+	limits heap[int64, *Ticket]
+	claims []*lane // first come, first served; only the first collects
+
+	lanes    map[uint64]*lane
+	all      []*lane
+	tenants  map[string]*tenant
+	accounts [Levels]heap[float64, *account]
+	sweeps   []sweep
+
+	books map[accountKey]*account
+
+	arriving     *Ticket
+	returned     []loan // slots that came back to an ancestor
+	out, outLast *Ticket
+	changes      []Change
+
+	freeTickets  []*Ticket
+	freeNeeds    []*needSet
+	freeLanes    []*lane
+	freeFlows    []*flow
+	freeQueues   []*queue
+	freeAccounts []*account
+
+	work Work
+}
+
+// Work counts what the machine did, for benchmarks and simulations.
+type Work struct {
+	Starts, Examined, Moved uint64
+	Claims                  uint64
+}
+
+// Change is a breaker that changed its state.
+type Change struct {
+	Cell     *Cell
+	From, To breaker.State
+	By       string // who asked for it; empty if it came about by itself
+}
+
+// NewMachine returns a machine with nobody waiting.
+func NewMachine(p Policy) *Machine {
+	m := &Machine{
+		policy:  p,
+		lanes:   make(map[uint64]*lane),
+		tenants: make(map[string]*tenant),
+		books:   make(map[accountKey]*account),
+	}
+	m.timers.place = func(c *Cell, i int32) { c.timer = i }
+	m.limits.place = func(t *Ticket, i int32) { t.limit = i }
+	for i := range m.accounts {
+		m.accounts[i].place = func(a *account, i int32) { a.place = i }
+	}
+	return m
+}
+
+// Waiting and Running count calls.
+func (m *Machine) Waiting() int { return m.waiting }
+func (m *Machine) Running() int { return m.running }
+
+// Work is what the machine has done so far.
+func (m *Machine) Work() Work { return m.work }
+
+// Policy is the current one.
+func (m *Machine) Policy() Policy { return m.policy }
+
+// advance moves the time and refuses who did not start within its limit.
+func (m *Machine) advance(now int64) {
+	m.now = max(m.now, now)
+	for m.limits.len() > 0 && m.limits.min() < m.now {
+		m.late(m.limits.top())
+	}
+}
+
+func (m *Machine) late(t *Ticket) {
+	by := t.lane.at
+	m.take(t)
+	m.refuse(t, Refusal{Reason: TooLong, By: by, After: m.after(by, t)})
+	m.emit(t)
+}
+
+// after is how long c alone will keep refusing t.
+func (m *Machine) after(c *Cell, t *Ticket) int64 {
+	for _, n := range t.needs.list {
+		if n.Cell == c {
+			return c.own(m.now, n.N) - m.now
+		}
+	}
+	return 0
+}
+
+// Arrive decides on t: it is Running, Waiting or Refused afterwards.
+func (m *Machine) Arrive(now int64, t *Ticket) State {
+	m.advance(now)
+	t.arrived = m.now
+	if t.needs == nil {
+		t.needs = m.newNeeds()
+	}
+	t.parent = t.Parent
+	if m.waiting == 0 && t.parent == nil && m.open(t) { // nobody to be fair to
+		t.level = t.Level
+		m.grant(t)
+		return Running
+	}
+	m.arriving = t
+	m.arrive(t, false)
+	m.drain()
+	m.arriving = nil
+	return t.state
+}
+
+// open reports whether every cell agrees to t while nobody waits.
+func (m *Machine) open(t *Ticket) bool {
+	for i := range t.needs.list {
+		n := &t.needs.list[i]
+		c := n.Cell
+		if c.paused > m.now {
+			return false
+		}
+		switch c.class.Kind {
+		case Slots:
+			if c.used+n.N > c.limit {
+				return false
+			}
+		case Tokens, Foreign:
+			if c.pays(m.now, n.N) > m.now {
+				return false
+			}
+		default:
+			if ok, _ := c.breaker.Ready(m.now); !ok {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// arrive decides on t. One that comes again has its place in the queue already.
+func (m *Machine) arrive(t *Ticket, again bool) {
+	m.seq++
+	t.seq = m.seq
+	m.rank(t)
+	if r, ok := m.hopeless(t); ok {
+		m.refuse(t, r)
+		return
+	}
+	var l *lane
+	var at *Cell
+	hash := uint64(0)
+	if t.parent == nil {
+		hash = m.hash(t)
+		l = m.lane(t, hash)
+	}
+	if l == nil {
+		v := m.examine(t)
+		if v.cell == nil {
+			m.grant(t)
+			m.charge(t)
+			return
+		}
+		at = v.cell
+	}
+	if !again {
+		if r, ok := m.room(t); !ok {
+			m.refuse(t, r)
+			return
+		}
+	}
+	if l == nil {
+		l = m.newLane(t, hash)
+		m.enqueue(t, l)
+		m.park(l, at)
+		if l.nested {
+			m.join(t)
+			if names := m.cycle(l); names != "" {
+				by := l.at
+				m.take(t)
+				m.refuse(t, Refusal{Reason: Cycle, By: by, Detail: names})
+			}
+		}
+		return
+	}
+	m.enqueue(t, l)
+}
+
+// rank sets what t is ordered by: its own, at least its waiting ancestor's.
+func (m *Machine) rank(t *Ticket) {
+	t.level = t.Level
+	if t.parent != nil {
+		t.level = max(t.level, t.parent.level)
+	}
+	if !m.policy.Ordered {
+		t.level, t.Tenant = 0, ""
+	}
+}
+
+// hopeless says why t cannot start in time whoever else leaves.
+func (m *Machine) hopeless(t *Ticket) (Refusal, bool) {
+	start, by := m.now, (*Cell)(nil)
+	for i := range t.needs.list {
+		n := &t.needs.list[i]
+		c := n.Cell
+		if !c.fits(n.N) && (t.parent == nil || m.lender(t, c) == nil) {
+			return Refusal{Reason: TooWide, By: c}, true
+		}
+		if c.class.Kind == Breaker || c.class.Refuse {
+			if at := m.ready(c, t, n.N); at > m.now {
+				return m.refusal(c, at), true
+			}
+			continue
+		}
+		if at := c.own(m.now, n.N); at > start {
+			start, by = at, c
+		}
+	}
+	if start > t.Limit {
+		return Refusal{Reason: TooLong, By: by, After: start - m.now}, true
+	}
+	return Refusal{}, false
+}
+
+// refusal is what c says when it refuses until at.
+func (m *Machine) refusal(c *Cell, at int64) Refusal {
+	r := Refusal{By: c}
+	if at != Never {
+		r.After = at - m.now
+	}
+	switch c.class.Kind {
+	case Slots:
+		r.Reason = Saturated
+	case Tokens, Foreign:
+		r.Reason = RateLimited
+	default:
+		r.Reason = BreakerOpen
+	}
+	return r
+}
+
+// verdict is what the cells of a call say: start (no cell), or wait at a cell, or refuse.
+type verdict struct {
+	cell   *Cell
+	at     int64
+	refuse bool
+}
+
+// examine asks the cells of t from narrow to wide.
+func (m *Machine) examine(t *Ticket) verdict {
+	m.work.Examined++
+	for i := range t.needs.list {
+		n := &t.needs.list[i]
+		if at := m.ready(n.Cell, t, n.N); at > m.now {
+			return verdict{n.Cell, at, n.Cell.class.Refuse || n.Cell.class.Kind == Breaker}
+		}
+	}
+	return verdict{}
+}
+
+// grant takes everything for t.
+func (m *Machine) grant(t *Ticket) {
+	t.state, t.granted = Running, m.now
+	m.running++
+	m.starts++
+	t.startedAs = m.starts
+	m.work.Starts++
+	permits := 0
+	for i := range t.needs.list {
+		n := &t.needs.list[i]
+		c := n.Cell
+		c.calls++
+		switch c.class.Kind {
+		case Slots:
+			if t.parent == nil || !m.borrow(t, c) {
+				c.used += n.N
+			}
+		case Tokens:
+			c.bucket.Take(c.class.Rate, m.now, n.N)
+		case Foreign:
+			c.class.Foreign.Take()
+		default:
+			from := c.breaker.State(m.now)
+			p, changed := c.breaker.Take(m.now)
+			if permits++; permits == 1 {
+				t.permit = p
+			} else {
+				t.permits = append(t.permits, p)
+			}
+			if changed {
+				m.changed(c, from, "")
+			}
+		}
+	}
+	if t.parent != nil {
+		m.join(t)
+		m.alive(t, true)
+	}
+}
+
+// start has the head of l, which is parked nowhere, run. What is left of l waits on at c.
+func (m *Machine) start(l *lane, c *Cell) {
+	t := l.head
+	m.grant(t)
+	m.charge(t)
+	m.unlink(t)
+	m.emit(t)
+	m.rest(l, c)
+}
+
+// rest parks what is left of l at c again, or forgets it.
+func (m *Machine) rest(l *lane, c *Cell) {
+	if l.n == 0 {
+		m.dropLane(l)
+		return
+	}
+	m.park(l, c)
+	m.mark(c)
+}
+
+// refuse ends t, which is not in the queue.
+func (m *Machine) refuse(t *Ticket, r Refusal) {
+	t.state, t.Refusal = Refused, r
+	if t.kin != nil {
+		m.part(t)
+	}
+}
+
+// emit puts t on the list of those whose waiting is over.
+func (m *Machine) emit(t *Ticket) {
+	if t == m.arriving {
+		return // Arrive answers
+	}
+	t.out = nil
+	if m.outLast != nil {
+		m.outLast.out = t
+	} else {
+		m.out = t
+	}
+	m.outLast = t
+}
+
+// Decided returns the tickets whose waiting has ended since the last call: Running or
+// Refused. Walk them with Next, and read it before letting one go.
+func (m *Machine) Decided() *Ticket {
+	t := m.out
+	m.out, m.outLast = nil, nil
+	return t
+}
+
+// Next is the one after t in the list that Decided returned.
+func (t *Ticket) Next() *Ticket { return t.out }
+
+// Changes appends to buf the breakers that changed since the last call.
+func (m *Machine) Changes(buf []Change) []Change {
+	if len(m.changes) == 0 {
+		return buf
+	}
+	buf = append(buf, m.changes...)
+	clear(m.changes)
+	m.changes = m.changes[:0]
+	return buf
+}
+
+func (m *Machine) changed(c *Cell, from breaker.State, by string) {
+	to := c.breaker.State(m.now)
+	m.changes = append(m.changes, Change{c, from, to, by})
+	if to == breaker.Open {
+		m.sweep(c)
+	}
+}
+
+// Cancel ends t before its code has run. Nothing stays taken.
+func (m *Machine) Cancel(now int64, t *Ticket) {
+	m.advance(now)
+	switch t.state {
+	case Waiting:
+		m.take(t)
+		t.state = Left
+		if t.kin != nil {
+			m.part(t)
+		}
+	case Running:
+		for i := range t.needs.list {
+			if n := &t.needs.list[i]; n.Cell.class.Kind == Tokens {
+				n.Cell.bucket.Give(n.Cell.class.Rate, n.N)
+			}
+		}
+		m.finish(t, breaker.Neutral)
+	}
+	m.drain()
+}
+
+// Finish ends the running t whose code has ended.
+func (m *Machine) Finish(now int64, t *Ticket, o breaker.Outcome) {
+	if m.waiting == 0 {
+		m.now = max(m.now, now)
+		m.finish(t, o)
+		return
+	}
+	m.advance(now)
+	m.finish(t, o)
+	m.drain()
+}
+
+func (m *Machine) finish(t *Ticket, o breaker.Outcome) {
+	if t.kin != nil && t.kin.stuck {
+		m.setStuck(t, false)
+	}
+	m.judge(t, o)
+	t.state = Left
+	m.running--
+	for i := range t.needs.list {
+		n := &t.needs.list[i]
+		c := n.Cell
+		c.calls--
+		switch c.class.Kind {
+		case Slots:
+			c.held += (m.now - t.granted - c.held) / 8
+			if t.kin == nil {
+				c.used -= n.N
+			} else {
+				m.giveBack(t, c, n.N)
+			}
+			if c.q != nil {
+				m.mark(c)
+			}
+		case Tokens, Foreign:
+			if c.q != nil {
+				m.mark(c)
+			}
+		}
+		if c.idle >= 0 {
+			m.drop(c)
+		}
+	}
+	if t.kin != nil {
+		m.part(t)
+		m.serveSiblings()
+	}
+}
+
+// Judge settles what the running t means to its breakers, before it ends: it is out of
+// time. Finish does not settle that again.
+func (m *Machine) Judge(now int64, t *Ticket, o breaker.Outcome) {
+	m.advance(now)
+	m.judge(t, o)
+	m.drain()
+}
+
+func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
+	if t.judged {
+		return
+	}
+	t.judged = true
+	permits := 0
+	for i := range t.needs.list {
+		c := t.needs.list[i].Cell
+		if c.class.Kind != Breaker {
+			continue
+		}
+		p := t.permit
+		if permits++; permits > 1 {
+			p = t.permits[permits-2]
+		}
+		from := c.breaker.State(m.now)
+		if c.breaker.Done(m.now, p, o) {
+			m.changed(c, from, "")
+		}
+	}
+}
+
+// Tick lets time pass: due tokens, ended pauses, expired limits.
+func (m *Machine) Tick(now int64) {
+	m.advance(now)
+	for m.timers.len() > 0 && m.timers.min() <= m.now {
+		c := m.timers.top()
+		m.timers.remove(0)
+		m.mark(c)
+	}
+	m.drain()
+	for m.limits.len() > 0 && m.limits.min() <= m.now {
+		m.late(m.limits.top())
+	}
+	m.drain()
+}
+
+// Due is the instant at which Tick has something to do, Never if there is none.
+func (m *Machine) Due() int64 {
+	at := Never
+	if m.timers.len() > 0 {
+		at = m.timers.min()
+	}
+	if m.limits.len() > 0 {
+		at = min(at, m.limits.min())
+	}
+	return at
+}
+
+// drain serves the marked cells, narrow before wide, until no head can start.
+func (m *Machine) drain() {
+	if m.waiting == 0 {
+		m.settleDirty()
+		return
+	}
+	for {
+		m.claim()
+		c := m.nextDirty()
+		if c == nil {
+			return
+		}
+		c.dirty = false
+		m.serve(c)
+	}
+}
+
+func (m *Machine) nextDirty() *Cell {
+	for r := range m.dirty {
+		if n := len(m.dirty[r]); n > 0 {
+			c := m.dirty[r][n-1]
+			m.dirty[r][n-1] = nil
+			m.dirty[r] = m.dirty[r][:n-1]
+			return c
+		}
+	}
+	return nil
+}
+
+// settleDirty unmarks everything: there is nobody to serve.
+func (m *Machine) settleDirty() {
+	for c := m.nextDirty(); c != nil; c = m.nextDirty() {
+		c.dirty = false
+	}
+}
+
+// serve starts, moves or refuses the heads at c that come next, until c refuses one.
+func (m *Machine) serve(c *Cell) {
+	if c.q == nil {
+		return
+	}
+	if c.paused > m.now {
+		m.arm(c, c.paused)
+		return
+	}
+	m.serveAside(c)
+	for c.q != nil && c.q.n > 0 {
+		q := c.q
+		l := q.best(m.policy.Ageing)
+		t := l.head
+		if at := m.ready(c, t, l.need(c)); at > m.now {
+			if at != Never {
+				m.arm(c, at)
+				return
+			}
+			if l.need(c) > 1 && c.used < c.limit {
+				m.putAside(l)
+				m.fail(l)
+				continue
+			}
+			return
+		}
+		v, busy := m.examine(t), false
+		if v.cell == nil {
+			v.cell = m.contested(t, c)
+			busy = v.cell != nil
+		}
+		switch {
+		case v.cell == nil:
+			m.leave(l)
+			m.start(l, c)
+		case v.refuse:
+			m.refuseHead(l, m.refusal(v.cell, v.at))
+		default:
+			d := v.cell
+			chain := c.implies(d) && q.nested == 0
+			if !chain && !busy {
+				m.fail(l)
+			}
+			if m.move(l, d); chain && c.q != nil {
+				// Everybody here needs a slot of d too: one that waits there is enough.
+				l.stands = c
+				return
+			}
+		}
+	}
+}
+
+// contested is a marked cell of t where others wait who come before it: t queues there,
+// or its start would pass them by.
+func (m *Machine) contested(t *Ticket, at *Cell) *Cell {
+	for i := range t.needs.list {
+		if c := t.needs.list[i].Cell; c != at && c.dirty && c.q != nil && c.q.n > 0 &&
+			!m.outranks(c, t, c.q.best(m.policy.Ageing)) {
+			return c
+		}
+	}
+	return nil
+}
+
+// move parks l at c instead of where it is.
+func (m *Machine) move(l *lane, c *Cell) {
+	m.work.Moved++
+	m.leave(l)
+	m.park(l, c)
+	if l.nested {
+		if names := m.cycle(l); names != "" {
+			m.refuseHead(l, Refusal{Reason: Cycle, By: c, Detail: names})
+		}
+	}
+}
+
+// serveAside asks the wide heads again, oldest first.
+func (m *Machine) serveAside(c *Cell) {
+	for i := 0; c.q != nil && i < len(c.q.aside); {
+		l := c.q.aside[i]
+		v := m.examine(l.head)
+		switch {
+		case v.cell == c && !v.refuse:
+			i++
+		case v.cell == nil:
+			m.leave(l)
+			m.start(l, c)
+			i = 0
+		case v.refuse:
+			m.refuseHead(l, m.refusal(v.cell, v.at))
+			i = 0
+		default:
+			m.fail(l)
+			m.move(l, v.cell)
+			i = 0
+		}
+	}
+}
+
+// refuseHead refuses the head of l, wherever it is parked.
+func (m *Machine) refuseHead(l *lane, r Refusal) {
+	t := l.head
+	m.take(t)
+	m.refuse(t, r)
+	m.emit(t)
+}
+
+// SetPolicy changes order and bounds. Calls that wait already stay.
+func (m *Machine) SetPolicy(now int64, p Policy) {
+	m.advance(now)
+	m.policy = p
+	for _, t := range m.tenants {
+		t.weight = p.weight(t.name)
+	}
+	for _, l := range m.all {
+		m.mark(l.at)
+	}
+	m.drain()
+}
+
+// SetLimit changes how many slots every cell of k has. Who weighs more than that is refused.
+func (m *Machine) SetLimit(now int64, k *Class, limit int64) {
+	m.advance(now)
+	k.Limit = limit
+	for _, c := range k.cells {
+		m.setLimit(c, limit)
+	}
+	m.drain()
+}
+
+func (m *Machine) setLimit(c *Cell, limit int64) {
+	shrinks := limit < c.limit
+	c.limit = limit
+	m.mark(c)
+	if shrinks && c.lanes > 0 {
+		m.sweep(c)
+	}
+}
+
+// SetRate changes the rate of every bucket of k. The tokens there are stay, clipped.
+func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
+	m.advance(now)
+	old := k.Rate
+	k.Rate = r
+	for _, c := range k.cells {
+		c.bucket.Reconfigure(old, r, m.now)
+		m.mark(c)
+	}
+	m.drain()
+}
+
+// SetBreaker changes the settings of every breaker of k.
+func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
+	m.advance(now)
+	k.Breaker = b
+	for _, c := range k.cells {
+		c.breaker.Reconfigure(m.now, b)
+	}
+	m.drain()
+}
+
+// Pause lets nobody start at c before the instant until; the past lifts a pause. A
+// bucket comes out of it empty, at its own rate.
+func (m *Machine) Pause(now int64, c *Cell, until int64) {
+	m.advance(now)
+	if until > m.now {
+		c.paused = max(c.paused, until)
+		if c.class.Kind == Tokens {
+			c.bucket.Empty(c.class.Rate, c.paused)
+		}
+	} else {
+		c.paused = 0
+	}
+	m.mark(c)
+	m.drain()
+}
+
+// Trip opens the breaker c until Reset; Reset closes it.
+func (m *Machine) Trip(now int64, c *Cell, by string) {
+	m.advance(now)
+	from := c.breaker.State(m.now)
+	if c.breaker.Trip(m.now); from != c.breaker.State(m.now) {
+		m.changed(c, from, by)
+	}
+	m.drain()
+}
+
+// Reset closes the breaker c.
+func (m *Machine) Reset(now int64, c *Cell, by string) {
+	m.advance(now)
+	from := c.breaker.State(m.now)
+	if c.breaker.Reset(m.now); from != c.breaker.State(m.now) {
+		m.changed(c, from, by)
+	}
+	m.drain()
+}
+
+// Used is what a call turned out to use of a unit.
+type Used struct {
+	Unit string
+	N    int64
+}
+
+// Settle corrects what the running t was charged of a unit: the difference is given
+// back, or taken, into debt if need be. Calling it again replaces what it said before.
+func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
+	if t.state != Running {
+		return
+	}
+	m.advance(now)
+	before := int64(-1)
+	for i := range t.settled {
+		if t.settled[i].Unit == unit {
+			before, t.settled[i].N = t.settled[i].N, used
+		}
+	}
+	if before < 0 {
+		t.settled = append(t.settled, Used{unit, used})
+	}
+	for i := range t.needs.list {
+		n := &t.needs.list[i]
+		c := n.Cell
+		if c.class.Kind != Tokens || c.class.Unit != unit {
+			continue
+		}
+		had := before
+		if had < 0 {
+			had = n.N
+		}
+		if used > had {
+			c.bucket.Take(c.class.Rate, m.now, used-had)
+		} else if used < had {
+			c.bucket.Give(c.class.Rate, had-used)
+		}
+		m.mark(c)
+	}
+	m.drain()
+}
+
+// Settled is what t was last said to have used.
+func (t *Ticket) Settled() []Used { return t.settled }
+
+// Replan has the waiting calls of a plan need other cells: those of the classes gone no
+// more, and those of add as well. They keep their order.
+func (m *Machine) Replan(now int64, plan uint64, gone map[*Class]bool, add []Need) {
+	m.advance(now)
+	var again []*Ticket
+	for _, l := range m.all {
+		if l.plan == plan {
+			for t := l.head; t != nil; t = t.next {
+				again = append(again, t)
+			}
+		}
+	}
+	slices.SortFunc(again, func(a, b *Ticket) int { return cmp.Compare(a.seq, b.seq) })
+	for _, t := range again {
+		m.take(t)
+	}
+	for _, t := range again {
+		set := m.newNeeds()
+		for _, n := range t.needs.list {
+			if !gone[n.Cell.class] {
+				set.list = append(set.list, n)
+			}
+		}
+		set.list = append(set.list, add...)
+		slices.SortStableFunc(set.list, func(a, b Need) int { return cmp.Compare(a.Cell.class.order(), b.Cell.class.order()) })
+		m.unref(t.needs)
+		t.needs = set
+		t.state = New
+		m.arrive(t, true)
+		if t.state != Waiting {
+			m.emit(t)
+		}
+	}
+	m.drain()
+}
+
+// order is the order in which cells are asked: breakers, then from narrow to wide, then
+// who is asked last.
+func (k *Class) order() int {
+	switch k.Kind {
+	case Breaker:
+		return int(k.Rank)
+	case Foreign:
+		return 2*Ranks + int(k.Rank)
+	}
+	return Ranks + int(k.Rank)
+}

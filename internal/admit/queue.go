@@ -1,0 +1,276 @@
+package admit
+
+import "slices"
+
+// Levels is how many priorities there are.
+const Levels = 9
+
+// queue is the lanes parked at one cell, in the cell's own order. It exists only while
+// somebody waits there, so a newcomer never stands behind the past.
+type queue struct {
+	n      int     // lanes in order
+	nested int     // of them: of nested calls
+	aside  []*lane // heads wider than what was free when they reached the front, oldest first
+	levels [Levels]level
+}
+
+type level struct {
+	v      float64 // virtual time: no active tenant's tag is smaller
+	passed int     // starts given to other levels since this one's last, while it waits
+	flows  heap[float64, *flow]
+	by     map[*tenant]*flow
+}
+
+// flow is one tenant of one level at one cell.
+type flow struct {
+	tenant *tenant
+	tag    float64 // start tag of its next call
+	place  int32   // among the active flows, -1 if it has no lane here
+	lanes  heap[uint64, *lane]
+}
+
+// best is the lane whose head is next at this cell. There must be one in order.
+func (q *queue) best(ageing int) *lane { return q.levels[q.front(ageing)].flows.top().lanes.top() }
+
+// front is the level that is next.
+func (q *queue) front(ageing int) int {
+	at, most := 0, -1
+	for p := Levels - 1; p >= 0; p-- {
+		if l := &q.levels[p]; l.flows.len() > 0 {
+			if s := p*ageing + l.passed; s > most {
+				at, most = p, s
+			}
+		}
+	}
+	return at
+}
+
+func (q *queue) empty() bool { return q.n == 0 && len(q.aside) == 0 }
+
+// now is the level's virtual time: the smallest tag of an active flow, never going back.
+func (l *level) now() float64 {
+	if l.flows.len() > 0 {
+		l.v = max(l.v, l.flows.min())
+	}
+	return l.v
+}
+
+// flow returns t's flow of the level, made if need be.
+func (m *Machine) flow(l *level, t *tenant) *flow {
+	if f := l.by[t]; f != nil {
+		return f
+	}
+	if l.by == nil {
+		l.by = make(map[*tenant]*flow)
+		l.flows.place = func(f *flow, i int32) { f.place = i }
+	}
+	if len(l.by) > 2*l.flows.len()+16 { // tenants that came and went: those not ahead are as good as new
+		now := l.now()
+		for u, f := range l.by {
+			if f.place < 0 && f.tag <= now {
+				m.dropFlow(l, u, f)
+			}
+		}
+	}
+	var f *flow
+	if n := len(m.freeFlows); n > 0 {
+		f = m.freeFlows[n-1]
+		m.freeFlows = m.freeFlows[:n-1]
+	} else {
+		f = &flow{lanes: heap[uint64, *lane]{place: func(l *lane, i int32) { l.place = i }}}
+	}
+	f.tenant, f.tag, f.place = t, l.now(), -1
+	t.refs++
+	l.by[t] = f
+	return f
+}
+
+func (m *Machine) dropFlow(l *level, t *tenant, f *flow) {
+	delete(l.by, t)
+	m.release(t)
+	f.tenant = nil
+	if len(m.freeFlows) < keep {
+		m.freeFlows = append(m.freeFlows, f)
+	}
+}
+
+// park has l wait at c.
+func (m *Machine) park(l *lane, c *Cell) {
+	if c.q == nil {
+		c.q = m.newQueue()
+	}
+	q := c.q
+	l.at, l.stands = c, nil
+	l.head.waited(m.now)
+	l.head.by = c
+	lv := &q.levels[l.level]
+	f := m.flow(lv, l.tenant)
+	l.flow = f
+	f.lanes.push(l.head.seq, 0, l)
+	if f.place < 0 {
+		f.tag = max(f.tag, lv.now())
+		lv.flows.push(f.tag, f.lanes.min(), f)
+	} else {
+		lv.flows.fix(f.place, f.tag, f.lanes.min())
+	}
+	q.n++
+	if l.nested {
+		q.nested++
+	}
+	if c.bucketLike() && q.best(m.policy.Ageing) == l {
+		m.mark(c) // a new best may be payable now, or earlier
+	}
+	if c.paused > m.now {
+		m.arm(c, c.paused)
+	} else if c.bucketLike() {
+		b := q.best(m.policy.Ageing)
+		if at := m.ready(c, b.head, b.need(c)); at > m.now && at != Never {
+			m.arm(c, at)
+		}
+	}
+}
+
+// putAside takes l out of the order: its head is wider than what is free.
+func (m *Machine) putAside(l *lane) {
+	c, q := l.at, l.at.q
+	m.unorder(l, q)
+	l.aside = true
+	q.aside = append(q.aside, l)
+	l.at = c
+}
+
+// unorder removes l from the order of q.
+func (m *Machine) unorder(l *lane, q *queue) {
+	f, lv := l.flow, &q.levels[l.level]
+	lv.now()
+	f.lanes.remove(l.place)
+	l.flow = nil
+	q.n--
+	if l.nested {
+		q.nested--
+	}
+	if f.lanes.len() > 0 {
+		lv.flows.fix(f.place, f.tag, f.lanes.min())
+		return
+	}
+	lv.flows.remove(f.place)
+	if lv.flows.len() == 0 {
+		lv.passed = 0
+	}
+}
+
+// leave takes l out of where it is parked, and has the cell that it stood for looked at again.
+func (m *Machine) leave(l *lane) {
+	c, q, stood := l.at, l.at.q, l.stands
+	l.at, l.stands = nil, nil
+	if l.aside {
+		l.aside = false
+		q.aside = slices.Delete(q.aside, slices.Index(q.aside, l), slices.Index(q.aside, l)+1)
+	} else {
+		m.unorder(l, q)
+	}
+	if q.empty() {
+		m.freeQueue(c)
+	} else if c.bucketLike() {
+		m.mark(c) // the next in order may be cheaper
+	}
+	if stood != nil {
+		m.mark(stood)
+	}
+}
+
+// rekey tells l's place that its head has changed.
+func (m *Machine) rekey(l *lane) {
+	l.head.since, l.head.by = m.now, l.at
+	if l.flow == nil {
+		return
+	}
+	l.flow.lanes.fix(l.place, l.head.seq, 0)
+	f := l.flow
+	l.at.q.levels[l.level].flows.fix(f.place, f.tag, f.lanes.min())
+}
+
+func (m *Machine) newQueue() *queue {
+	if n := len(m.freeQueues); n > 0 {
+		q := m.freeQueues[n-1]
+		m.freeQueues = m.freeQueues[:n-1]
+		return q
+	}
+	return new(queue)
+}
+
+func (m *Machine) freeQueue(c *Cell) {
+	q := c.q
+	c.q = nil
+	if c.timer >= 0 {
+		m.timers.remove(c.timer)
+	}
+	for i := range q.levels {
+		l := &q.levels[i]
+		for t, f := range l.by {
+			m.dropFlow(l, t, f)
+		}
+		l.v, l.passed = 0, 0
+	}
+	if len(m.freeQueues) < keep {
+		m.freeQueues = append(m.freeQueues, q)
+	}
+}
+
+// outranks reports whether t, if it waited at c, would be before lane b, c's best.
+func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
+	q, a := c.q, m.policy.Ageing
+	if t.level != b.level {
+		mine, best := &q.levels[t.level], &q.levels[b.level]
+		x, y := int(t.level)*a, int(b.level)*a+best.passed
+		if mine.flows.len() > 0 {
+			x += mine.passed
+		}
+		return x > y || x == y && t.level > b.level
+	}
+	l := &q.levels[t.level]
+	tag := l.now()
+	if f := l.by[m.tenant(t)]; f != nil {
+		if f == b.flow {
+			return t.seq < b.head.seq
+		}
+		tag = max(f.tag, tag)
+	}
+	if tag != b.flow.tag {
+		return tag < b.flow.tag
+	}
+	return t.seq < b.head.seq
+}
+
+// charge books the start of t at each of its cells where others wait.
+func (m *Machine) charge(t *Ticket) {
+	for i := range t.needs.list {
+		n := &t.needs.list[i]
+		q := n.Cell.q
+		if q == nil {
+			continue
+		}
+		if n.Cell.bucketLike() {
+			m.mark(n.Cell)
+		}
+		for p := range q.levels {
+			if q.levels[p].flows.len() > 0 {
+				q.levels[p].passed++
+			}
+		}
+		l := &q.levels[t.level]
+		l.passed = 0
+		tn := m.intern(t)
+		f := m.flow(l, tn)
+		f.tag = max(f.tag, l.now()) + float64(n.N)/tn.weight
+		if f.place >= 0 {
+			l.flows.fix(f.place, f.tag, f.lanes.min())
+		}
+		for _, x := range q.aside {
+			if x != t.lane {
+				m.fail(x)
+			}
+		}
+		m.release(tn)
+	}
+}

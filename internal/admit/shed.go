@@ -1,0 +1,196 @@
+package admit
+
+// account is the waiting calls of one tenant in one level, in the order they came.
+type account struct {
+	level          int8
+	tenant         *tenant
+	n              int
+	oldest, newest *Ticket
+	place          int32 // among the accounts of its level, most queued per weight first
+}
+
+type accountKey struct {
+	level  int8
+	tenant *tenant
+}
+
+// account books the waiting t.
+func (m *Machine) account(t *Ticket) {
+	k := accountKey{t.level, t.lane.tenant}
+	a := m.books[k]
+	if a == nil {
+		if n := len(m.freeAccounts); n > 0 {
+			a = m.freeAccounts[n-1]
+			m.freeAccounts = m.freeAccounts[:n-1]
+		} else {
+			a = new(account)
+		}
+		*a = account{level: k.level, tenant: k.tenant, place: -1}
+		m.books[k] = a
+	}
+	if t.older = a.newest; t.older != nil {
+		t.older.newer = t
+	} else {
+		a.oldest = t
+	}
+	a.newest = t
+	a.n++
+	m.weigh(a)
+}
+
+// unaccount takes t out of the books.
+func (m *Machine) unaccount(t *Ticket, tn *tenant) {
+	k := accountKey{t.level, tn}
+	a := m.books[k]
+	if t.older != nil {
+		t.older.newer = t.newer
+	} else {
+		a.oldest = t.newer
+	}
+	if t.newer != nil {
+		t.newer.older = t.older
+	} else {
+		a.newest = t.older
+	}
+	t.older, t.newer = nil, nil
+	if a.n--; a.n > 0 {
+		m.weigh(a)
+		return
+	}
+	m.accounts[a.level].remove(a.place)
+	delete(m.books, k)
+	*a = account{}
+	if len(m.freeAccounts) < keep {
+		m.freeAccounts = append(m.freeAccounts, a)
+	}
+}
+
+func (m *Machine) weigh(a *account) {
+	h, key := &m.accounts[a.level], -float64(a.n)/a.tenant.weight
+	if a.place < 0 {
+		h.push(key, 0, a)
+	} else {
+		h.fix(a.place, key, 0)
+	}
+}
+
+// room reports whether t may join the queue, making room for it if the policy sheds:
+// the newest call of whoever has the most queued per weight in the lowest level goes.
+func (m *Machine) room(t *Ticket) (Refusal, bool) {
+	tn := m.tenant(t)
+	if tn != nil && tn.queued >= m.policy.MaxPerTenant && m.policy.Ordered {
+		return Refusal{Reason: QueueFull}, false
+	}
+	if m.waiting < m.policy.MaxQueue {
+		return Refusal{}, true
+	}
+	if !m.policy.Shed {
+		return Refusal{Reason: QueueFull}, false
+	}
+	low := 0
+	for m.accounts[low].len() == 0 {
+		low++
+	}
+	if int(t.level) < low {
+		return Refusal{Reason: QueueFull}, false
+	}
+	heaviest := m.accounts[low].top()
+	if int(t.level) == low {
+		mine, weight := 1.0, m.policy.weight(t.Tenant)
+		if tn != nil {
+			if a := m.books[accountKey{t.level, tn}]; a != nil {
+				mine += float64(a.n)
+			}
+		}
+		if mine/weight >= float64(heaviest.n)/heaviest.tenant.weight {
+			return Refusal{Reason: QueueFull}, false
+		}
+	}
+	victim := heaviest.newest
+	by := victim.lane.at
+	m.take(victim)
+	m.refuse(victim, Refusal{Reason: Shed, By: by})
+	m.emit(victim)
+	return Refusal{}, true
+}
+
+// sweep is a pass over all lanes for calls that one cell will never let start.
+type sweep struct {
+	cell *Cell
+	next int // lane to look at; downwards, since lanes are removed by moving the last one
+}
+
+// batch is how many calls one Step refuses at most.
+const batch = 256
+
+// sweep asks for a pass for c. The pass runs in Step, so that no lock is held for thousands of calls.
+func (m *Machine) sweep(c *Cell) {
+	if c.lanes > 0 {
+		m.sweeps = append(m.sweeps, sweep{c, len(m.all) - 1})
+	}
+}
+
+// Pending reports whether Step has something to do.
+func (m *Machine) Pending() bool { return len(m.sweeps) > 0 }
+
+// Step does a bounded part of what is pending: after a breaker has opened or a limit has
+// shrunk, the waiting calls that cannot start any more are refused some at a time.
+func (m *Machine) Step(now int64) {
+	m.advance(now)
+	left := batch
+	for len(m.sweeps) > 0 && left > 0 {
+		s := &m.sweeps[0]
+		for s.next = min(s.next, len(m.all)-1); s.next >= 0 && left > 0; {
+			l := m.all[s.next]
+			n := l.need(s.cell)
+			refuses := n > 0 && !s.cell.fits(n)
+			r := Refusal{Reason: TooWide, By: s.cell}
+			if n > 0 && s.cell.class.Kind == Breaker {
+				ok, at := s.cell.breaker.Ready(m.now)
+				refuses, r = !ok, Refusal{Reason: BreakerOpen, By: s.cell, After: max(0, at-m.now)}
+			}
+			left--
+			if !refuses {
+				s.next--
+				continue
+			}
+			if l.n == 1 {
+				s.next--
+			}
+			m.refuseHead(l, r)
+		}
+		if s.next < 0 {
+			m.sweeps = m.sweeps[1:]
+		}
+	}
+	m.drain()
+}
+
+// Expel refuses up to batch waiting calls whose owner has closed, and reports whether
+// there may be more.
+func (m *Machine) Expel(now int64, closed func(owner any) bool) bool {
+	m.advance(now)
+	left := batch
+	for i := len(m.all) - 1; i >= 0; i = min(i-1, len(m.all)-1) {
+		for t := m.all[i].head; t != nil; {
+			next := t.next
+			if closed(t.Owner) {
+				if left == 0 {
+					m.drain()
+					return true
+				}
+				left--
+				last := t.lane.n == 1
+				m.take(t)
+				m.refuse(t, Refusal{Reason: Closed})
+				m.emit(t)
+				if last {
+					break
+				}
+			}
+			t = next
+		}
+	}
+	m.drain()
+	return false
+}
