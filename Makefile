@@ -1,0 +1,58 @@
+# Sluice. `make help` lists the targets.
+
+GO          ?= go
+STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 20s
+# Nested modules keep heavy dependencies out of the core's go.mod.
+NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path './.git/*'))
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Replay recorded agent turns against a strict backend, unguarded and guarded
+	@$(GO) run ./examples/demo
+
+.PHONY: test
+test: lint ## Everything a change must pass: lint, tests with the race detector, examples, nested modules
+	$(GO) test -race ./...
+	$(GO) test -run 'Alloc|Scale' ./...
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./... >/dev/null
+	@set -e; for m in $(NESTED); do echo "== $$m"; (cd $$m && $(GO) vet ./... && $(GO) test -race ./...); done
+
+.PHONY: race
+race: ## The tests of hand-overs, many times, on 1, 2 and 4 processors
+	$(GO) test -race -count=20 -cpu 1,2,4 -run 'HandOver|Promise|WORK008|T[0-9]+_' . ./internal/...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (20s)
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
+.PHONY: bench
+bench: ## The library's own benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: bench-compare
+bench-compare: ## Measure beside peers and floors, and write BENCHMARKS.md (10 minutes)
+	cd internal/compare && $(GO) run ./cmd/report -o ../../BENCHMARKS.md
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, go mod tidy
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+.PHONY: cover
+cover: ## Coverage of the core, by function
+	$(GO) test -coverpkg=.,./internal/...,./upstream/... -coverprofile=coverage.out ./... && $(GO) tool cover -func=coverage.out | tail -1
+
+.PHONY: api
+api: ## Write the exported API to the golden file that a test compares
+	$(GO) test -run TestAPI -update .

@@ -1,0 +1,253 @@
+package sluice
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/breaker"
+)
+
+// ErrBreakerOpen is the reason of a call that a circuit breaker did not let through.
+var ErrBreakerOpen = errors.New("breaker open")
+
+// CircuitBreaker stops calls to what keeps failing, and finds out by itself when it works
+// again. It is an [Interceptor]; listed beside the other gates it decides jointly with
+// them and is asked first: an open breaker refuses at once, before a call queues.
+//
+// Closed, it counts outcomes: Failures in a row, or Ratio of the calls that ended within
+// Window, open it. Open, it refuses everything for Cooldown, which doubles with each
+// opening that no recovery came between. Half-open, it lets Probes calls through; as many
+// successes close it, one failure opens it. After that it lets through what it can bear:
+// one call at once, then one more for each success, until it has recovered. A result
+// counts only if the state has not changed since its call was admitted. Refusals and the
+// caller's own cancellation count neither way.
+//
+// Make one with [NewCircuitBreaker]; the zero value is not usable. It is safe for
+// concurrent use and may be shared by executors. Nobody waits at a breaker.
+type CircuitBreaker struct {
+	core gateCore
+	conf CircuitBreakerConfig
+}
+
+// CircuitBreakerConfig configures a [CircuitBreaker].
+type CircuitBreakerConfig struct {
+	Name     string        // for errors, events and snapshots; empty means "breaker"
+	Scope    Scope         // what is judged together; zero means ByTool
+	Failures int           // in a row that open it; zero means 5, unless Ratio is set
+	Ratio    float64       // of failures in Window that opens it, up to 1; zero means off
+	MinCalls int           // in Window before Ratio counts; zero means 20
+	Window   time.Duration // zero means 10 s
+	Cooldown time.Duration // how long it stays open; zero means 30 s
+	Probes   int           // at once while half-open, and successes that close it; zero means 1
+	Lease    time.Duration // of a probe that does not end; zero means 1 min
+	MaxKeys  int           // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
+	_        struct{}
+}
+
+// BreakerState is closed, open or half-open.
+type BreakerState uint8
+
+const (
+	BreakerClosed BreakerState = iota
+	BreakerOpen
+	BreakerHalfOpen
+)
+
+// String is "closed", "open" or "half-open".
+func (s BreakerState) String() string {
+	switch s {
+	case BreakerClosed:
+		return "closed"
+	case BreakerOpen:
+		return "open"
+	case BreakerHalfOpen:
+		return "half-open"
+	}
+	return fmt.Sprintf("BreakerState(%d)", uint8(s))
+}
+
+func breakerState(s breaker.State) BreakerState {
+	switch s {
+	case breaker.Open:
+		return BreakerOpen
+	case breaker.HalfOpen:
+		return BreakerHalfOpen
+	}
+	return BreakerClosed
+}
+
+func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, error) {
+	if err := checkName(field+".Name", c.Name); err != nil {
+		return c, err
+	}
+	if c.Name == "" {
+		c.Name = "breaker"
+	}
+	if err := c.Scope.check(field + ".Scope"); err != nil {
+		return c, err
+	}
+	c.Scope = c.Scope.or(ByTool)
+	if math.IsNaN(c.Ratio) || c.Ratio < 0 || c.Ratio > 1 {
+		return c, fmt.Errorf("sluice: %s.Ratio is %v: must be from 0 (off) to 1", field, c.Ratio)
+	}
+	if c.Failures == 0 && c.Ratio == 0 {
+		c.Failures = 5
+	}
+	if c.Failures < 0 || c.Failures > 1<<20 {
+		return c, fmt.Errorf("sluice: %s.Failures is %d: must be from 0 to %d", field, c.Failures, 1<<20)
+	}
+	for _, f := range []struct {
+		name string
+		v    *int
+		def  int
+	}{{"MinCalls", &c.MinCalls, 20}, {"Probes", &c.Probes, 1}} {
+		if *f.v < 0 || *f.v > 10_000 {
+			return c, fmt.Errorf("sluice: %s.%s is %d: must be from 0 (%d) to 10,000", field, f.name, *f.v, f.def)
+		}
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+	}
+	for _, f := range []struct {
+		name string
+		v    *time.Duration
+		def  time.Duration
+	}{{"Window", &c.Window, 10 * time.Second}, {"Cooldown", &c.Cooldown, 30 * time.Second}, {"Lease", &c.Lease, time.Minute}} {
+		if *f.v < 0 || *f.v > maxDuration {
+			return c, fmt.Errorf("sluice: %s.%s is %v: must be from 0 (%v) to %v", field, f.name, *f.v, f.def, maxDuration)
+		}
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+	}
+	n, err := maxKeys(field+".MaxKeys", c.MaxKeys)
+	c.MaxKeys = n
+	return c, err
+}
+
+// maxDuration bounds configured durations, so that sums of instants cannot overflow.
+const maxDuration = 10 * 365 * 24 * time.Hour
+
+func (c *CircuitBreakerConfig) machine() *breaker.Config {
+	return &breaker.Config{
+		Failures: c.Failures,
+		Ratio:    c.Ratio,
+		MinCalls: c.MinCalls,
+		Window:   int64(c.Window),
+		Cooldown: int64(c.Cooldown),
+		Lease:    int64(c.Lease),
+		Probes:   c.Probes,
+	}
+}
+
+func (c *CircuitBreakerConfig) limit(name string) gateLimit {
+	return gateLimit{&admit.Class{
+		Name:    name,
+		Gate:    c.Name,
+		Kind:    admit.Breaker,
+		Rank:    c.Scope.rank(),
+		MaxKeys: tableSize(c.Scope, c.MaxKeys),
+		Breaker: c.machine(),
+	}, c.Scope}
+}
+
+// NewCircuitBreaker returns a closed breaker, or an error that names the field of c that
+// is out of range.
+func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
+	c, err := c.validate("CircuitBreakerConfig")
+	if err != nil {
+		return nil, err
+	}
+	b := &CircuitBreaker{conf: c}
+	b.core.name = c.Name
+	b.core.limits = []gateLimit{c.limit(label("breaker", c.Name))}
+	return b, nil
+}
+
+// Wrap makes b an [Interceptor]. An [Executor] fuses the gates it lists and does not call
+// it; called by hand it guards next with b alone.
+func (b *CircuitBreaker) Wrap(tool Spec, next Handler) Handler { return wrapAlone(&b.core, tool, next) }
+
+func (b *CircuitBreaker) gate() *gateCore { return &b.core }
+
+// String is the name that Plan shows.
+func (b *CircuitBreaker) String() string { return b.core.name }
+
+// Config returns a copy of the current configuration, defaults filled in.
+func (b *CircuitBreaker) Config() CircuitBreakerConfig {
+	b.core.mu.Lock()
+	defer b.core.mu.Unlock()
+	return b.conf
+}
+
+// With is the change to c, applied by [Reconfigure]; alone it does nothing. The name and
+// the scope cannot change. Nothing that was counted is forgotten.
+func (b *CircuitBreaker) With(c CircuitBreakerConfig) Change {
+	return Change{&breakerChange{b: b, to: c}}
+}
+
+// State is the state of key: a tool's name under ByTool, "" under Global, ForTool and
+// ForType. A key that nobody has used is closed. An open breaker whose Cooldown is over is
+// half-open.
+func (b *CircuitBreaker) State(key string) BreakerState {
+	s := b.core.stage.lock()
+	defer s.mu.Unlock()
+	if c := b.core.limits[0].class.Lookup(key); c != nil {
+		return breakerState(c.BreakerState(s.now()))
+	}
+	return BreakerClosed
+}
+
+// Trip opens key until Reset, and refuses the calls that wait for it.
+func (b *CircuitBreaker) Trip(key string) {
+	s := b.core.stage.lock()
+	for _, c := range b.core.cells(s, key, true) {
+		s.m.Trip(s.now(), c, "Trip")
+	}
+	s.unlock()
+}
+
+// Reset closes key and forgets its failures.
+func (b *CircuitBreaker) Reset(key string) {
+	s := b.core.stage.lock()
+	for _, c := range b.core.cells(s, key, false) {
+		s.m.Reset(s.now(), c, "Reset")
+	}
+	s.unlock()
+}
+
+type breakerChange struct {
+	b  *CircuitBreaker
+	to CircuitBreakerConfig
+}
+
+func (x *breakerChange) target() any       { return x.b }
+func (x *breakerChange) refs() []*stageRef { return []*stageRef{&x.b.core.stage} }
+
+func (x *breakerChange) check() (err error) {
+	if x.to, err = x.to.validate("CircuitBreakerConfig"); err != nil {
+		return err
+	}
+	was := x.b.Config()
+	if x.to.Name != was.Name {
+		return fmt.Errorf("sluice: CircuitBreakerConfig.Name is %q: cannot change from %q", x.to.Name, was.Name)
+	}
+	if x.to.Scope != was.Scope {
+		return fmt.Errorf("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
+	}
+	return nil
+}
+
+func (x *breakerChange) apply(lk *locked) {
+	s, now := lk.stage(&x.b.core.stage)
+	x.b.core.mu.Lock()
+	x.b.conf = x.to
+	x.b.core.mu.Unlock()
+	k := x.b.core.limits[0].class
+	k.MaxKeys = tableSize(x.to.Scope, x.to.MaxKeys)
+	s.m.SetBreaker(now, k, x.to.machine())
+	lk.changed(s, k.Name, "", "")
+}

@@ -1,0 +1,198 @@
+package sluice
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluice-go/sluice/internal/admit"
+)
+
+// Handler runs one call.
+type Handler func(ctx context.Context, c Call) (Result, error)
+
+// Interceptor goes around calls. Wrap runs once per tool, when the first call after a
+// change of the registry compiles the chain, never per call; it may answer next itself for
+// tools it has nothing to do with. The Handler it returns must be safe for concurrent use.
+// It may call next several times (each is an attempt, admitted and charged anew), or not at
+// all: an error of its own is then a denial.
+//
+// An interceptor that implements fmt.Stringer is shown by that name in [Executor.Plan].
+type Interceptor interface {
+	Wrap(tool Spec, next Handler) Handler
+}
+
+// InterceptorFunc makes a function an [Interceptor].
+type InterceptorFunc func(tool Spec, next Handler) Handler
+
+// Wrap calls f.
+func (f InterceptorFunc) Wrap(tool Spec, next Handler) Handler { return f(tool, next) }
+
+// Call is one attempt of one invocation. It is passed by value: copy it to change it.
+type Call struct {
+	ID       string // Request.ID, or made up
+	Tool     string
+	Type     string           // the tool's Spec.Type
+	Input    any              // the tool's In, decoded; json.RawMessage for a raw tool
+	Priority Priority         // effective: at least that of the call it is nested in
+	Attempt  int32            // from 1; zero before the first
+	Pipeline *PipelineContext // on whose behalf; never nil, read-only
+	inv      *invocation
+	run      *running // once it is admitted
+}
+
+// JSON encodes Input.
+func (c Call) JSON() (json.RawMessage, error) { return encodeJSON(c.Input, defaultArgBytes) }
+
+// CallFrom returns the call that ctx belongs to, inside a tool. Its Input is nil: the tool
+// has it, and a context that outlives the call should not keep it.
+func CallFrom(ctx context.Context) (Call, bool) {
+	if r := scopeOf(ctx).call; r != nil {
+		return r.call(), true
+	}
+	return Call{}, false
+}
+
+// Result is what a call gave: a small value, safe to copy and to share.
+type Result struct {
+	Value any // the tool's Out; nil after an error
+
+	rec *record
+	max int
+}
+
+// JSON encodes Value, at most [Config].MaxResultBytes.
+func (r Result) JSON() (json.RawMessage, error) {
+	n := r.max
+	if n == 0 {
+		n = defaultResultBytes
+	}
+	return encodeJSON(r.Value, n)
+}
+
+// invocation is one Invoke: its identity, its place among nested calls, its events. It is
+// never used again for another, since a tool may keep the context that leads to it.
+type invocation struct {
+	exec     *Executor
+	plan     *plan // nil if the tool is unknown
+	tool     string
+	id       string
+	pipeline *PipelineContext
+	priority Priority
+	parent   *running    // the call it is nested in, or nil
+	root     *invocation // of the chain; itself if not nested
+	depth    int32
+	calls    atomic.Int64 // of the root: calls made under it
+
+	start    int64 // at the door
+	queued   atomic.Int64
+	began    atomic.Int64 // when the first attempt was admitted, or notBegun
+	ended    atomic.Int64 // when the latest attempt gave back what it held; zero before
+	attempts atomic.Int32
+	ran      atomic.Bool // the tool's code has run, in some attempt
+	rec      *record     // nil until there is something to say
+
+	loud     bool // some sink listens
+	emitting atomic.Int32
+	over     bool   // the terminal event is out; owned by who emits
+	seq      uint32 // likewise
+	late     lateEvents
+
+	first running // the first attempt, so that it costs nothing apart
+}
+
+const notBegun = -1
+
+// lateEvents are events of one call that come while another is being emitted, as hedged
+// attempts can make them.
+type lateEvents struct {
+	mu    sync.Mutex
+	queue []lateEvent
+}
+
+// running is one admitted attempt: the context that its code gets, and what it holds.
+type running struct {
+	context.Context
+	scope   scope
+	inv     *invocation
+	adm     *admission
+	attempt int32
+	granted int64           // when it was admitted, or woke up to it
+	phase   atomic.Int32    // fresh, begun, or called off
+	outside context.Context // the caller's, if the attempt has a timeout of its own
+
+	// guarded by the stage's lock
+	ticket *admit.Ticket
+	live   bool // ticket is still this attempt's
+	left   bool // nobody waits for the attempt any more
+}
+
+// What an attempt's code can be.
+const (
+	fresh     = iota
+	begun     // it has run
+	calledOff // its time was over before it had begun: it must not run
+)
+
+// ran reports whether the tool's code has run.
+func (r *running) ran() bool { return r.phase.Load() == begun }
+
+// Value answers the library's own question, and passes others on.
+func (r *running) Value(key any) any {
+	if _, ok := key.(scopeKey); ok {
+		return &r.scope
+	}
+	return r.Context.Value(key)
+}
+
+func (r *running) call() Call {
+	inv := r.inv
+	return Call{
+		ID:       inv.id,
+		Tool:     inv.tool,
+		Type:     inv.typ(),
+		Priority: inv.priority,
+		Attempt:  r.attempt,
+		Pipeline: inv.pipeline,
+		inv:      inv,
+	}
+}
+
+func (inv *invocation) typ() string {
+	if inv.plan != nil {
+		return inv.plan.tool.spec.Type
+	}
+	return ""
+}
+
+// newRunning is the context of the attempt n of inv.
+func (inv *invocation) newRunning(ctx context.Context, n int32) *running {
+	r := &inv.first
+	if n != 1 {
+		r = new(running)
+	}
+	r.Context, r.inv, r.attempt = ctx, inv, n
+	r.scope = scope{pipeline: inv.pipeline, call: r}
+	return r
+}
+
+// invocations are allocated some at a time: one allocation serves so many calls, and a
+// context that a tool keeps keeps no more than its few neighbours alive.
+const chunkSize = 8
+
+type invocationChunk struct {
+	next int
+	list [chunkSize]invocation
+}
+
+var invocationChunks = sync.Pool{New: func() any { return new(invocationChunk) }}
+
+func newInvocation() *invocation {
+	c := invocationChunks.Get().(*invocationChunk)
+	inv := &c.list[c.next]
+	if c.next++; c.next < chunkSize {
+		invocationChunks.Put(c)
+	}
+	return inv
+}

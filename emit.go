@@ -1,0 +1,131 @@
+package sluice
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// event is one of inv's, at the instant now.
+func (inv *invocation) event(k EventKind, now int64) Event {
+	e := Event{
+		Kind: k,
+		Time: inv.exec.clock.time(now),
+		Call: Call{
+			ID:       inv.id,
+			Tool:     inv.tool,
+			Type:     inv.typ(),
+			Priority: inv.priority,
+			Attempt:  inv.attempts.Load(),
+			Pipeline: inv.pipeline,
+		},
+	}
+	if inv.parent != nil {
+		e.ParentID = inv.parent.inv.id
+	}
+	switch k {
+	case ToolStarted:
+		e.Queued = time.Duration(inv.queued.Load())
+	case ToolCompleted, ToolFailed, ToolDenied:
+		e.Queued = time.Duration(inv.queued.Load())
+		if began := inv.began.Load(); began != notBegun {
+			e.Duration = time.Duration(now - began)
+		}
+	}
+	return e
+}
+
+// What the emitting of one call's events can be.
+const (
+	quiet  = iota
+	busy   // somebody emits
+	behind // and more events wait for them
+)
+
+// lateEvent came while another event of its call was being emitted.
+type lateEvent struct {
+	event    Event
+	terminal bool
+}
+
+// emit gives e to the sinks, after those of the same call that came before it. The first
+// terminal event is the last one.
+func (inv *invocation) emit(ctx context.Context, e Event, terminal bool) {
+	for !inv.emitting.CompareAndSwap(quiet, busy) {
+		// Somebody else is emitting: leave it to them, unless they are just done.
+		inv.late.mu.Lock()
+		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
+		if left {
+			inv.late.queue = append(inv.late.queue, lateEvent{e, terminal})
+		}
+		inv.late.mu.Unlock()
+		if left {
+			return
+		}
+	}
+	for {
+		inv.emitOne(ctx, e, terminal)
+		if inv.emitting.CompareAndSwap(busy, quiet) {
+			return
+		}
+		inv.late.mu.Lock()
+		next := inv.late.queue[0]
+		if inv.late.queue = inv.late.queue[1:]; len(inv.late.queue) == 0 {
+			inv.emitting.Store(busy)
+		}
+		inv.late.mu.Unlock()
+		e, terminal = next.event, next.terminal
+	}
+}
+
+func (inv *invocation) emitOne(ctx context.Context, e Event, terminal bool) {
+	if inv.over {
+		return
+	}
+	inv.over = terminal
+	inv.seq++
+	e.Seq = inv.seq
+	normal := false
+	defer func() {
+		if !normal { // a sink called Goexit: others of this call must still be told
+			inv.emitting.Store(quiet)
+		}
+	}()
+	inv.exec.deliver(ctx, inv.exec.sink, e)
+	if s := inv.pipeline.Sink; s != nil {
+		inv.exec.deliver(ctx, s, e)
+	}
+	normal = true
+}
+
+// deliver counts what becomes of an event at a sink.
+func (e *Executor) deliver(ctx context.Context, s EventSink, ev Event) {
+	if s == nil {
+		return
+	}
+	switch ok, err := deliver(ctx, s, ev); {
+	case err != nil:
+		e.dropped.Add(1)
+	case ok:
+		e.delivered.Add(1)
+	}
+}
+
+// begin is called when the tool's code is about to run. It fails if it must not: the
+// attempt's time is over, or it has run already.
+func (r *running) begin(ctx context.Context, c *Call) error {
+	inv := r.inv
+	if !r.phase.CompareAndSwap(fresh, begun) {
+		if r.ran() {
+			return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
+		}
+		return inv.refused(ErrRejected, "", context.Cause(ctx))
+	}
+	inv.ran.Store(true)
+	if inv.loud {
+		ev := inv.event(ToolStarted, r.granted)
+		ev.Call, ev.Call.inv, ev.Call.run = *c, nil, nil
+		inv.emit(ctx, ev, false)
+	}
+	return nil
+}

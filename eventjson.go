@@ -1,0 +1,298 @@
+package sluice
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// eventSchema is raised when a field changes its meaning or goes.
+const eventSchema = 1
+
+// MarshalJSON writes one JSON object on one line. A field that has nothing to say is
+// left out, except that each event of a call has tool_name, action_id (the call's id),
+// pipeline_run_id, request_id (null if there is none) and timestamp (RFC 3339 in UTC,
+// nanoseconds); event_id is the call's id, a slash and seq. Durations are in
+// milliseconds; retry_after_ms is rounded up, so that a retry is never early.
+//
+// Control, bidirectional and invisible characters of names and messages are escaped.
+// Arguments and results are written only as [WithPayloads] left them.
+func (e Event) MarshalJSON() ([]byte, error) {
+	return appendEvent(make([]byte, 0, 768), &e), nil
+}
+
+// appendEvent writes e without reflection. The order of the fields is fixed.
+func appendEvent(b []byte, e *Event) []byte {
+	c := &e.Call
+	inCall := c.ID != "" || strings.HasPrefix(string(e.Kind), "tool.")
+	b = appendJSONString(append(b, `{"type":`...), string(e.Kind), maxName)
+	if inCall {
+		b = append(b, `,"event_id":`...)
+		b = appendJSONString(b, c.ID, maxName)
+		b = append(b[:len(b)-1], '/')
+		b = append(strconv.AppendUint(b, uint64(e.Seq), 10), '"')
+		b = strconv.AppendUint(append(b, `,"seq":`...), uint64(e.Seq), 10)
+	}
+	b = strconv.AppendInt(append(b, `,"schema_version":`...), eventSchema, 10)
+	b = append(appendTimestamp(append(b, `,"timestamp":"`...), e.Time), '"')
+	if inCall {
+		b = appendJSONString(append(b, `,"tool_name":`...), c.Tool, maxName)
+		b = appendText(b, `,"tool_type":`, c.Type)
+		b = appendJSONString(append(b, `,"action_id":`...), c.ID, maxName)
+		b = appendText(b, `,"parent_id":`, e.ParentID)
+	} else {
+		b = appendText(b, `,"tool_name":`, c.Tool)
+	}
+	b = appendPipeline(b, c.Pipeline, inCall)
+	if inCall {
+		if c.Attempt != 0 {
+			b = strconv.AppendInt(append(b, `,"attempt":`...), int64(c.Attempt), 10)
+		}
+		b = strconv.AppendInt(append(b, `,"priority":`...), int64(c.Priority), 10)
+	}
+
+	switch e.Kind {
+	case ToolInvoked:
+		b = append(b, `,"payload_summary":`...)
+		b = appendPayload(b, c.Input)
+		b = appendBehavior(b, c.Pipeline)
+	case ToolCompleted:
+		b = appendDuration(b, `,"duration_ms":`, e.Duration)
+		b = appendOutputSummary(b, e)
+	case ToolFailed:
+		b = appendDuration(b, `,"duration_ms":`, e.Duration)
+	case ToolDenied:
+		b = appendDuration(b, `,"duration_ms":`, e.Duration)
+		b = appendDenial(b, e)
+	}
+	if e.Queued > 0 || e.Kind == ToolStarted || isTerminal(e.Kind) {
+		b = appendDuration(b, `,"queue_wait_ms":`, e.Queued)
+	}
+	b = appendCount(b, `,"input_bytes":`, e.InputBytes)
+	b = appendCount(b, `,"output_bytes":`, e.OutputBytes)
+	if e.Err != nil {
+		b = appendError(b, e)
+	}
+	b = appendText(b, `,"by":`, e.By)
+	if e.RetryAfter > 0 {
+		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), ceilMillis(e.RetryAfter), 10)
+	}
+	b = appendText(b, `,"from":`, e.From)
+	b = appendText(b, `,"to":`, e.To)
+	b = appendText(b, `,"key":`, e.Key)
+	b = appendText(b, `,"actor":`, e.Actor)
+	return append(b, '}')
+}
+
+// appendPipeline writes on whose behalf the call runs.
+func appendPipeline(b []byte, p *PipelineContext, inCall bool) []byte {
+	if p == nil {
+		if inCall {
+			b = append(b, `,"pipeline_run_id":null,"request_id":null`...)
+		}
+		return b
+	}
+	b = appendID(b, `,"pipeline_run_id":`, p.RunID, inCall)
+	b = appendID(b, `,"request_id":`, p.RequestID, inCall)
+	b = appendText(b, `,"parent_run_id":`, p.ParentRunID)
+	b = appendText(b, `,"session_id":`, p.SessionID)
+	b = appendText(b, `,"user_id":`, p.UserID)
+	b = appendText(b, `,"org_id":`, p.OrgID)
+	b = appendText(b, `,"interaction_id":`, p.InteractionID)
+	b = appendText(b, `,"tenant":`, p.tenant())
+	b = appendText(b, `,"topology":`, p.Topology)
+	return appendText(b, `,"service":`, p.Service)
+}
+
+func appendBehavior(b []byte, p *PipelineContext) []byte {
+	if p == nil || p.ExecutionMode == "" {
+		return append(b, `,"behavior":null`...)
+	}
+	return appendText(b, `,"behavior":`, p.ExecutionMode)
+}
+
+// appendOutputSummary says what kind of result there was. Sluice's tools have no
+// artifacts and no undo data; the fields stand for readers that expect them.
+func appendOutputSummary(b []byte, e *Event) []byte {
+	b = append(b, `,"output_summary":{"success":`...)
+	b = strconv.AppendBool(b, e.Err == nil)
+	b = append(b, `,"has_data":`...)
+	b = strconv.AppendBool(b, e.hasData || e.Result.Value != nil || e.OutputBytes > 0)
+	b = append(b, `,"has_error":`...)
+	b = strconv.AppendBool(b, e.Err != nil)
+	b = append(b, `,"has_artifacts":false,"has_undo_metadata":false},"artifacts_count":0`...)
+	if e.Result.Value != nil {
+		b = appendPayload(append(b, `,"output":`...), e.Result.Value)
+	}
+	return b
+}
+
+// appendDenial says why a rule refused. Which modes would have been allowed only the
+// rule knows.
+func appendDenial(b []byte, e *Event) []byte {
+	why := ""
+	if x, ok := e.Err.(*Error); ok && x != nil && x.Cause != nil && codeOf(&Event{Err: x.Cause}) == codeToolError {
+		why = textOf(x.Cause)
+	}
+	if why == "" {
+		why = string(codeDenied)
+	}
+	b = appendJSONString(append(b, `,"reason":`...), why, maxMessage)
+	b = appendBehavior(b, e.Call.Pipeline)
+	return append(b, `,"allowed_behaviors":null`...)
+}
+
+// appendError says what went wrong, and whether to try again: that makes sense after a
+// refusal for a reason that passes, when the tool did not run, or if the tool itself said
+// when.
+func appendError(b []byte, e *Event) []byte {
+	code := codeOf(e)
+	b = append(append(b, `,"error_code":"`...), code...)
+	b = append(b, `","error_message":`...)
+	b = appendJSONString(b, messageOf(code, e.Err), maxMessage+len("…"))
+	b = append(b, `,"retryable":`...)
+	return strconv.AppendBool(b, code.passes() && isReason(e.Err, ErrRejected) || code == codeToolError && e.RetryAfter > 0)
+}
+
+// appendPayload writes a value that WithPayloads made: JSON, or a string of cut JSON.
+// Anything else is foreign and is not written.
+func appendPayload(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case json.RawMessage:
+		w := bounded{b: b, max: math.MaxInt, scan: math.MaxInt}
+		if w.document(v) {
+			return w.b
+		}
+	case string:
+		return appendJSONString(b, v, len(v))
+	}
+	return append(b, "null"...)
+}
+
+func appendText(b []byte, key, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return appendJSONString(append(b, key...), s, maxName)
+}
+
+func appendID(b []byte, key, s string, always bool) []byte {
+	if s == "" && always {
+		return append(append(b, key...), "null"...)
+	}
+	return appendText(b, key, s)
+}
+
+func appendCount(b []byte, key string, n int) []byte {
+	if n <= 0 {
+		return b
+	}
+	return strconv.AppendInt(append(b, key...), int64(n), 10)
+}
+
+// appendDuration writes milliseconds with as many of six decimals as it takes.
+func appendDuration(b []byte, key string, d time.Duration) []byte {
+	b = append(b, key...)
+	if d < 0 { // a clock that was set back
+		d = 0
+	}
+	b = strconv.AppendInt(b, int64(d/time.Millisecond), 10)
+	frac := int(d % time.Millisecond)
+	if frac == 0 {
+		return b
+	}
+	b = append(b, '.')
+	for unit := 100_000; frac > 0; unit /= 10 {
+		b = append(b, byte('0'+frac/unit))
+		frac %= unit
+	}
+	return b
+}
+
+// appendTimestamp writes t with all nine decimals, so that text sorts as time.
+func appendTimestamp(b []byte, t time.Time) []byte {
+	start := len(b)
+	b = t.UTC().AppendFormat(b, time.RFC3339Nano) // trims zeros; the layout with zeros is three times slower
+	b = b[:len(b)-1]                              // Z
+	point := bytes.IndexByte(b[start:], '.')
+	decimals := 0
+	if point < 0 {
+		b = append(b, '.')
+	} else {
+		decimals = len(b) - start - point - 1
+	}
+	for ; decimals < 9; decimals++ {
+		b = append(b, '0')
+	}
+	return append(b, 'Z')
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendJSONString quotes at most limit bytes of s. What cannot stand in a terminal or
+// a log without harm is escaped; bytes that are no UTF-8 become U+FFFD.
+func appendJSONString(b []byte, s string, limit int) []byte {
+	s = cut(s, limit)
+	b = append(b, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= ' ' && c < 0x7f && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		if c < utf8.RuneSelf {
+			b = append(b, s[start:i]...)
+			b = appendEscaped(b, rune(c))
+			i++
+			start = i
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 || unsafeRune(r) {
+			b = append(b, s[start:i]...)
+			b = appendEscaped(b, r)
+			start = i + n
+		}
+		i += n
+	}
+	return append(append(b, s[start:]...), '"')
+}
+
+func appendEscaped(b []byte, r rune) []byte {
+	switch r {
+	case '"', '\\':
+		return append(b, '\\', byte(r))
+	case '\n':
+		return append(b, '\\', 'n')
+	case '\t':
+		return append(b, '\\', 't')
+	case '\r':
+		return append(b, '\\', 'r')
+	}
+	if r >= 0x10000 {
+		r -= 0x10000
+		return appendEscaped(appendEscaped(b, 0xd800+r>>10), 0xdc00+r&0x3ff)
+	}
+	return append(b, '\\', 'u', hexDigits[r>>12&15], hexDigits[r>>8&15], hexDigits[r>>4&15], hexDigits[r&15])
+}
+
+// unsafeRune reports characters that change how a reader sees the text around them:
+// C1 controls, line separators, bidirectional marks, invisible and tag characters.
+func unsafeRune(r rune) bool {
+	switch {
+	case r >= 0x80 && r <= 0x9f,
+		r == 0x61c,
+		r >= 0x200b && r <= 0x200f,
+		r >= 0x2028 && r <= 0x202e,
+		r >= 0x2060 && r <= 0x206f,
+		r == 0xfeff,
+		r >= 0xe0000 && r <= 0xe007f:
+		return true
+	}
+	return false
+}

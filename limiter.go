@@ -1,0 +1,180 @@
+package sluice
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/admit"
+)
+
+// ErrSaturated is the reason of a call refused by a [Limit] that refuses instead of
+// waiting, by one that it is too wide for, or because all keys of a limit are busy.
+var ErrSaturated = errors.New("saturated")
+
+// ConcurrencyLimiter bounds calls in flight. It is an [Interceptor]; listed beside the
+// other gates it decides jointly with them: a call holds a slot from the instant at
+// which all of them agree until its code has really ended, however it ends.
+//
+// Make one with [NewConcurrencyLimiter]; the zero value is not usable. It is safe for
+// concurrent use and may be shared by executors. A call waits in the one queue of its
+// executor, until it may start, its context ends, MaxWait is over or the executor closes.
+type ConcurrencyLimiter struct {
+	core gateCore
+	conf ConcurrencyLimiterConfig
+}
+
+// ConcurrencyLimiterConfig configures a [ConcurrencyLimiter].
+type ConcurrencyLimiterConfig struct {
+	Name   string  // for errors, events and snapshots; empty means "concurrency"
+	Limits []Limit // at least one; all of them hold together
+	_      struct{}
+}
+
+// Limit is one bound on calls in flight.
+type Limit struct {
+	Max     int    // most in flight at once; required
+	Scope   Scope  // what is counted together; zero means Global
+	Unit    string // empty counts calls; else Policy.Cost gives the weight of each
+	Refuse  bool   // refuse with ErrSaturated instead of waiting
+	MaxKeys int    // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
+}
+
+const maxLimit = 1 << 40
+
+func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
+	if err := checkName("ConcurrencyLimiterConfig.Name", c.Name); err != nil {
+		return c, err
+	}
+	if c.Name == "" {
+		c.Name = "concurrency"
+	}
+	if len(c.Limits) == 0 {
+		return c, errors.New("sluice: ConcurrencyLimiterConfig.Limits is empty: must have at least one limit")
+	}
+	c.Limits = slices.Clone(c.Limits)
+	for i := range c.Limits {
+		l, field := &c.Limits[i], fmt.Sprintf("ConcurrencyLimiterConfig.Limits[%d]", i)
+		if l.Max < 1 || l.Max > maxLimit {
+			return c, fmt.Errorf("sluice: %s.Max is %d: must be from 1 to %d", field, l.Max, maxLimit)
+		}
+		if err := l.Scope.check(field + ".Scope"); err != nil {
+			return c, err
+		}
+		l.Scope = l.Scope.or(Global)
+		if err := checkName(field+".Unit", l.Unit); err != nil {
+			return c, err
+		}
+		n, err := maxKeys(field+".MaxKeys", l.MaxKeys)
+		if err != nil {
+			return c, err
+		}
+		l.MaxKeys = n
+		for j, o := range c.Limits[:i] {
+			if o.Scope == l.Scope && o.Unit == l.Unit {
+				return c, fmt.Errorf("sluice: %s has the Scope and Unit of Limits[%d]: must differ in one", field, j)
+			}
+		}
+	}
+	return c, nil
+}
+
+// NewConcurrencyLimiter returns a limiter, or an error that names the field of c that is
+// out of range.
+func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, error) {
+	c, err := c.validate()
+	if err != nil {
+		return nil, err
+	}
+	l := &ConcurrencyLimiter{conf: c}
+	l.core.name = c.Name
+	for _, x := range c.Limits {
+		l.core.limits = append(l.core.limits, gateLimit{&admit.Class{
+			Name:    limitName(label("concurrency", c.Name), x.Scope, x.Unit),
+			Gate:    c.Name,
+			Kind:    admit.Slots,
+			Rank:    x.Scope.rank(),
+			Unit:    x.Unit,
+			Refuse:  x.Refuse,
+			MaxKeys: tableSize(x.Scope, x.MaxKeys),
+			Limit:   int64(x.Max),
+		}, x.Scope})
+	}
+	return l, nil
+}
+
+func limitName(prefix string, s Scope, unit string) string {
+	if unit == "" {
+		return prefix + " " + s.String()
+	}
+	return prefix + " " + unit + " " + s.String()
+}
+
+// Wrap makes l an [Interceptor]. An [Executor] fuses the gates it lists and does not call
+// it; called by hand it guards next with l alone.
+func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler {
+	return wrapAlone(&l.core, tool, next)
+}
+
+func (l *ConcurrencyLimiter) gate() *gateCore { return &l.core }
+
+// String is the name that Plan shows.
+func (l *ConcurrencyLimiter) String() string { return l.core.name }
+
+// Config returns a copy of the current configuration, defaults filled in.
+func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
+	l.core.mu.Lock()
+	defer l.core.mu.Unlock()
+	c := l.conf
+	c.Limits = slices.Clone(c.Limits)
+	return c
+}
+
+// With is the change to c, applied by [Reconfigure]; alone it does nothing. Max, Refuse
+// and MaxKeys can change; names, scopes, units and the number of limits cannot.
+func (l *ConcurrencyLimiter) With(c ConcurrencyLimiterConfig) Change {
+	return Change{&limiterChange{l: l, to: c}}
+}
+
+type limiterChange struct {
+	l  *ConcurrencyLimiter
+	to ConcurrencyLimiterConfig
+}
+
+func (x *limiterChange) target() any       { return x.l }
+func (x *limiterChange) refs() []*stageRef { return []*stageRef{&x.l.core.stage} }
+
+func (x *limiterChange) check() (err error) {
+	if x.to, err = x.to.validate(); err != nil {
+		return err
+	}
+	was := x.l.Config()
+	if x.to.Name != was.Name {
+		return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Name is %q: cannot change from %q", x.to.Name, was.Name)
+	}
+	if err := sameShape("ConcurrencyLimiterConfig.Limits", len(x.to.Limits), len(was.Limits)); err != nil {
+		return err
+	}
+	for i, n := range x.to.Limits {
+		if o := was.Limits[i]; n.Scope != o.Scope || n.Unit != o.Unit {
+			return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Limits[%d] changes its Scope or Unit: they cannot change", i)
+		}
+	}
+	return nil
+}
+
+func (x *limiterChange) apply(lk *locked) {
+	s, now := lk.stage(&x.l.core.stage)
+	x.l.core.mu.Lock()
+	was := x.l.conf
+	x.l.conf = x.to
+	x.l.core.mu.Unlock()
+	for i, n := range x.to.Limits {
+		k := x.l.core.limits[i].class
+		k.Refuse, k.MaxKeys = n.Refuse, tableSize(n.Scope, n.MaxKeys)
+		if n.Max != was.Limits[i].Max {
+			s.m.SetLimit(now, k, int64(n.Max))
+			lk.changed(s, k.Name, fmt.Sprint(was.Limits[i].Max), fmt.Sprint(n.Max))
+		}
+	}
+}

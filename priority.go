@@ -1,0 +1,188 @@
+package sluice
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/sluice-go/sluice/internal/admit"
+)
+
+// ErrQueueFull is the reason of a call that found the queue, or its tenant's part of it,
+// full, or that was queued and then gave way to others.
+var ErrQueueFull = errors.New("queue full")
+
+// ErrWaitTooLong is the reason of a call that could not start, or did not, within MaxWait
+// or before its deadline.
+var ErrWaitTooLong = errors.New("wait too long")
+
+// Priority orders waiting calls; higher first, from -4 to 4. The zero value is
+// PriorityNormal. A call with a priority outside that range is refused.
+type Priority int8
+
+const (
+	PriorityBatch       Priority = -4
+	PriorityNormal      Priority = 0
+	PriorityInteractive Priority = 4
+)
+
+func (p Priority) valid() bool { return p >= PriorityBatch && p <= PriorityInteractive }
+
+// level is where p stands among the queue's levels.
+func (p Priority) level() int8 { return int8(p - PriorityBatch) }
+
+// PriorityScheduler orders and bounds the queue of the admission stage it is listed in.
+// Without one the queue is first in, first out, and holds 1,000 calls.
+//
+// At each constraint where calls wait, the level with the largest level*Ageing + passed
+// is next, where passed counts the starts given to others there since its last one; inside
+// a level the tenant with the smallest start tag (start-time fair queuing, Goyal, Vin and
+// Cheng 1996), charged when a call starts; then arrival. So at one constraint at most
+// Ageing*(8-level) + 8 others start between two starts of a waiting level, with levels
+// from 0 to 8, and tenants i and j of one level that both wait differ by at most
+// 1/wi + 1/wj calls per weight. Ageing counts starts, not seconds: an old backlog of
+// batch calls never outranks fresh interactive ones for longer than that.
+//
+// Make one with [NewPriorityScheduler]; the zero value is not usable. It is safe for
+// concurrent use. Executors that share a gate share one queue, and so one scheduler.
+type PriorityScheduler struct {
+	core gateCore
+	conf PrioritySchedulerConfig
+}
+
+// PrioritySchedulerConfig configures a [PriorityScheduler].
+type PrioritySchedulerConfig struct {
+	Name          string         // for snapshots; empty means "priority"
+	Ageing        int            // starts given to others that are worth one priority step; zero means 8
+	TenantWeights map[string]int // shares inside a level; missing means 1
+	MaxQueue      int            // calls waiting at once; zero means 1,000
+	MaxPerTenant  int            // of them, of one tenant; zero means MaxQueue
+	// Shed drops, when the queue is full, the newest call of the tenant with the most queued
+	// per weight in the lowest level, instead of the newcomer.
+	Shed bool
+	_    struct{}
+}
+
+const (
+	defaultAgeing = 8
+	// defaultClaim is how often a head may fail at a front before slots are collected for
+	// it. Fewer starves less and idles more; see the package documentation.
+	defaultClaim = 4
+	defaultQueue = 1000
+)
+
+func (c PrioritySchedulerConfig) validate() (PrioritySchedulerConfig, error) {
+	if err := checkName("PrioritySchedulerConfig.Name", c.Name); err != nil {
+		return c, err
+	}
+	if c.Name == "" {
+		c.Name = "priority"
+	}
+	for _, f := range []struct {
+		name     string
+		v        *int
+		def, max int
+	}{
+		{"Ageing", &c.Ageing, defaultAgeing, 1 << 20},
+		{"MaxQueue", &c.MaxQueue, defaultQueue, 1 << 30},
+		{"MaxPerTenant", &c.MaxPerTenant, 0, 1 << 30},
+	} {
+		if *f.v < 0 || *f.v > f.max {
+			return c, fmt.Errorf("sluice: PrioritySchedulerConfig.%s is %d: must be from 0 to %d", f.name, *f.v, f.max)
+		}
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+	}
+	if c.MaxPerTenant == 0 {
+		c.MaxPerTenant = c.MaxQueue
+	}
+	c.TenantWeights = maps.Clone(c.TenantWeights)
+	for name, w := range c.TenantWeights {
+		if w < 1 || w > 1<<20 {
+			return c, fmt.Errorf("sluice: PrioritySchedulerConfig.TenantWeights[%q] is %d: must be from 1 to %d", name, w, 1<<20)
+		}
+	}
+	return c, nil
+}
+
+func (c *PrioritySchedulerConfig) policy() admit.Policy {
+	return admit.Policy{
+		Ordered:      true,
+		Ageing:       c.Ageing,
+		Claim:        defaultClaim,
+		MaxQueue:     c.MaxQueue,
+		MaxPerTenant: c.MaxPerTenant,
+		Shed:         c.Shed,
+		Weights:      c.TenantWeights,
+	}
+}
+
+// firstInFirstOut is the policy without a scheduler.
+var firstInFirstOut = admit.Policy{Ageing: defaultAgeing, Claim: defaultClaim, MaxQueue: defaultQueue, MaxPerTenant: defaultQueue}
+
+// NewPriorityScheduler returns a scheduler, or an error that names the field of c that is
+// out of range.
+func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error) {
+	c, err := c.validate()
+	if err != nil {
+		return nil, err
+	}
+	s := &PriorityScheduler{conf: c}
+	s.core.name = c.Name
+	return s, nil
+}
+
+// Wrap makes s an [Interceptor]. An [Executor] makes it part of its admission stage and
+// does not call it; alone it has nothing to order, and answers next.
+func (s *PriorityScheduler) Wrap(tool Spec, next Handler) Handler { return next }
+
+func (s *PriorityScheduler) gate() *gateCore { return &s.core }
+
+// String is the name that Plan shows.
+func (s *PriorityScheduler) String() string { return s.core.name }
+
+// Config returns a copy of the current configuration, defaults filled in.
+func (s *PriorityScheduler) Config() PrioritySchedulerConfig {
+	s.core.mu.Lock()
+	defer s.core.mu.Unlock()
+	c := s.conf
+	c.TenantWeights = maps.Clone(c.TenantWeights)
+	return c
+}
+
+// With is the change to c, applied by [Reconfigure]; alone it does nothing. The name
+// cannot change. Calls that wait already stay, also where the new bounds are narrower.
+func (s *PriorityScheduler) With(c PrioritySchedulerConfig) Change {
+	return Change{&schedulerChange{s: s, to: c}}
+}
+
+type schedulerChange struct {
+	s  *PriorityScheduler
+	to PrioritySchedulerConfig
+}
+
+func (x *schedulerChange) target() any       { return x.s }
+func (x *schedulerChange) refs() []*stageRef { return []*stageRef{&x.s.core.stage} }
+
+func (x *schedulerChange) check() (err error) {
+	if x.to, err = x.to.validate(); err != nil {
+		return err
+	}
+	if was := x.s.Config().Name; x.to.Name != was {
+		return fmt.Errorf("sluice: PrioritySchedulerConfig.Name is %q: cannot change from %q", x.to.Name, was)
+	}
+	return nil
+}
+
+func (x *schedulerChange) apply(lk *locked) {
+	s, now := lk.stage(&x.s.core.stage)
+	x.s.core.mu.Lock()
+	was := x.s.conf
+	x.s.conf = x.to
+	x.s.core.mu.Unlock()
+	if s.scheduler == x.s {
+		s.m.SetPolicy(now, x.to.policy())
+	}
+	lk.changed(s, x.to.Name, fmt.Sprintf("queue %d", was.MaxQueue), fmt.Sprintf("queue %d", x.to.MaxQueue))
+}

@@ -1,0 +1,186 @@
+package sluice
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/bucket"
+)
+
+// Change is a change to one component, made by its With method and applied by
+// [Reconfigure]. It is checked when it is applied. The zero value is refused.
+type Change struct{ impl change }
+
+type change interface {
+	target() any       // what changes, at most once per Reconfigure
+	check() error      // against the present
+	refs() []*stageRef // whose locks apply needs, after check
+	apply(*locked)     // cannot fail
+}
+
+// locked is the stages that a Reconfigure holds.
+type locked struct {
+	by     string
+	stages []*stage
+	now    int64
+}
+
+// stage is the locked stage that r leads to.
+func (lk *locked) stage(r *stageRef) (*stage, int64) {
+	s := r.p.Load()
+	for next := s.into.Load(); next != nil; next = s.into.Load() {
+		s = next
+	}
+	return s, lk.now
+}
+
+// changed has the sinks told.
+func (lk *locked) changed(s *stage, name, from, to string) {
+	s.event(Event{Kind: LimitChanged, By: name, From: from, To: to, Actor: lk.by})
+}
+
+// Reconfigure applies all changes at one instant, or none: calls that wait feel it at
+// once, and none is admitted by half of it. by says who changed it, in the events that
+// report it. An error says which change is not possible, and why. It does not wait for
+// calls, and is safe for concurrent use.
+func Reconfigure(by string, changes ...Change) error {
+	joining.Lock() // stages neither change nor become one meanwhile
+	defer joining.Unlock()
+	seen := make(map[any]bool, len(changes))
+	for i, c := range changes {
+		if c.impl == nil {
+			return fmt.Errorf("sluice: Reconfigure: change %d is the zero Change: make one with a With method", i)
+		}
+		if err := c.impl.check(); err != nil {
+			return err
+		}
+		if t := c.impl.target(); seen[t] {
+			return fmt.Errorf("sluice: Reconfigure: change %d is the second of one component: there must be one for each", i)
+		} else {
+			seen[t] = true
+		}
+	}
+	lk := &locked{by: by}
+	for _, c := range changes {
+		for _, r := range c.impl.refs() {
+			s := r.lock()
+			s.mu.Unlock()
+			if !slices.Contains(lk.stages, s) {
+				lk.stages = append(lk.stages, s)
+			}
+		}
+	}
+	for _, s := range lk.stages {
+		s.mu.Lock()
+		lk.now = max(lk.now, s.now())
+	}
+	for _, c := range changes {
+		c.impl.apply(lk)
+	}
+	for _, s := range lk.stages {
+		s.unlock()
+	}
+	return nil
+}
+
+// WithPolicy is the change of one tool's policy, applied by [Reconfigure]. Limits that it
+// adds or takes away hold at once, for calls that wait too; calls that run count under
+// the new ones as far as the old ones counted them.
+func (r *ToolRegistry) WithPolicy(tool string, p Policy) Change {
+	return Change{&policyChange{r: r, name: tool, to: p}}
+}
+
+type policyChange struct {
+	r     *ToolRegistry
+	name  string
+	to    Policy
+	rates []bucket.Rate
+}
+
+type policyTarget struct {
+	r    *ToolRegistry
+	name string
+}
+
+func (x *policyChange) target() any { return policyTarget{x.r, x.name} }
+
+func (x *policyChange) check() (err error) {
+	if x.r == nil {
+		return errors.New("sluice: WithPolicy: the ToolRegistry is nil")
+	}
+	if x.r.snap.Load().tools[x.name] == nil {
+		return fmt.Errorf("sluice: WithPolicy: tool %q is not registered", cut(x.name, 128))
+	}
+	x.to.Rates = slices.Clone(x.to.Rates)
+	x.rates, err = x.to.validate()
+	return err
+}
+
+func (x *policyChange) refs() []*stageRef {
+	return []*stageRef{&x.r.snap.Load().tools[x.name].shared.core.stage}
+}
+
+func (x *policyChange) apply(lk *locked) {
+	x.r.mu.Lock()
+	defer x.r.mu.Unlock()
+	old := x.r.snap.Load()
+	was := old.tools[x.name]
+	if was == nil {
+		return // removed meanwhile: there is nothing to change
+	}
+	t := *was
+	t.spec.Policy, t.rates = x.to, x.rates
+	core := &t.shared.core
+	s, now := lk.stage(&core.stage)
+	slots := core.limits[0].class
+	if n := t.concurrency(); n != slots.Limit {
+		lk.changed(s, slots.Name, limitText(slots.Limit), limitText(n))
+		s.m.SetLimit(now, slots, n)
+	}
+	if samePolicyShape(&was.spec.Policy, &x.to) {
+		for i := range t.rates {
+			if k := core.limits[1+i].class; was.spec.Policy.Rates[i] != x.to.Rates[i] {
+				lk.changed(s, k.Name, was.spec.Policy.Rates[i].String(), x.to.Rates[i].String())
+				k.Name = rateName(core.name, x.to.Rates[i])
+				s.m.SetRate(now, k, &t.rates[i])
+			}
+		}
+		if b := x.to.Breaker; b != nil {
+			s.m.SetBreaker(now, core.limits[len(core.limits)-1].class, b.machine())
+		}
+	} else {
+		gone := make(map[*admit.Class]bool)
+		for _, l := range core.limits[1:] {
+			gone[l.class] = true
+		}
+		core.limits = t.limits(slots)
+		var add []admit.Need
+		for _, l := range core.limits[1:] {
+			n := int64(1)
+			if l.class.Kind == admit.Tokens && l.class.Unit != "" {
+				n = min(t.shared.estimate(l.class.Unit), l.class.Rate.Burst())
+			}
+			add = append(add, admit.Need{Cell: s.m.Cell(now, l.class, ""), N: n})
+		}
+		s.m.Replan(now, t.shared.id, gone, add)
+		lk.changed(s, core.name, "", "")
+	}
+	tools := maps.Clone(old.tools)
+	tools[x.name] = &t
+	x.r.snap.Store(&registrySnapshot{tools})
+}
+
+func samePolicyShape(a, b *Policy) bool {
+	return (a.Breaker == nil) == (b.Breaker == nil) &&
+		slices.EqualFunc(a.Rates, b.Rates, func(x, y Rate) bool { return x.Unit == y.Unit })
+}
+
+func limitText(n int64) string {
+	if n == admit.Unlimited {
+		return "unlimited"
+	}
+	return fmt.Sprint(n)
+}

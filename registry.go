@@ -1,0 +1,380 @@
+package sluice
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/strictjson"
+)
+
+// ErrUnknownTool is the reason of a call that names no tool of the registry.
+var ErrUnknownTool = errors.New("unknown tool")
+
+// ToolRegistry holds named tools. Make one with [NewToolRegistry]. It is safe for
+// concurrent use, also while calls run: a call keeps the tool it resolved. Reading it
+// takes no lock.
+type ToolRegistry struct {
+	mu   sync.Mutex // held by writers
+	snap atomic.Pointer[registrySnapshot]
+}
+
+// registrySnapshot never changes once it is stored.
+type registrySnapshot struct{ tools map[string]*tool }
+
+// tool is one registered function under one policy.
+type tool struct {
+	spec    Spec
+	in      reflect.Type
+	accepts func(in any) bool
+	decode  func(args json.RawMessage, max int) (any, error)
+	run     func(ctx context.Context, in any) (any, error)
+	rates   []bucket.Rate // of the policy
+	shared  *toolShared
+}
+
+// toolShared is what all versions of a tool's policy have in common.
+type toolShared struct {
+	id      uint64
+	core    gateCore // the policy's own constraints; the first is the tool's slots
+	learned sync.Map // unit → *atomic.Int64: what calls turned out to cost
+}
+
+var toolIDs atomic.Uint64
+
+// NewToolRegistry returns an empty registry.
+func NewToolRegistry() *ToolRegistry {
+	r := new(ToolRegistry)
+	r.snap.Store(&registrySnapshot{})
+	return r
+}
+
+// Lookup returns the spec of a tool.
+func (r *ToolRegistry) Lookup(name string) (Spec, bool) {
+	if t := r.snap.Load().tools[name]; t != nil {
+		return t.spec.clone(), true
+	}
+	return Spec{}, false
+}
+
+// Tools lists the specs, sorted by name, from one consistent snapshot.
+func (r *ToolRegistry) Tools() iter.Seq[Spec] {
+	tools := r.snap.Load().tools
+	return func(yield func(Spec) bool) {
+		for _, name := range slices.Sorted(maps.Keys(tools)) {
+			if !yield(tools[name].spec.clone()) {
+				return
+			}
+		}
+	}
+}
+
+// Remove takes a tool out, and reports whether it was there. Calls that resolved it still run.
+func (r *ToolRegistry) Remove(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.snap.Load().tools
+	if old[name] == nil {
+		return false
+	}
+	tools := maps.Clone(old)
+	delete(tools, name)
+	r.snap.Store(&registrySnapshot{tools})
+	return true
+}
+
+// put adds t, or replaces the tool of that name, whichever is asked for.
+func (r *ToolRegistry) put(t *tool, replace bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.snap.Load().tools
+	switch was := old[t.spec.Name]; {
+	case was != nil && !replace:
+		return fmt.Errorf("sluice: tool %q is registered already: use Replace, or another name", t.spec.Name)
+	case was == nil && replace:
+		return fmt.Errorf("sluice: tool %q is not registered: use Register", t.spec.Name)
+	}
+	tools := maps.Clone(old)
+	if tools == nil {
+		tools = make(map[string]*tool)
+	}
+	tools[t.spec.Name] = t
+	r.snap.Store(&registrySnapshot{tools})
+	return nil
+}
+
+// Spec describes a tool. Only Name is required.
+type Spec struct {
+	Name                      string // [A-Za-z0-9_.-]{1,128}, byte-exact
+	Description               string
+	Type                      string // groups tools for limits, e.g. "web"
+	InputSchema, OutputSchema json.RawMessage
+	Hints                     Hints
+	Policy                    Policy
+	_                         struct{}
+}
+
+func (s Spec) clone() Spec {
+	s.InputSchema, s.OutputSchema = slices.Clone(s.InputSchema), slices.Clone(s.OutputSchema)
+	s.Policy.Rates = slices.Clone(s.Policy.Rates)
+	if b := s.Policy.Breaker; b != nil {
+		c := *b
+		s.Policy.Breaker = &c
+	}
+	return s
+}
+
+// Hints are MCP's tool annotations. They promise nothing in the zero value, and nobody
+// checks them; interceptors may act on them.
+type Hints struct{ ReadOnly, Idempotent, Destructive, OpenWorld bool }
+
+// Policy is what one tool needs without building an interceptor. Its limits join the
+// executor's gates: all must agree, and executors that share the registry share them.
+// Priority, Timeout, MaxWait, Cost and Classify replace the executor's settings.
+type Policy struct {
+	Priority    Priority              // for calls whose PipelineContext sets none
+	Concurrency int                   // most calls of this tool at once; zero means no limit of its own
+	Rates       []Rate                // quotas of this tool alone
+	Breaker     *CircuitBreakerConfig // of this tool alone, so without a Scope; nil means none of its own
+	Timeout     time.Duration         // per attempt; zero means Config.Timeout
+	MaxWait     time.Duration         // in the queue; zero means Config.MaxWait
+
+	// Cost estimates what the call c will take of a unit, once per attempt for each unit
+	// of the rates and limits it is subject to: Rate.Unit, or Limit.Unit unless empty. Zero
+	// takes nothing, negative refuses the call, more than a bucket holds is cut to that.
+	// It runs outside all locks; if it panics the call is refused. nil means 1 for
+	// the empty unit, and for others what Settle reported of earlier calls, 1 at first.
+	Cost func(c Call, unit string) int64
+
+	// Classify says what an outcome means to breakers. It runs outside all locks, in the
+	// goroutine of the call; if it panics the outcome counts as with ClassAuto. nil means
+	// Config.Classify.
+	Classify func(c Call, r Result, err error) Class
+	_        struct{}
+}
+
+// validTool says what is wrong with s.
+func (s *Spec) validate() ([]bucket.Rate, error) {
+	if len(s.Name) == 0 || len(s.Name) > 128 {
+		return nil, fmt.Errorf("sluice: Spec.Name %q has %d bytes: must have 1 to 128", cut(s.Name, 128), len(s.Name))
+	}
+	for i := range len(s.Name) {
+		switch c := s.Name[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '.', c == '-':
+		default:
+			return nil, fmt.Errorf("sluice: Spec.Name %q has %q at %d: must be of A-Z a-z 0-9 _ . -", s.Name, c, i)
+		}
+	}
+	if err := checkName("Spec.Type", s.Type); err != nil {
+		return nil, err
+	}
+	for _, f := range []struct {
+		name string
+		v    json.RawMessage
+	}{{"InputSchema", s.InputSchema}, {"OutputSchema", s.OutputSchema}} {
+		if len(f.v) > 0 && !json.Valid(f.v) {
+			return nil, fmt.Errorf("sluice: Spec.%s of %q is not JSON: must be a JSON Schema or empty", f.name, s.Name)
+		}
+	}
+	return s.Policy.validate()
+}
+
+func (p *Policy) validate() ([]bucket.Rate, error) {
+	if !p.Priority.valid() {
+		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be from %d to %d", p.Priority, PriorityBatch, PriorityInteractive)
+	}
+	if p.Concurrency < 0 || p.Concurrency > maxLimit {
+		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d", p.Concurrency, maxLimit)
+	}
+	if err := checkDuration("Policy.Timeout", p.Timeout); err != nil {
+		return nil, err
+	}
+	if err := checkDuration("Policy.MaxWait", p.MaxWait); err != nil {
+		return nil, err
+	}
+	rates, err := checkRates("Policy.Rates", p.Rates)
+	if err != nil {
+		return nil, err
+	}
+	p.Rates = rates
+	buckets := make([]bucket.Rate, len(rates))
+	for i, r := range rates {
+		if buckets[i], err = bucket.NewRate(r.N, int64(r.Per), r.Burst); err != nil {
+			return nil, fmt.Errorf("sluice: Policy.Rates[%d].%w", i, err)
+		}
+	}
+	if p.Breaker != nil {
+		if p.Breaker.Scope.kind != scopeDefault && p.Breaker.Scope.kind != scopeTool {
+			return nil, fmt.Errorf("sluice: Policy.Breaker.Scope is %v: must be zero, it is the tool's own", p.Breaker.Scope)
+		}
+		c, err := p.Breaker.validate("Policy.Breaker")
+		if err != nil {
+			return nil, err
+		}
+		p.Breaker = &c
+	}
+	return buckets, nil
+}
+
+func checkDuration(field string, d time.Duration) error {
+	if d < 0 || d > maxDuration {
+		return fmt.Errorf("sluice: %s is %v: must be zero or positive, up to %v", field, d, maxDuration)
+	}
+	return nil
+}
+
+// limits is the policy's constraints. The tool's slots are always counted, limited or not.
+func (t *tool) limits(slots *admit.Class) []gateLimit {
+	name := "tool/" + t.spec.Name
+	if slots == nil {
+		slots = &admit.Class{Name: name + " concurrency", Gate: name, Kind: admit.Slots}
+	}
+	slots.Limit = t.concurrency()
+	out := []gateLimit{{slots, Global}}
+	for i, r := range t.spec.Policy.Rates {
+		out = append(out, gateLimit{&admit.Class{Name: rateName(name, r), Gate: name, Kind: admit.Tokens, Unit: r.Unit, Rate: &t.rates[i]}, Global})
+	}
+	if b := t.spec.Policy.Breaker; b != nil {
+		c := *b
+		c.Scope = Global
+		l := c.limit(name + " breaker")
+		l.class.Gate, l.class.Rank = name, 0
+		out = append(out, l)
+	}
+	return out
+}
+
+func (t *tool) concurrency() int64 {
+	if n := t.spec.Policy.Concurrency; n > 0 {
+		return int64(n)
+	}
+	return admit.Unlimited
+}
+
+// Tool is a typed handle on a registered function, for a registry that several executors
+// share. It calls by name: what is registered under it when it is called.
+type Tool[In, Out any] struct{ name string }
+
+// Register adds fn under s.Name. A taken name is an error and changes nothing. With In =
+// json.RawMessage fn gets the arguments undecoded, checked for form and size only; Out =
+// json.RawMessage is passed on unencoded. fn must be safe for concurrent use. It may panic
+// or call runtime.Goexit, and should return when its context is done.
+func Register[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error)) (*Tool[In, Out], error) {
+	return put(r, s, fn, false)
+}
+
+// Replace is Register for a name that must be taken. The old function's calls end
+// undisturbed; its limits are not carried over.
+func Replace[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error)) (*Tool[In, Out], error) {
+	return put(r, s, fn, true)
+}
+
+func put[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error), replace bool) (*Tool[In, Out], error) {
+	if r == nil {
+		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
+	}
+	if fn == nil {
+		return nil, fmt.Errorf("sluice: the function of tool %q is nil: must not be", cut(s.Name, 128))
+	}
+	s = s.clone()
+	rates, err := s.validate()
+	if err != nil {
+		return nil, err
+	}
+	t := &tool{
+		spec:    s,
+		in:      reflect.TypeFor[In](),
+		accepts: acceptsInput[In],
+		decode:  decodeInto[In],
+		run: func(ctx context.Context, in any) (any, error) {
+			v, _ := in.(In) // accepted before
+			out, err := fn(ctx, v)
+			if err != nil {
+				return nil, err
+			}
+			return out, nil
+		},
+		rates:  rates,
+		shared: &toolShared{id: toolIDs.Add(1)},
+	}
+	t.shared.core.name = "tool/" + s.Name
+	t.shared.core.limits = t.limits(nil)
+	if err := r.put(t, replace); err != nil {
+		return nil, err
+	}
+	return &Tool[In, Out]{s.Name}, nil
+}
+
+// acceptsInput reports whether in is an In. A nil interface is the zero value of one.
+func acceptsInput[In any](in any) bool {
+	_, ok := in.(In)
+	return ok || in == nil && reflect.TypeFor[In]().Kind() == reflect.Interface
+}
+
+// decodeInto decodes arguments strictly: exact names, no duplicates, nothing unknown,
+// bounded size and depth, no lost precision.
+func decodeInto[In any](args json.RawMessage, max int) (any, error) {
+	limits := strictjson.Limits{MaxBytes: max}
+	var in In
+	if raw, ok := any(&in).(*json.RawMessage); ok {
+		if err := strictjson.Check(args, limits); err != nil {
+			return nil, err
+		}
+		*raw = slices.Clone(args)
+		return in, nil
+	}
+	if err := strictjson.Decode(args, &in, limits); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Wrap registers fn with e's registry and returns a function of the same type that runs
+// through e: one line per tool, and no other line of the agent changes.
+func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, error)) (func(context.Context, In) (Out, error), error) {
+	if e == nil {
+		return nil, errors.New("sluice: the Executor is nil: use NewExecutor")
+	}
+	t, err := Register(e.registry, s, fn)
+	if err != nil {
+		return nil, err
+	}
+	return t.Func(e), nil
+}
+
+// Invoke runs the tool through e and waits for it, as [Executor.Invoke] does.
+func (t *Tool[In, Out]) Invoke(ctx context.Context, e *Executor, in In) (Out, error) {
+	var zero Out
+	res, err := e.Invoke(ctx, Request{Tool: t.name, Input: in})
+	if err != nil {
+		return zero, err
+	}
+	out, ok := res.Value.(Out)
+	if !ok && res.Value != nil {
+		return zero, fmt.Errorf("sluice: tool %q answered %T: want %T, was it replaced?", t.name, res.Value, zero)
+	}
+	return out, nil
+}
+
+// Func binds the tool to e: a plain function again.
+func (t *Tool[In, Out]) Func(e *Executor) func(context.Context, In) (Out, error) {
+	return func(ctx context.Context, in In) (Out, error) { return t.Invoke(ctx, e, in) }
+}
+
+// Must returns v or panics: for program start-up, like template.Must.
+func Must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,0 +1,158 @@
+package sluice
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Scope is what a limit counts by. The zero value means the component's default.
+// Scopes are values; compare them with ==.
+type Scope struct {
+	kind scopeKind
+	set  *scopeSet
+}
+
+type scopeKind uint8
+
+const (
+	scopeDefault scopeKind = iota
+	scopeGlobal
+	scopeTool
+	scopeType
+	scopeTenant
+	scopeForTool
+	scopeForType
+	scopeKeyed
+)
+
+type scopeSet struct {
+	name  string
+	names []string
+	key   func(Call) string
+}
+
+// The scopes that need no name.
+var (
+	Global   = Scope{kind: scopeGlobal} // all calls together
+	ByTool   = Scope{kind: scopeTool}   // each tool apart
+	ByType   = Scope{kind: scopeType}   // each Spec.Type apart; tools without one together
+	ByTenant = Scope{kind: scopeTenant} // each tenant apart; calls without one together
+)
+
+// ForTool counts the named tools together and leaves others alone.
+func ForTool(names ...string) Scope {
+	return Scope{scopeForTool, &scopeSet{names: slices.Clone(names)}}
+}
+
+// ForType counts the tools of these types together and leaves others alone.
+func ForType(types ...string) Scope {
+	return Scope{scopeForType, &scopeSet{names: slices.Clone(types)}}
+}
+
+// ByKey counts by any key of the call, such as an API key, a host or an attribute of the
+// run; "" leaves the call alone. name stands in refusals and snapshots. key runs once per
+// attempt, before the call queues and outside every lock; if it panics, the call is
+// refused. It must not change what it is given.
+func ByKey(name string, key func(c Call) string) Scope {
+	return Scope{scopeKeyed, &scopeSet{name: name, key: key}}
+}
+
+// String is how the scope stands in refusals and snapshots.
+func (s Scope) String() string {
+	switch s.kind {
+	case scopeGlobal:
+		return "global"
+	case scopeTool:
+		return "per tool"
+	case scopeType:
+		return "per type"
+	case scopeTenant:
+		return "per tenant"
+	case scopeForTool:
+		return "tool " + strings.Join(s.set.names, "+")
+	case scopeForType:
+		return "type " + strings.Join(s.set.names, "+")
+	case scopeKeyed:
+		return "per " + s.set.name
+	}
+	return "default"
+}
+
+func (s Scope) or(def Scope) Scope {
+	if s.kind == scopeDefault {
+		return def
+	}
+	return s
+}
+
+// keyed reports whether each call has to be asked for its key.
+func (s Scope) keyed() bool { return s.kind == scopeTenant || s.kind == scopeKeyed }
+
+// rank orders constraints from narrow to wide; it is also the order they are asked in.
+func (s Scope) rank() uint8 {
+	switch s.kind {
+	case scopeTool:
+		return 0
+	case scopeForTool:
+		return 1
+	case scopeTenant:
+		return 2
+	case scopeKeyed:
+		return 3
+	case scopeType:
+		return 4
+	case scopeForType:
+		return 5
+	}
+	return 7
+}
+
+// fixed is the key under which every call of the tool counts, and whether it counts at all.
+func (s Scope) fixed(tool *Spec) (string, bool) {
+	switch s.kind {
+	case scopeTool:
+		return tool.Name, true
+	case scopeType:
+		return tool.Type, true
+	case scopeForTool:
+		return "", slices.Contains(s.set.names, tool.Name)
+	case scopeForType:
+		return "", slices.Contains(s.set.names, tool.Type)
+	}
+	return "", true
+}
+
+// of is the key of one call under a keyed scope.
+func (s Scope) of(c *Call) string {
+	if s.kind == scopeTenant {
+		return c.Pipeline.tenant()
+	}
+	return s.set.key(*c)
+}
+
+// check says what is wrong with a scope in the field named.
+func (s Scope) check(field string) error {
+	switch s.kind {
+	case scopeForTool, scopeForType:
+		if len(s.set.names) == 0 {
+			return fmt.Errorf("sluice: %s names nothing: must name at least one", field)
+		}
+		for i, n := range s.set.names {
+			if n == "" {
+				return fmt.Errorf("sluice: %s has an empty name at %d: must not be empty", field, i)
+			}
+			if slices.Contains(s.set.names[:i], n) {
+				return fmt.Errorf("sluice: %s names %q twice: must name each once", field, n)
+			}
+		}
+	case scopeKeyed:
+		if s.set.name == "" {
+			return fmt.Errorf("sluice: %s is ByKey without a name: must have one", field)
+		}
+		if s.set.key == nil {
+			return fmt.Errorf("sluice: %s is ByKey(%q) with a nil function: must not be nil", field, s.set.name)
+		}
+	}
+	return nil
+}

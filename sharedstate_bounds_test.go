@@ -1,0 +1,299 @@
+package sluice
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestKV8_KeyFlood(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	first := Key[int]("first")
+	wantErr(t, second(first.Set(ctx, 1)), nil)
+	full := 0
+	for i := range 150_000 {
+		if _, err := Increment(ctx, Key[int64](fmt.Sprint("flood/", i)), 1); errors.Is(err, ErrFull) {
+			full++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys, _ := s.scope.Usage(); keys != 100_000 || full != 50_001 {
+		t.Errorf("%d keys, %d refusals; want 100000 and 50001", keys, full)
+	}
+	// No key is harmed: all can still be read, written and deleted.
+	wantValue(t, ctx, first, 1)
+	wantErr(t, second(first.Set(ctx, 2)), nil)
+	wantErr(t, second(Increment(ctx, "flood/7", int64(1))), nil)
+	wantErr(t, second(Key[int]("new").CompareAndSwap(ctx, 0, 1)), ErrFull)
+	wantAbsent(t, ctx, Key[int]("new"))
+	wantErr(t, Key[int64]("flood/7").Delete(ctx), nil)
+	wantErr(t, second(Key[int]("new").CompareAndSwap(ctx, 0, 1)), nil)
+}
+
+func TestKV8_ValueFlood(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxBytes: 1 << 20})
+	k := Key[string]("k")
+	small := strings.Repeat("x", 1000)
+	version, err := k.Set(ctx, small)
+	wantErr(t, err, nil)
+	wantErr(t, second(k.Set(ctx, strings.Repeat("x", 1<<20))), ErrFull)
+	if v, now, _ := k.Get(ctx); v != small || now != version {
+		t.Errorf("the key has changed to %d bytes, version %d", len(v), now)
+	}
+	n := 0
+	for ; n < 10_000; n++ {
+		if _, err := Key[string](fmt.Sprint("k", n)).Set(ctx, small); errors.Is(err, ErrFull) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := 1 << 20 / 1170; n < want-30 || n > want+30 {
+		t.Errorf("%d values of 1000 bytes fit into a MiB, want about %d", n, want)
+	}
+	// A value that shrinks always fits, and makes room.
+	wantErr(t, second(k.Set(ctx, small[:10])), nil)
+	wantErr(t, second(Key[string]("j").Set(ctx, small[:10])), nil)
+	s.Clear()
+	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+	}
+}
+
+// Whatever is written at once, the bounds are never exceeded, nothing is counted twice,
+// and a write that is refused changes nothing.
+func TestKV8_BoundsHoldUnderRaces(t *testing.T) {
+	s, _ := newState(t, SharedStateConfig{MaxKeys: 30, MaxBytes: 30 * 400})
+	v := Must(s.View("v/", SharedStateConfig{MaxKeys: 10, MaxBytes: 10 * 300}))
+	in, out := withState(context.Background(), v), withState(context.Background(), s)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	check := func() {
+		for _, l := range []struct {
+			s           *SharedState
+			keys, bytes int
+		}{{s, 30, 12_000}, {v, 10, 3_000}} {
+			if keys, bytes := l.s.scope.Usage(); keys < 0 || keys > l.keys || bytes < 0 || bytes > l.bytes {
+				t.Errorf("%d keys and %d bytes, bounds are %d and %d", keys, bytes, l.keys, l.bytes)
+			}
+		}
+	}
+	var checker sync.WaitGroup
+	checker.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				check()
+				runtime.Gosched()
+			}
+		}
+	})
+	refused, done := 0, 0
+	var mu sync.Mutex
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 4000 {
+				ctx, k := in, Key[string](fmt.Sprint("k", (i*7+g)%20))
+				if i%2 == 0 {
+					ctx, k = out, Key[string](fmt.Sprint("o", (i*7+g)%40))
+				}
+				var err error
+				switch i % 7 {
+				case 0:
+					err = k.Delete(ctx)
+				case 1:
+					err = StateFrom(ctx).Txn(ctx, func(ctx context.Context) error {
+						k.Delete(ctx)
+						_, err := (k + "t").Set(ctx, strings.Repeat("y", i%300))
+						return err
+					})
+				default:
+					_, err = k.Set(ctx, strings.Repeat("x", i%300))
+				}
+				if err != nil && !errors.Is(err, ErrFull) {
+					t.Error(err)
+				}
+				mu.Lock()
+				if err != nil {
+					refused++
+				} else {
+					done++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	checker.Wait()
+	if refused == 0 || done == 0 {
+		t.Errorf("%d refused and %d done: the test has not tried the bounds", refused, done)
+	}
+	inside, all := 0, 0
+	for range v.List("") {
+		inside++
+	}
+	for range s.List("") {
+		all++
+	}
+	if keys, _ := v.scope.Usage(); keys != inside {
+		t.Errorf("the view counts %d keys and holds %d", keys, inside)
+	}
+	if keys, _ := s.scope.Usage(); keys != all {
+		t.Errorf("the store counts %d keys and holds %d", keys, all)
+	}
+	s.Clear()
+	for _, s := range []*SharedState{s, v} {
+		if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+			t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+		}
+	}
+}
+
+func TestSizeEstimates(t *testing.T) {
+	type node struct {
+		Name string
+		Next *node
+		any  any
+	}
+	ring := &node{Name: "ring"}
+	ring.Next = ring
+	long := make([]string, 5000)
+	for i := range long {
+		long[i] = strings.Repeat("x", 100)
+	}
+	wantSize(t, "number", sizeOf(new(int32)), 4, 4)
+	wantSize(t, "string", sizeOf(ptr(strings.Repeat("x", 100))), 116, 116)
+	wantSize(t, "bytes", sizeOf(ptr(make([]byte, 10, 1000))), 1024, 1024)
+	wantSize(t, "raw JSON", sizeOf(ptr(json.RawMessage(make([]byte, 100)))), 124, 130)
+	wantSize(t, "array", sizeOf(new([100]int64)), 800, 800)
+	wantSize(t, "struct", sizeOf(&node{Name: "abc"}), 43, 43)
+	wantSize(t, "unexported", sizeOf(&node{any: strings.Repeat("x", 1000)}), 1056, 1056)
+	wantSize(t, "map", sizeOf(&map[string]int{"a": 1, "b": 2}), 8+2*(16+8+16)+2, 100)
+	wantSize(t, "map of slices", sizeOf(&map[string][]byte{"a": make([]byte, 1000)}), 1000, 1100)
+	wantSize(t, "beyond the budget", sizeOf(&long), 24+5000*116, 24+5000*116)
+	wantSize(t, "ring", sizeOf(&ring), 10_000, 50_000)
+	wantSize(t, "nils", sizeOf(&struct {
+		P *int
+		M map[int]int
+		S []int
+		I any
+		F func()
+	}{}), 64, 64)
+	wantSize(t, "nil interface", sizeOf(new(any)), 16, 16)
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func wantSize(t *testing.T, what string, got, least, most int) {
+	t.Helper()
+	if got < least || got > most {
+		t.Errorf("%s: estimated %d bytes, want %d to %d", what, got, least, most)
+	}
+}
+
+func TestViewIsAPartOfItsParent(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	run := Must(s.View("run/42/", SharedStateConfig{MaxKeys: 3}))
+	page := Must(run.View("page/", SharedStateConfig{MaxKeys: 2}))
+	in, inner := withState(ctx, run), withState(ctx, page)
+	a := Key[int]("a")
+	wantErr(t, second(a.Set(in, 1)), nil)
+	wantErr(t, second(Key[int]("run/42/b").Set(ctx, 2)), nil) // written from outside, and counted
+	wantValue(t, in, Key[int]("b"), 2)
+	wantValue(t, ctx, Key[int]("run/42/a"), 1)
+	wantErr(t, second(a.Set(inner, 3)), nil)
+	wantValue(t, in, Key[int]("page/a"), 3)
+	wantErr(t, second(Key[int]("c").Set(in, 4)), ErrFull)
+	wantErr(t, second(Increment(inner, "d", 1)), ErrFull) // by the bound around it
+	wantErr(t, second(Key[int]("elsewhere").Set(ctx, 5)), nil)
+	wantErr(t, Key[int]("run/42/b").Delete(ctx), nil)
+	wantErr(t, second(a.Set(in, 6)), nil)
+	wantErr(t, second(Increment(inner, "d", 1)), nil)
+	wantErr(t, a.Delete(in), nil)
+	wantErr(t, second(Increment(inner, "e", 1)), ErrFull) // by its own
+
+	var keys []string
+	for e := range run.List("page/") {
+		keys = append(keys, e.Key)
+	}
+	if got := fmt.Sprint(keys); got != "[page/a page/d]" {
+		t.Errorf("the view lists %s", got)
+	}
+	run.Clear()
+	if keys, bytes := run.scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+	}
+	wantValue(t, ctx, Key[int]("elsewhere"), 5)
+
+	wantErr(t, second(a.Set(inner, 1)), nil)
+	wantErr(t, run.Close(), nil)
+	wantErr(t, run.Close(), nil)
+	wantErr(t, second(a.Set(in, 1)), ErrNoState)
+	wantErr(t, second(a.Set(inner, 1)), ErrNoState) // the view in the view
+	wantValue(t, ctx, Key[int]("run/42/page/a"), 1)
+	wantErr(t, s.Close(), nil)
+}
+
+func TestViewsOfOnePrefixShareTheirCount(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	for i := range 5 {
+		Key[string](fmt.Sprint("p/", i)).Set(ctx, "there before")
+	}
+	one := Must(s.View("p/", SharedStateConfig{MaxKeys: 6}))
+	two := Must(s.View("p/", SharedStateConfig{MaxKeys: 7}))
+	outer := Must(s.View("p", SharedStateConfig{}))
+	k := func(i int) Key[string] { return Key[string](fmt.Sprint("new/", i)) }
+	wantErr(t, second(k(1).Set(withState(ctx, one), "")), nil)
+	wantErr(t, second(k(2).Set(withState(ctx, one), "")), ErrFull)
+	wantErr(t, second(k(2).Set(withState(ctx, two), "")), nil)
+	wantErr(t, second(k(3).Set(withState(ctx, two), "")), ErrFull)
+	wantErr(t, one.Close(), nil)
+	wantErr(t, second(k(3).Set(withState(ctx, two), "")), ErrFull)
+	wantErr(t, second(k(3).Set(withState(ctx, outer), "")), nil)
+	if keys, _ := outer.scope.Usage(); keys != 8 {
+		t.Errorf("the outer view counts %d keys, want 8", keys)
+	}
+	two.Close()
+	three := Must(s.View("p/", SharedStateConfig{MaxKeys: 1})) // counted anew
+	if keys, _ := three.scope.Usage(); keys != 7 {
+		t.Errorf("a new view counts %d keys, want 7", keys)
+	}
+	// What is over a bound already can still shrink and be replaced.
+	wantErr(t, second(k(1).Set(withState(ctx, three), "")), nil)
+	wantErr(t, k(1).Delete(withState(ctx, three)), nil)
+}
+
+func TestPromise21_ForgottenViewsAreCollected(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	wantErr(t, second(Key[int]("x").Set(ctx, 1)), nil)
+	for i := range 100 {
+		v := Must(s.View(fmt.Sprint("run/", i, "/"), SharedStateConfig{}))
+		inner := Must(v.View("in/", SharedStateConfig{}))
+		if err := second(Key[int]("k").Set(withState(ctx, inner), i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := 0
+	for range 200 { // a cleanup runs some time after its collection
+		runtime.GC()
+		if left = s.store.Scopes(); left == 0 {
+			break
+		}
+		runtime.Gosched()
+	}
+	if left != 0 {
+		t.Errorf("%d scopes of forgotten views are kept", left)
+	}
+	if keys, _ := s.scope.Usage(); keys != 101 {
+		t.Errorf("%d keys, want 101: the keys stay", keys)
+	}
+}

@@ -1,0 +1,822 @@
+package sluice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+)
+
+// newState returns a store of the given bounds and a context that carries it.
+func newState(t testing.TB, c SharedStateConfig) (*SharedState, context.Context) {
+	t.Helper()
+	s, err := NewSharedState(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, withState(context.Background(), s)
+}
+
+func withState(ctx context.Context, s *SharedState) context.Context {
+	return WithPipelineContext(ctx, PipelineContext{State: s})
+}
+
+// wantErr checks an error by errors.Is; nil wants none.
+func wantErr(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("got error %v, want %v", err, want)
+	}
+}
+
+// wantValue checks a key.
+func wantValue[T comparable](t testing.TB, ctx context.Context, k Key[T], want T) {
+	t.Helper()
+	if v, _, err := k.Get(ctx); err != nil || v != want {
+		t.Fatalf("%s is %v, %v; want %v", string(k), v, err, want)
+	}
+}
+
+func wantAbsent[T any](t testing.TB, ctx context.Context, k Key[T]) {
+	t.Helper()
+	if v, version, err := k.Get(ctx); !errors.Is(err, ErrAbsent) || version != 0 {
+		t.Fatalf("%s is %v, version %d, %v; want it absent", string(k), v, version, err)
+	}
+}
+
+// inGoroutine runs fn in a goroutine of its own and tells how that ended.
+func inGoroutine(fn func()) (ended string) {
+	done := make(chan string)
+	go func() {
+		how := "exited"
+		defer func() {
+			if p := recover(); p != nil {
+				how = fmt.Sprint("panicked: ", p)
+			}
+			done <- how
+		}()
+		fn()
+		how = "returned"
+	}()
+	return <-done
+}
+
+func TestPromise20_NIncrementsAreN(t *testing.T) {
+	const goroutines, each = 1000, 1000
+	_, ctx := newState(t, SharedStateConfig{})
+	hits := Key[int64]("hits")
+	seen := make([]bool, goroutines*each+1) // each sum is written by whoever got it
+	var twice atomic.Int64
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for range each {
+				n, err := Increment(ctx, hits, 1)
+				if err != nil || n < 1 || int(n) >= len(seen) {
+					twice.Add(1)
+					return
+				}
+				if seen[n] {
+					twice.Add(1)
+				}
+				seen[n] = true
+			}
+		})
+	}
+	wg.Wait()
+	if twice.Load() != 0 {
+		t.Errorf("%d sums were wrong or returned twice", twice.Load())
+	}
+	if i := slices.Index(seen[1:], false); i >= 0 {
+		t.Errorf("the sum %d was never returned", i+1)
+	}
+	n, version, err := hits.Get(ctx)
+	if err != nil || n != goroutines*each || version != goroutines*each {
+		t.Errorf("the key is %d, version %d, %v; want %d for both", n, version, err, goroutines*each)
+	}
+}
+
+func TestPromise20_NReadModifyWritesAreN(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	type counter struct{ N int }
+	ways := map[string]func(Key[counter]) error{
+		"Update": func(k Key[counter]) error {
+			_, err := k.Update(ctx, func(old counter, ok bool) (counter, error) { return counter{old.N + 1}, nil })
+			return err
+		},
+		"CompareAndSwap": func(k Key[counter]) error {
+			for {
+				old, version, err := k.Get(ctx)
+				if err != nil && !errors.Is(err, ErrAbsent) {
+					return err
+				}
+				if _, err = k.CompareAndSwap(ctx, version, counter{old.N + 1}); !errors.Is(err, ErrConflict) {
+					return err
+				}
+			}
+		},
+		"Txn": func(k Key[counter]) error {
+			return StateFrom(ctx).Txn(ctx, func(ctx context.Context) error {
+				old, _, err := k.Get(ctx)
+				if err != nil && !errors.Is(err, ErrAbsent) {
+					return err
+				}
+				_, err = k.Set(ctx, counter{old.N + 1})
+				return err
+			})
+		},
+	}
+	for name, add := range ways {
+		t.Run(name, func(t *testing.T) {
+			const goroutines, each = 100, 200
+			k := Key[counter]("n/" + name)
+			var wg sync.WaitGroup
+			for range goroutines {
+				wg.Go(func() {
+					for range each {
+						if err := add(k); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			wantValue(t, ctx, k, counter{goroutines * each})
+		})
+	}
+}
+
+// All ways to count at once, on a key that goes and comes, with watches coming and
+// going: the version tells how often it was written.
+func TestPromise20_IncrementsOfAllKindsAddUp(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	k := Key[uint64]("n")
+	const each = 2000
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range each {
+				var err error
+				switch (i + j) % 3 {
+				case 0:
+					_, err = Increment(ctx, k, 1)
+				case 1:
+					_, err = k.Update(ctx, func(old uint64, ok bool) (uint64, error) { return old + 1, nil })
+				case 2:
+					err = s.Txn(ctx, func(ctx context.Context) error {
+						_, err := Increment(ctx, k, 1)
+						return err
+					})
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 200 {
+			ctx, cancel := context.WithCancel(ctx)
+			for range s.Watch(ctx, "") {
+				break
+			}
+			cancel()
+			if _, err := s.MarshalJSON(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wg.Wait()
+	wantValue(t, ctx, k, 8*each)
+}
+
+func TestKV2_IncrementTable(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	t.Run("int64", func(t *testing.T) {
+		incrementCases(t, ctx, []incrementCase[int64]{
+			{0, 1, 1, nil}, {5, -7, -2, nil}, {math.MaxInt64 - 1, 1, math.MaxInt64, nil},
+			{math.MaxInt64, 1, 0, ErrOverflow}, {math.MinInt64, -1, 0, ErrOverflow},
+			{math.MinInt64, math.MaxInt64, -1, nil}, {-1, math.MinInt64, 0, ErrOverflow},
+			{1<<53 + 1, 0, 1<<53 + 1, nil},
+		})
+	})
+	t.Run("int", func(t *testing.T) {
+		incrementCases(t, ctx, []incrementCase[int]{{3, 4, 7, nil}, {math.MaxInt, 1, 0, ErrOverflow}, {math.MinInt, -1, 0, ErrOverflow}})
+	})
+	t.Run("uint64", func(t *testing.T) {
+		incrementCases(t, ctx, []incrementCase[uint64]{{3, 4, 7, nil}, {math.MaxUint64 - 1, 1, math.MaxUint64, nil}, {math.MaxUint64, 1, 0, ErrOverflow}})
+	})
+	t.Run("float64", func(t *testing.T) {
+		inf := math.Inf(1)
+		incrementCases(t, ctx, []incrementCase[float64]{
+			{0.5, 0.25, 0.75, nil}, {math.MaxFloat64, math.MaxFloat64, 0, ErrOverflow},
+			{1, inf, 0, ErrOverflow}, {1, math.NaN(), 0, ErrOverflow}, {1, -inf, 0, ErrOverflow},
+		})
+	})
+	type hits int64
+	t.Run("defined", func(t *testing.T) {
+		incrementCases(t, ctx, []incrementCase[hits]{{3, 4, 7, nil}, {-3, -4, -7, nil}, {math.MaxInt64, 1, 0, ErrOverflow}})
+	})
+	type weight float64
+	t.Run("defined float", func(t *testing.T) {
+		incrementCases(t, ctx, []incrementCase[weight]{{0.5, 1, 1.5, nil}})
+	})
+	type total uint64
+	t.Run("defined unsigned", func(t *testing.T) {
+		incrementCases(t, ctx, []incrementCase[total]{{1, math.MaxUint64 - 1, math.MaxUint64, nil}, {2, math.MaxUint64 - 1, 0, ErrOverflow}})
+	})
+}
+
+type incrementCase[T Number] struct {
+	from, delta, want T
+	err               error
+}
+
+func incrementCases[T Number](t *testing.T, ctx context.Context, cases []incrementCase[T]) {
+	for _, c := range cases {
+		k := Key[T]("k")
+		version, err := k.Set(ctx, c.from)
+		wantErr(t, err, nil)
+		got, err := Increment(ctx, k, c.delta)
+		wantErr(t, err, c.err)
+		after, now, err := k.Get(ctx)
+		wantErr(t, err, nil)
+		if c.err != nil {
+			if got != 0 || after != c.from || now != version {
+				t.Errorf("%v + %v returned %v and left %v version %d; want 0, and %v version %d", c.from, c.delta, got, after, now, c.from, version)
+			}
+			continue
+		}
+		if got != c.want || after != c.want || now <= version {
+			t.Errorf("%v + %v returned %v and left %v version %d; want %v and a version above %d", c.from, c.delta, got, after, now, c.want, version)
+		}
+	}
+	wantErr(t, Key[T]("k").Delete(ctx), nil)
+}
+
+func TestKV2_IncrementOfAnAbsentKey(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	if n, err := Increment(ctx, Key[int]("a"), -3); n != -3 || err != nil {
+		t.Errorf("got %d, %v; want -3", n, err)
+	}
+	_, err := Increment(ctx, Key[float64]("b"), math.Inf(1))
+	wantErr(t, err, ErrOverflow)
+	wantAbsent(t, ctx, Key[float64]("b"))
+}
+
+func TestT72_OverflowAndPrecision(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	k := Key[int64]("k")
+	if _, err := k.Set(ctx, math.MaxInt64); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Increment(ctx, k, 1)
+	wantErr(t, err, ErrOverflow)
+	wantValue(t, ctx, k, math.MaxInt64)
+
+	s2, ctx2 := newState(t, SharedStateConfig{})
+	const odd = 9007199254740993 // no float64
+	if _, err := k.Set(ctx, odd); err != nil {
+		t.Fatal(err)
+	}
+	data, err := StateFrom(ctx).MarshalJSON()
+	wantErr(t, err, nil)
+	wantErr(t, s2.UnmarshalJSON(data), nil)
+	wantValue(t, ctx2, k, odd)
+	if n, err := Increment(ctx2, k, 2); n != odd+2 || err != nil {
+		t.Errorf("got %d, %v; want %d", n, err, odd+2)
+	}
+}
+
+func TestKV3_CompareAndSwap(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	k := Key[string]("k")
+	_, err := k.CompareAndSwap(ctx, 1, "x")
+	wantErr(t, err, ErrConflict)
+	v1, err := k.CompareAndSwap(ctx, 0, "a")
+	wantErr(t, err, nil)
+	_, err = k.CompareAndSwap(ctx, 0, "b")
+	wantErr(t, err, ErrConflict)
+	v2, err := k.CompareAndSwap(ctx, v1, "bb")
+	wantErr(t, err, nil)
+	_, err = k.CompareAndSwap(ctx, v1, "c")
+	wantErr(t, err, ErrConflict)
+	wantValue(t, ctx, k, "bb")
+	wantErr(t, k.CompareAndDelete(ctx, v1), ErrConflict)
+	wantErr(t, k.CompareAndDelete(ctx, v2), nil)
+	wantErr(t, k.CompareAndDelete(ctx, v2), ErrConflict)
+	wantErr(t, k.CompareAndDelete(ctx, 0), nil)
+	v3, err := k.Set(ctx, "bb")
+	wantErr(t, err, nil)
+	if v3 <= v2 || v2 <= v1 || v1 == 0 {
+		t.Errorf("versions %d, %d, after a deletion %d: want them to grow", v1, v2, v3)
+	}
+	_, err = k.CompareAndSwap(ctx, v2, "c") // the same value, but not the same writing
+	wantErr(t, err, ErrConflict)
+}
+
+func TestKV3_OneOfManySwapsWins(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	k := Key[int]("k")
+	for round := range 300 {
+		_, version, err := k.Get(ctx)
+		if err != nil && !errors.Is(err, ErrAbsent) {
+			t.Fatal(err)
+		}
+		var won atomic.Int64
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				if _, err := k.CompareAndSwap(ctx, version, i); err == nil {
+					won.Add(1)
+				} else if !errors.Is(err, ErrConflict) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Fatalf("round %d: %d swaps from version %d succeeded, want 1", round, won.Load(), version)
+		}
+		if round%3 == 0 {
+			wantErr(t, k.Delete(ctx), nil)
+		}
+	}
+}
+
+func TestT70_SwapsAgainstAllOtherWrites(t *testing.T) {
+	// A swap that succeeded must have replaced exactly what was read: the sum of what
+	// swaps and increments added is what is there, though deletions take it away.
+	_, ctx := newState(t, SharedStateConfig{})
+	k := Key[int64]("k")
+	var added, taken atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			for range 3000 {
+				old, version, err := k.Get(ctx)
+				if err != nil && !errors.Is(err, ErrAbsent) {
+					t.Error(err)
+				}
+				switch i % 3 {
+				case 0:
+					if _, err := k.CompareAndSwap(ctx, version, old+1); err == nil {
+						added.Add(1)
+					}
+				case 1:
+					if _, err := Increment(ctx, k, 1); err == nil {
+						added.Add(1)
+					}
+				case 2:
+					if version != 0 && k.CompareAndDelete(ctx, version) == nil {
+						taken.Add(old)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	left, _, _ := k.Get(ctx)
+	if added.Load() != taken.Load()+left {
+		t.Errorf("%d were added, %d taken and %d left", added.Load(), taken.Load(), left)
+	}
+}
+
+func TestVersionsNeverRepeat(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	k := Key[int]("k")
+	var mu sync.Mutex
+	seen := make(map[uint64]bool)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := range 500 {
+				v, err := k.Set(ctx, j)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				if seen[v] {
+					t.Errorf("version %d was given twice", v)
+				}
+				seen[v] = true
+				mu.Unlock()
+				switch {
+				case i == 0:
+					k.Delete(ctx)
+				case i == 1 && j%50 == 0:
+					s.Clear()
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestKV4_UpdateIsAllOrNothing(t *testing.T) {
+	endings := map[string]struct {
+		fn    func() error
+		ended string
+	}{
+		"error":  {func() error { return errors.ErrUnsupported }, "returned"},
+		"panic":  {func() error { panic("boom") }, "panicked: boom"},
+		"goexit": {func() error { runtime.Goexit(); return nil }, "exited"},
+	}
+	for name, e := range endings {
+		t.Run(name, func(t *testing.T) {
+			_, ctx := newState(t, SharedStateConfig{})
+			k, other := Key[string]("k"), Key[string]("other")
+			version, err := k.Set(ctx, "before")
+			wantErr(t, err, nil)
+			ended := inGoroutine(func() {
+				_, err := k.Update(ctx, func(old string, ok bool) (string, error) { return "after", e.fn() })
+				if err != errors.ErrUnsupported {
+					t.Errorf("got %v, want fn's own error", err)
+				}
+			})
+			if ended != e.ended {
+				t.Errorf("Update %s, want %s", ended, e.ended)
+			}
+			if v, now, err := k.Get(ctx); v != "before" || now != version || err != nil {
+				t.Errorf("the key is %q version %d, %v; want before, %d", v, now, err, version)
+			}
+			for _, k := range []Key[string]{k, other} {
+				if v, err := k.Update(ctx, func(string, bool) (string, error) { return "next", nil }); v != "next" || err != nil {
+					t.Errorf("then Update of %s returned %q, %v", string(k), v, err)
+				}
+			}
+		})
+	}
+}
+
+func TestKV4_UpdateEndsWithItsContext(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	k := Key[int]("k")
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(ctx)
+	calls := 0
+	_, err := k.Update(ctx, func(int, bool) (int, error) {
+		calls++
+		cancel(why)
+		return 1, nil
+	})
+	wantErr(t, err, why)
+	wantAbsent(t, ctx, k)
+	_, err = k.Update(ctx, func(int, bool) (int, error) { calls++; return 1, nil })
+	wantErr(t, err, why)
+	if calls != 1 {
+		t.Errorf("fn was called %d times, want 1: not with a context that is done", calls)
+	}
+	// What does not wait does not mind: a cancelled tool can put things right.
+	if _, err := k.Set(ctx, 2); err != nil {
+		t.Errorf("Set with a cancelled context: %v", err)
+	}
+}
+
+func TestT63_UpdatePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // a key that stays locked would be a deadlock
+		_, ctx := newState(t, SharedStateConfig{})
+		k, other := Key[[]int]("k"), Key[[]int]("other")
+		for i := range 100 {
+			ended := inGoroutine(func() {
+				k.Update(ctx, func([]int, bool) ([]int, error) { panic(i) })
+			})
+			if want := fmt.Sprint("panicked: ", i); ended != want {
+				t.Fatalf("Update %s, want %s", ended, want)
+			}
+			for _, k := range []Key[[]int]{k, other} {
+				if _, err := k.Update(ctx, func(old []int, ok bool) ([]int, error) { return append(slices.Clip(old), i), nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if v, _, _ := k.Get(ctx); len(v) != 100 {
+			t.Errorf("%d updates arrived, want 100", len(v))
+		}
+	})
+}
+
+func TestT64_UpdateCallsTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		k, other := Key[int]("k"), Key[int]("other")
+		calls := 0
+		got, err := k.Update(ctx, func(old int, ok bool) (int, error) {
+			calls++
+			if calls == 1 { // a write of the same key: fn must run again, and see it
+				if _, err := k.Set(ctx, 10); err != nil {
+					return 0, err
+				}
+				if _, err := k.Update(ctx, func(old int, _ bool) (int, error) { return old + 1, nil }); err != nil {
+					return 0, err
+				}
+			}
+			if _, err := Increment(ctx, other, 1); err != nil {
+				return 0, err
+			}
+			for range s.List("") {
+			}
+			err := s.Txn(ctx, func(ctx context.Context) error { _, _, err := k.Get(ctx); return err })
+			return old + 100, err
+		})
+		if got != 111 || err != nil || calls != 2 {
+			t.Errorf("got %d, %v after %d calls; want 111 after 2", got, err, calls)
+		}
+		wantValue(t, ctx, k, 111)
+		wantValue(t, ctx, other, 2)
+	})
+}
+
+func TestT69_ValuesOfEveryKind(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	type pair struct {
+		A []int
+		F func()
+	}
+	swaps(t, ctx, []int{1}, []int{2})
+	swaps(t, ctx, map[string][]int{"a": {1}}, nil)
+	swaps(t, ctx, func() {}, nil)
+	swaps(t, ctx, make(chan int), make(chan int))
+	swaps(t, ctx, pair{A: []int{1}}, pair{F: func() {}})
+	swaps[any](t, ctx, []int{1}, "x")
+	swaps[error](t, ctx, nil, errors.New("x"))
+	swaps(t, ctx, [3][]string{{"a"}}, [3][]string{})
+	swaps(t, ctx, math.NaN(), math.Inf(1))
+	swaps(t, ctx, struct{}{}, struct{}{})
+	swaps(t, ctx, (*pair)(nil), &pair{})
+	swaps(t, ctx, int32(1), int32(2))
+	swaps(t, ctx, true, false)
+
+	// A key keeps its type until Set or a deletion.
+	k := Key[int64]("typed")
+	version, err := k.Set(ctx, 1)
+	wantErr(t, err, nil)
+	asString, asInt := Key[string]("typed"), Key[int]("typed")
+	_, got, err := asString.Get(ctx)
+	wantErr(t, err, ErrWrongType)
+	if want := `sluice: shared state key "typed": wrong type: it holds int64, not string`; err.Error() != want || got != version {
+		t.Errorf("got version %d, %q; want %d, %q", got, err, version, want)
+	}
+	_, err = asString.CompareAndSwap(ctx, version, "x")
+	wantErr(t, err, ErrWrongType)
+	_, err = asString.Update(ctx, func(string, bool) (string, error) { return "", nil })
+	wantErr(t, err, ErrWrongType)
+	_, err = Increment(ctx, asInt, 1)
+	wantErr(t, err, ErrWrongType)
+	if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
+		t.Errorf("the key is %d version %d, %v: want it untouched", v, now, err)
+	}
+	_, err = asString.Set(ctx, "x")
+	wantErr(t, err, nil)
+	_, err = Increment(ctx, k, 1)
+	wantErr(t, err, ErrWrongType)
+	wantErr(t, k.Delete(ctx), nil)
+	if n, err := Increment(ctx, k, 1); n != 1 || err != nil {
+		t.Errorf("after a deletion Increment returned %d, %v", n, err)
+	}
+}
+
+func swaps[T any](t *testing.T, ctx context.Context, a, b T) {
+	t.Helper()
+	k := Key[T](fmt.Sprintf("swap/%T", &a))
+	version, err := k.CompareAndSwap(ctx, 0, a)
+	if err != nil {
+		t.Fatalf("%T: %v", a, err)
+	}
+	if _, err := k.CompareAndSwap(ctx, version+1, b); !errors.Is(err, ErrConflict) {
+		t.Errorf("%T: got %v, want a conflict", a, err)
+	}
+	if _, err := k.CompareAndSwap(ctx, version, b); err != nil {
+		t.Errorf("%T: %v", a, err)
+	}
+	if _, err := k.Update(ctx, func(_ T, ok bool) (T, error) { return a, nil }); err != nil {
+		t.Errorf("%T: %v", a, err)
+	}
+	if _, _, err := k.Get(ctx); err != nil {
+		t.Errorf("%T: %v", a, err)
+	}
+}
+
+type cloned struct{ Parts []int }
+
+func (c cloned) Clone() cloned { return cloned{slices.Clone(c.Parts)} }
+
+type clonedPtr struct{ N int }
+
+func (c *clonedPtr) Clone() *clonedPtr { d := *c; return &d }
+
+func TestKV5_T71_ClonedInAndOut(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	k := Key[cloned]("k")
+	mine := cloned{[]int{1, 2}}
+	if _, err := k.Set(ctx, mine); err != nil {
+		t.Fatal(err)
+	}
+	mine.Parts[0] = 100
+	var wg sync.WaitGroup
+	for range 4 { // under the race detector, shared parts would be a race
+		wg.Go(func() {
+			for range 100 {
+				got, _, err := k.Get(ctx)
+				if err != nil || got.Parts[0] != 1 {
+					t.Errorf("got %v, %v: the stored value was changed from outside", got, err)
+				}
+				got.Parts[0] = 200
+				for e := range s.List("") {
+					e.Value.(cloned).Parts[0] = 300
+				}
+			}
+		})
+	}
+	wg.Wait()
+	updated, err := k.Update(ctx, func(old cloned, _ bool) (cloned, error) {
+		old.Parts[0] = 7
+		return old, nil
+	})
+	wantErr(t, err, nil)
+	updated.Parts[0] = 8
+	if got, _, _ := k.Get(ctx); got.Parts[0] != 7 {
+		t.Errorf("got %v after Update, want 7", got)
+	}
+	_, err = k.Update(ctx, func(old cloned, _ bool) (cloned, error) {
+		old.Parts[0] = 9
+		return old, errors.ErrUnsupported
+	})
+	wantErr(t, err, errors.ErrUnsupported)
+	if got, _, _ := k.Get(ctx); got.Parts[0] != 7 {
+		t.Errorf("got %v after an Update that failed, want 7", got)
+	}
+
+	p := Key[*clonedPtr]("p")
+	if _, err := p.Set(ctx, &clonedPtr{1}); err != nil {
+		t.Fatal(err)
+	}
+	got, _, _ := p.Get(ctx)
+	got.N = 2
+	if again, _, _ := p.Get(ctx); again.N != 1 {
+		t.Errorf("got %d, want 1: the pointer was not cloned", again.N)
+	}
+}
+
+type cloneCalls struct{ Do func() }
+
+func (c cloneCalls) Clone() cloneCalls {
+	if c.Do != nil {
+		c.Do()
+	}
+	return c
+}
+
+func TestPromise21_CloneRunsOutsideLocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		n, k := Key[int]("n"), Key[cloneCalls]("k")
+		calls := 0
+		use := cloneCalls{Do: func() {
+			calls++
+			Increment(ctx, n, 1)
+			s.store.Clear(Must(s.View("none/", SharedStateConfig{})).scope)
+		}}
+		wantErr(t, second(k.Set(ctx, use)), nil)
+		_, _, err := k.Get(ctx)
+		wantErr(t, err, nil)
+		for range s.List("") {
+		}
+		wctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		for range s.Watch(wctx, "k") {
+			break
+		}
+		ended := inGoroutine(func() { k.Set(ctx, cloneCalls{Do: func() { panic("clone") }}) })
+		if ended != "panicked: clone" {
+			t.Errorf("Set %s", ended)
+		}
+		if calls < 4 {
+			t.Errorf("Clone was called %d times, want once for Set, Get, List and Watch", calls)
+		}
+		wantValue(t, ctx, n, calls)
+	})
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestNoState(t *testing.T) {
+	ctx := context.Background()
+	closed, _ := newState(t, SharedStateConfig{})
+	closed.Close()
+	closed.Close()
+	wantErr(t, (*SharedState)(nil).Close(), nil)
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		text string
+	}{
+		"none":   {ctx, `sluice: shared state key "k": no state: the context has none`},
+		"zero":   {withState(ctx, new(SharedState)), `sluice: shared state key "k": no state: the SharedState was not made by NewSharedState`},
+		"closed": {withState(ctx, closed), `sluice: shared state key "k": no state: the SharedState is closed`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, n := Key[string]("k"), Key[int]("k")
+			_, _, err := k.Get(c.ctx)
+			if wantErr(t, err, ErrNoState); err.Error() != c.text {
+				t.Errorf("got %q, want %q", err, c.text)
+			}
+			wantErr(t, second(k.Set(c.ctx, "")), ErrNoState)
+			wantErr(t, second(k.CompareAndSwap(c.ctx, 0, "")), ErrNoState)
+			wantErr(t, second(k.Update(c.ctx, func(string, bool) (string, error) { return "", nil })), ErrNoState)
+			wantErr(t, k.Delete(c.ctx), ErrNoState)
+			wantErr(t, k.CompareAndDelete(c.ctx, 1), ErrNoState)
+			wantErr(t, second(Increment(c.ctx, n, 1)), ErrNoState)
+			s := StateFrom(c.ctx)
+			wantErr(t, s.Txn(c.ctx, func(context.Context) error { return nil }), ErrNoState)
+			wantErr(t, second(s.View("p", SharedStateConfig{})), ErrNoState)
+			s.Clear()
+			for range s.List("") {
+				t.Error("List yielded something")
+			}
+			for range s.Watch(c.ctx, "") {
+				t.Error("Watch yielded something")
+			}
+			if s != nil {
+				wantErr(t, second(s.MarshalJSON()), ErrNoState)
+			}
+		})
+	}
+	wantErr(t, closed.UnmarshalJSON([]byte(`{}`)), ErrNoState)
+}
+
+func TestPromise22_BadStateConfig(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	cases := map[string]error{
+		"sluice: SharedStateConfig.MaxKeys is -1: must be zero (100,000) or positive":  second(NewSharedState(SharedStateConfig{MaxKeys: -1})),
+		"sluice: SharedStateConfig.MaxBytes is -5: must be zero (256 MiB) or positive": second(NewSharedState(SharedStateConfig{MaxBytes: -5})),
+		"sluice: SharedStateConfig.MaxBytes is -6: must be zero (256 MiB) or positive": second(s.View("p", SharedStateConfig{MaxBytes: -6})),
+		`sluice: the prefix of a view is "": must not be empty`:                        second(s.View("", SharedStateConfig{})),
+		"sluice: TTL is 0s: must be positive":                                          second(Key[int]("k").Set(ctx, 1, TTL(0))),
+		"sluice: TTL is -1ns: must be positive":                                        second(Increment(ctx, "k", 1, TTL(-1))),
+		"sluice: TTL is -2ns: must be positive":                                        second(Key[int]("k").CompareAndSwap(ctx, 0, 1, TTL(-2))),
+		"sluice: TTL is -3ns: must be positive":                                        second(Key[int]("k").Update(ctx, func(int, bool) (int, error) { return 1, nil }, TTL(-3))),
+	}
+	for want, err := range cases {
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	wantAbsent(t, ctx, Key[int]("k"))
+	wantErr(t, second(Key[int]("k").Set(ctx, 1, WriteOption{})), nil)
+}
+
+func TestStateErrorsNameTheKey(t *testing.T) {
+	_, ctx := newState(t, SharedStateConfig{})
+	_, _, err := Key[int]("a \"b\"\n").Get(ctx)
+	if want := `sluice: shared state key "a \"b\"\n": absent`; err.Error() != want {
+		t.Errorf("got %s, want %s", err, want)
+	}
+}
+
+func TestDeletesRaceEverything(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	k := func(i int) Key[int] { return Key[int](fmt.Sprint("k", i%20)) }
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 3000 {
+				switch (g + i) % 5 {
+				case 0:
+					k(i).Delete(ctx)
+				case 1:
+					k(i).Set(ctx, i)
+				case 2:
+					k(i).Get(ctx)
+				default:
+					if _, err := Increment(ctx, k(i), 1); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	n := 0
+	for e := range s.List("k") {
+		if !strings.HasPrefix(e.Key, "k") || e.Version == 0 {
+			t.Errorf("entry %+v", e)
+		}
+		n++
+	}
+	if keys, bytes := s.scope.Usage(); keys != n || bytes < n*96 || bytes > n*110 {
+		t.Errorf("%d keys and %d bytes are counted for %d keys", keys, bytes, n)
+	}
+	s.Clear()
+	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+	}
+}

@@ -1,0 +1,421 @@
+package sluice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestTxnReadsItsOwnWrites(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	a, b, c := Key[string]("a"), Key[int]("b"), Key[int]("c")
+	va, _ := a.Set(ctx, "old")
+	c.Set(ctx, 7)
+	var inside uint64
+	err := s.Txn(ctx, func(tx context.Context) error {
+		v, err := a.Set(tx, "new")
+		if err != nil || v != va+1 {
+			t.Errorf("Set returned version %d, %v; want %d", v, err, va+1)
+		}
+		wantValue(t, tx, a, "new")
+		wantValue(t, ctx, a, "old") // outside, nothing has happened
+		wantErr(t, second(a.CompareAndSwap(tx, va, "x")), ErrConflict)
+		v, err = a.CompareAndSwap(tx, v, "newer")
+		wantErr(t, err, nil)
+		inside = v
+		wantErr(t, second(Increment(tx, b, 2)), nil)
+		if n, err := Increment(tx, b, 3); n != 5 || err != nil {
+			t.Errorf("got %d, %v", n, err)
+		}
+		if n, err := b.Update(tx, func(old int, ok bool) (int, error) { return old * 2, nil }); n != 10 || err != nil {
+			t.Errorf("got %d, %v", n, err)
+		}
+		wantErr(t, c.Delete(tx), nil)
+		wantAbsent(t, tx, c)
+		wantErr(t, c.CompareAndDelete(tx, 1), ErrConflict)
+		wantErr(t, second(Increment(tx, Key[string2]("a"), 1)), ErrWrongType)
+		wantErr(t, second(Increment(tx, Key[int64]("b"), 1)), ErrWrongType)
+		wantErr(t, third(Key[int]("a").Get(tx)), ErrWrongType)
+		wantErr(t, second(Key[int]("a").CompareAndSwap(tx, v, 1)), ErrWrongType)
+		return nil
+	})
+	wantErr(t, err, nil)
+	v, version, _ := a.Get(ctx)
+	if v != "newer" || version != inside {
+		t.Errorf("a is %q version %d, want newer with the version %d that its write returned", v, version, inside)
+	}
+	wantValue(t, ctx, b, 10)
+	wantAbsent(t, ctx, c)
+}
+
+// An Update in a transaction whose function writes the same key there runs again.
+func TestTxnReentrantUpdate(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	k := Key[int]("k")
+	calls := 0
+	err := s.Txn(ctx, func(ctx context.Context) error {
+		return second(k.Update(ctx, func(old int, ok bool) (int, error) {
+			if calls++; calls == 1 {
+				if _, err := k.Set(ctx, 10); err != nil {
+					return 0, err
+				}
+			}
+			return old + 1, nil
+		}))
+	})
+	wantErr(t, err, nil)
+	wantValue(t, ctx, k, 11)
+}
+
+func TestTxnIsAllOrNothing(t *testing.T) {
+	cause := errors.New("cause")
+	for name, c := range map[string]struct {
+		end   func(cancel context.CancelCauseFunc) error
+		ended string
+		err   error
+	}{
+		"error":  {func(context.CancelCauseFunc) error { return errors.ErrUnsupported }, "returned", errors.ErrUnsupported},
+		"panic":  {func(context.CancelCauseFunc) error { panic("boom") }, "panicked: boom", nil},
+		"goexit": {func(context.CancelCauseFunc) error { runtime.Goexit(); return nil }, "exited", nil},
+		"cancel": {func(cancel context.CancelCauseFunc) error { cancel(cause); return nil }, "returned", cause},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, ctx := newState(t, SharedStateConfig{})
+			a, b := Key[int]("a"), Key[int]("b")
+			va, _ := a.Set(ctx, 1)
+			cctx, cancel := context.WithCancelCause(ctx)
+			var leaked context.Context
+			got := inGoroutine(func() {
+				err := s.Txn(cctx, func(ctx context.Context) error {
+					leaked = ctx
+					a.Set(ctx, 2)
+					b.Set(ctx, 2)
+					return c.end(cancel)
+				})
+				wantErr(t, err, c.err)
+			})
+			if got != c.ended {
+				t.Errorf("Txn %s, want %s", got, c.ended)
+			}
+			if v, version, err := a.Get(ctx); v != 1 || version != va || err != nil {
+				t.Errorf("a is %d version %d, %v: want it untouched", v, version, err)
+			}
+			wantAbsent(t, ctx, b)
+			// The context of a transaction that is over does not reach the store.
+			wantErr(t, second(a.Set(leaked, 3)), ErrNoState)
+			wantErr(t, third(a.Get(leaked)), ErrNoState)
+			wantErr(t, a.Delete(leaked), ErrNoState)
+			wantErr(t, second(Increment(leaked, a, 1)), ErrNoState)
+			wantErr(t, StateFrom(leaked).Txn(leaked, func(context.Context) error { return nil }), ErrNoState)
+			wantErr(t, StateFrom(leaked).Close(), nil)
+			// And the keys are as usable as before.
+			wantErr(t, s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, a, 1)) }), nil)
+			wantValue(t, ctx, a, 2)
+		})
+	}
+}
+
+func TestTxnRunsAgainOnConflict(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	a, b, c := Key[int]("a"), Key[int]("b"), Key[int]("c")
+	a.Set(ctx, 1)
+	calls := 0
+	err := s.Txn(ctx, func(tx context.Context) error {
+		calls++
+		n, _, err := a.Get(tx)
+		if err != nil {
+			return err
+		}
+		if calls == 1 { // seen at commit
+			Increment(ctx, a, 1)
+		}
+		return second(b.Set(tx, n*10))
+	})
+	wantErr(t, err, nil)
+	wantValue(t, ctx, b, 20)
+	if calls != 2 {
+		t.Errorf("%d calls, want 2", calls)
+	}
+
+	calls = 0
+	err = s.Txn(ctx, func(tx context.Context) error {
+		calls++
+		n, _, err := a.Get(tx)
+		wantErr(t, err, nil)
+		if calls == 1 { // seen by the next read, which must not show a torn state
+			Increment(ctx, a, 1)
+			Increment(ctx, b, 10)
+			_, _, err := b.Get(tx)
+			wantErr(t, err, ErrConflict)
+			wantErr(t, second(c.Set(tx, 1)), ErrConflict)
+			return nil // even if fn does not mind
+		}
+		m, _, err := b.Get(tx)
+		if m != n*10 {
+			t.Errorf("a is %d and b is %d", n, m)
+		}
+		return err
+	})
+	wantErr(t, err, nil)
+	if calls != 2 {
+		t.Errorf("%d calls, want 2", calls)
+	}
+	wantAbsent(t, ctx, c)
+
+	// A swap that loses inside the transaction is fn's own affair.
+	calls = 0
+	err = s.Txn(ctx, func(tx context.Context) error {
+		calls++
+		return second(a.CompareAndSwap(tx, 999, 1))
+	})
+	wantErr(t, err, ErrConflict)
+	if calls != 1 {
+		t.Errorf("%d calls, want 1", calls)
+	}
+}
+
+func TestTxnEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		k := Key[int]("k")
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		start := time.Now()
+		err := s.Txn(ctx, func(tx context.Context) error { // always in conflict
+			n, _, _ := k.Get(tx)
+			Increment(ctx, k, 1)
+			time.Sleep(100 * time.Millisecond)
+			return second(k.Set(tx, n+100))
+		})
+		wantErr(t, err, context.DeadlineExceeded)
+		if d := time.Since(start); d != time.Second {
+			t.Errorf("it took %v, want 1s", d)
+		}
+	})
+}
+
+func TestTxnJoins(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	v := Must(s.View("v/", SharedStateConfig{}))
+	a, b := Key[int]("a"), Key[int]("b")
+	err := s.Txn(ctx, func(tx context.Context) error {
+		a.Set(tx, 1)
+		wantErr(t, s.Txn(tx, func(tx context.Context) error {
+			wantValue(t, tx, a, 1)
+			return second(Increment(tx, a, 1))
+		}), nil)
+		wantValue(t, tx, a, 2)
+		// A view of the same store joins too, by its own names.
+		wantErr(t, v.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 5)) }), nil)
+		wantValue(t, tx, Key[int]("v/a"), 5)
+		wantErr(t, second(b.Set(withState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)), nil)
+		// An inner one that fails, however it does, takes its writes back.
+		wantErr(t, s.Txn(tx, func(tx context.Context) error {
+			a.Set(tx, 99)
+			b.Set(tx, 99)
+			return errors.ErrUnsupported
+		}), errors.ErrUnsupported)
+		func() {
+			defer func() { recover() }()
+			StateFrom(tx).Txn(tx, func(tx context.Context) error {
+				a.Delete(tx)
+				panic("boom")
+			})
+		}()
+		wantValue(t, tx, a, 2)
+		wantAbsent(t, tx, b)
+		wantAbsent(t, ctx, a)
+		return nil
+	})
+	wantErr(t, err, nil)
+	got := ""
+	for e := range s.List("") {
+		got += fmt.Sprintf("%s=%v ", e.Key, e.Value)
+	}
+	if want := "a=2 v/a=5 w/b=6 "; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	// Another store does not join.
+	other, octx := newState(t, SharedStateConfig{})
+	err = s.Txn(ctx, func(tx context.Context) error {
+		wantErr(t, other.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 1)) }), nil)
+		return errors.ErrUnsupported
+	})
+	wantErr(t, err, errors.ErrUnsupported)
+	wantValue(t, octx, a, 1)
+}
+
+func TestTxnBounds(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxKeys: 10, MaxBytes: 10_000})
+	k := func(i int) Key[string] { return Key[string](fmt.Sprint(i)) }
+	for i := range 9 {
+		k(i).Set(ctx, "")
+	}
+	// Too much at the end, and nothing happens.
+	err := s.Txn(ctx, func(ctx context.Context) error {
+		k(20).Set(ctx, "")
+		return second(k(21).Set(ctx, ""))
+	})
+	wantErr(t, err, ErrFull)
+	wantAbsent(t, ctx, k(20))
+	// What it removes makes room for what it adds.
+	err = s.Txn(ctx, func(ctx context.Context) error {
+		for i := 20; i < 25; i++ {
+			k(i).Set(ctx, "")
+		}
+		for i := range 4 {
+			k(i).Delete(ctx)
+		}
+		return nil
+	})
+	wantErr(t, err, nil)
+	if keys, _ := s.scope.Usage(); keys != 10 {
+		t.Errorf("%d keys, want 10", keys)
+	}
+	// A function that never ends cannot fill the memory.
+	err = s.Txn(ctx, func(ctx context.Context) error {
+		for i := 0; ; i++ {
+			if _, err := k(i).Set(ctx, ""); err != nil {
+				if i != 10 {
+					t.Errorf("refused after %d keys, want 10", i)
+				}
+				return err
+			}
+		}
+	})
+	wantErr(t, err, ErrFull)
+	err = s.Txn(ctx, func(ctx context.Context) error { return second(k(0).Set(ctx, string(make([]byte, 20_000)))) })
+	wantErr(t, err, ErrFull)
+}
+
+func TestTxnMoneyIsKept(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	s, ctx := newState(t, SharedStateConfig{})
+	const accounts, each = 10, 100
+	k := func(i int) Key[int] { return Key[int](fmt.Sprint("account/", i)) }
+	for i := range accounts {
+		k(i).Set(ctx, each)
+	}
+	var again, refused atomic.Int64
+	short := errors.New("not enough")
+	var wg sync.WaitGroup
+	for g := range 6 {
+		r := rand.New(rand.NewPCG(seed, uint64(g)))
+		wg.Go(func() {
+			for i := range 2000 {
+				from, to, n := k(r.IntN(accounts)), k(r.IntN(accounts)), r.IntN(50)
+				calls := 0
+				move := func() error {
+					return s.Txn(ctx, func(ctx context.Context) error {
+						if calls++; calls > 1 {
+							again.Add(1)
+						}
+						left, err := Increment(ctx, from, -n)
+						if err != nil {
+							return err
+						}
+						if left < 0 {
+							return short
+						}
+						switch i % 100 {
+						case 0:
+							panic("in the middle")
+						case 1:
+							runtime.Goexit()
+						}
+						_, err = Increment(ctx, to, n)
+						return err
+					})
+				}
+				if i%100 < 2 {
+					inGoroutine(func() { move() })
+				} else if err := move(); errors.Is(err, short) {
+					refused.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 2 {
+		wg.Go(func() {
+			for range 500 {
+				sum := 0
+				if err := s.Txn(ctx, func(ctx context.Context) error {
+					sum = 0
+					for i := range accounts {
+						n, _, err := k(i).Get(ctx)
+						if err != nil {
+							return err
+						}
+						if n < 0 {
+							t.Errorf("account %d is %d", i, n)
+						}
+						sum += n
+					}
+					return nil
+				}); err != nil || sum != accounts*each {
+					t.Errorf("a transaction saw %d, %v; want %d", sum, err, accounts*each)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	sum := 0
+	for i := range accounts {
+		n, _, _ := k(i).Get(ctx)
+		sum += n
+	}
+	if sum != accounts*each {
+		t.Errorf("in the end there is %d, want %d", sum, accounts*each)
+	}
+	t.Logf("%d runs again, %d refused", again.Load(), refused.Load())
+	if refused.Load() == 0 {
+		t.Error("no transfer was refused: the test has not tried it")
+	}
+}
+
+// A function that uses its context from several goroutines.
+func TestTxnFromSeveralGoroutines(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	err := s.Txn(ctx, func(ctx context.Context) error {
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				for range 100 {
+					if _, err := Increment(ctx, Key[int](fmt.Sprint(i%2)), 1); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return nil
+	})
+	wantErr(t, err, nil)
+	wantValue(t, ctx, Key[int]("0"), 400)
+	wantValue(t, ctx, Key[int]("1"), 400)
+}
+
+func TestTxnOfRestoredValues(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	wantErr(t, s.UnmarshalJSON([]byte(`{"keys":{"n":{"value":9007199254740993,"version":3},"s":{"value":"x","version":4}}}`)), nil)
+	err := s.Txn(ctx, func(ctx context.Context) error {
+		if n, err := Increment(ctx, Key[int64]("n"), 1); n != 9007199254740994 || err != nil {
+			t.Errorf("got %d, %v", n, err)
+		}
+		wantErr(t, second(Increment(ctx, Key[int64]("s"), 1)), ErrWrongType)
+		return second(Key[string]("s").CompareAndSwap(ctx, 4, "y"))
+	})
+	wantErr(t, err, nil)
+	wantValue(t, ctx, Key[int64]("n"), 9007199254740994)
+	wantValue(t, ctx, Key[string]("s"), "y")
+}

@@ -1,0 +1,662 @@
+package sluice
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestListIsSortedAndCurrent(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	for _, k := range []string{"b", "a/2", "a/10", "a", "c", "a/1"} {
+		wantErr(t, second(Key[string](k).Set(ctx, "v "+k)), nil)
+	}
+	var keys []string
+	for e := range s.List("a") {
+		keys = append(keys, e.Key)
+		if e.Key == "a/1" { // what goes before its turn is not yielded, what changes is current
+			Key[string]("a/10").Delete(ctx)
+			Key[string]("a/2").Set(ctx, "new")
+		}
+		if e.Key == "a/2" && e.Value != "new" {
+			t.Errorf("a/2 is %v, want new", e.Value)
+		}
+		if _, version, _ := Key[string](e.Key).Get(ctx); version != e.Version || e.Lost != 0 {
+			t.Errorf("%+v has version %d", e, version)
+		}
+	}
+	if want := []string{"a", "a/1", "a/2"}; !slices.Equal(keys, want) {
+		t.Errorf("got %v, want %v", keys, want)
+	}
+}
+
+// Keys that are there during the whole walk are listed exactly once, whatever else
+// comes and goes.
+func TestListUnderChurn(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	for i := range 500 {
+		Key[int](fmt.Sprintf("stay/%03d", i)).Set(ctx, i)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				for j := range 2000 {
+					Key[int](fmt.Sprint("go/", j)).Set(ctx, i)
+				}
+				for j := range 2000 {
+					Key[int](fmt.Sprint("go/", j)).Delete(ctx)
+				}
+			}
+		}
+	})
+	for range 50 {
+		n := 0
+		for e := range s.List("") {
+			if e.Key[0] == 's' {
+				if want := fmt.Sprintf("stay/%03d", n); e.Key != want || e.Value != n {
+					t.Fatalf("got %v, want %s", e, want)
+				}
+				n++
+			}
+		}
+		if n != 500 {
+			t.Fatalf("%d of 500 keys were listed", n)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// collect watches in a goroutine of a bubble until ctx ends.
+type collected struct {
+	mu      sync.Mutex
+	entries []StateEntry
+	ended   time.Time
+}
+
+func collect(ctx context.Context, s *SharedState, prefix string) *collected {
+	c := new(collected)
+	go func() {
+		for e := range s.Watch(ctx, prefix) {
+			c.mu.Lock()
+			c.entries = append(c.entries, e)
+			c.mu.Unlock()
+		}
+		c.mu.Lock()
+		c.ended = time.Now()
+		c.mu.Unlock()
+	}()
+	synctest.Wait()
+	return c
+}
+
+func (c *collected) String() (out string) {
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		out += fmt.Sprintf("%s=%v@%d", e.Key, e.Value, e.Version)
+		if e.Lost != 0 {
+			out += fmt.Sprintf("(%d lost)", e.Lost)
+		}
+		out += " "
+	}
+	return out
+}
+
+func TestKV7_WatchTellsAllInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		a, b, n := Key[string]("w/a"), Key[string]("w/b"), Key[int]("w/n")
+		b.Set(ctx, "b1")
+		a.Set(ctx, "a1")
+		Key[string]("other").Set(ctx, "x")
+		wctx, cancel := context.WithCancel(ctx)
+		got := collect(wctx, s, "w/")
+		a.Set(ctx, "a2")
+		Increment(ctx, n, 5)
+		Increment(ctx, n, 1)
+		a.Delete(ctx)
+		a.Delete(ctx) // absent: no change
+		a.Set(ctx, "a4", TTL(time.Second))
+		b.Update(ctx, func(string, bool) (string, error) { return "b2", nil })
+		s.Txn(ctx, func(ctx context.Context) error {
+			Increment(ctx, n, 1)
+			_, err := Increment(ctx, n, 1)
+			return err
+		})
+		Key[string]("other").Set(ctx, "y")
+		time.Sleep(time.Second)
+		s.Clear()
+		var a4, n4 uint64 = 4, 4
+		want := "w/a=a1@1 w/b=b1@1 w/a=a2@2 w/n=5@1 w/n=6@2 w/a=<nil>@3 "
+		if g := got.String(); len(g) < len(want) || g[:len(want)] != want {
+			t.Fatalf("got  %s\nwant %s…", g, want)
+		}
+		rest := got.entries[6:]
+		if e := rest[0]; e.Value != "a4" || e.Version < a4 {
+			t.Errorf("got %+v, want a4", e)
+		}
+		if e := rest[1]; e.Value != "b2" || e.Version != 2 {
+			t.Errorf("got %+v, want b2", e)
+		}
+		if e := rest[2]; e.Value != 8 || e.Version != n4 {
+			t.Errorf("got %+v, want 8 as one change, with the version of the second write", e)
+		}
+		if e := rest[3]; e.Key != "w/a" || e.Value != nil || e.Version != rest[0].Version+1 {
+			t.Errorf("got %+v, want the expiry of w/a", e)
+		}
+		if len(rest) != 6 || rest[4].Value != nil || rest[5].Value != nil {
+			t.Errorf("got %+v, want two deletions at the end", rest[4:])
+		}
+		cancel()
+		synctest.Wait()
+		a.Set(ctx, "after the end")
+		if n := len(got.entries); n != 12 || got.ended.IsZero() {
+			t.Errorf("%d entries after cancel, ended %v", n, got.ended)
+		}
+	})
+}
+
+func TestKV7_WatchOfAView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		v := Must(s.View("run/", SharedStateConfig{}))
+		got := collect(ctx, v, "p/")
+		Key[int]("p/x").Set(withState(ctx, v), 1)
+		Key[int]("run/p/y").Set(ctx, 2)
+		Key[int]("p/z").Set(ctx, 3)
+		if g, want := got.String(), "p/x=1@1 p/y=2@1 "; g != want {
+			t.Errorf("got %s, want %s", g, want)
+		}
+		time.Sleep(time.Second)
+		v.Close()
+		synctest.Wait()
+		if got.ended != time.Now() {
+			t.Errorf("the watch ended at %v, want now", got.ended)
+		}
+	})
+}
+
+func TestKV7_WatchEndsWithClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		all := []*collected{collect(ctx, s, ""), collect(ctx, s, "x"), collect(ctx, Must(s.View("v", SharedStateConfig{})), "")}
+		time.Sleep(time.Second)
+		s.Close()
+		synctest.Wait()
+		for i, c := range all {
+			if c.ended != time.Now() {
+				t.Errorf("watch %d ended at %v, want now", i, c.ended)
+			}
+		}
+		done, cancel := context.WithCancel(ctx)
+		cancel()
+		for range s.Watch(done, "") {
+			t.Error("a watch whose context is done yielded")
+		}
+	})
+}
+
+// A body that panics or exits leaves no watch behind: increments are fast again.
+func TestKV7_WatchBodyPanics(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	Key[int]("k").Set(ctx, 1)
+	for want, body := range map[string]func(){
+		"panicked: boom": func() { panic("boom") },
+		"exited":         func() { runtime.Goexit() },
+	} {
+		if got := inGoroutine(func() {
+			for range s.Watch(ctx, "") {
+				body()
+			}
+		}); got != want {
+			t.Errorf("the watch %s, want %s", got, want)
+		}
+	}
+	if n := s.store.Watches(); n != 0 {
+		t.Errorf("%d watches are left", n)
+	}
+}
+
+func TestT73_AReaderThatNeverReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		const keys, writes = 10, 100_000
+		k := func(i int) Key[int] { return Key[int](fmt.Sprint("k", i%keys)) }
+		k(0).Set(ctx, -1)
+		k(1).Set(ctx, -1)
+		gate := make(chan struct{})
+		wctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var got []StateEntry
+		go func() {
+			for e := range s.Watch(wctx, "") {
+				got = append(got, e)
+				<-gate
+			}
+		}()
+		synctest.Wait() // it sits on the first entry
+		start := time.Now()
+		for i := range writes {
+			if _, err := Increment(ctx, k(i), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k(1).Delete(ctx)
+		Key[int]("new").Set(ctx, 5)
+		Key[int]("gone").Set(ctx, 5)
+		Key[int]("gone").Delete(ctx)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("the writer waited for %v", d)
+		}
+		close(gate)
+		synctest.Wait()
+
+		// First the two entries that were there, then 1,024 changes, then the latest.
+		lost, last := 0, make(map[string]StateEntry)
+		for i, e := range got {
+			lost += e.Lost
+			if e.Lost != 0 && i != 2+1024 {
+				t.Errorf("entry %d tells of a loss, want entry %d", i, 2+1024)
+			}
+			if e.Version <= last[e.Key].Version {
+				t.Errorf("entry %d is %+v after version %d", i, e, last[e.Key].Version)
+			}
+			last[e.Key] = e
+		}
+		const changes = writes + 4
+		if delivered := len(got) - 2; delivered+lost != changes {
+			t.Errorf("%d delivered and %d lost, want %d in all", delivered, lost, changes)
+		}
+		if len(got) != 2+1024+11 {
+			t.Errorf("%d entries, want %d", len(got), 2+1024+11)
+		}
+		for i := range keys {
+			e := last[string(k(i))]
+			if want := writes/keys - 1; i == 0 && e.Value != want || i == 1 && e.Value != nil {
+				t.Errorf("the last of %s is %+v", e.Key, e)
+			}
+		}
+		if last["new"].Value != 5 || last["gone"].Key != "" {
+			t.Errorf("got %+v and %+v, want 5 and nothing", last["new"], last["gone"])
+		}
+		// And now it is in step again.
+		Increment(ctx, k(2), 1)
+		synctest.Wait()
+		if e := got[len(got)-1]; e.Key != "k2" || e.Lost != 0 || e.Value != writes/keys+1 {
+			t.Errorf("got %+v, want the last change alone", e)
+		}
+	})
+}
+
+// Whatever the writers do and however slow the reader is: versions grow, nothing comes
+// twice, and in the end the reader knows exactly what is there.
+func TestKV7_WatchStorm(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	gaps := 0
+	for round := range 10 {
+		synctest.Test(t, func(t *testing.T) {
+			s, ctx := newState(t, SharedStateConfig{})
+			for i := range 20 {
+				Key[int](fmt.Sprint("k", i)).Set(ctx, -1)
+			}
+			wctx, cancel := context.WithCancel(ctx)
+			var reader, writers sync.WaitGroup
+			seen, versions := make(map[string]any), make(map[string]uint64)
+			reader.Go(func() {
+				for e := range s.Watch(wctx, "k") {
+					if e.Version <= versions[e.Key] {
+						t.Errorf("%+v after version %d", e, versions[e.Key])
+					}
+					versions[e.Key] = e.Version
+					if seen[e.Key] = e.Value; e.Value == nil {
+						delete(seen, e.Key)
+					}
+					if e.Lost > 0 {
+						gaps++
+					}
+					if round > 0 {
+						time.Sleep(time.Duration(round))
+					}
+				}
+			})
+			for g := range 4 {
+				r := rand.New(rand.NewPCG(seed, uint64(g+round*10)))
+				writers.Go(func() {
+					for range 3000 {
+						k := Key[int](fmt.Sprint("k", r.IntN(40)))
+						switch r.IntN(8) {
+						case 0:
+							k.Delete(ctx)
+						case 1, 2:
+							k.Set(ctx, r.IntN(100), TTL(time.Duration(1+r.IntN(10))))
+						case 3:
+							time.Sleep(time.Duration(r.IntN(4)))
+						case 4:
+							s.Txn(ctx, func(ctx context.Context) error {
+								k.Delete(ctx)
+								_, err := Increment(ctx, k+"t", 1)
+								return err
+							})
+						default:
+							Increment(ctx, k, 1)
+						}
+					}
+				})
+			}
+			writers.Wait()
+			time.Sleep(time.Hour) // all that expires has expired, and the reader has read
+			synctest.Wait()
+			now := make(map[string]any)
+			for e := range s.List("") {
+				now[e.Key] = e.Value
+			}
+			if fmt.Sprint(now) != fmt.Sprint(seen) {
+				t.Errorf("round %d: the reader believes %v,\nthe store holds %v", round, seen, now)
+			}
+			cancel()
+			reader.Wait()
+		})
+	}
+	if gaps == 0 {
+		t.Error("no reader fell behind: the test has not tried it")
+	}
+}
+
+// Exact account of every change without expiry: delivered + lost = changes, and the
+// final picture is right even if the reader fell behind many times.
+func TestKV7_NothingIsLostSilently(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		r := rand.New(rand.NewPCG(seed, 1))
+		s, ctx := newState(t, SharedStateConfig{})
+		wctx, cancel := context.WithCancel(ctx)
+		seen, versions := make(map[string]any), make(map[string]uint64)
+		lost, delivered, gaps := 0, 0, 0
+		tick := make(chan int)
+		go func() {
+			left := 0
+			for e := range s.Watch(wctx, "") {
+				for left == 0 {
+					left = <-tick
+				}
+				left--
+				if e.Version <= versions[e.Key] {
+					t.Errorf("%+v after version %d", e, versions[e.Key])
+				}
+				versions[e.Key] = e.Version
+				if seen[e.Key] = e.Value; e.Value == nil {
+					delete(seen, e.Key)
+				}
+				delivered++
+				if e.Lost > 0 {
+					gaps++
+				}
+				lost += e.Lost
+			}
+		}()
+		synctest.Wait()
+		changes := 0
+		write := func() {
+			k := Key[int](fmt.Sprint("k", r.IntN(300)))
+			if r.IntN(3) == 0 {
+				if _, version, _ := k.Get(ctx); version != 0 {
+					changes++
+				}
+				k.Delete(ctx)
+			} else {
+				Increment(ctx, k, 1)
+				changes++
+			}
+		}
+		for range 300 {
+			for range r.IntN(1000) {
+				write()
+			}
+			select {
+			case tick <- r.IntN(600):
+			default:
+			}
+			synctest.Wait()
+		}
+		for range 100_000 {
+			select {
+			case tick <- 1000:
+			default:
+			}
+			synctest.Wait()
+			if lost+delivered == changes {
+				break
+			}
+		}
+		if lost+delivered != changes || gaps < 3 {
+			t.Errorf("%d delivered and %d lost in %d gaps, want %d in all and some gaps", delivered, lost, gaps, changes)
+		}
+		now := make(map[string]any)
+		for e := range s.List("") {
+			now[e.Key] = e.Value
+		}
+		if fmt.Sprint(now) != fmt.Sprint(seen) {
+			t.Errorf("the reader believes %v,\nthe store holds %v", seen, now)
+		}
+		cancel()
+		select {
+		case tick <- 1:
+		default:
+		}
+		synctest.Wait()
+	})
+}
+
+func TestSnapshotRoundTrip(t *testing.T) {
+	type offer struct {
+		Shop  string `json:"shop"`
+		Price int    `json:"price"`
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		best, hits, text, none := Key[offer]("best"), Key[int64]("hits"), Key[string]("text"), Key[*offer]("none")
+		best.Set(ctx, offer{"a", 1})
+		version, _ := best.Set(ctx, offer{"b", 2})
+		hits.Set(ctx, 1<<62+1, TTL(time.Minute))
+		text.Set(ctx, "x")
+		text.Delete(ctx)
+		none.Set(ctx, nil)
+		Key[float64]("f").Set(ctx, 0.1)
+		Key[[]byte]("bytes").Set(ctx, []byte{1, 2})
+		data, err := json.Marshal(s)
+		wantErr(t, err, nil)
+
+		time.Sleep(20 * time.Second)
+		var back SharedState
+		wantErr(t, json.Unmarshal(data, &back), nil)
+		defer back.Close()
+		ctx = withState(ctx, &back)
+		for range 2 { // a read does not change what another read sees
+			wantValue(t, ctx, best, offer{"b", 2})
+			wantValue(t, ctx, Key[float64]("f"), 0.1)
+			wantErr(t, third(Key[string]("best").Get(ctx)), ErrWrongType)
+			wantErr(t, third(Key[int]("f").Get(ctx)), ErrWrongType)
+			wantErr(t, third(Key[int8]("hits").Get(ctx)), ErrWrongType)
+			wantErr(t, third(Key[int]("none").Get(ctx)), ErrWrongType)
+			wantErr(t, third(none.Get(ctx)), nil)
+		}
+		if v, _, err := Key[[]byte]("bytes").Get(ctx); len(v) != 2 || err != nil {
+			t.Errorf("got %v, %v", v, err)
+		}
+		for e := range back.List("best") {
+			if raw, ok := e.Value.(json.RawMessage); !ok || string(raw) != `{"shop":"b","price":2}` {
+				t.Errorf("List shows %v (%T)", e.Value, e.Value)
+			}
+		}
+		// Versions go on: a swap from before the snapshot still fits, and no new key
+		// gets a version that an old one had.
+		next, err := best.CompareAndSwap(ctx, version, offer{"c", 3})
+		if err != nil || next <= version {
+			t.Errorf("got version %d, %v; want above %d", next, err, version)
+		}
+		if v, err := text.Set(ctx, "y"); v < 3 || err != nil {
+			t.Errorf("a deleted key came back with version %d, %v; it had 1 and 2", v, err)
+		}
+		wantErr(t, second(Increment(ctx, Key[string2]("hits"), 1)), ErrWrongType)
+		if n, err := Increment(ctx, hits, 1); n != 1<<62+2 || err != nil {
+			t.Errorf("got %d, %v", n, err)
+		}
+		if n, err := Key[float64]("f").Update(ctx, func(old float64, ok bool) (float64, error) { return old * 2, nil }); n != 0.2 || err != nil {
+			t.Errorf("got %v, %v", n, err)
+		}
+		wantErr(t, third(Key[int64]("f").Get(ctx)), ErrWrongType) // typed now
+		time.Sleep(40*time.Second - 1)
+		wantErr(t, third(hits.Get(ctx)), nil)
+		time.Sleep(1)
+		wantAbsent(t, ctx, hits)
+	})
+}
+
+type string2 int64
+
+func (s *string2) UnmarshalJSON([]byte) error { return fmt.Errorf("not like this") }
+
+func third[A, B any](_ A, _ B, err error) error { return err }
+
+func TestSnapshotRestoreIsAllOrNothing(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxKeys: 2, MaxBytes: 10_000})
+	k := Key[int]("k")
+	version, _ := k.Set(ctx, 1)
+	for name, c := range map[string]struct {
+		json string
+		err  string
+	}{
+		"no JSON":       {`{"keys":`, "sluice: shared state snapshot: unexpected end of JSON input"},
+		"array":         {`[]`, "sluice: shared state snapshot: json: cannot unmarshal array into Go value of type sluice.stateJSON"},
+		"no value":      {`{"keys":{"a":{"version":1}}}`, `sluice: shared state snapshot: key "a" has no value`},
+		"version":       {`{"keys":{"a":{"value":1,"version":1152921504606846977}}}`, `sluice: shared state snapshot: key "a" has version 1152921504606846977 of 0: must be at most 1152921504606846976`},
+		"too many keys": {`{"keys":{"a":{"value":1},"b":{"value":1},"c":{"value":1}}}`, "sluice: shared state: full: the write would go over a bound of its SharedState"},
+		"too big":       {`{"keys":{"a":{"value":"` + string(make10k()) + `"}}}`, "sluice: shared state: full: the write would go over a bound of its SharedState"},
+	} {
+		if err := s.UnmarshalJSON([]byte(c.json)); err == nil || err.Error() != c.err {
+			t.Errorf("%s: got %v, want %s", name, err, c.err)
+		}
+		if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
+			t.Errorf("%s: the key is %d, version %d, %v: want it untouched", name, v, now, err)
+		}
+	}
+	wantErr(t, s.UnmarshalJSON([]byte(`{"version":9,"keys":{"a":{"value":1,"version":4},"b":{"value":2,"version":0,"expires":"2001-01-01T00:00:00Z"}}}`)), nil)
+	wantAbsent(t, ctx, k)
+	wantAbsent(t, ctx, Key[int]("b"))
+	if v, version, err := Key[int]("a").Get(ctx); v != 1 || version != 4 || err != nil {
+		t.Errorf("got %d, version %d, %v", v, version, err)
+	}
+	if keys, _ := s.scope.Usage(); keys != 1 {
+		t.Errorf("%d keys are counted, want 1", keys)
+	}
+	if v, _ := k.Set(ctx, 1); v <= 9 {
+		t.Errorf("a new key has version %d, want above 9", v)
+	}
+	wantErr(t, s.UnmarshalJSON([]byte(`{}`)), nil)
+	for range s.List("") {
+		t.Error("a key is left after restoring nothing")
+	}
+}
+
+func make10k() []byte {
+	b := make([]byte, 10_000)
+	for i := range b {
+		b[i] = 'x'
+	}
+	return b
+}
+
+func TestSnapshotThatCannotBe(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	Key[func()]("f").Set(ctx, func() {})
+	if _, err := s.MarshalJSON(); err == nil || err.Error() != `sluice: shared state key "f": json: unsupported type: func()` {
+		t.Errorf("got %v", err)
+	}
+	s.Clear()
+	Key[int]("\xff").Set(ctx, 1)
+	if _, err := s.MarshalJSON(); err == nil || err.Error() != `sluice: shared state key "\xff" is not UTF-8: JSON cannot hold it` {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSnapshotOfAView(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	a, b := Must(s.View("a/", SharedStateConfig{})), Must(s.View("b/", SharedStateConfig{}))
+	Key[int]("x").Set(withState(ctx, a), 1)
+	Key[int]("y").Set(withState(ctx, b), 2)
+	Key[int]("z").Set(ctx, 3)
+	data := Must(a.MarshalJSON())
+	wantErr(t, b.UnmarshalJSON(data), nil)
+	got := ""
+	for e := range s.List("") {
+		got += fmt.Sprintf("%s=%s ", e.Key, Must(json.Marshal(e.Value)))
+	}
+	if want := "a/x=1 b/x=1 z=3 "; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// A snapshot shows one instant: money that moves is never seen twice or not at all.
+func TestSnapshotIsOneInstant(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	const accounts, total = 8, 800
+	k := func(i int) Key[int] { return Key[int](fmt.Sprint(i)) }
+	for i := range accounts {
+		k(i).Set(ctx, total/accounts)
+	}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for g := range 2 {
+		wg.Go(func() {
+			for i := g; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := s.Txn(ctx, func(ctx context.Context) error {
+					if _, err := Increment(ctx, k(i%accounts), -1); err != nil {
+						return err
+					}
+					_, err := Increment(ctx, k((i*3+1)%accounts), 1)
+					return err
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 300 {
+		var in stateJSON
+		if err := json.Unmarshal(Must(s.MarshalJSON()), &in); err != nil {
+			t.Fatal(err)
+		}
+		sum := 0
+		for _, e := range in.Keys {
+			var n int
+			json.Unmarshal(e.Value, &n)
+			sum += n
+		}
+		if sum != total {
+			t.Fatalf("a snapshot shows %d, want %d", sum, total)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}

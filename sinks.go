@@ -1,0 +1,195 @@
+package sluice
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+)
+
+// NewSlogSink logs events to l, with the constant message "tool event": a call that
+// failed or was denied at Warn, one that panicked at Error, everything else at Debug.
+// Argument and result values are never logged. A nil l discards. The sink is safe for
+// concurrent use and as quick as l's handler.
+func NewSlogSink(l *slog.Logger) EventSink {
+	if l == nil {
+		return slogSink{slog.DiscardHandler}
+	}
+	return slogSink{l.Handler()}
+}
+
+type slogSink struct{ h slog.Handler }
+
+func (s slogSink) Enabled(k EventKind) bool {
+	level := slog.LevelDebug
+	if k == ToolFailed || k == ToolDenied {
+		level = slog.LevelError // as it may be
+	}
+	return s.h.Enabled(context.Background(), level)
+}
+
+func (s slogSink) Emit(ctx context.Context, e Event) error {
+	level := slog.LevelDebug
+	if e.Kind == ToolFailed || e.Kind == ToolDenied {
+		level = slog.LevelWarn
+		if code := codeOf(&e); code == codePanic || code == codeGoexit {
+			level = slog.LevelError
+		}
+	}
+	if !s.h.Enabled(ctx, level) {
+		return nil
+	}
+	r := slog.NewRecord(e.Time, level, "tool event", 0)
+	var room [24]slog.Attr
+	r.AddAttrs(e.attrs(room[:0])...)
+	return s.h.Handle(ctx, r)
+}
+
+// NewJSONSink writes each event to w as one JSON object on a line of its own, by one
+// call of Write. Writes are serialized, and the calls whose events they are wait for
+// them: put a sink with a slow w behind an [AsyncSink]. An error of w is returned, a
+// short write is one. A nil w discards.
+//
+// The sink is safe for concurrent use. w must not emit to the same sink.
+func NewJSONSink(w io.Writer) EventSink {
+	return &jsonSink{w: w}
+}
+
+type jsonSink struct {
+	w    io.Writer
+	bufs sync.Pool // of *[]byte
+	mu   sync.Mutex
+}
+
+func (s *jsonSink) Enabled(EventKind) bool { return s.w != nil }
+
+func (s *jsonSink) Emit(_ context.Context, e Event) error {
+	if s.w == nil {
+		return nil
+	}
+	buf, _ := s.bufs.Get().(*[]byte)
+	if buf == nil {
+		buf = new(make([]byte, 0, 1024))
+	}
+	// Errors are formatted by code of their own, so before the lock.
+	*buf = append(appendEvent((*buf)[:0], &e), '\n')
+	err := s.write(*buf)
+	if cap(*buf) <= 64<<10 {
+		s.bufs.Put(buf)
+	}
+	return err
+}
+
+func (s *jsonSink) write(line []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.w.Write(line)
+	if err == nil && n < len(line) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// MultiSink emits to each of sinks, in their order. One that fails or panics does not
+// keep the event from the others; Emit returns all their errors, joined. Each is asked
+// whether it is Enabled, and only those made by [WithPayloads] are shown values. Nils are
+// left out; without sinks it discards. It is safe for concurrent use if they are.
+func MultiSink(sinks ...EventSink) EventSink {
+	m := make(multiSink, 0, len(sinks))
+	for _, s := range sinks {
+		switch s := s.(type) {
+		case nil:
+		case multiSink:
+			m = append(m, s...)
+		default:
+			m = append(m, s)
+		}
+	}
+	return m
+}
+
+type multiSink []EventSink
+
+// Enabled is true if any sink is, or panics.
+func (m multiSink) Enabled(k EventKind) bool {
+	for _, s := range m {
+		if enabled(s, k) {
+			return true
+		}
+	}
+	return false
+}
+
+func enabled(s EventSink, k EventKind) (on bool) {
+	defer func() {
+		if recover() != nil {
+			on = true // so that Emit is tried, and the panic counted
+		}
+	}()
+	return s.Enabled(k)
+}
+
+func (m multiSink) Emit(ctx context.Context, e Event) error {
+	var errs []error
+	for _, s := range m {
+		if err := pass(ctx, s, e); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m multiSink) wantsPayloads() bool {
+	for _, s := range m {
+		if _, ok := payloadSinkOf(s); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (m multiSink) emitPayloads(ctx context.Context, e Event) error {
+	var errs []error
+	for _, s := range m {
+		if _, err := deliver(ctx, s, e); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m multiSink) freeze(e Event) func(context.Context) error {
+	later := make([]func(context.Context) error, len(m))
+	for i, s := range m {
+		if p, ok := payloadSinkOf(s); ok && enabled(s, e.Kind) {
+			later[i] = p.freeze(e)
+		}
+	}
+	e.withoutValues()
+	return func(ctx context.Context) error {
+		var errs []error
+		for i, s := range m {
+			var err error
+			if later[i] != nil {
+				err = guard(ctx, s, e.Call.Tool, later[i])
+			} else {
+				err = pass(ctx, s, e)
+			}
+			if err != nil {
+				errs = append(errs, err)
+			}
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// guard calls f, which emits to s, and makes its panic an error.
+func guard(ctx context.Context, s EventSink, tool string, f func(context.Context) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = newSinkPanic(s, tool, v)
+		}
+	}()
+	return f(ctx)
+}

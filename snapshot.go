@@ -1,0 +1,207 @@
+package sluice
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+)
+
+// Snapshot is the state of an executor at one instant, ready for JSON.
+type Snapshot struct {
+	At              time.Time   `json:"at"`
+	InFlight        int         `json:"in_flight"` // admitted calls of the stage whose code has not ended
+	Queued          int         `json:"queued"`
+	Abandoned       int         `json:"abandoned"` // of those in flight: out of time, nobody waits for them
+	Completed       uint64      `json:"completed"`
+	Failed          uint64      `json:"failed"`
+	Denied          uint64      `json:"denied"`
+	EventsDelivered uint64      `json:"events_delivered"`
+	EventsDropped   uint64      `json:"events_dropped"` // refused by a failing or panicking sink, or beyond a bound
+	Gates           []GateState `json:"gates"`
+	Lanes           []LaneState `json:"lanes"`
+}
+
+// GateState is one constraint under one key. For rates Limit is the burst and Used what is
+// missing of it, more than Limit in debt.
+type GateState struct {
+	Name    string    `json:"name"`
+	Key     string    `json:"key,omitempty"`
+	Limit   int64     `json:"limit,omitempty"` // zero means none
+	Used    int64     `json:"used"`
+	Waiting int       `json:"waiting"`         // calls whose turn it is here first
+	State   string    `json:"state,omitempty"` // breakers: closed, open, half-open; others: paused, or empty
+	Until   time.Time `json:"until,omitzero"`  // when State may change by itself
+}
+
+// LaneState is one lane of the queue: calls that wait in one line.
+type LaneState struct {
+	Tool     string        `json:"tool"`
+	Tenant   string        `json:"tenant,omitempty"`
+	Priority Priority      `json:"priority"`
+	Waiting  int           `json:"waiting"`
+	Oldest   time.Duration `json:"oldest_ns"`
+	By       string        `json:"by"` // the constraint that its first call waits for
+}
+
+// Snapshot is the state of everything at one instant: of the whole admission stage, which
+// executors that share a gate have in common. It does not block calls for longer than
+// reading takes, and includes every key.
+func (e *Executor) Snapshot() Snapshot {
+	snap := Snapshot{
+		Completed:       e.completed.Load(),
+		Failed:          e.failed.Load(),
+		Denied:          e.denied.Load(),
+		Abandoned:       int(e.abandoned.Load()),
+		EventsDelivered: e.delivered.Load(),
+		EventsDropped:   e.dropped.Load(),
+		Gates:           []GateState{},
+		Lanes:           []LaneState{},
+	}
+	tools := e.registry.snap.Load().tools
+	s := e.stage.lock()
+	defer s.unlock()
+	now := s.now()
+	snap.At = s.clock.time(now)
+	snap.InFlight, snap.Queued = s.m.Running(), s.m.Waiting()
+	snap.EventsDropped += s.lost
+	cores := make([]*gateCore, 0, len(e.gates)+len(tools))
+	for _, g := range e.gates {
+		cores = append(cores, g.gate())
+	}
+	for _, t := range tools {
+		if t.shared.core.stage.p.Load().is(s) {
+			cores = append(cores, &t.shared.core)
+		}
+	}
+	for _, g := range cores {
+		for _, l := range g.limits {
+			for _, c := range l.class.Cells() {
+				snap.Gates = append(snap.Gates, s.gateState(now, c))
+			}
+		}
+	}
+	slices.SortFunc(snap.Gates, func(a, b GateState) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key, b.Key)) })
+	for l := range s.m.Lanes() {
+		snap.Lanes = append(snap.Lanes, LaneState{
+			Tool:     l.Owner.(*waiter).tool,
+			Tenant:   l.Tenant,
+			Priority: Priority(l.Level) + PriorityBatch,
+			Waiting:  l.Waiting,
+			Oldest:   time.Duration(now - l.Since),
+			By:       l.At.Class().Name,
+		})
+	}
+	slices.SortFunc(snap.Lanes, func(a, b LaneState) int {
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Tool, b.Tool), cmp.Compare(a.Tenant, b.Tenant))
+	})
+	return snap
+}
+
+func (s *stage) gateState(now int64, c *admit.Cell) GateState {
+	k := c.Class()
+	u := c.Usage(now)
+	g := GateState{Name: k.Name, Key: c.Key(), Limit: u.Limit, Used: u.Used, Waiting: u.Waiting}
+	if g.Limit == admit.Unlimited {
+		g.Limit = 0
+	}
+	if k.Kind == admit.Breaker {
+		g.State = breakerState(c.BreakerState(now)).String()
+	}
+	if u.Paused > now {
+		g.State = "paused"
+	}
+	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
+		g.Until = s.clock.time(until)
+	}
+	return g
+}
+
+// Explain says what [Executor.Invoke] would do now, and runs no tool: Refusal if it would
+// be refused, Waits with an estimate if it would wait, neither if it would start. It asks
+// the tool's key and cost functions, changes nothing, and takes a token from nobody. The
+// estimate for a rate is exact as long as nobody comes or leaves; for slots it follows
+// from how long calls held them lately, and is zero before the first.
+func (e *Executor) Explain(ctx context.Context, r Request) Decision {
+	inv := newInvocation()
+	inv.exec, inv.tool, inv.id = e, r.Tool, r.ID
+	sc := scopeOf(ctx)
+	inv.pipeline, inv.root = sc.pipeline, inv
+	p := e.plan(r.Tool)
+	refuse := func(reason, cause error) Decision { return Decision{Refusal: inv.refused(reason, "", cause)} }
+	switch {
+	case e.closed():
+		return refuse(ErrClosed, nil)
+	case p == nil:
+		return refuse(ErrUnknownTool, nil)
+	case p.err != nil:
+		return refuse(ErrRejected, p.err)
+	}
+	inv.plan, inv.parent = p, sc.call
+	if inv.priority = p.tool.spec.Policy.Priority; inv.pipeline.Priority != 0 {
+		inv.priority = inv.pipeline.Priority
+	}
+	if !inv.priority.valid() {
+		return refuse(ErrInvalidArguments, nil)
+	}
+	c := Call{ID: inv.id, Tool: inv.tool, Type: inv.typ(), Input: r.Input, Priority: inv.priority, Pipeline: inv.pipeline, inv: inv}
+	if r.Input != nil || len(r.Args) > 0 {
+		in, err := p.tool.input(&r, e.conf.MaxArgBytes)
+		if err != nil {
+			return refuse(ErrInvalidArguments, err)
+		}
+		c.Input = in
+	}
+	return p.adm.explain(ctx, &c)
+}
+
+func (a *admission) explain(ctx context.Context, c *Call) (d Decision) {
+	var q asked
+	if a.needs == nil {
+		if err := a.ask(c, &q); err != nil {
+			d.Refusal, _ = err.(*Error)
+			return d
+		}
+	}
+	s := a.stage.lock()
+	defer s.unlock()
+	now := s.now()
+	t := s.m.Ticket()
+	defer func() { s.m.Free(t) }()
+	for i := range a.parts {
+		p := &a.parts[i]
+		n := int64(1)
+		if p.unit >= 0 {
+			if n = q.cost(p.unit); p.class.Kind == admit.Tokens {
+				n = min(n, p.class.Rate.Burst())
+			}
+			d.Costs = append(d.Costs, Cost{p.class.Unit, n, n})
+		}
+		cell := p.cell
+		if cell == nil {
+			key := q.key(p.key)
+			if key == "" && a.keys[p.key].kind == scopeKeyed {
+				continue
+			}
+			cell = s.m.Peek(p.class, key)
+		}
+		if n > 0 {
+			s.m.Add(t, cell, n)
+		}
+	}
+	t.Plan, t.Level, t.Tenant, t.Parent = a.plan, c.Priority.level(), c.Pipeline.tenant(), c.inv.parent.holder(s)
+	a.limit(ctx, s, t, now)
+	f := s.m.Forecast(now, t)
+	if f.Refusal.Reason != admit.NoReason {
+		t.Refusal = f.Refusal
+		d.Refusal, _ = c.inv.refusal(&f.Refusal).(*Error)
+		return d
+	}
+	if f.By != nil {
+		d.Place, d.Wait = f.Place, time.Duration(f.Wait)
+		d.Waits = []Wait{{f.By.Class().Name, d.Wait}}
+	}
+	return d
+}

@@ -1,0 +1,311 @@
+package sluice
+
+import (
+	"context"
+	"maps"
+	"runtime"
+	"sync"
+
+	"github.com/sluice-go/sluice/internal/kv"
+)
+
+// Txn runs fn and lets what it writes take effect all together, or not at all. fn gets a
+// context in which operations on keys of this store read and write the transaction:
+//
+//	err := sluice.StateFrom(ctx).Txn(ctx, func(ctx context.Context) error {
+//		left, err := sluice.Increment(ctx, seats, -1)
+//		if err == nil && left < 0 {
+//			err = errSoldOut // nothing happens
+//		}
+//		return err
+//	})
+//
+// If fn fails, panics or exits its goroutine, nothing is written. If somebody else
+// changes a key that fn has used, before fn has ended, fn runs again: at once if it then
+// reads on, so that it never sees two keys as they were not at one instant; the
+// operation that notices fails with [ErrConflict], and fn should return. So fn should do
+// nothing but compute. Txn ends with the cause of ctx, and writes nothing, once ctx is
+// done when fn is about to be called or has returned.
+//
+// Transactions are strictly serializable with one another and with single operations.
+// Nobody waits for a running fn; the price is that fn may have to run often where many
+// write the same keys.
+//
+// Details: A write in a transaction returns the version that its key will have, or for
+// a key that was absent a version that is good inside the transaction only. Lifetimes
+// begin when the transaction takes effect, and that is when bounds are checked. Each key
+// that is read for the first time costs a look at all those read before. A Txn in a
+// transaction of the same store joins it: if the inner fn fails, what the inner fn
+// wrote is taken back, and the rest takes effect with the outer one. The state that
+// [StateFrom] returns in fn, and its views, are in the transaction; another state
+// attached to the context is not. List, Watch, Clear, MarshalJSON and UnmarshalJSON always act
+// on the store itself. After fn has returned, its context no longer reaches the state.
+func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) error) error {
+	if err := s.check(""); err != nil {
+		return err
+	}
+	if t := s.outer(ctx); t != nil {
+		return t.nested(func() error { return fn(s.attach(ctx, t)) })
+	}
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		t := &txn{store: s.store, maxKeys: s.scope.MaxKeys, maxBytes: s.scope.MaxBytes, keys: make(map[string]*txnKey)}
+		err := t.run(func() error { return fn(s.attach(ctx, t)) })
+		if t.broken {
+			runtime.Gosched()
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if c := t.commit(); c != kv.Conflict {
+			return errorOf("", c)
+		}
+		runtime.Gosched()
+	}
+}
+
+// outer returns the running transaction of the same store that s or ctx is in.
+func (s *SharedState) outer(ctx context.Context) *txn {
+	if s.txn != nil {
+		return s.txn
+	}
+	if in := StateFrom(ctx); in != nil && in.txn != nil && in.store == s.store {
+		return in.txn
+	}
+	return nil
+}
+
+// attach returns a context in which keys use s in t.
+func (s *SharedState) attach(ctx context.Context, t *txn) context.Context {
+	pc := PipelineContextFrom(ctx)
+	pc.State = &SharedState{store: s.store, scope: s.scope, parent: s, txn: t}
+	return WithPipelineContext(ctx, pc)
+}
+
+// txn is one run of a transaction's function: what it has read and what it will write.
+type txn struct {
+	store             *kv.Store
+	maxKeys, maxBytes int
+
+	mu     sync.Mutex // fn may use its context from several goroutines
+	keys   map[string]*txnKey
+	writes int  // keys to be written
+	bytes  int  // of the values to be written
+	broken bool // a key has changed: run again
+	over   bool // fn has ended
+}
+
+// txnKey is a key as the transaction sees it.
+type txnKey struct {
+	scope  *kv.Scope
+	key    string
+	was    uint64 // its version in the store when it was first used
+	stored kv.Value
+	txnView
+}
+
+// txnView is the part of a txnKey that writes change.
+type txnView struct {
+	value   kv.Value // without a box: absent
+	version uint64   // zero: absent
+	top     uint64   // the highest version given to the key so far
+	dirty   bool
+	life    kv.Life
+}
+
+// run calls fn and marks the end of it, also for a panic or Goexit.
+func (t *txn) run(fn func() error) error {
+	defer func() {
+		t.mu.Lock()
+		t.over = true
+		t.mu.Unlock()
+	}()
+	return fn()
+}
+
+// nested calls fn and takes back what it wrote unless it returns nil.
+func (t *txn) nested(fn func() error) error {
+	t.mu.Lock()
+	if t.over {
+		t.mu.Unlock()
+		return errOver("")
+	}
+	saved := make(map[string]txnView, len(t.keys))
+	for full, k := range t.keys {
+		saved[full] = k.txnView
+	}
+	writes, bytes := t.writes, t.bytes
+	t.mu.Unlock()
+	done := false
+	defer func() {
+		if done {
+			return
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.writes, t.bytes = writes, bytes
+		for full, k := range t.keys {
+			if v, ok := saved[full]; ok {
+				k.txnView = v
+			} else {
+				k.txnView = txnView{value: k.stored, version: k.was, top: k.was}
+			}
+		}
+	}()
+	err := fn()
+	done = err == nil
+	return err
+}
+
+func errOver(key string) error {
+	return &stateError{key: key, reason: ErrNoState, detail: "the transaction is over"}
+}
+
+// useLocked returns the transaction's view of a key, after reading it if it is new to
+// the transaction. Then all keys read before must still be as they were: so all that fn
+// has read was there together at the instant of the last reading.
+func (t *txn) useLocked(sc *kv.Scope, key string) (*txnKey, error) {
+	switch {
+	case t.over:
+		return nil, errOver(key)
+	case t.broken:
+		return nil, errBroken(key)
+	}
+	full := sc.Prefix + key
+	if k := t.keys[full]; k != nil {
+		return k, nil
+	}
+	k := &txnKey{scope: sc, key: key}
+	k.stored, k.was = t.store.Get(sc, key)
+	k.value, k.version, k.top = k.stored, k.was, k.was
+	for _, o := range t.keys {
+		if _, version := t.store.Get(o.scope, o.key); version != o.was {
+			t.broken = true
+			return nil, errBroken(key)
+		}
+	}
+	t.keys[full] = k
+	return k, nil
+}
+
+func errBroken(key string) error {
+	return &stateError{key: key, reason: ErrConflict, detail: "the transaction runs again"}
+}
+
+func (t *txn) get(sc *kv.Scope, key string) (kv.Value, uint64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k, err := t.useLocked(sc, key)
+	if err != nil {
+		return kv.Value{}, 0, err
+	}
+	return k.value, k.version, nil
+}
+
+func (t *txn) put(sc *kv.Scope, key string, cond kv.Cond, v kv.Value, life kv.Life) (uint64, kv.Code, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k, err := t.useLocked(sc, key)
+	switch {
+	case err != nil:
+		return 0, kv.OK, err
+	case cond.Must && cond.Was != k.version:
+		return 0, kv.Conflict, nil
+	case cond.Must && k.version != 0 && !v.Box.Datum.Fits(k.value.Box.Datum):
+		return 0, kv.WrongType, nil
+	}
+	if c := t.writeLocked(k, v, life); c != kv.OK {
+		return 0, c, nil
+	}
+	return k.version, kv.OK, nil
+}
+
+func (t *txn) add(sc *kv.Scope, key string, delta kv.Value, life kv.Life) (uint64, kv.Code, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k, err := t.useLocked(sc, key)
+	if err != nil {
+		return 0, kv.OK, err
+	}
+	old := kv.Value{Box: delta.Box}
+	if k.version != 0 {
+		old = k.value
+	}
+	if old.Box != delta.Box {
+		return 0, kv.WrongType, nil
+	}
+	sum, ok := delta.Box.Num.Add(old.Bits, delta.Bits)
+	if !ok {
+		return 0, kv.Overflow, nil
+	}
+	return sum, t.writeLocked(k, kv.Value{Box: delta.Box, Bits: sum}, life), nil
+}
+
+func (t *txn) remove(sc *kv.Scope, key string, cond kv.Cond) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k, err := t.useLocked(sc, key)
+	if err != nil {
+		return err
+	}
+	if cond.Must && cond.Was != k.version {
+		return errorOf(key, kv.Conflict)
+	}
+	if k.version == 0 {
+		return nil
+	}
+	t.writeLocked(k, kv.Value{}, kv.Life{Clear: true})
+	k.version = 0
+	return nil
+}
+
+// writeLocked gives a key a new value. What a transaction holds is bounded like its
+// store, so that a function that never ends cannot fill the memory.
+func (t *txn) writeLocked(k *txnKey, v kv.Value, life kv.Life) kv.Code {
+	writes, bytes := t.writes, t.bytes
+	if !k.dirty {
+		writes++
+	} else if k.value.Box != nil {
+		bytes -= k.value.Box.Size
+	}
+	if v.Box != nil {
+		bytes += v.Box.Size
+		if writes > t.maxKeys && writes > t.writes || bytes > t.maxBytes && bytes > t.bytes {
+			return kv.Full
+		}
+	}
+	t.writes, t.bytes = writes, bytes
+	k.top++
+	k.value, k.version, k.dirty = v, k.top, true
+	if life != kv.Keep {
+		k.life = life
+	}
+	return kv.OK
+}
+
+// commit writes the transaction, if nothing that it used has changed.
+func (t *txn) commit() kv.Code {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.writes == 0 {
+		return kv.OK // what was read was there together
+	}
+	ops := make([]kv.Op, 0, len(t.keys))
+	for k := range maps.Values(t.keys) {
+		op := kv.Op{Scope: k.scope, Key: k.key, Cond: kv.Cond{Must: true, Was: k.was}}
+		switch {
+		case k.dirty && k.value.Box != nil:
+			op.Kind, op.Value, op.Life, op.Least = kv.Write, k.value, k.life, k.top
+		case k.dirty:
+			op.Kind = kv.Remove
+		}
+		ops = append(ops, op)
+	}
+	return t.store.Commit(ops)
+}
