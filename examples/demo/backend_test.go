@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a network in memory, so that a whole run fits into a synctest bubble and its
+// seconds pass in no time.
+func pipes() network {
+	var l *pipeListener
+	return network{
+		listen: func() (net.Listener, error) {
+			l = &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+			return l, nil
+		},
+		dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			select {
+			case l.conns <- theirs:
+				return ours, nil
+			case <-l.closed:
+				return nil, net.ErrClosed
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+	}
+}
+
+type pipeListener struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return pipeAddr{} }
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "backend.test" }
+
+// inBubble runs fn with a backend and its tools on virtual time.
+func inBubble(t *testing.T, fn func(t *testing.T, b *backend, tools map[string]agentTool)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		n := pipes()
+		l, _ := n.listen()
+		b := newBackend()
+		defer b.start(l)()
+		client := newClient(n.dial)
+		defer client.CloseIdleConnections()
+		fn(t, b, agentTools(client, "http://"+l.Addr().String()))
+	})
+}
+
+// statuses calls tool n times at once and counts the answers.
+func statuses(t *testing.T, tool agentTool, n int) map[int]int {
+	t.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	got := make(map[int]int)
+	for range n {
+		wg.Go(func() {
+			_, err := tool.run(t.Context(), []byte(`{}`))
+			status := http.StatusOK
+			if e, ok := errors.AsType[*statusError](err); ok {
+				status = e.Status
+			} else if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			got[status]++
+		})
+	}
+	wg.Wait()
+	return got
+}
+
+func TestBackendLimitsEachKey(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
+		got := statuses(t, tools["search"], serverBurst+5)
+		if got[200] != serverBurst || got[429] != 5 {
+			t.Errorf("%d at once: %v, want %d × 200 and 5 × 429", serverBurst+5, got, serverBurst)
+		}
+		// The burst took 120 ms, in which one token came back.
+		got = statuses(t, tools["fetch_page"], 3)
+		if got[200] != 1 || got[429] != 2 {
+			t.Errorf("3 at once, another endpoint of the key: %v, want 1 × 200 and 2 × 429", got)
+		}
+		if got := statuses(t, tools["query_crm"], 1); got[200] != 1 {
+			t.Errorf("another key: %v, want 200", got)
+		}
+		time.Sleep(serverBurst * time.Second / serverRate)
+		if got := statuses(t, tools["search"], serverBurst+1); got[200] != serverBurst || got[429] != 1 {
+			t.Errorf("after a refill: %v, want %d × 200 and 1 × 429", got, serverBurst)
+		}
+		if c := b.Counts(); c.TooMany != 5+2+1 || c.OK != serverBurst+1+1+serverBurst || c.TooBusy != 0 {
+			t.Errorf("counts are %+v", c)
+		}
+	})
+}
+
+func TestBackendSaysWhenToRetry(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
+		statuses(t, tools["send_mail"], serverBurst)
+		_, err := tools["send_mail"].run(t.Context(), []byte(`{}`))
+		later, ok := errors.AsType[interface {
+			error
+			RetryAfter() time.Duration
+		}](err)
+		if !ok || later.RetryAfter() != time.Second { // the header counts whole seconds
+			t.Errorf("got %v, want a 429 with Retry-After: 1", err)
+		}
+	})
+}
+
+func TestBackendLimitsRequestsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got := statuses(t, tools[slowTool], serverSlots); got[200] != serverSlots {
+				t.Errorf("%d slow ones: %v", serverSlots, got)
+			}
+		})
+		time.Sleep(10 * time.Millisecond)
+		if got := statuses(t, tools["search"], 2); got[503] != 2 {
+			t.Errorf("2 more, on another key: %v, want 503", got)
+		}
+		wg.Wait()
+		if got := statuses(t, tools["search"], 2); got[200] != 2 {
+			t.Errorf("once they are gone: %v, want 200", got)
+		}
+		if c := b.Counts(); c.TooBusy != 2 || c.Peak < serverSlots+1 || c.Peak > serverSlots+2 {
+			t.Errorf("counts are %+v", c)
+		}
+	})
+}
+
+// A client that has read an answer may send the next request at once: its slot is free.
+func TestBackendFreesTheSlotBeforeItAnswers(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
+		for range 3 {
+			if _, err := tools["search"].run(t.Context(), []byte(`{}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c := b.Counts(); c.Peak != 1 {
+			t.Errorf("one after another, the peak is %d, want 1", c.Peak)
+		}
+	})
+}
+
+func TestBackendEndpoints(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
+		for name, work := range workTime {
+			start := time.Now()
+			_, err := tools[name].run(t.Context(), []byte(`{"any":"thing"}`))
+			if took := time.Since(start); took != work {
+				t.Errorf("%s took %v, want %v", name, took, work)
+			}
+			if broken := name == brokenTool; (err != nil) != broken {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if c := b.Counts(); c.Wasted != 1 {
+			t.Errorf("%d requests wasted, want 1", c.Wasted)
+		}
+
+		time.Sleep(brokenFor - time.Since(b.born) - workTime[brokenTool] - 1)
+		if got := statuses(t, tools[brokenTool], 1); got[500] != 1 { // ends 1 ns too early
+			t.Errorf("just before it recovers: %v, want 500", got)
+		}
+		if got := statuses(t, tools[brokenTool], 1); got[200] != 1 {
+			t.Errorf("after it recovered: %v, want 200", got)
+		}
+	})
+}
+
+func TestBackendRefusesNonsense(t *testing.T) {
+	tests := []struct {
+		name, method, path, key, body string
+		want                          int
+	}{
+		{"unknown endpoint", "POST", "/v1/teleport", webKey, `{}`, http.StatusNotFound},
+		{"wrong method", "GET", "/v1/search", webKey, ``, http.StatusMethodNotAllowed},
+		{"no key", "POST", "/v1/search", "", `{}`, http.StatusUnauthorized},
+		{"unknown key", "POST", "/v1/search", "key-of-nobody", `{}`, http.StatusUnauthorized},
+		{"not JSON", "POST", "/v1/search", webKey, `{"query":`, http.StatusBadRequest},
+		{"no object", "POST", "/v1/search", webKey, `null`, http.StatusBadRequest},
+		{"too large", "POST", "/v1/search", webKey, `{"q":"` + strings.Repeat("x", 64<<10) + `"}`, http.StatusBadRequest},
+		{"fine", "POST", "/v1/search", webKey, `{}`, http.StatusOK},
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := pipes()
+		l, _ := n.listen()
+		defer newBackend().start(l)()
+		client := newClient(n.dial)
+		defer client.CloseIdleConnections()
+		for _, tt := range tests {
+			req, err := http.NewRequestWithContext(t.Context(), tt.method, "http://backend.test"+tt.path, strings.NewReader(tt.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.key != "" {
+				req.Header.Set("Authorization", "Bearer "+tt.key)
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != tt.want {
+				t.Errorf("%s: %d, want %d", tt.name, resp.StatusCode, tt.want)
+			}
+		}
+		time.Sleep(time.Second) // net/http lingers on a connection whose request was too large
+	})
+}
+
+// The demo's own network: a real socket, on the loopback interface only.
+func TestLoopback(t *testing.T) {
+	l, err := loopback.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if addr := l.Addr().(*net.TCPAddr); !addr.IP.IsLoopback() {
+		t.Errorf("listens on %v", addr)
+	}
+	defer newBackend().start(l)()
+	client := newClient(loopback.dial)
+	defer client.CloseIdleConnections()
+	out, err := agentTools(client, "http://"+l.Addr().String())["send_mail"].run(t.Context(), []byte(`{}`))
+	if err != nil || !strings.Contains(string(out), "send_mail done") {
+		t.Errorf("got %s, %v", out, err)
+	}
+}

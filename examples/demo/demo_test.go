@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// The whole demo on virtual time: what it shows must be so.
+func TestDemo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		start := time.Now()
+		without, with, err := demo(t.Context(), terminal{w: &out}, pipes())
+		t.Log("\n" + out.String())
+		if err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took >= 20*time.Second {
+			t.Errorf("took %v, want less than 20 s", took)
+		}
+
+		if c := with.counts; c.TooMany != 0 || c.TooBusy != 0 {
+			t.Errorf("guarded: %d × 429 and %d × 503, want none", c.TooMany, c.TooBusy)
+		}
+		if c := without.counts; c.TooMany == 0 || c.TooBusy == 0 {
+			t.Errorf("unguarded: %d × 429 and %d × 503: the demo shows no trouble", c.TooMany, c.TooBusy)
+		}
+		if with.counts.Wasted >= without.counts.Wasted {
+			t.Errorf("%d requests wasted with the breaker, %d without", with.counts.Wasted, without.counts.Wasted)
+		}
+		if with.refusals() == 0 {
+			t.Error("the breaker held nothing back")
+		}
+		interactive := with.wait(sluice.PriorityInteractive, 0.5)
+		normal := with.wait(sluice.PriorityNormal, 0.5)
+		batch := with.wait(sluice.PriorityBatch, 0.5)
+		if !(interactive < normal && normal < batch) {
+			t.Errorf("waits p50 are %v interactive, %v normal, %v batch", interactive, normal, batch)
+		}
+		for _, c := range []column{without, with} {
+			checkAnswers(t, c)
+		}
+	})
+}
+
+// checkAnswers: every tool call of every turn has one message for the model, in order.
+func checkAnswers(t *testing.T, c column) {
+	t.Helper()
+	turns, err := loadTurns(turnFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	for _, tn := range turns {
+		for _, call := range tn.Calls {
+			if i == len(c.answers) {
+				t.Fatalf("only %d answers", i)
+			}
+			a := c.answers[i]
+			i++
+			if a.Message.Role != "tool" || a.Message.ToolCallID != call.ID || !json.Valid([]byte(a.Message.Content)) {
+				t.Errorf("call %s is answered by %+v", call.ID, a.Message)
+			}
+			if (a.Err == nil) == strings.HasPrefix(a.Message.Content, `{"error"`) {
+				t.Errorf("call %s ended with %v and the model reads %s", call.ID, a.Err, a.Message.Content)
+			}
+		}
+	}
+	if i != len(c.answers) {
+		t.Errorf("%d answers to %d calls", len(c.answers), i)
+	}
+}
+
+// The unguarded half alone: it shows the trouble, and answers every call nevertheless.
+func TestUnguarded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns, err := loadTurns(turnFiles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		c, err := pipes().run(t.Context(), terminal{w: &out}, turns, func(tools map[string]agentTool) (caller, closer, error) {
+			return unguarded(tools), noCloser, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := c.counts
+		if n.TooMany == 0 || n.TooBusy == 0 || n.Wasted < 10 || n.Peak <= serverSlots {
+			t.Errorf("the server saw %+v: too little trouble", n)
+		}
+		if sum := n.OK + n.TooMany + n.TooBusy + n.Wasted; sum != n.Requests || n.Requests != len(c.answers) {
+			t.Errorf("%d answers and %d requests for %d calls", sum, n.Requests, len(c.answers))
+		}
+		checkAnswers(t, c)
+		if broken := c.brokenPromises(); len(broken) < 3 {
+			t.Errorf("the promises find only %q wrong with it", broken)
+		}
+		if want := fmt.Sprintf("%d/%[1]d answered", countCalls(turns)); !strings.Contains(out.String(), want) {
+			t.Errorf("progress is %q", out.String())
+		}
+	})
+}
