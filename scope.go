@@ -79,6 +79,19 @@ func (s Scope) String() string {
 	return "default"
 }
 
+// Key is what the call c of the tool counts under, and whether it counts at all. It runs
+// the key function of ByKey. The zero Scope counts like Global.
+func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
+	if !s.keyed() {
+		return s.fixed(&tool)
+	}
+	if c.Pipeline == nil {
+		c.Pipeline = anonymous.pipeline
+	}
+	key = s.of(&c)
+	return key, key != "" || s.kind == scopeTenant
+}
+
 func (s Scope) or(def Scope) Scope {
 	if s.kind == scopeDefault {
 		return def

@@ -271,7 +271,9 @@ func (m *Machine) refusal(c *Cell, at int64) Refusal {
 	case Tokens, Foreign:
 		r.Reason = RateLimited
 	default:
-		r.Reason = BreakerOpen
+		if r.Reason = BreakerOpen; c.breaker.State(m.now) != breaker.Open {
+			r.After = 0 // probes are out: nobody knows when they end
+		}
 	}
 	return r
 }

@@ -1,0 +1,494 @@
+package sluice_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// Each test here is named after a mistake that a library of this field has shipped.
+
+func newExec(t testing.TB, c sluice.Config) *sluice.Executor {
+	t.Helper()
+	e, err := sluice.NewExecutor(sluice.NewToolRegistry(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func limiter(n int) *sluice.ConcurrencyLimiter {
+	return sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}}))
+}
+
+func echo(_ context.Context, in string) (string, error) { return in, nil }
+
+// A slow handler of one tool must hold up nothing that another needs.
+func TestT21_SlowToolHoldsNoLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newExec(t, sluice.Config{})
+		block := make(chan struct{})
+		slow := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "slow"}, func(ctx context.Context, _ string) (string, error) {
+			<-block
+			return "", nil
+		}))
+		done := make(chan error, 1)
+		go func() { _, err := slow(t.Context(), ""); done <- err }()
+		synctest.Wait()
+		start := time.Now()
+		fast := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "fast"}, echo))
+		if got, err := fast(t.Context(), "x"); got != "x" || err != nil {
+			t.Errorf("fast: %q, %v", got, err)
+		}
+		if n := e.Snapshot().InFlight; n != 1 {
+			t.Errorf("in flight: %d, want 1", n)
+		}
+		if _, ok := e.Plan("slow"); !ok {
+			t.Error("no plan of slow")
+		}
+		if d := time.Since(start); d != 0 {
+			t.Errorf("took %v, want 0", d)
+		}
+		close(block)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestT31_RefusalsAreTyped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Rates: []sluice.Rate{{N: 1}}}))
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}})
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "a"}, echo))
+		if _, err := f(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+		defer cancel()
+		_, err := f(ctx, "")
+		var x *sluice.Error
+		if !errors.As(err, &x) {
+			t.Fatalf("%T is no *Error", err)
+		}
+		if x.Reason != sluice.ErrWaitTooLong || x.RetryAfter != time.Second || x.By != "rate/api calls per second" || x.Tool != "a" {
+			t.Errorf("got %+v", x)
+		}
+		for target, want := range map[error]bool{
+			sluice.ErrRejected: true, sluice.ErrWaitTooLong: true,
+			sluice.ErrRateLimited: false, sluice.ErrTimeout: false, context.DeadlineExceeded: false,
+		} {
+			if got := errors.Is(err, target); got != want {
+				t.Errorf("errors.Is(err, %v) = %v", target, got)
+			}
+		}
+	})
+}
+
+// Priority and tenant reach the library through the typed API only.
+func TestT34_T47_IdentityCannotBeSpoofed(t *testing.T) {
+	e := newExec(t, sluice.Config{})
+	type in struct{ Tenant, Priority string }
+	f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "a"}, func(ctx context.Context, _ in) (sluice.Call, error) {
+		c, _ := sluice.CallFrom(ctx)
+		return c, nil
+	}))
+	//lint:ignore SA1029 a string key is what an attacker would try
+	ctx := context.WithValue(context.WithValue(t.Context(), "priority", 99), "tenant", "root")
+	c, err := f(ctx, in{Tenant: "root", Priority: "4"})
+	if err != nil || c.Priority != sluice.PriorityNormal || c.Pipeline.Tenant != "" {
+		t.Errorf("priority %d, tenant %q, %v", c.Priority, c.Pipeline.Tenant, err)
+	}
+	if typ := reflect.TypeFor[sluice.Request](); true {
+		for _, name := range []string{"Priority", "Tenant", "Sink"} {
+			if _, ok := typ.FieldByName(name); ok {
+				t.Errorf("Request has a field %s", name)
+			}
+		}
+	}
+	ctx = sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Priority: 5})
+	if _, err := f(ctx, in{}); !errors.Is(err, sluice.ErrInvalidArguments) {
+		t.Errorf("priority 5: %v", err)
+	}
+}
+
+// Waiters of one instant go in the order they came.
+func TestT36_DispatchIsInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Millisecond}}}))
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}})
+		var mu sync.Mutex
+		var order []int
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "a"}, func(_ context.Context, i int) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, i)
+			return i, nil
+		}))
+		if _, err := f(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for i := 1; i <= 50; i++ {
+			wg.Go(func() {
+				if _, err := f(t.Context(), i); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		for i, n := range order {
+			if n != i {
+				t.Fatalf("order %v", order)
+			}
+		}
+	})
+}
+
+// A panic in any code that a call runs leaves the process alive. The child process would
+// exit with 2 otherwise.
+func TestT83_PanicsDoNotEndTheProcess(t *testing.T) {
+	if os.Getenv("SLUICE_T83") != "" {
+		panicEverywhere(t)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestT83_")
+	cmd.Env = append(os.Environ(), "SLUICE_T83=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+type badError struct{}
+
+func (badError) Error() string   { panic("in Error") }
+func (badError) Is(error) bool   { panic("in Is") }
+func (badError) As(any) bool     { panic("in As") }
+func (badError) Unwrap() []error { panic("in Unwrap") }
+
+func panicEverywhere(t *testing.T) {
+	boom := func(sluice.Call) string { panic("in key") }
+	sinks := sluice.MultiSink(sluice.NewJSONSink(new(strings.Builder)), sluice.EventSinkFunc(func(context.Context, sluice.Event) error { panic("in sink") }))
+	around := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+		switch s.Name {
+		case "before":
+			return func(context.Context, sluice.Call) (sluice.Result, error) { panic("before") }
+		case "after":
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				next(ctx, c)
+				panic("after")
+			}
+		case "wrap":
+			panic("in Wrap")
+		case "nil":
+			return nil
+		}
+		return next
+	})
+	keyed := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1, Scope: sluice.ByKey("k", func(c sluice.Call) string {
+		if c.Tool == "key" {
+			return boom(c)
+		}
+		return ""
+	})}}}))
+	one := limiter(1)
+	e := newExec(t, sluice.Config{Sink: sinks, Interceptors: []sluice.Interceptor{around, keyed, one}})
+	tool := func(name string, p sluice.Policy, f func() error) func(context.Context, string) (string, error) {
+		return sluice.Must(sluice.Wrap(e, sluice.Spec{Name: name, Policy: p}, func(context.Context, string) (string, error) { return "", f() }))
+	}
+	fine := func() error { return nil }
+	for _, f := range []func(context.Context, string) (string, error){
+		tool("panic", sluice.Policy{}, func() error { panic("in tool") }),
+		tool("nilpanic", sluice.Policy{}, func() error { panic(nil) }), //nolint:govet // a tool may
+		tool("runtime", sluice.Policy{}, func() error { var m map[string]int; m["x"]++; return nil }),
+		tool("timed", sluice.Policy{Timeout: time.Hour}, func() error { panic(errors.New("in timed tool")) }),
+		tool("error", sluice.Policy{}, func() error { return badError{} }),
+		tool("before", sluice.Policy{}, fine),
+		tool("after", sluice.Policy{}, fine),
+		tool("wrap", sluice.Policy{}, fine),
+		tool("nil", sluice.Policy{}, fine),
+		tool("key", sluice.Policy{}, fine),
+		tool("cost", sluice.Policy{Rates: []sluice.Rate{{N: 9, Unit: "u"}}, Cost: func(sluice.Call, string) int64 { panic("in Cost") }}, fine),
+	} {
+		for range 2 { // the second finds the slot of the first free
+			if _, err := f(t.Context(), ""); err == nil {
+				t.Error("no error")
+			}
+		}
+	}
+	class := tool("classify", sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Class { panic("in Classify") }}, fine)
+	for range 2 {
+		if _, err := class(t.Context(), ""); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := e.Snapshot().InFlight; n != 0 {
+		t.Errorf("%d in flight", n)
+	}
+}
+
+// A tool that calls runtime.Goexit is answered for, wherever somebody can be answered.
+func TestT84_Goexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pc, rec := sluice.NewTestPipelineContext()
+		ctx := sluice.WithPipelineContext(t.Context(), pc)
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
+		quit := func(context.Context, string) (string, error) { runtime.Goexit(); return "", nil }
+		inline := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "inline"}, quit))
+		timed := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "timed", Policy: sluice.Policy{Timeout: time.Second}}, quit))
+		returned := false
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			inline(ctx, "")
+			returned = true
+		})
+		wg.Wait()
+		if returned {
+			t.Error("Goexit did not end the calling goroutine")
+		}
+		check := func(err error) {
+			t.Helper()
+			var p *sluice.PanicError
+			if !errors.As(err, &p) || !p.Goexit {
+				t.Errorf("got %v, want a PanicError of Goexit", err)
+			}
+		}
+		_, err := timed(ctx, "")
+		check(err)
+		_, err = e.Submit(ctx, sluice.Request{Tool: "inline", Input: ""}).Wait(t.Context())
+		check(err)
+		if err := rec.Check(); err != nil {
+			t.Error(err)
+		}
+		if n := e.Snapshot().InFlight; n != 0 {
+			t.Errorf("%d in flight", n)
+		}
+	})
+}
+
+func TestT90_NamesAreExact(t *testing.T) {
+	e := newExec(t, sluice.Config{})
+	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "delete_file"}, echo))
+	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "send"}, echo))
+	for _, name := range []string{"", "Delete_file", "DELETE_FILE", "delete_fıle", "ſend", "send ", " send", "send\x00", "ѕend", "delete-file"} {
+		_, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""})
+		if !errors.Is(err, sluice.ErrUnknownTool) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	long := strings.Repeat("x", 1<<20)
+	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: long}); len(err.Error()) > 300 {
+		t.Errorf("the error quotes %d bytes", len(err.Error()))
+	}
+	for _, name := range []string{"", "a b", "a/b", "ä", "a\n", strings.Repeat("x", 129)} {
+		if _, err := sluice.Wrap(e, sluice.Spec{Name: name}, echo); err == nil || !strings.Contains(err.Error(), "Spec.Name") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestT91_TakenNamesAreRefused(t *testing.T) {
+	r := sluice.NewToolRegistry()
+	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{}))
+	const n = 50
+	won := make(chan int, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if _, err := sluice.Register(r, sluice.Spec{Name: "x"}, func(context.Context, string) (int, error) { return i, nil }); err == nil {
+				won <- i
+			}
+		})
+	}
+	wg.Wait()
+	if len(won) != 1 {
+		t.Fatalf("%d registrations won", len(won))
+	}
+	res, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})
+	if first := <-won; err != nil || res.Value != first {
+		t.Errorf("%v, %v; want %d", res.Value, err, first)
+	}
+	if _, err := sluice.Replace(r, sluice.Spec{Name: "y"}, echo); err == nil {
+		t.Error("Replace of a free name")
+	}
+	if !r.Remove("x") || r.Remove("x") {
+		t.Error("Remove")
+	}
+}
+
+// Registering, replacing and removing while calls run: each call keeps the tool it resolved.
+func TestT93_RegistryUnderLoad(t *testing.T) {
+	r := sluice.NewToolRegistry()
+	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{Interceptors: []sluice.Interceptor{limiter(4)}}))
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		defer close(stop)
+		for i := range 300 {
+			f := func(context.Context, string) (int, error) { return i, nil }
+			if _, err := sluice.Register(r, sluice.Spec{Name: "x"}, f); err != nil {
+				t.Error(err)
+			}
+			if _, err := sluice.Replace(r, sluice.Spec{Name: "x"}, f); err != nil {
+				t.Error(err)
+			}
+			for s := range r.Tools() {
+				if s.Name != "x" {
+					t.Errorf("lists %q", s.Name)
+				}
+			}
+			r.Remove("x")
+		}
+	})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := e.Invoke(context.Background(), sluice.Request{Tool: "x", Input: ""}); err != nil && !errors.Is(err, sluice.ErrUnknownTool) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestT94_T95_ArgumentsAreStrict(t *testing.T) {
+	type in struct {
+		Name  string `json:"name"`
+		ID    int64  `json:"id"`
+		Param string `json:"params"`
+	}
+	e := newExec(t, sluice.Config{MaxArgBytes: 1000})
+	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, v in) (in, error) { return v, nil }))
+	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "raw"}, func(_ context.Context, v json.RawMessage) (json.RawMessage, error) { return v, nil }))
+	for args, want := range map[string]string{
+		`{"name":"a","id":9007199254740993}`:           `{"name":"a","id":9007199254740993,"params":""}`,
+		`{"name":"a","NAME":"b"}`:                      "",
+		`{"name":"a","name":"b"}`:                      "",
+		`{"paramſ":"x"}`:                               "",
+		`{"unknown":1}`:                                "",
+		`{"name":1}`:                                   "",
+		`{"name":"a"} x`:                               "",
+		`{"name":"` + strings.Repeat("a", 1000) + `"}`: "",
+		`[`: "",
+	} {
+		res, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Args: json.RawMessage(args)})
+		if want == "" {
+			if !errors.Is(err, sluice.ErrInvalidArguments) || !errors.Is(err, sluice.ErrRejected) {
+				t.Errorf("%.40s: %v", args, err)
+			}
+			continue
+		}
+		if got, err2 := res.JSON(); err != nil || err2 != nil || string(got) != want {
+			t.Errorf("%s: %s, %v, %v", args, got, err, err2)
+		}
+	}
+	args := json.RawMessage(`{"a":[1,2]}`)
+	res, err := e.Invoke(t.Context(), sluice.Request{Tool: "raw", Args: args})
+	args[2] = 'b'
+	if got, _ := res.JSON(); err != nil || string(got) != `{"a":[1,2]}` {
+		t.Errorf("raw: %s, %v", got, err)
+	}
+	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "raw", Args: json.RawMessage(strings.Repeat("[", 100) + strings.Repeat("]", 100))}); !errors.Is(err, sluice.ErrInvalidArguments) {
+		t.Errorf("depth: %v", err)
+	}
+	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: 7}); !errors.Is(err, sluice.ErrInvalidArguments) || !strings.Contains(err.Error(), "Request.Input is int") {
+		t.Errorf("wrong type: %v", err)
+	}
+}
+
+func TestT97_CloseManyTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newExec(t, sluice.Config{})
+		var inside error
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(ctx context.Context, _ string) (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			inside = e.Close(ctx) // waits for itself: ends with ctx
+			return "", nil
+		}))
+		start := time.Now()
+		if _, err := f(t.Context(), ""); err != nil {
+			t.Error(err)
+		}
+		if !errors.Is(inside, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("Close inside: %v after %v", inside, time.Since(start))
+		}
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if err := e.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestT99_UnusedCostsNothing(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for range 1000 {
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
+		if _, err := f(context.Background(), ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := runtime.NumGoroutine(); n > before {
+		t.Errorf("%d goroutines, %d before", n, before)
+	}
+}
+
+// A limiter's numbers are read while they change.
+func TestT30_ReconfigureWhileCalling(t *testing.T) {
+	lim := limiter(2)
+	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1_000_000}}}))
+	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{lim, rates}})
+	f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 300 {
+				if _, err := f(context.Background(), ""); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for i := range 300 {
+			c, r := lim.Config(), rates.Config()
+			c.Limits[0].Max = 1 + i%5
+			r.Rates[0].N = int64(1_000_000 + i)
+			if err := sluice.Reconfigure("test", lim.With(c), rates.With(r)); err != nil {
+				t.Error(err)
+			}
+			if s := fmt.Sprint(e.Snapshot().InFlight); s == "" {
+				t.Error("no snapshot")
+			}
+		}
+	})
+	wg.Wait()
+}

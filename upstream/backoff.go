@@ -1,0 +1,94 @@
+package upstream
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// backoff makes up pauses for refusals that name none, for each host apart. The zero value
+// knows no host.
+type backoff struct {
+	known atomic.Int64 // len(hosts), so that answers of quiet hosts take no lock
+
+	mu    sync.Mutex
+	hosts map[string]*incident
+}
+
+// incident is a row of refusals by one host.
+type incident struct {
+	until time.Time     // when the pause ends
+	pause time.Duration // the last, without jitter
+}
+
+// maxHosts bounds the memory of a backoff. A host beyond it always gets the first pause.
+const maxHosts = 1024
+
+// refused is the pause after a refusal at now of a request that was sent at sent: at least
+// first, at most bound.
+func (b *backoff) refused(host string, sent, now time.Time, first, bound time.Duration, jitter func(time.Duration) time.Duration) time.Duration {
+	first = min(first, bound)
+	extra := jitter(first) - first
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := b.hosts[host]
+	switch {
+	case i == nil || now.Sub(i.until) > bound: // none, or so old that it says nothing
+		i = b.incidentLocked(host, now)
+		i.pause = first
+	case sent.Before(i.until):
+		// Sent before the pause was over, so it tells nothing new about how long to wait.
+		if left := i.until.Sub(now); left > 0 {
+			return min(left, bound)
+		}
+		i.pause = max(i.pause, first)
+	default:
+		i.pause = max(min(plus(i.pause, i.pause), bound), first)
+	}
+	// The jitter was drawn before the lock, as a share of the first pause.
+	d := min(plus(i.pause, scale(extra, i.pause, first)), bound)
+	i.until = now.Add(d)
+	return d
+}
+
+// passed says that host answered a request sent at sent without a refusal.
+func (b *backoff) passed(host string, sent time.Time) {
+	if b.known.Load() == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := b.hosts[host]; i != nil && !sent.Before(i.until) {
+		delete(b.hosts, host)
+		b.known.Store(int64(len(b.hosts)))
+	}
+}
+
+// incidentLocked is a new incident, remembered if there is room.
+func (b *backoff) incidentLocked(host string, now time.Time) *incident {
+	if b.hosts == nil {
+		b.hosts = make(map[string]*incident)
+	}
+	if _, ok := b.hosts[host]; !ok && len(b.hosts) >= maxHosts {
+		for name, i := range b.hosts {
+			if i.until.Before(now) {
+				delete(b.hosts, name)
+			}
+		}
+		if len(b.hosts) >= maxHosts {
+			return &incident{}
+		}
+	}
+	i := &incident{}
+	b.hosts[host] = i
+	b.known.Store(int64(len(b.hosts)))
+	return i
+}
+
+// scale is extra in proportion: as much of d as it is of first.
+func scale(extra, d, first time.Duration) time.Duration {
+	if first <= 0 {
+		return 0
+	}
+	return time.Duration(float64(extra) / float64(first) * float64(d))
+}

@@ -1,0 +1,163 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// Transport is an [http.RoundTripper] that reads every response's rate-limit signals and
+// reports a pause to the tool call whose context the request has, by [sluice.Throttle].
+// It sends every request once, when it is told to, and gives the response back as it is,
+// with its body unread: it does not wait and does not retry. Outside a call it reports
+// nothing, but still calls OnSignal.
+//
+// A refusal that names no time gets a pause of Transport's own: TransportConfig.Backoff,
+// doubled with each such refusal in a row by the same host, and up to a quarter more at
+// random. Refusals of requests that were sent before the pause was over are the same
+// incident; an answer to a request sent after it ends the row.
+//
+// The zero value is ready for use and is what NewTransport makes of a zero
+// TransportConfig. Safe for concurrent use. It starts no goroutine and must not be copied
+// after first use.
+type Transport struct {
+	base     http.RoundTripper
+	bound    time.Duration
+	first    time.Duration
+	reactive bool
+	onSignal func(*http.Request, Signals)
+
+	backoff  backoff
+	throttle func(context.Context, time.Duration) // nil means sluice.Throttle
+	jitter   func(time.Duration) time.Duration    // nil means jittered
+}
+
+// TransportConfig configures a Transport.
+type TransportConfig struct {
+	// Base sends the requests. Nil means http.DefaultTransport.
+	Base http.RoundTripper
+	// MaxPause bounds every pause. Zero means the constant MaxPause, one hour.
+	MaxPause time.Duration
+	// Backoff is the first pause after a refusal that names no time. Zero means one
+	// second, or MaxPause if that is less.
+	Backoff time.Duration
+	// Reactive means to pause only after refusals, and not when the answer to a request
+	// says that it was the last that a quota allowed.
+	Reactive bool
+	// OnSignal, if not nil, is called before RoundTrip returns, for each response that
+	// says anything about rate limits, with the pause as it was reported. It must not keep
+	// or change r; with several requests at once it runs several times at once. If it
+	// panics, the panic goes no further; if it calls runtime.Goexit, the response is closed.
+	OnSignal func(r *http.Request, s Signals)
+	_        struct{}
+}
+
+const defaultBackoff = time.Second
+
+// NewTransport validates c.
+func NewTransport(c TransportConfig) (*Transport, error) {
+	if c.MaxPause < 0 {
+		return nil, fmt.Errorf("upstream: TransportConfig.MaxPause is %v: must be zero (%v) or positive", c.MaxPause, MaxPause)
+	}
+	bound := c.MaxPause
+	if bound == 0 {
+		bound = MaxPause
+	}
+	if c.Backoff < 0 {
+		return nil, fmt.Errorf("upstream: TransportConfig.Backoff is %v: must be zero (%v) or positive", c.Backoff, min(defaultBackoff, bound))
+	}
+	if c.Backoff > bound {
+		return nil, fmt.Errorf("upstream: TransportConfig.Backoff is %v: must be at most MaxPause (%v)", c.Backoff, bound)
+	}
+	return &Transport{base: c.Base, bound: bound, first: c.Backoff, reactive: c.Reactive, onSignal: c.OnSignal}, nil
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	base := t.base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	sent := time.Now()
+	resp, err := base.RoundTrip(r)
+	if err != nil || resp == nil {
+		return resp, err
+	}
+	s := t.read(r, resp, sent, time.Now())
+	if s.Pause > 0 && (s.Throttled || !t.reactive) {
+		throttle := t.throttle
+		if throttle == nil {
+			throttle = sluice.Throttle
+		}
+		throttle(r.Context(), s.Pause)
+	}
+	if t.onSignal != nil && !s.Empty() {
+		t.report(r, resp, s)
+	}
+	return resp, nil
+}
+
+// read parses a response and adds the pause of the backoff to a refusal that names none.
+func (t *Transport) read(r *http.Request, resp *http.Response, sent, now time.Time) Signals {
+	bound := t.bound
+	if bound == 0 {
+		bound = MaxPause
+	}
+	s := ParseWithin(resp.Header, resp.StatusCode, now, bound)
+	host := ""
+	if r.URL != nil {
+		host = r.URL.Host
+	}
+	switch {
+	case !s.Throttled:
+		if resp.StatusCode < http.StatusInternalServerError {
+			t.backoff.passed(host, sent)
+		}
+	case s.Pause == 0 || s.Source == SourceSecondary:
+		first := t.first
+		if first == 0 {
+			first = min(defaultBackoff, bound)
+		}
+		if s.Pause == 0 {
+			s.Source = SourceBackoff
+		}
+		jitter := t.jitter
+		if jitter == nil {
+			jitter = jittered
+		}
+		s.Pause = t.backoff.refused(host, sent, now, max(first, s.Pause), bound, jitter)
+	}
+	return s
+}
+
+// report calls OnSignal, which is foreign code. The caller's response outlives its panic;
+// after its Goexit nobody is left who could close the response.
+func (t *Transport) report(r *http.Request, resp *http.Response, s Signals) {
+	normal := false
+	defer func() {
+		if !normal && recover() == nil && resp.Body != nil {
+			resp.Body.Close()
+		}
+	}()
+	t.onSignal(r, s)
+	normal = true
+}
+
+// CloseIdleConnections closes those of Base, if it can; [http.Client] calls it.
+func (t *Transport) CloseIdleConnections() {
+	base := t.base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	if c, ok := base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// jittered is d and up to a quarter more, so that processes which were refused together do
+// not come back together.
+func jittered(d time.Duration) time.Duration { return plus(d, rand.N(d/4+1)) }
