@@ -20,10 +20,11 @@ var ErrBreakerOpen = errors.New("breaker open")
 // Closed, it counts outcomes: Failures in a row, or Ratio of the calls that ended within
 // Window, open it. Open, it refuses everything for Cooldown, which doubles with each
 // opening that no recovery came between. Half-open, it lets Probes calls through; as many
-// successes close it, one failure opens it. After that it lets through what it can bear:
-// one call at once, then one more for each success, until it has recovered. A result
-// counts only if the state has not changed since its call was admitted. Refusals and the
-// caller's own cancellation count neither way.
+// successes close it, one failure opens it. Closed again, it recovers: for one Cooldown at
+// most Probes calls run at once, plus one for each success (slow start, as in RFC 5681,
+// section 3.1), and others are refused; one call at a time never is. A result counts only
+// if the state has not changed since its call was admitted. Refusals and the caller's own
+// cancellation count neither way.
 //
 // Make one with [NewCircuitBreaker]; the zero value is not usable. It is safe for
 // concurrent use and may be shared by executors. Nobody waits at a breaker.
@@ -42,7 +43,7 @@ type CircuitBreakerConfig struct {
 	Window   time.Duration // zero means 10 s
 	Cooldown time.Duration // how long it stays open; zero means 30 s
 	Probes   int           // at once while half-open, and successes that close it; zero means 1
-	Lease    time.Duration // of a probe that does not end; zero means 1 min
+	Lease    time.Duration // of a probe that does not end; zero means 1 min, in a Policy the tool's Timeout
 	MaxKeys  int           // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
 	_        struct{}
 }
@@ -100,12 +101,12 @@ func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, erro
 		return c, fmt.Errorf("sluice: %s.Failures is %d: must be from 0 to %d", field, c.Failures, 1<<20)
 	}
 	for _, f := range []struct {
-		name string
-		v    *int
-		def  int
-	}{{"MinCalls", &c.MinCalls, 20}, {"Probes", &c.Probes, 1}} {
-		if *f.v < 0 || *f.v > 10_000 {
-			return c, fmt.Errorf("sluice: %s.%s is %d: must be from 0 (%d) to 10,000", field, f.name, *f.v, f.def)
+		name      string
+		v         *int
+		def, most int
+	}{{"MinCalls", &c.MinCalls, 20, 1 << 20}, {"Probes", &c.Probes, 1, breaker.MaxProbes}} {
+		if *f.v < 0 || *f.v > f.most {
+			return c, fmt.Errorf("sluice: %s.%s is %d: must be from 0 (%d) to %d", field, f.name, *f.v, f.def, f.most)
 		}
 		if *f.v == 0 {
 			*f.v = f.def

@@ -38,7 +38,7 @@ type RateLimiterConfig struct {
 	Scope    Scope  // what is counted together; zero means Global
 	Rates    []Rate // taken all or nothing; required unless Limiter is set
 	Refuse   bool   // refuse with ErrRateLimited instead of waiting
-	Upstream bool   // mirrors the quota of an upstream: a throttle that a tool reports pauses its key
+	Upstream bool   // mirrors an upstream's quota: a throttle that a tool reports, or package upstream reads, pauses its key
 	MaxKeys  int    // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
 
 	// Limiter is a bucket shared with other code, instead of Rates. It is asked last, when
@@ -220,7 +220,8 @@ func (l *RateLimiter) gate() *gateCore { return &l.core }
 // String is the name that Plan shows.
 func (l *RateLimiter) String() string { return l.core.name }
 
-// Config returns a copy of the current configuration, defaults filled in.
+// Config returns a copy of the current configuration, defaults filled in: who changes N in
+// it keeps the Burst that N was the default of.
 func (l *RateLimiter) Config() RateLimiterConfig {
 	l.core.mu.Lock()
 	defer l.core.mu.Unlock()

@@ -217,8 +217,11 @@ func (p *Policy) validate() ([]bucket.Rate, error) {
 		if p.Breaker.Scope.kind != scopeDefault && p.Breaker.Scope.kind != scopeTool {
 			return nil, fmt.Errorf("sluice: Policy.Breaker.Scope is %v: must be zero, it is the tool's own", p.Breaker.Scope)
 		}
-		c, err := p.Breaker.validate("Policy.Breaker")
-		if err != nil {
+		c := *p.Breaker
+		if c.Lease == 0 {
+			c.Lease = p.Timeout
+		}
+		if c, err = c.validate("Policy.Breaker"); err != nil {
 			return nil, err
 		}
 		p.Breaker = &c
@@ -327,6 +330,9 @@ func decodeInto[In any](args json.RawMessage, max int) (any, error) {
 	limits := strictjson.Limits{MaxBytes: max}
 	var in In
 	if raw, ok := any(&in).(*json.RawMessage); ok {
+		if len(args) == 0 {
+			args = json.RawMessage("{}") // no arguments, as for a struct
+		}
 		if err := strictjson.Check(args, limits); err != nil {
 			return nil, err
 		}
