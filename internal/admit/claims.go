@@ -27,6 +27,8 @@ func (m *Machine) collectable(l *lane) bool {
 			return false
 		case c.class.Kind == Slots && c.class.Refuse:
 			return false
+		case c.class.Kind == Slots && c.stuck > 0 && c.stuck >= c.used && c.used+n.N > c.limit:
+			return false // who holds c waits as well, perhaps for what would be kept
 		}
 	}
 	return true

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -11,8 +12,12 @@ import (
 // Lookup returns k's cell for key, or nil if nobody has asked for it.
 func (k *Class) Lookup(key string) *Cell { return k.cells[key] }
 
-// Cells is all of k's.
-func (k *Class) Cells() []*Cell { return slices.Collect(maps.Values(k.cells)) }
+// Cells is all of k's, by key.
+func (k *Class) Cells() []*Cell {
+	cells := slices.Collect(maps.Values(k.cells))
+	slices.SortFunc(cells, func(a, b *Cell) int { return cmp.Compare(a.key, b.key) })
+	return cells
+}
 
 // Order is the order in which the cells of a call are asked.
 func (k *Class) Order() int { return k.order() }

@@ -51,7 +51,8 @@ type Machine struct {
 	books map[accountKey]*account
 
 	arriving     *Ticket
-	returned     []loan // slots that came back to an ancestor
+	returned     []loan  // slots that came back to an ancestor
+	knots        []*Cell // where nested calls may have come to wait for themselves
 	out, outLast *Ticket
 	changes      []Change
 
@@ -212,11 +213,7 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 		m.park(l, at)
 		if l.nested {
 			m.join(t)
-			if names := m.cycle(l); names != "" {
-				by := l.at
-				m.take(t)
-				m.refuse(t, Refusal{Reason: Cycle, By: by, Detail: names})
-			}
+			m.suspect(l.at)
 		}
 		return
 	}
@@ -240,7 +237,7 @@ func (m *Machine) hopeless(t *Ticket) (Refusal, bool) {
 	for i := range t.needs.list {
 		n := &t.needs.list[i]
 		c := n.Cell
-		if !c.fits(n.N) && (t.parent == nil || m.lender(t, c) == nil) {
+		if !c.fits(n.N) && !t.shares(c) {
 			return Refusal{Reason: TooWide, By: c}, true
 		}
 		if c.class.Kind == Breaker || c.class.Refuse {
@@ -474,6 +471,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome) {
 		}
 	}
 	if t.kin != nil {
+		m.returns(t)
 		m.part(t)
 		m.serveSiblings()
 	}
@@ -546,10 +544,14 @@ func (m *Machine) drain() {
 		m.claim()
 		c := m.nextDirty()
 		if c == nil {
+			if m.untie() {
+				continue
+			}
 			return
 		}
 		c.dirty = false
 		m.serve(c)
+		m.suspect(c)
 	}
 }
 
@@ -570,6 +572,7 @@ func (m *Machine) settleDirty() {
 	for c := m.nextDirty(); c != nil; c = m.nextDirty() {
 		c.dirty = false
 	}
+	m.knots = m.knots[:0]
 }
 
 // serve starts, moves or refuses the heads at c that come next, until c refuses one.
@@ -582,6 +585,7 @@ func (m *Machine) serve(c *Cell) {
 		return
 	}
 	m.serveAside(c)
+	m.serveKin(c)
 	for c.q != nil && c.q.n > 0 {
 		q := c.q
 		l := q.best(m.policy.Ageing)
@@ -611,7 +615,7 @@ func (m *Machine) serve(c *Cell) {
 			m.refuseHead(l, m.refusal(v.cell, v.at))
 		default:
 			d := v.cell
-			chain := c.implies(d) && q.nested == 0
+			chain := c.implies(d) && len(q.kin) == 0
 			if !chain && !busy {
 				m.fail(l)
 			}
@@ -628,8 +632,11 @@ func (m *Machine) serve(c *Cell) {
 // or its start would pass them by.
 func (m *Machine) contested(t *Ticket, at *Cell) *Cell {
 	for i := range t.needs.list {
-		if c := t.needs.list[i].Cell; c != at && c.dirty && c.q != nil && c.q.n > 0 &&
-			!m.outranks(c, t, c.q.best(m.policy.Ageing)) {
+		c := t.needs.list[i].Cell
+		if c == at || !c.dirty || c.q == nil || c.q.n == 0 || m.outranks(c, t, c.q.best(m.policy.Ageing)) {
+			continue
+		}
+		if t.parent == nil || c.class.Kind != Slots || m.lender(t, c) == nil { // what it borrows is its own
 			return c
 		}
 	}
@@ -642,9 +649,7 @@ func (m *Machine) move(l *lane, c *Cell) {
 	m.leave(l)
 	m.park(l, c)
 	if l.nested {
-		if names := m.cycle(l); names != "" {
-			m.refuseHead(l, Refusal{Reason: Cycle, By: c, Detail: names})
-		}
+		m.suspect(c)
 	}
 }
 
@@ -696,7 +701,7 @@ func (m *Machine) SetPolicy(now int64, p Policy) {
 func (m *Machine) SetLimit(now int64, k *Class, limit int64) {
 	m.advance(now)
 	k.Limit = limit
-	for _, c := range k.cells {
+	for _, c := range k.Cells() {
 		m.setLimit(c, limit)
 	}
 	m.drain()
@@ -716,7 +721,7 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	m.advance(now)
 	old := k.Rate
 	k.Rate = r
-	for _, c := range k.cells {
+	for _, c := range k.Cells() {
 		c.bucket.Reconfigure(old, r, m.now)
 		m.mark(c)
 	}
@@ -727,7 +732,7 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
 	m.advance(now)
 	k.Breaker = b
-	for _, c := range k.cells {
+	for _, c := range k.Cells() {
 		c.breaker.Reconfigure(m.now, b)
 	}
 	m.drain()

@@ -69,6 +69,16 @@ func (t *Ticket) charged(c *Cell, n int64) int64 {
 	return n
 }
 
+// shares reports whether an ancestor of t holds slots of c.
+func (t *Ticket) shares(c *Cell) bool {
+	for a := t.parent; a != nil; a = a.parent {
+		if a.wants(c) {
+			return true
+		}
+	}
+	return false
+}
+
 // lender is the ancestor whose slots of c are t's to run on: the nearest that has some,
 // unless they are lent already.
 func (m *Machine) lender(t *Ticket, c *Cell) *Ticket {
@@ -120,20 +130,33 @@ func (m *Machine) giveBack(t *Ticket, c *Cell, n int64) {
 	if from != nil {
 		i := find(from.kin.lent, c)
 		from.kin.lent = slices.Delete(from.kin.lent, i, i+1)
-		m.returned = append(m.returned, loan{c, from})
 		return
 	}
 	c.used -= units
 }
 
-// serveSiblings has the slots that came back to an ancestor used by the next of its
-// descendants that waits for them.
+// returns notes the slots that descendants of t's ancestors may run on once t has ended:
+// what t gave back to them, and what was out of reach behind t.
+func (m *Machine) returns(t *Ticket) {
+	if t.parent == nil {
+		return
+	}
+	for i := range t.needs.list {
+		if c := t.needs.list[i].Cell; c.class.Kind == Slots {
+			if a := m.lender(t, c); a != nil {
+				m.returned = append(m.returned, loan{c, a})
+			}
+		}
+	}
+}
+
+// serveSiblings has such slots used by the first descendant that waits for them.
 func (m *Machine) serveSiblings() {
 	for len(m.returned) > 0 {
 		r := m.returned[0]
 		m.returned = m.returned[1:]
 		for {
-			t := r.with.heir(r.cell, nil)
+			t := m.heir(r.with, r.with, r.cell, nil)
 			if t == nil {
 				break
 			}
@@ -156,21 +179,45 @@ func (m *Machine) serveSiblings() {
 	m.returned = nil
 }
 
-// heir is the first descendant of t that waits at c, or best if that came before.
-func (t *Ticket) heir(c *Cell, best *Ticket) *Ticket {
+// heir is the first of the descendants of t that wait at c and may run on what owner
+// holds of it, or best if that came before.
+func (m *Machine) heir(owner, t *Ticket, c *Cell, best *Ticket) *Ticket {
 	if t.kin == nil {
 		return best
 	}
 	for _, ch := range t.kin.children {
-		if ch.state == Waiting {
-			if ch.lane.at == c && (best == nil || ch.seq < best.seq) {
-				best = ch
-			}
-		} else {
-			best = ch.heir(c, best)
+		if ch.state != Waiting {
+			best = m.heir(owner, ch, c, best)
+		} else if ch.lane.at == c && (best == nil || ch.seq < best.seq) && m.lender(ch, c) == owner {
+			best = ch
 		}
 	}
 	return best
+}
+
+// serveKin starts or moves the nested calls at c that may run on an ancestor's slots,
+// whatever their place in the order.
+func (m *Machine) serveKin(c *Cell) {
+	for i := 0; c.q != nil && i < len(c.q.kin); {
+		l := c.q.kin[i]
+		if m.lender(l.head, c) == nil {
+			i++
+			continue
+		}
+		switch v := m.examine(l.head); {
+		case v.cell == c:
+			i++
+			continue
+		case v.cell == nil:
+			m.leave(l)
+			m.start(l, c)
+		case v.refuse:
+			m.refuseHead(l, m.refusal(v.cell, v.at))
+		default:
+			m.move(l, v.cell)
+		}
+		i = 0
+	}
 }
 
 // join makes t a child of its parent.
@@ -217,6 +264,7 @@ func (m *Machine) setStuck(p *Ticket, stuck bool) {
 		}
 		if u := p.charged(n.Cell, n.N); stuck {
 			n.Cell.stuck += u
+			m.suspect(n.Cell)
 		} else {
 			n.Cell.stuck -= u
 		}
@@ -250,6 +298,70 @@ func (m *Machine) part(t *Ticket) {
 	if p != nil && p.kin != nil {
 		m.regard(p)
 	}
+	for a := p; a != nil; a = a.parent { // t may have been what kept others from waiting in vain
+		for _, n := range a.needs.list {
+			m.suspect(n.Cell)
+		}
+	}
+	var wide []*Ticket
+	for _, ch := range k.children {
+		wide = ch.tooWide(wide)
+	}
+	for _, ch := range wide {
+		for _, n := range ch.needs.list {
+			if !n.Cell.fits(n.N) && !ch.shares(n.Cell) {
+				m.refuseHead(ch.lane, Refusal{Reason: TooWide, By: n.Cell})
+				break
+			}
+		}
+	}
+}
+
+// tooWide appends to list those of t and its descendants that wait and weigh more than a
+// limit of which no ancestor holds slots any more.
+func (t *Ticket) tooWide(list []*Ticket) []*Ticket {
+	if t.state == Waiting {
+		for _, n := range t.needs.list {
+			if !n.Cell.fits(n.N) && !t.shares(n.Cell) {
+				return append(list, t)
+			}
+		}
+	}
+	if t.kin != nil {
+		for _, ch := range t.kin.children {
+			list = ch.tooWide(list)
+		}
+	}
+	return list
+}
+
+// suspect has the nested calls that wait at c examined for a cycle, once everything that
+// can start has.
+func (m *Machine) suspect(c *Cell) {
+	if c.q != nil && c.stuck > 0 && c.stuck >= c.used && !slices.Contains(m.knots, c) {
+		m.knots = append(m.knots, c)
+	}
+}
+
+// untie refuses the newest call that waits for itself, and reports whether there was one.
+func (m *Machine) untie() bool {
+	for ; len(m.knots) > 0; m.knots = m.knots[:len(m.knots)-1] {
+		c := m.knots[len(m.knots)-1]
+		var last *lane
+		for _, l := range m.all {
+			if l.nested && l.at == c && (last == nil || l.head.seq > last.head.seq) {
+				last = l
+			}
+		}
+		if last == nil {
+			continue
+		}
+		if names := m.cycle(last); names != "" {
+			m.refuseHead(last, Refusal{Reason: Cycle, By: c, Detail: names})
+			return true
+		}
+	}
+	return false
 }
 
 // cycle names the limits that wait for each other once the nested call of l waits where

@@ -9,7 +9,7 @@ const Levels = 9
 // somebody waits there, so a newcomer never stands behind the past.
 type queue struct {
 	n      int     // lanes in order
-	nested int     // of them: of nested calls
+	kin    []*lane // of them: of nested calls, which may run on what others cannot
 	aside  []*lane // heads wider than what was free when they reached the front, oldest first
 	levels [Levels]level
 }
@@ -115,7 +115,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 	}
 	q.n++
 	if l.nested {
-		q.nested++
+		q.kin = append(q.kin, l)
 	}
 	if c.bucketLike() && q.best(m.policy.Ageing) == l {
 		m.mark(c) // a new best may be payable now, or earlier
@@ -147,7 +147,8 @@ func (m *Machine) unorder(l *lane, q *queue) {
 	l.flow = nil
 	q.n--
 	if l.nested {
-		q.nested--
+		i := slices.Index(q.kin, l)
+		q.kin = slices.Delete(q.kin, i, i+1)
 	}
 	if f.lanes.len() > 0 {
 		lv.flows.fix(f.place, f.tag, f.lanes.min())

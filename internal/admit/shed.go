@@ -143,7 +143,7 @@ func (m *Machine) Step(now int64) {
 		for s.next = min(s.next, len(m.all)-1); s.next >= 0 && left > 0; {
 			l := m.all[s.next]
 			n := l.need(s.cell)
-			refuses := n > 0 && !s.cell.fits(n)
+			refuses := n > 0 && !s.cell.fits(n) && !l.head.shares(s.cell)
 			r := Refusal{Reason: TooWide, By: s.cell}
 			if n > 0 && s.cell.class.Kind == Breaker {
 				ok, at := s.cell.breaker.Ready(m.now)
