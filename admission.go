@@ -245,6 +245,8 @@ func (a *admission) fill(s *stage, t *admit.Ticket, q *asked, now int64) *admit.
 			}
 			if p.class.Kind == admit.Tokens {
 				n = min(n, p.class.Rate.Burst())
+			} else {
+				n = min(n, maxLimit+1) // too wide whatever it is, and sums stay in range
 			}
 		}
 		c := p.cell
@@ -267,7 +269,7 @@ func (a *admission) enter(ctx context.Context, c *Call) (*running, error) {
 	if ctx.Err() != nil {
 		return nil, c.inv.gaveUp(ctx, "")
 	}
-	r := c.inv.newRunning(ctx, c.Attempt)
+	r := c.inv.newRunning(ctx, c.Attempt, c.run)
 	r.adm = a
 	w, err := a.arrive(r, c, nil)
 	if w == nil {
@@ -287,6 +289,12 @@ func (a *admission) enter(ctx context.Context, c *Call) (*running, error) {
 // arrive asks for admission. It answers where to wait, if the call has to: at w, or, of a
 // future, until that is told.
 func (a *admission) arrive(r *running, c *Call, f *Future) (*waiter, error) {
+	if !c.Priority.valid() { // an interceptor's doing
+		return nil, c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
+	}
+	if c.Pipeline == nil {
+		c.Pipeline = c.inv.pipeline
+	}
 	var q asked
 	if a.needs == nil {
 		if err := a.ask(c, &q); err != nil {
@@ -294,8 +302,8 @@ func (a *admission) arrive(r *running, c *Call, f *Future) (*waiter, error) {
 		}
 	}
 	s := a.stage.lock()
-	now := c.inv.start // one reading serves the door and admission
-	if c.Attempt != 1 || a.needs == nil {
+	now := c.inv.start // one reading serves the door and admission, if no foreign code ran between
+	if c.Attempt != 1 || a.needs == nil || c.inv.loud || len(c.inv.exec.outer) > 0 {
 		now = s.now()
 	}
 	if c.inv.exec.closed() {
@@ -311,7 +319,9 @@ func (a *admission) arrive(r *running, c *Call, f *Future) (*waiter, error) {
 	t.Plan = a.plan
 	t.Level = c.Priority.level()
 	t.Tenant = c.Pipeline.tenant()
-	t.Parent = c.inv.parent.holder(s)
+	if t.Parent = c.inv.parent.holder(s); c.run != nil {
+		t.Parent = c.run.holder(s)
+	}
 	a.limit(r.Context, s, t, now)
 	switch s.m.Arrive(now, t) {
 	case admit.Running:
@@ -331,12 +341,28 @@ func (a *admission) arrive(r *running, c *Call, f *Future) (*waiter, error) {
 	by := t.WaitsAt().Class().Name
 	s.unlock()
 	if c.inv.loud {
-		ev := c.inv.event(ToolQueued, now)
-		ev.Call, ev.By = *c, by
-		ev.Call.inv = nil
-		c.inv.emit(r.Context, ev, false)
+		a.tellQueued(r, c, by, now)
 	}
 	return w, nil
+}
+
+// tellQueued reports that a call waits. If a sink calls Goexit, nobody waits any more.
+func (a *admission) tellQueued(r *running, c *Call, by string, now int64) {
+	normal := false
+	defer func() {
+		if normal {
+			return
+		}
+		s := a.stage.lock()
+		s.m.Cancel(s.now(), r.ticket) // which is not used again: somebody may be about to wake it
+		r.ticket = nil
+		s.unlock()
+	}()
+	ev := c.inv.event(ToolQueued, now)
+	ev.Call, ev.By = *c, by
+	ev.Call.inv, ev.Call.run = nil, nil
+	c.inv.emit(r.Context, ev, false)
+	normal = true
 }
 
 // giveUp takes a call whose context has ended out of the queue. It answers nil if the call
@@ -351,6 +377,10 @@ func (a *admission) giveUp(r *running, w *waiter) error {
 	by := t.WaitsAt().Class().Name
 	now := s.now()
 	s.m.Cancel(now, t)
+	if t.State() != admit.Left { // it was too late just now, which says as much
+		s.unlock()
+		return nil
+	}
 	r.note(s, t)
 	r.inv.queued.Add(now - t.Arrived())
 	r.ticket = nil
@@ -368,18 +398,27 @@ func (a *admission) limit(ctx context.Context, s *stage, t *admit.Ticket, now in
 		t.Limit = now + int64(nestedWait)
 	}
 	if d, ok := ctx.Deadline(); ok {
-		t.Limit = min(t.Limit, s.clock.instant(d)-1)
+		t.Finish = s.clock.instant(d)
+		t.Limit = min(t.Limit, t.Finish-1)
 	}
 }
 
 // holder is the ticket, of this stage, of the nearest call around that still runs.
 func (r *running) holder(s *stage) *admit.Ticket {
-	for ; r != nil; r = r.inv.parent {
+	for ; r != nil; r = r.around() {
 		if r.adm != nil && r.adm.stage.p.Load().is(s) && r.live {
 			return r.ticket
 		}
 	}
 	return nil
+}
+
+// around is the attempt that r is in: of the same call, else of the one it is nested in.
+func (r *running) around() *running {
+	if r.up != nil {
+		return r.up
+	}
+	return r.inv.parent
 }
 
 // is reports whether s is, or has become part of, the locked stage t.
@@ -418,7 +457,6 @@ func (r *running) admitted(t *admit.Ticket, now int64) {
 	if t.Place() > 0 {
 		r.inv.queued.Add(now - t.Arrived())
 	}
-	r.inv.began.CompareAndSwap(notBegun, now)
 }
 
 // refused is the error of a refused ticket.
@@ -496,9 +534,11 @@ func (a *admission) timed(r *running, c Call, next Handler) (Result, error) {
 	late := &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrTimeout, Cause: context.DeadlineExceeded}
 	ctx, cancel := context.WithTimeoutCause(caller, a.timeout, late)
 	r.Context, r.outside = ctx, caller
-	end := a.timeout
+	end, own := a.timeout, true
 	if d, ok := caller.Deadline(); ok {
-		end = min(end, time.Until(d))
+		if left := time.Until(d); left <= end {
+			end, own = left, false
+		}
 	}
 	timer := time.NewTimer(end)
 	defer timer.Stop()
@@ -515,13 +555,15 @@ func (a *admission) timed(r *running, c Call, next Handler) (Result, error) {
 		return run.res, run.err
 	}
 	outcome := breaker.Failure
-	if caller.Err() != nil || r.phase.CompareAndSwap(fresh, calledOff) {
+	if r.phase.CompareAndSwap(fresh, calledOff) || !own || caller.Err() != nil {
 		outcome = breaker.Neutral
 	}
 	s := a.stage.lock()
 	r.left = true
 	if r.live {
-		s.m.Judge(s.now(), r.ticket, outcome)
+		now := s.now()
+		s.m.Judge(now, r.ticket, outcome)
+		r.inv.book(r, now)
 	}
 	s.unlock()
 	return Result{}, late
@@ -539,16 +581,20 @@ func (run *timedRun) do(a *admission, r *running, c Call, next Handler, cancel c
 	exec, normal := c.inv.exec, false
 	defer exec.leave()
 	defer func() {
-		if !normal {
-			run.res, run.err = Result{}, caught(c.Tool, recover())
-		}
-		run.err = timedOut(r, &c, run.err)
-		cancel()
-		a.leave(r, &c, run.res, run.err)
 		if !run.state.CompareAndSwap(0, 1) {
 			exec.abandoned.Add(-1)
 		}
 		close(run.done)
+	}()
+	defer func() {
+		cancel()
+		a.leave(r, &c, run.res, run.err)
+	}()
+	defer func() {
+		if !normal {
+			run.res, run.err = Result{}, caught(c.Tool, recover())
+		}
+		run.err = timedOut(r, &c, run.err)
 	}()
 	run.res, run.err = next(r, c)
 	normal = true
@@ -575,7 +621,15 @@ func timedOut(r *running, c *Call, err error) error {
 
 // leave gives back what an attempt holds.
 func (a *admission) leave(r *running, c *Call, res Result, err error) {
-	outcome, pause := a.judge(r, c, res, err)
+	outcome, pause := breaker.Failure, time.Duration(0)
+	if err == nil {
+		outcome = breaker.Success
+	}
+	defer func() { a.giveBack(r, outcome, pause) }() // also if a classifier calls Goexit
+	outcome, pause = a.judge(r, c, res, err)
+}
+
+func (a *admission) giveBack(r *running, outcome breaker.Outcome, pause time.Duration) {
 	s := a.stage.lock()
 	now := s.now()
 	t := r.ticket
@@ -589,7 +643,7 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) {
 	}
 	if !r.left {
 		r.note(s, t)
-		r.inv.ended.Store(now)
+		r.inv.book(r, now)
 	}
 	r.live, r.ticket = false, nil
 	var used [4]admit.Used
@@ -623,8 +677,10 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (o breaker
 		return breaker.Success, pause
 	case ClassFailure:
 		return breaker.Failure, pause
-	case ClassNeutral, ClassOverload:
+	case ClassNeutral:
 		return breaker.Neutral, pause
+	case ClassOverload:
+		return breaker.Overload, pause
 	}
 	switch {
 	case err == nil:
@@ -696,15 +752,13 @@ func (a *admission) throttle(s *stage, t *admit.Ticket, d time.Duration) {
 // it again replaces what it said before. Outside a call, and after it has ended, it does
 // nothing; negative counts as zero. It does not block.
 func Settle(ctx context.Context, unit string, used int64) {
-	r := scopeOf(ctx).call
-	if r == nil || r.adm == nil {
-		return
+	for r := scopeOf(ctx).call; r != nil; r = r.up {
+		s := r.adm.stage.lock()
+		if r.live {
+			s.m.Settle(s.now(), r.ticket, unit, max(used, 0))
+		}
+		s.unlock()
 	}
-	s := r.adm.stage.lock()
-	if r.live {
-		s.m.Settle(s.now(), r.ticket, unit, max(used, 0))
-	}
-	s.unlock()
 }
 
 // Throttle reports that the upstream asked for a pause, as an error with a
@@ -713,15 +767,16 @@ func Settle(ctx context.Context, unit string, used int64) {
 // has ended, and for a duration that is not positive it does nothing. At most 24 hours
 // are observed. It does not block.
 func Throttle(ctx context.Context, retryAfter time.Duration) {
-	r := scopeOf(ctx).call
-	if r == nil || r.adm == nil || retryAfter <= 0 {
+	if retryAfter <= 0 {
 		return
 	}
-	s := r.adm.stage.lock()
-	if r.live {
-		r.adm.throttle(s, r.ticket, retryAfter)
+	for r := scopeOf(ctx).call; r != nil; r = r.up {
+		s := r.adm.stage.lock()
+		if r.live {
+			r.adm.throttle(s, r.ticket, retryAfter)
+		}
+		s.unlock()
 	}
-	s.unlock()
 }
 
 // estimate is what calls of the tool are expected to use of a unit: what they used

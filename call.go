@@ -87,11 +87,11 @@ type invocation struct {
 
 	start    int64 // at the door
 	queued   atomic.Int64
-	began    atomic.Int64 // when the first attempt was admitted, or notBegun
+	held     atomic.Int64 // how long attempts held what they needed
 	ended    atomic.Int64 // when the latest attempt gave back what it held; zero before
 	attempts atomic.Int32
-	ran      atomic.Bool // the tool's code has run, in some attempt
-	rec      *record     // nil until there is something to say
+	fate     atomic.Int32 // hasRun, isOver
+	rec      *record      // nil until there is something to say
 
 	loud     bool // some sink listens
 	emitting atomic.Int32
@@ -102,7 +102,17 @@ type invocation struct {
 	first running // the first attempt, so that it costs nothing apart
 }
 
-const notBegun = -1
+// What has become of an invocation.
+const (
+	hasRun = 1 << iota // the tool's code has run, in some attempt
+	isOver             // the caller has its answer: no attempt may begin any more
+)
+
+// book adds the time for which the attempt r held what it needed.
+func (inv *invocation) book(r *running, now int64) {
+	inv.held.Add(now - r.granted)
+	inv.ended.Store(now)
+}
 
 // lateEvents are events of one call that come while another is being emitted, as hedged
 // attempts can make them.
@@ -121,6 +131,7 @@ type running struct {
 	granted int64           // when it was admitted, or woke up to it
 	phase   atomic.Int32    // fresh, begun, or called off
 	outside context.Context // the caller's, if the attempt has a timeout of its own
+	up      *running        // the attempt around this one, if a gate is wrapped by hand
 
 	// guarded by the stage's lock
 	ticket *admit.Ticket
@@ -166,13 +177,13 @@ func (inv *invocation) typ() string {
 	return ""
 }
 
-// newRunning is the context of the attempt n of inv.
-func (inv *invocation) newRunning(ctx context.Context, n int32) *running {
+// newRunning is the context of the attempt n of inv, inside the attempt up.
+func (inv *invocation) newRunning(ctx context.Context, n int32, up *running) *running {
 	r := &inv.first
-	if n != 1 {
+	if n != 1 || up != nil {
 		r = new(running)
 	}
-	r.Context, r.inv, r.attempt = ctx, inv, n
+	r.Context, r.inv, r.attempt, r.up = ctx, inv, n, up
 	r.scope = scope{pipeline: inv.pipeline, call: r}
 	return r
 }

@@ -118,6 +118,9 @@ func (r *running) note(s *stage, t *admit.Ticket) {
 			rec.waits = append(rec.waits, Wait{name, time.Duration(w.For)})
 		}
 	}
+	if rec.costs == nil {
+		rec.costs = make([]Cost, 0, len(a.units)+1)
+	}
 	rec.costs = rec.costs[:0]
 	for _, n := range t.Needs() {
 		k := n.Cell.Class()

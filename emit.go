@@ -28,9 +28,7 @@ func (inv *invocation) event(k EventKind, now int64) Event {
 		e.Queued = time.Duration(inv.queued.Load())
 	case ToolCompleted, ToolFailed, ToolDenied:
 		e.Queued = time.Duration(inv.queued.Load())
-		if began := inv.began.Load(); began != notBegun {
-			e.Duration = time.Duration(now - began)
-		}
+		e.Duration = time.Duration(inv.held.Load())
 	}
 	return e
 }
@@ -63,18 +61,20 @@ func (inv *invocation) emit(ctx context.Context, e Event, terminal bool) {
 			return
 		}
 	}
-	for {
-		inv.emitOne(ctx, e, terminal)
-		if inv.emitting.CompareAndSwap(busy, quiet) {
-			return
-		}
+	inv.emitOne(ctx, e, terminal)
+	inv.emitLate(ctx)
+}
+
+// emitLate gives the sinks what came meanwhile, and ends the emitting.
+func (inv *invocation) emitLate(ctx context.Context) {
+	for !inv.emitting.CompareAndSwap(busy, quiet) {
 		inv.late.mu.Lock()
 		next := inv.late.queue[0]
 		if inv.late.queue = inv.late.queue[1:]; len(inv.late.queue) == 0 {
 			inv.emitting.Store(busy)
 		}
 		inv.late.mu.Unlock()
-		e, terminal = next.event, next.terminal
+		inv.emitOne(ctx, next.event, next.terminal)
 	}
 }
 
@@ -87,8 +87,8 @@ func (inv *invocation) emitOne(ctx context.Context, e Event, terminal bool) {
 	e.Seq = inv.seq
 	normal := false
 	defer func() {
-		if !normal { // a sink called Goexit: others of this call must still be told
-			inv.emitting.Store(quiet)
+		if !normal { // a sink called Goexit: the call's other events must still be told
+			inv.emitLate(ctx)
 		}
 	}()
 	inv.exec.deliver(ctx, inv.exec.sink, e)
@@ -115,17 +115,31 @@ func (e *Executor) deliver(ctx context.Context, s EventSink, ev Event) {
 // attempt's time is over, or it has run already.
 func (r *running) begin(ctx context.Context, c *Call) error {
 	inv := r.inv
-	if !r.phase.CompareAndSwap(fresh, begun) {
-		if r.ran() {
+	for x := r; x != nil; x = x.up {
+		switch {
+		case x.phase.CompareAndSwap(fresh, begun):
+		case !x.ran():
+			r.callOff(x)
+			return inv.refused(ErrRejected, "", context.Cause(ctx))
+		case x.adm.tool != nil:
 			return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
 		}
-		return inv.refused(ErrRejected, "", context.Cause(ctx))
 	}
-	inv.ran.Store(true)
+	if inv.fate.Or(hasRun)&isOver != 0 {
+		r.callOff(nil)
+		return inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
+	}
 	if inv.loud {
 		ev := inv.event(ToolStarted, r.granted)
 		ev.Call, ev.Call.inv, ev.Call.run = *c, nil, nil
 		inv.emit(ctx, ev, false)
 	}
 	return nil
+}
+
+// callOff takes back that r, and what is around it up to x, have begun.
+func (r *running) callOff(x *running) {
+	for ; r != x; r = r.up {
+		r.phase.CompareAndSwap(begun, calledOff)
+	}
 }

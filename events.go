@@ -107,7 +107,7 @@ type payloadSink interface {
 // satisfy the interface too, and its own Emit would be passed over.
 func payloadSinkOf(s EventSink) (p payloadSink, ok bool) {
 	switch s.(type) {
-	case *payloadFilter, multiSink, *AsyncSink:
+	case *payloadFilter, *multiSink, *AsyncSink:
 		p = s.(payloadSink)
 		return p, p.wantsPayloads()
 	}

@@ -98,7 +98,7 @@ func TestEV6_NoValuesWithoutOptIn(t *testing.T) {
 		if got.Kind != ToolCompleted || got.Call.Input != nil || got.Result.Value != nil {
 			t.Errorf("%s: saw %v and %v of %v", name, got.Call.Input, got.Result.Value, got.Kind)
 		}
-		if line := string(must(got.MarshalJSON())); !strings.Contains(line, `"has_data":true`) {
+		if line := string(Must(got.MarshalJSON())); !strings.Contains(line, `"has_data":true`) {
 			t.Errorf("%s: lost that there was a result: %s", name, line)
 		}
 	}
@@ -115,7 +115,7 @@ func TestEV6_NothingSecretInAnyForm(t *testing.T) {
 		e.Err = fmt.Errorf("wrapped: %w", &PanicError{Tool: "search", Value: "hunter2", Stack: []byte("hunter2")})
 		var logged bytes.Buffer
 		slog.New(slog.NewTextHandler(&logged, nil)).Info("m", "event", e)
-		for form, s := range map[string]string{"JSON": string(must(e.MarshalJSON())), "log": logged.String(), "attrs": e.LogValue().String()} {
+		for form, s := range map[string]string{"JSON": string(Must(e.MarshalJSON())), "log": logged.String(), "attrs": e.LogValue().String()} {
 			if strings.Contains(s, "hunter2") {
 				t.Errorf("%s of %s shows a secret: %s", form, k, s)
 			}
@@ -124,13 +124,6 @@ func TestEV6_NothingSecretInAnyForm(t *testing.T) {
 			}
 		}
 	}
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }
 
 func TestEventJSON(t *testing.T) {
@@ -184,7 +177,7 @@ func TestEventJSON(t *testing.T) {
 			`{"type":"breaker.state_changed","schema_version":1,"timestamp":"2026-03-04T04:06:07.080000000Z","by":"breaker/web","from":"closed","to":"open","key":"search","actor":"ops"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := string(must(tt.e.MarshalJSON()))
+			got := string(Must(tt.e.MarshalJSON()))
 			if got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
@@ -271,7 +264,7 @@ func TestHostileErrors(t *testing.T) {
 	for name, err := range map[string]error{"panicking": panickingError{}, "huge": counted, "self": selfWrapping{}, "typed nil": (*Error)(nil)} {
 		e := testEvent(ToolFailed)
 		e.Err = err
-		b := must(e.MarshalJSON())
+		b := Must(e.MarshalJSON())
 		if !json.Valid(b) || !utf8.Valid(b) || len(b) > 2048 {
 			t.Errorf("%s: %d bytes, valid %v: %.100s", name, len(b), json.Valid(b), b)
 		}
@@ -302,7 +295,7 @@ func FuzzEventJSON(f *testing.F) {
 				Result: Result{Value: text},
 				Err:    &Error{Tool: tool, CallID: id, Reason: ErrDenied, By: run, Cause: errors.New(text)},
 			}
-			b := must(e.MarshalJSON())
+			b := Must(e.MarshalJSON())
 			if !json.Valid(b) {
 				t.Fatalf("invalid: %q", b)
 			}

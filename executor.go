@@ -242,7 +242,6 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res
 // prepare makes the call of a request, and reports it.
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool) (Call, error) {
 	inv.exec, inv.tool, inv.id, inv.start = e, r.Tool, r.ID, e.clock.now()
-	inv.began.Store(notBegun)
 	sc := scopeOf(ctx)
 	inv.pipeline = sc.pipeline
 	if inv.id == "" {
@@ -284,7 +283,9 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 	if err != nil {
 		return c, inv.refused(ErrInvalidArguments, "", err)
 	}
-	c.Input = in
+	if c.Input = in; len(r.Args) > 0 {
+		inv.start = e.clock.now() // decoding is foreign code too
+	}
 	return c, nil
 }
 
@@ -332,14 +333,15 @@ func (inv *invocation) nest(parent *running) error {
 // end makes the call's error what it promises to be, reports the call, and lets it go.
 func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err error) error {
 	defer e.leave() // also if a sink calls Goexit
+	ran := inv.fate.Or(isOver)&hasRun != 0
 	if err != nil {
-		err = inv.verdict(err)
+		err = inv.verdict(err, ran)
 	}
 	kind := ToolCompleted
 	switch {
 	case err == nil:
 		e.completed.Add(1)
-	case isReason(err, ErrDenied) && !inv.ran.Load():
+	case isReason(err, ErrDenied) && !ran:
 		kind = ToolDenied
 		e.denied.Add(1)
 	default:
@@ -348,7 +350,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 	}
 	if inv.loud {
 		now := inv.ended.Load()
-		if now == 0 { // no attempt, or one that others still wait for
+		if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 			now = e.clock.now()
 		}
 		ev := inv.event(kind, now)
@@ -356,19 +358,27 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		if kind == ToolCompleted {
 			ev.OutputBytes = outputBytes(res.Value)
 		}
-		var x *Error
-		if err != nil && asError(err, &x) {
-			ev.By, ev.RetryAfter = x.By, x.RetryAfter
+		if err != nil {
+			ev.By, ev.RetryAfter = whose(err)
 		}
 		inv.emit(ctx, ev, true)
 	}
 	return err
 }
 
+// whose is the constraint behind an error, and when to retry.
+func whose(err error) (by string, retry time.Duration) {
+	var x *Error
+	if asError(err, &x) {
+		return x.By, x.RetryAfter
+	}
+	return "", 0
+}
+
 // verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
-func (inv *invocation) verdict(err error) error {
+func (inv *invocation) verdict(err error, ran bool) error {
 	refusal := isReason(err, ErrRejected)
-	switch ran := inv.ran.Load(); {
+	switch {
 	case ran && refusal:
 		return ranError{err}
 	case ran || refusal:

@@ -13,6 +13,7 @@ type Future struct {
 	run   *running
 	stop  func() bool  // ends the watch over ctx
 	phase atomic.Int32 // who starts the goroutine of a call that waited
+	ended bool         // somebody has ended the call; owned by whoever may
 
 	mu   sync.Mutex
 	done chan struct{} // made when somebody asks
@@ -26,14 +27,16 @@ type Future struct {
 // call's own. A tool that interceptors go around, outside the gates, has its goroutine
 // from the start.
 func (e *Executor) Submit(ctx context.Context, r Request) *Future {
-	f, inv := &Future{ctx: ctx}, newInvocation()
+	inv := newInvocation()
+	f := &Future{ctx: ctx, call: Call{inv: inv}}
 	if len(e.outer) > 0 {
 		go f.whole(e, r, inv)
 		return f
 	}
+	f.call.inv = inv
 	open, normal := e.enter(), false
 	defer func() {
-		if !normal { // a sink called Goexit
+		if !normal && !f.ended { // a sink called Goexit
 			f.end(Result{}, caught(inv.tool, recover()))
 		}
 	}()
@@ -69,7 +72,7 @@ func (f *Future) submit(a *admission) {
 		return
 	}
 	f.call.Attempt = inv.attempts.Add(1)
-	f.run = inv.newRunning(f.ctx, f.call.Attempt)
+	f.run = inv.newRunning(f.ctx, f.call.Attempt, nil)
 	f.run.adm = a
 	w, err := a.arrive(f.run, &f.call, f)
 	switch {
@@ -130,6 +133,7 @@ func (f *Future) perform() {
 
 // end reports the call's end and makes its outcome known.
 func (f *Future) end(res Result, err error) {
+	f.ended = true
 	defer func() { // also if a sink calls Goexit
 		if err != nil {
 			res.Value = nil

@@ -24,8 +24,7 @@ type gateCore struct {
 	limits  []gateLimit
 	foreign *foreignLimiter // a *rate.Limiter of the caller's own, asked last
 
-	mu      sync.Mutex // guards the owner's configuration
-	version uint64     // of the configuration, so that a change is applied to what it was made for
+	mu sync.Mutex // guards the owner's configuration
 }
 
 // gateLimit is one constraint: its cells and what they count by.

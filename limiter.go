@@ -33,11 +33,25 @@ type ConcurrencyLimiterConfig struct {
 
 // Limit is one bound on calls in flight.
 type Limit struct {
-	Max     int    // most in flight at once; required
-	Scope   Scope  // what is counted together; zero means Global
-	Unit    string // empty counts calls; else Policy.Cost gives the weight of each
-	Refuse  bool   // refuse with ErrSaturated instead of waiting
-	MaxKeys int    // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
+	Max      int       // most in flight at once; required unless Adaptive
+	Scope    Scope     // what is counted together; zero means Global
+	Unit     string    // empty counts calls; else Policy.Cost gives the weight of each
+	Refuse   bool      // refuse with ErrSaturated instead of waiting
+	Adaptive *Adaptive // moves the limit by what calls meet; nil means it is fixed
+	MaxKeys  int       // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
+}
+
+// Adaptive lets a limit find out what a backend bears: additive increase, multiplicative
+// decrease (Chiu and Jain 1989), driven by [ClassOverload] alone. It begins at Min and
+// doubles with each round of successes until the first overload. An overload cuts it by a
+// tenth, at least by one, once for all calls that were in flight together; ten rounds of
+// successes that used the whole limit add one. So a backend that falls from capacity n to
+// m is followed within n - m overloads one after the other, and one that rises from m to n
+// within about 10*(n-m) times as long as a call takes. Neither time in the queue nor how
+// long a tool takes is a signal.
+type Adaptive struct {
+	Min int // zero means 1
+	Max int // required
 }
 
 const maxLimit = 1 << 40
@@ -55,7 +69,21 @@ func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
 	c.Limits = slices.Clone(c.Limits)
 	for i := range c.Limits {
 		l, field := &c.Limits[i], fmt.Sprintf("ConcurrencyLimiterConfig.Limits[%d]", i)
-		if l.Max < 1 || l.Max > maxLimit {
+		if l.Adaptive != nil {
+			a := *l.Adaptive
+			if a.Min == 0 {
+				a.Min = 1
+			}
+			switch {
+			case l.Max != 0:
+				return c, fmt.Errorf("sluice: %s.Max is %d with Adaptive: must be zero, Adaptive.Max bounds it", field, l.Max)
+			case a.Min < 1 || a.Min > a.Max:
+				return c, fmt.Errorf("sluice: %s.Adaptive.Min is %d: must be from 1 to Max (%d)", field, a.Min, a.Max)
+			case a.Max > maxLimit:
+				return c, fmt.Errorf("sluice: %s.Adaptive.Max is %d: must be at most %d", field, a.Max, maxLimit)
+			}
+			l.Adaptive = &a
+		} else if l.Max < 1 || l.Max > maxLimit {
 			return c, fmt.Errorf("sluice: %s.Max is %d: must be from 1 to %d", field, l.Max, maxLimit)
 		}
 		if err := l.Scope.check(field + ".Scope"); err != nil {
@@ -89,7 +117,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	l := &ConcurrencyLimiter{conf: c}
 	l.core.name = c.Name
 	for _, x := range c.Limits {
-		l.core.limits = append(l.core.limits, gateLimit{&admit.Class{
+		k := &admit.Class{
 			Name:    limitName(label("concurrency", c.Name), x.Scope, x.Unit),
 			Gate:    c.Name,
 			Kind:    admit.Slots,
@@ -98,10 +126,24 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 			Refuse:  x.Refuse,
 			MaxKeys: tableSize(x.Scope, x.MaxKeys),
 			Limit:   int64(x.Max),
-		}, x.Scope})
+		}
+		if k.Adaptive = x.Adaptive.bounds(); k.Adaptive != nil {
+			k.Limit = k.Adaptive.Min
+		}
+		l.core.limits = append(l.core.limits, gateLimit{k, x.Scope})
 	}
 	return l, nil
 }
+
+func (a *Adaptive) bounds() *admit.Adaptive {
+	if a == nil {
+		return nil
+	}
+	return &admit.Adaptive{Min: int64(a.Min), Max: int64(a.Max)}
+}
+
+// String is the bounds as they stand in events: "1 to 64".
+func (a *Adaptive) String() string { return fmt.Sprintf("%d to %d", a.Min, a.Max) }
 
 func limitName(prefix string, s Scope, unit string) string {
 	if unit == "" {
@@ -130,8 +172,9 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 	return c
 }
 
-// With is the change to c, applied by [Reconfigure]; alone it does nothing. Max, Refuse
-// and MaxKeys can change; names, scopes, units and the number of limits cannot.
+// With is the change to c, applied by [Reconfigure]; alone it does nothing. Max, Refuse,
+// MaxKeys and the bounds of Adaptive can change; names, scopes, units, the number of
+// limits and which of them are adaptive cannot.
 func (l *ConcurrencyLimiter) With(c ConcurrencyLimiterConfig) Change {
 	return Change{&limiterChange{l: l, to: c}}
 }
@@ -158,6 +201,8 @@ func (x *limiterChange) check() (err error) {
 	for i, n := range x.to.Limits {
 		if o := was.Limits[i]; n.Scope != o.Scope || n.Unit != o.Unit {
 			return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Limits[%d] changes its Scope or Unit: they cannot change", i)
+		} else if (n.Adaptive == nil) != (o.Adaptive == nil) {
+			return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Limits[%d].Adaptive comes or goes: it cannot, only its bounds can change", i)
 		}
 	}
 	return nil
@@ -172,7 +217,10 @@ func (x *limiterChange) apply(lk *locked) {
 	for i, n := range x.to.Limits {
 		k := x.l.core.limits[i].class
 		k.Refuse, k.MaxKeys = n.Refuse, tableSize(n.Scope, n.MaxKeys)
-		if n.Max != was.Limits[i].Max {
+		if o := was.Limits[i]; n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
+			s.m.SetAdaptive(now, k, n.Adaptive.bounds())
+			lk.changed(s, k.Name, o.Adaptive.String(), n.Adaptive.String())
+		} else if n.Max != o.Max {
 			s.m.SetLimit(now, k, int64(n.Max))
 			lk.changed(s, k.Name, fmt.Sprint(was.Limits[i].Max), fmt.Sprint(n.Max))
 		}

@@ -100,7 +100,9 @@ func (w *bounded) value(v reflect.Value, depth int) bool {
 	case timeType:
 		return w.text(strconv.Quote(v.Interface().(time.Time).Format(time.RFC3339Nano)))
 	case numberType:
-		if s := v.String(); len(s) < 64 && isNumber([]byte(s)) {
+		if s := v.String(); s == "" {
+			return w.text("0")
+		} else if len(s) < 64 && isNumber([]byte(s)) {
 			return w.text(s)
 		}
 	}
@@ -175,8 +177,9 @@ func (w *bounded) mapping(v reflect.Value, depth int) bool {
 		key   string
 		value reflect.Value
 	}
-	// An entry takes four bytes at least: of a larger map only as many as can fit.
-	room := max(w.max-len(w.b), 0)/4 + 2
+	// An entry takes four bytes at least: of a large map only as many as can fit are
+	// looked at, so that there it is chance which.
+	room := max((w.max-len(w.b))/4, 256)
 	entries := make([]entry, 0, min(v.Len(), room))
 	for it := v.MapRange(); len(entries) < room && it.Next(); {
 		entries = append(entries, entry{keyText(it.Key()), it.Value()})

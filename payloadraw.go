@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"bytes"
 	"encoding/json"
 	"unicode/utf8"
 )
@@ -54,7 +55,8 @@ func (w *bounded) raw(s []byte, i, depth int) (int, bool) {
 			return i, w.stop(whyInvalid)
 		}
 	}
-	return end, w.text(string(word))
+	w.b = append(w.b, word...)
+	return end, w.text("")
 }
 
 func (w *bounded) rawArray(s []byte, i, depth int) (int, bool) {
@@ -99,7 +101,7 @@ func (w *bounded) rawObject(s []byte, i, depth int) (int, bool) {
 		if i, ok = w.rawString(s, i); !ok {
 			break
 		}
-		secret := w.redact != nil && w.redact.secret(keyOf(w.b[start:]))
+		secret := w.secretKey(w.b[start:])
 		if i, ok = w.blank(s, i); !ok {
 			break
 		}
@@ -193,18 +195,16 @@ func escapeLen(s []byte) int {
 	return 0
 }
 
-// keyOf is what a quoted key means: its escapes may hide a name.
-func keyOf(quoted []byte) string {
-	for _, c := range quoted {
-		if c == '\\' {
-			var s string
-			if json.Unmarshal(quoted, &s) == nil {
-				return s
-			}
-			break
-		}
+// secretKey is redact.secret of a quoted key, whose escapes may hide a name.
+func (w *bounded) secretKey(quoted []byte) bool {
+	if w.redact == nil {
+		return false
 	}
-	return string(quoted[1 : len(quoted)-1])
+	if bytes.IndexByte(quoted, '\\') >= 0 {
+		var s string
+		return json.Unmarshal(quoted, &s) != nil || w.redact.secret(s)
+	}
+	return w.redact.secret(string(quoted[1 : len(quoted)-1]))
 }
 
 // blank passes over white space.

@@ -60,7 +60,15 @@ type PrioritySchedulerConfig struct {
 	// Shed drops, when the queue is full, the newest call of the tenant with the most queued
 	// per weight in the lowest level, instead of the newcomer.
 	Shed bool
-	_    struct{}
+	// ShedStanding drops such calls also while the queue stands: while calls of its lowest
+	// level keep waiting longer than their tool takes, for twenty times as long as that, and
+	// then ever more often (controlled delay, RFC 8289).
+	ShedStanding bool
+	// RefuseLate refuses on arrival, with ErrWaitTooLong, what by estimate cannot start within
+	// MaxWait or be done by its deadline: from the queue ahead of it and from how long calls
+	// took lately. An estimate can be wrong either way.
+	RefuseLate bool
+	_          struct{}
 }
 
 const (
@@ -114,6 +122,8 @@ func (c *PrioritySchedulerConfig) policy() admit.Policy {
 		MaxQueue:     c.MaxQueue,
 		MaxPerTenant: c.MaxPerTenant,
 		Shed:         c.Shed,
+		Standing:     c.ShedStanding,
+		RefuseLate:   c.RefuseLate,
 		Weights:      c.TenantWeights,
 	}
 }

@@ -26,6 +26,7 @@ type locked struct {
 	by     string
 	stages []*stage
 	now    int64
+	after  []aftermath // of each stage
 }
 
 // stage is the locked stage that r leads to.
@@ -47,18 +48,30 @@ func (lk *locked) changed(s *stage, name, from, to string) {
 // report it. An error says which change is not possible, and why. It does not wait for
 // calls, and is safe for concurrent use.
 func Reconfigure(by string, changes ...Change) error {
+	lk, err := reconfigure(by, changes)
+	if err != nil {
+		return err
+	}
+	for i, s := range lk.stages {
+		s.follow(lk.after[i])
+	}
+	return nil
+}
+
+// reconfigure applies the changes; its stages are to be followed.
+func reconfigure(by string, changes []Change) (*locked, error) {
 	joining.Lock() // stages neither change nor become one meanwhile
 	defer joining.Unlock()
 	seen := make(map[any]bool, len(changes))
 	for i, c := range changes {
 		if c.impl == nil {
-			return fmt.Errorf("sluice: Reconfigure: change %d is the zero Change: make one with a With method", i)
+			return nil, fmt.Errorf("sluice: Reconfigure: change %d is the zero Change: make one with a With method", i)
 		}
 		if err := c.impl.check(); err != nil {
-			return err
+			return nil, err
 		}
 		if t := c.impl.target(); seen[t] {
-			return fmt.Errorf("sluice: Reconfigure: change %d is the second of one component: there must be one for each", i)
+			return nil, fmt.Errorf("sluice: Reconfigure: change %d is the second of one component: there must be one for each", i)
 		} else {
 			seen[t] = true
 		}
@@ -81,9 +94,9 @@ func Reconfigure(by string, changes ...Change) error {
 		c.impl.apply(lk)
 	}
 	for _, s := range lk.stages {
-		s.unlock()
+		lk.after = append(lk.after, s.release())
 	}
-	return nil
+	return lk, nil
 }
 
 // WithPolicy is the change of one tool's policy, applied by [Reconfigure]. Limits that it
@@ -98,6 +111,7 @@ type policyChange struct {
 	name  string
 	to    Policy
 	rates []bucket.Rate
+	tool  *toolShared // that the check found
 }
 
 type policyTarget struct {
@@ -111,16 +125,18 @@ func (x *policyChange) check() (err error) {
 	if x.r == nil {
 		return errors.New("sluice: WithPolicy: the ToolRegistry is nil")
 	}
-	if x.r.snap.Load().tools[x.name] == nil {
+	t := x.r.snap.Load().tools[x.name]
+	if t == nil {
 		return fmt.Errorf("sluice: WithPolicy: tool %q is not registered", cut(x.name, 128))
 	}
+	x.tool = t.shared
 	x.to.Rates = slices.Clone(x.to.Rates)
 	x.rates, err = x.to.validate()
 	return err
 }
 
 func (x *policyChange) refs() []*stageRef {
-	return []*stageRef{&x.r.snap.Load().tools[x.name].shared.core.stage}
+	return []*stageRef{&x.tool.core.stage}
 }
 
 func (x *policyChange) apply(lk *locked) {
@@ -128,8 +144,8 @@ func (x *policyChange) apply(lk *locked) {
 	defer x.r.mu.Unlock()
 	old := x.r.snap.Load()
 	was := old.tools[x.name]
-	if was == nil {
-		return // removed meanwhile: there is nothing to change
+	if was == nil || was.shared != x.tool {
+		return // removed or replaced meanwhile: there is nothing to change
 	}
 	t := *was
 	t.spec.Policy, t.rates = x.to, x.rates

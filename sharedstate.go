@@ -79,24 +79,32 @@ func StateFrom(ctx context.Context) *SharedState { return scopeOf(ctx).state() }
 // stateFor is StateFrom for an operation on a key.
 func stateFor(ctx context.Context, key string) (*SharedState, error) {
 	s := scopeOf(ctx).state()
-	if s == nil {
-		return nil, &stateError{key: key, reason: ErrNoState, detail: "the context has none"}
-	}
-	if err := s.check(key); err != nil {
-		return nil, err
+	if s == nil || s.store == nil || s.scope.Closed() {
+		return nil, s.missing(key)
 	}
 	return s, nil
 }
 
 // check returns an error if s was closed, or not made by NewSharedState.
 func (s *SharedState) check(key string) error {
-	switch {
-	case s == nil || s.store == nil:
-		return &stateError{key: key, reason: ErrNoState, detail: "the SharedState was not made by NewSharedState"}
-	case s.scope.Closed():
-		return &stateError{key: key, reason: ErrNoState, detail: "the SharedState is closed"}
+	if s == nil || s.store == nil || s.scope.Closed() {
+		return s.missing(key)
 	}
 	return nil
+}
+
+// missing says why s is no state to work on.
+func (s *SharedState) missing(key string) error {
+	e := &stateError{key: key, reason: ErrNoState}
+	switch {
+	case s == nil:
+		e.detail = "the context has none"
+	case s.store == nil:
+		e.detail = "the SharedState was not made by NewSharedState"
+	default:
+		e.detail = "the SharedState is closed"
+	}
+	return e
 }
 
 // Close ends the watches of s and makes every later operation fail with [ErrNoState].

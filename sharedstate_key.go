@@ -223,6 +223,13 @@ type WriteOption struct {
 func TTL(d time.Duration) WriteOption { return WriteOption{ttl: d, set: true} }
 
 func lifeOf(o []WriteOption, endless bool) (kv.Life, error) {
+	if len(o) == 0 {
+		return kv.Life{Clear: endless}, nil
+	}
+	return lifeOfAll(o, endless)
+}
+
+func lifeOfAll(o []WriteOption, endless bool) (kv.Life, error) {
 	life := kv.Life{Clear: endless}
 	for _, o := range o {
 		if !o.set {

@@ -23,7 +23,7 @@ func TestKV6_LifetimesAreHalfOpen(t *testing.T) {
 		wantValue(t, ctx, k, "v")
 		time.Sleep(time.Second - 1)
 		wantValue(t, ctx, k, "v")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wantAbsent(t, ctx, k)
 		synctest.Wait()
 		if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
@@ -94,7 +94,7 @@ func TestKV6_T66_LifetimeTable(t *testing.T) {
 				}
 				time.Sleep(c.lives - time.Second - 1)
 				wantValue(t, ctx, k, 2)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				wantAbsent(t, ctx, k)
 				if d := time.Since(start); d != c.lives {
 					t.Errorf("it took %v, want %v", d, c.lives)
@@ -209,7 +209,7 @@ func TestT67_RefreshBeatsTheSweeper(t *testing.T) {
 }
 
 func TestT68_ExpiredMemoryComesBackUntouched(t *testing.T) {
-	const n = 200_000
+	const n = 100_000
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{MaxKeys: n})
 		heap := func() int {
@@ -263,9 +263,7 @@ func TestPromise21_NothingIsLeftAfterClose(t *testing.T) {
 		}
 		wg.Wait()
 		start := time.Now()
-		select { // the only thing that can happen now
-		case <-time.After(1e6 * time.Hour):
-		}
+		time.Sleep(1e6 * time.Hour) // nothing else can happen now
 		if d := time.Since(start); d != 1e6*time.Hour {
 			t.Errorf("woke after %v", d)
 		}

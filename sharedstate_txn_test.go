@@ -185,7 +185,7 @@ func TestTxnEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		k := Key[int]("k")
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 950*time.Millisecond)
 		defer cancel()
 		start := time.Now()
 		err := s.Txn(ctx, func(tx context.Context) error { // always in conflict
@@ -195,7 +195,7 @@ func TestTxnEndsWithItsContext(t *testing.T) {
 			return second(k.Set(tx, n+100))
 		})
 		wantErr(t, err, context.DeadlineExceeded)
-		if d := time.Since(start); d != time.Second {
+		if d := time.Since(start); d != time.Second { // when fn returns for the tenth time
 			t.Errorf("it took %v, want 1s", d)
 		}
 	})
@@ -380,6 +380,66 @@ func TestTxnMoneyIsKept(t *testing.T) {
 	t.Logf("%d runs again, %d refused", again.Load(), refused.Load())
 	if refused.Load() == 0 {
 		t.Error("no transfer was refused: the test has not tried it")
+	}
+}
+
+// Keys that come and go together are never seen apart.
+func TestTxnCreatesAndDeletesTogether(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	k := func(i int) Key[int] { return Key[int](fmt.Sprint("k", i)) }
+	const keys = 16
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := s.Txn(ctx, func(ctx context.Context) error {
+				for i := range keys {
+					if n%2 == 1 {
+						k(i).Delete(ctx)
+					} else if _, err := k(i).Set(ctx, n); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+				return
+			}
+			runtime.Gosched()
+		}
+	})
+	there, absent := 0, 0
+	for n := 0; n < 200_000 && (n < 20_000 || there == 0 || absent == 0); n++ {
+		a, b := k(n%keys), k((n*7+3)%keys)
+		var first, other int
+		var errFirst, errOther error
+		if err := s.Txn(ctx, func(ctx context.Context) error {
+			first, _, errFirst = a.Get(ctx)
+			other, _, errOther = b.Get(ctx)
+			return nil
+		}); err != nil {
+			t.Error(err)
+			break
+		}
+		if first != other || errors.Is(errFirst, ErrAbsent) != errors.Is(errOther, ErrAbsent) {
+			t.Errorf("%s is %d, %v and %s is %d, %v at one instant", string(a), first, errFirst, string(b), other, errOther)
+			break
+		}
+		if errFirst == nil {
+			there++
+		} else {
+			absent++
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if there == 0 || absent == 0 {
+		t.Errorf("seen %d times there and %d times absent: the test has not tried it", there, absent)
 	}
 }
 

@@ -96,43 +96,48 @@ func (s *jsonSink) write(line []byte) error {
 // whether it is Enabled, and only those made by [WithPayloads] are shown values. Nils are
 // left out; without sinks it discards. It is safe for concurrent use if they are.
 func MultiSink(sinks ...EventSink) EventSink {
-	m := make(multiSink, 0, len(sinks))
+	m := new(multiSink)
 	for _, s := range sinks {
 		switch s := s.(type) {
 		case nil:
-		case multiSink:
-			m = append(m, s...)
+		case *multiSink:
+			m.sinks = append(m.sinks, s.sinks...)
 		default:
-			m = append(m, s)
+			m.sinks = append(m.sinks, s)
+		}
+	}
+	for _, s := range m.sinks {
+		if _, ok := payloadSinkOf(s); ok {
+			m.wants = true
 		}
 	}
 	return m
 }
 
-type multiSink []EventSink
+type multiSink struct {
+	sinks []EventSink
+	wants bool // payloads
+}
 
-// Enabled is true if any sink is, or panics.
-func (m multiSink) Enabled(k EventKind) bool {
-	for _, s := range m {
-		if enabled(s, k) {
+// Enabled is true if any sink is. One that panics is taken to be, so that Emit is tried
+// and reports it.
+func (m *multiSink) Enabled(k EventKind) (on bool) {
+	defer func() {
+		if recover() != nil {
+			on = true
+		}
+	}()
+	for _, s := range m.sinks {
+		if s.Enabled(k) {
 			return true
 		}
 	}
 	return false
 }
 
-func enabled(s EventSink, k EventKind) (on bool) {
-	defer func() {
-		if recover() != nil {
-			on = true // so that Emit is tried, and the panic counted
-		}
-	}()
-	return s.Enabled(k)
-}
-
-func (m multiSink) Emit(ctx context.Context, e Event) error {
+func (m *multiSink) Emit(ctx context.Context, e Event) error {
 	var errs []error
-	for _, s := range m {
+	for _, s := range m.sinks {
 		if err := pass(ctx, s, e); err != nil {
 			errs = append(errs, err)
 		}
@@ -140,18 +145,11 @@ func (m multiSink) Emit(ctx context.Context, e Event) error {
 	return errors.Join(errs...)
 }
 
-func (m multiSink) wantsPayloads() bool {
-	for _, s := range m {
-		if _, ok := payloadSinkOf(s); ok {
-			return true
-		}
-	}
-	return false
-}
+func (m *multiSink) wantsPayloads() bool { return m.wants }
 
-func (m multiSink) emitPayloads(ctx context.Context, e Event) error {
+func (m *multiSink) emitPayloads(ctx context.Context, e Event) error {
 	var errs []error
-	for _, s := range m {
+	for _, s := range m.sinks {
 		if _, err := deliver(ctx, s, e); err != nil {
 			errs = append(errs, err)
 		}
@@ -159,20 +157,20 @@ func (m multiSink) emitPayloads(ctx context.Context, e Event) error {
 	return errors.Join(errs...)
 }
 
-func (m multiSink) freeze(e Event) func(context.Context) error {
-	later := make([]func(context.Context) error, len(m))
-	for i, s := range m {
-		if p, ok := payloadSinkOf(s); ok && enabled(s, e.Kind) {
-			later[i] = p.freeze(e)
+func (m *multiSink) freeze(e Event) func(context.Context) error {
+	emits := make([]func(context.Context) error, len(m.sinks))
+	for i, s := range m.sinks {
+		if p, ok := payloadSinkOf(s); ok {
+			emits[i] = freezeFor(p, e)
 		}
 	}
 	e.withoutValues()
 	return func(ctx context.Context) error {
 		var errs []error
-		for i, s := range m {
+		for i, s := range m.sinks {
 			var err error
-			if later[i] != nil {
-				err = guard(ctx, s, e.Call.Tool, later[i])
+			if emits[i] != nil {
+				err = guard(ctx, s, e.Call.Tool, emits[i])
 			} else {
 				err = pass(ctx, s, e)
 			}
@@ -184,12 +182,27 @@ func (m multiSink) freeze(e Event) func(context.Context) error {
 	}
 }
 
-// guard calls f, which emits to s, and makes its panic an error.
-func guard(ctx context.Context, s EventSink, tool string, f func(context.Context) error) (err error) {
+// freezeFor is p.freeze if p is interested in e; its panic is reported when the event is
+// delivered, as any other sink's.
+func freezeFor(p payloadSink, e Event) (emit func(context.Context) error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err := newSinkPanic(p, e.Call.Tool, v)
+			emit = func(context.Context) error { return err }
+		}
+	}()
+	if !p.Enabled(e.Kind) {
+		return func(context.Context) error { return nil }
+	}
+	return p.freeze(e)
+}
+
+// guard calls emit, which emits to s, and makes its panic an error.
+func guard(ctx context.Context, s EventSink, tool string, emit func(context.Context) error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = newSinkPanic(s, tool, v)
 		}
 	}()
-	return f(ctx)
+	return emit(ctx)
 }

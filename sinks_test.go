@@ -150,21 +150,29 @@ func TestT74_OneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
 		}},
 		MultiSink(b, nil),
 	)
-	for _, emit := range []func() error{
-		func() error { _, err := deliver(t.Context(), s, testEvent(ToolInvoked)); return err },
-		func() error { return s.Emit(t.Context(), testEvent(ToolInvoked)) },
+	opted := MultiSink(s, WithPayloads(EventSinkFunc(func(context.Context, Event) error { panic("boom") }), 0))
+	e := testEvent(ToolInvoked)
+	for i, tt := range []struct {
+		emit   func() error
+		panics int
+	}{
+		{func() error { _, err := deliver(t.Context(), s, e); return err }, 2},
+		{func() error { return s.Emit(t.Context(), e) }, 2},
+		{func() error { _, err := deliver(t.Context(), opted, e); return err }, 3},
+		{func() error { return opted.Emit(t.Context(), e) }, 3},
+		{func() error { return opted.(payloadSink).freeze(e)(t.Context()) }, 3},
 	} {
-		err := emit()
+		err := tt.emit()
 		var p *PanicError
 		if !errors.As(err, &p) || !errors.Is(err, failure) {
 			t.Errorf("error %v must hold the panic and the failure", err)
 		}
-		if n := strings.Count(err.Error(), "panicked"); n != 2 {
-			t.Errorf("%d panics reported, want 2: %v", n, err)
+		if n := strings.Count(err.Error(), "panicked"); n != tt.panics {
+			t.Errorf("%d panics reported, want %d: %v", n, tt.panics, err)
 		}
-	}
-	if len(a.Events()) != 2 || len(b.Events()) != 2 {
-		t.Errorf("%d and %d events, want 2 each", len(a.Events()), len(b.Events()))
+		if len(a.Events()) != i+1 || len(b.Events()) != i+1 {
+			t.Errorf("%d and %d events, want %d each", len(a.Events()), len(b.Events()), i+1)
+		}
 	}
 }
 

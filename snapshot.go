@@ -176,6 +176,8 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision) {
 		if p.unit >= 0 {
 			if n = q.cost(p.unit); p.class.Kind == admit.Tokens {
 				n = min(n, p.class.Rate.Burst())
+			} else {
+				n = min(n, maxLimit+1)
 			}
 			d.Costs = append(d.Costs, Cost{p.class.Unit, n, n})
 		}

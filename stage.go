@@ -74,7 +74,19 @@ var joining sync.Mutex
 // changes nothing, if two schedulers would have to.
 func join(sched *PriorityScheduler, refs ...*stageRef) error {
 	joining.Lock()
-	defer joining.Unlock()
+	s, err := joinLocked(sched, refs)
+	if err != nil {
+		joining.Unlock()
+		return err
+	}
+	a := s.release()
+	joining.Unlock()
+	s.follow(a)
+	return nil
+}
+
+// joinLocked answers the one stage, locked.
+func joinLocked(sched *PriorityScheduler, refs []*stageRef) (*stage, error) {
 	var stages []*stage
 	for _, r := range refs {
 		s := r.lock()
@@ -91,7 +103,7 @@ func join(sched *PriorityScheduler, refs ...*stageRef) error {
 			for _, s := range stages {
 				s.mu.Unlock()
 			}
-			return fmt.Errorf("sluice: PrioritySchedulers %q and %q would order one queue: executors that share a gate must list the same scheduler", s.scheduler, sched)
+			return nil, fmt.Errorf("sluice: PrioritySchedulers %q and %q would order one queue: executors that share a gate must list the same scheduler", s.scheduler, sched)
 		}
 		if s.scheduler != nil {
 			sched = s.scheduler
@@ -99,7 +111,7 @@ func join(sched *PriorityScheduler, refs ...*stageRef) error {
 	}
 	s := stages[0]
 	for _, o := range stages[1:] {
-		s.m.Absorb(o.m)
+		s.m.Absorb(s.now(), o.m)
 		s.execs = append(s.execs, o.execs...)
 		s.events = append(s.events, o.events...)
 		o.events = nil
@@ -114,22 +126,29 @@ func join(sched *PriorityScheduler, refs ...*stageRef) error {
 		c := sched.Config()
 		s.m.SetPolicy(s.now(), c.policy())
 	}
-	s.unlock()
-	return nil
+	return s, nil
 }
 
 func (s *stage) now() int64 { return s.clock.now() }
 
 // unlock ends a decision: it lets the lock go, then wakes whose waiting is over and tells
 // the sinks what changed. No user code runs before the lock is gone.
-func (s *stage) unlock() {
+func (s *stage) unlock() { s.follow(s.release()) }
+
+// aftermath is what is left to do after a decision, once no lock is held.
+type aftermath struct {
+	decided    *admit.Ticket
+	more, tell bool
+}
+
+// follow wakes and tells.
+func (s *stage) follow(a aftermath) {
 	for {
-		first, more, tell := s.release()
-		wakeAll(first)
-		if tell {
+		wakeAll(a.decided)
+		if a.tell {
 			s.tell()
 		}
-		if !more {
+		if !a.more {
 			return
 		}
 		s.mu.Lock() // a batch at a time, so that others get in between
@@ -138,11 +157,13 @@ func (s *stage) unlock() {
 			return
 		}
 		s.m.Step(s.now())
+		a = s.release()
 	}
 }
 
-func (s *stage) release() (first *admit.Ticket, more, tell bool) {
-	first = s.m.Decided()
+// release lets the lock go. Its answer must be followed when no other lock is held either.
+func (s *stage) release() (a aftermath) {
+	a.decided = s.m.Decided()
 	s.changes = s.m.Changes(s.changes[:0])
 	for _, c := range s.changes {
 		s.event(Event{
@@ -155,12 +176,12 @@ func (s *stage) release() (first *admit.Ticket, more, tell bool) {
 		})
 	}
 	s.arm()
-	more = s.m.Pending()
-	if tell = len(s.events) > 0 && !s.telling; tell {
+	a.more = s.m.Pending()
+	if a.tell = len(s.events) > 0 && !s.telling; a.tell {
 		s.telling = true
 	}
 	s.mu.Unlock()
-	return first, more, tell
+	return a
 }
 
 // arm has the timer fire when the machine has something to do.
@@ -273,10 +294,32 @@ func (s *stage) tell() {
 			return
 		}
 		s.mu.Unlock()
-		for _, e := range events {
-			for _, x := range execs {
-				x.deliver(background, x.sink, e)
-			}
+		for i := 0; i < len(events)*len(execs); {
+			i = deliverFrom(i, events, execs)
 		}
 	}
+}
+
+// deliverFrom gives events to executors, from the i-th pair on, and answers where a sink
+// ended it by runtime.Goexit: on a goroutine of its own, since the one that happened to
+// change something must not end by that.
+func deliverFrom(i int, events []Event, execs []*Executor) int {
+	done := make(chan struct{})
+	go func() {
+		normal := false
+		defer func() {
+			if !normal {
+				execs[i%len(execs)].dropped.Add(1)
+				i++
+			}
+			close(done)
+		}()
+		for ; i < len(events)*len(execs); i++ {
+			x := execs[i%len(execs)]
+			x.deliver(background, x.sink, events[i/len(execs)])
+		}
+		normal = true
+	}()
+	<-done
+	return i
 }

@@ -213,7 +213,7 @@ func panicEverywhere(t *testing.T) {
 	for _, f := range []func(context.Context, string) (string, error){
 		tool("panic", sluice.Policy{}, func() error { panic("in tool") }),
 		tool("nilpanic", sluice.Policy{}, func() error { panic(nil) }), //nolint:govet // a tool may
-		tool("runtime", sluice.Policy{}, func() error { var m map[string]int; m["x"]++; return nil }),
+		tool("runtime", sluice.Policy{}, func() error { var m []int; return fmt.Errorf("%d", m[len(m)]) }),
 		tool("timed", sluice.Policy{Timeout: time.Hour}, func() error { panic(errors.New("in timed tool")) }),
 		tool("error", sluice.Policy{}, func() error { return badError{} }),
 		tool("before", sluice.Policy{}, fine),

@@ -2,7 +2,6 @@ package sluice
 
 import (
 	"context"
-	"maps"
 	"runtime"
 	"sync"
 
@@ -184,14 +183,46 @@ func (t *txn) useLocked(sc *kv.Scope, key string) (*txnKey, error) {
 	k := &txnKey{scope: sc, key: key}
 	k.stored, k.was = t.store.Get(sc, key)
 	k.value, k.version, k.top = k.stored, k.was, k.was
-	for _, o := range t.keys {
-		if _, version := t.store.Get(o.scope, o.key); version != o.was {
-			t.broken = true
-			return nil, errBroken(key)
+	t.keys[full] = k
+	if !t.stillLocked(k) {
+		t.broken = true
+		return nil, errBroken(key)
+	}
+	return k, nil
+}
+
+// stillLocked reports whether all keys are as they were when they were first used.
+func (t *txn) stillLocked(last *txnKey) bool {
+	absent := false
+	for _, k := range t.keys {
+		absent = absent || k != last && k.was == 0
+	}
+	if absent {
+		// Absence has no version: a key may have come and gone again since. So all keys
+		// are looked at in one instant.
+		return t.store.Commit(t.opsLocked(func(*txnKey, *kv.Op) {})) == kv.OK
+	}
+	// No version comes twice: a key that has the same one as before has had it all the
+	// time, so also when the last key was read.
+	for _, k := range t.keys {
+		if k != last {
+			if _, version := t.store.Get(k.scope, k.key); version != k.was {
+				return false
+			}
 		}
 	}
-	t.keys[full] = k
-	return k, nil
+	return true
+}
+
+// opsLocked asks of all keys to be as they were, with what fill adds.
+func (t *txn) opsLocked(fill func(k *txnKey, op *kv.Op)) []kv.Op {
+	ops := make([]kv.Op, 0, len(t.keys))
+	for _, k := range t.keys {
+		op := kv.Op{Scope: k.scope, Key: k.key, Cond: kv.Cond{Must: true, Was: k.was}}
+		fill(k, &op)
+		ops = append(ops, op)
+	}
+	return ops
 }
 
 func errBroken(key string) error {
@@ -296,16 +327,12 @@ func (t *txn) commit() kv.Code {
 	if t.writes == 0 {
 		return kv.OK // what was read was there together
 	}
-	ops := make([]kv.Op, 0, len(t.keys))
-	for k := range maps.Values(t.keys) {
-		op := kv.Op{Scope: k.scope, Key: k.key, Cond: kv.Cond{Must: true, Was: k.was}}
+	return t.store.Commit(t.opsLocked(func(k *txnKey, op *kv.Op) {
 		switch {
 		case k.dirty && k.value.Box != nil:
 			op.Kind, op.Value, op.Life, op.Least = kv.Write, k.value, k.life, k.top
 		case k.dirty:
 			op.Kind = kv.Remove
 		}
-		ops = append(ops, op)
-	}
-	return t.store.Commit(ops)
+	}))
 }

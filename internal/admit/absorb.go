@@ -8,8 +8,8 @@ import (
 // Absorb makes m admit everything that o did: two machines become one when a call needs
 // cells of both. Who waits in o joins m's queue in the order it came; who runs there goes
 // on, and finishes in m. o must not be used any more.
-func (m *Machine) Absorb(o *Machine) {
-	m.advance(o.now)
+func (m *Machine) Absorb(now int64, o *Machine) {
+	m.advance(max(now, o.now))
 	o.advance(m.now)
 	var waiting []*Ticket
 	for _, l := range o.all {

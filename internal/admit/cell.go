@@ -39,10 +39,11 @@ type Class struct {
 	Upstream bool   // a throttle that a call reports pauses its cell
 	MaxKeys  int    // bound of the table of keys; zero means the class is not keyed
 
-	Limit   int64           // Slots
-	Rate    *bucket.Rate    // Tokens
-	Breaker *breaker.Config // Breaker
-	Foreign Limiter         // Foreign
+	Limit    int64           // Slots; with Adaptive what a cell begins with
+	Adaptive *Adaptive       // Slots; nil if the limit is fixed
+	Rate     *bucket.Rate    // Tokens
+	Breaker  *breaker.Config // Breaker
+	Foreign  Limiter         // Foreign
 
 	cells map[string]*Cell
 	idle  heap[int64, *Cell] // keyed classes: by the instant from which a cell may be evicted
@@ -101,9 +102,11 @@ type Cell struct {
 	bucket      bucket.Bucket
 	breaker     *breaker.Breaker
 	paused      int64 // nobody starts before this instant
+	aimd        aimd  // Slots, if adaptive
 	held        int64 // Slots: how long calls held theirs lately, on average
 
 	calls, lanes int32 // running calls and waiting lanes that need this cell
+	deputies     int32 // lanes that wait elsewhere and stand for those here
 	timer, idle  int32 // places in heaps, -1 outside
 	dirty        bool
 	common       *common
@@ -191,10 +194,14 @@ func (m *Machine) idleAt(c *Cell) int64 {
 	return max(m.now, c.paused)
 }
 
-// drop is called when a call or lane that needed the keyed c has gone: c may be idle now.
+// drop is called when c may be idle sooner than was known: a call or lane that needed it
+// has gone, or something was given back.
 func (m *Machine) drop(c *Cell) {
-	if c.calls == 0 && c.lanes == 0 && c.idle >= 0 && c.class.idle.a[c.idle].key == Never {
-		c.class.idle.fix(c.idle, m.now, 0)
+	if c.idle < 0 || c.calls > 0 || c.lanes > 0 {
+		return
+	}
+	if at := m.idleAt(c); at < c.class.idle.a[c.idle].key {
+		c.class.idle.fix(c.idle, at, 0)
 	}
 }
 

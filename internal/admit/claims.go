@@ -62,9 +62,7 @@ func (m *Machine) claim() {
 		if v := m.examine(l.head); v.cell != nil {
 			return
 		}
-		c := l.at
-		m.leave(l)
-		m.start(l, c)
+		m.start(l)
 	}
 }
 

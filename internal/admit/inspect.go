@@ -150,6 +150,9 @@ func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 		}
 		at = v.cell
 	}
+	if r, ok := m.timely(t, at); !ok {
+		return Forecast{Refusal: r}
+	}
 	if tn := m.tenant(t); m.policy.Ordered && tn != nil && tn.queued >= m.policy.MaxPerTenant ||
 		m.waiting >= m.policy.MaxQueue && !m.policy.Shed {
 		return Forecast{Refusal: Refusal{Reason: QueueFull}}
@@ -157,46 +160,4 @@ func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 	f := Forecast{By: at, Place: m.waiting + 1}
 	f.Wait = m.estimate(at, t)
 	return f
-}
-
-// estimate is how long t would wait at c behind everybody who waits there.
-func (m *Machine) estimate(c *Cell, t *Ticket) int64 {
-	var own, ahead int64
-	for _, n := range t.needs.list {
-		if n.Cell == c {
-			own = n.N
-		}
-	}
-	if c.q != nil {
-		ahead = c.q.weight(c)
-	}
-	wait := max(0, c.paused-m.now)
-	switch c.class.Kind {
-	case Tokens:
-		return max(wait, c.bucket.After(c.class.Rate, m.now, ahead+own)-m.now)
-	case Slots:
-		if c.limit > 0 {
-			wait += c.held * ((ahead + own + c.limit - 1) / c.limit)
-		}
-	case Foreign:
-		if at := c.pays(m.now, own); at != Never {
-			wait = max(wait, at-m.now)
-		}
-	}
-	return wait
-}
-
-// weight is how much of c the calls parked there need.
-func (q *queue) weight(c *Cell) (n int64) {
-	for _, l := range q.aside {
-		n += int64(l.n) * l.need(c)
-	}
-	for i := range q.levels {
-		for _, f := range q.levels[i].flows.a {
-			for _, l := range f.v.lanes.a {
-				n += int64(l.v.n) * l.v.need(c)
-			}
-		}
-	}
-	return n
 }

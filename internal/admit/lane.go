@@ -37,8 +37,6 @@ func (l *lane) need(c *Cell) int64 {
 	return 0
 }
 
-func (l *lane) wants(c *Cell) bool { return l.need(c) > 0 }
-
 // tenant is shared by everything that counts for one name. It lives while it is used.
 type tenant struct {
 	name   string
@@ -59,7 +57,13 @@ func (m *Machine) tenant(t *Ticket) *tenant {
 func (m *Machine) intern(t *Ticket) *tenant {
 	tn := m.tenant(t)
 	if tn == nil {
-		tn = &tenant{name: t.Tenant, weight: m.policy.weight(t.Tenant)}
+		if n := len(m.freeTenants); n > 0 {
+			tn = m.freeTenants[n-1]
+			m.freeTenants = m.freeTenants[:n-1]
+		} else {
+			tn = new(tenant)
+		}
+		tn.name, tn.weight = t.Tenant, m.policy.weight(t.Tenant)
 		m.tenants[t.Tenant] = tn
 	}
 	tn.refs++
@@ -69,6 +73,10 @@ func (m *Machine) intern(t *Ticket) *tenant {
 func (m *Machine) release(t *tenant) {
 	if t.refs--; t.refs == 0 {
 		delete(m.tenants, t.name)
+		*t = tenant{}
+		if len(m.freeTenants) < keep {
+			m.freeTenants = append(m.freeTenants, t)
+		}
 	}
 }
 
@@ -174,6 +182,9 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 	}
 	l.tail = t
 	l.n++
+	if l.at != nil {
+		l.at.q.levels[l.level].load += l.need(l.at)
+	}
 	m.waiting++
 	t.place = int32(min(m.waiting, 1<<30))
 	t.starts = m.starts
@@ -203,6 +214,9 @@ func (m *Machine) unlink(t *Ticket) {
 	}
 	t.prev, t.next, t.lane = nil, nil, nil
 	l.n--
+	if l.at != nil {
+		l.at.q.levels[l.level].load -= l.need(l.at)
+	}
 	m.waiting--
 	l.tenant.queued--
 	m.unaccount(t, l.tenant)

@@ -15,6 +15,8 @@ type Policy struct {
 	Claim        int  // failures at the front before a head claims slots
 	MaxQueue     int
 	MaxPerTenant int
+	RefuseLate   bool // on arrival, by estimate, what would not be done in time
+	Standing     bool // shed while the queue stands for long
 	Shed         bool // when full, drop from whoever floods the lowest level instead of the newcomer
 	Weights      map[string]int
 }
@@ -47,6 +49,7 @@ type Machine struct {
 	tenants  map[string]*tenant
 	accounts [Levels]heap[float64, *account]
 	sweeps   []sweep
+	codel    codel
 
 	books map[accountKey]*account
 
@@ -62,6 +65,7 @@ type Machine struct {
 	freeFlows    []*flow
 	freeQueues   []*queue
 	freeAccounts []*account
+	freeTenants  []*tenant
 
 	work Work
 }
@@ -196,13 +200,19 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 		v := m.examine(t)
 		if v.cell == nil {
 			m.grant(t)
-			m.charge(t)
+			m.charge(t, nil)
 			return
 		}
 		at = v.cell
+	} else {
+		at = l.at
 	}
 	if !again {
-		if r, ok := m.room(t); !ok {
+		r, ok := m.timely(t, at)
+		if ok {
+			r, ok = m.room(t)
+		}
+		if !ok {
 			m.refuse(t, r)
 			return
 		}
@@ -311,6 +321,9 @@ func (m *Machine) grant(t *Ticket) {
 			if t.parent == nil || !m.borrow(t, c) {
 				c.used += n.N
 			}
+			if c.class.Adaptive != nil {
+				t.adaptive = true
+			}
 		case Tokens:
 			c.bucket.Take(c.class.Rate, m.now, n.N)
 		case Foreign:
@@ -334,24 +347,31 @@ func (m *Machine) grant(t *Ticket) {
 	}
 }
 
-// start has the head of l, which is parked nowhere, run. What is left of l waits on at c.
-func (m *Machine) start(l *lane, c *Cell) {
-	t := l.head
+// start has the head of l run. What is left of l waits on where it is parked.
+func (m *Machine) start(l *lane) {
+	t, c := l.head, l.at
+	if l.n == 1 || l.aside {
+		m.leave(l)
+	} else { // it stays, so that its tenant never counts as new
+		m.standDown(l)
+	}
 	m.grant(t)
-	m.charge(t)
+	m.charge(t, c)
 	m.unlink(t)
 	m.emit(t)
-	m.rest(l, c)
-}
-
-// rest parks what is left of l at c again, or forgets it.
-func (m *Machine) rest(l *lane, c *Cell) {
-	if l.n == 0 {
+	switch {
+	case l.n == 0:
 		m.dropLane(l)
-		return
+	case l.at == nil:
+		m.park(l, c)
+		m.mark(c)
+	default:
+		m.rekey(l)
+		m.mark(c)
 	}
-	m.park(l, c)
-	m.mark(c)
+	if m.policy.Standing {
+		m.stood(t)
+	}
 }
 
 // refuse ends t, which is not in the queue.
@@ -444,6 +464,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome) {
 		m.setStuck(t, false)
 	}
 	m.judge(t, o)
+	if t.adaptive {
+		m.adapt(t, o)
+	}
 	t.state = Left
 	m.running--
 	for i := range t.needs.list {
@@ -490,6 +513,9 @@ func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
 		return
 	}
 	t.judged = true
+	if o == breaker.Overload {
+		o = breaker.Neutral
+	}
 	permits := 0
 	for i := range t.needs.list {
 		c := t.needs.list[i].Cell
@@ -609,19 +635,19 @@ func (m *Machine) serve(c *Cell) {
 		}
 		switch {
 		case v.cell == nil:
-			m.leave(l)
-			m.start(l, c)
+			m.start(l)
 		case v.refuse:
 			m.refuseHead(l, m.refusal(v.cell, v.at))
 		default:
 			d := v.cell
-			chain := c.implies(d) && len(q.kin) == 0
+			chain := c.implies(d)
 			if !chain && !busy {
 				m.fail(l)
 			}
-			if m.move(l, d); chain && c.q != nil {
+			if m.move(l, d); chain && c.q != nil && len(c.q.kin) == 0 {
 				// Everybody here needs a slot of d too: one that waits there is enough.
 				l.stands = c
+				c.deputies++
 				return
 			}
 		}
@@ -662,8 +688,7 @@ func (m *Machine) serveAside(c *Cell) {
 		case v.cell == c && !v.refuse:
 			i++
 		case v.cell == nil:
-			m.leave(l)
-			m.start(l, c)
+			m.start(l)
 			i = 0
 		case v.refuse:
 			m.refuseHead(l, m.refusal(v.cell, v.at))
@@ -723,6 +748,7 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	k.Rate = r
 	for _, c := range k.Cells() {
 		c.bucket.Reconfigure(old, r, m.now)
+		m.drop(c)
 		m.mark(c)
 	}
 	m.drain()
@@ -749,6 +775,7 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 		}
 	} else {
 		c.paused = 0
+		m.drop(c)
 	}
 	m.mark(c)
 	m.drain()
@@ -771,6 +798,7 @@ func (m *Machine) Reset(now int64, c *Cell, by string) {
 	if c.breaker.Reset(m.now); from != c.breaker.State(m.now) {
 		m.changed(c, from, by)
 	}
+	m.drop(c)
 	m.drain()
 }
 

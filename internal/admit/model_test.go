@@ -27,7 +27,6 @@ type modelCell struct {
 	cell  *Cell
 
 	limit  int64 // slots
-	over   bool  // the limit has shrunk below what is held
 	debt   int64 // tokens missing, in parts
 	at     int64 // instant that debt is of
 	paused int64
@@ -102,9 +101,9 @@ type model struct {
 }
 
 type counts struct {
-	events, starts, refused, keysFull                int
-	idleEvents, idleClaim, idleBucket, idleUnordered int
-	overtakes, cycles, sheds, lates, settles         int
+	events, starts, refused, keysFull        int
+	idleEvents, idleClaim, idleBucket        int
+	overtakes, cycles, sheds, lates, settles int
 }
 
 func (c *counts) add(o counts) {
@@ -177,6 +176,7 @@ func newModel(t *testing.T, seed uint64, unit bool) *model {
 	if r.IntN(4) == 0 {
 		w.policy.MaxPerTenant = 15
 	}
+	w.policy.RefuseLate, w.policy.Standing = r.IntN(5) == 0, r.IntN(5) == 0
 	w.ms = []*Machine{NewMachine(w.policy)}
 	worlds := 1
 	if r.IntN(4) == 0 {
@@ -473,7 +473,7 @@ func (w *model) refused(x *modelCall) {
 		if w.now < x.limit && r.After == 0 {
 			w.fatal("too long at %d, limit %d, and no reason", w.now, x.limit)
 		}
-		if w.now < x.limit && w.now+r.After <= x.limit {
+		if w.now < x.limit && w.now+r.After <= x.limit && !w.policy.RefuseLate {
 			w.fatal("too long at %d, limit %d, yet ready in %d", w.now, x.limit, r.After)
 		}
 	case TooWide:
@@ -767,7 +767,7 @@ func (w *model) absorb() {
 		k.m = a
 	}
 	w.seq += 1 << 41
-	a.Absorb(b)
+	a.Absorb(w.now, b)
 }
 
 // pass lets time go on to the instant, tick by tick.
@@ -942,8 +942,8 @@ func (w *model) wind() {
 // TestModel drives random events, a million of them unless -short, through many machines.
 func TestModel(t *testing.T) {
 	seeds := uint64(4000)
-	if testing.Short() {
-		seeds = 200
+	if testing.Short() || raceDetector {
+		seeds = 300 // make test runs it whole too, without the race detector
 	}
 	for _, mode := range []struct {
 		name string

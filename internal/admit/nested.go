@@ -163,8 +163,7 @@ func (m *Machine) serveSiblings() {
 			l := t.lane
 			v := m.examine(t)
 			if v.cell == nil {
-				m.leave(l)
-				m.start(l, r.cell)
+				m.start(l)
 				break
 			}
 			if v.refuse {
@@ -198,6 +197,9 @@ func (m *Machine) heir(owner, t *Ticket, c *Cell, best *Ticket) *Ticket {
 // serveKin starts or moves the nested calls at c that may run on an ancestor's slots,
 // whatever their place in the order.
 func (m *Machine) serveKin(c *Cell) {
+	if c.class.Kind != Slots {
+		return
+	}
 	for i := 0; c.q != nil && i < len(c.q.kin); {
 		l := c.q.kin[i]
 		if m.lender(l.head, c) == nil {
@@ -209,8 +211,7 @@ func (m *Machine) serveKin(c *Cell) {
 			i++
 			continue
 		case v.cell == nil:
-			m.leave(l)
-			m.start(l, c)
+			m.start(l)
 		case v.refuse:
 			m.refuseHead(l, m.refusal(v.cell, v.at))
 		default:

@@ -270,7 +270,7 @@ func TestPromise09_ChildOutlivesItsParent(t *testing.T) {
 func TestPromise09_ChildOutlivesAWideParent(t *testing.T) {
 	for _, n := range []int64{1, 3, 5} {
 		w := newWorld(t, standard())
-		k := slots("tool a", 0, 4)
+		k := units("tool a", 0, 4)
 		p := w.arrive("p", 2, "", k.of(3))
 		c := w.arrive("c", 2, "", k.of(n), under(p))
 		w.finish(p)
@@ -398,7 +398,7 @@ func TestPromise09_GrandchildInheritsTheRaisedLevel(t *testing.T) {
 // A lent slot carries any weight, also for the sibling that has to wait for it.
 func TestPromise09_WideSiblings(t *testing.T) {
 	w := newWorld(t, standard())
-	k := slots("tool a", 0, 2)
+	k := units("tool a", 0, 2)
 	p := w.arrive("p", 2, "", k)
 	a := w.arrive("a", 2, "", k.of(5), under(p))
 	b := w.arrive("b", 2, "", k.of(5), under(p))
@@ -412,7 +412,7 @@ func TestPromise09_WideSiblings(t *testing.T) {
 // Who waits for a lent slot that is narrower than itself cannot start once nobody lends.
 func TestPromise09_WideSiblingAfterItsParent(t *testing.T) {
 	w := newWorld(t, standard())
-	k := slots("tool a", 0, 2)
+	k := units("tool a", 0, 2)
 	p := w.arrive("p", 2, "", k)
 	a := w.arrive("a", 2, "", k.of(5), under(p))
 	b := w.arrive("b", 2, "", k.of(5), under(p))
@@ -463,7 +463,7 @@ func TestPromise09_RandomTreesAlwaysEnd(t *testing.T) {
 		w := newWorld(t, p)
 		var ks []*Class
 		for i := range 4 {
-			ks = append(ks, slots(fmt.Sprint("k", i), uint8(i/2), int64(1+rng.IntN(3))))
+			ks = append(ks, units(fmt.Sprint("k", i), uint8(i/2), int64(1+rng.IntN(3))))
 		}
 		name := 0
 		for range 300 {
@@ -508,29 +508,6 @@ func TestPromise09_RandomTreesAlwaysEnd(t *testing.T) {
 				}
 			}
 			if len(w.calls) == n {
-				for _, k := range ks {
-					t.Logf("%s: limit %d, used %d, stuck %d", k.Name, k.Limit, w.cell(k).used, w.cell(k).stuck)
-				}
-				for _, c := range w.calls {
-					kids := 0
-					if c.kin != nil {
-						kids = len(c.kin.children)
-					}
-					if c.State() == Running || c.parent != nil || c.lane.claimed {
-						at, par := "", any(nil)
-						if c.State() == Waiting {
-							at = c.lane.at.class.Name
-						}
-						if c.parent != nil {
-							par = c.parent.Owner
-						}
-						ns := ""
-						for _, n := range c.needs.list {
-							ns += fmt.Sprint(" ", n.Cell.class.Name, ":", n.N)
-						}
-						t.Logf("%v under %v: state %d at %s children %d needs%s claimed %v", c.Owner, par, c.State(), at, kids, ns, c.lane != nil && c.lane.claimed)
-					}
-				}
 				t.Fatalf("seed %d: %d calls, and none can end: a deadlock", seed, n)
 			}
 		}

@@ -16,6 +16,7 @@ type queue struct {
 
 type level struct {
 	v      float64 // virtual time: no active tenant's tag is smaller
+	load   int64   // slots or tokens that the calls parked here need, aside included
 	passed int     // starts given to other levels since this one's last, while it waits
 	flows  heap[float64, *flow]
 	by     map[*tenant]*flow
@@ -100,7 +101,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 		c.q = m.newQueue()
 	}
 	q := c.q
-	l.at, l.stands = c, nil
+	l.at = c
 	l.head.waited(m.now)
 	l.head.by = c
 	lv := &q.levels[l.level]
@@ -114,8 +115,12 @@ func (m *Machine) park(l *lane, c *Cell) {
 		lv.flows.fix(f.place, f.tag, f.lanes.min())
 	}
 	q.n++
+	lv.load += int64(l.n) * l.need(c)
 	if l.nested {
 		q.kin = append(q.kin, l)
+		if c.deputies > 0 {
+			m.mark(c) // nobody can stand for it elsewhere: it may run on what others cannot
+		}
 	}
 	if c.bucketLike() && q.best(m.policy.Ageing) == l {
 		m.mark(c) // a new best may be payable now, or earlier
@@ -162,8 +167,9 @@ func (m *Machine) unorder(l *lane, q *queue) {
 
 // leave takes l out of where it is parked, and has the cell that it stood for looked at again.
 func (m *Machine) leave(l *lane) {
-	c, q, stood := l.at, l.at.q, l.stands
-	l.at, l.stands = nil, nil
+	c, q := l.at, l.at.q
+	q.levels[l.level].load -= int64(l.n) * l.need(c)
+	l.at = nil
 	if l.aside {
 		l.aside = false
 		q.aside = slices.Delete(q.aside, slices.Index(q.aside, l), slices.Index(q.aside, l)+1)
@@ -172,11 +178,16 @@ func (m *Machine) leave(l *lane) {
 	}
 	if q.empty() {
 		m.freeQueue(c)
-	} else if c.bucketLike() {
-		m.mark(c) // the next in order may be cheaper
 	}
-	if stood != nil {
-		m.mark(stood)
+	m.standDown(l)
+}
+
+// standDown has the cell that l stood for, if it did, looked at again.
+func (m *Machine) standDown(l *lane) {
+	if c := l.stands; c != nil {
+		l.stands = nil
+		c.deputies--
+		m.mark(c)
 	}
 }
 
@@ -211,7 +222,7 @@ func (m *Machine) freeQueue(c *Cell) {
 		for t, f := range l.by {
 			m.dropFlow(l, t, f)
 		}
-		l.v, l.passed = 0, 0
+		l.v, l.passed, l.load = 0, 0, 0
 	}
 	if len(m.freeQueues) < keep {
 		m.freeQueues = append(m.freeQueues, q)
@@ -243,8 +254,9 @@ func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	return t.seq < b.head.seq
 }
 
-// charge books the start of t at each of its cells where others wait.
-func (m *Machine) charge(t *Ticket) {
+// charge books the start of t, which waited at from or nowhere, at each of its cells where
+// others wait.
+func (m *Machine) charge(t *Ticket, from *Cell) {
 	for i := range t.needs.list {
 		n := &t.needs.list[i]
 		q := n.Cell.q
@@ -263,7 +275,11 @@ func (m *Machine) charge(t *Ticket) {
 		l.passed = 0
 		tn := m.intern(t)
 		f := m.flow(l, tn)
-		f.tag = max(f.tag, l.now()) + float64(n.N)/tn.weight
+		v := l.v // of when t was the next here
+		if n.Cell != from {
+			v = l.now()
+		}
+		f.tag = max(f.tag, v) + float64(n.N)/tn.weight
 		if f.place >= 0 {
 			l.flows.fix(f.place, f.tag, f.lanes.min())
 		}

@@ -87,11 +87,8 @@ func (m *Machine) room(t *Ticket) (Refusal, bool) {
 	if !m.policy.Shed {
 		return Refusal{Reason: QueueFull}, false
 	}
-	low := 0
-	for m.accounts[low].len() == 0 {
-		low++
-	}
-	if int(t.level) < low {
+	low := m.lowest()
+	if low < 0 || int(t.level) < low {
 		return Refusal{Reason: QueueFull}, false
 	}
 	heaviest := m.accounts[low].top()
@@ -106,11 +103,7 @@ func (m *Machine) room(t *Ticket) (Refusal, bool) {
 			return Refusal{Reason: QueueFull}, false
 		}
 	}
-	victim := heaviest.newest
-	by := victim.lane.at
-	m.take(victim)
-	m.refuse(victim, Refusal{Reason: Shed, By: by})
-	m.emit(victim)
+	m.shed(low)
 	return Refusal{}, true
 }
 

@@ -44,12 +44,13 @@ type Ticket struct {
 	Level  int8   // 0 … Levels-1, higher first
 	Tenant string
 	Limit  int64   // latest instant to start; Never if there is none
+	Finish int64   // instant to be done by, for estimates; zero if there is none
 	Parent *Ticket // the running ticket that this one is nested in
 	Owner  any     // the caller's
 
 	state        State
+	adaptive     bool // some limit learns from its outcome
 	judged       bool // the breakers have had its outcome
-	started      bool // its code runs: nothing is given back any more
 	level        int8 // effective
 	seq          uint64
 	needs        *needSet

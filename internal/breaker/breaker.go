@@ -20,7 +20,8 @@ type Outcome uint8
 const (
 	Success Outcome = iota
 	Failure
-	Neutral // says nothing about the callee: no counter moves
+	Neutral  // says nothing about the callee: no counter moves
+	Overload // the callee is too busy, not broken: no counter moves either
 )
 
 // Permit is what Take hands to a call and Done takes back, once. The result of the zero

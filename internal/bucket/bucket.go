@@ -9,6 +9,8 @@
 // clock that the caller keeps from going back.
 package bucket
 
+//lint:file-ignore ST1005 errors begin with the name of a field, which is a capital
+
 import (
 	"fmt"
 	"math"
@@ -167,7 +169,8 @@ func (b *Bucket) FullAt() int64 {
 	return b.tat.ns
 }
 
-// Tokens is the balance in whole tokens, rounded down; negative in debt.
+// Tokens is the balance in whole tokens, rounded down; negative in debt, at least
+// math.MinInt64.
 func (b *Bucket) Tokens(r *Rate, now int64) int64 {
 	if b.Full(now) {
 		return r.burst
@@ -177,6 +180,9 @@ func (b *Bucket) Tokens(r *Rate, now int64) int64 {
 	q, rem := new(big.Int).QuoRem(num, den, new(big.Int))
 	if rem.Sign() > 0 {
 		q.Add(q, big.NewInt(1))
+	}
+	if !q.IsInt64() {
+		return math.MinInt64
 	}
 	return r.burst - q.Int64()
 }

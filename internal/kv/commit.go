@@ -44,7 +44,8 @@ func (s *Store) Commit(ops []Op) Code {
 func (s *Store) commit(ops []Op) Code {
 	for i := range ops {
 		o := &ops[i]
-		o.hash, o.full = s.hash(o.Scope.Prefix, o.Key), o.Scope.Prefix+o.Key
+		o.full = o.Scope.Prefix + o.Key
+		o.hash = s.hash(o.full)
 		o.entry, o.word = nil, 0
 	}
 	slices.SortFunc(ops, func(a, b Op) int { return int(a.hash>>(64-shardBits)) - int(b.hash>>(64-shardBits)) })
@@ -70,7 +71,7 @@ func (s *Store) commitLocked(ops []Op) (c Code) {
 	}
 	for i := range ops {
 		o := &ops[i]
-		if o.entry = s.shard(o.hash).table.Load().find(uint32(o.hash), "", o.full); o.entry != nil {
+		if o.entry = s.shard(o.hash).table.Load().find(uint32(o.hash), o.full); o.entry != nil {
 			o.word = o.entry.lock()
 		}
 	}
@@ -123,7 +124,7 @@ func (s *Store) applyWriteLocked(o *Op) {
 		sh.insertLocked(e)
 		o.entry = e
 	}
-	s.publishLocked(o.full, o.Value, o.word/step)
+	s.publishLocked(sh, o.full, o.Value, o.word/step)
 }
 
 // charge is what a commit adds to an account, and the tightest bounds that its writers
@@ -195,14 +196,14 @@ func (s *Store) Replace(sc *Scope, list []Entry, highest uint64) Code {
 	for _, n := range list {
 		o := Op{Scope: sc, Key: n.Key, Kind: Write, Value: n.Value, Life: Life{For: n.Left, Clear: true}, Least: n.Version}
 		o.full = sc.Prefix + n.Key
-		o.hash = s.hash("", o.full)
+		o.hash = s.hash(o.full)
 		ops = append(ops, o)
 		kept[o.full] = true
 	}
 	for i := range s.shards {
 		for _, e := range s.shards[i].matchLocked(sc.Prefix) {
 			if !kept[e.key] {
-				ops = append(ops, Op{Scope: sc, Key: e.key[len(sc.Prefix):], Kind: Remove, full: e.key, hash: s.hash("", e.key)})
+				ops = append(ops, Op{Scope: sc, Key: e.key[len(sc.Prefix):], Kind: Remove, full: e.key, hash: s.hash(e.key)})
 			}
 		}
 	}

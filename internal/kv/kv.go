@@ -90,6 +90,9 @@ func New(maxKeys, maxBytes int, std Std) (*Store, *Scope) {
 		epoch: time.Now(),
 		root:  &Scope{MaxKeys: maxKeys, MaxBytes: maxBytes, account: new(account)},
 	}
+	for i := range s.shards {
+		s.shards[i].id = uint8(i)
+	}
 	s.numBoxes.Store(new([]*Box))
 	s.watchers.Store(new([]*watcher))
 	return s, s.root
@@ -97,26 +100,28 @@ func New(maxKeys, maxBytes int, std Std) (*Store, *Scope) {
 
 func (s *Store) now() int64 { return int64(time.Since(s.epoch)) }
 
-// hash is the hash of prefix+key.
-func (s *Store) hash(prefix, key string) uint64 {
-	if prefix == "" {
-		return maphash.String(s.seed, key)
-	}
-	return s.hashParts(prefix, key)
-}
+// hash is the hash of a whole key.
+func (s *Store) hash(key string) uint64 { return maphash.String(s.seed, key) }
 
-// hashParts is apart so that hash need not clear the buffer.
-//
-//go:noinline
-func (s *Store) hashParts(prefix, key string) uint64 {
+// hashIn is the hash of prefix+key.
+func (s *Store) hashIn(prefix, key string) uint64 {
+	if prefix == "" {
+		return s.hash(key)
+	}
 	var buf [128]byte
 	return maphash.Bytes(s.seed, append(append(buf[:0], prefix...), key...))
 }
 
 func (s *Store) shard(hash uint64) *shard { return &s.shards[hash>>(64-shardBits)] }
 
-func (s *Store) find(hash uint64, prefix, key string) *entry {
-	return s.shard(hash).table.Load().find(uint32(hash), prefix, key)
+// find returns the entry of a key of sc and the key's hash.
+func (s *Store) find(sc *Scope, key string) (*entry, uint64) {
+	if sc.Prefix == "" {
+		h := maphash.String(s.seed, key)
+		return s.shard(h).table.Load().find(uint32(h), key), h
+	}
+	h := s.hashIn(sc.Prefix, key)
+	return s.shard(h).table.Load().findIn(uint32(h), sc.Prefix, key), h
 }
 
 func (s *Store) lockAll() {
@@ -150,7 +155,7 @@ func (s *Store) NumBox(d Datum, n Num) *Box {
 
 // Get returns the value and the version of a key, version zero if it is absent.
 func (s *Store) Get(sc *Scope, key string) (v Value, version uint64) {
-	if e := s.find(s.hash(sc.Prefix, key), sc.Prefix, key); e != nil {
+	if e, _ := s.find(sc, key); e != nil {
 		v, version, ok := e.read(s)
 		if ok {
 			return v, version
@@ -161,9 +166,9 @@ func (s *Store) Get(sc *Scope, key string) (v Value, version uint64) {
 
 // Put writes v and returns its version.
 func (s *Store) Put(sc *Scope, key string, cond Cond, v Value, life Life) (version uint64, c Code) {
-	h := s.hash(sc.Prefix, key)
-	if life.For == 0 {
-		if version, c, done := s.putFast(s.find(h, sc.Prefix, key), cond, v, life); done {
+	e, h := s.find(sc, key)
+	if e != nil && life.For == 0 {
+		if version, c, done := s.putFast(e, cond, v, life); done {
 			return version, c
 		}
 	}
@@ -177,9 +182,6 @@ func (s *Store) Put(sc *Scope, key string, cond Cond, v Value, life Life) (versi
 
 // putFast does a write that concerns nothing but its entry, if it is one.
 func (s *Store) putFast(e *entry, cond Cond, v Value, life Life) (version uint64, c Code, done bool) {
-	if e == nil {
-		return 0, OK, false
-	}
 	w := e.lock()
 	if w&dead != 0 || s.slow.Load() != 0 || life.Clear && e.expires.Load() != 0 || e.due(s) {
 		e.word.Store(w)
@@ -241,13 +243,13 @@ func (s *Store) putSlow(sc *Scope, h uint64, key string, cond Cond, v Value, lif
 	}
 	s.writeLocked(sh, e, v, life)
 	e.word.Store(w + step)
-	s.publishLocked(e.key, v, w/step+1)
+	s.publishLocked(sh, e.key, v, w/step+1)
 	return w/step + 1, OK
 }
 
 // currentLocked returns the live entry of a key, after removing one that is expired.
 func (s *Store) currentLocked(sh *shard, h uint64, prefix, key string) *entry {
-	e := sh.table.Load().find(uint32(h), prefix, key)
+	e := sh.table.Load().findIn(uint32(h), prefix, key)
 	if e != nil && e.due(s) {
 		s.dropLocked(sh, e, e.lock())
 		return nil
@@ -265,7 +267,7 @@ func (s *Store) createLocked(sc *Scope, sh *shard, h uint64, full string, v Valu
 	s.writeLocked(sh, e, v, life)
 	e.word.Store(version * step)
 	sh.insertLocked(e)
-	s.publishLocked(full, v, version)
+	s.publishLocked(sh, full, v, version)
 	return version, OK
 }
 
@@ -297,24 +299,16 @@ func (s *Store) unlinkLocked(sh *shard, e *entry, w uint64) {
 		s.expireAtLocked(sh, e, 0)
 	}
 	sh.removeLocked(e)
-	s.publishLocked(e.key, Value{}, version)
+	s.publishLocked(sh, e.key, Value{}, version)
 }
 
 // Add adds delta to a number; an absent key counts as zero. box is the store's box for
 // the type of the number.
 func (s *Store) Add(sc *Scope, key string, box *Box, delta uint64, life Life) (sum, version uint64, c Code) {
-	h := s.hash(sc.Prefix, key)
-	if life == Keep {
-		if e := s.find(h, sc.Prefix, key); e != nil {
-			w := e.lock()
-			if w&dead == 0 && s.slow.Load() == 0 && !e.due(s) {
-				if sum, c = e.addLocked(box, delta); c == OK {
-					w += step
-				}
-				e.word.Store(w)
-				return sum, w / step, c
-			}
-			e.word.Store(w)
+	e, h := s.find(sc, key)
+	if e != nil && life == Keep {
+		if sum, version, c, done := s.addFast(e, box, delta); done {
+			return sum, version, c
 		}
 	}
 	sum, version, c = s.addSlow(sc, h, key, box, delta, life)
@@ -323,6 +317,21 @@ func (s *Store) Add(sc *Scope, key string, box *Box, delta uint64, life Life) (s
 		sum, version, c = s.addSlow(sc, h, key, box, delta, life)
 	}
 	return sum, version, c
+}
+
+// addFast does an addition that concerns nothing but its entry, if it is one.
+func (s *Store) addFast(e *entry, box *Box, delta uint64) (sum, version uint64, c Code, done bool) {
+	w := e.lock()
+	if w&dead != 0 || s.slow.Load() != 0 || e.due(s) {
+		e.word.Store(w)
+		return 0, 0, OK, false
+	}
+	sum, c = e.addLocked(box, delta)
+	if c == OK {
+		w += step
+	}
+	e.word.Store(w)
+	return sum, w / step, c, true
 }
 
 func (e *entry) addLocked(box *Box, delta uint64) (uint64, Code) {
@@ -360,13 +369,13 @@ func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64,
 	}
 	s.writeLocked(sh, e, Value{box, sum}, life)
 	e.word.Store(w + step)
-	s.publishLocked(e.key, Value{box, sum}, w/step+1)
+	s.publishLocked(sh, e.key, Value{box, sum}, w/step+1)
 	return sum, w/step + 1, OK
 }
 
 // Delete removes a key. Without a condition an absent key is fine.
 func (s *Store) Delete(sc *Scope, key string, cond Cond) Code {
-	h := s.hash(sc.Prefix, key)
+	h := s.hashIn(sc.Prefix, key)
 	sh := s.shard(h)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

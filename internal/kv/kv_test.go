@@ -43,10 +43,10 @@ func checkShards(t *testing.T, s *Store) {
 			if w := e.word.Load(); w&(locked|dead) != 0 || w < step {
 				t.Errorf("%s: the word is %#x", e.key, w)
 			}
-			if h := s.hash("", e.key); s.shard(h) != sh || uint32(h) != e.hash {
+			if h := s.hash(e.key); s.shard(h) != sh || uint32(h) != e.hash {
 				t.Errorf("%s is in the wrong shard", e.key)
 			}
-			if s.find(s.hash("", e.key), "", e.key) != e {
+			if got, _ := s.find(s.root, e.key); got != e {
 				t.Errorf("%s cannot be found", e.key)
 			}
 			if x := e.expires.Load(); (x != 0) != (e.heap != 0) {
@@ -298,6 +298,58 @@ func TestFindWhileTheTableChanges(t *testing.T) {
 	checkShards(t, s)
 }
 
+// Whoever has found an entry and comes to write it after it was deleted must look again:
+// the write would be lost.
+func TestFastWritesLeaveDeadEntriesAlone(t *testing.T) {
+	s, root := newTest(math.MaxInt, math.MaxInt)
+	num := s.NumBox(number{}, Int64)
+	s.Add(root, "n", num, 1, Keep)
+	e, _ := s.find(root, "n")
+	if sum, version, c, done := s.addFast(e, num, 1); sum != 2 || version != 2 || c != OK || !done {
+		t.Fatalf("addFast of a live entry: %d, %d, %d, %v", sum, version, c, done)
+	}
+	s.Delete(root, "n", Cond{})
+	if _, _, _, done := s.addFast(e, num, 1); done {
+		t.Error("addFast wrote a dead entry")
+	}
+	if _, _, done := s.putFast(e, Cond{}, Value{num, 1}, Keep); done {
+		t.Error("putFast wrote a dead entry")
+	}
+	if _, _, ok := e.read(s); ok {
+		t.Error("a dead entry was read")
+	}
+	if sum, version, c := s.Add(root, "n", num, 5, Keep); sum != 5 || version <= 3 || c != OK {
+		t.Errorf("Add after a deletion: %d, version %d, %d", sum, version, c)
+	}
+}
+
+// A reader never sees the value of one write with the version of another.
+func TestReadsAreNotTorn(t *testing.T) {
+	s, root := newTest(math.MaxInt, math.MaxInt)
+	num := s.NumBox(number{}, Int64)
+	s.Add(root, "n", num, 1, Keep)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for range 500_000 {
+				if sum, version, _ := s.Add(root, "n", num, 1, Keep); sum != version {
+					t.Errorf("Add returned %d with version %d", sum, version)
+					return
+				}
+			}
+		})
+		wg.Go(func() {
+			for range 500_000 {
+				if v, version := s.Get(root, "n"); v.Bits != version {
+					t.Errorf("Get returned %d with version %d", v.Bits, version)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestLongKeysInAScope(t *testing.T) {
 	s, root := newTest(10, math.MaxInt)
 	sc := s.Nest(root, strings.Repeat("p", 200), 10, math.MaxInt)
@@ -323,6 +375,40 @@ func TestLifetimeEnds(t *testing.T) {
 			t.Errorf("after(%d, %d) is %d, want %d", c.now, c.d, got, c.want)
 		}
 	}
+}
+
+// A bound that only expired keys fill is no bound, even before they are swept.
+func TestExpiredKeysMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, write := range map[string]func(*Store, *Scope) Code{
+			"Put": func(s *Store, sc *Scope) Code { _, c := s.Put(sc, "new", Cond{}, val("x"), Keep); return c },
+			"Add": func(s *Store, sc *Scope) Code {
+				_, _, c := s.Add(sc, "new", s.NumBox(number{}, Int64), 1, Keep)
+				return c
+			},
+			"Commit": func(s *Store, sc *Scope) Code {
+				return s.Commit([]Op{{Scope: sc, Key: "new", Kind: Write, Value: val("x")}})
+			},
+		} {
+			s, root := newTest(3, math.MaxInt)
+			for i := range 3 {
+				s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life{For: time.Second})
+			}
+			if c := write(s, root); c != Full {
+				t.Errorf("%s ended with %d in a full store, want %d", name, c, Full)
+			}
+			for i := range s.shards { // as if the sweeps were late
+				if s.shards[i].armed != 0 && s.shards[i].timer.Stop() {
+					s.timers.Done()
+				}
+			}
+			time.Sleep(time.Second)
+			if c := write(s, root); c != OK {
+				t.Errorf("%s ended with %d in a store of expired keys, want %d", name, c, OK)
+			}
+			checkShards(t, s)
+		}
+	})
 }
 
 // One timer per shard serves all its lifetimes, and only while there are some.

@@ -12,6 +12,8 @@ type Entry struct {
 	Value   Value // zero if the key was deleted
 	Version uint64
 	Left    time.Duration // until it expires; zero means it does not
+
+	shard uint8 // of a change
 }
 
 // Keys returns the keys of sc that start with prefix, sorted. A key that is there all

@@ -72,13 +72,6 @@ func (e *entry) dueAt(now int64) bool {
 	return x != 0 && now >= x
 }
 
-func (e *entry) is(prefix, key string) bool {
-	if prefix == "" {
-		return e.key == key
-	}
-	return len(e.key) == len(prefix)+len(key) && e.key[len(prefix):] == key && e.key[:len(prefix)] == prefix
-}
-
 // gone marks a slot whose entry was removed, so that probes go on behind it.
 var gone = new(entry)
 
@@ -89,7 +82,8 @@ type table struct {
 	slots []atomic.Pointer[entry]
 }
 
-func (t *table) find(hash uint32, prefix, key string) *entry {
+// find returns the entry of a whole key.
+func (t *table) find(hash uint32, key string) *entry {
 	if t == nil {
 		return nil
 	}
@@ -98,7 +92,24 @@ func (t *table) find(hash uint32, prefix, key string) *entry {
 		if e == nil {
 			return nil
 		}
-		if e.hash == hash && e != gone && e.is(prefix, key) {
+		if e.hash == hash && e.key == key && e != gone {
+			return e
+		}
+	}
+}
+
+// findIn returns the entry of prefix+key, without putting them together.
+func (t *table) findIn(hash uint32, prefix, key string) *entry {
+	if t == nil {
+		return nil
+	}
+	for i := hash & t.mask; ; i = (i + 1) & t.mask {
+		e := t.slots[i].Load()
+		if e == nil {
+			return nil
+		}
+		if e.hash == hash && e != gone && len(e.key) == len(prefix)+len(key) &&
+			e.key[:len(prefix)] == prefix && e.key[len(prefix):] == key {
 			return e
 		}
 	}
@@ -107,6 +118,7 @@ func (t *table) find(hash uint32, prefix, key string) *entry {
 // shard is a part of the table with what its mutex guards.
 type shard struct {
 	table atomic.Pointer[table] // written under mu
+	id    uint8                 // immutable
 
 	mu    sync.Mutex
 	live  int    // entries
@@ -116,7 +128,7 @@ type shard struct {
 	timer *time.Timer
 	armed int64 // when the timer fires; zero means it does not
 
-	_ [40]byte // keeps neighbours off this shard's cache lines
+	_ [32]byte // keeps neighbours off this shard's cache lines
 }
 
 const minSlots = 8

@@ -19,19 +19,19 @@ type watcher struct {
 	wake   chan struct{} // holds one
 	mu     sync.Mutex
 	ended  bool
-	events []Entry // of whole keys, in the order of the writes
-	behind bool    // the buffer was full: nothing is buffered until the reader has caught up
-	missed int     // changes that were not buffered
+	events []Entry         // of whole keys, in the order of the writes
+	behind bool            // the buffer was full: nothing is buffered until the reader has caught up
+	missed [shardCount]int // changes that were not buffered
 }
 
 func (w *watcher) push(e Entry) {
 	w.mu.Lock()
 	switch {
 	case w.behind:
-		w.missed++
+		w.missed[e.shard]++
 	case len(w.events) == WatchBuffer:
 		w.behind = true
-		w.missed++
+		w.missed[e.shard]++
 	default:
 		w.events = append(w.events, e)
 	}
@@ -55,10 +55,10 @@ func (w *watcher) end() {
 
 // publishLocked tells the watches of key. It runs under the mutex of the key's shard, so
 // that changes of a key arrive in the order of their versions.
-func (s *Store) publishLocked(key string, v Value, version uint64) {
+func (s *Store) publishLocked(sh *shard, key string, v Value, version uint64) {
 	for _, w := range *s.watchers.Load() {
 		if strings.HasPrefix(key, w.prefix) {
-			w.push(Entry{Key: key, Value: v, Version: version})
+			w.push(Entry{Key: key, Value: v, Version: version, shard: sh.id})
 		}
 	}
 }
@@ -99,9 +99,8 @@ func (s *Store) Watch(ctx context.Context, sc *Scope, prefix string, yield func(
 		return
 	}
 	r := &reader{store: s, watcher: w, seen: make(map[string]uint64)}
-	r.owed = -1 << 62 // the changes before the first entries are nobody's loss
 	batch := r.resync()
-	r.owed = 0
+	r.owed = 0 // the changes before the first entries are no loss
 	for {
 		for i := range batch {
 			if ctx.Err() != nil || w.isEnded() {
@@ -111,8 +110,8 @@ func (s *Store) Watch(ctx context.Context, sc *Scope, prefix string, yield func(
 			batch[i] = Entry{}
 			r.note(e)
 			e.Key = e.Key[len(sc.Prefix):]
-			lost := max(r.owed, 0)
-			r.owed -= lost
+			lost := r.owed
+			r.owed = 0
 			if !yield(e, lost) {
 				return
 			}
@@ -135,7 +134,7 @@ type reader struct {
 	store   *Store
 	watcher *watcher
 	seen    map[string]uint64 // the versions of the keys that the reader believes to be there
-	owed    int               // losses to be told with the next entry; negative if too many were told
+	owed    int               // losses to be told with the next entry
 }
 
 func (r *reader) note(e Entry) {
@@ -181,18 +180,16 @@ func (r *reader) next(ctx context.Context, spare []Entry) (batch []Entry, done b
 
 // resync reads the store and returns, sorted by key, what differs from what the reader
 // has seen. All buffered changes must have been delivered. It counts what is thereby
-// skipped as owed, less one change for each entry that it returns.
+// skipped as owed, less the one change that each entry it returns stands for.
 func (r *reader) resync() (list []Entry) {
 	s, w := r.store, r.watcher
 	w.mu.Lock()
 	w.behind = false
-	r.owed += w.missed
-	w.missed = 0
 	w.mu.Unlock()
 
-	gone := make(map[string]uint64, len(r.seen)) // seen, and not found
+	gone := make(map[string]bool, len(r.seen)) // seen, and not found
 	for k := range r.seen {
-		gone[k] = 0
+		gone[k] = true
 	}
 	var cut [shardCount]int // how many buffered changes came before the shard was read
 	var floors [shardCount]uint64
@@ -210,11 +207,13 @@ func (r *reader) resync() (list []Entry) {
 		floors[i] = sh.floor
 		w.mu.Lock()
 		cut[i] = len(w.events)
+		r.owed += w.missed[i]
+		w.missed[i] = 0
 		w.mu.Unlock()
 		sh.mu.Unlock()
 	}
 	for k := range gone {
-		list = append(list, Entry{Key: k, Version: floors[s.hash("", k)>>(64-shardBits)]})
+		list = append(list, Entry{Key: k, Version: floors[s.hash(k)>>(64-shardBits)]})
 	}
 	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
 
@@ -222,7 +221,7 @@ func (r *reader) resync() (list []Entry) {
 	i, old := -1, len(w.events)
 	w.events = slices.DeleteFunc(w.events, func(e Entry) bool {
 		i++
-		return i < cut[s.hash("", e.Key)>>(64-shardBits)]
+		return i < cut[e.shard]
 	})
 	r.owed += old - len(w.events)
 	w.mu.Unlock()

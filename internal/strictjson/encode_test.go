@@ -27,6 +27,17 @@ func (m *marshal) MarshalJSON() ([]byte, error) { return []byte(`"m"`), nil }
 func (byText) MarshalText() ([]byte, error)     { return []byte("text"), nil }
 func (octet) MarshalText() ([]byte, error)      { return []byte("o"), nil }
 
+type byMap struct{ M map[string]byMap }
+
+func (*byMap) MarshalJSON() ([]byte, error) { return []byte("0"), nil }
+
+func deepByMap(n int) (v byMap) {
+	for range n {
+		v = byMap{map[string]byMap{"": v}}
+	}
+	return v
+}
+
 func chain(n int) *listNode {
 	var l *listNode
 	for range n {
@@ -74,6 +85,9 @@ func TestEncode(t *testing.T) {
 		{"parts held many times", shared, 0, "$ takes more than 4194304 bytes: must not"},
 		{"parts that encode themselves", []any{own, byText{selfMap}, &byText{own}}, 0, `["m","text","text"]`},
 		{"pointer method of what has no address", map[string]marshal{"a": {}}, 0, `{"a":{"Self":null}}`},
+		{"deep through pointer methods of what has no address", deepByMap(70), 0, deep},
+		{"three bytes", []byte("abc"), 6, `"YWJj"`},
+		{"a json.Number", json.Number("12"), 2, `12`},
 		{"nil pointers", []*marshal{nil}, 0, `[null]`},
 		{"panic", hostileMethods{}, 0, "encoding panicked: boom"},
 		{"no JSON", math.NaN(), 0, "json: unsupported value: NaN"},

@@ -96,6 +96,9 @@ func TestT95_NamesAreExact(t *testing.T) {
 	check(t, `{"a":{"b":1,"b":2}}`, &raw, `$.a has the key "b" twice`)
 	var m map[string]any
 	check(t, `{"a":1,"A":2}`, &m, "")
+	check(t, `{"\ud83d\ude00":1,"😀":2}`, &m, `$ has the key "\U0001f600" twice`)
+	check(t, `{"\t\n\r\b\f\/\"\\":1,"\u0009\u000A\u000d\u0008\u000C/\u0022\u005c":2}`, &m, `$ has the key "\t\n\r\b\f/\"\\" twice`)
+	check(t, `{"`+strings.Repeat("k", 65)+`":tru}`, &m, `$["`+strings.Repeat("k", 64)+`..."] has 't' at byte 69: must have a value there`)
 	check(t, `{"a":1,"b":2,"\u0061":3}`, &m, `$ has the key "a" twice`)
 	var k map[int]int
 	check(t, `{"1":1,"-1":2,"0":3}`, &k, "")
@@ -152,12 +155,12 @@ func TestT94_NumbersKeepTheirValue(t *testing.T) {
 		R json.RawMessage
 		embeddedAny
 	}
-	check(t, `{"I":9007199254740993,"U":18446744073709551615,"A":9007199254740993,"M":{"a":{"b":[9007199254740993,1.5,0.1]}},"L":[9007199254740992,1e2],
+	check(t, `{"I":9007199254740993,"U":18446744073709551615,"A":9007199254740993,"M":{"n":7,"a":{"b":[9007199254740993,1.5,0.1]}},"L":[9007199254740992,1e2],
 		"P":9007199254740993,"S":[{"A":9007199254740993},{"A":7}],"W":{"x":{"A":9007199254740993},"y":null},"R":1,"E":9007199254740993,"D":12}`, &s, "")
 	big := json.Number("9007199254740993")
 	for _, c := range []struct{ got, want any }{
 		{s.I, int64(9007199254740993)}, {s.U, uint64(math.MaxUint64)}, {s.A, big},
-		{s.M, map[string]any{"a": map[string]any{"b": []any{big, 1.5, 0.1}}}}, {s.L, []any{9007199254740992.0, 100.0}},
+		{s.M, map[string]any{"n": 7.0, "a": map[string]any{"b": []any{big, 1.5, 0.1}}}}, {s.L, []any{9007199254740992.0, 100.0}},
 		{*s.P, big}, {s.S[0].A, big}, {s.S[1].A, 7.0}, {s.W["x"].A, big}, {s.E, big}, {s.D, 12.0},
 	} {
 		if !reflect.DeepEqual(c.got, c.want) {
@@ -357,6 +360,24 @@ type (
 func (*panicky) UnmarshalJSON([]byte) error         { panic("boom") }
 func (*exits) UnmarshalText([]byte) error           { runtime.Goexit(); return nil }
 func (hostileMethods) MarshalJSON() ([]byte, error) { panic("boom") }
+
+type (
+	textKey int
+	picky   struct{}
+	loop    struct {
+		Next *loop
+		A    any
+	}
+)
+
+func (*textKey) UnmarshalText([]byte) error { return nil }
+func (*picky) UnmarshalJSON(b []byte) error {
+	if b[0] != '[' {
+		return errors.New("no array")
+	}
+	return nil
+}
+
 func (u *upper) UnmarshalText(b []byte) error {
 	if string(b) == "no" {
 		return errors.New("no is not allowed")
@@ -375,6 +396,20 @@ func TestHostileTypes(t *testing.T) {
 	check(t, `[[null,[]]]`, new(selfArray), "")
 	check(t, `{"X":1}`, new(EmbedsSelf), "")
 	check(t, `{"a":{}}`, new(map[string]panicky), "$.a: decoding panicked: boom")
+	check(t, `["2020-01-02T03:04:05Z"]`, new([]struct{ time.Time }), "$[0] is a string: must be an object")
+	check(t, `{"01":1,"1":2}`, new(map[textKey]int), "") // it says itself what it reads
+	check(t, `{"L":[1],"W":"x"}`, new(struct {
+		L picky
+		W upper
+		V time.Time
+	}), "")
+	check(t, `{"L":[1],"W":"no"}`, new(struct {
+		L picky
+		W upper
+	}), "$.W: no is not allowed")
+	around := &loop{}
+	around.Next = around
+	check(t, `{"A":9007199254740993}`, around, "")
 	check(t, `{"C":null}`, new(struct{ C chan int }), "")
 	check(t, `{"C":1}`, new(struct{ C chan int }), "$.C is a number: must be null, since chan int cannot be decoded")
 	check(t, `[{},1]`, new([]chan int), "$[0] is an object: must be null, since chan int cannot be decoded")

@@ -1,0 +1,113 @@
+//go:build !race
+
+package sluice_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// The race detector allocates on its own account, so these run without it.
+
+// discard is a sink that listens and forgets.
+type discard struct{}
+
+func (discard) Enabled(sluice.EventKind) bool            { return true }
+func (discard) Emit(context.Context, sluice.Event) error { return nil }
+
+// fourGates is an executor whose gates all have to agree, and never refuse.
+func fourGates(t testing.TB, c sluice.Config) (*sluice.Executor, *sluice.Tool[int, int]) {
+	t.Helper()
+	c.Interceptors = append(c.Interceptors,
+		sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{})),
+		sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1 << 20}}})),
+		sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1e12}}})),
+		sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{})))
+	reg := sluice.NewToolRegistry()
+	tool := sluice.Must(sluice.Register(reg, sluice.Spec{Name: "noop"}, func(_ context.Context, n int) (int, error) { return n, nil }))
+	return sluice.Must(sluice.NewExecutor(reg, c)), tool
+}
+
+// TestAllocs: what a call through four gates allocates by itself. Calls take their identity
+// and context from chunks of eight, which is an eighth of an allocation each and rounds to
+// none here; TestCallBytes bounds what that is in bytes.
+func TestAllocs(t *testing.T) {
+	ctx := context.Background()
+	input := any(7)
+	for _, tt := range []struct {
+		name string
+		conf sluice.Config
+		call func(*sluice.Executor, *sluice.Tool[int, int])
+		want float64
+	}{
+		{"untyped, no sink", sluice.Config{}, func(e *sluice.Executor, _ *sluice.Tool[int, int]) {
+			e.Invoke(ctx, sluice.Request{ID: "a", Tool: "noop", Input: input})
+		}, 0},
+		{"untyped, id made up", sluice.Config{}, func(e *sluice.Executor, _ *sluice.Tool[int, int]) {
+			e.Invoke(ctx, sluice.Request{Tool: "noop", Input: input})
+		}, 0},
+		{"untyped, sink", sluice.Config{Sink: discard{}}, func(e *sluice.Executor, _ *sluice.Tool[int, int]) {
+			e.Invoke(ctx, sluice.Request{ID: "a", Tool: "noop", Input: input})
+		}, 0},
+		{"typed, no sink", sluice.Config{}, func(e *sluice.Executor, tool *sluice.Tool[int, int]) {
+			tool.Invoke(ctx, e, 1000)
+		}, 2},
+		{"interceptor", sluice.Config{Interceptors: []sluice.Interceptor{sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) { return next(ctx, c) }
+		})}}, func(e *sluice.Executor, _ *sluice.Tool[int, int]) {
+			e.Invoke(ctx, sluice.Request{ID: "a", Tool: "noop", Input: input})
+		}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e, tool := fourGates(t, tt.conf)
+			if got := testing.AllocsPerRun(1000, func() { tt.call(e, tool) }); got > tt.want {
+				t.Errorf("%v allocations, want at most %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestAllocsKeyed: keys and costs of a call that are known already cost nothing either.
+func TestAllocsKeyed(t *testing.T) {
+	ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{Tenant: "acme"})
+	exec := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{
+		sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 8}, {Max: 4, Scope: sluice.ByTenant}}})),
+		sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1e12}, {N: 1e12, Unit: "tokens"}}, Scope: sluice.ByKey("user", func(c sluice.Call) string { return c.Pipeline.Tenant })})),
+	}})
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "noop", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 3 }}}, func(_ context.Context, n int) (int, error) { return n, nil }))
+	input := any(7)
+	// the record of the call's costs, which Result.Decision answers
+	if got := testing.AllocsPerRun(1000, func() { exec.Invoke(ctx, sluice.Request{ID: "a", Tool: "noop", Input: input}) }); got > 2 {
+		t.Errorf("%v allocations, want at most 2", got)
+	}
+}
+
+// TestCallBytes bounds the memory of one call.
+func TestCallBytes(t *testing.T) {
+	e, _ := fourGates(t, sluice.Config{})
+	input := any(7)
+	r := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			e.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input})
+		}
+	})
+	if got := r.AllocedBytesPerOp(); got > 400 {
+		t.Errorf("%d bytes a call, want at most 400", got)
+	}
+}
+
+// TestAllocsTimed: a timeout costs its context, timer and goroutine.
+func TestAllocsTimed(t *testing.T) {
+	e, _ := fourGates(t, sluice.Config{Timeout: time.Hour})
+	input := any(7)
+	got := testing.AllocsPerRun(1000, func() {
+		e.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input})
+	})
+	if got > 12 {
+		t.Errorf("%v allocations, want at most 12", got)
+	}
+}

@@ -1,0 +1,166 @@
+package sluice_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+func benchGates() []sluice.Interceptor {
+	return []sluice.Interceptor{
+		sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1 << 20})),
+		sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1 << 20}}})),
+		sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1e12}}})),
+		sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{})),
+	}
+}
+
+func noop(_ context.Context, n int) (int, error) { return n, nil }
+
+var nothing = sluice.EventSinkFunc(func(context.Context, sluice.Event) error { return nil })
+
+// BenchmarkInvoke is the whole call of a tool that does nothing.
+func BenchmarkInvoke(b *testing.B) {
+	input := any(7)
+	key := sluice.ByKey("tenant", func(c sluice.Call) string { return c.Pipeline.Tenant })
+	for _, bb := range []struct {
+		name string
+		conf sluice.Config
+		spec sluice.Spec
+	}{
+		{"no gates", sluice.Config{}, sluice.Spec{}},
+		{"four gates", sluice.Config{Interceptors: benchGates()}, sluice.Spec{}},
+		{"four gates, sink", sluice.Config{Interceptors: benchGates(), Sink: nothing}, sluice.Spec{}},
+		{"four gates, timeout", sluice.Config{Interceptors: benchGates(), Timeout: time.Hour}, sluice.Spec{}},
+		{"four gates, key", sluice.Config{Interceptors: append(benchGates(), sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
+			Name: "keyed", Limits: []sluice.Limit{{Max: 1 << 20, Scope: key}}})))}, sluice.Spec{}},
+		{"four gates, policy", sluice.Config{Interceptors: benchGates()}, sluice.Spec{Policy: sluice.Policy{Concurrency: 1 << 20, Rates: []sluice.Rate{{N: 1e12}}}}},
+	} {
+		bb.spec.Name = "noop"
+		exec := newExec(b, bb.conf)
+		sluice.Must(sluice.Wrap(exec, bb.spec, noop))
+		ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{Tenant: "acme"})
+		b.Run(bb.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := exec.Invoke(ctx, sluice.Request{ID: "a", Tool: "noop", Input: input}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		for _, g := range []int{100, 1000} {
+			b.Run(fmt.Sprintf("%s, %d goroutines", bb.name, g), func(b *testing.B) {
+				b.ReportAllocs()
+				b.SetParallelism(g / 2)
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						if _, err := exec.Invoke(ctx, sluice.Request{ID: "a", Tool: "noop", Input: input}); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkTyped is the same through a wrapped function.
+func BenchmarkTyped(b *testing.B) {
+	exec := newExec(b, sluice.Config{Interceptors: benchGates()})
+	f := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "noop"}, noop))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := f(context.Background(), 1000); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkQueued is calls that have to wait: 100 goroutines at a limit of 1.
+func BenchmarkQueued(b *testing.B) {
+	exec := newExec(b, sluice.Config{Interceptors: append(benchGates(), limiter(1))})
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "noop"}, noop))
+	input := any(7)
+	b.ReportAllocs()
+	b.SetParallelism(50)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := exec.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// BenchmarkRefused is calls that a tripped breaker turns away.
+func BenchmarkRefused(b *testing.B) {
+	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{}))
+	exec := newExec(b, sluice.Config{Interceptors: []sluice.Interceptor{breaker}})
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "noop"}, noop))
+	breaker.Trip("noop")
+	input := any(7)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := exec.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input}); err == nil {
+			b.Fatal("not refused")
+		}
+	}
+}
+
+// BenchmarkNested is a call inside a call, on its slot.
+func BenchmarkNested(b *testing.B) {
+	exec := newExec(b, sluice.Config{Interceptors: append(benchGates(), limiter(1))})
+	inner := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "inner"}, noop))
+	outer := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "outer"}, func(ctx context.Context, n int) (int, error) { return inner(ctx, n) }))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := outer(context.Background(), 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkIndependentTools are tools without a common limit, which share the stage's lock
+// all the same: one decision, one instant.
+func BenchmarkIndependentTools(b *testing.B) {
+	exec := newExec(b, sluice.Config{})
+	for i := range 64 {
+		sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: fmt.Sprint("tool", i), Policy: sluice.Policy{Concurrency: 8}}, noop))
+	}
+	input := any(7)
+	for _, g := range []int{1, 8, 64} {
+		b.Run(fmt.Sprint(g, " goroutines"), func(b *testing.B) {
+			b.SetParallelism(g)
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					if _, err := exec.Invoke(context.Background(), sluice.Request{ID: "a", Tool: [...]string{"tool0", "tool1", "tool2", "tool3"}[i%4], Input: input}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkSubmit is a million calls waiting at once, with nobody waiting for them.
+func BenchmarkSubmit(b *testing.B) {
+	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: 24 * time.Hour}}}))
+	order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1 << 30}))
+	exec := newExec(b, sluice.Config{Interceptors: []sluice.Interceptor{rates, order}})
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "noop"}, noop))
+	input := any(7)
+	b.ReportAllocs()
+	for b.Loop() {
+		exec.Submit(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input})
+	}
+	b.StopTimer()
+	if err := exec.Close(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}

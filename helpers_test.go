@@ -1,0 +1,271 @@
+package sluice_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+const ms = time.Millisecond
+
+// bubble runs f on the virtual clock. What it leaves running fails the test.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+// rig is an executor whose calls are recorded, and the instant it was made at.
+type rig struct {
+	*sluice.Executor
+	t     *testing.T
+	reg   *sluice.ToolRegistry
+	pc    sluice.PipelineContext
+	ctx   context.Context
+	rec   *sluice.Recorder
+	start time.Time
+}
+
+// newRig makes an executor over a registry of its own.
+func newRig(t *testing.T, c sluice.Config) *rig {
+	t.Helper()
+	return rigOver(t, sluice.NewToolRegistry(), c)
+}
+
+func rigOver(t *testing.T, reg *sluice.ToolRegistry, c sluice.Config) *rig {
+	t.Helper()
+	pc, rec := sluice.NewTestPipelineContext()
+	if c.State == nil {
+		c.State = pc.State
+	}
+	e, err := sluice.NewExecutor(reg, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{e, t, reg, pc, sluice.WithPipelineContext(t.Context(), pc), rec, time.Now()}
+}
+
+// end closes the executor and holds that nothing is left and every call was reported.
+func (r *rig) end() {
+	r.t.Helper()
+	if err := r.Close(context.Background()); err != nil {
+		r.t.Errorf("Close: %v", err)
+	}
+	r.idle()
+	if err := r.rec.Check(); err != nil {
+		r.t.Error(err)
+	}
+	if err := r.pc.State.Close(); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// idle holds that nobody runs or waits, and that no slot is taken.
+func (r *rig) idle() {
+	r.t.Helper()
+	s := r.Snapshot()
+	if s.InFlight != 0 || s.Queued != 0 || s.Abandoned != 0 || len(s.Lanes) != 0 {
+		r.t.Errorf("in flight %d, queued %d, abandoned %d, lanes %v: want none", s.InFlight, s.Queued, s.Abandoned, s.Lanes)
+	}
+	for _, g := range s.Gates {
+		if g.Waiting != 0 || strings.Contains(g.Name, "concurrency") && g.Used != 0 {
+			r.t.Errorf("gate %s %s: used %d, waiting %d: want none", g.Name, g.Key, g.Used, g.Waiting)
+		}
+	}
+}
+
+// at is the virtual time since the executor was made.
+func (r *rig) at() time.Duration { return time.Since(r.start) }
+
+// call invokes a tool and answers its error.
+func (r *rig) call(tool string) error {
+	_, err := r.Invoke(r.ctx, sluice.Request{Tool: tool})
+	return err
+}
+
+func (r *rig) trace(want string) {
+	r.t.Helper()
+	if got := r.rec.Trace(); got != want {
+		r.t.Errorf("trace:\n got %s\nwant %s", got, want)
+	}
+}
+
+// tool registers a raw tool: arguments and result are JSON, which it ignores.
+func (r *rig) tool(s sluice.Spec, f func(ctx context.Context) error) {
+	r.t.Helper()
+	rawTool(r.t, r.reg, s, f)
+}
+
+func rawTool(t testing.TB, reg *sluice.ToolRegistry, s sluice.Spec, f func(ctx context.Context) error) {
+	t.Helper()
+	_, err := sluice.Register(reg, s, func(ctx context.Context, _ any) (json.RawMessage, error) { return nil, f(ctx) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sleeps is a tool that takes d.
+func sleeps(d time.Duration) func(context.Context) error {
+	return func(context.Context) error { time.Sleep(d); return nil }
+}
+
+// gauge counts who is inside.
+type gauge struct{ inside, peak, total atomic.Int64 }
+
+func (g *gauge) enter() {
+	n := g.inside.Add(1)
+	g.total.Add(1)
+	for p := g.peak.Load(); n > p && !g.peak.CompareAndSwap(p, n); p = g.peak.Load() {
+	}
+}
+
+func (g *gauge) leave() { g.inside.Add(-1) }
+
+// counts is a tool that takes d while g counts it.
+func (g *gauge) counts(d time.Duration) func(context.Context) error {
+	return func(context.Context) error {
+		g.enter()
+		defer g.leave()
+		time.Sleep(d)
+		return nil
+	}
+}
+
+// parallel runs f(0) … f(n-1) at once and waits.
+func parallel(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
+}
+
+// inOrder starts f(0) … f(n-1) as goroutines, each once the one before is blocked, and
+// returns a function that waits for all. Only inside a bubble.
+func inOrder(n int, f func(i int)) (wait func()) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+		synctest.Wait()
+	}
+	return wg.Wait
+}
+
+// log keeps what happened in the order it was written.
+type log struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (l *log) add(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, fmt.Sprintf(format, args...))
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.list, " ")
+}
+
+// reasons is every reason that an error of a call can have.
+var reasons = []error{
+	sluice.ErrUnknownTool, sluice.ErrInvalidArguments, sluice.ErrBreakerOpen, sluice.ErrRateLimited,
+	sluice.ErrSaturated, sluice.ErrQueueFull, sluice.ErrWaitTooLong, sluice.ErrDenied, sluice.ErrNesting,
+	sluice.ErrClosed, sluice.ErrTimeout,
+}
+
+// wantRefusal holds that err is a refusal for exactly this reason, by this constraint,
+// with this time to retry, and answers it.
+func wantRefusal(t *testing.T, err, reason error, by string, after time.Duration) *sluice.Error {
+	t.Helper()
+	var e *sluice.Error
+	if !errors.As(err, &e) {
+		t.Errorf("error is %T (%v): want *sluice.Error", err, err)
+		return nil
+	}
+	if e.Reason != reason || e.By != by || e.RetryAfter != after {
+		t.Errorf("refused for %q by %q, retry after %v: want %q by %q, %v (%v)", e.Reason, e.By, e.RetryAfter, reason, by, after, err)
+	}
+	if !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, reason) {
+		t.Errorf("%v: want it to match ErrRejected and %v", err, reason)
+	}
+	for _, r := range reasons {
+		if r != reason && errors.Is(err, r) {
+			t.Errorf("%v matches %v: want only %v", err, r, reason)
+		}
+	}
+	return e
+}
+
+// noErr holds that err is nil.
+func noErr(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// limitsOf is a concurrency limiter of these limits.
+func limitsOf(limits ...sluice.Limit) *sluice.ConcurrencyLimiter {
+	return sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: limits}))
+}
+
+// atMost is a limiter of n calls in all.
+func atMost(n int) *sluice.ConcurrencyLimiter { return limitsOf(sluice.Limit{Max: n}) }
+
+// rates is a rate limiter that counts everything together.
+func rates(list ...sluice.Rate) *sluice.RateLimiter {
+	return sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: list}))
+}
+
+func breakerOf(c sluice.CircuitBreakerConfig) *sluice.CircuitBreaker {
+	return sluice.Must(sluice.NewCircuitBreaker(c))
+}
+
+func scheduler(c sluice.PrioritySchedulerConfig) *sluice.PriorityScheduler {
+	return sluice.Must(sluice.NewPriorityScheduler(c))
+}
+
+func interceptors(list ...sluice.Interceptor) []sluice.Interceptor { return list }
+
+// slotsFree holds that exactly limit calls of tool can run at once, each taking d, by
+// running twice as many. The tool must count in g.
+func (r *rig) slotsFree(tool string, g *gauge, limit int) {
+	r.t.Helper()
+	g.peak.Store(0)
+	parallel(2*limit, func(int) {
+		if err := r.call(tool); err != nil {
+			r.t.Error(err)
+		}
+	})
+	if p := g.peak.Load(); p != int64(limit) {
+		r.t.Errorf("%d at once after the test, want %d: slots are lost or made", p, limit)
+	}
+}
+
+// permutations calls f with every order of list.
+func permutations[T any](list []T, f func([]T)) {
+	var rec func(done, left []T)
+	rec = func(done, left []T) {
+		if len(left) == 0 {
+			f(slices.Clone(done))
+			return
+		}
+		for i := range left {
+			rest := slices.Delete(slices.Clone(left), i, i+1)
+			rec(append(slices.Clone(done), left[i]), rest)
+		}
+	}
+	rec(nil, list)
+}

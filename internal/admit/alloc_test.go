@@ -1,0 +1,90 @@
+//go:build !race
+
+// The race detector allocates for its own sake, which these counts would include.
+
+package admit
+
+import (
+	"testing"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+)
+
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	w := newWorld(t, standard())
+	k, all, r, br := slots("tool a", 0, 4), slots("global", 3, 4), w.rate("rate", 2, 1_000_000_000, sec, 1_000_000), circuit("breaker", breaker.Config{})
+	free := NewNeedSet([]Need{{w.cell(br), 1}, {w.cell(k), 1}, {w.cell(r), 1}, {w.cell(all), 1}})
+	m := w.m
+	now := int64(0)
+	call := func(level int8) *Ticket {
+		now++
+		x := m.Ticket()
+		x.Level, x.Tenant = level, "tenant"
+		m.Fixed(x, free)
+		m.Arrive(now, x)
+		return x
+	}
+	end := func(x *Ticket) {
+		now++
+		if x.State() != Running {
+			t.Fatalf("state %d, want it to run", x.State())
+		}
+		m.Finish(now, x, breaker.Success)
+		for d := m.Decided(); d != nil; d = d.Next() {
+			if d.State() != Running {
+				t.Fatalf("decided on, with state %d", d.State())
+			}
+		}
+		m.Free(x)
+	}
+	for _, c := range []struct {
+		name string
+		do   func()
+	}{
+		{"arrive and finish", func() { end(call(2)) }},
+		{"arrive in the queue and finish", func() {
+			var run, wait [4]*Ticket
+			for i := range run {
+				run[i] = call(2)
+			}
+			for i := range wait {
+				wait[i] = call(int8(i))
+			}
+			for _, x := range run {
+				end(x)
+			}
+			for _, x := range wait {
+				end(x)
+			}
+		}},
+		{"arrive in the queue and leave", func() {
+			var run [4]*Ticket
+			for i := range run {
+				run[i] = call(2)
+			}
+			a, b := call(3), call(3)
+			m.Cancel(now, a)
+			m.Free(a)
+			m.Cancel(now, b)
+			m.Free(b)
+			for _, x := range run {
+				end(x)
+			}
+		}},
+		{"needs of its own", func() {
+			now++
+			x := m.Ticket()
+			m.Add(x, w.cell(k), 1)
+			m.Add(x, w.cell(all), 1)
+			m.Arrive(now, x)
+			end(x)
+		}},
+	} {
+		for range 100 {
+			c.do()
+		}
+		if n := testing.AllocsPerRun(500, c.do); n != 0 {
+			t.Errorf("%s: %v allocations", c.name, n)
+		}
+	}
+}

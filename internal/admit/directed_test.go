@@ -1,0 +1,799 @@
+package admit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+)
+
+// A wide head that cannot start must not stand for the narrower lanes behind it.
+func TestMistake_WideRepresentativeHidesNarrowLanes(t *testing.T) {
+	w := newWorld(t, standard())
+	tool, mem := slots("tool a", 0, 1), units("memory", 3, 4)
+	h := w.arrive("h", 2, "", tool, mem)
+	o := w.arrive("o", 2, "", mem.of(2))
+	wide := w.arrive("wide", 2, "", tool, mem.of(4))
+	n1 := w.arrive("n1", 2, "", tool, mem)
+	n2 := w.arrive("n2", 2, "", tool, mem)
+	w.sees("h o")
+	w.finish(h) // wide is first at the tool, and too wide for the memory that is free
+	w.sees("n1")
+	w.finish(n1)
+	w.sees("n2")
+	w.finish(n2)
+	w.sees("")
+	w.finish(o)
+	w.sees("wide")
+	w.finish(wide)
+	w.rest(tool, mem)
+}
+
+// The same where one lane may stand for many: all need one slot of the full wide limit.
+func TestMistake_RepresentativeThatLeaves(t *testing.T) {
+	for _, how := range []string{"cancelled", "late", "started"} {
+		w := newWorld(t, standard())
+		tool, all := slots("tool a", 0, 3), slots("global", 3, 3)
+		var hs []*Ticket
+		for i := range 3 {
+			hs = append(hs, w.arrive(fmt.Sprint("h", i), 2, "", tool, all))
+		}
+		a := w.arrive("a", 2, "a", tool, all, within(5))
+		b := w.arrive("b", 2, "b", tool, all)
+		c := w.arrive("c", 2, "c", tool, all)
+		w.finish(hs[0])
+		w.sees("h0 h1 h2 a")
+		x := w.arrive("x", 8, "x", all)
+		w.finish(a) // b is first at the tool, x at the global limit: b stands there for c
+		w.sees("x")
+		switch how {
+		case "cancelled":
+			w.cancel(b)
+			w.finish(x)
+			w.sees("c")
+			w.finish(c)
+		case "late":
+			w.at(6)
+			w.finish(x)
+			w.sees("b")
+			w.finish(b)
+			w.sees("c")
+			w.finish(c)
+		default:
+			w.finish(x)
+			w.sees("b")
+			w.finish(hs[1])
+			w.sees("c")
+			w.finish(b, c)
+			hs[1] = hs[2]
+		}
+		w.finish(hs[2])
+		if how != "started" {
+			w.finish(hs[1])
+		}
+		w.rest(tool, all)
+	}
+}
+
+// claimed returns a world in which both holds the one claim, waits for y and has x kept.
+func claimed(t *testing.T, opts ...any) (w *world, x, y *Class, both, g *Ticket) {
+	p := standard()
+	p.Claim = 1
+	w = newWorld(t, p)
+	x, y = slots("x", 0, 1), slots("y", 1, 1)
+	h := w.arrive("h", 2, "", x)
+	g = w.arrive("g", 2, "", y)
+	both = w.arrive("both", 2, "", append([]any{x, y}, opts...)...)
+	w.finish(h)
+	w.sees("h g")
+	if len(w.m.claims) != 1 || w.m.claims[0].head != both {
+		t.Fatalf("both does not hold the claim")
+	}
+	return w, x, y, both, g
+}
+
+// Whatever frees what the claim lacks starts its holder at that instant.
+func TestMistake_ClaimHolderNeverAskedAgain(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		do   func(w *world, x, y *Class, g *Ticket)
+	}{
+		{"an end", func(w *world, x, y *Class, g *Ticket) { w.finish(g) }},
+		{"a failure", func(w *world, x, y *Class, g *Ticket) { w.ended(g, breaker.Failure) }},
+		{"a cancelled start", func(w *world, x, y *Class, g *Ticket) { w.cancel(g) }},
+		{"a larger limit", func(w *world, x, y *Class, g *Ticket) { w.limit(y, 2) }},
+		{"an end in a pause that is lifted", func(w *world, x, y *Class, g *Ticket) {
+			w.pause(y, 10)
+			w.sees("late") // nothing is kept for who waits for an instant
+			w.finish(g)
+			w.pause(y, 0)
+		}},
+		{"the end of a pause", func(w *world, x, y *Class, g *Ticket) {
+			w.pause(x, 10)
+			w.finish(g)
+			w.at(9)
+			w.sees("z")
+			w.at(10)
+		}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			w, x, y, both, g := claimed(t)
+			w.arrive("z", 2, "", y)
+			late := w.arrive("late", 8, "", x)
+			if late.State() != Waiting {
+				t.Fatalf("late took the slot that is kept for the claim")
+			}
+			c.do(w, x, y, g)
+			if both.State() != Running && late.State() != Running {
+				t.Errorf("neither started: %v", w.news)
+			}
+			for len(w.calls) > 0 {
+				n := len(w.calls)
+				for _, c := range w.calls {
+					if c.State() == Running {
+						w.finish(c)
+						break
+					}
+				}
+				if len(w.calls) == n {
+					t.Fatalf("%d calls wait for nothing", n)
+				}
+			}
+			w.rest(x, y)
+		})
+	}
+}
+
+func TestMistake_ClaimHolderStartsFirst(t *testing.T) {
+	w, x, y, both, g := claimed(t)
+	z := w.arrive("z", 8, "", y) // first in y's order; the claim goes first
+	w.finish(g)
+	w.sees("both")
+	w.finish(both)
+	w.sees("z")
+	w.finish(z)
+	w.rest(x, y)
+}
+
+// A claim that ends gives others what was kept for it, at that instant.
+func TestMistake_ClaimEndsWithoutMarking(t *testing.T) {
+	for _, c := range []struct {
+		what, sees string
+		do         func(w *world, x, y *Class, both *Ticket)
+	}{
+		{"cancelled", "late", func(w *world, x, y *Class, both *Ticket) { w.cancel(both) }},
+		{"too late", "both! late", func(w *world, x, y *Class, both *Ticket) { w.at(100) }},
+		{"paused", "late", func(w *world, x, y *Class, both *Ticket) { w.pause(y, 50) }},
+		{"shrunk", "late both!", func(w *world, x, y *Class, both *Ticket) { w.limit(y, 0) }},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			w, x, y, both, _ := claimed(t, within(99))
+			w.arrive("late", 0, "", x)
+			w.sees("")
+			c.do(w, x, y, both)
+			w.sees(c.sees)
+		})
+	}
+}
+
+// An ended claim of a rate that has run dry is dropped as well: nothing idles for a token.
+func TestMistake_ClaimWaitsForATokenWithKeptSlots(t *testing.T) {
+	p := standard()
+	p.Claim = 1
+	w := newWorld(t, p)
+	x, y, r := slots("x", 0, 1), slots("y", 1, 1), w.rate("rate", 2, 1, sec, 1)
+	h, g := w.arrive("h", 2, "", x), w.arrive("g", 2, "", y)
+	both := w.arrive("both", 2, "", x, y, r)
+	w.finish(h)
+	late := w.arrive("late", 2, "", x)
+	w.sees("h g") // x is kept
+	tok := w.arrive("tok", 2, "", r)
+	w.sees("tok late") // the token is gone until 1 s
+	w.finish(tok, late, g)
+	w.sees("")
+	w.at(sec)
+	w.sees("both")
+	w.finish(both)
+	w.rest(x, y)
+}
+
+// Who becomes first at a bucket is looked at when it does, not when the one before it was due.
+func TestMistake_NewBestAtABucket(t *testing.T) {
+	t.Run("the first leaves", func(t *testing.T) {
+		w := newWorld(t, standard())
+		r := w.rate("rate", 0, 1, sec, 4)
+		w.arrive("a", 2, "", r.of(3))
+		big := w.arrive("big", 2, "", r.of(4))
+		w.arrive("small", 2, "", r)
+		w.sees("a")
+		w.cancel(big)
+		w.sees("small")
+	})
+	t.Run("the first is late", func(t *testing.T) {
+		w := newWorld(t, standard())
+		r := w.rate("rate", 0, 1, sec, 4)
+		w.arrive("a", 2, "", r.of(3))
+		w.arrive("big", 2, "", r.of(4), within(3*sec))
+		w.arrive("other", 2, "", r.of(4))
+		w.arrive("small", 5, "x", r.of(2))
+		w.sees("a")
+		w.at(sec)
+		w.sees("small")
+		w.at(3*sec - 1)
+		w.sees("")
+		w.at(3 * sec)
+		w.sees("big!")
+		w.at(5*sec - 1)
+		w.sees("")
+		w.at(5 * sec)
+		w.sees("other")
+	})
+	t.Run("a cheaper one comes first", func(t *testing.T) {
+		w := newWorld(t, standard())
+		r := w.rate("rate", 0, 1, sec, 4)
+		w.arrive("a", 2, "", r.of(3))
+		w.arrive("big", 1, "", r.of(4)) // due at 3 s
+		w.arrive("small", 5, "", r.of(2))
+		w.sees("a")
+		w.at(sec - 1)
+		w.sees("")
+		w.at(sec)
+		w.sees("small")
+		w.at(5*sec - 1)
+		w.sees("")
+		w.at(5 * sec)
+		w.sees("big")
+	})
+	t.Run("a dearer one comes first", func(t *testing.T) {
+		w := newWorld(t, standard())
+		r := w.rate("rate", 0, 1, sec, 4)
+		w.arrive("a", 2, "", r.of(4))
+		w.arrive("small", 1, "", r) // due at 1 s
+		w.arrive("big", 5, "", r.of(4))
+		w.sees("a")
+		w.at(4*sec - 1)
+		w.sees("")
+		w.at(4 * sec)
+		w.sees("big")
+		w.at(5 * sec)
+		w.sees("small")
+	})
+	t.Run("one comes from another cell", func(t *testing.T) {
+		w := newWorld(t, standard())
+		k, r := slots("tool a", 0, 1), w.rate("rate", 1, 1, sec, 4)
+		h := w.arrive("h", 2, "", k)
+		w.arrive("a", 2, "", r.of(3))
+		w.arrive("big", 2, "", r.of(4))
+		w.arrive("urgent", 5, "", k, r)
+		w.sees("h a")
+		w.finish(h)
+		w.sees("urgent")
+		w.at(4 * sec)
+		w.sees("big")
+	})
+	t.Run("the rate grows", func(t *testing.T) {
+		w := newWorld(t, standard())
+		r := w.rate("rate", 0, 1, sec, 1)
+		w.arrive("a", 2, "", r)
+		w.arrive("b", 2, "", r)
+		fast := w.rate("", 0, 10, sec, 1).Rate
+		w.at(sec / 2)
+		w.m.SetRate(w.now, r, fast)
+		w.collect()
+		w.sees("a")
+		w.at(sec/2 + 50*ms - 1)
+		w.sees("")
+		w.at(sec/2 + 50*ms)
+		w.sees("b")
+	})
+}
+
+// Buckets whose orders disagree must not send heads back and forth for ever, nor without end
+// in one event.
+func TestMistake_TwoBucketOrdersChaseEachOther(t *testing.T) {
+	for seed := range uint64(40) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		p := standard()
+		p.Claim = 1 + rng.IntN(4)
+		w := newWorld(t, p)
+		var rs []*Class
+		for i := range 3 {
+			rs = append(rs, w.rate(fmt.Sprint("r", i), uint8(i/2), int64(1+rng.IntN(9)), 1000, int64(3+rng.IntN(3))))
+		}
+		k := slots("tool a", 0, int64(1+rng.IntN(3)))
+		started, worst := 0, uint64(0)
+		for i := range 600 {
+			before := w.m.Work().Examined
+			w.at(w.now + int64(rng.IntN(200)))
+			var what []any
+			for _, r := range rs {
+				if rng.IntN(2) == 0 {
+					what = append(what, r.of(int64(1+rng.IntN(3))))
+				}
+			}
+			if rng.IntN(3) == 0 {
+				what = append(what, k)
+			}
+			w.arrive(fmt.Sprint(i), int8(rng.IntN(3)), fmt.Sprint(rng.IntN(3)), what...)
+			if n := len(w.calls); n > 0 {
+				if c := w.calls[rng.IntN(n)]; c.State() == Running {
+					w.finish(c)
+				}
+			}
+			lanes := uint64(len(w.m.all) + 1)
+			worst = max(worst, (w.m.Work().Examined-before)/lanes)
+		}
+		for range 100_000 {
+			if len(w.calls) == 0 {
+				break
+			}
+			for _, c := range w.calls {
+				if c.State() == Running {
+					w.finish(c)
+					started++
+					break
+				}
+			}
+			if w.m.Due() != Never {
+				w.at(w.m.Due())
+			}
+		}
+		w.rest(append(rs[:0:0], k)...)
+		if started == 0 || worst > 200 {
+			t.Errorf("seed %d: %d ended, at most %d looks per lane and step", seed, started, worst)
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// A head that was set aside for its width starts when a pause ends, too.
+func TestMistake_PauseEndNotArmedForHeadsAside(t *testing.T) {
+	w := newWorld(t, standard())
+	k := units("units", 0, 4)
+	h, i := w.arrive("h", 2, "", k.of(2)), w.arrive("i", 2, "", k.of(2))
+	wide := w.arrive("wide", 2, "", k.of(4))
+	w.finish(h) // wide is set aside
+	w.sees("h i")
+	w.pause(k, 10)
+	w.finish(i)
+	w.sees("")
+	if w.m.Due() != 10 {
+		t.Errorf("due at %d, want 10", w.m.Due())
+	}
+	w.at(9)
+	w.sees("")
+	w.at(10)
+	w.sees("wide")
+	w.finish(wide)
+	w.rest(k)
+}
+
+func TestMistake_PauseEndNotArmedWhileEmpty(t *testing.T) {
+	w := newWorld(t, standard())
+	k := slots("tool a", 0, 1)
+	w.pause(k, 10)
+	a := w.arrive("a", 2, "", k)
+	w.at(9)
+	w.pause(k, 20) // longer
+	w.at(19)
+	w.sees("")
+	w.at(20)
+	w.sees("a")
+	w.finish(a)
+	w.rest(k)
+}
+
+// Who fills the queue gives way in it, not who comes last or has little.
+func TestMistake_ShedHitsTheLightTenant(t *testing.T) {
+	p := standard()
+	p.Shed, p.MaxQueue, p.Weights = true, 6, map[string]int{"heavy": 4}
+	w := newWorld(t, p)
+	k := slots("tool a", 0, 1)
+	h := w.arrive("h", 2, "flood", k)
+	for i := range 6 {
+		w.arrive(fmt.Sprint("f", i), 2, "flood", k)
+	}
+	w.sees("h")
+	w.arrive("f6", 2, "flood", k) // not in its own favour
+	w.sees("f6!")
+	w.arrive("l0", 2, "light", k)
+	w.sees("f5!") // the newest of the flood
+	w.arrive("l1", 2, "light", k)
+	w.sees("f4!")
+	w.arrive("l2", 2, "light", k)
+	w.sees("f3!") // three each
+	w.arrive("l3", 2, "light", k)
+	w.sees("l3!") // would be the heaviest itself
+	w.arrive("v0", 2, "heavy", k)
+	w.arrive("v1", 2, "heavy", k)
+	w.arrive("v2", 2, "heavy", k)
+	w.arrive("v3", 2, "heavy", k)
+	if got := len(w.news); got != 4 {
+		t.Errorf("%d calls gave way to the heavy tenant, want 4: %v", got, w.news)
+	}
+	w.news = nil
+	w.arrive("u", 5, "flood", k) // a higher level, whoever it is
+	if got := len(w.news); got != 1 {
+		t.Errorf("%v gave way to a higher level", w.news)
+	}
+	w.news = nil
+	w.arrive("low", 1, "new", k)
+	w.sees("low!")
+	w.finish(h)
+	w.sees("u")
+}
+
+func TestMistake_NewestFirst(t *testing.T) {
+	w := newWorld(t, standard())
+	x, y, all := slots("x", 0, 9), slots("y", 0, 9), slots("global", 3, 1)
+	h := w.arrive("h", 2, "", all)
+	want := ""
+	for i := range 12 {
+		what := []any{all}
+		if i%3 == 0 {
+			what = append(what, x)
+		} else if i%3 == 1 {
+			what = append(what, y)
+		}
+		w.arrive(fmt.Sprint(i), 2, "", what...)
+		want += fmt.Sprint(" ", i)
+	}
+	w.news = nil
+	w.finish(h)
+	for len(w.calls) > 0 {
+		for _, c := range w.calls {
+			if c.State() == Running {
+				w.finish(c)
+				break
+			}
+		}
+	}
+	w.sees(want[1:])
+	w.rest(x, y, all)
+}
+
+func TestPromise01_AWaitingCallHoldsNothing(t *testing.T) {
+	w := newWorld(t, standard())
+	x, y, r := slots("x", 0, 1), slots("y", 1, 1), w.rate("rate", 2, 1, sec, 1)
+	b := circuit("breaker", breaker.Config{})
+	h := w.arrive("h", 2, "", y)
+	wait := w.arrive("wait", 8, "", b, x, y, r)
+	w.sees("h")
+	w.holds(x, 0)
+	if c := w.cell(r); !c.bucket.Full(w.now) {
+		t.Error("a waiting call took a token")
+	}
+	if c := w.cell(b); c.calls != 0 {
+		t.Error("a waiting call has a permit of the breaker")
+	}
+	a := w.arrive("a", 0, "", x, r) // what the other needs is free for others
+	w.sees("a")
+	w.finish(h, a)
+	w.sees("")
+	w.at(sec - 1)
+	w.sees("")
+	w.at(sec)
+	w.sees("wait")
+	w.finish(wait)
+	w.rest(x, y, b)
+}
+
+// Whichever cell refuses, nothing is taken of the others.
+func TestPromise02_AllOrNothing(t *testing.T) {
+	for refuser := range 4 {
+		w := newWorld(t, standard())
+		ks := []*Class{slots("a", 0, 2), slots("b", 1, 2), w.rate("r", 1, 2, sec, 2), slots("c", 2, 2)}
+		block := []*Ticket{w.arrive("h0", 2, "", ks[refuser]), w.arrive("h1", 2, "", ks[refuser])}
+		w.news = nil
+		want := ""
+		for i := range 5 {
+			w.arrive(fmt.Sprint(i), 2, "", ks[0], ks[1], ks[2], ks[3])
+		}
+		for i, k := range ks {
+			c := w.cell(k)
+			if taken := c.used > 0 || !c.bucket.Full(w.now); taken != (i == refuser) {
+				t.Errorf("%s refuses, and at %s: used %d, full %v", ks[refuser].Name, k.Name, c.used, c.bucket.Full(w.now))
+			}
+		}
+		w.sees(want)
+		if ks[refuser].Kind == Tokens {
+			w.at(sec / 2)
+			w.sees("0")
+			w.at(sec)
+			w.sees("1")
+		} else {
+			w.finish(block...)
+			w.sees("0 1")
+		}
+		for _, k := range ks {
+			if k.Kind == Slots && (k != ks[refuser] || refuser != 2) && w.cell(k).used != 2 {
+				t.Errorf("%s: used %d, want 2", k.Name, w.cell(k).used)
+			}
+		}
+	}
+}
+
+// CL1: never more than the limit, also while it shrinks and grows.
+func TestPromise03_LimitUnderResize(t *testing.T) {
+	w := newWorld(t, standard())
+	k := slots("tool a", 0, 8)
+	for i := range 20 {
+		w.arrive(fmt.Sprint(i), 2, "", k)
+	}
+	w.sees("0 1 2 3 4 5 6 7")
+	w.limit(k, 2)
+	for i := range 6 {
+		w.finish(w.calls[0])
+		w.holds(k, int64(7-i))
+		w.sees("")
+	}
+	w.finish(w.calls[0]) // below 2
+	w.sees("8")
+	w.holds(k, 2)
+	w.limit(k, 5)
+	w.sees("9 10 11")
+	w.limit(k, 0) // nobody can ever start
+	w.sees("12! 13! 14! 15! 16! 17! 18! 19!")
+}
+
+func TestPromise03_CL1_RandomResize(t *testing.T) {
+	for seed := range uint64(50) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		w := newWorld(t, standard())
+		k := units("tool a", 0, 4)
+		limit := int64(4)
+		for i := range 500 {
+			before := w.cell(k).used
+			switch rng.IntN(5) {
+			case 0, 1:
+				w.arrive(fmt.Sprint(i), int8(rng.IntN(Levels)), fmt.Sprint(rng.IntN(3)), k.of(1+rng.Int64N(3)))
+			case 2, 3:
+				if n := len(w.calls); n > 0 {
+					if c := w.calls[rng.IntN(n)]; c.State() == Running {
+						w.finish(c)
+					} else {
+						w.cancel(c)
+					}
+				}
+			default:
+				limit = 1 + rng.Int64N(8)
+				w.limit(k, limit)
+			}
+			held := int64(0)
+			for _, c := range w.calls {
+				if c.State() == Running {
+					held += c.needs.list[0].N
+				}
+			}
+			if used := w.cell(k).used; used != held || used > limit && used > before {
+				t.Fatalf("seed %d, event %d: used %d (before %d), held %d, limit %d", seed, i, used, before, held, limit)
+			}
+			w.news = nil
+		}
+	}
+}
+
+// No capacity idles: one wide end starts as many narrow ones as fit, at that instant, across lanes.
+func TestPromise04_WorkConserving(t *testing.T) {
+	w := newWorld(t, standard())
+	k, tool := units("units", 3, 4), slots("tool a", 0, 1)
+	h := w.arrive("h", 2, "", k.of(4))
+	w.arrive("a", 5, "a", k, tool)
+	w.arrive("b", 5, "b", k, tool) // the tool has one slot
+	w.arrive("c", 4, "c", k)
+	w.arrive("d", 3, "d", k.of(2))
+	w.sees("h")
+	w.finish(h)
+	w.sees("a c d")
+	w.holds(k, 4)
+}
+
+func TestPromise04_NoIdleRate(t *testing.T) {
+	w := newWorld(t, standard())
+	r := w.rate("rate", 0, 90_000, 60*sec, 2)
+	for i := range 1000 {
+		w.arrive(fmt.Sprint(i), int8(i%Levels), fmt.Sprint(i%5), r)
+	}
+	w.at(998 * 2 * ms / 3) // two at 0, then one each 666,666.6... ns
+	if len(w.news) != 999 {
+		t.Errorf("%d have started, want 999", len(w.news))
+	}
+	w.at(998*2*ms/3 + 1)
+	if len(w.news) != 1000 {
+		t.Errorf("%d have started, want 1000", len(w.news))
+	}
+}
+
+// Fifty calls wait for a rate of their own: tool b starts as often as without them.
+func TestPromise05_OwnConstraintDelaysNobodyElse(t *testing.T) {
+	count := func(others int) (n int) {
+		w := newWorld(t, standard())
+		all, r := slots("global", 3, 8), w.rate("tool a", 0, 1, sec, 1)
+		for i := range others {
+			w.arrive(fmt.Sprint("a", i), 8, "a", r, all)
+		}
+		var running []*Ticket
+		for w.now < 3*sec {
+			for _, c := range w.calls {
+				if c.State() == Running && c.needs.list[0].Cell.class == r {
+					w.finish(c) // takes no time
+					break
+				}
+			}
+			for len(running) < 8 {
+				c := w.arrive("b", 0, "b", all)
+				if c.State() != Running {
+					w.Fatalf("b waits at %d for %s", w.now, c.lane.at.class.Name)
+				}
+				running = append(running, c)
+				n++
+			}
+			w.at(w.now + 10*ms)
+			w.finish(running...)
+			running = running[:0]
+		}
+		return n
+	}
+	if alone, beside := count(0), count(50); alone != beside || alone != 2400 {
+		t.Errorf("%d starts alone, %d beside 50 calls that wait for their own rate; want 2400 both times", alone, beside)
+	}
+}
+
+func TestPromise05_BucketIsPaidInItsOrder(t *testing.T) {
+	w := newWorld(t, standard())
+	r := w.rate("rate", 0, 1, sec, 5)
+	w.arrive("a", 2, "", r.of(5))
+	w.arrive("b", 2, "", r.of(3))
+	w.arrive("c", 2, "", r)
+	w.sees("a")
+	w.at(3*sec - 1)
+	w.sees("")
+	w.at(3 * sec)
+	w.sees("b")
+	w.at(4 * sec)
+	w.sees("c")
+}
+
+func TestPromise07_CancelledWaiterCostsNothing(t *testing.T) {
+	for _, at := range []int{0, 1, 2} {
+		w := newWorld(t, standard())
+		k, r := slots("tool a", 0, 1), w.rate("rate", 1, 1, sec, 1)
+		h := w.arrive("h", 2, "", k)
+		var ws []*Ticket
+		for i := range 3 {
+			ws = append(ws, w.arrive(fmt.Sprint(i), 2, "", k, r))
+		}
+		w.cancel(ws[at])
+		w.sees("h")
+		if w.m.Waiting() != 2 || ws[at].State() != Left {
+			t.Errorf("%d wait, state %d", w.m.Waiting(), ws[at].State())
+		}
+		w.finish(h)
+		first, second := ws[(3-at)/3], ws[2-at/2]
+		w.sees(first.Owner.(string))
+		w.finish(first)
+		w.at(sec)
+		w.sees(second.Owner.(string))
+		w.finish(second)
+		w.rest(k)
+	}
+}
+
+// A limit that passes without any other event ends the wait at that instant.
+func TestPromise07_TimedOutWaiter(t *testing.T) {
+	w := newWorld(t, standard())
+	k := slots("tool a", 0, 1)
+	h := w.arrive("h", 2, "", k)
+	a := w.arrive("a", 2, "", k, within(5))
+	b := w.arrive("b", 2, "", k)
+	if w.m.Due() != 5 {
+		t.Errorf("due at %d, want 5", w.m.Due())
+	}
+	w.at(4)
+	w.sees("h")
+	w.at(5)
+	w.sees("a!")
+	w.refused(a, TooLong, k, 0)
+	w.finish(h)
+	w.sees("b")
+	w.finish(b)
+	w.rest(k)
+}
+
+// A slot that comes at the very instant of the limit is in time.
+func TestPromise07_TheLastInstantCounts(t *testing.T) {
+	w := newWorld(t, standard())
+	r := w.rate("rate", 0, 1, sec, 1)
+	w.arrive("a", 2, "", r)
+	w.arrive("b", 2, "", r, within(sec))
+	w.arrive("c", 2, "", r, within(sec-1))
+	w.sees("a c!")
+	w.at(sec)
+	w.sees("b")
+}
+
+// Woken and cancelled at one instant: what it took goes to the next.
+func TestPromise07_CancelledAfterTheStart(t *testing.T) {
+	w := newWorld(t, standard())
+	k, r := slots("tool a", 0, 1), w.rate("rate", 1, 1, sec, 2)
+	h := w.arrive("h", 2, "", k)
+	a := w.arrive("a", 2, "", k, r.of(2))
+	b := w.arrive("b", 2, "", k, r.of(2))
+	w.finish(h)
+	w.sees("h a")
+	w.cancel(a) // before its code ran: slot and tokens come back
+	w.sees("b")
+	w.finish(b)
+	w.rest(k)
+}
+
+func TestPromise08_RefusedOnArrival(t *testing.T) {
+	w := newWorld(t, standard())
+	r := w.rate("rate", 0, 3, sec, 3)
+	k := slots("tool a", 0, 1)
+	w.arrive("a", 2, "", r.of(3))
+	w.sees("a")
+	for _, c := range []struct {
+		n, limit int64
+		after    int64 // zero: it waits
+	}{
+		{1, 333_333_333, 333_333_334},
+		{1, 0, 333_333_334},
+		{1, 333_333_334, 0},
+		{2, 333_333_334, 666_666_667},
+		{2, 666_666_667, 0},
+		{3, sec - 1, sec},
+		{3, sec, 0},
+		{4, Never - 1, Never}, // more than the burst: never
+	} {
+		x := w.arrive("x", 2, "", r.of(c.n), within(c.limit))
+		if c.after == 0 {
+			if x.State() != Waiting {
+				t.Errorf("%+v: state %d, want it to wait", c, x.State())
+			}
+			w.cancel(x)
+			continue
+		}
+		w.refused(x, TooLong, r, c.after)
+	}
+	// Who waits ahead is an estimate and no reason: only its own cost is.
+	ahead := w.arrive("ahead", 2, "", r.of(3))
+	x := w.arrive("x", 2, "", r, within(333_333_334))
+	if x.State() != Waiting {
+		t.Errorf("refused because of who waits ahead: %+v", x.Refusal)
+	}
+	w.cancel(ahead, x)
+	// A pause counts like a missing token; both count from its end.
+	w.pause(k, 500)
+	y := w.arrive("y", 2, "", k, within(499))
+	w.refused(y, TooLong, k, 500)
+	y = w.arrive("y", 2, "", k, within(500))
+	w.at(500)
+	if y.State() != Running {
+		t.Errorf("y has state %d at the end of the pause", y.State())
+	}
+	w.finish(y, w.calls[0])
+	w.rest(k)
+}
+
+// RL4: retrying after exactly what a refusal says succeeds if nobody else came, a nanosecond earlier not.
+func TestPromise08_RL4_RetryAfterIsExact(t *testing.T) {
+	for _, early := range []int64{0, 1} {
+		w := newWorld(t, standard())
+		r := w.rate("rate", 0, 7, sec, 2)
+		r.Refuse = true
+		w.arrive("a", 2, "", r.of(2))
+		x := w.arrive("b", 2, "", r)
+		w.refused(x, RateLimited, r, 142_857_143)
+		w.at(x.Refusal.After - early)
+		w.arrive("c", 2, "", r)
+		if early == 0 {
+			w.sees("a b! c")
+		} else {
+			w.sees("a b! c!")
+		}
+	}
+}

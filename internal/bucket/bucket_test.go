@@ -1,0 +1,616 @@
+package bucket
+
+import (
+	"fmt"
+	"math"
+	"math/big"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+const (
+	sec    int64 = 1e9
+	minute       = 60 * sec
+	day          = 24 * 60 * minute
+)
+
+func mustRate(t testing.TB, n, per, burst int64) *Rate {
+	t.Helper()
+	r, err := NewRate(n, per, burst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+// ceil is a*b/c, rounded up.
+func ceil(a, b, c int64) int64 {
+	q, rem := new(big.Int).QuoRem(new(big.Int).Mul(big.NewInt(a), big.NewInt(b)), big.NewInt(c), new(big.Int))
+	if rem.Sign() > 0 {
+		return q.Int64() + 1
+	}
+	return q.Int64()
+}
+
+// balance is what b holds, exactly.
+func (b *Bucket) balance(r *Rate, now int64) *big.Rat {
+	have := new(big.Rat).SetInt64(r.burst)
+	if !b.Full(now) {
+		have.Sub(have, r.missing(b.tat, now))
+	}
+	return have
+}
+
+// The n-th token after the burst comes at exactly n*Per/N, rounded up to a nanosecond,
+// however many came before.
+func TestT28_RL2_NoDriftOver100000Tokens(t *testing.T) {
+	for _, c := range []struct{ n, per, burst int64 }{
+		{3, sec, 2},
+		{90_000, minute, 2},
+		{90_000, minute, 1000},
+		{7, sec, 5},
+		{999_999_937, sec, 10},
+		{1, day, 2},
+		{1, 3, 2},
+		{1_000_000_000_000, sec, 2_000},
+	} {
+		r := mustRate(t, c.n, c.per, c.burst)
+		var b Bucket
+		now := int64(0)
+		for range c.burst {
+			if at := b.Ready(r, now, 1); at != now {
+				t.Fatalf("%+v: the burst is not there: ready at %d", c, at)
+			}
+			b.Take(r, now, 1)
+		}
+		for i := range int64(100_000) {
+			if c.per == day && i == 3000 {
+				break // eight years
+			}
+			now = b.Ready(r, now, 1)
+			if want := ceil(i+1, c.per, c.n); now != want {
+				t.Fatalf("%+v: token %d comes at %d, want %d", c, i+1, now, want)
+			}
+			b.Take(r, now, 1)
+		}
+	}
+}
+
+// With a burst of one nothing can be saved, so each token is at least a whole period, rounded
+// up to a nanosecond, after the last one: anything else would be two in less than a period.
+func TestT28_BurstOfOne(t *testing.T) {
+	for _, c := range []struct{ n, per, period int64 }{
+		{3, sec, 333_333_334},
+		{90_000, minute, 666_667},
+		{1, day, day},
+		{1_000_000_000_000, day, 87},
+	} {
+		r := mustRate(t, c.n, c.per, 1)
+		var b Bucket
+		b.Take(r, 0, 1)
+		for i := range int64(3000) {
+			now := b.Ready(r, i*c.period, 1)
+			if want := (i + 1) * c.period; now != want {
+				t.Fatalf("%+v: token %d comes at %d, want %d", c, i+1, now, want)
+			}
+			b.Take(r, now, 1)
+		}
+	}
+}
+
+// model is a token bucket in rational numbers that shares nothing with this package.
+type model struct {
+	n, per, burst int64
+	have          *big.Rat
+	at            int64
+}
+
+func newModel(n, per, burst int64) *model {
+	return &model{n, per, burst, new(big.Rat).SetInt64(burst), 0}
+}
+
+func (m *model) pass(now int64) {
+	if now > m.at {
+		in := new(big.Rat).Mul(new(big.Rat).SetInt64(now-m.at), big.NewRat(m.n, m.per))
+		m.have.Add(m.have, in)
+		m.at = now
+	}
+	if top := new(big.Rat).SetInt64(m.burst); m.have.Cmp(top) > 0 {
+		m.have = top
+	}
+}
+
+// ready is the first nanosecond at which k tokens are there.
+func (m *model) ready(now, k int64) int64 {
+	m.pass(now)
+	if k > m.burst {
+		return Never
+	}
+	lack := new(big.Rat).Sub(new(big.Rat).SetInt64(k), m.have)
+	if lack.Sign() <= 0 {
+		return now
+	}
+	lack.Mul(lack, big.NewRat(m.per, m.n))
+	q, rem := new(big.Int).QuoRem(lack.Num(), lack.Denom(), new(big.Int))
+	if rem.Sign() > 0 {
+		q.Add(q, big.NewInt(1))
+	}
+	return now + q.Int64()
+}
+
+func (m *model) add(k int64) {
+	m.have.Add(m.have, new(big.Rat).SetInt64(k))
+	m.pass(m.at)
+}
+
+type charge struct {
+	at, n int64
+	back  bool
+}
+
+// step does one random thing to both and compares them.
+func step(t testing.TB, rng *rand.Rand, r *Rate, b *Bucket, m *model, now *int64, log *[]charge) {
+	t.Helper()
+	period := max(1, m.per/m.n)
+	k := 1 + rng.Int64N(m.burst+m.burst/4+1)
+	at := b.Ready(r, *now, k)
+	if want := m.ready(*now, k); at != want {
+		t.Fatalf("at %d: %d tokens are ready at %d, want %d", *now, k, at, want)
+	}
+	switch rng.IntN(8) {
+	case 0: // time passes, any amount
+		*now += rng.Int64N(3 * period * min(m.burst, 1000))
+		return
+	case 1: // to the nanosecond before they are there
+		if at > *now && at != Never {
+			*now = at - 1
+			if b.Ready(r, *now, k) != at {
+				t.Fatalf("at %d, a nanosecond early, the answer changes", *now)
+			}
+		}
+		return
+	case 2: // give some back of what was taken last
+		if n := len(*log); n > 0 && (*log)[n-1].n > 0 && !(*log)[n-1].back {
+			g := 1 + rng.Int64N((*log)[n-1].n)
+			b.Give(r, g)
+			m.pass(*now)
+			m.add(g)
+			*log = append(*log, charge{*now, g, true})
+		}
+	case 3: // into debt: more was used than was thought
+		g := 1 + rng.Int64N(m.burst)
+		b.Take(r, *now, g)
+		m.pass(*now)
+		m.add(-g)
+		*log = append(*log, charge{*now, 0, false})
+	default:
+		if at == Never {
+			return
+		}
+		*now = at
+		b.Take(r, *now, k)
+		m.pass(*now)
+		m.add(-k)
+		*log = append(*log, charge{*now, k, false})
+	}
+	m.pass(*now)
+	if got := b.balance(r, *now); got.Cmp(m.have) != 0 {
+		t.Fatalf("at %d: the balance is %s, want %s", *now, got, m.have)
+	}
+	floor := new(big.Int).Div(m.have.Num(), m.have.Denom())
+	if got := b.Tokens(r, *now); got != floor.Int64() {
+		t.Fatalf("at %d: %d whole tokens, want %s", *now, got, floor)
+	}
+	if full := m.have.Cmp(new(big.Rat).SetInt64(m.burst)) == 0; b.Full(*now) != full || full != (b.FullAt() <= *now) {
+		t.Fatalf("at %d: full %v, full at %d, want %v", *now, b.Full(*now), b.FullAt(), full)
+	}
+	if f := b.FullAt(); f > *now && m.ready(*now, m.burst) != f {
+		t.Fatalf("at %d: full at %d, want %d", *now, f, m.ready(*now, m.burst))
+	}
+}
+
+// checkWindows recounts RL1: in any window no more than burst + rate*window + what came back.
+func checkWindows(t testing.TB, m *model, log []charge) {
+	t.Helper()
+	for i := range log {
+		sum := int64(0)
+		for j := i; j < len(log); j++ {
+			if log[j].back {
+				sum -= log[j].n
+			} else {
+				sum += log[j].n
+			}
+			legal := new(big.Rat).Mul(new(big.Rat).SetInt64(log[j].at-log[i].at), big.NewRat(m.n, m.per))
+			legal.Add(legal, new(big.Rat).SetInt64(m.burst))
+			if new(big.Rat).SetInt64(sum).Cmp(legal) > 0 {
+				t.Fatalf("%d tokens from %d to %d, legal are %s", sum, log[i].at, log[j].at, legal.FloatString(9))
+			}
+		}
+	}
+}
+
+func randomRate(rng *rand.Rand) (n, per, burst int64) {
+	ns := []int64{1, 2, 3, 7, 60, 90_000, 999_999_937, 1e12}
+	pers := []int64{1, 3, 1000, 1e6, sec, minute, 60 * minute, day}
+	for {
+		n, per, burst = ns[rng.IntN(len(ns))], pers[rng.IntN(len(pers))], 1+rng.Int64N(20)
+		if rng.IntN(4) == 0 {
+			burst *= 1e6
+		}
+		if _, err := NewRate(n, per, burst); err == nil && per/n < day {
+			return n, per, burst
+		}
+	}
+}
+
+func TestRL1_RL2_RL3_AgainstExactArithmetic(t *testing.T) {
+	for seed := range uint64(400) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		n, per, burst := randomRate(rng)
+		t.Run(fmt.Sprintf("seed %d: %d per %d ns, burst %d", seed, n, per, burst), func(t *testing.T) {
+			r, m := mustRate(t, n, per, burst), newModel(n, per, burst)
+			var b Bucket
+			var now int64
+			var log []charge
+			for range 120 {
+				if now > MaxSpan {
+					break // a debt of decades was waited out
+				}
+				step(t, rng, r, &b, m, &now, &log)
+			}
+			checkWindows(t, m, log)
+		})
+	}
+}
+
+// RL4: what Ready says is enough, and one nanosecond less is not.
+func TestRL4_ReadyIsNeverEarlyNorLate(t *testing.T) {
+	r := mustRate(t, 7, sec, 3)
+	for k := int64(1); k <= 3; k++ {
+		var b Bucket
+		b.Take(r, 0, 3)
+		at := b.Ready(r, 0, k)
+		if want := ceil(k, sec, 7); at != want {
+			t.Errorf("%d tokens are ready at %d, want %d", k, at, want)
+		}
+		if got := b.Ready(r, at, k); got != at {
+			t.Errorf("at %d, as said, it says %d", at, got)
+		}
+		if got := b.Ready(r, at-1, k); got != at {
+			t.Errorf("at %d it says %d, want %d", at-1, got, at)
+		}
+		if got := b.Tokens(r, at-1); got != k-1 {
+			t.Errorf("a nanosecond early there are %d tokens, want %d", got, k-1)
+		}
+	}
+}
+
+func TestAfterCountsBeyondTheBurst(t *testing.T) {
+	r := mustRate(t, 3, sec, 2)
+	var b Bucket
+	for _, c := range []struct{ k, want int64 }{
+		{1, 0}, {2, 0}, {3, 333_333_334}, {5, sec}, {302, 100 * sec},
+	} {
+		if got := b.After(r, 0, c.k); got != c.want {
+			t.Errorf("%d tokens are in after %d, want %d", c.k, got, c.want)
+		}
+	}
+	b.Take(r, 0, 2)
+	if got, want := b.After(r, 0, 3), sec; got != want {
+		t.Errorf("3 tokens are in after %d, want %d", got, want)
+	}
+	if got := b.After(r, 0, math.MaxInt64); got < MaxSpan/2 {
+		t.Errorf("as many tokens as there are numbers come in after %d", got)
+	}
+}
+
+// A clock that goes back mints nothing: only takes move the bucket, and never back.
+func TestT22_ClockGoesBack(t *testing.T) {
+	r := mustRate(t, 1000, sec, 20)
+	var b Bucket
+	taken := int64(0)
+	for i := range int64(20_000) {
+		now := sec + i*500 // 10 ms in all
+		if i%2 == 0 {
+			now += 10_000_000
+		}
+		if b.Ready(r, now, 1) == now {
+			b.Take(r, now, 1)
+			taken++
+		}
+	}
+	if legal := int64(20 + 20); taken > legal {
+		t.Errorf("%d tokens within 20 ms, legal are %d", taken, legal)
+	}
+}
+
+// What was taken and given back has not happened, in whatever order it comes back.
+func TestT23_GiveRestoresAll(t *testing.T) {
+	for seed := range uint64(50) {
+		rng := rand.New(rand.NewPCG(seed, 23))
+		n, per, burst := randomRate(rng)
+		r := mustRate(t, n, per, burst)
+		var b Bucket
+		b.Take(r, 10, burst)
+		before := b
+		var ks []int64
+		for range 10 {
+			k := 1 + rng.Int64N(burst)
+			ks = append(ks, k)
+			b.Take(r, 10, k)
+		}
+		rng.Shuffle(len(ks), func(i, j int) { ks[i], ks[j] = ks[j], ks[i] })
+		for _, k := range ks {
+			b.Give(r, k)
+		}
+		if b != before {
+			t.Errorf("seed %d: %d per %d ns: %+v has become %+v", seed, n, per, before, b)
+		}
+	}
+}
+
+// Asking changes nothing.
+func TestT24_RefusingChangesNothing(t *testing.T) {
+	r := mustRate(t, 7, sec, 3)
+	var b Bucket
+	b.Take(r, 5, 3)
+	before := b
+	for i := range int64(1000) {
+		b.Ready(r, i, 1+i%5)
+		b.After(r, i, i)
+		b.Tokens(r, i)
+		b.Full(i)
+		b.FullAt()
+	}
+	if b != before {
+		t.Errorf("%+v has become %+v", before, b)
+	}
+}
+
+// Slow, fast and enormous: never more than the burst at one instant.
+func TestT25_ExtremeRates(t *testing.T) {
+	for _, c := range []struct {
+		n, per, burst int64
+		ok            bool
+	}{
+		{1, day, 1, true},
+		{1, 365 * day, 30, true},
+		{1, 365 * day, 40, false}, // 40 years to refill
+		{1, math.MaxInt64, 1, false},
+		{1, MaxSpan - 1, 1, true},
+		{1, MaxSpan, 1, false},
+		{1e12, sec, 1e12, true},
+		{1e12, 1, math.MaxInt64, true},
+		{math.MaxInt64, 1, math.MaxInt64, true},
+		{math.MaxInt64, math.MaxInt64, 1, true},
+		{1, sec, math.MaxInt64, false},
+		{1, 1, math.MaxInt64, false},
+		{2, math.MaxInt64, 1, false},
+		{math.MaxInt64, math.MaxInt64, math.MaxInt64, false},
+	} {
+		r, err := NewRate(c.n, c.per, c.burst)
+		if (err == nil) != c.ok {
+			t.Errorf("%+v: error %v", c, err)
+			continue
+		}
+		if err != nil {
+			if !strings.Contains(err.Error(), fmt.Sprint(c.n)) || !strings.Contains(err.Error(), fmt.Sprint(c.burst)) {
+				t.Errorf("%+v: %q names no values", c, err)
+			}
+			continue
+		}
+		for _, now := range []int64{0, 1_800_000_000 * sec} {
+			var b Bucket
+			if at := b.Ready(&r, now, c.burst); at != now {
+				t.Errorf("%+v at %d: the burst is ready at %d", c, now, at)
+			}
+			b.Take(&r, now, c.burst)
+			if at := b.Ready(&r, now, 1); at <= now {
+				t.Errorf("%+v at %d: more than the burst, ready at %d", c, now, at)
+			}
+			if got := b.Tokens(&r, now); got != 0 {
+				t.Errorf("%+v at %d: %d tokens are left", c, now, got)
+			}
+			if at := b.Ready(&r, now, c.burst); at < now || c.burst < math.MaxInt64 && b.Ready(&r, now, c.burst+1) != Never {
+				t.Errorf("%+v at %d: the burst is ready again at %d", c, now, at)
+			}
+			for range 4 {
+				b.Take(&r, now, math.MaxInt64) // a report of use, however wrong
+			}
+			if at := b.Ready(&r, now, 1); at <= now || at == Never {
+				t.Errorf("%+v at %d: in debt, and ready at %d", c, now, at)
+			}
+			if got := b.Tokens(&r, now); got > 0 {
+				t.Errorf("%+v at %d: in debt, with %d tokens", c, now, got)
+			}
+		}
+	}
+}
+
+func TestT26_T27_RL7_BadRates(t *testing.T) {
+	for _, c := range []struct {
+		n, per, burst int64
+		want          string
+	}{
+		{0, sec, 1, "N is 0: must be at least 1"},
+		{-5, sec, 1, "N is -5: must be at least 1"},
+		{math.MinInt64, sec, 1, "N is -9223372036854775808: must be at least 1"},
+		{1, 0, 1, "Per is 0 ns: must be positive"},
+		{1, -sec, 1, "Per is -1000000000 ns: must be positive"},
+		{1, sec, 0, "Burst is 0: must be at least 1"},
+		{1, sec, -1, "Burst is -1: must be at least 1"},
+	} {
+		if _, err := NewRate(c.n, c.per, c.burst); err == nil || err.Error() != c.want {
+			t.Errorf("%d per %d burst %d: error %v, want %q", c.n, c.per, c.burst, err, c.want)
+		}
+	}
+}
+
+// Changing the rate carries the balance over: exactly, up to the last fraction that the new
+// rate can express, which is rounded against the bucket.
+func TestRL5_ReconfigureCreatesNothing(t *testing.T) {
+	for seed := range uint64(2000) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		n, per, burst := randomRate(rng)
+		r := mustRate(t, n, per, burst)
+		var b Bucket
+		now := rng.Int64N(day)
+		b.Take(r, now, 1+rng.Int64N(2*burst))
+		now += rng.Int64N(2 * max(1, per/n) * burst)
+		for range 5 {
+			n2, per2, burst2 := randomRate(rng)
+			to := mustRate(t, n2, per2, burst2)
+			have := b.balance(r, now)
+			if top := new(big.Rat).SetInt64(burst2); have.Cmp(top) > 0 {
+				have = top
+			}
+			debt := new(big.Rat).Sub(new(big.Rat).SetInt64(burst2), have)
+			beyond := debt.Mul(debt, big.NewRat(per2, n2)).Cmp(new(big.Rat).SetInt64(MaxSpan)) > 0
+			b.Reconfigure(r, to, now)
+			got := b.balance(to, now)
+			lost := new(big.Rat).Sub(have, got)
+			if beyond { // a debt that would take more than MaxSpan is cut to that
+				if b.FullAt() != now+MaxSpan {
+					t.Fatalf("seed %d: full at %d, want %d", seed, b.FullAt(), now+MaxSpan)
+				}
+			} else if lost.Sign() < 0 || lost.Cmp(big.NewRat(1, per2)) > 0 {
+				t.Fatalf("seed %d: %s tokens at %d/%d ns have become %s at %d/%d ns burst %d", seed, have, n, per, got, n2, per2, burst2)
+			}
+			if b.tat.frac < 0 || b.tat.frac >= n2 {
+				t.Fatalf("seed %d: fraction %d of %d", seed, b.tat.frac, n2)
+			}
+			r, n, per = to, n2, per2
+			now += rng.Int64N(1 + 2*max(1, per/n))
+		}
+	}
+}
+
+func TestRL5_LowerBurstClips(t *testing.T) {
+	r, small, large := mustRate(t, 1, sec, 10), mustRate(t, 1, sec, 4), mustRate(t, 1, sec, 100)
+	for _, c := range []struct {
+		taken int64
+		to    *Rate
+		want  int64
+	}{
+		{0, small, 4}, {3, small, 4}, {6, small, 4}, {8, small, 2}, {10, small, 0}, {12, small, -2},
+		{0, large, 10}, {3, large, 7}, {10, large, 0}, {12, large, -2},
+	} {
+		var b Bucket
+		b.Take(r, 0, c.taken)
+		b.Reconfigure(r, c.to, 0)
+		if got := b.Tokens(c.to, 0); got != c.want {
+			t.Errorf("%d of 10 taken, burst then %d: %d tokens, want %d", c.taken, c.to.burst, got, c.want)
+		}
+	}
+}
+
+func TestRL5_EmptyNeverAdds(t *testing.T) {
+	r := mustRate(t, 2, sec, 4)
+	for _, c := range []struct{ taken, at, next int64 }{
+		{0, 10 * sec, 10*sec + sec/2},
+		{4, 10 * sec, 10*sec + sec/2},
+		{4, 0, sec / 2},
+		{8, 0, 2*sec + sec/2},       // a debt stays
+		{8, sec, 2*sec + sec/2},     // also one that outlasts the pause
+		{8, 3 * sec, 3*sec + sec/2}, // and no token of the pause is left
+		{100, 3 * sec, 48*sec + sec/2},
+	} {
+		var b Bucket
+		b.Take(r, 0, c.taken)
+		before := b.balance(r, c.at)
+		b.Empty(r, c.at)
+		if got := b.Ready(r, c.at, 1); got != c.next {
+			t.Errorf("%+v: the next token comes at %d", c, got)
+		}
+		if b.balance(r, c.at).Cmp(before) > 0 {
+			t.Errorf("%+v: %s tokens have become %s", c, before, b.balance(r, c.at))
+		}
+	}
+}
+
+func TestZeroBucketIsFull(t *testing.T) {
+	r := mustRate(t, 1, minute, 5)
+	for _, now := range []int64{0, 1, sec, 1_800_000_000 * sec} {
+		var b Bucket
+		if !b.Full(now) || b.Tokens(r, now) != 5 || b.Ready(r, now, 5) != now || b.FullAt() > now {
+			t.Errorf("at %d: full %v, tokens %d", now, b.Full(now), b.Tokens(r, now))
+		}
+	}
+}
+
+func FuzzRL1_AnyRate(f *testing.F) {
+	f.Add(int64(3), sec, int64(2), uint64(1))
+	f.Add(int64(90_000), minute, int64(90_000), uint64(2))
+	f.Add(int64(1e12), int64(1), int64(7), uint64(3))
+	f.Add(int64(1), day, int64(1), uint64(4))
+	f.Add(int64(math.MaxInt64), int64(math.MaxInt64), int64(1), uint64(5))
+	f.Fuzz(func(t *testing.T, n, per, burst int64, seed uint64) {
+		r, err := NewRate(n, per, burst)
+		if err != nil {
+			if n >= 1 && per >= 1 && burst >= 1 && per < 1<<30 && burst < 1<<30 {
+				t.Fatalf("%d per %d, burst %d: %v", n, per, burst, err)
+			}
+			return
+		}
+		if burst > 1<<40 || per/n > day*365 {
+			return // the model's sums stay small
+		}
+		rng := rand.New(rand.NewPCG(seed, 1))
+		m := newModel(n, per, burst)
+		var b Bucket
+		var now int64
+		var log []charge
+		for range 40 {
+			if now > MaxSpan {
+				break
+			}
+			step(t, rng, &r, &b, m, &now, &log)
+		}
+		checkWindows(t, m, log)
+	})
+}
+
+func TestNothingAllocates(t *testing.T) {
+	r := mustRate(t, 90_000, minute, 1000)
+	var b Bucket
+	now := int64(0)
+	if n := testing.AllocsPerRun(1000, func() {
+		now = b.Ready(r, now, 3)
+		b.Take(r, now, 3)
+		b.Give(r, 1)
+		b.After(r, now, 5)
+		b.Full(now)
+		b.FullAt()
+		b.Empty(r, now)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkReadyAndTake(b *testing.B) {
+	for _, k := range []int64{1, 3} {
+		b.Run(fmt.Sprint("tokens=", k), func(b *testing.B) {
+			r := mustRate(b, 90_000, minute, 1000)
+			var u Bucket
+			now := int64(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				now = u.Ready(r, now, k)
+				u.Take(r, now, k)
+			}
+		})
+	}
+}
+
+func BenchmarkReadyRefuses(b *testing.B) {
+	r := mustRate(b, 90_000, minute, 1000)
+	var u Bucket
+	u.Take(r, 0, 1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if u.Ready(r, 0, 1) == 0 {
+			b.Fatal("a token is there")
+		}
+	}
+}

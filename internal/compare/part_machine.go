@@ -1,0 +1,104 @@
+package compare
+
+import (
+	"sync"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/bucket"
+)
+
+// machineSlots is the admission machine with one concurrency limit, behind a lock, with a
+// channel for each waiter: the deciding and waiting of a call without all that is around it.
+type machineSlots struct {
+	mu    sync.Mutex
+	m     *admit.Machine
+	needs *admit.NeedSet
+	spare *machineWaiter
+}
+
+type machineWaiter struct {
+	ready chan struct{}
+	next  *machineWaiter
+}
+
+func newMachineSlots(limit int64) *machineSlots {
+	m := admit.NewMachine(admit.Policy{Ordered: true, Ageing: 8, Claim: 4, MaxQueue: 10_000, MaxPerTenant: 10_000})
+	c := m.Cell(clock(), &admit.Class{Name: "slots", Kind: admit.Slots, Limit: limit}, "")
+	return &machineSlots{m: m, needs: admit.NewNeedSet([]admit.Need{{Cell: c, N: 1}})}
+}
+
+func (s *machineSlots) acquire(level int8) *admit.Ticket {
+	now := clock()
+	s.mu.Lock()
+	t := s.m.Ticket()
+	t.Plan, t.Level, t.Limit = 1, level, admit.Never
+	s.m.Fixed(t, s.needs)
+	if s.m.Arrive(now, t) == admit.Running {
+		s.mu.Unlock()
+		return t
+	}
+	w := s.spare
+	if w == nil {
+		w = &machineWaiter{ready: make(chan struct{}, 1)}
+	} else {
+		s.spare = w.next
+	}
+	t.Owner = w
+	s.mu.Unlock()
+	<-w.ready
+	s.mu.Lock()
+	w.next, s.spare = s.spare, w
+	s.mu.Unlock()
+	return t
+}
+
+func (s *machineSlots) release(t *admit.Ticket) {
+	now := clock()
+	s.mu.Lock()
+	s.m.Finish(now, t, breaker.Success)
+	s.m.Free(t)
+	var wake *machineWaiter // one slot, so at most one
+	if d := s.m.Decided(); d != nil {
+		wake = d.Owner.(*machineWaiter)
+	}
+	s.mu.Unlock()
+	if wake != nil {
+		wake.ready <- struct{}{}
+	}
+}
+
+// machineRates is the admission machine with one rate that counts by key, behind a lock.
+type machineRates struct {
+	mu    sync.Mutex
+	m     *admit.Machine
+	class *admit.Class
+}
+
+func newMachineRates(keys int) (*machineRates, error) {
+	r, err := bucket.NewRate(1e9, second, 1e9)
+	return &machineRates{
+		m:     admit.NewMachine(admit.Policy{Ordered: true, Ageing: 8, Claim: 4, MaxQueue: 10_000, MaxPerTenant: 10_000}),
+		class: &admit.Class{Name: "rate", Kind: admit.Tokens, Rate: &r, MaxKeys: keys},
+	}, err
+}
+
+// allow is a call that starts and ends at once.
+func (r *machineRates) allow(key string) bool {
+	now := clock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.m.Cell(now, r.class, key)
+	if c == nil {
+		return false
+	}
+	t := r.m.Ticket()
+	t.Plan, t.Limit = 1, admit.Never
+	r.m.Add(t, c, 1)
+	if r.m.Arrive(now, t) != admit.Running {
+		return false
+	}
+	r.m.Finish(now, t, breaker.Success)
+	r.m.Free(t)
+	return true
+}

@@ -1,0 +1,63 @@
+package compare
+
+import (
+	"context"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go"
+	"github.com/failsafe-go/failsafe-go/bulkhead"
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/failsafe-go/failsafe-go/ratelimiter"
+	"github.com/failsafe-go/failsafe-go/timeout"
+)
+
+// fail is failsafe-go with three policies: With(breaker, rate, bulkhead).
+type fail struct {
+	exec    failsafe.Executor[int]
+	breaker circuitbreaker.CircuitBreaker[int]
+	run     func() (int, error)
+	// runWith is set where the tool needs the context that the timeout policy ends.
+	runWith func(failsafe.Execution[int]) (int, error)
+}
+
+// failConfig says what is around the three policies.
+type failConfig struct {
+	limit     int
+	timeout   time.Duration
+	listeners bool
+}
+
+func newFail(f toolFunc, c failConfig) *fail {
+	x := &fail{breaker: failBreaker()}
+	policies := []failsafe.Policy[int]{
+		x.breaker,
+		ratelimiter.NewBursty[int](1e9, time.Second),
+		bulkhead.NewBuilder[int](uint(c.limit)).WithMaxWaitTime(time.Hour).Build(),
+	}
+	if c.timeout > 0 {
+		policies = append(policies, timeout.New[int](c.timeout))
+	}
+	x.exec = failsafe.With(policies...)
+	if c.listeners {
+		done := func(failsafe.ExecutionDoneEvent[int]) {}
+		x.exec = x.exec.OnDone(done).OnSuccess(done).OnFailure(done)
+	}
+	if c.timeout > 0 {
+		x.runWith = func(e failsafe.Execution[int]) (int, error) { return f(e.Context(), input) }
+	} else {
+		x.run = func() (int, error) { return f(context.Background(), input) }
+	}
+	return x
+}
+
+func (x *fail) call(ctx context.Context) (int, error) {
+	if x.runWith != nil {
+		return x.exec.WithContext(ctx).GetWithExecution(x.runWith)
+	}
+	return x.exec.WithContext(ctx).Get(x.run)
+}
+
+// failBreaker opens after five failures in a row.
+func failBreaker() circuitbreaker.CircuitBreaker[int] {
+	return circuitbreaker.NewBuilder[int]().WithFailureThreshold(5).WithDelay(time.Hour).Build()
+}
