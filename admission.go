@@ -151,15 +151,15 @@ func (a *admission) handler(next Handler) Handler {
 		if err != nil {
 			return Result{}, err
 		}
-		return a.perform(r, c)
+		return a.perform(r, &c)
 	}
 }
 
 // perform runs an admitted call.
-func (a *admission) perform(r *running, c Call) (Result, error) {
+func (a *admission) perform(r *running, c *Call) (Result, error) {
 	c.run = r
 	if a.timeout > 0 {
-		return a.timed(r, c, a.next)
+		return a.timed(r, *c, a.next)
 	}
 	return a.attempt(r, c, a.next)
 }
@@ -513,15 +513,15 @@ func (inv *invocation) gaveUp(ctx context.Context, by string) error {
 
 // attempt runs next on the caller's goroutine. What the call holds is given back however
 // it ends.
-func (a *admission) attempt(r *running, c Call, next Handler) (res Result, err error) {
+func (a *admission) attempt(r *running, c *Call, next Handler) (res Result, err error) {
 	normal := false
 	defer func() {
 		if !normal {
 			res, err = Result{}, caught(c.Tool, recover())
 		}
-		a.leave(r, &c, res, err)
+		a.leave(r, c, res, err)
 	}()
-	res, err = next(r, c)
+	res, err = next(r, *c)
 	normal = true
 	return res, err
 }
@@ -646,14 +646,14 @@ func (a *admission) giveBack(r *running, outcome breaker.Outcome, pause time.Dur
 		r.inv.book(r, now)
 	}
 	r.live, r.ticket = false, nil
-	var used [4]admit.Used
-	settled := append(used[:0], t.Settled()...)
+	var settled []admit.Used
+	if a.tool != nil && len(t.Settled()) > 0 {
+		settled = slices.Clone(t.Settled())
+	}
 	s.m.Free(t)
 	s.unlock()
-	if a.tool != nil {
-		for _, u := range settled {
-			a.tool.shared.learn(u.Unit, u.N)
-		}
+	for _, u := range settled {
+		a.tool.shared.learn(u.Unit, u.N)
 	}
 }
 

@@ -188,22 +188,27 @@ func (inv *invocation) newRunning(ctx context.Context, n int32, up *running) *ru
 	return r
 }
 
-// invocations are allocated some at a time: one allocation serves so many calls, and a
-// context that a tool keeps keeps no more than its few neighbours alive.
+// chunk is some values allocated together: one allocation serves so many calls, and who
+// keeps one keeps no more than its few neighbours alive.
+type chunk[T any] struct {
+	next int
+	list [chunkSize]T
+}
+
 const chunkSize = 8
 
-type invocationChunk struct {
-	next int
-	list [chunkSize]invocation
-}
-
-var invocationChunks = sync.Pool{New: func() any { return new(invocationChunk) }}
-
-func newInvocation() *invocation {
-	c := invocationChunks.Get().(*invocationChunk)
-	inv := &c.list[c.next]
+func take[T any](pool *sync.Pool) *T {
+	c := pool.Get().(*chunk[T])
+	v := &c.list[c.next]
 	if c.next++; c.next < chunkSize {
-		invocationChunks.Put(c)
+		pool.Put(c)
 	}
-	return inv
+	return v
 }
+
+var (
+	invocations = sync.Pool{New: func() any { return new(chunk[invocation]) }}
+	records     = sync.Pool{New: func() any { return new(chunk[record]) }}
+)
+
+func newInvocation() *invocation { return take[invocation](&invocations) }

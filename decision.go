@@ -69,11 +69,14 @@ func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisec
 // call is under way.
 type record struct {
 	wait      int64
-	waits     []Wait
 	place     int32
 	overtaken int32
 	attempts  int32
+	waits     []Wait
 	costs     []Cost
+
+	waitSpace [2]Wait // where most of them fit
+	costSpace [2]Cost
 }
 
 // Decision is the admission record; zero if the call passed without waiting and without a
@@ -103,7 +106,8 @@ func (r *running) note(s *stage, t *admit.Ticket) {
 	}
 	rec := r.inv.rec
 	if rec == nil {
-		rec = new(record)
+		rec = take[record](&records)
+		rec.waits, rec.costs = rec.waitSpace[:0], rec.costSpace[:0]
 		r.inv.rec = rec
 	}
 	rec.attempts = max(rec.attempts, r.attempt)
@@ -117,9 +121,6 @@ func (r *running) note(s *stage, t *admit.Ticket) {
 		} else {
 			rec.waits = append(rec.waits, Wait{name, time.Duration(w.For)})
 		}
-	}
-	if rec.costs == nil {
-		rec.costs = make([]Cost, 0, len(a.units)+1)
 	}
 	rec.costs = rec.costs[:0]
 	for _, n := range t.Needs() {

@@ -162,6 +162,9 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 		case place == after:
 			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] (%v) stands apart from the other gates: gates and the scheduler must be adjacent, they decide together", i, x)
 		}
+		if g.gate().name == "" {
+			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] is a zero %T: must be made by its New function", i, x)
+		}
 		place = among
 		if s, ok := x.(*PriorityScheduler); ok {
 			if sched != nil {

@@ -31,16 +31,21 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	f := &Future{ctx: ctx, call: Call{inv: inv}}
 	if len(e.outer) > 0 {
 		go f.whole(e, r, inv)
-		return f
+	} else {
+		f.start(e, &r, inv)
 	}
-	f.call.inv = inv
+	return f
+}
+
+// start makes the call and asks for admission.
+func (f *Future) start(e *Executor, r *Request, inv *invocation) {
 	open, normal := e.enter(), false
 	defer func() {
-		if !normal && !f.ended { // a sink called Goexit
+		if !normal && !f.ended { // a sink called Goexit, or ctx is nil
 			f.end(Result{}, caught(inv.tool, recover()))
 		}
 	}()
-	c, err := e.prepare(ctx, &r, inv, open)
+	c, err := e.prepare(f.ctx, r, inv, open)
 	f.call = c
 	if err != nil {
 		f.end(Result{}, err)
@@ -48,7 +53,6 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 		f.submit(inv.plan.adm)
 	}
 	normal = true
-	return f
 }
 
 // whole runs the whole chain on a goroutine of its own.
@@ -125,7 +129,7 @@ func (f *Future) perform() {
 		}
 		f.end(res, err)
 	}()
-	res, err = f.run.adm.perform(f.run, f.call)
+	res, err = f.run.adm.perform(f.run, &f.call)
 	inv := f.call.inv
 	res.rec, res.max = inv.rec, inv.exec.conf.MaxResultBytes
 	normal = true

@@ -79,7 +79,14 @@ func (e *Executor) newPlan(t *tool) (p *plan) {
 			p.err = caught(t.spec.Name, recover())
 		}
 	}()
-	h := Handler(func(ctx context.Context, c Call) (Result, error) { return runTool(ctx, c, t) })
+	around := len(e.outer)+len(e.inner) > 0
+	h := Handler(func(ctx context.Context, c Call) (Result, error) {
+		if around && !t.accepts(c.Input) { // an interceptor's doing
+			return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrInvalidArguments,
+				Cause: fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)}
+		}
+		return runTool(ctx, c, t)
+	})
 	h = wrapAll(e.inner, t.spec, h)
 	h = adm.handler(h)
 	p.chain = wrapAll(e.outer, t.spec, h)
@@ -104,10 +111,6 @@ func failing(err error) Handler {
 
 // runTool is the innermost handler: from here on the call has run.
 func runTool(ctx context.Context, c Call, t *tool) (Result, error) {
-	if !t.accepts(c.Input) {
-		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrInvalidArguments,
-			Cause: fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)}
-	}
 	if c.run == nil {
 		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrRejected,
 			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}

@@ -237,8 +237,12 @@ func TestPromise19_BadSinks(t *testing.T) {
 	var target *rig
 	depth := atomic.Int64{}
 	sinks := map[string]func() sluice.EventSink{
-		"fails":  func() sluice.EventSink { return sluice.EventSinkFunc(func(context.Context, sluice.Event) error { return errTool }) },
-		"panics": func() sluice.EventSink { return sluice.EventSinkFunc(func(context.Context, sluice.Event) error { panic("sink") }) },
+		"fails": func() sluice.EventSink {
+			return sluice.EventSinkFunc(func(context.Context, sluice.Event) error { return errTool })
+		},
+		"panics": func() sluice.EventSink {
+			return sluice.EventSinkFunc(func(context.Context, sluice.Event) error { panic("sink") })
+		},
 		"calls the executor": func() sluice.EventSink {
 			return sluice.EventSinkFunc(func(ctx context.Context, e sluice.Event) error {
 				if depth.Add(1) < 50 {

@@ -155,6 +155,9 @@ func (s Scope) check(field string) error {
 			if n == "" {
 				return fmt.Errorf("sluice: %s has an empty name at %d: must not be empty", field, i)
 			}
+			if err := checkName(field, n); err != nil {
+				return err
+			}
 			if slices.Contains(s.set.names[:i], n) {
 				return fmt.Errorf("sluice: %s names %q twice: must name each once", field, n)
 			}
@@ -162,6 +165,9 @@ func (s Scope) check(field string) error {
 	case scopeKeyed:
 		if s.set.name == "" {
 			return fmt.Errorf("sluice: %s is ByKey without a name: must have one", field)
+		}
+		if err := checkName(field, s.set.name); err != nil {
+			return err
 		}
 		if s.set.key == nil {
 			return fmt.Errorf("sluice: %s is ByKey(%q) with a nil function: must not be nil", field, s.set.name)

@@ -133,7 +133,13 @@ func (s *stage) now() int64 { return s.clock.now() }
 
 // unlock ends a decision: it lets the lock go, then wakes whose waiting is over and tells
 // the sinks what changed. No user code runs before the lock is gone.
-func (s *stage) unlock() { s.follow(s.release()) }
+func (s *stage) unlock() {
+	if s.armed == admit.Never && len(s.events) == 0 && s.m.Quiet() { // as when nobody waits
+		s.mu.Unlock()
+		return
+	}
+	s.follow(s.release())
+}
 
 // aftermath is what is left to do after a decision, once no lock is held.
 type aftermath struct {

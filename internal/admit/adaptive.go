@@ -26,7 +26,7 @@ func (m *Machine) adapt(t *Ticket, o breaker.Outcome) {
 	for i := range t.needs.list {
 		c := t.needs.list[i].Cell
 		a := c.class.Adaptive
-		if a == nil || c.class.Kind != Slots {
+		if a == nil || c.kind != Slots {
 			continue
 		}
 		switch o {

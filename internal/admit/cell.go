@@ -62,7 +62,7 @@ func (s *common) meet(cells []*Cell) {
 	if !s.known {
 		s.known = true
 		for _, c := range cells {
-			if c.class.Kind == Slots && c.class.Unit == "" {
+			if c.kind == Slots && c.class.Unit == "" {
 				s.cells = append(s.cells, c)
 			}
 		}
@@ -109,6 +109,7 @@ type Cell struct {
 	deputies     int32 // lanes that wait elsewhere and stand for those here
 	timer, idle  int32 // places in heaps, -1 outside
 	dirty        bool
+	kind         Kind // class.Kind, read at every step
 	common       *common
 	q            *queue // nil unless somebody waits here
 }
@@ -126,7 +127,7 @@ type Need struct {
 }
 
 func newCell(k *Class, key string) *Cell {
-	c := &Cell{class: k, key: key, limit: k.Limit, timer: -1, idle: -1, common: &k.common}
+	c := &Cell{class: k, kind: k.Kind, key: key, limit: k.Limit, timer: -1, idle: -1, common: &k.common}
 	if k.MaxKeys == 0 {
 		c.common = new(common)
 	}
@@ -186,9 +187,9 @@ func (m *Machine) idleAt(c *Cell) int64 {
 	switch {
 	case c.calls > 0 || c.lanes > 0:
 		return Never
-	case c.class.Kind == Tokens:
+	case c.kind == Tokens:
 		return max(m.now, c.bucket.FullAt(), c.paused)
-	case c.class.Kind == Breaker && !c.breaker.Idle(m.now):
+	case c.kind == Breaker && !c.breaker.Idle(m.now):
 		return m.now + int64(1e9) // asked again then
 	}
 	return max(m.now, c.paused)
@@ -207,7 +208,7 @@ func (m *Machine) drop(c *Cell) {
 
 // pays is the earliest instant at which c has n tokens if nobody else takes any.
 func (c *Cell) pays(now, n int64) int64 {
-	if c.class.Kind == Foreign {
+	if c.kind == Foreign {
 		if d := c.class.Foreign.Wait(); d < Never-now {
 			return now + d
 		}
@@ -217,7 +218,7 @@ func (c *Cell) pays(now, n int64) int64 {
 }
 
 // bucketLike reports whether c is paid in queue order.
-func (c *Cell) bucketLike() bool { return c.class.Kind == Tokens || c.class.Kind == Foreign }
+func (c *Cell) bucketLike() bool { return c.kind == Tokens || c.kind == Foreign }
 
 // ready is the earliest instant, as far as c alone is concerned, at which t may start:
 // m.now means now, Never means that only a release or a change can help.
@@ -225,7 +226,7 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 	if c.paused > m.now {
 		return c.paused
 	}
-	switch c.class.Kind {
+	switch c.kind {
 	case Slots:
 		if c.used+n <= c.limit-m.held(c, t) {
 			return m.now
@@ -253,7 +254,7 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 }
 
 // fits reports whether n can ever be had from c.
-func (c *Cell) fits(n int64) bool { return c.class.Kind != Slots || n <= c.limit }
+func (c *Cell) fits(n int64) bool { return c.kind != Slots || n <= c.limit }
 
 // own is the earliest instant at which c alone would agree if everybody ahead left.
 func (c *Cell) own(now, n int64) int64 {

@@ -23,11 +23,11 @@ func (m *Machine) collectable(l *lane) bool {
 		switch {
 		case c.paused > m.now, !c.fits(n.N):
 			return false
-		case c.class.Kind != Slots && m.ready(c, l.head, n.N) > m.now:
+		case c.kind != Slots && m.ready(c, l.head, n.N) > m.now:
 			return false
-		case c.class.Kind == Slots && c.class.Refuse:
+		case c.kind == Slots && c.class.Refuse:
 			return false
-		case c.class.Kind == Slots && c.stuck > 0 && c.stuck >= c.used && c.used+n.N > c.limit:
+		case c.kind == Slots && c.stuck > 0 && c.stuck >= c.used && c.used+n.N > c.limit:
 			return false // who holds c waits as well, perhaps for what would be kept
 		}
 	}

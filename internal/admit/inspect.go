@@ -33,8 +33,10 @@ func (m *Machine) Peek(k *Class, key string) *Cell {
 // BreakerState is the state of the breaker c. One whose cooldown is over counts as half-open.
 func (c *Cell) BreakerState(now int64) breaker.State {
 	s := c.breaker.State(now)
-	if s == breaker.Open && c.breaker.NextChange(now) <= now {
-		return breaker.HalfOpen
+	if s == breaker.Open {
+		if ok, _ := c.breaker.Ready(now); ok {
+			return breaker.HalfOpen
+		}
 	}
 	return s
 }
@@ -50,7 +52,7 @@ type Usage struct {
 // Usage is the state of c at now.
 func (c *Cell) Usage(now int64) Usage {
 	u := Usage{Paused: c.paused}
-	switch c.class.Kind {
+	switch c.kind {
 	case Slots:
 		u.Limit, u.Used = c.limit, c.used
 	case Tokens:
@@ -88,6 +90,12 @@ type Lane struct {
 	Waiting int
 	Since   int64 // its head's arrival
 	At      *Cell
+}
+
+// Quiet reports whether nothing has been decided or changed that somebody must be told,
+// and nothing is due.
+func (m *Machine) Quiet() bool {
+	return m.out == nil && len(m.changes) == 0 && len(m.sweeps) == 0 && len(m.timers.a) == 0 && len(m.limits.a) == 0
 }
 
 // Lanes is all that wait.

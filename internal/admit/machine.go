@@ -162,7 +162,7 @@ func (m *Machine) open(t *Ticket) bool {
 		if c.paused > m.now {
 			return false
 		}
-		switch c.class.Kind {
+		switch c.kind {
 		case Slots:
 			if c.used+n.N > c.limit {
 				return false
@@ -250,7 +250,7 @@ func (m *Machine) hopeless(t *Ticket) (Refusal, bool) {
 		if !c.fits(n.N) && !t.shares(c) {
 			return Refusal{Reason: TooWide, By: c}, true
 		}
-		if c.class.Kind == Breaker || c.class.Refuse {
+		if c.kind == Breaker || c.class.Refuse {
 			if at := m.ready(c, t, n.N); at > m.now {
 				return m.refusal(c, at), true
 			}
@@ -272,7 +272,7 @@ func (m *Machine) refusal(c *Cell, at int64) Refusal {
 	if at != Never {
 		r.After = at - m.now
 	}
-	switch c.class.Kind {
+	switch c.kind {
 	case Slots:
 		r.Reason = Saturated
 	case Tokens, Foreign:
@@ -298,7 +298,7 @@ func (m *Machine) examine(t *Ticket) verdict {
 	for i := range t.needs.list {
 		n := &t.needs.list[i]
 		if at := m.ready(n.Cell, t, n.N); at > m.now {
-			return verdict{n.Cell, at, n.Cell.class.Refuse || n.Cell.class.Kind == Breaker}
+			return verdict{n.Cell, at, n.Cell.class.Refuse || n.Cell.kind == Breaker}
 		}
 	}
 	return verdict{}
@@ -316,7 +316,7 @@ func (m *Machine) grant(t *Ticket) {
 		n := &t.needs.list[i]
 		c := n.Cell
 		c.calls++
-		switch c.class.Kind {
+		switch c.kind {
 		case Slots:
 			if t.parent == nil || !m.borrow(t, c) {
 				c.used += n.N
@@ -438,7 +438,7 @@ func (m *Machine) Cancel(now int64, t *Ticket) {
 		}
 	case Running:
 		for i := range t.needs.list {
-			if n := &t.needs.list[i]; n.Cell.class.Kind == Tokens {
+			if n := &t.needs.list[i]; n.Cell.kind == Tokens {
 				n.Cell.bucket.Give(n.Cell.class.Rate, n.N)
 			}
 		}
@@ -473,9 +473,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome) {
 		n := &t.needs.list[i]
 		c := n.Cell
 		c.calls--
-		switch c.class.Kind {
+		switch c.kind {
 		case Slots:
-			c.held += (m.now - t.granted - c.held) / 8
+			c.held += (m.now - t.granted - c.held) >> 3
 			if t.kin == nil {
 				c.used -= n.N
 			} else {
@@ -509,7 +509,7 @@ func (m *Machine) Judge(now int64, t *Ticket, o breaker.Outcome) {
 }
 
 func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
-	if t.judged {
+	if t.judged || !t.needs.breakers {
 		return
 	}
 	t.judged = true
@@ -519,8 +519,8 @@ func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
 	permits := 0
 	for i := range t.needs.list {
 		c := t.needs.list[i].Cell
-		if c.class.Kind != Breaker {
-			continue
+		if c.kind != Breaker {
+			break // they come first
 		}
 		p := t.permit
 		if permits++; permits > 1 {
@@ -662,7 +662,7 @@ func (m *Machine) contested(t *Ticket, at *Cell) *Cell {
 		if c == at || !c.dirty || c.q == nil || c.q.n == 0 || m.outranks(c, t, c.q.best(m.policy.Ageing)) {
 			continue
 		}
-		if t.parent == nil || c.class.Kind != Slots || m.lender(t, c) == nil { // what it borrows is its own
+		if t.parent == nil || c.kind != Slots || m.lender(t, c) == nil { // what it borrows is its own
 			return c
 		}
 	}
@@ -770,7 +770,7 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 	m.advance(now)
 	if until > m.now {
 		c.paused = max(c.paused, until)
-		if c.class.Kind == Tokens {
+		if c.kind == Tokens {
 			c.bucket.Empty(c.class.Rate, c.paused)
 		}
 	} else {
@@ -827,7 +827,7 @@ func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
 	for i := range t.needs.list {
 		n := &t.needs.list[i]
 		c := n.Cell
-		if c.class.Kind != Tokens || c.class.Unit != unit {
+		if c.kind != Tokens || c.class.Unit != unit {
 			continue
 		}
 		had := before
@@ -872,6 +872,9 @@ func (m *Machine) Replan(now int64, plan uint64, gone map[*Class]bool, add []Nee
 		}
 		set.list = append(set.list, add...)
 		slices.SortStableFunc(set.list, func(a, b Need) int { return cmp.Compare(a.Cell.class.order(), b.Cell.class.order()) })
+		for _, n := range set.list {
+			set.breakers = set.breakers || n.Cell.kind == Breaker
+		}
 		m.unref(t.needs)
 		t.needs = set
 		t.state = New

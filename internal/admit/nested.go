@@ -142,7 +142,7 @@ func (m *Machine) returns(t *Ticket) {
 		return
 	}
 	for i := range t.needs.list {
-		if c := t.needs.list[i].Cell; c.class.Kind == Slots {
+		if c := t.needs.list[i].Cell; c.kind == Slots {
 			if a := m.lender(t, c); a != nil {
 				m.returned = append(m.returned, loan{c, a})
 			}
@@ -197,7 +197,7 @@ func (m *Machine) heir(owner, t *Ticket, c *Cell, best *Ticket) *Ticket {
 // serveKin starts or moves the nested calls at c that may run on an ancestor's slots,
 // whatever their place in the order.
 func (m *Machine) serveKin(c *Cell) {
-	if c.class.Kind != Slots {
+	if c.kind != Slots {
 		return
 	}
 	for i := 0; c.q != nil && i < len(c.q.kin); {
@@ -260,7 +260,7 @@ func (m *Machine) regard(p *Ticket) {
 func (m *Machine) setStuck(p *Ticket, stuck bool) {
 	p.kin.stuck = stuck
 	for _, n := range p.needs.list {
-		if n.Cell.class.Kind != Slots {
+		if n.Cell.kind != Slots {
 			continue
 		}
 		if u := p.charged(n.Cell, n.N); stuck {
@@ -372,7 +372,7 @@ func (m *Machine) cycle(l *lane) string {
 	seen := []*Cell{l.at}
 	for i := 0; i < len(seen); i++ {
 		c := seen[i]
-		if c.class.Kind != Slots || c.paused > m.now || c.stuck < c.used || c.used == 0 {
+		if c.kind != Slots || c.paused > m.now || c.stuck < c.used || c.used == 0 {
 			return "" // time, or somebody who runs, will help
 		}
 		for _, x := range m.all {

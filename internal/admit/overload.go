@@ -20,7 +20,7 @@ func (m *Machine) estimate(c *Cell, t *Ticket) int64 {
 		}
 	}
 	wait := max(0, c.paused-m.now)
-	switch c.class.Kind {
+	switch c.kind {
 	case Tokens:
 		return max(wait, c.bucket.After(c.class.Rate, m.now, ahead+own)-m.now)
 	case Slots:
@@ -36,7 +36,7 @@ func (m *Machine) estimate(c *Cell, t *Ticket) int64 {
 // takes is how long calls like t held their slots lately.
 func (t *Ticket) takes() int64 {
 	for _, n := range t.needs.list {
-		if n.Cell.class.Kind == Slots {
+		if n.Cell.kind == Slots {
 			return n.Cell.held
 		}
 	}

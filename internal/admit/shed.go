@@ -138,7 +138,7 @@ func (m *Machine) Step(now int64) {
 			n := l.need(s.cell)
 			refuses := n > 0 && !s.cell.fits(n) && !l.head.shares(s.cell)
 			r := Refusal{Reason: TooWide, By: s.cell}
-			if n > 0 && s.cell.class.Kind == Breaker {
+			if n > 0 && s.cell.kind == Breaker {
 				ok, at := s.cell.breaker.Ready(m.now)
 				refuses, r = !ok, Refusal{Reason: BreakerOpen, By: s.cell, After: max(0, at-m.now)}
 			}

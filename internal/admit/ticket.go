@@ -108,15 +108,22 @@ func (t *Ticket) Waits() []WaitAt { return t.waits }
 
 // needSet is shared by a lane, its waiting tickets and the running ones that came from it.
 type needSet struct {
-	refs int32
-	list []Need
+	refs     int32
+	breakers bool // some of list are breakers
+	list     []Need
 }
 
 // NeedSet is what the calls of one plan take when it is the same for all of them.
 type NeedSet struct{ set needSet }
 
 // NewNeedSet keeps list, which must not change any more.
-func NewNeedSet(list []Need) *NeedSet { return &NeedSet{needSet{refs: 1, list: list}} }
+func NewNeedSet(list []Need) *NeedSet {
+	s := &NeedSet{needSet{refs: 1, list: list}}
+	for i := range list {
+		s.set.breakers = s.set.breakers || list[i].Cell.kind == Breaker
+	}
+	return s
+}
 
 // Fixed gives t the needs of s.
 func (m *Machine) Fixed(t *Ticket, s *NeedSet) {
@@ -124,12 +131,14 @@ func (m *Machine) Fixed(t *Ticket, s *NeedSet) {
 	t.needs = &s.set
 }
 
-// Add gives t one more need, narrow before wide. n must be positive.
+// Add gives t one more need: breakers first, then narrow before wide, as [Class.Order] has
+// it. n must be positive.
 func (m *Machine) Add(t *Ticket, c *Cell, n int64) {
 	if t.needs == nil {
 		t.needs = m.newNeeds()
 	}
 	t.needs.list = append(t.needs.list, Need{c, n})
+	t.needs.breakers = t.needs.breakers || c.kind == Breaker
 }
 
 func (m *Machine) newNeeds() *needSet {
@@ -145,7 +154,7 @@ func (m *Machine) newNeeds() *needSet {
 func (m *Machine) unref(s *needSet) {
 	if s.refs--; s.refs == 0 {
 		clear(s.list)
-		s.list = s.list[:0]
+		s.list, s.breakers = s.list[:0], false
 		if len(m.freeNeeds) < keep {
 			m.freeNeeds = append(m.freeNeeds, s)
 		}
@@ -171,9 +180,16 @@ func (m *Machine) Free(t *Ticket) {
 	if t.needs != nil {
 		m.unref(t.needs)
 	}
-	clear(t.waits)
-	clear(t.settled)
-	*t = Ticket{limit: -1, Limit: Never, permits: t.permits[:0], waits: t.waits[:0], settled: t.settled[:0]}
+	if t.state == Left && t.place == 0 && t.parent == nil && t.Parent == nil && t.kin == nil && len(t.settled) == 0 {
+		// It came, ran and went: little has to be undone.
+		t.needs, t.state, t.judged, t.adaptive = nil, New, false, false
+		t.Level, t.Tenant, t.Limit, t.Finish = 0, "", Never, 0
+		t.granted, t.startedAs, t.permits = 0, 0, t.permits[:0]
+	} else {
+		clear(t.waits)
+		clear(t.settled)
+		*t = Ticket{limit: -1, Limit: Never, permits: t.permits[:0], waits: t.waits[:0], settled: t.settled[:0]}
+	}
 	if len(m.freeTickets) < keep {
 		m.freeTickets = append(m.freeTickets, t)
 	}
