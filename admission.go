@@ -358,10 +358,11 @@ func (a *admission) tellQueued(r *running, c *Call, by string, now int64) {
 		r.ticket = nil
 		s.unlock()
 	}()
-	ev := c.inv.event(ToolQueued, now)
+	var ev Event
+	c.inv.describe(&ev, ToolQueued, now)
 	ev.Call, ev.By = *c, by
 	ev.Call.inv, ev.Call.run = nil, nil
-	c.inv.emit(r.Context, ev, false)
+	c.inv.emit(r.Context, &ev, false)
 	normal = true
 }
 

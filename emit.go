@@ -6,20 +6,12 @@ import (
 	"time"
 )
 
-// event is one of inv's, at the instant now.
-func (inv *invocation) event(k EventKind, now int64) Event {
-	e := Event{
-		Kind: k,
-		Time: inv.exec.clock.time(now),
-		Call: Call{
-			ID:       inv.id,
-			Tool:     inv.tool,
-			Type:     inv.typ(),
-			Priority: inv.priority,
-			Attempt:  inv.attempts.Load(),
-			Pipeline: inv.pipeline,
-		},
-	}
+// describe makes e an event of inv's, at the instant now. Events are passed by pointer
+// on their way to a sink, which gets the one copy.
+func (inv *invocation) describe(e *Event, k EventKind, now int64) {
+	e.Kind, e.Time = k, inv.exec.clock.time(now)
+	e.Call.ID, e.Call.Tool, e.Call.Type = inv.id, inv.tool, inv.typ()
+	e.Call.Priority, e.Call.Attempt, e.Call.Pipeline = inv.priority, inv.attempts.Load(), inv.pipeline
 	if inv.parent != nil {
 		e.ParentID = inv.parent.inv.id
 	}
@@ -30,7 +22,6 @@ func (inv *invocation) event(k EventKind, now int64) Event {
 		e.Queued = time.Duration(inv.queued.Load())
 		e.Duration = time.Duration(inv.held.Load())
 	}
-	return e
 }
 
 // What the emitting of one call's events can be.
@@ -48,13 +39,13 @@ type lateEvent struct {
 
 // emit gives e to the sinks, after those of the same call that came before it. The first
 // terminal event is the last one.
-func (inv *invocation) emit(ctx context.Context, e Event, terminal bool) {
+func (inv *invocation) emit(ctx context.Context, e *Event, terminal bool) {
 	for !inv.emitting.CompareAndSwap(quiet, busy) {
 		// Somebody else is emitting: leave it to them, unless they are just done.
 		inv.late.mu.Lock()
 		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
 		if left {
-			inv.late.queue = append(inv.late.queue, lateEvent{e, terminal})
+			inv.late.queue = append(inv.late.queue, lateEvent{*e, terminal})
 		}
 		inv.late.mu.Unlock()
 		if left {
@@ -74,11 +65,11 @@ func (inv *invocation) emitLate(ctx context.Context) {
 			inv.emitting.Store(busy)
 		}
 		inv.late.mu.Unlock()
-		inv.emitOne(ctx, next.event, next.terminal)
+		inv.emitOne(ctx, &next.event, next.terminal)
 	}
 }
 
-func (inv *invocation) emitOne(ctx context.Context, e Event, terminal bool) {
+func (inv *invocation) emitOne(ctx context.Context, e *Event, terminal bool) {
 	if inv.over {
 		return
 	}
@@ -99,11 +90,11 @@ func (inv *invocation) emitOne(ctx context.Context, e Event, terminal bool) {
 }
 
 // deliver counts what becomes of an event at a sink.
-func (e *Executor) deliver(ctx context.Context, s EventSink, ev Event) {
+func (e *Executor) deliver(ctx context.Context, s EventSink, ev *Event) {
 	if s == nil {
 		return
 	}
-	switch ok, err := deliver(ctx, s, ev); {
+	switch ok, err := deliverEvent(ctx, s, ev); {
 	case err != nil:
 		e.dropped.Add(1)
 	case ok:
@@ -130,9 +121,10 @@ func (r *running) begin(ctx context.Context, c *Call) error {
 		return inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 	}
 	if inv.loud {
-		ev := inv.event(ToolStarted, r.granted)
+		var ev Event
+		inv.describe(&ev, ToolStarted, r.granted)
 		ev.Call, ev.Call.inv, ev.Call.run = *c, nil, nil
-		inv.emit(ctx, ev, false)
+		inv.emit(ctx, &ev, false)
 	}
 	return nil
 }

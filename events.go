@@ -118,22 +118,29 @@ func payloadSinkOf(s EventSink) (p payloadSink, ok bool) {
 // with a nil error if s is nil or not interested, and with an error if s failed or
 // panicked. It allocates nothing unless s does.
 func deliver(ctx context.Context, s EventSink, e Event) (delivered bool, err error) {
+	return deliverEvent(ctx, s, &e)
+}
+
+// deliverEvent is deliver without a copy of its own. It leaves e as it was.
+func deliverEvent(ctx context.Context, s EventSink, e *Event) (delivered bool, err error) {
 	if s == nil {
 		return false, nil
 	}
+	input, value := e.Call.Input, e.Result.Value
 	defer func() {
 		if v := recover(); v != nil {
 			delivered, err = false, newSinkPanic(s, e.Call.Tool, v)
 		}
+		e.Call.Input, e.Result.Value = input, value
 	}()
 	if !s.Enabled(e.Kind) {
 		return false, nil
 	}
 	if p, ok := payloadSinkOf(s); ok {
-		err = p.emitPayloads(ctx, e)
+		err = p.emitPayloads(ctx, *e)
 	} else {
 		e.withoutValues()
-		err = s.Emit(ctx, e)
+		err = s.Emit(ctx, *e)
 	}
 	return err == nil, err
 }

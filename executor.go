@@ -263,11 +263,12 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 	}
 	nesting := inv.nest(sc.call)
 	if inv.loud = e.sink != nil || inv.pipeline.Sink != nil; inv.loud {
-		ev := inv.event(ToolInvoked, inv.start)
+		var ev Event
+		inv.describe(&ev, ToolInvoked, inv.start)
 		if ev.Call.Input, ev.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
 			ev.Call.Input = r.Args
 		}
-		inv.emit(ctx, ev, false)
+		inv.emit(ctx, &ev, false)
 	}
 	c := Call{ID: inv.id, Tool: inv.tool, Type: inv.typ(), Priority: inv.priority, Pipeline: inv.pipeline, inv: inv}
 	switch {
@@ -356,7 +357,8 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 			now = e.clock.now()
 		}
-		ev := inv.event(kind, now)
+		var ev Event
+		inv.describe(&ev, kind, now)
 		ev.Err, ev.Result = err, res
 		if kind == ToolCompleted {
 			ev.OutputBytes = outputBytes(res.Value)
@@ -364,7 +366,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		if err != nil {
 			ev.By, ev.RetryAfter = whose(err)
 		}
-		inv.emit(ctx, ev, true)
+		inv.emit(ctx, &ev, true)
 	}
 	return err
 }

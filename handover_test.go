@@ -100,7 +100,7 @@ func TestHandOver_T2_CancelAgainstGrant(t *testing.T) {
 				noErr(t, <-hold)
 				ran := g.total.Load() - before
 				switch {
-				case err == nil && ran == 1:
+				case err == nil && ran == 1 && round%2 == 0: // never where it was cancelled first
 					granted++
 				case errors.Is(err, context.Canceled) && errors.Is(err, sluice.ErrRejected) && ran == 0:
 					left++

@@ -580,7 +580,7 @@ func TestPromise12_NestedRefusalPassedOn(t *testing.T) {
 // Interceptors that try to lie about it cannot.
 func TestPromise12_AnInterceptorThatReturnsEarly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		// A total timeout made by hand: it gives up on next, which goes on.
+		// A total timeout made by hand: it gives up on next, which goes on, or begins only then.
 		hasty := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
 			if s.Name != "work" {
 				return next
@@ -592,6 +592,12 @@ func TestPromise12_AnInterceptorThatReturnsEarly(t *testing.T) {
 				go func() {
 					defer close(done)
 					res, err = next(context.WithoutCancel(ctx), c)
+				}()
+				go func() {
+					time.Sleep(20 * ms)
+					if _, err := next(context.WithoutCancel(ctx), c); err == nil {
+						t.Error("an attempt succeeds after the call was over")
+					}
 				}()
 				select {
 				case <-done:

@@ -253,6 +253,16 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 	}
 }
 
+// book tells c how long a call held its slots: the average begins with the first of them
+// and then moves an eighth of the way to each.
+func (c *Cell) book(d int64) {
+	if c.held == 0 {
+		c.held = d
+		return
+	}
+	c.held += (d - c.held) >> 3
+}
+
 // fits reports whether n can ever be had from c.
 func (c *Cell) fits(n int64) bool { return c.kind != Slots || n <= c.limit }
 

@@ -161,11 +161,14 @@ func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 	if r, ok := m.timely(t, at); !ok {
 		return Forecast{Refusal: r}
 	}
-	if tn := m.tenant(t); m.policy.Ordered && tn != nil && tn.queued >= m.policy.MaxPerTenant ||
-		m.waiting >= m.policy.MaxQueue && !m.policy.Shed {
+	low, ok := m.room(t)
+	if !ok {
 		return Forecast{Refusal: Refusal{Reason: QueueFull}}
 	}
 	f := Forecast{By: at, Place: m.waiting + 1}
+	if low >= 0 {
+		f.Place-- // one gives way to it
+	}
 	f.Wait = m.estimate(at, t)
 	return f
 }

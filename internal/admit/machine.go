@@ -208,13 +208,17 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 		at = l.at
 	}
 	if !again {
-		r, ok := m.timely(t, at)
-		if ok {
-			r, ok = m.room(t)
-		}
-		if !ok {
+		if r, ok := m.timely(t, at); !ok {
 			m.refuse(t, r)
 			return
+		}
+		low, ok := m.room(t)
+		if !ok {
+			m.refuse(t, Refusal{Reason: QueueFull})
+			return
+		}
+		if low >= 0 {
+			m.shed(low)
 		}
 	}
 	if l == nil {
@@ -475,7 +479,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome) {
 		c.calls--
 		switch c.kind {
 		case Slots:
-			c.held += (m.now - t.granted - c.held) >> 3
+			c.book(m.now - t.granted)
 			if t.kin == nil {
 				c.used -= n.N
 			} else {

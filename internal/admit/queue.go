@@ -193,7 +193,8 @@ func (m *Machine) standDown(l *lane) {
 
 // rekey tells l's place that its head has changed.
 func (m *Machine) rekey(l *lane) {
-	l.head.since, l.head.by = m.now, l.at
+	l.head.waited(m.now) // where its lane was when it came
+	l.head.by = l.at
 	if l.flow == nil {
 		return
 	}

@@ -74,22 +74,23 @@ func (m *Machine) weigh(a *account) {
 	}
 }
 
-// room reports whether t may join the queue, making room for it if the policy sheds:
-// the newest call of whoever has the most queued per weight in the lowest level goes.
-func (m *Machine) room(t *Ticket) (Refusal, bool) {
+// room reports whether t may join the queue, and from which level a call has to go for
+// it, if the policy sheds: the newest call of whoever has the most queued per weight in
+// the lowest level. It is -1 if none has to.
+func (m *Machine) room(t *Ticket) (shed int, ok bool) {
 	tn := m.tenant(t)
 	if tn != nil && tn.queued >= m.policy.MaxPerTenant && m.policy.Ordered {
-		return Refusal{Reason: QueueFull}, false
+		return -1, false
 	}
 	if m.waiting < m.policy.MaxQueue {
-		return Refusal{}, true
+		return -1, true
 	}
 	if !m.policy.Shed {
-		return Refusal{Reason: QueueFull}, false
+		return -1, false
 	}
 	low := m.lowest()
 	if low < 0 || int(t.level) < low {
-		return Refusal{Reason: QueueFull}, false
+		return -1, false
 	}
 	heaviest := m.accounts[low].top()
 	if int(t.level) == low {
@@ -100,11 +101,10 @@ func (m *Machine) room(t *Ticket) (Refusal, bool) {
 			}
 		}
 		if mine/weight >= float64(heaviest.n)/heaviest.tenant.weight {
-			return Refusal{Reason: QueueFull}, false
+			return -1, false
 		}
 	}
-	m.shed(low)
-	return Refusal{}, true
+	return low, true
 }
 
 // sweep is a pass over all lanes for calls that one cell will never let start.

@@ -1,0 +1,70 @@
+// Package engine says what Sluice asks of a backend that several processes share: a
+// [Store], a [Quota], [Slots] and an event [Publisher]. The interfaces are small enough
+// for a script on a key-value server or a stream. [Memory] is the engine of one process
+// and the reference for all others; package sluicetest holds the rules below as a
+// conformance kit that every engine module runs.
+//
+// # What an error says
+//
+// Every method that changes something leaves one of three answers, and a caller needs to
+// tell them apart with one question each:
+//
+//	nil                          it took effect
+//	errors.Is(err, ErrRefused)   it certainly did not, and never will
+//	any other error              it may have; most engines say ErrUnsure
+//
+// [ErrConflict], [ErrAbsent], [ErrBusy], [ErrLost], [ErrFull], [ErrClosed] and every
+// complaint about an argument are refusals. Whoever was left unsure repeats the call with
+// the same [OpID], which takes effect once, or reads what is there; units that were
+// perhaps taken count as spent. Nothing in this package retries by itself.
+//
+// A wait ends with its context, always.
+//
+// # Guarantees
+//
+// B is a meter's burst, r its rate, W a window, N the number of processes, L the size of
+// a prefetch and h how long it is held, D how long an outage lasts, s the share of a
+// process that was cut off.
+//
+//	part                bound
+//	Store               linearizable per key; a refused write changes nothing; a revision
+//	                    of a key never comes again, not after Erase or expiry either; a
+//	                    record is there in [written, written+ttl) and not at its end
+//	Follow              the current records first, then the latest of each key in the order
+//	                    of its revisions; what lies between two deliveries may be merged
+//	Quota.Take          at the engine at most B + r*W units in any window; either every
+//	                    meter is charged or none; whole units only, so no fraction is lost
+//	booking (MaxWait)   the same: no unit may be used before its time. What travels late is
+//	                    used late. A booked unit that nobody uses is lost
+//	Quota.Settle        a debt is paid back at r; what is given back never exceeds B
+//	Slots               live units at the engine never exceed Limit. In the world neither, if
+//	                    holders stop at Until by their own monotonic clock
+//	Lease.Fence         grows with every lease of a key; a resource that remembers the
+//	                    largest it has seen is safe from holders that did not stop
+//	hand-over           strict priority, then tenants by weight (an error of one claim per
+//	                    tenant), then arrival; a waiter that left is skipped
+//	Publisher           at least once, stored once per ID, in the order given
+//	[Combine]           as Take: no unit is drawn before somebody asked for it
+//	[Prefetch]          draws as Take; uses at most B + r*W + N*L in a window, since held
+//	                    units may be spent later; at any time at most L are held, so a crash
+//	                    loses L at most, and after h none of them is used
+//	[Fallback] Deny     nothing beyond the above
+//	[Fallback] LocalShare  (B + r*D)*(1 + k*s) for k processes cut off; with s <= 1/N at
+//	                    most twice B + r*D, as long as B is at least N
+//	[Fallback] Admit    no bound: that is what the name says
+//	an unsure outcome   counts as spent: never too much is granted, and too little by at
+//	                    most the units of the calls left unsure
+//
+// To keep the uses of [Prefetch] within B + r*W as well, give the meter a burst of
+// B - N*L. Splitting a meter among processes for good is worse than sharing it, always
+// (Guérin, "When two is worse than one", 2019): keep L small, a tenth of B/N or less.
+//
+// # Composition
+//
+// From the engine outwards; each is a [Quota] around a [Quota]:
+//
+//	Prefetch( Combine( Fallback( Audit( engine ) ) ) )
+//
+// Sluice's gates do no I/O while they decide: they use [Prefetch.Try], which spends what
+// was drawn ahead and has more fetched.
+package engine

@@ -1,0 +1,423 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-go/sluice/engine"
+	"github.com/sluice-go/sluice/sluicetest"
+)
+
+// TestT103_BackendDown: an engine that is gone costs every caller the budget and no more,
+// then nothing; what is answered is what was chosen, Deny unless said otherwise, and it is
+// said when that begins and ends.
+func TestT103_BackendDown(t *testing.T) {
+	for mode, want := range map[engine.Mode]engine.Grant{
+		engine.Deny: {}, engine.LocalShare: {Units: 1}, engine.Admit: {Units: 1},
+	} {
+		t.Run(mode.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := chaos(t, sluicetest.Gone)
+				var said []string
+				c := engine.FallbackConfig{Mode: mode, Trip: 3, Cooldown: 2 * time.Second, OnChange: func(away bool, cause error) {
+					said = append(said, fmt.Sprint(away, " ", cause != nil))
+					panic("its own affair")
+				}}
+				if mode == engine.LocalShare {
+					c.Share = 2
+				}
+				f := fallback(t, x.Quota(), c)
+				m := perSecond(1, 10_000) // a share of it is enough for the test
+				take := func(wantTook time.Duration) {
+					t.Helper()
+					start := time.Now()
+					g, err := f.Take(t.Context(), one(m, 0))
+					if took := time.Since(start); took != wantTook {
+						t.Errorf("an answer took %v, want %v", took, wantTook)
+					}
+					if g.Units != want.Units || (err != nil) != (mode == engine.Deny) {
+						t.Errorf("got %+v, %v: want %+v", g, err, want)
+					}
+					if mode == engine.Deny {
+						wantError(t, err, engine.ErrAway, "engine: away")
+						sent := wantTook > 0
+						if errors.Is(err, engine.ErrUnsure) != sent || errors.Is(err, engine.ErrRefused) == sent {
+							t.Errorf("the engine was asked: %v, and the error says %v", sent, err)
+						}
+					}
+				}
+				const budget = 100 * time.Millisecond
+				for range 3 {
+					if f.Away() {
+						t.Error("away before Trip failures")
+					}
+					take(budget)
+				}
+				if !f.Away() {
+					t.Error("not away after Trip failures")
+				}
+				for range 1000 {
+					take(0)
+				}
+				if n := x.Counts().Calls; n != 3 {
+					t.Errorf("an engine that is away was asked %d times, want 3", n)
+				}
+				time.Sleep(2*time.Second - time.Nanosecond)
+				take(0)
+				time.Sleep(time.Nanosecond)
+				take(budget) // one asks, in vain
+				take(0)
+				time.Sleep(2 * time.Second)
+				x.Set(sluicetest.Healthy)
+				for range 5 {
+					g, err := f.Take(t.Context(), one(m, 0))
+					wantGrant(t, g, err, engine.Grant{Units: 1})
+				}
+				if f.Away() || x.Counts().Calls != 9 {
+					t.Errorf("away: %v after %d calls", f.Away(), x.Counts().Calls)
+				}
+				if got := fmt.Sprint(said); got != "[true true false false]" {
+					t.Errorf("OnChange was told %v", got)
+				}
+				got, want := f.Counts(), engine.FallbackCounts{Asked: 9, Failed: 4, Instead: 1006, Granted: 1006 * want.Units, Trips: 1}
+				if got != want {
+					t.Errorf("got %+v, want %+v", got, want)
+				}
+			})
+		})
+	}
+}
+
+// TestT103_LyingBackend: what cannot be true is an error, and the units count as spent.
+func TestT103_LyingBackend(t *testing.T) {
+	for i, lie := range []engine.Grant{
+		{Units: -1}, {Units: 6}, {Units: 1}, {Units: 5, After: time.Hour}, {Units: 5, After: -1}, {Units: 5, Every: time.Second},
+		{Units: 5, Every: -1}, {Retry: -1}, {After: 1}, {Units: -1 << 63}, {Units: 1<<63 - 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := fallback(t, quotaFunc(func(context.Context, engine.Draw) (engine.Grant, error) { return lie, nil }), engine.FallbackConfig{Trip: 2})
+			for range 2 {
+				g, err := f.Take(t.Context(), some(perSecond(1, 10), 2, 5))
+				if g.Units != 0 || !errors.Is(err, engine.ErrUnsure) || !errors.Is(err, engine.ErrAway) {
+					t.Errorf("lie %d, %+v, was answered with %+v, %v", i, lie, g, err)
+				}
+			}
+			if !f.Away() {
+				t.Errorf("lie %d, %+v, twice, and the engine is still trusted", i, lie)
+			}
+		})
+	}
+}
+
+func TestFallbackFaults(t *testing.T) {
+	for _, c := range []struct {
+		fault sluicetest.Fault
+		want  error
+	}{
+		{sluicetest.Refusing, engine.ErrRefused}, {sluicetest.Dropping, engine.ErrUnsure}, {sluicetest.LosingAcks, engine.ErrUnsure},
+		{sluicetest.Lying, engine.ErrUnsure}, {sluicetest.Panicking, engine.ErrUnsure}, {sluicetest.Exiting, engine.ErrUnsure},
+	} {
+		t.Run(c.fault.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := chaos(t, c.fault)
+				f := fallback(t, x.Quota(), engine.FallbackConfig{})
+				start := time.Now()
+				for i := range 10 {
+					_, err := f.Take(t.Context(), one(perSecond(1, 100), 0))
+					want := c.want
+					if i >= 5 {
+						want = engine.ErrRefused // not asked any more
+					}
+					wantError(t, err, want, "")
+					wantError(t, err, engine.ErrAway, "")
+				}
+				if d := time.Since(start); d != 0 || x.Counts().Calls != 5 {
+					t.Errorf("took %v and %d calls", d, x.Counts().Calls)
+				}
+			})
+		})
+	}
+}
+
+// TestFallbackBudgetHoldsAgainstAnEngineThatDoesNotListen: the caller leaves on time.
+func TestFallbackBudgetHoldsAgainstAnEngineThatDoesNotListen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, err := engine.NewFallback(quotaFunc(func(context.Context, engine.Draw) (engine.Grant, error) {
+			time.Sleep(time.Hour)
+			return engine.Grant{Units: 1}, nil
+		}), engine.FallbackConfig{Budget: 30 * time.Millisecond, Mode: engine.Admit, Trip: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		g, err := f.Take(t.Context(), one(perSecond(1, 1), 0))
+		wantGrant(t, g, err, engine.Grant{Units: 1})
+		if d := time.Since(start); d != 30*time.Millisecond {
+			t.Errorf("took %v", d)
+		}
+		time.Sleep(2 * time.Hour) // its late answer is from before the engine went away
+		synctest.Wait()
+		if !f.Away() {
+			t.Error("a late answer brought the engine back")
+		}
+		f.Close()
+	})
+}
+
+// TestFallbackCallersWhoLeaveSayNothing: neither trip nor probe is decided by them.
+func TestFallbackCallersWhoLeaveSayNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Gone)
+		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 2, Cooldown: time.Second})
+		m := perSecond(1, 9)
+		leave := func(after time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			defer cancel()
+			_, err := f.Take(ctx, one(m, 0))
+			wantError(t, err, engine.ErrUnsure, "deadline exceeded")
+			if errors.Is(err, engine.ErrAway) {
+				t.Errorf("a caller that left was told %v", err)
+			}
+		}
+		for range 10 {
+			leave(time.Millisecond)
+		}
+		if f.Away() {
+			t.Error("callers that left made the engine count as away")
+		}
+		for range 2 {
+			_, _ = f.Take(t.Context(), one(m, 0))
+		}
+		time.Sleep(time.Second)
+		leave(time.Millisecond) // it was the one to ask
+		x.Set(sluicetest.Healthy)
+		g, err := f.Take(t.Context(), one(m, 0))
+		wantGrant(t, g, err, engine.Grant{Units: 1})
+		_, err = f.Take(canceled(), one(m, 0))
+		wantError(t, err, engine.ErrRefused, "canceled")
+		_, err = f.Take(t.Context(), engine.Draw{})
+		wantError(t, err, engine.ErrRefused, "length of Draw.Meters is 0: must be from 1 to 16")
+		if f.Away() {
+			t.Error("a bad argument says nothing about the engine")
+		}
+	})
+}
+
+// TestFallbackAnswersFromBeforeAChangeSayNothing: a call that began before the engine came
+// to count as away does not bring it back, nor does one from before its return send it away.
+func TestFallbackAnswersFromBeforeAChangeSayNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := memory(t).Quota()
+		var delay time.Duration
+		var fails bool
+		f := fallback(t, quotaFunc(func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+			fails := fails
+			time.Sleep(delay)
+			if fails {
+				return engine.Grant{}, engine.ErrRefused
+			}
+			return inner.Take(ctx, d)
+		}), engine.FallbackConfig{Trip: 1, Cooldown: time.Second, Budget: time.Minute})
+		m := perSecond(1, 100)
+		var wg sync.WaitGroup
+		begin := func(takes time.Duration, bad bool) {
+			delay, fails = takes, bad
+			wg.Go(func() { _, _ = f.Take(t.Context(), one(m, 0)) })
+			synctest.Wait()
+		}
+		begin(50*time.Millisecond, false)
+		begin(3*time.Second, true)
+		begin(0, true)
+		if !f.Away() {
+			t.Fatal("not away after a failure")
+		}
+		time.Sleep(100 * time.Millisecond)
+		if !f.Away() {
+			t.Error("an answer from before brought the engine back")
+		}
+		time.Sleep(time.Second)
+		begin(0, false)
+		if f.Away() {
+			t.Fatal("away after an answer")
+		}
+		time.Sleep(3 * time.Second)
+		wg.Wait()
+		if f.Away() {
+			t.Error("a failure from before sent the engine away")
+		}
+	})
+}
+
+// TestFallbackOneProbe: while one call asks, the others do not wait for it.
+func TestFallbackOneProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Gone)
+		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 1, Cooldown: time.Second})
+		m := perSecond(1, 9)
+		_, _ = f.Take(t.Context(), one(m, 0))
+		time.Sleep(time.Second)
+		start := time.Now()
+		var mu sync.Mutex
+		took := map[time.Duration]int{}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				_, err := f.Take(t.Context(), one(m, 0))
+				wantError(t, err, engine.ErrAway, "")
+				mu.Lock()
+				defer mu.Unlock()
+				took[time.Since(start)]++
+			})
+		}
+		wg.Wait()
+		if took[0] != 49 || took[100*time.Millisecond] != 1 || x.Counts().Calls != 2 {
+			t.Errorf("took %v, %d calls: want one that asks and 49 that do not", took, x.Counts().Calls)
+		}
+	})
+}
+
+// TestFallbackLocalShareBound: k of N processes are cut off for D; all together use at most
+// (B + r*D)*(1 + k/N), and the one that is cut off its share.
+func TestFallbackLocalShareBound(t *testing.T) {
+	const processes, cut, rate, burst = 4, 3, 40, 20
+	const outage = 10 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		inner := memory(t).Quota()
+		m := perSecond(rate, burst)
+		totals := make([]int64, processes)
+		var wg sync.WaitGroup
+		start := time.Now()
+		for i := range processes {
+			q := inner
+			if i < cut {
+				q = chaos(t, sluicetest.Refusing).Quota()
+			}
+			f := fallback(t, q, engine.FallbackConfig{Mode: engine.LocalShare, Share: processes})
+			wg.Go(func() {
+				for time.Since(start) <= outage {
+					g, err := f.Take(t.Context(), some(m, 1, 3))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					totals[i] += g.Units
+					time.Sleep(max(g.Retry, time.Millisecond))
+				}
+			})
+		}
+		wg.Wait()
+		const all = burst + rate*int64(outage/time.Second)
+		sum := int64(0)
+		for i, n := range totals {
+			sum += n
+			if i < cut && (n > all/processes || n < all/processes*98/100) {
+				t.Errorf("a process cut off used %d units: its share is %d", n, all/processes)
+			}
+		}
+		if most := all * (processes + cut) / processes; sum > most || sum < most*98/100 {
+			t.Errorf("all used %d units: want nearly, and at most, %d", sum, most)
+		}
+	})
+}
+
+func TestFallbackLocalShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Refusing)
+		f := fallback(t, x.Quota(), engine.FallbackConfig{Mode: engine.LocalShare, Share: 4, Trip: 1})
+		m := perSecond(4, 12)
+		g, err := f.Take(t.Context(), some(m, 1, 12))
+		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
+		g, err = f.Take(t.Context(), one(m, 2*time.Second))
+		wantGrant(t, g, err, engine.Grant{Units: 1, After: time.Second, Every: time.Second})
+		if err := f.Settle(t.Context(), engine.OpID{}, m, -2); err != nil {
+			t.Error(err)
+		}
+		g, err = f.Take(t.Context(), some(m, 1, 9))
+		wantGrant(t, g, err, engine.Grant{Units: 1, Retry: time.Second})
+		_, err = f.Take(t.Context(), some(m, 4, 12))
+		wantError(t, err, engine.ErrAway, "its Burst is 3")
+		_, err = f.Take(t.Context(), one(engine.Meter{Key: "year", N: 1, Per: engine.MaxWait / 2}, 0))
+		wantError(t, err, engine.ErrAway, "such that Share times as long is at most a year")
+		small := engine.Meter{Key: "small", N: 1, Per: time.Second}
+		g, err = f.Take(t.Context(), one(small, 0)) // a share of one is one
+		wantGrant(t, g, err, engine.Grant{Units: 1})
+		g, err = f.Take(t.Context(), one(small, 0))
+		wantGrant(t, g, err, engine.Grant{Retry: 4 * time.Second})
+	})
+}
+
+func TestFallbackSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Healthy)
+		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 1})
+		ctx, m := t.Context(), perSecond(1, 10)
+		if err := f.Settle(ctx, engine.OpID{}, m, 7); err != nil {
+			t.Error(err)
+		}
+		g, err := x.Quota().Take(ctx, some(m, 1, 10))
+		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
+		wantError(t, f.Settle(ctx, engine.OpID{}, engine.Meter{}, 1), engine.ErrRefused, "Meter.Key")
+		wantError(t, f.Settle(ctx, engine.OpID{}, m, -1<<63), engine.ErrRefused, "delta is")
+		x.Set(sluicetest.Gone)
+		start := time.Now()
+		err = f.Settle(ctx, engine.OpID{}, m, 1)
+		wantError(t, err, engine.ErrAway, "")
+		wantError(t, err, engine.ErrUnsure, "")
+		if d := time.Since(start); d != 100*time.Millisecond {
+			t.Errorf("took %v", d)
+		}
+		wantError(t, f.Settle(ctx, engine.OpID{}, m, 1), engine.ErrRefused, "not asked")
+	})
+}
+
+func TestFallbackClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, err := engine.NewFallback(chaos(t, sluicetest.Gone).Quota(), engine.FallbackConfig{Budget: time.Hour, Mode: engine.Admit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			g, err := f.Take(t.Context(), one(perSecond(1, 1), 0))
+			if g.Units != 0 || !errors.Is(err, engine.ErrUnsure) {
+				t.Errorf("a call under way got %+v, %v", g, err)
+			}
+		})
+		synctest.Wait()
+		f.Close()
+		wg.Wait()
+		_, err = f.Take(t.Context(), one(perSecond(1, 1), 0))
+		wantError(t, err, engine.ErrClosed, "")
+	})
+}
+
+// TestFallbackRestarts: through an engine that restarts all the time, no unit is granted
+// twice and none without the engine having charged it.
+func TestFallbackRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Restarting)
+		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 1 << 20})
+		m := engine.Meter{Key: "m", N: 1, Per: time.Hour, Burst: 1000}
+		var got, spent int64
+		for range 400 {
+			g, err := f.Take(t.Context(), one(m, 0))
+			got += g.Units
+			if err == nil || errors.Is(err, engine.ErrUnsure) {
+				spent++ // an unsure unit counts as spent
+			}
+		}
+		x.Set(sluicetest.Healthy)
+		g, err := x.Quota().Take(t.Context(), some(m, 1, 1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if charged := 1000 - g.Units; got == 0 || got > charged || charged > spent {
+			t.Errorf("%d units were granted, %d charged, and callers must take %d as spent", got, charged, spent)
+		}
+	})
+}

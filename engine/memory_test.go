@@ -1,0 +1,444 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func newMemory(t testing.TB, c MemoryConfig) *Memory {
+	t.Helper()
+	m, err := NewMemory(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// wantErr fails unless err says text and is target (if not nil).
+func wantErr(t testing.TB, err, target error, text string) {
+	t.Helper()
+	if err == nil || target != nil && !errors.Is(err, target) || !strings.Contains(err.Error(), text) {
+		t.Errorf("got error %v: want one that says %q and matches %v", err, text, target)
+	}
+}
+
+func TestPromise22_MemoryConfig(t *testing.T) {
+	for _, c := range []struct {
+		conf MemoryConfig
+		want string
+	}{
+		{MemoryConfig{MaxKeys: -1}, "engine: MemoryConfig.MaxKeys is -1: must be zero (the default) or from 1 to 1<<30"},
+		{MemoryConfig{MaxValue: 1 << 31}, "engine: MemoryConfig.MaxValue is 2147483648: must be"},
+		{MemoryConfig{MaxMeters: -2}, "engine: MemoryConfig.MaxMeters is -2: must be"},
+		{MemoryConfig{MaxSlots: -2}, "engine: MemoryConfig.MaxSlots is -2: must be"},
+		{MemoryConfig{MaxEvents: -2}, "engine: MemoryConfig.MaxEvents is -2: must be"},
+		{MemoryConfig{MaxOps: -2}, "engine: MemoryConfig.MaxOps is -2: must be"},
+		{MemoryConfig{MaxFollows: -2}, "engine: MemoryConfig.MaxFollows is -2: must be"},
+		{MemoryConfig{MaxBytes: -3}, "engine: MemoryConfig.MaxBytes is -3: must be zero (256 MiB) or positive"},
+		{MemoryConfig{OpMemory: -1}, "engine: MemoryConfig.OpMemory is -1ns: must be zero (2 minutes) or positive, at most a year"},
+	} {
+		_, err := NewMemory(c.conf)
+		wantErr(t, err, nil, c.want)
+	}
+}
+
+func TestPromises(t *testing.T) {
+	for want, p := range map[string]Promise{
+		"none": 0, "Atomic|EngineClock|Pushes": newMemory(t, MemoryConfig{}).Promises(), "FencedForever|Survives": FencedForever | Survives,
+	} {
+		if got := p.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if p := Atomic | Pushes; !p.Has(Atomic) || p.Has(Atomic|Survives) {
+		t.Errorf("%v has the wrong promises", p)
+	}
+}
+
+// TestErrors holds that every refusal is one, and that silence is not.
+func TestErrors(t *testing.T) {
+	for _, err := range []error{ErrConflict, ErrAbsent, ErrBusy, ErrFull, ErrClosed, ErrLost, ErrPoison, invalid("x", 1, "2"), ended(canceled())} {
+		if !errors.Is(err, ErrRefused) || errors.Is(err, ErrUnsure) {
+			t.Errorf("%v is no refusal", err)
+		}
+	}
+	if err := unsure(context.Canceled); !errors.Is(err, ErrUnsure) || !errors.Is(err, context.Canceled) || errors.Is(err, ErrRefused) {
+		t.Errorf("an error that says nothing became %v", err)
+	}
+	if unsure(nil) != nil || unsure(ErrBusy) != ErrBusy {
+		t.Error("what was said changed")
+	}
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// TestKV8_FullStoreHarmsNothing: hitting a bound is an error that harms no record.
+func TestKV8_FullStoreHarmsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{MaxKeys: 2, MaxValue: 8, MaxBytes: 14})
+		s, ctx := m.Store(), t.Context()
+		a, err := s.Write(ctx, "a", 0, []byte("1234"), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.Add(ctx, NewOpID(), "b", 7, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Write(ctx, "c", 0, nil, 0)
+		wantErr(t, err, ErrFull, "MaxKeys is 2")
+		_, _, err = s.Add(ctx, NewOpID(), "c", 1, nil, 0)
+		wantErr(t, err, ErrFull, "MaxKeys is 2")
+		_, err = s.Write(ctx, "a", a, []byte("123456789"), 0)
+		wantErr(t, err, ErrRefused, "length of value is 9: must be at most 8")
+		a, err = s.Write(ctx, "a", a, []byte("12345678"), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = s.Add(ctx, NewOpID(), "b", 1_000_000, nil, 0)
+		wantErr(t, err, ErrFull, "MaxBytes is 14")
+		if rec, err := s.Read(ctx, "b"); err != nil || string(rec.Value) != "7" {
+			t.Errorf("a refused Add left %q, %v", rec.Value, err)
+		}
+		time.Sleep(time.Second) // "a" ends and makes room
+		if _, err := s.Write(ctx, "c", 0, []byte("12345678"), 0); err != nil {
+			t.Errorf("expiry made no room: %v", err)
+		}
+		_ = a
+	})
+}
+
+// TestKV6_ExpiredMemoryIsReclaimedWithoutAccess looks inside: nothing touches the store.
+func TestKV6_ExpiredMemoryIsReclaimedWithoutAccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{})
+		for i := range 1000 {
+			if _, err := m.Store().Write(t.Context(), fmt.Sprint(i), 0, []byte("v"), time.Duration(1+i)*time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 10 {
+			if n, want := m.store.size(), 1000-100*i; n != want {
+				t.Errorf("after %d ms %d records are left: want %d", 100*i, n, want)
+			}
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+		}
+		if m.store.bytes != 0 {
+			t.Errorf("%d bytes are counted for no record", m.store.bytes)
+		}
+	})
+}
+
+func (s *memoryStore) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.records)
+}
+
+func TestOpMemoryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{MaxOps: 3, OpMemory: time.Minute})
+		s, ctx := m.Store(), t.Context()
+		add := func(op OpID, want int64) {
+			t.Helper()
+			if total, _, err := s.Add(ctx, op, "n", 1, nil, 0); err != nil || total != want {
+				t.Errorf("total %d, %v: want %d", total, err, want)
+			}
+		}
+		var ops [5]OpID
+		for i := range ops {
+			ops[i] = NewOpID()
+			add(ops[i], int64(i+1))
+		}
+		add(ops[4], 5)
+		add(ops[2], 3)
+		add(ops[1], 6) // forgotten: it counts again
+		time.Sleep(time.Minute - 1)
+		add(ops[4], 5)
+		time.Sleep(time.Nanosecond)
+		add(ops[4], 7) // a minute is over
+		if n := len(m.store.ops.found); n != 1 {
+			t.Errorf("%d operations are remembered: want 1", n)
+		}
+		_, _, err := s.Add(ctx, ops[4], "other", 1, nil, 0)
+		wantErr(t, err, ErrRefused, "was another operation")
+		d := Draw{Op: NewOpID(), Meters: []Meter{{Key: "m", N: 1, Per: time.Second}}}
+		if _, err := m.Quota().Take(ctx, d); err != nil {
+			t.Fatal(err)
+		}
+		wantErr(t, m.Quota().Settle(ctx, d.Op, d.Meters[0], 1), ErrRefused, "was another operation")
+		d.Meters = []Meter{{Key: "other", N: 1, Per: time.Second}}
+		_, err = m.Quota().Take(ctx, d)
+		wantErr(t, err, ErrRefused, "was another operation")
+	})
+}
+
+func TestMaxMeters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{MaxMeters: 3})
+		ctx := t.Context()
+		take := func(keys ...string) error {
+			var d Draw
+			for _, k := range keys {
+				d.Meters = append(d.Meters, Meter{Key: k, N: 1, Per: time.Second, Burst: 2})
+			}
+			_, err := m.Quota().Take(ctx, d)
+			return err
+		}
+		if err := errors.Join(take("a"), take("a", "b", "c")); err != nil {
+			t.Fatal(err)
+		}
+		wantErr(t, take("d"), ErrFull, "MaxMeters is 3")
+		wantErr(t, take("a", "d"), ErrFull, "MaxMeters is 3")
+		if err := take("a"); err != nil {
+			t.Errorf("a meter that is there: %v", err)
+		}
+		time.Sleep(time.Second) // b and c are full again, a is not
+		if err := errors.Join(take("a", "d"), take("e")); err != nil {
+			t.Errorf("full meters made no room: %v", err)
+		}
+		wantErr(t, take("b"), ErrFull, "MaxMeters is 3")
+	})
+}
+
+func TestReconfiguredMeterCreatesNoTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{})
+		take := func(n, burst, most int64) int64 {
+			g, err := m.Quota().Take(t.Context(), Draw{Meters: []Meter{{Key: "m", N: n, Per: time.Second, Burst: burst}}, Min: 1, Max: most})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return g.Units
+		}
+		if got := take(10, 10, 7); got != 7 {
+			t.Fatalf("got %d of 10", got)
+		}
+		if got := take(100, 50, 50); got != 3 {
+			t.Errorf("a larger burst made 3 tokens into %d", got)
+		}
+		time.Sleep(time.Hour)
+		if got := take(100, 50, 100); got != 50 {
+			t.Errorf("got %d, want the new burst", got)
+		}
+		if got := take(1, 5, 5); got != 0 {
+			t.Errorf("an empty meter with another rate holds %d", got)
+		}
+	})
+}
+
+func TestMaxSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{MaxSlots: 2})
+		claim := func(key, holder string) Claim {
+			return Claim{Key: key, Holder: holder, Limit: 1, TTL: time.Second}
+		}
+		if _, err := m.Slots().Acquire(t.Context(), claim("a", "1")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Slots().Acquire(t.Context(), claim("b", "1")); err != nil {
+			t.Fatal(err)
+		}
+		_, err := m.Slots().Acquire(t.Context(), claim("c", "1"))
+		wantErr(t, err, ErrFull, "MaxSlots is 2")
+		time.Sleep(time.Second)
+		if _, err := m.Slots().Acquire(t.Context(), claim("c", "1")); err != nil {
+			t.Errorf("leases that ended made no room: %v", err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := len(m.slots.keys); n != 0 || m.slots.count != 0 {
+			t.Errorf("%d keys and a count of %d are left when nobody has anything", n, m.slots.count)
+		}
+	})
+}
+
+func TestHolderWaitsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{})
+		c := Claim{Key: "k", Holder: "a", Limit: 1, TTL: time.Minute}
+		if _, err := m.Slots().Acquire(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		wide := c
+		wide.Limit, wide.Units = 2, 2
+		_, err := m.Slots().Acquire(t.Context(), wide)
+		wantErr(t, err, ErrRefused, `"a" holds 1 units of "k" already`)
+		c.Holder, c.MaxWait = "b", time.Second
+		go func() { _, _ = m.Slots().Acquire(context.Background(), c) }()
+		synctest.Wait()
+		_, err = m.Slots().Acquire(t.Context(), c)
+		wantErr(t, err, ErrRefused, `"b" waits for "k" already`)
+		time.Sleep(time.Second)
+	})
+}
+
+func TestPublishedKeepsTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{MaxEvents: 3, MaxValue: 4})
+		for i := range 5 {
+			if n, err := m.Events().Publish(t.Context(), []Event{{ID: fmt.Sprint(i), Seq: uint32(i)}}); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		events, dropped := m.Published()
+		if len(events) != 3 || events[0].ID != "2" || events[2].ID != "4" || dropped != 2 {
+			t.Errorf("kept %v, dropped %d: want 2, 3, 4 and 2", events, dropped)
+		}
+		n, err := m.Events().Publish(t.Context(), []Event{{ID: "x"}, {ID: "y", Payload: []byte("12345")}, {ID: "z"}})
+		if n != 1 {
+			t.Errorf("acknowledged %d before an event that is too large, want 1", n)
+		}
+		wantErr(t, err, ErrPoison, "length of Event.Payload is 5: must be at most 4")
+	})
+}
+
+// TestKV7_FollowerThatFallsBehindIsTold: what is kept for one is bounded, loss is explicit.
+func TestKV7_FollowerThatFallsBehindIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, MemoryConfig{MaxKeys: 2, MaxFollows: 1})
+		s, ctx := m.Store(), t.Context()
+		if _, err := s.Write(ctx, "first", 0, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for rec, err := range s.Follow(ctx, "") {
+			if n++; n == 2 {
+				wantErr(t, err, ErrLost, "")
+				continue
+			}
+			if err != nil || rec.Key != "first" {
+				t.Fatal(rec, err)
+			}
+			for _, err := range s.Follow(ctx, "") {
+				wantErr(t, err, ErrFull, "MaxFollows is 1")
+			}
+			for i := range 20 { // while it is not looking
+				key := fmt.Sprint(i)
+				rev, err := s.Write(ctx, key, 0, nil, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Erase(ctx, key, rev); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if n != 2 {
+			t.Errorf("%d elements: want the record and the loss", n)
+		}
+	})
+}
+
+// TestCloseEndsEverything: nothing waits, nothing runs, nothing is accepted after Close.
+// The bubble would panic over a goroutine that is left.
+func TestCloseEndsEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := NewMemory(MemoryConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := t.Context()
+		claim := Claim{Key: "k", Holder: "a", Limit: 1, TTL: time.Hour}
+		if _, err := m.Slots().Acquire(ctx, claim); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Store().Write(ctx, "k", 0, nil, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			claim := claim
+			claim.Holder, claim.MaxWait = "b", 24*time.Hour
+			if _, err := m.Slots().Acquire(ctx, claim); !errors.Is(err, ErrClosed) {
+				t.Errorf("a claim that waits got %v", err)
+			}
+		})
+		wg.Go(func() {
+			var last error
+			for _, err := range m.Store().Follow(ctx, "") {
+				last = err
+			}
+			if !errors.Is(last, ErrClosed) {
+				t.Errorf("a follower got %v", last)
+			}
+		})
+		synctest.Wait()
+		start := time.Now()
+		if err := errors.Join(m.Close(), m.Close()); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if d := time.Since(start); d != 0 {
+			t.Errorf("Close took %v", d)
+		}
+		meter := Meter{Key: "m", N: 1, Per: time.Second}
+		_, errRead := m.Store().Read(ctx, "k")
+		_, errWrite := m.Store().Write(ctx, "k", 0, nil, 0)
+		_, _, errAdd := m.Store().Add(ctx, NewOpID(), "k", 1, nil, 0)
+		_, errTake := m.Quota().Take(ctx, Draw{Meters: []Meter{meter}})
+		_, errAcquire := m.Slots().Acquire(ctx, claim)
+		_, errRenew := m.Slots().Renew(ctx, Lease{}, 1)
+		_, errPublish := m.Events().Publish(ctx, []Event{{ID: "a"}})
+		for _, err := range []error{errRead, errWrite, errAdd, errTake, errAcquire, errRenew, errPublish,
+			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, meter, 1), m.Slots().Release(ctx, Lease{})} {
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("after Close a call returned %v", err)
+			}
+		}
+		time.Sleep(2 * time.Hour)
+	})
+}
+
+// TestPromise7_LeaseGivenToWhoLeftGoesOn: a lease and the end of the waiter's context meet.
+// Either the waiter has it, or the slot is free.
+func TestPromise7_LeaseGivenToWhoLeftGoesOn(t *testing.T) {
+	left := 0
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemory(t, MemoryConfig{}).Slots()
+		for i := range 300 {
+			claim := func(holder string) Claim {
+				return Claim{Key: fmt.Sprint(i), Holder: holder, Limit: 1, TTL: time.Hour, MaxWait: time.Hour}
+			}
+			first, err := s.Acquire(t.Context(), claim("first"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var got error
+			var wg sync.WaitGroup
+			wg.Go(func() { _, got = s.Acquire(ctx, claim("second")) })
+			synctest.Wait()
+			if err := s.Release(t.Context(), first); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			wg.Wait()
+			third := claim("third")
+			third.MaxWait = 0
+			_, err = s.Acquire(t.Context(), third)
+			switch {
+			case got == nil && !errors.Is(err, ErrBusy):
+				t.Fatalf("round %d: the waiter has the slot, and another got %v", i, err)
+			case got != nil && err != nil:
+				t.Fatalf("round %d: the waiter left with %v, and another got %v: the slot is lost", i, got, err)
+			case got != nil:
+				left++
+			}
+		}
+	})
+	if left == 0 {
+		t.Error("no waiter ever left with a lease on its way: the test says nothing")
+	}
+}
