@@ -79,25 +79,25 @@ type invocation struct {
 	tool     string
 	id       string
 	pipeline *PipelineContext
-	priority Priority
-	parent   *running    // the call it is nested in, or nil
-	root     *invocation // of the chain; itself if not nested
-	depth    int32
+	parent   *running     // the call it is nested in, or nil
+	root     *invocation  // of the chain; itself if not nested
 	calls    atomic.Int64 // of the root: calls made under it
 
-	start    int64 // at the door
-	queued   atomic.Int64
-	held     atomic.Int64 // how long attempts held what they needed
-	ended    atomic.Int64 // when the latest attempt gave back what it held; zero before
+	start  int64 // at the door
+	queued atomic.Int64
+	held   atomic.Int64 // how long attempts held what they needed
+	ended  atomic.Int64 // when the latest attempt gave back what it held; zero before
+	rec    *record      // nil until there is something to say
+
+	depth    int32
 	attempts atomic.Int32
 	fate     atomic.Int32 // hasRun, isOver
-	rec      *record      // nil until there is something to say
-
-	loud     bool // some sink listens
-	emitting atomic.Int32
-	over     bool   // the terminal event is out; owned by who emits
-	seq      uint32 // likewise
-	late     lateEvents
+	emitting atomic.Int32 // quiet, busy or behind
+	seq      uint32       // of the last event; owned by who emits
+	priority Priority
+	loud     bool                       // some sink listens
+	over     bool                       // the terminal event is out; owned by who emits
+	late     atomic.Pointer[lateEvents] // made when attempts emit at once
 
 	first running // the first attempt, so that it costs nothing apart
 }
@@ -127,11 +127,11 @@ type running struct {
 	scope   scope
 	inv     *invocation
 	adm     *admission
-	attempt int32
 	granted int64           // when it was admitted, or woke up to it
-	phase   atomic.Int32    // fresh, begun, or called off
 	outside context.Context // the caller's, if the attempt has a timeout of its own
 	up      *running        // the attempt around this one, if a gate is wrapped by hand
+	attempt int32
+	phase   atomic.Int32 // fresh, begun, or called off
 
 	// guarded by the stage's lock
 	ticket *admit.Ticket

@@ -53,9 +53,11 @@
 // arrival, as [PriorityScheduler] says. Where several contended constraints cross, no
 // formula bounds the wait of a call that needs them all. There a call that came to a front
 // four times and failed elsewhere has freed slots collected for it, one such call at a time.
-// Four is a trade: with three saturated limits crossing, a lowest-level call was overtaken
-// at most about 800 times at 4, 270 times at 1, and without bound otherwise, while slots
-// kept for it idled in a few of a hundred events at 1 and in hardly any at 4.
+// Four is a trade, found with package sim: where three saturated limits cross and all but
+// one of the callers are of higher levels, a call of the lowest level was overtaken at most
+// 4,004 times (1,108 if it claims at its first failure, 16,025 at its sixteenth), and never
+// started without claims; 99.72 % of the slots were in use (99.19 %, 99.93 %). With
+// everybody at one level it was 92 times and 95.97 % (66 and 94.99 %, 321 and 98.05 %).
 //
 // # Nested calls
 //

@@ -42,12 +42,13 @@ type lateEvent struct {
 func (inv *invocation) emit(ctx context.Context, e *Event, terminal bool) {
 	for !inv.emitting.CompareAndSwap(quiet, busy) {
 		// Somebody else is emitting: leave it to them, unless they are just done.
-		inv.late.mu.Lock()
+		late := inv.latecomers()
+		late.mu.Lock()
 		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
 		if left {
-			inv.late.queue = append(inv.late.queue, lateEvent{*e, terminal})
+			late.queue = append(late.queue, lateEvent{*e, terminal})
 		}
-		inv.late.mu.Unlock()
+		late.mu.Unlock()
 		if left {
 			return
 		}
@@ -56,15 +57,24 @@ func (inv *invocation) emit(ctx context.Context, e *Event, terminal bool) {
 	inv.emitLate(ctx)
 }
 
+func (inv *invocation) latecomers() *lateEvents {
+	if l := inv.late.Load(); l != nil {
+		return l
+	}
+	inv.late.CompareAndSwap(nil, new(lateEvents))
+	return inv.late.Load()
+}
+
 // emitLate gives the sinks what came meanwhile, and ends the emitting.
 func (inv *invocation) emitLate(ctx context.Context) {
 	for !inv.emitting.CompareAndSwap(busy, quiet) {
-		inv.late.mu.Lock()
-		next := inv.late.queue[0]
-		if inv.late.queue = inv.late.queue[1:]; len(inv.late.queue) == 0 {
+		late := inv.latecomers()
+		late.mu.Lock()
+		next := late.queue[0]
+		if late.queue = late.queue[1:]; len(late.queue) == 0 {
 			inv.emitting.Store(busy)
 		}
-		inv.late.mu.Unlock()
+		late.mu.Unlock()
 		inv.emitOne(ctx, &next.event, next.terminal)
 	}
 }

@@ -46,9 +46,9 @@ type Limit struct {
 // doubles with each round of successes until the first overload. An overload cuts it by a
 // tenth, at least by one, once for all calls that were in flight together; ten rounds of
 // successes that used the whole limit add one. So a backend that falls from capacity n to
-// m is followed within n - m overloads one after the other, and one that rises from m to n
-// within about 10*(n-m) times as long as a call takes. Neither time in the queue nor how
-// long a tool takes is a signal.
+// m is followed by at most n - m cuts, in about the time of one call, and one that rises
+// from m to n within about 10*(n-m) times as long as a call takes. Neither time in the
+// queue nor how long a tool takes is a signal.
 type Adaptive struct {
 	Min int // zero means 1
 	Max int // required
@@ -169,6 +169,12 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 	defer l.core.mu.Unlock()
 	c := l.conf
 	c.Limits = slices.Clone(c.Limits)
+	for i, x := range c.Limits {
+		if x.Adaptive != nil {
+			a := *x.Adaptive
+			c.Limits[i].Adaptive = &a
+		}
+	}
 	return c
 }
 

@@ -497,8 +497,8 @@ func TestPromise21_NothingOutlivesClose(t *testing.T) {
 			r.end()
 		}
 		synctest.Wait()
-		if n := runtime.NumGoroutine(); n != before {
-			t.Errorf("%d goroutines, want %d", n, before)
+		if n := runtime.NumGoroutine(); n > before { // some of a test before may just have ended
+			t.Errorf("%d goroutines, %d before", n, before)
 		}
 	})
 }

@@ -147,23 +147,21 @@ type aftermath struct {
 	more, tell bool
 }
 
-// follow wakes and tells.
+// follow wakes, and tells when nobody waits for it any more: a sink may block.
 func (s *stage) follow(a aftermath) {
-	for {
-		wakeAll(a.decided)
-		if a.tell {
-			s.tell()
-		}
-		if !a.more {
-			return
-		}
+	tell := a.tell
+	for wakeAll(a.decided); a.more; wakeAll(a.decided) {
 		s.mu.Lock() // a batch at a time, so that others get in between
 		if s.into.Load() != nil {
 			s.mu.Unlock()
-			return
+			break
 		}
 		s.m.Step(s.now())
 		a = s.release()
+		tell = tell || a.tell
+	}
+	if tell {
+		s.tell()
 	}
 }
 

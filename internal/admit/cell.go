@@ -101,9 +101,10 @@ type Cell struct {
 	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
 	bucket      bucket.Bucket
 	breaker     *breaker.Breaker
-	paused      int64 // nobody starts before this instant
-	aimd        aimd  // Slots, if adaptive
-	held        int64 // Slots: how long calls held theirs lately, on average
+	paused      int64        // nobody starts before this instant
+	shift       bucket.Shift // what that did to the bucket
+	aimd        aimd         // Slots, if adaptive
+	held        int64        // Slots: how long calls held theirs lately, on average
 
 	calls, lanes int32 // running calls and waiting lanes that need this cell
 	deputies     int32 // lanes that wait elsewhere and stand for those here

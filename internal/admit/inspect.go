@@ -95,7 +95,7 @@ type Lane struct {
 // Quiet reports whether nothing has been decided or changed that somebody must be told,
 // and nothing is due.
 func (m *Machine) Quiet() bool {
-	return m.out == nil && len(m.changes) == 0 && len(m.sweeps) == 0 && len(m.timers.a) == 0 && len(m.limits.a) == 0
+	return m.out == nil && len(m.changes) == 0 && !m.Pending() && len(m.timers.a) == 0 && len(m.limits.a) == 0
 }
 
 // Lanes is all that wait.

@@ -49,6 +49,8 @@ type Machine struct {
 	tenants  map[string]*tenant
 	accounts [Levels]heap[float64, *account]
 	sweeps   []sweep
+	refusals int     // of waiting calls since drain began
+	rest     []*Cell // whose serving goes on in the next drain
 	codel    codel
 
 	books map[accountKey]*account
@@ -566,6 +568,14 @@ func (m *Machine) Due() int64 {
 
 // drain serves the marked cells, narrow before wide, until no head can start.
 func (m *Machine) drain() {
+	m.refusals = 0
+	if len(m.rest) > 0 {
+		for i, c := range m.rest {
+			m.mark(c)
+			m.rest[i] = nil
+		}
+		m.rest = m.rest[:0]
+	}
 	if m.waiting == 0 {
 		m.settleDirty()
 		return
@@ -641,6 +651,9 @@ func (m *Machine) serve(c *Cell) {
 		case v.cell == nil:
 			m.start(l)
 		case v.refuse:
+			if !m.mayRefuse(c) {
+				return
+			}
 			m.refuseHead(l, m.refusal(v.cell, v.at))
 		default:
 			d := v.cell
@@ -656,6 +669,17 @@ func (m *Machine) serve(c *Cell) {
 			}
 		}
 	}
+}
+
+// mayRefuse counts a refusal of a call that waits at c, and answers no once there are
+// enough for one event: c is served on in the next, so that others get in between.
+func (m *Machine) mayRefuse(c *Cell) bool {
+	if m.refusals >= batch {
+		m.rest = append(m.rest, c)
+		return false
+	}
+	m.refusals++
+	return true
 }
 
 // contested is a marked cell of t where others wait who come before it: t queues there,
@@ -751,7 +775,13 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	old := k.Rate
 	k.Rate = r
 	for _, c := range k.Cells() {
+		if c.paused > m.now { // its end stays where it is
+			c.bucket.Unhold(old, &c.shift)
+		}
 		c.bucket.Reconfigure(old, r, m.now)
+		if c.shift = (bucket.Shift{}); c.paused > m.now {
+			c.bucket.Hold(r, m.now, c.paused, &c.shift)
+		}
 		m.drop(c)
 		m.mark(c)
 	}
@@ -773,11 +803,18 @@ func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
 func (m *Machine) Pause(now int64, c *Cell, until int64) {
 	m.advance(now)
 	if until > m.now {
+		if c.paused <= m.now {
+			c.shift = bucket.Shift{} // of a pause that is over
+		}
 		c.paused = max(c.paused, until)
 		if c.kind == Tokens {
-			c.bucket.Empty(c.class.Rate, c.paused)
+			c.bucket.Hold(c.class.Rate, m.now, c.paused, &c.shift)
 		}
 	} else {
+		if c.paused > m.now && c.kind == Tokens {
+			c.bucket.Unhold(c.class.Rate, &c.shift)
+			c.bucket.Empty(c.class.Rate, m.now)
+		}
 		c.paused = 0
 		m.drop(c)
 	}

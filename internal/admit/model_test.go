@@ -30,6 +30,7 @@ type modelCell struct {
 	debt   int64 // tokens missing, in parts
 	at     int64 // instant that debt is of
 	paused int64
+	held   int64 // what that added to debt
 	holds  []*hold
 	calls  int // running calls that need it
 	waits  int // waiting calls that need it
@@ -700,15 +701,32 @@ func (w *model) step() {
 
 func (c *modelCell) pauseUntil(w *model, until int64) {
 	if until <= w.now {
-		c.paused = 0
+		if c.paused > w.now && c.class.kind == Tokens {
+			w.unhold(c)
+			c.hold(w, w.now)
+		}
+		c.paused, c.held = 0, 0
 		return
+	}
+	if c.paused <= w.now {
+		c.held = 0
 	}
 	c.paused = max(c.paused, until)
 	if c.class.kind == Tokens { // comes out of it empty
-		k := c.class
-		full := k.burst*tokenParts + (c.paused-w.now)*(tokenParts/k.per)*k.n
-		c.debt, c.at = max(w.owed(c), full), w.now
+		c.hold(w, c.paused)
 	}
+}
+
+// hold leaves c without a token at the instant, and unhold undoes that.
+func (c *modelCell) hold(w *model, at int64) {
+	k, owed := c.class, w.owed(c)
+	c.debt, c.at = max(owed, k.burst*tokenParts+(at-w.now)*(tokenParts/k.per)*k.n), w.now
+	c.held += c.debt - owed
+}
+
+func (w *model) unhold(c *modelCell) {
+	c.debt -= c.held + (w.now-c.at)*(tokenParts/c.class.per)*c.class.n
+	c.at, c.held = w.now, 0
 }
 
 func (w *model) settle(x *modelCall) {
@@ -738,11 +756,17 @@ func (w *model) rate(k *modelClass) {
 	k.n, k.per, k.burst = int64(1+w.rng.IntN(3)), int64(1+w.rng.IntN(20)), int64(4+w.rng.IntN(3))
 	for _, c := range k.cells {
 		c.class = &was
+		if c.paused > w.now {
+			w.unhold(c)
+		}
 		have := min(was.burst*tokenParts-w.owed(c), k.burst*tokenParts)
 		c.class = k
 		// what is missing is rounded up to the instants that the new rate knows
 		grain := tokenParts / k.per
-		c.debt, c.at = (k.burst*tokenParts-have+grain-1)/grain*grain, w.now
+		c.debt, c.at, c.held = (k.burst*tokenParts-have+grain-1)/grain*grain, w.now, 0
+		if c.paused > w.now {
+			c.hold(w, c.paused)
+		}
 	}
 	rate, err := bucket.NewRate(k.n, k.per, k.burst)
 	if err != nil {

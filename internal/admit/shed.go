@@ -124,10 +124,11 @@ func (m *Machine) sweep(c *Cell) {
 }
 
 // Pending reports whether Step has something to do.
-func (m *Machine) Pending() bool { return len(m.sweeps) > 0 }
+func (m *Machine) Pending() bool { return len(m.sweeps) > 0 || len(m.rest) > 0 }
 
 // Step does a bounded part of what is pending: after a breaker has opened or a limit has
-// shrunk, the waiting calls that cannot start any more are refused some at a time.
+// shrunk, the waiting calls that cannot start any more are refused, up to batch in a pass
+// for them and up to batch as they come to the front.
 func (m *Machine) Step(now int64) {
 	m.advance(now)
 	left := batch

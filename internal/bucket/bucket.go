@@ -5,7 +5,9 @@
 // will be full again. Taking tokens moves it later, time catches up with it. The
 // instant is kept in nanoseconds and a fraction whose denominator is the rate's N, so
 // a rate like 90,000 per minute (one token each 666,666.6… ns) neither drifts nor
-// rounds. Nothing here reads a clock: every method takes now, in nanoseconds of a
+// rounds. (With a burst of one each start is a whole nanosecond after the instant that the
+// last one allows, so what rounding up costs adds up: starts any closer would exceed the
+// rate.) Nothing here reads a clock: every method takes now, in nanoseconds of a
 // clock that the caller keeps from going back.
 package bucket
 
@@ -154,6 +156,27 @@ func (b *Bucket) Empty(r *Rate, at int64) {
 	if t := r.add(instant{at, 0}, r.span); b.tat.less(t) {
 		b.tat = t
 	}
+}
+
+// Shift is how much later a pause has made a bucket full. The zero value is no time.
+type Shift struct{ by instant }
+
+// Hold is Empty, and adds to s what it changed, so that Unhold can undo it.
+func (b *Bucket) Hold(r *Rate, now, at int64, s *Shift) {
+	from := b.tat
+	if from.ns < now {
+		from = instant{now, 0}
+	}
+	if b.Empty(r, at); from.less(b.tat) {
+		s.by = r.add(s.by, r.sub(b.tat, from))
+	}
+}
+
+// Unhold undoes what Hold added to s, of the same rate; what was taken or given back
+// meanwhile stays.
+func (b *Bucket) Unhold(r *Rate, s *Shift) {
+	b.tat = r.sub(b.tat, s.by)
+	*s = Shift{}
 }
 
 // Full reports whether nothing is missing.
