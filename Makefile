@@ -25,7 +25,7 @@ test: lint ## Everything a change must pass: lint, tests with the race detector,
 
 .PHONY: race
 race: ## The tests of hand-overs, many times, on 1, 2 and 4 processors
-	$(GO) test -race -count=20 -cpu 1,2,4 -run 'HandOver|Promise|WORK008|T[0-9]+_' . ./internal/...
+	$(GO) test -race -count=20 -cpu 1,2,4 -run 'HandOver|Combine|Chaos|Watch|Txn' . ./internal/... ./engine ./sluicetest
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
@@ -51,7 +51,7 @@ lint: ## gofmt, go vet, staticcheck, go mod tidy
 
 .PHONY: cover
 cover: ## Coverage of the core, by function
-	$(GO) test -coverpkg=.,./internal/...,./upstream/... -coverprofile=coverage.out ./... && $(GO) tool cover -func=coverage.out | tail -1
+	$(GO) test -coverpkg=.,./internal/...,./upstream,./engine,./sim -coverprofile=coverage.out ./... && $(GO) tool cover -func=coverage.out | tail -1
 
 .PHONY: api
 api: ## Write the exported API to the golden file that a test compares

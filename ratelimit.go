@@ -43,7 +43,8 @@ type RateLimiterConfig struct {
 
 	// Limiter is a bucket shared with other code, instead of Rates. It is asked last, when
 	// all else agrees, and as well as its non-blocking methods allow: the order among
-	// waiting calls is kept, exactness is its own. Global, ForTool and ForType scopes only.
+	// waiting calls is kept, exactness is its own, and other code that reserves tokens ahead
+	// with its Wait goes first. Global, ForTool and ForType scopes only.
 	Limiter *rate.Limiter
 	_       struct{}
 }

@@ -448,7 +448,7 @@ func (m *Machine) Cancel(now int64, t *Ticket) {
 				n.Cell.bucket.Give(n.Cell.class.Rate, n.N)
 			}
 		}
-		m.finish(t, breaker.Neutral)
+		m.finish(t, breaker.Neutral, false)
 	}
 	m.drain()
 }
@@ -457,15 +457,16 @@ func (m *Machine) Cancel(now int64, t *Ticket) {
 func (m *Machine) Finish(now int64, t *Ticket, o breaker.Outcome) {
 	if m.waiting == 0 {
 		m.now = max(m.now, now)
-		m.finish(t, o)
+		m.finish(t, o, true)
 		return
 	}
 	m.advance(now)
-	m.finish(t, o)
+	m.finish(t, o, true)
 	m.drain()
 }
 
-func (m *Machine) finish(t *Ticket, o breaker.Outcome) {
+// finish ends the running t. How long it held its slots is worth remembering if its code ran.
+func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 	if t.kin != nil && t.kin.stuck {
 		m.setStuck(t, false)
 	}
@@ -481,7 +482,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome) {
 		c.calls--
 		switch c.kind {
 		case Slots:
-			c.book(m.now - t.granted)
+			if ran {
+				c.book(m.now - t.granted)
+			}
 			if t.kin == nil {
 				c.used -= n.N
 			} else {
