@@ -12,9 +12,9 @@ import (
 // Handler runs one call.
 type Handler func(ctx context.Context, c Call) (Result, error)
 
-// Interceptor goes around calls. Wrap runs once per tool, when the first call after a
-// change of the registry compiles the chain, never per call; it may answer next itself for
-// tools it has nothing to do with. The Handler it returns must be safe for concurrent use.
+// Interceptor goes around calls. Wrap runs when a tool's first call compiles its chain, once
+// per tool and executor unless first calls meet, and never per call. It may answer next
+// itself for tools it has nothing to do with. The Handler it returns must be safe for concurrent use.
 // It may call next several times (each is an attempt, admitted and charged anew), or not at
 // all: an error of its own is then a denial.
 //

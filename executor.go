@@ -92,8 +92,7 @@ type Executor struct {
 	outer, inner []Interceptor // around admission, and inside it
 	gates        []gate        // without the scheduler
 
-	compile sync.Mutex
-	plans   atomic.Pointer[planTable]
+	plans atomic.Pointer[planTable]
 
 	ids    idBlocks
 	active atomic.Int64 // twice the calls under way, plus one once closed

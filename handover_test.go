@@ -57,10 +57,14 @@ func raceRig(t *testing.T, gates ...sluice.Interceptor) (*rig, *held, *gauge) {
 	return r, h, g
 }
 
-// waits reports whether n calls are queued, once they are.
-func (r *rig) waits(n int) {
-	for r.Snapshot().Queued < n {
-		runtime.Gosched()
+// until lets others run until what it asks for is so.
+func (r *rig) until(what string, so func(sluice.Snapshot) bool) {
+	r.t.Helper()
+	for began := time.Now(); !so(r.Snapshot()); runtime.Gosched() {
+		if time.Since(began) > 20*time.Second {
+			s := r.Snapshot()
+			r.t.Fatalf("waited 20s for %s: queued %d, in flight %d, lanes %v", what, s.Queued, s.InFlight, s.Lanes)
+		}
 	}
 }
 
@@ -85,7 +89,7 @@ func TestHandOver_T2_CancelAgainstGrant(t *testing.T) {
 					}
 					got <- errOf(r.Invoke(ctx, sluice.Request{Tool: "next"}))
 				}()
-				r.waits(1)
+				r.until("a waiter", func(s sluice.Snapshot) bool { return s.Queued == 1 })
 				before := g.total.Load()
 				if round%2 == 0 {
 					h.end <- struct{}{}
@@ -759,9 +763,7 @@ func TestHandOver_Storm(t *testing.T) {
 	extra.Wait()
 	noErr(t, sluice.Reconfigure("storm", l.With(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
 		{Max: slots}, {Max: perTool, Scope: sluice.ByTool}, {Max: weight, Unit: "MB"}, {Max: 6, Scope: sluice.ByTenant, MaxKeys: 8}}})))
-	for r.Snapshot().InFlight > 0 { // abandoned ones
-		runtime.Gosched()
-	}
+	r.until("abandoned calls to end", func(s sluice.Snapshot) bool { return s.InFlight == 0 })
 	r.idle()
 	if p := all.peak.Load(); p > slots {
 		t.Errorf("seed %d: %d in flight, limit %d", seed, p, slots)

@@ -20,65 +20,70 @@ type plan struct {
 	err   error // an interceptor's Wrap failed
 }
 
-// planTable is the plans for one snapshot of the registry.
+// planTable is the plans made so far for one snapshot of the registry.
 type planTable struct {
 	snap  *registrySnapshot
 	plans map[string]*plan
 }
 
-// plan finds a tool's plan: two atomic loads and one look-up, unless the registry changed.
+// plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new. It is
+// nil if there is no such tool.
 func (e *Executor) plan(name string) *plan {
 	if t := e.plans.Load(); t != nil && t.snap == e.registry.snap.Load() {
-		return t.plans[name]
+		if p := t.plans[name]; p != nil {
+			return p
+		}
 	}
-	return e.recompile().plans[name]
+	return e.compile(name)
 }
 
-// recompile makes plans for what has changed in the registry, and keeps the others.
-func (e *Executor) recompile() *planTable {
-	e.compile.Lock()
-	defer e.compile.Unlock()
-	old, snap := e.plans.Load(), e.registry.snap.Load()
-	if old != nil && old.snap == snap {
-		return old
-	}
-	t := &planTable{snap, make(map[string]*plan, len(snap.tools))}
-	for name, tool := range snap.tools {
+// compile makes the plan of a tool that has none for the present registry. It holds no lock,
+// so that a Wrap function may use the executor: when two first calls meet, both may compile,
+// and one's plan is kept.
+func (e *Executor) compile(name string) *plan {
+	made := make(map[*tool]*plan)
+	for {
+		old, snap := e.plans.Load(), e.registry.snap.Load()
+		tool := snap.tools[name]
+		if tool == nil {
+			return nil
+		}
+		t := &planTable{snap, make(map[string]*plan)}
 		if old != nil {
-			if p := old.plans[name]; p != nil && p.tool == tool {
-				t.plans[name] = p
-				continue
+			for n, p := range old.plans {
+				if p.tool == snap.tools[n] {
+					t.plans[n] = p
+				}
 			}
 		}
-		t.plans[name] = e.newPlan(tool)
+		p := t.plans[name]
+		if p == nil {
+			if p = made[tool]; p == nil {
+				p = e.newPlan(tool)
+				made[tool] = p
+			}
+			t.plans[name] = p
+		}
+		if e.plans.CompareAndSwap(old, t) {
+			return p
+		}
 	}
-	e.plans.Store(t)
-	return t
 }
 
-// newPlan compiles the chain of t. Wrap functions run here, outside all locks but the
-// compiler's own; one that panics makes the tool refuse calls, and says why.
-func (e *Executor) newPlan(t *tool) (p *plan) {
-	p = &plan{tool: t}
-	gates := make([]*gateCore, 0, len(e.gates)+2)
+// newPlan compiles the chain of t.
+func (e *Executor) newPlan(t *tool) *plan {
+	gates := make([]*gateCore, 0, len(e.gates)+1)
 	gates = append(gates, &t.shared.core)
 	for _, g := range e.gates {
 		gates = append(gates, g.gate())
 	}
 	adm, err := newAdmission(gates, &t.spec, e)
 	if err != nil {
-		p.err = err
-		return p
+		return &plan{tool: t, err: err}
 	}
-	p.adm = adm
 	adm.tool = t
 	adm.configure(e)
-	normal := false
-	defer func() {
-		if !normal {
-			p.err = caught(t.spec.Name, recover())
-		}
-	}()
+	p := &plan{tool: t, adm: adm}
 	around := len(e.outer)+len(e.inner) > 0
 	h := Handler(func(ctx context.Context, c Call) (Result, error) {
 		if around && !t.accepts(c.Input) { // an interceptor's doing
@@ -87,11 +92,31 @@ func (e *Executor) newPlan(t *tool) (p *plan) {
 		}
 		return runTool(ctx, c, t)
 	})
-	h = wrapAll(e.inner, t.spec, h)
-	h = adm.handler(h)
-	p.chain = wrapAll(e.outer, t.spec, h)
-	normal = true
+	if !around {
+		p.chain = adm.handler(h)
+		return p
+	}
+	wrapped := make(chan struct{})
+	go func() { // a Wrap that calls Goexit ends this goroutine, not the first caller's
+		defer close(wrapped)
+		p.wrap(e, h)
+	}()
+	<-wrapped
 	return p
+}
+
+// wrap puts the interceptors around h. One that panics makes the tool refuse calls, and
+// say why.
+func (p *plan) wrap(e *Executor, h Handler) {
+	normal := false
+	defer func() {
+		if !normal {
+			p.err = caught(p.tool.spec.Name, recover())
+		}
+	}()
+	h = p.adm.handler(wrapAll(e.inner, p.tool.spec, h))
+	p.chain = wrapAll(e.outer, p.tool.spec, h)
+	normal = true
 }
 
 func wrapAll(list []Interceptor, s Spec, h Handler) Handler {

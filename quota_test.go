@@ -297,6 +297,9 @@ func TestQuota_RefusedAndCancelledChangeNothing(t *testing.T) {
 		r.tool(sluice.Spec{Name: "strict", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
 		r.tool(sluice.Spec{Name: "broken", Policy: cost}, sleeps(0))
 		r.tool(sluice.Spec{Name: "panics", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { panic("cost") }}}, sleeps(0))
+		for s := range r.reg.Tools() {
+			r.Plan(s.Name) // a tool has balances from its first call on
+		}
 		noErr(t, r.call("strict"))
 		br.Trip("")
 		cancelled, cancel := context.WithCancel(r.ctx)

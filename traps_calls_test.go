@@ -421,3 +421,41 @@ func TestT102_NoTimerIsDrained(t *testing.T) {
 		}
 	}
 }
+
+// Wrap is user code: it may use the executor, and may end in any way.
+func TestPromise21_WrapHoldsNoLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e *sluice.Executor
+		wraps := 0
+		e = newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			switch s.Name {
+			case "curious":
+				wraps++
+				if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "plain", Input: ""}); err != nil {
+					t.Error(err)
+				}
+			case "exits":
+				runtime.Goexit()
+			}
+			return next
+		})}})
+		for _, name := range []string{"curious", "plain", "exits"} {
+			sluice.Must(sluice.Wrap(e, sluice.Spec{Name: name}, echo))
+		}
+		for range 2 {
+			for _, name := range []string{"curious", "plain"} {
+				if _, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""}); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			_, err := e.Invoke(t.Context(), sluice.Request{Tool: "exits", Input: ""})
+			var p *sluice.PanicError
+			if !errors.As(err, &p) || !p.Goexit || !errors.Is(err, sluice.ErrRejected) {
+				t.Errorf("exits: %v", err)
+			}
+		}
+		if wraps != 1 {
+			t.Errorf("wrapped %d times", wraps)
+		}
+	})
+}
