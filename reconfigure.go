@@ -89,11 +89,13 @@ func reconfigure(by string, changes []Change) (*locked, error) {
 	for _, s := range lk.stages {
 		s.mu.Lock()
 		lk.now = max(lk.now, s.now())
+		s.m.Freeze()
 	}
 	for _, c := range changes {
 		c.impl.apply(lk)
 	}
 	for _, s := range lk.stages {
+		s.m.Thaw(lk.now)
 		lk.after = append(lk.after, s.release())
 	}
 	return lk, nil

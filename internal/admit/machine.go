@@ -55,6 +55,9 @@ type Machine struct {
 
 	books map[accountKey]*account
 
+	frozen bool      // see Freeze
+	again  []*Ticket // what arrives again when that ends
+
 	arriving     *Ticket
 	returned     []loan  // slots that came back to an ancestor
 	knots        []*Cell // where nested calls may have come to wait for themselves
@@ -209,13 +212,14 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 	} else {
 		at = l.at
 	}
+	low := -1
 	if !again {
 		if r, ok := m.timely(t, at); !ok {
 			m.refuse(t, r)
 			return
 		}
-		low, ok := m.room(t)
-		if !ok {
+		var ok bool
+		if low, ok = m.room(t); !ok {
 			m.refuse(t, Refusal{Reason: QueueFull})
 			return
 		}
@@ -227,6 +231,9 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 		l = m.newLane(t, hash)
 		m.enqueue(t, l)
 		m.park(l, at)
+		if low >= 0 {
+			m.mark(at) // who was shed may be why t has to wait
+		}
 		if l.nested {
 			m.join(t)
 			m.suspect(l.at)
@@ -571,6 +578,9 @@ func (m *Machine) Due() int64 {
 
 // drain serves the marked cells, narrow before wide, until no head can start.
 func (m *Machine) drain() {
+	if m.frozen {
+		return
+	}
 	m.refusals = 0
 	if len(m.rest) > 0 {
 		for i, c := range m.rest {
@@ -740,6 +750,17 @@ func (m *Machine) refuseHead(l *lane, r Refusal) {
 	m.emit(t)
 }
 
+// Freeze has nobody start until Thaw, so that changes made between them hold together.
+// Nothing but Set methods and Replan may be called meanwhile.
+func (m *Machine) Freeze() { m.frozen = true }
+
+// Thaw has the changes since Freeze felt.
+func (m *Machine) Thaw(now int64) {
+	m.advance(now)
+	m.frozen = false
+	m.resume()
+}
+
 // SetPolicy changes order and bounds. Calls that wait already stay.
 func (m *Machine) SetPolicy(now int64, p Policy) {
 	m.advance(now)
@@ -772,7 +793,8 @@ func (m *Machine) setLimit(c *Cell, limit int64) {
 	}
 }
 
-// SetRate changes the rate of every bucket of k. The tokens there are stay, clipped.
+// SetRate changes the rate of every bucket of k. The tokens there are stay, clipped, and
+// so is what waiting calls need.
 func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	m.advance(now)
 	old := k.Rate
@@ -788,7 +810,8 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 		m.drop(c)
 		m.mark(c)
 	}
-	m.drain()
+	m.cut(k)
+	m.resume()
 }
 
 // SetBreaker changes the settings of every breaker of k.
@@ -895,39 +918,81 @@ func (t *Ticket) Settled() []Used { return t.settled }
 // more, and those of add as well. They keep their order.
 func (m *Machine) Replan(now int64, plan uint64, gone map[*Class]bool, add []Need) {
 	m.advance(now)
-	var again []*Ticket
+	m.requeue(func(t *Ticket) bool { return t.Plan == plan }, func(list []Need) []Need {
+		return append(slices.DeleteFunc(list, func(n Need) bool { return gone[n.Cell.class] }), add...)
+	})
+	m.resume()
+}
+
+// requeue takes the waiting calls that pick names out of the queue and changes their
+// needs. They arrive again, in their order, in resume.
+func (m *Machine) requeue(pick func(*Ticket) bool, edit func([]Need) []Need) {
+	var out []*Ticket
 	for _, l := range m.all {
-		if l.plan == plan {
-			for t := l.head; t != nil; t = t.next {
-				again = append(again, t)
+		for t := l.head; t != nil; t = t.next {
+			if pick(t) {
+				out = append(out, t)
 			}
 		}
 	}
-	slices.SortFunc(again, func(a, b *Ticket) int { return cmp.Compare(a.seq, b.seq) })
-	for _, t := range again {
+	slices.SortFunc(out, func(a, b *Ticket) int { return cmp.Compare(a.seq, b.seq) })
+	for _, t := range out {
 		m.take(t)
+		t.state = New
 	}
-	for _, t := range again {
-		set := m.newNeeds()
-		for _, n := range t.needs.list {
-			if !gone[n.Cell.class] {
-				set.list = append(set.list, n)
-			}
+	m.again = append(m.again, out...)
+	for _, t := range m.again {
+		if !pick(t) {
+			continue
 		}
-		set.list = append(set.list, add...)
+		set := m.newNeeds()
+		set.list = edit(append(set.list, t.needs.list...))
 		slices.SortStableFunc(set.list, func(a, b Need) int { return cmp.Compare(a.Cell.class.order(), b.Cell.class.order()) })
 		for _, n := range set.list {
 			set.breakers = set.breakers || n.Cell.kind == Breaker
 		}
 		m.unref(t.needs)
 		t.needs = set
-		t.state = New
+	}
+}
+
+// resume serves who waits, then has those that requeue took out arrive again, unless more
+// changes are to come.
+func (m *Machine) resume() {
+	if m.frozen {
+		return
+	}
+	m.drain()
+	again := m.again
+	m.again = nil
+	for _, t := range again {
 		m.arrive(t, true)
 		if t.state != Waiting {
 			m.emit(t)
 		}
 	}
 	m.drain()
+}
+
+// cut has no waiting call need more than a bucket of k holds: it would wait for ever, and
+// others behind it.
+func (m *Machine) cut(k *Class) {
+	wide := func(t *Ticket) bool {
+		return slices.ContainsFunc(t.needs.list, func(n Need) bool { return n.Cell.class == k && n.N > k.Rate.Burst() })
+	}
+	if !slices.ContainsFunc(m.all, func(l *lane) bool { return wide(l.head) }) && !slices.ContainsFunc(m.again, wide) {
+		return
+	}
+	m.requeue(func(t *Ticket) bool { // all of them, so that they keep their order
+		return slices.ContainsFunc(t.needs.list, func(n Need) bool { return n.Cell.class == k })
+	}, func(list []Need) []Need {
+		for i, n := range list {
+			if n.Cell.class == k {
+				list[i].N = min(n.N, k.Rate.Burst())
+			}
+		}
+		return list
+	})
 }
 
 // order is the order in which cells are asked: breakers, then from narrow to wide, then

@@ -21,6 +21,7 @@ type counters struct {
 	add func(k string) error
 	get func(k string) (int64, error)
 	set func(k string, v int64) error
+	del func(k string) error
 }
 
 var errNoKey = errors.New("compare: key is not there")
@@ -41,6 +42,7 @@ var stateContestants = []stateContestant{
 			add: func(k string) error { _, err := sluice.Increment(ctx, sluice.Key[int64](k), 1); return err },
 			get: func(k string) (int64, error) { v, _, err := sluice.Key[int64](k).Get(ctx); return v, err },
 			set: func(k string, v int64) error { _, err := sluice.Key[int64](k).Set(ctx, v); return err },
+			del: func(k string) error { return sluice.Key[int64](k).Delete(ctx) },
 		}, func() { s.Close() }, nil
 	}},
 	{"a map that never changes, of atomics", Floor, func(ks []string) (counters, func(), error) {
@@ -52,6 +54,7 @@ var stateContestants = []stateContestant{
 			add: func(k string) error { m[k].Add(1); return nil },
 			get: func(k string) (int64, error) { return m[k].Load(), nil },
 			set: func(k string, v int64) error { m[k].Store(v); return nil },
+			del: func(k string) error { m[k].Store(0); return nil }, // never changes
 		}, nil, nil
 	}},
 	{"64 shards, a lock and a map each", Floor, func(ks []string) (counters, func(), error) {
@@ -63,6 +66,7 @@ var stateContestants = []stateContestant{
 			add: func(k string) error { s.add(k, 1); return nil },
 			get: func(k string) (int64, error) { return s.get(k), nil },
 			set: func(k string, v int64) error { s.set(k, v); return nil },
+			del: func(k string) error { s.del(k); return nil },
 		}, nil, nil
 	}},
 	{"sync.Map of atomics", Peer, func(ks []string) (counters, func(), error) {
@@ -87,6 +91,7 @@ var stateContestants = []stateContestant{
 				return c.(*atomic.Int64).Load(), nil
 			},
 			set: func(k string, v int64) error { cell(k).Store(v); return nil },
+			del: func(k string) error { m.Delete(k); return nil }, // loses increments that race it
 		}, nil, nil
 	}},
 	{"mutex map", Peer, func(ks []string) (counters, func(), error) {
@@ -107,6 +112,7 @@ var stateContestants = []stateContestant{
 				return v, nil
 			},
 			set: func(k string, v int64) error { mu.Lock(); m[k] = v; mu.Unlock(); return nil },
+			del: func(k string) error { mu.Lock(); delete(m, k); mu.Unlock(); return nil },
 		}, nil, nil
 	}},
 	{"xsync v4, atomics", Peer, func(ks []string) (counters, func(), error) {
@@ -131,6 +137,7 @@ var stateContestants = []stateContestant{
 				return c.Load(), nil
 			},
 			set: func(k string, v int64) error { cell(k).Store(v); return nil },
+			del: func(k string) error { m.Delete(k); return nil }, // loses increments that race it
 		}, nil, nil
 	}},
 	{"xsync v4, Compute", Peer, func(ks []string) (counters, func(), error) {
@@ -149,6 +156,7 @@ var stateContestants = []stateContestant{
 				return v, nil
 			},
 			set: func(k string, v int64) error { m.Store(k, v); return nil },
+			del: func(k string) error { m.Delete(k); return nil },
 		}, nil, nil
 	}},
 	{"concurrent-map v2, Upsert", Peer, func(ks []string) (counters, func(), error) {
@@ -167,6 +175,7 @@ var stateContestants = []stateContestant{
 				return v, nil
 			},
 			set: func(k string, v int64) error { m.Set(k, v); return nil },
+			del: func(k string) error { m.Remove(k); return nil },
 		}, nil, nil
 	}},
 }
@@ -197,6 +206,15 @@ func stateRows() []Row {
 				}
 				return nil
 			}),
+		stateRow("state: increment, one key", "One added to the same number by everybody.", loads,
+			func(c counters, ks []string, _ *walk, n int) error {
+				for range n {
+					if err := c.add(ks[0]); err != nil {
+						return err
+					}
+				}
+				return nil
+			}),
 		stateRow("state: get", "One of 1,000 numbers read.", loads,
 			func(c counters, ks []string, w *walk, n int) error {
 				for range n {
@@ -218,6 +236,29 @@ func stateRows() []Row {
 						err = c.set(k, int64(i))
 					default:
 						_, err = c.get(k)
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			}),
+		stateRow("state: mixed with deletes", "Of ten operations, six reads, two increments, a write and a deletion, over 1,000 numbers. A number that is not there reads as none and counts from zero.", loads,
+			func(c counters, ks []string, w *walk, n int) error {
+				for i := range n {
+					k := ks[w.next(len(ks))]
+					var err error
+					switch i % 10 {
+					case 0, 3:
+						err = c.add(k)
+					case 5:
+						err = c.set(k, int64(i))
+					case 7:
+						err = c.del(k)
+					default:
+						if _, err = c.get(k); errors.Is(err, errNoKey) || errors.Is(err, sluice.ErrAbsent) {
+							err = nil
+						}
 					}
 					if err != nil {
 						return err
@@ -282,5 +323,12 @@ func (s *shardedCounters) set(k string, v int64) {
 	sh := &s.shards[maphash.String(s.seed, k)%64]
 	sh.mu.Lock()
 	sh.m[k] = v
+	sh.mu.Unlock()
+}
+
+func (s *shardedCounters) del(k string) {
+	sh := &s.shards[maphash.String(s.seed, k)%64]
+	sh.mu.Lock()
+	delete(sh.m, k)
 	sh.mu.Unlock()
 }
