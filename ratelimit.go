@@ -241,9 +241,11 @@ func (l *RateLimiter) With(c RateLimiterConfig) Change { return Change{&rateChan
 // already stays; zero d lifts it. The key re-opens empty, at its rate.
 func (l *RateLimiter) Pause(key string, d time.Duration) {
 	s := l.core.stage.lock()
+	s.m.Freeze() // all of them, before anybody starts
 	for _, c := range l.core.cells(s, key, d > 0) {
 		s.pause(c, d)
 	}
+	s.m.Thaw(s.now())
 	s.unlock()
 }
 

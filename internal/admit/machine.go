@@ -751,7 +751,7 @@ func (m *Machine) refuseHead(l *lane, r Refusal) {
 }
 
 // Freeze has nobody start until Thaw, so that changes made between them hold together.
-// Nothing but Set methods and Replan may be called meanwhile.
+// Nothing but Cell, Pause, Replan and the Set methods may be called meanwhile.
 func (m *Machine) Freeze() { m.frozen = true }
 
 // Thaw has the changes since Freeze felt.

@@ -4,7 +4,10 @@ go 1.26.0
 
 replace github.com/sluice-go/sluice => ../..
 
-require github.com/sluice-go/sluice v0.0.0-00010101000000-000000000000
+require (
+	github.com/sluice-go/sluice v0.0.0-00010101000000-000000000000
+	pgregory.net/rapid v1.3.0
+)
 
 require (
 	github.com/anishathalye/porcupine v1.3.1
