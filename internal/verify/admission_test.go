@@ -162,11 +162,19 @@ type counts struct {
 	limited, cycles, closed, timeouts, throttles, settles   int
 	cuts                                                    int
 	resizes, reratings, policies, replans, pauses, gaveBack int
-	idleClaim, idleBucket, checks, explained                int
+	idleClaim, idleBucket, checks                           int
 }
 
 func (w *world) fatal(format string, a ...any) {
 	w.rt.Helper()
+	if w.last >= 0 {
+		for _, l := range w.execs[w.last].Snapshot().Lanes {
+			w.logf("%d wait, of %s, tenant %q, priority %d: for %s", l.Waiting, l.Tool, l.Tenant, l.Priority, l.By)
+		}
+	}
+	for _, x := range w.waiting {
+		w.logf("%v, place %d, waits:%s", x, x.place, describe(w.now(), x))
+	}
 	w.rt.Fatalf("action %d (%s), instant %d: %s\nWhat happened:\n%s", w.act, w.name, w.now(), fmt.Sprintf(format, a...), w.trace.String())
 }
 
@@ -798,10 +806,30 @@ func (w *world) newLimits() sluice.Change {
 	return w.lim.With(c)
 }
 
-// rerate changes the rates of a limiter, and often the limits too, at one instant.
+// rerate changes the rates of a limiter, and often more, at one instant.
 func (w *world) rerate() {
 	i := w.drawRates()
 	w.begin("rates")
+	list := []func() sluice.Change{func() sluice.Change { return w.newRates(i) }}
+	if w.one("policy too", 3) {
+		list = append(list, w.newPolicy)
+	}
+	if w.lim != nil && w.one("limits too", 2) {
+		list = append(list, w.newLimits)
+	}
+	if w.one("other way round", 2) {
+		slices.Reverse(list)
+	}
+	var cs []sluice.Change
+	for _, f := range list {
+		cs = append(cs, f())
+	}
+	w.reconfigure(cs...)
+	w.observe()
+}
+
+func (w *world) newRates(i int) sluice.Change {
+	w.counts.reratings++
 	now, c := w.now(), w.rates[i].Config()
 	for j, l := range w.rate[i] {
 		r := w.drawRate(l.unit)
@@ -815,19 +843,7 @@ func (w *world) rerate() {
 			w.cut(l)
 		}
 	}
-	cs := []sluice.Change{w.rates[i].With(c)}
-	if w.one("policy too", 4) {
-		cs = append(cs, w.newPolicy())
-	}
-	if w.lim != nil && w.one("limits too", 2) {
-		cs = append(cs, w.newLimits())
-		if w.one("limits first", 2) {
-			slices.Reverse(cs)
-		}
-	}
-	w.counts.reratings++
-	w.reconfigure(cs...)
-	w.observe()
+	return w.rates[i].With(c)
 }
 
 func (w *world) drawRates() int {
