@@ -350,7 +350,7 @@ func (m *Machine) untie() bool {
 		c := m.knots[len(m.knots)-1]
 		var last *lane
 		for _, l := range m.all {
-			if l.nested && l.at == c && (last == nil || l.head.seq > last.head.seq) {
+			if l.nested && l.at == c && !l.kept() && (last == nil || l.head.seq > last.head.seq) {
 				last = l
 			}
 		}
@@ -367,8 +367,12 @@ func (m *Machine) untie() bool {
 
 // cycle names the limits that wait for each other once the nested call of l waits where
 // it is parked, or answers "". There is one only if every holder of that limit is a
-// chain in which nobody can run, and the same is true wherever those chains wait.
+// chain in which nobody can run, and the same is true wherever those chains wait. Who waits
+// for slots that are kept for a claim is in none: the claimant waits for somebody who runs.
 func (m *Machine) cycle(l *lane) string {
+	if l.kept() {
+		return ""
+	}
 	seen := []*Cell{l.at}
 	for i := 0; i < len(seen); i++ {
 		c := seen[i]
@@ -376,7 +380,13 @@ func (m *Machine) cycle(l *lane) string {
 			return "" // time, or somebody who runs, will help
 		}
 		for _, x := range m.all {
-			if x.nested && x.head.holdsAbove(c) && !slices.Contains(seen, x.at) {
+			if !x.nested || !x.head.holdsAbove(c) {
+				continue
+			}
+			if x.kept() {
+				return ""
+			}
+			if !slices.Contains(seen, x.at) {
 				seen = append(seen, x.at)
 			}
 		}
@@ -386,6 +396,11 @@ func (m *Machine) cycle(l *lane) string {
 		names = append(names, c.class.Name)
 	}
 	return strings.Join(append(names, names[0]), " -> ")
+}
+
+// kept reports whether there are slots for l where it waits, kept from it for a claim.
+func (l *lane) kept() bool {
+	return l.at.kind == Slots && l.at.used+l.need(l.at) <= l.at.limit
 }
 
 // holdsAbove reports whether slots of c are booked in the name of an ancestor of t.
