@@ -1,0 +1,587 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// What a sequence is made of: each action does something, books it in the model, and
+// observes what comes of it.
+
+func (w *world) begin(name string) {
+	w.act++
+	w.counts.actions++
+	w.name, w.racy, w.fresh, w.came = name, false, nil, len(w.waiting)
+	w.logf("%d at %d: %s", w.act, w.now(), name)
+}
+
+// newCall draws a call, which is to be sent at once.
+func (w *world) newCall(parent *call) *call {
+	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, end: make(chan ending, 1), limit: never, expires: never, how: "invoke"}
+	x.exec = w.draw("exec", 0, len(w.execs)-1)
+	x.tool = w.tools[w.draw("tool", 0, len(w.tools)-1)]
+	x.tenant = tenants[w.draw("tenant", 0, len(tenants)-1)]
+	x.asked = []sluice.Priority{0, 0, sluice.PriorityBatch, 2, sluice.PriorityInteractive}[w.draw("priority", 0, 4)]
+	x.priority = x.asked
+	if w.draw("how", 0, 1) == 1 {
+		x.how = "submit"
+	}
+	x.cost = map[string]int64{"": 1, "tokens": int64(w.draw("tokens", 0, 4)), "bytes": int64(w.draw("bytes", 0, 4))}
+	if w.weights && w.one("dear", 4) {
+		x.cost[""] = 2
+	}
+	up := context.Background()
+	x.root = x
+	if parent != nil {
+		up, x.root = parent.inner, parent.root
+		parent.kids = append(parent.kids, x)
+		x.priority = max(x.priority, parent.priority)
+	}
+	switch w.draw("context", 0, 7) {
+	case 7:
+		x.ctx, x.cancel = context.WithTimeout(up, ticks(w.draw("deadline", 1, 30)))
+	case 6:
+		if x.ctx, x.cancel = context.WithCancel(up); w.one("dead on arrival", 6) {
+			x.cancel()
+		}
+	default:
+		x.ctx, x.cancel = context.WithCancel(up)
+	}
+	now := w.now()
+	x.outside = x.ctx.Err() != nil
+	switch d := int64(x.tool.policy.MaxWait); {
+	case d > 0:
+		x.limit = now + d
+	case w.wait > 0:
+		x.limit = now + w.wait
+	case parent != nil:
+		x.limit = now + int64(time.Minute)
+	}
+	if d, ok := x.ctx.Deadline(); ok {
+		x.limit = min(x.limit, int64(d.Sub(w.born))-1)
+	}
+	w.compile(x.tool)
+	w.last = x.exec
+	x.needs = w.needs(x)
+	w.mu.Lock()
+	w.calls = append(w.calls, x)
+	w.mu.Unlock()
+	w.waiting = append(w.waiting, x)
+	x.place = w.place
+	w.logf("  %v %s, costs %v, limit %d", x, x.how, x.cost, x.limit)
+	return x
+}
+
+func (w *world) call() {
+	for range w.draw("calls", 1, 3) {
+		w.begin("call")
+		w.place++
+		w.fresh = w.newCall(nil)
+		w.send(w.fresh)
+		w.observe()
+	}
+}
+
+func (w *world) nest() {
+	if !w.nests {
+		w.rt.Skip("no nested calls")
+	}
+	parent := pick(w, "parent", w.running)
+	for range w.draw("calls", 1, 3) {
+		w.begin("nest")
+		w.place++
+		w.fresh = w.newCall(parent)
+		w.logf("  in %v", parent)
+		w.send(w.fresh)
+		w.observe()
+	}
+}
+
+// burst sends calls while another ends, so that nobody knows what comes first.
+func (w *world) burst() {
+	w.begin("burst")
+	w.racy = true
+	w.place++
+	var xs []*call
+	for range w.draw("calls", 2, 3) {
+		xs = append(xs, w.newCall(nil))
+	}
+	if ys := w.apart(); len(ys) > 0 {
+		if y, e := pick(w, "ends", ys), w.drawQuiet(); len(y.settled) == 0 {
+			w.finish(y, e)
+		}
+	}
+	for _, x := range xs {
+		w.send(x)
+	}
+	w.observe()
+}
+
+func (w *world) drawEnding() ending {
+	e := ending{how: []string{"return", "return", "return", "error", "panic", "exit", "throttle"}[w.draw("ending", 0, 6)]}
+	switch e.how {
+	case "return", "exit":
+	case "throttle":
+		e.pause = ticks(w.draw("retry after", 0, 12))
+		e.err = &throttled{e.pause}
+	default:
+		e.err = errors.New("the tool's own")
+	}
+	return e
+}
+
+// apart is who runs and has nobody in the family who waits: if one of them ended in a race
+// nobody could tell on whose slots the other started.
+func (w *world) apart() []*call {
+	return slices.DeleteFunc(slices.Clone(w.running), func(x *call) bool {
+		return slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
+	})
+}
+
+// tangled reports whether the end of x cancels some who wait in its family, but not all.
+func (w *world) tangled(x *call) bool {
+	inside := func(y *call) bool {
+		for ; y != nil && y != x; y = y.parent {
+		}
+		return y != nil
+	}
+	in, out := false, false
+	for _, y := range w.waiting {
+		if y.root == x.root {
+			in, out = in || inside(y), out || !inside(y)
+		}
+	}
+	return w.timeout > 0 && in && out
+}
+
+// drawQuiet is an ending that pauses nothing.
+func (w *world) drawQuiet() ending {
+	e := w.drawEnding()
+	if e.how == "throttle" {
+		e = ending{how: "return"}
+	}
+	return e
+}
+
+func (w *world) ends() {
+	x := pick(w, "call", w.running)
+	if w.tangled(x) {
+		w.rt.Skip("a race that cannot be told apart")
+	}
+	w.begin("end")
+	w.finish(x, w.drawEnding())
+	w.observe()
+}
+
+// finish has x end, and books that.
+func (w *world) finish(x *call, e ending) {
+	w.logf("  %v ends: %s %v", x, e.how, e.pause)
+	if x.inner.Err() == nil && w.timeout > 0 && len(x.kids) > 0 {
+		w.racy = true // its context ends with it, and with that who waits in it
+	}
+	x.over = &e
+	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })
+	if e.pause > 0 {
+		w.throttled(x, e.pause)
+	}
+	for _, n := range x.needs {
+		if !n.cell.of.tokens {
+			n.cell.ended(x)
+		}
+	}
+	w.part(x)
+	for _, u := range x.settled {
+		x.tool.learn(u.unit, u.n)
+	}
+	x.end <- e
+}
+
+// part gives x's nested calls to who is around it.
+func (w *world) part(x *call) {
+	if p := x.parent; p != nil {
+		p.kids = slices.DeleteFunc(p.kids, func(y *call) bool { return y == x })
+		p.kids = append(p.kids, x.kids...)
+	}
+	for _, k := range x.kids {
+		k.parent = x.parent
+	}
+	x.kids = nil
+}
+
+func (w *world) cancels() {
+	x := pick(w, "call", w.waiting)
+	w.begin("cancel")
+	w.logf("  %v", x)
+	w.counts.cancelled++
+	x.cancel()
+	w.observe()
+}
+
+// race cancels one who waits while another ends.
+func (w *world) race() {
+	x, y := pick(w, "call", w.waiting), pick(w, "ends", w.apart())
+	w.begin("race")
+	w.racy = true
+	w.logf("  cancels %v", x)
+	if w.draw("order", 0, 1) == 0 {
+		x.cancel()
+		w.finish(y, w.drawQuiet())
+	} else {
+		x.racing = w.act // it may start before it is cancelled
+		w.finish(y, w.drawQuiet())
+		x.cancel()
+	}
+	w.observe()
+}
+
+func (w *world) time() {
+	w.begin("time")
+	w.sleep(w.now() + int64(w.draw("ticks", 0, 12))*tick)
+}
+
+// sleep lets time pass to each instant at which something may happen, up to until.
+func (w *world) sleep(until int64) {
+	for {
+		now := w.now()
+		to := min(until, w.next(now))
+		time.Sleep(time.Duration(to - now))
+		w.observe()
+		if to == until {
+			return
+		}
+		w.begin("time goes on")
+	}
+}
+
+// next is the first instant after now at which a call may start, or must be answered.
+func (w *world) next(now int64) int64 {
+	at := never
+	take := func(t int64) {
+		if t > now {
+			at = min(at, t)
+		}
+	}
+	for _, x := range w.waiting {
+		take(x.limit)
+		for _, n := range x.needs {
+			take(n.cell.paused)
+			if n.cell.of.tokens {
+				take(n.cell.pays(now, n.n))
+			}
+		}
+	}
+	for _, x := range w.running {
+		if x.answers == 0 {
+			take(x.expires)
+		}
+	}
+	return at
+}
+
+func (w *world) resize() {
+	if w.lim == nil {
+		w.rt.Skip("no limits")
+	}
+	w.begin("resize")
+	w.reconfigure(w.newLimits())
+	w.observe()
+}
+
+func (w *world) reconfigure(cs ...sluice.Change) {
+	if err := sluice.Reconfigure("test", cs...); err != nil {
+		w.fatal("Reconfigure: %v", err)
+	}
+}
+
+func (w *world) newLimits() sluice.Change {
+	w.counts.resizes++
+	c := w.lim.Config()
+	for i := range c.Limits {
+		if l := &c.Limits[i]; w.one("stays", 2) {
+			l.Max = w.draw("max", 1, 6)
+			w.logf("  %s: %d", w.limits[i].name, l.Max)
+			w.limits[i].max = int64(l.Max)
+		}
+	}
+	return w.lim.With(c)
+}
+
+// rerate changes the rates of a limiter, and often more, at one instant.
+func (w *world) rerate() {
+	i := w.drawRates()
+	w.begin("rates")
+	list := []func() sluice.Change{func() sluice.Change { return w.newRates(i) }}
+	if w.one("policy too", 3) {
+		list = append(list, w.newPolicy)
+	}
+	if w.lim != nil && w.one("limits too", 2) {
+		list = append(list, w.newLimits)
+	}
+	if w.one("other way round", 2) {
+		slices.Reverse(list)
+	}
+	var cs []sluice.Change
+	for _, f := range list {
+		cs = append(cs, f())
+	}
+	w.reconfigure(cs...)
+	w.observe()
+}
+
+func (w *world) newRates(i int) sluice.Change {
+	w.counts.reratings++
+	now, c := w.now(), w.rates[i].Config()
+	for j, l := range w.rate[i] {
+		r := w.drawRate(l.unit)
+		if !l.exact(now, int64(r.Per)/r.N) {
+			r.N, r.Per = c.Rates[j].N, c.Rates[j].Per
+		}
+		w.logf("  %s: %v", l.name, r)
+		if r != c.Rates[j] { // else nothing happens, not even to a bucket that is paused in debt
+			c.Rates[j] = r
+			l.rate(now, int64(r.Per)/r.N, r.Burst)
+			w.cut(l)
+		}
+	}
+	return w.rates[i].With(c)
+}
+
+func (w *world) drawRates() int {
+	if len(w.rates) == 0 {
+		w.rt.Skip("no rates")
+	}
+	return w.draw("rates", 0, len(w.rates)-1)
+}
+
+func (w *world) repolicy() {
+	w.begin("policy")
+	w.reconfigure(w.newPolicy())
+	w.observe()
+}
+
+func (w *world) newPolicy() sluice.Change {
+	t := w.tools[w.draw("tool", 0, len(w.tools)-1)]
+	now, p := w.now(), w.drawPolicy()
+	same := len(p.Rates) == len(t.policy.Rates)
+	for i := range p.Rates {
+		same = same && p.Rates[i].Unit == t.policy.Rates[i].Unit
+	}
+	if same {
+		for i, l := range t.rates {
+			if r := &p.Rates[i]; !l.exact(now, int64(r.Per)/r.N) {
+				r.N, r.Per = t.policy.Rates[i].N, t.policy.Rates[i].Per
+			}
+		}
+	}
+	w.logf("  %s: concurrency %d, rates %v, wait %v", t.name, p.Concurrency, p.Rates, p.MaxWait)
+	w.counts.policies++
+	was := t.policy.Rates
+	t.policy = p
+	gone, fresh := t.rates, *t
+	w.adopt(&fresh)
+	if same {
+		for i, l := range t.rates {
+			if p.Rates[i] != was[i] {
+				l.rate(now, fresh.rates[i].per, fresh.rates[i].burst)
+				w.cut(l)
+			}
+		}
+		return w.registry.WithPolicy(t.name, p)
+	}
+	w.counts.replans++
+	t.rates = fresh.rates
+	for _, l := range t.rates {
+		l.cell("").real = true
+	}
+	w.requeue(func(x *call) bool { return x.tool == t }, func(needs []need) []need {
+		needs = slices.DeleteFunc(needs, func(n need) bool { return slices.Contains(gone, n.cell.of) })
+		for _, l := range t.rates {
+			n := int64(1)
+			if l.unit != "" {
+				n = min(t.estimate(l.unit), l.burst)
+			}
+			needs = append(needs, need{l.cell(""), n})
+		}
+		return needs
+	})
+	return w.registry.WithPolicy(t.name, p)
+}
+
+// cut has nobody wait for more tokens than a bucket of l holds.
+func (w *world) cut(l *limit) {
+	needs := func(x *call) bool {
+		return slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.of == l })
+	}
+	wide := func(x *call) bool {
+		return slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.of == l && n.n > l.burst })
+	}
+	if !slices.ContainsFunc(w.waiting, wide) {
+		return
+	}
+	w.counts.cuts++
+	w.requeue(needs, func(ns []need) []need {
+		for i, n := range ns {
+			if n.cell.of == l {
+				ns[i].n = min(n.n, l.burst)
+			}
+		}
+		return ns
+	})
+}
+
+// requeue changes the needs of waiting calls. They keep their order among themselves, and
+// are the last to have come.
+func (w *world) requeue(pick func(*call) bool, edit func([]need) []need) {
+	xs := slices.DeleteFunc(slices.Clone(w.waiting), func(x *call) bool { return !pick(x) })
+	slices.SortStableFunc(xs, func(x, y *call) int { return x.place - y.place })
+	was := -1
+	for _, x := range xs {
+		x.needs = edit(slices.Clone(x.needs))
+		if x.requeued == w.act {
+			continue
+		}
+		x.requeued = w.act
+		if x.place != was {
+			was = x.place
+			w.place++
+		}
+		x.place = w.place
+	}
+}
+
+func (w *world) pause() {
+	i := w.drawRates()
+	w.begin("pause")
+	key := ""
+	switch x := (&call{tool: w.tools[w.draw("tool", 0, len(w.tools)-1)], tenant: tenants[w.draw("tenant", 0, len(tenants)-1)]}); w.rates[i].Config().Scope {
+	case sluice.ByTool:
+		key = x.tool.name
+	case sluice.ByTenant:
+		key = x.tenant
+	}
+	now, d := w.now(), max(0, w.draw("ticks", -3, 20))
+	w.logf("  %v %q: %d ticks", w.rates[i], key, d)
+	w.counts.pauses++
+	w.rates[i].Pause(key, ticks(d))
+	for _, l := range w.rate[i] {
+		if d > 0 {
+			l.cell(key).pause(now, now+int64(ticks(d)))
+			l.cell(key).real = true
+		} else if c := l.cells[key]; c != nil {
+			c.lift(now)
+		}
+	}
+	w.observe()
+}
+
+// throttled books what an upstream asked of x.
+func (w *world) throttled(x *call, d time.Duration) {
+	w.counts.throttles++
+	found := false
+	for _, n := range x.needs {
+		if n.cell.of.upstream {
+			n.cell.pause(w.now(), w.now()+int64(d))
+			found = true
+		}
+	}
+	if !found {
+		x.tool.slots.cell("").pause(w.now(), w.now()+int64(d))
+	}
+}
+
+func (w *world) throttle() {
+	x := pick(w, "call", w.running)
+	w.begin("throttle")
+	d := ticks(w.draw("ticks", 1, 12))
+	w.logf("  %v: %v", x, d)
+	sluice.Throttle(x.inner, d)
+	w.throttled(x, d)
+	w.observe()
+}
+
+// settles has a call say what it used. One that has ended is not heard.
+func (w *world) settles() {
+	x := pick(w, "call", slices.DeleteFunc(slices.Clone(w.calls), func(x *call) bool { return x.starts == 0 }))
+	if len(w.running) > 0 && w.one("running", 2) {
+		x = pick(w, "running call", w.running)
+	}
+	w.begin("settle")
+	unit := []string{"", "tokens", "tokens", "bytes"}[w.draw("unit", 0, 3)]
+	n := int64(w.draw("used", 0, 9))
+	w.logf("  %v: %d %q", x, n, unit)
+	sluice.Settle(x.inner, unit, n)
+	if x.over == nil {
+		w.settled(x, unit, n)
+	}
+	w.observe()
+}
+
+func (w *world) settled(x *call, unit string, n int64) {
+	w.counts.settles++
+	i := slices.IndexFunc(x.settled, func(u used) bool { return u.unit == unit })
+	for _, k := range x.needs {
+		if !k.cell.of.tokens || k.cell.of.unit != unit {
+			continue
+		}
+		had := k.n
+		if i >= 0 {
+			had = x.settled[i].n
+		}
+		if n > had {
+			k.cell.take(w.now(), n-had)
+		} else {
+			k.cell.give(w.now(), had-n)
+		}
+	}
+	if i >= 0 {
+		x.settled[i].n = n
+	} else {
+		x.settled = append(x.settled, used{unit, n})
+	}
+}
+
+func (w *world) reschedule() {
+	if w.sched == nil {
+		w.rt.Skip("no scheduler")
+	}
+	w.begin("schedule")
+	c := w.scheduling()
+	w.logf("  %+v", c)
+	w.reconfigure(w.sched.With(c))
+	w.observe()
+}
+
+func (w *world) close() {
+	i := w.draw("exec", 0, len(w.execs)-1)
+	if w.closing[i] || !w.one("close", 6) {
+		w.rt.Skip("stays open")
+	}
+	w.begin("close")
+	w.shut(i)
+	w.observe()
+}
+
+func (w *world) shut(i int) {
+	w.closing[i], w.closed[i] = true, make(chan error, 1)
+	go func() { w.closed[i] <- w.execs[i].Close(context.Background()) }()
+}
+
+func (w *world) unknown() {
+	i := w.draw("exec", 0, len(w.execs)-1)
+	w.begin("unknown")
+	_, err := w.execs[i].Invoke(context.Background(), sluice.Request{ID: fmt.Sprint("u", w.act), Tool: "nobody"})
+	want := sluice.ErrUnknownTool
+	if w.closing[i] {
+		want = sluice.ErrClosed
+	}
+	if !errors.Is(err, want) || !errors.Is(err, sluice.ErrRejected) {
+		w.fatal("an unknown tool answers %v", err)
+	}
+	w.last = i
+	w.observe()
+}

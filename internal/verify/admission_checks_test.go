@@ -1,0 +1,543 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing/synctest"
+
+	"github.com/sluice-go/sluice"
+)
+
+// What is observed after each action, and what must hold of it.
+
+// observe lets everything happen that can without time, and books and checks it.
+func (w *world) observe() {
+	synctest.Wait()
+	w.mu.Lock()
+	log := w.log
+	w.log = nil
+	w.mu.Unlock()
+	now := w.now()
+	var started []*call
+	for _, e := range log {
+		w.logf("  at %d: %v started %v, err %v", e.at, e.x, e.start, e.err)
+		if e.at != now {
+			w.fatal("%v: seen at %d", e.x, e.at)
+		}
+		if e.start {
+			started = append(started, e.x)
+		}
+	}
+	w.book(now, started)
+	for _, e := range log {
+		if !e.start {
+			w.answer(now, e)
+		}
+	}
+	w.unmake()
+	w.order(started)
+	w.check(now)
+}
+
+// book books and checks starts.
+func (w *world) book(now int64, xs []*call) {
+	type family struct {
+		cell *cell
+		root *call
+	}
+	starts := map[family][]need1{}
+	for _, x := range xs {
+		i := slices.Index(w.waiting, x)
+		switch {
+		case x.starts > 0:
+			w.fatal("%v started twice", x)
+		case i < 0:
+			w.fatal("%v started after it had been answered", x)
+		case x.ctx.Err() != nil && x.racing != w.act:
+			w.fatal("%v started though its context had ended", x)
+		case now > x.limit:
+			w.fatal("%v started after its limit %d", x, x.limit)
+		}
+		w.waiting = slices.Delete(w.waiting, i, i+1)
+		w.running = append(w.running, x)
+		w.counts.starts++
+		if x.act < w.act {
+			w.counts.waits++
+		}
+		x.starts, x.started = 1, now
+		if w.timeout > 0 {
+			x.expires = now + w.timeout
+			if d, ok := x.ctx.Deadline(); ok {
+				x.expires = min(x.expires, int64(d.Sub(w.born)))
+			}
+		}
+		for _, n := range x.needs {
+			if n.cell.paused > now {
+				w.fatal("%v started at %s %q, which is paused until %d", x, n.cell.of.name, n.cell.key, n.cell.paused)
+			}
+			if !n.cell.of.tokens {
+				f := family{n.cell, x.root}
+				starts[f] = append(starts[f], need1{x, n.n})
+				continue
+			}
+			if n.cell.pays(now, n.n) != now {
+				w.fatal("%v started for %d tokens of %s %q, whose debt is %d ns with %d ns for each, burst %d", x, n.n, n.cell.of.name, n.cell.key, n.cell.owed(now), n.cell.of.per, n.cell.of.burst)
+			}
+			n.cell.take(now, n.n)
+		}
+	}
+	for f, xs := range starts {
+		f.cell.started(f.root, xs)
+	}
+	for f := range starts {
+		if !f.cell.feasible(f.root) {
+			least, _ := f.cell.used(nil)
+			w.fatal("%s %q: %d slots are taken, the limit is %d", f.cell.of.name, f.cell.key, least, f.cell.of.max)
+		}
+		if ls := f.cell.families[f.root]; len(ls) > 1 {
+			w.counts.ambiguous++
+		} else if f.root.seq != starts[f][0].x.seq && len(ls[0].holds) == 1 {
+			w.counts.borrowed++
+		}
+	}
+}
+
+// answer books and checks what a caller got.
+func (w *world) answer(now int64, e entry) {
+	x := e.x
+	if x.answers++; x.answers > 1 {
+		w.fatal("%v was answered twice", x)
+	}
+	rejected := errors.Is(e.err, sluice.ErrRejected)
+	if x.starts == 0 {
+		if !rejected || e.exited {
+			w.fatal("%v did not run, yet its answer is %v (exited %v)", x, e.err, e.exited)
+		}
+		i := slices.Index(w.waiting, x)
+		w.waiting = slices.Delete(w.waiting, i, i+1)
+		w.justify(now, x, e.err)
+		x.outside = x.outside || errors.Is(e.err, sluice.ErrClosed) && x.act == w.act
+		w.part(x)
+		return
+	}
+	if rejected {
+		w.fatal("%v ran, yet its answer is %v", x, e.err)
+	}
+	var p *sluice.PanicError
+	panicked := errors.As(e.err, &p)
+	ok := false
+	switch {
+	case x.over == nil:
+		w.counts.timeouts++
+		ok = now == x.expires && errors.Is(e.err, sluice.ErrTimeout) && errors.Is(e.err, context.DeadlineExceeded)
+	case x.over.how == "return":
+		ok = e.err == nil && e.value == x.seq
+	case x.over.how == "exit" && x.how == "invoke" && w.timeout == 0:
+		ok = e.exited
+	case x.over.how == "exit":
+		ok = panicked && p.Goexit && !e.exited
+	case x.over.how == "panic":
+		ok = panicked && p.Value == x.over.err
+	default:
+		ok = e.err == x.over.err
+	}
+	if !ok {
+		w.fatal("%v ended by %v: the answer is %v, %v (exited %v)", x, x.over, e.value, e.err, e.exited)
+	}
+}
+
+// justify checks the reason for which x was refused.
+func (w *world) justify(now int64, x *call, err error) {
+	w.counts.rejected++
+	var e *sluice.Error
+	if !errors.As(err, &e) {
+		w.fatal("%v was refused by %T: %v", x, err, err)
+	}
+	bad := func(format string, a ...any) {
+		w.fatal("%v was refused: %v. But %s", x, err, fmt.Sprintf(format, a...))
+	}
+	if e.RetryAfter < 0 {
+		bad("the time to retry is %v", e.RetryAfter)
+	}
+	switch e.Reason {
+	case sluice.ErrClosed:
+		if w.counts.closed++; !w.closing[x.exec] {
+			bad("its executor is open")
+		}
+	case sluice.ErrRejected:
+		if w.counts.gaveBack++; x.ctx.Err() != context.Canceled {
+			bad("its context says %v", x.ctx.Err())
+		}
+	case sluice.ErrWaitTooLong:
+		w.counts.late++
+		if now < x.limit && x.ctx.Err() != context.DeadlineExceeded && !(w.asked(x) && w.earliest(now, x) > x.limit) {
+			bad("its limit is %d, and it can start at %d", x.limit, w.earliest(now, x))
+		}
+	case sluice.ErrQueueFull:
+		w.full(x, bad)
+	case sluice.ErrSaturated, sluice.ErrRateLimited:
+		w.saturated(now, x, e, bad)
+	case sluice.ErrNesting:
+		w.counts.cycles++
+		if !x.nested {
+			bad("it is not nested")
+		}
+		if w.racy {
+			return
+		}
+		for _, n := range x.needs {
+			if !n.cell.of.tokens && !n.cell.agrees(now, x, n.n) {
+				return
+			}
+		}
+		bad("there are slots")
+	default:
+		bad("for no reason of admission")
+	}
+}
+
+// unmake forgets cells of calls that were refused before they came to admission.
+func (w *world) unmake() {
+	for _, x := range w.calls {
+		if x.act != w.act || x.outside {
+			continue
+		}
+		for _, n := range x.needs {
+			n.cell.real = true
+		}
+	}
+	for _, l := range w.limitsAll() {
+		for k, c := range l.cells {
+			if !c.real {
+				delete(l.cells, k)
+			}
+		}
+	}
+}
+
+// asked reports whether admission decided on x as on a newcomer, in this action.
+func (w *world) asked(x *call) bool { return x.act == w.act || x.requeued == w.act }
+
+// earliest is the instant at which x could start if everybody else left.
+func (w *world) earliest(now int64, x *call) int64 {
+	at := now
+	for _, n := range x.needs {
+		at = max(at, n.cell.own(now, n.n))
+	}
+	return at
+}
+
+func (w *world) full(x *call, bad func(string, ...any)) {
+	if w.sched == nil {
+		bad("its queue holds 1000")
+	}
+	c := w.sched.Config()
+	if x.act != w.act {
+		if w.counts.shed++; !c.Shed || !w.racy && w.came < c.MaxQueue {
+			bad("the queue held %d of %d, and sheds: %v", w.came, c.MaxQueue, c.Shed)
+		}
+		return
+	}
+	if w.counts.full++; w.racy {
+		return
+	}
+	mine := 0
+	for _, y := range w.waiting {
+		if y.tenant == x.tenant {
+			mine++
+		}
+	}
+	if w.came < c.MaxQueue && mine < c.MaxPerTenant {
+		bad("%d waited, %d of its tenant, of %d and %d", w.came, mine, c.MaxQueue, c.MaxPerTenant)
+	}
+}
+
+func (w *world) saturated(now int64, x *call, e *sluice.Error, bad func(string, ...any)) {
+	for _, n := range x.needs {
+		c := n.cell
+		if c.of.name != e.By && !(c.of.tokens && strings.HasPrefix(e.By, c.of.name)) {
+			continue
+		}
+		if c.of.tokens != (e.Reason == sluice.ErrRateLimited) {
+			bad("that is not what %s says", c.of.name)
+		}
+		switch {
+		case strings.Contains(e.Error(), "keys are busy"):
+			w.counts.keys++
+			if x.outside = true; x.act != w.act || c.of.maxKeys == 0 || !w.racy && w.busy(now, c.of, c) < c.of.maxKeys {
+				bad("%d keys are busy of %d", w.busy(now, c.of, c), c.of.maxKeys)
+			}
+		case !c.of.tokens && n.n > c.of.max && !x.shares(c):
+			w.counts.saturated++
+		case w.racy:
+		case !c.of.refuse:
+			bad("that does not refuse")
+		case !c.agrees(now, x, n.n), w.claimant(now, []*call{x}) != nil:
+			w.counts.limited++
+		default:
+			bad("it agrees")
+		}
+		return
+	}
+	bad("it does not need that")
+}
+
+// shares reports whether a call around x holds slots of c.
+func (x *call) shares(c *cell) bool {
+	for a := x.parent; a != nil; a = a.parent {
+		if slices.ContainsFunc(a.needs, func(n need) bool { return n.cell == c }) {
+			return true
+		}
+	}
+	return false
+}
+
+// busy is how many keys of l, but one, cannot make room.
+func (w *world) busy(now int64, l *limit, but *cell) (n int) {
+	for _, c := range l.cells {
+		needs := func(x *call) bool {
+			return slices.ContainsFunc(x.needs, func(n need) bool { return n.cell == c })
+		}
+		if c != but && (c.paused > now || slices.ContainsFunc(w.running, needs) || slices.ContainsFunc(w.waiting, needs)) {
+			n++
+		}
+	}
+	return n
+}
+
+// sameLane: calls of one tool that wait in one line.
+func (w *world) sameLane(x, y *call) bool {
+	return x.tool == y.tool && !x.nested && !y.nested && slices.Equal(x.needs, y.needs) &&
+		(w.sched == nil || x.tenant == y.tenant && x.priority == y.priority)
+}
+
+// order checks that nobody in the same line was passed by who started.
+func (w *world) order(started []*call) {
+	for _, x := range started {
+		for _, y := range w.waiting {
+			if w.sameLane(x, y) && y.place < x.place {
+				w.fatal("%v started before %v", x, y)
+			}
+		}
+	}
+}
+
+// check recounts everything.
+func (w *world) check(now int64) {
+	w.counts.checks++
+	for _, x := range w.waiting {
+		switch {
+		case x.ctx.Err() != nil:
+			w.fatal("%v waits, its context has ended", x)
+		case x.limit <= now:
+			w.fatal("%v waits, its limit is %d", x, x.limit)
+		case w.closing[x.exec]:
+			w.fatal("%v waits, its executor is closed", x)
+		case x == w.fresh && w.earliest(now, x) > x.limit:
+			w.fatal("%v waits, it cannot start before %d and its limit is %d", x, w.earliest(now, x), x.limit)
+		}
+		for _, n := range x.needs {
+			if !n.cell.of.tokens && n.n > n.cell.of.max && !x.shares(n.cell) {
+				w.fatal("%v waits for %d slots of %s, which has %d", x, n.n, n.cell.of.name, n.cell.of.max)
+			}
+		}
+	}
+	for _, x := range w.running {
+		if x.answers == 0 && x.expires <= now {
+			w.fatal("%v is not answered, its time was over at %d", x, x.expires)
+		}
+	}
+	for _, x := range w.calls {
+		if x.over != nil && x.answers != 1 {
+			w.fatal("%v has ended and was answered %d times", x, x.answers)
+		}
+	}
+	if w.sched != nil {
+		if c := w.sched.Config(); !w.racy && len(w.waiting) > max(w.came, c.MaxQueue) {
+			w.fatal("%d wait, the queue holds %d", len(w.waiting), c.MaxQueue)
+		}
+	}
+	for _, l := range w.limits {
+		if n := w.busy(now, l, nil); l.maxKeys > 0 && n > l.maxKeys {
+			w.fatal("%s has %d keys of %d", l.name, n, l.maxKeys)
+		}
+	}
+	w.idle(now)
+	w.compare(now)
+	for i := range w.execs {
+		w.checkClosed(i)
+	}
+}
+
+func (w *world) checkClosed(i int) {
+	if !w.closing[i] {
+		return
+	}
+	runs := slices.ContainsFunc(w.running, func(x *call) bool { return x.exec == i })
+	select {
+	case err := <-w.closed[i]:
+		if err != nil || runs {
+			w.fatal("Close answered %v, calls run: %v", err, runs)
+		}
+		w.closed[i] <- nil
+	default:
+		if !runs {
+			w.fatal("Close has not returned, nothing runs")
+		}
+	}
+}
+
+// idle checks that nobody waits who could start, but for a claim and a bucket's first.
+func (w *world) idle(now int64) {
+	var kept []*call
+	for _, x := range w.waiting {
+		if !w.first(x) || !w.could(now, x) {
+			continue
+		}
+		if w.behindBucket(now, x) {
+			w.counts.idleBucket++
+			continue
+		}
+		kept = append(kept, x)
+	}
+	if len(kept) == 0 {
+		return
+	}
+	if w.claimant(now, kept) == nil {
+		w.fatal("%v could start and does not; needs %s", kept, describe(now, kept[0]))
+	}
+	w.counts.idleClaim += len(kept)
+}
+
+func describe(now int64, x *call) string {
+	var b strings.Builder
+	for _, n := range x.needs {
+		least, most := n.cell.used(nil)
+		fmt.Fprintf(&b, "\n\t%d of %s %q: slots %d..%d of %d, debt %d of %d x %d, agrees %v", n.n, n.cell.of.name, n.cell.key, least, most, n.cell.of.max, n.cell.owed(now), n.cell.of.burst, n.cell.of.per, n.cell.agrees(now, x, n.n))
+	}
+	return b.String()
+}
+
+// first reports whether x is the head of its line.
+func (w *world) first(x *call) bool {
+	return !slices.ContainsFunc(w.waiting, func(y *call) bool { return y.place < x.place && w.sameLane(x, y) })
+}
+
+func (w *world) could(now int64, x *call) bool {
+	for _, n := range x.needs {
+		if !n.cell.agrees(now, x, n.n) {
+			return false
+		}
+	}
+	return true
+}
+
+// behindBucket: somebody waits for more tokens of a bucket than there are yet.
+func (w *world) behindBucket(now int64, x *call) bool {
+	for _, n := range x.needs {
+		if !n.cell.of.tokens {
+			continue
+		}
+		for _, y := range w.waiting {
+			if w.sched == nil && y.place > x.place {
+				continue
+			}
+			for _, k := range y.needs {
+				if k.cell == n.cell && k.n > n.n {
+					if at := k.cell.pays(now, k.n); at > now && at != never {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
+}
+
+// claimant is a call for which slots may be kept from all of xs: it lacks nothing else.
+func (w *world) claimant(now int64, xs []*call) *call {
+	for _, y := range w.waiting {
+		if y.act == w.act || !w.first(y) || !collects(now, y) {
+			continue
+		}
+		all := true
+		for _, x := range xs {
+			all = all && keeps(y, x)
+		}
+		if all {
+			return y
+		}
+	}
+	return nil
+}
+
+func collects(now int64, y *call) bool {
+	lacks := false
+	for _, n := range y.needs {
+		agrees := n.cell.agrees(now, y, n.n)
+		switch c := n.cell; {
+		case c.paused > now, c.of.tokens && !agrees:
+			return false
+		case !c.of.tokens && (c.of.refuse || n.n > c.of.max):
+			return false
+		}
+		lacks = lacks || !agrees
+	}
+	return lacks
+}
+
+// keeps reports whether slots kept for y can be what x lacks.
+func keeps(y, x *call) bool {
+	for _, n := range x.needs {
+		for _, k := range y.needs {
+			if k.cell != n.cell || n.cell.of.tokens || n.cell.lends(x) || n.cell.lends(y) {
+				continue
+			}
+			if _, most := n.cell.used(nil); most+n.n+k.n > n.cell.of.max {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// compare holds what the library says of itself against the model.
+func (w *world) compare(now int64) {
+	if w.last < 0 {
+		return
+	}
+	s := w.execs[w.last].Snapshot()
+	if s.InFlight != len(w.running) || s.Queued != len(w.waiting) {
+		w.fatal("%d run and %d wait, the snapshot says %d and %d", len(w.running), len(w.waiting), s.InFlight, s.Queued)
+	}
+	for _, l := range w.limitsAll() {
+		if slices.ContainsFunc(w.tools, func(t *tool) bool { return !t.compiled && (l == t.slots || slices.Contains(t.rates, l)) }) {
+			continue // no executor knows it
+		}
+		for _, c := range l.sorted() {
+			i := slices.IndexFunc(s.Gates, func(g sluice.GateState) bool {
+				return g.Key == c.key && (g.Name == l.name || l.tokens && strings.HasPrefix(g.Name, l.name))
+			})
+			if i < 0 {
+				if lo, _ := c.used(nil); lo > 0 || l.tokens && c.owed(now) > 0 {
+					w.fatal("%s %q is not in the snapshot", l.name, c.key)
+				}
+				continue
+			}
+			g := s.Gates[i]
+			if l.tokens {
+				if g.Used != c.missing(now) || g.Limit != l.burst {
+					w.fatal("%s %q: %d tokens of %d are missing, the snapshot says %d of %d", l.name, c.key, c.missing(now), l.burst, g.Used, g.Limit)
+				}
+			} else if lo, hi := c.used(nil); g.Used < lo || g.Used > hi {
+				w.fatal("%s %q: %d to %d slots are taken, the snapshot says %d", l.name, c.key, lo, hi, g.Used)
+			}
+			if paused := c.paused > now; paused != (g.State == "paused") {
+				w.fatal("%s %q: paused is %v, the snapshot says %q", l.name, c.key, paused, g.State)
+			}
+		}
+	}
+}
