@@ -32,8 +32,7 @@ const (
 // admission is the stage of one tool in one executor: which cells a call needs, how it
 // waits for them, and what is given back. It never changes once it is compiled.
 type admission struct {
-	exec             *Executor // nil for a gate wrapped by hand
-	tool             *tool     // likewise
+	tool             *tool // nil for a gate wrapped by hand
 	stage            *stageRef
 	next             Handler // what admitted calls run
 	plan             uint64
@@ -66,7 +65,7 @@ func newAdmission(gates []*gateCore, spec *Spec, e *Executor) (*admission, error
 	if err := join(nil, refs...); err != nil {
 		return nil, err
 	}
-	a := &admission{exec: e, stage: refs[0], plan: toolIDs.Add(1)}
+	a := &admission{stage: refs[0], plan: toolIDs.Add(1)}
 	s := a.stage.lock()
 	defer s.unlock()
 	for _, g := range gates {
@@ -230,8 +229,9 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 // maxKeyBytes bounds what a key of a call can be.
 const maxKeyBytes = 1024
 
-// fill gives t its needs. It answers the class whose table of keys is full, if one is.
-func (a *admission) fill(s *stage, t *admit.Ticket, q *asked, now int64) *admit.Class {
+// fill gives t its needs, with cells of keys that are new made by cell: Machine.Cell, or
+// Machine.Peek for a forecast. It answers the refusal by a table of keys that is full.
+func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64, cell func(*admit.Machine, int64, *admit.Class, string) *admit.Cell) error {
 	if a.needs != nil {
 		s.m.Fixed(t, a.needs)
 		return nil
@@ -249,17 +249,17 @@ func (a *admission) fill(s *stage, t *admit.Ticket, q *asked, now int64) *admit.
 				n = min(n, maxLimit+1) // too wide whatever it is, and sums stay in range
 			}
 		}
-		c := p.cell
-		if c == nil {
+		x := p.cell
+		if x == nil {
 			key := q.key(p.key)
 			if key == "" && a.keys[p.key].kind == scopeKeyed {
 				continue
 			}
-			if c = s.m.Cell(now, p.class, key); c == nil {
-				return p.class
+			if x = cell(s.m, now, p.class, key); x == nil {
+				return c.inv.refused(reasonOf(p.class.Kind), p.class.Name, errors.New("sluice: all its keys are busy"))
 			}
 		}
-		s.m.Add(t, c, n)
+		s.m.Add(t, x, n)
 	}
 	return nil
 }
@@ -311,10 +311,10 @@ func (a *admission) arrive(r *running, c *Call, f *Future) (*waiter, error) {
 		return nil, c.inv.refused(ErrClosed, "", nil)
 	}
 	t := s.m.Ticket()
-	if k := a.fill(s, t, &q, now); k != nil {
+	if err := a.fill(s, t, c, &q, now, (*admit.Machine).Cell); err != nil {
 		s.m.Free(t)
 		s.unlock()
-		return nil, c.inv.refused(reasonOf(k.Kind), k.Name, errors.New("sluice: all its keys are busy"))
+		return nil, err
 	}
 	t.Plan = a.plan
 	t.Level = c.Priority.level()
@@ -667,7 +667,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (o breaker
 	}
 	if err != nil {
 		var x interface{ RetryAfter() time.Duration }
-		if errorsAs(err, &x) {
+		if asError(err, &x) {
 			if pause = retryAfter(x); class == ClassAuto && pause >= 0 {
 				class = ClassOverload
 			}
@@ -708,15 +708,6 @@ func classified(f func(Call, Result, error) Class, c Call, res Result, err error
 		}
 	}()
 	return f(c, res, err)
-}
-
-func errorsAs(err error, target *interface{ RetryAfter() time.Duration }) (yes bool) {
-	defer func() {
-		if recover() != nil {
-			yes = false
-		}
-	}()
-	return errors.As(err, target)
 }
 
 func retryAfter(x interface{ RetryAfter() time.Duration }) (d time.Duration) {

@@ -158,16 +158,9 @@ func (r *running) Value(key any) any {
 }
 
 func (r *running) call() Call {
-	inv := r.inv
-	return Call{
-		ID:       inv.id,
-		Tool:     inv.tool,
-		Type:     inv.typ(),
-		Priority: inv.priority,
-		Attempt:  r.attempt,
-		Pipeline: inv.pipeline,
-		inv:      inv,
-	}
+	c := r.inv.call()
+	c.Attempt = r.attempt
+	return c
 }
 
 func (inv *invocation) typ() string {

@@ -122,13 +122,17 @@ func (r *running) note(s *stage, t *admit.Ticket) {
 			rec.waits = append(rec.waits, Wait{name, time.Duration(w.For)})
 		}
 	}
-	rec.costs = rec.costs[:0]
+	rec.costs = costsOf(rec.costs[:0], t)
+}
+
+// costsOf appends what t is charged of each unit to list, and what it turned out to use.
+func costsOf(list []Cost, t *admit.Ticket) []Cost {
 	for _, n := range t.Needs() {
 		k := n.Cell.Class()
 		if k.Kind != admit.Tokens && (k.Kind != admit.Slots || k.Unit == "") {
 			continue
 		}
-		if slices.ContainsFunc(rec.costs, func(c Cost) bool { return c.Unit == k.Unit }) {
+		if slices.ContainsFunc(list, func(c Cost) bool { return c.Unit == k.Unit }) {
 			continue
 		}
 		c := Cost{k.Unit, n.N, n.N}
@@ -137,6 +141,7 @@ func (r *running) note(s *stage, t *admit.Ticket) {
 				c.Actual = u.N
 			}
 		}
-		rec.costs = append(rec.costs, c)
+		list = append(list, c)
 	}
+	return list
 }

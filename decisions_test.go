@@ -3,6 +3,7 @@ package sluice_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,4 +70,101 @@ func TestDecision_LimitsOfWaiting(t *testing.T) {
 			t.Errorf("a nanosecond before its deadline: %v after %v", err, time.Since(start))
 		}
 	})
+}
+
+// Explain foretells what Invoke does from the same place: nested in an urgent call, nested
+// too deep, and over a table of keys that is full.
+func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
+	t.Run("nested", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Second}}}))
+			r := newRig(t, sluice.Config{MaxDepth: 1, MaxCallsPerRoot: 2, Interceptors: interceptors(rates, sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{})))})
+			defer r.end()
+			var asked []sluice.Priority // by one goroutine at a time
+			queued := make(chan struct{})
+			r.tool(sluice.Spec{Name: "leaf", Policy: sluice.Policy{Cost: func(c sluice.Call, _ string) int64 {
+				asked = append(asked, c.Priority)
+				return 1
+			}}}, sleeps(0))
+			r.tool(sluice.Spec{Name: "other"}, sleeps(0))
+			same := func(ctx context.Context, tool string) {
+				d, err := r.Explain(ctx, sluice.Request{Tool: tool}), errOf(r.Invoke(ctx, sluice.Request{Tool: tool}))
+				if d.Refusal == nil || err == nil || d.Refusal.Error() != err.Error() || !errors.Is(err, sluice.ErrNesting) {
+					t.Errorf("Explain says %v, Invoke %v, want the same ErrNesting", d.Refusal, err)
+				}
+			}
+			r.tool(sluice.Spec{Name: "middle"}, func(ctx context.Context) error {
+				same(ctx, "leaf")
+				return nil
+			})
+			r.tool(sluice.Spec{Name: "urgent", Policy: sluice.Policy{Priority: sluice.PriorityInteractive}}, func(ctx context.Context) error {
+				<-queued
+				asked = nil
+				if d := r.Explain(ctx, sluice.Request{Tool: "leaf"}); d.Place != 4 || d.Wait != time.Second {
+					t.Errorf("Explain says place %d after %v, want 4, and to overtake: after 1s", d.Place, d.Wait)
+				}
+				noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"})))
+				if r.at() != time.Second || !slices.Equal(asked, []sluice.Priority{sluice.PriorityInteractive, sluice.PriorityInteractive}) {
+					t.Errorf("it ran at %v, and the cost was asked for at %v, want 1s and both times as urgent as what it is nested in", r.at(), asked)
+				}
+				noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "middle"})))
+				same(ctx, "leaf") // the third under its root
+				return nil
+			})
+			done := make(chan error, 1)
+			go func() { done <- r.call("urgent") }()
+			synctest.Wait()
+			for range 3 {
+				go func() { _ = r.call("other") }()
+			}
+			synctest.Wait()
+			close(queued)
+			noErr(t, <-done)
+		})
+	})
+	t.Run("full table", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, MaxKeys: 1, Scope: sluice.ByTenant}))})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "slow"}, sleeps(time.Second))
+			done := make(chan error, 1)
+			go func() { done <- errOf(r.Invoke(r.as(0, "a"), sluice.Request{Tool: "slow"})) }()
+			synctest.Wait()
+			d, err := r.Explain(r.as(0, "b"), sluice.Request{Tool: "slow"}), errOf(r.Invoke(r.as(0, "b"), sluice.Request{Tool: "slow"}))
+			if d.Refusal == nil || err == nil || d.Refusal.Error() != err.Error() || !errors.Is(err, sluice.ErrSaturated) {
+				t.Errorf("Explain says %v, Invoke %v, want the same ErrSaturated", d.Refusal, err)
+			}
+			noErr(t, <-done)
+			if d := r.Explain(r.as(0, "b"), sluice.Request{Tool: "slow"}); d.Refusal != nil || d.Place != 0 {
+				t.Errorf("Explain says %+v, want room: the only key is idle", d)
+			}
+		})
+	})
+	t.Run("two rates of one unit", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 5}, {N: 60, Per: time.Minute}}}))
+			r := newRig(t, sluice.Config{Interceptors: interceptors(rates)})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+			if d := r.Explain(r.ctx, sluice.Request{Tool: "x"}); len(d.Costs) != 1 || d.Costs[0] != (sluice.Cost{Unit: "", Estimate: 1, Actual: 1}) {
+				t.Errorf("Explain says %+v, want one cost of one call", d.Costs)
+			}
+		})
+	})
+}
+
+// The zero ToolRegistry is an empty one, for readers and for executors made before its
+// first tool.
+func TestDecision_ZeroRegistryIsEmpty(t *testing.T) {
+	var reg sluice.ToolRegistry
+	e := sluice.Must(sluice.NewExecutor(&reg, sluice.Config{}))
+	defer func() { noErr(t, e.Close(t.Context())) }()
+	if _, ok := reg.Lookup("x"); ok || reg.Remove("x") || len(e.Snapshot().Gates) != 0 {
+		t.Error("the zero registry has something")
+	}
+	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"}); !errors.Is(err, sluice.ErrUnknownTool) {
+		t.Errorf("got %v, want ErrUnknownTool", err)
+	}
+	sluice.Must(sluice.Register(&reg, sluice.Spec{Name: "x"}, echo))
+	noErr(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
 }

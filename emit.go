@@ -92,7 +92,7 @@ func (inv *invocation) emitOne(ctx context.Context, e *Event, terminal bool) {
 			inv.emitLate(ctx)
 		}
 	}()
-	inv.exec.deliver(ctx, inv.exec.sink, e)
+	inv.exec.deliver(ctx, inv.exec.conf.Sink, e)
 	if s := inv.pipeline.Sink; s != nil {
 		inv.exec.deliver(ctx, s, e)
 	}

@@ -85,7 +85,6 @@ type Executor struct {
 	conf     Config
 	state    *SharedState
 	ownState bool
-	sink     EventSink
 	clock    clock
 	stage    stageRef
 
@@ -114,7 +113,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Executor{registry: r, conf: c, state: c.State, sink: c.Sink, clock: newClock(), idle: make(chan struct{})}
+	e := &Executor{registry: r, conf: c, state: c.State, clock: newClock(), idle: make(chan struct{})}
 	sched, err := e.arrange(c.Interceptors)
 	if err != nil {
 		return nil, err
@@ -243,9 +242,8 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res
 
 // prepare makes the call of a request, and reports it.
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool) (Call, error) {
-	inv.exec, inv.tool, inv.id, inv.start = e, r.Tool, r.ID, e.clock.now()
-	sc := scopeOf(ctx)
-	inv.pipeline = sc.pipeline
+	inv.identify(ctx, e, r)
+	inv.start = e.clock.now()
 	if inv.id == "" {
 		if ids := inv.pipeline.ids; ids != nil {
 			inv.id = ids.call()
@@ -253,15 +251,11 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 			inv.id = e.ids.next()
 		}
 	}
-	p := e.plan(r.Tool)
-	if p != nil {
-		inv.plan, inv.tool = p, p.tool.spec.Name
-		if inv.priority = p.tool.spec.Policy.Priority; inv.pipeline.Priority != 0 {
-			inv.priority = inv.pipeline.Priority
-		}
+	calls := int64(0)
+	if inv.parent != nil {
+		calls = inv.root.calls.Add(1)
 	}
-	nesting := inv.nest(sc.call)
-	if inv.loud = e.sink != nil || inv.pipeline.Sink != nil; inv.loud {
+	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
 		var ev Event
 		inv.describe(&ev, ToolInvoked, inv.start)
 		if ev.Call.Input, ev.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
@@ -269,20 +263,11 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		}
 		inv.emit(ctx, &ev, false)
 	}
-	c := Call{ID: inv.id, Tool: inv.tool, Type: inv.typ(), Priority: inv.priority, Pipeline: inv.pipeline, inv: inv}
-	switch {
-	case !open:
-		return c, inv.refused(ErrClosed, "", nil)
-	case p == nil:
-		return c, inv.refused(ErrUnknownTool, "", nil)
-	case p.err != nil:
-		return c, inv.refused(ErrRejected, "", p.err)
-	case !inv.pipeline.Priority.valid():
-		return c, inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: PipelineContext.Priority is %d: must be from %d to %d", inv.pipeline.Priority, PriorityBatch, PriorityInteractive))
-	case nesting != nil:
-		return c, nesting
+	c := inv.call()
+	if err := inv.barred(open, calls); err != nil {
+		return c, err
 	}
-	in, err := p.tool.input(r, e.conf.MaxArgBytes)
+	in, err := inv.plan.tool.input(r, e.conf.MaxArgBytes)
 	if err != nil {
 		return c, inv.refused(ErrInvalidArguments, "", err)
 	}
@@ -290,6 +275,50 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		inv.start = e.clock.now() // decoding is foreign code too
 	}
 	return c, nil
+}
+
+// identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
+func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
+	inv.exec, inv.tool, inv.id, inv.root = e, r.Tool, r.ID, inv // first: a nil ctx panics in the next line
+	sc := scopeOf(ctx)
+	inv.pipeline = sc.pipeline
+	if p := e.plan(r.Tool); p != nil {
+		inv.plan, inv.tool = p, p.tool.spec.Name
+		if inv.priority = p.tool.spec.Policy.Priority; inv.pipeline.Priority != 0 {
+			inv.priority = inv.pipeline.Priority
+		}
+	}
+	if sc.call != nil {
+		up := sc.call.inv
+		inv.parent, inv.root, inv.depth = sc.call, up.root, up.depth+1
+		inv.priority = max(inv.priority, up.priority)
+	}
+}
+
+// call is inv before its first attempt.
+func (inv *invocation) call() Call {
+	return Call{ID: inv.id, Tool: inv.tool, Type: inv.typ(), Priority: inv.priority, Pipeline: inv.pipeline, inv: inv}
+}
+
+// barred says why inv must not be admitted whatever its arguments are, if it is the one
+// that makes it so many calls under its root.
+func (inv *invocation) barred(open bool, calls int64) error {
+	conf := &inv.exec.conf
+	switch {
+	case !open:
+		return inv.refused(ErrClosed, "", nil)
+	case inv.plan == nil:
+		return inv.refused(ErrUnknownTool, "", nil)
+	case inv.plan.err != nil:
+		return inv.refused(ErrRejected, "", inv.plan.err)
+	case !inv.pipeline.Priority.valid():
+		return inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: PipelineContext.Priority is %d: must be from %d to %d", inv.pipeline.Priority, PriorityBatch, PriorityInteractive))
+	case int(inv.depth) > conf.MaxDepth:
+		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", inv.depth, conf.MaxDepth))
+	case calls > int64(conf.MaxCallsPerRoot):
+		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d", calls, cut(inv.root.id, 128), conf.MaxCallsPerRoot))
+	}
+	return nil
 }
 
 // input is the value that the tool gets.
@@ -312,25 +341,6 @@ func (t *tool) input(r *Request, max int) (in any, err error) {
 		return nil, fmt.Errorf("sluice: Request.Input is %T: must be %v", r.Input, t.in)
 	}
 	return r.Input, nil
-}
-
-// nest takes the place of inv among the calls that parent belongs to.
-func (inv *invocation) nest(parent *running) error {
-	if parent == nil {
-		inv.root = inv
-		return nil
-	}
-	up := parent.inv
-	inv.parent, inv.root, inv.depth = parent, up.root, up.depth+1
-	inv.priority = max(inv.priority, up.priority)
-	conf := &inv.exec.conf
-	if int(inv.depth) > conf.MaxDepth {
-		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", inv.depth, conf.MaxDepth))
-	}
-	if n := inv.root.calls.Add(1); n > int64(conf.MaxCallsPerRoot) {
-		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d", n, cut(inv.root.id, 128), conf.MaxCallsPerRoot))
-	}
-	return nil
 }
 
 // end makes the call's error what it promises to be, reports the call, and lets it go.
@@ -413,7 +423,7 @@ func isReason(err, target error) (yes bool) {
 }
 
 // asError is errors.As likewise.
-func asError[T error](err error, target *T) (yes bool) {
+func asError[T any](err error, target *T) (yes bool) {
 	defer func() {
 		if recover() != nil {
 			yes = false

@@ -29,7 +29,7 @@ type planTable struct {
 // plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new. It is
 // nil if there is no such tool.
 func (e *Executor) plan(name string) *plan {
-	if t := e.plans.Load(); t != nil && t.snap == e.registry.snap.Load() {
+	if t := e.plans.Load(); t != nil && t.snap == e.registry.current() {
 		if p := t.plans[name]; p != nil {
 			return p
 		}
@@ -43,7 +43,7 @@ func (e *Executor) plan(name string) *plan {
 func (e *Executor) compile(name string) *plan {
 	made := make(map[*tool]*plan)
 	for {
-		old, snap := e.plans.Load(), e.registry.snap.Load()
+		old, snap := e.plans.Load(), e.registry.current()
 		tool := snap.tools[name]
 		if tool == nil {
 			return nil

@@ -127,7 +127,7 @@ func (x *policyChange) check() (err error) {
 	if x.r == nil {
 		return errors.New("sluice: WithPolicy: the ToolRegistry is nil")
 	}
-	t := x.r.snap.Load().tools[x.name]
+	t := x.r.current().tools[x.name]
 	if t == nil {
 		return fmt.Errorf("sluice: WithPolicy: tool %q is not registered", cut(x.name, 128))
 	}
@@ -144,7 +144,7 @@ func (x *policyChange) refs() []*stageRef {
 func (x *policyChange) apply(lk *locked) {
 	x.r.mu.Lock()
 	defer x.r.mu.Unlock()
-	old := x.r.snap.Load()
+	old := x.r.current()
 	was := old.tools[x.name]
 	if was == nil || was.shared != x.tool {
 		return // removed or replaced meanwhile: there is nothing to change

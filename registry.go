@@ -21,16 +21,25 @@ import (
 // ErrUnknownTool is the reason of a call that names no tool of the registry.
 var ErrUnknownTool = errors.New("unknown tool")
 
-// ToolRegistry holds named tools. Make one with [NewToolRegistry]. It is safe for
-// concurrent use, also while calls run: a call keeps the tool it resolved. Reading it
-// takes no lock.
+// ToolRegistry holds named tools. The zero value is empty and ready to use. It is safe
+// for concurrent use, also while calls run: a call keeps the tool it resolved. Reading it
+// takes no lock. It must not be copied.
 type ToolRegistry struct {
-	mu   sync.Mutex // held by writers
-	snap atomic.Pointer[registrySnapshot]
+	mu   sync.Mutex                       // held by writers
+	snap atomic.Pointer[registrySnapshot] // nil until the first tool; read it through current
 }
 
 // registrySnapshot never changes once it is stored.
 type registrySnapshot struct{ tools map[string]*tool }
+
+var noTools registrySnapshot
+
+func (r *ToolRegistry) current() *registrySnapshot {
+	if s := r.snap.Load(); s != nil {
+		return s
+	}
+	return &noTools
+}
 
 // tool is one registered function under one policy.
 type tool struct {
@@ -53,15 +62,11 @@ type toolShared struct {
 var toolIDs atomic.Uint64
 
 // NewToolRegistry returns an empty registry.
-func NewToolRegistry() *ToolRegistry {
-	r := new(ToolRegistry)
-	r.snap.Store(&registrySnapshot{})
-	return r
-}
+func NewToolRegistry() *ToolRegistry { return new(ToolRegistry) }
 
 // Lookup returns the spec of a tool.
 func (r *ToolRegistry) Lookup(name string) (Spec, bool) {
-	if t := r.snap.Load().tools[name]; t != nil {
+	if t := r.current().tools[name]; t != nil {
 		return t.spec.clone(), true
 	}
 	return Spec{}, false
@@ -69,7 +74,7 @@ func (r *ToolRegistry) Lookup(name string) (Spec, bool) {
 
 // Tools lists the specs, sorted by name, from one consistent snapshot.
 func (r *ToolRegistry) Tools() iter.Seq[Spec] {
-	tools := r.snap.Load().tools
+	tools := r.current().tools
 	return func(yield func(Spec) bool) {
 		for _, name := range slices.Sorted(maps.Keys(tools)) {
 			if !yield(tools[name].spec.clone()) {
@@ -83,7 +88,7 @@ func (r *ToolRegistry) Tools() iter.Seq[Spec] {
 func (r *ToolRegistry) Remove(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.snap.Load().tools
+	old := r.current().tools
 	if old[name] == nil {
 		return false
 	}
@@ -97,7 +102,7 @@ func (r *ToolRegistry) Remove(name string) bool {
 func (r *ToolRegistry) put(t *tool, replace bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.snap.Load().tools
+	old := r.current().tools
 	switch was := old[t.spec.Name]; {
 	case was != nil && !replace:
 		return fmt.Errorf("sluice: tool %q is registered already: use Replace, or another name", t.spec.Name)
@@ -163,7 +168,7 @@ type Policy struct {
 	_        struct{}
 }
 
-// validTool says what is wrong with s.
+// validate says what is wrong with s.
 func (s *Spec) validate() ([]bucket.Rate, error) {
 	if len(s.Name) == 0 || len(s.Name) > 128 {
 		return nil, fmt.Errorf("sluice: Spec.Name %q has %d bytes: must have 1 to 128", cut(s.Name, 128), len(s.Name))

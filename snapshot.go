@@ -60,7 +60,7 @@ func (e *Executor) Snapshot() Snapshot {
 		Gates:           []GateState{},
 		Lanes:           []LaneState{},
 	}
-	tools := e.registry.snap.Load().tools
+	tools := e.registry.current().tools
 	s := e.stage.lock()
 	defer s.unlock()
 	now := s.now()
@@ -126,43 +126,29 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 // from how long calls held them lately, and is zero before the first.
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	inv := newInvocation()
-	inv.exec, inv.tool, inv.id = e, r.Tool, r.ID
-	sc := scopeOf(ctx)
-	inv.pipeline, inv.root = sc.pipeline, inv
-	p := e.plan(r.Tool)
-	refuse := func(reason, cause error) Decision { return Decision{Refusal: inv.refused(reason, "", cause)} }
-	switch {
-	case e.closed():
-		return refuse(ErrClosed, nil)
-	case p == nil:
-		return refuse(ErrUnknownTool, nil)
-	case p.err != nil:
-		return refuse(ErrRejected, p.err)
-	}
-	inv.plan, inv.parent = p, sc.call
-	if inv.priority = p.tool.spec.Policy.Priority; inv.pipeline.Priority != 0 {
-		inv.priority = inv.pipeline.Priority
-	}
-	if !inv.priority.valid() {
-		return refuse(ErrInvalidArguments, nil)
-	}
-	c := Call{ID: inv.id, Tool: inv.tool, Type: inv.typ(), Input: r.Input, Priority: inv.priority, Pipeline: inv.pipeline, inv: inv}
-	if r.Input != nil || len(r.Args) > 0 {
-		in, err := p.tool.input(&r, e.conf.MaxArgBytes)
-		if err != nil {
-			return refuse(ErrInvalidArguments, err)
+	inv.identify(ctx, e, &r)
+	c := inv.call()
+	err := inv.barred(!e.closed(), inv.root.calls.Load()+1)
+	if err == nil && (r.Input != nil || len(r.Args) > 0) {
+		if c.Input, err = inv.plan.tool.input(&r, e.conf.MaxArgBytes); err != nil {
+			err = inv.refused(ErrInvalidArguments, "", err)
 		}
-		c.Input = in
 	}
-	return p.adm.explain(ctx, &c)
+	var d Decision
+	if err == nil {
+		d, err = inv.plan.adm.explain(ctx, &c)
+	}
+	if err != nil {
+		asError(err, &d.Refusal)
+	}
+	return d
 }
 
-func (a *admission) explain(ctx context.Context, c *Call) (d Decision) {
+func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error) {
 	var q asked
 	if a.needs == nil {
 		if err := a.ask(c, &q); err != nil {
-			d.Refusal, _ = err.(*Error)
-			return d
+			return d, err
 		}
 	}
 	s := a.stage.lock()
@@ -170,40 +156,19 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision) {
 	now := s.now()
 	t := s.m.Ticket()
 	defer func() { s.m.Free(t) }()
-	for i := range a.parts {
-		p := &a.parts[i]
-		n := int64(1)
-		if p.unit >= 0 {
-			if n = q.cost(p.unit); p.class.Kind == admit.Tokens {
-				n = min(n, p.class.Rate.Burst())
-			} else {
-				n = min(n, maxLimit+1)
-			}
-			d.Costs = append(d.Costs, Cost{p.class.Unit, n, n})
-		}
-		cell := p.cell
-		if cell == nil {
-			key := q.key(p.key)
-			if key == "" && a.keys[p.key].kind == scopeKeyed {
-				continue
-			}
-			cell = s.m.Peek(p.class, key)
-		}
-		if n > 0 {
-			s.m.Add(t, cell, n)
-		}
+	if err := a.fill(s, t, c, &q, now, (*admit.Machine).Peek); err != nil {
+		return d, err
 	}
 	t.Plan, t.Level, t.Tenant, t.Parent = a.plan, c.Priority.level(), c.Pipeline.tenant(), c.inv.parent.holder(s)
 	a.limit(ctx, s, t, now)
+	d.Costs = costsOf(nil, t)
 	f := s.m.Forecast(now, t)
 	if f.Refusal.Reason != admit.NoReason {
-		t.Refusal = f.Refusal
-		d.Refusal, _ = c.inv.refusal(&f.Refusal).(*Error)
-		return d
+		return d, c.inv.refusal(&f.Refusal)
 	}
 	if f.By != nil {
 		d.Place, d.Wait = f.Place, time.Duration(f.Wait)
 		d.Waits = []Wait{{f.By.Class().Name, d.Wait}}
 	}
-	return d
+	return d, nil
 }

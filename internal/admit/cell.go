@@ -163,23 +163,33 @@ func (m *Machine) Cell(now int64, k *Class, key string) *Cell {
 	return c
 }
 
-// evict removes one idle cell of k. The heap's keys are lower bounds, corrected when a
-// cell reaches the top, so that using a cell costs nothing here.
+// evict removes one idle cell of k.
 func (m *Machine) evict(k *Class) bool {
+	c := m.idlest(k)
+	if c == nil {
+		return false
+	}
+	k.idle.remove(0)
+	delete(k.cells, c.key)
+	return true
+}
+
+// idlest is a cell of k that is idle, at the top of k's heap, or nil. The heap's keys are
+// lower bounds, corrected when a cell reaches the top, so that using a cell costs nothing
+// here.
+func (m *Machine) idlest(k *Class) *Cell {
 	for k.idle.len() > 0 {
 		c := k.idle.top()
 		at := m.idleAt(c)
 		if at <= m.now {
-			k.idle.remove(0)
-			delete(k.cells, c.key)
-			return true
+			return c
 		}
 		if at == k.idle.min() {
-			return false
+			return nil
 		}
 		k.idle.fix(0, at, 0)
 	}
-	return false
+	return nil
 }
 
 // idleAt is the earliest instant at which c could remember nothing: no holder, no

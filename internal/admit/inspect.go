@@ -22,10 +22,14 @@ func (k *Class) Cells() []*Cell {
 // Order is the order in which the cells of a call are asked.
 func (k *Class) Order() int { return k.order() }
 
-// Peek is k's cell for key, or one that stands for it but is kept nowhere.
-func (m *Machine) Peek(k *Class, key string) *Cell {
+// Peek is what Cell would answer, but a new cell is kept nowhere and nobody makes room.
+func (m *Machine) Peek(now int64, k *Class, key string) *Cell {
 	if c := k.cells[key]; c != nil {
 		return c
+	}
+	m.advance(now)
+	if k.MaxKeys > 0 && len(k.cells) >= k.MaxKeys && m.idlest(k) == nil {
+		return nil
 	}
 	return newCell(k, key)
 }
