@@ -11,6 +11,7 @@ import (
 func (m *Machine) Absorb(now int64, o *Machine) {
 	m.advance(max(now, o.now))
 	o.advance(m.now)
+	m.over = max(m.over, o.over)
 	var waiting []*Ticket
 	for _, l := range o.all {
 		for t := l.head; t != nil; t = t.next {

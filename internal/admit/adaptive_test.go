@@ -220,3 +220,84 @@ func TestOverload_SweepsAreBounded(t *testing.T) {
 		t.Errorf("%d refused, %d still wait, %d events", refused, w.m.Waiting(), events)
 	}
 }
+
+// Thousands of waits that end at one instant are refused a bounded batch at a time. Others
+// get in between, and nobody whose wait is over starts, whoever leaves meanwhile.
+func TestOverload_ExpiryIsBounded(t *testing.T) {
+	for _, x := range []struct {
+		by     string
+		leaves bool // whoever holds the only slot, after the first batch
+	}{{"tick", true}, {"tick", false}, {"event", true}, {"event", false}} {
+		t.Run(fmt.Sprint(x.by, " leaves=", x.leaves), func(t *testing.T) {
+			w := newWorld(t, standard())
+			k, other := slots("tool", 0, 1), slots("other", 0, 1)
+			first := w.arrive("first", 4, "", k)
+			for i := range 5000 {
+				w.arrive("late", int8(i%Levels), fmt.Sprint("tenant", i%7), k, within(10))
+			}
+			w.news = nil
+			events, refused := 0, 0
+			started := ""
+			count := func(most int) {
+				t.Helper()
+				n := 0
+				for x := w.m.Decided(); x != nil; x = x.Next() {
+					if x.State() == Running {
+						started += x.Owner.(string)
+						continue
+					}
+					if n++; x.State() != Refused || x.Refusal.Reason != TooLong || x.Refusal.By.class != k {
+						t.Fatalf("%+v", x.Refusal)
+					}
+				}
+				if n > most {
+					t.Errorf("%d calls refused in one event, want at most %d", n, most)
+				}
+				events++
+				refused += n
+			}
+			arrive := func(name string, k *Class) (*Ticket, State) {
+				x := w.m.Ticket()
+				x.Owner = name
+				w.m.Add(x, w.cell(k), 1)
+				return x, w.m.Arrive(w.now, x)
+			}
+			if w.now = 10; x.by == "tick" {
+				w.m.Tick(w.now)
+			} else {
+				w.now = 11
+				w.m.Settle(w.now, first, "nothing", 1)
+			}
+			count(batch)
+			if w.m.Waiting() != 5000-batch {
+				t.Fatalf("%d wait after the first batch", w.m.Waiting())
+			}
+			if _, s := arrive("in time", k); s != Waiting {
+				t.Fatalf("in time: %v", s)
+			}
+			count(0)
+			if x.leaves {
+				w.m.Finish(w.now, first, breaker.Success)
+				count(batch) // at the front
+			}
+			for w.m.Pending() {
+				w.m.Step(w.now)
+				count(2 * batch) // by their limit, and at the front
+				x, s := arrive("", other)
+				if s != Running {
+					t.Fatal("a call of another tool must start between two batches")
+				}
+				count(batch)
+				w.m.Finish(w.now, x, breaker.Success)
+				count(batch)
+			}
+			if !x.leaves {
+				w.m.Finish(w.now, first, breaker.Success)
+				count(0)
+			}
+			if refused != 5000 || started != "in time" || w.m.Waiting() != 0 || events < 5000/(2*batch) {
+				t.Errorf("%d refused, %q started, %d still wait, %d events", refused, started, w.m.Waiting(), events)
+			}
+		})
+	}
+}

@@ -2,6 +2,7 @@ package admit
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/sluice-go/sluice/internal/breaker"
@@ -33,6 +34,7 @@ func (p *Policy) weight(tenant string) float64 {
 type Machine struct {
 	policy  Policy
 	now     int64
+	over    int64  // waits that end by then are over, whether they were refused already or not
 	seq     uint64 // arrivals
 	cells   uint64 // made
 	starts  uint64
@@ -92,6 +94,7 @@ type Change struct {
 func NewMachine(p Policy) *Machine {
 	m := &Machine{
 		policy:  p,
+		over:    math.MinInt64,
 		lanes:   make(map[uint64]*lane),
 		tenants: make(map[string]*tenant),
 		books:   make(map[accountKey]*account),
@@ -114,13 +117,31 @@ func (m *Machine) Work() Work { return m.work }
 // Policy is the current one.
 func (m *Machine) Policy() Policy { return m.policy }
 
-// advance moves the time and refuses who did not start within its limit.
+// advance moves the time.
 func (m *Machine) advance(now int64) {
 	m.now = max(m.now, now)
-	for m.limits.len() > 0 && m.limits.min() < m.now {
+	m.expire(m.now - 1)
+}
+
+// expire ends the waits that end by then. It is asked once for each instant, however many
+// methods an event calls.
+func (m *Machine) expire(over int64) {
+	if over > m.over {
+		m.over = over
+		m.refuseLate()
+	}
+}
+
+// refuseLate refuses up to batch calls whose wait is over: the others are refused in Step,
+// or as they come to the front.
+func (m *Machine) refuseLate() {
+	for n := 0; n < batch && m.overdue(); n++ {
 		m.late(m.limits.top())
 	}
 }
+
+// overdue reports whether somebody waits for whom it is too late.
+func (m *Machine) overdue() bool { return m.limits.len() > 0 && m.limits.min() <= m.over }
 
 func (m *Machine) late(t *Ticket) {
 	by := t.lane.at
@@ -300,18 +321,21 @@ func (m *Machine) refusal(c *Cell, at int64) Refusal {
 
 // verdict is what the cells of a call say: start (no cell), or wait at a cell, or refuse.
 type verdict struct {
-	cell   *Cell
-	at     int64
-	refuse bool
+	cell         *Cell
+	at           int64
+	refuse, late bool // late only if refuse: for the call's own limit
 }
 
 // examine asks the cells of t from narrow to wide.
 func (m *Machine) examine(t *Ticket) verdict {
 	m.work.Examined++
+	if t.state == Waiting && t.Limit <= m.over {
+		return verdict{t.lane.at, Never, true, true}
+	}
 	for i := range t.needs.list {
 		n := &t.needs.list[i]
 		if at := m.ready(n.Cell, t, n.N); at > m.now {
-			return verdict{n.Cell, at, n.Cell.class.Refuse || n.Cell.kind == Breaker}
+			return verdict{n.Cell, at, n.Cell.class.Refuse || n.Cell.kind == Breaker, false}
 		}
 	}
 	return verdict{}
@@ -558,9 +582,7 @@ func (m *Machine) Tick(now int64) {
 		m.mark(c)
 	}
 	m.drain()
-	for m.limits.len() > 0 && m.limits.min() <= m.now {
-		m.late(m.limits.top())
-	}
+	m.expire(m.now)
 	m.drain()
 }
 
@@ -664,10 +686,9 @@ func (m *Machine) serve(c *Cell) {
 		case v.cell == nil:
 			m.start(l)
 		case v.refuse:
-			if !m.mayRefuse(c) {
+			if !m.turnAway(c, l, v) {
 				return
 			}
-			m.refuseHead(l, m.refusal(v.cell, v.at))
 		default:
 			d := v.cell
 			chain := c.implies(d)
@@ -684,14 +705,19 @@ func (m *Machine) serve(c *Cell) {
 	}
 }
 
-// mayRefuse counts a refusal of a call that waits at c, and answers no once there are
-// enough for one event: c is served on in the next, so that others get in between.
-func (m *Machine) mayRefuse(c *Cell) bool {
+// turnAway refuses the head of l for what v says, and answers no instead once there were
+// enough refusals for one event: c is served on in the next, so that others get in between.
+func (m *Machine) turnAway(c *Cell, l *lane, v verdict) bool {
 	if m.refusals >= batch {
 		m.rest = append(m.rest, c)
 		return false
 	}
 	m.refusals++
+	if v.late {
+		m.late(l.head)
+	} else {
+		m.refuseHead(l, m.refusal(v.cell, v.at))
+	}
 	return true
 }
 
@@ -732,7 +758,9 @@ func (m *Machine) serveAside(c *Cell) {
 			m.start(l)
 			i = 0
 		case v.refuse:
-			m.refuseHead(l, m.refusal(v.cell, v.at))
+			if !m.turnAway(c, l, v) {
+				return
+			}
 			i = 0
 		default:
 			m.fail(l)

@@ -167,7 +167,9 @@ func (m *Machine) serveSiblings() {
 				break
 			}
 			if v.refuse {
-				m.refuseHead(l, m.refusal(v.cell, v.at))
+				if !m.turnAway(r.cell, l, v) {
+					break
+				}
 			} else if v.cell == r.cell {
 				break
 			} else {
@@ -213,7 +215,9 @@ func (m *Machine) serveKin(c *Cell) {
 		case v.cell == nil:
 			m.start(l)
 		case v.refuse:
-			m.refuseHead(l, m.refusal(v.cell, v.at))
+			if !m.turnAway(c, l, v) {
+				return
+			}
 		default:
 			m.move(l, v.cell)
 		}

@@ -124,13 +124,15 @@ func (m *Machine) sweep(c *Cell) {
 }
 
 // Pending reports whether Step has something to do.
-func (m *Machine) Pending() bool { return len(m.sweeps) > 0 || len(m.rest) > 0 }
+func (m *Machine) Pending() bool { return len(m.sweeps) > 0 || len(m.rest) > 0 || m.overdue() }
 
-// Step does a bounded part of what is pending: after a breaker has opened or a limit has
-// shrunk, the waiting calls that cannot start any more are refused, up to batch in a pass
-// for them and up to batch as they come to the front.
+// Step does a bounded part of what is pending: after a breaker has opened, a limit has
+// shrunk, or many waits have ended at one instant, the waiting calls that cannot start any
+// more are refused, up to batch for each of these and up to batch as they come to the front.
 func (m *Machine) Step(now int64) {
-	m.advance(now)
+	m.now = max(m.now, now)
+	m.over = max(m.over, m.now-1)
+	m.refuseLate()
 	left := batch
 	for len(m.sweeps) > 0 && left > 0 {
 		s := &m.sweeps[0]
