@@ -19,12 +19,12 @@ var ErrBreakerOpen = errors.New("breaker open")
 //
 // Closed, it counts outcomes: Failures in a row, or Ratio of the calls that ended within
 // Window, open it. Open, it refuses everything for Cooldown, which doubles with each
-// opening that no recovery came between. Half-open, it lets Probes calls through; as many
-// successes close it, one failure opens it. Closed again, it recovers: for one Cooldown at
-// most Probes calls run at once, plus one for each success (slow start, as in RFC 5681,
-// section 3.1), and others are refused; one call at a time never is. A result counts only
-// if the state has not changed since its call was admitted. Refusals and the caller's own
-// cancellation count neither way.
+// opening that no recovery came between, up to 8 Cooldowns and 2 min, or one Cooldown that
+// is longer. Half-open, it lets Probes calls through; as many successes close it, one
+// failure opens it. Closed again, it recovers: for one Cooldown at most Probes calls run at
+// once, plus one for each success (slow start, as in RFC 5681, section 3.1), and others are
+// refused; one call at a time never is. A result counts only if the state has not changed
+// since its call was admitted. Refusals and the caller's own cancellation count neither way.
 //
 // Make one with [NewCircuitBreaker]; the zero value is not usable. It is safe for
 // concurrent use and may be shared by executors. Nobody waits at a breaker.
@@ -147,7 +147,6 @@ func (c *CircuitBreakerConfig) machine() *breaker.Config {
 func (c *CircuitBreakerConfig) limit(name string) gateLimit {
 	return gateLimit{&admit.Class{
 		Name:    name,
-		Gate:    c.Name,
 		Kind:    admit.Breaker,
 		Rank:    c.Scope.rank(),
 		MaxKeys: tableSize(c.Scope, c.MaxKeys),

@@ -119,7 +119,6 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	for _, x := range c.Limits {
 		k := &admit.Class{
 			Name:    limitName(label("concurrency", c.Name), x.Scope, x.Unit),
-			Gate:    c.Name,
 			Kind:    admit.Slots,
 			Rank:    x.Scope.rank(),
 			Unit:    x.Unit,

@@ -164,7 +164,6 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	for i, r := range c.Rates {
 		l.core.limits = append(l.core.limits, gateLimit{&admit.Class{
 			Name:     rateName(prefix, r),
-			Gate:     c.Name,
 			Kind:     admit.Tokens,
 			Rank:     c.Scope.rank(),
 			Unit:     r.Unit,
@@ -178,7 +177,6 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 		l.core.foreign = &foreignLimiter{limiter: c.Limiter}
 		l.core.limits = append(l.core.limits, gateLimit{&admit.Class{
 			Name:     prefix + " shared limiter",
-			Gate:     c.Name,
 			Kind:     admit.Foreign,
 			Rank:     c.Scope.rank(),
 			Refuse:   c.Refuse,

@@ -245,18 +245,18 @@ func checkDuration(field string, d time.Duration) error {
 func (t *tool) limits(slots *admit.Class) []gateLimit {
 	name := "tool/" + t.spec.Name
 	if slots == nil {
-		slots = &admit.Class{Name: name + " concurrency", Gate: name, Kind: admit.Slots}
+		slots = &admit.Class{Name: name + " concurrency", Kind: admit.Slots}
 	}
 	slots.Limit = t.concurrency()
 	out := []gateLimit{{slots, Global}}
 	for i, r := range t.spec.Policy.Rates {
-		out = append(out, gateLimit{&admit.Class{Name: rateName(name, r), Gate: name, Kind: admit.Tokens, Unit: r.Unit, Rate: &t.rates[i]}, Global})
+		out = append(out, gateLimit{&admit.Class{Name: rateName(name, r), Kind: admit.Tokens, Unit: r.Unit, Rate: &t.rates[i]}, Global})
 	}
 	if b := t.spec.Policy.Breaker; b != nil {
 		c := *b
 		c.Scope = Global
 		l := c.limit(name + " breaker")
-		l.class.Gate, l.class.Rank = name, 0
+		l.class.Rank = 0
 		out = append(out, l)
 	}
 	return out

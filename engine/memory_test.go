@@ -401,9 +401,9 @@ func TestCloseEndsEverything(t *testing.T) {
 	})
 }
 
-// TestPromise7_LeaseGivenToWhoLeftGoesOn: a lease and the end of the waiter's context meet.
+// TestPromise07_LeaseGivenToWhoLeftGoesOn: a lease and the end of the waiter's context meet.
 // Either the waiter has it, or the slot is free.
-func TestPromise7_LeaseGivenToWhoLeftGoesOn(t *testing.T) {
+func TestPromise07_LeaseGivenToWhoLeftGoesOn(t *testing.T) {
 	left := 0
 	synctest.Test(t, func(t *testing.T) {
 		s := newMemory(t, MemoryConfig{}).Slots()

@@ -144,7 +144,6 @@ func limits(c sluice.ConcurrencyLimiterConfig) (out []*constraint) {
 		}
 		k := &constraint{class: &admit.Class{
 			Name:    name + " " + l.Scope.String(),
-			Gate:    c.Name,
 			Kind:    admit.Slots,
 			Rank:    rank(l.Scope),
 			Unit:    l.Unit,
@@ -170,7 +169,7 @@ func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {
 		list = []sluice.Rate{{N: max(1, int64(float64(c.Limiter.Limit())*1000)), Per: 1000 * time.Second, Burst: int64(max(1, c.Limiter.Burst()))}}
 	}
 	for _, r := range list {
-		k, err := quota(prefix, c.Name, r)
+		k, err := quota(prefix, r)
 		if err != nil {
 			return nil, err
 		}
@@ -186,20 +185,19 @@ func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {
 }
 
 // quota is one rate. Its name says what it counts, as the rate's own String does.
-func quota(prefix, gate string, r sluice.Rate) (*constraint, error) {
+func quota(prefix string, r sluice.Rate) (*constraint, error) {
 	b, err := bucket.NewRate(r.N, int64(r.Per), r.Burst)
 	if err != nil {
 		return nil, err
 	}
 	what := strings.TrimLeft(r.String(), "0123456789")
 	what = what[:strings.LastIndex(what, ", burst")]
-	return &constraint{class: &admit.Class{Name: prefix + what, Gate: gate, Kind: admit.Tokens, Unit: r.Unit, Rate: &b}, rate: r}, nil
+	return &constraint{class: &admit.Class{Name: prefix + what, Kind: admit.Tokens, Unit: r.Unit, Rate: &b}, rate: r}, nil
 }
 
 func circuit(name string, c sluice.CircuitBreakerConfig) *constraint {
 	return &constraint{class: &admit.Class{
 		Name:    name,
-		Gate:    c.Name,
 		Kind:    admit.Breaker,
 		Rank:    rank(c.Scope),
 		MaxKeys: tableSize(c.Scope, c.MaxKeys),
@@ -226,13 +224,13 @@ func (w *world) tool(from *Tool, c *Config, plan uint64) (*tool, error) {
 	p := &t.Spec.Policy
 	p.Timeout, p.MaxWait = cmp.Or(p.Timeout, c.Timeout), cmp.Or(p.MaxWait, c.MaxWait)
 	name := "tool/" + t.Spec.Name
-	slots := &constraint{class: &admit.Class{Name: name + " concurrency", Gate: name, Kind: admit.Slots, Limit: admit.Unlimited}, scope: sluice.Global, max: admit.Unlimited}
+	slots := &constraint{class: &admit.Class{Name: name + " concurrency", Kind: admit.Slots, Limit: admit.Unlimited}, scope: sluice.Global, max: admit.Unlimited}
 	if p.Concurrency > 0 {
 		slots.class.Limit, slots.max = int64(p.Concurrency), int64(p.Concurrency)
 	}
-	t.own = []*constraint{slots}
+	t.own = []*constraint{slots} // first, see tool.slots
 	for _, r := range p.Rates {
-		k, err := quota(name, name, r)
+		k, err := quota(name, r)
 		if err != nil {
 			return nil, err
 		}
@@ -243,7 +241,7 @@ func (w *world) tool(from *Tool, c *Config, plan uint64) (*tool, error) {
 		b := *p.Breaker
 		b.Scope = sluice.Global
 		k := circuit(name+" breaker", b)
-		k.class.Gate, k.class.Rank = name, 0
+		k.class.Rank = 0
 		t.own = append(t.own, k)
 	}
 	w.constraints = append(w.constraints, t.own...)

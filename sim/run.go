@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -457,9 +456,7 @@ func (s *simulation) throttle(c *call, d int64) {
 	}
 }
 
-func (t *tool) slots() *constraint {
-	return t.own[slices.IndexFunc(t.own, func(k *constraint) bool { return k.class.Kind == admit.Slots && k.class.Gate == "tool/"+t.Spec.Name })]
-}
+func (t *tool) slots() *constraint { return t.own[0] }
 
 func (s *simulation) pause(h hold, d int64) {
 	s.paused(h.shadow, s.now+d)

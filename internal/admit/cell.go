@@ -31,7 +31,6 @@ const Ranks = 8
 // belongs to one Machine at a time.
 type Class struct {
 	Name     string // what a refusal names
-	Gate     string // the component it belongs to
 	Kind     Kind
 	Rank     uint8  // breakers ask first whatever their rank
 	Unit     string // what is counted; empty means calls
