@@ -1,0 +1,209 @@
+package admit
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/bucket"
+)
+
+// Freeze has nobody start until Thaw, so that changes made between them hold together.
+// Nothing but Cell, Pause, Replan and the Set methods may be called meanwhile.
+func (m *Machine) Freeze() { m.frozen = true }
+
+// Thaw has the changes since Freeze felt.
+func (m *Machine) Thaw(now int64) {
+	m.advance(now)
+	m.frozen = false
+	m.resume()
+}
+
+// SetPolicy changes order and bounds. Calls that wait already stay.
+func (m *Machine) SetPolicy(now int64, p Policy) {
+	m.advance(now)
+	m.policy = p
+	for _, t := range m.tenants {
+		t.weight = p.weight(t.name)
+	}
+	for _, l := range m.all {
+		m.mark(l.at)
+	}
+	m.drain()
+}
+
+// SetLimit changes how many slots every cell of k has. Who weighs more than that is refused.
+func (m *Machine) SetLimit(now int64, k *Class, limit int64) {
+	m.advance(now)
+	k.Limit = limit
+	for _, c := range k.Cells() {
+		m.setLimit(c, limit)
+	}
+	m.drain()
+}
+
+func (m *Machine) setLimit(c *Cell, limit int64) {
+	shrinks := limit < c.limit
+	c.limit = limit
+	m.mark(c)
+	if shrinks && c.lanes > 0 {
+		m.sweep(c)
+	}
+}
+
+// SetRate changes the rate of every bucket of k. The tokens there are stay, clipped, and
+// so is what waiting calls need.
+func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
+	m.advance(now)
+	old := k.Rate
+	k.Rate = r
+	for _, c := range k.Cells() {
+		if c.paused > m.now { // its end stays where it is
+			c.bucket.Unhold(old, &c.shift)
+		}
+		c.bucket.Reconfigure(old, r, m.now)
+		if c.shift = (bucket.Shift{}); c.paused > m.now {
+			c.bucket.Hold(r, m.now, c.paused, &c.shift)
+		}
+		m.drop(c)
+		m.mark(c)
+	}
+	m.cut(k)
+	m.resume()
+}
+
+// SetBreaker changes the settings of every breaker of k.
+func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
+	m.advance(now)
+	k.Breaker = b
+	for _, c := range k.Cells() {
+		c.breaker.Reconfigure(m.now, b)
+	}
+	m.drain()
+}
+
+// Pause lets nobody start at c before the instant until; the past lifts a pause. A
+// bucket comes out of it empty, at its own rate.
+func (m *Machine) Pause(now int64, c *Cell, until int64) {
+	m.advance(now)
+	if until > m.now {
+		if c.paused <= m.now {
+			c.shift = bucket.Shift{} // of a pause that is over
+		}
+		c.paused = max(c.paused, until)
+		if c.kind == Tokens {
+			c.bucket.Hold(c.class.Rate, m.now, c.paused, &c.shift)
+		}
+	} else {
+		if c.paused > m.now && c.kind == Tokens {
+			c.bucket.Unhold(c.class.Rate, &c.shift)
+			c.bucket.Empty(c.class.Rate, m.now)
+		}
+		c.paused = 0
+		m.drop(c)
+	}
+	m.mark(c)
+	m.drain()
+}
+
+// Trip opens the breaker c until Reset; Reset closes it.
+func (m *Machine) Trip(now int64, c *Cell, by string) {
+	m.advance(now)
+	from := c.breaker.State(m.now)
+	if c.breaker.Trip(m.now); from != c.breaker.State(m.now) {
+		m.changed(c, from, by)
+	}
+	m.drain()
+}
+
+// Reset closes the breaker c.
+func (m *Machine) Reset(now int64, c *Cell, by string) {
+	m.advance(now)
+	from := c.breaker.State(m.now)
+	if c.breaker.Reset(m.now); from != c.breaker.State(m.now) {
+		m.changed(c, from, by)
+	}
+	m.drop(c)
+	m.drain()
+}
+
+// Replan has the waiting calls of a plan need other cells: those of the classes gone no
+// more, and those of add as well. They keep their order.
+func (m *Machine) Replan(now int64, plan uint64, gone map[*Class]bool, add []Need) {
+	m.advance(now)
+	m.requeue(func(t *Ticket) bool { return t.Plan == plan }, func(list []Need) []Need {
+		return append(slices.DeleteFunc(list, func(n Need) bool { return gone[n.Cell.class] }), add...)
+	})
+	m.resume()
+}
+
+// requeue takes the waiting calls that pick names out of the queue and changes their
+// needs. They arrive again, in their order, in resume.
+func (m *Machine) requeue(pick func(*Ticket) bool, edit func([]Need) []Need) {
+	var out []*Ticket
+	for _, l := range m.all {
+		for t := l.head; t != nil; t = t.next {
+			if pick(t) {
+				out = append(out, t)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *Ticket) int { return cmp.Compare(a.seq, b.seq) })
+	for _, t := range out {
+		m.take(t)
+		t.state = New
+	}
+	m.again = append(m.again, out...)
+	for _, t := range m.again {
+		if !pick(t) {
+			continue
+		}
+		set := m.newNeeds()
+		set.list = edit(append(set.list, t.needs.list...))
+		slices.SortStableFunc(set.list, func(a, b Need) int { return cmp.Compare(a.Cell.class.order(), b.Cell.class.order()) })
+		for _, n := range set.list {
+			set.breakers = set.breakers || n.Cell.kind == Breaker
+		}
+		m.unref(t.needs)
+		t.needs = set
+	}
+}
+
+// resume serves who waits, then has those that requeue took out arrive again, unless more
+// changes are to come.
+func (m *Machine) resume() {
+	if m.frozen {
+		return
+	}
+	m.drain()
+	again := m.again
+	m.again = nil
+	for _, t := range again {
+		m.arrive(t, true)
+		if t.state != Waiting {
+			m.emit(t)
+		}
+	}
+	m.drain()
+}
+
+// cut has no waiting call need more than a bucket of k holds: it would wait for ever, and
+// others behind it.
+func (m *Machine) cut(k *Class) {
+	wide := func(t *Ticket) bool {
+		return slices.ContainsFunc(t.needs.list, func(n Need) bool { return n.Cell.class == k && n.N > k.Rate.Burst() })
+	}
+	if !slices.ContainsFunc(m.all, func(l *lane) bool { return wide(l.head) }) && !slices.ContainsFunc(m.again, wide) {
+		return
+	}
+	m.requeue(func(t *Ticket) bool { // all of them, so that they keep their order
+		return slices.ContainsFunc(t.needs.list, func(n Need) bool { return n.Cell.class == k })
+	}, func(list []Need) []Need {
+		for i, n := range list {
+			if n.Cell.class == k {
+				list[i].N = min(n.N, k.Rate.Burst())
+			}
+		}
+		return list
+	})
+}

@@ -1,0 +1,181 @@
+package admit
+
+// drain serves the marked cells, narrow before wide, until no head can start.
+func (m *Machine) drain() {
+	if m.frozen {
+		return
+	}
+	m.refusals = 0
+	if len(m.rest) > 0 {
+		for i, c := range m.rest {
+			m.mark(c)
+			m.rest[i] = nil
+		}
+		m.rest = m.rest[:0]
+	}
+	if m.waiting == 0 {
+		m.settleDirty()
+		return
+	}
+	for {
+		m.claim()
+		c := m.nextDirty()
+		if c == nil {
+			if m.untie() {
+				continue
+			}
+			return
+		}
+		c.dirty = false
+		m.serve(c)
+		m.suspect(c)
+	}
+}
+
+func (m *Machine) nextDirty() *Cell {
+	for r := range m.dirty {
+		if n := len(m.dirty[r]); n > 0 {
+			c := m.dirty[r][n-1]
+			m.dirty[r][n-1] = nil
+			m.dirty[r] = m.dirty[r][:n-1]
+			return c
+		}
+	}
+	return nil
+}
+
+// settleDirty unmarks everything: there is nobody to serve.
+func (m *Machine) settleDirty() {
+	for c := m.nextDirty(); c != nil; c = m.nextDirty() {
+		c.dirty = false
+	}
+	m.knots = m.knots[:0]
+}
+
+// serve starts, moves or refuses the heads at c that come next, until c refuses one.
+func (m *Machine) serve(c *Cell) {
+	if c.q == nil {
+		return
+	}
+	if c.paused > m.now {
+		m.arm(c, c.paused)
+		return
+	}
+	m.serveAside(c)
+	m.serveKin(c)
+	for c.q != nil && c.q.n > 0 {
+		q := c.q
+		l := q.best(m.policy.Ageing)
+		t := l.head
+		if at := m.ready(c, t, l.need(c)); at > m.now {
+			if at != Never {
+				m.arm(c, at)
+				return
+			}
+			if l.need(c) > 1 && c.used < c.limit {
+				m.putAside(l)
+				m.fail(l)
+				continue
+			}
+			return
+		}
+		v, busy := m.examine(t), false
+		if v.cell == nil {
+			v.cell = m.contested(t, c)
+			busy = v.cell != nil
+		}
+		switch {
+		case v.cell == nil:
+			m.start(l)
+		case v.refuse:
+			if !m.turnAway(c, l, v) {
+				return
+			}
+		default:
+			d := v.cell
+			chain := c.implies(d)
+			if !chain && !busy {
+				m.fail(l)
+			}
+			if m.move(l, d); chain && c.q != nil && len(c.q.kin) == 0 {
+				// Everybody here needs a slot of d too: one that waits there is enough.
+				l.stands = c
+				c.deputies++
+				return
+			}
+		}
+	}
+}
+
+// turnAway refuses the head of l for what v says, and answers no instead once there were
+// enough refusals for one event: c is served on in the next, so that others get in between.
+func (m *Machine) turnAway(c *Cell, l *lane, v verdict) bool {
+	if m.refusals >= batch {
+		m.rest = append(m.rest, c)
+		return false
+	}
+	m.refusals++
+	if v.late {
+		m.late(l.head)
+	} else {
+		m.refuseHead(l, m.refusal(v.cell, v.at))
+	}
+	return true
+}
+
+// contested is a marked cell of t where others wait who come before it: t queues there,
+// or its start would pass them by.
+func (m *Machine) contested(t *Ticket, at *Cell) *Cell {
+	for i := range t.needs.list {
+		c := t.needs.list[i].Cell
+		if c == at || !c.dirty || c.q == nil || c.q.n == 0 || m.outranks(c, t, c.q.best(m.policy.Ageing)) {
+			continue
+		}
+		if t.parent == nil || c.kind != Slots || m.lender(t, c) == nil { // what it borrows is its own
+			return c
+		}
+	}
+	return nil
+}
+
+// move parks l at c instead of where it is.
+func (m *Machine) move(l *lane, c *Cell) {
+	m.work.Moved++
+	m.leave(l)
+	m.park(l, c)
+	if l.nested {
+		m.suspect(c)
+	}
+}
+
+// serveAside asks the wide heads again, oldest first.
+func (m *Machine) serveAside(c *Cell) {
+	for i := 0; c.q != nil && i < len(c.q.aside); {
+		l := c.q.aside[i]
+		v := m.examine(l.head)
+		switch {
+		case v.cell == c && !v.refuse:
+			i++
+		case v.cell == nil:
+			m.start(l)
+			i = 0
+		case v.refuse:
+			if !m.turnAway(c, l, v) {
+				return
+			}
+			i = 0
+		default:
+			m.fail(l)
+			m.move(l, v.cell)
+			i = 0
+		}
+	}
+}
+
+// refuseHead refuses the head of l, wherever it is parked.
+func (m *Machine) refuseHead(l *lane, r Refusal) {
+	t := l.head
+	m.take(t)
+	m.refuse(t, r)
+	m.emit(t)
+}
