@@ -212,11 +212,11 @@ func (r *running) refused(s *stage, t *admit.Ticket) error {
 	if t.Place() > 0 {
 		r.inv.queued.Add(s.now() - t.Arrived())
 	}
-	return r.inv.refusal(&t.Refusal)
+	return r.inv.refusal(t.Refusal())
 }
 
 // refusal is what the machine's refusal is to the caller.
-func (inv *invocation) refusal(f *admit.Refusal) error {
+func (inv *invocation) refusal(f admit.Refusal) error {
 	e := inv.refused(ErrQueueFull, "queue", nil)
 	if f.By != nil {
 		e.By = f.By.Class().Name

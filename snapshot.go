@@ -164,7 +164,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	d.Costs = costsOf(nil, t)
 	f := s.m.Forecast(now, t)
 	if f.Refusal.Reason != admit.NoReason {
-		return d, c.inv.refusal(&f.Refusal)
+		return d, c.inv.refusal(f.Refusal)
 	}
 	if f.By != nil {
 		d.Place, d.Wait = f.Place, time.Duration(f.Wait)

@@ -269,7 +269,7 @@ func (s *simulation) arrive(st *stream, parent *call) {
 	case admit.Running:
 		s.start(c)
 	case admit.Refused:
-		s.refused(c, t.Refusal, "")
+		s.refused(c, t.Refusal(), "")
 	default:
 		c.queued = true
 		s.waiting++
@@ -286,7 +286,7 @@ func (s *simulation) settle() {
 			if t.State() == admit.Running {
 				s.start(c)
 			} else {
-				s.refused(c, t.Refusal, "")
+				s.refused(c, t.Refusal(), "")
 			}
 			t = next
 		}

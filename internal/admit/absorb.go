@@ -27,7 +27,7 @@ func (m *Machine) Absorb(now int64, o *Machine) {
 	m.starts += o.starts
 	m.changes = append(m.changes, o.changes...)
 	for t := o.Decided(); t != nil; {
-		next := t.out
+		next := t.next
 		m.emit(t)
 		t = next
 	}

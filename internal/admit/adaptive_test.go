@@ -83,7 +83,7 @@ func TestAdaptive_SlowStartDoubles(t *testing.T) {
 		w.now += 10 * ms
 		round := append([]*Ticket(nil), w.calls...)
 		for _, call := range round {
-			if call.State() == Running && call.granted < w.now {
+			if call.State() == Running && call.Granted() < w.now {
 				w.ended(call, breaker.Success)
 			}
 		}
@@ -192,8 +192,8 @@ func TestOverload_SweepsAreBounded(t *testing.T) {
 		t.Helper()
 		n := 0
 		for x := w.m.Decided(); x != nil; x = x.Next() {
-			if n++; x.State() != Refused || x.Refusal.Reason != BreakerOpen || x.Refusal.By.class != br {
-				t.Fatalf("%+v", x.Refusal)
+			if n++; x.State() != Refused || x.Refusal().Reason != BreakerOpen || x.Refusal().By.class != br {
+				t.Fatalf("%+v", x.Refusal())
 			}
 		}
 		if n > most {
@@ -246,8 +246,8 @@ func TestOverload_ExpiryIsBounded(t *testing.T) {
 						started += x.Owner.(string)
 						continue
 					}
-					if n++; x.State() != Refused || x.Refusal.Reason != TooLong || x.Refusal.By.class != k {
-						t.Fatalf("%+v", x.Refusal)
+					if n++; x.State() != Refused || x.Refusal().Reason != TooLong || x.Refusal().By.class != k {
+						t.Fatalf("%+v", x.Refusal())
 					}
 				}
 				if n > most {

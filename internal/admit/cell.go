@@ -241,7 +241,7 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 		if c.used+n <= c.limit-m.held(c, t) {
 			return m.now
 		}
-		if t.parent != nil && m.lender(t, c) != nil {
+		if t.Parent != nil && m.lender(t, c) != nil {
 			return m.now
 		}
 		return Never

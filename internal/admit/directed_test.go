@@ -763,7 +763,7 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 	ahead := w.arrive("ahead", 2, "", r.of(3))
 	x := w.arrive("x", 2, "", r, within(333_333_334))
 	if x.State() != Waiting {
-		t.Errorf("refused because of who waits ahead: %+v", x.Refusal)
+		t.Errorf("refused because of who waits ahead: %+v", x.Refusal())
 	}
 	w.cancel(ahead, x)
 	// A pause counts like a missing token; both count from its end.
@@ -788,7 +788,7 @@ func TestPromise08_RL4_RetryAfterIsExact(t *testing.T) {
 		w.arrive("a", 2, "", r.of(2))
 		x := w.arrive("b", 2, "", r)
 		w.refused(x, RateLimited, r, 142_857_143)
-		w.at(x.Refusal.After - early)
+		w.at(x.Refusal().After - early)
 		w.arrive("c", 2, "", r)
 		if early == 0 {
 			w.sees("a b! c")

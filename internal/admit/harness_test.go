@@ -276,10 +276,10 @@ func (w *world) rest(classes ...*Class) {
 // refused fails unless t was refused for r by k (nil: by the queue), with this After.
 func (w *world) refused(t *Ticket, r Reason, k *Class, after int64) {
 	w.Helper()
-	if t.State() != Refused || t.Refusal.Reason != r || t.Refusal.After != after {
-		w.Errorf("%v: state %d, refusal %+v; want reason %d, after %d", t.Owner, t.State(), t.Refusal, r, after)
+	if t.State() != Refused || t.Refusal().Reason != r || t.Refusal().After != after {
+		w.Errorf("%v: state %d, refusal %+v; want reason %d, after %d", t.Owner, t.State(), t.Refusal(), r, after)
 	}
-	if by := t.Refusal.By; (by == nil) != (k == nil) || by != nil && by.class != k {
+	if by := t.Refusal().By; (by == nil) != (k == nil) || by != nil && by.class != k {
 		w.Errorf("%v: refused by %+v, want %+v", t.Owner, by, k)
 	}
 }

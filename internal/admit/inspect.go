@@ -122,10 +122,10 @@ func (m *Machine) Overtaken(t *Ticket) int {
 		return 0
 	}
 	until := m.starts
-	if t.state == Running || t.state == Left && t.granted > 0 {
-		until = t.startedAs - 1
+	if s := t.read().startedAs; s > 0 {
+		until = s - 1
 	}
-	return max(0, int(until-t.starts)-int(t.place-1))
+	return max(0, int(uint32(until)-t.starts)-int(t.place-1))
 }
 
 // Forecast is what Arrive would do.
@@ -143,14 +143,13 @@ func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 	if t.needs == nil {
 		t.needs = m.newNeeds()
 	}
-	t.parent = t.Parent
 	t.seq = m.seq + 1
 	m.rank(t)
 	if r, ok := m.hopeless(t); ok {
 		return Forecast{Refusal: r}
 	}
 	var at *Cell
-	if t.parent == nil {
+	if t.Parent == nil {
 		if l := m.lane(t, m.hash(t)); l != nil {
 			at = l.at
 		}

@@ -118,7 +118,7 @@ func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 	} else {
 		l = new(lane)
 	}
-	*l = lane{plan: t.Plan, hash: hash, level: t.level, tenant: m.intern(t), needs: t.needs, nested: t.parent != nil}
+	*l = lane{plan: t.Plan, hash: hash, level: t.level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
 	l.needs.refs++
 	for i := range l.needs.list {
 		l.needs.list[i].Cell.lanes++
@@ -168,6 +168,7 @@ func (m *Machine) dropLane(l *lane) {
 
 // enqueue puts t at the end of l.
 func (m *Machine) enqueue(t *Ticket, l *lane) {
+	m.unrecord(t)
 	t.state, t.lane = Waiting, l
 	if t.needs != l.needs {
 		m.unref(t.needs)
@@ -187,7 +188,7 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 	}
 	m.waiting++
 	t.place = int32(min(m.waiting, 1<<30))
-	t.starts = m.starts
+	t.starts = uint32(m.starts)
 	t.since, t.by = m.now, l.at
 	l.tenant.queued++
 	m.account(t)
@@ -199,7 +200,7 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 // unlink takes the waiting t out of its lane, whose head may have changed then.
 func (m *Machine) unlink(t *Ticket) {
 	l := t.lane
-	t.waited(m.now)
+	m.waited(t)
 	if t.prev != nil {
 		t.prev.next = t.next
 	} else {

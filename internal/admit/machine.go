@@ -60,10 +60,11 @@ type Machine struct {
 	arriving     *Ticket
 	returned     []loan  // slots that came back to an ancestor
 	knots        []*Cell // where nested calls may have come to wait for themselves
-	out, outLast *Ticket
+	out, outLast *Ticket // decided
 	changes      []Change
 
 	freeTickets  []*Ticket
+	freeRecords  []*record
 	freeNeeds    []*needSet
 	freeLanes    []*lane
 	freeFlows    []*flow
@@ -165,8 +166,7 @@ func (m *Machine) Arrive(now int64, t *Ticket) State {
 	if t.needs == nil {
 		t.needs = m.newNeeds()
 	}
-	t.parent = t.Parent
-	if m.waiting == 0 && t.parent == nil && m.open(t) { // nobody to be fair to
+	if m.waiting == 0 && t.Parent == nil && m.open(t) { // nobody to be fair to
 		t.level = t.Level
 		m.grant(t)
 		return Running
@@ -216,7 +216,7 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 	var l *lane
 	var at *Cell
 	hash := uint64(0)
-	if t.parent == nil {
+	if t.Parent == nil {
 		hash = m.hash(t)
 		l = m.lane(t, hash)
 	}
@@ -265,8 +265,8 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 // rank sets what t is ordered by: its own, at least its waiting ancestor's.
 func (m *Machine) rank(t *Ticket) {
 	t.level = t.Level
-	if t.parent != nil {
-		t.level = max(t.level, t.parent.level)
+	if t.Parent != nil {
+		t.level = max(t.level, t.Parent.level)
 	}
 	if !m.policy.Ordered {
 		t.level, t.Tenant = 0, ""
@@ -341,10 +341,11 @@ func (m *Machine) examine(t *Ticket) verdict {
 
 // grant takes everything for t.
 func (m *Machine) grant(t *Ticket) {
-	t.state, t.granted = Running, m.now
+	r := m.record(t)
+	t.state, r.granted = Running, m.now
 	m.running++
 	m.starts++
-	t.startedAs = m.starts
+	r.startedAs = m.starts
 	m.work.Starts++
 	permits := 0
 	for i := range t.needs.list {
@@ -353,11 +354,11 @@ func (m *Machine) grant(t *Ticket) {
 		c.calls++
 		switch c.kind {
 		case Slots:
-			if t.parent == nil || !m.borrow(t, c) {
+			if t.Parent == nil || !m.borrow(t, c) {
 				c.used += n.N
 			}
 			if c.class.Adaptive != nil {
-				t.adaptive = true
+				r.adaptive = true
 			}
 		case Tokens:
 			c.bucket.Take(c.class.Rate, m.now, n.N)
@@ -367,16 +368,16 @@ func (m *Machine) grant(t *Ticket) {
 			from := c.breaker.State(m.now)
 			p, changed := c.breaker.Take(m.now)
 			if permits++; permits == 1 {
-				t.permit = p
+				r.permit = p
 			} else {
-				t.permits = append(t.permits, p)
+				r.permits = append(r.permits, p)
 			}
 			if changed {
 				m.changed(c, from, "")
 			}
 		}
 	}
-	if t.parent != nil {
+	if t.Parent != nil {
 		m.join(t)
 		m.alive(t, true)
 	}
@@ -411,7 +412,8 @@ func (m *Machine) start(l *lane) {
 
 // refuse ends t, which is not in the queue.
 func (m *Machine) refuse(t *Ticket, r Refusal) {
-	t.state, t.Refusal = Refused, r
+	t.state = Refused
+	m.record(t).refusal = r
 	if t.kin != nil {
 		m.part(t)
 	}
@@ -422,9 +424,9 @@ func (m *Machine) emit(t *Ticket) {
 	if t == m.arriving {
 		return // Arrive answers
 	}
-	t.out = nil
+	t.next = nil
 	if m.outLast != nil {
-		m.outLast.out = t
+		m.outLast.next = t
 	} else {
 		m.out = t
 	}
@@ -440,7 +442,7 @@ func (m *Machine) Decided() *Ticket {
 }
 
 // Next is the one after t in the list that Decided returned.
-func (t *Ticket) Next() *Ticket { return t.out }
+func (t *Ticket) Next() *Ticket { return t.next }
 
 // Changes appends to buf the breakers that changed since the last call.
 func (m *Machine) Changes(buf []Change) []Change {
@@ -500,7 +502,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 		m.setStuck(t, false)
 	}
 	m.judge(t, o)
-	if t.adaptive {
+	if t.rec.adaptive {
 		m.adapt(t, o)
 	}
 	t.state = Left
@@ -512,7 +514,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 		switch c.kind {
 		case Slots:
 			if ran {
-				c.book(m.now - t.granted)
+				c.book(m.now - t.rec.granted)
 			}
 			if t.kin == nil {
 				c.used -= n.N
@@ -547,10 +549,11 @@ func (m *Machine) Judge(now int64, t *Ticket, o breaker.Outcome) {
 }
 
 func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
-	if t.judged || !t.needs.breakers {
+	r := t.rec
+	if r.judged || !t.needs.breakers {
 		return
 	}
-	t.judged = true
+	r.judged = true
 	if o == breaker.Overload {
 		o = breaker.Neutral
 	}
@@ -560,9 +563,9 @@ func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
 		if c.kind != Breaker {
 			break // they come first
 		}
-		p := t.permit
+		p := r.permit
 		if permits++; permits > 1 {
-			p = t.permits[permits-2]
+			p = r.permits[permits-2]
 		}
 		from := c.breaker.State(m.now)
 		if c.breaker.Done(m.now, p, o) {

@@ -426,7 +426,7 @@ func (w *model) decided(arrived ...*modelCall) {
 		}
 		m.Changes(nil)
 	}
-	slices.SortFunc(started, func(a, b *modelCall) int { return cmp.Compare(a.t.startedAs, b.t.startedAs) })
+	slices.SortFunc(started, func(a, b *modelCall) int { return cmp.Compare(a.t.rec.startedAs, b.t.rec.startedAs) })
 	for _, x := range started {
 		w.started(x)
 	}
@@ -438,7 +438,7 @@ func (w *model) decided(arrived ...*modelCall) {
 // refused checks that a refusal is justified.
 func (w *model) refused(x *modelCall) {
 	w.counts.refused++
-	r := x.t.Refusal
+	r := x.t.Refusal()
 	name := "queue"
 	if r.By != nil {
 		name = r.By.Class().Name

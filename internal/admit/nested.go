@@ -71,7 +71,7 @@ func (t *Ticket) charged(c *Cell, n int64) int64 {
 
 // shares reports whether an ancestor of t holds slots of c.
 func (t *Ticket) shares(c *Cell) bool {
-	for a := t.parent; a != nil; a = a.parent {
+	for a := t.Parent; a != nil; a = a.Parent {
 		if a.wants(c) {
 			return true
 		}
@@ -82,7 +82,7 @@ func (t *Ticket) shares(c *Cell) bool {
 // lender is the ancestor whose slots of c are t's to run on: the nearest that has some,
 // unless they are lent already.
 func (m *Machine) lender(t *Ticket, c *Cell) *Ticket {
-	for a := t.parent; a != nil; a = a.parent {
+	for a := t.Parent; a != nil; a = a.Parent {
 		if a.wants(c) {
 			if a.kin != nil && find(a.kin.lent, c) >= 0 {
 				return nil
@@ -138,7 +138,7 @@ func (m *Machine) giveBack(t *Ticket, c *Cell, n int64) {
 // returns notes the slots that descendants of t's ancestors may run on once t has ended:
 // what t gave back to them, and what was out of reach behind t.
 func (m *Machine) returns(t *Ticket) {
-	if t.parent == nil {
+	if t.Parent == nil {
 		return
 	}
 	for i := range t.needs.list {
@@ -227,27 +227,27 @@ func (m *Machine) serveKin(c *Cell) {
 
 // join makes t a child of its parent.
 func (m *Machine) join(t *Ticket) {
-	if t.parent == nil || t.family().joined {
+	if t.Parent == nil || t.family().joined {
 		return
 	}
 	t.kin.joined = true
-	p := t.parent.family()
+	p := t.Parent.family()
 	p.children = append(p.children, t)
-	m.regard(t.parent)
+	m.regard(t.Parent)
 }
 
 // alive says whether somebody can run in t, for its parent's sake.
 func (m *Machine) alive(t *Ticket, yes bool) {
-	if t.parent == nil || !t.kin.joined || t.kin.runs == yes {
+	if t.Parent == nil || !t.kin.joined || t.kin.runs == yes {
 		return
 	}
 	t.kin.runs = yes
 	if yes {
-		t.parent.kin.active++
+		t.Parent.kin.active++
 	} else {
-		t.parent.kin.active--
+		t.Parent.kin.active--
 	}
-	m.regard(t.parent)
+	m.regard(t.Parent)
 }
 
 // regard works out anew whether anybody can run in p, which runs: not if it has called
@@ -278,7 +278,7 @@ func (m *Machine) setStuck(p *Ticket, stuck bool) {
 
 // part takes t, which has ended, out of its family. Its children become its parent's.
 func (m *Machine) part(t *Ticket) {
-	k, p := t.kin, t.parent
+	k, p := t.kin, t.Parent
 	if k == nil {
 		return
 	}
@@ -290,7 +290,7 @@ func (m *Machine) part(t *Ticket) {
 		}
 	}
 	for _, ch := range k.children {
-		ch.parent = p
+		ch.Parent = p
 		if p == nil {
 			continue
 		}
@@ -299,11 +299,11 @@ func (m *Machine) part(t *Ticket) {
 			p.kin.active++
 		}
 	}
-	t.parent, t.kin = nil, nil
+	t.Parent, t.kin = nil, nil
 	if p != nil && p.kin != nil {
 		m.regard(p)
 	}
-	for a := p; a != nil; a = a.parent { // t may have been what kept others from waiting in vain
+	for a := p; a != nil; a = a.Parent { // t may have been what kept others from waiting in vain
 		for _, n := range a.needs.list {
 			m.suspect(n.Cell)
 		}
@@ -409,7 +409,7 @@ func (l *lane) kept() bool {
 
 // holdsAbove reports whether slots of c are booked in the name of an ancestor of t.
 func (t *Ticket) holdsAbove(c *Cell) bool {
-	for a := t.parent; a != nil; a = a.parent {
+	for a := t.Parent; a != nil; a = a.Parent {
 		if a.wants(c) && find(a.kin.borrowed, c) < 0 {
 			return true
 		}

@@ -118,7 +118,7 @@ func TestPromise09_TwoCrossingLimits(t *testing.T) {
 	b1 := w.arrive("b1", 2, "", x, under(b))
 	w.sees("b1!")
 	w.refused(b1, Cycle, x, 0)
-	if got, want := b1.Refusal.Detail, "x -> y -> x"; got != want {
+	if got, want := b1.Refusal().Detail, "x -> y -> x"; got != want {
 		t.Errorf("the cycle is %q, want %q", got, want)
 	}
 	w.finish(b)
@@ -136,7 +136,7 @@ func TestPromise09_ThreeCrossingLimits(t *testing.T) {
 	w.sees("a b c")
 	c1 := w.arrive("c1", 2, "", x, under(c))
 	w.refused(c1, Cycle, x, 0)
-	if got, want := c1.Refusal.Detail, "x -> y -> z -> x"; got != want {
+	if got, want := c1.Refusal().Detail, "x -> y -> z -> x"; got != want {
 		t.Errorf("the cycle is %q, want %q", got, want)
 	}
 	w.sees("c1!")
@@ -196,8 +196,8 @@ func TestPromise09_CycleClosedByAnEnd(t *testing.T) {
 	for _, c := range []*Ticket{a2, b1} {
 		if c.State() == Refused {
 			refused++
-			if c.Refusal.Reason != Cycle {
-				t.Errorf("%v was refused for %+v", c.Owner, c.Refusal)
+			if c.Refusal().Reason != Cycle {
+				t.Errorf("%v was refused for %+v", c.Owner, c.Refusal())
 			}
 		}
 	}

@@ -102,7 +102,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 	}
 	q := c.q
 	l.at = c
-	l.head.waited(m.now)
+	m.waited(l.head)
 	l.head.by = c
 	lv := &q.levels[l.level]
 	f := m.flow(lv, l.tenant)
@@ -193,7 +193,7 @@ func (m *Machine) standDown(l *lane) {
 
 // rekey tells l's place that its head has changed.
 func (m *Machine) rekey(l *lane) {
-	l.head.waited(m.now) // where its lane was when it came
+	m.waited(l.head) // where its lane was when it came
 	l.head.by = l.at
 	if l.flow == nil {
 		return

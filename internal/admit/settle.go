@@ -13,14 +13,14 @@ func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
 		return
 	}
 	m.advance(now)
-	before := int64(-1)
-	for i := range t.settled {
-		if t.settled[i].Unit == unit {
-			before, t.settled[i].N = t.settled[i].N, used
+	before, r := int64(-1), t.rec
+	for i := range r.settled {
+		if r.settled[i].Unit == unit {
+			before, r.settled[i].N = r.settled[i].N, used
 		}
 	}
 	if before < 0 {
-		t.settled = append(t.settled, Used{unit, used})
+		r.settled = append(r.settled, Used{unit, used})
 	}
 	for i := range t.needs.list {
 		n := &t.needs.list[i]
@@ -43,4 +43,4 @@ func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
 }
 
 // Settled is what t was last said to have used.
-func (t *Ticket) Settled() []Used { return t.settled }
+func (t *Ticket) Settled() []Used { return t.read().settled }

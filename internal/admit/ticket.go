@@ -39,42 +39,81 @@ type Refusal struct {
 
 // Ticket is one call in admission. Fill in the exported fields, then pass it to
 // [Machine.Arrive]. It is not safe for concurrent use; a Machine's tickets share its lock.
+//
+// There may be a million of them in the queue, so it has only what a waiting call needs;
+// what else there is to know stands in its record.
 type Ticket struct {
 	Plan   uint64 // which tool, as far as lanes are concerned
-	Level  int8   // 0 … Levels-1, higher first
 	Tenant string
 	Limit  int64   // latest instant to start; Never if there is none
 	Finish int64   // instant to be done by, for estimates; zero if there is none
 	Parent *Ticket // the running ticket that this one is nested in
 	Owner  any     // the caller's
+	Level  int8    // 0 … Levels-1, higher first
 
 	state        State
-	adaptive     bool // some limit learns from its outcome
-	judged       bool // the breakers have had its outcome
-	level        int8 // effective
+	level        int8   // effective
+	limit        int32  // place in the heap of limits
+	place        int32  // in the queue on arrival, from 1
+	starts       uint32 // of the machine, when it arrived; differences count
 	seq          uint64
 	needs        *needSet
 	lane         *lane
-	prev, next   *Ticket // in the lane
+	prev, next   *Ticket // in the lane; next also in the list of decided tickets
 	older, newer *Ticket // in the account
-	limit        int32   // place in the heap of limits
-	out          *Ticket // next in the list of decided tickets
-	permit       breaker.Permit
-	permits      []breaker.Permit // of the second and further breakers
-	settled      []Used
+	kin          *kin
+	arrived      int64
+	since        int64 // the wait before has been booked
+	by           *Cell // where its lane was parked then
+	rec          *record
+}
 
-	parent *Ticket
-	kin    *kin
+// record is what there is to know of a ticket beyond its waiting: at what it was the head
+// of its lane, what it holds, why it was refused.
+type record struct {
+	adaptive  bool // some limit learns from its outcome
+	judged    bool // the breakers have had its outcome
+	permit    breaker.Permit
+	permits   []breaker.Permit // of the second and further breakers
+	granted   int64
+	startedAs uint64 // the how manieth start its own was
+	settled   []Used
+	waits     []WaitAt
+	refusal   Refusal
+}
 
-	arrived, granted int64
-	place            int32  // in the queue on arrival, from 1
-	starts           uint64 // of the machine, when it arrived
-	startedAs        uint64 // the how manieth start its own was
-	by               *Cell  // where its lane was parked, for the record of waits
-	since            int64
-	waits            []WaitAt
+// record is t's, made if need be.
+func (m *Machine) record(t *Ticket) *record {
+	if t.rec == nil {
+		if n := len(m.freeRecords); n > 0 {
+			t.rec = m.freeRecords[n-1]
+			m.freeRecords = m.freeRecords[:n-1]
+		} else {
+			t.rec = new(record)
+		}
+	}
+	return t.rec
+}
 
-	Refusal Refusal // if Refused
+// unrecord takes back the record of t, if nothing has been written into it.
+func (m *Machine) unrecord(t *Ticket) {
+	if t.rec == nil || t.place > 0 {
+		return
+	}
+	if len(m.freeRecords) < keep {
+		m.freeRecords = append(m.freeRecords, t.rec)
+	}
+	t.rec = nil
+}
+
+var noRecord record
+
+// read is t's record, which must not be changed.
+func (t *Ticket) read() *record {
+	if t.rec == nil {
+		return &noRecord
+	}
+	return t.rec
 }
 
 // WaitAt is time spent waiting for one cell.
@@ -98,13 +137,16 @@ func (t *Ticket) Needs() []Need {
 func (t *Ticket) Arrived() int64 { return t.arrived }
 
 // Granted is the instant at which t started, after it did.
-func (t *Ticket) Granted() int64 { return t.granted }
+func (t *Ticket) Granted() int64 { return t.read().granted }
 
 // Place is where in the queue t arrived, from 1; zero if it did not wait.
 func (t *Ticket) Place() int { return int(t.place) }
 
 // Waits is what t waited for, in the order it happened.
-func (t *Ticket) Waits() []WaitAt { return t.waits }
+func (t *Ticket) Waits() []WaitAt { return t.read().waits }
+
+// Refusal is why t was refused, if it was.
+func (t *Ticket) Refusal() Refusal { return t.read().refusal }
 
 // needSet is shared by a lane, its waiting tickets and the running ones that came from it.
 type needSet struct {
@@ -180,31 +222,50 @@ func (m *Machine) Free(t *Ticket) {
 	if t.needs != nil {
 		m.unref(t.needs)
 	}
-	if t.state == Left && t.place == 0 && t.parent == nil && t.Parent == nil && t.kin == nil && len(t.settled) == 0 {
+	rec := t.rec
+	if t.state == Left && t.place == 0 && t.Parent == nil && t.kin == nil {
 		// It came, ran and went: little has to be undone.
-		t.needs, t.state, t.judged, t.adaptive = nil, New, false, false
-		t.Level, t.Tenant, t.Limit, t.Finish = 0, "", Never, 0
-		t.granted, t.startedAs, t.permits = 0, 0, t.permits[:0]
+		t.needs, t.state = nil, New
+		t.Level, t.Tenant, t.Limit, t.Finish, t.Owner = 0, "", Never, 0, nil
 	} else {
-		clear(t.waits)
-		clear(t.settled)
-		*t = Ticket{limit: -1, Limit: Never, permits: t.permits[:0], waits: t.waits[:0], settled: t.settled[:0]}
+		*t = Ticket{limit: -1, Limit: Never, rec: rec}
+	}
+	if rec != nil {
+		rec.clear()
 	}
 	if len(m.freeTickets) < keep {
 		m.freeTickets = append(m.freeTickets, t)
 	}
 }
 
+// clear makes r as good as new; its slices keep their room.
+func (r *record) clear() {
+	r.adaptive, r.judged, r.granted, r.startedAs = false, false, 0, 0
+	r.permits = r.permits[:0]
+	if len(r.settled) > 0 {
+		clear(r.settled)
+		r.settled = r.settled[:0]
+	}
+	if len(r.waits) > 0 {
+		clear(r.waits)
+		r.waits = r.waits[:0]
+	}
+	if r.refusal.Reason != NoReason {
+		r.refusal = Refusal{}
+	}
+}
+
 // waited books the time since the last booking on the cell that t waited for.
-func (t *Ticket) waited(now int64) {
-	if d := now - t.since; d > 0 && t.by != nil {
-		if n := len(t.waits); n > 0 && t.waits[n-1].Cell == t.by {
-			t.waits[n-1].For += d
+func (m *Machine) waited(t *Ticket) {
+	if d := m.now - t.since; d > 0 && t.by != nil {
+		r := m.record(t)
+		if n := len(r.waits); n > 0 && r.waits[n-1].Cell == t.by {
+			r.waits[n-1].For += d
 		} else if n < 8 { // a record, not a ledger
-			t.waits = append(t.waits, WaitAt{t.by, d})
+			r.waits = append(r.waits, WaitAt{t.by, d})
 		} else {
-			t.waits[n-1].For += d
+			r.waits[n-1].For += d
 		}
 	}
-	t.since = now
+	t.since = m.now
 }

@@ -392,8 +392,8 @@ func TestT41_WaitLimitWithoutOtherTraffic(t *testing.T) {
 	w.sees("h")
 	w.at(3600 * sec)
 	w.sees("a!")
-	if a.Refusal.Reason != TooLong || w.m.Waiting() != 0 {
-		t.Errorf("refusal %+v, %d wait", a.Refusal, w.m.Waiting())
+	if a.Refusal().Reason != TooLong || w.m.Waiting() != 0 {
+		t.Errorf("refusal %+v, %d wait", a.Refusal(), w.m.Waiting())
 	}
 }
 
