@@ -123,26 +123,29 @@ func (a *admission) handler(next Handler) Handler {
 		if c.inv == nil {
 			return Result{}, errors.New("sluice: a gate's Handler was called outside an Executor: list the gate in Config.Interceptors")
 		}
-		n := int32(0)
-		if a.tool != nil {
-			n = c.inv.attempts.Add(1)
-			c.Attempt = n
-		}
-		r, err := a.enter(ctx, &c)
-		if err != nil {
-			return Result{}, err
-		}
-		return a.perform(r, &c)
+		return a.do(ctx, &c, 0)
 	}
+}
+
+// do admits c and runs it. The instant now is the present one, or zero.
+func (a *admission) do(ctx context.Context, c *Call, now int64) (Result, error) {
+	if a.tool != nil {
+		c.Attempt = c.inv.attempts.Add(1)
+	}
+	r, err := a.enter(ctx, c, now)
+	if err != nil {
+		return Result{}, err
+	}
+	return a.perform(r, c)
 }
 
 // perform runs an admitted call.
 func (a *admission) perform(r *running, c *Call) (Result, error) {
 	c.run = r
 	if a.timeout > 0 {
-		return a.timed(r, *c, a.next)
+		return a.timed(r, c)
 	}
-	return a.attempt(r, c, a.next)
+	return a.attempt(r, c)
 }
 
 // asked is what user code said about a call before admission: its keys and costs.

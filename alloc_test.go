@@ -4,6 +4,7 @@ package sluice_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func fourGates(t testing.TB, c sluice.Config) (*sluice.Executor, *sluice.Tool[in
 }
 
 // TestAllocs: what a call through four gates allocates by itself. Calls take their identity
-// and context from chunks of eight, which is an eighth of an allocation each and rounds to
+// and context from chunks of seven, which is a seventh of an allocation each and rounds to
 // none here; TestCallBytes bounds what that is in bytes.
 func TestAllocs(t *testing.T) {
 	ctx := context.Background()
@@ -95,19 +96,81 @@ func TestCallBytes(t *testing.T) {
 			e.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input})
 		}
 	})
-	if got := r.AllocedBytesPerOp(); got > 400 {
-		t.Errorf("%d bytes a call, want at most 400", got)
+	if got := r.AllocedBytesPerOp(); got > 256 {
+		t.Errorf("%d bytes a call, want at most 256", got)
 	}
 }
 
-// TestAllocsTimed: a timeout costs its context, timer and goroutine.
+// TestAllocsTimed: a timeout costs its context and its goroutine's closure.
 func TestAllocsTimed(t *testing.T) {
 	e, _ := fourGates(t, sluice.Config{Timeout: time.Hour})
 	input := any(7)
 	got := testing.AllocsPerRun(1000, func() {
 		e.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input})
 	})
-	if got > 12 {
-		t.Errorf("%v allocations, want at most 12", got)
+	if got > 2 {
+		t.Errorf("%v allocations, want at most 2", got)
 	}
+}
+
+// TestWaiterBytes: a call that waits through Submit has no goroutine and takes at most 400
+// bytes, its place in the queue, its id and its future included, whether a sink listens or not.
+func TestWaiterBytes(t *testing.T) {
+	const calls, tenants, tools = 200_000, 100, 20
+	stoppable, stop := context.WithTimeout(context.Background(), time.Hour)
+	defer stop()
+	for _, tt := range []struct {
+		name string
+		conf sluice.Config
+		ctx  context.Context
+	}{
+		{"plain", sluice.Config{}, context.Background()},
+		{"with a sink", sluice.Config{Sink: discard{}}, context.Background()},
+		{"with MaxWait", sluice.Config{MaxWait: time.Hour}, context.Background()},
+		{"of a run with a deadline", sluice.Config{}, stoppable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: calls}))
+			rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Minute}}}))
+			reg := sluice.NewToolRegistry()
+			tt.conf.Interceptors = []sluice.Interceptor{rate, order}
+			exec := sluice.Must(sluice.NewExecutor(reg, tt.conf))
+			names := make([]string, tools)
+			for i := range names {
+				names[i] = "tool-" + string(rune('a'+i))
+				sluice.Must(sluice.Register(reg, sluice.Spec{Name: names[i]}, func(_ context.Context, n int) (int, error) { return n, nil }))
+			}
+			var ctxs [tenants]context.Context
+			for i := range ctxs {
+				ctxs[i] = sluice.WithPipelineContext(tt.ctx, sluice.PipelineContext{Tenant: string(rune('A' + i))})
+			}
+			if _, err := exec.Invoke(ctxs[0], sluice.Request{Tool: names[0], Input: 1}); err != nil { // takes the token
+				t.Fatal(err)
+			}
+			input := any(7)
+			routines, heap := runtime.NumGoroutine(), heapBytes()
+			for i := range calls {
+				exec.Submit(ctxs[i%tenants], sluice.Request{Tool: names[i/tenants%tools], Input: input})
+			}
+			each, more := float64(heapBytes()-heap)/calls, runtime.NumGoroutine()-routines
+			if s := exec.Snapshot(); s.Queued != calls {
+				t.Fatalf("%d calls wait, want %d", s.Queued, calls)
+			}
+			t.Logf("%.0f bytes a waiting call", each)
+			if each > 400 || more > 0 {
+				t.Errorf("%.0f bytes a waiting call and %d goroutines, want at most 400 and none", each, more)
+			}
+			if err := exec.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func heapBytes() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -10,113 +10,116 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 )
 
-// enter waits for admission. The attempt that it answers holds what the call needs.
-func (a *admission) enter(ctx context.Context, c *Call) (*running, error) {
+// enter waits for admission. The attempt that it answers holds what the call needs. The
+// instant now is the present one, or zero.
+func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, error) {
 	if ctx.Err() != nil {
 		return nil, c.inv.gaveUp(ctx, "")
 	}
-	r := c.inv.newRunning(ctx, c.Attempt, c.run)
-	r.adm = a
-	w, err := a.arrive(r, c, nil)
-	if w == nil {
+	r, t, err := a.arrive(ctx, c, now, nil)
+	if t == nil {
 		return r, err
 	}
+	w := t.Owner.(*waiter)
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
-		if err := a.giveUp(r, w); err != nil {
+		if err := a.giveUp(ctx, c.inv, &t); err != nil {
 			return nil, err
 		}
 		<-w.ready // decided meanwhile
 	}
-	return r, a.decided(r, w)
+	return a.decided(ctx, c, &t)
 }
 
-// arrive asks for admission. It answers where to wait, if the call has to: at w, or, of a
-// future, until that is told.
-func (a *admission) arrive(r *running, c *Call, f *Future) (*waiter, error) {
+// arrive asks for admission. It answers the attempt, if it may run, else the ticket with
+// which the call waits: its owner is where, a future, if there is one, or a waiter.
+func (a *admission) arrive(ctx context.Context, c *Call, now int64, f *Future) (*running, *admit.Ticket, error) {
+	inv := c.inv
 	if !c.Priority.valid() { // an interceptor's doing
-		return nil, c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
+		return nil, nil, inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
 	}
 	if c.Pipeline == nil {
-		c.Pipeline = c.inv.pipeline
+		c.Pipeline = inv.pipeline
 	}
 	var q asked
 	if a.needs == nil {
 		if err := a.ask(c, &q); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		now = 0 // that was foreign code
 	}
 	s := a.stage.lock()
-	now := c.inv.start // one reading serves the door and admission, if no foreign code ran between
-	if c.Attempt != 1 || a.needs == nil || c.inv.loud || len(c.inv.exec.outer) > 0 {
+	if now == 0 {
 		now = s.now()
 	}
-	if c.inv.exec.closed() {
+	if inv.plan.exec.closed() {
 		s.unlock()
-		return nil, c.inv.refused(ErrClosed, "", nil)
+		return nil, nil, inv.refused(ErrClosed, "", nil)
 	}
 	t := s.m.Ticket()
 	if err := a.fill(s, t, c, &q, now, (*admit.Machine).Cell); err != nil {
 		s.m.Free(t)
 		s.unlock()
-		return nil, err
+		return nil, nil, err
 	}
 	t.Plan = a.plan
 	t.Level = c.Priority.level()
 	t.Tenant = c.Pipeline.tenant()
-	if t.Parent = c.inv.parent.holder(s); c.run != nil {
+	if t.Parent = inv.parent.holder(s); c.run != nil {
 		t.Parent = c.run.holder(s)
 	}
-	a.limit(r.Context, s, t, now)
+	a.limit(ctx, s, t, now)
 	switch s.m.Arrive(now, t) {
 	case admit.Running:
-		r.ticket = t
-		r.admitted(t, now)
 		s.unlock()
-		return nil, nil
+		return a.run(ctx, c, t, now), nil, nil
 	case admit.Refused:
-		err := r.refused(s, t)
+		err := a.turnedAway(s, inv, t, c.Attempt)
 		s.m.Free(t)
 		s.unlock()
-		return nil, err
+		return nil, nil, err
 	}
-	r.ticket = t
-	w := s.newWaiter(c.inv.exec, c.Tool, f)
-	t.Owner = w
+	if f == nil {
+		t.Owner = s.newWaiter(inv.plan)
+	} else {
+		t.Owner, f.ticket = f, t
+	}
 	by := t.WaitsAt().Class().Name
 	s.unlock()
-	if c.inv.loud {
-		a.tellQueued(r, c, by, now)
+	if inv.loud {
+		a.tellQueued(ctx, c, t, f, by, now)
 	}
-	return w, nil
+	return nil, t, nil
 }
 
 // tellQueued reports that a call waits. If a sink calls Goexit, nobody waits any more.
-func (a *admission) tellQueued(r *running, c *Call, by string, now int64) {
+func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, f *Future, by string, now int64) {
 	normal := false
 	defer func() {
 		if normal {
 			return
 		}
 		s := a.stage.lock()
-		s.m.Cancel(s.now(), r.ticket) // which is not used again: somebody may be about to wake it
-		r.ticket = nil
+		s.m.Cancel(s.now(), t) // which is not used again: somebody may be about to wake its owner
+		if f != nil {
+			f.ticket = nil
+		}
 		s.unlock()
 	}()
 	var ev Event
 	c.inv.describe(&ev, ToolQueued, now)
 	ev.Call, ev.By = *c, by
 	ev.Call.inv, ev.Call.run = nil, nil
-	c.inv.emit(r.Context, &ev, false)
+	c.inv.emit(ctx, &ev, false)
 	normal = true
 }
 
-// giveUp takes a call whose context has ended out of the queue. It answers nil if the call
-// has been decided already.
-func (a *admission) giveUp(r *running, w *waiter) error {
+// giveUp takes a call whose context has ended, and its ticket *p, out of the queue. It
+// answers nil if the call has been decided already.
+func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticket) error {
 	s := a.stage.lock()
-	t := r.ticket
+	t := *p
 	if t == nil || t.State() != admit.Waiting {
 		s.unlock()
 		return nil
@@ -128,13 +131,13 @@ func (a *admission) giveUp(r *running, w *waiter) error {
 		s.unlock()
 		return nil
 	}
-	r.note(s, t)
-	r.inv.queued.Add(now - t.Arrived())
-	r.ticket = nil
+	a.note(s, inv, t, inv.attempts.Load())
+	inv.sum().queued.Add(now - t.Arrived())
+	s.freeWaiter(t)
+	*p = nil
 	s.m.Free(t)
-	s.freeWaiter(w)
 	s.unlock()
-	return r.inv.gaveUp(r.Context, by)
+	return inv.gaveUp(ctx, by)
 }
 
 // limit sets the latest instant at which t may start.
@@ -176,43 +179,38 @@ func (s *stage) is(t *stage) bool {
 	return s == t
 }
 
-// decided is what became of a call that waited.
-func (a *admission) decided(r *running, w *waiter) (err error) {
+// decided is what became of a call that waited with the ticket *p: an attempt that may run,
+// or an error.
+func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*running, error) {
 	s := a.stage.lock()
-	defer s.unlock()
-	t := r.ticket
-	s.freeWaiter(w)
+	t := *p
+	s.freeWaiter(t)
+	*p = nil
+	var err error
 	switch {
 	case t.State() == admit.Refused:
-		err = r.refused(s, t)
-	case r.Context.Err() != nil: // it must not run any more: all goes back
+		err = a.turnedAway(s, c.inv, t, c.Attempt)
+	case ctx.Err() != nil: // it must not run any more: all goes back
 		s.m.Cancel(s.now(), t)
-		r.note(s, t)
-		err = r.inv.gaveUp(r.Context, "")
+		a.note(s, c.inv, t, c.Attempt)
+		err = c.inv.gaveUp(ctx, "")
 	default:
-		r.admitted(t, s.now())
-		return nil
+		r := a.run(ctx, c, t, s.now())
+		s.unlock()
+		return r, nil
 	}
-	r.ticket = nil
 	s.m.Free(t)
-	return err
+	s.unlock()
+	return nil, err
 }
 
-// admitted makes r an attempt that runs from the instant now on.
-func (r *running) admitted(t *admit.Ticket, now int64) {
-	r.live, r.granted = true, now
+// turnedAway is the error of a refused ticket, which it writes into the record of the call.
+func (a *admission) turnedAway(s *stage, inv *invocation, t *admit.Ticket, attempt int32) error {
+	a.note(s, inv, t, attempt)
 	if t.Place() > 0 {
-		r.inv.queued.Add(now - t.Arrived())
+		inv.sum().queued.Add(s.now() - t.Arrived())
 	}
-}
-
-// refused is the error of a refused ticket.
-func (r *running) refused(s *stage, t *admit.Ticket) error {
-	r.note(s, t)
-	if t.Place() > 0 {
-		r.inv.queued.Add(s.now() - t.Arrived())
-	}
-	return r.inv.refusal(t.Refusal())
+	return inv.refusal(t.Refusal())
 }
 
 // refusal is what the machine's refusal is to the caller.

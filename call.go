@@ -71,35 +71,62 @@ func (r Result) JSON() (json.RawMessage, error) {
 	return encodeJSON(r.Value, n)
 }
 
-// invocation is one Invoke: its identity, its place among nested calls, its events. It is
-// never used again for another, since a tool may keep the context that leads to it.
+// invocation is one call: its identity, its place among nested calls, its events. It is
+// never used again for another, since a tool may keep the context that leads to it. A call
+// that waits without a goroutine has little more, so it is small.
 type invocation struct {
-	exec     *Executor
-	plan     *plan // nil if the tool is unknown
-	tool     string
+	plan     *plan // of no tool if that is unknown
 	id       string
 	pipeline *PipelineContext
-	parent   *running     // the call it is nested in, or nil
-	root     *invocation  // of the chain; itself if not nested
-	calls    atomic.Int64 // of the root: calls made under it
+	parent   *running // the call it is nested in, or nil
+	first    *first   // nil until there is something to say
+	late     atomic.Pointer[lateEvents]
 
-	start  int64 // at the door
-	queued atomic.Int64
-	held   atomic.Int64 // how long attempts held what they needed
-	ended  atomic.Int64 // when the latest attempt gave back what it held; zero before
-	rec    *record      // nil until there is something to say
-
-	depth    int32
+	calls    atomic.Int32 // made under it, if it is not nested itself
 	attempts atomic.Int32
 	fate     atomic.Int32 // hasRun, isOver
 	emitting atomic.Int32 // quiet, busy or behind
 	seq      uint32       // of the last event; owned by who emits
+	depth    int32
 	priority Priority
-	loud     bool                       // some sink listens
-	over     bool                       // the terminal event is out; owned by who emits
-	late     atomic.Pointer[lateEvents] // made when attempts emit at once
+	loud     bool // some sink listens
+	over     bool // the terminal event is out; owned by who emits
+}
 
-	first running // the first attempt, so that it costs nothing apart
+// first is a call's first attempt, and what all of its attempts add up to.
+type first struct {
+	running
+	queued atomic.Int64
+	held   atomic.Int64 // how long attempts held what they needed
+	ended  atomic.Int64 // when the latest attempt gave back what it held; zero before
+	rec    *record      // nil until there is something to say; guarded by the stage's lock
+}
+
+var noTotals first
+
+// totals is what inv's attempts add up to so far; to read.
+func (inv *invocation) totals() *first {
+	if inv.first == nil {
+		return &noTotals
+	}
+	return inv.first
+}
+
+// sum is inv.first, made if need be. Whoever asks is alone with the call, or holds the
+// stage's lock while nobody else could be the first.
+func (inv *invocation) sum() *first {
+	if inv.first == nil {
+		inv.first = new(first)
+	}
+	return inv.first
+}
+
+// root is the outermost of the calls that inv is nested in, or inv itself.
+func (inv *invocation) root() *invocation {
+	for inv.parent != nil {
+		inv = inv.parent.inv
+	}
+	return inv
 }
 
 // What has become of an invocation.
@@ -110,8 +137,8 @@ const (
 
 // book adds the time for which the attempt r held what it needed.
 func (inv *invocation) book(r *running, now int64) {
-	inv.held.Add(now - r.granted)
-	inv.ended.Store(now)
+	inv.first.held.Add(now - r.granted)
+	inv.first.ended.Store(now)
 }
 
 // lateEvents are events of one call that come while another is being emitted, as hedged
@@ -124,12 +151,10 @@ type lateEvents struct {
 // running is one admitted attempt: the context that its code gets, and what it holds.
 type running struct {
 	context.Context
-	scope   scope
 	inv     *invocation
 	adm     *admission
-	granted int64           // when it was admitted, or woke up to it
-	outside context.Context // the caller's, if the attempt has a timeout of its own
-	up      *running        // the attempt around this one, if a gate is wrapped by hand
+	up      *running // the attempt around this one, if a gate is wrapped by hand
+	granted int64    // when it was admitted, or woke up to it
 	attempt int32
 	phase   atomic.Int32 // fresh, begun, or called off
 
@@ -152,7 +177,7 @@ func (r *running) ran() bool { return r.phase.Load() == begun }
 // Value answers the library's own question, and passes others on.
 func (r *running) Value(key any) any {
 	if _, ok := key.(scopeKey); ok {
-		return &r.scope
+		return r
 	}
 	return r.Context.Value(key)
 }
@@ -163,45 +188,56 @@ func (r *running) call() Call {
 	return c
 }
 
-func (inv *invocation) typ() string {
-	if inv.plan != nil {
-		return inv.plan.tool.spec.Type
-	}
-	return ""
-}
-
-// newRunning is the context of the attempt n of inv, inside the attempt up.
-func (inv *invocation) newRunning(ctx context.Context, n int32, up *running) *running {
-	r := &inv.first
-	if n != 1 || up != nil {
+// run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
+func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
+	inv := c.inv
+	sum := inv.sum()
+	r := &sum.running
+	if c.Attempt != 1 || c.run != nil {
 		r = new(running)
 	}
-	r.Context, r.inv, r.attempt, r.up = ctx, inv, n, up
-	r.scope = scope{pipeline: inv.pipeline, call: r}
+	r.Context, r.inv, r.adm, r.up, r.attempt = ctx, inv, a, c.run, c.Attempt
+	r.ticket, r.live, r.granted = t, true, now
+	if t.Place() > 0 {
+		sum.queued.Add(now - t.Arrived())
+	}
 	return r
+}
+
+// whole is a call that its caller waits for.
+type whole struct {
+	invocation
+	space first
+}
+
+func newInvocation() *invocation {
+	w := take[whole](&wholes)
+	w.first = &w.space
+	return &w.invocation
 }
 
 // chunk is some values allocated together: one allocation serves so many calls, and who
 // keeps one keeps no more than its few neighbours alive.
 type chunk[T any] struct {
-	next int
-	list [chunkSize]T
+	used int
+	list *[chunkSize]T
 }
 
-const chunkSize = 8
+// chunkSize makes the most of the allocator's size classes for a whole.
+const chunkSize = 7
 
 func take[T any](pool *sync.Pool) *T {
 	c := pool.Get().(*chunk[T])
-	v := &c.list[c.next]
-	if c.next++; c.next < chunkSize {
-		pool.Put(c)
+	if c.list == nil || c.used == chunkSize {
+		c.list, c.used = new([chunkSize]T), 0
 	}
+	v := &c.list[c.used]
+	c.used++
+	pool.Put(c)
 	return v
 }
 
 var (
-	invocations = sync.Pool{New: func() any { return new(chunk[invocation]) }}
-	records     = sync.Pool{New: func() any { return new(chunk[record]) }}
+	wholes  = sync.Pool{New: func() any { return new(chunk[whole]) }}
+	records = sync.Pool{New: func() any { return new(chunk[record]) }}
 )
-
-func newInvocation() *invocation { return take[invocation](&invocations) }

@@ -97,20 +97,20 @@ func (r Result) Decision() Decision {
 	return d
 }
 
-// note writes what admission knows of an attempt into the record of its call. The stage
-// is locked.
-func (r *running) note(s *stage, t *admit.Ticket) {
-	a := r.adm
-	if t.Place() == 0 && (a.cost == nil && len(t.Settled()) == 0) {
+// note writes what admission knows of the ticket of an attempt into the record of its call.
+// The stage is locked.
+func (a *admission) note(s *stage, inv *invocation, t *admit.Ticket, attempt int32) {
+	if t.Place() == 0 && a.cost == nil && len(t.Settled()) == 0 {
 		return
 	}
-	rec := r.inv.rec
+	sum := inv.sum()
+	rec := sum.rec
 	if rec == nil {
 		rec = take[record](&records)
 		rec.waits, rec.costs = rec.waitSpace[:0], rec.costSpace[:0]
-		r.inv.rec = rec
+		sum.rec = rec
 	}
-	rec.attempts = max(rec.attempts, r.attempt)
+	rec.attempts = max(rec.attempts, attempt)
 	rec.place = int32(t.Place())
 	rec.overtaken += int32(s.m.Overtaken(t))
 	for _, w := range t.Waits() {

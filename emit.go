@@ -9,18 +9,20 @@ import (
 // describe makes e an event of inv's, at the instant now. Events are passed by pointer
 // on their way to a sink, which gets the one copy.
 func (inv *invocation) describe(e *Event, k EventKind, now int64) {
-	e.Kind, e.Time = k, inv.exec.clock.time(now)
-	e.Call.ID, e.Call.Tool, e.Call.Type = inv.id, inv.tool, inv.typ()
+	e.Kind, e.Time = k, inv.plan.exec.clock.time(now)
+	spec := &inv.plan.tool.spec
+	e.Call.ID, e.Call.Tool, e.Call.Type = inv.id, spec.Name, spec.Type
 	e.Call.Priority, e.Call.Attempt, e.Call.Pipeline = inv.priority, inv.attempts.Load(), inv.pipeline
 	if inv.parent != nil {
 		e.ParentID = inv.parent.inv.id
 	}
 	switch k {
 	case ToolStarted:
-		e.Queued = time.Duration(inv.queued.Load())
+		e.Queued = time.Duration(inv.totals().queued.Load())
 	case ToolCompleted, ToolFailed, ToolDenied:
-		e.Queued = time.Duration(inv.queued.Load())
-		e.Duration = time.Duration(inv.held.Load())
+		sum := inv.totals()
+		e.Queued = time.Duration(sum.queued.Load())
+		e.Duration = time.Duration(sum.held.Load())
 	}
 }
 
@@ -40,6 +42,10 @@ type lateEvent struct {
 // emit gives e to the sinks, after those of the same call that came before it. The first
 // terminal event is the last one.
 func (inv *invocation) emit(ctx context.Context, e *Event, terminal bool) {
+	if inv.plan.alone {
+		inv.emitOne(ctx, e, terminal)
+		return
+	}
 	for !inv.emitting.CompareAndSwap(quiet, busy) {
 		// Somebody else is emitting: leave it to them, unless they are just done.
 		late := inv.latecomers()
@@ -53,7 +59,7 @@ func (inv *invocation) emit(ctx context.Context, e *Event, terminal bool) {
 			return
 		}
 	}
-	inv.emitOne(ctx, e, terminal)
+	inv.emitNext(ctx, e, terminal)
 	inv.emitLate(ctx)
 }
 
@@ -75,8 +81,20 @@ func (inv *invocation) emitLate(ctx context.Context) {
 			inv.emitting.Store(busy)
 		}
 		late.mu.Unlock()
-		inv.emitOne(ctx, &next.event, next.terminal)
+		inv.emitNext(ctx, &next.event, next.terminal)
 	}
+}
+
+// emitNext is emitOne where other events of the call may be waiting.
+func (inv *invocation) emitNext(ctx context.Context, e *Event, terminal bool) {
+	normal := false
+	defer func() {
+		if !normal { // a sink called Goexit: the call's other events must still be told
+			inv.emitLate(ctx)
+		}
+	}()
+	inv.emitOne(ctx, e, terminal)
+	normal = true
 }
 
 func (inv *invocation) emitOne(ctx context.Context, e *Event, terminal bool) {
@@ -86,17 +104,11 @@ func (inv *invocation) emitOne(ctx context.Context, e *Event, terminal bool) {
 	inv.over = terminal
 	inv.seq++
 	e.Seq = inv.seq
-	normal := false
-	defer func() {
-		if !normal { // a sink called Goexit: the call's other events must still be told
-			inv.emitLate(ctx)
-		}
-	}()
-	inv.exec.deliver(ctx, inv.exec.conf.Sink, e)
+	x := inv.plan.exec
+	x.deliver(ctx, x.conf.Sink, e)
 	if s := inv.pipeline.Sink; s != nil {
-		inv.exec.deliver(ctx, s, e)
+		x.deliver(ctx, s, e)
 	}
-	normal = true
 }
 
 // deliver counts what becomes of an event at a sink.

@@ -93,6 +93,9 @@ type Executor struct {
 
 	plans atomic.Pointer[planTable]
 
+	deadlines deadlines  // of attempts
+	watches   ctxWatches // over submitted calls
+
 	ids    idBlocks
 	active atomic.Int64 // twice the calls under way, plus one once closed
 	idle   chan struct{}
@@ -225,25 +228,27 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res
 	open, normal := e.enter(), false
 	defer func() {
 		if !normal {
-			res, err = Result{}, caught(inv.tool, recover())
+			res, err = Result{}, caught(r.Tool, recover())
 		}
-		if err = e.end(ctx, inv, res, err); err != nil {
-			res.Value = nil
-		}
+		res, err = e.end(ctx, inv, res, err)
 	}()
-	c, err := e.prepare(ctx, r, inv, open)
-	if err == nil {
+	c, now, err := e.prepare(ctx, r, inv, open)
+	switch {
+	case err != nil:
+	case len(e.outer) == 0:
+		res, err = inv.plan.adm.do(ctx, &c, now)
+	default:
 		res, err = inv.plan.chain(ctx, c)
 	}
-	res.rec, res.max = inv.rec, e.conf.MaxResultBytes
 	normal = true
 	return res, err
 }
 
-// prepare makes the call of a request, and reports it.
-func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool) (Call, error) {
+// prepare makes the call of a request, and reports it. The instant it answers is the
+// present one, or zero if foreign code has run since the clock was read.
+func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool) (Call, int64, error) {
 	inv.identify(ctx, e, r)
-	inv.start = e.clock.now()
+	now := e.clock.now()
 	if inv.id == "" {
 		if ids := inv.pipeline.ids; ids != nil {
 			inv.id = ids.call()
@@ -251,72 +256,72 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 			inv.id = e.ids.next()
 		}
 	}
-	calls := int64(0)
+	calls := int32(0)
 	if inv.parent != nil {
-		calls = inv.root.calls.Add(1)
+		calls = inv.root().calls.Add(1)
 	}
 	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
 		var ev Event
-		inv.describe(&ev, ToolInvoked, inv.start)
+		inv.describe(&ev, ToolInvoked, now)
 		if ev.Call.Input, ev.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
 			ev.Call.Input = r.Args
 		}
 		inv.emit(ctx, &ev, false)
+		now = 0
 	}
 	c := inv.call()
 	if err := inv.barred(open, calls); err != nil {
-		return c, err
+		return c, now, err
 	}
 	in, err := inv.plan.tool.input(r, e.conf.MaxArgBytes)
 	if err != nil {
-		return c, inv.refused(ErrInvalidArguments, "", err)
+		return c, now, inv.refused(ErrInvalidArguments, "", err)
 	}
 	if c.Input = in; len(r.Args) > 0 {
-		inv.start = e.clock.now() // decoding is foreign code too
+		now = 0
 	}
-	return c, nil
+	return c, now, nil
 }
 
 // identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
 func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
-	inv.exec, inv.tool, inv.id, inv.root = e, r.Tool, r.ID, inv // first: a nil ctx panics in the next line
-	sc := scopeOf(ctx)
+	inv.id = r.ID
+	if inv.plan = e.plan(r.Tool); inv.plan == nil {
+		inv.plan = e.missing(r.Tool)
+	}
+	sc := scopeOf(ctx) // panics if ctx is nil
 	inv.pipeline = sc.pipeline
-	if p := e.plan(r.Tool); p != nil {
-		inv.plan, inv.tool = p, p.tool.spec.Name
-		if inv.priority = p.tool.spec.Policy.Priority; inv.pipeline.Priority != 0 {
-			inv.priority = inv.pipeline.Priority
-		}
+	if inv.priority = inv.plan.tool.spec.Policy.Priority; inv.pipeline.Priority != 0 {
+		inv.priority = inv.pipeline.Priority
 	}
 	if sc.call != nil {
 		up := sc.call.inv
-		inv.parent, inv.root, inv.depth = sc.call, up.root, up.depth+1
+		inv.parent, inv.depth = sc.call, up.depth+1
 		inv.priority = max(inv.priority, up.priority)
 	}
 }
 
 // call is inv before its first attempt.
 func (inv *invocation) call() Call {
-	return Call{ID: inv.id, Tool: inv.tool, Type: inv.typ(), Priority: inv.priority, Pipeline: inv.pipeline, inv: inv}
+	spec := &inv.plan.tool.spec
+	return Call{ID: inv.id, Tool: spec.Name, Type: spec.Type, Priority: inv.priority, Pipeline: inv.pipeline, inv: inv}
 }
 
 // barred says why inv must not be admitted whatever its arguments are, if it is the one
 // that makes it so many calls under its root.
-func (inv *invocation) barred(open bool, calls int64) error {
-	conf := &inv.exec.conf
+func (inv *invocation) barred(open bool, calls int32) error {
+	conf := &inv.plan.exec.conf
 	switch {
 	case !open:
 		return inv.refused(ErrClosed, "", nil)
-	case inv.plan == nil:
-		return inv.refused(ErrUnknownTool, "", nil)
-	case inv.plan.err != nil:
-		return inv.refused(ErrRejected, "", inv.plan.err)
+	case inv.plan.refuse != nil:
+		return inv.refused(inv.plan.refuse, "", inv.plan.cause)
 	case !inv.pipeline.Priority.valid():
 		return inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: PipelineContext.Priority is %d: must be from %d to %d", inv.pipeline.Priority, PriorityBatch, PriorityInteractive))
 	case int(inv.depth) > conf.MaxDepth:
 		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", inv.depth, conf.MaxDepth))
-	case calls > int64(conf.MaxCallsPerRoot):
-		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d", calls, cut(inv.root.id, 128), conf.MaxCallsPerRoot))
+	case int(calls) > conf.MaxCallsPerRoot:
+		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d", calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
 	}
 	return nil
 }
@@ -324,15 +329,7 @@ func (inv *invocation) barred(open bool, calls int64) error {
 // input is the value that the tool gets.
 func (t *tool) input(r *Request, max int) (in any, err error) {
 	if r.Input == nil {
-		defer func() { // a foreign UnmarshalJSON may panic
-			if v := recover(); v != nil {
-				in, err = nil, caught(t.spec.Name, v)
-			}
-		}()
-		if len(r.Args) == 0 && t.accepts(nil) {
-			return nil, nil
-		}
-		return t.decode(r.Args, max)
+		return t.decoded(r.Args, max)
 	}
 	if len(r.Args) > 0 {
 		return nil, errors.New("sluice: Request.Args and Request.Input are both set: must be one of them")
@@ -343,14 +340,29 @@ func (t *tool) input(r *Request, max int) (in any, err error) {
 	return r.Input, nil
 }
 
-// end makes the call's error what it promises to be, reports the call, and lets it go.
-func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err error) error {
+// decoded is the value that args say.
+func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
+	defer func() { // a foreign UnmarshalJSON may panic
+		if v := recover(); v != nil {
+			in, err = nil, caught(t.spec.Name, v)
+		}
+	}()
+	if len(args) == 0 && t.accepts(nil) {
+		return nil, nil
+	}
+	return t.decode(args, max)
+}
+
+// end makes the call's outcome what it promises to be, reports it, and lets the call go.
+func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err error) (Result, error) {
 	defer e.leave() // also if a sink calls Goexit
+	sum := inv.totals()
 	ran := inv.fate.Or(isOver)&hasRun != 0
+	kind := ToolCompleted
 	if err != nil {
 		err = inv.verdict(err, ran)
+		res.Value = nil
 	}
-	kind := ToolCompleted
 	switch {
 	case err == nil:
 		e.completed.Add(1)
@@ -361,8 +373,9 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		kind = ToolFailed
 		e.failed.Add(1)
 	}
+	res.rec, res.max = sum.rec, e.conf.MaxResultBytes
 	if inv.loud {
-		now := inv.ended.Load()
+		now := sum.ended.Load()
 		if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 			now = e.clock.now()
 		}
@@ -377,7 +390,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		}
 		inv.emit(ctx, &ev, true)
 	}
-	return err
+	return res, err
 }
 
 // whose is the constraint behind an error, and when to retry.
@@ -406,7 +419,7 @@ func (inv *invocation) verdict(err error, ran bool) error {
 }
 
 func (inv *invocation) refused(reason error, by string, cause error) *Error {
-	return &Error{Tool: inv.tool, CallID: inv.id, Reason: reason, By: by, Cause: cause}
+	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause}
 }
 
 // isReason is errors.Is on an error of foreign code, whose methods may panic.
@@ -465,7 +478,7 @@ func (e *Executor) Close(ctx context.Context) error {
 	}
 	for more := true; more; {
 		s := e.stage.lock()
-		more = s.m.Expel(s.now(), func(owner any) bool { return owner.(*waiter).exec == e })
+		more = s.m.Expel(s.now(), func(owner any) bool { return planOf(owner).exec == e })
 		s.unlock()
 	}
 	select {
@@ -477,6 +490,7 @@ func (e *Executor) Close(ctx context.Context) error {
 			return fmt.Errorf("sluice: Close: %d calls still run: %w", e.active.Load()/2, context.Cause(ctx))
 		}
 	}
+	e.deadlines.close()
 	s := e.stage.lock()
 	s.execs = slices.DeleteFunc(s.execs, func(x *Executor) bool { return x == e })
 	s.unlock()

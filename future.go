@@ -2,22 +2,31 @@ package sluice
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
+
+	"github.com/sluice-go/sluice/internal/admit"
 )
 
 // Future is a submitted call. It is safe for concurrent use.
+//
+// A million of them may wait, so it has nothing that a waiting call can do without.
 type Future struct {
-	ctx   context.Context
-	call  Call
-	run   *running
-	stop  func() bool  // ends the watch over ctx
-	phase atomic.Int32 // who starts the goroutine of a call that waited
-	ended bool         // somebody has ended the call; owned by whoever may
+	inv    invocation
+	ctx    context.Context
+	input  any
+	ticket *admit.Ticket // while it waits; guarded by the stage's lock
+	watch  *ctxWatch     // what watches ctx meanwhile, and where; guarded by its executor's
+	out    atomic.Pointer[outcome]
 
-	mu   sync.Mutex
-	done chan struct{} // made when somebody asks
-	over bool
+	watched int32
+	phase   atomic.Int32 // who starts the goroutine of a call that waited
+	ended   bool         // somebody has ended the call; owned by whoever may
+}
+
+// outcome is how a call ended, if done is closed. It is there once somebody asks for it or
+// the call has ended.
+type outcome struct {
+	done chan struct{}
 	res  Result
 	err  error
 }
@@ -27,39 +36,38 @@ type Future struct {
 // call's own. A tool that interceptors go around, outside the gates, has its goroutine
 // from the start.
 func (e *Executor) Submit(ctx context.Context, r Request) *Future {
-	inv := newInvocation()
-	f := &Future{ctx: ctx, call: Call{inv: inv}}
+	f := &Future{ctx: ctx}
 	if len(e.outer) > 0 {
-		go f.whole(e, r, inv)
+		go f.whole(e, r)
 	} else {
-		f.start(e, &r, inv)
+		f.start(e, &r)
 	}
 	return f
 }
 
 // start makes the call and asks for admission.
-func (f *Future) start(e *Executor, r *Request, inv *invocation) {
+func (f *Future) start(e *Executor, r *Request) {
 	open, normal := e.enter(), false
 	defer func() {
 		if !normal && !f.ended { // a sink called Goexit, or ctx is nil
-			f.end(Result{}, caught(inv.tool, recover()))
+			f.end(Result{}, caught(r.Tool, recover()))
 		}
 	}()
-	c, err := e.prepare(f.ctx, r, inv, open)
-	f.call = c
+	c, now, err := e.prepare(f.ctx, r, &f.inv, open)
 	if err != nil {
 		f.end(Result{}, err)
 	} else {
-		f.submit(inv.plan.adm)
+		f.input = c.Input
+		f.submit(&c, now)
 	}
 	normal = true
 }
 
 // whole runs the whole chain on a goroutine of its own.
-func (f *Future) whole(e *Executor, r Request, inv *invocation) {
+func (f *Future) whole(e *Executor, r Request) {
 	res, err := Result{}, error(&PanicError{Tool: r.Tool, Goexit: true})
 	defer func() { f.finish(res, err) }()
-	res, err = e.invoke(f.ctx, &r, inv)
+	res, err = e.invoke(f.ctx, &r, newInvocation())
 }
 
 const (
@@ -69,27 +77,22 @@ const (
 )
 
 // submit asks for admission, and has a goroutine started when it is granted.
-func (f *Future) submit(a *admission) {
-	inv := f.call.inv
+func (f *Future) submit(c *Call, now int64) {
 	if f.ctx.Err() != nil {
-		f.end(Result{}, inv.gaveUp(f.ctx, ""))
+		f.end(Result{}, f.inv.gaveUp(f.ctx, ""))
 		return
 	}
-	f.call.Attempt = inv.attempts.Add(1)
-	f.run = inv.newRunning(f.ctx, f.call.Attempt, nil)
-	f.run.adm = a
-	w, err := a.arrive(f.run, &f.call, f)
+	c.Attempt = f.inv.attempts.Add(1)
+	r, t, err := f.inv.plan.adm.arrive(f.ctx, c, now, f)
 	switch {
 	case err != nil:
 		f.end(Result{}, err)
 		return
-	case w == nil:
-		go f.perform()
+	case t == nil:
+		go f.perform(r)
 		return
 	}
-	if f.ctx.Done() != nil {
-		f.stop = context.AfterFunc(f.ctx, f.cancel)
-	}
+	f.inv.plan.exec.watches.add(f)
 	if !f.phase.CompareAndSwap(submitting, submitted) {
 		go f.resume()
 	}
@@ -104,76 +107,84 @@ func (f *Future) decided() {
 
 // cancel is called when ctx ends.
 func (f *Future) cancel() {
-	if err := f.run.adm.giveUp(f.run, nil); err != nil {
+	if err := f.inv.plan.adm.giveUp(f.ctx, &f.inv, &f.ticket); err != nil {
 		f.end(Result{}, err)
 	}
 }
 
 func (f *Future) resume() {
-	if f.stop != nil {
-		f.stop()
-	}
-	if err := f.run.adm.decided(f.run, nil); err != nil {
+	f.inv.plan.exec.watches.remove(f)
+	c := f.call()
+	r, err := f.inv.plan.adm.decided(f.ctx, &c, &f.ticket)
+	if err != nil {
 		f.end(Result{}, err)
 		return
 	}
-	f.perform()
+	f.perform(r)
+}
+
+// call is the one attempt that there is.
+func (f *Future) call() Call {
+	c := f.inv.call()
+	c.Attempt, c.Input = 1, f.input
+	return c
 }
 
 // perform runs the admitted call.
-func (f *Future) perform() {
+func (f *Future) perform(r *running) {
 	res, err, normal := Result{}, error(nil), false
 	defer func() {
 		if !normal {
-			res, err = Result{}, caught(f.call.Tool, recover())
+			res, err = Result{}, caught(f.inv.plan.tool.spec.Name, recover())
 		}
 		f.end(res, err)
 	}()
-	res, err = f.run.adm.perform(f.run, &f.call)
-	inv := f.call.inv
-	res.rec, res.max = inv.rec, inv.exec.conf.MaxResultBytes
+	c := f.call()
+	res, err = r.adm.perform(r, &c)
 	normal = true
 }
 
 // end reports the call's end and makes its outcome known.
 func (f *Future) end(res Result, err error) {
 	f.ended = true
-	defer func() { // also if a sink calls Goexit
-		if err != nil {
-			res.Value = nil
-		}
-		f.finish(res, err)
-	}()
-	err = f.call.inv.exec.end(f.ctx, f.call.inv, res, err)
+	defer func() { f.finish(res, err) }() // also if a sink calls Goexit
+	res, err = f.inv.plan.exec.end(f.ctx, &f.inv, res, err)
 }
 
+// closed is the done channel of an outcome that nobody asked for in time.
+var closed = make(chan struct{})
+
+func init() { close(closed) }
+
 func (f *Future) finish(res Result, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.res, f.err, f.over = res, err, true
-	if f.done != nil {
-		close(f.done)
+	if err != nil {
+		res.Value = nil
 	}
+	o := &outcome{closed, res, err}
+	if f.out.CompareAndSwap(nil, o) {
+		return
+	}
+	o = f.out.Load()
+	o.res, o.err = res, err
+	close(o.done)
+}
+
+func (f *Future) outcome() *outcome {
+	if f.out.Load() == nil {
+		f.out.CompareAndSwap(nil, &outcome{done: make(chan struct{})})
+	}
+	return f.out.Load()
 }
 
 // Done is closed when the call has ended.
-func (f *Future) Done() <-chan struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.done == nil {
-		f.done = make(chan struct{})
-		if f.over {
-			close(f.done)
-		}
-	}
-	return f.done
-}
+func (f *Future) Done() <-chan struct{} { return f.outcome().done }
 
 // Wait returns the outcome, or ctx's error if ctx ends first; the call goes on then.
 func (f *Future) Wait(ctx context.Context) (Result, error) {
+	o := f.outcome()
 	select {
-	case <-f.Done():
-		return f.res, f.err
+	case <-o.done:
+		return o.res, o.err
 	case <-ctx.Done():
 		return Result{}, context.Cause(ctx)
 	}

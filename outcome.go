@@ -58,8 +58,8 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (o breaker
 
 // caller is the context that the attempt was made with, without its timeout.
 func (r *running) caller() context.Context {
-	if r.outside != nil {
-		return r.outside
+	if x, ok := r.Context.(*timedRun); ok {
+		return x.Context
 	}
 	return r.Context
 }

@@ -41,7 +41,7 @@ type PipelineContext struct {
 // calls run, but not which call they are nested in.
 func WithPipelineContext(ctx context.Context, pc PipelineContext) context.Context {
 	n := &pipelineNode{Context: ctx}
-	n.scope = *scopeOf(ctx)
+	n.scope = scopeOf(ctx)
 	n.scope.pipeline = &pc
 	return n
 }
@@ -108,21 +108,24 @@ var anonymous = scope{pipeline: new(PipelineContext)}
 // scopeKey asks a context for its innermost scope: one look-up finds run and call.
 type scopeKey struct{}
 
-func scopeOf(ctx context.Context) *scope {
-	if s, ok := ctx.Value(scopeKey{}).(*scope); ok {
-		return s
+func scopeOf(ctx context.Context) scope {
+	switch x := ctx.Value(scopeKey{}).(type) {
+	case *running:
+		return scope{x.inv.pipeline, x}
+	case *pipelineNode:
+		return x.scope
 	}
-	return &anonymous
+	return anonymous
 }
 
 // state is the store that keys use under this scope: the run's, else the executor's
 // of the running call, else nil.
-func (s *scope) state() *SharedState {
+func (s scope) state() *SharedState {
 	switch {
 	case s.pipeline.State != nil:
 		return s.pipeline.State
 	case s.call != nil:
-		return s.call.inv.exec.state
+		return s.call.inv.plan.exec.state
 	}
 	return nil
 }
@@ -135,7 +138,7 @@ type pipelineNode struct {
 
 func (n *pipelineNode) Value(key any) any {
 	if _, ok := key.(scopeKey); ok {
-		return &n.scope
+		return n
 	}
 	return n.Context.Value(key)
 }

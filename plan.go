@@ -14,10 +14,18 @@ import (
 
 // plan is one tool's chain in one executor, compiled once: interceptors, admission, tool.
 type plan struct {
-	tool  *tool
-	adm   *admission
-	chain Handler
-	err   error // an interceptor's Wrap failed
+	exec   *Executor
+	tool   *tool
+	adm    *admission
+	chain  Handler
+	alone  bool  // every event of a call comes from whoever is in charge of it: nobody else runs
+	refuse error // why every call is refused, if it is; and what came of it
+	cause  error
+}
+
+// missing is the plan of a tool that there is not.
+func (e *Executor) missing(name string) *plan {
+	return &plan{exec: e, tool: &tool{spec: Spec{Name: name}}, alone: true, refuse: ErrUnknownTool}
 }
 
 // planTable is the plans made so far for one snapshot of the registry.
@@ -79,12 +87,12 @@ func (e *Executor) newPlan(t *tool) *plan {
 	}
 	adm, err := newAdmission(gates, &t.spec, e)
 	if err != nil {
-		return &plan{tool: t, err: err}
+		return &plan{exec: e, tool: t, alone: true, refuse: ErrRejected, cause: err}
 	}
 	adm.tool = t
 	adm.configure(e)
-	p := &plan{tool: t, adm: adm}
 	around := len(e.outer)+len(e.inner) > 0
+	p := &plan{exec: e, tool: t, adm: adm, alone: !around && adm.timeout == 0}
 	h := Handler(func(ctx context.Context, c Call) (Result, error) {
 		if around && !t.accepts(c.Input) { // an interceptor's doing
 			return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrInvalidArguments,
@@ -111,7 +119,7 @@ func (p *plan) wrap(e *Executor, h Handler) {
 	normal := false
 	defer func() {
 		if !normal {
-			p.err = caught(p.tool.spec.Name, recover())
+			p.refuse, p.cause = ErrRejected, caught(p.tool.spec.Name, recover())
 		}
 	}()
 	h = p.adm.handler(wrapAll(e.inner, p.tool.spec, h))

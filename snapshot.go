@@ -86,7 +86,7 @@ func (e *Executor) Snapshot() Snapshot {
 	slices.SortFunc(snap.Gates, func(a, b GateState) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key, b.Key)) })
 	for l := range s.m.Lanes() {
 		snap.Lanes = append(snap.Lanes, LaneState{
-			Tool:     l.Owner.(*waiter).tool,
+			Tool:     planOf(l.Owner).tool.spec.Name,
 			Tenant:   l.Tenant,
 			Priority: Priority(l.Level) + PriorityBatch,
 			Waiting:  l.Waiting,
@@ -128,7 +128,7 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	inv := newInvocation()
 	inv.identify(ctx, e, &r)
 	c := inv.call()
-	err := inv.barred(!e.closed(), inv.root.calls.Load()+1)
+	err := inv.barred(!e.closed(), inv.root().calls.Load()+1)
 	if err == nil && (r.Input != nil || len(r.Args) > 0) {
 		if c.Input, err = inv.plan.tool.input(&r, e.conf.MaxArgBytes); err != nil {
 			err = inv.refused(ErrInvalidArguments, "", err)

@@ -35,12 +35,18 @@ type stage struct {
 
 const maxStageEvents = 1000
 
-// waiter is where a queued call waits.
+// waiter is where a queued call waits that has a goroutine.
 type waiter struct {
-	ready  chan struct{} // one token when its ticket has been decided
-	future *Future       // told instead, if the call has no goroutine
-	exec   *Executor
-	tool   string
+	ready chan struct{} // one token when its ticket has been decided
+	plan  *plan
+}
+
+// planOf is the plan of the waiting call whose ticket has that owner.
+func planOf(owner any) *plan {
+	if f, ok := owner.(*Future); ok {
+		return f.inv.plan
+	}
+	return owner.(*waiter).plan
 }
 
 func newStage() *stage {
@@ -221,24 +227,18 @@ func (s *stage) tick() {
 
 func wakeAll(t *admit.Ticket) {
 	for t != nil {
-		next := t.Next() // t is its waiter's again once that is woken
-		t.Owner.(*waiter).wake()
+		next := t.Next() // t is its owner's again once that is woken
+		switch o := t.Owner.(type) {
+		case *waiter:
+			o.ready <- struct{}{}
+		case *Future:
+			o.decided()
+		}
 		t = next
 	}
 }
 
-func (w *waiter) wake() {
-	if w.future != nil {
-		w.future.decided()
-		return
-	}
-	w.ready <- struct{}{}
-}
-
-func (s *stage) newWaiter(e *Executor, tool string, f *Future) *waiter {
-	if f != nil {
-		return &waiter{future: f, exec: e, tool: tool}
-	}
+func (s *stage) newWaiter(p *plan) *waiter {
 	var w *waiter
 	if n := len(s.waiters); n > 0 {
 		w = s.waiters[n-1]
@@ -246,15 +246,17 @@ func (s *stage) newWaiter(e *Executor, tool string, f *Future) *waiter {
 	} else {
 		w = &waiter{ready: make(chan struct{}, 1)}
 	}
-	w.exec, w.tool = e, tool
+	w.plan = p
 	return w
 }
 
-func (s *stage) freeWaiter(w *waiter) {
-	if w == nil || w.future != nil {
-		return // of a future, which goes with it
+// freeWaiter takes back the waiter of t, whose waiting is over, unless it is a future.
+func (s *stage) freeWaiter(t *admit.Ticket) {
+	w, ok := t.Owner.(*waiter)
+	if !ok {
+		return
 	}
-	w.exec = nil
+	w.plan = nil
 	if len(s.waiters) < 1024 {
 		s.waiters = append(s.waiters, w)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/heap"
 )
 
 // Never is the instant that does not come: only a release or a change can help.
@@ -45,7 +46,7 @@ type Class struct {
 	Foreign  Limiter         // Foreign
 
 	cells map[string]*Cell
-	idle  heap[int64, *Cell] // keyed classes: by the instant from which a cell may be evicted
+	idle  heap.Heap[int64, *Cell] // keyed classes: by the instant from which a cell may be evicted
 
 	common common // of keyed classes: what all their cells share
 }
@@ -150,14 +151,14 @@ func (m *Machine) Cell(now int64, k *Class, key string) *Cell {
 	}
 	if k.cells == nil {
 		k.cells = make(map[string]*Cell)
-		k.idle.place = func(c *Cell, i int32) { c.idle = i }
+		k.idle.Place = func(c *Cell, i int32) { c.idle = i }
 	}
 	c := newCell(k, key)
 	m.cells++
 	c.id = m.cells
 	k.cells[key] = c
 	if k.MaxKeys > 0 {
-		k.idle.push(m.now, 0, c)
+		k.idle.Push(m.now, 0, c)
 	}
 	return c
 }
@@ -168,7 +169,7 @@ func (m *Machine) evict(k *Class) bool {
 	if c == nil {
 		return false
 	}
-	k.idle.remove(0)
+	k.idle.Remove(0)
 	delete(k.cells, c.key)
 	return true
 }
@@ -177,16 +178,16 @@ func (m *Machine) evict(k *Class) bool {
 // lower bounds, corrected when a cell reaches the top, so that using a cell costs nothing
 // here.
 func (m *Machine) idlest(k *Class) *Cell {
-	for k.idle.len() > 0 {
-		c := k.idle.top()
+	for k.idle.Len() > 0 {
+		c := k.idle.Top()
 		at := m.idleAt(c)
 		if at <= m.now {
 			return c
 		}
-		if at == k.idle.min() {
+		if at == k.idle.Min() {
 			return nil
 		}
-		k.idle.fix(0, at, 0)
+		k.idle.Fix(0, at, 0)
 	}
 	return nil
 }
@@ -211,8 +212,8 @@ func (m *Machine) drop(c *Cell) {
 	if c.idle < 0 || c.calls > 0 || c.lanes > 0 {
 		return
 	}
-	if at := m.idleAt(c); at < c.class.idle.a[c.idle].key {
-		c.class.idle.fix(c.idle, at, 0)
+	if at := m.idleAt(c); at < c.class.idle.Key(c.idle) {
+		c.class.idle.Fix(c.idle, at, 0)
 	}
 }
 
@@ -295,8 +296,8 @@ func (m *Machine) mark(c *Cell) {
 // arm has c served at the instant at.
 func (m *Machine) arm(c *Cell, at int64) {
 	if c.timer < 0 {
-		m.timers.push(at, 0, c)
+		m.timers.Push(at, 0, c)
 	} else {
-		m.timers.fix(c.timer, at, 0)
+		m.timers.Fix(c.timer, at, 0)
 	}
 }

@@ -26,6 +26,9 @@ func (m *Machine) SetPolicy(now int64, p Policy) {
 	for _, t := range m.tenants {
 		t.weight = p.weight(t.name)
 	}
+	for _, a := range m.books {
+		m.weigh(a)
+	}
 	for _, l := range m.all {
 		m.mark(l.at)
 	}

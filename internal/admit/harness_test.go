@@ -267,9 +267,9 @@ func (w *world) rest(classes ...*Class) {
 	}
 	m := w.m
 	if m.Waiting() != 0 || m.Running() != 0 || len(m.all) != 0 || len(m.lanes) != 0 || len(m.claims) != 0 ||
-		len(m.tenants) != 0 || len(m.books) != 0 || m.limits.len() != 0 || m.timers.len() != 0 || m.Due() != Never {
+		len(m.tenants) != 0 || len(m.books) != 0 || m.limits.Len() != 0 || m.timers.Len() != 0 || m.Due() != Never {
 		w.Errorf("at rest: waiting %d, running %d, lanes %d/%d, claims %d, tenants %d, accounts %d, limits %d, timers %d",
-			m.Waiting(), m.Running(), len(m.all), len(m.lanes), len(m.claims), len(m.tenants), len(m.books), m.limits.len(), m.timers.len())
+			m.Waiting(), m.Running(), len(m.all), len(m.lanes), len(m.claims), len(m.tenants), len(m.books), m.limits.Len(), m.timers.Len())
 	}
 }
 

@@ -77,9 +77,9 @@ func (q *queue) calls() (n int) {
 		n += l.n
 	}
 	for i := range q.levels {
-		for _, f := range q.levels[i].flows.a {
-			for _, l := range f.v.lanes.a {
-				n += l.v.n
+		for f := range q.levels[i].flows.All() {
+			for l := range f.lanes.All() {
+				n += l.n
 			}
 		}
 	}
@@ -99,7 +99,7 @@ type Lane struct {
 // Quiet reports whether nothing has been decided or changed that somebody must be told,
 // and nothing is due.
 func (m *Machine) Quiet() bool {
-	return m.out == nil && len(m.changes) == 0 && !m.Pending() && len(m.timers.a) == 0 && len(m.limits.a) == 0
+	return m.out == nil && len(m.changes) == 0 && !m.Pending() && m.timers.Len() == 0 && m.limits.Len() == 0
 }
 
 // Lanes is all that wait.

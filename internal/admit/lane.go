@@ -15,6 +15,8 @@ type lane struct {
 
 	head, tail *Ticket
 	n          int
+	account    *account
+	booked     int32 // place in it, -1 while it is empty
 
 	at     *Cell // where it is parked
 	flow   *flow // there, unless set aside
@@ -42,7 +44,7 @@ type tenant struct {
 	name   string
 	weight float64
 	queued int // waiting calls
-	refs   int // lanes, flows and accounts
+	refs   int // lanes and flows
 }
 
 // tenant is t's, or nil if nothing remembers it.
@@ -119,6 +121,7 @@ func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 		l = new(lane)
 	}
 	*l = lane{plan: t.Plan, hash: hash, level: t.level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
+	l.account, l.booked = m.account(l), -1
 	l.needs.refs++
 	for i := range l.needs.list {
 		l.needs.list[i].Cell.lanes++
@@ -159,6 +162,7 @@ func (m *Machine) dropLane(l *lane) {
 		m.drop(c)
 	}
 	m.unref(l.needs)
+	m.dropAccount(l.account)
 	m.release(l.tenant)
 	*l = lane{}
 	if len(m.freeLanes) < keep {
@@ -191,9 +195,9 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 	t.starts = uint32(m.starts)
 	t.since, t.by = m.now, l.at
 	l.tenant.queued++
-	m.account(t)
+	m.book(l, 1)
 	if t.Limit != Never {
-		m.limits.push(t.Limit, t.seq, t)
+		m.limits.Push(t.Limit, t.seq, t)
 	}
 }
 
@@ -220,9 +224,9 @@ func (m *Machine) unlink(t *Ticket) {
 	}
 	m.waiting--
 	l.tenant.queued--
-	m.unaccount(t, l.tenant)
+	m.book(l, -1)
 	if t.limit >= 0 {
-		m.limits.remove(t.limit)
+		m.limits.Remove(t.limit)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/heap"
 )
 
 // Policy says how waiting calls are ordered and bounded.
@@ -39,14 +40,14 @@ type Machine struct {
 	running int
 
 	dirty  [Ranks][]*Cell
-	timers heap[int64, *Cell]
-	limits heap[int64, *Ticket]
+	timers heap.Heap[int64, *Cell]
+	limits heap.Heap[int64, *Ticket]
 	claims []*lane // first come, first served; only the first collects
 
 	lanes    map[uint64]*lane
 	all      []*lane
 	tenants  map[string]*tenant
-	accounts [Levels]heap[float64, *account]
+	accounts [Levels]heap.Heap[float64, *account]
 	sweeps   []sweep
 	refusals int     // of waiting calls since drain began
 	rest     []*Cell // whose serving goes on in the next drain
@@ -97,10 +98,10 @@ func NewMachine(p Policy) *Machine {
 		tenants: make(map[string]*tenant),
 		books:   make(map[accountKey]*account),
 	}
-	m.timers.place = func(c *Cell, i int32) { c.timer = i }
-	m.limits.place = func(t *Ticket, i int32) { t.limit = i }
+	m.timers.Place = func(c *Cell, i int32) { c.timer = i }
+	m.limits.Place = func(t *Ticket, i int32) { t.limit = i }
 	for i := range m.accounts {
-		m.accounts[i].place = func(a *account, i int32) { a.place = i }
+		m.accounts[i].Place = func(a *account, i int32) { a.place = i }
 	}
 	return m
 }
@@ -135,12 +136,12 @@ func (m *Machine) expire(over int64) {
 // or as they come to the front.
 func (m *Machine) refuseLate() {
 	for n := 0; n < batch && m.overdue(); n++ {
-		m.late(m.limits.top())
+		m.late(m.limits.Top())
 	}
 }
 
 // overdue reports whether somebody waits for whom it is too late.
-func (m *Machine) overdue() bool { return m.limits.len() > 0 && m.limits.min() <= m.over }
+func (m *Machine) overdue() bool { return m.limits.Len() > 0 && m.limits.Min() <= m.over }
 
 func (m *Machine) late(t *Ticket) {
 	by := t.lane.at
@@ -577,9 +578,9 @@ func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
 // Tick lets time pass: due tokens, ended pauses, expired limits.
 func (m *Machine) Tick(now int64) {
 	m.advance(now)
-	for m.timers.len() > 0 && m.timers.min() <= m.now {
-		c := m.timers.top()
-		m.timers.remove(0)
+	for m.timers.Len() > 0 && m.timers.Min() <= m.now {
+		c := m.timers.Top()
+		m.timers.Remove(0)
 		m.mark(c)
 	}
 	m.drain()
@@ -590,11 +591,11 @@ func (m *Machine) Tick(now int64) {
 // Due is the instant at which Tick has something to do, Never if there is none.
 func (m *Machine) Due() int64 {
 	at := Never
-	if m.timers.len() > 0 {
-		at = m.timers.min()
+	if m.timers.Len() > 0 {
+		at = m.timers.Min()
 	}
-	if m.limits.len() > 0 {
-		at = min(at, m.limits.min())
+	if m.limits.Len() > 0 {
+		at = min(at, m.limits.Min())
 	}
 	return at
 }

@@ -950,8 +950,8 @@ func (w *model) wind() {
 		w.check()
 	}
 	for _, m := range w.ms {
-		if len(m.all) > 0 || len(m.lanes) > 0 || len(m.tenants) > 0 || len(m.books) > 0 || len(m.claims) > 0 || m.limits.len() > 0 || m.timers.len() > 0 || len(m.sweeps) > 0 {
-			w.fatal("left over: %d lanes, %d by hash, %d tenants, %d accounts, %d claims, %d limits, %d timers, %d sweeps", len(m.all), len(m.lanes), len(m.tenants), len(m.books), len(m.claims), m.limits.len(), m.timers.len(), len(m.sweeps))
+		if len(m.all) > 0 || len(m.lanes) > 0 || len(m.tenants) > 0 || len(m.books) > 0 || len(m.claims) > 0 || m.limits.Len() > 0 || m.timers.Len() > 0 || len(m.sweeps) > 0 {
+			w.fatal("left over: %d lanes, %d by hash, %d tenants, %d accounts, %d claims, %d limits, %d timers, %d sweeps", len(m.all), len(m.lanes), len(m.tenants), len(m.books), len(m.claims), m.limits.Len(), m.timers.Len(), len(m.sweeps))
 		}
 	}
 	for _, k := range w.classes {

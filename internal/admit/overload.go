@@ -102,7 +102,7 @@ func (m *Machine) stood(t *Ticket) {
 // lowest is the lowest level in which somebody waits, -1 if nobody does.
 func (m *Machine) lowest() int {
 	for p := range m.accounts {
-		if m.accounts[p].len() > 0 {
+		if m.accounts[p].Len() > 0 {
 			return p
 		}
 	}
@@ -111,7 +111,7 @@ func (m *Machine) lowest() int {
 
 // shed drops the newest call of whoever has the most queued per weight in the level.
 func (m *Machine) shed(level int) {
-	t := m.accounts[level].top().newest
+	t := m.accounts[level].Top().lanes.Top().tail
 	by := t.lane.at
 	m.take(t)
 	m.refuse(t, Refusal{Reason: Shed, By: by})

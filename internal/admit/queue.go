@@ -1,6 +1,10 @@
 package admit
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/heap"
+)
 
 // Levels is how many priorities there are.
 const Levels = 9
@@ -18,7 +22,7 @@ type level struct {
 	v      float64 // virtual time: no active tenant's tag is smaller
 	load   int64   // slots or tokens that the calls parked here need, aside included
 	passed int     // starts given to other levels since this one's last, while it waits
-	flows  heap[float64, *flow]
+	flows  heap.Heap[float64, *flow]
 	by     map[*tenant]*flow
 }
 
@@ -27,17 +31,17 @@ type flow struct {
 	tenant *tenant
 	tag    float64 // start tag of its next call
 	place  int32   // among the active flows, -1 if it has no lane here
-	lanes  heap[uint64, *lane]
+	lanes  heap.Heap[uint64, *lane]
 }
 
 // best is the lane whose head is next at this cell. There must be one in order.
-func (q *queue) best(ageing int) *lane { return q.levels[q.front(ageing)].flows.top().lanes.top() }
+func (q *queue) best(ageing int) *lane { return q.levels[q.front(ageing)].flows.Top().lanes.Top() }
 
 // front is the level that is next.
 func (q *queue) front(ageing int) int {
 	at, most := 0, -1
 	for p := Levels - 1; p >= 0; p-- {
-		if l := &q.levels[p]; l.flows.len() > 0 {
+		if l := &q.levels[p]; l.flows.Len() > 0 {
 			if s := p*ageing + l.passed; s > most {
 				at, most = p, s
 			}
@@ -50,8 +54,8 @@ func (q *queue) empty() bool { return q.n == 0 && len(q.aside) == 0 }
 
 // now is the level's virtual time: the smallest tag of an active flow, never going back.
 func (l *level) now() float64 {
-	if l.flows.len() > 0 {
-		l.v = max(l.v, l.flows.min())
+	if l.flows.Len() > 0 {
+		l.v = max(l.v, l.flows.Min())
 	}
 	return l.v
 }
@@ -63,9 +67,9 @@ func (m *Machine) flow(l *level, t *tenant) *flow {
 	}
 	if l.by == nil {
 		l.by = make(map[*tenant]*flow)
-		l.flows.place = func(f *flow, i int32) { f.place = i }
+		l.flows.Place = func(f *flow, i int32) { f.place = i }
 	}
-	if len(l.by) > 2*l.flows.len()+16 { // tenants that came and went: those not ahead are as good as new
+	if len(l.by) > 2*l.flows.Len()+16 { // tenants that came and went: those not ahead are as good as new
 		now := l.now()
 		for u, f := range l.by {
 			if f.place < 0 && f.tag <= now {
@@ -78,7 +82,7 @@ func (m *Machine) flow(l *level, t *tenant) *flow {
 		f = m.freeFlows[n-1]
 		m.freeFlows = m.freeFlows[:n-1]
 	} else {
-		f = &flow{lanes: heap[uint64, *lane]{place: func(l *lane, i int32) { l.place = i }}}
+		f = &flow{lanes: heap.Heap[uint64, *lane]{Place: func(l *lane, i int32) { l.place = i }}}
 	}
 	f.tenant, f.tag, f.place = t, l.now(), -1
 	t.refs++
@@ -107,12 +111,12 @@ func (m *Machine) park(l *lane, c *Cell) {
 	lv := &q.levels[l.level]
 	f := m.flow(lv, l.tenant)
 	l.flow = f
-	f.lanes.push(l.head.seq, 0, l)
+	f.lanes.Push(l.head.seq, 0, l)
 	if f.place < 0 {
 		f.tag = max(f.tag, lv.now())
-		lv.flows.push(f.tag, f.lanes.min(), f)
+		lv.flows.Push(f.tag, f.lanes.Min(), f)
 	} else {
-		lv.flows.fix(f.place, f.tag, f.lanes.min())
+		lv.flows.Fix(f.place, f.tag, f.lanes.Min())
 	}
 	q.n++
 	lv.load += int64(l.n) * l.need(c)
@@ -148,19 +152,19 @@ func (m *Machine) putAside(l *lane) {
 func (m *Machine) unorder(l *lane, q *queue) {
 	f, lv := l.flow, &q.levels[l.level]
 	lv.now()
-	f.lanes.remove(l.place)
+	f.lanes.Remove(l.place)
 	l.flow = nil
 	q.n--
 	if l.nested {
 		i := slices.Index(q.kin, l)
 		q.kin = slices.Delete(q.kin, i, i+1)
 	}
-	if f.lanes.len() > 0 {
-		lv.flows.fix(f.place, f.tag, f.lanes.min())
+	if f.lanes.Len() > 0 {
+		lv.flows.Fix(f.place, f.tag, f.lanes.Min())
 		return
 	}
-	lv.flows.remove(f.place)
-	if lv.flows.len() == 0 {
+	lv.flows.Remove(f.place)
+	if lv.flows.Len() == 0 {
 		lv.passed = 0
 	}
 }
@@ -198,9 +202,9 @@ func (m *Machine) rekey(l *lane) {
 	if l.flow == nil {
 		return
 	}
-	l.flow.lanes.fix(l.place, l.head.seq, 0)
+	l.flow.lanes.Fix(l.place, l.head.seq, 0)
 	f := l.flow
-	l.at.q.levels[l.level].flows.fix(f.place, f.tag, f.lanes.min())
+	l.at.q.levels[l.level].flows.Fix(f.place, f.tag, f.lanes.Min())
 }
 
 func (m *Machine) newQueue() *queue {
@@ -216,7 +220,7 @@ func (m *Machine) freeQueue(c *Cell) {
 	q := c.q
 	c.q = nil
 	if c.timer >= 0 {
-		m.timers.remove(c.timer)
+		m.timers.Remove(c.timer)
 	}
 	for i := range q.levels {
 		l := &q.levels[i]
@@ -236,7 +240,7 @@ func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	if t.level != b.level {
 		mine, best := &q.levels[t.level], &q.levels[b.level]
 		x, y := int(t.level)*a, int(b.level)*a+best.passed
-		if mine.flows.len() > 0 {
+		if mine.flows.Len() > 0 {
 			x += mine.passed
 		}
 		return x > y || x == y && t.level > b.level
@@ -268,7 +272,7 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 			m.mark(n.Cell)
 		}
 		for p := range q.levels {
-			if q.levels[p].flows.len() > 0 {
+			if q.levels[p].flows.Len() > 0 {
 				q.levels[p].passed++
 			}
 		}
@@ -282,7 +286,7 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 		}
 		f.tag = max(f.tag, v) + float64(n.N)/tn.weight
 		if f.place >= 0 {
-			l.flows.fix(f.place, f.tag, f.lanes.min())
+			l.flows.Fix(f.place, f.tag, f.lanes.Min())
 		}
 		for _, x := range q.aside {
 			if x != t.lane {

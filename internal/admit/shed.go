@@ -1,12 +1,14 @@
 package admit
 
-// account is the waiting calls of one tenant in one level, in the order they came.
+import "github.com/sluice-go/sluice/internal/heap"
+
+// account is the waiting calls of one tenant in one level.
 type account struct {
-	level          int8
-	tenant         *tenant
-	n              int
-	oldest, newest *Ticket
-	place          int32 // among the accounts of its level, most queued per weight first
+	level  int8
+	tenant *tenant
+	n      int
+	lanes  heap.Heap[uint64, *lane] // that with the newest call first
+	place  int32                    // among the accounts of its level, most queued per weight first
 }
 
 type accountKey struct {
@@ -14,63 +16,59 @@ type accountKey struct {
 	tenant *tenant
 }
 
-// account books the waiting t.
-func (m *Machine) account(t *Ticket) {
-	k := accountKey{t.level, t.lane.tenant}
+// account is where l is booked, made if need be. It lives while it has lanes.
+func (m *Machine) account(l *lane) *account {
+	k := accountKey{l.level, l.tenant}
 	a := m.books[k]
 	if a == nil {
 		if n := len(m.freeAccounts); n > 0 {
 			a = m.freeAccounts[n-1]
 			m.freeAccounts = m.freeAccounts[:n-1]
 		} else {
-			a = new(account)
+			a = &account{lanes: heap.Heap[uint64, *lane]{Place: func(l *lane, i int32) { l.booked = i }}}
 		}
-		*a = account{level: k.level, tenant: k.tenant, place: -1}
+		a.level, a.tenant, a.place = k.level, k.tenant, -1
 		m.books[k] = a
 	}
-	if t.older = a.newest; t.older != nil {
-		t.older.newer = t
-	} else {
-		a.oldest = t
-	}
-	a.newest = t
-	a.n++
-	m.weigh(a)
+	return a
 }
 
-// unaccount takes t out of the books.
-func (m *Machine) unaccount(t *Ticket, tn *tenant) {
-	k := accountKey{t.level, tn}
-	a := m.books[k]
-	if t.older != nil {
-		t.older.newer = t.newer
-	} else {
-		a.oldest = t.newer
-	}
-	if t.newer != nil {
-		t.newer.older = t.older
-	} else {
-		a.newest = t.older
-	}
-	t.older, t.newer = nil, nil
-	if a.n--; a.n > 0 {
-		m.weigh(a)
+// dropAccount forgets a, if it has no lanes any more.
+func (m *Machine) dropAccount(a *account) {
+	if a.n > 0 {
 		return
 	}
-	m.accounts[a.level].remove(a.place)
-	delete(m.books, k)
-	*a = account{}
+	delete(m.books, accountKey{a.level, a.tenant})
+	a.tenant = nil
 	if len(m.freeAccounts) < keep {
 		m.freeAccounts = append(m.freeAccounts, a)
 	}
 }
 
+// book has the books know that n calls more wait in l, or fewer.
+func (m *Machine) book(l *lane, n int) {
+	a := l.account
+	switch {
+	case l.tail == nil:
+		a.lanes.Remove(l.booked)
+	case l.booked < 0:
+		a.lanes.Push(^l.tail.seq, 0, l)
+	default:
+		a.lanes.Fix(l.booked, ^l.tail.seq, 0)
+	}
+	a.n += n
+	m.weigh(a)
+}
+
 func (m *Machine) weigh(a *account) {
 	h, key := &m.accounts[a.level], -float64(a.n)/a.tenant.weight
-	if a.place < 0 {
-		h.push(key, 0, a)
-	} else {
-		h.fix(a.place, key, 0)
+	switch {
+	case a.n == 0:
+		h.Remove(a.place)
+	case a.place < 0:
+		h.Push(key, 0, a)
+	default:
+		h.Fix(a.place, key, 0)
 	}
 }
 
@@ -92,7 +90,7 @@ func (m *Machine) room(t *Ticket) (shed int, ok bool) {
 	if low < 0 || int(t.level) < low {
 		return -1, false
 	}
-	heaviest := m.accounts[low].top()
+	heaviest := m.accounts[low].Top()
 	if int(t.level) == low {
 		mine, weight := 1.0, m.policy.weight(t.Tenant)
 		if tn != nil {

@@ -51,21 +51,20 @@ type Ticket struct {
 	Owner  any     // the caller's
 	Level  int8    // 0 … Levels-1, higher first
 
-	state        State
-	level        int8   // effective
-	limit        int32  // place in the heap of limits
-	place        int32  // in the queue on arrival, from 1
-	starts       uint32 // of the machine, when it arrived; differences count
-	seq          uint64
-	needs        *needSet
-	lane         *lane
-	prev, next   *Ticket // in the lane; next also in the list of decided tickets
-	older, newer *Ticket // in the account
-	kin          *kin
-	arrived      int64
-	since        int64 // the wait before has been booked
-	by           *Cell // where its lane was parked then
-	rec          *record
+	state      State
+	level      int8   // effective
+	limit      int32  // place in the heap of limits
+	place      int32  // in the queue on arrival, from 1
+	starts     uint32 // of the machine, when it arrived; differences count
+	seq        uint64
+	needs      *needSet
+	lane       *lane
+	prev, next *Ticket // in the lane; next also in the list of decided tickets
+	kin        *kin
+	arrived    int64
+	since      int64 // the wait before has been booked
+	by         *Cell // where its lane was parked then
+	rec        *record
 }
 
 // record is what there is to know of a ticket beyond its waiting: at what it was the head

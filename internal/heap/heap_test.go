@@ -1,0 +1,67 @@
+package heap
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+type item struct {
+	key   int
+	sub   uint64
+	place int32
+}
+
+// TestHeap drives a heap beside a sorted slice.
+func TestHeap(t *testing.T) {
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		h := Heap[int, *item]{Place: func(x *item, i int32) { x.place = i }}
+		var model []*item
+		for step := range 300 {
+			key, sub := rnd.IntN(40), rnd.Uint64N(4)
+			switch n := rnd.IntN(10); {
+			case n < 5 || len(model) == 0:
+				x := &item{key, sub, -1}
+				h.Push(key, sub, x)
+				model = append(model, x)
+			case n < 7:
+				x := model[rnd.IntN(len(model))]
+				x.key, x.sub = key, sub
+				h.Fix(x.place, key, sub)
+			default:
+				i := rnd.IntN(len(model))
+				x := model[i]
+				h.Remove(x.place)
+				model = slices.Delete(model, i, i+1)
+				if x.place != -1 {
+					t.Fatalf("seed %d, step %d: what has left is at %d", seed, step, x.place)
+				}
+			}
+			if err := check(&h, model); err != nil {
+				t.Fatalf("seed %d, step %d: %v", seed, step, err)
+			}
+		}
+	}
+}
+
+func check(h *Heap[int, *item], model []*item) error {
+	if h.Len() != len(model) || len(slices.Collect(h.All())) != len(model) {
+		return fmt.Errorf("%d elements, want %d", h.Len(), len(model))
+	}
+	first := h.Len() == 0
+	for _, x := range model {
+		if h.Key(x.place) != x.key {
+			return fmt.Errorf("at %d the key is %d, want %d", x.place, h.Key(x.place), x.key)
+		}
+		if top := h.Top(); x.key < top.key || x.key == top.key && x.sub < top.sub {
+			return fmt.Errorf("the top is %d.%d, but there is %d.%d", top.key, top.sub, x.key, x.sub)
+		}
+		first = first || x == h.Top() && h.Min() == x.key
+	}
+	if !first {
+		return fmt.Errorf("the top is %d of none that is there", h.Min())
+	}
+	return nil
+}
