@@ -130,7 +130,7 @@ func (a *admission) handler(next Handler) Handler {
 // do admits c and runs it. The instant now is the present one, or zero.
 func (a *admission) do(ctx context.Context, c *Call, now int64) (Result, error) {
 	if a.tool != nil {
-		c.Attempt = c.inv.attempts.Add(1)
+		c.Attempt = c.inv.attempt()
 	}
 	r, err := a.enter(ctx, c, now)
 	if err != nil {

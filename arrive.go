@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -110,8 +111,8 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, f 
 	var ev Event
 	c.inv.describe(&ev, ToolQueued, now)
 	ev.Call, ev.By = *c, by
-	ev.Call.inv, ev.Call.run = nil, nil
-	c.inv.emit(ctx, &ev, false)
+	ev.Call.Input, ev.Call.inv, ev.Call.run = nil, nil, nil
+	c.inv.emit(ctx, &ev, values{input: c.Input}, false)
 	normal = true
 }
 
@@ -131,8 +132,8 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 		s.unlock()
 		return nil
 	}
-	a.note(s, inv, t, inv.attempts.Load())
-	inv.sum().queued.Add(now - t.Arrived())
+	a.note(s, inv, t, atomic.LoadInt32(&inv.attempts))
+	inv.add(&inv.sum().queued, now-t.Arrived())
 	s.freeWaiter(t)
 	*p = nil
 	s.m.Free(t)
@@ -208,7 +209,7 @@ func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*ru
 func (a *admission) turnedAway(s *stage, inv *invocation, t *admit.Ticket, attempt int32) error {
 	a.note(s, inv, t, attempt)
 	if t.Place() > 0 {
-		inv.sum().queued.Add(s.now() - t.Arrived())
+		inv.add(&inv.sum().queued, s.now()-t.Arrived())
 	}
 	return inv.refusal(t.Refusal())
 }

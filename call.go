@@ -83,8 +83,8 @@ type invocation struct {
 	late     atomic.Pointer[lateEvents]
 
 	calls    atomic.Int32 // made under it, if it is not nested itself
-	attempts atomic.Int32
-	fate     atomic.Int32 // hasRun, isOver
+	attempts int32        // so far; see attempt
+	fate     int32        // hasRun, isOver; see mark
 	emitting atomic.Int32 // quiet, busy or behind
 	seq      uint32       // of the last event; owned by who emits
 	depth    int32
@@ -96,10 +96,10 @@ type invocation struct {
 // first is a call's first attempt, and what all of its attempts add up to.
 type first struct {
 	running
-	queued atomic.Int64
-	held   atomic.Int64 // how long attempts held what they needed
-	ended  atomic.Int64 // when the latest attempt gave back what it held; zero before
-	rec    *record      // nil until there is something to say; guarded by the stage's lock
+	queued int64   // see add
+	held   int64   // how long attempts held what they needed
+	ended  int64   // when the latest attempt gave back what it held; zero before
+	rec    *record // nil until there is something to say; guarded by the stage's lock
 }
 
 var noTotals first
@@ -121,6 +121,50 @@ func (inv *invocation) sum() *first {
 	return inv.first
 }
 
+// What follows is atomic where attempts of one call may be under way at once, and plain
+// where nobody but who is in charge of the call ever touches it: an atomic operation is a
+// fiftieth of a call.
+
+// attempt counts one attempt more and answers its number.
+func (inv *invocation) attempt() int32 {
+	if inv.plan.alone {
+		inv.attempts++
+		return inv.attempts
+	}
+	return atomic.AddInt32(&inv.attempts, 1)
+}
+
+// mark adds to what has become of inv, and answers what had before.
+func (inv *invocation) mark(what int32) (before int32) {
+	if inv.plan.alone {
+		before = inv.fate
+		inv.fate |= what
+		return before
+	}
+	return atomic.OrInt32(&inv.fate, what)
+}
+
+// add adds d to one of the totals.
+func (inv *invocation) add(total *int64, d int64) {
+	if inv.plan.alone {
+		*total += d
+		return
+	}
+	atomic.AddInt64(total, d)
+}
+
+// swap changes the phase of one of inv's attempts from one to another, if it is that.
+func (inv *invocation) swap(phase *int32, from, to int32) bool {
+	if inv.plan.alone {
+		if *phase != from {
+			return false
+		}
+		*phase = to
+		return true
+	}
+	return atomic.CompareAndSwapInt32(phase, from, to)
+}
+
 // root is the outermost of the calls that inv is nested in, or inv itself.
 func (inv *invocation) root() *invocation {
 	for inv.parent != nil {
@@ -137,8 +181,12 @@ const (
 
 // book adds the time for which the attempt r held what it needed.
 func (inv *invocation) book(r *running, now int64) {
-	inv.first.held.Add(now - r.granted)
-	inv.first.ended.Store(now)
+	inv.add(&inv.first.held, now-r.granted)
+	if inv.plan.alone {
+		inv.first.ended = now
+	} else {
+		atomic.StoreInt64(&inv.first.ended, now)
+	}
 }
 
 // lateEvents are events of one call that come while another is being emitted, as hedged
@@ -156,7 +204,7 @@ type running struct {
 	up      *running // the attempt around this one, if a gate is wrapped by hand
 	granted int64    // when it was admitted, or woke up to it
 	attempt int32
-	phase   atomic.Int32 // fresh, begun, or called off
+	phase   int32 // fresh, begun, or called off; see swap
 
 	// guarded by the stage's lock
 	ticket *admit.Ticket
@@ -172,7 +220,7 @@ const (
 )
 
 // ran reports whether the tool's code has run.
-func (r *running) ran() bool { return r.phase.Load() == begun }
+func (r *running) ran() bool { return atomic.LoadInt32(&r.phase) == begun }
 
 // Value answers the library's own question, and passes others on.
 func (r *running) Value(key any) any {
@@ -183,7 +231,8 @@ func (r *running) Value(key any) any {
 }
 
 func (r *running) call() Call {
-	c := r.inv.call()
+	var c Call
+	r.inv.call(&c)
 	c.Attempt = r.attempt
 	return c
 }
@@ -199,7 +248,7 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	r.Context, r.inv, r.adm, r.up, r.attempt = ctx, inv, a, c.run, c.Attempt
 	r.ticket, r.live, r.granted = t, true, now
 	if t.Place() > 0 {
-		sum.queued.Add(now - t.Arrived())
+		inv.add(&sum.queued, now-t.Arrived())
 	}
 	return r
 }

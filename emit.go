@@ -3,6 +3,7 @@ package sluice
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,17 +13,17 @@ func (inv *invocation) describe(e *Event, k EventKind, now int64) {
 	e.Kind, e.Time = k, inv.plan.exec.clock.time(now)
 	spec := &inv.plan.tool.spec
 	e.Call.ID, e.Call.Tool, e.Call.Type = inv.id, spec.Name, spec.Type
-	e.Call.Priority, e.Call.Attempt, e.Call.Pipeline = inv.priority, inv.attempts.Load(), inv.pipeline
+	e.Call.Priority, e.Call.Attempt, e.Call.Pipeline = inv.priority, atomic.LoadInt32(&inv.attempts), inv.pipeline
 	if inv.parent != nil {
 		e.ParentID = inv.parent.inv.id
 	}
 	switch k {
 	case ToolStarted:
-		e.Queued = time.Duration(inv.totals().queued.Load())
+		e.Queued = time.Duration(atomic.LoadInt64(&inv.totals().queued))
 	case ToolCompleted, ToolFailed, ToolDenied:
 		sum := inv.totals()
-		e.Queued = time.Duration(sum.queued.Load())
-		e.Duration = time.Duration(sum.held.Load())
+		e.Queued = time.Duration(atomic.LoadInt64(&sum.queued))
+		e.Duration = time.Duration(atomic.LoadInt64(&sum.held))
 	}
 }
 
@@ -36,14 +37,15 @@ const (
 // lateEvent came while another event of its call was being emitted.
 type lateEvent struct {
 	event    Event
+	values   values
 	terminal bool
 }
 
 // emit gives e to the sinks, after those of the same call that came before it. The first
 // terminal event is the last one.
-func (inv *invocation) emit(ctx context.Context, e *Event, terminal bool) {
+func (inv *invocation) emit(ctx context.Context, e *Event, v values, terminal bool) {
 	if inv.plan.alone {
-		inv.emitOne(ctx, e, terminal)
+		inv.emitOne(ctx, e, v, terminal)
 		return
 	}
 	for !inv.emitting.CompareAndSwap(quiet, busy) {
@@ -52,14 +54,14 @@ func (inv *invocation) emit(ctx context.Context, e *Event, terminal bool) {
 		late.mu.Lock()
 		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
 		if left {
-			late.queue = append(late.queue, lateEvent{*e, terminal})
+			late.queue = append(late.queue, lateEvent{*e, v, terminal})
 		}
 		late.mu.Unlock()
 		if left {
 			return
 		}
 	}
-	inv.emitNext(ctx, e, terminal)
+	inv.emitNext(ctx, e, v, terminal)
 	inv.emitLate(ctx)
 }
 
@@ -81,23 +83,23 @@ func (inv *invocation) emitLate(ctx context.Context) {
 			inv.emitting.Store(busy)
 		}
 		late.mu.Unlock()
-		inv.emitNext(ctx, &next.event, next.terminal)
+		inv.emitNext(ctx, &next.event, next.values, next.terminal)
 	}
 }
 
 // emitNext is emitOne where other events of the call may be waiting.
-func (inv *invocation) emitNext(ctx context.Context, e *Event, terminal bool) {
+func (inv *invocation) emitNext(ctx context.Context, e *Event, v values, terminal bool) {
 	normal := false
 	defer func() {
 		if !normal { // a sink called Goexit: the call's other events must still be told
 			inv.emitLate(ctx)
 		}
 	}()
-	inv.emitOne(ctx, e, terminal)
+	inv.emitOne(ctx, e, v, terminal)
 	normal = true
 }
 
-func (inv *invocation) emitOne(ctx context.Context, e *Event, terminal bool) {
+func (inv *invocation) emitOne(ctx context.Context, e *Event, v values, terminal bool) {
 	if inv.over {
 		return
 	}
@@ -105,18 +107,18 @@ func (inv *invocation) emitOne(ctx context.Context, e *Event, terminal bool) {
 	inv.seq++
 	e.Seq = inv.seq
 	x := inv.plan.exec
-	x.deliver(ctx, x.conf.Sink, e)
+	x.deliver(ctx, x.conf.Sink, e, v)
 	if s := inv.pipeline.Sink; s != nil {
-		x.deliver(ctx, s, e)
+		x.deliver(ctx, s, e, v)
 	}
 }
 
 // deliver counts what becomes of an event at a sink.
-func (e *Executor) deliver(ctx context.Context, s EventSink, ev *Event) {
+func (e *Executor) deliver(ctx context.Context, s EventSink, ev *Event, v values) {
 	if s == nil {
 		return
 	}
-	switch ok, err := deliverEvent(ctx, s, ev); {
+	switch ok, err := deliverEvent(ctx, s, ev, v); {
 	case err != nil:
 		e.dropped.Add(1)
 	case ok:
@@ -130,7 +132,7 @@ func (r *running) begin(ctx context.Context, c *Call) error {
 	inv := r.inv
 	for x := r; x != nil; x = x.up {
 		switch {
-		case x.phase.CompareAndSwap(fresh, begun):
+		case inv.swap(&x.phase, fresh, begun):
 		case !x.ran():
 			r.callOff(x)
 			return inv.refused(ErrRejected, "", context.Cause(ctx))
@@ -138,15 +140,15 @@ func (r *running) begin(ctx context.Context, c *Call) error {
 			return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
 		}
 	}
-	if inv.fate.Or(hasRun)&isOver != 0 {
+	if inv.mark(hasRun)&isOver != 0 {
 		r.callOff(nil)
 		return inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 	}
 	if inv.loud {
 		var ev Event
 		inv.describe(&ev, ToolStarted, r.granted)
-		ev.Call, ev.Call.inv, ev.Call.run = *c, nil, nil
-		inv.emit(ctx, &ev, false)
+		ev.Call, ev.Call.Input, ev.Call.inv, ev.Call.run = *c, nil, nil, nil
+		inv.emit(ctx, &ev, values{input: c.Input}, false)
 	}
 	return nil
 }
@@ -154,6 +156,6 @@ func (r *running) begin(ctx context.Context, c *Call) error {
 // callOff takes back that r, and what is around it up to x, have begun.
 func (r *running) callOff(x *running) {
 	for ; r != x; r = r.up {
-		r.phase.CompareAndSwap(begun, calledOff)
+		atomic.CompareAndSwapInt32(&r.phase, begun, calledOff)
 	}
 }

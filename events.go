@@ -114,32 +114,36 @@ func payloadSinkOf(s EventSink) (p payloadSink, ok bool) {
 	return nil, false
 }
 
+// values are what an event is about that only sinks which opted in are shown.
+type values struct{ input, result any }
+
 // deliver hands e to s, and its values only to a sink that opted in. delivered is false
 // with a nil error if s is nil or not interested, and with an error if s failed or
 // panicked. It allocates nothing unless s does.
 func deliver(ctx context.Context, s EventSink, e Event) (delivered bool, err error) {
-	return deliverEvent(ctx, s, &e)
+	v := values{e.Call.Input, e.Result.Value}
+	e.withoutValues()
+	return deliverEvent(ctx, s, &e, v)
 }
 
-// deliverEvent is deliver without a copy of its own. It leaves e as it was.
-func deliverEvent(ctx context.Context, s EventSink, e *Event) (delivered bool, err error) {
+// deliverEvent is deliver for an event whose values stand apart from it.
+func deliverEvent(ctx context.Context, s EventSink, e *Event, v values) (delivered bool, err error) {
 	if s == nil {
 		return false, nil
 	}
-	input, value := e.Call.Input, e.Result.Value
 	defer func() {
 		if v := recover(); v != nil {
 			delivered, err = false, newSinkPanic(s, e.Call.Tool, v)
 		}
-		e.Call.Input, e.Result.Value = input, value
 	}()
 	if !s.Enabled(e.Kind) {
 		return false, nil
 	}
 	if p, ok := payloadSinkOf(s); ok {
-		err = p.emitPayloads(ctx, *e)
+		full := *e
+		full.Call.Input, full.Result.Value = v.input, v.result
+		err = p.emitPayloads(ctx, full)
 	} else {
-		e.withoutValues()
 		err = s.Emit(ctx, *e)
 	}
 	return err == nil, err

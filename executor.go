@@ -232,7 +232,8 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res
 		}
 		res, err = e.end(ctx, inv, res, err)
 	}()
-	c, now, err := e.prepare(ctx, r, inv, open)
+	var c Call
+	now, err := e.prepare(ctx, r, inv, open, &c)
 	switch {
 	case err != nil:
 	case len(e.outer) == 0:
@@ -244,9 +245,9 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res
 	return res, err
 }
 
-// prepare makes the call of a request, and reports it. The instant it answers is the
+// prepare makes c the call of a request, and reports it. The instant it answers is the
 // present one, or zero if foreign code has run since the clock was read.
-func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool) (Call, int64, error) {
+func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
 	inv.identify(ctx, e, r)
 	now := e.clock.now()
 	if inv.id == "" {
@@ -261,26 +262,31 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		calls = inv.root().calls.Add(1)
 	}
 	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
-		var ev Event
-		inv.describe(&ev, ToolInvoked, now)
-		if ev.Call.Input, ev.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
-			ev.Call.Input = r.Args
-		}
-		inv.emit(ctx, &ev, false)
+		inv.tellInvoked(ctx, r, now)
 		now = 0
 	}
-	c := inv.call()
+	inv.call(c)
 	if err := inv.barred(open, calls); err != nil {
-		return c, now, err
+		return now, err
 	}
 	in, err := inv.plan.tool.input(r, e.conf.MaxArgBytes)
 	if err != nil {
-		return c, now, inv.refused(ErrInvalidArguments, "", err)
+		return now, inv.refused(ErrInvalidArguments, "", err)
 	}
 	if c.Input = in; len(r.Args) > 0 {
 		now = 0
 	}
-	return c, now, nil
+	return now, nil
+}
+
+func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
+	var ev Event
+	inv.describe(&ev, ToolInvoked, now)
+	v := values{input: r.Input}
+	if ev.InputBytes = len(r.Args); r.Input == nil && len(r.Args) > 0 {
+		v.input = r.Args
+	}
+	inv.emit(ctx, &ev, v, false)
 }
 
 // identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
@@ -301,10 +307,10 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
 	}
 }
 
-// call is inv before its first attempt.
-func (inv *invocation) call() Call {
+// call makes c inv before its first attempt.
+func (inv *invocation) call(c *Call) {
 	spec := &inv.plan.tool.spec
-	return Call{ID: inv.id, Tool: spec.Name, Type: spec.Type, Priority: inv.priority, Pipeline: inv.pipeline, inv: inv}
+	c.ID, c.Tool, c.Type, c.Priority, c.Pipeline, c.inv = inv.id, spec.Name, spec.Type, inv.priority, inv.pipeline, inv
 }
 
 // barred says why inv must not be admitted whatever its arguments are, if it is the one
@@ -357,7 +363,7 @@ func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
 func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err error) (Result, error) {
 	defer e.leave() // also if a sink calls Goexit
 	sum := inv.totals()
-	ran := inv.fate.Or(isOver)&hasRun != 0
+	ran := inv.mark(isOver)&hasRun != 0
 	kind := ToolCompleted
 	if err != nil {
 		err = inv.verdict(err, ran)
@@ -375,20 +381,21 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 	}
 	res.rec, res.max = sum.rec, e.conf.MaxResultBytes
 	if inv.loud {
-		now := sum.ended.Load()
+		now := atomic.LoadInt64(&sum.ended)
 		if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 			now = e.clock.now()
 		}
 		var ev Event
 		inv.describe(&ev, kind, now)
 		ev.Err, ev.Result = err, res
+		ev.Result.Value, ev.hasData = nil, res.Value != nil
 		if kind == ToolCompleted {
 			ev.OutputBytes = outputBytes(res.Value)
 		}
 		if err != nil {
 			ev.By, ev.RetryAfter = whose(err)
 		}
-		inv.emit(ctx, &ev, true)
+		inv.emit(ctx, &ev, values{result: res.Value}, true)
 	}
 	return res, err
 }

@@ -53,7 +53,8 @@ func (f *Future) start(e *Executor, r *Request) {
 			f.end(Result{}, caught(r.Tool, recover()))
 		}
 	}()
-	c, now, err := e.prepare(f.ctx, r, &f.inv, open)
+	var c Call
+	now, err := e.prepare(f.ctx, r, &f.inv, open, &c)
 	if err != nil {
 		f.end(Result{}, err)
 	} else {
@@ -82,7 +83,7 @@ func (f *Future) submit(c *Call, now int64) {
 		f.end(Result{}, f.inv.gaveUp(f.ctx, ""))
 		return
 	}
-	c.Attempt = f.inv.attempts.Add(1)
+	c.Attempt = f.inv.attempt()
 	r, t, err := f.inv.plan.adm.arrive(f.ctx, c, now, f)
 	switch {
 	case err != nil:
@@ -114,7 +115,8 @@ func (f *Future) cancel() {
 
 func (f *Future) resume() {
 	f.inv.plan.exec.watches.remove(f)
-	c := f.call()
+	var c Call
+	f.call(&c)
 	r, err := f.inv.plan.adm.decided(f.ctx, &c, &f.ticket)
 	if err != nil {
 		f.end(Result{}, err)
@@ -124,10 +126,9 @@ func (f *Future) resume() {
 }
 
 // call is the one attempt that there is.
-func (f *Future) call() Call {
-	c := f.inv.call()
+func (f *Future) call(c *Call) {
+	f.inv.call(c)
 	c.Attempt, c.Input = 1, f.input
-	return c
 }
 
 // perform runs the admitted call.
@@ -139,7 +140,8 @@ func (f *Future) perform(r *running) {
 		}
 		f.end(res, err)
 	}()
-	c := f.call()
+	var c Call
+	f.call(&c)
 	res, err = r.adm.perform(r, &c)
 	normal = true
 }

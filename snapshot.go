@@ -127,7 +127,8 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	inv := newInvocation()
 	inv.identify(ctx, e, &r)
-	c := inv.call()
+	var c Call
+	inv.call(&c)
 	err := inv.barred(!e.closed(), inv.root().calls.Load()+1)
 	if err == nil && (r.Input != nil || len(r.Args) > 0) {
 		if c.Input, err = inv.plan.tool.input(&r, e.conf.MaxArgBytes); err != nil {

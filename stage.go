@@ -322,7 +322,7 @@ func deliverFrom(i int, events []Event, execs []*Executor) int {
 		}()
 		for ; i < len(events)*len(execs); i++ {
 			x := execs[i%len(execs)]
-			x.deliver(background, x.conf.Sink, &events[i/len(execs)])
+			x.deliver(background, x.conf.Sink, &events[i/len(execs)], values{})
 		}
 		normal = true
 	}()

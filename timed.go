@@ -31,7 +31,7 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 		return x.res, x.err
 	}
 	outcome := breaker.Failure
-	if r.phase.CompareAndSwap(fresh, calledOff) || x.borrowed || x.Context.Err() != nil {
+	if atomic.CompareAndSwapInt32(&r.phase, fresh, calledOff) || x.borrowed || x.Context.Err() != nil {
 		outcome = breaker.Neutral
 	}
 	s := a.stage.lock()
