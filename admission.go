@@ -16,7 +16,7 @@ import (
 type admission struct {
 	tool             *tool // nil for a gate wrapped by hand
 	stage            *stageRef
-	next             Handler // what admitted calls run
+	next             Handler // what admitted calls run; nil means the tool itself
 	plan             uint64
 	parts            []part         // narrow before wide
 	needs            *admit.NeedSet // if it is the same for every call
@@ -137,6 +137,14 @@ func (a *admission) do(ctx context.Context, c *Call, now int64) (Result, error) 
 		return Result{}, err
 	}
 	return a.perform(r, c)
+}
+
+// code runs what an admitted call is for.
+func (a *admission) code(r *running, c *Call) (Result, error) {
+	if a.next == nil {
+		return runTool(r, c, a.tool)
+	}
+	return a.next(r, *c)
 }
 
 // perform runs an admitted call.

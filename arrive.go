@@ -43,9 +43,10 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, f *Future) (
 	if c.Pipeline == nil {
 		c.Pipeline = inv.pipeline
 	}
-	var q asked
+	var q *asked
 	if a.needs == nil {
-		if err := a.ask(c, &q); err != nil {
+		q = new(asked)
+		if err := a.ask(c, q); err != nil {
 			return nil, nil, err
 		}
 		now = 0 // that was foreign code
@@ -59,7 +60,7 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, f *Future) (
 		return nil, nil, inv.refused(ErrClosed, "", nil)
 	}
 	t := s.m.Ticket()
-	if err := a.fill(s, t, c, &q, now, (*admit.Machine).Cell); err != nil {
+	if err := a.fill(s, t, c, q, now, (*admit.Machine).Cell); err != nil {
 		s.m.Free(t)
 		s.unlock()
 		return nil, nil, err
@@ -108,11 +109,11 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, f 
 		}
 		s.unlock()
 	}()
-	var ev Event
-	c.inv.describe(&ev, ToolQueued, now)
-	ev.Call, ev.By = *c, by
-	ev.Call.Input, ev.Call.inv, ev.Call.run = nil, nil, nil
-	c.inv.emit(ctx, &ev, values{input: c.Input}, false)
+	var told telling
+	c.inv.describe(&told, ToolQueued, now)
+	told.of(c)
+	told.By = by
+	c.inv.emit(ctx, &told)
 	normal = true
 }
 

@@ -18,7 +18,7 @@ func (a *admission) attempt(r *running, c *Call) (res Result, err error) {
 		}
 		a.leave(r, c, res, err)
 	}()
-	res, err = a.next(r, *c)
+	res, err = a.code(r, c)
 	normal = true
 	return res, err
 }

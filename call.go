@@ -193,7 +193,7 @@ func (inv *invocation) book(r *running, now int64) {
 // attempts can make them.
 type lateEvents struct {
 	mu    sync.Mutex
-	queue []lateEvent
+	queue []telling
 }
 
 // running is one admitted attempt: the context that its code gets, and what it holds.

@@ -7,24 +7,26 @@ import (
 	"time"
 )
 
-// describe makes e an event of inv's, at the instant now. Events are passed by pointer
-// on their way to a sink, which gets the one copy.
-func (inv *invocation) describe(e *Event, k EventKind, now int64) {
-	e.Kind, e.Time = k, inv.plan.exec.clock.time(now)
-	spec := &inv.plan.tool.spec
-	e.Call.ID, e.Call.Tool, e.Call.Type = inv.id, spec.Name, spec.Type
-	e.Call.Priority, e.Call.Attempt, e.Call.Pipeline = inv.priority, atomic.LoadInt32(&inv.attempts), inv.pipeline
+// telling is an event of a call on its way to the sinks, each of which gets a copy.
+type telling struct {
+	Event
+	values
+	last bool // it is a terminal event
+}
+
+// describe makes t an event of inv's, at the instant now.
+func (inv *invocation) describe(t *telling, k EventKind, now int64) {
+	t.Kind, t.Time = k, inv.plan.exec.clock.time(now)
 	if inv.parent != nil {
-		e.ParentID = inv.parent.inv.id
+		t.ParentID = inv.parent.inv.id
 	}
-	switch k {
-	case ToolStarted:
-		e.Queued = time.Duration(atomic.LoadInt64(&inv.totals().queued))
-	case ToolCompleted, ToolFailed, ToolDenied:
-		sum := inv.totals()
-		e.Queued = time.Duration(atomic.LoadInt64(&sum.queued))
-		e.Duration = time.Duration(atomic.LoadInt64(&sum.held))
-	}
+}
+
+// of says what attempt t is about, without what only the library may see of it.
+func (t *telling) of(c *Call) {
+	t.Call.ID, t.Call.Tool, t.Call.Type = c.ID, c.Tool, c.Type
+	t.Call.Priority, t.Call.Attempt, t.Call.Pipeline = c.Priority, c.Attempt, c.Pipeline
+	t.input = c.Input
 }
 
 // What the emitting of one call's events can be.
@@ -34,34 +36,31 @@ const (
 	behind // and more events wait for them
 )
 
-// lateEvent came while another event of its call was being emitted.
-type lateEvent struct {
-	event    Event
-	values   values
-	terminal bool
+// emit gives t to the sinks, after the events of the same call that came before it. The
+// first terminal event is the last one.
+func (inv *invocation) emit(ctx context.Context, t *telling) {
+	if inv.plan.alone {
+		inv.emitOne(ctx, t)
+	} else {
+		inv.emitInTurn(ctx, t)
+	}
 }
 
-// emit gives e to the sinks, after those of the same call that came before it. The first
-// terminal event is the last one.
-func (inv *invocation) emit(ctx context.Context, e *Event, v values, terminal bool) {
-	if inv.plan.alone {
-		inv.emitOne(ctx, e, v, terminal)
-		return
-	}
+func (inv *invocation) emitInTurn(ctx context.Context, t *telling) {
 	for !inv.emitting.CompareAndSwap(quiet, busy) {
 		// Somebody else is emitting: leave it to them, unless they are just done.
 		late := inv.latecomers()
 		late.mu.Lock()
 		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
 		if left {
-			late.queue = append(late.queue, lateEvent{*e, v, terminal})
+			late.queue = append(late.queue, *t)
 		}
 		late.mu.Unlock()
 		if left {
 			return
 		}
 	}
-	inv.emitNext(ctx, e, v, terminal)
+	inv.emitNext(ctx, t)
 	inv.emitLate(ctx)
 }
 
@@ -83,46 +82,45 @@ func (inv *invocation) emitLate(ctx context.Context) {
 			inv.emitting.Store(busy)
 		}
 		late.mu.Unlock()
-		inv.emitNext(ctx, &next.event, next.values, next.terminal)
+		inv.emitNext(ctx, &next)
 	}
 }
 
 // emitNext is emitOne where other events of the call may be waiting.
-func (inv *invocation) emitNext(ctx context.Context, e *Event, v values, terminal bool) {
+func (inv *invocation) emitNext(ctx context.Context, t *telling) {
 	normal := false
 	defer func() {
 		if !normal { // a sink called Goexit: the call's other events must still be told
 			inv.emitLate(ctx)
 		}
 	}()
-	inv.emitOne(ctx, e, v, terminal)
+	inv.emitOne(ctx, t)
 	normal = true
 }
 
-func (inv *invocation) emitOne(ctx context.Context, e *Event, v values, terminal bool) {
+func (inv *invocation) emitOne(ctx context.Context, t *telling) {
 	if inv.over {
 		return
 	}
-	inv.over = terminal
+	inv.over = t.last
 	inv.seq++
-	e.Seq = inv.seq
+	t.Seq = inv.seq
 	x := inv.plan.exec
-	x.deliver(ctx, x.conf.Sink, e, v)
+	if s := x.conf.Sink; s != nil {
+		x.deliver(ctx, s, &t.Event, &t.values)
+	}
 	if s := inv.pipeline.Sink; s != nil {
-		x.deliver(ctx, s, e, v)
+		x.deliver(ctx, s, &t.Event, &t.values)
 	}
 }
 
 // deliver counts what becomes of an event at a sink.
-func (e *Executor) deliver(ctx context.Context, s EventSink, ev *Event, v values) {
-	if s == nil {
-		return
-	}
+func (e *Executor) deliver(ctx context.Context, s EventSink, ev *Event, v *values) {
 	switch ok, err := deliverEvent(ctx, s, ev, v); {
-	case err != nil:
-		e.dropped.Add(1)
 	case ok:
 		e.delivered.Add(1)
+	case err != nil:
+		e.dropped.Add(1)
 	}
 }
 
@@ -145,10 +143,11 @@ func (r *running) begin(ctx context.Context, c *Call) error {
 		return inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 	}
 	if inv.loud {
-		var ev Event
-		inv.describe(&ev, ToolStarted, r.granted)
-		ev.Call, ev.Call.Input, ev.Call.inv, ev.Call.run = *c, nil, nil, nil
-		inv.emit(ctx, &ev, values{input: c.Input}, false)
+		var t telling
+		inv.describe(&t, ToolStarted, r.granted)
+		t.of(c)
+		t.Queued = time.Duration(atomic.LoadInt64(&inv.totals().queued))
+		inv.emit(ctx, &t)
 	}
 	return nil
 }

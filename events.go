@@ -123,30 +123,36 @@ type values struct{ input, result any }
 func deliver(ctx context.Context, s EventSink, e Event) (delivered bool, err error) {
 	v := values{e.Call.Input, e.Result.Value}
 	e.withoutValues()
-	return deliverEvent(ctx, s, &e, v)
+	return deliverEvent(ctx, s, &e, &v)
 }
 
 // deliverEvent is deliver for an event whose values stand apart from it.
-func deliverEvent(ctx context.Context, s EventSink, e *Event, v values) (delivered bool, err error) {
-	if s == nil {
-		return false, nil
-	}
+func deliverEvent(ctx context.Context, s EventSink, e *Event, v *values) (delivered bool, err error) {
+	normal := false
 	defer func() {
-		if v := recover(); v != nil {
-			delivered, err = false, newSinkPanic(s, e.Call.Tool, v)
+		if normal {
+			return
+		}
+		if x := recover(); x != nil {
+			delivered, err = false, newSinkPanic(s, e.Call.Tool, x)
 		}
 	}()
-	if !s.Enabled(e.Kind) {
-		return false, nil
+	if s != nil && s.Enabled(e.Kind) {
+		if p, ok := payloadSinkOf(s); ok {
+			err = emitValues(ctx, p, e, v)
+		} else {
+			err = s.Emit(ctx, *e)
+		}
+		delivered = err == nil
 	}
-	if p, ok := payloadSinkOf(s); ok {
-		full := *e
-		full.Call.Input, full.Result.Value = v.input, v.result
-		err = p.emitPayloads(ctx, full)
-	} else {
-		err = s.Emit(ctx, *e)
-	}
-	return err == nil, err
+	normal = true
+	return delivered, err
+}
+
+func emitValues(ctx context.Context, p payloadSink, e *Event, v *values) error {
+	full := *e
+	full.Call.Input, full.Result.Value = v.input, v.result
+	return p.emitPayloads(ctx, full)
 }
 
 // pass is deliver for an event whose values are meant to be seen by s.

@@ -236,7 +236,7 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res
 	now, err := e.prepare(ctx, r, inv, open, &c)
 	switch {
 	case err != nil:
-	case len(e.outer) == 0:
+	case inv.plan.chain == nil:
 		res, err = inv.plan.adm.do(ctx, &c, now)
 	default:
 		res, err = inv.plan.chain(ctx, c)
@@ -280,13 +280,13 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 }
 
 func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
-	var ev Event
-	inv.describe(&ev, ToolInvoked, now)
-	v := values{input: r.Input}
-	if ev.InputBytes = len(r.Args); r.Input == nil && len(r.Args) > 0 {
-		v.input = r.Args
+	var t telling
+	inv.describe(&t, ToolInvoked, now)
+	inv.fill(&t.Call)
+	if t.input, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
+		t.input = r.Args
 	}
-	inv.emit(ctx, &ev, v, false)
+	inv.emit(ctx, &t)
 }
 
 // identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
@@ -309,8 +309,13 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
 
 // call makes c inv before its first attempt.
 func (inv *invocation) call(c *Call) {
+	inv.fill(c)
+	c.inv = inv
+}
+
+func (inv *invocation) fill(c *Call) {
 	spec := &inv.plan.tool.spec
-	c.ID, c.Tool, c.Type, c.Priority, c.Pipeline, c.inv = inv.id, spec.Name, spec.Type, inv.priority, inv.pipeline, inv
+	c.ID, c.Tool, c.Type, c.Priority, c.Pipeline = inv.id, spec.Name, spec.Type, inv.priority, inv.pipeline
 }
 
 // barred says why inv must not be admitted whatever its arguments are, if it is the one
@@ -385,17 +390,20 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 			now = e.clock.now()
 		}
-		var ev Event
-		inv.describe(&ev, kind, now)
-		ev.Err, ev.Result = err, res
-		ev.Result.Value, ev.hasData = nil, res.Value != nil
-		if kind == ToolCompleted {
-			ev.OutputBytes = outputBytes(res.Value)
+		t := telling{last: true}
+		inv.describe(&t, kind, now)
+		inv.fill(&t.Call)
+		t.Call.Attempt = atomic.LoadInt32(&inv.attempts)
+		t.Queued = time.Duration(atomic.LoadInt64(&sum.queued))
+		t.Duration = time.Duration(atomic.LoadInt64(&sum.held))
+		t.Err, t.Result.rec, t.Result.max = err, res.rec, res.max
+		if t.result, t.hasData = res.Value, res.Value != nil; kind == ToolCompleted {
+			t.OutputBytes = outputBytes(res.Value)
 		}
 		if err != nil {
-			ev.By, ev.RetryAfter = whose(err)
+			t.By, t.RetryAfter = whose(err)
 		}
-		inv.emit(ctx, &ev, values{result: res.Value}, true)
+		inv.emit(ctx, &t)
 	}
 	return res, err
 }

@@ -17,9 +17,9 @@ type plan struct {
 	exec   *Executor
 	tool   *tool
 	adm    *admission
-	chain  Handler
-	alone  bool  // every event of a call comes from whoever is in charge of it: nobody else runs
-	refuse error // why every call is refused, if it is; and what came of it
+	chain  Handler // nil if nothing goes around the admission
+	alone  bool    // every event of a call comes from whoever is in charge of it: nobody else runs
+	refuse error   // why every call is refused, if it is; and what came of it
 	cause  error
 }
 
@@ -93,17 +93,16 @@ func (e *Executor) newPlan(t *tool) *plan {
 	adm.configure(e)
 	around := len(e.outer)+len(e.inner) > 0
 	p := &plan{exec: e, tool: t, adm: adm, alone: !around && adm.timeout == 0}
+	if !around {
+		return p
+	}
 	h := Handler(func(ctx context.Context, c Call) (Result, error) {
-		if around && !t.accepts(c.Input) { // an interceptor's doing
+		if !t.accepts(c.Input) { // an interceptor's doing
 			return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrInvalidArguments,
 				Cause: fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)}
 		}
-		return runTool(ctx, c, t)
+		return runTool(ctx, &c, t)
 	})
-	if !around {
-		p.chain = adm.handler(h)
-		return p
-	}
 	wrapped := make(chan struct{})
 	go func() { // a Wrap that calls Goexit ends this goroutine, not the first caller's
 		defer close(wrapped)
@@ -143,12 +142,12 @@ func failing(err error) Handler {
 }
 
 // runTool is the innermost handler: from here on the call has run.
-func runTool(ctx context.Context, c Call, t *tool) (Result, error) {
+func runTool(ctx context.Context, c *Call, t *tool) (Result, error) {
 	if c.run == nil {
 		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrRejected,
 			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}
 	}
-	if err := c.run.begin(ctx, &c); err != nil {
+	if err := c.run.begin(ctx, c); err != nil {
 		return Result{}, err
 	}
 	v, err := t.run(ctx, c.Input)

@@ -322,7 +322,9 @@ func deliverFrom(i int, events []Event, execs []*Executor) int {
 		}()
 		for ; i < len(events)*len(execs); i++ {
 			x := execs[i%len(execs)]
-			x.deliver(background, x.conf.Sink, &events[i/len(execs)], values{})
+			if sink := x.conf.Sink; sink != nil {
+				x.deliver(background, sink, &events[i/len(execs)], new(values))
+			}
 		}
 		normal = true
 	}()

@@ -99,7 +99,7 @@ func (x *timedRun) do() {
 		}
 		x.err = x.timedOut(x.err)
 	}()
-	x.res, x.err = x.a.next(x.r, x.c)
+	x.res, x.err = x.a.code(x.r, &x.c)
 	normal = true
 }
 

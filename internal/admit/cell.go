@@ -111,6 +111,7 @@ type Cell struct {
 	timer, idle  int32 // places in heaps, -1 outside
 	dirty        bool
 	kind         Kind // class.Kind, read at every step
+	adaptive     bool // class.Adaptive is not nil
 	common       *common
 	q            *queue // nil unless somebody waits here
 }
@@ -128,7 +129,7 @@ type Need struct {
 }
 
 func newCell(k *Class, key string) *Cell {
-	c := &Cell{class: k, kind: k.Kind, key: key, limit: k.Limit, timer: -1, idle: -1, common: &k.common}
+	c := &Cell{class: k, kind: k.Kind, key: key, limit: k.Limit, adaptive: k.Adaptive != nil, timer: -1, idle: -1, common: &k.common}
 	if k.MaxKeys == 0 {
 		c.common = new(common)
 	}

@@ -181,23 +181,23 @@ func (m *Machine) Arrive(now int64, t *Ticket) State {
 
 // open reports whether every cell agrees to t while nobody waits.
 func (m *Machine) open(t *Ticket) bool {
-	for i := range t.needs.list {
-		n := &t.needs.list[i]
-		c := n.Cell
-		if c.paused > m.now {
+	now, list := m.now, t.needs.list
+	for i := range list {
+		c := list[i].Cell
+		if c.paused > now {
 			return false
 		}
 		switch c.kind {
 		case Slots:
-			if c.used+n.N > c.limit {
+			if c.used+list[i].N > c.limit {
 				return false
 			}
 		case Tokens, Foreign:
-			if c.pays(m.now, n.N) > m.now {
+			if c.pays(now, list[i].N) > now {
 				return false
 			}
 		default:
-			if ok, _ := c.breaker.Ready(m.now); !ok {
+			if ok, _ := c.breaker.Ready(now); !ok {
 				return false
 			}
 		}
@@ -348,26 +348,25 @@ func (m *Machine) grant(t *Ticket) {
 	m.starts++
 	r.startedAs = m.starts
 	m.work.Starts++
-	permits := 0
-	for i := range t.needs.list {
-		n := &t.needs.list[i]
-		c := n.Cell
+	permits, now, list := 0, m.now, t.needs.list
+	for i := range list {
+		c := list[i].Cell
 		c.calls++
 		switch c.kind {
 		case Slots:
 			if t.Parent == nil || !m.borrow(t, c) {
-				c.used += n.N
+				c.used += list[i].N
 			}
-			if c.class.Adaptive != nil {
+			if c.adaptive {
 				r.adaptive = true
 			}
 		case Tokens:
-			c.bucket.Take(c.class.Rate, m.now, n.N)
+			c.bucket.Take(c.class.Rate, now, list[i].N)
 		case Foreign:
 			c.class.Foreign.Take()
 		default:
-			from := c.breaker.State(m.now)
-			p, changed := c.breaker.Take(m.now)
+			from := c.breaker.State(now)
+			p, changed := c.breaker.Take(now)
 			if permits++; permits == 1 {
 				r.permit = p
 			} else {
@@ -508,19 +507,19 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 	}
 	t.state = Left
 	m.running--
-	for i := range t.needs.list {
-		n := &t.needs.list[i]
-		c := n.Cell
+	took, list := m.now-t.rec.granted, t.needs.list
+	for i := range list {
+		c := list[i].Cell
 		c.calls--
 		switch c.kind {
 		case Slots:
 			if ran {
-				c.book(m.now - t.rec.granted)
+				c.book(took)
 			}
 			if t.kin == nil {
-				c.used -= n.N
+				c.used -= list[i].N
 			} else {
-				m.giveBack(t, c, n.N)
+				m.giveBack(t, c, list[i].N)
 			}
 			if c.q != nil {
 				m.mark(c)
