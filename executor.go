@@ -410,8 +410,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 
 // whose is the constraint behind an error, and when to retry.
 func whose(err error) (by string, retry time.Duration) {
-	var x *Error
-	if asError(err, &x) {
+	if x, ok := asError[*Error](err); ok {
 		return x.By, x.RetryAfter
 	}
 	return "", 0
@@ -447,17 +446,20 @@ func isReason(err, target error) (yes bool) {
 			yes = false
 		}
 	}()
+	if e, ok := err.(*Error); ok && (e.Cause == nil || e.Is(target)) { // as most are
+		return e.Is(target)
+	}
 	return errors.Is(err, target)
 }
 
-// asError is errors.As likewise.
-func asError[T any](err error, target *T) (yes bool) {
+// asError is errors.AsType likewise.
+func asError[T error](err error) (x T, yes bool) {
 	defer func() {
 		if recover() != nil {
 			yes = false
 		}
 	}()
-	return errors.As(err, target)
+	return errors.AsType[T](err)
 }
 
 // caught is what recover gave as an error. It must be called by the deferred function

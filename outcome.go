@@ -30,8 +30,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (o breaker
 		class = classified(a.classify, *c, res, err)
 	}
 	if err != nil {
-		var x interface{ RetryAfter() time.Duration }
-		if asError(err, &x) {
+		if x, ok := asError[retryable](err); ok {
 			if pause = retryAfter(x); class == ClassAuto && pause >= 0 {
 				class = ClassOverload
 			}
@@ -74,7 +73,13 @@ func classified(f func(Call, Result, error) Class, c Call, res Result, err error
 	return f(c, res, err)
 }
 
-func retryAfter(x interface{ RetryAfter() time.Duration }) (d time.Duration) {
+// retryable is an error that says when the upstream wants to be asked again.
+type retryable interface {
+	error
+	RetryAfter() time.Duration
+}
+
+func retryAfter(x retryable) (d time.Duration) {
 	defer func() {
 		if recover() != nil {
 			d = -1

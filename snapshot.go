@@ -140,7 +140,7 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 		d, err = inv.plan.adm.explain(ctx, &c)
 	}
 	if err != nil {
-		asError(err, &d.Refusal)
+		d.Refusal, _ = asError[*Error](err)
 	}
 	return d
 }

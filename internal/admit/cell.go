@@ -290,6 +290,7 @@ func (c *Cell) own(now, n int64) int64 {
 func (m *Machine) mark(c *Cell) {
 	if !c.dirty && c.q != nil {
 		c.dirty = true
+		m.marked++
 		m.dirty[c.class.Rank] = append(m.dirty[c.class.Rank], c)
 	}
 }

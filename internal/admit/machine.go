@@ -40,6 +40,7 @@ type Machine struct {
 	running int
 
 	dirty  [Ranks][]*Cell
+	marked int // in dirty
 	timers heap.Heap[int64, *Cell]
 	limits heap.Heap[int64, *Ticket]
 	claims []*lane // first come, first served; only the first collects

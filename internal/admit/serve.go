@@ -33,9 +33,13 @@ func (m *Machine) drain() {
 }
 
 func (m *Machine) nextDirty() *Cell {
+	if m.marked == 0 {
+		return nil
+	}
 	for r := range m.dirty {
 		if n := len(m.dirty[r]); n > 0 {
 			c := m.dirty[r][n-1]
+			m.marked--
 			m.dirty[r][n-1] = nil
 			m.dirty[r] = m.dirty[r][:n-1]
 			return c
