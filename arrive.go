@@ -22,13 +22,17 @@ func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, er
 		return r, err
 	}
 	w := t.Owner.(*waiter)
-	select {
-	case <-w.ready:
-	case <-ctx.Done():
-		if err := a.giveUp(ctx, c.inv, &t); err != nil {
-			return nil, err
+	if done := ctx.Done(); done == nil {
+		<-w.ready
+	} else {
+		select {
+		case <-w.ready:
+		case <-done:
+			if err := a.giveUp(ctx, c.inv, &t); err != nil {
+				return nil, err
+			}
+			<-w.ready // decided meanwhile
 		}
-		<-w.ready // decided meanwhile
 	}
 	return a.decided(ctx, c, &t)
 }

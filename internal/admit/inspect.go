@@ -149,8 +149,9 @@ func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 		return Forecast{Refusal: r}
 	}
 	var at *Cell
+	var l *lane
 	if t.Parent == nil {
-		if l := m.lane(t, m.hash(t)); l != nil {
+		if l, _ = m.lane(t); l != nil {
 			at = l.at
 		}
 	}
@@ -164,7 +165,7 @@ func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 	if r, ok := m.timely(t, at); !ok {
 		return Forecast{Refusal: r}
 	}
-	low, ok := m.room(t)
+	low, ok := m.room(t, l)
 	if !ok {
 		return Forecast{Refusal: Refusal{Reason: QueueFull}}
 	}

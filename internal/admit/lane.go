@@ -100,15 +100,25 @@ func (m *Machine) hash(t *Ticket) uint64 {
 	return h
 }
 
-// lane finds the lane that t belongs to, or nil.
-func (m *Machine) lane(t *Ticket, hash uint64) *lane {
-	for l := m.lanes[hash]; l != nil; l = l.next {
-		if l.plan == t.Plan && l.level == t.level && l.tenant.name == t.Tenant &&
-			(l.needs == t.needs || slices.Equal(l.needs.list, t.needs.list)) {
-			return l
+// lane finds the lane that t belongs to, or nil and what it is to be found by.
+func (m *Machine) lane(t *Ticket) (l *lane, hash uint64) {
+	fixed := t.needs.fixed
+	if fixed != nil {
+		if l = fixed.recent[t.level]; l != nil && l.plan == t.Plan && l.tenant.name == t.Tenant {
+			return l, 0
 		}
 	}
-	return nil
+	hash = m.hash(t)
+	for l = m.lanes[hash]; l != nil; l = l.next {
+		if l.plan == t.Plan && l.level == t.level && l.tenant.name == t.Tenant &&
+			(l.needs == t.needs || slices.Equal(l.needs.list, t.needs.list)) {
+			break
+		}
+	}
+	if l != nil && fixed != nil && l.needs == t.needs {
+		fixed.recent[t.level] = l
+	}
+	return l, hash
 }
 
 // newLane makes the lane of t.
@@ -131,12 +141,18 @@ func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 	if !l.nested {
 		l.next = m.lanes[hash]
 		m.lanes[hash] = l
+		if l.needs.fixed != nil {
+			l.needs.fixed.recent[l.level] = l
+		}
 	}
 	return l
 }
 
 // dropLane forgets an empty lane.
 func (m *Machine) dropLane(l *lane) {
+	if f := l.needs.fixed; f != nil && f.recent[l.level] == l {
+		f.recent[l.level] = nil
+	}
 	if !l.nested {
 		if p := m.lanes[l.hash]; p == l {
 			if l.next == nil {

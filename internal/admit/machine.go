@@ -219,8 +219,7 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 	var at *Cell
 	hash := uint64(0)
 	if t.Parent == nil {
-		hash = m.hash(t)
-		l = m.lane(t, hash)
+		l, hash = m.lane(t)
 	}
 	if l == nil {
 		v := m.examine(t)
@@ -240,7 +239,7 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 			return
 		}
 		var ok bool
-		if low, ok = m.room(t); !ok {
+		if low, ok = m.room(t, l); !ok {
 			m.refuse(t, Refusal{Reason: QueueFull})
 			return
 		}

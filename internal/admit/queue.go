@@ -279,7 +279,13 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 		l := &q.levels[t.level]
 		l.passed = 0
 		tn := m.intern(t)
-		f := m.flow(l, tn)
+		var f *flow
+		if t.lane != nil && t.lane.at == n.Cell {
+			f = t.lane.flow // nil if it is set aside
+		}
+		if f == nil {
+			f = m.flow(l, tn)
+		}
 		v := l.v // of when t was the next here
 		if n.Cell != from {
 			v = l.now()

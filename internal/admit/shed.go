@@ -72,11 +72,16 @@ func (m *Machine) weigh(a *account) {
 	}
 }
 
-// room reports whether t may join the queue, and from which level a call has to go for
+// room reports whether t may join the queue, in l if that is there, and from which level a call has to go for
 // it, if the policy sheds: the newest call of whoever has the most queued per weight in
 // the lowest level. It is -1 if none has to.
-func (m *Machine) room(t *Ticket) (shed int, ok bool) {
-	tn := m.tenant(t)
+func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
+	var tn *tenant
+	if l != nil {
+		tn = l.tenant
+	} else {
+		tn = m.tenant(t)
+	}
 	if tn != nil && tn.queued >= m.policy.MaxPerTenant && m.policy.Ordered {
 		return -1, false
 	}

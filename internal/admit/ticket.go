@@ -152,14 +152,19 @@ type needSet struct {
 	refs     int32
 	breakers bool // some of list are breakers
 	list     []Need
+	fixed    *NeedSet // whose it is; nil if it was put together for a call
 }
 
 // NeedSet is what the calls of one plan take when it is the same for all of them.
-type NeedSet struct{ set needSet }
+type NeedSet struct {
+	set    needSet
+	recent [Levels]*lane // that its last call of the level joined, while it is there
+}
 
 // NewNeedSet keeps list, which must not change any more.
 func NewNeedSet(list []Need) *NeedSet {
-	s := &NeedSet{needSet{refs: 1, list: list}}
+	s := &NeedSet{set: needSet{refs: 1, list: list}}
+	s.set.fixed = s
 	for i := range list {
 		s.set.breakers = s.set.breakers || list[i].Cell.kind == Breaker
 	}
