@@ -38,6 +38,12 @@ func TestSmoke_EveryBodyRuns(t *testing.T) {
 			t.Errorf("memory of %s: %v", w.Name, w.Err)
 		}
 	}
+	r.Waiting = MeasureWaiting(r.Size, r.Options)
+	for _, w := range r.Waiting {
+		if w.Err != nil || len(w.Machines) != len(Topologies) || w.Heap <= 0 {
+			t.Errorf("%d waiting: %+v", w.Calls, w)
+		}
+	}
 	var out bytes.Buffer
 	if err := r.WriteMarkdown(&out); err != nil {
 		t.Fatal(err)

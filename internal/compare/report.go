@@ -21,6 +21,7 @@ type Report struct {
 	Took    time.Duration
 	Results []Result
 	Weights []Weight
+	Waiting []Waiting
 }
 
 // WriteMarkdown writes the report.
@@ -54,6 +55,7 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 		}
 		res.write(p)
 	}
+	r.writeWaiting(p)
 	r.writeWeights(p)
 	_, err := w.Write(b.Bytes())
 	return err
@@ -147,6 +149,13 @@ func (r Report) writeBudgets(p printer) {
 			verdict = "**missed**"
 		}
 		p("| %s: bytes per key | | %s | | %s B | | %s B | | %s |", w.Section, w.Name, number(most), number(w.Bytes), verdict)
+	}
+	for _, v := range queueVerdicts(r.Waiting) {
+		verdict := "met"
+		if v.got > v.most {
+			verdict = "**missed**"
+		}
+		p("| a long queue | %s | %s | %s | %s%s | | %s%s | | %s |", v.load, v.ours, v.against, number(v.most), v.unit, number(v.got), v.unit, verdict)
 	}
 }
 

@@ -30,7 +30,7 @@ func run() error {
 		dur    = flag.Duration("benchtime", 120*time.Millisecond, "how long one measurement takes")
 		only   = flag.String("run", "", "only contestants whose row/name matches this regular expression")
 		smoke  = flag.Bool("smoke", false, "run every body a few times, to see that it works")
-		memory = flag.Bool("memory", true, "weigh the tables with many keys")
+		memory = flag.Bool("memory", true, "weigh the tables with many keys, and measure long queues")
 		quiet  = flag.Bool("q", false, "no progress on standard error")
 	)
 	flag.Parse()
@@ -78,6 +78,17 @@ func run() error {
 			if w.Err != nil {
 				failed++
 				fmt.Fprintf(progress, "         memory of %s: %v\n", w.Name, w.Err)
+			}
+		}
+	}
+	if *memory && *only == "" {
+		start := time.Now()
+		r.Waiting = compare.MeasureWaiting(r.Size, r.Options)
+		fmt.Fprintf(progress, "%6.1fs  a long queue\n", time.Since(start).Seconds())
+		for _, w := range r.Waiting {
+			if w.Err != nil {
+				failed++
+				fmt.Fprintf(progress, "         %d waiting: %v\n", w.Calls, w.Err)
 			}
 		}
 	}
