@@ -91,29 +91,31 @@ type Limiter interface {
 	Take()       // takes a token, into debt if need be
 }
 
-// Cell is one counter. Its methods are the machine's.
+// Cell is one counter. Its methods are the machine's. There may be millions, one for each
+// key of a rate: what every decision reads comes first, in one cache line, and what few
+// cells have stands apart.
 type Cell struct {
-	class *Class
-	key   string
-	id    uint64 // for hashing lanes
-
-	limit, used int64 // Slots
-	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
-	bucket      bucket.Bucket
-	breaker     *breaker.Breaker
-	paused      int64        // nobody starts before this instant
-	shift       bucket.Shift // what that did to the bucket
-	aimd        aimd         // Slots, if adaptive
-	held        int64        // Slots: how long calls held theirs lately, on average
-
-	calls, lanes int32 // running calls and waiting lanes that need this cell
-	deputies     int32 // lanes that wait elsewhere and stand for those here
-	timer, idle  int32 // places in heaps, -1 outside
-	dirty        bool
-	kind         Kind // class.Kind, read at every step
-	adaptive     bool // class.Adaptive is not nil
-	common       *common
+	class        *Class
 	q            *queue // nil unless somebody waits here
+	paused       int64  // nobody starts before this instant
+	bucket       bucket.Bucket
+	calls, lanes int32 // running calls and waiting lanes that need this cell
+	timer, idle  int32 // places in heaps, -1 outside
+	kind         Kind  // class.Kind, read at every step
+	adaptive     bool  // class.Adaptive is not nil
+	dirty        bool
+	deputies     int32 // lanes that wait elsewhere and stand for those here
+
+	idleFrom    int64 // its key in the heap of idle cells
+	limit, used int64 // Slots
+	held        int64 // Slots: how long calls held theirs lately, on average
+	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
+	breaker     *breaker.Breaker
+	key         string
+	id          uint64        // for hashing lanes
+	shift       *bucket.Shift // what the last pause did to the bucket; nil before the first
+	aimd        *aimd         // Slots, if adaptive
+	common      *common
 }
 
 // Class is what c shares with its siblings.
@@ -135,6 +137,9 @@ func newCell(k *Class, key string) *Cell {
 	}
 	if k.Kind == Breaker {
 		c.breaker = breaker.New(k.Breaker)
+	}
+	if c.adaptive {
+		c.aimd = new(aimd)
 	}
 	return c
 }
@@ -159,6 +164,7 @@ func (m *Machine) Cell(now int64, k *Class, key string) *Cell {
 	c.id = m.cells
 	k.cells[key] = c
 	if k.MaxKeys > 0 {
+		c.idleFrom = m.now
 		k.idle.Push(m.now, 0, c)
 	}
 	return c
@@ -188,6 +194,7 @@ func (m *Machine) idlest(k *Class) *Cell {
 		if at == k.idle.Min() {
 			return nil
 		}
+		c.idleFrom = at
 		k.idle.Fix(0, at, 0)
 	}
 	return nil
@@ -213,7 +220,8 @@ func (m *Machine) drop(c *Cell) {
 	if c.idle < 0 || c.calls > 0 || c.lanes > 0 {
 		return
 	}
-	if at := m.idleAt(c); at < c.class.idle.Key(c.idle) {
+	if at := m.idleAt(c); at < c.idleFrom {
+		c.idleFrom = at
 		c.class.idle.Fix(c.idle, at, 0)
 	}
 }

@@ -62,11 +62,11 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	k.Rate = r
 	for _, c := range k.Cells() {
 		if c.paused > m.now { // its end stays where it is
-			c.bucket.Unhold(old, &c.shift)
+			c.bucket.Unhold(old, c.shift)
 		}
 		c.bucket.Reconfigure(old, r, m.now)
-		if c.shift = (bucket.Shift{}); c.paused > m.now {
-			c.bucket.Hold(r, m.now, c.paused, &c.shift)
+		if c.paused > m.now {
+			c.bucket.Hold(r, m.now, c.paused, c.shift)
 		}
 		m.drop(c)
 		m.mark(c)
@@ -90,16 +90,16 @@ func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
 func (m *Machine) Pause(now int64, c *Cell, until int64) {
 	m.advance(now)
 	if until > m.now {
-		if c.paused <= m.now {
-			c.shift = bucket.Shift{} // of a pause that is over
+		if c.paused <= m.now { // what there was is of a pause that is over
+			c.shift = new(bucket.Shift)
 		}
 		c.paused = max(c.paused, until)
 		if c.kind == Tokens {
-			c.bucket.Hold(c.class.Rate, m.now, c.paused, &c.shift)
+			c.bucket.Hold(c.class.Rate, m.now, c.paused, c.shift)
 		}
 	} else {
 		if c.paused > m.now && c.kind == Tokens {
-			c.bucket.Unhold(c.class.Rate, &c.shift)
+			c.bucket.Unhold(c.class.Rate, c.shift)
 			c.bucket.Empty(c.class.Rate, m.now)
 		}
 		c.paused = 0

@@ -31,9 +31,6 @@ func (h *Heap[K, T]) Len() int { return len(h.a) }
 func (h *Heap[K, T]) Top() T { return h.a[0].v }
 func (h *Heap[K, T]) Min() K { return h.a[0].key }
 
-// Key is the key of the element at i.
-func (h *Heap[K, T]) Key(i int32) K { return h.a[i].key }
-
 // All is the elements, in no particular order.
 func (h *Heap[K, T]) All() iter.Seq[T] {
 	return func(yield func(T) bool) {

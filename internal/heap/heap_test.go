@@ -52,8 +52,8 @@ func check(h *Heap[int, *item], model []*item) error {
 	}
 	first := h.Len() == 0
 	for _, x := range model {
-		if h.Key(x.place) != x.key {
-			return fmt.Errorf("at %d the key is %d, want %d", x.place, h.Key(x.place), x.key)
+		if h.a[x.place].key != x.key {
+			return fmt.Errorf("at %d the key is %d, want %d", x.place, h.a[x.place].key, x.key)
 		}
 		if top := h.Top(); x.key < top.key || x.key == top.key && x.sub < top.sub {
 			return fmt.Errorf("the top is %d.%d, but there is %d.%d", top.key, top.sub, x.key, x.sub)
