@@ -55,10 +55,10 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, f *Future) (
 		}
 		now = 0 // that was foreign code
 	}
-	s := a.stage.lock()
 	if now == 0 {
-		now = s.now()
+		now = inv.plan.exec.clock.now() // not under the lock, which others wait for
 	}
+	s := a.stage.lock()
 	if inv.plan.exec.closed() {
 		s.unlock()
 		return nil, nil, inv.refused(ErrClosed, "", nil)

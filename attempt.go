@@ -38,8 +38,8 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) {
 }
 
 func (a *admission) giveBack(r *running, outcome breaker.Outcome, pause time.Duration) {
+	now := r.inv.plan.exec.clock.now() // not under the lock, which others wait for
 	s := a.stage.lock()
-	now := s.now()
 	t := r.ticket
 	if pause > 0 {
 		a.throttle(s, t, pause)
