@@ -80,6 +80,7 @@ const (
 func (x *timedRun) clock() clock { return x.c.inv.plan.exec.clock }
 
 func (x *timedRun) do() {
+	growStack()
 	exec, normal := x.c.inv.plan.exec, false
 	defer exec.leave()
 	defer func() {
