@@ -99,7 +99,7 @@ type first struct {
 	queued int64   // see add
 	held   int64   // how long attempts held what they needed
 	ended  int64   // when the latest attempt gave back what it held; zero before
-	rec    *record // nil until there is something to say; guarded by the stage's lock
+	rec    *record // nil until there is something to say, sealed in the end; see record
 }
 
 var noTotals first

@@ -65,8 +65,8 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// record is a Decision in the making. Its fields are guarded by the stage's lock while the
-// call is under way.
+// record is a Decision in the making. While the call is under way its fields are guarded by
+// the executor's recording, or belong to whoever is in charge of a call that is alone.
 type record struct {
 	wait      int64
 	place     int32
@@ -97,6 +97,24 @@ func (r Result) Decision() Decision {
 	return d
 }
 
+// sealed stands for the record of a call that has ended.
+var sealed record
+
+// seal answers the record of a call that ends. Nothing is written into it any more.
+func (inv *invocation) seal() *record {
+	if inv.first == nil {
+		return nil
+	}
+	if inv.plan.alone {
+		return inv.first.rec
+	}
+	inv.plan.exec.recording.Lock()
+	defer inv.plan.exec.recording.Unlock()
+	rec := inv.first.rec
+	inv.first.rec = &sealed
+	return rec
+}
+
 // note writes what admission knows of the ticket of an attempt into the record of its call.
 // The stage is locked.
 func (a *admission) note(s *stage, inv *invocation, t *admit.Ticket, attempt int32) {
@@ -104,7 +122,14 @@ func (a *admission) note(s *stage, inv *invocation, t *admit.Ticket, attempt int
 		return
 	}
 	sum := inv.sum()
+	if !inv.plan.alone {
+		inv.plan.exec.recording.Lock()
+		defer inv.plan.exec.recording.Unlock()
+	}
 	rec := sum.rec
+	if rec == &sealed { // the caller has it: an attempt that nobody waited for ends late
+		return
+	}
 	if rec == nil {
 		rec = take[record](&records)
 		rec.waits, rec.costs = rec.waitSpace[:0], rec.costSpace[:0]

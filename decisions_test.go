@@ -3,6 +3,7 @@ package sluice_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -167,4 +168,45 @@ func TestDecision_ZeroRegistryIsEmpty(t *testing.T) {
 	}
 	sluice.Must(sluice.Register(&reg, sluice.Spec{Name: "x"}, echo))
 	noErr(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
+}
+
+// TestDecision_IsFinal: an attempt that ends after its call has, as a hedged one does, does
+// not change what the caller was told.
+func TestDecision_IsFinal(t *testing.T) {
+	hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			first := make(chan sluice.Result, 2)
+			for range 2 {
+				go func() {
+					r, _ := next(ctx, c)
+					first <- r
+				}()
+				time.Sleep(time.Millisecond)
+			}
+			return <-first, nil
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		exec := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{hedge}})
+		took := time.Duration(0)
+		sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x", Policy: sluice.Policy{
+			Rates: []sluice.Rate{{N: 1e6, Unit: "tokens"}},
+			Cost:  func(sluice.Call, string) int64 { return 5 },
+		}}, func(ctx context.Context, n int) (int, error) {
+			took += time.Second // a second, then two
+			mine := took
+			time.Sleep(mine)
+			sluice.Settle(ctx, "tokens", int64(mine/time.Second))
+			return n, nil
+		}))
+		r, err := exec.Invoke(t.Context(), sluice.Request{Tool: "x", Input: 7})
+		want := sluice.Decision{Attempts: 1, Waits: []sluice.Wait{}, Costs: []sluice.Cost{{Unit: "tokens", Estimate: 5, Actual: 1}}}
+		if d := r.Decision(); err != nil || r.Value != 7 || !reflect.DeepEqual(d, want) {
+			t.Fatalf("%v, %v, %+v: want %+v", r.Value, err, d, want)
+		}
+		time.Sleep(time.Hour)
+		if d := r.Decision(); !reflect.DeepEqual(d, want) {
+			t.Errorf("later the decision is %+v, want %+v", d, want)
+		}
+	})
 }

@@ -95,6 +95,7 @@ type Executor struct {
 
 	deadlines deadlines  // of attempts
 	watches   ctxWatches // over submitted calls
+	recording sync.Mutex // of decisions, where attempts may end at once; taken last
 
 	ids    idBlocks
 	active atomic.Int64 // twice the calls under way, plus one once closed
@@ -384,7 +385,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		kind = ToolFailed
 		e.failed.Add(1)
 	}
-	res.rec, res.max = sum.rec, e.conf.MaxResultBytes
+	res.rec, res.max = inv.seal(), e.conf.MaxResultBytes
 	if inv.loud {
 		now := atomic.LoadInt64(&sum.ended)
 		if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
