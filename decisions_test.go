@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,15 +189,14 @@ func TestDecision_IsFinal(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		exec := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{hedge}})
-		took := time.Duration(0)
+		var calls atomic.Int64
 		sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x", Policy: sluice.Policy{
 			Rates: []sluice.Rate{{N: 1e6, Unit: "tokens"}},
 			Cost:  func(sluice.Call, string) int64 { return 5 },
 		}}, func(ctx context.Context, n int) (int, error) {
-			took += time.Second // a second, then two
-			mine := took
-			time.Sleep(mine)
-			sluice.Settle(ctx, "tokens", int64(mine/time.Second))
+			i := calls.Add(1)
+			time.Sleep(time.Duration(i) * time.Second) // the second comes later, and takes longer
+			sluice.Settle(ctx, "tokens", i)
 			return n, nil
 		}))
 		r, err := exec.Invoke(t.Context(), sluice.Request{Tool: "x", Input: 7})
