@@ -33,8 +33,8 @@ type outcome struct {
 
 // Submit queues a call without a goroutine: one starts when the call does. It does not
 // wait. The call ends as [Executor.Invoke] would end it, refusals included; ctx is the
-// call's own. A tool that interceptors go around, outside the gates, has its goroutine
-// from the start.
+// call's own. While it waits it takes less than 400 bytes. A tool that interceptors go
+// around, outside the gates, has its goroutine from the start.
 func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	f := &Future{ctx: ctx}
 	if len(e.outer) > 0 {
