@@ -202,7 +202,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 		n := int64(1)
 		switch {
 		case a.cost != nil:
-			if n = a.cost(*c, u); n < 0 {
+			if n = a.cost(c.shown(), u); n < 0 {
 				normal = true
 				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is %d: must not be negative", u, n))
 			}

@@ -38,8 +38,8 @@ func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, er
 }
 
 // arrive asks for admission. It answers the attempt, if it may run, else the ticket with
-// which the call waits: its owner is where, a future, if there is one, or a waiter.
-func (a *admission) arrive(ctx context.Context, c *Call, now int64, f *Future) (*running, *admit.Ticket, error) {
+// which the call waits: its owner is where, x, if that is not nil, or a waiter.
+func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submission) (*running, *admit.Ticket, error) {
 	inv := c.inv
 	if !c.Priority.valid() { // an interceptor's doing
 		return nil, nil, inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
@@ -58,6 +58,7 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, f *Future) (
 	if now == 0 {
 		now = inv.plan.exec.clock.now() // not under the lock, which others wait for
 	}
+	deadline, bounded := ctx.Deadline()
 	s := a.stage.lock()
 	if inv.plan.exec.closed() {
 		s.unlock()
@@ -75,7 +76,10 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, f *Future) (
 	if t.Parent = inv.parent.holder(s); c.run != nil {
 		t.Parent = c.run.holder(s)
 	}
-	a.limit(ctx, s, t, now)
+	a.limit(s, t, now)
+	if bounded {
+		s.deadline(t, deadline)
+	}
 	switch s.m.Arrive(now, t) {
 	case admit.Running:
 		s.unlock()
@@ -86,31 +90,31 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, f *Future) (
 		s.unlock()
 		return nil, nil, err
 	}
-	if f == nil {
+	if x == nil {
 		t.Owner = s.newWaiter(inv.plan)
 	} else {
-		t.Owner, f.ticket = f, t
+		t.Owner, x.ticket = x, t
 	}
 	by := t.WaitsAt().Class().Name
 	s.unlock()
 	if inv.loud {
-		a.tellQueued(ctx, c, t, f, by, now)
+		a.tellQueued(ctx, c, t, by, now)
 	}
 	return nil, t, nil
 }
 
 // tellQueued reports that a call waits. If a sink calls Goexit, nobody waits any more.
-func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, f *Future, by string, now int64) {
+func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by string, now int64) {
 	normal := false
 	defer func() {
 		if normal {
 			return
 		}
+		if _, waits := t.Owner.(*waiter); !waits { // a submission withdraws by itself
+			return
+		}
 		s := a.stage.lock()
 		s.m.Cancel(s.now(), t) // which is not used again: somebody may be about to wake its owner
-		if f != nil {
-			f.ticket = nil
-		}
 		s.unlock()
 	}()
 	var told telling
@@ -147,16 +151,18 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 }
 
 // limit sets the latest instant at which t may start.
-func (a *admission) limit(ctx context.Context, s *stage, t *admit.Ticket, now int64) {
+func (a *admission) limit(s *stage, t *admit.Ticket, now int64) {
 	if a.maxWait > 0 {
 		t.Limit = now + int64(a.maxWait)
 	} else if t.Parent != nil {
 		t.Limit = now + int64(nestedWait)
 	}
-	if d, ok := ctx.Deadline(); ok {
-		t.Finish = s.clock.instant(d)
-		t.Limit = min(t.Limit, t.Finish-1)
-	}
+}
+
+// deadline has t start, and be done, before d.
+func (s *stage) deadline(t *admit.Ticket, d time.Time) {
+	t.Finish = s.clock.instant(d)
+	t.Limit = min(t.Limit, t.Finish-1)
 }
 
 // holder is the ticket, of this stage, of the nearest call around that still runs.
@@ -188,26 +194,27 @@ func (s *stage) is(t *stage) bool {
 // decided is what became of a call that waited with the ticket *p: an attempt that may run,
 // or an error.
 func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*running, error) {
+	over := ctx.Err() != nil
 	s := a.stage.lock()
 	t := *p
 	s.freeWaiter(t)
 	*p = nil
-	var err error
 	switch {
 	case t.State() == admit.Refused:
-		err = a.turnedAway(s, c.inv, t, c.Attempt)
-	case ctx.Err() != nil: // it must not run any more: all goes back
+		err := a.turnedAway(s, c.inv, t, c.Attempt)
+		s.m.Free(t)
+		s.unlock()
+		return nil, err
+	case over: // it must not run any more: all goes back
 		s.m.Cancel(s.now(), t)
 		a.note(s, c.inv, t, c.Attempt)
-		err = c.inv.gaveUp(ctx, "")
-	default:
-		r := a.run(ctx, c, t, s.now())
+		s.m.Free(t)
 		s.unlock()
-		return r, nil
+		return nil, c.inv.gaveUp(ctx, "")
 	}
-	s.m.Free(t)
+	r := a.run(ctx, c, t, s.now())
 	s.unlock()
-	return nil, err
+	return r, nil
 }
 
 // turnedAway is the error of a refused ticket, which it writes into the record of the call.

@@ -48,10 +48,14 @@ func (c Call) JSON() (json.RawMessage, error) { return encodeJSON(c.Input, defau
 // CallFrom returns the call that ctx belongs to, inside a tool. Its Input is nil: the tool
 // has it, and a context that outlives the call should not keep it.
 func CallFrom(ctx context.Context) (Call, bool) {
-	if r := scopeOf(ctx).call; r != nil {
-		return r.call(), true
+	r := scopeOf(ctx).call
+	if r == nil {
+		return Call{}, false
 	}
-	return Call{}, false
+	var c Call
+	r.inv.fill(&c)
+	c.Attempt = r.attempt
+	return c, true
 }
 
 // Result is what a call gave: a small value, safe to copy and to share.
@@ -230,11 +234,12 @@ func (r *running) Value(key any) any {
 	return r.Context.Value(key)
 }
 
-func (r *running) call() Call {
-	var c Call
-	r.inv.call(&c)
-	c.Attempt = r.attempt
-	return c
+// shown is c without what only the library may see of it: whoever keeps it keeps nothing
+// else, and it can be run nowhere.
+func (c *Call) shown() Call {
+	d := *c
+	d.inv, d.run = nil, nil
+	return d
 }
 
 // run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
@@ -242,13 +247,13 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	inv := c.inv
 	sum := inv.sum()
 	r := &sum.running
-	if c.Attempt != 1 || c.run != nil {
+	if a.tool == nil || c.Attempt != 1 {
 		r = new(running)
 	}
 	r.Context, r.inv, r.adm, r.up, r.attempt = ctx, inv, a, c.run, c.Attempt
 	r.ticket, r.live, r.granted = t, true, now
 	if t.Place() > 0 {
-		inv.add(&sum.queued, now-t.Arrived())
+		inv.add(&sum.queued, max(0, now-t.Arrived())) // the clock was read before the lock was taken
 	}
 	return r
 }

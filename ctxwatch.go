@@ -15,14 +15,14 @@ type ctxWatches struct {
 
 // ctxWatch is the waiting calls of one Done channel.
 type ctxWatch struct {
-	done    <-chan struct{}
-	stop    func() bool
-	futures []*Future
+	done  <-chan struct{}
+	stop  func() bool
+	calls []*submission
 }
 
-// add has f.cancel called, on a goroutine of its own, once f.ctx ends.
-func (w *ctxWatches) add(f *Future) {
-	done := f.ctx.Done()
+// add has c.cancel called, on a goroutine of its own, once c.ctx ends.
+func (w *ctxWatches) add(c *submission) {
+	done := c.ctx.Done()
 	if done == nil {
 		return
 	}
@@ -34,27 +34,27 @@ func (w *ctxWatches) add(f *Future) {
 			w.byDone = make(map[<-chan struct{}]*ctxWatch)
 		}
 		x = &ctxWatch{done: done}
+		x.stop = context.AfterFunc(c.ctx, func() { w.fire(x) })
 		w.byDone[done] = x
-		x.stop = context.AfterFunc(f.ctx, func() { w.fire(x) })
 	}
-	f.watch, f.watched = x, int32(len(x.futures))
-	x.futures = append(x.futures, f)
+	c.watch, c.watched = x, int32(len(x.calls))
+	x.calls = append(x.calls, c)
 }
 
-// remove takes f out again, if its context has not ended meanwhile.
-func (w *ctxWatches) remove(f *Future) {
+// remove takes c out again, if its context has not ended meanwhile.
+func (w *ctxWatches) remove(c *submission) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	x := f.watch
+	x := c.watch
 	if x == nil {
 		return
 	}
-	f.watch = nil
-	last := len(x.futures) - 1
-	moved := x.futures[last]
-	x.futures[f.watched], moved.watched = moved, f.watched
-	x.futures[last] = nil
-	x.futures = x.futures[:last]
+	c.watch = nil
+	last := len(x.calls) - 1
+	moved := x.calls[last]
+	x.calls[c.watched], moved.watched = moved, c.watched
+	x.calls[last] = nil
+	x.calls = x.calls[:last]
 	if last == 0 {
 		delete(w.byDone, x.done)
 		x.stop()
@@ -63,16 +63,20 @@ func (w *ctxWatches) remove(f *Future) {
 
 func (w *ctxWatches) fire(x *ctxWatch) {
 	w.mu.Lock()
-	futures := x.futures
-	x.futures = nil
+	calls := x.calls
+	x.calls = nil
 	if w.byDone[x.done] == x {
 		delete(w.byDone, x.done)
 	}
-	for _, f := range futures {
-		f.watch = nil
+	for _, c := range calls {
+		c.watch = nil
+		c.inv.plan.exec.active.Add(2) // it is in the list, so it has not left yet
 	}
 	w.mu.Unlock()
-	for _, f := range futures {
-		go f.cancel()
+	for _, c := range calls {
+		go func() {
+			defer c.inv.plan.exec.leave()
+			c.cancel()
+		}()
 	}
 }

@@ -13,12 +13,19 @@ type deadlines struct {
 	mu    sync.Mutex
 	runs  heap.Heap[int64, *timedRun]
 	timer *time.Timer
-	armed int64           // the timer fires then, or earlier than it must; zero if it does not run
+	armed int64           // when the timer fires, no later than the first needs; zero if it does not run
 	spare []chan struct{} // for runs to come
 }
 
-// watch has x expire when it is due. Its ready channel is told of that, or of its end.
+// watch has x expire when it is due. Its ready channel is told of that, or of its end. In a
+// testing/synctest bubble, an executor from outside has nothing that it could share: its
+// clock shows that by a time before it began.
 func (d *deadlines) watch(x *timedRun, now int64) {
+	if now < 0 {
+		x.ready = make(chan struct{}, 1)
+		x.timer = time.AfterFunc(time.Duration(x.due-now), x.expire)
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := len(d.spare); n > 0 {
@@ -66,6 +73,10 @@ func (d *deadlines) fire(c clock) {
 
 // forget lets x go, whose ready channel has been told.
 func (d *deadlines) forget(x *timedRun) {
+	if x.timer != nil {
+		x.timer.Stop()
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if x.place >= 0 {

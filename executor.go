@@ -260,7 +260,10 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 	}
 	calls := int32(0)
 	if inv.parent != nil {
-		calls = inv.root().calls.Add(1)
+		root := inv.root()
+		if calls = root.calls.Add(1); int(calls) > e.conf.MaxCallsPerRoot {
+			root.calls.Add(-1) // it is refused, however often that happens
+		}
 	}
 	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
 		inv.tellInvoked(ctx, r, now)
@@ -411,7 +414,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 
 // whose is the constraint behind an error, and when to retry.
 func whose(err error) (by string, retry time.Duration) {
-	if x, ok := asError[*Error](err); ok {
+	if x, ok := asError[*Error](err); ok && x != nil {
 		return x.By, x.RetryAfter
 	}
 	return "", 0

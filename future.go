@@ -7,16 +7,19 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 )
 
-// Future is a submitted call. It is safe for concurrent use.
-//
-// A million of them may wait, so it has nothing that a waiting call can do without.
-type Future struct {
+// Future is the outcome of a submitted call. It is safe for concurrent use.
+type Future struct{ out atomic.Pointer[outcome] }
+
+// submission is a submitted call under way. A million of them may wait, so it has nothing
+// that a waiting call can do without. The context that a tool gets leads to it, and not to
+// its outcome.
+type submission struct {
 	inv    invocation
 	ctx    context.Context
 	input  any
+	future *Future       // until it knows the outcome
 	ticket *admit.Ticket // while it waits; guarded by the stage's lock
 	watch  *ctxWatch     // what watches ctx meanwhile, and where; guarded by its executor's
-	out    atomic.Pointer[outcome]
 
 	watched int32
 	phase   atomic.Int32 // who starts the goroutine of a call that waited
@@ -36,39 +39,42 @@ type outcome struct {
 // call's own. While it waits it takes less than 400 bytes. A tool that interceptors go
 // around, outside the gates, has its goroutine from the start.
 func (e *Executor) Submit(ctx context.Context, r Request) *Future {
-	f := &Future{ctx: ctx}
+	f := new(Future)
 	if len(e.outer) > 0 {
-		go f.whole(e, r)
+		go f.whole(ctx, e, r)
 	} else {
-		f.start(e, &r)
+		x := &submission{ctx: ctx, future: f}
+		x.start(e, &r)
 	}
 	return f
 }
 
+// whole runs the whole chain on a goroutine of its own.
+func (f *Future) whole(ctx context.Context, e *Executor, r Request) {
+	res, err := Result{}, error(&PanicError{Tool: r.Tool, Goexit: true})
+	defer func() { f.finish(res, err) }()
+	res, err = e.invoke(ctx, &r, newInvocation())
+}
+
 // start makes the call and asks for admission.
-func (f *Future) start(e *Executor, r *Request) {
+func (x *submission) start(e *Executor, r *Request) {
 	open, normal := e.enter(), false
 	defer func() {
-		if !normal && !f.ended { // a sink called Goexit, or ctx is nil
-			f.end(Result{}, caught(r.Tool, recover()))
+		if !normal && !x.ended { // a sink called Goexit, or ctx is nil
+			err := caught(r.Tool, recover())
+			x.withdraw()
+			x.end(Result{}, err)
 		}
 	}()
 	var c Call
-	now, err := e.prepare(f.ctx, r, &f.inv, open, &c)
+	now, err := e.prepare(x.ctx, r, &x.inv, open, &c)
 	if err != nil {
-		f.end(Result{}, err)
+		x.end(Result{}, err)
 	} else {
-		f.input = c.Input
-		f.submit(&c, now)
+		x.input = c.Input
+		x.submit(&c, now)
 	}
 	normal = true
-}
-
-// whole runs the whole chain on a goroutine of its own.
-func (f *Future) whole(e *Executor, r Request) {
-	res, err := Result{}, error(&PanicError{Tool: r.Tool, Goexit: true})
-	defer func() { f.finish(res, err) }()
-	res, err = e.invoke(f.ctx, &r, newInvocation())
 }
 
 const (
@@ -78,79 +84,93 @@ const (
 )
 
 // submit asks for admission, and has a goroutine started when it is granted.
-func (f *Future) submit(c *Call, now int64) {
-	if f.ctx.Err() != nil {
-		f.end(Result{}, f.inv.gaveUp(f.ctx, ""))
+func (x *submission) submit(c *Call, now int64) {
+	if x.ctx.Err() != nil {
+		x.end(Result{}, x.inv.gaveUp(x.ctx, ""))
 		return
 	}
-	c.Attempt = f.inv.attempt()
-	r, t, err := f.inv.plan.adm.arrive(f.ctx, c, now, f)
+	c.Attempt = x.inv.attempt()
+	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, now, x)
 	switch {
 	case err != nil:
-		f.end(Result{}, err)
+		x.end(Result{}, err)
 		return
 	case t == nil:
-		go f.perform(r)
+		go x.perform(r)
 		return
 	}
-	f.inv.plan.exec.watches.add(f)
-	if !f.phase.CompareAndSwap(submitting, submitted) {
-		go f.resume()
+	x.inv.plan.exec.watches.add(x)
+	if !x.phase.CompareAndSwap(submitting, submitted) {
+		go x.resume()
 	}
 }
 
+// withdraw gives up a place in the queue that nobody waits at.
+func (x *submission) withdraw() {
+	if x.inv.plan == nil || x.inv.plan.adm == nil {
+		return
+	}
+	s := x.inv.plan.adm.stage.lock()
+	if x.ticket != nil {
+		s.m.Cancel(s.now(), x.ticket) // and not used again: somebody may be about to wake x
+		x.ticket = nil
+	}
+	s.unlock()
+}
+
 // decided is called when the call, which waited, has been admitted or refused.
-func (f *Future) decided() {
-	if !f.phase.CompareAndSwap(submitting, early) {
-		go f.resume()
+func (x *submission) decided() {
+	if !x.phase.CompareAndSwap(submitting, early) {
+		go x.resume()
 	}
 }
 
 // cancel is called when ctx ends.
-func (f *Future) cancel() {
-	if err := f.inv.plan.adm.giveUp(f.ctx, &f.inv, &f.ticket); err != nil {
-		f.end(Result{}, err)
+func (x *submission) cancel() {
+	if err := x.inv.plan.adm.giveUp(x.ctx, &x.inv, &x.ticket); err != nil {
+		x.end(Result{}, err)
 	}
 }
 
-func (f *Future) resume() {
-	f.inv.plan.exec.watches.remove(f)
+func (x *submission) resume() {
+	x.inv.plan.exec.watches.remove(x)
 	var c Call
-	f.call(&c)
-	r, err := f.inv.plan.adm.decided(f.ctx, &c, &f.ticket)
+	x.call(&c)
+	r, err := x.inv.plan.adm.decided(x.ctx, &c, &x.ticket)
 	if err != nil {
-		f.end(Result{}, err)
+		x.end(Result{}, err)
 		return
 	}
-	f.perform(r)
+	x.perform(r)
 }
 
-// call is the one attempt that there is.
-func (f *Future) call(c *Call) {
-	f.inv.call(c)
-	c.Attempt, c.Input = 1, f.input
+// call makes c the one attempt that there is.
+func (x *submission) call(c *Call) {
+	x.inv.call(c)
+	c.Attempt, c.Input = 1, x.input
 }
 
 // perform runs the admitted call.
-func (f *Future) perform(r *running) {
+func (x *submission) perform(r *running) {
 	res, err, normal := Result{}, error(nil), false
 	defer func() {
 		if !normal {
-			res, err = Result{}, caught(f.inv.plan.tool.spec.Name, recover())
+			res, err = Result{}, caught(x.inv.plan.tool.spec.Name, recover())
 		}
-		f.end(res, err)
+		x.end(res, err)
 	}()
 	var c Call
-	f.call(&c)
+	x.call(&c)
 	res, err = r.adm.perform(r, &c)
 	normal = true
 }
 
 // end reports the call's end and makes its outcome known.
-func (f *Future) end(res Result, err error) {
-	f.ended = true
+func (x *submission) end(res Result, err error) {
+	f := x.future
+	x.ended, x.input, x.future = true, nil, nil
 	defer func() { f.finish(res, err) }() // also if a sink calls Goexit
-	res, err = f.inv.plan.exec.end(f.ctx, &f.inv, res, err)
+	res, err = x.inv.plan.exec.end(x.ctx, &x.inv, res, err)
 }
 
 // closed is the done channel of an outcome that nobody asked for in time.

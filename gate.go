@@ -90,7 +90,7 @@ func sameShape(name string, n, m int) error {
 	return nil
 }
 
-// find returns the gate's cell for key among those with that key, under the stage's lock.
+// cells are the gate's cells for key, made if need be. The stage is locked.
 func (g *gateCore) cells(s *stage, key string, make bool) []*admit.Cell {
 	var out []*admit.Cell
 	for _, l := range g.limits {

@@ -27,7 +27,7 @@ const (
 func (a *admission) judge(r *running, c *Call, res Result, err error) (o breaker.Outcome, pause time.Duration) {
 	class := ClassAuto
 	if a.classify != nil && r.ran() {
-		class = classified(a.classify, *c, res, err)
+		class = classified(a.classify, c.shown(), res, err)
 	}
 	if err != nil {
 		if x, ok := asError[retryable](err); ok {

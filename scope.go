@@ -141,7 +141,7 @@ func (s Scope) of(c *Call) string {
 	if s.kind == scopeTenant {
 		return c.Pipeline.tenant()
 	}
-	return s.set.key(*c)
+	return s.set.key(c.shown())
 }
 
 // check says what is wrong with a scope in the field named.

@@ -152,6 +152,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 			return d, err
 		}
 	}
+	deadline, bounded := ctx.Deadline()
 	s := a.stage.lock()
 	defer s.unlock()
 	now := s.now()
@@ -161,7 +162,10 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 		return d, err
 	}
 	t.Plan, t.Level, t.Tenant, t.Parent = a.plan, c.Priority.level(), c.Pipeline.tenant(), c.inv.parent.holder(s)
-	a.limit(ctx, s, t, now)
+	a.limit(s, t, now)
+	if bounded {
+		s.deadline(t, deadline)
+	}
 	d.Costs = costsOf(nil, t)
 	f := s.m.Forecast(now, t)
 	if f.Refusal.Reason != admit.NoReason {

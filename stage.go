@@ -43,7 +43,7 @@ type waiter struct {
 
 // planOf is the plan of the waiting call whose ticket has that owner.
 func planOf(owner any) *plan {
-	if f, ok := owner.(*Future); ok {
+	if f, ok := owner.(*submission); ok {
 		return f.inv.plan
 	}
 	return owner.(*waiter).plan
@@ -231,7 +231,7 @@ func wakeAll(t *admit.Ticket) {
 		switch o := t.Owner.(type) {
 		case *waiter:
 			o.ready <- struct{}{}
-		case *Future:
+		case *submission:
 			o.decided()
 		}
 		t = next
@@ -250,7 +250,7 @@ func (s *stage) newWaiter(p *plan) *waiter {
 	return w
 }
 
-// freeWaiter takes back the waiter of t, whose waiting is over, unless it is a future.
+// freeWaiter takes back the waiter of t, whose waiting is over, unless it is a submission.
 func (s *stage) freeWaiter(t *admit.Ticket) {
 	w, ok := t.Owner.(*waiter)
 	if !ok {

@@ -15,7 +15,8 @@ import (
 // time is over.
 func (a *admission) timed(r *running, c *Call) (Result, error) {
 	exec := c.inv.plan.exec
-	x := &timedRun{Context: r.Context, a: a, r: r, c: *c, due: r.granted + int64(a.timeout)}
+	now := exec.clock.now() // a sink may have blocked since the call was admitted
+	x := &timedRun{Context: r.Context, a: a, r: r, c: *c, due: now + int64(a.timeout)}
 	if d, ok := x.Context.Deadline(); ok {
 		if at := exec.clock.instant(d); at <= x.due {
 			x.due, x.borrowed = at, true
@@ -23,12 +24,14 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 	}
 	r.Context = x
 	exec.active.Add(2)
-	exec.deadlines.watch(x, r.granted)
+	exec.deadlines.watch(x, now)
 	go x.do()
 	<-x.ready
 	exec.deadlines.forget(x)
 	if x.state.Load() == codeEnded {
-		return x.res, x.err
+		res, err := x.res, x.err
+		x.res, x.err = Result{}, nil
+		return res, err
 	}
 	outcome := breaker.Failure
 	if atomic.CompareAndSwapInt32(&r.phase, fresh, calledOff) || x.borrowed || x.Context.Err() != nil {
@@ -48,7 +51,8 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 // timedRun is an attempt on a goroutine of its own, and the context that its code gets.
 //
 // As a context it costs nothing until somebody asks for what only a timer can give: Done
-// makes the standard library's own, and everything is that one's from then on.
+// makes the standard library's own, and everything is that one's from then on. A tool may
+// keep it, so it lets go of the call's input and result when they are no longer needed.
 type timedRun struct {
 	context.Context // the caller's
 	a               *admission
@@ -59,6 +63,7 @@ type timedRun struct {
 
 	state atomic.Int32  // who was first
 	ready chan struct{} // told then
+	timer *time.Timer   // of its own, if the executor's may not serve it
 	place int32         // among the deadlines
 	res   Result        // of the code
 	err   error
@@ -66,7 +71,7 @@ type timedRun struct {
 	mu   sync.Mutex
 	made context.Context // nil until somebody asks
 	stop context.CancelFunc
-	over error  // Err of a context that was not asked for in time
+	over error  // Err since the code has ended, if nobody had asked before
 	late *Error // what it means that the time is over
 }
 
@@ -84,9 +89,11 @@ func (x *timedRun) do() {
 	exec, normal := x.c.inv.plan.exec, false
 	defer exec.leave()
 	defer func() {
+		x.c.Input = nil
 		if x.state.CompareAndSwap(codeRuns, codeEnded) {
 			x.ready <- struct{}{}
 		} else {
+			x.res, x.err = Result{}, nil
 			exec.abandoned.Add(-1)
 		}
 	}()
@@ -143,13 +150,14 @@ func (x *timedRun) realLocked() context.Context {
 	if x.made != nil {
 		return x.made
 	}
-	if d, _ := x.Deadline(); x.borrowed || x.over == context.Canceled {
-		x.made, x.stop = context.WithCancel(x.Context)
-	} else {
-		x.made, x.stop = context.WithDeadlineCause(x.Context, d, x.causeLocked())
-	}
-	if x.over != nil {
+	switch d, _ := x.Deadline(); {
+	case x.over != nil: // whatever becomes of the caller's context later
+		x.made, x.stop = context.WithCancel(context.WithoutCancel(x.Context))
 		x.stop()
+	case x.borrowed:
+		x.made, x.stop = context.WithCancel(x.Context)
+	default:
+		x.made, x.stop = context.WithDeadlineCause(x.Context, d, x.causeLocked())
 	}
 	return x.made
 }
@@ -192,11 +200,11 @@ func (x *timedRun) errLocked() error {
 // Value passes the question on.
 func (x *timedRun) Value(key any) any {
 	x.mu.Lock()
-	from := x.made
-	x.mu.Unlock()
-	if from == nil {
-		from = x.Context
+	from := x.Context
+	if x.made != nil || x.over != nil {
+		from = x.realLocked()
 	}
+	x.mu.Unlock()
 	return from.Value(key)
 }
 

@@ -152,3 +152,88 @@ func TestTimed_ManyDeadlines(t *testing.T) {
 		close(release)
 	})
 }
+
+// TestTimed_SinkBlocks: the time that a sink takes between a call's admission and its code
+// is not the attempt's.
+func TestTimed_SinkBlocks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{
+			Timeout:      100 * ms,
+			Interceptors: interceptors(breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second})),
+			Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+				if e.Kind == sluice.BreakerStateChanged && e.To == "half-open" {
+					time.Sleep(time.Second)
+				}
+				return nil
+			}),
+		})
+		calls := 0
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+			if calls++; calls == 1 {
+				return errors.New("broken")
+			}
+			if d, _ := ctx.Deadline(); time.Until(d) != 100*ms || ctx.Err() != nil {
+				t.Errorf("the code begins with %v left and Err %v, want 100ms and none", time.Until(d), ctx.Err())
+			}
+			time.Sleep(150 * ms)
+			return nil
+		})
+		if err := r.call("x"); err == nil {
+			t.Fatal("the tool did not fail")
+		}
+		time.Sleep(2 * time.Second)
+		start := time.Now()
+		if err := r.call("x"); !errors.Is(err, sluice.ErrTimeout) || time.Since(start) != 1100*ms {
+			t.Errorf("%v after %v, want a timeout after 1.1s", err, time.Since(start))
+		}
+		time.Sleep(time.Second)
+		r.end()
+	})
+}
+
+// TestTimed_CauseStays: a context that was never asked while its attempt ran says the same
+// for ever, whatever becomes of the caller's.
+func TestTimed_CauseStays(t *testing.T) {
+	r := newRig(t, sluice.Config{Timeout: time.Hour})
+	var kept context.Context
+	r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { kept = ctx; return nil })
+	ctx, cancel := context.WithCancelCause(context.WithValue(r.ctx, ctxKey{}, "value"))
+	if _, err := r.Invoke(ctx, sluice.Request{Tool: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	cancel(errors.New("later"))
+	for range 2 {
+		if context.Cause(kept) != context.Canceled || kept.Err() != context.Canceled || kept.Value(ctxKey{}) != "value" {
+			t.Errorf("Cause %v, Err %v, value %v", context.Cause(kept), kept.Err(), kept.Value(ctxKey{}))
+		}
+		<-kept.Done()
+	}
+}
+
+// TestTimed_ExecutorFromOutside: one that was made outside testing/synctest bubbles can be
+// used inside them, in one after the other, as far as timeouts go.
+func TestTimed_ExecutorFromOutside(t *testing.T) {
+	reg := sluice.NewToolRegistry()
+	exec := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Timeout: time.Second}))
+	rawTool(t, reg, sluice.Spec{Name: "quick"}, func(context.Context) error { return nil })
+	rawTool(t, reg, sluice.Spec{Name: "slow"}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	if _, err := exec.Invoke(t.Context(), sluice.Request{Tool: "quick"}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			for range 2 {
+				if _, err := exec.Invoke(t.Context(), sluice.Request{Tool: "quick"}); err != nil {
+					t.Error(err)
+				}
+			}
+			start := time.Now()
+			if _, err := exec.Invoke(t.Context(), sluice.Request{Tool: "slow"}); !errors.Is(err, sluice.ErrTimeout) || time.Since(start) != time.Second {
+				t.Errorf("%v after %v, want a timeout after 1s", err, time.Since(start))
+			}
+		})
+	}
+	if err := exec.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -19,6 +19,8 @@ func (m *Machine) Absorb(now int64, o *Machine) {
 		}
 	}
 	slices.SortFunc(waiting, func(a, b *Ticket) int { return cmp.Compare(a.seq, b.seq) })
+	m.recount(uint32(o.starts))
+	o.recount(uint32(m.starts))
 	for _, t := range waiting {
 		o.take(t)
 	}
@@ -39,4 +41,18 @@ func (m *Machine) Absorb(now int64, o *Machine) {
 		}
 	}
 	m.drain()
+}
+
+// recount has starts that m did not count, and will have counted, overtake nobody in it.
+func (m *Machine) recount(starts uint32) {
+	for _, l := range m.all {
+		for t := l.head; t != nil; t = t.next {
+			t.starts += starts
+		}
+	}
+	for t := m.out; t != nil; t = t.next {
+		if t.state == Refused {
+			t.starts += starts
+		}
+	}
 }

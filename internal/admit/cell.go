@@ -92,8 +92,8 @@ type Limiter interface {
 }
 
 // Cell is one counter. Its methods are the machine's. There may be millions, one for each
-// key of a rate: what every decision reads comes first, in one cache line, and what few
-// cells have stands apart.
+// key of a rate: what every decision about a rate reads comes first, close together, and what
+// few cells have stands apart.
 type Cell struct {
 	class        *Class
 	q            *queue // nil unless somebody waits here

@@ -125,7 +125,7 @@ func (m *Machine) Overtaken(t *Ticket) int {
 	if s := t.read().startedAs; s > 0 {
 		until = s - 1
 	}
-	return max(0, int(uint32(until)-t.starts)-int(t.place-1))
+	return max(0, int(int32(uint32(until)-t.starts))-int(t.place-1))
 }
 
 // Forecast is what Arrive would do.

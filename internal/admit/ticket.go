@@ -47,7 +47,7 @@ type Ticket struct {
 	Tenant string
 	Limit  int64   // latest instant to start; Never if there is none
 	Finish int64   // instant to be done by, for estimates; zero if there is none
-	Parent *Ticket // the running ticket that this one is nested in
+	Parent *Ticket // the running ticket that this one is nested in; its own parent, if any, once it has ended
 	Owner  any     // the caller's
 	Level  int8    // 0 … Levels-1, higher first
 

@@ -1,0 +1,129 @@
+package sluice_test
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"time"
+	"weak"
+
+	"github.com/sluice-go/sluice"
+)
+
+type bulk struct{ bytes [1 << 16]byte }
+
+// TestKeptContext: a context that a tool keeps beyond its call keeps neither the call's
+// input nor its result, however the call was made.
+func TestKeptContext(t *testing.T) {
+	for name, tt := range map[string]struct {
+		conf sluice.Config
+		call func(e *sluice.Executor, r sluice.Request) (sluice.Result, error)
+	}{
+		"Invoke":               {sluice.Config{}, invokeIt},
+		"Invoke with Timeout":  {sluice.Config{Timeout: time.Hour}, invokeIt},
+		"Submit":               {sluice.Config{}, submitIt},
+		"Submit with Timeout":  {sluice.Config{Timeout: time.Hour}, submitIt},
+		"Submit, interceptors": {sluice.Config{Interceptors: interceptors(passing)}, submitIt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := sluice.NewToolRegistry()
+			exec := sluice.Must(sluice.NewExecutor(reg, tt.conf))
+			var kept context.Context
+			sluice.Must(sluice.Register(reg, sluice.Spec{Name: "x"}, func(ctx context.Context, in *bulk) (*bulk, error) {
+				kept = ctx
+				return &bulk{in.bytes}, nil
+			}))
+			in, out := func() (in, out weak.Pointer[bulk]) {
+				v := new(bulk)
+				r, err := tt.call(exec, sluice.Request{Tool: "x", Input: v})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return weak.Make(v), weak.Make(r.Value.(*bulk))
+			}()
+			if err := exec.Close(t.Context()); err != nil { // so that nobody is in the middle of something
+				t.Fatal(err)
+			}
+			for range 3 {
+				runtime.GC()
+			}
+			if in.Value() != nil || out.Value() != nil {
+				t.Errorf("kept: input %v, result %v", in.Value() != nil, out.Value() != nil)
+			}
+			runtime.KeepAlive(kept)
+		})
+	}
+}
+
+var passing = sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) { return next(ctx, c) }
+})
+
+func invokeIt(e *sluice.Executor, r sluice.Request) (sluice.Result, error) {
+	return e.Invoke(context.Background(), r)
+}
+
+func submitIt(e *sluice.Executor, r sluice.Request) (sluice.Result, error) {
+	return e.Submit(context.Background(), r).Wait(context.Background())
+}
+
+// TestCallFrom_RunsNowhere: a Call that a tool, a key, a cost or a classify function was
+// shown cannot be run through a gate wrapped by hand: the gate says so, and nothing of the
+// call that it was of changes.
+func TestCallFrom_RunsNowhere(t *testing.T) {
+	gate := atMost(2)
+	h := gate.Wrap(sluice.Spec{Name: "inner"}, func(context.Context, sluice.Call) (sluice.Result, error) {
+		return sluice.Result{}, nil
+	})
+	var shown []sluice.Call
+	r := newRig(t, sluice.Config{
+		Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByKey("key", func(c sluice.Call) string {
+			shown = append(shown, c)
+			return "k"
+		})})),
+		Classify: func(c sluice.Call, _ sluice.Result, _ error) sluice.Class {
+			shown = append(shown, c)
+			return sluice.ClassAuto
+		},
+	})
+	r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{
+		Rates: []sluice.Rate{{N: 1e6, Unit: "u"}},
+		Cost:  func(c sluice.Call, _ string) int64 { shown = append(shown, c); return 1 },
+	}}, func(ctx context.Context) error {
+		c, ok := sluice.CallFrom(ctx)
+		if !ok || c.Tool != "x" || c.Attempt != 1 || c.ID != "call-1" {
+			t.Errorf("CallFrom: %+v %v", c, ok)
+		}
+		shown = append(shown, c)
+		for _, c := range shown {
+			if _, err := h(ctx, c); err == nil {
+				t.Error("the call was run through a gate")
+			}
+		}
+		return nil
+	})
+	if err := r.call("x"); err != nil {
+		t.Fatal(err)
+	}
+	if len(shown) != 4 {
+		t.Errorf("%d calls were shown, want 4", len(shown))
+	}
+	for _, c := range shown {
+		if _, err := h(r.ctx, c); err == nil {
+			t.Error("the call was run through a gate")
+		}
+	}
+	r.end()
+}
+
+// TestNilError: a tool that answers a nil *Error, which is an error that is not nil, does
+// no harm.
+func TestNilError(t *testing.T) {
+	r := newRig(t, sluice.Config{})
+	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { var e *sluice.Error; return e })
+	if err := r.call("x"); err == nil {
+		t.Error("no error")
+	}
+	r.trace("x: invoked started failed")
+	r.end()
+}
