@@ -41,6 +41,7 @@ type AsyncSink struct {
 	done     chan struct{} // closed when the worker has ended
 	quit     context.Context
 	giveUp   context.CancelFunc
+	plain    context.Context // the sink's, for calls made with the background context
 
 	mu                 sync.Mutex
 	nodes              []asyncNode // nodes[0] is unused, so that 0 means none
@@ -96,7 +97,8 @@ func NewAsyncSink(s EventSink, size int) (*AsyncSink, error) {
 	if p, ok := payloadSinkOf(s); ok {
 		a.payloads = p
 	}
-	a.quit, a.giveUp = context.WithCancel(context.Background())
+	a.quit, a.giveUp = context.WithCancel(background)
+	a.plain = a.context(background)
 	go a.run()
 	return a, nil
 }
@@ -333,11 +335,10 @@ func (a *AsyncSink) next() (it asyncItem, ok bool) {
 
 // hand gives the event to the sink.
 func (a *AsyncSink) hand(it *asyncItem) error {
-	ctx := it.ctx
-	if ctx == nil {
-		ctx = context.Background()
+	ctx := a.plain
+	if it.ctx != nil && it.ctx != background {
+		ctx = a.context(it.ctx)
 	}
-	ctx = &sinkContext{Context: a.quit, values: context.WithoutCancel(ctx)}
 	if it.later != nil {
 		return guard(ctx, a.sink, it.event.Call.Tool, it.later)
 	}
@@ -356,6 +357,11 @@ func (a *AsyncSink) settle(err error) {
 	if err != nil {
 		a.failed++
 	}
+}
+
+// context is that of the sink for an event of a call with the context ctx.
+func (a *AsyncSink) context(ctx context.Context) context.Context {
+	return &sinkContext{Context: a.quit, values: context.WithoutCancel(ctx)}
 }
 
 // sinkContext ends with the AsyncSink and knows what the call's context knows.
