@@ -64,19 +64,11 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 		s.unlock()
 		return nil, nil, inv.refused(ErrClosed, "", nil)
 	}
-	t := s.m.Ticket()
-	if err := a.fill(s, t, c, q, now, (*admit.Machine).Cell); err != nil {
-		s.m.Free(t)
+	t, err := a.ticket(s, c, q, now, (*admit.Machine).Cell)
+	if err != nil {
 		s.unlock()
 		return nil, nil, err
 	}
-	t.Plan = a.plan
-	t.Level = c.Priority.level()
-	t.Tenant = c.Pipeline.tenant()
-	if t.Parent = inv.parent.holder(s); c.run != nil {
-		t.Parent = c.run.holder(s)
-	}
-	a.limit(s, t, now)
 	if bounded {
 		s.deadline(t, deadline)
 	}
@@ -142,7 +134,7 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 		return nil
 	}
 	a.note(s, inv, t, atomic.LoadInt32(&inv.attempts))
-	inv.add(&inv.sum().queued, now-t.Arrived())
+	inv.add(&inv.ownTotals().queued, now-t.Arrived())
 	s.freeWaiter(t)
 	*p = nil
 	s.m.Free(t)
@@ -150,13 +142,24 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 	return inv.gaveUp(ctx, by)
 }
 
-// limit sets the latest instant at which t may start.
-func (a *admission) limit(s *stage, t *admit.Ticket, now int64) {
+// ticket is what c asks of admission, but for its caller's deadline. It answers the refusal
+// by a table of keys that is full.
+func (a *admission) ticket(s *stage, c *Call, q *asked, now int64, cell cellFunc) (*admit.Ticket, error) {
+	t := s.m.Ticket()
+	if err := a.fill(s, t, c, q, now, cell); err != nil {
+		s.m.Free(t)
+		return nil, err
+	}
+	t.Plan, t.Level, t.Tenant = a.plan, c.Priority.level(), c.Pipeline.tenant()
+	if t.Parent = c.inv.parent.holder(s); c.run != nil {
+		t.Parent = c.run.holder(s)
+	}
 	if a.maxWait > 0 {
 		t.Limit = now + int64(a.maxWait)
 	} else if t.Parent != nil {
 		t.Limit = now + int64(nestedWait)
 	}
+	return t, nil
 }
 
 // deadline has t start, and be done, before d.
@@ -221,7 +224,7 @@ func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*ru
 func (a *admission) turnedAway(s *stage, inv *invocation, t *admit.Ticket, attempt int32) error {
 	a.note(s, inv, t, attempt)
 	if t.Place() > 0 {
-		inv.add(&inv.sum().queued, s.now()-t.Arrived())
+		inv.add(&inv.ownTotals().queued, s.now()-t.Arrived())
 	}
 	return inv.refusal(t.Refusal())
 }

@@ -116,9 +116,9 @@ func (inv *invocation) totals() *first {
 	return inv.first
 }
 
-// sum is inv.first, made if need be. Whoever asks is alone with the call, or holds the
+// ownTotals is totals to add to, made if need be. Whoever asks is alone with the call, or holds the
 // stage's lock while nobody else could be the first.
-func (inv *invocation) sum() *first {
+func (inv *invocation) ownTotals() *first {
 	if inv.first == nil {
 		inv.first = new(first)
 	}
@@ -245,7 +245,7 @@ func (c *Call) shown() Call {
 // run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
 func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
 	inv := c.inv
-	sum := inv.sum()
+	sum := inv.ownTotals()
 	r := &sum.running
 	if a.tool == nil || c.Attempt != 1 {
 		r = new(running)

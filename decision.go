@@ -121,7 +121,7 @@ func (a *admission) note(s *stage, inv *invocation, t *admit.Ticket, attempt int
 	if t.Place() == 0 && a.cost == nil && len(t.Settled()) == 0 {
 		return
 	}
-	sum := inv.sum()
+	sum := inv.ownTotals()
 	if !inv.plan.alone {
 		inv.plan.exec.recording.Lock()
 		defer inv.plan.exec.recording.Unlock()

@@ -108,7 +108,9 @@ type Executor struct {
 }
 
 // NewExecutor returns an executor, or an error that names the field of c that is out of
-// range. Tools may be registered before or after. It starts nothing.
+// range. Tools may be registered before or after. It starts nothing. In a testing/synctest
+// bubble use an executor that was made there: for the queue and the rates of another no
+// time passes in it.
 func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if r == nil {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")

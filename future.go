@@ -7,7 +7,8 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 )
 
-// Future is the outcome of a submitted call. It is safe for concurrent use.
+// Future is the outcome of a submitted call, made by [Executor.Submit]; the zero value
+// never comes to one. It is safe for concurrent use.
 type Future struct{ out atomic.Pointer[outcome] }
 
 // submission is a submitted call under way. A million of them may wait, so it has nothing
@@ -173,16 +174,16 @@ func (x *submission) end(res Result, err error) {
 	res, err = x.inv.plan.exec.end(x.ctx, &x.inv, res, err)
 }
 
-// closed is the done channel of an outcome that nobody asked for in time.
-var closed = make(chan struct{})
+// ended is the done channel of every outcome that nobody asked for in time.
+var ended = make(chan struct{})
 
-func init() { close(closed) }
+func init() { close(ended) }
 
 func (f *Future) finish(res Result, err error) {
 	if err != nil {
 		res.Value = nil
 	}
-	o := &outcome{closed, res, err}
+	o := &outcome{ended, res, err}
 	if f.out.CompareAndSwap(nil, o) {
 		return
 	}

@@ -156,13 +156,11 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	s := a.stage.lock()
 	defer s.unlock()
 	now := s.now()
-	t := s.m.Ticket()
-	defer func() { s.m.Free(t) }()
-	if err := a.fill(s, t, c, &q, now, (*admit.Machine).Peek); err != nil {
+	t, err := a.ticket(s, c, &q, now, (*admit.Machine).Peek)
+	if err != nil {
 		return d, err
 	}
-	t.Plan, t.Level, t.Tenant, t.Parent = a.plan, c.Priority.level(), c.Pipeline.tenant(), c.inv.parent.holder(s)
-	a.limit(s, t, now)
+	defer s.m.Free(t)
 	if bounded {
 		s.deadline(t, deadline)
 	}

@@ -146,3 +146,22 @@ func TestPromise09_AClaimIsNoCycle(t *testing.T) {
 	w.finish(x2, p2)
 	w.rest(a1, a2, d)
 }
+
+// New weights say who has the most queued for its weight, from the next call that is shed.
+func TestChange_WeightsCountForShedding(t *testing.T) {
+	p := standard()
+	p.Shed, p.MaxQueue = true, 5
+	w := newWorld(t, p)
+	k := slots("k", 0, 1)
+	w.arrive("h", 2, "a", k)
+	for _, name := range []string{"a1", "a2", "a3"} {
+		w.arrive(name, 2, "a", k)
+	}
+	w.arrive("b1", 2, "b", k)
+	w.arrive("b2", 2, "b", k)
+	w.sees("h")
+	p.Weights = map[string]int{"a": 10}
+	w.m.SetPolicy(w.now, p)
+	w.arrive("urgent", 8, "c", k)
+	w.sees("b2!") // three tenths are less than two
+}
