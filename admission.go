@@ -23,7 +23,7 @@ type admission struct {
 	keys             []Scope        // to ask each call for
 	units            []string       // to ask the cost of
 	timeout, maxWait time.Duration
-	classify         func(Call, Result, error) Class
+	classify         func(Call, Result, error) Outcome
 	cost             func(Call, string) int64
 }
 

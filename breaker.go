@@ -183,9 +183,9 @@ func (b *CircuitBreaker) Config() CircuitBreakerConfig {
 	return b.conf
 }
 
-// With is the change to c, applied by [Reconfigure]; alone it does nothing. The name and
+// Change is the change to c, applied by [Reconfigure]; alone it does nothing. The name and
 // the scope cannot change. Nothing that was counted is forgotten.
-func (b *CircuitBreaker) With(c CircuitBreakerConfig) Change {
+func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
 	return Change{&breakerChange{b: b, to: c}}
 }
 

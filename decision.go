@@ -27,7 +27,7 @@ type Wait struct {
 	For time.Duration
 }
 
-// Cost is one unit's estimate and, after [Settle], its actual use.
+// Cost is one unit's estimate and, after [ReportUsage], its actual use.
 type Cost struct {
 	Unit     string // empty means calls
 	Estimate int64

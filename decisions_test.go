@@ -196,7 +196,7 @@ func TestDecision_IsFinal(t *testing.T) {
 		}}, func(ctx context.Context, n int) (int, error) {
 			i := calls.Add(1)
 			time.Sleep(time.Duration(i) * time.Second) // the second comes later, and takes longer
-			sluice.Settle(ctx, "tokens", i)
+			sluice.ReportUsage(ctx, "tokens", i)
 			return n, nil
 		}))
 		r, err := exec.Invoke(t.Context(), sluice.Request{Tool: "x", Input: 7})

@@ -87,7 +87,7 @@ func ExampleNewRateLimiter() {
 			return 1
 		},
 	}}, func(ctx context.Context, prompt string) (string, error) {
-		sluice.Settle(ctx, "tokens", 7) // what it really cost
+		sluice.ReportUsage(ctx, "tokens", 7) // what it really cost
 		return "hello", nil
 	}))
 	fmt.Println(ask(context.Background(), "hi"))
@@ -217,11 +217,11 @@ func ExampleReconfigure() {
 	l, r := limits.Config(), rates.Config()
 	l.Limits[0].Max = 4
 	r.Rates[0].N = 0 // a mistake: nothing changes
-	fmt.Println(sluice.Reconfigure("alice", limits.With(l), rates.With(r)))
+	fmt.Println(sluice.Reconfigure("alice", limits.Change(l), rates.Change(r)))
 	fmt.Println(limits.Config().Limits[0].Max)
 
 	r.Rates[0].N = 5
-	fmt.Println(sluice.Reconfigure("alice", limits.With(l), rates.With(r)))
+	fmt.Println(sluice.Reconfigure("alice", limits.Change(l), rates.Change(r)))
 	fmt.Println(limits.Config().Limits[0].Max)
 	// Output:
 	// sluice: RateLimiterConfig.Rates[0].N is 0: must be at least 1

@@ -27,16 +27,16 @@ var (
 // Config configures an [Executor]. The zero value limits nothing; it runs tools safely:
 // panics are caught, calls are observed, sizes and depth are bounded.
 type Config struct {
-	Interceptors    []Interceptor                           // outermost first; gates and the scheduler must be adjacent
-	Sink            EventSink                               // sees every call; nil discards
-	State           *SharedState                            // what tools share; nil means a new one of the default size
-	Timeout         time.Duration                           // per attempt; zero means none
-	MaxWait         time.Duration                           // in the queue; zero means until the caller's context ends
-	Classify        func(c Call, r Result, err error) Class // what an outcome means; nil means ClassAuto for all
-	MaxArgBytes     int                                     // of a call's arguments; zero means 4 MiB
-	MaxResultBytes  int                                     // of a result's JSON; zero means 16 MiB
-	MaxDepth        int                                     // of nested calls; zero means 32
-	MaxCallsPerRoot int                                     // calls under one outermost call; zero means 10,000
+	Interceptors    []Interceptor                             // outermost first; gates and the scheduler must be adjacent
+	Sink            EventSink                                 // sees every call; nil discards
+	State           *SharedState                              // what tools share; nil means a new one of the default size
+	Timeout         time.Duration                             // per attempt; zero means none
+	MaxWait         time.Duration                             // in the queue; zero means until the caller's context ends
+	Classify        func(c Call, r Result, err error) Outcome // what an outcome means; nil means OutcomeAuto for all
+	MaxArgBytes     int                                       // of a call's arguments; zero means 4 MiB
+	MaxResultBytes  int                                       // of a result's JSON; zero means 16 MiB
+	MaxDepth        int                                       // of nested calls; zero means 32
+	MaxCallsPerRoot int                                       // calls under one outermost call; zero means 10,000
 	_               struct{}
 }
 

@@ -555,10 +555,10 @@ func TestHandOver_ReconfigureStorm(t *testing.T) {
 			for !stop.Load() {
 				max := 1 + rnd.IntN(8)
 				list := []sluice.Change{
-					l.With(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: max}, {Max: 1 + rnd.IntN(4), Scope: sluice.ByTool}}}),
-					q.With(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: int64(1000 + rnd.IntN(1_000_000))}}}),
-					b.With(sluice.CircuitBreakerConfig{Failures: 1000, Window: time.Duration(1+rnd.IntN(5)) * time.Second}),
-					s.With(sluice.PrioritySchedulerConfig{MaxQueue: 10_000, Ageing: 1 + rnd.IntN(8)}),
+					l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: max}, {Max: 1 + rnd.IntN(4), Scope: sluice.ByTool}}}),
+					q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: int64(1000 + rnd.IntN(1_000_000))}}}),
+					b.Change(sluice.CircuitBreakerConfig{Failures: 1000, Window: time.Duration(1+rnd.IntN(5)) * time.Second}),
+					s.Change(sluice.PrioritySchedulerConfig{MaxQueue: 10_000, Ageing: 1 + rnd.IntN(8)}),
 					r.reg.WithPolicy("x", sluice.Policy{Concurrency: rnd.IntN(3), Rates: make([]sluice.Rate, 0, 1)}),
 				}
 				if rnd.IntN(2) == 0 {
@@ -696,7 +696,7 @@ func TestHandOver_Storm(t *testing.T) {
 			case 4:
 				<-time.After(3 * ms) // deaf, longer than the timeout of one tool
 			case 5:
-				sluice.Throttle(ctx, 10*time.Microsecond)
+				sluice.ReportThrottle(ctx, 10*time.Microsecond)
 			case 6, 7:
 				_, _ = r.Invoke(ctx, sluice.Request{Tool: "leaf"})
 				_, _ = r.Submit(ctx, sluice.Request{Tool: "leaf"}).Wait(ctx)
@@ -715,7 +715,7 @@ func TestHandOver_Storm(t *testing.T) {
 	extra.Go(func() {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		for !stop.Load() {
-			noErr(t, sluice.Reconfigure("storm", l.With(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
+			noErr(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
 				{Max: 1 + rnd.IntN(slots)}, {Max: 1 + rnd.IntN(perTool), Scope: sluice.ByTool}, {Max: 1 + rnd.IntN(weight), Unit: "MB"}, {Max: 6, Scope: sluice.ByTenant, MaxKeys: 8}}})))
 			if rnd.IntN(5) == 0 {
 				b.Trip("plain")
@@ -761,7 +761,7 @@ func TestHandOver_Storm(t *testing.T) {
 	wg.Wait()
 	stop.Store(true)
 	extra.Wait()
-	noErr(t, sluice.Reconfigure("storm", l.With(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
+	noErr(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
 		{Max: slots}, {Max: perTool, Scope: sluice.ByTool}, {Max: weight, Unit: "MB"}, {Max: 6, Scope: sluice.ByTenant, MaxKeys: 8}}})))
 	r.until("abandoned calls to end", func(s sluice.Snapshot) bool { return s.InFlight == 0 })
 	r.idle()

@@ -81,9 +81,9 @@ func TestCallFrom_RunsNowhere(t *testing.T) {
 			shown = append(shown, c)
 			return "k"
 		})})),
-		Classify: func(c sluice.Call, _ sluice.Result, _ error) sluice.Class {
+		Classify: func(c sluice.Call, _ sluice.Result, _ error) sluice.Outcome {
 			shown = append(shown, c)
-			return sluice.ClassAuto
+			return sluice.OutcomeAuto
 		},
 	})
 	r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{

@@ -42,7 +42,7 @@ type Limit struct {
 }
 
 // Adaptive lets a limit find out what a backend bears: additive increase, multiplicative
-// decrease (Chiu and Jain 1989), driven by [ClassOverload] alone. It begins at Min and
+// decrease (Chiu and Jain 1989), driven by [OutcomeOverload] alone. It begins at Min and
 // doubles with each round of successes until the first overload. An overload cuts it by a
 // tenth, at least by one, once for all calls that were in flight together; ten rounds of
 // successes that used the whole limit add one. So a backend that falls from capacity n to
@@ -177,10 +177,10 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 	return c
 }
 
-// With is the change to c, applied by [Reconfigure]; alone it does nothing. Max, Refuse,
+// Change is the change to c, applied by [Reconfigure]; alone it does nothing. Max, Refuse,
 // MaxKeys and the bounds of Adaptive can change; names, scopes, units, the number of
 // limits and which of them are adaptive cannot.
-func (l *ConcurrencyLimiter) With(c ConcurrencyLimiterConfig) Change {
+func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 	return Change{&limiterChange{l: l, to: c}}
 }
 

@@ -7,43 +7,43 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 )
 
-// Class is what an outcome means to breakers and retries.
-type Class uint8
+// Outcome is what an outcome means to breakers and retries.
+type Outcome uint8
 
 const (
-	// ClassAuto lets the library decide: no error is a success; the caller's own
+	// OutcomeAuto lets the library decide: no error is a success; the caller's own
 	// cancellation or deadline, and refusals of nested calls, are neutral; an error with a
 	// RetryAfter() time.Duration method is an overload; all else is a failure, a timeout and
 	// a panic too.
-	ClassAuto Class = iota
-	ClassSuccess
-	ClassFailure
-	ClassNeutral  // counts neither way
-	ClassOverload // the backend is too busy: slow down; not a breaker's failure
+	OutcomeAuto Outcome = iota
+	OutcomeSuccess
+	OutcomeFailure
+	OutcomeNeutral  // counts neither way
+	OutcomeOverload // the backend is too busy: slow down; not a breaker's failure
 )
 
 // judge says what an outcome means to the breakers, and how long an upstream asked to
 // pause. It runs user code, so it holds no lock.
 func (a *admission) judge(r *running, c *Call, res Result, err error) (o breaker.Outcome, pause time.Duration) {
-	class := ClassAuto
+	class := OutcomeAuto
 	if a.classify != nil && r.ran() {
 		class = classified(a.classify, c.shown(), res, err)
 	}
 	if err != nil {
 		if x, ok := asError[retryable](err); ok {
-			if pause = retryAfter(x); class == ClassAuto && pause >= 0 {
-				class = ClassOverload
+			if pause = retryAfter(x); class == OutcomeAuto && pause >= 0 {
+				class = OutcomeOverload
 			}
 		}
 	}
 	switch class {
-	case ClassSuccess:
+	case OutcomeSuccess:
 		return breaker.Success, pause
-	case ClassFailure:
+	case OutcomeFailure:
 		return breaker.Failure, pause
-	case ClassNeutral:
+	case OutcomeNeutral:
 		return breaker.Neutral, pause
-	case ClassOverload:
+	case OutcomeOverload:
 		return breaker.Overload, pause
 	}
 	switch {
@@ -64,10 +64,10 @@ func (r *running) caller() context.Context {
 }
 
 // classified runs a classify function; one that panics leaves the decision to the library.
-func classified(f func(Call, Result, error) Class, c Call, res Result, err error) (class Class) {
+func classified(f func(Call, Result, error) Outcome, c Call, res Result, err error) (class Outcome) {
 	defer func() {
-		if recover() != nil || class > ClassOverload {
-			class = ClassAuto
+		if recover() != nil || class > OutcomeOverload {
+			class = OutcomeAuto
 		}
 	}()
 	return f(c, res, err)

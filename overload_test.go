@@ -98,16 +98,16 @@ func TestAdaptive_FindsTheCapacity(t *testing.T) {
 	for _, x := range []struct {
 		name     string
 		busy     error
-		classify func(sluice.Call, sluice.Result, error) sluice.Class
+		classify func(sluice.Call, sluice.Result, error) sluice.Outcome
 		take     func() time.Duration
 	}{
 		{"RetryAfter zero, equal times", busyError{}, nil, func() time.Duration { return 10 * ms }},
 		{"RetryAfter zero, random times", busyError{}, nil, func() time.Duration { return time.Duration(rng.ExpFloat64() * float64(10*ms)) }},
-		{"Classify, random times", errBusy, func(_ sluice.Call, _ sluice.Result, err error) sluice.Class {
+		{"Classify, random times", errBusy, func(_ sluice.Call, _ sluice.Result, err error) sluice.Outcome {
 			if errors.Is(err, errBusy) {
-				return sluice.ClassOverload
+				return sluice.OutcomeOverload
 			}
-			return sluice.ClassAuto
+			return sluice.OutcomeAuto
 		}, func() time.Duration { return 5*ms + time.Duration(rng.Int64N(int64(10*ms))) }},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -198,7 +198,7 @@ func TestAdaptive_OneCutForCallsInFlightTogether(t *testing.T) {
 		noErr(t, r.call("work"))
 		c := limits.Config()
 		c.Limits[0].Adaptive.Min = 1 // the limit stays at 8
-		noErr(t, sluice.Reconfigure("test", limits.With(c)))
+		noErr(t, sluice.Reconfigure("test", limits.Change(c)))
 		if l := r.limitIs(); l != 8 {
 			t.Fatalf("limit %d, want 8", l)
 		}

@@ -161,9 +161,9 @@ func (s *PriorityScheduler) Config() PrioritySchedulerConfig {
 	return c
 }
 
-// With is the change to c, applied by [Reconfigure]; alone it does nothing. The name
+// Change is the change to c, applied by [Reconfigure]; alone it does nothing. The name
 // cannot change. Calls that wait already stay, also where the new bounds are narrower.
-func (s *PriorityScheduler) With(c PrioritySchedulerConfig) Change {
+func (s *PriorityScheduler) Change(c PrioritySchedulerConfig) Change {
 	return Change{&schedulerChange{s: s, to: c}}
 }
 

@@ -250,7 +250,7 @@ func TestPromise03_LimitHoldsDuringResize(t *testing.T) {
 		for i, n := range []int{3, 8, 1, 2, 20, 5, 1, 8} {
 			time.Sleep(time.Duration(31+i) * ms)
 			limit.Store(max(limit.Load(), int64(n))) // in between either holds
-			noErr(t, sluice.Reconfigure("test", l.With(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})))
+			noErr(t, sluice.Reconfigure("test", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})))
 			limit.Store(int64(n))
 			if n > int(inside.Load()) {
 				synctest.Wait()
@@ -294,7 +294,7 @@ func TestPromise03_WindowsNeverExceedBurstPlusRate(t *testing.T) {
 					}
 				})
 				if rnd.IntN(40) == 0 { // a change of anything but the rate makes no tokens
-					noErr(t, sluice.Reconfigure("test", q.With(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: n, Per: per, Burst: burst}}})))
+					noErr(t, sluice.Reconfigure("test", q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: n, Per: per, Burst: burst}}})))
 				}
 				if rnd.IntN(60) == 0 {
 					time.Sleep(time.Second) // fills up, and not beyond

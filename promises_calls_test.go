@@ -197,9 +197,9 @@ func TestPromise10_GivenBackWhenAClassifierExits(t *testing.T) {
 					p := sluice.Policy{}
 					switch what {
 					case "Classify panics":
-						p.Classify = func(sluice.Call, sluice.Result, error) sluice.Class { panic("secret") }
+						p.Classify = func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("secret") }
 					case "Classify exits":
-						p.Classify = func(sluice.Call, sluice.Result, error) sluice.Class { runtime.Goexit(); return 0 }
+						p.Classify = func(sluice.Call, sluice.Result, error) sluice.Outcome { runtime.Goexit(); return 0 }
 					}
 					r.tool(sluice.Spec{Name: "odd", Policy: p}, func(context.Context) error {
 						if what == "RetryAfter exits" {

@@ -360,7 +360,7 @@ func TestPromise19_SinkExitsOnEventsOutsideCalls(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			noErr(t, sluice.Reconfigure("me", l.With(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 3}}})))
+			noErr(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 3}}})))
 			seen.add("returned")
 		}()
 		<-done
@@ -395,7 +395,7 @@ func TestPromise21_ReentrantUserCode(t *testing.T) {
 				_ = x.Explain(x.ctx, sluice.Request{Tool: "leaf"})
 				_, _ = x.Plan("leaf")
 			}
-			if err := sluice.Reconfigure(who, l.With(l.Config()), q.With(q.Config()), r.reg.WithPolicy("leaf", sluice.Policy{})); err != nil {
+			if err := sluice.Reconfigure(who, l.Change(l.Config()), q.Change(q.Config()), r.reg.WithPolicy("leaf", sluice.Policy{})); err != nil {
 				t.Error(err)
 			}
 			e, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{State: r.pc.State, Interceptors: interceptors(l)})
@@ -425,15 +425,15 @@ func TestPromise21_ReentrantUserCode(t *testing.T) {
 		r.tool(sluice.Spec{Name: "leaf"}, sleeps(0))
 		r.tool(sluice.Spec{Name: "work", Policy: sluice.Policy{
 			Cost: func(sluice.Call, string) int64 { poke("cost"); return 1 },
-			Classify: func(sluice.Call, sluice.Result, error) sluice.Class {
+			Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome {
 				poke("classify")
-				return sluice.ClassAuto
+				return sluice.OutcomeAuto
 			},
 		}}, func(context.Context) error { poke("tool"); return errTool })
 		if err := r.call("work"); err != errTool {
 			t.Error(err)
 		}
-		noErr(t, sluice.Reconfigure("both", l.With(l.Config()), ol.With(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}})))
+		noErr(t, sluice.Reconfigure("both", l.Change(l.Config()), ol.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}})))
 		q.Pause("", ms)
 		got := entered.String()
 		for _, who := range []string{"tool.invoked", "key", "cost", "tool.started", "tool", "classify", "breaker.state_changed", "tool.failed", "limit.changed", "ratelimit.paused"} {
@@ -457,7 +457,7 @@ func TestPromise21_SinkUsesBothStagesOfAChange(t *testing.T) {
 				for _, r := range rigs {
 					noErr(t, r.call("work"))
 					if told.Load() < 5 {
-						noErr(t, sluice.Reconfigure("sink", a.With(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 3 + int(told.Load())}}})))
+						noErr(t, sluice.Reconfigure("sink", a.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 3 + int(told.Load())}}})))
 					}
 				}
 			}
@@ -469,7 +469,7 @@ func TestPromise21_SinkUsesBothStagesOfAChange(t *testing.T) {
 			rigs[i].tool(sluice.Spec{Name: "work"}, sleeps(0))
 		}
 		two := sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}
-		noErr(t, sluice.Reconfigure("test", a.With(two), b.With(two)))
+		noErr(t, sluice.Reconfigure("test", a.Change(two), b.Change(two)))
 		if told.Load() < 2 {
 			t.Errorf("told %d times, want at least 2", told.Load())
 		}

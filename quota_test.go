@@ -223,8 +223,8 @@ func TestQuota_Settle(t *testing.T) {
 				defer r.end()
 				r.tool(sluice.Spec{Name: "ask", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return x.estimate }}}, func(ctx context.Context) error {
 					for _, n := range x.settle {
-						sluice.Settle(ctx, "tokens", n)
-						sluice.Settle(ctx, "pages", 77) // counted nowhere
+						sluice.ReportUsage(ctx, "tokens", n)
+						sluice.ReportUsage(ctx, "pages", 77) // counted nowhere
 					}
 					return nil
 				})
@@ -256,7 +256,7 @@ func TestQuota_LearnedEstimate(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1_000_000, Per: time.Minute, Unit: "tokens", Burst: 1000}))})
 		defer r.end()
 		use := int64(0)
-		r.tool(sluice.Spec{Name: "ask"}, func(ctx context.Context) error { sluice.Settle(ctx, "tokens", use); return nil })
+		r.tool(sluice.Spec{Name: "ask"}, func(ctx context.Context) error { sluice.ReportUsage(ctx, "tokens", use); return nil })
 		r.tool(sluice.Spec{Name: "other"}, sleeps(0))
 		estimate := int64(1)
 		for i, u := range []int64{80, 40, 40, 800, 0, 5000, 5000} {
@@ -397,7 +397,7 @@ func TestQuota_ThrottlePausesTheKey(t *testing.T) {
 							if asError {
 								return retryIn(x.retry)
 							}
-							sluice.Throttle(ctx, x.retry)
+							sluice.ReportThrottle(ctx, x.retry)
 							return nil
 						}
 						r.tool(sluice.Spec{Name: "fetch"}, fetch)
@@ -505,7 +505,7 @@ func TestQuota_PauseForgivesNoDebt(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "ask", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, func(ctx context.Context) error {
-			sluice.Settle(ctx, "tokens", 100) // 90 in debt
+			sluice.ReportUsage(ctx, "tokens", 100) // 90 in debt
 			return nil
 		})
 		r.tool(sluice.Spec{Name: "next", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))

@@ -55,7 +55,7 @@ type Rate struct {
 	N     int64         // units per Per; required
 	Per   time.Duration // zero means one second
 	Burst int64         // most units at once; zero means N
-	Unit  string        // empty means calls; else Policy.Cost estimates and Settle corrects
+	Unit  string        // empty means calls; else Policy.Cost estimates and ReportUsage corrects
 }
 
 func (c RateLimiterConfig) validate() (RateLimiterConfig, []bucket.Rate, error) {
@@ -229,10 +229,10 @@ func (l *RateLimiter) Config() RateLimiterConfig {
 	return c
 }
 
-// With is the change to c, applied by [Reconfigure]; alone it does nothing. N, Per, Burst,
+// Change is the change to c, applied by [Reconfigure]; alone it does nothing. N, Per, Burst,
 // Refuse and MaxKeys can change; names, scopes, units and the number of rates cannot. The
 // tokens there are stay, clipped to the new burst; none is created.
-func (l *RateLimiter) With(c RateLimiterConfig) Change { return Change{&rateChange{l: l, to: c}} }
+func (l *RateLimiter) Change(c RateLimiterConfig) Change { return Change{&rateChange{l: l, to: c}} }
 
 // Pause holds every waiter of key for d: an upstream said so. The key is the one that the
 // limiter's scope makes, "" for Global, ForTool and ForType. A pause that is longer

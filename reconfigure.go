@@ -10,7 +10,7 @@ import (
 	"github.com/sluice-go/sluice/internal/bucket"
 )
 
-// Change is a change to one component, made by its With method and applied by
+// Change is a change to one component, made by its Change method and applied by
 // [Reconfigure]. It is checked when it is applied. The zero value is refused.
 type Change struct{ impl change }
 
@@ -65,7 +65,7 @@ func reconfigure(by string, changes []Change) (*locked, error) {
 	seen := make(map[any]bool, len(changes))
 	for i, c := range changes {
 		if c.impl == nil {
-			return nil, fmt.Errorf("sluice: Reconfigure: change %d is the zero Change: make one with a With method", i)
+			return nil, fmt.Errorf("sluice: Reconfigure: change %d is the zero Change: make one with a Change method", i)
 		}
 		if err := c.impl.check(); err != nil {
 			return nil, err

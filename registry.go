@@ -158,13 +158,13 @@ type Policy struct {
 	// of the rates and limits it is subject to: Rate.Unit, or Limit.Unit unless empty. Zero
 	// takes nothing, negative refuses the call, more than a bucket holds is cut to that.
 	// It runs outside all locks; if it panics the call is refused. nil means 1 for
-	// the empty unit, and for others what Settle reported of earlier calls, 1 at first.
+	// the empty unit, and for others what ReportUsage told of earlier calls, 1 at first.
 	Cost func(c Call, unit string) int64
 
 	// Classify says what an outcome means to breakers. It runs outside all locks, in the
-	// goroutine of the call; if it panics the outcome counts as with ClassAuto. nil means
+	// goroutine of the call; if it panics the outcome counts as with OutcomeAuto. nil means
 	// Config.Classify.
-	Classify func(c Call, r Result, err error) Class
+	Classify func(c Call, r Result, err error) Outcome
 	_        struct{}
 }
 

@@ -30,11 +30,11 @@ func (a *admission) throttle(s *stage, t *admit.Ticket, d time.Duration) {
 	}
 }
 
-// Settle reports what the running call really used of a unit: the difference to the
+// ReportUsage reports what the running call really used of a unit: the difference to the
 // estimate is given back to its rates, or taken from them, into debt if need be. Calling
 // it again replaces what it said before. Outside a call, and after it has ended, it does
 // nothing; negative counts as zero. It does not block.
-func Settle(ctx context.Context, unit string, used int64) {
+func ReportUsage(ctx context.Context, unit string, used int64) {
 	for r := scopeOf(ctx).call; r != nil; r = r.up {
 		s := r.adm.stage.lock()
 		if r.live {
@@ -44,12 +44,12 @@ func Settle(ctx context.Context, unit string, used int64) {
 	}
 }
 
-// Throttle reports that the upstream asked for a pause, as an error with a
+// ReportThrottle reports that the upstream asked for a pause, as an error with a
 // RetryAfter() time.Duration method does: the keys of the call's Upstream rate limiters
 // pause for every waiter, or, if it has none, its tool pauses. Outside a call, after it
 // has ended, and for a duration that is not positive it does nothing. At most 24 hours
 // are observed. It does not block.
-func Throttle(ctx context.Context, retryAfter time.Duration) {
+func ReportThrottle(ctx context.Context, retryAfter time.Duration) {
 	if retryAfter <= 0 {
 		return
 	}

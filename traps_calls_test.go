@@ -140,7 +140,7 @@ func TestT13_T14_EachEndingGivesBackOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 3
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}, Sink: sluice.EventSinkFunc(func(context.Context, sluice.Event) error { return errors.New("sink") })})
-		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x", Policy: sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Class { panic("twice") }}},
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x", Policy: sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("twice") }}},
 			func(_ context.Context, how string) (string, error) {
 				switch how {
 				case "panic":
@@ -268,7 +268,7 @@ func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
 func TestT56_ClassifierPanics(t *testing.T) {
 	asked := 0
 	b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 2}))
-	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Classify: func(sluice.Call, sluice.Result, error) sluice.Class { asked++; panic("in Classify") }})
+	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { asked++; panic("in Classify") }})
 	fails := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, ok bool) (bool, error) {
 		if !ok {
 			return false, errors.New("no")

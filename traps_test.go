@@ -229,7 +229,7 @@ func panicEverywhere(t *testing.T) {
 			}
 		}
 	}
-	class := tool("classify", sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Class { panic("in Classify") }}, fine)
+	class := tool("classify", sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("in Classify") }}, fine)
 	for range 2 {
 		if _, err := class(t.Context(), ""); err != nil {
 			t.Error(err)
@@ -482,7 +482,7 @@ func TestT30_ReconfigureWhileCalling(t *testing.T) {
 			c, r := lim.Config(), rates.Config()
 			c.Limits[0].Max = 1 + i%5
 			r.Rates[0].N = int64(1_000_000 + i)
-			if err := sluice.Reconfigure("test", lim.With(c), rates.With(r)); err != nil {
+			if err := sluice.Reconfigure("test", lim.Change(c), rates.Change(r)); err != nil {
 				t.Error(err)
 			}
 			if s := fmt.Sprint(e.Snapshot().InFlight); s == "" {

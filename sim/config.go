@@ -46,7 +46,7 @@ type Tool struct {
 
 	// Capacity is how many calls the backend can work on at once, and from when; before the
 	// first step, and if there is none, any number. A call beyond it is answered after
-	// RejectAfter (zero: at once) that the backend is too busy: ClassOverload, as for a 429.
+	// RejectAfter (zero: at once) that the backend is too busy: OutcomeOverload, as for a 429.
 	// Where RetryAfter is set that answer asks for a pause, which the library observes.
 	Capacity    []Step
 	RejectAfter Dist
@@ -78,7 +78,7 @@ type Traffic struct {
 	Priority sluice.Priority   // zero means the tool's own
 	Attrs    map[string]string // PipelineContext.Attrs, for ByKey scopes
 	Input    func(n int64) any // the input of the nth call, from 0, for ByKey scopes and Cost
-	Uses     map[string]Dist   // what a call really takes of a unit, as its tool would Settle
+	Uses     map[string]Dist   // what a call really takes of a unit, as its tool would report
 	Deadline time.Duration     // when a call's context ends, after its arrival; zero means never
 	From     time.Duration     // when the stream starts
 	For      time.Duration     // how long calls come; zero means until the end

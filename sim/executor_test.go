@@ -219,7 +219,7 @@ func execute(t *testing.T, c Config, service map[string]time.Duration) map[strin
 					if zero {
 						d.a = 0
 					}
-					sluice.Settle(ctx, unit, int64(d.a))
+					sluice.ReportUsage(ctx, unit, int64(d.a))
 				}
 			}
 			if running.Load() >= int64(backend.capacity(int64(now))) {

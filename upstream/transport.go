@@ -11,7 +11,7 @@ import (
 )
 
 // Transport is an [http.RoundTripper] that reads every response's rate-limit signals and
-// reports a pause to the tool call whose context the request has, by [sluice.Throttle].
+// reports a pause to the tool call whose context the request has, by [sluice.ReportThrottle].
 // It sends every request once, when it is told to, and gives the response back as it is,
 // with its body unread: it does not wait and does not retry. Outside a call it reports
 // nothing, but still calls OnSignal.
@@ -32,7 +32,7 @@ type Transport struct {
 	onSignal func(*http.Request, Signals)
 
 	backoff  backoff
-	throttle func(context.Context, time.Duration) // nil means sluice.Throttle
+	throttle func(context.Context, time.Duration) // nil means sluice.ReportThrottle
 	jitter   func(time.Duration) time.Duration    // nil means jittered
 }
 
@@ -91,7 +91,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if s.Pause > 0 && (s.Throttled || !t.reactive) {
 		throttle := t.throttle
 		if throttle == nil {
-			throttle = sluice.Throttle
+			throttle = sluice.ReportThrottle
 		}
 		throttle(r.Context(), s.Pause)
 	}

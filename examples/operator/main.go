@@ -88,8 +88,8 @@ func main() {
 		l.Limits[0].Max = 8
 		q.Rates[0].N, q.Rates[0].Burst = 2, 2
 		err := sluice.Reconfigure("admin", // all of it at one instant, or nothing
-			limits.With(l),
-			rates.With(q),
+			limits.Change(l),
+			rates.Change(q),
 			reg.WithPolicy("export", sluice.Policy{Priority: sluice.PriorityBatch, Concurrency: 1}))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)

@@ -59,7 +59,7 @@ func chat(client *http.Client, url string) func(context.Context, ChatIn) (ChatOu
 		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 			return ChatOut{}, err
 		}
-		sluice.Settle(ctx, "tokens", body.Usage.TotalTokens) // gives back what was estimated too high
+		sluice.ReportUsage(ctx, "tokens", body.Usage.TotalTokens) // gives back what was estimated too high
 		return ChatOut{Text: body.Text}, nil
 	}
 }

@@ -308,7 +308,7 @@ func (w *world) newLimits() sluice.Change {
 			w.limits[i].max = int64(l.Max)
 		}
 	}
-	return w.lim.With(c)
+	return w.lim.Change(c)
 }
 
 // rerate changes the rates of a limiter, and often more, at one instant.
@@ -348,7 +348,7 @@ func (w *world) newRates(i int) sluice.Change {
 			w.cut(l)
 		}
 	}
-	return w.rates[i].With(c)
+	return w.rates[i].Change(c)
 }
 
 func (w *world) drawRates() int {
@@ -499,7 +499,7 @@ func (w *world) throttle() {
 	w.begin("throttle")
 	d := ticks(w.draw("ticks", 1, 12))
 	w.logf("  %v: %v", x, d)
-	sluice.Throttle(x.inner, d)
+	sluice.ReportThrottle(x.inner, d)
 	w.throttled(x, d)
 	w.observe()
 }
@@ -514,7 +514,7 @@ func (w *world) settles() {
 	unit := []string{"", "tokens", "tokens", "bytes"}[w.draw("unit", 0, 3)]
 	n := int64(w.draw("used", 0, 9))
 	w.logf("  %v: %d %q", x, n, unit)
-	sluice.Settle(x.inner, unit, n)
+	sluice.ReportUsage(x.inner, unit, n)
 	if x.over == nil {
 		w.settled(x, unit, n)
 	}
@@ -552,7 +552,7 @@ func (w *world) reschedule() {
 	w.begin("schedule")
 	c := w.scheduling()
 	w.logf("  %+v", c)
-	w.reconfigure(w.sched.With(c))
+	w.reconfigure(w.sched.Change(c))
 	w.observe()
 }
 
