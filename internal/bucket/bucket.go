@@ -7,7 +7,7 @@
 // a rate like 90,000 per minute (one token each 666,666.6… ns) neither drifts nor
 // rounds. (With a burst of one each start is a whole nanosecond after the instant that the
 // last one allows, so what rounding up costs adds up: starts any closer would exceed the
-// rate.) Nothing here reads a clock: every method takes now, in nanoseconds of a
+// rate.) A charge may be corrected later, see [Charge]. Nothing here reads a clock: every method takes now, in nanoseconds of a
 // clock that the caller keeps from going back.
 package bucket
 
@@ -89,6 +89,20 @@ func (r *Rate) cost(k int64) instant {
 	return instant{int64(q), int64(rem)}
 }
 
+// tokens is how many tokens come in during d, at least none.
+func (r *Rate) tokens(d instant) int64 {
+	if d.ns < 0 {
+		return 0
+	}
+	hi, lo := bits.Mul64(uint64(d.ns), uint64(r.n))
+	lo, carry := bits.Add64(lo, uint64(d.frac), 0)
+	if hi += carry; hi >= uint64(r.per) {
+		return math.MaxInt64
+	}
+	q, _ := bits.Div64(hi, lo, uint64(r.per))
+	return int64(min(q, math.MaxInt64))
+}
+
 func (r *Rate) time(k int64) instant {
 	if k == 1 {
 		return r.one
@@ -98,15 +112,19 @@ func (r *Rate) time(k int64) instant {
 
 // Bucket is the balance of one rate. The zero value is full at every instant from 0 on.
 // It is not safe for concurrent use.
-type Bucket struct{ tat instant }
+type Bucket struct {
+	tat  instant
+	book *book // of the charges that may still be corrected; nil while there are none
+}
 
 // Ready is the earliest instant, now or later, at which k tokens can be taken if
-// nobody else takes any. More than the burst never fit: Never.
+// nobody else takes any. More than the burst never fit: Never. No tokens are always there,
+// whatever is owed.
 func (b *Bucket) Ready(r *Rate, now, k int64) int64 {
 	if k > r.burst {
 		return Never
 	}
-	if b.tat.ns < now {
+	if b.tat.ns < now || k == 0 {
 		return now
 	}
 	at := r.sub(r.add(b.tat, r.time(k)), r.span)
@@ -130,53 +148,47 @@ func (b *Bucket) After(r *Rate, now, k int64) int64 {
 	return max(now, at.ns)
 }
 
-// Take takes k tokens. The balance may go into debt, which Ready waits out.
+// Take takes k tokens for good, at most the burst. The balance may go into debt, which
+// Ready waits out.
 func (b *Bucket) Take(r *Rate, now, k int64) {
-	from := b.tat
+	b.take(r, now, r.time(k))
+}
+
+func (b *Bucket) take(r *Rate, now int64, k instant) {
+	from, at := b.tat, instant{now, 0}
 	if from.ns < now {
-		from = instant{now, 0}
+		from = at
 	}
-	b.tat = r.clamp(now, r.add(from, r.time(k)))
+	if b.book != nil {
+		b.book.charged(r, at, k)
+	}
+	b.tat = r.add(from, k)
 }
 
-// Give puts back k tokens of what was taken before.
-func (b *Bucket) Give(r *Rate, k int64) { b.tat = r.sub(b.tat, r.time(k)) }
-
-// clamp keeps a debt finite, so that no report of use, however wrong, overflows.
-func (r *Rate) clamp(now int64, t instant) instant {
-	if limit := now + MaxSpan; t.ns > limit {
-		return instant{limit, 0}
+// Cap leaves at most one token in the bucket at the instant at, which must not be before
+// the last charge: the next one comes one token's time later. It never adds tokens, and
+// what is given back later of earlier charges does not undo it.
+func (b *Bucket) Cap(r *Rate, at int64) {
+	t := r.sub(r.add(instant{at, 0}, r.span), r.one)
+	if b.book != nil {
+		b.book.backlog(r, t)
 	}
-	return t
-}
-
-// Empty leaves the bucket without a token at the instant at: the next one comes one
-// token's time later. It never adds tokens.
-func (b *Bucket) Empty(r *Rate, at int64) {
-	if t := r.add(instant{at, 0}, r.span); b.tat.less(t) {
+	if b.tat.less(t) {
 		b.tat = t
 	}
 }
 
-// Shift is how much later a pause has made a bucket full. The zero value is no time.
-type Shift struct{ by instant }
-
-// Hold is Empty, and adds to s what it changed, so that Unhold can undo it.
-func (b *Bucket) Hold(r *Rate, now, at int64, s *Shift) {
-	from := b.tat
-	if from.ns < now {
-		from = instant{now, 0}
+// CapReady is the earliest instant at which k tokens are there if Cap leaves one at the
+// instant at.
+func CapReady(r *Rate, at, k int64) int64 {
+	if k <= 1 {
+		return at
 	}
-	if b.Empty(r, at); from.less(b.tat) {
-		s.by = r.add(s.by, r.sub(b.tat, from))
+	d := r.cost(k - 1)
+	if d.frac > 0 {
+		d.ns++
 	}
-}
-
-// Unhold undoes what Hold added to s, of the same rate; what was taken or given back
-// meanwhile stays.
-func (b *Bucket) Unhold(r *Rate, s *Shift) {
-	b.tat = r.sub(b.tat, s.by)
-	*s = Shift{}
+	return at + d.ns
 }
 
 // Full reports whether nothing is missing.
@@ -218,32 +230,70 @@ func (r *Rate) missing(t instant, now int64) *big.Rat {
 }
 
 // Reconfigure carries the balance from rate r to rate to: the tokens there are stay,
-// clipped to the new burst; none is created.
+// clipped to the new burst; none is created. What was charged and may still be corrected
+// stays so.
 func (b *Bucket) Reconfigure(r, to *Rate, now int64) {
-	have := new(big.Rat).SetInt64(r.burst)
-	if !b.Full(now) {
-		have.Sub(have, r.missing(b.tat, now))
+	if b.book != nil {
+		b.book.reconfigure(r, to, now)
+		b.tat = b.book.tat(to)
+		return
 	}
-	lack := new(big.Rat).SetInt64(to.burst)
-	if lack.Sub(lack, have).Sign() <= 0 {
+	if b.tat.ns < now {
 		b.tat = instant{now, 0}
-		return
 	}
-	lack.Mul(lack, big.NewRat(to.per, to.n)) // nanoseconds until full
-	whole, rem := new(big.Int).QuoRem(lack.Num(), lack.Denom(), new(big.Int))
-	if !whole.IsInt64() || whole.Int64() > MaxSpan {
-		b.tat = instant{now + MaxSpan, 0}
-		return
+	if b.tat = carry(r, to, now, b.tat); b.tat.ns < now {
+		b.tat = instant{now, 0}
 	}
-	frac := new(big.Int).Mul(rem, big.NewInt(to.n))
+}
+
+// carry is the instant at which a bucket of rate to, which lacks as many tokens of its
+// burst as one of rate r that is full at t, is full: what is missing beyond that is the
+// difference of the bursts.
+func carry(r, to *Rate, now int64, t instant) instant {
+	lack := r.missing(t, now)
+	lack.Add(lack, new(big.Rat).SetInt64(to.burst-r.burst))
+	return to.fullIn(lack, now)
+}
+
+// fullIn is the instant at which a bucket that lacks so many tokens at now is full, rounded
+// up to what the rate can say: that creates nothing.
+func (r *Rate) fullIn(lack *big.Rat, now int64) instant {
+	lack.Mul(lack, big.NewRat(r.per, r.n)) // nanoseconds until full
+	whole, rem := new(big.Int).DivMod(lack.Num(), lack.Denom(), new(big.Int))
+	switch {
+	case !whole.IsInt64() || whole.Int64() > MaxSpan || whole.Int64() < -MaxSpan:
+		if lack.Sign() < 0 {
+			return longAgo
+		}
+		return instant{now + MaxSpan, 0}
+	}
+	frac := new(big.Int).Mul(rem, big.NewInt(r.n))
 	up := new(big.Int)
-	if frac.QuoRem(frac, lack.Denom(), up); up.Sign() > 0 {
-		frac.Add(frac, big.NewInt(1)) // rounding up creates nothing
+	if frac.DivMod(frac, lack.Denom(), up); up.Sign() > 0 {
+		frac.Add(frac, big.NewInt(1))
 	}
-	b.tat = to.add(instant{now, 0}, instant{whole.Int64(), 0})
-	if f := frac.Int64(); f >= to.n {
-		b.tat.ns++
-	} else {
-		b.tat.frac = f
+	t := instant{now + whole.Int64(), frac.Int64()}
+	if t.frac >= r.n {
+		t.ns, t.frac = t.ns+1, 0
 	}
+	return t
+}
+
+// Share is how full the bucket is, from 0 (empty or in debt) to 1.
+func (b *Bucket) Share(r *Rate, now int64) *big.Rat {
+	if b.Full(now) {
+		return big.NewRat(1, 1)
+	}
+	have := new(big.Rat).SetInt64(r.burst)
+	have.Sub(have, r.missing(b.tat, now))
+	if have.Sign() <= 0 {
+		return new(big.Rat)
+	}
+	return have.Quo(have, new(big.Rat).SetInt64(r.burst))
+}
+
+// Fill makes a new bucket as full as share says.
+func (b *Bucket) Fill(r *Rate, now int64, share *big.Rat) {
+	lack := new(big.Rat).Sub(big.NewRat(1, 1), share)
+	b.tat = r.fullIn(lack.Mul(lack, new(big.Rat).SetInt64(r.burst)), now)
 }

@@ -1,0 +1,235 @@
+package bucket
+
+// A charge whose amount is known only later is kept open: [Bucket.Open] takes what is
+// estimated, [Bucket.Correct] changes that as often as need be, [Bucket.Close] ends it.
+// At every instant the balance is what it would be if each charge had been its present
+// amount from its own instant on. So what a call gives back late is worth only what time
+// has not brought back already.
+//
+// How. Unrolling TAT' = max(TAT, t) + k over all charges j, with S[j] the sum of those
+// before j,
+//
+//	TAT = S + max over j of g[j],  g[j] = t[j] - S[j]
+//
+// Changing charge i by d adds d to S and takes d from g[j] of every later j. Of the charges
+// between two open ones only the greatest g can matter, so it is enough to remember that
+// for each gap: a list as long as there are open charges. Taking and closing are O(1), a
+// correction is O(open).
+
+// Charge is one charge that may still be corrected.
+type Charge struct {
+	prev, next *Charge
+	g          instant // the greatest of the charges after this one, up to the next open one included
+	n          int64   // tokens
+	settled    bool    // see Forgive
+}
+
+// Tokens is the charge's present amount.
+func (c *Charge) Tokens() int64 { return c.n }
+
+// book is the open charges of one bucket, oldest first.
+type book struct {
+	base       instant // the greatest g up to the first open charge, that included
+	sum        instant // S, counted from when the first of them opened
+	head, tail *Charge
+}
+
+// longAgo is before every charge.
+var longAgo = instant{-1 << 62, 0}
+
+// Pool keeps spare charges and books, so that steady traffic allocates none. The zero
+// value is empty.
+type Pool struct {
+	charges []*Charge
+	books   []*book
+}
+
+const spares = 1024
+
+func (p *Pool) charge() *Charge {
+	if n := len(p.charges); n > 0 {
+		c := p.charges[n-1]
+		p.charges = p.charges[:n-1]
+		return c
+	}
+	return new(Charge)
+}
+
+func (p *Pool) book() *book {
+	if n := len(p.books); n > 0 {
+		o := p.books[n-1]
+		p.books = p.books[:n-1]
+		return o
+	}
+	return new(book)
+}
+
+// Open is Take for an amount that may be corrected until [Bucket.Close].
+func (b *Bucket) Open(p *Pool, r *Rate, now, k int64) *Charge {
+	o := b.book
+	if o == nil {
+		o = p.book()
+		o.base, o.sum = b.tat, instant{}
+		b.book = o
+	}
+	b.take(r, now, r.time(k))
+	c := p.charge()
+	*c = Charge{prev: o.tail, g: longAgo, n: k}
+	if o.tail != nil {
+		o.tail.next = c
+	} else {
+		o.head = c
+	}
+	o.tail = c
+	return c
+}
+
+// charged books k taken at the instant at.
+func (o *book) charged(r *Rate, at, k instant) {
+	o.backlog(r, at)
+	o.sum = r.add(o.sum, k)
+}
+
+// backlog notes that the bucket is not full before t whatever becomes of the charges so far.
+func (o *book) backlog(r *Rate, t instant) {
+	g := &o.base
+	if o.tail != nil {
+		g = &o.tail.g
+	}
+	if t = r.sub(t, o.sum); g.less(t) {
+		*g = t
+	}
+}
+
+// before is the instant at which the bucket would be full, were nothing charged after c.
+func (o *book) before(r *Rate, c *Charge) instant {
+	most := o.base
+	for x := o.head; x != c; x = x.next {
+		if most.less(x.g) {
+			most = x.g
+		}
+	}
+	return r.add(o.sum, most)
+}
+
+func (o *book) tat(r *Rate) instant { return o.before(r, nil) }
+
+// Correct makes c's amount k tokens, however many, and answers what it is now: debt is
+// bounded, so that no report of use, however wrong, closes a key for ever. An increase is
+// cut to what leaves the bucket at most maxDebt nanoseconds, or the time of one refill, below
+// empty.
+func (b *Bucket) Correct(r *Rate, now int64, c *Charge, k, maxDebt int64) int64 {
+	if c.settled {
+		if d := min(k-c.n, b.room(r, now, b.tat, maxDebt)); d > 0 {
+			b.take(r, now, r.cost(d))
+			c.n += d
+		}
+		return c.n
+	}
+	o := b.book
+	switch {
+	case k > c.n:
+		d := min(k-c.n, b.room(r, now, o.before(r, c), maxDebt))
+		if d <= 0 {
+			return c.n
+		}
+		k = c.n + d
+		t := r.cost(d)
+		o.sum = r.add(o.sum, t)
+		for x := c; x != nil; x = x.next {
+			x.g = r.sub(x.g, t)
+		}
+	case k < c.n:
+		t := r.cost(c.n - k)
+		o.sum = r.sub(o.sum, t)
+		for x := c; x != nil; x = x.next {
+			x.g = r.add(x.g, t)
+		}
+	default:
+		return k
+	}
+	c.n = k
+	b.tat = o.tat(r)
+	return k
+}
+
+// room is how many tokens more may be charged to a bucket that is full at t.
+func (b *Bucket) room(r *Rate, now int64, t instant, maxDebt int64) int64 {
+	if t.ns < now {
+		t = instant{now, 0}
+	}
+	return r.tokens(r.sub(r.add(instant{now + max(maxDebt, r.span.ns), 0}, r.span), t))
+}
+
+// Close makes c's amount final. c is the pool's again.
+func (b *Bucket) Close(p *Pool, c *Charge) {
+	if !c.settled {
+		o := b.book
+		g := &o.base
+		if c.prev != nil {
+			g, c.prev.next = &c.prev.g, c.next
+		} else {
+			o.head = c.next
+		}
+		if g.less(c.g) {
+			*g = c.g
+		}
+		if c.next != nil {
+			c.next.prev = c.prev
+		} else {
+			o.tail = c.prev
+		}
+		if o.head == nil {
+			b.book = nil
+			if len(p.books) < spares {
+				p.books = append(p.books, o)
+			}
+		}
+	}
+	c.prev, c.next = nil, nil
+	if len(p.charges) < spares {
+		p.charges = append(p.charges, c)
+	}
+}
+
+// Forgive lifts a debt: the bucket is empty at now, and no further below. What is charged
+// so far is settled: giving it back gives nothing, since it may be what was forgiven, and
+// only what is reported beyond it is charged, from then on.
+func (b *Bucket) Forgive(p *Pool, r *Rate, now int64) {
+	if t := r.add(instant{now, 0}, r.span); t.less(b.tat) {
+		b.tat = t
+	} else {
+		return
+	}
+	o := b.book
+	if o == nil {
+		return
+	}
+	for c := o.head; c != nil; {
+		next := c.next
+		c.prev, c.next, c.settled = nil, nil, true
+		c = next
+	}
+	o.head, o.tail, b.book = nil, nil, nil
+	if len(p.books) < spares {
+		p.books = append(p.books, o)
+	}
+}
+
+// reconfigure carries the charges over: how many tokens are missing of each gap's greatest
+// backlog is what stays, as in Bucket.Reconfigure.
+func (o *book) reconfigure(r, to *Rate, now int64) {
+	gap := func(g instant) instant {
+		if g.ns <= longAgo.ns/2 {
+			return longAgo
+		}
+		return carry(r, to, now, r.add(o.sum, g))
+	}
+	o.base = gap(o.base)
+	for c := o.head; c != nil; c = c.next {
+		c.g = gap(c.g)
+	}
+	o.sum = instant{}
+	o.backlog(to, carry(r, to, now, instant{now, 0})) // no more than the old burst was there
+	o.backlog(to, instant{now, 0})                    // and no more than the new one is
+}
