@@ -35,7 +35,7 @@ type Call struct {
 	Tool     string
 	Type     string           // the tool's Spec.Type
 	Input    any              // the tool's In, decoded; json.RawMessage for a raw tool
-	Priority Priority         // effective: at least that of the call it is nested in
+	Priority Priority         // effective, so from 1 to 9: at least that of the call it is nested in
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
 	inv      *invocation

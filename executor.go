@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -303,8 +304,9 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
 	}
 	sc := scopeOf(ctx) // panics if ctx is nil
 	inv.pipeline = sc.pipeline
-	if inv.priority = inv.plan.tool.spec.Policy.Priority; inv.pipeline.Priority != 0 {
-		inv.priority = inv.pipeline.Priority
+	inv.priority = cmp.Or(inv.plan.tool.spec.Policy.Priority, PriorityNormal)
+	if p := inv.pipeline.Priority; p.valid() { // else zero, or the call will be refused
+		inv.priority = p
 	}
 	if sc.call != nil {
 		up := sc.call.inv
@@ -333,8 +335,8 @@ func (inv *invocation) barred(open bool, calls int32) error {
 		return inv.refused(ErrClosed, "", nil)
 	case inv.plan.refuse != nil:
 		return inv.refused(inv.plan.refuse, "", inv.plan.cause)
-	case !inv.pipeline.Priority.valid():
-		return inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: PipelineContext.Priority is %d: must be from %d to %d", inv.pipeline.Priority, PriorityBatch, PriorityInteractive))
+	case inv.pipeline.Priority != 0 && !inv.pipeline.Priority.valid():
+		return inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from %d to %d", inv.pipeline.Priority, PriorityBatch, PriorityInteractive))
 	case int(inv.depth) > conf.MaxDepth:
 		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", inv.depth, conf.MaxDepth))
 	case int(calls) > conf.MaxCallsPerRoot:
