@@ -207,6 +207,7 @@ func TestOverload_SweepsAreBounded(t *testing.T) {
 		w.m.Step(w.now)
 		count(2 * batch) // of the pass, and at the front
 		x := w.m.Ticket()
+		x.Plan = w.plan()
 		w.m.Add(x, w.cell(other), 1)
 		if w.m.Arrive(w.now, x) != Running {
 			t.Fatal("a call of another tool must start between two batches")
@@ -256,8 +257,10 @@ func TestOverload_ExpiryIsBounded(t *testing.T) {
 				events++
 				refused += n
 			}
+			plan := w.plan()
 			arrive := func(name string, k *Class) (*Ticket, State) {
 				x := w.m.Ticket()
+				x.Plan = plan
 				x.Owner = name
 				w.m.Add(x, w.cell(k), 1)
 				return x, w.m.Arrive(w.now, x)

@@ -14,11 +14,12 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	w := newWorld(t, standard())
 	k, all, r, br := slots("tool a", 0, 4), slots("global", 3, 4), w.rate("rate", 2, 1_000_000_000, sec, 1_000_000), circuit("breaker", breaker.Config{})
 	free := NewNeedSet([]Need{{w.cell(br), 1}, {w.cell(k), 1}, {w.cell(r), 1}, {w.cell(all), 1}})
-	m := w.m
+	m, plan := w.m, w.plan()
 	now := int64(0)
 	call := func(level int8) *Ticket {
 		now++
 		x := m.Ticket()
+		x.Plan = plan
 		x.Level, x.Tenant = level, "tenant"
 		m.Fixed(x, free)
 		m.Arrive(now, x)
@@ -74,6 +75,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		{"needs of its own", func() {
 			now++
 			x := m.Ticket()
+			x.Plan = plan
 			m.Add(x, w.cell(k), 1)
 			m.Add(x, w.cell(all), 1)
 			m.Arrive(now, x)

@@ -11,19 +11,26 @@ import (
 
 // bare is a machine for the long runs: no names, nothing but what a test counts.
 type bare struct {
-	m    *Machine
-	now  int64
-	runs []*Ticket
+	m     *Machine
+	now   int64
+	runs  []*Ticket
+	me    *Client
+	plans map[uint64]*Plan
 }
 
-func newBare(p Policy) *bare { return &bare{m: NewMachine(p)} }
+func newBare(p Policy) *bare {
+	return &bare{m: NewMachine(p), me: NewClient(), plans: map[uint64]*Plan{}}
+}
 
 func (b *bare) cell(k *Class) *Cell { return b.m.Cell(0, k, "") }
 
 // arrive has one call arrive and reports whether it started.
 func (b *bare) arrive(plan uint64, level int8, tenant string, needs *NeedSet, owner any) bool {
 	t := b.m.Ticket()
-	t.Plan, t.Level, t.Tenant, t.Owner = plan, level, tenant, owner
+	if b.plans[plan] == nil {
+		b.plans[plan] = &Plan{ID: plan, Tool: plan, Client: b.me}
+	}
+	t.Plan, t.Level, t.Tenant, t.Owner = b.plans[plan], level, tenant, owner
 	b.m.Fixed(t, needs)
 	if b.m.Arrive(b.now, t) == Running {
 		b.runs = append(b.runs, t)

@@ -87,8 +87,9 @@ func (c *Cell) implies(d *Cell) bool { return c != d && slices.Contains(c.common
 
 // Limiter is a limiter shared with other code. Its methods must not block.
 type Limiter interface {
-	Wait() int64 // nanoseconds until one token may be there; zero if one is, Never if none will be
-	Take()       // takes a token, into debt if need be
+	Wait() int64      // nanoseconds until one token may be there; zero if one is, Never if none will be
+	Take()            // takes a token, into debt if need be
+	Give(since int64) // gives back one taken so long ago, as far as that can be
 }
 
 // Cell is one counter. Its methods are the machine's. There may be millions, one for each
@@ -97,7 +98,7 @@ type Limiter interface {
 type Cell struct {
 	class        *Class
 	q            *queue // nil unless somebody waits here
-	paused       int64  // nobody starts before this instant
+	pause        *pause // nil unless there is one, or one ended lately
 	bucket       bucket.Bucket
 	calls, lanes int32 // running calls and waiting lanes that need this cell
 	timer, idle  int32 // places in heaps, -1 outside
@@ -112,9 +113,8 @@ type Cell struct {
 	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
 	breaker     *breaker.Breaker
 	key         string
-	id          uint64        // for hashing lanes
-	shift       *bucket.Shift // what the last pause did to the bucket; nil before the first
-	aimd        *aimd         // Slots, if adaptive
+	id          uint64 // for hashing lanes
+	aimd        *aimd  // Slots, if adaptive
 	common      *common
 }
 
@@ -124,7 +124,9 @@ func (c *Cell) Class() *Class { return c.class }
 // Key tells c from its siblings; empty if there are none.
 func (c *Cell) Key() string { return c.key }
 
-// Need is what one call takes from one cell: N slots or tokens; N is 1 for breakers.
+// Need is what one call takes from one cell: N slots or tokens; N is 1 for breakers. A
+// call that takes no tokens of a rate is subject to it all the same: it waits for the end of
+// a pause, and what it is found to have used is charged.
 type Need struct {
 	Cell *Cell
 	N    int64
@@ -152,7 +154,7 @@ func (m *Machine) Cell(now int64, k *Class, key string) *Cell {
 		return c
 	}
 	m.advance(now)
-	if k.MaxKeys > 0 && len(k.cells) >= k.MaxKeys && !m.evict(k) {
+	if k.MaxKeys > 0 && !m.shrink(k, k.MaxKeys-1) {
 		return nil
 	}
 	if k.cells == nil {
@@ -170,15 +172,37 @@ func (m *Machine) Cell(now int64, k *Class, key string) *Cell {
 	return c
 }
 
-// evict removes one idle cell of k.
-func (m *Machine) evict(k *Class) bool {
-	c := m.idlest(k)
-	if c == nil {
-		return false
+// shrink has idle cells of k make room until there are at most n, and reports whether there
+// are. It removes a bounded number at a time.
+func (m *Machine) shrink(k *Class, n int) bool {
+	for left := batch; len(k.cells) > n && left > 0; left-- {
+		c := m.idlest(k)
+		if c == nil {
+			return false
+		}
+		k.idle.Remove(0)
+		delete(k.cells, c.key)
 	}
-	k.idle.Remove(0)
-	delete(k.cells, c.key)
-	return true
+	return len(k.cells) <= n
+}
+
+// SetMaxKeys changes the bound of k's table. More keys than that go as they fall idle.
+func (m *Machine) SetMaxKeys(now int64, k *Class, n int) {
+	m.advance(now)
+	k.MaxKeys = n
+	m.shrink(k, n)
+}
+
+// Vacancy is the instant at which a key of k may fall idle, as far as time alone decides it:
+// Never if all keys are in use.
+func (m *Machine) Vacancy(k *Class) int64 {
+	if m.idlest(k) != nil {
+		return m.now
+	}
+	if k.idle.Len() == 0 || k.Kind == Breaker { // whose failures end when they are forgotten
+		return Never
+	}
+	return k.idle.Min()
 }
 
 // idlest is a cell of k that is idle, at the top of k's heap, or nil. The heap's keys are
@@ -207,11 +231,11 @@ func (m *Machine) idleAt(c *Cell) int64 {
 	case c.calls > 0 || c.lanes > 0:
 		return Never
 	case c.kind == Tokens:
-		return max(m.now, c.bucket.FullAt(), c.paused)
+		return max(m.now, c.bucket.FullAt(), c.pause.over(c))
 	case c.kind == Breaker && !c.breaker.Idle(m.now):
 		return m.now + int64(1e9) // asked again then
 	}
-	return max(m.now, c.paused)
+	return max(m.now, c.pause.over(c))
 }
 
 // drop is called when c may be idle sooner than was known: a call or lane that needed it
@@ -224,6 +248,9 @@ func (m *Machine) drop(c *Cell) {
 		c.idleFrom = at
 		c.class.idle.Fix(c.idle, at, 0)
 	}
+	if k := c.class; len(k.cells) > k.MaxKeys { // the bound has been lowered
+		m.shrink(k, k.MaxKeys)
+	}
 }
 
 // pays is the earliest instant at which c has n tokens if nobody else takes any.
@@ -234,17 +261,27 @@ func (c *Cell) pays(now, n int64) int64 {
 		}
 		return Never
 	}
-	return c.bucket.Ready(c.class.Rate, now, n)
+	at := c.bucket.Ready(c.class.Rate, now, n)
+	if p := c.pause; p != nil && at != Never {
+		at = max(at, p.pays(c, n))
+	}
+	return at
 }
 
 // bucketLike reports whether c is paid in queue order.
 func (c *Cell) bucketLike() bool { return c.kind == Tokens || c.kind == Foreign }
 
+// inOrder reports whether a call that takes n of c is served in the order of those who wait
+// there. One that takes nothing waits for the end of a pause alone.
+func (c *Cell) inOrder(n int64) bool { return n > 0 || !c.bucketLike() }
+
 // ready is the earliest instant, as far as c alone is concerned, at which t may start:
 // m.now means now, Never means that only a release or a change can help.
 func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
-	if c.paused > m.now {
-		return c.paused
+	if c.pause != nil {
+		if at := m.opens(c); at > m.now {
+			return at
+		}
 	}
 	switch c.kind {
 	case Slots:
@@ -256,6 +293,9 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 		}
 		return Never
 	case Tokens, Foreign:
+		if n == 0 {
+			return m.now
+		}
 		// A bucket is paid in queue order: tokens keep, so nothing idles.
 		if c.q != nil && c.q.n > 0 && (t.lane == nil || t.lane.at != c) {
 			if b := c.q.best(m.policy.Ageing); !m.outranks(c, t, b) {
@@ -288,10 +328,11 @@ func (c *Cell) fits(n int64) bool { return c.kind != Slots || n <= c.limit }
 
 // own is the earliest instant at which c alone would agree if everybody ahead left.
 func (c *Cell) own(now, n int64) int64 {
-	if c.bucketLike() {
-		return max(c.paused, c.pays(max(now, c.paused), n))
+	now = max(now, c.pause.ends())
+	if c.bucketLike() && n > 0 {
+		return c.pays(now, n)
 	}
-	return max(now, c.paused)
+	return now
 }
 
 // mark has c served before the current event ends.

@@ -23,7 +23,7 @@ func TestPromise03_ChangesHoldTogether(t *testing.T) {
 	w.arrive("second", 4, "", a, b)
 	w.arrive("third", 4, "", a, b)
 	w.sees("first")
-	w.m.Freeze()
+	w.m.Freeze(w.now)
 	w.m.SetLimit(w.now, w.cell(a).class, 4)
 	w.m.SetLimit(w.now, w.cell(b).class, 1)
 	w.m.Thaw(w.now)
@@ -41,8 +41,8 @@ func TestPromise03_ReplanWaitsForTheOtherChanges(t *testing.T) {
 	first := w.arrive("first", 4, "", tool, gone, other)
 	second := w.arrive("second", 4, "", tool, gone, other)
 	w.sees("first")
-	w.m.Freeze()
-	w.m.Replan(w.now, second.Plan, map[*Class]bool{gone: true}, nil)
+	w.m.Freeze(w.now)
+	w.m.Replan(w.now, second.Plan.Tool, map[*Class]bool{gone: true}, nil)
 	w.m.SetLimit(w.now, other, 1)
 	w.m.Thaw(w.now)
 	w.collect()
@@ -84,11 +84,11 @@ func TestPromise04_ReplannedAndCut(t *testing.T) {
 			w.arrive("all", 4, "", k.of(5), gone)
 			x := w.arrive("wide", 4, "", k.of(3), gone)
 			w.sees("all")
-			w.m.Freeze()
+			w.m.Freeze(w.now)
 			if order == "rate first" {
 				w.m.SetRate(w.now, k, rate(t, 1, ms, 2))
 			}
-			w.m.Replan(w.now, x.Plan, map[*Class]bool{gone: true}, nil)
+			w.m.Replan(w.now, x.Plan.Tool, map[*Class]bool{gone: true}, nil)
 			if order != "rate first" {
 				w.m.SetRate(w.now, k, rate(t, 1, ms, 2))
 			}

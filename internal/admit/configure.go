@@ -9,8 +9,11 @@ import (
 )
 
 // Freeze has nobody start until Thaw, so that changes made between them hold together.
-// Nothing but Cell, Pause, Replan and the Set methods may be called meanwhile.
-func (m *Machine) Freeze() { m.frozen = true }
+// Nothing but Cell, Pause, Lift, Replan and the Set methods may be called meanwhile.
+func (m *Machine) Freeze(now int64) {
+	m.advance(now)
+	m.frozen = true
+}
 
 // Thaw has the changes since Freeze felt.
 func (m *Machine) Thaw(now int64) {
@@ -26,10 +29,8 @@ func (m *Machine) SetPolicy(now int64, p Policy) {
 	for _, t := range m.tenants {
 		t.weight = p.weight(t.name)
 	}
-	for _, a := range m.books {
-		m.weigh(a)
-	}
 	for _, l := range m.all {
+		l.account.weigh()
 		m.mark(l.at)
 	}
 	m.drain()
@@ -58,16 +59,13 @@ func (m *Machine) setLimit(c *Cell, limit int64) {
 // so is what waiting calls need.
 func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	m.advance(now)
-	old := k.Rate
+	old, cells := k.Rate, k.Cells()
+	for _, c := range cells {
+		c.reopen(m.now)
+	}
 	k.Rate = r
-	for _, c := range k.Cells() {
-		if c.paused > m.now { // its end stays where it is
-			c.bucket.Unhold(old, c.shift)
-		}
+	for _, c := range cells {
 		c.bucket.Reconfigure(old, r, m.now)
-		if c.paused > m.now {
-			c.bucket.Hold(r, m.now, c.paused, c.shift)
-		}
 		m.drop(c)
 		m.mark(c)
 	}
@@ -82,30 +80,6 @@ func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
 	for _, c := range k.Cells() {
 		c.breaker.Reconfigure(m.now, b)
 	}
-	m.drain()
-}
-
-// Pause lets nobody start at c before the instant until; the past lifts a pause. A
-// bucket comes out of it empty, at its own rate.
-func (m *Machine) Pause(now int64, c *Cell, until int64) {
-	m.advance(now)
-	if until > m.now {
-		if c.paused <= m.now { // what there was is of a pause that is over
-			c.shift = new(bucket.Shift)
-		}
-		c.paused = max(c.paused, until)
-		if c.kind == Tokens {
-			c.bucket.Hold(c.class.Rate, m.now, c.paused, c.shift)
-		}
-	} else {
-		if c.paused > m.now && c.kind == Tokens {
-			c.bucket.Unhold(c.class.Rate, c.shift)
-			c.bucket.Empty(c.class.Rate, m.now)
-		}
-		c.paused = 0
-		m.drop(c)
-	}
-	m.mark(c)
 	m.drain()
 }
 
@@ -130,12 +104,20 @@ func (m *Machine) Reset(now int64, c *Cell, by string) {
 	m.drain()
 }
 
-// Replan has the waiting calls of a plan need other cells: those of the classes gone no
+// Replan has the waiting calls of a tool need other cells: those of the classes gone no
 // more, and those of add as well. They keep their order.
-func (m *Machine) Replan(now int64, plan uint64, gone map[*Class]bool, add []Need) {
+func (m *Machine) Replan(now int64, tool uint64, gone map[*Class]bool, add []Need) {
 	m.advance(now)
-	m.requeue(func(t *Ticket) bool { return t.Plan == plan }, func(list []Need) []Need {
-		return append(slices.DeleteFunc(list, func(n Need) bool { return gone[n.Cell.class] }), add...)
+	m.requeue(func(t *Ticket) bool { return t.Plan.Tool == tool }, func(list []Need) []Need {
+		more := slices.Clone(add)
+		for i := range more { // what its cost was said to be of a unit, it is
+			k := more[i].Cell.class
+			j := slices.IndexFunc(list, func(n Need) bool { return n.Cell.kind == k.Kind && n.Cell.class.Unit == k.Unit })
+			if k.Kind == Tokens && j >= 0 {
+				more[i].N = min(list[j].N, k.Rate.Burst())
+			}
+		}
+		return append(slices.DeleteFunc(list, func(n Need) bool { return gone[n.Cell.class] }), more...)
 	})
 	m.resume()
 }

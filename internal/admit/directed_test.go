@@ -389,24 +389,22 @@ func TestMistake_PauseEndNotArmedWhileEmpty(t *testing.T) {
 // Who fills the queue gives way in it, not who comes last or has little.
 func TestMistake_ShedHitsTheLightTenant(t *testing.T) {
 	p := standard()
-	p.Shed, p.MaxQueue, p.Weights = true, 6, map[string]int{"heavy": 4}
+	p.Shed, p.MaxQueue, p.Weights = true, 34, map[string]int{"heavy": 4}
 	w := newWorld(t, p)
 	k := slots("tool a", 0, 1)
 	h := w.arrive("h", 2, "flood", k)
-	for i := range 6 {
+	for i := range 34 {
 		w.arrive(fmt.Sprint("f", i), 2, "flood", k)
 	}
 	w.sees("h")
-	w.arrive("f6", 2, "flood", k) // not in its own favour
-	w.sees("f6!")
-	w.arrive("l0", 2, "light", k)
-	w.sees("f5!") // the newest of the flood
-	w.arrive("l1", 2, "light", k)
-	w.sees("f4!")
-	w.arrive("l2", 2, "light", k)
-	w.sees("f3!") // three each
-	w.arrive("l3", 2, "light", k)
-	w.sees("l3!") // would be the heaviest itself
+	w.arrive("f34", 2, "flood", k) // not in its own favour
+	w.sees("f34!")
+	for i := range 17 {
+		w.arrive(fmt.Sprint("l", i), 2, "light", k)
+		w.sees(fmt.Sprintf("f%d!", 33-i)) // the newest of the flood
+	}
+	w.arrive("l17", 2, "light", k) // seventeen each
+	w.sees("l17!")                 // would be the heaviest itself
 	w.arrive("v0", 2, "heavy", k)
 	w.arrive("v1", 2, "heavy", k)
 	w.arrive("v2", 2, "heavy", k)
@@ -420,10 +418,46 @@ func TestMistake_ShedHitsTheLightTenant(t *testing.T) {
 		t.Errorf("%v gave way to a higher level", w.news)
 	}
 	w.news = nil
-	w.arrive("low", 1, "new", k)
-	w.sees("low!")
 	w.finish(h)
 	w.sees("u")
+}
+
+// What fills the queue has to be one's own to be refused for it: each tool and each tenant has
+// a few places whoever else waits, and a queue smaller than that as many as it holds.
+func TestOneToolCannotFillTheQueueForOthers(t *testing.T) {
+	for _, shed := range []bool{false, true} {
+		for _, c := range []struct{ queue, places int }{{50, 16}, {16, 16}, {5, 5}, {1, 1}} {
+			t.Run(fmt.Sprintf("queue %d, shed %v", c.queue, shed), func(t *testing.T) {
+				p := standard()
+				p.MaxQueue, p.MaxPerTenant, p.Shed = c.queue, c.queue, shed
+				w := newWorld(t, p)
+				k, slow, quick := slots("all", 7, 1), slots("slow", 0, 9), slots("quick", 0, 9)
+				other := NewClient()
+				elsewhere := &Plan{ID: 77, Client: other}
+				w.arrive("h", 4, "", k, slow)
+				w.sees("h")
+				fill := func(name string, n int, level int8, tenant string, what ...any) {
+					t.Helper()
+					for range n {
+						w.arrive(name, level, tenant, what...)
+					}
+					w.sees("")
+					w.arrive(name, level, tenant, what...)
+					w.sees(name + "!")
+				}
+				fill("s", c.queue, 4, "", k, slow)
+				fill("low", 0, 3, "", k, slow)
+				fill("q", c.places, 4, "", k, quick)
+				if !shed { // else the heavy tenant gives way
+					fill("t", c.places, 4, "tenant", k, slow)
+				}
+				fill("e", c.queue, 4, "", k, slow, of(elsewhere))
+				if got, want := w.me.Waiting()+other.Waiting(), w.m.Waiting(); got != want {
+					t.Errorf("%d wait, the machine says %d", got, want)
+				}
+			})
+		}
+	}
 }
 
 func TestMistake_NewestFirst(t *testing.T) {
@@ -747,10 +781,10 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 		{2, 666_666_667, 0},
 		{3, sec - 1, sec},
 		{3, sec, 0},
-		{4, Never - 1, Never}, // more than the burst: never
+		{4, Never - 1, 0}, // more than the burst: nobody can say when
 	} {
 		x := w.arrive("x", 2, "", r.of(c.n), within(c.limit))
-		if c.after == 0 {
+		if c.after == 0 && c.n <= 3 {
 			if x.State() != Waiting {
 				t.Errorf("%+v: state %d, want it to wait", c, x.State())
 			}

@@ -23,7 +23,8 @@ type world struct {
 	now   int64
 	news  []string
 	calls []*Ticket // those that run or wait
-	plans map[string]uint64
+	plans map[string]*Plan
+	me    *Client
 }
 
 // standard is the policy that tests use unless they are about another one.
@@ -32,7 +33,7 @@ func standard() Policy {
 }
 
 func newWorld(t testing.TB, p Policy) *world {
-	return &world{TB: t, m: NewMachine(p), plans: map[string]uint64{}}
+	return &world{TB: t, m: NewMachine(p), plans: map[string]*Plan{}, me: NewClient()}
 }
 
 func slots(name string, rank uint8, limit int64) *Class {
@@ -71,7 +72,7 @@ func (w *world) cell(k *Class) *Cell { return w.m.Cell(w.now, k, "") }
 // at lets time pass up to now, ticking whenever something is due.
 func (w *world) at(now int64) {
 	w.Helper()
-	for n := 0; w.m.Due() <= now; n++ {
+	for n := 0; w.m.Due() <= now && w.m.Due() < Never; n++ {
 		if n > 1_000_000 {
 			w.Fatalf("a million ticks without reaching %d: due %d", now, w.m.Due())
 		}
@@ -86,6 +87,7 @@ type option func(*Ticket)
 
 func within(limit int64) option   { return func(t *Ticket) { t.Limit = limit } }
 func under(parent *Ticket) option { return func(t *Ticket) { t.Parent = parent } }
+func of(p *Plan) option           { return func(t *Ticket) { t.Plan = p } }
 
 // ticket makes a call that has not arrived. Its name is its owner.
 func (w *world) ticket(name string, level int8, tenant string, what ...any) *Ticket {
@@ -122,13 +124,19 @@ func (w *world) ticket(name string, level int8, tenant string, what ...any) *Tic
 		}
 		sign += fmt.Sprintf(" %p", p.class)
 	}
-	if w.plans[sign] == 0 {
-		w.plans[sign] = uint64(len(w.plans) + 1)
+	if w.plans[sign] == nil {
+		id := uint64(len(w.plans) + 1)
+		w.plans[sign] = &Plan{ID: id, Tool: id, Client: w.me}
 		w.m.Together(fixed, keyed)
 	}
-	t.Plan = w.plans[sign]
+	if t.Plan == nil {
+		t.Plan = w.plans[sign]
+	}
 	return t
 }
+
+// plan is one that no other call has.
+func (w *world) plan() *Plan { return &Plan{ID: 1 << 32, Client: w.me} }
 
 // arrive has a call arrive: classes and parts are what it needs, options what else it is.
 func (w *world) arrive(name string, level int8, tenant string, what ...any) *Ticket {
@@ -266,10 +274,11 @@ func (w *world) rest(classes ...*Class) {
 		}
 	}
 	m := w.m
+	m.Rest()
 	if m.Waiting() != 0 || m.Running() != 0 || len(m.all) != 0 || len(m.lanes) != 0 || len(m.claims) != 0 ||
-		len(m.tenants) != 0 || len(m.books) != 0 || m.limits.Len() != 0 || m.timers.Len() != 0 || m.Due() != Never {
+		len(m.tenants) != 0 || len(w.me.books)+len(w.me.shares) != 0 || m.limits.Len() != 0 || m.timers.Len() != 0 || m.Due() != Never {
 		w.Errorf("at rest: waiting %d, running %d, lanes %d/%d, claims %d, tenants %d, accounts %d, limits %d, timers %d",
-			m.Waiting(), m.Running(), len(m.all), len(m.lanes), len(m.claims), len(m.tenants), len(m.books), m.limits.Len(), m.timers.Len())
+			m.Waiting(), m.Running(), len(m.all), len(m.lanes), len(m.claims), len(m.tenants), len(w.me.books), m.limits.Len(), m.timers.Len())
 	}
 }
 

@@ -50,12 +50,14 @@ type Usage struct {
 	Limit, Used int64
 	Waiting     int   // calls in the lanes parked here
 	Paused      int64 // instant
+	Stalled     bool  // it has released nothing for long, while calls wait
 	Until       int64 // of a breaker: when its state may change by itself
 }
 
 // Usage is the state of c at now.
 func (c *Cell) Usage(now int64) Usage {
-	u := Usage{Paused: c.paused}
+	c.reopen(now)
+	u := Usage{Paused: c.pause.ends(), Stalled: c.q != nil && c.q.stalled}
 	switch c.kind {
 	case Slots:
 		u.Limit, u.Used = c.limit, c.used
@@ -96,17 +98,15 @@ type Lane struct {
 	At      *Cell
 }
 
-// Quiet reports whether nothing has been decided or changed that somebody must be told,
-// and nothing is due.
-func (m *Machine) Quiet() bool {
-	return m.out == nil && len(m.changes) == 0 && !m.Pending() && m.timers.Len() == 0 && m.limits.Len() == 0
-}
+// Quiet reports whether nothing has been decided or has come about that somebody must be
+// told, and nothing is pending.
+func (m *Machine) Quiet() bool { return m.out == nil && len(m.notices) == 0 && !m.Pending() }
 
 // Lanes is all that wait.
 func (m *Machine) Lanes() iter.Seq[Lane] {
 	return func(yield func(Lane) bool) {
 		for _, l := range m.all {
-			if !yield(Lane{l.head.Owner, l.tenant.name, l.level, l.n, l.head.arrived, l.at}) {
+			if !yield(Lane{l.head.Owner, l.tenant.name, max(l.level, l.declared), l.n, l.head.arrived, l.at}) {
 				return
 			}
 		}

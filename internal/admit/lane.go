@@ -5,16 +5,18 @@ import "slices"
 // lane is the waiting calls with the same plan, level, tenant and needs, in the order they
 // came. A nested call has a lane of its own, since what its ancestors hold is its to use.
 type lane struct {
-	plan   uint64
-	hash   uint64
-	index  int32 // in Machine.all
-	level  int8
-	nested bool
-	tenant *tenant
-	needs  *needSet
+	plan     *Plan
+	hash     uint64
+	index    int32 // in Machine.all
+	level    int8
+	declared int8 // what its calls ask for: their level, if the policy orders
+	nested   bool
+	tenant   *tenant
+	needs    *needSet
 
 	head, tail *Ticket
 	n          int
+	share      *share
 	account    *account
 	booked     int32 // place in it, -1 while it is empty
 
@@ -43,7 +45,6 @@ func (l *lane) need(c *Cell) int64 {
 type tenant struct {
 	name   string
 	weight float64
-	queued int // waiting calls
 	refs   int // lanes and flows
 }
 
@@ -59,12 +60,7 @@ func (m *Machine) tenant(t *Ticket) *tenant {
 func (m *Machine) intern(t *Ticket) *tenant {
 	tn := m.tenant(t)
 	if tn == nil {
-		if n := len(m.freeTenants); n > 0 {
-			tn = m.freeTenants[n-1]
-			m.freeTenants = m.freeTenants[:n-1]
-		} else {
-			tn = new(tenant)
-		}
+		tn = m.freeTenants.get()
 		tn.name, tn.weight = t.Tenant, m.policy.weight(t.Tenant)
 		m.tenants[t.Tenant] = tn
 	}
@@ -76,10 +72,17 @@ func (m *Machine) release(t *tenant) {
 	if t.refs--; t.refs == 0 {
 		delete(m.tenants, t.name)
 		*t = tenant{}
-		if len(m.freeTenants) < keep {
-			m.freeTenants = append(m.freeTenants, t)
-		}
+		m.freeTenants.put(t)
 	}
+}
+
+// payer is who the starts of l's calls are charged to: its tenant, or one for all if the
+// policy does not order.
+func (m *Machine) payer(l *lane) *tenant {
+	if m.policy.Ordered {
+		return l.tenant
+	}
+	return &m.everybody
 }
 
 // mix is a multiplicative hash step.
@@ -90,7 +93,7 @@ func mix(h, x uint64) uint64 {
 }
 
 func (m *Machine) hash(t *Ticket) uint64 {
-	h := mix(t.Plan, uint64(t.level))
+	h := mix(t.Plan.ID, uint64(t.Level)<<8|uint64(t.level))
 	for i := 0; i < len(t.Tenant); i++ {
 		h = mix(h, uint64(t.Tenant[i]))
 	}
@@ -104,13 +107,13 @@ func (m *Machine) hash(t *Ticket) uint64 {
 func (m *Machine) lane(t *Ticket) (l *lane, hash uint64) {
 	fixed := t.needs.fixed
 	if fixed != nil {
-		if l = fixed.recent[t.level]; l != nil && l.plan == t.Plan && l.tenant.name == t.Tenant {
+		if l = fixed.recent[t.level]; l != nil && l.plan == t.Plan && l.declared == t.Level && l.tenant.name == t.Tenant {
 			return l, 0
 		}
 	}
 	hash = m.hash(t)
 	for l = m.lanes[hash]; l != nil; l = l.next {
-		if l.plan == t.Plan && l.level == t.level && l.tenant.name == t.Tenant &&
+		if l.plan == t.Plan && l.level == t.level && l.declared == t.Level && l.tenant.name == t.Tenant &&
 			(l.needs == t.needs || slices.Equal(l.needs.list, t.needs.list)) {
 			break
 		}
@@ -123,15 +126,9 @@ func (m *Machine) lane(t *Ticket) (l *lane, hash uint64) {
 
 // newLane makes the lane of t.
 func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
-	var l *lane
-	if n := len(m.freeLanes); n > 0 {
-		l = m.freeLanes[n-1]
-		m.freeLanes = m.freeLanes[:n-1]
-	} else {
-		l = new(lane)
-	}
-	*l = lane{plan: t.Plan, hash: hash, level: t.level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
-	l.account, l.booked = m.account(l), -1
+	l := m.freeLanes.get()
+	*l = lane{plan: t.Plan, hash: hash, level: t.level, declared: t.Level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
+	m.enlist(l)
 	l.needs.refs++
 	for i := range l.needs.list {
 		l.needs.list[i].Cell.lanes++
@@ -178,12 +175,10 @@ func (m *Machine) dropLane(l *lane) {
 		m.drop(c)
 	}
 	m.unref(l.needs)
-	m.dropAccount(l.account)
+	m.delist(l)
 	m.release(l.tenant)
 	*l = lane{}
-	if len(m.freeLanes) < keep {
-		m.freeLanes = append(m.freeLanes, l)
-	}
+	m.freeLanes.put(l)
 }
 
 // enqueue puts t at the end of l.
@@ -206,12 +201,11 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 	if l.at != nil {
 		l.at.q.levels[l.level].load += l.need(l.at)
 	}
-	m.waiting++
+	m.book(l, 1)
+	m.watchFrom(m.now)
 	t.place = int32(min(m.waiting, 1<<30))
 	t.starts = uint32(m.starts)
 	t.since, t.by = m.now, l.at
-	l.tenant.queued++
-	m.book(l, 1)
 	if t.Limit != Never {
 		m.limits.Push(t.Limit, t.seq, t)
 	}
@@ -238,8 +232,6 @@ func (m *Machine) unlink(t *Ticket) {
 	if l.at != nil {
 		l.at.q.levels[l.level].load -= l.need(l.at)
 	}
-	m.waiting--
-	l.tenant.queued--
 	m.book(l, -1)
 	if t.limit >= 0 {
 		m.limits.Remove(t.limit)

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/heap"
 )
 
@@ -45,16 +46,13 @@ type Machine struct {
 	limits heap.Heap[int64, *Ticket]
 	claims []*lane // first come, first served; only the first collects
 
-	lanes    map[uint64]*lane
-	all      []*lane
-	tenants  map[string]*tenant
-	accounts [Levels]heap.Heap[float64, *account]
-	sweeps   []sweep
-	refusals int     // of waiting calls since drain began
-	rest     []*Cell // whose serving goes on in the next drain
-	codel    codel
-
-	books map[accountKey]*account
+	lanes     map[uint64]*lane
+	all       []*lane
+	tenants   map[string]*tenant
+	everybody tenant // who pays if the policy does not order
+	sweeps    []sweep
+	refusals  int     // of waiting calls since drain began
+	rest      []*Cell // whose serving goes on in the next drain
 
 	frozen bool      // see Freeze
 	again  []*Ticket // what arrives again when that ends
@@ -63,16 +61,19 @@ type Machine struct {
 	returned     []loan  // slots that came back to an ancestor
 	knots        []*Cell // where nested calls may have come to wait for themselves
 	out, outLast *Ticket // decided
-	changes      []Change
+	notices      []Notice
+	watch        int64 // when to look for limits that stall
+	charges      bucket.Pool
 
 	freeTickets  []*Ticket
-	freeRecords  []*record
+	freeRecords  spare[record]
 	freeNeeds    []*needSet
-	freeLanes    []*lane
-	freeFlows    []*flow
-	freeQueues   []*queue
-	freeAccounts []*account
-	freeTenants  []*tenant
+	freeLanes    spare[lane]
+	freeFlows    spare[flow]
+	freeQueues   spare[queue]
+	freeAccounts spare[account]
+	shares       spare[share]
+	freeTenants  spare[tenant]
 
 	work Work
 }
@@ -83,27 +84,38 @@ type Work struct {
 	Claims                  uint64
 }
 
-// Change is a breaker that changed its state.
-type Change struct {
+// Notice is something about a cell that somebody outside calls should be told.
+type Notice struct {
+	Kind     NoticeKind
 	Cell     *Cell
-	From, To breaker.State
-	By       string // who asked for it; empty if it came about by itself
+	From, To breaker.State // StateChanged
+	By       string        // StateChanged: who asked for it; empty if it came about by itself
+	After    int64         // Debt: nanoseconds until it is paid
+	Holding  int           // Stalled: calls that need the cell and run
+	Waiting  int           // Stalled: calls parked at it
 }
+
+// NoticeKind is what a notice is about.
+type NoticeKind uint8
+
+const (
+	StateChanged NoticeKind = iota // of a breaker
+	Debt                           // a report of use was cut: it would have closed the bucket for too long
+	Stalled                        // a limit has released nothing for long while calls wait
+)
 
 // NewMachine returns a machine with nobody waiting.
 func NewMachine(p Policy) *Machine {
 	m := &Machine{
 		policy:  p,
 		over:    math.MinInt64,
+		watch:   Never,
 		lanes:   make(map[uint64]*lane),
 		tenants: make(map[string]*tenant),
-		books:   make(map[accountKey]*account),
 	}
+	m.everybody = tenant{weight: 1, refs: 1}
 	m.timers.Place = func(c *Cell, i int32) { c.timer = i }
 	m.limits.Place = func(t *Ticket, i int32) { t.limit = i }
-	for i := range m.accounts {
-		m.accounts[i].Place = func(a *account, i int32) { a.place = i }
-	}
 	return m
 }
 
@@ -118,10 +130,24 @@ func (m *Machine) Work() Work { return m.work }
 // Policy is the current one.
 func (m *Machine) Policy() Policy { return m.policy }
 
-// advance moves the time.
+// Advance lets time pass: what is due by now happens, whether a timer has fired or not. So
+// whoever comes now finds served who could have been before.
+func (m *Machine) Advance(now int64) { m.advance(now) }
+
 func (m *Machine) advance(now int64) {
 	m.now = max(m.now, now)
 	m.expire(m.now - 1)
+	if m.frozen {
+		return
+	}
+	for m.timers.Len() > 0 && m.timers.Min() <= m.now {
+		c := m.timers.Top()
+		m.timers.Remove(0)
+		m.mark(c)
+	}
+	if m.marked > 0 {
+		m.drain()
+	}
 }
 
 // expire ends the waits that end by then. It is asked once for each instant, however many
@@ -151,14 +177,22 @@ func (m *Machine) late(t *Ticket) {
 	m.emit(t)
 }
 
-// after is how long c alone will keep refusing t.
+// after is how long c alone will keep refusing t, zero if nobody can know.
 func (m *Machine) after(c *Cell, t *Ticket) int64 {
 	for _, n := range t.needs.list {
 		if n.Cell == c {
-			return c.own(m.now, n.N) - m.now
+			return m.until(c.own(m.now, n.N))
 		}
 	}
 	return 0
+}
+
+// until is how long it takes until the instant at, zero if that does not come.
+func (m *Machine) until(at int64) int64 {
+	if at == Never {
+		return 0
+	}
+	return max(0, at-m.now)
 }
 
 // Arrive decides on t: it is Running, Waiting or Refused afterwards.
@@ -185,7 +219,7 @@ func (m *Machine) open(t *Ticket) bool {
 	now, list := m.now, t.needs.list
 	for i := range list {
 		c := list[i].Cell
-		if c.paused > now {
+		if c.pause != nil && m.opens(c) > now {
 			return false
 		}
 		switch c.kind {
@@ -244,7 +278,7 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 			return
 		}
 		if low >= 0 {
-			m.shed(low)
+			m.shed(t.Plan.Client, low)
 		}
 	}
 	if l == nil {
@@ -270,7 +304,7 @@ func (m *Machine) rank(t *Ticket) {
 		t.level = max(t.level, t.Parent.level)
 	}
 	if !m.policy.Ordered {
-		t.level, t.Tenant = 0, ""
+		t.level = 0
 	}
 }
 
@@ -294,17 +328,14 @@ func (m *Machine) hopeless(t *Ticket) (Refusal, bool) {
 		}
 	}
 	if start > t.Limit {
-		return Refusal{Reason: TooLong, By: by, After: start - m.now}, true
+		return Refusal{Reason: TooLong, By: by, After: m.until(start)}, true
 	}
 	return Refusal{}, false
 }
 
 // refusal is what c says when it refuses until at.
 func (m *Machine) refusal(c *Cell, at int64) Refusal {
-	r := Refusal{By: c}
-	if at != Never {
-		r.After = at - m.now
-	}
+	r := Refusal{By: c, After: m.until(at)}
 	switch c.kind {
 	case Slots:
 		r.Reason = Saturated
@@ -352,6 +383,9 @@ func (m *Machine) grant(t *Ticket) {
 	for i := range list {
 		c := list[i].Cell
 		c.calls++
+		if c.pause != nil {
+			c.pause.started()
+		}
 		switch c.kind {
 		case Slots:
 			if t.Parent == nil || !m.borrow(t, c) {
@@ -361,7 +395,7 @@ func (m *Machine) grant(t *Ticket) {
 				r.adaptive = true
 			}
 		case Tokens:
-			c.bucket.Take(c.class.Rate, now, list[i].N)
+			r.charges = append(r.charges, c.bucket.Open(&m.charges, c.class.Rate, now, list[i].N))
 		case Foreign:
 			c.class.Foreign.Take()
 		default:
@@ -444,20 +478,20 @@ func (m *Machine) Decided() *Ticket {
 // Next is the one after t in the list that Decided returned.
 func (t *Ticket) Next() *Ticket { return t.next }
 
-// Changes appends to buf the breakers that changed since the last call.
-func (m *Machine) Changes(buf []Change) []Change {
-	if len(m.changes) == 0 {
+// Notices appends to buf what has come about since the last call.
+func (m *Machine) Notices(buf []Notice) []Notice {
+	if len(m.notices) == 0 {
 		return buf
 	}
-	buf = append(buf, m.changes...)
-	clear(m.changes)
-	m.changes = m.changes[:0]
+	buf = append(buf, m.notices...)
+	clear(m.notices)
+	m.notices = m.notices[:0]
 	return buf
 }
 
 func (m *Machine) changed(c *Cell, from breaker.State, by string) {
 	to := c.breaker.State(m.now)
-	m.changes = append(m.changes, Change{c, from, to, by})
+	m.notices = append(m.notices, Notice{Kind: StateChanged, Cell: c, From: from, To: to, By: by})
 	if to == breaker.Open {
 		m.sweep(c)
 	}
@@ -474,11 +508,6 @@ func (m *Machine) Cancel(now int64, t *Ticket) {
 			m.part(t)
 		}
 	case Running:
-		for i := range t.needs.list {
-			if n := &t.needs.list[i]; n.Cell.kind == Tokens {
-				n.Cell.bucket.Give(n.Cell.class.Rate, n.N)
-			}
-		}
 		m.finish(t, breaker.Neutral, false)
 	}
 	m.drain()
@@ -507,10 +536,14 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 	}
 	t.state = Left
 	m.running--
+	m.close(t, ran)
 	took, list := m.now-t.rec.granted, t.needs.list
 	for i := range list {
 		c := list[i].Cell
 		c.calls--
+		if c.pause != nil {
+			c.pause.ended(t.rec.startedAs, ran && o == breaker.Success)
+		}
 		switch c.kind {
 		case Slots:
 			if ran {
@@ -521,9 +554,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			} else {
 				m.giveBack(t, c, list[i].N)
 			}
-			if c.q != nil {
-				m.mark(c)
-			}
+			m.released(c)
 		case Tokens, Foreign:
 			if c.q != nil {
 				m.mark(c)
@@ -577,12 +608,7 @@ func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
 // Tick lets time pass: due tokens, ended pauses, expired limits.
 func (m *Machine) Tick(now int64) {
 	m.advance(now)
-	for m.timers.Len() > 0 && m.timers.Min() <= m.now {
-		c := m.timers.Top()
-		m.timers.Remove(0)
-		m.mark(c)
-	}
-	m.drain()
+	m.look()
 	m.expire(m.now)
 	m.drain()
 }
@@ -596,7 +622,7 @@ func (m *Machine) Due() int64 {
 	if m.limits.Len() > 0 {
 		at = min(at, m.limits.Min())
 	}
-	return at
+	return min(at, m.watch)
 }
 
 // order is the order in which cells are asked: breakers, then from narrow to wide, then

@@ -14,7 +14,9 @@ import (
 
 // The reference model. It shares no code with the machine and trusts none of its
 // judgement: after every event it recounts who holds what from the list of running calls,
-// replays each bucket from the log of starts, and checks whatever the machine answered.
+// replays each bucket from the log of starts with the amounts that they are known to have
+// taken by then, and checks whatever the machine answered. Timers fire on time or late: what
+// is due happens before the event that comes all the same.
 // What the algorithm leaves idle on purpose is counted, with its cause; idle capacity
 // without a cause is a failure.
 
@@ -26,23 +28,44 @@ type modelCell struct {
 	key   string
 	cell  *Cell
 
-	limit  int64 // slots
-	debt   int64 // tokens missing, in parts
-	at     int64 // instant that debt is of
-	paused int64
-	held   int64 // what that added to debt
-	holds  []*hold
-	calls  int // running calls that need it
-	waits  int // waiting calls that need it
+	limit int64 // slots
+	base  int64 // tokens that were missing at the instant at, in parts
+	at    int64
+	log   []*modelEntry // since then
+	pause modelPause
+	holds []*hold
+	calls int // running calls that need it
+	waits int // waiting calls that need it
+}
+
+// modelEntry is a charge, or if n is zero for good the end of a pause that left one token, or
+// another rate.
+type modelEntry struct {
+	at, n int64
+	open  bool
+	cap   bool
+	rate  *modelRate
+}
+
+type modelRate struct{ n, per, burst int64 }
+
+// modelPause is the last pause of a cell: nobody starts before end, and then as many at
+// once as there were successes and one, or twice as many each second.
+type modelPause struct {
+	end    int64
+	capped bool
+	number int // tells pauses of the cell apart
+	ran    []*modelCall
+	won    int64
 }
 
 type modelClass struct {
-	class         *Class
-	m             *Machine
-	kind          Kind
-	n, per, burst int64
-	refuse        bool
-	cells         map[string]*modelCell
+	class *Class
+	m     *Machine
+	kind  Kind
+	modelRate
+	refuse bool
+	cells  map[string]*modelCell
 }
 
 // hold is slots of one cell and the chain of calls that run on them, outermost first.
@@ -58,25 +81,25 @@ type modelNeed struct {
 }
 
 type modelCall struct {
-	t      *Ticket
-	m      *Machine
-	lane   string
-	seq    int64
-	level  int8
-	tenant string
-	needs  []modelNeed
-	limit  int64
-	nested bool // made under another, which may have ended
-	parent *modelCall
-	kids   []*modelCall
-	since  int64
-	used   map[string]int64 // settled
-	found  [2]int           // calls that waited when it came, and of its tenant
+	t       *Ticket
+	m       *Machine
+	lane    string
+	seq     int64
+	level   int8
+	tenant  string
+	needs   []modelNeed
+	limit   int64
+	nested  bool // made under another, which may have ended
+	parent  *modelCall
+	kids    []*modelCall
+	since   int64
+	charges map[*modelCell]*modelEntry
+	plan    *Plan
+	found   [3]int // calls of its client that waited when it came, of its tool and of its tenant
 }
 
 type modelPlan struct {
-	id     uint64
-	world  int
+	plan   *Plan
 	fixed  []modelNeed
 	keyed  []*modelClass
 	weight bool
@@ -86,7 +109,8 @@ type model struct {
 	t       *testing.T
 	seed    uint64
 	rng     *rand.Rand
-	ms      []*Machine // one, or two until they become one
+	ms      []*Machine // one
+	clients []*Client
 	classes []*modelClass
 	plans   []modelPlan
 	policy  Policy
@@ -127,10 +151,8 @@ func (w *model) fatal(format string, a ...any) {
 	w.t.Fatalf("seed %d, event %d (%s), now %d: %s", w.seed, w.counts.events, w.last, w.now, fmt.Sprintf(format, a...))
 }
 
-func (w *model) machine(world int) *Machine { return w.ms[min(world, len(w.ms)-1)] }
-
 // class adds a class of one of the kinds.
-func (w *model) class(world int, name string, kind Kind, rank uint8, unit string, keys int) *modelClass {
+func (w *model) class(name string, kind Kind, rank uint8, unit string, keys int) *modelClass {
 	r := w.rng
 	k := &Class{Name: name, Kind: kind, Rank: rank, Unit: unit, MaxKeys: keys}
 	mk := &modelClass{class: k, kind: kind, cells: map[string]*modelCell{}}
@@ -150,13 +172,13 @@ func (w *model) class(world int, name string, kind Kind, rank uint8, unit string
 		k.Breaker = &breaker.Config{Failures: 3, Cooldown: 60, Window: 100, Lease: 50, Probes: 2}
 	}
 	mk.refuse = k.Refuse
-	mk.m = w.machine(world)
+	mk.m = w.ms[0]
 	w.classes = append(w.classes, mk)
 	return mk
 }
 
-func (w *model) cell(world int, k *modelClass, key string) *modelCell {
-	c := w.machine(world).Cell(w.now, k.class, key)
+func (w *model) cell(k *modelClass, key string) *modelCell {
+	c := w.ms[0].Cell(w.now, k.class, key)
 	if c == nil {
 		return nil
 	}
@@ -165,7 +187,13 @@ func (w *model) cell(world int, k *modelClass, key string) *modelCell {
 		mc = &modelCell{class: k, key: key, limit: k.class.Limit, at: w.now}
 		k.cells[key] = mc
 	}
-	mc.cell = c // a new one, if the old one was idle and gave way
+	if mc.cell != c && mc.cell != nil { // the old one was idle and gave way
+		if mc.calls > 0 || k.kind == Tokens && w.owed(mc) > 0 || mc.pause.end > 0 && w.now < mc.pause.end+ramp {
+			w.fatal("%s %s gave way and was not idle", k.class.Name, key)
+		}
+		mc.pause = modelPause{}
+	}
+	mc.cell = c
 	return mc
 }
 
@@ -179,58 +207,56 @@ func newModel(t *testing.T, seed uint64, unit bool) *model {
 	}
 	w.policy.RefuseLate, w.policy.Standing = r.IntN(5) == 0, r.IntN(5) == 0
 	w.ms = []*Machine{NewMachine(w.policy)}
-	worlds := 1
-	if r.IntN(4) == 0 {
-		worlds = 2
-		w.ms = append(w.ms, NewMachine(w.policy))
+	for range 1 + r.IntN(2) {
+		w.clients = append(w.clients, NewClient())
 	}
-	for world := range worlds {
-		w.topology(world, unit)
+	for n := range 1 + r.IntN(4)/3 {
+		w.topology(n, unit)
 	}
 	return w
 }
 
 // topology adds plans: tools of two types under a global limit, crossed by tenants and keys.
-func (w *model) topology(world int, unit bool) {
+func (w *model) topology(n int, unit bool) {
 	r := w.rng
 	maybe := func(name string, rank uint8, one int) (out []*modelClass) {
 		if r.IntN(3) > 0 {
-			out = append(out, w.class(world, name, Slots, rank, "", 0))
+			out = append(out, w.class(name, Slots, rank, "", 0))
 		}
 		if !unit && r.IntN(4) == 0 {
-			out = append(out, w.class(world, name+" bytes", Slots, rank, "bytes", 0))
+			out = append(out, w.class(name+" bytes", Slots, rank, "bytes", 0))
 		}
 		if r.IntN(one) == 0 {
-			out = append(out, w.class(world, name+" rate", Tokens, rank, "", 0))
+			out = append(out, w.class(name+" rate", Tokens, rank, "", 0))
 		}
 		if !unit && r.IntN(6) == 0 {
-			out = append(out, w.class(world, name+" tokens", Tokens, rank, "tokens", 0))
+			out = append(out, w.class(name+" tokens", Tokens, rank, "tokens", 0))
 		}
 		return out
 	}
-	global := maybe(fmt.Sprint("global", world), 7, 3)
+	global := maybe(fmt.Sprint("global", n), 7, 3)
 	var keyed []*modelClass
 	if r.IntN(2) == 0 {
-		keyed = append(keyed, w.class(world, "tenant", Slots, 2, "", 4))
+		keyed = append(keyed, w.class("tenant", Slots, 2, "", 4))
 	}
 	if r.IntN(3) == 0 {
-		keyed = append(keyed, w.class(world, "key rate", Tokens, 3, "", 3))
+		keyed = append(keyed, w.class("key rate", Tokens, 3, "", 3))
 	}
 	var brk *modelClass
 	if r.IntN(2) == 0 {
-		brk = w.class(world, "breaker", Breaker, 0, "", 0)
+		brk = w.class("breaker", Breaker, 0, "", 0)
 	}
 	for typ := range 2 {
 		types := maybe(fmt.Sprint("type", typ), 4, 4)
 		for tool := range 2 {
 			name := fmt.Sprint("tool", typ, tool)
 			tools := maybe(name, 0, 4)
-			p := modelPlan{id: uint64(len(w.plans) + 1), world: world, keyed: keyed, weight: !unit}
+			p := modelPlan{keyed: keyed, weight: !unit}
 			if brk != nil {
-				p.fixed = append(p.fixed, modelNeed{w.cell(world, brk, name), 1})
+				p.fixed = append(p.fixed, modelNeed{w.cell(brk, name), 1})
 			}
 			for _, k := range slices.Concat(tools, types, global) {
-				p.fixed = append(p.fixed, modelNeed{w.cell(world, k, ""), 1})
+				p.fixed = append(p.fixed, modelNeed{w.cell(k, ""), 1})
 			}
 			slices.SortStableFunc(p.fixed, func(a, b modelNeed) int {
 				return cmp.Compare(a.cell.class.class.Order(), b.cell.class.class.Order())
@@ -243,22 +269,82 @@ func (w *model) topology(world int, unit bool) {
 			for _, k := range keyed {
 				ks = append(ks, k.class)
 			}
-			w.machine(world).Together(cells, ks)
-			w.plans = append(w.plans, p)
+			w.ms[0].Together(cells, ks)
+			for _, c := range w.clients {
+				p.plan = &Plan{ID: uint64(len(w.plans) + 1), Tool: uint64(typ*2 + tool), Client: c}
+				w.plans = append(w.plans, p)
+			}
 		}
 	}
 }
 
-// owed is the tokens missing from c now, in parts.
+// owed is the tokens missing from c now, in parts: replayed from what is known of each
+// charge by now.
 func (w *model) owed(c *modelCell) int64 {
-	k := c.class
-	return max(0, c.debt-(w.now-c.at)*(tokenParts/k.per)*k.n)
+	w.endPause(c)
+	r := c.class.modelRate
+	for i := len(c.log) - 1; i >= 0; i-- { // the rate at first
+		if e := c.log[i]; e.rate != nil {
+			r = *e.rate
+		}
+	}
+	miss, at := c.base, c.at
+	pass := func(to int64) {
+		if to-at >= 10*ms { // no debt here lasts as long
+			miss = 0
+		} else {
+			miss = max(0, miss-(to-at)*(tokenParts/r.per)*r.n)
+		}
+		at = to
+	}
+	settled := true
+	for i, e := range c.log {
+		settled = settled && !e.open
+		pass(e.at)
+		switch {
+		case e.rate != nil:
+			to := c.class.modelRate
+			for _, l := range c.log[i+1:] {
+				if l.rate != nil {
+					to = *l.rate
+					break
+				}
+			}
+			have := min(r.burst*tokenParts-miss, to.burst*tokenParts)
+			// what is missing is rounded up to the instants that the new rate knows
+			grain := tokenParts / to.per
+			miss, r = (to.burst*tokenParts-have+grain-1)/grain*grain, to
+		case e.cap:
+			miss = max(miss, (r.burst-1)*tokenParts)
+		default:
+			miss += e.n * tokenParts
+		}
+	}
+	pass(w.now)
+	if settled { // all of it is final
+		c.base, c.at, c.log = miss, w.now, nil
+	}
+	return miss
 }
 
-func (w *model) pay(c *modelCell, n int64) { c.debt, c.at = w.owed(c)+n*tokenParts, w.now }
+// endPause notes that a pause has left one token, once it has ended.
+func (w *model) endPause(c *modelCell) {
+	if p := &c.pause; c.class.kind == Tokens && p.end > 0 && !p.capped && w.now >= p.end {
+		p.capped = true
+		c.log = append(c.log, &modelEntry{at: p.end, cap: true})
+	}
+}
 
-func (w *model) refund(c *modelCell, n int64) {
-	c.debt, c.at = c.debt-(w.now-c.at)*(tokenParts/c.class.per)*c.class.n-n*tokenParts, w.now
+// shut reports whether a pause of c, or what follows it, lets nobody start now.
+func (w *model) shut(c *modelCell) bool {
+	p := &c.pause
+	switch {
+	case p.end == 0 || w.now >= p.end+10*second:
+		return false
+	case w.now < p.end:
+		return true
+	}
+	return int64(len(p.ran)) >= max(1+p.won, 1<<((w.now-p.end)/second))
 }
 
 // used is recounted from the holds.
@@ -288,14 +374,14 @@ func (x *modelCall) lends(c *modelCell) *hold {
 // agrees reports whether c lets x start now, by the raw rules.
 func (w *model) agrees(x *modelCall, n modelNeed) bool {
 	c := n.cell
-	if c.paused > w.now {
+	if w.shut(c) {
 		return false
 	}
 	switch c.class.kind {
 	case Slots:
 		return c.used()+n.n <= c.limit || x.lends(c) != nil
 	case Tokens:
-		return w.owed(c)+n.n*tokenParts <= c.class.burst*tokenParts
+		return n.n == 0 || w.owed(c)+n.n*tokenParts <= c.class.burst*tokenParts
 	}
 	ok, _ := c.cell.breaker.Ready(w.now)
 	return ok
@@ -309,8 +395,8 @@ func (w *model) started(x *modelCall) {
 	}
 	for _, n := range x.needs {
 		c := n.cell
-		if c.paused > w.now {
-			w.fatal("started at %s, paused until %d", c.class.class.Name, c.paused)
+		if w.shut(c) {
+			w.fatal("started at %s, paused until %d, with %d of %d in its ramp", c.class.class.Name, c.pause.end, len(c.pause.ran), 1+c.pause.won)
 		}
 		switch c.class.kind {
 		case Slots:
@@ -325,10 +411,16 @@ func (w *model) started(x *modelCall) {
 				}
 			}
 		case Tokens:
-			if w.owed(c)+n.n*tokenParts > c.class.burst*tokenParts {
+			if n.n > 0 && w.owed(c)+n.n*tokenParts > c.class.burst*tokenParts {
 				w.fatal("%s: overdrawn, owes %d parts", c.class.class.Name, w.owed(c))
 			}
-			w.pay(c, n.n)
+			w.endPause(c)
+			e := &modelEntry{at: w.now, n: n.n, open: true}
+			c.log = append(c.log, e)
+			x.charges[c] = e
+		}
+		if c.pause.end > 0 {
+			c.pause.ran = append(c.pause.ran, x)
 		}
 		c.calls++
 	}
@@ -347,11 +439,17 @@ func (w *model) started(x *modelCall) {
 func (w *model) borrows(x *modelCall, c *modelCell) bool { return x.lends(c) != nil }
 
 // ended takes x out of everything that runs.
-func (w *model) ended(x *modelCall, refund bool) {
+func (w *model) ended(x *modelCall, refund, success bool) {
 	w.running = slices.DeleteFunc(w.running, func(y *modelCall) bool { return y == x })
 	for _, n := range x.needs {
 		c := n.cell
 		c.calls--
+		if i := slices.Index(c.pause.ran, x); i >= 0 {
+			c.pause.ran = slices.Delete(c.pause.ran, i, i+1)
+			if success {
+				c.pause.won++
+			}
+		}
 		switch c.class.kind {
 		case Slots:
 			for _, h := range c.holds {
@@ -363,8 +461,9 @@ func (w *model) ended(x *modelCall, refund bool) {
 			c.holds = slices.DeleteFunc(c.holds, func(h *hold) bool { return len(h.chain) == 0 })
 		case Tokens:
 			if refund {
-				w.refund(c, n.n)
+				x.charges[c].n = 0
 			}
+			x.charges[c].open = false
 		}
 	}
 	w.part(x)
@@ -424,7 +523,7 @@ func (w *model) decided(arrived ...*modelCall) {
 				sort(x)
 			}
 		}
-		m.Changes(nil)
+		m.Notices(nil)
 	}
 	slices.SortFunc(started, func(a, b *modelCall) int { return cmp.Compare(a.t.rec.startedAs, b.t.rec.startedAs) })
 	for _, x := range started {
@@ -466,8 +565,10 @@ func (w *model) refused(x *modelCall) {
 		if r.Reason == Shed {
 			w.counts.sheds++
 		}
-		if queued, tenants := x.found[0], x.found[1]; r.Reason == QueueFull && queued < w.policy.MaxQueue && (tenants < w.policy.MaxPerTenant || !w.policy.Ordered) {
-			w.fatal("queue full with %d waiting, %d of the tenant", queued, tenants)
+		queued, tools, tenants := x.found[0], x.found[1], x.found[2]
+		own := w.policy.Ordered && w.policy.MaxPerTenant < w.policy.MaxQueue && tenants >= w.policy.MaxPerTenant
+		if floor := min(16, w.policy.MaxQueue); r.Reason == QueueFull && !own && (queued < w.policy.MaxQueue || tools < floor || tenants < floor) {
+			w.fatal("queue full with %d waiting, %d of the tool, %d of the tenant", queued, tools, tenants)
 		}
 	case TooLong:
 		w.counts.lates++
@@ -495,8 +596,8 @@ func (w *model) refused(x *modelCall) {
 
 func (w *model) arrive() {
 	p := w.plans[w.rng.IntN(len(w.plans))]
-	m := w.machine(p.world)
-	x := &modelCall{m: m, seq: w.seq, level: int8(w.rng.IntN(Levels)), tenant: fmt.Sprint("t", w.rng.IntN(4)), limit: Never, since: w.now, used: map[string]int64{}}
+	m := w.ms[0]
+	x := &modelCall{m: m, seq: w.seq, level: int8(w.rng.IntN(Levels)), tenant: fmt.Sprint("t", w.rng.IntN(4)), limit: Never, since: w.now, charges: map[*modelCell]*modelEntry{}, plan: p.plan}
 	w.seq++
 	if w.nested && len(w.running) > 0 && w.rng.IntN(5) < 3 {
 		if parent := w.running[w.rng.IntN(len(w.running))]; parent.m == m {
@@ -509,7 +610,7 @@ func (w *model) arrive() {
 		if k.class.Rank == 2 {
 			key = x.tenant
 		}
-		c := w.cell(p.world, k, key)
+		c := w.cell(k, key)
 		if c == nil {
 			w.full(k, key)
 			return
@@ -520,7 +621,7 @@ func (w *model) arrive() {
 		if n := &x.needs[i]; p.weight && n.cell.class.class.Unit != "" {
 			n.n = int64(1 + w.rng.IntN(3))
 		} else if p.weight && n.cell.class.kind == Tokens && w.rng.IntN(4) == 0 {
-			n.n = 2
+			n.n = 2 * int64(w.rng.IntN(2))
 		}
 	}
 	slices.SortStableFunc(x.needs, func(a, b modelNeed) int {
@@ -531,15 +632,12 @@ func (w *model) arrive() {
 	}
 	t := m.Ticket()
 	x.t = t
-	t.Plan, t.Level, t.Tenant, t.Limit = p.id, x.level, x.tenant, x.limit
+	t.Plan, t.Level, t.Tenant, t.Limit = p.plan, x.level, x.tenant, x.limit
 	if x.parent != nil {
 		t.Parent = x.parent.t
 		x.parent.kids = append(x.parent.kids, x)
 	}
-	lane := fmt.Sprint(p.id, x.level, x.tenant)
-	if !w.policy.Ordered {
-		lane = fmt.Sprint(p.id)
-	}
+	lane := fmt.Sprint(p.plan.ID, x.level, x.tenant)
 	for _, n := range x.needs {
 		m.Add(t, n.cell.cell, n.n)
 		lane += fmt.Sprintf(" %p %d", n.cell.cell, n.n)
@@ -547,15 +645,22 @@ func (w *model) arrive() {
 	x.lane = lane
 	w.by[t] = x
 	for _, y := range w.waiting {
-		if y.m == m {
+		if y.plan.Client == p.plan.Client {
 			x.found[0]++
-			if y.tenant == x.tenant {
+			if y.plan == p.plan {
 				x.found[1]++
+			}
+			if y.tenant == x.tenant {
+				x.found[2]++
 			}
 		}
 	}
+	due := w.due()
 	if m.Arrive(w.now, t) != Waiting {
 		w.decided(x)
+		if t.State() == Running {
+			w.passed(x, due)
+		}
 		return
 	}
 	w.waiting = append(w.waiting, x)
@@ -564,12 +669,47 @@ func (w *model) arrive() {
 	}
 }
 
+// due is who could start already, since a timer is late.
+func (w *model) due() (list []*modelCall) {
+	if w.ms[0].Due() > w.now {
+		return nil
+	}
+	for _, x := range w.heads() {
+		if x.limit >= w.now && w.free(x) && !w.claimed(x) && !w.behindBucket(x) {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
+// passed fails if x, which came later than they were due, took the tokens with which one of
+// them could have started.
+func (w *model) passed(x *modelCall, due []*modelCall) {
+	for _, y := range due {
+		if !slices.Contains(w.waiting, y) || w.free(y) {
+			continue
+		}
+		could := true
+		for _, o := range y.needs {
+			c := o.cell
+			if e := x.charges[c]; e != nil && o.n > 0 {
+				could = could && !w.shut(c) && w.owed(c)-e.n*tokenParts+o.n*tokenParts <= c.class.burst*tokenParts
+			} else {
+				could = could && w.agrees(y, o)
+			}
+		}
+		if could && !w.claimed(y) && !w.behindBucket(y) {
+			w.fatal("call %d took the tokens that were due to %d", x.seq, y.seq)
+		}
+	}
+}
+
 // full checks that a key was refused because all keys are busy.
 func (w *model) full(k *modelClass, key string) {
 	w.counts.keysFull++
 	n := 0
 	for _, c := range k.cells {
-		if c.calls > 0 || c.waits > 0 || c.paused > w.now || k.kind == Tokens && w.owed(c) > 0 {
+		if c.calls > 0 || c.waits > 0 || c.pause.end > 0 && w.now < c.pause.end+ramp || k.kind == Tokens && w.owed(c) > 0 {
 			n++
 		}
 	}
@@ -594,8 +734,17 @@ func (w *model) step() {
 	r := w.rng
 	w.counts.events++
 	w.note()
-	if r.IntN(2) == 0 {
+	switch n := r.IntN(40); {
+	case n < 14:
 		w.pass(w.now + int64(r.IntN(12)))
+	case n < 20: // the timer is late, by a nanosecond or more
+		if d := w.ms[0].Due(); d < w.now+20 && r.IntN(2) == 0 {
+			w.now = max(w.now, d+int64(r.IntN(2)))
+		} else {
+			w.now += int64(r.IntN(12))
+		}
+	case n == 20:
+		w.pass(w.now + int64(r.IntN(4))*second)
 	}
 	pickCell := func() *modelCell {
 		k := w.classes[r.IntN(len(w.classes))]
@@ -616,11 +765,12 @@ func (w *model) step() {
 		w.last = "finish"
 		if len(w.running) > 0 {
 			x := w.running[r.IntN(len(w.running))]
-			w.ended(x, false)
 			o := breaker.Success
 			if r.IntN(4) == 0 {
 				o = breaker.Failure
 			}
+			w.late()
+			w.ended(x, false, o == breaker.Success)
 			x.m.Finish(w.now, x.t, o)
 			w.decided()
 			x.m.Free(x.t)
@@ -629,6 +779,9 @@ func (w *model) step() {
 		w.last = "cancel"
 		if len(w.waiting) > 0 {
 			x := w.waiting[r.IntN(len(w.waiting))]
+			if w.late(); !slices.Contains(w.waiting, x) {
+				break // it was due
+			}
 			w.unwait(x)
 			w.part(x)
 			x.m.Cancel(w.now, x.t)
@@ -638,17 +791,18 @@ func (w *model) step() {
 	case n < 20:
 		w.last = "give back"
 		if len(w.running) > 0 {
-			if x := w.running[len(w.running)-1]; len(x.used) == 0 {
-				w.ended(x, true)
-				x.m.Cancel(w.now, x.t)
-				w.decided()
-				x.m.Free(x.t)
-			}
+			x := w.running[r.IntN(len(w.running))]
+			w.late()
+			w.ended(x, true, false)
+			x.m.Cancel(w.now, x.t)
+			w.decided()
+			x.m.Free(x.t)
 		}
 	case n < 21:
 		w.last = "resize"
 		if c := pickCell(); c != nil && c.class.kind == Slots {
 			k := c.class
+			w.late()
 			limit := int64(1 + r.IntN(8))
 			for _, c := range k.cells {
 				c.limit = limit
@@ -659,25 +813,37 @@ func (w *model) step() {
 		w.last = "pause"
 		if c := pickCell(); c != nil && c.class.kind != Breaker {
 			until := w.now + int64(r.IntN(40))
+			w.late()
 			c.pauseUntil(w, until)
 			c.class.m.Pause(w.now, c.cell, until)
 		}
 	case n < 23:
 		w.last = "settle"
 		if len(w.running) > 0 {
-			w.settle(w.running[r.IntN(len(w.running))])
+			x := w.running[r.IntN(len(w.running))]
+			w.late()
+			w.settle(x)
 		}
 	default:
 		switch r.IntN(6) {
 		case 0:
-			w.last = "absorb"
-			if len(w.ms) == 2 {
-				w.absorb()
+			w.last = "keys"
+			if c := pickCell(); c != nil && c.class.class.MaxKeys > 0 {
+				w.late()
+				c.class.m.SetMaxKeys(w.now, c.class.class, 1+r.IntN(5))
 			}
 		case 1:
 			w.last = "rate"
 			if c := pickCell(); c != nil && c.class.kind == Tokens {
+				w.late()
 				w.rate(c.class)
+			}
+		case 4:
+			w.last = "lift"
+			if c := pickCell(); c != nil && c.class.kind == Slots {
+				w.late()
+				c.pause = modelPause{}
+				c.class.m.Lift(w.now, c.cell)
 			}
 		case 2:
 			w.last = "policy"
@@ -695,78 +861,54 @@ func (w *model) step() {
 			}
 		}
 	}
-	w.decided()
+	w.late()
 	w.check()
 }
 
+// late has what is due happen before the event, which the machine does by itself too.
+func (w *model) late() {
+	last := w.last
+	w.last += ", late"
+	w.ms[0].Advance(w.now)
+	w.decided()
+	w.last = last
+}
+
 func (c *modelCell) pauseUntil(w *model, until int64) {
-	if until <= w.now {
-		if c.paused > w.now && c.class.kind == Tokens {
-			w.unhold(c)
-			c.hold(w, w.now)
-		}
-		c.paused, c.held = 0, 0
-		return
+	p := &c.pause
+	switch held := p.end > w.now; {
+	case until <= w.now && held:
+		p.end = w.now
+	case until <= w.now:
+	case held:
+		p.end = max(p.end, until)
+	default:
+		w.endPause(c)
+		c.pause = modelPause{end: until}
 	}
-	if c.paused <= w.now {
-		c.held = 0
-	}
-	c.paused = max(c.paused, until)
-	if c.class.kind == Tokens { // comes out of it empty
-		c.hold(w, c.paused)
-	}
-}
-
-// hold leaves c without a token at the instant, and unhold undoes that.
-func (c *modelCell) hold(w *model, at int64) {
-	k, owed := c.class, w.owed(c)
-	c.debt, c.at = max(owed, k.burst*tokenParts+(at-w.now)*(tokenParts/k.per)*k.n), w.now
-	c.held += c.debt - owed
-}
-
-func (w *model) unhold(c *modelCell) {
-	c.debt -= c.held + (w.now-c.at)*(tokenParts/c.class.per)*c.class.n
-	c.at, c.held = w.now, 0
 }
 
 func (w *model) settle(x *modelCall) {
-	unit := "tokens"
+	unit := []string{"", "tokens"}[w.rng.IntN(2)]
 	used := int64(w.rng.IntN(6))
 	for _, n := range x.needs {
-		if n.cell.class.kind != Tokens || n.cell.class.class.Unit != unit {
-			continue
+		if n.cell.class.kind == Tokens && n.cell.class.class.Unit == unit {
+			w.endPause(n.cell)
+			x.charges[n.cell].n = used
+			w.counts.settles++
 		}
-		had := n.n
-		if u, ok := x.used[unit]; ok {
-			had = u
-		}
-		if used > had {
-			w.pay(n.cell, used-had)
-		} else {
-			w.refund(n.cell, had-used)
-		}
-		w.counts.settles++
 	}
-	x.used[unit] = used
 	x.m.Settle(w.now, x.t, unit, used)
 }
 
 func (w *model) rate(k *modelClass) {
-	was := *k
-	k.n, k.per, k.burst = int64(1+w.rng.IntN(3)), int64(1+w.rng.IntN(20)), int64(4+w.rng.IntN(3))
+	was := k.modelRate
 	for _, c := range k.cells {
-		c.class = &was
-		if c.paused > w.now {
-			w.unhold(c)
-		}
-		have := min(was.burst*tokenParts-w.owed(c), k.burst*tokenParts)
-		c.class = k
-		// what is missing is rounded up to the instants that the new rate knows
-		grain := tokenParts / k.per
-		c.debt, c.at, c.held = (k.burst*tokenParts-have+grain-1)/grain*grain, w.now, 0
-		if c.paused > w.now {
-			c.hold(w, c.paused)
-		}
+		w.owed(c) // ends pauses, and forgets what is final
+	}
+	k.modelRate = modelRate{int64(1 + w.rng.IntN(3)), int64(1 + w.rng.IntN(20)), int64(4 + w.rng.IntN(3))}
+	for _, c := range k.cells {
+		c.log = append(c.log, &modelEntry{at: w.now, rate: &was})
 	}
 	rate, err := bucket.NewRate(k.n, k.per, k.burst)
 	if err != nil {
@@ -775,38 +917,15 @@ func (w *model) rate(k *modelClass) {
 	k.m.SetRate(w.now, k.class, &rate)
 }
 
-func (w *model) absorb() {
-	a, b := w.ms[0], w.ms[1]
-	w.ms = w.ms[:1]
-	// who waited in b comes again, behind those of a
-	for _, x := range w.waiting {
-		if x.m == b {
-			x.seq += 1 << 40
-		}
-	}
-	for _, x := range slices.Concat(w.waiting, w.running) {
-		x.m = a
-	}
-	for _, k := range w.classes {
-		k.m = a
-	}
-	w.seq += 1 << 41
-	a.Absorb(w.now, b)
-}
-
 // pass lets time go on to the instant, tick by tick.
 func (w *model) pass(to int64) {
-	for _, m := range w.ms {
-		for m.Due() <= to {
-			w.last = "tick"
-			w.note()
-			w.now = max(w.now, m.Due())
-			for _, m := range w.ms {
-				m.Tick(w.now)
-			}
-			w.decided()
-			w.check()
-		}
+	for m := w.ms[0]; m.Due() <= to; {
+		w.last = "tick"
+		w.note()
+		w.now = max(w.now, m.Due())
+		m.Tick(w.now)
+		w.decided()
+		w.check()
 	}
 	w.now = max(w.now, to)
 }
@@ -835,30 +954,14 @@ func (w *model) check() {
 				w.fatal("%s %s: the machine counts %d used, recount %d", k.class.Name, c.key, c.cell.used, c.used())
 			}
 		}
-		if n := len(k.class.cells); k.class.MaxKeys > 0 && n > k.class.MaxKeys {
+		if n := len(k.class.cells); k.class.MaxKeys > 0 && n > max(4, k.class.MaxKeys) {
 			w.fatal("%s has %d keys of %d", k.class.Name, n, k.class.MaxKeys)
 		}
 	}
+	w.checkQueue()
 	idle := false
-	heads := map[string]*modelCall{}
-	for _, x := range w.waiting {
-		lane := fmt.Sprint(x.m == w.ms[0], x.lane)
-		if x.nested {
-			lane = fmt.Sprint("nested", x.seq)
-		}
-		if h := heads[lane]; h == nil || x.seq < h.seq {
-			heads[lane] = x
-		}
-	}
-	for _, x := range heads {
-		free := true
-		for _, n := range x.needs {
-			if !w.agrees(x, n) {
-				free = false
-				break
-			}
-		}
-		if !free {
+	for _, x := range w.heads() {
+		if !w.free(x) {
 			continue
 		}
 		idle = true
@@ -878,6 +981,51 @@ func (w *model) check() {
 	}
 	if idle {
 		w.counts.idleEvents++
+	}
+}
+
+// heads is the first waiting call of each lane.
+func (w *model) heads() map[string]*modelCall {
+	heads := map[string]*modelCall{}
+	for _, x := range w.waiting {
+		lane := x.lane
+		if x.nested {
+			lane = fmt.Sprint("nested", x.seq)
+		}
+		if h := heads[lane]; h == nil || x.seq < h.seq {
+			heads[lane] = x
+		}
+	}
+	return heads
+}
+
+// free reports whether every cell of x lets it start now.
+func (w *model) free(x *modelCall) bool {
+	for _, n := range x.needs {
+		if !w.agrees(x, n) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkQueue holds the queue to its bound: that of each client, and a few places for each
+// tool and each tenant besides.
+func (w *model) checkQueue() {
+	for _, c := range w.clients {
+		n, tools, tenants := 0, map[*Plan]bool{}, map[string]bool{}
+		for _, x := range w.waiting {
+			if x.plan.Client == c {
+				n++
+				tools[x.plan], tenants[x.tenant] = true, true
+			}
+		}
+		if n != c.Waiting() {
+			w.fatal("%d calls of a client wait, it counts %d", n, c.Waiting())
+		}
+		if most := w.policy.MaxQueue + 16*(len(tools)+len(tenants)); n > most {
+			w.fatal("%d calls of a client wait, at most %d may", n, most)
+		}
 	}
 }
 
@@ -904,7 +1052,7 @@ func (w *model) claimed(x *modelCall) bool {
 func (w *model) behindBucket(x *modelCall) bool {
 	for _, n := range x.needs {
 		c := n.cell.cell
-		if n.cell.class.kind != Tokens || c.q == nil || c.q.n == 0 {
+		if n.cell.class.kind != Tokens || n.n == 0 || c.q == nil || c.q.n == 0 {
 			continue
 		}
 		b := c.q.best(w.policy.Ageing)
@@ -933,16 +1081,14 @@ func (w *model) wind() {
 		}
 		if len(w.running) > 0 {
 			x := w.running[0]
-			w.ended(x, false)
+			w.ended(x, false, true)
 			x.m.Finish(w.now, x.t, breaker.Success)
 			w.decided()
 			x.m.Free(x.t)
 		} else {
-			due := Never
-			for _, m := range w.ms {
-				due = min(due, m.Due())
-			}
-			if due == Never {
+			m := w.ms[0]
+			due := m.Due()
+			if m.timers.Len()+m.limits.Len() == 0 {
 				w.fatal("nothing runs, nothing is due, %d calls wait: a lost wake-up", len(w.waiting))
 			}
 			w.pass(due)
@@ -950,8 +1096,8 @@ func (w *model) wind() {
 		w.check()
 	}
 	for _, m := range w.ms {
-		if len(m.all) > 0 || len(m.lanes) > 0 || len(m.tenants) > 0 || len(m.books) > 0 || len(m.claims) > 0 || m.limits.Len() > 0 || m.timers.Len() > 0 || len(m.sweeps) > 0 {
-			w.fatal("left over: %d lanes, %d by hash, %d tenants, %d accounts, %d claims, %d limits, %d timers, %d sweeps", len(m.all), len(m.lanes), len(m.tenants), len(m.books), len(m.claims), m.limits.Len(), m.timers.Len(), len(m.sweeps))
+		if len(m.all) > 0 || len(m.lanes) > 0 || len(m.tenants) > 0 || len(w.clients[0].books)+len(w.clients[0].shares) > 0 || len(m.claims) > 0 || m.limits.Len() > 0 || m.timers.Len() > 0 || len(m.sweeps) > 0 {
+			w.fatal("left over: %d lanes, %d by hash, %d tenants, %d accounts, %d claims, %d limits, %d timers, %d sweeps", len(m.all), len(m.lanes), len(m.tenants), len(w.clients[0].books), len(m.claims), m.limits.Len(), m.timers.Len(), len(m.sweeps))
 		}
 	}
 	for _, k := range w.classes {

@@ -380,7 +380,7 @@ func (m *Machine) cycle(l *lane) string {
 	seen := []*Cell{l.at}
 	for i := 0; i < len(seen); i++ {
 		c := seen[i]
-		if c.kind != Slots || c.paused > m.now || c.stuck < c.used || c.used == 0 {
+		if c.kind != Slots || c.pause.ends() > m.now || c.stuck < c.used || c.used == 0 {
 			return "" // time, or somebody who runs, will help
 		}
 		for _, x := range m.all {

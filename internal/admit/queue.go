@@ -12,10 +12,12 @@ const Levels = 9
 // queue is the lanes parked at one cell, in the cell's own order. It exists only while
 // somebody waits there, so a newcomer never stands behind the past.
 type queue struct {
-	n      int     // lanes in order
-	kin    []*lane // of them: of nested calls, which may run on what others cannot
-	aside  []*lane // heads wider than what was free when they reached the front, oldest first
-	levels [Levels]level
+	n       int     // lanes in order
+	since   int64   // when somebody came to wait, or slots came back
+	stalled bool    // it has been told that none came back for long
+	kin     []*lane // of them: of nested calls, which may run on what others cannot
+	aside   []*lane // heads wider than what was free when they reached the front, oldest first
+	levels  [Levels]level
 }
 
 type level struct {
@@ -77,12 +79,9 @@ func (m *Machine) flow(l *level, t *tenant) *flow {
 			}
 		}
 	}
-	var f *flow
-	if n := len(m.freeFlows); n > 0 {
-		f = m.freeFlows[n-1]
-		m.freeFlows = m.freeFlows[:n-1]
-	} else {
-		f = &flow{lanes: heap.Heap[uint64, *lane]{Place: func(l *lane, i int32) { l.place = i }}}
+	f := m.freeFlows.get()
+	if f.lanes.Place == nil {
+		f.lanes.Place = func(l *lane, i int32) { l.place = i }
 	}
 	f.tenant, f.tag, f.place = t, l.now(), -1
 	t.refs++
@@ -94,22 +93,27 @@ func (m *Machine) dropFlow(l *level, t *tenant, f *flow) {
 	delete(l.by, t)
 	m.release(t)
 	f.tenant = nil
-	if len(m.freeFlows) < keep {
-		m.freeFlows = append(m.freeFlows, f)
-	}
+	m.freeFlows.put(f)
 }
 
 // park has l wait at c.
 func (m *Machine) park(l *lane, c *Cell) {
 	if c.q == nil {
-		c.q = m.newQueue()
+		c.q = m.freeQueues.get()
+		c.q.since = m.now
 	}
 	q := c.q
 	l.at = c
 	m.waited(l.head)
 	l.head.by = c
+	if !c.inOrder(l.need(c)) { // it has nobody to wait for but the end of the pause
+		l.aside = true
+		q.aside = append(q.aside, l)
+		m.arm(c, m.shut(c))
+		return
+	}
 	lv := &q.levels[l.level]
-	f := m.flow(lv, l.tenant)
+	f := m.flow(lv, m.payer(l))
 	l.flow = f
 	f.lanes.Push(l.head.seq, 0, l)
 	if f.place < 0 {
@@ -129,9 +133,9 @@ func (m *Machine) park(l *lane, c *Cell) {
 	if c.bucketLike() && q.best(m.policy.Ageing) == l {
 		m.mark(c) // a new best may be payable now, or earlier
 	}
-	if c.paused > m.now {
-		m.arm(c, c.paused)
-	} else if c.bucketLike() {
+	if at := m.shut(c); at > m.now {
+		m.arm(c, at)
+	} else if c.bucketLike() && q.n > 0 {
 		b := q.best(m.policy.Ageing)
 		if at := m.ready(c, b.head, b.need(c)); at > m.now && at != Never {
 			m.arm(c, at)
@@ -207,21 +211,13 @@ func (m *Machine) rekey(l *lane) {
 	l.at.q.levels[l.level].flows.Fix(f.place, f.tag, f.lanes.Min())
 }
 
-func (m *Machine) newQueue() *queue {
-	if n := len(m.freeQueues); n > 0 {
-		q := m.freeQueues[n-1]
-		m.freeQueues = m.freeQueues[:n-1]
-		return q
-	}
-	return new(queue)
-}
-
 func (m *Machine) freeQueue(c *Cell) {
 	q := c.q
 	c.q = nil
 	if c.timer >= 0 {
 		m.timers.Remove(c.timer)
 	}
+	q.stalled = false
 	for i := range q.levels {
 		l := &q.levels[i]
 		for t, f := range l.by {
@@ -229,9 +225,7 @@ func (m *Machine) freeQueue(c *Cell) {
 		}
 		l.v, l.passed, l.load = 0, 0, 0
 	}
-	if len(m.freeQueues) < keep {
-		m.freeQueues = append(m.freeQueues, q)
-	}
+	m.freeQueues.put(q)
 }
 
 // outranks reports whether t, if it waited at c, would be before lane b, c's best.
@@ -247,7 +241,7 @@ func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	}
 	l := &q.levels[t.level]
 	tag := l.now()
-	if f := l.by[m.tenant(t)]; f != nil {
+	if f := l.by[m.pays(t)]; f != nil {
 		if f == b.flow {
 			return t.seq < b.head.seq
 		}
@@ -259,13 +253,21 @@ func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	return t.seq < b.head.seq
 }
 
+// pays is who t's start is charged to, nil if nobody has heard of it.
+func (m *Machine) pays(t *Ticket) *tenant {
+	if m.policy.Ordered {
+		return m.tenant(t)
+	}
+	return &m.everybody
+}
+
 // charge books the start of t, which waited at from or nowhere, at each of its cells where
 // others wait.
 func (m *Machine) charge(t *Ticket, from *Cell) {
 	for i := range t.needs.list {
 		n := &t.needs.list[i]
 		q := n.Cell.q
-		if q == nil {
+		if q == nil || !n.Cell.inOrder(n.N) {
 			continue
 		}
 		if n.Cell.bucketLike() {
@@ -278,7 +280,12 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 		}
 		l := &q.levels[t.level]
 		l.passed = 0
-		tn := m.intern(t)
+		tn := m.pays(t)
+		if tn == nil {
+			tn = m.intern(t)
+		} else {
+			tn.refs++
+		}
 		var f *flow
 		if t.lane != nil && t.lane.at == n.Cell {
 			f = t.lane.flow // nil if it is set aside
@@ -295,7 +302,7 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 			l.flows.Fix(f.place, f.tag, f.lanes.Min())
 		}
 		for _, x := range q.aside {
-			if x != t.lane {
+			if x != t.lane && x.need(n.Cell) > 0 {
 				m.fail(x)
 			}
 		}

@@ -61,12 +61,19 @@ func (m *Machine) serve(c *Cell) {
 	if c.q == nil {
 		return
 	}
-	if c.paused > m.now {
-		m.arm(c, c.paused)
+	if at := m.shut(c); at > m.now {
+		m.arm(c, at)
 		return
 	}
 	m.serveAside(c)
 	m.serveKin(c)
+	if c.q == nil {
+		return
+	}
+	if at := m.shut(c); at > m.now { // those were as many as its ramp lets start
+		m.arm(c, at)
+		return
+	}
 	for c.q != nil && c.q.n > 0 {
 		q := c.q
 		l := q.best(m.policy.Ageing)

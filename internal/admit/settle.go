@@ -6,40 +6,72 @@ type Used struct {
 	N    int64
 }
 
-// Settle corrects what the running t was charged of a unit: the difference is given
-// back, or taken, into debt if need be. Calling it again replaces what it said before.
+// maxDebt bounds how long a report of use may close a bucket, unless a refill takes longer.
+const maxDebt = 24 * 60 * 60 * second
+
+// Settle corrects what the running t was charged of a unit, as if it had been that from the
+// start: the difference is given back, as far as time has not brought it back already, or
+// taken, into debt if need be, up to a bound. Calling it again replaces what it said before.
+// A unit that no rate of t counts is forgotten.
 func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
 	if t.state != Running {
 		return
 	}
 	m.advance(now)
-	before, r := int64(-1), t.rec
-	for i := range r.settled {
-		if r.settled[i].Unit == unit {
-			before, r.settled[i].N = r.settled[i].N, used
-		}
-	}
-	if before < 0 {
-		r.settled = append(r.settled, Used{unit, used})
-	}
-	for i := range t.needs.list {
-		n := &t.needs.list[i]
+	most, r, i := int64(-1), t.rec, 0
+	for _, n := range t.needs.list {
 		c := n.Cell
-		if c.kind != Tokens || c.class.Unit != unit {
+		if c.kind != Tokens {
 			continue
 		}
-		had := before
-		if had < 0 {
-			had = n.N
+		x := r.charges[i]
+		if i++; c.class.Unit != unit {
+			continue
 		}
-		if used > had {
-			c.bucket.Take(c.class.Rate, m.now, used-had)
-		} else if used < had {
-			c.bucket.Give(c.class.Rate, had-used)
+		c.reopen(m.now)
+		got := c.bucket.Correct(c.class.Rate, m.now, x, used, maxDebt)
+		if got < used {
+			m.notices = append(m.notices, Notice{Kind: Debt, Cell: c, After: c.bucket.Ready(c.class.Rate, m.now, 1) - m.now})
 		}
+		most = max(most, got)
 		m.mark(c)
 	}
+	if most >= 0 {
+		r.settle(unit, most)
+	}
 	m.drain()
+}
+
+func (r *record) settle(unit string, used int64) {
+	for i := range r.settled {
+		if r.settled[i].Unit == unit {
+			r.settled[i].N = used
+			return
+		}
+	}
+	r.settled = append(r.settled, Used{unit, used})
+}
+
+// close makes what t was charged final, or takes it back if its code did not run.
+func (m *Machine) close(t *Ticket, ran bool) {
+	r, i := t.rec, 0
+	for _, n := range t.needs.list {
+		switch c := n.Cell; c.kind {
+		case Tokens:
+			x := r.charges[i]
+			if i++; !ran {
+				c.reopen(m.now)
+				c.bucket.Correct(c.class.Rate, m.now, x, 0, maxDebt)
+			}
+			c.bucket.Close(&m.charges, x)
+		case Foreign:
+			if !ran {
+				c.class.Foreign.Give(m.now - r.granted)
+			}
+		}
+	}
+	clear(r.charges)
+	r.charges = r.charges[:0]
 }
 
 // Settled is what t was last said to have used.

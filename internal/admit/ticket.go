@@ -1,6 +1,9 @@
 package admit
 
-import "github.com/sluice-go/sluice/internal/breaker"
+import (
+	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/bucket"
+)
 
 // State is where a ticket stands.
 type State uint8
@@ -43,7 +46,7 @@ type Refusal struct {
 // There may be a million of them in the queue, so it has only what a waiting call needs;
 // what else there is to know stands in its record.
 type Ticket struct {
-	Plan   uint64 // which tool, as far as lanes are concerned
+	Plan   *Plan // which tool, of which client
 	Tenant string
 	Limit  int64   // latest instant to start; Never if there is none
 	Finish int64   // instant to be done by, for estimates; zero if there is none
@@ -75,7 +78,8 @@ type record struct {
 	permit    breaker.Permit
 	permits   []breaker.Permit // of the second and further breakers
 	granted   int64
-	startedAs uint64 // the how manieth start its own was
+	startedAs uint64           // the ordinal of its start
+	charges   []*bucket.Charge // of its rates, in their order, while it runs
 	settled   []Used
 	waits     []WaitAt
 	refusal   Refusal
@@ -84,12 +88,7 @@ type record struct {
 // record is t's, made if need be.
 func (m *Machine) record(t *Ticket) *record {
 	if t.rec == nil {
-		if n := len(m.freeRecords); n > 0 {
-			t.rec = m.freeRecords[n-1]
-			m.freeRecords = m.freeRecords[:n-1]
-		} else {
-			t.rec = new(record)
-		}
+		t.rec = m.freeRecords.get()
 	}
 	return t.rec
 }
@@ -99,9 +98,7 @@ func (m *Machine) unrecord(t *Ticket) {
 	if t.rec == nil || t.place > 0 {
 		return
 	}
-	if len(m.freeRecords) < keep {
-		m.freeRecords = append(m.freeRecords, t.rec)
-	}
+	m.freeRecords.put(t.rec)
 	t.rec = nil
 }
 
@@ -207,9 +204,6 @@ func (m *Machine) unref(s *needSet) {
 	}
 }
 
-// keep is how many spare objects of each kind a machine keeps for the next calls.
-const keep = 1024
-
 // Ticket returns a new ticket.
 func (m *Machine) Ticket() *Ticket {
 	n := len(m.freeTickets)
@@ -230,7 +224,7 @@ func (m *Machine) Free(t *Ticket) {
 	if t.state == Left && t.place == 0 && t.Parent == nil && t.kin == nil {
 		// It came, ran and went: little has to be undone.
 		t.needs, t.state = nil, New
-		t.Level, t.Tenant, t.Limit, t.Finish, t.Owner = 0, "", Never, 0, nil
+		t.Plan, t.Level, t.Tenant, t.Limit, t.Finish, t.Owner = nil, 0, "", Never, 0, nil
 	} else {
 		*t = Ticket{limit: -1, Limit: Never, rec: rec}
 	}

@@ -206,6 +206,7 @@ func TestT29_NewRateReachesWhoWaits(t *testing.T) {
 func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
 	m := NewMachine(standard())
 	w := newWorld(t, standard())
+	plan := w.plan()
 	r := w.rate("rate", 0, 1, sec, 2)
 	r.MaxKeys = 100
 	take := func(now int64, key string) (found, started bool) {
@@ -214,6 +215,7 @@ func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
 			return false, false
 		}
 		x := m.Ticket()
+		x.Plan = plan
 		m.Add(x, c, 2)
 		x.Limit = now
 		s := m.Arrive(now, x)

@@ -178,9 +178,11 @@ func (b *Bucket) Cap(r *Rate, at int64) {
 	}
 }
 
-// CapReady is the earliest instant at which k tokens are there if Cap leaves one at the
-// instant at.
-func CapReady(r *Rate, at, k int64) int64 {
+// Refill is how long a whole burst takes to come in.
+func (r *Rate) Refill() int64 { return r.span.ns }
+
+// From is the earliest instant at which k tokens are there if one is at the instant at.
+func (r *Rate) From(at, k int64) int64 {
 	if k <= 1 {
 		return at
 	}

@@ -759,7 +759,7 @@ func TestCapLeavesAtMostOneToken(t *testing.T) {
 		if b.balance(r, c.at).Cmp(before) > 0 {
 			t.Errorf("%+v: %s tokens have become %s", c, before, b.balance(r, c.at))
 		}
-		if got := CapReady(r, c.at, 2); c.taken <= 4 && c.at > 0 && got != c.next {
+		if got := r.From(c.at, 2); c.taken <= 4 && c.at > 0 && got != c.next {
 			t.Errorf("%+v: the forecast is %d", c, got)
 		}
 	}

@@ -1,0 +1,234 @@
+package admit
+
+import (
+	"math"
+
+	"github.com/sluice-go/sluice/internal/heap"
+)
+
+// Client is whoever makes calls of its own: an executor. The order is everybody's, the
+// bounds of the queue are each client's own, so that nobody is refused for what others have
+// queued. Make one with [NewClient].
+type Client struct {
+	waiting  int
+	shares   map[*tenant]*share
+	accounts [Levels]heap.Heap[float64, *account]
+	books    map[accountKey]*account
+	codel    codel
+}
+
+// NewClient returns a client with nobody waiting.
+func NewClient() *Client {
+	c := &Client{shares: make(map[*tenant]*share), books: make(map[accountKey]*account)}
+	for i := range c.accounts {
+		c.accounts[i].Place = func(a *account, i int32) { a.place = i }
+	}
+	return c
+}
+
+// Waiting is how many calls of c wait.
+func (c *Client) Waiting() int { return c.waiting }
+
+// Plan is one tool of one client: its calls share lanes.
+type Plan struct {
+	ID     uint64 // differs from that of every other plan
+	Tool   uint64 // see Replan
+	Client *Client
+
+	waiting int
+}
+
+// places is how many calls of one tool, and of one tenant, may wait even if the queue is
+// full: what fills it is not theirs.
+const places = 16
+
+// share is the waiting calls of one tenant and client. It lives while there are lanes.
+type share struct{ n, lanes int }
+
+// account is the waiting calls of one tenant of one client in one level.
+type account struct {
+	level  int8
+	client *Client
+	tenant *tenant
+	n      int
+	lanes  heap.Heap[uint64, *lane] // that with the newest call first
+	place  int32                    // among the accounts of its level, most queued per weight first
+}
+
+type accountKey struct {
+	level  int8
+	tenant *tenant
+}
+
+// enlist has the books of its client know of the new lane l.
+func (m *Machine) enlist(l *lane) {
+	c := l.plan.Client
+	s := c.shares[l.tenant]
+	if s == nil {
+		s = m.shares.get()
+		c.shares[l.tenant] = s
+	}
+	s.lanes++
+	l.share, l.account, l.booked = s, m.account(l), -1
+}
+
+// delist has them forget l, which is empty.
+func (m *Machine) delist(l *lane) {
+	c := l.plan.Client
+	if l.share.lanes--; l.share.lanes == 0 {
+		delete(c.shares, l.tenant)
+		*l.share = share{}
+		m.shares.put(l.share)
+	}
+	if a := l.account; a.n == 0 {
+		delete(c.books, accountKey{a.level, a.tenant})
+		a.tenant, a.client = nil, nil
+		m.freeAccounts.put(a)
+	}
+}
+
+// account is where l is booked, made if need be. It lives while it has calls.
+func (m *Machine) account(l *lane) *account {
+	c, k := l.plan.Client, accountKey{l.level, l.tenant}
+	a := c.books[k]
+	if a == nil {
+		if a = m.freeAccounts.get(); a.lanes.Place == nil {
+			a.lanes.Place = func(l *lane, i int32) { l.booked = i }
+		}
+		a.level, a.client, a.tenant, a.place = k.level, c, k.tenant, -1
+		c.books[k] = a
+	}
+	return a
+}
+
+// book has the books know that n calls more wait in l, or fewer.
+func (m *Machine) book(l *lane, n int) {
+	m.waiting += n
+	l.plan.waiting += n
+	l.plan.Client.waiting += n
+	l.share.n += n
+	a := l.account
+	switch {
+	case l.tail == nil:
+		a.lanes.Remove(l.booked)
+	case l.booked < 0:
+		a.lanes.Push(^l.tail.seq, 0, l)
+	default:
+		a.lanes.Fix(l.booked, ^l.tail.seq, 0)
+	}
+	a.n += n
+	a.weigh()
+}
+
+func (a *account) weigh() {
+	h, key := &a.client.accounts[a.level], -float64(a.n)/a.tenant.weight
+	switch {
+	case a.n == 0:
+		h.Remove(a.place)
+	case a.place < 0:
+		h.Push(key, 0, a)
+	default:
+		h.Fix(a.place, key, 0)
+	}
+}
+
+// room reports whether t may join the queue, in l if that is there, and from which level a
+// call has to go for it, if the policy sheds: the newest call of whoever has the most queued
+// per weight in the lowest level. It is -1 if none has to.
+func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
+	c, tn, own := t.Plan.Client, m.tenant(t), 0
+	if l != nil {
+		tn, own = l.tenant, l.share.n
+	} else if s := c.shares[tn]; tn != nil && s != nil {
+		own = s.n
+	}
+	p := &m.policy
+	if p.Ordered && p.MaxPerTenant < p.MaxQueue && own >= p.MaxPerTenant {
+		return -1, false
+	}
+	if c.waiting < p.MaxQueue {
+		return -1, true
+	}
+	if p.Shed {
+		if low := c.lowest(); c.yields(t, tn, low, p) {
+			return low, true
+		}
+	}
+	floor := min(places, p.MaxQueue)
+	return -1, t.Plan.waiting < floor || own < floor
+}
+
+// yields reports whether in the level low, the lowest, a call of c gives way to t, whose
+// tenant is tn: not to a call of a lower level, nor to one of whoever has as much queued.
+func (c *Client) yields(t *Ticket, tn *tenant, low int, p *Policy) bool {
+	if low < 0 || int(t.level) != low {
+		return low >= 0 && int(t.level) > low
+	}
+	heaviest, mine := c.accounts[low].Top(), 1.0
+	if tn != nil {
+		if a := c.books[accountKey{t.level, tn}]; a != nil {
+			mine += float64(a.n)
+		}
+	}
+	return mine/p.weight(t.Tenant) < float64(heaviest.n)/heaviest.tenant.weight
+}
+
+// lowest is the lowest level in which a call of c waits, -1 if none does.
+func (c *Client) lowest() int {
+	for p := range c.accounts {
+		if c.accounts[p].Len() > 0 {
+			return p
+		}
+	}
+	return -1
+}
+
+// shed drops the newest call of whoever has the most queued per weight in the level.
+func (m *Machine) shed(c *Client, level int) {
+	t := c.accounts[level].Top().lanes.Top().tail
+	by := t.lane.at
+	m.take(t)
+	m.refuse(t, Refusal{Reason: Shed, By: by})
+	m.emit(t)
+}
+
+// codel is controlled delay (RFC 8289) on time in the queue. Its target is not 5 ms but as
+// long as the tool itself takes, and its interval not 100 ms but twenty times that.
+type codel struct {
+	since int64 // when the queue will have stood for an interval; zero while it does not
+	count int64 // drops since it does
+	next  int64 // instant of the next drop
+}
+
+const codelInterval = 20
+
+// stood looks at how long t, which starts, has waited. While calls of the lowest level
+// that waits keep waiting longer than the target, the newest call of whoever has the
+// most queued per weight there is dropped, ever more often.
+func (m *Machine) stood(t *Ticket) {
+	c := t.Plan.Client
+	d, low := &c.codel, c.lowest()
+	if low < 0 {
+		*d = codel{}
+		return
+	}
+	if int(t.level) > low {
+		return // it came before those who stand
+	}
+	target := t.takes()
+	if target == 0 {
+		return
+	}
+	if m.now-t.arrived < target {
+		*d = codel{}
+		return
+	}
+	switch {
+	case d.since == 0:
+		d.since = m.now + codelInterval*target
+	case d.count == 0 && m.now >= d.since, d.count > 0 && m.now >= d.next:
+		d.count++
+		d.next = m.now + int64(codelInterval*float64(target)/math.Sqrt(float64(d.count)))
+		m.shed(c, low)
+	}
+}

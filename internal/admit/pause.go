@@ -1,0 +1,140 @@
+package admit
+
+// pause is a time in which nobody starts at a cell, and what follows it. The upstream that
+// asked for it knows better than the bucket what is left of its quota, so a quick bucket
+// re-opens with one token at most, whatever came back meanwhile. And since those who waited
+// would otherwise all start at one instant, the cell re-opens in a ramp: one call at a
+// time, then one more for each success, as in slow start (RFC 5681, section 3.1), and at
+// least twice as many with each second.
+type pause struct {
+	begun, end int64  // nobody starts in [begun, end)
+	from       uint64 // the machine's starts when it was asked for: later ones belong to the ramp
+	capped     bool   // the bucket has been told
+	running    int64  // of the ramp's calls
+	won        int64  // of them, successes
+}
+
+const (
+	second = int64(1e9)
+	// quickRefill is how long a burst may take to refill for its bucket to re-open with one token,
+	// if the pause was not longer.
+	quickRefill = 60 * second
+	// ramp is how long a ramp lasts: a thousand calls may run by then.
+	ramp = 10 * second
+)
+
+// ends is the instant at which p ends; 0 if there is none.
+func (p *pause) ends() int64 {
+	if p == nil {
+		return 0
+	}
+	return p.end
+}
+
+// over is the instant at which nothing of c's pause is left to remember.
+func (p *pause) over(c *Cell) int64 {
+	switch {
+	case p == nil:
+		return 0
+	case p.caps(c):
+		return p.end + max(ramp, c.class.Rate.Refill())
+	}
+	return p.end + ramp
+}
+
+// caps reports whether c re-opens with one token at most.
+func (p *pause) caps(c *Cell) bool {
+	return c.kind == Tokens && !p.capped && c.class.Rate.Refill() <= max(p.end-p.begun, quickRefill)
+}
+
+// pays is the earliest instant at which n tokens are there if c re-opens with one.
+func (p *pause) pays(c *Cell, n int64) int64 {
+	if !p.caps(c) {
+		return 0
+	}
+	return c.class.Rate.From(p.end, n)
+}
+
+// opens is the earliest instant at which c, which has a pause, lets one more call start as
+// far as that is concerned.
+func (m *Machine) opens(c *Cell) int64 {
+	p := c.pause
+	if m.now < p.end {
+		return p.end
+	}
+	c.reopen(m.now)
+	since := m.now - p.end
+	if since >= ramp {
+		c.pause = nil
+		return m.now
+	}
+	step := since / second
+	if p.running < max(1+p.won, 1<<step) {
+		return m.now
+	}
+	return p.end + (step+1)*second
+}
+
+// shut is the instant at which c's pause, or its ramp, lets somebody start; the present one
+// if it does already.
+func (m *Machine) shut(c *Cell) int64 {
+	if c.pause == nil {
+		return m.now
+	}
+	return m.opens(c)
+}
+
+// reopen has the bucket of c told that its pause has ended. Nobody has started since, so
+// that may be later than it was.
+func (c *Cell) reopen(now int64) {
+	if p := c.pause; p != nil && now >= p.end && p.caps(c) {
+		c.bucket.Cap(c.class.Rate, p.end)
+		p.capped = true
+	}
+}
+
+// Pause lets nobody start at c before the instant until, unless a pause that is longer
+// already holds; the past ends one now.
+func (m *Machine) Pause(now int64, c *Cell, until int64) {
+	m.advance(now)
+	p := c.pause
+	held := p != nil && p.end > m.now
+	switch {
+	case until <= m.now && held:
+		p.end = m.now
+	case until <= m.now:
+	case held:
+		p.end = max(p.end, until)
+	default:
+		c.reopen(m.now) // after one that has ended
+		c.pause = &pause{begun: m.now, end: until, from: m.starts}
+	}
+	m.mark(c)
+	m.drain()
+}
+
+// Lift ends the pause of c without a ramp, and its debt.
+func (m *Machine) Lift(now int64, c *Cell) {
+	m.advance(now)
+	c.pause = nil
+	if c.kind == Tokens {
+		c.bucket.Forgive(&m.charges, c.class.Rate, m.now)
+	}
+	m.drop(c)
+	m.mark(c)
+	m.drain()
+}
+
+// started counts t, which starts, into the ramp of c.
+func (p *pause) started() { p.running++ }
+
+// ended counts a call of the ramp out.
+func (p *pause) ended(startedAs uint64, success bool) {
+	if startedAs <= p.from {
+		return
+	}
+	p.running--
+	if success {
+		p.won++
+	}
+}

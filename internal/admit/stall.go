@@ -1,0 +1,57 @@
+package admit
+
+// A limit whose slots never come back says nothing by itself: a tool that calls another
+// without the context it was given, so that the call waits for its own caller, looks like a
+// long queue. So a limit that has released nothing for stallAfter while calls wait is told
+// once, until it releases again. Nothing is refused: a slow tool looks the same.
+
+const stallAfter = 60 * second
+
+// watchFrom has the waiting calls looked at, now that there are some. The look stays due when
+// they have gone, so that a queue that comes and goes arms no timer each time.
+func (m *Machine) watchFrom(now int64) {
+	if m.watch == Never || m.watch <= now {
+		m.watch = now + stallAfter
+	}
+}
+
+// Rest forgets the look that is due if nobody waits.
+func (m *Machine) Rest() {
+	if m.waiting == 0 {
+		m.watch = Never
+	}
+}
+
+// look begins a pass over all lanes for limits that stall.
+func (m *Machine) look() {
+	if m.watch > m.now {
+		return
+	}
+	m.watch = Never
+	if m.waiting > 0 {
+		m.watch = m.now + stallAfter
+		m.sweeps = append(m.sweeps, sweep{nil, len(m.all) - 1})
+	}
+}
+
+// stalls looks at where l waits.
+func (m *Machine) stalls(l *lane) {
+	c := l.at
+	if c.kind != Slots || c.q.stalled || c.pause.ends() > m.now {
+		return
+	}
+	if at := c.q.since + stallAfter; at > m.now {
+		m.watch = min(m.watch, at)
+		return
+	}
+	c.q.stalled = true
+	m.notices = append(m.notices, Notice{Kind: Stalled, Cell: c, Holding: int(c.calls), Waiting: c.q.calls()})
+}
+
+// released notes that slots of c came back.
+func (m *Machine) released(c *Cell) {
+	if c.q != nil {
+		c.q.since, c.q.stalled = m.now, false
+		m.mark(c)
+	}
+}
