@@ -7,7 +7,8 @@ import "slices"
 type lane struct {
 	plan   uint64
 	hash   uint64
-	index  int32 // in Machine.all
+	born   uint64 // the place among all arrivals of the call that it was made for
+	index  int32  // in Machine.all
 	level  int8
 	nested bool
 	tenant *tenant
@@ -130,7 +131,7 @@ func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 	} else {
 		l = new(lane)
 	}
-	*l = lane{plan: t.Plan, hash: hash, level: t.level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
+	*l = lane{plan: t.Plan, hash: hash, born: t.seq, level: t.level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
 	l.account, l.booked = m.account(l), -1
 	l.needs.refs++
 	for i := range l.needs.list {

@@ -530,7 +530,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			}
 		}
 		if c.idle >= 0 {
-			m.drop(c)
+			if m.drop(c); c.class.ByPlan {
+				m.prune(c.class)
+			}
 		}
 	}
 	if t.kin != nil {

@@ -86,7 +86,7 @@ type model struct {
 	t       *testing.T
 	seed    uint64
 	rng     *rand.Rand
-	ms      []*Machine // one, or two until they become one
+	ms      []*Machine // one or two
 	classes []*modelClass
 	plans   []modelPlan
 	policy  Policy
@@ -668,25 +668,20 @@ func (w *model) step() {
 			w.settle(w.running[r.IntN(len(w.running))])
 		}
 	default:
-		switch r.IntN(6) {
+		switch r.IntN(5) {
 		case 0:
-			w.last = "absorb"
-			if len(w.ms) == 2 {
-				w.absorb()
-			}
-		case 1:
 			w.last = "rate"
 			if c := pickCell(); c != nil && c.class.kind == Tokens {
 				w.rate(c.class)
 			}
-		case 2:
+		case 1:
 			w.last = "policy"
 			w.policy.Shed = !w.policy.Shed
 			w.policy.Weights = map[string]int{"t1": 1 + r.IntN(4)}
 			for _, m := range w.ms {
 				m.SetPolicy(w.now, w.policy)
 			}
-		case 3:
+		case 2:
 			w.last = "trip"
 			if c := pickCell(); c != nil && c.class.kind == Breaker {
 				c.class.m.Trip(w.now, c.cell, "test")
@@ -773,25 +768,6 @@ func (w *model) rate(k *modelClass) {
 		w.t.Fatal(err)
 	}
 	k.m.SetRate(w.now, k.class, &rate)
-}
-
-func (w *model) absorb() {
-	a, b := w.ms[0], w.ms[1]
-	w.ms = w.ms[:1]
-	// who waited in b comes again, behind those of a
-	for _, x := range w.waiting {
-		if x.m == b {
-			x.seq += 1 << 40
-		}
-	}
-	for _, x := range slices.Concat(w.waiting, w.running) {
-		x.m = a
-	}
-	for _, k := range w.classes {
-		k.m = a
-	}
-	w.seq += 1 << 41
-	a.Absorb(w.now, b)
 }
 
 // pass lets time go on to the instant, tick by tick.
