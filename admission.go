@@ -14,8 +14,9 @@ import (
 // admission is the stage of one tool in one executor: which cells a call needs, how it
 // waits for them, and what is given back. It never changes once it is compiled.
 type admission struct {
-	tool             *tool // nil for a gate wrapped by hand
-	stage            *stageRef
+	tool             *tool
+	stage            *stage
+	dropped          bool    // its plan no longer keeps the cells of parts; guarded by the stage's lock
 	next             Handler // what admitted calls run; nil means the tool itself
 	plan             uint64
 	parts            []part         // narrow before wide
@@ -35,24 +36,13 @@ type part struct {
 	unit  int         // in units, or -1: every call takes one
 }
 
-// newAdmission joins the stages of gates and compiles what they ask of the tool.
-func newAdmission(gates []*gateCore, spec *Spec, e *Executor) (*admission, error) {
-	var refs []*stageRef
-	if e != nil {
-		refs = append(refs, &e.stage)
-	}
-	for _, g := range gates {
-		refs = append(refs, &g.stage)
-	}
-	if err := join(nil, refs...); err != nil {
-		return nil, err
-	}
-	a := &admission{stage: refs[0], plan: toolIDs.Add(1)}
+// newAdmission compiles what e's gates, and the tool's own policy, ask of it.
+func newAdmission(e *Executor, t *tool) *admission {
+	a := &admission{tool: t, stage: e.stage}
 	s := a.stage.lock()
-	defer s.unlock()
-	for _, g := range gates {
+	for _, g := range append([]*gateCore{&t.shared.core}, e.gates...) {
 		for _, l := range g.limits {
-			key, applies := l.scope.fixed(spec)
+			key, applies := l.scope.fixed(&t.spec)
 			if !applies {
 				continue
 			}
@@ -60,7 +50,7 @@ func newAdmission(gates []*gateCore, spec *Spec, e *Executor) (*admission, error
 			if l.scope.keyed() {
 				p.key = index(&a.keys, l.scope)
 			} else {
-				p.cell = s.m.Cell(s.now(), l.class, key)
+				p.cell = s.m.Pin(s.now(), l.class, key)
 			}
 			if l.class.Kind == admit.Tokens || l.class.Kind == admit.Slots && l.class.Unit != "" {
 				p.unit = index(&a.units, l.class.Unit)
@@ -79,7 +69,9 @@ func newAdmission(gates []*gateCore, spec *Spec, e *Executor) (*admission, error
 		}
 	}
 	s.m.Together(fixed, keyed)
-	return a, nil
+	s.unlock()
+	a.configure(e)
+	return a
 }
 
 func index[T comparable](list *[]T, v T) int {
@@ -129,9 +121,7 @@ func (a *admission) handler(next Handler) Handler {
 
 // do admits c and runs it. The instant now is the present one, or zero.
 func (a *admission) do(ctx context.Context, c *Call, now int64) (Result, error) {
-	if a.tool != nil {
-		c.Attempt = c.inv.attempt()
-	}
+	c.Attempt = c.inv.attempt()
 	r, err := a.enter(ctx, c, now)
 	if err != nil {
 		return Result{}, err
@@ -206,7 +196,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 				normal = true
 				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is %d: must not be negative", u, n))
 			}
-		case u != "" && a.tool != nil:
+		case u != "":
 			n = a.tool.shared.estimate(u)
 		}
 		if i < len(q.costs) {
@@ -227,7 +217,7 @@ type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
 
 // fill gives t its needs, with cells of keys that are new made by cell. It answers the refusal by a table of keys that is full.
 func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64, cell cellFunc) error {
-	if a.needs != nil {
+	if a.needs != nil && !a.dropped {
 		s.m.Fixed(t, a.needs)
 		return nil
 	}
@@ -244,12 +234,13 @@ func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64
 				n = min(n, maxLimit+1) // too wide whatever it is, and sums stay in range
 			}
 		}
-		x := p.cell
-		if x == nil {
-			key := q.key(p.key)
-			if key == "" && a.keys[p.key].kind == scopeKeyed {
-				continue
-			}
+		x, key := p.cell, ""
+		if x != nil {
+			key = x.Key()
+		} else if key = q.key(p.key); key == "" && a.keys[p.key].kind == scopeKeyed {
+			continue
+		}
+		if x == nil || a.dropped {
 			if x = cell(s.m, now, p.class, key); x == nil {
 				return c.inv.refused(reasonOf(p.class.Kind), p.class.Name, errors.New("sluice: all its keys are busy"))
 			}

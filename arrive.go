@@ -14,9 +14,6 @@ import (
 // enter waits for admission. The attempt that it answers holds what the call needs. The
 // instant now is the present one, or zero.
 func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, error) {
-	if ctx.Err() != nil {
-		return nil, c.inv.gaveUp(ctx, "")
-	}
 	r, t, err := a.arrive(ctx, c, now, nil)
 	if t == nil {
 		return r, err
@@ -41,36 +38,16 @@ func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, er
 // which the call waits: its owner is where, x, if that is not nil, or a waiter.
 func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submission) (*running, *admit.Ticket, error) {
 	inv := c.inv
-	if !c.Priority.valid() { // an interceptor's doing
-		return nil, nil, inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
-	}
-	if c.Pipeline == nil {
-		c.Pipeline = inv.pipeline
-	}
-	var q *asked
-	if a.needs == nil {
-		q = new(asked)
-		if err := a.ask(c, q); err != nil {
-			return nil, nil, err
-		}
-		now = 0 // that was foreign code
-	}
-	if now == 0 {
-		now = inv.plan.exec.clock.now() // not under the lock, which others wait for
-	}
-	deadline, bounded := ctx.Deadline()
-	s := a.stage.lock()
-	if inv.plan.exec.closed() {
-		s.unlock()
-		return nil, nil, inv.refused(ErrClosed, "", nil)
-	}
-	t, err := a.ticket(s, c, q, now, (*admit.Machine).Cell)
+	q, err := a.question(ctx, c)
 	if err != nil {
-		s.unlock()
 		return nil, nil, err
 	}
-	if bounded {
-		s.deadline(t, deadline)
+	if now == 0 || q != nil { // that was foreign code
+		now = inv.plan.exec.clock.now() // not under the lock, which others wait for
+	}
+	s, t, err := a.present(ctx, c, q, now, (*admit.Machine).Cell)
+	if err != nil {
+		return nil, nil, err
 	}
 	switch s.m.Arrive(now, t) {
 	case admit.Running:
@@ -93,6 +70,44 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 		a.tellQueued(ctx, c, t, by, now)
 	}
 	return nil, t, nil
+}
+
+// question is what user code says of c, or why c must not be admitted. It holds no lock.
+func (a *admission) question(ctx context.Context, c *Call) (*asked, error) {
+	if ctx.Err() != nil {
+		return nil, c.inv.gaveUp(ctx, "")
+	}
+	if !c.Priority.valid() { // an interceptor's doing
+		return nil, c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
+	}
+	if c.Pipeline == nil {
+		c.Pipeline = c.inv.pipeline
+	}
+	if a.needs != nil {
+		return nil, nil
+	}
+	q := new(asked)
+	return q, a.ask(c, q)
+}
+
+// present locks the stage and makes the ticket with which c comes to it. If it fails, nothing
+// is locked.
+func (a *admission) present(ctx context.Context, c *Call, q *asked, now int64, cell cellFunc) (*stage, *admit.Ticket, error) {
+	deadline, bounded := ctx.Deadline()
+	s := a.stage.lock()
+	if c.inv.plan.exec.closed() {
+		s.unlock()
+		return nil, nil, c.inv.refused(ErrClosed, "", nil)
+	}
+	t, err := a.ticket(s, c, q, now, cell)
+	if err != nil {
+		s.unlock()
+		return nil, nil, err
+	}
+	if bounded {
+		s.deadline(t, deadline)
+	}
+	return s, t, nil
 }
 
 // tellQueued reports that a call waits. If a sink calls Goexit, nobody waits any more.
@@ -171,7 +186,7 @@ func (s *stage) deadline(t *admit.Ticket, d time.Time) {
 // holder is the ticket, of this stage, of the nearest call around that still runs.
 func (r *running) holder(s *stage) *admit.Ticket {
 	for ; r != nil; r = r.around() {
-		if r.adm != nil && r.adm.stage.p.Load().is(s) && r.live {
+		if r.adm != nil && r.adm.stage == s && r.live {
 			return r.ticket
 		}
 	}
@@ -184,14 +199,6 @@ func (r *running) around() *running {
 		return r.up
 	}
 	return r.inv.parent
-}
-
-// is reports whether s is, or has become part of, the locked stage t.
-func (s *stage) is(t *stage) bool {
-	for s != nil && s != t {
-		s = s.into.Load()
-	}
-	return s == t
 }
 
 // decided is what became of a call that waited with the ticket *p: an attempt that may run,

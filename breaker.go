@@ -150,6 +150,7 @@ func (c *CircuitBreakerConfig) limit(name string) gateLimit {
 		Kind:    admit.Breaker,
 		Rank:    c.Scope.rank(),
 		MaxKeys: tableSize(c.Scope, c.MaxKeys),
+		ByPlan:  c.Scope.byPlan(),
 		Breaker: c.machine(),
 	}, c.Scope}
 }
@@ -162,19 +163,24 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 		return nil, err
 	}
 	b := &CircuitBreaker{conf: c}
-	b.core.name = c.Name
+	b.core.name, b.core.stage = c.Name, new(stageRef)
 	b.core.limits = []gateLimit{c.limit(label("breaker", c.Name))}
 	return b, nil
 }
 
 // Wrap makes b an [Interceptor]. An [Executor] fuses the gates it lists and does not call
-// it; called by hand it guards next with b alone.
-func (b *CircuitBreaker) Wrap(tool Spec, next Handler) Handler { return wrapAlone(&b.core, tool, next) }
+// it; the Handler of one that is called by hand refuses every call, and says so.
+func (b *CircuitBreaker) Wrap(tool Spec, next Handler) Handler {
+	return outside("CircuitBreaker", b.String())
+}
 
-func (b *CircuitBreaker) gate() *gateCore { return &b.core }
-
-// String is the name that Plan shows.
-func (b *CircuitBreaker) String() string { return b.core.name }
+// String is the name that Plan shows; "nil" of a nil pointer.
+func (b *CircuitBreaker) String() string {
+	if b == nil {
+		return "nil"
+	}
+	return b.core.name
+}
 
 // Config returns a copy of the current configuration, defaults filled in.
 func (b *CircuitBreaker) Config() CircuitBreakerConfig {
@@ -191,32 +197,40 @@ func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
 
 // State is the state of key: a tool's name under ByTool, "" under Global, ForTool and
 // ForType. A key that nobody has used is closed. An open breaker whose Cooldown is over is
-// half-open.
-func (b *CircuitBreaker) State(key string) BreakerState {
-	s := b.core.stage.lock()
-	defer s.mu.Unlock()
-	if c := b.core.limits[0].class.Lookup(key); c != nil {
-		return breakerState(c.BreakerState(s.now()))
-	}
-	return BreakerClosed
+// half-open. It fails for a key that the scope cannot have, as [RateLimiter.Pause] does.
+func (b *CircuitBreaker) State(key string) (BreakerState, error) {
+	state := BreakerClosed
+	err := b.each(key, false, func(s *stage, c *admit.Cell) { state = breakerState(c.BreakerState(s.now())) })
+	return state, err
 }
 
-// Trip opens key until Reset, and refuses the calls that wait for it.
-func (b *CircuitBreaker) Trip(key string) {
-	s := b.core.stage.lock()
-	for _, c := range b.core.cells(s, key, true) {
-		s.m.Trip(s.now(), c, "Trip")
-	}
-	s.unlock()
+// Trip opens key until Reset, and refuses the calls that wait for it. It fails for a key that
+// the scope cannot have, as [RateLimiter.Pause] does.
+func (b *CircuitBreaker) Trip(key string) error {
+	return b.each(key, true, func(s *stage, c *admit.Cell) { s.m.Trip(s.now(), c, "Trip") })
 }
 
-// Reset closes key and forgets its failures.
-func (b *CircuitBreaker) Reset(key string) {
-	s := b.core.stage.lock()
-	for _, c := range b.core.cells(s, key, false) {
-		s.m.Reset(s.now(), c, "Reset")
+// Reset closes key and forgets its failures. It fails for a key that the scope cannot have, as
+// [RateLimiter.Pause] does.
+func (b *CircuitBreaker) Reset(key string) error {
+	return b.each(key, false, func(s *stage, c *admit.Cell) { s.m.Reset(s.now(), c, "Reset") })
+}
+
+// each runs f on the breaker of key, made if need be, under the stage's lock; without make
+// there may be none.
+func (b *CircuitBreaker) each(key string, make bool, f func(*stage, *admit.Cell)) error {
+	if b == nil {
+		return errNilGate("CircuitBreaker")
+	}
+	s, cells, err := b.core.at("CircuitBreaker", key, make)
+	if err != nil {
+		return err
+	}
+	for _, c := range cells {
+		f(s, c)
 	}
 	s.unlock()
+	return nil
 }
 
 type breakerChange struct {
@@ -225,7 +239,7 @@ type breakerChange struct {
 }
 
 func (x *breakerChange) target() any       { return x.b }
-func (x *breakerChange) refs() []*stageRef { return []*stageRef{&x.b.core.stage} }
+func (x *breakerChange) refs() []*stageRef { return []*stageRef{x.b.core.stage} }
 
 func (x *breakerChange) check() (err error) {
 	if x.to, err = x.to.validate("CircuitBreakerConfig"); err != nil {
@@ -242,7 +256,7 @@ func (x *breakerChange) check() (err error) {
 }
 
 func (x *breakerChange) apply(lk *locked) {
-	s, now := lk.stage(&x.b.core.stage)
+	s, now := lk.stage(x.b.core.stage)
 	x.b.core.mu.Lock()
 	x.b.conf = x.to
 	x.b.core.mu.Unlock()

@@ -87,12 +87,15 @@ type Executor struct {
 	state    *SharedState
 	ownState bool
 	clock    clock
-	stage    stageRef
+	stage    *stage
+	members  []member // what ties it to other executors
 
 	outer, inner []Interceptor // around admission, and inside it
-	gates        []gate        // without the scheduler
+	gates        []*gateCore   // without the scheduler
 
-	plans atomic.Pointer[planTable]
+	plans    atomic.Pointer[planTable]
+	planning sync.Mutex // held by who writes plans
+	making   map[*tool]*making
 
 	deadlines deadlines  // of attempts
 	watches   ctxWatches // over submitted calls
@@ -112,6 +115,14 @@ type Executor struct {
 // range. Tools may be registered before or after. It starts nothing. In a testing/synctest
 // bubble use an executor that was made there: for the queue and the rates of another no
 // time passes in it.
+//
+// Executors that have a registry, a gate or a scheduler in common share one queue and one
+// order, and what belongs together is fixed here: it is an error if r and the gates of c belong
+// to live executors that share nothing so far, or if two schedulers would order one queue.
+//
+// An executor is live until it has been closed and its last call has ended, so it must be
+// closed with [Executor.Close]. One that is not keeps what it lists tied together, and stays
+// reachable, with its Sink and State, for as long as its registry or one of its gates is.
 func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if r == nil {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
@@ -121,18 +132,9 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 		return nil, err
 	}
 	e := &Executor{registry: r, conf: c, state: c.State, clock: newClock(), idle: make(chan struct{})}
+	e.members = []member{{&r.stage, "the ToolRegistry"}}
 	sched, err := e.arrange(c.Interceptors)
 	if err != nil {
-		return nil, err
-	}
-	refs := []*stageRef{&e.stage}
-	for _, g := range e.gates {
-		refs = append(refs, &g.gate().stage)
-	}
-	if sched != nil {
-		refs = append(refs, &sched.core.stage)
-	}
-	if err := join(sched, refs...); err != nil {
 		return nil, err
 	}
 	if e.state == nil {
@@ -141,9 +143,12 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 		}
 		e.ownState = true
 	}
-	s := e.stage.lock()
-	s.execs = append(s.execs, e)
-	s.unlock()
+	if err := e.join(sched); err != nil {
+		if e.ownState {
+			_ = e.state.Close()
+		}
+		return nil, err
+	}
 	return e, nil
 }
 
@@ -155,20 +160,19 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 		if isNil(x) {
 			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] is nil: must not be", i)
 		}
-		g, ok := x.(gate)
+		g := coreOf(x)
 		switch {
-		case !ok && place == before:
+		case g == nil && place == before:
 			e.outer = append(e.outer, x)
 			continue
-		case !ok:
+		case g == nil:
 			place = after
 			e.inner = append(e.inner, x)
 			continue
-		case place == after:
-			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] (%v) stands apart from the other gates: gates and the scheduler must be adjacent, they decide together", i, x)
-		}
-		if g.gate().name == "" {
+		case g.name == "":
 			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] is a zero %T: must be made by its New function", i, x)
+		case place == after:
+			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] (%s) stands apart from the other gates: gates and the scheduler must be adjacent, they decide together", i, g.name)
 		}
 		place = among
 		if s, ok := x.(*PriorityScheduler); ok {
@@ -176,12 +180,12 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 				return nil, fmt.Errorf("sluice: Config.Interceptors[%d] is a second PriorityScheduler: there must be at most one, it orders one queue", i)
 			}
 			sched = s
-			continue
+		} else if slices.Contains(e.gates, g) {
+			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] (%s) is listed twice: must be listed once", i, g.name)
+		} else {
+			e.gates = append(e.gates, g)
 		}
-		if slices.Contains(e.gates, g) {
-			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] (%v) is listed twice: must be listed once", i, x)
-		}
-		e.gates = append(e.gates, g)
+		e.members = append(e.members, member{g.stage, fmt.Sprintf("Config.Interceptors[%d] (%s)", i, g.name)})
 	}
 	return sched, nil
 }
@@ -273,17 +277,24 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		now = 0
 	}
 	inv.call(c)
-	if err := inv.barred(open, calls); err != nil {
-		return now, err
-	}
-	in, err := inv.plan.tool.input(r, e.conf.MaxArgBytes)
-	if err != nil {
-		return now, inv.refused(ErrInvalidArguments, "", err)
-	}
-	if c.Input = in; len(r.Args) > 0 {
+	if len(r.Args) > 0 {
 		now = 0
 	}
-	return now, nil
+	return now, inv.resolve(c, r, open, calls)
+}
+
+// resolve gives c the value that the tool gets, or says why c must not be admitted whatever the
+// gates say.
+func (inv *invocation) resolve(c *Call, r *Request, open bool, calls int32) error {
+	if err := inv.barred(open, calls); err != nil {
+		return err
+	}
+	in, err := inv.plan.tool.input(r, inv.plan.exec.conf.MaxArgBytes)
+	if err != nil {
+		return inv.refused(ErrInvalidArguments, "", err)
+	}
+	c.Input = in
+	return nil
 }
 
 func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
@@ -300,7 +311,8 @@ func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
 func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
 	inv.id = r.ID
 	if inv.plan = e.plan(r.Tool); inv.plan == nil {
-		inv.plan = e.missing(r.Tool)
+		inv.plan = e.missing(r.Tool) // should a method of ctx panic
+		inv.plan = e.compile(ctx, r.Tool)
 	}
 	sc := scopeOf(ctx) // panics if ctx is nil
 	inv.pipeline = sc.pipeline
@@ -485,8 +497,16 @@ func (e *Executor) enter() bool { return e.active.Add(2)&1 == 0 }
 // leave counts it out.
 func (e *Executor) leave() {
 	if e.active.Add(-2) == 1 {
-		e.idled.Do(func() { close(e.idle) })
+		e.ended()
 	}
+}
+
+// ended is called when e has been closed and nobody is inside.
+func (e *Executor) ended() {
+	e.idled.Do(func() {
+		e.part()
+		close(e.idle)
+	})
 }
 
 func (e *Executor) closed() bool { return e.active.Load()&1 == 1 }
@@ -499,7 +519,7 @@ func (e *Executor) closed() bool { return e.active.Load()&1 == 1 }
 // caller made stay usable.
 func (e *Executor) Close(ctx context.Context) error {
 	if e.active.Or(1) == 0 {
-		e.idled.Do(func() { close(e.idle) })
+		e.ended()
 	}
 	for more := true; more; {
 		s := e.stage.lock()
@@ -516,34 +536,37 @@ func (e *Executor) Close(ctx context.Context) error {
 		}
 	}
 	e.deadlines.close()
-	s := e.stage.lock()
-	s.execs = slices.DeleteFunc(s.execs, func(x *Executor) bool { return x == e })
-	s.unlock()
 	if e.ownState {
 		return e.state.Close()
 	}
 	return nil
 }
 
-// Plan is the compiled chain of a tool, outermost first, as in
-// "audit → admit[breaker concurrency rate] → search", and whether there is such a tool.
+// Plan is the chain of a tool, outermost first, as in
+// "audit → admit[breaker concurrency rate] → search", and whether there is such a tool. Of the
+// gates it has those that limit calls of the tool: one whose Scope is of other tools or types
+// is not there. It calls no foreign code but the String of interceptors, of which one that
+// panics, or takes longer than 100 ms, is shown by its type.
 func (e *Executor) Plan(tool string) (string, bool) {
-	p := e.plan(tool)
-	if p == nil {
+	t := e.registry.current().tools[tool]
+	if t == nil {
 		return "", false
+	}
+	if e.plan(tool) == nil && len(e.outer)+len(e.inner) == 0 {
+		e.compile(background, tool) // and Snapshot shows its limits from now on
 	}
 	var parts []string
 	for _, x := range e.outer {
 		parts = append(parts, interceptorName(x))
 	}
-	names := make([]string, 0, len(e.gates))
+	var names []string
 	for _, x := range e.conf.Interceptors {
-		if g, ok := x.(gate); ok {
-			names = append(names, g.gate().name)
+		if g := coreOf(x); g != nil && g.limit(&t.spec) {
+			names = append(names, g.name)
 		}
 	}
-	if p.tool.spec.Policy.limits() {
-		names = append(names, p.tool.shared.core.name)
+	if t.spec.Policy.limits() {
+		names = append(names, t.shared.core.name)
 	}
 	if len(names) > 0 {
 		parts = append(parts, "admit["+strings.Join(names, " ")+"]")
@@ -551,20 +574,42 @@ func (e *Executor) Plan(tool string) (string, bool) {
 	for _, x := range e.inner {
 		parts = append(parts, interceptorName(x))
 	}
-	return strings.Join(append(parts, p.tool.spec.Name), " → "), true
+	return strings.Join(append(parts, t.spec.Name), " → "), true
 }
 
 func (p *Policy) limits() bool {
 	return p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil
 }
 
+// nameWait bounds how long a foreign String may take.
+const nameWait = 100 * time.Millisecond
+
+// interceptorName is x's own name, if it has one and says it in time, else its type's.
 func interceptorName(x Interceptor) string {
-	if s, ok := x.(fmt.Stringer); ok {
-		return s.String()
-	}
 	if f, ok := x.(InterceptorFunc); ok {
 		return funcName(f)
 	}
 	t := fmt.Sprintf("%T", x)
-	return t[strings.LastIndexByte(t, '.')+1:]
+	t = t[strings.LastIndexByte(t, '.')+1:]
+	s, ok := x.(fmt.Stringer)
+	if !ok {
+		return t
+	}
+	said := make(chan string, 1)
+	go func() {
+		name := t
+		defer func() { // also if it calls Goexit
+			_ = recover()
+			said <- name
+		}()
+		name = s.String()
+	}()
+	late := time.NewTimer(nameWait)
+	defer late.Stop()
+	select {
+	case name := <-said:
+		return cut(name, 128)
+	case <-late.C:
+		return t
+	}
 }

@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -8,23 +9,42 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 )
 
-// gate is a component that decides whether a call may start now: a concurrency limiter,
-// a rate limiter or a circuit breaker. Gates listed beside each other, with the priority
-// scheduler, are one admission stage. The interface is sealed: foreign code would run
-// under the stage's lock.
-type gate interface {
-	Interceptor
-	gate() *gateCore
-}
-
-// gateCore is what the gates have in common: the constraints they put on calls.
+// gateCore is what gates, and the tools' own policies, have in common: the constraints they
+// put on calls. Gates decide whether a call may start now: concurrency limiters, rate limiters
+// and circuit breakers. Those that an executor lists, with the priority scheduler, are one
+// admission stage. There are no others: foreign code would run under the stage's lock.
 type gateCore struct {
-	name    string // shown in Plan
-	stage   stageRef
+	name    string    // shown in Plan; empty in a component that no New function made
+	stage   *stageRef // of a tool's policy, its registry's
 	limits  []gateLimit
 	foreign *foreignLimiter // a *rate.Limiter of the caller's own, asked last
 
 	mu sync.Mutex // guards the owner's configuration
+}
+
+// coreOf is x's if x itself is a gate or the scheduler. What only has one inside, as a struct
+// that embeds it, is an interceptor like any other.
+func coreOf(x Interceptor) *gateCore {
+	switch g := x.(type) {
+	case *ConcurrencyLimiter:
+		return &g.core
+	case *RateLimiter:
+		return &g.core
+	case *CircuitBreaker:
+		return &g.core
+	case *PriorityScheduler:
+		return &g.core
+	}
+	return nil
+}
+
+// limit reports whether g limits calls of a tool, as far as their keys are not needed to know
+// it. A scheduler orders those of all.
+func (g *gateCore) limit(tool *Spec) bool {
+	return len(g.limits) == 0 || slices.ContainsFunc(g.limits, func(l gateLimit) bool {
+		_, applies := l.scope.fixed(tool)
+		return applies
+	})
 }
 
 // gateLimit is one constraint: its cells and what they count by.
@@ -73,14 +93,13 @@ func label(kind, name string) string {
 	return kind + "/" + name
 }
 
-// wrapAlone makes a handler of one gate used outside an executor's list of interceptors:
-// an admission stage of its own around next.
-func wrapAlone(g *gateCore, tool Spec, next Handler) Handler {
-	a, err := newAdmission([]*gateCore{g}, &tool, nil)
-	if err != nil {
-		return failing(err)
+// outside is the Handler of a gate's Wrap. It decides nothing there: alone it would be a
+// second place to wait, and hold what it took while its calls wait at the first.
+func outside(component, name string) Handler {
+	return func(_ context.Context, c Call) (Result, error) {
+		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrRejected, By: name,
+			Cause: fmt.Errorf("sluice: the Wrap of %s %q was called by hand, or by a struct that embeds it: list it itself in Config.Interceptors, beside the other gates", component, name)}
 	}
-	return a.handler(next)
 }
 
 func sameShape(name string, n, m int) error {
@@ -90,17 +109,69 @@ func sameShape(name string, n, m int) error {
 	return nil
 }
 
-// cells are the gate's cells for key, made if need be. The stage is locked.
-func (g *gateCore) cells(s *stage, key string, make bool) []*admit.Cell {
+func errNilGate(component string) error {
+	return fmt.Errorf("sluice: the %s is nil: must be made by its New function", component)
+}
+
+// at locks g's stage and answers g's cells for key, made if need be; without make there may be
+// none. If it fails, nothing is locked.
+func (g *gateCore) at(component, key string, make bool) (*stage, []*admit.Cell, error) {
+	if g.name == "" {
+		return nil, nil, fmt.Errorf("sluice: the %s is a zero value: must be made by its New function", component)
+	}
+	scope := g.limits[0].scope
+	wants, has := scope.hasKey(key, g.stage)
+	s := g.stage.lock()
 	var out []*admit.Cell
 	for _, l := range g.limits {
 		c := l.class.Lookup(key)
-		if c == nil && make {
-			c = s.m.Cell(s.now(), l.class, key)
+		if c == nil && !has {
+			s.unlock()
+			return nil, nil, fmt.Errorf("sluice: %s %q, which counts %s, has no key %q: must be %s", component, g.name, scope, cut(key, 128), wants)
 		}
-		if c != nil && !slices.Contains(out, c) {
+		if c == nil && make {
+			if c = s.m.Cell(s.now(), l.class, key); c == nil {
+				s.unlock()
+				return nil, nil, fmt.Errorf("sluice: %s %q has no room for key %q: all keys that it may have are busy", component, g.name, cut(key, 128))
+			}
+		}
+		if c != nil {
 			out = append(out, c)
 		}
 	}
-	return out
+	return s, out, nil
+}
+
+// hasKey says what a key of a gate of scope s can be, and whether key is one: of tools and
+// their types, one that some executor's registry has, as long as there is an executor.
+func (s Scope) hasKey(key string, r *stageRef) (wants string, has bool) {
+	switch s.kind {
+	case scopeTool:
+		return "the name of a registered tool", registered(r, &Spec{Name: key}, func(tools map[string]*tool) bool { return tools[key] != nil })
+	case scopeType:
+		return "the Type of a registered tool", registered(r, &Spec{Name: "x", Type: key}, func(tools map[string]*tool) bool {
+			for _, t := range tools {
+				if t.spec.Type == key {
+					return true
+				}
+			}
+			return false
+		})
+	case scopeTenant:
+		return fmt.Sprintf("at most %d bytes", maxKeyBytes), len(key) <= maxKeyBytes
+	case scopeKeyed:
+		return fmt.Sprintf("from 1 to %d bytes", maxKeyBytes), key != "" && len(key) <= maxKeyBytes
+	}
+	return "empty", key == ""
+}
+
+// registered reports whether some registry of r's domain has what is asked for, or, if r
+// belongs to no executor, whether one could: whether s is a possible Spec.
+func registered(r *stageRef, s *Spec, has func(map[string]*tool) bool) bool {
+	regs := r.registries()
+	if regs == nil {
+		_, err := s.validate()
+		return err == nil
+	}
+	return slices.ContainsFunc(regs, func(r *ToolRegistry) bool { return has(r.current().tools) })
 }

@@ -68,16 +68,14 @@ func submitIt(e *sluice.Executor, r sluice.Request) (sluice.Result, error) {
 }
 
 // TestCallFrom_RunsNowhere: a Call that a tool, a key, a cost or a classify function was
-// shown cannot be run through a gate wrapped by hand: the gate says so, and nothing of the
-// call that it was of changes.
+// shown cannot be run through the gates: they say so, and nothing of the call that it was of
+// changes.
 func TestCallFrom_RunsNowhere(t *testing.T) {
-	gate := atMost(2)
-	h := gate.Wrap(sluice.Spec{Name: "inner"}, func(context.Context, sluice.Call) (sluice.Result, error) {
-		return sluice.Result{}, nil
-	})
+	var h sluice.Handler // the gates, around the tool
+	keeps := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler { h = next; return next })
 	var shown []sluice.Call
 	r := newRig(t, sluice.Config{
-		Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByKey("key", func(c sluice.Call) string {
+		Interceptors: interceptors(keeps, limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByKey("key", func(c sluice.Call) string {
 			shown = append(shown, c)
 			return "k"
 		})})),

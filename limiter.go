@@ -117,7 +117,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 		return nil, err
 	}
 	l := &ConcurrencyLimiter{conf: c}
-	l.core.name = c.Name
+	l.core.name, l.core.stage = c.Name, new(stageRef)
 	for _, x := range c.Limits {
 		k := &admit.Class{
 			Name:    limitName(label("concurrency", c.Name), x.Scope, x.Unit),
@@ -126,6 +126,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 			Unit:    x.Unit,
 			Refuse:  x.Refuse,
 			MaxKeys: tableSize(x.Scope, x.MaxKeys),
+			ByPlan:  x.Scope.byPlan(),
 			Limit:   int64(x.Max),
 		}
 		if k.Adaptive = x.Adaptive.bounds(); k.Adaptive != nil {
@@ -154,15 +155,18 @@ func limitName(prefix string, s Scope, unit string) string {
 }
 
 // Wrap makes l an [Interceptor]. An [Executor] fuses the gates it lists and does not call
-// it; called by hand it guards next with l alone.
+// it; the Handler of one that is called by hand refuses every call, and says so.
 func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler {
-	return wrapAlone(&l.core, tool, next)
+	return outside("ConcurrencyLimiter", l.String())
 }
 
-func (l *ConcurrencyLimiter) gate() *gateCore { return &l.core }
-
-// String is the name that Plan shows.
-func (l *ConcurrencyLimiter) String() string { return l.core.name }
+// String is the name that Plan shows; "nil" of a nil pointer.
+func (l *ConcurrencyLimiter) String() string {
+	if l == nil {
+		return "nil"
+	}
+	return l.core.name
+}
 
 // Config returns a copy of the current configuration, defaults filled in.
 func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
@@ -192,7 +196,7 @@ type limiterChange struct {
 }
 
 func (x *limiterChange) target() any       { return x.l }
-func (x *limiterChange) refs() []*stageRef { return []*stageRef{&x.l.core.stage} }
+func (x *limiterChange) refs() []*stageRef { return []*stageRef{x.l.core.stage} }
 
 func (x *limiterChange) check() (err error) {
 	if x.to, err = x.to.validate(); err != nil {
@@ -216,7 +220,7 @@ func (x *limiterChange) check() (err error) {
 }
 
 func (x *limiterChange) apply(lk *locked) {
-	s, now := lk.stage(&x.l.core.stage)
+	s, now := lk.stage(x.l.core.stage)
 	x.l.core.mu.Lock()
 	was := x.l.conf
 	x.l.conf = x.to

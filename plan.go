@@ -25,7 +25,12 @@ type plan struct {
 
 // missing is the plan of a tool that there is not.
 func (e *Executor) missing(name string) *plan {
-	return &plan{exec: e, tool: &tool{spec: Spec{Name: name}}, alone: true, refuse: ErrUnknownTool}
+	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, nil)
+}
+
+// refusing is a plan that refuses every call.
+func (e *Executor) refusing(t *tool, reason, cause error) *plan {
+	return &plan{exec: e, tool: t, alone: true, refuse: reason, cause: cause}
 }
 
 // planTable is the plans made so far for one snapshot of the registry.
@@ -34,95 +39,177 @@ type planTable struct {
 	plans map[string]*plan
 }
 
-// plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new. It is
-// nil if there is no such tool.
+// plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new or there
+// is none. Then it is nil; see compile.
 func (e *Executor) plan(name string) *plan {
 	if t := e.plans.Load(); t != nil && t.snap == e.registry.current() {
-		if p := t.plans[name]; p != nil {
-			return p
-		}
+		return t.plans[name]
 	}
-	return e.compile(name)
+	return nil
 }
 
-// compile makes the plan of a tool that has none for the present registry. It holds no lock,
-// so that a Wrap function may use the executor: when two first calls meet, both may compile,
-// and one's plan is kept.
-func (e *Executor) compile(name string) *plan {
-	made := make(map[*tool]*plan)
-	for {
-		old, snap := e.plans.Load(), e.registry.current()
-		tool := snap.tools[name]
-		if tool == nil {
-			return nil
-		}
-		t := &planTable{snap, make(map[string]*plan)}
-		if old != nil {
-			for n, p := range old.plans {
-				if p.tool == snap.tools[n] {
-					t.plans[n] = p
-				}
-			}
-		}
-		p := t.plans[name]
-		if p == nil {
-			if p = made[tool]; p == nil {
-				p = e.newPlan(tool)
-				made[tool] = p
-			}
-			t.plans[name] = p
-		}
-		if e.plans.CompareAndSwap(old, t) {
-			return p
-		}
+// compile finds or makes the plan of a tool that has none for the present registry. It answers
+// one that refuses if there is no such tool, if the executor is closed, and if ctx ends while
+// an interceptor's Wrap runs; the compiling goes on then, for later calls.
+func (e *Executor) compile(ctx context.Context, name string) *plan {
+	t := e.registry.current().tools[name]
+	if t == nil {
+		return e.missing(name)
 	}
-}
-
-// newPlan compiles the chain of t.
-func (e *Executor) newPlan(t *tool) *plan {
-	gates := make([]*gateCore, 0, len(e.gates)+1)
-	gates = append(gates, &t.shared.core)
-	for _, g := range e.gates {
-		gates = append(gates, g.gate())
+	defer e.leave()
+	if !e.enter() { // nothing is made that nobody would take back
+		return e.refusing(t, ErrClosed, nil)
 	}
-	adm, err := newAdmission(gates, &t.spec, e)
-	if err != nil {
-		return &plan{exec: e, tool: t, alone: true, refuse: ErrRejected, cause: err}
-	}
-	adm.tool = t
-	adm.configure(e)
-	around := len(e.outer)+len(e.inner) > 0
-	p := &plan{exec: e, tool: t, adm: adm, alone: !around && adm.timeout == 0}
-	if !around {
+	e.keep(nil)
+	if p := e.plans.Load().plans[name]; p != nil && p.tool == t {
 		return p
 	}
-	h := Handler(func(ctx context.Context, c Call) (Result, error) {
-		if !t.accepts(c.Input) { // an interceptor's doing
-			return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrInvalidArguments,
-				Cause: fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)}
+	if len(e.outer)+len(e.inner) == 0 {
+		return e.keep(e.newPlan(t))
+	}
+	m := e.make(t)
+	var over <-chan struct{}
+	if ctx != nil {
+		over = ctx.Done()
+	}
+	select {
+	case <-m.done:
+		return m.plan
+	case <-over:
+		reason := ErrRejected
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			reason = ErrWaitTooLong
 		}
-		return runTool(ctx, &c, t)
-	})
-	wrapped := make(chan struct{})
-	go func() { // a Wrap that calls Goexit ends this goroutine, not the first caller's
-		defer close(wrapped)
-		p.wrap(e, h)
-	}()
-	<-wrapped
+		return e.refusing(t, reason, fmt.Errorf("sluice: the Wrap of an interceptor has not returned yet: %w", context.Cause(ctx)))
+	}
+}
+
+// keep makes e's table that of the present registry: plans of tools that are gone are dropped,
+// and p, if it is not nil, is added unless another first call's plan is there already. It
+// answers the plan that the caller's call is to use.
+func (e *Executor) keep(p *plan) *plan {
+	e.planning.Lock()
+	old, snap := e.plans.Load(), e.registry.current()
+	t := &planTable{snap, make(map[string]*plan)}
+	var gone []*plan
+	if old != nil {
+		for n, q := range old.plans {
+			if q.tool == snap.tools[n] {
+				t.plans[n] = q
+			} else {
+				gone = append(gone, q)
+			}
+		}
+	}
+	if p != nil {
+		n := p.tool.spec.Name
+		switch q := t.plans[n]; {
+		case q != nil && q.tool == p.tool:
+			gone, p = append(gone, p), q
+		case snap.tools[n] == p.tool:
+			t.plans[n] = p
+		default: // it has gone meanwhile, and the call that resolved it still runs
+			gone = append(gone, p)
+		}
+	}
+	e.plans.Store(t)
+	if len(gone) == 0 {
+		e.planning.Unlock()
+		return p
+	}
+	s := e.stage.lock()
+	for _, q := range gone {
+		q.drop(s)
+	}
+	a := s.release()
+	e.planning.Unlock()
+	s.follow(a)
 	return p
 }
 
-// wrap puts the interceptors around h. One that panics makes the tool refuse calls, and
+// drop has p keep no cell of a limit any more. The stage is locked. A call that has resolved p
+// finds its cells by their keys then.
+func (p *plan) drop(s *stage) {
+	if a := p.adm; !a.dropped {
+		a.dropped = true
+		for _, x := range a.parts {
+			if x.cell != nil {
+				s.m.Unpin(s.now(), x.cell)
+			}
+		}
+	}
+}
+
+// newPlan compiles what e's gates ask of t.
+func (e *Executor) newPlan(t *tool) *plan {
+	adm := newAdmission(e, t)
+	return &plan{exec: e, tool: t, adm: adm, alone: len(e.outer)+len(e.inner) == 0 && adm.timeout == 0}
+}
+
+// making is a plan in the making, by one goroutine or two: a Wrap function may itself call the
+// tool, and waits for another's plan then.
+type making struct {
+	done chan struct{} // closed when plan is there
+	plan *plan
+	runs int // goroutines at it, guarded by the executor's planning
+}
+
+// make has the plan of t made, on a goroutine of its own: a Wrap may block, or call Goexit.
+func (e *Executor) make(t *tool) *making {
+	e.planning.Lock()
+	defer e.planning.Unlock()
+	m := e.making[t]
+	if m == nil {
+		m = &making{done: make(chan struct{})}
+		if e.making == nil {
+			e.making = make(map[*tool]*making)
+		}
+		e.making[t] = m
+	}
+	if m.runs < 2 {
+		m.runs++
+		e.active.Add(2) // Close waits for it; whoever asks has not left yet
+		go m.run(e, t)
+	}
+	return m
+}
+
+func (m *making) run(e *Executor, t *tool) {
+	defer e.leave()
+	p := e.newPlan(t)
+	defer func() {
+		p = e.keep(p)
+		e.planning.Lock()
+		defer e.planning.Unlock()
+		if m.plan == nil {
+			m.plan = p
+			close(m.done)
+		}
+		if m.runs--; m.runs == 0 {
+			delete(e.making, t)
+		}
+	}()
+	p.wrap(e)
+}
+
+// wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and
 // say why.
-func (p *plan) wrap(e *Executor, h Handler) {
+func (p *plan) wrap(e *Executor) {
 	normal := false
 	defer func() {
 		if !normal {
 			p.refuse, p.cause = ErrRejected, caught(p.tool.spec.Name, recover())
 		}
 	}()
-	h = p.adm.handler(wrapAll(e.inner, p.tool.spec, h))
-	p.chain = wrapAll(e.outer, p.tool.spec, h)
+	t := p.tool
+	h := p.adm.handler(wrapAll(e.inner, t.spec, func(ctx context.Context, c Call) (Result, error) {
+		if !t.accepts(c.Input) { // an interceptor's doing
+			return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrInvalidArguments,
+				Cause: fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)}
+		}
+		return runTool(ctx, &c, t)
+	}))
+	p.chain = wrapAll(e.outer, t.spec, h)
 	normal = true
 }
 
@@ -135,10 +222,6 @@ func wrapAll(list []Interceptor, s Spec, h Handler) Handler {
 		h = next
 	}
 	return h
-}
-
-func failing(err error) Handler {
-	return func(context.Context, Call) (Result, error) { return Result{}, err }
 }
 
 // runTool is the innermost handler: from here on the call has run.

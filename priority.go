@@ -140,18 +140,23 @@ func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error)
 		return nil, err
 	}
 	s := &PriorityScheduler{conf: c}
-	s.core.name = c.Name
+	s.core.name, s.core.stage = c.Name, new(stageRef)
 	return s, nil
 }
 
 // Wrap makes s an [Interceptor]. An [Executor] makes it part of its admission stage and
-// does not call it; alone it has nothing to order, and answers next.
-func (s *PriorityScheduler) Wrap(tool Spec, next Handler) Handler { return next }
+// does not call it; the Handler of one that is called by hand refuses every call, and says so.
+func (s *PriorityScheduler) Wrap(tool Spec, next Handler) Handler {
+	return outside("PriorityScheduler", s.String())
+}
 
-func (s *PriorityScheduler) gate() *gateCore { return &s.core }
-
-// String is the name that Plan shows.
-func (s *PriorityScheduler) String() string { return s.core.name }
+// String is the name that Plan shows; "nil" of a nil pointer.
+func (s *PriorityScheduler) String() string {
+	if s == nil {
+		return "nil"
+	}
+	return s.core.name
+}
 
 // Config returns a copy of the current configuration, defaults filled in.
 func (s *PriorityScheduler) Config() PrioritySchedulerConfig {
@@ -174,7 +179,7 @@ type schedulerChange struct {
 }
 
 func (x *schedulerChange) target() any       { return x.s }
-func (x *schedulerChange) refs() []*stageRef { return []*stageRef{&x.s.core.stage} }
+func (x *schedulerChange) refs() []*stageRef { return []*stageRef{x.s.core.stage} }
 
 func (x *schedulerChange) check() (err error) {
 	if x.to, err = x.to.validate(); err != nil {
@@ -187,7 +192,7 @@ func (x *schedulerChange) check() (err error) {
 }
 
 func (x *schedulerChange) apply(lk *locked) {
-	s, now := lk.stage(&x.s.core.stage)
+	s, now := lk.stage(x.s.core.stage)
 	x.s.core.mu.Lock()
 	was := x.s.conf
 	x.s.conf = x.to

@@ -51,7 +51,7 @@ func remoteRig(t *testing.T, b *sluice.CircuitBreaker, c sluice.Config) (*rig, f
 
 func wantState(t *testing.T, b *sluice.CircuitBreaker, key string, want sluice.BreakerState) {
 	t.Helper()
-	if got := b.State(key); got != want {
+	if got := sluice.Must(b.State(key)); got != want {
 		t.Errorf("the breaker is %v, want %v", got, want)
 	}
 }

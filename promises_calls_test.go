@@ -712,7 +712,7 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 		go func() { done <- r.call("deaf") }()
 		synctest.Wait()
 		time.Sleep(time.Second - 1)
-		if b.State("deaf") != sluice.BreakerClosed {
+		if sluice.Must(b.State("deaf")) != sluice.BreakerClosed {
 			t.Error("the breaker opened before the timeout")
 		}
 		err := <-done
@@ -723,7 +723,7 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 		if !errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sluice.ErrRejected) || !errors.As(err, &e) || e.Tool != "deaf" {
 			t.Errorf("error is %v", err)
 		}
-		if got := b.State("deaf"); got != sluice.BreakerOpen {
+		if got := sluice.Must(b.State("deaf")); got != sluice.BreakerOpen {
 			t.Errorf("the breaker is %v at the timeout, want open", got)
 		}
 		if s := r.Snapshot(); s.Abandoned != 1 || s.InFlight != 1 {
@@ -783,7 +783,7 @@ func TestPromise14_CallersDeadlineBeforeTheTimeout(t *testing.T) {
 				t.Errorf("%v at %v, want a deadline exceeded at 100ms", err, r.at())
 			}
 			time.Sleep(20 * time.Second)
-			if b.State("deaf") != sluice.BreakerClosed {
+			if sluice.Must(b.State("deaf")) != sluice.BreakerClosed {
 				t.Error("the caller's deadline opened the breaker")
 			}
 		})
@@ -879,73 +879,29 @@ func TestPromise08_AdmissionSeesThePresent(t *testing.T) {
 	}
 }
 
-// A gate wrapped by hand guards what it goes around like one that is listed.
-func TestPromise10_GatesWrappedByHand(t *testing.T) {
-	for _, inside := range []bool{false, true} {
-		byHand := func(list ...sluice.Interceptor) []sluice.Interceptor {
-			foreign := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
-				for _, x := range list {
-					next = x.Wrap(s, next)
-				}
-				return next
-			})
-			if inside {
-				return interceptors(atMost(100), foreign)
+// A gate whose Wrap somebody else calls refuses every call, and says what to do.
+func TestPromise22_GatesWrappedByHandRefuse(t *testing.T) {
+	for name, x := range map[string]sluice.Interceptor{
+		`ConcurrencyLimiter "concurrency"`: atMost(2),
+		`RateLimiter "rate"`:               rates(sluice.Rate{N: 1}),
+		`CircuitBreaker "breaker"`:         breakerOf(sluice.CircuitBreakerConfig{}),
+		`PriorityScheduler "priority"`:     scheduler(sluice.PrioritySchedulerConfig{}),
+		`RateLimiter "nil"`:                (*sluice.RateLimiter)(nil),
+		`ConcurrencyLimiter ""`:            new(sluice.ConcurrencyLimiter),
+	} {
+		for place, list := range map[string][]sluice.Interceptor{
+			"outside": interceptors(sluice.InterceptorFunc(x.Wrap), atMost(100)),
+			"inside":  interceptors(atMost(100), sluice.InterceptorFunc(x.Wrap)),
+			"alone":   interceptors(sluice.InterceptorFunc(x.Wrap)),
+		} {
+			r := newRig(t, sluice.Config{Interceptors: list})
+			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { t.Error("it ran"); return nil })
+			err := r.call("work")
+			if want := "the Wrap of " + name + " was called by hand"; !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "Config.Interceptors") {
+				t.Errorf("%s, %s: %v", name, place, err)
 			}
-			return interceptors(foreign, atMost(100))
+			r.end()
 		}
-		name := map[bool]string{true: "inside", false: "outside"}[inside]
-		t.Run("limiter "+name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				r := newRig(t, sluice.Config{Interceptors: byHand(atMost(2))})
-				defer r.end()
-				var g gauge
-				r.tool(sluice.Spec{Name: "work"}, g.counts(10*ms))
-				r.slotsFree("work", &g, 2)
-				if r.at() != 20*ms {
-					t.Errorf("4 calls took %v, want 20ms", r.at())
-				}
-			})
-		})
-		t.Run("rate "+name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				r := newRig(t, sluice.Config{Interceptors: byHand(rates(sluice.Rate{N: 1}))})
-				defer r.end()
-				r.tool(sluice.Spec{Name: "work"}, sleeps(0))
-				for range 4 {
-					noErr(t, r.call("work"))
-				}
-				if r.at() != 3*time.Second {
-					t.Errorf("4 calls at 1 a second took %v, want 3s", r.at())
-				}
-			})
-		})
-		t.Run("breaker "+name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				b := breakerOf(sluice.CircuitBreakerConfig{Failures: 2})
-				r := newRig(t, sluice.Config{Interceptors: byHand(b)})
-				defer r.end()
-				r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { return errTool })
-				for range 2 {
-					if err := r.call("work"); err != errTool {
-						t.Error(err)
-					}
-				}
-				wantRefusal(t, r.call("work"), sluice.ErrBreakerOpen, "breaker", 30*time.Second)
-			})
-		})
-		t.Run("all "+name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: byHand(atMost(2), rates(sluice.Rate{N: 100, Burst: 1}), breakerOf(sluice.CircuitBreakerConfig{}))})
-				defer r.end()
-				var g gauge
-				r.tool(sluice.Spec{Name: "work"}, g.counts(40*ms))
-				parallel(20, func(int) { noErr(t, r.call("work")) })
-				if g.peak.Load() != 2 {
-					t.Errorf("%d at once, want 2", g.peak.Load())
-				}
-			})
-		})
 	}
 }
 

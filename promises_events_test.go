@@ -401,7 +401,7 @@ func TestPromise21_ReentrantUserCode(t *testing.T) {
 			e, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{State: r.pc.State, Interceptors: interceptors(l)})
 			noErr(t, err)
 			noErr(t, e.Close(t.Context()))
-			_ = b.State("leaf")
+			_, _ = b.State("leaf")
 			b.Reset("leaf")
 		}
 		l = limitsOf(sluice.Limit{Max: 50}, sluice.Limit{Max: 40, Scope: sluice.ByKey("host", func(c sluice.Call) string {

@@ -159,7 +159,7 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 		return nil, err
 	}
 	l := &RateLimiter{conf: c}
-	l.core.name = c.Name
+	l.core.name, l.core.stage = c.Name, new(stageRef)
 	prefix := label("rate", c.Name)
 	for i, r := range c.Rates {
 		l.core.limits = append(l.core.limits, gateLimit{&admit.Class{
@@ -170,6 +170,7 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 			Refuse:   c.Refuse,
 			Upstream: c.Upstream,
 			MaxKeys:  tableSize(c.Scope, c.MaxKeys),
+			ByPlan:   c.Scope.byPlan(),
 			Rate:     &buckets[i],
 		}, c.Scope})
 	}
@@ -211,13 +212,18 @@ func (f *foreignLimiter) Wait() int64 {
 func (f *foreignLimiter) Take() { f.limiter.Reserve() }
 
 // Wrap makes l an [Interceptor]. An [Executor] fuses the gates it lists and does not call
-// it; called by hand it guards next with l alone.
-func (l *RateLimiter) Wrap(tool Spec, next Handler) Handler { return wrapAlone(&l.core, tool, next) }
+// it; the Handler of one that is called by hand refuses every call, and says so.
+func (l *RateLimiter) Wrap(tool Spec, next Handler) Handler {
+	return outside("RateLimiter", l.String())
+}
 
-func (l *RateLimiter) gate() *gateCore { return &l.core }
-
-// String is the name that Plan shows.
-func (l *RateLimiter) String() string { return l.core.name }
+// String is the name that Plan shows; "nil" of a nil pointer.
+func (l *RateLimiter) String() string {
+	if l == nil {
+		return "nil"
+	}
+	return l.core.name
+}
 
 // Config returns a copy of the current configuration, defaults filled in: who changes N in
 // it keeps the Burst that N was the default of.
@@ -234,17 +240,27 @@ func (l *RateLimiter) Config() RateLimiterConfig {
 // tokens there are stay, clipped to the new burst; none is created.
 func (l *RateLimiter) Change(c RateLimiterConfig) Change { return Change{&rateChange{l: l, to: c}} }
 
-// Pause holds every waiter of key for d: an upstream said so. The key is the one that the
-// limiter's scope makes, "" for Global, ForTool and ForType. A pause that is longer
-// already stays; zero d lifts it. The key re-opens empty, at its rate.
-func (l *RateLimiter) Pause(key string, d time.Duration) {
-	s := l.core.stage.lock()
+// Pause holds every waiter of key for d: an upstream said so. A pause that is longer already
+// stays; zero d lifts it. The key re-opens empty, at its rate. It fails, and pauses nothing,
+// for a key that the limiter's scope cannot have: it is "" for Global, ForTool and ForType, the
+// name of a registered tool for ByTool, the Type of one for ByType, and what the scope makes of
+// a call for ByTenant and ByKey, as long as MaxKeys of them are not busy. Before the limiter
+// belongs to an executor any tool's name and type is taken. It does not block.
+func (l *RateLimiter) Pause(key string, d time.Duration) error {
+	if l == nil {
+		return errNilGate("RateLimiter")
+	}
+	s, cells, err := l.core.at("RateLimiter", key, d > 0)
+	if err != nil {
+		return err
+	}
 	s.m.Freeze() // all of them, before anybody starts
-	for _, c := range l.core.cells(s, key, d > 0) {
+	for _, c := range cells {
 		s.pause(c, d)
 	}
 	s.m.Thaw(s.now())
 	s.unlock()
+	return nil
 }
 
 type rateChange struct {
@@ -254,7 +270,7 @@ type rateChange struct {
 }
 
 func (x *rateChange) target() any       { return x.l }
-func (x *rateChange) refs() []*stageRef { return []*stageRef{&x.l.core.stage} }
+func (x *rateChange) refs() []*stageRef { return []*stageRef{x.l.core.stage} }
 
 func (x *rateChange) check() (err error) {
 	if x.to, x.buckets, err = x.to.validate(); err != nil {
@@ -287,7 +303,7 @@ func (x *rateChange) check() (err error) {
 }
 
 func (x *rateChange) apply(lk *locked) {
-	s, now := lk.stage(&x.l.core.stage)
+	s, now := lk.stage(x.l.core.stage)
 	x.l.core.mu.Lock()
 	was := x.l.conf
 	x.l.conf = x.to

@@ -31,11 +31,7 @@ type locked struct {
 
 // stage is the locked stage that r leads to.
 func (lk *locked) stage(r *stageRef) (*stage, int64) {
-	s := r.p.Load()
-	for next := s.into.Load(); next != nil; next = s.into.Load() {
-		s = next
-	}
-	return s, lk.now
+	return r.p.Load(), lk.now
 }
 
 // changed has the sinks told.
@@ -60,8 +56,8 @@ func Reconfigure(by string, changes ...Change) error {
 
 // reconfigure applies the changes; its stages are to be followed.
 func reconfigure(by string, changes []Change) (*locked, error) {
-	joining.Lock() // stages neither change nor become one meanwhile
-	defer joining.Unlock()
+	domains.Lock() // what belongs to which stage does not change meanwhile
+	defer domains.Unlock()
 	seen := make(map[any]bool, len(changes))
 	for i, c := range changes {
 		if c.impl == nil {
@@ -138,7 +134,7 @@ func (x *policyChange) check() (err error) {
 }
 
 func (x *policyChange) refs() []*stageRef {
-	return []*stageRef{&x.tool.core.stage}
+	return []*stageRef{x.tool.core.stage}
 }
 
 func (x *policyChange) apply(lk *locked) {
@@ -152,7 +148,7 @@ func (x *policyChange) apply(lk *locked) {
 	t := *was
 	t.spec.Policy, t.rates = x.to, x.rates
 	core := &t.shared.core
-	s, now := lk.stage(&core.stage)
+	s, now := lk.stage(core.stage)
 	slots := core.limits[0].class
 	if n := t.concurrency(); n != slots.Limit {
 		lk.changed(s, slots.Name, limitText(slots.Limit), limitText(n))

@@ -25,8 +25,9 @@ var ErrUnknownTool = errors.New("unknown tool")
 // for concurrent use, also while calls run: a call keeps the tool it resolved. Reading it
 // takes no lock. It must not be copied.
 type ToolRegistry struct {
-	mu   sync.Mutex                       // held by writers
-	snap atomic.Pointer[registrySnapshot] // nil until the first tool; read it through current
+	mu    sync.Mutex                       // held by writers
+	snap  atomic.Pointer[registrySnapshot] // nil until the first tool; read it through current
+	stage stageRef                         // of the executors over it, and of the tools' own limits
 }
 
 // registrySnapshot never changes once it is stored.
@@ -85,17 +86,41 @@ func (r *ToolRegistry) Tools() iter.Seq[Spec] {
 }
 
 // Remove takes a tool out, and reports whether it was there. Calls that resolved it still run.
+// What limits counted for it is forgotten once its last call has ended, the limits of its own
+// Policy included; what a ByTool or ByType limit still remembers, as a debt, a pause or an open
+// breaker, stays until that is over, of the 1,000 removed tools that remember longest: a tool
+// that comes back at once finds it. It does not wait for calls.
 func (r *ToolRegistry) Remove(name string) bool {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	old := r.current().tools
 	if old[name] == nil {
+		r.mu.Unlock()
 		return false
 	}
 	tools := maps.Clone(old)
 	delete(tools, name)
 	r.snap.Store(&registrySnapshot{tools})
+	r.mu.Unlock()
+	for _, e := range r.executors() {
+		e.keep(nil)
+	}
 	return true
+}
+
+// executors is the live ones over r.
+func (r *ToolRegistry) executors() (list []*Executor) {
+	s := r.stage.p.Load()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.execs {
+		if e.registry == r {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // put adds t, or replaces the tool of that name, whichever is asked for.
@@ -315,7 +340,7 @@ func put[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out
 		rates:  rates,
 		shared: &toolShared{id: toolIDs.Add(1)},
 	}
-	t.shared.core.name = "tool/" + s.Name
+	t.shared.core.name, t.shared.core.stage = "tool/"+s.Name, &r.stage
 	t.shared.core.limits = t.limits(nil)
 	if err := r.put(t, replace); err != nil {
 		return nil, err

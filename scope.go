@@ -102,6 +102,17 @@ func (s Scope) or(def Scope) Scope {
 // keyed reports whether each call has to be asked for its key.
 func (s Scope) keyed() bool { return s.kind == scopeTenant || s.kind == scopeKeyed }
 
+// names is what a ForTool or ForType scope names.
+func (s Scope) names() []string {
+	if s.kind == scopeForTool || s.kind == scopeForType {
+		return s.set.names
+	}
+	return nil
+}
+
+// byPlan reports whether the keys come and go with the tools.
+func (s Scope) byPlan() bool { return s.kind == scopeTool || s.kind == scopeType }
+
 // rank orders constraints from narrow to wide; it is also the order they are asked in.
 func (s Scope) rank() uint8 {
 	switch s.kind {

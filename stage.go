@@ -3,6 +3,7 @@ package sluice
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,17 +11,19 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 )
 
-// stage is one admission domain: one lock, one queue, one timer, one instant per
-// decision. Executors that share a gate share a stage; two stages that turn out to share
-// one become one. The deciding itself is done by the state machine of internal/admit.
+// stage is one admission domain: one lock, one queue, one timer, one instant per decision.
+// Which one an executor belongs to is fixed when it is made; see Executor.join. The deciding
+// itself is done by the state machine of internal/admit.
 type stage struct {
 	clock clock
 
 	mu        sync.Mutex
-	into      atomic.Pointer[stage] // set once this stage has become part of another
 	m         *admit.Machine
 	scheduler *PriorityScheduler
-	execs     []*Executor
+
+	// written with domains held too, so that either lock is enough to read them
+	execs   []*Executor       // that are live
+	members map[*stageRef]int // how many of them list each registry, gate and scheduler
 
 	timer *time.Timer
 	armed int64 // instant the timer fires at; admit.Never if it does not run
@@ -50,10 +53,18 @@ func planOf(owner any) *plan {
 }
 
 func newStage() *stage {
-	return &stage{clock: newClock(), m: admit.NewMachine(firstInFirstOut), armed: admit.Never}
+	return &stage{clock: newClock(), m: admit.NewMachine(firstInFirstOut), members: make(map[*stageRef]int), armed: admit.Never}
 }
 
-// stageRef leads to a stage, also after that has become part of another.
+// lock locks s and answers it.
+func (s *stage) lock() *stage {
+	s.mu.Lock()
+	return s
+}
+
+// stageRef leads from a registry, a gate or a scheduler to the domain of the live executors
+// that list it. Where there is none, the first who asks makes one without executors: nobody
+// can wait or run there, so the next executor takes what was counted over.
 type stageRef struct{ p atomic.Pointer[stage] }
 
 // lock returns the stage, locked.
@@ -65,74 +76,157 @@ func (r *stageRef) lock() *stage {
 			continue
 		}
 		s.mu.Lock()
-		if s.into.Load() == nil {
+		if r.p.Load() == s {
 			return s
 		}
-		r.p.CompareAndSwap(s, s.into.Load())
 		s.mu.Unlock()
 	}
 }
 
-// joining is held by whoever locks more than one stage.
-var joining sync.Mutex
+// move makes r lead to s, from nowhere or from a domain without executors. It returns when
+// nobody is inside that any more.
+func (r *stageRef) move(s *stage) {
+	for {
+		switch old := r.p.Load(); old {
+		case s:
+			return
+		case nil:
+			r.p.CompareAndSwap(nil, s)
+		default:
+			old.mu.Lock()
+			r.p.Store(s)
+			old.mu.Unlock()
+		}
+	}
+}
 
-// join makes one stage of all that refs lead to, and lets sched order it. It fails, and
-// changes nothing, if two schedulers would have to.
-func join(sched *PriorityScheduler, refs ...*stageRef) error {
-	joining.Lock()
-	s, err := joinLocked(sched, refs)
+// domains is held by whoever changes what belongs to which domain, or locks more than one.
+// No call does, and nobody asks for it who holds a stage's lock.
+var domains sync.Mutex
+
+// member is one of what ties an executor to others.
+type member struct {
+	ref  *stageRef
+	name string
+}
+
+// join makes e one of the domain that its registry, gates and scheduler belong to, or makes
+// one of them where none belongs to a live executor. It fails, and changes nothing, if they
+// belong to two, or if two schedulers would have to order one queue: calls wait and run in
+// both, and nobody could say in what order.
+func (e *Executor) join(sched *PriorityScheduler) error {
+	domains.Lock()
+	home, err := e.home(sched)
 	if err != nil {
-		joining.Unlock()
+		domains.Unlock()
 		return err
 	}
-	a := s.release()
-	joining.Unlock()
-	s.follow(a)
+	e.stage = home
+	for _, x := range e.members {
+		x.ref.move(home)
+	}
+	home.mu.Lock()
+	if sched != nil && home.scheduler == nil {
+		home.scheduler = sched
+		c := sched.Config()
+		home.m.SetPolicy(home.now(), c.policy())
+	}
+	home.execs = append(home.execs, e)
+	for _, x := range e.members {
+		home.members[x.ref]++
+	}
+	a := home.release()
+	domains.Unlock()
+	home.follow(a)
 	return nil
 }
 
-// joinLocked answers the one stage, locked.
-func joinLocked(sched *PriorityScheduler, refs []*stageRef) (*stage, error) {
-	var stages []*stage
-	for _, r := range refs {
-		s := r.lock()
-		s.mu.Unlock()
-		if !slices.Contains(stages, s) { // nobody else makes two of them one meanwhile
-			stages = append(stages, s)
+// home is the domain that e is to join.
+func (e *Executor) home(sched *PriorityScheduler) (*stage, error) {
+	var home *stage
+	var first member
+	for _, x := range e.members {
+		s := x.ref.p.Load()
+		switch {
+		case s == nil || len(s.execs) == 0 || s == home:
+		case home != nil:
+			return nil, fmt.Errorf("sluice: %s belongs to a live executor of %s, and %s to another, of %s: what one executor lists must belong to one domain: close one of the two, or make one that lists both first",
+				first.name, home.owner(first), x.name, s.owner(x))
+		default:
+			home, first = s, x
 		}
 	}
-	for _, s := range stages {
-		s.mu.Lock()
+	if home == nil {
+		return newStage(), nil
 	}
-	for _, s := range stages {
-		if s.scheduler != nil && sched != nil && s.scheduler != sched {
-			for _, s := range stages {
-				s.mu.Unlock()
+	if sched != nil && home.scheduler != nil && home.scheduler != sched {
+		return nil, fmt.Errorf("sluice: PrioritySchedulers %q and %q would order one queue: executors that share a gate must list the same scheduler", home.scheduler, sched)
+	}
+	return home, nil
+}
+
+// owner is what a live executor that lists x lists, as Plan shows it.
+func (s *stage) owner(x member) string {
+	for _, e := range s.execs {
+		if slices.ContainsFunc(e.members, func(y member) bool { return y.ref == x.ref }) {
+			return "[" + strings.Join(e.listed(), " ") + "]"
+		}
+	}
+	return "[]"
+}
+
+// listed is the names of e's gates and scheduler.
+func (e *Executor) listed() []string {
+	var names []string
+	for _, x := range e.conf.Interceptors {
+		if c := coreOf(x); c != nil {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
+// part takes e, which is closed and whose last call has ended, out of its domain. What no
+// other live executor lists belongs to nobody then; what it has counted stays with it.
+func (e *Executor) part() {
+	domains.Lock()
+	e.planning.Lock()
+	s := e.stage.lock()
+	if t := e.plans.Swap(new(planTable)); t != nil {
+		for _, p := range t.plans {
+			p.drop(s)
+		}
+	}
+	s.execs = slices.DeleteFunc(s.execs, func(x *Executor) bool { return x == e })
+	for _, x := range e.members {
+		if s.members[x.ref]--; s.members[x.ref] == 0 {
+			delete(s.members, x.ref)
+			x.ref.p.Store(nil)
+		}
+	}
+	if o := s.scheduler; o != nil && s.members[o.core.stage] == 0 {
+		s.scheduler = nil
+		s.m.SetPolicy(s.now(), firstInFirstOut)
+	}
+	a := s.release()
+	e.planning.Unlock()
+	domains.Unlock()
+	s.follow(a)
+}
+
+// registries is what the live executors of r's domain find their tools in; nil if there is no
+// such executor.
+func (r *stageRef) registries() (list []*ToolRegistry) {
+	domains.Lock()
+	defer domains.Unlock()
+	if s := r.p.Load(); s != nil {
+		for _, e := range s.execs {
+			if !slices.Contains(list, e.registry) {
+				list = append(list, e.registry)
 			}
-			return nil, fmt.Errorf("sluice: PrioritySchedulers %q and %q would order one queue: executors that share a gate must list the same scheduler", s.scheduler, sched)
-		}
-		if s.scheduler != nil {
-			sched = s.scheduler
 		}
 	}
-	s := stages[0]
-	for _, o := range stages[1:] {
-		s.m.Absorb(s.now(), o.m)
-		s.execs = append(s.execs, o.execs...)
-		s.events = append(s.events, o.events...)
-		o.events = nil
-		if o.timer != nil {
-			o.timer.Stop()
-		}
-		o.into.Store(s)
-		o.mu.Unlock()
-	}
-	if sched != nil && s.scheduler != sched {
-		s.scheduler = sched
-		c := sched.Config()
-		s.m.SetPolicy(s.now(), c.policy())
-	}
-	return s, nil
+	return list
 }
 
 func (s *stage) now() int64 { return s.clock.now() }
@@ -158,10 +252,6 @@ func (s *stage) follow(a aftermath) {
 	tell := a.tell
 	for wakeAll(a.decided); a.more; wakeAll(a.decided) {
 		s.mu.Lock() // a batch at a time, so that others get in between
-		if s.into.Load() != nil {
-			s.mu.Unlock()
-			break
-		}
 		s.m.Step(s.now())
 		a = s.release()
 		tell = tell || a.tell
@@ -213,10 +303,6 @@ func (s *stage) arm() {
 
 func (s *stage) tick() {
 	s.mu.Lock()
-	if s.into.Load() != nil {
-		s.mu.Unlock()
-		return
-	}
 	s.armed = 0 // it has fired: arm it anew whatever is due
 	s.m.Tick(s.now())
 	if s.m.Due() == admit.Never {

@@ -247,7 +247,7 @@ func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
 			if ev.Kind != sluice.BreakerStateChanged {
 				return nil
 			}
-			seen = append(seen, ev.From+" "+ev.To+" "+b.State("bad").String())
+			seen = append(seen, ev.From+" "+ev.To+" "+sluice.Must(b.State("bad")).String())
 			if _, err := e.Invoke(ctx, sluice.Request{Tool: "good", Input: ""}); err != nil {
 				t.Error(err)
 			}
@@ -280,7 +280,7 @@ func TestT56_ClassifierPanics(t *testing.T) {
 		want sluice.BreakerState
 	}{{false, sluice.BreakerClosed}, {true, sluice.BreakerClosed}, {false, sluice.BreakerClosed}, {false, sluice.BreakerOpen}} {
 		fails(t.Context(), step.ok)
-		if got := b.State("x"); got != step.want || asked != i+1 {
+		if got := sluice.Must(b.State("x")); got != step.want || asked != i+1 {
 			t.Errorf("step %d: %v after %d questions, want %v", i, got, asked, step.want)
 		}
 	}

@@ -33,7 +33,7 @@ func (m *Machine) adapt(t *Ticket, o breaker.Outcome) {
 		case breaker.Success:
 			m.grow(c, a)
 		case breaker.Overload:
-			if t.rec.startedAs <= c.aimd.cut {
+			if c.aimd.cut <= m.starts && t.rec.startedAs <= c.aimd.cut { // a larger one is another machine's
 				continue // admitted under the limit before the last cut
 			}
 			c.aimd.cut, c.aimd.probed, c.aimd.credit = m.starts, true, 0

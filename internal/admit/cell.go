@@ -38,6 +38,7 @@ type Class struct {
 	Refuse   bool   // refuse at once instead of waiting
 	Upstream bool   // a throttle that a call reports pauses its cell
 	MaxKeys  int    // bound of the table of keys; zero means the class is not keyed
+	ByPlan   bool   // its cells live as long as some plan needs them, see [Machine.Pin]
 
 	Limit    int64           // Slots; with Adaptive what a cell begins with
 	Adaptive *Adaptive       // Slots; nil if the limit is fixed
@@ -46,7 +47,8 @@ type Class struct {
 	Foreign  Limiter         // Foreign
 
 	cells map[string]*Cell
-	idle  heap.Heap[int64, *Cell] // keyed classes: by the instant from which a cell may be evicted
+	list  []*Cell                 // the same, to be read in batches
+	idle  heap.Heap[int64, *Cell] // what may be evicted, by the instant from which: all of a keyed class, what no plan needs of one by plan
 
 	common common // of keyed classes: what all their cells share
 }
@@ -106,6 +108,8 @@ type Cell struct {
 	adaptive     bool  // class.Adaptive is not nil
 	dirty        bool
 	deputies     int32 // lanes that wait elsewhere and stand for those here
+	pins         int32 // plans that need it, if its class is by plan
+	index        int32 // in class.list
 
 	idleFrom    int64 // its key in the heap of idle cells
 	limit, used int64 // Slots
@@ -154,9 +158,14 @@ func (m *Machine) Cell(now int64, k *Class, key string) *Cell {
 		return c
 	}
 	m.advance(now)
-	if k.MaxKeys > 0 && !m.shrink(k, k.MaxKeys-1) {
+	if k.MaxKeys > 0 && !m.shrink(k, k.MaxKeys-1) || k.ByPlan && !m.spare(k) {
 		return nil
 	}
+	return m.makeCell(k, key)
+}
+
+// makeCell makes k's cell for key.
+func (m *Machine) makeCell(k *Class, key string) *Cell {
 	if k.cells == nil {
 		k.cells = make(map[string]*Cell)
 		k.idle.Place = func(c *Cell, i int32) { c.idle = i }
@@ -165,9 +174,10 @@ func (m *Machine) Cell(now int64, k *Class, key string) *Cell {
 	m.cells++
 	c.id = m.cells
 	k.cells[key] = c
-	if k.MaxKeys > 0 {
-		c.idleFrom = m.now
-		k.idle.Push(m.now, 0, c)
+	c.index = int32(len(k.list))
+	k.list = append(k.list, c)
+	if k.MaxKeys > 0 || k.ByPlan {
+		m.mayIdle(c)
 	}
 	return c
 }
@@ -180,8 +190,7 @@ func (m *Machine) shrink(k *Class, n int) bool {
 		if c == nil {
 			return false
 		}
-		k.idle.Remove(0)
-		delete(k.cells, c.key)
+		k.forget(c)
 	}
 	return len(k.cells) <= n
 }
@@ -203,6 +212,25 @@ func (m *Machine) Vacancy(k *Class) int64 {
 		return Never
 	}
 	return k.idle.Min()
+}
+
+// mayIdle has c forgotten or evicted from the instant on at which it remembers nothing.
+func (m *Machine) mayIdle(c *Cell) {
+	c.idleFrom = m.now
+	c.class.idle.Push(m.now, 0, c)
+}
+
+// forget takes c out of its class.
+func (k *Class) forget(c *Cell) {
+	if c.idle >= 0 {
+		k.idle.Remove(c.idle)
+	}
+	delete(k.cells, c.key)
+	last := len(k.list) - 1
+	k.list[c.index] = k.list[last]
+	k.list[c.index].index = c.index
+	k.list[last] = nil
+	k.list = k.list[:last]
 }
 
 // idlest is a cell of k that is idle, at the top of k's heap, or nil. The heap's keys are
@@ -248,7 +276,7 @@ func (m *Machine) drop(c *Cell) {
 		c.idleFrom = at
 		c.class.idle.Fix(c.idle, at, 0)
 	}
-	if k := c.class; len(k.cells) > k.MaxKeys { // the bound has been lowered
+	if k := c.class; k.MaxKeys > 0 && len(k.cells) > k.MaxKeys { // the bound has been lowered
 		m.shrink(k, k.MaxKeys)
 	}
 }

@@ -90,7 +90,8 @@ func (q *queue) calls() (n int) {
 
 // Lane is what a snapshot says of a lane.
 type Lane struct {
-	Owner   any // of its head
+	Born    uint64 // tells it from every other lane of its machine
+	Owner   any    // of its head
 	Tenant  string
 	Level   int8
 	Waiting int
@@ -102,16 +103,34 @@ type Lane struct {
 // told, and nothing is pending.
 func (m *Machine) Quiet() bool { return m.out == nil && len(m.notices) == 0 && !m.Pending() }
 
+func (l *lane) view() Lane {
+	return Lane{l.born, l.head.Owner, l.tenant.name, max(l.level, l.declared), l.n, l.head.arrived, l.at}
+}
+
 // Lanes is all that wait.
 func (m *Machine) Lanes() iter.Seq[Lane] {
 	return func(yield func(Lane) bool) {
 		for _, l := range m.all {
-			if !yield(Lane{l.head.Owner, l.tenant.name, max(l.level, l.declared), l.n, l.head.arrived, l.at}) {
+			if !yield(l.view()) {
 				return
 			}
 		}
 	}
 }
+
+// LaneBatch appends to buf up to n of the lanes that wait, as [Class.Batch] does the cells.
+// Begin with [Machine.LaneCount].
+func (m *Machine) LaneBatch(buf []Lane, from, n int) (_ []Lane, next int) {
+	from = min(from, len(m.all))
+	next = max(0, from-n)
+	for i := from - 1; i >= next; i-- {
+		buf = append(buf, m.all[i].view())
+	}
+	return buf, next
+}
+
+// LaneCount is how many lanes wait.
+func (m *Machine) LaneCount() int { return len(m.all) }
 
 // WaitsAt is the cell at which the lane of the waiting t is parked.
 func (t *Ticket) WaitsAt() *Cell { return t.lane.at }

@@ -7,7 +7,8 @@ import "slices"
 type lane struct {
 	plan     *Plan
 	hash     uint64
-	index    int32 // in Machine.all
+	born     uint64 // the place among all arrivals of the call that it was made for
+	index    int32  // in Machine.all
 	level    int8
 	declared int8 // what its calls ask for: their level, if the policy orders
 	nested   bool
@@ -127,7 +128,7 @@ func (m *Machine) lane(t *Ticket) (l *lane, hash uint64) {
 // newLane makes the lane of t.
 func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 	l := m.freeLanes.get()
-	*l = lane{plan: t.Plan, hash: hash, level: t.level, declared: t.Level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
+	*l = lane{plan: t.Plan, hash: hash, born: t.seq, level: t.level, declared: t.Level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
 	m.enlist(l)
 	l.needs.refs++
 	for i := range l.needs.list {

@@ -384,7 +384,7 @@ func (m *Machine) grant(t *Ticket) {
 		c := list[i].Cell
 		c.calls++
 		if c.pause != nil {
-			c.pause.started()
+			c.pause.started(m.starts)
 		}
 		switch c.kind {
 		case Slots:
@@ -561,7 +561,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			}
 		}
 		if c.idle >= 0 {
-			m.drop(c)
+			if m.drop(c); c.class.ByPlan {
+				m.prune(c.class)
+			}
 		}
 	}
 	if t.kin != nil {

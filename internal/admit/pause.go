@@ -8,7 +8,7 @@ package admit
 // least twice as many with each second.
 type pause struct {
 	begun, end int64  // nobody starts in [begun, end)
-	from       uint64 // the machine's starts when it was asked for: later ones belong to the ramp
+	from       uint64 // the machine's starts when it was asked for: later ones are the ramp's
 	capped     bool   // the bucket has been told
 	running    int64  // of the ramp's calls
 	won        int64  // of them, successes
@@ -125,12 +125,17 @@ func (m *Machine) Lift(now int64, c *Cell) {
 	m.drain()
 }
 
-// started counts t, which starts, into the ramp of c.
-func (p *pause) started() { p.running++ }
+// started counts a call into the ramp whose start has that ordinal.
+func (p *pause) started(ordinal uint64) {
+	if p.from >= ordinal { // of another machine, to which c belonged
+		p.from = 0
+	}
+	p.running++
+}
 
-// ended counts a call of the ramp out.
-func (p *pause) ended(startedAs uint64, success bool) {
-	if startedAs <= p.from {
+// ended counts it out.
+func (p *pause) ended(ordinal uint64, success bool) {
+	if ordinal <= p.from {
 		return
 	}
 	p.running--

@@ -140,6 +140,9 @@ func (b *Breaker) count(now int64, o Outcome) bool {
 		}
 		return false
 	case Failure:
+		if now >= after(b.last, b.cfg.memory()) {
+			b.streak = 0 // so far apart is no row
+		}
 		b.last = now
 		b.streak = min(b.streak, math.MaxUint32-2) + 1
 		if b.cfg.Ratio > 0 {
@@ -269,9 +272,9 @@ func (b *Breaker) NextChange(now int64) int64 {
 }
 
 // Idle reports whether b may be forgotten and made anew when it is asked for again: it is
-// closed and has nothing to remember, or nothing has happened for so long (the longer of
-// Window and the longest open time) that what it remembers is of no use. A tripped breaker
-// is never idle. The caller knows that no call that holds a permit runs.
+// closed and has nothing to remember, or nothing has happened for so long (see Failures of
+// Config) that it would not count any more. A tripped breaker is never idle. The caller knows
+// that no call that holds a permit runs.
 func (b *Breaker) Idle(now int64) bool {
 	if now < b.floor {
 		return false
@@ -290,7 +293,7 @@ func (b *Breaker) Idle(now int64) bool {
 	default:
 		since = b.probes.lastLease(since)
 	}
-	return now >= after(since, max(b.cfg.window(), b.cfg.longest()))
+	return now >= after(since, b.cfg.memory())
 }
 
 // Reconfigure replaces the configuration. The state stays, and what has begun (a cooldown, a

@@ -545,6 +545,19 @@ func TestTripAndReset(t *testing.T) {
 	s.end("probe", Success).is(Open)
 }
 
+// A row is one of failures that have to do with each other: it ends with a success, or after
+// an hour, or a longer setting, in which nothing happened. Until then a breaker is not idle, so
+// nobody forgets it.
+func TestARowOfFailuresLastsAnHour(t *testing.T) {
+	const hour = 3600
+	s := begin(t, Config{Failures: 3})
+	s.call(2, Failure).at(hour-1).call(1, Failure).is(Open)
+	s = begin(t, Config{Failures: 3})
+	s.call(2, Failure).at(hour).call(2, Failure).is(Closed).call(1, Failure).is(Open)
+	s = begin(t, Config{Failures: 3, Window: 2 * hour * second})
+	s.call(2, Failure).at(2*hour-1).call(1, Failure).is(Open)
+}
+
 func TestIdle(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -555,13 +568,13 @@ func TestIdle(t *testing.T) {
 		{"new", Config{}, func(s *script) *script { return s }, 0},
 		{"successes", Config{}, func(s *script) *script { return s.call(9, Success) }, 0},
 		{"successes in the window", Config{Ratio: 0.5}, func(s *script) *script { return s.at(4.5).call(9, Success) }, 14},
-		{"a row of failures", Config{}, func(s *script) *script { return s.at(5).call(2, Failure) }, 125},
-		{"long window", Config{Window: 900 * second}, func(s *script) *script { return s.at(5).call(2, Failure) }, 905},
-		{"open", Config{Failures: 1}, func(s *script) *script { return s.at(5).call(1, Failure) }, 155},
-		{"half-open, hung", Config{Failures: 1}, func(s *script) *script { return s.call(1, Failure).at(30).start("p") }, 210},
+		{"a row of failures", Config{}, func(s *script) *script { return s.at(5).call(2, Failure) }, 3605},
+		{"long window", Config{Window: 7200 * second}, func(s *script) *script { return s.at(5).call(2, Failure) }, 7205},
+		{"open", Config{Failures: 1}, func(s *script) *script { return s.at(5).call(1, Failure) }, 3635},
+		{"half-open, hung", Config{Failures: 1}, func(s *script) *script { return s.call(1, Failure).at(30).start("p") }, 3690},
 		{"half-open, given back", Config{Failures: 1}, func(s *script) *script {
 			return s.call(1, Failure).at(30).start("p").at(40).end("p", Neutral)
-		}, 160},
+		}, 3640},
 		{"recovering", Config{Failures: 1}, func(s *script) *script { return s.call(1, Failure).at(30).call(1, Success) }, 60},
 		{"throttled", Config{}, func(s *script) *script { s.b.Throttle(0, 77*second); return s }, 77},
 	} {

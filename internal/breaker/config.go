@@ -9,7 +9,9 @@ import (
 // Config says when a breaker opens and how it recovers. Times are nanoseconds. The zero
 // value of every field means its default.
 type Config struct {
-	Failures int     // failures in a row that open it; zero means 5, or never if Ratio is set
+	// Failures in a row that open it; zero means 5, or never if Ratio is set. Failures are in a
+	// row if no success came between, nor an hour or a Window or an open time without a result.
+	Failures int
 	Ratio    float64 // share of failures among the results in Window that opens it, at most 1; zero means never
 	MinCalls int     // results in Window before Ratio counts; zero means 20
 	Window   int64   // zero means 10 s
@@ -82,8 +84,14 @@ func (c *Config) window() int64   { return orDefault(c.Window, 10*second) }
 func (c *Config) cooldown() int64 { return orDefault(c.Cooldown, 30*second) }
 func (c *Config) lease() int64    { return orDefault(c.Lease, 60*second) }
 
+// rowLasts is how far apart two failures may be to be in a row, if no setting is longer.
+const rowLasts int64 = 3600e9
+
 // longest is the longest open time without jitter.
 func (c *Config) longest() int64 { return max(c.cooldown(), maxOpen) }
+
+// memory is how long what has happened counts if nothing more does.
+func (c *Config) memory() int64 { return max(c.window(), c.longest(), rowLasts) }
 
 // openFor is the open time after the breaker has opened again n times.
 func (c *Config) openFor(n uint8) int64 {
