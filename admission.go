@@ -18,7 +18,7 @@ type admission struct {
 	stage            *stage
 	dropped          bool    // its plan no longer keeps the cells of parts; guarded by the stage's lock
 	next             Handler // what admitted calls run; nil means the tool itself
-	plan             uint64
+	plan             *admit.Plan
 	parts            []part         // narrow before wide
 	needs            *admit.NeedSet // if it is the same for every call
 	keys             []Scope        // to ask each call for
@@ -85,7 +85,7 @@ func index[T comparable](list *[]T, v T) int {
 // configure takes the settings of the tool's policy, else of the executor.
 func (a *admission) configure(e *Executor) {
 	p := &a.tool.spec.Policy
-	a.plan = a.tool.shared.id
+	a.plan = &admit.Plan{ID: toolIDs.Add(1), Tool: a.tool.shared.id, Client: e.client}
 	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
 	a.cost = p.Cost
@@ -225,12 +225,12 @@ func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64
 		p := &a.parts[i]
 		n := int64(1)
 		if p.unit >= 0 {
-			if n = q.cost(p.unit); n == 0 {
+			switch n = q.cost(p.unit); {
+			case p.class.Kind == admit.Tokens:
+				n = min(n, p.class.Rate.Burst()) // zero too: what it turns out to use counts
+			case n == 0:
 				continue
-			}
-			if p.class.Kind == admit.Tokens {
-				n = min(n, p.class.Rate.Burst())
-			} else {
+			default:
 				n = min(n, maxLimit+1) // too wide whatever it is, and sums stay in range
 			}
 		}
@@ -242,7 +242,11 @@ func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64
 		}
 		if x == nil || a.dropped {
 			if x = cell(s.m, now, p.class, key); x == nil {
-				return c.inv.refused(reasonOf(p.class.Kind), p.class.Name, errors.New("sluice: all its keys are busy"))
+				err := c.inv.refused(ErrSaturated, p.class.Name, errors.New("sluice: all its keys are busy"))
+				if at := s.m.Vacancy(p.class); at != admit.Never {
+					err.RetryAfter = time.Duration(max(0, at-now))
+				}
+				return err
 			}
 		}
 		s.m.Add(t, x, n)

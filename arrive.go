@@ -160,6 +160,7 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 // ticket is what c asks of admission, but for its caller's deadline. It answers the refusal
 // by a table of keys that is full.
 func (a *admission) ticket(s *stage, c *Call, q *asked, now int64, cell cellFunc) (*admit.Ticket, error) {
+	s.m.Advance(now) // what is due comes first
 	t := s.m.Ticket()
 	if err := a.fill(s, t, c, q, now, cell); err != nil {
 		s.m.Free(t)
@@ -260,14 +261,6 @@ func (inv *invocation) refusal(f admit.Refusal) error {
 		e.Reason, e.By = ErrClosed, ""
 	}
 	return e
-}
-
-func reasonOf(k admit.Kind) error {
-	switch k {
-	case admit.Tokens, admit.Foreign:
-		return ErrRateLimited
-	}
-	return ErrSaturated
 }
 
 // gaveUp is the error of a call whose own context ended before its code ran.

@@ -258,10 +258,14 @@ func (x *breakerChange) check() (err error) {
 func (x *breakerChange) apply(lk *locked) {
 	s, now := lk.stage(x.b.core.stage)
 	x.b.core.mu.Lock()
+	was := x.b.conf
 	x.b.conf = x.to
 	x.b.core.mu.Unlock()
+	if was == x.to {
+		return
+	}
 	k := x.b.core.limits[0].class
-	k.MaxKeys = tableSize(x.to.Scope, x.to.MaxKeys)
+	s.m.SetMaxKeys(now, k, tableSize(x.to.Scope, x.to.MaxKeys))
 	s.m.SetBreaker(now, k, x.to.machine())
 	lk.changed(s, k.Name, "", "")
 }

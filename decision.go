@@ -160,13 +160,15 @@ func costsOf(list []Cost, t *admit.Ticket) []Cost {
 		if slices.ContainsFunc(list, func(c Cost) bool { return c.Unit == k.Unit }) {
 			continue
 		}
-		c := Cost{k.Unit, n.N, n.N}
+		c, known := Cost{k.Unit, n.N, n.N}, n.N > 0
 		for _, u := range t.Settled() {
 			if u.Unit == k.Unit {
-				c.Actual = u.N
+				c.Actual, known = u.N, true
 			}
 		}
-		list = append(list, c)
+		if known {
+			list = append(list, c)
+		}
 	}
 	return list
 }

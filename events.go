@@ -24,7 +24,9 @@ const (
 	ToolDenied          EventKind = "tool.denied" // only for ErrDenied; any other refusal is ToolFailed without ToolStarted
 	BreakerStateChanged EventKind = "breaker.state_changed"
 	LimitChanged        EventKind = "limit.changed"
+	LimitStalled        EventKind = "limit.stalled" // a limit has released nothing for a minute while calls wait: told once
 	RateLimitPaused     EventKind = "ratelimit.paused"
+	RateLimitDebt       EventKind = "ratelimit.debt" // a report of use was cut: it would have closed the key for more than a day
 )
 
 // isTerminal reports whether k ends a call.
@@ -45,7 +47,7 @@ type Event struct {
 	Seq        uint32        // within the call, from 1 without gaps; 0 outside calls
 	Queued     time.Duration // how long the call waited for admission, so far
 	Duration   time.Duration // how long the tool ran; of terminal events
-	Err        error         // of ToolFailed, ToolDenied and ToolRetrying
+	Err        error         // of ToolFailed, ToolDenied and ToolRetrying; what LimitStalled means
 	By         string        // the constraint that refused, queued or changed
 	RetryAfter time.Duration // when a retry makes sense, or how long a pause is; zero if unknown
 	Result     Result        // of ToolCompleted

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
 )
 
 // Reasons that the executor itself gives.
@@ -87,6 +89,7 @@ type Executor struct {
 	state    *SharedState
 	ownState bool
 	clock    clock
+	client   *admit.Client // whose queue is bounded by itself
 	stage    *stage
 	members  []member // what ties it to other executors
 
@@ -131,7 +134,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Executor{registry: r, conf: c, state: c.State, clock: newClock(), idle: make(chan struct{})}
+	e := &Executor{registry: r, conf: c, state: c.State, clock: newClock(), client: admit.NewClient(), idle: make(chan struct{})}
 	e.members = []member{{&r.stage, "the ToolRegistry"}}
 	sched, err := e.arrange(c.Interceptors)
 	if err != nil {

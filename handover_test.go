@@ -658,7 +658,7 @@ func TestHandOver_Storm(t *testing.T) {
 	}
 	// All slots are free: as many calls as the limit run side by side.
 	b.Reset("wait")
-	q.Pause("", 0)
+	noErr(t, q.Lift(""))
 	in, out := make(chan struct{}), make(chan struct{})
 	r.tool(sluice.Spec{Name: "wait"}, func(context.Context) error {
 		in <- struct{}{}

@@ -227,7 +227,8 @@ func (x *limiterChange) apply(lk *locked) {
 	x.l.core.mu.Unlock()
 	for i, n := range x.to.Limits {
 		k := x.l.core.limits[i].class
-		k.Refuse, k.MaxKeys = n.Refuse, tableSize(n.Scope, n.MaxKeys)
+		k.Refuse = n.Refuse
+		s.m.SetMaxKeys(now, k, tableSize(n.Scope, n.MaxKeys))
 		if o := was.Limits[i]; n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
 			s.m.SetAdaptive(now, k, n.Adaptive.bounds())
 			lk.changed(s, k.Name, o.Adaptive.String(), n.Adaptive.String())

@@ -56,8 +56,11 @@ type PrioritySchedulerConfig struct {
 	Name          string         // for snapshots; empty means "priority"
 	Ageing        int            // starts given to others that are worth one priority step; zero means 8
 	TenantWeights map[string]int // shares inside a level; missing means 1
-	MaxQueue      int            // calls waiting at once; zero means 1,000
-	MaxPerTenant  int            // of them, of one tenant; zero means MaxQueue
+	// MaxQueue is how many calls of one executor may wait at once; zero means 1,000. What fills
+	// the queue has to be one's own to be refused for it: each tool, and each tenant, has 16
+	// places (MaxQueue, if that is less) however many others wait.
+	MaxQueue     int
+	MaxPerTenant int // of one executor's calls, of one tenant; zero means MaxQueue, and then no bound of its own
 	// Shed drops, when the queue is full, the newest call of the tenant with the most queued
 	// per weight in the lowest level, instead of the newcomer.
 	Shed bool
@@ -197,8 +200,16 @@ func (x *schedulerChange) apply(lk *locked) {
 	was := x.s.conf
 	x.s.conf = x.to
 	x.s.core.mu.Unlock()
+	if was.equal(&x.to) {
+		return
+	}
 	if s.scheduler == x.s {
 		s.m.SetPolicy(now, x.to.policy())
 	}
 	lk.changed(s, x.to.Name, fmt.Sprintf("queue %d", was.MaxQueue), fmt.Sprintf("queue %d", x.to.MaxQueue))
+}
+
+func (c *PrioritySchedulerConfig) equal(o *PrioritySchedulerConfig) bool {
+	return c.Name == o.Name && c.Ageing == o.Ageing && c.MaxQueue == o.MaxQueue && c.MaxPerTenant == o.MaxPerTenant &&
+		c.Shed == o.Shed && c.ShedStanding == o.ShedStanding && c.RefuseLate == o.RefuseLate && maps.Equal(c.TenantWeights, o.TenantWeights)
 }

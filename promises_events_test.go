@@ -536,9 +536,9 @@ func TestPromise21_KeyFlood(t *testing.T) {
 				switch {
 				case err == nil:
 					ok++
-				case errors.Is(err, sluice.ErrRateLimited):
+				case errors.Is(err, sluice.ErrSaturated):
 					full++
-					wantRefusal(t, err, sluice.ErrRateLimited, "rate calls per hour", 0)
+					wantRefusal(t, err, sluice.ErrSaturated, "rate calls per hour", time.Hour)
 				case errors.Is(err, sluice.ErrWaitTooLong):
 					late++
 				default:

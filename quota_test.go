@@ -358,7 +358,7 @@ func (r *rig) withKey(key string) context.Context {
 }
 
 // A throttle pauses every waiter of the key at once, and no other key; the key re-opens
-// empty, at the configured rate.
+// with one token, at the configured rate.
 func TestQuota_ThrottlePausesTheKey(t *testing.T) {
 	const period = 100 * ms
 	for _, x := range []struct {
@@ -424,7 +424,7 @@ func TestQuota_ThrottlePausesTheKey(t *testing.T) {
 							"c other": {0, period},
 						}
 						if end := period/2 + x.pause; x.pause > 0 && upstream {
-							want["a fetch"] = []time.Duration{0, end + period, end + 2*period, end + 3*period} // empty at end
+							want["a fetch"] = []time.Duration{0, end, end + period, end + 2*period}
 						} else if x.pause > 0 { // the tool pauses, for all keys; buckets are none of its business
 							want["a fetch"] = []time.Duration{0, end, end + period, end + 2*period}
 							want["b fetch"] = []time.Duration{0, end}
@@ -439,8 +439,8 @@ func TestQuota_ThrottlePausesTheKey(t *testing.T) {
 	}
 }
 
-// RateLimiter.Pause holds a key without a call; a longer pause stays, zero lifts it, and
-// the key re-opens empty either way.
+// RateLimiter.Pause holds a key without a call; a longer pause stays, zero ends it, and
+// the key re-opens with one token either way.
 func TestQuota_Pause(t *testing.T) {
 	type step struct {
 		at, d time.Duration
@@ -450,15 +450,15 @@ func TestQuota_Pause(t *testing.T) {
 		steps []step
 		want  time.Duration // of the first start after; one token takes 1 s, burst 3
 	}{
-		{"once", []step{{0, 10 * time.Second}}, 11 * time.Second},
-		{"a shorter one changes nothing", []step{{0, 10 * time.Second}, {2 * time.Second, time.Second}}, 11 * time.Second},
-		{"a longer one holds", []step{{0, 10 * time.Second}, {2 * time.Second, 20 * time.Second}}, 23 * time.Second},
-		{"lifted", []step{{0, time.Hour}, {2 * time.Second, 0}}, 3 * time.Second},
-		{"a negative one lifts", []step{{0, time.Hour}, {2 * time.Second, -1}}, 3 * time.Second},
-		{"lifted, and again", []step{{0, time.Hour}, {2 * time.Second, 0}, {2 * time.Second, 5 * time.Second}}, 8 * time.Second},
-		{"lifted after two", []step{{0, time.Hour}, {time.Second, 2 * time.Hour}, {2 * time.Second, 0}}, 3 * time.Second},
-		{"at most a day", []step{{0, 1 << 62}}, day + time.Second},
-		{"lifted without one", []step{{0, 0}}, 0},
+		{"once", []step{{0, 10 * time.Second}}, 10 * time.Second},
+		{"a shorter one changes nothing", []step{{0, 10 * time.Second}, {2 * time.Second, time.Second}}, 10 * time.Second},
+		{"a longer one holds", []step{{0, 10 * time.Second}, {2 * time.Second, 20 * time.Second}}, 22 * time.Second},
+		{"ended", []step{{0, time.Hour}, {2 * time.Second, 0}}, 2 * time.Second},
+		{"ended by a negative one", []step{{0, time.Hour}, {2 * time.Second, -1}}, 2 * time.Second},
+		{"ended, and again", []step{{0, time.Hour}, {2 * time.Second, 0}, {2500 * time.Millisecond, 5 * time.Second}}, 2 * time.Second},
+		{"ended after two", []step{{0, time.Hour}, {time.Second, 2 * time.Hour}, {2 * time.Second, 0}}, 2 * time.Second},
+		{"at most a day", []step{{0, 1 << 62}}, day},
+		{"ended without one", []step{{0, 0}}, 0},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -490,7 +490,11 @@ func TestQuota_Pause(t *testing.T) {
 				if x.want == 0 {
 					gap = 0
 				}
-				if want := []time.Duration{x.want, x.want + gap, x.want + 2*gap}; !slices.Equal(starts, want) {
+				want := []time.Duration{x.want, x.want + gap, x.want + 2*gap}
+				if x.name == "ended, and again" { // the first was at 2 s
+					want[1], want[2] = 7500*ms, 8500*ms
+				}
+				if !slices.Equal(starts, want) {
 					t.Errorf("starts %v, want %v", starts, want)
 				}
 			})
@@ -620,7 +624,7 @@ func TestQuota_HostileKeys(t *testing.T) {
 			if err == nil {
 				ran++
 			} else if i%1000 == 0 {
-				e := wantRefusal(t, err, sluice.ErrRateLimited, by, 0)
+				e := wantRefusal(t, err, sluice.ErrSaturated, by, 30*time.Second) // when one has its token back
 				if e == nil || e.Cause == nil || !strings.Contains(e.Cause.Error(), "keys are busy") {
 					t.Errorf("%v, want it to say that all keys are busy", err)
 				}
@@ -648,7 +652,7 @@ func TestQuota_HostileKeys(t *testing.T) {
 			if err := try(fmt.Sprint("later-", i)); i < keys-1 && err != nil {
 				t.Fatalf("key %d: %v, want idle ones to make room", i, err)
 			} else if i == keys-1 {
-				wantRefusal(t, err, sluice.ErrRateLimited, by, 0)
+				wantRefusal(t, err, sluice.ErrSaturated, by, 30*time.Second)
 			}
 		}
 		noErr(t, try("acme"))

@@ -30,6 +30,7 @@ var ErrRateLimited = errors.New("rate limited")
 type RateLimiter struct {
 	core gateCore
 	conf RateLimiterConfig
+	at   []int // where in core.limits each of conf.Rates is; guarded by core.mu
 }
 
 // RateLimiterConfig configures a [RateLimiter].
@@ -44,13 +45,16 @@ type RateLimiterConfig struct {
 	// Limiter is a bucket shared with other code, instead of Rates. It is asked last, when
 	// all else agrees, and as well as its non-blocking methods allow: the order among
 	// waiting calls is kept, exactness is its own, and other code that reserves tokens ahead
-	// with its Wait goes first. Global, ForTool and ForType scopes only.
+	// with its Wait goes first. The token of a call whose code did not run is given back if that
+	// is known at once; later nothing is. Global, ForTool and ForType scopes only.
 	Limiter *rate.Limiter
 	_       struct{}
 }
 
 // Rate is a token bucket: N units per Per, exactly. Rate{N: 90_000, Per: time.Minute,
-// Unit: "tokens"} refills one token each 666,666.6… ns and never drifts.
+// Unit: "tokens"} refills one token each 666,666.6… ns and does not drift. Calls start at whole
+// nanoseconds, never early: with a Burst of 1 nothing can be saved, so each start is rounded up
+// and at 3 per second they are 333,333,334 ns apart.
 type Rate struct {
 	N     int64         // units per Per; required
 	Per   time.Duration // zero means one second
@@ -173,6 +177,7 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 			ByPlan:   c.Scope.byPlan(),
 			Rate:     &buckets[i],
 		}, c.Scope})
+		l.at = append(l.at, i)
 	}
 	if c.Limiter != nil {
 		l.core.foreign = &foreignLimiter{limiter: c.Limiter}
@@ -211,6 +216,15 @@ func (f *foreignLimiter) Wait() int64 {
 // Take takes a token. One that other code has just taken leaves it in debt.
 func (f *foreignLimiter) Take() { f.limiter.Reserve() }
 
+// Give gives back a token that was taken so many nanoseconds ago, if time has not brought
+// back any of it meanwhile; the limiter cannot tell how much that would be worth. (Its Cancel
+// gives nothing back once the instant of the reservation is over, which is at once.)
+func (f *foreignLimiter) Give(since int64) {
+	if per := f.limiter.Limit(); per != rate.Inf && float64(since)*float64(per) < 1e7 { // a hundredth of a token
+		f.limiter.ReserveN(time.Now(), -1)
+	}
+}
+
 // Wrap makes l an [Interceptor]. An [Executor] fuses the gates it lists and does not call
 // it; the Handler of one that is called by hand refuses every call, and says so.
 func (l *RateLimiter) Wrap(tool Spec, next Handler) Handler {
@@ -236,12 +250,15 @@ func (l *RateLimiter) Config() RateLimiterConfig {
 }
 
 // Change is the change to c, applied by [Reconfigure]; alone it does nothing. N, Per, Burst,
-// Refuse and MaxKeys can change; names, scopes, units and the number of rates cannot. The
-// tokens there are stay, clipped to the new burst; none is created.
+// Refuse and MaxKeys can change, and the order of the rates; names, scopes, units and the number
+// of rates cannot. A rate goes on as the one of its Unit and Per, or else as one of its Unit:
+// the tokens there are stay, clipped to the new burst, and so does debt; none is created.
 func (l *RateLimiter) Change(c RateLimiterConfig) Change { return Change{&rateChange{l: l, to: c}} }
 
 // Pause holds every waiter of key for d: an upstream said so. A pause that is longer already
-// stays; zero d lifts it. The key re-opens empty, at its rate. It fails, and pauses nothing,
+// stays; zero d ends it. A bucket that refills within the pause, or within a minute, re-opens
+// with one token at most, a slower one with what it had; and calls start in a ramp: one, then
+// one more for each success, and at least twice as many each second. It fails, and pauses nothing,
 // for a key that the limiter's scope cannot have: it is "" for Global, ForTool and ForType, the
 // name of a registered tool for ByTool, the Type of one for ByType, and what the scope makes of
 // a call for ByTenant and ByKey, as long as MaxKeys of them are not busy. Before the limiter
@@ -254,7 +271,7 @@ func (l *RateLimiter) Pause(key string, d time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s.m.Freeze() // all of them, before anybody starts
+	s.m.Freeze(s.now()) // all of them, before anybody starts
 	for _, c := range cells {
 		s.pause(c, d)
 	}
@@ -263,10 +280,55 @@ func (l *RateLimiter) Pause(key string, d time.Duration) error {
 	return nil
 }
 
+// Lift ends a pause of key, without a ramp, and forgives its debt: its buckets are empty then,
+// not below. Calls that run and report later what they used are charged only what is more
+// than they had reported. It fails as Pause does. It does not block.
+func (l *RateLimiter) Lift(key string) error {
+	if l == nil {
+		return errNilGate("RateLimiter")
+	}
+	s, cells, err := l.core.at("RateLimiter", key, false)
+	if err != nil {
+		return err
+	}
+	s.lift(cells)
+	s.unlock()
+	return nil
+}
+
+// lift ends the pauses and debts of cells together.
+func (s *stage) lift(cells []*admit.Cell) {
+	s.m.Freeze(s.now())
+	for _, c := range cells {
+		s.m.Lift(s.now(), c)
+	}
+	s.m.Thaw(s.now())
+}
+
 type rateChange struct {
 	l       *RateLimiter
 	to      RateLimiterConfig
 	buckets []bucket.Rate
+	from    []int // which of the rates before each goes on as
+}
+
+// match finds for each of rates the one of old that it goes on as: that of its Unit and Per,
+// else one of its Unit, else none (-1).
+func match(old, rates []Rate) []int {
+	from, taken := make([]int, len(rates)), make([]bool, len(old))
+	for i := range from {
+		from[i] = -1
+	}
+	for _, exactly := range []bool{true, false} {
+		for i, r := range rates {
+			for j, o := range old {
+				if from[i] < 0 && !taken[j] && r.Unit == o.Unit && (r.Per == o.Per || !exactly) {
+					from[i], taken[j] = j, true
+				}
+			}
+		}
+	}
+	return from
 }
 
 func (x *rateChange) target() any       { return x.l }
@@ -294,8 +356,9 @@ func (x *rateChange) check() (err error) {
 	if fixed != "" {
 		return fmt.Errorf("sluice: RateLimiterConfig.%s changes: it cannot change", fixed)
 	}
+	x.from = match(was.Rates, x.to.Rates)
 	for i, r := range x.to.Rates {
-		if r.Unit != was.Rates[i].Unit {
+		if x.from[i] < 0 {
 			return fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q", i, r.Unit, was.Rates[i].Unit)
 		}
 	}
@@ -305,13 +368,17 @@ func (x *rateChange) check() (err error) {
 func (x *rateChange) apply(lk *locked) {
 	s, now := lk.stage(x.l.core.stage)
 	x.l.core.mu.Lock()
-	was := x.l.conf
-	x.l.conf = x.to
+	was, at := x.l.conf, make([]int, len(x.from))
+	for i, j := range x.from {
+		at[i] = x.l.at[j]
+	}
+	x.l.conf, x.l.at = x.to, at
 	x.l.core.mu.Unlock()
 	for i, r := range x.to.Rates {
-		k := x.l.core.limits[i].class
-		k.Refuse, k.MaxKeys = x.to.Refuse, tableSize(x.to.Scope, x.to.MaxKeys)
-		if o := was.Rates[i]; r != o {
+		k := x.l.core.limits[at[i]].class
+		k.Refuse = x.to.Refuse
+		s.m.SetMaxKeys(now, k, tableSize(x.to.Scope, x.to.MaxKeys))
+		if o := was.Rates[x.from[i]]; r != o {
 			from := k.Name
 			k.Name = rateName(label("rate", x.to.Name), r)
 			s.m.SetRate(now, k, &x.buckets[i])

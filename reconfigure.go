@@ -85,7 +85,7 @@ func reconfigure(by string, changes []Change) (*locked, error) {
 	for _, s := range lk.stages {
 		s.mu.Lock()
 		lk.now = max(lk.now, s.now())
-		s.m.Freeze()
+		s.m.Freeze(lk.now)
 	}
 	for _, c := range changes {
 		c.impl.apply(lk)
@@ -102,6 +102,28 @@ func reconfigure(by string, changes []Change) (*locked, error) {
 // the new ones as far as the old ones counted them.
 func (r *ToolRegistry) WithPolicy(tool string, p Policy) Change {
 	return Change{&policyChange{r: r, name: tool, to: p}}
+}
+
+// Lift ends the pause of a tool, without a ramp, and forgives the debts of its own rates, as
+// [RateLimiter.Lift] does for a key. It fails if there is no such tool. It does not block.
+func (r *ToolRegistry) Lift(tool string) error {
+	if r == nil {
+		return errors.New("sluice: Lift: the ToolRegistry is nil")
+	}
+	t := r.current().tools[tool]
+	if t == nil {
+		return fmt.Errorf("sluice: Lift: tool %q is not registered", cut(tool, 128))
+	}
+	s := t.shared.core.stage.lock()
+	var cells []*admit.Cell
+	for _, l := range t.shared.core.limits {
+		if c := l.class.Lookup(""); c != nil {
+			cells = append(cells, c)
+		}
+	}
+	s.lift(cells)
+	s.unlock()
+	return nil
 }
 
 type policyChange struct {
@@ -154,42 +176,65 @@ func (x *policyChange) apply(lk *locked) {
 		lk.changed(s, slots.Name, limitText(slots.Limit), limitText(n))
 		s.m.SetLimit(now, slots, n)
 	}
-	if samePolicyShape(&was.spec.Policy, &x.to) {
-		for i := range t.rates {
-			if k := core.limits[1+i].class; was.spec.Policy.Rates[i] != x.to.Rates[i] {
-				lk.changed(s, k.Name, was.spec.Policy.Rates[i].String(), x.to.Rates[i].String())
-				k.Name = rateName(core.name, x.to.Rates[i])
-				s.m.SetRate(now, k, &t.rates[i])
-			}
-		}
-		if b := x.to.Breaker; b != nil {
-			s.m.SetBreaker(now, core.limits[len(core.limits)-1].class, b.machine())
-		}
-	} else {
-		gone := make(map[*admit.Class]bool)
-		for _, l := range core.limits[1:] {
-			gone[l.class] = true
-		}
-		core.limits = t.limits(slots)
-		var add []admit.Need
-		for _, l := range core.limits[1:] {
-			n := int64(1)
-			if l.class.Kind == admit.Tokens && l.class.Unit != "" {
-				n = min(t.shared.estimate(l.class.Unit), l.class.Rate.Burst())
-			}
-			add = append(add, admit.Need{Cell: s.m.Cell(now, l.class, ""), N: n})
-		}
-		s.m.Replan(now, t.shared.id, gone, add)
-		lk.changed(s, core.name, "", "")
-	}
+	x.limits(lk, s, now, was, &t)
 	tools := maps.Clone(old.tools)
 	tools[x.name] = &t
 	x.r.snap.Store(&registrySnapshot{tools})
 }
 
-func samePolicyShape(a, b *Policy) bool {
-	return (a.Breaker == nil) == (b.Breaker == nil) &&
-		slices.EqualFunc(a.Rates, b.Rates, func(x, y Rate) bool { return x.Unit == y.Unit })
+// limits gives t, which was so before, the rates and the breaker of its policy. What stays
+// keeps what it has counted; a rate that is new starts no fuller than the fullest of its unit.
+func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
+	core := &t.shared.core
+	rates := core.limits[1 : 1+len(was.rates)]
+	gone := make(map[*admit.Class]bool)
+	for _, l := range core.limits[1:] {
+		gone[l.class] = true
+	}
+	limits, add := []gateLimit{core.limits[0]}, []admit.Need(nil)
+	for i, j := range match(was.spec.Policy.Rates, x.to.Rates) {
+		if r := x.to.Rates[i]; j < 0 {
+			l := gateLimit{rateClass(core.name, r, &t.rates[i]), Global}
+			c := s.m.Cell(now, l.class, "")
+			var like []*admit.Cell
+			for _, o := range rates {
+				if o.class.Unit == r.Unit {
+					like = append(like, s.m.Cell(now, o.class, ""))
+				}
+			}
+			s.m.Fill(now, c, like)
+			n := int64(1)
+			if r.Unit != "" {
+				n = min(t.shared.estimate(r.Unit), r.Burst)
+			}
+			limits, add = append(limits, l), append(add, admit.Need{Cell: c, N: n})
+		} else {
+			l, o := rates[j], was.spec.Policy.Rates[j]
+			delete(gone, l.class)
+			if limits = append(limits, l); r != o {
+				lk.changed(s, l.class.Name, o.String(), r.String())
+				l.class.Name = rateName(core.name, r)
+				s.m.SetRate(now, l.class, &t.rates[i])
+			}
+		}
+	}
+	switch b, old := x.to.Breaker, was.spec.Policy.Breaker; {
+	case b != nil && old != nil:
+		l := core.limits[len(core.limits)-1]
+		delete(gone, l.class)
+		if limits = append(limits, l); *b != *old {
+			s.m.SetBreaker(now, l.class, b.machine())
+			lk.changed(s, l.class.Name, "", "")
+		}
+	case b != nil:
+		l := b.ofTool(core.name)
+		limits, add = append(limits, l), append(add, admit.Need{Cell: s.m.Cell(now, l.class, ""), N: 1})
+	}
+	core.limits = limits
+	if len(gone)+len(add) > 0 {
+		s.m.Replan(now, t.shared.id, gone, add)
+		lk.changed(s, core.name, "", "")
+	}
 }
 
 func limitText(n int64) string {

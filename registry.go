@@ -275,16 +275,24 @@ func (t *tool) limits(slots *admit.Class) []gateLimit {
 	slots.Limit = t.concurrency()
 	out := []gateLimit{{slots, Global}}
 	for i, r := range t.spec.Policy.Rates {
-		out = append(out, gateLimit{&admit.Class{Name: rateName(name, r), Kind: admit.Tokens, Unit: r.Unit, Rate: &t.rates[i]}, Global})
+		out = append(out, gateLimit{rateClass(name, r, &t.rates[i]), Global})
 	}
 	if b := t.spec.Policy.Breaker; b != nil {
-		c := *b
-		c.Scope = Global
-		l := c.limit(name + " breaker")
-		l.class.Rank = 0
-		out = append(out, l)
+		out = append(out, b.ofTool(name))
 	}
 	return out
+}
+
+func rateClass(name string, r Rate, b *bucket.Rate) *admit.Class {
+	return &admit.Class{Name: rateName(name, r), Kind: admit.Tokens, Unit: r.Unit, Rate: b}
+}
+
+// ofTool is the constraint of a breaker that is one tool's own.
+func (c CircuitBreakerConfig) ofTool(name string) gateLimit {
+	c.Scope = Global
+	l := c.limit(name + " breaker")
+	l.class.Rank = 0
+	return l
 }
 
 func (t *tool) concurrency() int64 {

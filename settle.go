@@ -11,7 +11,7 @@ import (
 // throttle pauses what an upstream's answer speaks of: the keys of the call's Upstream
 // rate limiters, or, without one, the tool.
 func (a *admission) throttle(s *stage, t *admit.Ticket, d time.Duration) {
-	s.m.Freeze() // all of them, before anybody starts
+	s.m.Freeze(s.now()) // all of them, before anybody starts
 	defer func() { s.m.Thaw(s.now()) }()
 	found := false
 	for _, n := range t.Needs() {

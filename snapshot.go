@@ -31,9 +31,10 @@ type GateState struct {
 	Key     string    `json:"key,omitempty"`
 	Limit   int64     `json:"limit,omitempty"` // zero means none
 	Used    int64     `json:"used"`
-	Waiting int       `json:"waiting"`         // calls whose turn it is here first
-	State   string    `json:"state,omitempty"` // breakers: closed, open, half-open; others: paused, or empty
-	Until   time.Time `json:"until,omitzero"`  // when State may change by itself
+	Waiting int       `json:"waiting"`           // calls whose turn it is here first
+	State   string    `json:"state,omitempty"`   // breakers: closed, open, half-open; others: paused, or empty
+	Until   time.Time `json:"until,omitzero"`    // when State may change by itself
+	Stalled bool      `json:"stalled,omitempty"` // a limit that has released nothing for a minute or more while calls wait
 
 	// Unmatched is the names of a ForTool or ForType scope that no registered tool has. If it is
 	// all of them the limit holds for nobody: a name may be misspelt.
@@ -239,9 +240,7 @@ func (r *reading) lane(s *stage, now int64, l admit.Lane) {
 		By:      l.At.Class().Name,
 		Key:     l.At.Key(),
 	}
-	if s.scheduler != nil {
-		x.Priority = Priority(l.Level) + PriorityBatch
-	}
+	x.Priority = Priority(l.Level) + PriorityBatch
 	r.snap.Lanes = append(r.snap.Lanes, x)
 }
 
@@ -281,6 +280,7 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 	if u.Paused > now {
 		g.State = "paused"
 	}
+	g.Stalled = u.Stalled
 	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
 		g.Until = s.clock.time(until)
 	}

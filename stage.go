@@ -29,7 +29,7 @@ type stage struct {
 	armed int64 // instant the timer fires at; admit.Never if it does not run
 
 	waiters []*waiter      // spare
-	changes []admit.Change // scratch
+	notices []admit.Notice // scratch
 
 	events  []Event // outside calls, in the order they happened
 	telling bool    // somebody delivers them
@@ -208,6 +208,7 @@ func (e *Executor) part() {
 		s.scheduler = nil
 		s.m.SetPolicy(s.now(), firstInFirstOut)
 	}
+	s.m.Rest()
 	a := s.release()
 	e.planning.Unlock()
 	domains.Unlock()
@@ -234,7 +235,7 @@ func (s *stage) now() int64 { return s.clock.now() }
 // unlock ends a decision: it lets the lock go, then wakes whose waiting is over and tells
 // the sinks what changed. No user code runs before the lock is gone.
 func (s *stage) unlock() {
-	if s.armed == admit.Never && len(s.events) == 0 && s.m.Quiet() { // as when nobody waits
+	if len(s.events) == 0 && s.m.Quiet() && s.m.Due() == s.armed { // as when nobody waits
 		s.mu.Unlock()
 		return
 	}
@@ -264,16 +265,9 @@ func (s *stage) follow(a aftermath) {
 // release lets the lock go. Its answer must be followed when no other lock is held either.
 func (s *stage) release() (a aftermath) {
 	a.decided = s.m.Decided()
-	s.changes = s.m.Changes(s.changes[:0])
-	for _, c := range s.changes {
-		s.event(Event{
-			Kind:  BreakerStateChanged,
-			By:    c.Cell.Class().Name,
-			Key:   c.Cell.Key(),
-			From:  breakerState(c.From).String(),
-			To:    breakerState(c.To).String(),
-			Actor: c.By,
-		})
+	s.notices = s.m.Notices(s.notices[:0])
+	for i := range s.notices {
+		s.event(noticeEvent(&s.notices[i]))
 	}
 	s.arm()
 	a.more = s.m.Pending()
@@ -282,6 +276,27 @@ func (s *stage) release() (a aftermath) {
 	}
 	s.mu.Unlock()
 	return a
+}
+
+// noticeEvent is what the sinks are told of n.
+func noticeEvent(n *admit.Notice) Event {
+	e := Event{By: n.Cell.Class().Name, Key: n.Cell.Key(), Actor: n.By}
+	switch n.Kind {
+	case admit.StateChanged:
+		e.Kind, e.From, e.To = BreakerStateChanged, breakerState(n.From).String(), breakerState(n.To).String()
+	case admit.Debt:
+		e.Kind, e.RetryAfter = RateLimitDebt, time.Duration(n.After)
+	case admit.Stalled:
+		e.Kind, e.Err = LimitStalled, &stalled{n.Holding, n.Waiting}
+	}
+	return e
+}
+
+// stalled is what LimitStalled says.
+type stalled struct{ holding, waiting int }
+
+func (e *stalled) Error() string {
+	return fmt.Sprintf("sluice: %d calls hold it and released nothing for a minute, while %d wait: does a tool call another without the context it was given?", e.holding, e.waiting)
 }
 
 // arm has the timer fire when the machine has something to do.

@@ -33,6 +33,7 @@ type constraint struct {
 // world is everything that does not move.
 type world struct {
 	policy      admit.Policy
+	client      *admit.Client
 	constraints []*constraint
 	tools       map[string]*tool
 }
@@ -40,7 +41,7 @@ type world struct {
 // tool is a Tool and its own constraints; the first is its slots, limited or not.
 type tool struct {
 	Tool
-	plan    uint64
+	plan    *admit.Plan
 	own     []*constraint
 	busy    int              // calls that the backend works on
 	learned map[string]int64 // what calls turned out to use
@@ -50,7 +51,7 @@ type tool struct {
 var firstInFirstOut = admit.Policy{Ageing: 8, Claim: 4, MaxQueue: 1000, MaxPerTenant: 1000}
 
 func newWorld(c *Config) (*world, error) {
-	w := &world{policy: firstInFirstOut, tools: make(map[string]*tool)}
+	w := &world{client: admit.NewClient(), policy: firstInFirstOut, tools: make(map[string]*tool)}
 	var gates []*constraint
 	scheduled, seen := false, make(map[sluice.Interceptor]bool)
 	for i, g := range c.Gates {
@@ -219,7 +220,7 @@ func (w *world) tool(from *Tool, c *Config, plan uint64) (*tool, error) {
 	if _, err := sluice.Register(r, from.Spec, func(context.Context, json.RawMessage) (json.RawMessage, error) { return nil, nil }); err != nil {
 		return nil, err
 	}
-	t := &tool{Tool: *from, plan: plan, learned: make(map[string]int64)}
+	t := &tool{Tool: *from, plan: &admit.Plan{ID: plan, Tool: plan, Client: w.client}, learned: make(map[string]int64)}
 	t.Spec, _ = r.Lookup(from.Spec.Name)
 	p := &t.Spec.Policy
 	p.Timeout, p.MaxWait = cmp.Or(p.Timeout, c.Timeout), cmp.Or(p.MaxWait, c.MaxWait)

@@ -29,9 +29,10 @@ type shadow struct {
 	at      int64
 	charged int64 // units until the end
 
-	paused int64 // nobody starts before
-	open   bool  // a breaker
-	seen   uint64
+	begun, paused int64 // nobody starts in this time
+	capped        bool  // what a quick bucket re-opens with is taken into account
+	open          bool  // a breaker
+	seen          uint64
 
 	order *order
 }
@@ -149,8 +150,20 @@ func (sh *shadow) book(now int64) {
 	sh.since = now
 }
 
-// drain lets tokens come in.
+// drain lets tokens come in. A bucket that refills within its pause, or a minute, has one at
+// most when that ends.
 func (sh *shadow) drain(now int64) {
+	if r := sh.k.rate; sh.paused > 0 && !sh.capped && now >= sh.paused {
+		sh.capped = true
+		sh.drain(sh.paused)
+		refill := times(r.Burst, int64(r.Per))
+		if refill.above(times(r.N, max(sh.paused-sh.begun, int64(time.Minute)))) {
+			return
+		}
+		if most := times(r.Burst-1, int64(r.Per)); most.above(sh.debt) {
+			sh.debt = most
+		}
+	}
 	if now > sh.at {
 		sh.debt.sub(times(sh.k.rate.N, now-sh.at))
 		sh.at = now
@@ -258,20 +271,19 @@ func (s *simulation) settled(c *call, unit string, used int64) {
 	}
 }
 
-// paused books that nobody may start at sh before until. A bucket is empty then.
+// paused books that nobody may start at sh before until.
 func (s *simulation) paused(sh *shadow, until int64) {
+	if sh.paused <= s.now {
+		if sh.k.class.Kind == admit.Tokens {
+			sh.drain(s.now)
+		}
+		sh.begun, sh.capped = s.now, false
+	}
 	sh.paused = max(sh.paused, until)
-	if sh.k.class.Kind != admit.Tokens {
-		return
-	}
-	sh.drain(sh.paused)
-	if full := times(sh.k.rate.Burst, int64(sh.k.rate.Per)); full.above(sh.debt) {
-		sh.debt = full
-	}
 }
 
 // changed books a breaker's change.
-func (s *simulation) changed(ch admit.Change) {
+func (s *simulation) changed(ch admit.Notice) {
 	k := s.classes[ch.Cell.Class()]
 	sh := s.shadow(k, ch.Cell.Key())
 	sh.open, sh.seen = ch.To == breaker.Open, s.steps
@@ -382,7 +394,7 @@ func (s *simulation) could(c *call, parked int) bool {
 
 func (s *simulation) free(c *call, h *hold) bool {
 	sh := h.shadow
-	if sh.paused > s.now {
+	if h.cell.Usage(s.now).Opens > s.now {
 		return false
 	}
 	switch sh.k.class.Kind {

@@ -48,7 +48,7 @@ type simulation struct {
 	waiting int
 	running int
 	spare   *call
-	changes []admit.Change
+	notices []admit.Notice
 
 	checker
 	report Report
@@ -224,6 +224,7 @@ func (s *simulation) arrive(st *stream, parent *call) {
 		return
 	}
 	c := s.newCall(st, parent)
+	s.m.Advance(s.now)
 	t := s.m.Ticket()
 	c.t = t
 	full, err := s.fill(c, t)
@@ -236,11 +237,7 @@ func (s *simulation) arrive(st *stream, parent *call) {
 		st.counts.arrived++
 	}
 	if full != nil {
-		reason := admit.Saturated
-		if full.class.Kind == admit.Tokens {
-			reason = admit.RateLimited
-		}
-		s.refused(c, admit.Refusal{Reason: reason}, full.class.Name)
+		s.refused(c, admit.Refusal{Reason: admit.Saturated}, full.class.Name)
 		return
 	}
 	policy := &st.tool.Spec.Policy
@@ -302,9 +299,11 @@ func (s *simulation) settle() {
 
 // heed books the breakers that changed, before the calls that they let through start.
 func (s *simulation) heed() {
-	s.changes = s.m.Changes(s.changes[:0])
-	for _, ch := range s.changes {
-		s.changed(ch)
+	s.notices = s.m.Notices(s.notices[:0])
+	for _, n := range s.notices {
+		if n.Kind == admit.StateChanged {
+			s.changed(n)
+		}
 	}
 }
 

@@ -209,7 +209,7 @@ func (s *simulation) fill(c *call, t *admit.Ticket) (full *constraint, err error
 	for i := range st.parts {
 		p := &st.parts[i]
 		n := st.amount(p)
-		if n == 0 {
+		if n == 0 && p.k.class.Kind != admit.Tokens {
 			continue
 		}
 		cell, sh := p.cell, p.shadow

@@ -307,7 +307,7 @@ func (c *Cell) inOrder(n int64) bool { return n > 0 || !c.bucketLike() }
 // m.now means now, Never means that only a release or a change can help.
 func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 	if c.pause != nil {
-		if at := m.opens(c); at > m.now {
+		if at := c.opens(m.now); at > m.now {
 			return at
 		}
 	}

@@ -2,6 +2,7 @@ package admit
 
 import (
 	"cmp"
+	"math/big"
 	"slices"
 
 	"github.com/sluice-go/sluice/internal/breaker"
@@ -191,4 +192,18 @@ func (m *Machine) cut(k *Class) {
 		}
 		return list
 	})
+}
+
+// Fill has the new c start no fuller than the fullest of like, which it joins or replaces.
+func (m *Machine) Fill(now int64, c *Cell, like []*Cell) {
+	m.advance(now)
+	var most *big.Rat
+	for _, o := range like {
+		if s := o.bucket.Share(o.class.Rate, m.now); most == nil || most.Cmp(s) < 0 {
+			most = s
+		}
+	}
+	if most != nil {
+		c.bucket.Fill(c.class.Rate, m.now, most)
+	}
 }

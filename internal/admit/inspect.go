@@ -50,14 +50,14 @@ type Usage struct {
 	Limit, Used int64
 	Waiting     int   // calls in the lanes parked here
 	Paused      int64 // instant
+	Opens       int64 // when a pause, or the ramp after it, lets a call start; now if it does already
 	Stalled     bool  // it has released nothing for long, while calls wait
 	Until       int64 // of a breaker: when its state may change by itself
 }
 
 // Usage is the state of c at now.
 func (c *Cell) Usage(now int64) Usage {
-	c.reopen(now)
-	u := Usage{Paused: c.pause.ends(), Stalled: c.q != nil && c.q.stalled}
+	u := Usage{Opens: c.opens(now), Paused: c.pause.ends(), Stalled: c.q != nil && c.q.stalled}
 	switch c.kind {
 	case Slots:
 		u.Limit, u.Used = c.limit, c.used

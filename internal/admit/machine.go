@@ -219,7 +219,7 @@ func (m *Machine) open(t *Ticket) bool {
 	now, list := m.now, t.needs.list
 	for i := range list {
 		c := list[i].Cell
-		if c.pause != nil && m.opens(c) > now {
+		if c.pause != nil && c.opens(m.now) > now {
 			return false
 		}
 		switch c.kind {

@@ -55,33 +55,27 @@ func (p *pause) pays(c *Cell, n int64) int64 {
 	return c.class.Rate.From(p.end, n)
 }
 
-// opens is the earliest instant at which c, which has a pause, lets one more call start as
-// far as that is concerned.
-func (m *Machine) opens(c *Cell) int64 {
+// opens is the earliest instant at which c lets one more call start as far as a pause and its
+// ramp are concerned.
+func (c *Cell) opens(now int64) int64 {
 	p := c.pause
-	if m.now < p.end {
+	if p == nil {
+		return now
+	}
+	if now < p.end {
 		return p.end
 	}
-	c.reopen(m.now)
-	since := m.now - p.end
+	c.reopen(now)
+	since := now - p.end
 	if since >= ramp {
 		c.pause = nil
-		return m.now
+		return now
 	}
 	step := since / second
 	if p.running < max(1+p.won, 1<<step) {
-		return m.now
+		return now
 	}
 	return p.end + (step+1)*second
-}
-
-// shut is the instant at which c's pause, or its ramp, lets somebody start; the present one
-// if it does already.
-func (m *Machine) shut(c *Cell) int64 {
-	if c.pause == nil {
-		return m.now
-	}
-	return m.opens(c)
 }
 
 // reopen has the bucket of c told that its pause has ended. Nobody has started since, so

@@ -109,7 +109,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 	if !c.inOrder(l.need(c)) { // it has nobody to wait for but the end of the pause
 		l.aside = true
 		q.aside = append(q.aside, l)
-		m.arm(c, m.shut(c))
+		m.arm(c, c.opens(m.now))
 		return
 	}
 	lv := &q.levels[l.level]
@@ -133,7 +133,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 	if c.bucketLike() && q.best(m.policy.Ageing) == l {
 		m.mark(c) // a new best may be payable now, or earlier
 	}
-	if at := m.shut(c); at > m.now {
+	if at := c.opens(m.now); at > m.now {
 		m.arm(c, at)
 	} else if c.bucketLike() && q.n > 0 {
 		b := q.best(m.policy.Ageing)

@@ -61,7 +61,7 @@ func (m *Machine) serve(c *Cell) {
 	if c.q == nil {
 		return
 	}
-	if at := m.shut(c); at > m.now {
+	if at := c.opens(m.now); at > m.now {
 		m.arm(c, at)
 		return
 	}
@@ -70,7 +70,7 @@ func (m *Machine) serve(c *Cell) {
 	if c.q == nil {
 		return
 	}
-	if at := m.shut(c); at > m.now { // those were as many as its ramp lets start
+	if at := c.opens(m.now); at > m.now { // those were as many as its ramp lets start
 		m.arm(c, at)
 		return
 	}
