@@ -235,9 +235,10 @@ func (x *breakerChange) check() (err error) {
 	if x.to.Name != was.Name {
 		return fmt.Errorf("sluice: CircuitBreakerConfig.Name is %q: cannot change from %q", x.to.Name, was.Name)
 	}
-	if x.to.Scope != was.Scope {
+	if !x.to.Scope.same(was.Scope) {
 		return fmt.Errorf("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
 	}
+	x.to.Scope = was.Scope // with the function that there is
 	return nil
 }
 

@@ -83,6 +83,8 @@
 //   - A limit of zero is an error, never "unlimited": leave the limit out instead.
 //   - Priorities go from 1 to 9, so that each of them can be asked for: zero takes the tool's,
 //     and a tool without one has PriorityNormal, 5.
+//   - The order of names in a scope does not matter, and the name of [ByKey] stands for its
+//     function: two of one name are one scope to a limiter, and to a Change of it.
 //   - An unknown tool is a call like others: it is invoked, and fails.
 //   - An interceptor that calls next twice makes two attempts outside the gates, and gets an
 //     error inside them.

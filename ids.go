@@ -2,13 +2,14 @@ package sluice
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"sync"
 	"sync/atomic"
 )
 
-// idBlocks makes ids for calls that came without: unique, and cut from blocks so that one
-// allocation serves many.
+// idBlocks makes ids for calls that came without, and never one twice: a counter of 64 bits
+// behind a random prefix. They are cut from blocks, so that one allocation serves many.
 type idBlocks struct {
 	mu     sync.Mutex
 	prefix string
@@ -22,8 +23,9 @@ type idBlock struct {
 }
 
 const (
-	blockIDs = 64
-	idLen    = len("call-") + 12 + 8 // random prefix, counter
+	prefixLen = len("call-") + 12
+	idLen     = prefixLen + 16
+	blockIDs  = 62 // as many as 2 KiB hold, which the allocator has a size for
 )
 
 func (b *idBlocks) next() string {
@@ -45,14 +47,14 @@ func (b *idBlocks) refill(old *idBlock) {
 		return
 	}
 	if b.prefix == "" {
-		b.prefix = randomID("call-")[:len("call-")+12]
+		b.prefix = randomID("call-")[:prefixLen]
 	}
 	text := make([]byte, 0, blockIDs*idLen)
+	var n [8]byte
 	for range blockIDs {
 		b.made++
-		n := b.made
 		text = append(text, b.prefix...)
-		text = hex.AppendEncode(text, []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+		text = hex.AppendEncode(text, binary.BigEndian.AppendUint64(n[:0], b.made))
 	}
 	b.block.Store(&idBlock{text: string(text)})
 }

@@ -268,7 +268,7 @@ func (x *rateChange) check() (err error) {
 	switch {
 	case x.to.Name != was.Name:
 		fixed = "Name"
-	case x.to.Scope != was.Scope:
+	case !x.to.Scope.same(was.Scope):
 		fixed = "Scope"
 	case x.to.Upstream != was.Upstream:
 		fixed = "Upstream"
@@ -283,6 +283,7 @@ func (x *rateChange) check() (err error) {
 			return fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q", i, r.Unit, was.Rates[i].Unit)
 		}
 	}
+	x.to.Scope = was.Scope // with the function that there is
 	return nil
 }
 
