@@ -394,7 +394,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 	}
 	res.rec, res.max = inv.seal(), e.conf.MaxResultBytes
 	if inv.loud {
-		now := atomic.LoadInt64(&sum.ended)
+		now := sum.ended.Load()
 		if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 			now = e.clock.now()
 		}
@@ -402,8 +402,8 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		inv.describe(&t, kind, now)
 		inv.fill(&t.Call)
 		t.Call.Attempt = atomic.LoadInt32(&inv.attempts)
-		t.Queued = time.Duration(atomic.LoadInt64(&sum.queued))
-		t.Duration = time.Duration(atomic.LoadInt64(&sum.held))
+		t.Queued = time.Duration(sum.queued.Load())
+		t.Duration = time.Duration(sum.held.Load())
 		t.Err, t.Result.rec, t.Result.max = err, res.rec, res.max
 		if t.result, t.hasData = res.Value, res.Value != nil; kind == ToolCompleted {
 			t.OutputBytes = outputBytes(res.Value)
