@@ -2,14 +2,14 @@ package sluice
 
 import (
 	"crypto/rand"
-	"encoding/binary"
-	"encoding/hex"
+	"strconv"
 	"sync"
 	"sync/atomic"
 )
 
 // idBlocks makes ids for calls that came without, and never one twice: a counter of 64 bits
-// behind a random prefix. They are cut from blocks, so that one allocation serves many.
+// behind a prefix of 50 random bits, which tells executors apart. They are cut from blocks,
+// so that one allocation serves many.
 type idBlocks struct {
 	mu     sync.Mutex
 	prefix string
@@ -23,9 +23,10 @@ type idBlock struct {
 }
 
 const (
-	prefixLen = len("call-") + 12
-	idLen     = prefixLen + 16
-	blockIDs  = 62 // as many as 2 KiB hold, which the allocator has a size for
+	prefixLen = len("call-") + 10
+	countLen  = 13 // digits to the base 32 of a uint64
+	idLen     = prefixLen + countLen
+	blockIDs  = 64 // 1,792 bytes, which the allocator has a size for
 )
 
 func (b *idBlocks) next() string {
@@ -50,11 +51,13 @@ func (b *idBlocks) refill(old *idBlock) {
 		b.prefix = randomID("call-")[:prefixLen]
 	}
 	text := make([]byte, 0, blockIDs*idLen)
-	var n [8]byte
+	const zeros = "0000000000000"
+	var n [countLen]byte
 	for range blockIDs {
 		b.made++
 		text = append(text, b.prefix...)
-		text = hex.AppendEncode(text, binary.BigEndian.AppendUint64(n[:0], b.made))
+		count := strconv.AppendUint(n[:0], b.made, 32)
+		text = append(append(text, zeros[len(count):]...), count...)
 	}
 	b.block.Store(&idBlock{text: string(text)})
 }

@@ -21,8 +21,8 @@ type Scope struct {
 // keyFunc is a function that can be compared, by where it stands.
 type keyFunc struct{ of func(Call) string }
 
-// endOfName cannot be in a name that check lets pass.
-const endOfName = "\x00"
+// endOfName cannot be in a name that check lets pass: it is not UTF-8.
+const endOfName = "\xff"
 
 type scopeKind uint8
 
@@ -67,7 +67,7 @@ func ByKey(name string, key func(c Call) string) Scope {
 func joinNames(names []string) string {
 	var b strings.Builder
 	for _, n := range slices.Sorted(slices.Values(names)) {
-		b.WriteString(strings.ReplaceAll(n, endOfName, "\x01")) // which is as wrong in a name
+		b.WriteString(strings.ReplaceAll(n, endOfName, "\xfe")) // which is as wrong in a name
 		b.WriteString(endOfName)
 	}
 	return b.String()

@@ -39,7 +39,7 @@ func TestScopesCompareByContent(t *testing.T) {
 		{sluice.ForTool("ab"), sluice.ForTool("a", "b")},
 		{sluice.ForTool("a"), sluice.ForTool("a", "a")},
 		{sluice.ForTool(), sluice.ForTool("")},
-		{sluice.ForTool("a\x00b"), sluice.ForTool("a", "b")},
+		{sluice.ForTool("a\xffb"), sluice.ForTool("a", "b")},
 		{sluice.Global, sluice.Scope{}},
 		{sluice.ByKey("tool", nil), sluice.ByTool},
 	} {
