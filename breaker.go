@@ -120,6 +120,9 @@ func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, erro
 		if *f.v < 0 || *f.v > maxDuration {
 			return c, fmt.Errorf("sluice: %s.%s is %v: must be from 0 (%v) to %v", field, f.name, *f.v, f.def, maxDuration)
 		}
+		if err := checkUnit(field+"."+f.name, *f.v); err != nil {
+			return c, err
+		}
 		if *f.v == 0 {
 			*f.v = f.def
 		}

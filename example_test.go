@@ -235,10 +235,10 @@ func ExampleExecutor_Explain() {
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{rates}}))
 	f := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "tool"}, func(context.Context, string) (string, error) { return "", nil }))
 
-	now := exec.Explain(context.Background(), sluice.Request{Tool: "tool"})
+	now := exec.Explain(context.Background(), sluice.Request{Tool: "tool", Input: ""})
 	fmt.Println("would wait:", now.Wait)
 	f(context.Background(), "")
-	then := exec.Explain(context.Background(), sluice.Request{Tool: "tool"})
+	then := exec.Explain(context.Background(), sluice.Request{Tool: "tool", Input: ""})
 	fmt.Println("would wait:", then.Wait.Round(time.Minute), "on", then.Waits[0].By)
 	// Output:
 	// would wait: 0s

@@ -12,12 +12,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
 // Reasons that the executor itself gives.
 var (
-	// ErrInvalidArguments: the arguments do not fit the tool, or the run's priority is out
-	// of range.
+	// ErrInvalidArguments: the arguments do not fit the tool, its Spec.Check refused them, or
+	// the run's priority is out of range.
 	ErrInvalidArguments = errors.New("invalid arguments")
 	// ErrNesting: nested calls are too deep, too many, or their limits wait for each other.
 	ErrNesting = errors.New("nesting")
@@ -32,7 +34,7 @@ type Config struct {
 	Sink            EventSink                                 // sees every call; nil discards
 	State           *SharedState                              // what tools share; nil means a new one of the default size
 	Timeout         time.Duration                             // per attempt; zero means none
-	MaxWait         time.Duration                             // in the queue; zero means until the caller's context ends
+	MaxWait         time.Duration                             // in the queue; zero means until the caller's context ends; or NoWait
 	Classify        func(c Call, r Result, err error) Outcome // what an outcome means; nil means OutcomeAuto for all
 	MaxArgBytes     int                                       // of a call's arguments; zero means 4 MiB
 	MaxResultBytes  int                                       // of a result's JSON; zero means 16 MiB
@@ -40,6 +42,10 @@ type Config struct {
 	MaxCallsPerRoot int                                       // calls under one outermost call; zero means 10,000
 	_               struct{}
 }
+
+// NoWait as a MaxWait means not to wait at all: a call starts at once or is refused. It is
+// no value that sums of durations have by mistake.
+const NoWait time.Duration = -1 << 62
 
 const (
 	defaultArgBytes    = 4 << 20
@@ -55,7 +61,7 @@ func (c Config) validate() (Config, error) {
 	if err := checkDuration("Config.Timeout", c.Timeout); err != nil {
 		return c, err
 	}
-	if err := checkDuration("Config.MaxWait", c.MaxWait); err != nil {
+	if err := checkWait("Config.MaxWait", c.MaxWait); err != nil {
 		return c, err
 	}
 	for _, f := range []struct {
@@ -210,8 +216,9 @@ func isNil(x Interceptor) bool {
 type Request struct {
 	ID    string          // the model's tool-call id; empty means made up
 	Tool  string          // as registered
-	Args  json.RawMessage // decoded strictly: exact names, no duplicates, nothing unknown
+	Args  json.RawMessage // decoded strictly: exact names, no duplicates, nothing unknown; blank is {}
 	Input any             // instead of Args: a value of the tool's In
+	typed bool            // Input counts also if it is nil
 	_     struct{}
 }
 
@@ -276,14 +283,27 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 	if err := inv.barred(open, calls); err != nil {
 		return now, err
 	}
-	in, err := inv.plan.tool.input(r, e.conf.MaxArgBytes)
+	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
+		now = 0 // foreign code runs
+	}
+	return now, inv.accept(ctx, r, c)
+}
+
+// accept gives c, which lacks nothing else, the input of its request, if the tool takes that.
+func (inv *invocation) accept(ctx context.Context, r *Request, c *Call) error {
+	t := inv.plan.tool
+	in, err := t.input(r, inv.plan.exec.conf.MaxArgBytes)
 	if err != nil {
-		return now, inv.refused(ErrInvalidArguments, "", err)
+		return inv.refused(ErrInvalidArguments, "", err)
 	}
-	if c.Input = in; len(r.Args) > 0 {
-		now = 0
+	c.Input = in
+	if t.spec.Check == nil {
+		return nil
 	}
-	return now, nil
+	if err := t.checked(ctx, c.shown()); err != nil {
+		return inv.refused(ErrInvalidArguments, "", err)
+	}
+	return nil
 }
 
 func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
@@ -347,7 +367,7 @@ func (inv *invocation) barred(open bool, calls int32) error {
 
 // input is the value that the tool gets.
 func (t *tool) input(r *Request, max int) (in any, err error) {
-	if r.Input == nil {
+	if r.Input == nil && !r.typed {
 		return t.decoded(r.Args, max)
 	}
 	if len(r.Args) > 0 {
@@ -366,10 +386,23 @@ func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
 			in, err = nil, caught(t.spec.Name, v)
 		}
 	}()
-	if len(args) == 0 && t.accepts(nil) {
-		return nil, nil
+	if in, err = t.decode(args, max); err == nil && len(t.required) > 0 {
+		err = strictjson.Require(args, t.required)
 	}
-	return t.decode(args, max)
+	if err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// checked is what the tool's Check says.
+func (t *tool) checked(ctx context.Context, c Call) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = caught(t.spec.Name, v)
+		}
+	}()
+	return t.spec.Check(ctx, c)
 }
 
 // end makes the call's outcome what it promises to be, reports it, and lets the call go.
@@ -433,12 +466,21 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	case ran || refusal:
 		return err
 	}
+	if e, ok := err.(*Error); ok && e.Reason == ErrTimeout { // of an attempt whose code had not begun
+		return inv.refused(ErrWaitTooLong, "", notBegun{})
+	}
 	reason := ErrDenied
 	if _, ok := err.(*PanicError); ok || isReason(err, context.Canceled) || isReason(err, context.DeadlineExceeded) {
 		reason = ErrRejected
 	}
 	return inv.refused(reason, "", err)
 }
+
+// notBegun is why a call was refused whose attempt was out of time before it ran.
+type notBegun struct{}
+
+func (notBegun) Error() string        { return "its time was over before its code began" }
+func (notBegun) Is(target error) bool { return target == context.DeadlineExceeded }
 
 func (inv *invocation) refused(reason error, by string, cause error) *Error {
 	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause}

@@ -111,6 +111,9 @@ func checkRates(field string, rates []Rate) ([]Rate, error) {
 		case r.Burst < 0:
 			return nil, fmt.Errorf("sluice: %s[%d].Burst is %d: must be zero (N) or positive", field, i, r.Burst)
 		}
+		if err := checkUnit(fmt.Sprintf("%s[%d].Per", field, i), r.Per); err != nil {
+			return nil, err
+		}
 		if r.Per == 0 {
 			r.Per = time.Second
 		}

@@ -14,7 +14,7 @@ import (
 // name are the same scope.
 type Scope struct {
 	kind  scopeKind
-	names string   // of ForTool and ForType: sorted, each with endOfName behind it; of ByKey its name
+	names string   // of ForTool and ForType: as joinNames makes it; of ByKey its name
 	key   *keyFunc // of ByKey
 }
 
@@ -65,8 +65,12 @@ func ByKey(name string, key func(c Call) string) Scope {
 
 // joinNames makes a list of names one comparable value.
 func joinNames(names []string) string {
+	names = slices.Clone(names)
+	if !slices.Contains(names, "") { // else check will refuse it, and say where that is
+		slices.Sort(names)
+	}
 	var b strings.Builder
-	for _, n := range slices.Sorted(slices.Values(names)) {
+	for _, n := range names {
 		b.WriteString(strings.ReplaceAll(n, endOfName, "\xfe")) // which is as wrong in a name
 		b.WriteString(endOfName)
 	}
@@ -178,7 +182,7 @@ func (s Scope) check(field string) error {
 		}
 		for i, n := range names {
 			if n == "" {
-				return fmt.Errorf("sluice: %s has an empty name: must not be empty", field)
+				return fmt.Errorf("sluice: %s has an empty name at %d: must not be empty", field, i)
 			}
 			if err := checkName(field, n); err != nil {
 				return err

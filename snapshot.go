@@ -121,7 +121,7 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 
 // Explain says what [Executor.Invoke] would do now, and runs no tool: Refusal if it would
 // be refused, Waits with an estimate if it would wait, neither if it would start. It asks
-// the tool's key and cost functions, changes nothing, and takes a token from nobody. The
+// the tool's Check, key and cost functions, changes nothing, and takes a token from nobody. The
 // estimate for a rate is exact as long as nobody comes or leaves; for slots it follows
 // from how long calls held them lately, and is zero before the first.
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
@@ -130,10 +130,8 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	var c Call
 	inv.call(&c)
 	err := inv.barred(!e.closed(), inv.root().calls.Load()+1)
-	if err == nil && (r.Input != nil || len(r.Args) > 0) {
-		if c.Input, err = inv.plan.tool.input(&r, e.conf.MaxArgBytes); err != nil {
-			err = inv.refused(ErrInvalidArguments, "", err)
-		}
+	if err == nil {
+		err = inv.accept(ctx, &r, &c)
 	}
 	var d Decision
 	if err == nil {

@@ -405,3 +405,22 @@ func BenchmarkSimulate(b *testing.B) {
 	}
 	b.ReportMetric(float64(calls)/b.Elapsed().Seconds(), "calls/s")
 }
+
+// With NoWait a call starts at once or is refused: as many as fit, and nobody waits.
+func TestNoWait(t *testing.T) {
+	for name, c := range map[string]Config{
+		"config": {MaxWait: sluice.NoWait},
+		"policy": {MaxWait: time.Hour, Tools: []Tool{{Spec: sluice.Spec{Name: "work", Policy: sluice.Policy{MaxWait: sluice.NoWait}}, Service: Constant(time.Second)}}},
+	} {
+		c.Gates = []sluice.Interceptor{limiter(sluice.Limit{Max: 2})}
+		if c.Tools == nil {
+			c.Tools = []Tool{{Spec: sluice.Spec{Name: "work"}, Service: Constant(time.Second)}}
+		}
+		c.Traffic = []Traffic{{Tool: "work", Arrivals: Steady(8)}}
+		c.Duration = 100 * time.Second
+		r := simulate(t, c)
+		if r.All.Wait.Max != 0 || r.All.Refused == 0 {
+			t.Errorf("%s: waits up to %v, %d refused: want no waiting", name, r.All.Wait.Max, r.All.Refused)
+		}
+	}
+}
