@@ -99,6 +99,15 @@ func TestScopesOfEqualContentAreOneInAComponent(t *testing.T) {
 		t.Errorf("the configuration shows a function that answers %q, want old", key)
 	}
 	r.gateState("concurrency per host", "old")
+	q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: byHost(constant("old")), Rates: []sluice.Rate{{N: 1}}}))
+	b := breakerOf(sluice.CircuitBreakerConfig{Scope: byHost(constant("old"))})
+	noErr(t, sluice.Reconfigure("reload", q.Change(sluice.RateLimiterConfig{Scope: byHost(constant("new")), Rates: []sluice.Rate{{N: 2}}}),
+		b.Change(sluice.CircuitBreakerConfig{Scope: byHost(constant("new"))})))
+	for _, s := range []sluice.Scope{q.Config().Scope, b.Config().Scope} {
+		if key, _ := s.Key(sluice.Spec{}, sluice.Call{}); key != "old" {
+			t.Errorf("the configuration shows a function that answers %q, want old", key)
+		}
+	}
 
 	for _, c := range []sluice.ConcurrencyLimiterConfig{
 		{Limits: []sluice.Limit{{Max: 1, Scope: sluice.ByKey("port", constant("a"))}}},

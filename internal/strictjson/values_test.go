@@ -190,7 +190,7 @@ func TestIntegersInAnySpelling(t *testing.T) {
 	const fraction, out = "$ is a number with a fraction: must be ", "$ is a number out of range: must be "
 	for in, want := range map[string]string{
 		"3.5": fraction, "5e-1": fraction, "1e-400": fraction, "1e-999999999999999999999": fraction, "-0.1": fraction, "12.0000000000000000000000000000001": fraction,
-		"128.0": out, "-1.29e2": out, "1e400": out, "1e999999999999999999999": out, "1e20": out, "100000000000000000000000000": out, "25.6e1": out,
+		"128.0": out, "-1.29e2": out, "1e400": out, "1e999999999999999999999": out, "1e20": out, "10e9223372036854775807": out, "100e99999999999999999999": out, "100000000000000000000000000": out, "25.6e1": out,
 	} {
 		check(t, in, new(int8), want+"a whole number from -128 to 127")
 	}
