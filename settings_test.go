@@ -1,9 +1,12 @@
 package sluice_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -63,6 +66,16 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 		}
 		if err := set(-1); err == nil {
 			t.Errorf("%s: -1 was accepted", field)
+		}
+	}
+
+	// So are all there are.
+	api, err := os.ReadFile("testdata/api.txt")
+	noErr(t, err)
+	api, _, _ = bytes.Cut(api, []byte("\npackage ")) // the other packages have tests of their own
+	for _, m := range regexp.MustCompile(`(?m)^field ((?:\w*Config|Policy|Rate)\.\w+) time\.Duration$`).FindAllStringSubmatch(string(api), -1) {
+		if field := strings.Replace(m[1], "Rate.", "RateLimiterConfig.Rates[1].", 1); fields[field] == nil {
+			t.Errorf("%s is not tested here", m[1])
 		}
 	}
 

@@ -121,6 +121,9 @@ func (c *Config) validate() error {
 	if c.Duration <= 0 || c.Duration > maxDuration {
 		return fmt.Errorf("sim: Config.Duration is %v: must be positive, up to %v", c.Duration, maxDuration)
 	}
+	if err := checkTime("Config.Duration", c.Duration); err != nil {
+		return err
+	}
 	if c.MaxCalls < 0 {
 		return fmt.Errorf("sim: Config.MaxCalls is %d: must be zero (%d) or positive", c.MaxCalls, defaultMaxCalls)
 	}
@@ -176,6 +179,9 @@ func (c *Config) validate() error {
 func checkTime(field string, d time.Duration) error {
 	if d < 0 || d > maxDuration {
 		return fmt.Errorf("sim: %s is %v: must be zero or positive, up to %v", field, d, maxDuration)
+	}
+	if d > 0 && d < time.Microsecond {
+		return fmt.Errorf("sim: %s is %v: must be at least %v; a Duration without a unit? %d seconds are %[4]d*time.Second", field, d, time.Microsecond, int64(d))
 	}
 	return nil
 }

@@ -122,6 +122,8 @@ func TestConfigErrors(t *testing.T) {
 	slots, order := limiter(sluice.Limit{Max: 1}), scheduler(sluice.PrioritySchedulerConfig{})
 	for want, spoil := range map[string]func(*Config){
 		"Config.Duration is 0s: must be positive":                              func(c *Config) { c.Duration = 0 },
+		"Config.MaxWait is 3ns: must be at least 1µs; a Duration without a":    func(c *Config) { c.MaxWait = 3 },
+		"Config.Duration is 60ns: must be at least 1µs; a Duration without":    func(c *Config) { c.Duration = 60 },
 		"Config.MaxWait is -1s: must be zero or positive":                      func(c *Config) { c.MaxWait = -time.Second },
 		"Config.MaxCalls is -1: must be zero (100000000)":                      func(c *Config) { c.MaxCalls = -1 },
 		"more than Config.MaxCalls 3 calls":                                    func(c *Config) { c.MaxCalls, c.Duration = 3, time.Minute },
