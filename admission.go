@@ -89,10 +89,7 @@ func (a *admission) configure(e *Executor) {
 	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
 	a.cost = p.Cost
-	a.classify = p.Classify
-	if a.classify == nil {
-		a.classify = e.conf.Classify
-	}
+	a.classify = firstOpinion(p.Classify, e.conf.Classify)
 	if a.cost == nil && slices.Equal(a.units, []string{""}) {
 		for i := range a.parts {
 			a.parts[i].unit = -1
@@ -105,6 +102,22 @@ func (a *admission) configure(e *Executor) {
 			list[i] = admit.Need{Cell: p.cell, N: 1}
 		}
 		a.needs = admit.NewNeedSet(list)
+	}
+}
+
+// firstOpinion asks the tool's own classify function, and the executor's where that has none.
+func firstOpinion(own, common func(Call, Result, error) Outcome) func(Call, Result, error) Outcome {
+	switch {
+	case own == nil:
+		return common
+	case common == nil:
+		return own
+	}
+	return func(c Call, r Result, err error) Outcome {
+		if o := classified(own, c, r, err); o != OutcomeAuto {
+			return o
+		}
+		return common(c, r, err)
 	}
 }
 
@@ -194,7 +207,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 		case a.cost != nil:
 			if n = a.cost(c.shown(), u); n < 0 {
 				normal = true
-				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is %d: must not be negative", u, n))
+				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
 			}
 		case u != "":
 			n = a.tool.shared.estimate(u)

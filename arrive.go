@@ -170,9 +170,12 @@ func (a *admission) ticket(s *stage, c *Call, q *asked, now int64, cell cellFunc
 	if t.Parent = c.inv.parent.holder(s); c.run != nil {
 		t.Parent = c.run.holder(s)
 	}
-	if a.maxWait > 0 {
+	switch {
+	case a.maxWait == NoWait:
+		t.AtOnce = true
+	case a.maxWait > 0:
 		t.Limit = now + int64(a.maxWait)
-	} else if t.Parent != nil {
+	case t.Parent != nil:
 		t.Limit = now + int64(nestedWait)
 	}
 	return t, nil

@@ -120,6 +120,9 @@ func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, erro
 		if *f.v < 0 || *f.v > maxDuration {
 			return c, fmt.Errorf("sluice: %s.%s is %v: must be from 0 (%v) to %v", field, f.name, *f.v, f.def, maxDuration)
 		}
+		if err := checkUnit(field+"."+f.name, *f.v); err != nil {
+			return c, err
+		}
 		if *f.v == 0 {
 			*f.v = f.def
 		}
@@ -249,9 +252,10 @@ func (x *breakerChange) check() (err error) {
 	if x.to.Name != was.Name {
 		return fmt.Errorf("sluice: CircuitBreakerConfig.Name is %q: cannot change from %q", x.to.Name, was.Name)
 	}
-	if x.to.Scope != was.Scope {
+	if !x.to.Scope.same(was.Scope) {
 		return fmt.Errorf("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
 	}
+	x.to.Scope = was.Scope // with the function that there is
 	return nil
 }
 

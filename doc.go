@@ -83,6 +83,15 @@
 //   - A limit of zero is an error, never "unlimited": leave the limit out instead.
 //   - Priorities go from 1 to 9, so that each of them can be asked for: zero takes the tool's,
 //     and a tool without one has PriorityNormal, 5.
+//   - The order of names in a scope does not matter, and the name of [ByKey] stands for its
+//     function: two of one name are one scope to a limiter, and to a Change of it.
+//   - Arguments that are blank are {}, for every tool. Every spelling of a whole number is an
+//     integer, 3.0 and 5e0 too. Arguments that come as JSON must have what the top-level
+//     required of the tool's InputSchema names; the rest of a schema is for [Spec].Check.
+//   - Errors about arguments name the place, the kind of thing there and what is expected,
+//     never the value. Names that a type or a schema declares are told, and an unknown key.
+//   - A configured duration below a microsecond is a forgotten unit, and an error. Not to wait
+//     at all is [NoWait].
 //   - An unknown tool is a call like others: it is invoked, and fails.
 //   - An interceptor that calls next twice makes two attempts outside the gates, and gets an
 //     error inside them.

@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
 // Reasons that the executor itself gives.
 var (
-	// ErrInvalidArguments: the arguments do not fit the tool, or the run's priority is out
-	// of range.
+	// ErrInvalidArguments: the arguments do not fit the tool, its Spec.Check refused them, or
+	// the run's priority is out of range.
 	ErrInvalidArguments = errors.New("invalid arguments")
 	// ErrNesting: nested calls are too deep, too many, or their limits wait for each other.
 	ErrNesting = errors.New("nesting")
@@ -34,7 +35,7 @@ type Config struct {
 	Sink            EventSink                                 // sees every call; nil discards
 	State           *SharedState                              // what tools share; nil means a new one of the default size
 	Timeout         time.Duration                             // per attempt; zero means none
-	MaxWait         time.Duration                             // in the queue; zero means until the caller's context ends
+	MaxWait         time.Duration                             // in the queue; zero means until the caller's context ends; or NoWait
 	Classify        func(c Call, r Result, err error) Outcome // what an outcome means; nil means OutcomeAuto for all
 	MaxArgBytes     int                                       // of a call's arguments; zero means 4 MiB
 	MaxResultBytes  int                                       // of a result's JSON; zero means 16 MiB
@@ -42,6 +43,10 @@ type Config struct {
 	MaxCallsPerRoot int                                       // calls under one outermost call; zero means 10,000
 	_               struct{}
 }
+
+// NoWait as a MaxWait means not to wait at all: a call starts at once or is refused. It is
+// no value that sums of durations have by mistake.
+const NoWait time.Duration = -1 << 62
 
 const (
 	defaultArgBytes    = 4 << 20
@@ -57,7 +62,7 @@ func (c Config) validate() (Config, error) {
 	if err := checkDuration("Config.Timeout", c.Timeout); err != nil {
 		return c, err
 	}
-	if err := checkDuration("Config.MaxWait", c.MaxWait); err != nil {
+	if err := checkWait("Config.MaxWait", c.MaxWait); err != nil {
 		return c, err
 	}
 	for _, f := range []struct {
@@ -217,8 +222,9 @@ func isNil(x Interceptor) bool {
 type Request struct {
 	ID    string          // the model's tool-call id; empty means made up
 	Tool  string          // as registered
-	Args  json.RawMessage // decoded strictly: exact names, no duplicates, nothing unknown
+	Args  json.RawMessage // decoded strictly: exact names, no duplicates, nothing unknown; blank is {}
 	Input any             // instead of Args: a value of the tool's In
+	typed bool            // Input counts also if it is nil
 	_     struct{}
 }
 
@@ -280,23 +286,30 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		now = 0
 	}
 	inv.call(c)
-	if len(r.Args) > 0 {
-		now = 0
+	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
+		now = 0 // foreign code runs
 	}
-	return now, inv.resolve(c, r, open, calls)
+	return now, inv.resolve(ctx, c, r, open, calls)
 }
 
-// resolve gives c the value that the tool gets, or says why c must not be admitted whatever the
-// gates say.
-func (inv *invocation) resolve(c *Call, r *Request, open bool, calls int32) error {
+// resolve gives c the value that the tool gets, if it takes that, or says why c must not be
+// admitted whatever the gates say.
+func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bool, calls int32) error {
 	if err := inv.barred(open, calls); err != nil {
 		return err
 	}
-	in, err := inv.plan.tool.input(r, inv.plan.exec.conf.MaxArgBytes)
+	t := inv.plan.tool
+	in, err := t.input(r, inv.plan.exec.conf.MaxArgBytes)
 	if err != nil {
 		return inv.refused(ErrInvalidArguments, "", err)
 	}
 	c.Input = in
+	if t.spec.Check == nil {
+		return nil
+	}
+	if err := t.checked(ctx, c.shown()); err != nil {
+		return inv.refused(ErrInvalidArguments, "", err)
+	}
 	return nil
 }
 
@@ -362,7 +375,7 @@ func (inv *invocation) barred(open bool, calls int32) error {
 
 // input is the value that the tool gets.
 func (t *tool) input(r *Request, max int) (in any, err error) {
-	if r.Input == nil {
+	if r.Input == nil && !r.typed {
 		return t.decoded(r.Args, max)
 	}
 	if len(r.Args) > 0 {
@@ -381,10 +394,23 @@ func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
 			in, err = nil, caught(t.spec.Name, v)
 		}
 	}()
-	if len(args) == 0 && t.accepts(nil) {
-		return nil, nil
+	if in, err = t.decode(args, max); err == nil && len(t.required) > 0 {
+		err = strictjson.Require(args, t.required)
 	}
-	return t.decode(args, max)
+	if err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// checked is what the tool's Check says.
+func (t *tool) checked(ctx context.Context, c Call) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = caught(t.spec.Name, v)
+		}
+	}()
+	return t.spec.Check(ctx, c)
 }
 
 // end makes the call's outcome what it promises to be, reports it, and lets the call go.
@@ -448,12 +474,21 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	case ran || refusal:
 		return err
 	}
+	if e, ok := err.(*Error); ok && e.Reason == ErrTimeout { // of an attempt whose code had not begun
+		return inv.refused(ErrWaitTooLong, "", notBegun{})
+	}
 	reason := ErrDenied
 	if _, ok := err.(*PanicError); ok || isReason(err, context.Canceled) || isReason(err, context.DeadlineExceeded) {
 		reason = ErrRejected
 	}
 	return inv.refused(reason, "", err)
 }
+
+// notBegun is why a call was refused whose attempt was out of time before it ran.
+type notBegun struct{}
+
+func (notBegun) Error() string        { return "its time was over before its code began" }
+func (notBegun) Is(target error) bool { return target == context.DeadlineExceeded }
 
 func (inv *invocation) refused(reason error, by string, cause error) *Error {
 	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause}

@@ -2,13 +2,14 @@ package sluice
 
 import (
 	"crypto/rand"
-	"encoding/hex"
+	"strconv"
 	"sync"
 	"sync/atomic"
 )
 
-// idBlocks makes ids for calls that came without: unique, and cut from blocks so that one
-// allocation serves many.
+// idBlocks makes ids for calls that came without, and never one twice: a counter of 64 bits
+// behind a prefix of 50 random bits, which tells executors apart. They are cut from blocks,
+// so that one allocation serves many.
 type idBlocks struct {
 	mu     sync.Mutex
 	prefix string
@@ -22,8 +23,10 @@ type idBlock struct {
 }
 
 const (
-	blockIDs = 64
-	idLen    = len("call-") + 12 + 8 // random prefix, counter
+	prefixLen = len("call-") + 10
+	countLen  = 13 // digits to the base 32 of a uint64
+	idLen     = prefixLen + countLen
+	blockIDs  = 64 // 1,792 bytes, which the allocator has a size for
 )
 
 func (b *idBlocks) next() string {
@@ -45,14 +48,16 @@ func (b *idBlocks) refill(old *idBlock) {
 		return
 	}
 	if b.prefix == "" {
-		b.prefix = randomID("call-")[:len("call-")+12]
+		b.prefix = randomID("call-")[:prefixLen]
 	}
 	text := make([]byte, 0, blockIDs*idLen)
+	const zeros = "0000000000000"
+	var n [countLen]byte
 	for range blockIDs {
 		b.made++
-		n := b.made
 		text = append(text, b.prefix...)
-		text = hex.AppendEncode(text, []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+		count := strconv.AppendUint(n[:0], b.made, 32)
+		text = append(append(text, zeros[len(count):]...), count...)
 	}
 	b.block.Store(&idBlock{text: string(text)})
 }

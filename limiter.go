@@ -101,7 +101,7 @@ func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
 		}
 		l.MaxKeys = n
 		for j, o := range c.Limits[:i] {
-			if o.Scope == l.Scope && o.Unit == l.Unit {
+			if o.Scope.same(l.Scope) && o.Unit == l.Unit {
 				return c, fmt.Errorf("sluice: %s has the Scope and Unit of Limits[%d]: must differ in one", field, j)
 			}
 		}
@@ -210,11 +210,12 @@ func (x *limiterChange) check() (err error) {
 		return err
 	}
 	for i, n := range x.to.Limits {
-		if o := was.Limits[i]; n.Scope != o.Scope || n.Unit != o.Unit {
+		if o := was.Limits[i]; !n.Scope.same(o.Scope) || n.Unit != o.Unit {
 			return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Limits[%d] changes its Scope or Unit: they cannot change", i)
 		} else if (n.Adaptive == nil) != (o.Adaptive == nil) {
 			return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Limits[%d].Adaptive comes or goes: it cannot, only its bounds can change", i)
 		}
+		x.to.Limits[i].Scope = was.Limits[i].Scope // with the function that there is
 	}
 	return nil
 }

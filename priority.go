@@ -39,8 +39,8 @@ func (p Priority) level() int8 { return int8(p - PriorityBatch) }
 // is next, where passed counts the starts given to others there since its last one; inside
 // a level the tenant with the smallest start tag (start-time fair queuing, Goyal, Vin and
 // Cheng 1996), charged when a call starts; then arrival. So at one constraint at most
-// Ageing*(8-level) + 8 others start between two starts of a waiting level, with levels
-// from 0 to 8, and tenants i and j of one level that both wait differ by at most
+// Ageing*(8-level) + 8 others start between two starts of a waiting level, where a level is
+// a priority less one, and tenants i and j of one level that both wait differ by at most
 // 1/wi + 1/wj calls per weight. Ageing counts starts, not seconds: an old backlog of
 // batch calls never outranks fresh interactive ones for longer than that.
 //

@@ -523,7 +523,7 @@ func TestPromise21_KeyFlood(t *testing.T) {
 	const keys = 100
 	bubble(t, func(t *testing.T) {
 		key := sluice.ByKey("host", func(c sluice.Call) string { return c.ID })
-		r := newRig(t, sluice.Config{MaxWait: time.Nanosecond, Interceptors: interceptors(
+		r := newRig(t, sluice.Config{MaxWait: sluice.NoWait, Interceptors: interceptors(
 			limitsOf(sluice.Limit{Max: 1, Scope: key, MaxKeys: keys}),
 			sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: key, MaxKeys: keys, Rates: []sluice.Rate{{N: 1, Per: time.Hour, Burst: 1}}})),
 			sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Scope: key, MaxKeys: keys})))})

@@ -115,6 +115,9 @@ func checkRates(field string, rates []Rate) ([]Rate, error) {
 		case r.Burst < 0:
 			return nil, fmt.Errorf("sluice: %s[%d].Burst is %d: must be zero (N) or positive", field, i, r.Burst)
 		}
+		if err := checkUnit(fmt.Sprintf("%s[%d].Per", field, i), r.Per); err != nil {
+			return nil, err
+		}
 		if r.Per == 0 {
 			r.Per = time.Second
 		}
@@ -346,7 +349,7 @@ func (x *rateChange) check() (err error) {
 	switch {
 	case x.to.Name != was.Name:
 		fixed = "Name"
-	case x.to.Scope != was.Scope:
+	case !x.to.Scope.same(was.Scope):
 		fixed = "Scope"
 	case x.to.Upstream != was.Upstream:
 		fixed = "Upstream"
@@ -362,6 +365,7 @@ func (x *rateChange) check() (err error) {
 			return fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q", i, r.Unit, was.Rates[i].Unit)
 		}
 	}
+	x.to.Scope = was.Scope // with the function that there is
 	return nil
 }
 

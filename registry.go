@@ -44,13 +44,14 @@ func (r *ToolRegistry) current() *registrySnapshot {
 
 // tool is one registered function under one policy.
 type tool struct {
-	spec    Spec
-	in      reflect.Type
-	accepts func(in any) bool
-	decode  func(args json.RawMessage, max int) (any, error)
-	run     func(ctx context.Context, in any) (any, error)
-	rates   []bucket.Rate // of the policy
-	shared  *toolShared
+	spec     Spec
+	in       reflect.Type
+	accepts  func(in any) bool
+	required []string // arguments, sorted
+	decode   func(args json.RawMessage, max int) (any, error)
+	run      func(ctx context.Context, in any) (any, error)
+	rates    []bucket.Rate // of the policy
+	shared   *toolShared
 }
 
 // toolShared is what all versions of a tool's policy have in common.
@@ -145,13 +146,27 @@ func (r *ToolRegistry) put(t *tool, replace bool) error {
 
 // Spec describes a tool. Only Name is required.
 type Spec struct {
-	Name                      string // [A-Za-z0-9_.-]{1,128}, byte-exact
-	Description               string
-	Type                      string // groups tools for limits, e.g. "web"
+	Name        string // [A-Za-z0-9_.-]{1,128}, byte-exact
+	Description string
+	Type        string // groups tools for limits, e.g. "web"
+
+	// InputSchema is a JSON Schema: an object whose type, if it has one, is "object". Of all it
+	// says the library holds calls to one thing: arguments that come as JSON must have what its
+	// top-level required names. Check is the place for the rest. OutputSchema, a JSON object
+	// too, is for whoever asks. Empty means none.
 	InputSchema, OutputSchema json.RawMessage
-	Hints                     Hints
-	Policy                    Policy
-	_                         struct{}
+
+	Hints  Hints
+	Policy Policy
+
+	// Check refuses calls whose input is not right, with ErrInvalidArguments and its own error
+	// as the Cause: a validator of JSON Schema, or a rule of the business. It runs once per
+	// call, of JSON and of typed input, after decoding and before the interceptors and the
+	// queue, outside all locks, in the goroutine that makes the call and with its context; so
+	// it may take time, and is also asked by Explain. If it panics the call is refused. Its
+	// error's text reaches models and events. nil means that all that can be decoded is right.
+	Check func(ctx context.Context, c Call) error
+	_     struct{}
 }
 
 func (s Spec) clone() Spec {
@@ -177,7 +192,7 @@ type Policy struct {
 	Rates       []Rate                // quotas of this tool alone
 	Breaker     *CircuitBreakerConfig // of this tool alone, so without a Scope; nil means none of its own
 	Timeout     time.Duration         // per attempt; zero means Config.Timeout
-	MaxWait     time.Duration         // in the queue; zero means Config.MaxWait
+	MaxWait     time.Duration         // in the queue; zero means Config.MaxWait; or NoWait
 
 	// Cost estimates what the call c will take of a unit, once per attempt for each unit
 	// of the rates and limits it is subject to: Rate.Unit, or Limit.Unit unless empty. Zero
@@ -187,8 +202,8 @@ type Policy struct {
 	Cost func(c Call, unit string) int64
 
 	// Classify says what an outcome means to breakers. It runs outside all locks, in the
-	// goroutine of the call; if it panics the outcome counts as with OutcomeAuto. nil means
-	// Config.Classify.
+	// goroutine of the call; if it panics the outcome counts as with OutcomeAuto. That, and
+	// nil, leave it to Config.Classify, which leaves it to the library likewise.
 	Classify func(c Call, r Result, err error) Outcome
 	_        struct{}
 }
@@ -212,11 +227,60 @@ func (s *Spec) validate() ([]bucket.Rate, error) {
 		name string
 		v    json.RawMessage
 	}{{"InputSchema", s.InputSchema}, {"OutputSchema", s.OutputSchema}} {
-		if len(f.v) > 0 && !json.Valid(f.v) {
-			return nil, fmt.Errorf("sluice: Spec.%s of %q is not JSON: must be a JSON Schema or empty", f.name, s.Name)
+		if _, err := schemaOf(f.name, s.Name, f.v); err != nil {
+			return nil, err
 		}
 	}
 	return s.Policy.validate()
+}
+
+// schemaOf is the members of a JSON Schema, which has to be an object: arguments are one, so
+// that true and false have nothing to say here.
+func schemaOf(field, tool string, schema json.RawMessage) (map[string]json.RawMessage, error) {
+	if len(schema) == 0 {
+		return nil, nil
+	}
+	if !json.Valid(schema) {
+		return nil, fmt.Errorf("sluice: Spec.%s of %q is not JSON: must be a JSON Schema or empty", field, tool)
+	}
+	var members map[string]json.RawMessage
+	err := strictjson.Decode(schema, &members, strictjson.Limits{MaxBytes: len(schema)})
+	if err == nil && members == nil {
+		err = errors.New("$ is null: must be an object")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sluice: Spec.%s of %q: %w", field, tool, err)
+	}
+	return members, nil
+}
+
+// required is the arguments that the input schema requires, sorted.
+func (s *Spec) required() ([]string, error) {
+	schema, err := schemaOf("InputSchema", s.Name, s.InputSchema)
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := schema["type"]; ok {
+		if name := ""; json.Unmarshal(v, &name) != nil || name != "object" {
+			return nil, fmt.Errorf("sluice: Spec.InputSchema of %q has another type than \"object\": arguments are an object", s.Name)
+		}
+	}
+	var list []any
+	if v, ok := schema["required"]; ok && json.Unmarshal(v, &list) != nil {
+		return nil, fmt.Errorf("sluice: Spec.InputSchema of %q: required is no array: must be one of names", s.Name)
+	}
+	names := make([]string, len(list))
+	for i, v := range list {
+		name, ok := v.(string)
+		if names[i] = name; !ok {
+			return nil, fmt.Errorf("sluice: Spec.InputSchema of %q: required[%d] is no string: must be a name", s.Name, i)
+		}
+		if slices.Contains(names[:i], name) {
+			return nil, fmt.Errorf("sluice: Spec.InputSchema of %q: required names %q twice: must name each once", s.Name, cut(name, 128))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func (p *Policy) validate() ([]bucket.Rate, error) {
@@ -229,7 +293,7 @@ func (p *Policy) validate() ([]bucket.Rate, error) {
 	if err := checkDuration("Policy.Timeout", p.Timeout); err != nil {
 		return nil, err
 	}
-	if err := checkDuration("Policy.MaxWait", p.MaxWait); err != nil {
+	if err := checkWait("Policy.MaxWait", p.MaxWait); err != nil {
 		return nil, err
 	}
 	rates, err := checkRates("Policy.Rates", p.Rates)
@@ -263,7 +327,22 @@ func checkDuration(field string, d time.Duration) error {
 	if d < 0 || d > maxDuration {
 		return fmt.Errorf("sluice: %s is %v: must be zero or positive, up to %v", field, d, maxDuration)
 	}
+	return checkUnit(field, d)
+}
+
+// checkUnit refuses what only a Duration can be whose unit was forgotten.
+func checkUnit(field string, d time.Duration) error {
+	if d > 0 && d < time.Microsecond {
+		return fmt.Errorf("sluice: %s is %v: must be at least %v; a Duration without a unit? %d seconds are %[4]d*time.Second", field, d, time.Microsecond, int64(d))
+	}
 	return nil
+}
+
+func checkWait(field string, d time.Duration) error {
+	if d == NoWait {
+		return nil
+	}
+	return checkDuration(field, d)
 }
 
 // limits is the policy's constraints. The tool's slots are always counted, limited or not.
@@ -307,8 +386,8 @@ func (t *tool) concurrency() int64 {
 type Tool[In, Out any] struct{ name string }
 
 // Register adds fn under s.Name. A taken name is an error and changes nothing. With In =
-// json.RawMessage fn gets the arguments undecoded, checked for form and size only; Out =
-// json.RawMessage is passed on unencoded. fn must be safe for concurrent use. It may panic
+// json.RawMessage fn gets the arguments undecoded, checked for form, size and what s requires
+// only; Out = json.RawMessage is passed on unencoded. fn must be safe for concurrent use. It may panic
 // or call runtime.Goexit, and should return when its context is done.
 func Register[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error)) (*Tool[In, Out], error) {
 	return put(r, s, fn, false)
@@ -332,11 +411,16 @@ func put[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out
 	if err != nil {
 		return nil, err
 	}
+	required, err := s.required()
+	if err != nil {
+		return nil, err
+	}
 	t := &tool{
-		spec:    s,
-		in:      reflect.TypeFor[In](),
-		accepts: acceptsInput[In],
-		decode:  decodeInto[In],
+		spec:     s,
+		in:       reflect.TypeFor[In](),
+		accepts:  acceptsInput[In],
+		required: required,
+		decode:   decodeInto[In],
 		run: func(ctx context.Context, in any) (any, error) {
 			v, _ := in.(In) // accepted before
 			out, err := fn(ctx, v)
@@ -363,19 +447,28 @@ func acceptsInput[In any](in any) bool {
 }
 
 // decodeInto decodes arguments strictly: exact names, no duplicates, nothing unknown,
-// bounded size and depth, no lost precision.
+// bounded size and depth, no lost precision. No arguments are an object without any.
 func decodeInto[In any](args json.RawMessage, max int) (any, error) {
 	limits := strictjson.Limits{MaxBytes: max}
 	var in In
-	if raw, ok := any(&in).(*json.RawMessage); ok {
-		if len(args) == 0 {
-			args = json.RawMessage("{}") // no arguments, as for a struct
-		}
+	switch p := any(&in).(type) {
+	case *json.RawMessage:
 		if err := strictjson.Check(args, limits); err != nil {
 			return nil, err
 		}
-		*raw = slices.Clone(args)
+		if strictjson.Blank(args) {
+			args = json.RawMessage("{}")
+		}
+		*p = slices.Clone(args)
 		return in, nil
+	case *any:
+		if len(args) == 0 {
+			*p = map[string]any{} // as Decode makes it
+			return in, nil
+		}
+	}
+	if t := reflect.TypeFor[In](); t.Kind() == reflect.Interface && t.NumMethod() > 0 && strictjson.Blank(args) {
+		return nil, nil // an object is none of those
 	}
 	if err := strictjson.Decode(args, &in, limits); err != nil {
 		return nil, err
@@ -399,7 +492,7 @@ func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, e
 // Invoke runs the tool through e and waits for it, as [Executor.Invoke] does.
 func (t *Tool[In, Out]) Invoke(ctx context.Context, e *Executor, in In) (Out, error) {
 	var zero Out
-	res, err := e.Invoke(ctx, Request{Tool: t.name, Input: in})
+	res, err := e.Invoke(ctx, Request{Tool: t.name, Input: in, typed: true})
 	if err != nil {
 		return zero, err
 	}

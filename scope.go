@@ -7,11 +7,22 @@ import (
 )
 
 // Scope is what a limit counts by. The zero value means the component's default.
-// Scopes are values; compare them with ==.
+//
+// Scopes are values: == compares what they say, so that ForType("a", "b") is ForType("b",
+// "a"). Functions cannot be compared: a scope of [ByKey] is == to its own copies alone.
+// In one component, and in a Change of it, its name stands for its function: two of one
+// name are the same scope.
 type Scope struct {
-	kind scopeKind
-	set  *scopeSet
+	kind  scopeKind
+	names string   // of ForTool and ForType: as joinNames makes it; of ByKey its name
+	key   *keyFunc // of ByKey
 }
+
+// keyFunc is a function that can be compared, by where it stands.
+type keyFunc struct{ of func(Call) string }
+
+// endOfName cannot be in a name that check lets pass: it is not UTF-8.
+const endOfName = "\xff"
 
 type scopeKind uint8
 
@@ -26,12 +37,6 @@ const (
 	scopeKeyed
 )
 
-type scopeSet struct {
-	name  string
-	names []string
-	key   func(Call) string
-}
-
 // The scopes that need no name.
 var (
 	Global   = Scope{kind: scopeGlobal} // all calls together
@@ -42,21 +47,44 @@ var (
 
 // ForTool counts the named tools together and leaves others alone.
 func ForTool(names ...string) Scope {
-	return Scope{scopeForTool, &scopeSet{names: slices.Clone(names)}}
+	return Scope{kind: scopeForTool, names: joinNames(names)}
 }
 
 // ForType counts the tools of these types together and leaves others alone.
 func ForType(types ...string) Scope {
-	return Scope{scopeForType, &scopeSet{names: slices.Clone(types)}}
+	return Scope{kind: scopeForType, names: joinNames(types)}
 }
 
 // ByKey counts by any key of the call, such as an API key, a host or an attribute of the
 // run; "" leaves the call alone. name stands in refusals and snapshots. key runs once per
 // attempt, before the call queues and outside every lock; if it panics, the call is
-// refused. It must not change what it is given.
+// refused. It must not change what it is given. A Change keeps the function there is.
 func ByKey(name string, key func(c Call) string) Scope {
-	return Scope{scopeKeyed, &scopeSet{name: name, key: key}}
+	return Scope{scopeKeyed, name, &keyFunc{key}}
 }
+
+// joinNames makes a list of names one comparable value.
+func joinNames(names []string) string {
+	names = slices.Clone(names)
+	if !slices.Contains(names, "") { // else check will refuse it, and say where that is
+		slices.Sort(names)
+	}
+	var b strings.Builder
+	for _, n := range names {
+		b.WriteString(strings.ReplaceAll(n, endOfName, "\xfe")) // which is as wrong in a name
+		b.WriteString(endOfName)
+	}
+	return b.String()
+}
+
+// listed is the names that joinNames has joined.
+func (s Scope) listed() []string {
+	names := strings.Split(s.names, endOfName)
+	return names[:len(names)-1]
+}
+
+// same reports whether s and o are one scope to the component that has them.
+func (s Scope) same(o Scope) bool { return s.kind == o.kind && s.names == o.names }
 
 // String is how the scope stands in refusals and snapshots.
 func (s Scope) String() string {
@@ -70,11 +98,11 @@ func (s Scope) String() string {
 	case scopeTenant:
 		return "per tenant"
 	case scopeForTool:
-		return "tool " + strings.Join(s.set.names, "+")
+		return "tool " + strings.Join(s.listed(), "+")
 	case scopeForType:
-		return "type " + strings.Join(s.set.names, "+")
+		return "type " + strings.Join(s.listed(), "+")
 	case scopeKeyed:
-		return "per " + s.set.name
+		return "per " + s.names
 	}
 	return "default"
 }
@@ -102,10 +130,10 @@ func (s Scope) or(def Scope) Scope {
 // keyed reports whether each call has to be asked for its key.
 func (s Scope) keyed() bool { return s.kind == scopeTenant || s.kind == scopeKeyed }
 
-// names is what a ForTool or ForType scope names.
-func (s Scope) names() []string {
+// picked is what a ForTool or ForType scope names, nil of others.
+func (s Scope) picked() []string {
 	if s.kind == scopeForTool || s.kind == scopeForType {
-		return s.set.names
+		return s.listed()
 	}
 	return nil
 }
@@ -140,9 +168,9 @@ func (s Scope) fixed(tool *Spec) (string, bool) {
 	case scopeType:
 		return tool.Type, true
 	case scopeForTool:
-		return "", slices.Contains(s.set.names, tool.Name)
+		return "", slices.Contains(s.listed(), tool.Name)
 	case scopeForType:
-		return "", slices.Contains(s.set.names, tool.Type)
+		return "", slices.Contains(s.listed(), tool.Type)
 	}
 	return "", true
 }
@@ -152,36 +180,37 @@ func (s Scope) of(c *Call) string {
 	if s.kind == scopeTenant {
 		return c.Pipeline.tenant()
 	}
-	return s.set.key(c.shown())
+	return s.key.of(c.shown())
 }
 
 // check says what is wrong with a scope in the field named.
 func (s Scope) check(field string) error {
 	switch s.kind {
 	case scopeForTool, scopeForType:
-		if len(s.set.names) == 0 {
+		names := s.listed()
+		if len(names) == 0 {
 			return fmt.Errorf("sluice: %s names nothing: must name at least one", field)
 		}
-		for i, n := range s.set.names {
+		for i, n := range names {
 			if n == "" {
 				return fmt.Errorf("sluice: %s has an empty name at %d: must not be empty", field, i)
 			}
 			if err := checkName(field, n); err != nil {
 				return err
 			}
-			if slices.Contains(s.set.names[:i], n) {
+			if i > 0 && n == names[i-1] {
 				return fmt.Errorf("sluice: %s names %q twice: must name each once", field, n)
 			}
 		}
 	case scopeKeyed:
-		if s.set.name == "" {
+		if s.names == "" {
 			return fmt.Errorf("sluice: %s is ByKey without a name: must have one", field)
 		}
-		if err := checkName(field, s.set.name); err != nil {
+		if err := checkName(field, s.names); err != nil {
 			return err
 		}
-		if s.set.key == nil {
-			return fmt.Errorf("sluice: %s is ByKey(%q) with a nil function: must not be nil", field, s.set.name)
+		if s.key.of == nil {
+			return fmt.Errorf("sluice: %s is ByKey(%q) with a nil function: must not be nil", field, s.names)
 		}
 	}
 	return nil

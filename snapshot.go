@@ -101,7 +101,7 @@ func (e *Executor) read() *reading {
 		r.cores = append(r.cores, &t.shared.core)
 	}
 	for _, g := range e.gates {
-		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.names() != nil }) {
+		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.picked() != nil }) {
 			r.tools, r.types = e.names()
 			break
 		}
@@ -212,7 +212,7 @@ func (r *reading) unmatched(s Scope) []string {
 		has = r.types
 	}
 	var out []string
-	for _, n := range s.names() {
+	for _, n := range s.picked() {
 		if !has[n] {
 			out = append(out, n)
 		}
@@ -290,7 +290,7 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 // Explain says what [Executor.Invoke] would do now, and runs no tool: Refusal if it would
 // be refused, Waits with an estimate if it would wait, neither if it would start. It goes the
 // way that Invoke goes up to the decision, but for the interceptors: it compiles the tool's
-// chain, decodes the arguments, asks the tool's key and cost functions, and refuses what
+// chain, decodes the arguments, asks the tool's Check, key and cost functions, and refuses what
 // Invoke would refuse. It changes nothing, makes and evicts no key, and takes a token from
 // nobody. The estimate for a rate is exact as long as nobody comes or leaves; for slots it
 // follows from how long calls held them lately, and is zero before the first. It does not
@@ -318,7 +318,7 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 	}
 	var c Call
 	inv.call(&c)
-	if err = inv.resolve(&c, r, !e.closed(), calls); err == nil {
+	if err = inv.resolve(ctx, &c, r, !e.closed(), calls); err == nil {
 		d, err = inv.plan.adm.explain(ctx, &c)
 	}
 	normal = true

@@ -17,7 +17,7 @@ type Config struct {
 	Tools    []Tool        // at least one
 	Traffic  []Traffic     // at least one
 	Duration time.Duration // how long calls come and are counted; required
-	MaxWait  time.Duration // in the queue, as in sluice.Config; zero means no bound
+	MaxWait  time.Duration // in the queue, as in sluice.Config: zero means no bound, sluice.NoWait none at all
 	Timeout  time.Duration // per attempt, as in sluice.Config; zero means none
 	Seed     uint64        // equal seeds give equal reports
 	MaxCalls int           // an error beyond them; zero means 100,000,000
@@ -121,13 +121,20 @@ func (c *Config) validate() error {
 	if c.Duration <= 0 || c.Duration > maxDuration {
 		return fmt.Errorf("sim: Config.Duration is %v: must be positive, up to %v", c.Duration, maxDuration)
 	}
+	if err := checkTime("Config.Duration", c.Duration); err != nil {
+		return err
+	}
 	if c.MaxCalls < 0 {
 		return fmt.Errorf("sim: Config.MaxCalls is %d: must be zero (%d) or positive", c.MaxCalls, defaultMaxCalls)
+	}
+	wait := c.MaxWait
+	if wait == sluice.NoWait {
+		wait = 0
 	}
 	for _, f := range []struct {
 		name string
 		d    time.Duration
-	}{{"MaxWait", c.MaxWait}, {"Timeout", c.Timeout}} {
+	}{{"MaxWait", wait}, {"Timeout", c.Timeout}} {
 		if err := checkTime("Config."+f.name, f.d); err != nil {
 			return err
 		}
@@ -172,6 +179,9 @@ func (c *Config) validate() error {
 func checkTime(field string, d time.Duration) error {
 	if d < 0 || d > maxDuration {
 		return fmt.Errorf("sim: %s is %v: must be zero or positive, up to %v", field, d, maxDuration)
+	}
+	if d > 0 && d < time.Microsecond {
+		return fmt.Errorf("sim: %s is %v: must be at least %v; a Duration without a unit? %d seconds are %[4]d*time.Second", field, d, time.Microsecond, int64(d))
 	}
 	return nil
 }

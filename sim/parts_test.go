@@ -122,6 +122,8 @@ func TestConfigErrors(t *testing.T) {
 	slots, order := limiter(sluice.Limit{Max: 1}), scheduler(sluice.PrioritySchedulerConfig{})
 	for want, spoil := range map[string]func(*Config){
 		"Config.Duration is 0s: must be positive":                              func(c *Config) { c.Duration = 0 },
+		"Config.MaxWait is 3ns: must be at least 1µs; a Duration without a":    func(c *Config) { c.MaxWait = 3 },
+		"Config.Duration is 60ns: must be at least 1µs; a Duration without":    func(c *Config) { c.Duration = 60 },
 		"Config.MaxWait is -1s: must be zero or positive":                      func(c *Config) { c.MaxWait = -time.Second },
 		"Config.MaxCalls is -1: must be zero (100000000)":                      func(c *Config) { c.MaxCalls = -1 },
 		"more than Config.MaxCalls 3 calls":                                    func(c *Config) { c.MaxCalls, c.Duration = 3, time.Minute },
@@ -404,4 +406,23 @@ func BenchmarkSimulate(b *testing.B) {
 		calls += r.All.Arrived
 	}
 	b.ReportMetric(float64(calls)/b.Elapsed().Seconds(), "calls/s")
+}
+
+// With NoWait a call starts at once or is refused: as many as fit, and nobody waits.
+func TestNoWait(t *testing.T) {
+	for name, c := range map[string]Config{
+		"config": {MaxWait: sluice.NoWait},
+		"policy": {MaxWait: time.Hour, Tools: []Tool{{Spec: sluice.Spec{Name: "work", Policy: sluice.Policy{MaxWait: sluice.NoWait}}, Service: Constant(time.Second)}}},
+	} {
+		c.Gates = []sluice.Interceptor{limiter(sluice.Limit{Max: 2})}
+		if c.Tools == nil {
+			c.Tools = []Tool{{Spec: sluice.Spec{Name: "work"}, Service: Constant(time.Second)}}
+		}
+		c.Traffic = []Traffic{{Tool: "work", Arrivals: Steady(8)}}
+		c.Duration = 100 * time.Second
+		r := simulate(t, c)
+		if r.All.Wait.Max != 0 || r.All.Refused == 0 {
+			t.Errorf("%s: waits up to %v, %d refused: want no waiting", name, r.All.Wait.Max, r.All.Refused)
+		}
+	}
 }

@@ -248,9 +248,12 @@ func (s *simulation) arrive(st *stream, parent *call) {
 	} else if st.traffic.Deadline > 0 {
 		c.deadline = s.now + int64(st.traffic.Deadline)
 	}
-	if policy.MaxWait > 0 {
+	switch {
+	case policy.MaxWait == sluice.NoWait:
+		t.AtOnce = true
+	case policy.MaxWait > 0:
 		t.Limit = s.now + int64(policy.MaxWait)
-	} else if parent != nil {
+	case parent != nil:
 		t.Limit = s.now + int64(nestedWait)
 	}
 	if c.deadline < never {

@@ -60,6 +60,14 @@ const defaultBackoff = time.Second
 
 // NewTransport validates c.
 func NewTransport(c TransportConfig) (*Transport, error) {
+	for _, f := range []struct {
+		name string
+		d    time.Duration
+	}{{"MaxPause", c.MaxPause}, {"Backoff", c.Backoff}} {
+		if f.d > 0 && f.d < time.Microsecond {
+			return nil, fmt.Errorf("upstream: TransportConfig.%s is %v: must be at least %v; a Duration without a unit? %d seconds are %[4]d*time.Second", f.name, f.d, time.Microsecond, int64(f.d))
+		}
+	}
 	if c.MaxPause < 0 {
 		return nil, fmt.Errorf("upstream: TransportConfig.MaxPause is %v: must be zero (%v) or positive", c.MaxPause, MaxPause)
 	}

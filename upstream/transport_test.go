@@ -404,6 +404,8 @@ func TestPromise22_BadTransportConfig(t *testing.T) {
 		{TransportConfig{Backoff: -1}, "upstream: TransportConfig.Backoff is -1ns: must be zero (1s) or positive"},
 		{TransportConfig{Backoff: 2 * time.Hour}, "upstream: TransportConfig.Backoff is 2h0m0s: must be at most MaxPause (1h0m0s)"},
 		{TransportConfig{Backoff: 2 * time.Second, MaxPause: time.Second}, "upstream: TransportConfig.Backoff is 2s: must be at most MaxPause (1s)"},
+		{TransportConfig{Backoff: 5}, "upstream: TransportConfig.Backoff is 5ns: must be at least 1µs; a Duration without a unit? 5 seconds are 5*time.Second"},
+		{TransportConfig{MaxPause: 999}, "upstream: TransportConfig.MaxPause is 999ns: must be at least 1µs; a Duration without a unit? 999 seconds are 999*time.Second"},
 	} {
 		if tr, err := NewTransport(c.config); tr != nil || err == nil || err.Error() != c.want {
 			t.Errorf("got %v, %v\nwant %s", tr, err, c.want)

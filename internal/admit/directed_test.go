@@ -831,3 +831,21 @@ func TestPromise08_RL4_RetryAfterIsExact(t *testing.T) {
 		}
 	}
 }
+
+// A call that does not wait starts on arrival or is refused, also at once for the queue, and
+// changes nothing for those who wait.
+func TestAtOnce(t *testing.T) {
+	p := standard()
+	p.MaxQueue = 1
+	w := newWorld(t, p)
+	atOnce := option(func(t *Ticket) { t.AtOnce = true })
+	x := slots("x", 0, 1)
+	a := w.arrive("a", 2, "", x, atOnce)
+	w.refused(w.arrive("b", 2, "", x, atOnce), TooLong, x, 0)
+	w.arrive("c", 2, "", x) // the queue is full now
+	w.refused(w.arrive("d", 8, "", x, atOnce), TooLong, x, 0)
+	w.at(10)
+	w.sees("a b! d!")
+	w.finish(a)
+	w.sees("c")
+}

@@ -53,6 +53,7 @@ type Ticket struct {
 	Parent *Ticket // the running ticket that this one is nested in; its own parent, if any, once it has ended
 	Owner  any     // the caller's
 	Level  int8    // 0 … Levels-1, higher first
+	AtOnce bool    // it does not wait: it starts on arrival or is refused
 
 	state      State
 	level      int8   // effective
@@ -224,7 +225,7 @@ func (m *Machine) Free(t *Ticket) {
 	if t.state == Left && t.place == 0 && t.Parent == nil && t.kin == nil {
 		// It came, ran and went: little has to be undone.
 		t.needs, t.state = nil, New
-		t.Plan, t.Level, t.Tenant, t.Limit, t.Finish, t.Owner = nil, 0, "", Never, 0, nil
+		t.Plan, t.Level, t.Tenant, t.Limit, t.Finish, t.Owner, t.AtOnce = nil, 0, "", Never, 0, nil, false
 	} else {
 		*t = Ticket{limit: -1, Limit: Never, rec: rec}
 	}

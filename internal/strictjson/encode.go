@@ -19,6 +19,7 @@ var (
 // checked by CheckValue, since encoding/json follows any depth and a stack overflow ends the
 // process. A json.RawMessage is checked for its form and comes back as a copy; nil is null.
 // A panic of an encoding method comes back as an error; what such methods do is not bounded.
+// No error shows a value.
 func Encode(v any, maxBytes int) (data []byte, err error) {
 	l := Limits{MaxBytes: maxBytes}.withDefaults()
 	if raw, ok := v.(json.RawMessage); ok && raw != nil {
@@ -39,20 +40,34 @@ func Encode(v any, maxBytes int) (data []byte, err error) {
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			data, err = nil, fmt.Errorf("encoding panicked: %s", cut(fmt.Sprint(r), 200))
+			cause, _ := r.(error)
+			data, err = nil, &Error{Path: "$", Reason: "holds what panicked when it was to encode itself", cause: cause}
 		}
 	}()
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		return nil, err
+		return nil, &Error{Path: "$", Reason: whyNot(err), cause: err}
 	}
 	data = bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 	if err := l.size(len(data)); err != nil {
 		return nil, err
 	}
 	return data, nil
+}
+
+// whyNot says why encoding/json failed, without the value that its error shows.
+func whyNot(err error) string {
+	switch err := err.(type) {
+	case *json.UnsupportedTypeError:
+		return "holds a " + nameOf(err.Type) + ": JSON has none"
+	case *json.UnsupportedValueError:
+		return "holds a number that JSON does not have: NaN or an infinity"
+	case *json.MarshalerError:
+		return "holds a " + nameOf(err.Type) + " that did not encode itself"
+	}
+	return "cannot be encoded"
 }
 
 func (l Limits) size(n int) error {

@@ -1,27 +1,27 @@
 package strictjson
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// Error says what is wrong and where.
+// Error says what is wrong and where. It shows no value: not in its text, and not in that of
+// an error behind it, which can be asked for by Is and As alone.
 type Error struct {
 	Path   string // like $.items[3].name; at most 256 bytes, ASCII
 	Reason string // "is a number: must be a string"
-	cause  error
+	cause  error  // of the method that reads or writes the value at Path, or nil
 }
 
-func (e *Error) Error() string {
-	if e.cause != nil {
-		return e.Path + ": " + e.Reason
-	}
-	return e.Path + " " + e.Reason
-}
+func (e *Error) Error() string { return e.Path + " " + e.Reason }
 
-// Unwrap is the error of the method that decodes the value at Path, or nil.
-func (e *Error) Unwrap() error { return e.cause }
+// Is reports whether the method's error is target.
+func (e *Error) Is(target error) bool { return e.cause != nil && errors.Is(e.cause, target) }
+
+// As finds the method's error by its type.
+func (e *Error) As(target any) bool { return e.cause != nil && errors.As(e.cause, target) }
 
 const (
 	maxPath = 256
@@ -48,6 +48,9 @@ func keySegment(key []byte) string {
 	}
 	return "." + string(key)
 }
+
+// ordinalSegment stands for a key that may not be shown, counted from 1.
+func ordinalSegment(i int) string { return "[key " + strconv.Itoa(i) + "]" }
 
 func indexSegment(i int) string { return "[" + strconv.Itoa(i) + "]" }
 

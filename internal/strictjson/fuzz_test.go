@@ -112,7 +112,7 @@ func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		``, `null`, `{}`, `[]`, `"x"`, `1e5`, `{"a":1,"A":2}`, `{"a":1,"\u0061":2}`, `{"c":{"1":{"a":2},"01":{}}}`, `{"d":[9007199254740993,1.5]}`,
 		`{"e":["a","b"],"f":"aGk=","g":{"g":{"h":1e400}},"i":{"x":[1,{"y":null}]}}`, `"\ud83d\ude00"`, `"\ud800"`, `{"query":"x","limit":1}`,
-		`[[[[[[1]]]]]]`, "{\"\u017f\":1,\"\u212a\":2,\"k\":3}", `{"b":3.4028236e38,"l":1e-400,"k":65535,"j":true,"raw":[1,{}]}`, ` [1 , 2 ] `,
+		`[[[[[[1]]]]]]`, "{\"\u017f\":1,\"\u212a\":2,\"k\":3}", `{"a":3.0,"k":655e2,"c":{"1":{"a":-0.0}}}`, `{"b":3.4028236e38,"l":1e-400,"k":65535,"j":true,"raw":[1,{}]}`, ` [1 , 2 ] `,
 	} {
 		f.Add([]byte(s))
 	}
@@ -156,7 +156,9 @@ func FuzzDecode(f *testing.F) {
 			if holdsNumber(reflect.ValueOf(got)) {
 				continue
 			}
-			d := json.NewDecoder(bytes.NewReader(data))
+			s := scanner{data: data, max: 64, unique: true}
+			s.document(nodeOf(reflect.TypeOf(want)))
+			d := json.NewDecoder(bytes.NewReader(s.edited())) // which does not take 3.0 for an integer
 			d.DisallowUnknownFields()
 			if err := d.Decode(want); err != nil {
 				t.Fatalf("Decode takes %q as %T, encoding/json says %v", data, got, err)

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // node is what the check knows of a Go type. Nodes of recursive types are cyclic.
@@ -14,15 +16,17 @@ type node struct {
 	kind    kind
 	accepts form
 	want    string // what is accepted, in words
+	reads   string // what conversion takes of that, if it is opaque
 	typ     reflect.Type
 
 	bits   int              // of numbers
 	size   int              // of arrays
 	elem   *node            // of lists, arrays, maps
-	intKey bool             // of maps
+	key    *node            // of maps with integer keys
 	fields []field          // of records, by name
 	index  map[string]int32 // nil if the fields are few
 	opaque bool             // encoding/json or a method may refuse what the check lets pass
+	quoted bool             // typ is a struct whose one field has the option "string", for try
 }
 
 type field struct {
@@ -65,6 +69,7 @@ var (
 	unmarshaler     = reflect.TypeFor[json.Unmarshaler]()
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 	jsonNumber      = reflect.TypeFor[json.Number]()
+	timeType        = reflect.TypeFor[time.Time]()
 )
 
 // nodes grows with the types of the program that are decoded or encoded.
@@ -113,12 +118,32 @@ func (n *node) decodesItself(p reflect.Type) bool {
 	switch {
 	case p.Implements(unmarshaler):
 		n.kind, n.accepts, n.opaque = foreign, anything, true
+		if n.reads = "what " + nameOf(p) + " reads"; p.Elem() == timeType {
+			n.reads = "a time like \"2006-01-02T15:04:05Z\""
+		}
 	case p.Implements(textUnmarshaler):
 		n.kind, n.accepts, n.want, n.opaque = scalar, text, "a string", true
+		n.reads = "one that " + nameOf(p) + " reads"
 	default:
 		return false
 	}
 	return true
+}
+
+// nameOf is t, without pointers to it, in an error.
+func nameOf(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer && t.Elem() != t {
+		t = t.Elem()
+	}
+	return cut(t.String(), 64)
+}
+
+// try converts a value on its own.
+func (n *node) try(value []byte) error {
+	if n.quoted {
+		value = slices.Concat([]byte(`{"F":`), value, []byte("}"))
+	}
+	return convert(slices.Clone(value), reflect.New(n.typ).Interface(), false)
 }
 
 func (c compiler) fill(n *node, t reflect.Type) {
@@ -128,7 +153,7 @@ func (c compiler) fill(n *node, t reflect.Type) {
 	case reflect.String:
 		n.kind, n.accepts, n.want = scalar, text, "a string"
 		if t == jsonNumber {
-			n.accepts, n.want, n.opaque = text|number, "a number", true
+			n.accepts, n.want, n.reads, n.opaque = text|number, "a number", "a number", true
 		}
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		n.kind, n.accepts, n.bits = signed, number, t.Bits()
@@ -143,19 +168,24 @@ func (c compiler) fill(n *node, t reflect.Type) {
 		if t.NumMethod() == 0 {
 			n.kind, n.opaque = dynamic, false
 		}
+		n.reads = "null, since " + nameOf(t) + " cannot be decoded"
 	case reflect.Slice:
 		n.kind, n.accepts, n.want, n.elem = list, array, "an array", c.node(t.Elem())
 		if t.Elem().Kind() == reflect.Uint8 {
 			n.accepts, n.want, n.opaque = array|text, "a string in base64", true
+			n.reads = n.want
 		}
 	case reflect.Array:
 		n.kind, n.accepts, n.size, n.elem = fixed, array, t.Len(), c.node(t.Elem())
 		n.want = fmt.Sprintf("an array of at most %d", n.size)
 	case reflect.Map:
 		n.kind, n.accepts, n.want, n.elem, n.opaque = mapping, object, "an object", c.node(t.Elem()), true
+		n.reads = "one whose keys " + nameOf(t.Key()) + " reads"
 		if k := t.Key().Kind(); !reflect.PointerTo(t.Key()).Implements(textUnmarshaler) {
-			n.intKey = k >= reflect.Int && k <= reflect.Uintptr
-			n.opaque = k != reflect.String
+			if n.opaque = k != reflect.String; k >= reflect.Int && k <= reflect.Uintptr {
+				n.key = new(node)
+				c.fill(n.key, t.Key())
+			}
 		}
 	case reflect.Struct:
 		n.kind, n.accepts, n.want = record, object, "an object"
@@ -169,7 +199,9 @@ func (c compiler) record(n *node, t reflect.Type) {
 	for _, f := range fieldsOf(t) {
 		child := c.node(f.typ)
 		if f.quoted {
-			child = &node{kind: scalar, accepts: text, want: "a string that holds the value", typ: f.typ}
+			typ := reflect.StructOf([]reflect.StructField{{Name: "F", Type: f.typ, Tag: `json:",string"`}})
+			child = &node{kind: scalar, accepts: text, want: "a string that holds the value", typ: typ, opaque: true, quoted: true}
+			child.reads = "one that holds " + c.node(f.typ).want
 		}
 		n.fields = append(n.fields, field{f.name, f.path, child})
 	}
@@ -202,8 +234,11 @@ func (n *node) names() string {
 	if len(n.fields) == 0 {
 		return "none is allowed"
 	}
+	return "allowed are " + n.list()
+}
+
+func (n *node) list() string {
 	var b strings.Builder
-	b.WriteString("allowed are ")
 	for i := range n.fields {
 		if i > 0 {
 			b.WriteString(", ")

@@ -36,27 +36,74 @@ func (s *scanner) number(n *node) bool {
 		}
 	}
 	digits := s.data[start:s.pos]
-	var err error
 	switch n.kind {
-	case signed:
-		if _, err = strconv.ParseInt(string(digits), 10, n.bits); err != nil || !whole {
-			return s.fail("is %s: must be %s", cut(string(digits), 40), n.want)
+	case signed, unsigned:
+		if whole && (n.kind == signed || digits[0] != '-') {
+			return n.holds(digits) || s.fail("is a number out of range: must be %s", n.want)
 		}
-	case unsigned:
-		if _, err = strconv.ParseUint(string(digits), 10, n.bits); err != nil || !whole {
-			return s.fail("is %s: must be %s", cut(string(digits), 40), n.want)
+		plain, ok := integer(digits)
+		switch {
+		case !ok:
+			return s.fail("is a number with a fraction: must be %s", n.want)
+		case !n.holds(plain):
+			return s.fail("is a number out of range: must be %s", n.want)
 		}
+		s.edits = append(s.edits, edit{start, s.pos, plain})
 	case float:
 		if !exponent && len(digits) <= 38 {
 			break // 10^38 fits a float32
 		}
-		if _, err = strconv.ParseFloat(string(digits), n.bits); err != nil {
-			return s.fail("is %s: must fit a float of %d bits", cut(string(digits), 40), n.bits)
+		if _, err := strconv.ParseFloat(string(digits), n.bits); err != nil {
+			return s.fail("is a number out of range: must fit a float of %d bits", n.bits)
 		}
 	case dynamic:
 		s.inexact = s.inexact || !exact(digits)
 	}
 	return true
+}
+
+// holds reports whether the integer n can be what digits say.
+func (n *node) holds(digits []byte) (ok bool) {
+	var err error
+	if n.kind == signed {
+		_, err = strconv.ParseInt(string(digits), 10, n.bits)
+	} else {
+		_, err = strconv.ParseUint(string(digits), 10, n.bits)
+	}
+	return err == nil
+}
+
+// integer spells a whole number as encoding/json takes it for an integer: 12 for 1.20e1. One
+// of more than 20 digits may become another of more than 20.
+func integer(num []byte) (plain []byte, whole bool) {
+	digits, exp := significant(num)
+	switch {
+	case len(digits) == 0:
+		return []byte("0"), true
+	case exp < 0:
+		return nil, false
+	}
+	if num[0] == '-' {
+		plain = append(plain, '-')
+	}
+	plain = append(plain, digits...)
+	return append(plain, bytes.Repeat([]byte("0"), min(exp, 20))...), true
+}
+
+// edit is another spelling of the bytes from start to end.
+type edit struct {
+	start, end int
+	to         []byte
+}
+
+// edited is what s has passed over, with its edits.
+func (s *scanner) edited() []byte {
+	out, pos := make([]byte, 0, len(s.data)+20*len(s.edits)), 0
+	for _, e := range s.edits {
+		out = append(append(out, s.data[pos:e.start]...), e.to...)
+		pos = e.end
+	}
+	return append(out, s.data[pos:]...)
 }
 
 func (s *scanner) at(c byte) bool { return s.pos < len(s.data) && s.data[s.pos] == c }
@@ -104,7 +151,8 @@ func exact(num []byte) bool {
 // power of ten of the last. Zero has none.
 func significant(num []byte) (digits []byte, exp int) {
 	if i := bytes.IndexAny(num, "eE"); i >= 0 {
-		exp, _ = strconv.Atoi(string(num[i+1:])) // out of range only where ParseFloat is too, or for zero
+		exp, _ = strconv.Atoi(string(num[i+1:])) // out of range only where every number is, or for zero
+		exp = min(max(exp, -1<<30), 1<<30)
 		num = num[:i]
 	}
 	digits = make([]byte, 0, 32)

@@ -2,10 +2,12 @@ package strictjson
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
-	"reflect"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -17,6 +19,7 @@ type scanner struct {
 	unique  bool // refuse duplicate keys
 	inexact bool // a number of an any is no float64
 	try     bool // decode what is opaque, to find what fails
+	edits   []edit
 	err     *Error
 }
 
@@ -31,7 +34,25 @@ func (s *scanner) syntax(want string) bool {
 		return s.fail("ends at byte %d: must have %s there", s.pos, want)
 	}
 	r, _ := utf8.DecodeRune(s.data[s.pos:])
-	return s.fail("has %s at byte %d: must have %s there", strconv.QuoteRuneToASCII(r), s.pos, want)
+	return s.fail("has %s at byte %d: must have %s there", kindOf(r), s.pos, want)
+}
+
+// kindOf says what r is, and which only of the characters that JSON is made of: others may
+// be part of a value.
+func kindOf(r rune) string {
+	switch {
+	case strings.ContainsRune(`{}[]:,"'`, r):
+		return strconv.QuoteRune(r)
+	case unicode.IsDigit(r):
+		return "a digit"
+	case unicode.IsLetter(r):
+		return "a letter"
+	case unicode.IsControl(r):
+		return "a control character"
+	case r == 0xfeff:
+		return "a byte order mark"
+	}
+	return "another character"
 }
 
 func (s *scanner) document(n *node) bool {
@@ -102,12 +123,29 @@ func (s *scanner) value(n *node, depth int) bool {
 		}
 		return false
 	case s.try && n.opaque && n.kind != hopeless:
-		if err := convert(slices.Clone(s.data[start:s.pos]), reflect.New(n.typ).Interface(), false); err != nil {
-			s.err = &Error{Path: "$", Reason: cut(err.Error(), 512), cause: err}
+		if err := n.try(s.data[start:s.pos]); err != nil {
+			s.err = &Error{Path: "$", Reason: foundBy(c) + ": must be " + n.reads, cause: err}
 			return false
 		}
 	}
 	return true
+}
+
+// foundBy says what a value is that begins with c.
+func foundBy(c byte) string {
+	switch c {
+	case '"':
+		return "is a string"
+	case '{':
+		return "is an object"
+	case '[':
+		return "is an array"
+	case 't', 'f':
+		return "is a boolean"
+	case 'n':
+		return "is null"
+	}
+	return "is a number"
 }
 
 func (s *scanner) word(w string) bool {
@@ -134,7 +172,7 @@ func (s *scanner) object(n *node, depth int) bool {
 		s.pos++
 		return true
 	}
-	for {
+	for i := 1; ; i++ {
 		if s.next() != '"' {
 			return s.syntax("a key")
 		}
@@ -149,18 +187,20 @@ func (s *scanner) object(n *node, depth int) bool {
 		child := n
 		switch n.kind {
 		case record:
-			i := n.field(key)
-			if i < 0 {
+			f := n.field(key)
+			if f < 0 {
 				return s.fail("has an unknown key %s: %s", quote(key), n.names())
 			}
-			if seen[i/64]&(1<<(i%64)) != 0 && s.unique {
+			if seen[f/64]&(1<<(f%64)) != 0 && s.unique {
 				return s.fail("has the key %s twice", quote(key))
 			}
-			seen[i/64] |= 1 << (i % 64)
-			child = n.fields[i].node
+			seen[f/64] |= 1 << (f % 64)
+			child = n.fields[f].node
 		case mapping:
-			if n.intKey && !canonical(key) {
-				return s.fail("has the key %s: must be a whole number in its shortest form", quote(key))
+			if n.key != nil && !(canonical(key) && n.key.holds(key)) {
+				s.fail("has the wrong name: must be %s in its shortest form", n.key.want)
+				s.err.within(ordinalSegment(i))
+				return false
 			}
 			child = n.elem
 			fallthrough
@@ -173,7 +213,11 @@ func (s *scanner) object(n *node, depth int) bool {
 			}
 		}
 		if !s.value(child, depth+1) {
-			s.err.within(keySegment(key))
+			if n.kind == record {
+				s.err.within(keySegment(key))
+			} else { // the name is a value of the caller's
+				s.err.within(ordinalSegment(i))
+			}
 			return false
 		}
 		c := s.next()
@@ -187,21 +231,28 @@ func (s *scanner) object(n *node, depth int) bool {
 	}
 }
 
+// distinct checks that no two keys are equal. It shows where they are and not what, since
+// names that no type has declared are values.
 func (s *scanner) distinct(keys [][]byte) bool {
+	const twice = "has one key twice, as key %d and as key %d"
 	if len(keys) <= 8 {
 		for i, k := range keys {
-			for _, other := range keys[:i] {
+			for j, other := range keys[:i] {
 				if bytes.Equal(k, other) {
-					return s.fail("has the key %s twice", quote(k))
+					return s.fail(twice, j+1, i+1)
 				}
 			}
 		}
 		return true
 	}
-	slices.SortFunc(keys, bytes.Compare)
-	for i, k := range keys[1:] {
-		if bytes.Equal(k, keys[i]) {
-			return s.fail("has the key %s twice", quote(k))
+	order := make([]int32, len(keys))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Or(bytes.Compare(keys[a], keys[b]), cmp.Compare(a, b)) })
+	for i, k := range order[1:] {
+		if bytes.Equal(keys[k], keys[order[i]]) {
+			return s.fail(twice, order[i]+1, k+1)
 		}
 	}
 	return true

@@ -10,24 +10,26 @@
 // surrogates, too much depth and too many bytes are refused, and a JSON array that is longer
 // than its Go array.
 //
-// Numbers: an integer that does not fit its target is refused, and so is one with a fraction
-// or an exponent. A float target rounds, as floats do. In an any a number is a float64 if
-// that, printed, has the same value again, and a json.Number if not: 2^53+1 stays itself.
+// Numbers: for an integer every spelling of a whole number is taken, 3.0 and 5e0 too, and
+// exactly; one with a fraction is refused, and one that does not fit its target. A float
+// target rounds, as floats do. In an any a number is a float64 if that, printed, has the same
+// value again, and a json.Number if not: 2^53+1 stays itself.
 //
 // Null leaves its target as it is, that is zero. Empty input is read as {}, since that is
 // what models send to a tool without parameters.
 //
 // The check is one pass over the bytes along the type, after which encoding/json converts.
-// Errors name the place as a path and what is allowed there; of values they show numbers
-// alone.
+// Errors name the place as a path, the kind of thing that is there, and what is allowed. They
+// show no value: of names those that a struct declares, and an unknown one beside them, cut
+// and escaped; the keys of maps are values, and counted instead.
 package strictjson
 
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -51,7 +53,7 @@ func (l Limits) withDefaults() Limits {
 var empty = []byte("{}")
 
 // Decode decodes data into v, a pointer to a zero value. On an error *v may hold a part. A
-// panic of a decoding method comes back as an error.
+// panic of a decoding method is the caller's.
 func Decode(data []byte, v any, l Limits) error {
 	p := reflect.ValueOf(v)
 	if p.Kind() != reflect.Pointer || p.IsNil() {
@@ -65,6 +67,9 @@ func Decode(data []byte, v any, l Limits) error {
 	s := scanner{data: data, max: l.withDefaults().MaxDepth, unique: true}
 	if !s.document(n) {
 		return s.err
+	}
+	if len(s.edits) > 0 {
+		data = s.edited()
 	}
 	if err := convert(data, v, s.inexact); err != nil {
 		return locate(data, n, s.max, err)
@@ -95,19 +100,52 @@ func prepare(data []byte, l Limits) ([]byte, error) {
 	if !utf8.Valid(data) {
 		return nil, &Error{Path: "$", Reason: "is not valid UTF-8"}
 	}
-	if len(bytes.TrimLeft(data, " \t\r\n")) == 0 {
+	if Blank(data) {
 		return empty, nil
 	}
 	return data, nil
 }
 
-// convert is json.Unmarshal, safe from the panics of foreign methods.
-func convert(data []byte, v any, numbers bool) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("decoding panicked: %s", cut(fmt.Sprint(r), 200))
+// Blank reports whether there is nothing in data.
+func Blank(data []byte) bool { return len(bytes.TrimLeft(data, " \t\r\n")) == 0 }
+
+// Require reports whether data, which Decode or Check has taken, is an object with all of
+// these keys, sorted. Null and nothing are an object without any.
+func Require(data []byte, names []string) error {
+	s := scanner{data: data, max: 10_000}
+	missing := slices.Clone(names)
+	switch c := s.next(); c {
+	case 0, 'n':
+	case '{':
+		s.pos++
+		for c := s.next(); c != '}' && len(missing) > 0; c = s.next() {
+			if c == ',' {
+				s.pos++
+				s.next()
+			}
+			key, _ := s.key()
+			if i, ok := slices.BinarySearchFunc(missing, key, func(n string, k []byte) int { return bytes.Compare([]byte(n), k) }); ok {
+				missing = slices.Delete(missing, i, i+1)
+			}
+			s.next()
+			s.pos++ // the colon
+			s.value(&formNode, 0)
 		}
-	}()
+	default:
+		return &Error{Path: "$", Reason: foundBy(c) + ": must be an object"}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	n := &node{}
+	for _, name := range missing {
+		n.fields = append(n.fields, field{name: name})
+	}
+	return &Error{Path: "$", Reason: "lacks " + n.list() + ": required"}
+}
+
+// convert is json.Unmarshal.
+func convert(data []byte, v any, numbers bool) error {
 	if !numbers {
 		return json.Unmarshal(data, v)
 	}
@@ -123,9 +161,5 @@ func locate(data []byte, n *node, max int, err error) error {
 	if !s.document(n) {
 		return s.err
 	}
-	e := &Error{Path: "$", Reason: err.Error(), cause: err}
-	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && t.Field != "" {
-		e.Path += "." + cut(t.Field, 128)
-	}
-	return e
+	return &Error{Path: "$", Reason: "cannot be decoded into " + nameOf(n.typ), cause: err}
 }

@@ -1,0 +1,36 @@
+package sluice
+
+import (
+	"sync"
+	"testing"
+)
+
+// Ids of calls do not repeat where a counter of fewer bits would begin anew.
+func TestCallIDsDoNotRepeat(t *testing.T) {
+	for _, bits := range []int{16, 24, 32, 48, 63} {
+		var b idBlocks
+		seen := make(map[string]bool)
+		for _, made := range []uint64{0, 1<<bits - 70, 1 << bits, 1<<bits + 200} {
+			b.mu.Lock()
+			b.made = made
+			b.block.Store(nil)
+			b.mu.Unlock()
+			var mu sync.Mutex
+			var wg sync.WaitGroup
+			for range 2 {
+				wg.Go(func() {
+					for range 35 {
+						id := b.next()
+						mu.Lock()
+						if seen[id] || len(id) != idLen {
+							t.Errorf("the id %s came before, or has not %d bytes, near 1<<%d calls", id, idLen, bits)
+						}
+						seen[id] = true
+						mu.Unlock()
+					}
+				})
+			}
+			wg.Wait()
+		}
+	}
+}
