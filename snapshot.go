@@ -14,7 +14,7 @@ type Snapshot struct {
 	At              time.Time   `json:"at"`
 	InFlight        int         `json:"in_flight"` // admitted calls of the stage whose code has not ended
 	Queued          int         `json:"queued"`
-	Abandoned       int         `json:"abandoned"` // of those in flight: out of time, nobody waits for them
+	Abandoned       int         `json:"abandoned"` // of those in flight: nobody waits for them any more
 	Completed       uint64      `json:"completed"`
 	Failed          uint64      `json:"failed"`
 	Denied          uint64      `json:"denied"`
@@ -50,6 +50,9 @@ type LaneState struct {
 // executors that share a gate have in common. It does not block calls for longer than
 // reading takes, and includes every key.
 func (e *Executor) Snapshot() Snapshot {
+	if e.isMade() != nil {
+		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
+	}
 	snap := Snapshot{
 		Completed:       e.completed.Load(),
 		Failed:          e.failed.Load(),
@@ -125,11 +128,20 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 // estimate for a rate is exact as long as nobody comes or leaves; for slots it follows
 // from how long calls held them lately, and is zero before the first.
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
+	if err, ok := e.unmade(&r).(*Error); ok {
+		return Decision{Refusal: err}
+	}
+	if ctx == nil {
+		ctx = noContext
+	}
 	inv := newInvocation()
 	inv.identify(ctx, e, &r)
 	var c Call
 	inv.call(&c)
-	err := inv.barred(!e.closed(), inv.root().calls.Load()+1)
+	err := inv.unfit(ctx)
+	if err == nil {
+		err = inv.barred(!e.closed(), inv.root().calls.Load()+1)
+	}
 	if err == nil && (r.Input != nil || len(r.Args) > 0) {
 		if c.Input, err = inv.plan.tool.input(&r, e.conf.MaxArgBytes); err != nil {
 			err = inv.refused(ErrInvalidArguments, "", err)
