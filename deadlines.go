@@ -95,9 +95,10 @@ func (d *deadlines) fire() {
 	d.armLocked(now)
 	d.mu.Unlock()
 	for _, x := range due {
-		if x, ok := x.(*timedRun); ok {
+		switch x.(type) {
+		case *timedRun:
 			x.expire()
-		} else {
+		default:
 			go x.expire()
 		}
 	}
