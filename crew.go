@@ -9,22 +9,30 @@ import (
 // when there is something to do and end when there is nothing left.
 //
 // A call that runs may take as long as it likes, so there is always somebody on the way to
-// the next one: as many goroutines as run code, and a few more. What has only to be told,
-// the end of a call that did not run, is told by a few altogether.
+// the next one: as many goroutines as run code of others, and a few more. What has only to
+// be told, the end of a call that did not run, is told by a few altogether.
 type crew struct {
 	mu      sync.Mutex
 	runs    tasks // of calls that are admitted
 	ends    tasks // of calls that are not
-	looking int   // goroutines on the way to the next of runs
+	looking int   // goroutines on the way to code of the next of runs
 	enders  int   // goroutines that work on ends
 	most    int   // of those
 }
 
-// task is what is to be done for a submitted call.
+// task is a submitted call, and what is to be done for it.
 type task struct {
-	x  *submission
-	do func(*submission)
+	x    *submission
+	what step
 }
+
+type step uint8
+
+const (
+	atOnce  step = iota // it is admitted, and has not waited
+	decided             // it has waited, and is admitted or refused
+	gaveUp              // its context has ended
+)
 
 // tasks is a queue.
 type tasks struct {
@@ -74,7 +82,8 @@ func (e *Executor) startRunner() {
 	}()
 }
 
-// work does what is to run, until there is nothing left or others are enough.
+// work does what is to run, until there is nothing left or others are enough. Whoever waits
+// for a lock of the library's own is still on the way: somebody else would wait for it too.
 func (e *Executor) work() {
 	w := &e.crew
 	for {
@@ -85,13 +94,16 @@ func (e *Executor) work() {
 			return
 		}
 		t := w.runs.pop()
+		w.mu.Unlock()
+		r, err := t.x.admitted(t.what)
+		w.mu.Lock()
 		w.looking--
 		hire := w.hireLocked()
 		w.mu.Unlock()
 		if hire {
 			e.startRunner()
 		}
-		t.do(t.x) // if that calls Goexit, nobody waits for this goroutine
+		t.x.goOn(r, err) // if that calls Goexit, nobody waits for this goroutine
 		w.mu.Lock()
 		w.looking++
 		w.mu.Unlock()
@@ -142,7 +154,11 @@ func (e *Executor) endNext() bool {
 			e.startEnder()
 		}
 	}()
-	t.do(t.x)
+	if t.what == gaveUp {
+		t.x.cancel()
+	} else {
+		t.x.goOn(t.x.admitted(t.what))
+	}
 	normal = true
 	return true
 }

@@ -78,7 +78,7 @@ func (w *ctxWatches) fire(x *ctxWatch) {
 	}
 	w.mu.Unlock()
 	for _, c := range calls {
-		c.inv.plan.exec.finish(task{c, (*submission).cancel})
+		c.inv.plan.exec.finish(task{c, gaveUp})
 	}
 	x.exec.helperEnds()
 }

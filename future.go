@@ -122,12 +122,12 @@ func (x *submission) submit(c *Call, now int64) {
 		go x.perform(r)
 		return
 	case t == nil:
-		e.run(task{x, (*submission).performFirst})
+		e.run(task{x, atOnce})
 		return
 	}
 	e.watches.add(x)
 	if !x.phase.CompareAndSwap(submitting, submitted) {
-		e.run(task{x, (*submission).resume})
+		e.run(task{x, decided})
 	}
 }
 
@@ -149,9 +149,9 @@ func (x *submission) decided(admitted bool) {
 	switch e := x.inv.plan.exec; {
 	case x.phase.CompareAndSwap(submitting, early):
 	case admitted:
-		e.run(task{x, (*submission).resume})
+		e.run(task{x, decided})
 	default:
-		e.finish(task{x, (*submission).resume})
+		e.finish(task{x, decided})
 	}
 }
 
@@ -165,11 +165,19 @@ func (x *submission) cancel() {
 	}
 }
 
-func (x *submission) resume() {
+// admitted is the attempt that may run, or why none may.
+func (x *submission) admitted(what step) (*running, error) {
+	if what == atOnce {
+		return &x.inv.first.running, nil
+	}
 	x.inv.plan.exec.watches.remove(x)
 	var c Call
 	x.call(&c)
-	r, err := x.inv.plan.adm.decided(x.ctx, &c, &x.ticket)
+	return x.inv.plan.adm.decided(x.ctx, &c, &x.ticket)
+}
+
+// goOn runs the call, or ends it.
+func (x *submission) goOn(r *running, err error) {
 	if err != nil {
 		x.inv.attemptEnds()
 		x.end(Result{}, err)
@@ -177,8 +185,6 @@ func (x *submission) resume() {
 	}
 	x.perform(r)
 }
-
-func (x *submission) performFirst() { x.perform(&x.inv.first.running) }
 
 // call makes c the one attempt that there is.
 func (x *submission) call(c *Call) {

@@ -294,4 +294,3 @@ func TestJudging_ManyAtOnce(t *testing.T) {
 		r.end()
 	})
 }
-

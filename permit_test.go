@@ -328,4 +328,3 @@ func TestPermit_CountsUnderLoad(t *testing.T) {
 	wg.Wait()
 	r.end()
 }
-
