@@ -18,7 +18,9 @@ type Handler func(ctx context.Context, c Call) (Result, error)
 // per tool and executor unless first calls meet, and never per call. It may answer next
 // itself for tools it has nothing to do with. The Handler it returns must be safe for concurrent use.
 // It may call next several times (each is an attempt, admitted and charged anew), or not at
-// all: an error of its own is then a denial.
+// all: an error of its own is then a denial. It may also answer before its next has: the call
+// ends with that, next's context is whatever the interceptor gave it, and the code that still
+// runs keeps its slots. A next that begins after the answer is refused.
 //
 // An interceptor that implements fmt.Stringer is shown by that name in [Executor.Plan].
 type Interceptor interface {
@@ -213,7 +215,7 @@ func (x *callContext) Value(key any) any {
 // toSinks is the context for events of inv, which was made with ctx.
 func (inv *invocation) toSinks(ctx context.Context) context.Context {
 	f := inv.first
-	if f == nil {
+	if f == nil || inv.parent.Load() != nil { // whose context must not be kept here
 		return &callContext{ctx, inv}
 	}
 	if f.told.inv == nil { // a sink may have kept it
@@ -275,6 +277,11 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	r := &sum.running
 	if a.tool == nil || c.Attempt != 1 {
 		r = new(running)
+	}
+	if p, ok := ctx.(*running); ok { // r answers for itself what p would: a chain of calls is no chain of contexts
+		if _, timed := p.Context.(*timedRun); !timed {
+			ctx = p.Context
+		}
 	}
 	r.Context, r.inv, r.adm, r.up, r.attempt = ctx, inv, a, c.run, c.Attempt
 	r.ticket, r.live, r.granted = t, true, now

@@ -73,7 +73,7 @@ func (w *ctxWatches) fire(x *ctxWatch) {
 		delete(w.byDone, x.done)
 	}
 	for _, c := range calls {
-		c.watch = nil
+		c.watch, c.fired = nil, true
 		c.inv.plan.exec.helperStarts() // it is in the list, so it has not left yet
 	}
 	w.mu.Unlock()

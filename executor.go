@@ -36,8 +36,8 @@ type Config struct {
 	Classify        func(c Call, r Result, err error) Outcome // what an outcome means; nil means OutcomeAuto for all
 	MaxArgBytes     int                                       // of a call's arguments; zero means 4 MiB
 	MaxResultBytes  int                                       // of a result's JSON; zero means 16 MiB
-	MaxDepth        int                                       // of nested calls; zero means 32
-	MaxCallsPerRoot int                                       // calls under one outermost call; zero means 10,000
+	MaxDepth        int                                       // of nested calls that run; zero means 32
+	MaxCallsPerRoot int                                       // calls under one outermost call that runs; zero means 10,000
 	_               struct{}
 }
 

@@ -26,6 +26,7 @@ type submission struct {
 	watched int32
 	phase   atomic.Int32 // who starts the goroutine of a call that waited
 	ended   bool         // somebody has ended the call; owned by whoever may
+	fired   bool         // ctx has ended while it was watched; guarded as watch is
 }
 
 // outcome is how a call ended, if done is closed. It is there once somebody asks for it or
@@ -213,7 +214,11 @@ func (x *submission) end(res Result, err error) {
 	x.ended, x.input, x.future = true, nil, nil
 	defer e.leave()
 	defer func() { f.finish(res, err) }() // also if a sink calls Goexit
-	e.end(x.ctx, &x.inv, &res, &err)
+	ctx := x.ctx
+	if !x.fired {
+		x.ctx = nil // it may be that of a call that has ended
+	}
+	e.end(ctx, &x.inv, &res, &err)
 }
 
 // isDone is the done channel of every outcome that nobody asked for in time.

@@ -161,6 +161,7 @@ func (h *hold) done(err error) {
 	c.Attempt = r.attempt
 	o, pause := r.adm.judge(r, &c, Result{}, err)
 	outcome = o
+	err = r.inv.verdict(err, true) // which may be a refusal of a nested call
 	if pause > 0 {
 		s := r.adm.stage.lock()
 		if r.live {

@@ -314,11 +314,39 @@ func TestHold_JudgingItsError(t *testing.T) {
 				t.Errorf("the slot was free at %v, want 1s at most", r.at())
 			}
 			r.end()
+			time.Sleep(5 * time.Second) // until the stream's own goroutine is back
 			if e := r.terminal("x"); e.Kind != sluice.ToolFailed {
 				t.Errorf("the stream failed, and the call %s", e.Kind)
 			}
 		})
 	}
+}
+
+// A stream that ends with a refusal, of a call nested in it, did run.
+func TestHold_RefusalOfANestedCall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{})
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+			stream, done, err := sluice.Hold(ctx)
+			noErr(t, err)
+			go func() {
+				time.Sleep(time.Second)
+				_, err := r.Invoke(stream, sluice.Request{Tool: "nobody"})
+				done(err)
+			}()
+			return nil
+		})
+		noErr(t, r.call("x"))
+		time.Sleep(2 * time.Second)
+		r.end()
+		r.trace("x: invoked started failed; nobody: invoked failed")
+		if e := r.terminal("x"); errors.Is(e.Err, sluice.ErrRejected) || !errors.Is(e.Err, sluice.ErrUnknownTool) {
+			t.Errorf("the call ended with %v", e.Err)
+		}
+		if e := r.terminal("nobody"); e.ParentID != "call-1" {
+			t.Errorf("the nested call's parent is %q, want call-1", e.ParentID)
+		}
+	})
 }
 
 // Ends of streams, of calls and of their contexts, all at once.
