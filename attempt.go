@@ -20,6 +20,7 @@ const (
 	returned              // its handler has returned: no code may begin
 	judged                // what that means is known, or nobody waits for that any more
 	answered              // it is known
+	hasHeld               // some stream has held it open
 
 	oneCode = 1 << 8
 	oneHold = 1 << 20

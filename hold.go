@@ -66,7 +66,8 @@ type hold struct {
 
 // holds are those of a call. The stage's lock guards them.
 type holds struct {
-	list []*hold
+	list  []*hold
+	early []stream // that failed before their tool has returned
 	stream
 }
 
@@ -95,7 +96,7 @@ func (r *running) hold(h *hold) bool {
 		if !codeInside(was) || was&(returned|outOfTime) != 0 || was >= ^uint32(oneHold) {
 			return false
 		}
-		if r.state.CompareAndSwap(was, was+oneHold) {
+		if r.state.CompareAndSwap(was, (was|hasHeld)+oneHold) {
 			break
 		}
 	}
@@ -110,13 +111,15 @@ func (r *running) hold(h *hold) bool {
 // streams says that the result of r, which has returned it, is the call's as far as anybody
 // knows yet.
 func (r *running) streams() {
-	if r.state.Load() < oneHold {
+	if r.state.Load()&hasHeld == 0 {
 		return
 	}
 	s := r.adm.stage.lock()
-	h := r.inv.first.holds
-	if h.end == nil {
+	if h := r.inv.first.holds; h.end == nil {
 		h.stream = stream{r: r}
+		if i := slices.IndexFunc(h.early, func(x stream) bool { return x.r == r }); i >= 0 {
+			h.stream = h.early[i]
+		}
 	}
 	s.unlock()
 }
@@ -152,7 +155,8 @@ func (h *hold) done(err error) {
 	}
 	outcome = breaker.Failure
 	if exec := r.inv.plan.exec; !tame(err) || r.adm.classify != nil {
-		h.failed.Store(&err)
+		given := err
+		h.failed.Store(&given)
 		exec.deadlines.remove(h)
 		exec.deadlines.add(h, exec.clock, exec.clock.now()+int64(maxJudging))
 	}
@@ -177,7 +181,7 @@ func (h *hold) expire() {
 		return
 	}
 	if err := h.failed.Load(); err != nil {
-		h.end(*err, breaker.Failure, nil)
+		h.end(ranError{*err}, breaker.Failure, nil)
 		return
 	}
 	err := &Error{Tool: h.r.inv.plan.tool.spec.Name, CallID: h.r.inv.id, Reason: ErrTimeout, Cause: context.DeadlineExceeded}
@@ -191,7 +195,11 @@ func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	s := r.adm.stage.lock()
 	all := r.inv.first.holds
 	all.list = slices.DeleteFunc(all.list, func(x *hold) bool { return x == h })
-	if x := all.of(r); x != nil && x.err == nil && err != nil {
+	switch x := all.of(r); {
+	case err == nil:
+	case x == nil: // the tool has not returned yet
+		all.early = append(all.early, stream{r: r, err: err, outcome: outcome})
+	case x.err == nil:
 		x.err, x.outcome = err, outcome
 	}
 	s.unlock()

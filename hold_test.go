@@ -349,6 +349,26 @@ func TestHold_RefusalOfANestedCall(t *testing.T) {
 	})
 }
 
+// A stream that has failed before its tool returns has failed all the same.
+func TestHold_FailsBeforeTheToolReturns(t *testing.T) {
+	for _, timeout := range []time.Duration{0, time.Hour} {
+		bubble(t, func(t *testing.T) {
+			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+			r := newRig(t, sluice.Config{Interceptors: interceptors(b), Timeout: timeout})
+			r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+				_, done, err := sluice.Hold(ctx)
+				done(errTool)
+				return err
+			})
+			noErr(t, r.call("x"))
+			if e := r.terminal("x"); e.Kind != sluice.ToolFailed || e.Err != errTool || b.State("x") != sluice.BreakerOpen {
+				t.Errorf("%s for %v, the breaker is %v", e.Kind, e.Err, b.State("x"))
+			}
+			r.end()
+		})
+	}
+}
+
 // Ends of streams, of calls and of their contexts, all at once.
 func TestHold_AllAtOnce(t *testing.T) {
 	for range 5 {
