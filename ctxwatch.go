@@ -74,11 +74,10 @@ func (w *ctxWatches) fire(x *ctxWatch) {
 	}
 	for _, c := range calls {
 		c.watch, c.fired = nil, true
-		c.inv.plan.exec.helperStarts() // it is in the list, so it has not left yet
 	}
 	w.mu.Unlock()
 	for _, c := range calls {
-		c.inv.plan.exec.finish(task{c, gaveUp})
+		x.exec.finish(task{c, gaveUp})
 	}
 	x.exec.helperEnds()
 }

@@ -158,8 +158,6 @@ func (x *submission) decided(admitted bool) {
 
 // cancel is called when ctx ends.
 func (x *submission) cancel() {
-	e := x.inv.plan.exec
-	defer e.helperEnds()
 	if err := x.inv.plan.adm.giveUp(x.ctx, &x.inv, &x.ticket); err != nil {
 		x.inv.attemptEnds()
 		x.end(Result{}, err)
