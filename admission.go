@@ -134,9 +134,14 @@ func (a *admission) handler(next Handler) Handler {
 
 // do admits c and runs it. The instant now is the present one, or zero.
 func (a *admission) do(ctx context.Context, c *Call, now int64) (Result, error) {
-	c.Attempt = c.inv.attempt()
+	n, err := c.inv.attempt()
+	if err != nil {
+		return Result{}, err
+	}
+	c.Attempt = n
 	r, err := a.enter(ctx, c, now)
 	if err != nil {
+		c.inv.attemptEnds()
 		return Result{}, err
 	}
 	return a.perform(r, c)

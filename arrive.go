@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -51,8 +50,9 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 	}
 	switch s.m.Arrive(now, t) {
 	case admit.Running:
+		r := a.run(ctx, c, t, now)
 		s.unlock()
-		return a.run(ctx, c, t, now), nil, nil
+		return r, nil, nil
 	case admit.Refused:
 		err := a.turnedAway(s, inv, t, c.Attempt)
 		s.m.Free(t)
@@ -128,7 +128,7 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 	c.inv.describe(&told, ToolQueued, now)
 	told.of(c)
 	told.By = by
-	c.inv.emit(ctx, &told)
+	c.inv.emit(c.inv.toSinks(ctx), &told)
 	normal = true
 }
 
@@ -148,7 +148,7 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 		s.unlock()
 		return nil
 	}
-	a.note(s, inv, t, atomic.LoadInt32(&inv.attempts))
+	a.note(s, inv, t, inv.attempts())
 	inv.ownTotals().queued.Add(now - t.Arrived())
 	s.freeWaiter(t)
 	*p = nil
@@ -167,7 +167,7 @@ func (a *admission) ticket(s *stage, c *Call, q *asked, now int64, cell cellFunc
 		return nil, err
 	}
 	t.Plan, t.Level, t.Tenant = a.plan, c.Priority.level(), c.Pipeline.tenant()
-	if t.Parent = c.inv.parent.holder(s); c.run != nil {
+	if t.Parent = c.inv.parent.Load().holder(s); c.run != nil {
 		t.Parent = c.run.holder(s)
 	}
 	switch {
@@ -202,7 +202,7 @@ func (r *running) around() *running {
 	if r.up != nil {
 		return r.up
 	}
-	return r.inv.parent
+	return r.inv.parent.Load()
 }
 
 // decided is what became of a call that waited with the ticket *p: an attempt that may run,

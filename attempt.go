@@ -1,12 +1,76 @@
 package sluice
 
 import (
+	"context"
+	"errors"
+	"reflect"
 	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 )
+
+// The state of an admitted attempt says who still needs what it holds. Above the flags it
+// counts the calls of next that are inside the tool's code, and the streams that hold it
+// open. Whoever changes it so that it says that nobody does gives everything back, once.
+const (
+	hasBegun  = 1 << iota // the tool's code has begun
+	outOfTime             // nobody waits for it any more: its code must not begin
+	returned              // its handler has returned: no code may begin
+	judged                // what that means is known, or nobody waits for that any more
+	answered              // it is known
+	hasHeld               // some stream has held it open
+
+	oneCode = 1 << 8
+	oneHold = 1 << 20
+)
+
+// ended reports whether nobody needs any more what an attempt in that state holds.
+func ended(state uint32) bool { return state&(returned|judged) == returned|judged && state < oneCode }
+
+// codeInside reports whether the tool's code runs.
+func codeInside(state uint32) bool { return state%oneHold >= oneCode }
+
+// add adds d to the state of r, and answers what that makes it.
+func (r *running) add(d int32) uint32 { return r.state.Add(uint32(d)) }
+
+// enterCode lets a next into the tool's code, unless that must not run any more.
+func (r *running) enterCode(ctx context.Context) error {
+	for {
+		s := r.state.Load()
+		switch {
+		case s&hasBegun != 0 && r.adm.tool != nil:
+			return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
+		case s&returned != 0:
+			return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
+		case s&outOfTime != 0:
+			return r.inv.refused(ErrRejected, "", context.Cause(ctx))
+		}
+		if r.state.CompareAndSwap(s, (s|hasBegun)+oneCode) {
+			return nil
+		}
+	}
+}
+
+// callOff takes back that r, and what is around it up to x, have begun.
+func (r *running) callOff(x *running) {
+	for ; r != x; r = r.up {
+		r.state.And(^uint32(hasBegun))
+		r.leaveCode()
+	}
+}
+
+// leaveCode lets a next out of the tool's code.
+func (r *running) leaveCode() {
+	if s := r.add(-oneCode); ended(s) {
+		r.adm.giveBack(r, 0)
+	}
+}
+
+// direct reports whether the handler of r's attempt is the tool's code itself, so that both
+// end at once.
+func (r *running) direct() bool { return r.adm.next == nil }
 
 // attempt runs the code of an admitted call on the caller's goroutine. What the call holds
 // is given back however it ends.
@@ -23,44 +87,236 @@ func (a *admission) attempt(r *running, c *Call) (res Result, err error) {
 	return res, err
 }
 
-// leave gives back what an attempt holds.
-func (a *admission) leave(r *running, c *Call, res Result, err error) {
-	if err == nil && a.classify == nil {
-		a.giveBack(r, breaker.Success, 0)
-		return
+// leave ends an attempt whose handler has returned. What it holds is given back as soon as
+// no code is inside, and what its outcome means is known, or has not become known for as
+// long as judging may take. The error that it answers is that of the call.
+func (a *admission) leave(r *running, c *Call, res Result, err error) error {
+	d := int32(returned)
+	if s := r.state.Load(); r.direct() && codeInside(s) {
+		d -= oneCode
+	}
+	if err == nil {
+		r.streams()
+		if a.classify == nil {
+			r.outcome = breaker.Success
+			a.settle(r, r.add(d+judged+answered), 0)
+			return nil
+		}
+	}
+	r.add(d)
+	if err != nil {
+		defer r.endStreams(err)
 	}
 	outcome, pause := breaker.Failure, time.Duration(0)
 	if err == nil {
 		outcome = breaker.Success
 	}
-	defer func() { a.giveBack(r, outcome, pause) }() // also if a classifier calls Goexit
+	x, _ := r.Context.(*timedRun)
+	if a.classify == nil && tame(err) {
+		if x != nil {
+			err = x.timedOut(err)
+		}
+		outcome, pause = a.judge(r, c, res, err)
+		r.outcome = outcome
+		a.settle(r, r.add(judged+answered), pause)
+		return err
+	}
+	j := &judging{r: r}
+	exec := r.inv.plan.exec
+	exec.deadlines.add(j, exec.clock, exec.clock.now()+int64(maxJudging))
+	defer func() { // also if the code that is asked calls Goexit
+		exec.deadlines.remove(j)
+		r.outcome = outcome
+		if was := r.state.Or(judged | answered); was&judged == 0 {
+			a.settle(r, was|judged|answered, pause)
+		} else {
+			a.hindsight(r, pause)
+		}
+	}()
+	if x != nil {
+		err = x.timedOut(err)
+	}
 	outcome, pause = a.judge(r, c, res, err)
+	return err
 }
 
-func (a *admission) giveBack(r *running, outcome breaker.Outcome, pause time.Duration) {
-	now := r.inv.plan.exec.clock.now() // not under the lock, which others wait for
+// maxJudging is how long the code that is asked about an outcome may keep what the attempt
+// holds: the classify function, and methods of the error.
+const maxJudging = time.Second
+
+// judging is the question what an outcome means, while it is asked.
+type judging struct {
+	deadline
+	r *running
+}
+
+// expire gives back what the attempt holds. What its outcome means to the breakers follows.
+func (j *judging) expire() {
+	if was := j.r.state.Or(judged); was&judged == 0 && ended(was|judged) {
+		j.r.adm.giveBack(j.r, 0)
+	}
+}
+
+// tame reports whether nothing that is asked of err runs code of others.
+func tame(err error) bool {
+	if err == nil || err == context.Canceled || err == context.DeadlineExceeded {
+		return true
+	}
+	if e, ok := err.(*Error); ok {
+		return e != nil && e.Cause == nil
+	}
+	return reflect.TypeOf(err) == plainError
+}
+
+var plainError = reflect.TypeOf(errors.New(""))
+
+// settle goes on with an attempt whose outcome has just become known, in the state that
+// this has left it in.
+func (a *admission) settle(r *running, state uint32, pause time.Duration) {
+	if ended(state) {
+		a.giveBack(r, pause)
+	} else {
+		a.linger(r, pause)
+	}
+}
+
+// linger says what the outcome of an attempt is whose code has not ended, or whose stream
+// has not.
+func (a *admission) linger(r *running, pause time.Duration) {
 	s := a.stage.lock()
-	t := r.ticket
+	if r.live && pause > 0 {
+		a.throttle(s, r.ticket, pause)
+	}
+	inside := r.live && codeInside(r.state.Load())
+	switch {
+	case inside:
+		now := s.now()
+		s.m.Judge(now, r.ticket, r.outcome)
+		r.abandon(s, now)
+		if !r.counted {
+			r.counted = true
+			r.inv.plan.exec.active.Add(2)
+		}
+	case r.live:
+		r.note(s) // the caller gets the record now
+	}
+	s.unlock()
+	if x, ok := r.Context.(*timedRun); ok && inside {
+		x.end()
+	}
+}
+
+// note writes what admission knows of r into the record of its call, once. The stage is locked.
+func (r *running) note(s *stage) {
+	if !r.noted {
+		r.noted = true
+		r.adm.note(s, r.inv, r.ticket, r.attempt)
+	}
+}
+
+// abandon says that nobody waits for r any more, although its code has not ended. The stage
+// is locked.
+func (r *running) abandon(s *stage, now int64) {
+	if r.left {
+		return
+	}
+	r.left = true
+	r.note(s)
+	r.inv.book(r, now)
+	if r.adm.tool == nil {
+		return
+	}
+	r.inv.first.waited--
+	if r.inv.first.counted {
+		r.counted = true // with the call's others
+	} else {
+		r.inv.plan.exec.abandoned.Add(1)
+	}
+}
+
+// hindsight tells the breakers of an outcome that was long in coming.
+func (a *admission) hindsight(r *running, pause time.Duration) {
+	s := a.stage.lock()
+	if r.live {
+		s.unlock()
+		a.linger(r, pause)
+		return
+	}
+	if t := r.ticket; t != nil {
+		if pause > 0 {
+			a.throttle(s, t, pause)
+		}
+		s.m.Judge(s.now(), t, r.outcome)
+		r.ticket = nil
+		s.m.Free(t)
+	}
+	s.unlock()
+}
+
+// giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
+// not known yet, hindsight does the rest.
+func (a *admission) giveBack(r *running, pause time.Duration) {
+	inv := r.inv
+	exec := inv.plan.exec
+	now := exec.clock.now() // not under the lock, which others wait for
+	if x, ok := r.Context.(*timedRun); ok {
+		x.end()
+	}
+	s := a.stage.lock()
+	t, sum := r.ticket, inv.first
+	state := r.state.Load()
 	if pause > 0 {
 		a.throttle(s, t, pause)
 	}
-	if r.ran() {
-		s.m.Finish(now, t, outcome)
-	} else {
+	stream := sum.holds.of(r)
+	streamed := stream != nil && stream.end != nil
+	late := false
+	switch {
+	case state&hasBegun == 0:
 		s.m.Cancel(now, t)
+	case state&answered == 0:
+		s.m.Release(now, t)
+		late = true
+	case stream != nil && stream.err != nil:
+		s.m.Finish(now, t, stream.outcome)
+	default:
+		s.m.Finish(now, t, r.outcome)
 	}
+	abandoned, counted := r.left && a.tool != nil, r.counted
 	if !r.left {
-		a.note(s, r.inv, t, r.attempt)
-		r.inv.book(r, now)
+		r.note(s)
+		inv.book(r, now)
+		if a.tool != nil && !streamed {
+			sum.waited--
+			abandoned, counted = sum.counted, sum.counted
+		}
 	}
-	r.live, r.ticket = false, nil
+	if streamed {
+		stream.end.res.rec = stream.end.res.rec.with(t)
+	}
+	r.live = false
 	var settled []admit.Used
 	if a.tool != nil && len(t.Settled()) > 0 {
 		settled = slices.Clone(t.Settled())
 	}
-	s.m.Free(t)
+	if !late {
+		r.ticket = nil
+		s.m.Free(t)
+	}
 	s.unlock()
 	for _, u := range settled {
 		a.tool.shared.learn(u.Unit, u.N)
+	}
+	if a.tool != nil {
+		inv.attemptEnds()
+	}
+	if abandoned {
+		exec.abandoned.Add(-1)
+	}
+	if streamed {
+		inv.endStreamed(stream)
+	}
+	if counted {
+		exec.leave()
 	}
 }

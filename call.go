@@ -3,10 +3,12 @@ package sluice
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"sync/atomic"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/breaker"
 )
 
 // Handler runs one call.
@@ -16,7 +18,9 @@ type Handler func(ctx context.Context, c Call) (Result, error)
 // per tool and executor unless first calls meet, and never per call. It may answer next
 // itself for tools it has nothing to do with. The Handler it returns must be safe for concurrent use.
 // It may call next several times (each is an attempt, admitted and charged anew), or not at
-// all: an error of its own is then a denial.
+// all: an error of its own is then a denial. It may also answer before its next has: the call
+// ends with that, next's context is whatever the interceptor gave it, and the code that still
+// runs keeps its slots. A next that begins after the answer is refused.
 //
 // An interceptor that implements fmt.Stringer is shown by that name in [Executor.Plan].
 type Interceptor interface {
@@ -82,28 +86,44 @@ type invocation struct {
 	plan     *plan // of no tool if that is unknown
 	id       string
 	pipeline *PipelineContext
-	parent   *running // the call it is nested in, or nil
-	first    *first   // nil until there is something to say
+	parent   atomic.Pointer[running] // the call it is nested in, or nil; see leaves
+	first    *first                  // nil until there is something to say
 	late     atomic.Pointer[lateEvents]
 
-	calls    atomic.Int32 // made under it, if it is not nested itself
-	attempts int32        // so far; see attempt
-	fate     int32        // hasRun, isOver; see mark
-	emitting atomic.Int32 // quiet, busy or behind
-	seq      uint32       // of the last event; owned by who emits
-	depth    int32
+	fate     atomic.Uint64 // what has become of it, and of its attempts
+	calls    atomic.Int32  // made under it, while it is the outermost that runs
+	emitting atomic.Int32  // quiet, busy or behind
+	seq      uint32        // of the last event; owned by who emits
+	depth    int32         // how many of those around it ran when it was made
 	priority Priority
 	loud     bool // some sink listens
 	over     bool // the terminal event is out; owned by who emits
 }
 
-// first is a call's first attempt, and what all of its attempts add up to.
+// What has become of an invocation. Above it is how many of its attempts are under way,
+// and above that how many it has begun.
+const (
+	hasRun  = 1 << iota // the tool's code has run, in some attempt
+	isOver              // the caller has its answer: no attempt may begin any more
+	hasTold             // its terminal event is out
+
+	attemptUnderWay = 1 << 8
+	attemptBegun    = 1 << 32
+)
+
+// first is a call's first attempt, and what all of its attempts add up to. Its fields are
+// guarded by the stage's lock while attempts are under way, and then belong to whoever is
+// in charge of the call.
 type first struct {
 	running
-	queued atomic.Int64 // how long attempts waited
-	held   atomic.Int64 // how long attempts held what they needed
-	ended  atomic.Int64 // when the latest attempt gave back what it held; zero before
-	rec    *record      // nil until there is something to say, sealed in the end; see record
+	queued  atomic.Int64 // how long attempts waited
+	held    int64        // how long attempts held what they needed
+	ended   int64        // when the latest attempt gave back what it held; zero before
+	rec     *record      // nil until there is something to say, sealed in the end; see record
+	holds   *holds       // of those that a stream outlives; nil without one
+	waited  int32        // attempts that hold what they need and that somebody waits for
+	counted bool         // those left are counted: the call is over
+	told    callContext  // what sinks get
 }
 
 var noTotals first
@@ -125,59 +145,83 @@ func (inv *invocation) ownTotals() *first {
 	return inv.first
 }
 
-// What follows is atomic where attempts of one call may be under way at once, and plain
-// where nobody but who is in charge of the call ever touches it: an atomic operation is a
-// fiftieth of a call.
-
-// attempt counts one attempt more and answers its number.
-func (inv *invocation) attempt() int32 {
-	if inv.plan.alone {
-		inv.attempts++
-		return inv.attempts
+// attempt counts one attempt more and answers its number. It fails if the call is over.
+func (inv *invocation) attempt() (int32, error) {
+	now := inv.fate.Add(attemptBegun + attemptUnderWay)
+	if now&isOver != 0 {
+		return 0, inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before it called next"))
 	}
-	return atomic.AddInt32(&inv.attempts, 1)
+	return int32(now / attemptBegun), nil
 }
 
-// mark adds to what has become of inv, and answers what had before.
-func (inv *invocation) mark(what int32) (before int32) {
-	if inv.plan.alone {
-		before = inv.fate
-		inv.fate |= what
-		return before
-	}
-	return atomic.OrInt32(&inv.fate, what)
-}
+// attempts is how many have begun.
+func (inv *invocation) attempts() int32 { return int32(inv.fate.Load() / attemptBegun) }
 
-// swap changes the phase of one of inv's attempts from one to another, if it is that.
-func (inv *invocation) swap(phase *int32, from, to int32) bool {
-	if inv.plan.alone {
-		if *phase != from {
-			return false
-		}
-		*phase = to
-		return true
-	}
-	return atomic.CompareAndSwapInt32(phase, from, to)
-}
+// attemptEnds counts out an attempt that holds nothing any more.
+func (inv *invocation) attemptEnds() { inv.fate.Add(^uint64(attemptUnderWay - 1)) }
 
-// root is the outermost of the calls that inv is nested in, or inv itself.
+// underWay reports whether attempts are, by the fate that it is given.
+func underWay(fate uint64) bool { return fate%attemptBegun >= attemptUnderWay }
+
+// root is the outermost of the calls that inv is nested in and that still run, or inv itself.
 func (inv *invocation) root() *invocation {
-	for inv.parent != nil {
-		inv = inv.parent.inv
+	root := inv
+	for p := inv.parent.Load().stillRunning(); p != nil; p = p.inv.parent.Load().stillRunning() {
+		root = p.inv
 	}
-	return inv
+	return root
 }
 
-// What has become of an invocation.
-const (
-	hasRun = 1 << iota // the tool's code has run, in some attempt
-	isOver             // the caller has its answer: no attempt may begin any more
-)
+// stillRunning is the nearest attempt that still runs: r, or one of those around it.
+func (r *running) stillRunning() *running {
+	for r != nil && ended(r.state.Load()) {
+		r = r.inv.parent.Load()
+	}
+	return r
+}
 
-// book adds the time for which the attempt r held what it needed.
+// leaves lets go of what inv was nested in: of a chain of calls each of which was made in
+// the one before, those that have ended must not be kept by those that run.
+func (inv *invocation) leaves() {
+	if p := inv.parent.Load(); p != nil {
+		inv.parent.Store(p.stillRunning())
+	}
+}
+
+// book adds the time for which the attempt r held what it needed. The stage is locked.
 func (inv *invocation) book(r *running, now int64) {
-	inv.first.held.Add(now - r.granted)
-	inv.first.ended.Store(now)
+	inv.first.held += now - r.granted
+	inv.first.ended = now
+}
+
+// callContext is what a sink gets: the caller's context, which also tells which call the
+// event is of.
+type callContext struct {
+	context.Context
+	inv *invocation
+}
+
+// callKey asks a context for the call whose code, or whose event, it belongs to.
+type callKey struct{}
+
+// Value answers the library's own question, and passes others on.
+func (x *callContext) Value(key any) any {
+	if _, ok := key.(callKey); ok {
+		return x
+	}
+	return x.Context.Value(key)
+}
+
+// toSinks is the context for events of inv, which was made with ctx.
+func (inv *invocation) toSinks(ctx context.Context) context.Context {
+	f := inv.first
+	if f == nil || inv.parent.Load() != nil { // whose context must not be kept here
+		return &callContext{ctx, inv}
+	}
+	if f.told.inv == nil { // a sink may have kept it
+		f.told = callContext{ctx, inv}
+	}
+	return &f.told
 }
 
 // lateEvents are events of one call that come while another is being emitted, as hedged
@@ -185,6 +229,7 @@ func (inv *invocation) book(r *running, now int64) {
 type lateEvents struct {
 	mu    sync.Mutex
 	queue []telling
+	last  chan struct{} // closed when the terminal event, if it is in the queue, is out
 }
 
 // running is one admitted attempt: the context that its code gets, and what it holds.
@@ -195,27 +240,22 @@ type running struct {
 	up      *running // the attempt around this one, if a gate is wrapped by hand
 	granted int64    // when it was admitted, or woke up to it
 	attempt int32
-	phase   int32 // fresh, begun, or called off; see swap
+	state   atomic.Uint32 // who still needs what it holds; see hasBegun
 
 	// guarded by the stage's lock
-	ticket *admit.Ticket
-	live   bool // ticket is still this attempt's
-	left   bool // nobody waits for the attempt any more
+	ticket  *admit.Ticket
+	live    bool // ticket still holds what it took
+	left    bool // nobody waits for the attempt any more
+	noted   bool // it is in the call's record
+	counted bool // and Close waits for it by a count of its own
+
+	outcome breaker.Outcome // if state says that it is known
 }
 
-// What an attempt's code can be.
-const (
-	fresh     = iota
-	begun     // it has run
-	calledOff // its time was over before it had begun: it must not run
-)
-
-// ran reports whether the tool's code has run.
-func (r *running) ran() bool { return atomic.LoadInt32(&r.phase) == begun }
-
-// Value answers the library's own question, and passes others on.
+// Value answers the library's own questions, and passes others on.
 func (r *running) Value(key any) any {
-	if _, ok := key.(scopeKey); ok {
+	switch key.(type) {
+	case scopeKey, callKey:
 		return r
 	}
 	return r.Context.Value(key)
@@ -230,6 +270,7 @@ func (c *Call) shown() Call {
 }
 
 // run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
+// The stage is locked.
 func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
 	inv := c.inv
 	sum := inv.ownTotals()
@@ -237,8 +278,19 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	if a.tool == nil || c.Attempt != 1 {
 		r = new(running)
 	}
+	if p, ok := ctx.(*running); ok { // r answers for itself what p would: a chain of calls is no chain of contexts
+		if _, timed := p.Context.(*timedRun); !timed {
+			ctx = p.Context
+		}
+	}
 	r.Context, r.inv, r.adm, r.up, r.attempt = ctx, inv, a, c.run, c.Attempt
 	r.ticket, r.live, r.granted = t, true, now
+	if a.tool != nil {
+		if sum.waited++; sum.counted { // it waited for longer than its call
+			inv.plan.exec.abandoned.Add(1)
+			inv.plan.exec.active.Add(2)
+		}
+	}
 	if t.Place() > 0 {
 		sum.queued.Add(max(0, now-t.Arrived())) // the clock was read before the lock was taken
 	}
@@ -265,7 +317,7 @@ type chunk[T any] struct {
 }
 
 // chunkSize makes the most of the allocator's size classes for a whole.
-const chunkSize = 7
+const chunkSize = 6
 
 func take[T any](pool *sync.Pool) *T {
 	c := pool.Get().(*chunk[T])

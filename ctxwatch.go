@@ -15,12 +15,13 @@ type ctxWatches struct {
 
 // ctxWatch is the waiting calls of one Done channel.
 type ctxWatch struct {
+	exec  *Executor
 	done  <-chan struct{}
 	stop  func() bool
 	calls []*submission
 }
 
-// add has c.cancel called, on a goroutine of its own, once c.ctx ends.
+// add has c.cancel called once c.ctx ends.
 func (w *ctxWatches) add(c *submission) {
 	done := c.ctx.Done()
 	if done == nil {
@@ -33,7 +34,8 @@ func (w *ctxWatches) add(c *submission) {
 		if w.byDone == nil {
 			w.byDone = make(map[<-chan struct{}]*ctxWatch)
 		}
-		x = &ctxWatch{done: done}
+		x = &ctxWatch{exec: c.inv.plan.exec, done: done}
+		x.exec.helperStarts() // fire is a goroutine of its own
 		x.stop = context.AfterFunc(c.ctx, func() { w.fire(x) })
 		w.byDone[done] = x
 	}
@@ -57,7 +59,9 @@ func (w *ctxWatches) remove(c *submission) {
 	x.calls = x.calls[:last]
 	if last == 0 {
 		delete(w.byDone, x.done)
-		x.stop()
+		if x.stop() {
+			x.exec.helperEnds()
+		}
 	}
 }
 
@@ -69,14 +73,11 @@ func (w *ctxWatches) fire(x *ctxWatch) {
 		delete(w.byDone, x.done)
 	}
 	for _, c := range calls {
-		c.watch = nil
-		c.inv.plan.exec.active.Add(2) // it is in the list, so it has not left yet
+		c.watch, c.fired = nil, true
 	}
 	w.mu.Unlock()
 	for _, c := range calls {
-		go func() {
-			defer c.inv.plan.exec.leave()
-			c.cancel()
-		}()
+		x.exec.finish(task{c, gaveUp})
 	}
+	x.exec.helperEnds()
 }

@@ -23,8 +23,8 @@ func TestDeadlines_Timer(t *testing.T) {
 			if in > 0 {
 				at = exec.clock.now() + int64(in)
 			}
-			if d.runs.Len() != runs || d.armed != at {
-				t.Errorf("%d attempts, fires at %d; want %d and %d", d.runs.Len(), d.armed, runs, at)
+			if d.all.Len() != runs || d.armed != at {
+				t.Errorf("%d attempts, fires at %d; want %d and %d", d.all.Len(), d.armed, runs, at)
 			}
 		}
 		call := func() {

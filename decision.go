@@ -66,7 +66,7 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // record is a Decision in the making. While the call is under way its fields are guarded by
-// the executor's recording, or belong to whoever is in charge of a call that is alone.
+// the stage's lock.
 type record struct {
 	wait      int64
 	place     int32
@@ -97,23 +97,9 @@ func (r Result) Decision() Decision {
 	return d
 }
 
-// sealed stands for the record of a call that has ended.
+// sealed stands for the record of a call that has ended before its attempts have: nothing
+// is written into it.
 var sealed record
-
-// seal answers the record of a call that ends. Nothing is written into it any more.
-func (inv *invocation) seal() *record {
-	if inv.first == nil {
-		return nil
-	}
-	if inv.plan.alone {
-		return inv.first.rec
-	}
-	inv.plan.exec.recording.Lock()
-	defer inv.plan.exec.recording.Unlock()
-	rec := inv.first.rec
-	inv.first.rec = &sealed
-	return rec
-}
 
 // note writes what admission knows of the ticket of an attempt into the record of its call.
 // The stage is locked.
@@ -122,10 +108,6 @@ func (a *admission) note(s *stage, inv *invocation, t *admit.Ticket, attempt int
 		return
 	}
 	sum := inv.ownTotals()
-	if !inv.plan.alone {
-		inv.plan.exec.recording.Lock()
-		defer inv.plan.exec.recording.Unlock()
-	}
 	rec := sum.rec
 	if rec == &sealed { // the caller has it: an attempt that nobody waited for ends late
 		return
@@ -148,6 +130,19 @@ func (a *admission) note(s *stage, inv *invocation, t *admit.Ticket, attempt int
 		}
 	}
 	rec.costs = costsOf(rec.costs[:0], t)
+}
+
+// with is what rec says, with the costs of t as they are now.
+func (rec *record) with(t *admit.Ticket) *record {
+	if rec == nil && len(t.Settled()) == 0 {
+		return nil
+	}
+	r := record{attempts: 1}
+	if rec != nil {
+		r = *rec
+	}
+	r.costs = costsOf(nil, t)
+	return &r
 }
 
 // costsOf appends what t is charged of each unit to list, and what it turned out to use.

@@ -70,7 +70,19 @@
 //
 // # Decisions
 //
-//   - A slot stays taken until the tool's code has really ended, also after its time was over.
+//   - A slot stays taken until the tool's code has really ended, also after its time was over,
+//     and when an interceptor inside the gates has answered before: the call ends with that
+//     answer, which is what breakers learn, and its next, if it begins later, is refused.
+//   - Code that is asked what an outcome means (Classify, methods of the error) may keep the
+//     slot for a second; breakers have the outcome whenever it is there. Code that never
+//     answers delays its own caller alone.
+//   - A tool that answers with a stream can [Hold] its call open, for ten minutes at most.
+//   - What counts for a nested call is what still runs around it: depth, the root that
+//     MaxCallsPerRoot counts under, and the priority that it inherits. A call made with the
+//     context of one that has ended is a new beginning, and tells that one as its parent.
+//   - A call with a nil context is reported, and refused for [ErrInvalidArguments].
+//   - The last event of a call is out before the call returns, also where a sink is still busy
+//     with another event of it.
 //   - A refused or cancelled call spends no token; nor does one whose code did not run.
 //   - The library's own timeout is a failure to a breaker; the caller's deadline and
 //     cancellation are neutral, and so are refusals of nested calls.

@@ -3,7 +3,6 @@ package sluice
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 )
 
@@ -17,8 +16,8 @@ type telling struct {
 // describe makes t an event of inv's, at the instant now.
 func (inv *invocation) describe(t *telling, k EventKind, now int64) {
 	t.Kind, t.Time = k, inv.plan.exec.clock.time(now)
-	if inv.parent != nil {
-		t.ParentID = inv.parent.inv.id
+	if p := inv.parent.Load(); p != nil {
+		t.ParentID = p.inv.id
 	}
 }
 
@@ -37,7 +36,7 @@ const (
 )
 
 // emit gives t to the sinks, after the events of the same call that came before it. The
-// first terminal event is the last one.
+// first terminal event is the last one, and is out when emit returns.
 func (inv *invocation) emit(ctx context.Context, t *telling) {
 	if inv.plan.alone {
 		inv.emitOne(ctx, t)
@@ -54,9 +53,16 @@ func (inv *invocation) emitInTurn(ctx context.Context, t *telling) {
 		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
 		if left {
 			late.queue = append(late.queue, *t)
+			if t.last {
+				late.last = make(chan struct{})
+			}
 		}
+		last := late.last
 		late.mu.Unlock()
 		if left {
+			if t.last {
+				<-last
+			}
 			return
 		}
 	}
@@ -82,8 +88,16 @@ func (inv *invocation) emitLate(ctx context.Context) {
 			inv.emitting.Store(busy)
 		}
 		late.mu.Unlock()
-		inv.emitNext(ctx, &next)
+		inv.emitLast(ctx, &next, late)
 	}
+}
+
+// emitLast is emitNext for an event whose emitter waits for it if it is the last.
+func (inv *invocation) emitLast(ctx context.Context, t *telling, late *lateEvents) {
+	if t.last {
+		defer close(late.last)
+	}
+	inv.emitNext(ctx, t)
 }
 
 // emitNext is emitOne where other events of the call may be waiting.
@@ -106,11 +120,16 @@ func (inv *invocation) emitOne(ctx context.Context, t *telling) {
 	inv.seq++
 	t.Seq = inv.seq
 	x := inv.plan.exec
-	if s := x.conf.Sink; s != nil {
-		x.deliver(ctx, s, &t.Event, &t.values)
+	own, run := x.conf.Sink, inv.pipeline.Sink
+	if t.last && run != nil { // also if the other one calls Goexit
+		defer x.deliver(ctx, run, &t.Event, &t.values)
+		run = nil
 	}
-	if s := inv.pipeline.Sink; s != nil {
-		x.deliver(ctx, s, &t.Event, &t.values)
+	if own != nil {
+		x.deliver(ctx, own, &t.Event, &t.values)
+	}
+	if run != nil {
+		x.deliver(ctx, run, &t.Event, &t.values)
 	}
 }
 
@@ -125,36 +144,33 @@ func (e *Executor) deliver(ctx context.Context, s EventSink, ev *Event, v *value
 }
 
 // begin is called when the tool's code is about to run. It fails if it must not: the
-// attempt's time is over, or it has run already.
-func (r *running) begin(ctx context.Context, c *Call) error {
-	inv := r.inv
+// attempt is over, or it has run already.
+func (r *running) begin(ctx context.Context) error {
 	for x := r; x != nil; x = x.up {
-		switch {
-		case inv.swap(&x.phase, fresh, begun):
-		case !x.ran():
+		if err := x.enterCode(ctx); err != nil {
 			r.callOff(x)
-			return inv.refused(ErrRejected, "", context.Cause(ctx))
-		case x.adm.tool != nil:
-			return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
+			return err
 		}
 	}
-	if inv.mark(hasRun)&isOver != 0 {
+	if r.inv.fate.Or(hasRun)&isOver != 0 {
 		r.callOff(nil)
-		return inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
-	}
-	if inv.loud {
-		var t telling
-		inv.describe(&t, ToolStarted, r.granted)
-		t.of(c)
-		t.Queued = time.Duration(inv.totals().queued.Load())
-		inv.emit(ctx, &t)
+		return r.inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 	}
 	return nil
 }
 
-// callOff takes back that r, and what is around it up to x, have begun.
-func (r *running) callOff(x *running) {
-	for ; r != x; r = r.up {
-		atomic.CompareAndSwapInt32(&r.phase, begun, calledOff)
+// end is called when the code has ended, unless the attempt's handler has by that.
+func (r *running) end() {
+	for ; r != nil; r = r.up {
+		r.leaveCode()
 	}
+}
+
+func (r *running) tellStarted(ctx context.Context, c *Call) {
+	inv := r.inv
+	var t telling
+	inv.describe(&t, ToolStarted, r.granted)
+	t.of(c)
+	t.Queued = time.Duration(inv.totals().queued.Load())
+	inv.emit(ctx, &t)
 }

@@ -39,8 +39,8 @@ type Config struct {
 	Classify        func(c Call, r Result, err error) Outcome // what an outcome means; nil means OutcomeAuto for all
 	MaxArgBytes     int                                       // of a call's arguments; zero means 4 MiB
 	MaxResultBytes  int                                       // of a result's JSON; zero means 16 MiB
-	MaxDepth        int                                       // of nested calls; zero means 32
-	MaxCallsPerRoot int                                       // calls under one outermost call; zero means 10,000
+	MaxDepth        int                                       // of nested calls that run; zero means 32
+	MaxCallsPerRoot int                                       // calls under one outermost call that runs; zero means 10,000
 	_               struct{}
 }
 
@@ -105,14 +105,15 @@ type Executor struct {
 	planning sync.Mutex // held by who writes plans
 	making   map[*tool]*making
 
-	deadlines deadlines  // of attempts
+	deadlines deadlines  // of attempts, of judging, of streams
 	watches   ctxWatches // over submitted calls
-	recording sync.Mutex // of decisions, where attempts may end at once; taken last
+	crew      crew       // who runs and ends submitted calls
 
-	ids    idBlocks
-	active atomic.Int64 // twice the calls under way, plus one once closed
-	idle   chan struct{}
-	idled  sync.Once
+	ids     idBlocks
+	active  atomic.Int64 // twice the calls and helpers under way, plus one once closed
+	helpers atomic.Int64 // goroutines beside the calls' own
+	idle    chan struct{}
+	idled   sync.Once
 
 	completed, failed, denied atomic.Uint64
 	delivered, dropped        atomic.Uint64
@@ -238,16 +239,25 @@ type Request struct {
 // been given back and reported; with a timeout, or through [Executor.Submit], it comes
 // back as a *PanicError.
 func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
-	return e.invoke(ctx, &r, newInvocation())
+	if err := e.unmade(&r); err != nil {
+		return Result{}, err
+	}
+	open := e.enter()
+	defer e.leave()
+	return e.invoke(ctx, &r, newInvocation(), open)
 }
 
-func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res Result, err error) {
-	open, normal := e.enter(), false
+// invoke runs a call that has been counted in.
+func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open bool) (res Result, err error) {
+	if ctx == nil {
+		ctx = noContext
+	}
+	normal := false
 	defer func() {
 		if !normal {
 			res, err = Result{}, caught(r.Tool, recover())
 		}
-		res, err = e.end(ctx, inv, res, err)
+		e.end(ctx, inv, &res, &err)
 	}()
 	var c Call
 	now, err := e.prepare(ctx, r, inv, open, &c)
@@ -260,6 +270,29 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res
 	}
 	normal = true
 	return res, err
+}
+
+// noContext stands for a context that is nil: the call is reported and refused.
+var noContext context.Context = &nilContext{background}
+
+type nilContext struct{ context.Context }
+
+// unmade is the error of a call of an executor that NewExecutor has not made.
+func (e *Executor) unmade(r *Request) error {
+	if err := e.isMade(); err != nil {
+		return &Error{Tool: r.Tool, CallID: r.ID, Reason: ErrRejected, Cause: err}
+	}
+	return nil
+}
+
+func (e *Executor) isMade() error {
+	switch {
+	case e == nil:
+		return errors.New("sluice: the Executor is nil: use NewExecutor")
+	case e.registry == nil:
+		return errors.New("sluice: the Executor is zero: use NewExecutor")
+	}
+	return nil
 }
 
 // prepare makes c the call of a request, and reports it. The instant it answers is the
@@ -275,7 +308,7 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		}
 	}
 	calls := int32(0)
-	if inv.parent != nil {
+	if inv.depth > 0 {
 		root := inv.root()
 		if calls = root.calls.Add(1); int(calls) > e.conf.MaxCallsPerRoot {
 			root.calls.Add(-1) // it is refused, however often that happens
@@ -295,6 +328,9 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 // resolve gives c the value that the tool gets, if it takes that, or says why c must not be
 // admitted whatever the gates say.
 func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bool, calls int32) error {
+	if err := inv.unfit(ctx); err != nil {
+		return err
+	}
 	if err := inv.barred(open, calls); err != nil {
 		return err
 	}
@@ -320,7 +356,7 @@ func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
 	if t.input, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
 		t.input = r.Args
 	}
-	inv.emit(ctx, &t)
+	inv.emit(inv.toSinks(ctx), &t)
 }
 
 // identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
@@ -330,16 +366,22 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
 		inv.plan = e.missing(r.Tool) // should a method of ctx panic
 		inv.plan = e.compile(ctx, r.Tool)
 	}
-	sc := scopeOf(ctx) // panics if ctx is nil
+	sc := scopeOf(ctx)
 	inv.pipeline = sc.pipeline
 	inv.priority = cmp.Or(inv.plan.tool.spec.Policy.Priority, PriorityNormal)
 	if p := inv.pipeline.Priority; p.valid() { // else zero, or the call will be refused
 		inv.priority = p
 	}
-	if sc.call != nil {
-		up := sc.call.inv
-		inv.parent, inv.depth = sc.call, up.depth+1
-		inv.priority = max(inv.priority, up.priority)
+	if sc.call == nil {
+		return
+	}
+	inv.parent.Store(sc.call)
+	up := sc.call.stillRunning()
+	if up != nil {
+		inv.priority = max(inv.priority, up.inv.priority)
+	}
+	for ; up != nil; up = up.inv.parent.Load().stillRunning() {
+		inv.depth++
 	}
 }
 
@@ -352,6 +394,14 @@ func (inv *invocation) call(c *Call) {
 func (inv *invocation) fill(c *Call) {
 	spec := &inv.plan.tool.spec
 	c.ID, c.Tool, c.Type, c.Priority, c.Pipeline = inv.id, spec.Name, spec.Type, inv.priority, inv.pipeline
+}
+
+// unfit is the error of a call with that context, if it cannot be one's.
+func (inv *invocation) unfit(ctx context.Context) error {
+	if ctx == noContext {
+		return inv.refused(ErrInvalidArguments, "", errors.New("sluice: the context is nil: must not be, context.Background() is one for any use"))
+	}
+	return nil
 }
 
 // barred says why inv must not be admitted whatever its arguments are, if it is the one
@@ -413,48 +463,134 @@ func (t *tool) checked(ctx context.Context, c Call) (err error) {
 	return t.spec.Check(ctx, c)
 }
 
-// end makes the call's outcome what it promises to be, reports it, and lets the call go.
-func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err error) (Result, error) {
-	defer e.leave() // also if a sink calls Goexit
-	sum := inv.totals()
-	ran := inv.mark(isOver)&hasRun != 0
-	kind := ToolCompleted
-	if err != nil {
-		err = inv.verdict(err, ran)
+// ending is how a call ended, to its sinks.
+type ending struct {
+	ctx    context.Context
+	kind   EventKind
+	res    Result
+	err    error
+	by     string // the constraint behind err
+	retry  time.Duration
+	queued time.Duration
+	held   time.Duration
+	at     int64 // when the last attempt ended; zero if there was none
+}
+
+// end makes the call's outcome what it promises to be, and reports it, unless the result
+// is a stream that holds the call open: endStreamed does then. Whoever counted the call in
+// lets it go afterwards.
+func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
+	fate := inv.fate.Or(isOver)
+	x := ending{ctx: ctx, kind: ToolFailed}
+	normal := false
+	defer func() {
+		if !normal { // the error's own code called Goexit
+			x.err = caught(inv.plan.tool.spec.Name, recover())
+			if fate&hasRun == 0 {
+				x.err = inv.refused(ErrRejected, "", x.err)
+			}
+			*err, res.Value = x.err, nil
+		}
+		if x.res = *res; !e.conclude(inv, fate, res, &x) {
+			e.report(inv, &x)
+		}
+	}()
+	if *err == nil {
+		x.kind = ToolCompleted
+	} else {
+		ran := fate&hasRun != 0
+		*err = inv.verdict(*err, ran)
 		res.Value = nil
+		if !ran && isReason(*err, ErrDenied) {
+			x.kind = ToolDenied
+		}
+		if x.err = *err; inv.loud {
+			x.by, x.retry = whose(x.err)
+		}
 	}
-	switch {
-	case err == nil:
+	normal = true
+}
+
+// conclude takes from the attempts of a call that has just ended what they add up to, and
+// counts those that nobody waits for any more. It reports whether the call's end has to
+// wait for the stream that is its result.
+func (e *Executor) conclude(inv *invocation, fate uint64, res *Result, x *ending) (streamed bool) {
+	if underWay(fate) {
+		s := inv.plan.adm.stage.lock()
+		defer s.unlock()
+	}
+	sum := inv.totals()
+	res.rec, res.max = sum.rec, e.conf.MaxResultBytes
+	x.res = *res
+	x.queued, x.held, x.at = time.Duration(sum.queued.Load()), time.Duration(sum.held), sum.ended
+	h := sum.holds
+	held := h != nil && h.r != nil && x.err == nil
+	if underWay(fate) {
+		sum = inv.ownTotals()
+		sum.rec, sum.counted = &sealed, true
+		if streamed = held && h.r.live; streamed {
+			if !h.r.left {
+				sum.waited--
+			}
+			end := *x
+			h.end = &end
+			e.active.Add(2)
+		}
+		e.abandoned.Add(int64(sum.waited))
+		e.active.Add(2 * int64(sum.waited))
+	}
+	if held && !streamed && h.err != nil { // it has ended already
+		x.kind, x.err = ToolFailed, h.err
+	}
+	return streamed
+}
+
+// endStreamed reports the end of a call that its stream x has held open.
+func (inv *invocation) endStreamed(x *stream) {
+	e := inv.plan.exec
+	defer e.leave()
+	end := *x.end
+	end.held, end.at = time.Duration(inv.first.held), inv.first.ended
+	x.end.res.Value = nil // whoever keeps the call's context does not keep that
+	if x.err != nil {
+		end.kind, end.err, end.res.Value = ToolFailed, x.err, nil
+	}
+	e.report(inv, &end)
+}
+
+// report counts a call's end, and tells it.
+func (e *Executor) report(inv *invocation, x *ending) {
+	switch x.kind {
+	case ToolCompleted:
 		e.completed.Add(1)
-	case isReason(err, ErrDenied) && !ran:
-		kind = ToolDenied
+	case ToolDenied:
 		e.denied.Add(1)
 	default:
-		kind = ToolFailed
 		e.failed.Add(1)
 	}
-	res.rec, res.max = inv.seal(), e.conf.MaxResultBytes
-	if inv.loud {
-		now := sum.ended.Load()
-		if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
-			now = e.clock.now()
-		}
-		t := telling{last: true}
-		inv.describe(&t, kind, now)
-		inv.fill(&t.Call)
-		t.Call.Attempt = atomic.LoadInt32(&inv.attempts)
-		t.Queued = time.Duration(sum.queued.Load())
-		t.Duration = time.Duration(sum.held.Load())
-		t.Err, t.Result.rec, t.Result.max = err, res.rec, res.max
-		if t.result, t.hasData = res.Value, res.Value != nil; kind == ToolCompleted {
-			t.OutputBytes = outputBytes(res.Value)
-		}
-		if err != nil {
-			t.By, t.RetryAfter = whose(err)
-		}
-		inv.emit(ctx, &t)
+	if !inv.loud {
+		inv.leaves()
+		return
 	}
-	return res, err
+	defer func() { // also if a sink calls Goexit
+		inv.fate.Or(hasTold)
+		inv.leaves()
+	}()
+	now := x.at
+	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
+		now = e.clock.now()
+	}
+	t := telling{last: true}
+	inv.describe(&t, x.kind, now)
+	inv.fill(&t.Call)
+	t.Call.Attempt = inv.attempts()
+	t.Queued, t.Duration = x.queued, x.held
+	t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry
+	t.Result.rec, t.Result.max = x.res.rec, x.res.max
+	if t.result, t.hasData = x.res.Value, x.res.Value != nil; x.kind == ToolCompleted {
+		t.OutputBytes = outputBytes(x.res.Value)
+	}
+	inv.emit(inv.toSinks(x.ctx), &t)
 }
 
 // whose is the constraint behind an error, and when to retry.
@@ -549,13 +685,38 @@ func (e *Executor) ended() {
 
 func (e *Executor) closed() bool { return e.active.Load()&1 == 1 }
 
+// helperStarts counts in a goroutine that Close waits for, and helperEnds counts it out.
+func (e *Executor) helperStarts() {
+	e.active.Add(2)
+	e.helpers.Add(1)
+}
+
+func (e *Executor) helperEnds() {
+	e.helpers.Add(-1)
+	e.leave()
+}
+
 // Close refuses new and queued calls with [ErrClosed] and waits until the running ones have
-// ended, abandoned tools included, or ctx ends; its error then says how many are left. It
-// may be called several times, from several goroutines, and from inside a tool, where it
-// can only end with ctx. When it has returned nil, no goroutine and no timer of the
-// executor is left, and every call has reported its end. Gates and a SharedState that the
+// ended, abandoned tools and held streams included, or ctx ends; its error then says how
+// many are left. It may be called several times, and from several goroutines. When it has
+// returned nil, no goroutine and no timer of the executor is left, every call has reported
+// its end, and every [Future] has come to its outcome. Gates and a SharedState that the
 // caller made stay usable.
+//
+// From inside a tool or a sink of a call of this executor, Close would wait for itself. It
+// knows that by the context that those get, and answers an error at once, after which the
+// executor is as open as before. With another context, such as [context.Background], it
+// waits until that ends.
 func (e *Executor) Close(ctx context.Context) error {
+	if err := e.isMade(); err != nil {
+		return err
+	}
+	if ctx == nil {
+		return errors.New("sluice: Close: the context is nil: must not be, context.Background() waits for as long as it takes")
+	}
+	if inv := e.within(ctx); inv != nil {
+		return fmt.Errorf("sluice: Close was called with the context of call %q of tool %q, which it would wait for: it must be called after the call, or with a context of another's", cut(inv.id, 128), cut(inv.plan.tool.spec.Name, 128))
+	}
 	if e.active.Or(1) == 0 {
 		e.ended()
 	}
@@ -570,12 +731,29 @@ func (e *Executor) Close(ctx context.Context) error {
 		select {
 		case <-e.idle:
 		case <-ctx.Done():
-			return fmt.Errorf("sluice: Close: %d calls still run: %w", e.active.Load()/2, context.Cause(ctx))
+			return fmt.Errorf("sluice: Close: %d calls still run: %w", max(1, e.active.Load()/2-e.helpers.Load()), context.Cause(ctx))
 		}
 	}
 	e.deadlines.close()
 	if e.ownState {
 		return e.state.Close()
+	}
+	return nil
+}
+
+// within is the call of e, if any, that is under way and whose code or sink has ctx.
+func (e *Executor) within(ctx context.Context) *invocation {
+	r, ok := ctx.Value(callKey{}).(*running)
+	if x, event := ctx.Value(callKey{}).(*callContext); event {
+		if x.inv.plan.exec == e && x.inv.fate.Load()&hasTold == 0 {
+			return x.inv
+		}
+		r, ok = x.inv.parent.Load(), true
+	}
+	for ; ok && r != nil; r = r.inv.parent.Load() {
+		if r.inv.plan.exec == e && !ended(r.state.Load()) {
+			return r.inv
+		}
 	}
 	return nil
 }
@@ -586,6 +764,9 @@ func (e *Executor) Close(ctx context.Context) error {
 // is not there. It calls no foreign code but the String of interceptors, of which one that
 // panics, or takes longer than 100 ms, is shown by its type.
 func (e *Executor) Plan(tool string) (string, bool) {
+	if e.isMade() != nil {
+		return "", false
+	}
 	t := e.registry.current().tools[tool]
 	if t == nil {
 		return "", false

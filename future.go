@@ -2,6 +2,7 @@ package sluice
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -25,6 +26,7 @@ type submission struct {
 	watched int32
 	phase   atomic.Int32 // who starts the goroutine of a call that waited
 	ended   bool         // somebody has ended the call; owned by whoever may
+	fired   bool         // ctx has ended while it was watched; guarded as watch is
 }
 
 // outcome is how a call ended, if done is closed. It is there once somebody asks for it or
@@ -39,29 +41,43 @@ type outcome struct {
 // wait. The call ends as [Executor.Invoke] would end it, refusals included; ctx is the
 // call's own. While it waits it takes less than 400 bytes. A tool that interceptors go
 // around, outside the gates, has its goroutine from the start.
+//
+// What becomes of calls that wait is carried on by a few goroutines: those that are
+// admitted run at once, whatever others do, and the ends of the others, refused or with a
+// context that has ended, are told by at most four for each processor. So a sink that waits
+// for another submitted call may wait for ever.
 func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	f := new(Future)
-	if len(e.outer) > 0 {
-		go f.whole(ctx, e, r)
-	} else {
-		x := &submission{ctx: ctx, future: f}
-		x.start(e, &r)
+	if err := e.unmade(&r); err != nil {
+		f.finish(Result{}, err)
+		return f
 	}
+	open := e.enter()
+	if len(e.outer) > 0 {
+		go f.whole(ctx, e, r, open)
+		return f
+	}
+	if ctx == nil {
+		ctx = noContext
+	}
+	x := &submission{ctx: ctx, future: f}
+	x.start(e, &r, open)
 	return f
 }
 
 // whole runs the whole chain on a goroutine of its own.
-func (f *Future) whole(ctx context.Context, e *Executor, r Request) {
+func (f *Future) whole(ctx context.Context, e *Executor, r Request, open bool) {
+	defer e.leave()
 	res, err := Result{}, error(&PanicError{Tool: r.Tool, Goexit: true})
 	defer func() { f.finish(res, err) }()
-	res, err = e.invoke(ctx, &r, newInvocation())
+	res, err = e.invoke(ctx, &r, newInvocation(), open)
 }
 
 // start makes the call and asks for admission.
-func (x *submission) start(e *Executor, r *Request) {
-	open, normal := e.enter(), false
+func (x *submission) start(e *Executor, r *Request, open bool) {
+	normal := false
 	defer func() {
-		if !normal && !x.ended { // a sink called Goexit, or ctx is nil
+		if !normal && !x.ended { // a sink called Goexit
 			err := caught(r.Tool, recover())
 			x.withdraw()
 			x.end(Result{}, err)
@@ -80,29 +96,39 @@ func (x *submission) start(e *Executor, r *Request) {
 
 const (
 	submitting = iota
-	submitted  // whoever decides starts the goroutine
+	submitted  // whoever decides has the call go on
 	early      // decided already: the submitter does
 )
 
-// submit asks for admission, and has a goroutine started when it is granted.
+// submit asks for admission, and has the call run when it is granted.
 func (x *submission) submit(c *Call, now int64) {
 	if x.ctx.Err() != nil {
 		x.end(Result{}, x.inv.gaveUp(x.ctx, ""))
 		return
 	}
-	c.Attempt = x.inv.attempt()
+	n, err := x.inv.attempt()
+	if err != nil {
+		x.end(Result{}, err)
+		return
+	}
+	c.Attempt = n
+	e := x.inv.plan.exec
 	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, now, x)
 	switch {
 	case err != nil:
+		x.inv.attemptEnds()
 		x.end(Result{}, err)
 		return
-	case t == nil:
+	case t == nil && r.granted < 0: // in a bubble, where the crew of an executor from outside is not
 		go x.perform(r)
 		return
+	case t == nil:
+		e.run(task{x, atOnce})
+		return
 	}
-	x.inv.plan.exec.watches.add(x)
+	e.watches.add(x)
 	if !x.phase.CompareAndSwap(submitting, submitted) {
-		go x.resume()
+		e.run(task{x, decided})
 	}
 }
 
@@ -120,25 +146,39 @@ func (x *submission) withdraw() {
 }
 
 // decided is called when the call, which waited, has been admitted or refused.
-func (x *submission) decided() {
-	if !x.phase.CompareAndSwap(submitting, early) {
-		go x.resume()
+func (x *submission) decided(admitted bool) {
+	switch e := x.inv.plan.exec; {
+	case x.phase.CompareAndSwap(submitting, early):
+	case admitted:
+		e.run(task{x, decided})
+	default:
+		e.finish(task{x, decided})
 	}
 }
 
 // cancel is called when ctx ends.
 func (x *submission) cancel() {
 	if err := x.inv.plan.adm.giveUp(x.ctx, &x.inv, &x.ticket); err != nil {
+		x.inv.attemptEnds()
 		x.end(Result{}, err)
 	}
 }
 
-func (x *submission) resume() {
+// admitted is the attempt that may run, or why none may.
+func (x *submission) admitted(what step) (*running, error) {
+	if what == atOnce {
+		return &x.inv.first.running, nil
+	}
 	x.inv.plan.exec.watches.remove(x)
 	var c Call
 	x.call(&c)
-	r, err := x.inv.plan.adm.decided(x.ctx, &c, &x.ticket)
+	return x.inv.plan.adm.decided(x.ctx, &c, &x.ticket)
+}
+
+// goOn runs the call, or ends it.
+func (x *submission) goOn(r *running, err error) {
 	if err != nil {
+		x.inv.attemptEnds()
 		x.end(Result{}, err)
 		return
 	}
@@ -168,22 +208,27 @@ func (x *submission) perform(r *running) {
 
 // end reports the call's end and makes its outcome known.
 func (x *submission) end(res Result, err error) {
-	f := x.future
+	f, e := x.future, x.inv.plan.exec
 	x.ended, x.input, x.future = true, nil, nil
+	defer e.leave()
 	defer func() { f.finish(res, err) }() // also if a sink calls Goexit
-	res, err = x.inv.plan.exec.end(x.ctx, &x.inv, res, err)
+	ctx := x.ctx
+	if !x.fired {
+		x.ctx = nil // it may be that of a call that has ended
+	}
+	e.end(ctx, &x.inv, &res, &err)
 }
 
-// ended is the done channel of every outcome that nobody asked for in time.
-var ended = make(chan struct{})
+// isDone is the done channel of every outcome that nobody asked for in time.
+var isDone = make(chan struct{})
 
-func init() { close(ended) }
+func init() { close(isDone) }
 
 func (f *Future) finish(res Result, err error) {
 	if err != nil {
 		res.Value = nil
 	}
-	o := &outcome{ended, res, err}
+	o := &outcome{isDone, res, err}
 	if f.out.CompareAndSwap(nil, o) {
 		return
 	}
@@ -202,13 +247,27 @@ func (f *Future) outcome() *outcome {
 // Done is closed when the call has ended.
 func (f *Future) Done() <-chan struct{} { return f.outcome().done }
 
-// Wait returns the outcome, or ctx's error if ctx ends first; the call goes on then.
+// Wait returns the outcome, or ctx's error if ctx ends before there is one; the call goes
+// on then.
 func (f *Future) Wait(ctx context.Context) (Result, error) {
+	if ctx == nil {
+		return Result{}, errors.New("sluice: Wait: the context is nil: must not be, context.Background() waits for as long as it takes")
+	}
 	o := f.outcome()
 	select {
 	case <-o.done:
 		return o.res, o.err
+	default:
+	}
+	select {
+	case <-o.done:
+		return o.res, o.err
 	case <-ctx.Done():
+	}
+	select {
+	case <-o.done: // meanwhile
+		return o.res, o.err
+	default:
 		return Result{}, context.Cause(ctx)
 	}
 }

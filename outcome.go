@@ -26,7 +26,7 @@ const (
 // pause. It runs user code, so it holds no lock.
 func (a *admission) judge(r *running, c *Call, res Result, err error) (o breaker.Outcome, pause time.Duration) {
 	class := OutcomeAuto
-	if a.classify != nil && r.ran() {
+	if a.classify != nil && r.state.Load()&hasBegun != 0 {
 		class = classified(a.classify, c.shown(), res, err)
 	}
 	if err != nil {

@@ -109,6 +109,9 @@ var anonymous = scope{pipeline: new(PipelineContext)}
 type scopeKey struct{}
 
 func scopeOf(ctx context.Context) scope {
+	if ctx == nil { // as an argument that was forgotten
+		return anonymous
+	}
 	switch x := ctx.Value(scopeKey{}).(type) {
 	case *running:
 		return scope{x.inv.pipeline, x}

@@ -230,8 +230,30 @@ func runTool(ctx context.Context, c *Call, t *tool) (Result, error) {
 		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrRejected,
 			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}
 	}
-	if err := c.run.begin(ctx, c); err != nil {
+	if err := c.run.begin(ctx); err != nil {
 		return Result{}, err
+	}
+	if c.run.direct() {
+		return runCode(ctx, c, t)
+	}
+	return runInside(ctx, c, t)
+}
+
+// runInside is runCode for an interceptor inside the gates, which may have called next on a
+// goroutine of its own: a panic must not be the end of that.
+func runInside(ctx context.Context, c *Call, t *tool) (res Result, err error) {
+	defer c.run.end()
+	defer func() {
+		if v := recover(); v != nil {
+			res, err = Result{}, caught(c.Tool, v)
+		}
+	}()
+	return runCode(ctx, c, t)
+}
+
+func runCode(ctx context.Context, c *Call, t *tool) (Result, error) {
+	if c.run.inv.loud {
+		c.run.tellStarted(ctx, c)
 	}
 	v, err := t.run(ctx, c.Input)
 	return Result{Value: v}, err

@@ -477,10 +477,14 @@ func decodeInto[In any](args json.RawMessage, max int) (any, error) {
 }
 
 // Wrap registers fn with e's registry and returns a function of the same type that runs
-// through e: one line per tool, and no other line of the agent changes.
+// through e: one line per tool, and no other line of the agent changes. A closed executor
+// takes none: the error is [ErrClosed].
 func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, error)) (func(context.Context, In) (Out, error), error) {
-	if e == nil {
-		return nil, errors.New("sluice: the Executor is nil: use NewExecutor")
+	if err := e.isMade(); err != nil {
+		return nil, err
+	}
+	if e.closed() {
+		return nil, fmt.Errorf("sluice: Wrap of tool %q: %w", cut(s.Name, 128), ErrClosed)
 	}
 	t, err := Register(e.registry, s, fn)
 	if err != nil {

@@ -14,7 +14,7 @@ type Snapshot struct {
 	At              time.Time   `json:"at"`
 	InFlight        int         `json:"in_flight"` // admitted calls of the stage whose code has not ended
 	Queued          int         `json:"queued"`
-	Abandoned       int         `json:"abandoned"` // of those in flight: out of time, nobody waits for them
+	Abandoned       int         `json:"abandoned"` // of those in flight: nobody waits for them any more
 	Completed       uint64      `json:"completed"`
 	Failed          uint64      `json:"failed"`
 	Denied          uint64      `json:"denied"`
@@ -58,6 +58,9 @@ type LaneState struct {
 // and so is everything else where there are at most 1,000 keys and lanes; of more, each further
 // thousand is read some microseconds later, so that calls get in between.
 func (e *Executor) Snapshot() Snapshot {
+	if e.isMade() != nil {
+		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
+	}
 	r := e.read()
 	for r.next(readAtOnce) {
 	}
@@ -296,6 +299,12 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 // follows from how long calls held them lately, and is zero before the first. It does not
 // wait, unless an interceptor's Wrap blocks, which ends with ctx.
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
+	if err, ok := e.unmade(&r).(*Error); ok {
+		return Decision{Refusal: err}
+	}
+	if ctx == nil {
+		ctx = noContext
+	}
 	inv := newInvocation()
 	d, err := inv.explain(ctx, e, &r)
 	if err != nil {
@@ -313,7 +322,7 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 	}()
 	inv.identify(ctx, e, r)
 	calls := int32(0)
-	if inv.parent != nil {
+	if inv.depth > 0 {
 		calls = inv.root().calls.Load() + 1
 	}
 	var c Call

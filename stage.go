@@ -333,7 +333,7 @@ func wakeAll(t *admit.Ticket) {
 		case *waiter:
 			o.ready <- struct{}{}
 		case *submission:
-			o.decided()
+			o.decided(t.State() == admit.Running)
 		}
 		t = next
 	}

@@ -23,8 +23,8 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 		}
 	}
 	r.Context = x
-	exec.active.Add(2)
-	exec.deadlines.watch(x, now)
+	exec.helperStarts()
+	exec.deadlines.watch(x, exec.clock, now)
 	go x.do()
 	<-x.ready
 	exec.deadlines.forget(x)
@@ -34,15 +34,14 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 		return res, err
 	}
 	outcome := breaker.Failure
-	if atomic.CompareAndSwapInt32(&r.phase, fresh, calledOff) || x.borrowed || x.Context.Err() != nil {
+	if was := r.state.Or(outOfTime); was&hasBegun == 0 || x.borrowed || x.Context.Err() != nil {
 		outcome = breaker.Neutral
 	}
 	s := a.stage.lock()
-	r.left = true
 	if r.live {
 		now := s.now()
 		s.m.Judge(now, r.ticket, outcome)
-		r.inv.book(r, now)
+		r.abandon(s, now)
 	}
 	s.unlock()
 	return Result{}, x.cause()
@@ -55,16 +54,15 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 // keep it, so it lets go of the call's input and result when they are no longer needed.
 type timedRun struct {
 	context.Context // the caller's
-	a               *admission
-	r               *running
-	c               Call
-	due             int64 // when its time is over
-	borrowed        bool  // and that is the caller's deadline, not the attempt's
+	deadline
+	a        *admission
+	r        *running
+	c        Call
+	due      int64 // when its time is over
+	borrowed bool  // and that is the caller's deadline, not the attempt's
 
 	state atomic.Int32  // who was first
 	ready chan struct{} // told then
-	timer *time.Timer   // of its own, if the executor's may not serve it
-	place int32         // among the deadlines
 	res   Result        // of the code
 	err   error
 
@@ -86,39 +84,40 @@ func (x *timedRun) clock() clock { return x.c.inv.plan.exec.clock }
 
 func (x *timedRun) do() {
 	growStack()
-	exec, normal := x.c.inv.plan.exec, false
-	defer exec.leave()
-	defer func() {
-		x.c.Input = nil
-		if x.state.CompareAndSwap(codeRuns, codeEnded) {
-			x.ready <- struct{}{}
-		} else {
-			x.res, x.err = Result{}, nil
-			exec.abandoned.Add(-1)
-		}
-	}()
-	defer func() {
-		x.end()
-		x.a.leave(x.r, &x.c, x.res, x.err)
-	}()
+	normal := false
+	defer x.c.inv.plan.exec.helperEnds()
+	defer x.hand()
 	defer func() {
 		if !normal {
 			x.res, x.err = Result{}, caught(x.c.Tool, recover())
 		}
-		x.err = x.timedOut(x.err)
+		left := false
+		defer func() {
+			if !left { // what is asked about the outcome called Goexit
+				x.res, x.err = Result{}, caught(x.c.Tool, recover())
+			}
+		}()
+		x.err = x.a.leave(x.r, &x.c, x.res, x.err)
+		left = true
 	}()
 	x.res, x.err = x.a.code(x.r, &x.c)
 	normal = true
 }
 
-// expire has the caller go on without the code, unless that has ended just now.
-func (x *timedRun) expire() {
-	exec := x.c.inv.plan.exec
-	exec.abandoned.Add(1)
-	if x.state.CompareAndSwap(codeRuns, timeOver) {
+// hand gives the caller what the code answered, if it still waits.
+func (x *timedRun) hand() {
+	x.c.Input = nil
+	if x.state.CompareAndSwap(codeRuns, codeEnded) {
 		x.ready <- struct{}{}
 	} else {
-		exec.abandoned.Add(-1)
+		x.res, x.err = Result{}, nil
+	}
+}
+
+// expire has the caller go on without the code, unless that has ended just now.
+func (x *timedRun) expire() {
+	if x.state.CompareAndSwap(codeRuns, timeOver) {
+		x.ready <- struct{}{}
 	}
 }
 

@@ -1,0 +1,50 @@
+package sluice
+
+import (
+	"context"
+	"reflect"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestSealed: an attempt that ends after its call writes nothing into the record that
+// stands for those of all such calls.
+func TestSealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		early := InterceptorFunc(func(_ Spec, next Handler) Handler {
+			return func(ctx context.Context, c Call) (Result, error) {
+				go next(ctx, c)
+				time.Sleep(time.Second)
+				return Result{}, nil
+			}
+		})
+		exec := Must(NewExecutor(NewToolRegistry(), Config{Interceptors: []Interceptor{early,
+			Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1}}})),
+			Must(NewRateLimiter(RateLimiterConfig{Rates: []Rate{{N: 100, Unit: "tokens"}}}))}}))
+		Must(Wrap(exec, Spec{Name: "x", Policy: Policy{Cost: func(Call, string) int64 { return 3 }}}, func(ctx context.Context, _ int) (int, error) {
+			time.Sleep(time.Minute)
+			ReportUsage(ctx, "tokens", 5)
+			return 0, nil
+		}))
+		var results []Result
+		for range 3 { // one runs, the others wait for longer than their calls
+			res, err := exec.Invoke(t.Context(), Request{Tool: "x", Input: 1})
+			if err != nil && len(results) == 0 {
+				t.Error(err)
+			}
+			results = append(results, res)
+		}
+		if err := exec.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if !reflect.DeepEqual(&sealed, new(record)) {
+			t.Errorf("the shared record is written to: %+v", sealed)
+		}
+		for i, r := range results {
+			if d := r.Decision(); d.Attempts != 0 || len(d.Costs) != 0 || len(d.Waits) != 0 {
+				t.Errorf("call %d, which had ended, got a decision from later: %+v", i, d)
+			}
+		}
+	})
+}

@@ -1,0 +1,210 @@
+package sluice
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+)
+
+// maxHold bounds how long a stream can hold a call open.
+const maxHold = 10 * time.Minute
+
+// Hold keeps the running call open beyond the return of its tool, for a tool that answers
+// with a stream: its slots stay taken, [ReportUsage] counts, and the terminal event and
+// [Executor.Close] wait until done is called. The caller of the tool has its result at
+// once.
+//
+// The stream uses the context that Hold returns. It ends with the one that Hold was given,
+// when done has been called, and when the hold has lasted for the attempt's timeout, or
+// ten minutes if that is shorter or there is none: then the hold is given up, and the call
+// ends as timed out.
+//
+// An error given to done is what the call ends with, to sinks and breakers; an error of the
+// tool ends its holds at once. Only the first done counts, from whichever goroutine. A call
+// may have several holds, and ends with the last. If an interceptor drops a result, it must
+// see to it that its stream ends.
+//
+// Outside a call, and after the tool has returned, Hold answers an error. Neither it nor
+// done waits for anybody, but done may call the sinks.
+func Hold(ctx context.Context) (stream context.Context, done func(error), err error) {
+	r := scopeOf(ctx).call
+	if r == nil {
+		return nil, nil, errors.New("sluice: Hold: the context belongs to no call: must be the one that a tool gets, or made from it")
+	}
+	exec := r.inv.plan.exec
+	now := exec.clock.now()
+	due := now + int64(maxHold)
+	if x, ok := r.Context.(*timedRun); ok {
+		due = min(due, x.due)
+	}
+	h := &hold{r: r, deadline: deadline{place: -1}}
+	stream, h.cancel = context.WithCancelCause(ctx)
+	if !r.hold(h) {
+		h.cancel(nil)
+		return nil, nil, errors.New("sluice: Hold: the tool has returned: a call can be held open only while its code runs")
+	}
+	exec.deadlines.add(h, exec.clock, due)
+	if h.over.Load() { // already: it was not there yet to be removed
+		exec.deadlines.remove(h)
+	}
+	return stream, h.done, nil
+}
+
+// hold is one stream that holds an attempt open.
+type hold struct {
+	deadline
+	r      *running
+	cancel context.CancelCauseFunc
+	asked  atomic.Bool // done has been called
+	over   atomic.Bool // it is given up
+	failed atomic.Pointer[error]
+}
+
+// holds are those of a call. The stage's lock guards them.
+type holds struct {
+	list  []*hold
+	early []stream // that failed before their tool has returned
+	stream
+}
+
+// stream is what became of the attempt whose result the caller has, and which is held.
+type stream struct {
+	r       *running // nil until it has returned
+	err     error    // what the stream ended with
+	outcome breaker.Outcome
+	end     *ending // the call's, if that has to wait for the stream
+}
+
+// of is the stream if that is the attempt r's, else nil.
+func (h *holds) of(r *running) *stream {
+	if h == nil || h.r != r {
+		return nil
+	}
+	return &h.stream
+}
+
+// hold adds h, unless no code of the attempt runs any more.
+func (r *running) hold(h *hold) bool {
+	s := r.adm.stage.lock()
+	defer s.unlock()
+	for {
+		was := r.state.Load()
+		if !codeInside(was) || was&(returned|outOfTime) != 0 || was >= ^uint32(oneHold) {
+			return false
+		}
+		if r.state.CompareAndSwap(was, (was|hasHeld)+oneHold) {
+			break
+		}
+	}
+	sum := r.inv.ownTotals()
+	if sum.holds == nil {
+		sum.holds = new(holds)
+	}
+	sum.holds.list = append(sum.holds.list, h)
+	return true
+}
+
+// streams says that the result of r, which has returned it, is the call's as far as anybody
+// knows yet.
+func (r *running) streams() {
+	if r.state.Load()&hasHeld == 0 {
+		return
+	}
+	s := r.adm.stage.lock()
+	if h := r.inv.first.holds; h.end == nil {
+		h.stream = stream{r: r}
+		if i := slices.IndexFunc(h.early, func(x stream) bool { return x.r == r }); i >= 0 {
+			h.stream = h.early[i]
+		}
+	}
+	s.unlock()
+}
+
+// endStreams ends the holds of an attempt that has failed.
+func (r *running) endStreams(err error) {
+	if r.state.Load() < oneHold {
+		return
+	}
+	s := r.adm.stage.lock()
+	list := slices.Clone(r.inv.first.holds.list)
+	s.unlock()
+	for _, h := range list {
+		if h.r == r && h.over.CompareAndSwap(false, true) {
+			h.end(nil, breaker.Success, context.Canceled)
+		}
+	}
+}
+
+// done ends the hold, with the stream's error.
+func (h *hold) done(err error) {
+	if !h.asked.CompareAndSwap(false, true) {
+		return
+	}
+	outcome, r := breaker.Success, h.r
+	defer func() { // also if the error's own code calls Goexit
+		if h.over.CompareAndSwap(false, true) {
+			h.end(err, outcome, nil)
+		}
+	}()
+	if err == nil {
+		return
+	}
+	outcome = breaker.Failure
+	if exec := r.inv.plan.exec; !tame(err) || r.adm.classify != nil {
+		given := err
+		h.failed.Store(&given)
+		exec.deadlines.remove(h)
+		exec.deadlines.add(h, exec.clock, exec.clock.now()+int64(maxJudging))
+	}
+	var c Call
+	r.inv.fill(&c)
+	c.Attempt = r.attempt
+	o, pause := r.adm.judge(r, &c, Result{}, err)
+	outcome = o
+	err = r.inv.verdict(err, true) // which may be a refusal of a nested call
+	if pause > 0 {
+		s := r.adm.stage.lock()
+		if r.live {
+			r.adm.throttle(s, r.ticket, pause)
+		}
+		s.unlock()
+	}
+}
+
+// expire ends a hold that has lasted too long, or whose end has been judged for too long.
+func (h *hold) expire() {
+	if !h.over.CompareAndSwap(false, true) {
+		return
+	}
+	if err := h.failed.Load(); err != nil {
+		h.end(ranError{*err}, breaker.Failure, nil)
+		return
+	}
+	err := &Error{Tool: h.r.inv.plan.tool.spec.Name, CallID: h.r.inv.id, Reason: ErrTimeout, Cause: context.DeadlineExceeded}
+	h.end(err, breaker.Failure, err)
+}
+
+// end gives back what h kept.
+func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
+	r := h.r
+	r.inv.plan.exec.deadlines.remove(h)
+	s := r.adm.stage.lock()
+	all := r.inv.first.holds
+	all.list = slices.DeleteFunc(all.list, func(x *hold) bool { return x == h })
+	switch x := all.of(r); {
+	case err == nil:
+	case x == nil: // the tool has not returned yet
+		all.early = append(all.early, stream{r: r, err: err, outcome: outcome})
+	case x.err == nil:
+		x.err, x.outcome = err, outcome
+	}
+	s.unlock()
+	h.cancel(cause)
+	if ended(r.add(-oneHold)) {
+		r.adm.giveBack(r, 0)
+	}
+}

@@ -1,0 +1,406 @@
+package sluice_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// streams is a tool that answers at once, with a stream that lasts for d and ends with err.
+func streams(t *testing.T, d time.Duration, err error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		stream, done, herr := sluice.Hold(ctx)
+		noErr(t, herr)
+		go func() {
+			defer func() { done(err) }()
+			select {
+			case <-time.After(d):
+			case <-stream.Done():
+			}
+		}()
+		return nil
+	}
+}
+
+// terminal is the last event of a tool's calls.
+func (r *rig) terminal(tool string) sluice.Event {
+	r.t.Helper()
+	list := r.rec.Events(tool)
+	if len(list) == 0 {
+		r.t.Fatal("no event")
+	}
+	return list[len(list)-1]
+}
+
+// A stream holds its call open: the caller has the result at once, and the slot, the
+// terminal event, the count and Close wait for the stream's end.
+func TestHold_UntilTheStreamEnds(t *testing.T) {
+	for _, way := range ways {
+		for _, around := range []string{"nothing", "outside", "inside"} {
+			for _, failure := range []error{nil, errTool} {
+				t.Run(fmt.Sprint(way.name, " ", around, " ", failure), func(t *testing.T) {
+					bubble(t, func(t *testing.T) {
+						b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+						list := interceptors(b, atMost(1))
+						switch around {
+						case "outside":
+							list = append(interceptors(passing), list...)
+						case "inside":
+							list = append(list, passing)
+						}
+						r := newRig(t, sluice.Config{Interceptors: list, Timeout: way.timeout})
+						r.tool(sluice.Spec{Name: "x"}, streams(t, 5*time.Second, failure))
+						r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
+						var err error
+						if way.submit {
+							_, err = r.Submit(r.ctx, sluice.Request{Tool: "x"}).Wait(t.Context())
+						} else {
+							err = r.call("x")
+						}
+						noErr(t, err)
+						if s := r.Snapshot(); r.at() != 0 || s.InFlight != 1 || s.Abandoned != 0 || s.Completed != 0 || s.Failed != 0 {
+							t.Errorf("answered at %v; %d in flight, %d abandoned, %d ended; want 0s, 1, 0, 0", r.at(), s.InFlight, s.Abandoned, s.Completed+s.Failed)
+						}
+						r.trace("x: invoked started")
+						go r.call("plain")
+						noErr(t, r.Close(context.Background()))
+						if r.at() != 5*time.Second {
+							t.Errorf("Close returned at %v, want 5s", r.at())
+						}
+						want, state := "x: invoked started completed", sluice.BreakerClosed
+						if failure != nil {
+							want, state = "x: invoked started failed", sluice.BreakerOpen
+						}
+						if got := r.rec.Trace(); !strings.HasPrefix(got, want) {
+							t.Errorf("trace %s, want %s first", got, want)
+						}
+						if e := r.terminal("x"); e.Duration != 5*time.Second || !e.Time.Equal(r.start.Add(5*time.Second)) || e.Err != failure {
+							t.Errorf("the terminal event took %v, at %v, with %v; want 5s, 5s, %v", e.Duration, e.Time.Sub(r.start), e.Err, failure)
+						}
+						if s := sluice.Must(b.State("x")); s != state {
+							t.Errorf("the breaker is %v, want %v", s, state)
+						}
+						r.end()
+					})
+				})
+			}
+		}
+	}
+}
+
+// A waiter has the slot of a stream when that ends, not before.
+func TestHold_KeepsTheSlot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+		r.tool(sluice.Spec{Name: "x"}, streams(t, 5*time.Second, nil))
+		for i := range 3 {
+			noErr(t, r.call("x"))
+			if want := time.Duration(i) * 5 * time.Second; r.at() != want {
+				t.Errorf("call %d began at %v, want %v", i, r.at(), want)
+			}
+		}
+		r.end()
+	})
+}
+
+// Usage that is reported until the stream ends counts, and the terminal event's decision
+// has it; what is reported later does not.
+func TestHold_UsageUntilTheEnd(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			quota := rates(sluice.Rate{N: 100, Per: time.Hour, Unit: "tokens"})
+			var last sluice.Decision
+			r := newRig(t, sluice.Config{Interceptors: interceptors(quota), Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+				if e.Kind == sluice.ToolCompleted {
+					last = e.Result.Decision()
+				}
+				return nil
+			})})
+			used := func() int64 {
+				for _, g := range r.Snapshot().Gates {
+					if strings.Contains(g.Name, "tokens") {
+						return g.Used
+					}
+				}
+				return -1
+			}
+			var stream context.Context
+			var done func(error)
+			r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 10 }}}, func(ctx context.Context) (err error) {
+				stream, done, err = sluice.Hold(ctx)
+				if before {
+					sluice.ReportUsage(ctx, "tokens", 20)
+				}
+				return err
+			})
+			noErr(t, r.call("x"))
+			sluice.ReportUsage(stream, "tokens", 50)
+			if n := used(); n != 50 {
+				t.Errorf("%d used while the stream is open, want 50", n)
+			}
+			done(nil)
+			sluice.ReportUsage(stream, "tokens", 90)
+			if n := used(); n != 50 {
+				t.Errorf("%d used after the stream has ended, want 50", n)
+			}
+			if len(last.Costs) != 1 || last.Costs[0].Estimate != 10 || last.Costs[0].Actual != 50 {
+				t.Errorf("the terminal event tells costs %+v, want 10 and 50", last.Costs)
+			}
+			r.end()
+		})
+	}
+}
+
+// A hold lasts for ten minutes, or for the attempt's timeout: then it is given up, its
+// context ends, and the call ends as timed out, whatever the stream does.
+func TestHold_Bound(t *testing.T) {
+	for _, tt := range []struct{ timeout, want time.Duration }{{0, 10 * time.Minute}, {time.Minute, time.Minute}, {time.Hour, 10 * time.Minute}} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1)), Timeout: tt.timeout})
+			var stream context.Context
+			var done func(error)
+			r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) (err error) {
+				stream, done, err = sluice.Hold(ctx)
+				return err
+			})
+			noErr(t, r.call("x"))
+			<-stream.Done()
+			synctest.Wait()
+			if r.at() != tt.want || !errors.Is(context.Cause(stream), sluice.ErrTimeout) {
+				t.Errorf("timeout %v: given up at %v, for %v; want %v, for ErrTimeout", tt.timeout, r.at(), context.Cause(stream), tt.want)
+			}
+			r.idle()
+			if e := r.terminal("x"); e.Kind != sluice.ToolFailed || !errors.Is(e.Err, sluice.ErrTimeout) || e.Duration != tt.want {
+				t.Errorf("%s after %v: %v", e.Kind, e.Duration, e.Err)
+			}
+			done(nil) // too late, and no harm
+			r.end()
+		})
+	}
+}
+
+// The context of a stream lives on when its tool has returned, with a timeout too, carries
+// the caller's values and end, and ends when done is called.
+func TestHold_Context(t *testing.T) {
+	for _, timeout := range []time.Duration{0, time.Hour} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Timeout: timeout})
+			var stream context.Context
+			var done func(error)
+			r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) (err error) {
+				stream, done, err = sluice.Hold(context.WithValue(ctx, ctxKey{}, 7))
+				return err
+			})
+			call := func() context.CancelCauseFunc {
+				ctx, cancel := context.WithCancelCause(r.ctx)
+				_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+				noErr(t, err)
+				time.Sleep(time.Second)
+				if c, ok := sluice.CallFrom(stream); stream.Err() != nil || stream.Value(ctxKey{}) != 7 || !ok || c.Tool != "x" {
+					t.Errorf("while it is held: Err %v, value %v, call %v", stream.Err(), stream.Value(ctxKey{}), c)
+				}
+				return cancel
+			}
+			cancel := call()
+			done(nil)
+			if stream.Err() != context.Canceled {
+				t.Errorf("after done: Err %v", stream.Err())
+			}
+			cancel(nil)
+			cancel = call()
+			cancel(errTool)
+			<-stream.Done()
+			if context.Cause(stream) != errTool {
+				t.Errorf("the caller has left: cause %v", context.Cause(stream))
+			}
+			done(context.Cause(stream))
+			r.end()
+		})
+	}
+}
+
+// Only the first done counts, from whichever goroutine; a call with several holds ends with
+// the last of them.
+func TestHold_SeveralAndOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+		dones := make([]func(error), 3)
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) (err error) {
+			for i := range dones {
+				if _, dones[i], err = sluice.Hold(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		noErr(t, r.call("x"))
+		for i, done := range dones {
+			if s := r.Snapshot(); s.InFlight != 1 || s.Completed != 0 {
+				t.Errorf("before the end of stream %d: %d in flight, %d completed", i, s.InFlight, s.Completed)
+			}
+			parallel(10, func(int) { done(nil) })
+			done(errTool)
+		}
+		r.idle()
+		r.trace("x: invoked started completed")
+		r.end()
+	})
+}
+
+// A tool that fails, panics or exits has no stream: its holds end with it.
+func TestHold_ToolFails(t *testing.T) {
+	for _, timeout := range []time.Duration{0, time.Hour} {
+		for _, end := range endings {
+			if end.name == "return" {
+				continue
+			}
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1)), Timeout: timeout})
+				var stream context.Context
+				r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) (err error) {
+					stream, _, err = sluice.Hold(ctx)
+					noErr(t, err)
+					end.do()
+					return end.err
+				})
+				_, _, _ = r.invokeApart(r.ctx, sluice.Request{Tool: "x"})
+				if stream.Err() == nil {
+					t.Errorf("%s: the stream's context has not ended", end.name)
+				}
+				r.idle()
+				r.trace("x: invoked started failed")
+				r.end()
+			})
+		}
+	}
+}
+
+// Outside a call, and when the tool has returned, there is nothing to hold.
+func TestHold_WhereThereIsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{})
+		var kept context.Context
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { kept = ctx; return nil })
+		noErr(t, r.call("x"))
+		var none context.Context
+		for _, ctx := range []context.Context{none, t.Context(), r.ctx, kept} {
+			if stream, done, err := sluice.Hold(ctx); err == nil || stream != nil || done != nil {
+				t.Errorf("Hold answered %v, %v", stream, err)
+			}
+		}
+		r.end()
+	})
+}
+
+// An error of a stream whose own code never answers keeps the slot for a second.
+func TestHold_JudgingItsError(t *testing.T) {
+	for _, do := range []func(){func() { time.Sleep(5 * time.Second) }, runtime.Goexit} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+			r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
+			odd := newOddError("Is", do)
+			r.tool(sluice.Spec{Name: "x"}, streams(t, 0, fmt.Errorf("wrapped: %w", odd)))
+			noErr(t, r.call("x"))
+			noErr(t, r.call("plain"))
+			if r.at() > time.Second {
+				t.Errorf("the slot was free at %v, want 1s at most", r.at())
+			}
+			r.end()
+			time.Sleep(5 * time.Second) // until the stream's own goroutine is back
+			if e := r.terminal("x"); e.Kind != sluice.ToolFailed {
+				t.Errorf("the stream failed, and the call %s", e.Kind)
+			}
+		})
+	}
+}
+
+// A stream that ends with a refusal, of a call nested in it, did run.
+func TestHold_RefusalOfANestedCall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{})
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+			stream, done, err := sluice.Hold(ctx)
+			noErr(t, err)
+			go func() {
+				time.Sleep(time.Second)
+				_, err := r.Invoke(stream, sluice.Request{Tool: "nobody"})
+				done(err)
+			}()
+			return nil
+		})
+		noErr(t, r.call("x"))
+		time.Sleep(2 * time.Second)
+		r.end()
+		r.trace("x: invoked started failed; nobody: invoked failed")
+		if e := r.terminal("x"); errors.Is(e.Err, sluice.ErrRejected) || !errors.Is(e.Err, sluice.ErrUnknownTool) {
+			t.Errorf("the call ended with %v", e.Err)
+		}
+		if e := r.terminal("nobody"); e.ParentID != "call-1" {
+			t.Errorf("the nested call's parent is %q, want call-1", e.ParentID)
+		}
+	})
+}
+
+// A stream that has failed before its tool returns has failed all the same.
+func TestHold_FailsBeforeTheToolReturns(t *testing.T) {
+	for _, timeout := range []time.Duration{0, time.Hour} {
+		bubble(t, func(t *testing.T) {
+			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+			r := newRig(t, sluice.Config{Interceptors: interceptors(b), Timeout: timeout})
+			r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+				_, done, err := sluice.Hold(ctx)
+				done(errTool)
+				return err
+			})
+			noErr(t, r.call("x"))
+			if e := r.terminal("x"); e.Kind != sluice.ToolFailed || e.Err != errTool || sluice.Must(b.State("x")) != sluice.BreakerOpen {
+				t.Errorf("%s for %v, the breaker is %v", e.Kind, e.Err, sluice.Must(b.State("x")))
+			}
+			r.end()
+		})
+	}
+}
+
+// Ends of streams, of calls and of their contexts, all at once.
+func TestHold_AllAtOnce(t *testing.T) {
+	for range 5 {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(3)), Timeout: 20 * ms})
+			r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+				var wg sync.WaitGroup
+				for i := range 3 {
+					_, done, err := sluice.Hold(ctx)
+					if err != nil {
+						return err
+					}
+					if i == 0 {
+						wg.Go(func() { done(nil) })
+					} else {
+						go func() {
+							time.Sleep(time.Duration(i) * 10 * ms) // the second with the timeout
+							done(nil)
+						}()
+					}
+				}
+				wg.Wait()
+				return nil
+			})
+			parallel(30, func(i int) {
+				if i%2 == 0 {
+					_ = r.call("x")
+				} else {
+					_, _ = r.Submit(r.ctx, sluice.Request{Tool: "x"}).Wait(t.Context())
+				}
+			})
+			r.end()
+		})
+	}
+}
