@@ -108,6 +108,9 @@
 //   - An interceptor that calls next twice makes two attempts outside the gates, and gets an
 //     error inside them.
 //   - An increment keeps the lifetime of its key.
+//   - An Update or a Txn whose function was overtaken 10,000 times fails with [ErrConflict]: so
+//     ends one that writes, past itself, what it has read.
+//   - Keys of the state are UTF-8, and a snapshot is read strictly: no name twice, none unknown.
 //   - Everything is bounded by default: queue 1,000 calls, arguments 4 MiB, results 16 MiB,
 //     depth 32, calls under one root 10,000, keys of a limit 10,000, state 100,000 keys.
 //

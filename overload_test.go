@@ -704,3 +704,60 @@ func breakerOpens(t *testing.T, byHand bool) {
 		t.Errorf("%v, want the tool's own error", err)
 	}
 }
+
+// A tenant that has as many calls waiting as MaxPerTenant says gets ErrQueueFull for more,
+// whatever room there is, and whatever their level; others do not.
+func TestMaxPerTenantRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(limiter(1), scheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1000, MaxPerTenant: 20}))})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "one"}, sleeps(time.Second))
+		r.tool(sluice.Spec{Name: "other"}, sleeps(time.Second))
+		var wg sync.WaitGroup
+		var ran, full atomic.Int64
+		call := func(tool, tenant string, p sluice.Priority) {
+			wg.Go(func() {
+				ctx := sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Tenant: tenant, Priority: p})
+				_, err := r.Invoke(ctx, sluice.Request{Tool: tool})
+				switch {
+				case err == nil:
+					ran.Add(1)
+				case errors.Is(err, sluice.ErrQueueFull):
+					full.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		for i := range 21 { // one runs, twenty wait
+			call([]string{"one", "other"}[i%2], "a", sluice.Priority(1+i%9))
+		}
+		if n := full.Load(); n != 0 {
+			t.Fatalf("%d of the first were refused, want none", n)
+		}
+		for i := range 10 {
+			call([]string{"one", "other"}[i%2], "a", sluice.PriorityInteractive)
+		}
+		if n := full.Load(); n != 10 {
+			t.Errorf("%d of 10 beyond the tenant's bound were refused, want all", n)
+		}
+		for range 20 {
+			call("one", "b", sluice.PriorityBatch)
+		}
+		if n := full.Load(); n != 10 {
+			t.Errorf("%d calls of another tenant were refused, want none", n-10)
+		}
+		time.Sleep(time.Second) // one of a's starts, and makes room
+		synctest.Wait()
+		call("one", "a", sluice.PriorityBatch)
+		call("one", "a", sluice.PriorityBatch)
+		if n := full.Load(); n != 11 {
+			t.Errorf("%d of two were refused after one place came free, want one", n-10)
+		}
+		wg.Wait()
+		if n := ran.Load(); n != 42 {
+			t.Errorf("%d ran, want 42", n)
+		}
+	})
+}

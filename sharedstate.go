@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/sluice-go/sluice/internal/kv"
 )
@@ -133,7 +135,7 @@ func (s *SharedState) Clear() {
 // Errors of SharedState.
 var (
 	ErrAbsent    = errors.New("absent")
-	ErrConflict  = errors.New("conflict")   // the version is another
+	ErrConflict  = errors.New("conflict")   // the version is another, or has been each time
 	ErrOverflow  = errors.New("overflow")   // the sum is no value of the type
 	ErrWrongType = errors.New("wrong type") // the key holds another Go type
 	ErrFull      = errors.New("full")       // the write would go over a bound
@@ -151,16 +153,30 @@ type stateError struct {
 func (e *stateError) Error() string {
 	text := "sluice: shared state"
 	if e.key != "" {
-		text += " key " + strconv.Quote(e.key)
+		text += " key " + quoted(e.key)
 	}
 	text += ": " + e.reason.Error()
 	if e.detail != "" {
-		text += ": " + e.detail
+		text += ": " + oneLine(cut(e.detail, 512))
 	}
 	return text
 }
 
 func (e *stateError) Unwrap() error { return e.reason }
+
+// quoted is a key as error texts show it: not longer than one reads, and on one line.
+func quoted(key string) string { return strconv.Quote(cut(key, 128)) }
+
+// oneLine is text as it is if all of it can be printed, else quoted.
+func oneLine(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) || !utf8.ValidString(text) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+// errNotText is the reason of a write to a key that no snapshot could hold.
+var errNotText = errors.New("not UTF-8: a key must be")
 
 // errorOf turns how an operation of the store ended into an error.
 func errorOf(key string, c kv.Code) error {
@@ -175,6 +191,8 @@ func errorOf(key string, c kv.Code) error {
 		return &stateError{key: key, reason: ErrOverflow}
 	case kv.Full:
 		return &stateError{key: key, reason: ErrFull, detail: "the write would go over a bound of its SharedState"}
+	case kv.NotText:
+		return &stateError{key: key, reason: errNotText}
 	default:
 		return &stateError{key: key, reason: ErrNoState, detail: "the SharedState is closed"}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -191,9 +192,39 @@ func TestSizeEstimates(t *testing.T) {
 	wantSize(t, "nil interface", sizeOf(new(any)), 2*word, 2*word)
 }
 
+// A value that contains the same parts at several levels has an estimate beyond what a
+// number holds. It is refused as anything that is too large, and nothing is miscounted.
+func TestSizesDoNotOverflow(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxBytes: math.MaxInt})
+	var v any = "the same"
+	for range 12 {
+		level := make([]any, 1000)
+		for i := range level {
+			level[i] = v
+		}
+		v = level
+	}
+	wantSize(t, "nested", sizeOf(&v), mostBytes, mostBytes)
+	bounded, small := newState(t, SharedStateConfig{})
+	wantErr(t, second(Key[any]("k").Set(small, v)), ErrFull)
+	wantErr(t, bounded.Txn(small, func(ctx context.Context) error { return second(Key[any]("k").Set(ctx, v)) }), ErrFull)
+	if keys, bytes := bounded.scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+	}
+	for range 3 { // a bound that is none
+		if err := second(Key[any]("k").Set(ctx, v)); err != nil && word == 8 {
+			t.Error(err)
+		}
+		wantErr(t, Key[any]("k").Delete(ctx), nil)
+	}
+	if _, bytes := s.scope.Usage(); bytes != 0 {
+		t.Errorf("%d bytes are counted for none", bytes)
+	}
+}
+
 func ptr[T any](v T) *T { return &v }
 
-func wantSize(t *testing.T, what string, got, least, most int) {
+func wantSize(t *testing.T, what string, got, least, most int64) {
 	t.Helper()
 	if got < least || got > most {
 		t.Errorf("%s: estimated %d bytes, want %d to %d", what, got, least, most)

@@ -21,6 +21,8 @@ import (
 // after the key was deleted: what carries a version can be told from everything before
 // and after it. Version zero stands for an absent key.
 //
+// A key must be UTF-8, as a snapshot must be; a write to one that is not fails.
+//
 // A key that holds a value of another type than T is left alone, with [ErrWrongType],
 // by everything but Set and the deletions.
 //
@@ -74,9 +76,11 @@ func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, endless bool, o []
 // Update writes what fn makes of the value, and returns it. ok tells whether there was
 // one. If somebody else writes the key while fn runs, fn is called again with the new
 // value; so fn should do nothing but compute. If fn fails, its error is returned and
-// nothing is written.
+// nothing is written. After 10,000 calls of fn Update gives up, with [ErrConflict], and
+// writes nothing: fn is too slow for what others write, or it writes the key itself each
+// time.
 //
-// fn runs outside all locks: it may take its time, use the state, this key included,
+// fn runs outside all locks: it may take its time, use the state,
 // and panic or exit its goroutine, with no harm to anybody. Update ends with the cause
 // of ctx, and writes nothing, once ctx is done when fn is about to be called or has
 // returned.
@@ -90,7 +94,7 @@ func (k Key[T]) Update(ctx context.Context, fn func(old T, ok bool) (T, error), 
 	if err != nil {
 		return zero, err
 	}
-	for {
+	for range maxTries {
 		if ctx.Err() != nil {
 			return zero, context.Cause(ctx)
 		}
@@ -120,6 +124,7 @@ func (k Key[T]) Update(ctx context.Context, fn func(old T, ok bool) (T, error), 
 		}
 		runtime.Gosched() // the other writer may be about to write again
 	}
+	return zero, errTries(string(k))
 }
 
 // Delete deletes the key. That it is absent is no error.
@@ -139,9 +144,11 @@ func (k Key[T]) remove(ctx context.Context, cond kv.Cond) error {
 		return err
 	}
 	if s.txn != nil {
-		return s.txn.remove(s.scope, string(k), cond)
+		return s.txn.remove(s, string(k), cond)
 	}
-	return errorOf(string(k), s.store.Delete(s.scope, string(k), cond))
+	c := s.store.Delete(s.scope, string(k), cond)
+	runtime.KeepAlive(s) // a view is in use until its operation is through
+	return errorOf(string(k), c)
 }
 
 // Number is what [Increment] adds.
@@ -167,12 +174,13 @@ func Increment[T Number](ctx context.Context, k Key[T], delta T, o ...WriteOptio
 		var sum uint64
 		var c kv.Code
 		if s.txn != nil {
-			sum, c, err = s.txn.add(s.scope, string(k), num, life)
+			sum, c, err = s.txn.add(s, string(k), num, life)
 			if err != nil {
 				return 0, err
 			}
 		} else {
 			sum, _, c = s.store.Add(s.scope, string(k), num.Box, num.Bits, life)
+			runtime.KeepAlive(s)
 		}
 		switch c {
 		case kv.OK:
@@ -246,7 +254,7 @@ func lifeOfAll(o []WriteOption, endless bool) (kv.Life, error) {
 // get returns what key holds, version zero if nothing.
 func (s *SharedState) get(key string) (v kv.Value, version uint64, err error) {
 	if s.txn != nil {
-		return s.txn.get(s.scope, key)
+		return s.txn.get(s, key)
 	}
 	v, version = s.store.Get(s.scope, key)
 	return v, version, nil
@@ -261,12 +269,13 @@ func (s *SharedState) put(key string, cond kv.Cond, v kv.Value, life kv.Life) (u
 // error is about the transaction as a whole.
 func (s *SharedState) tryPut(key string, cond kv.Cond, v kv.Value, life kv.Life) (uint64, kv.Code, error) {
 	if s.txn != nil {
-		version, c, err := s.txn.put(s.scope, key, cond, v, life)
+		version, c, err := s.txn.put(s, key, cond, v, life)
 		if err == nil {
 			err = errorOf(key, c)
 		}
 		return version, c, err
 	}
 	version, c := s.store.Put(s.scope, key, cond, v, life)
+	runtime.KeepAlive(s)
 	return version, c, errorOf(key, c)
 }

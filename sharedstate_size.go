@@ -9,25 +9,29 @@ import (
 // sizeParts is how many parts of a value are looked at to estimate its size.
 const sizeParts = 1000
 
+// mostBytes is the largest estimate. Parts that are shared at several levels of a value can
+// add up to more than any number holds; sums of some thousand estimates still fit.
+const mostBytes = 1 << 50
+
 // word is the size of a pointer and of an int in bytes.
 const word = strconv.IntSize / 8
 
 // sizeOf estimates the memory of *p in bytes.
-func sizeOf[T any](p *T) int {
+func sizeOf[T any](p *T) int64 {
 	switch p := any(p).(type) {
 	case *string:
-		return 2*word + len(*p)
+		return int64(2*word + len(*p))
 	case *[]byte:
-		return 3*word + cap(*p)
+		return int64(3*word + cap(*p))
 	case *json.RawMessage:
-		return 3*word + cap(*p)
+		return int64(3*word + cap(*p))
 	}
 	t := reflect.TypeFor[T]()
 	if !refers(t) {
-		return int(t.Size())
+		return int64(t.Size())
 	}
 	m := measure{left: sizeParts}
-	return int(t.Size()) + m.beyond(reflect.ValueOf(p).Elem())
+	return min(int64(t.Size())+m.beyond(reflect.ValueOf(p).Elem()), mostBytes)
 }
 
 // refers reports whether a value of t can hold memory outside itself that is counted.
@@ -51,35 +55,35 @@ func refers(t reflect.Type) bool {
 type measure struct{ left int }
 
 // beyond returns the bytes that v refers to.
-func (m *measure) beyond(v reflect.Value) (n int) {
+func (m *measure) beyond(v reflect.Value) (n int64) {
 	if m.left--; m.left < 0 {
 		return 0
 	}
 	switch v.Kind() {
 	case reflect.String:
-		return v.Len()
+		return int64(v.Len())
 	case reflect.Slice:
-		return v.Cap()*int(v.Type().Elem().Size()) + m.elements(v)
+		return int64(v.Cap())*int64(v.Type().Elem().Size()) + m.elements(v)
 	case reflect.Array:
 		return m.elements(v)
 	case reflect.Map:
 		t := v.Type()
-		n = v.Len() * (int(t.Key().Size()) + int(t.Elem().Size()) + 16)
+		n = int64(v.Len()) * int64(t.Key().Size()+t.Elem().Size()+16)
 		if !refers(t.Key()) && !refers(t.Elem()) {
 			return n
 		}
-		sum, seen := 0, 0
+		sum, seen := int64(0), 0
 		for i := v.MapRange(); m.left > 0 && i.Next(); seen++ {
 			sum += m.beyond(i.Key()) + m.beyond(i.Value())
 		}
 		return n + scale(sum, seen, v.Len())
 	case reflect.Pointer:
 		if !v.IsNil() {
-			return int(v.Type().Elem().Size()) + m.beyond(v.Elem())
+			return int64(v.Type().Elem().Size()) + m.beyond(v.Elem())
 		}
 	case reflect.Interface:
 		if !v.IsNil() {
-			return int(v.Elem().Type().Size()) + m.beyond(v.Elem())
+			return int64(v.Elem().Type().Size()) + m.beyond(v.Elem())
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
@@ -91,11 +95,11 @@ func (m *measure) beyond(v reflect.Value) (n int) {
 	return n
 }
 
-func (m *measure) elements(v reflect.Value) int {
+func (m *measure) elements(v reflect.Value) int64 {
 	if !refers(v.Type().Elem()) {
 		return 0
 	}
-	sum, seen := 0, 0
+	sum, seen := int64(0), 0
 	for ; m.left > 0 && seen < v.Len(); seen++ {
 		sum += m.beyond(v.Index(seen))
 	}
@@ -103,9 +107,9 @@ func (m *measure) elements(v reflect.Value) int {
 }
 
 // scale takes the parts that were not seen to be like those that were.
-func scale(sum, seen, all int) int {
+func scale(sum int64, seen, all int) int64 {
 	if seen == 0 || seen == all {
 		return sum
 	}
-	return int(float64(sum) / float64(seen) * float64(all))
+	return int64(min(float64(sum)/float64(seen)*float64(all), mostBytes))
 }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"unicode"
+	"unicode/utf8"
 )
 
 // newState returns a store of the given bounds and a context that carries it.
@@ -819,4 +821,93 @@ func TestDeletesRaceEverything(t *testing.T) {
 	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
 	}
+}
+
+// A key that no snapshot could hold is refused when it is written, by every write.
+func TestKeysAreUTF8(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	v := Must(s.View("é/", SharedStateConfig{}))
+	for _, key := range []string{"\xff", "a\xc3", "\xa9", "\xed\xa0\x80", "\xf8\x88\x80\x80\x80", "\xc0\x80"} {
+		for name, write := range map[string]func(ctx context.Context) error{
+			"Set":       func(ctx context.Context) error { return second(Key[string](key).Set(ctx, "x")) },
+			"TTL":       func(ctx context.Context) error { return second(Key[string](key).Set(ctx, "x", TTL(1e9))) },
+			"Swap":      func(ctx context.Context) error { return second(Key[int](key).CompareAndSwap(ctx, 0, 1)) },
+			"Increment": func(ctx context.Context) error { return second(Increment(ctx, Key[float64](key), 1)) },
+			"Update": func(ctx context.Context) error {
+				return second(Key[int](key).Update(ctx, func(int, bool) (int, error) { return 1, nil }))
+			},
+			"Txn": func(ctx context.Context) error {
+				return StateFrom(ctx).Txn(ctx, func(ctx context.Context) error {
+					second(Key[int]("other").Set(ctx, 1))
+					return second(Increment(ctx, Key[int](key), 1))
+				})
+			},
+			"View": func(ctx context.Context) error { return second(StateFrom(ctx).View(key, SharedStateConfig{})) },
+		} {
+			for _, in := range []context.Context{ctx, withState(ctx, v)} {
+				err := write(in)
+				if err == nil || !strings.Contains(err.Error(), "UTF-8") || !utf8.ValidString(err.Error()) {
+					t.Errorf("%s of %q: got %v, want an error that says UTF-8", name, key, err)
+				}
+			}
+		}
+		wantAbsent(t, ctx, Key[int](key))
+		wantErr(t, Key[int](key).Delete(ctx), nil)
+	}
+	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+	}
+	if err := s.Txn(ctx, func(ctx context.Context) error { // nor what the function makes light of
+		second(Key[int]("\xff").Set(ctx, 1))
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	Must(s.MarshalJSON())
+}
+
+// No error is longer than one reads, whatever the key, or has more than one line.
+func TestStateErrorsAreShort(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxBytes: 1 << 20, MaxKeys: 2})
+	long := strings.Repeat("\n\u202e\x00k", 100_000)
+	key := Key[string](long)
+	closed := Must(NewSharedState(SharedStateConfig{}))
+	closed.Close()
+	old := Must(NewSharedState(SharedStateConfig{}))
+	defer old.Close()
+	wantErr(t, old.UnmarshalJSON([]byte(`{"keys":{"n":{"value":1`+strings.Repeat("0", 100_000)+`},"s":{"value":"x"}}}`)), nil)
+	for name, err := range map[string]error{
+		"absent":    third(key.Get(ctx)),
+		"conflict":  key.CompareAndDelete(ctx, 1),
+		"swap":      second(key.CompareAndSwap(ctx, 1, "")),
+		"full":      second(key.Set(ctx, string(make([]byte, 1<<20)))),
+		"no state":  third(key.Get(context.Background())),
+		"closed":    third(key.Get(withState(ctx, closed))),
+		"not UTF-8": second(Key[string]("\xff"+long).Set(ctx, "")),
+		"tries":     errTries(long),
+		"number":    third(Key[int]("n").Get(withState(ctx, old))),
+		"decoder":   third(Key[multiline]("s").Get(withState(ctx, old))),
+		"view":      second(s.View("\xff"+long, SharedStateConfig{})),
+		"snapshot": func() error {
+			s.Clear()
+			second(Key[multiline](long).Set(ctx, multiline{}))
+			return second(s.MarshalJSON())
+		}(),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", name)
+			continue
+		}
+		if text := err.Error(); len(text) > 1500 || strings.ContainsFunc(text, unicode.IsControl) || strings.Contains(text, "\u202e") {
+			t.Errorf("%s: the error has %d bytes and begins %.200q: want one short line", name, len(text), text)
+		}
+	}
+}
+
+// multiline is a value whose errors have many long lines.
+type multiline struct{}
+
+func (multiline) MarshalJSON() ([]byte, error) { return nil, (&multiline{}).UnmarshalJSON(nil) }
+func (*multiline) UnmarshalJSON([]byte) error {
+	return errors.New(strings.Repeat("a line\n", 100_000))
 }

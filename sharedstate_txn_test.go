@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -478,4 +479,290 @@ func TestTxnOfRestoredValues(t *testing.T) {
 	wantErr(t, err, nil)
 	wantValue(t, ctx, Key[int64]("n"), 9007199254740994)
 	wantValue(t, ctx, Key[string]("s"), "y")
+}
+
+// A view's bounds hold for what is written through it, whoever looked at the key before, and
+// for nothing else.
+func TestTxnKeepsTheBoundsOfViews(t *testing.T) {
+	small := SharedStateConfig{MaxKeys: 1, MaxBytes: 1000}
+	type test struct {
+		s         *SharedState
+		out, in   context.Context // of the transaction, and of a view in it
+		inner     context.Context // of a view of the view, that is bounded no further
+		transient context.Context // of another view of the same prefix, that is not bounded
+	}
+	big := string(make([]byte, 2000))
+	for name, c := range map[string]struct {
+		do   func(x test) error
+		full bool
+	}{
+		"written": {func(x test) error {
+			second(Key[int]("a").Set(x.in, 1))
+			return second(Key[int]("b").Set(x.in, 1))
+		}, true},
+		"read outside before": {func(x test) error {
+			Key[int]("v/a").Get(x.out)
+			Key[int]("v/b").Get(x.out)
+			second(Key[int]("a").Set(x.in, 1))
+			return second(Key[int]("b").Set(x.in, 1))
+		}, true},
+		"written outside before": {func(x test) error {
+			Key[int]("v/a").Set(x.out, 1)
+			Key[int]("v/b").Set(x.out, 1)
+			return second(Increment(x.in, Key[int]("b"), 1))
+		}, true},
+		"through a view in the view": {func(x test) error {
+			Key[int]("v/w/a").Get(x.out)
+			second(Key[int]("a").Set(x.inner, 1))
+			return second(Key[int]("b").Set(x.inner, 1))
+		}, true},
+		"through two views": {func(x test) error {
+			second(Key[int]("a").Set(x.transient, 1))
+			second(Key[int]("a").Set(x.in, 1))
+			return second(Key[int]("b").Set(x.transient, 1))
+		}, true},
+		"bytes, updated": {func(x test) error {
+			Key[string]("v/a").Set(x.out, "small")
+			return second(Key[string]("a").Update(x.in, func(string, bool) (string, error) { return big, nil }))
+		}, true},
+		"in an inner transaction": {func(x test) error {
+			Key[int]("v/a").Get(x.out)
+			Key[int]("v/b").Set(x.out, 1)
+			return StateFrom(x.in).Txn(x.in, func(ctx context.Context) error { return second(Key[int]("a").Set(ctx, 1)) })
+		}, true},
+		"what goes elsewhere makes no room": {func(x test) error {
+			for _, k := range []Key[int]{"v/there/1", "v/there/2"} {
+				k.Delete(x.out)
+			}
+			return second(Key[int]("a").Set(x.in, 1))
+		}, true},
+		"taken back": {func(x test) error {
+			Key[int]("v/a").Set(x.out, 1)
+			StateFrom(x.in).Txn(x.in, func(ctx context.Context) error {
+				second(Key[int]("a").Set(ctx, 1))
+				second(Key[int]("b").Set(ctx, 1))
+				return errors.New("no")
+			})
+			return second(Key[int]("v/b").Set(x.out, 1))
+		}, false},
+		"written outside, read inside": {func(x test) error {
+			Key[int]("a").Get(x.in)
+			Key[int]("b").Get(x.in)
+			Key[string]("v/a").Set(x.out, big)
+			return second(Key[int]("v/b").Set(x.out, 1))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, ctx := newState(t, SharedStateConfig{})
+			if name == "what goes elsewhere makes no room" {
+				for i := range 4 {
+					Key[int](fmt.Sprint("v/there/", i)).Set(ctx, 1)
+				}
+			}
+			before := string(Must(s.MarshalJSON()))
+			err := s.Txn(ctx, func(ctx context.Context) error {
+				v := Must(StateFrom(ctx).View("v/", small))
+				return c.do(test{s, ctx, withState(ctx, v), withState(ctx, Must(v.View("w/", SharedStateConfig{}))),
+					withState(ctx, Must(StateFrom(ctx).View("v/", SharedStateConfig{})))})
+			})
+			if errors.Is(err, ErrFull) != c.full || err != nil && !c.full {
+				t.Errorf("got %v, want ErrFull: %v", err, c.full)
+			}
+			if after := string(Must(s.MarshalJSON())); c.full && after != before {
+				t.Errorf("a refused transaction left %s", after)
+			}
+		})
+	}
+}
+
+// A view that a transaction has used lasts as long as that, whoever still refers to it.
+func TestTxnOutlivesWhoeverMadeItsView(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	n := Key[int]("n")
+	collect := func() {
+		// One that nobody refers to is collected, and so its cleanup ran.
+		gone := make(chan struct{})
+		func() {
+			runtime.AddCleanup(Must(s.View("other/", SharedStateConfig{})), func(done chan struct{}) { close(done) }, gone)
+		}()
+		for range 2 {
+			for again := true; again; {
+				runtime.GC()
+				select {
+				case <-gone:
+					again = false
+				default:
+					runtime.Gosched()
+				}
+			}
+		}
+	}
+	use := map[string]func(ctx context.Context) error{
+		"written": func(ctx context.Context) error { return second(n.Set(ctx, 1)) },
+		"read":    func(ctx context.Context) error { _, _, err := Key[int]("absent").Get(ctx); return err },
+		"counted": func(ctx context.Context) error { return second(Increment(ctx, n, 1)) },
+	}
+	for name, use := range use {
+		t.Run(name, func(t *testing.T) {
+			for outside := range 2 {
+				if err := s.Txn(ctx, func(ctx context.Context) error {
+					if outside == 1 {
+						Key[int]("run/in/n").Get(ctx)
+					}
+					func() {
+						v := Must(Must(StateFrom(ctx).View("run/", SharedStateConfig{})).View("in/", SharedStateConfig{}))
+						if err := use(withState(ctx, v)); err != nil && !errors.Is(err, ErrAbsent) {
+							t.Error(err)
+						}
+						v.Close()
+					}()
+					collect()
+					return second(Key[int]("last").Set(ctx, 1)) // looks at all keys once more
+				}); err != nil {
+					t.Errorf("nobody closed anything, and the transaction fails: %v", err)
+				}
+			}
+			late := collecting{ctx, collect}
+			if err := Must(s.View("run/", SharedStateConfig{})).Txn(late, func(ctx context.Context) error {
+				return second(n.Set(ctx, 1))
+			}); err != nil {
+				t.Errorf("the transaction of a view that nobody else refers to fails: %v", err)
+			}
+		})
+	}
+}
+
+// collecting is a context that collects garbage whenever it is asked whether it has ended.
+type collecting struct {
+	context.Context
+	collect func()
+}
+
+func (c collecting) Err() error {
+	c.collect()
+	return c.Context.Err()
+}
+
+// What can never take effect ends: a function that writes, past its transaction or update,
+// what that has used.
+func TestSelfConflictsEnd(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	k, other := Key[int]("k"), Key[int]("other")
+	runs := 0
+	add := func(old int, _ bool) (int, error) { return old + 1, nil }
+	for name, c := range map[string]struct {
+		do   func() error
+		want int // of k: how often it was written past what was given up
+	}{
+		"an update that sets its key": {func() error {
+			return second(k.Update(ctx, func(old int, _ bool) (int, error) {
+				runs++
+				return 0, second(k.Set(ctx, old+1))
+			}))
+		}, maxTries},
+		"an update in an update": {func() error {
+			return second(k.Update(ctx, func(old int, _ bool) (int, error) {
+				runs++
+				return k.Update(ctx, add)
+			}))
+		}, maxTries},
+		"an update in an update in an update": {func() error {
+			return second(k.Update(ctx, func(int, bool) (int, error) {
+				return k.Update(ctx, func(int, bool) (int, error) {
+					runs++
+					return k.Update(ctx, add)
+				})
+			}))
+		}, maxTries},
+		"an update in a transaction, of both": {func() error {
+			return s.Txn(ctx, func(in context.Context) error {
+				return second(k.Update(in, func(old int, _ bool) (int, error) {
+					runs++
+					return k.Update(in, add)
+				}))
+			})
+		}, 0}, // nothing of the transaction
+		"an increment past the transaction": {func() error {
+			return s.Txn(ctx, func(in context.Context) error {
+				runs++
+				k.Get(in)
+				if _, err := Increment(ctx, k, 1); err != nil {
+					return err
+				}
+				return second(other.Set(in, 1))
+			})
+		}, maxTries},
+		"an update past the transaction": {func() error {
+			return s.Txn(ctx, func(in context.Context) error {
+				runs++
+				if _, err := k.Update(in, add); err != nil {
+					return err
+				}
+				return second(k.Update(ctx, add))
+			})
+		}, maxTries},
+		"a transaction past the transaction": {func() error {
+			return s.Txn(ctx, func(in context.Context) error {
+				runs++
+				if _, err := Increment(in, k, 1); err != nil {
+					return err
+				}
+				return s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, k, 1)) })
+			})
+		}, maxTries},
+		"a transaction that reads on after its key was written": {func() error {
+			return s.Txn(ctx, func(in context.Context) error {
+				runs++
+				k.Get(in)
+				k.Set(ctx, runs)
+				other.Get(in)
+				return nil
+			})
+		}, maxTries},
+		"a transaction in an update": {func() error {
+			return second(k.Update(ctx, func(int, bool) (int, error) {
+				runs++
+				return 0, s.Txn(ctx, func(in context.Context) error { return second(Increment(in, k, 1)) })
+			}))
+		}, maxTries},
+	} {
+		s.Clear()
+		runs = 0
+		err := c.do()
+		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "given up after 10,000 tries") {
+			t.Errorf("%s: got %v, want ErrConflict after so many tries", name, err)
+		}
+		if runs != maxTries {
+			t.Errorf("%s: ran %d times, want %d", name, runs, maxTries)
+		}
+		if v, _, err := k.Get(ctx); v != c.want || (err != nil) != (c.want == 0) {
+			t.Errorf("%s: the key is %d, %v; want %d", name, v, err, c.want)
+		}
+	}
+	wantAbsent(t, ctx, other)
+}
+
+// What a transaction has read is bounded too: one that never ends cannot fill the memory.
+func TestTxnReadsAreBounded(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxKeys: 1, MaxBytes: 1 << 20})
+	err := s.Txn(ctx, func(ctx context.Context) error {
+		long := strings.Repeat("k", 1<<20)
+		for i := 0; ; i++ {
+			if _, _, err := Key[int](fmt.Sprint(long, i)).Get(ctx); !errors.Is(err, ErrAbsent) {
+				if i < 10 || i > 64 {
+					t.Errorf("refused after %d keys of a megabyte, want 64 at most", i)
+				}
+				return err
+			}
+		}
+	})
+	wantErr(t, err, ErrFull)
+	tx := newTxn(s)
+	tx.keys = make(map[string]*txnKey)
+	for i := range leastKeys {
+		tx.keys[fmt.Sprint(i)] = nil
+	}
+	if _, _, err := tx.get(s, "one more"); !errors.Is(err, ErrFull) {
+		t.Errorf("got %v, want ErrFull", err)
+	}
 }

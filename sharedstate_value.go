@@ -106,7 +106,7 @@ func decode[T any](key string, v kv.Value) (out T, err error) {
 func decodeJSON[T any](key string, r *restored) (out T, err error) {
 	if err := r.decode(&out); err != nil {
 		var zero T
-		return zero, &stateError{key: key, reason: ErrWrongType, detail: err.Error()}
+		return zero, &stateError{key: key, reason: ErrWrongType, detail: textOf(err)}
 	}
 	return out, nil
 }

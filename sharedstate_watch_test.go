@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -629,11 +630,82 @@ func TestSnapshotThatCannotBe(t *testing.T) {
 	if _, err := s.MarshalJSON(); err == nil || err.Error() != `sluice: shared state key "f": json: unsupported type: func()` {
 		t.Errorf("got %v", err)
 	}
+	// No key can be in the way: none that is not UTF-8 was ever written.
 	s.Clear()
-	Key[int]("\xff").Set(ctx, 1)
-	if _, err := s.MarshalJSON(); err == nil || err.Error() != `sluice: shared state key "\xff" is not UTF-8: JSON cannot hold it` {
-		t.Errorf("got %v", err)
+	for _, key := range []string{"", "\x00\n\u202e", "\ufffd", "é"} {
+		wantErr(t, second(Key[int](key).Set(ctx, 1)), nil)
 	}
+	data := Must(s.MarshalJSON())
+	back, _ := newState(t, SharedStateConfig{})
+	wantErr(t, back.UnmarshalJSON(data), nil)
+	if again := Must(back.MarshalJSON()); string(again) != string(data) {
+		t.Errorf("a snapshot of what a snapshot restored is\n%s, want\n%s", again, data)
+	}
+}
+
+// A document that is not what MarshalJSON writes is refused, and changes nothing: two
+// readers could take it for two things.
+func TestSnapshotIsReadStrictly(t *testing.T) {
+	const p = "sluice: shared state snapshot: "
+	for in, want := range map[string]string{
+		`null`:                                                 "it is no object",
+		`{"version":1,"version":2}`:                            `it has "version" twice`,
+		`{"keys":{},"keys":{"a":{"value":1}}}`:                 `it has "keys" twice`,
+		`{"keys":{},"\u006beys":{}}`:                           `it has "keys" twice`,
+		`{"Version":1}`:                                        `it has an unknown name "Version": must be "version" or "keys"`,
+		`{"keys":{},"note":[{"a":{}}]}`:                        `it has an unknown name "note": must be "version" or "keys"`,
+		`{"key\u017f":{}}`:                                     `it has an unknown name "keyſ": must be "version" or "keys"`,
+		`{"keys":null}`:                                        "keys is no object",
+		`{"version":null}`:                                     "the version is null",
+		`{"version":1152921504606846977}`:                      "the version is 1152921504606846977: must be at most 1152921504606846976",
+		`{"keys":{"a":null}}`:                                  `key "a" is no object`,
+		`{"keys":{"a":{"value":1},"a":{"value":2}}}`:           `keys has "a" twice`,
+		`{"keys":{"a":{"value":1},"\u0061":{"value":2}}}`:      `keys has "a" twice`,
+		`{"keys":{"a":{"value":1,"value":2}}}`:                 `key "a" has "value" twice`,
+		`{"keys":{"a":{"value":1,"Value":2}}}`:                 `key "a" has an unknown name "Value": must be "value", "version" or "expires"`,
+		`{"keys":{"a":{"value":1,"ttl":2}}}`:                   `key "a" has an unknown name "ttl": must be "value", "version" or "expires"`,
+		`{"keys":{"a":{"value":1,"version":null}}}`:            `version of key "a" is null`,
+		`{"keys":{"a":{"value":1,"expires":null}}}`:            `expires of key "a" is null`,
+		"{\"keys\":{\"\xff\":{\"value\":1}}}":                  `keys has the name "\ufffd", which is not UTF-8`,
+		`{"keys":{"\ud800":{"value":1}}}`:                      `keys has the name "\ufffd", which is not UTF-8`,
+		`{"keys":{"` + strings.Repeat("k", 1<<20) + `":{}}}`:   `key "` + strings.Repeat("k", 128) + `…" has no value`,
+		`{"version":1` + strings.Repeat("0", 1<<20) + `}`:      "",
+		`{"keys":{"a":{"value":1,"expires":"soon\u000anow"}}}`: "",
+	} {
+		s, ctx := newState(t, SharedStateConfig{})
+		k := Key[int]("k")
+		version, _ := k.Set(ctx, 1)
+		err := s.UnmarshalJSON([]byte(in))
+		switch {
+		case err == nil:
+			t.Errorf("%.100s was taken", in)
+		case want != "" && err.Error() != p+strings.ReplaceAll(want, `"\ufffd"`, `"�"`):
+			t.Errorf("%.100s:\n got %s\nwant %s%s", in, err, p, want)
+		case len(err.Error()) > 1000 || strings.Contains(err.Error(), "\n"):
+			t.Errorf("%.100s: the error has %d bytes, and begins %.100q: want one short line", in, len(err.Error()), err)
+		}
+		if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
+			t.Errorf("%.100s: the key is %d, version %d, %v: want it untouched", in, v, now, err)
+		}
+		var zero SharedState
+		if err := zero.UnmarshalJSON([]byte(in)); err == nil || zero.store != nil {
+			t.Errorf("%.100s made a store of the zero value: %v", in, err)
+		}
+	}
+	// What a value holds is its own affair: whatever could be stored comes back.
+	s, ctx := newState(t, SharedStateConfig{})
+	odd := Key[json.RawMessage]("odd")
+	odd.Set(ctx, json.RawMessage(`{"a":1,"a":"\ud800"}`))
+	wantErr(t, s.UnmarshalJSON(Must(s.MarshalJSON())), nil)
+	if v, _, err := odd.Get(ctx); string(v) != `{"a":1,"a":"\ud800"}` || err != nil {
+		t.Errorf("got %s, %v", v, err)
+	}
+	// Versions without the snapshot's own go on above the highest.
+	wantErr(t, s.UnmarshalJSON([]byte(`{"keys":{"a":{"value":1,"version":7}}}`)), nil)
+	if v, _ := Key[int]("new").Set(ctx, 1); v != 8 {
+		t.Errorf("a new key has version %d, want 8", v)
+	}
+	wantErr(t, (*SharedState)(nil).UnmarshalJSON([]byte(`{}`)), ErrNoState)
 }
 
 func TestSnapshotOfAView(t *testing.T) {

@@ -3,7 +3,9 @@ package sluice
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/sluice-go/sluice/internal/kv"
 )
@@ -23,8 +25,10 @@ import (
 // changes a key that fn has used, before fn has ended, fn runs again: at once if it then
 // reads on, so that it never sees two keys as they were not at one instant; the
 // operation that notices fails with [ErrConflict], and fn should return. So fn should do
-// nothing but compute. Txn ends with the cause of ctx, and writes nothing, once ctx is
-// done when fn is about to be called or has returned.
+// nothing but compute. After 10,000 runs Txn gives up, with ErrConflict: fn is too slow
+// for what others write, or it writes past the transaction what it reads in it, with
+// another context than the one it was given. Txn ends with the cause of ctx, and writes
+// nothing, once ctx is done when fn is about to be called or has returned.
 //
 // Transactions are strictly serializable with one another and with single operations.
 // Nobody waits for a running fn; the price is that fn may have to run often where many
@@ -33,7 +37,8 @@ import (
 // Details: A write in a transaction returns the version that its key will have, or for
 // a key that was absent a version that is good inside the transaction only. Lifetimes
 // begin when the transaction takes effect, and that is when bounds are checked. Each key
-// that is read for the first time costs a look at all those read before. A Txn in a
+// that is read for the first time costs a look at all those read before, and there may be
+// as many as the store may hold, or 100,000. A Txn in a
 // transaction of the same store joins it: if the inner fn fails, what the inner fn
 // wrote is taken back, and the rest takes effect with the outer one. The state that
 // [StateFrom] returns in fn, and its views, are in the transaction; another state
@@ -46,11 +51,11 @@ func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) erro
 	if t := s.outer(ctx); t != nil {
 		return t.nested(func() error { return fn(s.attach(ctx, t)) })
 	}
-	for {
+	for range maxTries {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		t := &txn{store: s.store, maxKeys: s.scope.MaxKeys, maxBytes: s.scope.MaxBytes, keys: make(map[string]*txnKey)}
+		t := newTxn(s)
 		err := t.run(func() error { return fn(s.attach(ctx, t)) })
 		if t.broken {
 			runtime.Gosched()
@@ -67,6 +72,15 @@ func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) erro
 		}
 		runtime.Gosched()
 	}
+	return errTries("")
+}
+
+// maxTries is how often a function is called while others write what it has used. Of n
+// that start at once with the same key the last one needs n tries.
+const maxTries = 10_000
+
+func errTries(key string) error {
+	return &stateError{key: key, reason: ErrConflict, detail: "given up after 10,000 tries: each time what the function had used was written meanwhile, by others or by the function itself"}
 }
 
 // outer returns the running transaction of the same store that s or ctx is in.
@@ -89,22 +103,39 @@ func (s *SharedState) attach(ctx context.Context, t *txn) context.Context {
 
 // txn is one run of a transaction's function: what it has read and what it will write.
 type txn struct {
-	store             *kv.Store
-	maxKeys, maxBytes int
+	store              *kv.Store
+	maxWrites, maxKeys int   // to be written, used
+	maxBytes, maxNames int64 // of the values to be written, of the keys used
 
 	mu     sync.Mutex // fn may use its context from several goroutines
 	keys   map[string]*txnKey
-	writes int  // keys to be written
-	bytes  int  // of the values to be written
-	broken bool // a key has changed: run again
-	over   bool // fn has ended
+	names  int64 // bytes of the keys, and of who wrote them
+	writes int   // keys to be written
+	bytes  int64 // of the values to be written
+	broken bool  // a key has changed: run again
+	over   bool  // fn has ended
+}
+
+// What a transaction may read even of a small store.
+const (
+	leastKeys  = 100_000
+	leastNames = 64 << 20
+)
+
+func newTxn(s *SharedState) *txn {
+	return &txn{
+		store:     s.store,
+		maxWrites: s.scope.MaxKeys, maxKeys: max(s.scope.MaxKeys, leastKeys),
+		maxBytes: int64(s.scope.MaxBytes), maxNames: max(int64(s.scope.MaxBytes), leastNames),
+		keys: make(map[string]*txnKey),
+	}
 }
 
 // txnKey is a key as the transaction sees it.
 type txnKey struct {
-	scope  *kv.Scope
-	key    string
-	was    uint64 // its version in the store when it was first used
+	state  *SharedState // that it was first used through; a view must not be collected before the end
+	key    string       // in state
+	was    uint64       // its version in the store when it was first used
 	stored kv.Value
 	txnView
 }
@@ -116,6 +147,7 @@ type txnView struct {
 	top     uint64   // the highest version given to the key so far
 	dirty   bool
 	life    kv.Life
+	writers []*SharedState // whose bounds hold for what is written, each once
 }
 
 // run calls fn and marks the end of it, also for a panic or Goexit.
@@ -169,19 +201,23 @@ func errOver(key string) error {
 // useLocked returns the transaction's view of a key, after reading it if it is new to
 // the transaction. Then all keys read before must still be as they were: so all that fn
 // has read was there together at the instant of the last reading.
-func (t *txn) useLocked(sc *kv.Scope, key string) (*txnKey, error) {
+func (t *txn) useLocked(s *SharedState, key string) (*txnKey, error) {
 	switch {
 	case t.over:
 		return nil, errOver(key)
 	case t.broken:
 		return nil, errBroken(key)
 	}
-	full := sc.Prefix + key
+	full := s.scope.Prefix + key
 	if k := t.keys[full]; k != nil {
 		return k, nil
 	}
-	k := &txnKey{scope: sc, key: key}
-	k.stored, k.was = t.store.Get(sc, key)
+	if len(t.keys) >= t.maxKeys || int64(len(full)) > t.maxNames-t.names {
+		return nil, &stateError{key: key, reason: ErrFull, detail: "the transaction uses too many keys"}
+	}
+	t.names += int64(len(full))
+	k := &txnKey{state: s, key: key}
+	k.stored, k.was = t.store.Get(s.scope, key)
 	k.value, k.version, k.top = k.stored, k.was, k.was
 	t.keys[full] = k
 	if !t.stillLocked(k) {
@@ -206,7 +242,7 @@ func (t *txn) stillLocked(last *txnKey) bool {
 	// time, so also when the last key was read.
 	for _, k := range t.keys {
 		if k != last {
-			if _, version := t.store.Get(k.scope, k.key); version != k.was {
+			if _, version := t.store.Get(k.state.scope, k.key); version != k.was {
 				return false
 			}
 		}
@@ -218,7 +254,7 @@ func (t *txn) stillLocked(last *txnKey) bool {
 func (t *txn) opsLocked(fill func(k *txnKey, op *kv.Op)) []kv.Op {
 	ops := make([]kv.Op, 0, len(t.keys))
 	for _, k := range t.keys {
-		op := kv.Op{Scope: k.scope, Key: k.key, Cond: kv.Cond{Must: true, Was: k.was}}
+		op := kv.Op{Scope: k.state.scope, Key: k.key, Cond: kv.Cond{Must: true, Was: k.was}}
 		fill(k, &op)
 		ops = append(ops, op)
 	}
@@ -229,20 +265,20 @@ func errBroken(key string) error {
 	return &stateError{key: key, reason: ErrConflict, detail: "the transaction runs again"}
 }
 
-func (t *txn) get(sc *kv.Scope, key string) (kv.Value, uint64, error) {
+func (t *txn) get(s *SharedState, key string) (kv.Value, uint64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, err := t.useLocked(sc, key)
+	k, err := t.useLocked(s, key)
 	if err != nil {
 		return kv.Value{}, 0, err
 	}
 	return k.value, k.version, nil
 }
 
-func (t *txn) put(sc *kv.Scope, key string, cond kv.Cond, v kv.Value, life kv.Life) (uint64, kv.Code, error) {
+func (t *txn) put(s *SharedState, key string, cond kv.Cond, v kv.Value, life kv.Life) (uint64, kv.Code, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, err := t.useLocked(sc, key)
+	k, err := t.useLocked(s, key)
 	switch {
 	case err != nil:
 		return 0, kv.OK, err
@@ -251,16 +287,16 @@ func (t *txn) put(sc *kv.Scope, key string, cond kv.Cond, v kv.Value, life kv.Li
 	case cond.Must && k.version != 0 && !v.Box.Datum.Fits(k.value.Box.Datum):
 		return 0, kv.WrongType, nil
 	}
-	if c := t.writeLocked(k, v, life); c != kv.OK {
+	if c := t.writeLocked(s, k, v, life); c != kv.OK {
 		return 0, c, nil
 	}
 	return k.version, kv.OK, nil
 }
 
-func (t *txn) add(sc *kv.Scope, key string, delta kv.Value, life kv.Life) (uint64, kv.Code, error) {
+func (t *txn) add(s *SharedState, key string, delta kv.Value, life kv.Life) (uint64, kv.Code, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, err := t.useLocked(sc, key)
+	k, err := t.useLocked(s, key)
 	if err != nil {
 		return 0, kv.OK, err
 	}
@@ -275,13 +311,13 @@ func (t *txn) add(sc *kv.Scope, key string, delta kv.Value, life kv.Life) (uint6
 	if !ok {
 		return 0, kv.Overflow, nil
 	}
-	return sum, t.writeLocked(k, kv.Value{Box: delta.Box, Bits: sum}, life), nil
+	return sum, t.writeLocked(s, k, kv.Value{Box: delta.Box, Bits: sum}, life), nil
 }
 
-func (t *txn) remove(sc *kv.Scope, key string, cond kv.Cond) error {
+func (t *txn) remove(s *SharedState, key string, cond kv.Cond) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, err := t.useLocked(sc, key)
+	k, err := t.useLocked(s, key)
 	if err != nil {
 		return err
 	}
@@ -291,14 +327,24 @@ func (t *txn) remove(sc *kv.Scope, key string, cond kv.Cond) error {
 	if k.version == 0 {
 		return nil
 	}
-	t.writeLocked(k, kv.Value{}, kv.Life{Clear: true})
+	t.writeLocked(s, k, kv.Value{}, kv.Life{Clear: true})
 	k.version = 0
 	return nil
 }
 
 // writeLocked gives a key a new value. What a transaction holds is bounded like its
 // store, so that a function that never ends cannot fill the memory.
-func (t *txn) writeLocked(k *txnKey, v kv.Value, life kv.Life) kv.Code {
+func (t *txn) writeLocked(s *SharedState, k *txnKey, v kv.Value, life kv.Life) kv.Code {
+	if k.was == 0 && v.Box != nil && !utf8.ValidString(k.key) {
+		return kv.NotText
+	}
+	another := !slices.ContainsFunc(k.writers, func(w *SharedState) bool { return w.scope == s.scope })
+	if another {
+		if t.names > t.maxNames-kv.Overhead {
+			return kv.Full
+		}
+		t.names += kv.Overhead
+	}
 	writes, bytes := t.writes, t.bytes
 	if !k.dirty {
 		writes++
@@ -307,7 +353,7 @@ func (t *txn) writeLocked(k *txnKey, v kv.Value, life kv.Life) kv.Code {
 	}
 	if v.Box != nil {
 		bytes += v.Box.Size
-		if writes > t.maxKeys && writes > t.writes || bytes > t.maxBytes && bytes > t.bytes {
+		if writes > t.maxWrites && writes > t.writes || bytes > t.maxBytes && bytes > t.bytes {
 			return kv.Full
 		}
 	}
@@ -316,6 +362,9 @@ func (t *txn) writeLocked(k *txnKey, v kv.Value, life kv.Life) kv.Code {
 	k.value, k.version, k.dirty = v, k.top, true
 	if life != kv.Keep {
 		k.life = life
+	}
+	if another {
+		k.writers = append(k.writers[:len(k.writers):len(k.writers)], s)
 	}
 	return kv.OK
 }
@@ -331,6 +380,9 @@ func (t *txn) commit() kv.Code {
 		switch {
 		case k.dirty && k.value.Box != nil:
 			op.Kind, op.Value, op.Life, op.Least = kv.Write, k.value, k.life, k.top
+			for _, w := range k.writers {
+				op.By = append(op.By, w.scope)
+			}
 		case k.dirty:
 			op.Kind = kv.Remove
 		}

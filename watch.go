@@ -25,6 +25,7 @@ func (s *SharedState) List(prefix string) iter.Seq[StateEntry] {
 		if s.check("") != nil {
 			return
 		}
+		defer runtime.KeepAlive(s)
 		for _, key := range s.store.Keys(s.scope, prefix) {
 			v, version := s.store.Get(s.scope, key)
 			if version != 0 && !yield(entryOf(kv.Entry{Key: key, Value: v, Version: version}, 0)) {

@@ -20,6 +20,10 @@ import (
 // them to the next; if there is none they are lost, and counted. Draws that have an Op,
 // which only the engine can remember, and ranges with a Min above 1 travel alone.
 //
+// A trip has a goroutine until the engine has returned, which one that does not heed its
+// context does late or never. While 32 trips have not returned that all callers have left,
+// none begins on other meters: [ErrFull].
+//
 // Make one with [NewCombine]; the zero value is not usable. It is safe for concurrent use.
 type Combine struct {
 	quota Quota
@@ -34,6 +38,7 @@ type Combine struct {
 	closed  bool
 	lines   map[string]*line
 	waiting int
+	left    int // trips under way that all their riders have left
 }
 
 var _ Quota = (*Combine)(nil)
@@ -191,8 +196,11 @@ func (b *Combine) join(d Draw, scale int64, r *rider) (*line, error) {
 	if b.waiting >= b.conf.MaxWaiting {
 		return nil, fmt.Errorf("%w: CombineConfig.MaxWaiting is %d", ErrFull, b.conf.MaxWaiting)
 	}
-	b.waiting++
 	l := b.lines[string(class)]
+	if l == nil && b.left >= maxLeft {
+		return nil, fmt.Errorf("%w: the engine has not returned from %d trips that nobody waits for", ErrFull, b.left)
+	}
+	b.waiting++
 	if l != nil {
 		l.queue = append(l.queue, r)
 		return l, nil
@@ -240,6 +248,9 @@ func (b *Combine) land(l *line, t *trip, g Grant, err error) {
 	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if t.live == 0 {
+		b.left--
+	}
 	if err != nil {
 		for _, r := range t.riders {
 			b.answer(r, Grant{}, err)
@@ -346,6 +357,7 @@ func (b *Combine) leave(l *line, r *rider, ctx context.Context) error {
 		return ended(ctx)
 	}
 	if r.trip.live--; r.trip.live == 0 {
+		b.left++
 		r.trip.cancel()
 	}
 	return unsure(context.Cause(ctx))

@@ -65,6 +65,12 @@
 //
 //	Prefetch( Combine( Fallback( Audit( engine ) ) ) )
 //
-// Sluice's gates do no I/O while they decide: they use [Prefetch.Try], which spends what
-// was drawn ahead and has more fetched.
+// Whoever must do no I/O while it decides uses [Prefetch.Try], which spends what was drawn
+// ahead and has more fetched.
+//
+// # An engine that hangs
+//
+// Calls to an engine that heeds no context cannot be ended, only left. [Fallback] and
+// [Combine] leave at most 32 at a time and make no new ones beyond that; [Prefetch] has one
+// fetch under way per list of meters, and MaxPools lists. Close of each waits for them.
 package engine

@@ -38,6 +38,11 @@ func (m Mode) String() string {
 // A caller that leaves says nothing about the engine. Nothing is repeated. What an engine
 // may have charged although its answer did not count stays charged.
 //
+// Each call has a goroutine until the engine has returned, which one that does not heed its
+// context does late or never. While 32 calls have not returned whose callers are gone,
+// because the budget was over or they left, no other is made, and Mode answers at once; so it
+// does beyond MaxCalls under way. That lasts for each until one of them returns.
+//
 // With LocalShare each meter has an own balance in this process, at 1/Share of its rate
 // and its burst (rounded down, but at least 1). If k of N processes are cut off for D at
 // a Share of N or more, all together use at most (B + r*D)*(1 + k/Share) as long as B is
@@ -54,6 +59,8 @@ type Fallback struct {
 
 	mu      sync.Mutex
 	closed  bool
+	flying  int // calls that the engine has not returned from
+	left    int // of them: those whose caller is gone
 	away    bool
 	fails   int       // in a row, while not away
 	until   time.Time // no call before, while away
@@ -71,6 +78,7 @@ type FallbackConfig struct {
 	Share    int           // of LocalShare, which needs it: the number of processes, or more
 	Trip     int           // failures in a row until the engine counts as away; zero means 5
 	Cooldown time.Duration // how long it is not asked then; zero means 1s
+	MaxCalls int           // calls to the engine under way at once; zero means 1,000
 	// OnChange, if not nil, is told when the engine comes to count as away, with the error
 	// that decided it, and when it is back, with nil. It runs on a caller's goroutine and
 	// must be quick. A panic in it is recovered.
@@ -102,6 +110,8 @@ func NewFallback(q Quota, c FallbackConfig) (*Fallback, error) {
 		return nil, badConfig("FallbackConfig.Share", c.Share, "zero without LocalShare")
 	case c.Trip < 0:
 		return nil, badConfig("FallbackConfig.Trip", c.Trip, "zero (5) or positive")
+	case c.MaxCalls < 0:
+		return nil, badConfig("FallbackConfig.MaxCalls", c.MaxCalls, "zero (1,000) or positive")
 	case c.Cooldown < 0 || c.Cooldown > MaxWait:
 		return nil, badConfig("FallbackConfig.Cooldown", c.Cooldown, "zero (1s) or positive, at most a year")
 	}
@@ -113,6 +123,9 @@ func NewFallback(q Quota, c FallbackConfig) (*Fallback, error) {
 	}
 	if c.Cooldown == 0 {
 		c.Cooldown = time.Second
+	}
+	if c.MaxCalls == 0 {
+		c.MaxCalls = 1000
 	}
 	f := &Fallback{quota: q, conf: c}
 	var limits MemoryConfig
@@ -222,12 +235,14 @@ func (f *Fallback) call(ctx context.Context, do func(context.Context) (Grant, er
 		f.mu.Unlock()
 		return Grant{}, ErrClosed, false
 	}
-	turn, ok := f.turnLocked(time.Now())
-	if !ok {
+	turn, why := f.turnLocked(time.Now())
+	if why != "" {
 		f.mu.Unlock()
-		return Grant{}, fmt.Errorf("%w: not asked", ErrRefused), true
+		return Grant{}, fmt.Errorf("%w: not asked: %s", ErrRefused, why), true
 	}
 	f.counts.Asked++
+	f.flying++
+	var returned, left bool // guarded by f.mu
 	mine, cancel := context.WithTimeout(ctx, f.conf.Budget)
 	unhook := context.AfterFunc(f.quit, cancel)
 	answers := make(chan answer, 1)
@@ -236,6 +251,13 @@ func (f *Fallback) call(ctx context.Context, do func(context.Context) (Grant, er
 			func() (Grant, error) { return do(mine) },
 			func(g Grant, err error) {
 				unhook()
+				f.mu.Lock()
+				returned = true
+				f.flying--
+				if left {
+					f.left--
+				}
+				f.mu.Unlock()
 				answers <- answer{g, err}
 			})
 	})
@@ -250,6 +272,11 @@ func (f *Fallback) call(ctx context.Context, do func(context.Context) (Grant, er
 		case a = <-answers: // both at once: an answer is an answer
 		default:
 			a.err = unsure(context.Cause(mine))
+			f.mu.Lock()
+			if left = !returned; left {
+				f.left++
+			}
+			f.mu.Unlock()
 		}
 	}
 	switch {
@@ -267,16 +294,22 @@ func (f *Fallback) call(ctx context.Context, do func(context.Context) (Grant, er
 	}
 }
 
-// turnLocked lets a call through to the engine, or not. What it returns belongs to the
+// maxLeft is how many calls may be under way whose callers are gone.
+const maxLeft = 32
+
+// turnLocked lets a call through to the engine, or says why not. The turn belongs to the
 // call's report: one from before a change says nothing about what came after it.
-func (f *Fallback) turnLocked(now time.Time) (uint64, bool) {
-	if f.away {
-		if f.probing || now.Before(f.until) {
-			return 0, false
-		}
-		f.probing = true
+func (f *Fallback) turnLocked(now time.Time) (turn uint64, why string) {
+	switch {
+	case f.away && (f.probing || now.Before(f.until)):
+		return 0, "it is away"
+	case f.left >= maxLeft:
+		return 0, "it has not returned from too many earlier calls"
+	case f.flying >= f.conf.MaxCalls:
+		return 0, "too many calls are under way"
 	}
-	return f.turn, true
+	f.probing = f.away
+	return f.turn, ""
 }
 
 func (f *Fallback) report(turn uint64, v verdict, cause error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -419,5 +420,206 @@ func TestFallbackRestarts(t *testing.T) {
 		if charged := 1000 - g.Units; got == 0 || got > charged || charged > spent {
 			t.Errorf("%d units were granted, %d charged, and callers must take %d as spent", got, charged, spent)
 		}
+	})
+}
+
+// hung is an engine that heeds no context: each call returns when it is let go.
+type hung struct {
+	calls chan chan struct{} // of calls that hang
+	asked atomic.Int64
+}
+
+func newHung() *hung { return &hung{calls: make(chan chan struct{}, 1<<16)} }
+
+func (h *hung) hang() {
+	h.asked.Add(1)
+	let := make(chan struct{})
+	h.calls <- let
+	<-let
+}
+
+// let lets n calls return, the oldest first.
+func (h *hung) let(n int) {
+	for range n {
+		close(<-h.calls)
+	}
+	synctest.Wait()
+}
+
+func (h *hung) Take(context.Context, engine.Draw) (engine.Grant, error) {
+	h.hang()
+	return engine.Grant{Units: 1}, nil
+}
+
+func (h *hung) Settle(context.Context, engine.OpID, engine.Meter, int64) error {
+	h.hang()
+	return nil
+}
+
+// TestFallbackLeavesFewCallsBehind: while an engine that hangs has not returned from 32
+// calls whose callers are gone, for whatever reason, it is not asked again.
+func TestFallbackLeavesFewCallsBehind(t *testing.T) {
+	m := perSecond(1, 1<<20)
+	take := func(ctx context.Context, f *engine.Fallback) { _, _ = f.Take(ctx, one(m, 0)) }
+	for name, c := range map[string]struct {
+		trip int
+		call func(f *engine.Fallback)
+	}{
+		"probes":      {5, func(f *engine.Fallback) { take(context.Background(), f) }},
+		"no trip":     {1 << 20, func(f *engine.Fallback) { take(context.Background(), f) }},
+		"corrections": {1 << 20, func(f *engine.Fallback) { _ = f.Settle(context.Background(), engine.OpID{}, m, 1) }},
+		"callers that leave": {1, func(f *engine.Fallback) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
+			defer cancel()
+			take(ctx, f)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHung()
+				f := fallback(t, h, engine.FallbackConfig{Mode: engine.Admit, Budget: time.Millisecond, Cooldown: 2 * time.Millisecond, Trip: c.trip})
+				for range 500 {
+					c.call(f)
+					time.Sleep(2 * time.Millisecond)
+				}
+				if n := h.asked.Load(); n != 32 {
+					t.Errorf("an engine that hangs was asked %d times, want 32", n)
+				}
+				start := time.Now()
+				c.call(f)
+				if d := time.Since(start); d != 0 {
+					t.Errorf("beyond that an answer took %v, want none", d)
+				}
+				h.let(3)
+				for range 50 {
+					c.call(f)
+					time.Sleep(2 * time.Millisecond)
+				}
+				if n := h.asked.Load(); n != 35 {
+					t.Errorf("after 3 calls returned it was asked %d times, want 35", n)
+				}
+				h.let(32)
+			})
+		})
+	}
+}
+
+// TestFallbackCallsUnderWayAreBounded: beyond MaxCalls the answer is Mode's, and who is
+// answered in time makes room at once.
+func TestFallbackCallsUnderWayAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHung()
+		f := fallback(t, h, engine.FallbackConfig{Budget: time.Hour, MaxCalls: 3})
+		m := perSecond(1, 9)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				g, err := f.Take(t.Context(), one(m, 0))
+				wantGrant(t, g, err, engine.Grant{Units: 1})
+			})
+		}
+		synctest.Wait()
+		_, err := f.Take(t.Context(), one(m, 0))
+		wantError(t, err, engine.ErrAway, "not asked: too many calls are under way")
+		wantError(t, f.Settle(t.Context(), engine.OpID{}, m, 1), engine.ErrRefused, "")
+		h.let(3)
+		wg.Wait()
+		for range 3 {
+			wg.Go(func() {
+				if err := f.Settle(t.Context(), engine.OpID{}, m, 1); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+			h.let(1)
+			wg.Wait()
+		}
+		if _, err := engine.NewFallback(h, engine.FallbackConfig{MaxCalls: -1}); err == nil || err.Error() != "engine: FallbackConfig.MaxCalls is -1: must be zero (1,000) or positive" {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestFallbackAGoodAnswerEndsTheRow: only failures in a row make the engine count as away.
+func TestFallbackAGoodAnswerEndsTheRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Healthy)
+		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 3})
+		for i, fault := range []sluicetest.Fault{
+			sluicetest.Refusing, sluicetest.Dropping, sluicetest.Healthy, sluicetest.Refusing, sluicetest.Refusing,
+			sluicetest.Healthy, sluicetest.Refusing, sluicetest.Lying, sluicetest.Dropping,
+		} {
+			if f.Away() {
+				t.Fatalf("away after %d calls, of which no three in a row failed", i)
+			}
+			x.Set(fault)
+			_, _ = f.Take(t.Context(), one(perSecond(1, 100), 0))
+		}
+		if !f.Away() {
+			t.Error("not away after three failures in a row")
+		}
+	})
+}
+
+// TestCombineLeavesFewTripsBehind: of an engine that hangs nobody waits for more than 32
+// trips, however many meters there are.
+func TestCombineLeavesFewTripsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHung()
+		b := combine(t, h, engine.CombineConfig{})
+		meter := func(i int) engine.Meter {
+			m := perSecond(1, 9)
+			m.Key = fmt.Sprint("key ", i)
+			return m
+		}
+		leave := func(i int) error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			_, err := b.Take(ctx, one(meter(i), 0))
+			return err
+		}
+		for i := range 500 {
+			want := engine.ErrUnsure
+			if i >= 32 {
+				want = engine.ErrFull
+			}
+			wantError(t, leave(i), want, "")
+		}
+		if n := h.asked.Load(); n != 32 {
+			t.Errorf("an engine that hangs was asked %d times, want 32", n)
+		}
+		wantError(t, leave(0), engine.ErrRefused, "deadline exceeded") // waited behind its own meter's trip
+		h.let(2)
+		wantError(t, leave(100), engine.ErrUnsure, "")
+		wantError(t, leave(101), engine.ErrUnsure, "")
+		wantError(t, leave(102), engine.ErrFull, "has not returned from 32 trips that nobody waits for")
+		h.let(32)
+		if n := h.asked.Load(); n != 34 {
+			t.Errorf("asked %d times, want 34", n)
+		}
+	})
+}
+
+// TestPrefetchFetchesOncePerListOfMeters: of an engine that hangs there is one fetch under
+// way for each list of meters, and MaxPools lists.
+func TestPrefetchFetchesOncePerListOfMeters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHung()
+		p, err := engine.NewPrefetch(h, engine.PrefetchConfig{Size: 4, MaxPools: 10, Budget: time.Millisecond})
+		p = must(t, p, err)
+		for range 20 {
+			for i := range 50 {
+				m := perSecond(1, 9)
+				m.Key = fmt.Sprint("key ", i)
+				if _, ok := p.Try(one(m, 0)); ok {
+					t.Error("got a unit of an engine that hangs")
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := h.asked.Load(); n != 10 {
+			t.Errorf("an engine that hangs was asked %d times, want 10", n)
+		}
+		h.let(10)
 	})
 }

@@ -315,6 +315,89 @@ func TestNestedCalls(t *testing.T) {
 	}
 }
 
+// TestNestedCallsEndWithTheOuter: a nested call has no more time than the call around it, in
+// the queue and while it runs.
+func TestNestedCallsEndWithTheOuter(t *testing.T) {
+	const ms = time.Millisecond
+	type end struct {
+		Started, Ended time.Duration
+		Outcome        Outcome
+	}
+	for name, x := range map[string]struct {
+		deadline, timeout time.Duration
+		limit             int // of leaf
+		want              map[string][]end
+	}{
+		"deadline": {deadline: 100 * ms, limit: 9, want: map[string][]end{
+			"plan": {{0, 100 * ms, Late}, {50 * ms, 150 * ms, Late}}, "leaf": {{10 * ms, 100 * ms, Late}, {60 * ms, 150 * ms, Late}},
+		}},
+		"timeout": {timeout: 100 * ms, limit: 9, want: map[string][]end{
+			"plan": {{0, 100 * ms, TimedOut}, {50 * ms, 150 * ms, TimedOut}}, "leaf": {{10 * ms, 100 * ms, Late}, {60 * ms, 150 * ms, Late}},
+		}},
+		"timeout before the deadline": {deadline: 500 * ms, timeout: 100 * ms, limit: 9, want: map[string][]end{
+			"plan": {{0, 100 * ms, TimedOut}, {50 * ms, 150 * ms, TimedOut}}, "leaf": {{10 * ms, 100 * ms, Late}, {60 * ms, 150 * ms, Late}},
+		}},
+		"deadline before the timeout": {deadline: 100 * ms, timeout: 500 * ms, limit: 9, want: map[string][]end{
+			"plan": {{0, 100 * ms, Late}, {50 * ms, 150 * ms, Late}}, "leaf": {{10 * ms, 100 * ms, Late}, {60 * ms, 150 * ms, Late}},
+		}},
+		"none": {limit: 9, want: map[string][]end{
+			"plan": {{0, 1010 * ms, Succeeded}, {50 * ms, 1060 * ms, Succeeded}}, "leaf": {{10 * ms, 1010 * ms, Succeeded}, {60 * ms, 1060 * ms, Succeeded}},
+		}},
+		// The second leaf waits for the first one's slot; it may start before its caller's time
+		// is over, and not then.
+		"deadline in the queue": {deadline: 100 * ms, limit: 1, want: map[string][]end{
+			"plan": {{0, 100 * ms, Late}, {50 * ms, 150 * ms, Late}}, "leaf": {{10 * ms, 100 * ms, Late}, {100 * ms, 150 * ms, Late}},
+		}},
+	} {
+		got := map[string][]end{}
+		simulate(t, Config{
+			Gates: []sluice.Interceptor{limiter(sluice.Limit{Max: x.limit, Scope: sluice.ForTool("leaf")})},
+			Tools: []Tool{
+				{Spec: sluice.Spec{Name: "plan", Policy: sluice.Policy{Timeout: x.timeout}}, Service: Constant(10 * ms), Calls: []string{"leaf"}},
+				{Spec: sluice.Spec{Name: "leaf"}, Service: Constant(time.Second)},
+			},
+			Traffic:  []Traffic{{Tool: "plan", Arrivals: Replay(0, 50*ms), Deadline: x.deadline}},
+			Duration: time.Minute,
+			Each:     func(c Call) { got[c.Tool] = append(got[c.Tool], end{c.Started, c.Ended, c.Outcome}) },
+		})
+		if fmt.Sprint(got) != fmt.Sprint(x.want) {
+			t.Errorf("%s:\n got %v\nwant %v", name, got, x.want)
+		}
+	}
+}
+
+// TestIgnoredTimeoutsAreJudgedInTime: a breaker hears of a call whose code goes on after its
+// time when that is over, not when the code ends.
+func TestIgnoredTimeoutsAreJudgedInTime(t *testing.T) {
+	const ms = time.Millisecond
+	run := func(timeout, deadline time.Duration) (first time.Duration, openings int64) {
+		first = -1
+		r := simulate(t, Config{
+			Gates: []sluice.Interceptor{sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 3, Cooldown: time.Hour}))},
+			Tools: []Tool{{
+				Spec:           sluice.Spec{Name: "work", Policy: sluice.Policy{Timeout: timeout}},
+				Service:        Constant(10 * time.Second),
+				IgnoresTimeout: true,
+			}},
+			Traffic:  []Traffic{{Tool: "work", Arrivals: Steady(100), Deadline: deadline}},
+			Duration: 5 * time.Second,
+			Each: func(c Call) {
+				if c.Outcome == Refused && first < 0 {
+					first = c.Arrived
+				}
+			},
+		})
+		return first, r.Openings
+	}
+	// Calls come every 10 ms from 0 on; those of 0, 10 and 20 ms are over by 75 ms.
+	if at, n := run(55*ms, 0); at != 80*ms || n != 1 {
+		t.Errorf("a timeout of 55 ms: first refused at %v after %d openings, want 80 ms, 1", at, n)
+	}
+	if at, n := run(55*ms, 30*ms); at != -1 || n != 0 {
+		t.Errorf("a caller's deadline before it: first refused at %v after %d openings, want never", at, n)
+	}
+}
+
 // TestCheckerFinds plants what the machine must never do, and sees the checker object.
 func TestCheckerFinds(t *testing.T) {
 	config := func(g ...sluice.Interceptor) Config {

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"iter"
+	"math"
 	"sync/atomic"
 )
 
@@ -16,8 +17,10 @@ func (a *account) add(keys, bytes int64) {
 	a.bytes.Add(bytes)
 }
 
-// take adds unless that goes over a limit. What does not grow is never over: lowering a
-// bound harms no key.
+// noLimit is the limit of an account that nobody who adds to it has bounded.
+const noLimit = math.MaxInt64
+
+// take adds unless the sums are then over a limit.
 func (a *account) take(keys, bytes, maxKeys, maxBytes int64) bool {
 	if !grow(&a.keys, keys, maxKeys) {
 		return false
@@ -30,13 +33,13 @@ func (a *account) take(keys, bytes, maxKeys, maxBytes int64) bool {
 }
 
 func grow(n *atomic.Int64, by, limit int64) bool {
-	if by <= 0 {
+	if limit == noLimit {
 		n.Add(by)
 		return true
 	}
 	for {
 		old := n.Load()
-		if old > limit-by {
+		if old+by > limit {
 			return false
 		}
 		if n.CompareAndSwap(old, old+by) {
@@ -75,6 +78,19 @@ func (sc *Scope) within(outer *Scope) bool {
 	return false
 }
 
+// limits are the bounds that hold for a write which adds so much. What does not grow is
+// never over: lowering a bound harms no key.
+func (sc *Scope) limits(keys, bytes int64) (maxKeys, maxBytes int64) {
+	maxKeys, maxBytes = noLimit, noLimit
+	if keys > 0 {
+		maxKeys = int64(sc.MaxKeys)
+	}
+	if bytes > 0 {
+		maxBytes = int64(sc.MaxBytes)
+	}
+	return maxKeys, maxBytes
+}
+
 func (sc *Scope) counts(a *account) bool {
 	for ; sc != nil; sc = sc.parent {
 		if sc.account == a {
@@ -108,7 +124,8 @@ func (p *prefixes) of(key string) iter.Seq[*account] {
 // went over a bound of sc or of a scope around it.
 func (s *Store) chargeLocked(sc *Scope, key string, keys, bytes int64) bool {
 	for l := sc; l != nil; l = l.parent {
-		if !l.account.take(keys, bytes, int64(l.MaxKeys), int64(l.MaxBytes)) {
+		maxKeys, maxBytes := l.limits(keys, bytes)
+		if !l.account.take(keys, bytes, maxKeys, maxBytes) {
 			for u := sc; u != l; u = u.parent {
 				u.account.add(-keys, -bytes)
 			}
@@ -148,7 +165,7 @@ func (s *Store) Nest(parent *Scope, prefix string, maxKeys, maxBytes int) *Scope
 		a = new(account)
 		for i := range s.shards {
 			for e := range s.shards[i].table.Load().under(sc.Prefix) {
-				a.add(1, int64(e.box.Load().cost(e.key)))
+				a.add(1, e.box.Load().cost(e.key))
 			}
 		}
 		if p.accounts == nil {

@@ -3,12 +3,14 @@ package kv
 import (
 	"math"
 	"slices"
+	"unicode/utf8"
 )
 
 // Op is one key of a commit.
 type Op struct {
 	Scope *Scope
-	Key   string // in Scope
+	Key   string   // in Scope
+	By    []*Scope // of a write: whose bounds hold for it, and who must be open; Scope if there are none
 	Cond  Cond
 	Kind  Kind
 	Value Value
@@ -65,7 +67,7 @@ func (s *Store) commit(ops []Op) Code {
 // sees a part of the commit.
 func (s *Store) commitLocked(ops []Op) (c Code) {
 	for i := range ops {
-		if ops[i].Scope.Closed() {
+		if ops[i].Scope.Closed() || slices.ContainsFunc(ops[i].By, (*Scope).Closed) {
 			return Closed
 		}
 	}
@@ -92,6 +94,11 @@ func (s *Store) commitLocked(ops []Op) (c Code) {
 	for i := range ops {
 		if o := &ops[i]; o.Cond.Must && o.Cond.Was != o.word/step {
 			return Conflict
+		}
+	}
+	for i := range ops {
+		if o := &ops[i]; o.Kind == Write && o.entry == nil && !utf8.ValidString(o.full) {
+			return NotText
 		}
 	}
 	if !s.chargeAllLocked(ops) {
@@ -140,29 +147,41 @@ func (s *Store) chargeAllLocked(ops []Op) bool {
 		var keys, bytes int64
 		switch {
 		case o.Kind == Write && o.entry == nil:
-			keys, bytes = 1, int64(o.Value.Box.cost(o.full))
+			keys, bytes = 1, o.Value.Box.cost(o.full)
 		case o.Kind == Write:
-			bytes = int64(o.Value.Box.Size - o.entry.box.Load().Size)
+			bytes = o.Value.Box.Size - o.entry.box.Load().Size
 		case o.Kind == Remove && o.entry != nil:
-			keys, bytes = -1, -int64(o.entry.box.Load().cost(o.full))
+			keys, bytes = -1, -o.entry.box.Load().cost(o.full)
 		default:
 			continue
 		}
-		sum := func(a *account, maxKeys, maxBytes int64) {
+		sum := func(a *account) {
 			n, ok := net[a]
 			if !ok {
-				n.maxKeys, n.maxBytes = math.MaxInt64, math.MaxInt64
+				n.maxKeys, n.maxBytes = noLimit, noLimit
 			}
 			n.keys, n.bytes = n.keys+keys, n.bytes+bytes
-			n.maxKeys, n.maxBytes = min(n.maxKeys, maxKeys), min(n.maxBytes, maxBytes)
 			net[a] = n
 		}
-		for l := o.Scope; l != nil; l = l.parent {
-			sum(l.account, int64(l.MaxKeys), int64(l.MaxBytes))
-		}
+		// These count the key; the accounts of open scopes are among them.
+		sum(s.root.account)
 		for a := range s.prefixes.of(o.full) {
-			if !o.Scope.counts(a) {
-				sum(a, math.MaxInt64, math.MaxInt64)
+			sum(a)
+		}
+		bound := func(sc *Scope) {
+			maxKeys, maxBytes := sc.limits(keys, bytes)
+			n := net[sc.account]
+			n.maxKeys, n.maxBytes = min(n.maxKeys, maxKeys), min(n.maxBytes, maxBytes)
+			net[sc.account] = n
+		}
+		if len(o.By) == 0 {
+			for l := o.Scope; l != nil; l = l.parent {
+				bound(l)
+			}
+		}
+		for _, l := range o.By {
+			for ; l != nil; l = l.parent {
+				bound(l)
 			}
 		}
 	}

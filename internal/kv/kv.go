@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // Datum is a stored value as its owner knows it. Its methods run no foreign code.
@@ -18,14 +19,14 @@ type Datum interface {
 type Box struct {
 	Datum Datum
 	Num   Num
-	Size  int // estimated bytes, without the key and what the store adds
+	Size  int64 // estimated bytes, without the key and what the store adds; far from the largest int64
 }
 
 // Overhead is what the store itself needs for a key, in bytes: its entry, its slots, and
 // the header of the key's string.
 const Overhead = 96
 
-func (b *Box) cost(key string) int { return Overhead + len(key) + b.Size }
+func (b *Box) cost(key string) int64 { return int64(Overhead+len(key)) + b.Size }
 
 // Value is a box with the bits of a number.
 type Value struct {
@@ -43,6 +44,7 @@ const (
 	WrongType      // the key holds another type
 	Overflow       // the sum is no value of the type
 	Full           // it would go over a bound
+	NotText        // the key is not UTF-8, so that no snapshot could hold it
 	Closed
 )
 
@@ -234,7 +236,7 @@ func (s *Store) putSlow(sc *Scope, h uint64, key string, cond Cond, v Value, lif
 	w := e.lock()
 	old := e.box.Load()
 	c := cond.check(w, old, v.Box)
-	if grown := v.Box.Size - old.Size; c == OK && grown != 0 && !s.chargeLocked(sc, e.key, 0, int64(grown)) {
+	if grown := v.Box.Size - old.Size; c == OK && grown != 0 && !s.chargeLocked(sc, e.key, 0, grown) {
 		c = Full
 	}
 	if c != OK {
@@ -259,7 +261,10 @@ func (s *Store) currentLocked(sh *shard, h uint64, prefix, key string) *entry {
 
 // createLocked charges and adds a key that is absent.
 func (s *Store) createLocked(sc *Scope, sh *shard, h uint64, full string, v Value, life Life) (uint64, Code) {
-	if !s.chargeLocked(sc, full, 1, int64(v.Box.cost(full))) {
+	if !utf8.ValidString(full) {
+		return 0, NotText
+	}
+	if !s.chargeLocked(sc, full, 1, v.Box.cost(full)) {
 		return 0, Full
 	}
 	version := sh.floor + 1
@@ -286,7 +291,7 @@ func (s *Store) writeLocked(sh *shard, e *entry, v Value, life Life) {
 // dropLocked removes an entry whose lock bit is set and whose word was w. It frees the
 // lock bit.
 func (s *Store) dropLocked(sh *shard, e *entry, w uint64) {
-	s.releaseLocked(e.key, int64(e.box.Load().cost(e.key)))
+	s.releaseLocked(e.key, e.box.Load().cost(e.key))
 	s.unlinkLocked(sh, e, w)
 	e.word.Store(w + step | dead)
 }

@@ -22,7 +22,7 @@ type number struct{}
 
 func (number) Fits(old Datum) bool { return old == number{} }
 
-func val(s string) Value { return Value{Box: &Box{Datum: text(s), Size: len(s)}} }
+func val(s string) Value { return Value{Box: &Box{Datum: text(s), Size: int64(len(s))}} }
 
 func newTest(maxKeys, maxBytes int) (*Store, *Scope) { return New(maxKeys, maxBytes, Std{}) }
 
@@ -31,7 +31,7 @@ func checkShards(t *testing.T, s *Store) {
 	t.Helper()
 	s.lockAll()
 	defer s.unlockAll()
-	keys, bytes := 0, 0
+	keys, bytes := 0, int64(0)
 	for i := range s.shards {
 		sh := &s.shards[i]
 		live, used, expiring := 0, 0, 0
@@ -81,7 +81,7 @@ func checkShards(t *testing.T, s *Store) {
 			t.Errorf("shard %d: %d lifetimes, timer at %d", i, len(sh.heap), sh.armed)
 		}
 	}
-	if k, b := s.root.Usage(); k != keys || b != bytes {
+	if k, b := s.root.Usage(); k != keys || int64(b) != bytes {
 		t.Errorf("%d keys and %d bytes are counted, there are %d and %d", k, b, keys, bytes)
 	}
 }
