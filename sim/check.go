@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -12,7 +13,7 @@ import (
 )
 
 // The checker recounts everything from what it sees from outside: who started, who ended,
-// what was used. It shares no code with the machine, and where it finds more than is
+// what was used. It shares no code with the machine or its buckets, and where it finds more than is
 // allowed the simulation ends with an error. Idle capacity and overtaking are counted, not
 // excused.
 
@@ -25,13 +26,14 @@ type shadow struct {
 	since      int64   // of used
 	busy       float64 // used times nanoseconds
 
-	debt    wide // what is missing from the bucket, in units times Per nanoseconds
-	at      int64
-	charged int64 // units until the end
+	quota   recount // of a bucket
+	charged int64   // units until the end
 
-	paused int64 // nobody starts before
-	open   bool  // a breaker
-	seen   uint64
+	paused  int64 // nobody starts before
+	emptied wide  // what a bucket that the latest pause has emptied may lack, in tokens times Per
+	at      int64 // of emptied
+	open    bool  // a breaker
+	seen    uint64
 
 	order *order
 }
@@ -129,7 +131,7 @@ func (s *simulation) broken(format string, args ...any) {
 func (s *simulation) shadow(k *constraint, key string) *shadow {
 	sh := k.shadow[key]
 	if sh == nil {
-		sh = &shadow{k: k, since: s.now}
+		sh = &shadow{k: k, since: s.now, quota: recount{rate: &k.rate}}
 		k.shadow[key] = sh
 	}
 	return sh
@@ -149,10 +151,10 @@ func (sh *shadow) book(now int64) {
 	sh.since = now
 }
 
-// drain lets tokens come in.
+// drain lets tokens come in after a pause.
 func (sh *shadow) drain(now int64) {
 	if now > sh.at {
-		sh.debt.sub(times(sh.k.rate.N, now-sh.at))
+		sh.emptied.sub(times(sh.k.rate.N, now-sh.at))
 		sh.at = now
 	}
 }
@@ -199,10 +201,12 @@ func (s *simulation) started(c *call) {
 				s.broken("%s holds %d of %d", sh.k.class.Name, sh.used, most)
 			}
 		case admit.Tokens:
-			sh.drain(s.now)
-			sh.debt.add(times(h.n, int64(sh.k.rate.Per)))
-			if sh.debt.above(times(sh.k.rate.Burst, int64(sh.k.rate.Per))) {
+			var ok bool
+			if h.charge, ok = sh.quota.take(s.now, h.n, !slices.Contains(c.s.units, sh.k.class.Unit)); !ok {
 				s.broken("%s charged more than its burst and rate allow in some window", sh.k.class.Name)
+			}
+			if sh.drain(s.now); sh.emptied != (wide{}) {
+				sh.emptied.add(times(h.n, int64(sh.k.rate.Per)))
 			}
 			if !s.ended {
 				sh.charged += h.n
@@ -228,9 +232,16 @@ func (s *simulation) started(c *call) {
 func (s *simulation) finished(c *call) {
 	for i := range c.holds {
 		h := &c.holds[i]
-		if h.shadow.k.class.Kind == admit.Slots && !(c.parent != nil && lends(c, h.shadow)) {
-			h.shadow.book(s.now)
-			h.shadow.used -= h.n
+		switch h.shadow.k.class.Kind {
+		case admit.Slots:
+			if c.parent == nil || !lends(c, h.shadow) {
+				h.shadow.book(s.now)
+				h.shadow.used -= h.n
+			}
+		case admit.Tokens:
+			if slices.Contains(c.s.units, h.shadow.k.class.Unit) {
+				h.shadow.quota.close(h.charge)
+			}
 		}
 	}
 }
@@ -243,12 +254,7 @@ func (s *simulation) settled(c *call, unit string, used int64) {
 		if sh.k.class.Kind != admit.Tokens || sh.k.class.Unit != unit {
 			continue
 		}
-		sh.drain(s.now)
-		if used > h.n {
-			sh.debt.add(times(used-h.n, int64(sh.k.rate.Per)))
-		} else {
-			sh.debt.sub(times(h.n-used, int64(sh.k.rate.Per)))
-		}
+		sh.quota.correct(h.charge, used)
 		if !s.ended {
 			sh.charged += used - h.n
 			c.s.counts.estimated += h.n
@@ -258,15 +264,16 @@ func (s *simulation) settled(c *call, unit string, used int64) {
 	}
 }
 
-// paused books that nobody may start at sh before until. A bucket is empty then.
+// paused books that nobody may start at sh before until. A bucket may be empty then, though
+// its quota is as it was.
 func (s *simulation) paused(sh *shadow, until int64) {
 	sh.paused = max(sh.paused, until)
 	if sh.k.class.Kind != admit.Tokens {
 		return
 	}
 	sh.drain(sh.paused)
-	if full := times(sh.k.rate.Burst, int64(sh.k.rate.Per)); full.above(sh.debt) {
-		sh.debt = full
+	if full := times(sh.k.rate.Burst, int64(sh.k.rate.Per)); full.above(sh.emptied) {
+		sh.emptied = full
 	}
 }
 
@@ -390,9 +397,12 @@ func (s *simulation) free(c *call, h *hold) bool {
 		return sh.used+h.n <= h.limit(s.now) || c.parent != nil && lends(c, sh)
 	case admit.Tokens:
 		sh.drain(s.now)
-		want := sh.debt
-		want.add(times(h.n, int64(sh.k.rate.Per)))
-		return !want.above(times(sh.k.rate.Burst, int64(sh.k.rate.Per)))
+		lacks := sh.quota.owed(s.now)
+		if sh.emptied.above(lacks) {
+			lacks = sh.emptied
+		}
+		lacks.add(times(h.n, int64(sh.k.rate.Per)))
+		return !lacks.above(times(sh.k.rate.Burst, int64(sh.k.rate.Per)))
 	}
 	return h.cell.Usage(s.now).Until == admit.Never
 }
