@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -12,7 +13,7 @@ import (
 )
 
 // The checker recounts everything from what it sees from outside: who started, who ended,
-// what was used. It shares no code with the machine, and where it finds more than is
+// what was used. It shares no code with the machine or its buckets, and where it finds more than is
 // allowed the simulation ends with an error. Idle capacity and overtaking are counted, not
 // excused.
 
@@ -25,12 +26,13 @@ type shadow struct {
 	since      int64   // of used
 	busy       float64 // used times nanoseconds
 
-	debt    wide // what is missing from the bucket, in units times Per nanoseconds
-	at      int64
-	charged int64 // units until the end
+	quota   recount // of a bucket
+	charged int64   // units until the end
 
 	begun, paused int64 // nobody starts in this time
 	capped        bool  // what a quick bucket re-opens with is taken into account
+	emptied       wide  // what the latest pause left missing from a quick bucket, in tokens times Per
+	at            int64 // of emptied
 	open          bool  // a breaker
 	seen          uint64
 
@@ -130,7 +132,7 @@ func (s *simulation) broken(format string, args ...any) {
 func (s *simulation) shadow(k *constraint, key string) *shadow {
 	sh := k.shadow[key]
 	if sh == nil {
-		sh = &shadow{k: k, since: s.now}
+		sh = &shadow{k: k, since: s.now, quota: recount{rate: &k.rate}}
 		k.shadow[key] = sh
 	}
 	return sh
@@ -150,22 +152,19 @@ func (sh *shadow) book(now int64) {
 	sh.since = now
 }
 
-// drain lets tokens come in. A bucket that refills within its pause, or a minute, has one at
-// most when that ends.
+// drain lets tokens come in after a pause: a bucket that refills within that, or a minute, has
+// one at most when it ends.
 func (sh *shadow) drain(now int64) {
 	if r := sh.k.rate; sh.paused > 0 && !sh.capped && now >= sh.paused {
 		sh.capped = true
 		sh.drain(sh.paused)
-		refill := times(r.Burst, int64(r.Per))
-		if refill.above(times(r.N, max(sh.paused-sh.begun, int64(time.Minute)))) {
-			return
-		}
-		if most := times(r.Burst-1, int64(r.Per)); most.above(sh.debt) {
-			sh.debt = most
+		quick := !times(r.Burst, int64(r.Per)).above(times(r.N, max(sh.paused-sh.begun, int64(time.Minute))))
+		if most := times(r.Burst-1, int64(r.Per)); quick && most.above(sh.emptied) {
+			sh.emptied = most
 		}
 	}
 	if now > sh.at {
-		sh.debt.sub(times(sh.k.rate.N, now-sh.at))
+		sh.emptied.sub(times(sh.k.rate.N, now-sh.at))
 		sh.at = now
 	}
 }
@@ -212,10 +211,12 @@ func (s *simulation) started(c *call) {
 				s.broken("%s holds %d of %d", sh.k.class.Name, sh.used, most)
 			}
 		case admit.Tokens:
-			sh.drain(s.now)
-			sh.debt.add(times(h.n, int64(sh.k.rate.Per)))
-			if sh.debt.above(times(sh.k.rate.Burst, int64(sh.k.rate.Per))) {
+			var ok bool
+			if h.charge, ok = sh.quota.take(s.now, h.n, !slices.Contains(c.s.units, sh.k.class.Unit)); !ok {
 				s.broken("%s charged more than its burst and rate allow in some window", sh.k.class.Name)
+			}
+			if sh.drain(s.now); sh.emptied != (wide{}) {
+				sh.emptied.add(times(h.n, int64(sh.k.rate.Per)))
 			}
 			if !s.ended {
 				sh.charged += h.n
@@ -241,9 +242,16 @@ func (s *simulation) started(c *call) {
 func (s *simulation) finished(c *call) {
 	for i := range c.holds {
 		h := &c.holds[i]
-		if h.shadow.k.class.Kind == admit.Slots && !(c.parent != nil && lends(c, h.shadow)) {
-			h.shadow.book(s.now)
-			h.shadow.used -= h.n
+		switch h.shadow.k.class.Kind {
+		case admit.Slots:
+			if c.parent == nil || !lends(c, h.shadow) {
+				h.shadow.book(s.now)
+				h.shadow.used -= h.n
+			}
+		case admit.Tokens:
+			if slices.Contains(c.s.units, h.shadow.k.class.Unit) {
+				h.shadow.quota.close(h.charge)
+			}
 		}
 	}
 }
@@ -256,12 +264,7 @@ func (s *simulation) settled(c *call, unit string, used int64) {
 		if sh.k.class.Kind != admit.Tokens || sh.k.class.Unit != unit {
 			continue
 		}
-		sh.drain(s.now)
-		if used > h.n {
-			sh.debt.add(times(used-h.n, int64(sh.k.rate.Per)))
-		} else {
-			sh.debt.sub(times(h.n-used, int64(sh.k.rate.Per)))
-		}
+		sh.quota.correct(h.charge, used)
 		if !s.ended {
 			sh.charged += used - h.n
 			c.s.counts.estimated += h.n
@@ -271,7 +274,7 @@ func (s *simulation) settled(c *call, unit string, used int64) {
 	}
 }
 
-// paused books that nobody may start at sh before until.
+// paused books that nobody may start at sh before until. The quota is as it was.
 func (s *simulation) paused(sh *shadow, until int64) {
 	if sh.paused <= s.now {
 		if sh.k.class.Kind == admit.Tokens {
@@ -402,9 +405,12 @@ func (s *simulation) free(c *call, h *hold) bool {
 		return sh.used+h.n <= h.limit(s.now) || c.parent != nil && lends(c, sh)
 	case admit.Tokens:
 		sh.drain(s.now)
-		want := sh.debt
-		want.add(times(h.n, int64(sh.k.rate.Per)))
-		return !want.above(times(sh.k.rate.Burst, int64(sh.k.rate.Per)))
+		lacks := sh.quota.owed(s.now)
+		if sh.emptied.above(lacks) {
+			lacks = sh.emptied
+		}
+		lacks.add(times(h.n, int64(sh.k.rate.Per)))
+		return !lacks.above(times(sh.k.rate.Burst, int64(sh.k.rate.Per)))
 	}
 	return h.cell.Usage(s.now).Until == admit.Never
 }

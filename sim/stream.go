@@ -52,6 +52,7 @@ type hold struct {
 	cell   *admit.Cell
 	shadow *shadow
 	n      int64
+	charge int64 // its number in the shadow's quota
 }
 
 func (s *simulation) newStream(t *Traffic, name, toolName string, outer *stream) (*stream, error) {
@@ -134,7 +135,7 @@ func (s *simulation) constrain(st *stream) error {
 	for _, p := range st.parts {
 		if n := st.amount(&p); n > 0 {
 			list = append(list, admit.Need{Cell: p.cell, N: n})
-			st.holds = append(st.holds, hold{p.cell, p.shadow, n})
+			st.holds = append(st.holds, hold{cell: p.cell, shadow: p.shadow, n: n})
 		}
 	}
 	st.needs = admit.NewNeedSet(list)
@@ -229,7 +230,7 @@ func (s *simulation) fill(c *call, t *admit.Ticket) (full *constraint, err error
 			sh = s.shadow(p.k, key)
 		}
 		s.m.Add(t, cell, n)
-		c.holds = append(c.holds, hold{cell, sh, n})
+		c.holds = append(c.holds, hold{cell: cell, shadow: sh, n: n})
 	}
 	return nil, nil
 }
