@@ -266,7 +266,7 @@ func reasonOf(k admit.Kind) error {
 // gaveUp is the error of a call whose own context ended before its code ran.
 func (inv *invocation) gaveUp(ctx context.Context, by string) error {
 	cause, reason := context.Cause(ctx), ErrRejected
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if isReason(ctx.Err(), context.DeadlineExceeded) {
 		reason = ErrWaitTooLong
 	}
 	return inv.refused(reason, by, cause)
