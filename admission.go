@@ -235,7 +235,7 @@ func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64
 		p := &a.parts[i]
 		n := int64(1)
 		if p.unit >= 0 {
-			if n = q.cost(p.unit); n == 0 {
+			if n = q.cost(p.unit); n == 0 && !a.holdsFree(p, q, now) {
 				continue
 			}
 			if p.class.Kind == admit.Tokens {
@@ -257,4 +257,17 @@ func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64
 		s.m.Add(t, x, n)
 	}
 	return nil
+}
+
+// holdsFree reports whether a call that takes nothing from p has to wait for it all the same:
+// its upstream pauses. While it does not, such a call has no place in the order there.
+func (a *admission) holdsFree(p *part, q *asked, now int64) bool {
+	if !p.class.Upstream {
+		return false
+	}
+	c := p.cell
+	if c == nil {
+		c = p.class.Lookup(q.key(p.key))
+	}
+	return c != nil && c.Usage(now).Paused > now
 }

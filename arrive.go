@@ -72,6 +72,9 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 	if bounded {
 		s.deadline(t, deadline)
 	}
+	if q != nil {
+		a.keepFree(c, q)
+	}
 	switch s.m.Arrive(now, t) {
 	case admit.Running:
 		s.unlock()

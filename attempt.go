@@ -2,7 +2,6 @@ package sluice
 
 import (
 	"slices"
-	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
@@ -26,23 +25,23 @@ func (a *admission) attempt(r *running, c *Call) (res Result, err error) {
 // leave gives back what an attempt holds.
 func (a *admission) leave(r *running, c *Call, res Result, err error) {
 	if err == nil && a.classify == nil {
-		a.giveBack(r, breaker.Success, 0)
+		a.giveBack(r, breaker.Success, nil)
 		return
 	}
-	outcome, pause := breaker.Failure, time.Duration(0)
+	outcome, pauses := breaker.Failure, []throttled(nil)
 	if err == nil {
 		outcome = breaker.Success
 	}
-	defer func() { a.giveBack(r, outcome, pause) }() // also if a classifier calls Goexit
-	outcome, pause = a.judge(r, c, res, err)
+	defer func() { a.giveBack(r, outcome, pauses) }() // also if a classifier calls Goexit
+	outcome, pauses = a.judge(r, c, res, err)
 }
 
-func (a *admission) giveBack(r *running, outcome breaker.Outcome, pause time.Duration) {
+func (a *admission) giveBack(r *running, outcome breaker.Outcome, pauses []throttled) {
 	now := r.inv.plan.exec.clock.now() // not under the lock, which others wait for
 	s := a.stage.lock()
 	t := r.ticket
-	if pause > 0 {
-		a.throttle(s, t, pause)
+	if len(pauses) > 0 {
+		a.throttle(s, r, pauses)
 	}
 	if r.ran() {
 		s.m.Finish(now, t, outcome)

@@ -104,6 +104,7 @@ type first struct {
 	held   int64   // how long attempts held what they needed
 	ended  int64   // when the latest attempt gave back what it held; zero before
 	rec    *record // nil until there is something to say, sealed in the end; see record
+	aside  atomic.Pointer[aside]
 }
 
 var noTotals first
@@ -214,6 +215,8 @@ type running struct {
 	ticket *admit.Ticket
 	live   bool // ticket is still this attempt's
 	left   bool // nobody waits for the attempt any more
+
+	reported atomic.Bool // ReportThrottle has
 }
 
 // What an attempt's code can be.

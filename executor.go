@@ -379,6 +379,9 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 	if err != nil {
 		err = inv.verdict(err, ran)
 		res.Value = nil
+		if inv.parent != nil && len(e.outer) > 0 { // which may have made it
+			inv.passOn((*running)(nil).blameOf(err).carried)
+		}
 	}
 	switch {
 	case err == nil:

@@ -89,11 +89,11 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	s := t.read(r, resp, sent, time.Now())
 	if s.Pause > 0 && (s.Throttled || !t.reactive) {
-		throttle := t.throttle
-		if throttle == nil {
-			throttle = sluice.ReportThrottle
+		if t.throttle != nil {
+			t.throttle(r.Context(), s.Pause)
+		} else {
+			sluice.ReportThrottle(r.Context(), s.Pause)
 		}
-		throttle(r.Context(), s.Pause)
 	}
 	if t.onSignal != nil && !s.Empty() {
 		t.report(r, resp, s)
