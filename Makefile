@@ -17,9 +17,13 @@ demo: ## Replay agent turns against a strict backend, unguarded and guarded
 	@$(GO) run ./examples/demo
 
 .PHONY: test
-test: lint ## Everything a change must pass: lint, tests with the race detector, examples, nested modules
+test: lint ## Everything a change must pass: lint, tests with the race detector and on 32 bits, examples, nested modules
 	$(GO) test -race ./...
 	$(GO) test -run 'Alloc|Bytes|Model' ./...
+	@case "$$($(GO) env GOHOSTOS)/$$($(GO) env GOHOSTARCH)" in \
+	linux/amd64 | windows/amd64) set -x; GOARCH=386 $(GO) test . ./internal/admit ./internal/kv ./sim ./upstream ;; \
+	*) echo "no 32-bit tests: this machine cannot run GOARCH=386" ;; \
+	esac
 	$(GO) test -run '^$$' -bench . -benchtime 1x ./... >/dev/null
 	@set -e; for m in $(NESTED); do echo "== $$m"; (cd $$m && $(GO) vet ./... && $(GO) test -race ./...); done
 
@@ -43,10 +47,11 @@ bench-compare: ## Measure beside peers and floors, and write BENCHMARKS.md (10 m
 	cd internal/compare && $(GO) run ./cmd/report -o ../../BENCHMARKS.md
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck, go mod tidy
+lint: ## gofmt, go vet (32-bit too), staticcheck, go mod tidy
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
+	GOOS=linux GOARCH=386 $(GO) vet ./...
 	$(STATICCHECK) ./...
 
 .PHONY: cover

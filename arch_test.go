@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -121,5 +122,30 @@ func TestMachinesReadNoClock(t *testing.T) {
 			}
 			f.Close()
 		}
+	}
+}
+
+// TestAtomic64BitsAreAligned holds that 64-bit words which are changed atomically have the
+// types of sync/atomic: a plain field may be misaligned where a pointer has 32 bits, and then
+// the process ends.
+func TestAtomic64BitsAreAligned(t *testing.T) {
+	plain := regexp.MustCompile(`\batomic\.(Add|Load|Store|Swap|CompareAndSwap|And|Or)(Int|Uint)64\(`)
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for n, line := range strings.Split(string(text), "\n") {
+			if plain.MatchString(line) {
+				t.Errorf("%s:%d: %s: use atomic.Int64 or atomic.Uint64", path, n+1, strings.TrimSpace(line))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

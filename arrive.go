@@ -137,7 +137,7 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 		return nil
 	}
 	a.note(s, inv, t, atomic.LoadInt32(&inv.attempts))
-	inv.add(&inv.ownTotals().queued, now-t.Arrived())
+	inv.ownTotals().queued.Add(now - t.Arrived())
 	s.freeWaiter(t)
 	*p = nil
 	s.m.Free(t)
@@ -227,7 +227,7 @@ func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*ru
 func (a *admission) turnedAway(s *stage, inv *invocation, t *admit.Ticket, attempt int32) error {
 	a.note(s, inv, t, attempt)
 	if t.Place() > 0 {
-		inv.add(&inv.ownTotals().queued, s.now()-t.Arrived())
+		inv.ownTotals().queued.Add(s.now() - t.Arrived())
 	}
 	return inv.refusal(t.Refusal())
 }

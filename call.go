@@ -35,7 +35,7 @@ type Call struct {
 	Tool     string
 	Type     string           // the tool's Spec.Type
 	Input    any              // the tool's In, decoded; json.RawMessage for a raw tool
-	Priority Priority         // effective: at least that of the call it is nested in
+	Priority Priority         // effective, so from 1 to 9: at least that of the call it is nested in
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
 	inv      *invocation
@@ -100,10 +100,10 @@ type invocation struct {
 // first is a call's first attempt, and what all of its attempts add up to.
 type first struct {
 	running
-	queued int64   // see add
-	held   int64   // how long attempts held what they needed
-	ended  int64   // when the latest attempt gave back what it held; zero before
-	rec    *record // nil until there is something to say, sealed in the end; see record
+	queued atomic.Int64 // how long attempts waited
+	held   atomic.Int64 // how long attempts held what they needed
+	ended  atomic.Int64 // when the latest attempt gave back what it held; zero before
+	rec    *record      // nil until there is something to say, sealed in the end; see record
 	aside  atomic.Pointer[aside]
 }
 
@@ -149,15 +149,6 @@ func (inv *invocation) mark(what int32) (before int32) {
 	return atomic.OrInt32(&inv.fate, what)
 }
 
-// add adds d to one of the totals.
-func (inv *invocation) add(total *int64, d int64) {
-	if inv.plan.alone {
-		*total += d
-		return
-	}
-	atomic.AddInt64(total, d)
-}
-
 // swap changes the phase of one of inv's attempts from one to another, if it is that.
 func (inv *invocation) swap(phase *int32, from, to int32) bool {
 	if inv.plan.alone {
@@ -186,12 +177,8 @@ const (
 
 // book adds the time for which the attempt r held what it needed.
 func (inv *invocation) book(r *running, now int64) {
-	inv.add(&inv.first.held, now-r.granted)
-	if inv.plan.alone {
-		inv.first.ended = now
-	} else {
-		atomic.StoreInt64(&inv.first.ended, now)
-	}
+	inv.first.held.Add(now - r.granted)
+	inv.first.ended.Store(now)
 }
 
 // lateEvents are events of one call that come while another is being emitted, as hedged
@@ -256,7 +243,7 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	r.Context, r.inv, r.adm, r.up, r.attempt = ctx, inv, a, c.run, c.Attempt
 	r.ticket, r.live, r.granted = t, true, now
 	if t.Place() > 0 {
-		inv.add(&sum.queued, max(0, now-t.Arrived())) // the clock was read before the lock was taken
+		sum.queued.Add(max(0, now-t.Arrived())) // the clock was read before the lock was taken
 	}
 	return r
 }

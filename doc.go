@@ -88,6 +88,8 @@
 //     [NewAsyncSink], which counts what it drops.
 //   - Queued calls are refused at [Executor.Close]; running ones are waited for.
 //   - A limit of zero is an error, never "unlimited": leave the limit out instead.
+//   - Priorities go from 1 to 9, so that each of them can be asked for: zero takes the tool's,
+//     and a tool without one has PriorityNormal, 5.
 //   - An unknown tool is a call like others: it is invoked, and fails.
 //   - An interceptor that calls next twice makes two attempts outside the gates, and gets an
 //     error inside them.

@@ -146,7 +146,7 @@ func (r *running) begin(ctx context.Context, c *Call) error {
 		var t telling
 		inv.describe(&t, ToolStarted, r.granted)
 		t.of(c)
-		t.Queued = time.Duration(atomic.LoadInt64(&inv.totals().queued))
+		t.Queued = time.Duration(inv.totals().queued.Load())
 		inv.emit(ctx, &t)
 	}
 	return nil

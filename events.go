@@ -206,7 +206,7 @@ func (e *Event) attrs(a []slog.Attr) []slog.Attr {
 	if e.Call.Attempt != 0 {
 		a = append(a, slog.Int("attempt", int(e.Call.Attempt)))
 	}
-	if e.Call.Priority != 0 {
+	if e.Call.Priority != 0 && e.Call.Priority != PriorityNormal {
 		a = append(a, slog.Int("priority", int(e.Call.Priority)))
 	}
 	if p := e.Call.Pipeline; p != nil {

@@ -15,7 +15,7 @@ import (
 // sampleEvents is what an executor emits for one call.
 func sampleEvents() []sluice.Event {
 	pc := &sluice.PipelineContext{RunID: "run-1", Tenant: "acme"}
-	call := sluice.Call{ID: "call-1", Tool: "search", Attempt: 1, Pipeline: pc}
+	call := sluice.Call{ID: "call-1", Tool: "search", Priority: sluice.PriorityNormal, Attempt: 1, Pipeline: pc}
 	invoked, completed := call, call
 	invoked.Input = map[string]string{"query": "go", "api_key": "k-123"}
 	return []sluice.Event{
@@ -58,7 +58,7 @@ func ExampleNewSlogSink() {
 func ExampleNewJSONSink() {
 	emitAll(sluice.NewJSONSink(os.Stdout), sampleEvents()[1])
 	// Output:
-	// {"type":"tool.started","event_id":"call-1/2","seq":2,"schema_version":1,"timestamp":"0001-01-01T00:00:00.000000000Z","tool_name":"search","action_id":"call-1","pipeline_run_id":"run-1","request_id":null,"tenant":"acme","attempt":1,"priority":0,"queue_wait_ms":0}
+	// {"type":"tool.started","event_id":"call-1/2","seq":2,"schema_version":1,"timestamp":"0001-01-01T00:00:00.000000000Z","tool_name":"search","action_id":"call-1","pipeline_run_id":"run-1","request_id":null,"tenant":"acme","attempt":1,"priority":5,"queue_wait_ms":0}
 }
 
 func ExampleMultiSink() {

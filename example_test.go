@@ -65,11 +65,11 @@ func ExampleNewConcurrencyLimiter() {
 	})
 	fmt.Println(limits, err)
 
-	_, err = sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: -1}}})
+	_, err = sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Min: 8, Max: 4}}}})
 	fmt.Println(err)
 	// Output:
 	// concurrency <nil>
-	// sluice: ConcurrencyLimiterConfig.Limits[0].Max is -1: must be from 1 to 1099511627776
+	// sluice: ConcurrencyLimiterConfig.Limits[0].Adaptive.Min is 8: must be from 1 to Max (4)
 }
 
 func ExampleNewRateLimiter() {

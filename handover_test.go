@@ -734,7 +734,7 @@ func TestHandOver_Storm(t *testing.T) {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(seed, uint64(100+i)))
 			for range 50 {
-				ctx := r.as(sluice.Priority(rnd.IntN(9)-4), fmt.Sprint("t", rnd.IntN(10)))
+				ctx := r.as(sluice.Priority(1+rnd.IntN(9)), fmt.Sprint("t", rnd.IntN(10)))
 				ctx, cancel := context.WithCancel(ctx)
 				if rnd.IntN(4) == 0 {
 					ctx, cancel = context.WithTimeout(ctx, time.Duration(rnd.IntN(2000))*time.Microsecond)

@@ -3,6 +3,7 @@ package sluice
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -54,7 +55,8 @@ type Adaptive struct {
 	Max int // required
 }
 
-const maxLimit = 1 << 40
+// maxLimit bounds what one limit allows at once: 1<<40, or what half an int can hold.
+const maxLimit = min(1<<40, math.MaxInt>>1+1)
 
 func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
 	if err := checkName("ConcurrencyLimiterConfig.Name", c.Name); err != nil {

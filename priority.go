@@ -16,14 +16,15 @@ var ErrQueueFull = errors.New("queue full")
 // or before its deadline.
 var ErrWaitTooLong = errors.New("wait too long")
 
-// Priority orders waiting calls; higher first, from -4 to 4. The zero value is
-// PriorityNormal. A call with a priority outside that range is refused.
+// Priority orders waiting calls; higher first, from 1 to 9. The zero value asks for none
+// and takes the next best: a run's is then its tool's, a tool's is PriorityNormal. A nested
+// call has at least its caller's. A call with a priority outside that range is refused.
 type Priority int8
 
 const (
-	PriorityBatch       Priority = -4
-	PriorityNormal      Priority = 0
-	PriorityInteractive Priority = 4
+	PriorityBatch       Priority = 1
+	PriorityNormal      Priority = 5
+	PriorityInteractive Priority = 9
 )
 
 func (p Priority) valid() bool { return p >= PriorityBatch && p <= PriorityInteractive }

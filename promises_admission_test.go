@@ -194,7 +194,7 @@ func TestPromise02_OrderOfGatesIsIrrelevant(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 300 {
 				tool := []string{"x", "y", "z"}[rnd.IntN(3)]
-				ctx := r.as(sluice.Priority(rnd.IntN(9)-4), []string{"a", "b", "c"}[rnd.IntN(3)])
+				ctx := r.as(sluice.Priority(1+rnd.IntN(9)), []string{"a", "b", "c"}[rnd.IntN(3)])
 				patience := time.Duration(1+rnd.IntN(400))*ms + 137*time.Microsecond
 				wg.Go(func() {
 					c, cancel := context.WithTimeout(ctx, patience)
@@ -333,7 +333,7 @@ func TestPromise04_WorkConserving(t *testing.T) {
 			var wg sync.WaitGroup
 			waited := 0
 			for range 400 {
-				tool, p := tools[min(rnd.IntN(5), 3)], sluice.Priority(rnd.IntN(9)-4)
+				tool, p := tools[min(rnd.IntN(5), 3)], sluice.Priority(1+rnd.IntN(9))
 				wg.Go(func() {
 					ctx, cancel := context.WithTimeout(r.as(p, ""), time.Second)
 					defer cancel()
@@ -711,7 +711,7 @@ func TestPromise09_NeverBelowTheWaitingAncestor(t *testing.T) {
 		call(r.ctx, "normal2", "leaf")
 		call(r.as(sluice.PriorityInteractive, ""), "outer", "parent")
 		wg.Wait()
-		if got, want := order.String(), "first/0 nested/4 normal1/0 normal2/0"; got != want {
+		if got, want := order.String(), "first/5 nested/9 normal1/5 normal2/5"; got != want {
 			t.Errorf("order %s, want %s", got, want)
 		}
 	})

@@ -227,6 +227,7 @@ func TestPromise10_GivenBackWhenAClassifierExits(t *testing.T) {
 // the executor lives on.
 func TestPromise11_InterceptorsChangeCalls(t *testing.T) {
 	for name, change := range map[string]func(*sluice.Call){
+		"priority 0":   func(c *sluice.Call) { c.Priority = 0 },
 		"priority 99":  func(c *sluice.Call) { c.Priority = 99 },
 		"priority -99": func(c *sluice.Call) { c.Priority = -99 },
 		"no pipeline":  func(c *sluice.Call) { c.Pipeline = nil },
@@ -431,7 +432,7 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 		}, reason: sluice.ErrInvalidArguments, code: "invalid arguments"},
 		{name: "priority out of range", call: func(s setting) error {
 			pc := s.pc
-			pc.Priority = 5
+			pc.Priority = 10
 			_, err := s.Invoke(sluice.WithPipelineContext(s.ctx, pc), sluice.Request{Tool: "work"})
 			return err
 		}, reason: sluice.ErrInvalidArguments, code: "invalid arguments"},

@@ -3,6 +3,7 @@ package sluice_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/sluice-go/sluice"
 )
+
+// mostSlots is what one limit may allow: less where an int has 32 bits.
+const mostSlots = min(1<<40, math.MaxInt>>1+1)
 
 // Promise 22: nonsense in any field of any configuration is an error that names the
 // field, the value and what is allowed.
@@ -56,8 +60,8 @@ func TestPromise22_EveryField(t *testing.T) {
 		{exec(sluice.Config{MaxWait: math.MinInt64}), "Config.MaxWait is -2562047h47m16.854775808s: must be zero or positive, up to 87600h0m0s"},
 		{exec(sluice.Config{MaxArgBytes: -1}), "Config.MaxArgBytes is -1: must be zero (4194304) or positive, up to 1073741824"},
 		{exec(sluice.Config{MaxResultBytes: -5}), "Config.MaxResultBytes is -5: must be zero (16777216) or positive, up to 1073741824"},
-		{exec(sluice.Config{MaxDepth: math.MinInt}), "Config.MaxDepth is -9223372036854775808: must be zero (32) or positive, up to 1073741824"},
-		{exec(sluice.Config{MaxCallsPerRoot: math.MaxInt}), "Config.MaxCallsPerRoot is 9223372036854775807: must be zero (10000) or positive, up to 1073741824"},
+		{exec(sluice.Config{MaxDepth: math.MinInt}), fmt.Sprintf("Config.MaxDepth is %d: must be zero (32) or positive, up to 1073741824", math.MinInt)},
+		{exec(sluice.Config{MaxCallsPerRoot: math.MaxInt}), fmt.Sprintf("Config.MaxCallsPerRoot is %d: must be zero (10000) or positive, up to 1073741824", math.MaxInt)},
 
 		{gates(nil), "Config.Interceptors[0] is nil: must not be"},
 		{gates(own, (*sluice.ConcurrencyLimiter)(nil)), "Config.Interceptors[1] is nil: must not be"},
@@ -77,14 +81,14 @@ func TestPromise22_EveryField(t *testing.T) {
 		{conc(sluice.ConcurrencyLimiterConfig{}), "ConcurrencyLimiterConfig.Limits is empty: must have at least one limit"},
 		{conc(sluice.ConcurrencyLimiterConfig{Name: long}), "ConcurrencyLimiterConfig.Name has 129 bytes: must have at most 128"},
 		{conc(sluice.ConcurrencyLimiterConfig{Name: "a\nb"}), `ConcurrencyLimiterConfig.Name "a\nb" has a control character: must be printable`},
-		{one(sluice.Limit{}), "ConcurrencyLimiterConfig.Limits[0].Max is 0: must be from 1 to 1099511627776"},
+		{one(sluice.Limit{}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Max is 0: must be from 1 to %d", mostSlots)},
 		{one(sluice.Limit{Max: 5, Adaptive: &sluice.Adaptive{Max: 8}}), "ConcurrencyLimiterConfig.Limits[0].Max is 5 with Adaptive: must be zero, Adaptive.Max bounds it"},
 		{one(sluice.Limit{Adaptive: &sluice.Adaptive{}}), "ConcurrencyLimiterConfig.Limits[0].Adaptive.Min is 1: must be from 1 to Max (0)"},
 		{one(sluice.Limit{Adaptive: &sluice.Adaptive{Min: -1, Max: 8}}), "ConcurrencyLimiterConfig.Limits[0].Adaptive.Min is -1: must be from 1 to Max (8)"},
 		{one(sluice.Limit{Adaptive: &sluice.Adaptive{Min: 9, Max: 8}}), "ConcurrencyLimiterConfig.Limits[0].Adaptive.Min is 9: must be from 1 to Max (8)"},
-		{one(sluice.Limit{Adaptive: &sluice.Adaptive{Max: math.MaxInt}}), "ConcurrencyLimiterConfig.Limits[0].Adaptive.Max is 9223372036854775807: must be at most 1099511627776"},
-		{one(sluice.Limit{Max: -3}), "ConcurrencyLimiterConfig.Limits[0].Max is -3: must be from 1 to 1099511627776"},
-		{one(sluice.Limit{Max: math.MaxInt}), "ConcurrencyLimiterConfig.Limits[0].Max is 9223372036854775807: must be from 1 to 1099511627776"},
+		{one(sluice.Limit{Adaptive: &sluice.Adaptive{Max: math.MaxInt}}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Adaptive.Max is %d: must be at most %d", math.MaxInt, mostSlots)},
+		{one(sluice.Limit{Max: -3}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Max is -3: must be from 1 to %d", mostSlots)},
+		{one(sluice.Limit{Max: math.MaxInt}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Max is %d: must be from 1 to %d", math.MaxInt, mostSlots)},
 		{one(sluice.Limit{Max: 1, MaxKeys: -1}), "ConcurrencyLimiterConfig.Limits[0].MaxKeys is -1: must be zero (10,000) or positive"},
 		{one(sluice.Limit{Max: 1, Unit: "\x1b[31m"}), `ConcurrencyLimiterConfig.Limits[0].Unit "\x1b[31m" has a control character: must be printable`},
 		{one(sluice.Limit{Max: 1, Scope: sluice.ForTool()}), "ConcurrencyLimiterConfig.Limits[0].Scope names nothing: must name at least one"},
@@ -113,7 +117,7 @@ func TestPromise22_EveryField(t *testing.T) {
 
 		{sched(sluice.PrioritySchedulerConfig{Name: "\x7f"}), `PrioritySchedulerConfig.Name "\x7f" has a control character: must be printable`},
 		{sched(sluice.PrioritySchedulerConfig{Ageing: -1}), "PrioritySchedulerConfig.Ageing is -1: must be from 0 to 1048576"},
-		{sched(sluice.PrioritySchedulerConfig{Ageing: math.MaxInt}), "PrioritySchedulerConfig.Ageing is 9223372036854775807: must be from 0 to 1048576"},
+		{sched(sluice.PrioritySchedulerConfig{Ageing: math.MaxInt}), fmt.Sprintf("PrioritySchedulerConfig.Ageing is %d: must be from 0 to 1048576", math.MaxInt)},
 		{sched(sluice.PrioritySchedulerConfig{MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be from 0 to 1073741824"},
 		{sched(sluice.PrioritySchedulerConfig{MaxPerTenant: -1}), "PrioritySchedulerConfig.MaxPerTenant is -1: must be from 0 to 1073741824"},
 		{sched(sluice.PrioritySchedulerConfig{TenantWeights: map[string]int{"a": 0}}), `PrioritySchedulerConfig.TenantWeights["a"] is 0: must be from 1 to 1048576`},
@@ -146,9 +150,10 @@ func TestPromise22_EveryField(t *testing.T) {
 		{reg(sluice.Spec{Name: "x", Type: "a\nb"}), `Spec.Type "a\nb" has a control character: must be printable`},
 		{reg(sluice.Spec{Name: "x", InputSchema: json.RawMessage(`{`)}), `Spec.InputSchema of "x" is not JSON: must be a JSON Schema or empty`},
 		{reg(sluice.Spec{Name: "x", OutputSchema: json.RawMessage(`nope`)}), `Spec.OutputSchema of "x" is not JSON: must be a JSON Schema or empty`},
-		{pol(sluice.Policy{Priority: 5}), "Policy.Priority is 5: must be from -4 to 4"},
-		{pol(sluice.Policy{Priority: -128}), "Policy.Priority is -128: must be from -4 to 4"},
-		{pol(sluice.Policy{Concurrency: -1}), "Policy.Concurrency is -1: must be zero (no limit) or up to 1099511627776"},
+		{pol(sluice.Policy{Priority: 10}), "Policy.Priority is 10: must be zero (5) or from 1 to 9"},
+		{pol(sluice.Policy{Priority: -1}), "Policy.Priority is -1: must be zero (5) or from 1 to 9"},
+		{pol(sluice.Policy{Priority: -128}), "Policy.Priority is -128: must be zero (5) or from 1 to 9"},
+		{pol(sluice.Policy{Concurrency: -1}), fmt.Sprintf("Policy.Concurrency is -1: must be zero (no limit) or up to %d", mostSlots)},
 		{pol(sluice.Policy{Timeout: -1}), "Policy.Timeout is -1ns: must be zero or positive, up to 87600h0m0s"},
 		{pol(sluice.Policy{MaxWait: -1}), "Policy.MaxWait is -1ns: must be zero or positive, up to 87600h0m0s"},
 		{pol(sluice.Policy{Rates: []sluice.Rate{{}}}), "Policy.Rates[0].N is 0: must be at least 1"},
@@ -225,7 +230,7 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 			{l.Change(l.Config()), "Reconfigure: change 5 is the second of one component: there must be one for each"},
 			{r.reg.WithPolicy("work", sluice.Policy{}), "Reconfigure: change 5 is the second of one component: there must be one for each"},
 			{l.Change(sluice.ConcurrencyLimiterConfig{}), "ConcurrencyLimiterConfig.Limits is empty: must have at least one limit"},
-			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 0}}}), "ConcurrencyLimiterConfig.Limits[0].Max is 0: must be from 1 to 1099511627776"},
+			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 0}}}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Max is 0: must be from 1 to %d", mostSlots)},
 			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "m", Limits: []sluice.Limit{{Max: 1}}}), `ConcurrencyLimiterConfig.Name is "m": cannot change from "l"`},
 			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1}, {Max: 1, Unit: "x"}}}), "ConcurrencyLimiterConfig.Limits has 2 entries, the component was made with 1: their number cannot change"},
 			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1, Scope: sluice.ByTool}}}), "ConcurrencyLimiterConfig.Limits[0] changes its Scope or Unit: they cannot change"},

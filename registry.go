@@ -147,7 +147,7 @@ type Hints struct{ ReadOnly, Idempotent, Destructive, OpenWorld bool }
 // executor's gates: all must agree, and executors that share the registry share them.
 // Priority, Timeout, MaxWait, Cost and Classify replace the executor's settings.
 type Policy struct {
-	Priority    Priority              // for calls whose PipelineContext sets none
+	Priority    Priority              // for calls whose PipelineContext sets none; zero means PriorityNormal
 	Concurrency int                   // most calls of this tool at once; zero means no limit of its own
 	Rates       []Rate                // quotas of this tool alone
 	Breaker     *CircuitBreakerConfig // of this tool alone, so without a Scope; nil means none of its own
@@ -195,8 +195,8 @@ func (s *Spec) validate() ([]bucket.Rate, error) {
 }
 
 func (p *Policy) validate() ([]bucket.Rate, error) {
-	if !p.Priority.valid() {
-		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be from %d to %d", p.Priority, PriorityBatch, PriorityInteractive)
+	if p.Priority != 0 && !p.Priority.valid() {
+		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d", p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
 	}
 	if p.Concurrency < 0 || p.Concurrency > maxLimit {
 		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d", p.Concurrency, maxLimit)

@@ -3,20 +3,24 @@ package sluice
 import (
 	"encoding/json"
 	"reflect"
+	"strconv"
 )
 
 // sizeParts is how many parts of a value are looked at to estimate its size.
 const sizeParts = 1000
 
+// word is the size of a pointer and of an int in bytes.
+const word = strconv.IntSize / 8
+
 // sizeOf estimates the memory of *p in bytes.
 func sizeOf[T any](p *T) int {
 	switch p := any(p).(type) {
 	case *string:
-		return 16 + len(*p)
+		return 2*word + len(*p)
 	case *[]byte:
-		return 24 + cap(*p)
+		return 3*word + cap(*p)
 	case *json.RawMessage:
-		return 24 + cap(*p)
+		return 3*word + cap(*p)
 	}
 	t := reflect.TypeFor[T]()
 	if !refers(t) {

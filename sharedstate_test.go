@@ -284,7 +284,7 @@ func TestT72_OverflowAndPrecision(t *testing.T) {
 	wantValue(t, ctx, k, math.MaxInt64)
 
 	s2, ctx2 := newState(t, SharedStateConfig{})
-	const odd = 9007199254740993 // no float64
+	const odd int64 = 9007199254740993 // no float64
 	if _, err := k.Set(ctx, odd); err != nil {
 		t.Fatal(err)
 	}

@@ -396,7 +396,7 @@ func TestKV7_WatchBeginsAmongWrites(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				Increment(ctx, k[i*7919%keys], 1)
+				Increment(ctx, k[i%keys*7919%keys], 1)
 			}
 		}
 	})

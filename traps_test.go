@@ -118,9 +118,9 @@ func TestT34_T47_IdentityCannotBeSpoofed(t *testing.T) {
 			}
 		}
 	}
-	ctx = sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Priority: 5})
+	ctx = sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Priority: 10})
 	if _, err := f(ctx, in{}); !errors.Is(err, sluice.ErrInvalidArguments) {
-		t.Errorf("priority 5: %v", err)
+		t.Errorf("priority 10: %v", err)
 	}
 }
 

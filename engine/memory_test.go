@@ -35,7 +35,7 @@ func TestPromise22_MemoryConfig(t *testing.T) {
 		want string
 	}{
 		{MemoryConfig{MaxKeys: -1}, "engine: MemoryConfig.MaxKeys is -1: must be zero (the default) or from 1 to 1<<30"},
-		{MemoryConfig{MaxValue: 1 << 31}, "engine: MemoryConfig.MaxValue is 2147483648: must be"},
+		{MemoryConfig{MaxValue: 1<<30 + 1}, "engine: MemoryConfig.MaxValue is 1073741825: must be"},
 		{MemoryConfig{MaxMeters: -2}, "engine: MemoryConfig.MaxMeters is -2: must be"},
 		{MemoryConfig{MaxSlots: -2}, "engine: MemoryConfig.MaxSlots is -2: must be"},
 		{MemoryConfig{MaxEvents: -2}, "engine: MemoryConfig.MaxEvents is -2: must be"},

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 )
@@ -105,7 +106,7 @@ func (k *checker) init(s *simulation) {
 	k.ordered = s.policy.Ordered
 	var used [admit.Levels]bool
 	for _, st := range s.streams {
-		used[st.priority+4] = true
+		used[st.priority-sluice.PriorityBatch] = true
 		if _, ok := k.tenants[st.traffic.Tenant]; !ok {
 			k.tenants[st.traffic.Tenant] = len(k.weights)
 			k.weights = append(k.weights, max(1, float64(s.policy.Weights[st.traffic.Tenant])))
@@ -139,7 +140,7 @@ func (s *simulation) level(c *call) int {
 	if !s.ordered {
 		return 0
 	}
-	return int(c.s.priority) + 4
+	return int(c.s.priority - sluice.PriorityBatch)
 }
 
 // book brings the time that slots were used up to date.

@@ -238,8 +238,8 @@ func (t *Traffic) validate(field string, names map[string]*Tool) error {
 	if err := t.Arrivals.check(field + ".Arrivals"); err != nil {
 		return err
 	}
-	if t.Priority < sluice.PriorityBatch || t.Priority > sluice.PriorityInteractive {
-		return fmt.Errorf("sim: %s.Priority is %d: must be from %d to %d", field, t.Priority, sluice.PriorityBatch, sluice.PriorityInteractive)
+	if t.Priority != 0 && (t.Priority < sluice.PriorityBatch || t.Priority > sluice.PriorityInteractive) {
+		return fmt.Errorf("sim: %s.Priority is %d: must be zero (the tool's) or from %d to %d", field, t.Priority, sluice.PriorityBatch, sluice.PriorityInteractive)
 	}
 	for unit, d := range t.Uses {
 		if d.isZero() {
@@ -283,5 +283,5 @@ func priorityName(p sluice.Priority) string {
 	case sluice.PriorityInteractive:
 		return "interactive"
 	}
-	return fmt.Sprintf("%+d", p)
+	return fmt.Sprintf("%d", p)
 }

@@ -122,7 +122,7 @@ func script(seed uint64) Config {
 				Outages: []Outage{{From: time.Second, For: 300 * time.Millisecond}}},
 			{Spec: sluice.Spec{Name: "ask", Policy: sluice.Policy{MaxWait: 200 * time.Millisecond, Concurrency: 3}}, Service: Uniform(20*time.Millisecond, 40*time.Millisecond),
 				Capacity: []Step{{Max: 99}, {From: time.Second, Max: 0}, {From: 1200 * time.Millisecond, Max: 99}}, RejectAfter: Uniform(time.Millisecond, 2*time.Millisecond), RetryAfter: Constant(17_000_023 * time.Nanosecond)},
-			{Spec: sluice.Spec{Name: "plan", Policy: sluice.Policy{Priority: 2}}, Service: Uniform(3*time.Millisecond, 7*time.Millisecond), Calls: []string{"search", "note"}},
+			{Spec: sluice.Spec{Name: "plan", Policy: sluice.Policy{Priority: 7}}, Service: Uniform(3*time.Millisecond, 7*time.Millisecond), Calls: []string{"search", "note"}},
 			{Spec: sluice.Spec{Name: "note"}, Service: Uniform(1*time.Millisecond, 3*time.Millisecond)},
 			{Spec: sluice.Spec{Name: "slow", Policy: sluice.Policy{Timeout: 30_000_001}}, Service: Uniform(20*time.Millisecond, 40*time.Millisecond)},
 		},
@@ -139,12 +139,12 @@ func script(seed uint64) Config {
 	}
 	north, south := map[string]string{"region": "north"}, map[string]string{"region": "south"}
 	c.Traffic = []Traffic{
-		{Tool: "search", Tenant: "a", Priority: 4, Arrivals: replay(60), Attrs: north},
+		{Tool: "search", Tenant: "a", Priority: sluice.PriorityInteractive, Arrivals: replay(60), Attrs: north},
 		{Tool: "search", Tenant: "b", Arrivals: replay(90), Attrs: south},
 		{Tool: "fetch", Tenant: "a", Arrivals: replay(60)},
-		{Tool: "fetch", Tenant: "b", Priority: -4, Arrivals: replay(60), Attrs: north, Deadline: 400 * time.Millisecond},
+		{Tool: "fetch", Tenant: "b", Priority: sluice.PriorityBatch, Arrivals: replay(60), Attrs: north, Deadline: 400 * time.Millisecond},
 		{Tool: "ask", Tenant: "a", Arrivals: replay(80), Uses: map[string]Dist{"tokens": Constant(70)}},
-		{Tool: "ask", Tenant: "c", Priority: 1, Arrivals: replay(80), Uses: map[string]Dist{"tokens": Constant(45)}},
+		{Tool: "ask", Tenant: "c", Priority: 6, Arrivals: replay(80), Uses: map[string]Dist{"tokens": Constant(45)}},
 		{Tool: "plan", Tenant: "c", Arrivals: replay(30)},
 		{Tool: "slow", Tenant: "b", Arrivals: replay(20)},
 	}

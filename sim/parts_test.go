@@ -146,7 +146,7 @@ func TestConfigErrors(t *testing.T) {
 		"Config.Traffic[0].Arrivals has alpha 1: must be above 1":              func(c *Config) { c.Traffic[0].Arrivals = HeavyTailed(1, 1) },
 		"Config.Traffic[0].Arrivals has 0 callers: must be from 1":             func(c *Config) { c.Traffic[0].Arrivals = Callers(0, Dist{}) },
 		"Config.Traffic[0].Arrivals is on for 0s and off for 1s: both must be": func(c *Config) { c.Traffic[0].Arrivals = Bursty(1, 0, time.Second) },
-		"Config.Traffic[0].Priority is 5: must be from -4 to 4":                func(c *Config) { c.Traffic[0].Priority = 5 },
+		"Priority is 10: must be zero (the tool's) or from 1 to 9":             func(c *Config) { c.Traffic[0].Priority = 10 },
 		`Config.Traffic[0].Uses["t"] is the zero Dist: must be made by`:        func(c *Config) { c.Traffic[0].Uses = map[string]Dist{"t": {}} },
 		`Config.Traffic[1] is a second stream named "work"`:                    func(c *Config) { c.Traffic = append(c.Traffic, c.Traffic[0]) },
 		"Config.Gates[1] is a second PriorityScheduler":                        func(c *Config) { c.Gates = []sluice.Interceptor{order, scheduler(sluice.PrioritySchedulerConfig{})} },

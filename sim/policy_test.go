@@ -112,7 +112,7 @@ func TestPromise06_LevelsAtOneConstraint(t *testing.T) {
 			Tools:    []Tool{{Spec: sluice.Spec{Name: "work"}, Service: Exponential(10 * time.Millisecond)}},
 			Duration: 3 * time.Minute,
 		}
-		for p := sluice.Priority(-2); p <= 2; p++ {
+		for p := sluice.Priority(3); p <= 7; p++ {
 			c.Traffic = append(c.Traffic, Traffic{Name: fmt.Sprint(p), Tool: "work", Priority: p, Arrivals: Callers(30, Dist{})})
 		}
 		r := simulate(t, c)

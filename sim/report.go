@@ -221,7 +221,8 @@ func (s *simulation) close() {
 		if slices.ContainsFunc(s.streams, func(st *stream) bool { return st.priority == p }) {
 			levels = append(levels, p)
 			if s.ordered {
-				r.Passed = append(r.Passed, Passed{p, s.counting.worst[p+4], s.bound(int(p) + 4)})
+				level := int(p - sluice.PriorityBatch)
+				r.Passed = append(r.Passed, Passed{p, s.counting.worst[level], s.bound(level)})
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -354,7 +355,7 @@ func (s *simulation) start(c *call) {
 
 // capacity is how many calls the backend can work on at the instant now.
 func (t *tool) capacity(now int64) int {
-	most := int(admit.Unlimited)
+	most := math.MaxInt
 	for i := range t.Capacity {
 		if int64(t.Capacity[i].From) > now {
 			break

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -56,9 +57,7 @@ type hold struct {
 func (s *simulation) newStream(t *Traffic, name, toolName string, outer *stream) (*stream, error) {
 	st := &stream{name: name, traffic: t, tool: s.tools[toolName], nested: outer != nil, until: s.end}
 	st.pipeline = &sluice.PipelineContext{Tenant: t.Tenant, Priority: t.Priority, Attrs: t.Attrs}
-	if st.priority = t.Priority; st.priority == 0 {
-		st.priority = st.tool.Spec.Policy.Priority
-	}
+	st.priority = cmp.Or(t.Priority, st.tool.Spec.Policy.Priority, sluice.PriorityNormal)
 	h := fnv.New64a()
 	h.Write([]byte(name))
 	st.rng = rand.New(rand.NewPCG(s.conf.Seed, h.Sum64()))

@@ -151,7 +151,7 @@ const (
 	slots   = 64
 )
 
-var priorities = []sluice.Priority{sluice.PriorityBatch, -2, sluice.PriorityNormal, 2, sluice.PriorityInteractive}
+var priorities = []sluice.Priority{sluice.PriorityBatch, 3, sluice.PriorityNormal, 7, sluice.PriorityInteractive}
 
 // arrival is what a waiting call is given: when it came.
 type arrival struct{ at time.Duration }

@@ -28,7 +28,7 @@ type world struct {
 
 // standard is the policy that tests use unless they are about another one.
 func standard() Policy {
-	return Policy{Ordered: true, Ageing: 8, Claim: 4, MaxQueue: 1 << 40, MaxPerTenant: 1 << 40}
+	return Policy{Ordered: true, Ageing: 8, Claim: 4, MaxQueue: 1 << 30, MaxPerTenant: 1 << 30}
 }
 
 func newWorld(t testing.TB, p Policy) *world {

@@ -61,7 +61,7 @@ type modelCall struct {
 	t      *Ticket
 	m      *Machine
 	lane   string
-	seq    int
+	seq    int64
 	level  int8
 	tenant string
 	needs  []modelNeed
@@ -91,7 +91,7 @@ type model struct {
 	plans   []modelPlan
 	policy  Policy
 	now     int64
-	seq     int
+	seq     int64
 	nested  bool
 	running []*modelCall
 	waiting []*modelCall

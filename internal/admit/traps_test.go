@@ -478,7 +478,7 @@ func TestT45_ReconfigureUnderLoad(t *testing.T) {
 
 // Extreme ageing: the arithmetic of the order does not overflow into nonsense.
 func TestT46_ExtremeAgeing(t *testing.T) {
-	for _, ageing := range []int{0, 1, math.MaxInt32} {
+	for _, ageing := range []int{0, 1, math.MaxInt32 / Levels} {
 		p := standard()
 		p.Ageing = ageing
 		w := newWorld(t, p)

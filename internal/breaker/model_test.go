@@ -45,7 +45,7 @@ type mresult struct {
 func full(c Config) Config {
 	if c.Failures == 0 {
 		if c.Failures = 5; c.Ratio > 0 {
-			c.Failures = 1 << 40
+			c.Failures = 1 << 30
 		}
 	}
 	if c.MinCalls == 0 {

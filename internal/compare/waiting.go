@@ -278,7 +278,7 @@ func submitBytes(n int) (float64, error) {
 	for i := range queueTenants {
 		for p := range queueLevels {
 			ctxs = append(ctxs, sluice.WithPipelineContext(ctx, sluice.PipelineContext{
-				Tenant: "tenant-" + strconv.Itoa(i), Priority: sluice.Priority(p - 2)}))
+				Tenant: "tenant-" + strconv.Itoa(i), Priority: sluice.PriorityBatch + sluice.Priority(p)}))
 		}
 	}
 	var in any = input

@@ -36,17 +36,17 @@ type everything struct {
 	Three [3]int
 	Any   any
 	Anys  []any
-	M     map[string]int
+	M     map[string]int64
 	ByInt map[int]string
 	When  time.Time
 	Raw   json.RawMessage
 	Num   json.Number
-	Ptr   **int
+	Ptr   **int64
 	Q     int64 `json:",string"`
 	Skip  int   `json:"-"`
 	Items []struct{ Name string }
 	Self  *everything
-	Odd   int `json:"a b/c"`
+	Odd   int64 `json:"a b/c"`
 	embedded
 	*Deep
 }
@@ -299,7 +299,7 @@ func TestEmptyAndNull(t *testing.T) {
 	}
 	check(t, "", new(*search), "")
 	check(t, "", new(map[string]int), "")
-	check(t, "", new(int), "$ is an object: must be a whole number from -9223372036854775808 to 9223372036854775807")
+	check(t, "", new(int64), "$ is an object: must be a whole number from -9223372036854775808 to 9223372036854775807")
 	check(t, "null", new(int), "")
 }
 

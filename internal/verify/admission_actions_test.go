@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,8 @@ func (w *world) newCall(parent *call) *call {
 	x.exec = w.draw("exec", 0, len(w.execs)-1)
 	x.tool = w.tools[w.draw("tool", 0, len(w.tools)-1)]
 	x.tenant = tenants[w.draw("tenant", 0, len(tenants)-1)]
-	x.asked = []sluice.Priority{0, 0, sluice.PriorityBatch, 2, sluice.PriorityInteractive}[w.draw("priority", 0, 4)]
-	x.priority = x.asked
+	x.asked = []sluice.Priority{0, sluice.PriorityNormal, sluice.PriorityBatch, 7, sluice.PriorityInteractive}[w.draw("priority", 0, 4)]
+	x.priority = cmp.Or(x.asked, sluice.PriorityNormal)
 	if w.draw("how", 0, 1) == 1 {
 		x.how = "submit"
 	}
