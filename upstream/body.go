@@ -125,9 +125,9 @@ func (b *bodySays) read(a answer, now time.Time) {
 	}
 }
 
-// wait adds a time that the body names, which goes before one that is only known of GitHub.
+// wait adds a time that the body names.
 func (b *bodySays) wait(d time.Duration, source string) {
-	if d = min(d, MaxPause); d > 0 && (d > b.pause || b.source == SourceSecondary) {
+	if d = min(d, MaxPause); d > b.pause {
 		b.pause, b.source = d, source
 	}
 }
