@@ -48,6 +48,8 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 	if err != nil {
 		return nil, nil, err
 	}
+	if q != nil {
+	}
 	switch s.m.Arrive(now, t) {
 	case admit.Running:
 		r := a.run(ctx, c, t, now)
@@ -189,20 +191,12 @@ func (s *stage) deadline(t *admit.Ticket, d time.Time) {
 
 // holder is the ticket, of this stage, of the nearest call around that still runs.
 func (r *running) holder(s *stage) *admit.Ticket {
-	for ; r != nil; r = r.around() {
+	for ; r != nil; r = r.inv.parent.Load() {
 		if r.adm != nil && r.adm.stage == s && r.live {
 			return r.ticket
 		}
 	}
 	return nil
-}
-
-// around is the attempt that r is in: of the same call, else of the one it is nested in.
-func (r *running) around() *running {
-	if r.up != nil {
-		return r.up
-	}
-	return r.inv.parent.Load()
 }
 
 // decided is what became of a call that waited with the ticket *p: an attempt that may run,
@@ -269,7 +263,7 @@ func (inv *invocation) refusal(f admit.Refusal) error {
 // gaveUp is the error of a call whose own context ended before its code ran.
 func (inv *invocation) gaveUp(ctx context.Context, by string) error {
 	cause, reason := context.Cause(ctx), ErrRejected
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if isReason(ctx.Err(), context.DeadlineExceeded) {
 		reason = ErrWaitTooLong
 	}
 	return inv.refused(reason, by, cause)

@@ -40,7 +40,7 @@ func (r *running) enterCode(ctx context.Context) error {
 	for {
 		s := r.state.Load()
 		switch {
-		case s&hasBegun != 0 && r.adm.tool != nil:
+		case s&hasBegun != 0:
 			return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
 		case s&returned != 0:
 			return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
@@ -53,18 +53,16 @@ func (r *running) enterCode(ctx context.Context) error {
 	}
 }
 
-// callOff takes back that r, and what is around it up to x, have begun.
-func (r *running) callOff(x *running) {
-	for ; r != x; r = r.up {
-		r.state.And(^uint32(hasBegun))
-		r.leaveCode()
-	}
+// callOff takes back that r has begun.
+func (r *running) callOff() {
+	r.state.And(^uint32(hasBegun))
+	r.leaveCode()
 }
 
 // leaveCode lets a next out of the tool's code.
 func (r *running) leaveCode() {
 	if s := r.add(-oneCode); ended(s) {
-		r.adm.giveBack(r, 0)
+		r.adm.giveBack(r, nil)
 	}
 }
 
@@ -99,7 +97,7 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 		r.streams()
 		if a.classify == nil {
 			r.outcome = breaker.Success
-			a.settle(r, r.add(d+judged+answered), 0)
+			a.settle(r, r.add(d+judged+answered), nil)
 			return nil
 		}
 	}
@@ -107,7 +105,7 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	if err != nil {
 		defer r.endStreams(err)
 	}
-	outcome, pause := breaker.Failure, time.Duration(0)
+	outcome, pauses := breaker.Failure, []throttled(nil)
 	if err == nil {
 		outcome = breaker.Success
 	}
@@ -116,9 +114,9 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 		if x != nil {
 			err = x.timedOut(err)
 		}
-		outcome, pause = a.judge(r, c, res, err)
+		outcome, pauses = a.judge(r, c, res, err)
 		r.outcome = outcome
-		a.settle(r, r.add(judged+answered), pause)
+		a.settle(r, r.add(judged+answered), pauses)
 		return err
 	}
 	j := &judging{r: r}
@@ -128,15 +126,15 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 		exec.deadlines.remove(j)
 		r.outcome = outcome
 		if was := r.state.Or(judged | answered); was&judged == 0 {
-			a.settle(r, was|judged|answered, pause)
+			a.settle(r, was|judged|answered, pauses)
 		} else {
-			a.hindsight(r, pause)
+			a.hindsight(r, pauses)
 		}
 	}()
 	if x != nil {
 		err = x.timedOut(err)
 	}
-	outcome, pause = a.judge(r, c, res, err)
+	outcome, pauses = a.judge(r, c, res, err)
 	return err
 }
 
@@ -153,7 +151,7 @@ type judging struct {
 // expire gives back what the attempt holds. What its outcome means to the breakers follows.
 func (j *judging) expire() {
 	if was := j.r.state.Or(judged); was&judged == 0 && ended(was|judged) {
-		j.r.adm.giveBack(j.r, 0)
+		j.r.adm.giveBack(j.r, nil)
 	}
 }
 
@@ -172,20 +170,20 @@ var plainError = reflect.TypeOf(errors.New(""))
 
 // settle goes on with an attempt whose outcome has just become known, in the state that
 // this has left it in.
-func (a *admission) settle(r *running, state uint32, pause time.Duration) {
+func (a *admission) settle(r *running, state uint32, pauses []throttled) {
 	if ended(state) {
-		a.giveBack(r, pause)
+		a.giveBack(r, pauses)
 	} else {
-		a.linger(r, pause)
+		a.linger(r, pauses)
 	}
 }
 
 // linger says what the outcome of an attempt is whose code has not ended, or whose stream
 // has not.
-func (a *admission) linger(r *running, pause time.Duration) {
+func (a *admission) linger(r *running, pauses []throttled) {
 	s := a.stage.lock()
-	if r.live && pause > 0 {
-		a.throttle(s, r.ticket, pause)
+	if r.live && len(pauses) > 0 {
+		a.throttle(s, r, pauses)
 	}
 	inside := r.live && codeInside(r.state.Load())
 	switch {
@@ -223,9 +221,6 @@ func (r *running) abandon(s *stage, now int64) {
 	r.left = true
 	r.note(s)
 	r.inv.book(r, now)
-	if r.adm.tool == nil {
-		return
-	}
 	r.inv.first.waited--
 	if r.inv.first.counted {
 		r.counted = true // with the call's others
@@ -235,16 +230,16 @@ func (r *running) abandon(s *stage, now int64) {
 }
 
 // hindsight tells the breakers of an outcome that was long in coming.
-func (a *admission) hindsight(r *running, pause time.Duration) {
+func (a *admission) hindsight(r *running, pauses []throttled) {
 	s := a.stage.lock()
 	if r.live {
 		s.unlock()
-		a.linger(r, pause)
+		a.linger(r, pauses)
 		return
 	}
 	if t := r.ticket; t != nil {
-		if pause > 0 {
-			a.throttle(s, t, pause)
+		if len(pauses) > 0 {
+			a.throttle(s, r, pauses)
 		}
 		s.m.Judge(s.now(), t, r.outcome)
 		r.ticket = nil
@@ -255,7 +250,7 @@ func (a *admission) hindsight(r *running, pause time.Duration) {
 
 // giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
 // not known yet, hindsight does the rest.
-func (a *admission) giveBack(r *running, pause time.Duration) {
+func (a *admission) giveBack(r *running, pauses []throttled) {
 	inv := r.inv
 	exec := inv.plan.exec
 	now := exec.clock.now() // not under the lock, which others wait for
@@ -265,8 +260,8 @@ func (a *admission) giveBack(r *running, pause time.Duration) {
 	s := a.stage.lock()
 	t, sum := r.ticket, inv.first
 	state := r.state.Load()
-	if pause > 0 {
-		a.throttle(s, t, pause)
+	if len(pauses) > 0 {
+		a.throttle(s, r, pauses)
 	}
 	stream := sum.holds.of(r)
 	streamed := stream != nil && stream.end != nil
@@ -282,11 +277,11 @@ func (a *admission) giveBack(r *running, pause time.Duration) {
 	default:
 		s.m.Finish(now, t, r.outcome)
 	}
-	abandoned, counted := r.left && a.tool != nil, r.counted
+	abandoned, counted := r.left, r.counted
 	if !r.left {
 		r.note(s)
 		inv.book(r, now)
-		if a.tool != nil && !streamed {
+		if !streamed {
 			sum.waited--
 			abandoned, counted = sum.counted, sum.counted
 		}
@@ -296,7 +291,7 @@ func (a *admission) giveBack(r *running, pause time.Duration) {
 	}
 	r.live = false
 	var settled []admit.Used
-	if a.tool != nil && len(t.Settled()) > 0 {
+	if len(t.Settled()) > 0 {
 		settled = slices.Clone(t.Settled())
 	}
 	if !late {
@@ -307,9 +302,7 @@ func (a *admission) giveBack(r *running, pause time.Duration) {
 	for _, u := range settled {
 		a.tool.shared.learn(u.Unit, u.N)
 	}
-	if a.tool != nil {
-		inv.attemptEnds()
-	}
+	inv.attemptEnds()
 	if abandoned {
 		exec.abandoned.Add(-1)
 	}

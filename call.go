@@ -124,6 +124,7 @@ type first struct {
 	waited  int32        // attempts that hold what they need and that somebody waits for
 	counted bool         // those left are counted: the call is over
 	told    callContext  // what sinks get
+	aside   atomic.Pointer[aside]
 }
 
 var noTotals first
@@ -237,8 +238,7 @@ type running struct {
 	context.Context
 	inv     *invocation
 	adm     *admission
-	up      *running // the attempt around this one, if a gate is wrapped by hand
-	granted int64    // when it was admitted, or woke up to it
+	granted int64 // when it was admitted, or woke up to it
 	attempt int32
 	state   atomic.Uint32 // who still needs what it holds; see hasBegun
 
@@ -249,7 +249,8 @@ type running struct {
 	noted   bool // it is in the call's record
 	counted bool // and Close waits for it by a count of its own
 
-	outcome breaker.Outcome // if state says that it is known
+	outcome  breaker.Outcome // if state says that it is known
+	reported atomic.Bool     // ReportThrottle has
 }
 
 // Value answers the library's own questions, and passes others on.
@@ -275,7 +276,7 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	inv := c.inv
 	sum := inv.ownTotals()
 	r := &sum.running
-	if a.tool == nil || c.Attempt != 1 {
+	if c.Attempt != 1 {
 		r = new(running)
 	}
 	if p, ok := ctx.(*running); ok { // r answers for itself what p would: a chain of calls is no chain of contexts
@@ -283,13 +284,11 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 			ctx = p.Context
 		}
 	}
-	r.Context, r.inv, r.adm, r.up, r.attempt = ctx, inv, a, c.run, c.Attempt
+	r.Context, r.inv, r.adm, r.attempt = ctx, inv, a, c.Attempt
 	r.ticket, r.live, r.granted = t, true, now
-	if a.tool != nil {
-		if sum.waited++; sum.counted { // it waited for longer than its call
-			inv.plan.exec.abandoned.Add(1)
-			inv.plan.exec.active.Add(2)
-		}
+	if sum.waited++; sum.counted { // it waited for longer than its call
+		inv.plan.exec.abandoned.Add(1)
+		inv.plan.exec.active.Add(2)
 	}
 	if t.Place() > 0 {
 		sum.queued.Add(max(0, now-t.Arrived())) // the clock was read before the lock was taken

@@ -23,13 +23,13 @@ type crew struct {
 // task is a submitted call, and what is to be done for it.
 type task struct {
 	x    *submission
-	what step
+	what duty
 }
 
-type step uint8
+type duty uint8
 
 const (
-	atOnce  step = iota // it is admitted, and has not waited
+	atOnce  duty = iota // it is admitted, and has not waited
 	decided             // it has waited, and is admitted or refused
 	gaveUp              // its context has ended
 )

@@ -86,6 +86,13 @@
 //   - A refused or cancelled call spends no token; nor does one whose code did not run.
 //   - The library's own timeout is a failure to a breaker; the caller's deadline and
 //     cancellation are neutral, and so are refusals of nested calls.
+//   - A throttle concerns the call that met it. Whatever its ancestors make of the error, it
+//     pauses none of their keys or tools and is neutral to their breakers and limits: so is an
+//     error of theirs that wraps it and asks for a pause itself, or equals it.
+//   - A throttle pauses as much as it names. What is wider than that, and a tool without an
+//     Upstream rate limiter, pauses for a minute at most. A limiter applies to a call that costs
+//     nothing there: its throttle pauses the key, and while that pauses it waits.
+//   - Of a tool's error 1,000 nodes are looked at; a method of it that panics has said nothing.
 //   - Intervals are half-open: a breaker is open in [opened, opened+Cooldown), a key lives
 //     in [set, set+ttl). A call may start at exactly arrival+MaxWait, and not at its
 //     context's deadline.

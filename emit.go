@@ -146,24 +146,14 @@ func (e *Executor) deliver(ctx context.Context, s EventSink, ev *Event, v *value
 // begin is called when the tool's code is about to run. It fails if it must not: the
 // attempt is over, or it has run already.
 func (r *running) begin(ctx context.Context) error {
-	for x := r; x != nil; x = x.up {
-		if err := x.enterCode(ctx); err != nil {
-			r.callOff(x)
-			return err
-		}
+	if err := r.enterCode(ctx); err != nil {
+		return err
 	}
 	if r.inv.fate.Or(hasRun)&isOver != 0 {
-		r.callOff(nil)
+		r.callOff()
 		return r.inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 	}
 	return nil
-}
-
-// end is called when the code has ended, unless the attempt's handler has by that.
-func (r *running) end() {
-	for ; r != nil; r = r.up {
-		r.leaveCode()
-	}
 }
 
 func (r *running) tellStarted(ctx context.Context, c *Call) {

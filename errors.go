@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 )
@@ -135,11 +136,173 @@ type ranError struct{ err error }
 
 func (e ranError) Error() string { return textOf(e.err) }
 func (e ranError) Is(target error) bool {
-	return target != ErrRejected && errors.Is(e.err, target)
+	return target != ErrRejected && isReason(e.err, target)
 }
-func (e ranError) As(target any) bool { return errors.As(e.err, target) }
+func (e ranError) As(target any) (yes bool) {
+	walk(e.err, func(err error) step {
+		if yes = becomes(err, target); yes {
+			return stop
+		}
+		return deeper
+	})
+	return yes
+}
 
-// textOf is err.Error() of foreign code, which may panic.
+// The methods of a foreign error may panic, its tree may be endless or lead back to itself.
+// What follows asks such errors: whatever panics has said nothing, and the search ends after
+// maxNodes. A method that calls runtime.Goexit ends the goroutine, so whoever asks on behalf
+// of a call that must end has a deferred function that goes on without the answer; a method
+// that blocks keeps whoever asks, so nobody does who holds a lock.
+
+// maxNodes bounds how much of an error's tree is looked at.
+const maxNodes = 1000
+
+// step is where to go on from a node of an error's tree.
+type step uint8
+
+const (
+	deeper step = iota // what it wraps, then what is beside it
+	beside
+	stop
+)
+
+// walk shows the tree of err to visit, from the outside in, as errors.Is goes.
+func walk(err error, visit func(error) step) {
+	var space [8]error
+	rest := append(space[:0], err)
+	for left := maxNodes; left > 0 && len(rest) > 0; left-- {
+		x := rest[len(rest)-1]
+		rest = rest[:len(rest)-1]
+		if x == nil {
+			continue
+		}
+		switch visit(x) {
+		case stop:
+			return
+		case beside:
+			continue
+		}
+		one, many := unwrapped(x)
+		if one != nil {
+			rest = append(rest, one)
+		}
+		for i := min(len(many), left) - 1; i >= 0; i-- {
+			rest = append(rest, many[i])
+		}
+		if len(rest) > left { // the others would not be visited any more
+			rest = rest[len(rest)-left:]
+		}
+	}
+}
+
+// unwrapped is what err wraps.
+func unwrapped(err error) (one error, many []error) {
+	if r, ok := err.(ranError); ok {
+		return r.err, nil
+	}
+	defer func() {
+		if recover() != nil {
+			one, many = nil, nil
+		}
+	}()
+	switch x := err.(type) {
+	case interface{ Unwrap() error }:
+		return x.Unwrap(), nil
+	case interface{ Unwrap() []error }:
+		return nil, x.Unwrap()
+	}
+	return nil, nil
+}
+
+// isReason is errors.Is.
+func isReason(err, target error) (yes bool) {
+	if e, ok := err.(*Error); ok && e != nil && (e.Cause == nil || e.Is(target)) { // as most are
+		return e.Is(target)
+	}
+	walk(err, func(x error) step {
+		if _, hides := x.(ranError); hides && target == ErrRejected {
+			return beside
+		}
+		if yes = is(x, target); yes {
+			return stop
+		}
+		return deeper
+	})
+	return yes
+}
+
+// is reports whether err itself, apart from what it wraps, is target.
+func is(err, target error) (yes bool) {
+	defer func() {
+		if recover() != nil {
+			yes = false
+		}
+	}()
+	if err == target {
+		return true
+	}
+	if _, ours := err.(ranError); ours {
+		return false // what it wraps answers
+	}
+	x, ok := err.(interface{ Is(error) bool })
+	return ok && x.Is(target)
+}
+
+// asError is errors.AsType.
+func asError[T error](err error) (x T, yes bool) {
+	walk(err, func(e error) step {
+		if x, yes = as[T](e); yes {
+			return stop
+		}
+		return deeper
+	})
+	return x, yes
+}
+
+// as reports whether err itself, apart from what it wraps, is a T, or says it is one.
+func as[T error](err error) (x T, yes bool) {
+	if x, yes = err.(T); yes {
+		return x, true
+	}
+	if _, ours := err.(ranError); ours {
+		return x, false
+	}
+	if a, ok := err.(interface{ As(any) bool }); ok {
+		return says[T](a)
+	}
+	return x, false
+}
+
+func says[T error](a interface{ As(any) bool }) (x T, yes bool) {
+	defer func() {
+		if recover() != nil {
+			yes = false
+		}
+	}()
+	yes = a.As(&x)
+	return x, yes
+}
+
+// becomes is as for a target that only reflection knows, as errors.As has checked it.
+func becomes(err error, target any) (yes bool) {
+	defer func() {
+		if recover() != nil {
+			yes = false
+		}
+	}()
+	to := reflect.ValueOf(target).Elem()
+	if reflect.TypeOf(err).AssignableTo(to.Type()) {
+		to.Set(reflect.ValueOf(err))
+		return true
+	}
+	if _, ours := err.(ranError); ours {
+		return false
+	}
+	a, ok := err.(interface{ As(any) bool })
+	return ok && a.As(target)
+}
+
+// textOf is err.Error(), or what there is to say instead.
 func textOf(err error) (text string) {
 	defer func() {
 		if recover() != nil {

@@ -1,9 +1,6 @@
 package sluice
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
 // errorCode says in one word why a call failed: few values, good as a metric's label.
 type errorCode string
@@ -57,15 +54,16 @@ func codeOf(e *Event) (code errorCode) {
 		}
 		err = u.Unwrap()
 	}
-	var x *Error
-	switch {
-	case left == 0:
+	if left == 0 {
 		return codeToolError
-	case errors.As(e.Err, &x):
+	}
+	if x, ok := asError[*Error](e.Err); ok && x != nil {
 		return ownCode(e, x)
-	case errors.Is(e.Err, context.Canceled):
+	}
+	switch {
+	case isReason(e.Err, context.Canceled):
 		return codeCanceled
-	case errors.Is(e.Err, context.DeadlineExceeded):
+	case isReason(e.Err, context.DeadlineExceeded):
 		return codeTimeout
 	}
 	return codeToolError
@@ -80,14 +78,15 @@ func panicCode(p *PanicError) errorCode {
 
 // ownCode is the code of an error of this library's, which may be of another call.
 func ownCode(e *Event, x *Error) errorCode {
-	var p *PanicError
 	switch {
 	case x.CallID == "" || e.Call.ID == "" || x.CallID == e.Call.ID:
-		if x.Reason == ErrRejected && errors.As(x.Cause, &p) {
-			return panicCode(p)
+		if x.Reason == ErrRejected {
+			if p, ok := asError[*PanicError](x.Cause); ok && p != nil {
+				return panicCode(p)
+			}
 		}
 		return reasonCode(x.Reason)
-	case errors.Is(x.Cause, context.Canceled):
+	case isReason(x.Cause, context.Canceled):
 		return codeCanceled
 	}
 	return codeToolError // of a nested call, passed on by a tool that did run

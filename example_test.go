@@ -262,3 +262,39 @@ func ExampleExecutor_Submit() {
 	// 4 <nil>
 	// 9 <nil>
 }
+
+// A tool that talks to many hosts names the one that throttled it: a limiter that counts by
+// host holds back the calls of that host, and no others.
+func ExampleReportThrottle() {
+	type fetch struct{ Host, Path string }
+	hosts := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
+		Name:     "hosts",
+		Upstream: true,
+		Scope:    sluice.ByKey("host", func(c sluice.Call) string { return c.Input.(fetch).Host }),
+		Rates:    []sluice.Rate{{N: 10}},
+	}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{hosts}}))
+	defer exec.Close(context.Background())
+	get := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "get"}, func(ctx context.Context, f fetch) (string, error) {
+		if f.Path == "/busy" { // answered 429, Retry-After: 600
+			sluice.ReportThrottle(ctx, 10*time.Minute, sluice.ThrottlePart{Kind: "host", Key: f.Host})
+			return "", errors.New("too many requests")
+		}
+		return f.Host + f.Path, nil
+	}))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, f := range []fetch{{"a.example", "/busy"}, {"b.example", "/x"}, {"a.example", "/y"}} {
+		page, err := get(ctx, f)
+		var refused *sluice.Error
+		if errors.As(err, &refused) {
+			fmt.Println("refused by", refused.By)
+			continue
+		}
+		fmt.Println(page, err)
+	}
+	// Output:
+	//  too many requests
+	// b.example/x <nil>
+	// refused by rate/hosts calls per second
+}

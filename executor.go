@@ -507,6 +507,9 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 		if x.err = *err; inv.loud {
 			x.by, x.retry = whose(x.err)
 		}
+		if inv.parent.Load() != nil && len(e.outer) > 0 { // which may have made it
+			inv.passOn((*running)(nil).blameOf(*err).carried)
+		}
 	}
 	normal = true
 }
@@ -628,32 +631,6 @@ func (notBegun) Is(target error) bool { return target == context.DeadlineExceede
 
 func (inv *invocation) refused(reason error, by string, cause error) *Error {
 	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause}
-}
-
-// isReason is errors.Is on an error of foreign code, whose methods may panic.
-func isReason(err, target error) (yes bool) {
-	if err == target {
-		return true
-	}
-	defer func() {
-		if recover() != nil {
-			yes = false
-		}
-	}()
-	if e, ok := err.(*Error); ok && (e.Cause == nil || e.Is(target)) { // as most are
-		return e.Is(target)
-	}
-	return errors.Is(err, target)
-}
-
-// asError is errors.AsType likewise.
-func asError[T error](err error) (x T, yes bool) {
-	defer func() {
-		if recover() != nil {
-			yes = false
-		}
-	}()
-	return errors.AsType[T](err)
 }
 
 // caught is what recover gave as an error. It must be called by the deferred function

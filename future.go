@@ -165,7 +165,7 @@ func (x *submission) cancel() {
 }
 
 // admitted is the attempt that may run, or why none may.
-func (x *submission) admitted(what step) (*running, error) {
+func (x *submission) admitted(what duty) (*running, error) {
 	if what == atOnce {
 		return &x.inv.first.running, nil
 	}

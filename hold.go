@@ -163,13 +163,13 @@ func (h *hold) done(err error) {
 	var c Call
 	r.inv.fill(&c)
 	c.Attempt = r.attempt
-	o, pause := r.adm.judge(r, &c, Result{}, err)
+	o, pauses := r.adm.judge(r, &c, Result{}, err)
 	outcome = o
 	err = r.inv.verdict(err, true) // which may be a refusal of a nested call
-	if pause > 0 {
+	if len(pauses) > 0 {
 		s := r.adm.stage.lock()
 		if r.live {
-			r.adm.throttle(s, r.ticket, pause)
+			r.adm.throttle(s, r, pauses)
 		}
 		s.unlock()
 	}
@@ -205,6 +205,6 @@ func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	s.unlock()
 	h.cancel(cause)
 	if ended(r.add(-oneHold)) {
-		r.adm.giveBack(r, 0)
+		r.adm.giveBack(r, nil)
 	}
 }

@@ -2,7 +2,6 @@ package sluice
 
 import (
 	"context"
-	"time"
 
 	"github.com/sluice-go/sluice/internal/breaker"
 )
@@ -12,9 +11,9 @@ type Outcome uint8
 
 const (
 	// OutcomeAuto lets the library decide: no error is a success; the caller's own
-	// cancellation or deadline, and refusals of nested calls, are neutral; an error with a
-	// RetryAfter() time.Duration method is an overload; all else is a failure, a timeout and
-	// a panic too.
+	// cancellation or deadline, refusals of nested calls, and throttles that nested calls have
+	// been charged with, are neutral; an error with a RetryAfter() time.Duration method is an
+	// overload; all else is a failure, a timeout and a panic too.
 	OutcomeAuto Outcome = iota
 	OutcomeSuccess
 	OutcomeFailure
@@ -22,37 +21,48 @@ const (
 	OutcomeOverload // the backend is too busy: slow down; not a breaker's failure
 )
 
-// judge says what an outcome means to the breakers, and how long an upstream asked to
-// pause. It runs user code, so it holds no lock.
-func (a *admission) judge(r *running, c *Call, res Result, err error) (o breaker.Outcome, pause time.Duration) {
+// judge says what an outcome means to the breakers and limits, and what pauses an upstream
+// asked for. It runs user code, so it holds no lock, and whoever calls it has a deferred
+// function that goes on if that code calls Goexit.
+func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []throttled) {
 	class := OutcomeAuto
 	if a.classify != nil && r.state.Load()&hasBegun != 0 {
 		class = classified(a.classify, c.shown(), res, err)
 	}
-	if err != nil {
-		if x, ok := asError[retryable](err); ok {
-			if pause = retryAfter(x); class == OutcomeAuto && pause >= 0 {
-				class = OutcomeOverload
-			}
-		}
+	if err == nil {
+		return means(class, breaker.Success), nil
 	}
+	b := r.blameOf(err)
+	switch own := len(b.own) > 0; {
+	case own && class == OutcomeAuto:
+		class = OutcomeOverload
+	case own:
+	case class == OutcomeOverload && b.nested:
+		class = OutcomeNeutral // the nested call has been charged with it
+	case class == OutcomeOverload, r.reported.Load():
+		b.carried = append(b.carried, charge{err: err, after: -1})
+	}
+	r.inv.passOn(b.carried)
+	o := breaker.Failure
+	if r.caller().Err() != nil || b.nested || b.refusal || isReason(err, ErrRejected) {
+		o = breaker.Neutral
+	}
+	return means(class, o), b.own
+}
+
+// means is what class means to the machine, and auto if that is left to the library.
+func means(class Outcome, auto breaker.Outcome) breaker.Outcome {
 	switch class {
 	case OutcomeSuccess:
-		return breaker.Success, pause
+		return breaker.Success
 	case OutcomeFailure:
-		return breaker.Failure, pause
+		return breaker.Failure
 	case OutcomeNeutral:
-		return breaker.Neutral, pause
+		return breaker.Neutral
 	case OutcomeOverload:
-		return breaker.Overload, pause
+		return breaker.Overload
 	}
-	switch {
-	case err == nil:
-		return breaker.Success, pause
-	case r.caller().Err() != nil, isReason(err, ErrRejected):
-		return breaker.Neutral, pause
-	}
-	return breaker.Failure, pause
+	return auto
 }
 
 // caller is the context that the attempt was made with, without its timeout.
@@ -71,19 +81,4 @@ func classified(f func(Call, Result, error) Outcome, c Call, res Result, err err
 		}
 	}()
 	return f(c, res, err)
-}
-
-// retryable is an error that says when the upstream wants to be asked again.
-type retryable interface {
-	error
-	RetryAfter() time.Duration
-}
-
-func retryAfter(x retryable) (d time.Duration) {
-	defer func() {
-		if recover() != nil {
-			d = -1
-		}
-	}()
-	return x.RetryAfter()
 }

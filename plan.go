@@ -242,7 +242,7 @@ func runTool(ctx context.Context, c *Call, t *tool) (Result, error) {
 // runInside is runCode for an interceptor inside the gates, which may have called next on a
 // goroutine of its own: a panic must not be the end of that.
 func runInside(ctx context.Context, c *Call, t *tool) (res Result, err error) {
-	defer c.run.end()
+	defer c.run.leaveCode()
 	defer func() {
 		if v := recover(); v != nil {
 			res, err = Result{}, caught(c.Tool, v)

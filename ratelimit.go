@@ -39,7 +39,7 @@ type RateLimiterConfig struct {
 	Scope    Scope  // what is counted together; zero means Global
 	Rates    []Rate // taken all or nothing; required unless Limiter is set
 	Refuse   bool   // refuse with ErrRateLimited instead of waiting
-	Upstream bool   // mirrors an upstream's quota: a throttle that a tool reports, or package upstream reads, pauses its key
+	Upstream bool   // mirrors an upstream's quota: a throttle that a tool reports, or package upstream reads, pauses its key; see ReportThrottle
 	MaxKeys  int    // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
 
 	// Limiter is a bucket shared with other code, instead of Rates. It is asked last, when

@@ -438,7 +438,7 @@ func (s *simulation) finish(c *call) {
 }
 
 // throttle pauses what the backend's answer speaks of: the keys of the call's Upstream
-// rate limiters, or, without one, its tool.
+// rate limiters, or, without one, its tool, for a minute at most.
 func (s *simulation) throttle(c *call, d int64) {
 	if d <= 0 {
 		return
@@ -455,7 +455,7 @@ func (s *simulation) throttle(c *call, d int64) {
 		}
 	}
 	if !found {
-		s.pause(tool, d)
+		s.pause(tool, min(d, int64(time.Minute)))
 	}
 }
 

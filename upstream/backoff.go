@@ -1,13 +1,17 @@
 package upstream
 
 import (
+	"hash/maphash"
+	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// backoff makes up pauses for refusals that name none, for each host apart. The zero value
-// knows no host.
+// backoff makes up pauses for refusals that name none, for each host apart, and there for
+// each account and resource. The zero value knows no host.
 type backoff struct {
 	known atomic.Int64 // len(hosts), so that answers of quiet hosts take no lock
 
@@ -64,6 +68,14 @@ func (b *backoff) passed(host string, sent time.Time) {
 	}
 }
 
+// forget ends the row of host: its refusals do name a time.
+func (b *backoff) forget(host string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.hosts, host)
+	b.known.Store(int64(len(b.hosts)))
+}
+
 // incidentLocked is a new incident, remembered if there is room.
 func (b *backoff) incidentLocked(host string, now time.Time) *incident {
 	if b.hosts == nil {
@@ -91,4 +103,64 @@ func scale(extra, d, first time.Duration) time.Duration {
 		return 0
 	}
 	return time.Duration(float64(extra) / float64(first) * float64(d))
+}
+
+// guess is a pause that a Transport has made up for one response. The context of the
+// response's request leads to it.
+type guess struct {
+	b    *backoff
+	host string
+}
+
+type guessKey struct{}
+
+// corrected says that the body names a time.
+func (g *guess) corrected() { g.b.forget(g.host) }
+
+// quotaOf is what of a host's quotas a request and its answer count against: another for
+// each account, and for each resource that the answer names. Of what tells accounts apart
+// only a hash with a key of this process is kept.
+func quotaOf(r *http.Request, h http.Header) string {
+	return hostOf(r) + "\x00" + strconv.FormatUint(account(r), 36) + "\x00" + resourceOf(h)
+}
+
+var seed = maphash.MakeSeed()
+
+// credentials is where APIs take keys from, besides Authorization.
+var credentials = struct{ headers, params []string }{
+	[]string{"X-Api-Key", "Api-Key", "Apikey", "X-Goog-Api-Key", "X-Auth-Token", "X-Access-Token", "Private-Token", "Ocp-Apim-Subscription-Key", "X-Rapidapi-Key", "X-Subscription-Token"},
+	[]string{"key", "api_key", "apikey", "api-key", "access_token", "token"},
+}
+
+// account tells apart whose quotas a request counts against.
+func account(r *http.Request) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	add := func(name, v string) {
+		if v != "" {
+			h.WriteString(name)
+			h.WriteByte(0)
+			h.WriteString(v)
+			h.WriteByte(0)
+		}
+	}
+	// A signature differs with every request: what comes before it says whose it is.
+	who, _, _ := strings.Cut(first(r.Header, "Authorization"), ",")
+	add("Authorization", who)
+	for _, name := range credentials.headers {
+		add(name, first(r.Header, name))
+	}
+	if r.URL == nil {
+		return h.Sum64()
+	}
+	if r.URL.User != nil {
+		add("User", r.URL.User.String())
+	}
+	if r.URL.RawQuery != "" && len(r.URL.RawQuery) <= maxField {
+		query := r.URL.Query()
+		for _, name := range credentials.params {
+			add(name, query.Get(name))
+		}
+	}
+	return h.Sum64()
 }

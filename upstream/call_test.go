@@ -3,7 +3,10 @@ package upstream_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -24,8 +27,9 @@ type server struct {
 
 type answer struct {
 	status int
-	header string // "Key: value"
+	header string // "Key: value|Key: value"
 	takes  time.Duration
+	body   string
 }
 
 func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -38,10 +42,12 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Unlock()
 	time.Sleep(a.takes)
 	h := http.Header{}
-	if key, value, ok := strings.Cut(a.header, ": "); ok {
-		h.Set(key, value)
+	for line := range strings.SplitSeq(a.header, "|") {
+		if key, value, ok := strings.Cut(line, ": "); ok {
+			h.Add(key, value)
+		}
 	}
-	return &http.Response{StatusCode: a.status, Header: h, Body: http.NoBody, Request: r}, nil
+	return &http.Response{StatusCode: a.status, Header: h, Body: io.NopCloser(strings.NewReader(a.body)), Request: r}, nil
 }
 
 // agent is an executor with one tool that asks the server, in a bubble.
@@ -71,7 +77,11 @@ func agent(t *testing.T, s *server, interceptors ...sluice.Interceptor) func(con
 			return 0, err
 		}
 		defer resp.Body.Close()
-		return resp.StatusCode, upstream.Check(resp, nil)
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return 0, err
+		}
+		return resp.StatusCode, upstream.Check(resp, body)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -98,11 +108,11 @@ func TestTransport_PausesCalls(t *testing.T) {
 		next   time.Duration // when the next is asked
 		err    string
 	}{
-		{"refused", answer{429, "Retry-After: 7", 0}, limited, 7*time.Second + refill, "upstream: GET api.example.com: 429 Too Many Requests, retry in 7s"},
-		{"refused, without an Upstream limiter", answer{429, "Retry-After: 7", 0}, unlimited, 7 * time.Second, "upstream: GET api.example.com: 429 Too Many Requests, retry in 7s"},
-		{"the last of a quota", answer{200, `RateLimit: "d";r=0;t=9`, 0}, limited, 9*time.Second + refill, ""},
-		{"quota left", answer{200, `RateLimit: "d";r=1;t=9`, 0}, limited, 0, ""},
-		{"broken", answer{500, "Retry-After: 7", 0}, limited, 0, "upstream: GET api.example.com: 500 Internal Server Error"},
+		{"refused", answer{status: 429, header: "Retry-After: 7"}, limited, 7*time.Second + refill, "upstream: GET api.example.com: 429 Too Many Requests, retry in 7s"},
+		{"refused, without an Upstream limiter", answer{status: 429, header: "Retry-After: 7"}, unlimited, 7 * time.Second, "upstream: GET api.example.com: 429 Too Many Requests, retry in 7s"},
+		{"the last of a quota", answer{status: 200, header: `RateLimit: "d";r=0;t=9`}, limited, 9*time.Second + refill, ""},
+		{"quota left", answer{status: 200, header: `RateLimit: "d";r=1;t=9`}, limited, 0, ""},
+		{"broken", answer{status: 500, header: "Retry-After: 7"}, limited, 0, "upstream: GET api.example.com: 500 Internal Server Error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -150,7 +160,7 @@ func TestTransport_PausesOthersBeforeItsCallEnds(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		s := &server{answers: []answer{{429, "Retry-After: 4", 0}, {status: 200}}, start: time.Now()}
+		s := &server{answers: []answer{{status: 429, header: "Retry-After: 4"}, {status: 200}}, start: time.Now()}
 		transport, err := upstream.NewTransport(upstream.TransportConfig{Base: s})
 		if err != nil {
 			t.Fatal(err)
@@ -217,7 +227,7 @@ func TestPromise16_ThrottledErrorIsNoBreakerFailure(t *testing.T) {
 
 // Outside a call there is nobody to pause.
 func TestTransport_OutsideACall(t *testing.T) {
-	s := &server{answers: []answer{{429, "Retry-After: 7", 0}}}
+	s := &server{answers: []answer{{status: 429, header: "Retry-After: 7"}}}
 	transport, err := upstream.NewTransport(upstream.TransportConfig{Base: s})
 	if err != nil {
 		t.Fatal(err)
@@ -228,5 +238,81 @@ func TestTransport_OutsideACall(t *testing.T) {
 	}
 	if resp, err := transport.RoundTrip(r); err != nil || resp.StatusCode != 429 {
 		t.Errorf("got %v, %v", resp, err)
+	}
+}
+
+// Transport and Check together do no harm: where only the body names a time, that is when
+// the next is asked, however often.
+func TestTransport_AndCheckOfTheBody(t *testing.T) {
+	for _, pause := range []int{2, 5, 35, 300} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &server{answers: []answer{{status: 429, body: fmt.Sprintf(`{"error":{"details":[{"@type":"google.rpc.RetryInfo","retryDelay":"%ds"}]}}`, pause)}}}
+			l, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Upstream: true, Rates: []sluice.Rate{{N: 1000}}, Scope: sluice.ByKey("host", func(sluice.Call) string { return "api.example.com" })})
+			if err != nil {
+				t.Fatal(err)
+			}
+			get := agent(t, s, l)
+			for range 9 {
+				if _, err := get(t.Context(), "https://api.example.com/"); err == nil {
+					t.Error("want the refusal")
+				}
+			}
+			for i, at := range s.asked {
+				if want := time.Duration(i*pause) * time.Second; at < want || at > want+time.Duration(i)*refill {
+					t.Fatalf("asked at %v, want every %d s", s.asked, pause)
+				}
+			}
+		})
+	}
+}
+
+// A throttle of one host, or of one resource, holds back those calls alone.
+func TestTransport_PausesWhatTheAnswerTellsApart(t *testing.T) {
+	keyed := func(kind string, key func(sluice.Call) string) sluice.Interceptor {
+		l, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Upstream: true, Name: kind, Rates: []sluice.Rate{{N: 1000}}, Scope: sluice.ByKey(kind, key)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	host := func(c sluice.Call) string { u, _ := url.Parse(c.Input.(string)); return u.Host }
+	resource := func(c sluice.Call) string { u, _ := url.Parse(c.Input.(string)); return strings.Trim(u.Path, "/") }
+	for _, x := range []struct {
+		name     string
+		first    answer
+		limits   func() []sluice.Interceptor
+		next     string
+		from, to time.Duration // when the next is asked
+	}{
+		{"another host", answer{status: 429, header: "Retry-After: 600"}, func() []sluice.Interceptor { return []sluice.Interceptor{keyed("host", host)} }, "https://b/search", 0, 0},
+		{"the same host", answer{status: 429, header: "Retry-After: 600"}, func() []sluice.Interceptor { return []sluice.Interceptor{keyed("host", host)} }, "https://a/core", 600 * time.Second, 601 * time.Second},
+		{"another host, and no limiter", answer{status: 429, header: "Retry-After: 600"}, func() []sluice.Interceptor { return nil }, "https://b/search", time.Minute, 61 * time.Second},
+		{"another host, and one key", answer{status: 429, header: "Retry-After: 600"}, func() []sluice.Interceptor { return []sluice.Interceptor{upstreamRate(t)} }, "https://b/search", time.Minute, 61 * time.Second},
+		{"another resource", answer{status: 403, header: "X-RateLimit-Resource: search|X-RateLimit-Remaining: 0|X-RateLimit-Reset: 600"}, func() []sluice.Interceptor {
+			return []sluice.Interceptor{keyed("host", host), keyed("resource", resource)}
+		}, "https://a/core", 0, 0},
+		{"the same resource", answer{status: 403, header: "X-RateLimit-Resource: search|X-RateLimit-Remaining: 0|X-RateLimit-Reset: 600"}, func() []sluice.Interceptor {
+			return []sluice.Interceptor{keyed("host", host), keyed("resource", resource)}
+		}, "https://a/search", 600 * time.Second, 601 * time.Second},
+		{"another policy", answer{status: 429, header: `RateLimit: "search";r=0;t=600, "core";r=9;t=600`}, func() []sluice.Interceptor {
+			return []sluice.Interceptor{keyed("policy", resource)}
+		}, "https://a/core", 0, 0},
+		{"another partition", answer{status: 429, header: `RateLimit: "p";r=0;t=600;pk=:c2VhcmNo:`}, func() []sluice.Interceptor {
+			return []sluice.Interceptor{keyed("partition", resource)}
+		}, "https://a/c2VhcmNo", 600 * time.Second, 601 * time.Second},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answers: []answer{x.first, {status: 200}}}
+				get := agent(t, s, x.limits()...)
+				_, _ = get(t.Context(), "https://a/search")
+				if _, err := get(t.Context(), x.next); err != nil {
+					t.Error(err)
+				}
+				if at := s.asked[1]; at < x.from || at > x.to {
+					t.Errorf("asked at %v, want %v to %v", at, x.from, x.to)
+				}
+			})
+		})
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/sluice-go/sluice"
 )
 
 // StatusError is a response whose status is no success, as an error. It holds nothing of
@@ -40,10 +42,17 @@ func (e *StatusError) Error() string {
 type ThrottledError struct {
 	StatusError
 	Signals Signals
+
+	part sluice.ThrottlePart
 }
 
 // RetryAfter is how long to wait from when the response came; zero if nobody knows.
 func (e *ThrottledError) RetryAfter() time.Duration { return e.Signals.Pause }
+
+// ThrottledPart is what the refusal is about, as far as it tells: a "partition" or "policy" of
+// the IETF draft, else a "resource" of the API, else the "host". A [sluice.RateLimiter] with
+// Upstream set that counts by a key of that name pauses that key.
+func (e *ThrottledError) ThrottledPart() (kind, key string) { return e.part.Kind, e.part.Key }
 
 // Error is one line: "upstream: GET api.example.com: 429 Too Many Requests, retry in 3s".
 func (e *ThrottledError) Error() string {
@@ -77,33 +86,51 @@ func Check(resp *http.Response, body []byte) error {
 			failed.Host = r.URL.Host
 		}
 	}
-	s := Parse(resp.Header, resp.StatusCode, time.Now())
-	s.addBody(resp.StatusCode, body)
+	now := time.Now()
+	s := Parse(resp.Header, resp.StatusCode, now)
+	if s.addBody(resp.StatusCode, readBody(body, now)) && resp.Request != nil {
+		if g, ok := resp.Request.Context().Value(guessKey{}).(*guess); ok {
+			g.corrected()
+		}
+	}
 	if !s.Throttled {
 		return &failed
 	}
-	return &ThrottledError{failed, s}
+	e := &ThrottledError{StatusError: failed, Signals: s}
+	if parts := s.parts(failed.Host, resp.Header); len(parts) > 0 {
+		e.part = parts[len(parts)-1]
+	}
+	return e
 }
 
-// addBody lets the body say what the headers did not.
-func (s *Signals) addBody(status int, body []byte) {
-	if s.Pause > 0 && s.Source != SourceSecondary {
-		return
+// addBody lets the body say what the headers did not, and answers whether it named a time.
+func (s *Signals) addBody(status int, b bodySays) bool {
+	s.NoRetry = s.NoRetry || b.noRetry
+	busy := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable || status == statusOverloaded
+	if status == http.StatusForbidden && b.limited {
+		s.Throttled = true
 	}
-	pause, source := ParseBody(body)
-	switch source {
+	if s.Pause > 0 && s.Source != SourceSecondary {
+		return false
+	}
+	switch b.source {
 	case SourceRetryInfo:
-		if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable && status != statusOverloaded {
-			return
+		if !busy && status != http.StatusForbidden {
+			return false
+		}
+	case SourceBody:
+		if !busy && !s.Throttled {
+			return false
 		}
 	case SourceSecondary:
 		if status != http.StatusTooManyRequests && status != http.StatusForbidden {
-			return
+			return false
 		}
 	default:
-		return
+		return false
 	}
-	s.Throttled, s.Pause, s.Source = true, pause, source
+	s.Throttled, s.Pause, s.Source = true, b.pause, b.source
+	return b.source != SourceSecondary
 }
 
 // cut keeps at most n bytes of s, and says so.

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -17,24 +18,70 @@ func ietfQuotas(h http.Header, c clock) []Quota {
 	qs, _ := readField(h["Ratelimit-Policy"], nil, policyForm, c)
 	if lines := h["Ratelimit"]; len(lines) > 0 {
 		var ok bool
-		if qs, ok = readField(lines, qs, limitForm, c); !ok && len(lines) == 1 {
+		if qs, ok = readField(lines, qs, limitForm, c); !ok {
 			qs, _ = readField(lines, qs, dictionaryForm, c)
 		}
 	}
-	limit, haveLimit := parseCount(first(h, "Ratelimit-Limit"))
-	remaining, haveRemaining := parseCount(first(h, "Ratelimit-Remaining"))
-	reset, haveReset := c.until(first(h, "Ratelimit-Reset"))
-	if haveLimit || haveRemaining || haveReset {
-		q := Quota{Source: SourceRateLimit, Unit: unitRequests, Limit: Unknown, Remaining: Unknown, Reset: reset}
-		if haveLimit {
-			q.Limit = limit
-		}
-		if haveRemaining {
-			q.Remaining = remaining
-		}
+	for _, q := range earlierQuotas(h, c) {
 		qs = addUnnamed(qs, q)
 	}
 	return qs
+}
+
+// earlierQuotas reads the three fields of the earlier drafts. What they list stands for one
+// quota after the other.
+func earlierQuotas(h http.Header, c clock) (qs []Quota) {
+	at := func(i int) *Quota {
+		for len(qs) <= i {
+			qs = append(qs, Quota{Source: SourceRateLimit, Unit: unitRequests, Limit: Unknown, Remaining: Unknown})
+		}
+		return &qs[i]
+	}
+	eachItem(h["Ratelimit-Limit"], func(i int, v string) {
+		if n, ok := parseCount(v); ok {
+			at(i).Limit = n
+		}
+	})
+	eachItem(h["Ratelimit-Remaining"], func(i int, v string) {
+		if n, ok := parseCount(v); ok {
+			at(i).Remaining = n
+		}
+	})
+	eachItem(h["Ratelimit-Reset"], func(i int, v string) {
+		if d, ok := c.until(v, time.Second); ok {
+			at(i).Reset = d
+		}
+	})
+	return qs
+}
+
+// eachItem shows visit the items of a field that is a list, on one line or on several: up
+// to maxQuotas of them. The comma behind the name of a day belongs to a date. Where an
+// item without a window stands first, as in "100, 100;w=60", those with one tell what
+// policies there are, and are no items.
+func eachItem(lines []string, visit func(i int, v string)) {
+	i, bare := 0, false
+	for _, line := range lines {
+		if len(line) > maxField {
+			continue
+		}
+		for more := true; more && i < maxQuotas; {
+			var v string
+			v, line, more = strings.Cut(line, ",")
+			if more && nameOfList(trim(v), weekdays[:]) > 0 {
+				var rest string
+				rest, line, more = strings.Cut(line, ",")
+				v += "," + rest
+			}
+			window := strings.Contains(v, ";")
+			if window && bare {
+				continue
+			}
+			bare = bare || i == 0 && !window
+			visit(i, trim(v))
+			i++
+		}
+	}
 }
 
 // form is what a field looks like.

@@ -74,49 +74,82 @@ func plus(a, b time.Duration) time.Duration {
 	return a + b
 }
 
-// parseDuration reads durations as Go writes them, with days besides: "6m0s", "12ms",
-// "1d2h". Unlike [time.ParseDuration] it takes no sign, saturates, rounds up and does not
-// build an error for what is none.
+// parseDuration reads durations as Go writes them, "6m0s", "12ms", with days besides and
+// with units in words, "1 minute 30 seconds", and those of ISO 8601, "PT1M30S". Unlike
+// [time.ParseDuration] it takes no sign, saturates, rounds up and does not build an error
+// for what is none.
 func parseDuration(s string) (time.Duration, bool) {
+	iso := len(s) > 2 && s[0] == 'P'
+	if iso {
+		s = s[1:]
+	}
 	if s == "" {
 		return 0, false
 	}
 	var sum time.Duration
+	clock := false // behind the T of ISO 8601
 	for s != "" {
+		if iso && s[0] == 'T' && !clock {
+			clock, s = true, s[1:]
+		}
 		n, rest := scanNumber(s)
 		if rest == s {
 			return 0, false
 		}
-		unit, width := durationUnit(rest)
+		if !iso {
+			rest = strings.TrimLeft(rest, " ")
+		}
+		word := 0
+		for word < len(rest) && (isAlpha(rest[word]) || rest[word] >= 0x80) && !(iso && word == 1) {
+			word++
+		}
+		unit := durationUnit(rest[:word])
+		if iso {
+			unit = isoUnit(rest[:word], clock)
+		}
 		if unit == 0 {
 			return 0, false
 		}
 		sum = plus(sum, n.times(unit))
-		s = rest[width:]
+		if s = rest[word:]; !iso {
+			s = strings.TrimLeft(s, " ")
+		}
 	}
 	return sum, true
 }
 
-func durationUnit(s string) (time.Duration, int) {
-	for _, u := range [...]struct {
-		name string
-		unit time.Duration
-	}{
-		{"ms", time.Millisecond}, // before "m"
-		{"ns", time.Nanosecond},
-		{"us", time.Microsecond},
-		{"\u00b5s", time.Microsecond}, // micro sign
-		{"\u03bcs", time.Microsecond}, // Greek mu
-		{"s", time.Second},
-		{"m", time.Minute},
-		{"h", time.Hour},
-		{"d", 24 * time.Hour},
-	} {
-		if strings.HasPrefix(s, u.name) {
-			return u.unit, len(u.name)
-		}
+func durationUnit(s string) time.Duration {
+	switch s {
+	case "ns":
+		return time.Nanosecond
+	case "us", "\u00b5s", "\u03bcs": // micro sign, Greek mu
+		return time.Microsecond
+	case "ms", "msec", "msecs", "millis", "millisecond", "milliseconds":
+		return time.Millisecond
+	case "s", "sec", "secs", "second", "seconds":
+		return time.Second
+	case "m", "min", "mins", "minute", "minutes":
+		return time.Minute
+	case "h", "hr", "hrs", "hour", "hours":
+		return time.Hour
+	case "d", "day", "days":
+		return 24 * time.Hour
 	}
-	return 0, 0
+	return 0
+}
+
+func isoUnit(s string, clock bool) time.Duration {
+	switch {
+	case s == "D" && !clock:
+		return 24 * time.Hour
+	case s == "H" && clock:
+		return time.Hour
+	case s == "M" && clock:
+		return time.Minute
+	case s == "S" && clock:
+		return time.Second
+	}
+	return 0
 }
 
 // parseCount reads the whole number that a count begins with, as in "100", "599.0" and

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -12,36 +13,69 @@ type retryAfter struct {
 	source string
 }
 
-// readRetryAfter reads the finer field first. A field that is malformed, or that names no
-// time, leaves the word to the next.
+// readRetryAfter reads the finer fields first. A field that is malformed, or that names no
+// time, leaves the word to the others; of several the longest counts.
 func readRetryAfter(h http.Header, c clock) retryAfter {
 	var r retryAfter
-	for _, key := range [...]string{"Retry-After-Ms", "X-Ms-Retry-After-Ms"} {
-		n, ok := parseNumber(trim(first(h, key)))
-		if !ok {
+	var coarse, fine time.Duration
+	for key, lines := range h {
+		unit := retryAfterUnit(key)
+		if unit == 0 {
 			continue
 		}
-		r.given = true
-		if d := n.times(time.Millisecond); d > 0 {
-			r.pause, r.source = d, SourceRetryAfterMs
-			return r
+		for _, line := range lines[:min(len(lines), maxQuotas)] {
+			if len(line) > maxField {
+				continue
+			}
+			d, ok := c.later(line, unit)
+			if !ok {
+				continue
+			}
+			if unit == time.Millisecond {
+				fine = max(fine, d)
+			} else {
+				coarse = max(coarse, d)
+			}
+			r.given = r.given || d > 0 || key == "Retry-After" || unit == time.Millisecond
 		}
 	}
-	v := trim(first(h, "Retry-After"))
-	if v == "" {
-		return r
-	}
-	d := time.Duration(0)
-	if n, ok := parseNumber(v); ok {
-		d = n.times(time.Second)
-	} else if t, ok := parseHTTPDate(v); ok {
-		d = t.Sub(c.server)
-	} else {
-		return r
-	}
-	r.given = true
-	if d > 0 {
-		r.pause, r.source = d, SourceRetryAfter
+	switch {
+	case fine > 0:
+		r.pause, r.source = fine, SourceRetryAfterMs
+	case coarse > 0:
+		r.pause, r.source = coarse, SourceRetryAfter
 	}
 	return r
+}
+
+// retryAfterUnit is the unit of the numbers in a field of that name; zero if it is none that
+// asks to come back later.
+func retryAfterUnit(key string) time.Duration {
+	const name = "Retry-After"
+	i := strings.Index(key, name)
+	if i < 0 || i > 0 && key[i-1] != '-' {
+		return 0
+	}
+	rest, unit := cutUnit(key[i+len(name):])
+	if rest != "" {
+		return 0
+	}
+	return unit
+}
+
+// cutUnit splits the unit off a field's name that ends with one. Without one it is seconds.
+func cutUnit(name string) (rest string, unit time.Duration) {
+	i := strings.LastIndexByte(name, '-')
+	if i < 0 {
+		return name, time.Second
+	}
+	switch name[i+1:] {
+	case "Ms", "Msec", "Msecs", "Millis", "Milliseconds":
+		return name[:i], time.Millisecond
+	case "S", "Sec", "Secs", "Seconds":
+		return name[:i], time.Second
+	case "Minutes":
+		return name[:i], time.Minute
+	}
+	return name, time.Second
 }

@@ -3,6 +3,8 @@ package upstream
 import (
 	"net/http"
 	"time"
+
+	"github.com/sluice-go/sluice"
 )
 
 // MaxPause bounds every pause unless another bound is given: a server that asks for a
@@ -21,6 +23,7 @@ const (
 	SourceAnthropic    = "anthropic-ratelimit" // Anthropic-RateLimit-...
 	SourceSecondary    = "github-secondary"    // GitHub's limit that names no time
 	SourceRetryInfo    = "retry-info"          // google.rpc.RetryInfo in a body
+	SourceBody         = "body"                // retry_after in a body
 	SourceBackoff      = "backoff"             // a Transport's own
 )
 
@@ -53,6 +56,9 @@ type Quota struct {
 	Remaining int64         // units left; Unknown if not given
 	Reset     time.Duration // until the quota is whole again; zero if not given, or over
 	Window    time.Duration // zero if not given
+	// Status is the server's own word on the quota, as in "allowed" or "rejected", in lower
+	// case; empty if not given.
+	Status string
 	// Refills says that the quota comes back bit by bit, and Reset is when it is full. Else
 	// it comes back all at once.
 	Refills bool
@@ -79,7 +85,7 @@ func ParseWithin(h http.Header, status int, now time.Time, bound time.Duration) 
 		Quotas:  vendorQuotas(h, c, ietfQuotas(h, c)),
 	}
 	s.Throttled = refused(status, asked.given, s.Quotas)
-	s.Pause, s.Source = s.pause(asked)
+	s.Pause, s.Source = s.pause(asked, status)
 	if s.Pause == 0 && s.Throttled && isGitHub(h) {
 		s.Pause, s.Source = secondaryPause, SourceSecondary
 	}
@@ -116,27 +122,46 @@ func refused(status int, retryAfter bool, quotas []Quota) bool {
 const statusOverloaded = 529
 
 // pause is the pause by the order of precedence that the package comment gives.
-func (s *Signals) pause(asked retryAfter) (time.Duration, string) {
+func (s *Signals) pause(asked retryAfter, status int) (d time.Duration, source string) {
 	if s.Throttled && asked.pause > 0 {
 		return asked.pause, asked.source
 	}
-	var d time.Duration
-	source := ""
-	for _, q := range s.Quotas {
+	lone := s.lone(status)
+	for i := range s.Quotas {
+		q := &s.Quotas[i]
 		if source == SourceRateLimit && q.Source != SourceRateLimit {
 			break // the IETF fields come first in Quotas
 		}
-		if p := q.pause(s.Throttled); p > d {
+		if p := q.pause(s.Throttled, i == lone); p > d {
 			d, source = p, q.Source
 		}
 	}
 	return d, source
 }
 
-// pause is how long q alone asks to wait. In a refusal a quota that does not say what is
-// left counts as used up.
-func (q *Quota) pause(refused bool) time.Duration {
-	if q.Remaining > 0 || q.Remaining == Unknown && !refused || q.Unit == unitConcurrent {
+// lone is the one window that a refusal because of a quota describes, if it says of none
+// what is left: it is that one which is used up. Of several nobody knows which.
+func (s *Signals) lone(status int) int {
+	if status != http.StatusTooManyRequests {
+		return -1
+	}
+	lone := -1
+	for i := range s.Quotas {
+		switch q := &s.Quotas[i]; {
+		case q.Reset == 0 && q.Status == "":
+		case lone >= 0 || q.Remaining != Unknown || q.Status != "":
+			return -1
+		default:
+			lone = i
+		}
+	}
+	return lone
+}
+
+// pause is how long q alone asks to wait: not at all unless it is said to be used up, by
+// what remains, in a refusal also by its status, or as its only window.
+func (q *Quota) pause(refused, lone bool) time.Duration {
+	if q.Unit == unitConcurrent || q.Remaining != 0 && !lone && !(refused && q.Remaining == Unknown && usedUp(q.Status)) {
 		return 0
 	}
 	if !refused && q.Refills && q.Unit == unitRequests && q.Limit > 1 && q.Reset > 0 {
@@ -145,6 +170,38 @@ func (q *Quota) pause(refused bool) time.Duration {
 		return (q.Reset-1)/time.Duration(q.Limit) + 1
 	}
 	return q.Reset
+}
+
+// usedUp reports whether a status says so.
+func usedUp(status string) bool {
+	switch status {
+	case "rejected", "exceeded", "exhausted", "limited", "rate_limited", "rate-limited", "throttled", "blocked", "denied", "depleted":
+		return true
+	}
+	return false
+}
+
+// parts is what a refusal or a pause is about, from wide to narrow, as far as the host, the
+// headers and the quotas of its answer tell that apart.
+func (s *Signals) parts(host string, h http.Header) (parts []sluice.ThrottlePart) {
+	add := func(kind, key string) {
+		if key != "" {
+			parts = append(parts, sluice.ThrottlePart{Kind: kind, Key: key})
+		}
+	}
+	add("host", host)
+	add("resource", resourceOf(h))
+	used := -1
+	for i := range s.Quotas {
+		if q := &s.Quotas[i]; q.Source == SourceRateLimit && q.Remaining == 0 && q.Unit != unitConcurrent && (used < 0 || q.Reset > s.Quotas[used].Reset) {
+			used = i
+		}
+	}
+	if used >= 0 {
+		add("policy", s.Quotas[used].Name)
+		add("partition", s.Quotas[used].Partition)
+	}
+	return parts
 }
 
 const (

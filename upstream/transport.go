@@ -16,10 +16,17 @@ import (
 // with its body unread: it does not wait and does not retry. Outside a call it reports
 // nothing, but still calls OnSignal.
 //
+// It reports what the answer tells apart, for limiters that count [sluice.ByKey] of these
+// names: "host", which is that of the request's URL; below that "resource" as
+// X-RateLimit-Resource names it, or "policy" and "partition" of the IETF draft.
+//
 // A refusal that names no time gets a pause of Transport's own: TransportConfig.Backoff,
 // doubled with each such refusal in a row by the same host, and up to a quarter more at
 // random. Refusals of requests that were sent before the pause was over are the same
-// incident; an answer to a request sent after it ends the row.
+// incident; an answer to a request sent after it ends the row, and so does [Check] when it
+// finds the time in the body. Accounts of one host, told apart by the credentials in the
+// usual headers and parameters, and its resources have rows of their own; of credentials
+// only a hash is kept.
 //
 // The zero value is ready for use and is what NewTransport makes of a zero
 // TransportConfig. Safe for concurrent use. It starts no goroutine and must not be copied
@@ -95,13 +102,16 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil || resp == nil {
 		return resp, err
 	}
-	s := t.read(r, resp, sent, time.Now())
+	s, guessed := t.read(r, resp, sent, time.Now())
+	if guessed != nil && resp.Request != nil {
+		resp.Request = resp.Request.WithContext(context.WithValue(resp.Request.Context(), guessKey{}, guessed))
+	}
 	if s.Pause > 0 && (s.Throttled || !t.reactive) {
-		throttle := t.throttle
-		if throttle == nil {
-			throttle = sluice.ReportThrottle
+		if t.throttle != nil {
+			t.throttle(r.Context(), s.Pause)
+		} else {
+			sluice.ReportThrottle(r.Context(), s.Pause, s.parts(hostOf(r), resp.Header)...)
 		}
-		throttle(r.Context(), s.Pause)
 	}
 	if t.onSignal != nil && !s.Empty() {
 		t.report(r, resp, s)
@@ -110,20 +120,16 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // read parses a response and adds the pause of the backoff to a refusal that names none.
-func (t *Transport) read(r *http.Request, resp *http.Response, sent, now time.Time) Signals {
+func (t *Transport) read(r *http.Request, resp *http.Response, sent, now time.Time) (Signals, *guess) {
 	bound := t.bound
 	if bound == 0 {
 		bound = MaxPause
 	}
 	s := ParseWithin(resp.Header, resp.StatusCode, now, bound)
-	host := ""
-	if r.URL != nil {
-		host = r.URL.Host
-	}
 	switch {
 	case !s.Throttled:
-		if resp.StatusCode < http.StatusInternalServerError {
-			t.backoff.passed(host, sent)
+		if resp.StatusCode < http.StatusInternalServerError && t.backoff.known.Load() > 0 {
+			t.backoff.passed(quotaOf(r, resp.Header), sent)
 		}
 	case s.Pause == 0 || s.Source == SourceSecondary:
 		first := t.first
@@ -137,9 +143,18 @@ func (t *Transport) read(r *http.Request, resp *http.Response, sent, now time.Ti
 		if jitter == nil {
 			jitter = jittered
 		}
-		s.Pause = t.backoff.refused(host, sent, now, max(first, s.Pause), bound, jitter)
+		g := &guess{&t.backoff, quotaOf(r, resp.Header)}
+		s.Pause = t.backoff.refused(g.host, sent, now, max(first, s.Pause), bound, jitter)
+		return s, g
 	}
-	return s
+	return s, nil
+}
+
+func hostOf(r *http.Request) string {
+	if r.URL == nil {
+		return ""
+	}
+	return r.URL.Host
 }
 
 // report calls OnSignal, which is foreign code. The caller's response outlives its panic;

@@ -34,28 +34,34 @@ func vendorQuotas(h http.Header, c clock, qs []Quota) []Quota {
 	slices.Sort(keys) // of a map: the answer must not depend on its order
 	from := len(qs)
 	for _, key := range keys {
-		v := first(h, key)
-		if len(v) > maxField {
-			continue
-		}
 		source, rest := family(key)
-		kind, of := fieldOf(rest)
-		var q Quota
-		var ok bool
-		switch kind {
-		case "Limit":
-			q.Limit, ok = parseCount(v)
-		case "Remaining":
-			q.Remaining, ok = parseCount(v)
-		case "Reset", "Reset-After":
-			q.Reset, ok = c.until(v)
-		}
-		if !ok {
+		kind, of, unit := fieldOf(rest)
+		if kind == "" {
 			continue
 		}
-		qs = addVendor(qs, from, source, of, kind, q)
+		name, counts := nameOf(of)
+		eachItem(h[key], func(i int, v string) {
+			var q Quota
+			ok := true
+			switch kind {
+			case "Limit":
+				q.Limit, ok = parseCount(v)
+			case "Remaining":
+				q.Remaining, ok = parseCount(v)
+			case "Reset", "Reset-After":
+				q.Reset, ok = c.until(v, unit)
+			case "Status":
+				if q.Status = strings.ToLower(plain(v)); len(q.Status) > 64 {
+					ok = false
+				}
+			}
+			if ok {
+				q.Source, q.Name, q.Unit = source, name, counts
+				qs = addVendor(qs, from, i, kind, q)
+			}
+		})
 	}
-	if resource := trim(first(h, "X-Ratelimit-Resource")); resource != "" && len(resource) <= 64 {
+	if resource := resourceOf(h); resource != "" {
 		for i := from; i < len(qs); i++ {
 			if qs[i].Source == SourceXRateLimit && qs[i].Name == "" {
 				qs[i].Name = resource
@@ -80,43 +86,88 @@ func family(key string) (source, rest string) {
 	return "", ""
 }
 
-// fieldOf splits Remaining-Tokens and Tokens-Remaining alike.
-func fieldOf(rest string) (kind, of string) {
-	if rest == "Reset-After" {
-		return rest, ""
+// resourceOf is the part of an API that GitHub, and who is like it, says an answer is about.
+func resourceOf(h http.Header) string {
+	if r := trim(first(h, "X-Ratelimit-Resource")); len(r) <= 64 {
+		return r
 	}
-	for _, kind := range [...]string{"Limit", "Remaining", "Reset"} {
-		if rest == kind {
-			return kind, ""
-		}
-		if of, ok := strings.CutPrefix(rest, kind); ok && of[0] == '-' {
-			return kind, of[1:]
-		}
-		if of, ok := strings.CutSuffix(rest, kind); ok && strings.HasSuffix(of, "-") {
-			return kind, of[:len(of)-1]
-		}
-	}
-	return "", ""
+	return ""
 }
 
-// addVendor puts one number to the quota it belongs to.
-func addVendor(qs []Quota, from int, source, of, kind string, v Quota) []Quota {
-	name, unit := nameOf(of)
-	i := from
-	for i < len(qs) && (qs[i].Source != source || qs[i].Name != name) {
-		i++
+// fieldOf splits Remaining-Tokens and Tokens-Remaining alike. A reset may have words behind
+// it that say how it is written: Reset-After, Reset-Ms, Requests-Reset-Seconds. One that is
+// finer than a plain Reset is Reset-After.
+func fieldOf(rest string) (kind, of string, unit time.Duration) {
+	unit = time.Second
+	if strings.Contains(rest, "Reset") {
+		finer := false
+		if rest, unit = cutUnit(rest); unit < time.Second {
+			finer = true
+		}
+		for _, word := range [...]string{"-After", "-In", "-At", "-Time", "-Timestamp", "-Date", "-Epoch", "-Utc"} {
+			if cut, ok := strings.CutSuffix(rest, word); ok {
+				rest, finer = cut, finer || word == "-After" || word == "-In"
+				break
+			}
+		}
+		if of, ok := nameBeside(rest, "Reset"); ok {
+			if finer {
+				return "Reset-After", of, unit
+			}
+			return "Reset", of, unit
+		}
+		return "", "", 0
 	}
-	if i == len(qs) {
-		if len(qs) >= maxQuotas || len(name) > 64 {
+	for _, kind := range [...]string{"Limit", "Remaining"} {
+		if of, ok := nameBeside(rest, kind); ok {
+			return kind, of, unit
+		}
+	}
+	if of, ok := strings.CutSuffix(rest, "-Status"); ok {
+		return "Status", of, unit
+	}
+	return "", "", 0
+}
+
+// nameBeside is what stands in rest before or behind kind.
+func nameBeside(rest, kind string) (of string, ok bool) {
+	if rest == kind {
+		return "", true
+	}
+	if of, ok := strings.CutPrefix(rest, kind); ok && of[0] == '-' {
+		return of[1:], true
+	}
+	if of, ok := strings.CutSuffix(rest, kind); ok && strings.HasSuffix(of, "-") {
+		return of[:len(of)-1], true
+	}
+	return "", false
+}
+
+// addVendor puts what one field says to the i-th of the quotas of that name.
+func addVendor(qs []Quota, from, i int, kind string, v Quota) []Quota {
+	at := from
+	for ; at < len(qs); at++ {
+		if qs[at].Source == v.Source && qs[at].Name == v.Name {
+			if i == 0 {
+				break
+			}
+			i--
+		}
+	}
+	for ; at == len(qs) || i > 0; i-- { // the i before it say nothing else
+		if len(qs) >= maxQuotas || len(v.Name) > 64 {
 			return qs
 		}
 		if qs == nil {
 			qs = make([]Quota, 0, 4)
 		}
 		// A provider that counts several things at once counts them with buckets.
-		qs = append(qs, Quota{Source: source, Name: name, Unit: unit, Limit: Unknown, Remaining: Unknown, Refills: name != ""})
+		qs = append(qs, Quota{Source: v.Source, Name: v.Name, Unit: v.Unit, Limit: Unknown, Remaining: Unknown, Refills: v.Name != ""})
+		if at = len(qs) - 1; i == 0 {
+			break
+		}
 	}
-	switch q := &qs[i]; kind {
+	switch q := &qs[at]; kind {
 	case "Limit":
 		q.Limit = v.Limit
 	case "Remaining":
@@ -125,6 +176,8 @@ func addVendor(qs []Quota, from int, source, of, kind string, v Quota) []Quota {
 		q.Reset = max(q.Reset, v.Reset)
 	case "Reset-After": // finer than Reset
 		q.Reset = v.Reset
+	case "Status":
+		q.Status = v.Status
 	}
 	return qs
 }

@@ -490,8 +490,13 @@ func (w *world) throttled(x *call, d time.Duration) {
 			found = true
 		}
 	}
+	for _, l := range x.free {
+		c := l.cell(l.key(x))
+		c.pause(w.now(), w.now()+int64(d))
+		c.real, found = true, true
+	}
 	if !found {
-		x.tool.slots.cell("").pause(w.now(), w.now()+int64(d))
+		x.tool.slots.cell("").pause(w.now(), w.now()+int64(min(d, time.Minute)))
 	}
 }
 

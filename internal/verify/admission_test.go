@@ -70,11 +70,12 @@ type call struct {
 	root     *call // the outermost, whether it runs or not
 	kids     []*call
 	needs    []need
-	limit    int64 // latest instant to start
-	requeued int   // the action in which its needs changed
-	place    int   // among arrivals; the same for those of one action
-	act      int   // of its arrival
-	outside  bool  // refused before it came to admission
+	free     []*limit // upstreams that it takes nothing from
+	limit    int64    // latest instant to start
+	requeued int      // the action in which its needs changed
+	place    int      // among arrivals; the same for those of one action
+	act      int      // of its arrival
+	outside  bool     // refused before it came to admission
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -428,7 +429,10 @@ func (w *world) needs(x *call) (out []need) {
 			case l.unit != "":
 				n = x.tool.estimate(l.unit)
 			}
-			if n == 0 {
+			if c := l.cell(l.key(x)); n == 0 && l.upstream && c.paused <= w.now() {
+				x.free = append(x.free, l) // a throttle pauses it all the same
+				continue
+			} else if n == 0 && !l.upstream {
 				continue
 			}
 			if l.tokens {
