@@ -128,9 +128,13 @@ func (a *admission) handler(next Handler) Handler {
 }
 
 // do admits c and runs it. The instant now is the present one, or zero.
-func (a *admission) do(ctx context.Context, c *Call, now int64) (Result, error) {
-	if a.tool != nil {
-		c.Attempt = c.inv.attempt()
+func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err error) {
+	if inv := c.inv; a.tool != nil {
+		c.Attempt = inv.attempt()
+		if inv.loud && len(inv.plan.exec.outer) > 0 {
+			inv.tellRetry(ctx, c)
+			defer func() { inv.first.attemptEnded(err) }()
+		}
 	}
 	r, err := a.enter(ctx, c, now)
 	if err != nil {

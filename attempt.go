@@ -35,6 +35,9 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) {
 	}
 	defer func() { a.giveBack(r, outcome, pause) }() // also if a classifier calls Goexit
 	outcome, pause = a.judge(r, c, res, err)
+	if pause > 0 || outcome == breaker.Overload {
+		r.throttled(pause)
+	}
 }
 
 func (a *admission) giveBack(r *running, outcome breaker.Outcome, pause time.Duration) {

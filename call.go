@@ -86,9 +86,10 @@ type invocation struct {
 	first    *first   // nil until there is something to say
 	late     atomic.Pointer[lateEvents]
 
+	key      CallKey
+	began    int64        // the instant of tool.invoked
 	calls    atomic.Int32 // made under it, if it is not nested itself
-	attempts int32        // so far; see attempt
-	fate     int32        // hasRun, isOver; see mark
+	progress int32        // attempts so far, and hasRun and isOver below them; see attempt and mark
 	emitting atomic.Int32 // quiet, busy or behind
 	seq      uint32       // of the last event; owned by who emits
 	depth    int32
@@ -104,6 +105,7 @@ type first struct {
 	held   atomic.Int64 // how long attempts held what they needed
 	ended  atomic.Int64 // when the latest attempt gave back what it held; zero before
 	rec    *record      // nil until there is something to say, sealed in the end; see record
+	retries
 }
 
 var noTotals first
@@ -132,20 +134,23 @@ func (inv *invocation) ownTotals() *first {
 // attempt counts one attempt more and answers its number.
 func (inv *invocation) attempt() int32 {
 	if inv.plan.alone {
-		inv.attempts++
-		return inv.attempts
+		inv.progress += oneAttempt
+		return inv.progress / oneAttempt
 	}
-	return atomic.AddInt32(&inv.attempts, 1)
+	return atomic.AddInt32(&inv.progress, oneAttempt) / oneAttempt
 }
+
+// attempts is how many there have been so far.
+func (inv *invocation) attempts() int32 { return atomic.LoadInt32(&inv.progress) / oneAttempt }
 
 // mark adds to what has become of inv, and answers what had before.
 func (inv *invocation) mark(what int32) (before int32) {
 	if inv.plan.alone {
-		before = inv.fate
-		inv.fate |= what
+		before = inv.progress
+		inv.progress |= what
 		return before
 	}
-	return atomic.OrInt32(&inv.fate, what)
+	return atomic.OrInt32(&inv.progress, what)
 }
 
 // swap changes the phase of one of inv's attempts from one to another, if it is that.
@@ -170,8 +175,9 @@ func (inv *invocation) root() *invocation {
 
 // What has become of an invocation.
 const (
-	hasRun = 1 << iota // the tool's code has run, in some attempt
-	isOver             // the caller has its answer: no attempt may begin any more
+	hasRun     = 1 << iota // the tool's code has run, in some attempt
+	isOver                 // the caller has its answer: no attempt may begin any more
+	oneAttempt             // and how many attempts there have been, above these bits
 )
 
 // book adds the time for which the attempt r held what it needed.
@@ -237,6 +243,7 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	if a.tool == nil || c.Attempt != 1 {
 		r = new(running)
 	}
+	sum.again.Store(0) // whatever an earlier attempt met
 	r.Context, r.inv, r.adm, r.up, r.attempt = ctx, inv, a, c.run, c.Attempt
 	r.ticket, r.live, r.granted = t, true, now
 	if t.Place() > 0 {
@@ -265,7 +272,7 @@ type chunk[T any] struct {
 }
 
 // chunkSize makes the most of the allocator's size classes for a whole.
-const chunkSize = 7
+const chunkSize = 8
 
 func take[T any](pool *sync.Pool) *T {
 	c := pool.Get().(*chunk[T])

@@ -86,6 +86,18 @@
 //   - An unknown tool is a call like others: it is invoked, and fails.
 //   - An interceptor that calls next twice makes two attempts outside the gates, and gets an
 //     error inside them.
+//   - Events of a call share an [Event].CallKey that no other call has; ids are the callers',
+//     who may give one twice. They tell the call that was invoked, whatever interceptors made
+//     of it, and with the number and priority of the attempt.
+//   - A sink that an executor and a run both list, or two executors that share a gate, gets
+//     each event once. One behind a wrapper of its own counts as another.
+//   - A tool's own error text is written to events, logs and JSON; [WithoutErrorText] keeps it
+//     from a sink. Values of arguments, results and panics never are, unless by [WithPayloads].
+//   - A retry is told before its wait by the layer that waits ([Call].ReportRetry), else when
+//     next is called again. Attempts at once are no retries.
+//   - A refusal that a tool passes on from a call nested in it is the tool's error: tool_error.
+//   - An unknown tool's error names tools of similar names, but not where interceptors may
+//     hide some from some callers.
 //   - An increment keeps the lifetime of its key.
 //   - Everything is bounded by default: queue 1,000 calls, arguments 4 MiB, results 16 MiB,
 //     depth 32, calls under one root 10,000, keys of a limit 10,000, state 100,000 keys.

@@ -17,16 +17,107 @@ type telling struct {
 // describe makes t an event of inv's, at the instant now.
 func (inv *invocation) describe(t *telling, k EventKind, now int64) {
 	t.Kind, t.Time = k, inv.plan.exec.clock.time(now)
-	if inv.parent != nil {
-		t.ParentID = inv.parent.inv.id
+	t.CallKey, t.Elapsed = inv.key, time.Duration(max(0, now-inv.began))
+	inv.fill(&t.Call)
+	if p := inv.parent; p != nil {
+		t.ParentID, t.ParentKey = p.inv.id, p.inv.key
 	}
 }
 
-// of says what attempt t is about, without what only the library may see of it.
+// of says what attempt t is about. What else an interceptor may have changed of the call,
+// such as its id, is not told: an event always tells the call that was invoked.
 func (t *telling) of(c *Call) {
-	t.Call.ID, t.Call.Tool, t.Call.Type = c.ID, c.Tool, c.Type
-	t.Call.Priority, t.Call.Attempt, t.Call.Pipeline = c.Priority, c.Attempt, c.Pipeline
+	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt
 	t.input = c.Input
+}
+
+// retries is what a call knows of its attempts, to tell of them that they are tried again,
+// or when that makes sense.
+type retries struct {
+	again  atomic.Int64          // until when an upstream asked the latest attempt to wait, plus one; zero if none did
+	done   atomic.Int32          // attempts that have ended
+	told   atomic.Int32          // after how many attempts a ToolRetrying came last
+	failed atomic.Pointer[error] // of the attempt that ended last; nil if it did not fail
+}
+
+// throttled notes that an upstream asked the attempt to wait for d, or to slow down.
+func (r *running) throttled(d time.Duration) {
+	until := r.inv.plan.exec.clock.now() + int64(min(d, maxPause)) + 1
+	again := &r.inv.first.again
+	for was := again.Load(); was < until && !again.CompareAndSwap(was, until); was = again.Load() {
+	}
+}
+
+// throttled says when to try again what met a throttle.
+func (t *telling) throttled(sum *first, now int64) {
+	if until := sum.again.Load(); until != 0 {
+		t.overload = true
+		t.RetryAfter = max(t.RetryAfter, time.Duration(until-1-now))
+	}
+}
+
+// attemptEnded notes how an attempt ended.
+func (x *retries) attemptEnded(err error) {
+	if err != nil {
+		x.failed.Store(&err)
+	} else {
+		x.failed.Store(nil)
+	}
+	x.done.Add(1)
+}
+
+// toldAfter notes that a retry is told after n attempts, and reports whether none had been.
+func (x *retries) toldAfter(n int32) bool {
+	for was := x.told.Load(); was < n; was = x.told.Load() {
+		if x.told.CompareAndSwap(was, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// tellRetry reports that the attempt c, which begins, is a retry, unless somebody has: all
+// attempts before it have ended.
+func (inv *invocation) tellRetry(ctx context.Context, c *Call) {
+	before, x := c.Attempt-1, &inv.first.retries
+	if before < 1 || x.done.Load() < before || !x.toldAfter(before) {
+		return
+	}
+	var err error
+	if p := x.failed.Load(); p != nil {
+		err = *p
+	}
+	inv.tellRetrying(ctx, c, before, 0, err)
+}
+
+func (inv *invocation) tellRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
+	var t telling
+	inv.describe(&t, ToolRetrying, inv.plan.exec.clock.now())
+	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
+	t.Queued = time.Duration(inv.first.queued.Load())
+	if t.Err = err; err != nil {
+		t.By, _ = whose(err)
+	}
+	t.RetryAfter = wait
+	inv.emit(ctx, &t)
+}
+
+// ReportRetry reports, by [ToolRetrying], that an interceptor outside the gates is about
+// to wait, and then to call its next again, since its latest attempt ended with err. Call
+// it before the wait, on the Call that the interceptor was given. Without it the event
+// comes when next is called again, with a wait of zero.
+//
+// It does not wait, but for the sinks. After the call has ended, a second time for one
+// attempt, and for a Call that no interceptor was given it does nothing. A negative wait
+// counts as zero. It is safe for concurrent use.
+func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
+	inv := c.inv
+	if inv == nil || !inv.loud || inv.first == nil {
+		return
+	}
+	if n := inv.attempts(); inv.first.toldAfter(n) {
+		inv.tellRetrying(ctx, &c, n, max(wait, 0), err)
+	}
 }
 
 // What the emitting of one call's events can be.
@@ -52,7 +143,9 @@ func (inv *invocation) emitInTurn(ctx context.Context, t *telling) {
 		late := inv.latecomers()
 		late.mu.Lock()
 		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
-		if left {
+		if left && !t.last && len(late.queue) >= maxLateEvents {
+			inv.plan.exec.dropped.Add(1)
+		} else if left {
 			late.queue = append(late.queue, *t)
 		}
 		late.mu.Unlock()
@@ -63,6 +156,10 @@ func (inv *invocation) emitInTurn(ctx context.Context, t *telling) {
 	inv.emitNext(ctx, t)
 	inv.emitLate(ctx)
 }
+
+// maxLateEvents bounds the events of one call that wait while a sink blocks another of its
+// attempts; terminal events, of which there is one, come on top.
+const maxLateEvents = 1000
 
 func (inv *invocation) latecomers() *lateEvents {
 	if l := inv.late.Load(); l != nil {
@@ -109,7 +206,7 @@ func (inv *invocation) emitOne(ctx context.Context, t *telling) {
 	if s := x.conf.Sink; s != nil {
 		x.deliver(ctx, s, &t.Event, &t.values)
 	}
-	if s := inv.pipeline.Sink; s != nil {
+	if s := without(inv.pipeline.Sink, x.conf.Sink); s != nil {
 		x.deliver(ctx, s, &t.Event, &t.values)
 	}
 }

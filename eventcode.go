@@ -2,7 +2,8 @@ package sluice
 
 import (
 	"context"
-	"errors"
+	"slices"
+	"time"
 )
 
 // errorCode says in one word why a call failed: few values, good as a metric's label.
@@ -35,37 +36,53 @@ func (c errorCode) passes() bool {
 	return false
 }
 
-// codeOf is the code of e.Err, whose methods are foreign code and may panic.
-func codeOf(e *Event) (code errorCode) {
-	defer func() {
-		if recover() != nil {
-			code = codeToolError
-		}
-	}()
-	// From outside inwards, with a bound: an error may wrap itself.
-	err, left := e.Err, 32
-	for ; left > 0; left-- {
-		switch x := err.(type) {
-		case *PanicError:
-			return panicCode(x)
-		case *Error:
-			return ownCode(e, x)
-		}
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			break
-		}
-		err = u.Unwrap()
+// CodeOf is the code that events write for err, in one word that is good as a metric's
+// label: unknown_tool, invalid_arguments, breaker_open, rate_limited, saturated, queue_full,
+// wait_too_long, denied, nesting, closed, timeout, canceled, panic, goexit, or tool_error for
+// all else; empty for nil. It is meant for what [Executor.Invoke] answered. A refusal that
+// a tool passes on from a call nested in it is its tool_error; whose call was out of time
+// or panicked makes no difference.
+func CodeOf(err error) string {
+	if err == nil {
+		return ""
 	}
-	var x *Error
+	return string(codeFor(err, 0, ""))
+}
+
+// codeOf is the code of e.Err.
+func codeOf(e *Event) errorCode { return codeFor(e.Err, e.CallKey, e.Call.ID) }
+
+// codeFor is the code of err, which ended the call of that key and id, as far as they are
+// known.
+func codeFor(err error, key CallKey, id string) errorCode {
+	found := findError(err, true, func(x error) bool {
+		switch x := x.(type) {
+		case *PanicError:
+			return x != nil
+		case *Error:
+			return x != nil
+		case ranError, withheldError:
+			return true
+		}
+		return false
+	})
+	switch x := found.(type) {
+	case *PanicError:
+		return panicCode(x)
+	case *Error:
+		return errorCodeOf(x, key, id)
+	case withheldError:
+		return x.code
+	case ranError:
+		if e, ok := firstError[*Error](x.err); ok && e != nil && (key == 0 || x.key == key) {
+			return errorCodeOf(e, x.key, id)
+		}
+		return foreignCode(x.err)
+	}
 	switch {
-	case left == 0:
-		return codeToolError
-	case errors.As(e.Err, &x):
-		return ownCode(e, x)
-	case errors.Is(e.Err, context.Canceled):
+	case matches(err, context.Canceled):
 		return codeCanceled
-	case errors.Is(e.Err, context.DeadlineExceeded):
+	case matches(err, context.DeadlineExceeded):
 		return codeTimeout
 	}
 	return codeToolError
@@ -78,19 +95,90 @@ func panicCode(p *PanicError) errorCode {
 	return codePanic
 }
 
-// ownCode is the code of an error of this library's, which may be of another call.
-func ownCode(e *Event, x *Error) errorCode {
-	var p *PanicError
-	switch {
-	case x.CallID == "" || e.Call.ID == "" || x.CallID == e.Call.ID:
-		if x.Reason == ErrRejected && errors.As(x.Cause, &p) {
+// errorCodeOf is the code of an error of this library's, which may be of another call.
+func errorCodeOf(x *Error, key CallKey, id string) errorCode {
+	own := x.CallID == "" || id == "" || x.CallID == id
+	if x.key != 0 && key != 0 {
+		own = x.key == key
+	}
+	if !own { // of a nested call, passed on by a tool that did run
+		return foreignCode(x.Cause)
+	}
+	if x.Reason == ErrRejected {
+		if p, ok := firstError[*PanicError](x.Cause); ok && p != nil {
 			return panicCode(p)
 		}
-		return reasonCode(x.Reason)
-	case errors.Is(x.Cause, context.Canceled):
+	}
+	return reasonCode(x.Reason)
+}
+
+// foreignCode is the code of a call that passes on an error of another call.
+func foreignCode(cause error) errorCode {
+	if matches(cause, context.Canceled) {
 		return codeCanceled
 	}
-	return codeToolError // of a nested call, passed on by a tool that did run
+	return codeToolError
+}
+
+// maxErrors bounds how many errors of a tree are looked at: one may wrap itself.
+const maxErrors = 128
+
+// findError is the first error of err's tree that yes says, from outside inwards and from
+// left to right; nil if there is none, or if a method of one of them panics. What a tool
+// that ran passes on is looked into only if ran says so.
+func findError(err error, ran bool, yes func(error) bool) (found error) {
+	defer func() {
+		if recover() != nil {
+			found = nil
+		}
+	}()
+	var room [8]error
+	left := append(room[:0], err)
+	for n := 0; len(left) > 0 && n < maxErrors; n++ {
+		x := left[len(left)-1]
+		left = left[:len(left)-1]
+		if x == nil {
+			continue
+		}
+		if yes(x) {
+			return x
+		}
+		switch u := x.(type) {
+		case ranError:
+			if ran {
+				left = append(left, u.err)
+			}
+		case interface{ Unwrap() error }:
+			left = append(left, u.Unwrap())
+		case interface{ Unwrap() []error }:
+			list := u.Unwrap()
+			list = list[:min(len(list), maxErrors)]
+			for _, e := range slices.Backward(list) {
+				left = append(left, e)
+			}
+		}
+	}
+	return nil
+}
+
+// firstError is errors.AsType with a bound, and without foreign As methods.
+func firstError[T error](err error) (x T, ok bool) {
+	x, ok = findError(err, true, func(e error) bool { _, is := e.(T); return is }).(T)
+	return x, ok
+}
+
+// matches is errors.Is with a bound.
+func matches(err, target error) bool {
+	return findError(err, target != ErrRejected, func(e error) bool {
+		if e == target {
+			return true
+		}
+		if _, ran := e.(ranError); ran { // what it passes on is looked at next
+			return false
+		}
+		x, ok := e.(interface{ Is(error) bool })
+		return ok && x.Is(target)
+	}) != nil
 }
 
 func reasonCode(reason error) errorCode {
@@ -121,6 +209,16 @@ func reasonCode(reason error) errorCode {
 		return codeCanceled
 	}
 	return codeToolError
+}
+
+// passes reports whether it makes sense to try again what ended with err: after a refusal
+// for a reason that passes, or if somebody said when.
+func passes(err error, code errorCode, retry time.Duration) bool {
+	if retry > 0 {
+		return true
+	}
+	x, ok := firstError[*Error](err)
+	return code.passes() && (!ok || x == nil || x.Cause != error(errTooWide))
 }
 
 // messageOf is what an event says of err: for a panic nothing but that, else its text, cut.

@@ -254,6 +254,7 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation) (res
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
 	inv.identify(ctx, e, r)
 	now := e.clock.now()
+	inv.key, inv.began = newCallKey(), now
 	if inv.id == "" {
 		if ids := inv.pipeline.ids; ids != nil {
 			inv.id = ids.call()
@@ -289,7 +290,6 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
 	var t telling
 	inv.describe(&t, ToolInvoked, now)
-	inv.fill(&t.Call)
 	if t.input, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
 		t.input = r.Args
 	}
@@ -400,28 +400,39 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res Result, err err
 		}
 		t := telling{last: true}
 		inv.describe(&t, kind, now)
-		inv.fill(&t.Call)
-		t.Call.Attempt = atomic.LoadInt32(&inv.attempts)
+		t.Call.Attempt = inv.attempts()
 		t.Queued = time.Duration(sum.queued.Load())
 		t.Duration = time.Duration(sum.held.Load())
 		t.Err, t.Result.rec, t.Result.max = err, res.rec, res.max
 		if t.result, t.hasData = res.Value, res.Value != nil; kind == ToolCompleted {
 			t.OutputBytes = outputBytes(res.Value)
 		}
+		defer inv.emit(ctx, &t) // also if a RetryAfter method calls Goexit
 		if err != nil {
 			t.By, t.RetryAfter = whose(err)
+			t.throttled(sum, now)
+			if !ran && t.RetryAfter == 0 { // an attempt that ran has asked its error already
+				t.RetryAfter = foreignRetry(err)
+			}
 		}
-		inv.emit(ctx, &t)
 	}
 	return res, err
 }
 
 // whose is the constraint behind an error, and when to retry.
 func whose(err error) (by string, retry time.Duration) {
-	if x, ok := asError[*Error](err); ok && x != nil {
-		return x.By, x.RetryAfter
+	if x, ok := firstError[*Error](err); ok && x != nil {
+		return x.By, max(x.RetryAfter, 0)
 	}
 	return "", 0
+}
+
+// foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
+func foreignRetry(err error) time.Duration {
+	if x, ok := firstError[retryable](err); ok {
+		return min(max(retryAfter(x), 0), maxPause)
+	}
+	return 0
 }
 
 // verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
@@ -429,8 +440,13 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	refusal := isReason(err, ErrRejected)
 	switch {
 	case ran && refusal:
-		return ranError{err}
-	case ran || refusal:
+		return ranError{err, inv.key}
+	case ran:
+		if x, ok := err.(ranError); ok { // of a nested call
+			return ranError{x.err, inv.key}
+		}
+		return err
+	case refusal:
 		return err
 	}
 	reason := ErrDenied
@@ -441,7 +457,7 @@ func (inv *invocation) verdict(err error, ran bool) error {
 }
 
 func (inv *invocation) refused(reason error, by string, cause error) *Error {
-	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause}
+	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause, key: inv.key}
 }
 
 // isReason is errors.Is on an error of foreign code, whose methods may panic.

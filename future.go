@@ -18,13 +18,12 @@ type submission struct {
 	inv    invocation
 	ctx    context.Context
 	input  any
-	future *Future       // until it knows the outcome
+	future *Future       // until somebody has ended the call; owned by whoever may
 	ticket *admit.Ticket // while it waits; guarded by the stage's lock
 	watch  *ctxWatch     // what watches ctx meanwhile, and where; guarded by its executor's
 
 	watched int32
 	phase   atomic.Int32 // who starts the goroutine of a call that waited
-	ended   bool         // somebody has ended the call; owned by whoever may
 }
 
 // outcome is how a call ended, if done is closed. It is there once somebody asks for it or
@@ -61,7 +60,7 @@ func (f *Future) whole(ctx context.Context, e *Executor, r Request) {
 func (x *submission) start(e *Executor, r *Request) {
 	open, normal := e.enter(), false
 	defer func() {
-		if !normal && !x.ended { // a sink called Goexit, or ctx is nil
+		if !normal && x.future != nil { // a sink called Goexit, or ctx is nil
 			err := caught(r.Tool, recover())
 			x.withdraw()
 			x.end(Result{}, err)
@@ -169,7 +168,7 @@ func (x *submission) perform(r *running) {
 // end reports the call's end and makes its outcome known.
 func (x *submission) end(res Result, err error) {
 	f := x.future
-	x.ended, x.input, x.future = true, nil, nil
+	x.input, x.future = nil, nil
 	defer func() { f.finish(res, err) }() // also if a sink calls Goexit
 	res, err = x.inv.plan.exec.end(x.ctx, &x.inv, res, err)
 }

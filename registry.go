@@ -248,13 +248,14 @@ func (t *tool) limits(slots *admit.Class) []gateLimit {
 		slots = &admit.Class{Name: name + " concurrency", Kind: admit.Slots}
 	}
 	slots.Limit = t.concurrency()
-	out := []gateLimit{{slots, Global}}
+	only := ForTool(t.spec.Name)
+	out := []gateLimit{{slots, only}}
 	for i, r := range t.spec.Policy.Rates {
-		out = append(out, gateLimit{&admit.Class{Name: rateName(name, r), Kind: admit.Tokens, Unit: r.Unit, Rate: &t.rates[i]}, Global})
+		out = append(out, gateLimit{&admit.Class{Name: rateName(name, r), Kind: admit.Tokens, Unit: r.Unit, Rate: &t.rates[i]}, only})
 	}
 	if b := t.spec.Policy.Breaker; b != nil {
 		c := *b
-		c.Scope = Global
+		c.Scope = only
 		l := c.limit(name + " breaker")
 		l.class.Rank = 0
 		out = append(out, l)

@@ -56,6 +56,7 @@ func ReportThrottle(ctx context.Context, retryAfter time.Duration) {
 	for r := scopeOf(ctx).call; r != nil; r = r.up {
 		s := r.adm.stage.lock()
 		if r.live {
+			r.throttled(retryAfter)
 			r.adm.throttle(s, r.ticket, retryAfter)
 		}
 		s.unlock()

@@ -3,6 +3,7 @@ package sluice
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -27,13 +28,61 @@ type Snapshot struct {
 // GateState is one constraint under one key. For rates Limit is the burst and Used what is
 // missing of it, more than Limit in debt.
 type GateState struct {
-	Name    string    `json:"name"`
-	Key     string    `json:"key,omitempty"`
-	Limit   int64     `json:"limit,omitempty"` // zero means none
-	Used    int64     `json:"used"`
-	Waiting int       `json:"waiting"`         // calls whose turn it is here first
-	State   string    `json:"state,omitempty"` // breakers: closed, open, half-open; others: paused, or empty
-	Until   time.Time `json:"until,omitzero"`  // when State may change by itself
+	Name    string       `json:"name"`
+	Kind    GateKind     `json:"kind"`
+	Scope   string       `json:"scope"` // what it counts by, such as "per tool"
+	Key     string       `json:"key,omitempty"`
+	Limit   int64        `json:"limit,omitempty"` // zero means none
+	Used    int64        `json:"used"`
+	Waiting int          `json:"waiting"`        // calls whose turn it is here first
+	State   BreakerState `json:"state,omitzero"` // of a breaker
+	Paused  bool         `json:"paused,omitempty"`
+	Until   time.Time    `json:"until,omitzero"` // when State may change by itself, or the pause ends
+}
+
+// GateKind says what a constraint is.
+type GateKind uint8
+
+const (
+	GateConcurrency   GateKind = iota // calls, or their weight, in flight
+	GateRate                          // starts, or their cost, over time
+	GateBreaker                       // outcomes
+	GateSharedLimiter                 // starts, as RateLimiterConfig.Limiter counts them
+)
+
+var gateKinds = [...]string{"concurrency", "rate", "breaker", "shared limiter"}
+
+// String is "concurrency", "rate", "breaker" or "shared limiter".
+func (k GateKind) String() string {
+	if int(k) < len(gateKinds) {
+		return gateKinds[k]
+	}
+	return fmt.Sprintf("GateKind(%d)", uint8(k))
+}
+
+// MarshalText is String.
+func (k GateKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (k *GateKind) UnmarshalText(text []byte) error {
+	i := slices.Index(gateKinds[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("sluice: GateKind is %q: must be one of %q", cut(string(text), maxName), gateKinds)
+	}
+	*k = GateKind(i)
+	return nil
+}
+
+func gateKind(k admit.Kind) GateKind {
+	switch k {
+	case admit.Tokens:
+		return GateRate
+	case admit.Breaker:
+		return GateBreaker
+	case admit.Foreign:
+		return GateSharedLimiter
+	}
+	return GateConcurrency
 }
 
 // LaneState is one lane of the queue: calls that wait in one line.
@@ -79,7 +128,9 @@ func (e *Executor) Snapshot() Snapshot {
 	for _, g := range cores {
 		for _, l := range g.limits {
 			for _, c := range l.class.Cells() {
-				snap.Gates = append(snap.Gates, s.gateState(now, c))
+				state := s.gateState(now, c)
+				state.Scope = l.scope.String()
+				snap.Gates = append(snap.Gates, state)
 			}
 		}
 	}
@@ -103,16 +154,14 @@ func (e *Executor) Snapshot() Snapshot {
 func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 	k := c.Class()
 	u := c.Usage(now)
-	g := GateState{Name: k.Name, Key: c.Key(), Limit: u.Limit, Used: u.Used, Waiting: u.Waiting}
+	g := GateState{Name: k.Name, Kind: gateKind(k.Kind), Key: c.Key(), Limit: u.Limit, Used: u.Used, Waiting: u.Waiting}
 	if g.Limit == admit.Unlimited {
 		g.Limit = 0
 	}
 	if k.Kind == admit.Breaker {
-		g.State = breakerState(c.BreakerState(now)).String()
+		g.State = breakerState(c.BreakerState(now))
 	}
-	if u.Paused > now {
-		g.State = "paused"
-	}
+	g.Paused = u.Paused > now
 	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
 		g.Until = s.clock.time(until)
 	}
@@ -167,7 +216,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	d.Costs = costsOf(nil, t)
 	f := s.m.Forecast(now, t)
 	if f.Refusal.Reason != admit.NoReason {
-		return d, c.inv.refusal(f.Refusal)
+		return d, a.refusal(s, c.inv, t, f.Refusal)
 	}
 	if f.By != nil {
 		d.Place, d.Wait = f.Place, time.Duration(f.Wait)
