@@ -133,17 +133,26 @@ func (a *admission) handler(next Handler) Handler {
 }
 
 // do admits c and runs it. The instant now is the present one, or zero.
-func (a *admission) do(ctx context.Context, c *Call, now int64) (Result, error) {
-	n, err := c.inv.attempt()
-	if err != nil {
+func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err error) {
+	inv := c.inv
+	if c.Attempt, err = inv.attempt(); err != nil {
 		return Result{}, err
 	}
-	c.Attempt = n
+	entered := false
+	defer func() {
+		if !entered { // it was refused, or a sink called Goexit
+			inv.attemptEnds()
+		}
+	}()
+	if inv.loud && len(inv.plan.exec.outer) > 0 {
+		inv.tellRetry(ctx, c)
+		defer func() { inv.first.attemptEnded(err) }()
+	}
 	r, err := a.enter(ctx, c, now)
 	if err != nil {
-		c.inv.attemptEnds()
 		return Result{}, err
 	}
+	entered = true
 	return a.perform(r, c)
 }
 

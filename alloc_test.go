@@ -33,7 +33,7 @@ func fourGates(t testing.TB, c sluice.Config) (*sluice.Executor, *sluice.Tool[in
 }
 
 // TestAllocs: what a call through four gates allocates by itself. Calls take their identity
-// and context from chunks of six, which is a sixth of an allocation each and rounds to
+// and context from chunks of eight, which is an eighth of an allocation each and rounds to
 // none here; TestCallBytes bounds what that is in bytes.
 func TestAllocs(t *testing.T) {
 	ctx := context.Background()

@@ -1,8 +1,8 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -231,33 +231,55 @@ func (a *admission) turnedAway(s *stage, inv *invocation, t *admit.Ticket, attem
 	if t.Place() > 0 {
 		inv.ownTotals().queued.Add(s.now() - t.Arrived())
 	}
-	return inv.refusal(t.Refusal())
+	return a.refusal(s, inv, t, t.Refusal())
 }
 
-// refusal is what the machine's refusal is to the caller.
-func (inv *invocation) refusal(f admit.Refusal) error {
-	e := inv.refused(ErrQueueFull, "queue", nil)
+// refusal is what the machine's refusal of t is to the caller. The stage is locked, so
+// details become text only when somebody reads it.
+func (a *admission) refusal(s *stage, inv *invocation, t *admit.Ticket, f admit.Refusal) error {
+	e := inv.refused(ErrQueueFull, queueName, nil)
 	if f.By != nil {
 		e.By = f.By.Class().Name
 	}
 	e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2))
 	switch f.Reason {
+	case admit.QueueFull:
+		e.Cause = &refusalDetail{waiting: t.Plan.Client.Waiting()}
 	case admit.Saturated:
 		e.Reason = ErrSaturated
+		e.Cause = &refusalDetail{limit: f.By.Usage(s.now()).Limit, anonymous: a.anonymous(f.By)}
 	case admit.TooWide:
-		e.Reason, e.Cause = ErrSaturated, errors.New("sluice: the call weighs more than the limit")
+		e.Reason, e.Cause = ErrSaturated, errTooWide
 	case admit.RateLimited:
 		e.Reason = ErrRateLimited
 	case admit.BreakerOpen:
 		e.Reason = ErrBreakerOpen
 	case admit.TooLong:
 		e.Reason = ErrWaitTooLong
+		d := &refusalDetail{anonymous: a.anonymous(f.By)}
+		if d.atOnce = t.AtOnce; !t.AtOnce && (t.Finish == 0 || t.Limit < t.Finish-1) { // else it is the caller's deadline
+			d.within, d.nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
+		}
+		e.Cause = d
 	case admit.Cycle:
 		e.Reason, e.Cause = ErrNesting, fmt.Errorf("sluice: nested calls wait for each other: %s", f.Detail)
 	case admit.Closed:
 		e.Reason, e.By = ErrClosed, ""
 	}
 	return e
+}
+
+// anonymous reports whether c counts calls by tenant, and those without one.
+func (a *admission) anonymous(c *admit.Cell) bool {
+	if c == nil || c.Key() != "" {
+		return false
+	}
+	for i := range a.parts {
+		if p := &a.parts[i]; p.class == c.Class() {
+			return p.key >= 0 && a.keys[p.key].kind == scopeTenant
+		}
+	}
+	return false
 }
 
 // gaveUp is the error of a call whose own context ended before its code ran.

@@ -105,7 +105,7 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	if err != nil {
 		defer r.endStreams(err)
 	}
-	outcome, pauses := breaker.Failure, []throttled(nil)
+	outcome, pauses := breaker.Failure, []throttle(nil)
 	if err == nil {
 		outcome = breaker.Success
 	}
@@ -170,7 +170,7 @@ var plainError = reflect.TypeOf(errors.New(""))
 
 // settle goes on with an attempt whose outcome has just become known, in the state that
 // this has left it in.
-func (a *admission) settle(r *running, state uint32, pauses []throttled) {
+func (a *admission) settle(r *running, state uint32, pauses []throttle) {
 	if ended(state) {
 		a.giveBack(r, pauses)
 	} else {
@@ -180,7 +180,7 @@ func (a *admission) settle(r *running, state uint32, pauses []throttled) {
 
 // linger says what the outcome of an attempt is whose code has not ended, or whose stream
 // has not.
-func (a *admission) linger(r *running, pauses []throttled) {
+func (a *admission) linger(r *running, pauses []throttle) {
 	s := a.stage.lock()
 	if r.live && len(pauses) > 0 {
 		a.throttle(s, r, pauses)
@@ -230,7 +230,7 @@ func (r *running) abandon(s *stage, now int64) {
 }
 
 // hindsight tells the breakers of an outcome that was long in coming.
-func (a *admission) hindsight(r *running, pauses []throttled) {
+func (a *admission) hindsight(r *running, pauses []throttle) {
 	s := a.stage.lock()
 	if r.live {
 		s.unlock()
@@ -250,7 +250,7 @@ func (a *admission) hindsight(r *running, pauses []throttled) {
 
 // giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
 // not known yet, hindsight does the rest.
-func (a *admission) giveBack(r *running, pauses []throttled) {
+func (a *admission) giveBack(r *running, pauses []throttle) {
 	inv := r.inv
 	exec := inv.plan.exec
 	now := exec.clock.now() // not under the lock, which others wait for
@@ -263,7 +263,7 @@ func (a *admission) giveBack(r *running, pauses []throttled) {
 	if len(pauses) > 0 {
 		a.throttle(s, r, pauses)
 	}
-	stream := sum.holds.of(r)
+	stream := sum.holds().of(r)
 	streamed := stream != nil && stream.end != nil
 	late := false
 	switch {

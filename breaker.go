@@ -48,18 +48,20 @@ type CircuitBreakerConfig struct {
 	_        struct{}
 }
 
-// BreakerState is closed, open or half-open.
+// BreakerState is closed, open or half-open. Zero is none of them: what is no breaker has it.
 type BreakerState uint8
 
 const (
-	BreakerClosed BreakerState = iota
+	BreakerClosed BreakerState = iota + 1
 	BreakerOpen
 	BreakerHalfOpen
 )
 
-// String is "closed", "open" or "half-open".
+// String is "closed", "open" or "half-open"; empty for zero.
 func (s BreakerState) String() string {
 	switch s {
+	case 0:
+		return ""
 	case BreakerClosed:
 		return "closed"
 	case BreakerOpen:
@@ -68,6 +70,20 @@ func (s BreakerState) String() string {
 		return "half-open"
 	}
 	return fmt.Sprintf("BreakerState(%d)", uint8(s))
+}
+
+// MarshalText is String.
+func (s BreakerState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (s *BreakerState) UnmarshalText(text []byte) error {
+	for x := range BreakerHalfOpen + 1 {
+		if x.String() == string(text) {
+			*s = x
+			return nil
+		}
+	}
+	return fmt.Errorf("sluice: BreakerState is %q: must be closed, open, half-open or empty", cut(string(text), maxName))
 }
 
 func breakerState(s breaker.State) BreakerState {

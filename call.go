@@ -88,8 +88,9 @@ type invocation struct {
 	pipeline *PipelineContext
 	parent   atomic.Pointer[running] // the call it is nested in, or nil; see leaves
 	first    *first                  // nil until there is something to say
-	late     atomic.Pointer[lateEvents]
 
+	key      CallKey
+	began    int64         // the instant of tool.invoked
 	fate     atomic.Uint64 // what has become of it, and of its attempts
 	calls    atomic.Int32  // made under it, while it is the outermost that runs
 	emitting atomic.Int32  // quiet, busy or behind
@@ -98,6 +99,7 @@ type invocation struct {
 	priority Priority
 	loud     bool // some sink listens
 	over     bool // the terminal event is out; owned by who emits
+	fired    bool // of a submission: ctx has ended while it was watched; guarded as its watch is
 }
 
 // What has become of an invocation. Above it is how many of its attempts are under way,
@@ -120,11 +122,12 @@ type first struct {
 	held    int64        // how long attempts held what they needed
 	ended   int64        // when the latest attempt gave back what it held; zero before
 	rec     *record      // nil until there is something to say, sealed in the end; see record
-	holds   *holds       // of those that a stream outlives; nil without one
 	waited  int32        // attempts that hold what they need and that somebody waits for
 	counted bool         // those left are counted: the call is over
-	told    callContext  // what sinks get
+	given   callContext  // what sinks get
 	aside   atomic.Pointer[aside]
+	done    atomic.Int32 // attempts that have ended, if there may be more than one
+	retried atomic.Int32 // after how many attempts a ToolRetrying came last
 }
 
 var noTotals first
@@ -219,10 +222,10 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 	if f == nil || inv.parent.Load() != nil { // whose context must not be kept here
 		return &callContext{ctx, inv}
 	}
-	if f.told.inv == nil { // a sink may have kept it
-		f.told = callContext{ctx, inv}
+	if f.given.inv == nil { // a sink may have kept it
+		f.given = callContext{ctx, inv}
 	}
-	return &f.told
+	return &f.given
 }
 
 // lateEvents are events of one call that come while another is being emitted, as hedged
@@ -279,6 +282,9 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	if c.Attempt != 1 {
 		r = new(running)
 	}
+	if x := sum.aside.Load(); x != nil {
+		x.again.Store(0) // whatever an earlier attempt met
+	}
 	if p, ok := ctx.(*running); ok { // r answers for itself what p would: a chain of calls is no chain of contexts
 		if _, timed := p.Context.(*timedRun); !timed {
 			ctx = p.Context
@@ -316,7 +322,7 @@ type chunk[T any] struct {
 }
 
 // chunkSize makes the most of the allocator's size classes for a whole.
-const chunkSize = 6
+const chunkSize = 8
 
 func take[T any](pool *sync.Pool) *T {
 	c := pool.Get().(*chunk[T])

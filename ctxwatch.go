@@ -73,7 +73,7 @@ func (w *ctxWatches) fire(x *ctxWatch) {
 		delete(w.byDone, x.done)
 	}
 	for _, c := range calls {
-		c.watch, c.fired = nil, true
+		c.watch, c.inv.fired = nil, true
 	}
 	w.mu.Unlock()
 	for _, c := range calls {

@@ -114,6 +114,18 @@
 //   - An unknown tool is a call like others: it is invoked, and fails.
 //   - An interceptor that calls next twice makes two attempts outside the gates, and gets an
 //     error inside them.
+//   - Events of a call share an [Event].CallKey that no other call has; ids are the callers',
+//     who may give one twice. They tell the call that was invoked, whatever interceptors made
+//     of it, and with the number and priority of the attempt.
+//   - A sink that an executor and a run both list, or two executors that share a gate, gets
+//     each event once. One behind a wrapper of its own counts as another.
+//   - A tool's own error text is written to events, logs and JSON; [WithoutErrorText] keeps it
+//     from a sink. Values of arguments, results and panics never are, unless by [WithPayloads].
+//   - A retry is told before its wait by the layer that waits ([Call].ReportRetry), else when
+//     next is called again. Attempts at once are no retries.
+//   - A refusal that a tool passes on from a call nested in it is the tool's error: tool_error.
+//   - An unknown tool's error names tools of similar names, but not where interceptors may
+//     hide some from some callers.
 //   - An increment keeps the lifetime of its key.
 //   - An Update or a Txn whose function was overtaken 10,000 times fails with [ErrConflict]: so
 //     ends one that writes, past itself, what it has read.

@@ -16,16 +16,104 @@ type telling struct {
 // describe makes t an event of inv's, at the instant now.
 func (inv *invocation) describe(t *telling, k EventKind, now int64) {
 	t.Kind, t.Time = k, inv.plan.exec.clock.time(now)
+	t.CallKey, t.Elapsed = inv.key, time.Duration(max(0, now-inv.began))
+	inv.fill(&t.Call)
 	if p := inv.parent.Load(); p != nil {
-		t.ParentID = p.inv.id
+		t.ParentID, t.ParentKey = p.inv.id, p.inv.key
 	}
 }
 
-// of says what attempt t is about, without what only the library may see of it.
+// of says what attempt t is about. What else an interceptor may have changed of the call,
+// such as its id, is not told: an event always tells the call that was invoked.
 func (t *telling) of(c *Call) {
-	t.Call.ID, t.Call.Tool, t.Call.Type = c.ID, c.Tool, c.Type
-	t.Call.Priority, t.Call.Attempt, t.Call.Pipeline = c.Priority, c.Attempt, c.Pipeline
+	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt
 	t.input = c.Input
+}
+
+// throttled notes that an upstream asked the attempt to wait for d, or to slow down.
+func (r *running) throttled(d time.Duration) {
+	until := r.inv.plan.exec.clock.now() + int64(min(d, maxPause)) + 1
+	again := &r.inv.first.remembers().again
+	for was := again.Load(); was < until && !again.CompareAndSwap(was, until); was = again.Load() {
+	}
+}
+
+// throttled says when to try again what met a throttle.
+func (t *telling) throttled(sum *first, now int64) {
+	x := sum.aside.Load()
+	if x == nil {
+		return
+	}
+	if until := x.again.Load(); until != 0 {
+		t.overload = true
+		t.RetryAfter = max(t.RetryAfter, time.Duration(until-1-now))
+	}
+}
+
+// attemptEnded notes how an attempt ended.
+func (f *first) attemptEnded(err error) {
+	if err != nil {
+		f.remembers().failed.Store(&err)
+	} else if x := f.aside.Load(); x != nil {
+		x.failed.Store(nil)
+	}
+	f.done.Add(1)
+}
+
+// toldAfter notes that a retry is told after n attempts, and reports whether none had been.
+func (f *first) toldAfter(n int32) bool {
+	for was := f.retried.Load(); was < n; was = f.retried.Load() {
+		if f.retried.CompareAndSwap(was, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// tellRetry reports that the attempt c, which begins, is a retry, unless somebody has: all
+// attempts before it have ended.
+func (inv *invocation) tellRetry(ctx context.Context, c *Call) {
+	before, f := c.Attempt-1, inv.first
+	if before < 1 || f.done.Load() < before || !f.toldAfter(before) {
+		return
+	}
+	var err error
+	if x := f.aside.Load(); x != nil {
+		if p := x.failed.Load(); p != nil {
+			err = *p
+		}
+	}
+	inv.tellRetrying(ctx, c, before, 0, err)
+}
+
+func (inv *invocation) tellRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
+	var t telling
+	inv.describe(&t, ToolRetrying, inv.plan.exec.clock.now())
+	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
+	t.Queued = time.Duration(inv.first.queued.Load())
+	if t.Err = err; err != nil {
+		t.By, _ = whose(err)
+	}
+	t.RetryAfter = wait
+	inv.emit(ctx, &t)
+}
+
+// ReportRetry reports, by [ToolRetrying], that an interceptor outside the gates is about
+// to wait, and then to call its next again, since its latest attempt ended with err. Call
+// it before the wait, on the Call that the interceptor was given. Without it the event
+// comes when next is called again, with a wait of zero.
+//
+// It does not wait, but for the sinks. After the call has ended, a second time for one
+// attempt, and for a Call that no interceptor was given it does nothing. A negative wait
+// counts as zero. It is safe for concurrent use.
+func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
+	inv := c.inv
+	if inv == nil || !inv.loud || inv.first == nil {
+		return
+	}
+	if n := inv.attempts(); inv.first.toldAfter(n) {
+		inv.tellRetrying(ctx, &c, n, max(wait, 0), err)
+	}
 }
 
 // What the emitting of one call's events can be.
@@ -51,7 +139,9 @@ func (inv *invocation) emitInTurn(ctx context.Context, t *telling) {
 		late := inv.latecomers()
 		late.mu.Lock()
 		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
-		if left {
+		if left && !t.last && len(late.queue) >= maxLateEvents {
+			inv.plan.exec.dropped.Add(1)
+		} else if left {
 			late.queue = append(late.queue, *t)
 			if t.last {
 				late.last = make(chan struct{})
@@ -70,12 +160,18 @@ func (inv *invocation) emitInTurn(ctx context.Context, t *telling) {
 	inv.emitLate(ctx)
 }
 
+// maxLateEvents bounds the events of one call that wait while a sink blocks another of its
+// attempts; terminal events, of which there is one, come on top.
+const maxLateEvents = 1000
+
+// latecomers is what waits for who emits. Another of the call's attempts does, so there is one.
 func (inv *invocation) latecomers() *lateEvents {
-	if l := inv.late.Load(); l != nil {
+	x := &inv.first.remembers().late
+	if l := x.Load(); l != nil {
 		return l
 	}
-	inv.late.CompareAndSwap(nil, new(lateEvents))
-	return inv.late.Load()
+	x.CompareAndSwap(nil, new(lateEvents))
+	return x.Load()
 }
 
 // emitLate gives the sinks what came meanwhile, and ends the emitting.
@@ -120,7 +216,8 @@ func (inv *invocation) emitOne(ctx context.Context, t *telling) {
 	inv.seq++
 	t.Seq = inv.seq
 	x := inv.plan.exec
-	own, run := x.conf.Sink, inv.pipeline.Sink
+	own := x.conf.Sink
+	run := without(inv.pipeline.Sink, own)
 	if t.last && run != nil { // also if the other one calls Goexit
 		defer x.deliver(ctx, run, &t.Event, &t.values)
 		run = nil

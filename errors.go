@@ -2,12 +2,13 @@ package sluice
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrRejected is the parent of every refusal: errors.Is(err, ErrRejected) if and only if
@@ -40,10 +41,13 @@ type Error struct {
 	// nobody can know.
 	RetryAfter time.Duration
 	Cause      error // what lies behind it; may be nil
+
+	key CallKey // of the call; zero if somebody else made the error
 }
 
 // Error is one line: the tool, what happened, by what, when to retry, and the cause.
-// Names that a model made up are quoted and cut.
+// Names that a model made up are quoted and cut, and what would end the line or change how
+// it reads is escaped.
 func (e *Error) Error() string {
 	b := make([]byte, 0, 128)
 	b = append(b, "sluice: "...)
@@ -52,21 +56,49 @@ func (e *Error) Error() string {
 		b = strconv.AppendQuote(b, cut(e.Tool, 128))
 		b = append(b, ": "...)
 	}
-	if e.Reason != nil {
-		b = append(b, trimPrefix(e.Reason.Error())...)
-	} else {
-		b = append(b, "failed"...)
-	}
-	if e.By != "" {
-		b = append(append(b, " by "...), e.By...)
+	b = appendLine(b, e.what(), maxName)
+	if e.By != "" && e.By != queueName {
+		b = appendLine(append(b, " by "...), e.By, maxName)
 	}
 	if e.RetryAfter > 0 {
 		b = append(append(b, ", retry in "...), e.RetryAfter.String()...)
 	}
 	if e.Cause != nil {
-		b = append(append(b, ": "...), cut(textOf(e.Cause), 1024)...)
+		b = append(b, ": "...)
+		if e.endless() {
+			return string(append(b, "errors without end"...))
+		}
+		b = appendLine(b, textOf(e.Cause), maxMessage)
 	}
 	return string(b)
+}
+
+// what is the text of the reason.
+func (e *Error) what() string {
+	if e.Reason == nil {
+		return "failed"
+	}
+	return trimPrefix(textOf(e.Reason))
+}
+
+// endless reports whether e is among the errors behind it, whose text would not end, or may
+// be: there are too many to tell.
+func (e *Error) endless() bool {
+	n := 0
+	return findError(e.Cause, true, func(x error) bool { n++; return x == error(e) || n == maxNodes }) != nil
+}
+
+// appendLine appends at most limit bytes of s, escaped so that it stays on its line and
+// changes nothing around it.
+func appendLine(b []byte, s string, limit int) []byte {
+	for _, r := range cut(s, limit) {
+		if r < ' ' || r == 0x7f || unsafeRune(r) {
+			b = appendEscaped(b, r)
+		} else {
+			b = utf8.AppendRune(b, r) // bytes that are no UTF-8 become U+FFFD
+		}
+	}
+	return b
 }
 
 // Is reports whether target is e's Reason, or a parent of it.
@@ -83,21 +115,25 @@ func (e *Error) Is(target error) bool {
 // Unwrap is Cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// MarshalJSON writes names and milliseconds, and never a value of a call.
-func (e *Error) MarshalJSON() ([]byte, error) {
-	type errorJSON struct {
-		Tool         string `json:"tool_name,omitempty"`
-		CallID       string `json:"action_id,omitempty"`
-		Reason       string `json:"reason"`
-		By           string `json:"by,omitempty"`
-		RetryAfterMS int64  `json:"retry_after_ms,omitempty"`
-		Message      string `json:"message"`
+// MarshalJSON writes names and milliseconds, and never a value of a call. Names are cut and
+// escaped as in events.
+func (e Error) MarshalJSON() ([]byte, error) {
+	b := appendTextField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
+	b = appendTextField(b, `"action_id":`, e.CallID, maxName)
+	b = append(appendJSONString(append(b, `"reason":`...), e.what(), maxName), ',')
+	b = appendTextField(b, `"by":`, e.By, maxName)
+	if e.RetryAfter > 0 {
+		b = append(strconv.AppendInt(append(b, `"retry_after_ms":`...), ceilMillis(e.RetryAfter), 10), ',')
 	}
-	reason := "failed"
-	if e.Reason != nil {
-		reason = trimPrefix(e.Reason.Error())
+	return append(appendJSONString(append(b, `"message":`...), e.Error(), 2*maxMessage), '}'), nil
+}
+
+// appendTextField appends a field and a comma, unless it is empty.
+func appendTextField(b []byte, key, s string, limit int) []byte {
+	if s == "" {
+		return b
 	}
-	return json.Marshal(errorJSON{cut(e.Tool, 128), e.CallID, reason, e.By, ceilMillis(e.RetryAfter), e.Error()})
+	return append(appendJSONString(append(b, key...), s, limit), ',')
 }
 
 // ceilMillis rounds up: a retry is never early.
@@ -106,8 +142,8 @@ func ceilMillis(d time.Duration) int64 {
 }
 
 // PanicError is a panic or a runtime.Goexit in code that a call ran: a tool, an
-// interceptor, a key, cost or classify function. Its text never holds the panic's value
-// or stack; whoever wants those reads the fields.
+// interceptor, a key, cost or classify function. Neither its text nor its JSON form holds
+// the panic's value or stack; whoever wants those reads the fields.
 type PanicError struct {
 	Tool   string
 	Value  any    // what was given to panic; nil for Goexit
@@ -124,15 +160,64 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("sluice: code of tool %q %s", cut(e.Tool, 128), what)
 }
 
+// MarshalJSON writes what happened and where, without the panic's value and stack.
+func (e PanicError) MarshalJSON() ([]byte, error) {
+	b := appendTextField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
+	b = append(append(append(b, `"reason":"`...), panicCode(&e)...), `",`...)
+	return append(appendJSONString(append(b, `"message":`...), e.Error(), maxMessage), '}'), nil
+}
+
 // Unwrap is the panic's value if that was an error.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err
 }
 
+// queueName is what refuses when the queue is full.
+const queueName = "queue"
+
+// errTooWide is behind the refusal of a call that no waiting makes fit.
+var errTooWide = errors.New("sluice: the call weighs more than the limit")
+
+// refusalDetail is behind a refusal: the bound that was met. It becomes text when somebody
+// reads it.
+type refusalDetail struct {
+	waiting   int           // calls in the full queue
+	limit     int64         // that is taken up
+	within    time.Duration // how long the call may wait; zero if its deadline bounds that
+	nested    bool          // because it is nested
+	atOnce    bool          // it was not to wait at all
+	anonymous bool          // it counts with all calls of runs without a tenant
+}
+
+func (d *refusalDetail) Error() string {
+	var s string
+	switch {
+	case d.waiting > 0:
+		return fmt.Sprintf("%d calls of the executor wait already, and MaxQueue and MaxPerTenant allow no more", d.waiting)
+	case d.limit > 0:
+		s = fmt.Sprintf("all of %d are taken", d.limit)
+	case d.atOnce:
+		s = "it could not start at once, and NoWait lets it not wait"
+	case d.nested:
+		s = fmt.Sprintf("it could not start within %v, as long as a nested call waits without MaxWait", d.within)
+	case d.within > 0:
+		s = fmt.Sprintf("it could not start within MaxWait, %v", d.within)
+	default:
+		s = "it could not start before its caller's deadline"
+	}
+	if d.anonymous {
+		s += "; the run has no tenant, and runs without one count together"
+	}
+	return s
+}
+
 // ranError is a refusal that a tool which did run passes on, say of a call nested in it.
 // It is what it was, but does not claim that the outer tool did not run.
-type ranError struct{ err error }
+type ranError struct {
+	err error
+	key CallKey // of the outer call
+}
 
 func (e ranError) Error() string { return textOf(e.err) }
 func (e ranError) Is(target error) bool {
@@ -323,10 +408,5 @@ func cut(s string, n int) string {
 	return s[:n] + "…"
 }
 
-func trimPrefix(s string) string {
-	const p = "sluice: "
-	if len(s) > len(p) && s[:len(p)] == p {
-		return s[len(p):]
-	}
-	return s
-}
+// trimPrefix is s without the library's name before it.
+func trimPrefix(s string) string { return strings.TrimPrefix(s, "sluice: ") }

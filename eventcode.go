@@ -1,6 +1,9 @@
 package sluice
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // errorCode says in one word why a call failed: few values, good as a metric's label.
 type errorCode string
@@ -32,38 +35,53 @@ func (c errorCode) passes() bool {
 	return false
 }
 
-// codeOf is the code of e.Err, whose methods are foreign code and may panic.
-func codeOf(e *Event) (code errorCode) {
-	defer func() {
-		if recover() != nil {
-			code = codeToolError
-		}
-	}()
-	// From outside inwards, with a bound: an error may wrap itself.
-	err, left := e.Err, 32
-	for ; left > 0; left-- {
-		switch x := err.(type) {
+// CodeOf is the code that events write for err, in one word that is good as a metric's
+// label: unknown_tool, invalid_arguments, breaker_open, rate_limited, saturated, queue_full,
+// wait_too_long, denied, nesting, closed, timeout, canceled, panic, goexit, or tool_error for
+// all else; empty for nil. It is meant for what [Executor.Invoke] answered. A refusal that
+// a tool passes on from a call nested in it is its tool_error; whose call was out of time
+// or panicked makes no difference.
+func CodeOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return string(codeFor(err, 0, ""))
+}
+
+// codeOf is the code of e.Err.
+func codeOf(e *Event) errorCode { return codeFor(e.Err, e.CallKey, e.Call.ID) }
+
+// codeFor is the code of err, which ended the call of that key and id, as far as they are
+// known.
+func codeFor(err error, key CallKey, id string) errorCode {
+	found := findError(err, true, func(x error) bool {
+		switch x := x.(type) {
 		case *PanicError:
-			return panicCode(x)
+			return x != nil
 		case *Error:
-			return ownCode(e, x)
+			return x != nil
+		case ranError, withheldError:
+			return true
 		}
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			break
+		return false
+	})
+	switch x := found.(type) {
+	case *PanicError:
+		return panicCode(x)
+	case *Error:
+		return errorCodeOf(x, key, id)
+	case withheldError:
+		return x.code
+	case ranError:
+		if e, ok := firstError[*Error](x.err); ok && e != nil && (key == 0 || x.key == key) {
+			return errorCodeOf(e, x.key, id)
 		}
-		err = u.Unwrap()
-	}
-	if left == 0 {
-		return codeToolError
-	}
-	if x, ok := asError[*Error](e.Err); ok && x != nil {
-		return ownCode(e, x)
+		return foreignCode(x.err)
 	}
 	switch {
-	case isReason(e.Err, context.Canceled):
+	case isReason(err, context.Canceled):
 		return codeCanceled
-	case isReason(e.Err, context.DeadlineExceeded):
+	case isReason(err, context.DeadlineExceeded):
 		return codeTimeout
 	}
 	return codeToolError
@@ -76,20 +94,51 @@ func panicCode(p *PanicError) errorCode {
 	return codePanic
 }
 
-// ownCode is the code of an error of this library's, which may be of another call.
-func ownCode(e *Event, x *Error) errorCode {
-	switch {
-	case x.CallID == "" || e.Call.ID == "" || x.CallID == e.Call.ID:
-		if x.Reason == ErrRejected {
-			if p, ok := asError[*PanicError](x.Cause); ok && p != nil {
-				return panicCode(p)
-			}
+// errorCodeOf is the code of an error of this library's, which may be of another call.
+func errorCodeOf(x *Error, key CallKey, id string) errorCode {
+	own := x.CallID == "" || id == "" || x.CallID == id
+	if x.key != 0 && key != 0 {
+		own = x.key == key
+	}
+	if !own { // of a nested call, passed on by a tool that did run
+		return foreignCode(x.Cause)
+	}
+	if x.Reason == ErrRejected {
+		if p, ok := firstError[*PanicError](x.Cause); ok && p != nil {
+			return panicCode(p)
 		}
-		return reasonCode(x.Reason)
-	case isReason(x.Cause, context.Canceled):
+	}
+	return reasonCode(x.Reason)
+}
+
+// foreignCode is the code of a call that passes on an error of another call.
+func foreignCode(cause error) errorCode {
+	if isReason(cause, context.Canceled) {
 		return codeCanceled
 	}
-	return codeToolError // of a nested call, passed on by a tool that did run
+	return codeToolError
+}
+
+// findError is the first error of err's tree that yes says, as errors.Is goes; nil if there is
+// none. What a tool that ran passes on is looked into only if ran says so.
+func findError(err error, ran bool, yes func(error) bool) (found error) {
+	walk(err, func(x error) step {
+		if yes(x) {
+			found = x
+			return stop
+		}
+		if _, hides := x.(ranError); hides && !ran {
+			return beside
+		}
+		return deeper
+	})
+	return found
+}
+
+// firstError is errors.AsType without foreign As methods.
+func firstError[T error](err error) (x T, ok bool) {
+	x, ok = findError(err, true, func(e error) bool { _, is := e.(T); return is }).(T)
+	return x, ok
 }
 
 func reasonCode(reason error) errorCode {
@@ -120,6 +169,16 @@ func reasonCode(reason error) errorCode {
 		return codeCanceled
 	}
 	return codeToolError
+}
+
+// passes reports whether it makes sense to try again what ended with err: after a refusal
+// for a reason that passes, or if somebody said when.
+func passes(err error, code errorCode, retry time.Duration) bool {
+	if retry > 0 {
+		return true
+	}
+	x, ok := firstError[*Error](err)
+	return code.passes() && (!ok || x == nil || x.Cause != error(errTooWide))
 }
 
 // messageOf is what an event says of err: for a panic nothing but that, else its text, cut.

@@ -16,8 +16,9 @@ const eventSchema = 1
 // MarshalJSON writes one JSON object on one line. A field that has nothing to say is
 // left out, except that each event of a call has tool_name, action_id (the call's id),
 // pipeline_run_id, request_id (null if there is none) and timestamp (RFC 3339 in UTC,
-// nanoseconds); event_id is the call's id, a slash and seq. Durations are in
-// milliseconds; retry_after_ms is rounded up, so that a retry is never early.
+// nanoseconds); event_id is the call's key, a slash and seq, and no other event of any
+// process has it. Durations are in milliseconds; retry_after_ms is rounded up, so that a
+// retry is never early.
 //
 // Control, bidirectional and invisible characters of names and messages are escaped.
 // Arguments and results are written only as [WithPayloads] left them.
@@ -28,12 +29,16 @@ func (e Event) MarshalJSON() ([]byte, error) {
 // appendEvent writes e without reflection. The order of the fields is fixed.
 func appendEvent(b []byte, e *Event) []byte {
 	c := &e.Call
-	inCall := c.ID != "" || strings.HasPrefix(string(e.Kind), "tool.")
+	inCall := e.CallKey != 0 || c.ID != "" || strings.HasPrefix(string(e.Kind), "tool.")
 	b = appendJSONString(append(b, `{"type":`...), string(e.Kind), maxName)
 	if inCall {
 		b = append(b, `,"event_id":`...)
-		b = appendJSONString(b, c.ID, maxName)
-		b = append(b[:len(b)-1], '/')
+		if e.CallKey != 0 {
+			b = append(e.CallKey.append(append(b, '"')), '/')
+		} else { // made by hand
+			b = appendJSONString(b, c.ID, maxName)
+			b = append(b[:len(b)-1], '/')
+		}
 		b = append(strconv.AppendUint(b, uint64(e.Seq), 10), '"')
 		b = strconv.AppendUint(append(b, `,"seq":`...), uint64(e.Seq), 10)
 	}
@@ -43,7 +48,9 @@ func appendEvent(b []byte, e *Event) []byte {
 		b = appendJSONString(append(b, `,"tool_name":`...), c.Tool, maxName)
 		b = appendText(b, `,"tool_type":`, c.Type)
 		b = appendJSONString(append(b, `,"action_id":`...), c.ID, maxName)
+		b = appendKey(b, `,"call_key":"`, e.CallKey)
 		b = appendText(b, `,"parent_id":`, e.ParentID)
+		b = appendKey(b, `,"parent_key":"`, e.ParentKey)
 	} else {
 		b = appendText(b, `,"tool_name":`, c.Tool)
 	}
@@ -68,6 +75,9 @@ func appendEvent(b []byte, e *Event) []byte {
 	case ToolDenied:
 		b = appendDuration(b, `,"duration_ms":`, e.Duration)
 		b = appendDenial(b, e)
+	}
+	if inCall && e.Elapsed > 0 {
+		b = appendDuration(b, `,"elapsed_ms":`, e.Elapsed)
 	}
 	if e.Queued > 0 || e.Kind == ToolStarted || isTerminal(e.Kind) {
 		b = appendDuration(b, `,"queue_wait_ms":`, e.Queued)
@@ -147,15 +157,14 @@ func appendDenial(b []byte, e *Event) []byte {
 }
 
 // appendError says what went wrong, and whether to try again: that makes sense after a
-// refusal for a reason that passes, when the tool did not run, or if the tool itself said
-// when.
+// refusal for a reason that passes, after an upstream's throttle, or if somebody said when.
 func appendError(b []byte, e *Event) []byte {
 	code := codeOf(e)
 	b = append(append(b, `,"error_code":"`...), code...)
 	b = append(b, `","error_message":`...)
 	b = appendJSONString(b, messageOf(code, e.Err), maxMessage+len("…"))
 	b = append(b, `,"retryable":`...)
-	return strconv.AppendBool(b, code.passes() && isReason(e.Err, ErrRejected) || code == codeToolError && e.RetryAfter > 0)
+	return strconv.AppendBool(b, e.Kind == ToolRetrying || e.overload || passes(e.Err, code, e.RetryAfter))
 }
 
 // appendPayload writes a value that WithPayloads made: JSON, or a string of cut JSON.
@@ -171,6 +180,13 @@ func appendPayload(b []byte, v any) []byte {
 		return appendJSONString(b, v, len(v))
 	}
 	return append(b, "null"...)
+}
+
+func appendKey(b []byte, key string, k CallKey) []byte {
+	if k == 0 {
+		return b
+	}
+	return append(k.append(append(b, key...)), '"')
 }
 
 func appendText(b []byte, key, s string) []byte {

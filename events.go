@@ -12,8 +12,9 @@ import (
 type EventKind string
 
 // The kinds of events. A call emits ToolInvoked first, then ToolQueued if it waits,
-// ToolStarted once per attempt that runs, ToolRetrying between attempts, and exactly one
-// of ToolCompleted, ToolFailed and ToolDenied last. The others belong to no call.
+// ToolStarted once per attempt that runs, ToolRetrying between an attempt and the next (of
+// which it has the number and the error of the first), and exactly one of ToolCompleted,
+// ToolFailed and ToolDenied last. The others belong to no call.
 const (
 	ToolInvoked         EventKind = "tool.invoked"
 	ToolQueued          EventKind = "tool.queued"
@@ -38,18 +39,26 @@ func isTerminal(k EventKind) bool {
 // nothing in it may be changed. It implements [json.Marshaler] and [slog.LogValuer].
 //
 // Call.Input and Result.Value are nil unless the sink opted in by [WithPayloads].
-// Neither the JSON form nor the log form holds the value or stack of a panic.
+// Neither the JSON form nor the log form holds the value or stack of a panic. But both
+// hold the text of a tool's or an interceptor's own error, cut to 1,024 bytes, whatever
+// that text says: for a sink that must not see it there is [WithoutErrorText].
+//
+// The tool of a call with [ErrUnknownTool] is a name that its caller made up: it is no
+// good as a metric's label.
 type Event struct {
 	Kind       EventKind
 	Time       time.Time
-	Call       Call          // zero for events outside calls
-	ParentID   string        // the call that this one is nested in; empty if none
+	CallKey    CallKey       // the call's own, which no other has; zero outside calls
+	Call       Call          // as it was invoked, with priority and number of the attempt; zero outside calls
+	ParentKey  CallKey       // of the call that this one is nested in; zero if none
+	ParentID   string        // its id, which others may have too; empty if none
 	Seq        uint32        // within the call, from 1 without gaps; 0 outside calls
+	Elapsed    time.Duration // since ToolInvoked of the call
 	Queued     time.Duration // how long the call waited for admission, so far
 	Duration   time.Duration // how long the tool ran; of terminal events
 	Err        error         // of ToolFailed, ToolDenied and ToolRetrying; what LimitStalled means
 	By         string        // the constraint that refused, queued or changed
-	RetryAfter time.Duration // when a retry makes sense, or how long a pause is; zero if unknown
+	RetryAfter time.Duration // when a retry makes sense, the wait of a ToolRetrying, or how long a pause is; zero if unknown
 	Result     Result        // of ToolCompleted
 	// InputBytes and OutputBytes are the sizes of the encoded arguments and result; zero
 	// if nothing had to encode them.
@@ -58,7 +67,8 @@ type Event struct {
 	Key                     string // of a breaker or a paused rate, in events outside calls
 	Actor                   string // who changed it: Reconfigure's by; empty if it came about by itself
 
-	hasData bool // Result.Value was not nil before it was taken out
+	hasData  bool // Result.Value was not nil before it was taken out
+	overload bool // the call met an upstream's throttle
 }
 
 // withoutValues takes the argument and result values out of e.
@@ -109,7 +119,7 @@ type payloadSink interface {
 // satisfy the interface too, and its own Emit would be passed over.
 func payloadSinkOf(s EventSink) (p payloadSink, ok bool) {
 	switch s.(type) {
-	case *payloadFilter, *multiSink, *AsyncSink:
+	case *payloadFilter, *errorTextFilter, *multiSink, *AsyncSink:
 		p = s.(payloadSink)
 		return p, p.wantsPayloads()
 	}
@@ -201,7 +211,9 @@ func (e *Event) attrs(a []slog.Attr) []slog.Attr {
 	text("event", string(e.Kind))
 	text("tool", e.Call.Tool)
 	text("call_id", e.Call.ID)
+	text("call_key", e.CallKey.String())
 	text("parent_id", e.ParentID)
+	text("parent_key", e.ParentKey.String())
 	if e.Seq != 0 {
 		a = append(a, slog.Uint64("seq", uint64(e.Seq)))
 	}
@@ -216,6 +228,7 @@ func (e *Event) attrs(a []slog.Attr) []slog.Attr {
 		text("request_id", p.RequestID)
 		text("tenant", p.tenant())
 	}
+	span("elapsed", e.Elapsed)
 	span("wait", e.Queued)
 	span("duration", e.Duration)
 	if e.Err != nil {

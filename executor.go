@@ -300,6 +300,7 @@ func (e *Executor) isMade() error {
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
 	inv.identify(ctx, e, r)
 	now := e.clock.now()
+	inv.key, inv.began = newCallKey(), now
 	if inv.id == "" {
 		if ids := inv.pipeline.ids; ids != nil {
 			inv.id = ids.call()
@@ -352,7 +353,6 @@ func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bo
 func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
 	var t telling
 	inv.describe(&t, ToolInvoked, now)
-	inv.fill(&t.Call)
 	if t.input, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
 		t.input = r.Args
 	}
@@ -505,7 +505,9 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 			x.kind = ToolDenied
 		}
 		if x.err = *err; inv.loud {
-			x.by, x.retry = whose(x.err)
+			if x.by, x.retry = whose(x.err); !ran && x.retry == 0 { // an attempt that ran has asked its error already
+				x.retry = foreignRetry(x.err)
+			}
 		}
 		if inv.parent.Load() != nil && len(e.outer) > 0 { // which may have made it
 			inv.passOn((*running)(nil).blameOf(*err).carried)
@@ -526,7 +528,7 @@ func (e *Executor) conclude(inv *invocation, fate uint64, res *Result, x *ending
 	res.rec, res.max = sum.rec, e.conf.MaxResultBytes
 	x.res = *res
 	x.queued, x.held, x.at = time.Duration(sum.queued.Load()), time.Duration(sum.held), sum.ended
-	h := sum.holds
+	h := sum.holds()
 	held := h != nil && h.r != nil && x.err == nil
 	if underWay(fate) {
 		sum = inv.ownTotals()
@@ -588,7 +590,9 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	inv.fill(&t.Call)
 	t.Call.Attempt = inv.attempts()
 	t.Queued, t.Duration = x.queued, x.held
-	t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry
+	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
+		t.throttled(inv.totals(), now)
+	}
 	t.Result.rec, t.Result.max = x.res.rec, x.res.max
 	if t.result, t.hasData = x.res.Value, x.res.Value != nil; x.kind == ToolCompleted {
 		t.OutputBytes = outputBytes(x.res.Value)
@@ -598,10 +602,23 @@ func (e *Executor) report(inv *invocation, x *ending) {
 
 // whose is the constraint behind an error, and when to retry.
 func whose(err error) (by string, retry time.Duration) {
-	if x, ok := asError[*Error](err); ok && x != nil {
-		return x.By, x.RetryAfter
+	if x, ok := firstError[*Error](err); ok && x != nil {
+		return x.By, max(x.RetryAfter, 0)
 	}
 	return "", 0
+}
+
+// foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
+func foreignRetry(err error) time.Duration {
+	var after time.Duration
+	walk(err, func(x error) step {
+		if d, _, asks := asksFor(x); asks {
+			after = d
+			return stop
+		}
+		return deeper
+	})
+	return min(after, maxPause)
 }
 
 // verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
@@ -609,8 +626,13 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	refusal := isReason(err, ErrRejected)
 	switch {
 	case ran && refusal:
-		return ranError{err}
-	case ran || refusal:
+		return ranError{err, inv.key}
+	case ran:
+		if x, ok := err.(ranError); ok { // of a nested call
+			return ranError{x.err, inv.key}
+		}
+		return err
+	case refusal:
 		return err
 	}
 	if e, ok := err.(*Error); ok && e.Reason == ErrTimeout { // of an attempt whose code had not begun
@@ -630,7 +652,7 @@ func (notBegun) Error() string        { return "its time was over before its cod
 func (notBegun) Is(target error) bool { return target == context.DeadlineExceeded }
 
 func (inv *invocation) refused(reason error, by string, cause error) *Error {
-	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause}
+	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause, key: inv.key}
 }
 
 // caught is what recover gave as an error. It must be called by the deferred function

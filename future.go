@@ -19,14 +19,12 @@ type submission struct {
 	inv    invocation
 	ctx    context.Context
 	input  any
-	future *Future       // until it knows the outcome
+	future *Future       // until somebody has ended the call; owned by whoever may
 	ticket *admit.Ticket // while it waits; guarded by the stage's lock
 	watch  *ctxWatch     // what watches ctx meanwhile, and where; guarded by its executor's
 
 	watched int32
 	phase   atomic.Int32 // who starts the goroutine of a call that waited
-	ended   bool         // somebody has ended the call; owned by whoever may
-	fired   bool         // ctx has ended while it was watched; guarded as watch is
 }
 
 // outcome is how a call ended, if done is closed. It is there once somebody asks for it or
@@ -77,7 +75,7 @@ func (f *Future) whole(ctx context.Context, e *Executor, r Request, open bool) {
 func (x *submission) start(e *Executor, r *Request, open bool) {
 	normal := false
 	defer func() {
-		if !normal && !x.ended { // a sink called Goexit
+		if !normal && x.future != nil { // a sink called Goexit
 			err := caught(r.Tool, recover())
 			x.withdraw()
 			x.end(Result{}, err)
@@ -209,11 +207,11 @@ func (x *submission) perform(r *running) {
 // end reports the call's end and makes its outcome known.
 func (x *submission) end(res Result, err error) {
 	f, e := x.future, x.inv.plan.exec
-	x.ended, x.input, x.future = true, nil, nil
+	x.input, x.future = nil, nil
 	defer e.leave()
 	defer func() { f.finish(res, err) }() // also if a sink calls Goexit
 	ctx := x.ctx
-	if !x.fired {
+	if !x.inv.fired {
 		x.ctx = nil // it may be that of a call that has ended
 	}
 	e.end(ctx, &x.inv, &res, &err)

@@ -71,6 +71,14 @@ type holds struct {
 	stream
 }
 
+// holds is what streams do to the call's attempts, nil without one.
+func (f *first) holds() *holds {
+	if x := f.aside.Load(); x != nil {
+		return x.holds.Load()
+	}
+	return nil
+}
+
 // stream is what became of the attempt whose result the caller has, and which is held.
 type stream struct {
 	r       *running // nil until it has returned
@@ -101,10 +109,10 @@ func (r *running) hold(h *hold) bool {
 		}
 	}
 	sum := r.inv.ownTotals()
-	if sum.holds == nil {
-		sum.holds = new(holds)
+	if sum.holds() == nil {
+		sum.remembers().holds.Store(new(holds))
 	}
-	sum.holds.list = append(sum.holds.list, h)
+	sum.holds().list = append(sum.holds().list, h)
 	return true
 }
 
@@ -115,7 +123,7 @@ func (r *running) streams() {
 		return
 	}
 	s := r.adm.stage.lock()
-	if h := r.inv.first.holds; h.end == nil {
+	if h := r.inv.first.holds(); h.end == nil {
 		h.stream = stream{r: r}
 		if i := slices.IndexFunc(h.early, func(x stream) bool { return x.r == r }); i >= 0 {
 			h.stream = h.early[i]
@@ -130,7 +138,7 @@ func (r *running) endStreams(err error) {
 		return
 	}
 	s := r.adm.stage.lock()
-	list := slices.Clone(r.inv.first.holds.list)
+	list := slices.Clone(r.inv.first.holds().list)
 	s.unlock()
 	for _, h := range list {
 		if h.r == r && h.over.CompareAndSwap(false, true) {
@@ -181,10 +189,10 @@ func (h *hold) expire() {
 		return
 	}
 	if err := h.failed.Load(); err != nil {
-		h.end(ranError{*err}, breaker.Failure, nil)
+		h.end(ranError{*err, h.r.inv.key}, breaker.Failure, nil)
 		return
 	}
-	err := &Error{Tool: h.r.inv.plan.tool.spec.Name, CallID: h.r.inv.id, Reason: ErrTimeout, Cause: context.DeadlineExceeded}
+	err := h.r.inv.refused(ErrTimeout, "", context.DeadlineExceeded)
 	h.end(err, breaker.Failure, err)
 }
 
@@ -193,7 +201,7 @@ func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	r := h.r
 	r.inv.plan.exec.deadlines.remove(h)
 	s := r.adm.stage.lock()
-	all := r.inv.first.holds
+	all := r.inv.first.holds()
 	all.list = slices.DeleteFunc(all.list, func(x *hold) bool { return x == h })
 	switch x := all.of(r); {
 	case err == nil:

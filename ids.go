@@ -7,6 +7,32 @@ import (
 	"sync/atomic"
 )
 
+// CallKey tells a call from every other, whatever ids callers give: no other call of the
+// process has it, and no other process writes it. Zero belongs to no call. It is
+// comparable, and its text is what the JSON form of an [Event] has.
+type CallKey uint64
+
+// String is the key as text; empty for zero.
+func (k CallKey) String() string { return string(k.append(nil)) }
+
+// MarshalText is String.
+func (k CallKey) MarshalText() ([]byte, error) { return k.append(nil), nil }
+
+func (k CallKey) append(b []byte) []byte {
+	if k == 0 {
+		return b
+	}
+	b = append(append(b, processName...), '-')
+	return strconv.AppendUint(b, uint64(k), 36)
+}
+
+// processName is 65 random bits: what keys of calls say of the process.
+var processName = rand.Text()[:13]
+
+var lastCallKey atomic.Uint64
+
+func newCallKey() CallKey { return CallKey(lastCallKey.Add(1)) }
+
 // idBlocks makes ids for calls that came without, and never one twice: a counter of 64 bits
 // behind a prefix of 50 random bits, which tells executors apart. They are cut from blocks,
 // so that one allocation serves many.

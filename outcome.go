@@ -2,6 +2,7 @@ package sluice
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-go/sluice/internal/breaker"
 )
@@ -24,12 +25,15 @@ const (
 // judge says what an outcome means to the breakers and limits, and what pauses an upstream
 // asked for. It runs user code, so it holds no lock, and whoever calls it has a deferred
 // function that goes on if that code calls Goexit.
-func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []throttled) {
+func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []throttle) {
 	class := OutcomeAuto
 	if a.classify != nil && r.state.Load()&hasBegun != 0 {
 		class = classified(a.classify, c.shown(), res, err)
 	}
 	if err == nil {
+		if class == OutcomeOverload {
+			r.throttled(0)
+		}
 		return means(class, breaker.Success), nil
 	}
 	b := r.blameOf(err)
@@ -47,7 +51,19 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 	if r.caller().Err() != nil || b.nested || b.refusal || isReason(err, ErrRejected) {
 		o = breaker.Neutral
 	}
-	return means(class, o), b.own
+	m := means(class, o)
+	if len(b.own) > 0 || m == breaker.Overload {
+		r.throttled(b.longest())
+	}
+	return m, b.own
+}
+
+// longest is the longest time for which an upstream asked the attempt to wait.
+func (b *blame) longest() (d time.Duration) {
+	for _, x := range b.own {
+		d = max(d, x.after)
+	}
+	return d
 }
 
 // means is what class means to the machine, and auto if that is left to the library.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -22,8 +23,10 @@ type bounded struct {
 	max    int // length of b to stop at
 	scan   int // bytes of raw JSON that may be passed over without writing
 	redact *redactor
-	types  *sync.Map // of []payloadField, by reflect.Type
-	why    string    // the text ended early
+	types  *typeCache
+	why    string // the text ended early
+
+	secretEnd int // where in b a raw document's first secret ends; zero if it has none
 }
 
 const (
@@ -174,15 +177,16 @@ func (w *bounded) list(v reflect.Value, depth int) bool {
 
 func (w *bounded) mapping(v reflect.Value, depth int) bool {
 	type entry struct {
-		key   string
-		value reflect.Value
+		key    string
+		secret bool
+		value  reflect.Value
 	}
 	// An entry takes four bytes at least: of a large map only as many as can fit are
 	// looked at, so that there it is chance which.
 	room := max((w.max-len(w.b))/4, 256)
 	entries := make([]entry, 0, min(v.Len(), room))
 	for it := v.MapRange(); len(entries) < room && it.Next(); {
-		entries = append(entries, entry{keyText(it.Key()), it.Value()})
+		entries = append(entries, entry{keyText(it.Key()), w.secretName(it.Key(), 0), it.Value()})
 	}
 	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
 	w.b = append(w.b, '{')
@@ -194,7 +198,7 @@ func (w *bounded) mapping(v reflect.Value, depth int) bool {
 			return false
 		}
 		w.b = append(w.b, ':')
-		if w.redact.secret(e.key) {
+		if e.secret || w.redact.secret(e.key) {
 			if !w.text(redacted) {
 				return false
 			}
@@ -213,6 +217,11 @@ func keyText(k reflect.Value) string {
 	switch {
 	case k.Kind() == reflect.String:
 		return k.String()
+	case k.Kind() == reflect.Interface:
+		if k.IsNil() {
+			return "null"
+		}
+		return keyText(k.Elem())
 	case k.Type().Implements(textMarshal) && k.CanInterface() && small(k):
 		if text, ok := marshalText(k.Interface().(encoding.TextMarshaler)); ok {
 			return string(text)
@@ -224,6 +233,76 @@ func keyText(k reflect.Value) string {
 	}
 	return "[" + k.Kind().String() + "]"
 }
+
+// maxKeyDepth bounds how deep a map key is looked into, and maxKeyParts how much of it.
+const (
+	maxKeyDepth = 8
+	maxKeyParts = 64
+)
+
+// secretName reports whether a map key may name a secret, whatever it is written as: it, its
+// MarshalText or a text that it consists of does, or nobody can tell.
+func (w *bounded) secretName(k reflect.Value, depth int) bool {
+	if w.redact == nil {
+		return false
+	}
+	switch k.Kind() {
+	case reflect.Interface, reflect.Pointer:
+		if k.IsNil() {
+			return false
+		}
+	}
+	if depth > maxKeyDepth {
+		return true
+	}
+	if k.Kind() != reflect.Interface && k.CanInterface() && k.Type().Implements(textMarshal) {
+		if !small(k) {
+			return true
+		}
+		text, ok := marshalText(k.Interface().(encoding.TextMarshaler))
+		if !ok || w.redact.secret(tail(string(text))) {
+			return true
+		}
+	}
+	switch k.Kind() {
+	case reflect.String:
+		return w.redact.secret(tail(k.String()))
+	case reflect.Interface, reflect.Pointer:
+		return w.secretName(k.Elem(), depth+1)
+	case reflect.Struct:
+		for i := range k.NumField() {
+			if i == maxKeyParts || w.secretName(k.Field(i), depth+1) {
+				return true
+			}
+		}
+	case reflect.Array:
+		if k.Type().Elem().Kind() == reflect.Uint8 {
+			return k.Len() > maxKeyParts || w.redact.secret(arrayText(k))
+		}
+		for i := range k.Len() {
+			if i == maxKeyParts || w.secretName(k.Index(i), depth+1) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// arrayText is an array of bytes as text, up to its first zero.
+func arrayText(k reflect.Value) string {
+	var b []byte
+	for i := range k.Len() {
+		c := byte(k.Index(i).Uint())
+		if c == 0 {
+			break
+		}
+		b = append(b, c)
+	}
+	return string(b)
+}
+
+// tail is the end of a name, by which a secret is known.
+func tail(name string) string { return name[max(0, len(name)-maxName):] }
 
 func (w *bounded) structure(v reflect.Value, t reflect.Type, depth int) bool {
 	w.b = append(w.b, '{')
@@ -367,8 +446,17 @@ type payloadField struct {
 	omitEmpty, omitZero, quoted bool
 }
 
+// typeCache remembers the fields of types: of so many as a program has, but not of any
+// number that it makes.
+type typeCache struct {
+	known sync.Map // reflect.Type to []payloadField
+	size  atomic.Int32
+}
+
+const maxTypes = 10_000
+
 func (w *bounded) fieldsOf(t reflect.Type) []payloadField {
-	if f, ok := w.types.Load(t); ok {
+	if f, ok := w.types.known.Load(t); ok {
 		return f.([]payloadField)
 	}
 	all := collectFields(t, nil, nil, w.redact)
@@ -386,7 +474,11 @@ func (w *bounded) fieldsOf(t reflect.Type) []payloadField {
 			fields = append(fields, f)
 		}
 	}
-	w.types.Store(t, fields)
+	if w.types.size.Load() < maxTypes {
+		if _, ok := w.types.known.LoadOrStore(t, fields); !ok {
+			w.types.size.Add(1)
+		}
+	}
 	return fields
 }
 

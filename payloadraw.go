@@ -9,22 +9,39 @@ import (
 // document appends raw JSON without its blanks, checked on the way. It is a scanner of
 // its own because one that checks the whole text first, as encoding/json does, would work
 // by the size of the text and not by the room there is.
+//
+// Where a brace is lost or added nobody knows what belongs to a secret. So of a document that
+// is broken, as far as it may be read, nothing is shown after its first secret.
 func (w *bounded) document(s []byte) bool {
+	w.secretEnd = 0
 	i, ok := w.raw(s, 0, 0)
-	if !ok {
-		return false
+	if ok {
+		i, ok = w.blank(s, i)
 	}
-	if i, ok = w.blank(s, i); !ok {
-		return false
+	if ok && i == len(s) {
+		return true
 	}
-	return i == len(s) || w.stop(whyInvalid)
+	if ok || w.secretEnd > 0 && isBroken(s, 16*w.max+1<<16) {
+		w.stop(whyInvalid)
+	}
+	if w.secretEnd > 0 && w.why == whyInvalid {
+		w.b = w.b[:w.secretEnd]
+	}
+	return false
+}
+
+// isBroken reports whether s is no JSON, as far as scan bytes of it tell.
+func isBroken(s []byte, scan int) bool {
+	w := bounded{scan: scan}
+	i, ok := w.skip(s, 0)
+	if ok {
+		i, ok = w.blank(s, i)
+	}
+	return ok && i < len(s) || w.why == whyInvalid
 }
 
 // raw appends the value that starts at s[i] and returns where it ends.
 func (w *bounded) raw(s []byte, i, depth int) (int, bool) {
-	if depth > maxPayloadDepth {
-		return i, w.stop(whyTooDeep)
-	}
 	i, ok := w.blank(s, i)
 	if !ok {
 		return i, false
@@ -32,13 +49,15 @@ func (w *bounded) raw(s []byte, i, depth int) (int, bool) {
 	if i == len(s) {
 		return i, w.stop(whyInvalid)
 	}
-	switch s[i] {
-	case '{':
-		return w.rawObject(s, i, depth)
-	case '[':
-		return w.rawArray(s, i, depth)
-	case '"':
+	switch c := s[i]; {
+	case c == '"':
 		return w.rawString(s, i)
+	case (c == '{' || c == '[') && depth == maxPayloadDepth:
+		return i, w.stop(whyTooDeep)
+	case c == '{':
+		return w.rawObject(s, i, depth)
+	case c == '[':
+		return w.rawArray(s, i, depth)
 	}
 	end := i
 	for end < len(s) && !isDelimiter(s[end]) && end-i <= w.max-len(w.b) {
@@ -111,6 +130,9 @@ func (w *bounded) rawObject(s []byte, i, depth int) (int, bool) {
 		w.b = append(w.b, ':')
 		if secret {
 			if ok = w.text(redacted); ok {
+				if w.secretEnd == 0 {
+					w.secretEnd = len(w.b)
+				}
 				i, ok = w.skip(s, i+1)
 			}
 		} else {
@@ -220,55 +242,153 @@ func (w *bounded) blank(s []byte, i int) (int, bool) {
 	return i, true
 }
 
-// skip passes over a value that is not shown, to any depth without recursion. It need
-// not be valid inside; that what follows it is, the caller checks.
+// skip passes over a value that is not shown, to any depth without recursion. It must be
+// valid too.
 func (w *bounded) skip(s []byte, i int) (int, bool) {
+	var around nesting
+	i, ok := w.blank(s, i)
+	for ; ok && i < len(s); i, ok = w.blank(s, i) {
+		// A value begins here.
+		switch c := s[i]; c {
+		case '{', '[':
+			around.push(c == '{')
+			if !w.passed(1) {
+				return i, false
+			}
+			if i, ok = w.blank(s, i+1); !ok {
+				return i, false
+			}
+			if i < len(s) && s[i] == c+2 { // } or ]
+				break
+			}
+			if c == '{' {
+				if i, ok = w.skipKey(s, i); !ok {
+					return i, false
+				}
+			}
+			continue
+		default:
+			if i, ok = w.skipScalar(s, i); !ok {
+				return i, false
+			}
+		}
+		// A value has ended here, or a container ends.
+		for {
+			if around.depth == 0 {
+				return i, true
+			}
+			if i, ok = w.blank(s, i); !ok {
+				return i, false
+			}
+			object := around.top()
+			if i < len(s) && s[i] == ',' {
+				i++
+				if object {
+					if i, ok = w.skipKey(s, i); !ok {
+						return i, false
+					}
+				}
+				break
+			}
+			if i == len(s) || object && s[i] != '}' || !object && s[i] != ']' {
+				return i, w.stop(whyInvalid)
+			}
+			if i++; !w.passed(1) {
+				return i, false
+			}
+			around.depth--
+		}
+	}
+	if w.why == "" {
+		w.stop(whyInvalid)
+	}
+	return i, false
+}
+
+// skipKey passes over a key and its colon.
+func (w *bounded) skipKey(s []byte, i int) (int, bool) {
 	i, ok := w.blank(s, i)
 	if !ok {
 		return i, false
 	}
-	start, open := i, 0
-	for i < len(s) {
-		if i-start > w.scan {
-			return i, w.stop(whyTruncated)
+	if i == len(s) || s[i] != '"' {
+		return i, w.stop(whyInvalid)
+	}
+	if i, ok = w.skipScalar(s, i); !ok {
+		return i, false
+	}
+	if i, ok = w.blank(s, i); !ok {
+		return i, false
+	}
+	if i == len(s) || s[i] != ':' {
+		return i, w.stop(whyInvalid)
+	}
+	return i + 1, true
+}
+
+// skipScalar passes over a string, a number or a word.
+func (w *bounded) skipScalar(s []byte, i int) (int, bool) {
+	start := i
+	if s[i] != '"' {
+		for i < len(s) && !isDelimiter(s[i]) && i-start <= w.scan {
+			i++
 		}
-		switch c := s[i]; {
-		case c == '"':
-			for i++; i < len(s) && s[i] != '"'; i++ {
-				if s[i] == '\\' {
-					i++
-				}
-				if i-start > w.scan {
-					return i, w.stop(whyTruncated)
-				}
-			}
-			i++
-			if i > len(s) {
-				return len(s), w.stop(whyInvalid)
-			}
-		case c == '{' || c == '[':
-			open++
-			i++
-		case (c == '}' || c == ']') && open > 0:
-			open--
-			i++
-		case isDelimiter(c) && open == 0:
-			w.scan -= i - start
-			if i == start {
+		if !w.passed(i - start) {
+			return i, false
+		}
+		switch word := s[start:i]; string(word) {
+		case "true", "false", "null":
+		default:
+			if !isNumber(word) {
 				return i, w.stop(whyInvalid)
 			}
-			return i, true
-		default:
-			i++
-			continue
 		}
-		if open == 0 {
-			w.scan -= i - start
-			return i, true
+		return i, true
+	}
+	for i++; i < len(s) && s[i] != '"'; {
+		n := 1
+		if s[i] == '\\' {
+			n = escapeLen(s[i:])
+		}
+		if n == 0 || s[i] < ' ' {
+			return i, w.stop(whyInvalid)
+		}
+		if i += n; i-start > w.scan {
+			return i, w.stop(whyTruncated)
 		}
 	}
-	return i, w.stop(whyInvalid)
+	if i == len(s) {
+		return i, w.stop(whyInvalid)
+	}
+	return i + 1, w.passed(i + 1 - start)
 }
+
+// passed counts bytes that were passed over.
+func (w *bounded) passed(n int) bool {
+	w.scan -= n
+	return w.scan >= 0 || w.stop(whyTruncated)
+}
+
+// nesting is the containers around a place in a document, a bit for each: set for objects.
+type nesting struct {
+	bits  []uint64
+	depth int
+}
+
+func (n *nesting) push(object bool) {
+	if n.depth/64 == len(n.bits) {
+		n.bits = append(n.bits, 0)
+	}
+	bit := uint64(1) << (n.depth % 64)
+	n.bits[n.depth/64] &^= bit
+	if object {
+		n.bits[n.depth/64] |= bit
+	}
+	n.depth++
+}
+
+// top reports whether the innermost is an object.
+func (n *nesting) top() bool { return n.bits[(n.depth-1)/64]>>((n.depth-1)%64)&1 == 1 }
 
 func isDelimiter(c byte) bool {
 	switch c {

@@ -3,7 +3,6 @@ package sluice
 import (
 	"context"
 	"reflect"
-	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -31,9 +30,11 @@ var secretNames = []string{
 //
 // The value of a field whose name is in redact, or ends in a usual name of a secret
 // (password, secret, token, authorization, apikey, accesskey, privatekey, cookie, …), is
-// replaced by "[redacted]" at any depth, in structs, maps and raw JSON. Case, "_", "-",
-// "." and blanks of names do not matter. Only names are looked at: a secret inside a
-// text, or under another name, is shown.
+// replaced by "[redacted]" at any depth, in structs, maps with keys of any type and raw
+// JSON. Case, "_", "-", "." and blanks of names do not matter. Only names are looked at: a
+// secret inside a text, or under another name, is shown. Raw JSON that is broken ends at its
+// first secret, since nobody knows where that ends; a document of more than 64 KiB and 16
+// times max is read no further to find out.
 //
 // The work is bounded by max, not by the size of the value, except in values with a
 // MarshalJSON or MarshalText method of their own; these are called only if they are
@@ -52,7 +53,7 @@ type payloadFilter struct {
 	next   EventSink // nil discards
 	max    int
 	redact *redactor
-	types  sync.Map // reflect.Type to []payloadField
+	types  typeCache
 }
 
 func (p *payloadFilter) Enabled(k EventKind) bool { return p.next != nil && p.next.Enabled(k) }

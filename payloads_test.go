@@ -308,3 +308,130 @@ func FuzzPayloadRaw(f *testing.F) {
 		}
 	})
 }
+
+type (
+	secretKey  string
+	textKey    struct{ name string }
+	stringText string
+	badText    struct{}
+)
+
+func (k textKey) MarshalText() ([]byte, error)    { return []byte(k.name), nil }
+func (k stringText) MarshalText() ([]byte, error) { return []byte("id-" + string(k)), nil }
+func (badText) MarshalText() ([]byte, error)      { return nil, errors.New("no") }
+
+// The key of a map is looked at whatever its type is: it may be written as something else,
+// or not at all.
+func TestPayloadsRedactByKeysOfAnyType(t *testing.T) {
+	name, plain := "api_key", "city"
+	for what, v := range map[string]any{
+		"any":                map[any]any{name: "hunter2", plain: "ann", 7: 1, nil: 2},
+		"any, named string":  map[any]any{secretKey(name): "hunter2", secretKey(plain): "ann"},
+		"named string":       map[secretKey]any{secretKey(name): "hunter2", secretKey(plain): "ann"},
+		"TextMarshaler":      map[textKey]any{{name}: "hunter2", {plain}: "ann"},
+		"any, TextMarshaler": map[any]any{textKey{name}: "hunter2", textKey{plain}: "ann"},
+		"interface":          map[interface{ MarshalText() ([]byte, error) }]any{textKey{name}: "hunter2", textKey{plain}: "ann", nil: 1},
+		"string that is written otherwise": map[stringText]any{
+			stringText(name): "hunter2", stringText(plain): "ann"},
+		"pointer":                map[*string]any{&name: "hunter2", &plain: "ann"},
+		"pointer in any":         map[any]any{&name: "hunter2", &plain: "ann"},
+		"struct":                 map[struct{ Service, Field string }]any{{"x", name}: "hunter2", {"x", plain}: "ann"},
+		"array":                  map[[2]string]any{{"x", name}: "hunter2", {"x", plain}: "ann"},
+		"bytes":                  map[[9]byte]any{{'a', 'p', 'i', '_', 'k', 'e', 'y'}: "hunter2", {'c', 'i', 't', 'y'}: "ann"},
+		"marshaler that fails":   map[badText]any{{}: "hunter2"},
+		"deep in a list":         []any{map[string]any{"x": map[any]any{name: map[any]any{plain: "hunter2"}}}, "ann"},
+		"another name":           map[any]any{secretKey("S-S.N"): 123456, plain: "ann"},
+		"marshaler by a pointer": map[*textKey]any{{name}: "hunter2", {plain}: "ann"},
+	} {
+		got, ok := shown(t, v, 0, "ssn").(json.RawMessage)
+		if !ok || !json.Valid(got) {
+			t.Fatalf("%s: %v", what, shown(t, v, 0, "ssn"))
+		}
+		if s := string(got); strings.Contains(s, "hunter2") || strings.Contains(s, "123456") || !strings.Contains(s, "[redacted]") || !strings.Contains(s, "ann") && what != "marshaler that fails" {
+			t.Errorf("%s: %s", what, s)
+		}
+	}
+	if got := fmt.Sprintf("%s", shown(t, map[any]any{"a": 1, 2: "b", secretKey("c"): nil}, 0)); got != `{"2":"b","a":1,"c":null}` {
+		t.Errorf("keys are shown as %s", got)
+	}
+}
+
+// A document that breaks inside a secret ends there: nobody knows what belongs to it. For
+// each byte that is lost, doubled or changed, nothing inside the secret is shown.
+func TestPayloadsBrokenSecretsEndTheDocument(t *testing.T) {
+	for _, raw := range []string{
+		`{"user":"ann","password":{"a":{"b":"hunter2"},"pin":"hunter3"},"city":"rome"}`,
+		`{"user":"ann","password":["hunter2",{"pin":["hunter3",1]},true],"city":"rome"}`,
+		`{"user":"ann","password":[[{"a":"hunter2","b":[]},{}],"hunter3"],"city":"rome"}`,
+	} {
+		start, end := strings.Index(raw, `"password"`)+len(`"password":`), strings.Index(raw, `,"city"`)
+		for i := start; i < end; i++ {
+			for _, broken := range []string{raw[:i] + raw[i+1:], raw[:i] + raw[i:i+1] + raw[i:], raw[:i] + "}" + raw[i+1:], raw[:i] + "{" + raw[i+1:], raw[:i] + "]" + raw[i+1:], raw[:i] + `"` + raw[i+1:], raw[:i]} {
+				if json.Valid([]byte(broken)) {
+					continue
+				}
+				s, isText := shown(t, json.RawMessage(broken), 0).(string)
+				if !isText || strings.Contains(s, "hunter") || strings.Contains(s, "pin") || strings.Contains(s, "rome") {
+					t.Errorf("%s\nis shown as %s", broken, s)
+				}
+			}
+		}
+	}
+}
+
+// A document that is broken beyond where it was cut ends at its first secret too, and a
+// control character or a bad escape in one breaks it.
+func TestPayloadsBrokenBehindTheCut(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	for raw, want := range map[string]string{
+		`{"token":{"a":"b"},"pin":"` + long + `"},"z":1}`: `{"token":"[redacted]"…[invalid JSON]`,
+		`{"token":{"a":"b"},"z":"` + long + `"}`:          `{"token":"[redacted]","z":"xxxxxxxxx…[truncated]`,
+		"{\"token\":\"a\nb\",\"z\":1}":                    `{"token":"[redacted]"…[invalid JSON]`,
+		`{"token":"a\xb","z":1}`:                          `{"token":"[redacted]"…[invalid JSON]`,
+	} {
+		if got := fmt.Sprint(shown(t, json.RawMessage(raw), 36)); got != want {
+			t.Errorf("%.40s is shown as %s, want %s", raw, got, want)
+		}
+	}
+}
+
+// The fields of types are remembered for so many as a program has, not for any number.
+func TestPayloadsRememberSoManyTypes(t *testing.T) {
+	p := WithPayloads(discarding{}, 0).(*payloadFilter)
+	p.types.size.Store(maxTypes - 1)
+	for range 2 {
+		p.copyOf(struct{ A int }{})
+		p.copyOf(struct{ B int }{})
+	}
+	known := 0
+	p.types.known.Range(func(any, any) bool { known++; return true })
+	if known != 1 {
+		t.Errorf("%d types remembered, there was room for one", known)
+	}
+}
+
+// 64 levels are shown and 65 are not, of raw JSON too, inside a secret any number.
+func TestPayloadsDepth(t *testing.T) {
+	deep := func(n int, open, inside, end string) json.RawMessage {
+		return json.RawMessage(strings.Repeat(open, n) + inside + strings.Repeat(end, n))
+	}
+	for _, form := range [][3]string{{"[", "", "]"}, {"[", "1", "]"}, {`{"a":`, "1", "}"}, {`{"a":`, "{}", "}"}} {
+		for n := 62; n <= 66; n++ {
+			raw := deep(n, form[0], form[1], form[2])
+			levels := n
+			if form[1] == "{}" {
+				levels++
+			}
+			got := shown(t, raw, 1<<20)
+			if whole, ok := got.(json.RawMessage); ok != (levels <= 64) || ok && string(whole) != string(raw) {
+				t.Errorf("%d levels: %v", levels, got)
+			} else if s, _ := got.(string); !ok && !strings.HasSuffix(s, "…[too deep]") {
+				t.Errorf("%d levels: %v", levels, got)
+			}
+		}
+	}
+	secret := json.RawMessage(`{"token":` + string(deep(9_000, `[{"a":`, "1", "}]")) + `,"b":1}`)
+	if got := fmt.Sprintf("%s", shown(t, secret, 1<<20)); got != `{"token":"[redacted]","b":1}` {
+		t.Errorf("got %.100s", got)
+	}
+}

@@ -25,7 +25,7 @@ type plan struct {
 
 // missing is the plan of a tool that there is not.
 func (e *Executor) missing(name string) *plan {
-	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, nil)
+	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, e.nearTools(name))
 }
 
 // refusing is a plan that refuses every call.
@@ -204,8 +204,11 @@ func (p *plan) wrap(e *Executor) {
 	t := p.tool
 	h := p.adm.handler(wrapAll(e.inner, t.spec, func(ctx context.Context, c Call) (Result, error) {
 		if !t.accepts(c.Input) { // an interceptor's doing
-			return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrInvalidArguments,
-				Cause: fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)}
+			err := fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)
+			if c.inv == nil {
+				return Result{}, &Error{Tool: t.spec.Name, CallID: c.ID, Reason: ErrInvalidArguments, Cause: err}
+			}
+			return Result{}, c.inv.refused(ErrInvalidArguments, "", err)
 		}
 		return runTool(ctx, &c, t)
 	}))
@@ -227,7 +230,7 @@ func wrapAll(list []Interceptor, s Spec, h Handler) Handler {
 // runTool is the innermost handler: from here on the call has run.
 func runTool(ctx context.Context, c *Call, t *tool) (Result, error) {
 	if c.run == nil {
-		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrRejected,
+		return Result{}, &Error{Tool: t.spec.Name, Reason: ErrRejected,
 			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}
 	}
 	if err := c.run.begin(ctx); err != nil {

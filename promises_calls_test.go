@@ -817,7 +817,7 @@ func TestPromise14_SecondAttemptTimesOut(t *testing.T) {
 		if err := r.call("deaf"); !errors.Is(err, sluice.ErrTimeout) || r.at() != time.Minute+1100*ms {
 			t.Errorf("%v at %v", err, r.at())
 		}
-		r.trace("deaf: invoked started started failed")
+		r.trace("deaf: invoked started retrying started failed")
 		var last time.Duration
 		for _, e := range r.rec.Events() {
 			at := e.Time.Sub(r.start)

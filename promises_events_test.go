@@ -108,7 +108,7 @@ func TestPromise18_EveryPath(t *testing.T) {
 		{"denied", func(r *rig) { _ = r.call("denied") }, "denied: invoked denied", "denied"},
 		{"interceptor answers", func(r *rig) { _ = r.call("cached") }, "cached: invoked completed", ""},
 		{"interceptor panics", func(r *rig) { _ = r.call("broken") }, "broken: invoked failed", "panic"},
-		{"retried", func(r *rig) { _ = r.call("retried") }, "retried: invoked started started started failed", "tool_error"},
+		{"retried", func(r *rig) { _ = r.call("retried") }, "retried: invoked started retrying started retrying started failed", "tool_error"},
 		{"next twice inside", func(r *rig) { _ = r.call("twice") }, "twice: invoked started failed", "tool_error"},
 		{"nested", func(r *rig) { _ = r.call("outer") }, "outer: invoked started completed; fine: invoked started completed", ""},
 		{"closed before", func(r *rig) {

@@ -185,7 +185,7 @@ func (x *policyChange) apply(lk *locked) {
 // limits gives t, which was so before, the rates and the breaker of its policy. What stays
 // keeps what it has counted; a rate that is new starts no fuller than the fullest of its unit.
 func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
-	core := &t.shared.core
+	core, only := &t.shared.core, ForTool(t.spec.Name)
 	rates := core.limits[1 : 1+len(was.rates)]
 	gone := make(map[*admit.Class]bool)
 	for _, l := range core.limits[1:] {
@@ -194,7 +194,7 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 	limits, add := []gateLimit{core.limits[0]}, []admit.Need(nil)
 	for i, j := range match(was.spec.Policy.Rates, x.to.Rates) {
 		if r := x.to.Rates[i]; j < 0 {
-			l := gateLimit{rateClass(core.name, r, &t.rates[i]), Global}
+			l := gateLimit{rateClass(core.name, r, &t.rates[i]), only}
 			c := s.m.Cell(now, l.class, "")
 			var like []*admit.Cell
 			for _, o := range rates {
@@ -227,7 +227,7 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 			lk.changed(s, l.class.Name, "", "")
 		}
 	case b != nil:
-		l := b.ofTool(core.name)
+		l := b.ofTool(core.name, only)
 		limits, add = append(limits, l), append(add, admit.Need{Cell: s.m.Cell(now, l.class, ""), N: 1})
 	}
 	core.limits = limits

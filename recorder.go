@@ -9,13 +9,17 @@ import (
 	"sync"
 )
 
-// Recorder is an [EventSink] for tests: it keeps every event, without any bound, and
-// checks them. The zero value is ready to use, a nil Recorder discards, and all methods
-// are safe for concurrent use. To see values, record through [WithPayloads].
+// Recorder is an [EventSink] for tests: it keeps every event, and checks them. After a
+// million events Emit refuses more, and Check says so. The zero value is ready to use, a
+// nil Recorder discards, and all methods are safe for concurrent use. To see values, record
+// through [WithPayloads].
 type Recorder struct {
 	mu     sync.Mutex
 	events []Event
+	lost   int
 }
+
+const maxRecorded = 1_000_000
 
 // NewRecorder returns an empty Recorder.
 func NewRecorder() *Recorder { return new(Recorder) }
@@ -23,13 +27,17 @@ func NewRecorder() *Recorder { return new(Recorder) }
 // Enabled is true for every kind.
 func (r *Recorder) Enabled(EventKind) bool { return r != nil }
 
-// Emit keeps e.
+// Emit keeps e; the error says that there are too many.
 func (r *Recorder) Emit(_ context.Context, e Event) error {
 	if r == nil {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(r.events) >= maxRecorded {
+		r.lost++
+		return fmt.Errorf("sluice: the Recorder has %d events already: it keeps no more", maxRecorded)
+	}
 	r.events = append(r.events, e)
 	return nil
 }
@@ -90,9 +98,10 @@ const maxBroken = 20
 // Check reports broken promises about the calls seen so far, each of which must have
 // ended: tool.invoked comes first and once, exactly one of tool.completed, tool.failed
 // and tool.denied comes last, tool.started at most once per attempt; Seq counts from 1
-// without gaps; a call completed if and only if it has no error, and was denied only with
-// [ErrDenied]. Calls are told apart by the ids of run and call. The error has a line for
-// each, 20 at most.
+// without gaps; all are of one tool and id; a call completed if and only if it has no
+// error, and was denied only with [ErrDenied]. Calls are told apart by their keys, and
+// events made by hand, which have none, by the ids of run and call. The error has a line
+// for each, 20 at most.
 func (r *Recorder) Check() error {
 	var errs []error
 	more := 0
@@ -105,6 +114,13 @@ func (r *Recorder) Check() error {
 			errs = append(errs, fmt.Errorf("sluice: call %q of run %q (%s): %s",
 				cut(c.id, maxName), cut(c.run, maxName), printable(c.tool), problem))
 		}
+	}
+	if r != nil {
+		r.mu.Lock()
+		if r.lost > 0 {
+			errs = append(errs, fmt.Errorf("sluice: %d events came after the first %d and were not kept", r.lost, maxRecorded))
+		}
+		r.mu.Unlock()
 	}
 	if more > 0 {
 		errs = append(errs, fmt.Errorf("sluice: and %d more", more))
@@ -119,20 +135,27 @@ type recordedCall struct {
 }
 
 func (r *Recorder) calls() []*recordedCall {
-	type key struct{ run, id string }
+	type key struct {
+		key     CallKey
+		run, id string
+	}
 	var calls []*recordedCall
 	byKey := make(map[key]*recordedCall)
 	for _, e := range r.Events() {
-		if e.Call.ID == "" && !strings.HasPrefix(string(e.Kind), "tool.") {
+		if e.CallKey == 0 && e.Call.ID == "" && !strings.HasPrefix(string(e.Kind), "tool.") {
 			continue
 		}
-		k := key{id: e.Call.ID}
+		run := ""
 		if e.Call.Pipeline != nil {
-			k.run = e.Call.Pipeline.RunID
+			run = e.Call.Pipeline.RunID
+		}
+		k := key{key: e.CallKey}
+		if k.key == 0 {
+			k.run, k.id = run, e.Call.ID
 		}
 		c := byKey[k]
 		if c == nil {
-			c = &recordedCall{run: k.run, id: k.id, tool: e.Call.Tool}
+			c = &recordedCall{run: run, id: e.Call.ID, tool: e.Call.Tool}
 			byKey[k] = c
 			calls = append(calls, c)
 		}
@@ -157,6 +180,9 @@ func (c *recordedCall) broken() (problems []string) {
 		}
 		if e.Call.Tool != c.tool {
 			bad("%s is of tool %s", e.Kind, printable(e.Call.Tool))
+		}
+		if e.Call.ID != c.id {
+			bad("%s has the call id %q", e.Kind, cut(e.Call.ID, maxName))
 		}
 		if ended > 0 && !isTerminal(e.Kind) {
 			bad("%s after the call had ended", e.Kind)

@@ -17,8 +17,6 @@ func story(run, id, tool string, words ...string) (events []Event) {
 		switch e.Kind {
 		case ToolInvoked:
 			attempt = 1
-		case ToolRetrying:
-			attempt++
 		case ToolFailed:
 			e.Err = errors.New("failed")
 		case ToolDenied:
@@ -26,6 +24,9 @@ func story(run, id, tool string, words ...string) (events []Event) {
 		}
 		e.Call.Attempt = attempt
 		events = append(events, e)
+		if e.Kind == ToolRetrying { // which is of the attempt that failed
+			attempt++
+		}
 	}
 	return events
 }
@@ -62,6 +63,8 @@ func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
 		{"denied for a limit", with(call("invoked", "denied"), func(e []Event) { e[1].Err = &Error{Reason: ErrQueueFull} }), []string{"another reason than ErrDenied"}},
 		{"another tool", with(call("invoked", "completed"), func(e []Event) { e[1].Call.Tool = "fetch" }), []string{"tool.completed is of tool fetch"}},
 		{"no id", story("r", "", "search", "invoked", "completed"), []string{"no call id"}},
+		{"one key, two ids", with(call("invoked", "completed"), func(e []Event) { e[0].CallKey, e[1].CallKey, e[1].Call.ID = 7, 7, "d" }), []string{`tool.completed has the call id "d"`}},
+		{"two keys, one id", with(append(call("invoked", "completed"), call("invoked", "completed")...), func(e []Event) { e[0].CallKey, e[1].CallKey, e[2].CallKey, e[3].CallKey = 7, 7, 8, 8 }), nil},
 		{"same id in two runs", append(call("invoked", "completed"), story("r2", "c", "fetch", "invoked", "failed")...), nil},
 		{"same id twice in a run", append(call("invoked", "completed"), call("invoked", "completed")...),
 			[]string{"seq 1, want 3", "tool.invoked after the call had ended", "2 times tool.invoked", "2 terminal events"}},

@@ -352,12 +352,13 @@ func (t *tool) limits(slots *admit.Class) []gateLimit {
 		slots = &admit.Class{Name: name + " concurrency", Kind: admit.Slots}
 	}
 	slots.Limit = t.concurrency()
-	out := []gateLimit{{slots, Global}}
+	only := ForTool(t.spec.Name)
+	out := []gateLimit{{slots, only}}
 	for i, r := range t.spec.Policy.Rates {
-		out = append(out, gateLimit{rateClass(name, r, &t.rates[i]), Global})
+		out = append(out, gateLimit{rateClass(name, r, &t.rates[i]), only})
 	}
 	if b := t.spec.Policy.Breaker; b != nil {
-		out = append(out, b.ofTool(name))
+		out = append(out, b.ofTool(name, only))
 	}
 	return out
 }
@@ -367,8 +368,8 @@ func rateClass(name string, r Rate, b *bucket.Rate) *admit.Class {
 }
 
 // ofTool is the constraint of a breaker that is one tool's own.
-func (c CircuitBreakerConfig) ofTool(name string) gateLimit {
-	c.Scope = Global
+func (c CircuitBreakerConfig) ofTool(name string, only Scope) gateLimit {
+	c.Scope = only
 	l := c.limit(name + " breaker")
 	l.class.Rank = 0
 	return l

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
+	"reflect"
+	"slices"
 	"sync"
 )
 
@@ -41,7 +44,7 @@ func (s slogSink) Emit(ctx context.Context, e Event) error {
 		return nil
 	}
 	r := slog.NewRecord(e.Time, level, "tool event", 0)
-	var room [24]slog.Attr
+	var room [28]slog.Attr
 	r.AddAttrs(e.attrs(room[:0])...)
 	return s.h.Handle(ctx, r)
 }
@@ -94,29 +97,112 @@ func (s *jsonSink) write(line []byte) error {
 // MultiSink emits to each of sinks, in their order. One that fails or panics does not
 // keep the event from the others; Emit returns all their errors, joined. Each is asked
 // whether it is Enabled, and only those made by [WithPayloads] are shown values. Nils are
-// left out; without sinks it discards. It is safe for concurrent use if they are.
+// left out, and so is a sink that is listed already; without sinks it discards. It is safe
+// for concurrent use if they are.
 func MultiSink(sinks ...EventSink) EventSink {
 	m := new(multiSink)
 	for _, s := range sinks {
-		switch s := s.(type) {
-		case nil:
-		case *multiSink:
-			m.sinks = append(m.sinks, s.sinks...)
-		default:
-			m.sinks = append(m.sinks, s)
-		}
-	}
-	for _, s := range m.sinks {
-		if _, ok := payloadSinkOf(s); ok {
-			m.wants = true
+		for s := range parts(s) {
+			m.add(s)
 		}
 	}
 	return m
 }
 
+// parts is what s consists of: the sinks of a MultiSink, else s; nothing if it is nil.
+func parts(s EventSink) iter.Seq[EventSink] {
+	return func(yield func(EventSink) bool) {
+		switch m := s.(type) {
+		case nil:
+		case *multiSink:
+			for _, s := range m.sinks {
+				if !yield(s) {
+					return
+				}
+			}
+		default:
+			yield(s)
+		}
+	}
+}
+
+// has reports whether s is part of list.
+func has(list, s EventSink) bool {
+	for x := range parts(list) {
+		if sameSink(x, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameSink reports whether a and b are one sink, as far as they can be compared.
+func sameSink(a, b EventSink) bool {
+	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.ValueOf(a).Comparable() && a == b
+}
+
+// without is s without what is part of other too, which gets each event already; nil if
+// nothing is left.
+func without(s, other EventSink) EventSink {
+	if s == nil || other == nil {
+		return s
+	}
+	m, isMulti := s.(*multiSink)
+	if !isMulti {
+		if has(other, s) {
+			return nil
+		}
+		return s
+	}
+	if !slices.ContainsFunc(m.sinks, func(x EventSink) bool { return has(other, x) }) {
+		return s
+	}
+	left := new(multiSink)
+	for _, x := range m.sinks {
+		if !has(other, x) {
+			left.add(x)
+		}
+	}
+	if left.sinks == nil {
+		return nil
+	}
+	return left
+}
+
+// listener is an executor, and what of its sink no listener before it has.
+type listener struct {
+	exec *Executor
+	sink EventSink
+}
+
+// listeners is who is told what happens outside calls: each sink once, of however many of
+// execs it is.
+func listeners(execs []*Executor) (list []listener) {
+	for _, x := range execs {
+		s := x.conf.Sink
+		for _, l := range list {
+			s = without(s, l.sink)
+		}
+		if s != nil {
+			list = append(list, listener{x, s})
+		}
+	}
+	return list
+}
+
 type multiSink struct {
 	sinks []EventSink
 	wants bool // payloads
+}
+
+func (m *multiSink) add(s EventSink) {
+	if has(m, s) {
+		return
+	}
+	m.sinks = append(m.sinks, s)
+	if _, ok := payloadSinkOf(s); ok {
+		m.wants = true
+	}
 }
 
 // Enabled is true if any sink is. One that panics is taken to be, so that Emit is tried

@@ -3,6 +3,7 @@ package sluice
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -27,18 +28,66 @@ type Snapshot struct {
 // GateState is one constraint under one key. For rates Limit is the burst and Used what is
 // missing of it, more than Limit in debt.
 type GateState struct {
-	Name    string    `json:"name"`
-	Key     string    `json:"key,omitempty"`
-	Limit   int64     `json:"limit,omitempty"` // zero means none
-	Used    int64     `json:"used"`
-	Waiting int       `json:"waiting"`           // calls whose turn it is here first
-	State   string    `json:"state,omitempty"`   // breakers: closed, open, half-open; others: paused, or empty
-	Until   time.Time `json:"until,omitzero"`    // when State may change by itself
-	Stalled bool      `json:"stalled,omitempty"` // a limit that has released nothing for a minute or more while calls wait
+	Name    string       `json:"name"`
+	Kind    GateKind     `json:"kind"`
+	Scope   string       `json:"scope"` // what it counts by, such as "per tool"
+	Key     string       `json:"key,omitempty"`
+	Limit   int64        `json:"limit,omitempty"` // zero means none
+	Used    int64        `json:"used"`
+	Waiting int          `json:"waiting"`        // calls whose turn it is here first
+	State   BreakerState `json:"state,omitzero"` // of a breaker
+	Paused  bool         `json:"paused,omitempty"`
+	Stalled bool         `json:"stalled,omitempty"` // a limit that has released nothing for a minute or more while calls wait
+	Until   time.Time    `json:"until,omitzero"`    // when State may change by itself, or the pause ends
 
 	// Unmatched is the names of a ForTool or ForType scope that no registered tool has. If it is
 	// all of them the limit holds for nobody: a name may be misspelt.
 	Unmatched []string `json:"unmatched,omitempty"`
+}
+
+// GateKind says what a constraint is.
+type GateKind uint8
+
+const (
+	GateConcurrency   GateKind = iota // calls, or their weight, in flight
+	GateRate                          // starts, or their cost, over time
+	GateBreaker                       // outcomes
+	GateSharedLimiter                 // starts, as RateLimiterConfig.Limiter counts them
+)
+
+var gateKinds = [...]string{"concurrency", "rate", "breaker", "shared limiter"}
+
+// String is "concurrency", "rate", "breaker" or "shared limiter".
+func (k GateKind) String() string {
+	if int(k) < len(gateKinds) {
+		return gateKinds[k]
+	}
+	return fmt.Sprintf("GateKind(%d)", uint8(k))
+}
+
+// MarshalText is String.
+func (k GateKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (k *GateKind) UnmarshalText(text []byte) error {
+	i := slices.Index(gateKinds[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("sluice: GateKind is %q: must be one of %q", cut(string(text), maxName), gateKinds)
+	}
+	*k = GateKind(i)
+	return nil
+}
+
+func gateKind(k admit.Kind) GateKind {
+	switch k {
+	case admit.Tokens:
+		return GateRate
+	case admit.Breaker:
+		return GateBreaker
+	case admit.Foreign:
+		return GateSharedLimiter
+	}
+	return GateConcurrency
 }
 
 // LaneState is one lane of the queue: calls that wait in one line, for one constraint. There is
@@ -187,7 +236,7 @@ func (r *reading) limit(s *stage, now int64, l gateLimit, n int) int {
 	unmatched := r.unmatched(l.scope)
 	for _, c := range r.cells {
 		g := s.gateState(now, c)
-		g.Unmatched = unmatched
+		g.Scope, g.Unmatched = l.scope.String(), unmatched
 		if i, twice := r.seen[c.Key()]; twice {
 			r.snap.Gates[i] = g
 			continue
@@ -199,7 +248,7 @@ func (r *reading) limit(s *stage, now int64, l gateLimit, n int) int {
 	}
 	if len(r.cells) == 0 && first && unmatched != nil {
 		g := s.gateState(now, s.m.Peek(now, l.class, ""))
-		g.Unmatched = unmatched
+		g.Scope, g.Unmatched = l.scope.String(), unmatched
 		r.snap.Gates = append(r.snap.Gates, g)
 	}
 	if r.from == 0 {
@@ -210,6 +259,9 @@ func (r *reading) limit(s *stage, now int64, l gateLimit, n int) int {
 
 // unmatched is the names of a scope that nothing registered has.
 func (r *reading) unmatched(s Scope) []string {
+	if r.tools == nil {
+		return nil
+	}
 	has := r.tools
 	if s.kind == scopeForType {
 		has = r.types
@@ -273,16 +325,14 @@ func (l LaneState) compare(o LaneState) int {
 func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 	k := c.Class()
 	u := c.Usage(now)
-	g := GateState{Name: k.Name, Key: c.Key(), Limit: u.Limit, Used: u.Used, Waiting: u.Waiting}
+	g := GateState{Name: k.Name, Kind: gateKind(k.Kind), Key: c.Key(), Limit: u.Limit, Used: u.Used, Waiting: u.Waiting}
 	if g.Limit == admit.Unlimited {
 		g.Limit = 0
 	}
 	if k.Kind == admit.Breaker {
-		g.State = breakerState(c.BreakerState(now)).String()
+		g.State = breakerState(c.BreakerState(now))
 	}
-	if u.Paused > now {
-		g.State = "paused"
-	}
+	g.Paused = u.Paused > now
 	g.Stalled = u.Stalled
 	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
 		g.Until = s.clock.time(until)
@@ -349,7 +399,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	d.Costs = costsOf(nil, t)
 	f := s.m.Forecast(now, t)
 	if f.Refusal.Reason != admit.NoReason {
-		return d, c.inv.refusal(f.Refusal)
+		return d, a.refusal(s, c.inv, t, f.Refusal)
 	}
 	if f.By != nil {
 		d.Place, d.Wait = f.Place, time.Duration(f.Wait)

@@ -401,31 +401,30 @@ func (s *stage) tell() {
 			return
 		}
 		s.mu.Unlock()
-		for i := 0; i < len(events)*len(execs); {
-			i = deliverFrom(i, events, execs)
+		list := listeners(execs)
+		for i := 0; i < len(events)*len(list); {
+			i = deliverFrom(i, events, list)
 		}
 	}
 }
 
-// deliverFrom gives events to executors, from the i-th pair on, and answers where a sink
+// deliverFrom gives events to listeners, from the i-th pair on, and answers where a sink
 // ended it by runtime.Goexit: on a goroutine of its own, since the one that happened to
 // change something must not end by that.
-func deliverFrom(i int, events []Event, execs []*Executor) int {
+func deliverFrom(i int, events []Event, list []listener) int {
 	done := make(chan struct{})
 	go func() {
 		normal := false
 		defer func() {
 			if !normal {
-				execs[i%len(execs)].dropped.Add(1)
+				list[i%len(list)].exec.dropped.Add(1)
 				i++
 			}
 			close(done)
 		}()
-		for ; i < len(events)*len(execs); i++ {
-			x := execs[i%len(execs)]
-			if sink := x.conf.Sink; sink != nil {
-				x.deliver(background, sink, &events[i/len(execs)], new(values))
-			}
+		for ; i < len(events)*len(list); i++ {
+			l := list[i%len(list)]
+			l.exec.deliver(background, l.sink, &events[i/len(list)], new(values))
 		}
 		normal = true
 	}()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -39,20 +40,21 @@ func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...Thro
 	if r == nil {
 		return
 	}
-	list := []throttled{{retryAfter, r.adm.aim(parts)}}
+	list := []throttle{{retryAfter, r.adm.aim(parts)}}
 	s := r.adm.stage.lock()
 	if r.live {
 		r.reported.Store(true)
+		r.throttled(retryAfter)
 		r.adm.throttle(s, r, list)
 	}
 	s.unlock()
 }
 
-// maxTold bounds what an upstream can ask of what is wider than what it speaks of.
-const maxTold = time.Minute
+// maxWider bounds what an upstream can ask of what is wider than what it speaks of.
+const maxWider = time.Minute
 
-// throttled is what an upstream asked for.
-type throttled struct {
+// throttle is what an upstream asked for.
+type throttle struct {
 	after time.Duration
 	aim   aim
 }
@@ -80,13 +82,13 @@ func (a *admission) aim(parts []ThrottlePart) aim {
 		if len(x.classes) > 0 {
 			return x
 		}
-		bound = maxTold
+		bound = maxWider
 	}
 	return aim{bound: bound}
 }
 
 // throttle pauses what an upstream's answers to the attempt r, which is live, speak of.
-func (a *admission) throttle(s *stage, r *running, list []throttled) {
+func (a *admission) throttle(s *stage, r *running, list []throttle) {
 	s.m.Freeze(s.now()) // all of them, before anybody starts
 	defer func() { s.m.Thaw(s.now()) }()
 	for _, x := range list {
@@ -99,7 +101,7 @@ func (a *admission) throttle(s *stage, r *running, list []throttled) {
 			cells = a.upstreams(s, r)
 		}
 		if len(cells) == 0 {
-			cells, d = a.toolCells(r), min(d, maxTold)
+			cells, d = a.toolCells(r), min(d, maxWider)
 		}
 		for _, c := range cells {
 			s.pause(c, d)
@@ -146,6 +148,11 @@ func (a *admission) toolCells(r *running) (cells []*admit.Cell) {
 
 // aside is what few calls have to remember about their attempts.
 type aside struct {
+	again  atomic.Int64          // until when an upstream asked the latest attempt to wait, plus one; zero if none did
+	failed atomic.Pointer[error] // of the attempt that ended last; nil if it did not fail
+	late   atomic.Pointer[lateEvents]
+	holds  atomic.Pointer[holds] // of those that a stream outlives, guarded by the stage's lock; nil without one
+
 	mu      sync.Mutex
 	charged []charge
 	full    bool // there were more charges
@@ -229,10 +236,10 @@ type blame struct {
 	r    *running // whose error it is, or nil
 	left int      // nodes that may still be looked at
 
-	own     []throttled // that the attempt itself met
-	nested  bool        // there are some that calls nested in it have been charged with
-	refusal bool        // or were refused
-	carried []charge    // all errors that say so, for the call around
+	own     []throttle // that the attempt itself met
+	nested  bool       // there are some that calls nested in it have been charged with
+	refusal bool       // or were refused
+	carried []charge   // all errors that say so, for the call around
 }
 
 // blameOf looks through err.
@@ -271,7 +278,7 @@ func (b *blame) look(err error, under bool) (nested bool) {
 	}
 	nested = nested || under
 	if asks && !nested && b.r != nil {
-		b.own = append(b.own[:own], throttled{after, b.r.adm.aim(part)})
+		b.own = append(b.own[:own], throttle{after, b.r.adm.aim(part)})
 	}
 	return nested
 }

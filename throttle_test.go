@@ -53,7 +53,7 @@ func (r *rig) paused() string {
 	var list []string
 	s := r.Snapshot()
 	for _, g := range s.Gates {
-		if g.State == "paused" {
+		if g.Paused {
 			list = append(list, strings.TrimSpace(fmt.Sprint(g.Name, " ", g.Key))+" "+g.Until.Sub(s.At).String())
 		}
 	}
@@ -172,7 +172,7 @@ func TestPromise16_ThrottleOfANestedCallIsNeutralForItsAncestors(t *testing.T) {
 							if n := r.gateNamed("concurrency tool").Limit; n != 8 {
 								t.Errorf("the agents' adaptive limit is %d, want 8 still", n)
 							}
-							if s := r.gateNamed("breaker").State; s != "closed" {
+							if s := r.gateNamed("breaker").State; s != sluice.BreakerClosed {
 								t.Errorf("the agents' breaker is %s", s)
 							}
 						})

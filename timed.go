@@ -127,7 +127,7 @@ func (x *timedRun) timedOut(err error) error {
 	if err == nil || x.Context.Err() != nil || x.Err() != context.DeadlineExceeded || !isReason(err, context.DeadlineExceeded) {
 		return err
 	}
-	return &Error{Tool: x.c.Tool, CallID: x.c.ID, Reason: ErrTimeout, Cause: err}
+	return x.c.inv.refused(ErrTimeout, "", err)
 }
 
 // cause is the error of a call whose time is over.
@@ -139,7 +139,7 @@ func (x *timedRun) cause() *Error {
 
 func (x *timedRun) causeLocked() *Error {
 	if x.late == nil {
-		x.late = &Error{Tool: x.c.Tool, CallID: x.c.ID, Reason: ErrTimeout, Cause: context.DeadlineExceeded}
+		x.late = x.c.inv.refused(ErrTimeout, "", context.DeadlineExceeded)
 	}
 	return x.late
 }

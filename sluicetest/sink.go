@@ -51,7 +51,7 @@ func sinkAnyEvent(r *run, s sink) {
 	for _, k := range append(eventKinds, "", "tool.unheard_of") {
 		for what, e := range map[string]sluice.Event{
 			"an empty event": {Kind: k},
-			"an event with everything": {Kind: k, Time: time.Unix(1, 0), ParentID: "p", Seq: 9, Queued: -1, Duration: 1 << 62,
+			"an event with everything": {Kind: k, Time: time.Unix(1, 0), CallKey: 7, ParentKey: 1, ParentID: "p", Seq: 9, Elapsed: -1, Queued: -1, Duration: 1 << 62,
 				Err: errors.New("\x00\xff"), By: "\n", RetryAfter: -1, From: "a", To: "b", Key: "\u2028", Actor: "x",
 				Call: sluice.Call{ID: "\"", Tool: "tool\xff"}},
 		} {

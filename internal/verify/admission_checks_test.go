@@ -535,8 +535,8 @@ func (w *world) compare(now int64) {
 			} else if lo, hi := c.used(nil); g.Used < lo || g.Used > hi {
 				w.fatal("%s %q: %d to %d slots are taken, the snapshot says %d", l.name, c.key, lo, hi, g.Used)
 			}
-			if paused := c.paused > now; paused != (g.State == "paused") {
-				w.fatal("%s %q: paused is %v, the snapshot says %q", l.name, c.key, paused, g.State)
+			if paused := c.paused > now; paused != g.Paused {
+				w.fatal("%s %q: paused is %v, the snapshot says %v", l.name, c.key, paused, g.Paused)
 			}
 		}
 	}
