@@ -18,6 +18,9 @@ type Handler func(ctx context.Context, c Call) (Result, error)
 // It may call next several times (each is an attempt, admitted and charged anew), or not at
 // all: an error of its own is then a denial.
 //
+// A Wrap that takes long holds up first calls of its tool alone, until their contexts end, and
+// Close; one that never returns leaves its goroutine behind, at most two of each tool.
+//
 // An interceptor that implements fmt.Stringer is shown by that name in [Executor.Plan].
 type Interceptor interface {
 	Wrap(tool Spec, next Handler) Handler

@@ -118,6 +118,27 @@ func TestDomain_DissolvesWithItsLastCall(t *testing.T) {
 	})
 }
 
+// A gate or a registry that no live executor lists any more is free for another domain, while the
+// rest of its own lives on.
+func TestDomain_MembersLeaveWithTheirExecutors(t *testing.T) {
+	a, b, x := limitNamed("a", 1), limitNamed("b", 1), limitNamed("x", 1)
+	stays := newRig(t, sluice.Config{Interceptors: interceptors(a)})
+	defer stays.end()
+	elsewhere := newRig(t, sluice.Config{Interceptors: interceptors(x)})
+	defer elsewhere.end()
+	goes := newRig(t, sluice.Config{Interceptors: interceptors(a, b)})
+	both := sluice.Config{Interceptors: interceptors(b, x)}
+	if _, err := sluice.NewExecutor(sluice.NewToolRegistry(), both); err == nil {
+		t.Error("b was taken from a live domain")
+	}
+	goes.end()
+	e := sluice.Must(sluice.NewExecutor(goes.reg, both))
+	defer e.Close(t.Context())
+	if _, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(a, b)}); err == nil {
+		t.Error("a and b are tied together, and belong to two live domains by now")
+	}
+}
+
 // A closed executor's snapshot still shows what its gates have counted, wherever they belong by
 // then, and its calls are refused.
 func TestDomain_ClosedExecutorCanBeLookedAt(t *testing.T) {

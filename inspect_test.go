@@ -339,10 +339,10 @@ func TestPlan_ForeignNames(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		block := make(chan struct{})
 		for want, name := range map[string]func() string{
-			"mine":                            func() string { return "mine" },
-			"stringer":                        func() string { panic("name") },
-			"stringer ":                       func() string { runtime.Goexit(); return "" },
-			"stringer  ":                      func() string { <-block; return "late" },
+			"mine":                              func() string { return "mine" },
+			"stringer":                          func() string { panic("name") },
+			"stringer ":                         func() string { runtime.Goexit(); return "" },
+			"stringer  ":                        func() string { <-block; return "late" },
 			strings.Repeat("n", 128) + "\u2026": func() string { return strings.Repeat("n", 1<<20) },
 		} {
 			want = strings.TrimSpace(want)
