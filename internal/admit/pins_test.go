@@ -64,6 +64,28 @@ func TestPins_WhatIsForgotten(t *testing.T) {
 	w.m.Unpin(w.now, w.m.Pin(w.now, slots("other", 0, 1), "")) // of other classes nothing is forgotten
 }
 
+// What an adaptive limit has learned is remembered without a plan, as far as there is room.
+func TestPins_AdaptiveLimitsAreRemembered(t *testing.T) {
+	w := newWorld(t, standard())
+	k := slots("adaptive", 0, 1)
+	k.Adaptive, k.ByPlan = &Adaptive{Min: 1, Max: 64}, true
+	for i := range 2 * maxRemembered {
+		key := fmt.Sprint(i)
+		c := w.m.Pin(w.now, k, key)
+		w.finish(w.arrive("call", 0, "", part{k, key, 1}))
+		if i == 0 && c.limit == k.Limit {
+			t.Fatal("it learned nothing from a success")
+		}
+		w.m.Unpin(w.now, c)
+		if k.Lookup(key) != c && i < maxRemembered {
+			t.Fatalf("what %s learned is forgotten, of %d cells", key, k.Len())
+		}
+	}
+	if k.Len() != maxRemembered {
+		t.Errorf("%d cells are remembered, want %d", k.Len(), maxRemembered)
+	}
+}
+
 // What no plan pins is bounded: what would be forgotten first goes, but never what somebody
 // holds, and where a cell is asked for without a plan there is none.
 func TestPins_Bounded(t *testing.T) {
