@@ -679,6 +679,29 @@ func TestRemovedTools_FindWhatIsRemembered(t *testing.T) {
 	})
 }
 
+// A tool whose policy was changed keeps what limits by tool have of it until it is called again.
+func TestRemovedTools_ChangedOnesAreKept(t *testing.T) {
+	r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 3, Scope: sluice.ByTool}))})
+	defer r.end()
+	for _, n := range []string{"x", "y"} {
+		r.tool(sluice.Spec{Name: n}, func(context.Context) error { return nil })
+	}
+	for i := range 3 {
+		noErr(t, r.call("x"))
+		noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Concurrency: 5 + i})))
+		noErr(t, r.call("y")) // compiles for the changed registry
+		if g := r.gateState("concurrency per tool", "x"); g.Limit != 3 {
+			t.Errorf("the limit's cell of a tool that was changed: %+v", g)
+		}
+	}
+	r.reg.Remove("x")
+	for _, g := range r.Snapshot().Gates {
+		if g.Key == "x" {
+			t.Errorf("the limit's cell of a tool that was removed: %+v", g)
+		}
+	}
+}
+
 // A call that holds on to a tool that has been removed counts with the one that came after it.
 func TestRemovedTools_LateAttemptsCount(t *testing.T) {
 	bubble(t, func(t *testing.T) {
