@@ -36,7 +36,7 @@
 // instant, and takes everything or nothing; while it waits it holds nothing. So a slow rate
 // cannot fill a shared limit with sleepers, a token is never paid by a call that still
 // queues, and priority means something, since nobody waits behind the queue. Executors
-// that share a gate share the stage.
+// that share a registry, a gate or a scheduler share the stage.
 //
 // # Order
 //
@@ -130,6 +130,20 @@
 //   - An Update or a Txn whose function was overtaken 10,000 times fails with [ErrConflict]: so
 //     ends one that writes, past itself, what it has read.
 //   - Keys of the state are UTF-8, and a snapshot is read strictly: no name twice, none unknown.
+//   - What an executor shares with others is fixed in [NewExecutor]: it joins the live executors
+//     that list its registry, a gate or its scheduler. It is refused if those share nothing so
+//     far, or if two schedulers would order one queue. A registry, gate or scheduler is free
+//     again once each executor that lists it is closed and its calls have ended; what was
+//     counted stays.
+//   - Gates are known by their own type. A struct with one inside is an interceptor like others,
+//     and a gate's own Wrap, called by anybody, refuses the calls.
+//   - Pause, Trip, Reset and State fail for a key that the scope cannot have: a tool must be
+//     registered, or a type be one of a registered tool, once the gate belongs to an executor.
+//   - What limits counted for a tool is forgotten when it has been removed, its calls have ended
+//     and there is nothing to remember: no debt, no pause, no failure.
+//   - [Executor.Explain] refuses what [Executor.Invoke] refuses, missing arguments included.
+//   - A call whose context ends while an interceptor's Wrap runs is refused; the Wrap goes on for
+//     later calls, and Close waits for it.
 //   - Everything is bounded by default: queue 1,000 calls, arguments 4 MiB, results 16 MiB,
 //     depth 32, calls under one root 10,000, keys of a limit 10,000, state 100,000 keys.
 //
