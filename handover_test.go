@@ -678,3 +678,60 @@ func TestHandOver_Storm(t *testing.T) {
 	last.Wait()
 	r.end()
 }
+
+// Waiters' contexts end at the very instant at which tokens come in for them and for others,
+// before the timer has fired: whoever starts at that instant is told, whoever left is not, and
+// nobody is forgotten.
+func TestHandOver_CancelOfWhatIsDue(t *testing.T) {
+	for _, submit := range []bool{false, true} {
+		t.Run(fmt.Sprint("submit ", submit), func(t *testing.T) {
+			var ran, left atomic.Int64
+			for round := range rounds(100) {
+				bubble(t, func(t *testing.T) {
+					const keys = 6
+					r := newRig(t, sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
+						Scope: sluice.ByTenant, Rates: []sluice.Rate{{N: 1, Per: time.Second}}})))})
+					defer r.end()
+					var g gauge
+					r.tool(sluice.Spec{Name: "x"}, g.counts(0))
+					var ctxs [keys]context.Context
+					var cancels [keys]context.CancelFunc
+					for i := range keys {
+						pc := r.pc
+						pc.Tenant = fmt.Sprint(i)
+						ctxs[i], cancels[i] = context.WithCancel(sluice.WithPipelineContext(t.Context(), pc))
+						noErr(t, errOf(r.Invoke(ctxs[i], sluice.Request{Tool: "x"})))
+					}
+					go func() {
+						time.Sleep(time.Second)
+						for i := range 1 + round%keys {
+							cancels[i]()
+						}
+					}()
+					parallel(keys, func(i int) {
+						var err error
+						if submit {
+							_, err = r.Submit(ctxs[i], sluice.Request{Tool: "x"}).Wait(context.Background())
+						} else {
+							_, err = r.Invoke(ctxs[i], sluice.Request{Tool: "x"})
+						}
+						switch {
+						case err == nil:
+							ran.Add(1)
+						case i <= round%keys && errors.Is(err, context.Canceled) && errors.Is(err, sluice.ErrRejected):
+							left.Add(1)
+						default:
+							t.Errorf("call %d: %v", i, err)
+						}
+					})
+					if d := r.at(); d != time.Second {
+						t.Errorf("it took %v", d)
+					}
+				})
+			}
+			if (ran.Load() == 0 || left.Load() == 0) && !underRace {
+				t.Errorf("%d ran, %d left: the race was not run", ran.Load(), left.Load())
+			}
+		})
+	}
+}
