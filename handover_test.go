@@ -735,3 +735,63 @@ func TestHandOver_CancelOfWhatIsDue(t *testing.T) {
 		})
 	}
 }
+
+// An attempt that outlives its call may still wait in the queue when the executor is closed and
+// no call is left. Close refuses it before the gates belong to nobody: whoever lists them next
+// finds nobody in their queues.
+func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
+	taken := 0
+	for range rounds(300) {
+		q := rates(sluice.Rate{N: 1000})
+		var left sync.WaitGroup
+		second := make(chan struct{})
+		hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				res, err := next(ctx, c)
+				noErr(t, q.Pause("", time.Hour))
+				left.Go(func() {
+					if _, err := next(context.Background(), c); !errors.Is(err, sluice.ErrRejected) {
+						t.Errorf("the attempt ended with %v", err)
+					}
+				})
+				<-second
+				return res, err
+			}
+		})
+		reg, other := sluice.NewToolRegistry(), sluice.NewToolRegistry()
+		rawTool(t, reg, sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+		rawTool(t, other, sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+		e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Interceptors: interceptors(hedge, q)}))
+		live := sluice.Must(sluice.NewExecutor(other, sluice.Config{})) // so that other belongs to a domain
+		got := make(chan error, 1)
+		go func() { got <- errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x"})) }()
+		for e.Snapshot().Queued == 0 {
+			runtime.Gosched()
+		}
+		close(second)
+		noErr(t, <-got)
+		closed := make(chan struct{})
+		go func() {
+			noErr(t, e.Close(context.Background()))
+			close(closed)
+		}()
+		next, err := sluice.NewExecutor(other, sluice.Config{Interceptors: interceptors(q)})
+		for err != nil {
+			next, err = sluice.NewExecutor(other, sluice.Config{Interceptors: interceptors(q)})
+		}
+		if s := next.Snapshot(); len(s.Gates) != 1 || s.Gates[0].Waiting != 0 {
+			taken++
+		}
+		f := next.Submit(t.Context(), sluice.Request{Tool: "x"})
+		<-closed
+		left.Wait()
+		noErr(t, next.Close(t.Context()))
+		if _, err := f.Wait(t.Context()); !errors.Is(err, sluice.ErrClosed) {
+			t.Errorf("the next executor's call: %v", err)
+		}
+		noErr(t, live.Close(t.Context()))
+	}
+	if taken > 0 {
+		t.Errorf("%d times the next executor found somebody in the queue", taken)
+	}
+}
