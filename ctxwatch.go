@@ -13,32 +13,78 @@ type ctxWatches struct {
 	byDone map[<-chan struct{}]*ctxWatch
 }
 
-// ctxWatch is the waiting calls of one Done channel.
+// ctxWatch is the waiting calls of one Done channel. While it is in byDone it has some, and
+// has not fired.
 type ctxWatch struct {
 	exec  *Executor
 	done  <-chan struct{}
 	stop  func() bool
+	fired bool
 	calls []*submission
 }
 
-// add has c.cancel called once c.ctx ends.
+// add has c.cancel called once c.ctx ends. Contexts may be anybody's, so none is asked under
+// the lock.
 func (w *ctxWatches) add(c *submission) {
-	done := c.ctx.Done()
+	ctx, exec := c.ctx, c.inv.plan.exec
+	done := ctx.Done()
 	if done == nil {
 		return
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	x := w.byDone[done]
-	if x == nil {
+	if x != nil {
+		x.add(c)
+		w.mu.Unlock()
+		return
+	}
+	w.mu.Unlock()
+	x = w.begin(ctx, exec, done)
+	w.mu.Lock()
+	y := w.byDone[done]
+	switch {
+	case y != nil: // somebody else has begun meanwhile
+		y.add(c)
+		w.mu.Unlock()
+		x.end()
+	case x.fired:
+		c.inv.fired = true
+		w.mu.Unlock()
+		exec.finish(task{c, gaveUp})
+	default:
 		if w.byDone == nil {
 			w.byDone = make(map[<-chan struct{}]*ctxWatch)
 		}
-		x = &ctxWatch{exec: c.inv.plan.exec, done: done}
-		x.exec.helperStarts() // fire is a goroutine of its own
-		x.stop = context.AfterFunc(c.ctx, func() { w.fire(x) })
 		w.byDone[done] = x
+		x.add(c)
+		w.mu.Unlock()
 	}
+}
+
+// begin watches a context for calls to come.
+func (w *ctxWatches) begin(ctx context.Context, exec *Executor, done <-chan struct{}) *ctxWatch {
+	x := &ctxWatch{exec: exec, done: done}
+	exec.helperStarts() // fire is a goroutine of its own
+	normal := false
+	defer func() {
+		if !normal {
+			exec.helperEnds()
+		}
+	}()
+	x.stop = context.AfterFunc(ctx, func() { w.fire(x) })
+	normal = true
+	return x
+}
+
+// end has x not fire any more, unless it does.
+func (x *ctxWatch) end() {
+	if x.stop() {
+		x.exec.helperEnds()
+	}
+}
+
+// add has x watch c. The watches are locked.
+func (x *ctxWatch) add(c *submission) {
 	c.watch, c.watched = x, int32(len(x.calls))
 	x.calls = append(x.calls, c)
 }
@@ -46,9 +92,9 @@ func (w *ctxWatches) add(c *submission) {
 // remove takes c out again, if its context has not ended meanwhile.
 func (w *ctxWatches) remove(c *submission) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	x := c.watch
 	if x == nil {
+		w.mu.Unlock()
 		return
 	}
 	c.watch = nil
@@ -57,18 +103,19 @@ func (w *ctxWatches) remove(c *submission) {
 	x.calls[c.watched], moved.watched = moved, c.watched
 	x.calls[last] = nil
 	x.calls = x.calls[:last]
-	if last == 0 {
-		delete(w.byDone, x.done)
-		if x.stop() {
-			x.exec.helperEnds()
-		}
+	if last > 0 {
+		w.mu.Unlock()
+		return
 	}
+	delete(w.byDone, x.done)
+	w.mu.Unlock()
+	x.end()
 }
 
 func (w *ctxWatches) fire(x *ctxWatch) {
 	w.mu.Lock()
 	calls := x.calls
-	x.calls = nil
+	x.calls, x.fired = nil, true
 	if w.byDone[x.done] == x {
 		delete(w.byDone, x.done)
 	}

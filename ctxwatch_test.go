@@ -70,3 +70,80 @@ func TestSubmit_ContextsThatEndTogether(t *testing.T) {
 		}
 	})
 }
+
+// askedContext runs code of its own whenever somebody asks to be told of its end.
+type askedContext struct {
+	context.Context
+	asked func()
+}
+
+func (c askedContext) AfterFunc(f func()) (stop func() bool) {
+	c.asked()
+	end := context.AfterFunc(c.Context, f)
+	return func() bool { c.asked(); return end() }
+}
+
+// Value hides what the standard library would ask instead.
+func (askedContext) Value(any) any { return nil }
+
+// A context of the caller's own type is asked under no lock: its code may submit calls, and
+// see others end. If it panics or calls Goexit, the call ends by that, and nothing is left.
+func TestSubmit_ContextWithCodeOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		exec := Must(NewExecutor(NewToolRegistry(), Config{}))
+		release := make(chan struct{})
+		Must(Wrap(exec, Spec{Name: "x", Policy: Policy{Concurrency: 1}}, func(_ context.Context, n int) (int, error) {
+			<-release
+			return n, nil
+		}))
+		holder := exec.Submit(t.Context(), Request{Tool: "x", Input: 0})
+		synctest.Wait()
+		base, cancel := context.WithCancel(t.Context())
+		var others []*Future
+		asked := 0
+		inner := func() {
+			if asked++; asked > 10 {
+				return
+			}
+			if exec.watches.mu.TryLock() {
+				exec.watches.mu.Unlock()
+			} else {
+				t.Error("the context is asked under a lock")
+				return
+			}
+			others = append(others, exec.Submit(base, Request{Tool: "x", Input: 1}))
+		}
+		f := exec.Submit(askedContext{base, inner}, Request{Tool: "x", Input: 2})
+		own, cancelOwn := context.WithCancel(t.Context())
+		g := exec.Submit(askedContext{own, inner}, Request{Tool: "x", Input: 3})
+		bad := exec.Submit(askedContext{own, func() { panic("asked") }}, Request{Tool: "x", Input: 4})
+		for range 2 {
+			var p *PanicError
+			lone, end := context.WithCancel(t.Context())
+			if _, err := exec.Submit(askedContext{lone, func() { panic("asked") }}, Request{Tool: "x", Input: 5}).Wait(t.Context()); !errors.As(err, &p) || !errors.Is(err, ErrRejected) {
+				t.Errorf("a context that panics: %v", err)
+			}
+			end()
+		}
+		cancel()
+		synctest.Wait()
+		for i, f := range append(others, f) {
+			if _, err := f.Wait(t.Context()); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrRejected) {
+				t.Errorf("call %d ended with %v", i, err)
+			}
+		}
+		close(release)
+		for _, f := range []*Future{holder, g, bad} {
+			if _, err := f.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		cancelOwn()
+		if len(others) == 0 {
+			t.Error("the context was not asked")
+		}
+		if err := exec.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
