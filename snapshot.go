@@ -385,12 +385,12 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 }
 
 func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error) {
-	q, err := a.question(ctx, c)
-	if err != nil {
+	var q asked
+	if err := a.question(ctx, c, &q); err != nil {
 		return d, err
 	}
 	now := c.inv.plan.exec.clock.now()
-	s, t, err := a.present(ctx, c, q, now, (*admit.Machine).Peek)
+	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Peek)
 	if err != nil {
 		return d, err
 	}
