@@ -188,7 +188,7 @@ func (r *reading) next(n int) bool {
 		if x := r.cores[0].stage.p.Load(); x != s { // e is closed: its gates may have gone elsewhere
 			s.unlock()
 			s = r.cores[0].stage.lock()
-			n = min(n, r.core(s, s.now(), n))
+			r.core(s, s.now(), n)
 			s.unlock()
 			return true
 		}

@@ -54,7 +54,6 @@ type modelRate struct{ n, per, burst int64 }
 type modelPause struct {
 	end    int64
 	capped bool
-	number int // tells pauses of the cell apart
 	ran    []*modelCall
 	won    int64
 }
