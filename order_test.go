@@ -75,7 +75,9 @@ func TestPromise05_WhatIsDueGoesToWhoWaits(t *testing.T) {
 	perTool := sluice.RateLimiterConfig{Scope: sluice.ByTool, Rates: []sluice.Rate{{N: 1}}}
 	quick := func() *sluice.RateLimiter { return rates(sluice.Rate{N: 1e6, Burst: 1}) }
 	for name, begin := range map[string]func(t *testing.T) *rig{
-		"a token": func(t *testing.T) *rig { return spent(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1}))}) },
+		"a token": func(t *testing.T) *rig {
+			return spent(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1}))})
+		},
 		"a token of a key": func(t *testing.T) *rig {
 			return spent(t, sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(perTool)))})
 		},
