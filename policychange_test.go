@@ -126,6 +126,49 @@ func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 	})
 }
 
+// A rate that is new and has no like before starts no fuller than the fullest of its unit.
+func TestPolicyChange_ANewRateIsNoFullerThanTheOthers(t *testing.T) {
+	for _, x := range []struct{ spent, next int }{{10, 0}, {5, 3}, {0, 6}} { // of ten, and then of six
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{MaxWait: sluice.NoWait})
+			defer r.end()
+			hour, week := sluice.Rate{N: 10, Per: time.Hour}, sluice.Rate{N: 6, Per: 7 * day}
+			r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Rates: []sluice.Rate{hour}}}, sleeps(0))
+			for range x.spent {
+				noErr(t, r.call("x"))
+			}
+			noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Rates: []sluice.Rate{hour, week}})))
+			time.Sleep(time.Hour) // the first is full again
+			n := 0
+			for ; r.call("x") == nil; n++ {
+			}
+			if n != x.next {
+				t.Errorf("%d of ten spent: the new rate of six let %d start, want %d", x.spent, n, x.next)
+			}
+		})
+	}
+}
+
+// Calls that run or wait while a policy changes count for the breaker that stays.
+func TestPolicyChange_CallsUnderWayCountForTheBreaker(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := &sluice.CircuitBreakerConfig{Failures: 2, Cooldown: time.Hour}
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Breaker: b}}, func(context.Context) error { time.Sleep(time.Second); return errTool })
+		wait := inOrder(2, func(int) {
+			if err := r.call("x"); !errors.Is(err, errTool) {
+				t.Errorf("%v, want the tool's", err)
+			}
+		})
+		noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Breaker: b, Rates: []sluice.Rate{{N: 1000}}})))
+		wait()
+		if err := r.call("x"); !errors.Is(err, sluice.ErrBreakerOpen) {
+			t.Errorf("%v after two failures, want ErrBreakerOpen", err)
+		}
+	})
+}
+
 // A limiter's own change finds its rates by unit and period, in whatever order they are named.
 func TestLimiterChange_InAnyOrder(t *testing.T) {
 	hour, second, day1 := sluice.Rate{N: 10, Per: time.Hour}, sluice.Rate{N: 1000}, sluice.Rate{N: 500, Per: day}
