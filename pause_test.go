@@ -173,6 +173,35 @@ func TestPause_ReopensInARamp(t *testing.T) {
 	}
 }
 
+// Who is refused in the ramp is told when it lets one more start, whatever becomes of those
+// that run.
+func TestPause_RefusalsInTheRampSayWhen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{MaxWait: sluice.NoWait})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+			if r.at() == 0 {
+				sluice.ReportThrottle(ctx, 5*time.Second)
+				return nil
+			}
+			time.Sleep(time.Hour)
+			return nil
+		})
+		noErr(t, r.call("x"))
+		wantRefusal(t, r.call("x"), sluice.ErrWaitTooLong, "tool/x concurrency", 5*time.Second)
+		time.Sleep(5 * time.Second)
+		for _, n := range []int{1, 1, 2, 4} { // so many more each second
+			for range n {
+				r.busy("x")
+			}
+			time.Sleep(300 * ms)
+			wantRefusal(t, r.call("x"), sluice.ErrWaitTooLong, "tool/x concurrency", 700*ms)
+			time.Sleep(700 * ms)
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
 // An operator lifts a pause and what a key owes at once, without a ramp: of a limiter's key,
 // and of a tool.
 func TestPause_Lift(t *testing.T) {
