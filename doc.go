@@ -83,7 +83,28 @@
 //   - A call with a nil context is reported, and refused for [ErrInvalidArguments].
 //   - The last event of a call is out before the call returns, also where a sink is still busy
 //     with another event of it.
-//   - A refused or cancelled call spends no token; nor does one whose code did not run.
+//   - What is due happens first, whether its timer has fired or not: tokens, ends of pauses and
+//     of waits. So nobody who comes later is served before those who could have been.
+//   - A refused or cancelled call spends no token; nor does one whose code did not run, as far as
+//     a shared *rate.Limiter can take one back.
+//   - At every instant a rate stands where it would if each call had been charged what is known of
+//     its use by then from its own start on. So what is given back late is what time has not
+//     brought back already.
+//   - A report of use, however wrong, leaves a rate in debt for a day at most, or as long as its
+//     burst takes to refill; what is beyond is forgotten and told as ratelimit.debt. An operator
+//     ends debt and pause of a key with [RateLimiter].Lift, those of a tool with [ToolRegistry].Lift.
+//   - After a pause a rate that refills within it, or within a minute, has one token at most,
+//     a slower one what it had. Then calls start in a ramp, for ten seconds: one, one more for
+//     each success, and at least twice as many each second.
+//   - A rate that is changed goes on as the one of its unit and period, or else of its unit; so
+//     does a breaker. A new one of a policy starts no fuller than the fullest of its unit.
+//   - The bound of the queue is each executor's own, and what fills it has to be one's own to be
+//     refused for it: each tool, and each tenant, has 16 places.
+//   - A key for which there is no room is refused with [ErrSaturated]. Only keys that remember
+//     nothing make room; failures in a row are remembered for an hour.
+//   - A limit that has released nothing for a minute while calls wait is told once, as
+//     limit.stalled, and nobody is refused for it: a slow tool looks the same.
+//   - RetryAfter is zero where nobody can know.
 //   - The library's own timeout is a failure to a breaker; the caller's deadline and
 //     cancellation are neutral, and so are refusals of nested calls.
 //   - A throttle concerns the call that met it. Whatever its ancestors make of the error, it

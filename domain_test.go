@@ -413,7 +413,7 @@ func (denier) Wrap(sluice.Spec, sluice.Handler) sluice.Handler {
 
 type ordered struct {
 	sluice.PriorityScheduler
-	list []int
+	_ []int
 }
 
 // A struct that has a gate inside is an interceptor like any other: its Wrap is called, wherever

@@ -177,11 +177,12 @@ func (m *Machine) late(t *Ticket) {
 	m.emit(t)
 }
 
-// after is how long c alone will keep refusing t, zero if nobody can know.
+// after is how long c alone will keep refusing t, zero if nobody can know. The ramp after a
+// pause may let it start earlier, if calls succeed.
 func (m *Machine) after(c *Cell, t *Ticket) int64 {
 	for _, n := range t.needs.list {
 		if n.Cell == c {
-			return m.until(c.own(m.now, n.N))
+			return m.until(max(c.own(m.now, n.N), c.opens(m.now)))
 		}
 	}
 	return 0
