@@ -150,6 +150,9 @@ type judging struct {
 
 // expire gives back what the attempt holds. What its outcome means to the breakers follows.
 func (j *judging) expire() {
+	exec := j.r.inv.plan.exec
+	exec.helperStarts() // the call does not wait for this goroutine
+	defer exec.helperEnds()
 	if was := j.r.state.Or(judged); was&judged == 0 && ended(was|judged) {
 		j.r.adm.giveBack(j.r, nil)
 	}
@@ -191,12 +194,12 @@ func (a *admission) linger(r *running, pauses []throttle) {
 		now := s.now()
 		s.m.Judge(now, r.ticket, r.outcome)
 		r.abandon(s, now)
-		if !r.counted {
-			r.counted = true
-			r.inv.plan.exec.active.Add(2)
-		}
 	case r.live:
 		r.note(s) // the caller gets the record now
+	}
+	if r.live && r.left && !r.counted { // also if its code has just ended
+		r.counted = true
+		r.inv.plan.exec.active.Add(2)
 	}
 	s.unlock()
 	if x, ok := r.Context.(*timedRun); ok && inside {
@@ -253,6 +256,10 @@ func (a *admission) hindsight(r *running, pauses []throttle) {
 func (a *admission) giveBack(r *running, pauses []throttle) {
 	inv := r.inv
 	exec := inv.plan.exec
+	if !r.direct() || r.state.Load()&hasHeld != 0 { // nobody may be left but this goroutine, which is not the call's
+		exec.helperStarts()
+		defer exec.helperEnds()
+	}
 	now := exec.clock.now() // not under the lock, which others wait for
 	if x, ok := r.Context.(*timedRun); ok {
 		x.end()

@@ -795,3 +795,30 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 		t.Errorf("%d times the next executor found somebody in the queue", taken)
 	}
 }
+
+// An interceptor inside the gates returns just when the code that it has left behind ends, long
+// after the call was out of time: once Close has returned, nothing of it is counted any more.
+func TestHandOver_CloseAgainstTheLastGivingBack(t *testing.T) {
+	for range rounds(500) {
+		bubble(t, func(t *testing.T) {
+			leaves := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+				return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+					go next(ctx, c)
+					time.Sleep(2 * ms)
+					return sluice.Result{}, errTool
+				}
+			})
+			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(20), leaves), Timeout: ms}))
+			work := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { time.Sleep(2 * ms); return 0, nil }))
+			parallel(20, func(i int) {
+				if _, err := work(t.Context(), i); !errors.Is(err, sluice.ErrTimeout) {
+					t.Error(err)
+				}
+			})
+			noErr(t, e.Close(t.Context()))
+			if s := e.Snapshot(); s.Abandoned != 0 || s.InFlight != 0 {
+				t.Errorf("closed, and %d abandoned, %d in flight", s.Abandoned, s.InFlight)
+			}
+		})
+	}
+}
