@@ -286,12 +286,7 @@ func (s *storm) executor(n uint64) {
 	}
 	pc, rec := sluice.NewTestPipelineContext()
 	pc.Sink = nil
-	conf := sluice.Config{Sink: rec, State: pc.State, MaxDepth: 4}
-	if g == 1 || reg != s.reg {
-		conf.Interceptors = s.group[g]
-	} else {
-		conf.Interceptors = s.group[0]
-	}
+	conf := sluice.Config{Sink: rec, State: pc.State, MaxDepth: 4, Interceptors: s.group[g]}
 	if r.IntN(2) == 0 {
 		conf.Interceptors = append(interceptors(s.around(r)), conf.Interceptors...)
 	}
