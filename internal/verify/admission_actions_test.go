@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -66,7 +67,10 @@ func (w *world) newCall(parent *call) *call {
 	if d, ok := x.ctx.Deadline(); ok {
 		x.limit = min(x.limit, int64(d.Sub(w.born))-1)
 	}
-	w.compile(x.tool)
+	if x.late = w.closing[x.exec]; !x.late {
+		w.compile(x.tool)
+		x.tool.by[x.exec] = true
+	}
 	w.last = x.exec
 	x.needs = w.needs(x)
 	w.mu.Lock()
@@ -345,6 +349,9 @@ func (w *world) newRates(i int) sluice.Change {
 		w.logf("  %s: %v", l.name, r)
 		if r != c.Rates[j] { // else nothing happens, not even to a bucket that is paused in debt
 			c.Rates[j] = r
+			maps.DeleteFunc(l.cells, func(key string, c *cell) bool { // what is not needed and has nothing to remember is forgotten
+				return !l.keyed && w.unneeded(key) && c.owed(now) == 0 && c.paused <= now
+			})
 			l.rate(now, int64(r.Per)/r.N, r.Burst)
 			w.cut(l)
 		}
@@ -453,6 +460,21 @@ func (w *world) requeue(pick func(*call) bool, edit func([]need) []need) {
 		}
 		x.place = w.place
 	}
+}
+
+// unneeded reports whether key is a tool that no executor has compiled that is open or has calls
+// that run.
+func (w *world) unneeded(key string) bool {
+	i := slices.IndexFunc(w.tools, func(t *tool) bool { return t.name == key })
+	if i < 0 {
+		return false
+	}
+	for e := range w.tools[i].by {
+		if !w.closing[e] || slices.ContainsFunc(w.running, func(x *call) bool { return x.exec == e }) {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *world) pause() {

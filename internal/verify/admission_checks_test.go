@@ -202,7 +202,7 @@ func (w *world) justify(now int64, x *call, err error) {
 // unmake forgets cells of calls that were refused before they came to admission.
 func (w *world) unmake() {
 	for _, x := range w.calls {
-		if x.act != w.act || x.outside {
+		if x.act != w.act || x.outside || x.late {
 			continue
 		}
 		for _, n := range x.needs {

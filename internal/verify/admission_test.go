@@ -33,6 +33,7 @@ type tool struct {
 	rates     []*limit
 	learned   map[string]int64
 	compiled  bool
+	by        map[int]bool // executors that have compiled it
 }
 
 // estimate is what calls are expected to cost that nobody said anything about.
@@ -76,6 +77,7 @@ type call struct {
 	place    int      // among arrivals; the same for those of one action
 	act      int      // of its arrival
 	outside  bool     // refused before it came to admission
+	late     bool     // its executor was closed already
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -347,7 +349,7 @@ func (w *world) scheduling() sluice.PrioritySchedulerConfig {
 }
 
 func (w *world) addTool(name, typ string) {
-	t := &tool{name: name, typ: typ, learned: map[string]int64{}}
+	t := &tool{name: name, typ: typ, learned: map[string]int64{}, by: map[int]bool{}}
 	t.slots = &limit{name: "tool/" + name + " concurrency", key: global, cells: map[string]*cell{}}
 	t.policy = w.drawPolicy()
 	w.adopt(t)
