@@ -13,35 +13,6 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
-// A lane says whose calls wait, at what priority, for what, and how long the first of them has.
-func TestSnapshot_Lanes(t *testing.T) {
-	for _, ordered := range []bool{true, false} {
-		bubble(t, func(t *testing.T) {
-			list := interceptors(atMost(1))
-			if ordered {
-				list = append(list, scheduler(sluice.PrioritySchedulerConfig{}))
-			}
-			r := newRig(t, sluice.Config{Interceptors: list})
-			r.tool(sluice.Spec{Name: "x"}, sleeps(time.Minute))
-			r.busy("x")
-			var wg sync.WaitGroup
-			for _, p := range []sluice.Priority{2, 9, 2} {
-				wg.Go(func() { noErr(t, errOf(r.Invoke(r.as(p, "acme"), sluice.Request{Tool: "x"}))) })
-				time.Sleep(time.Second)
-			}
-			want := []sluice.LaneState{ // whether it orders them or not
-				{Tool: "x", Tenant: "acme", Priority: 9, Waiting: 1, Oldest: 2 * time.Second, By: "concurrency global"},
-				{Tool: "x", Tenant: "acme", Priority: 2, Waiting: 2, Oldest: 3 * time.Second, By: "concurrency global"},
-			}
-			if got := r.Snapshot().Lanes; !slices.Equal(got, want) {
-				t.Errorf("lanes\n got %+v\nwant %+v", got, want)
-			}
-			wg.Wait()
-			r.end()
-		})
-	}
-}
-
 // What is not told because a sink blocks is counted.
 func TestSnapshot_EventsBeyondTheBoundAreCounted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
