@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,7 +163,7 @@ func TestPromise03_DenialIsACorrectionToNothing(t *testing.T) {
 	}
 }
 
-// The loser of a hedge, whose code ran, and one that a breaker refuses keep to the rule too.
+// Attempts at once are charged, and corrected, apart.
 func TestPromise03_AttemptsAreCorrectedApart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		twice := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
@@ -177,9 +178,9 @@ func TestPromise03_AttemptsAreCorrectedApart(t *testing.T) {
 		})
 		r := newRig(t, sluice.Config{Interceptors: interceptors(twice, rates(sluice.Rate{N: 100, Per: time.Hour, Unit: "tokens"}))})
 		defer r.end()
-		n := int64(0)
+		var attempts atomic.Int64
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 40 }}}, func(ctx context.Context) error {
-			n++
+			n := attempts.Add(1)
 			sluice.ReportUsage(ctx, "tokens", n*10)
 			time.Sleep(time.Duration(n))
 			return nil

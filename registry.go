@@ -339,8 +339,11 @@ func checkUnit(field string, d time.Duration) error {
 }
 
 func checkWait(field string, d time.Duration) error {
-	if d == NoWait {
+	switch {
+	case d == NoWait:
 		return nil
+	case d < 0:
+		return fmt.Errorf("sluice: %s is %v: must be zero or positive, up to %v, or NoWait", field, d, maxDuration)
 	}
 	return checkDuration(field, d)
 }
