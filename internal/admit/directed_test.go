@@ -460,6 +460,23 @@ func TestOneToolCannotFillTheQueueForOthers(t *testing.T) {
 	}
 }
 
+// The places of a tool are its own, however often its policy changes meanwhile.
+func TestNewPoliciesOpenNoMorePlaces(t *testing.T) {
+	p := standard()
+	p.MaxQueue, p.MaxPerTenant = 2, 2
+	w := newWorld(t, p)
+	k := slots("all", 7, 1)
+	w.arrive("h", 4, "", k)
+	for range 2 {
+		w.arrive("q", 4, "", k)
+	}
+	w.sees("h")
+	for id := range uint64(3) {
+		w.arrive("n", 4, "", k, of(&Plan{ID: 100 + id, Tool: 1, Client: w.me})) // later plans of the tool
+		w.sees("n!")
+	}
+}
+
 func TestMistake_NewestFirst(t *testing.T) {
 	w := newWorld(t, standard())
 	x, y, all := slots("x", 0, 9), slots("y", 0, 9), slots("global", 3, 1)

@@ -17,7 +17,8 @@ type lane struct {
 
 	head, tail *Ticket
 	n          int
-	share      *share
+	share      *share // of its tenant
+	ofTool     *share
 	account    *account
 	booked     int32 // place in it, -1 while it is empty
 

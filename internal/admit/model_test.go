@@ -647,7 +647,7 @@ func (w *model) arrive() {
 	for _, y := range w.waiting {
 		if y.plan.Client == p.plan.Client {
 			x.found[0]++
-			if y.plan == p.plan {
+			if y.plan.Tool == p.plan.Tool {
 				x.found[1]++
 			}
 			if y.tenant == x.tenant {
@@ -1016,11 +1016,11 @@ func (w *model) free(x *modelCall) bool {
 // tool and each tenant besides.
 func (w *model) checkQueue() {
 	for _, c := range w.clients {
-		n, tools, tenants := 0, map[*Plan]bool{}, map[string]bool{}
+		n, tools, tenants := 0, map[uint64]bool{}, map[string]bool{}
 		for _, x := range w.waiting {
 			if x.plan.Client == c {
 				n++
-				tools[x.plan], tenants[x.tenant] = true, true
+				tools[x.plan.Tool], tenants[x.tenant] = true, true
 			}
 		}
 		if n != c.Waiting() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 func (w *world) begin(name string) {
 	w.act++
 	w.counts.actions++
-	w.name, w.racy, w.fresh, w.came = name, false, nil, len(w.waiting)
+	w.name, w.racy, w.shed, w.fresh, w.came = name, false, false, nil, slices.Clone(w.waiting)
 	w.logf("%d at %d: %s", w.act, w.now(), name)
 }
 
@@ -194,6 +195,12 @@ func (w *world) finish(x *call, e ending) {
 		if !n.cell.of.tokens {
 			n.cell.ended(x)
 		}
+		if p := n.cell.pause; p != nil && p.running[x] {
+			delete(p.running, x)
+			if e.how == "return" {
+				p.won++
+			}
+		}
 	}
 	w.part(x)
 	for _, u := range x.settled {
@@ -242,7 +249,11 @@ func (w *world) race() {
 
 func (w *world) time() {
 	w.begin("time")
-	w.sleep(w.now() + int64(w.draw("ticks", 0, 12))*tick)
+	n := int64(w.draw("ticks", 0, 12))
+	if w.one("seconds", 6) {
+		n <<= 10
+	}
+	w.sleep(w.now() + n*tick)
 }
 
 // sleep lets time pass to each instant at which something may happen, up to until.
@@ -270,7 +281,7 @@ func (w *world) next(now int64) int64 {
 	for _, x := range w.waiting {
 		take(x.limit)
 		for _, n := range x.needs {
-			take(n.cell.paused)
+			take(n.cell.opens(now))
 			if n.cell.of.tokens {
 				take(n.cell.pays(now, n.n))
 			}
@@ -338,12 +349,12 @@ func (w *world) newRates(i int) sluice.Change {
 	w.counts.reratings++
 	now, c := w.now(), w.rates[i].Config()
 	for j, l := range w.rate[i] {
-		r := w.drawRate(l.unit)
-		if !l.exact(now, int64(r.Per)/r.N) {
+		r := w.drawRate(l)
+		if !l.exact(now) {
 			r.N, r.Per = c.Rates[j].N, c.Rates[j].Per
 		}
 		w.logf("  %s: %v", l.name, r)
-		if r != c.Rates[j] { // else nothing happens, not even to a bucket that is paused in debt
+		if r != c.Rates[j] {
 			c.Rates[j] = r
 			l.rate(now, int64(r.Per)/r.N, r.Burst)
 			w.cut(l)
@@ -367,14 +378,14 @@ func (w *world) repolicy() {
 
 func (w *world) newPolicy() sluice.Change {
 	t := w.tools[w.draw("tool", 0, len(w.tools)-1)]
-	now, p := w.now(), w.drawPolicy()
+	now, p := w.now(), w.drawPolicy(t)
 	same := len(p.Rates) == len(t.policy.Rates)
 	for i := range p.Rates {
 		same = same && p.Rates[i].Unit == t.policy.Rates[i].Unit
 	}
 	if same {
 		for i, l := range t.rates {
-			if r := &p.Rates[i]; !l.exact(now, int64(r.Per)/r.N) {
+			if r := &p.Rates[i]; !l.exact(now) {
 				r.N, r.Per = t.policy.Rates[i].N, t.policy.Rates[i].Per
 			}
 		}
@@ -406,7 +417,7 @@ func (w *world) newPolicy() sluice.Change {
 			if l.unit != "" {
 				n = min(t.estimate(l.unit), l.burst)
 			}
-			needs = append(needs, need{l.cell(""), n})
+			needs = append(needs, need{cell: l.cell(""), n: n})
 		}
 		return needs
 	})
@@ -468,13 +479,15 @@ func (w *world) pause() {
 	now, d := w.now(), max(0, w.draw("ticks", -3, 20))
 	w.logf("  %v %q: %d ticks", w.rates[i], key, d)
 	w.counts.pauses++
-	w.rates[i].Pause(key, ticks(d))
+	if err := w.rates[i].Pause(key, ticks(d)); err != nil {
+		w.fatal("Pause: %v", err)
+	}
 	for _, l := range w.rate[i] {
 		if d > 0 {
-			l.cell(key).pause(now, now+int64(ticks(d)))
+			l.cell(key).halt(now, now+int64(ticks(d)))
 			l.cell(key).real = true
 		} else if c := l.cells[key]; c != nil {
-			c.lift(now)
+			c.halt(now, now)
 		}
 	}
 	w.observe()
@@ -486,17 +499,12 @@ func (w *world) throttled(x *call, d time.Duration) {
 	found := false
 	for _, n := range x.needs {
 		if n.cell.of.upstream {
-			n.cell.pause(w.now(), w.now()+int64(d))
+			n.cell.halt(w.now(), w.now()+int64(d))
 			found = true
 		}
 	}
-	for _, l := range x.free {
-		c := l.cell(l.key(x))
-		c.pause(w.now(), w.now()+int64(d))
-		c.real, found = true, true
-	}
 	if !found {
-		x.tool.slots.cell("").pause(w.now(), w.now()+int64(min(d, time.Minute)))
+		x.tool.slots.cell("").halt(w.now(), w.now()+int64(min(d, time.Minute)))
 	}
 }
 
@@ -519,6 +527,9 @@ func (w *world) settles() {
 	w.begin("settle")
 	unit := []string{"", "tokens", "tokens", "bytes"}[w.draw("unit", 0, 3)]
 	n := int64(w.draw("used", 0, 9))
+	if w.one("absurd", 20) {
+		n = []int64{1 << 30, 1 << 50, math.MaxInt64}[w.draw("how absurd", 0, 2)]
+	}
 	w.logf("  %v: %d %q", x, n, unit)
 	sluice.ReportUsage(x.inner, unit, n)
 	if x.over == nil {
@@ -529,25 +540,23 @@ func (w *world) settles() {
 
 func (w *world) settled(x *call, unit string, n int64) {
 	w.counts.settles++
-	i := slices.IndexFunc(x.settled, func(u used) bool { return u.unit == unit })
+	most := int64(-1)
 	for _, k := range x.needs {
-		if !k.cell.of.tokens || k.cell.of.unit != unit {
-			continue
-		}
-		had := k.n
-		if i >= 0 {
-			had = x.settled[i].n
-		}
-		if n > had {
-			k.cell.take(w.now(), n-had)
-		} else {
-			k.cell.give(w.now(), had-n)
+		if k.charge != nil && k.cell.of.unit == unit {
+			got := k.cell.report(w.now(), k.charge, n)
+			most = max(most, got)
+			if got < n {
+				w.counts.debts++
+			}
 		}
 	}
-	if i >= 0 {
-		x.settled[i].n = n
+	if most < 0 {
+		return // no rate counts that
+	}
+	if i := slices.IndexFunc(x.settled, func(u used) bool { return u.unit == unit }); i >= 0 {
+		x.settled[i].n = most
 	} else {
-		x.settled = append(x.settled, used{unit, n})
+		x.settled = append(x.settled, used{unit, most})
 	}
 }
 

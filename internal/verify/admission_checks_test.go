@@ -74,9 +74,14 @@ func (w *world) book(now int64, xs []*call) {
 				x.expires = min(x.expires, int64(d.Sub(w.born)))
 			}
 		}
-		for _, n := range x.needs {
-			if n.cell.paused > now {
-				w.fatal("%v started at %s %q, which is paused until %d", x, n.cell.of.name, n.cell.key, n.cell.paused)
+		for i := range x.needs {
+			n := &x.needs[i]
+			if at := n.cell.opens(now); at > now {
+				w.fatal("%v started at %s %q, which is paused, or may start no more, until %d", x, n.cell.of.name, n.cell.key, at)
+			}
+			if p := n.cell.pause; p != nil {
+				n.cell.reopen(now)
+				p.running[x] = true
 			}
 			if !n.cell.of.tokens {
 				f := family{n.cell, x.root}
@@ -84,9 +89,9 @@ func (w *world) book(now int64, xs []*call) {
 				continue
 			}
 			if n.cell.pays(now, n.n) != now {
-				w.fatal("%v started for %d tokens of %s %q, whose debt is %d ns with %d ns for each, burst %d", x, n.n, n.cell.of.name, n.cell.key, n.cell.owed(now), n.cell.of.per, n.cell.of.burst)
+				w.fatal("%v started for %d tokens of %s %q, which has %d ns with %d ns for each, burst %d", x, n.n, n.cell.of.name, n.cell.key, n.cell.have(now), n.cell.of.per, n.cell.of.burst)
 			}
-			n.cell.take(now, n.n)
+			n.charge = n.cell.take(now, n.n)
 		}
 	}
 	for f, xs := range starts {
@@ -230,28 +235,61 @@ func (w *world) earliest(now int64, x *call) int64 {
 	return at
 }
 
+// full checks that x had to be refused, or to give way to another.
 func (w *world) full(x *call, bad func(string, ...any)) {
 	if w.sched == nil {
 		bad("its queue holds 1000")
 	}
-	c := w.sched.Config()
 	if x.act != w.act {
-		if w.counts.shed++; !c.Shed || !w.racy && w.came < c.MaxQueue {
-			bad("the queue held %d of %d, and sheds: %v", w.came, c.MaxQueue, c.Shed)
+		w.counts.shed++
+		w.shed = true
+		w.gaveWay(x, bad)
+	} else if w.counts.full++; !w.racy && w.room(x) {
+		bad("there is room: %d wait, %d of its tool, %d of its tenant", w.beside(x, anyone), w.beside(x, sameTool), w.beside(x, sameTenant))
+	}
+}
+
+// room reports whether there is room in the queue of x's executor, whose bounds are its own:
+// what fills it is not to keep out a tool and a tenant of whom few wait.
+func (w *world) room(x *call) bool {
+	c := w.sched.Config()
+	few := min(16, c.MaxQueue)
+	return (c.MaxPerTenant == c.MaxQueue || w.beside(x, sameTenant) < c.MaxPerTenant) &&
+		(w.beside(x, anyone) < c.MaxQueue || w.beside(x, sameTool) < few || w.beside(x, sameTenant) < few)
+}
+
+func anyone(*call, *call) bool   { return true }
+func sameTool(x, y *call) bool   { return x.tool == y.tool }
+func sameTenant(x, y *call) bool { return x.tenant == y.tenant }
+
+// beside is how many calls of x's executor waited before the action.
+func (w *world) beside(x *call, alike func(x, y *call) bool) (n int) {
+	for _, y := range w.came {
+		if y != x && y.exec == x.exec && alike(x, y) {
+			n++
 		}
-		return
 	}
-	if w.counts.full++; w.racy {
-		return
-	}
-	mine := 0
-	for _, y := range w.waiting {
-		if y.tenant == x.tenant {
-			mine++
-		}
-	}
-	if w.came < c.MaxQueue && mine < c.MaxPerTenant {
-		bad("%d waited, %d of its tenant, of %d and %d", w.came, mine, c.MaxQueue, c.MaxPerTenant)
+	return n
+}
+
+// gaveWay checks that x had to go for a newcomer: the queue was full, and nobody less urgent,
+// nor a newer call of its tenant, waited there.
+func (w *world) gaveWay(x *call, bad func(string, ...any)) {
+	c := w.sched.Config()
+	switch {
+	case !c.Shed:
+		bad("nobody gives way")
+	case w.racy:
+	case w.fresh == nil || w.fresh.exec != x.exec || w.fresh.priority < x.priority:
+		bad("nobody more urgent has come")
+	case w.beside(w.fresh, anyone) < c.MaxQueue:
+		bad("the queue held %d of %d", w.beside(w.fresh, anyone), c.MaxQueue)
+	case slices.ContainsFunc(w.came, func(y *call) bool { return y.exec == x.exec && y.priority < x.priority }):
+		bad("there are less urgent ones")
+	case slices.ContainsFunc(w.came, func(y *call) bool {
+		return y.exec == x.exec && y.priority == x.priority && y.tenant == x.tenant && y.place > x.place
+	}):
+		bad("there are newer ones")
 	}
 }
 
@@ -301,7 +339,7 @@ func (w *world) busy(now int64, l *limit, but *cell) (n int) {
 		needs := func(x *call) bool {
 			return slices.ContainsFunc(x.needs, func(n need) bool { return n.cell == c })
 		}
-		if c != but && (c.paused > now || slices.ContainsFunc(w.running, needs) || slices.ContainsFunc(w.waiting, needs)) {
+		if c != but && (c.remembers(now) || slices.ContainsFunc(w.running, needs) || slices.ContainsFunc(w.waiting, needs)) {
 			n++
 		}
 	}
@@ -355,10 +393,8 @@ func (w *world) check(now int64) {
 			w.fatal("%v has ended and was answered %d times", x, x.answers)
 		}
 	}
-	if w.sched != nil {
-		if c := w.sched.Config(); !w.racy && len(w.waiting) > max(w.came, c.MaxQueue) {
-			w.fatal("%d wait, the queue holds %d", len(w.waiting), c.MaxQueue)
-		}
+	if x := w.fresh; w.sched != nil && x != nil && slices.Contains(w.waiting, x) && !w.room(x) && !w.shed {
+		w.fatal("%v waits beyond the bounds: %d wait, %d of its tool, %d of its tenant", x, w.beside(x, anyone), w.beside(x, sameTool), w.beside(x, sameTenant))
 	}
 	for _, l := range w.limits {
 		if n := w.busy(now, l, nil); l.maxKeys > 0 && n > l.maxKeys {
@@ -416,7 +452,7 @@ func describe(now int64, x *call) string {
 	var b strings.Builder
 	for _, n := range x.needs {
 		least, most := n.cell.used(nil)
-		fmt.Fprintf(&b, "\n\t%d of %s %q: slots %d..%d of %d, debt %d of %d x %d, agrees %v", n.n, n.cell.of.name, n.cell.key, least, most, n.cell.of.max, n.cell.owed(now), n.cell.of.burst, n.cell.of.per, n.cell.agrees(now, x, n.n))
+		fmt.Fprintf(&b, "\n\t%d of %s %q: slots %d..%d of %d, %d ns of %d x %d, opens %d, agrees %v", n.n, n.cell.of.name, n.cell.key, least, most, n.cell.of.max, n.cell.have(now), n.cell.of.burst, n.cell.of.per, n.cell.opens(now), n.cell.agrees(now, x, n.n))
 	}
 	return b.String()
 }
@@ -479,7 +515,7 @@ func collects(now int64, y *call) bool {
 	for _, n := range y.needs {
 		agrees := n.cell.agrees(now, y, n.n)
 		switch c := n.cell; {
-		case c.paused > now, c.of.tokens && !agrees:
+		case c.paused(now), c.of.tokens && !agrees:
 			return false
 		case !c.of.tokens && (c.of.refuse || n.n > c.of.max):
 			return false
@@ -522,7 +558,7 @@ func (w *world) compare(now int64) {
 				return g.Key == c.key && (g.Name == l.name || l.tokens && strings.HasPrefix(g.Name, l.name))
 			})
 			if i < 0 {
-				if lo, _ := c.used(nil); lo > 0 || l.tokens && c.owed(now) > 0 {
+				if lo, _ := c.used(nil); lo > 0 || l.tokens && c.missing(now) > 0 {
 					w.fatal("%s %q is not in the snapshot", l.name, c.key)
 				}
 				continue
@@ -535,7 +571,7 @@ func (w *world) compare(now int64) {
 			} else if lo, hi := c.used(nil); g.Used < lo || g.Used > hi {
 				w.fatal("%s %q: %d to %d slots are taken, the snapshot says %d", l.name, c.key, lo, hi, g.Used)
 			}
-			if paused := c.paused > now; paused != g.Paused {
+			if paused := c.paused(now); paused != g.Paused {
 				w.fatal("%s %q: paused is %v, the snapshot says %v", l.name, c.key, paused, g.Paused)
 			}
 		}

@@ -70,12 +70,11 @@ type call struct {
 	root     *call // the outermost, whether it runs or not
 	kids     []*call
 	needs    []need
-	free     []*limit // upstreams that it takes nothing from
-	limit    int64    // latest instant to start
-	requeued int      // the action in which its needs changed
-	place    int      // among arrivals; the same for those of one action
-	act      int      // of its arrival
-	outside  bool     // refused before it came to admission
+	limit    int64 // latest instant to start
+	requeued int   // the action in which its needs changed
+	place    int   // among arrivals; the same for those of one action
+	act      int   // of its arrival
+	outside  bool  // refused before it came to admission
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -148,9 +147,10 @@ type world struct {
 	act     int
 	name    string
 	trace   strings.Builder
-	racy    bool  // what happened in the action has no order
-	came    int   // who waited when it began
-	fresh   *call // the arrival of the action, if it is one
+	racy    bool    // what happened in the action has no order
+	came    []*call // who waited when it began
+	shed    bool    // somebody gave way in it
+	fresh   *call   // the arrival of the action, if it is one
 	place   int
 	waiting []*call
 	running []*call
@@ -161,7 +161,7 @@ type counts struct {
 	actions, starts, borrowed, ambiguous, waits             int
 	rejected, cancelled, late, full, shed, saturated, keys  int
 	limited, cycles, closed, timeouts, throttles, settles   int
-	cuts                                                    int
+	cuts, debts                                             int
 	resizes, reratings, policies, replans, pauses, gaveBack int
 	idleClaim, idleBucket, checks                           int
 }
@@ -302,9 +302,13 @@ func (w *world) addLimit(conf *sluice.ConcurrencyLimiterConfig, s sluice.Scope, 
 	w.limits = append(w.limits, m)
 }
 
-func (w *world) drawRate(unit string) sluice.Rate {
-	n := int64(w.draw("rate n", 1, 3))
-	return sluice.Rate{N: n, Per: time.Duration(n * tick << w.draw("rate per", 0, 3)), Burst: int64(w.draw("burst", 1, 5)), Unit: unit}
+// drawRate draws one for l. A slow one takes a minute for each token.
+func (w *world) drawRate(l *limit) sluice.Rate {
+	n, slow := int64(w.draw("rate n", 1, 3)), 0
+	if l.slow {
+		slow = 16
+	}
+	return sluice.Rate{N: n, Per: time.Duration(n * tick << (slow + w.draw("rate per", 0, 3))), Burst: int64(w.draw("burst", 1, 5)), Unit: l.unit}
 }
 
 func (l *limit) takes(r sluice.Rate) { l.per, l.burst = int64(r.Per)/r.N, r.Burst }
@@ -317,12 +321,13 @@ func (w *world) addRates(name string, s sluice.Scope, key func(*call) string) sl
 	}
 	var ls []*limit
 	for _, u := range units {
-		r := w.drawRate(u)
+		l := &limit{tokens: true, unit: u, slow: w.one("slow", 8), refuse: conf.Refuse, upstream: conf.Upstream, key: key, keyed: s == sluice.ByTenant, cells: map[string]*cell{}}
+		r := w.drawRate(l)
 		conf.Rates = append(conf.Rates, r)
 		if u == "" {
 			u = "calls"
 		}
-		l := &limit{name: "rate/" + name + " " + u + " per ", tokens: true, unit: r.Unit, refuse: conf.Refuse, upstream: conf.Upstream, key: key, keyed: s == sluice.ByTenant, cells: map[string]*cell{}}
+		l.name = "rate/" + name + " " + u + " per "
 		l.takes(r)
 		ls = append(ls, l)
 	}
@@ -349,22 +354,22 @@ func (w *world) scheduling() sluice.PrioritySchedulerConfig {
 func (w *world) addTool(name, typ string) {
 	t := &tool{name: name, typ: typ, learned: map[string]int64{}}
 	t.slots = &limit{name: "tool/" + name + " concurrency", key: global, cells: map[string]*cell{}}
-	t.policy = w.drawPolicy()
+	t.policy = w.drawPolicy(t)
 	w.adopt(t)
 	sluice.Must(sluice.Register(w.registry, sluice.Spec{Name: name, Type: typ, Policy: t.policy}, w.run))
 	w.tools = append(w.tools, t)
 	w.logf("%s: concurrency %d, rates %v, wait %v", t.name, t.policy.Concurrency, t.policy.Rates, t.policy.MaxWait)
 }
 
-func (w *world) drawPolicy() (p sluice.Policy) {
+func (w *world) drawPolicy(t *tool) (p sluice.Policy) {
 	if w.one("policy concurrency", 4) {
 		p.Concurrency = w.draw("concurrency", 1, 3)
 	}
 	if w.one("policy rate", 5) {
-		p.Rates = append(p.Rates, w.drawRate(""))
+		p.Rates = append(p.Rates, w.drawRate(&limit{}))
 	}
 	if w.weights && w.one("policy tokens", 5) {
-		p.Rates = append(p.Rates, w.drawRate("tokens"))
+		p.Rates = append(p.Rates, w.drawRate(&limit{unit: "tokens"}))
 	}
 	if w.one("policy wait", 8) {
 		p.MaxWait = ticks(w.draw("policy wait ticks", 3, 40))
@@ -429,17 +434,14 @@ func (w *world) needs(x *call) (out []need) {
 			case l.unit != "":
 				n = x.tool.estimate(l.unit)
 			}
-			if c := l.cell(l.key(x)); n == 0 && l.upstream && c.paused <= w.now() {
-				x.free = append(x.free, l) // a throttle pauses it all the same
-				continue
-			} else if n == 0 && !l.upstream {
+			if n == 0 && !l.tokens {
 				continue
 			}
 			if l.tokens {
 				n = min(n, l.burst)
 			}
 		}
-		out = append(out, need{l.cell(l.key(x)), n})
+		out = append(out, need{cell: l.cell(l.key(x)), n: n})
 	}
 	return out
 }
