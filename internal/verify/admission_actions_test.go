@@ -573,7 +573,7 @@ func (w *world) reschedule() {
 
 func (w *world) close() {
 	i := w.draw("exec", 0, len(w.execs)-1)
-	if w.closing[i] || !w.one("close", 6) {
+	if w.closing[i] || !w.one("close", 20/len(w.execs)) {
 		w.rt.Skip("stays open")
 	}
 	w.begin("close")

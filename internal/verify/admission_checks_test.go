@@ -558,9 +558,10 @@ func (w *world) compare(now int64) {
 				return g.Key == c.key && (g.Name == l.name || l.tokens && strings.HasPrefix(g.Name, l.name))
 			})
 			if i < 0 {
-				if lo, _ := c.used(nil); lo > 0 || l.tokens && c.missing(now) > 0 {
+				if lo, _ := c.used(nil); lo > 0 || l.tokens && c.missing(now) > 0 || c.remembers(now) {
 					w.fatal("%s %q is not in the snapshot", l.name, c.key)
 				}
+				delete(l.cells, c.key) // it has been forgotten, and may come again
 				continue
 			}
 			g := s.Gates[i]
