@@ -30,10 +30,10 @@ func NewClient() *Client {
 // Waiting is how many calls of c wait.
 func (c *Client) Waiting() int { return c.waiting }
 
-// Plan is one tool of one client: its calls share lanes.
+// Plan is one tool of one client. Its calls share lanes, also with those of another plan of
+// the same tool and client: a tool whose policy changes has one after the other.
 type Plan struct {
-	ID     uint64 // differs from that of every other plan
-	Tool   uint64 // the same for all plans of one tool, which may come after one another
+	Tool   uint64
 	Client *Client
 }
 

@@ -111,11 +111,15 @@ func (m *Machine) Replan(now int64, tool uint64, gone map[*Class]bool, add []Nee
 	m.advance(now)
 	m.requeue(func(t *Ticket) bool { return t.Plan.Tool == tool }, func(list []Need) []Need {
 		more := slices.Clone(add)
-		for i := range more { // what its cost was said to be of a unit, it is
-			k := more[i].Cell.class
-			j := slices.IndexFunc(list, func(n Need) bool { return n.Cell.kind == k.Kind && n.Cell.class.Unit == k.Unit })
-			if k.Kind == Tokens && j >= 0 {
-				more[i].N = min(list[j].N, k.Rate.Burst())
+		for i := range more { // what its cost was said to be of a unit, it is, as far as some burst has not cut it
+			k, cost := more[i].Cell.class, int64(-1)
+			for _, n := range list {
+				if n.Cell.kind == Tokens && n.Cell.class.Unit == k.Unit {
+					cost = max(cost, n.N)
+				}
+			}
+			if k.Kind == Tokens && cost >= 0 {
+				more[i].N = min(cost, k.Rate.Burst())
 			}
 		}
 		return append(slices.DeleteFunc(list, func(n Need) bool { return gone[n.Cell.class] }), more...)

@@ -433,7 +433,7 @@ func TestOneToolCannotFillTheQueueForOthers(t *testing.T) {
 				w := newWorld(t, p)
 				k, slow, quick := slots("all", 7, 1), slots("slow", 0, 9), slots("quick", 0, 9)
 				other := NewClient()
-				elsewhere := &Plan{ID: 77, Client: other}
+				elsewhere := &Plan{Tool: 77, Client: other}
 				w.arrive("h", 4, "", k, slow)
 				w.sees("h")
 				fill := func(name string, n int, level int8, tenant string, what ...any) {
@@ -471,9 +471,23 @@ func TestNewPoliciesOpenNoMorePlaces(t *testing.T) {
 		w.arrive("q", 4, "", k)
 	}
 	w.sees("h")
-	for id := range uint64(3) {
-		w.arrive("n", 4, "", k, of(&Plan{ID: 100 + id, Tool: 1, Client: w.me})) // later plans of the tool
+	for range 3 {
+		w.arrive("n", 4, "", k, of(&Plan{Tool: 1, Client: w.me})) // later plans of the tool
 		w.sees("n!")
+	}
+}
+
+// Calls that came before and after a change of their tool's policy wait in one line.
+func TestOneLineForAllPoliciesOfATool(t *testing.T) {
+	w := newWorld(t, standard())
+	narrow, wide := slots("narrow", 0, 1), slots("wide", 7, 2)
+	w.arrive("h", 4, "", narrow, wide)
+	w.arrive("g", 4, "", wide)
+	w.sees("h g")
+	first := w.arrive("1", 4, "", narrow, wide)
+	w.arrive("2", 4, "", narrow, wide, of(&Plan{Tool: first.Plan.Tool, Client: w.me}))
+	if n := w.m.LaneCount(); n != 1 {
+		t.Errorf("they wait in %d lines", n)
 	}
 }
 

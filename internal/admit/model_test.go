@@ -271,7 +271,7 @@ func (w *model) topology(n int, unit bool) {
 			}
 			w.ms[0].Together(cells, ks)
 			for _, c := range w.clients {
-				p.plan = &Plan{ID: uint64(len(w.plans) + 1), Tool: uint64(typ*2 + tool), Client: c}
+				p.plan = &Plan{Tool: uint64(typ*2 + tool), Client: c}
 				w.plans = append(w.plans, p)
 			}
 		}
@@ -637,7 +637,7 @@ func (w *model) arrive() {
 		t.Parent = x.parent.t
 		x.parent.kids = append(x.parent.kids, x)
 	}
-	lane := fmt.Sprint(p.plan.ID, x.level, x.tenant)
+	lane := fmt.Sprintf("%p %d %q", p.plan, x.level, x.tenant)
 	for _, n := range x.needs {
 		m.Add(t, n.cell.cell, n.n)
 		lane += fmt.Sprintf(" %p %d", n.cell.cell, n.n)

@@ -10,7 +10,7 @@ import (
 
 // newPlan is a tool of c.
 func newPlan(id uint64, c *admit.Client) *admit.Plan {
-	return &admit.Plan{ID: id, Tool: id, Client: c}
+	return &admit.Plan{Tool: id, Client: c}
 }
 
 // machineSlots is the admission machine with one concurrency limit, behind a lock, with a

@@ -356,7 +356,7 @@ func (w *world) newRates(i int) sluice.Change {
 		w.logf("  %s: %v", l.name, r)
 		if r != c.Rates[j] {
 			c.Rates[j] = r
-			l.rate(now, int64(r.Per)/r.N, r.Burst)
+			l.rate(now, r)
 			w.cut(l)
 		}
 	}
@@ -378,50 +378,72 @@ func (w *world) repolicy() {
 
 func (w *world) newPolicy() sluice.Change {
 	t := w.tools[w.draw("tool", 0, len(w.tools)-1)]
-	now, p := w.now(), w.drawPolicy(t)
-	same := len(p.Rates) == len(t.policy.Rates)
-	for i := range p.Rates {
-		same = same && p.Rates[i].Unit == t.policy.Rates[i].Unit
-	}
-	if same {
-		for i, l := range t.rates {
-			if r := &p.Rates[i]; !l.exact(now) {
-				r.N, r.Per = t.policy.Rates[i].N, t.policy.Rates[i].Per
-			}
-		}
+	now, p := w.now(), w.drawPolicy()
+	if slices.ContainsFunc(t.rates, func(l *limit) bool { return !l.exact(now) }) {
+		p.Rates = t.policy.Rates
 	}
 	w.logf("  %s: concurrency %d, rates %v, wait %v", t.name, p.Concurrency, p.Rates, p.MaxWait)
 	w.counts.policies++
-	was := t.policy.Rates
-	t.policy = p
-	gone, fresh := t.rates, *t
-	w.adopt(&fresh)
-	if same {
-		for i, l := range t.rates {
-			if p.Rates[i] != was[i] {
-				l.rate(now, fresh.rates[i].per, fresh.rates[i].burst)
-				w.cut(l)
+	old, rates := t.rates, make([]*limit, len(p.Rates))
+	for _, alike := range []func(l *limit, r sluice.Rate) bool{
+		func(l *limit, r sluice.Rate) bool { return l.unit == r.Unit && l.per*l.count == int64(r.Per) },
+		func(l *limit, r sluice.Rate) bool { return l.unit == r.Unit },
+	} {
+		for i, r := range p.Rates {
+			for _, l := range old {
+				if rates[i] == nil && !slices.Contains(rates, l) && alike(l, r) {
+					rates[i] = l
+				}
 			}
 		}
-		return w.registry.WithPolicy(t.name, p)
 	}
-	w.counts.replans++
-	t.rates = fresh.rates
-	for _, l := range t.rates {
-		l.cell("").real = true
-	}
-	w.requeue(func(x *call) bool { return x.tool == t }, func(needs []need) []need {
-		needs = slices.DeleteFunc(needs, func(n need) bool { return slices.Contains(gone, n.cell.of) })
-		for _, l := range t.rates {
-			n := int64(1)
-			if l.unit != "" {
-				n = min(t.estimate(l.unit), l.burst)
-			}
-			needs = append(needs, need{cell: l.cell(""), n: n})
+	var fresh []*limit
+	for i, r := range p.Rates {
+		if rates[i] == nil {
+			rates[i] = t.newRate(r)
+			rates[i].follow(now, old)
+			fresh = append(fresh, rates[i])
 		}
-		return needs
-	})
+	}
+	for i, r := range p.Rates {
+		if l := rates[i]; l.per != int64(r.Per)/r.N || l.burst != r.Burst || l.count != r.N {
+			l.rate(now, r)
+			w.cut(l)
+		}
+	}
+	gone := slices.DeleteFunc(slices.Clone(old), func(l *limit) bool { return slices.Contains(rates, l) })
+	t.policy, t.rates = p, rates
+	t.slots.max = cmp.Or(int64(p.Concurrency), unlimited)
+	if len(gone)+len(fresh) > 0 {
+		w.counts.replans++
+		w.replan(t, gone, fresh)
+	}
 	return w.registry.WithPolicy(t.name, p)
+}
+
+// replan has the waiting calls of t need nothing of the limits gone, and of fresh what they
+// were said to cost, as far as that is known.
+func (w *world) replan(t *tool, gone, fresh []*limit) {
+	w.requeue(func(x *call) bool { return x.tool == t }, func(needs []need) []need {
+		var more []need
+		for _, l := range fresh {
+			cost := int64(-1)
+			for _, n := range needs {
+				if n.cell.of.tokens && n.cell.of.unit == l.unit {
+					cost = max(cost, n.n)
+				}
+			}
+			switch {
+			case cost >= 0:
+			case l.unit == "":
+				cost = 1
+			default:
+				cost = t.estimate(l.unit)
+			}
+			more = append(more, need{cell: l.cell(""), n: min(cost, l.burst)})
+		}
+		return append(slices.DeleteFunc(needs, func(n need) bool { return slices.Contains(gone, n.cell.of) }), more...)
+	})
 }
 
 // cut has nobody wait for more tokens than a bucket of l holds.

@@ -1,9 +1,12 @@
 package verify
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
+
+	"github.com/sluice-go/sluice"
 )
 
 // The reference model of admission: what each limit counts and what each bucket holds,
@@ -17,7 +20,8 @@ const (
 
 // limit is one bound of one component, or of one tool's policy, over all its keys.
 type limit struct {
-	name     string // refusals and snapshots name it so, or begin with it
+	name     string // refusals and snapshots name it so
+	prefix   string // of a rate's
 	tokens   bool   // a bucket, else slots
 	unit     string
 	refuse   bool
@@ -29,6 +33,7 @@ type limit struct {
 	slow       bool  // takes minutes to refill
 	max        int64 // slots
 	per, burst int64 // of a bucket: nanoseconds for one token, and how many it holds
+	count      int64 // N of its rate
 	cells      map[string]*cell
 }
 
@@ -50,7 +55,7 @@ type cell struct {
 // beginning is what a bucket was at first.
 type beginning struct {
 	at, per, burst, have int64
-	changes              int // of what it came from
+	lost                 int // bits, see exact
 }
 
 func (l *limit) cell(key string) *cell {
@@ -101,6 +106,18 @@ type event struct {
 	per, burst int64   // the rate from here on, if it changes
 }
 
+func (e event) String() string {
+	switch {
+	case e.charge != nil:
+		return fmt.Sprintf("%d: takes %d", e.at, e.charge.n)
+	case e.capped:
+		return fmt.Sprintf("%d: one token at most", e.at)
+	case e.forgiven:
+		return fmt.Sprintf("%d: no debt", e.at)
+	}
+	return fmt.Sprintf("%d: one token in %d ns, burst %d", e.at, e.per, e.burst)
+}
+
 // have is what the bucket holds, negative in debt.
 func (c *cell) have(now int64) int64 {
 	at, have, per, burst := c.began.at, c.began.have, c.began.per, c.began.burst
@@ -114,8 +131,13 @@ func (c *cell) have(now int64) int64 {
 		case e.forgiven:
 			have = max(have, 0)
 		default:
-			have = min(have/per*e.per+have%per*e.per/per, e.burst*e.per)
+			if e.per > per { // one is a multiple of the other
+				have *= e.per / per
+			} else {
+				have /= per / e.per
+			}
 			per, burst = e.per, e.burst
+			have = min(have, burst*per)
 		}
 	}
 	return min(burst*per, have+now-at)
@@ -291,31 +313,52 @@ func (c *cell) lift(now int64) {
 }
 
 // exact reports whether the tokens of all buckets stay whole nanoseconds if the rate changes:
-// an eighth of a token or more is gained or lost each time.
+// up to three bits are lost each time, and five where one takes over from another.
 func (l *limit) exact(now int64) bool {
 	for _, c := range l.cells {
-		changes := 0
-		for _, e := range append(slices.Clone(c.events), event{at: now}) {
-			if e.at%tick != 0 {
-				return false
-			}
-			if e.per > 0 {
-				changes++
-			}
-		}
-		if c.began.changes+changes > 5 {
+		if now%tick != 0 || c.lost() > 12 || slices.ContainsFunc(c.events, func(e event) bool { return e.at%tick != 0 }) {
 			return false
 		}
 	}
 	return true
 }
 
-// rate changes the rate of all buckets. The tokens that are there stay, clipped.
-func (l *limit) rate(now, per, burst int64) {
-	for _, c := range l.cells {
-		c.note(now, event{per: per, burst: burst})
+func (c *cell) lost() int {
+	n := c.began.lost
+	for _, e := range c.events {
+		if e.per > 0 {
+			n += 3
+		}
 	}
-	l.per, l.burst = per, burst
+	return n
+}
+
+// rate changes the rate of all buckets. The tokens that are there stay, clipped.
+func (l *limit) rate(now int64, r sluice.Rate) {
+	for _, c := range l.cells {
+		c.note(now, event{per: int64(r.Per) / r.N, burst: r.Burst})
+	}
+	l.takes(r)
+}
+
+// follow makes the bucket of l, which joins old or replaces some, no fuller than the fullest
+// of its unit.
+func (l *limit) follow(now int64, old []*limit) {
+	c := l.cell("")
+	c.real, c.began.at = true, now
+	full, most := c.began.have, int64(-1)
+	for _, o := range old {
+		if o.unit == l.unit {
+			b := o.cell("")
+			b.real = true
+			have := max(0, b.have(now)) // of o.burst * o.per
+			most = max(most, have*full/(o.burst*o.per))
+			c.began.lost = max(c.began.lost, b.lost()+5)
+		}
+	}
+	if most >= 0 {
+		c.began.have = most
+	}
 }
 
 // Slots. A limit counts chains of nested calls: where an ancestor holds slots of a cell a

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -163,7 +164,7 @@ type counts struct {
 	limited, cycles, closed, timeouts, throttles, settles   int
 	cuts, debts                                             int
 	resizes, reratings, policies, replans, pauses, gaveBack int
-	idleClaim, idleBucket, checks                           int
+	idleClaim, idleBucket, passed, checks                   int
 }
 
 func (w *world) fatal(format string, a ...any) {
@@ -311,7 +312,10 @@ func (w *world) drawRate(l *limit) sluice.Rate {
 	return sluice.Rate{N: n, Per: time.Duration(n * tick << (slow + w.draw("rate per", 0, 3))), Burst: int64(w.draw("burst", 1, 5)), Unit: l.unit}
 }
 
-func (l *limit) takes(r sluice.Rate) { l.per, l.burst = int64(r.Per)/r.N, r.Burst }
+func (l *limit) takes(r sluice.Rate) {
+	l.count, l.per, l.burst = r.N, int64(r.Per)/r.N, r.Burst
+	l.name = l.prefix + " " + cmp.Or(r.Unit, "calls") + " per " + strings.TrimSuffix(r.Per.String(), "0s")
+}
 
 func (w *world) addRates(name string, s sluice.Scope, key func(*call) string) sluice.Interceptor {
 	conf := sluice.RateLimiterConfig{Name: name, Scope: s, Refuse: w.one("refuse", 12), Upstream: w.one("upstream", 2)}
@@ -321,13 +325,9 @@ func (w *world) addRates(name string, s sluice.Scope, key func(*call) string) sl
 	}
 	var ls []*limit
 	for _, u := range units {
-		l := &limit{tokens: true, unit: u, slow: w.one("slow", 8), refuse: conf.Refuse, upstream: conf.Upstream, key: key, keyed: s == sluice.ByTenant, cells: map[string]*cell{}}
+		l := &limit{prefix: "rate/" + name, tokens: true, unit: u, slow: w.one("slow", 8), refuse: conf.Refuse, upstream: conf.Upstream, key: key, keyed: s == sluice.ByTenant, cells: map[string]*cell{}}
 		r := w.drawRate(l)
 		conf.Rates = append(conf.Rates, r)
-		if u == "" {
-			u = "calls"
-		}
-		l.name = "rate/" + name + " " + u + " per "
 		l.takes(r)
 		ls = append(ls, l)
 	}
@@ -354,22 +354,39 @@ func (w *world) scheduling() sluice.PrioritySchedulerConfig {
 func (w *world) addTool(name, typ string) {
 	t := &tool{name: name, typ: typ, learned: map[string]int64{}}
 	t.slots = &limit{name: "tool/" + name + " concurrency", key: global, cells: map[string]*cell{}}
-	t.policy = w.drawPolicy(t)
-	w.adopt(t)
+	t.policy = w.drawPolicy()
+	t.slots.max = cmp.Or(int64(t.policy.Concurrency), unlimited)
+	for _, r := range t.policy.Rates {
+		t.rates = append(t.rates, t.newRate(r))
+	}
 	sluice.Must(sluice.Register(w.registry, sluice.Spec{Name: name, Type: typ, Policy: t.policy}, w.run))
 	w.tools = append(w.tools, t)
 	w.logf("%s: concurrency %d, rates %v, wait %v", t.name, t.policy.Concurrency, t.policy.Rates, t.policy.MaxWait)
 }
 
-func (w *world) drawPolicy(t *tool) (p sluice.Policy) {
+func (w *world) drawPolicy() (p sluice.Policy) {
 	if w.one("policy concurrency", 4) {
 		p.Concurrency = w.draw("concurrency", 1, 3)
 	}
+	units := []string{}
 	if w.one("policy rate", 5) {
-		p.Rates = append(p.Rates, w.drawRate(&limit{}))
+		units = append(units, "")
+		if w.one("another", 3) {
+			units = append(units, "")
+		}
 	}
 	if w.weights && w.one("policy tokens", 5) {
-		p.Rates = append(p.Rates, w.drawRate(&limit{unit: "tokens"}))
+		units = append(units, "tokens")
+	}
+	if len(units) > 1 && w.one("other way round", 2) {
+		slices.Reverse(units)
+	}
+	for _, u := range units {
+		r := w.drawRate(&limit{unit: u})
+		r.Burst = 1 << w.draw("burst of a policy", 0, 2) // so that a part of it is whole nanoseconds
+		if !slices.ContainsFunc(p.Rates, func(o sluice.Rate) bool { return o.Unit == u && o.Per == r.Per }) {
+			p.Rates = append(p.Rates, r)
+		}
 	}
 	if w.one("policy wait", 8) {
 		p.MaxWait = ticks(w.draw("policy wait ticks", 3, 40))
@@ -384,22 +401,11 @@ func (w *world) drawPolicy(t *tool) (p sluice.Policy) {
 	return p
 }
 
-// adopt makes new limits of t's policy.
-func (w *world) adopt(t *tool) {
-	t.slots.max = unlimited
-	if n := t.policy.Concurrency; n > 0 {
-		t.slots.max = int64(n)
-	}
-	t.rates = nil
-	for _, r := range t.policy.Rates {
-		unit := r.Unit
-		if unit == "" {
-			unit = "calls"
-		}
-		l := &limit{name: "tool/" + t.name + " " + unit + " per ", tokens: true, unit: r.Unit, key: global, cells: map[string]*cell{}}
-		l.takes(r)
-		t.rates = append(t.rates, l)
-	}
+// newRate is a limit of t's policy.
+func (t *tool) newRate(r sluice.Rate) *limit {
+	l := &limit{prefix: "tool/" + t.name, tokens: true, unit: r.Unit, key: global, cells: map[string]*cell{}}
+	l.takes(r)
+	return l
 }
 
 // limitsOf is every limit that calls of t are subject to.
