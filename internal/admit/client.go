@@ -154,7 +154,7 @@ func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
 		own = s.n
 	}
 	p := &m.policy
-	if p.Ordered && p.MaxPerTenant < p.MaxQueue && own >= p.MaxPerTenant {
+	if p.Ordered && p.MaxPerTenant != p.MaxQueue && own >= p.MaxPerTenant {
 		return -1, false
 	}
 	if c.waiting < p.MaxQueue {

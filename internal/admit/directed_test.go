@@ -477,6 +477,20 @@ func TestNewPoliciesOpenNoMorePlaces(t *testing.T) {
 	}
 }
 
+// A bound of tenants above that of the queue holds for the places on top of the queue.
+func TestAWideBoundOfTenantsHolds(t *testing.T) {
+	p := standard()
+	p.MaxQueue, p.MaxPerTenant = 2, 3
+	w := newWorld(t, p)
+	k := slots("all", 7, 1)
+	w.arrive("h", 4, "x", k)
+	w.sees("h")
+	for i, want := range []string{"", "", "", "q!"} {
+		w.arrive("q", 4, "x", k, of(&Plan{Tool: uint64(10 + i), Client: w.me}))
+		w.sees(want)
+	}
+}
+
 // Calls that came before and after a change of their tool's policy wait in one line.
 func TestOneLineForAllPoliciesOfATool(t *testing.T) {
 	w := newWorld(t, standard())

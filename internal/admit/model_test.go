@@ -566,7 +566,7 @@ func (w *model) refused(x *modelCall) {
 			w.counts.sheds++
 		}
 		queued, tools, tenants := x.found[0], x.found[1], x.found[2]
-		own := w.policy.Ordered && w.policy.MaxPerTenant < w.policy.MaxQueue && tenants >= w.policy.MaxPerTenant
+		own := w.policy.Ordered && w.policy.MaxPerTenant != w.policy.MaxQueue && tenants >= w.policy.MaxPerTenant
 		if floor := min(16, w.policy.MaxQueue); r.Reason == QueueFull && !own && (queued < w.policy.MaxQueue || tools < floor || tenants < floor) {
 			w.fatal("queue full with %d waiting, %d of the tool, %d of the tenant", queued, tools, tenants)
 		}
