@@ -348,16 +348,16 @@ func (w *world) busy(now int64, l *limit, but *cell) (n int) {
 
 // sameLane: calls of one tool that wait in one line.
 func (w *world) sameLane(x, y *call) bool {
-	return w.alike(x, y) && x.tenant == y.tenant && x.priority == y.priority
+	return w.alike(x, y) && x.exec == y.exec && x.tenant == y.tenant && x.priority == y.priority
 }
 
 func (w *world) alike(x, y *call) bool {
 	return x.tool == y.tool && !x.nested && !y.nested && slices.Equal(x.needs, y.needs)
 }
 
-// order checks that nobody in the same line was passed by who started. Without a scheduler
-// lines that differ by tenant and priority alone should be one; how often they are not is
-// counted, since a wide call may be set aside at a limit to which another has yet to come.
+// order checks that nobody in the same line was passed by who started. Lines that differ by
+// executor alone, or without a scheduler by tenant and priority, should be one; how often they
+// are not is counted, since a line may wait at a limit to which the other has yet to come.
 func (w *world) order(started []*call) {
 	for _, x := range started {
 		for _, y := range w.waiting {
@@ -365,7 +365,7 @@ func (w *world) order(started []*call) {
 			case y.place >= x.place || !w.alike(x, y):
 			case w.sameLane(x, y):
 				w.fatal("%v started before %v", x, y)
-			case w.sched == nil:
+			case w.sched == nil, x.tenant == y.tenant && x.priority == y.priority:
 				w.counts.passed++
 			}
 		}
