@@ -140,6 +140,7 @@ func (m *Machine) requeue(pick func(*Ticket) bool, edit func([]Need) []Need) {
 	}
 	slices.SortFunc(out, func(a, b *Ticket) int { return cmp.Compare(a.seq, b.seq) })
 	for _, t := range out {
+		m.keep(t.needs, 1)
 		m.take(t)
 		t.state = New
 	}
@@ -154,8 +155,21 @@ func (m *Machine) requeue(pick func(*Ticket) bool, edit func([]Need) []Need) {
 		for _, n := range set.list {
 			set.breakers = set.breakers || n.Cell.kind == Breaker
 		}
+		m.keep(set, 1)
+		m.keep(t.needs, -1)
 		m.unref(t.needs)
 		t.needs = set
+	}
+}
+
+// keep has the cells of set count as needed by a waiting call, or no more: a call that is out
+// of the queue for as long as changes are made comes back to the cells that it had.
+func (m *Machine) keep(set *needSet, d int32) {
+	for i := range set.list {
+		c := set.list[i].Cell
+		if c.lanes += d; c.lanes == 0 {
+			m.drop(c)
+		}
 	}
 }
 
@@ -170,6 +184,7 @@ func (m *Machine) resume() {
 	m.again = nil
 	for _, t := range again {
 		m.arrive(t, true)
+		m.keep(t.needs, -1)
 		if t.state != Waiting {
 			m.emit(t)
 		}
