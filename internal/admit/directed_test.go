@@ -477,6 +477,23 @@ func TestNewPoliciesOpenNoMorePlaces(t *testing.T) {
 	}
 }
 
+// A pause that has ended has left one token, whether anybody has come since or not.
+func TestALiftAfterAPauseGivesNoTokens(t *testing.T) {
+	for _, looked := range []bool{false, true} {
+		w := newWorld(t, standard())
+		k := w.rate("k", 0, 1, sec, 5)
+		c := w.cell(k)
+		w.m.Pause(0, c, sec)
+		if w.now = sec; looked {
+			c.Usage(w.now)
+		}
+		w.m.Lift(w.now, c)
+		if got := c.Usage(w.now).Used; got != 4 {
+			t.Errorf("looked at %v: %d of 5 tokens are used, want 4", looked, got)
+		}
+	}
+}
+
 // A bound of tenants above that of the queue holds for the places on top of the queue.
 func TestAWideBoundOfTenantsHolds(t *testing.T) {
 	p := standard()

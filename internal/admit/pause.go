@@ -110,6 +110,7 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 // Lift ends the pause of c without a ramp, and its debt.
 func (m *Machine) Lift(now int64, c *Cell) {
 	m.advance(now)
+	c.reopen(m.now) // after one that has ended, whether anybody has looked since or not
 	c.pause = nil
 	if c.kind == Tokens {
 		c.bucket.Forgive(&m.charges, c.class.Rate, m.now)
