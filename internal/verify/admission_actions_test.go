@@ -33,6 +33,7 @@ func (w *world) newCall(parent *call) *call {
 	if w.draw("how", 0, 1) == 1 {
 		x.how = "submit"
 	}
+	x.host = hosts[w.draw("host", 0, len(hosts)-1)]
 	x.cost = map[string]int64{"": 1, "tokens": int64(w.draw("tokens", 0, 4)), "bytes": int64(w.draw("bytes", 0, 4))}
 	if w.weights && w.one("dear", 4) {
 		x.cost[""] = 2
@@ -67,7 +68,9 @@ func (w *world) newCall(parent *call) *call {
 	if d, ok := x.ctx.Deadline(); ok {
 		x.limit = min(x.limit, int64(d.Sub(w.born))-1)
 	}
-	w.compile(x.tool)
+	if !w.closing[x.exec] {
+		w.compile(x.tool)
+	}
 	w.last = x.exec
 	x.needs = w.needs(x)
 	w.mu.Lock()
@@ -79,9 +82,28 @@ func (w *world) newCall(parent *call) *call {
 	return x
 }
 
+// unseen lets time pass that nobody watches: at most until something is due, of which then
+// nobody knows whether it comes before what follows.
+func (w *world) unseen(due bool) {
+	if !w.one("unseen", 4) {
+		return
+	}
+	now := w.now()
+	to := now + int64(w.draw("unseen ticks", 1, 12))*tick
+	if at := w.next(now); at <= to {
+		if to = at; !due || slices.ContainsFunc(w.waiting, func(x *call) bool { return x.limit == at }) {
+			to = max(now, at-tick)
+		}
+	}
+	time.Sleep(time.Duration(to - now))
+	w.logf("  unseen until %d", to)
+	w.counts.unseen++
+}
+
 func (w *world) call() {
 	for range w.draw("calls", 1, 3) {
 		w.begin("call")
+		w.unseen(true)
 		w.place++
 		w.fresh = w.newCall(nil)
 		w.send(w.fresh)
@@ -129,8 +151,13 @@ func (w *world) drawEnding() ending {
 	switch e.how {
 	case "return", "exit":
 	case "throttle":
-		e.pause = ticks(w.draw("retry after", 0, 12))
+		e.pause = w.drawPause()
 		e.err = &throttled{e.pause}
+		if w.one("of a part", 3) {
+			p := w.drawPart()
+			e.parts = append(e.parts, p)
+			e.err = &throttledPart{throttled{e.pause}, p}
+		}
 	default:
 		e.err = errors.New("the tool's own")
 	}
@@ -189,7 +216,7 @@ func (w *world) finish(x *call, e ending) {
 	x.over = &e
 	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })
 	if e.pause > 0 {
-		w.throttled(x, e.pause)
+		w.throttled(x, e.pause, e.parts...)
 	}
 	for _, n := range x.needs {
 		if !n.cell.of.tokens {
@@ -300,6 +327,7 @@ func (w *world) resize() {
 		w.rt.Skip("no limits")
 	}
 	w.begin("resize")
+	w.unseen(false)
 	w.reconfigure(w.newLimits())
 	w.observe()
 }
@@ -327,6 +355,7 @@ func (w *world) newLimits() sluice.Change {
 func (w *world) rerate() {
 	i := w.drawRates()
 	w.begin("rates")
+	w.unseen(false)
 	list := []func() sluice.Change{func() sluice.Change { return w.newRates(i) }}
 	if w.one("policy too", 3) {
 		list = append(list, w.newPolicy)
@@ -372,6 +401,7 @@ func (w *world) drawRates() int {
 
 func (w *world) repolicy() {
 	w.begin("policy")
+	w.unseen(false)
 	w.reconfigure(w.newPolicy())
 	w.observe()
 }
@@ -491,13 +521,8 @@ func (w *world) requeue(pick func(*call) bool, edit func([]need) []need) {
 func (w *world) pause() {
 	i := w.drawRates()
 	w.begin("pause")
-	key := ""
-	switch x := (&call{tool: w.tools[w.draw("tool", 0, len(w.tools)-1)], tenant: tenants[w.draw("tenant", 0, len(tenants)-1)]}); w.rates[i].Config().Scope {
-	case sluice.ByTool:
-		key = x.tool.name
-	case sluice.ByTenant:
-		key = x.tenant
-	}
+	w.unseen(false)
+	key := w.drawKey(i)
 	now, d := w.now(), max(0, w.draw("ticks", -3, 20))
 	w.logf("  %v %q: %d ticks", w.rates[i], key, d)
 	w.counts.pauses++
@@ -515,9 +540,66 @@ func (w *world) pause() {
 	w.observe()
 }
 
+// drawKey is a key that the limiter may have.
+func (w *world) drawKey(i int) string {
+	return w.rate[i][0].key(&call{
+		tool:   w.tools[w.draw("tool", 0, len(w.tools)-1)],
+		tenant: tenants[w.draw("tenant", 0, len(tenants)-1)],
+		host:   hosts[w.draw("host", 1, len(hosts)-1)],
+	})
+}
+
+// lift ends the pause and the debt of a key, or of a tool.
+func (w *world) lift() {
+	w.begin("lift")
+	w.unseen(false)
+	now, err := w.now(), error(nil)
+	var cells []*cell
+	if len(w.rates) == 0 || w.one("of a tool", 3) {
+		t := w.tools[w.draw("tool", 0, len(w.tools)-1)]
+		w.logf("  %s", t.name)
+		err = w.registry.Lift(t.name)
+		for _, l := range append([]*limit{t.slots}, t.rates...) {
+			cells = append(cells, l.cells[""])
+		}
+	} else {
+		i := w.drawRates()
+		key := w.drawKey(i)
+		w.logf("  %v %q", w.rates[i], key)
+		err = w.rates[i].Lift(key)
+		for _, l := range w.rate[i] {
+			cells = append(cells, l.cells[key])
+		}
+	}
+	if err != nil {
+		w.fatal("Lift: %v", err)
+	}
+	for _, c := range cells {
+		if c != nil {
+			w.counts.lifts++
+			c.lift(now)
+		}
+	}
+	w.observe()
+}
+
 // throttled books what an upstream asked of x.
-func (w *world) throttled(x *call, d time.Duration) {
+func (w *world) throttled(x *call, d time.Duration, parts ...sluice.ThrottlePart) {
 	w.counts.throttles++
+	for _, p := range slices.Backward(parts) {
+		for i, ls := range w.rate {
+			if s := w.rates[i].Config().Scope; s.String() != "per "+p.Kind || !ls[0].upstream {
+				continue
+			}
+			w.counts.parts++
+			for _, l := range ls {
+				l.cell(p.Key).real = true
+				l.cell(p.Key).halt(w.now(), w.now()+int64(d))
+			}
+			return
+		}
+		d = min(d, time.Minute) // what is wider than a part
+	}
 	found := false
 	for _, n := range x.needs {
 		if n.cell.of.upstream {
@@ -530,13 +612,32 @@ func (w *world) throttled(x *call, d time.Duration) {
 	}
 }
 
+func (w *world) drawPause() time.Duration {
+	if w.one("long", 8) {
+		return 90 * time.Second
+	}
+	return ticks(w.draw("retry after", 0, 12))
+}
+
+// drawPart is a host, or something that no limiter tells apart.
+func (w *world) drawPart() sluice.ThrottlePart {
+	return []sluice.ThrottlePart{{Kind: "host", Key: "h1"}, {Kind: "host", Key: "h2"}, {Kind: "resource", Key: "x"}}[w.draw("part", 0, 2)]
+}
+
 func (w *world) throttle() {
 	x := pick(w, "call", w.running)
 	w.begin("throttle")
-	d := ticks(w.draw("ticks", 1, 12))
-	w.logf("  %v: %v", x, d)
-	sluice.ReportThrottle(x.inner, d)
-	w.throttled(x, d)
+	w.unseen(false)
+	d := w.drawPause()
+	var parts []sluice.ThrottlePart
+	for range w.draw("parts", 0, 2) {
+		parts = append(parts, w.drawPart())
+	}
+	w.logf("  %v: %v %v", x, d, parts)
+	sluice.ReportThrottle(x.inner, d, parts...)
+	if d > 0 {
+		w.throttled(x, d, parts...)
+	}
 	w.observe()
 }
 
@@ -547,6 +648,7 @@ func (w *world) settles() {
 		x = pick(w, "running call", w.running)
 	}
 	w.begin("settle")
+	w.unseen(false)
 	unit := []string{"", "tokens", "tokens", "bytes"}[w.draw("unit", 0, 3)]
 	n := int64(w.draw("used", 0, 9))
 	if w.one("absurd", 20) {

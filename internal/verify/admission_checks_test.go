@@ -31,7 +31,9 @@ func (w *world) observe() {
 			started = append(started, e.x)
 		}
 	}
-	w.book(now, started)
+	w.book(now, w.earlier(started, true))
+	w.served(now)
+	w.book(now, w.earlier(started, false))
 	for _, e := range log {
 		if !e.start {
 			w.answer(now, e)
@@ -40,6 +42,24 @@ func (w *world) observe() {
 	w.unmake()
 	w.order(started)
 	w.check(now)
+}
+
+// earlier is those of xs who came before the action, or in it.
+func (w *world) earlier(xs []*call, before bool) []*call {
+	return slices.DeleteFunc(slices.Clone(xs), func(x *call) bool { return (x.act < w.act) != before })
+}
+
+// served checks that when somebody came, who had waited and could start had started, whether
+// the timer for that had fired or not.
+func (w *world) served(now int64) {
+	if w.fresh == nil || w.racy {
+		return
+	}
+	all := w.waiting
+	w.waiting = w.earlier(all, true)
+	w.came = w.waiting
+	w.idle(now)
+	w.waiting = all
 }
 
 // book books and checks starts.
@@ -435,11 +455,18 @@ func (w *world) checkClosed(i int) {
 	}
 }
 
-// idle checks that nobody waits who could start, but for a claim and a bucket's first.
+// idle checks that nobody waits who could start, but for a claim and a bucket's first. How
+// often that is why somebody waits is counted, and the ramp after a pause.
 func (w *world) idle(now int64) {
 	var kept []*call
 	for _, x := range w.waiting {
-		if !w.first(x) || !w.could(now, x) {
+		if !w.first(x) {
+			continue
+		}
+		if !w.could(now, x) {
+			if slices.ContainsFunc(x.needs, func(n need) bool { return !n.cell.paused(now) && n.cell.opens(now) > now }) {
+				w.counts.idleRamp++
+			}
 			continue
 		}
 		if w.behindBucket(now, x) {

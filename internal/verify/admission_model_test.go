@@ -28,6 +28,7 @@ type limit struct {
 	upstream bool
 	key      func(*call) string
 	keyed    bool // by what only a call knows
+	optional bool // calls without a key are not concerned
 	maxKeys  int  // zero: no bound that is ever reached
 
 	slow       bool  // takes minutes to refill

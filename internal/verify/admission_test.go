@@ -24,7 +24,10 @@ import (
 // nanoseconds when a rate changes.
 const tick = int64(1 << 20)
 
-var tenants = []string{"", "t1", "t2", "t3"}
+var (
+	tenants = []string{"", "t1", "t2", "t3"}
+	hosts   = []string{"", "h1", "h2"}
+)
 
 // tool is one registered function and what its policy says.
 type tool struct {
@@ -62,6 +65,7 @@ type call struct {
 	exec     int
 	tool     *tool
 	tenant   string
+	host     string          // which of many the tool talks to, if it does
 	asked    sluice.Priority // by its own run
 	priority sluice.Priority // at least that of the call around it
 	cost     map[string]int64
@@ -96,6 +100,7 @@ type ending struct {
 	how   string // return, error, panic, exit or throttle
 	err   error
 	pause time.Duration
+	parts []sluice.ThrottlePart
 }
 
 // throttled is an error that an upstream's answer became.
@@ -103,6 +108,14 @@ type throttled struct{ d time.Duration }
 
 func (t *throttled) Error() string             { return "slow down" }
 func (t *throttled) RetryAfter() time.Duration { return t.d }
+
+// throttledPart concerns a part of the upstream.
+type throttledPart struct {
+	throttled
+	part sluice.ThrottlePart
+}
+
+func (t *throttledPart) ThrottledPart() (kind, key string) { return t.part.Kind, t.part.Key }
 
 var errAborted = errors.New("the test is over")
 
@@ -162,9 +175,10 @@ type counts struct {
 	actions, starts, borrowed, ambiguous, waits             int
 	rejected, cancelled, late, full, shed, saturated, keys  int
 	limited, cycles, closed, timeouts, throttles, settles   int
+	unseen, parts, lifts                                    int
 	cuts, debts                                             int
 	resizes, reratings, policies, replans, pauses, gaveBack int
-	idleClaim, idleBucket, passed, checks                   int
+	idleClaim, idleBucket, idleRamp, passed, checks         int
 }
 
 func (w *world) fatal(format string, a ...any) {
@@ -231,6 +245,7 @@ func global(*call) string     { return "" }
 func byTool(x *call) string   { return x.tool.name }
 func byType(x *call) string   { return x.tool.typ }
 func byTenant(x *call) string { return x.tenant }
+func byHost(x *call) string   { return x.host }
 
 func newWorld(rt *rapid.T, c *counts) *world {
 	w := &world{rt: rt, counts: c, born: time.Now(), registry: sluice.NewToolRegistry(), rec: sluice.NewRecorder(), quit: make(chan struct{}), last: -1, name: "setup"}
@@ -256,9 +271,9 @@ func newWorld(rt *rapid.T, c *counts) *world {
 	for i, k := range []struct {
 		scope sluice.Scope
 		key   func(*call) string
-	}{{sluice.Global, global}, {sluice.ByTenant, byTenant}, {sluice.ByTool, byTool}} {
+	}{{sluice.Global, global}, {sluice.ByTenant, byTenant}, {sluice.ByTool, byTool}, {sluice.ByKey("host", w.hostOf), byHost}} {
 		if w.one("rate "+k.scope.String(), 4) {
-			list = append(list, w.addRates(fmt.Sprint("r", i), k.scope, k.key))
+			list = append(list, w.addRates(i, k.scope, k.key))
 		}
 	}
 	if w.one("unordered", 4) {
@@ -317,7 +332,8 @@ func (l *limit) takes(r sluice.Rate) {
 	l.name = l.prefix + " " + cmp.Or(r.Unit, "calls") + " per " + strings.TrimSuffix(r.Per.String(), "0s")
 }
 
-func (w *world) addRates(name string, s sluice.Scope, key func(*call) string) sluice.Interceptor {
+func (w *world) addRates(i int, s sluice.Scope, key func(*call) string) sluice.Interceptor {
+	name := fmt.Sprint("r", i)
 	conf := sluice.RateLimiterConfig{Name: name, Scope: s, Refuse: w.one("refuse", 12), Upstream: w.one("upstream", 2)}
 	units := []string{""}
 	if w.weights && w.one("token rate", 2) {
@@ -325,7 +341,7 @@ func (w *world) addRates(name string, s sluice.Scope, key func(*call) string) sl
 	}
 	var ls []*limit
 	for _, u := range units {
-		l := &limit{prefix: "rate/" + name, tokens: true, unit: u, slow: w.one("slow", 8), refuse: conf.Refuse, upstream: conf.Upstream, key: key, keyed: s == sluice.ByTenant, cells: map[string]*cell{}}
+		l := &limit{prefix: "rate/" + name, tokens: true, unit: u, slow: w.one("slow", 8), refuse: conf.Refuse, upstream: conf.Upstream, key: key, keyed: s == sluice.ByTenant || i == 3, optional: i == 3, cells: map[string]*cell{}}
 		r := w.drawRate(l)
 		conf.Rates = append(conf.Rates, r)
 		l.takes(r)
@@ -432,6 +448,9 @@ func (w *world) limitsAll() []*limit {
 // needs is what x takes if it arrives now.
 func (w *world) needs(x *call) (out []need) {
 	for _, l := range w.limitsOf(x.tool) {
+		if l.optional && l.key(x) == "" {
+			continue
+		}
 		n := int64(1)
 		if l.tokens || l.unit != "" {
 			switch {
@@ -452,11 +471,9 @@ func (w *world) needs(x *call) (out []need) {
 	return out
 }
 
-// compile makes the cells that every call of t needs, as the first of them does.
+// compile makes the cells that every call of t needs, as the first of them does whatever
+// becomes of it.
 func (w *world) compile(t *tool) {
-	if t.compiled {
-		return
-	}
 	t.compiled = true
 	for _, l := range w.limitsOf(t) {
 		if !l.keyed {
@@ -487,6 +504,12 @@ func (w *world) run(ctx context.Context, seq int) (int, error) {
 	case <-w.quit:
 		return 0, errAborted
 	}
+}
+
+func (w *world) hostOf(c sluice.Call) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[c.Input.(int)].host
 }
 
 // answered notes what a caller got.
@@ -617,6 +640,7 @@ func TestAdmission(t *testing.T) {
 				"rerate":   func(*rapid.T) { w.rerate() },
 				"policy":   func(*rapid.T) { w.repolicy() },
 				"pause":    func(*rapid.T) { w.pause() },
+				"lift":     func(*rapid.T) { w.lift() },
 				"throttle": func(*rapid.T) { w.throttle() },
 				"settle":   func(*rapid.T) { w.settles() },
 				"schedule": func(*rapid.T) { w.reschedule() },
@@ -631,7 +655,8 @@ func TestAdmission(t *testing.T) {
 		return // too few to have met everything
 	}
 	for name, n := range map[string]int{"waits": c.waits, "borrowed slots": c.borrowed, "late": c.late, "full queues": c.full, "shed": c.shed, "too wide": c.saturated, "busy keys": c.keys,
-		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket} {
+		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket, "kept back by a ramp": c.idleRamp,
+		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
 		}
