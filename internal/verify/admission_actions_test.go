@@ -24,7 +24,7 @@ func (w *world) begin(name string) {
 
 // newCall draws a call, which is to be sent at once.
 func (w *world) newCall(parent *call) *call {
-	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, end: make(chan ending, 1), limit: never, expires: never, how: "invoke"}
+	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), limit: never, expires: never, how: "invoke"}
 	x.exec = w.draw("exec", 0, len(w.execs)-1)
 	x.tool = w.tools[w.draw("tool", 0, len(w.tools)-1)]
 	x.tenant = tenants[w.draw("tenant", 0, len(tenants)-1)]
@@ -32,6 +32,9 @@ func (w *world) newCall(parent *call) *call {
 	x.priority = cmp.Or(x.asked, sluice.PriorityNormal)
 	if w.draw("how", 0, 1) == 1 {
 		x.how = "submit"
+	}
+	if w.insides {
+		x.inside = []string{"pass", "pass", "keep", "leave"}[w.draw("inside", 0, 3)]
 	}
 	x.host = hosts[w.draw("host", 0, len(hosts)-1)]
 	x.cost = map[string]int64{"": 1, "tokens": int64(w.draw("tokens", 0, 4)), "bytes": int64(w.draw("bytes", 0, 4))}
@@ -168,7 +171,7 @@ func (w *world) drawEnding() ending {
 // nobody could tell on whose slots the other started.
 func (w *world) apart() []*call {
 	return slices.DeleteFunc(slices.Clone(w.running), func(x *call) bool {
-		return slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
+		return x.inside != "pass" || slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
 	})
 }
 
@@ -203,28 +206,95 @@ func (w *world) ends() {
 		w.rt.Skip("a race that cannot be told apart")
 	}
 	w.begin("end")
-	w.finish(x, w.drawEnding())
+	w.goOn(x, w.drawEnding)
 	w.observe()
+}
+
+// goOn has x, which runs, come a step nearer to its end.
+func (w *world) goOn(x *call, draw func() ending) {
+	switch {
+	case x.inside == "keep" && !x.passed:
+		w.keptOn(x)
+	case x.inside == "leave":
+		w.leftOn(x, draw)
+	default:
+		w.finish(x, draw())
+	}
+}
+
+// keptOn has the interceptor that keeps x deny it, answer it, or pass it on.
+func (w *world) keptOn(x *call) {
+	e := ending{how: []string{"pass", "return", "deny"}[w.draw("kept", 0, 2)]}
+	w.logf("  %v is kept no more: %s", x, e.how)
+	if e.how == "deny" {
+		e.err = errors.New("the interceptor's own")
+		w.counts.denied++
+	}
+	if x.passed = true; e.how != "pass" {
+		x.said = &e
+		w.end(x, e)
+	} else if x.answers > 0 { // its time was over, so it must not begin
+		w.end(x, e)
+	}
+	x.leave <- e
+}
+
+// leftOn has the interceptor leave x, or its code end.
+func (w *world) leftOn(x *call, draw func() ending) {
+	e := draw()
+	for e.how == "panic" || e.how == "exit" { // which would end more than the call
+		e = ending{how: "return"}
+	}
+	if x.coded || x.said == nil && w.one("leave", 2) {
+		w.logf("  %v is left: %s %v", x, e.how, e.pause)
+		w.counts.left++
+		if x.said = &e; e.pause > 0 {
+			w.throttled(x, e.pause, e.parts...)
+		}
+		w.stops(x)
+		x.leave <- e
+	} else {
+		w.logf("  the code of %v ends: %s", x, e.how)
+		x.coded = true
+		x.end <- e
+	}
+	if x.coded && x.said != nil {
+		w.end(x, *x.said)
+	}
 }
 
 // finish has x end, and books that.
 func (w *world) finish(x *call, e ending) {
 	w.logf("  %v ends: %s %v", x, e.how, e.pause)
-	if x.inner.Err() == nil && w.timeout > 0 && len(x.kids) > 0 {
-		w.racy = true // its context ends with it, and with that who waits in it
-	}
-	x.over = &e
-	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })
+	x.said = &e
 	if e.pause > 0 {
 		w.throttled(x, e.pause, e.parts...)
 	}
+	w.end(x, e)
+	x.end <- e
+}
+
+// stops books that the context of x ends, and with that who waits in it.
+func (w *world) stops(x *call) {
+	if x.inner.Err() == nil && w.timeout > 0 && len(x.kids) > 0 {
+		w.racy = true
+	}
+}
+
+// end books that nothing of x runs any more.
+func (w *world) end(x *call, e ending) {
+	w.stops(x)
+	x.over = true
+	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })
 	for _, n := range x.needs {
 		if !n.cell.of.tokens {
 			n.cell.ended(x)
+		} else if !x.code {
+			n.cell.report(w.now(), n.charge, 0)
 		}
 		if p := n.cell.pause; p != nil && p.running[x] {
 			delete(p.running, x)
-			if e.how == "return" {
+			if e.how == "return" && x.code {
 				p.won++
 			}
 		}
@@ -233,7 +303,6 @@ func (w *world) finish(x *call, e ending) {
 	for _, u := range x.settled {
 		x.tool.learn(u.unit, u.n)
 	}
-	x.end <- e
 }
 
 // part gives x's nested calls to who is around it.
@@ -656,7 +725,7 @@ func (w *world) settles() {
 	}
 	w.logf("  %v: %d %q", x, n, unit)
 	sluice.ReportUsage(x.inner, unit, n)
-	if x.over == nil {
+	if !x.over {
 		w.settled(x, unit, n)
 	}
 	w.observe()

@@ -32,7 +32,7 @@ func (w *world) observe() {
 		}
 	}
 	w.book(now, w.earlier(started, true))
-	w.served(now)
+	w.served(now, log)
 	w.book(now, w.earlier(started, false))
 	for _, e := range log {
 		if !e.start {
@@ -50,14 +50,17 @@ func (w *world) earlier(xs []*call, before bool) []*call {
 }
 
 // served checks that when somebody came, who had waited and could start had started, whether
-// the timer for that had fired or not.
-func (w *world) served(now int64) {
+// the timer for that had fired or not. Who was refused then, but not for the queue, waited no
+// more.
+func (w *world) served(now int64, log []entry) {
 	if w.fresh == nil || w.racy {
 		return
 	}
 	all := w.waiting
 	w.waiting = w.earlier(all, true)
-	w.came = w.waiting
+	w.came = slices.DeleteFunc(slices.Clone(w.waiting), func(x *call) bool {
+		return slices.ContainsFunc(log, func(e entry) bool { return e.x == x && !errors.Is(e.err, sluice.ErrQueueFull) })
+	})
 	w.idle(now)
 	w.waiting = all
 }
@@ -148,29 +151,35 @@ func (w *world) answer(now int64, e entry) {
 		w.part(x)
 		return
 	}
-	if rejected {
-		w.fatal("%v ran, yet its answer is %v", x, e.err)
+	if rejected == x.code && e.err != nil {
+		w.fatal("%v ran: %v, yet its answer is %v", x, x.code, e.err)
 	}
 	var p *sluice.PanicError
 	panicked := errors.As(e.err, &p)
 	ok := false
 	switch {
-	case x.over == nil:
+	case x.said == nil:
 		w.counts.timeouts++
-		ok = now == x.expires && errors.Is(e.err, sluice.ErrTimeout) && errors.Is(e.err, context.DeadlineExceeded)
-	case x.over.how == "return":
+		reason := sluice.ErrTimeout
+		if !x.code {
+			reason = sluice.ErrWaitTooLong
+		}
+		ok = now == x.expires && errors.Is(e.err, reason) && errors.Is(e.err, context.DeadlineExceeded)
+	case x.said.how == "return":
 		ok = e.err == nil && e.value == x.seq
-	case x.over.how == "exit" && x.how == "invoke" && w.timeout == 0:
+	case x.said.how == "deny":
+		ok = errors.Is(e.err, sluice.ErrDenied) && errors.Is(e.err, x.said.err)
+	case x.said.how == "exit" && x.how == "invoke" && w.timeout == 0:
 		ok = e.exited
-	case x.over.how == "exit":
+	case x.said.how == "exit":
 		ok = panicked && p.Goexit && !e.exited
-	case x.over.how == "panic":
-		ok = panicked && p.Value == x.over.err
+	case x.said.how == "panic":
+		ok = panicked && p.Value == x.said.err
 	default:
-		ok = e.err == x.over.err
+		ok = e.err == x.said.err
 	}
 	if !ok {
-		w.fatal("%v ended by %v: the answer is %v, %v (exited %v)", x, x.over, e.value, e.err, e.exited)
+		w.fatal("%v ended by %v: the answer is %v, %v (exited %v)", x, x.said, e.value, e.err, e.exited)
 	}
 }
 
@@ -418,7 +427,7 @@ func (w *world) check(now int64) {
 		}
 	}
 	for _, x := range w.calls {
-		if x.over != nil && x.answers != 1 {
+		if x.said != nil && x.answers != 1 {
 			w.fatal("%v has ended and was answered %d times", x, x.answers)
 		}
 	}

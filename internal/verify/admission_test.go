@@ -84,12 +84,18 @@ type call struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	inside  string      // what the interceptor inside the gates does: pass it on, keep it, or leave it
 	end     chan ending // tells the tool how to end
+	leave   chan ending // tells the interceptor
 	inner   context.Context
+	code    bool    // the tool's code has begun
+	passed  bool    // of a call that was kept: it need not be any more
+	coded   bool    // of one that is to be left: its code has ended
+	said    *ending // what its caller is to be told
 	starts  int
 	started int64
-	over    *ending // how it ended
-	expires int64   // when its caller goes on without it
+	over    bool  // nothing of it runs any more
+	expires int64 // when its caller goes on without it
 	settled []used
 	answers int
 	racing  int // the action in which it was cancelled just after another ended
@@ -97,7 +103,7 @@ type call struct {
 
 // ending is what a tool is told to do.
 type ending struct {
-	how   string // return, error, panic, exit or throttle
+	how   string // return, error, panic, exit or throttle; of the interceptor also pass, deny or leave
 	err   error
 	pause time.Duration
 	parts []sluice.ThrottlePart
@@ -150,6 +156,7 @@ type world struct {
 	rate    [][]*limit // of each of rates
 	weights bool       // calls say what they cost
 	nests   bool
+	insides bool // there is an interceptor inside the gates
 	timeout int64
 	wait    int64 // the executors' bound on it; zero is none
 
@@ -175,6 +182,7 @@ type counts struct {
 	actions, starts, borrowed, ambiguous, waits             int
 	rejected, cancelled, late, full, shed, saturated, keys  int
 	limited, cycles, closed, timeouts, throttles, settles   int
+	denied, left                                            int
 	unseen, parts, lifts                                    int
 	cuts, debts                                             int
 	resizes, reratings, policies, replans, pauses, gaveBack int
@@ -284,6 +292,9 @@ func newWorld(rt *rapid.T, c *counts) *world {
 		w.sched = sluice.Must(sluice.NewPriorityScheduler(c))
 		list = append(list, w.sched)
 	}
+	if w.insides = len(list) > 0 && w.one("insides", 2); w.insides { // without gates all are outside
+		list = append(list, sluice.InterceptorFunc(w.wrap))
+	}
 	cfg := sluice.Config{Interceptors: list, Sink: w.rec}
 	if w.one("timeout", 5) {
 		w.timeout = int64(w.draw("timeout ticks", 5, 20)) * tick
@@ -294,7 +305,7 @@ func newWorld(rt *rapid.T, c *counts) *world {
 		w.wait = int64(cfg.MaxWait)
 	}
 	w.execs = append(w.execs, sluice.Must(sluice.NewExecutor(w.registry, cfg)))
-	if len(list) > 0 && w.one("two executors", 4) { // with nothing in common they would be apart
+	if (w.lim != nil || len(w.rates) > 0 || w.sched != nil) && w.one("two executors", 4) { // with nothing in common they would be apart
 		w.execs = append(w.execs, sluice.Must(sluice.NewExecutor(w.registry, cfg)))
 	}
 	for _, l := range w.limitsAll() {
@@ -487,8 +498,10 @@ func (w *world) compile(t *tool) {
 func (w *world) run(ctx context.Context, seq int) (int, error) {
 	w.mu.Lock()
 	x := w.calls[seq]
-	x.inner = ctx
-	w.log = append(w.log, entry{x: x, start: true, at: w.now()})
+	x.inner, x.code = ctx, true
+	if !w.insides {
+		w.log = append(w.log, entry{x: x, start: true, at: w.now()})
+	}
 	w.mu.Unlock()
 	select {
 	case e := <-x.end:
@@ -503,6 +516,33 @@ func (w *world) run(ctx context.Context, seq int) (int, error) {
 		return 0, e.err
 	case <-w.quit:
 		return 0, errAborted
+	}
+}
+
+// wrap is the interceptor inside the gates. Some calls it keeps, and denies or answers them
+// itself or passes them on later; some it leaves before their code has ended, or after.
+func (w *world) wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+		w.mu.Lock()
+		x := w.calls[c.Input.(int)]
+		x.inner = ctx
+		w.log = append(w.log, entry{x: x, start: true, at: w.now()})
+		w.mu.Unlock()
+		switch x.inside {
+		case "pass":
+			return next(ctx, c)
+		case "leave":
+			go next(ctx, c)
+		}
+		select {
+		case e := <-x.leave:
+			if e.how == "pass" {
+				return next(ctx, c)
+			}
+			return sluice.Result{Value: x.seq}, e.err
+		case <-w.quit:
+			return sluice.Result{}, errAborted
+		}
 	}
 }
 
@@ -551,7 +591,7 @@ func (w *world) wind() {
 		i := slices.IndexFunc(w.running, func(x *call) bool { return len(x.kids) == 0 })
 		if i >= 0 {
 			w.begin("wind down")
-			w.finish(w.running[i], ending{how: "return"})
+			w.goOn(w.running[i], w.drawQuiet)
 			w.observe()
 			continue
 		}
@@ -590,8 +630,8 @@ func (w *world) record() {
 		}
 	}
 	for _, x := range w.calls {
-		if started[fmt.Sprint("c", x.seq)] != (x.starts > 0) {
-			w.fatal("%v ran: %v, its events say otherwise", x, x.starts > 0)
+		if started[fmt.Sprint("c", x.seq)] != x.code {
+			w.fatal("%v ran: %v, its events say otherwise", x, x.code)
 		}
 	}
 }
@@ -656,7 +696,8 @@ func TestAdmission(t *testing.T) {
 	}
 	for name, n := range map[string]int{"waits": c.waits, "borrowed slots": c.borrowed, "late": c.late, "full queues": c.full, "shed": c.shed, "too wide": c.saturated, "busy keys": c.keys,
 		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket, "kept back by a ramp": c.idleRamp,
-		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen} {
+		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen,
+		"denials": c.denied, "calls that are left": c.left} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
 		}
