@@ -33,6 +33,8 @@ func (w *world) newCall(parent *call) *call {
 	if w.draw("how", 0, 1) == 1 {
 		x.how = "submit"
 	}
+	x.policy = x.tool.policies
+	x.first, x.tries, x.retries = x, []*call{x}, w.outsides && w.one("retries", 2)
 	if w.insides {
 		x.inside = []string{"pass", "pass", "keep", "leave"}[w.draw("inside", 0, 3)]
 	}
@@ -58,14 +60,23 @@ func (w *world) newCall(parent *call) *call {
 	default:
 		x.ctx, x.cancel = context.WithCancel(up)
 	}
-	now := w.now()
 	x.outside = x.ctx.Err() != nil
+	w.mu.Lock()
+	w.calls = append(w.calls, x)
+	w.mu.Unlock()
+	w.arrives(x)
+	return x
+}
+
+// arrives books that x asks for admission.
+func (w *world) arrives(x *call) {
+	now := w.now()
 	switch d := int64(x.tool.policy.MaxWait); {
 	case d > 0:
 		x.limit = now + d
 	case w.wait > 0:
 		x.limit = now + w.wait
-	case parent != nil:
+	case x.parent != nil:
 		x.limit = now + int64(time.Minute)
 	}
 	if d, ok := x.ctx.Deadline(); ok {
@@ -76,13 +87,36 @@ func (w *world) newCall(parent *call) *call {
 	}
 	w.last = x.exec
 	x.needs = w.needs(x)
-	w.mu.Lock()
-	w.calls = append(w.calls, x)
-	w.mu.Unlock()
 	w.waiting = append(w.waiting, x)
 	x.place = w.place
 	w.logf("  %v %s, costs %v, limit %d", x, x.how, x.cost, x.limit)
-	return x
+}
+
+// again has an attempt of x, which has failed, follow.
+func (w *world) again(x *call) {
+	w.counts.retries++
+	y := &call{seq: x.seq, exec: x.exec, tool: x.tool, tenant: x.tenant, host: x.host, asked: x.asked, priority: x.priority, cost: x.cost, how: x.how,
+		nested: x.nested, parent: x.parent, root: x.root, limit: never, act: w.act, ctx: x.ctx, cancel: x.cancel, expires: never,
+		inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), first: x}
+	if y.root == x {
+		y.root = y
+	}
+	if y.parent != nil {
+		y.parent.kids = append(y.parent.kids, y)
+	}
+	y.outside = y.ctx.Err() != nil
+	w.mu.Lock()
+	x.tries = append(x.tries, y)
+	w.mu.Unlock()
+	y.tries = x.tries
+	w.place++
+	w.racy = true // it comes after what the end of x lets start
+	w.arrives(y)
+}
+
+// ran reports whether some attempt of the call has.
+func (x *call) ran() bool {
+	return slices.ContainsFunc(x.first.tries, func(y *call) bool { return y.code })
 }
 
 // unseen lets time pass that nobody watches: at most until something is due, of which then
@@ -171,7 +205,7 @@ func (w *world) drawEnding() ending {
 // nobody could tell on whose slots the other started.
 func (w *world) apart() []*call {
 	return slices.DeleteFunc(slices.Clone(w.running), func(x *call) bool {
-		return x.inside != "pass" || slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
+		return x.inside != "pass" || x.retries || slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
 	})
 }
 
@@ -271,6 +305,10 @@ func (w *world) finish(x *call, e ending) {
 		w.throttled(x, e.pause, e.parts...)
 	}
 	w.end(x, e)
+	// A call that is tried again goes by the policy that it was resolved with.
+	if x.retries && x.policy == x.tool.policies && x.answers == 0 && (e.how == "error" || e.how == "throttle") {
+		w.again(x)
+	}
 	x.end <- e
 }
 
@@ -512,6 +550,7 @@ func (w *world) newPolicy() sluice.Change {
 	}
 	gone := slices.DeleteFunc(slices.Clone(old), func(l *limit) bool { return slices.Contains(rates, l) })
 	t.policy, t.rates = p, rates
+	t.policies++
 	t.slots.max = cmp.Or(int64(p.Concurrency), unlimited)
 	if len(gone)+len(fresh) > 0 {
 		w.counts.replans++

@@ -141,7 +141,7 @@ func (w *world) answer(now int64, e entry) {
 	}
 	rejected := errors.Is(e.err, sluice.ErrRejected)
 	if x.starts == 0 {
-		if !rejected || e.exited {
+		if rejected == x.ran() || e.exited {
 			w.fatal("%v did not run, yet its answer is %v (exited %v)", x, e.err, e.exited)
 		}
 		i := slices.Index(w.waiting, x)
@@ -151,8 +151,8 @@ func (w *world) answer(now int64, e entry) {
 		w.part(x)
 		return
 	}
-	if rejected == x.code && e.err != nil {
-		w.fatal("%v ran: %v, yet its answer is %v", x, x.code, e.err)
+	if rejected == x.ran() && e.err != nil {
+		w.fatal("%v ran: %v, yet its answer is %v", x, x.ran(), e.err)
 	}
 	var p *sluice.PanicError
 	panicked := errors.As(e.err, &p)
@@ -427,7 +427,7 @@ func (w *world) check(now int64) {
 		}
 	}
 	for _, x := range w.calls {
-		if x.said != nil && x.answers != 1 {
+		if x = x.tries[len(x.tries)-1]; x.said != nil && x.answers != 1 {
 			w.fatal("%v has ended and was answered %d times", x, x.answers)
 		}
 	}

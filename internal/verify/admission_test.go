@@ -33,6 +33,7 @@ var (
 type tool struct {
 	name, typ string
 	policy    sluice.Policy
+	policies  int // before that
 	slots     *limit
 	rates     []*limit
 	learned   map[string]int64
@@ -84,6 +85,10 @@ type call struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	first   *call       // the attempt before it all; itself unless it is a retry
+	tries   []*call     // all of them, of the first
+	policy  int         // that it was resolved with
+	retries bool        // the interceptor outside the gates tries once more
 	inside  string      // what the interceptor inside the gates does: pass it on, keep it, or leave it
 	end     chan ending // tells the tool how to end
 	leave   chan ending // tells the interceptor
@@ -151,14 +156,15 @@ type world struct {
 	rates    []*sluice.RateLimiter
 	sched    *sluice.PriorityScheduler
 
-	tools   []*tool
-	limits  []*limit   // of lim, in its order
-	rate    [][]*limit // of each of rates
-	weights bool       // calls say what they cost
-	nests   bool
-	insides bool // there is an interceptor inside the gates
-	timeout int64
-	wait    int64 // the executors' bound on it; zero is none
+	tools    []*tool
+	limits   []*limit   // of lim, in its order
+	rate     [][]*limit // of each of rates
+	weights  bool       // calls say what they cost
+	nests    bool
+	outsides bool // and one outside that retries
+	insides  bool // there is an interceptor inside the gates
+	timeout  int64
+	wait     int64 // the executors' bound on it; zero is none
 
 	mu    sync.Mutex
 	calls []*call
@@ -182,7 +188,7 @@ type counts struct {
 	actions, starts, borrowed, ambiguous, waits             int
 	rejected, cancelled, late, full, shed, saturated, keys  int
 	limited, cycles, closed, timeouts, throttles, settles   int
-	denied, left                                            int
+	denied, left, retries                                   int
 	unseen, parts, lifts                                    int
 	cuts, debts                                             int
 	resizes, reratings, policies, replans, pauses, gaveBack int
@@ -294,6 +300,9 @@ func newWorld(rt *rapid.T, c *counts) *world {
 	}
 	if w.insides = len(list) > 0 && w.one("insides", 2); w.insides { // without gates all are outside
 		list = append(list, sluice.InterceptorFunc(w.wrap))
+	}
+	if w.outsides = len(list) > 0 && w.one("outsides", 3); w.outsides {
+		list = slices.Insert(list, 0, sluice.Interceptor(sluice.InterceptorFunc(w.retry)))
 	}
 	cfg := sluice.Config{Interceptors: list, Sink: w.rec}
 	if w.one("timeout", 5) {
@@ -497,7 +506,7 @@ func (w *world) compile(t *tool) {
 
 func (w *world) run(ctx context.Context, seq int) (int, error) {
 	w.mu.Lock()
-	x := w.calls[seq]
+	x := w.attempt(ctx, seq)
 	x.inner, x.code = ctx, true
 	if !w.insides {
 		w.log = append(w.log, entry{x: x, start: true, at: w.now()})
@@ -519,12 +528,32 @@ func (w *world) run(ctx context.Context, seq int) (int, error) {
 	}
 }
 
+// attempt is the one that runs with ctx.
+func (w *world) attempt(ctx context.Context, seq int) *call {
+	c, _ := sluice.CallFrom(ctx)
+	return w.calls[seq].tries[c.Attempt-1]
+}
+
+// retry is the interceptor outside the gates.
+func (w *world) retry(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+		r, err := next(ctx, c)
+		w.mu.Lock()
+		again := len(w.calls[c.Input.(int)].tries) > 1
+		w.mu.Unlock()
+		if again {
+			return next(ctx, c)
+		}
+		return r, err
+	}
+}
+
 // wrap is the interceptor inside the gates. Some calls it keeps, and denies or answers them
 // itself or passes them on later; some it leaves before their code has ended, or after.
 func (w *world) wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
 		w.mu.Lock()
-		x := w.calls[c.Input.(int)]
+		x := w.attempt(ctx, c.Input.(int))
 		x.inner = ctx
 		w.log = append(w.log, entry{x: x, start: true, at: w.now()})
 		w.mu.Unlock()
@@ -556,7 +585,7 @@ func (w *world) hostOf(c sluice.Call) string {
 func (w *world) answered(x *call, value any, err error, exited bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.log = append(w.log, entry{x: x, at: w.now(), err: err, value: value, exited: exited})
+	w.log = append(w.log, entry{x: x.tries[len(x.tries)-1], at: w.now(), err: err, value: value, exited: exited})
 }
 
 // send has x called.
@@ -612,8 +641,8 @@ func (w *world) wind() {
 	w.begin("after all")
 	w.record()
 	for _, x := range w.calls {
-		if x.answers != 1 {
-			w.fatal("%v was answered %d times", x, x.answers)
+		if n := x.tries[len(x.tries)-1].answers; n != 1 {
+			w.fatal("%v was answered %d times", x, n)
 		}
 	}
 }
@@ -630,7 +659,7 @@ func (w *world) record() {
 		}
 	}
 	for _, x := range w.calls {
-		if started[fmt.Sprint("c", x.seq)] != x.code {
+		if started[fmt.Sprint("c", x.seq)] != x.ran() {
 			w.fatal("%v ran: %v, its events say otherwise", x, x.code)
 		}
 	}
@@ -697,7 +726,7 @@ func TestAdmission(t *testing.T) {
 	for name, n := range map[string]int{"waits": c.waits, "borrowed slots": c.borrowed, "late": c.late, "full queues": c.full, "shed": c.shed, "too wide": c.saturated, "busy keys": c.keys,
 		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket, "kept back by a ramp": c.idleRamp,
 		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen,
-		"denials": c.denied, "calls that are left": c.left} {
+		"denials": c.denied, "calls that are left": c.left, "retries": c.retries} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
 		}
