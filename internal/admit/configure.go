@@ -90,6 +90,8 @@ func (m *Machine) Trip(now int64, c *Cell, by string) {
 	from := c.breaker.State(m.now)
 	if c.breaker.Trip(m.now); from != c.breaker.State(m.now) {
 		m.changed(c, from, by)
+	} else {
+		m.sweep(c) // its cooldown may be over: calls wait that it would have let start
 	}
 	m.drain()
 }

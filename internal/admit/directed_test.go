@@ -494,6 +494,22 @@ func TestALiftAfterAPauseGivesNoTokens(t *testing.T) {
 	}
 }
 
+// A breaker that is tripped when its cooldown is over refuses at once who waits elsewhere.
+func TestATripAfterTheCooldownRefusesWhoWaits(t *testing.T) {
+	w := newWorld(t, standard())
+	br, k := circuit("br", breaker.Config{Failures: 1, Cooldown: sec}), slots("k", 0, 1)
+	first := w.arrive("first", 4, "", br)
+	w.arrive("holder", 4, "", k)
+	w.m.Finish(w.now, first, breaker.Failure)
+	w.now = sec
+	w.arrive("waits", 4, "", br, k)
+	w.sees("first holder")
+	w.m.Trip(w.now, w.cell(br), "test")
+	w.m.Step(w.now)
+	w.collect()
+	w.sees("waits!")
+}
+
 // A bound of tenants above that of the queue holds for the places on top of the queue.
 func TestAWideBoundOfTenantsHolds(t *testing.T) {
 	p := standard()
