@@ -228,7 +228,7 @@ func (w *world) tangled(x *call) bool {
 // drawQuiet is an ending that pauses nothing.
 func (w *world) drawQuiet() ending {
 	e := w.drawEnding()
-	if e.how == "throttle" {
+	if e.how == "throttle" || w.breaker != nil { // nor moves a breaker
 		e = ending{how: "return"}
 	}
 	return e
@@ -285,6 +285,7 @@ func (w *world) leftOn(x *call, draw func() ending) {
 		if x.said = &e; e.pause > 0 {
 			w.throttled(x, e.pause, e.parts...)
 		}
+		w.heard(x, e)
 		w.stops(x)
 		x.leave <- e
 	} else {
@@ -321,6 +322,7 @@ func (w *world) stops(x *call) {
 
 // end books that nothing of x runs any more.
 func (w *world) end(x *call, e ending) {
+	w.heard(x, e)
 	w.stops(x)
 	x.over = true
 	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })

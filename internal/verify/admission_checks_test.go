@@ -91,6 +91,12 @@ func (w *world) book(now int64, xs []*call) {
 			w.counts.waits++
 		}
 		x.starts, x.started = 1, now
+		if b := w.circuitOf(x.tool); b != nil {
+			if !b.lets(now) {
+				w.fatal("%v started, its breaker says no: %+v", x, b)
+			}
+			b.starts(now, x)
+		}
 		if w.timeout > 0 {
 			x.expires = now + w.timeout
 			if d, ok := x.ctx.Deadline(); ok {
@@ -209,6 +215,11 @@ func (w *world) justify(now int64, x *call, err error) {
 		w.counts.late++
 		if now < x.limit && x.ctx.Err() != context.DeadlineExceeded && !(w.asked(x) && w.earliest(now, x) > x.limit) {
 			bad("its limit is %d, and it can start at %d", x.limit, w.earliest(now, x))
+		}
+	case sluice.ErrBreakerOpen:
+		w.counts.broken++
+		if b := w.circuitOf(x.tool); b == nil || !w.racy && b.lets(now) {
+			bad("its breaker lets it start: %+v", b)
 		}
 	case sluice.ErrQueueFull:
 		w.full(x, bad)
@@ -508,6 +519,9 @@ func (w *world) first(x *call) bool {
 }
 
 func (w *world) could(now int64, x *call) bool {
+	if b := w.circuitOf(x.tool); b != nil && !b.lets(now) {
+		return false
+	}
 	for _, n := range x.needs {
 		if !n.cell.agrees(now, x, n.n) {
 			return false
@@ -541,7 +555,7 @@ func (w *world) behindBucket(now int64, x *call) bool {
 // claimant is a call for which slots may be kept from all of xs: it lacks nothing else.
 func (w *world) claimant(now int64, xs []*call) *call {
 	for _, y := range w.waiting {
-		if y.act == w.act || !w.first(y) || !collects(now, y) {
+		if b := w.circuitOf(y.tool); y.act == w.act || !w.first(y) || !collects(now, y) || b != nil && !b.lets(now) {
 			continue
 		}
 		all := true
@@ -594,6 +608,7 @@ func (w *world) compare(now int64) {
 	if s.InFlight != len(w.running) || s.Queued != len(w.waiting) {
 		w.fatal("%d run and %d wait, the snapshot says %d and %d", len(w.running), len(w.waiting), s.InFlight, s.Queued)
 	}
+	w.checkCircuits(now, s)
 	for _, l := range w.limitsAll() {
 		if slices.ContainsFunc(w.tools, func(t *tool) bool { return !t.compiled && (l == t.slots || slices.Contains(t.rates, l)) }) {
 			continue // no executor knows it

@@ -96,6 +96,8 @@ type call struct {
 	code    bool    // the tool's code has begun
 	passed  bool    // of a call that was kept: it need not be any more
 	coded   bool    // of one that is to be left: its code has ended
+	era     int     // of its breaker, when it started
+	heard   bool    // the breaker has been told
 	said    *ending // what its caller is to be told
 	starts  int
 	started int64
@@ -155,6 +157,9 @@ type world struct {
 	lim      *sluice.ConcurrencyLimiter
 	rates    []*sluice.RateLimiter
 	sched    *sluice.PriorityScheduler
+	breaker  *sluice.CircuitBreaker // by tool; nil if there is none
+	circuit  sluice.CircuitBreakerConfig
+	circuits map[*tool]*circuit
 
 	tools    []*tool
 	limits   []*limit   // of lim, in its order
@@ -188,6 +193,7 @@ type counts struct {
 	actions, starts, borrowed, ambiguous, waits             int
 	rejected, cancelled, late, full, shed, saturated, keys  int
 	limited, cycles, closed, timeouts, throttles, settles   int
+	trips, broken                                           int
 	denied, left, retries                                   int
 	unseen, parts, lifts                                    int
 	cuts, debts                                             int
@@ -290,6 +296,10 @@ func newWorld(rt *rapid.T, c *counts) *world {
 			list = append(list, w.addRates(i, k.scope, k.key))
 		}
 	}
+	breaks := w.one("breaker", 3)
+	if breaks {
+		list = append(list, w.addBreaker())
+	}
 	if w.one("unordered", 4) {
 		w.sched = nil
 	} else {
@@ -305,7 +315,7 @@ func newWorld(rt *rapid.T, c *counts) *world {
 		list = slices.Insert(list, 0, sluice.Interceptor(sluice.InterceptorFunc(w.retry)))
 	}
 	cfg := sluice.Config{Interceptors: list, Sink: w.rec}
-	if w.one("timeout", 5) {
+	if !breaks && w.one("timeout", 5) {
 		w.timeout = int64(w.draw("timeout ticks", 5, 20)) * tick
 		cfg.Timeout = time.Duration(w.timeout)
 	}
@@ -709,6 +719,7 @@ func TestAdmission(t *testing.T) {
 				"rerate":   func(*rapid.T) { w.rerate() },
 				"policy":   func(*rapid.T) { w.repolicy() },
 				"pause":    func(*rapid.T) { w.pause() },
+				"trip":     func(*rapid.T) { w.trip() },
 				"lift":     func(*rapid.T) { w.lift() },
 				"throttle": func(*rapid.T) { w.throttle() },
 				"settle":   func(*rapid.T) { w.settles() },
@@ -726,7 +737,7 @@ func TestAdmission(t *testing.T) {
 	for name, n := range map[string]int{"waits": c.waits, "borrowed slots": c.borrowed, "late": c.late, "full queues": c.full, "shed": c.shed, "too wide": c.saturated, "busy keys": c.keys,
 		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket, "kept back by a ramp": c.idleRamp,
 		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen,
-		"denials": c.denied, "calls that are left": c.left, "retries": c.retries} {
+		"denials": c.denied, "calls that are left": c.left, "retries": c.retries, "changes of breakers": c.trips, "refusals by breakers": c.broken} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
 		}
