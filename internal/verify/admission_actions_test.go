@@ -456,6 +456,11 @@ func (w *world) newLimits() sluice.Change {
 			w.logf("  %s: %d", w.limits[i].name, l.Max)
 			w.limits[i].max = int64(l.Max)
 		}
+		if l, m := &c.Limits[i], w.limits[i]; m.maxKeys > 0 && w.one("keys", 3) {
+			l.MaxKeys = w.draw("max keys", 1, 3)
+			w.logf("  %s: %d keys", m.name, l.MaxKeys)
+			m.maxKeys = l.MaxKeys
+		}
 	}
 	return w.lim.Change(c)
 }
