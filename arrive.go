@@ -37,18 +37,16 @@ func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, er
 // which the call waits: its owner is where, x, if that is not nil, or a waiter.
 func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submission) (*running, *admit.Ticket, error) {
 	inv := c.inv
-	q, err := a.question(ctx, c)
-	if err != nil {
+	var q asked
+	if err := a.question(ctx, c, &q); err != nil {
 		return nil, nil, err
 	}
-	if now == 0 || q != nil { // that was foreign code
+	if now == 0 || a.needs == nil { // that was foreign code
 		now = inv.plan.exec.clock.now() // not under the lock, which others wait for
 	}
-	s, t, err := a.present(ctx, c, q, now, (*admit.Machine).Cell)
+	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Cell)
 	if err != nil {
 		return nil, nil, err
-	}
-	if q != nil {
 	}
 	switch s.m.Arrive(now, t) {
 	case admit.Running:
@@ -75,21 +73,20 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 }
 
 // question is what user code says of c, or why c must not be admitted. It holds no lock.
-func (a *admission) question(ctx context.Context, c *Call) (*asked, error) {
+func (a *admission) question(ctx context.Context, c *Call, q *asked) error {
 	if ctx.Err() != nil {
-		return nil, c.inv.gaveUp(ctx, "")
+		return c.inv.gaveUp(ctx, "")
 	}
 	if !c.Priority.valid() { // an interceptor's doing
-		return nil, c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
+		return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
 	}
 	if c.Pipeline == nil {
 		c.Pipeline = c.inv.pipeline
 	}
 	if a.needs != nil {
-		return nil, nil
+		return nil
 	}
-	q := new(asked)
-	return q, a.ask(c, q)
+	return a.ask(c, q)
 }
 
 // present locks the stage and makes the ticket with which c comes to it. If it fails, nothing
@@ -139,17 +136,18 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticket) error {
 	s := a.stage.lock()
 	t := *p
-	if t == nil || t.State() != admit.Waiting {
+	if t == nil {
+		s.unlock()
+		return nil
+	}
+	now := s.now()
+	s.m.Advance(now) // what is due comes first, and may be its own start or refusal
+	if t.State() != admit.Waiting {
 		s.unlock()
 		return nil
 	}
 	by := t.WaitsAt().Class().Name
-	now := s.now()
 	s.m.Cancel(now, t)
-	if t.State() != admit.Left { // it was too late just now, which says as much
-		s.unlock()
-		return nil
-	}
 	a.note(s, inv, t, inv.attempts())
 	inv.ownTotals().queued.Add(now - t.Arrived())
 	s.freeWaiter(t)

@@ -22,6 +22,9 @@ type Handler func(ctx context.Context, c Call) (Result, error)
 // ends with that, next's context is whatever the interceptor gave it, and the code that still
 // runs keeps its slots. A next that begins after the answer is refused.
 //
+// A Wrap that takes long holds up first calls of its tool alone, until their contexts end, and
+// Close; one that never returns leaves its goroutine behind, at most two of each tool.
+//
 // An interceptor that implements fmt.Stringer is shown by that name in [Executor.Plan].
 type Interceptor interface {
 	Wrap(tool Spec, next Handler) Handler

@@ -36,7 +36,7 @@
 // instant, and takes everything or nothing; while it waits it holds nothing. So a slow rate
 // cannot fill a shared limit with sleepers, a token is never paid by a call that still
 // queues, and priority means something, since nobody waits behind the queue. Executors
-// that share a gate share the stage.
+// that share a registry, a gate or a scheduler share the stage.
 //
 // # Order
 //
@@ -83,7 +83,28 @@
 //   - A call with a nil context is reported, and refused for [ErrInvalidArguments].
 //   - The last event of a call is out before the call returns, also where a sink is still busy
 //     with another event of it.
-//   - A refused or cancelled call spends no token; nor does one whose code did not run.
+//   - What is due happens first, whether its timer has fired or not: tokens, ends of pauses and
+//     of waits. So nobody who comes later is served before those who could have been.
+//   - A refused or cancelled call spends no token; nor does one whose code did not run, as far as
+//     a shared *rate.Limiter can take one back.
+//   - At every instant a rate stands where it would if each call had been charged what is known of
+//     its use by then from its own start on. So what is given back late is what time has not
+//     brought back already.
+//   - A report of use, however wrong, leaves a rate in debt for a day at most, or as long as its
+//     burst takes to refill; what is beyond is forgotten and told as ratelimit.debt. An operator
+//     ends debt and pause of a key with [RateLimiter].Lift, those of a tool with [ToolRegistry].Lift.
+//   - After a pause a rate that refills within it, or within a minute, has one token at most,
+//     a slower one what it had. Then calls start in a ramp, for ten seconds: one, one more for
+//     each success, and at least twice as many each second.
+//   - A rate that is changed goes on as the one of its unit and period, or else of its unit; so
+//     does a breaker. A new one of a policy starts no fuller than the fullest of its unit.
+//   - The bound of the queue is each executor's own, and what fills it has to be one's own to be
+//     refused for it: each tool, and each tenant, has 16 places.
+//   - A key for which there is no room is refused with [ErrSaturated]. Only keys that remember
+//     nothing make room; failures in a row are remembered for an hour.
+//   - A limit that has released nothing for a minute while calls wait is told once, as
+//     limit.stalled, and nobody is refused for it: a slow tool looks the same.
+//   - RetryAfter is zero where nobody can know.
 //   - The library's own timeout is a failure to a breaker; the caller's deadline and
 //     cancellation are neutral, and so are refusals of nested calls.
 //   - A throttle concerns the call that met it. Whatever its ancestors make of the error, it
@@ -130,6 +151,20 @@
 //   - An Update or a Txn whose function was overtaken 10,000 times fails with [ErrConflict]: so
 //     ends one that writes, past itself, what it has read.
 //   - Keys of the state are UTF-8, and a snapshot is read strictly: no name twice, none unknown.
+//   - What an executor shares with others is fixed in [NewExecutor]: it joins the live executors
+//     that list its registry, a gate or its scheduler. It is refused if those share nothing so
+//     far, or if two schedulers would order one queue. A registry, gate or scheduler is free
+//     again once each executor that lists it is closed and its calls have ended; what was
+//     counted stays.
+//   - Gates are known by their own type. A struct with one inside is an interceptor like others,
+//     and a gate's own Wrap, called by anybody, refuses the calls.
+//   - Pause, Trip, Reset and State fail for a key that the scope cannot have: a tool must be
+//     registered, or a type be one of a registered tool, once the gate belongs to an executor.
+//   - What limits counted for a tool is forgotten when it has been removed, its calls have ended
+//     and there is nothing to remember: no debt, no pause, no failure.
+//   - [Executor.Explain] refuses what [Executor.Invoke] refuses, missing arguments included.
+//   - A call whose context ends while an interceptor's Wrap runs is refused; the Wrap goes on for
+//     later calls, and Close waits for it.
 //   - Everything is bounded by default: queue 1,000 calls, arguments 4 MiB, results 16 MiB,
 //     depth 32, calls under one root 10,000, keys of a limit 10,000, state 100,000 keys.
 //

@@ -267,7 +267,7 @@ func walk(err error, visit func(error) step) {
 		case beside:
 			continue
 		}
-		one, many := unwrapped(x)
+		many, one := unwrapped(x)
 		if one != nil {
 			rest = append(rest, one)
 		}
@@ -281,20 +281,20 @@ func walk(err error, visit func(error) step) {
 }
 
 // unwrapped is what err wraps.
-func unwrapped(err error) (one error, many []error) {
+func unwrapped(err error) (many []error, one error) {
 	if r, ok := err.(ranError); ok {
-		return r.err, nil
+		return nil, r.err
 	}
 	defer func() {
 		if recover() != nil {
-			one, many = nil, nil
+			many, one = nil, nil
 		}
 	}()
 	switch x := err.(type) {
 	case interface{ Unwrap() error }:
-		return x.Unwrap(), nil
-	case interface{ Unwrap() []error }:
 		return nil, x.Unwrap()
+	case interface{ Unwrap() []error }:
+		return x.Unwrap(), nil
 	}
 	return nil, nil
 }

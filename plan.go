@@ -35,8 +35,9 @@ func (e *Executor) refusing(t *tool, reason, cause error) *plan {
 
 // planTable is the plans made so far for one snapshot of the registry.
 type planTable struct {
-	snap  *registrySnapshot
-	plans map[string]*plan
+	snap   *registrySnapshot
+	plans  map[string]*plan
+	before map[string]*plan // of tools that were changed since, until they are called again: the cells of their limits stay
 }
 
 // plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new or there
@@ -85,19 +86,29 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 }
 
 // keep makes e's table that of the present registry: plans of tools that are gone are dropped,
-// and p, if it is not nil, is added unless another first call's plan is there already. It
+// those of tools that were changed are set aside, and p, if it is not nil, is added unless another first call's plan is there already. It
 // answers the plan that the caller's call is to use.
 func (e *Executor) keep(p *plan) *plan {
 	e.planning.Lock()
 	old, snap := e.plans.Load(), e.registry.current()
-	t := &planTable{snap, make(map[string]*plan)}
+	t := &planTable{snap, make(map[string]*plan), make(map[string]*plan)}
 	var gone []*plan
 	if old != nil {
-		for n, q := range old.plans {
-			if q.tool == snap.tools[n] {
-				t.plans[n] = q
+		for n, q := range old.before {
+			if snap.tools[n] != nil {
+				t.before[n] = q
 			} else {
 				gone = append(gone, q)
+			}
+		}
+		for n, q := range old.plans {
+			switch snap.tools[n] {
+			case q.tool:
+				t.plans[n] = q
+			case nil:
+				gone = append(gone, q)
+			default:
+				t.before[n] = q // one that was there before has gone when q came
 			}
 		}
 	}
@@ -108,6 +119,10 @@ func (e *Executor) keep(p *plan) *plan {
 			gone, p = append(gone, p), q
 		case snap.tools[n] == p.tool:
 			t.plans[n] = p
+			if q := t.before[n]; q != nil {
+				gone = append(gone, q)
+				delete(t.before, n)
+			}
 		default: // it has gone meanwhile, and the call that resolved it still runs
 			gone = append(gone, p)
 		}

@@ -45,7 +45,8 @@ func (p Priority) level() int8 { return int8(p - PriorityBatch) }
 // batch calls never outranks fresh interactive ones for longer than that.
 //
 // Make one with [NewPriorityScheduler]; the zero value is not usable. It is safe for
-// concurrent use. Executors that share a gate share one queue, and so one scheduler.
+// concurrent use. Executors that share a registry or a gate share one queue, and so one
+// scheduler.
 type PriorityScheduler struct {
 	core gateCore
 	conf PrioritySchedulerConfig

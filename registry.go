@@ -480,6 +480,9 @@ func decodeInto[In any](args json.RawMessage, max int) (any, error) {
 // Wrap registers fn with e's registry and returns a function of the same type that runs
 // through e: one line per tool, and no other line of the agent changes. A closed executor
 // takes none: the error is [ErrClosed].
+//
+// A function that calls others must pass its context on: without it the call is a stranger's, and
+// under a limit that its caller holds it waits for that for ever (see [LimitStalled]).
 func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, error)) (func(context.Context, In) (Out, error), error) {
 	if err := e.isMade(); err != nil {
 		return nil, err

@@ -94,8 +94,8 @@ func gateKind(k admit.Kind) GateKind {
 // one for each combination of Tool, Tenant, Priority, By and Key.
 type LaneState struct {
 	Tool     string        `json:"tool"`
-	Tenant   string        `json:"tenant,omitempty"`   // empty without a scheduler
-	Priority Priority      `json:"priority,omitempty"` // zero without a scheduler
+	Tenant   string        `json:"tenant,omitempty"`
+	Priority Priority      `json:"priority,omitempty"`
 	Waiting  int           `json:"waiting"`
 	Oldest   time.Duration `json:"oldest_ns"`     // how long the first of them has waited
 	By       string        `json:"by"`            // the constraint that its first call waits for
@@ -188,7 +188,7 @@ func (r *reading) next(n int) bool {
 		if x := r.cores[0].stage.p.Load(); x != s { // e is closed: its gates may have gone elsewhere
 			s.unlock()
 			s = r.cores[0].stage.lock()
-			n = min(n, r.core(s, s.now(), n))
+			r.core(s, s.now(), n)
 			s.unlock()
 			return true
 		}
@@ -385,12 +385,12 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 }
 
 func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error) {
-	q, err := a.question(ctx, c)
-	if err != nil {
+	var q asked
+	if err := a.question(ctx, c, &q); err != nil {
 		return d, err
 	}
 	now := c.inv.plan.exec.clock.now()
-	s, t, err := a.present(ctx, c, q, now, (*admit.Machine).Peek)
+	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Peek)
 	if err != nil {
 		return d, err
 	}

@@ -193,8 +193,10 @@ func (e *Executor) part() {
 	e.planning.Lock()
 	s := e.stage.lock()
 	if t := e.plans.Swap(new(planTable)); t != nil {
-		for _, p := range t.plans {
-			p.drop(s)
+		for _, list := range []map[string]*plan{t.plans, t.before} {
+			for _, p := range list {
+				p.drop(s)
+			}
 		}
 	}
 	s.execs = slices.DeleteFunc(s.execs, func(x *Executor) bool { return x == e })

@@ -269,7 +269,7 @@ func (b *blame) look(err error, under bool) (nested bool) {
 		b.carried = append(b.carried, charge{err: err, after: after})
 	}
 	own := len(b.own)
-	one, many := unwrapped(err)
+	many, one := unwrapped(err)
 	if one != nil {
 		nested = b.look(one, under)
 	}

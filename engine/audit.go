@@ -68,7 +68,7 @@ func (a *Audit) Take(ctx context.Context, d Draw) (Grant, error) {
 }
 
 // Settle passes the correction on, and the answer back.
-func (a *Audit) Settle(ctx context.Context, op OpID, m Meter, delta int64) error {
+func (a *Audit) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
 	a.settles.Add(1)
 	normal := false
 	defer func() {
@@ -76,7 +76,7 @@ func (a *Audit) Settle(ctx context.Context, op OpID, m Meter, delta int64) error
 			a.settlesFailed.Add(1)
 		}
 	}()
-	err := a.quota.Settle(ctx, op, m, delta)
+	err := a.quota.Settle(ctx, op, of, m, delta)
 	normal = true
 	if err != nil {
 		a.settlesFailed.Add(1)

@@ -146,12 +146,13 @@ func (b *Combine) Take(ctx context.Context, d Draw) (Grant, error) {
 	return g, nil
 }
 
-// Settle goes to the engine as it is.
-func (b *Combine) Settle(ctx context.Context, op OpID, m Meter, delta int64) error {
+// Settle goes to the engine as it is. Draws that travelled together had no Op: there is
+// nothing of them to give back.
+func (b *Combine) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
 	if b.quit.Err() != nil {
 		return ErrClosed
 	}
-	return b.quota.Settle(ctx, op, m, delta)
+	return b.quota.Settle(ctx, op, of, m, delta)
 }
 
 // Close refuses new calls, ends the trips under way, whose callers are left unsure, and

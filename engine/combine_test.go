@@ -344,7 +344,7 @@ func TestCombineClose(t *testing.T) {
 		wantError(t, err, engine.ErrClosed, "")
 		_, err = b.Take(t.Context(), some(perSecond(1, 9), 2, 3))
 		wantError(t, err, engine.ErrClosed, "")
-		wantError(t, b.Settle(t.Context(), engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed, "")
+		wantError(t, b.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed, "")
 		b.Close()
 	})
 }

@@ -32,11 +32,15 @@
 //	                    record is there in [written, written+ttl) and not at its end
 //	Follow              the current records first, then the latest of each key in the order
 //	                    of its revisions; what lies between two deliveries may be merged
-//	Quota.Take          at the engine at most B + r*W units in any window; either every
-//	                    meter is charged or none; whole units only, so no fraction is lost
+//	Quota.Take          at the engine at most B + r*W units in any window, counted as they
+//	                    are settled, plus what Settles add; either every meter is charged
+//	                    or none; whole units only, so no fraction is lost
 //	booking (MaxWait)   the same: no unit may be used before its time. What travels late is
 //	                    used late. A booked unit that nobody uses is lost
-//	Quota.Settle        a debt is paid back at r; what is given back never exceeds B
+//	Quota.Settle        as if the named Take had been its final amount from its own instant
+//	                    on, so that nothing is spent twice; a debt is paid back at r, and is
+//	                    at most what comes in within a day or B/r, the longer of them. Of a
+//	                    Take that is unnamed or forgotten nothing is given back
 //	Slots               live units at the engine never exceed Limit. In the world neither, if
 //	                    holders stop at Until by their own monotonic clock
 //	Lease.Fence         grows with every lease of a key; a resource that remembers the
@@ -64,6 +68,9 @@
 // From the engine outwards; each is a [Quota] around a [Quota]:
 //
 //	Prefetch( Combine( Fallback( Audit( engine ) ) ) )
+//
+// A draw with an Op, of which something may be given back, passes Prefetch and Combine and
+// costs a trip of its own: only the engine can remember it.
 //
 // Whoever must do no I/O while it decides uses [Prefetch.Try], which spends what was drawn
 // ahead and has more fetched.

@@ -158,9 +158,11 @@ func (f *Fallback) Take(ctx context.Context, d Draw) (Grant, error) {
 	return g, err
 }
 
-// Settle corrects the engine's meter within Budget. While the engine is away it corrects
-// that of LocalShare, or returns [ErrAway].
-func (f *Fallback) Settle(ctx context.Context, op OpID, m Meter, delta int64) error {
+// Settle corrects the engine's meter within Budget. A Take that LocalShare has answered is
+// corrected where it was charged, whether the engine is back or not. While the engine is
+// away an increase of any other is charged to LocalShare, and a decrease gives back nothing
+// there; without LocalShare Settle then returns [ErrAway].
+func (f *Fallback) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
 	m, err := m.Normal()
 	if err != nil {
 		return err
@@ -168,21 +170,28 @@ func (f *Fallback) Settle(ctx context.Context, op OpID, m Meter, delta int64) er
 	if err := checkDelta(delta); err != nil {
 		return err
 	}
+	if ctx.Err() == nil && f.local.took(of, m.Key) {
+		return f.settleLocal(ctx, op, of, m, delta)
+	}
 	_, err, instead := f.call(ctx, func(ctx context.Context) (Grant, error) {
-		return Grant{}, unsure(f.quota.Settle(ctx, op, m, delta))
+		return Grant{}, unsure(f.quota.Settle(ctx, op, of, m, delta))
 	})
 	switch {
 	case !instead:
 		return err
 	case f.conf.Mode == LocalShare:
-		m, err := f.part(m)
-		if err != nil {
-			return err
-		}
-		return f.local.Settle(context.WithoutCancel(ctx), op, m, delta)
+		return f.settleLocal(ctx, op, of, m, delta)
 	default:
 		return fmt.Errorf("%w: %w", ErrAway, err)
 	}
+}
+
+func (f *Fallback) settleLocal(ctx context.Context, op, of OpID, m Meter, delta int64) error {
+	m, err := f.part(m)
+	if err != nil {
+		return err
+	}
+	return f.local.Settle(context.WithoutCancel(ctx), op, of, m, delta)
 }
 
 // Away reports whether the engine counts as away.

@@ -331,11 +331,13 @@ func TestFallbackLocalShare(t *testing.T) {
 		x := chaos(t, sluicetest.Refusing)
 		f := fallback(t, x.Quota(), engine.FallbackConfig{Mode: engine.LocalShare, Share: 4, Trip: 1})
 		m := perSecond(4, 12)
-		g, err := f.Take(t.Context(), some(m, 1, 12))
+		first := some(m, 1, 12)
+		first.Op = engine.NewOpID()
+		g, err := f.Take(t.Context(), first)
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
 		g, err = f.Take(t.Context(), one(m, 2*time.Second))
 		wantGrant(t, g, err, engine.Grant{Units: 1, After: time.Second, Every: time.Second})
-		if err := f.Settle(t.Context(), engine.OpID{}, m, -2); err != nil {
+		if err := f.Settle(t.Context(), engine.OpID{}, first.Op, m, -2); err != nil {
 			t.Error(err)
 		}
 		g, err = f.Take(t.Context(), some(m, 1, 9))
@@ -357,22 +359,64 @@ func TestFallbackSettle(t *testing.T) {
 		x := chaos(t, sluicetest.Healthy)
 		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 1})
 		ctx, m := t.Context(), perSecond(1, 10)
-		if err := f.Settle(ctx, engine.OpID{}, m, 7); err != nil {
+		if err := f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 7); err != nil {
 			t.Error(err)
 		}
 		g, err := x.Quota().Take(ctx, some(m, 1, 10))
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
-		wantError(t, f.Settle(ctx, engine.OpID{}, engine.Meter{}, 1), engine.ErrRefused, "Meter.Key")
-		wantError(t, f.Settle(ctx, engine.OpID{}, m, -1<<63), engine.ErrRefused, "delta is")
+		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, engine.Meter{}, 1), engine.ErrRefused, "Meter.Key")
+		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -1<<63), engine.ErrRefused, "delta is")
 		x.Set(sluicetest.Gone)
 		start := time.Now()
-		err = f.Settle(ctx, engine.OpID{}, m, 1)
+		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
 		wantError(t, err, engine.ErrAway, "")
 		wantError(t, err, engine.ErrUnsure, "")
 		if d := time.Since(start); d != 100*time.Millisecond {
 			t.Errorf("took %v", d)
 		}
-		wantError(t, f.Settle(ctx, engine.OpID{}, m, 1), engine.ErrRefused, "not asked")
+		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused, "not asked")
+	})
+}
+
+// TestFallbackSettlesWhereItWasCharged: a Take is corrected at the engine or in the local
+// share, whichever answered it, and nothing is given back where nothing was charged.
+func TestFallbackSettlesWhereItWasCharged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Healthy)
+		f := fallback(t, x.Quota(), engine.FallbackConfig{Mode: engine.LocalShare, Share: 2, Trip: 1, Cooldown: time.Millisecond})
+		ctx, m := t.Context(), engine.Meter{Key: "m", N: 1, Per: 24 * time.Hour, Burst: 20}
+		take := func(from engine.Quota, op engine.OpID, most, want int64) {
+			t.Helper()
+			d := some(m, 1, most)
+			d.Op = op
+			if g, err := from.Take(ctx, d); err != nil || g.Units != want {
+				t.Errorf("Take of %d was granted %d, %v: want %d", most, g.Units, err, want)
+			}
+		}
+		settle := func(of engine.OpID, delta int64) {
+			t.Helper()
+			if err := f.Settle(ctx, engine.OpID{}, of, m, delta); err != nil {
+				t.Error(err)
+			}
+		}
+		there, here := engine.NewOpID(), engine.NewOpID()
+		take(f, there, 8, 8)
+		x.Set(sluicetest.Refusing)
+		take(f, here, 9, 9) // of 10
+		settle(there, -8)   // of that nothing was charged here
+		take(f, engine.OpID{}, 20, 1)
+		settle(here, -5)
+		settle(there, 2) // somebody has to pay
+		take(f, engine.OpID{}, 20, 3)
+
+		x.Set(sluicetest.Healthy)
+		time.Sleep(time.Millisecond)
+		take(f, engine.OpID{}, 2, 2) // 10 of 20 are left there
+		settle(here, -2)
+		settle(there, -3)
+		take(x.Quota(), engine.OpID{}, 20, 13)
+		x.Set(sluicetest.Refusing)
+		take(f, engine.OpID{}, 20, 2)
 	})
 }
 
@@ -451,7 +495,7 @@ func (h *hung) Take(context.Context, engine.Draw) (engine.Grant, error) {
 	return engine.Grant{Units: 1}, nil
 }
 
-func (h *hung) Settle(context.Context, engine.OpID, engine.Meter, int64) error {
+func (h *hung) Settle(context.Context, engine.OpID, engine.OpID, engine.Meter, int64) error {
 	h.hang()
 	return nil
 }
@@ -467,7 +511,7 @@ func TestFallbackLeavesFewCallsBehind(t *testing.T) {
 	}{
 		"probes":      {5, func(f *engine.Fallback) { take(context.Background(), f) }},
 		"no trip":     {1 << 20, func(f *engine.Fallback) { take(context.Background(), f) }},
-		"corrections": {1 << 20, func(f *engine.Fallback) { _ = f.Settle(context.Background(), engine.OpID{}, m, 1) }},
+		"corrections": {1 << 20, func(f *engine.Fallback) { _ = f.Settle(context.Background(), engine.OpID{}, engine.OpID{}, m, 1) }},
 		"callers that leave": {1, func(f *engine.Fallback) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
 			defer cancel()
@@ -521,12 +565,12 @@ func TestFallbackCallsUnderWayAreBounded(t *testing.T) {
 		synctest.Wait()
 		_, err := f.Take(t.Context(), one(m, 0))
 		wantError(t, err, engine.ErrAway, "not asked: too many calls are under way")
-		wantError(t, f.Settle(t.Context(), engine.OpID{}, m, 1), engine.ErrRefused, "")
+		wantError(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused, "")
 		h.let(3)
 		wg.Wait()
 		for range 3 {
 			wg.Go(func() {
-				if err := f.Settle(t.Context(), engine.OpID{}, m, 1); err != nil {
+				if err := f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1); err != nil {
 					t.Error(err)
 				}
 			})

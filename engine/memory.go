@@ -27,7 +27,7 @@ type MemoryConfig struct {
 	MaxMeters  int           // meters that are not full; zero means 100,000
 	MaxSlots   int           // live leases and waiting claims together; zero means 100,000
 	MaxEvents  int           // events kept for Published, the oldest give way; zero means 10,000
-	OpMemory   time.Duration // how long an OpID or an event's ID is remembered; zero means 2 minutes
+	OpMemory   time.Duration // how long an OpID, with what it can Settle, or an event's ID is remembered; zero means 2 minutes
 	MaxOps     int           // how many OpIDs, and event IDs, are; the oldest are forgotten first; zero means 100,000
 	MaxFollows int           // sequences of Follow at once; zero means 1,000
 }

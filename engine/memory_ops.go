@@ -9,6 +9,7 @@ type opLog[K comparable, V any] struct {
 	found map[K]V
 	order []opEntry[K] // oldest first, from head on
 	head  int
+	gone  func(V) // told of what is forgotten, if not nil
 }
 
 type opEntry[K comparable] struct {
@@ -43,7 +44,11 @@ func (l *opLog[K, V]) forget(now int64) {
 }
 
 func (l *opLog[K, V]) shift() {
-	delete(l.found, l.order[l.head].id)
+	id := l.order[l.head].id
+	if l.gone != nil {
+		l.gone(l.found[id])
+	}
+	delete(l.found, id)
 	l.head++
 	if l.head > len(l.order)/2 {
 		n := copy(l.order, l.order[l.head:])

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -21,23 +22,40 @@ type memoryQuota struct {
 	sweep  int   // how many meters there may be before the full ones are dropped
 	fullAt int64 // after a sweep, when the first of the rest is full
 	ops    opLog[OpID, quotaDone]
+	pool   bucket.Pool
 }
 
 type memoryMeter struct {
 	conf   Meter
 	rate   bucket.Rate
 	bucket bucket.Bucket
+	open   int  // charges of named Takes
+	gone   bool // dropped by a sweep
 }
+
+// openCharge is what a named Take was charged on one meter. It can be corrected until the
+// Take is forgotten.
+type openCharge struct {
+	meter  *memoryMeter
+	charge *bucket.Charge
+	said   int64 // tokens, by the grant and all Settles so far; may be below zero
+}
+
+// maxDebt is how far below empty a correction may leave a meter, unless one refill takes
+// longer.
+const maxDebt = int64(24 * time.Hour)
 
 // quotaDone is the answer to a Take or a Settle, in points of time.
 type quotaDone struct {
 	what  string // the first meter's key, or that of Settle
 	asked int64  // Max, or delta
+	of    OpID   // of Settle
 	take  bool
 	units int64
 	at    int64
 	retry int64
 	every time.Duration
+	open  []openCharge
 }
 
 func (m Meter) rate() (bucket.Rate, error) {
@@ -49,6 +67,7 @@ func (q *memoryQuota) open(c MemoryConfig) {
 	q.meters = map[string]*memoryMeter{}
 	q.sweep = min(1024, c.MaxMeters)
 	q.ops = newOpLog[OpID, quotaDone](c.OpMemory, c.MaxOps)
+	q.ops.gone = q.closeLocked
 }
 
 func (q *memoryQuota) Take(ctx context.Context, d Draw) (Grant, error) {
@@ -83,15 +102,15 @@ func (q *memoryQuota) Take(ctx context.Context, d Draw) (Grant, error) {
 			return Grant{}, err
 		}
 	}
-	done := decide(now, d, meters)
+	done := q.decideLocked(now, d, meters)
 	if !d.Op.IsZero() && done.units > 0 { // a denial has no effect that could come twice
 		q.ops.put(now, d.Op, done)
 	}
 	return done.grant(now), nil
 }
 
-// decide answers d at now and charges what it grants.
-func decide(now int64, d Draw, meters []*memoryMeter) quotaDone {
+// decideLocked answers d at now and charges what it grants.
+func (q *memoryQuota) decideLocked(now int64, d Draw, meters []*memoryMeter) quotaDone {
 	done := quotaDone{what: d.Meters[0].Key, asked: d.Max, take: true, at: now}
 	units, ready := d.Max, now
 	var every time.Duration
@@ -115,7 +134,16 @@ func decide(now int64, d Draw, meters []*memoryMeter) quotaDone {
 	}
 	done.units = units
 	for i, m := range meters {
-		m.bucket.Take(&m.rate, now, units*d.Meters[i].Each)
+		k := units * d.Meters[i].Each
+		if d.Op.IsZero() {
+			m.bucket.Take(&m.rate, now, k)
+			continue
+		}
+		if done.open == nil {
+			done.open = make([]openCharge, 0, len(meters))
+		}
+		done.open = append(done.open, openCharge{m, m.bucket.Open(&q.pool, &m.rate, now, k), k})
+		m.open++
 	}
 	if units < d.Max {
 		for i, m := range meters {
@@ -137,7 +165,7 @@ func (t quotaDone) grant(now int64) Grant {
 	return g
 }
 
-func (q *memoryQuota) Settle(ctx context.Context, op OpID, m Meter, delta int64) error {
+func (q *memoryQuota) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
 	m, err := m.Normal()
 	if err != nil {
 		return err
@@ -156,35 +184,88 @@ func (q *memoryQuota) Settle(ctx context.Context, op OpID, m Meter, delta int64)
 	now := q.clock.now()
 	if !op.IsZero() {
 		if done, ok := q.ops.get(now, op); ok {
-			if done.take || done.what != m.Key || done.asked != delta {
+			if done.take || done.what != m.Key || done.asked != delta || done.of != of {
 				return fmt.Errorf("%w: OpID %s was another operation", ErrRefused, op)
 			}
 			return nil
 		}
 	}
-	if err := q.roomLocked(now, m); err != nil {
-		return err
-	}
-	mm, err := q.meterLocked(now, m)
-	if err != nil {
-		return err
-	}
-	if delta > 0 {
-		mm.bucket.Take(&mm.rate, now, delta)
-	} else {
-		mm.bucket.Give(&mm.rate, -delta)
-		if mm.bucket.Full(now) {
-			mm.bucket = bucket.Bucket{}
+	c := q.openLocked(now, of, m.Key)
+	switch {
+	case c != nil:
+		if _, err := q.meterLocked(now, m); err != nil {
+			return err
 		}
+		c.correct(now, delta)
+		q.fullAt = min(q.fullAt, c.meter.bucket.FullAt())
+	case delta > 0:
+		if err := q.roomLocked(now, m); err != nil {
+			return err
+		}
+		mm, err := q.meterLocked(now, m)
+		if err != nil {
+			return err
+		}
+		one := mm.bucket.Open(&q.pool, &mm.rate, now, 0)
+		mm.bucket.Correct(&mm.rate, now, one, delta, maxDebt)
+		mm.bucket.Close(&q.pool, one)
 	}
 	if !op.IsZero() {
-		q.ops.put(now, op, quotaDone{what: m.Key, asked: delta})
+		q.ops.put(now, op, quotaDone{what: m.Key, asked: delta, of: of})
 	}
 	return nil
 }
 
+// openLocked is the charge of the Take named of on the meter of key, nil if there is none
+// that can be corrected: the Take has no name or is forgotten, or its meter has been full
+// since and was dropped, so that nothing of it can be given back.
+func (q *memoryQuota) openLocked(now int64, of OpID, key string) *openCharge {
+	done, _ := q.ops.get(now, of)
+	for i := range done.open {
+		if c := &done.open[i]; c.meter.conf.Key == key && !c.meter.gone {
+			return c
+		}
+	}
+	return nil
+}
+
+// correct changes what the Take counts by delta. What a bound on debt cuts off an increase
+// is not charged later either.
+func (c *openCharge) correct(now, delta int64) {
+	c.said = sum(c.said, delta)
+	most := sum(c.charge.Tokens(), max(0, delta))
+	c.meter.bucket.Correct(&c.meter.rate, now, c.charge, max(0, min(c.said, most)), maxDebt)
+}
+
+// sum is a + b, as near as an int64 comes.
+func sum(a, b int64) int64 {
+	switch {
+	case b > 0 && a > math.MaxInt64-b:
+		return math.MaxInt64
+	case b < 0 && a < math.MinInt64-b:
+		return math.MinInt64
+	}
+	return a + b
+}
+
+// closeLocked makes the charges of a Take that is forgotten final.
+func (q *memoryQuota) closeLocked(done quotaDone) {
+	for _, c := range done.open {
+		c.meter.bucket.Close(&q.pool, c.charge)
+		c.meter.open--
+	}
+}
+
+// took reports whether something that the Take named of was charged on the meter of key
+// can be corrected.
+func (q *memoryQuota) took(of OpID, key string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.closed && q.openLocked(q.clock.now(), of, key) != nil
+}
+
 // meterLocked is the meter of m's key, full if it is new. One whose rate has changed
-// keeps its tokens, up to the new burst.
+// keeps its tokens, up to the new burst, and what may still be corrected.
 func (q *memoryQuota) meterLocked(now int64, m Meter) (*memoryMeter, error) {
 	old := q.meters[m.Key]
 	if old != nil && old.conf.N == m.N && old.conf.Per == m.Per && old.conf.Burst == m.Burst {
@@ -195,12 +276,15 @@ func (q *memoryQuota) meterLocked(now int64, m Meter) (*memoryMeter, error) {
 		return nil, fmt.Errorf("%w: Meter %q: %w", ErrRefused, m.Key, err)
 	}
 	if old != nil {
-		if old.bucket.Full(now) {
+		q.ops.forget(now)
+		if old.open == 0 && old.bucket.Full(now) {
 			old.bucket = bucket.Bucket{}
 		} else {
 			old.bucket.Reconfigure(&old.rate, &rate, now)
 		}
+		m.Key = old.conf.Key
 		old.conf, old.rate = m, rate
+		q.fullAt = min(q.fullAt, old.bucket.FullAt())
 		return old, nil
 	}
 	m.Key = strings.Clone(m.Key)
@@ -222,7 +306,7 @@ func (q *memoryQuota) roomLocked(now int64, list ...Meter) error {
 		case count == len(q.meters) || count <= q.sweep:
 			return nil
 		case !swept && now >= q.fullAt:
-			q.sweepLocked(now)
+			q.sweepLocked(now, len(list))
 		case count > q.conf.MaxMeters:
 			return fmt.Errorf("%w: MaxMeters is %d", ErrFull, q.conf.MaxMeters)
 		default:
@@ -231,15 +315,14 @@ func (q *memoryQuota) roomLocked(now int64, list ...Meter) error {
 	}
 }
 
-// sweepLocked drops the full meters: a new one is full, too.
-func (q *memoryQuota) sweepLocked(now int64) {
-	q.fullAt = bucket.Never
-	for key, m := range q.meters {
-		if m.bucket.Full(now) {
-			delete(q.meters, key)
-		} else {
-			q.fullAt = min(q.fullAt, m.bucket.FullAt())
-		}
+// sweepLocked drops the full meters: a new one is full, too. Those of which a charge may
+// still be corrected go only if there is no room for more otherwise: nothing could be given
+// back to them, but an increase would count from its Take on.
+func (q *memoryQuota) sweepLocked(now int64, more int) {
+	q.ops.forget(now)
+	q.dropLocked(now, false)
+	if len(q.meters)+more > q.conf.MaxMeters {
+		q.dropLocked(now, true)
 	}
 	q.sweep = min(max(1024, 2*len(q.meters)), q.conf.MaxMeters)
 	if q.sweep < q.conf.MaxMeters {
@@ -247,10 +330,22 @@ func (q *memoryQuota) sweepLocked(now int64) {
 	}
 }
 
+func (q *memoryQuota) dropLocked(now int64, open bool) {
+	q.fullAt = bucket.Never
+	for key, m := range q.meters {
+		if m.bucket.Full(now) && (open || m.open == 0) {
+			m.gone = true
+			delete(q.meters, key)
+		} else {
+			q.fullAt = min(q.fullAt, m.bucket.FullAt())
+		}
+	}
+}
+
 func (q *memoryQuota) close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	q.meters, q.ops = nil, opLog[OpID, quotaDone]{}
+	q.meters, q.ops, q.pool = nil, opLog[OpID, quotaDone]{}, bucket.Pool{}
 	return nil
 }

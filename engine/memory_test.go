@@ -177,7 +177,7 @@ func TestOpMemoryIsBounded(t *testing.T) {
 		if _, err := m.Quota().Take(ctx, d); err != nil {
 			t.Fatal(err)
 		}
-		wantErr(t, m.Quota().Settle(ctx, d.Op, d.Meters[0], 1), ErrRefused, "was another operation")
+		wantErr(t, m.Quota().Settle(ctx, d.Op, OpID{}, d.Meters[0], 1), ErrRefused, "was another operation")
 		d.Meters = []Meter{{Key: "other", N: 1, Per: time.Second}}
 		_, err = m.Quota().Take(ctx, d)
 		wantErr(t, err, ErrRefused, "was another operation")
@@ -392,7 +392,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		_, errRenew := m.Slots().Renew(ctx, Lease{}, 1)
 		_, errPublish := m.Events().Publish(ctx, []Event{{ID: "a"}})
 		for _, err := range []error{errRead, errWrite, errAdd, errTake, errAcquire, errRenew, errPublish,
-			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, meter, 1), m.Slots().Release(ctx, Lease{})} {
+			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, OpID{}, meter, 1), m.Slots().Release(ctx, Lease{})} {
 			if !errors.Is(err, ErrClosed) {
 				t.Errorf("after Close a call returned %v", err)
 			}

@@ -133,12 +133,13 @@ func (p *Prefetch) Try(d Draw) (Grant, bool) {
 	return g, ok && err == nil
 }
 
-// Settle goes to the engine as it is.
-func (p *Prefetch) Settle(ctx context.Context, op OpID, m Meter, delta int64) error {
+// Settle goes to the engine as it is. What is held was drawn without a name: there is
+// nothing of it to give back.
+func (p *Prefetch) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
 	if p.quit.Err() != nil {
 		return ErrClosed
 	}
-	return p.quota.Settle(ctx, op, m, delta)
+	return p.quota.Settle(ctx, op, of, m, delta)
 }
 
 // Counts returns what has happened so far.

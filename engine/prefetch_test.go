@@ -302,6 +302,6 @@ func TestPrefetchCloseWhileItFetches(t *testing.T) {
 		if !ended.Load() {
 			t.Error("Close returned before the goroutine had ended")
 		}
-		wantError(t, p.Settle(t.Context(), engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed, "")
+		wantError(t, p.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed, "")
 	})
 }

@@ -79,7 +79,7 @@ func (m Meter) Every() time.Duration {
 // Draw asks for units of several meters at once: each unit costs Each tokens on every
 // meter, and either all of them are charged or none.
 type Draw struct {
-	Op     OpID // set it to be able to repeat a draw of unknown outcome
+	Op     OpID // set it to be able to repeat a draw of unknown outcome, and to give back some of it
 	Meters []Meter
 	Min    int64 // fewer are worth nothing to the caller; zero means 1
 	Max    int64 // more are not asked for; zero means Min
@@ -178,9 +178,21 @@ type Quota interface {
 	// or with a denial, which charges nothing.
 	Take(ctx context.Context, d Draw) (Grant, error)
 
-	// Settle corrects what was drawn from m by delta tokens, actual minus estimate. It
-	// may leave the meter in debt, and never fills it beyond its burst.
-	Settle(ctx context.Context, op OpID, m Meter, delta int64) error
+	// Settle corrects by delta tokens, actual minus estimate, what the Take whose Draw.Op
+	// is of was charged on m: relative to what it was granted and to what earlier Settles
+	// of it said, in whatever order they come. A sum below zero counts as zero. Afterwards
+	// the meter is as if the Take had been that much from its own instant on, so what is
+	// given back late is only what time has not brought back already. An increase may
+	// leave the meter in debt, up to what comes in within a day or one refill of the burst,
+	// the longer of them; what it exceeds that by is never charged.
+	//
+	// If the Take had no name (of is zero), is forgotten, or drew nothing from m, an
+	// increase is charged now, and a decrease gives back nothing: nobody knows any more
+	// when that was charged, and what time has brought back since would be spent twice.
+	// That is no error.
+	//
+	// op names the correction itself, for its repetition.
+	Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error
 }
 
 func checkDelta(delta int64) error {

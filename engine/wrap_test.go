@@ -16,7 +16,7 @@ import (
 type quotaFunc func(ctx context.Context, d engine.Draw) (engine.Grant, error)
 
 func (f quotaFunc) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) { return f(ctx, d) }
-func (f quotaFunc) Settle(context.Context, engine.OpID, engine.Meter, int64) error {
+func (f quotaFunc) Settle(context.Context, engine.OpID, engine.OpID, engine.Meter, int64) error {
 	return nil
 }
 
@@ -177,7 +177,7 @@ func TestAuditCounts(t *testing.T) {
 		for _, f := range []sluicetest.Fault{sluicetest.Refusing, sluicetest.Dropping, sluicetest.LosingAcks, sluicetest.Lying} {
 			x.Set(f)
 			take(some(m, 1, 1))
-			_ = a.Settle(ctx, engine.OpID{}, m, 5)
+			_ = a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 5)
 		}
 		x.Set(sluicetest.Panicking)
 		func() {
@@ -189,7 +189,7 @@ func TestAuditCounts(t *testing.T) {
 			take(some(m, 1, 1))
 		}()
 		x.Set(sluicetest.Healthy)
-		if err := a.Settle(ctx, engine.OpID{}, m, -4); err != nil {
+		if err := a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -4); err != nil {
 			t.Error(err)
 		}
 		want := engine.AuditCounts{Takes: 9, Denied: 1, Booked: 1, Refused: 2, Unsure: 4, Units: 4, Settles: 5, SettlesFailed: 3, Settled: 1}

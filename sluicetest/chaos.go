@@ -246,8 +246,8 @@ func (q chaosQuota) Take(ctx context.Context, d engine.Draw) (g engine.Grant, er
 	return g, nil
 }
 
-func (q chaosQuota) Settle(ctx context.Context, op engine.OpID, m engine.Meter, delta int64) error {
-	return q.x.pass(ctx, func(e engine.Engine) error { return e.Quota().Settle(ctx, op, m, delta) }, func(int) {})
+func (q chaosQuota) Settle(ctx context.Context, op, of engine.OpID, m engine.Meter, delta int64) error {
+	return q.x.pass(ctx, func(e engine.Engine) error { return e.Quota().Settle(ctx, op, of, m, delta) }, func(int) {})
 }
 
 type chaosStore struct{ x *Chaos }

@@ -327,7 +327,7 @@ func TestStoreKitCatchesMutants(t *testing.T) {
 type quotaMutant struct {
 	engine.Quota
 	take   func(ctx context.Context, d engine.Draw) (engine.Grant, error)
-	settle func(ctx context.Context, op engine.OpID, m engine.Meter, delta int64) error
+	settle func(ctx context.Context, op, of engine.OpID, m engine.Meter, delta int64) error
 }
 
 func (m *quotaMutant) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) {
@@ -337,11 +337,11 @@ func (m *quotaMutant) Take(ctx context.Context, d engine.Draw) (engine.Grant, er
 	return m.Quota.Take(ctx, d)
 }
 
-func (m *quotaMutant) Settle(ctx context.Context, op engine.OpID, mm engine.Meter, delta int64) error {
+func (m *quotaMutant) Settle(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
 	if m.settle != nil {
-		return m.settle(ctx, op, mm, delta)
+		return m.settle(ctx, op, of, mm, delta)
 	}
-	return m.Quota.Settle(ctx, op, mm, delta)
+	return m.Quota.Settle(ctx, op, of, mm, delta)
 }
 
 // fractions grants whole tokens and charges parts as well.
@@ -361,6 +361,53 @@ func fractions(d engine.Draw, state map[string]time.Time) (engine.Grant, error) 
 	}
 	state[m.Key] = now
 	return engine.Grant{Units: min(d.Max, int64(tokens))}, nil
+}
+
+// plain keeps for each key when it is full again, and moves that by whatever is settled.
+type plain struct {
+	mu   sync.Mutex
+	full map[string]time.Time
+	debt time.Duration // the most, beyond empty
+}
+
+func (p *plain) take(_ context.Context, d engine.Draw) (engine.Grant, error) {
+	d, err := d.Normal()
+	if err != nil {
+		return engine.Grant{}, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, g := time.Now(), engine.Grant{Units: d.Max}
+	for _, m := range d.Meters {
+		there := now.Add(time.Duration(m.Burst) * m.Every()).Sub(p.at(m.Key, now))
+		units := max(0, int64(there/m.Every()))
+		if g.Units = min(g.Units, units); g.Units < d.Min {
+			return engine.Grant{Retry: time.Duration(d.Min)*m.Every() - there}, nil
+		}
+	}
+	for _, m := range d.Meters {
+		p.full[m.Key] = p.at(m.Key, now).Add(time.Duration(g.Units) * m.Every())
+	}
+	return g, nil
+}
+
+func (p *plain) at(key string, now time.Time) time.Time {
+	if t := p.full[key]; t.After(now) {
+		return t
+	}
+	return now
+}
+
+func (p *plain) settle(_ context.Context, _, _ engine.OpID, m engine.Meter, delta int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	t := p.at(m.Key, now).Add(time.Duration(max(-1<<20, min(delta, 1<<20))) * m.Every())
+	if most := now.Add(time.Duration(m.Burst)*m.Every() + p.debt); t.After(most) {
+		t = most
+	}
+	p.full[m.Key] = t
+	return nil
 }
 
 func TestQuotaKitCatchesMutants(t *testing.T) {
@@ -398,7 +445,7 @@ func TestQuotaKitCatchesMutants(t *testing.T) {
 			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
 				g, err := m.Quota.Take(ctx, d)
 				if err == nil && g.Units == 0 {
-					_ = m.Quota.Settle(ctx, engine.OpID{}, d.Meters[0], 1)
+					_ = m.Quota.Settle(ctx, engine.OpID{}, engine.OpID{}, d.Meters[0], 1)
 				}
 				return g, err
 			}
@@ -480,8 +527,8 @@ func TestQuotaKitCatchesMutants(t *testing.T) {
 			}
 		}},
 		{"forgets corrections", "Quota.OpID", "a repetition takes effect once", func(m *quotaMutant) {
-			m.settle = func(ctx context.Context, _ engine.OpID, mm engine.Meter, delta int64) error {
-				return m.Quota.Settle(ctx, engine.OpID{}, mm, delta)
+			m.settle = func(ctx context.Context, _, of engine.OpID, mm engine.Meter, delta int64) error {
+				return m.Quota.Settle(ctx, engine.OpID{}, of, mm, delta)
 			}
 		}},
 		{"answers a repetition with the old time", "Quota.OpID", "After counts from the answer", func(m *quotaMutant) {
@@ -501,22 +548,91 @@ func TestQuotaKitCatchesMutants(t *testing.T) {
 			}
 		}},
 		{"stops at zero", "Quota.SettleDebt", "a meter that owes 3 tokens", func(m *quotaMutant) {
-			m.settle = func(ctx context.Context, op engine.OpID, mm engine.Meter, delta int64) error {
-				return m.Quota.Settle(ctx, op, mm, min(delta, 5))
+			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
+				return m.Quota.Settle(ctx, op, of, mm, min(delta, 5))
 			}
 		}},
 		{"gives nothing back", "Quota.SettleBack", "must be 4", func(m *quotaMutant) {
-			m.settle = func(ctx context.Context, op engine.OpID, mm engine.Meter, delta int64) error {
-				return m.Quota.Settle(ctx, op, mm, max(delta, 0))
+			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
+				return m.Quota.Settle(ctx, op, of, mm, max(delta, 0))
+			}
+		}},
+		{"refunds late in full", "Quota.SettleLate", "the others are spent twice", func(m *quotaMutant) {
+			p := &plain{full: map[string]time.Time{}, debt: 24 * time.Hour}
+			m.take, m.settle = p.take, p.settle
+		}},
+		{"refunds what is partly late in full", "Quota.SettlePartlyLate", "cannot be more than", func(m *quotaMutant) {
+			p := &plain{full: map[string]time.Time{}, debt: 24 * time.Hour}
+			m.take, m.settle = p.take, p.settle
+		}},
+		{"refunds what has no name", "Quota.SettleUnnamed", "a Take without a name gave back something", func(m *quotaMutant) {
+			p := &plain{full: map[string]time.Time{}, debt: 24 * time.Hour}
+			m.take, m.settle = p.take, p.settle
+		}},
+		{"forgets debt", "Quota.SettleDebt", "a meter that owes 3 tokens", func(m *quotaMutant) {
+			p := &plain{full: map[string]time.Time{}}
+			m.take, m.settle = p.take, p.settle
+		}},
+		{"owes for ever", "Quota.SettleBound", "debt is bounded", func(m *quotaMutant) {
+			p := &plain{full: map[string]time.Time{}, debt: 1 << 60}
+			m.take, m.settle = p.take, p.settle
+		}},
+		{"refunds nothing late", "Quota.SettlePartlyLate", "must be at least", func(m *quotaMutant) {
+			var mu sync.Mutex
+			taken := map[engine.OpID]time.Time{}
+			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				taken[d.Op] = time.Now()
+				return m.Quota.Take(ctx, d)
+			}
+			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if time.Since(taken[of]) > 0 {
+					delta = max(delta, 0)
+				}
+				return m.Quota.Settle(ctx, op, of, mm, delta)
+			}
+		}},
+		{"charges an increase now", "Quota.SettleLate", "it counts from its own instant on", func(m *quotaMutant) {
+			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
+				if delta > 0 {
+					of = engine.OpID{}
+				}
+				return m.Quota.Settle(ctx, op, of, mm, delta)
+			}
+		}},
+		{"stops at nothing in between", "Quota.SettleSum", "Settles add up", func(m *quotaMutant) {
+			var mu sync.Mutex
+			counts := map[engine.OpID]int64{}
+			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				g, err := m.Quota.Take(ctx, d)
+				counts[d.Op] = g.Units
+				return g, err
+			}
+			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
+				mu.Lock()
+				defer mu.Unlock()
+				delta = max(delta, -counts[of])
+				counts[of] += delta
+				return m.Quota.Settle(ctx, op, of, mm, delta)
+			}
+		}},
+		{"settles units", "Quota.SettleBack", "each meter is settled by itself, in tokens", func(m *quotaMutant) {
+			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
+				return m.Quota.Settle(ctx, op, of, mm, delta*max(mm.Each, 1))
 			}
 		}},
 		{"fills beyond the burst", "Quota.SettleBack", "never filled beyond its burst", func(m *quotaMutant) {
 			var extra atomic.Int64
-			m.settle = func(ctx context.Context, op engine.OpID, mm engine.Meter, delta int64) error {
-				if delta < -1<<30 {
+			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
+				if delta < -1<<50 {
 					extra.Store(2)
 				}
-				return m.Quota.Settle(ctx, op, mm, delta)
+				return m.Quota.Settle(ctx, op, of, mm, delta)
 			}
 			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
 				g, err := m.Quota.Take(ctx, d)

@@ -96,7 +96,11 @@ func main() {
 		}
 	})
 	admin.HandleFunc("POST /freeze", func(w http.ResponseWriter, r *http.Request) { frozen.on.Store(true) })
-	admin.HandleFunc("POST /trip", func(w http.ResponseWriter, r *http.Request) { breaker.Trip("export") })
+	admin.HandleFunc("POST /trip", func(w http.ResponseWriter, r *http.Request) {
+		if err := breaker.Trip("export"); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		}
+	})
 	server := httptest.NewServer(admin)
 	defer server.Close()
 

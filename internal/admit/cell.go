@@ -264,6 +264,8 @@ func (m *Machine) idleAt(c *Cell) int64 {
 		return max(m.now, c.bucket.FullAt(), c.pause.over(c))
 	case c.kind == Breaker && !c.breaker.Idle(m.now):
 		return m.now + int64(1e9) // asked again then
+	case c.adaptive && c.class.ByPlan && c.limit != c.class.Limit:
+		return m.now + int64(1e9) // what it has learned makes room only where there is none
 	}
 	return max(m.now, c.pause.over(c))
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/sluice-go/sluice/internal/bucket"
 )
 
-func rate(t *testing.T, n, per, burst int64) *bucket.Rate {
+func rate(t testing.TB, n, per, burst int64) *bucket.Rate {
 	t.Helper()
 	r, err := bucket.NewRate(n, per, burst)
 	if err != nil {

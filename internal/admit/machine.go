@@ -497,7 +497,8 @@ func (m *Machine) changed(c *Cell, from breaker.State, by string) {
 	}
 }
 
-// Cancel ends t before its code has run. Nothing stays taken.
+// Cancel ends t before its code has run. Nothing stays taken. If t waits and its start is due
+// by now, that comes first, and t is among the Decided: whoever frees it asks Advance before.
 func (m *Machine) Cancel(now int64, t *Ticket) {
 	m.advance(now)
 	switch t.state {

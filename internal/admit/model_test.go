@@ -54,7 +54,6 @@ type modelRate struct{ n, per, burst int64 }
 type modelPause struct {
 	end    int64
 	capped bool
-	number int // tells pauses of the cell apart
 	ran    []*modelCall
 	won    int64
 }
@@ -129,6 +128,7 @@ type counts struct {
 	events, starts, refused, keysFull        int
 	idleEvents, idleClaim, idleBucket        int
 	overtakes, cycles, sheds, lates, settles int
+	replays                                  int
 }
 
 func (c *counts) add(o counts) {
@@ -144,6 +144,7 @@ func (c *counts) add(o counts) {
 	c.sheds += o.sheds
 	c.lates += o.lates
 	c.settles += o.settles
+	c.replays += o.replays
 }
 
 func (w *model) fatal(format string, a ...any) {
@@ -953,8 +954,21 @@ func (w *model) check() {
 	}
 	for _, k := range w.classes {
 		for _, c := range k.cells {
-			if c.cell == k.class.cells[c.key] && k.kind == Slots && c.cell.used != c.used() {
-				w.fatal("%s %s: the machine counts %d used, recount %d", k.class.Name, c.key, c.cell.used, c.used())
+			if c.cell != k.class.cells[c.key] {
+				continue
+			}
+			switch k.kind {
+			case Slots:
+				if c.cell.used != c.used() {
+					w.fatal("%s %s: the machine counts %d used, recount %d", k.class.Name, c.key, c.cell.used, c.used())
+				}
+			case Tokens: // to the nanosecond at which nothing is missing
+				c.cell.reopen(w.now)
+				each := tokenParts / k.per * k.n
+				if got, want := max(w.now, c.cell.bucket.FullAt()), w.now+(w.owed(c)+each-1)/each; got != want {
+					w.fatal("%s %s: full at %d, by replay at %d", k.class.Name, c.key, got, want)
+				}
+				w.counts.replays++
 			}
 		}
 		if n := len(k.class.cells); k.class.MaxKeys > 0 && n > 6 {
@@ -1138,7 +1152,7 @@ func TestModel(t *testing.T) {
 					work.Claims += m.work.Claims
 				}
 			}
-			t.Logf("%d events, %d starts, %d refused, %d cycles, %d shed, %d late, %d settled, %d keys refused", sum.events, sum.starts, sum.refused, sum.cycles, sum.sheds, sum.lates, sum.settles, sum.keysFull)
+			t.Logf("%d events, %d starts, %d refused, %d cycles, %d shed, %d late, %d settled, %d keys refused, %d buckets replayed", sum.events, sum.starts, sum.refused, sum.cycles, sum.sheds, sum.lates, sum.settles, sum.keysFull, sum.replays)
 			t.Logf("events with idle capacity %d (%.2f %%): heads behind the claim %d, behind a bucket's first %d; overtakes %d", sum.idleEvents, 100*float64(sum.idleEvents)/float64(sum.events), sum.idleClaim, sum.idleBucket, sum.overtakes)
 			t.Logf("per start: %.2f examined, %.2f lanes moved; %d claims", float64(work.Examined)/float64(sum.starts), float64(work.Moved)/float64(sum.starts), work.Claims)
 			for name, n := range map[string]int{"starts": sum.starts, "cycles": sum.cycles, "sheds": sum.sheds, "lates": sum.lates, "keys refused": sum.keysFull, "claims": int(work.Claims), "overtakes": sum.overtakes} {

@@ -1,0 +1,96 @@
+package admit
+
+import "testing"
+
+// stalled is the limits that were told to stall since the last look.
+func (w *world) stalled() (names []string) {
+	for _, n := range w.m.Notices(nil) {
+		if n.Kind == Stalled {
+			names = append(names, n.Cell.class.Name)
+		}
+	}
+	return names
+}
+
+// look lets time pass up to now and does what is pending then.
+func (w *world) look(now int64) {
+	w.at(now)
+	for w.m.Pending() {
+		w.m.Step(w.now)
+	}
+	w.collect()
+}
+
+// A limit that releases nothing for a minute while calls wait is told, once until it does.
+func TestALimitThatStallsIsTold(t *testing.T) {
+	w := newWorld(t, standard())
+	k, r := slots("tool", 0, 2), w.rate("rate", 0, 1, 3600*sec, 1)
+	x, y := w.arrive("x", 4, "", k), w.arrive("y", 4, "", k)
+	w.arrive("r", 4, "", r)
+	w.look(100 * sec) // nobody waits
+	w.arrive("waits", 4, "", k)
+	w.arrive("waits too", 4, "", k)
+	w.arrive("for a token", 4, "", r)
+	w.look(160*sec - 1)
+	if got := w.stalled(); len(got) != 0 {
+		t.Errorf("%v stall, within the minute", got)
+	}
+	w.look(160 * sec)
+	if !w.cell(k).Usage(w.now).Stalled {
+		t.Error("it stalls, and does not say so")
+	}
+	n := w.m.Notices(nil)
+	if len(n) != 1 || n[0].Kind != Stalled || n[0].Cell != w.cell(k) || n[0].Holding != 2 || n[0].Waiting != 2 {
+		t.Errorf("notices %+v, want that two hold it and two wait", n)
+	}
+	w.look(400 * sec)
+	if got := w.stalled(); len(got) != 0 {
+		t.Errorf("%v were told again", got)
+	}
+	w.finish(x)
+	if w.cell(k).Usage(w.now).Stalled {
+		t.Error("it has released a slot, and stalls")
+	}
+	w.look(460*sec - 1)
+	if got := w.stalled(); len(got) != 0 {
+		t.Errorf("%v stall, within the minute", got)
+	}
+	w.look(520 * sec)
+	if got := w.stalled(); len(got) != 1 {
+		t.Errorf("%v stall, want the tool again", got)
+	}
+	w.finish(y)
+}
+
+// A pause explains a wait, and who waits a minute for nothing else is not told of.
+func TestAPauseIsNoStall(t *testing.T) {
+	w := newWorld(t, standard())
+	k := slots("tool", 0, 1)
+	w.pause(k, 300*sec)
+	w.arrive("waits", 4, "", k)
+	w.look(290 * sec)
+	if got := w.stalled(); len(got) != 0 {
+		t.Errorf("%v stall", got)
+	}
+}
+
+// The look for stalls arms no timer once the queue has been empty for its time, or is put to rest.
+func TestNobodyLooksForStallsInAnEmptyQueue(t *testing.T) {
+	w := newWorld(t, standard())
+	k := slots("tool", 0, 1)
+	x := w.arrive("x", 4, "", k)
+	w.cancel(w.arrive("y", 4, "", k))
+	if w.m.Due() != 60*sec {
+		t.Errorf("due %d, want the look of the one that waited", w.m.Due())
+	}
+	w.look(60 * sec)
+	if w.m.Due() != Never {
+		t.Errorf("due %d, and nobody waits", w.m.Due())
+	}
+	w.cancel(w.arrive("z", 4, "", k))
+	w.m.Rest()
+	if w.m.Due() != Never {
+		t.Errorf("due %d, and nobody waits", w.m.Due())
+	}
+	w.finish(x)
+}

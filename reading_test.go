@@ -1,0 +1,111 @@
+package sluice
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A snapshot reads no more than it says under one hold of the lock, of keys, of tools and of
+// lanes. What comes and goes between two holds is neither missed nor read twice.
+func TestReading_InBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tenants, tools, size = 250, 140, 100
+		l := Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1, Scope: ByTenant}, {Max: 1000, Scope: ByTool}}}))
+		q := Must(NewRateLimiter(RateLimiterConfig{Scope: ByTenant, Rates: []Rate{{N: 10}, {N: 100, Per: time.Minute}}}))
+		reg := NewToolRegistry()
+		e := Must(NewExecutor(reg, Config{Interceptors: []Interceptor{l, q}}))
+		name := func(i int) string { return fmt.Sprint("tool-", i) }
+		for i := range tools {
+			Must(Wrap(e, Spec{Name: name(i)}, func(context.Context, struct{}) (int, error) { time.Sleep(time.Second); return 0, nil }))
+			e.Plan(name(i)) // which makes its cells; the first twenty are not called
+		}
+		ctx, cancels := t.Context(), []context.CancelFunc{}
+		for i := range 2 * tenants { // one runs and one waits, of each tenant
+			ctx := WithPipelineContext(ctx, PipelineContext{Tenant: fmt.Sprint(i % tenants)})
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			e.Submit(ctx, Request{Tool: name(20 + i%(tools-20)), Input: struct{}{}})
+			if i >= tenants {
+				cancels = append(cancels, cancel)
+			}
+		}
+		synctest.Wait()
+		r, holds, last := e.read(), 0, 0
+		for more := true; more; holds++ {
+			more = r.next(size)
+			now := len(r.snap.Gates) + len(r.snap.Lanes)
+			if now-last > size {
+				t.Fatalf("%d were read under one hold of the lock, want at most %d", now-last, size)
+			}
+			last = now
+			cancels[holds]()        // its lane goes, and another takes its place
+			reg.Remove(name(holds)) // and so does a cell
+			synctest.Wait()
+		}
+		s := r.done()
+		if n := len(s.Gates); n < 3*tenants+2*(tools-20) || n > 3*tenants+2*tools {
+			t.Errorf("%d constraints, want one for each tenant under three limits, and for each tool under two", n)
+		}
+		seen := map[string]bool{}
+		for _, g := range s.Gates {
+			if at := g.Name + " " + g.Key; seen[at] {
+				t.Errorf("%s is there twice", at)
+			} else {
+				seen[at] = true
+			}
+		}
+		for i := range tenants {
+			for _, k := range []string{"concurrency per tenant", "rate calls per second", "rate calls per minute"} {
+				if at := fmt.Sprint(k, " ", i); !seen[at] {
+					t.Errorf("%s is not there", at)
+				}
+			}
+		}
+		if n := len(s.Lanes); n < tenants-holds || n > tenants {
+			t.Errorf("%d lanes, want %d, but for those that went meanwhile", n, tenants)
+		}
+		for _, x := range s.Lanes {
+			if x.Waiting != 1 || x.By != "concurrency per tenant" {
+				t.Errorf("lane %+v, want one call that waits for its tenant's slot", x)
+			}
+		}
+		if want := (last + size - 1) / size; holds < want || holds > 2*want {
+			t.Errorf("%d holds of the lock for %d rows", holds, last)
+		}
+		if readAtOnce != 1000 {
+			t.Errorf("Snapshot reads %d at once, its comment says a thousand", readAtOnce)
+		}
+		time.Sleep(time.Minute)
+		if err := e.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A limiter's change of MaxKeys reaches what its keys are counted in, of a keyed scope only.
+func TestLimiterChange_MaxKeysReachesTheClass(t *testing.T) {
+	conf := func(n int) ConcurrencyLimiterConfig {
+		return ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1, Scope: ByTenant, MaxKeys: n}, {Max: 1, MaxKeys: n}}}
+	}
+	l := Must(NewConcurrencyLimiter(conf(7)))
+	q := Must(NewRateLimiter(RateLimiterConfig{Scope: ByTenant, MaxKeys: 7, Rates: []Rate{{N: 1}}}))
+	b := Must(NewCircuitBreaker(CircuitBreakerConfig{Scope: ByTenant, MaxKeys: 7}))
+	qc, bc := q.Config(), b.Config()
+	qc.MaxKeys, bc.MaxKeys = 11, 11
+	if err := Reconfigure("me", l.Change(conf(11)), q.Change(qc), b.Change(bc)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string][2]int{
+		"limiter":        {l.core.limits[0].class.MaxKeys, 11},
+		"limiter global": {l.core.limits[1].class.MaxKeys, 0},
+		"rate":           {q.core.limits[0].class.MaxKeys, 11},
+		"breaker":        {b.core.limits[0].class.MaxKeys, 11},
+	} {
+		if tt[0] != tt[1] {
+			t.Errorf("%s: %d keys, want %d", name, tt[0], tt[1])
+		}
+	}
+}
