@@ -56,6 +56,9 @@ func (w *world) earlier(xs []*call, before bool) []*call {
 // meets works out who waited when the newcomer came: not who had been refused by then, but for
 // the queue, nor who had started, unless somebody had to give way for that.
 func (w *world) meets(now int64, started []*call, log []entry) {
+	all := w.waiting
+	w.waiting = w.earlier(all, true)
+	defer func() { w.waiting = all }()
 	shed := slices.ContainsFunc(log, func(e entry) bool { return e.x.act < w.act && errors.Is(e.err, sluice.ErrQueueFull) })
 	w.came = slices.DeleteFunc(slices.Clone(w.came), func(x *call) bool {
 		return slices.Contains(started, x) && (!shed || w.could(now, x) && !w.behindBucket(now, x)) ||
