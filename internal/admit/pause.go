@@ -117,6 +117,9 @@ func (m *Machine) Lift(now int64, c *Cell) {
 	if c.q != nil && c.pause.ends() > m.now {
 		c.q.since = m.now
 	}
+	if c.timer >= 0 { // for the end of the pause; whoever waits on sets it anew
+		m.timers.Remove(c.timer)
+	}
 	c.pause = nil
 	if c.kind == Tokens {
 		c.bucket.Forgive(&m.charges, c.class.Rate, m.now)
