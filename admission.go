@@ -85,7 +85,7 @@ func index[T comparable](list *[]T, v T) int {
 // configure takes the settings of the tool's policy, else of the executor.
 func (a *admission) configure(e *Executor) {
 	p := &a.tool.spec.Policy
-	a.plan = &admit.Plan{ID: toolIDs.Add(1), Tool: a.tool.shared.id, Client: e.client}
+	a.plan = &admit.Plan{Tool: a.tool.shared.id, Client: e.client}
 	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
 	a.cost = p.Cost

@@ -61,7 +61,7 @@ type PrioritySchedulerConfig struct {
 	// the queue has to be one's own to be refused for it: each tool, and each tenant, has 16
 	// places (MaxQueue, if that is less) however many others wait.
 	MaxQueue     int
-	MaxPerTenant int // of one executor's calls, of one tenant; zero means MaxQueue, and then no bound of its own
+	MaxPerTenant int // of one executor's calls, of one tenant; zero means MaxQueue, which is no bound of its own
 	// Shed drops, when the queue is full, the newest call of the tenant with the most queued
 	// per weight in the lowest level, instead of the newcomer.
 	Shed bool

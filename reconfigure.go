@@ -191,31 +191,39 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 	for _, l := range core.limits[1:] {
 		gone[l.class] = true
 	}
-	limits, add := []gateLimit{core.limits[0]}, []admit.Need(nil)
-	for i, j := range match(was.spec.Policy.Rates, x.to.Rates) {
-		if r := x.to.Rates[i]; j < 0 {
-			l := gateLimit{rateClass(core.name, r, &t.rates[i]), only}
-			c := s.m.Cell(now, l.class, "")
-			var like []*admit.Cell
-			for _, o := range rates {
-				if o.class.Unit == r.Unit {
-					like = append(like, s.m.Cell(now, o.class, ""))
-				}
+	limits, add := make([]gateLimit, 1+len(x.to.Rates)), []admit.Need(nil)
+	limits[0] = core.limits[0]
+	from := match(was.spec.Policy.Rates, x.to.Rates)
+	for i, r := range x.to.Rates { // before the others change
+		if from[i] >= 0 {
+			continue
+		}
+		l := gateLimit{rateClass(core.name, r, &t.rates[i]), only}
+		c := s.m.Cell(now, l.class, "")
+		var like []*admit.Cell
+		for _, o := range rates {
+			if o.class.Unit == r.Unit {
+				like = append(like, s.m.Cell(now, o.class, ""))
 			}
-			s.m.Fill(now, c, like)
-			n := int64(1)
-			if r.Unit != "" {
-				n = min(t.shared.estimate(r.Unit), r.Burst)
-			}
-			limits, add = append(limits, l), append(add, admit.Need{Cell: c, N: n})
-		} else {
-			l, o := rates[j], was.spec.Policy.Rates[j]
-			delete(gone, l.class)
-			if limits = append(limits, l); r != o {
-				lk.changed(s, l.class.Name, o.String(), r.String())
-				l.class.Name = rateName(core.name, r)
-				s.m.SetRate(now, l.class, &t.rates[i])
-			}
+		}
+		s.m.Fill(now, c, like)
+		n := int64(1)
+		if r.Unit != "" {
+			n = min(t.shared.estimate(r.Unit), r.Burst)
+		}
+		limits[1+i], add = l, append(add, admit.Need{Cell: c, N: n})
+	}
+	for i, r := range x.to.Rates {
+		j := from[i]
+		if j < 0 {
+			continue
+		}
+		l, o := rates[j], was.spec.Policy.Rates[j]
+		delete(gone, l.class)
+		if limits[1+i] = l; r != o {
+			lk.changed(s, l.class.Name, o.String(), r.String())
+			l.class.Name = rateName(core.name, r)
+			s.m.SetRate(now, l.class, &t.rates[i])
 		}
 	}
 	switch b, old := x.to.Breaker, was.spec.Policy.Breaker; {

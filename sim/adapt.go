@@ -220,7 +220,7 @@ func (w *world) tool(from *Tool, c *Config, plan uint64) (*tool, error) {
 	if _, err := sluice.Register(r, from.Spec, func(context.Context, json.RawMessage) (json.RawMessage, error) { return nil, nil }); err != nil {
 		return nil, err
 	}
-	t := &tool{Tool: *from, plan: &admit.Plan{ID: plan, Tool: plan, Client: w.client}, learned: make(map[string]int64)}
+	t := &tool{Tool: *from, plan: &admit.Plan{Tool: plan, Client: w.client}, learned: make(map[string]int64)}
 	t.Spec, _ = r.Lookup(from.Spec.Name)
 	p := &t.Spec.Policy
 	p.Timeout, p.MaxWait = cmp.Or(p.Timeout, c.Timeout), cmp.Or(p.MaxWait, c.MaxWait)

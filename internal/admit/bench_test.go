@@ -49,7 +49,7 @@ func (c *pingPong) step() {
 	}
 	plan, tenant := c.runs[i].Plan, c.runs[i].Tenant
 	c.finish(i, func(*Ticket) {})
-	switch plan.ID {
+	switch plan.Tool {
 	case 1:
 		c.arrive(1, 0, "", c.x, 1)
 	case 2:

@@ -28,7 +28,7 @@ func (b *bare) cell(k *Class) *Cell { return b.m.Cell(0, k, "") }
 func (b *bare) arrive(plan uint64, level int8, tenant string, needs *NeedSet, owner any) bool {
 	t := b.m.Ticket()
 	if b.plans[plan] == nil {
-		b.plans[plan] = &Plan{ID: plan, Tool: plan, Client: b.me}
+		b.plans[plan] = &Plan{Tool: plan, Client: b.me}
 	}
 	t.Plan, t.Level, t.Tenant, t.Owner = b.plans[plan], level, tenant, owner
 	b.m.Fixed(t, needs)

@@ -195,11 +195,13 @@ func (m *Machine) shrink(k *Class, n int) bool {
 	return len(k.cells) <= n
 }
 
-// SetMaxKeys changes the bound of k's table. More keys than that go as they fall idle.
+// SetMaxKeys changes the bound of k's table, if it is keyed. More keys than that go as they
+// fall idle.
 func (m *Machine) SetMaxKeys(now int64, k *Class, n int) {
 	m.advance(now)
-	k.MaxKeys = n
-	m.shrink(k, n)
+	if k.MaxKeys = n; n > 0 {
+		m.shrink(k, n)
+	}
 }
 
 // Vacancy is the instant at which a key of k may fall idle, as far as time alone decides it:

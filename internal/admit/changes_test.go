@@ -75,6 +75,38 @@ func TestPromise04_ANarrowerBucketCutsWhatWaits(t *testing.T) {
 	w.sees("wide too")
 }
 
+// While changes are made who waits is out of the queue, and yet its key is in use: it is not
+// given up, or calls that come later would be counted elsewhere.
+func TestPromise03_ChangesForgetNoKeyThatSomebodyWaitsFor(t *testing.T) {
+	for _, byPlan := range []bool{false, true} {
+		w := newWorld(t, standard())
+		k, quota := slots("k", 0, 1), w.rate("quota", 7, 1, ms, 3)
+		if k.ByPlan = byPlan; !byPlan {
+			k.MaxKeys = 2
+		}
+		w.arrive("first", 4, "", quota.of(3))
+		second := w.arrive("second", 4, "", part{k, "x", 1}, quota.of(3))
+		w.sees("first")
+		c := w.m.Cell(w.now, k, "x")
+		w.m.Cell(w.now, k, "y")
+		w.m.Freeze(w.now)
+		w.m.SetRate(w.now, quota, rate(t, 1, ms, 1))
+		w.m.SetMaxKeys(w.now, k, k.MaxKeys/2)
+		w.m.Prune(w.now, k)
+		w.m.Thaw(w.now)
+		w.collect()
+		if got := k.Lookup("x"); got != c {
+			t.Errorf("by plan %v: the key that a call waits for has been forgotten", byPlan)
+		}
+		w.at(ms)
+		w.sees("second")
+		w.finish(second)
+		if c.lanes != 0 || c.calls != 0 {
+			t.Errorf("by plan %v: %d lanes and %d calls need the key of a call that has ended", byPlan, c.lanes, c.calls)
+		}
+	}
+}
+
 // A replan and a narrower bucket at once: each call has both, in either order.
 func TestPromise04_ReplannedAndCut(t *testing.T) {
 	for _, order := range []string{"replan first", "rate first"} {

@@ -12,6 +12,7 @@ import (
 type Client struct {
 	waiting  int
 	shares   map[*tenant]*share
+	tools    map[uint64]*share
 	accounts [Levels]heap.Heap[float64, *account]
 	books    map[accountKey]*account
 	codel    codel
@@ -19,7 +20,7 @@ type Client struct {
 
 // NewClient returns a client with nobody waiting.
 func NewClient() *Client {
-	c := &Client{shares: make(map[*tenant]*share), books: make(map[accountKey]*account)}
+	c := &Client{shares: make(map[*tenant]*share), tools: make(map[uint64]*share), books: make(map[accountKey]*account)}
 	for i := range c.accounts {
 		c.accounts[i].Place = func(a *account, i int32) { a.place = i }
 	}
@@ -29,20 +30,19 @@ func NewClient() *Client {
 // Waiting is how many calls of c wait.
 func (c *Client) Waiting() int { return c.waiting }
 
-// Plan is one tool of one client: its calls share lanes.
+// Plan is one tool of one client. Its calls share lanes, also with those of another plan of
+// the same tool and client: a tool whose policy changes has one after the other.
 type Plan struct {
-	ID     uint64 // differs from that of every other plan
-	Tool   uint64 // see Replan
+	Tool   uint64
 	Client *Client
-
-	waiting int
 }
 
 // places is how many calls of one tool, and of one tenant, may wait even if the queue is
 // full: what fills it is not theirs.
 const places = 16
 
-// share is the waiting calls of one tenant and client. It lives while there are lanes.
+// share is the waiting calls of one tenant, or of one tool, and client. It lives while there
+// are lanes.
 type share struct{ n, lanes int }
 
 // account is the waiting calls of one tenant of one client in one level.
@@ -69,7 +69,13 @@ func (m *Machine) enlist(l *lane) {
 		c.shares[l.tenant] = s
 	}
 	s.lanes++
-	l.share, l.account, l.booked = s, m.account(l), -1
+	o := c.tools[l.plan.Tool]
+	if o == nil {
+		o = m.shares.get()
+		c.tools[l.plan.Tool] = o
+	}
+	o.lanes++
+	l.share, l.ofTool, l.account, l.booked = s, o, m.account(l), -1
 }
 
 // delist has them forget l, which is empty.
@@ -79,6 +85,11 @@ func (m *Machine) delist(l *lane) {
 		delete(c.shares, l.tenant)
 		*l.share = share{}
 		m.shares.put(l.share)
+	}
+	if l.ofTool.lanes--; l.ofTool.lanes == 0 {
+		delete(c.tools, l.plan.Tool)
+		*l.ofTool = share{}
+		m.shares.put(l.ofTool)
 	}
 	if a := l.account; a.n == 0 {
 		delete(c.books, accountKey{a.level, a.tenant})
@@ -104,9 +115,9 @@ func (m *Machine) account(l *lane) *account {
 // book has the books know that n calls more wait in l, or fewer.
 func (m *Machine) book(l *lane, n int) {
 	m.waiting += n
-	l.plan.waiting += n
 	l.plan.Client.waiting += n
 	l.share.n += n
+	l.ofTool.n += n
 	a := l.account
 	switch {
 	case l.tail == nil:
@@ -143,7 +154,7 @@ func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
 		own = s.n
 	}
 	p := &m.policy
-	if p.Ordered && p.MaxPerTenant < p.MaxQueue && own >= p.MaxPerTenant {
+	if p.Ordered && p.MaxPerTenant != p.MaxQueue && own >= p.MaxPerTenant {
 		return -1, false
 	}
 	if c.waiting < p.MaxQueue {
@@ -155,7 +166,8 @@ func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
 		}
 	}
 	floor := min(places, p.MaxQueue)
-	return -1, t.Plan.waiting < floor || own < floor
+	tool := c.tools[t.Plan.Tool]
+	return -1, own < floor || tool == nil || tool.n < floor
 }
 
 // yields reports whether in the level low, the lowest, a call of c gives way to t, whose

@@ -90,6 +90,8 @@ func (m *Machine) Trip(now int64, c *Cell, by string) {
 	from := c.breaker.State(m.now)
 	if c.breaker.Trip(m.now); from != c.breaker.State(m.now) {
 		m.changed(c, from, by)
+	} else {
+		m.sweep(c) // its cooldown may be over: calls wait that it would have let start
 	}
 	m.drain()
 }
@@ -111,11 +113,15 @@ func (m *Machine) Replan(now int64, tool uint64, gone map[*Class]bool, add []Nee
 	m.advance(now)
 	m.requeue(func(t *Ticket) bool { return t.Plan.Tool == tool }, func(list []Need) []Need {
 		more := slices.Clone(add)
-		for i := range more { // what its cost was said to be of a unit, it is
-			k := more[i].Cell.class
-			j := slices.IndexFunc(list, func(n Need) bool { return n.Cell.kind == k.Kind && n.Cell.class.Unit == k.Unit })
-			if k.Kind == Tokens && j >= 0 {
-				more[i].N = min(list[j].N, k.Rate.Burst())
+		for i := range more { // what its cost was said to be of a unit, it is, as far as some burst has not cut it
+			k, cost := more[i].Cell.class, int64(-1)
+			for _, n := range list {
+				if n.Cell.kind == Tokens && n.Cell.class.Unit == k.Unit {
+					cost = max(cost, n.N)
+				}
+			}
+			if k.Kind == Tokens && cost >= 0 {
+				more[i].N = min(cost, k.Rate.Burst())
 			}
 		}
 		return append(slices.DeleteFunc(list, func(n Need) bool { return gone[n.Cell.class] }), more...)
@@ -136,6 +142,7 @@ func (m *Machine) requeue(pick func(*Ticket) bool, edit func([]Need) []Need) {
 	}
 	slices.SortFunc(out, func(a, b *Ticket) int { return cmp.Compare(a.seq, b.seq) })
 	for _, t := range out {
+		m.keep(t.needs, 1)
 		m.take(t)
 		t.state = New
 	}
@@ -150,8 +157,21 @@ func (m *Machine) requeue(pick func(*Ticket) bool, edit func([]Need) []Need) {
 		for _, n := range set.list {
 			set.breakers = set.breakers || n.Cell.kind == Breaker
 		}
+		m.keep(set, 1)
+		m.keep(t.needs, -1)
 		m.unref(t.needs)
 		t.needs = set
+	}
+}
+
+// keep has the cells of set count as needed by a waiting call, or no more: a call that is out
+// of the queue for as long as changes are made comes back to the cells that it had.
+func (m *Machine) keep(set *needSet, d int32) {
+	for i := range set.list {
+		c := set.list[i].Cell
+		if c.lanes += d; c.lanes == 0 {
+			m.drop(c)
+		}
 	}
 }
 
@@ -166,6 +186,7 @@ func (m *Machine) resume() {
 	m.again = nil
 	for _, t := range again {
 		m.arrive(t, true)
+		m.keep(t.needs, -1)
 		if t.state != Waiting {
 			m.emit(t)
 		}

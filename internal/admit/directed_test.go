@@ -434,7 +434,7 @@ func TestOneToolCannotFillTheQueueForOthers(t *testing.T) {
 				w := newWorld(t, p)
 				k, slow, quick := slots("all", 7, 1), slots("slow", 0, 9), slots("quick", 0, 9)
 				other := NewClient()
-				elsewhere := &Plan{ID: 77, Client: other}
+				elsewhere := &Plan{Tool: 77, Client: other}
 				w.arrive("h", 4, "", k, slow)
 				w.sees("h")
 				fill := func(name string, n int, level int8, tenant string, what ...any) {
@@ -458,6 +458,84 @@ func TestOneToolCannotFillTheQueueForOthers(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// The places of a tool are its own, however often its policy changes meanwhile.
+func TestNewPoliciesOpenNoMorePlaces(t *testing.T) {
+	p := standard()
+	p.MaxQueue, p.MaxPerTenant = 2, 2
+	w := newWorld(t, p)
+	k := slots("all", 7, 1)
+	w.arrive("h", 4, "", k)
+	for range 2 {
+		w.arrive("q", 4, "", k)
+	}
+	w.sees("h")
+	for range 3 {
+		w.arrive("n", 4, "", k, of(&Plan{Tool: 1, Client: w.me})) // later plans of the tool
+		w.sees("n!")
+	}
+}
+
+// A pause that has ended has left one token, whether anybody has come since or not.
+func TestALiftAfterAPauseGivesNoTokens(t *testing.T) {
+	for _, looked := range []bool{false, true} {
+		w := newWorld(t, standard())
+		k := w.rate("k", 0, 1, sec, 5)
+		c := w.cell(k)
+		w.m.Pause(0, c, sec)
+		if w.now = sec; looked {
+			c.Usage(w.now)
+		}
+		w.m.Lift(w.now, c)
+		if got := c.Usage(w.now).Used; got != 4 {
+			t.Errorf("looked at %v: %d of 5 tokens are used, want 4", looked, got)
+		}
+	}
+}
+
+// A breaker that is tripped when its cooldown is over refuses at once who waits elsewhere.
+func TestATripAfterTheCooldownRefusesWhoWaits(t *testing.T) {
+	w := newWorld(t, standard())
+	br, k := circuit("br", breaker.Config{Failures: 1, Cooldown: sec}), slots("k", 0, 1)
+	first := w.arrive("first", 4, "", br)
+	w.arrive("holder", 4, "", k)
+	w.m.Finish(w.now, first, breaker.Failure)
+	w.now = sec
+	w.arrive("waits", 4, "", br, k)
+	w.sees("first holder")
+	w.m.Trip(w.now, w.cell(br), "test")
+	w.m.Step(w.now)
+	w.collect()
+	w.sees("waits!")
+}
+
+// A bound of tenants above that of the queue holds for the places on top of the queue.
+func TestAWideBoundOfTenantsHolds(t *testing.T) {
+	p := standard()
+	p.MaxQueue, p.MaxPerTenant = 2, 3
+	w := newWorld(t, p)
+	k := slots("all", 7, 1)
+	w.arrive("h", 4, "x", k)
+	w.sees("h")
+	for i, want := range []string{"", "", "", "q!"} {
+		w.arrive("q", 4, "x", k, of(&Plan{Tool: uint64(10 + i), Client: w.me}))
+		w.sees(want)
+	}
+}
+
+// Calls that came before and after a change of their tool's policy wait in one line.
+func TestOneLineForAllPoliciesOfATool(t *testing.T) {
+	w := newWorld(t, standard())
+	narrow, wide := slots("narrow", 0, 1), slots("wide", 7, 2)
+	w.arrive("h", 4, "", narrow, wide)
+	w.arrive("g", 4, "", wide)
+	w.sees("h g")
+	first := w.arrive("1", 4, "", narrow, wide)
+	w.arrive("2", 4, "", narrow, wide, of(&Plan{Tool: first.Plan.Tool, Client: w.me}))
+	if n := w.m.LaneCount(); n != 1 {
+		t.Errorf("they wait in %d lines", n)
 	}
 }
 

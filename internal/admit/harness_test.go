@@ -126,7 +126,7 @@ func (w *world) ticket(name string, level int8, tenant string, what ...any) *Tic
 	}
 	if w.plans[sign] == nil {
 		id := uint64(len(w.plans) + 1)
-		w.plans[sign] = &Plan{ID: id, Tool: id, Client: w.me}
+		w.plans[sign] = &Plan{Tool: id, Client: w.me}
 		w.m.Together(fixed, keyed)
 	}
 	if t.Plan == nil {
@@ -136,7 +136,7 @@ func (w *world) ticket(name string, level int8, tenant string, what ...any) *Tic
 }
 
 // plan is one that no other call has.
-func (w *world) plan() *Plan { return &Plan{ID: 1 << 32, Client: w.me} }
+func (w *world) plan() *Plan { return &Plan{Tool: 1 << 32, Client: w.me} }
 
 // arrive has a call arrive: classes and parts are what it needs, options what else it is.
 func (w *world) arrive(name string, level int8, tenant string, what ...any) *Ticket {

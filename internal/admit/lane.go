@@ -17,7 +17,8 @@ type lane struct {
 
 	head, tail *Ticket
 	n          int
-	share      *share
+	share      *share // of its tenant
+	ofTool     *share
 	account    *account
 	booked     int32 // place in it, -1 while it is empty
 
@@ -94,7 +95,7 @@ func mix(h, x uint64) uint64 {
 }
 
 func (m *Machine) hash(t *Ticket) uint64 {
-	h := mix(t.Plan.ID, uint64(t.Level)<<8|uint64(t.level))
+	h := mix(t.Plan.Tool, uint64(t.Level)<<8|uint64(t.level))
 	for i := 0; i < len(t.Tenant); i++ {
 		h = mix(h, uint64(t.Tenant[i]))
 	}
@@ -114,7 +115,7 @@ func (m *Machine) lane(t *Ticket) (l *lane, hash uint64) {
 	}
 	hash = m.hash(t)
 	for l = m.lanes[hash]; l != nil; l = l.next {
-		if l.plan == t.Plan && l.level == t.level && l.declared == t.Level && l.tenant.name == t.Tenant &&
+		if *l.plan == *t.Plan && l.level == t.level && l.declared == t.Level && l.tenant.name == t.Tenant &&
 			(l.needs == t.needs || slices.Equal(l.needs.list, t.needs.list)) {
 			break
 		}

@@ -272,7 +272,7 @@ func (w *model) topology(n int, unit bool) {
 			}
 			w.ms[0].Together(cells, ks)
 			for _, c := range w.clients {
-				p.plan = &Plan{ID: uint64(len(w.plans) + 1), Tool: uint64(typ*2 + tool), Client: c}
+				p.plan = &Plan{Tool: uint64(typ*2 + tool), Client: c}
 				w.plans = append(w.plans, p)
 			}
 		}
@@ -567,7 +567,7 @@ func (w *model) refused(x *modelCall) {
 			w.counts.sheds++
 		}
 		queued, tools, tenants := x.found[0], x.found[1], x.found[2]
-		own := w.policy.Ordered && w.policy.MaxPerTenant < w.policy.MaxQueue && tenants >= w.policy.MaxPerTenant
+		own := w.policy.Ordered && w.policy.MaxPerTenant != w.policy.MaxQueue && tenants >= w.policy.MaxPerTenant
 		if floor := min(16, w.policy.MaxQueue); r.Reason == QueueFull && !own && (queued < w.policy.MaxQueue || tools < floor || tenants < floor) {
 			w.fatal("queue full with %d waiting, %d of the tool, %d of the tenant", queued, tools, tenants)
 		}
@@ -638,7 +638,7 @@ func (w *model) arrive() {
 		t.Parent = x.parent.t
 		x.parent.kids = append(x.parent.kids, x)
 	}
-	lane := fmt.Sprint(p.plan.ID, x.level, x.tenant)
+	lane := fmt.Sprintf("%p %d %q", p.plan, x.level, x.tenant)
 	for _, n := range x.needs {
 		m.Add(t, n.cell.cell, n.n)
 		lane += fmt.Sprintf(" %p %d", n.cell.cell, n.n)
@@ -648,7 +648,7 @@ func (w *model) arrive() {
 	for _, y := range w.waiting {
 		if y.plan.Client == p.plan.Client {
 			x.found[0]++
-			if y.plan == p.plan {
+			if y.plan.Tool == p.plan.Tool {
 				x.found[1]++
 			}
 			if y.tenant == x.tenant {
@@ -1030,11 +1030,11 @@ func (w *model) free(x *modelCall) bool {
 // tool and each tenant besides.
 func (w *model) checkQueue() {
 	for _, c := range w.clients {
-		n, tools, tenants := 0, map[*Plan]bool{}, map[string]bool{}
+		n, tools, tenants := 0, map[uint64]bool{}, map[string]bool{}
 		for _, x := range w.waiting {
 			if x.plan.Client == c {
 				n++
-				tools[x.plan], tenants[x.tenant] = true, true
+				tools[x.plan.Tool], tenants[x.tenant] = true, true
 			}
 		}
 		if n != c.Waiting() {

@@ -113,8 +113,12 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 // Lift ends the pause of c without a ramp, and its debt.
 func (m *Machine) Lift(now int64, c *Cell) {
 	m.advance(now)
+	c.reopen(m.now) // after one that has ended, whether anybody has looked since or not
 	if c.q != nil && c.pause.ends() > m.now {
 		c.q.since = m.now
+	}
+	if c.timer >= 0 { // for the end of the pause; whoever waits on sets it anew
+		m.timers.Remove(c.timer)
 	}
 	c.pause = nil
 	if c.kind == Tokens {

@@ -537,6 +537,21 @@ func TestDebtIsBounded(t *testing.T) {
 	}
 }
 
+// A late report counts from the instant of its charge: what time has brought back since is no
+// debt, and not cut.
+func TestALateReportIsCutToTheSameDebt(t *testing.T) {
+	r := mustRate(t, 1, sec, 10)
+	var b Bucket
+	var p Pool
+	x := b.Open(&p, r, 0, 1)
+	if got, want := b.Correct(r, 100*sec, x, math.MaxInt64, day), 10+100+day/sec; got != want {
+		t.Errorf("the amount is %d, want %d", got, want)
+	}
+	if got, want := b.Ready(r, 100*sec, 1), 100*sec+day+sec; got != want {
+		t.Errorf("a token is there at %d, want %d", got, want)
+	}
+}
+
 // Others' debt stays when one charge is cut and corrected.
 func TestCuttingForgetsNobodysDebt(t *testing.T) {
 	r := mustRate(t, 1, sec, 10)

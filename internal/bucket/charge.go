@@ -120,7 +120,11 @@ func (o *book) tat(r *Rate) instant { return o.before(r, nil) }
 // empty.
 func (b *Bucket) Correct(r *Rate, now int64, c *Charge, k, maxDebt int64) int64 {
 	if c.settled {
-		if d := min(k-c.n, b.room(r, now, b.tat, maxDebt)); d > 0 {
+		t := b.tat
+		if t.ns < now {
+			t = instant{now, 0}
+		}
+		if d := min(k-c.n, r.room(now, t, maxDebt)); d > 0 {
 			b.take(r, now, r.cost(d))
 			c.n += d
 		}
@@ -129,7 +133,7 @@ func (b *Bucket) Correct(r *Rate, now int64, c *Charge, k, maxDebt int64) int64 
 	o := b.book
 	switch {
 	case k > c.n:
-		d := min(k-c.n, b.room(r, now, o.before(r, c), maxDebt))
+		d := min(k-c.n, r.room(now, o.before(r, c), maxDebt))
 		if d <= 0 {
 			return c.n
 		}
@@ -153,10 +157,11 @@ func (b *Bucket) Correct(r *Rate, now int64, c *Charge, k, maxDebt int64) int64 
 	return k
 }
 
-// room is how many tokens more may be charged to a bucket that is full at t.
-func (b *Bucket) room(r *Rate, now int64, t instant, maxDebt int64) int64 {
-	if t.ns < now {
-		t = instant{now, 0}
+// room is how many tokens more may be charged at an instant after which a bucket is full at
+// t. That may be long before now: what time has brought back since then is no debt.
+func (r *Rate) room(now int64, t instant, maxDebt int64) int64 {
+	if t.ns < now-MaxSpan {
+		t = instant{now - MaxSpan, 0}
 	}
 	return r.tokens(r.sub(r.add(instant{now + max(maxDebt, r.span.ns), 0}, r.span), t))
 }

@@ -8,11 +8,17 @@ import (
 	"github.com/sluice-go/sluice/internal/bucket"
 )
 
+// newPlan is a tool of c.
+func newPlan(id uint64, c *admit.Client) *admit.Plan {
+	return &admit.Plan{Tool: id, Client: c}
+}
+
 // machineSlots is the admission machine with one concurrency limit, behind a lock, with a
 // channel for each waiter: the deciding and waiting of a call without all that is around it.
 type machineSlots struct {
 	mu    sync.Mutex
 	m     *admit.Machine
+	plan  *admit.Plan
 	needs *admit.NeedSet
 	spare *machineWaiter
 }
@@ -25,14 +31,14 @@ type machineWaiter struct {
 func newMachineSlots(limit int64) *machineSlots {
 	m := admit.NewMachine(admit.Policy{Ordered: true, Ageing: 8, Claim: 4, MaxQueue: 10_000, MaxPerTenant: 10_000})
 	c := m.Cell(clock(), &admit.Class{Name: "slots", Kind: admit.Slots, Limit: limit}, "")
-	return &machineSlots{m: m, needs: admit.NewNeedSet([]admit.Need{{Cell: c, N: 1}})}
+	return &machineSlots{m: m, plan: newPlan(1, admit.NewClient()), needs: admit.NewNeedSet([]admit.Need{{Cell: c, N: 1}})}
 }
 
 func (s *machineSlots) acquire(level int8) *admit.Ticket {
 	now := clock()
 	s.mu.Lock()
 	t := s.m.Ticket()
-	t.Plan, t.Level, t.Limit = 1, level, admit.Never
+	t.Plan, t.Level, t.Limit = s.plan, level, admit.Never
 	s.m.Fixed(t, s.needs)
 	if s.m.Arrive(now, t) == admit.Running {
 		s.mu.Unlock()
@@ -72,6 +78,7 @@ func (s *machineSlots) release(t *admit.Ticket) {
 type machineRates struct {
 	mu    sync.Mutex
 	m     *admit.Machine
+	plan  *admit.Plan
 	class *admit.Class
 }
 
@@ -79,6 +86,7 @@ func newMachineRates(keys int) (*machineRates, error) {
 	r, err := bucket.NewRate(1e9, second, 1e9)
 	return &machineRates{
 		m:     admit.NewMachine(admit.Policy{Ordered: true, Ageing: 8, Claim: 4, MaxQueue: 10_000, MaxPerTenant: 10_000}),
+		plan:  newPlan(1, admit.NewClient()),
 		class: &admit.Class{Name: "rate", Kind: admit.Tokens, Rate: &r, MaxKeys: keys},
 	}, err
 }
@@ -93,7 +101,7 @@ func (r *machineRates) allow(key string) bool {
 		return false
 	}
 	t := r.m.Ticket()
-	t.Plan, t.Limit = 1, admit.Never
+	t.Plan, t.Limit = r.plan, admit.Never
 	r.m.Add(t, c, 1)
 	if r.m.Arrive(now, t) != admit.Running {
 		return false

@@ -108,7 +108,7 @@ type longQueue struct {
 }
 
 type longLane struct {
-	plan   uint64
+	plan   *admit.Plan
 	level  int8
 	tenant string
 	needs  *admit.NeedSet
@@ -142,7 +142,9 @@ func newLongQueue(topology string, n int) *longQueue {
 		panic(err) // build makes it the row's error
 	}
 	rate := q.m.Cell(0, &admit.Class{Name: "rate", Kind: admit.Tokens, Rank: 5, Rate: &r}, "")
+	client := admit.NewClient()
 	for i, tool := range tools {
+		plan := newPlan(uint64(i+1), client)
 		for j, tenant := range tenants {
 			cells := []*admit.Cell{tool, types[i/2], all}
 			switch topology {
@@ -158,7 +160,7 @@ func newLongQueue(topology string, n int) *longQueue {
 			}
 			set := admit.NewNeedSet(needs)
 			for level := range int8(queueLevels) {
-				q.lanes = append(q.lanes, longLane{uint64(i + 1), level, "tenant-" + strconv.Itoa(j), set})
+				q.lanes = append(q.lanes, longLane{plan, level, "tenant-" + strconv.Itoa(j), set})
 			}
 		}
 	}

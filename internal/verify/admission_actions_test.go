@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -18,13 +18,13 @@ import (
 func (w *world) begin(name string) {
 	w.act++
 	w.counts.actions++
-	w.name, w.racy, w.fresh, w.came = name, false, nil, len(w.waiting)
+	w.name, w.racy, w.shed, w.fresh, w.came = name, false, false, nil, slices.Clone(w.waiting)
 	w.logf("%d at %d: %s", w.act, w.now(), name)
 }
 
 // newCall draws a call, which is to be sent at once.
 func (w *world) newCall(parent *call) *call {
-	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, end: make(chan ending, 1), limit: never, expires: never, how: "invoke"}
+	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), limit: never, expires: never, how: "invoke"}
 	x.exec = w.draw("exec", 0, len(w.execs)-1)
 	x.tool = w.tools[w.draw("tool", 0, len(w.tools)-1)]
 	x.tenant = tenants[w.draw("tenant", 0, len(tenants)-1)]
@@ -33,6 +33,12 @@ func (w *world) newCall(parent *call) *call {
 	if w.draw("how", 0, 1) == 1 {
 		x.how = "submit"
 	}
+	x.policy = x.tool.policies
+	x.first, x.tries, x.retries = x, []*call{x}, w.outsides && w.one("retries", 2)
+	if w.insides {
+		x.inside = []string{"pass", "pass", "keep", "leave"}[w.draw("inside", 0, 3)]
+	}
+	x.host = hosts[w.draw("host", 0, len(hosts)-1)]
 	x.cost = map[string]int64{"": 1, "tokens": int64(w.draw("tokens", 0, 4)), "bytes": int64(w.draw("bytes", 0, 4))}
 	if w.weights && w.one("dear", 4) {
 		x.cost[""] = 2
@@ -54,37 +60,87 @@ func (w *world) newCall(parent *call) *call {
 	default:
 		x.ctx, x.cancel = context.WithCancel(up)
 	}
-	now := w.now()
 	x.outside = x.ctx.Err() != nil
+	w.mu.Lock()
+	w.calls = append(w.calls, x)
+	w.mu.Unlock()
+	w.arrives(x)
+	return x
+}
+
+// arrives books that x asks for admission.
+func (w *world) arrives(x *call) {
+	now := w.now()
 	switch d := int64(x.tool.policy.MaxWait); {
 	case d > 0:
 		x.limit = now + d
 	case w.wait > 0:
 		x.limit = now + w.wait
-	case parent != nil:
+	case x.parent != nil:
 		x.limit = now + int64(time.Minute)
 	}
 	if d, ok := x.ctx.Deadline(); ok {
 		x.limit = min(x.limit, int64(d.Sub(w.born))-1)
 	}
-	if x.late = w.closing[x.exec]; !x.late {
+	if !w.closing[x.exec] {
 		w.compile(x.tool)
-		x.tool.by[x.exec] = true
 	}
 	w.last = x.exec
 	x.needs = w.needs(x)
-	w.mu.Lock()
-	w.calls = append(w.calls, x)
-	w.mu.Unlock()
 	w.waiting = append(w.waiting, x)
 	x.place = w.place
 	w.logf("  %v %s, costs %v, limit %d", x, x.how, x.cost, x.limit)
-	return x
+}
+
+// again has an attempt of x, which has failed, follow.
+func (w *world) again(x *call) {
+	w.counts.retries++
+	y := &call{seq: x.seq, exec: x.exec, tool: x.tool, tenant: x.tenant, host: x.host, asked: x.asked, priority: x.priority, cost: x.cost, how: x.how,
+		nested: x.nested, parent: x.parent, root: x.root, limit: never, act: w.act, ctx: x.ctx, cancel: x.cancel, expires: never,
+		inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), first: x}
+	if y.root == x {
+		y.root = y
+	}
+	if y.parent != nil {
+		y.parent.kids = append(y.parent.kids, y)
+	}
+	y.outside = y.ctx.Err() != nil
+	w.mu.Lock()
+	x.tries = append(x.tries, y)
+	w.mu.Unlock()
+	y.tries = x.tries
+	w.place++
+	w.racy = true // it comes after what the end of x lets start
+	w.arrives(y)
+}
+
+// ran reports whether some attempt of the call has.
+func (x *call) ran() bool {
+	return slices.ContainsFunc(x.first.tries, func(y *call) bool { return y.code })
+}
+
+// unseen lets time pass that nobody watches: at most until something is due, of which then
+// nobody knows whether it comes before what follows.
+func (w *world) unseen(due bool) {
+	if !w.one("unseen", 4) {
+		return
+	}
+	now := w.now()
+	to := now + int64(w.draw("unseen ticks", 1, 12))*tick
+	if at := w.next(now); at <= to {
+		if to = at; !due || slices.ContainsFunc(w.waiting, func(x *call) bool { return x.limit == at }) {
+			to = max(now, at-tick)
+		}
+	}
+	time.Sleep(time.Duration(to - now))
+	w.logf("  unseen until %d", to)
+	w.counts.unseen++
 }
 
 func (w *world) call() {
 	for range w.draw("calls", 1, 3) {
 		w.begin("call")
+		w.unseen(true)
 		w.place++
 		w.fresh = w.newCall(nil)
 		w.send(w.fresh)
@@ -132,8 +188,13 @@ func (w *world) drawEnding() ending {
 	switch e.how {
 	case "return", "exit":
 	case "throttle":
-		e.pause = ticks(w.draw("retry after", 0, 12))
+		e.pause = w.drawPause()
 		e.err = &throttled{e.pause}
+		if w.one("of a part", 3) {
+			p := w.drawPart()
+			e.parts = append(e.parts, p)
+			e.err = &throttledPart{throttled{e.pause}, p}
+		}
 	default:
 		e.err = errors.New("the tool's own")
 	}
@@ -144,7 +205,7 @@ func (w *world) drawEnding() ending {
 // nobody could tell on whose slots the other started.
 func (w *world) apart() []*call {
 	return slices.DeleteFunc(slices.Clone(w.running), func(x *call) bool {
-		return slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
+		return x.inside != "pass" || x.retries || slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
 	})
 }
 
@@ -167,7 +228,7 @@ func (w *world) tangled(x *call) bool {
 // drawQuiet is an ending that pauses nothing.
 func (w *world) drawQuiet() ending {
 	e := w.drawEnding()
-	if e.how == "throttle" {
+	if e.how == "throttle" || w.breaker != nil { // nor moves a breaker
 		e = ending{how: "return"}
 	}
 	return e
@@ -179,31 +240,109 @@ func (w *world) ends() {
 		w.rt.Skip("a race that cannot be told apart")
 	}
 	w.begin("end")
-	w.finish(x, w.drawEnding())
+	w.goOn(x, w.drawEnding)
 	w.observe()
+}
+
+// goOn has x, which runs, come a step nearer to its end.
+func (w *world) goOn(x *call, draw func() ending) {
+	switch {
+	case x.inside == "keep" && !x.passed:
+		w.keptOn(x)
+	case x.inside == "leave":
+		w.leftOn(x, draw)
+	default:
+		w.finish(x, draw())
+	}
+}
+
+// keptOn has the interceptor that keeps x deny it, answer it, or pass it on.
+func (w *world) keptOn(x *call) {
+	e := ending{how: []string{"pass", "return", "deny"}[w.draw("kept", 0, 2)]}
+	w.logf("  %v is kept no more: %s", x, e.how)
+	if e.how == "deny" {
+		e.err = errors.New("the interceptor's own")
+		w.counts.denied++
+	}
+	if x.passed = true; e.how != "pass" {
+		x.said = &e
+		w.end(x, e)
+	} else if x.answers > 0 { // its time was over, so it must not begin
+		w.end(x, e)
+	}
+	x.leave <- e
+}
+
+// leftOn has the interceptor leave x, or its code end.
+func (w *world) leftOn(x *call, draw func() ending) {
+	e := draw()
+	for e.how == "panic" || e.how == "exit" { // which would end more than the call
+		e = ending{how: "return"}
+	}
+	if x.coded || x.said == nil && w.one("leave", 2) {
+		w.logf("  %v is left: %s %v", x, e.how, e.pause)
+		w.counts.left++
+		if x.said = &e; e.pause > 0 {
+			w.throttled(x, e.pause, e.parts...)
+		}
+		w.heard(x, e)
+		w.stops(x)
+		x.leave <- e
+	} else {
+		w.logf("  the code of %v ends: %s", x, e.how)
+		x.coded = true
+		x.end <- e
+	}
+	if x.coded && x.said != nil {
+		w.end(x, *x.said)
+	}
 }
 
 // finish has x end, and books that.
 func (w *world) finish(x *call, e ending) {
 	w.logf("  %v ends: %s %v", x, e.how, e.pause)
-	if x.inner.Err() == nil && w.timeout > 0 && len(x.kids) > 0 {
-		w.racy = true // its context ends with it, and with that who waits in it
-	}
-	x.over = &e
-	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })
+	x.said = &e
 	if e.pause > 0 {
-		w.throttled(x, e.pause)
+		w.throttled(x, e.pause, e.parts...)
 	}
+	w.end(x, e)
+	// A call that is tried again goes by the policy that it was resolved with.
+	if x.retries && x.policy == x.tool.policies && x.answers == 0 && (e.how == "error" || e.how == "throttle") {
+		w.again(x)
+	}
+	x.end <- e
+}
+
+// stops books that the context of x ends, and with that who waits in it.
+func (w *world) stops(x *call) {
+	if x.inner.Err() == nil && w.timeout > 0 && len(x.kids) > 0 {
+		w.racy = true
+	}
+}
+
+// end books that nothing of x runs any more.
+func (w *world) end(x *call, e ending) {
+	w.heard(x, e)
+	w.stops(x)
+	x.over = true
+	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })
 	for _, n := range x.needs {
 		if !n.cell.of.tokens {
 			n.cell.ended(x)
+		} else if !x.code {
+			n.cell.report(w.now(), n.charge, 0)
+		}
+		if p := n.cell.pause; p != nil && p.running[x] {
+			delete(p.running, x)
+			if e.how == "return" && x.code {
+				p.won++
+			}
 		}
 	}
 	w.part(x)
 	for _, u := range x.settled {
 		x.tool.learn(u.unit, u.n)
 	}
-	x.end <- e
 }
 
 // part gives x's nested calls to who is around it.
@@ -246,7 +385,11 @@ func (w *world) race() {
 
 func (w *world) time() {
 	w.begin("time")
-	w.sleep(w.now() + int64(w.draw("ticks", 0, 12))*tick)
+	n := int64(w.draw("ticks", 0, 12))
+	if w.one("seconds", 6) {
+		n <<= 10
+	}
+	w.sleep(w.now() + n*tick)
 }
 
 // sleep lets time pass to each instant at which something may happen, up to until.
@@ -274,7 +417,7 @@ func (w *world) next(now int64) int64 {
 	for _, x := range w.waiting {
 		take(x.limit)
 		for _, n := range x.needs {
-			take(n.cell.paused)
+			take(n.cell.opens(now))
 			if n.cell.of.tokens {
 				take(n.cell.pays(now, n.n))
 			}
@@ -293,6 +436,7 @@ func (w *world) resize() {
 		w.rt.Skip("no limits")
 	}
 	w.begin("resize")
+	w.unseen(false)
 	w.reconfigure(w.newLimits())
 	w.observe()
 }
@@ -312,6 +456,11 @@ func (w *world) newLimits() sluice.Change {
 			w.logf("  %s: %d", w.limits[i].name, l.Max)
 			w.limits[i].max = int64(l.Max)
 		}
+		if l, m := &c.Limits[i], w.limits[i]; m.maxKeys > 0 && w.one("keys", 3) {
+			l.MaxKeys = w.draw("max keys", 1, 3)
+			w.logf("  %s: %d keys", m.name, l.MaxKeys)
+			m.maxKeys = l.MaxKeys
+		}
 	}
 	return w.lim.Change(c)
 }
@@ -320,6 +469,7 @@ func (w *world) newLimits() sluice.Change {
 func (w *world) rerate() {
 	i := w.drawRates()
 	w.begin("rates")
+	w.unseen(false)
 	list := []func() sluice.Change{func() sluice.Change { return w.newRates(i) }}
 	if w.one("policy too", 3) {
 		list = append(list, w.newPolicy)
@@ -342,17 +492,14 @@ func (w *world) newRates(i int) sluice.Change {
 	w.counts.reratings++
 	now, c := w.now(), w.rates[i].Config()
 	for j, l := range w.rate[i] {
-		r := w.drawRate(l.unit)
-		if !l.exact(now, int64(r.Per)/r.N) {
+		r := w.drawRate(l)
+		if !l.exact(now) {
 			r.N, r.Per = c.Rates[j].N, c.Rates[j].Per
 		}
 		w.logf("  %s: %v", l.name, r)
-		if r != c.Rates[j] { // else nothing happens, not even to a bucket that is paused in debt
+		if r != c.Rates[j] {
 			c.Rates[j] = r
-			maps.DeleteFunc(l.cells, func(key string, c *cell) bool { // what is not needed and has nothing to remember is forgotten
-				return !l.keyed && w.unneeded(key) && c.owed(now) == 0 && c.paused <= now
-			})
-			l.rate(now, int64(r.Per)/r.N, r.Burst)
+			l.rate(now, r)
 			w.cut(l)
 		}
 	}
@@ -368,6 +515,7 @@ func (w *world) drawRates() int {
 
 func (w *world) repolicy() {
 	w.begin("policy")
+	w.unseen(false)
 	w.reconfigure(w.newPolicy())
 	w.observe()
 }
@@ -375,49 +523,72 @@ func (w *world) repolicy() {
 func (w *world) newPolicy() sluice.Change {
 	t := w.tools[w.draw("tool", 0, len(w.tools)-1)]
 	now, p := w.now(), w.drawPolicy()
-	same := len(p.Rates) == len(t.policy.Rates)
-	for i := range p.Rates {
-		same = same && p.Rates[i].Unit == t.policy.Rates[i].Unit
-	}
-	if same {
-		for i, l := range t.rates {
-			if r := &p.Rates[i]; !l.exact(now, int64(r.Per)/r.N) {
-				r.N, r.Per = t.policy.Rates[i].N, t.policy.Rates[i].Per
-			}
-		}
+	if slices.ContainsFunc(t.rates, func(l *limit) bool { return !l.exact(now) }) {
+		p.Rates = t.policy.Rates
 	}
 	w.logf("  %s: concurrency %d, rates %v, wait %v", t.name, p.Concurrency, p.Rates, p.MaxWait)
 	w.counts.policies++
-	was := t.policy.Rates
-	t.policy = p
-	gone, fresh := t.rates, *t
-	w.adopt(&fresh)
-	if same {
-		for i, l := range t.rates {
-			if p.Rates[i] != was[i] {
-				l.rate(now, fresh.rates[i].per, fresh.rates[i].burst)
-				w.cut(l)
+	old, rates := t.rates, make([]*limit, len(p.Rates))
+	for _, alike := range []func(l *limit, r sluice.Rate) bool{
+		func(l *limit, r sluice.Rate) bool { return l.unit == r.Unit && l.per*l.count == int64(r.Per) },
+		func(l *limit, r sluice.Rate) bool { return l.unit == r.Unit },
+	} {
+		for i, r := range p.Rates {
+			for _, l := range old {
+				if rates[i] == nil && !slices.Contains(rates, l) && alike(l, r) {
+					rates[i] = l
+				}
 			}
 		}
-		return w.registry.WithPolicy(t.name, p)
 	}
-	w.counts.replans++
-	t.rates = fresh.rates
-	for _, l := range t.rates {
-		l.cell("").real = true
-	}
-	w.requeue(func(x *call) bool { return x.tool == t }, func(needs []need) []need {
-		needs = slices.DeleteFunc(needs, func(n need) bool { return slices.Contains(gone, n.cell.of) })
-		for _, l := range t.rates {
-			n := int64(1)
-			if l.unit != "" {
-				n = min(t.estimate(l.unit), l.burst)
-			}
-			needs = append(needs, need{l.cell(""), n})
+	var fresh []*limit
+	for i, r := range p.Rates {
+		if rates[i] == nil {
+			rates[i] = t.newRate(r)
+			rates[i].follow(now, old)
+			fresh = append(fresh, rates[i])
 		}
-		return needs
-	})
+	}
+	for i, r := range p.Rates {
+		if l := rates[i]; l.per != int64(r.Per)/r.N || l.burst != r.Burst || l.count != r.N {
+			l.rate(now, r)
+			w.cut(l)
+		}
+	}
+	gone := slices.DeleteFunc(slices.Clone(old), func(l *limit) bool { return slices.Contains(rates, l) })
+	t.policy, t.rates = p, rates
+	t.policies++
+	t.slots.max = cmp.Or(int64(p.Concurrency), unlimited)
+	if len(gone)+len(fresh) > 0 {
+		w.counts.replans++
+		w.replan(t, gone, fresh)
+	}
 	return w.registry.WithPolicy(t.name, p)
+}
+
+// replan has the waiting calls of t need nothing of the limits gone, and of fresh what they
+// were said to cost, as far as that is known.
+func (w *world) replan(t *tool, gone, fresh []*limit) {
+	w.requeue(func(x *call) bool { return x.tool == t }, func(needs []need) []need {
+		var more []need
+		for _, l := range fresh {
+			cost := int64(-1)
+			for _, n := range needs {
+				if n.cell.of.tokens && n.cell.of.unit == l.unit {
+					cost = max(cost, n.n)
+				}
+			}
+			switch {
+			case cost >= 0:
+			case l.unit == "":
+				cost = 1
+			default:
+				cost = t.estimate(l.unit)
+			}
+			more = append(more, need{cell: l.cell(""), n: min(cost, l.burst)})
+		}
+		return append(slices.DeleteFunc(needs, func(n need) bool { return slices.Contains(gone, n.cell.of) }), more...)
+	})
 }
 
 // cut has nobody wait for more tokens than a bucket of l holds.
@@ -462,40 +633,65 @@ func (w *world) requeue(pick func(*call) bool, edit func([]need) []need) {
 	}
 }
 
-// unneeded reports whether key is a tool that no executor has compiled that is open or has calls
-// that run.
-func (w *world) unneeded(key string) bool {
-	i := slices.IndexFunc(w.tools, func(t *tool) bool { return t.name == key })
-	if i < 0 {
-		return false
-	}
-	for e := range w.tools[i].by {
-		if !w.closing[e] || slices.ContainsFunc(w.running, func(x *call) bool { return x.exec == e }) {
-			return false
-		}
-	}
-	return true
-}
-
 func (w *world) pause() {
 	i := w.drawRates()
 	w.begin("pause")
-	key := ""
-	switch x := (&call{tool: w.tools[w.draw("tool", 0, len(w.tools)-1)], tenant: tenants[w.draw("tenant", 0, len(tenants)-1)]}); w.rates[i].Config().Scope {
-	case sluice.ByTool:
-		key = x.tool.name
-	case sluice.ByTenant:
-		key = x.tenant
-	}
+	w.unseen(false)
+	key := w.drawKey(i)
 	now, d := w.now(), max(0, w.draw("ticks", -3, 20))
 	w.logf("  %v %q: %d ticks", w.rates[i], key, d)
 	w.counts.pauses++
-	w.rates[i].Pause(key, ticks(d))
+	if err := w.rates[i].Pause(key, ticks(d)); err != nil {
+		w.fatal("Pause: %v", err)
+	}
 	for _, l := range w.rate[i] {
 		if d > 0 {
-			l.cell(key).pause(now, now+int64(ticks(d)))
+			l.cell(key).halt(now, now+int64(ticks(d)))
 			l.cell(key).real = true
 		} else if c := l.cells[key]; c != nil {
+			c.halt(now, now)
+		}
+	}
+	w.observe()
+}
+
+// drawKey is a key that the limiter may have.
+func (w *world) drawKey(i int) string {
+	return w.rate[i][0].key(&call{
+		tool:   w.tools[w.draw("tool", 0, len(w.tools)-1)],
+		tenant: tenants[w.draw("tenant", 0, len(tenants)-1)],
+		host:   hosts[w.draw("host", 1, len(hosts)-1)],
+	})
+}
+
+// lift ends the pause and the debt of a key, or of a tool.
+func (w *world) lift() {
+	w.begin("lift")
+	w.unseen(false)
+	now, err := w.now(), error(nil)
+	var cells []*cell
+	if len(w.rates) == 0 || w.one("of a tool", 3) {
+		t := w.tools[w.draw("tool", 0, len(w.tools)-1)]
+		w.logf("  %s", t.name)
+		err = w.registry.Lift(t.name)
+		for _, l := range append([]*limit{t.slots}, t.rates...) {
+			cells = append(cells, l.cells[""])
+		}
+	} else {
+		i := w.drawRates()
+		key := w.drawKey(i)
+		w.logf("  %v %q", w.rates[i], key)
+		err = w.rates[i].Lift(key)
+		for _, l := range w.rate[i] {
+			cells = append(cells, l.cells[key])
+		}
+	}
+	if err != nil {
+		w.fatal("Lift: %v", err)
+	}
+	for _, c := range cells {
+		if c != nil {
+			w.counts.lifts++
 			c.lift(now)
 		}
 	}
@@ -503,32 +699,60 @@ func (w *world) pause() {
 }
 
 // throttled books what an upstream asked of x.
-func (w *world) throttled(x *call, d time.Duration) {
+func (w *world) throttled(x *call, d time.Duration, parts ...sluice.ThrottlePart) {
 	w.counts.throttles++
+	for _, p := range slices.Backward(parts) {
+		for i, ls := range w.rate {
+			if s := w.rates[i].Config().Scope; s.String() != "per "+p.Kind || !ls[0].upstream {
+				continue
+			}
+			w.counts.parts++
+			for _, l := range ls {
+				l.cell(p.Key).real = true
+				l.cell(p.Key).halt(w.now(), w.now()+int64(d))
+			}
+			return
+		}
+		d = min(d, time.Minute) // what is wider than a part
+	}
 	found := false
 	for _, n := range x.needs {
 		if n.cell.of.upstream {
-			n.cell.pause(w.now(), w.now()+int64(d))
+			n.cell.halt(w.now(), w.now()+int64(d))
 			found = true
 		}
 	}
-	for _, l := range x.free {
-		c := l.cell(l.key(x))
-		c.pause(w.now(), w.now()+int64(d))
-		c.real, found = true, true
-	}
 	if !found {
-		x.tool.slots.cell("").pause(w.now(), w.now()+int64(min(d, time.Minute)))
+		x.tool.slots.cell("").halt(w.now(), w.now()+int64(min(d, time.Minute)))
 	}
+}
+
+func (w *world) drawPause() time.Duration {
+	if w.one("long", 8) {
+		return 90 * time.Second
+	}
+	return ticks(w.draw("retry after", 0, 12))
+}
+
+// drawPart is a host, or something that no limiter tells apart.
+func (w *world) drawPart() sluice.ThrottlePart {
+	return []sluice.ThrottlePart{{Kind: "host", Key: "h1"}, {Kind: "host", Key: "h2"}, {Kind: "resource", Key: "x"}}[w.draw("part", 0, 2)]
 }
 
 func (w *world) throttle() {
 	x := pick(w, "call", w.running)
 	w.begin("throttle")
-	d := ticks(w.draw("ticks", 1, 12))
-	w.logf("  %v: %v", x, d)
-	sluice.ReportThrottle(x.inner, d)
-	w.throttled(x, d)
+	w.unseen(false)
+	d := w.drawPause()
+	var parts []sluice.ThrottlePart
+	for range w.draw("parts", 0, 2) {
+		parts = append(parts, w.drawPart())
+	}
+	w.logf("  %v: %v %v", x, d, parts)
+	sluice.ReportThrottle(x.inner, d, parts...)
+	if d > 0 {
+		w.throttled(x, d, parts...)
+	}
 	w.observe()
 }
 
@@ -539,11 +763,15 @@ func (w *world) settles() {
 		x = pick(w, "running call", w.running)
 	}
 	w.begin("settle")
+	w.unseen(false)
 	unit := []string{"", "tokens", "tokens", "bytes"}[w.draw("unit", 0, 3)]
 	n := int64(w.draw("used", 0, 9))
+	if w.one("absurd", 20) {
+		n = []int64{1 << 30, 1 << 50, math.MaxInt64}[w.draw("how absurd", 0, 2)]
+	}
 	w.logf("  %v: %d %q", x, n, unit)
 	sluice.ReportUsage(x.inner, unit, n)
-	if x.over == nil {
+	if !x.over {
 		w.settled(x, unit, n)
 	}
 	w.observe()
@@ -551,25 +779,23 @@ func (w *world) settles() {
 
 func (w *world) settled(x *call, unit string, n int64) {
 	w.counts.settles++
-	i := slices.IndexFunc(x.settled, func(u used) bool { return u.unit == unit })
+	most := int64(-1)
 	for _, k := range x.needs {
-		if !k.cell.of.tokens || k.cell.of.unit != unit {
-			continue
-		}
-		had := k.n
-		if i >= 0 {
-			had = x.settled[i].n
-		}
-		if n > had {
-			k.cell.take(w.now(), n-had)
-		} else {
-			k.cell.give(w.now(), had-n)
+		if k.charge != nil && k.cell.of.unit == unit {
+			got := k.cell.report(w.now(), k.charge, n)
+			most = max(most, got)
+			if got < n {
+				w.counts.debts++
+			}
 		}
 	}
-	if i >= 0 {
-		x.settled[i].n = n
+	if most < 0 {
+		return // no rate counts that
+	}
+	if i := slices.IndexFunc(x.settled, func(u used) bool { return u.unit == unit }); i >= 0 {
+		x.settled[i].n = most
 	} else {
-		x.settled = append(x.settled, used{unit, n})
+		x.settled = append(x.settled, used{unit, most})
 	}
 }
 
@@ -586,7 +812,7 @@ func (w *world) reschedule() {
 
 func (w *world) close() {
 	i := w.draw("exec", 0, len(w.execs)-1)
-	if w.closing[i] || !w.one("close", 6) {
+	if w.closing[i] || !w.one("close", 20/len(w.execs)) {
 		w.rt.Skip("stays open")
 	}
 	w.begin("close")

@@ -1,8 +1,12 @@
 package verify
 
 import (
+	"fmt"
 	"math"
 	"slices"
+	"time"
+
+	"github.com/sluice-go/sluice"
 )
 
 // The reference model of admission: what each limit counts and what each bucket holds,
@@ -16,40 +20,49 @@ const (
 
 // limit is one bound of one component, or of one tool's policy, over all its keys.
 type limit struct {
-	name     string // refusals and snapshots name it so, or begin with it
+	name     string // refusals and snapshots name it so
+	prefix   string // of a rate's
 	tokens   bool   // a bucket, else slots
 	unit     string
 	refuse   bool
 	upstream bool
 	key      func(*call) string
 	keyed    bool // by what only a call knows
+	optional bool // calls without a key are not concerned
 	maxKeys  int  // zero: no bound that is ever reached
 
+	slow       bool  // takes minutes to refill
 	max        int64 // slots
 	per, burst int64 // of a bucket: nanoseconds for one token, and how many it holds
+	count      int64 // N of its rate
 	cells      map[string]*cell
 }
 
 // cell is one limit under one key.
 type cell struct {
-	of     *limit
-	key    string
-	real   bool  // the library has it too; else a call that would need it was refused before
-	paused int64 // nobody starts before
+	of    *limit
+	key   string
+	real  bool   // the library has it too; else a call that would need it was refused before
+	pause *pause // the last one; nil if there was none
 
-	// A bucket's debt is how long it takes from the instant at until it is full. What a
-	// pause has added to that is held.
-	debt, at, held int64
+	began  beginning // of a bucket
+	events []event
 
 	// families is who holds slots: for each outermost call the layouts that what was
 	// seen leaves possible.
 	families map[*call][]layout
 }
 
+// beginning is what a bucket was at first.
+type beginning struct {
+	at, per, burst, have int64
+	lost                 int // bits, see exact
+}
+
 func (l *limit) cell(key string) *cell {
 	c := l.cells[key]
 	if c == nil {
-		c = &cell{of: l, key: key, families: map[*call][]layout{}}
+		c = &cell{of: l, key: key, families: map[*call][]layout{}, began: beginning{per: l.per, burst: l.burst, have: l.per * l.burst}}
 		l.cells[key] = c
 	}
 	return c
@@ -70,84 +83,282 @@ func (l *limit) sorted() []*cell {
 
 // need is what one call takes of one cell.
 type need struct {
-	cell *cell
-	n    int64
+	cell   *cell
+	n      int64
+	charge *charge // of a bucket, once it runs
 }
 
-// Buckets.
+// Buckets. A bucket is what has happened to it, in order. What it holds is counted anew from
+// that whenever somebody asks, in nanoseconds of its rate, so that a charge whose amount
+// changes has been the new amount all along.
 
-func (c *cell) owed(now int64) int64 { return max(0, c.debt-(now-c.at)) }
+// charge is what one call is charged. Its amount changes with what the call reports.
+type charge struct {
+	n        int64
+	forgiven bool // it is what it is: only what is reported beyond it counts, from then on
+}
 
-func (c *cell) take(now, n int64) { c.debt, c.at = c.owed(now)+n*c.of.per, now }
+// event is one thing that happened to a bucket.
+type event struct {
+	at         int64
+	charge     *charge // takes its amount
+	capped     bool    // at most one token is left
+	forgiven   bool    // no debt is left
+	per, burst int64   // the rate from here on, if it changes
+}
 
-// give may leave more than a full bucket until time is next looked at: a debt below zero.
-func (c *cell) give(now, n int64) { c.debt, c.at = c.debt-(now-c.at)-n*c.of.per, now }
+func (e event) String() string {
+	switch {
+	case e.charge != nil:
+		return fmt.Sprintf("%d: takes %d", e.at, e.charge.n)
+	case e.capped:
+		return fmt.Sprintf("%d: one token at most", e.at)
+	case e.forgiven:
+		return fmt.Sprintf("%d: no debt", e.at)
+	}
+	return fmt.Sprintf("%d: one token in %d ns, burst %d", e.at, e.per, e.burst)
+}
+
+// have is what the bucket holds, negative in debt.
+func (c *cell) have(now int64) int64 {
+	at, have, per, burst := c.began.at, c.began.have, c.began.per, c.began.burst
+	for _, e := range c.events {
+		have, at = min(burst*per, have+e.at-at), e.at
+		switch {
+		case e.charge != nil:
+			have -= e.charge.n * per
+		case e.capped:
+			have = min(have, per)
+		case e.forgiven:
+			have = max(have, 0)
+		default:
+			if e.per > per { // one is a multiple of the other
+				have *= e.per / per
+			} else {
+				have /= per / e.per
+			}
+			per, burst = e.per, e.burst
+			have = min(have, burst*per)
+		}
+	}
+	return min(burst*per, have+now-at)
+}
+
+// note has e happen now, after what was due before.
+func (c *cell) note(now int64, e event) {
+	c.reopen(now)
+	e.at = now
+	c.events = append(c.events, e)
+}
+
+// take charges n tokens.
+func (c *cell) take(now, n int64) *charge {
+	x := &charge{n: n}
+	c.note(now, event{charge: x})
+	return x
+}
+
+const day = int64(24 * time.Hour)
+
+// report makes x the amount n. An increase may bring the bucket a day into debt, or for as
+// long as a refill takes; it is cut to that.
+func (c *cell) report(now int64, x *charge, n int64) int64 {
+	c.reopen(now)
+	old := x.n
+	if x.forgiven {
+		if n <= old {
+			return old
+		}
+		x.n += c.raise(now, c.take(now, 0), n-old)
+		return x.n
+	}
+	if n <= old {
+		x.n = n
+		return n
+	}
+	return c.raise(now, x, n)
+}
+
+// raise makes x as much of n as debt may be.
+func (c *cell) raise(now int64, x *charge, n int64) int64 {
+	bound, per := max(day, c.of.burst*c.of.per), min(c.began.per, c.of.per)
+	for _, e := range c.events {
+		if e.per > 0 {
+			per = min(per, e.per)
+		}
+	}
+	least := min(c.have(now), -bound)
+	lo, hi := x.n, min(n, x.n+(now+2*bound)/per+1) // what time has brought, and twice the bound
+	for lo < hi {
+		if x.n = hi - (hi-lo)/2; c.have(now) >= least {
+			lo = x.n
+		} else {
+			hi = x.n - 1
+		}
+	}
+	x.n = lo
+	return lo
+}
 
 // missing is how many tokens a snapshot shows as used: rounded up.
-func (c *cell) missing(now int64) int64 { return (c.owed(now) + c.of.per - 1) / c.of.per }
+func (c *cell) missing(now int64) int64 {
+	c.reopen(now)
+	return c.of.burst - floorDiv(c.have(now), c.of.per)
+}
+
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}
 
 // pays is the earliest instant at which n tokens are there if nobody else takes any.
 func (c *cell) pays(now, n int64) int64 {
-	if n > c.of.burst {
+	switch {
+	case n > c.of.burst:
 		return never
+	case n == 0:
+		return now
 	}
-	return now + max(0, c.owed(now)-(c.of.burst-n)*c.of.per)
+	c.reopen(now)
+	at, have := now, c.have(now)
+	if p := c.pause; p != nil && p.end > now && c.caps() {
+		at, have = p.end, min(c.have(p.end), c.of.per)
+	}
+	return at + max(0, n*c.of.per-have)
 }
 
-// pause keeps everybody out until the instant, and has a bucket empty then.
-func (c *cell) pause(now, until int64) {
-	if c.paused <= now {
-		c.held = 0
-	}
-	c.paused = max(c.paused, until)
-	c.empty(now, c.paused)
+// Pauses. A pause keeps everybody out. Then a bucket that refills within the pause, or a
+// minute, has one token at most, and calls start in a ramp: at a time one more than have ended
+// well, or twice as many with each second, for ten seconds.
+type pause struct {
+	begun, end int64
+	over       bool           // the bucket has been told
+	running    map[*call]bool // that have started since
+	won        int
 }
 
-// lift ends a pause: a bucket gets back what that would have cost, and begins empty.
-func (c *cell) lift(now int64) {
-	if c.paused > now && c.of.tokens {
-		c.release(now)
-		c.empty(now, now)
-	}
-	c.paused, c.held = 0, 0
+const (
+	minute = int64(time.Minute)
+	ramp   = 10
+)
+
+func (c *cell) caps() bool {
+	return c.of.tokens && c.of.burst*c.of.per <= max(minute, c.pause.end-c.pause.begun)
 }
 
-// empty leaves no token at the instant.
-func (c *cell) empty(now, instant int64) {
-	if !c.of.tokens {
+// reopen has what follows the end of a pause happen, at that instant.
+func (c *cell) reopen(now int64) {
+	p := c.pause
+	if p == nil || p.over || p.end > now {
 		return
 	}
-	owed := c.owed(now)
-	c.debt, c.at = max(owed, c.of.burst*c.of.per+instant-now), now
-	c.held += c.debt - owed
+	p.over = true
+	if c.caps() {
+		c.events = append(c.events, event{at: p.end, capped: true})
+	}
 }
 
-// release undoes what empty did.
-func (c *cell) release(now int64) { c.debt, c.at, c.held = c.debt-(now-c.at)-c.held, now, 0 }
+// opens is the earliest instant at which one more call may start, as far as pauses go.
+func (c *cell) opens(now int64) int64 {
+	p := c.pause
+	switch {
+	case p == nil || now >= p.end+ramp*int64(time.Second):
+		return now
+	case now < p.end:
+		return p.end
+	}
+	s := (now - p.end) / int64(time.Second)
+	if len(p.running) < max(1+p.won, 1<<s) {
+		return now
+	}
+	return p.end + (s+1)*int64(time.Second)
+}
 
-// exact reports whether the tokens of all buckets are whole nanoseconds at another rate too.
-func (l *limit) exact(now, per int64) bool {
+func (c *cell) paused(now int64) bool { return c.pause != nil && c.pause.end > now }
+
+// remembers reports whether something is left of a pause.
+func (c *cell) remembers(now int64) bool {
+	return c.pause != nil && now < c.pause.end+ramp*int64(time.Second)
+}
+
+// halt pauses c until the instant; the past ends a pause.
+func (c *cell) halt(now, until int64) {
+	c.reopen(now)
+	switch held := c.paused(now); {
+	case held && until <= now:
+		c.pause.end = now
+		c.reopen(now)
+	case held:
+		c.pause.end = max(c.pause.end, until)
+	case until > now:
+		c.pause = &pause{begun: now, end: until, running: map[*call]bool{}}
+	}
+}
+
+// lift ends a pause without what follows it, and forgives debt.
+func (c *cell) lift(now int64) {
+	c.reopen(now)
+	c.pause = nil
+	if !c.of.tokens || c.have(now) >= 0 {
+		return
+	}
+	c.note(now, event{forgiven: true})
+	for _, e := range c.events {
+		if e.charge != nil {
+			e.charge.forgiven = true
+		}
+	}
+}
+
+// exact reports whether the tokens of all buckets stay whole nanoseconds if the rate changes:
+// up to three bits are lost each time, and five where one takes over from another.
+func (l *limit) exact(now int64) bool {
 	for _, c := range l.cells {
-		if c.owed(now)*per%l.per != 0 || (c.debt-c.held-(now-c.at))*per%l.per != 0 {
+		if now%tick != 0 || c.lost() > 12 || slices.ContainsFunc(c.events, func(e event) bool { return e.at%tick != 0 }) {
 			return false
 		}
 	}
 	return true
 }
 
+func (c *cell) lost() int {
+	n := c.began.lost
+	for _, e := range c.events {
+		if e.per > 0 {
+			n += 3
+		}
+	}
+	return n
+}
+
 // rate changes the rate of all buckets. The tokens that are there stay, clipped.
-func (l *limit) rate(now, per, burst int64) {
-	old := *l
-	l.per, l.burst = per, burst
+func (l *limit) rate(now int64, r sluice.Rate) {
 	for _, c := range l.cells {
-		if c.paused > now {
-			c.release(now)
+		c.note(now, event{per: int64(r.Per) / r.N, burst: r.Burst})
+	}
+	l.takes(r)
+}
+
+// follow makes the bucket of l, which joins old or replaces some, no fuller than the fullest
+// of its unit.
+func (l *limit) follow(now int64, old []*limit) {
+	c := l.cell("")
+	c.real, c.began.at = true, now
+	full, most := c.began.have, int64(-1)
+	for _, o := range old {
+		if o.unit == l.unit {
+			b := o.cell("")
+			b.real = true
+			have := max(0, b.have(now)) // of o.burst * o.per
+			most = max(most, have*full/(o.burst*o.per))
+			c.began.lost = max(c.began.lost, b.lost()+5)
 		}
-		have := old.burst*old.per - c.owed(now)
-		c.debt, c.at, c.held = max(0, burst*per-have*per/old.per), now, 0
-		if c.paused > now {
-			c.empty(now, c.paused)
-		}
+	}
+	if most >= 0 {
+		c.began.have = most
 	}
 }
 
@@ -335,7 +546,7 @@ func (c *cell) lends(x *call) bool {
 
 // agrees reports whether c, by the raw rules, surely lets x start.
 func (c *cell) agrees(now int64, x *call, n int64) bool {
-	if c.paused > now {
+	if c.opens(now) > now {
 		return false
 	}
 	if c.of.tokens {
@@ -347,7 +558,10 @@ func (c *cell) agrees(now int64, x *call, n int64) bool {
 
 // own is the earliest instant at which c lets n through if everybody else left.
 func (c *cell) own(now, n int64) int64 {
-	at := max(now, c.paused)
+	at := now
+	if c.paused(now) {
+		at = c.pause.end
+	}
 	if c.of.tokens {
 		at = max(at, c.pays(now, n))
 	}

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -23,17 +24,20 @@ import (
 // nanoseconds when a rate changes.
 const tick = int64(1 << 20)
 
-var tenants = []string{"", "t1", "t2", "t3"}
+var (
+	tenants = []string{"", "t1", "t2", "t3"}
+	hosts   = []string{"", "h1", "h2"}
+)
 
 // tool is one registered function and what its policy says.
 type tool struct {
 	name, typ string
 	policy    sluice.Policy
+	policies  int // before that
 	slots     *limit
 	rates     []*limit
 	learned   map[string]int64
 	compiled  bool
-	by        map[int]bool // executors that have compiled it
 }
 
 // estimate is what calls are expected to cost that nobody said anything about.
@@ -62,6 +66,7 @@ type call struct {
 	exec     int
 	tool     *tool
 	tenant   string
+	host     string          // which of many the tool talks to, if it does
 	asked    sluice.Priority // by its own run
 	priority sluice.Priority // at least that of the call around it
 	cost     map[string]int64
@@ -71,23 +76,33 @@ type call struct {
 	root     *call // the outermost, whether it runs or not
 	kids     []*call
 	needs    []need
-	free     []*limit // upstreams that it takes nothing from
-	limit    int64    // latest instant to start
-	requeued int      // the action in which its needs changed
-	place    int      // among arrivals; the same for those of one action
-	act      int      // of its arrival
-	outside  bool     // refused before it came to admission
-	late     bool     // its executor was closed already
+	limit    int64 // latest instant to start
+	requeued int   // the action in which its needs changed
+	place    int   // among arrivals; the same for those of one action
+	act      int   // of its arrival
+	outside  bool  // refused before it came to admission
 
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	first   *call       // the attempt before it all; itself unless it is a retry
+	tries   []*call     // all of them, of the first
+	policy  int         // that it was resolved with
+	retries bool        // the interceptor outside the gates tries once more
+	inside  string      // what the interceptor inside the gates does: pass it on, keep it, or leave it
 	end     chan ending // tells the tool how to end
+	leave   chan ending // tells the interceptor
 	inner   context.Context
+	code    bool    // the tool's code has begun
+	passed  bool    // of a call that was kept: it need not be any more
+	coded   bool    // of one that is to be left: its code has ended
+	era     int     // of its breaker, when it started
+	heard   bool    // the breaker has been told
+	said    *ending // what its caller is to be told
 	starts  int
 	started int64
-	over    *ending // how it ended
-	expires int64   // when its caller goes on without it
+	over    bool  // nothing of it runs any more
+	expires int64 // when its caller goes on without it
 	settled []used
 	answers int
 	racing  int // the action in which it was cancelled just after another ended
@@ -95,9 +110,10 @@ type call struct {
 
 // ending is what a tool is told to do.
 type ending struct {
-	how   string // return, error, panic, exit or throttle
+	how   string // return, error, panic, exit or throttle; of the interceptor also pass, deny or leave
 	err   error
 	pause time.Duration
+	parts []sluice.ThrottlePart
 }
 
 // throttled is an error that an upstream's answer became.
@@ -105,6 +121,14 @@ type throttled struct{ d time.Duration }
 
 func (t *throttled) Error() string             { return "slow down" }
 func (t *throttled) RetryAfter() time.Duration { return t.d }
+
+// throttledPart concerns a part of the upstream.
+type throttledPart struct {
+	throttled
+	part sluice.ThrottlePart
+}
+
+func (t *throttledPart) ThrottledPart() (kind, key string) { return t.part.Kind, t.part.Key }
 
 var errAborted = errors.New("the test is over")
 
@@ -133,14 +157,19 @@ type world struct {
 	lim      *sluice.ConcurrencyLimiter
 	rates    []*sluice.RateLimiter
 	sched    *sluice.PriorityScheduler
+	breaker  *sluice.CircuitBreaker // by tool; nil if there is none
+	circuit  sluice.CircuitBreakerConfig
+	circuits map[*tool]*circuit
 
-	tools   []*tool
-	limits  []*limit   // of lim, in its order
-	rate    [][]*limit // of each of rates
-	weights bool       // calls say what they cost
-	nests   bool
-	timeout int64
-	wait    int64 // the executors' bound on it; zero is none
+	tools    []*tool
+	limits   []*limit   // of lim, in its order
+	rate     [][]*limit // of each of rates
+	weights  bool       // calls say what they cost
+	nests    bool
+	outsides bool // and one outside that retries
+	insides  bool // there is an interceptor inside the gates
+	timeout  int64
+	wait     int64 // the executors' bound on it; zero is none
 
 	mu    sync.Mutex
 	calls []*call
@@ -150,9 +179,10 @@ type world struct {
 	act     int
 	name    string
 	trace   strings.Builder
-	racy    bool  // what happened in the action has no order
-	came    int   // who waited when it began
-	fresh   *call // the arrival of the action, if it is one
+	racy    bool    // what happened in the action has no order
+	came    []*call // who waited when it began
+	shed    bool    // somebody gave way in it
+	fresh   *call   // the arrival of the action, if it is one
 	place   int
 	waiting []*call
 	running []*call
@@ -163,9 +193,12 @@ type counts struct {
 	actions, starts, borrowed, ambiguous, waits             int
 	rejected, cancelled, late, full, shed, saturated, keys  int
 	limited, cycles, closed, timeouts, throttles, settles   int
-	cuts                                                    int
+	trips, broken                                           int
+	denied, left, retries                                   int
+	unseen, parts, lifts                                    int
+	cuts, debts                                             int
 	resizes, reratings, policies, replans, pauses, gaveBack int
-	idleClaim, idleBucket, checks                           int
+	idleClaim, idleBucket, idleRamp, passed, checks         int
 }
 
 func (w *world) fatal(format string, a ...any) {
@@ -232,6 +265,7 @@ func global(*call) string     { return "" }
 func byTool(x *call) string   { return x.tool.name }
 func byType(x *call) string   { return x.tool.typ }
 func byTenant(x *call) string { return x.tenant }
+func byHost(x *call) string   { return x.host }
 
 func newWorld(rt *rapid.T, c *counts) *world {
 	w := &world{rt: rt, counts: c, born: time.Now(), registry: sluice.NewToolRegistry(), rec: sluice.NewRecorder(), quit: make(chan struct{}), last: -1, name: "setup"}
@@ -257,10 +291,14 @@ func newWorld(rt *rapid.T, c *counts) *world {
 	for i, k := range []struct {
 		scope sluice.Scope
 		key   func(*call) string
-	}{{sluice.Global, global}, {sluice.ByTenant, byTenant}, {sluice.ByTool, byTool}} {
+	}{{sluice.Global, global}, {sluice.ByTenant, byTenant}, {sluice.ByTool, byTool}, {sluice.ByKey("host", w.hostOf), byHost}} {
 		if w.one("rate "+k.scope.String(), 4) {
-			list = append(list, w.addRates(fmt.Sprint("r", i), k.scope, k.key))
+			list = append(list, w.addRates(i, k.scope, k.key))
 		}
+	}
+	breaks := w.one("breaker", 3)
+	if breaks {
+		list = append(list, w.addBreaker())
 	}
 	if w.one("unordered", 4) {
 		w.sched = nil
@@ -270,8 +308,14 @@ func newWorld(rt *rapid.T, c *counts) *world {
 		w.sched = sluice.Must(sluice.NewPriorityScheduler(c))
 		list = append(list, w.sched)
 	}
+	if w.insides = len(list) > 0 && w.one("insides", 2); w.insides { // without gates all are outside
+		list = append(list, sluice.InterceptorFunc(w.wrap))
+	}
+	if w.outsides = len(list) > 0 && w.one("outsides", 3); w.outsides {
+		list = slices.Insert(list, 0, sluice.Interceptor(sluice.InterceptorFunc(w.retry)))
+	}
 	cfg := sluice.Config{Interceptors: list, Sink: w.rec}
-	if w.one("timeout", 5) {
+	if !breaks && w.one("timeout", 5) {
 		w.timeout = int64(w.draw("timeout ticks", 5, 20)) * tick
 		cfg.Timeout = time.Duration(w.timeout)
 	}
@@ -280,7 +324,7 @@ func newWorld(rt *rapid.T, c *counts) *world {
 		w.wait = int64(cfg.MaxWait)
 	}
 	w.execs = append(w.execs, sluice.Must(sluice.NewExecutor(w.registry, cfg)))
-	if len(list) > 0 && w.one("two executors", 4) { // with nothing in common they would be apart
+	if (w.lim != nil || len(w.rates) > 0 || w.sched != nil) && w.one("two executors", 4) { // with nothing in common they would be apart
 		w.execs = append(w.execs, sluice.Must(sluice.NewExecutor(w.registry, cfg)))
 	}
 	for _, l := range w.limitsAll() {
@@ -304,14 +348,22 @@ func (w *world) addLimit(conf *sluice.ConcurrencyLimiterConfig, s sluice.Scope, 
 	w.limits = append(w.limits, m)
 }
 
-func (w *world) drawRate(unit string) sluice.Rate {
-	n := int64(w.draw("rate n", 1, 3))
-	return sluice.Rate{N: n, Per: time.Duration(n * tick << w.draw("rate per", 0, 3)), Burst: int64(w.draw("burst", 1, 5)), Unit: unit}
+// drawRate draws one for l. A slow one takes a minute for each token.
+func (w *world) drawRate(l *limit) sluice.Rate {
+	n, slow := int64(w.draw("rate n", 1, 3)), 0
+	if l.slow {
+		slow = 16
+	}
+	return sluice.Rate{N: n, Per: time.Duration(n * tick << (slow + w.draw("rate per", 0, 3))), Burst: int64(w.draw("burst", 1, 5)), Unit: l.unit}
 }
 
-func (l *limit) takes(r sluice.Rate) { l.per, l.burst = int64(r.Per)/r.N, r.Burst }
+func (l *limit) takes(r sluice.Rate) {
+	l.count, l.per, l.burst = r.N, int64(r.Per)/r.N, r.Burst
+	l.name = l.prefix + " " + cmp.Or(r.Unit, "calls") + " per " + strings.TrimSuffix(r.Per.String(), "0s")
+}
 
-func (w *world) addRates(name string, s sluice.Scope, key func(*call) string) sluice.Interceptor {
+func (w *world) addRates(i int, s sluice.Scope, key func(*call) string) sluice.Interceptor {
+	name := fmt.Sprint("r", i)
 	conf := sluice.RateLimiterConfig{Name: name, Scope: s, Refuse: w.one("refuse", 12), Upstream: w.one("upstream", 2)}
 	units := []string{""}
 	if w.weights && w.one("token rate", 2) {
@@ -319,12 +371,9 @@ func (w *world) addRates(name string, s sluice.Scope, key func(*call) string) sl
 	}
 	var ls []*limit
 	for _, u := range units {
-		r := w.drawRate(u)
+		l := &limit{prefix: "rate/" + name, tokens: true, unit: u, slow: w.one("slow", 8), refuse: conf.Refuse, upstream: conf.Upstream, key: key, keyed: s == sluice.ByTenant || i == 3, optional: i == 3, cells: map[string]*cell{}}
+		r := w.drawRate(l)
 		conf.Rates = append(conf.Rates, r)
-		if u == "" {
-			u = "calls"
-		}
-		l := &limit{name: "rate/" + name + " " + u + " per ", tokens: true, unit: r.Unit, refuse: conf.Refuse, upstream: conf.Upstream, key: key, keyed: s == sluice.ByTenant, cells: map[string]*cell{}}
 		l.takes(r)
 		ls = append(ls, l)
 	}
@@ -349,10 +398,13 @@ func (w *world) scheduling() sluice.PrioritySchedulerConfig {
 }
 
 func (w *world) addTool(name, typ string) {
-	t := &tool{name: name, typ: typ, learned: map[string]int64{}, by: map[int]bool{}}
+	t := &tool{name: name, typ: typ, learned: map[string]int64{}}
 	t.slots = &limit{name: "tool/" + name + " concurrency", key: global, cells: map[string]*cell{}}
 	t.policy = w.drawPolicy()
-	w.adopt(t)
+	t.slots.max = cmp.Or(int64(t.policy.Concurrency), unlimited)
+	for _, r := range t.policy.Rates {
+		t.rates = append(t.rates, t.newRate(r))
+	}
 	sluice.Must(sluice.Register(w.registry, sluice.Spec{Name: name, Type: typ, Policy: t.policy}, w.run))
 	w.tools = append(w.tools, t)
 	w.logf("%s: concurrency %d, rates %v, wait %v", t.name, t.policy.Concurrency, t.policy.Rates, t.policy.MaxWait)
@@ -362,11 +414,25 @@ func (w *world) drawPolicy() (p sluice.Policy) {
 	if w.one("policy concurrency", 4) {
 		p.Concurrency = w.draw("concurrency", 1, 3)
 	}
+	units := []string{}
 	if w.one("policy rate", 5) {
-		p.Rates = append(p.Rates, w.drawRate(""))
+		units = append(units, "")
+		if w.one("another", 3) {
+			units = append(units, "")
+		}
 	}
 	if w.weights && w.one("policy tokens", 5) {
-		p.Rates = append(p.Rates, w.drawRate("tokens"))
+		units = append(units, "tokens")
+	}
+	if len(units) > 1 && w.one("other way round", 2) {
+		slices.Reverse(units)
+	}
+	for _, u := range units {
+		r := w.drawRate(&limit{unit: u})
+		r.Burst = 1 << w.draw("burst of a policy", 0, 2) // so that a part of it is whole nanoseconds
+		if !slices.ContainsFunc(p.Rates, func(o sluice.Rate) bool { return o.Unit == u && o.Per == r.Per }) {
+			p.Rates = append(p.Rates, r)
+		}
 	}
 	if w.one("policy wait", 8) {
 		p.MaxWait = ticks(w.draw("policy wait ticks", 3, 40))
@@ -381,22 +447,11 @@ func (w *world) drawPolicy() (p sluice.Policy) {
 	return p
 }
 
-// adopt makes new limits of t's policy.
-func (w *world) adopt(t *tool) {
-	t.slots.max = unlimited
-	if n := t.policy.Concurrency; n > 0 {
-		t.slots.max = int64(n)
-	}
-	t.rates = nil
-	for _, r := range t.policy.Rates {
-		unit := r.Unit
-		if unit == "" {
-			unit = "calls"
-		}
-		l := &limit{name: "tool/" + t.name + " " + unit + " per ", tokens: true, unit: r.Unit, key: global, cells: map[string]*cell{}}
-		l.takes(r)
-		t.rates = append(t.rates, l)
-	}
+// newRate is a limit of t's policy.
+func (t *tool) newRate(r sluice.Rate) *limit {
+	l := &limit{prefix: "tool/" + t.name, tokens: true, unit: r.Unit, key: global, cells: map[string]*cell{}}
+	l.takes(r)
+	return l
 }
 
 // limitsOf is every limit that calls of t are subject to.
@@ -423,6 +478,9 @@ func (w *world) limitsAll() []*limit {
 // needs is what x takes if it arrives now.
 func (w *world) needs(x *call) (out []need) {
 	for _, l := range w.limitsOf(x.tool) {
+		if l.optional && l.key(x) == "" {
+			continue
+		}
 		n := int64(1)
 		if l.tokens || l.unit != "" {
 			switch {
@@ -431,26 +489,21 @@ func (w *world) needs(x *call) (out []need) {
 			case l.unit != "":
 				n = x.tool.estimate(l.unit)
 			}
-			if c := l.cell(l.key(x)); n == 0 && l.upstream && c.paused <= w.now() {
-				x.free = append(x.free, l) // a throttle pauses it all the same
-				continue
-			} else if n == 0 && !l.upstream {
+			if n == 0 && !l.tokens {
 				continue
 			}
 			if l.tokens {
 				n = min(n, l.burst)
 			}
 		}
-		out = append(out, need{l.cell(l.key(x)), n})
+		out = append(out, need{cell: l.cell(l.key(x)), n: n})
 	}
 	return out
 }
 
-// compile makes the cells that every call of t needs, as the first of them does.
+// compile makes the cells that every call of t needs, as the first of them does whatever
+// becomes of it.
 func (w *world) compile(t *tool) {
-	if t.compiled {
-		return
-	}
 	t.compiled = true
 	for _, l := range w.limitsOf(t) {
 		if !l.keyed {
@@ -463,9 +516,11 @@ func (w *world) compile(t *tool) {
 
 func (w *world) run(ctx context.Context, seq int) (int, error) {
 	w.mu.Lock()
-	x := w.calls[seq]
-	x.inner = ctx
-	w.log = append(w.log, entry{x: x, start: true, at: w.now()})
+	x := w.attempt(ctx, seq)
+	x.inner, x.code = ctx, true
+	if !w.insides {
+		w.log = append(w.log, entry{x: x, start: true, at: w.now()})
+	}
 	w.mu.Unlock()
 	select {
 	case e := <-x.end:
@@ -483,11 +538,64 @@ func (w *world) run(ctx context.Context, seq int) (int, error) {
 	}
 }
 
+// attempt is the one that runs with ctx.
+func (w *world) attempt(ctx context.Context, seq int) *call {
+	c, _ := sluice.CallFrom(ctx)
+	return w.calls[seq].tries[c.Attempt-1]
+}
+
+// retry is the interceptor outside the gates.
+func (w *world) retry(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+		r, err := next(ctx, c)
+		w.mu.Lock()
+		again := len(w.calls[c.Input.(int)].tries) > 1
+		w.mu.Unlock()
+		if again {
+			return next(ctx, c)
+		}
+		return r, err
+	}
+}
+
+// wrap is the interceptor inside the gates. Some calls it keeps, and denies or answers them
+// itself or passes them on later; some it leaves before their code has ended, or after.
+func (w *world) wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+		w.mu.Lock()
+		x := w.attempt(ctx, c.Input.(int))
+		x.inner = ctx
+		w.log = append(w.log, entry{x: x, start: true, at: w.now()})
+		w.mu.Unlock()
+		switch x.inside {
+		case "pass":
+			return next(ctx, c)
+		case "leave":
+			go next(ctx, c)
+		}
+		select {
+		case e := <-x.leave:
+			if e.how == "pass" {
+				return next(ctx, c)
+			}
+			return sluice.Result{Value: x.seq}, e.err
+		case <-w.quit:
+			return sluice.Result{}, errAborted
+		}
+	}
+}
+
+func (w *world) hostOf(c sluice.Call) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[c.Input.(int)].host
+}
+
 // answered notes what a caller got.
 func (w *world) answered(x *call, value any, err error, exited bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.log = append(w.log, entry{x: x, at: w.now(), err: err, value: value, exited: exited})
+	w.log = append(w.log, entry{x: x.tries[len(x.tries)-1], at: w.now(), err: err, value: value, exited: exited})
 }
 
 // send has x called.
@@ -522,7 +630,7 @@ func (w *world) wind() {
 		i := slices.IndexFunc(w.running, func(x *call) bool { return len(x.kids) == 0 })
 		if i >= 0 {
 			w.begin("wind down")
-			w.finish(w.running[i], ending{how: "return"})
+			w.goOn(w.running[i], w.drawQuiet)
 			w.observe()
 			continue
 		}
@@ -543,8 +651,8 @@ func (w *world) wind() {
 	w.begin("after all")
 	w.record()
 	for _, x := range w.calls {
-		if x.answers != 1 {
-			w.fatal("%v was answered %d times", x, x.answers)
+		if n := x.tries[len(x.tries)-1].answers; n != 1 {
+			w.fatal("%v was answered %d times", x, n)
 		}
 	}
 }
@@ -561,8 +669,8 @@ func (w *world) record() {
 		}
 	}
 	for _, x := range w.calls {
-		if started[fmt.Sprint("c", x.seq)] != (x.starts > 0) {
-			w.fatal("%v ran: %v, its events say otherwise", x, x.starts > 0)
+		if started[fmt.Sprint("c", x.seq)] != x.ran() {
+			w.fatal("%v ran: %v, its events say otherwise", x, x.code)
 		}
 	}
 }
@@ -611,6 +719,8 @@ func TestAdmission(t *testing.T) {
 				"rerate":   func(*rapid.T) { w.rerate() },
 				"policy":   func(*rapid.T) { w.repolicy() },
 				"pause":    func(*rapid.T) { w.pause() },
+				"trip":     func(*rapid.T) { w.trip() },
+				"lift":     func(*rapid.T) { w.lift() },
 				"throttle": func(*rapid.T) { w.throttle() },
 				"settle":   func(*rapid.T) { w.settles() },
 				"schedule": func(*rapid.T) { w.reschedule() },
@@ -625,7 +735,9 @@ func TestAdmission(t *testing.T) {
 		return // too few to have met everything
 	}
 	for name, n := range map[string]int{"waits": c.waits, "borrowed slots": c.borrowed, "late": c.late, "full queues": c.full, "shed": c.shed, "too wide": c.saturated, "busy keys": c.keys,
-		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket} {
+		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket, "kept back by a ramp": c.idleRamp,
+		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen,
+		"denials": c.denied, "calls that are left": c.left, "retries": c.retries, "changes of breakers": c.trips, "refusals by breakers": c.broken} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
 		}
