@@ -11,6 +11,7 @@ import (
 type ctxWatches struct {
 	mu     sync.Mutex
 	byDone map[<-chan struct{}]*ctxWatch
+	most   int // of those, since there were none
 }
 
 // ctxWatch is the waiting calls of one Done channel.
@@ -38,6 +39,7 @@ func (w *ctxWatches) add(c *submission) {
 		x.exec.helperStarts() // fire is a goroutine of its own
 		x.stop = context.AfterFunc(c.ctx, func() { w.fire(x) })
 		w.byDone[done] = x
+		w.most = max(w.most, len(w.byDone))
 	}
 	c.watch, c.watched = x, int32(len(x.calls))
 	x.calls = append(x.calls, c)
@@ -58,20 +60,33 @@ func (w *ctxWatches) remove(c *submission) {
 	x.calls[last] = nil
 	x.calls = x.calls[:last]
 	if last == 0 {
-		delete(w.byDone, x.done)
+		w.dropLocked(x)
 		if x.stop() {
 			x.exec.helperEnds()
 		}
 	}
 }
 
+// dropLocked forgets x, if another has not taken its place. A map keeps the room for as many as
+// there ever were in it together.
+func (w *ctxWatches) dropLocked(x *ctxWatch) {
+	if w.byDone[x.done] != x {
+		return
+	}
+	if delete(w.byDone, x.done); len(w.byDone) > 0 {
+		return
+	}
+	if w.most > 1024 {
+		w.byDone = nil
+	}
+	w.most = 0
+}
+
 func (w *ctxWatches) fire(x *ctxWatch) {
 	w.mu.Lock()
 	calls := x.calls
 	x.calls = nil
-	if w.byDone[x.done] == x {
-		delete(w.byDone, x.done)
-	}
+	w.dropLocked(x)
 	for _, c := range calls {
 		c.watch, c.inv.fired = nil, true
 	}

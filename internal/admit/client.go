@@ -12,6 +12,7 @@ import (
 type Client struct {
 	waiting  int
 	shares   map[*tenant]*share
+	most     int // of those, since there were none
 	accounts [Levels]heap.Heap[float64, *account]
 	books    map[accountKey]*account
 	codel    codel
@@ -69,6 +70,7 @@ func (m *Machine) enlist(l *lane) {
 		c.shares[l.tenant] = s
 	}
 	s.lanes++
+	c.most = max(c.most, len(c.shares))
 	l.share, l.account, l.booked = s, m.account(l), -1
 }
 
@@ -84,6 +86,12 @@ func (m *Machine) delist(l *lane) {
 		delete(c.books, accountKey{a.level, a.tenant})
 		a.tenant, a.client = nil, nil
 		m.freeAccounts.put(a)
+	}
+	if len(c.shares)+len(c.books) == 0 {
+		if c.most > keep { // maps keep the room for as many as there ever were
+			c.shares, c.books = make(map[*tenant]*share), make(map[accountKey]*account)
+		}
+		c.most = 0
 	}
 }
 

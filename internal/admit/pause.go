@@ -103,6 +103,7 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 		c.reopen(m.now) // after one that has ended
 		c.pause = &pause{begun: m.now, end: until, from: m.starts}
 	}
+	m.drop(c)
 	m.mark(c)
 	m.drain()
 }
