@@ -21,7 +21,7 @@ func (m *Machine) collectable(l *lane) bool {
 	for _, n := range l.needs.list {
 		c := n.Cell
 		switch {
-		case c.pause.ends() > m.now, !c.fits(n.N):
+		case c.opens(m.now) > m.now, !c.fits(n.N):
 			return false
 		case c.kind != Slots && m.ready(c, l.head, n.N) > m.now:
 			return false

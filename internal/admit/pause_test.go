@@ -266,3 +266,25 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 		t.Errorf("there is room from %d on, want 1.5 s, when b is full", at)
 	}
 }
+
+// A call that waits for a ramp has no slots kept for it, and nobody forgets it: it starts when the
+// ramp lets it.
+func TestAClaimWaitsForNoRamp(t *testing.T) {
+	p := standard()
+	p.Claim = 1
+	w := newWorld(t, p)
+	a, b := slots("a", 0, 2), slots("b", 7, 9)
+	w.pause(b, sec)
+	w.at(sec)
+	w.arrive("first", 4, "", b) // all that the ramp lets start for a second
+	x, y := w.arrive("x", 4, "", a), w.arrive("y", 4, "", a)
+	w.arrive("both", 4, "", a, b)
+	w.finish(x) // to the front, where the ramp refuses it
+	w.arrive("z", 4, "", a)
+	w.sees("first x y z")
+	w.finish(y)
+	w.at(2*sec - 1)
+	w.sees("")
+	w.at(2 * sec)
+	w.sees("both")
+}
