@@ -135,6 +135,10 @@ func (a *admission) handler(next Handler) Handler {
 // do admits c and runs it. The instant now is the present one, or zero.
 func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err error) {
 	inv := c.inv
+	if exec := inv.plan.exec; len(exec.outer) > 0 { // which may answer before it has ended
+		exec.helperStarts()
+		defer exec.helperEnds()
+	}
 	if c.Attempt, err = inv.attempt(); err != nil {
 		return Result{}, err
 	}

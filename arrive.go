@@ -136,17 +136,18 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticket) error {
 	s := a.stage.lock()
 	t := *p
-	if t == nil || t.State() != admit.Waiting {
+	if t == nil {
+		s.unlock()
+		return nil
+	}
+	now := s.now()
+	s.m.Advance(now) // what is due comes first, and may be its own start or refusal
+	if t.State() != admit.Waiting {
 		s.unlock()
 		return nil
 	}
 	by := t.WaitsAt().Class().Name
-	now := s.now()
 	s.m.Cancel(now, t)
-	if t.State() != admit.Left { // it was too late just now, which says as much
-		s.unlock()
-		return nil
-	}
 	a.note(s, inv, t, inv.attempts())
 	inv.ownTotals().queued.Add(now - t.Arrived())
 	s.freeWaiter(t)

@@ -299,6 +299,9 @@ func (a *admission) giveBack(r *running, pauses []throttle) {
 		s.m.Free(t)
 	}
 	s.unlock()
+	if counted {
+		defer exec.leave() // also if a sink calls Goexit
+	}
 	for _, u := range settled {
 		a.tool.shared.learn(u.Unit, u.N)
 	}
@@ -308,8 +311,5 @@ func (a *admission) giveBack(r *running, pauses []throttle) {
 	}
 	if streamed {
 		inv.endStreamed(stream)
-	}
-	if counted {
-		exec.leave()
 	}
 }

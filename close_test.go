@@ -226,6 +226,41 @@ func TestClose_FromInside(t *testing.T) {
 	}
 }
 
+// A sink that is told of a retry has a context that Close knows too, whoever tells of it.
+func TestClose_FromASinkOfARetry(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		t.Run(fmt.Sprint("by the layer that waits ", told), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var r *rig
+				var got []error
+				again := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						_, err := next(ctx, c)
+						if told {
+							c.ReportRetry(ctx, 0, err)
+						}
+						return next(ctx, c)
+					}
+				})
+				r = newRig(t, sluice.Config{Interceptors: interceptors(again), Sink: sluice.EventSinkFunc(func(ctx context.Context, e sluice.Event) error {
+					if e.Kind == sluice.ToolRetrying {
+						ctx, cancel := context.WithTimeout(ctx, time.Hour)
+						defer cancel()
+						got = append(got, r.Close(ctx))
+					}
+					return nil
+				})})
+				r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+				noErr(t, r.call("x"))
+				if len(got) != 1 || got[0] == nil || !strings.Contains(got[0].Error(), `of tool "x"`) || r.at() != 0 {
+					t.Errorf("Close: %v, all over at %v; want an error that names the tool, at once", got, r.at())
+				}
+				r.end()
+			})
+		})
+	}
+}
+
 // With another context Close inside a tool waits until that ends. A context that a tool has
 // kept beyond its call is as good as any, and so is that of another executor's call.
 func TestClose_WithAnotherContext(t *testing.T) {

@@ -95,7 +95,7 @@ func (inv *invocation) tellRetrying(ctx context.Context, c *Call, attempt int32,
 		t.By, _ = whose(err)
 	}
 	t.RetryAfter = wait
-	inv.emit(ctx, &t)
+	inv.emit(inv.toSinks(ctx), &t)
 }
 
 // ReportRetry reports, by [ToolRetrying], that an interceptor outside the gates is about

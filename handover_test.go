@@ -678,3 +678,120 @@ func TestHandOver_Storm(t *testing.T) {
 	last.Wait()
 	r.end()
 }
+
+// Waiters' contexts end at the very instant at which tokens come in for them and for others,
+// before the timer has fired: whoever starts at that instant is told, whoever left is not, and
+// nobody is forgotten.
+func TestHandOver_CancelOfWhatIsDue(t *testing.T) {
+	for _, submit := range []bool{false, true} {
+		t.Run(fmt.Sprint("submit ", submit), func(t *testing.T) {
+			var ran, left atomic.Int64
+			for round := range rounds(100) {
+				bubble(t, func(t *testing.T) {
+					const keys = 6
+					r := newRig(t, sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
+						Scope: sluice.ByTenant, Rates: []sluice.Rate{{N: 1, Per: time.Second}}})))})
+					defer r.end()
+					var g gauge
+					r.tool(sluice.Spec{Name: "x"}, g.counts(0))
+					var ctxs [keys]context.Context
+					var cancels [keys]context.CancelFunc
+					for i := range keys {
+						pc := r.pc
+						pc.Tenant = fmt.Sprint(i)
+						ctxs[i], cancels[i] = context.WithCancel(sluice.WithPipelineContext(t.Context(), pc))
+						noErr(t, errOf(r.Invoke(ctxs[i], sluice.Request{Tool: "x"})))
+					}
+					go func() {
+						time.Sleep(time.Second)
+						for i := range 1 + round%keys {
+							cancels[i]()
+						}
+					}()
+					parallel(keys, func(i int) {
+						var err error
+						if submit {
+							_, err = r.Submit(ctxs[i], sluice.Request{Tool: "x"}).Wait(context.Background())
+						} else {
+							_, err = r.Invoke(ctxs[i], sluice.Request{Tool: "x"})
+						}
+						switch {
+						case err == nil:
+							ran.Add(1)
+						case i <= round%keys && errors.Is(err, context.Canceled) && errors.Is(err, sluice.ErrRejected):
+							left.Add(1)
+						default:
+							t.Errorf("call %d: %v", i, err)
+						}
+					})
+					if d := r.at(); d != time.Second {
+						t.Errorf("it took %v", d)
+					}
+				})
+			}
+			if (ran.Load() == 0 || left.Load() == 0) && !underRace {
+				t.Errorf("%d ran, %d left: the race was not run", ran.Load(), left.Load())
+			}
+		})
+	}
+}
+
+// An attempt that outlives its call may still wait in the queue when the executor is closed and
+// no call is left. Close refuses it before the gates belong to nobody: whoever lists them next
+// finds nobody in their queues.
+func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
+	taken := 0
+	for range rounds(300) {
+		q := rates(sluice.Rate{N: 1000})
+		var left sync.WaitGroup
+		second := make(chan struct{})
+		hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				res, err := next(ctx, c)
+				noErr(t, q.Pause("", time.Hour))
+				left.Go(func() {
+					if _, err := next(context.Background(), c); !errors.Is(err, sluice.ErrRejected) {
+						t.Errorf("the attempt ended with %v", err)
+					}
+				})
+				<-second
+				return res, err
+			}
+		})
+		reg, other := sluice.NewToolRegistry(), sluice.NewToolRegistry()
+		rawTool(t, reg, sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+		rawTool(t, other, sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+		e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Interceptors: interceptors(hedge, q)}))
+		live := sluice.Must(sluice.NewExecutor(other, sluice.Config{})) // so that other belongs to a domain
+		got := make(chan error, 1)
+		go func() { got <- errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x"})) }()
+		for e.Snapshot().Queued == 0 {
+			runtime.Gosched()
+		}
+		close(second)
+		noErr(t, <-got)
+		closed := make(chan struct{})
+		go func() {
+			noErr(t, e.Close(context.Background()))
+			close(closed)
+		}()
+		next, err := sluice.NewExecutor(other, sluice.Config{Interceptors: interceptors(q)})
+		for err != nil {
+			next, err = sluice.NewExecutor(other, sluice.Config{Interceptors: interceptors(q)})
+		}
+		if s := next.Snapshot(); len(s.Gates) != 1 || s.Gates[0].Waiting != 0 {
+			taken++
+		}
+		f := next.Submit(t.Context(), sluice.Request{Tool: "x"})
+		<-closed
+		left.Wait()
+		noErr(t, next.Close(t.Context()))
+		if _, err := f.Wait(t.Context()); !errors.Is(err, sluice.ErrClosed) {
+			t.Errorf("the next executor's call: %v", err)
+		}
+		noErr(t, live.Close(t.Context()))
+	}
+	if taken > 0 {
+		t.Errorf("%d times the next executor found somebody in the queue", taken)
+	}
+}

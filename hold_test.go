@@ -404,3 +404,38 @@ func TestHold_AllAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// The end of a stream whose call was answered while the tool's code ran leaves nothing behind,
+// also if a sink that is told of it ends the goroutine.
+func TestHold_ExitingSinkAfterAnEarlyAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		open := make(chan struct{})
+		early := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				go next(ctx, c)
+				<-open
+				return sluice.Result{}, nil
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), early), Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+			if e.Kind == sluice.ToolCompleted {
+				runtime.Goexit()
+			}
+			return nil
+		})})
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+			err := streams(t, 2*time.Second, nil)(ctx)
+			close(open)
+			time.Sleep(time.Second)
+			return err
+		})
+		noErr(t, r.call("x"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		noErr(t, r.Close(ctx))
+		if r.at() != 2*time.Second {
+			t.Errorf("closed at %v, want when the stream ended, at 2s", r.at())
+		}
+		r.end()
+	})
+}

@@ -761,3 +761,86 @@ func TestMaxPerTenantRefuses(t *testing.T) {
 		}
 	})
 }
+
+// A smaller Max holds at once: what runs goes on, and nobody starts above it.
+func TestAdaptive_ASmallerMaxHoldsAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		limits := adaptive(8, 100)
+		r := newRig(t, sluice.Config{Interceptors: interceptors(limits)})
+		defer r.end()
+		var g gauge
+		r.tool(sluice.Spec{Name: "work"}, g.counts(time.Second))
+		wait := inOrder(16, func(int) { noErr(t, r.call("work")) })
+		noErr(t, sluice.Reconfigure("test", limits.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Min: 2, Max: 3}}}})))
+		if l := r.limitIs(); l != 3 {
+			t.Errorf("limit %d, want 3", l)
+		}
+		time.Sleep(time.Second + ms)
+		if n := g.inside.Load(); n != 3 {
+			t.Errorf("%d run, want 3", n)
+		}
+		wait()
+		if l := r.limitIs(); l != 3 {
+			t.Errorf("limit %d after successes, want 3 as before", l)
+		}
+	})
+}
+
+// The estimate counts who is ahead at the call's own level and above, and a pause.
+func TestRefuseLate_CountsWhoIsAheadAndPauses(t *testing.T) {
+	const call = 100 * ms
+	try := func(r *rig, deadline time.Duration, refused time.Duration) {
+		r.t.Helper()
+		ctx, cancel := context.WithTimeout(r.as(5, ""), deadline)
+		defer cancel()
+		f := r.Submit(ctx, sluice.Request{Tool: "work"})
+		synctest.Wait()
+		select {
+		case <-f.Done():
+			var e *sluice.Error
+			if _, err := f.Wait(r.t.Context()); !errors.As(err, &e) || e.Reason != sluice.ErrWaitTooLong || e.RetryAfter != refused || refused == 0 {
+				r.t.Errorf("deadline %v: %v, want refusal for %v", deadline, err, refused)
+			}
+		default:
+			if refused > 0 {
+				r.t.Errorf("deadline %v: it waits, want it refused on arrival", deadline)
+			}
+			cancel()
+			<-f.Done()
+		}
+	}
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{RefuseLate: true}))})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "work"}, sleeps(call))
+		noErr(t, r.call("work"))
+		var wg sync.WaitGroup
+		for _, p := range []sluice.Priority{5, 9, 9, 7, 1, 1, 1} { // the first runs, three are ahead
+			wg.Go(func() { noErr(t, errOf(r.Invoke(r.as(p, ""), sluice.Request{Tool: "work"}))) })
+			synctest.Wait()
+		}
+		try(r, 500*ms-1, 1) // to start at 400 ms, and be done at 500
+		try(r, 500*ms, 0)
+		wg.Wait()
+	})
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(scheduler(sluice.PrioritySchedulerConfig{RefuseLate: true}))})
+		defer r.end()
+		throttle := false
+		r.tool(sluice.Spec{Name: "work", Policy: sluice.Policy{Concurrency: 1}}, func(ctx context.Context) error {
+			time.Sleep(call)
+			if throttle {
+				throttle = false
+				sluice.ReportThrottle(ctx, time.Second)
+			}
+			return nil
+		})
+		noErr(t, r.call("work"))
+		throttle = true
+		noErr(t, r.call("work"))
+		wait := inOrder(2, func(int) { noErr(t, errOf(r.Invoke(r.as(5, ""), sluice.Request{Tool: "work"}))) })
+		try(r, 1400*ms-1, 1) // a second of pause, two ahead and itself
+		try(r, 1400*ms, 0)
+		wait()
+	})
+}

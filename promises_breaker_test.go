@@ -349,3 +349,51 @@ func TestPromise17_OpeningRefusesWhoWaits(t *testing.T) {
 		}
 	})
 }
+
+// A probe that is granted and never runs gives its permit back at once, not after its lease:
+// it was denied inside the gates, or its context had ended.
+func TestPromise17_AProbeThatNeverRuns(t *testing.T) {
+	for _, how := range []string{"denied", "cancelled", "panics"} {
+		bubble(t, func(t *testing.T) {
+			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second, Probes: 1, Lease: time.Hour})
+			inside := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+				return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+					switch c.ID {
+					case "denied":
+						return sluice.Result{}, errTool
+					case "cancelled":
+						<-ctx.Done()
+						return sluice.Result{}, ctx.Err()
+					case "panics":
+						panic("inside the gates")
+					}
+					return next(ctx, c)
+				}
+			})
+			r := newRig(t, sluice.Config{Interceptors: interceptors(b, inside)})
+			defer r.end()
+			broken := true
+			r.tool(sluice.Spec{Name: "x"}, func(context.Context) error {
+				if broken {
+					return errTool
+				}
+				return nil
+			})
+			_ = r.call("x")
+			broken = false
+			time.Sleep(2 * time.Second)
+			at := r.at()
+			for range 3 {
+				ctx, cancel := context.WithTimeout(r.ctx, ms)
+				if _, err := r.Invoke(ctx, sluice.Request{ID: how, Tool: "x"}); err == nil || errors.Is(err, sluice.ErrBreakerOpen) {
+					t.Errorf("%s: %v, want it to be granted and not to run", how, err)
+				}
+				cancel()
+			}
+			if err := r.call("x"); err != nil || r.at() > at+3*ms {
+				t.Errorf("%s: the next call: %v at %v, want it to probe at once", how, err, r.at()-at)
+			}
+			wantState(t, b, "x", sluice.BreakerClosed)
+		})
+	}
+}

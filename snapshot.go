@@ -94,8 +94,8 @@ func gateKind(k admit.Kind) GateKind {
 // one for each combination of Tool, Tenant, Priority, By and Key.
 type LaneState struct {
 	Tool     string        `json:"tool"`
-	Tenant   string        `json:"tenant,omitempty"`
-	Priority Priority      `json:"priority,omitempty"`
+	Tenant   string        `json:"tenant,omitempty"`   // of its calls, whether a scheduler heeds it or not
+	Priority Priority      `json:"priority,omitempty"` // so too
 	Waiting  int           `json:"waiting"`
 	Oldest   time.Duration `json:"oldest_ns"`     // how long the first of them has waited
 	By       string        `json:"by"`            // the constraint that its first call waits for

@@ -644,3 +644,48 @@ func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
 		})
 	}
 }
+
+// Calls that wait for the end of a pause do not make a limit look stalled: it has released
+// nothing because nobody held it. What follows the pause is watched from its end on.
+func TestThrottle_PauseIsNoStall(t *testing.T) {
+	for _, end := range []string{"by itself", "lifted"} {
+		t.Run(end, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				reg := sluice.NewToolRegistry()
+				var told []time.Duration
+				var r *rig
+				r = rigOver(t, reg, sluice.Config{Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+					if e.Kind == sluice.LimitStalled {
+						told = append(told, r.at())
+					}
+					return nil
+				})})
+				defer r.end()
+				r.ctx = t.Context()
+				first := true
+				r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Concurrency: 1}}, func(ctx context.Context) error {
+					if first {
+						first = false
+						sluice.ReportThrottle(ctx, time.Minute)
+						return nil
+					}
+					time.Sleep(100 * time.Second)
+					return nil
+				})
+				noErr(t, r.call("x"))
+				time.Sleep(ms)
+				wait := inOrder(2, func(int) { noErr(t, r.call("x")) })
+				from := time.Minute
+				if end == "lifted" {
+					time.Sleep(50 * time.Second)
+					from = r.at()
+					noErr(t, reg.Lift("x"))
+				}
+				wait()
+				if len(told) != 1 || told[0] != from+time.Minute {
+					t.Errorf("told at %v, want once, a minute after %v: the limit's only call runs for 100 s from then on", told, from)
+				}
+			})
+		})
+	}
+}

@@ -3,6 +3,7 @@ package admit
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
@@ -848,4 +849,29 @@ func TestAtOnce(t *testing.T) {
 	w.sees("a b! d!")
 	w.finish(a)
 	w.sees("c")
+}
+
+// A newcomer goes behind its lane also while the machine has not yet got to those who wait
+// there, though a slot is free: of so many whose time is over only a batch goes at a time.
+func TestANewcomerWaitsBehindItsLane(t *testing.T) {
+	w := newWorld(t, standard())
+	x := slots("x", 0, 1)
+	h := w.arrive("h", 2, "", x)
+	for range 3 * batch {
+		w.arrive("late", 2, "", x, within(10))
+	}
+	w.arrive("first", 2, "", x)
+	w.sees("h")
+	w.now = 20
+	w.finish(h)
+	if !w.m.Pending() {
+		t.Fatal("nothing is left for the next step")
+	}
+	w.arrive("newcomer", 2, "", x)
+	for w.m.Pending() {
+		w.m.Step(w.now)
+		w.collect()
+	}
+	w.news = slices.DeleteFunc(w.news, func(s string) bool { return s == "late!" })
+	w.sees("first")
 }

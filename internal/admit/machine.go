@@ -177,11 +177,12 @@ func (m *Machine) late(t *Ticket) {
 	m.emit(t)
 }
 
-// after is how long c alone will keep refusing t, zero if nobody can know.
+// after is how long c alone will keep refusing t, zero if nobody can know. The ramp after a
+// pause may let it start earlier, if calls succeed.
 func (m *Machine) after(c *Cell, t *Ticket) int64 {
 	for _, n := range t.needs.list {
 		if n.Cell == c {
-			return m.until(c.own(m.now, n.N))
+			return m.until(max(c.own(m.now, n.N), c.opens(m.now)))
 		}
 	}
 	return 0
@@ -497,7 +498,8 @@ func (m *Machine) changed(c *Cell, from breaker.State, by string) {
 	}
 }
 
-// Cancel ends t before its code has run. Nothing stays taken.
+// Cancel ends t before its code has run. Nothing stays taken. If t waits and its start is due
+// by now, that comes first, and t is among the Decided: whoever frees it asks Advance before.
 func (m *Machine) Cancel(now int64, t *Ticket) {
 	m.advance(now)
 	switch t.state {

@@ -103,6 +103,9 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 		c.reopen(m.now) // after one that has ended
 		c.pause = &pause{begun: m.now, end: until, from: m.starts}
 	}
+	if at := c.pause.ends(); c.q != nil && at >= m.now {
+		c.q.since = at
+	}
 	m.drop(c)
 	m.mark(c)
 	m.drain()
@@ -111,6 +114,9 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 // Lift ends the pause of c without a ramp, and its debt.
 func (m *Machine) Lift(now int64, c *Cell) {
 	m.advance(now)
+	if c.q != nil && c.pause.ends() > m.now {
+		c.q.since = m.now
+	}
 	c.pause = nil
 	if c.kind == Tokens {
 		c.bucket.Forgive(&m.charges, c.class.Rate, m.now)

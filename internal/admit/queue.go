@@ -13,7 +13,7 @@ const Levels = 9
 // somebody waits there, so a newcomer never stands behind the past.
 type queue struct {
 	n       int     // lanes in order
-	since   int64   // when somebody came to wait, or slots came back
+	since   int64   // when somebody came to wait, slots came back, or a pause ends
 	stalled bool    // it has been told that none came back for long
 	kin     []*lane // of them: of nested calls, which may run on what others cannot
 	aside   []*lane // heads wider than what was free when they reached the front, oldest first
@@ -102,7 +102,7 @@ func (m *Machine) dropFlow(l *level, t *tenant, f *flow) {
 func (m *Machine) park(l *lane, c *Cell) {
 	if c.q == nil {
 		c.q = m.freeQueues.get()
-		c.q.since = m.now
+		c.q.since = max(m.now, c.pause.ends())
 	}
 	q := c.q
 	l.at = c

@@ -3,7 +3,8 @@ package admit
 // A limit whose slots never come back says nothing by itself: a tool that calls another
 // without the context it was given, so that the call waits for its own caller, looks like a
 // long queue. So a limit that has released nothing for stallAfter while calls wait is told
-// once, until it releases again. Nothing is refused: a slow tool looks the same.
+// once, until it releases again. Nothing is refused: a slow tool looks the same. While a pause
+// holds everybody there is nothing to release.
 
 const stallAfter = 60 * second
 
@@ -37,7 +38,7 @@ func (m *Machine) look() {
 // stalls looks at where l waits.
 func (m *Machine) stalls(l *lane) {
 	c := l.at
-	if c.kind != Slots || c.q.stalled || c.pause.ends() > m.now {
+	if c.kind != Slots || c.q.stalled {
 		return
 	}
 	if at := c.q.since + stallAfter; at > m.now {

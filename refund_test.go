@@ -1,0 +1,237 @@
+package sluice_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// costing is a policy of calls that cost what their id says.
+func costing(p sluice.Policy) sluice.Policy {
+	p.Cost = func(c sluice.Call, _ string) (n int64) { _, _ = fmt.Sscan(c.ID, &n); return n }
+	return p
+}
+
+// Promise 3: a charge that is corrected, however late, counts as if it had been its final
+// amount from its own instant on: time has given back nothing that the correction gives again.
+func TestPromise03_LateRefundsSpendNothingTwice(t *testing.T) {
+	type charge struct {
+		at   time.Duration
+		cost int64
+	}
+	for name, x := range map[string]struct {
+		rate    sluice.Rate
+		cost    int64 // of a call at 0
+		others  []charge
+		reports []int64 // at settle, one after the other
+		settle  time.Duration
+		want    int64 // left at settle
+	}{
+		"time gave all back":            {sluice.Rate{N: 4, Unit: "tokens"}, 4, []charge{{time.Minute - 1, 4}}, []int64{0}, time.Minute + 1, 0},
+		"time gave half back":           {sluice.Rate{N: 1, Burst: 10, Unit: "tokens"}, 10, []charge{{5 * time.Second, 5}}, []int64{0}, 6 * time.Second, 6},
+		"time gave nothing back yet":    {sluice.Rate{N: 10, Per: time.Hour, Unit: "tokens"}, 10, nil, []int64{3}, time.Second, 7},
+		"a second, lower report":        {sluice.Rate{N: 4, Unit: "tokens"}, 4, []charge{{time.Minute - 1, 4}}, []int64{3, 0}, time.Minute + 1, 0},
+		"up and down":                   {sluice.Rate{N: 4, Unit: "tokens"}, 4, []charge{{time.Minute - 1, 4}}, []int64{900, 0}, time.Minute + 1, 0},
+		"up, and down to what it was":   {sluice.Rate{N: 1, Burst: 10, Unit: "tokens"}, 10, []charge{{5 * time.Second, 5}}, []int64{90, 10}, 6 * time.Second, 1},
+		"a later one's charge stays":    {sluice.Rate{N: 1, Burst: 10, Unit: "tokens"}, 5, []charge{{time.Second, 5}, {2 * time.Second, 2}}, []int64{0}, 3 * time.Second, 5},
+		"twice as many as there is":     {sluice.Rate{N: 4, Unit: "tokens"}, 1, []charge{{time.Minute - 1, 4}}, []int64{0}, time.Minute + 1, 0},
+		"the rest of several refunds":   {sluice.Rate{N: 1, Burst: 10, Unit: "tokens"}, 10, []charge{{5 * time.Second, 5}}, []int64{8, 5, 2, 0}, 6 * time.Second, 6},
+		"of a rate that refills slowly": {sluice.Rate{N: 24, Per: day, Unit: "tokens"}, 24, []charge{{day - 1, 23}}, []int64{0}, day, 1},
+	} {
+		for _, how := range []string{"limiter", "policy", "nested", "one of two rates"} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					list, p, gate := []sluice.Rate{x.rate}, sluice.Policy{}, "rate"
+					if how == "one of two rates" {
+						list = append(list, sluice.Rate{N: 1e6, Unit: "pages"})
+					}
+					c := sluice.Config{}
+					if how == "policy" {
+						p.Rates, gate = list, "tool/x"
+					} else {
+						c.Interceptors = interceptors(rates(list...))
+					}
+					r := newRig(t, c)
+					defer r.end()
+					report := func(ctx context.Context, in string) (int, error) {
+						if in == "late" {
+							time.Sleep(x.settle)
+							for _, n := range x.reports {
+								sluice.ReportUsage(ctx, "tokens", n)
+							}
+							if got := r.unitLeft(gate, "tokens"); got != x.want {
+								t.Errorf("%d left at %v, want %d", got, r.at(), x.want)
+							}
+						}
+						return 0, nil
+					}
+					sluice.Must(sluice.Register(r.reg, sluice.Spec{Name: "x", Policy: costing(p)}, report))
+					tool := "x"
+					if how == "nested" {
+						tool = "outer"
+						r.tool(sluice.Spec{Name: "outer", Policy: costing(sluice.Policy{})}, func(ctx context.Context) error {
+							c, _ := sluice.CallFrom(ctx)
+							_, err := r.Invoke(ctx, sluice.Request{ID: c.Pipeline.Attrs["cost"], Tool: "x", Input: any("late")})
+							return err
+						})
+					}
+					for _, o := range x.others {
+						time.AfterFunc(o.at, func() {
+							_, err := r.Invoke(r.ctx, sluice.Request{ID: fmt.Sprint(o.cost), Tool: "x", Input: any("")})
+							noErr(t, err)
+							if at := r.at(); at != o.at {
+								t.Errorf("the other started at %v, want %v", at, o.at)
+							}
+						})
+					}
+					pc := r.pc
+					pc.Attrs = map[string]string{"cost": fmt.Sprint(x.cost)}
+					id := fmt.Sprint(x.cost)
+					if how == "nested" {
+						id = "0"
+					}
+					_, err := r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{ID: id, Tool: tool, Input: any("late")})
+					noErr(t, err)
+					if got := r.unitLeft(gate, "tokens"); got != x.want {
+						t.Errorf("%d left at %v, after the end, want %d", got, r.at(), x.want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// unitLeft is how many tokens of a unit the gates of this name have.
+func (r *rig) unitLeft(name, unit string) int64 {
+	r.t.Helper()
+	for _, g := range r.Snapshot().Gates {
+		if strings.HasPrefix(g.Name, name) && strings.Contains(g.Name, unit) {
+			return g.Limit - g.Used
+		}
+	}
+	r.t.Errorf("no gate %q of %s in %+v", name, unit, r.Snapshot().Gates)
+	return 0
+}
+
+// What is refused inside the gates, late, or told to stop, was charged nothing: neither is
+// anything given twice.
+func TestPromise03_DenialIsACorrectionToNothing(t *testing.T) {
+	reports := map[string][]int64{"none": nil, "nothing": {0}, "less": {1}, "more": {5}, "much more": {math.MaxInt64}, "up and down": {900, 1}}
+	for name, list := range reports {
+		for _, late := range []time.Duration{0, 30 * time.Minute} {
+			for _, unit := range []string{"", "tokens"} {
+				t.Run(fmt.Sprintf("%s, %v, %q", name, late, unit), func(t *testing.T) {
+					bubble(t, func(t *testing.T) {
+						inside := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+							return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+								if c.Input != any("deny") {
+									return next(ctx, c)
+								}
+								for _, n := range list {
+									sluice.ReportUsage(ctx, unit, n)
+								}
+								time.Sleep(late)
+								return sluice.Result{}, errors.New("no")
+							}
+						})
+						r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 10, Per: time.Hour, Unit: unit}), inside), MaxWait: sluice.NoWait})
+						defer r.end()
+						r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
+						for range 5 {
+							noErr(t, r.call("x"))
+						}
+						if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: any("deny")}); !errors.Is(err, sluice.ErrRejected) {
+							t.Fatal(err)
+						}
+						n := 0
+						for ; r.call("x") == nil; n++ {
+						}
+						if want := 5 + int(late/(6*time.Minute)); n != want {
+							t.Errorf("%d calls could run after the denial, want %d", n, want)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// The loser of a hedge, whose code ran, and one that a breaker refuses keep to the rule too.
+func TestPromise03_AttemptsAreCorrectedApart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		twice := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+				done := make(chan error, 2)
+				for range 2 {
+					go func() { _, err := next(ctx, c); done <- err }()
+				}
+				err = <-done
+				return res, errors.Join(err, <-done)
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(twice, rates(sluice.Rate{N: 100, Per: time.Hour, Unit: "tokens"}))})
+		defer r.end()
+		n := int64(0)
+		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 40 }}}, func(ctx context.Context) error {
+			n++
+			sluice.ReportUsage(ctx, "tokens", n*10)
+			time.Sleep(time.Duration(n))
+			return nil
+		})
+		noErr(t, r.call("x"))
+		if got := r.unitLeft("rate", "tokens"); got != 70 {
+			t.Errorf("%d left, want 70: attempts of 10 and of 20", got)
+		}
+	})
+}
+
+// A report beyond all measure closes its key for a day at most, or one refill; it is told, its
+// correction is exact, and what others owe stays.
+func TestReportsBeyondMeasureAreCut(t *testing.T) {
+	for _, x := range []struct {
+		rate  sluice.Rate
+		bound time.Duration // until the first token after
+	}{
+		{sluice.Rate{N: 1, Per: time.Hour, Unit: "tokens"}, day + time.Hour},
+		{sluice.Rate{N: 100, Unit: "tokens"}, day + 10*ms},
+		{sluice.Rate{N: 250, Per: 30 * day, Unit: "tokens"}, 30*day + 30*day/250},
+	} {
+		for _, reports := range [][]int64{{math.MaxInt64}, {1 << 50}, {math.MaxInt64, math.MaxInt64}, {5, 1 << 50}, {math.MaxInt64, 1 << 60}} {
+			t.Run(fmt.Sprint(x.rate, " ", reports), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					rec := sluice.NewRecorder()
+					r := newRig(t, sluice.Config{Interceptors: interceptors(rates(x.rate)), Sink: rec})
+					defer r.end()
+					one := sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}
+					r.tool(sluice.Spec{Name: "report", Policy: one}, func(ctx context.Context) error {
+						for _, n := range reports {
+							sluice.ReportUsage(ctx, "tokens", n)
+						}
+						return nil
+					})
+					r.tool(sluice.Spec{Name: "x", Policy: one}, sleeps(0))
+					noErr(t, r.call("report"))
+					told := 0
+					for _, e := range rec.Events() {
+						if e.Kind == sluice.RateLimitDebt && e.RetryAfter > x.bound-x.bound/10 && e.RetryAfter <= x.bound {
+							told++
+						}
+					}
+					if told == 0 {
+						t.Error("nobody was told that a report was cut")
+					}
+					noErr(t, r.call("x"))
+					if at := r.at(); at > x.bound || at < x.bound-x.bound/10 {
+						t.Errorf("the key re-opened at %v, want after %v", at, x.bound)
+					}
+				})
+			})
+		}
+	}
+}
