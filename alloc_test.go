@@ -166,11 +166,3 @@ func TestWaiterBytes(t *testing.T) {
 		})
 	}
 }
-
-func heapBytes() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}

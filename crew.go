@@ -116,7 +116,7 @@ func (e *Executor) finish(t task) {
 	w.mu.Lock()
 	w.ends.push(t)
 	if w.enders == 0 {
-		w.most = 4 * runtime.GOMAXPROCS(0)
+		w.most = 3 * runtime.GOMAXPROCS(0) // with whoever brings them work no more than four
 	}
 	hire := w.enders < w.most
 	if hire {

@@ -11,6 +11,7 @@ import (
 type ctxWatches struct {
 	mu     sync.Mutex
 	byDone map[<-chan struct{}]*ctxWatch
+	most   int // of those, since there were none
 }
 
 // ctxWatch is the waiting calls of one Done channel. While it is in byDone it has some, and
@@ -56,6 +57,7 @@ func (w *ctxWatches) add(c *submission) {
 			w.byDone = make(map[<-chan struct{}]*ctxWatch)
 		}
 		w.byDone[done] = x
+		w.most = max(w.most, len(w.byDone))
 		x.add(c)
 		w.mu.Unlock()
 	}
@@ -107,18 +109,31 @@ func (w *ctxWatches) remove(c *submission) {
 		w.mu.Unlock()
 		return
 	}
-	delete(w.byDone, x.done)
+	w.dropLocked(x)
 	w.mu.Unlock()
 	x.end()
+}
+
+// dropLocked forgets x, if another has not taken its place. A map keeps the room for as many as
+// there ever were in it together.
+func (w *ctxWatches) dropLocked(x *ctxWatch) {
+	if w.byDone[x.done] != x {
+		return
+	}
+	if delete(w.byDone, x.done); len(w.byDone) > 0 {
+		return
+	}
+	if w.most > 1024 {
+		w.byDone = nil
+	}
+	w.most = 0
 }
 
 func (w *ctxWatches) fire(x *ctxWatch) {
 	w.mu.Lock()
 	calls := x.calls
 	x.calls, x.fired = nil, true
-	if w.byDone[x.done] == x {
-		delete(w.byDone, x.done)
-	}
+	w.dropLocked(x)
 	for _, c := range calls {
 		c.watch, c.inv.fired = nil, true
 	}

@@ -363,7 +363,7 @@ func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
 func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
 	inv.id = r.ID
 	if inv.plan = e.plan(r.Tool); inv.plan == nil {
-		inv.plan = e.missing(r.Tool) // should a method of ctx panic
+		inv.plan = e.refusing(&tool{spec: Spec{Name: r.Tool}}, ErrUnknownTool, nil) // should a method of ctx panic
 		inv.plan = e.compile(ctx, r.Tool)
 	}
 	sc := scopeOf(ctx)

@@ -87,29 +87,27 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 
 // keep makes e's table that of the present registry: plans of tools that are gone are dropped,
 // those of tools that were changed are set aside, and p, if it is not nil, is added unless another first call's plan is there already. It
-// answers the plan that the caller's call is to use.
+// answers the plan that the caller's call is to use. With many tools it matters that nothing
+// looks at each of them where one has changed.
 func (e *Executor) keep(p *plan) *plan {
 	e.planning.Lock()
 	old, snap := e.plans.Load(), e.registry.current()
-	t := &planTable{snap, make(map[string]*plan), make(map[string]*plan)}
+	if old == nil {
+		old = new(planTable)
+	} else if p == nil && old.snap == snap {
+		e.planning.Unlock()
+		return nil
+	}
+	t := &planTable{snap, old.plans, old.before}
 	var gone []*plan
-	if old != nil {
-		for n, q := range old.before {
-			if snap.tools[n] != nil {
-				t.before[n] = q
-			} else {
-				gone = append(gone, q)
-			}
+	if old.snap != nil && snap.seq == old.snap.seq+1 {
+		gone = t.follow(gone, snap.name)
+	} else if old.snap != snap {
+		for n := range old.plans {
+			gone = t.follow(gone, n)
 		}
-		for n, q := range old.plans {
-			switch snap.tools[n] {
-			case q.tool:
-				t.plans[n] = q
-			case nil:
-				gone = append(gone, q)
-			default:
-				t.before[n] = q // one that was there before has gone when q came
-			}
+		for n := range old.before {
+			gone = t.follow(gone, n)
 		}
 	}
 	if p != nil {
@@ -118,10 +116,10 @@ func (e *Executor) keep(p *plan) *plan {
 		case q != nil && q.tool == p.tool:
 			gone, p = append(gone, p), q
 		case snap.tools[n] == p.tool:
-			t.plans[n] = p
+			t.plans = mapWith(t.plans, n, p)
 			if q := t.before[n]; q != nil {
 				gone = append(gone, q)
-				delete(t.before, n)
+				t.before = mapWithout(t.before, n)
 			}
 		default: // it has gone meanwhile, and the call that resolved it still runs
 			gone = append(gone, p)
@@ -140,6 +138,25 @@ func (e *Executor) keep(p *plan) *plan {
 	e.planning.Unlock()
 	s.follow(a)
 	return p
+}
+
+// follow has t know what became of the tool of that name, and adds to gone the plans that
+// nobody needs any more. The maps of t are those of the table before until they change.
+func (t *planTable) follow(gone []*plan, name string) []*plan {
+	now := t.snap.tools[name]
+	if q := t.plans[name]; q != nil && q.tool != now {
+		t.plans = mapWithout(t.plans, name)
+		if now == nil {
+			gone = append(gone, q)
+		} else {
+			t.before = mapWith(t.before, name, q) // one that was there before has gone when q came
+		}
+	}
+	if q := t.before[name]; q != nil && now == nil {
+		t.before = mapWithout(t.before, name)
+		gone = append(gone, q)
+	}
+	return gone
 }
 
 // drop has p keep no cell of a limit any more. The stage is locked. A call that has resolved p

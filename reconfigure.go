@@ -3,7 +3,6 @@ package sluice
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -177,9 +176,7 @@ func (x *policyChange) apply(lk *locked) {
 		s.m.SetLimit(now, slots, n)
 	}
 	x.limits(lk, s, now, was, &t)
-	tools := maps.Clone(old.tools)
-	tools[x.name] = &t
-	x.r.snap.Store(&registrySnapshot{tools})
+	x.r.storeLocked(mapWith(old.tools, x.name, &t), x.name)
 }
 
 // limits gives t, which was so before, the rates and the breaker of its policy. What stays

@@ -23,7 +23,8 @@ var ErrUnknownTool = errors.New("unknown tool")
 
 // ToolRegistry holds named tools. The zero value is empty and ready to use. It is safe
 // for concurrent use, also while calls run: a call keeps the tool it resolved. Reading it
-// takes no lock. It must not be copied.
+// takes no lock; a change copies the table of names, which takes some tenths of a millisecond
+// with 10,000 tools. It must not be copied.
 type ToolRegistry struct {
 	mu    sync.Mutex                       // held by writers
 	snap  atomic.Pointer[registrySnapshot] // nil until the first tool; read it through current
@@ -31,7 +32,11 @@ type ToolRegistry struct {
 }
 
 // registrySnapshot never changes once it is stored.
-type registrySnapshot struct{ tools map[string]*tool }
+type registrySnapshot struct {
+	tools map[string]*tool
+	seq   uint64 // of the registry's snapshots
+	name  string // of the one tool that was another, or not there, in the one before
+}
 
 var noTools registrySnapshot
 
@@ -98,9 +103,7 @@ func (r *ToolRegistry) Remove(name string) bool {
 		r.mu.Unlock()
 		return false
 	}
-	tools := maps.Clone(old)
-	delete(tools, name)
-	r.snap.Store(&registrySnapshot{tools})
+	r.storeLocked(mapWithout(old, name), name)
 	r.mu.Unlock()
 	for _, e := range r.executors() {
 		e.keep(nil)
@@ -135,13 +138,41 @@ func (r *ToolRegistry) put(t *tool, replace bool) error {
 	case was == nil && replace:
 		return fmt.Errorf("sluice: tool %q is not registered: use Register", t.spec.Name)
 	}
-	tools := maps.Clone(old)
-	if tools == nil {
-		tools = make(map[string]*tool)
-	}
-	tools[t.spec.Name] = t
-	r.snap.Store(&registrySnapshot{tools})
+	r.storeLocked(mapWith(old, t.spec.Name, t), t.spec.Name)
 	return nil
+}
+
+// storeLocked makes tools, in which only that of the name has changed, the current ones.
+func (r *ToolRegistry) storeLocked(tools map[string]*tool, name string) {
+	r.snap.Store(&registrySnapshot{tools, r.current().seq + 1, name})
+}
+
+// mapWith is a copy of m that has v under the name.
+func mapWith[V any](m map[string]V, name string, v V) map[string]V {
+	m = maps.Clone(m)
+	if m == nil {
+		m = make(map[string]V)
+	}
+	m[name] = v
+	return m
+}
+
+// mapWithout is a copy of m that has nothing under the name. A clone keeps the room for all that
+// ever were there together, so at every halving the copy is made anew.
+func mapWithout[V any](m map[string]V, name string) map[string]V {
+	left := len(m) - 1
+	if left&(left-1) != 0 {
+		m = maps.Clone(m)
+		delete(m, name)
+		return m
+	}
+	rest := make(map[string]V, left)
+	for n, v := range m {
+		if n != name {
+			rest[n] = v
+		}
+	}
+	return rest
 }
 
 // Spec describes a tool. Only Name is required.

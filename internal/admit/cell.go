@@ -218,8 +218,8 @@ func (m *Machine) Vacancy(k *Class) int64 {
 
 // mayIdle has c forgotten or evicted from the instant on at which it remembers nothing.
 func (m *Machine) mayIdle(c *Cell) {
-	c.idleFrom = m.now
-	c.class.idle.Push(m.now, 0, c)
+	c.idleFrom = m.idleAt(c)
+	c.class.idle.Push(c.idleFrom, 0, c)
 }
 
 // forget takes c out of its class.
@@ -233,6 +233,9 @@ func (k *Class) forget(c *Cell) {
 	k.list[c.index].index = c.index
 	k.list[last] = nil
 	k.list = k.list[:last]
+	if last == 0 && cap(k.list) > keep { // the room for as many as there ever were
+		k.cells, k.list = nil, nil
+	}
 }
 
 // idlest is a cell of k that is idle, at the top of k's heap, or nil. The heap's keys are
@@ -255,20 +258,27 @@ func (m *Machine) idlest(k *Class) *Cell {
 }
 
 // idleAt is the earliest instant at which c could remember nothing: no holder, no
-// waiter, a full bucket, a breaker without failures. Evicting it then refreshes no quota.
+// waiter, a full bucket, a breaker without failures. Evicting it then refreshes no quota. It
+// does not move as time passes, so that a heap of busy cells is not looked through again and
+// again.
 func (m *Machine) idleAt(c *Cell) int64 {
-	switch {
-	case c.calls > 0 || c.lanes > 0:
+	if c.calls > 0 || c.lanes > 0 {
 		return Never
-	case c.kind == Tokens:
-		return max(m.now, c.bucket.FullAt(), c.pause.over(c))
-	case c.kind == Breaker && !c.breaker.Idle(m.now):
-		return m.now + int64(1e9) // asked again then
-	case c.adaptive && c.class.ByPlan && c.limit != c.class.Limit:
-		return m.now + int64(1e9) // what it has learned makes room only where there is none
 	}
-	return max(m.now, c.pause.over(c))
+	at := c.pause.over(c)
+	switch {
+	case c.kind == Tokens:
+		at = max(at, c.bucket.FullAt())
+	case c.kind == Breaker:
+		at = max(at, c.breaker.IdleAt())
+	case c.adaptive && c.class.ByPlan && c.limit != c.class.Limit:
+		at = atLast // what it has learned makes room only where there is none
+	}
+	return max(m.now, min(at, atLast))
 }
+
+// atLast is after all instants at which something is over by itself.
+const atLast = Never - 1
 
 // drop is called when c may be idle sooner than was known: a call or lane that needed it
 // has gone, or something was given back.

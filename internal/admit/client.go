@@ -13,6 +13,7 @@ type Client struct {
 	waiting  int
 	shares   map[*tenant]*share
 	tools    map[uint64]*share
+	most     int // of shares and tools, since there were none
 	accounts [Levels]heap.Heap[float64, *account]
 	books    map[accountKey]*account
 	codel    codel
@@ -75,6 +76,7 @@ func (m *Machine) enlist(l *lane) {
 		c.tools[l.plan.Tool] = o
 	}
 	o.lanes++
+	c.most = max(c.most, len(c.shares), len(c.tools))
 	l.share, l.ofTool, l.account, l.booked = s, o, m.account(l), -1
 }
 
@@ -95,6 +97,12 @@ func (m *Machine) delist(l *lane) {
 		delete(c.books, accountKey{a.level, a.tenant})
 		a.tenant, a.client = nil, nil
 		m.freeAccounts.put(a)
+	}
+	if len(c.shares)+len(c.tools)+len(c.books) == 0 {
+		if c.most > keep { // maps keep the room for as many as there ever were
+			c.shares, c.tools, c.books = make(map[*tenant]*share), make(map[uint64]*share), make(map[accountKey]*account)
+		}
+		c.most = 0
 	}
 }
 

@@ -50,6 +50,7 @@ func (m *Machine) SetLimit(now int64, k *Class, limit int64) {
 func (m *Machine) setLimit(c *Cell, limit int64) {
 	shrinks := limit < c.limit
 	c.limit = limit
+	m.drop(c)
 	m.mark(c)
 	if shrinks && c.lanes > 0 {
 		m.sweep(c)
@@ -80,6 +81,7 @@ func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
 	k.Breaker = b
 	for _, c := range k.Cells() {
 		c.breaker.Reconfigure(m.now, b)
+		m.drop(c)
 	}
 	m.drain()
 }

@@ -181,6 +181,12 @@ func (m *Machine) dropLane(l *lane) {
 	m.release(l.tenant)
 	*l = lane{}
 	m.freeLanes.put(l)
+	if last == 0 && cap(m.all) > keep { // maps keep the room for as many as there ever were
+		m.all, m.lanes = nil, make(map[uint64]*lane)
+		if len(m.tenants) == 0 {
+			m.tenants = make(map[string]*tenant)
+		}
+	}
 }
 
 // enqueue puts t at the end of l.

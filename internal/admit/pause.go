@@ -106,6 +106,7 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 	if at := c.pause.ends(); c.q != nil && at >= m.now {
 		c.q.since = at
 	}
+	m.drop(c)
 	m.mark(c)
 	m.drain()
 }

@@ -26,6 +26,7 @@ type level struct {
 	passed int     // starts given to other levels since this one's last, while it waits
 	flows  heap.Heap[float64, *flow]
 	by     map[*tenant]*flow
+	most   int // of those, since the queue came to be
 }
 
 // flow is one tenant of one level at one cell.
@@ -86,6 +87,7 @@ func (m *Machine) flow(l *level, t *tenant) *flow {
 	f.tenant, f.tag, f.place = t, l.now(), -1
 	t.refs++
 	l.by[t] = f
+	l.most = max(l.most, len(l.by))
 	return f
 }
 
@@ -223,7 +225,10 @@ func (m *Machine) freeQueue(c *Cell) {
 		for t, f := range l.by {
 			m.dropFlow(l, t, f)
 		}
-		l.v, l.passed, l.load = 0, 0, 0
+		if l.most > keep { // a map keeps the room for as many as there ever were
+			l.by = nil
+		}
+		l.v, l.passed, l.load, l.most = 0, 0, 0, 0
 	}
 	m.freeQueues.put(q)
 }

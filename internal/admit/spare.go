@@ -1,7 +1,7 @@
 package admit
 
 // keep is how many spare objects of each kind a machine keeps for the next calls.
-const keep = 1024
+const keep = 512
 
 // spare is objects that are not in use.
 type spare[T any] struct{ list []*T }

@@ -275,25 +275,25 @@ func (b *Breaker) NextChange(now int64) int64 {
 // closed and has nothing to remember, or nothing has happened for so long (see Failures of
 // Config) that it would not count any more. A tripped breaker is never idle. The caller knows
 // that no call that holds a permit runs.
-func (b *Breaker) Idle(now int64) bool {
-	if now < b.floor {
-		return false
-	}
+func (b *Breaker) Idle(now int64) bool { return now >= b.IdleAt() }
+
+// IdleAt is the instant from which b is [Breaker.Idle] if nothing happens: Never if it is
+// tripped.
+func (b *Breaker) IdleAt() int64 {
 	since := b.last
 	switch b.state {
 	case Closed:
-		if now < b.until || !b.window.empty(now, b.cfg.window()) {
-			return false
-		}
+		at := max(b.floor, b.until, b.window.emptyAt(b.cfg.window()))
 		if b.streak == 0 {
-			return true
+			return at
 		}
+		return max(at, after(since, b.cfg.memory()))
 	case Open:
 		since = b.until
 	default:
 		since = b.probes.lastLease(since)
 	}
-	return now >= after(since, b.cfg.memory())
+	return max(b.floor, after(since, b.cfg.memory()))
 }
 
 // Reconfigure replaces the configuration. The state stays, and what has begun (a cooldown, a

@@ -58,9 +58,12 @@ func (w *window) advance(now, width int64) {
 
 func (w *window) clear() { *w = window{edge: math.MinInt64} }
 
-// empty reports whether nothing that was counted is young enough at now.
-func (w *window) empty(now, span int64) bool {
-	return w.total == 0 || now >= after(w.edge, (buckets-1)*width(span))
+// emptyAt is the instant from which nothing that was counted is young enough.
+func (w *window) emptyAt(span int64) int64 {
+	if w.total == 0 {
+		return past
+	}
+	return after(w.edge, (buckets-1)*width(span))
 }
 
 func (w *window) failures() uint32 { return uint32(w.total >> 32) }

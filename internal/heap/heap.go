@@ -14,6 +14,9 @@ type Heap[K cmp.Ordered, T any] struct {
 	Place func(T, int32) // tells an element its index, -1 when it has left; set it before the first Push
 }
 
+// keep is for how many elements an empty heap keeps room.
+const keep = 1024
+
 type entry[K cmp.Ordered, T any] struct {
 	key K
 	sub uint64
@@ -67,6 +70,9 @@ func (h *Heap[K, T]) Remove(i int32) {
 	}
 	h.a[n] = entry[K, T]{}
 	h.a = h.a[:n]
+	if n == 0 && cap(h.a) > keep { // the room for as many as there ever were
+		h.a = nil
+	}
 	if i < n {
 		h.down(h.up(i))
 	}

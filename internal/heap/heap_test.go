@@ -65,3 +65,19 @@ func check(h *Heap[int, *item], model []*item) error {
 	}
 	return nil
 }
+
+// A heap that was large once gives up its room when it is empty, a small one keeps it.
+func TestAnEmptyHeapKeepsLittleRoom(t *testing.T) {
+	for _, n := range []int{keep / 2, 10 * keep} {
+		h := Heap[int, int]{Place: func(int, int32) {}}
+		for i := range n {
+			h.Push(i, 0, i)
+		}
+		for h.Len() > 0 {
+			h.Remove(int32(h.Len() - 1))
+		}
+		if c := cap(h.a); c > 2*keep || n <= keep && c < n {
+			t.Errorf("after %d elements there is room for %d", n, c)
+		}
+	}
+}
