@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -404,16 +403,11 @@ func TestSubmit_ManyEndAtOnce(t *testing.T) {
 	most := 4*runtime.GOMAXPROCS(0) + 10
 	for _, how := range []string{"cancelled", "refused by Close", "admitted"} {
 		t.Run(how, func(t *testing.T) {
-			var peak atomic.Int64
-			look := func() {
-				n := int64(runtime.NumGoroutine())
-				for p := peak.Load(); n > p && !peak.CompareAndSwap(p, n); p = peak.Load() {
-				}
-			}
+			var peak routinePeak
 			hold := limitsOf(sluice.Limit{Max: 1})
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
 				Interceptors: interceptors(hold, scheduler(sluice.PrioritySchedulerConfig{MaxQueue: calls})),
-				Sink:         sluice.EventSinkFunc(func(context.Context, sluice.Event) error { look(); return nil })}))
+				Sink:         sluice.EventSinkFunc(func(context.Context, sluice.Event) error { peak.look(); return nil })}))
 			release := make(chan struct{})
 			sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, first bool) (int, error) {
 				if first {
