@@ -125,10 +125,16 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	defer func() { // also if the code that is asked calls Goexit
 		exec.deadlines.remove(j)
 		r.outcome = outcome
-		if was := r.state.Or(judged | answered); was&judged == 0 {
-			a.settle(r, was|judged|answered, pauses)
-		} else {
-			a.hindsight(r, pauses)
+		for {
+			was := r.state.Load()
+			if was&judged != 0 {
+				a.hindsight(r, pauses)
+				return
+			}
+			if now := was | judged | answered; r.state.CompareAndSwap(was, now) {
+				a.settle(r, now, pauses)
+				return
+			}
 		}
 	}()
 	if x != nil {
@@ -232,18 +238,21 @@ func (r *running) abandon(s *stage, now int64) {
 	}
 }
 
-// hindsight tells the breakers of an outcome that was long in coming.
+// hindsight tells the breakers of an outcome that was long in coming. Whoever gives back what
+// the attempt holds finds all that follows from it under the lock, or nothing.
 func (a *admission) hindsight(r *running, pauses []throttle) {
 	s := a.stage.lock()
+	t := r.ticket
+	if t != nil && len(pauses) > 0 {
+		a.throttle(s, r, pauses)
+	}
+	r.state.Or(answered)
 	if r.live {
 		s.unlock()
-		a.linger(r, pauses)
+		a.linger(r, nil)
 		return
 	}
-	if t := r.ticket; t != nil {
-		if len(pauses) > 0 {
-			a.throttle(s, r, pauses)
-		}
+	if t != nil {
 		s.m.Judge(s.now(), t, r.outcome)
 		r.ticket = nil
 		s.m.Free(t)
@@ -309,8 +318,10 @@ func (a *admission) giveBack(r *running, pauses []throttle) {
 	if counted {
 		defer exec.leave() // also if a sink calls Goexit
 	}
-	for _, u := range settled {
-		a.tool.shared.learn(u.Unit, u.N)
+	if state&hasBegun != 0 { // else what is said is that nothing was used
+		for _, u := range settled {
+			a.tool.shared.learn(u.Unit, u.N)
+		}
 	}
 	inv.attemptEnds()
 	if abandoned {

@@ -109,7 +109,7 @@ func (e *Error) Is(target error) bool {
 	case context.DeadlineExceeded:
 		return e.Reason == ErrTimeout
 	}
-	return target == e.Reason
+	return same(target, e.Reason, false)
 }
 
 // Unwrap is Cause.

@@ -123,3 +123,14 @@ func TestRefusalsNameTheirBound(t *testing.T) {
 		})
 	}
 }
+
+// Any error can be compared with any reason.
+func TestErrorIsWithWhatCannotBeCompared(t *testing.T) {
+	e := &Error{Reason: uncomparable{}}
+	if errors.Is(e, uncomparable{}) {
+		t.Error("equal, and they cannot be compared")
+	}
+	if !errors.Is(e, ErrRejected) {
+		t.Error("want a rejection")
+	}
+}

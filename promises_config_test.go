@@ -193,7 +193,7 @@ func TestPromise22_TwoSchedulersOfOneQueue(t *testing.T) {
 	}
 	noErr(t, make(l, a))
 	err := make(l, b)
-	if want := `sluice: PrioritySchedulers "a" and "b" would order one queue: executors that share a gate must list the same scheduler`; err == nil || err.Error() != want {
+	if want := `sluice: PrioritySchedulers "a" and "b" would order one queue: executors that share a gate or a registry must list the same scheduler`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	noErr(t, make(l))

@@ -236,3 +236,28 @@ func TestReportsBeyondMeasureAreCut(t *testing.T) {
 		}
 	}
 }
+
+// A call whose code did not run teaches the estimate nothing.
+func TestQuota_DenialTeachesNoEstimate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		inside := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				if c.Input == any("deny") {
+					sluice.ReportUsage(ctx, "tokens", 0)
+					return sluice.Result{}, errors.New("no")
+				}
+				return next(ctx, c)
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1000, Per: time.Hour, Unit: "tokens"}), inside)})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "ask"}, func(ctx context.Context) error { sluice.ReportUsage(ctx, "tokens", 80); return nil })
+		noErr(t, r.call("ask"))
+		if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask", Input: any("deny")}); !errors.Is(err, sluice.ErrDenied) {
+			t.Errorf("got %v, want a denial", err)
+		}
+		if d := r.Explain(r.ctx, sluice.Request{Tool: "ask"}); len(d.Costs) != 1 || d.Costs[0].Estimate != 80 {
+			t.Errorf("costs %+v, want an estimate of 80", d.Costs)
+		}
+	})
+}

@@ -160,7 +160,7 @@ func (e *Executor) home(sched *PriorityScheduler) (*stage, error) {
 		return newStage(), nil
 	}
 	if sched != nil && home.scheduler != nil && home.scheduler != sched {
-		return nil, fmt.Errorf("sluice: PrioritySchedulers %q and %q would order one queue: executors that share a gate must list the same scheduler", home.scheduler, sched)
+		return nil, fmt.Errorf("sluice: PrioritySchedulers %q and %q would order one queue: executors that share a gate or a registry must list the same scheduler", home.scheduler, sched)
 	}
 	return home, nil
 }

@@ -97,8 +97,11 @@ func (a *admission) throttle(s *stage, r *running, list []throttle) {
 			continue
 		}
 		cells := s.cellsOf(x.aim)
-		if len(cells) == 0 {
+		if len(cells) == 0 { // the call's own, or the table of the part's is full
 			cells = a.upstreams(s, r)
+			if len(x.aim.classes) > 0 {
+				d = min(d, maxWider)
+			}
 		}
 		if len(cells) == 0 {
 			cells, d = a.toolCells(r), min(d, maxWider)

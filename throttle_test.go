@@ -570,6 +570,24 @@ func TestQuota_ThrottleOfAPart(t *testing.T) {
 	}
 }
 
+// Where there is no room for a part's key, the call's own waits, and no longer than what is wider
+// than the part.
+func TestQuota_ThrottleOfAPartWithoutRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ByKey("host", func(sluice.Call) string { return "a" }), MaxKeys: 1, Upstream: true, Rates: []sluice.Rate{{N: 1000}}}))
+		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "fetch"}, func(ctx context.Context) error {
+			sluice.ReportThrottle(ctx, time.Hour, sluice.ThrottlePart{Kind: "host", Key: "b"})
+			return nil
+		})
+		noErr(t, r.call("fetch"))
+		if got, want := r.paused(), "rate calls per second a 1m0s"; got != want {
+			t.Errorf("paused: %q, want %q", got, want)
+		}
+	})
+}
+
 // An error says what it is about itself; several say it of several parts.
 func TestQuota_ErrorsNameTheirParts(t *testing.T) {
 	bubble(t, func(t *testing.T) {

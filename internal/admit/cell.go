@@ -210,7 +210,7 @@ func (m *Machine) Vacancy(k *Class) int64 {
 	if m.idlest(k) != nil {
 		return m.now
 	}
-	if k.idle.Len() == 0 || k.Kind == Breaker { // whose failures end when they are forgotten
+	if k.idle.Len() == 0 || k.idle.Min() >= atLast {
 		return Never
 	}
 	return k.idle.Min()

@@ -38,9 +38,14 @@ type Plan struct {
 	Client *Client
 }
 
-// places is how many calls of one tool, and of one tenant, may wait even if the queue is
-// full: what fills it is not theirs.
-const places = 16
+const (
+	// places is how many calls of one tool, and of one tenant, may wait even if the queue is
+	// full: what fills it is not theirs.
+	places = 16
+	// hosts is how many tenants at once have such places. Tools are registered; tenants anybody
+	// may make up.
+	hosts = 1000
+)
 
 // share is the waiting calls of one tenant, or of one tool, and client. It lives while there
 // are lanes.
@@ -175,7 +180,7 @@ func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
 	}
 	floor := min(places, p.MaxQueue)
 	tool := c.tools[t.Plan.Tool]
-	return -1, own < floor || tool == nil || tool.n < floor
+	return -1, tool == nil || tool.n < floor || own < floor && len(c.shares) <= hosts
 }
 
 // yields reports whether in the level low, the lowest, a call of c gives way to t, whose

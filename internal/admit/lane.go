@@ -210,9 +210,10 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 		l.at.q.levels[l.level].load += l.need(l.at)
 	}
 	m.book(l, 1)
-	m.watchFrom(m.now)
-	t.place = int32(min(m.waiting, 1<<30))
-	t.starts = uint32(m.starts)
+	if t.place == 0 { // else it comes again
+		t.place = int32(min(m.waiting, 1<<30))
+		t.starts = uint32(m.starts)
+	}
 	t.since, t.by = m.now, l.at
 	if t.Limit != Never {
 		m.limits.Push(t.Limit, t.seq, t)

@@ -104,7 +104,7 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 		c.pause = &pause{begun: m.now, end: until, from: m.starts}
 	}
 	if at := c.pause.ends(); c.q != nil && at >= m.now {
-		c.q.since = at
+		m.waitsSince(c, at)
 	}
 	m.drop(c)
 	m.mark(c)
@@ -116,7 +116,7 @@ func (m *Machine) Lift(now int64, c *Cell) {
 	m.advance(now)
 	c.reopen(m.now) // after one that has ended, whether anybody has looked since or not
 	if c.q != nil && c.pause.ends() > m.now {
-		c.q.since = m.now
+		m.waitsSince(c, m.now)
 	}
 	if c.timer >= 0 { // for the end of the pause; whoever waits on sets it anew
 		m.timers.Remove(c.timer)

@@ -265,6 +265,17 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 	if at := w.m.Vacancy(r); at != 1500*ms {
 		t.Errorf("there is room from %d on, want 1.5 s, when b is full", at)
 	}
+
+	b := circuit("breaker", breaker.Config{})
+	b.MaxKeys = 1
+	w.ended(w.arrive("fails", 4, "", part{b, "a", 1}), breaker.Failure)
+	if at := w.m.Vacancy(b); at != w.now+3600*sec {
+		t.Errorf("there is room from %d on, want in an hour, when the failure is forgotten", at)
+	}
+	w.m.Trip(w.now, w.m.Cell(w.now, b, "a"), "")
+	if at := w.m.Vacancy(b); at != Never {
+		t.Errorf("there is room from %d on, and the only breaker is tripped", at)
+	}
 }
 
 // A call that waits for a ramp has no slots kept for it, and nobody forgets it: it starts when the

@@ -102,7 +102,7 @@ func (m *Machine) dropFlow(l *level, t *tenant, f *flow) {
 func (m *Machine) park(l *lane, c *Cell) {
 	if c.q == nil {
 		c.q = m.freeQueues.get()
-		c.q.since = max(m.now, c.pause.ends())
+		m.waitsSince(c, max(m.now, c.pause.ends()))
 	}
 	q := c.q
 	l.at = c

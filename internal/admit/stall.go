@@ -8,11 +8,18 @@ package admit
 
 const stallAfter = 60 * second
 
-// watchFrom has the waiting calls looked at, now that there are some. The look stays due when
-// they have gone, so that a queue that comes and goes arms no timer each time.
-func (m *Machine) watchFrom(now int64) {
-	if m.watch == Never || m.watch <= now {
-		m.watch = now + stallAfter
+// waitsSince has the queue of c looked at once it has released nothing for long since the
+// instant at. The look stays due when nobody waits any more, so that a queue that comes and goes
+// arms no timer each time.
+func (m *Machine) waitsSince(c *Cell, at int64) {
+	c.q.since = at
+	if c.kind != Slots || c.q.stalled {
+		return
+	}
+	if at += stallAfter; m.watch <= m.now {
+		m.watch = at
+	} else {
+		m.watch = min(m.watch, at)
 	}
 }
 
@@ -23,14 +30,14 @@ func (m *Machine) Rest() {
 	}
 }
 
-// look begins a pass over all lanes for limits that stall.
+// look begins a pass over all lanes for limits that stall. It finds out when to look again: not
+// at all if nobody waits for a limit that has not been told already.
 func (m *Machine) look() {
 	if m.watch > m.now {
 		return
 	}
 	m.watch = Never
 	if m.waiting > 0 {
-		m.watch = m.now + stallAfter
 		m.sweeps = append(m.sweeps, sweep{nil, len(m.all) - 1})
 	}
 }
@@ -52,7 +59,8 @@ func (m *Machine) stalls(l *lane) {
 // released notes that slots of c came back.
 func (m *Machine) released(c *Cell) {
 	if c.q != nil {
-		c.q.since, c.q.stalled = m.now, false
+		c.q.stalled = false
+		m.waitsSince(c, m.now)
 		m.mark(c)
 	}
 }
