@@ -88,7 +88,7 @@ func (e *Executor) work() {
 	w := &e.crew
 	for {
 		w.mu.Lock()
-		if w.runs.len() == 0 || w.looking > 2 {
+		if w.runs.len() == 0 || w.looking > 1 {
 			w.looking--
 			w.mu.Unlock()
 			return
