@@ -340,8 +340,10 @@ func (w *world) end(x *call, e ending) {
 		}
 	}
 	w.part(x)
-	for _, u := range x.settled {
-		x.tool.learn(u.unit, u.n)
+	if x.code {
+		for _, u := range x.settled {
+			x.tool.learn(u.unit, u.n)
+		}
 	}
 }
 
