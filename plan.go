@@ -86,9 +86,9 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 }
 
 // keep makes e's table that of the present registry: plans of tools that are gone are dropped,
-// those of tools that were changed are set aside, and p, if it is not nil, is added unless another first call's plan is there already. It
-// answers the plan that the caller's call is to use. With many tools it matters that nothing
-// looks at each of them where one has changed.
+// those of tools that were changed are set aside, and p, if it is not nil, is added unless
+// another first call's plan is there already. It answers the plan that the caller's call is to
+// use. With many tools it matters that nothing looks at each of them where one has changed.
 func (e *Executor) keep(p *plan) *plan {
 	e.planning.Lock()
 	old, snap := e.plans.Load(), e.registry.current()

@@ -35,6 +35,9 @@ func (w *world) observe() {
 	if w.fresh != nil && !w.racy {
 		w.meets(now, before, log)
 	}
+	if w.fresh != nil { // its coming may be what lets others start, who take tokens after it was judged
+		w.soonest = w.earliest(now, w.fresh)
+	}
 	w.book(now, before)
 	w.served(now)
 	w.book(now, w.earlier(started, false))
@@ -436,8 +439,8 @@ func (w *world) check(now int64) {
 			w.fatal("%v waits, its limit is %d", x, x.limit)
 		case w.closing[x.exec]:
 			w.fatal("%v waits, its executor is closed", x)
-		case x == w.fresh && w.earliest(now, x) > x.limit:
-			w.fatal("%v waits, it cannot start before %d and its limit is %d", x, w.earliest(now, x), x.limit)
+		case x == w.fresh && w.soonest > x.limit:
+			w.fatal("%v waits, it could not start before %d and its limit is %d", x, w.soonest, x.limit)
 		}
 		for _, n := range x.needs {
 			if !n.cell.of.tokens && n.n > n.cell.of.max && !x.shares(n.cell) {

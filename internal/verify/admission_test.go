@@ -183,6 +183,7 @@ type world struct {
 	came    []*call // who waited when it began
 	shed    bool    // somebody gave way in it
 	fresh   *call   // the arrival of the action, if it is one
+	soonest int64   // when that could start, as things were before others did
 	place   int
 	waiting []*call
 	running []*call
