@@ -17,20 +17,50 @@ func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, er
 	if t == nil {
 		return r, err
 	}
-	w := t.Owner.(*waiter)
+	return a.await(ctx, c, t)
+}
+
+// await waits until t is decided, or ctx ends. The context may be anybody's: if that panics or
+// calls Goexit, nobody waits any more.
+func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (*running, error) {
+	normal := false
+	defer func() {
+		if !normal {
+			a.forsake(&t)
+		}
+	}()
+	r, err := a.outcome(ctx, c, &t)
+	normal = true
+	return r, err
+}
+
+// outcome is what becomes of the waiting ticket *p.
+func (a *admission) outcome(ctx context.Context, c *Call, p **admit.Ticket) (*running, error) {
+	w := (*p).Owner.(*waiter)
 	if done := ctx.Done(); done == nil {
 		<-w.ready
 	} else {
 		select {
 		case <-w.ready:
 		case <-done:
-			if err := a.giveUp(ctx, c.inv, &t); err != nil {
+			if err := a.giveUp(ctx, c.inv, p); err != nil {
 				return nil, err
 			}
 			<-w.ready // decided meanwhile
 		}
 	}
-	return a.decided(ctx, c, &t)
+	return a.decided(ctx, c, p)
+}
+
+// forsake gives back the ticket *p, which nobody waits with any more, if there is one. It is not
+// used again: somebody may be about to wake its owner.
+func (a *admission) forsake(p **admit.Ticket) {
+	s := a.stage.lock()
+	if t := *p; t != nil {
+		*p = nil
+		s.m.Cancel(s.now(), t)
+	}
+	s.unlock()
 }
 
 // arrive asks for admission. It answers the attempt, if it may run, else the ticket with
@@ -119,9 +149,7 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 		if _, waits := t.Owner.(*waiter); !waits { // a submission withdraws by itself
 			return
 		}
-		s := a.stage.lock()
-		s.m.Cancel(s.now(), t) // which is not used again: somebody may be about to wake its owner
-		s.unlock()
+		a.forsake(&t)
 	}()
 	var told telling
 	c.inv.describe(&told, ToolQueued, now)

@@ -111,12 +111,14 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	}
 	x, _ := r.Context.(*timedRun)
 	if a.classify == nil && tame(err) {
+		defer func() { // also if the caller's context, which is asked, panics or calls Goexit
+			r.outcome = outcome
+			a.settle(r, r.add(judged+answered), pauses)
+		}()
 		if x != nil {
 			err = x.timedOut(err)
 		}
 		outcome, pauses = a.judge(r, c, res, err)
-		r.outcome = outcome
-		a.settle(r, r.add(judged+answered), pauses)
 		return err
 	}
 	j := &judging{r: r}

@@ -86,16 +86,9 @@ func (e *Executor) startRunner() {
 // for a lock of the library's own is still on the way: somebody else would wait for it too.
 func (e *Executor) work() {
 	w := &e.crew
-	for {
-		w.mu.Lock()
-		if w.runs.len() == 0 || w.looking > 1 {
-			w.looking--
-			w.mu.Unlock()
-			return
-		}
-		t := w.runs.pop()
-		w.mu.Unlock()
-		r, err := t.x.admitted(t.what)
+	looking := true
+	found := func() {
+		looking = false
 		w.mu.Lock()
 		w.looking--
 		hire := w.hireLocked()
@@ -103,10 +96,29 @@ func (e *Executor) work() {
 		if hire {
 			e.startRunner()
 		}
+	}
+	defer func() {
+		if looking { // the context of the call called Goexit
+			found()
+		}
+	}()
+	for {
+		w.mu.Lock()
+		if w.runs.len() == 0 || w.looking > 1 {
+			looking = false
+			w.looking--
+			w.mu.Unlock()
+			return
+		}
+		t := w.runs.pop()
+		w.mu.Unlock()
+		r, err := t.x.admitted(t.what)
+		found()
 		t.x.goOn(r, err) // if that calls Goexit, nobody waits for this goroutine
 		w.mu.Lock()
 		w.looking++
 		w.mu.Unlock()
+		looking = true
 	}
 }
 
@@ -150,7 +162,7 @@ func (e *Executor) endNext() bool {
 	w.mu.Unlock()
 	normal := false
 	defer func() {
-		if !normal { // a sink called Goexit: another goes on
+		if !normal { // a sink, or the call's context, called Goexit: another goes on
 			e.startEnder()
 		}
 	}()

@@ -3,8 +3,12 @@ package sluice
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestSubmit_ContextsThatEndTogether: calls whose contexts have one Done channel are
@@ -146,4 +150,92 @@ func TestSubmit_ContextWithCodeOfItsOwn(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// oddContext has a method that misbehaves once it is armed.
+type oddContext struct {
+	context.Context
+	armed *atomic.Bool
+	how   func()
+}
+
+func (c oddContext) Err() error {
+	if c.armed.Load() {
+		c.how()
+	}
+	return c.Context.Err()
+}
+
+// A context that panics or calls Goexit while its call waits ends that call, however it waits
+// and whatever is decided. What it held is given back, and others go on.
+func TestPromise10_ContextThatMisbehavesWhileItsCallWaits(t *testing.T) {
+	for name, how := range map[string]func(){"panic": func() { panic("asked") }, "Goexit": runtime.Goexit} {
+		for _, submit := range []bool{false, true} {
+			for _, end := range []string{"admitted", "cancelled", "refused"} {
+				t.Run(fmt.Sprint(name, ", submit ", submit, ", ", end), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						policy := Policy{Concurrency: 1}
+						if end == "refused" {
+							policy.MaxWait = time.Second
+						}
+						exec := Must(NewExecutor(NewToolRegistry(), Config{}))
+						release := make(chan struct{})
+						x := Must(Wrap(exec, Spec{Name: "x", Policy: policy}, func(_ context.Context, n int) (int, error) {
+							if n == 0 {
+								<-release
+							}
+							return n, nil
+						}))
+						holder := exec.Submit(t.Context(), Request{Tool: "x", Input: 0})
+						synctest.Wait()
+						base, cancel := context.WithCancel(t.Context())
+						defer cancel()
+						ctx := oddContext{base, new(atomic.Bool), how}
+						var f *Future
+						if submit {
+							f = exec.Submit(ctx, Request{Tool: "x", Input: 1})
+						} else {
+							go func() {
+								defer func() { recover() }()
+								exec.Invoke(ctx, Request{Tool: "x", Input: 1})
+							}()
+						}
+						synctest.Wait()
+						ctx.armed.Store(true)
+						switch end {
+						case "cancelled":
+							cancel()
+							synctest.Wait()
+						case "refused":
+							time.Sleep(2 * time.Second)
+						}
+						close(release)
+						synctest.Wait()
+						if f != nil {
+							select {
+							case <-f.Done():
+							default:
+								t.Error("the call has not ended")
+							}
+						}
+						for range 3 { // one slot, and nobody holds it
+							if n, err := x(t.Context(), 7); n != 7 || err != nil {
+								t.Fatalf("later: %d, %v", n, err)
+							}
+							if res, err := exec.Submit(t.Context(), Request{Tool: "x", Input: 8}).Wait(t.Context()); res.Value != any(8) || err != nil {
+								t.Fatalf("later: %v, %v", res.Value, err)
+							}
+						}
+						if _, err := holder.Wait(t.Context()); err != nil {
+							t.Error(err)
+						}
+						ctx.armed.Store(false)
+						if err := exec.Close(t.Context()); err != nil {
+							t.Error(err)
+						}
+					})
+				})
+			}
+		}
+	}
 }

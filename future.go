@@ -75,10 +75,8 @@ func (f *Future) whole(ctx context.Context, e *Executor, r Request, open bool) {
 func (x *submission) start(e *Executor, r *Request, open bool) {
 	normal := false
 	defer func() {
-		if !normal && x.future != nil { // a sink called Goexit
-			err := caught(r.Tool, recover())
-			x.withdraw()
-			x.end(Result{}, err)
+		if !normal && x.future != nil { // a sink called Goexit, or the context is not the standard library's
+			x.fail(caught(r.Tool, recover()))
 		}
 	}()
 	var c Call
@@ -130,17 +128,15 @@ func (x *submission) submit(c *Call, now int64) {
 	}
 }
 
-// withdraw gives up a place in the queue that nobody waits at.
-func (x *submission) withdraw() {
-	if x.inv.plan == nil || x.inv.plan.adm == nil {
-		return
+// fail ends the call, whose code does not run, and gives up its place in the queue.
+func (x *submission) fail(err error) {
+	if x.inv.plan != nil && x.inv.plan.adm != nil {
+		x.inv.plan.adm.forsake(&x.ticket)
 	}
-	s := x.inv.plan.adm.stage.lock()
-	if x.ticket != nil {
-		s.m.Cancel(s.now(), x.ticket) // and not used again: somebody may be about to wake x
-		x.ticket = nil
+	if underWay(x.inv.fate.Load()) {
+		x.inv.attemptEnds()
 	}
-	s.unlock()
+	x.end(Result{}, err)
 }
 
 // decided is called when the call, which waited, has been admitted or refused.
@@ -156,21 +152,42 @@ func (x *submission) decided(admitted bool) {
 
 // cancel is called when ctx ends.
 func (x *submission) cancel() {
+	normal := false
+	defer func() {
+		if !normal && x.future != nil {
+			x.fail(caught(x.inv.plan.tool.spec.Name, recover()))
+		}
+	}()
 	if err := x.inv.plan.adm.giveUp(x.ctx, &x.inv, &x.ticket); err != nil {
 		x.inv.attemptEnds()
 		x.end(Result{}, err)
 	}
+	normal = true
 }
 
-// admitted is the attempt that may run, or why none may.
-func (x *submission) admitted(what duty) (*running, error) {
+// admitted is the attempt that may run, or why none may. If the context that it asks calls
+// Goexit, the call has ended.
+func (x *submission) admitted(what duty) (r *running, err error) {
 	if what == atOnce {
 		return &x.inv.first.running, nil
 	}
+	normal := false
+	defer func() {
+		if normal {
+			return
+		}
+		v := recover()
+		err = caught(x.inv.plan.tool.spec.Name, v)
+		if x.inv.plan.adm.forsake(&x.ticket); v == nil {
+			x.goOn(nil, err)
+		}
+	}()
 	x.inv.plan.exec.watches.remove(x)
 	var c Call
 	x.call(&c)
-	return x.inv.plan.adm.decided(x.ctx, &c, &x.ticket)
+	r, err = x.inv.plan.adm.decided(x.ctx, &c, &x.ticket)
+	normal = true
+	return r, err
 }
 
 // goOn runs the call, or ends it.

@@ -19,9 +19,9 @@ const maxHold = 10 * time.Minute
 // once.
 //
 // The stream uses the context that Hold returns. It ends with the one that Hold was given,
-// when done has been called, and when the hold has lasted for the attempt's timeout, or
-// ten minutes if that is shorter or there is none: then the hold is given up, and the call
-// ends as timed out.
+// when done has been called, and when the time of the attempt is over that its Timeout gives
+// it, or after ten minutes if that is sooner or there is none: then the hold is given up, and
+// the call ends as timed out. With a Timeout, an earlier deadline of the caller gives it up too.
 //
 // An error given to done is what the call ends with, to sinks and breakers; an error of the
 // tool ends its holds at once. Only the first done counts, from whichever goroutine. A call
@@ -149,7 +149,7 @@ func (r *running) endStreams(err error) {
 
 // done ends the hold, with the stream's error.
 func (h *hold) done(err error) {
-	if !h.asked.CompareAndSwap(false, true) {
+	if h.over.Load() || !h.asked.CompareAndSwap(false, true) { // nobody asks any more after Close
 		return
 	}
 	outcome, r := breaker.Success, h.r
@@ -167,6 +167,10 @@ func (h *hold) done(err error) {
 		h.failed.Store(&given)
 		exec.deadlines.remove(h)
 		exec.deadlines.add(h, exec.clock, exec.clock.now()+int64(maxJudging))
+		if h.over.Load() { // already: it was not there yet to be removed
+			exec.deadlines.remove(h)
+			return
+		}
 	}
 	var c Call
 	r.inv.fill(&c)
@@ -192,8 +196,12 @@ func (h *hold) expire() {
 		h.end(ranError{*err, h.r.inv.key}, breaker.Failure, nil)
 		return
 	}
+	outcome := breaker.Failure
+	if x, ok := h.r.Context.(*timedRun); ok && x.borrowed || h.r.caller().Err() != nil { // the time was the caller's
+		outcome = breaker.Neutral
+	}
 	err := h.r.inv.refused(ErrTimeout, "", context.DeadlineExceeded)
-	h.end(err, breaker.Failure, err)
+	h.end(err, outcome, err)
 }
 
 // end gives back what h kept.

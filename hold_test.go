@@ -187,6 +187,51 @@ func TestHold_Bound(t *testing.T) {
 	}
 }
 
+// A stream that the caller's own deadline gives up says nothing about the tool.
+func TestPromise16_HoldUntilTheCallersDeadline(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(b), Timeout: time.Hour})
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+			_, _, err := sluice.Hold(ctx)
+			return err
+		})
+		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+		defer cancel()
+		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+		noErr(t, err)
+		time.Sleep(2 * time.Second)
+		if e := r.terminal("x"); e.Duration != time.Second || !errors.Is(e.Err, sluice.ErrTimeout) {
+			t.Errorf("ended after %v with %v, want 1s and ErrTimeout", e.Duration, e.Err)
+		}
+		if s := sluice.Must(b.State("x")); s != sluice.BreakerClosed {
+			t.Errorf("the breaker is %v, want closed", s)
+		}
+		r.end()
+	})
+}
+
+// A stream that ends when its hold has been given up is told to nobody.
+func TestHold_EndsLate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		asked := 0
+		r := newRig(t, sluice.Config{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { asked++; return sluice.OutcomeAuto }})
+		var done func(error)
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) (err error) {
+			_, done, err = sluice.Hold(ctx)
+			return err
+		})
+		noErr(t, r.call("x"))
+		noErr(t, r.Close(context.Background()))
+		before := asked
+		done(hostThrottle{"b", time.Hour})
+		if asked != before {
+			t.Error("the classify function was asked after Close had returned")
+		}
+		r.end()
+	})
+}
+
 // The context of a stream lives on when its tool has returned, with a timeout too, carries
 // the caller's values and end, and ends when done is called.
 func TestHold_Context(t *testing.T) {
