@@ -122,6 +122,8 @@ func (g *gateCore) at(component, key string, make bool) (*stage, []*admit.Cell, 
 	scope := g.limits[0].scope
 	wants, has := scope.hasKey(key, g.stage)
 	s := g.stage.lock()
+	now := s.now()
+	s.m.Advance(now) // which may forget keys: none goes between the first and the last
 	var out []*admit.Cell
 	for _, l := range g.limits {
 		c := l.class.Lookup(key)
@@ -130,7 +132,7 @@ func (g *gateCore) at(component, key string, make bool) (*stage, []*admit.Cell, 
 			return nil, nil, fmt.Errorf("sluice: %s %q, which counts %s, has no key %q: must be %s", component, g.name, scope, cut(key, 128), wants)
 		}
 		if c == nil && make {
-			if c = s.m.Cell(s.now(), l.class, key); c == nil {
+			if c = s.m.Cell(now, l.class, key); c == nil {
 				s.unlock()
 				return nil, nil, fmt.Errorf("sluice: %s %q has no room for key %q: all keys that it may have are busy", component, g.name, cut(key, 128))
 			}

@@ -129,6 +129,9 @@ func TestParse_ListsAreReadByPosition(t *testing.T) {
 		{"policies behind the limit", 429, []string{"Limit: 100, 100;w=10, 1000;w=3600", "Remaining: 0", "Reset: 7"}, 7 * time.Second},
 		{"dates", 200, []string{"Remaining: 1, 0", "Reset: " + now.Add(time.Hour).Format(http.TimeFormat) + ", " + now.Add(5*time.Second).Format(http.TimeFormat)}, 5 * time.Second},
 		{"durations", 200, []string{"Remaining: 0, 7", "Reset: 6m0s, 1h0m0s"}, 6 * time.Minute},
+		{"the first says nothing", 200, []string{"Remaining: unlimited, 0", "Reset: 60, 30"}, 30 * time.Second},
+		{"only the third says something", 200, []string{"Remaining: unlimited, none, 0", "Reset: 60, 40, 30"}, 30 * time.Second},
+		{"a limit that is none", 200, []string{"Limit: unlimited, 500", "Remaining: 5, 0", "Reset: 60, 30"}, 30 * time.Second},
 		{"spaces and none", 200, []string{"Remaining: 7 ,0,", "Reset: ,9 ,"}, 9 * time.Second},
 	} {
 		for _, prefix := range []string{"RateLimit-", "X-RateLimit-", "X-Rate-Limit-"} {

@@ -154,7 +154,7 @@ func addVendor(qs []Quota, from, i int, kind string, v Quota) []Quota {
 			i--
 		}
 	}
-	for ; at == len(qs) || i > 0; i-- { // the i before it say nothing else
+	for at == len(qs) { // the i before it say nothing else
 		if len(qs) >= maxQuotas || len(v.Name) > 64 {
 			return qs
 		}
@@ -163,8 +163,9 @@ func addVendor(qs []Quota, from, i int, kind string, v Quota) []Quota {
 		}
 		// A provider that counts several things at once counts them with buckets.
 		qs = append(qs, Quota{Source: v.Source, Name: v.Name, Unit: v.Unit, Limit: Unknown, Remaining: Unknown, Refills: v.Name != ""})
-		if at = len(qs) - 1; i == 0 {
-			break
+		if i > 0 {
+			i--
+			at++
 		}
 	}
 	switch q := &qs[at]; kind {

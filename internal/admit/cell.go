@@ -182,8 +182,8 @@ func (m *Machine) makeCell(k *Class, key string) *Cell {
 	return c
 }
 
-// shrink has idle cells of k make room until there are at most n, and reports whether there
-// are. It removes a bounded number at a time.
+// shrink has idle cells of k make room until there are at most n. It removes a bounded number
+// at a time, and reports whether that went as far as it may: else all that are left are busy.
 func (m *Machine) shrink(k *Class, n int) bool {
 	for left := batch; len(k.cells) > n && left > 0; left-- {
 		c := m.idlest(k)
@@ -192,7 +192,7 @@ func (m *Machine) shrink(k *Class, n int) bool {
 		}
 		k.forget(c)
 	}
-	return len(k.cells) <= n
+	return true
 }
 
 // SetMaxKeys changes the bound of k's table, if it is keyed. More keys than that go as they

@@ -256,6 +256,19 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 		t.Errorf("%d keys, want 10", n)
 	}
 
+	many := slots("many", 2, 1)
+	many.MaxKeys = 1000
+	for i := range many.MaxKeys {
+		w.finish(w.arrive("x", 4, "", part{many, fmt.Sprint(i), 1}))
+	}
+	w.m.SetMaxKeys(w.now, many, 10)
+	for i := range 10 { // there is room, even if it takes more than one step to make all of it
+		w.finish(w.arrive("new", 4, "", part{many, fmt.Sprint("new ", i), 1}))
+	}
+	if n := many.Len(); n != 10 {
+		t.Errorf("%d keys, want 10", n)
+	}
+
 	r := w.rate("rate", 2, 1, sec, 2)
 	r.MaxKeys = 2
 	w.arrive("a", 4, "", part{r, "a", 2})

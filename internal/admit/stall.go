@@ -16,11 +16,7 @@ func (m *Machine) waitsSince(c *Cell, at int64) {
 	if c.kind != Slots || c.q.stalled {
 		return
 	}
-	if at += stallAfter; m.watch <= m.now {
-		m.watch = at
-	} else {
-		m.watch = min(m.watch, at)
-	}
+	m.watch = min(m.watch, at+stallAfter) // one that is due already stays so until the next tick
 }
 
 // Rest forgets the look that is due if nobody waits.

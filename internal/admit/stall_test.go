@@ -1,6 +1,10 @@
 package admit
 
-import "testing"
+import (
+	"fmt"
+	"slices"
+	"testing"
+)
 
 // stalled is the limits that were told to stall since the last look.
 func (w *world) stalled() (names []string) {
@@ -19,6 +23,25 @@ func (w *world) look(now int64) {
 		w.m.Step(w.now)
 	}
 	w.collect()
+}
+
+// The look for limits that stall is not put off by others that release, however late the timer.
+func TestStallsAreSeenBesideBusyLimits(t *testing.T) {
+	w := newWorld(t, standard())
+	stuck, busy := slots("stuck", 0, 1), slots("busy", 0, 1)
+	w.arrive("holds", 4, "", stuck)
+	w.arrive("waits", 4, "", stuck)
+	x := w.arrive("0", 4, "", busy)
+	for i := range 3 {
+		y := w.arrive(fmt.Sprint(i+1), 4, "", busy)
+		w.now = 60*sec + int64(i)
+		w.finish(x)
+		x = y
+	}
+	w.look(w.now)
+	if got := w.stalled(); !slices.Equal(got, []string{"stuck"}) {
+		t.Errorf("%v stall, want the one that releases nothing", got)
+	}
 }
 
 // A limit that releases nothing for a minute while calls wait is told, once until it does.
