@@ -246,7 +246,8 @@ const maxKeyBytes = 1024
 // cellFunc finds or makes the cell of a key: Machine.Cell, or Machine.Peek for a forecast.
 type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
 
-// fill gives t its needs, with cells of keys that are new made by cell. It answers the refusal by a table of keys that is full.
+// fill gives t its needs, with cells of keys that are new made by cell. It answers the refusal
+// by a table of keys that is full.
 func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64, cell cellFunc) error {
 	if a.needs != nil && !a.dropped {
 		s.m.Fixed(t, a.needs)

@@ -78,7 +78,7 @@ func checkName(field, name string) error {
 		return fmt.Errorf("sluice: %s has %d bytes: must have at most 128", field, len(name))
 	}
 	for _, r := range name {
-		if r < ' ' || r == 0x7f || r == 0xfffd || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		if r < ' ' || r == 0x7f || r == 0xfffd || unsafeRune(r) {
 			return fmt.Errorf("sluice: %s %q has a control character: must be printable", field, name)
 		}
 	}

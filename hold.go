@@ -3,6 +3,7 @@ package sluice
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -10,8 +11,10 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 )
 
-// maxHold bounds how long a stream can hold a call open.
-const maxHold = 10 * time.Minute
+const (
+	maxHold  = 10 * time.Minute // for which a stream can hold a call open
+	maxHolds = 1000             // of a call at once
+)
 
 // Hold keeps the running call open beyond the return of its tool, for a tool that answers
 // with a stream: its slots stay taken, [ReportUsage] counts, and the terminal event and
@@ -28,7 +31,8 @@ const maxHold = 10 * time.Minute
 // may have several holds, and ends with the last. If an interceptor drops a result, it must
 // see to it that its stream ends.
 //
-// Outside a call, and after the tool has returned, Hold answers an error. Neither it nor
+// Outside a call, after the tool has returned or its time is over, and beyond 1,000 holds of a
+// call at once, Hold answers an error. Neither it nor
 // done waits for anybody, but done may call the sinks.
 func Hold(ctx context.Context) (stream context.Context, done func(error), err error) {
 	r := scopeOf(ctx).call
@@ -43,9 +47,9 @@ func Hold(ctx context.Context) (stream context.Context, done func(error), err er
 	}
 	h := &hold{r: r, deadline: deadline{place: -1}}
 	stream, h.cancel = context.WithCancelCause(ctx)
-	if !r.hold(h) {
+	if err := r.hold(h); err != nil {
 		h.cancel(nil)
-		return nil, nil, errors.New("sluice: Hold: the tool has returned: a call can be held open only while its code runs")
+		return nil, nil, err
 	}
 	exec.deadlines.add(h, exec.clock, due)
 	if h.over.Load() { // already: it was not there yet to be removed
@@ -95,14 +99,19 @@ func (h *holds) of(r *running) *stream {
 	return &h.stream
 }
 
-// hold adds h, unless no code of the attempt runs any more.
-func (r *running) hold(h *hold) bool {
+// hold adds h, or says why it cannot.
+func (r *running) hold(h *hold) error {
 	s := r.adm.stage.lock()
 	defer s.unlock()
 	for {
 		was := r.state.Load()
-		if !codeInside(was) || was&(returned|outOfTime) != 0 || was >= ^uint32(oneHold) {
-			return false
+		switch {
+		case !codeInside(was) || was&returned != 0:
+			return errors.New("sluice: Hold: the tool has returned: a call can be held open only while its code runs")
+		case was&outOfTime != 0:
+			return errors.New("sluice: Hold: the time of the attempt is over: a call can be held open only before that")
+		case was >= maxHolds*oneHold:
+			return fmt.Errorf("sluice: Hold: the call is held open %d times: must be at most that at once", maxHolds)
 		}
 		if r.state.CompareAndSwap(was, (was|hasHeld)+oneHold) {
 			break
@@ -113,7 +122,7 @@ func (r *running) hold(h *hold) bool {
 		sum.remembers().holds.Store(new(holds))
 	}
 	sum.holds().list = append(sum.holds().list, h)
-	return true
+	return nil
 }
 
 // streams says that the result of r, which has returned it, is the call's as far as anybody

@@ -211,6 +211,56 @@ func TestPromise16_HoldUntilTheCallersDeadline(t *testing.T) {
 	})
 }
 
+// What cannot be held open says why.
+func TestHold_Refusals(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Timeout: time.Second})
+		var kept context.Context
+		got := map[string]string{}
+		hold := func(when string, ctx context.Context) {
+			if _, _, err := sluice.Hold(ctx); err != nil {
+				got[when] = err.Error()
+			}
+		}
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { kept = ctx; return nil })
+		r.tool(sluice.Spec{Name: "late"}, func(ctx context.Context) error {
+			time.Sleep(2 * time.Second)
+			hold("late", ctx)
+			return nil
+		})
+		r.tool(sluice.Spec{Name: "many"}, func(ctx context.Context) error {
+			for range 1000 {
+				if _, _, err := sluice.Hold(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+			hold("many", ctx)
+			return errors.New("which ends them")
+		})
+		hold("outside", t.Context())
+		noErr(t, r.call("x"))
+		hold("returned", kept)
+		for _, tool := range []string{"late", "many"} {
+			if err := r.call(tool); err == nil {
+				t.Errorf("%s: want an error", tool)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		want := map[string]string{
+			"outside":  "sluice: Hold: the context belongs to no call: must be the one that a tool gets, or made from it",
+			"returned": "sluice: Hold: the tool has returned: a call can be held open only while its code runs",
+			"late":     "sluice: Hold: the time of the attempt is over: a call can be held open only before that",
+			"many":     "sluice: Hold: the call is held open 1000 times: must be at most that at once",
+		}
+		for when, text := range want {
+			if got[when] != text {
+				t.Errorf("%s: %q, want %q", when, got[when], text)
+			}
+		}
+		r.end()
+	})
+}
+
 // A stream that ends when its hold has been given up is told to nobody.
 func TestHold_EndsLate(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -35,9 +35,11 @@ func (e *Executor) refusing(t *tool, reason, cause error) *plan {
 
 // planTable is the plans made so far for one snapshot of the registry.
 type planTable struct {
-	snap   *registrySnapshot
-	plans  map[string]*plan
-	before map[string]*plan // of tools that were changed since, until they are called again: the cells of their limits stay
+	snap  *registrySnapshot
+	plans map[string]*plan
+	// before are those of tools that were changed since, until they are called again: the cells
+	// of their limits stay.
+	before map[string]*plan
 }
 
 // plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new or there

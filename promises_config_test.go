@@ -104,6 +104,8 @@ func TestPromise22_EveryField(t *testing.T) {
 		{quota(sluice.RateLimiterConfig{Rates: ok, Limiter: rate.NewLimiter(1, 1)}), "RateLimiterConfig.Rates and Limiter are both set: must be one of them"},
 		{quota(sluice.RateLimiterConfig{Scope: sluice.ByTenant, Limiter: rate.NewLimiter(1, 1)}), "RateLimiterConfig.Scope is per tenant with Limiter: must be Global, ForTool or ForType"},
 		{quota(sluice.RateLimiterConfig{Rates: ok, Name: "a\u202eb"}), `RateLimiterConfig.Name "a\u202eb" has a control character: must be printable`},
+		{quota(sluice.RateLimiterConfig{Rates: ok, Name: "a\u200bb"}), `RateLimiterConfig.Name "a\u200bb" has a control character: must be printable`},
+		{quota(sluice.RateLimiterConfig{Rates: ok, Name: "a\u2028b"}), `RateLimiterConfig.Name "a\u2028b" has a control character: must be printable`},
 		{quota(sluice.RateLimiterConfig{Rates: ok, Scope: sluice.ForTool("")}), "RateLimiterConfig.Scope has an empty name at 0: must not be empty"},
 		{quota(sluice.RateLimiterConfig{Rates: ok, MaxKeys: -9}), "RateLimiterConfig.MaxKeys is -9: must be zero (10,000) or positive"},
 		{rated(sluice.Rate{}), "RateLimiterConfig.Rates[0].N is 0: must be at least 1"},

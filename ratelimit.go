@@ -89,34 +89,26 @@ func (c RateLimiterConfig) validate() (RateLimiterConfig, []bucket.Rate, error) 
 	case c.Limiter != nil && c.Scope.kind != scopeGlobal && c.Scope.kind != scopeForTool && c.Scope.kind != scopeForType:
 		return fail("Scope is %v with Limiter: must be Global, ForTool or ForType", c.Scope)
 	}
-	c.Rates, err = checkRates("RateLimiterConfig.Rates", c.Rates)
-	if err != nil {
-		return c, nil, err
-	}
-	buckets := make([]bucket.Rate, len(c.Rates))
-	for i, r := range c.Rates {
-		if buckets[i], err = bucket.NewRate(r.N, int64(r.Per), r.Burst); err != nil {
-			return fail("Rates[%d].%w", i, err)
-		}
-	}
-	return c, buckets, nil
+	var buckets []bucket.Rate
+	c.Rates, buckets, err = checkRates("RateLimiterConfig.Rates", c.Rates)
+	return c, buckets, err
 }
 
 // checkRates fills in the defaults of rates.
-func checkRates(field string, rates []Rate) ([]Rate, error) {
-	rates = slices.Clone(rates)
+func checkRates(field string, rates []Rate) (_ []Rate, buckets []bucket.Rate, err error) {
+	rates, buckets = slices.Clone(rates), make([]bucket.Rate, len(rates))
 	for i := range rates {
 		r := &rates[i]
 		switch {
 		case r.N < 1:
-			return nil, fmt.Errorf("sluice: %s[%d].N is %d: must be at least 1", field, i, r.N)
+			return nil, nil, fmt.Errorf("sluice: %s[%d].N is %d: must be at least 1", field, i, r.N)
 		case r.Per < 0:
-			return nil, fmt.Errorf("sluice: %s[%d].Per is %v: must be zero (one second) or positive", field, i, r.Per)
+			return nil, nil, fmt.Errorf("sluice: %s[%d].Per is %v: must be zero (one second) or positive", field, i, r.Per)
 		case r.Burst < 0:
-			return nil, fmt.Errorf("sluice: %s[%d].Burst is %d: must be zero (N) or positive", field, i, r.Burst)
+			return nil, nil, fmt.Errorf("sluice: %s[%d].Burst is %d: must be zero (N) or positive", field, i, r.Burst)
 		}
 		if err := checkUnit(fmt.Sprintf("%s[%d].Per", field, i), r.Per); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if r.Per == 0 {
 			r.Per = time.Second
@@ -125,15 +117,18 @@ func checkRates(field string, rates []Rate) ([]Rate, error) {
 			r.Burst = r.N
 		}
 		if err := checkName(fmt.Sprintf("%s[%d].Unit", field, i), r.Unit); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for j, o := range rates[:i] {
 			if o.Per == r.Per && o.Unit == r.Unit {
-				return nil, fmt.Errorf("sluice: %s[%d] has the Per and Unit of [%d]: must differ in one", field, i, j)
+				return nil, nil, fmt.Errorf("sluice: %s[%d] has the Per and Unit of [%d]: must differ in one", field, i, j)
 			}
 		}
+		if buckets[i], err = bucket.NewRate(r.N, int64(r.Per), r.Burst); err != nil {
+			return nil, nil, fmt.Errorf("sluice: %s[%d].%w", field, i, err)
+		}
 	}
-	return rates, nil
+	return rates, buckets, nil
 }
 
 // rateName says what a rate counts, as providers write it: "tokens per minute".

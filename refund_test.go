@@ -261,3 +261,22 @@ func TestQuota_DenialTeachesNoEstimate(t *testing.T) {
 		}
 	})
 }
+
+// The estimate follows what calls use of a unit of which they use few, too.
+func TestQuota_EstimateOfSmallUnits(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1000, Per: time.Hour, Unit: "gpus"}))})
+		defer r.end()
+		use := int64(1)
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { sluice.ReportUsage(ctx, "gpus", use); return nil })
+		for i, want := range []int64{1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6} {
+			noErr(t, r.call("x"))
+			if d := r.Explain(r.ctx, sluice.Request{Tool: "x"}); d.Costs[0].Estimate != want {
+				t.Errorf("after %d calls %d are expected, want %d", i+1, d.Costs[0].Estimate, want)
+			}
+			if use = 8; i > 7 {
+				use = 4
+			}
+		}
+	})
+}

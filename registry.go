@@ -327,17 +327,11 @@ func (p *Policy) validate() ([]bucket.Rate, error) {
 	if err := checkWait("Policy.MaxWait", p.MaxWait); err != nil {
 		return nil, err
 	}
-	rates, err := checkRates("Policy.Rates", p.Rates)
+	rates, buckets, err := checkRates("Policy.Rates", p.Rates)
 	if err != nil {
 		return nil, err
 	}
 	p.Rates = rates
-	buckets := make([]bucket.Rate, len(rates))
-	for i, r := range rates {
-		if buckets[i], err = bucket.NewRate(r.N, int64(r.Per), r.Burst); err != nil {
-			return nil, fmt.Errorf("sluice: Policy.Rates[%d].%w", i, err)
-		}
-	}
 	if p.Breaker != nil {
 		if p.Breaker.Scope.kind != scopeDefault && p.Breaker.Scope.kind != scopeTool {
 			return nil, fmt.Errorf("sluice: Policy.Breaker.Scope is %v: must be zero, it is the tool's own", p.Breaker.Scope)

@@ -3,6 +3,8 @@ package sluice
 import (
 	"context"
 	"sync/atomic"
+
+	"github.com/sluice-go/sluice/internal/bucket"
 )
 
 // ReportUsage reports what the running call really used of a unit: the difference to the
@@ -30,7 +32,7 @@ func (t *toolShared) estimate(unit string) int64 {
 	return 1
 }
 
-// learn moves the estimate an eighth of the way to what a call used.
+// learn has the estimate follow what a call used.
 func (t *toolShared) learn(unit string, used int64) {
 	v, ok := t.learned.Load(unit)
 	if !ok {
@@ -42,5 +44,5 @@ func (t *toolShared) learn(unit string, used int64) {
 		return
 	}
 	old := est.Load()
-	est.CompareAndSwap(old, old+(used-old)/8)
+	est.CompareAndSwap(old, bucket.Learn(old, used))
 }

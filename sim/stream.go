@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/bucket"
 )
 
 // stream is one Traffic, or the nested calls of one tool under one Traffic.
@@ -238,7 +239,7 @@ func (s *simulation) fill(c *call, t *admit.Ticket) (full *constraint, err error
 // learn moves what is known of a unit an eighth of the way to what a call used.
 func (t *tool) learn(unit string, used int64) {
 	if old, ok := t.learned[unit]; ok {
-		used = old + (used-old)/8
+		used = bucket.Learn(old, used)
 	}
 	t.learned[unit] = used
 }

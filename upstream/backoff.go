@@ -10,35 +10,35 @@ import (
 	"time"
 )
 
-// backoff makes up pauses for refusals that name none, for each host apart, and there for
-// each account and resource. The zero value knows no host.
+// backoff makes up pauses for refusals that name none, for each quota apart: that of a host,
+// an account and a resource, see quotaOf. The zero value knows none.
 type backoff struct {
-	known atomic.Int64 // len(hosts), so that answers of quiet hosts take no lock
+	known atomic.Int64 // len(quotas), so that answers of quiet ones take no lock
 
-	mu    sync.Mutex
-	hosts map[string]*incident
+	mu     sync.Mutex
+	quotas map[string]*incident
 }
 
-// incident is a row of refusals by one host.
+// incident is a row of refusals by one quota.
 type incident struct {
 	until time.Time     // when the pause ends
 	pause time.Duration // the last, without jitter
 }
 
-// maxHosts bounds the memory of a backoff. A host beyond it always gets the first pause.
-const maxHosts = 1024
+// maxQuotaRows bounds the memory of a backoff. A quota beyond it always gets the first pause.
+const maxQuotaRows = 1024
 
 // refused is the pause after a refusal at now of a request that was sent at sent: at least
 // first, at most bound.
-func (b *backoff) refused(host string, sent, now time.Time, first, bound time.Duration, jitter func(time.Duration) time.Duration) time.Duration {
+func (b *backoff) refused(quota string, sent, now time.Time, first, bound time.Duration, jitter func(time.Duration) time.Duration) time.Duration {
 	first = min(first, bound)
 	extra := jitter(first) - first
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	i := b.hosts[host]
+	i := b.quotas[quota]
 	switch {
 	case i == nil || now.Sub(i.until) > bound: // none, or so old that it says nothing
-		i = b.incidentLocked(host, now)
+		i = b.incidentLocked(quota, now)
 		i.pause = first
 	case sent.Before(i.until):
 		// Sent before the pause was over, so it tells nothing new about how long to wait.
@@ -55,45 +55,45 @@ func (b *backoff) refused(host string, sent, now time.Time, first, bound time.Du
 	return d
 }
 
-// passed says that host answered a request sent at sent without a refusal.
-func (b *backoff) passed(host string, sent time.Time) {
+// passed says that quota answered a request sent at sent without a refusal.
+func (b *backoff) passed(quota string, sent time.Time) {
 	if b.known.Load() == 0 {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if i := b.hosts[host]; i != nil && !sent.Before(i.until) {
-		delete(b.hosts, host)
-		b.known.Store(int64(len(b.hosts)))
+	if i := b.quotas[quota]; i != nil && !sent.Before(i.until) {
+		delete(b.quotas, quota)
+		b.known.Store(int64(len(b.quotas)))
 	}
 }
 
-// forget ends the row of host: its refusals do name a time.
-func (b *backoff) forget(host string) {
+// forget ends the row of quota: its refusals do name a time.
+func (b *backoff) forget(quota string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.hosts, host)
-	b.known.Store(int64(len(b.hosts)))
+	delete(b.quotas, quota)
+	b.known.Store(int64(len(b.quotas)))
 }
 
 // incidentLocked is a new incident, remembered if there is room.
-func (b *backoff) incidentLocked(host string, now time.Time) *incident {
-	if b.hosts == nil {
-		b.hosts = make(map[string]*incident)
+func (b *backoff) incidentLocked(quota string, now time.Time) *incident {
+	if b.quotas == nil {
+		b.quotas = make(map[string]*incident)
 	}
-	if _, ok := b.hosts[host]; !ok && len(b.hosts) >= maxHosts {
-		for name, i := range b.hosts {
+	if _, ok := b.quotas[quota]; !ok && len(b.quotas) >= maxQuotaRows {
+		for name, i := range b.quotas {
 			if i.until.Before(now) {
-				delete(b.hosts, name)
+				delete(b.quotas, name)
 			}
 		}
-		if len(b.hosts) >= maxHosts {
+		if len(b.quotas) >= maxQuotaRows {
 			return &incident{}
 		}
 	}
 	i := &incident{}
-	b.hosts[host] = i
-	b.known.Store(int64(len(b.hosts)))
+	b.quotas[quota] = i
+	b.known.Store(int64(len(b.quotas)))
 	return i
 }
 
@@ -108,14 +108,14 @@ func scale(extra, d, first time.Duration) time.Duration {
 // guess is a pause that a Transport has made up for one response. The context of the
 // response's request leads to it.
 type guess struct {
-	b    *backoff
-	host string
+	b     *backoff
+	quota string
 }
 
 type guessKey struct{}
 
 // corrected says that the body names a time.
-func (g *guess) corrected() { g.b.forget(g.host) }
+func (g *guess) corrected() { g.b.forget(g.quota) }
 
 // quotaOf is what of a host's quotas a request and its answer count against: another for
 // each account, and for each resource that the answer names. Of what tells accounts apart

@@ -152,7 +152,7 @@ func TestTransport_BackoffOfAccountsIsApart(t *testing.T) {
 				if got := p.take(); !equal(got, want) {
 					t.Errorf("pauses %v, want %v", got, want)
 				}
-				for row := range tr.backoff.hosts {
+				for row := range tr.backoff.quotas {
 					for i := range len(row) - 5 {
 						if row[i:i+6] == "secret" {
 							t.Errorf("a row is called %q", row)

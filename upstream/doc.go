@@ -13,8 +13,8 @@
 // Check finds in the body ends the row of pauses that the Transport makes up. [Parse]
 // and [ParseBody] are what the two are made of, for other clients than net/http's.
 //
-// Both say what the answer tells apart: its "host", and below that a "resource", or a
-// "policy" and "partition". A limiter that counts [sluice.ByKey] of such a name has that key
+// The Transport says all that the answer tells apart: its "host", and below that a "resource",
+// or a "policy" and "partition"; the error of Check says the narrowest of them. A limiter that counts [sluice.ByKey] of such a name has that key
 // paused, and nothing else is; without one the key of the call pauses, or its tool, for a
 // minute at most. So a tool that talks to many hosts wants a limiter with Upstream set, by
 // the key "host" as [net/url.URL] has it.

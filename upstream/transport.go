@@ -12,8 +12,10 @@ import (
 
 // Transport is an [http.RoundTripper] that reads every response's rate-limit signals and
 // reports a pause to the tool call whose context the request has, by [sluice.ReportThrottle].
-// It sends every request once, when it is told to, and gives the response back as it is,
-// with its body unread: it does not wait and does not retry. Outside a call it reports
+// It sends every request once, when it is told to, and gives the response back with its body
+// unread: it does not wait and does not retry. After a refusal that names no time the
+// response's Request is a copy, by which [Check] can end the row of pauses; all else is as it
+// came. Outside a call it reports
 // nothing, but still calls OnSignal.
 //
 // It reports what the answer tells apart, for limiters that count [sluice.ByKey] of these
@@ -144,7 +146,7 @@ func (t *Transport) read(r *http.Request, resp *http.Response, sent, now time.Ti
 			jitter = jittered
 		}
 		g := &guess{&t.backoff, quotaOf(r, resp.Header)}
-		s.Pause = t.backoff.refused(g.host, sent, now, max(first, s.Pause), bound, jitter)
+		s.Pause = t.backoff.refused(g.quota, sent, now, max(first, s.Pause), bound, jitter)
 		return s, g
 	}
 	return s, nil

@@ -267,12 +267,12 @@ func TestTransport_BackoffOfGitHubStartsAtAMinute(t *testing.T) {
 func TestPromise21_BackoffIsBounded(t *testing.T) {
 	var b backoff
 	none := func(d time.Duration) time.Duration { return d }
-	for i := range 3 * maxHosts {
+	for i := range 3 * maxQuotaRows {
 		if d := b.refused(fmt.Sprint(i), now, now, time.Second, time.Hour, none); d != time.Second {
 			t.Fatalf("host %d: pause %v, want 1s", i, d)
 		}
-		if len(b.hosts) > maxHosts {
-			t.Fatalf("%d hosts, want at most %d", len(b.hosts), maxHosts)
+		if len(b.quotas) > maxQuotaRows {
+			t.Fatalf("%d quotas, want at most %d", len(b.quotas), maxQuotaRows)
 		}
 	}
 	if d := b.refused("0", now.Add(time.Second), now.Add(time.Second), time.Second, time.Hour, none); d != 2*time.Second {
@@ -283,12 +283,12 @@ func TestPromise21_BackoffIsBounded(t *testing.T) {
 	if d := b.refused("late", later.Add(time.Second), later.Add(time.Second), time.Second, time.Hour, none); d != 2*time.Second {
 		t.Errorf("a host that came when others were over: %v, want 2s", d)
 	}
-	if len(b.hosts) != 1 {
-		t.Errorf("%d hosts, want those that are over forgotten", len(b.hosts))
+	if len(b.quotas) != 1 {
+		t.Errorf("%d quotas, want those that are over forgotten", len(b.quotas))
 	}
 	b.passed("late", later.Add(time.Hour))
-	if n := b.known.Load(); n != 0 || len(b.hosts) != 0 {
-		t.Errorf("known %d of %d, want none", n, len(b.hosts))
+	if n := b.known.Load(); n != 0 || len(b.quotas) != 0 {
+		t.Errorf("known %d of %d, want none", n, len(b.quotas))
 	}
 }
 
@@ -331,8 +331,8 @@ func TestBackoff_Storm(t *testing.T) {
 			if d := b.refused(host, sent, at, time.Second, 7*time.Second, none); d <= 0 || d > 7*time.Second {
 				t.Fatalf("pause %v", d)
 			}
-			if int(b.known.Load()) != len(b.hosts) {
-				t.Fatalf("known %d of %d", b.known.Load(), len(b.hosts))
+			if int(b.known.Load()) != len(b.quotas) {
+				t.Fatalf("known %d of %d", b.known.Load(), len(b.quotas))
 			}
 		}
 	}

@@ -163,7 +163,7 @@ func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
 	c, tn, own := t.Plan.Client, m.tenant(t), 0
 	if l != nil {
 		tn, own = l.tenant, l.share.n
-	} else if s := c.shares[tn]; tn != nil && s != nil {
+	} else if s := c.shares[tn]; s != nil {
 		own = s.n
 	}
 	p := &m.policy

@@ -129,7 +129,8 @@ func (m *Machine) lane(t *Ticket) (l *lane, hash uint64) {
 // newLane makes the lane of t.
 func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 	l := m.freeLanes.get()
-	*l = lane{plan: t.Plan, hash: hash, born: t.seq, level: t.level, declared: t.Level, tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
+	*l = lane{plan: t.Plan, hash: hash, born: t.seq, level: t.level, declared: t.Level,
+		tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
 	m.enlist(l)
 	l.needs.refs++
 	for i := range l.needs.list {

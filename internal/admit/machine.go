@@ -127,9 +127,6 @@ func (m *Machine) Running() int { return m.running }
 // Work is what the machine has done so far.
 func (m *Machine) Work() Work { return m.work }
 
-// Policy is the current one.
-func (m *Machine) Policy() Policy { return m.policy }
-
 // Advance lets time pass: what is due by now happens, whether a timer has fired or not. So
 // whoever comes now finds served who could have been before.
 func (m *Machine) Advance(now int64) { m.advance(now) }

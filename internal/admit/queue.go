@@ -16,8 +16,10 @@ type queue struct {
 	since   int64   // when somebody came to wait, slots came back, or a pause ends
 	stalled bool    // it has been told that none came back for long
 	kin     []*lane // of them: of nested calls, which may run on what others cannot
-	aside   []*lane // heads wider than what was free when they reached the front, oldest first
-	levels  [Levels]level
+	// aside are heads wider than what was free when they reached the front, oldest first, and
+	// those that take no tokens and wait for the end of a pause.
+	aside  []*lane
+	levels [Levels]level
 }
 
 type level struct {
@@ -246,7 +248,7 @@ func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	}
 	l := &q.levels[t.level]
 	tag := l.now()
-	if f := l.by[m.pays(t)]; f != nil {
+	if f := l.by[m.payerOf(t)]; f != nil {
 		if f == b.flow {
 			return t.seq < b.head.seq
 		}
@@ -258,8 +260,8 @@ func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	return t.seq < b.head.seq
 }
 
-// pays is who t's start is charged to, nil if nobody has heard of it.
-func (m *Machine) pays(t *Ticket) *tenant {
+// payerOf is who t's start is charged to, nil if nobody has heard of it.
+func (m *Machine) payerOf(t *Ticket) *tenant {
 	if m.policy.Ordered {
 		return m.tenant(t)
 	}
@@ -285,7 +287,7 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 		}
 		l := &q.levels[t.level]
 		l.passed = 0
-		tn := m.pays(t)
+		tn := m.payerOf(t)
 		if tn == nil {
 			tn = m.intern(t)
 		} else {

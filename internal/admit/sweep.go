@@ -1,15 +1,17 @@
 package admit
 
-// sweep is a pass over all lanes for calls that one cell will never let start.
+// sweep is a pass over all lanes, for calls that one cell will never let start or for limits
+// that stall.
 type sweep struct {
-	cell *Cell
-	next int // lane to look at; downwards, since lanes are removed by moving the last one
+	cell *Cell // nil: it looks for limits that stall
+	next int   // lane to look at; downwards, since lanes are removed by moving the last one
 }
 
-// batch is how many calls one Step refuses at most.
+// batch is how many calls, lanes or cells are dealt with while the lock is held.
 const batch = 256
 
-// sweep asks for a pass for c. The pass runs in Step, so that no lock is held for thousands of calls.
+// sweep asks for a pass for c. The pass runs in Step, so that no lock is held for thousands of
+// calls.
 func (m *Machine) sweep(c *Cell) {
 	if c.lanes > 0 {
 		m.sweeps = append(m.sweeps, sweep{c, len(m.all) - 1})

@@ -271,14 +271,10 @@ func (b *Breaker) NextChange(now int64) int64 {
 	return Never
 }
 
-// Idle reports whether b may be forgotten and made anew when it is asked for again: it is
-// closed and has nothing to remember, or nothing has happened for so long (see Failures of
-// Config) that it would not count any more. A tripped breaker is never idle. The caller knows
-// that no call that holds a permit runs.
-func (b *Breaker) Idle(now int64) bool { return now >= b.IdleAt() }
-
-// IdleAt is the instant from which b is [Breaker.Idle] if nothing happens: Never if it is
-// tripped.
+// IdleAt is the instant from which b may be forgotten, and made anew when it is asked for again,
+// if nothing happens: it is closed then and has nothing to remember, or nothing has happened for
+// so long (see Failures of Config) that it would not count any more. It is Never if b is tripped.
+// The caller knows that no call that holds a permit runs.
 func (b *Breaker) IdleAt() int64 {
 	since := b.last
 	switch b.state {

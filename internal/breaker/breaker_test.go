@@ -521,7 +521,7 @@ func TestTripAndReset(t *testing.T) {
 	step(s.b.Trip(0), false, Open)
 	for _, h := range []float64{1, 1e3, 1e6} {
 		s.at(3600 * h)
-		if ok, at := s.b.Ready(s.now); ok || at != Never || s.b.NextChange(s.now) != Never || s.b.Idle(s.now) {
+		if ok, at := s.b.Ready(s.now); ok || at != Never || s.b.NextChange(s.now) != Never || s.now >= s.b.IdleAt() {
 			t.Fatalf("tripped, after %v h: Ready says %v, %v", h, ok, at)
 		}
 	}
@@ -581,10 +581,10 @@ func TestIdle(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.run(begin(t, c.cfg))
 			at := int64(c.at * 1e9)
-			if at > 0 && s.b.Idle(at-1) {
+			if at > 0 && at-1 >= s.b.IdleAt() {
 				t.Errorf("idle before %v", sec(at))
 			}
-			if !s.b.Idle(at) || !s.b.Idle(at+1) {
+			if at < s.b.IdleAt() {
 				t.Errorf("not idle at %v", sec(at))
 			}
 		})

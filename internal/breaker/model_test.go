@@ -339,7 +339,7 @@ func TestRandomAgainstModel(t *testing.T) {
 					t.Fatalf("seed %d: %d probes run, Probes is %d and one more may start", seed, n, m.cfg.Probes)
 				}
 			}
-			if b.Idle(now) && (m.tripped || m.state == Closed && now < m.rampEnd || now < m.floor) {
+			if now >= b.IdleAt() && (m.tripped || m.state == Closed && now < m.rampEnd || now < m.floor) {
 				t.Fatalf("seed %d, round %d, at %d: idle with something to remember", seed, round, now)
 			}
 		}

@@ -7,8 +7,10 @@
 // a rate like 90,000 per minute (one token each 666,666.6… ns) neither drifts nor
 // rounds. (With a burst of one each start is a whole nanosecond after the instant that the
 // last one allows, so what rounding up costs adds up: starts any closer would exceed the
-// rate.) A charge may be corrected later, see [Charge]. Nothing here reads a clock: every method takes now, in nanoseconds of a
-// clock that the caller keeps from going back.
+// rate.) A charge may be corrected later, see [Charge].
+//
+// Nothing here reads a clock: every method takes now, in nanoseconds of a clock that the caller
+// keeps from going back.
 package bucket
 
 //lint:file-ignore ST1005 errors begin with the name of a field, which is a capital

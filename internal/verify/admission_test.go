@@ -50,7 +50,14 @@ func (t *tool) estimate(unit string) int64 {
 
 func (t *tool) learn(unit string, used int64) {
 	if old, ok := t.learned[unit]; ok {
-		used = old + (used-old)/8
+		switch eighth := (used - old) / 8; {
+		case eighth != 0:
+			used = old + eighth
+		case used > old:
+			used = old + 1
+		case used < old:
+			used = old - 1
+		}
 	}
 	t.learned[unit] = used
 }
