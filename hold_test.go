@@ -216,10 +216,10 @@ func TestHold_Refusals(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Timeout: time.Second})
 		var kept context.Context
-		got := map[string]string{}
+		var got sync.Map
 		hold := func(when string, ctx context.Context) {
 			if _, _, err := sluice.Hold(ctx); err != nil {
-				got[when] = err.Error()
+				got.Store(when, err.Error())
 			}
 		}
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { kept = ctx; return nil })
@@ -253,8 +253,8 @@ func TestHold_Refusals(t *testing.T) {
 			"many":     "sluice: Hold: the call is held open 1000 times: must be at most that at once",
 		}
 		for when, text := range want {
-			if got[when] != text {
-				t.Errorf("%s: %q, want %q", when, got[when], text)
+			if said, _ := got.Load(when); said != text {
+				t.Errorf("%s: %q, want %q", when, said, text)
 			}
 		}
 		r.end()

@@ -356,7 +356,11 @@ func quotaSettleSum(r *run, q engine.Quota) {
 }
 
 func quotaSettleUnnamed(r *run, q engine.Quota) {
-	for what, of := range map[string]engine.OpID{"a Take without a name": {}, "a Take that nobody knows": engine.NewOpID()} {
+	for _, of := range []engine.OpID{{}, engine.NewOpID()} {
+		what := "a Take without a name"
+		if of != (engine.OpID{}) {
+			what = "a Take that nobody knows"
+		}
 		m := r.slow(5)
 		r.take(q, units(4, 4, m))
 		r.settle(q, of, m, -4)
