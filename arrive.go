@@ -72,7 +72,7 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 		return nil, nil, err
 	}
 	if now == 0 || a.needs == nil { // that was foreign code
-		now = inv.plan.exec.clock.now() // not under the lock, which others wait for
+		now = inv.plan.exec.clock.Now() // not under the lock, which others wait for
 	}
 	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Cell)
 	if err != nil {
@@ -211,7 +211,7 @@ func (a *admission) ticket(s *stage, c *Call, q *asked, now int64, cell cellFunc
 
 // deadline has t start, and be done, before d.
 func (s *stage) deadline(t *admit.Ticket, d time.Time) {
-	t.Finish = s.clock.instant(d)
+	t.Finish = s.clock.Instant(d)
 	t.Limit = min(t.Limit, t.Finish-1)
 }
 

@@ -179,7 +179,7 @@ func (r *reading) next(n int) bool {
 	now := s.now()
 	if !r.begun {
 		r.begun = true
-		r.snap.At = s.clock.time(now)
+		r.snap.At = s.clock.Time(now)
 		r.snap.InFlight, r.snap.Queued = s.m.Running(), s.m.Waiting()
 		r.snap.EventsDropped += s.lost
 		r.lanes = s.m.LaneCount()
@@ -335,7 +335,7 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 	g.Paused = u.Paused > now
 	g.Stalled = u.Stalled
 	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
-		g.Until = s.clock.time(until)
+		g.Until = s.clock.Time(until)
 	}
 	return g
 }
@@ -389,7 +389,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	if err := a.question(ctx, c, &q); err != nil {
 		return d, err
 	}
-	now := c.inv.plan.exec.clock.now()
+	now := c.inv.plan.exec.clock.Now()
 	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Peek)
 	if err != nil {
 		return d, err
