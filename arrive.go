@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // enter waits for admission. The attempt that it answers holds what the call needs. The
@@ -302,7 +303,7 @@ func (a *admission) anonymous(c *admit.Cell) bool {
 	}
 	for i := range a.parts {
 		if p := &a.parts[i]; p.class == c.Class() {
-			return p.key >= 0 && a.keys[p.key].kind == scopeTenant
+			return p.key >= 0 && a.keys[p.key].Kind() == rules.ByTenant
 		}
 	}
 	return false

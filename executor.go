@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/clock"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/strictjson"
@@ -61,7 +62,7 @@ const (
 )
 
 func (c Config) validate() (Config, error) {
-	if err := checkDuration("Config.Timeout", c.Timeout); err != nil {
+	if err := check.Duration("sluice: Config.Timeout", c.Timeout); err != nil {
 		return c, err
 	}
 	if err := checkWait("Config.MaxWait", c.MaxWait); err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // Snapshot is the state of an executor at one instant, ready for JSON.
@@ -153,7 +154,7 @@ func (e *Executor) read() *reading {
 		r.cores = append(r.cores, &t.shared.core)
 	}
 	for _, g := range e.gates {
-		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.picked() != nil }) {
+		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil }) {
 			r.tools, r.types = e.names()
 			break
 		}
@@ -258,16 +259,16 @@ func (r *reading) limit(s *stage, now int64, l gateLimit, n int) int {
 }
 
 // unmatched is the names of a scope that nothing registered has.
-func (r *reading) unmatched(s Scope) []string {
+func (r *reading) unmatched(s rules.Scope) []string {
 	if r.tools == nil {
 		return nil
 	}
 	has := r.tools
-	if s.kind == scopeForType {
+	if s.Kind() == rules.ForType {
 		has = r.types
 	}
 	var out []string
-	for _, n := range s.picked() {
+	for _, n := range s.Names() {
 		if !has[n] {
 			out = append(out, n)
 		}

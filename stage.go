@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // stage is one admission domain: one lock, one queue, one timer, one instant per decision.
@@ -55,7 +56,7 @@ func planOf(owner any) *plan {
 }
 
 func newStage() *stage {
-	return &stage{clock: clock.New(), m: admit.NewMachine(firstInFirstOut), members: make(map[*stageRef]int), armed: admit.Never}
+	return &stage{clock: clock.New(), m: admit.NewMachine(rules.FirstInFirstOut), members: make(map[*stageRef]int), armed: admit.Never}
 }
 
 // lock locks s and answers it.
@@ -210,7 +211,7 @@ func (e *Executor) part() {
 	}
 	if o := s.scheduler; o != nil && s.members[o.core.stage] == 0 {
 		s.scheduler = nil
-		s.m.SetPolicy(s.now(), firstInFirstOut)
+		s.m.SetPolicy(s.now(), rules.FirstInFirstOut)
 	}
 	s.m.Rest()
 	a := s.release()

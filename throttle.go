@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // ThrottlePart names what a throttle is about, where an upstream limits its parts apart: a
@@ -70,12 +71,12 @@ type aim struct {
 func (a *admission) aim(parts []ThrottlePart) aim {
 	bound := maxPause
 	for _, p := range slices.Backward(parts) {
-		if p.Kind == "" || p.Key == "" || len(p.Key) > maxKeyBytes {
+		if p.Kind == "" || p.Key == "" || len(p.Key) > rules.MaxKeyBytes {
 			continue
 		}
 		x := aim{key: p.Key, bound: bound}
 		for i := range a.parts {
-			if l := &a.parts[i]; l.class.Upstream && l.key >= 0 && a.keys[l.key].kind == scopeKeyed && a.keys[l.key].names == p.Kind {
+			if l := &a.parts[i]; l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == p.Kind {
 				x.classes = append(x.classes, l.class)
 			}
 		}

@@ -1,0 +1,33 @@
+package check
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestDurationsAreRefusedInOneWording(t *testing.T) {
+	for _, tt := range []struct {
+		d    time.Duration
+		want string
+	}{
+		{0, "<nil>"},
+		{time.Microsecond, "<nil>"},
+		{MaxDuration, "<nil>"},
+		{-1, "x.Wait is -1ns: must be zero or positive, up to 87600h0m0s"},
+		{MaxDuration + 1, "x.Wait is 87600h0m0.000000001s: must be zero or positive, up to 87600h0m0s"},
+		{30, "x.Wait is 30ns: must be at least 1µs; a Duration without a unit? 30 seconds are 30*time.Second"},
+	} {
+		if got := fmt.Sprint(Duration("x.Wait", tt.d)); got != tt.want {
+			t.Errorf("Duration(%d): %s, want %s", tt.d, got, tt.want)
+		}
+	}
+}
+
+func TestUnitLeavesNegativeDurationsToItsCaller(t *testing.T) {
+	for _, d := range []time.Duration{-1, 0, time.Microsecond, MaxDuration + 1} {
+		if err := Unit("x.Wait", d); err != nil {
+			t.Errorf("Unit(%d): %v", d, err)
+		}
+	}
+}
