@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // ErrRejected is the parent of every refusal: errors.Is(err, ErrRejected) if and only if
@@ -92,8 +94,8 @@ func (e *Error) endless() bool {
 // changes nothing around it.
 func appendLine(b []byte, s string, limit int) []byte {
 	for _, r := range cut(s, limit) {
-		if r < ' ' || r == 0x7f || unsafeRune(r) {
-			b = appendEscaped(b, r)
+		if r < ' ' || r == 0x7f || jsonx.Unsafe(r) {
+			b = jsonx.AppendEscaped(b, r)
 		} else {
 			b = utf8.AppendRune(b, r) // bytes that are no UTF-8 become U+FFFD
 		}
@@ -120,12 +122,12 @@ func (e *Error) Unwrap() error { return e.Cause }
 func (e Error) MarshalJSON() ([]byte, error) {
 	b := appendTextField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
 	b = appendTextField(b, `"action_id":`, e.CallID, maxName)
-	b = append(appendJSONString(append(b, `"reason":`...), e.what(), maxName), ',')
+	b = append(jsonx.AppendString(append(b, `"reason":`...), e.what(), maxName), ',')
 	b = appendTextField(b, `"by":`, e.By, maxName)
 	if e.RetryAfter > 0 {
 		b = append(strconv.AppendInt(append(b, `"retry_after_ms":`...), ceilMillis(e.RetryAfter), 10), ',')
 	}
-	return append(appendJSONString(append(b, `"message":`...), e.Error(), 2*maxMessage), '}'), nil
+	return append(jsonx.AppendString(append(b, `"message":`...), e.Error(), 2*maxMessage), '}'), nil
 }
 
 // appendTextField appends a field and a comma, unless it is empty.
@@ -133,7 +135,7 @@ func appendTextField(b []byte, key, s string, limit int) []byte {
 	if s == "" {
 		return b
 	}
-	return append(appendJSONString(append(b, key...), s, limit), ',')
+	return append(jsonx.AppendString(append(b, key...), s, limit), ',')
 }
 
 // ceilMillis rounds up: a retry is never early.
@@ -164,7 +166,7 @@ func (e *PanicError) Error() string {
 func (e PanicError) MarshalJSON() ([]byte, error) {
 	b := appendTextField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
 	b = append(append(append(b, `"reason":"`...), panicCode(&e)...), `",`...)
-	return append(appendJSONString(append(b, `"message":`...), e.Error(), maxMessage), '}'), nil
+	return append(jsonx.AppendString(append(b, `"message":`...), e.Error(), maxMessage), '}'), nil
 }
 
 // Unwrap is the panic's value if that was an error.
@@ -398,15 +400,7 @@ func textOf(err error) (text string) {
 }
 
 // cut keeps at most n bytes of s, and says so.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && s[n]&0xC0 == 0x80 { // not inside a rune
-		n--
-	}
-	return s[:n] + "…"
-}
+func cut(s string, n int) string { return jsonx.Cut(s, n, "…") }
 
 // trimPrefix is s without the library's name before it.
 func trimPrefix(s string) string { return strings.TrimPrefix(s, "sluice: ") }

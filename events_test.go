@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // discarding is a sink that takes everything and does nothing.
@@ -300,7 +302,7 @@ func FuzzEventJSON(f *testing.F) {
 				t.Fatalf("invalid: %q", b)
 			}
 			for _, r := range string(b) {
-				if r < ' ' || r == 0x7f || unsafeRune(r) {
+				if r < ' ' || r == 0x7f || jsonx.Unsafe(r) {
 					t.Fatalf("%U in %q", r, b)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // gateCore is what gates, and the tools' own policies, have in common: the constraints they
@@ -71,7 +72,7 @@ func checkName(field, name string) error {
 		return fmt.Errorf("sluice: %s has %d bytes: must have at most 128", field, len(name))
 	}
 	for _, r := range name {
-		if r < ' ' || r == 0x7f || r == 0xfffd || unsafeRune(r) {
+		if r < ' ' || r == 0x7f || r == 0xfffd || jsonx.Unsafe(r) {
 			return fmt.Errorf("sluice: %s %q has a control character: must be printable", field, name)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // ModelText is what a model should read of an error of a call: one JSON object that says
@@ -24,7 +26,7 @@ func ModelText(err error) string {
 	code := codeFor(err, 0, "")
 	retry := retryIn(err)
 	b := append(append(make([]byte, 0, 256), `{"type":"`...), code...)
-	b = appendJSONString(append(b, `","message":`...), modelMessage(err, code, 0), maxMessage+len("…"))
+	b = jsonx.AppendString(append(b, `","message":`...), modelMessage(err, code, 0), maxMessage+len("…"))
 	b = append(b, `,"retryable":`...)
 	_, throttled := firstError[retryable](err)
 	b = strconv.AppendBool(b, throttled || passes(err, code, retry))
@@ -179,9 +181,9 @@ func (e *Executor) nearTools(name string) error {
 		far  int
 	}
 	var list []near
-	folded := string(appendFolded(nil, name))
+	folded := string(jsonx.AppendFolded(nil, name))
 	for t := range tools {
-		if far := distance(folded, string(appendFolded(nil, t))); far >= 0 {
+		if far := distance(folded, string(jsonx.AppendFolded(nil, t))); far >= 0 {
 			list = append(list, near{t, far})
 		}
 	}

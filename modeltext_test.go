@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // A model reads what happened and what to do, in one JSON object, and nothing of the
@@ -162,7 +164,7 @@ func TestHostileErrorsHaveCodesAndTexts(t *testing.T) {
 					t.Error("no code")
 				}
 				text := ModelText(err)
-				if !json.Valid([]byte(text)) || len(text) > 8<<10 || !utf8.ValidString(text) || strings.ContainsFunc(text, unsafeRune) {
+				if !json.Valid([]byte(text)) || len(text) > 8<<10 || !utf8.ValidString(text) || strings.ContainsFunc(text, jsonx.Unsafe) {
 					t.Errorf("a model reads %.200q of %d bytes", text, len(text))
 				}
 				e := testEvent(ToolFailed)
@@ -180,10 +182,10 @@ func TestHostileErrorsHaveCodesAndTexts(t *testing.T) {
 					continue
 				}
 				line := x.Error()
-				if strings.ContainsAny(line, "\n\r\x1b") || strings.ContainsFunc(line, unsafeRune) || len(line) > 12<<10 || !utf8.ValidString(line) {
+				if strings.ContainsAny(line, "\n\r\x1b") || strings.ContainsFunc(line, jsonx.Unsafe) || len(line) > 12<<10 || !utf8.ValidString(line) {
 					t.Errorf("text %.200q of %d bytes", line, len(line))
 				}
-				if b := Must(json.Marshal(err)); len(b) > 16<<10 || strings.ContainsFunc(string(b), unsafeRune) {
+				if b := Must(json.Marshal(err)); len(b) > 16<<10 || strings.ContainsFunc(string(b), jsonx.Unsafe) {
 					t.Errorf("JSON %.200s of %d bytes", b, len(b))
 				}
 			}
