@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/rules"
 )
 
@@ -271,10 +272,10 @@ func (a *admission) refusal(s *stage, inv *invocation, t *admit.Ticket, f admit.
 	e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2))
 	switch f.Reason {
 	case admit.QueueFull:
-		e.Cause = &refusalDetail{waiting: t.Plan.Client.Waiting()}
+		e.Cause = &errtext.Bound{Waiting: t.Plan.Client.Waiting()}
 	case admit.Saturated:
 		e.Reason = ErrSaturated
-		e.Cause = &refusalDetail{limit: f.By.Usage(s.now()).Limit, anonymous: a.anonymous(f.By)}
+		e.Cause = &errtext.Bound{Limit: f.By.Usage(s.now()).Limit, Anonymous: a.anonymous(f.By)}
 	case admit.TooWide:
 		e.Reason, e.Cause = ErrSaturated, errTooWide
 	case admit.RateLimited:
@@ -283,9 +284,9 @@ func (a *admission) refusal(s *stage, inv *invocation, t *admit.Ticket, f admit.
 		e.Reason = ErrBreakerOpen
 	case admit.TooLong:
 		e.Reason = ErrWaitTooLong
-		d := &refusalDetail{anonymous: a.anonymous(f.By)}
-		if d.atOnce = t.AtOnce; !t.AtOnce && (t.Finish == 0 || t.Limit < t.Finish-1) { // else it is the caller's deadline
-			d.within, d.nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
+		d := &errtext.Bound{Anonymous: a.anonymous(f.By)}
+		if d.AtOnce = t.AtOnce; !t.AtOnce && (t.Finish == 0 || t.Limit < t.Finish-1) { // else it is the caller's deadline
+			d.Within, d.Nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
 		}
 		e.Cause = d
 	case admit.Cycle:

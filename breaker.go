@@ -99,7 +99,7 @@ func breakerState(s breaker.State) BreakerState {
 }
 
 func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, error) {
-	if err := checkName(field+".Name", c.Name); err != nil {
+	if err := check.Name("sluice: "+field+".Name", c.Name); err != nil {
 		return c, err
 	}
 	if c.Name == "" {

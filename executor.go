@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
@@ -605,7 +606,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 
 // whose is the constraint behind an error, and when to retry.
 func whose(err error) (by string, retry time.Duration) {
-	if x, ok := firstError[*Error](err); ok && x != nil {
+	if x := ownError(err); x != nil {
 		return x.By, max(x.RetryAfter, 0)
 	}
 	return "", 0
@@ -614,12 +615,12 @@ func whose(err error) (by string, retry time.Duration) {
 // foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
 func foreignRetry(err error) time.Duration {
 	var after time.Duration
-	walk(err, func(x error) step {
+	errwalk.Walk(err, func(x error) errwalk.Step {
 		if d, _, asks := asksFor(x); asks {
 			after = d
-			return stop
+			return errwalk.Stop
 		}
-		return deeper
+		return errwalk.Deeper
 	})
 	return min(after, maxPause)
 }
@@ -629,10 +630,10 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	refusal := isReason(err, ErrRejected)
 	switch {
 	case ran && refusal:
-		return ranError{err, inv.key}
+		return passedOn(err, inv.key)
 	case ran:
 		if x, ok := err.(ranError); ok { // of a nested call
-			return ranError{x.err, inv.key}
+			return passedOn(x.Err, inv.key)
 		}
 		return err
 	case refusal:

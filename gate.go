@@ -8,7 +8,6 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/rules"
-	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // gateCore is what gates, and the tools' own policies, have in common: the constraints they
@@ -64,19 +63,6 @@ func maxKeys(field string, n int) (int, error) {
 		return rules.DefaultKeys, nil
 	}
 	return n, nil
-}
-
-// checkName says what is wrong with a component's name.
-func checkName(field, name string) error {
-	if len(name) > 128 {
-		return fmt.Errorf("sluice: %s has %d bytes: must have at most 128", field, len(name))
-	}
-	for _, r := range name {
-		if r < ' ' || r == 0x7f || r == 0xfffd || jsonx.Unsafe(r) {
-			return fmt.Errorf("sluice: %s %q has a control character: must be printable", field, name)
-		}
-	}
-	return nil
 }
 
 // outside is the Handler of a gate's Wrap. It decides nothing there: alone it would be a

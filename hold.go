@@ -202,7 +202,7 @@ func (h *hold) expire() {
 		return
 	}
 	if err := h.failed.Load(); err != nil {
-		h.end(ranError{*err, h.r.inv.key}, breaker.Failure, nil)
+		h.end(passedOn(*err, h.r.inv.key), breaker.Failure, nil)
 		return
 	}
 	outcome := breaker.Failure

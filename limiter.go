@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
 )
 
@@ -56,7 +57,7 @@ type Adaptive struct {
 }
 
 func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
-	if err := checkName("ConcurrencyLimiterConfig.Name", c.Name); err != nil {
+	if err := check.Name("sluice: ConcurrencyLimiterConfig.Name", c.Name); err != nil {
 		return c, err
 	}
 	if c.Name == "" {
@@ -89,7 +90,7 @@ func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
 			return c, err
 		}
 		l.Scope = l.Scope.or(rules.Global)
-		if err := checkName(field+".Unit", l.Unit); err != nil {
+		if err := check.Name("sluice: "+field+".Unit", l.Unit); err != nil {
 			return c, err
 		}
 		n, err := maxKeys(field+".MaxKeys", l.MaxKeys)
@@ -294,7 +295,7 @@ func (s Scope) check(field string) error {
 			if n == "" {
 				return fmt.Errorf("sluice: %s has an empty name at %d: must not be empty", field, i)
 			}
-			if err := checkName(field, n); err != nil {
+			if err := check.Name("sluice: "+field, n); err != nil {
 				return err
 			}
 			if i > 0 && n == names[i-1] {
@@ -305,7 +306,7 @@ func (s Scope) check(field string) error {
 		if r.Name() == "" {
 			return fmt.Errorf("sluice: %s is ByKey without a name: must have one", field)
 		}
-		if err := checkName(field, r.Name()); err != nil {
+		if err := check.Name("sluice: "+field, r.Name()); err != nil {
 			return err
 		}
 		if r.Key().(*keyFunc).of == nil {

@@ -6,6 +6,7 @@ import (
 	"maps"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
 )
 
@@ -78,7 +79,7 @@ type PrioritySchedulerConfig struct {
 }
 
 func (c PrioritySchedulerConfig) validate() (PrioritySchedulerConfig, error) {
-	if err := checkName("PrioritySchedulerConfig.Name", c.Name); err != nil {
+	if err := check.Name("sluice: PrioritySchedulerConfig.Name", c.Name); err != nil {
 		return c, err
 	}
 	if c.Name == "" {

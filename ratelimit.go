@@ -70,7 +70,7 @@ func (c RateLimiterConfig) validate() (RateLimiterConfig, []bucket.Rate, error) 
 	fail := func(format string, a ...any) (RateLimiterConfig, []bucket.Rate, error) {
 		return c, nil, fmt.Errorf("sluice: RateLimiterConfig."+format, a...)
 	}
-	if err := checkName("RateLimiterConfig.Name", c.Name); err != nil {
+	if err := check.Name("sluice: RateLimiterConfig.Name", c.Name); err != nil {
 		return c, nil, err
 	}
 	if c.Name == "" {
@@ -129,7 +129,7 @@ func checkRates(field string, rates []Rate) (_ []Rate, buckets []bucket.Rate, er
 		if r.Burst == 0 {
 			r.Burst = r.N
 		}
-		if err := checkName(fmt.Sprintf("%s[%d].Unit", field, i), r.Unit); err != nil {
+		if err := check.Name(fmt.Sprintf("sluice: %s[%d].Unit", field, i), r.Unit); err != nil {
 			return nil, nil, err
 		}
 		for j, o := range rates[:i] {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
@@ -46,6 +47,20 @@ func (r *ToolRegistry) current() *registrySnapshot {
 		return s
 	}
 	return &noTools
+}
+
+// maxNear bounds among how many tools a near name is looked for.
+const maxNear = 10_000
+
+// near is the tools whose names are nearest to one that there is not; nil if none is near.
+func (s *registrySnapshot) near(name string) error {
+	if len(s.tools) > maxNear {
+		return nil
+	}
+	if names := errtext.Nearest(name, maps.Keys(s.tools)); names != nil {
+		return names
+	}
+	return nil
 }
 
 // tool is one registered function under one policy.
@@ -252,7 +267,7 @@ func (s *Spec) validate() ([]bucket.Rate, error) {
 			return nil, fmt.Errorf("sluice: Spec.Name %q has %q at %d: must be of A-Z a-z 0-9 _ . -", s.Name, c, i)
 		}
 	}
-	if err := checkName("Spec.Type", s.Type); err != nil {
+	if err := check.Name("sluice: Spec.Type", s.Type); err != nil {
 		return nil, err
 	}
 	for _, f := range []struct {

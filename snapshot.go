@@ -359,7 +359,7 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	inv := newInvocation()
 	d, err := inv.explain(ctx, e, &r)
 	if err != nil {
-		d.Refusal, _ = asError[*Error](inv.verdict(err, false))
+		d.Refusal = ownError(inv.verdict(err, false))
 	}
 	return d
 }

@@ -8,6 +8,8 @@ package check
 import (
 	"fmt"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // MaxDuration bounds configured durations, so that sums of instants cannot overflow.
@@ -26,6 +28,22 @@ func Unit(field string, d time.Duration) error {
 	if d > 0 && d < time.Microsecond {
 		return fmt.Errorf("%s is %v: must be at least %v; a Duration without a unit? %d seconds are %[4]d*time.Second",
 			field, d, time.Microsecond, int64(d))
+	}
+	return nil
+}
+
+// maxName is how many bytes a name can have.
+const maxName = 128
+
+// Name refuses a name that is long, or that cannot be printed as it is.
+func Name(field, name string) error {
+	if len(name) > maxName {
+		return fmt.Errorf("%s has %d bytes: must have at most %d", field, len(name), maxName)
+	}
+	for _, r := range name {
+		if r < ' ' || r == 0x7f || r == 0xfffd || jsonx.Unsafe(r) {
+			return fmt.Errorf("%s %q has a control character: must be printable", field, name)
+		}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -28,6 +29,22 @@ func TestUnitLeavesNegativeDurationsToItsCaller(t *testing.T) {
 	for _, d := range []time.Duration{-1, 0, time.Microsecond, MaxDuration + 1} {
 		if err := Unit("x.Wait", d); err != nil {
 			t.Errorf("Unit(%d): %v", d, err)
+		}
+	}
+}
+
+func TestNamesAreShortAndPrintable(t *testing.T) {
+	for name, want := range map[string]string{
+		"":                       "<nil>",
+		"größe 2":                "<nil>",
+		strings.Repeat("x", 128): "<nil>",
+		strings.Repeat("x", 129): "x.Name has 129 bytes: must have at most 128",
+		"a\nb":                   `x.Name "a\nb" has a control character: must be printable`,
+		"a\u202eb":               `x.Name "a\u202eb" has a control character: must be printable`,
+		"a\xff":                  `x.Name "a\xff" has a control character: must be printable`,
+	} {
+		if got := fmt.Sprint(Name("x.Name", name)); got != want {
+			t.Errorf("%q: %s, want %s", name, got, want)
 		}
 	}
 }
