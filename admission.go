@@ -10,13 +10,14 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // admission is the stage of one tool in one executor: which cells a call needs, how it
 // waits for them, and what is given back. It never changes once it is compiled.
 type admission struct {
 	tool             *tool
-	stage            *stage
+	stage            *stage.Stage
 	dropped          bool    // its plan no longer keeps the cells of parts; guarded by the stage's lock
 	next             Handler // what admitted calls run; nil means the tool itself
 	plan             *admit.Plan
@@ -40,7 +41,7 @@ type part struct {
 // newAdmission compiles what e's gates, and the tool's own policy, ask of it.
 func newAdmission(e *Executor, t *tool) *admission {
 	a := &admission{tool: t, stage: e.stage}
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	for _, g := range append([]*gateCore{&t.shared.core}, e.gates...) {
 		for _, l := range g.limits {
 			key, applies := l.scope.Fixed(t.spec.Name, t.spec.Type)
@@ -51,7 +52,7 @@ func newAdmission(e *Executor, t *tool) *admission {
 			if l.scope.Keyed() {
 				p.key = index(&a.keys, l.scope)
 			} else {
-				p.cell = s.m.Pin(s.now(), l.class, key)
+				p.cell = s.M.Pin(s.Now(), l.class, key)
 			}
 			if l.class.Kind == admit.Tokens || l.class.Kind == admit.Slots && l.class.Unit != "" {
 				p.unit = index(&a.units, l.class.Unit)
@@ -69,8 +70,8 @@ func newAdmission(e *Executor, t *tool) *admission {
 			keyed = append(keyed, p.class)
 		}
 	}
-	s.m.Together(fixed, keyed)
-	s.unlock()
+	s.M.Together(fixed, keyed)
+	s.Unlock()
 	a.configure(e)
 	return a
 }
@@ -86,7 +87,7 @@ func index[T comparable](list *[]T, v T) int {
 // configure takes the settings of the tool's policy, else of the executor.
 func (a *admission) configure(e *Executor) {
 	p := &a.tool.spec.Policy
-	a.plan = &admit.Plan{Tool: a.tool.shared.id, Client: e.client}
+	a.plan = &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name}
 	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
 	a.cost = p.Cost
@@ -246,9 +247,9 @@ type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
 
 // fill gives t its needs, with cells of keys that are new made by cell. It answers the refusal
 // by a table of keys that is full.
-func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64, cell cellFunc) error {
+func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, now int64, cell cellFunc) error {
 	if a.needs != nil && !a.dropped {
-		s.m.Fixed(t, a.needs)
+		s.M.Fixed(t, a.needs)
 		return nil
 	}
 	for i := range a.parts {
@@ -271,15 +272,15 @@ func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64
 			continue
 		}
 		if x == nil || a.dropped {
-			if x = cell(s.m, now, p.class, key); x == nil {
+			if x = cell(s.M, now, p.class, key); x == nil {
 				err := c.inv.refused(ErrSaturated, p.class.Name, errors.New("sluice: all its keys are busy"))
-				if at := s.m.Vacancy(p.class); at != admit.Never {
+				if at := s.M.Vacancy(p.class); at != admit.Never {
 					err.RetryAfter = time.Duration(max(0, at-now))
 				}
 				return err
 			}
 		}
-		s.m.Add(t, x, n)
+		s.M.Add(t, x, n)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // enter waits for admission. The attempt that it answers holds what the call needs. The
@@ -38,18 +39,12 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (*runni
 
 // outcome is what becomes of the waiting ticket *p.
 func (a *admission) outcome(ctx context.Context, c *Call, p **admit.Ticket) (*running, error) {
-	w := (*p).Owner.(*waiter)
-	if done := ctx.Done(); done == nil {
-		<-w.ready
-	} else {
-		select {
-		case <-w.ready:
-		case <-done:
-			if err := a.giveUp(ctx, c.inv, p); err != nil {
-				return nil, err
-			}
-			<-w.ready // decided meanwhile
-		}
+	var gone error
+	if !stage.Await(ctx, *p, func() bool {
+		gone = a.giveUp(ctx, c.inv, p)
+		return gone != nil
+	}) {
+		return nil, gone
 	}
 	return a.decided(ctx, c, p)
 }
@@ -57,12 +52,12 @@ func (a *admission) outcome(ctx context.Context, c *Call, p **admit.Ticket) (*ru
 // forsake gives back the ticket *p, which nobody waits with any more, if there is one. It is not
 // used again: somebody may be about to wake its owner.
 func (a *admission) forsake(p **admit.Ticket) {
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	if t := *p; t != nil {
 		*p = nil
-		s.m.Cancel(s.now(), t)
+		s.M.Cancel(s.Now(), t)
 	}
-	s.unlock()
+	s.Unlock()
 }
 
 // arrive asks for admission. It answers the attempt, if it may run, else the ticket with
@@ -80,24 +75,24 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 	if err != nil {
 		return nil, nil, err
 	}
-	switch s.m.Arrive(now, t) {
+	switch s.M.Arrive(now, t) {
 	case admit.Running:
 		r := a.run(ctx, c, t, now)
-		s.unlock()
+		s.Unlock()
 		return r, nil, nil
 	case admit.Refused:
 		err := a.turnedAway(s, inv, t, c.Attempt)
-		s.m.Free(t)
-		s.unlock()
+		s.M.Free(t)
+		s.Unlock()
 		return nil, nil, err
 	}
 	if x == nil {
-		t.Owner = s.newWaiter(inv.plan)
+		s.Waits(t)
 	} else {
 		t.Owner, x.ticket = x, t
 	}
 	by := t.WaitsAt().Class().Name
-	s.unlock()
+	s.Unlock()
 	if inv.loud {
 		a.tellQueued(ctx, c, t, by, now)
 	}
@@ -123,20 +118,21 @@ func (a *admission) question(ctx context.Context, c *Call, q *asked) error {
 
 // present locks the stage and makes the ticket with which c comes to it. If it fails, nothing
 // is locked.
-func (a *admission) present(ctx context.Context, c *Call, q *asked, now int64, cell cellFunc) (*stage, *admit.Ticket, error) {
+func (a *admission) present(ctx context.Context, c *Call, q *asked, now int64, cell cellFunc) (*stage.Stage, *admit.Ticket, error) {
 	deadline, bounded := ctx.Deadline()
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	if c.inv.plan.exec.closed() {
-		s.unlock()
+		s.Unlock()
 		return nil, nil, c.inv.refused(ErrClosed, "", nil)
 	}
 	t, err := a.ticket(s, c, q, now, cell)
 	if err != nil {
-		s.unlock()
+		s.Unlock()
 		return nil, nil, err
 	}
 	if bounded {
-		s.deadline(t, deadline)
+		t.Finish = s.Clock.Instant(deadline) // by which it is to start, and to be done
+		t.Limit = min(t.Limit, t.Finish-1)
 	}
 	return s, t, nil
 }
@@ -148,7 +144,7 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 		if normal {
 			return
 		}
-		if _, waits := t.Owner.(*waiter); !waits { // a submission withdraws by itself
+		if !stage.Awaited(t) { // a submission withdraws by itself
 			return
 		}
 		a.forsake(&t)
@@ -164,36 +160,35 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 // giveUp takes a call whose context has ended, and its ticket *p, out of the queue. It
 // answers nil if the call has been decided already.
 func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticket) error {
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	t := *p
 	if t == nil {
-		s.unlock()
+		s.Unlock()
 		return nil
 	}
-	now := s.now()
-	s.m.Advance(now) // what is due comes first, and may be its own start or refusal
+	now := s.Now()
+	s.M.Advance(now) // what is due comes first, and may be its own start or refusal
 	if t.State() != admit.Waiting {
-		s.unlock()
+		s.Unlock()
 		return nil
 	}
 	by := t.WaitsAt().Class().Name
-	s.m.Cancel(now, t)
+	s.M.Cancel(now, t)
 	a.note(s, inv, t, inv.attempts())
 	inv.ownTotals().queued.Add(now - t.Arrived())
-	s.freeWaiter(t)
 	*p = nil
-	s.m.Free(t)
-	s.unlock()
+	s.Free(t)
+	s.Unlock()
 	return inv.gaveUp(ctx, by)
 }
 
 // ticket is what c asks of admission, but for its caller's deadline. It answers the refusal
 // by a table of keys that is full.
-func (a *admission) ticket(s *stage, c *Call, q *asked, now int64, cell cellFunc) (*admit.Ticket, error) {
-	s.m.Advance(now) // what is due comes first
-	t := s.m.Ticket()
+func (a *admission) ticket(s *stage.Stage, c *Call, q *asked, now int64, cell cellFunc) (*admit.Ticket, error) {
+	s.M.Advance(now) // what is due comes first
+	t := s.M.Ticket()
 	if err := a.fill(s, t, c, q, now, cell); err != nil {
-		s.m.Free(t)
+		s.M.Free(t)
 		return nil, err
 	}
 	t.Plan, t.Level, t.Tenant = a.plan, c.Priority.level(), c.Pipeline.tenant()
@@ -211,14 +206,8 @@ func (a *admission) ticket(s *stage, c *Call, q *asked, now int64, cell cellFunc
 	return t, nil
 }
 
-// deadline has t start, and be done, before d.
-func (s *stage) deadline(t *admit.Ticket, d time.Time) {
-	t.Finish = s.clock.Instant(d)
-	t.Limit = min(t.Limit, t.Finish-1)
-}
-
 // holder is the ticket, of this stage, of the nearest call around that still runs.
-func (r *running) holder(s *stage) *admit.Ticket {
+func (r *running) holder(s *stage.Stage) *admit.Ticket {
 	for ; r != nil; r = r.inv.parent.Load() {
 		if r.adm != nil && r.adm.stage == s && r.live {
 			return r.ticket
@@ -231,40 +220,40 @@ func (r *running) holder(s *stage) *admit.Ticket {
 // or an error.
 func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*running, error) {
 	over := ctx.Err() != nil
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	t := *p
-	s.freeWaiter(t)
+	s.Woken(t)
 	*p = nil
 	switch {
 	case t.State() == admit.Refused:
 		err := a.turnedAway(s, c.inv, t, c.Attempt)
-		s.m.Free(t)
-		s.unlock()
+		s.M.Free(t)
+		s.Unlock()
 		return nil, err
 	case over: // it must not run any more: all goes back
-		s.m.Cancel(s.now(), t)
+		s.M.Cancel(s.Now(), t)
 		a.note(s, c.inv, t, c.Attempt)
-		s.m.Free(t)
-		s.unlock()
+		s.M.Free(t)
+		s.Unlock()
 		return nil, c.inv.gaveUp(ctx, "")
 	}
-	r := a.run(ctx, c, t, s.now())
-	s.unlock()
+	r := a.run(ctx, c, t, s.Now())
+	s.Unlock()
 	return r, nil
 }
 
 // turnedAway is the error of a refused ticket, which it writes into the record of the call.
-func (a *admission) turnedAway(s *stage, inv *invocation, t *admit.Ticket, attempt int32) error {
+func (a *admission) turnedAway(s *stage.Stage, inv *invocation, t *admit.Ticket, attempt int32) error {
 	a.note(s, inv, t, attempt)
 	if t.Place() > 0 {
-		inv.ownTotals().queued.Add(s.now() - t.Arrived())
+		inv.ownTotals().queued.Add(s.Now() - t.Arrived())
 	}
 	return a.refusal(s, inv, t, t.Refusal())
 }
 
 // refusal is what the machine's refusal of t is to the caller. The stage is locked, so
 // details become text only when somebody reads it.
-func (a *admission) refusal(s *stage, inv *invocation, t *admit.Ticket, f admit.Refusal) error {
+func (a *admission) refusal(s *stage.Stage, inv *invocation, t *admit.Ticket, f admit.Refusal) error {
 	e := inv.refused(ErrQueueFull, queueName, nil)
 	if f.By != nil {
 		e.By = f.By.Class().Name
@@ -275,7 +264,7 @@ func (a *admission) refusal(s *stage, inv *invocation, t *admit.Ticket, f admit.
 		e.Cause = &errtext.Bound{Waiting: t.Plan.Client.Waiting()}
 	case admit.Saturated:
 		e.Reason = ErrSaturated
-		e.Cause = &errtext.Bound{Limit: f.By.Usage(s.now()).Limit, Anonymous: a.anonymous(f.By)}
+		e.Cause = &errtext.Bound{Limit: f.By.Usage(s.Now()).Limit, Anonymous: a.anonymous(f.By)}
 	case admit.TooWide:
 		e.Reason, e.Cause = ErrSaturated, errTooWide
 	case admit.RateLimited:

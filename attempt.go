@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // The state of an admitted attempt says who still needs what it holds. Above the flags it
@@ -192,15 +193,15 @@ func (a *admission) settle(r *running, state uint32, pauses []throttle) {
 // linger says what the outcome of an attempt is whose code has not ended, or whose stream
 // has not.
 func (a *admission) linger(r *running, pauses []throttle) {
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	if r.live && len(pauses) > 0 {
 		a.throttle(s, r, pauses)
 	}
 	inside := r.live && codeInside(r.state.Load())
 	switch {
 	case inside:
-		now := s.now()
-		s.m.Judge(now, r.ticket, r.outcome)
+		now := s.Now()
+		s.M.Judge(now, r.ticket, r.outcome)
 		r.abandon(s, now)
 	case r.live:
 		r.note(s) // the caller gets the record now
@@ -209,14 +210,14 @@ func (a *admission) linger(r *running, pauses []throttle) {
 		r.counted = true
 		r.inv.plan.exec.active.Add(2)
 	}
-	s.unlock()
+	s.Unlock()
 	if x, ok := r.Context.(*timedRun); ok && inside {
 		x.end()
 	}
 }
 
 // note writes what admission knows of r into the record of its call, once. The stage is locked.
-func (r *running) note(s *stage) {
+func (r *running) note(s *stage.Stage) {
 	if !r.noted {
 		r.noted = true
 		r.adm.note(s, r.inv, r.ticket, r.attempt)
@@ -225,7 +226,7 @@ func (r *running) note(s *stage) {
 
 // abandon says that nobody waits for r any more, although its code has not ended. The stage
 // is locked.
-func (r *running) abandon(s *stage, now int64) {
+func (r *running) abandon(s *stage.Stage, now int64) {
 	if r.left {
 		return
 	}
@@ -243,23 +244,23 @@ func (r *running) abandon(s *stage, now int64) {
 // hindsight tells the breakers of an outcome that was long in coming. Whoever gives back what
 // the attempt holds finds all that follows from it under the lock, or nothing.
 func (a *admission) hindsight(r *running, pauses []throttle) {
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	t := r.ticket
 	if t != nil && len(pauses) > 0 {
 		a.throttle(s, r, pauses)
 	}
 	r.state.Or(answered)
 	if r.live {
-		s.unlock()
+		s.Unlock()
 		a.linger(r, nil)
 		return
 	}
 	if t != nil {
-		s.m.Judge(s.now(), t, r.outcome)
+		s.M.Judge(s.Now(), t, r.outcome)
 		r.ticket = nil
-		s.m.Free(t)
+		s.M.Free(t)
 	}
-	s.unlock()
+	s.Unlock()
 }
 
 // giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
@@ -275,7 +276,7 @@ func (a *admission) giveBack(r *running, pauses []throttle) {
 	if x, ok := r.Context.(*timedRun); ok {
 		x.end()
 	}
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	t, sum := r.ticket, inv.first
 	state := r.state.Load()
 	if len(pauses) > 0 {
@@ -286,14 +287,14 @@ func (a *admission) giveBack(r *running, pauses []throttle) {
 	late := false
 	switch {
 	case state&hasBegun == 0:
-		s.m.Cancel(now, t)
+		s.M.Cancel(now, t)
 	case state&answered == 0:
-		s.m.Release(now, t)
+		s.M.Release(now, t)
 		late = true
 	case stream != nil && stream.err != nil:
-		s.m.Finish(now, t, stream.outcome)
+		s.M.Finish(now, t, stream.outcome)
 	default:
-		s.m.Finish(now, t, r.outcome)
+		s.M.Finish(now, t, r.outcome)
 	}
 	abandoned, counted := r.left, r.counted
 	if !r.left {
@@ -314,9 +315,9 @@ func (a *admission) giveBack(r *running, pauses []throttle) {
 	}
 	if !late {
 		r.ticket = nil
-		s.m.Free(t)
+		s.M.Free(t)
 	}
-	s.unlock()
+	s.Unlock()
 	if counted {
 		defer exec.leave() // also if a sink calls Goexit
 	}

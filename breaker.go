@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // ErrBreakerOpen is the reason of a call that a circuit breaker did not let through.
@@ -170,7 +171,7 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 		return nil, err
 	}
 	b := &CircuitBreaker{conf: c}
-	b.core.name, b.core.stage = c.Name, new(stageRef)
+	b.core.name, b.core.stage = c.Name, new(stage.Ref)
 	scope := rules.Scope(c.Scope)
 	b.core.limits = []gateLimit{{rules.Circuit(c.Name, scope, c.MaxKeys, c.machine()), scope}}
 	return b, nil
@@ -208,25 +209,25 @@ func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
 // half-open. It fails for a key that the scope cannot have, as [RateLimiter.Pause] does.
 func (b *CircuitBreaker) State(key string) (BreakerState, error) {
 	state := BreakerClosed
-	err := b.each(key, false, func(s *stage, c *admit.Cell) { state = breakerState(c.BreakerState(s.now())) })
+	err := b.each(key, false, func(s *stage.Stage, c *admit.Cell) { state = breakerState(c.BreakerState(s.Now())) })
 	return state, err
 }
 
 // Trip opens key until Reset, and refuses the calls that wait for it. It fails for a key that
 // the scope cannot have, as [RateLimiter.Pause] does.
 func (b *CircuitBreaker) Trip(key string) error {
-	return b.each(key, true, func(s *stage, c *admit.Cell) { s.m.Trip(s.now(), c, "Trip") })
+	return b.each(key, true, func(s *stage.Stage, c *admit.Cell) { s.M.Trip(s.Now(), c, "Trip") })
 }
 
 // Reset closes key and forgets its failures. It fails for a key that the scope cannot have, as
 // [RateLimiter.Pause] does.
 func (b *CircuitBreaker) Reset(key string) error {
-	return b.each(key, false, func(s *stage, c *admit.Cell) { s.m.Reset(s.now(), c, "Reset") })
+	return b.each(key, false, func(s *stage.Stage, c *admit.Cell) { s.M.Reset(s.Now(), c, "Reset") })
 }
 
 // each runs f on the breaker of key, made if need be, under the stage's lock; without make
 // there may be none.
-func (b *CircuitBreaker) each(key string, make bool, f func(*stage, *admit.Cell)) error {
+func (b *CircuitBreaker) each(key string, make bool, f func(*stage.Stage, *admit.Cell)) error {
 	if b == nil {
 		return errNilGate("CircuitBreaker")
 	}
@@ -237,7 +238,7 @@ func (b *CircuitBreaker) each(key string, make bool, f func(*stage, *admit.Cell)
 	for _, c := range cells {
 		f(s, c)
 	}
-	s.unlock()
+	s.Unlock()
 	return nil
 }
 
@@ -246,8 +247,8 @@ type breakerChange struct {
 	to CircuitBreakerConfig
 }
 
-func (x *breakerChange) target() any       { return x.b }
-func (x *breakerChange) refs() []*stageRef { return []*stageRef{x.b.core.stage} }
+func (x *breakerChange) target() any        { return x.b }
+func (x *breakerChange) refs() []*stage.Ref { return []*stage.Ref{x.b.core.stage} }
 
 func (x *breakerChange) check() (err error) {
 	if x.to, err = x.to.validate("CircuitBreakerConfig"); err != nil {
@@ -265,7 +266,7 @@ func (x *breakerChange) check() (err error) {
 }
 
 func (x *breakerChange) apply(lk *locked) {
-	s, now := lk.stage(x.b.core.stage)
+	s, now := lk.Stage(x.b.core.stage), lk.Now
 	x.b.core.mu.Lock()
 	was := x.b.conf
 	x.b.conf = x.to
@@ -274,7 +275,7 @@ func (x *breakerChange) apply(lk *locked) {
 		return
 	}
 	k := x.b.core.limits[0].class
-	s.m.SetMaxKeys(now, k, rules.Scope(x.to.Scope).TableSize(x.to.MaxKeys))
-	s.m.SetBreaker(now, k, x.to.machine())
+	s.M.SetMaxKeys(now, k, rules.Scope(x.to.Scope).TableSize(x.to.MaxKeys))
+	s.M.SetBreaker(now, k, x.to.machine())
 	lk.changed(s, k.Name, "", "")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // Decision is the admission record of a call, or [Executor.Explain]'s forecast of one. It
@@ -103,7 +104,7 @@ var sealed record
 
 // note writes what admission knows of the ticket of an attempt into the record of its call.
 // The stage is locked.
-func (a *admission) note(s *stage, inv *invocation, t *admit.Ticket, attempt int32) {
+func (a *admission) note(s *stage.Stage, inv *invocation, t *admit.Ticket, attempt int32) {
 	if t.Place() == 0 && a.cost == nil && len(t.Settled()) == 0 {
 		return
 	}
@@ -119,7 +120,7 @@ func (a *admission) note(s *stage, inv *invocation, t *admit.Ticket, attempt int
 	}
 	rec.attempts = max(rec.attempts, attempt)
 	rec.place = int32(t.Place())
-	rec.overtaken += int32(s.m.Overtaken(t))
+	rec.overtaken += int32(s.M.Overtaken(t))
 	for _, w := range t.Waits() {
 		rec.wait += w.For
 		name := w.Cell.Class().Name

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // telling is an event of a call on its way to the sinks, each of which gets a copy.
@@ -32,7 +34,7 @@ func (t *telling) of(c *Call) {
 
 // throttled notes that an upstream asked the attempt to wait for d, or to slow down.
 func (r *running) throttled(d time.Duration) {
-	until := r.inv.plan.exec.clock.Now() + int64(min(d, maxPause)) + 1
+	until := r.inv.plan.exec.clock.Now() + int64(min(d, stage.MaxPause)) + 1
 	again := &r.inv.first.remembers().again
 	for was := again.Load(); was < until && !again.CompareAndSwap(was, until); was = again.Load() {
 	}

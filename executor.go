@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-go/sluice/internal/clock"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
@@ -99,8 +100,8 @@ type Executor struct {
 	ownState bool
 	clock    clock.Clock
 	client   *admit.Client // whose queue is bounded by itself
-	stage    *stage
-	members  []member // what ties it to other executors
+	stage    *stage.Stage
+	members  []stage.Member // what ties it to other executors
 
 	outer, inner []Interceptor // around admission, and inside it
 	gates        []*gateCore   // without the scheduler
@@ -145,7 +146,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 		return nil, err
 	}
 	e := &Executor{registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{})}
-	e.members = []member{{&r.stage, "the ToolRegistry"}}
+	e.members = []stage.Member{{Ref: &r.stage, Name: "the ToolRegistry"}}
 	sched, err := e.arrange(c.Interceptors)
 	if err != nil {
 		return nil, err
@@ -156,7 +157,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 		}
 		e.ownState = true
 	}
-	if err := e.join(sched); err != nil {
+	if e.stage, err = stage.Join((*inDomain)(e), sched.order()); err != nil {
 		if e.ownState {
 			_ = e.state.Close()
 		}
@@ -198,9 +199,43 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 		} else {
 			e.gates = append(e.gates, g)
 		}
-		e.members = append(e.members, member{g.stage, fmt.Sprintf("Config.Interceptors[%d] (%s)", i, g.name)})
+		e.members = append(e.members, stage.Member{Ref: g.stage, Name: fmt.Sprintf("Config.Interceptors[%d] (%s)", i, g.name)})
 	}
 	return sched, nil
+}
+
+// inDomain is an executor as its domain sees it.
+type inDomain Executor
+
+// Members is what ties it to other executors.
+func (e *inDomain) Members() []stage.Member { return e.members }
+
+// Names is those of its gates and its scheduler.
+func (e *inDomain) Names() []string {
+	var names []string
+	for _, x := range e.conf.Interceptors {
+		if c := coreOf(x); c != nil {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
+// Listeners is who is told what happens outside calls: each sink once, of however many of all it
+// is.
+func (e *inDomain) Listeners(all []stage.Client) (list []stage.Listener) {
+	var told []EventSink
+	for _, c := range all {
+		x := (*Executor)(c.(*inDomain))
+		s := x.conf.Sink
+		for _, o := range told {
+			s = without(s, o)
+		}
+		if s != nil {
+			told, list = append(told, s), append(list, listener{x, s})
+		}
+	}
+	return list
 }
 
 // isNil also finds a nil pointer of one of the library's own components.
@@ -525,8 +560,8 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 // wait for the stream that is its result.
 func (e *Executor) conclude(inv *invocation, fate uint64, res *Result, x *ending) (streamed bool) {
 	if underWay(fate) {
-		s := inv.plan.adm.stage.lock()
-		defer s.unlock()
+		s := inv.plan.adm.stage.Lock()
+		defer s.Unlock()
 	}
 	sum := inv.totals()
 	res.rec, res.max = sum.rec, e.conf.MaxResultBytes
@@ -622,7 +657,7 @@ func foreignRetry(err error) time.Duration {
 		}
 		return errwalk.Deeper
 	})
-	return min(after, maxPause)
+	return min(after, stage.MaxPause)
 }
 
 // verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
@@ -681,7 +716,8 @@ func (e *Executor) leave() {
 // ended is called when e has been closed and nobody is inside.
 func (e *Executor) ended() {
 	e.idled.Do(func() {
-		e.part()
+		e.dropPlans()
+		e.stage.Part((*inDomain)(e))
 		close(e.idle)
 	})
 }
@@ -724,9 +760,9 @@ func (e *Executor) Close(ctx context.Context) error {
 		e.ended()
 	}
 	for more := true; more; {
-		s := e.stage.lock()
-		more = s.m.Expel(s.now(), func(owner any) bool { return planOf(owner).exec == e })
-		s.unlock()
+		s := e.stage.Lock()
+		more = s.M.Expel(s.Now(), e.client)
+		s.Unlock()
 	}
 	select {
 	case <-e.idle:

@@ -139,8 +139,8 @@ func (x *submission) fail(err error) {
 	x.end(Result{}, err)
 }
 
-// decided is called when the call, which waited, has been admitted or refused.
-func (x *submission) decided(admitted bool) {
+// Decided is called when the call, which waited, has been admitted or refused.
+func (x *submission) Decided(admitted bool) {
 	switch e := x.inv.plan.exec; {
 	case x.phase.CompareAndSwap(submitting, early):
 	case admitted:

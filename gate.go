@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // gateCore is what gates, and the tools' own policies, have in common: the constraints they
@@ -15,8 +16,8 @@ import (
 // and circuit breakers. Those that an executor lists, with the priority scheduler, are one
 // admission stage. There are no others: foreign code would run under the stage's lock.
 type gateCore struct {
-	name    string    // shown in Plan; empty in a component that no New function made
-	stage   *stageRef // of a tool's policy, its registry's
+	name    string     // shown in Plan; empty in a component that no New function made
+	stage   *stage.Ref // of a tool's policy, its registry's
 	limits  []gateLimit
 	foreign *foreignLimiter // a *rate.Limiter of the caller's own, asked last
 
@@ -87,25 +88,25 @@ func errNilGate(component string) error {
 
 // at locks g's stage and answers g's cells for key, made if need be; without make there may be
 // none. If it fails, nothing is locked.
-func (g *gateCore) at(component, key string, make bool) (*stage, []*admit.Cell, error) {
+func (g *gateCore) at(component, key string, make bool) (*stage.Stage, []*admit.Cell, error) {
 	if g.name == "" {
 		return nil, nil, fmt.Errorf("sluice: the %s is a zero value: must be made by its New function", component)
 	}
 	scope := g.limits[0].scope
 	wants, has := hasKey(scope, key, g.stage)
-	s := g.stage.lock()
-	now := s.now()
-	s.m.Advance(now) // which may forget keys: none goes between the first and the last
+	s := g.stage.Lock()
+	now := s.Now()
+	s.M.Advance(now) // which may forget keys: none goes between the first and the last
 	var out []*admit.Cell
 	for _, l := range g.limits {
 		c := l.class.Lookup(key)
 		if c == nil && !has {
-			s.unlock()
+			s.Unlock()
 			return nil, nil, fmt.Errorf("sluice: %s %q, which counts %s, has no key %q: must be %s", component, g.name, scope, cut(key, 128), wants)
 		}
 		if c == nil && make {
-			if c = s.m.Cell(now, l.class, key); c == nil {
-				s.unlock()
+			if c = s.M.Cell(now, l.class, key); c == nil {
+				s.Unlock()
 				return nil, nil, fmt.Errorf("sluice: %s %q has no room for key %q: all keys that it may have are busy", component, g.name, cut(key, 128))
 			}
 		}
@@ -118,7 +119,7 @@ func (g *gateCore) at(component, key string, make bool) (*stage, []*admit.Cell, 
 
 // hasKey says what a key of a gate of scope s can be, and whether key is one: of tools and
 // their types, one that some executor's registry has, as long as there is an executor.
-func hasKey(s rules.Scope, key string, r *stageRef) (wants string, has bool) {
+func hasKey(s rules.Scope, key string, r *stage.Ref) (wants string, has bool) {
 	switch s.Kind() {
 	case rules.ByTool:
 		return "the name of a registered tool", registered(r, &Spec{Name: key}, func(tools map[string]*tool) bool { return tools[key] != nil })
@@ -141,11 +142,11 @@ func hasKey(s rules.Scope, key string, r *stageRef) (wants string, has bool) {
 
 // registered reports whether some registry of r's domain has what is asked for, or, if r
 // belongs to no executor, whether one could: whether s is a possible Spec.
-func registered(r *stageRef, s *Spec, has func(map[string]*tool) bool) bool {
-	regs := r.registries()
-	if regs == nil {
+func registered(r *stage.Ref, s *Spec, has func(map[string]*tool) bool) bool {
+	clients := r.Clients()
+	if len(clients) == 0 {
 		_, err := s.validate()
 		return err == nil
 	}
-	return slices.ContainsFunc(regs, func(r *ToolRegistry) bool { return has(r.current().tools) })
+	return slices.ContainsFunc(clients, func(c stage.Client) bool { return has(c.(*inDomain).registry.current().tools) })
 }

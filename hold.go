@@ -101,8 +101,8 @@ func (h *holds) of(r *running) *stream {
 
 // hold adds h, or says why it cannot.
 func (r *running) hold(h *hold) error {
-	s := r.adm.stage.lock()
-	defer s.unlock()
+	s := r.adm.stage.Lock()
+	defer s.Unlock()
 	for {
 		was := r.state.Load()
 		switch {
@@ -131,14 +131,14 @@ func (r *running) streams() {
 	if r.state.Load()&hasHeld == 0 {
 		return
 	}
-	s := r.adm.stage.lock()
+	s := r.adm.stage.Lock()
 	if h := r.inv.first.holds(); h.end == nil {
 		h.stream = stream{r: r}
 		if i := slices.IndexFunc(h.early, func(x stream) bool { return x.r == r }); i >= 0 {
 			h.stream = h.early[i]
 		}
 	}
-	s.unlock()
+	s.Unlock()
 }
 
 // endStreams ends the holds of an attempt that has failed.
@@ -146,9 +146,9 @@ func (r *running) endStreams(err error) {
 	if r.state.Load() < oneHold {
 		return
 	}
-	s := r.adm.stage.lock()
+	s := r.adm.stage.Lock()
 	list := slices.Clone(r.inv.first.holds().list)
-	s.unlock()
+	s.Unlock()
 	for _, h := range list {
 		if h.r == r && h.over.CompareAndSwap(false, true) {
 			h.end(nil, breaker.Success, context.Canceled)
@@ -188,11 +188,11 @@ func (h *hold) done(err error) {
 	outcome = o
 	err = r.inv.verdict(err, true) // which may be a refusal of a nested call
 	if len(pauses) > 0 {
-		s := r.adm.stage.lock()
+		s := r.adm.stage.Lock()
 		if r.live {
 			r.adm.throttle(s, r, pauses)
 		}
-		s.unlock()
+		s.Unlock()
 	}
 }
 
@@ -217,7 +217,7 @@ func (h *hold) expire() {
 func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	r := h.r
 	r.inv.plan.exec.deadlines.remove(h)
-	s := r.adm.stage.lock()
+	s := r.adm.stage.Lock()
 	all := r.inv.first.holds()
 	all.list = slices.DeleteFunc(all.list, func(x *hold) bool { return x == h })
 	switch x := all.of(r); {
@@ -227,7 +227,7 @@ func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	case x.err == nil:
 		x.err, x.outcome = err, outcome
 	}
-	s.unlock()
+	s.Unlock()
 	h.cancel(cause)
 	if ended(r.add(-oneHold)) {
 		r.adm.giveBack(r, nil)

@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // ErrSaturated is the reason of a call refused by a [Limit] that refuses instead of
@@ -115,7 +116,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 		return nil, err
 	}
 	l := &ConcurrencyLimiter{conf: c}
-	l.core.name, l.core.stage = c.Name, new(stageRef)
+	l.core.name, l.core.stage = c.Name, new(stage.Ref)
 	for _, x := range c.Limits {
 		slots := rules.Slots{Scope: rules.Scope(x.Scope), Unit: x.Unit, Refuse: x.Refuse, Max: int64(x.Max), MaxKeys: x.MaxKeys}
 		if x.Adaptive != nil {
@@ -174,8 +175,8 @@ type limiterChange struct {
 	to ConcurrencyLimiterConfig
 }
 
-func (x *limiterChange) target() any       { return x.l }
-func (x *limiterChange) refs() []*stageRef { return []*stageRef{x.l.core.stage} }
+func (x *limiterChange) target() any        { return x.l }
+func (x *limiterChange) refs() []*stage.Ref { return []*stage.Ref{x.l.core.stage} }
 
 func (x *limiterChange) check() (err error) {
 	if x.to, err = x.to.validate(); err != nil {
@@ -200,7 +201,7 @@ func (x *limiterChange) check() (err error) {
 }
 
 func (x *limiterChange) apply(lk *locked) {
-	s, now := lk.stage(x.l.core.stage)
+	s, now := lk.Stage(x.l.core.stage), lk.Now
 	x.l.core.mu.Lock()
 	was := x.l.conf
 	x.l.conf = x.to
@@ -208,12 +209,12 @@ func (x *limiterChange) apply(lk *locked) {
 	for i, n := range x.to.Limits {
 		k := x.l.core.limits[i].class
 		k.Refuse = n.Refuse
-		s.m.SetMaxKeys(now, k, rules.Scope(n.Scope).TableSize(n.MaxKeys))
+		s.M.SetMaxKeys(now, k, rules.Scope(n.Scope).TableSize(n.MaxKeys))
 		if o := was.Limits[i]; n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
-			s.m.SetAdaptive(now, k, n.Adaptive.bounds())
+			s.M.SetAdaptive(now, k, n.Adaptive.bounds())
 			lk.changed(s, k.Name, o.Adaptive.String(), n.Adaptive.String())
 		} else if n.Max != o.Max {
-			s.m.SetLimit(now, k, int64(n.Max))
+			s.M.SetLimit(now, k, int64(n.Max))
 			lk.changed(s, k.Name, fmt.Sprint(was.Limits[i].Max), fmt.Sprint(n.Max))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
@@ -137,14 +138,30 @@ func (e *Executor) keep(p *plan) *plan {
 		e.planning.Unlock()
 		return p
 	}
-	s := e.stage.lock()
+	s := e.stage.Lock()
 	for _, q := range gone {
 		q.drop(s)
 	}
-	a := s.release()
+	a := s.Release()
 	e.planning.Unlock()
-	s.follow(a)
+	a.Follow()
 	return p
+}
+
+// dropPlans has e, which is closed and whose last call has ended, keep no cell any more.
+func (e *Executor) dropPlans() {
+	e.planning.Lock()
+	s := e.stage.Lock()
+	if t := e.plans.Swap(new(planTable)); t != nil {
+		for _, list := range []map[string]*plan{t.plans, t.before} {
+			for _, p := range list {
+				p.drop(s)
+			}
+		}
+	}
+	a := s.Release()
+	e.planning.Unlock()
+	a.Follow()
 }
 
 // follow has t know what became of the tool of that name, and adds to gone the plans that
@@ -168,12 +185,12 @@ func (t *planTable) follow(gone []*plan, name string) []*plan {
 
 // drop has p keep no cell of a limit any more. The stage is locked. A call that has resolved p
 // finds its cells by their keys then.
-func (p *plan) drop(s *stage) {
+func (p *plan) drop(s *stage.Stage) {
 	if a := p.adm; !a.dropped {
 		a.dropped = true
 		for _, x := range a.parts {
 			if x.cell != nil {
-				s.m.Unpin(s.now(), x.cell)
+				s.M.Unpin(s.Now(), x.cell)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // ErrQueueFull is the reason of a call that found the queue, or its tenant's part of it,
@@ -135,7 +136,7 @@ func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error)
 		return nil, err
 	}
 	s := &PriorityScheduler{conf: c}
-	s.core.name, s.core.stage = c.Name, new(stageRef)
+	s.core.name, s.core.stage = c.Name, new(stage.Ref)
 	return s, nil
 }
 
@@ -168,13 +169,24 @@ func (s *PriorityScheduler) Change(c PrioritySchedulerConfig) Change {
 	return Change{&schedulerChange{s: s, to: c}}
 }
 
+// order is what the domain of an executor needs of s, which may be nil.
+func (s *PriorityScheduler) order() stage.Order {
+	if s == nil {
+		return stage.Order{}
+	}
+	return stage.Order{Ref: s.core.stage, Name: s.String(), Policy: func() admit.Policy {
+		c := s.Config()
+		return c.policy()
+	}}
+}
+
 type schedulerChange struct {
 	s  *PriorityScheduler
 	to PrioritySchedulerConfig
 }
 
-func (x *schedulerChange) target() any       { return x.s }
-func (x *schedulerChange) refs() []*stageRef { return []*stageRef{x.s.core.stage} }
+func (x *schedulerChange) target() any        { return x.s }
+func (x *schedulerChange) refs() []*stage.Ref { return []*stage.Ref{x.s.core.stage} }
 
 func (x *schedulerChange) check() (err error) {
 	if x.to, err = x.to.validate(); err != nil {
@@ -187,7 +199,7 @@ func (x *schedulerChange) check() (err error) {
 }
 
 func (x *schedulerChange) apply(lk *locked) {
-	s, now := lk.stage(x.s.core.stage)
+	s, now := lk.Stage(x.s.core.stage), lk.Now
 	x.s.core.mu.Lock()
 	was := x.s.conf
 	x.s.conf = x.to
@@ -195,8 +207,8 @@ func (x *schedulerChange) apply(lk *locked) {
 	if was.equal(&x.to) {
 		return
 	}
-	if s.scheduler == x.s {
-		s.m.SetPolicy(now, x.to.policy())
+	if s.OrderedBy(x.s.core.stage) {
+		s.M.SetPolicy(now, x.to.policy())
 	}
 	lk.changed(s, x.to.Name, fmt.Sprintf("queue %d", was.MaxQueue), fmt.Sprintf("queue %d", x.to.MaxQueue))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // ErrRateLimited is the reason of a call refused by a [RateLimiter] that refuses instead
@@ -152,7 +153,7 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 		return nil, err
 	}
 	l := &RateLimiter{conf: c}
-	l.core.name, l.core.stage = c.Name, new(stageRef)
+	l.core.name, l.core.stage = c.Name, new(stage.Ref)
 	quota := c.quota()
 	for i, r := range c.Rates {
 		l.core.limits = append(l.core.limits, gateLimit{quota.Class(rules.Rate(r), &buckets[i]), quota.Scope})
@@ -248,12 +249,12 @@ func (l *RateLimiter) Pause(key string, d time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s.m.Freeze(s.now()) // all of them, before anybody starts
-	for _, c := range cells {
-		s.pause(c, d)
-	}
-	s.m.Thaw(s.now())
-	s.unlock()
+	s.Together(func(int64) { // all of them, before anybody starts
+		for _, c := range cells {
+			s.Pause(c, d)
+		}
+	})
+	s.Unlock()
 	return nil
 }
 
@@ -268,18 +269,18 @@ func (l *RateLimiter) Lift(key string) error {
 	if err != nil {
 		return err
 	}
-	s.lift(cells)
-	s.unlock()
+	lift(s, cells)
+	s.Unlock()
 	return nil
 }
 
 // lift ends the pauses and debts of cells together.
-func (s *stage) lift(cells []*admit.Cell) {
-	s.m.Freeze(s.now())
-	for _, c := range cells {
-		s.m.Lift(s.now(), c)
-	}
-	s.m.Thaw(s.now())
+func lift(s *stage.Stage, cells []*admit.Cell) {
+	s.Together(func(now int64) {
+		for _, c := range cells {
+			s.M.Lift(now, c)
+		}
+	})
 }
 
 type rateChange struct {
@@ -308,8 +309,8 @@ func match(old, rates []Rate) []int {
 	return from
 }
 
-func (x *rateChange) target() any       { return x.l }
-func (x *rateChange) refs() []*stageRef { return []*stageRef{x.l.core.stage} }
+func (x *rateChange) target() any        { return x.l }
+func (x *rateChange) refs() []*stage.Ref { return []*stage.Ref{x.l.core.stage} }
 
 func (x *rateChange) check() (err error) {
 	if x.to, x.buckets, err = x.to.validate(); err != nil {
@@ -344,7 +345,7 @@ func (x *rateChange) check() (err error) {
 }
 
 func (x *rateChange) apply(lk *locked) {
-	s, now := lk.stage(x.l.core.stage)
+	s, now := lk.Stage(x.l.core.stage), lk.Now
 	x.l.core.mu.Lock()
 	was, at := x.l.conf, make([]int, len(x.from))
 	for i, j := range x.from {
@@ -356,11 +357,11 @@ func (x *rateChange) apply(lk *locked) {
 	for i, r := range x.to.Rates {
 		k := x.l.core.limits[at[i]].class
 		k.Refuse = x.to.Refuse
-		s.m.SetMaxKeys(now, k, quota.Scope.TableSize(x.to.MaxKeys))
+		s.M.SetMaxKeys(now, k, quota.Scope.TableSize(x.to.MaxKeys))
 		if o := was.Rates[x.from[i]]; r != o {
 			from := k.Name
 			k.Name = quota.RateName(rules.Rate(r))
-			s.m.SetRate(now, k, &x.buckets[i])
+			s.M.SetRate(now, k, &x.buckets[i])
 			lk.changed(s, from, o.String(), r.String())
 		}
 	}

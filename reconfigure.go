@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // Change is a change to one component, made by its Change method and applied by
@@ -15,28 +16,21 @@ import (
 type Change struct{ impl change }
 
 type change interface {
-	target() any       // what changes, at most once per Reconfigure
-	check() error      // against the present
-	refs() []*stageRef // whose locks apply needs, after check
-	apply(*locked)     // cannot fail
+	target() any        // what changes, at most once per Reconfigure
+	check() error       // against the present
+	refs() []*stage.Ref // whose locks apply needs, after check
+	apply(*locked)      // cannot fail
 }
 
 // locked is the stages that a Reconfigure holds.
 type locked struct {
-	by     string
-	stages []*stage
-	now    int64
-	after  []aftermath // of each stage
-}
-
-// stage is the locked stage that r leads to.
-func (lk *locked) stage(r *stageRef) (*stage, int64) {
-	return r.p.Load(), lk.now
+	*stage.Held
+	by string
 }
 
 // changed has the sinks told.
-func (lk *locked) changed(s *stage, name, from, to string) {
-	s.event(Event{Kind: LimitChanged, By: name, From: from, To: to, Actor: lk.by})
+func (lk *locked) changed(s *stage.Stage, name, from, to string) {
+	s.Note(stage.Notice{Kind: stage.Changed, By: name, From: from, To: to, Actor: lk.by})
 }
 
 // Reconfigure applies all changes at one instant, or none: calls that wait feel it at
@@ -44,20 +38,15 @@ func (lk *locked) changed(s *stage, name, from, to string) {
 // report it. An error says which change is not possible, and why. It does not wait for
 // calls, and is safe for concurrent use.
 func Reconfigure(by string, changes ...Change) error {
-	lk, err := reconfigure(by, changes)
-	if err != nil {
-		return err
-	}
-	for i, s := range lk.stages {
-		s.follow(lk.after[i])
-	}
-	return nil
+	return stage.Hold(func() ([]*stage.Ref, error) { return checked(changes) }, func(h *stage.Held) {
+		for _, c := range changes {
+			c.impl.apply(&locked{h, by})
+		}
+	})
 }
 
-// reconfigure applies the changes; its stages are to be followed.
-func reconfigure(by string, changes []Change) (*locked, error) {
-	domains.Lock() // what belongs to which stage does not change meanwhile
-	defer domains.Unlock()
+// checked says what is wrong with changes, or whose locks they need.
+func checked(changes []Change) (refs []*stage.Ref, err error) {
 	seen := make(map[any]bool, len(changes))
 	for i, c := range changes {
 		if c.impl == nil {
@@ -72,29 +61,10 @@ func reconfigure(by string, changes []Change) (*locked, error) {
 			seen[t] = true
 		}
 	}
-	lk := &locked{by: by}
 	for _, c := range changes {
-		for _, r := range c.impl.refs() {
-			s := r.lock()
-			s.mu.Unlock()
-			if !slices.Contains(lk.stages, s) {
-				lk.stages = append(lk.stages, s)
-			}
-		}
+		refs = append(refs, c.impl.refs()...)
 	}
-	for _, s := range lk.stages {
-		s.mu.Lock()
-		lk.now = max(lk.now, s.now())
-		s.m.Freeze(lk.now)
-	}
-	for _, c := range changes {
-		c.impl.apply(lk)
-	}
-	for _, s := range lk.stages {
-		s.m.Thaw(lk.now)
-		lk.after = append(lk.after, s.release())
-	}
-	return lk, nil
+	return refs, nil
 }
 
 // WithPolicy is the change of one tool's policy, applied by [Reconfigure]. Limits that it
@@ -114,15 +84,15 @@ func (r *ToolRegistry) Lift(tool string) error {
 	if t == nil {
 		return fmt.Errorf("sluice: Lift: tool %q is not registered", cut(tool, 128))
 	}
-	s := t.shared.core.stage.lock()
+	s := t.shared.core.stage.Lock()
 	var cells []*admit.Cell
 	for _, l := range t.shared.core.limits {
 		if c := l.class.Lookup(""); c != nil {
 			cells = append(cells, c)
 		}
 	}
-	s.lift(cells)
-	s.unlock()
+	lift(s, cells)
+	s.Unlock()
 	return nil
 }
 
@@ -155,8 +125,8 @@ func (x *policyChange) check() (err error) {
 	return err
 }
 
-func (x *policyChange) refs() []*stageRef {
-	return []*stageRef{x.tool.core.stage}
+func (x *policyChange) refs() []*stage.Ref {
+	return []*stage.Ref{x.tool.core.stage}
 }
 
 func (x *policyChange) apply(lk *locked) {
@@ -170,11 +140,11 @@ func (x *policyChange) apply(lk *locked) {
 	t := *was
 	t.spec.Policy, t.rates = x.to, x.rates
 	core := &t.shared.core
-	s, now := lk.stage(core.stage)
+	s, now := lk.Stage(core.stage), lk.Now
 	slots := core.limits[0].class
 	if n := rules.Concurrency(t.spec.Policy.Concurrency); n != slots.Limit {
 		lk.changed(s, slots.Name, limitText(slots.Limit), limitText(n))
-		s.m.SetLimit(now, slots, n)
+		s.M.SetLimit(now, slots, n)
 	}
 	x.limits(lk, s, now, was, &t)
 	x.r.storeLocked(mapWith(old.tools, x.name, &t), x.name)
@@ -182,7 +152,7 @@ func (x *policyChange) apply(lk *locked) {
 
 // limits gives t, which was so before, the rates and the breaker of its policy. What stays
 // keeps what it has counted; a rate that is new starts no fuller than the fullest of its unit.
-func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
+func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *tool) {
 	core, only := &t.shared.core, t.only()
 	rates := core.limits[1 : 1+len(was.rates)]
 	gone := make(map[*admit.Class]bool)
@@ -197,14 +167,14 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 			continue
 		}
 		l := gateLimit{rules.ToolRate(t.spec.Name, rules.Rate(r), &t.rates[i]), only}
-		c := s.m.Cell(now, l.class, "")
+		c := s.M.Cell(now, l.class, "")
 		var like []*admit.Cell
 		for _, o := range rates {
 			if o.class.Unit == r.Unit {
-				like = append(like, s.m.Cell(now, o.class, ""))
+				like = append(like, s.M.Cell(now, o.class, ""))
 			}
 		}
-		s.m.Fill(now, c, like)
+		s.M.Fill(now, c, like)
 		n := int64(1)
 		if r.Unit != "" {
 			n = min(t.shared.estimate(r.Unit), r.Burst)
@@ -221,7 +191,7 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 		if limits[1+i] = l; r != o {
 			lk.changed(s, l.class.Name, o.String(), r.String())
 			l.class.Name = rules.ToolRateName(t.spec.Name, rules.Rate(r))
-			s.m.SetRate(now, l.class, &t.rates[i])
+			s.M.SetRate(now, l.class, &t.rates[i])
 		}
 	}
 	switch b, old := x.to.Breaker, was.spec.Policy.Breaker; {
@@ -229,16 +199,16 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 		l := core.limits[len(core.limits)-1]
 		delete(gone, l.class)
 		if limits = append(limits, l); *b != *old {
-			s.m.SetBreaker(now, l.class, b.machine())
+			s.M.SetBreaker(now, l.class, b.machine())
 			lk.changed(s, l.class.Name, "", "")
 		}
 	case b != nil:
 		l := gateLimit{rules.ToolBreaker(t.spec.Name, b.machine()), only}
-		limits, add = append(limits, l), append(add, admit.Need{Cell: s.m.Cell(now, l.class, ""), N: 1})
+		limits, add = append(limits, l), append(add, admit.Need{Cell: s.M.Cell(now, l.class, ""), N: 1})
 	}
 	core.limits = limits
 	if len(gone)+len(add) > 0 {
-		s.m.Replan(now, t.shared.id, gone, add)
+		s.M.Replan(now, t.shared.id, gone, add)
 		lk.changed(s, core.name, "", "")
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
@@ -30,7 +31,7 @@ var ErrUnknownTool = errors.New("unknown tool")
 type ToolRegistry struct {
 	mu    sync.Mutex                       // held by writers
 	snap  atomic.Pointer[registrySnapshot] // nil until the first tool; read it through current
-	stage stageRef                         // of the executors over it, and of the tools' own limits
+	stage stage.Ref                        // of the executors over it, and of the tools' own limits
 }
 
 // registrySnapshot never changes once it is stored.
@@ -129,14 +130,8 @@ func (r *ToolRegistry) Remove(name string) bool {
 
 // executors is the live ones over r.
 func (r *ToolRegistry) executors() (list []*Executor) {
-	s := r.stage.p.Load()
-	if s == nil {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.execs {
-		if e.registry == r {
+	for _, c := range r.stage.Clients() {
+		if e := (*Executor)(c.(*inDomain)); e.registry == r {
 			list = append(list, e)
 		}
 	}

@@ -16,11 +16,11 @@ func ReportUsage(ctx context.Context, unit string, used int64) {
 	if r == nil {
 		return
 	}
-	s := r.adm.stage.lock()
+	s := r.adm.stage.Lock()
 	if r.live {
-		s.m.Settle(s.now(), r.ticket, unit, max(used, 0))
+		s.M.Settle(s.Now(), r.ticket, unit, max(used, 0))
 	}
-	s.unlock()
+	s.Unlock()
 }
 
 // estimate is what calls of the tool are expected to use of a unit: what they used

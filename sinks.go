@@ -3,6 +3,7 @@ package sluice
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // NewSlogSink logs events to l, with the constant message "tool event": a call that
@@ -177,19 +179,38 @@ type listener struct {
 	sink EventSink
 }
 
-// listeners is who is told what happens outside calls: each sink once, of however many of
-// execs it is.
-func listeners(execs []*Executor) (list []listener) {
-	for _, x := range execs {
-		s := x.conf.Sink
-		for _, l := range list {
-			s = without(s, l.sink)
-		}
-		if s != nil {
-			list = append(list, listener{x, s})
-		}
+// Hear gives the sink what happened outside calls.
+func (l listener) Hear(n *stage.Notice) {
+	e := noticed(n)
+	l.exec.deliver(context.Background(), l.sink, &e, new(values))
+}
+
+// Missed counts an event at which the sink called Goexit.
+func (l listener) Missed() { l.exec.dropped.Add(1) }
+
+// noticed is the event of n.
+func noticed(n *stage.Notice) Event {
+	e := Event{Time: n.At, By: n.By, Key: n.Key, Actor: n.Actor, From: n.From, To: n.To, RetryAfter: n.After}
+	switch n.Kind {
+	case stage.Moved:
+		e.Kind, e.From, e.To = BreakerStateChanged, breakerState(n.Was).String(), breakerState(n.Is).String()
+	case stage.Debt:
+		e.Kind = RateLimitDebt
+	case stage.Paused:
+		e.Kind = RateLimitPaused
+	case stage.Changed:
+		e.Kind = LimitChanged
+	case stage.Stalled:
+		e.Kind, e.Err = LimitStalled, &stalled{n.Holding, n.Waiting}
 	}
-	return list
+	return e
+}
+
+// stalled is what LimitStalled says.
+type stalled struct{ holding, waiting int }
+
+func (e *stalled) Error() string {
+	return fmt.Sprintf("sluice: %d calls hold it and released nothing for a minute, while %d wait: does a tool call another without the context it was given?", e.holding, e.waiting)
 }
 
 type multiSink struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // Snapshot is the state of an executor at one instant, ready for JSON.
@@ -165,8 +166,8 @@ func (e *Executor) read() *reading {
 // names is the tools, and their types, that the executors of e's domain can call.
 func (e *Executor) names() (tools, types map[string]bool) {
 	tools, types = make(map[string]bool), make(map[string]bool)
-	for _, reg := range append(e.registry.stage.registries(), e.registry) {
-		for name, t := range reg.current().tools {
+	for _, c := range append(e.registry.stage.Clients(), (*inDomain)(e)) {
+		for name, t := range c.(*inDomain).registry.current().tools {
 			tools[name], types[t.spec.Type] = true, true
 		}
 	}
@@ -176,38 +177,38 @@ func (e *Executor) names() (tools, types map[string]bool) {
 // next reads on under one hold of the lock, up to n cells and lanes, and reports whether there
 // are more.
 func (r *reading) next(n int) bool {
-	s := r.e.stage.lock()
-	now := s.now()
+	s := r.e.stage.Lock()
+	now := s.Now()
 	if !r.begun {
 		r.begun = true
-		r.snap.At = s.clock.Time(now)
-		r.snap.InFlight, r.snap.Queued = s.m.Running(), s.m.Waiting()
-		r.snap.EventsDropped += s.lost
-		r.lanes = s.m.LaneCount()
+		r.snap.At = s.Clock.Time(now)
+		r.snap.InFlight, r.snap.Queued = s.M.Running(), s.M.Waiting()
+		r.snap.EventsDropped += s.Lost()
+		r.lanes = s.M.LaneCount()
 	}
 	for n > 0 && len(r.cores) > 0 {
-		if x := r.cores[0].stage.p.Load(); x != s { // e is closed: its gates may have gone elsewhere
-			s.unlock()
-			s = r.cores[0].stage.lock()
-			r.core(s, s.now(), n)
-			s.unlock()
+		if !r.cores[0].stage.Leads(s) { // e is closed: its gates may have gone elsewhere
+			s.Unlock()
+			s = r.cores[0].stage.Lock()
+			r.core(s, s.Now(), n)
+			s.Unlock()
 			return true
 		}
 		n = r.core(s, now, n)
 	}
 	if n > 0 && r.lanes > 0 {
-		r.laneRows, r.lanes = s.m.LaneBatch(r.laneRows[:0], r.lanes, n)
+		r.laneRows, r.lanes = s.M.LaneBatch(r.laneRows[:0], r.lanes, n)
 		for _, l := range r.laneRows {
 			r.lane(s, now, l)
 		}
 	}
 	more := len(r.cores) > 0 || r.lanes > 0
-	s.unlock()
+	s.Unlock()
 	return more
 }
 
 // core reads on at the first of r's cores, and answers how many of n cells are left to read.
-func (r *reading) core(s *stage, now int64, n int) int {
+func (r *reading) core(s *stage.Stage, now int64, n int) int {
 	g := r.cores[0]
 	if r.limits == nil {
 		r.limits = g.limits
@@ -224,10 +225,10 @@ func (r *reading) core(s *stage, now int64, n int) int {
 
 // limit reads up to n cells of l, which is done with then unless there are more. It answers how
 // many it read.
-func (r *reading) limit(s *stage, now int64, l gateLimit, n int) int {
+func (r *reading) limit(s *stage.Stage, now int64, l gateLimit, n int) int {
 	first := r.from == 0
 	if first {
-		s.m.Prune(now, l.class)
+		s.M.Prune(now, l.class)
 		r.from = l.class.Len()
 	}
 	r.cells, r.from = l.class.Batch(r.cells[:0], r.from, n)
@@ -236,7 +237,7 @@ func (r *reading) limit(s *stage, now int64, l gateLimit, n int) int {
 	}
 	unmatched := r.unmatched(l.scope)
 	for _, c := range r.cells {
-		g := s.gateState(now, c)
+		g := gateState(s, now, c)
 		g.Scope, g.Unmatched = l.scope.String(), unmatched
 		if i, twice := r.seen[c.Key()]; twice {
 			r.snap.Gates[i] = g
@@ -248,7 +249,7 @@ func (r *reading) limit(s *stage, now int64, l gateLimit, n int) int {
 		r.snap.Gates = append(r.snap.Gates, g)
 	}
 	if len(r.cells) == 0 && first && unmatched != nil {
-		g := s.gateState(now, s.m.Peek(now, l.class, ""))
+		g := gateState(s, now, s.M.Peek(now, l.class, ""))
 		g.Scope, g.Unmatched = l.scope.String(), unmatched
 		r.snap.Gates = append(r.snap.Gates, g)
 	}
@@ -278,7 +279,7 @@ func (r *reading) unmatched(s rules.Scope) []string {
 
 // lane notes a lane unless it has been read before. Nested calls have lanes of their own, and
 // others may differ by what they need elsewhere; done makes one of those that look alike.
-func (r *reading) lane(s *stage, now int64, l admit.Lane) {
+func (r *reading) lane(s *stage.Stage, now int64, l admit.Lane) {
 	if r.lanesSeen[l.Born] {
 		return
 	}
@@ -289,7 +290,7 @@ func (r *reading) lane(s *stage, now int64, l admit.Lane) {
 		r.lanesSeen[l.Born] = true
 	}
 	x := LaneState{
-		Tool:    planOf(l.Owner).tool.spec.Name,
+		Tool:    l.Tool,
 		Tenant:  l.Tenant,
 		Waiting: l.Waiting,
 		Oldest:  time.Duration(now - l.Since),
@@ -323,7 +324,7 @@ func (l LaneState) compare(o LaneState) int {
 		cmp.Compare(l.By, o.By), cmp.Compare(l.Key, o.Key))
 }
 
-func (s *stage) gateState(now int64, c *admit.Cell) GateState {
+func gateState(s *stage.Stage, now int64, c *admit.Cell) GateState {
 	k := c.Class()
 	u := c.Usage(now)
 	g := GateState{Name: k.Name, Kind: gateKind(k.Kind), Key: c.Key(), Limit: u.Limit, Used: u.Used, Waiting: u.Waiting}
@@ -336,7 +337,7 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 	g.Paused = u.Paused > now
 	g.Stalled = u.Stalled
 	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
-		g.Until = s.clock.Time(until)
+		g.Until = s.Clock.Time(until)
 	}
 	return g
 }
@@ -395,10 +396,10 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	if err != nil {
 		return d, err
 	}
-	defer s.unlock()
-	defer s.m.Free(t)
+	defer s.Unlock()
+	defer s.M.Free(t)
 	d.Costs = costsOf(nil, t)
-	f := s.m.Forecast(now, t)
+	f := s.M.Forecast(now, t)
 	if f.Refusal.Reason != admit.NoReason {
 		return d, a.refusal(s, c.inv, t, f.Refusal)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/rules"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // ThrottlePart names what a throttle is about, where an upstream limits its parts apart: a
@@ -43,13 +44,13 @@ func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...Thro
 		return
 	}
 	list := []throttle{{retryAfter, r.adm.aim(parts)}}
-	s := r.adm.stage.lock()
+	s := r.adm.stage.Lock()
 	if r.live {
 		r.reported.Store(true)
 		r.throttled(retryAfter)
 		r.adm.throttle(s, r, list)
 	}
-	s.unlock()
+	s.Unlock()
 }
 
 // maxWider bounds what an upstream can ask of what is wider than what it speaks of.
@@ -70,7 +71,7 @@ type aim struct {
 
 // aim finds what the narrowest of parts is that a's limits tell apart.
 func (a *admission) aim(parts []ThrottlePart) aim {
-	bound := maxPause
+	bound := stage.MaxPause
 	for _, p := range slices.Backward(parts) {
 		if p.Kind == "" || p.Key == "" || len(p.Key) > rules.MaxKeyBytes {
 			continue
@@ -90,15 +91,17 @@ func (a *admission) aim(parts []ThrottlePart) aim {
 }
 
 // throttle pauses what an upstream's answers to the attempt r, which is live, speak of.
-func (a *admission) throttle(s *stage, r *running, list []throttle) {
-	s.m.Freeze(s.now()) // all of them, before anybody starts
-	defer func() { s.m.Thaw(s.now()) }()
+func (a *admission) throttle(s *stage.Stage, r *running, list []throttle) {
+	s.Together(func(int64) { a.throttleEach(s, r, list) }) // all of them, before anybody starts
+}
+
+func (a *admission) throttleEach(s *stage.Stage, r *running, list []throttle) {
 	for _, x := range list {
 		d := min(x.after, x.aim.bound)
 		if d <= 0 {
 			continue
 		}
-		cells := s.cellsOf(x.aim)
+		cells := cellsOf(s, x.aim)
 		if len(cells) == 0 { // the call's own, or the table of the part's is full
 			cells = a.upstreams(s, r)
 			if len(x.aim.classes) > 0 {
@@ -109,15 +112,15 @@ func (a *admission) throttle(s *stage, r *running, list []throttle) {
 			cells, d = a.toolCells(r), min(d, maxWider)
 		}
 		for _, c := range cells {
-			s.pause(c, d)
+			s.Pause(c, d)
 		}
 	}
 }
 
 // cellsOf is the cells that x means, made if need be: none if it means the call's own.
-func (s *stage) cellsOf(x aim) (cells []*admit.Cell) {
+func cellsOf(s *stage.Stage, x aim) (cells []*admit.Cell) {
 	for _, k := range x.classes {
-		if c := s.m.Cell(s.now(), k, x.key); c != nil {
+		if c := s.M.Cell(s.Now(), k, x.key); c != nil {
 			cells = append(cells, c)
 		}
 	}
@@ -126,7 +129,7 @@ func (s *stage) cellsOf(x aim) (cells []*admit.Cell) {
 
 // upstreams is the cells of the Upstream rate limiters that apply to r's call, whatever it
 // takes from them.
-func (a *admission) upstreams(s *stage, r *running) (cells []*admit.Cell) {
+func (a *admission) upstreams(s *stage.Stage, r *running) (cells []*admit.Cell) {
 	add := func(c *admit.Cell) {
 		if c != nil && c.Class().Upstream && !slices.Contains(cells, c) {
 			cells = append(cells, c)

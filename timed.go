@@ -38,13 +38,13 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 	if was := r.state.Or(outOfTime); was&hasBegun == 0 || x.borrowed || x.Context.Err() != nil {
 		outcome = breaker.Neutral
 	}
-	s := a.stage.lock()
+	s := a.stage.Lock()
 	if r.live {
-		now := s.now()
-		s.m.Judge(now, r.ticket, outcome)
+		now := s.Now()
+		s.M.Judge(now, r.ticket, outcome)
 		r.abandon(s, now)
 	}
-	s.unlock()
+	s.Unlock()
 	return Result{}, x.cause()
 }
 

@@ -36,6 +36,7 @@ func (c *Client) Waiting() int { return c.waiting }
 type Plan struct {
 	Tool   uint64
 	Client *Client
+	Name   string // of the tool, for who looks at the queue
 }
 
 const (

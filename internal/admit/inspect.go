@@ -91,6 +91,7 @@ func (q *queue) calls() (n int) {
 // Lane is what a snapshot says of a lane.
 type Lane struct {
 	Born    uint64 // tells it from every other lane of its machine
+	Tool    string // the name that its plan has
 	Owner   any    // of its head
 	Tenant  string
 	Level   int8
@@ -104,7 +105,7 @@ type Lane struct {
 func (m *Machine) Quiet() bool { return m.out == nil && len(m.notices) == 0 && !m.Pending() }
 
 func (l *lane) view() Lane {
-	return Lane{l.born, l.head.Owner, l.tenant.name, max(l.level, l.declared), l.n, l.head.arrived, l.at}
+	return Lane{l.born, l.plan.Name, l.head.Owner, l.tenant.name, max(l.level, l.declared), l.n, l.head.arrived, l.at}
 }
 
 // Lanes is all that wait.

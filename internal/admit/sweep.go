@@ -61,28 +61,25 @@ func (m *Machine) Step(now int64) {
 	m.drain()
 }
 
-// Expel refuses up to batch waiting calls whose owner has closed, and reports whether
-// there may be more.
-func (m *Machine) Expel(now int64, closed func(owner any) bool) bool {
+// Expel refuses up to batch waiting calls of c, which has closed, and reports whether there may
+// be more.
+func (m *Machine) Expel(now int64, c *Client) bool {
 	m.advance(now)
 	left := batch
 	for i := len(m.all) - 1; i >= 0; i = min(i-1, len(m.all)-1) {
+		if m.all[i].plan.Client != c {
+			continue
+		}
 		for t := m.all[i].head; t != nil; {
-			next := t.next
-			if closed(t.Owner) {
-				if left == 0 {
-					m.drain()
-					return true
-				}
-				left--
-				last := t.lane.n == 1
-				m.take(t)
-				m.refuse(t, Refusal{Reason: Closed})
-				m.emit(t)
-				if last {
-					break
-				}
+			if left == 0 {
+				m.drain()
+				return true
 			}
+			left--
+			next := t.next
+			m.take(t) // with the last of them the lane goes
+			m.refuse(t, Refusal{Reason: Closed})
+			m.emit(t)
 			t = next
 		}
 	}
