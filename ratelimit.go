@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -280,6 +281,22 @@ func (s *stage) lift(cells []*admit.Cell) {
 		s.m.Lift(s.now(), c)
 	}
 	s.m.Thaw(s.now())
+}
+
+// ReportUsage reports what the running call really used of a unit: the difference to the
+// estimate is given back to its rates, or taken from them, into debt if need be. Calling
+// it again replaces what it said before. Outside a call, and after it has ended, it does
+// nothing; negative counts as zero. It does not block.
+func ReportUsage(ctx context.Context, unit string, used int64) {
+	r := scopeOf(ctx).call
+	if r == nil {
+		return
+	}
+	s := r.adm.stage.lock()
+	if r.live {
+		s.m.Settle(s.now(), r.ticket, unit, max(used, 0))
+	}
+	s.unlock()
 }
 
 type rateChange struct {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/rules"
 )
 
@@ -177,7 +178,7 @@ func (x *policyChange) apply(lk *locked) {
 		s.m.SetLimit(now, slots, n)
 	}
 	x.limits(lk, s, now, was, &t)
-	x.r.storeLocked(mapWith(old.tools, x.name, &t), x.name)
+	x.r.storeLocked(cow.With(old.tools, x.name, &t), x.name)
 }
 
 // limits gives t, which was so before, the rates and the breaker of its policy. What stays
