@@ -135,7 +135,11 @@ func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, erro
 		name string
 		v    *time.Duration
 		def  time.Duration
-	}{{"Window", &c.Window, 10 * time.Second}, {"Cooldown", &c.Cooldown, 30 * time.Second}, {"Lease", &c.Lease, time.Minute}} {
+	}{
+		{"Window", &c.Window, 10 * time.Second},
+		{"Cooldown", &c.Cooldown, 30 * time.Second},
+		{"Lease", &c.Lease, time.Minute},
+	} {
 		if *f.v < 0 || *f.v > check.MaxDuration {
 			return c, fmt.Errorf("sluice: %s.%s is %v: must be from 0 (%v) to %v", field, f.name, *f.v, f.def, check.MaxDuration)
 		}
@@ -201,7 +205,7 @@ func (b *CircuitBreaker) Config() CircuitBreakerConfig {
 // Change is the change to c, applied by [Reconfigure]; alone it does nothing. The name and
 // the scope cannot change. Nothing that was counted is forgotten.
 func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
-	return Change{&breakerChange{b: b, to: c}}
+	return Change{&configChange[CircuitBreakerConfig]{b, &b.core, &b.conf, c, b.fits, b.turn}}
 }
 
 // State is the state of key: a tool's name under ByTool, "" under Global, ForTool and
@@ -242,41 +246,30 @@ func (b *CircuitBreaker) each(key string, make bool, f func(*stage, *admit.Cell)
 	return nil
 }
 
-type breakerChange struct {
-	b  *CircuitBreaker
-	to CircuitBreakerConfig
+// fits completes to, unless b cannot become that.
+func (b *CircuitBreaker) fits(was, to CircuitBreakerConfig) (CircuitBreakerConfig, error) {
+	to, err := to.validate("CircuitBreakerConfig")
+	if err != nil {
+		return to, err
+	}
+	if err := sameName("CircuitBreakerConfig", to.Name, was.Name); err != nil {
+		return to, err
+	}
+	if !to.Scope.same(was.Scope) {
+		return to, errors.New("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
+	}
+	to.Scope = was.Scope // with the function that there is
+	return to, nil
 }
 
-func (x *breakerChange) target() any       { return x.b }
-func (x *breakerChange) refs() []*stageRef { return []*stageRef{x.b.core.stage} }
-
-func (x *breakerChange) check() (err error) {
-	if x.to, err = x.to.validate("CircuitBreakerConfig"); err != nil {
-		return err
-	}
-	was := x.b.Config()
-	if x.to.Name != was.Name {
-		return fmt.Errorf("sluice: CircuitBreakerConfig.Name is %q: cannot change from %q", x.to.Name, was.Name)
-	}
-	if !x.to.Scope.same(was.Scope) {
-		return fmt.Errorf("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
-	}
-	x.to.Scope = was.Scope // with the function that there is
-	return nil
-}
-
-func (x *breakerChange) apply(lk *locked) {
-	s, now := lk.stage(x.b.core.stage)
-	x.b.core.mu.Lock()
-	was := x.b.conf
-	x.b.conf = x.to
-	x.b.core.mu.Unlock()
-	if was == x.to {
+// turn has the machine follow a change.
+func (b *CircuitBreaker) turn(lk *locked, s *stage, now int64, was, to CircuitBreakerConfig) {
+	if was == to {
 		return
 	}
-	k := x.b.core.limits[0].class
-	s.m.SetMaxKeys(now, k, rules.Scope(x.to.Scope).TableSize(x.to.MaxKeys))
-	s.m.SetBreaker(now, k, x.to.machine())
+	k := b.core.limits[0].class
+	s.m.SetMaxKeys(now, k, rules.Scope(to.Scope).TableSize(to.MaxKeys))
+	s.m.SetBreaker(now, k, to.machine())
 	lk.changed(s, k.Name, "", "")
 }
 

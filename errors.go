@@ -335,7 +335,8 @@ func ModelText(err error) string {
 	}
 	code, retry := codeFor(err, 0, ""), retryIn(err)
 	_, throttled := errwalk.First[retryable](err)
-	return errtext.ForModel(code, modelMessage(err, code, 0), maxMessage+len("…"), throttled || passes(err, code, retry), retry)
+	again := throttled || passes(err, code, retry)
+	return errtext.ForModel(code, modelMessage(err, code, 0), maxMessage+len("…"), again, retry)
 }
 
 // retryIn is when to retry, as far as err says.

@@ -135,7 +135,7 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 		Overtaken int        `json:"overtaken,omitempty"`
 		Attempts  int        `json:"attempts,omitempty"`
 		Costs     []Cost     `json:"costs,omitempty"`
-	}{Refusal: d.Refusal, WaitMS: millis(d.Wait), Place: d.Place, Overtaken: d.Overtaken, Attempts: d.Attempts, Costs: d.Costs}
+	}{d.Refusal, millis(d.Wait), nil, d.Place, d.Overtaken, d.Attempts, d.Costs}
 	for _, w := range d.Waits {
 		out.Waits = append(out.Waits, waitJSON{w.By, millis(w.For)})
 	}
@@ -342,7 +342,7 @@ type GateState struct {
 	Waiting int          `json:"waiting"`        // calls whose turn it is here first
 	State   BreakerState `json:"state,omitzero"` // of a breaker
 	Paused  bool         `json:"paused,omitempty"`
-	Stalled bool         `json:"stalled,omitempty"` // a limit that has released nothing for a minute or more while calls wait
+	Stalled bool         `json:"stalled,omitempty"` // a limit that has released nothing for a minute while calls wait
 	Until   time.Time    `json:"until,omitzero"`    // when State may change by itself, or the pause ends
 
 	// Unmatched is the names of a ForTool or ForType scope that no registered tool has. If it is
@@ -607,7 +607,9 @@ func (r *reading) lane(s *stage, now int64, l admit.Lane) {
 // done is what was read, in order.
 func (r *reading) done() Snapshot {
 	snap := r.snap
-	slices.SortFunc(snap.Gates, func(a, b GateState) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key, b.Key)) })
+	slices.SortFunc(snap.Gates, func(a, b GateState) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key, b.Key))
+	})
 	slices.SortFunc(snap.Lanes, LaneState.compare)
 	lanes := snap.Lanes[:0]
 	for _, l := range snap.Lanes {

@@ -22,6 +22,44 @@ type change interface {
 	apply(*locked)     // cannot fail
 }
 
+// configChange is the change of a gate, or of the scheduler, to another configuration.
+type configChange[C any] struct {
+	gate any
+	core *gateCore
+	conf *C                                               // the gate's, guarded by core.mu
+	to   C                                                // completed by the check
+	fits func(was, to C) (C, error)                       // why it cannot become to, or that, completed
+	turn func(lk *locked, s *stage, now int64, was, to C) // has the machine follow; cannot fail
+}
+
+func (x *configChange[C]) target() any       { return x.gate }
+func (x *configChange[C]) refs() []*stageRef { return []*stageRef{x.core.stage} }
+
+func (x *configChange[C]) check() (err error) {
+	x.core.mu.Lock()
+	was := *x.conf
+	x.core.mu.Unlock()
+	x.to, err = x.fits(was, x.to)
+	return err
+}
+
+func (x *configChange[C]) apply(lk *locked) {
+	s, now := lk.stage(x.core.stage)
+	x.core.mu.Lock()
+	was := *x.conf
+	*x.conf = x.to
+	x.core.mu.Unlock()
+	x.turn(lk, s, now, was, x.to)
+}
+
+// sameName says that a component cannot change its name.
+func sameName(field, to, was string) error {
+	if to != was {
+		return fmt.Errorf("sluice: %s.Name is %q: cannot change from %q", field, to, was)
+	}
+	return nil
+}
+
 // locked is the stages that a Reconfigure holds.
 type locked struct {
 	by     string

@@ -297,10 +297,12 @@ func (s *Spec) required() ([]string, error) {
 
 func (p *Policy) validate() ([]bucket.Rate, error) {
 	if p.Priority != 0 && !p.Priority.valid() {
-		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d", p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
+		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d",
+			p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
 	}
 	if p.Concurrency < 0 || p.Concurrency > rules.MaxLimit {
-		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d", p.Concurrency, rules.MaxLimit)
+		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d",
+			p.Concurrency, rules.MaxLimit)
 	}
 	if err := check.Duration("sluice: Policy.Timeout", p.Timeout); err != nil {
 		return nil, err
@@ -373,7 +375,9 @@ func Replace[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) 
 	return put(r, s, fn, true)
 }
 
-func put[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error), replace bool) (*Tool[In, Out], error) {
+func put[In, Out any](
+	r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error), replace bool,
+) (*Tool[In, Out], error) {
 	if r == nil {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
@@ -51,7 +50,7 @@ func (s Schema) Required(subject string) ([]string, error) {
 			return nil, fmt.Errorf("%s: required[%d] is no string: must be a name", subject, i)
 		}
 		if slices.Contains(names[:i], name) {
-			return nil, fmt.Errorf("%s: required names %s twice: must name each once", subject, strconv.Quote(jsonx.Cut(name, 128, "…")))
+			return nil, fmt.Errorf("%s: required names %q twice: must name each once", subject, jsonx.Cut(name, 128, "…"))
 		}
 	}
 	slices.Sort(names)
