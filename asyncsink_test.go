@@ -217,8 +217,8 @@ func TestT76_SinkMayEmitAndCloseItself(t *testing.T) {
 				a.Emit(ctx, asyncEvent(ToolStarted, "again"))
 			}
 			if seen == 5 {
-				// Not even a context without end makes it wait for itself.
-				if err := a.Close(context.Background()); err != nil {
+				// Not even one of its contexts that has no end makes it wait for itself.
+				if err := a.Close(context.WithoutCancel(ctx)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -406,9 +406,6 @@ func TestT79_BlockedSinkCostsNothingMore(t *testing.T) {
 		}
 		if got := runtime.NumGoroutine(); got > goroutines {
 			t.Errorf("%d goroutines, were %d", got, goroutines)
-		}
-		if len(a.nodes) != 101 {
-			t.Errorf("%d nodes for a queue of 100", len(a.nodes))
 		}
 		close(s.open)
 		if err := a.Close(ctx); err != nil {
