@@ -33,9 +33,9 @@ var (
 // its Err) is kept as it is until delivered. The sink's context carries the values of the
 // call's, ends when Close gives up, and does not end with the call.
 type AsyncSink struct {
-	sink     EventSink
-	payloads payloadSink // sink, if it wants values; else nil
-	queue    *dropq.Queue[queuedEvent]
+	sink   EventSink
+	values valueSink // sink, if it wants values; else nil
+	queue  *dropq.Queue[queuedEvent]
 }
 
 // queuedEvent is an event on its way to the sink.
@@ -60,8 +60,8 @@ func NewAsyncSink(s EventSink, size int) (*AsyncSink, error) {
 		size = defaultAsyncSize
 	}
 	a := &AsyncSink{sink: s}
-	if p, ok := payloadSinkOf(s); ok {
-		a.payloads = p
+	if v, ok := valueSinkOf(s); ok {
+		a.values = v
 	}
 	a.queue = dropq.New(size, a.take)
 	return a, nil
@@ -73,11 +73,11 @@ func (a *AsyncSink) Enabled(k EventKind) bool { return a.sink.Enabled(k) }
 // Emit queues e and does not wait. The error says that e itself was dropped, because of
 // a full queue or after Close; that an older event gave way to it shows only in Dropped.
 // Of values that e holds, only JSON as [WithPayloads] makes it is kept.
-func (a *AsyncSink) Emit(ctx context.Context, e Event) error {
-	input, value := ownedJSON(e.Call.Input), ownedJSON(e.Result.Value)
-	e.withoutValues()
-	e.Call.Input, e.Result.Value = input, value
-	return a.put(&queuedEvent{ctx, e, nil})
+func (a *AsyncSink) Emit(ctx context.Context, e *Event) error {
+	x := queuedEvent{ctx, *e, nil}
+	x.event.hasData = e.hasData || e.Result.Value != nil
+	x.event.Call.Input, x.event.Result.Value = ownedJSON(e.Call.Input), ownedJSON(e.Result.Value)
+	return a.put(&x)
 }
 
 // ownedJSON is a copy of v if it is JSON or text, else nil.
@@ -91,17 +91,14 @@ func ownedJSON(v any) any {
 	return nil
 }
 
-func (a *AsyncSink) wantsPayloads() bool { return a.payloads != nil }
+func (a *AsyncSink) wantsValues() bool { return a.values != nil }
 
-func (a *AsyncSink) emitPayloads(ctx context.Context, e Event) error {
-	later := a.payloads.freeze(e)
-	e.withoutValues()
-	return a.put(&queuedEvent{ctx, e, later})
+func (a *AsyncSink) emitBoth(ctx context.Context, plain, full *Event) error {
+	return a.put(&queuedEvent{ctx, *plain, a.values.freeze(plain, full)})
 }
 
-func (a *AsyncSink) freeze(e Event) func(context.Context) error {
-	later := a.payloads.freeze(e)
-	e.withoutValues()
+func (a *AsyncSink) freeze(plain, full *Event) func(context.Context) error {
+	e, later := *plain, a.values.freeze(plain, full)
 	return func(ctx context.Context) error { return a.put(&queuedEvent{ctx, e, later}) }
 }
 
@@ -120,9 +117,10 @@ func (a *AsyncSink) put(x *queuedEvent) error {
 func (a *AsyncSink) take(x *queuedEvent) error {
 	ctx := a.queue.Context(x.ctx)
 	if x.later != nil {
-		return guard(ctx, a.sink, x.event.Call.Tool, x.later)
+		return deliverFrozen(ctx, a.sink, x.event.Call.Tool, x.later)
 	}
-	return pass(ctx, a.sink, x.event)
+	_, err := deliver(ctx, a.sink, &x.event, nil)
+	return err
 }
 
 // Delivered counts the events that were given to the sink, those it failed on included.
