@@ -353,12 +353,11 @@ func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bo
 }
 
 func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
-	var t telling
-	inv.describe(&t, ToolInvoked, now)
-	if t.input, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
-		t.input = r.Args
+	t := inv.event(ToolInvoked, now)
+	if t.value, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
+		t.value = r.Args
 	}
-	inv.emit(inv.toSinks(ctx), &t)
+	inv.emit(inv.toSinks(ctx), t)
 }
 
 // identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
@@ -547,19 +546,18 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 		now = e.clock.Now()
 	}
-	t := telling{last: true}
-	inv.describe(&t, x.kind, now)
-	inv.fill(&t.Call)
+	t := inv.event(x.kind, now)
+	t.last = true
 	t.Call.Attempt = inv.attempts()
 	t.Queued, t.Duration = x.queued, x.held
 	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
 		t.throttled(inv.totals(), now)
 	}
 	t.Result.rec, t.Result.max = x.res.rec, x.res.max
-	if t.result, t.hasData = x.res.Value, x.res.Value != nil; x.kind == ToolCompleted {
-		t.OutputBytes = outputBytes(x.res.Value)
+	if t.hasData = x.res.Value != nil; x.kind == ToolCompleted {
+		t.value, t.OutputBytes = x.res.Value, outputBytes(x.res.Value)
 	}
-	inv.emit(inv.toSinks(x.ctx), &t)
+	inv.emit(inv.toSinks(x.ctx), t)
 }
 
 // whose is the constraint behind an error, and when to retry.

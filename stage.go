@@ -429,7 +429,7 @@ func deliverFrom(i int, events []Event, list []listener) int {
 		}()
 		for ; i < len(events)*len(list); i++ {
 			l := list[i%len(list)]
-			l.exec.deliver(context.Background(), l.sink, &events[i/len(list)], new(values))
+			l.exec.deliver(context.Background(), l.sink, &events[i/len(list)], nil)
 		}
 		normal = true
 	}()
