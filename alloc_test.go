@@ -16,8 +16,8 @@ import (
 // discard is a sink that listens and forgets.
 type discard struct{}
 
-func (discard) Enabled(sluice.EventKind) bool            { return true }
-func (discard) Emit(context.Context, sluice.Event) error { return nil }
+func (discard) Enabled(sluice.EventKind) bool             { return true }
+func (discard) Emit(context.Context, *sluice.Event) error { return nil }
 
 // fourGates is an executor whose gates all have to agree, and never refuse.
 func fourGates(t testing.TB, c sluice.Config) (*sluice.Executor, *sluice.Tool[int, int]) {

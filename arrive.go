@@ -149,11 +149,10 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 		}
 		a.forsake(&t)
 	}()
-	var told telling
-	c.inv.describe(&told, ToolQueued, now)
+	told := c.inv.event(ToolQueued, now)
 	told.of(c)
 	told.By = by
-	c.inv.emit(c.inv.toSinks(ctx), &told)
+	c.inv.emit(c.inv.toSinks(ctx), told)
 	normal = true
 }
 

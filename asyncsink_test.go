@@ -21,7 +21,7 @@ type gateSink struct {
 	open chan struct{}
 }
 
-func (s *gateSink) Emit(ctx context.Context, e Event) error {
+func (s *gateSink) Emit(ctx context.Context, e *Event) error {
 	<-s.open
 	return s.Recorder.Emit(ctx, e)
 }
@@ -62,7 +62,7 @@ func TestAsyncSinkConfig(t *testing.T) {
 		s := &gateSink{open: make(chan struct{})}
 		a := Must(NewAsyncSink(s, 0))
 		for range 1 + defaultAsyncSize {
-			if err := a.Emit(t.Context(), asyncEvent(ToolInvoked, "x")); err != nil {
+			if err := emitTo(t.Context(), a, asyncEvent(ToolInvoked, "x")); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait() // the first is in the sink's hands
@@ -100,7 +100,7 @@ func TestEV4_ProgressIsDroppedFirst(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &gateSink{open: make(chan struct{})}
 			a := Must(NewAsyncSink(s, 3))
-			a.Emit(t.Context(), asyncEvent(ToolInvoked, "-"))
+			emitTo(t.Context(), a, asyncEvent(ToolInvoked, "-"))
 			synctest.Wait() // in the sink's hands
 			errs := 0
 			for _, c := range tt.emit {
@@ -108,7 +108,7 @@ func TestEV4_ProgressIsDroppedFirst(t *testing.T) {
 				if c < 'a' {
 					k = []EventKind{ToolCompleted, ToolFailed, ToolDenied}[c%3]
 				}
-				if a.Emit(t.Context(), asyncEvent(k, string(c))) != nil {
+				if emitTo(t.Context(), a, asyncEvent(k, string(c))) != nil {
 					errs++
 				}
 			}
@@ -148,14 +148,14 @@ func TestPromise19_SinksBehindAsyncSinkTouchNobody(t *testing.T) {
 			t.Run(fmt.Sprint(tt.name, "/", size), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					seen := 0
-					a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e Event) error {
+					a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
 						seen++
 						return tt.emit(ctx, seen-1)
 					}), size))
 					ctx, cancel := context.WithCancel(t.Context())
 					start := time.Now()
 					for range 10 {
-						deliver(ctx, a, asyncEvent(ToolInvoked, "x"))
+						deliverTo(ctx, a, asyncEvent(ToolInvoked, "x"))
 					}
 					if took := time.Since(start); took != 0 {
 						t.Errorf("the calls waited %v", took)
@@ -190,7 +190,7 @@ func TestT75_OrderIsKept(t *testing.T) {
 		for i := range 1000 {
 			wg.Go(func() {
 				for _, e := range story("r", fmt.Sprint(i), "t", "invoked", "queued", "started", "completed") {
-					if ok, err := deliver(t.Context(), a, e); !ok || err != nil {
+					if ok, err := deliverTo(t.Context(), a, e); !ok || err != nil {
 						t.Error(ok, err)
 					}
 				}
@@ -211,20 +211,20 @@ func TestT76_SinkMayEmitAndCloseItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a *AsyncSink
 		seen := 0
-		a = Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e Event) error {
+		a = Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
 			seen++
 			for range 3 { // more than the queue holds
-				a.Emit(ctx, asyncEvent(ToolStarted, "again"))
+				emitTo(ctx, a, asyncEvent(ToolStarted, "again"))
 			}
 			if seen == 5 {
-				// Not even a context without end makes it wait for itself.
-				if err := a.Close(context.Background()); err != nil {
+				// Not even one of its contexts that has no end makes it wait for itself.
+				if err := a.Close(context.WithoutCancel(ctx)); err != nil {
 					t.Error(err)
 				}
 			}
 			return nil
 		}), 2))
-		a.Emit(t.Context(), asyncEvent(ToolInvoked, "first"))
+		emitTo(t.Context(), a, asyncEvent(ToolInvoked, "first"))
 		synctest.Wait()
 		if err := a.Close(t.Context()); err != nil {
 			t.Error(err)
@@ -245,7 +245,7 @@ func TestT77_CloseUnderLoad(t *testing.T) {
 		size, budget := 1+rnd.IntN(20), time.Duration(1+rnd.IntN(100))*time.Millisecond
 		synctest.Test(t, func(t *testing.T) {
 			var seen atomic.Uint64
-			a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e Event) error {
+			a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
 				seen.Add(1)
 				time.Sleep(delay)
 				return nil
@@ -260,7 +260,7 @@ func TestT77_CloseUnderLoad(t *testing.T) {
 							k = ToolCompleted
 						}
 						emitted.Add(1)
-						if a.Emit(t.Context(), asyncEvent(k, "x")) != nil {
+						if emitTo(t.Context(), a, asyncEvent(k, "x")) != nil {
 							refused.Add(1)
 						}
 						if i%10 == 0 {
@@ -296,7 +296,7 @@ func TestT77_Close(t *testing.T) {
 			s := &gateSink{open: make(chan struct{})}
 			a := Must(NewAsyncSink(s, 10))
 			for i := range 5 {
-				a.Emit(t.Context(), asyncEvent(ToolInvoked, fmt.Sprint(i)))
+				emitTo(t.Context(), a, asyncEvent(ToolInvoked, fmt.Sprint(i)))
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
@@ -321,7 +321,7 @@ func TestT77_Close(t *testing.T) {
 	t.Run("with an ended context and nothing to do", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			a := Must(NewAsyncSink(discarding{}, 10))
-			a.Emit(t.Context(), asyncEvent(ToolInvoked, "x"))
+			emitTo(t.Context(), a, asyncEvent(ToolInvoked, "x"))
 			synctest.Wait()
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
@@ -335,7 +335,7 @@ func TestT77_Close(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &gateSink{open: make(chan struct{})}
 			a := Must(NewAsyncSink(s, 10))
-			a.Emit(t.Context(), asyncEvent(ToolInvoked, "x"))
+			emitTo(t.Context(), a, asyncEvent(ToolInvoked, "x"))
 			var wg sync.WaitGroup
 			for range 5 {
 				wg.Go(func() {
@@ -356,10 +356,10 @@ func TestT77_Close(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			rec := NewRecorder()
 			inner := Must(NewAsyncSink(rec, 10))
-			outer := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e Event) error {
+			outer := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
 				return errors.Join(inner.Emit(ctx, e), inner.Close(ctx))
 			}), 10))
-			outer.Emit(t.Context(), asyncEvent(ToolInvoked, "x"))
+			emitTo(t.Context(), outer, asyncEvent(ToolInvoked, "x"))
 			if err := outer.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -379,7 +379,7 @@ func TestT78_EmitAfterClose(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, k := range []EventKind{ToolStarted, ToolCompleted} {
-			if ok, err := deliver(t.Context(), a, asyncEvent(k, "late")); ok || err == nil {
+			if ok, err := deliverTo(t.Context(), a, asyncEvent(k, "late")); ok || err == nil {
 				t.Error(ok, err)
 			}
 		}
@@ -396,7 +396,8 @@ func TestT79_BlockedSinkCostsNothingMore(t *testing.T) {
 		s := &gateSink{open: make(chan struct{})}
 		a := Must(NewAsyncSink(s, 100))
 		ctx := t.Context()
-		emit := func() { deliver(ctx, a, asyncEvent(ToolStarted, "x")) }
+		e := asyncEvent(ToolStarted, "x")
+		emit := func() { deliver(ctx, a, &e, nil) }
 		for range 200 {
 			emit()
 		}
@@ -406,9 +407,6 @@ func TestT79_BlockedSinkCostsNothingMore(t *testing.T) {
 		}
 		if got := runtime.NumGoroutine(); got > goroutines {
 			t.Errorf("%d goroutines, were %d", got, goroutines)
-		}
-		if len(a.nodes) != 101 {
-			t.Errorf("%d nodes for a queue of 100", len(a.nodes))
 		}
 		close(s.open)
 		if err := a.Close(ctx); err != nil {
@@ -423,7 +421,7 @@ func TestT80_TerminalAfterAllOthers(t *testing.T) {
 		a := Must(NewAsyncSink(rec, 8))
 		for i := range 10_000 {
 			for _, e := range story("r", fmt.Sprint(i), "t", "invoked", "started", "retrying", "started", "completed") {
-				a.Emit(t.Context(), e)
+				emitTo(t.Context(), a, e)
 			}
 			if i%2 == 0 {
 				synctest.Wait()
@@ -461,7 +459,7 @@ func TestAsyncSinkPayloads(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rec, plain := NewRecorder(), NewRecorder()
 				hold := make(chan struct{})
-				block := EventSinkFunc(func(context.Context, Event) error { <-hold; return nil })
+				block := EventSinkFunc(func(context.Context, *Event) error { <-hold; return nil })
 				inner := build(rec, plain)
 				var a *AsyncSink
 				var s EventSink
@@ -475,7 +473,7 @@ func TestAsyncSinkPayloads(t *testing.T) {
 				input := map[string]any{"q": "go", "token": "hunter2"}
 				e := asyncEvent(ToolInvoked, "x")
 				e.Call.Input = input
-				if ok, err := deliver(t.Context(), s, e); !ok || err != nil {
+				if ok, err := deliverTo(t.Context(), s, e); !ok || err != nil {
 					t.Fatal(ok, err)
 				}
 				input["q"] = "changed"
@@ -512,7 +510,7 @@ func TestAsyncSinkPayloads(t *testing.T) {
 		a := Must(NewAsyncSink(rec, 10))
 		e, raw := asyncEvent(ToolCompleted, "x"), json.RawMessage(`1`)
 		e.Call.Input, e.Result.Value = map[string]int{}, raw
-		a.Emit(t.Context(), e)
+		emitTo(t.Context(), a, e)
 		raw[0] = '2'
 		a.Close(t.Context())
 		got := rec.Events()[0]
@@ -528,7 +526,7 @@ type wrapper struct {
 	seen int
 }
 
-func (w *wrapper) Emit(ctx context.Context, e Event) error {
+func (w *wrapper) Emit(ctx context.Context, e *Event) error {
 	w.seen++
 	if e.Call.Input != nil {
 		panic("saw values")
@@ -541,7 +539,7 @@ func TestAsyncSinkEmbedded(t *testing.T) {
 		w := &wrapper{AsyncSink: Must(NewAsyncSink(WithPayloads(discarding{}, 0), 10))}
 		e := asyncEvent(ToolInvoked, "x")
 		e.Call.Input = 1
-		if ok, err := deliver(t.Context(), w, e); !ok || err != nil || w.seen != 1 {
+		if ok, err := deliverTo(t.Context(), w, e); !ok || err != nil || w.seen != 1 {
 			t.Error(ok, err, w.seen)
 		}
 		w.Close(t.Context())
@@ -551,7 +549,7 @@ func TestAsyncSinkEmbedded(t *testing.T) {
 func TestAsyncSinkContext(t *testing.T) {
 	type key struct{}
 	synctest.Test(t, func(t *testing.T) {
-		a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e Event) error {
+		a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
 			if got := ctx.Value(key{}); e.Call.ID == "x" && got != "trace" {
 				t.Errorf("value %v", got)
 			}
@@ -570,7 +568,7 @@ func TestAsyncSinkContext(t *testing.T) {
 		ctx, stopCall := context.WithTimeout(context.WithValue(t.Context(), key{}, "trace"), time.Second)
 		defer stopCall()
 		ctx, cancel := context.WithCancelCause(ctx)
-		a.Emit(ctx, asyncEvent(ToolInvoked, "x"))
+		emitTo(ctx, a, asyncEvent(ToolInvoked, "x"))
 		cancel(errors.New("the caller left"))
 		synctest.Wait()
 		short, stop := context.WithTimeout(t.Context(), time.Second)
@@ -592,7 +590,7 @@ func TestAsyncSinkStorm(t *testing.T) {
 		var seen, concurrent atomic.Int64
 		var a *AsyncSink
 		mode := rnd.IntN(3)
-		inner := EventSinkFunc(func(ctx context.Context, e Event) error {
+		inner := EventSinkFunc(func(ctx context.Context, e *Event) error {
 			if concurrent.Add(1) != 1 {
 				t.Error("the sink was called by two at once")
 			}
@@ -616,7 +614,7 @@ func TestAsyncSinkStorm(t *testing.T) {
 			wg.Go(func() {
 				for i := range 1000 {
 					k := []EventKind{ToolInvoked, ToolStarted, ToolCompleted}[(i+g)%3]
-					deliver(context.Background(), a, asyncEvent(k, "x"))
+					deliverTo(context.Background(), a, asyncEvent(k, "x"))
 					if emitted.Add(1) == closeAfter {
 						a.Close(context.Background())
 					}

@@ -26,7 +26,7 @@ func BenchmarkDeliver(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				deliver(ctx, bb.s, e)
+				deliver(ctx, bb.s, &e, nil)
 			}
 		})
 	}
@@ -69,7 +69,7 @@ func BenchmarkWithPayloads(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				deliver(context.Background(), s, e)
+				deliver(context.Background(), s, &e, &e)
 			}
 		})
 	}
@@ -93,16 +93,16 @@ func BenchmarkAsyncSink(b *testing.B) {
 	for _, name := range []string{"blocked/async", "blocked/async-parallel"} {
 		b.Run(name, func(b *testing.B) {
 			hold := make(chan struct{})
-			a := Must(NewAsyncSink(EventSinkFunc(func(context.Context, Event) error { <-hold; return nil }), 1000))
+			a := Must(NewAsyncSink(EventSinkFunc(func(context.Context, *Event) error { <-hold; return nil }), 1000))
 			b.ReportAllocs()
 			if name == "blocked/async" {
 				for b.Loop() {
-					a.Emit(ctx, e)
+					a.Emit(ctx, &e)
 				}
 			} else {
 				b.RunParallel(func(p *testing.PB) {
 					for p.Next() {
-						a.Emit(ctx, e)
+						a.Emit(ctx, &e)
 					}
 				})
 			}
@@ -112,13 +112,13 @@ func BenchmarkAsyncSink(b *testing.B) {
 	}
 	b.Run("full-of-terminals/async", func(b *testing.B) {
 		hold := make(chan struct{})
-		a := Must(NewAsyncSink(EventSinkFunc(func(context.Context, Event) error { <-hold; return nil }), 1000))
+		a := Must(NewAsyncSink(EventSinkFunc(func(context.Context, *Event) error { <-hold; return nil }), 1000))
 		for range 1001 {
-			a.Emit(ctx, testEvent(ToolCompleted))
+			emitTo(ctx, a, testEvent(ToolCompleted))
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			a.Emit(ctx, e)
+			a.Emit(ctx, &e)
 		}
 		close(hold)
 		a.Close(ctx)
@@ -128,7 +128,7 @@ func BenchmarkAsyncSink(b *testing.B) {
 		go func() {
 			defer close(done)
 			for e := range c {
-				discarding{}.Emit(ctx, e)
+				discarding{}.Emit(ctx, &e)
 			}
 		}()
 		b.ReportAllocs()
@@ -145,7 +145,7 @@ func BenchmarkAsyncSink(b *testing.B) {
 		a := Must(NewAsyncSink(discarding{}, 1000))
 		b.ReportAllocs()
 		for b.Loop() {
-			a.Emit(ctx, e)
+			a.Emit(ctx, &e)
 		}
 		a.Close(ctx)
 	})

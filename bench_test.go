@@ -20,7 +20,7 @@ func benchGates() []sluice.Interceptor {
 
 func noop(_ context.Context, n int) (int, error) { return n, nil }
 
-var nothing = sluice.EventSinkFunc(func(context.Context, sluice.Event) error { return nil })
+var nothing = sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return nil })
 
 // BenchmarkInvoke is the whole call of a tool that does nothing.
 func BenchmarkInvoke(b *testing.B) {

@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -135,7 +136,11 @@ func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, erro
 		name string
 		v    *time.Duration
 		def  time.Duration
-	}{{"Window", &c.Window, 10 * time.Second}, {"Cooldown", &c.Cooldown, 30 * time.Second}, {"Lease", &c.Lease, time.Minute}} {
+	}{
+		{"Window", &c.Window, 10 * time.Second},
+		{"Cooldown", &c.Cooldown, 30 * time.Second},
+		{"Lease", &c.Lease, time.Minute},
+	} {
 		if *f.v < 0 || *f.v > check.MaxDuration {
 			return c, fmt.Errorf("sluice: %s.%s is %v: must be from 0 (%v) to %v", field, f.name, *f.v, f.def, check.MaxDuration)
 		}
@@ -201,7 +206,7 @@ func (b *CircuitBreaker) Config() CircuitBreakerConfig {
 // Change is the change to c, applied by [Reconfigure]; alone it does nothing. The name and
 // the scope cannot change. Nothing that was counted is forgotten.
 func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
-	return Change{&breakerChange{b: b, to: c}}
+	return Change{&configChange[CircuitBreakerConfig]{b, &b.core, &b.conf, c, b.fits, b.turn}}
 }
 
 // State is the state of key: a tool's name under ByTool, "" under Global, ForTool and
@@ -242,40 +247,121 @@ func (b *CircuitBreaker) each(key string, make bool, f func(*stage.Stage, *admit
 	return nil
 }
 
-type breakerChange struct {
-	b  *CircuitBreaker
-	to CircuitBreakerConfig
+// fits completes to, unless b cannot become that.
+func (b *CircuitBreaker) fits(was, to CircuitBreakerConfig) (CircuitBreakerConfig, error) {
+	to, err := to.validate("CircuitBreakerConfig")
+	if err != nil {
+		return to, err
+	}
+	if err := sameName("CircuitBreakerConfig", to.Name, was.Name); err != nil {
+		return to, err
+	}
+	if !to.Scope.same(was.Scope) {
+		return to, errors.New("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
+	}
+	to.Scope = was.Scope // with the function that there is
+	return to, nil
 }
 
-func (x *breakerChange) target() any        { return x.b }
-func (x *breakerChange) refs() []*stage.Ref { return []*stage.Ref{x.b.core.stage} }
-
-func (x *breakerChange) check() (err error) {
-	if x.to, err = x.to.validate("CircuitBreakerConfig"); err != nil {
-		return err
-	}
-	was := x.b.Config()
-	if x.to.Name != was.Name {
-		return fmt.Errorf("sluice: CircuitBreakerConfig.Name is %q: cannot change from %q", x.to.Name, was.Name)
-	}
-	if !x.to.Scope.same(was.Scope) {
-		return fmt.Errorf("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
-	}
-	x.to.Scope = was.Scope // with the function that there is
-	return nil
-}
-
-func (x *breakerChange) apply(lk *locked) {
-	s, now := lk.Stage(x.b.core.stage), lk.Now
-	x.b.core.mu.Lock()
-	was := x.b.conf
-	x.b.conf = x.to
-	x.b.core.mu.Unlock()
-	if was == x.to {
+// turn has the machine follow a change.
+func (b *CircuitBreaker) turn(lk *locked, s *stage.Stage, now int64, was, to CircuitBreakerConfig) {
+	if was == to {
 		return
 	}
-	k := x.b.core.limits[0].class
-	s.M.SetMaxKeys(now, k, rules.Scope(x.to.Scope).TableSize(x.to.MaxKeys))
-	s.M.SetBreaker(now, k, x.to.machine())
+	k := b.core.limits[0].class
+	s.M.SetMaxKeys(now, k, rules.Scope(to.Scope).TableSize(to.MaxKeys))
+	s.M.SetBreaker(now, k, to.machine())
 	lk.changed(s, k.Name, "", "")
+}
+
+// Outcome is what an outcome means to breakers and retries.
+type Outcome uint8
+
+const (
+	// OutcomeAuto lets the library decide: no error is a success; the caller's own
+	// cancellation or deadline, refusals of nested calls, and throttles that nested calls have
+	// been charged with, are neutral; an error with a RetryAfter() time.Duration method is an
+	// overload; all else is a failure, a timeout and a panic too.
+	OutcomeAuto Outcome = iota
+	OutcomeSuccess
+	OutcomeFailure
+	OutcomeNeutral  // counts neither way
+	OutcomeOverload // the backend is too busy: slow down; not a breaker's failure
+)
+
+// judge says what an outcome means to the breakers and limits, and what pauses an upstream
+// asked for. It runs user code, so it holds no lock, and whoever calls it has a deferred
+// function that goes on if that code calls Goexit.
+func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []throttle) {
+	class := OutcomeAuto
+	if a.classify != nil && r.state.Load()&hasBegun != 0 {
+		class = classified(a.classify, c.shown(), res, err)
+	}
+	if err == nil {
+		if class == OutcomeOverload {
+			r.throttled(0)
+		}
+		return means(class, breaker.Success), nil
+	}
+	b := r.blameOf(err)
+	switch own := len(b.own) > 0; {
+	case own && class == OutcomeAuto:
+		class = OutcomeOverload
+	case own:
+	case class == OutcomeOverload && b.nested:
+		class = OutcomeNeutral // the nested call has been charged with it
+	case class == OutcomeOverload, r.reported.Load():
+		b.carried = append(b.carried, charge{err: err, after: -1})
+	}
+	r.inv.passOn(b.carried)
+	o := breaker.Failure
+	if r.caller().Err() != nil || b.nested || b.refusal || isReason(err, ErrRejected) {
+		o = breaker.Neutral
+	}
+	m := means(class, o)
+	if len(b.own) > 0 || m == breaker.Overload {
+		r.throttled(b.longest())
+	}
+	return m, b.own
+}
+
+// longest is the longest time for which an upstream asked the attempt to wait.
+func (b *blame) longest() (d time.Duration) {
+	for _, x := range b.own {
+		d = max(d, x.after)
+	}
+	return d
+}
+
+// means is what class means to the machine, and auto if that is left to the library.
+func means(class Outcome, auto breaker.Outcome) breaker.Outcome {
+	switch class {
+	case OutcomeSuccess:
+		return breaker.Success
+	case OutcomeFailure:
+		return breaker.Failure
+	case OutcomeNeutral:
+		return breaker.Neutral
+	case OutcomeOverload:
+		return breaker.Overload
+	}
+	return auto
+}
+
+// caller is the context that the attempt was made with, without its timeout.
+func (r *running) caller() context.Context {
+	if x, ok := r.Context.(*timedRun); ok {
+		return x.Context
+	}
+	return r.Context
+}
+
+// classified runs a classify function; one that panics leaves the decision to the library.
+func classified(f func(Call, Result, error) Outcome, c Call, res Result, err error) (class Outcome) {
+	defer func() {
+		if recover() != nil || class > OutcomeOverload {
+			class = OutcomeAuto
+		}
+	}()
+	return f(c, res, err)
 }

@@ -236,7 +236,7 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 // attempts can make them.
 type lateEvents struct {
 	mu    sync.Mutex
-	queue []telling
+	queue []*callEvent
 	last  chan struct{} // closed when the terminal event, if it is in the queue, is out
 }
 

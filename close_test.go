@@ -182,7 +182,7 @@ func TestClose_FromInside(t *testing.T) {
 							got = append(got, r.Close(ctx))
 						}
 						r = newRig(t, sluice.Config{Interceptors: interceptors(atMost(1)), Timeout: way.timeout,
-							Sink: sluice.EventSinkFunc(func(ctx context.Context, e sluice.Event) error {
+							Sink: sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
 								if where == "sink" && e.Kind == kind && e.Call.Tool == "x" {
 									closes(ctx)
 								}
@@ -241,7 +241,7 @@ func TestClose_FromASinkOfARetry(t *testing.T) {
 						return next(ctx, c)
 					}
 				})
-				r = newRig(t, sluice.Config{Interceptors: interceptors(again), Sink: sluice.EventSinkFunc(func(ctx context.Context, e sluice.Event) error {
+				r = newRig(t, sluice.Config{Interceptors: interceptors(again), Sink: sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
 					if e.Kind == sluice.ToolRetrying {
 						ctx, cancel := context.WithTimeout(ctx, time.Hour)
 						defer cancel()
@@ -264,7 +264,7 @@ func TestClose_FromASinkOfARetry(t *testing.T) {
 // kept beyond its call is as good as any, and so is that of another executor's call.
 func TestClose_WithAnotherContext(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r, other := newRig(t, sluice.Config{}), newRig(t, sluice.Config{Sink: sluice.EventSinkFunc(func(context.Context, sluice.Event) error { return nil })})
+		r, other := newRig(t, sluice.Config{}), newRig(t, sluice.Config{Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return nil })})
 		var kept context.Context
 		var inside error
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
@@ -287,7 +287,7 @@ func TestClose_WithAnotherContext(t *testing.T) {
 // A sink that has kept the context of an event may close the executor after the call.
 func TestClose_WithAKeptEventContext(t *testing.T) {
 	var kept []context.Context
-	r := newRig(t, sluice.Config{Sink: sluice.EventSinkFunc(func(ctx context.Context, _ sluice.Event) error {
+	r := newRig(t, sluice.Config{Sink: sluice.EventSinkFunc(func(ctx context.Context, _ *sluice.Event) error {
 		kept = append(kept, ctx)
 		return nil
 	})})
@@ -406,7 +406,7 @@ func TestSubmit_ManyEndAtOnce(t *testing.T) {
 			hold := limitsOf(sluice.Limit{Max: 1})
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
 				Interceptors: interceptors(hold, scheduler(sluice.PrioritySchedulerConfig{MaxQueue: calls})),
-				Sink:         sluice.EventSinkFunc(func(context.Context, sluice.Event) error { peak.look(); return nil })}))
+				Sink:         sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { peak.look(); return nil })}))
 			release := make(chan struct{})
 			sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, first bool) (int, error) {
 				if first {
@@ -472,7 +472,7 @@ func TestSubmit_OthersGoOnAfterAnExit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const calls = 200
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{MaxQueue: 2 * calls})),
-			Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+			Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 				if e.Kind == sluice.ToolFailed {
 					runtime.Goexit()
 				}

@@ -335,7 +335,7 @@ func TestDomain_ExecutorsComeAndGo(t *testing.T) {
 func TestDomain_LostEventsStayCounted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		block, first := make(chan struct{}), true
-		sink := sluice.EventSinkFunc(func(context.Context, sluice.Event) error {
+		sink := sluice.EventSinkFunc(func(context.Context, *sluice.Event) error {
 			if first {
 				first = false
 				<-block
@@ -371,7 +371,7 @@ func TestDomain_EventsStayInOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var order log
 		block, first := make(chan struct{}), true
-		sink := sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+		sink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 			if first {
 				first = false
 				<-block

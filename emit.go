@@ -3,33 +3,67 @@ package sluice
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// telling is an event of a call on its way to the sinks, each of which gets a copy.
-type telling struct {
-	Event
-	values
-	last bool // it is a terminal event
+// callEvent is an event of a call on its way to the sinks, which read it where it stands.
+type callEvent struct {
+	Event       // as every sink may see it, without values
+	full  Event // and with value, if a sink wants that
+	value any   // the arguments of a ToolInvoked, the result of a ToolCompleted
+	last  bool  // it is a terminal event
 }
 
-// describe makes t an event of inv's, at the instant now.
-func (inv *invocation) describe(t *telling, k EventKind, now int64) {
+// callEvents are reused: no sink keeps one.
+var callEvents = sync.Pool{New: func() any { return new(callEvent) }}
+
+// event makes an event of inv's, at the instant now. Who gets it gives it to emit.
+func (inv *invocation) event(k EventKind, now int64) *callEvent {
+	t := callEvents.Get().(*callEvent)
 	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
 	t.CallKey, t.Elapsed = inv.key, time.Duration(max(0, now-inv.began))
 	inv.fill(&t.Call)
 	if p := inv.parent.Load(); p != nil {
 		t.ParentID, t.ParentKey = p.inv.id, p.inv.key
 	}
+	return t
 }
 
 // of says what attempt t is about. What else an interceptor may have changed of the call,
 // such as its id, is not told: an event always tells the call that was invoked.
-func (t *telling) of(c *Call) {
+func (t *callEvent) of(c *Call) {
 	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt
-	t.input = c.Input
+}
+
+// withValue is t with its value, if it has one and one of the two sinks opted in; else nil.
+func (t *callEvent) withValue(a, b EventSink) *Event {
+	if t.value == nil {
+		return nil
+	}
+	if _, ok := valueSinkOf(a); !ok {
+		if _, ok = valueSinkOf(b); !ok {
+			return nil
+		}
+	}
+	t.full = t.Event
+	if t.Kind == ToolInvoked {
+		t.full.Call.Input = t.value
+	} else {
+		t.full.Result.Value = t.value
+	}
+	return &t.full
+}
+
+// free lets t be used again.
+func (t *callEvent) free() {
+	t.Event, t.value, t.last = Event{}, nil, false
+	if t.full.Kind != "" {
+		t.full = Event{}
+	}
+	callEvents.Put(t)
 }
 
 // throttled notes that an upstream asked the attempt to wait for d, or to slow down.
@@ -41,7 +75,7 @@ func (r *running) throttled(d time.Duration) {
 }
 
 // throttled says when to try again what met a throttle.
-func (t *telling) throttled(sum *first, now int64) {
+func (t *callEvent) throttled(sum *first, now int64) {
 	x := sum.aside.Load()
 	if x == nil {
 		return
@@ -89,15 +123,14 @@ func (inv *invocation) tellRetry(ctx context.Context, c *Call) {
 }
 
 func (inv *invocation) tellRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
-	var t telling
-	inv.describe(&t, ToolRetrying, inv.plan.exec.clock.Now())
+	t := inv.event(ToolRetrying, inv.plan.exec.clock.Now())
 	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
 	t.Queued = time.Duration(inv.first.queued.Load())
 	if t.Err = err; err != nil {
 		t.By, _ = whose(err)
 	}
 	t.RetryAfter = wait
-	inv.emit(inv.toSinks(ctx), &t)
+	inv.emit(inv.toSinks(ctx), t)
 }
 
 // ReportRetry reports, by [ToolRetrying], that an interceptor outside the gates is about
@@ -127,7 +160,7 @@ const (
 
 // emit gives t to the sinks, after the events of the same call that came before it. The
 // first terminal event is the last one, and is out when emit returns.
-func (inv *invocation) emit(ctx context.Context, t *telling) {
+func (inv *invocation) emit(ctx context.Context, t *callEvent) {
 	if inv.plan.alone {
 		inv.emitOne(ctx, t)
 	} else {
@@ -135,24 +168,25 @@ func (inv *invocation) emit(ctx context.Context, t *telling) {
 	}
 }
 
-func (inv *invocation) emitInTurn(ctx context.Context, t *telling) {
+func (inv *invocation) emitInTurn(ctx context.Context, t *callEvent) {
+	isLast := t.last // once it is in the queue, t is somebody else's
 	for !inv.emitting.CompareAndSwap(quiet, busy) {
 		// Somebody else is emitting: leave it to them, unless they are just done.
 		late := inv.latecomers()
 		late.mu.Lock()
 		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
-		if left && !t.last && len(late.queue) >= maxLateEvents {
+		if left && !isLast && len(late.queue) >= maxLateEvents {
 			inv.plan.exec.dropped.Add(1)
 		} else if left {
-			late.queue = append(late.queue, *t)
-			if t.last {
+			late.queue = append(late.queue, t)
+			if isLast {
 				late.last = make(chan struct{})
 			}
 		}
 		last := late.last
 		late.mu.Unlock()
 		if left {
-			if t.last {
+			if isLast {
 				<-last
 			}
 			return
@@ -186,12 +220,12 @@ func (inv *invocation) emitLate(ctx context.Context) {
 			inv.emitting.Store(busy)
 		}
 		late.mu.Unlock()
-		inv.emitLast(ctx, &next, late)
+		inv.emitLast(ctx, next, late)
 	}
 }
 
 // emitLast is emitNext for an event whose emitter waits for it if it is the last.
-func (inv *invocation) emitLast(ctx context.Context, t *telling, late *lateEvents) {
+func (inv *invocation) emitLast(ctx context.Context, t *callEvent, late *lateEvents) {
 	if t.last {
 		defer close(late.last)
 	}
@@ -199,7 +233,7 @@ func (inv *invocation) emitLast(ctx context.Context, t *telling, late *lateEvent
 }
 
 // emitNext is emitOne where other events of the call may be waiting.
-func (inv *invocation) emitNext(ctx context.Context, t *telling) {
+func (inv *invocation) emitNext(ctx context.Context, t *callEvent) {
 	normal := false
 	defer func() {
 		if !normal { // a sink called Goexit: the call's other events must still be told
@@ -210,31 +244,39 @@ func (inv *invocation) emitNext(ctx context.Context, t *telling) {
 	normal = true
 }
 
-func (inv *invocation) emitOne(ctx context.Context, t *telling) {
-	if inv.over {
-		return
+// emitOne gives t to the sinks, unless the call's last event is out.
+func (inv *invocation) emitOne(ctx context.Context, t *callEvent) {
+	if !inv.over {
+		inv.over = t.last
+		inv.seq++
+		t.Seq = inv.seq
+		inv.deliver(ctx, t)
 	}
-	inv.over = t.last
-	inv.seq++
-	t.Seq = inv.seq
+	t.free()
+}
+
+// deliver gives t to the executor's sink and the run's own. If a sink calls Goexit, it does
+// not return.
+func (inv *invocation) deliver(ctx context.Context, t *callEvent) {
 	x := inv.plan.exec
 	own := x.conf.Sink
 	run := without(inv.pipeline.Sink, own)
+	full := t.withValue(own, run)
 	if t.last && run != nil { // also if the other one calls Goexit
-		defer x.deliver(ctx, run, &t.Event, &t.values)
+		defer x.deliver(ctx, run, &t.Event, full)
 		run = nil
 	}
 	if own != nil {
-		x.deliver(ctx, own, &t.Event, &t.values)
+		x.deliver(ctx, own, &t.Event, full)
 	}
 	if run != nil {
-		x.deliver(ctx, run, &t.Event, &t.values)
+		x.deliver(ctx, run, &t.Event, full)
 	}
 }
 
 // deliver counts what becomes of an event at a sink.
-func (e *Executor) deliver(ctx context.Context, s EventSink, ev *Event, v *values) {
-	switch ok, err := deliverEvent(ctx, s, ev, v); {
+func (e *Executor) deliver(ctx context.Context, s EventSink, plain, full *Event) {
+	switch ok, err := deliver(ctx, s, plain, full); {
 	case ok:
 		e.delivered.Add(1)
 	case err != nil:
@@ -257,9 +299,8 @@ func (r *running) begin(ctx context.Context) error {
 
 func (r *running) tellStarted(ctx context.Context, c *Call) {
 	inv := r.inv
-	var t telling
-	inv.describe(&t, ToolStarted, r.granted)
+	t := inv.event(ToolStarted, r.granted)
 	t.of(c)
 	t.Queued = time.Duration(inv.totals().queued.Load())
-	inv.emit(ctx, &t)
+	inv.emit(ctx, t)
 }

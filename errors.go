@@ -335,7 +335,8 @@ func ModelText(err error) string {
 	}
 	code, retry := codeFor(err, 0, ""), retryIn(err)
 	_, throttled := errwalk.First[retryable](err)
-	return errtext.ForModel(code, modelMessage(err, code, 0), maxMessage+len("…"), throttled || passes(err, code, retry), retry)
+	again := throttled || passes(err, code, retry)
+	return errtext.ForModel(code, modelMessage(err, code, 0), maxMessage+len("…"), again, retry)
 }
 
 // retryIn is when to retry, as far as err says.
@@ -419,27 +420,34 @@ type errorTextFilter struct{ next EventSink }
 
 func (f *errorTextFilter) Enabled(k EventKind) bool { return f.next != nil && f.next.Enabled(k) }
 
-func (f *errorTextFilter) Emit(ctx context.Context, e Event) error {
+func (f *errorTextFilter) Emit(ctx context.Context, e *Event) error {
 	if f.next == nil {
 		return nil
 	}
-	e.Err = withoutText(&e)
-	return f.next.Emit(ctx, e)
+	return f.next.Emit(ctx, withoutErrorText(e))
 }
 
-func (f *errorTextFilter) wantsPayloads() bool {
-	_, wants := payloadSinkOf(f.next)
+func (f *errorTextFilter) wantsValues() bool {
+	_, wants := valueSinkOf(f.next)
 	return wants
 }
 
-func (f *errorTextFilter) emitPayloads(ctx context.Context, e Event) error {
-	e.Err = withoutText(&e)
-	return f.next.(payloadSink).emitPayloads(ctx, e)
+func (f *errorTextFilter) emitBoth(ctx context.Context, plain, full *Event) error {
+	return f.next.(valueSink).emitBoth(ctx, withoutErrorText(plain), withoutErrorText(full))
 }
 
-func (f *errorTextFilter) freeze(e Event) func(context.Context) error {
-	e.Err = withoutText(&e)
-	return f.next.(payloadSink).freeze(e)
+func (f *errorTextFilter) freeze(plain, full *Event) func(context.Context) error {
+	return f.next.(valueSink).freeze(withoutErrorText(plain), withoutErrorText(full))
+}
+
+// withoutErrorText is e, or a copy of it if it has an error.
+func withoutErrorText(e *Event) *Event {
+	if e.Err == nil {
+		return e
+	}
+	c := *e
+	c.Err = withoutText(e)
+	return &c
 }
 
 // withoutText is e.Err without any text of foreign code.

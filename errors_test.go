@@ -398,7 +398,7 @@ func TestWithoutErrorText(t *testing.T) {
 			for _, k := range []EventKind{ToolRetrying, ToolFailed, ToolDenied} {
 				e := testEvent(k)
 				e.Err = tt.err
-				if ok, err := deliver(t.Context(), s, e); !ok || err != nil {
+				if ok, err := deliverTo(t.Context(), s, e); !ok || err != nil {
 					t.Fatal(ok, err)
 				}
 			}
@@ -438,7 +438,7 @@ func TestWithoutErrorText(t *testing.T) {
 			}
 		})
 	}
-	if s := WithoutErrorText(nil); s.Enabled(ToolFailed) || s.Emit(t.Context(), Event{}) != nil {
+	if s := WithoutErrorText(nil); s.Enabled(ToolFailed) || emitTo(t.Context(), s, Event{}) != nil {
 		t.Error("a nil sink does not discard")
 	}
 }
@@ -481,11 +481,11 @@ func TestRecorderIsBounded(t *testing.T) {
 	var r Recorder
 	r.events = make([]Event, maxRecorded-1)
 	e := Event{Kind: BreakerStateChanged, Time: time.Now()}
-	if err := r.Emit(t.Context(), e); err != nil {
+	if err := emitTo(t.Context(), &r, e); err != nil {
 		t.Error(err)
 	}
 	for range 2 {
-		if err := r.Emit(t.Context(), e); err == nil {
+		if err := emitTo(t.Context(), &r, e); err == nil {
 			t.Error("kept too many")
 		}
 	}

@@ -35,8 +35,8 @@ func isTerminal(k EventKind) bool {
 	return k == ToolCompleted || k == ToolFailed || k == ToolDenied
 }
 
-// Event is one thing that happened. It is a value: whoever keeps one copies it, and
-// nothing in it may be changed. It implements [json.Marshaler] and [slog.LogValuer].
+// Event is one thing that happened. A copy of it shares nothing that anybody changes. It
+// implements [json.Marshaler] and [slog.LogValuer].
 //
 // Call.Input and Result.Value are nil unless the sink opted in by [WithPayloads].
 // Neither the JSON form nor the log form holds the value or stack of a panic. But both
@@ -67,14 +67,8 @@ type Event struct {
 	Key                     string // of a breaker or a paused rate, in events outside calls
 	Actor                   string // who changed it: Reconfigure's by; empty if it came about by itself
 
-	hasData  bool // Result.Value was not nil before it was taken out
+	hasData  bool // the result had a value, whether it is shown or not
 	overload bool // the call met an upstream's throttle
-}
-
-// withoutValues takes the argument and result values out of e.
-func (e *Event) withoutValues() {
-	e.hasData = e.hasData || e.Result.Value != nil
-	e.Call.Input, e.Result.Value = nil, nil
 }
 
 // EventSink receives events, those of one call in order. Its methods are called on the
@@ -83,101 +77,81 @@ func (e *Event) withoutValues() {
 // otherwise ignored; runtime.Goexit in a sink ends the calling goroutine, as it does in
 // any function.
 //
-// Enabled is asked before each event and must be quick. The context of Emit is the
-// call's and may have ended.
+// Enabled is asked before each event and must be quick. The event that Emit is given is
+// valid until Emit returns, and other sinks read it too: it is only read, and whoever keeps
+// it, or hands it to another goroutine, makes a copy, *e. The context of Emit is the call's
+// and may have ended.
 type EventSink interface {
 	Enabled(k EventKind) bool
-	Emit(ctx context.Context, e Event) error
+	Emit(ctx context.Context, e *Event) error
 }
 
 // EventSinkFunc makes a function an [EventSink] for every kind.
-type EventSinkFunc func(ctx context.Context, e Event) error
+type EventSinkFunc func(ctx context.Context, e *Event) error
 
 // Enabled is always true.
 func (f EventSinkFunc) Enabled(EventKind) bool { return true }
 
 // Emit calls f.
-func (f EventSinkFunc) Emit(ctx context.Context, e Event) error { return f(ctx, e) }
+func (f EventSinkFunc) Emit(ctx context.Context, e *Event) error { return f(ctx, e) }
 
-// payloadSink is a sink of this package that can hand values of a call on.
-type payloadSink interface {
+// valueSink is a sink of this package that can hand the values of a call on. It gets two
+// events: plain, for the sinks behind it that did not opt in, and full, with the caller's
+// values, which nobody but [WithPayloads] looks at. Its Emit, in contrast, takes the values
+// it is given as meant to be seen.
+type valueSink interface {
 	EventSink
 
-	// wantsPayloads reports whether any sink behind this one opted in to values.
-	wantsPayloads() bool
+	// wantsValues reports whether any sink behind this one opted in.
+	wantsValues() bool
 
-	// emitPayloads is Emit for an event that still holds the caller's values. Emit, in
-	// contrast, takes the values it is given as meant to be seen.
-	emitPayloads(ctx context.Context, e Event) error
+	// emitBoth is Emit for the two.
+	emitBoth(ctx context.Context, plain, full *Event) error
 
-	// freeze copies now what the sinks behind this one want of e's values, and returns
-	// what delivers the copy later.
-	freeze(e Event) func(context.Context) error
+	// freeze copies now what the sinks behind this one want of the two, and returns what
+	// delivers the copy later.
+	freeze(plain, full *Event) func(context.Context) error
 }
 
-// payloadSinkOf goes by concrete type: a user's type that embeds an AsyncSink would
-// satisfy the interface too, and its own Emit would be passed over.
-func payloadSinkOf(s EventSink) (p payloadSink, ok bool) {
+// valueSinkOf is s if it wants values. It goes by concrete type: a user's type that embeds
+// an AsyncSink would satisfy the interface too, and its own Emit would be passed over.
+func valueSinkOf(s EventSink) (v valueSink, ok bool) {
 	switch s.(type) {
 	case *payloadFilter, *errorTextFilter, *multiSink, *AsyncSink:
-		p = s.(payloadSink)
-		return p, p.wantsPayloads()
+		v = s.(valueSink)
+		return v, v.wantsValues()
 	}
 	return nil, false
 }
 
-// values are what an event is about that only sinks which opted in are shown.
-type values struct{ input, result any }
-
-// deliver hands e to s, and its values only to a sink that opted in. delivered is false
-// with a nil error if s is nil or not interested, and with an error if s failed or
-// panicked. It allocates nothing unless s does.
-func deliver(ctx context.Context, s EventSink, e Event) (delivered bool, err error) {
-	v := values{e.Call.Input, e.Result.Value}
-	e.withoutValues()
-	return deliverEvent(ctx, s, &e, &v)
-}
-
-// deliverEvent is deliver for an event whose values stand apart from it.
-func deliverEvent(ctx context.Context, s EventSink, e *Event, v *values) (delivered bool, err error) {
+// deliver hands an event to s: plain, and if s opted in to values also full, which is nil if
+// there are none. delivered is false with a nil error if s is nil or not interested, and with
+// an error if s failed or panicked. It allocates nothing unless s does.
+func deliver(ctx context.Context, s EventSink, plain, full *Event) (delivered bool, err error) {
 	normal := false
 	defer func() {
 		if normal {
 			return
 		}
 		if x := recover(); x != nil {
-			delivered, err = false, newSinkPanic(s, e.Call.Tool, x)
+			delivered, err = false, newSinkPanic(s, plain.Call.Tool, x)
 		}
 	}()
-	if s != nil && s.Enabled(e.Kind) {
-		if p, ok := payloadSinkOf(s); ok {
-			err = emitValues(ctx, p, e, v)
-		} else {
-			err = s.Emit(ctx, *e)
-		}
+	if s != nil && s.Enabled(plain.Kind) {
+		err = deliverEnabled(ctx, s, plain, full)
 		delivered = err == nil
 	}
 	normal = true
 	return delivered, err
 }
 
-func emitValues(ctx context.Context, p payloadSink, e *Event, v *values) error {
-	full := *e
-	full.Call.Input, full.Result.Value = v.input, v.result
-	return p.emitPayloads(ctx, full)
-}
-
-// pass is deliver for an event whose values are meant to be seen by s.
-func pass(ctx context.Context, s EventSink, e Event) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = newSinkPanic(s, e.Call.Tool, v)
+func deliverEnabled(ctx context.Context, s EventSink, plain, full *Event) error {
+	if full != nil {
+		if v, ok := valueSinkOf(s); ok {
+			return v.emitBoth(ctx, plain, full)
 		}
-	}()
-	if !s.Enabled(e.Kind) {
-		return nil
 	}
-	return s.Emit(ctx, e)
+	return s.Emit(ctx, plain)
 }
 
 // sinkPanic is the error of a sink that panicked.

@@ -19,17 +19,35 @@ import (
 // discarding is a sink that takes everything and does nothing.
 type discarding struct{}
 
-func (discarding) Enabled(EventKind) bool            { return true }
-func (discarding) Emit(context.Context, Event) error { return nil }
+func (discarding) Enabled(EventKind) bool             { return true }
+func (discarding) Emit(context.Context, *Event) error { return nil }
 
 // sinkOf is a sink that is interested in some kinds only.
 type sinkOf struct {
 	enabled func(EventKind) bool
-	emit    func(context.Context, Event) error
+	emit    func(context.Context, *Event) error
 }
 
-func (s sinkOf) Enabled(k EventKind) bool                { return s.enabled(k) }
-func (s sinkOf) Emit(ctx context.Context, e Event) error { return s.emit(ctx, e) }
+func (s sinkOf) Enabled(k EventKind) bool                 { return s.enabled(k) }
+func (s sinkOf) Emit(ctx context.Context, e *Event) error { return s.emit(ctx, e) }
+
+// deliverTo delivers e, whose values only sinks that opted in are shown.
+func deliverTo(ctx context.Context, s EventSink, e Event) (bool, error) {
+	plain, full := e, e
+	plain.hasData = e.hasData || e.Result.Value != nil
+	plain.Call.Input, plain.Result.Value = nil, nil
+	defer func() { plain, full = poisoned, poisoned }()
+	return deliver(ctx, s, &plain, &full)
+}
+
+// emitTo has s emit e, and e poisoned afterwards.
+func emitTo(ctx context.Context, s EventSink, e Event) error {
+	defer func() { e = poisoned }()
+	return s.Emit(ctx, &e)
+}
+
+// poisoned is what a sink finds that keeps an event for longer than it may.
+var poisoned = Event{Kind: "poisoned", Call: Call{ID: "poisoned", Tool: "poisoned"}}
 
 var testTime = time.Date(2026, 3, 4, 5, 6, 7, 80_000_000, time.FixedZone("", 3600))
 
@@ -55,16 +73,16 @@ func TestDeliver(t *testing.T) {
 		{"nil sink", nil, false, nil, false},
 		{"delivered", discarding{}, true, nil, false},
 		{"not enabled", sinkOf{enabled: func(EventKind) bool { return false }}, false, nil, false},
-		{"error", sinkOf{on, func(context.Context, Event) error { return failure }}, false, failure, false},
-		{"Emit panics", sinkOf{on, func(context.Context, Event) error { panic("boom") }}, false, nil, true},
-		{"Emit panics with nil", sinkOf{on, func(context.Context, Event) error { panic(nil) }}, false, nil, true}, //nolint
+		{"error", sinkOf{on, func(context.Context, *Event) error { return failure }}, false, failure, false},
+		{"Emit panics", sinkOf{on, func(context.Context, *Event) error { panic("boom") }}, false, nil, true},
+		{"Emit panics with nil", sinkOf{on, func(context.Context, *Event) error { panic(nil) }}, false, nil, true}, //nolint
 		{"Enabled panics", sinkOf{enabled: func(EventKind) bool { panic("boom") }}, false, nil, true},
 		{"nil func", EventSinkFunc(nil), false, nil, true},
 		{"nil AsyncSink", (*AsyncSink)(nil), false, nil, true},
 		{"nil Recorder", (*Recorder)(nil), false, nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			delivered, err := deliver(t.Context(), tt.sink, testEvent(ToolInvoked))
+			delivered, err := deliverTo(t.Context(), tt.sink, testEvent(ToolInvoked))
 			if delivered != tt.delivered {
 				t.Errorf("delivered = %v, want %v", delivered, tt.delivered)
 			}
@@ -88,14 +106,14 @@ func TestEV6_NoValuesWithoutOptIn(t *testing.T) {
 	e := testEvent(ToolCompleted)
 	e.Call.Input, e.Result.Value = "secret in", "secret out"
 	var got Event
-	keep := EventSinkFunc(func(_ context.Context, e Event) error { got = e; return nil })
+	keep := EventSinkFunc(func(_ context.Context, e *Event) error { got = *e; return nil })
 	for name, s := range map[string]EventSink{
 		"direct":          keep,
 		"in a MultiSink":  MultiSink(discarding{}, keep),
 		"beside payloads": MultiSink(WithPayloads(discarding{}, 0), keep),
 	} {
 		got = Event{}
-		if ok, err := deliver(t.Context(), s, e); !ok || err != nil {
+		if ok, err := deliverTo(t.Context(), s, e); !ok || err != nil {
 			t.Fatal(name, ok, err)
 		}
 		if got.Kind != ToolCompleted || got.Call.Input != nil || got.Result.Value != nil {
@@ -359,13 +377,13 @@ func TestEventAllocs(t *testing.T) {
 	}{
 		{"discarding", discarding{}, e, 0},
 		{"nil", nil, e, 0},
-		{"func", EventSinkFunc(func(context.Context, Event) error { return nil }), e, 0},
+		{"func", EventSinkFunc(func(context.Context, *Event) error { return nil }), e, 0},
 		{"multi", MultiSink(discarding{}, discarding{}), e, 0},
 		{"slog off", NewSlogSink(nil), e, 0},
 		{"JSON", NewJSONSink(discard), e, 1},
 		{"JSON of an error", NewJSONSink(discard), failed, 2},
 	} {
-		if got := testing.AllocsPerRun(200, func() { deliver(ctx, tt.s, tt.e) }); got > tt.most {
+		if got := testing.AllocsPerRun(200, func() { deliver(ctx, tt.s, &tt.e, nil) }); got > tt.most {
 			t.Errorf("%s: %v allocations, want at most %v", tt.name, got, tt.most)
 		}
 	}

@@ -28,7 +28,7 @@ func sampleEvents() []sluice.Event {
 func emitAll(s sluice.EventSink, events ...sluice.Event) {
 	for _, e := range events {
 		if s.Enabled(e.Kind) {
-			if err := s.Emit(context.Background(), e); err != nil {
+			if err := s.Emit(context.Background(), &e); err != nil {
 				fmt.Println(err)
 			}
 		}
@@ -36,7 +36,7 @@ func emitAll(s sluice.EventSink, events ...sluice.Event) {
 }
 
 func ExampleEventSinkFunc() {
-	emitAll(sluice.EventSinkFunc(func(ctx context.Context, e sluice.Event) error {
+	emitAll(sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
 		fmt.Println(e.Seq, e.Kind, e.Call.Tool)
 		return nil
 	}), sampleEvents()...)
@@ -63,7 +63,7 @@ func ExampleNewJSONSink() {
 
 func ExampleMultiSink() {
 	failures := 0
-	count := sluice.EventSinkFunc(func(ctx context.Context, e sluice.Event) error {
+	count := sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
 		failures++
 		return errors.New("the disk is full")
 	})
@@ -76,7 +76,7 @@ func ExampleMultiSink() {
 }
 
 func ExampleWithPayloads() {
-	show := sluice.EventSinkFunc(func(ctx context.Context, e sluice.Event) error {
+	show := sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
 		switch in := e.Call.Input.(type) {
 		case json.RawMessage:
 			fmt.Printf("%s\n", in)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +18,6 @@ import (
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/stage"
-	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
 // Reasons that the executor itself gives.
@@ -390,12 +388,11 @@ func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bo
 }
 
 func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
-	var t telling
-	inv.describe(&t, ToolInvoked, now)
-	if t.input, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
-		t.input = r.Args
+	t := inv.event(ToolInvoked, now)
+	if t.value, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
+		t.value = r.Args
 	}
-	inv.emit(inv.toSinks(ctx), &t)
+	inv.emit(inv.toSinks(ctx), t)
 }
 
 // identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
@@ -460,46 +457,6 @@ func (inv *invocation) barred(open bool, calls int32) error {
 		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d", calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
 	}
 	return nil
-}
-
-// input is the value that the tool gets.
-func (t *tool) input(r *Request, max int) (in any, err error) {
-	if r.Input == nil && !r.typed {
-		return t.decoded(r.Args, max)
-	}
-	if len(r.Args) > 0 {
-		return nil, errors.New("sluice: Request.Args and Request.Input are both set: must be one of them")
-	}
-	if !t.accepts(r.Input) {
-		return nil, fmt.Errorf("sluice: Request.Input is %T: must be %v", r.Input, t.in)
-	}
-	return r.Input, nil
-}
-
-// decoded is the value that args say.
-func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
-	defer func() { // a foreign UnmarshalJSON may panic
-		if v := recover(); v != nil {
-			in, err = nil, caught(t.spec.Name, v)
-		}
-	}()
-	if in, err = t.decode(args, max); err == nil && len(t.required) > 0 {
-		err = strictjson.Require(args, t.required)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return in, nil
-}
-
-// checked is what the tool's Check says.
-func (t *tool) checked(ctx context.Context, c Call) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = caught(t.spec.Name, v)
-		}
-	}()
-	return t.spec.Check(ctx, c)
 }
 
 // ending is how a call ended, to its sinks.
@@ -624,19 +581,18 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 		now = e.clock.Now()
 	}
-	t := telling{last: true}
-	inv.describe(&t, x.kind, now)
-	inv.fill(&t.Call)
+	t := inv.event(x.kind, now)
+	t.last = true
 	t.Call.Attempt = inv.attempts()
 	t.Queued, t.Duration = x.queued, x.held
 	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
 		t.throttled(inv.totals(), now)
 	}
 	t.Result.rec, t.Result.max = x.res.rec, x.res.max
-	if t.result, t.hasData = x.res.Value, x.res.Value != nil; x.kind == ToolCompleted {
-		t.OutputBytes = outputBytes(x.res.Value)
+	if t.hasData = x.res.Value != nil; x.kind == ToolCompleted {
+		t.value, t.OutputBytes = x.res.Value, outputBytes(x.res.Value)
 	}
-	inv.emit(inv.toSinks(x.ctx), &t)
+	inv.emit(inv.toSinks(x.ctx), t)
 }
 
 // whose is the constraint behind an error, and when to retry.
@@ -795,79 +751,4 @@ func (e *Executor) within(ctx context.Context) *invocation {
 		}
 	}
 	return nil
-}
-
-// Plan is the chain of a tool, outermost first, as in
-// "audit → admit[breaker concurrency rate] → search", and whether there is such a tool. Of the
-// gates it has those that limit calls of the tool: one whose Scope is of other tools or types
-// is not there. It calls no foreign code but the String of interceptors, of which one that
-// panics, or takes longer than 100 ms, is shown by its type.
-func (e *Executor) Plan(tool string) (string, bool) {
-	if e.isMade() != nil {
-		return "", false
-	}
-	t := e.registry.current().tools[tool]
-	if t == nil {
-		return "", false
-	}
-	if e.plan(tool) == nil && len(e.outer)+len(e.inner) == 0 {
-		e.compile(context.Background(), tool) // and Snapshot shows its limits from now on
-	}
-	var parts []string
-	for _, x := range e.outer {
-		parts = append(parts, interceptorName(x))
-	}
-	var names []string
-	for _, x := range e.conf.Interceptors {
-		if g := coreOf(x); g != nil && g.limit(&t.spec) {
-			names = append(names, g.name)
-		}
-	}
-	if t.spec.Policy.limits() {
-		names = append(names, t.shared.core.name)
-	}
-	if len(names) > 0 {
-		parts = append(parts, "admit["+strings.Join(names, " ")+"]")
-	}
-	for _, x := range e.inner {
-		parts = append(parts, interceptorName(x))
-	}
-	return strings.Join(append(parts, t.spec.Name), " → "), true
-}
-
-func (p *Policy) limits() bool {
-	return p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil
-}
-
-// nameWait bounds how long a foreign String may take.
-const nameWait = 100 * time.Millisecond
-
-// interceptorName is x's own name, if it has one and says it in time, else its type's.
-func interceptorName(x Interceptor) string {
-	if f, ok := x.(InterceptorFunc); ok {
-		return funcName(f)
-	}
-	t := fmt.Sprintf("%T", x)
-	t = t[strings.LastIndexByte(t, '.')+1:]
-	s, ok := x.(fmt.Stringer)
-	if !ok {
-		return t
-	}
-	said := make(chan string, 1)
-	go func() {
-		name := t
-		defer func() { // also if it calls Goexit
-			_ = recover()
-			said <- name
-		}()
-		name = s.String()
-	}()
-	late := time.NewTimer(nameWait)
-	defer late.Stop()
-	select {
-	case name := <-said:
-		return cut(name, 128)
-	case <-late.C:
-		return t
-	}
 }

@@ -118,7 +118,7 @@ func TestHold_UsageUntilTheEnd(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			quota := rates(sluice.Rate{N: 100, Per: time.Hour, Unit: "tokens"})
 			var last sluice.Decision
-			r := newRig(t, sluice.Config{Interceptors: interceptors(quota), Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+			r := newRig(t, sluice.Config{Interceptors: interceptors(quota), Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 				if e.Kind == sluice.ToolCompleted {
 					last = e.Result.Decision()
 				}
@@ -512,7 +512,7 @@ func TestHold_ExitingSinkAfterAnEarlyAnswer(t *testing.T) {
 				return sluice.Result{}, nil
 			}
 		})
-		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), early), Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), early), Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 			if e.Kind == sluice.ToolCompleted {
 				runtime.Goexit()
 			}

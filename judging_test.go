@@ -199,7 +199,7 @@ func TestJudging_Exits(t *testing.T) {
 			t.Run(method+"/"+way.name, func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
 					r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1)), Timeout: way.timeout,
-						Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+						Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 							if e.Err != nil {
 								_ = e.Err.Error()
 							}

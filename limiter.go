@@ -118,7 +118,9 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	l := &ConcurrencyLimiter{conf: c}
 	l.core.name, l.core.stage = c.Name, new(stage.Ref)
 	for _, x := range c.Limits {
-		slots := rules.Slots{Scope: rules.Scope(x.Scope), Unit: x.Unit, Refuse: x.Refuse, Max: int64(x.Max), MaxKeys: x.MaxKeys}
+		slots := rules.Slots{
+			Scope: rules.Scope(x.Scope), Unit: x.Unit, Refuse: x.Refuse, Max: int64(x.Max), MaxKeys: x.MaxKeys,
+		}
 		if x.Adaptive != nil {
 			slots.Adaptive = x.Adaptive.bounds()
 		}
@@ -167,55 +169,46 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 // MaxKeys and the bounds of Adaptive can change; names, scopes, units, the number of
 // limits and which of them are adaptive cannot.
 func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
-	return Change{&limiterChange{l: l, to: c}}
+	return Change{&configChange[ConcurrencyLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
 }
 
-type limiterChange struct {
-	l  *ConcurrencyLimiter
-	to ConcurrencyLimiterConfig
-}
-
-func (x *limiterChange) target() any        { return x.l }
-func (x *limiterChange) refs() []*stage.Ref { return []*stage.Ref{x.l.core.stage} }
-
-func (x *limiterChange) check() (err error) {
-	if x.to, err = x.to.validate(); err != nil {
-		return err
+// fits completes to, unless l cannot become that.
+func (l *ConcurrencyLimiter) fits(was, to ConcurrencyLimiterConfig) (ConcurrencyLimiterConfig, error) {
+	to, err := to.validate()
+	if err != nil {
+		return to, err
 	}
-	was := x.l.Config()
-	if x.to.Name != was.Name {
-		return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Name is %q: cannot change from %q", x.to.Name, was.Name)
+	if err := sameName("ConcurrencyLimiterConfig", to.Name, was.Name); err != nil {
+		return to, err
 	}
-	if err := sameShape("ConcurrencyLimiterConfig.Limits", len(x.to.Limits), len(was.Limits)); err != nil {
-		return err
+	if err := sameShape("ConcurrencyLimiterConfig.Limits", len(to.Limits), len(was.Limits)); err != nil {
+		return to, err
 	}
-	for i, n := range x.to.Limits {
-		if o := was.Limits[i]; !n.Scope.same(o.Scope) || n.Unit != o.Unit {
-			return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Limits[%d] changes its Scope or Unit: they cannot change", i)
-		} else if (n.Adaptive == nil) != (o.Adaptive == nil) {
-			return fmt.Errorf("sluice: ConcurrencyLimiterConfig.Limits[%d].Adaptive comes or goes: it cannot, only its bounds can change", i)
+	for i, n := range to.Limits {
+		o, field := was.Limits[i], fmt.Sprintf("sluice: ConcurrencyLimiterConfig.Limits[%d]", i)
+		switch {
+		case !n.Scope.same(o.Scope) || n.Unit != o.Unit:
+			return to, fmt.Errorf("%s changes its Scope or Unit: they cannot change", field)
+		case (n.Adaptive == nil) != (o.Adaptive == nil):
+			return to, fmt.Errorf("%s.Adaptive comes or goes: it cannot, only its bounds can change", field)
 		}
-		x.to.Limits[i].Scope = was.Limits[i].Scope // with the function that there is
+		to.Limits[i].Scope = o.Scope // with the function that there is
 	}
-	return nil
+	return to, nil
 }
 
-func (x *limiterChange) apply(lk *locked) {
-	s, now := lk.Stage(x.l.core.stage), lk.Now
-	x.l.core.mu.Lock()
-	was := x.l.conf
-	x.l.conf = x.to
-	x.l.core.mu.Unlock()
-	for i, n := range x.to.Limits {
-		k := x.l.core.limits[i].class
+// turn has the machine follow a change.
+func (l *ConcurrencyLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to ConcurrencyLimiterConfig) {
+	for i, n := range to.Limits {
+		k, o := l.core.limits[i].class, was.Limits[i]
 		k.Refuse = n.Refuse
 		s.M.SetMaxKeys(now, k, rules.Scope(n.Scope).TableSize(n.MaxKeys))
-		if o := was.Limits[i]; n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
+		if n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
 			s.M.SetAdaptive(now, k, n.Adaptive.bounds())
 			lk.changed(s, k.Name, o.Adaptive.String(), n.Adaptive.String())
 		} else if n.Max != o.Max {
 			s.M.SetLimit(now, k, int64(n.Max))
-			lk.changed(s, k.Name, fmt.Sprint(was.Limits[i].Max), fmt.Sprint(n.Max))
+			lk.changed(s, k.Name, fmt.Sprint(o.Max), fmt.Sprint(n.Max))
 		}
 	}
 }

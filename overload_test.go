@@ -652,7 +652,7 @@ func TestOverload_BreakerOpensOverManyWaiters(t *testing.T) {
 func breakerOpens(t *testing.T, byHand bool) {
 	const waiters = 5000
 	release := make(chan struct{})
-	sink := sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+	sink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 		if e.Kind == sluice.BreakerStateChanged {
 			<-release
 		}

@@ -2,6 +2,7 @@ package sluice
 
 import (
 	"context"
+	"sync"
 
 	"github.com/sluice-go/sluice/internal/payload"
 )
@@ -38,33 +39,45 @@ type payloadFilter struct {
 
 func (p *payloadFilter) Enabled(k EventKind) bool { return p.next != nil && p.next.Enabled(k) }
 
-func (p *payloadFilter) Emit(ctx context.Context, e Event) error {
+func (p *payloadFilter) Emit(ctx context.Context, e *Event) error {
 	if p.next == nil {
 		return nil
 	}
-	p.replace(&e)
-	return p.next.Emit(ctx, e)
-}
-
-func (p *payloadFilter) wantsPayloads() bool { return p.next != nil }
-
-func (p *payloadFilter) emitPayloads(ctx context.Context, e Event) error { return p.Emit(ctx, e) }
-
-func (p *payloadFilter) freeze(e Event) func(context.Context) error {
-	p.replace(&e)
-	return func(ctx context.Context) error { return p.next.Emit(ctx, e) }
-}
-
-func (p *payloadFilter) replace(e *Event) {
-	e.hasData = e.hasData || e.Result.Value != nil
-	if e.Kind == ToolInvoked {
-		e.Call.Input = p.filter.Copy(e.Call.Input)
-	} else {
-		e.Call.Input = nil
+	if e.Call.Input == nil && e.Result.Value == nil {
+		return p.next.Emit(ctx, e)
 	}
-	if e.Kind == ToolCompleted {
-		e.Result.Value = p.filter.Copy(e.Result.Value)
-	} else {
-		e.Result.Value = nil
+	c := filtered.Get().(*Event)
+	*c = *e
+	p.replace(c)
+	err := p.next.Emit(ctx, c)
+	*c = Event{}
+	filtered.Put(c)
+	return err
+}
+
+// filtered are events with values replaced, to be used again: no sink keeps one.
+var filtered = sync.Pool{New: func() any { return new(Event) }}
+
+func (p *payloadFilter) wantsValues() bool { return p.next != nil }
+
+func (p *payloadFilter) emitBoth(ctx context.Context, _, full *Event) error { return p.Emit(ctx, full) }
+
+func (p *payloadFilter) freeze(_, full *Event) func(context.Context) error {
+	e := *full
+	p.replace(&e)
+	return func(ctx context.Context) error { return p.next.Emit(ctx, &e) }
+}
+
+// replace makes bounded copies of the values that an event like e is about, and takes others
+// away.
+func (p *payloadFilter) replace(e *Event) {
+	input, value := e.Call.Input, e.Result.Value
+	e.hasData = e.hasData || value != nil
+	e.Call.Input, e.Result.Value = nil, nil
+	switch e.Kind {
+	case ToolInvoked:
+		e.Call.Input = p.filter.Copy(input)
+	case ToolCompleted:
+		e.Result.Value = p.filter.Copy(value)
 	}
 }

@@ -8,13 +8,13 @@ func TestPayloadsWhere(t *testing.T) {
 		rec := NewRecorder()
 		e := testEvent(k)
 		e.Call.Input, e.Result.Value = "in", "out"
-		deliver(t.Context(), WithPayloads(rec, 0), e)
+		deliverTo(t.Context(), WithPayloads(rec, 0), e)
 		got := rec.Events()[0]
 		if (got.Call.Input != nil) != (k == ToolInvoked) || (got.Result.Value != nil) != (k == ToolCompleted) {
 			t.Errorf("%s: input %v, value %v", k, got.Call.Input, got.Result.Value)
 		}
 	}
-	if WithPayloads(nil, 0).Enabled(ToolInvoked) || WithPayloads(nil, 0).Emit(t.Context(), Event{}) != nil {
+	if WithPayloads(nil, 0).Enabled(ToolInvoked) || emitTo(t.Context(), WithPayloads(nil, 0), Event{}) != nil {
 		t.Error("a nil sink does not discard")
 	}
 	only := WithPayloads(sinkOf{enabled: func(k EventKind) bool { return k == ToolFailed }}, 0)

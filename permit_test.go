@@ -214,7 +214,7 @@ func TestPermit_ReturnAndBeginAtOnce(t *testing.T) {
 func TestPermit_ASinkExitsBeforeTheCode(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), passing),
-			Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+			Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 				if e.Kind == sluice.ToolStarted {
 					runtime.Goexit()
 				}
@@ -287,7 +287,7 @@ func TestPermit_TheTerminalEventIsOutBeforeTheCallReturns(t *testing.T) {
 			block := atomic.Bool{}
 			ends := atomic.Int64{}
 			r := newRig(t, sluice.Config{Interceptors: interceptors(hedges(100*ms), atMost(4)),
-				Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+				Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 					switch {
 					case e.Kind == sluice.ToolStarted && block.CompareAndSwap(false, true):
 						time.Sleep(time.Second) // meanwhile the other attempt starts and ends

@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
-	"runtime"
-	"strings"
 
+	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
@@ -124,10 +122,10 @@ func (e *Executor) keep(p *plan) *plan {
 		case q != nil && q.tool == p.tool:
 			gone, p = append(gone, p), q
 		case snap.tools[n] == p.tool:
-			t.plans = mapWith(t.plans, n, p)
+			t.plans = cow.With(t.plans, n, p)
 			if q := t.before[n]; q != nil {
 				gone = append(gone, q)
-				t.before = mapWithout(t.before, n)
+				t.before = cow.Without(t.before, n)
 			}
 		default: // it has gone meanwhile, and the call that resolved it still runs
 			gone = append(gone, p)
@@ -169,15 +167,15 @@ func (e *Executor) dropPlans() {
 func (t *planTable) follow(gone []*plan, name string) []*plan {
 	now := t.snap.tools[name]
 	if q := t.plans[name]; q != nil && q.tool != now {
-		t.plans = mapWithout(t.plans, name)
+		t.plans = cow.Without(t.plans, name)
 		if now == nil {
 			gone = append(gone, q)
 		} else {
-			t.before = mapWith(t.before, name, q) // one that was there before has gone when q came
+			t.before = cow.With(t.before, name, q) // one that was there before has gone when q came
 		}
 	}
 	if q := t.before[name]; q != nil && now == nil {
-		t.before = mapWithout(t.before, name)
+		t.before = cow.Without(t.before, name)
 		gone = append(gone, q)
 	}
 	return gone
@@ -338,10 +336,4 @@ func outputBytes(v any) int {
 		return len(v)
 	}
 	return 0
-}
-
-// funcName is the bare name of a function.
-func funcName(f InterceptorFunc) string {
-	name := runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
-	return name[strings.LastIndexByte(name, '.')+1:]
 }

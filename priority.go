@@ -163,12 +163,6 @@ func (s *PriorityScheduler) Config() PrioritySchedulerConfig {
 	return c
 }
 
-// Change is the change to c, applied by [Reconfigure]; alone it does nothing. The name
-// cannot change. Calls that wait already stay, also where the new bounds are narrower.
-func (s *PriorityScheduler) Change(c PrioritySchedulerConfig) Change {
-	return Change{&schedulerChange{s: s, to: c}}
-}
-
 // order is what the domain of an executor needs of s, which may be nil.
 func (s *PriorityScheduler) order() stage.Order {
 	if s == nil {
@@ -180,40 +174,34 @@ func (s *PriorityScheduler) order() stage.Order {
 	}}
 }
 
-type schedulerChange struct {
-	s  *PriorityScheduler
-	to PrioritySchedulerConfig
+// Change is the change to c, applied by [Reconfigure]; alone it does nothing. The name
+// cannot change. Calls that wait already stay, also where the new bounds are narrower.
+func (s *PriorityScheduler) Change(c PrioritySchedulerConfig) Change {
+	return Change{&configChange[PrioritySchedulerConfig]{s, &s.core, &s.conf, c, s.fits, s.turn}}
 }
 
-func (x *schedulerChange) target() any        { return x.s }
-func (x *schedulerChange) refs() []*stage.Ref { return []*stage.Ref{x.s.core.stage} }
-
-func (x *schedulerChange) check() (err error) {
-	if x.to, err = x.to.validate(); err != nil {
-		return err
+// fits completes to, unless s cannot become that.
+func (s *PriorityScheduler) fits(was, to PrioritySchedulerConfig) (PrioritySchedulerConfig, error) {
+	to, err := to.validate()
+	if err != nil {
+		return to, err
 	}
-	if was := x.s.Config().Name; x.to.Name != was {
-		return fmt.Errorf("sluice: PrioritySchedulerConfig.Name is %q: cannot change from %q", x.to.Name, was)
-	}
-	return nil
+	return to, sameName("PrioritySchedulerConfig", to.Name, was.Name)
 }
 
-func (x *schedulerChange) apply(lk *locked) {
-	s, now := lk.Stage(x.s.core.stage), lk.Now
-	x.s.core.mu.Lock()
-	was := x.s.conf
-	x.s.conf = x.to
-	x.s.core.mu.Unlock()
-	if was.equal(&x.to) {
+// turn has the machine follow a change.
+func (s *PriorityScheduler) turn(lk *locked, st *stage.Stage, now int64, was, to PrioritySchedulerConfig) {
+	if was.equal(&to) {
 		return
 	}
-	if s.OrderedBy(x.s.core.stage) {
-		s.M.SetPolicy(now, x.to.policy())
+	if st.OrderedBy(s.core.stage) {
+		st.M.SetPolicy(now, to.policy())
 	}
-	lk.changed(s, x.to.Name, fmt.Sprintf("queue %d", was.MaxQueue), fmt.Sprintf("queue %d", x.to.MaxQueue))
+	lk.changed(st, to.Name, fmt.Sprintf("queue %d", was.MaxQueue), fmt.Sprintf("queue %d", to.MaxQueue))
 }
 
 func (c *PrioritySchedulerConfig) equal(o *PrioritySchedulerConfig) bool {
 	return c.Name == o.Name && c.Ageing == o.Ageing && c.MaxQueue == o.MaxQueue && c.MaxPerTenant == o.MaxPerTenant &&
-		c.Shed == o.Shed && c.ShedStanding == o.ShedStanding && c.RefuseLate == o.RefuseLate && maps.Equal(c.TenantWeights, o.TenantWeights)
+		c.Shed == o.Shed && c.ShedStanding == o.ShedStanding && c.RefuseLate == o.RefuseLate &&
+		maps.Equal(c.TenantWeights, o.TenantWeights)
 }

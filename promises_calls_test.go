@@ -121,7 +121,7 @@ func TestPromise10_GivenBackWhenASinkExits(t *testing.T) {
 				bubble(t, func(t *testing.T) {
 					exits := atomic.Bool{}
 					c := sluice.Config{Interceptors: interceptors(atMost(limit)),
-						Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+						Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 							if exits.Load() && e.Kind == kind && (e.Call.Tool == "odd" || e.Call.Tool == "nobody") {
 								runtime.Goexit()
 							}
@@ -392,7 +392,7 @@ func TestPromise11_PanicsAnywhere(t *testing.T) {
 func TestPromise11_SinkPanics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1)),
-			Sink: sluice.EventSinkFunc(func(context.Context, sluice.Event) error { panic("secret") })})
+			Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { panic("secret") })})
 		defer r.end()
 		var g gauge
 		r.tool(sluice.Spec{Name: "plain"}, g.counts(ms))
@@ -841,7 +841,7 @@ func TestPromise08_AdmissionSeesThePresent(t *testing.T) {
 			return next(ctx, c)
 		}
 	})
-	slowSink := sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+	slowSink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 		if e.Kind == sluice.ToolInvoked {
 			time.Sleep(2 * time.Second)
 		}

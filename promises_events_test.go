@@ -206,7 +206,7 @@ func TestPromise18_EventsFromSeveralGoroutines(t *testing.T) {
 			})
 			first := atomic.Bool{}
 			r := newRig(t, sluice.Config{Interceptors: interceptors(hedge, atMost(2)),
-				Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+				Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 					if e.Kind == sluice.ToolStarted && first.CompareAndSwap(false, true) {
 						time.Sleep(time.Second) // meanwhile the other attempt starts and ends
 						if exits {
@@ -238,13 +238,13 @@ func TestPromise19_BadSinks(t *testing.T) {
 	depth := atomic.Int64{}
 	sinks := map[string]func() sluice.EventSink{
 		"fails": func() sluice.EventSink {
-			return sluice.EventSinkFunc(func(context.Context, sluice.Event) error { return errTool })
+			return sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return errTool })
 		},
 		"panics": func() sluice.EventSink {
-			return sluice.EventSinkFunc(func(context.Context, sluice.Event) error { panic("sink") })
+			return sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { panic("sink") })
 		},
 		"calls the executor": func() sluice.EventSink {
-			return sluice.EventSinkFunc(func(ctx context.Context, e sluice.Event) error {
+			return sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
 				if depth.Add(1) < 50 {
 					_, _ = target.Invoke(context.Background(), sluice.Request{Tool: "other"})
 					_ = target.Snapshot()
@@ -279,7 +279,7 @@ func TestPromise19_BadSinks(t *testing.T) {
 func TestPromise19_BlockingSinkBehindAQueue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		unblock := make(chan struct{})
-		a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(context.Context, sluice.Event) error { <-unblock; return nil }), 10))
+		a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { <-unblock; return nil }), 10))
 		r := newRig(t, sluice.Config{Sink: a, Interceptors: interceptors(atMost(1))})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
@@ -306,7 +306,7 @@ func TestPromise19_BlockingSinkOfOneRun(t *testing.T) {
 		unblock := make(chan struct{})
 		pc := r.pc
 		pc.RunID = "other"
-		pc.Sink = sluice.EventSinkFunc(func(context.Context, sluice.Event) error { <-unblock; return nil })
+		pc.Sink = sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { <-unblock; return nil })
 		done := make(chan error)
 		go func() {
 			done <- errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: "work"}))
@@ -330,7 +330,7 @@ func TestPromise19_SinkExitsOnEventsOutsideCalls(t *testing.T) {
 		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second})
 		var seen log
 		l := atMost(2)
-		r := newRig(t, sluice.Config{Interceptors: interceptors(b, l), Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(b, l), Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 			if strings.HasPrefix(string(e.Kind), "tool.") {
 				return nil
 			}
@@ -410,7 +410,7 @@ func TestPromise21_ReentrantUserCode(t *testing.T) {
 			}
 			return "h"
 		})})
-		sink := sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+		sink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 			if e.Call.Tool == "work" || e.Call.Tool == "" {
 				poke(string(e.Kind))
 			}
@@ -451,7 +451,7 @@ func TestPromise21_SinkUsesBothStagesOfAChange(t *testing.T) {
 		a, b := atMost(1), atMost(1)
 		var rigs [2]*rig
 		told := atomic.Int64{}
-		sink := sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+		sink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 			if e.Kind == sluice.LimitChanged {
 				told.Add(1)
 				for _, r := range rigs {

@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -32,7 +33,7 @@ var ErrRateLimited = errors.New("rate limited")
 type RateLimiter struct {
 	core gateCore
 	conf RateLimiterConfig
-	at   []int // where in core.limits each of conf.Rates is; guarded by core.mu
+	at   []int // where in core.limits each of conf.Rates is; only Reconfigure asks, once at a time
 }
 
 // RateLimiterConfig configures a [RateLimiter].
@@ -41,7 +42,7 @@ type RateLimiterConfig struct {
 	Scope    Scope  // what is counted together; zero means Global
 	Rates    []Rate // taken all or nothing; required unless Limiter is set
 	Refuse   bool   // refuse with ErrRateLimited instead of waiting
-	Upstream bool   // mirrors an upstream's quota: a throttle that a tool reports, or package upstream reads, pauses its key; see ReportThrottle
+	Upstream bool   // mirrors an upstream's quota: throttles that are reported pause its key; see ReportThrottle
 	MaxKeys  int    // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
 
 	// Limiter is a bucket shared with other code, instead of Rates. It is asked last, when
@@ -66,6 +67,8 @@ type Rate struct {
 
 // String is the rate as it stands in events: "90000 tokens per minute, burst 90000".
 func (r Rate) String() string { return rules.Rate(r).String() }
+
+func (r Rate) bucket() (bucket.Rate, error) { return bucket.NewRate(r.N, int64(r.Per), r.Burst) }
 
 func (c RateLimiterConfig) validate() (RateLimiterConfig, []bucket.Rate, error) {
 	fail := func(format string, a ...any) (RateLimiterConfig, []bucket.Rate, error) {
@@ -138,7 +141,7 @@ func checkRates(field string, rates []Rate) (_ []Rate, buckets []bucket.Rate, er
 				return nil, nil, fmt.Errorf("sluice: %s[%d] has the Per and Unit of [%d]: must differ in one", field, i, j)
 			}
 		}
-		if buckets[i], err = bucket.NewRate(r.N, int64(r.Per), r.Burst); err != nil {
+		if buckets[i], err = r.bucket(); err != nil {
 			return nil, nil, fmt.Errorf("sluice: %s[%d].%w", field, i, err)
 		}
 	}
@@ -168,7 +171,9 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 
 // quota is what the rates of c have in common.
 func (c *RateLimiterConfig) quota() rules.Quota {
-	return rules.Quota{Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys}
+	return rules.Quota{
+		Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys,
+	}
 }
 
 // foreignLimiter asks a *rate.Limiter of the caller's own. Its methods do not block and run
@@ -231,7 +236,9 @@ func (l *RateLimiter) Config() RateLimiterConfig {
 // Refuse and MaxKeys can change, and the order of the rates; names, scopes, units and the number
 // of rates cannot. A rate goes on as the one of its Unit and Per, or else as one of its Unit:
 // the tokens there are stay, clipped to the new burst, and so does debt; none is created.
-func (l *RateLimiter) Change(c RateLimiterConfig) Change { return Change{&rateChange{l: l, to: c}} }
+func (l *RateLimiter) Change(c RateLimiterConfig) Change {
+	return Change{&configChange[RateLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
+}
 
 // Pause holds every waiter of key for d: an upstream said so. A pause that is longer already
 // stays; zero d ends it. A bucket that refills within the pause, or within a minute, re-opens
@@ -283,11 +290,20 @@ func lift(s *stage.Stage, cells []*admit.Cell) {
 	})
 }
 
-type rateChange struct {
-	l       *RateLimiter
-	to      RateLimiterConfig
-	buckets []bucket.Rate
-	from    []int // which of the rates before each goes on as
+// ReportUsage reports what the running call really used of a unit: the difference to the
+// estimate is given back to its rates, or taken from them, into debt if need be. Calling
+// it again replaces what it said before. Outside a call, and after it has ended, it does
+// nothing; negative counts as zero. It does not block.
+func ReportUsage(ctx context.Context, unit string, used int64) {
+	r := scopeOf(ctx).call
+	if r == nil {
+		return
+	}
+	s := r.adm.stage.Lock()
+	if r.live {
+		s.M.Settle(s.Now(), r.ticket, unit, max(used, 0))
+	}
+	s.Unlock()
 }
 
 // match finds for each of rates the one of old that it goes on as: that of its Unit and Per,
@@ -309,60 +325,55 @@ func match(old, rates []Rate) []int {
 	return from
 }
 
-func (x *rateChange) target() any        { return x.l }
-func (x *rateChange) refs() []*stage.Ref { return []*stage.Ref{x.l.core.stage} }
-
-func (x *rateChange) check() (err error) {
-	if x.to, x.buckets, err = x.to.validate(); err != nil {
-		return err
+// fits completes to, unless l cannot become that.
+func (l *RateLimiter) fits(was, to RateLimiterConfig) (RateLimiterConfig, error) {
+	to, _, err := to.validate()
+	if err != nil {
+		return to, err
 	}
-	was := x.l.Config()
-	if err := sameShape("RateLimiterConfig.Rates", len(x.to.Rates), len(was.Rates)); err != nil {
-		return err
+	if err := sameShape("RateLimiterConfig.Rates", len(to.Rates), len(was.Rates)); err != nil {
+		return to, err
 	}
 	fixed := ""
 	switch {
-	case x.to.Name != was.Name:
+	case to.Name != was.Name:
 		fixed = "Name"
-	case !x.to.Scope.same(was.Scope):
+	case !to.Scope.same(was.Scope):
 		fixed = "Scope"
-	case x.to.Upstream != was.Upstream:
+	case to.Upstream != was.Upstream:
 		fixed = "Upstream"
-	case x.to.Limiter != was.Limiter:
+	case to.Limiter != was.Limiter:
 		fixed = "Limiter"
 	}
 	if fixed != "" {
-		return fmt.Errorf("sluice: RateLimiterConfig.%s changes: it cannot change", fixed)
+		return to, fmt.Errorf("sluice: RateLimiterConfig.%s changes: it cannot change", fixed)
 	}
-	x.from = match(was.Rates, x.to.Rates)
-	for i, r := range x.to.Rates {
-		if x.from[i] < 0 {
-			return fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q", i, r.Unit, was.Rates[i].Unit)
+	for i, j := range match(was.Rates, to.Rates) {
+		if j < 0 {
+			return to, fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q",
+				i, to.Rates[i].Unit, was.Rates[i].Unit)
 		}
 	}
-	x.to.Scope = was.Scope // with the function that there is
-	return nil
+	to.Scope = was.Scope // with the function that there is
+	return to, nil
 }
 
-func (x *rateChange) apply(lk *locked) {
-	s, now := lk.Stage(x.l.core.stage), lk.Now
-	x.l.core.mu.Lock()
-	was, at := x.l.conf, make([]int, len(x.from))
-	for i, j := range x.from {
-		at[i] = x.l.at[j]
-	}
-	x.l.conf, x.l.at = x.to, at
-	x.l.core.mu.Unlock()
-	quota := x.to.quota()
-	for i, r := range x.to.Rates {
-		k := x.l.core.limits[at[i]].class
-		k.Refuse = x.to.Refuse
-		s.M.SetMaxKeys(now, k, quota.Scope.TableSize(x.to.MaxKeys))
-		if o := was.Rates[x.from[i]]; r != o {
-			from := k.Name
+// turn has the machine follow a change.
+func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLimiterConfig) {
+	quota, from := to.quota(), match(was.Rates, to.Rates)
+	at := make([]int, len(from))
+	for i, r := range to.Rates {
+		at[i] = l.at[from[i]]
+		k := l.core.limits[at[i]].class
+		k.Refuse = to.Refuse
+		s.M.SetMaxKeys(now, k, quota.Scope.TableSize(to.MaxKeys))
+		if o := was.Rates[from[i]]; r != o {
+			b, _ := r.bucket() // fits has made it before
+			s.M.SetRate(now, k, &b)
+			name := k.Name
 			k.Name = quota.RateName(rules.Rate(r))
-			s.M.SetRate(now, k, &x.buckets[i])
-			lk.changed(s, from, o.String(), r.String())
+			lk.changed(s, name, o.String(), r.String())
 		}
 	}
+	l.at = at
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -20,6 +21,44 @@ type change interface {
 	check() error       // against the present
 	refs() []*stage.Ref // whose locks apply needs, after check
 	apply(*locked)      // cannot fail
+}
+
+// configChange is the change of a gate, or of the scheduler, to another configuration.
+type configChange[C any] struct {
+	gate any
+	core *gateCore
+	conf *C                                                     // the gate's, guarded by core.mu
+	to   C                                                      // completed by the check
+	fits func(was, to C) (C, error)                             // why it cannot become to, or that, completed
+	turn func(lk *locked, s *stage.Stage, now int64, was, to C) // has the machine follow; cannot fail
+}
+
+func (x *configChange[C]) target() any        { return x.gate }
+func (x *configChange[C]) refs() []*stage.Ref { return []*stage.Ref{x.core.stage} }
+
+func (x *configChange[C]) check() (err error) {
+	x.core.mu.Lock()
+	was := *x.conf
+	x.core.mu.Unlock()
+	x.to, err = x.fits(was, x.to)
+	return err
+}
+
+func (x *configChange[C]) apply(lk *locked) {
+	s, now := lk.Stage(x.core.stage), lk.Now
+	x.core.mu.Lock()
+	was := *x.conf
+	*x.conf = x.to
+	x.core.mu.Unlock()
+	x.turn(lk, s, now, was, x.to)
+}
+
+// sameName says that a component cannot change its name.
+func sameName(field, to, was string) error {
+	if to != was {
+		return fmt.Errorf("sluice: %s.Name is %q: cannot change from %q", field, to, was)
+	}
+	return nil
 }
 
 // locked is the stages that a Reconfigure holds.
@@ -147,7 +186,7 @@ func (x *policyChange) apply(lk *locked) {
 		s.M.SetLimit(now, slots, n)
 	}
 	x.limits(lk, s, now, was, &t)
-	x.r.storeLocked(mapWith(old.tools, x.name, &t), x.name)
+	x.r.storeLocked(cow.With(old.tools, x.name, &t), x.name)
 }
 
 // limits gives t, which was so before, the rates and the breaker of its policy. What stays

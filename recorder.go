@@ -29,8 +29,8 @@ func NewRecorder() *Recorder { return new(Recorder) }
 // Enabled is true for every kind.
 func (r *Recorder) Enabled(EventKind) bool { return r != nil }
 
-// Emit keeps e; the error says that there are too many.
-func (r *Recorder) Emit(_ context.Context, e Event) error {
+// Emit keeps a copy of e; the error says that there are too many.
+func (r *Recorder) Emit(_ context.Context, e *Event) error {
 	if r == nil {
 		return nil
 	}
@@ -40,7 +40,7 @@ func (r *Recorder) Emit(_ context.Context, e Event) error {
 		r.lost++
 		return fmt.Errorf("sluice: the Recorder has %d events already: it keeps no more", maxRecorded)
 	}
-	r.events = append(r.events, e)
+	r.events = append(r.events, *e)
 	return nil
 }
 

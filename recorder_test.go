@@ -73,7 +73,7 @@ func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var r Recorder
 			for _, e := range tt.events {
-				if err := r.Emit(t.Context(), e); err != nil {
+				if err := emitTo(t.Context(), &r, e); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -100,7 +100,7 @@ func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
 func TestRecorderCheckIsBounded(t *testing.T) {
 	r := NewRecorder()
 	for range 3 * maxBroken {
-		r.Emit(t.Context(), story("r", "c", "search", "invoked", "queued")[1])
+		emitTo(t.Context(), r, story("r", "c", "search", "invoked", "queued")[1])
 	}
 	if got := strings.Count(r.Check().Error(), "\n"); got != maxBroken {
 		t.Errorf("%d lines, want %d", got+1, maxBroken+1)
@@ -112,7 +112,7 @@ func TestRecorderTrace(t *testing.T) {
 	a, b := story("r", "a", "search", "invoked", "queued", "started", "completed"), story("r", "b", "fetch", "invoked", "failed")
 	odd := story("r", "c", "no\nsuch", "invoked")
 	for _, e := range []Event{a[0], b[0], a[1], {Kind: BreakerStateChanged}, b[1], a[2], a[3], odd[0]} {
-		r.Emit(t.Context(), e)
+		emitTo(t.Context(), r, e)
 	}
 	if got, want := r.Trace(), `search: invoked queued started completed; fetch: invoked failed; "no\nsuch": invoked`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -139,7 +139,7 @@ func TestRecorderZeroAndNil(t *testing.T) {
 		t.Error("the zero Recorder is not an empty one")
 	}
 	var none *Recorder
-	if none.Enabled(ToolInvoked) || none.Emit(t.Context(), Event{}) != nil || none.Events("x") != nil || none.Trace() != "" || none.Check() != nil {
+	if none.Enabled(ToolInvoked) || emitTo(t.Context(), none, Event{}) != nil || none.Events("x") != nil || none.Trace() != "" || none.Check() != nil {
 		t.Error("a nil Recorder does not discard")
 	}
 }
@@ -151,7 +151,7 @@ func TestRecorderConcurrent(t *testing.T) {
 		wg.Go(func() {
 			for i := range 50 {
 				for _, e := range story(string(rune('a'+g)), string(rune('a'+i)), "t", "invoked", "started", "completed") {
-					r.Emit(context.Background(), e)
+					emitTo(context.Background(), r, e)
 				}
 				r.Events("t")
 			}

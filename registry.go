@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
@@ -85,6 +86,30 @@ type toolShared struct {
 
 var toolIDs atomic.Uint64
 
+// estimate is what calls of the tool are expected to use of a unit: what they used
+// lately, 1 before anything is known.
+func (t *toolShared) estimate(unit string) int64 {
+	if v, ok := t.learned.Load(unit); ok {
+		return max(1, v.(*atomic.Int64).Load())
+	}
+	return 1
+}
+
+// learn has the estimate follow what a call used.
+func (t *toolShared) learn(unit string, used int64) {
+	v, ok := t.learned.Load(unit)
+	if !ok {
+		v, ok = t.learned.LoadOrStore(unit, new(atomic.Int64))
+	}
+	est := v.(*atomic.Int64)
+	if !ok {
+		est.Store(used)
+		return
+	}
+	old := est.Load()
+	est.CompareAndSwap(old, bucket.Learn(old, used))
+}
+
 // NewToolRegistry returns an empty registry.
 func NewToolRegistry() *ToolRegistry { return new(ToolRegistry) }
 
@@ -120,7 +145,7 @@ func (r *ToolRegistry) Remove(name string) bool {
 		r.mu.Unlock()
 		return false
 	}
-	r.storeLocked(mapWithout(old, name), name)
+	r.storeLocked(cow.Without(old, name), name)
 	r.mu.Unlock()
 	for _, e := range r.executors() {
 		e.keep(nil)
@@ -149,41 +174,13 @@ func (r *ToolRegistry) put(t *tool, replace bool) error {
 	case was == nil && replace:
 		return fmt.Errorf("sluice: tool %q is not registered: use Register", t.spec.Name)
 	}
-	r.storeLocked(mapWith(old, t.spec.Name, t), t.spec.Name)
+	r.storeLocked(cow.With(old, t.spec.Name, t), t.spec.Name)
 	return nil
 }
 
 // storeLocked makes tools, in which only that of the name has changed, the current ones.
 func (r *ToolRegistry) storeLocked(tools map[string]*tool, name string) {
 	r.snap.Store(&registrySnapshot{tools, r.current().seq + 1, name})
-}
-
-// mapWith is a copy of m that has v under the name.
-func mapWith[V any](m map[string]V, name string, v V) map[string]V {
-	m = maps.Clone(m)
-	if m == nil {
-		m = make(map[string]V)
-	}
-	m[name] = v
-	return m
-}
-
-// mapWithout is a copy of m that has nothing under the name. A clone keeps the room for all that
-// ever were there together, so at every halving the copy is made anew.
-func mapWithout[V any](m map[string]V, name string) map[string]V {
-	left := len(m) - 1
-	if left&(left-1) != 0 {
-		m = maps.Clone(m)
-		delete(m, name)
-		return m
-	}
-	rest := make(map[string]V, left)
-	for n, v := range m {
-		if n != name {
-			rest[n] = v
-		}
-	}
-	return rest
 }
 
 // Spec describes a tool. Only Name is required.
@@ -265,72 +262,42 @@ func (s *Spec) validate() ([]bucket.Rate, error) {
 	if err := check.Name("sluice: Spec.Type", s.Type); err != nil {
 		return nil, err
 	}
-	for _, f := range []struct {
-		name string
-		v    json.RawMessage
-	}{{"InputSchema", s.InputSchema}, {"OutputSchema", s.OutputSchema}} {
-		if _, err := schemaOf(f.name, s.Name, f.v); err != nil {
-			return nil, err
-		}
+	if _, err := s.schema("InputSchema", s.InputSchema); err != nil {
+		return nil, err
+	}
+	if _, err := s.schema("OutputSchema", s.OutputSchema); err != nil {
+		return nil, err
 	}
 	return s.Policy.validate()
 }
 
-// schemaOf is the members of a JSON Schema, which has to be an object: arguments are one, so
-// that true and false have nothing to say here.
-func schemaOf(field, tool string, schema json.RawMessage) (map[string]json.RawMessage, error) {
-	if len(schema) == 0 {
-		return nil, nil
-	}
-	if !json.Valid(schema) {
-		return nil, fmt.Errorf("sluice: Spec.%s of %q is not JSON: must be a JSON Schema or empty", field, tool)
-	}
-	var members map[string]json.RawMessage
-	err := strictjson.Decode(schema, &members, strictjson.Limits{MaxBytes: len(schema)})
-	if err == nil && members == nil {
-		err = errors.New("$ is null: must be an object")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("sluice: Spec.%s of %q: %w", field, tool, err)
-	}
-	return members, nil
+// schema reads the schema v in the field of that name.
+func (s *Spec) schema(field string, v json.RawMessage) (strictjson.Schema, error) {
+	return strictjson.ReadSchema(s.subject(field), v)
+}
+
+// subject is what a field of s is called in errors.
+func (s *Spec) subject(field string) string {
+	return fmt.Sprintf("sluice: Spec.%s of %q", field, s.Name)
 }
 
 // required is the arguments that the input schema requires, sorted.
 func (s *Spec) required() ([]string, error) {
-	schema, err := schemaOf("InputSchema", s.Name, s.InputSchema)
+	schema, err := s.schema("InputSchema", s.InputSchema)
 	if err != nil {
 		return nil, err
 	}
-	if v, ok := schema["type"]; ok {
-		if name := ""; json.Unmarshal(v, &name) != nil || name != "object" {
-			return nil, fmt.Errorf("sluice: Spec.InputSchema of %q has another type than \"object\": arguments are an object", s.Name)
-		}
-	}
-	var list []any
-	if v, ok := schema["required"]; ok && json.Unmarshal(v, &list) != nil {
-		return nil, fmt.Errorf("sluice: Spec.InputSchema of %q: required is no array: must be one of names", s.Name)
-	}
-	names := make([]string, len(list))
-	for i, v := range list {
-		name, ok := v.(string)
-		if names[i] = name; !ok {
-			return nil, fmt.Errorf("sluice: Spec.InputSchema of %q: required[%d] is no string: must be a name", s.Name, i)
-		}
-		if slices.Contains(names[:i], name) {
-			return nil, fmt.Errorf("sluice: Spec.InputSchema of %q: required names %q twice: must name each once", s.Name, cut(name, 128))
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+	return schema.Required(s.subject("InputSchema"))
 }
 
 func (p *Policy) validate() ([]bucket.Rate, error) {
 	if p.Priority != 0 && !p.Priority.valid() {
-		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d", p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
+		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d",
+			p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
 	}
 	if p.Concurrency < 0 || p.Concurrency > rules.MaxLimit {
-		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d", p.Concurrency, rules.MaxLimit)
+		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d",
+			p.Concurrency, rules.MaxLimit)
 	}
 	if err := check.Duration("sluice: Policy.Timeout", p.Timeout); err != nil {
 		return nil, err
@@ -403,7 +370,9 @@ func Replace[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) 
 	return put(r, s, fn, true)
 }
 
-func put[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error), replace bool) (*Tool[In, Out], error) {
+func put[In, Out any](
+	r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error), replace bool,
+) (*Tool[In, Out], error) {
 	if r == nil {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
 	}
@@ -478,6 +447,46 @@ func decodeInto[In any](args json.RawMessage, max int) (any, error) {
 		return nil, err
 	}
 	return in, nil
+}
+
+// input is the value that the tool gets.
+func (t *tool) input(r *Request, max int) (in any, err error) {
+	if r.Input == nil && !r.typed {
+		return t.decoded(r.Args, max)
+	}
+	if len(r.Args) > 0 {
+		return nil, errors.New("sluice: Request.Args and Request.Input are both set: must be one of them")
+	}
+	if !t.accepts(r.Input) {
+		return nil, fmt.Errorf("sluice: Request.Input is %T: must be %v", r.Input, t.in)
+	}
+	return r.Input, nil
+}
+
+// decoded is the value that args say.
+func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
+	defer func() { // a foreign UnmarshalJSON may panic
+		if v := recover(); v != nil {
+			in, err = nil, caught(t.spec.Name, v)
+		}
+	}()
+	if in, err = t.decode(args, max); err == nil && len(t.required) > 0 {
+		err = strictjson.Require(args, t.required)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// checked is what the tool's Check says.
+func (t *tool) checked(ctx context.Context, c Call) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = caught(t.spec.Name, v)
+		}
+	}()
+	return t.spec.Check(ctx, c)
 }
 
 // Wrap registers fn with e's registry and returns a function of the same type that runs

@@ -36,11 +36,11 @@ func (s slogSink) Enabled(k EventKind) bool {
 	return s.h.Enabled(context.Background(), level)
 }
 
-func (s slogSink) Emit(ctx context.Context, e Event) error {
+func (s slogSink) Emit(ctx context.Context, e *Event) error {
 	level := slog.LevelDebug
 	if e.Kind == ToolFailed || e.Kind == ToolDenied {
 		level = slog.LevelWarn
-		if code := codeOf(&e); code == errtext.Panic || code == errtext.Goexit {
+		if code := codeOf(e); code == errtext.Panic || code == errtext.Goexit {
 			level = slog.LevelError
 		}
 	}
@@ -71,7 +71,7 @@ type jsonSink struct {
 
 func (s *jsonSink) Enabled(EventKind) bool { return s.w != nil }
 
-func (s *jsonSink) Emit(_ context.Context, e Event) error {
+func (s *jsonSink) Emit(_ context.Context, e *Event) error {
 	if s.w == nil {
 		return nil
 	}
@@ -80,7 +80,7 @@ func (s *jsonSink) Emit(_ context.Context, e Event) error {
 		buf = new(make([]byte, 0, 1024))
 	}
 	// Errors are formatted by code of their own, so before the lock.
-	*buf = append(appendEvent((*buf)[:0], &e), '\n')
+	*buf = append(appendEvent((*buf)[:0], e), '\n')
 	err := s.write(*buf)
 	if cap(*buf) <= 64<<10 {
 		s.bufs.Put(buf)
@@ -182,7 +182,7 @@ type listener struct {
 // Hear gives the sink what happened outside calls.
 func (l listener) Hear(n *stage.Notice) {
 	e := noticed(n)
-	l.exec.deliver(context.Background(), l.sink, &e, new(values))
+	l.exec.deliver(context.Background(), l.sink, &e, nil)
 }
 
 // Missed counts an event at which the sink called Goexit.
@@ -215,7 +215,7 @@ func (e *stalled) Error() string {
 
 type multiSink struct {
 	sinks []EventSink
-	wants bool // payloads
+	wants bool // values
 }
 
 func (m *multiSink) add(s EventSink) {
@@ -223,7 +223,7 @@ func (m *multiSink) add(s EventSink) {
 		return
 	}
 	m.sinks = append(m.sinks, s)
-	if _, ok := payloadSinkOf(s); ok {
+	if _, ok := valueSinkOf(s); ok {
 		m.wants = true
 	}
 }
@@ -244,44 +244,36 @@ func (m *multiSink) Enabled(k EventKind) (on bool) {
 	return false
 }
 
-func (m *multiSink) Emit(ctx context.Context, e Event) error {
+func (m *multiSink) Emit(ctx context.Context, e *Event) error { return m.emitBoth(ctx, e, nil) }
+
+func (m *multiSink) wantsValues() bool { return m.wants }
+
+func (m *multiSink) emitBoth(ctx context.Context, plain, full *Event) error {
 	var errs []error
 	for _, s := range m.sinks {
-		if err := pass(ctx, s, e); err != nil {
+		if _, err := deliver(ctx, s, plain, full); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (m *multiSink) wantsPayloads() bool { return m.wants }
-
-func (m *multiSink) emitPayloads(ctx context.Context, e Event) error {
-	var errs []error
-	for _, s := range m.sinks {
-		if _, err := deliver(ctx, s, e); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (m *multiSink) freeze(e Event) func(context.Context) error {
-	emits := make([]func(context.Context) error, len(m.sinks))
+func (m *multiSink) freeze(plain, full *Event) func(context.Context) error {
+	frozen := make([]func(context.Context) error, len(m.sinks))
 	for i, s := range m.sinks {
-		if p, ok := payloadSinkOf(s); ok {
-			emits[i] = freezeFor(p, e)
+		if v, ok := valueSinkOf(s); ok {
+			frozen[i] = freezeFor(v, plain, full)
 		}
 	}
-	e.withoutValues()
+	e := *plain
 	return func(ctx context.Context) error {
 		var errs []error
 		for i, s := range m.sinks {
 			var err error
-			if emits[i] != nil {
-				err = guard(ctx, s, e.Call.Tool, emits[i])
+			if frozen[i] != nil {
+				err = deliverFrozen(ctx, s, e.Call.Tool, frozen[i])
 			} else {
-				err = pass(ctx, s, e)
+				_, err = deliver(ctx, s, &e, nil)
 			}
 			if err != nil {
 				errs = append(errs, err)
@@ -291,26 +283,27 @@ func (m *multiSink) freeze(e Event) func(context.Context) error {
 	}
 }
 
-// freezeFor is p.freeze if p is interested in e; its panic is reported when the event is
+// freezeFor is s.freeze if s is interested in the event; its panic is reported when that is
 // delivered, as any other sink's.
-func freezeFor(p payloadSink, e Event) (emit func(context.Context) error) {
+func freezeFor(s valueSink, plain, full *Event) (emit func(context.Context) error) {
 	defer func() {
-		if v := recover(); v != nil {
-			err := newSinkPanic(p, e.Call.Tool, v)
+		if x := recover(); x != nil {
+			err := newSinkPanic(s, plain.Call.Tool, x)
 			emit = func(context.Context) error { return err }
 		}
 	}()
-	if !p.Enabled(e.Kind) {
+	if !s.Enabled(plain.Kind) {
 		return func(context.Context) error { return nil }
 	}
-	return p.freeze(e)
+	return s.freeze(plain, full)
 }
 
-// guard calls emit, which emits to s, and makes its panic an error.
-func guard(ctx context.Context, s EventSink, tool string, emit func(context.Context) error) (err error) {
+// deliverFrozen calls emit, which gives a frozen event of a tool to s, and makes its panic an
+// error.
+func deliverFrozen(ctx context.Context, s EventSink, tool string, emit func(context.Context) error) (err error) {
 	defer func() {
-		if v := recover(); v != nil {
-			err = newSinkPanic(s, tool, v)
+		if x := recover(); x != nil {
+			err = newSinkPanic(s, tool, x)
 		}
 	}()
 	return emit(ctx)

@@ -36,7 +36,7 @@ func TestSlogSink(t *testing.T) {
 			s := NewSlogSink(slog.New(slog.NewJSONHandler(&b, &slog.HandlerOptions{Level: min})))
 			e := testEvent(tt.kind)
 			e.Err = tt.err
-			if _, err := deliver(t.Context(), s, e); err != nil {
+			if _, err := deliverTo(t.Context(), s, e); err != nil {
 				t.Fatal(err)
 			}
 			var level slog.Level
@@ -85,7 +85,7 @@ func TestJSONSink(t *testing.T) {
 			for j := range 50 {
 				e := testEvent(ToolFailed)
 				e.Call.ID, e.Err = fmt.Sprint(i), errors.New(strings.Repeat("x\n", j))
-				if ok, err := deliver(context.Background(), s, e); !ok || err != nil {
+				if ok, err := deliverTo(context.Background(), s, e); !ok || err != nil {
 					t.Error(ok, err)
 				}
 			}
@@ -112,10 +112,10 @@ func TestJSONSinkErrors(t *testing.T) {
 		"short write": {writerFunc(func(b []byte) (int, error) { return 1, nil }), io.ErrShortWrite},
 		"nil":         {nil, nil},
 	} {
-		if _, err := deliver(t.Context(), NewJSONSink(tt.w), testEvent(ToolInvoked)); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+		if _, err := deliverTo(t.Context(), NewJSONSink(tt.w), testEvent(ToolInvoked)); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
-		if err := NewJSONSink(tt.w).Emit(t.Context(), testEvent(ToolInvoked)); !errors.Is(err, tt.want) {
+		if err := emitTo(t.Context(), NewJSONSink(tt.w), testEvent(ToolInvoked)); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
 	}
@@ -128,10 +128,10 @@ func TestJSONSinkErrors(t *testing.T) {
 		}
 		return len(b), nil
 	}))
-	if _, err := deliver(t.Context(), s, testEvent(ToolInvoked)); err == nil {
+	if _, err := deliverTo(t.Context(), s, testEvent(ToolInvoked)); err == nil {
 		t.Error("the panic was lost")
 	}
-	if ok, err := deliver(t.Context(), s, testEvent(ToolInvoked)); !ok || err != nil {
+	if ok, err := deliverTo(t.Context(), s, testEvent(ToolInvoked)); !ok || err != nil {
 		t.Error(ok, err)
 	}
 }
@@ -141,26 +141,26 @@ func TestT74_OneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
 	failure := errors.New("full")
 	s := MultiSink(nil,
 		a,
-		EventSinkFunc(func(context.Context, Event) error { panic("boom") }),
+		EventSinkFunc(func(context.Context, *Event) error { panic("boom") }),
 		sinkOf{enabled: func(EventKind) bool { panic("boom") }},
-		EventSinkFunc(func(context.Context, Event) error { return failure }),
-		sinkOf{enabled: func(EventKind) bool { return false }, emit: func(context.Context, Event) error {
+		EventSinkFunc(func(context.Context, *Event) error { return failure }),
+		sinkOf{enabled: func(EventKind) bool { return false }, emit: func(context.Context, *Event) error {
 			t.Error("a sink got what it did not want")
 			return nil
 		}},
 		MultiSink(b, nil),
 	)
-	opted := MultiSink(s, WithPayloads(EventSinkFunc(func(context.Context, Event) error { panic("boom") }), 0))
+	opted := MultiSink(s, WithPayloads(EventSinkFunc(func(context.Context, *Event) error { panic("boom") }), 0))
 	e := testEvent(ToolInvoked)
 	for i, tt := range []struct {
 		emit   func() error
 		panics int
 	}{
-		{func() error { _, err := deliver(t.Context(), s, e); return err }, 2},
-		{func() error { return s.Emit(t.Context(), e) }, 2},
-		{func() error { _, err := deliver(t.Context(), opted, e); return err }, 3},
-		{func() error { return opted.Emit(t.Context(), e) }, 3},
-		{func() error { return opted.(payloadSink).freeze(e)(t.Context()) }, 3},
+		{func() error { _, err := deliverTo(t.Context(), s, e); return err }, 2},
+		{func() error { return emitTo(t.Context(), s, e) }, 2},
+		{func() error { _, err := deliverTo(t.Context(), opted, e); return err }, 3},
+		{func() error { return emitTo(t.Context(), opted, e) }, 3},
+		{func() error { return opted.(valueSink).freeze(&e, &e)(t.Context()) }, 3},
 	} {
 		err := tt.emit()
 		var p *PanicError
@@ -178,7 +178,7 @@ func TestT74_OneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
 
 func TestMultiSink(t *testing.T) {
 	only := func(k EventKind) EventSink {
-		return sinkOf{enabled: func(x EventKind) bool { return x == k }, emit: func(context.Context, Event) error { return nil }}
+		return sinkOf{enabled: func(x EventKind) bool { return x == k }, emit: func(context.Context, *Event) error { return nil }}
 	}
 	s := MultiSink(only(ToolFailed), only(ToolDenied))
 	for k, want := range map[EventKind]bool{ToolFailed: true, ToolDenied: true, ToolInvoked: false} {
@@ -189,7 +189,7 @@ func TestMultiSink(t *testing.T) {
 	if MultiSink().Enabled(ToolFailed) || MultiSink(nil, MultiSink()).Enabled(ToolFailed) {
 		t.Error("a MultiSink of nothing is enabled")
 	}
-	if err := MultiSink().Emit(t.Context(), Event{}); err != nil {
+	if err := emitTo(t.Context(), MultiSink(), Event{}); err != nil {
 		t.Error(err)
 	}
 	// It keeps a copy of its arguments.
@@ -197,7 +197,7 @@ func TestMultiSink(t *testing.T) {
 	list := []EventSink{a}
 	s = MultiSink(list...)
 	list[0] = b
-	deliver(t.Context(), s, testEvent(ToolInvoked))
+	deliverTo(t.Context(), s, testEvent(ToolInvoked))
 	if len(a.Events()) != 1 || len(b.Events()) != 0 {
 		t.Error("the caller's slice is shared")
 	}
@@ -209,7 +209,7 @@ func TestMultiSinkPayloads(t *testing.T) {
 	e.Call.Input = map[string]any{"q": "go", "password": "hunter2", "ssn": "1"}
 	plain, all, some, deep := NewRecorder(), NewRecorder(), NewRecorder(), NewRecorder()
 	s := MultiSink(plain, WithPayloads(all, 0), WithPayloads(some, 0, "ssn"), MultiSink(WithPayloads(MultiSink(deep), 5)))
-	if ok, err := deliver(t.Context(), s, e); !ok || err != nil {
+	if ok, err := deliverTo(t.Context(), s, e); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
 	for name, tt := range map[string]struct {

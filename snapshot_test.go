@@ -18,7 +18,7 @@ func TestSnapshot_EventsBeyondTheBoundAreCounted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		block := make(chan struct{})
 		var got int
-		sink := sluice.EventSinkFunc(func(context.Context, sluice.Event) error { <-block; got++; return nil })
+		sink := sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { <-block; got++; return nil })
 		q := rates(sluice.Rate{N: 1})
 		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(q), Sink: sink}))
 		var wg sync.WaitGroup

@@ -107,7 +107,7 @@ func (p *routinePeak) isLow(t *testing.T, calls int) {
 }
 
 func (p *routinePeak) sink() sluice.EventSink {
-	return sluice.EventSinkFunc(func(context.Context, sluice.Event) error { p.look(); return nil })
+	return sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { p.look(); return nil })
 }
 
 // gatesByName is how many keys each constraint has.

@@ -672,7 +672,7 @@ func TestThrottle_PauseIsNoStall(t *testing.T) {
 				reg := sluice.NewToolRegistry()
 				var told []time.Duration
 				var r *rig
-				r = rigOver(t, reg, sluice.Config{Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+				r = rigOver(t, reg, sluice.Config{Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 					if e.Kind == sluice.LimitStalled {
 						told = append(told, r.at())
 					}

@@ -160,7 +160,7 @@ func TestTimed_SinkBlocks(t *testing.T) {
 		r := newRig(t, sluice.Config{
 			Timeout:      100 * ms,
 			Interceptors: interceptors(breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second})),
-			Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+			Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 				if e.Kind == sluice.BreakerStateChanged && e.To == "half-open" {
 					time.Sleep(time.Second)
 				}

@@ -222,7 +222,7 @@ func TestEventsBehindABlockedSinkAreBounded(t *testing.T) {
 			}
 		})
 		first := atomic.Bool{}
-		r := newRig(t, sluice.Config{Interceptors: interceptors(many), Sink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(many), Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 			if e.Kind == sluice.ToolStarted && first.CompareAndSwap(false, true) {
 				time.Sleep(time.Second)
 			}
@@ -510,7 +510,7 @@ type uncomparableSink struct {
 }
 
 func (s uncomparableSink) Enabled(sluice.EventKind) bool { return s.next != nil }
-func (s uncomparableSink) Emit(ctx context.Context, e sluice.Event) error {
+func (s uncomparableSink) Emit(ctx context.Context, e *sluice.Event) error {
 	return s.next.Emit(ctx, e)
 }
 

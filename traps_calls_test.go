@@ -139,7 +139,7 @@ func TestT12_T15_SlotIsHeldUntilTheCodeEnds(t *testing.T) {
 func TestT13_T14_EachEndingGivesBackOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 3
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}, Sink: sluice.EventSinkFunc(func(context.Context, sluice.Event) error { return errors.New("sink") })})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}, Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return errors.New("sink") })})
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x", Policy: sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("twice") }}},
 			func(_ context.Context, how string) (string, error) {
 				switch how {
@@ -243,7 +243,7 @@ func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
 		b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 1}))
 		var e *sluice.Executor
 		var seen []string
-		e = newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Sink: sluice.EventSinkFunc(func(ctx context.Context, ev sluice.Event) error {
+		e = newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Sink: sluice.EventSinkFunc(func(ctx context.Context, ev *sluice.Event) error {
 			if ev.Kind != sluice.BreakerStateChanged {
 				return nil
 			}

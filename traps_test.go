@@ -181,7 +181,7 @@ func (badError) Unwrap() []error { panic("in Unwrap") }
 
 func panicEverywhere(t *testing.T) {
 	boom := func(sluice.Call) string { panic("in key") }
-	sinks := sluice.MultiSink(sluice.NewJSONSink(new(strings.Builder)), sluice.EventSinkFunc(func(context.Context, sluice.Event) error { panic("in sink") }))
+	sinks := sluice.MultiSink(sluice.NewJSONSink(new(strings.Builder)), sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { panic("in sink") }))
 	around := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
 		switch s.Name {
 		case "before":

@@ -132,12 +132,15 @@ func (w *world) gate(field string, g sluice.Interceptor) ([]*constraint, error) 
 		scope := rules.Scope(c.Scope)
 		return []*constraint{{class: rules.Circuit(c.Name, scope, c.MaxKeys, machine(&c)), scope: scope}}, nil
 	}
-	return nil, fmt.Errorf("sim: %s is a %T: must be a ConcurrencyLimiter, RateLimiter, CircuitBreaker or PriorityScheduler", field, g)
+	return nil, fmt.Errorf("sim: %s is a %T: must be a ConcurrencyLimiter, RateLimiter, CircuitBreaker or PriorityScheduler",
+		field, g)
 }
 
 func limits(c sluice.ConcurrencyLimiterConfig) (out []*constraint) {
 	for _, l := range c.Limits {
-		slots := rules.Slots{Scope: rules.Scope(l.Scope), Unit: l.Unit, Refuse: l.Refuse, Max: int64(l.Max), MaxKeys: l.MaxKeys}
+		slots := rules.Slots{
+			Scope: rules.Scope(l.Scope), Unit: l.Unit, Refuse: l.Refuse, Max: int64(l.Max), MaxKeys: l.MaxKeys,
+		}
 		most := slots.Max
 		if a := l.Adaptive; a != nil {
 			slots.Adaptive = &admit.Adaptive{Min: int64(a.Min), Max: int64(a.Max)}
@@ -154,9 +157,13 @@ func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {
 		if math.IsInf(float64(c.Limiter.Limit()), 1) || float64(c.Limiter.Limit()) == math.MaxFloat64 {
 			return nil, nil
 		}
-		list = []sluice.Rate{{N: max(1, int64(float64(c.Limiter.Limit())*1000)), Per: 1000 * time.Second, Burst: int64(max(1, c.Limiter.Burst()))}}
+		list = []sluice.Rate{{
+			N: max(1, int64(float64(c.Limiter.Limit())*1000)), Per: 1000 * time.Second, Burst: int64(max(1, c.Limiter.Burst())),
+		}}
 	}
-	quota := rules.Quota{Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys}
+	quota := rules.Quota{
+		Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys,
+	}
 	for _, r := range list {
 		b, err := bucket.NewRate(r.N, int64(r.Per), r.Burst)
 		if err != nil {
@@ -186,7 +193,8 @@ func machine(c *sluice.CircuitBreakerConfig) *breaker.Config {
 // tool has the root package check and complete the spec, and takes it from there.
 func (w *world) tool(from *Tool, c *Config, plan uint64) (*tool, error) {
 	r := sluice.NewToolRegistry()
-	if _, err := sluice.Register(r, from.Spec, func(context.Context, json.RawMessage) (json.RawMessage, error) { return nil, nil }); err != nil {
+	none := func(context.Context, json.RawMessage) (json.RawMessage, error) { return nil, nil }
+	if _, err := sluice.Register(r, from.Spec, none); err != nil {
 		return nil, err
 	}
 	t := &tool{Tool: *from, plan: &admit.Plan{Tool: plan, Client: w.client}, learned: make(map[string]int64)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,7 +13,8 @@ import (
 )
 
 // Sink checks what a [sluice.EventSink] must do: take any event from many goroutines at
-// once without a panic or a wait, and lose and reorder none of a call. open is called once
+// once without a panic or a wait, lose and reorder none of a call, keep none but by a copy,
+// and change none. open is called once
 // per rule. The function it returns reads back what the sink was given, oldest first; nil
 // if that cannot be read. It may wait until what was emitted has arrived.
 func Sink(t T, open func() (sluice.EventSink, func() []sluice.Event), o Options) {
@@ -31,6 +33,8 @@ var sinkRules = []rule[sink]{
 	{"Prompt", sinkPrompt},
 	{"InOrder", sinkInOrder},
 	{"Together", sinkTogether},
+	{"KeepsCopies", sinkKeepsCopies},
+	{"OnlyReads", sinkOnlyReads},
 }
 
 var eventKinds = []sluice.EventKind{
@@ -55,26 +59,36 @@ func sinkAnyEvent(r *run, s sink) {
 				Err: errors.New("\x00\xff"), By: "\n", RetryAfter: -1, From: "a", To: "b", Key: "\u2028", Actor: "x",
 				Call: sluice.Call{ID: "\"", Tool: "tool\xff"}},
 		} {
-			r.tried(s, e, fmt.Sprintf("%s of kind %q", what, k))
+			r.tried(r.ctx, s, e, fmt.Sprintf("%s of kind %q", what, k))
 		}
 	}
 }
 
+// poisoned is what a sink finds that keeps the event it was given.
+var poisoned = sluice.Event{Kind: "kit.poisoned", Call: sluice.Call{ID: "kit.poisoned", Tool: "kit.poisoned"}}
+
+// give has s emit e, as an executor does: the event is valid until Emit returns.
+func (s sink) give(ctx context.Context, e sluice.Event) error {
+	given := new(e)
+	defer func() { *given = poisoned }()
+	return s.Emit(ctx, given)
+}
+
 // tried emits e; an error is the sink's right, a panic is not.
-func (r *run) tried(s sink, e sluice.Event, what string) {
+func (r *run) tried(ctx context.Context, s sink, e sluice.Event, what string) {
 	defer func() {
 		if v := recover(); v != nil {
 			r.fail("Emit of %s panicked: %v: a sink takes whatever comes", what, v)
 		}
 	}()
-	_ = s.Emit(r.ctx, e)
+	_ = s.give(ctx, e)
 }
 
 func sinkPrompt(r *run, s sink) {
 	for what, ctx := range map[string]context.Context{"a live": r.ctx, "an ended": endedContext()} {
 		before := r.Now()
-		r.tried(sink{EventSink: sluice.EventSinkFunc(func(_ context.Context, e sluice.Event) error { return s.Emit(ctx, e) })},
-			sluice.Event{Kind: sluice.ToolCompleted, Call: sluice.Call{ID: "prompt", Tool: "t"}, Seq: 1}, "an event with "+what+" context")
+		r.tried(ctx, s, sluice.Event{Kind: sluice.ToolCompleted, Call: sluice.Call{ID: "prompt", Tool: "t"}, Seq: 1},
+			"an event with "+what+" context")
 		took := r.Now().Sub(before)
 		r.must(took <= r.Slack, "Emit with %s context took %v: calls wait for it; put a slow sink behind an AsyncSink", what, took)
 	}
@@ -82,7 +96,7 @@ func sinkPrompt(r *run, s sink) {
 
 func (r *run) emit(s sink, call string, n int) error {
 	kind := []sluice.EventKind{sluice.ToolInvoked, sluice.ToolQueued, sluice.ToolStarted, sluice.ToolCompleted}[min(n-1, 3)]
-	return s.Emit(r.ctx, sluice.Event{Kind: kind, Time: r.Now(), Seq: uint32(n), Call: sluice.Call{ID: call, Tool: "kit"}})
+	return s.give(r.ctx, sluice.Event{Kind: kind, Time: r.Now(), Seq: uint32(n), Call: sluice.Call{ID: call, Tool: "kit"}})
 }
 
 // of are the sequence numbers of call's events that were read back.
@@ -135,5 +149,29 @@ func sinkTogether(r *run, s sink) {
 	for _, call := range calls {
 		got := s.of(call)
 		r.must(slices.Equal(got, []int{1, 2, 3, 4}), "events 1 to 4 of a call, emitted beside other calls, arrived as %v: each once, in order", got)
+	}
+}
+
+// sinkKeepsCopies emits events and reuses their memory. A sink that hands an event itself to
+// another goroutine races with that, which the race detector says.
+func sinkKeepsCopies(r *run, s sink) {
+	for n := range 4 {
+		_ = r.emit(s, r.key("call"), n+1)
+	}
+	if s.read == nil {
+		return
+	}
+	for _, e := range s.read() {
+		r.must(e.Kind != poisoned.Kind, "the sink kept an event that it was given: an event is valid until Emit returns; keep a copy of it, *e")
+	}
+}
+
+func sinkOnlyReads(r *run, s sink) {
+	call := sluice.Call{ID: r.key("call"), Tool: "kit", Input: "input", Attempt: 1}
+	for _, k := range eventKinds {
+		e := sluice.Event{Kind: k, Time: r.Now(), Seq: 1, Call: call, Result: sluice.Result{Value: "value"}, Err: errors.New("an error")}
+		given := e
+		_ = s.Emit(r.ctx, &given)
+		r.must(reflect.DeepEqual(given, e), "Emit changed an event of kind %q: other sinks read it too", k)
 	}
 }

@@ -64,13 +64,14 @@ func TestAsyncSinkPassesTheKit(t *testing.T) {
 type brokenSink struct {
 	mu      sync.Mutex
 	events  []sluice.Event
+	kept    []*sluice.Event
 	enabled func() bool
-	emit    func(s *brokenSink, e sluice.Event) error
+	emit    func(s *brokenSink, e *sluice.Event) error
 }
 
 func (s *brokenSink) Enabled(sluice.EventKind) bool { return s.enabled == nil || s.enabled() }
 
-func (s *brokenSink) Emit(_ context.Context, e sluice.Event) error {
+func (s *brokenSink) Emit(_ context.Context, e *sluice.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.emit(s, e)
@@ -82,10 +83,10 @@ func TestSinkKitCatchesMutants(t *testing.T) {
 		sink            func() *brokenSink
 	}{
 		{"panics", "Sink.AnyEvent", "a sink takes whatever comes", func() *brokenSink {
-			return &brokenSink{emit: func(_ *brokenSink, e sluice.Event) error { _ = e.Call.Tool[0]; return nil }}
+			return &brokenSink{emit: func(_ *brokenSink, e *sluice.Event) error { _ = e.Call.Tool[0]; return nil }}
 		}},
 		{"is slow", "Sink.Prompt", "calls wait for it", func() *brokenSink {
-			return &brokenSink{emit: func(s *brokenSink, _ sluice.Event) error {
+			return &brokenSink{emit: func(s *brokenSink, _ *sluice.Event) error {
 				s.mu.Unlock() // nobody may wait for a lock while time passes in a bubble
 				defer s.mu.Lock()
 				time.Sleep(time.Nanosecond)
@@ -93,22 +94,35 @@ func TestSinkKitCatchesMutants(t *testing.T) {
 			}}
 		}},
 		{"loses", "Sink.InOrder", "each once, in order", func() *brokenSink {
-			return &brokenSink{emit: func(s *brokenSink, e sluice.Event) error {
+			return &brokenSink{emit: func(s *brokenSink, e *sluice.Event) error {
 				if e.Kind != sluice.ToolQueued {
-					s.events = append(s.events, e)
+					s.events = append(s.events, *e)
 				}
 				return nil
 			}}
 		}},
 		{"reorders", "Sink.Together", "each once, in order", func() *brokenSink {
-			return &brokenSink{emit: func(s *brokenSink, e sluice.Event) error {
-				s.events = slices.Insert(s.events, 0, e)
+			return &brokenSink{emit: func(s *brokenSink, e *sluice.Event) error {
+				s.events = slices.Insert(s.events, 0, *e)
+				return nil
+			}}
+		}},
+		{"keeps events", "Sink.KeepsCopies", "keep a copy", func() *brokenSink {
+			return &brokenSink{emit: func(s *brokenSink, e *sluice.Event) error {
+				s.kept = append(s.kept, e)
+				return nil
+			}}
+		}},
+		{"changes events", "Sink.OnlyReads", "other sinks read it too", func() *brokenSink {
+			return &brokenSink{emit: func(s *brokenSink, e *sluice.Event) error {
+				s.events = append(s.events, *e)
+				e.Call.Input = nil
 				return nil
 			}}
 		}},
 		{"changes its mind", "Sink.Enabled", "changes its mind", func() *brokenSink {
 			on := false
-			return &brokenSink{enabled: func() bool { on = !on; return on }, emit: func(*brokenSink, sluice.Event) error { return nil }}
+			return &brokenSink{enabled: func() bool { on = !on; return on }, emit: func(*brokenSink, *sluice.Event) error { return nil }}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -119,7 +133,11 @@ func TestSinkKitCatchesMutants(t *testing.T) {
 					return s, func() []sluice.Event {
 						s.mu.Lock()
 						defer s.mu.Unlock()
-						return slices.Clone(s.events)
+						events := slices.Clone(s.events)
+						for _, e := range s.kept {
+							events = append(events, *e)
+						}
+						return events
 					}
 				}, sluicetest.Options{Exact: true})
 				r.caught(t, c.rule, c.why)

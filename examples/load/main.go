@@ -101,7 +101,7 @@ func (l load) limited(w io.Writer, live bool) error {
 func (l load) storm(w io.Writer, live bool, c sluice.Config) (time.Duration, []time.Duration, error) {
 	durations := make([]time.Duration, l.calls)
 	var n atomic.Int64
-	c.Sink = completions(func(e sluice.Event) { durations[n.Add(1)-1] = e.Duration })
+	c.Sink = completions(func(e *sluice.Event) { durations[n.Add(1)-1] = e.Duration })
 	exec, err := sluice.NewExecutor(sluice.NewToolRegistry(), c)
 	if err != nil {
 		return 0, nil, err
@@ -139,11 +139,11 @@ func (l load) storm(w io.Writer, live bool, c sluice.Config) (time.Duration, []t
 }
 
 // completions is a sink of the calls that have run to their end.
-type completions func(sluice.Event)
+type completions func(*sluice.Event)
 
 func (f completions) Enabled(k sluice.EventKind) bool { return k == sluice.ToolCompleted }
 
-func (f completions) Emit(_ context.Context, e sluice.Event) error { f(e); return nil }
+func (f completions) Emit(_ context.Context, e *sluice.Event) error { f(e); return nil }
 
 const (
 	tenants = 100

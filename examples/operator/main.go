@@ -54,7 +54,7 @@ func (f *freeze) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 type failures struct{ n atomic.Int64 }
 
 func (f *failures) Enabled(k sluice.EventKind) bool { return k == sluice.ToolFailed }
-func (f *failures) Emit(ctx context.Context, e sluice.Event) error {
+func (f *failures) Emit(ctx context.Context, e *sluice.Event) error {
 	f.n.Add(1)
 	return nil
 }

@@ -11,8 +11,8 @@ import (
 // discard is a sink that takes every event and drops it.
 type discard struct{}
 
-func (discard) Enabled(sluice.EventKind) bool                  { return true }
-func (discard) Emit(ctx context.Context, e sluice.Event) error { return nil }
+func (discard) Enabled(sluice.EventKind) bool                   { return true }
+func (discard) Emit(ctx context.Context, e *sluice.Event) error { return nil }
 
 // gates are the four components of a full call, in the default configuration but for the
 // limits.

@@ -27,7 +27,7 @@ func sinkRows() []Row {
 					return nil, nil, err
 				}
 				ctx := context.Background()
-				return eventBody(func(e sluice.Event) { a.Emit(ctx, e) }), func() { a.Close(ctx) }, nil
+				return eventBody(func(e *sluice.Event) { a.Emit(ctx, e) }), func() { a.Close(ctx) }, nil
 			}},
 			{"ring behind a lock", Floor, func(int) (Body, func(), error) {
 				r := newFloorRing(sinkBuffer, discard{})
@@ -41,12 +41,12 @@ func sinkRows() []Row {
 					defer close(done)
 					ctx := context.Background()
 					for e := range ch {
-						discard{}.Emit(ctx, e)
+						discard{}.Emit(ctx, &e)
 					}
 				}()
-				return eventBody(func(e sluice.Event) {
+				return eventBody(func(e *sluice.Event) {
 						select {
-						case ch <- e:
+						case ch <- *e:
 						default:
 							lost.Add(1)
 						}
@@ -63,11 +63,11 @@ var someCall = sluice.Call{ID: "call_1", Tool: toolName, Attempt: 1, Pipeline: n
 
 // eventBody hands over n events that are not terminal, so that priority among events,
 // where there is one, has nothing to do.
-func eventBody(emit func(sluice.Event)) Body {
+func eventBody(emit func(*sluice.Event)) Body {
 	e := sluice.Event{Kind: sluice.ToolStarted, Time: time.Unix(1, 0), Call: someCall, Seq: 2}
 	return func(_, n int) error {
 		for range n {
-			emit(e)
+			emit(&e)
 		}
 		return nil
 	}
@@ -94,14 +94,14 @@ func newFloorRing(size int, to sluice.EventSink) *floorRing {
 	return r
 }
 
-func (r *floorRing) emit(e sluice.Event) {
+func (r *floorRing) emit(e *sluice.Event) {
 	r.mu.Lock()
 	if len(r.fill) == r.size || r.closed {
 		r.lost++
 		r.mu.Unlock()
 		return
 	}
-	r.fill = append(r.fill, e)
+	r.fill = append(r.fill, *e)
 	first := len(r.fill) == 1
 	r.mu.Unlock()
 	if first {
@@ -123,7 +123,7 @@ func (r *floorRing) run(to sluice.EventSink) {
 		closed := r.closed
 		r.mu.Unlock()
 		for _, e := range batch {
-			to.Emit(ctx, e)
+			to.Emit(ctx, &e)
 		}
 		if closed && len(batch) == 0 {
 			return

@@ -34,12 +34,12 @@ func (o *odd) As(target any) bool   { return o.as != nil && o.as(target) }
 func (o oddOne) Unwrap() error    { return o.one() }
 func (o oddMany) Unwrap() []error { return o.many() }
 
-// named is an error of a type to look for; refused is one that an Except hides.
+// named is an error of a type to look for; errRefused is one that an Except hides.
 type named struct{ text string }
 
 func (e *named) Error() string { return e.text }
 
-var refused = errors.New("refused")
+var errRefused = errors.New("refused")
 
 // bombs is an error each of whose methods panics.
 type bombs struct{}
@@ -77,9 +77,9 @@ func loops() map[string]error {
 		"a wide tree":      wide,
 		"new ones":         endless,
 		"behind another":   fmt.Errorf("once: %w", tree),
-		"inside an Except": Except{Not: refused, Err: tree},
-		"nested, and so on": Except{Not: refused, Err: errors.Join(Except{Not: refused, Err: errors.Join(
-			Except{Not: refused, Err: tree}, Except{Not: refused, Err: tree})}, Except{Not: refused, Err: tree})},
+		"inside an Except": Except{Not: errRefused, Err: tree},
+		"nested, and so on": Except{Not: errRefused, Err: errors.Join(Except{Not: errRefused, Err: errors.Join(
+			Except{Not: errRefused, Err: tree}, Except{Not: errRefused, Err: tree})}, Except{Not: errRefused, Err: tree})},
 	}
 }
 
@@ -93,14 +93,14 @@ func TestAskingEndsWhateverWrapsWhat(t *testing.T) {
 				t.Errorf("%d nodes, want %d", nodes, Max)
 			}
 			for _, err := range []error{err, fmt.Errorf("outer: %w", err), errors.Join(io.EOF, err)} {
-				if Is(err, io.ErrNoProgress) || errors.Is(Except{Not: refused, Err: err}, io.ErrNoProgress) {
+				if Is(err, io.ErrNoProgress) || errors.Is(Except{Not: errRefused, Err: err}, io.ErrNoProgress) {
 					t.Error("it is io.ErrNoProgress")
 				}
 				if _, ok := First[*named](err); ok {
 					t.Error("it is a named")
 				}
 				var p *named
-				if errors.As(Except{Not: refused, Err: err}, &p) {
+				if errors.As(Except{Not: errRefused, Err: err}, &p) {
 					t.Error("it is a named, inside an Except")
 				}
 			}
@@ -133,7 +133,7 @@ func TestMethodsThatPanicSayNothing(t *testing.T) {
 				t.Errorf("First: %v, %v", p, ok)
 			}
 			var p *named
-			if !errors.As(Except{Not: refused, Err: tree}, &p) || p.text != "x" {
+			if !errors.As(Except{Not: errRefused, Err: tree}, &p) || p.text != "x" {
 				t.Errorf("As through an Except: %v", p)
 			}
 			if Is(err, incomparable{"a"}) {
@@ -151,7 +151,7 @@ func TestEachNodeIsAsked(t *testing.T) {
 		as:  func(target any) bool { p, ok := target.(**named); *p = &named{text: "said"}; return ok },
 		one: func() error { return context.Canceled },
 	}}
-	for _, err := range []error{says, fmt.Errorf("a: %w", errors.Join(io.ErrClosedPipe, says)), Except{Not: refused, Err: says}} {
+	for _, err := range []error{says, fmt.Errorf("a: %w", errors.Join(io.ErrClosedPipe, says)), Except{Not: errRefused, Err: says}} {
 		for _, target := range []error{io.EOF, context.Canceled} {
 			if !Is(err, target) {
 				t.Errorf("%T is not %v", err, target)
@@ -168,20 +168,20 @@ func TestEachNodeIsAsked(t *testing.T) {
 	if p, ok := As[*named](says); !ok || p.text != "said" {
 		t.Errorf("%T: %v, %v", says, p, ok)
 	}
-	passed := fmt.Errorf("outer: %w", Except{Not: refused, Err: fmt.Errorf("inner: %w", errors.Join(refused, &named{"n"}))})
-	if Is(passed, refused) || errors.Is(passed, refused) || Is(passed, io.EOF) {
+	passed := fmt.Errorf("outer: %w", Except{Not: errRefused, Err: fmt.Errorf("inner: %w", errors.Join(errRefused, &named{"n"}))})
+	if Is(passed, errRefused) || errors.Is(passed, errRefused) || Is(passed, io.EOF) {
 		t.Error("an Except is what it is not to be")
 	}
 	if p, ok := First[*named](passed); !ok || p.text != "n" {
 		t.Errorf("what stands in an Except: %v", p)
 	}
-	if !Is(errors.Join(passed, refused), refused) {
+	if !Is(errors.Join(passed, errRefused), errRefused) {
 		t.Error("what stands beside an Except is hidden")
 	}
 	if embeds := (struct {
 		Except
 		n int
-	}{Except{says, refused}, 1}); !Is(embeds, context.Canceled) || Is(embeds, refused) || !errors.Is(embeds, io.EOF) {
+	}{Except{says, errRefused}, 1}); !Is(embeds, context.Canceled) || Is(embeds, errRefused) || !errors.Is(embeds, io.EOF) {
 		t.Error("a struct that embeds an Except is not one")
 	}
 }

@@ -15,7 +15,7 @@ import (
 // Where a brace is lost or added nobody knows what belongs to a secret. So of a document that
 // is broken, as far as it may be read, nothing is shown after its first secret.
 type document struct {
-	*writer
+	writer
 	s      []byte
 	i      int // of s, up to which it has been read
 	cut    bool
@@ -28,18 +28,18 @@ type document struct {
 
 // document appends raw JSON.
 func (w *writer) document(s []byte) bool {
-	d := document{writer: w, s: s}
+	d := document{writer: *w, s: s}
 	if w.filter != nil {
 		if most := 16*w.max + 1<<16; len(s) > most {
 			d.s, d.cut = s[:most], true
 		}
 	}
-	if !d.scan() {
-		return false
+	if d.scan() {
+		if d.blank(); d.i < len(d.s) || d.cut {
+			d.fault()
+		}
 	}
-	if d.blank(); d.i < len(d.s) || d.cut {
-		return d.fault()
-	}
+	*w = d.writer
 	return w.why == ""
 }
 
@@ -239,21 +239,29 @@ func (d *document) fault() bool {
 
 // nesting is the containers around a place in a document, a bit for each: set for objects.
 type nesting struct {
-	bits  []uint64
+	first uint64   // 64 of them
+	more  []uint64 // the others
 	depth int
 }
 
-func (n *nesting) push(object bool) {
-	if n.depth/64 == len(n.bits) {
-		n.bits = append(n.bits, 0)
+// word is where the bit of container i stands.
+func (n *nesting) word(i int) *uint64 {
+	if i < 64 {
+		return &n.first
 	}
-	bit := uint64(1) << (n.depth % 64)
-	n.bits[n.depth/64] &^= bit
-	if object {
-		n.bits[n.depth/64] |= bit
+	return &n.more[i/64-1]
+}
+
+func (n *nesting) push(object bool) {
+	if n.depth/64 > len(n.more) {
+		n.more = append(n.more, 0)
+	}
+	w, bit := n.word(n.depth), uint64(1)<<(n.depth%64)
+	if *w &^= bit; object {
+		*w |= bit
 	}
 	n.depth++
 }
 
 // top reports whether the innermost is an object.
-func (n *nesting) top() bool { return n.bits[(n.depth-1)/64]>>((n.depth-1)%64)&1 == 1 }
+func (n *nesting) top() bool { return *n.word(n.depth - 1)>>((n.depth-1)%64)&1 == 1 }

@@ -3,14 +3,318 @@ package sluice
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"reflect"
+	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
+
+// Plan is the chain of a tool, outermost first, as in
+// "audit → admit[breaker concurrency rate] → search", and whether there is such a tool. Of the
+// gates it has those that limit calls of the tool: one whose Scope is of other tools or types
+// is not there. It calls no foreign code but the String of interceptors, of which one that
+// panics, or takes longer than 100 ms, is shown by its type.
+func (e *Executor) Plan(tool string) (string, bool) {
+	if e.isMade() != nil {
+		return "", false
+	}
+	t := e.registry.current().tools[tool]
+	if t == nil {
+		return "", false
+	}
+	if e.plan(tool) == nil && len(e.outer)+len(e.inner) == 0 {
+		e.compile(context.Background(), tool) // and Snapshot shows its limits from now on
+	}
+	var parts []string
+	for _, x := range e.outer {
+		parts = append(parts, interceptorName(x))
+	}
+	var names []string
+	for _, x := range e.conf.Interceptors {
+		if g := coreOf(x); g != nil && g.limit(&t.spec) {
+			names = append(names, g.name)
+		}
+	}
+	if t.spec.Policy.limits() {
+		names = append(names, t.shared.core.name)
+	}
+	if len(names) > 0 {
+		parts = append(parts, "admit["+strings.Join(names, " ")+"]")
+	}
+	for _, x := range e.inner {
+		parts = append(parts, interceptorName(x))
+	}
+	return strings.Join(append(parts, t.spec.Name), " → "), true
+}
+
+func (p *Policy) limits() bool {
+	return p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil
+}
+
+// nameWait bounds how long a foreign String may take.
+const nameWait = 100 * time.Millisecond
+
+// interceptorName is x's own name, if it has one and says it in time, else its type's.
+func interceptorName(x Interceptor) string {
+	if f, ok := x.(InterceptorFunc); ok {
+		return funcName(f)
+	}
+	t := fmt.Sprintf("%T", x)
+	t = t[strings.LastIndexByte(t, '.')+1:]
+	s, ok := x.(fmt.Stringer)
+	if !ok {
+		return t
+	}
+	said := make(chan string, 1)
+	go func() {
+		name := t
+		defer func() { // also if it calls Goexit
+			_ = recover()
+			said <- name
+		}()
+		name = s.String()
+	}()
+	late := time.NewTimer(nameWait)
+	defer late.Stop()
+	select {
+	case name := <-said:
+		return cut(name, 128)
+	case <-late.C:
+		return t
+	}
+}
+
+// funcName is the bare name of a function.
+func funcName(f InterceptorFunc) string {
+	name := runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
+	return name[strings.LastIndexByte(name, '.')+1:]
+}
+
+// Decision is the admission record of a call, or [Executor.Explain]'s forecast of one. It
+// is a value without references to the call, and marshals itself for operators.
+type Decision struct {
+	Refusal   *Error        // nil if it ran, or would run
+	Wait      time.Duration // in the queue, all attempts
+	Waits     []Wait        // longest first
+	Place     int           // in the queue on arrival, from 1; 0 means not queued
+	Overtaken int           // at least so many calls that came later started earlier
+	Attempts  int
+	Costs     []Cost
+}
+
+// Wait is time spent on one constraint.
+type Wait struct {
+	By  string // "rate/openai tokens per minute"
+	For time.Duration
+}
+
+// Cost is one unit's estimate and, after [ReportUsage], its actual use.
+type Cost struct {
+	Unit     string `json:"unit"` // empty means calls
+	Estimate int64  `json:"estimate"`
+	Actual   int64  `json:"actual"` // the estimate, if nothing was settled
+}
+
+// MarshalJSON writes milliseconds.
+func (d Decision) MarshalJSON() ([]byte, error) {
+	type waitJSON struct {
+		By string  `json:"by"`
+		MS float64 `json:"ms"`
+	}
+	out := struct {
+		Refusal   *Error     `json:"refusal,omitempty"`
+		WaitMS    float64    `json:"wait_ms"`
+		Waits     []waitJSON `json:"waits,omitempty"`
+		Place     int        `json:"place,omitempty"`
+		Overtaken int        `json:"overtaken,omitempty"`
+		Attempts  int        `json:"attempts,omitempty"`
+		Costs     []Cost     `json:"costs,omitempty"`
+	}{d.Refusal, millis(d.Wait), nil, d.Place, d.Overtaken, d.Attempts, d.Costs}
+	for _, w := range d.Waits {
+		out.Waits = append(out.Waits, waitJSON{w.By, millis(w.For)})
+	}
+	return json.Marshal(out)
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// Explain says what [Executor.Invoke] would do now, and runs no tool: Refusal if it would
+// be refused, Waits with an estimate if it would wait, neither if it would start. It goes the
+// way that Invoke goes up to the decision, but for the interceptors: it compiles the tool's
+// chain, decodes the arguments, asks the tool's Check, key and cost functions, and refuses what
+// Invoke would refuse. It changes nothing, makes and evicts no key, and takes a token from
+// nobody. The estimate for a rate is exact as long as nobody comes or leaves; for slots it
+// follows from how long calls held them lately, and is zero before the first. It does not
+// wait, unless an interceptor's Wrap blocks, which ends with ctx.
+func (e *Executor) Explain(ctx context.Context, r Request) Decision {
+	if err, ok := e.unmade(&r).(*Error); ok {
+		return Decision{Refusal: err}
+	}
+	if ctx == nil {
+		ctx = noContext
+	}
+	inv := newInvocation()
+	d, err := inv.explain(ctx, e, &r)
+	if err != nil {
+		d.Refusal = ownError(inv.verdict(err, false))
+	}
+	return d
+}
+
+func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d Decision, err error) {
+	normal := false
+	defer func() {
+		if !normal {
+			err = caught(r.Tool, recover())
+		}
+	}()
+	inv.identify(ctx, e, r)
+	calls := int32(0)
+	if inv.depth > 0 {
+		calls = inv.root().calls.Load() + 1
+	}
+	var c Call
+	inv.call(&c)
+	if err = inv.resolve(ctx, &c, r, !e.closed(), calls); err == nil {
+		d, err = inv.plan.adm.explain(ctx, &c)
+	}
+	normal = true
+	return d, err
+}
+
+func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error) {
+	var q asked
+	if err := a.question(ctx, c, &q); err != nil {
+		return d, err
+	}
+	now := c.inv.plan.exec.clock.Now()
+	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Peek)
+	if err != nil {
+		return d, err
+	}
+	defer s.Unlock()
+	defer s.M.Free(t)
+	d.Costs = costsOf(nil, t)
+	f := s.M.Forecast(now, t)
+	if f.Refusal.Reason != admit.NoReason {
+		return d, a.refusal(s, c.inv, t, f.Refusal)
+	}
+	if f.By != nil {
+		d.Place, d.Wait = f.Place, time.Duration(f.Wait)
+		d.Waits = []Wait{{f.By.Class().Name, d.Wait}}
+	}
+	return d, nil
+}
+
+// record is a Decision in the making. While the call is under way its fields are guarded by
+// the stage's lock.
+type record struct {
+	wait      int64
+	place     int32
+	overtaken int32
+	attempts  int32
+	waits     []Wait
+	costs     []Cost
+
+	waitSpace [2]Wait // where most of them fit
+	costSpace [2]Cost
+}
+
+// Decision is the admission record; zero if the call passed without waiting and without a
+// cost of its own.
+func (r Result) Decision() Decision {
+	if r.rec == nil {
+		return Decision{}
+	}
+	d := Decision{
+		Wait:      time.Duration(r.rec.wait),
+		Waits:     slices.Clone(r.rec.waits),
+		Place:     int(r.rec.place),
+		Overtaken: int(r.rec.overtaken),
+		Attempts:  int(r.rec.attempts),
+		Costs:     slices.Clone(r.rec.costs),
+	}
+	slices.SortStableFunc(d.Waits, func(a, b Wait) int { return cmp.Compare(b.For, a.For) })
+	return d
+}
+
+// sealed stands for the record of a call that has ended before its attempts have: nothing
+// is written into it.
+var sealed record
+
+// note writes what admission knows of the ticket of an attempt into the record of its call.
+// The stage is locked.
+func (a *admission) note(s *stage.Stage, inv *invocation, t *admit.Ticket, attempt int32) {
+	if t.Place() == 0 && a.cost == nil && len(t.Settled()) == 0 {
+		return
+	}
+	sum := inv.ownTotals()
+	rec := sum.rec
+	if rec == &sealed { // the caller has it: an attempt that nobody waited for ends late
+		return
+	}
+	if rec == nil {
+		rec = take[record](&records)
+		rec.waits, rec.costs = rec.waitSpace[:0], rec.costSpace[:0]
+		sum.rec = rec
+	}
+	rec.attempts = max(rec.attempts, attempt)
+	rec.place = int32(t.Place())
+	rec.overtaken += int32(s.M.Overtaken(t))
+	for _, w := range t.Waits() {
+		rec.wait += w.For
+		name := w.Cell.Class().Name
+		if i := slices.IndexFunc(rec.waits, func(x Wait) bool { return x.By == name }); i >= 0 {
+			rec.waits[i].For += time.Duration(w.For)
+		} else {
+			rec.waits = append(rec.waits, Wait{name, time.Duration(w.For)})
+		}
+	}
+	rec.costs = costsOf(rec.costs[:0], t)
+}
+
+// with is what rec says, with the costs of t as they are now.
+func (rec *record) with(t *admit.Ticket) *record {
+	if rec == nil && len(t.Settled()) == 0 {
+		return nil
+	}
+	r := record{attempts: 1}
+	if rec != nil {
+		r = *rec
+	}
+	r.costs = costsOf(nil, t)
+	return &r
+}
+
+// costsOf appends what t is charged of each unit to list, and what it turned out to use.
+func costsOf(list []Cost, t *admit.Ticket) []Cost {
+	for _, n := range t.Needs() {
+		k := n.Cell.Class()
+		if k.Kind != admit.Tokens && (k.Kind != admit.Slots || k.Unit == "") {
+			continue
+		}
+		if slices.ContainsFunc(list, func(c Cost) bool { return c.Unit == k.Unit }) {
+			continue
+		}
+		c, known := Cost{k.Unit, n.N, n.N}, n.N > 0
+		for _, u := range t.Settled() {
+			if u.Unit == k.Unit {
+				c.Actual, known = u.N, true
+			}
+		}
+		if known {
+			list = append(list, c)
+		}
+	}
+	return list
+}
 
 // Snapshot is the state of an executor at one instant, ready for JSON.
 type Snapshot struct {
@@ -39,7 +343,7 @@ type GateState struct {
 	Waiting int          `json:"waiting"`        // calls whose turn it is here first
 	State   BreakerState `json:"state,omitzero"` // of a breaker
 	Paused  bool         `json:"paused,omitempty"`
-	Stalled bool         `json:"stalled,omitempty"` // a limit that has released nothing for a minute or more while calls wait
+	Stalled bool         `json:"stalled,omitempty"` // a limit that has released nothing for a minute while calls wait
 	Until   time.Time    `json:"until,omitzero"`    // when State may change by itself, or the pause ends
 
 	// Unmatched is the names of a ForTool or ForType scope that no registered tool has. If it is
@@ -304,7 +608,9 @@ func (r *reading) lane(s *stage.Stage, now int64, l admit.Lane) {
 // done is what was read, in order.
 func (r *reading) done() Snapshot {
 	snap := r.snap
-	slices.SortFunc(snap.Gates, func(a, b GateState) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key, b.Key)) })
+	slices.SortFunc(snap.Gates, func(a, b GateState) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key, b.Key))
+	})
 	slices.SortFunc(snap.Lanes, LaneState.compare)
 	lanes := snap.Lanes[:0]
 	for _, l := range snap.Lanes {
@@ -340,72 +646,4 @@ func gateState(s *stage.Stage, now int64, c *admit.Cell) GateState {
 		g.Until = s.Clock.Time(until)
 	}
 	return g
-}
-
-// Explain says what [Executor.Invoke] would do now, and runs no tool: Refusal if it would
-// be refused, Waits with an estimate if it would wait, neither if it would start. It goes the
-// way that Invoke goes up to the decision, but for the interceptors: it compiles the tool's
-// chain, decodes the arguments, asks the tool's Check, key and cost functions, and refuses what
-// Invoke would refuse. It changes nothing, makes and evicts no key, and takes a token from
-// nobody. The estimate for a rate is exact as long as nobody comes or leaves; for slots it
-// follows from how long calls held them lately, and is zero before the first. It does not
-// wait, unless an interceptor's Wrap blocks, which ends with ctx.
-func (e *Executor) Explain(ctx context.Context, r Request) Decision {
-	if err, ok := e.unmade(&r).(*Error); ok {
-		return Decision{Refusal: err}
-	}
-	if ctx == nil {
-		ctx = noContext
-	}
-	inv := newInvocation()
-	d, err := inv.explain(ctx, e, &r)
-	if err != nil {
-		d.Refusal = ownError(inv.verdict(err, false))
-	}
-	return d
-}
-
-func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d Decision, err error) {
-	normal := false
-	defer func() {
-		if !normal {
-			err = caught(r.Tool, recover())
-		}
-	}()
-	inv.identify(ctx, e, r)
-	calls := int32(0)
-	if inv.depth > 0 {
-		calls = inv.root().calls.Load() + 1
-	}
-	var c Call
-	inv.call(&c)
-	if err = inv.resolve(ctx, &c, r, !e.closed(), calls); err == nil {
-		d, err = inv.plan.adm.explain(ctx, &c)
-	}
-	normal = true
-	return d, err
-}
-
-func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error) {
-	var q asked
-	if err := a.question(ctx, c, &q); err != nil {
-		return d, err
-	}
-	now := c.inv.plan.exec.clock.Now()
-	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Peek)
-	if err != nil {
-		return d, err
-	}
-	defer s.Unlock()
-	defer s.M.Free(t)
-	d.Costs = costsOf(nil, t)
-	f := s.M.Forecast(now, t)
-	if f.Refusal.Reason != admit.NoReason {
-		return d, a.refusal(s, c.inv, t, f.Refusal)
-	}
-	if f.By != nil {
-		d.Place, d.Wait = f.Place, time.Duration(f.Wait)
-		d.Waits = []Wait{{f.By.Class().Name, d.Wait}}
-	}
-	return d, nil
 }
