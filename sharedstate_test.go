@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/kv"
 )
 
 // newState returns a store of the given bounds and a context that carries it.
@@ -201,7 +203,7 @@ func TestPromise20_IncrementsOfAllKindsAddUp(t *testing.T) {
 	wantValue(t, ctx, k, 8*each)
 }
 
-func TestKV2_IncrementTable(t *testing.T) {
+func TestIncrementNeverWrapsAround(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	t.Run("int64", func(t *testing.T) {
 		incrementCases(t, ctx, []incrementCase[int64]{
@@ -265,7 +267,7 @@ func incrementCases[T Number](t *testing.T, ctx context.Context, cases []increme
 	wantErr(t, Key[T]("k").Delete(ctx), nil)
 }
 
-func TestKV2_IncrementOfAnAbsentKey(t *testing.T) {
+func TestIncrementCountsFromZero(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	if n, err := Increment(ctx, Key[int]("a"), -3); n != -3 || err != nil {
 		t.Errorf("got %d, %v; want -3", n, err)
@@ -275,7 +277,7 @@ func TestKV2_IncrementOfAnAbsentKey(t *testing.T) {
 	wantAbsent(t, ctx, Key[float64]("b"))
 }
 
-func TestT72_OverflowAndPrecision(t *testing.T) {
+func TestIntegersKeepAllTheirDigits(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[int64]("k")
 	if _, err := k.Set(ctx, math.MaxInt64); err != nil {
@@ -299,7 +301,7 @@ func TestT72_OverflowAndPrecision(t *testing.T) {
 	}
 }
 
-func TestKV3_CompareAndSwap(t *testing.T) {
+func TestCompareAndSwapWantsTheVersion(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[string]("k")
 	_, err := k.CompareAndSwap(ctx, 1, "x")
@@ -326,7 +328,7 @@ func TestKV3_CompareAndSwap(t *testing.T) {
 	wantErr(t, err, ErrConflict)
 }
 
-func TestKV3_OneOfManySwapsWins(t *testing.T) {
+func TestOneOfManySwapsWins(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[int]("k")
 	for round := range 300 {
@@ -355,7 +357,7 @@ func TestKV3_OneOfManySwapsWins(t *testing.T) {
 	}
 }
 
-func TestT70_SwapsAgainstAllOtherWrites(t *testing.T) {
+func TestSwapsAgainstAllOtherWrites(t *testing.T) {
 	// A swap that succeeded must have replaced exactly what was read: the sum of what
 	// swaps and increments added is what is there, though deletions take it away.
 	_, ctx := newState(t, SharedStateConfig{})
@@ -424,7 +426,7 @@ func TestVersionsNeverRepeat(t *testing.T) {
 	wg.Wait()
 }
 
-func TestKV4_UpdateIsAllOrNothing(t *testing.T) {
+func TestUpdateIsAllOrNothing(t *testing.T) {
 	endings := map[string]struct {
 		fn    func() error
 		ended string
@@ -460,7 +462,7 @@ func TestKV4_UpdateIsAllOrNothing(t *testing.T) {
 	}
 }
 
-func TestKV4_UpdateEndsWithItsContext(t *testing.T) {
+func TestUpdateEndsWithItsContext(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[int]("k")
 	why := errors.New("enough")
@@ -484,7 +486,7 @@ func TestKV4_UpdateEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestT63_UpdatePanics(t *testing.T) {
+func TestUpdateThatPanicsLocksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // a key that stays locked would be a deadlock
 		_, ctx := newState(t, SharedStateConfig{})
 		k, other := Key[[]int]("k"), Key[[]int]("other")
@@ -507,7 +509,7 @@ func TestT63_UpdatePanics(t *testing.T) {
 	})
 }
 
-func TestT64_UpdateCallsTheStore(t *testing.T) {
+func TestUpdateMayCallTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		k, other := Key[int]("k"), Key[int]("other")
@@ -538,7 +540,7 @@ func TestT64_UpdateCallsTheStore(t *testing.T) {
 	})
 }
 
-func TestT69_ValuesOfEveryKind(t *testing.T) {
+func TestValuesOfEveryKind(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	type pair struct {
 		A []int
@@ -616,7 +618,7 @@ type clonedPtr struct{ N int }
 
 func (c *clonedPtr) Clone() *clonedPtr { d := *c; return &d }
 
-func TestKV5_T71_ClonedInAndOut(t *testing.T) {
+func TestValuesAreClonedInAndOut(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	k := Key[cloned]("k")
 	mine := cloned{[]int{1, 2}}
@@ -686,7 +688,7 @@ func TestPromise21_CloneRunsOutsideLocks(t *testing.T) {
 		use := cloneCalls{Do: func() {
 			calls++
 			Increment(ctx, n, 1)
-			s.store.Clear(Must(s.View("none/", SharedStateConfig{})).scope)
+			s.view.Store.Clear(Must(s.View("none/", SharedStateConfig{})).view.Scope)
 		}}
 		wantErr(t, second(k.Set(ctx, use)), nil)
 		_, _, err := k.Get(ctx)
@@ -814,11 +816,11 @@ func TestDeletesRaceEverything(t *testing.T) {
 		}
 		n++
 	}
-	if keys, bytes := s.scope.Usage(); keys != n || bytes < n*96 || bytes > n*110 {
+	if keys, bytes := s.view.Scope.Usage(); keys != n || bytes < n*96 || bytes > n*110 {
 		t.Errorf("%d keys and %d bytes are counted for %d keys", keys, bytes, n)
 	}
 	s.Clear()
-	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
 	}
 }
@@ -854,7 +856,7 @@ func TestKeysAreUTF8(t *testing.T) {
 		wantAbsent(t, ctx, Key[int](key))
 		wantErr(t, Key[int](key).Delete(ctx), nil)
 	}
-	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
 	}
 	if err := s.Txn(ctx, func(ctx context.Context) error { // nor what the function makes light of
@@ -884,7 +886,7 @@ func TestStateErrorsAreShort(t *testing.T) {
 		"no state":  third(key.Get(context.Background())),
 		"closed":    third(key.Get(withState(ctx, closed))),
 		"not UTF-8": second(Key[string]("\xff"+long).Set(ctx, "")),
-		"tries":     errTries(long),
+		"tries":     errorOf(long, kv.GivenUp),
 		"number":    third(Key[int]("n").Get(withState(ctx, old))),
 		"decoder":   third(Key[multiline]("s").Get(withState(ctx, old))),
 		"view":      second(s.View("\xff"+long, SharedStateConfig{})),
