@@ -73,6 +73,14 @@ func NewSharedState(c SharedStateConfig) (*SharedState, error) {
 	return &SharedState{view: value.New(c.MaxKeys, c.MaxBytes)}, nil
 }
 
+// WithState returns a context under which keys use s. It is [WithPipelineContext] with
+// another State, and keeps on whose behalf calls run; a nil s means the executor's.
+func WithState(ctx context.Context, s *SharedState) context.Context {
+	pc := PipelineContextFrom(ctx)
+	pc.State = s
+	return WithPipelineContext(ctx, pc)
+}
+
 // StateFrom returns the state that keys use under ctx: of the [PipelineContext], else of
 // the running call's executor, else nil. In a transaction it is the transaction's.
 func StateFrom(ctx context.Context) *SharedState { return scopeOf(ctx).state() }
@@ -186,12 +194,12 @@ func (s *SharedState) Clear() {
 // a key that was absent a version that is good inside the transaction only. Lifetimes
 // begin when the transaction takes effect, and that is when bounds are checked. Each key
 // that is read for the first time costs a look at all those read before, and there may be
-// as many as the store may hold, or 100,000. A Txn in a
-// transaction of the same store joins it: if the inner fn fails, what the inner fn
-// wrote is taken back, and the rest takes effect with the outer one. The state that
-// [StateFrom] returns in fn, and its views, are in the transaction; another state
-// attached to the context is not. List, Watch, Clear, MarshalJSON and UnmarshalJSON always act
-// on the store itself. After fn has returned, its context no longer reaches the state.
+// as many as the store may hold, or 100,000. A Txn in a transaction of the same store
+// joins it: if the inner fn fails, what the inner fn wrote is taken back, and the rest
+// takes effect with the outer one. The state that [StateFrom] returns in fn, and its
+// views, are in the transaction; another state attached to the context is not. List,
+// Watch, Clear, MarshalJSON and UnmarshalJSON always act on the store itself. After fn
+// has returned, its context no longer reaches the state.
 func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) error) error {
 	if err := s.check(""); err != nil {
 		return err
@@ -200,11 +208,7 @@ func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) erro
 	if outer := StateFrom(ctx); outer != nil {
 		v = v.Join(outer.view)
 	}
-	c, err := v.Txn(ctx, func(in kv.View) error {
-		pc := PipelineContextFrom(ctx)
-		pc.State = &SharedState{view: in}
-		return fn(WithPipelineContext(ctx, pc))
-	})
+	c, err := v.Txn(ctx, func(in kv.View) error { return fn(WithState(ctx, &SharedState{view: in})) })
 	if err != nil {
 		return err
 	}
@@ -305,7 +309,7 @@ func (s *SharedState) UnmarshalJSON(data []byte) error {
 //
 //	const hits sluice.Key[int64] = "hits"
 //
-// Its methods use the state of their context, see [StateFrom], and fail
+// Its methods use the state of their context, see [StateFrom] and [WithState], and fail
 // with [ErrNoState] if there is none. They do not wait, so that only Update minds the end
 // of the context: a tool that was cancelled can still put things right.
 //
@@ -381,10 +385,9 @@ func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, endless bool, o []
 // writes nothing: fn is too slow for what others write, or it writes the key itself each
 // time.
 //
-// fn runs outside all locks: it may take its time, use the state,
-// and panic or exit its goroutine, with no harm to anybody. Update ends with the cause
-// of ctx, and writes nothing, once ctx is done when fn is about to be called or has
-// returned.
+// fn runs outside all locks: it may take its time, use the state, and panic or exit its
+// goroutine, with no harm to anybody. Update ends with the cause of ctx, and writes
+// nothing, once ctx is done when fn is about to be called or has returned.
 func (k Key[T]) Update(ctx context.Context, fn func(old T, ok bool) (T, error), o ...WriteOption) (T, error) {
 	var zero T
 	in, err := viewFor(ctx, string(k))

@@ -72,7 +72,7 @@ func TestBytesAreBounded(t *testing.T) {
 func TestBoundsHoldUnderRaces(t *testing.T) {
 	s, _ := newState(t, SharedStateConfig{MaxKeys: 30, MaxBytes: 30 * 400})
 	v := Must(s.View("v/", SharedStateConfig{MaxKeys: 10, MaxBytes: 10 * 300}))
-	in, out := withState(context.Background(), v), withState(context.Background(), s)
+	in, out := WithState(context.Background(), v), WithState(context.Background(), s)
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	check := func() {
@@ -192,7 +192,7 @@ func TestViewIsAPartOfItsParent(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	run := Must(s.View("run/42/", SharedStateConfig{MaxKeys: 3}))
 	page := Must(run.View("page/", SharedStateConfig{MaxKeys: 2}))
-	in, inner := withState(ctx, run), withState(ctx, page)
+	in, inner := WithState(ctx, run), WithState(ctx, page)
 	a := Key[int]("a")
 	wantErr(t, second(a.Set(in, 1)), nil)
 	wantErr(t, second(Key[int]("run/42/b").Set(ctx, 2)), nil) // written from outside, and counted
@@ -240,13 +240,13 @@ func TestViewsOfOnePrefixShareTheirCount(t *testing.T) {
 	two := Must(s.View("p/", SharedStateConfig{MaxKeys: 7}))
 	outer := Must(s.View("p", SharedStateConfig{}))
 	k := func(i int) Key[string] { return Key[string](fmt.Sprint("new/", i)) }
-	wantErr(t, second(k(1).Set(withState(ctx, one), "")), nil)
-	wantErr(t, second(k(2).Set(withState(ctx, one), "")), ErrFull)
-	wantErr(t, second(k(2).Set(withState(ctx, two), "")), nil)
-	wantErr(t, second(k(3).Set(withState(ctx, two), "")), ErrFull)
+	wantErr(t, second(k(1).Set(WithState(ctx, one), "")), nil)
+	wantErr(t, second(k(2).Set(WithState(ctx, one), "")), ErrFull)
+	wantErr(t, second(k(2).Set(WithState(ctx, two), "")), nil)
+	wantErr(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
 	wantErr(t, one.Close(), nil)
-	wantErr(t, second(k(3).Set(withState(ctx, two), "")), ErrFull)
-	wantErr(t, second(k(3).Set(withState(ctx, outer), "")), nil)
+	wantErr(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
+	wantErr(t, second(k(3).Set(WithState(ctx, outer), "")), nil)
 	if keys, _ := outer.view.Scope.Usage(); keys != 8 {
 		t.Errorf("the outer view counts %d keys, want 8", keys)
 	}
@@ -256,8 +256,8 @@ func TestViewsOfOnePrefixShareTheirCount(t *testing.T) {
 		t.Errorf("a new view counts %d keys, want 7", keys)
 	}
 	// What is over a bound already can still shrink and be replaced.
-	wantErr(t, second(k(1).Set(withState(ctx, three), "")), nil)
-	wantErr(t, k(1).Delete(withState(ctx, three)), nil)
+	wantErr(t, second(k(1).Set(WithState(ctx, three), "")), nil)
+	wantErr(t, k(1).Delete(WithState(ctx, three)), nil)
 }
 
 func TestPromise21_ForgottenViewsAreCollected(t *testing.T) {
@@ -266,7 +266,7 @@ func TestPromise21_ForgottenViewsAreCollected(t *testing.T) {
 	for i := range 100 {
 		v := Must(s.View(fmt.Sprint("run/", i, "/"), SharedStateConfig{}))
 		inner := Must(v.View("in/", SharedStateConfig{}))
-		if err := second(Key[int]("k").Set(withState(ctx, inner), i)); err != nil {
+		if err := second(Key[int]("k").Set(WithState(ctx, inner), i)); err != nil {
 			t.Fatal(err)
 		}
 	}

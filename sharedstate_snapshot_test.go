@@ -34,7 +34,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		var back SharedState
 		wantErr(t, json.Unmarshal(data, &back), nil)
 		defer back.Close()
-		ctx = withState(ctx, &back)
+		ctx = WithState(ctx, &back)
 		for range 2 { // a read does not change what another read sees
 			wantValue(t, ctx, best, offer{"b", 2})
 			wantValue(t, ctx, Key[float64]("f"), 0.1)
@@ -217,8 +217,8 @@ func TestSnapshotIsReadStrictly(t *testing.T) {
 func TestSnapshotOfAView(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	a, b := Must(s.View("a/", SharedStateConfig{})), Must(s.View("b/", SharedStateConfig{}))
-	Key[int]("x").Set(withState(ctx, a), 1)
-	Key[int]("y").Set(withState(ctx, b), 2)
+	Key[int]("x").Set(WithState(ctx, a), 1)
+	Key[int]("y").Set(WithState(ctx, b), 2)
 	Key[int]("z").Set(ctx, 3)
 	data := Must(a.MarshalJSON())
 	wantErr(t, b.UnmarshalJSON(data), nil)

@@ -26,11 +26,7 @@ func newState(t testing.TB, c SharedStateConfig) (*SharedState, context.Context)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return s, withState(context.Background(), s)
-}
-
-func withState(ctx context.Context, s *SharedState) context.Context {
-	return WithPipelineContext(ctx, PipelineContext{State: s})
+	return s, WithState(context.Background(), s)
 }
 
 // wantErr checks an error by errors.Is; nil wants none.
@@ -724,8 +720,8 @@ func TestNoState(t *testing.T) {
 		text string
 	}{
 		"none":   {ctx, `sluice: shared state key "k": no state: the context has none`},
-		"zero":   {withState(ctx, new(SharedState)), `sluice: shared state key "k": no state: the SharedState was not made by NewSharedState`},
-		"closed": {withState(ctx, closed), `sluice: shared state key "k": no state: the SharedState is closed`},
+		"zero":   {WithState(ctx, new(SharedState)), `sluice: shared state key "k": no state: the SharedState was not made by NewSharedState`},
+		"closed": {WithState(ctx, closed), `sluice: shared state key "k": no state: the SharedState is closed`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, n := Key[string]("k"), Key[int]("k")
@@ -755,6 +751,67 @@ func TestNoState(t *testing.T) {
 		})
 	}
 	wantErr(t, closed.UnmarshalJSON([]byte(`{}`)), ErrNoState)
+}
+
+// Another state changes nothing else that a context says, and none is the executor's.
+func TestWithStateKeepsOnWhoseBehalfCallsRun(t *testing.T) {
+	own, ctx := newState(t, SharedStateConfig{})
+	other, _ := newState(t, SharedStateConfig{})
+	ctx = WithPipelineContext(ctx, PipelineContext{RunID: "r", Tenant: "acme", State: own})
+	pc := PipelineContextFrom(WithState(ctx, other))
+	if pc.RunID != "r" || pc.Tenant != "acme" || pc.State != other || StateFrom(ctx) != own {
+		t.Errorf("got %+v, and the context before has another state than its own", pc)
+	}
+	reg := NewToolRegistry()
+	exec := Must(NewExecutor(reg, Config{State: own}))
+	k := Key[int]("k")
+	Must(Register(reg, Spec{Name: "outer"}, func(ctx context.Context, _ struct{}) (int, error) {
+		wantErr(t, second(k.Set(ctx, 1)), nil)
+		wantErr(t, second(k.Set(WithState(ctx, other), 2)), nil)
+		wantErr(t, second(Increment(WithState(WithState(ctx, other), nil), k, 10)), nil)
+		_, err := exec.Invoke(WithState(ctx, other), Request{Tool: "inner"})
+		return 0, err
+	}))
+	Must(Register(reg, Spec{Name: "inner"}, func(ctx context.Context, _ struct{}) (int, error) {
+		return Increment(ctx, k, 100)
+	}))
+	wantErr(t, second(exec.Invoke(context.Background(), Request{Tool: "outer"})), nil)
+	wantValue(t, WithState(context.Background(), own), k, 11)
+	wantValue(t, WithState(context.Background(), other), k, 102)
+}
+
+// What a single operation on a key allocates is its value, if that is no number.
+func TestStateAllocations(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	n, str := Key[int64]("n"), Key[string]("s")
+	type weight float64
+	w := Key[weight]("w")
+	add := func(old int64, _ bool) (int64, error) { return old + 1, nil }
+	for name, c := range map[string]struct {
+		op   func() error
+		want float64
+	}{
+		"Set of a number":             {func() error { return second(n.Set(ctx, 1<<40)) }, 0},
+		"Set of a string":             {func() error { return second(str.Set(ctx, "value")) }, 1},
+		"Get of a number":             {func() error { return third(n.Get(ctx)) }, 0},
+		"Get of a string":             {func() error { return third(str.Get(ctx)) }, 0},
+		"Increment":                   {func() error { return second(Increment(ctx, n, 1)) }, 0},
+		"Increment of a defined type": {func() error { return second(Increment(ctx, w, 1)) }, 0},
+		"Update":                      {func() error { return second(n.Update(ctx, add)) }, 0},
+		"Txn of one key": {func() error {
+			return s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, n, 1)) })
+		}, 11},
+	} {
+		wantErr(t, second(n.Set(ctx, 1)), nil)
+		wantErr(t, second(str.Set(ctx, "value")), nil)
+		if got := testing.AllocsPerRun(500, func() {
+			if err := c.op(); err != nil {
+				t.Error(err)
+			}
+		}); got > c.want {
+			t.Errorf("%s: %v allocations, want at most %v", name, got, c.want)
+		}
+	}
 }
 
 func TestPromise22_BadStateConfig(t *testing.T) {
@@ -846,7 +903,7 @@ func TestKeysAreUTF8(t *testing.T) {
 			},
 			"View": func(ctx context.Context) error { return second(StateFrom(ctx).View(key, SharedStateConfig{})) },
 		} {
-			for _, in := range []context.Context{ctx, withState(ctx, v)} {
+			for _, in := range []context.Context{ctx, WithState(ctx, v)} {
 				err := write(in)
 				if err == nil || !strings.Contains(err.Error(), "UTF-8") || !utf8.ValidString(err.Error()) {
 					t.Errorf("%s of %q: got %v, want an error that says UTF-8", name, key, err)
@@ -884,11 +941,11 @@ func TestStateErrorsAreShort(t *testing.T) {
 		"swap":      second(key.CompareAndSwap(ctx, 1, "")),
 		"full":      second(key.Set(ctx, string(make([]byte, 1<<20)))),
 		"no state":  third(key.Get(context.Background())),
-		"closed":    third(key.Get(withState(ctx, closed))),
+		"closed":    third(key.Get(WithState(ctx, closed))),
 		"not UTF-8": second(Key[string]("\xff"+long).Set(ctx, "")),
 		"tries":     errorOf(long, kv.GivenUp),
-		"number":    third(Key[int]("n").Get(withState(ctx, old))),
-		"decoder":   third(Key[multiline]("s").Get(withState(ctx, old))),
+		"number":    third(Key[int]("n").Get(WithState(ctx, old))),
+		"decoder":   third(Key[multiline]("s").Get(WithState(ctx, old))),
 		"view":      second(s.View("\xff"+long, SharedStateConfig{})),
 		"snapshot": func() error {
 			s.Clear()

@@ -218,7 +218,7 @@ func TestTxnJoins(t *testing.T) {
 		// A view of the same store joins too, by its own names.
 		wantErr(t, v.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 5)) }), nil)
 		wantValue(t, tx, Key[int]("v/a"), 5)
-		wantErr(t, second(b.Set(withState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)), nil)
+		wantErr(t, second(b.Set(WithState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)), nil)
 		// An inner one that fails, however it does, takes its writes back.
 		wantErr(t, s.Txn(tx, func(tx context.Context) error {
 			a.Set(tx, 99)
@@ -564,8 +564,8 @@ func TestTxnKeepsTheBoundsOfViews(t *testing.T) {
 			before := string(Must(s.MarshalJSON()))
 			err := s.Txn(ctx, func(ctx context.Context) error {
 				v := Must(StateFrom(ctx).View("v/", small))
-				return c.do(test{s, ctx, withState(ctx, v), withState(ctx, Must(v.View("w/", SharedStateConfig{}))),
-					withState(ctx, Must(StateFrom(ctx).View("v/", SharedStateConfig{})))})
+				return c.do(test{s, ctx, WithState(ctx, v), WithState(ctx, Must(v.View("w/", SharedStateConfig{}))),
+					WithState(ctx, Must(StateFrom(ctx).View("v/", SharedStateConfig{})))})
 			})
 			if errors.Is(err, ErrFull) != c.full || err != nil && !c.full {
 				t.Errorf("got %v, want ErrFull: %v", err, c.full)
@@ -613,7 +613,7 @@ func TestTxnOutlivesWhoeverMadeItsView(t *testing.T) {
 					}
 					func() {
 						v := Must(Must(StateFrom(ctx).View("run/", SharedStateConfig{})).View("in/", SharedStateConfig{}))
-						if err := use(withState(ctx, v)); err != nil && !errors.Is(err, ErrAbsent) {
+						if err := use(WithState(ctx, v)); err != nil && !errors.Is(err, ErrAbsent) {
 							t.Error(err)
 						}
 						v.Close()

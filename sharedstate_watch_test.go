@@ -175,7 +175,7 @@ func TestWatchOfAView(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		v := Must(s.View("run/", SharedStateConfig{}))
 		got := collect(ctx, v, "p/")
-		Key[int]("p/x").Set(withState(ctx, v), 1)
+		Key[int]("p/x").Set(WithState(ctx, v), 1)
 		Key[int]("run/p/y").Set(ctx, 2)
 		Key[int]("p/z").Set(ctx, 3)
 		if g, want := got.String(), "p/x=1@1 p/y=2@1 "; g != want {
