@@ -234,7 +234,7 @@ func stateEntry(e kv.Entry, lost int) StateEntry {
 func (s *SharedState) List(prefix string) iter.Seq[StateEntry] {
 	return func(yield func(StateEntry) bool) {
 		if s.check("") == nil {
-			s.view.List(prefix, func(e kv.Entry) bool { return yield(stateEntry(e, 0)) })
+			s.view.Store.List(s.view.Scope, prefix, func(e kv.Entry) bool { return yield(stateEntry(e, 0)) })
 		}
 	}
 }
@@ -252,7 +252,9 @@ func (s *SharedState) List(prefix string) iter.Seq[StateEntry] {
 func (s *SharedState) Watch(ctx context.Context, prefix string) iter.Seq[StateEntry] {
 	return func(yield func(StateEntry) bool) {
 		if s.check("") == nil {
-			s.view.Watch(ctx, prefix, func(e kv.Entry, lost int) bool { return yield(stateEntry(e, lost)) })
+			s.view.Store.Watch(ctx, s.view.Scope, prefix, func(e kv.Entry, lost int) bool {
+				return yield(stateEntry(e, lost))
+			})
 		}
 	}
 }

@@ -357,7 +357,9 @@ func (e *entry) addLocked(box *Box, delta uint64) (uint64, Code) {
 	return sum, OK
 }
 
-func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64, life Life) (sum, version uint64, c Code) {
+func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64, life Life) (
+	sum, version uint64, c Code,
+) {
 	sh := s.shard(h)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

@@ -13,14 +13,14 @@ import (
 // What a transaction remembers is bounded: of keys, and of their names.
 func TestTxnUsesSoManyKeys(t *testing.T) {
 	s, root := newTest(1, 1<<20)
-	tx := newTxn(s.View(root))
+	tx := newTxn(View{Store: s, Scope: root})
 	for i := range leastKeys {
 		tx.keys[fmt.Sprint(i)] = nil
 	}
 	if _, _, c := tx.get(root, "one more"); c != TooMany {
 		t.Errorf("a key more ended with %d, want %d", c, TooMany)
 	}
-	tx = newTxn(s.View(root))
+	tx = newTxn(View{Store: s, Scope: root})
 	tx.names = tx.maxNames - 3
 	if _, _, c := tx.get(root, "long"); c != TooMany {
 		t.Errorf("a name more ended with %d, want %d", c, TooMany)
@@ -31,7 +31,7 @@ func TestTxnUsesSoManyKeys(t *testing.T) {
 func TestTxnDeletionsAreWrittenOrRefused(t *testing.T) {
 	s, root := newTest(10, 1<<20)
 	s.Put(root, "k", Cond{}, val("x"), Keep)
-	tx := newTxn(s.View(root))
+	tx := newTxn(View{Store: s, Scope: root})
 	tx.names = tx.maxNames - 1
 	if c := tx.delete(root, "k", Cond{}); c != Full {
 		t.Errorf("the deletion ended with %d, want %d", c, Full)
@@ -43,7 +43,7 @@ func TestTxnDeletionsAreWrittenOrRefused(t *testing.T) {
 
 func TestTxnEndings(t *testing.T) {
 	s, root := newTest(10, 1<<20)
-	v, ctx := s.View(root), context.Background()
+	v, ctx := View{Store: s, Scope: root}, context.Background()
 	var leaked View
 	c, err := v.Txn(ctx, func(in View) error {
 		leaked = in

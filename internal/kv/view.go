@@ -1,18 +1,14 @@
 package kv
 
-import "context"
-
 // View is a way into a store: through a scope, and inside a transaction or not. The zero
 // View leads nowhere. Copies of a View are the same way; any number of goroutines may use
-// it at once.
+// it at once. What concerns more than one key stands outside transactions, and is asked of
+// the store itself.
 type View struct {
 	Store *Store
 	Scope *Scope
-	txn   *txn
+	txn   *txn // nil outside
 }
-
-// View returns the way through sc, outside transactions.
-func (s *Store) View(sc *Scope) View { return View{Store: s, Scope: sc} }
 
 // Open reports whether v leads to a store, and neither that nor its scope was closed.
 func (v *View) Open() bool { return v.Store != nil && !v.Scope.Closed() }
@@ -66,20 +62,4 @@ func (v *View) Delete(key string, cond Cond) Code {
 		return v.txn.delete(v.Scope, key, cond)
 	}
 	return v.Store.Delete(v.Scope, key, cond)
-}
-
-// List yields the entries that start with prefix, sorted, each as it is then. It stands
-// outside transactions.
-func (v *View) List(prefix string, yield func(Entry) bool) {
-	for _, key := range v.Store.Keys(v.Scope, prefix) {
-		value, version := v.Store.Get(v.Scope, key)
-		if version != 0 && !yield(Entry{Key: key, Value: value, Version: version}) {
-			return
-		}
-	}
-}
-
-// Watch is [Store.Watch]. It stands outside transactions.
-func (v *View) Watch(ctx context.Context, prefix string, yield func(e Entry, lost int) bool) {
-	v.Store.Watch(ctx, v.Scope, prefix, yield)
 }

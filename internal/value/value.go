@@ -42,7 +42,7 @@ func New(maxKeys, maxBytes int) kv.View {
 		kv.Uint64:  {Datum: (*cell[uint64])(nil), Num: kv.Uint64},
 		kv.Float64: {Datum: (*cell[float64])(nil), Num: kv.Float64},
 	})
-	return store.View(root)
+	return kv.View{Store: store, Scope: root}
 }
 
 // Encode makes what the store s holds of v. It may call a method Clone of v.
