@@ -97,8 +97,8 @@ func NewAsyncSink(s EventSink, size int) (*AsyncSink, error) {
 	if p, ok := payloadSinkOf(s); ok {
 		a.payloads = p
 	}
-	a.quit, a.giveUp = context.WithCancel(background)
-	a.plain = a.context(background)
+	a.quit, a.giveUp = context.WithCancel(context.Background())
+	a.plain = a.context(context.Background())
 	go a.run()
 	return a, nil
 }
@@ -336,7 +336,7 @@ func (a *AsyncSink) next() (it asyncItem, ok bool) {
 // hand gives the event to the sink.
 func (a *AsyncSink) hand(it *asyncItem) error {
 	ctx := a.plain
-	if it.ctx != nil && it.ctx != background {
+	if it.ctx != nil && it.ctx != context.Background() {
 		ctx = a.context(it.ctx)
 	}
 	if it.later != nil {

@@ -15,7 +15,7 @@ type telling struct {
 
 // describe makes t an event of inv's, at the instant now.
 func (inv *invocation) describe(t *telling, k EventKind, now int64) {
-	t.Kind, t.Time = k, inv.plan.exec.clock.time(now)
+	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
 	t.CallKey, t.Elapsed = inv.key, time.Duration(max(0, now-inv.began))
 	inv.fill(&t.Call)
 	if p := inv.parent.Load(); p != nil {
@@ -32,7 +32,7 @@ func (t *telling) of(c *Call) {
 
 // throttled notes that an upstream asked the attempt to wait for d, or to slow down.
 func (r *running) throttled(d time.Duration) {
-	until := r.inv.plan.exec.clock.now() + int64(min(d, maxPause)) + 1
+	until := r.inv.plan.exec.clock.Now() + int64(min(d, maxPause)) + 1
 	again := &r.inv.first.remembers().again
 	for was := again.Load(); was < until && !again.CompareAndSwap(was, until); was = again.Load() {
 	}
@@ -88,7 +88,7 @@ func (inv *invocation) tellRetry(ctx context.Context, c *Call) {
 
 func (inv *invocation) tellRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
 	var t telling
-	inv.describe(&t, ToolRetrying, inv.plan.exec.clock.now())
+	inv.describe(&t, ToolRetrying, inv.plan.exec.clock.Now())
 	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
 	t.Queued = time.Duration(inv.first.queued.Load())
 	if t.Err = err; err != nil {

@@ -1,13 +1,15 @@
 package sluice
 
 import (
-	"bytes"
 	"encoding/json"
-	"math"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/errwalk"
+	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/sluice-go/sluice/internal/payload"
 )
 
 // eventSchema is raised when a field changes its meaning or goes.
@@ -30,24 +32,24 @@ func (e Event) MarshalJSON() ([]byte, error) {
 func appendEvent(b []byte, e *Event) []byte {
 	c := &e.Call
 	inCall := e.CallKey != 0 || c.ID != "" || strings.HasPrefix(string(e.Kind), "tool.")
-	b = appendJSONString(append(b, `{"type":`...), string(e.Kind), maxName)
+	b = jsonx.AppendString(append(b, `{"type":`...), string(e.Kind), maxName)
 	if inCall {
 		b = append(b, `,"event_id":`...)
 		if e.CallKey != 0 {
 			b = append(e.CallKey.append(append(b, '"')), '/')
 		} else { // made by hand
-			b = appendJSONString(b, c.ID, maxName)
+			b = jsonx.AppendString(b, c.ID, maxName)
 			b = append(b[:len(b)-1], '/')
 		}
 		b = append(strconv.AppendUint(b, uint64(e.Seq), 10), '"')
 		b = strconv.AppendUint(append(b, `,"seq":`...), uint64(e.Seq), 10)
 	}
 	b = strconv.AppendInt(append(b, `,"schema_version":`...), eventSchema, 10)
-	b = append(appendTimestamp(append(b, `,"timestamp":"`...), e.Time), '"')
+	b = append(jsonx.AppendTime(append(b, `,"timestamp":"`...), e.Time), '"')
 	if inCall {
-		b = appendJSONString(append(b, `,"tool_name":`...), c.Tool, maxName)
+		b = jsonx.AppendString(append(b, `,"tool_name":`...), c.Tool, maxName)
 		b = appendText(b, `,"tool_type":`, c.Type)
-		b = appendJSONString(append(b, `,"action_id":`...), c.ID, maxName)
+		b = jsonx.AppendString(append(b, `,"action_id":`...), c.ID, maxName)
 		b = appendKey(b, `,"call_key":"`, e.CallKey)
 		b = appendText(b, `,"parent_id":`, e.ParentID)
 		b = appendKey(b, `,"parent_key":"`, e.ParentKey)
@@ -89,7 +91,7 @@ func appendEvent(b []byte, e *Event) []byte {
 	}
 	b = appendText(b, `,"by":`, e.By)
 	if e.RetryAfter > 0 {
-		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), ceilMillis(e.RetryAfter), 10)
+		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), errtext.CeilMillis(e.RetryAfter), 10)
 	}
 	b = appendText(b, `,"from":`, e.From)
 	b = appendText(b, `,"to":`, e.To)
@@ -145,13 +147,13 @@ func appendOutputSummary(b []byte, e *Event) []byte {
 // rule knows.
 func appendDenial(b []byte, e *Event) []byte {
 	why := ""
-	if x, ok := e.Err.(*Error); ok && x != nil && x.Cause != nil && codeOf(&Event{Err: x.Cause}) == codeToolError {
-		why = textOf(x.Cause)
+	if x, ok := e.Err.(*Error); ok && x != nil && x.Cause != nil && codeOf(&Event{Err: x.Cause}) == errtext.ToolError {
+		why = errwalk.Text(x.Cause)
 	}
 	if why == "" {
-		why = string(codeDenied)
+		why = string(errtext.Denied)
 	}
-	b = appendJSONString(append(b, `,"reason":`...), why, maxMessage)
+	b = jsonx.AppendString(append(b, `,"reason":`...), why, maxMessage)
 	b = appendBehavior(b, e.Call.Pipeline)
 	return append(b, `,"allowed_behaviors":null`...)
 }
@@ -162,7 +164,7 @@ func appendError(b []byte, e *Event) []byte {
 	code := codeOf(e)
 	b = append(append(b, `,"error_code":"`...), code...)
 	b = append(b, `","error_message":`...)
-	b = appendJSONString(b, messageOf(code, e.Err), maxMessage+len("…"))
+	b = jsonx.AppendString(b, messageOf(code, e.Err), maxMessage+len("…"))
 	b = append(b, `,"retryable":`...)
 	return strconv.AppendBool(b, e.Kind == ToolRetrying || e.overload || passes(e.Err, code, e.RetryAfter))
 }
@@ -172,12 +174,11 @@ func appendError(b []byte, e *Event) []byte {
 func appendPayload(b []byte, v any) []byte {
 	switch v := v.(type) {
 	case json.RawMessage:
-		w := bounded{b: b, max: math.MaxInt, scan: math.MaxInt}
-		if w.document(v) {
-			return w.b
+		if out, ok := payload.AppendJSON(b, v); ok {
+			return out
 		}
 	case string:
-		return appendJSONString(b, v, len(v))
+		return jsonx.AppendString(b, v, len(v))
 	}
 	return append(b, "null"...)
 }
@@ -193,7 +194,7 @@ func appendText(b []byte, key, s string) []byte {
 	if s == "" {
 		return b
 	}
-	return appendJSONString(append(b, key...), s, maxName)
+	return jsonx.AppendString(append(b, key...), s, maxName)
 }
 
 func appendID(b []byte, key, s string, always bool) []byte {
@@ -210,105 +211,6 @@ func appendCount(b []byte, key string, n int) []byte {
 	return strconv.AppendInt(append(b, key...), int64(n), 10)
 }
 
-// appendDuration writes milliseconds with as many of six decimals as it takes.
 func appendDuration(b []byte, key string, d time.Duration) []byte {
-	b = append(b, key...)
-	if d < 0 { // a clock that was set back
-		d = 0
-	}
-	b = strconv.AppendInt(b, int64(d/time.Millisecond), 10)
-	frac := int(d % time.Millisecond)
-	if frac == 0 {
-		return b
-	}
-	b = append(b, '.')
-	for unit := 100_000; frac > 0; unit /= 10 {
-		b = append(b, byte('0'+frac/unit))
-		frac %= unit
-	}
-	return b
-}
-
-// appendTimestamp writes t with all nine decimals, so that text sorts as time.
-func appendTimestamp(b []byte, t time.Time) []byte {
-	start := len(b)
-	b = t.UTC().AppendFormat(b, time.RFC3339Nano) // trims zeros; the layout with zeros is three times slower
-	b = b[:len(b)-1]                              // Z
-	point := bytes.IndexByte(b[start:], '.')
-	decimals := 0
-	if point < 0 {
-		b = append(b, '.')
-	} else {
-		decimals = len(b) - start - point - 1
-	}
-	for ; decimals < 9; decimals++ {
-		b = append(b, '0')
-	}
-	return append(b, 'Z')
-}
-
-const hexDigits = "0123456789abcdef"
-
-// appendJSONString quotes at most limit bytes of s. What cannot stand in a terminal or
-// a log without harm is escaped; bytes that are no UTF-8 become U+FFFD.
-func appendJSONString(b []byte, s string, limit int) []byte {
-	s = cut(s, limit)
-	b = append(b, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= ' ' && c < 0x7f && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		if c < utf8.RuneSelf {
-			b = append(b, s[start:i]...)
-			b = appendEscaped(b, rune(c))
-			i++
-			start = i
-			continue
-		}
-		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || unsafeRune(r) {
-			b = append(b, s[start:i]...)
-			b = appendEscaped(b, r)
-			start = i + n
-		}
-		i += n
-	}
-	return append(append(b, s[start:]...), '"')
-}
-
-func appendEscaped(b []byte, r rune) []byte {
-	switch r {
-	case '"', '\\':
-		return append(b, '\\', byte(r))
-	case '\n':
-		return append(b, '\\', 'n')
-	case '\t':
-		return append(b, '\\', 't')
-	case '\r':
-		return append(b, '\\', 'r')
-	}
-	if r >= 0x10000 {
-		r -= 0x10000
-		return appendEscaped(appendEscaped(b, 0xd800+r>>10), 0xdc00+r&0x3ff)
-	}
-	return append(b, '\\', 'u', hexDigits[r>>12&15], hexDigits[r>>8&15], hexDigits[r>>4&15], hexDigits[r&15])
-}
-
-// unsafeRune reports characters that change how a reader sees the text around them:
-// C1 controls, line separators, bidirectional marks, invisible and tag characters.
-func unsafeRune(r rune) bool {
-	switch {
-	case r >= 0x80 && r <= 0x9f,
-		r == 0x61c,
-		r >= 0x200b && r <= 0x200f,
-		r >= 0x2028 && r <= 0x202e,
-		r >= 0x2060 && r <= 0x206f,
-		r == 0xfeff,
-		r >= 0xe0000 && r <= 0xe007f:
-		return true
-	}
-	return false
+	return jsonx.AppendMillis(append(b, key...), d)
 }

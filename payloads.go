@@ -2,24 +2,9 @@ package sluice
 
 import (
 	"context"
-	"reflect"
-	"unicode"
-	"unicode/utf8"
-)
 
-const (
-	defaultPayloadBytes = 4096
-	maxPayloadDepth     = 64
+	"github.com/sluice-go/sluice/internal/payload"
 )
-
-// secretNames are always redacted, written without separators. A field is redacted if
-// its name ends in one of them: client_secret, X-Api-Key, refreshToken.
-var secretNames = []string{
-	"password", "passwords", "passwd", "passphrase", "pwd",
-	"secret", "secrets", "token", "authorization", "bearer", "jwt",
-	"apikey", "accesskey", "secretkey", "privatekey", "signingkey", "encryptionkey",
-	"cookie", "cookies", "credential", "credentials",
-}
 
 // WithPayloads opts s in to argument and result values. They arrive as copies that share
 // nothing with the call: Call.Input of ToolInvoked and Result.Value of ToolCompleted are
@@ -42,18 +27,13 @@ var secretNames = []string{
 // write to them meanwhile. The sink is as safe for concurrent
 // use as s.
 func WithPayloads(s EventSink, max int, redact ...string) EventSink {
-	if max < 1 {
-		max = defaultPayloadBytes
-	}
-	return &payloadFilter{next: s, max: max, redact: newRedactor(redact)}
+	return &payloadFilter{next: s, filter: payload.New(max, redact)}
 }
 
 // payloadFilter replaces the values of events by bounded copies.
 type payloadFilter struct {
 	next   EventSink // nil discards
-	max    int
-	redact *redactor
-	types  typeCache
+	filter *payload.Filter
 }
 
 func (p *payloadFilter) Enabled(k EventKind) bool { return p.next != nil && p.next.Enabled(k) }
@@ -78,72 +58,13 @@ func (p *payloadFilter) freeze(e Event) func(context.Context) error {
 func (p *payloadFilter) replace(e *Event) {
 	e.hasData = e.hasData || e.Result.Value != nil
 	if e.Kind == ToolInvoked {
-		e.Call.Input = p.copyOf(e.Call.Input)
+		e.Call.Input = p.filter.Copy(e.Call.Input)
 	} else {
 		e.Call.Input = nil
 	}
 	if e.Kind == ToolCompleted {
-		e.Result.Value = p.copyOf(e.Result.Value)
+		e.Result.Value = p.filter.Copy(e.Result.Value)
 	} else {
 		e.Result.Value = nil
 	}
-}
-
-// copyOf is v as bounded JSON.
-func (p *payloadFilter) copyOf(v any) any {
-	if v == nil {
-		return nil
-	}
-	w := bounded{b: make([]byte, 0, min(p.max, 512)), max: p.max, scan: 16*p.max + 1<<16, redact: p.redact, types: &p.types}
-	w.value(reflect.ValueOf(v), 0)
-	return w.result()
-}
-
-// redactor knows which fields hold secrets.
-type redactor struct{ exact map[string]struct{} }
-
-func newRedactor(names []string) *redactor {
-	r := &redactor{exact: make(map[string]struct{}, len(names))}
-	for _, name := range names {
-		if n := appendFolded(nil, name); len(n) > 0 {
-			r.exact[string(n)] = struct{}{}
-		}
-	}
-	return r
-}
-
-// secret reports whether a field of this name must not be shown.
-func (r *redactor) secret(name string) bool {
-	if r == nil {
-		return false
-	}
-	var buf [96]byte
-	n := appendFolded(buf[:0], name)
-	if _, ok := r.exact[string(n)]; ok {
-		return true
-	}
-	for _, s := range secretNames {
-		if len(n) >= len(s) && string(n[len(n)-len(s):]) == s {
-			return true
-		}
-	}
-	return false
-}
-
-// appendFolded is name without case and separators. Upper before lower also folds the
-// long s and the Kelvin sign, which JSON decoders take for s and k.
-func appendFolded(b []byte, name string) []byte {
-	for _, r := range name {
-		switch {
-		case r == '_' || r == '-' || r == '.' || r == ' ' || unsafeRune(r):
-		case r < utf8.RuneSelf:
-			if r >= 'A' && r <= 'Z' {
-				r += 'a' - 'A'
-			}
-			b = append(b, byte(r))
-		default:
-			b = utf8.AppendRune(b, unicode.ToLower(unicode.ToUpper(r)))
-		}
-	}
-	return b
 }

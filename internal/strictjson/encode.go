@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
 	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 var (
@@ -182,14 +185,14 @@ func (m *measure) mapping(v reflect.Value, depth int) bool {
 func (m *measure) record(v reflect.Value, depth int) bool {
 	size := len("{}")
 	for i, fields := 0, writtenFields(v.Type()); i < len(fields); i++ {
-		f, err := v.FieldByIndexErr(fields[i].path)
-		if err != nil || fields[i].optional && blank(f) {
+		f, err := v.FieldByIndexErr(fields[i].Path)
+		if err != nil || (fields[i].OmitEmpty || fields[i].OmitZero) && blank(f) {
 			continue
 		}
 		if size > len("{}") {
 			size++ // a comma
 		}
-		if size += len(fields[i].name) + len(`"":`); !m.value(f, depth) {
+		if size += len(fields[i].Name) + len(`"":`); !m.value(f, depth) {
 			return false
 		}
 	}
@@ -225,4 +228,15 @@ func encodesItself(v reflect.Value) bool {
 	}
 	p := reflect.PointerTo(t)
 	return p.NumMethod() > 0 && (p.Implements(marshaler) || p.Implements(textMarshaler))
+}
+
+// written holds what jsonx.Fields says, for encoding.
+var written sync.Map // reflect.Type -> []jsonx.Field
+
+func writtenFields(t reflect.Type) []jsonx.Field {
+	if f, ok := written.Load(t); ok {
+		return f.([]jsonx.Field)
+	}
+	f, _ := written.LoadOrStore(t, jsonx.Fields(t))
+	return f.([]jsonx.Field)
 }

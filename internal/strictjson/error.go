@@ -4,7 +4,8 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // Error says what is wrong and where. It shows no value: not in its text, and not in that of
@@ -55,14 +56,4 @@ func ordinalSegment(i int) string { return "[key " + strconv.Itoa(i) + "]" }
 func indexSegment(i int) string { return "[" + strconv.Itoa(i) + "]" }
 
 // quote shows a key so that it cannot pass for another: in ASCII, and cut.
-func quote(key []byte) string { return strconv.QuoteToASCII(cut(string(key), maxKey)) }
-
-func cut(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	for most > 0 && !utf8.RuneStart(s[most]) {
-		most--
-	}
-	return s[:most] + "..."
-}
+func quote(key []byte) string { return strconv.QuoteToASCII(jsonx.Cut(string(key), maxKey, "...")) }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // node is what the check knows of a Go type. Nodes of recursive types are cyclic.
@@ -135,7 +137,7 @@ func nameOf(t reflect.Type) string {
 	for t.Kind() == reflect.Pointer && t.Elem() != t {
 		t = t.Elem()
 	}
-	return cut(t.String(), 64)
+	return jsonx.Cut(t.String(), 64, "...")
 }
 
 // try converts a value on its own.
@@ -196,14 +198,14 @@ func (c compiler) fill(n *node, t reflect.Type) {
 }
 
 func (c compiler) record(n *node, t reflect.Type) {
-	for _, f := range fieldsOf(t) {
-		child := c.node(f.typ)
-		if f.quoted {
-			typ := reflect.StructOf([]reflect.StructField{{Name: "F", Type: f.typ, Tag: `json:",string"`}})
+	for _, f := range jsonx.Fields(t) {
+		child := c.node(f.Type)
+		if f.Quoted {
+			typ := reflect.StructOf([]reflect.StructField{{Name: "F", Type: f.Type, Tag: `json:",string"`}})
 			child = &node{kind: scalar, accepts: text, want: "a string that holds the value", typ: typ, opaque: true, quoted: true}
-			child.reads = "one that holds " + c.node(f.typ).want
+			child.reads = "one that holds " + c.node(f.Type).want
 		}
-		n.fields = append(n.fields, field{f.name, f.path, child})
+		n.fields = append(n.fields, field{f.Name, f.Path, child})
 	}
 	if len(n.fields) > 8 {
 		n.index = make(map[string]int32, len(n.fields))

@@ -5,35 +5,16 @@ import (
 	"encoding/json"
 	"reflect"
 	"strconv"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // number passes over the number at pos and checks that n can hold it.
 func (s *scanner) number(n *node) bool {
 	start := s.pos
-	if s.data[s.pos] == '-' {
-		s.pos++
-	}
-	if s.at('0') {
-		s.pos++
-	} else if !s.digits() {
+	size, whole, ok := jsonx.Number(s.data[start:])
+	if s.pos += size; !ok {
 		return s.syntax("a digit")
-	}
-	whole := true
-	if s.at('.') {
-		whole = false
-		if s.pos++; !s.digits() {
-			return s.syntax("a digit")
-		}
-	}
-	exponent := false
-	if s.at('e') || s.at('E') {
-		whole, exponent = false, true
-		if s.pos++; s.at('+') || s.at('-') {
-			s.pos++
-		}
-		if !s.digits() {
-			return s.syntax("a digit")
-		}
 	}
 	digits := s.data[start:s.pos]
 	switch n.kind {
@@ -50,7 +31,7 @@ func (s *scanner) number(n *node) bool {
 		}
 		s.edits = append(s.edits, edit{start, s.pos, plain})
 	case float:
-		if !exponent && len(digits) <= 38 {
+		if len(digits) <= 38 && !bytes.ContainsAny(digits, "eE") {
 			break // 10^38 fits a float32
 		}
 		if _, err := strconv.ParseFloat(string(digits), n.bits); err != nil {
@@ -107,14 +88,6 @@ func (s *scanner) edited() []byte {
 }
 
 func (s *scanner) at(c byte) bool { return s.pos < len(s.data) && s.data[s.pos] == c }
-
-func (s *scanner) digits() bool {
-	start := s.pos
-	for s.pos < len(s.data) && s.data[s.pos] >= '0' && s.data[s.pos] <= '9' {
-		s.pos++
-	}
-	return s.pos > start
-}
 
 // canonical reports whether key is the one spelling of an integer.
 func canonical(key []byte) bool {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // scanner checks one document along a node. Its recursion is bounded by max.
@@ -65,16 +67,7 @@ func (s *scanner) document(n *node) bool {
 	return true
 }
 
-func (s *scanner) space() {
-	for s.pos < len(s.data) {
-		switch s.data[s.pos] {
-		case ' ', '\t', '\r', '\n':
-			s.pos++
-		default:
-			return
-		}
-	}
-}
+func (s *scanner) space() { s.pos += jsonx.Space(s.data[s.pos:]) }
 
 // next is the byte at pos after white space, 0 at the end.
 func (s *scanner) next() byte {
@@ -112,9 +105,9 @@ func (s *scanner) value(n *node, depth int) bool {
 		if n.accepts&boolean == 0 {
 			return s.fail("is a boolean: must be %s", n.want)
 		}
-		ok = s.word("true") || s.word("false")
+		ok = s.word()
 	case c == 'n':
-		ok = s.word("null")
+		ok = s.word()
 	}
 	switch {
 	case !ok:
@@ -148,12 +141,10 @@ func foundBy(c byte) string {
 	return "is a number"
 }
 
-func (s *scanner) word(w string) bool {
-	if len(s.data)-s.pos < len(w) || string(s.data[s.pos:s.pos+len(w)]) != w {
-		return false
-	}
-	s.pos += len(w)
-	return true
+func (s *scanner) word() bool {
+	n := jsonx.Word(s.data[s.pos:])
+	s.pos += n
+	return n > 0
 }
 
 func (s *scanner) object(n *node, depth int) bool {
@@ -300,116 +291,33 @@ func (s *scanner) key() (key []byte, ok bool) {
 	if !ok {
 		return nil, false
 	}
-	raw := s.data[start : s.pos-1]
+	inside := s.data[start : s.pos-1]
 	if escaped {
-		return unescape(raw), true
+		return jsonx.Unescape(inside), true
 	}
-	return raw, true
+	return inside, true
 }
 
 // text passes over the string at pos.
 func (s *scanner) text() (escaped, ok bool) {
-	for s.pos++; s.pos < len(s.data); s.pos++ {
-		switch c := s.data[s.pos]; {
-		case c == '"':
-			s.pos++
-			return escaped, true
-		case c == '\\':
-			escaped = true
-			if !s.escape() {
-				return true, false
-			}
-		case c < ' ':
-			return escaped, s.syntax("an escape sequence for a control character")
+	start := s.pos
+	n, escaped, ok := jsonx.String(s.data[start:])
+	s.pos += n
+	switch {
+	case ok && escaped:
+		if lone := jsonx.Paired(s.data[start+1 : s.pos-1]); lone >= 0 {
+			return true, s.fail("has a surrogate without its partner at byte %d", start+1+lone)
 		}
-	}
-	return escaped, s.syntax("the end of a string")
-}
-
-// escape passes over the escape sequence at pos but for its last byte.
-func (s *scanner) escape() bool {
-	if s.pos++; s.pos >= len(s.data) {
-		return s.syntax("an escape sequence")
-	}
-	switch s.data[s.pos] {
-	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		return true
-	case 'u':
-		r := hex4(s.data[s.pos+1:])
-		switch {
-		case r < 0:
-			return s.syntax("an escape sequence with four hexadecimal digits")
-		case r >= 0xdc00 && r < 0xe000:
-			return s.fail("has a surrogate without its partner at byte %d", s.pos-1)
-		case r >= 0xd800 && r < 0xdc00:
-			rest := s.data[s.pos+5:]
-			if len(rest) < 6 || rest[0] != '\\' || rest[1] != 'u' {
-				return s.fail("has a surrogate without its partner at byte %d", s.pos-1)
-			}
-			if low := hex4(rest[2:]); low < 0xdc00 || low >= 0xe000 {
-				return s.fail("has a surrogate without its partner at byte %d", s.pos-1)
-			}
-			s.pos += 6
+	case ok:
+	case s.at('\\'):
+		if s.pos++; s.at('u') {
+			return true, s.syntax("an escape sequence with four hexadecimal digits")
 		}
-		s.pos += 4
-		return true
+		return true, s.syntax("an escape sequence")
+	case s.pos < len(s.data):
+		return escaped, s.syntax("an escape sequence for a control character")
+	default:
+		return escaped, s.syntax("the end of a string")
 	}
-	return s.syntax("an escape sequence")
-}
-
-// hex4 is the value of four hexadecimal digits, -1 if there are not so many.
-func hex4(b []byte) (r rune) {
-	if len(b) < 4 {
-		return -1
-	}
-	for _, c := range b[:4] {
-		switch {
-		case c >= '0' && c <= '9':
-			c -= '0'
-		case c >= 'a' && c <= 'f':
-			c -= 'a' - 10
-		case c >= 'A' && c <= 'F':
-			c -= 'A' - 10
-		default:
-			return -1
-		}
-		r = r<<4 | rune(c)
-	}
-	return r
-}
-
-// unescape decodes the inside of a string that text has passed over.
-func unescape(raw []byte) []byte {
-	out := make([]byte, 0, len(raw))
-	for i := 0; i < len(raw); i++ {
-		c := raw[i]
-		if c != '\\' {
-			out = append(out, c)
-			continue
-		}
-		i++
-		switch c = raw[i]; c {
-		case 'b':
-			c = '\b'
-		case 'f':
-			c = '\f'
-		case 'n':
-			c = '\n'
-		case 'r':
-			c = '\r'
-		case 't':
-			c = '\t'
-		case 'u':
-			r := hex4(raw[i+1:])
-			i += 4
-			if r >= 0xd800 && r < 0xdc00 {
-				r = 0x10000 + (r-0xd800)<<10 + hex4(raw[i+3:]) - 0xdc00
-				i += 6
-			}
-			out = utf8.AppendRune(out, r)
-			continue
-		}
-		out = append(out, c)
-	}
-	return out
+	return escaped, true
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 type search struct {
@@ -523,13 +525,13 @@ func TestFieldsAreThoseOfEncodingJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := map[string]bool{}
-		for _, f := range fieldsOf(reflect.TypeOf(v)) {
-			if got[f.name] {
-				t.Errorf("%T: field %q twice", v, f.name)
+		for _, f := range jsonx.Fields(reflect.TypeOf(v)) {
+			if got[f.Name] {
+				t.Errorf("%T: field %q twice", v, f.Name)
 			}
-			got[f.name] = true
-			if _, ok := want[f.name]; !ok {
-				t.Errorf("%T: field %q, which encoding/json does not write: %s", v, f.name, data)
+			got[f.Name] = true
+			if _, ok := want[f.Name]; !ok {
+				t.Errorf("%T: field %q, which encoding/json does not write: %s", v, f.Name, data)
 			}
 		}
 		if len(got) != len(want) {
