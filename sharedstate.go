@@ -9,8 +9,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/kv"
-	"github.com/sluice-go/sluice/internal/text"
 	"github.com/sluice-go/sluice/internal/value"
 )
 
@@ -138,7 +139,7 @@ func (s *SharedState) View(prefix string, c SharedStateConfig) (*SharedState, er
 		return nil, errors.New(`sluice: the prefix of a view is "": must not be empty`)
 	}
 	if !utf8.ValidString(prefix) {
-		return nil, fmt.Errorf("sluice: the prefix of a view is %s: must be UTF-8", text.Quote(prefix))
+		return nil, fmt.Errorf("sluice: the prefix of a view is %s: must be UTF-8", errtext.Quote(prefix))
 	}
 	c, err := c.resolve()
 	if err != nil {
@@ -349,7 +350,7 @@ func (k Key[T]) read(in *kv.View) (v T, version uint64, err error) {
 		return v, 0, errorOf(string(k), c)
 	}
 	if v, err = value.Decode[T](stored); err != nil {
-		err = &stateError{key: string(k), reason: ErrWrongType, detail: text.Of(err)}
+		err = &stateError{key: string(k), reason: ErrWrongType, detail: errwalk.Text(err)}
 	}
 	return v, version, err
 }
@@ -491,7 +492,7 @@ func (k Key[T]) retype(in *kv.View) error {
 	}
 	v, err := value.Decode[T](stored)
 	if err != nil {
-		return &stateError{key: string(k), reason: ErrWrongType, detail: text.Of(err)}
+		return &stateError{key: string(k), reason: ErrWrongType, detail: errwalk.Text(err)}
 	}
 	if !value.Restored(stored) {
 		return nil // somebody else has written a T meanwhile
@@ -552,11 +553,11 @@ type stateError struct {
 func (e *stateError) Error() string {
 	s := "sluice: shared state"
 	if e.key != "" {
-		s += " key " + text.Quote(e.key)
+		s += " key " + errtext.Quote(e.key)
 	}
 	s += ": " + e.reason.Error()
 	if e.detail != "" {
-		s += ": " + text.Line(e.detail)
+		s += ": " + errtext.Line(e.detail)
 	}
 	return s
 }

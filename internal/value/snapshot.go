@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/kv"
 	"github.com/sluice-go/sluice/internal/strictjson"
-	"github.com/sluice-go/sluice/internal/text"
 )
 
 // snapshot is what Marshal writes and Restore reads.
@@ -36,7 +37,7 @@ func Marshal(v *kv.View) ([]byte, error) {
 	for _, e := range list {
 		data, err := json.Marshal(Load(e.Value))
 		if err != nil {
-			return nil, fmt.Errorf("key %s: %w", text.Quote(e.Key), text.Short(err))
+			return nil, fmt.Errorf("key %s: %w", errtext.Quote(e.Key), shortError{err})
 		}
 		n := entry{Value: data, Version: e.Version}
 		if e.Left > 0 {
@@ -66,7 +67,7 @@ func parse(data []byte) (list []kv.Entry, highest uint64, err error) {
 		if e, ok := err.(*json.UnmarshalTypeError); ok && e.Field == "" {
 			return nil, 0, errors.New("it is no object")
 		}
-		return nil, 0, text.Short(err)
+		return nil, 0, shortError{err}
 	}
 	if err := exact(data); err != nil {
 		return nil, 0, err
@@ -79,10 +80,10 @@ func parse(data []byte) (list []kv.Entry, highest uint64, err error) {
 	for key, n := range in.Keys {
 		if n.Version > maxVersion {
 			return nil, 0, fmt.Errorf("key %s has version %d of %d: must be at most %d",
-				text.Quote(key), n.Version, in.Version, uint64(maxVersion))
+				errtext.Quote(key), n.Version, in.Version, uint64(maxVersion))
 		}
 		if n.Value == nil {
-			return nil, 0, fmt.Errorf("key %s has no value", text.Quote(key))
+			return nil, 0, fmt.Errorf("key %s has no value", errtext.Quote(key))
 		}
 		highest = max(highest, n.Version)
 		e := kv.Entry{Key: key, Value: restore(n.Value), Version: n.Version}
@@ -96,6 +97,12 @@ func parse(data []byte) (list []kv.Entry, highest uint64, err error) {
 	return list, highest, nil
 }
 
+// shortError is an error of encoding/json, whose text may hold all of what it was given.
+type shortError struct{ error }
+
+func (e shortError) Error() string { return errtext.Line(errwalk.Text(e.error)) }
+func (e shortError) Unwrap() error { return e.error }
+
 // exact returns an error unless the names in a snapshot, which encoding/json has taken, are
 // those of one, byte for byte, each once. What a value holds is its own affair.
 func exact(data []byte) error {
@@ -106,7 +113,7 @@ func exact(data []byte) error {
 			return notNull(d, "the version")
 		case "keys":
 			return members(d, data, "keys", func(key string) error {
-				where := "key " + text.Quote(key)
+				where := "key " + errtext.Quote(key)
 				return members(d, data, where, func(name string) error {
 					switch name {
 					case "value":
@@ -115,11 +122,11 @@ func exact(data []byte) error {
 						return notNull(d, name+" of "+where)
 					}
 					return fmt.Errorf(`%s has an unknown name %s: must be "value", "version" or "expires"`,
-						where, text.Quote(name))
+						where, errtext.Quote(name))
 				})
 			})
 		}
-		return fmt.Errorf(`it has an unknown name %s: must be "version" or "keys"`, text.Quote(name))
+		return fmt.Errorf(`it has an unknown name %s: must be "version" or "keys"`, errtext.Quote(name))
 	})
 }
 
@@ -139,10 +146,10 @@ func members(d *json.Decoder, data []byte, where string, each func(name string) 
 		// The decoder puts U+FFFD for what is no character, so that names could become equal.
 		raw := bytes.TrimLeft(data[from:d.InputOffset()], ", \t\r\n")
 		if err := strictjson.Check(raw, strictjson.Limits{MaxBytes: len(data)}); err != nil {
-			return fmt.Errorf("%s has the name %s, which is not UTF-8", where, text.Quote(name))
+			return fmt.Errorf("%s has the name %s, which is not UTF-8", where, errtext.Quote(name))
 		}
 		if seen[name] {
-			return fmt.Errorf("%s has %s twice", where, text.Quote(name))
+			return fmt.Errorf("%s has %s twice", where, errtext.Quote(name))
 		}
 		seen[name] = true
 		if err := each(name); err != nil {
