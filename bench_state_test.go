@@ -150,7 +150,7 @@ func BenchmarkStateUpdate(b *testing.B) {
 func BenchmarkStateIncrementInView(b *testing.B) {
 	benchState(b, nil, func(b *testing.B) func(Key[int64]) {
 		s, _ := newState(b, SharedStateConfig{})
-		ctx := withState(b.Context(), Must(s.View("run/42/", SharedStateConfig{})))
+		ctx := WithState(b.Context(), Must(s.View("run/42/", SharedStateConfig{})))
 		return func(k Key[int64]) {
 			if _, err := Increment(ctx, k, 1); err != nil {
 				b.Error(err)

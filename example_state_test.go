@@ -16,7 +16,7 @@ func ExampleNewSharedState() {
 		panic(err)
 	}
 	defer state.Close()
-	ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{State: state})
+	ctx := sluice.WithState(context.Background(), state)
 
 	const page sluice.Key[string] = "page/go.dev"
 	_, _, err = page.Get(ctx)
@@ -35,9 +35,8 @@ func ExampleNewSharedState() {
 }
 
 func ExampleIncrement() {
-	ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{
-		State: sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{})),
-	})
+	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+	ctx := sluice.WithState(context.Background(), state)
 	const hits sluice.Key[int64] = "hits"
 	for range 3 {
 		n, err := sluice.Increment(ctx, hits, 1)
@@ -50,9 +49,8 @@ func ExampleIncrement() {
 }
 
 func ExampleKey_Update() {
-	ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{
-		State: sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{})),
-	})
+	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+	ctx := sluice.WithState(context.Background(), state)
 	type Offer struct {
 		Shop  string
 		Price int
@@ -78,7 +76,7 @@ func ExampleKey_Update() {
 
 func ExampleSharedState_Txn() {
 	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
-	ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{State: state})
+	ctx := sluice.WithState(context.Background(), state)
 	const seats, paid sluice.Key[int] = "seats", "paid"
 	seats.Set(ctx, 3)
 
@@ -108,7 +106,7 @@ func ExampleSharedState_Txn() {
 
 func ExampleSharedState_List() {
 	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
-	ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{State: state})
+	ctx := sluice.WithState(context.Background(), state)
 	for _, url := range []string{"b", "a", "c"} {
 		sluice.Key[string]("page/"+url).Set(ctx, "body of "+url)
 	}
@@ -124,7 +122,7 @@ func ExampleSharedState_List() {
 
 func ExampleSharedState_Watch() {
 	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
-	ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{State: state})
+	ctx := sluice.WithState(context.Background(), state)
 	const step sluice.Key[string] = "progress/step"
 	step.Set(ctx, "search")
 
@@ -169,7 +167,7 @@ func ExampleSharedState_View() {
 
 func ExampleSharedState_MarshalJSON() {
 	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
-	ctx := sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{State: state})
+	ctx := sluice.WithState(context.Background(), state)
 	const hits sluice.Key[int64] = "hits"
 	hits.Set(ctx, 9007199254740993)
 	data, err := json.Marshal(state)
@@ -179,7 +177,7 @@ func ExampleSharedState_MarshalJSON() {
 	if err := json.Unmarshal(data, &restored); err != nil {
 		panic(err)
 	}
-	ctx = sluice.WithPipelineContext(ctx, sluice.PipelineContext{State: &restored})
+	ctx = sluice.WithState(ctx, &restored)
 	fmt.Println(sluice.Increment(ctx, hits, 1))
 	// Output:
 	// {"version":1,"keys":{"hits":{"value":9007199254740993,"version":1}}} <nil>

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/kv"
 )
 
 // newState returns a store of the given bounds and a context that carries it.
@@ -24,11 +26,7 @@ func newState(t testing.TB, c SharedStateConfig) (*SharedState, context.Context)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return s, withState(context.Background(), s)
-}
-
-func withState(ctx context.Context, s *SharedState) context.Context {
-	return WithPipelineContext(ctx, PipelineContext{State: s})
+	return s, WithState(context.Background(), s)
 }
 
 // wantErr checks an error by errors.Is; nil wants none.
@@ -201,7 +199,7 @@ func TestPromise20_IncrementsOfAllKindsAddUp(t *testing.T) {
 	wantValue(t, ctx, k, 8*each)
 }
 
-func TestKV2_IncrementTable(t *testing.T) {
+func TestIncrementNeverWrapsAround(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	t.Run("int64", func(t *testing.T) {
 		incrementCases(t, ctx, []incrementCase[int64]{
@@ -265,7 +263,7 @@ func incrementCases[T Number](t *testing.T, ctx context.Context, cases []increme
 	wantErr(t, Key[T]("k").Delete(ctx), nil)
 }
 
-func TestKV2_IncrementOfAnAbsentKey(t *testing.T) {
+func TestIncrementCountsFromZero(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	if n, err := Increment(ctx, Key[int]("a"), -3); n != -3 || err != nil {
 		t.Errorf("got %d, %v; want -3", n, err)
@@ -275,7 +273,7 @@ func TestKV2_IncrementOfAnAbsentKey(t *testing.T) {
 	wantAbsent(t, ctx, Key[float64]("b"))
 }
 
-func TestT72_OverflowAndPrecision(t *testing.T) {
+func TestIntegersKeepAllTheirDigits(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[int64]("k")
 	if _, err := k.Set(ctx, math.MaxInt64); err != nil {
@@ -299,7 +297,7 @@ func TestT72_OverflowAndPrecision(t *testing.T) {
 	}
 }
 
-func TestKV3_CompareAndSwap(t *testing.T) {
+func TestCompareAndSwapWantsTheVersion(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[string]("k")
 	_, err := k.CompareAndSwap(ctx, 1, "x")
@@ -326,7 +324,7 @@ func TestKV3_CompareAndSwap(t *testing.T) {
 	wantErr(t, err, ErrConflict)
 }
 
-func TestKV3_OneOfManySwapsWins(t *testing.T) {
+func TestOneOfManySwapsWins(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[int]("k")
 	for round := range 300 {
@@ -355,7 +353,7 @@ func TestKV3_OneOfManySwapsWins(t *testing.T) {
 	}
 }
 
-func TestT70_SwapsAgainstAllOtherWrites(t *testing.T) {
+func TestSwapsAgainstAllOtherWrites(t *testing.T) {
 	// A swap that succeeded must have replaced exactly what was read: the sum of what
 	// swaps and increments added is what is there, though deletions take it away.
 	_, ctx := newState(t, SharedStateConfig{})
@@ -424,7 +422,7 @@ func TestVersionsNeverRepeat(t *testing.T) {
 	wg.Wait()
 }
 
-func TestKV4_UpdateIsAllOrNothing(t *testing.T) {
+func TestUpdateIsAllOrNothing(t *testing.T) {
 	endings := map[string]struct {
 		fn    func() error
 		ended string
@@ -460,7 +458,7 @@ func TestKV4_UpdateIsAllOrNothing(t *testing.T) {
 	}
 }
 
-func TestKV4_UpdateEndsWithItsContext(t *testing.T) {
+func TestUpdateEndsWithItsContext(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[int]("k")
 	why := errors.New("enough")
@@ -484,7 +482,7 @@ func TestKV4_UpdateEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestT63_UpdatePanics(t *testing.T) {
+func TestUpdateThatPanicsLocksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // a key that stays locked would be a deadlock
 		_, ctx := newState(t, SharedStateConfig{})
 		k, other := Key[[]int]("k"), Key[[]int]("other")
@@ -507,7 +505,7 @@ func TestT63_UpdatePanics(t *testing.T) {
 	})
 }
 
-func TestT64_UpdateCallsTheStore(t *testing.T) {
+func TestUpdateMayCallTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		k, other := Key[int]("k"), Key[int]("other")
@@ -538,7 +536,7 @@ func TestT64_UpdateCallsTheStore(t *testing.T) {
 	})
 }
 
-func TestT69_ValuesOfEveryKind(t *testing.T) {
+func TestValuesOfEveryKind(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	type pair struct {
 		A []int
@@ -616,7 +614,7 @@ type clonedPtr struct{ N int }
 
 func (c *clonedPtr) Clone() *clonedPtr { d := *c; return &d }
 
-func TestKV5_T71_ClonedInAndOut(t *testing.T) {
+func TestValuesAreClonedInAndOut(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	k := Key[cloned]("k")
 	mine := cloned{[]int{1, 2}}
@@ -686,7 +684,7 @@ func TestPromise21_CloneRunsOutsideLocks(t *testing.T) {
 		use := cloneCalls{Do: func() {
 			calls++
 			Increment(ctx, n, 1)
-			s.store.Clear(Must(s.View("none/", SharedStateConfig{})).scope)
+			s.view.Store.Clear(Must(s.View("none/", SharedStateConfig{})).view.Scope)
 		}}
 		wantErr(t, second(k.Set(ctx, use)), nil)
 		_, _, err := k.Get(ctx)
@@ -722,8 +720,8 @@ func TestNoState(t *testing.T) {
 		text string
 	}{
 		"none":   {ctx, `sluice: shared state key "k": no state: the context has none`},
-		"zero":   {withState(ctx, new(SharedState)), `sluice: shared state key "k": no state: the SharedState was not made by NewSharedState`},
-		"closed": {withState(ctx, closed), `sluice: shared state key "k": no state: the SharedState is closed`},
+		"zero":   {WithState(ctx, new(SharedState)), `sluice: shared state key "k": no state: the SharedState was not made by NewSharedState`},
+		"closed": {WithState(ctx, closed), `sluice: shared state key "k": no state: the SharedState is closed`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, n := Key[string]("k"), Key[int]("k")
@@ -753,6 +751,67 @@ func TestNoState(t *testing.T) {
 		})
 	}
 	wantErr(t, closed.UnmarshalJSON([]byte(`{}`)), ErrNoState)
+}
+
+// Another state changes nothing else that a context says, and none is the executor's.
+func TestWithStateKeepsOnWhoseBehalfCallsRun(t *testing.T) {
+	own, ctx := newState(t, SharedStateConfig{})
+	other, _ := newState(t, SharedStateConfig{})
+	ctx = WithPipelineContext(ctx, PipelineContext{RunID: "r", Tenant: "acme", State: own})
+	pc := PipelineContextFrom(WithState(ctx, other))
+	if pc.RunID != "r" || pc.Tenant != "acme" || pc.State != other || StateFrom(ctx) != own {
+		t.Errorf("got %+v, and the context before has another state than its own", pc)
+	}
+	reg := NewToolRegistry()
+	exec := Must(NewExecutor(reg, Config{State: own}))
+	k := Key[int]("k")
+	Must(Register(reg, Spec{Name: "outer"}, func(ctx context.Context, _ struct{}) (int, error) {
+		wantErr(t, second(k.Set(ctx, 1)), nil)
+		wantErr(t, second(k.Set(WithState(ctx, other), 2)), nil)
+		wantErr(t, second(Increment(WithState(WithState(ctx, other), nil), k, 10)), nil)
+		_, err := exec.Invoke(WithState(ctx, other), Request{Tool: "inner"})
+		return 0, err
+	}))
+	Must(Register(reg, Spec{Name: "inner"}, func(ctx context.Context, _ struct{}) (int, error) {
+		return Increment(ctx, k, 100)
+	}))
+	wantErr(t, second(exec.Invoke(context.Background(), Request{Tool: "outer"})), nil)
+	wantValue(t, WithState(context.Background(), own), k, 11)
+	wantValue(t, WithState(context.Background(), other), k, 102)
+}
+
+// What a single operation on a key allocates is its value, if that is no number.
+func TestStateAllocations(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	n, str := Key[int64]("n"), Key[string]("s")
+	type weight float64
+	w := Key[weight]("w")
+	add := func(old int64, _ bool) (int64, error) { return old + 1, nil }
+	for name, c := range map[string]struct {
+		op   func() error
+		want float64
+	}{
+		"Set of a number":             {func() error { return second(n.Set(ctx, 1<<40)) }, 0},
+		"Set of a string":             {func() error { return second(str.Set(ctx, "value")) }, 1},
+		"Get of a number":             {func() error { return third(n.Get(ctx)) }, 0},
+		"Get of a string":             {func() error { return third(str.Get(ctx)) }, 0},
+		"Increment":                   {func() error { return second(Increment(ctx, n, 1)) }, 0},
+		"Increment of a defined type": {func() error { return second(Increment(ctx, w, 1)) }, 0},
+		"Update":                      {func() error { return second(n.Update(ctx, add)) }, 0},
+		"Txn of one key": {func() error {
+			return s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, n, 1)) })
+		}, 11},
+	} {
+		wantErr(t, second(n.Set(ctx, 1)), nil)
+		wantErr(t, second(str.Set(ctx, "value")), nil)
+		if got := testing.AllocsPerRun(500, func() {
+			if err := c.op(); err != nil {
+				t.Error(err)
+			}
+		}); got > c.want {
+			t.Errorf("%s: %v allocations, want at most %v", name, got, c.want)
+		}
+	}
 }
 
 func TestPromise22_BadStateConfig(t *testing.T) {
@@ -814,11 +873,11 @@ func TestDeletesRaceEverything(t *testing.T) {
 		}
 		n++
 	}
-	if keys, bytes := s.scope.Usage(); keys != n || bytes < n*96 || bytes > n*110 {
+	if keys, bytes := s.view.Scope.Usage(); keys != n || bytes < n*96 || bytes > n*110 {
 		t.Errorf("%d keys and %d bytes are counted for %d keys", keys, bytes, n)
 	}
 	s.Clear()
-	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
 	}
 }
@@ -844,7 +903,7 @@ func TestKeysAreUTF8(t *testing.T) {
 			},
 			"View": func(ctx context.Context) error { return second(StateFrom(ctx).View(key, SharedStateConfig{})) },
 		} {
-			for _, in := range []context.Context{ctx, withState(ctx, v)} {
+			for _, in := range []context.Context{ctx, WithState(ctx, v)} {
 				err := write(in)
 				if err == nil || !strings.Contains(err.Error(), "UTF-8") || !utf8.ValidString(err.Error()) {
 					t.Errorf("%s of %q: got %v, want an error that says UTF-8", name, key, err)
@@ -854,7 +913,7 @@ func TestKeysAreUTF8(t *testing.T) {
 		wantAbsent(t, ctx, Key[int](key))
 		wantErr(t, Key[int](key).Delete(ctx), nil)
 	}
-	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
 	}
 	if err := s.Txn(ctx, func(ctx context.Context) error { // nor what the function makes light of
@@ -882,11 +941,11 @@ func TestStateErrorsAreShort(t *testing.T) {
 		"swap":      second(key.CompareAndSwap(ctx, 1, "")),
 		"full":      second(key.Set(ctx, string(make([]byte, 1<<20)))),
 		"no state":  third(key.Get(context.Background())),
-		"closed":    third(key.Get(withState(ctx, closed))),
+		"closed":    third(key.Get(WithState(ctx, closed))),
 		"not UTF-8": second(Key[string]("\xff"+long).Set(ctx, "")),
-		"tries":     errTries(long),
-		"number":    third(Key[int]("n").Get(withState(ctx, old))),
-		"decoder":   third(Key[multiline]("s").Get(withState(ctx, old))),
+		"tries":     errorOf(long, kv.GivenUp),
+		"number":    third(Key[int]("n").Get(WithState(ctx, old))),
+		"decoder":   third(Key[multiline]("s").Get(WithState(ctx, old))),
 		"view":      second(s.View("\xff"+long, SharedStateConfig{})),
 		"snapshot": func() error {
 			s.Clear()

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/kv"
 )
 
 func TestTxnReadsItsOwnWrites(t *testing.T) {
@@ -216,7 +218,7 @@ func TestTxnJoins(t *testing.T) {
 		// A view of the same store joins too, by its own names.
 		wantErr(t, v.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 5)) }), nil)
 		wantValue(t, tx, Key[int]("v/a"), 5)
-		wantErr(t, second(b.Set(withState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)), nil)
+		wantErr(t, second(b.Set(WithState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)), nil)
 		// An inner one that fails, however it does, takes its writes back.
 		wantErr(t, s.Txn(tx, func(tx context.Context) error {
 			a.Set(tx, 99)
@@ -277,7 +279,7 @@ func TestTxnBounds(t *testing.T) {
 		return nil
 	})
 	wantErr(t, err, nil)
-	if keys, _ := s.scope.Usage(); keys != 10 {
+	if keys, _ := s.view.Scope.Usage(); keys != 10 {
 		t.Errorf("%d keys, want 10", keys)
 	}
 	// A function that never ends cannot fill the memory.
@@ -562,8 +564,8 @@ func TestTxnKeepsTheBoundsOfViews(t *testing.T) {
 			before := string(Must(s.MarshalJSON()))
 			err := s.Txn(ctx, func(ctx context.Context) error {
 				v := Must(StateFrom(ctx).View("v/", small))
-				return c.do(test{s, ctx, withState(ctx, v), withState(ctx, Must(v.View("w/", SharedStateConfig{}))),
-					withState(ctx, Must(StateFrom(ctx).View("v/", SharedStateConfig{})))})
+				return c.do(test{s, ctx, WithState(ctx, v), WithState(ctx, Must(v.View("w/", SharedStateConfig{}))),
+					WithState(ctx, Must(StateFrom(ctx).View("v/", SharedStateConfig{})))})
 			})
 			if errors.Is(err, ErrFull) != c.full || err != nil && !c.full {
 				t.Errorf("got %v, want ErrFull: %v", err, c.full)
@@ -611,7 +613,7 @@ func TestTxnOutlivesWhoeverMadeItsView(t *testing.T) {
 					}
 					func() {
 						v := Must(Must(StateFrom(ctx).View("run/", SharedStateConfig{})).View("in/", SharedStateConfig{}))
-						if err := use(withState(ctx, v)); err != nil && !errors.Is(err, ErrAbsent) {
+						if err := use(WithState(ctx, v)); err != nil && !errors.Is(err, ErrAbsent) {
 							t.Error(err)
 						}
 						v.Close()
@@ -659,13 +661,13 @@ func TestSelfConflictsEnd(t *testing.T) {
 				runs++
 				return 0, second(k.Set(ctx, old+1))
 			}))
-		}, maxTries},
+		}, kv.MaxTries},
 		"an update in an update": {func() error {
 			return second(k.Update(ctx, func(old int, _ bool) (int, error) {
 				runs++
 				return k.Update(ctx, add)
 			}))
-		}, maxTries},
+		}, kv.MaxTries},
 		"an update in an update in an update": {func() error {
 			return second(k.Update(ctx, func(int, bool) (int, error) {
 				return k.Update(ctx, func(int, bool) (int, error) {
@@ -673,7 +675,7 @@ func TestSelfConflictsEnd(t *testing.T) {
 					return k.Update(ctx, add)
 				})
 			}))
-		}, maxTries},
+		}, kv.MaxTries},
 		"an update in a transaction, of both": {func() error {
 			return s.Txn(ctx, func(in context.Context) error {
 				return second(k.Update(in, func(old int, _ bool) (int, error) {
@@ -691,7 +693,7 @@ func TestSelfConflictsEnd(t *testing.T) {
 				}
 				return second(other.Set(in, 1))
 			})
-		}, maxTries},
+		}, kv.MaxTries},
 		"an update past the transaction": {func() error {
 			return s.Txn(ctx, func(in context.Context) error {
 				runs++
@@ -700,7 +702,7 @@ func TestSelfConflictsEnd(t *testing.T) {
 				}
 				return second(k.Update(ctx, add))
 			})
-		}, maxTries},
+		}, kv.MaxTries},
 		"a transaction past the transaction": {func() error {
 			return s.Txn(ctx, func(in context.Context) error {
 				runs++
@@ -709,7 +711,7 @@ func TestSelfConflictsEnd(t *testing.T) {
 				}
 				return s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, k, 1)) })
 			})
-		}, maxTries},
+		}, kv.MaxTries},
 		"a transaction that reads on after its key was written": {func() error {
 			return s.Txn(ctx, func(in context.Context) error {
 				runs++
@@ -718,13 +720,13 @@ func TestSelfConflictsEnd(t *testing.T) {
 				other.Get(in)
 				return nil
 			})
-		}, maxTries},
+		}, kv.MaxTries},
 		"a transaction in an update": {func() error {
 			return second(k.Update(ctx, func(int, bool) (int, error) {
 				runs++
 				return 0, s.Txn(ctx, func(in context.Context) error { return second(Increment(in, k, 1)) })
 			}))
-		}, maxTries},
+		}, kv.MaxTries},
 	} {
 		s.Clear()
 		runs = 0
@@ -732,8 +734,8 @@ func TestSelfConflictsEnd(t *testing.T) {
 		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "given up after 10,000 tries") {
 			t.Errorf("%s: got %v, want ErrConflict after so many tries", name, err)
 		}
-		if runs != maxTries {
-			t.Errorf("%s: ran %d times, want %d", name, runs, maxTries)
+		if runs != kv.MaxTries {
+			t.Errorf("%s: ran %d times, want %d", name, runs, kv.MaxTries)
 		}
 		if v, _, err := k.Get(ctx); v != c.want || (err != nil) != (c.want == 0) {
 			t.Errorf("%s: the key is %d, %v; want %d", name, v, err, c.want)
@@ -757,12 +759,4 @@ func TestTxnReadsAreBounded(t *testing.T) {
 		}
 	})
 	wantErr(t, err, ErrFull)
-	tx := newTxn(s)
-	tx.keys = make(map[string]*txnKey)
-	for i := range leastKeys {
-		tx.keys[fmt.Sprint(i)] = nil
-	}
-	if _, _, err := tx.get(s, "one more"); !errors.Is(err, ErrFull) {
-		t.Errorf("got %v, want ErrFull", err)
-	}
 }

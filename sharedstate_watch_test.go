@@ -2,12 +2,10 @@ package sluice
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -117,7 +115,7 @@ func (c *collected) String() (out string) {
 	return out
 }
 
-func TestKV7_WatchTellsAllInOrder(t *testing.T) {
+func TestWatchTellsAllInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		a, b, n := Key[string]("w/a"), Key[string]("w/b"), Key[int]("w/n")
@@ -172,12 +170,12 @@ func TestKV7_WatchTellsAllInOrder(t *testing.T) {
 	})
 }
 
-func TestKV7_WatchOfAView(t *testing.T) {
+func TestWatchOfAView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		v := Must(s.View("run/", SharedStateConfig{}))
 		got := collect(ctx, v, "p/")
-		Key[int]("p/x").Set(withState(ctx, v), 1)
+		Key[int]("p/x").Set(WithState(ctx, v), 1)
 		Key[int]("run/p/y").Set(ctx, 2)
 		Key[int]("p/z").Set(ctx, 3)
 		if g, want := got.String(), "p/x=1@1 p/y=2@1 "; g != want {
@@ -192,7 +190,7 @@ func TestKV7_WatchOfAView(t *testing.T) {
 	})
 }
 
-func TestKV7_WatchEndsWithClose(t *testing.T) {
+func TestWatchEndsWithClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		all := []*collected{collect(ctx, s, ""), collect(ctx, s, "x"), collect(ctx, Must(s.View("v", SharedStateConfig{})), "")}
@@ -213,7 +211,7 @@ func TestKV7_WatchEndsWithClose(t *testing.T) {
 }
 
 // A body that panics or exits leaves no watch behind: increments are fast again.
-func TestKV7_WatchBodyPanics(t *testing.T) {
+func TestWatchBodyThatPanicsLeavesNoWatch(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	Key[int]("k").Set(ctx, 1)
 	for want, body := range map[string]func(){
@@ -228,12 +226,12 @@ func TestKV7_WatchBodyPanics(t *testing.T) {
 			t.Errorf("the watch %s, want %s", got, want)
 		}
 	}
-	if n := s.store.Watches(); n != 0 {
+	if n := s.view.Store.Watches(); n != 0 {
 		t.Errorf("%d watches are left", n)
 	}
 }
 
-func TestT73_AReaderThatNeverReads(t *testing.T) {
+func TestAReaderThatNeverReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		const keys, writes = 10, 100_000
@@ -306,7 +304,7 @@ func TestT73_AReaderThatNeverReads(t *testing.T) {
 
 // Whatever the writers do and however slow the reader is: versions grow, nothing comes
 // twice, and in the end the reader knows exactly what is there.
-func TestKV7_WatchStorm(t *testing.T) {
+func TestWatchStorm(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	gaps := 0
@@ -381,7 +379,7 @@ func TestKV7_WatchStorm(t *testing.T) {
 
 // A watch that begins among writes tells each of them once: as a first entry or as a
 // change, and never one after a later one.
-func TestKV7_WatchBeginsAmongWrites(t *testing.T) {
+func TestWatchBeginsAmongWrites(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	const keys = 5000
 	k := make([]Key[int], keys)
@@ -421,7 +419,7 @@ func TestKV7_WatchBeginsAmongWrites(t *testing.T) {
 
 // Exact account of every change without expiry: delivered + lost = changes, and the
 // final picture is right even if the reader fell behind many times.
-func TestKV7_NothingIsLostSilently(t *testing.T) {
+func TestNothingIsLostSilently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
@@ -503,273 +501,4 @@ func TestKV7_NothingIsLostSilently(t *testing.T) {
 		}
 		synctest.Wait()
 	})
-}
-
-func TestSnapshotRoundTrip(t *testing.T) {
-	type offer struct {
-		Shop  string `json:"shop"`
-		Price int    `json:"price"`
-	}
-	synctest.Test(t, func(t *testing.T) {
-		s, ctx := newState(t, SharedStateConfig{})
-		best, hits, text, none := Key[offer]("best"), Key[int64]("hits"), Key[string]("text"), Key[*offer]("none")
-		best.Set(ctx, offer{"a", 1})
-		version, _ := best.Set(ctx, offer{"b", 2})
-		hits.Set(ctx, 1<<62+1, TTL(time.Minute))
-		text.Set(ctx, "x")
-		text.Delete(ctx)
-		none.Set(ctx, nil)
-		Key[float64]("f").Set(ctx, 0.1)
-		Key[[]byte]("bytes").Set(ctx, []byte{1, 2})
-		data, err := json.Marshal(s)
-		wantErr(t, err, nil)
-
-		time.Sleep(20 * time.Second)
-		var back SharedState
-		wantErr(t, json.Unmarshal(data, &back), nil)
-		defer back.Close()
-		ctx = withState(ctx, &back)
-		for range 2 { // a read does not change what another read sees
-			wantValue(t, ctx, best, offer{"b", 2})
-			wantValue(t, ctx, Key[float64]("f"), 0.1)
-			wantErr(t, third(Key[string]("best").Get(ctx)), ErrWrongType)
-			wantErr(t, third(Key[int]("f").Get(ctx)), ErrWrongType)
-			wantErr(t, third(Key[int8]("hits").Get(ctx)), ErrWrongType)
-			wantErr(t, third(Key[int]("none").Get(ctx)), ErrWrongType)
-			wantErr(t, third(none.Get(ctx)), nil)
-		}
-		if v, _, err := Key[[]byte]("bytes").Get(ctx); len(v) != 2 || err != nil {
-			t.Errorf("got %v, %v", v, err)
-		}
-		for e := range back.List("best") {
-			if raw, ok := e.Value.(json.RawMessage); !ok || string(raw) != `{"shop":"b","price":2}` {
-				t.Errorf("List shows %v (%T)", e.Value, e.Value)
-			}
-		}
-		// Versions go on: a swap from before the snapshot still fits, and no new key
-		// gets a version that an old one had.
-		next, err := best.CompareAndSwap(ctx, version, offer{"c", 3})
-		if err != nil || next <= version {
-			t.Errorf("got version %d, %v; want above %d", next, err, version)
-		}
-		if v, err := text.Set(ctx, "y"); v < 3 || err != nil {
-			t.Errorf("a deleted key came back with version %d, %v; it had 1 and 2", v, err)
-		}
-		wantErr(t, second(Increment(ctx, Key[string2]("hits"), 1)), ErrWrongType)
-		if n, err := Increment(ctx, hits, 1); n != 1<<62+2 || err != nil {
-			t.Errorf("got %d, %v", n, err)
-		}
-		if n, err := Key[float64]("f").Update(ctx, func(old float64, ok bool) (float64, error) { return old * 2, nil }); n != 0.2 || err != nil {
-			t.Errorf("got %v, %v", n, err)
-		}
-		wantErr(t, third(Key[int64]("f").Get(ctx)), ErrWrongType) // typed now
-		time.Sleep(40*time.Second - 1)
-		wantErr(t, third(hits.Get(ctx)), nil)
-		time.Sleep(time.Nanosecond)
-		wantAbsent(t, ctx, hits)
-	})
-}
-
-type string2 int64
-
-func (s *string2) UnmarshalJSON([]byte) error { return fmt.Errorf("not like this") }
-
-func third[A, B any](_ A, _ B, err error) error { return err }
-
-func TestSnapshotRestoreIsAllOrNothing(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{MaxKeys: 2, MaxBytes: 10_000})
-	k := Key[int]("k")
-	version, _ := k.Set(ctx, 1)
-	for name, c := range map[string]struct {
-		json string
-		err  string
-	}{
-		"no JSON":       {`{"keys":`, "sluice: shared state snapshot: unexpected end of JSON input"},
-		"array":         {`[]`, "sluice: shared state snapshot: json: cannot unmarshal array into Go value of type sluice.stateJSON"},
-		"no value":      {`{"keys":{"a":{"version":1}}}`, `sluice: shared state snapshot: key "a" has no value`},
-		"version":       {`{"keys":{"a":{"value":1,"version":1152921504606846977}}}`, `sluice: shared state snapshot: key "a" has version 1152921504606846977 of 0: must be at most 1152921504606846976`},
-		"too many keys": {`{"keys":{"a":{"value":1},"b":{"value":1},"c":{"value":1}}}`, "sluice: shared state: full: the write would go over a bound of its SharedState"},
-		"too big":       {`{"keys":{"a":{"value":"` + string(make10k()) + `"}}}`, "sluice: shared state: full: the write would go over a bound of its SharedState"},
-	} {
-		if err := s.UnmarshalJSON([]byte(c.json)); err == nil || err.Error() != c.err {
-			t.Errorf("%s: got %v, want %s", name, err, c.err)
-		}
-		if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
-			t.Errorf("%s: the key is %d, version %d, %v: want it untouched", name, v, now, err)
-		}
-	}
-	wantErr(t, s.UnmarshalJSON([]byte(`{"version":9,"keys":{"a":{"value":1,"version":4},"b":{"value":2,"version":0,"expires":"2001-01-01T00:00:00Z"}}}`)), nil)
-	wantAbsent(t, ctx, k)
-	wantAbsent(t, ctx, Key[int]("b"))
-	if v, version, err := Key[int]("a").Get(ctx); v != 1 || version != 4 || err != nil {
-		t.Errorf("got %d, version %d, %v", v, version, err)
-	}
-	if keys, _ := s.scope.Usage(); keys != 1 {
-		t.Errorf("%d keys are counted, want 1", keys)
-	}
-	if v, _ := k.Set(ctx, 1); v <= 9 {
-		t.Errorf("a new key has version %d, want above 9", v)
-	}
-	wantErr(t, s.UnmarshalJSON([]byte(`{}`)), nil)
-	for range s.List("") {
-		t.Error("a key is left after restoring nothing")
-	}
-}
-
-func make10k() []byte {
-	b := make([]byte, 10_000)
-	for i := range b {
-		b[i] = 'x'
-	}
-	return b
-}
-
-func TestSnapshotThatCannotBe(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	Key[func()]("f").Set(ctx, func() {})
-	if _, err := s.MarshalJSON(); err == nil || err.Error() != `sluice: shared state key "f": json: unsupported type: func()` {
-		t.Errorf("got %v", err)
-	}
-	// No key can be in the way: none that is not UTF-8 was ever written.
-	s.Clear()
-	for _, key := range []string{"", "\x00\n\u202e", "\ufffd", "é"} {
-		wantErr(t, second(Key[int](key).Set(ctx, 1)), nil)
-	}
-	data := Must(s.MarshalJSON())
-	back, _ := newState(t, SharedStateConfig{})
-	wantErr(t, back.UnmarshalJSON(data), nil)
-	if again := Must(back.MarshalJSON()); string(again) != string(data) {
-		t.Errorf("a snapshot of what a snapshot restored is\n%s, want\n%s", again, data)
-	}
-}
-
-// A document that is not what MarshalJSON writes is refused, and changes nothing: two
-// readers could take it for two things.
-func TestSnapshotIsReadStrictly(t *testing.T) {
-	const p = "sluice: shared state snapshot: "
-	for in, want := range map[string]string{
-		`null`:                                                 "it is no object",
-		`{"version":1,"version":2}`:                            `it has "version" twice`,
-		`{"keys":{},"keys":{"a":{"value":1}}}`:                 `it has "keys" twice`,
-		`{"keys":{},"\u006beys":{}}`:                           `it has "keys" twice`,
-		`{"Version":1}`:                                        `it has an unknown name "Version": must be "version" or "keys"`,
-		`{"keys":{},"note":[{"a":{}}]}`:                        `it has an unknown name "note": must be "version" or "keys"`,
-		`{"key\u017f":{}}`:                                     `it has an unknown name "keyſ": must be "version" or "keys"`,
-		`{"keys":null}`:                                        "keys is no object",
-		`{"version":null}`:                                     "the version is null",
-		`{"version":1152921504606846977}`:                      "the version is 1152921504606846977: must be at most 1152921504606846976",
-		`{"keys":{"a":null}}`:                                  `key "a" is no object`,
-		`{"keys":{"a":{"value":1},"a":{"value":2}}}`:           `keys has "a" twice`,
-		`{"keys":{"a":{"value":1},"\u0061":{"value":2}}}`:      `keys has "a" twice`,
-		`{"keys":{"a":{"value":1,"value":2}}}`:                 `key "a" has "value" twice`,
-		`{"keys":{"a":{"value":1,"Value":2}}}`:                 `key "a" has an unknown name "Value": must be "value", "version" or "expires"`,
-		`{"keys":{"a":{"value":1,"ttl":2}}}`:                   `key "a" has an unknown name "ttl": must be "value", "version" or "expires"`,
-		`{"keys":{"a":{"value":1,"version":null}}}`:            `version of key "a" is null`,
-		`{"keys":{"a":{"value":1,"expires":null}}}`:            `expires of key "a" is null`,
-		"{\"keys\":{\"\xff\":{\"value\":1}}}":                  `keys has the name "\ufffd", which is not UTF-8`,
-		`{"keys":{"\ud800":{"value":1}}}`:                      `keys has the name "\ufffd", which is not UTF-8`,
-		`{"keys":{"` + strings.Repeat("k", 1<<20) + `":{}}}`:   `key "` + strings.Repeat("k", 128) + `…" has no value`,
-		`{"version":1` + strings.Repeat("0", 1<<20) + `}`:      "",
-		`{"keys":{"a":{"value":1,"expires":"soon\u000anow"}}}`: "",
-	} {
-		s, ctx := newState(t, SharedStateConfig{})
-		k := Key[int]("k")
-		version, _ := k.Set(ctx, 1)
-		err := s.UnmarshalJSON([]byte(in))
-		switch {
-		case err == nil:
-			t.Errorf("%.100s was taken", in)
-		case want != "" && err.Error() != p+strings.ReplaceAll(want, `"\ufffd"`, `"�"`):
-			t.Errorf("%.100s:\n got %s\nwant %s%s", in, err, p, want)
-		case len(err.Error()) > 1000 || strings.Contains(err.Error(), "\n"):
-			t.Errorf("%.100s: the error has %d bytes, and begins %.100q: want one short line", in, len(err.Error()), err)
-		}
-		if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
-			t.Errorf("%.100s: the key is %d, version %d, %v: want it untouched", in, v, now, err)
-		}
-		var zero SharedState
-		if err := zero.UnmarshalJSON([]byte(in)); err == nil || zero.store != nil {
-			t.Errorf("%.100s made a store of the zero value: %v", in, err)
-		}
-	}
-	// What a value holds is its own affair: whatever could be stored comes back.
-	s, ctx := newState(t, SharedStateConfig{})
-	odd := Key[json.RawMessage]("odd")
-	odd.Set(ctx, json.RawMessage(`{"a":1,"a":"\ud800"}`))
-	wantErr(t, s.UnmarshalJSON(Must(s.MarshalJSON())), nil)
-	if v, _, err := odd.Get(ctx); string(v) != `{"a":1,"a":"\ud800"}` || err != nil {
-		t.Errorf("got %s, %v", v, err)
-	}
-	// Versions without the snapshot's own go on above the highest.
-	wantErr(t, s.UnmarshalJSON([]byte(`{"keys":{"a":{"value":1,"version":7}}}`)), nil)
-	if v, _ := Key[int]("new").Set(ctx, 1); v != 8 {
-		t.Errorf("a new key has version %d, want 8", v)
-	}
-	wantErr(t, (*SharedState)(nil).UnmarshalJSON([]byte(`{}`)), ErrNoState)
-}
-
-func TestSnapshotOfAView(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	a, b := Must(s.View("a/", SharedStateConfig{})), Must(s.View("b/", SharedStateConfig{}))
-	Key[int]("x").Set(withState(ctx, a), 1)
-	Key[int]("y").Set(withState(ctx, b), 2)
-	Key[int]("z").Set(ctx, 3)
-	data := Must(a.MarshalJSON())
-	wantErr(t, b.UnmarshalJSON(data), nil)
-	got := ""
-	for e := range s.List("") {
-		got += fmt.Sprintf("%s=%s ", e.Key, Must(json.Marshal(e.Value)))
-	}
-	if want := "a/x=1 b/x=1 z=3 "; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}
-
-// A snapshot shows one instant: money that moves is never seen twice or not at all.
-func TestSnapshotIsOneInstant(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	const accounts, total = 8, 800
-	k := func(i int) Key[int] { return Key[int](fmt.Sprint(i)) }
-	for i := range accounts {
-		k(i).Set(ctx, total/accounts)
-	}
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for g := range 2 {
-		wg.Go(func() {
-			for i := g; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := s.Txn(ctx, func(ctx context.Context) error {
-					if _, err := Increment(ctx, k(i%accounts), -1); err != nil {
-						return err
-					}
-					_, err := Increment(ctx, k((i*3+1)%accounts), 1)
-					return err
-				}); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	for range 300 {
-		var in stateJSON
-		if err := json.Unmarshal(Must(s.MarshalJSON()), &in); err != nil {
-			t.Fatal(err)
-		}
-		sum := 0
-		for _, e := range in.Keys {
-			var n int
-			json.Unmarshal(e.Value, &n)
-			sum += n
-		}
-		if sum != total {
-			t.Fatalf("a snapshot shows %d, want %d", sum, total)
-		}
-	}
-	close(stop)
-	wg.Wait()
 }

@@ -3,6 +3,7 @@ package kv
 import (
 	"iter"
 	"math"
+	"runtime"
 	"sync/atomic"
 )
 
@@ -56,6 +57,7 @@ type Scope struct {
 	parent            *Scope
 	account           *account
 	done              atomic.Bool
+	cleanup           runtime.Cleanup // of a nested scope: ends its count
 }
 
 // Closed reports whether sc or a scope around it was closed.
@@ -154,7 +156,8 @@ func (s *Store) releaseLocked(key string, bytes int64) {
 
 // Nest opens a scope in parent. Scopes with the same prefix share their count but not
 // their bounds. The first scope of a prefix counts the keys that are there, which takes
-// time in proportion to all keys of the store.
+// time in proportion to all keys of the store. A scope that nobody refers to any more is no
+// longer counted; what is nested in it, a watch and a transaction refer to it.
 func (s *Store) Nest(parent *Scope, prefix string, maxKeys, maxBytes int) *Scope {
 	sc := &Scope{Prefix: parent.Prefix + prefix, MaxKeys: maxKeys, MaxBytes: maxBytes, parent: parent}
 	s.lockAll()
@@ -176,6 +179,7 @@ func (s *Store) Nest(parent *Scope, prefix string, maxKeys, maxBytes int) *Scope
 	}
 	a.refs++
 	sc.account = a
+	sc.cleanup = runtime.AddCleanup(sc, s.uncount, sc.Prefix)
 	return sc
 }
 
@@ -185,16 +189,24 @@ func (s *Store) Leave(sc *Scope) {
 	if sc.done.Swap(true) {
 		return
 	}
+	sc.cleanup.Stop()
 	s.endWatches(sc)
+	s.uncount(sc.Prefix)
+	runtime.KeepAlive(sc) // so that its cleanup had not begun when it was stopped
+}
+
+// uncount ends the count of a prefix for one of its scopes.
+func (s *Store) uncount(prefix string) {
 	s.lockAll()
 	defer s.unlockAll()
-	if sc.account.refs--; sc.account.refs > 0 {
+	p := &s.prefixes
+	a := p.accounts[prefix]
+	if a.refs--; a.refs > 0 {
 		return
 	}
-	p := &s.prefixes
-	delete(p.accounts, sc.Prefix)
-	if p.lengths[len(sc.Prefix)]--; p.lengths[len(sc.Prefix)] == 0 {
-		delete(p.lengths, len(sc.Prefix))
+	delete(p.accounts, prefix)
+	if p.lengths[len(prefix)]--; p.lengths[len(prefix)] == 0 {
+		delete(p.lengths, len(prefix))
 	}
 }
 

@@ -1,5 +1,12 @@
 // Package kv is the machine behind SharedState: a concurrent table of keys with
-// versions, lifetimes, bounds, watches and multi-key commits.
+// versions, lifetimes, bounds, watches, transactions and snapshots. It knows of a value its
+// size and, of a number, how to add to it; what Go types are in it is the business of package
+// value.
+//
+// A [Store] is the table (table.go, kv.go), a [Scope] a prefix of it with bounds (account.go),
+// and a [View] the way in, through a scope and perhaps inside a transaction (view.go, txn.go).
+// How an operation ended is a [Code]; errors are made of it above. The clock is read here, and
+// timers are set, one for each shard in which keys have lifetimes (expiry.go).
 //
 // # Locks
 //
@@ -21,4 +28,11 @@
 // the highest version of all keys deleted from it, its floor, and a new key starts
 // above it. So the versions of a key grow for ever without a trace of deleted keys
 // being kept, and without a counter that all keys share.
+//
+// # Transactions
+//
+// A transaction holds what its function read and wrote, and no lock while that runs. Each
+// key that it reads first makes it look at those before it again; at the end one commit asks
+// all of them to be as they were, and writes. Its own mutex orders the goroutines of one
+// function; it is taken before those of the shards.
 package kv

@@ -45,7 +45,13 @@ const (
 	Overflow       // the sum is no value of the type
 	Full           // it would go over a bound
 	NotText        // the key is not UTF-8, so that no snapshot could hold it
-	Closed
+	Closed         // the store, or the scope or one around it
+
+	// Of transactions; see View.Txn.
+	Again   // what its function has read has changed: the function should return, and runs again
+	Over    // its function has ended
+	TooMany // its function uses too many keys
+	GivenUp // its function has run MaxTries times
 )
 
 // Cond is what a write asks of the version that is there; zero stands for absent.
@@ -351,7 +357,9 @@ func (e *entry) addLocked(box *Box, delta uint64) (uint64, Code) {
 	return sum, OK
 }
 
-func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64, life Life) (sum, version uint64, c Code) {
+func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64, life Life) (
+	sum, version uint64, c Code,
+) {
 	sh := s.shard(h)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

@@ -29,6 +29,16 @@ func (s *Store) Keys(sc *Scope, prefix string) (keys []string) {
 	return slices.Compact(keys)
 }
 
+// List yields the entries of sc that start with prefix, sorted, each as it is then.
+func (s *Store) List(sc *Scope, prefix string, yield func(Entry) bool) {
+	for _, key := range s.Keys(sc, prefix) {
+		v, version := s.Get(sc, key)
+		if version != 0 && !yield(Entry{Key: key, Value: v, Version: version}) {
+			return
+		}
+	}
+}
+
 // Snapshot returns the keys under sc as they were together at one instant, sorted, and a
 // version that none of the versions given so far exceeds.
 func (s *Store) Snapshot(sc *Scope) (list []Entry, highest uint64) {

@@ -1,4 +1,4 @@
-package sluice
+package value
 
 import (
 	"encoding/json"

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-func TestKV6_LifetimesAreHalfOpen(t *testing.T) {
+func TestLifetimesAreHalfOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		k := Key[string]("k")
@@ -27,14 +27,14 @@ func TestKV6_LifetimesAreHalfOpen(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		wantAbsent(t, ctx, k)
 		synctest.Wait()
-		if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+		if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 			t.Errorf("%d keys and %d bytes are left at the instant of expiry, want none", keys, bytes)
 		}
 	})
 }
 
 // What each kind of write does to a lifetime.
-func TestKV6_T66_LifetimeTable(t *testing.T) {
+func TestWhatWritesDoToALifetime(t *testing.T) {
 	type write = func(ctx context.Context, k Key[int]) error
 	for name, c := range map[string]struct {
 		write write
@@ -108,7 +108,7 @@ func TestKV6_T66_LifetimeTable(t *testing.T) {
 const forever = -1
 
 // A write at the very instant of expiry finds the key absent.
-func TestKV6_WritesAtExpiry(t *testing.T) {
+func TestWritesAtExpiryFindTheKeyAbsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{MaxKeys: 1})
 		k := Key[int]("k")
@@ -136,7 +136,7 @@ func TestKV6_WritesAtExpiry(t *testing.T) {
 	})
 }
 
-func TestT65_ReadsDoNotRefresh(t *testing.T) {
+func TestReadsDoNotRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, ctx := newState(t, SharedStateConfig{})
 		k := Key[int]("k")
@@ -177,7 +177,7 @@ func TestT65_ReadsDoNotRefresh(t *testing.T) {
 	wg.Wait()
 }
 
-func TestT67_RefreshBeatsTheSweeper(t *testing.T) {
+func TestRefreshBeatsTheSweeper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, ctx := newState(t, SharedStateConfig{})
 		k := Key[int]("k")
@@ -209,7 +209,7 @@ func TestT67_RefreshBeatsTheSweeper(t *testing.T) {
 	})
 }
 
-func TestT68_ExpiredMemoryComesBackUntouched(t *testing.T) {
+func TestExpiredMemoryComesBackUntouched(t *testing.T) {
 	const n = 100_000
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{MaxKeys: n})
@@ -229,12 +229,12 @@ func TestT68_ExpiredMemoryComesBackUntouched(t *testing.T) {
 		full := heap()
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
-		if keys, _ := s.scope.Usage(); keys != n/2 {
+		if keys, _ := s.view.Scope.Usage(); keys != n/2 {
 			t.Errorf("%d keys are left after half the time, want %d", keys, n/2)
 		}
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
-		if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+		if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 			t.Errorf("%d keys, %d bytes are left, want none", keys, bytes)
 		}
 		if left := heap() - empty; left > (full-empty)/20 {
@@ -268,7 +268,7 @@ func TestPromise21_NothingIsLeftAfterClose(t *testing.T) {
 		if d := time.Since(start); d != 1e6*time.Hour {
 			t.Errorf("woke after %v", d)
 		}
-		for i := range s.store.Timers() {
+		for i := range s.view.Store.Timers() {
 			t.Errorf("shard %d has a timer set", i)
 		}
 	})
@@ -276,7 +276,7 @@ func TestPromise21_NothingIsLeftAfterClose(t *testing.T) {
 
 // Deletions, refreshes, expiry, increments and Close against each other, on the real
 // clock, with lifetimes short enough to end in the middle of everything.
-func TestKV6_ExpiryStorm(t *testing.T) {
+func TestExpiryStorm(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	s, ctx := newState(t, SharedStateConfig{})
@@ -325,7 +325,7 @@ func TestKV6_ExpiryStorm(t *testing.T) {
 		n++
 	}
 	s.Clear()
-	if keys, bytes := s.scope.Usage(); keys != 0 || bytes != 0 {
+	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("after Clear %d keys and %d bytes are counted", keys, bytes)
 	}
 }

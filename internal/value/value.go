@@ -1,0 +1,170 @@
+// Package value puts Go values into a kv store and takes them out again: it keeps their type
+// (value.go), numbers in the store's own bits (number.go), estimates their size (size.go), and
+// writes and reads snapshots (snapshot.go). It holds no state and no lock, and runs methods of
+// values (Clone, those of JSON) outside those of the store.
+package value
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/kv"
+)
+
+// datum is what the store holds of a value.
+type datum interface {
+	kv.Datum
+	load(bits uint64) any // the value as its owner may have it
+	typeName() string
+}
+
+// cell holds a value of type T. A nil cell stands for the numbers of type T, which are
+// kept in the store's own bits.
+type cell[T any] struct {
+	kv.Box
+	v      T
+	clones bool // T has a method Clone() T
+}
+
+// cloner is a type that copies itself.
+type cloner[T any] interface{ Clone() T }
+
+// boxBytes is what a value needs beside itself.
+const boxBytes = 48
+
+// New returns the view of an empty store.
+func New(maxKeys, maxBytes int) kv.View {
+	store, root := kv.New(maxKeys, maxBytes, kv.Std{
+		kv.Int:     {Datum: (*cell[int])(nil), Num: kv.Int},
+		kv.Int64:   {Datum: (*cell[int64])(nil), Num: kv.Int64},
+		kv.Uint64:  {Datum: (*cell[uint64])(nil), Num: kv.Uint64},
+		kv.Float64: {Datum: (*cell[float64])(nil), Num: kv.Float64},
+	})
+	return kv.View{Store: store, Scope: root}
+}
+
+// Encode makes what the store s holds of v. It may call a method Clone of v.
+func Encode[T any](s *kv.Store, v T) kv.Value {
+	if n, std := numOf[T](); std {
+		return kv.Value{Box: s.StdBox(n), Bits: toBits(v)}
+	} else if n != kv.NotNum {
+		return kv.Value{Box: s.NumBox((*cell[T])(nil), n), Bits: toBits(v)}
+	}
+	c := &cell[T]{v: v}
+	if !isPlain[T]() {
+		if cl, ok := any(v).(cloner[T]); ok {
+			c.v, c.clones = cl.Clone(), true
+		}
+	}
+	c.Box = kv.Box{Datum: c, Size: boxBytes + sizeOf(&c.v)}
+	return kv.Value{Box: &c.Box}
+}
+
+// Decode returns what v holds as a T, or the zero T and an error that says what is there
+// instead. It may call a method Clone of the value, or one that decodes JSON.
+func Decode[T any](v kv.Value) (out T, err error) {
+	switch d := v.Box.Datum.(type) {
+	case *cell[T]:
+		if d == nil {
+			return FromBits[T](v.Bits), nil
+		}
+		return d.value(), nil
+	case *restored:
+		return decodeJSON[T](d)
+	}
+	holds := v.Box.Datum.(datum).typeName()
+	return out, errors.New("it holds " + holds + ", not " + reflect.TypeFor[T]().String())
+}
+
+// Load returns what v holds, json.RawMessage if it was restored, and nil if v is of no key.
+func Load(v kv.Value) any {
+	if v.Box == nil {
+		return nil
+	}
+	return v.Box.Datum.(datum).load(v.Bits)
+}
+
+// Fits reports whether a T may replace old.
+func (*cell[T]) Fits(old kv.Datum) bool {
+	switch old.(type) {
+	case *cell[T], *restored:
+		return true
+	}
+	return false
+}
+
+func (c *cell[T]) load(bits uint64) any {
+	if c == nil {
+		return FromBits[T](bits)
+	}
+	return c.value()
+}
+
+func (*cell[T]) typeName() string { return reflect.TypeFor[T]().String() }
+
+func (c *cell[T]) value() T {
+	if c.clones {
+		return any(c.v).(cloner[T]).Clone()
+	}
+	return c.v
+}
+
+// isPlain reports whether T is a type without methods that is common.
+func isPlain[T any]() bool {
+	switch any((*T)(nil)).(type) {
+	case *string, *[]byte, *bool, *[]string, *map[string]any, *map[string]string:
+		return true
+	}
+	return false
+}
+
+// restored is a value from a snapshot. The first write gives it a type; until then each
+// read decodes it.
+type restored struct {
+	kv.Box
+	data json.RawMessage
+}
+
+func restore(data json.RawMessage) kv.Value {
+	r := &restored{data: data}
+	r.Box = kv.Box{Datum: r, Size: int64(boxBytes + cap(data))}
+	return kv.Value{Box: &r.Box}
+}
+
+// Restored reports whether v is from a snapshot and has no Go type yet.
+func Restored(v kv.Value) bool {
+	_, raw := v.Box.Datum.(*restored)
+	return raw
+}
+
+// Fits is never asked: only a snapshot writes restored values, and it asks nothing.
+func (*restored) Fits(kv.Datum) bool { return true }
+
+func (r *restored) load(uint64) any { return slices.Clone(r.data) }
+
+func (*restored) typeName() string { return "restored JSON" }
+
+// decodeJSON is Decode for restored values, apart so that Decode need not allocate.
+func decodeJSON[T any](r *restored) (out T, err error) {
+	if err := r.decode(&out); err != nil {
+		var zero T
+		return zero, err
+	}
+	return out, nil
+}
+
+// decode is json.Unmarshal, except that null fits only what can be nil or decodes itself.
+func (r *restored) decode(p any) error {
+	if string(r.data) == "null" {
+		switch t := reflect.TypeOf(p).Elem(); t.Kind() {
+		case reflect.Pointer, reflect.Interface, reflect.Map, reflect.Slice:
+		default:
+			if _, ok := p.(json.Unmarshaler); !ok {
+				return &json.UnmarshalTypeError{Value: "null", Type: t}
+			}
+		}
+	}
+	return json.Unmarshal(r.data, p)
+}
