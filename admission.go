@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // admission is the stage of one tool in one executor: which cells a call needs, how it
@@ -21,7 +22,7 @@ type admission struct {
 	plan             *admit.Plan
 	parts            []part         // narrow before wide
 	needs            *admit.NeedSet // if it is the same for every call
-	keys             []Scope        // to ask each call for
+	keys             []rules.Scope  // to ask each call for
 	units            []string       // to ask the cost of
 	timeout, maxWait time.Duration
 	classify         func(Call, Result, error) Outcome
@@ -42,12 +43,12 @@ func newAdmission(e *Executor, t *tool) *admission {
 	s := a.stage.lock()
 	for _, g := range append([]*gateCore{&t.shared.core}, e.gates...) {
 		for _, l := range g.limits {
-			key, applies := l.scope.fixed(&t.spec)
+			key, applies := l.scope.Fixed(t.spec.Name, t.spec.Type)
 			if !applies {
 				continue
 			}
 			p := part{class: l.class, unit: -1, key: -1}
-			if l.scope.keyed() {
+			if l.scope.Keyed() {
 				p.key = index(&a.keys, l.scope)
 			} else {
 				p.cell = s.m.Pin(s.now(), l.class, key)
@@ -208,10 +209,10 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 		}
 	}()
 	for i, s := range a.keys {
-		k := s.of(c)
-		if len(k) > maxKeyBytes {
+		k := keyOf(s, c)
+		if len(k) > rules.MaxKeyBytes {
 			normal = true
-			return c.inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), maxKeyBytes))
+			return c.inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
 		}
 		if i < len(q.keys) {
 			q.keys[i] = k
@@ -240,9 +241,6 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 	return nil
 }
 
-// maxKeyBytes bounds what a key of a call can be.
-const maxKeyBytes = 1024
-
 // cellFunc finds or makes the cell of a key: Machine.Cell, or Machine.Peek for a forecast.
 type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
 
@@ -263,13 +261,13 @@ func (a *admission) fill(s *stage, t *admit.Ticket, c *Call, q *asked, now int64
 			case n == 0:
 				continue
 			default:
-				n = min(n, maxLimit+1) // too wide whatever it is, and sums stay in range
+				n = min(n, rules.MaxLimit+1) // too wide whatever it is, and sums stay in range
 			}
 		}
 		x, key := p.cell, ""
 		if x != nil {
 			key = x.Key()
-		} else if key = q.key(p.key); key == "" && a.keys[p.key].kind == scopeKeyed {
+		} else if key = q.key(p.key); key == "" && a.keys[p.key].Kind() == rules.ByKey {
 			continue
 		}
 		if x == nil || a.dropped {

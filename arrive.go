@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // enter waits for admission. The attempt that it answers holds what the call needs. The
@@ -72,7 +74,7 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 		return nil, nil, err
 	}
 	if now == 0 || a.needs == nil { // that was foreign code
-		now = inv.plan.exec.clock.now() // not under the lock, which others wait for
+		now = inv.plan.exec.clock.Now() // not under the lock, which others wait for
 	}
 	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Cell)
 	if err != nil {
@@ -210,7 +212,7 @@ func (a *admission) ticket(s *stage, c *Call, q *asked, now int64, cell cellFunc
 
 // deadline has t start, and be done, before d.
 func (s *stage) deadline(t *admit.Ticket, d time.Time) {
-	t.Finish = s.clock.instant(d)
+	t.Finish = s.clock.Instant(d)
 	t.Limit = min(t.Limit, t.Finish-1)
 }
 
@@ -269,10 +271,10 @@ func (a *admission) refusal(s *stage, inv *invocation, t *admit.Ticket, f admit.
 	e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2))
 	switch f.Reason {
 	case admit.QueueFull:
-		e.Cause = &refusalDetail{waiting: t.Plan.Client.Waiting()}
+		e.Cause = &errtext.Bound{Waiting: t.Plan.Client.Waiting()}
 	case admit.Saturated:
 		e.Reason = ErrSaturated
-		e.Cause = &refusalDetail{limit: f.By.Usage(s.now()).Limit, anonymous: a.anonymous(f.By)}
+		e.Cause = &errtext.Bound{Limit: f.By.Usage(s.now()).Limit, Anonymous: a.anonymous(f.By)}
 	case admit.TooWide:
 		e.Reason, e.Cause = ErrSaturated, errTooWide
 	case admit.RateLimited:
@@ -281,9 +283,9 @@ func (a *admission) refusal(s *stage, inv *invocation, t *admit.Ticket, f admit.
 		e.Reason = ErrBreakerOpen
 	case admit.TooLong:
 		e.Reason = ErrWaitTooLong
-		d := &refusalDetail{anonymous: a.anonymous(f.By)}
-		if d.atOnce = t.AtOnce; !t.AtOnce && (t.Finish == 0 || t.Limit < t.Finish-1) { // else it is the caller's deadline
-			d.within, d.nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
+		d := &errtext.Bound{Anonymous: a.anonymous(f.By)}
+		if d.AtOnce = t.AtOnce; !t.AtOnce && (t.Finish == 0 || t.Limit < t.Finish-1) { // else it is the caller's deadline
+			d.Within, d.Nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
 		}
 		e.Cause = d
 	case admit.Cycle:
@@ -301,7 +303,7 @@ func (a *admission) anonymous(c *admit.Cell) bool {
 	}
 	for i := range a.parts {
 		if p := &a.parts[i]; p.class == c.Class() {
-			return p.key >= 0 && a.keys[p.key].kind == scopeTenant
+			return p.key >= 0 && a.keys[p.key].Kind() == rules.ByTenant
 		}
 	}
 	return false

@@ -123,7 +123,7 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	}
 	j := &judging{r: r}
 	exec := r.inv.plan.exec
-	exec.deadlines.add(j, exec.clock, exec.clock.now()+int64(maxJudging))
+	exec.deadlines.add(j, exec.clock, exec.clock.Now()+int64(maxJudging))
 	defer func() { // also if the code that is asked calls Goexit
 		exec.deadlines.remove(j)
 		r.outcome = outcome
@@ -271,7 +271,7 @@ func (a *admission) giveBack(r *running, pauses []throttle) {
 		exec.helperStarts()
 		defer exec.helperEnds()
 	}
-	now := exec.clock.now() // not under the lock, which others wait for
+	now := exec.clock.Now() // not under the lock, which others wait for
 	if x, ok := r.Context.(*timedRun); ok {
 		x.end()
 	}

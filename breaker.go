@@ -8,6 +8,8 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // ErrBreakerOpen is the reason of a call that a circuit breaker did not let through.
@@ -97,7 +99,7 @@ func breakerState(s breaker.State) BreakerState {
 }
 
 func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, error) {
-	if err := checkName(field+".Name", c.Name); err != nil {
+	if err := check.Name("sluice: "+field+".Name", c.Name); err != nil {
 		return c, err
 	}
 	if c.Name == "" {
@@ -106,7 +108,7 @@ func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, erro
 	if err := c.Scope.check(field + ".Scope"); err != nil {
 		return c, err
 	}
-	c.Scope = c.Scope.or(ByTool)
+	c.Scope = c.Scope.or(rules.ByTool)
 	if math.IsNaN(c.Ratio) || c.Ratio < 0 || c.Ratio > 1 {
 		return c, fmt.Errorf("sluice: %s.Ratio is %v: must be from 0 (off) to 1", field, c.Ratio)
 	}
@@ -133,10 +135,10 @@ func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, erro
 		v    *time.Duration
 		def  time.Duration
 	}{{"Window", &c.Window, 10 * time.Second}, {"Cooldown", &c.Cooldown, 30 * time.Second}, {"Lease", &c.Lease, time.Minute}} {
-		if *f.v < 0 || *f.v > maxDuration {
-			return c, fmt.Errorf("sluice: %s.%s is %v: must be from 0 (%v) to %v", field, f.name, *f.v, f.def, maxDuration)
+		if *f.v < 0 || *f.v > check.MaxDuration {
+			return c, fmt.Errorf("sluice: %s.%s is %v: must be from 0 (%v) to %v", field, f.name, *f.v, f.def, check.MaxDuration)
 		}
-		if err := checkUnit(field+"."+f.name, *f.v); err != nil {
+		if err := check.Unit("sluice: "+field+"."+f.name, *f.v); err != nil {
 			return c, err
 		}
 		if *f.v == 0 {
@@ -147,9 +149,6 @@ func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, erro
 	c.MaxKeys = n
 	return c, err
 }
-
-// maxDuration bounds configured durations, so that sums of instants cannot overflow.
-const maxDuration = 10 * 365 * 24 * time.Hour
 
 func (c *CircuitBreakerConfig) machine() *breaker.Config {
 	return &breaker.Config{
@@ -163,17 +162,6 @@ func (c *CircuitBreakerConfig) machine() *breaker.Config {
 	}
 }
 
-func (c *CircuitBreakerConfig) limit(name string) gateLimit {
-	return gateLimit{&admit.Class{
-		Name:    name,
-		Kind:    admit.Breaker,
-		Rank:    c.Scope.rank(),
-		MaxKeys: tableSize(c.Scope, c.MaxKeys),
-		ByPlan:  c.Scope.byPlan(),
-		Breaker: c.machine(),
-	}, c.Scope}
-}
-
 // NewCircuitBreaker returns a closed breaker, or an error that names the field of c that
 // is out of range.
 func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
@@ -183,7 +171,8 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 	}
 	b := &CircuitBreaker{conf: c}
 	b.core.name, b.core.stage = c.Name, new(stageRef)
-	b.core.limits = []gateLimit{c.limit(label("breaker", c.Name))}
+	scope := rules.Scope(c.Scope)
+	b.core.limits = []gateLimit{{rules.Circuit(c.Name, scope, c.MaxKeys, c.machine()), scope}}
 	return b, nil
 }
 
@@ -285,7 +274,7 @@ func (x *breakerChange) apply(lk *locked) {
 		return
 	}
 	k := x.b.core.limits[0].class
-	s.m.SetMaxKeys(now, k, tableSize(x.to.Scope, x.to.MaxKeys))
+	s.m.SetMaxKeys(now, k, rules.Scope(x.to.Scope).TableSize(x.to.MaxKeys))
 	s.m.SetBreaker(now, k, x.to.machine())
 	lk.changed(s, k.Name, "", "")
 }

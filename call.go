@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/ids"
 )
 
 // Handler runs one call.
@@ -342,3 +343,21 @@ var (
 	wholes  = sync.Pool{New: func() any { return new(chunk[whole]) }}
 	records = sync.Pool{New: func() any { return new(chunk[record]) }}
 )
+
+// CallKey tells a call from every other, whatever ids callers give: no other call of the
+// process has it, and no other process writes it. Zero belongs to no call. It is
+// comparable, and its text is what the JSON form of an [Event] has.
+type CallKey uint64
+
+// String is the key as text; empty for zero.
+func (k CallKey) String() string { return string(k.append(nil)) }
+
+// MarshalText is String.
+func (k CallKey) MarshalText() ([]byte, error) { return k.append(nil), nil }
+
+func (k CallKey) append(b []byte) []byte {
+	if k == 0 {
+		return b
+	}
+	return ids.AppendKey(b, uint64(k))
+}

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/clock"
 	"github.com/sluice-go/sluice/internal/heap"
 )
 
@@ -14,7 +15,7 @@ import (
 type deadlines struct {
 	mu    sync.Mutex
 	all   heap.Heap[int64, expiring]
-	clock clock
+	clock clock.Clock
 	timer *time.Timer
 	armed int64           // when the timer fires, no later than the first needs; zero if it does not run
 	spare []chan struct{} // for attempts to come
@@ -36,14 +37,14 @@ func (d *deadline) deadlineOf() *deadline { return d }
 
 // add has x expire at the instant due. In a testing/synctest bubble, an executor from
 // outside has no timer that it could share: its clock shows that by a time before it began.
-func (d *deadlines) add(x expiring, c clock, due int64) {
-	now := c.now()
+func (d *deadlines) add(x expiring, c clock.Clock, due int64) {
+	now := c.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.addLocked(x, c, due, now)
 }
 
-func (d *deadlines) addLocked(x expiring, c clock, due, now int64) {
+func (d *deadlines) addLocked(x expiring, c clock.Clock, due, now int64) {
 	if now < 0 {
 		x.deadlineOf().timer = time.AfterFunc(time.Duration(due-now), x.expire)
 		return
@@ -59,7 +60,7 @@ func (d *deadlines) addLocked(x expiring, c clock, due, now int64) {
 }
 
 // watch is add for an attempt. Its ready channel is told of that, or of its end.
-func (d *deadlines) watch(x *timedRun, c clock, now int64) {
+func (d *deadlines) watch(x *timedRun, c clock.Clock, now int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := len(d.spare); n > 0 && now >= 0 {
@@ -86,7 +87,7 @@ func (d *deadlines) armLocked(now int64) {
 func (d *deadlines) fire() {
 	var due []expiring
 	d.mu.Lock()
-	now := d.clock.now()
+	now := d.clock.Now()
 	d.armed = 0
 	for d.all.Len() > 0 && d.all.Min() <= now {
 		due = append(due, d.all.Top())

@@ -21,7 +21,7 @@ func TestDeadlines_Timer(t *testing.T) {
 			defer d.mu.Unlock()
 			at := int64(0)
 			if in > 0 {
-				at = exec.clock.now() + int64(in)
+				at = exec.clock.Now() + int64(in)
 			}
 			if d.all.Len() != runs || d.armed != at {
 				t.Errorf("%d attempts, fires at %d; want %d and %d", d.all.Len(), d.armed, runs, at)

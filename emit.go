@@ -21,7 +21,7 @@ var callEvents = sync.Pool{New: func() any { return new(callEvent) }}
 // event makes an event of inv's, at the instant now. Who gets it gives it to emit.
 func (inv *invocation) event(k EventKind, now int64) *callEvent {
 	t := callEvents.Get().(*callEvent)
-	t.Kind, t.Time = k, inv.plan.exec.clock.time(now)
+	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
 	t.CallKey, t.Elapsed = inv.key, time.Duration(max(0, now-inv.began))
 	inv.fill(&t.Call)
 	if p := inv.parent.Load(); p != nil {
@@ -66,7 +66,7 @@ func (t *callEvent) free() {
 
 // throttled notes that an upstream asked the attempt to wait for d, or to slow down.
 func (r *running) throttled(d time.Duration) {
-	until := r.inv.plan.exec.clock.now() + int64(min(d, maxPause)) + 1
+	until := r.inv.plan.exec.clock.Now() + int64(min(d, maxPause)) + 1
 	again := &r.inv.first.remembers().again
 	for was := again.Load(); was < until && !again.CompareAndSwap(was, until); was = again.Load() {
 	}
@@ -121,7 +121,7 @@ func (inv *invocation) tellRetry(ctx context.Context, c *Call) {
 }
 
 func (inv *invocation) tellRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
-	t := inv.event(ToolRetrying, inv.plan.exec.clock.now())
+	t := inv.event(ToolRetrying, inv.plan.exec.clock.Now())
 	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
 	t.Queued = time.Duration(inv.first.queued.Load())
 	if t.Err = err; err != nil {

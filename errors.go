@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
@@ -58,9 +58,9 @@ func (e *Error) Error() string {
 		b = strconv.AppendQuote(b, cut(e.Tool, 128))
 		b = append(b, ": "...)
 	}
-	b = appendLine(b, e.what(), maxName)
+	b = errtext.AppendLine(b, e.what(), maxName)
 	if e.By != "" && e.By != queueName {
-		b = appendLine(append(b, " by "...), e.By, maxName)
+		b = errtext.AppendLine(append(b, " by "...), e.By, maxName)
 	}
 	if e.RetryAfter > 0 {
 		b = append(append(b, ", retry in "...), e.RetryAfter.String()...)
@@ -70,7 +70,7 @@ func (e *Error) Error() string {
 		if e.endless() {
 			return string(append(b, "errors without end"...))
 		}
-		b = appendLine(b, textOf(e.Cause), maxMessage)
+		b = errtext.AppendLine(b, errwalk.Text(e.Cause), maxMessage)
 	}
 	return string(b)
 }
@@ -80,27 +80,14 @@ func (e *Error) what() string {
 	if e.Reason == nil {
 		return "failed"
 	}
-	return trimPrefix(textOf(e.Reason))
+	return strings.TrimPrefix(errwalk.Text(e.Reason), "sluice: ")
 }
 
 // endless reports whether e is among the errors behind it, whose text would not end, or may
 // be: there are too many to tell.
 func (e *Error) endless() bool {
 	n := 0
-	return findError(e.Cause, true, func(x error) bool { n++; return x == error(e) || n == maxNodes }) != nil
-}
-
-// appendLine appends at most limit bytes of s, escaped so that it stays on its line and
-// changes nothing around it.
-func appendLine(b []byte, s string, limit int) []byte {
-	for _, r := range cut(s, limit) {
-		if r < ' ' || r == 0x7f || jsonx.Unsafe(r) {
-			b = jsonx.AppendEscaped(b, r)
-		} else {
-			b = utf8.AppendRune(b, r) // bytes that are no UTF-8 become U+FFFD
-		}
-	}
-	return b
+	return errwalk.Find(e.Cause, func(x error) bool { n++; return x == error(e) || n == errwalk.Max }) != nil
 }
 
 // Is reports whether target is e's Reason, or a parent of it.
@@ -111,7 +98,7 @@ func (e *Error) Is(target error) bool {
 	case context.DeadlineExceeded:
 		return e.Reason == ErrTimeout
 	}
-	return same(target, e.Reason, false)
+	return errwalk.Same(target, e.Reason, false)
 }
 
 // Unwrap is Cause.
@@ -120,27 +107,14 @@ func (e *Error) Unwrap() error { return e.Cause }
 // MarshalJSON writes names and milliseconds, and never a value of a call. Names are cut and
 // escaped as in events.
 func (e Error) MarshalJSON() ([]byte, error) {
-	b := appendTextField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
-	b = appendTextField(b, `"action_id":`, e.CallID, maxName)
+	b := errtext.AppendField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
+	b = errtext.AppendField(b, `"action_id":`, e.CallID, maxName)
 	b = append(jsonx.AppendString(append(b, `"reason":`...), e.what(), maxName), ',')
-	b = appendTextField(b, `"by":`, e.By, maxName)
+	b = errtext.AppendField(b, `"by":`, e.By, maxName)
 	if e.RetryAfter > 0 {
-		b = append(strconv.AppendInt(append(b, `"retry_after_ms":`...), ceilMillis(e.RetryAfter), 10), ',')
+		b = append(strconv.AppendInt(append(b, `"retry_after_ms":`...), errtext.CeilMillis(e.RetryAfter), 10), ',')
 	}
 	return append(jsonx.AppendString(append(b, `"message":`...), e.Error(), 2*maxMessage), '}'), nil
-}
-
-// appendTextField appends a field and a comma, unless it is empty.
-func appendTextField(b []byte, key, s string, limit int) []byte {
-	if s == "" {
-		return b
-	}
-	return append(jsonx.AppendString(append(b, key...), s, limit), ',')
-}
-
-// ceilMillis rounds up: a retry is never early.
-func ceilMillis(d time.Duration) int64 {
-	return int64((d + time.Millisecond - 1) / time.Millisecond)
 }
 
 // PanicError is a panic or a runtime.Goexit in code that a call ran: a tool, an
@@ -164,7 +138,7 @@ func (e *PanicError) Error() string {
 
 // MarshalJSON writes what happened and where, without the panic's value and stack.
 func (e PanicError) MarshalJSON() ([]byte, error) {
-	b := appendTextField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
+	b := errtext.AppendField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
 	b = append(append(append(b, `"reason":"`...), panicCode(&e)...), `",`...)
 	return append(jsonx.AppendString(append(b, `"message":`...), e.Error(), maxMessage), '}'), nil
 }
@@ -181,226 +155,360 @@ const queueName = "queue"
 // errTooWide is behind the refusal of a call that no waiting makes fit.
 var errTooWide = errors.New("sluice: the call weighs more than the limit")
 
-// refusalDetail is behind a refusal: the bound that was met. It becomes text when somebody
-// reads it.
-type refusalDetail struct {
-	waiting   int           // calls in the full queue
-	limit     int64         // that is taken up
-	within    time.Duration // how long the call may wait; zero if its deadline bounds that
-	nested    bool          // because it is nested
-	atOnce    bool          // it was not to wait at all
-	anonymous bool          // it counts with all calls of runs without a tenant
-}
-
-func (d *refusalDetail) Error() string {
-	var s string
-	switch {
-	case d.waiting > 0:
-		return fmt.Sprintf("%d calls of the executor wait already, and MaxQueue and MaxPerTenant allow no more", d.waiting)
-	case d.limit > 0:
-		s = fmt.Sprintf("all of %d are taken", d.limit)
-	case d.atOnce:
-		s = "it could not start at once, and NoWait lets it not wait"
-	case d.nested:
-		s = fmt.Sprintf("it could not start within %v, as long as a nested call waits without MaxWait", d.within)
-	case d.within > 0:
-		s = fmt.Sprintf("it could not start within MaxWait, %v", d.within)
-	default:
-		s = "it could not start before its caller's deadline"
-	}
-	if d.anonymous {
-		s += "; the run has no tenant, and runs without one count together"
-	}
-	return s
-}
-
 // ranError is a refusal that a tool which did run passes on, say of a call nested in it.
 // It is what it was, but does not claim that the outer tool did not run.
 type ranError struct {
-	err error
+	errwalk.Except
 	key CallKey // of the outer call
 }
 
-func (e ranError) Error() string { return textOf(e.err) }
-func (e ranError) Is(target error) bool {
-	return target != ErrRejected && isReason(e.err, target)
-}
-func (e ranError) As(target any) (yes bool) {
-	walk(e.err, func(err error) step {
-		if yes = becomes(err, target); yes {
-			return stop
-		}
-		return deeper
-	})
-	return yes
+func passedOn(err error, key CallKey) ranError {
+	return ranError{errwalk.Except{Err: err, Not: ErrRejected}, key}
 }
 
-// The methods of a foreign error may panic, its tree may be endless or lead back to itself.
-// What follows asks such errors: whatever panics has said nothing, and the search ends after
-// maxNodes. A method that calls runtime.Goexit ends the goroutine, so whoever asks on behalf
-// of a call that must end has a deferred function that goes on without the answer; a method
-// that blocks keeps whoever asks, so nobody does who holds a lock.
-
-// maxNodes bounds how much of an error's tree is looked at.
-const maxNodes = 1000
-
-// step is where to go on from a node of an error's tree.
-type step uint8
-
-const (
-	deeper step = iota // what it wraps, then what is beside it
-	beside
-	stop
-)
-
-// walk shows the tree of err to visit, from the outside in, as errors.Is goes.
-func walk(err error, visit func(error) step) {
-	var space [8]error
-	rest := append(space[:0], err)
-	for left := maxNodes; left > 0 && len(rest) > 0; left-- {
-		x := rest[len(rest)-1]
-		rest = rest[:len(rest)-1]
-		if x == nil {
-			continue
-		}
-		switch visit(x) {
-		case stop:
-			return
-		case beside:
-			continue
-		}
-		many, one := unwrapped(x)
-		if one != nil {
-			rest = append(rest, one)
-		}
-		for i := min(len(many), left) - 1; i >= 0; i-- {
-			rest = append(rest, many[i])
-		}
-		if len(rest) > left { // the others would not be visited any more
-			rest = rest[len(rest)-left:]
-		}
-	}
-}
-
-// unwrapped is what err wraps.
-func unwrapped(err error) (many []error, one error) {
-	if r, ok := err.(ranError); ok {
-		return nil, r.err
-	}
-	defer func() {
-		if recover() != nil {
-			many, one = nil, nil
-		}
-	}()
-	switch x := err.(type) {
-	case interface{ Unwrap() error }:
-		return nil, x.Unwrap()
-	case interface{ Unwrap() []error }:
-		return x.Unwrap(), nil
-	}
-	return nil, nil
-}
-
-// isReason is errors.Is.
-func isReason(err, target error) (yes bool) {
+// isReason is errors.Is, of errors that may be anybody's.
+func isReason(err, target error) bool {
 	if e, ok := err.(*Error); ok && e != nil && (e.Cause == nil || e.Is(target)) { // as most are
 		return e.Is(target)
 	}
-	walk(err, func(x error) step {
-		if _, hides := x.(ranError); hides && target == ErrRejected {
-			return beside
-		}
-		if yes = is(x, target); yes {
-			return stop
-		}
-		return deeper
-	})
-	return yes
+	return errwalk.Is(err, target)
 }
 
-// is reports whether err itself, apart from what it wraps, is target.
-func is(err, target error) (yes bool) {
-	defer func() {
-		if recover() != nil {
-			yes = false
-		}
-	}()
-	if err == target {
-		return true
-	}
-	if _, ours := err.(ranError); ours {
-		return false // what it wraps answers
-	}
-	x, ok := err.(interface{ Is(error) bool })
-	return ok && x.Is(target)
+// ownError is the first of the library's own errors in err's tree; nil if there is none.
+func ownError(err error) *Error {
+	x, _ := errwalk.First[*Error](err)
+	return x
 }
 
-// asError is errors.AsType.
-func asError[T error](err error) (x T, yes bool) {
-	walk(err, func(e error) step {
-		if x, yes = as[T](e); yes {
-			return stop
-		}
-		return deeper
-	})
-	return x, yes
+// CodeOf is the code that events write for err, in one word that is good as a metric's
+// label: unknown_tool, invalid_arguments, breaker_open, rate_limited, saturated, queue_full,
+// wait_too_long, denied, nesting, closed, timeout, canceled, panic, goexit, or tool_error for
+// all else; empty for nil. It is meant for what [Executor.Invoke] answered. A refusal that
+// a tool passes on from a call nested in it is its tool_error; whose call was out of time
+// or panicked makes no difference.
+func CodeOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return string(codeFor(err, 0, ""))
 }
 
-// as reports whether err itself, apart from what it wraps, is a T, or says it is one.
-func as[T error](err error) (x T, yes bool) {
-	if x, yes = err.(T); yes {
-		return x, true
-	}
-	if _, ours := err.(ranError); ours {
-		return x, false
-	}
-	if a, ok := err.(interface{ As(any) bool }); ok {
-		return says[T](a)
-	}
-	return x, false
-}
+// codeOf is the code of e.Err.
+func codeOf(e *Event) errtext.Code { return codeFor(e.Err, e.CallKey, e.Call.ID) }
 
-func says[T error](a interface{ As(any) bool }) (x T, yes bool) {
-	defer func() {
-		if recover() != nil {
-			yes = false
+// codeFor is the code of err, which ended the call of that key and id, as far as they are
+// known.
+func codeFor(err error, key CallKey, id string) errtext.Code {
+	found := errwalk.Find(err, func(x error) bool {
+		switch x := x.(type) {
+		case *PanicError:
+			return x != nil
+		case *Error:
+			return x != nil
+		case ranError, withheldError:
+			return true
 		}
-	}()
-	yes = a.As(&x)
-	return x, yes
-}
-
-// becomes is as for a target that only reflection knows, as errors.As has checked it.
-func becomes(err error, target any) (yes bool) {
-	defer func() {
-		if recover() != nil {
-			yes = false
-		}
-	}()
-	to := reflect.ValueOf(target).Elem()
-	if reflect.TypeOf(err).AssignableTo(to.Type()) {
-		to.Set(reflect.ValueOf(err))
-		return true
-	}
-	if _, ours := err.(ranError); ours {
 		return false
+	})
+	switch x := found.(type) {
+	case *PanicError:
+		return panicCode(x)
+	case *Error:
+		return errorCode(x, key, id)
+	case withheldError:
+		return x.code
+	case ranError:
+		if e := ownError(x.Err); e != nil && (key == 0 || x.key == key) {
+			return errorCode(e, x.key, id)
+		}
+		return foreignCode(x.Err)
 	}
-	a, ok := err.(interface{ As(any) bool })
-	return ok && a.As(target)
+	switch {
+	case isReason(err, context.Canceled):
+		return errtext.Canceled
+	case isReason(err, context.DeadlineExceeded):
+		return errtext.Timeout
+	}
+	return errtext.ToolError
 }
 
-// textOf is err.Error(), or what there is to say instead.
-func textOf(err error) (text string) {
-	defer func() {
-		if recover() != nil {
-			text = fmt.Sprintf("%T, whose Error method panicked", err)
-		}
-	}()
-	return err.Error()
+func panicCode(p *PanicError) errtext.Code {
+	if p.Goexit {
+		return errtext.Goexit
+	}
+	return errtext.Panic
 }
+
+// errorCode is the code of an error of this library's, which may be of another call.
+func errorCode(x *Error, key CallKey, id string) errtext.Code {
+	own := x.CallID == "" || id == "" || x.CallID == id
+	if x.key != 0 && key != 0 {
+		own = x.key == key
+	}
+	if !own { // of a nested call, passed on by a tool that did run
+		return foreignCode(x.Cause)
+	}
+	if x.Reason == ErrRejected {
+		if p, ok := errwalk.First[*PanicError](x.Cause); ok && p != nil {
+			return panicCode(p)
+		}
+	}
+	return reasonCode(x.Reason)
+}
+
+// foreignCode is the code of a call that passes on an error of another call.
+func foreignCode(cause error) errtext.Code {
+	if isReason(cause, context.Canceled) {
+		return errtext.Canceled
+	}
+	return errtext.ToolError
+}
+
+func reasonCode(reason error) errtext.Code {
+	switch reason {
+	case ErrUnknownTool:
+		return errtext.UnknownTool
+	case ErrInvalidArguments:
+		return errtext.InvalidArguments
+	case ErrBreakerOpen:
+		return errtext.BreakerOpen
+	case ErrRateLimited:
+		return errtext.RateLimited
+	case ErrSaturated:
+		return errtext.Saturated
+	case ErrQueueFull:
+		return errtext.QueueFull
+	case ErrWaitTooLong:
+		return errtext.WaitTooLong
+	case ErrDenied:
+		return errtext.Denied
+	case ErrNesting:
+		return errtext.Nesting
+	case ErrClosed:
+		return errtext.Closed
+	case ErrTimeout:
+		return errtext.Timeout
+	case ErrRejected:
+		return errtext.Canceled
+	}
+	return errtext.ToolError
+}
+
+// passes reports whether it makes sense to try again what ended with err: after a refusal
+// for a reason that passes, or if somebody said when.
+func passes(err error, code errtext.Code, retry time.Duration) bool {
+	if retry > 0 {
+		return true
+	}
+	x := ownError(err)
+	return code.Passes() && (x == nil || x.Cause != error(errTooWide))
+}
+
+// messageOf is what an event says of err: for a panic nothing but that, else its text, cut.
+func messageOf(code errtext.Code, err error) string {
+	if code == errtext.Panic || code == errtext.Goexit {
+		return string(code)
+	}
+	return cut(errwalk.Text(err), maxMessage)
+}
+
+const (
+	maxMessage = 1024 // bytes of an error's text in an event
+	maxName    = 256  // bytes of a name or id in an event
+)
 
 // cut keeps at most n bytes of s, and says so.
 func cut(s string, n int) string { return jsonx.Cut(s, n, "…") }
 
-// trimPrefix is s without the library's name before it.
-func trimPrefix(s string) string { return strings.TrimPrefix(s, "sluice: ") }
+// ModelText is what a model should read of an error of a call: one JSON object that says
+// what happened and what to do about it,
+//
+//	{"type":"rate_limited","message":"too many calls for now; try again in 2 s","retryable":true,"retry_after_ms":1200}
+//
+// type is [CodeOf] the error, and retry_after_ms is left out where nobody knows. The message
+// names no constraint, no library and no value of a panic. A tool's own error is told by
+// its text, cut to 1,024 bytes: return from a tool what a model may read. Control,
+// bidirectional and invisible characters are escaped. It is empty for nil.
+func ModelText(err error) string {
+	if err == nil {
+		return ""
+	}
+	code, retry := codeFor(err, 0, ""), retryIn(err)
+	_, throttled := errwalk.First[retryable](err)
+	return errtext.ForModel(code, modelMessage(err, code, 0), maxMessage+len("…"), throttled || passes(err, code, retry), retry)
+}
+
+// retryIn is when to retry, as far as err says.
+func retryIn(err error) time.Duration {
+	if _, retry := whose(err); retry > 0 {
+		return retry
+	}
+	return foreignRetry(err)
+}
+
+// maxTold bounds how many errors within each other a message tells of.
+const maxTold = 4
+
+// modelMessage says what happened, and what to do.
+func modelMessage(err error, code errtext.Code, depth int) string {
+	if depth == maxTold {
+		return errtext.Failed
+	}
+	f, cause := errtext.Failure{Code: code, Retry: retryIn(err)}, error(nil)
+	if x := ownError(err); x != nil {
+		f.Tool, cause, f.TooWide = x.Tool, x.Cause, x.Cause == error(errTooWide)
+	}
+	switch code {
+	case errtext.UnknownTool:
+		f.Names, _ = errwalk.First[errtext.Names](cause)
+	case errtext.InvalidArguments:
+		if _, f.Unusable = errwalk.First[*PanicError](cause); !f.Unusable {
+			f.Detail = plainText(cause, depth)
+		}
+	case errtext.Denied:
+		f.Detail = plainText(cause, depth)
+	case errtext.ToolError:
+		switch x := err.(type) {
+		case ranError:
+			return "a call that the tool made was refused: " + plainText(x.Err, depth)
+		case *Error, withheldError:
+			return errtext.With(errtext.Failed, plainText(cause, depth))
+		}
+		return plainText(err, depth)
+	}
+	return f.Message()
+}
+
+// plainText is the text of a foreign error, with what the library's own errors in it mean
+// to a model in place of their text. What a tool that ran passes on is told as one.
+func plainText(err error, depth int) string {
+	if err == nil {
+		return ""
+	}
+	text := cut(errwalk.Text(err), 4*maxMessage)
+	n := 0
+	errwalk.Walk(err, func(x error) errwalk.Step {
+		_, ran := x.(ranError)
+		switch x.(type) {
+		case *Error, *PanicError, ranError:
+			if own := errwalk.Text(x); own != "" {
+				text = cut(strings.ReplaceAll(text, own, modelMessage(x, codeFor(x, 0, ""), depth+1)), 4*maxMessage)
+			}
+			n++
+		}
+		switch {
+		case n == maxTold:
+			return errwalk.Stop
+		case ran:
+			return errwalk.Beside
+		}
+		return errwalk.Deeper
+	})
+	return cut(strings.ReplaceAll(text, "sluice: ", ""), maxMessage)
+}
+
+// WithoutErrorText is s for one that must not see what tools and interceptors write into
+// their errors, which may be an argument, an address or a key. The Err of an event becomes
+// one that says its code ([CodeOf]) and nothing else, in every form; it matches the same
+// reasons and [ErrRejected], and the library's own [Error] keeps all but its Cause. It goes
+// around any sink or inside one: a [MultiSink], an [AsyncSink], [WithPayloads], a run's own.
+// A nil s discards. The sink is as safe for concurrent use as s.
+func WithoutErrorText(s EventSink) EventSink { return &errorTextFilter{s} }
+
+type errorTextFilter struct{ next EventSink }
+
+func (f *errorTextFilter) Enabled(k EventKind) bool { return f.next != nil && f.next.Enabled(k) }
+
+func (f *errorTextFilter) Emit(ctx context.Context, e *Event) error {
+	if f.next == nil {
+		return nil
+	}
+	return f.next.Emit(ctx, withoutErrorText(e))
+}
+
+func (f *errorTextFilter) wantsValues() bool {
+	_, wants := valueSinkOf(f.next)
+	return wants
+}
+
+func (f *errorTextFilter) emitBoth(ctx context.Context, plain, full *Event) error {
+	return f.next.(valueSink).emitBoth(ctx, withoutErrorText(plain), withoutErrorText(full))
+}
+
+func (f *errorTextFilter) freeze(plain, full *Event) func(context.Context) error {
+	return f.next.(valueSink).freeze(withoutErrorText(plain), withoutErrorText(full))
+}
+
+// withoutErrorText is e, or a copy of it if it has an error.
+func withoutErrorText(e *Event) *Event {
+	if e.Err == nil {
+		return e
+	}
+	c := *e
+	c.Err = withoutText(e)
+	return &c
+}
+
+// withoutText is e.Err without any text of foreign code.
+func withoutText(e *Event) error {
+	if e.Err == nil {
+		return nil
+	}
+	code := codeOf(e)
+	switch x := e.Err.(type) {
+	case *Error:
+		if x != nil && reasonCode(x.Reason) != errtext.ToolError {
+			y := *x
+			y.Cause = ownCause(x.Cause)
+			return &y
+		}
+	case *PanicError:
+		if x != nil {
+			return &PanicError{Tool: x.Tool, Goexit: x.Goexit}
+		}
+	case withheldError:
+		return x
+	}
+	w := withheldError{code: code}
+	if x := ownError(e.Err); x != nil && reasonCode(x.Reason) != errtext.ToolError {
+		w.reason, w.rejected = x.Reason, isReason(e.Err, ErrRejected)
+	}
+	return w
+}
+
+// ownCause is what of a cause is the library's own text.
+func ownCause(cause error) error {
+	switch x := cause.(type) {
+	case *errtext.Bound, errtext.Names:
+		return cause
+	case *PanicError:
+		if x != nil {
+			return &PanicError{Tool: x.Tool, Goexit: x.Goexit}
+		}
+	}
+	if cause == error(errTooWide) || cause == context.Canceled || cause == context.DeadlineExceeded {
+		return cause
+	}
+	return nil
+}
+
+// withheldError stands for an error whose text is not shown.
+type withheldError struct {
+	code     errtext.Code
+	reason   error // of a refusal or a timeout; else nil
+	rejected bool
+}
+
+func (e withheldError) Error() string { return string(e.code) }
+
+func (e withheldError) Is(target error) bool {
+	switch target {
+	case ErrRejected:
+		return e.rejected
+	case context.Canceled:
+		return e.code == errtext.Canceled
+	case context.DeadlineExceeded:
+		return e.code == errtext.Timeout
+	}
+	return e.reason != nil && target == e.reason
+}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
 	"github.com/sluice-go/sluice/internal/payload"
 )
@@ -89,7 +91,7 @@ func appendEvent(b []byte, e *Event) []byte {
 	}
 	b = appendText(b, `,"by":`, e.By)
 	if e.RetryAfter > 0 {
-		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), ceilMillis(e.RetryAfter), 10)
+		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), errtext.CeilMillis(e.RetryAfter), 10)
 	}
 	b = appendText(b, `,"from":`, e.From)
 	b = appendText(b, `,"to":`, e.To)
@@ -145,11 +147,11 @@ func appendOutputSummary(b []byte, e *Event) []byte {
 // rule knows.
 func appendDenial(b []byte, e *Event) []byte {
 	why := ""
-	if x, ok := e.Err.(*Error); ok && x != nil && x.Cause != nil && codeOf(&Event{Err: x.Cause}) == codeToolError {
-		why = textOf(x.Cause)
+	if x, ok := e.Err.(*Error); ok && x != nil && x.Cause != nil && codeOf(&Event{Err: x.Cause}) == errtext.ToolError {
+		why = errwalk.Text(x.Cause)
 	}
 	if why == "" {
-		why = string(codeDenied)
+		why = string(errtext.Denied)
 	}
 	b = jsonx.AppendString(append(b, `,"reason":`...), why, maxMessage)
 	b = appendBehavior(b, e.Call.Pipeline)

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
@@ -216,40 +217,40 @@ func TestEventCode(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		err  error
-		want errorCode
+		want errtext.Code
 	}{
-		{"unknown tool", own(ErrUnknownTool, nil), codeUnknownTool},
-		{"arguments", own(ErrInvalidArguments, errors.New("x")), codeInvalidArguments},
-		{"breaker", own(ErrBreakerOpen, nil), codeBreakerOpen},
-		{"rate", own(ErrRateLimited, nil), codeRateLimited},
-		{"saturated", own(ErrSaturated, nil), codeSaturated},
-		{"queue", own(ErrQueueFull, nil), codeQueueFull},
-		{"wait", own(ErrWaitTooLong, context.DeadlineExceeded), codeWaitTooLong},
-		{"denied", own(ErrDenied, nil), codeDenied},
-		{"nesting", own(ErrNesting, nil), codeNesting},
-		{"closed", own(ErrClosed, nil), codeClosed},
-		{"timeout", own(ErrTimeout, context.DeadlineExceeded), codeTimeout},
-		{"caller gave up", own(ErrRejected, context.Canceled), codeCanceled},
-		{"caller gave up with a cause", own(ErrRejected, errors.New("user left")), codeCanceled},
-		{"cost function panicked", own(ErrRejected, &PanicError{}), codePanic},
-		{"wrapped by an interceptor", fmt.Errorf("audit: %w", own(ErrQueueFull, nil)), codeQueueFull},
-		{"refused after it ran", ranError{err: own(ErrQueueFull, nil)}, codeQueueFull},
-		{"nested call refused", ranError{err: nested(ErrQueueFull, nil)}, codeToolError},
-		{"nested call out of time", nested(ErrTimeout, context.DeadlineExceeded), codeToolError},
-		{"nested call cancelled", ranError{err: nested(ErrRejected, context.Canceled)}, codeCanceled},
-		{"panic", &PanicError{Value: own(ErrQueueFull, nil)}, codePanic},
-		{"goexit", &PanicError{Goexit: true}, codeGoexit},
-		{"wrapped panic", fmt.Errorf("x: %w", &PanicError{}), codePanic},
-		{"tool cancelled", context.Canceled, codeCanceled},
-		{"tool out of time", fmt.Errorf("x: %w", context.DeadlineExceeded), codeTimeout},
-		{"joined", errors.Join(errors.New("a"), context.Canceled), codeCanceled},
-		{"tool", errors.New("x"), codeToolError},
-		{"own without reason", own(nil, nil), codeToolError},
-		{"own with a foreign reason", own(uncomparable{}, nil), codeToolError},
-		{"wraps itself", selfWrapping{}, codeToolError},
-		{"panics", panickingError{}, codeToolError},
-		{"typed nil", (*Error)(nil), codeToolError},
-		{"typed nil panic", (*PanicError)(nil), codeToolError},
+		{"unknown tool", own(ErrUnknownTool, nil), errtext.UnknownTool},
+		{"arguments", own(ErrInvalidArguments, errors.New("x")), errtext.InvalidArguments},
+		{"breaker", own(ErrBreakerOpen, nil), errtext.BreakerOpen},
+		{"rate", own(ErrRateLimited, nil), errtext.RateLimited},
+		{"saturated", own(ErrSaturated, nil), errtext.Saturated},
+		{"queue", own(ErrQueueFull, nil), errtext.QueueFull},
+		{"wait", own(ErrWaitTooLong, context.DeadlineExceeded), errtext.WaitTooLong},
+		{"denied", own(ErrDenied, nil), errtext.Denied},
+		{"nesting", own(ErrNesting, nil), errtext.Nesting},
+		{"closed", own(ErrClosed, nil), errtext.Closed},
+		{"timeout", own(ErrTimeout, context.DeadlineExceeded), errtext.Timeout},
+		{"caller gave up", own(ErrRejected, context.Canceled), errtext.Canceled},
+		{"caller gave up with a cause", own(ErrRejected, errors.New("user left")), errtext.Canceled},
+		{"cost function panicked", own(ErrRejected, &PanicError{}), errtext.Panic},
+		{"wrapped by an interceptor", fmt.Errorf("audit: %w", own(ErrQueueFull, nil)), errtext.QueueFull},
+		{"refused after it ran", passedOn(own(ErrQueueFull, nil), 0), errtext.QueueFull},
+		{"nested call refused", passedOn(nested(ErrQueueFull, nil), 0), errtext.ToolError},
+		{"nested call out of time", nested(ErrTimeout, context.DeadlineExceeded), errtext.ToolError},
+		{"nested call cancelled", passedOn(nested(ErrRejected, context.Canceled), 0), errtext.Canceled},
+		{"panic", &PanicError{Value: own(ErrQueueFull, nil)}, errtext.Panic},
+		{"goexit", &PanicError{Goexit: true}, errtext.Goexit},
+		{"wrapped panic", fmt.Errorf("x: %w", &PanicError{}), errtext.Panic},
+		{"tool cancelled", context.Canceled, errtext.Canceled},
+		{"tool out of time", fmt.Errorf("x: %w", context.DeadlineExceeded), errtext.Timeout},
+		{"joined", errors.Join(errors.New("a"), context.Canceled), errtext.Canceled},
+		{"tool", errors.New("x"), errtext.ToolError},
+		{"own without reason", own(nil, nil), errtext.ToolError},
+		{"own with a foreign reason", own(uncomparable{}, nil), errtext.ToolError},
+		{"wraps itself", selfWrapping{}, errtext.ToolError},
+		{"panics", panickingError{}, errtext.ToolError},
+		{"typed nil", (*Error)(nil), errtext.ToolError},
+		{"typed nil panic", (*PanicError)(nil), errtext.ToolError},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := testEvent(ToolFailed)

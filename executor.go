@@ -14,6 +14,10 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/errwalk"
+	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
@@ -59,7 +63,7 @@ const (
 )
 
 func (c Config) validate() (Config, error) {
-	if err := checkDuration("Config.Timeout", c.Timeout); err != nil {
+	if err := check.Duration("sluice: Config.Timeout", c.Timeout); err != nil {
 		return c, err
 	}
 	if err := checkWait("Config.MaxWait", c.MaxWait); err != nil {
@@ -93,7 +97,7 @@ type Executor struct {
 	conf     Config
 	state    *SharedState
 	ownState bool
-	clock    clock
+	clock    clock.Clock
 	client   *admit.Client // whose queue is bounded by itself
 	stage    *stage
 	members  []member // what ties it to other executors
@@ -109,7 +113,7 @@ type Executor struct {
 	watches   ctxWatches // over submitted calls
 	crew      crew       // who runs and ends submitted calls
 
-	ids     idBlocks
+	ids     ids.Calls
 	active  atomic.Int64 // twice the calls and helpers under way, plus one once closed
 	helpers atomic.Int64 // goroutines beside the calls' own
 	idle    chan struct{}
@@ -140,7 +144,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Executor{registry: r, conf: c, state: c.State, clock: newClock(), client: admit.NewClient(), idle: make(chan struct{})}
+	e := &Executor{registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{})}
 	e.members = []member{{&r.stage, "the ToolRegistry"}}
 	sched, err := e.arrange(c.Interceptors)
 	if err != nil {
@@ -273,7 +277,7 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open
 }
 
 // noContext stands for a context that is nil: the call is reported and refused.
-var noContext context.Context = &nilContext{background}
+var noContext context.Context = &nilContext{context.Background()}
 
 type nilContext struct{ context.Context }
 
@@ -299,13 +303,13 @@ func (e *Executor) isMade() error {
 // present one, or zero if foreign code has run since the clock was read.
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
 	inv.identify(ctx, e, r)
-	now := e.clock.now()
-	inv.key, inv.began = newCallKey(), now
+	now := e.clock.Now()
+	inv.key, inv.began = CallKey(ids.NextKey()), now
 	if inv.id == "" {
-		if ids := inv.pipeline.ids; ids != nil {
-			inv.id = ids.call()
+		if counted := inv.pipeline.ids; counted != nil {
+			inv.id = counted.Call()
 		} else {
-			inv.id = e.ids.next()
+			inv.id = e.ids.Next()
 		}
 	}
 	calls := int32(0)
@@ -582,7 +586,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	}()
 	now := x.at
 	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
-		now = e.clock.now()
+		now = e.clock.Now()
 	}
 	t := inv.event(x.kind, now)
 	t.last = true
@@ -600,7 +604,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 
 // whose is the constraint behind an error, and when to retry.
 func whose(err error) (by string, retry time.Duration) {
-	if x, ok := firstError[*Error](err); ok && x != nil {
+	if x := ownError(err); x != nil {
 		return x.By, max(x.RetryAfter, 0)
 	}
 	return "", 0
@@ -609,12 +613,12 @@ func whose(err error) (by string, retry time.Duration) {
 // foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
 func foreignRetry(err error) time.Duration {
 	var after time.Duration
-	walk(err, func(x error) step {
+	errwalk.Walk(err, func(x error) errwalk.Step {
 		if d, _, asks := asksFor(x); asks {
 			after = d
-			return stop
+			return errwalk.Stop
 		}
-		return deeper
+		return errwalk.Deeper
 	})
 	return min(after, maxPause)
 }
@@ -624,10 +628,10 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	refusal := isReason(err, ErrRejected)
 	switch {
 	case ran && refusal:
-		return ranError{err, inv.key}
+		return passedOn(err, inv.key)
 	case ran:
 		if x, ok := err.(ranError); ok { // of a nested call
-			return ranError{x.err, inv.key}
+			return passedOn(x.Err, inv.key)
 		}
 		return err
 	case refusal:
@@ -769,7 +773,7 @@ func (e *Executor) Plan(tool string) (string, bool) {
 		return "", false
 	}
 	if e.plan(tool) == nil && len(e.outer)+len(e.inner) == 0 {
-		e.compile(background, tool) // and Snapshot shows its limits from now on
+		e.compile(context.Background(), tool) // and Snapshot shows its limits from now on
 	}
 	var parts []string
 	for _, x := range e.outer {

@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/sluice-go/sluice/internal/admit"
-	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // gateCore is what gates, and the tools' own policies, have in common: the constraints they
@@ -43,7 +43,7 @@ func coreOf(x Interceptor) *gateCore {
 // it. A scheduler orders those of all.
 func (g *gateCore) limit(tool *Spec) bool {
 	return len(g.limits) == 0 || slices.ContainsFunc(g.limits, func(l gateLimit) bool {
-		_, applies := l.scope.fixed(tool)
+		_, applies := l.scope.Fixed(tool.Name, tool.Type)
 		return applies
 	})
 }
@@ -51,7 +51,7 @@ func (g *gateCore) limit(tool *Spec) bool {
 // gateLimit is one constraint: its cells and what they count by.
 type gateLimit struct {
 	class *admit.Class
-	scope Scope
+	scope rules.Scope
 }
 
 // maxKeys is a MaxKeys field with its default.
@@ -60,38 +60,9 @@ func maxKeys(field string, n int) (int, error) {
 	case n < 0:
 		return 0, fmt.Errorf("sluice: %s is %d: must be zero (10,000) or positive", field, n)
 	case n == 0:
-		return 10_000, nil
+		return rules.DefaultKeys, nil
 	}
 	return n, nil
-}
-
-// tableSize is the bound that the cells of a scope need.
-func tableSize(s Scope, keys int) int {
-	if s.keyed() {
-		return keys
-	}
-	return 0
-}
-
-// checkName says what is wrong with a component's name.
-func checkName(field, name string) error {
-	if len(name) > 128 {
-		return fmt.Errorf("sluice: %s has %d bytes: must have at most 128", field, len(name))
-	}
-	for _, r := range name {
-		if r < ' ' || r == 0x7f || r == 0xfffd || jsonx.Unsafe(r) {
-			return fmt.Errorf("sluice: %s %q has a control character: must be printable", field, name)
-		}
-	}
-	return nil
-}
-
-// label is kind, or kind/name.
-func label(kind, name string) string {
-	if name == "" || name == kind {
-		return kind
-	}
-	return kind + "/" + name
 }
 
 // outside is the Handler of a gate's Wrap. It decides nothing there: alone it would be a
@@ -121,7 +92,7 @@ func (g *gateCore) at(component, key string, make bool) (*stage, []*admit.Cell, 
 		return nil, nil, fmt.Errorf("sluice: the %s is a zero value: must be made by its New function", component)
 	}
 	scope := g.limits[0].scope
-	wants, has := scope.hasKey(key, g.stage)
+	wants, has := hasKey(scope, key, g.stage)
 	s := g.stage.lock()
 	now := s.now()
 	s.m.Advance(now) // which may forget keys: none goes between the first and the last
@@ -147,11 +118,11 @@ func (g *gateCore) at(component, key string, make bool) (*stage, []*admit.Cell, 
 
 // hasKey says what a key of a gate of scope s can be, and whether key is one: of tools and
 // their types, one that some executor's registry has, as long as there is an executor.
-func (s Scope) hasKey(key string, r *stageRef) (wants string, has bool) {
-	switch s.kind {
-	case scopeTool:
+func hasKey(s rules.Scope, key string, r *stageRef) (wants string, has bool) {
+	switch s.Kind() {
+	case rules.ByTool:
 		return "the name of a registered tool", registered(r, &Spec{Name: key}, func(tools map[string]*tool) bool { return tools[key] != nil })
-	case scopeType:
+	case rules.ByType:
 		return "the Type of a registered tool", registered(r, &Spec{Name: "x", Type: key}, func(tools map[string]*tool) bool {
 			for _, t := range tools {
 				if t.spec.Type == key {
@@ -160,10 +131,10 @@ func (s Scope) hasKey(key string, r *stageRef) (wants string, has bool) {
 			}
 			return false
 		})
-	case scopeTenant:
-		return fmt.Sprintf("at most %d bytes", maxKeyBytes), len(key) <= maxKeyBytes
-	case scopeKeyed:
-		return fmt.Sprintf("from 1 to %d bytes", maxKeyBytes), key != "" && len(key) <= maxKeyBytes
+	case rules.ByTenant:
+		return fmt.Sprintf("at most %d bytes", rules.MaxKeyBytes), len(key) <= rules.MaxKeyBytes
+	case rules.ByKey:
+		return fmt.Sprintf("from 1 to %d bytes", rules.MaxKeyBytes), key != "" && len(key) <= rules.MaxKeyBytes
 	}
 	return "empty", key == ""
 }

@@ -40,7 +40,7 @@ func Hold(ctx context.Context) (stream context.Context, done func(error), err er
 		return nil, nil, errors.New("sluice: Hold: the context belongs to no call: must be the one that a tool gets, or made from it")
 	}
 	exec := r.inv.plan.exec
-	now := exec.clock.now()
+	now := exec.clock.Now()
 	due := now + int64(maxHold)
 	if x, ok := r.Context.(*timedRun); ok {
 		due = min(due, x.due)
@@ -175,7 +175,7 @@ func (h *hold) done(err error) {
 		given := err
 		h.failed.Store(&given)
 		exec.deadlines.remove(h)
-		exec.deadlines.add(h, exec.clock, exec.clock.now()+int64(maxJudging))
+		exec.deadlines.add(h, exec.clock, exec.clock.Now()+int64(maxJudging))
 		if h.over.Load() { // already: it was not there yet to be removed
 			exec.deadlines.remove(h)
 			return
@@ -202,7 +202,7 @@ func (h *hold) expire() {
 		return
 	}
 	if err := h.failed.Load(); err != nil {
-		h.end(ranError{*err, h.r.inv.key}, breaker.Failure, nil)
+		h.end(passedOn(*err, h.r.inv.key), breaker.Failure, nil)
 		return
 	}
 	outcome := breaker.Failure

@@ -3,10 +3,11 @@ package sluice
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // ErrSaturated is the reason of a call refused by a [Limit] that refuses instead of
@@ -55,11 +56,8 @@ type Adaptive struct {
 	Max int // required
 }
 
-// maxLimit bounds what one limit allows at once: 1<<40, or what half an int can hold.
-const maxLimit = min(1<<40, math.MaxInt>>1+1)
-
 func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
-	if err := checkName("ConcurrencyLimiterConfig.Name", c.Name); err != nil {
+	if err := check.Name("sluice: ConcurrencyLimiterConfig.Name", c.Name); err != nil {
 		return c, err
 	}
 	if c.Name == "" {
@@ -81,18 +79,18 @@ func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
 				return c, fmt.Errorf("sluice: %s.Max is %d with Adaptive: must be zero, Adaptive.Max bounds it", field, l.Max)
 			case a.Min < 1 || a.Min > a.Max:
 				return c, fmt.Errorf("sluice: %s.Adaptive.Min is %d: must be from 1 to Max (%d)", field, a.Min, a.Max)
-			case a.Max > maxLimit:
-				return c, fmt.Errorf("sluice: %s.Adaptive.Max is %d: must be at most %d", field, a.Max, maxLimit)
+			case a.Max > rules.MaxLimit:
+				return c, fmt.Errorf("sluice: %s.Adaptive.Max is %d: must be at most %d", field, a.Max, rules.MaxLimit)
 			}
 			l.Adaptive = &a
-		} else if l.Max < 1 || l.Max > maxLimit {
-			return c, fmt.Errorf("sluice: %s.Max is %d: must be from 1 to %d", field, l.Max, maxLimit)
+		} else if l.Max < 1 || l.Max > rules.MaxLimit {
+			return c, fmt.Errorf("sluice: %s.Max is %d: must be from 1 to %d", field, l.Max, rules.MaxLimit)
 		}
 		if err := l.Scope.check(field + ".Scope"); err != nil {
 			return c, err
 		}
-		l.Scope = l.Scope.or(Global)
-		if err := checkName(field+".Unit", l.Unit); err != nil {
+		l.Scope = l.Scope.or(rules.Global)
+		if err := check.Name("sluice: "+field+".Unit", l.Unit); err != nil {
 			return c, err
 		}
 		n, err := maxKeys(field+".MaxKeys", l.MaxKeys)
@@ -119,40 +117,21 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	l := &ConcurrencyLimiter{conf: c}
 	l.core.name, l.core.stage = c.Name, new(stageRef)
 	for _, x := range c.Limits {
-		k := &admit.Class{
-			Name:    limitName(label("concurrency", c.Name), x.Scope, x.Unit),
-			Kind:    admit.Slots,
-			Rank:    x.Scope.rank(),
-			Unit:    x.Unit,
-			Refuse:  x.Refuse,
-			MaxKeys: tableSize(x.Scope, x.MaxKeys),
-			ByPlan:  x.Scope.byPlan(),
-			Limit:   int64(x.Max),
+		slots := rules.Slots{Scope: rules.Scope(x.Scope), Unit: x.Unit, Refuse: x.Refuse, Max: int64(x.Max), MaxKeys: x.MaxKeys}
+		if x.Adaptive != nil {
+			slots.Adaptive = x.Adaptive.bounds()
 		}
-		if k.Adaptive = x.Adaptive.bounds(); k.Adaptive != nil {
-			k.Limit = k.Adaptive.Min
-		}
-		l.core.limits = append(l.core.limits, gateLimit{k, x.Scope})
+		l.core.limits = append(l.core.limits, gateLimit{slots.Class(c.Name), slots.Scope})
 	}
 	return l, nil
 }
 
 func (a *Adaptive) bounds() *admit.Adaptive {
-	if a == nil {
-		return nil
-	}
 	return &admit.Adaptive{Min: int64(a.Min), Max: int64(a.Max)}
 }
 
 // String is the bounds as they stand in events: "1 to 64".
 func (a *Adaptive) String() string { return fmt.Sprintf("%d to %d", a.Min, a.Max) }
-
-func limitName(prefix string, s Scope, unit string) string {
-	if unit == "" {
-		return prefix + " " + s.String()
-	}
-	return prefix + " " + unit + " " + s.String()
-}
 
 // Wrap makes l an [Interceptor]. An [Executor] fuses the gates it lists and does not call
 // it; the Handler of one that is called by hand refuses every call, and says so.
@@ -229,7 +208,7 @@ func (x *limiterChange) apply(lk *locked) {
 	for i, n := range x.to.Limits {
 		k := x.l.core.limits[i].class
 		k.Refuse = n.Refuse
-		s.m.SetMaxKeys(now, k, tableSize(n.Scope, n.MaxKeys))
+		s.m.SetMaxKeys(now, k, rules.Scope(n.Scope).TableSize(n.MaxKeys))
 		if o := was.Limits[i]; n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
 			s.m.SetAdaptive(now, k, n.Adaptive.bounds())
 			lk.changed(s, k.Name, o.Adaptive.String(), n.Adaptive.String())
@@ -238,4 +217,101 @@ func (x *limiterChange) apply(lk *locked) {
 			lk.changed(s, k.Name, fmt.Sprint(was.Limits[i].Max), fmt.Sprint(n.Max))
 		}
 	}
+}
+
+// Scope is what a limit counts by. The zero value means the component's default.
+//
+// Scopes are values: == compares what they say, so that ForType("a", "b") is ForType("b",
+// "a"). Functions cannot be compared: a scope of [ByKey] is == to its own copies alone.
+// In one component, and in a Change of it, its name stands for its function: two of one
+// name are the same scope.
+type Scope rules.Scope
+
+// The scopes that need no name.
+var (
+	Global   = Scope(rules.Of(rules.Global))   // all calls together
+	ByTool   = Scope(rules.Of(rules.ByTool))   // each tool apart
+	ByType   = Scope(rules.Of(rules.ByType))   // each Spec.Type apart; tools without one together
+	ByTenant = Scope(rules.Of(rules.ByTenant)) // each tenant apart; calls without one together
+)
+
+// ForTool counts the named tools together and leaves others alone.
+func ForTool(names ...string) Scope { return Scope(rules.For(rules.ForTool, names)) }
+
+// ForType counts the tools of these types together and leaves others alone.
+func ForType(types ...string) Scope { return Scope(rules.For(rules.ForType, types)) }
+
+// ByKey counts by any key of the call, such as an API key, a host or an attribute of the
+// run; "" leaves the call alone. name stands in refusals and snapshots. key runs once per
+// attempt, before the call queues and outside every lock; if it panics, the call is
+// refused. It must not change what it is given. A Change keeps the function there is.
+func ByKey(name string, key func(c Call) string) Scope {
+	return Scope(rules.Keyed(name, &keyFunc{key}))
+}
+
+// keyFunc is a function that can be compared, by where it stands.
+type keyFunc struct{ of func(Call) string }
+
+// keyOf is what c counts under by s, which is keyed.
+func keyOf(s rules.Scope, c *Call) string {
+	if s.Kind() == rules.ByTenant {
+		return c.Pipeline.tenant()
+	}
+	return s.Key().(*keyFunc).of(c.shown())
+}
+
+// String is how the scope stands in refusals and snapshots.
+func (s Scope) String() string { return rules.Scope(s).String() }
+
+// Key is what the call c of the tool counts under, and whether it counts at all. It runs
+// the key function of ByKey. The zero Scope counts like Global.
+func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
+	r := rules.Scope(s)
+	if !r.Keyed() {
+		return r.Fixed(tool.Name, tool.Type)
+	}
+	if c.Pipeline == nil {
+		c.Pipeline = anonymous.pipeline
+	}
+	key = keyOf(r, &c)
+	return key, key != "" || s == ByTenant
+}
+
+func (s Scope) or(def rules.Kind) Scope { return Scope(rules.Scope(s).Or(def)) }
+
+// same reports whether s and o are one scope to the component that has them.
+func (s Scope) same(o Scope) bool { return rules.Scope(s).Same(rules.Scope(o)) }
+
+// check says what is wrong with a scope in the field named.
+func (s Scope) check(field string) error {
+	r := rules.Scope(s)
+	switch r.Kind() {
+	case rules.ForTool, rules.ForType:
+		names := r.Names()
+		if len(names) == 0 {
+			return fmt.Errorf("sluice: %s names nothing: must name at least one", field)
+		}
+		for i, n := range names {
+			if n == "" {
+				return fmt.Errorf("sluice: %s has an empty name at %d: must not be empty", field, i)
+			}
+			if err := check.Name("sluice: "+field, n); err != nil {
+				return err
+			}
+			if i > 0 && n == names[i-1] {
+				return fmt.Errorf("sluice: %s names %q twice: must name each once", field, n)
+			}
+		}
+	case rules.ByKey:
+		if r.Name() == "" {
+			return fmt.Errorf("sluice: %s is ByKey without a name: must have one", field)
+		}
+		if err := check.Name("sluice: "+field, r.Name()); err != nil {
+			return err
+		}
+		if r.Key().(*keyFunc).of == nil {
+			return fmt.Errorf("sluice: %s is ByKey(%q) with a nil function: must not be nil", field, r.Name())
+		}
+	}
+	return nil
 }

@@ -2,8 +2,8 @@ package sluice
 
 import (
 	"context"
-	"strconv"
-	"sync/atomic"
+
+	"github.com/sluice-go/sluice/internal/ids"
 )
 
 // PipelineContext says on whose behalf calls run: which run, user and tenant, how
@@ -32,7 +32,7 @@ type PipelineContext struct {
 	State    *SharedState      // nil means the executor's
 	Sink     EventSink         // in addition to the executor's; nil means none
 
-	ids *idSource // deterministic ids for tests; nil means the executor's
+	ids *ids.Counter // deterministic ids for tests; nil means the executor's
 	_   struct{}
 }
 
@@ -54,9 +54,9 @@ func PipelineContextFrom(ctx context.Context) PipelineContext { return *scopeOf(
 func (pc PipelineContext) Fork() PipelineContext {
 	pc.ParentRunID = pc.RunID
 	if pc.ids != nil {
-		pc.RunID = pc.ids.run()
+		pc.RunID = pc.ids.Run()
 	} else {
-		pc.RunID = randomID("run-")
+		pc.RunID = ids.Random("run-")
 	}
 	return pc
 }
@@ -77,24 +77,18 @@ func (pc *PipelineContext) tenant() string {
 //	pc, rec := sluice.NewTestPipelineContext()
 //	ctx := sluice.WithPipelineContext(t.Context(), pc)
 func NewTestPipelineContext() (PipelineContext, *Recorder) {
-	rec, ids := NewRecorder(), new(idSource)
+	rec, counter := NewRecorder(), new(ids.Counter)
 	return PipelineContext{
-		RunID:     ids.run(),
+		RunID:     counter.Run(),
 		RequestID: "request-1",
 		SessionID: "session-1",
 		UserID:    "user-1",
 		OrgID:     "org-1",
 		State:     Must(NewSharedState(SharedStateConfig{})),
 		Sink:      rec,
-		ids:       ids,
+		ids:       counter,
 	}, rec
 }
-
-// idSource counts: the same program gets the same ids each time.
-type idSource struct{ runs, calls atomic.Uint64 }
-
-func (s *idSource) run() string  { return "run-" + strconv.FormatUint(s.runs.Add(1), 10) }
-func (s *idSource) call() string { return "call-" + strconv.FormatUint(s.calls.Add(1), 10) }
 
 // scope is what a context knows about the library: on whose behalf (always), and inside
 // which running call (nil outside).

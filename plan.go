@@ -23,9 +23,14 @@ type plan struct {
 	cause  error
 }
 
-// missing is the plan of a tool that there is not.
+// missing is the plan of a tool that there is not. Interceptors may hide tools from some
+// callers, and the library cannot know which: where there are any it names none.
 func (e *Executor) missing(name string) *plan {
-	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, e.nearTools(name))
+	var near error
+	if len(e.outer)+len(e.inner) == 0 {
+		near = e.registry.current().near(name)
+	}
+	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, near)
 }
 
 // refusing is a plan that refuses every call.

@@ -6,6 +6,8 @@ import (
 	"maps"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // ErrQueueFull is the reason of a call that found the queue, or its tenant's part of it,
@@ -76,16 +78,8 @@ type PrioritySchedulerConfig struct {
 	_          struct{}
 }
 
-const (
-	defaultAgeing = 8
-	// defaultClaim is how often a head may fail at a front before slots are collected for
-	// it. Fewer starves less and idles more; see the package documentation.
-	defaultClaim = 4
-	defaultQueue = 1000
-)
-
 func (c PrioritySchedulerConfig) validate() (PrioritySchedulerConfig, error) {
-	if err := checkName("PrioritySchedulerConfig.Name", c.Name); err != nil {
+	if err := check.Name("sluice: PrioritySchedulerConfig.Name", c.Name); err != nil {
 		return c, err
 	}
 	if c.Name == "" {
@@ -96,8 +90,8 @@ func (c PrioritySchedulerConfig) validate() (PrioritySchedulerConfig, error) {
 		v        *int
 		def, max int
 	}{
-		{"Ageing", &c.Ageing, defaultAgeing, 1 << 20},
-		{"MaxQueue", &c.MaxQueue, defaultQueue, 1 << 30},
+		{"Ageing", &c.Ageing, rules.Ageing, 1 << 20},
+		{"MaxQueue", &c.MaxQueue, rules.MaxQueue, 1 << 30},
 		{"MaxPerTenant", &c.MaxPerTenant, 0, 1 << 30},
 	} {
 		if *f.v < 0 || *f.v > f.max {
@@ -123,7 +117,7 @@ func (c *PrioritySchedulerConfig) policy() admit.Policy {
 	return admit.Policy{
 		Ordered:      true,
 		Ageing:       c.Ageing,
-		Claim:        defaultClaim,
+		Claim:        rules.Claim,
 		MaxQueue:     c.MaxQueue,
 		MaxPerTenant: c.MaxPerTenant,
 		Shed:         c.Shed,
@@ -132,9 +126,6 @@ func (c *PrioritySchedulerConfig) policy() admit.Policy {
 		Weights:      c.TenantWeights,
 	}
 }
-
-// firstInFirstOut is the policy without a scheduler.
-var firstInFirstOut = admit.Policy{Ageing: defaultAgeing, Claim: defaultClaim, MaxQueue: defaultQueue, MaxPerTenant: defaultQueue}
 
 // NewPriorityScheduler returns a scheduler, or an error that names the field of c that is
 // out of range.

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // ErrRateLimited is the reason of a call refused by a [RateLimiter] that refuses instead
@@ -62,11 +63,14 @@ type Rate struct {
 	Unit  string        // empty means calls; else Policy.Cost estimates and ReportUsage corrects
 }
 
+// String is the rate as it stands in events: "90000 tokens per minute, burst 90000".
+func (r Rate) String() string { return rules.Rate(r).String() }
+
 func (c RateLimiterConfig) validate() (RateLimiterConfig, []bucket.Rate, error) {
 	fail := func(format string, a ...any) (RateLimiterConfig, []bucket.Rate, error) {
 		return c, nil, fmt.Errorf("sluice: RateLimiterConfig."+format, a...)
 	}
-	if err := checkName("RateLimiterConfig.Name", c.Name); err != nil {
+	if err := check.Name("sluice: RateLimiterConfig.Name", c.Name); err != nil {
 		return c, nil, err
 	}
 	if c.Name == "" {
@@ -75,7 +79,7 @@ func (c RateLimiterConfig) validate() (RateLimiterConfig, []bucket.Rate, error) 
 	if err := c.Scope.check("RateLimiterConfig.Scope"); err != nil {
 		return c, nil, err
 	}
-	c.Scope = c.Scope.or(Global)
+	c.Scope = c.Scope.or(rules.Global)
 	n, err := maxKeys("RateLimiterConfig.MaxKeys", c.MaxKeys)
 	if err != nil {
 		return c, nil, err
@@ -86,12 +90,21 @@ func (c RateLimiterConfig) validate() (RateLimiterConfig, []bucket.Rate, error) 
 		return fail("Rates is empty: must have at least one rate, or Limiter")
 	case c.Limiter != nil && len(c.Rates) > 0:
 		return fail("Rates and Limiter are both set: must be one of them")
-	case c.Limiter != nil && c.Scope.kind != scopeGlobal && c.Scope.kind != scopeForTool && c.Scope.kind != scopeForType:
+	case c.Limiter != nil && !oneKey(c.Scope):
 		return fail("Scope is %v with Limiter: must be Global, ForTool or ForType", c.Scope)
 	}
 	var buckets []bucket.Rate
 	c.Rates, buckets, err = checkRates("RateLimiterConfig.Rates", c.Rates)
 	return c, buckets, err
+}
+
+// oneKey reports whether all calls that count by s count together.
+func oneKey(s Scope) bool {
+	switch rules.Scope(s).Kind() {
+	case rules.Global, rules.ForTool, rules.ForType:
+		return true
+	}
+	return false
 }
 
 // checkRates fills in the defaults of rates.
@@ -107,7 +120,7 @@ func checkRates(field string, rates []Rate) (_ []Rate, buckets []bucket.Rate, er
 		case r.Burst < 0:
 			return nil, nil, fmt.Errorf("sluice: %s[%d].Burst is %d: must be zero (N) or positive", field, i, r.Burst)
 		}
-		if err := checkUnit(fmt.Sprintf("%s[%d].Per", field, i), r.Per); err != nil {
+		if err := check.Unit(fmt.Sprintf("sluice: %s[%d].Per", field, i), r.Per); err != nil {
 			return nil, nil, err
 		}
 		if r.Per == 0 {
@@ -116,7 +129,7 @@ func checkRates(field string, rates []Rate) (_ []Rate, buckets []bucket.Rate, er
 		if r.Burst == 0 {
 			r.Burst = r.N
 		}
-		if err := checkName(fmt.Sprintf("%s[%d].Unit", field, i), r.Unit); err != nil {
+		if err := check.Name(fmt.Sprintf("sluice: %s[%d].Unit", field, i), r.Unit); err != nil {
 			return nil, nil, err
 		}
 		for j, o := range rates[:i] {
@@ -131,28 +144,6 @@ func checkRates(field string, rates []Rate) (_ []Rate, buckets []bucket.Rate, er
 	return rates, buckets, nil
 }
 
-// rateName says what a rate counts, as providers write it: "tokens per minute".
-func rateName(prefix string, r Rate) string {
-	unit := r.Unit
-	if unit == "" {
-		unit = "calls"
-	}
-	per := ""
-	switch r.Per {
-	case time.Second:
-		per = "second"
-	case time.Minute:
-		per = "minute"
-	case time.Hour:
-		per = "hour"
-	case 24 * time.Hour:
-		per = "day"
-	default:
-		per = strings.TrimSuffix(r.Per.String(), "0s")
-	}
-	return prefix + " " + unit + " per " + per
-}
-
 // NewRateLimiter returns a limiter whose buckets are full, or an error that names the
 // field of c that is out of range.
 func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
@@ -162,33 +153,21 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	}
 	l := &RateLimiter{conf: c}
 	l.core.name, l.core.stage = c.Name, new(stageRef)
-	prefix := label("rate", c.Name)
+	quota := c.quota()
 	for i, r := range c.Rates {
-		l.core.limits = append(l.core.limits, gateLimit{&admit.Class{
-			Name:     rateName(prefix, r),
-			Kind:     admit.Tokens,
-			Rank:     c.Scope.rank(),
-			Unit:     r.Unit,
-			Refuse:   c.Refuse,
-			Upstream: c.Upstream,
-			MaxKeys:  tableSize(c.Scope, c.MaxKeys),
-			ByPlan:   c.Scope.byPlan(),
-			Rate:     &buckets[i],
-		}, c.Scope})
+		l.core.limits = append(l.core.limits, gateLimit{quota.Class(rules.Rate(r), &buckets[i]), quota.Scope})
 		l.at = append(l.at, i)
 	}
 	if c.Limiter != nil {
 		l.core.foreign = &foreignLimiter{limiter: c.Limiter}
-		l.core.limits = append(l.core.limits, gateLimit{&admit.Class{
-			Name:     prefix + " shared limiter",
-			Kind:     admit.Foreign,
-			Rank:     c.Scope.rank(),
-			Refuse:   c.Refuse,
-			Upstream: c.Upstream,
-			Foreign:  l.core.foreign,
-		}, c.Scope})
+		l.core.limits = append(l.core.limits, gateLimit{quota.Shared(l.core.foreign), quota.Scope})
 	}
 	return l, nil
+}
+
+// quota is what the rates of c have in common.
+func (c *RateLimiterConfig) quota() rules.Quota {
+	return rules.Quota{Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys}
 }
 
 // foreignLimiter asks a *rate.Limiter of the caller's own. Its methods do not block and run
@@ -373,20 +352,16 @@ func (x *rateChange) apply(lk *locked) {
 	}
 	x.l.conf, x.l.at = x.to, at
 	x.l.core.mu.Unlock()
+	quota := x.to.quota()
 	for i, r := range x.to.Rates {
 		k := x.l.core.limits[at[i]].class
 		k.Refuse = x.to.Refuse
-		s.m.SetMaxKeys(now, k, tableSize(x.to.Scope, x.to.MaxKeys))
+		s.m.SetMaxKeys(now, k, quota.Scope.TableSize(x.to.MaxKeys))
 		if o := was.Rates[x.from[i]]; r != o {
 			from := k.Name
-			k.Name = rateName(label("rate", x.to.Name), r)
+			k.Name = quota.RateName(rules.Rate(r))
 			s.m.SetRate(now, k, &x.buckets[i])
 			lk.changed(s, from, o.String(), r.String())
 		}
 	}
-}
-
-// String is the rate as it stands in events: "90000 tokens per minute, burst 90000".
-func (r Rate) String() string {
-	return fmt.Sprintf("%d%s, burst %d", r.N, rateName("", r), r.Burst)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // Change is a change to one component, made by its Change method and applied by
@@ -171,7 +172,7 @@ func (x *policyChange) apply(lk *locked) {
 	core := &t.shared.core
 	s, now := lk.stage(core.stage)
 	slots := core.limits[0].class
-	if n := t.concurrency(); n != slots.Limit {
+	if n := rules.Concurrency(t.spec.Policy.Concurrency); n != slots.Limit {
 		lk.changed(s, slots.Name, limitText(slots.Limit), limitText(n))
 		s.m.SetLimit(now, slots, n)
 	}
@@ -182,7 +183,7 @@ func (x *policyChange) apply(lk *locked) {
 // limits gives t, which was so before, the rates and the breaker of its policy. What stays
 // keeps what it has counted; a rate that is new starts no fuller than the fullest of its unit.
 func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
-	core, only := &t.shared.core, ForTool(t.spec.Name)
+	core, only := &t.shared.core, t.only()
 	rates := core.limits[1 : 1+len(was.rates)]
 	gone := make(map[*admit.Class]bool)
 	for _, l := range core.limits[1:] {
@@ -195,7 +196,7 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 		if from[i] >= 0 {
 			continue
 		}
-		l := gateLimit{rateClass(core.name, r, &t.rates[i]), only}
+		l := gateLimit{rules.ToolRate(t.spec.Name, rules.Rate(r), &t.rates[i]), only}
 		c := s.m.Cell(now, l.class, "")
 		var like []*admit.Cell
 		for _, o := range rates {
@@ -219,7 +220,7 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 		delete(gone, l.class)
 		if limits[1+i] = l; r != o {
 			lk.changed(s, l.class.Name, o.String(), r.String())
-			l.class.Name = rateName(core.name, r)
+			l.class.Name = rules.ToolRateName(t.spec.Name, rules.Rate(r))
 			s.m.SetRate(now, l.class, &t.rates[i])
 		}
 	}
@@ -232,7 +233,7 @@ func (x *policyChange) limits(lk *locked, s *stage, now int64, was, t *tool) {
 			lk.changed(s, l.class.Name, "", "")
 		}
 	case b != nil:
-		l := b.ofTool(core.name, only)
+		l := gateLimit{rules.ToolBreaker(t.spec.Name, b.machine()), only}
 		limits, add = append(limits, l), append(add, admit.Need{Cell: s.m.Cell(now, l.class, ""), N: 1})
 	}
 	core.limits = limits

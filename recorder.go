@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/sluice-go/sluice/internal/errtext"
 )
 
 // Recorder is an [EventSink] for tests: it keeps every event, and checks them. After a
@@ -205,7 +207,7 @@ func (c *recordedCall) broken() (problems []string) {
 			ended++
 			if e.Err == nil {
 				bad("%s without an error", e.Kind)
-			} else if e.Kind == ToolDenied && codeOf(&e) != codeDenied {
+			} else if e.Kind == ToolDenied && codeOf(&e) != errtext.Denied {
 				bad("tool.denied for another reason than ErrDenied: %s", messageOf(codeOf(&e), e.Err))
 			}
 		}

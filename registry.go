@@ -13,8 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
@@ -45,6 +47,20 @@ func (r *ToolRegistry) current() *registrySnapshot {
 		return s
 	}
 	return &noTools
+}
+
+// maxNear bounds among how many tools a near name is looked for.
+const maxNear = 10_000
+
+// near is the tools whose names are nearest to one that there is not; nil if none is near.
+func (s *registrySnapshot) near(name string) error {
+	if len(s.tools) > maxNear {
+		return nil
+	}
+	if names := errtext.Nearest(name, maps.Keys(s.tools)); names != nil {
+		return names
+	}
+	return nil
 }
 
 // tool is one registered function under one policy.
@@ -251,7 +267,7 @@ func (s *Spec) validate() ([]bucket.Rate, error) {
 			return nil, fmt.Errorf("sluice: Spec.Name %q has %q at %d: must be of A-Z a-z 0-9 _ . -", s.Name, c, i)
 		}
 	}
-	if err := checkName("Spec.Type", s.Type); err != nil {
+	if err := check.Name("sluice: Spec.Type", s.Type); err != nil {
 		return nil, err
 	}
 	for _, f := range []struct {
@@ -318,10 +334,10 @@ func (p *Policy) validate() ([]bucket.Rate, error) {
 	if p.Priority != 0 && !p.Priority.valid() {
 		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d", p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
 	}
-	if p.Concurrency < 0 || p.Concurrency > maxLimit {
-		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d", p.Concurrency, maxLimit)
+	if p.Concurrency < 0 || p.Concurrency > rules.MaxLimit {
+		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d", p.Concurrency, rules.MaxLimit)
 	}
-	if err := checkDuration("Policy.Timeout", p.Timeout); err != nil {
+	if err := check.Duration("sluice: Policy.Timeout", p.Timeout); err != nil {
 		return nil, err
 	}
 	if err := checkWait("Policy.MaxWait", p.MaxWait); err != nil {
@@ -333,7 +349,7 @@ func (p *Policy) validate() ([]bucket.Rate, error) {
 	}
 	p.Rates = rates
 	if p.Breaker != nil {
-		if p.Breaker.Scope.kind != scopeDefault && p.Breaker.Scope.kind != scopeTool {
+		if s := p.Breaker.Scope; s != (Scope{}) && s != ByTool {
 			return nil, fmt.Errorf("sluice: Policy.Breaker.Scope is %v: must be zero, it is the tool's own", p.Breaker.Scope)
 		}
 		c := *p.Breaker
@@ -348,67 +364,31 @@ func (p *Policy) validate() ([]bucket.Rate, error) {
 	return buckets, nil
 }
 
-func checkDuration(field string, d time.Duration) error {
-	if d < 0 || d > maxDuration {
-		return fmt.Errorf("sluice: %s is %v: must be zero or positive, up to %v", field, d, maxDuration)
-	}
-	return checkUnit(field, d)
-}
-
-// checkUnit refuses what only a Duration can be whose unit was forgotten.
-func checkUnit(field string, d time.Duration) error {
-	if d > 0 && d < time.Microsecond {
-		return fmt.Errorf("sluice: %s is %v: must be at least %v; a Duration without a unit? %d seconds are %[4]d*time.Second", field, d, time.Microsecond, int64(d))
-	}
-	return nil
-}
-
 func checkWait(field string, d time.Duration) error {
 	switch {
 	case d == NoWait:
 		return nil
 	case d < 0:
-		return fmt.Errorf("sluice: %s is %v: must be zero or positive, up to %v, or NoWait", field, d, maxDuration)
+		return fmt.Errorf("sluice: %s is %v: must be zero or positive, up to %v, or NoWait", field, d, check.MaxDuration)
 	}
-	return checkDuration(field, d)
+	return check.Duration("sluice: "+field, d)
 }
 
-// limits is the policy's constraints. The tool's slots are always counted, limited or not.
-func (t *tool) limits(slots *admit.Class) []gateLimit {
-	name := "tool/" + t.spec.Name
-	if slots == nil {
-		slots = &admit.Class{Name: name + " concurrency", Kind: admit.Slots}
+// limits is the policy's constraints, of which the slots come first.
+func (t *tool) limits() []gateLimit {
+	p, name, only := &t.spec.Policy, t.spec.Name, t.only()
+	out := []gateLimit{{rules.ToolSlots(name, p.Concurrency), only}}
+	for i, r := range p.Rates {
+		out = append(out, gateLimit{rules.ToolRate(name, rules.Rate(r), &t.rates[i]), only})
 	}
-	slots.Limit = t.concurrency()
-	only := ForTool(t.spec.Name)
-	out := []gateLimit{{slots, only}}
-	for i, r := range t.spec.Policy.Rates {
-		out = append(out, gateLimit{rateClass(name, r, &t.rates[i]), only})
-	}
-	if b := t.spec.Policy.Breaker; b != nil {
-		out = append(out, b.ofTool(name, only))
+	if p.Breaker != nil {
+		out = append(out, gateLimit{rules.ToolBreaker(name, p.Breaker.machine()), only})
 	}
 	return out
 }
 
-func rateClass(name string, r Rate, b *bucket.Rate) *admit.Class {
-	return &admit.Class{Name: rateName(name, r), Kind: admit.Tokens, Unit: r.Unit, Rate: b}
-}
-
-// ofTool is the constraint of a breaker that is one tool's own.
-func (c CircuitBreakerConfig) ofTool(name string, only Scope) gateLimit {
-	c.Scope = only
-	l := c.limit(name + " breaker")
-	l.class.Rank = 0
-	return l
-}
-
-func (t *tool) concurrency() int64 {
-	if n := t.spec.Policy.Concurrency; n > 0 {
-		return int64(n)
-	}
-	return admit.Unlimited
-}
+// only is the scope of the policy's constraints.
+func (t *tool) only() rules.Scope { return rules.For(rules.ForTool, []string{t.spec.Name}) }
 
 // Tool is a typed handle on a registered function, for a registry that several executors
 // share. It calls by name: what is registered under it when it is called.
@@ -461,8 +441,8 @@ func put[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out
 		rates:  rates,
 		shared: &toolShared{id: toolIDs.Add(1)},
 	}
-	t.shared.core.name, t.shared.core.stage = "tool/"+s.Name, &r.stage
-	t.shared.core.limits = t.limits(nil)
+	t.shared.core.name, t.shared.core.stage = rules.ToolLabel(s.Name), &r.stage
+	t.shared.core.limits = t.limits()
 	if err := r.put(t, replace); err != nil {
 		return nil, err
 	}

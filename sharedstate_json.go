@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/kv"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
@@ -129,7 +130,7 @@ func readSnapshot(data []byte) (list []kv.Entry, highest uint64, err error) {
 // shortError is an error of encoding/json, whose text may hold all of what it was given.
 type shortError struct{ error }
 
-func (e shortError) Error() string { return oneLine(cut(textOf(e.error), 512)) }
+func (e shortError) Error() string { return oneLine(cut(errwalk.Text(e.error), 512)) }
 func (e shortError) Unwrap() error { return e.error }
 
 // exact returns an error unless the names in a snapshot, which encoding/json has taken, are

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/kv"
 )
 
@@ -106,7 +107,7 @@ func decode[T any](key string, v kv.Value) (out T, err error) {
 func decodeJSON[T any](key string, r *restored) (out T, err error) {
 	if err := r.decode(&out); err != nil {
 		var zero T
-		return zero, &stateError{key: key, reason: ErrWrongType, detail: textOf(err)}
+		return zero, &stateError{key: key, reason: ErrWrongType, detail: errwalk.Text(err)}
 	}
 	return out, nil
 }

@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+
+	"github.com/sluice-go/sluice/internal/errtext"
 )
 
 // NewSlogSink logs events to l, with the constant message "tool event": a call that
@@ -36,7 +38,7 @@ func (s slogSink) Emit(ctx context.Context, e *Event) error {
 	level := slog.LevelDebug
 	if e.Kind == ToolFailed || e.Kind == ToolDenied {
 		level = slog.LevelWarn
-		if code := codeOf(e); code == codePanic || code == codeGoexit {
+		if code := codeOf(e); code == errtext.Panic || code == errtext.Goexit {
 			level = slog.LevelError
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // Snapshot is the state of an executor at one instant, ready for JSON.
@@ -153,7 +154,7 @@ func (e *Executor) read() *reading {
 		r.cores = append(r.cores, &t.shared.core)
 	}
 	for _, g := range e.gates {
-		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.picked() != nil }) {
+		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil }) {
 			r.tools, r.types = e.names()
 			break
 		}
@@ -179,7 +180,7 @@ func (r *reading) next(n int) bool {
 	now := s.now()
 	if !r.begun {
 		r.begun = true
-		r.snap.At = s.clock.time(now)
+		r.snap.At = s.clock.Time(now)
 		r.snap.InFlight, r.snap.Queued = s.m.Running(), s.m.Waiting()
 		r.snap.EventsDropped += s.lost
 		r.lanes = s.m.LaneCount()
@@ -258,16 +259,16 @@ func (r *reading) limit(s *stage, now int64, l gateLimit, n int) int {
 }
 
 // unmatched is the names of a scope that nothing registered has.
-func (r *reading) unmatched(s Scope) []string {
+func (r *reading) unmatched(s rules.Scope) []string {
 	if r.tools == nil {
 		return nil
 	}
 	has := r.tools
-	if s.kind == scopeForType {
+	if s.Kind() == rules.ForType {
 		has = r.types
 	}
 	var out []string
-	for _, n := range s.picked() {
+	for _, n := range s.Names() {
 		if !has[n] {
 			out = append(out, n)
 		}
@@ -335,7 +336,7 @@ func (s *stage) gateState(now int64, c *admit.Cell) GateState {
 	g.Paused = u.Paused > now
 	g.Stalled = u.Stalled
 	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
-		g.Until = s.clock.time(until)
+		g.Until = s.clock.Time(until)
 	}
 	return g
 }
@@ -358,7 +359,7 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	inv := newInvocation()
 	d, err := inv.explain(ctx, e, &r)
 	if err != nil {
-		d.Refusal, _ = asError[*Error](inv.verdict(err, false))
+		d.Refusal = ownError(inv.verdict(err, false))
 	}
 	return d
 }
@@ -389,7 +390,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	if err := a.question(ctx, c, &q); err != nil {
 		return d, err
 	}
-	now := c.inv.plan.exec.clock.now()
+	now := c.inv.plan.exec.clock.Now()
 	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Peek)
 	if err != nil {
 		return d, err

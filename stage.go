@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,13 +10,15 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // stage is one admission domain: one lock, one queue, one timer, one instant per decision.
 // Which one an executor belongs to is fixed when it is made; see Executor.join. The deciding
 // itself is done by the state machine of internal/admit.
 type stage struct {
-	clock clock
+	clock clock.Clock
 
 	mu        sync.Mutex
 	m         *admit.Machine
@@ -53,7 +56,7 @@ func planOf(owner any) *plan {
 }
 
 func newStage() *stage {
-	return &stage{clock: newClock(), m: admit.NewMachine(firstInFirstOut), members: make(map[*stageRef]int), armed: admit.Never}
+	return &stage{clock: clock.New(), m: admit.NewMachine(rules.FirstInFirstOut), members: make(map[*stageRef]int), armed: admit.Never}
 }
 
 // lock locks s and answers it.
@@ -208,7 +211,7 @@ func (e *Executor) part() {
 	}
 	if o := s.scheduler; o != nil && s.members[o.core.stage] == 0 {
 		s.scheduler = nil
-		s.m.SetPolicy(s.now(), firstInFirstOut)
+		s.m.SetPolicy(s.now(), rules.FirstInFirstOut)
 	}
 	s.m.Rest()
 	a := s.release()
@@ -232,7 +235,7 @@ func (r *stageRef) registries() (list []*ToolRegistry) {
 	return list
 }
 
-func (s *stage) now() int64 { return s.clock.now() }
+func (s *stage) now() int64 { return s.clock.Now() }
 
 // unlock ends a decision: it lets the lock go, then wakes whose waiting is over and tells
 // the sinks what changed. No user code runs before the lock is gone.
@@ -387,7 +390,7 @@ func (s *stage) event(e Event) {
 		s.lost++
 		return
 	}
-	e.Time = s.clock.time(s.now())
+	e.Time = s.clock.Time(s.now())
 	s.events = append(s.events, e)
 }
 
@@ -426,7 +429,7 @@ func deliverFrom(i int, events []Event, list []listener) int {
 		}()
 		for ; i < len(events)*len(list); i++ {
 			l := list[i%len(list)]
-			l.exec.deliver(background, l.sink, &events[i/len(list)], nil)
+			l.exec.deliver(context.Background(), l.sink, &events[i/len(list)], nil)
 		}
 		normal = true
 	}()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/errwalk"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // ThrottlePart names what a throttle is about, where an upstream limits its parts apart: a
@@ -70,12 +72,12 @@ type aim struct {
 func (a *admission) aim(parts []ThrottlePart) aim {
 	bound := maxPause
 	for _, p := range slices.Backward(parts) {
-		if p.Kind == "" || p.Key == "" || len(p.Key) > maxKeyBytes {
+		if p.Kind == "" || p.Key == "" || len(p.Key) > rules.MaxKeyBytes {
 			continue
 		}
 		x := aim{key: p.Key, bound: bound}
 		for i := range a.parts {
-			if l := &a.parts[i]; l.class.Upstream && l.key >= 0 && a.keys[l.key].kind == scopeKeyed && a.keys[l.key].names == p.Kind {
+			if l := &a.parts[i]; l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == p.Kind {
 				x.classes = append(x.classes, l.class)
 			}
 		}
@@ -210,22 +212,11 @@ func (r *running) hasCharged(err error, after time.Duration) bool {
 		return true
 	}
 	for _, c := range list {
-		if c.attempt == r.attempt && same(c.err, err, c.after == after) {
+		if c.attempt == r.attempt && errwalk.Same(c.err, err, c.after == after) {
 			return true
 		}
 	}
 	return false
-}
-
-// same reports whether a and b are one, or equal. Of two of a type that cannot be compared
-// nobody knows, so they are if they are alike.
-func same(a, b error, alike bool) (yes bool) {
-	defer func() {
-		if recover() != nil {
-			yes = alike
-		}
-	}()
-	return a == b
 }
 
 // retryable is an error that says when the upstream wants to be asked again.
@@ -247,7 +238,7 @@ type blame struct {
 
 // blameOf looks through err.
 func (r *running) blameOf(err error) blame {
-	b := blame{r: r, left: maxNodes}
+	b := blame{r: r, left: errwalk.Max}
 	b.nested = b.look(err, false)
 	return b
 }
@@ -272,7 +263,7 @@ func (b *blame) look(err error, under bool) (nested bool) {
 		b.carried = append(b.carried, charge{err: err, after: after})
 	}
 	own := len(b.own)
-	many, one := unwrapped(err)
+	many, one := errwalk.Unwrap(err)
 	if one != nil {
 		nested = b.look(one, under)
 	}
@@ -288,7 +279,7 @@ func (b *blame) look(err error, under bool) (nested bool) {
 
 // asksFor is how long err itself, apart from what it wraps, asks to wait, and for what part.
 func asksFor(err error) (after time.Duration, part []ThrottlePart, asks bool) {
-	x, ok := as[retryable](err)
+	x, ok := errwalk.As[retryable](err)
 	if !ok {
 		return -1, nil, false
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/clock"
 )
 
 // timed runs the code of an admitted call on a goroutine of its own, and answers when that
@@ -15,10 +16,10 @@ import (
 // time is over.
 func (a *admission) timed(r *running, c *Call) (Result, error) {
 	exec := c.inv.plan.exec
-	now := exec.clock.now() // a sink may have blocked since the call was admitted
+	now := exec.clock.Now() // a sink may have blocked since the call was admitted
 	x := &timedRun{Context: r.Context, a: a, r: r, c: *c, due: now + int64(a.timeout)}
 	if d, ok := x.Context.Deadline(); ok {
-		if at := exec.clock.instant(d); at <= x.due {
+		if at := exec.clock.Instant(d); at <= x.due {
 			x.due, x.borrowed = at, true
 		}
 	}
@@ -80,7 +81,7 @@ const (
 	timeOver
 )
 
-func (x *timedRun) clock() clock { return x.c.inv.plan.exec.clock }
+func (x *timedRun) clock() clock.Clock { return x.c.inv.plan.exec.clock }
 
 func (x *timedRun) do() {
 	growStack()
@@ -166,7 +167,7 @@ func (x *timedRun) Deadline() (time.Time, bool) {
 	if x.borrowed {
 		return x.Context.Deadline()
 	}
-	return x.clock().time(x.due), true
+	return x.clock().Time(x.due), true
 }
 
 // Done is closed when the attempt's time is over, its code has ended, or the caller's
@@ -190,7 +191,7 @@ func (x *timedRun) errLocked() error {
 		return x.over
 	case x.made != nil:
 		return x.made.Err()
-	case x.Context.Err() != nil, x.clock().now() >= x.due:
+	case x.Context.Err() != nil, x.clock().Now() >= x.due:
 		return x.realLocked().Err() // which has ended, and knows the cause
 	}
 	return nil

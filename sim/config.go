@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/internal/check"
 )
 
 // Config is what to simulate. Gates are only read, so those of a running program will do.
@@ -28,10 +29,7 @@ type Config struct {
 	_    struct{}
 }
 
-const (
-	defaultMaxCalls = 100_000_000
-	maxDuration     = 10 * 365 * 24 * time.Hour
-)
+const defaultMaxCalls = 100_000_000
 
 // Tool is a tool and what stands behind it.
 type Tool struct {
@@ -118,10 +116,10 @@ func (o Outcome) String() string {
 // validate says which field of c is wrong. What the root package checks of specs and gates
 // is checked there.
 func (c *Config) validate() error {
-	if c.Duration <= 0 || c.Duration > maxDuration {
-		return fmt.Errorf("sim: Config.Duration is %v: must be positive, up to %v", c.Duration, maxDuration)
+	if c.Duration <= 0 || c.Duration > check.MaxDuration {
+		return fmt.Errorf("sim: Config.Duration is %v: must be positive, up to %v", c.Duration, check.MaxDuration)
 	}
-	if err := checkTime("Config.Duration", c.Duration); err != nil {
+	if err := check.Duration("sim: Config.Duration", c.Duration); err != nil {
 		return err
 	}
 	if c.MaxCalls < 0 {
@@ -135,7 +133,7 @@ func (c *Config) validate() error {
 		name string
 		d    time.Duration
 	}{{"MaxWait", wait}, {"Timeout", c.Timeout}} {
-		if err := checkTime("Config."+f.name, f.d); err != nil {
+		if err := check.Duration("sim: Config."+f.name, f.d); err != nil {
 			return err
 		}
 	}
@@ -176,16 +174,6 @@ func (c *Config) validate() error {
 	return nil
 }
 
-func checkTime(field string, d time.Duration) error {
-	if d < 0 || d > maxDuration {
-		return fmt.Errorf("sim: %s is %v: must be zero or positive, up to %v", field, d, maxDuration)
-	}
-	if d > 0 && d < time.Microsecond {
-		return fmt.Errorf("sim: %s is %v: must be at least %v; a Duration without a unit? %d seconds are %[4]d*time.Second", field, d, time.Microsecond, int64(d))
-	}
-	return nil
-}
-
 func (t *Tool) validate(field string) error {
 	if t.Service.isZero() {
 		return fmt.Errorf("sim: %s.Service is missing: must be made by Constant, Exponential, LogNormal or another", field)
@@ -202,8 +190,8 @@ func (t *Tool) validate(field string) error {
 		return fmt.Errorf("sim: %s.ErrorRate is %v: must be from 0 to 1", field, t.ErrorRate)
 	}
 	for i, o := range t.Outages {
-		if o.From < 0 || o.From > maxDuration || o.For <= 0 || o.For > maxDuration {
-			return fmt.Errorf("sim: %s.Outages[%d] is from %v for %v: From must not be negative and For positive, up to %v", field, i, o.From, o.For, maxDuration)
+		if o.From < 0 || o.From > check.MaxDuration || o.For <= 0 || o.For > check.MaxDuration {
+			return fmt.Errorf("sim: %s.Outages[%d] is from %v for %v: From must not be negative and For positive, up to %v", field, i, o.From, o.For, check.MaxDuration)
 		}
 		if err := o.After.check(fmt.Sprintf("%s.Outages[%d].After", field, i)); err != nil {
 			return err
@@ -213,8 +201,8 @@ func (t *Tool) validate(field string) error {
 		switch {
 		case s.Max < 0:
 			return fmt.Errorf("sim: %s.Capacity[%d].Max is %d: must not be negative", field, i, s.Max)
-		case s.From < 0 || s.From > maxDuration:
-			return fmt.Errorf("sim: %s.Capacity[%d].From is %v: must not be negative, up to %v", field, i, s.From, maxDuration)
+		case s.From < 0 || s.From > check.MaxDuration:
+			return fmt.Errorf("sim: %s.Capacity[%d].From is %v: must not be negative, up to %v", field, i, s.From, check.MaxDuration)
 		case i > 0 && s.From <= t.Capacity[i-1].From:
 			return fmt.Errorf("sim: %s.Capacity[%d].From is %v: must be after the step before, %v", field, i, s.From, t.Capacity[i-1].From)
 		}
@@ -263,7 +251,7 @@ func (t *Traffic) validate(field string, names map[string]*Tool) error {
 		name string
 		d    time.Duration
 	}{{"Deadline", t.Deadline}, {"From", t.From}, {"For", t.For}} {
-		if err := checkTime(field+"."+f.name, f.d); err != nil {
+		if err := check.Duration("sim: "+field+"."+f.name, f.d); err != nil {
 			return err
 		}
 	}

@@ -116,11 +116,11 @@ func (s *simulation) together(t *tool) {
 	var fixed []*admit.Cell
 	var keyed []*admit.Class
 	for _, k := range t.own {
-		if k.keyed() {
+		if k.scope.Keyed() {
 			keyed = append(keyed, k.class)
 			continue
 		}
-		key, _ := k.fixed(&t.Spec)
+		key, _ := k.scope.Fixed(t.Spec.Name, t.Spec.Type)
 		fixed = append(fixed, s.m.Cell(0, k.class, key))
 	}
 	s.m.Together(fixed, keyed)

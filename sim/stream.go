@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // stream is one Traffic, or the nested calls of one tool under one Traffic.
@@ -103,7 +104,7 @@ func (s *simulation) constrain(st *stream) error {
 	c := st.call(nil)
 	for _, k := range st.tool.own {
 		p := part{k: k, unit: -1}
-		if k.keyed() {
+		if k.scope.Keyed() {
 			same = false
 			if !st.input() {
 				var err error
@@ -112,7 +113,7 @@ func (s *simulation) constrain(st *stream) error {
 				}
 			}
 		} else {
-			key, _ := k.fixed(&st.tool.Spec)
+			key, _ := k.scope.Fixed(st.tool.Spec.Name, st.tool.Spec.Type)
 			p.cell = s.m.Cell(0, k.class, key)
 			p.shadow = s.shadow(k, key)
 		}
@@ -157,9 +158,9 @@ func (st *stream) call(input any) sluice.Call {
 }
 
 func (st *stream) key(k *constraint, c sluice.Call) (string, error) {
-	key, _ := k.scope.Key(st.tool.Spec, c)
-	if len(key) > 1024 {
-		return "", fmt.Errorf("sim: the key of %s for %s has %d bytes: must have at most 1024", k.class.Name, st.name, len(key))
+	key, _ := sluice.Scope(k.scope).Key(st.tool.Spec, c)
+	if len(key) > rules.MaxKeyBytes {
+		return "", fmt.Errorf("sim: the key of %s for %s has %d bytes: must have at most %d", k.class.Name, st.name, len(key), rules.MaxKeyBytes)
 	}
 	return key, nil
 }
@@ -187,7 +188,7 @@ func (st *stream) amount(p *part) int64 {
 	if p.k.class.Kind == admit.Tokens {
 		return min(n, p.k.rate.Burst)
 	}
-	return min(n, 1<<40+1) // too wide whatever it is
+	return min(n, rules.MaxLimit+1) // too wide whatever it is
 }
 
 // fill gives c's ticket its needs. It answers the constraint whose table of keys is full,
@@ -222,7 +223,7 @@ func (s *simulation) fill(c *call, t *admit.Ticket) (full *constraint, err error
 					return nil, err
 				}
 			}
-			if key == "" && p.k.scope != sluice.ByTenant {
+			if key == "" && p.k.scope.Kind() != rules.ByTenant {
 				continue
 			}
 			if cell = s.m.Cell(s.now, p.k.class, key); cell == nil {

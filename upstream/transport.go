@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/internal/check"
 )
 
 // Transport is an [http.RoundTripper] that reads every response's rate-limit signals and
@@ -73,8 +74,8 @@ func NewTransport(c TransportConfig) (*Transport, error) {
 		name string
 		d    time.Duration
 	}{{"MaxPause", c.MaxPause}, {"Backoff", c.Backoff}} {
-		if f.d > 0 && f.d < time.Microsecond {
-			return nil, fmt.Errorf("upstream: TransportConfig.%s is %v: must be at least %v; a Duration without a unit? %d seconds are %[4]d*time.Second", f.name, f.d, time.Microsecond, int64(f.d))
+		if err := check.Unit("upstream: TransportConfig."+f.name, f.d); err != nil {
+			return nil, err
 		}
 	}
 	if c.MaxPause < 0 {

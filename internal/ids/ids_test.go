@@ -1,4 +1,4 @@
-package sluice
+package ids
 
 import (
 	"sync"
@@ -8,7 +8,7 @@ import (
 // Ids of calls do not repeat where a counter of fewer bits would begin anew.
 func TestCallIDsDoNotRepeat(t *testing.T) {
 	for _, bits := range []int{16, 24, 32, 48, 63} {
-		var b idBlocks
+		var b Calls
 		seen := make(map[string]bool)
 		for _, made := range []uint64{0, 1<<bits - 70, 1 << bits, 1<<bits + 200} {
 			b.mu.Lock()
@@ -20,7 +20,7 @@ func TestCallIDsDoNotRepeat(t *testing.T) {
 			for range 2 {
 				wg.Go(func() {
 					for range 35 {
-						id := b.next()
+						id := b.Next()
 						mu.Lock()
 						if seen[id] || len(id) != idLen {
 							t.Errorf("the id %s came before, or has not %d bytes, near 1<<%d calls", id, idLen, bits)

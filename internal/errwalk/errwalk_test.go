@@ -1,4 +1,4 @@
-package sluice
+package errwalk
 
 import (
 	"context"
@@ -33,6 +33,13 @@ func (o *odd) As(target any) bool   { return o.as != nil && o.as(target) }
 
 func (o oddOne) Unwrap() error    { return o.one() }
 func (o oddMany) Unwrap() []error { return o.many() }
+
+// named is an error of a type to look for; refused is one that an Except hides.
+type named struct{ text string }
+
+func (e *named) Error() string { return e.text }
+
+var refused = errors.New("refused")
 
 // bombs is an error each of whose methods panics.
 type bombs struct{}
@@ -69,35 +76,35 @@ func loops() map[string]error {
 		"a tree of itself": tree,
 		"a wide tree":      wide,
 		"new ones":         endless,
-		"behind a refusal": &Error{Reason: ErrTimeout, Cause: tree},
-		"of a nested call": ranError{err: tree},
-		"nested, and so on": ranError{err: errors.Join(ranError{err: errors.Join(
-			ranError{err: tree}, ranError{err: tree})}, ranError{err: tree})},
+		"behind another":   fmt.Errorf("once: %w", tree),
+		"inside an Except": Except{Not: refused, Err: tree},
+		"nested, and so on": Except{Not: refused, Err: errors.Join(Except{Not: refused, Err: errors.Join(
+			Except{Not: refused, Err: tree}, Except{Not: refused, Err: tree})}, Except{Not: refused, Err: tree})},
 	}
 }
 
 // However an error is made, asking it comes to an end, and what can be known is.
-func TestWalk_EndsWhateverWrapsWhat(t *testing.T) {
+func TestAskingEndsWhateverWrapsWhat(t *testing.T) {
 	for name, err := range loops() {
 		t.Run(name, func(t *testing.T) {
 			nodes := 0
-			walk(err, func(error) step { nodes++; return deeper })
-			if nodes != maxNodes {
-				t.Errorf("%d nodes, want %d", nodes, maxNodes)
+			Walk(err, func(error) Step { nodes++; return Deeper })
+			if nodes != Max {
+				t.Errorf("%d nodes, want %d", nodes, Max)
 			}
 			for _, err := range []error{err, fmt.Errorf("outer: %w", err), errors.Join(io.EOF, err)} {
-				if isReason(err, ErrDenied) || errors.Is(ranError{err: err}, ErrDenied) {
-					t.Error("it is ErrDenied")
+				if Is(err, io.ErrNoProgress) || errors.Is(Except{Not: refused, Err: err}, io.ErrNoProgress) {
+					t.Error("it is io.ErrNoProgress")
 				}
-				if _, ok := asError[*PanicError](err); ok {
-					t.Error("it is a PanicError")
+				if _, ok := First[*named](err); ok {
+					t.Error("it is a named")
 				}
-				var p *PanicError
-				if errors.As(ranError{err: err}, &p) {
-					t.Error("it is a PanicError, as a nested call's")
+				var p *named
+				if errors.As(Except{Not: refused, Err: err}, &p) {
+					t.Error("it is a named, inside an Except")
 				}
 			}
-			if !isReason(errors.Join(io.EOF, err), io.EOF) {
+			if !Is(errors.Join(io.EOF, err), io.EOF) {
 				t.Error("what stands before it is not found")
 			}
 		})
@@ -105,70 +112,82 @@ func TestWalk_EndsWhateverWrapsWhat(t *testing.T) {
 }
 
 // A method that panics has said nothing; what is beside it is asked all the same.
-func TestWalk_PanicsSayNothing(t *testing.T) {
-	var nobody *Error
+func TestMethodsThatPanicSayNothing(t *testing.T) {
+	var nobody *odd
 	for name, err := range map[string]error{
 		"every method":     bombs{},
 		"a nil pointer":    nobody,
 		"a panicking Is":   &odd{is: func(error) bool { panic(1) }},
 		"a panicking As":   &odd{as: func(any) bool { panic(1) }},
 		"not comparable":   incomparable{"a"},
-		"a nested nothing": ranError{},
+		"an Except of nil": Except{},
 		"an Unwrap to nil": oddOne{&odd{one: func() error { return nil }}},
 		"a list of nil":    oddMany{&odd{many: func() []error { return []error{nil, nil} }}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tree := errors.Join(err, fmt.Errorf("inner: %w", errors.Join(err, context.Canceled, &PanicError{Tool: "x"})))
-			if !isReason(tree, context.Canceled) || isReason(tree, io.EOF) || isReason(err, context.Canceled) {
-				t.Error("isReason: want Canceled of the tree alone")
+			tree := errors.Join(err, fmt.Errorf("inner: %w", errors.Join(err, context.Canceled, &named{text: "x"})))
+			if !Is(tree, context.Canceled) || Is(tree, io.EOF) || Is(err, context.Canceled) {
+				t.Error("want Canceled of the tree alone")
 			}
-			if p, ok := asError[*PanicError](tree); !ok || p.Tool != "x" {
-				t.Errorf("asError: %v, %v", p, ok)
+			if p, ok := First[*named](tree); !ok || p.text != "x" {
+				t.Errorf("First: %v, %v", p, ok)
 			}
-			var p *PanicError
-			if !errors.As(ranError{err: tree}, &p) || p.Tool != "x" {
-				t.Errorf("As through a nested call's error: %v", p)
+			var p *named
+			if !errors.As(Except{Not: refused, Err: tree}, &p) || p.text != "x" {
+				t.Errorf("As through an Except: %v", p)
 			}
-			if isReason(err, incomparable{"a"}) {
+			if Is(err, incomparable{"a"}) {
 				t.Error("two that cannot be compared are one")
 			}
-			_ = textOf(err)
+			_ = Text(err)
 		})
 	}
 }
 
 // What Is and As say counts, at each node of its own.
-func TestWalk_AsksEachNode(t *testing.T) {
+func TestEachNodeIsAsked(t *testing.T) {
 	says := oddOne{&odd{
 		is:  func(target error) bool { return target == io.EOF },
-		as:  func(target any) bool { p, ok := target.(**PanicError); *p = &PanicError{Tool: "said"}; return ok },
+		as:  func(target any) bool { p, ok := target.(**named); *p = &named{text: "said"}; return ok },
 		one: func() error { return context.Canceled },
 	}}
-	for _, err := range []error{says, fmt.Errorf("a: %w", errors.Join(io.ErrClosedPipe, says)), ranError{err: says}} {
+	for _, err := range []error{says, fmt.Errorf("a: %w", errors.Join(io.ErrClosedPipe, says)), Except{Not: refused, Err: says}} {
 		for _, target := range []error{io.EOF, context.Canceled} {
-			if !isReason(err, target) {
+			if !Is(err, target) {
 				t.Errorf("%T is not %v", err, target)
 			}
 		}
-		if p, ok := asError[*PanicError](err); !ok || p.Tool != "said" {
-			t.Errorf("%T: %v, %v", err, p, ok)
+		var p *named
+		if !errors.As(err, &p) || p.text != "said" {
+			t.Errorf("%T: %v", err, p)
+		}
+		if p, ok := First[*named](err); ok {
+			t.Errorf("%T: First asks As methods: %v", err, p)
 		}
 	}
-	refusal := &Error{Reason: ErrQueueFull}
-	passed := fmt.Errorf("outer: %w", ranError{err: fmt.Errorf("inner: %w", refusal)})
-	if isReason(passed, ErrRejected) || !isReason(passed, ErrQueueFull) {
-		t.Error("what a tool that ran passes on claims that it did not")
+	if p, ok := As[*named](says); !ok || p.text != "said" {
+		t.Errorf("%T: %v, %v", says, p, ok)
 	}
-	if x, ok := asError[*Error](passed); !ok || x != refusal {
-		t.Errorf("the refusal behind it: %v", x)
+	passed := fmt.Errorf("outer: %w", Except{Not: refused, Err: fmt.Errorf("inner: %w", errors.Join(refused, &named{"n"}))})
+	if Is(passed, refused) || errors.Is(passed, refused) || Is(passed, io.EOF) {
+		t.Error("an Except is what it is not to be")
 	}
-	if !isReason(errors.Join(passed, refusal), ErrRejected) {
-		t.Error("a refusal beside it is hidden")
+	if p, ok := First[*named](passed); !ok || p.text != "n" {
+		t.Errorf("what stands in an Except: %v", p)
+	}
+	if !Is(errors.Join(passed, refused), refused) {
+		t.Error("what stands beside an Except is hidden")
+	}
+	if embeds := (struct {
+		Except
+		n int
+	}{Except{says, refused}, 1}); !Is(embeds, context.Canceled) || Is(embeds, refused) || !errors.Is(embeds, io.EOF) {
+		t.Error("a struct that embeds an Except is not one")
 	}
 }
 
 // Few are so deep, but what is no deeper than the bound is found.
-func TestWalk_FindsWhatIsWithinTheBound(t *testing.T) {
+func TestWhatIsWithinTheBoundIsFound(t *testing.T) {
 	chain := func(n int) error {
 		err := io.EOF
 		for range n {
@@ -176,15 +195,15 @@ func TestWalk_FindsWhatIsWithinTheBound(t *testing.T) {
 		}
 		return err
 	}
-	if !isReason(chain(maxNodes-1), io.EOF) || isReason(chain(maxNodes), io.EOF) {
-		t.Errorf("want the %d-th node found and no other", maxNodes)
+	if !Is(chain(Max-1), io.EOF) || Is(chain(Max), io.EOF) {
+		t.Errorf("want the %d-th node found and no other", Max)
 	}
-	list := make([]error, maxNodes-1)
+	list := make([]error, Max-1)
 	for i := range list {
 		list[i] = io.ErrClosedPipe
 	}
 	list[len(list)-1] = io.EOF
-	if !isReason(errors.Join(list...), io.EOF) {
+	if !Is(errors.Join(list...), io.EOF) {
 		t.Error("the last of a list is not found")
 	}
 }

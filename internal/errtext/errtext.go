@@ -1,0 +1,102 @@
+// Package errtext holds what errors say: the code that an event writes, the line that an
+// operator reads, the sentence that a model reads, and the names that somebody may have meant.
+//
+// It is told what happened in plain values and makes text of that; which error means what the
+// root package decides. It keeps nothing, locks nothing and calls no foreign code.
+package errtext
+
+import (
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
+)
+
+// Code says in one word why a call failed: few values, good as a metric's label.
+type Code string
+
+const (
+	UnknownTool      Code = "unknown_tool"
+	InvalidArguments Code = "invalid_arguments"
+	BreakerOpen      Code = "breaker_open"
+	RateLimited      Code = "rate_limited"
+	Saturated        Code = "saturated"
+	QueueFull        Code = "queue_full"
+	WaitTooLong      Code = "wait_too_long"
+	Denied           Code = "denied"
+	Nesting          Code = "nesting"
+	Closed           Code = "closed"
+	Timeout          Code = "timeout"  // also a tool that reports context.DeadlineExceeded
+	Canceled         Code = "canceled" // the caller gave up, in the queue or while the tool ran
+	Panic            Code = "panic"
+	Goexit           Code = "goexit"
+	ToolError        Code = "tool_error"
+)
+
+// Passes reports whether the reason goes away by itself.
+func (c Code) Passes() bool {
+	switch c {
+	case BreakerOpen, RateLimited, Saturated, QueueFull, WaitTooLong:
+		return true
+	}
+	return false
+}
+
+// Bound is behind a refusal: the bound that was met. It becomes text when somebody reads it.
+type Bound struct {
+	Waiting   int           // calls in the full queue
+	Limit     int64         // that is taken up
+	Within    time.Duration // how long the call may wait; zero if its deadline bounds that
+	Nested    bool          // because it is nested
+	AtOnce    bool          // it was not to wait at all
+	Anonymous bool          // it counts with all calls of runs without a tenant
+}
+
+func (b *Bound) Error() string {
+	var s string
+	switch {
+	case b.Waiting > 0:
+		return fmt.Sprintf("%d calls of the executor wait already, and MaxQueue and MaxPerTenant allow no more", b.Waiting)
+	case b.Limit > 0:
+		s = fmt.Sprintf("all of %d are taken", b.Limit)
+	case b.AtOnce:
+		s = "it could not start at once, and NoWait lets it not wait"
+	case b.Nested:
+		s = fmt.Sprintf("it could not start within %v, as long as a nested call waits without MaxWait", b.Within)
+	case b.Within > 0:
+		s = fmt.Sprintf("it could not start within MaxWait, %v", b.Within)
+	default:
+		s = "it could not start before its caller's deadline"
+	}
+	if b.Anonymous {
+		s += "; the run has no tenant, and runs without one count together"
+	}
+	return s
+}
+
+// AppendLine appends at most limit bytes of s, escaped so that it stays on its line and changes
+// nothing around it.
+func AppendLine(b []byte, s string, limit int) []byte {
+	for _, r := range jsonx.Cut(s, limit, "…") {
+		if r < ' ' || r == 0x7f || jsonx.Unsafe(r) {
+			b = jsonx.AppendEscaped(b, r)
+		} else {
+			b = utf8.AppendRune(b, r) // bytes that are no UTF-8 become U+FFFD
+		}
+	}
+	return b
+}
+
+// AppendField appends a field of a JSON object and a comma, unless s is empty.
+func AppendField(b []byte, key, s string, limit int) []byte {
+	if s == "" {
+		return b
+	}
+	return append(jsonx.AppendString(append(b, key...), s, limit), ',')
+}
+
+// CeilMillis rounds up: a retry is never early.
+func CeilMillis(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}

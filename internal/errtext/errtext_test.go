@@ -1,0 +1,68 @@
+package errtext
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whatever a call ended with, a model reads a sentence; of a tool's error its own text is that.
+func TestEachCodeHasAMessage(t *testing.T) {
+	codes := []Code{UnknownTool, InvalidArguments, BreakerOpen, RateLimited, Saturated, QueueFull,
+		WaitTooLong, Denied, Nesting, Closed, Timeout, Canceled, Panic, Goexit}
+	for _, c := range codes {
+		soon, later := (&Failure{Code: c, Retry: time.Second}).Message(), (&Failure{Code: c}).Message()
+		if soon == "" || later == "" || strings.Contains(soon, "in 1 s") != c.Passes() || strings.HasSuffix(later, "later") != c.Passes() {
+			t.Errorf("%s: %q, %q", c, soon, later)
+		}
+	}
+	if s := (&Failure{Code: ToolError, Detail: "x"}).Message(); s != "" || ToolError.Passes() {
+		t.Errorf("a tool's error is told as %q", s)
+	}
+}
+
+// When to retry is told in one unit, and never too early.
+func TestRetriesAreRoundedUp(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-1: "later", 0: "later", 1: "in 1 ms", time.Second - 1: "in 1000 ms", time.Second: "in 1 s", 119*time.Second + 1: "in 120 s",
+		2*time.Minute + 1: "in 3 min", 2 * time.Hour: "in 2 h", 25*time.Hour + 1: "in 26 h",
+	} {
+		if got := inWords(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+	if n := CeilMillis(time.Millisecond + 1); n != 2 {
+		t.Errorf("a millisecond and a nanosecond are %d ms", n)
+	}
+}
+
+// Names that somebody may have meant are few, near before far, and alike as a reader sees them.
+func TestNearestNamesAreFewAndNear(t *testing.T) {
+	names := []string{"search", "search_web", "fetch1", "fetch2", "fetch3", "fetch4"}
+	for name, want := range map[string]Names{
+		"serch":                           {"search"},
+		"Sear-ch":                         {"search", "search_web"},
+		"functions.search":                {"search"},
+		"fetch":                           {"fetch1", "fetch2", "fetch3"},
+		"weather":                         nil,
+		"":                                nil,
+		strings.Repeat("s", maxNameLen+1): nil,
+	} {
+		if got := Nearest(name, slices.Values(names)); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}
+
+// Two bytes that have changed places are one mistake.
+func TestEditDistance(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "ab", 2}, {"ab", "ba", 1}, {"abc", "abd", 1}, {"abc", "ac", 1}, {"kitten", "sitting", 3}} {
+		if got := editDistance(tt.a, tt.b); got != tt.want || editDistance(tt.b, tt.a) != got {
+			t.Errorf("%q and %q: %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package errtext
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
+)
+
+// Failed is all that is told of a call of which nothing else is to be told.
+const Failed = "the call failed"
+
+// Failure is the end of a call as a model is told of it.
+type Failure struct {
+	Code     Code
+	Tool     string        // that the call named, of an UnknownTool
+	Names    Names         // that it may have meant
+	Detail   string        // why, of InvalidArguments and Denied
+	TooWide  bool          // a Saturated call asks for more than the limit
+	Retry    time.Duration // when that makes sense; not positive if nobody knows
+	Unusable bool          // InvalidArguments could not even be read
+}
+
+// Message says what happened, and what to do. It is empty for a ToolError, whose own text says
+// that.
+func (f *Failure) Message() string {
+	switch f.Code {
+	case UnknownTool:
+		return f.unknown()
+	case InvalidArguments:
+		if f.Unusable {
+			return "the arguments could not be read"
+		}
+		return With("the arguments do not fit the tool", f.Detail)
+	case Denied:
+		return With("the call was denied", f.Detail)
+	case RateLimited:
+		return "too many calls for now; try again " + inWords(f.Retry)
+	case Saturated:
+		if f.TooWide {
+			return "the call asks for more than is allowed at once; ask for less"
+		}
+		return "too many calls run at present; try again " + inWords(f.Retry)
+	case QueueFull:
+		return "too many calls wait at present; try again " + inWords(f.Retry)
+	case WaitTooLong:
+		return "the call could not start in time; try again " + inWords(f.Retry)
+	case BreakerOpen:
+		return "the tool keeps failing and is not called for now; do without it, or try again " + inWords(f.Retry)
+	case Nesting:
+		return "the call was refused: tools called each other too deeply, too often or in a circle"
+	case Closed:
+		return "the program is shutting down and takes no more calls"
+	case Timeout:
+		return "the tool did not finish in time"
+	case Canceled:
+		return "the call was cancelled"
+	case Panic, Goexit:
+		return "the tool failed"
+	}
+	return ""
+}
+
+func (f *Failure) unknown() string {
+	s := "there is no such tool"
+	if f.Tool != "" {
+		s = `there is no tool "` + jsonx.Cut(f.Tool, 128, "…") + `"`
+	}
+	if len(f.Names) > 0 {
+		s += "; " + f.Names.Error()
+	}
+	return s
+}
+
+// With is s and what is behind it, if anything is.
+func With(s, detail string) string {
+	if detail == "" {
+		return s
+	}
+	return s + ": " + detail
+}
+
+// ForModel is the JSON object that a model reads: a message of at most limit bytes, and when to
+// retry, if anybody knows.
+func ForModel(code Code, message string, limit int, retryable bool, retry time.Duration) string {
+	b := append(append(make([]byte, 0, 256), `{"type":"`...), code...)
+	b = jsonx.AppendString(append(b, `","message":`...), message, limit)
+	b = strconv.AppendBool(append(b, `,"retryable":`...), retryable)
+	if retry > 0 {
+		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), CeilMillis(retry), 10)
+	}
+	return string(append(b, '}'))
+}
+
+// inWords says when to try again, rounded up.
+func inWords(d time.Duration) string {
+	in := func(unit time.Duration, name string) string {
+		return "in " + strconv.FormatInt(int64((d+unit-1)/unit), 10) + " " + name
+	}
+	switch {
+	case d <= 0:
+		return "later"
+	case d < time.Second:
+		return in(time.Millisecond, "ms")
+	case d < 2*time.Minute:
+		return in(time.Second, "s")
+	case d < 2*time.Hour:
+		return in(time.Minute, "min")
+	}
+	return in(time.Hour, "h")
+}

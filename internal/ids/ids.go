@@ -1,0 +1,98 @@
+// Package ids makes what tells calls, runs and processes apart: keys that count within the
+// process, and names with random bits for what leaves it.
+//
+// Everything is safe for concurrent use. Keys and most ids take no lock; only who finds a block
+// of ids used up locks to make the next. Nothing here knows what it names.
+package ids
+
+import (
+	"crypto/rand"
+	"strconv"
+	"sync"
+	"sync/atomic"
+)
+
+var lastKey atomic.Uint64
+
+// NextKey is a number that the process has not had before, from 1.
+func NextKey() uint64 { return lastKey.Add(1) }
+
+// process is 65 random bits, which no other process has.
+var process = rand.Text()[:13]
+
+// AppendKey appends a key as text that no other process writes: the process, a dash and the key
+// to the base 36.
+func AppendKey(b []byte, key uint64) []byte {
+	b = append(append(b, process...), '-')
+	return strconv.AppendUint(b, key, 36)
+}
+
+// Random is the prefix and 130 random bits.
+func Random(prefix string) string { return prefix + rand.Text() }
+
+// Calls makes ids for calls that came without, and never one twice: a counter of 64 bits behind
+// a prefix of 50 random bits, which tells one Calls from another. Ids are cut from blocks, so
+// that one allocation serves many. The zero value is ready to use.
+type Calls struct {
+	block atomic.Pointer[block]
+
+	mu     sync.Mutex // held by who makes a block
+	prefix string
+	made   uint64
+}
+
+type block struct {
+	text string // blockIDs ids, one behind the other
+	used atomic.Int32
+}
+
+const (
+	prefixLen = len("call-") + 10
+	countLen  = 13 // digits to the base 32 of a uint64
+	idLen     = prefixLen + countLen
+	blockIDs  = 64 // 1,792 bytes, which the allocator has a size for
+)
+
+// Next is the next id.
+func (c *Calls) Next() string {
+	for {
+		b := c.block.Load()
+		if b != nil {
+			if i := int(b.used.Add(1)) - 1; i < blockIDs {
+				return b.text[i*idLen : (i+1)*idLen]
+			}
+		}
+		c.refill(b)
+	}
+}
+
+// refill makes a new block, unless somebody has since the caller found old used up.
+func (c *Calls) refill(old *block) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.block.Load() != old {
+		return
+	}
+	if c.prefix == "" {
+		c.prefix = Random("call-")[:prefixLen]
+	}
+	text := make([]byte, 0, blockIDs*idLen)
+	const zeros = "0000000000000"
+	var digits [countLen]byte
+	for range blockIDs {
+		c.made++
+		text = append(text, c.prefix...)
+		count := strconv.AppendUint(digits[:0], c.made, 32)
+		text = append(append(text, zeros[len(count):]...), count...)
+	}
+	c.block.Store(&block{text: string(text)})
+}
+
+// Counter counts: the same program gets the same ids each time. The zero value is ready to use.
+type Counter struct{ runs, calls atomic.Uint64 }
+
+// Run is run-1, then run-2, and so on.
+func (c *Counter) Run() string { return "run-" + strconv.FormatUint(c.runs.Add(1), 10) }
+
+// Call is call-1, then call-2, and so on.
+func (c *Counter) Call() string { return "call-" + strconv.FormatUint(c.calls.Add(1), 10) }

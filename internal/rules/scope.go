@@ -1,0 +1,159 @@
+package rules
+
+import (
+	"slices"
+	"strings"
+)
+
+// Kind is how a scope tells calls apart.
+type Kind uint8
+
+const (
+	Unset    Kind = iota // the component's default
+	Global               // not at all
+	ByTool               // by the tool's name
+	ByType               // by its type
+	ByTenant             // by the tenant
+	ForTool              // only some tools count, together
+	ForType              // only tools of some types count, together
+	ByKey                // by what a function says
+)
+
+// Scope is what a limit counts by. Scopes are ==, if they say the same; of two with functions
+// only copies of one another are, but see [Scope.Same].
+type Scope struct {
+	kind  Kind
+	names string // of ForTool and ForType: as joined makes it; of ByKey its name
+	key   any    // of ByKey: what its owner made it with; comparable
+}
+
+// Of is the scope of a kind that needs no name.
+func Of(k Kind) Scope { return Scope{kind: k} }
+
+// For is the scope of the kind ForTool or ForType that counts those of the names, in any order.
+func For(k Kind, names []string) Scope { return Scope{kind: k, names: joined(names)} }
+
+// Keyed is the scope of the kind ByKey with that name, and the key that says what calls count
+// under.
+func Keyed(name string, key any) Scope { return Scope{ByKey, name, key} }
+
+// endOfName cannot be in a name that is valid: it is not UTF-8.
+const endOfName = "\xff"
+
+// joined makes a list of names one comparable value.
+func joined(names []string) string {
+	names = slices.Clone(names)
+	if !slices.Contains(names, "") { // else whoever checks them will say where that is
+		slices.Sort(names)
+	}
+	var b strings.Builder
+	for _, n := range names {
+		b.WriteString(strings.ReplaceAll(n, endOfName, "\xfe")) // which is as wrong in a name
+		b.WriteString(endOfName)
+	}
+	return b.String()
+}
+
+// Kind is how s tells calls apart.
+func (s Scope) Kind() Kind { return s.kind }
+
+// Name is the name of a ByKey scope.
+func (s Scope) Name() string { return s.names }
+
+// Key is what a ByKey scope was made with.
+func (s Scope) Key() any { return s.key }
+
+// Names is what a ForTool or ForType scope names, sorted unless one is empty; nil of others.
+func (s Scope) Names() []string {
+	if s.kind != ForTool && s.kind != ForType {
+		return nil
+	}
+	names := strings.Split(s.names, endOfName)
+	return names[:len(names)-1]
+}
+
+// Same reports whether s and o are one scope to the component that has them: the name of a
+// function stands for it.
+func (s Scope) Same(o Scope) bool { return s.kind == o.kind && s.names == o.names }
+
+// Or is s, or def if s is unset.
+func (s Scope) Or(def Kind) Scope {
+	if s.kind == Unset {
+		return Of(def)
+	}
+	return s
+}
+
+// String is how the scope stands in refusals and snapshots.
+func (s Scope) String() string {
+	switch s.kind {
+	case Global:
+		return "global"
+	case ByTool:
+		return "per tool"
+	case ByType:
+		return "per type"
+	case ByTenant:
+		return "per tenant"
+	case ForTool:
+		return "tool " + strings.Join(s.Names(), "+")
+	case ForType:
+		return "type " + strings.Join(s.Names(), "+")
+	case ByKey:
+		return "per " + s.names
+	}
+	return "default"
+}
+
+// Keyed reports whether each call has to be asked for its key.
+func (s Scope) Keyed() bool { return s.kind == ByTenant || s.kind == ByKey }
+
+// Fixed is the key under which every call of a tool counts, and whether any counts at all. Of a
+// keyed scope all do, and the key is not known.
+func (s Scope) Fixed(tool, typ string) (key string, counts bool) {
+	switch s.kind {
+	case ByTool:
+		return tool, true
+	case ByType:
+		return typ, true
+	case ForTool:
+		return "", slices.Contains(s.Names(), tool)
+	case ForType:
+		return "", slices.Contains(s.Names(), typ)
+	}
+	return "", true
+}
+
+// rank orders constraints from narrow to wide; it is also the order they are asked in.
+func (s Scope) rank() uint8 {
+	switch s.kind {
+	case ByTool:
+		return 0
+	case ForTool:
+		return 1
+	case ByTenant:
+		return 2
+	case ByKey:
+		return 3
+	case ByType:
+		return 4
+	case ForType:
+		return 5
+	}
+	return 7
+}
+
+// place says where a constraint that counts by s stands: its rank, and how its cells live.
+// Keys that calls bring are bounded by keys; those of tools and types come and go with the tools.
+func (s Scope) place() (rank uint8, byPlan bool) {
+	return s.rank(), s.kind == ByTool || s.kind == ByType
+}
+
+// TableSize is how many keys the cells of a constraint that counts by s may have at once, of
+// which a configuration allows n: zero if calls do not bring them.
+func (s Scope) TableSize(n int) int {
+	if s.Keyed() {
+		return n
+	}
+	return 0
+}
