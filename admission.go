@@ -151,7 +151,7 @@ func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err
 		}
 	}()
 	if inv.loud && len(inv.plan.exec.outer) > 0 {
-		inv.tellRetry(ctx, c)
+		inv.emitRetry(ctx, c)
 		defer func() { inv.first.attemptEnded(err) }()
 	}
 	r, err := a.enter(ctx, c, now)

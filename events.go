@@ -2,10 +2,20 @@ package sluice
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/errwalk"
+	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/sluice-go/sluice/internal/payload"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // EventKind names an event, as in the JSON form.
@@ -22,12 +32,12 @@ const (
 	ToolRetrying        EventKind = "tool.retrying"
 	ToolCompleted       EventKind = "tool.completed"
 	ToolFailed          EventKind = "tool.failed"
-	ToolDenied          EventKind = "tool.denied" // only for ErrDenied; any other refusal is ToolFailed without ToolStarted
+	ToolDenied          EventKind = "tool.denied" // only for ErrDenied; other refusals are ToolFailed without ToolStarted
 	BreakerStateChanged EventKind = "breaker.state_changed"
 	LimitChanged        EventKind = "limit.changed"
-	LimitStalled        EventKind = "limit.stalled" // a limit has released nothing for a minute while calls wait: told once
+	LimitStalled        EventKind = "limit.stalled" // once: a limit has released nothing for a minute while calls wait
 	RateLimitPaused     EventKind = "ratelimit.paused"
-	RateLimitDebt       EventKind = "ratelimit.debt" // a report of use was cut: it would have closed the key for more than a day
+	RateLimitDebt       EventKind = "ratelimit.debt" // a report of use was cut: it would have closed the key for over a day
 )
 
 // isTerminal reports whether k ends a call.
@@ -58,7 +68,7 @@ type Event struct {
 	Duration   time.Duration // how long the tool ran; of terminal events
 	Err        error         // of ToolFailed, ToolDenied and ToolRetrying; what LimitStalled means
 	By         string        // the constraint that refused, queued or changed
-	RetryAfter time.Duration // when a retry makes sense, the wait of a ToolRetrying, or how long a pause is; zero if unknown
+	RetryAfter time.Duration // when a retry makes sense, how long a ToolRetrying or a pause is; zero if unknown
 	Result     Result        // of ToolCompleted
 	// InputBytes and OutputBytes are the sizes of the encoded arguments and result; zero
 	// if nothing had to encode them.
@@ -71,46 +81,513 @@ type Event struct {
 	overload bool // the call met an upstream's throttle
 }
 
-// EventSink receives events, those of one call in order. Its methods are called on the
-// goroutine of the call, from many goroutines at once, and the call waits for them: a
-// sink that may be slow belongs behind an [AsyncSink]. An error or a panic is counted and
-// otherwise ignored; runtime.Goexit in a sink ends the calling goroutine, as it does in
-// any function.
-//
-// Enabled is asked before each event and must be quick. The event that Emit is given is
-// valid until Emit returns, and other sinks read it too: it is only read, and whoever keeps
-// it, or hands it to another goroutine, makes a copy, *e. The context of Emit is the call's
-// and may have ended.
-type EventSink interface {
-	Enabled(k EventKind) bool
-	Emit(ctx context.Context, e *Event) error
+// inCall reports whether e belongs to a call.
+func (e *Event) inCall() bool {
+	return e.CallKey != 0 || e.Call.ID != "" || strings.HasPrefix(string(e.Kind), "tool.")
 }
 
-// EventSinkFunc makes a function an [EventSink] for every kind.
-type EventSinkFunc func(ctx context.Context, e *Event) error
+// LogValue is the event as a group, without argument and result values.
+func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs(nil)...) }
 
-// Enabled is always true.
-func (f EventSinkFunc) Enabled(EventKind) bool { return true }
+// attrs appends what a log record says of e; what is empty is left out.
+func (e *Event) attrs(a []slog.Attr) []slog.Attr {
+	text := func(key, s string) {
+		if s != "" {
+			a = append(a, slog.String(key, cut(s, maxName)))
+		}
+	}
+	span := func(key string, d time.Duration) {
+		if d != 0 {
+			a = append(a, slog.Duration(key, d))
+		}
+	}
+	text("event", string(e.Kind))
+	text("tool", e.Call.Tool)
+	text("call_id", e.Call.ID)
+	text("call_key", e.CallKey.String())
+	text("parent_id", e.ParentID)
+	text("parent_key", e.ParentKey.String())
+	if e.Seq != 0 {
+		a = append(a, slog.Uint64("seq", uint64(e.Seq)))
+	}
+	if e.Call.Attempt != 0 {
+		a = append(a, slog.Int("attempt", int(e.Call.Attempt)))
+	}
+	if e.Call.Priority != 0 && e.Call.Priority != PriorityNormal {
+		a = append(a, slog.Int("priority", int(e.Call.Priority)))
+	}
+	if p := e.Call.Pipeline; p != nil {
+		text("run_id", p.RunID)
+		text("request_id", p.RequestID)
+		text("tenant", p.tenant())
+	}
+	span("elapsed", e.Elapsed)
+	span("wait", e.Queued)
+	span("duration", e.Duration)
+	if e.Err != nil {
+		code := codeOf(e)
+		a = append(a, slog.String("code", string(code)), slog.String("err", messageOf(code, e.Err)))
+	}
+	text("by", e.By)
+	span("retry_after", e.RetryAfter)
+	text("from", e.From)
+	text("to", e.To)
+	text("key", e.Key)
+	text("actor", e.Actor)
+	return a
+}
 
-// Emit calls f.
-func (f EventSinkFunc) Emit(ctx context.Context, e *Event) error { return f(ctx, e) }
+// eventSchema is raised when a field changes its meaning or goes.
+const eventSchema = 1
 
-// valueSink is a sink of this package that can hand the values of a call on. It gets two
-// events: plain, for the sinks behind it that did not opt in, and full, with the caller's
-// values, which nobody but [WithPayloads] looks at. Its Emit, in contrast, takes the values
-// it is given as meant to be seen.
-type valueSink interface {
-	EventSink
+// MarshalJSON writes one JSON object on one line. A field that has nothing to say is
+// left out, except that each event of a call has tool_name, action_id (the call's id),
+// pipeline_run_id, request_id (null if there is none) and timestamp (RFC 3339 in UTC,
+// nanoseconds); event_id is the call's key, a slash and seq, and no other event of any
+// process has it. Durations are in milliseconds; retry_after_ms is rounded up, so that a
+// retry is never early.
+//
+// Control, bidirectional and invisible characters of names and messages are escaped.
+// Arguments and results are written only as [WithPayloads] left them.
+func (e Event) MarshalJSON() ([]byte, error) {
+	return appendEvent(make([]byte, 0, 768), &e), nil
+}
 
-	// wantsValues reports whether any sink behind this one opted in.
-	wantsValues() bool
+// appendEvent writes e without reflection. The order of the fields is fixed.
+func appendEvent(b []byte, e *Event) []byte {
+	c := &e.Call
+	inCall := e.inCall()
+	b = jsonx.AppendString(append(b, `{"type":`...), string(e.Kind), maxName)
+	if inCall {
+		b = append(b, `,"event_id":`...)
+		if e.CallKey != 0 {
+			b = append(e.CallKey.append(append(b, '"')), '/')
+		} else { // made by hand
+			b = jsonx.AppendString(b, c.ID, maxName)
+			b = append(b[:len(b)-1], '/')
+		}
+		b = append(strconv.AppendUint(b, uint64(e.Seq), 10), '"')
+		b = strconv.AppendUint(append(b, `,"seq":`...), uint64(e.Seq), 10)
+	}
+	b = strconv.AppendInt(append(b, `,"schema_version":`...), eventSchema, 10)
+	b = append(jsonx.AppendTime(append(b, `,"timestamp":"`...), e.Time), '"')
+	if inCall {
+		b = jsonx.AppendString(append(b, `,"tool_name":`...), c.Tool, maxName)
+		b = appendText(b, `,"tool_type":`, c.Type)
+		b = jsonx.AppendString(append(b, `,"action_id":`...), c.ID, maxName)
+		b = appendKey(b, `,"call_key":"`, e.CallKey)
+		b = appendText(b, `,"parent_id":`, e.ParentID)
+		b = appendKey(b, `,"parent_key":"`, e.ParentKey)
+	} else {
+		b = appendText(b, `,"tool_name":`, c.Tool)
+	}
+	b = appendPipeline(b, c.Pipeline, inCall)
+	if inCall {
+		if c.Attempt != 0 {
+			b = strconv.AppendInt(append(b, `,"attempt":`...), int64(c.Attempt), 10)
+		}
+		b = strconv.AppendInt(append(b, `,"priority":`...), int64(c.Priority), 10)
+	}
+	b = appendOutcome(b, e)
+	if inCall && e.Elapsed > 0 {
+		b = jsonx.AppendMillis(append(b, `,"elapsed_ms":`...), e.Elapsed)
+	}
+	if e.Queued > 0 || e.Kind == ToolStarted || isTerminal(e.Kind) {
+		b = jsonx.AppendMillis(append(b, `,"queue_wait_ms":`...), e.Queued)
+	}
+	b = appendCount(b, `,"input_bytes":`, e.InputBytes)
+	b = appendCount(b, `,"output_bytes":`, e.OutputBytes)
+	if e.Err != nil {
+		b = appendError(b, e)
+	}
+	b = appendText(b, `,"by":`, e.By)
+	if e.RetryAfter > 0 {
+		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), errtext.CeilMillis(e.RetryAfter), 10)
+	}
+	b = appendText(b, `,"from":`, e.From)
+	b = appendText(b, `,"to":`, e.To)
+	b = appendText(b, `,"key":`, e.Key)
+	b = appendText(b, `,"actor":`, e.Actor)
+	return append(b, '}')
+}
 
-	// emitBoth is Emit for the two.
-	emitBoth(ctx context.Context, plain, full *Event) error
+// appendOutcome writes what only events of its kind say.
+func appendOutcome(b []byte, e *Event) []byte {
+	if isTerminal(e.Kind) {
+		b = jsonx.AppendMillis(append(b, `,"duration_ms":`...), e.Duration)
+	}
+	switch e.Kind {
+	case ToolInvoked:
+		b = appendPayload(append(b, `,"payload_summary":`...), e.Call.Input)
+		return appendBehavior(b, e.Call.Pipeline)
+	case ToolCompleted:
+		return appendOutputSummary(b, e)
+	case ToolDenied:
+		return appendDenial(b, e)
+	}
+	return b
+}
 
-	// freeze copies now what the sinks behind this one want of the two, and returns what
-	// delivers the copy later.
-	freeze(plain, full *Event) func(context.Context) error
+// appendPipeline writes on whose behalf the call runs.
+func appendPipeline(b []byte, p *PipelineContext, inCall bool) []byte {
+	if p == nil {
+		if inCall {
+			b = append(b, `,"pipeline_run_id":null,"request_id":null`...)
+		}
+		return b
+	}
+	b = appendID(b, `,"pipeline_run_id":`, p.RunID, inCall)
+	b = appendID(b, `,"request_id":`, p.RequestID, inCall)
+	b = appendText(b, `,"parent_run_id":`, p.ParentRunID)
+	b = appendText(b, `,"session_id":`, p.SessionID)
+	b = appendText(b, `,"user_id":`, p.UserID)
+	b = appendText(b, `,"org_id":`, p.OrgID)
+	b = appendText(b, `,"interaction_id":`, p.InteractionID)
+	b = appendText(b, `,"tenant":`, p.tenant())
+	b = appendText(b, `,"topology":`, p.Topology)
+	return appendText(b, `,"service":`, p.Service)
+}
+
+func appendBehavior(b []byte, p *PipelineContext) []byte {
+	if p == nil || p.ExecutionMode == "" {
+		return append(b, `,"behavior":null`...)
+	}
+	return appendText(b, `,"behavior":`, p.ExecutionMode)
+}
+
+// appendOutputSummary says what kind of result there was. Sluice's tools have no
+// artifacts and no undo data; the fields stand for readers that expect them.
+func appendOutputSummary(b []byte, e *Event) []byte {
+	b = append(b, `,"output_summary":{"success":`...)
+	b = strconv.AppendBool(b, e.Err == nil)
+	b = append(b, `,"has_data":`...)
+	b = strconv.AppendBool(b, e.hasData || e.Result.Value != nil || e.OutputBytes > 0)
+	b = append(b, `,"has_error":`...)
+	b = strconv.AppendBool(b, e.Err != nil)
+	b = append(b, `,"has_artifacts":false,"has_undo_metadata":false},"artifacts_count":0`...)
+	if e.Result.Value != nil {
+		b = appendPayload(append(b, `,"output":`...), e.Result.Value)
+	}
+	return b
+}
+
+// appendDenial says why a rule refused. Which modes would have been allowed only the
+// rule knows.
+func appendDenial(b []byte, e *Event) []byte {
+	why := ""
+	if x, ok := e.Err.(*Error); ok && x != nil && x.Cause != nil && codeOf(&Event{Err: x.Cause}) == errtext.ToolError {
+		why = errwalk.Text(x.Cause)
+	}
+	if why == "" {
+		why = string(errtext.Denied)
+	}
+	b = jsonx.AppendString(append(b, `,"reason":`...), why, maxMessage)
+	b = appendBehavior(b, e.Call.Pipeline)
+	return append(b, `,"allowed_behaviors":null`...)
+}
+
+// appendError says what went wrong, and whether to try again: that makes sense after a
+// refusal for a reason that passes, after an upstream's throttle, or if somebody said when.
+func appendError(b []byte, e *Event) []byte {
+	code := codeOf(e)
+	b = append(append(b, `,"error_code":"`...), code...)
+	b = append(b, `","error_message":`...)
+	b = jsonx.AppendString(b, messageOf(code, e.Err), maxMessage+len("…"))
+	b = append(b, `,"retryable":`...)
+	return strconv.AppendBool(b, e.Kind == ToolRetrying || e.overload || passes(e.Err, code, e.RetryAfter))
+}
+
+// appendPayload writes a value that WithPayloads made: JSON, or a string of cut JSON.
+// Anything else is foreign and is not written.
+func appendPayload(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case json.RawMessage:
+		if out, ok := payload.AppendJSON(b, v); ok {
+			return out
+		}
+	case string:
+		return jsonx.AppendString(b, v, len(v))
+	}
+	return append(b, "null"...)
+}
+
+func appendKey(b []byte, key string, k CallKey) []byte {
+	if k == 0 {
+		return b
+	}
+	return append(k.append(append(b, key...)), '"')
+}
+
+func appendText(b []byte, key, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return jsonx.AppendString(append(b, key...), s, maxName)
+}
+
+func appendID(b []byte, key, s string, always bool) []byte {
+	if s == "" && always {
+		return append(append(b, key...), "null"...)
+	}
+	return appendText(b, key, s)
+}
+
+func appendCount(b []byte, key string, n int) []byte {
+	if n <= 0 {
+		return b
+	}
+	return strconv.AppendInt(append(b, key...), int64(n), 10)
+}
+
+// callEvent is an event of a call on its way to the sinks, which read it where it stands.
+type callEvent struct {
+	Event       // as every sink may see it, without values
+	full  Event // and with value, if a sink wants that
+	value any   // the arguments of a ToolInvoked, the result of a ToolCompleted
+	last  bool  // it is a terminal event
+}
+
+// callEvents are reused: no sink keeps one.
+var callEvents = sync.Pool{New: func() any { return new(callEvent) }}
+
+// event makes an event of inv's, at the instant now. Who gets it gives it to emit.
+func (inv *invocation) event(k EventKind, now int64) *callEvent {
+	t := callEvents.Get().(*callEvent)
+	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
+	t.CallKey, t.Elapsed = inv.key, time.Duration(max(0, now-inv.began))
+	inv.fill(&t.Call)
+	if p := inv.parent.Load(); p != nil {
+		t.ParentID, t.ParentKey = p.inv.id, p.inv.key
+	}
+	return t
+}
+
+// of says what attempt t is about. What else an interceptor may have changed of the call,
+// such as its id, is not told: an event always tells the call that was invoked.
+func (t *callEvent) of(c *Call) {
+	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt
+}
+
+// withValue is t with its value, if it has one and one of the two sinks opted in; else nil.
+func (t *callEvent) withValue(a, b EventSink) *Event {
+	if t.value == nil {
+		return nil
+	}
+	if _, ok := valueSinkOf(a); !ok {
+		if _, ok = valueSinkOf(b); !ok {
+			return nil
+		}
+	}
+	t.full = t.Event
+	if t.Kind == ToolInvoked {
+		t.full.Call.Input = t.value
+	} else {
+		t.full.Result.Value = t.value
+	}
+	return &t.full
+}
+
+// free lets t be used again.
+func (t *callEvent) free() {
+	t.Event, t.value, t.last = Event{}, nil, false
+	if t.full.Kind != "" {
+		t.full = Event{}
+	}
+	callEvents.Put(t)
+}
+
+// throttled says when to try again what met a throttle.
+func (t *callEvent) throttled(sum *first, now int64) {
+	x := sum.aside.Load()
+	if x == nil {
+		return
+	}
+	if until := x.again.Load(); until != 0 {
+		t.overload = true
+		t.RetryAfter = max(t.RetryAfter, time.Duration(until-1-now))
+	}
+}
+
+// Who emits the events of a call.
+const (
+	quiet  = iota // nobody
+	busy          // somebody
+	behind        // somebody, whom more events wait for
+)
+
+// emit gives t to the sinks, after the events of the same call that came before it. The
+// first terminal event is the last one, and is out when emit returns.
+func (inv *invocation) emit(ctx context.Context, t *callEvent) {
+	if inv.plan.alone {
+		inv.emitOne(ctx, t)
+	} else {
+		inv.emitInTurn(ctx, t)
+	}
+}
+
+func (inv *invocation) emitInTurn(ctx context.Context, t *callEvent) {
+	isLast := t.last // once it is in the queue, t is somebody else's
+	for !inv.emitting.CompareAndSwap(quiet, busy) {
+		// Somebody else is emitting: leave it to them, unless they are just done.
+		late := inv.latecomers()
+		late.mu.Lock()
+		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
+		if left && !isLast && len(late.queue) >= maxLateEvents {
+			inv.plan.exec.dropped.Add(1)
+		} else if left {
+			late.queue = append(late.queue, t)
+			if isLast {
+				late.last = make(chan struct{})
+			}
+		}
+		last := late.last
+		late.mu.Unlock()
+		if left {
+			if isLast {
+				<-last
+			}
+			return
+		}
+	}
+	inv.emitNext(ctx, t)
+	inv.emitLate(ctx)
+}
+
+// maxLateEvents bounds the events of one call that wait while a sink blocks another of its
+// attempts; terminal events, of which there is one, come on top.
+const maxLateEvents = 1000
+
+// latecomers is what waits for who emits. Another of the call's attempts does, so there is one.
+func (inv *invocation) latecomers() *lateEvents {
+	x := &inv.first.remembers().late
+	if l := x.Load(); l != nil {
+		return l
+	}
+	x.CompareAndSwap(nil, new(lateEvents))
+	return x.Load()
+}
+
+// emitLate gives the sinks what came meanwhile, and ends the emitting.
+func (inv *invocation) emitLate(ctx context.Context) {
+	for !inv.emitting.CompareAndSwap(busy, quiet) {
+		late := inv.latecomers()
+		late.mu.Lock()
+		next := late.queue[0]
+		if late.queue = late.queue[1:]; len(late.queue) == 0 {
+			inv.emitting.Store(busy)
+		}
+		late.mu.Unlock()
+		inv.emitLast(ctx, next, late)
+	}
+}
+
+// emitLast is emitNext for an event whose emitter waits for it if it is the last.
+func (inv *invocation) emitLast(ctx context.Context, t *callEvent, late *lateEvents) {
+	if t.last {
+		defer close(late.last)
+	}
+	inv.emitNext(ctx, t)
+}
+
+// emitNext is emitOne where other events of the call may be waiting.
+func (inv *invocation) emitNext(ctx context.Context, t *callEvent) {
+	normal := false
+	defer func() {
+		if !normal { // a sink called Goexit: the call's other events must still be told
+			inv.emitLate(ctx)
+		}
+	}()
+	inv.emitOne(ctx, t)
+	normal = true
+}
+
+// emitOne gives t to the sinks, unless the call's last event is out.
+func (inv *invocation) emitOne(ctx context.Context, t *callEvent) {
+	if !inv.over {
+		inv.over = t.last
+		inv.seq++
+		t.Seq = inv.seq
+		inv.deliver(ctx, t)
+	}
+	t.free()
+}
+
+// deliver gives t to the executor's sink and the run's own. If a sink calls Goexit, it does
+// not return.
+func (inv *invocation) deliver(ctx context.Context, t *callEvent) {
+	x := inv.plan.exec
+	own := x.conf.Sink
+	run := without(inv.pipeline.Sink, own)
+	full := t.withValue(own, run)
+	if t.last && run != nil { // also if the other one calls Goexit
+		defer x.deliver(ctx, run, &t.Event, full)
+		run = nil
+	}
+	if own != nil {
+		x.deliver(ctx, own, &t.Event, full)
+	}
+	if run != nil {
+		x.deliver(ctx, run, &t.Event, full)
+	}
+}
+
+// emitStarted reports that the attempt begins.
+func (r *running) emitStarted(ctx context.Context, c *Call) {
+	inv := r.inv
+	t := inv.event(ToolStarted, r.granted)
+	t.of(c)
+	t.Queued = time.Duration(inv.totals().queued.Load())
+	inv.emit(ctx, t)
+}
+
+// deliver counts what becomes of an event at a sink.
+func (e *Executor) deliver(ctx context.Context, s EventSink, plain, full *Event) {
+	switch ok, err := deliver(ctx, s, plain, full); {
+	case ok:
+		e.delivered.Add(1)
+	case err != nil:
+		e.dropped.Add(1)
+	}
+}
+
+// listener is an executor, and what of its sink no listener before it has.
+type listener struct {
+	exec *Executor
+	sink EventSink
+}
+
+// Hear gives the sink what happened outside calls.
+func (l listener) Hear(n *stage.Notice) {
+	e := noticed(n)
+	l.exec.deliver(context.Background(), l.sink, &e, nil)
+}
+
+// Missed counts an event at which the sink called Goexit.
+func (l listener) Missed() { l.exec.dropped.Add(1) }
+
+// noticed is the event of n.
+func noticed(n *stage.Notice) Event {
+	e := Event{Time: n.At, By: n.By, Key: n.Key, Actor: n.Actor, From: n.From, To: n.To, RetryAfter: n.After}
+	switch n.Kind {
+	case stage.Moved:
+		e.Kind, e.From, e.To = BreakerStateChanged, breakerState(n.Was).String(), breakerState(n.Is).String()
+	case stage.Debt:
+		e.Kind = RateLimitDebt
+	case stage.Paused:
+		e.Kind = RateLimitPaused
+	case stage.Changed:
+		e.Kind = LimitChanged
+	case stage.Stalled:
+		e.Kind, e.Err = LimitStalled, &stalled{n.Holding, n.Waiting}
+	}
+	return e
+}
+
+// stalled is what LimitStalled says.
+type stalled struct{ holding, waiting int }
+
+func (e *stalled) Error() string {
+	return fmt.Sprintf("sluice: %d calls hold it and released nothing for a minute, while %d wait: does a tool call another without the context it was given?", e.holding, e.waiting)
 }
 
 // valueSinkOf is s if it wants values. It goes by concrete type: a user's type that embeds
@@ -166,54 +643,3 @@ func newSinkPanic(s EventSink, tool string, v any) error {
 
 func (e *sinkPanic) Error() string { return "sluice: event sink " + e.sink + " panicked" }
 func (e *sinkPanic) Unwrap() error { return e.panic }
-
-// LogValue is the event as a group, without argument and result values.
-func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs(nil)...) }
-
-// attrs appends what a log record says of e; what is empty is left out.
-func (e *Event) attrs(a []slog.Attr) []slog.Attr {
-	text := func(key, s string) {
-		if s != "" {
-			a = append(a, slog.String(key, cut(s, maxName)))
-		}
-	}
-	span := func(key string, d time.Duration) {
-		if d != 0 {
-			a = append(a, slog.Duration(key, d))
-		}
-	}
-	text("event", string(e.Kind))
-	text("tool", e.Call.Tool)
-	text("call_id", e.Call.ID)
-	text("call_key", e.CallKey.String())
-	text("parent_id", e.ParentID)
-	text("parent_key", e.ParentKey.String())
-	if e.Seq != 0 {
-		a = append(a, slog.Uint64("seq", uint64(e.Seq)))
-	}
-	if e.Call.Attempt != 0 {
-		a = append(a, slog.Int("attempt", int(e.Call.Attempt)))
-	}
-	if e.Call.Priority != 0 && e.Call.Priority != PriorityNormal {
-		a = append(a, slog.Int("priority", int(e.Call.Priority)))
-	}
-	if p := e.Call.Pipeline; p != nil {
-		text("run_id", p.RunID)
-		text("request_id", p.RequestID)
-		text("tenant", p.tenant())
-	}
-	span("elapsed", e.Elapsed)
-	span("wait", e.Queued)
-	span("duration", e.Duration)
-	if e.Err != nil {
-		code := codeOf(e)
-		a = append(a, slog.String("code", string(code)), slog.String("err", messageOf(code, e.Err)))
-	}
-	text("by", e.By)
-	span("retry_after", e.RetryAfter)
-	text("from", e.From)
-	text("to", e.To)
-	text("key", e.Key)
-	text("actor", e.Actor)
-	return a
-}

@@ -101,8 +101,8 @@ func TestDeliver(t *testing.T) {
 	}
 }
 
-// EV6: a sink that did not opt in sees no values.
-func TestEV6_NoValuesWithoutOptIn(t *testing.T) {
+// A sink that did not opt in sees no values.
+func TestSinksThatDidNotOptInSeeNoValues(t *testing.T) {
 	e := testEvent(ToolCompleted)
 	e.Call.Input, e.Result.Value = "secret in", "secret out"
 	var got Event
@@ -128,8 +128,8 @@ func TestEV6_NoValuesWithoutOptIn(t *testing.T) {
 	}
 }
 
-// EV6: neither form holds the value or the stack of a panic, or values of the call.
-func TestEV6_NothingSecretInAnyForm(t *testing.T) {
+// Neither form holds the value or the stack of a panic, or values of the call.
+func TestNoFormOfAnEventShowsASecret(t *testing.T) {
 	for _, k := range []EventKind{ToolInvoked, ToolStarted, ToolRetrying, ToolCompleted, ToolFailed, ToolDenied} {
 		e := testEvent(k)
 		e.Call.Input, e.Result.Value = struct{ S string }{"hunter2"}, map[string]string{"s": "hunter2"}

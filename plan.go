@@ -310,7 +310,7 @@ func runInside(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 
 func runCode(ctx context.Context, c *Call, t *tool) (Result, error) {
 	if c.run.inv.loud {
-		c.run.tellStarted(ctx, c)
+		c.run.emitStarted(ctx, c)
 	}
 	v, err := t.run(ctx, c.Input)
 	return Result{Value: v}, err

@@ -8,9 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestSlogSink(t *testing.T) {
@@ -136,7 +141,7 @@ func TestJSONSinkErrors(t *testing.T) {
 	}
 }
 
-func TestT74_OneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
+func TestOneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
 	a, b := NewRecorder(), NewRecorder()
 	failure := errors.New("full")
 	s := MultiSink(nil,
@@ -228,5 +233,800 @@ func TestMultiSinkPayloads(t *testing.T) {
 		if fmt.Sprint(got) != tt.want {
 			t.Errorf("%s: got %v, want %s", name, got, tt.want)
 		}
+	}
+}
+
+// Each kind of event shows the values that it is about, and no others.
+func TestPayloadsWhere(t *testing.T) {
+	for _, k := range []EventKind{ToolInvoked, ToolQueued, ToolStarted, ToolRetrying, ToolCompleted, ToolFailed, ToolDenied} {
+		rec := NewRecorder()
+		e := testEvent(k)
+		e.Call.Input, e.Result.Value = "in", "out"
+		deliverTo(t.Context(), WithPayloads(rec, 0), e)
+		got := rec.Events()[0]
+		if (got.Call.Input != nil) != (k == ToolInvoked) || (got.Result.Value != nil) != (k == ToolCompleted) {
+			t.Errorf("%s: input %v, value %v", k, got.Call.Input, got.Result.Value)
+		}
+	}
+	if WithPayloads(nil, 0).Enabled(ToolInvoked) || emitTo(t.Context(), WithPayloads(nil, 0), Event{}) != nil {
+		t.Error("a nil sink does not discard")
+	}
+	only := WithPayloads(sinkOf{enabled: func(k EventKind) bool { return k == ToolFailed }}, 0)
+	if only.Enabled(ToolInvoked) || !only.Enabled(ToolFailed) {
+		t.Error("Enabled is not the sink's")
+	}
+}
+
+// gateSink blocks in Emit until opened, and records.
+type gateSink struct {
+	Recorder
+	open chan struct{}
+}
+
+func (s *gateSink) Emit(ctx context.Context, e *Event) error {
+	<-s.open
+	return s.Recorder.Emit(ctx, e)
+}
+
+// callIDs lists the events' call ids.
+func callIDs(events []Event) string {
+	var s []string
+	for _, e := range events {
+		s = append(s, e.Call.ID)
+	}
+	return strings.Join(s, " ")
+}
+
+func asyncEvent(k EventKind, id string) Event { return Event{Kind: k, Call: Call{ID: id, Tool: "t"}} }
+
+func wantCounts(t *testing.T, a *AsyncSink, delivered, failed, dropped uint64) {
+	t.Helper()
+	if d, f, l := a.Delivered(), a.Failed(), a.Dropped(); d != delivered || f != failed || l != dropped {
+		t.Errorf("delivered %d, failed %d, dropped %d; want %d, %d, %d", d, f, l, delivered, failed, dropped)
+	}
+}
+
+func TestAsyncSinkConfig(t *testing.T) {
+	for _, tt := range []struct {
+		s    EventSink
+		size int
+		want string
+	}{
+		{nil, 0, "sluice: NewAsyncSink: s is nil: must be an EventSink"},
+		{discarding{}, -1, "sluice: NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
+		{discarding{}, 1<<24 + 1, "sluice: NewAsyncSink: size is 16777217: must be zero (1,000) or from 1 to 16777216"},
+	} {
+		if _, err := NewAsyncSink(tt.s, tt.size); err == nil || err.Error() != tt.want {
+			t.Errorf("got %v, want %s", err, tt.want)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := &gateSink{open: make(chan struct{})}
+		a := Must(NewAsyncSink(s, 0))
+		for range 1 + defaultAsyncSize {
+			if err := emitTo(t.Context(), a, asyncEvent(ToolInvoked, "x")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // the first is in the sink's hands
+		}
+		wantCounts(t, a, 0, 0, 0)
+		close(s.open)
+		if err := a.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wantCounts(t, a, 1001, 0, 0)
+	})
+}
+
+// Progress is dropped before terminal events, the oldest first; order is kept.
+func TestProgressIsDroppedBeforeTerminalEvents(t *testing.T) {
+	for _, tt := range []struct {
+		emit string // one letter an event: capitals are terminal
+		want string
+		errs int // Emits that say that their own event was dropped
+	}{
+		{"abc", "abc", 0},
+		{"abcd", "bcd", 0},
+		{"abcdef", "def", 0},
+		{"AbCD", "ACD", 0},
+		{"AbCd", "ACd", 0},
+		{"ABC", "ABC", 0},
+		{"ABCd", "ABC", 1},
+		{"ABCdef", "ABC", 3},
+		{"ABCD", "BCD", 0},
+		{"aBcDe", "BDe", 0},
+		{"aBcDeF", "BDF", 0},
+		{"aBcDeFgH", "DFH", 1},
+		{"abcABCDdE", "CDE", 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &gateSink{open: make(chan struct{})}
+			a := Must(NewAsyncSink(s, 3))
+			emitTo(t.Context(), a, asyncEvent(ToolInvoked, "-"))
+			synctest.Wait() // in the sink's hands
+			errs := 0
+			for _, c := range tt.emit {
+				k := ToolStarted
+				if c < 'a' {
+					k = []EventKind{ToolCompleted, ToolFailed, ToolDenied}[c%3]
+				}
+				if emitTo(t.Context(), a, asyncEvent(k, string(c))) != nil {
+					errs++
+				}
+			}
+			close(s.open)
+			if err := a.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if got := strings.ReplaceAll(callIDs(s.Events()), " ", ""); got != "-"+tt.want || errs != tt.errs {
+				t.Errorf("%s: got %s, want -%s; %d errors, want %d", tt.emit, got, tt.want, errs, tt.errs)
+			}
+			wantCounts(t, a, uint64(len(tt.want)+1), 0, uint64(len(tt.emit)-len(tt.want)))
+		})
+	}
+}
+
+func TestPromise19_SinksBehindAsyncSinkTouchNobody(t *testing.T) {
+	failure := errors.New("down")
+	for _, tt := range []struct {
+		name   string
+		emit   func(ctx context.Context, n int) error
+		failed uint64 // of 10, if all are delivered
+	}{
+		{"quick", func(context.Context, int) error { return nil }, 0},
+		{"slow", func(context.Context, int) error { time.Sleep(time.Second); return nil }, 0},
+		{"failing", func(context.Context, int) error { return failure }, 10},
+		{"panicking", func(context.Context, int) error { panic("boom") }, 10},
+		{"exiting", func(context.Context, int) error { runtime.Goexit(); return nil }, 10},
+		{"exiting now and then", func(_ context.Context, n int) error {
+			if n%2 == 0 {
+				runtime.Goexit()
+			}
+			return nil
+		}, 5},
+		{"blocked", func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }, 0},
+	} {
+		for _, size := range []int{4, 100} {
+			t.Run(fmt.Sprint(tt.name, "/", size), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					seen := 0
+					a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
+						seen++
+						return tt.emit(ctx, seen-1)
+					}), size))
+					ctx, cancel := context.WithCancel(t.Context())
+					start := time.Now()
+					for range 10 {
+						deliverTo(ctx, a, asyncEvent(ToolInvoked, "x"))
+					}
+					if took := time.Since(start); took != 0 {
+						t.Errorf("the calls waited %v", took)
+					}
+					cancel() // the call has ended; the sink's context has not
+					wait, stop := context.WithTimeout(t.Context(), time.Minute)
+					defer stop()
+					err := a.Close(wait)
+					if blocked := tt.name == "blocked"; blocked != errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("Close: %v", err)
+					}
+					delivered, dropped := a.Delivered(), a.Dropped()
+					if delivered+dropped != 10 {
+						t.Errorf("delivered %d + dropped %d, want 10", delivered, dropped)
+					}
+					if size == 100 && tt.name != "blocked" {
+						wantCounts(t, a, 10, tt.failed, 0)
+					}
+					synctest.Wait() // a goroutine that is left fails the bubble
+					wantCounts(t, a, delivered, a.Failed(), dropped)
+				})
+			})
+		}
+	}
+}
+
+func TestAsyncSinkKeepsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := NewRecorder()
+		a := Must(NewAsyncSink(rec, 5000))
+		var wg sync.WaitGroup
+		for i := range 1000 {
+			wg.Go(func() {
+				for _, e := range story("r", fmt.Sprint(i), "t", "invoked", "queued", "started", "completed") {
+					if ok, err := deliverTo(t.Context(), a, e); !ok || err != nil {
+						t.Error(ok, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if err := a.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := rec.Check(); err != nil {
+			t.Error(err)
+		}
+		wantCounts(t, a, 4000, 0, 0)
+	})
+}
+
+func TestSinkMayEmitToAndCloseItsAsyncSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a *AsyncSink
+		seen := 0
+		a = Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
+			seen++
+			for range 3 { // more than the queue holds
+				emitTo(ctx, a, asyncEvent(ToolStarted, "again"))
+			}
+			if seen == 5 {
+				// Not even one of its contexts that has no end makes it wait for itself.
+				if err := a.Close(context.WithoutCancel(ctx)); err != nil {
+					t.Error(err)
+				}
+			}
+			return nil
+		}), 2))
+		emitTo(t.Context(), a, asyncEvent(ToolInvoked, "first"))
+		synctest.Wait()
+		if err := a.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if seen != 7 { // and the two that were queued
+			t.Errorf("the sink saw %d events, want 7", seen)
+		}
+		wantCounts(t, a, 7, 0, 1+7*3-7)
+	})
+}
+
+func TestAsyncSinkClosesUnderLoad(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	for range 30 {
+		delay := time.Duration(rnd.IntN(3)) * time.Millisecond
+		size, budget := 1+rnd.IntN(20), time.Duration(1+rnd.IntN(100))*time.Millisecond
+		synctest.Test(t, func(t *testing.T) {
+			var seen atomic.Uint64
+			a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
+				seen.Add(1)
+				time.Sleep(delay)
+				return nil
+			}), size))
+			var emitted, refused atomic.Uint64
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					for i := range 100 {
+						k := ToolStarted
+						if i%3 == 0 {
+							k = ToolCompleted
+						}
+						emitted.Add(1)
+						if emitTo(t.Context(), a, asyncEvent(k, "x")) != nil {
+							refused.Add(1)
+						}
+						if i%10 == 0 {
+							time.Sleep(time.Millisecond)
+						}
+					}
+				})
+			}
+			time.Sleep(5 * time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), budget)
+			defer cancel()
+			start := time.Now()
+			err := a.Close(ctx)
+			if took := time.Since(start); took > budget || err != nil && took != budget {
+				t.Errorf("Close took %v of %v: %v", took, budget, err)
+			}
+			atClose := seen.Load()
+			wg.Wait()
+			time.Sleep(time.Second) // the sink's last call may still have to return
+			if seen.Load() != atClose {
+				t.Errorf("%d events were given to the sink after Close", seen.Load()-atClose)
+			}
+			if d, l := a.Delivered(), a.Dropped(); d+l != emitted.Load() || refused.Load() > l {
+				t.Errorf("emitted %d, delivered %d, dropped %d, refused %d", emitted.Load(), d, l, refused.Load())
+			}
+		})
+	}
+}
+
+func TestAsyncSinkClose(t *testing.T) {
+	t.Run("gives up, and counts what is in the sink's hands", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &gateSink{open: make(chan struct{})}
+			a := Must(NewAsyncSink(s, 10))
+			for i := range 5 {
+				emitTo(t.Context(), a, asyncEvent(ToolInvoked, fmt.Sprint(i)))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			start := time.Now()
+			if err := a.Close(ctx); err != context.DeadlineExceeded {
+				t.Error(err)
+			}
+			if took := time.Since(start); took != time.Second {
+				t.Errorf("took %v", took)
+			}
+			wantCounts(t, a, 0, 0, 5)
+			if err := a.Close(ctx); err != context.DeadlineExceeded { // it still hangs
+				t.Error(err)
+			}
+			close(s.open)
+			if err := a.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			wantCounts(t, a, 0, 0, 5)
+		})
+	})
+	t.Run("with an ended context and nothing to do", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := Must(NewAsyncSink(discarding{}, 10))
+			emitTo(t.Context(), a, asyncEvent(ToolInvoked, "x"))
+			synctest.Wait()
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := a.Close(ctx); err != nil {
+				t.Error(err)
+			}
+			wantCounts(t, a, 1, 0, 0)
+		})
+	})
+	t.Run("again and at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &gateSink{open: make(chan struct{})}
+			a := Must(NewAsyncSink(s, 10))
+			emitTo(t.Context(), a, asyncEvent(ToolInvoked, "x"))
+			var wg sync.WaitGroup
+			for range 5 {
+				wg.Go(func() {
+					if err := a.Close(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+			close(s.open)
+			wg.Wait()
+			if err := a.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("from a sink behind another", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			rec := NewRecorder()
+			inner := Must(NewAsyncSink(rec, 10))
+			outer := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
+				return errors.Join(inner.Emit(ctx, e), inner.Close(ctx))
+			}), 10))
+			emitTo(t.Context(), outer, asyncEvent(ToolInvoked, "x"))
+			if err := outer.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if got := callIDs(rec.Events()); got != "x" {
+				t.Errorf("got %q", got)
+			}
+			wantCounts(t, outer, 1, 0, 0)
+		})
+	})
+}
+
+func TestAsyncSinkDropsWhatComesAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := NewRecorder()
+		a := Must(NewAsyncSink(rec, 10))
+		if err := a.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range []EventKind{ToolStarted, ToolCompleted} {
+			if ok, err := deliverTo(t.Context(), a, asyncEvent(k, "late")); ok || err == nil {
+				t.Error(ok, err)
+			}
+		}
+		synctest.Wait()
+		if len(rec.Events()) != 0 {
+			t.Error("delivered after Close")
+		}
+		wantCounts(t, a, 0, 0, 2)
+	})
+}
+
+func TestBlockedSinkCostsNothingMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &gateSink{open: make(chan struct{})}
+		a := Must(NewAsyncSink(s, 100))
+		ctx := t.Context()
+		e := asyncEvent(ToolStarted, "x")
+		emit := func() { deliver(ctx, a, &e, nil) }
+		for range 200 {
+			emit()
+		}
+		goroutines := runtime.NumGoroutine()
+		if got := testing.AllocsPerRun(1000, emit); got != 0 {
+			t.Errorf("%v allocations for an event that takes another's place", got)
+		}
+		if got := runtime.NumGoroutine(); got > goroutines {
+			t.Errorf("%d goroutines, were %d", got, goroutines)
+		}
+		close(s.open)
+		if err := a.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTerminalEventsComeAfterAllOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := NewRecorder()
+		a := Must(NewAsyncSink(rec, 8))
+		for i := range 10_000 {
+			for _, e := range story("r", fmt.Sprint(i), "t", "invoked", "started", "retrying", "started", "completed") {
+				emitTo(t.Context(), a, e)
+			}
+			if i%2 == 0 {
+				synctest.Wait()
+			}
+		}
+		a.Close(t.Context())
+		last := map[string]EventKind{}
+		for _, e := range rec.Events() {
+			if isTerminal(last[e.Call.ID]) {
+				t.Fatalf("call %s: %s after its end", e.Call.ID, e.Kind)
+			}
+			last[e.Call.ID] = e.Kind
+		}
+		if a.Delivered()+a.Dropped() != 50_000 || a.Delivered() < 25_000 {
+			t.Errorf("delivered %d, dropped %d", a.Delivered(), a.Dropped())
+		}
+	})
+}
+
+// Values are copied when an event is emitted, whatever stands between.
+func TestAsyncSinkPayloads(t *testing.T) {
+	for name, build := range map[string]func(rec, plain EventSink) EventSink{
+		"payloads behind":       func(rec, plain EventSink) EventSink { return WithPayloads(rec, 0) },
+		"in a MultiSink behind": func(rec, plain EventSink) EventSink { return MultiSink(plain, WithPayloads(rec, 0)) },
+		"behind another":        func(rec, plain EventSink) EventSink { return Must(NewAsyncSink(WithPayloads(rec, 0), 10)) },
+		"MultiSink and another": func(rec, plain EventSink) EventSink {
+			return MultiSink(plain, Must(NewAsyncSink(WithPayloads(rec, 0), 10)))
+		},
+		"payloads of a MultiSink": func(rec, plain EventSink) EventSink { return WithPayloads(MultiSink(rec), 0) },
+	} {
+		for _, outside := range []bool{false, true} {
+			if outside && !strings.HasPrefix(name, "payloads") {
+				continue
+			}
+			synctest.Test(t, func(t *testing.T) {
+				rec, plain := NewRecorder(), NewRecorder()
+				hold := make(chan struct{})
+				block := EventSinkFunc(func(context.Context, *Event) error { <-hold; return nil })
+				inner := build(rec, plain)
+				var a *AsyncSink
+				var s EventSink
+				if outside { // the values are made before the queue
+					a = Must(NewAsyncSink(MultiSink(block, rec, plain), 10))
+					s = WithPayloads(a, 0)
+				} else {
+					a = Must(NewAsyncSink(MultiSink(block, inner), 10))
+					s = a
+				}
+				input := map[string]any{"q": "go", "token": "hunter2"}
+				e := asyncEvent(ToolInvoked, "x")
+				e.Call.Input = input
+				if ok, err := deliverTo(t.Context(), s, e); !ok || err != nil {
+					t.Fatal(ok, err)
+				}
+				input["q"] = "changed"
+				close(hold)
+				if err := a.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if b, ok := inner.(*AsyncSink); ok {
+					b.Close(t.Context())
+				}
+				if m, ok := inner.(*multiSink); ok {
+					for _, s := range m.sinks {
+						if b, ok := s.(*AsyncSink); ok {
+							b.Close(t.Context())
+						}
+					}
+				}
+				synctest.Wait()
+				raw, _ := rec.Events()[0].Call.Input.(json.RawMessage)
+				if got, want := string(raw), `{"q":"go","token":"[redacted]"}`; got != want {
+					t.Errorf("%s: got %s, want %s", name, got, want)
+				}
+				for _, e := range plain.Events() {
+					if e.Call.Input != nil && !outside {
+						t.Errorf("%s: the plain sink saw %v", name, e.Call.Input)
+					}
+				}
+			})
+		}
+	}
+	// Emit itself keeps no foreign values, and shares none.
+	synctest.Test(t, func(t *testing.T) {
+		rec := NewRecorder()
+		a := Must(NewAsyncSink(rec, 10))
+		e, raw := asyncEvent(ToolCompleted, "x"), json.RawMessage(`1`)
+		e.Call.Input, e.Result.Value = map[string]int{}, raw
+		emitTo(t.Context(), a, e)
+		raw[0] = '2'
+		a.Close(t.Context())
+		got := rec.Events()[0]
+		if got.Call.Input != nil || string(got.Result.Value.(json.RawMessage)) != "1" {
+			t.Errorf("%v, %v", got.Call.Input, got.Result.Value)
+		}
+	})
+}
+
+// wrapper is what users write: its Emit must be called although it embeds an AsyncSink.
+type wrapper struct {
+	*AsyncSink
+	seen int
+}
+
+func (w *wrapper) Emit(ctx context.Context, e *Event) error {
+	w.seen++
+	if e.Call.Input != nil {
+		panic("saw values")
+	}
+	return w.AsyncSink.Emit(ctx, e)
+}
+
+func TestAsyncSinkEmbedded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wrapper{AsyncSink: Must(NewAsyncSink(WithPayloads(discarding{}, 0), 10))}
+		e := asyncEvent(ToolInvoked, "x")
+		e.Call.Input = 1
+		if ok, err := deliverTo(t.Context(), w, e); !ok || err != nil || w.seen != 1 {
+			t.Error(ok, err, w.seen)
+		}
+		w.Close(t.Context())
+	})
+}
+
+func TestAsyncSinkContext(t *testing.T) {
+	type key struct{}
+	synctest.Test(t, func(t *testing.T) {
+		a := Must(NewAsyncSink(EventSinkFunc(func(ctx context.Context, e *Event) error {
+			if got := ctx.Value(key{}); e.Call.ID == "x" && got != "trace" {
+				t.Errorf("value %v", got)
+			}
+			if ctx.Err() != nil || context.Cause(ctx) != nil {
+				t.Errorf("the context has ended with the call: %v, %v", ctx.Err(), context.Cause(ctx))
+			}
+			if _, ok := ctx.Deadline(); ok {
+				t.Error("the context has the call's deadline")
+			}
+			<-ctx.Done()
+			if got := context.Cause(ctx); got != context.Canceled {
+				t.Errorf("the sink's context ended for the call's cause: %v", got)
+			}
+			return ctx.Err()
+		}), 10))
+		ctx, stopCall := context.WithTimeout(context.WithValue(t.Context(), key{}, "trace"), time.Second)
+		defer stopCall()
+		ctx, cancel := context.WithCancelCause(ctx)
+		emitTo(ctx, a, asyncEvent(ToolInvoked, "x"))
+		cancel(errors.New("the caller left"))
+		synctest.Wait()
+		short, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := a.Close(short); err != context.DeadlineExceeded {
+			t.Error(err)
+		}
+		synctest.Wait()
+		wantCounts(t, a, 0, 0, 1)
+	})
+}
+
+// A storm of everything at once, on a real clock.
+func TestAsyncSinkStorm(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for round := range uint64(20) {
+		rnd := rand.New(rand.NewPCG(seed, round))
+		var seen, concurrent atomic.Int64
+		var a *AsyncSink
+		mode := rnd.IntN(3)
+		inner := EventSinkFunc(func(ctx context.Context, e *Event) error {
+			if concurrent.Add(1) != 1 {
+				t.Error("the sink was called by two at once")
+			}
+			defer concurrent.Add(-1)
+			n := seen.Add(1)
+			switch {
+			case mode == 0 && n%50 == 0:
+				panic("boom")
+			case mode == 1 && n%50 == 0:
+				runtime.Goexit()
+			case n%20 == 0:
+				runtime.Gosched()
+			}
+			return nil
+		})
+		a = Must(NewAsyncSink(MultiSink(inner), 1+rnd.IntN(64)))
+		var emitted atomic.Uint64
+		var wg sync.WaitGroup
+		closeAfter := uint64(rnd.IntN(4000))
+		for g := range 4 {
+			wg.Go(func() {
+				for i := range 1000 {
+					k := []EventKind{ToolInvoked, ToolStarted, ToolCompleted}[(i+g)%3]
+					deliverTo(context.Background(), a, asyncEvent(k, "x"))
+					if emitted.Add(1) == closeAfter {
+						a.Close(context.Background())
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if err := a.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if d, l := a.Delivered(), a.Dropped(); d+l != 4000 || int64(d) != seen.Load() {
+			t.Errorf("round %d: delivered %d, dropped %d, the sink saw %d", round, d, l, seen.Load())
+		}
+	}
+}
+
+// story makes the events of one call from words like "invoked started completed".
+func story(run, id, tool string, words ...string) (events []Event) {
+	pc := &PipelineContext{RunID: run}
+	attempt := int32(0)
+	for i, w := range words {
+		e := Event{Kind: EventKind("tool." + w), Seq: uint32(i + 1), Call: Call{ID: id, Tool: tool, Pipeline: pc}}
+		switch e.Kind {
+		case ToolInvoked:
+			attempt = 1
+		case ToolFailed:
+			e.Err = errors.New("failed")
+		case ToolDenied:
+			e.Err = &Error{CallID: id, Reason: ErrDenied}
+		}
+		e.Call.Attempt = attempt
+		events = append(events, e)
+		if e.Kind == ToolRetrying { // which is of the attempt that failed
+			attempt++
+		}
+	}
+	return events
+}
+
+func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
+	with := func(events []Event, f func([]Event)) []Event { f(events); return events }
+	call := func(words ...string) []Event { return story("r", "c", "search", words...) }
+	for _, tt := range []struct {
+		name   string
+		events []Event
+		want   []string // one substring for each line; none means kept
+	}{
+		{"completed", call("invoked", "started", "completed"), nil},
+		{"queued", call("invoked", "queued", "started", "completed"), nil},
+		{"refused", call("invoked", "failed"), nil},
+		{"denied", call("invoked", "denied"), nil},
+		{"retried", call("invoked", "started", "retrying", "queued", "started", "failed"), nil},
+		{"answered without running", call("invoked", "completed"), nil},
+		{"nothing", nil, nil},
+		{"outside calls", []Event{{Kind: BreakerStateChanged}, {Kind: LimitChanged}, {Kind: RateLimitPaused}}, nil},
+		{"no terminal", call("invoked", "started"), []string{"0 terminal events, want one"}},
+		{"two terminals", call("invoked", "started", "completed", "failed"), []string{"2 terminal events, want one"}},
+		{"no invoked", call("started", "completed"), []string{"0 times tool.invoked"}},
+		{"invoked twice", call("invoked", "invoked", "completed"), []string{"2 times tool.invoked"}},
+		{"invoked late", call("queued", "invoked", "completed"), []string{"tool.invoked is not first"}},
+		{"after the end", call("invoked", "completed", "started"), []string{"tool.started after the call had ended"}},
+		{"started twice", call("invoked", "started", "started", "completed"), []string{"attempt 1 started twice"}},
+		{"a gap", with(call("invoked", "started", "completed"), func(e []Event) { e[1].Seq, e[2].Seq = 3, 4 }), []string{"tool.started has seq 3, want 2"}},
+		{"from zero", with(call("invoked", "completed"), func(e []Event) { e[0].Seq, e[1].Seq = 0, 1 }), []string{"tool.invoked has seq 0, want 1"}},
+		{"same seq", with(call("invoked", "completed"), func(e []Event) { e[1].Seq = 1 }), []string{"tool.completed has seq 1, want 2"}},
+		{"completed with an error", with(call("invoked", "completed"), func(e []Event) { e[1].Err = errors.New("x") }), []string{"tool.completed with an error: x"}},
+		{"failed without an error", with(call("invoked", "failed"), func(e []Event) { e[1].Err = nil }), []string{"tool.failed without an error"}},
+		{"denied without an error", with(call("invoked", "denied"), func(e []Event) { e[1].Err = nil }), []string{"tool.denied without an error"}},
+		{"denied for a limit", with(call("invoked", "denied"), func(e []Event) { e[1].Err = &Error{Reason: ErrQueueFull} }), []string{"another reason than ErrDenied"}},
+		{"another tool", with(call("invoked", "completed"), func(e []Event) { e[1].Call.Tool = "fetch" }), []string{"tool.completed is of tool fetch"}},
+		{"no id", story("r", "", "search", "invoked", "completed"), []string{"no call id"}},
+		{"one key, two ids", with(call("invoked", "completed"), func(e []Event) { e[0].CallKey, e[1].CallKey, e[1].Call.ID = 7, 7, "d" }), []string{`tool.completed has the call id "d"`}},
+		{"two keys, one id", with(append(call("invoked", "completed"), call("invoked", "completed")...), func(e []Event) { e[0].CallKey, e[1].CallKey, e[2].CallKey, e[3].CallKey = 7, 7, 8, 8 }), nil},
+		{"same id in two runs", append(call("invoked", "completed"), story("r2", "c", "fetch", "invoked", "failed")...), nil},
+		{"same id twice in a run", append(call("invoked", "completed"), call("invoked", "completed")...),
+			[]string{"seq 1, want 3", "tool.invoked after the call had ended", "2 times tool.invoked", "2 terminal events"}},
+		{"one of two", append(call("invoked", "completed"), story("r", "d", "fetch", "invoked")...), []string{`call "d" of run "r" (fetch): 0 terminal events`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var r Recorder
+			for _, e := range tt.events {
+				if err := emitTo(t.Context(), &r, e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := r.Check()
+			if err == nil {
+				if tt.want != nil {
+					t.Errorf("nothing broken, want %q", tt.want)
+				}
+				return
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(tt.want) {
+				t.Fatalf("%d lines, want %q: %v", len(lines), tt.want, err)
+			}
+			for i := range lines {
+				if !strings.Contains(lines[i], tt.want[i]) {
+					t.Errorf("line %q, want %q", lines[i], tt.want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestRecorderCheckIsBounded(t *testing.T) {
+	r := NewRecorder()
+	for range 3 * maxBroken {
+		emitTo(t.Context(), r, story("r", "c", "search", "invoked", "queued")[1])
+	}
+	if got := strings.Count(r.Check().Error(), "\n"); got != maxBroken {
+		t.Errorf("%d lines, want %d", got+1, maxBroken+1)
+	}
+}
+
+func TestRecorderTrace(t *testing.T) {
+	r := NewRecorder()
+	a, b := story("r", "a", "search", "invoked", "queued", "started", "completed"), story("r", "b", "fetch", "invoked", "failed")
+	odd := story("r", "c", "no\nsuch", "invoked")
+	for _, e := range []Event{a[0], b[0], a[1], {Kind: BreakerStateChanged}, b[1], a[2], a[3], odd[0]} {
+		emitTo(t.Context(), r, e)
+	}
+	if got, want := r.Trace(), `search: invoked queued started completed; fetch: invoked failed; "no\nsuch": invoked`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := len(r.Events()); got != 8 {
+		t.Errorf("%d events, want 8", got)
+	}
+	if got := len(r.Events("fetch")); got != 2 {
+		t.Errorf("%d events of fetch, want 2", got)
+	}
+	if got := len(r.Events("fetch", "search")); got != 6 {
+		t.Errorf("%d events of both, want 6", got)
+	}
+	// The events are a copy.
+	r.Events()[0].Kind = "changed"
+	if r.Events()[0].Kind != ToolInvoked {
+		t.Error("the recorder's own events were handed out")
+	}
+}
+
+func TestRecorderZeroAndNil(t *testing.T) {
+	var zero Recorder
+	if zero.Trace() != "" || zero.Check() != nil || zero.Events() != nil || !zero.Enabled(ToolInvoked) {
+		t.Error("the zero Recorder is not an empty one")
+	}
+	var none *Recorder
+	if none.Enabled(ToolInvoked) || emitTo(t.Context(), none, Event{}) != nil || none.Events("x") != nil || none.Trace() != "" || none.Check() != nil {
+		t.Error("a nil Recorder does not discard")
+	}
+}
+
+func TestRecorderConcurrent(t *testing.T) {
+	r := NewRecorder()
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 50 {
+				for _, e := range story(string(rune('a'+g)), string(rune('a'+i)), "t", "invoked", "started", "completed") {
+					emitTo(context.Background(), r, e)
+				}
+				r.Events("t")
+			}
+		})
+	}
+	wg.Wait()
+	if err := r.Check(); err != nil {
+		t.Error(err)
+	}
+	if got := len(r.Events()); got != 8*50*3 {
+		t.Errorf("%d events", got)
 	}
 }

@@ -113,7 +113,7 @@ func TestCountsAreExact(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var q *Queue[int]
-				q = New(9, func(n *int) error { return tt.take(q.Context(nil), *n) })
+				q = New(9, func(n *int) error { return tt.take(q.Context(context.Background()), *n) })
 				for n := range 9 {
 					q.Put(&n, false)
 				}

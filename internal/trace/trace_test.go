@@ -1,0 +1,59 @@
+package trace
+
+import (
+	"slices"
+	"testing"
+)
+
+// events are those of one call: a letter each, for invoked, started, completed and queued.
+func events(key uint64, id string, letters string) (list []Event) {
+	kinds := map[rune]Event{'i': {Kind: "tool.invoked", Step: Invoked}, 's': {Kind: "tool.started", Step: Started},
+		'c': {Kind: "tool.completed", Step: Ended}, 'q': {Kind: "tool.queued"}}
+	for i, c := range letters {
+		e := kinds[c]
+		e.Key, e.Run, e.ID, e.Tool, e.Seq, e.Attempt = key, "r", id, "search", uint32(i+1), 1
+		list = append(list, e)
+	}
+	return list
+}
+
+func TestBrokenRulesAreNamed(t *testing.T) {
+	gap := events(0, "a", "isc")
+	gap[2].Seq = 9
+	other := events(7, "a", "isc")
+	other[1].Tool, other[1].ID, other[2].Wrong = "fetch x", "b", "odd"
+	for _, tt := range []struct {
+		name   string
+		events []Event
+		want   []string
+	}{
+		{"fine", events(0, "a", "iqsc"), nil},
+		{"gap", gap, []string{"tool.completed has seq 9, want 3"}},
+		{"no end", events(0, "a", "is"), []string{"0 terminal events, want one"}},
+		{"two starts of an attempt", events(0, "a", "issc"), []string{"attempt 1 started twice"}},
+		{"not first", events(0, "a", "sic"), []string{"tool.invoked is not first"}},
+		{"after the end", events(0, "a", "icq"), []string{"tool.queued after the call had ended"}},
+		{"no id", events(1, "", "c"), []string{"has no call id", "0 times tool.invoked, want once"}},
+		{"of another", other, []string{`tool.started is of tool "fetch x"`, `tool.started has the call id "b"`, "odd"}},
+	} {
+		calls := Calls(tt.events)
+		if len(calls) != 1 {
+			t.Fatalf("%s: %d calls", tt.name, len(calls))
+		}
+		if got := calls[0].Broken(); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// Calls are told apart by their keys, and without keys by run and id.
+func TestCallsAreToldApart(t *testing.T) {
+	list := slices.Concat(events(1, "a", "is"), events(2, "a", "ic"), events(0, "a", "i"), events(0, "b", "i"))
+	calls := Calls(list)
+	if got, want := Story(calls), "search: invoked started; search: invoked completed; search: invoked; search: invoked"; got != want {
+		t.Errorf("got %s", got)
+	}
+	if got, want := calls[3].String(), `call "b" of run "r" (search)`; got != want {
+		t.Errorf("got %s", got)
+	}
+}
