@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/turn"
 )
 
 // Handler runs one call.
@@ -97,7 +98,7 @@ type invocation struct {
 	began    int64         // the instant of tool.invoked
 	fate     atomic.Uint64 // what has become of it, and of its attempts
 	calls    atomic.Int32  // made under it, while it is the outermost that runs
-	emitting atomic.Int32  // quiet, busy or behind
+	emitting turn.Line     // of events
 	seq      uint32        // of the last event; owned by who emits
 	depth    int32         // how many of those around it ran when it was made
 	priority Priority
@@ -230,14 +231,6 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 		f.given = callContext{ctx, inv}
 	}
 	return &f.given
-}
-
-// lateEvents are events of one call that come while another is being emitted, as hedged
-// attempts can make them.
-type lateEvents struct {
-	mu    sync.Mutex
-	queue []*callEvent
-	last  chan struct{} // closed when the terminal event, if it is in the queue, is out
 }
 
 // running is one admitted attempt: the context that its code gets, and what it holds.

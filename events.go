@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-go/sluice/internal/jsonx"
 	"github.com/sluice-go/sluice/internal/payload"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/turn"
 )
 
 // EventKind names an event, as in the JSON form.
@@ -345,6 +346,7 @@ type callEvent struct {
 	full  Event // and with value, if a sink wants that
 	value any   // the arguments of a ToolInvoked, the result of a ToolCompleted
 	last  bool  // it is a terminal event
+	ctx   context.Context
 }
 
 // callEvents are reused: no sink keeps one.
@@ -389,7 +391,7 @@ func (t *callEvent) withValue(a, b EventSink) *Event {
 
 // free lets t be used again.
 func (t *callEvent) free() {
-	t.Event, t.value, t.last = Event{}, nil, false
+	t.Event, t.value, t.last, t.ctx = Event{}, nil, false, nil
 	if t.full.Kind != "" {
 		t.full = Event{}
 	}
@@ -408,108 +410,40 @@ func (t *callEvent) throttled(sum *first, now int64) {
 	}
 }
 
-// Who emits the events of a call.
-const (
-	quiet  = iota // nobody
-	busy          // somebody
-	behind        // somebody, whom more events wait for
-)
-
-// emit gives t to the sinks, after the events of the same call that came before it. The
-// first terminal event is the last one, and is out when emit returns.
-func (inv *invocation) emit(ctx context.Context, t *callEvent) {
-	if inv.plan.alone {
-		inv.emitOne(ctx, t)
-	} else {
-		inv.emitInTurn(ctx, t)
-	}
-}
-
-func (inv *invocation) emitInTurn(ctx context.Context, t *callEvent) {
-	isLast := t.last // once it is in the queue, t is somebody else's
-	for !inv.emitting.CompareAndSwap(quiet, busy) {
-		// Somebody else is emitting: leave it to them, unless they are just done.
-		late := inv.latecomers()
-		late.mu.Lock()
-		left := inv.emitting.CompareAndSwap(busy, behind) || inv.emitting.Load() == behind
-		if left && !isLast && len(late.queue) >= maxLateEvents {
-			inv.plan.exec.dropped.Add(1)
-		} else if left {
-			late.queue = append(late.queue, t)
-			if isLast {
-				late.last = make(chan struct{})
-			}
-		}
-		last := late.last
-		late.mu.Unlock()
-		if left {
-			if isLast {
-				<-last
-			}
-			return
-		}
-	}
-	inv.emitNext(ctx, t)
-	inv.emitLate(ctx)
-}
-
 // maxLateEvents bounds the events of one call that wait while a sink blocks another of its
 // attempts; terminal events, of which there is one, come on top.
 const maxLateEvents = 1000
 
-// latecomers is what waits for who emits. Another of the call's attempts does, so there is one.
-func (inv *invocation) latecomers() *lateEvents {
-	x := &inv.first.remembers().late
-	if l := x.Load(); l != nil {
-		return l
-	}
-	x.CompareAndSwap(nil, new(lateEvents))
-	return x.Load()
-}
-
-// emitLate gives the sinks what came meanwhile, and ends the emitting.
-func (inv *invocation) emitLate(ctx context.Context) {
-	for !inv.emitting.CompareAndSwap(busy, quiet) {
-		late := inv.latecomers()
-		late.mu.Lock()
-		next := late.queue[0]
-		if late.queue = late.queue[1:]; len(late.queue) == 0 {
-			inv.emitting.Store(busy)
-		}
-		late.mu.Unlock()
-		inv.emitLast(ctx, next, late)
+// emit gives t to the sinks, after the events of the same call that came before it. The
+// first terminal event is the last one, and is out when emit returns.
+func (inv *invocation) emit(ctx context.Context, t *callEvent) {
+	t.ctx = ctx
+	if inv.plan.alone {
+		inv.Say(t)
+	} else if !turn.Take(&inv.emitting, inv, t, t.last, maxLateEvents) {
+		inv.plan.exec.dropped.Add(1)
 	}
 }
 
-// emitLast is emitNext for an event whose emitter waits for it if it is the last.
-func (inv *invocation) emitLast(ctx context.Context, t *callEvent, late *lateEvents) {
-	if t.last {
-		defer close(late.last)
-	}
-	inv.emitNext(ctx, t)
-}
-
-// emitNext is emitOne where other events of the call may be waiting.
-func (inv *invocation) emitNext(ctx context.Context, t *callEvent) {
-	normal := false
-	defer func() {
-		if !normal { // a sink called Goexit: the call's other events must still be told
-			inv.emitLate(ctx)
-		}
-	}()
-	inv.emitOne(ctx, t)
-	normal = true
-}
-
-// emitOne gives t to the sinks, unless the call's last event is out.
-func (inv *invocation) emitOne(ctx context.Context, t *callEvent) {
+// Say gives t to the sinks, unless the call's last event is out. Its turn has come.
+func (inv *invocation) Say(t *callEvent) {
 	if !inv.over {
 		inv.over = t.last
 		inv.seq++
 		t.Seq = inv.seq
-		inv.deliver(ctx, t)
+		inv.deliver(t.ctx, t)
 	}
 	t.free()
+}
+
+// Waiting is where events wait for who emits. Another of the call's attempts does, so there is one.
+func (inv *invocation) Waiting() *turn.Queue[*callEvent] {
+	x := &inv.first.remembers().late
+	if l := x.Load(); l != nil {
+		return l
+	}
+	x.CompareAndSwap(nil, new(turn.Queue[*callEvent]))
+	return x.Load()
 }
 
 // deliver gives t to the executor's sink and the run's own. If a sink calls Goexit, it does

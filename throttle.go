@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/turn"
 )
 
 // ThrottlePart names what a throttle is about, where an upstream limits its parts apart: a
@@ -158,7 +159,7 @@ func (a *admission) toolCells(r *running) (cells []*admit.Cell) {
 type aside struct {
 	again  atomic.Int64          // until when an upstream asked the latest attempt to wait, plus one; zero if none did
 	failed atomic.Pointer[error] // of the attempt that ended last; nil if it did not fail
-	late   atomic.Pointer[lateEvents]
+	late   atomic.Pointer[turn.Queue[*callEvent]]
 	holds  atomic.Pointer[holds] // of those that a stream outlives, guarded by the stage's lock; nil without one
 
 	mu      sync.Mutex

@@ -1,0 +1,146 @@
+package turn
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// teller notes what it says. It takes a second for each thing.
+type teller struct {
+	line  Line
+	queue Queue[string]
+	said  []string // one at a time, so without a lock
+	exits string   // calls Goexit at that
+}
+
+func (s *teller) Waiting() *Queue[string] { return &s.queue }
+
+func (s *teller) Say(x string) {
+	time.Sleep(time.Second)
+	s.said = append(s.said, x)
+	if x == s.exits {
+		runtime.Goexit()
+	}
+}
+
+func (s *teller) take(x string, last bool) bool { return Take(&s.line, s, x, last, 3) }
+
+func want(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Fatalf("said %q, want %q", got, want)
+	}
+}
+
+// Whoever comes while another speaks goes on at once; what it has to say follows, in order.
+func TestOthersAreNotHeldUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s teller
+		go s.take("a", false)
+		synctest.Wait()
+		start := time.Now()
+		for _, x := range []string{"b", "c", "d"} {
+			if !s.take(x, false) {
+				t.Errorf("%s was left out", x)
+			}
+		}
+		if s.take("e", false) {
+			t.Error("a fourth waits, the bound is three")
+		}
+		if d := time.Since(start); d != 0 {
+			t.Errorf("others were held up for %v", d)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want(t, s.said, "a", "b", "c", "d")
+	})
+}
+
+// The last thing has been said when its Take returns, however many wait before it.
+func TestTheLastIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s teller
+		go s.take("a", false)
+		synctest.Wait()
+		for _, x := range []string{"b", "c", "d"} {
+			s.take(x, false)
+		}
+		start := time.Now()
+		if !s.take("end", true) {
+			t.Error("the last was left out")
+		}
+		if d := time.Since(start); d != 5*time.Second {
+			t.Errorf("the last took %v, want 5s", d)
+		}
+		want(t, s.said, "a", "b", "c", "d", "end")
+	})
+}
+
+// One who ends by Goexit as it speaks says what waits before that.
+func TestGoexitLosesNothing(t *testing.T) {
+	for _, at := range []string{"a", "b", "end"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := teller{exits: at}
+			go s.take("a", false)
+			synctest.Wait()
+			s.take("b", false)
+			s.take("end", true)
+			want(t, s.said, "a", "b", "end")
+			done := false
+			go func() { s.take("after", false); done = true }()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if !done {
+				t.Error("the line is still busy")
+			}
+		})
+	}
+}
+
+// counter says numbers quickly, so that who leaves something and who is just done meet.
+type counter struct {
+	line  Line
+	queue Queue[int]
+	said  []int
+}
+
+func (c *counter) Waiting() *Queue[int] { return &c.queue }
+func (c *counter) Say(x int)            { c.said = append(c.said, x) }
+
+// Nothing is lost, said twice, or said out of the order of its goroutine.
+func TestStorm(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for round := range 200 {
+		r := rand.New(rand.NewPCG(seed, uint64(round)))
+		var c counter
+		var wg sync.WaitGroup
+		n, each := 1+r.IntN(6), 1+r.IntN(50)
+		for g := range n {
+			wg.Go(func() {
+				for i := range each {
+					if !Take(&c.line, &c, g*1000+i, false, 1<<20) {
+						t.Error("left out")
+					}
+				}
+			})
+		}
+		wg.Wait()
+		Take(&c.line, &c, -1, true, 0)
+		if len(c.said) != n*each+1 || c.said[len(c.said)-1] != -1 {
+			t.Fatalf("round %d: %d of %d said, the last is %d", round, len(c.said), n*each+1, c.said[len(c.said)-1])
+		}
+		next := make([]int, n)
+		for _, x := range c.said[:n*each] {
+			if x%1000 != next[x/1000] {
+				t.Fatalf("round %d: goroutine %d says %d, want %d", round, x/1000, x%1000, next[x/1000])
+			}
+			next[x/1000]++
+		}
+	}
+}
