@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/stack"
 )
 
 // timed runs the code of an admitted call on a goroutine of its own, and answers when that
@@ -84,7 +85,7 @@ const (
 func (x *timedRun) clock() clock.Clock { return x.c.inv.plan.exec.clock }
 
 func (x *timedRun) do() {
-	growStack()
+	stack.Grow()
 	normal := false
 	defer x.c.inv.plan.exec.helperEnds()
 	defer x.hand()
