@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
@@ -124,9 +125,9 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	}
 	j := &judging{r: r}
 	exec := r.inv.plan.exec
-	exec.deadlines.add(j, exec.clock, exec.clock.Now()+int64(maxJudging))
+	exec.deadlines.Add(j, exec.clock.Now()+int64(maxJudging))
 	defer func() { // also if the code that is asked calls Goexit
-		exec.deadlines.remove(j)
+		exec.deadlines.Remove(j)
 		r.outcome = outcome
 		for {
 			was := r.state.Load()
@@ -153,15 +154,12 @@ const maxJudging = time.Second
 
 // judging is the question what an outcome means, while it is asked.
 type judging struct {
-	deadline
+	deadline.Entry
 	r *running
 }
 
-// expire gives back what the attempt holds. What its outcome means to the breakers follows.
-func (j *judging) expire() {
-	exec := j.r.inv.plan.exec
-	exec.helperStarts() // the call does not wait for this goroutine
-	defer exec.helperEnds()
+// Expire gives back what the attempt holds. What its outcome means to the breakers follows.
+func (j *judging) Expire() {
 	if was := j.r.state.Or(judged); was&judged == 0 && ended(was|judged) {
 		j.r.adm.giveBack(j.r, nil)
 	}
@@ -212,7 +210,7 @@ func (a *admission) linger(r *running, pauses []throttle) {
 	}
 	s.Unlock()
 	if x, ok := r.Context.(*timedRun); ok && inside {
-		x.end()
+		x.End()
 	}
 }
 
@@ -274,7 +272,7 @@ func (a *admission) giveBack(r *running, pauses []throttle) {
 	}
 	now := exec.clock.Now() // not under the lock, which others wait for
 	if x, ok := r.Context.(*timedRun); ok {
-		x.end()
+		x.End()
 	}
 	s := a.stage.Lock()
 	t, sum := r.ticket, inv.first

@@ -351,7 +351,7 @@ func means(class Outcome, auto breaker.Outcome) breaker.Outcome {
 // caller is the context that the attempt was made with, without its timeout.
 func (r *running) caller() context.Context {
 	if x, ok := r.Context.(*timedRun); ok {
-		return x.Context
+		return x.Caller()
 	}
 	return r.Context
 }

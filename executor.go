@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/stage"
@@ -108,9 +109,9 @@ type Executor struct {
 	planning sync.Mutex // held by who writes plans
 	making   map[*tool]*making
 
-	deadlines deadlines  // of attempts, of judging, of streams
-	watches   ctxWatches // over submitted calls
-	crew      crew       // who runs and ends submitted calls
+	deadlines deadline.Timer // of attempts, of judging, of streams
+	watches   ctxWatches     // over submitted calls
+	crew      crew           // who runs and ends submitted calls
 
 	ids     ids.Calls
 	active  atomic.Int64 // twice the calls and helpers under way, plus one once closed
@@ -144,6 +145,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 		return nil, err
 	}
 	e := &Executor{registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{})}
+	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
 	e.members = []stage.Member{{Ref: &r.stage, Name: "the ToolRegistry"}}
 	sched, err := e.arrange(c.Interceptors)
 	if err != nil {
@@ -729,7 +731,7 @@ func (e *Executor) Close(ctx context.Context) error {
 			return fmt.Errorf("sluice: Close: %d calls still run: %w", max(1, e.active.Load()/2-e.helpers.Load()), context.Cause(ctx))
 		}
 	}
-	e.deadlines.close()
+	e.deadlines.Close()
 	if e.ownState {
 		return e.state.Close()
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/deadline"
 )
 
 const (
@@ -43,24 +44,24 @@ func Hold(ctx context.Context) (stream context.Context, done func(error), err er
 	now := exec.clock.Now()
 	due := now + int64(maxHold)
 	if x, ok := r.Context.(*timedRun); ok {
-		due = min(due, x.due)
+		due = min(due, x.Due())
 	}
-	h := &hold{r: r, deadline: deadline{place: -1}}
+	h := &hold{r: r}
 	stream, h.cancel = context.WithCancelCause(ctx)
 	if err := r.hold(h); err != nil {
 		h.cancel(nil)
 		return nil, nil, err
 	}
-	exec.deadlines.add(h, exec.clock, due)
+	exec.deadlines.Add(h, due)
 	if h.over.Load() { // already: it was not there yet to be removed
-		exec.deadlines.remove(h)
+		exec.deadlines.Remove(h)
 	}
 	return stream, h.done, nil
 }
 
 // hold is one stream that holds an attempt open.
 type hold struct {
-	deadline
+	deadline.Entry
 	r      *running
 	cancel context.CancelCauseFunc
 	asked  atomic.Bool // done has been called
@@ -174,10 +175,10 @@ func (h *hold) done(err error) {
 	if exec := r.inv.plan.exec; !tame(err) || r.adm.classify != nil {
 		given := err
 		h.failed.Store(&given)
-		exec.deadlines.remove(h)
-		exec.deadlines.add(h, exec.clock, exec.clock.Now()+int64(maxJudging))
+		exec.deadlines.Remove(h)
+		exec.deadlines.Add(h, exec.clock.Now()+int64(maxJudging))
 		if h.over.Load() { // already: it was not there yet to be removed
-			exec.deadlines.remove(h)
+			exec.deadlines.Remove(h)
 			return
 		}
 	}
@@ -196,8 +197,8 @@ func (h *hold) done(err error) {
 	}
 }
 
-// expire ends a hold that has lasted too long, or whose end has been judged for too long.
-func (h *hold) expire() {
+// Expire ends a hold that has lasted too long, or whose end has been judged for too long.
+func (h *hold) Expire() {
 	if !h.over.CompareAndSwap(false, true) {
 		return
 	}
@@ -206,7 +207,7 @@ func (h *hold) expire() {
 		return
 	}
 	outcome := breaker.Failure
-	if x, ok := h.r.Context.(*timedRun); ok && x.borrowed || h.r.caller().Err() != nil { // the time was the caller's
+	if x, ok := h.r.Context.(*timedRun); ok && x.Borrowed() || h.r.caller().Err() != nil { // the time was the caller's
 		outcome = breaker.Neutral
 	}
 	err := h.r.inv.refused(ErrTimeout, "", context.DeadlineExceeded)
@@ -216,7 +217,7 @@ func (h *hold) expire() {
 // end gives back what h kept.
 func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	r := h.r
-	r.inv.plan.exec.deadlines.remove(h)
+	r.inv.plan.exec.deadlines.Remove(h)
 	s := r.adm.stage.Lock()
 	all := r.inv.first.holds()
 	all.list = slices.DeleteFunc(all.list, func(x *hold) bool { return x == h })

@@ -1,0 +1,151 @@
+package deadline
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/heap"
+)
+
+// Timer calls what has a deadline once that is over. The zero value is ready when its Clock is
+// set; it starts nothing until something is added.
+type Timer struct {
+	Clock clock.Clock // what instants are of
+
+	// Go starts a goroutine that runs f; nil means the go statement. It is called before
+	// anybody can learn, by Remove, that an entry has expired, so it can count who is at work.
+	Go func(f func())
+
+	mu    sync.Mutex
+	queue heap.Heap[int64, Expirer]
+	timer *time.Timer
+	armed int64           // when the timer fires, no later than the first needs; zero if it does not run
+	spare []chan struct{} // for contexts to come
+}
+
+// Expirer is what has a deadline. It embeds an [Entry].
+type Expirer interface {
+	Expire() // called once the deadline is over, if it has not been removed before
+	entry() *Entry
+}
+
+// Entry is the place of an [Expirer] in a [Timer]. The zero value is in none.
+type Entry struct {
+	own   *time.Timer // if the common one may not serve it
+	place int32       // in the queue, from one on; zero if it is not there
+	quick bool        // Expire does not block: it needs no goroutine
+}
+
+func (e *Entry) entry() *Entry { return e }
+
+// Add has x.Expire called at the instant due, on a goroutine of its own. It must not be there
+// already.
+func (t *Timer) Add(x Expirer, due int64) {
+	now := t.Clock.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.addLocked(x, due, now)
+}
+
+func (t *Timer) addLocked(x Expirer, due, now int64) {
+	if now < 0 {
+		t.addOwnLocked(x, due, now)
+		return
+	}
+	if t.timer == nil {
+		t.queue.Place = func(x Expirer, i int32) { x.entry().place = i + 1 }
+		t.timer = time.AfterFunc(time.Hour, t.fire)
+		t.timer.Stop()
+	}
+	t.queue.Push(due, 0, x)
+	t.armLocked(now)
+}
+
+// addOwnLocked gives x a timer of its own: in a testing/synctest bubble, a Timer from outside
+// has none that it could share. Its clock shows that by a time before it began.
+func (t *Timer) addOwnLocked(x Expirer, due, now int64) {
+	e := x.entry()
+	var own *time.Timer
+	own = time.AfterFunc(time.Duration(due-now), func() {
+		t.mu.Lock()
+		there := e.own == own // else it has been removed
+		here := there && !t.startLocked(x)
+		t.mu.Unlock()
+		if here {
+			x.Expire()
+		}
+	})
+	e.own = own
+}
+
+// Remove takes x out again. If it is not there any more, it has expired or does so now.
+func (t *Timer) Remove(x Expirer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removeLocked(x)
+}
+
+func (t *Timer) removeLocked(x Expirer) {
+	switch e := x.entry(); {
+	case e.own != nil:
+		e.own.Stop()
+		e.own = nil
+	case e.place > 0:
+		t.queue.Remove(e.place - 1)
+	}
+}
+
+// Close stops the timer, once nothing is added any more.
+func (t *Timer) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.armed != 0 {
+		t.timer.Stop()
+		t.armed = 0
+	}
+}
+
+// armLocked makes the timer fire in time for the first. That it fires for one that has been
+// removed since is cheaper than stopping it at each removal.
+func (t *Timer) armLocked(now int64) {
+	if t.queue.Len() == 0 || t.armed != 0 && t.armed <= t.queue.Min() {
+		return
+	}
+	t.armed = t.queue.Min()
+	t.timer.Reset(time.Duration(t.armed - now))
+}
+
+// fire has those expire that are due.
+func (t *Timer) fire() {
+	var quick []Expirer
+	t.mu.Lock()
+	now := t.Clock.Now()
+	t.armed = 0
+	for t.queue.Len() > 0 && t.queue.Min() <= now {
+		x := t.queue.Top()
+		t.queue.Remove(0)
+		if !t.startLocked(x) {
+			quick = append(quick, x)
+		}
+	}
+	t.armLocked(now)
+	t.mu.Unlock()
+	for _, x := range quick {
+		x.Expire()
+	}
+}
+
+// startLocked has x expire on a goroutine of its own, unless it is quick. That is begun under
+// the lock, so that whoever finds x gone finds the goroutine counted.
+func (t *Timer) startLocked(x Expirer) bool {
+	switch {
+	case x.entry().quick:
+		return false
+	case t.Go != nil:
+		t.Go(x.Expire)
+	default:
+		go x.Expire()
+	}
+	return true
+}
