@@ -54,7 +54,8 @@ func (f *Future) Done() <-chan struct{} { return f.answer.Done() }
 // on then.
 func (f *Future) Wait(ctx context.Context) (Result, error) {
 	if ctx == nil {
-		return Result{}, errors.New("sluice: Wait: the context is nil: must not be, context.Background() waits for as long as it takes")
+		return Result{}, errors.New("sluice: Wait: the context is nil: must not be, " +
+			"context.Background() waits for as long as it takes")
 	}
 	a, err := f.answer.Wait(ctx)
 	if err != nil {

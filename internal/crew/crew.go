@@ -143,7 +143,7 @@ func (w *Crew) end(x ended) {
 	w.mu.Lock()
 	w.over.push(x)
 	if w.enders == 0 {
-		w.most = 3 * runtime.GOMAXPROCS(0) // with those that bring them work no more than four
+		w.most = 3 * runtime.GOMAXPROCS(0) // with whoever brings them work no more than four for each processor
 	}
 	needed := w.enders < w.most
 	if needed {

@@ -76,6 +76,9 @@ func (c *call) Cancel() {
 	}
 }
 
+// ways are those in which a call comes to a crew.
+var ways = map[string]func(*Crew, Call){"Run": (*Crew).Run, "End": (*Crew).End, "Cancel": (*Crew).Cancel}
+
 var errRefused = errors.New("refused")
 
 func refused() error { return errRefused }
@@ -256,7 +259,7 @@ func TestGoexit_OthersAreCarriedOn(t *testing.T) {
 
 // The last call is brought at the instant at which the last goroutine finds nothing to do.
 func TestRun_NoneIsLeftBehindAsTheLastGoroutineEnds(t *testing.T) {
-	for name, bring := range map[string]func(*Crew, Call){"Run": (*Crew).Run, "End": (*Crew).End, "Cancel": (*Crew).Cancel} {
+	for name, bring := range ways {
 		t.Run(name, func(t *testing.T) {
 			w := newCounted()
 			for range 2000 {
@@ -313,7 +316,7 @@ func TestCrew_EverythingAtOnce(t *testing.T) {
 // A goroutine is counted in before it exists: whoever brings a call and waits for the count to be
 // zero has waited for the call.
 func TestCrew_IsCountedFromTheStart(t *testing.T) {
-	for name, bring := range map[string]func(*Crew, Call){"Run": (*Crew).Run, "End": (*Crew).End, "Cancel": (*Crew).Cancel} {
+	for name, bring := range ways {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newCounted()

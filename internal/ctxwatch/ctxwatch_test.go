@@ -53,7 +53,8 @@ func (s *counted) watches(t *testing.T, want int) {
 func (c *call) is(t *testing.T, fired bool) {
 	t.Helper()
 	if n := c.told.Load(); (n == 1) != fired || n > 1 || c.place.Fired() != fired || c.place.watch != nil {
-		t.Errorf("told %d times, Fired is %v, watched is %v; want fired %v, and watched no more", n, c.place.Fired(), c.place.watch != nil, fired)
+		t.Errorf("told %d times, Fired is %v, watched is %v; want fired %v, and watched no more",
+			n, c.place.Fired(), c.place.watch != nil, fired)
 	}
 }
 
