@@ -102,9 +102,9 @@ type invocation struct {
 	seq      uint32        // of the last event; owned by who emits
 	depth    int32         // how many of those around it ran when it was made
 	priority Priority
-	loud     bool // some sink listens
-	over     bool // the terminal event is out; owned by who emits
-	fired    bool // of a submission: ctx has ended while it was watched; guarded as its watch is
+	loud     bool         // some sink listens
+	over     bool         // the terminal event is out; owned by who emits
+	phase    atomic.Int32 // of a submission: submitting, submitted or early
 }
 
 // What has become of an invocation. Above it is how many of its attempts are under way,

@@ -15,6 +15,8 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/crew"
+	"github.com/sluice-go/sluice/internal/ctxwatch"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/ids"
@@ -109,9 +111,9 @@ type Executor struct {
 	planning sync.Mutex // held by who writes plans
 	making   map[*tool]*making
 
-	deadlines deadline.Timer // of attempts, of judging, of streams
-	watches   ctxWatches     // over submitted calls
-	crew      crew           // who runs and ends submitted calls
+	deadlines deadline.Timer             // of attempts, of judging, of streams
+	watched   *ctxwatch.Set[*submission] // submitted calls that wait
+	crew      *crew.Crew                 // who runs and ends submitted calls
 
 	ids     ids.Calls
 	active  atomic.Int64 // twice the calls and helpers under way, plus one once closed
@@ -146,6 +148,8 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	}
 	e := &Executor{registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{})}
 	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
+	e.crew = crew.New(e.helperStarts, e.helperEnds)
+	e.watched = ctxwatch.New(e.helperStarts, e.helperEnds, func(x *submission) { e.crew.Cancel(x) })
 	e.members = []stage.Member{{Ref: &r.stage, Name: "the ToolRegistry"}}
 	sched, err := e.arrange(c.Interceptors)
 	if err != nil {
