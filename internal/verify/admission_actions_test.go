@@ -18,7 +18,7 @@ import (
 func (w *world) begin(name string) {
 	w.act++
 	w.counts.actions++
-	w.name, w.racy, w.shed, w.fresh, w.came = name, false, false, nil, slices.Clone(w.waiting)
+	w.name, w.racy, w.shed, w.fresh, w.perhaps, w.came, w.went = name, false, false, nil, nil, slices.Clone(w.waiting), nil
 	w.logf("%d at %d: %s", w.act, w.now(), name)
 }
 
@@ -372,7 +372,7 @@ func (w *world) cancels() {
 func (w *world) race() {
 	x, y := pick(w, "call", w.waiting), pick(w, "ends", w.apart())
 	w.begin("race")
-	w.racy = true
+	w.racy, w.perhaps = true, x
 	w.logf("  cancels %v", x)
 	if w.draw("order", 0, 1) == 0 {
 		x.cancel()
@@ -420,6 +420,9 @@ func (w *world) next(now int64) int64 {
 		take(x.limit)
 		for _, n := range x.needs {
 			take(n.cell.opens(now))
+			for _, at := range n.cell.looks {
+				take(at)
+			}
 			if n.cell.of.tokens {
 				take(n.cell.pays(now, n.n))
 			}

@@ -56,17 +56,26 @@ func (w *world) earlier(xs []*call, before bool) []*call {
 	return slices.DeleteFunc(slices.Clone(xs), func(x *call) bool { return (x.act < w.act) != before })
 }
 
-// meets works out who waited when the newcomer came: not who had been refused by then, but for
-// the queue, nor who had started, unless somebody had to give way for that.
+// meets works out who waited when the newcomer came: not who had started, unless somebody had
+// to give way for that. Nobody knows of who was refused, but for the queue, nor of who was kept
+// waiting for a claim, which whoever gave way may have had.
 func (w *world) meets(now int64, started []*call, log []entry) {
 	all := w.waiting
 	w.waiting = w.earlier(all, true)
 	defer func() { w.waiting = all }()
 	shed := slices.ContainsFunc(log, func(e entry) bool { return e.x.act < w.act && errors.Is(e.err, sluice.ErrQueueFull) })
-	w.came = slices.DeleteFunc(slices.Clone(w.came), func(x *call) bool {
-		return slices.Contains(started, x) && (!shed || w.could(now, x) && !w.behindBucket(now, x)) ||
-			slices.ContainsFunc(log, func(e entry) bool { return e.x == x && !e.start && !errors.Is(e.err, sluice.ErrQueueFull) })
-	})
+	came := w.came
+	w.came = nil
+	for _, x := range came {
+		switch {
+		case slices.ContainsFunc(log, func(e entry) bool { return e.x == x && !e.start && !errors.Is(e.err, sluice.ErrQueueFull) }):
+			w.went = append(w.went, x)
+		case !slices.Contains(started, x) || shed && (!w.could(now, x) || w.behindBucket(now, x)):
+			w.came = append(w.came, x)
+		case shed && w.claimant(now, []*call{x}) != nil:
+			w.went = append(w.went, x)
+		}
+	}
 }
 
 // served checks that when somebody came, who had waited and could start had started, whether
@@ -140,7 +149,11 @@ func (w *world) book(now int64, xs []*call) {
 		}
 	}
 	for f, xs := range starts {
+		before := f.cell.families[f.root]
 		f.cell.started(f.root, xs)
+		if x := w.perhaps; x != nil && x.root == f.root && x.starts == 0 {
+			f.cell.perhaps(x, before, xs)
+		}
 	}
 	for f := range starts {
 		if !f.cell.feasible(f.root) {
@@ -300,27 +313,34 @@ func (w *world) full(x *call, bad func(string, ...any)) {
 		w.counts.shed++
 		w.shed = true
 		w.gaveWay(x, bad)
-	} else if w.counts.full++; !w.racy && w.room(x) {
-		bad("there is room: %d wait, %d of its tool, %d of its tenant", w.beside(x, anyone), w.beside(x, sameTool), w.beside(x, sameTenant))
+	} else if w.counts.full++; !w.racy && w.room(x, w.most) {
+		bad("there is room: %d wait, %d of its tool, %d of its tenant", w.most(x, anyone), w.most(x, sameTool), w.most(x, sameTenant))
 	}
 }
 
 // room reports whether there is room in the queue of x's executor, whose bounds are its own:
 // what fills it is not to keep out a tool and a tenant of whom few wait.
-func (w *world) room(x *call) bool {
+func (w *world) room(x *call, beside func(x *call, alike func(x, y *call) bool) int) bool {
 	c := w.sched.Config()
 	few := min(16, c.MaxQueue)
-	return (c.MaxPerTenant == c.MaxQueue || w.beside(x, sameTenant) < c.MaxPerTenant) &&
-		(w.beside(x, anyone) < c.MaxQueue || w.beside(x, sameTool) < few || w.beside(x, sameTenant) < few)
+	return (c.MaxPerTenant == c.MaxQueue || beside(x, sameTenant) < c.MaxPerTenant) &&
+		(beside(x, anyone) < c.MaxQueue || beside(x, sameTool) < few || beside(x, sameTenant) < few)
 }
 
 func anyone(*call, *call) bool   { return true }
 func sameTool(x, y *call) bool   { return x.tool == y.tool }
 func sameTenant(x, y *call) bool { return x.tenant == y.tenant }
 
-// beside is how many calls of x's executor waited before the action.
-func (w *world) beside(x *call, alike func(x, y *call) bool) (n int) {
-	for _, y := range w.came {
+// least is how many calls of x's executor surely waited beside it when the newcomer came.
+func (w *world) least(x *call, alike func(x, y *call) bool) int { return beside(w.came, x, alike) }
+
+// most is how many may have.
+func (w *world) most(x *call, alike func(x, y *call) bool) int {
+	return w.least(x, alike) + beside(w.went, x, alike)
+}
+
+func beside(ys []*call, x *call, alike func(x, y *call) bool) (n int) {
+	for _, y := range ys {
 		if y != x && y.exec == x.exec && alike(x, y) {
 			n++
 		}
@@ -338,8 +358,8 @@ func (w *world) gaveWay(x *call, bad func(string, ...any)) {
 	case w.racy:
 	case w.fresh == nil || w.fresh.exec != x.exec || w.fresh.priority < x.priority:
 		bad("nobody more urgent has come")
-	case w.beside(w.fresh, anyone) < c.MaxQueue:
-		bad("the queue held %d of %d", w.beside(w.fresh, anyone), c.MaxQueue)
+	case w.most(w.fresh, anyone) < c.MaxQueue:
+		bad("the queue held %d of %d", w.most(w.fresh, anyone), c.MaxQueue)
 	case slices.ContainsFunc(w.came, func(y *call) bool { return y.exec == x.exec && y.priority < x.priority }):
 		bad("there are less urgent ones")
 	case slices.ContainsFunc(w.came, func(y *call) bool {
@@ -458,8 +478,8 @@ func (w *world) check(now int64) {
 			w.fatal("%v has ended and was answered %d times", x, x.answers)
 		}
 	}
-	if x := w.fresh; w.sched != nil && x != nil && slices.Contains(w.waiting, x) && !w.room(x) && !w.shed {
-		w.fatal("%v waits beyond the bounds: %d wait, %d of its tool, %d of its tenant", x, w.beside(x, anyone), w.beside(x, sameTool), w.beside(x, sameTenant))
+	if x := w.fresh; w.sched != nil && x != nil && slices.Contains(w.waiting, x) && !w.room(x, w.least) && !w.shed {
+		w.fatal("%v waits beyond the bounds: %d wait, %d of its tool, %d of its tenant", x, w.least(x, anyone), w.least(x, sameTool), w.least(x, sameTenant))
 	}
 	w.idle(now)
 	w.compare(now)

@@ -42,8 +42,9 @@ type limit struct {
 type cell struct {
 	of    *limit
 	key   string
-	real  bool   // the library has it too; else a call that would need it was refused before
-	pause *pause // the last one; nil if there was none
+	real  bool    // the library has it too; else a call that would need it was refused before
+	pause *pause  // the last one; nil if there was none
+	looks []int64 // ends of pauses that were ended early: who would wait in vain may be refused only then
 
 	began  beginning // of a bucket
 	events []event
@@ -289,6 +290,7 @@ func (c *cell) halt(now, until int64) {
 	c.reopen(now)
 	switch held := c.paused(now); {
 	case held && until <= now:
+		c.looks = append(c.looks, c.pause.end)
 		c.pause.end = now
 		c.reopen(now)
 	case held:
@@ -478,6 +480,22 @@ func (c *cell) started(family *call, xs []need1) {
 		ls[i].grew = false
 	}
 	c.families[family] = distinct(orders(ls, xs))
+}
+
+// perhaps adds the layouts that came of ls if x, of the same family, was let through too but
+// was cancelled before it ran: another may have slots of its own since x ran on the family's.
+func (c *cell) perhaps(x *call, ls []layout, xs []need1) {
+	i := slices.IndexFunc(x.needs, func(n need) bool { return n.cell == c })
+	if i < 0 {
+		return
+	}
+	if ls == nil {
+		ls = []layout{{}}
+	}
+	for _, l := range orders(ls, append(slices.Clone(xs), need1{x, x.needs[i].n})) {
+		c.families[x.root] = append(c.families[x.root], l.end(x))
+	}
+	c.families[x.root] = distinct(c.families[x.root])
 }
 
 // need1 is one call and what it takes of the cell at hand.

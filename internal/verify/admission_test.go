@@ -187,7 +187,9 @@ type world struct {
 	name    string
 	trace   strings.Builder
 	racy    bool    // what happened in the action has no order
-	came    []*call // who waited when it began
+	perhaps *call   // was cancelled in it, and may have been let through before that
+	came    []*call // who waited when it began, or when the newcomer came
+	went    []*call // who may have, but is gone
 	shed    bool    // somebody gave way in it
 	fresh   *call   // the arrival of the action, if it is one
 	soonest int64   // when that could start, as things were before others did
