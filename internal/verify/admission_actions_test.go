@@ -205,7 +205,7 @@ func (w *world) drawEnding() ending {
 // nobody could tell on whose slots the other started.
 func (w *world) apart() []*call {
 	return slices.DeleteFunc(slices.Clone(w.running), func(x *call) bool {
-		return x.inside != "pass" || x.retries || slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
+		return x.inside != "pass" || x.retries || w.adaptive || slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
 	})
 }
 
@@ -327,9 +327,19 @@ func (w *world) end(x *call, e ending) {
 	x.over = true
 	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })
 	for _, n := range x.needs {
-		if !n.cell.of.tokens {
+		switch {
+		case !n.cell.of.tokens:
+			if n.cell.learn(x, e) {
+				w.counts.learned++
+			}
 			n.cell.ended(x)
-		} else if !x.code {
+			if x.code && w.now() > x.started {
+				w.quick = min(w.quick, w.now()-x.started)
+			}
+		case x.code:
+		case n.cell.of.shared != nil:
+			n.cell.of.giveBack(w.now(), x.started)
+		default:
 			n.cell.report(w.now(), n.charge, 0)
 		}
 		if p := n.cell.pause; p != nil && p.running[x] {
@@ -426,6 +436,11 @@ func (w *world) next(now int64) int64 {
 			if n.cell.of.tokens {
 				take(n.cell.pays(now, n.n))
 			}
+			if n.cell.of.shared != nil {
+				for d := range int64(sharedLate + 1) {
+					take(n.cell.of.sharedAt(now-sharedLate) + d)
+				}
+			}
 		}
 	}
 	for _, x := range w.running {
@@ -456,7 +471,11 @@ func (w *world) newLimits() sluice.Change {
 	w.counts.resizes++
 	c := w.lim.Config()
 	for i := range c.Limits {
-		if l := &c.Limits[i]; w.one("stays", 2) {
+		if l := &c.Limits[i]; l.Adaptive != nil {
+			l.Adaptive = w.drawAdaptive()
+			w.logf("  %s: %+v", w.limits[i].name, *l.Adaptive)
+			w.limits[i].adapt(l.Adaptive)
+		} else if w.one("stays", 2) {
 			l.Max = w.draw("max", 1, 6)
 			w.logf("  %s: %d", w.limits[i].name, l.Max)
 			w.limits[i].max = int64(l.Max)

@@ -31,6 +31,7 @@ func (w *world) observe() {
 			started = append(started, e.x)
 		}
 	}
+	w.began = started
 	before := w.earlier(started, true)
 	if w.fresh != nil && !w.racy {
 		w.meets(now, before, log)
@@ -47,6 +48,7 @@ func (w *world) observe() {
 		}
 	}
 	w.unmake()
+	w.standing(now)
 	w.order(started)
 	w.check(now)
 }
@@ -58,17 +60,21 @@ func (w *world) earlier(xs []*call, before bool) []*call {
 
 // meets works out who waited when the newcomer came: not who had started, unless somebody had
 // to give way for that. Nobody knows of who was refused, but for the queue, nor of who was kept
-// waiting for a claim, which whoever gave way may have had.
+// waiting for a claim, which whoever gave way may have had, nor of anybody who is gone if
+// somebody may have been shed as others started.
 func (w *world) meets(now int64, started []*call, log []entry) {
 	all := w.waiting
 	w.waiting = w.earlier(all, true)
 	defer func() { w.waiting = all }()
-	shed := slices.ContainsFunc(log, func(e entry) bool { return e.x.act < w.act && errors.Is(e.err, sluice.ErrQueueFull) })
+	full := func(e entry) bool { return errors.Is(e.err, sluice.ErrQueueFull) && e.x.act < w.act }
+	stood := slices.ContainsFunc(log, func(e entry) bool { return full(e) && w.stood(now, e.x) })
+	shed := slices.ContainsFunc(log, full)
 	came := w.came
 	w.came = nil
 	for _, x := range came {
 		switch {
-		case slices.ContainsFunc(log, func(e entry) bool { return e.x == x && !e.start && !errors.Is(e.err, sluice.ErrQueueFull) }):
+		case slices.ContainsFunc(log, func(e entry) bool { return e.x == x && !e.start && (stood || !full(e)) }),
+			stood && slices.Contains(started, x):
 			w.went = append(w.went, x)
 		case !slices.Contains(started, x) || shed && (!w.could(now, x) || w.behindBucket(now, x)):
 			w.came = append(w.came, x)
@@ -138,6 +144,7 @@ func (w *world) book(now int64, xs []*call) {
 				p.running[x] = true
 			}
 			if !n.cell.of.tokens {
+				n.cell.aimd.calls[x] = true
 				f := family{n.cell, x.root}
 				starts[f] = append(starts[f], need1{x, n.n})
 				continue
@@ -158,7 +165,7 @@ func (w *world) book(now int64, xs []*call) {
 	for f := range starts {
 		if !f.cell.feasible(f.root) {
 			least, _ := f.cell.used(nil)
-			w.fatal("%s %q: %d slots are taken, the limit is %d", f.cell.of.name, f.cell.key, least, f.cell.of.max)
+			w.fatal("%s %q: %d slots are taken, the limit is %d", f.cell.of.name, f.cell.key, least, f.cell.max())
 		}
 		if ls := f.cell.families[f.root]; len(ls) > 1 {
 			w.counts.ambiguous++
@@ -242,7 +249,11 @@ func (w *world) justify(now int64, x *call, err error) {
 		}
 	case sluice.ErrWaitTooLong:
 		w.counts.late++
-		if now < x.limit && x.ctx.Err() != context.DeadlineExceeded && !(w.asked(x) && w.earliest(now, x) > x.limit) {
+		if w.guess(now, x) {
+			w.counts.guessed++
+			return
+		}
+		if now < x.limit && x.ctx.Err() != context.DeadlineExceeded && !(w.asked(x) && w.earliest(now, x)+w.slack() > x.limit) {
 			bad("its limit is %d, and it can start at %d", x.limit, w.earliest(now, x))
 		}
 	case sluice.ErrBreakerOpen:
@@ -309,7 +320,10 @@ func (w *world) full(x *call, bad func(string, ...any)) {
 	if w.sched == nil {
 		bad("its queue holds 1000")
 	}
-	if x.act != w.act {
+	if w.stood(w.now(), x) {
+		w.counts.stood++
+		w.shed = true // or for the newcomer
+	} else if x.act != w.act {
 		w.counts.shed++
 		w.shed = true
 		w.gaveWay(x, bad)
@@ -384,7 +398,7 @@ func (w *world) saturated(now int64, x *call, e *sluice.Error, bad func(string, 
 			if x.outside = true; x.act != w.act || c.of.maxKeys == 0 || !w.racy && w.busy(now, c.of, c) < c.of.maxKeys {
 				bad("%d keys are busy of %d", w.busy(now, c.of, c), c.of.maxKeys)
 			}
-		case !c.of.tokens && n.n > c.of.max && !x.shares(c):
+		case !c.of.tokens && n.n > c.max() && !x.shares(c):
 			w.counts.saturated++
 		case w.racy:
 		case !c.of.refuse:
@@ -459,12 +473,12 @@ func (w *world) check(now int64) {
 			w.fatal("%v waits, its limit is %d", x, x.limit)
 		case w.closing[x.exec]:
 			w.fatal("%v waits, its executor is closed", x)
-		case x == w.fresh && w.soonest > x.limit:
+		case x == w.fresh && w.soonest-w.slack() > x.limit:
 			w.fatal("%v waits, it could not start before %d and its limit is %d", x, w.soonest, x.limit)
 		}
 		for _, n := range x.needs {
-			if !n.cell.of.tokens && n.n > n.cell.of.max && !x.shares(n.cell) {
-				w.fatal("%v waits for %d slots of %s, which has %d", x, n.n, n.cell.of.name, n.cell.of.max)
+			if !n.cell.of.tokens && n.n > n.cell.max() && !x.shares(n.cell) {
+				w.fatal("%v waits for %d slots of %s, which has %d", x, n.n, n.cell.of.name, n.cell.max())
 			}
 		}
 	}
@@ -524,6 +538,9 @@ func (w *world) idle(now int64) {
 			w.counts.idleBucket++
 			continue
 		}
+		if slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.fresh(now) }) {
+			continue
+		}
 		kept = append(kept, x)
 	}
 	if len(kept) == 0 {
@@ -539,7 +556,7 @@ func describe(now int64, x *call) string {
 	var b strings.Builder
 	for _, n := range x.needs {
 		least, most := n.cell.used(nil)
-		fmt.Fprintf(&b, "\n\t%d of %s %q: slots %d..%d of %d, %d ns of %d x %d, opens %d, agrees %v", n.n, n.cell.of.name, n.cell.key, least, most, n.cell.of.max, n.cell.have(now), n.cell.of.burst, n.cell.of.per, n.cell.opens(now), n.cell.agrees(now, x, n.n))
+		fmt.Fprintf(&b, "\n\t%d of %s %q: slots %d..%d of %d, %d ns of %d x %d, opens %d, agrees %v", n.n, n.cell.of.name, n.cell.key, least, most, n.cell.max(), n.cell.have(now), n.cell.of.burst, n.cell.of.per, n.cell.opens(now), n.cell.agrees(now, x, n.n))
 	}
 	return b.String()
 }
@@ -564,7 +581,7 @@ func (w *world) could(now int64, x *call) bool {
 // behindBucket: somebody waits for more tokens of a bucket than there are yet.
 func (w *world) behindBucket(now int64, x *call) bool {
 	for _, n := range x.needs {
-		if !n.cell.of.tokens {
+		if !n.cell.of.tokens || n.n == 0 {
 			continue
 		}
 		for _, y := range w.waiting {
@@ -607,7 +624,7 @@ func collects(now int64, y *call) bool {
 		switch c := n.cell; {
 		case c.paused(now), c.of.tokens && !agrees:
 			return false
-		case !c.of.tokens && (c.of.refuse || n.n > c.of.max):
+		case !c.of.tokens && (c.of.refuse || n.n > c.max()):
 			return false
 		}
 		lacks = lacks || !agrees
@@ -622,7 +639,7 @@ func keeps(y, x *call) bool {
 			if k.cell != n.cell || n.cell.of.tokens || n.cell.lends(x) || n.cell.lends(y) {
 				continue
 			}
-			if _, most := n.cell.used(nil); most+n.n+k.n > n.cell.of.max {
+			if _, most := n.cell.used(nil); most+n.n+k.n > n.cell.max() {
 				return true
 			}
 		}
@@ -656,6 +673,9 @@ func (w *world) compare(now int64) {
 			continue // no executor knows it
 		}
 		for _, c := range l.sorted() {
+			if l.shared != nil {
+				continue // what it holds is not the library's to say
+			}
 			i := slices.IndexFunc(s.Gates, func(g sluice.GateState) bool {
 				return g.Key == c.key && g.Name == l.name
 			})
@@ -667,12 +687,14 @@ func (w *world) compare(now int64) {
 				continue
 			}
 			g := s.Gates[i]
-			if l.tokens {
+			if l.tokens && l.shared == nil {
 				if g.Used != c.missing(now) || g.Limit != l.burst {
 					w.fatal("%s %q: %d tokens of %d are missing, the snapshot says %d of %d: %v", l.name, c.key, c.missing(now), l.burst, g.Used, g.Limit, c.events)
 				}
-			} else if lo, hi := c.used(nil); g.Used < lo || g.Used > hi {
+			} else if lo, hi := c.used(nil); !l.tokens && (g.Used < lo || g.Used > hi) {
 				w.fatal("%s %q: %d to %d slots are taken, the snapshot says %d", l.name, c.key, lo, hi, g.Used)
+			} else if !l.tokens && c.max() < unlimited && g.Limit != c.max() {
+				w.fatal("%s %q: the limit is %d, the snapshot says %d", l.name, c.key, c.max(), g.Limit)
 			}
 			if paused := c.paused(now); paused != g.Paused {
 				w.fatal("%s %q: paused is %v, the snapshot says %v", l.name, c.key, paused, g.Paused)

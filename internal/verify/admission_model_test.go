@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/sluice-go/sluice"
 )
 
@@ -33,8 +35,12 @@ type limit struct {
 
 	slow       bool  // takes minutes to refill
 	max        int64 // slots
-	per, burst int64 // of a bucket: nanoseconds for one token, and how many it holds
-	count      int64 // N of its rate
+	adaptive   *sluice.Adaptive
+	shared     *rate.Limiter // of tokens: that is not the library's
+	twin       *rate.Limiter // that is asked the same at the same instants
+	born       time.Time     // which are counted from there
+	per, burst int64         // of a bucket: nanoseconds for one token, and how many it holds
+	count      int64         // N of its rate
 	cells      map[string]*cell
 }
 
@@ -45,6 +51,7 @@ type cell struct {
 	real  bool    // the library has it too; else a call that would need it was refused before
 	pause *pause  // the last one; nil if there was none
 	looks []int64 // ends of pauses that were ended early: who would wait in vain may be refused only then
+	aimd  aimd    // if adaptive
 
 	began  beginning // of a bucket
 	events []event
@@ -63,7 +70,7 @@ type beginning struct {
 func (l *limit) cell(key string) *cell {
 	c := l.cells[key]
 	if c == nil {
-		c = &cell{of: l, key: key, families: map[*call][]layout{}, began: beginning{per: l.per, burst: l.burst, have: l.per * l.burst}}
+		c = &cell{of: l, key: key, aimd: aimd{calls: map[*call]bool{}}, families: map[*call][]layout{}, began: beginning{per: l.per, burst: l.burst, have: l.per * l.burst}}
 		l.cells[key] = c
 	}
 	return c
@@ -122,6 +129,9 @@ func (e event) String() string {
 
 // have is what the bucket holds, negative in debt.
 func (c *cell) have(now int64) int64 {
+	if c.of.shared != nil {
+		return 0 // nobody knows its nanoseconds
+	}
 	at, have, per, burst := c.began.at, c.began.have, c.began.per, c.began.burst
 	for _, e := range c.events {
 		have, at = min(burst*per, have+e.at-at), e.at
@@ -155,6 +165,10 @@ func (c *cell) note(now int64, e event) {
 // take charges n tokens.
 func (c *cell) take(now, n int64) *charge {
 	x := &charge{n: n}
+	if c.of.shared != nil {
+		c.of.twin.ReserveN(c.of.instant(now), int(n))
+		return x
+	}
 	c.note(now, event{charge: x})
 	return x
 }
@@ -164,6 +178,9 @@ const day = int64(24 * time.Hour)
 // report makes x the amount n. An increase may bring the bucket a day into debt, or for as
 // long as a refill takes; it is cut to that.
 func (c *cell) report(now int64, x *charge, n int64) int64 {
+	if c.of.shared != nil {
+		return n // it is not told
+	}
 	c.reopen(now)
 	old := x.n
 	if x.forgiven {
@@ -218,6 +235,8 @@ func floorDiv(a, b int64) int64 {
 // pays is the earliest instant at which n tokens are there if nobody else takes any.
 func (c *cell) pays(now, n int64) int64 {
 	switch {
+	case c.of.shared != nil:
+		return c.of.sharedAt(now)
 	case n > c.of.burst:
 		return never
 	case n == 0:
@@ -525,7 +544,7 @@ func orders(ls []layout, xs []need1) []layout {
 func (c *cell) feasible(family *call) bool {
 	others, _ := c.used(family)
 	ls := slices.DeleteFunc(slices.Clone(c.families[family]), func(l layout) bool {
-		return l.grew && others+l.units() > c.of.max
+		return l.grew && others+l.units() > c.max()
 	})
 	if len(ls) == 0 {
 		return false
@@ -571,7 +590,7 @@ func (c *cell) agrees(now int64, x *call, n int64) bool {
 		return c.pays(now, n) == now
 	}
 	_, most := c.used(nil)
-	return most+n <= c.of.max || c.lends(x)
+	return most+n <= c.max() || c.lends(x)
 }
 
 // own is the earliest instant at which c lets n through if everybody else left.
