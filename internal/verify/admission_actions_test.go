@@ -333,8 +333,11 @@ func (w *world) end(x *call, e ending) {
 				w.counts.learned++
 			}
 			n.cell.ended(x)
-			if x.code && w.now() > x.started {
-				w.quick = min(w.quick, w.now()-x.started)
+			if x.code {
+				n.cell.held.add(w.now() - x.started)
+				if n.cell.held > 0 {
+					w.quick = min(w.quick, int64(n.cell.held))
+				}
 			}
 		case x.code:
 		case n.cell.of.shared != nil:

@@ -73,7 +73,7 @@ func (l *limit) adapt(a *sluice.Adaptive) {
 }
 
 func (w *world) drawAdaptive() *sluice.Adaptive {
-	least := w.draw("adaptive min", 1, 3)
+	least := []int{1, 2, 3, 11}[w.draw("adaptive min", 0, 3)] // a tenth of the last may be two
 	return &sluice.Adaptive{Min: least, Max: least + w.draw("adaptive span", 0, 4)}
 }
 
@@ -165,15 +165,29 @@ func (w *world) guess(now int64, x *call) bool {
 	if w.racy {
 		return true
 	}
+	_, deadline := x.ctx.Deadline()
+	if deadline && !w.could(now, x) {
+		return true // it may not be done by then
+	}
 	alone := true
 	for _, n := range x.needs {
 		others := slices.ContainsFunc(w.came, func(y *call) bool {
 			return slices.ContainsFunc(y.needs, func(k need) bool { return k.cell == n.cell })
 		})
-		alone = alone && n.cell.of.shared == nil && (n.cell.agrees(now, x, n.n) || n.cell.of.tokens) && !others
+		alone = alone && n.cell.of.shared == nil && (n.cell.agrees(now, x, n.n) || n.cell.of.tokens && n.cell.opens(now) == now) && !others
 	}
-	_, deadline := x.ctx.Deadline()
-	return !alone || deadline && w.earliest(now, x) > now
+	return !alone
+}
+
+// mean moves an eighth of the way to each of a row of durations; it begins with the first.
+type mean int64
+
+func (m *mean) add(d int64) {
+	if *m == 0 {
+		*m = mean(d)
+	} else {
+		*m += mean(floorDiv(d-int64(*m), 8))
+	}
 }
 
 // standing notes since when calls have waited.
@@ -189,7 +203,7 @@ func (w *world) standing(now int64) {
 }
 
 // stood reports whether x may have been shed since the queue has stood for too long, as is
-// found out when another starts: for at least twenty times as long as some call took, with nobody
+// found out when another starts: for at least twenty times as long as calls took, on average, with nobody
 // less urgent there.
 func (w *world) stood(now int64, x *call) bool {
 	return w.sched != nil && w.sched.Config().ShedStanding && x.act < w.act && w.stands[x.exec] != never && w.quick != never &&

@@ -52,6 +52,7 @@ type cell struct {
 	pause *pause  // the last one; nil if there was none
 	looks []int64 // ends of pauses that were ended early: who would wait in vain may be refused only then
 	aimd  aimd    // if adaptive
+	held  mean    // how long slots were held
 
 	began  beginning // of a bucket
 	events []event

@@ -198,7 +198,7 @@ type world struct {
 	began   []*call // who started in the action
 	place   int
 	stands  []int64 // of each executor: since when somebody has waited there, never if nobody does
-	quick   int64   // the shortest time for which a call has had its slots, never before
+	quick   int64   // the least that calls have had slots of one cell for, on average; never before
 	waiting []*call
 	running []*call
 }
