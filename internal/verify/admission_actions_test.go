@@ -19,6 +19,7 @@ func (w *world) begin(name string) {
 	w.act++
 	w.counts.actions++
 	w.name, w.racy, w.shed, w.fresh, w.perhaps, w.came, w.went = name, false, false, nil, nil, slices.Clone(w.waiting), nil
+	clear(w.paused)
 	w.logf("%d at %d: %s", w.act, w.now(), name)
 }
 
@@ -331,6 +332,9 @@ func (w *world) end(x *call, e ending) {
 		case !n.cell.of.tokens:
 			if n.cell.learn(x, e) {
 				w.counts.learned++
+			}
+			if e.pause > 0 {
+				w.paused[n.cell] = ended{x, n.cell.families[x.root]}
 			}
 			n.cell.ended(x)
 			if x.code {

@@ -161,6 +161,9 @@ func (w *world) book(now int64, xs []*call) {
 		if x := w.perhaps; x != nil && x.root == f.root && x.starts == 0 {
 			f.cell.perhaps(x, before, xs)
 		}
+		if e := w.paused[f.cell]; e.x != nil && e.x.root == f.root {
+			f.cell.add(e.x, orders(e.before, xs))
+		}
 	}
 	for f := range starts {
 		if !f.cell.feasible(f.root) {

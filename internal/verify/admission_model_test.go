@@ -512,7 +512,18 @@ func (c *cell) perhaps(x *call, ls []layout, xs []need1) {
 	if ls == nil {
 		ls = []layout{{}}
 	}
-	for _, l := range orders(ls, append(slices.Clone(xs), need1{x, x.needs[i].n})) {
+	c.add(x, orders(ls, append(slices.Clone(xs), need1{x, x.needs[i].n})))
+}
+
+// ended is a call that has ended, and the layouts of its family before that.
+type ended struct {
+	x      *call
+	before []layout
+}
+
+// add adds the layouts that come of ls by the end of x.
+func (c *cell) add(x *call, ls []layout) {
+	for _, l := range ls {
 		c.families[x.root] = append(c.families[x.root], l.end(x))
 	}
 	c.families[x.root] = distinct(c.families[x.root])

@@ -188,14 +188,15 @@ type world struct {
 	act     int
 	name    string
 	trace   strings.Builder
-	racy    bool    // what happened in the action has no order
-	perhaps *call   // was cancelled in it, and may have been let through before that
-	came    []*call // who waited when it began, or when the newcomer came
-	went    []*call // who may have, but is gone
-	shed    bool    // somebody gave way in it
-	fresh   *call   // the arrival of the action, if it is one
-	soonest int64   // when that could start, as things were before others did
-	began   []*call // who started in the action
+	racy    bool            // what happened in the action has no order
+	perhaps *call           // was cancelled in it, and may have been let through before that
+	paused  map[*cell]ended // by whom, as it ended: others may have started just before its end
+	came    []*call         // who waited when it began, or when the newcomer came
+	went    []*call         // who may have, but is gone
+	shed    bool            // somebody gave way in it
+	fresh   *call           // the arrival of the action, if it is one
+	soonest int64           // when that could start, as things were before others did
+	began   []*call         // who started in the action
 	place   int
 	stands  []int64 // of each executor: since when somebody has waited there, never if nobody does
 	quick   int64   // the least that calls have had slots of one cell for, on average; never before
@@ -284,7 +285,7 @@ func byTenant(x *call) string { return x.tenant }
 func byHost(x *call) string   { return x.host }
 
 func newWorld(rt *rapid.T, c *counts) *world {
-	w := &world{rt: rt, counts: c, born: time.Now(), registry: sluice.NewToolRegistry(), rec: sluice.NewRecorder(), quit: make(chan struct{}), quick: never, last: -1, name: "setup"}
+	w := &world{rt: rt, counts: c, born: time.Now(), registry: sluice.NewToolRegistry(), rec: sluice.NewRecorder(), quit: make(chan struct{}), quick: never, paused: map[*cell]ended{}, last: -1, name: "setup"}
 	w.weights = w.one("weights", 2)
 	w.nests = w.one("nests", 2)
 	var list []sluice.Interceptor
