@@ -446,6 +446,34 @@ func TestShedStanding_ADrainingQueueIsLeftAlone(t *testing.T) {
 	}
 }
 
+// How long a queue has stood counts from when calls wait in it: one that everybody has left does
+// not stand, whoever comes later.
+func TestShedStanding_AnEmptyQueueDoesNotStand(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{ShedStanding: true}))})
+		defer r.end()
+		r.ctx = t.Context()
+		r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
+		noErr(t, r.call("work"))
+		three := func(ctx context.Context) (fs []*sluice.Future) {
+			for range 3 {
+				fs = append(fs, r.Submit(ctx, sluice.Request{Tool: "work"}))
+			}
+			return fs
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		three(ctx)
+		time.Sleep(15 * ms) // the second has begun after it had waited for as long as it takes
+		cancel()
+		time.Sleep(time.Second)
+		for i, f := range three(t.Context()) {
+			if _, err := f.Wait(t.Context()); err != nil {
+				t.Errorf("call %d: %v", i, err)
+			}
+		}
+	})
+}
+
 // When the queue is full the flooder is hit, and the light tenant is served as if alone.
 func TestShed_FullQueueHitsTheFlooder(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -273,6 +273,57 @@ func TestBreakerKeysWithFailuresStay(t *testing.T) {
 	})
 }
 
+// They count for as long as the breaker itself goes by them, an hour without a result: until then
+// a full table refuses others with what is left of it, and from then on the keys make room.
+func TestBreakerKeysWithFailuresStayForAnHour(t *testing.T) {
+	const keys = 4
+	for _, idle := range []time.Duration{time.Minute, 2 * time.Minute, time.Hour - 1, time.Hour} {
+		t.Run(fmt.Sprint("after ", idle), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := breakerOf(sluice.CircuitBreakerConfig{Failures: 3, Scope: sluice.ByTenant, MaxKeys: keys})
+				r := newRig(t, sluice.Config{Interceptors: interceptors(b)})
+				defer r.end()
+				r.tool(sluice.Spec{Name: "bad"}, func(context.Context) error { return errTool })
+				r.tool(sluice.Spec{Name: "good"}, sleeps(0))
+				call := func(tool, tenant string) error {
+					_, err := r.Invoke(r.as(0, tenant), sluice.Request{Tool: tool})
+					return err
+				}
+				tenant := func(i int) string { return fmt.Sprint("t", i) }
+				for i := range keys {
+					_ = call("bad", tenant(i))
+					_ = call("bad", tenant(i))
+				}
+				time.Sleep(idle)
+				refused, state := 2*keys, sluice.BreakerOpen
+				if idle == time.Hour {
+					refused, state = 0, sluice.BreakerClosed
+				}
+				n := 0
+				for i := range 2 * keys {
+					var e *sluice.Error
+					switch err := call("good", fmt.Sprint("new", i)); {
+					case err == nil:
+					case errors.As(err, &e) && e.Reason == sluice.ErrSaturated && e.RetryAfter == time.Hour-idle:
+						n++
+					default:
+						t.Errorf("%v, want ErrSaturated for %v", err, time.Hour-idle)
+					}
+				}
+				if n != refused {
+					t.Errorf("%d new keys were refused, want %d", n, refused)
+				}
+				for i := range keys {
+					_ = call("bad", tenant(i)) // the third failure in a row, or the first of another
+					if s, err := b.State(tenant(i)); err != nil || s != state {
+						t.Errorf("%s is %v, %v, want %v", tenant(i), s, err, state)
+					}
+				}
+			})
+		})
+	}
+}
+
 // RetryAfter is zero where nobody can know, and never beyond what a clock can say.
 func TestRetryAfterIsNeverAbsurd(t *testing.T) {
 	sane := func(t *testing.T, err error, want ...time.Duration) {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -192,8 +194,7 @@ func TestPromise03_AttemptsAreCorrectedApart(t *testing.T) {
 	})
 }
 
-// A report beyond all measure closes its key for a day at most, or one refill; it is told, its
-// correction is exact, and what others owe stays.
+// A report beyond all measure closes its key for a day at most, or one refill, and it is told.
 func TestReportsBeyondMeasureAreCut(t *testing.T) {
 	for _, x := range []struct {
 		rate  sluice.Rate
@@ -230,6 +231,58 @@ func TestReportsBeyondMeasureAreCut(t *testing.T) {
 					noErr(t, r.call("x"))
 					if at := r.at(); at > x.bound || at < x.bound-x.bound/10 {
 						t.Errorf("the key re-opened at %v, want after %v", at, x.bound)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The correction of a report beyond all measure is exact, and what others owe stays: the key goes
+// on as if the last report had been the only one.
+func TestReportsBeyondMeasureAreCorrectedExactly(t *testing.T) {
+	for _, x := range []struct {
+		others int64         // reported by another call, which has ended
+		after  time.Duration // until the last report
+		first  time.Duration // start of three that wait, an hour apart
+	}{
+		{0, 0, 0},
+		{1, 0, time.Hour},
+		{5, 0, 5 * time.Hour},
+		{5, 3 * time.Hour, 5 * time.Hour},
+		{20, 0, 20 * time.Hour},
+		{20, 19 * time.Hour, 20 * time.Hour},
+	} {
+		for _, reports := range [][]int64{{1}, {1 << 50, 1}, {math.MaxInt64, 1}, {math.MaxInt64, 0, 1 << 60, 1}, {2, math.MaxInt64, 1}} {
+			t.Run(fmt.Sprint(x.others, " of others, ", reports, " over ", x.after), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1, Per: time.Hour, Burst: 2, Unit: "tokens"}))})
+					defer r.end()
+					begun := make(chan struct{})
+					r.tool(sluice.Spec{Name: "beyond"}, func(ctx context.Context) error {
+						<-begun
+						last := len(reports) - 1
+						for _, n := range reports[:last] {
+							sluice.ReportUsage(ctx, "tokens", n)
+						}
+						time.Sleep(x.after)
+						sluice.ReportUsage(ctx, "tokens", reports[last])
+						return nil
+					})
+					r.tool(sluice.Spec{Name: "others"}, func(ctx context.Context) error {
+						sluice.ReportUsage(ctx, "tokens", x.others)
+						return nil
+					})
+					r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+					wait := inOrder(1, func(int) { noErr(t, r.call("beyond")) })
+					noErr(t, r.call("others"))
+					close(begun)
+					synctest.Wait()
+					parallel(3, func(int) { noErr(t, r.call("x")) })
+					wait()
+					want := []time.Duration{x.first, x.first + time.Hour, x.first + 2*time.Hour}
+					if got := r.starts("x"); !slices.Equal(got, want) {
+						t.Errorf("starts %v, want %v", got, want)
 					}
 				})
 			})

@@ -129,7 +129,10 @@ func (m *Machine) account(l *lane) *account {
 // book has the books know that n calls more wait in l, or fewer.
 func (m *Machine) book(l *lane, n int) {
 	m.waiting += n
-	l.plan.Client.waiting += n
+	c := l.plan.Client
+	if c.waiting += n; c.waiting == 0 {
+		c.codel = codel{}
+	}
 	l.share.n += n
 	l.ofTool.n += n
 	a := l.account
@@ -234,12 +237,8 @@ const codelInterval = 20
 func (m *Machine) stood(t *Ticket) {
 	c := t.Plan.Client
 	d, low := &c.codel, c.lowest()
-	if low < 0 {
-		*d = codel{}
+	if int(t.level) > low { // it came before those who stand, or nobody does
 		return
-	}
-	if int(t.level) > low {
-		return // it came before those who stand
 	}
 	target := t.takes()
 	if target == 0 {

@@ -18,7 +18,8 @@ import (
 func (w *world) begin(name string) {
 	w.act++
 	w.counts.actions++
-	w.name, w.racy, w.shed, w.fresh, w.came = name, false, false, nil, slices.Clone(w.waiting)
+	w.name, w.racy, w.shed, w.fresh, w.perhaps, w.came, w.went = name, false, false, nil, nil, slices.Clone(w.waiting), nil
+	clear(w.paused)
 	w.logf("%d at %d: %s", w.act, w.now(), name)
 }
 
@@ -205,7 +206,7 @@ func (w *world) drawEnding() ending {
 // nobody could tell on whose slots the other started.
 func (w *world) apart() []*call {
 	return slices.DeleteFunc(slices.Clone(w.running), func(x *call) bool {
-		return x.inside != "pass" || x.retries || slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
+		return x.inside != "pass" || x.retries || w.adaptive || slices.ContainsFunc(w.waiting, func(y *call) bool { return x.root == y.root })
 	})
 }
 
@@ -327,9 +328,25 @@ func (w *world) end(x *call, e ending) {
 	x.over = true
 	w.running = slices.DeleteFunc(w.running, func(y *call) bool { return y == x })
 	for _, n := range x.needs {
-		if !n.cell.of.tokens {
+		switch {
+		case !n.cell.of.tokens:
+			if n.cell.learn(x, e) {
+				w.counts.learned++
+			}
+			if e.pause > 0 {
+				w.paused[n.cell] = ended{x, n.cell.families[x.root]}
+			}
 			n.cell.ended(x)
-		} else if !x.code {
+			if x.code {
+				n.cell.held.add(w.now() - x.started)
+				if n.cell.held > 0 {
+					w.quick = min(w.quick, int64(n.cell.held))
+				}
+			}
+		case x.code:
+		case n.cell.of.shared != nil:
+			n.cell.of.giveBack(w.now(), x.started)
+		default:
 			n.cell.report(w.now(), n.charge, 0)
 		}
 		if p := n.cell.pause; p != nil && p.running[x] {
@@ -372,7 +389,7 @@ func (w *world) cancels() {
 func (w *world) race() {
 	x, y := pick(w, "call", w.waiting), pick(w, "ends", w.apart())
 	w.begin("race")
-	w.racy = true
+	w.racy, w.perhaps = true, x
 	w.logf("  cancels %v", x)
 	if w.draw("order", 0, 1) == 0 {
 		x.cancel()
@@ -420,8 +437,16 @@ func (w *world) next(now int64) int64 {
 		take(x.limit)
 		for _, n := range x.needs {
 			take(n.cell.opens(now))
+			for _, at := range n.cell.looks {
+				take(at)
+			}
 			if n.cell.of.tokens {
 				take(n.cell.pays(now, n.n))
+			}
+			if n.cell.of.shared != nil {
+				for d := range int64(sharedLate + 1) {
+					take(n.cell.of.sharedAt(now-sharedLate) + d)
+				}
 			}
 		}
 	}
@@ -453,7 +478,11 @@ func (w *world) newLimits() sluice.Change {
 	w.counts.resizes++
 	c := w.lim.Config()
 	for i := range c.Limits {
-		if l := &c.Limits[i]; w.one("stays", 2) {
+		if l := &c.Limits[i]; l.Adaptive != nil {
+			l.Adaptive = w.drawAdaptive()
+			w.logf("  %s: %+v", w.limits[i].name, *l.Adaptive)
+			w.limits[i].adapt(l.Adaptive)
+		} else if w.one("stays", 2) {
 			l.Max = w.draw("max", 1, 6)
 			w.logf("  %s: %d", w.limits[i].name, l.Max)
 			w.limits[i].max = int64(l.Max)

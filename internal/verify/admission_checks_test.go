@@ -31,6 +31,7 @@ func (w *world) observe() {
 			started = append(started, e.x)
 		}
 	}
+	w.began = started
 	before := w.earlier(started, true)
 	if w.fresh != nil && !w.racy {
 		w.meets(now, before, log)
@@ -47,6 +48,7 @@ func (w *world) observe() {
 		}
 	}
 	w.unmake()
+	w.standing(now)
 	w.order(started)
 	w.check(now)
 }
@@ -56,17 +58,30 @@ func (w *world) earlier(xs []*call, before bool) []*call {
 	return slices.DeleteFunc(slices.Clone(xs), func(x *call) bool { return (x.act < w.act) != before })
 }
 
-// meets works out who waited when the newcomer came: not who had been refused by then, but for
-// the queue, nor who had started, unless somebody had to give way for that.
+// meets works out who waited when the newcomer came: not who had started, unless somebody had
+// to give way for that. Nobody knows of who was refused, but for the queue, nor of who was kept
+// waiting for a claim or behind a bucket's first, which whoever gave way may have been, nor of anybody who is gone if
+// somebody may have been shed as others started.
 func (w *world) meets(now int64, started []*call, log []entry) {
 	all := w.waiting
 	w.waiting = w.earlier(all, true)
 	defer func() { w.waiting = all }()
-	shed := slices.ContainsFunc(log, func(e entry) bool { return e.x.act < w.act && errors.Is(e.err, sluice.ErrQueueFull) })
-	w.came = slices.DeleteFunc(slices.Clone(w.came), func(x *call) bool {
-		return slices.Contains(started, x) && (!shed || w.could(now, x) && !w.behindBucket(now, x)) ||
-			slices.ContainsFunc(log, func(e entry) bool { return e.x == x && !e.start && !errors.Is(e.err, sluice.ErrQueueFull) })
-	})
+	full := func(e entry) bool { return errors.Is(e.err, sluice.ErrQueueFull) && e.x.act < w.act }
+	stood := slices.ContainsFunc(log, func(e entry) bool { return full(e) && w.stood(now, e.x) })
+	shed := slices.ContainsFunc(log, full)
+	came := w.came
+	w.came = nil
+	for _, x := range came {
+		switch {
+		case slices.ContainsFunc(log, func(e entry) bool { return e.x == x && !e.start && (stood || !full(e)) }),
+			stood && slices.Contains(started, x):
+			w.went = append(w.went, x)
+		case !slices.Contains(started, x) || shed && !w.could(now, x):
+			w.came = append(w.came, x)
+		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil):
+			w.went = append(w.went, x)
+		}
+	}
 }
 
 // served checks that when somebody came, who had waited and could start had started, whether
@@ -129,6 +144,7 @@ func (w *world) book(now int64, xs []*call) {
 				p.running[x] = true
 			}
 			if !n.cell.of.tokens {
+				n.cell.aimd.calls[x] = true
 				f := family{n.cell, x.root}
 				starts[f] = append(starts[f], need1{x, n.n})
 				continue
@@ -140,12 +156,19 @@ func (w *world) book(now int64, xs []*call) {
 		}
 	}
 	for f, xs := range starts {
+		before := f.cell.families[f.root]
 		f.cell.started(f.root, xs)
+		if x := w.perhaps; x != nil && x.root == f.root && x.starts == 0 {
+			f.cell.perhaps(x, before, xs)
+		}
+		if e := w.paused[f.cell]; e.x != nil && e.x.root == f.root {
+			f.cell.add(e.x, orders(e.before, xs))
+		}
 	}
 	for f := range starts {
 		if !f.cell.feasible(f.root) {
 			least, _ := f.cell.used(nil)
-			w.fatal("%s %q: %d slots are taken, the limit is %d", f.cell.of.name, f.cell.key, least, f.cell.of.max)
+			w.fatal("%s %q: %d slots are taken, the limit is %d", f.cell.of.name, f.cell.key, least, f.cell.max())
 		}
 		if ls := f.cell.families[f.root]; len(ls) > 1 {
 			w.counts.ambiguous++
@@ -229,7 +252,11 @@ func (w *world) justify(now int64, x *call, err error) {
 		}
 	case sluice.ErrWaitTooLong:
 		w.counts.late++
-		if now < x.limit && x.ctx.Err() != context.DeadlineExceeded && !(w.asked(x) && w.earliest(now, x) > x.limit) {
+		if w.guess(now, x) {
+			w.counts.guessed++
+			return
+		}
+		if now < x.limit && x.ctx.Err() != context.DeadlineExceeded && !(w.asked(x) && w.earliest(now, x)+w.slack() > x.limit) {
 			bad("its limit is %d, and it can start at %d", x.limit, w.earliest(now, x))
 		}
 	case sluice.ErrBreakerOpen:
@@ -296,31 +323,41 @@ func (w *world) full(x *call, bad func(string, ...any)) {
 	if w.sched == nil {
 		bad("its queue holds 1000")
 	}
-	if x.act != w.act {
+	if w.stood(w.now(), x) {
+		w.counts.stood++
+		w.shed = true // or for the newcomer
+	} else if x.act != w.act {
 		w.counts.shed++
 		w.shed = true
 		w.gaveWay(x, bad)
-	} else if w.counts.full++; !w.racy && w.room(x) {
-		bad("there is room: %d wait, %d of its tool, %d of its tenant", w.beside(x, anyone), w.beside(x, sameTool), w.beside(x, sameTenant))
+	} else if w.counts.full++; !w.racy && w.room(x, w.most) {
+		bad("there is room: %d wait, %d of its tool, %d of its tenant", w.most(x, anyone), w.most(x, sameTool), w.most(x, sameTenant))
 	}
 }
 
 // room reports whether there is room in the queue of x's executor, whose bounds are its own:
 // what fills it is not to keep out a tool and a tenant of whom few wait.
-func (w *world) room(x *call) bool {
+func (w *world) room(x *call, beside func(x *call, alike func(x, y *call) bool) int) bool {
 	c := w.sched.Config()
 	few := min(16, c.MaxQueue)
-	return (c.MaxPerTenant == c.MaxQueue || w.beside(x, sameTenant) < c.MaxPerTenant) &&
-		(w.beside(x, anyone) < c.MaxQueue || w.beside(x, sameTool) < few || w.beside(x, sameTenant) < few)
+	return (c.MaxPerTenant == c.MaxQueue || beside(x, sameTenant) < c.MaxPerTenant) &&
+		(beside(x, anyone) < c.MaxQueue || beside(x, sameTool) < few || beside(x, sameTenant) < few)
 }
 
 func anyone(*call, *call) bool   { return true }
 func sameTool(x, y *call) bool   { return x.tool == y.tool }
 func sameTenant(x, y *call) bool { return x.tenant == y.tenant }
 
-// beside is how many calls of x's executor waited before the action.
-func (w *world) beside(x *call, alike func(x, y *call) bool) (n int) {
-	for _, y := range w.came {
+// least is how many calls of x's executor surely waited beside it when the newcomer came.
+func (w *world) least(x *call, alike func(x, y *call) bool) int { return beside(w.came, x, alike) }
+
+// most is how many may have.
+func (w *world) most(x *call, alike func(x, y *call) bool) int {
+	return w.least(x, alike) + beside(w.went, x, alike)
+}
+
+func beside(ys []*call, x *call, alike func(x, y *call) bool) (n int) {
+	for _, y := range ys {
 		if y != x && y.exec == x.exec && alike(x, y) {
 			n++
 		}
@@ -338,8 +375,8 @@ func (w *world) gaveWay(x *call, bad func(string, ...any)) {
 	case w.racy:
 	case w.fresh == nil || w.fresh.exec != x.exec || w.fresh.priority < x.priority:
 		bad("nobody more urgent has come")
-	case w.beside(w.fresh, anyone) < c.MaxQueue:
-		bad("the queue held %d of %d", w.beside(w.fresh, anyone), c.MaxQueue)
+	case w.most(w.fresh, anyone) < c.MaxQueue:
+		bad("the queue held %d of %d", w.most(w.fresh, anyone), c.MaxQueue)
 	case slices.ContainsFunc(w.came, func(y *call) bool { return y.exec == x.exec && y.priority < x.priority }):
 		bad("there are less urgent ones")
 	case slices.ContainsFunc(w.came, func(y *call) bool {
@@ -364,7 +401,7 @@ func (w *world) saturated(now int64, x *call, e *sluice.Error, bad func(string, 
 			if x.outside = true; x.act != w.act || c.of.maxKeys == 0 || !w.racy && w.busy(now, c.of, c) < c.of.maxKeys {
 				bad("%d keys are busy of %d", w.busy(now, c.of, c), c.of.maxKeys)
 			}
-		case !c.of.tokens && n.n > c.of.max && !x.shares(c):
+		case !c.of.tokens && n.n > c.max() && !x.shares(c):
 			w.counts.saturated++
 		case w.racy:
 		case !c.of.refuse:
@@ -439,12 +476,12 @@ func (w *world) check(now int64) {
 			w.fatal("%v waits, its limit is %d", x, x.limit)
 		case w.closing[x.exec]:
 			w.fatal("%v waits, its executor is closed", x)
-		case x == w.fresh && w.soonest > x.limit:
+		case x == w.fresh && w.soonest-w.slack() > x.limit:
 			w.fatal("%v waits, it could not start before %d and its limit is %d", x, w.soonest, x.limit)
 		}
 		for _, n := range x.needs {
-			if !n.cell.of.tokens && n.n > n.cell.of.max && !x.shares(n.cell) {
-				w.fatal("%v waits for %d slots of %s, which has %d", x, n.n, n.cell.of.name, n.cell.of.max)
+			if !n.cell.of.tokens && n.n > n.cell.max() && !x.shares(n.cell) {
+				w.fatal("%v waits for %d slots of %s, which has %d", x, n.n, n.cell.of.name, n.cell.max())
 			}
 		}
 	}
@@ -458,8 +495,8 @@ func (w *world) check(now int64) {
 			w.fatal("%v has ended and was answered %d times", x, x.answers)
 		}
 	}
-	if x := w.fresh; w.sched != nil && x != nil && slices.Contains(w.waiting, x) && !w.room(x) && !w.shed {
-		w.fatal("%v waits beyond the bounds: %d wait, %d of its tool, %d of its tenant", x, w.beside(x, anyone), w.beside(x, sameTool), w.beside(x, sameTenant))
+	if x := w.fresh; w.sched != nil && x != nil && slices.Contains(w.waiting, x) && !w.room(x, w.least) && !w.shed {
+		w.fatal("%v waits beyond the bounds: %d wait, %d of its tool, %d of its tenant", x, w.least(x, anyone), w.least(x, sameTool), w.least(x, sameTenant))
 	}
 	w.idle(now)
 	w.compare(now)
@@ -504,6 +541,9 @@ func (w *world) idle(now int64) {
 			w.counts.idleBucket++
 			continue
 		}
+		if slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.fresh(now) }) {
+			continue
+		}
 		kept = append(kept, x)
 	}
 	if len(kept) == 0 {
@@ -519,7 +559,7 @@ func describe(now int64, x *call) string {
 	var b strings.Builder
 	for _, n := range x.needs {
 		least, most := n.cell.used(nil)
-		fmt.Fprintf(&b, "\n\t%d of %s %q: slots %d..%d of %d, %d ns of %d x %d, opens %d, agrees %v", n.n, n.cell.of.name, n.cell.key, least, most, n.cell.of.max, n.cell.have(now), n.cell.of.burst, n.cell.of.per, n.cell.opens(now), n.cell.agrees(now, x, n.n))
+		fmt.Fprintf(&b, "\n\t%d of %s %q: slots %d..%d of %d, %d ns of %d x %d, opens %d, agrees %v", n.n, n.cell.of.name, n.cell.key, least, most, n.cell.max(), n.cell.have(now), n.cell.of.burst, n.cell.of.per, n.cell.opens(now), n.cell.agrees(now, x, n.n))
 	}
 	return b.String()
 }
@@ -544,7 +584,7 @@ func (w *world) could(now int64, x *call) bool {
 // behindBucket: somebody waits for more tokens of a bucket than there are yet.
 func (w *world) behindBucket(now int64, x *call) bool {
 	for _, n := range x.needs {
-		if !n.cell.of.tokens {
+		if !n.cell.of.tokens || n.n == 0 {
 			continue
 		}
 		for _, y := range w.waiting {
@@ -587,7 +627,7 @@ func collects(now int64, y *call) bool {
 		switch c := n.cell; {
 		case c.paused(now), c.of.tokens && !agrees:
 			return false
-		case !c.of.tokens && (c.of.refuse || n.n > c.of.max):
+		case !c.of.tokens && (c.of.refuse || n.n > c.max()):
 			return false
 		}
 		lacks = lacks || !agrees
@@ -602,7 +642,7 @@ func keeps(y, x *call) bool {
 			if k.cell != n.cell || n.cell.of.tokens || n.cell.lends(x) || n.cell.lends(y) {
 				continue
 			}
-			if _, most := n.cell.used(nil); most+n.n+k.n > n.cell.of.max {
+			if _, most := n.cell.used(nil); most+n.n+k.n > n.cell.max() {
 				return true
 			}
 		}
@@ -636,6 +676,9 @@ func (w *world) compare(now int64) {
 			continue // no executor knows it
 		}
 		for _, c := range l.sorted() {
+			if l.shared != nil {
+				continue // what it holds is not the library's to say
+			}
 			i := slices.IndexFunc(s.Gates, func(g sluice.GateState) bool {
 				return g.Key == c.key && g.Name == l.name
 			})
@@ -647,12 +690,14 @@ func (w *world) compare(now int64) {
 				continue
 			}
 			g := s.Gates[i]
-			if l.tokens {
+			if l.tokens && l.shared == nil {
 				if g.Used != c.missing(now) || g.Limit != l.burst {
 					w.fatal("%s %q: %d tokens of %d are missing, the snapshot says %d of %d: %v", l.name, c.key, c.missing(now), l.burst, g.Used, g.Limit, c.events)
 				}
-			} else if lo, hi := c.used(nil); g.Used < lo || g.Used > hi {
+			} else if lo, hi := c.used(nil); !l.tokens && (g.Used < lo || g.Used > hi) {
 				w.fatal("%s %q: %d to %d slots are taken, the snapshot says %d", l.name, c.key, lo, hi, g.Used)
+			} else if !l.tokens && c.max() < unlimited && g.Limit != c.max() {
+				w.fatal("%s %q: the limit is %d, the snapshot says %d", l.name, c.key, c.max(), g.Limit)
 			}
 			if paused := c.paused(now); paused != g.Paused {
 				w.fatal("%s %q: paused is %v, the snapshot says %v", l.name, c.key, paused, g.Paused)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/sluice-go/sluice"
 )
 
@@ -33,8 +35,12 @@ type limit struct {
 
 	slow       bool  // takes minutes to refill
 	max        int64 // slots
-	per, burst int64 // of a bucket: nanoseconds for one token, and how many it holds
-	count      int64 // N of its rate
+	adaptive   *sluice.Adaptive
+	shared     *rate.Limiter // of tokens: that is not the library's
+	twin       *rate.Limiter // that is asked the same at the same instants
+	born       time.Time     // which are counted from there
+	per, burst int64         // of a bucket: nanoseconds for one token, and how many it holds
+	count      int64         // N of its rate
 	cells      map[string]*cell
 }
 
@@ -42,8 +48,11 @@ type limit struct {
 type cell struct {
 	of    *limit
 	key   string
-	real  bool   // the library has it too; else a call that would need it was refused before
-	pause *pause // the last one; nil if there was none
+	real  bool    // the library has it too; else a call that would need it was refused before
+	pause *pause  // the last one; nil if there was none
+	looks []int64 // ends of pauses that were ended early: who would wait in vain may be refused only then
+	aimd  aimd    // if adaptive
+	held  mean    // how long slots were held
 
 	began  beginning // of a bucket
 	events []event
@@ -62,7 +71,7 @@ type beginning struct {
 func (l *limit) cell(key string) *cell {
 	c := l.cells[key]
 	if c == nil {
-		c = &cell{of: l, key: key, families: map[*call][]layout{}, began: beginning{per: l.per, burst: l.burst, have: l.per * l.burst}}
+		c = &cell{of: l, key: key, aimd: aimd{calls: map[*call]bool{}}, families: map[*call][]layout{}, began: beginning{per: l.per, burst: l.burst, have: l.per * l.burst}}
 		l.cells[key] = c
 	}
 	return c
@@ -121,6 +130,9 @@ func (e event) String() string {
 
 // have is what the bucket holds, negative in debt.
 func (c *cell) have(now int64) int64 {
+	if c.of.shared != nil {
+		return 0 // nobody knows its nanoseconds
+	}
 	at, have, per, burst := c.began.at, c.began.have, c.began.per, c.began.burst
 	for _, e := range c.events {
 		have, at = min(burst*per, have+e.at-at), e.at
@@ -154,6 +166,10 @@ func (c *cell) note(now int64, e event) {
 // take charges n tokens.
 func (c *cell) take(now, n int64) *charge {
 	x := &charge{n: n}
+	if c.of.shared != nil {
+		c.of.twin.ReserveN(c.of.instant(now), int(n))
+		return x
+	}
 	c.note(now, event{charge: x})
 	return x
 }
@@ -163,6 +179,9 @@ const day = int64(24 * time.Hour)
 // report makes x the amount n. An increase may bring the bucket a day into debt, or for as
 // long as a refill takes; it is cut to that.
 func (c *cell) report(now int64, x *charge, n int64) int64 {
+	if c.of.shared != nil {
+		return n // it is not told
+	}
 	c.reopen(now)
 	old := x.n
 	if x.forgiven {
@@ -217,6 +236,8 @@ func floorDiv(a, b int64) int64 {
 // pays is the earliest instant at which n tokens are there if nobody else takes any.
 func (c *cell) pays(now, n int64) int64 {
 	switch {
+	case c.of.shared != nil:
+		return c.of.sharedAt(now)
 	case n > c.of.burst:
 		return never
 	case n == 0:
@@ -289,6 +310,7 @@ func (c *cell) halt(now, until int64) {
 	c.reopen(now)
 	switch held := c.paused(now); {
 	case held && until <= now:
+		c.looks = append(c.looks, c.pause.end)
 		c.pause.end = now
 		c.reopen(now)
 	case held:
@@ -480,6 +502,33 @@ func (c *cell) started(family *call, xs []need1) {
 	c.families[family] = distinct(orders(ls, xs))
 }
 
+// perhaps adds the layouts that came of ls if x, of the same family, was let through too but
+// was cancelled before it ran: another may have slots of its own since x ran on the family's.
+func (c *cell) perhaps(x *call, ls []layout, xs []need1) {
+	i := slices.IndexFunc(x.needs, func(n need) bool { return n.cell == c })
+	if i < 0 {
+		return
+	}
+	if ls == nil {
+		ls = []layout{{}}
+	}
+	c.add(x, orders(ls, append(slices.Clone(xs), need1{x, x.needs[i].n})))
+}
+
+// ended is a call that has ended, and the layouts of its family before that.
+type ended struct {
+	x      *call
+	before []layout
+}
+
+// add adds the layouts that come of ls by the end of x.
+func (c *cell) add(x *call, ls []layout) {
+	for _, l := range ls {
+		c.families[x.root] = append(c.families[x.root], l.end(x))
+	}
+	c.families[x.root] = distinct(c.families[x.root])
+}
+
 // need1 is one call and what it takes of the cell at hand.
 type need1 struct {
 	x *call
@@ -507,7 +556,7 @@ func orders(ls []layout, xs []need1) []layout {
 func (c *cell) feasible(family *call) bool {
 	others, _ := c.used(family)
 	ls := slices.DeleteFunc(slices.Clone(c.families[family]), func(l layout) bool {
-		return l.grew && others+l.units() > c.of.max
+		return l.grew && others+l.units() > c.max()
 	})
 	if len(ls) == 0 {
 		return false
@@ -553,7 +602,7 @@ func (c *cell) agrees(now int64, x *call, n int64) bool {
 		return c.pays(now, n) == now
 	}
 	_, most := c.used(nil)
-	return most+n <= c.of.max || c.lends(x)
+	return most+n <= c.max() || c.lends(x)
 }
 
 // own is the earliest instant at which c lets n through if everybody else left.
