@@ -107,7 +107,7 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	if err != nil {
 		defer r.endStreams(err)
 	}
-	outcome, pauses := breaker.Failure, []throttle(nil)
+	outcome, pauses := breaker.Failure, []pause(nil)
 	if err == nil {
 		outcome = breaker.Success
 	}
@@ -180,7 +180,7 @@ var plainError = reflect.TypeOf(errors.New(""))
 
 // settle goes on with an attempt whose outcome has just become known, in the state that
 // this has left it in.
-func (a *admission) settle(r *running, state uint32, pauses []throttle) {
+func (a *admission) settle(r *running, state uint32, pauses []pause) {
 	if ended(state) {
 		a.giveBack(r, pauses)
 	} else {
@@ -190,7 +190,7 @@ func (a *admission) settle(r *running, state uint32, pauses []throttle) {
 
 // linger says what the outcome of an attempt is whose code has not ended, or whose stream
 // has not.
-func (a *admission) linger(r *running, pauses []throttle) {
+func (a *admission) linger(r *running, pauses []pause) {
 	s := a.stage.Lock()
 	if r.live && len(pauses) > 0 {
 		a.throttle(s, r, pauses)
@@ -241,7 +241,7 @@ func (r *running) abandon(s *stage.Stage, now int64) {
 
 // hindsight tells the breakers of an outcome that was long in coming. Whoever gives back what
 // the attempt holds finds all that follows from it under the lock, or nothing.
-func (a *admission) hindsight(r *running, pauses []throttle) {
+func (a *admission) hindsight(r *running, pauses []pause) {
 	s := a.stage.Lock()
 	t := r.ticket
 	if t != nil && len(pauses) > 0 {
@@ -263,7 +263,7 @@ func (a *admission) hindsight(r *running, pauses []throttle) {
 
 // giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
 // not known yet, hindsight does the rest.
-func (a *admission) giveBack(r *running, pauses []throttle) {
+func (a *admission) giveBack(r *running, pauses []pause) {
 	inv := r.inv
 	exec := inv.plan.exec
 	if !r.direct() || r.state.Load()&hasHeld != 0 { // nobody may be left but this goroutine, which is not the call's

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
@@ -292,7 +293,7 @@ const (
 // judge says what an outcome means to the breakers and limits, and what pauses an upstream
 // asked for. It runs user code, so it holds no lock, and whoever calls it has a deferred
 // function that goes on if that code calls Goexit.
-func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []throttle) {
+func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []pause) {
 	class := OutcomeAuto
 	if a.classify != nil && r.state.Load()&hasBegun != 0 {
 		class = classified(a.classify, c.shown(), res, err)
@@ -303,34 +304,26 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 		}
 		return means(class, breaker.Success), nil
 	}
-	b := r.blameOf(err)
-	switch own := len(b.own) > 0; {
+	b := r.blames(err)
+	switch own := len(b.Own) > 0; {
 	case own && class == OutcomeAuto:
 		class = OutcomeOverload
 	case own:
-	case class == OutcomeOverload && b.nested:
+	case class == OutcomeOverload && b.Nested:
 		class = OutcomeNeutral // the nested call has been charged with it
 	case class == OutcomeOverload, r.reported.Load():
-		b.carried = append(b.carried, charge{err: err, after: -1})
+		b.Carried = append(b.Carried, blame.Charge{Err: err, After: -1})
 	}
-	r.inv.passOn(b.carried)
+	r.inv.passOn(b.Carried)
 	o := breaker.Failure
-	if r.caller().Err() != nil || b.nested || b.refusal || isReason(err, ErrRejected) {
+	if r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
 		o = breaker.Neutral
 	}
 	m := means(class, o)
-	if len(b.own) > 0 || m == breaker.Overload {
-		r.throttled(b.longest())
+	if len(b.Own) > 0 || m == breaker.Overload {
+		r.throttled(b.Longest())
 	}
-	return m, b.own
-}
-
-// longest is the longest time for which an upstream asked the attempt to wait.
-func (b *blame) longest() (d time.Duration) {
-	for _, x := range b.own {
-		d = max(d, x.after)
-	}
-	return d
+	return m, a.pauses(b.Own)
 }
 
 // means is what class means to the machine, and auto if that is left to the library.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
@@ -334,7 +335,7 @@ func ModelText(err error) string {
 		return ""
 	}
 	code, retry := codeFor(err, 0, ""), retryIn(err)
-	_, throttled := errwalk.First[retryable](err)
+	_, throttled := errwalk.First[blame.Retryable](err)
 	again := throttled || passes(err, code, retry)
 	return errtext.ForModel(code, modelMessage(err, code, 0), maxMessage+len("…"), again, retry)
 }

@@ -13,12 +13,12 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/clock"
 	"github.com/sluice-go/sluice/internal/crew"
 	"github.com/sluice-go/sluice/internal/ctxwatch"
 	"github.com/sluice-go/sluice/internal/deadline"
-	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -512,7 +512,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 			}
 		}
 		if inv.parent.Load() != nil && len(e.outer) > 0 { // which may have made it
-			inv.passOn((*running)(nil).blameOf(*err).carried)
+			inv.passOn((*running)(nil).blames(*err).Carried)
 		}
 	}
 	normal = true
@@ -611,15 +611,7 @@ func whose(err error) (by string, retry time.Duration) {
 
 // foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
 func foreignRetry(err error) time.Duration {
-	var after time.Duration
-	errwalk.Walk(err, func(x error) errwalk.Step {
-		if d, _, asks := asksFor(x); asks {
-			after = d
-			return errwalk.Stop
-		}
-		return errwalk.Deeper
-	})
-	return min(after, stage.MaxPause)
+	return min(blame.After(err), stage.MaxPause)
 }
 
 // verdict holds that an error matches ErrRejected if and only if the tool's code did not run.

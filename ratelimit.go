@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
@@ -376,4 +377,153 @@ func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLi
 		}
 	}
 	l.at = at
+}
+
+// ThrottlePart names what a throttle is about, where an upstream limits its parts apart: a
+// host, a resource, a policy, a model. A [RateLimiter] with Upstream set that counts
+// [ByKey] with the name Kind has one key for each of them.
+type ThrottlePart struct {
+	Kind string // as in "host": the name given to ByKey; a part without one is ignored
+	Key  string // which of them; a part without one, or with more than 1,024 bytes, is ignored
+}
+
+// ReportThrottle reports that an upstream asked the running call for a pause, as an error
+// with a RetryAfter() time.Duration method does. Every waiter of what pauses is held, those
+// who come meanwhile too. The calls that ctx's call is nested in are not concerned: their
+// own limits and tools go on. Outside a call, after it has ended, and for a duration that is
+// not positive it does nothing. It does not block.
+//
+// Without parts the keys of the call's Upstream rate limiters pause, for 24 hours at most.
+// Parts say that it is about less than that, from wide to narrow: the host, then one of its
+// resources. The last of them that an Upstream rate limiter of the tool counts [ByKey] has
+// its key paused there, whatever the key of the call is, and nothing else is; an error says
+// the same of one part by a ThrottledPart() (kind, key string) method. What is wider than
+// the last part pauses for a minute at most: the key of another part, or, where no limiter
+// counts by any of them, the keys of the call. So does the tool of a call without an Upstream
+// rate limiter, with parts or without.
+func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...ThrottlePart) {
+	if retryAfter <= 0 {
+		return
+	}
+	r := scopeOf(ctx).call
+	if r == nil {
+		return
+	}
+	list := []pause{{retryAfter, r.adm.aim(parts)}}
+	s := r.adm.stage.Lock()
+	if r.live {
+		r.reported.Store(true)
+		r.throttled(retryAfter)
+		r.adm.throttle(s, r, list)
+	}
+	s.Unlock()
+}
+
+// maxWider bounds what an upstream can ask of what is wider than what it speaks of.
+const maxWider = time.Minute
+
+// pause is what an upstream asked for.
+type pause struct {
+	after time.Duration
+	aim   aim
+}
+
+// pauses is what the throttles that an attempt of a's has met itself ask for.
+func (a *admission) pauses(met []blame.Throttle) (list []pause) {
+	for _, t := range met {
+		list = append(list, pause{t.After, a.aim([]ThrottlePart{ThrottlePart(t.Part)})})
+	}
+	return list
+}
+
+// aim is what a throttle is about.
+type aim struct {
+	classes []*admit.Class // whose key pauses; none means the call's own
+	key     string
+	bound   time.Duration // of the pause
+}
+
+// aim finds what the narrowest of parts is that a's limits tell apart.
+func (a *admission) aim(parts []ThrottlePart) aim {
+	bound := stage.MaxPause
+	for _, p := range slices.Backward(parts) {
+		if p.Kind == "" || p.Key == "" || len(p.Key) > rules.MaxKeyBytes {
+			continue
+		}
+		x := aim{key: p.Key, bound: bound}
+		for i := range a.parts {
+			if l := &a.parts[i]; l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == p.Kind {
+				x.classes = append(x.classes, l.class)
+			}
+		}
+		if len(x.classes) > 0 {
+			return x
+		}
+		bound = maxWider
+	}
+	return aim{bound: bound}
+}
+
+// throttle pauses what an upstream's answers to the attempt r, which is live, speak of.
+func (a *admission) throttle(s *stage.Stage, r *running, list []pause) {
+	s.Together(func(int64) { a.throttleEach(s, r, list) }) // all of them, before anybody starts
+}
+
+func (a *admission) throttleEach(s *stage.Stage, r *running, list []pause) {
+	for _, x := range list {
+		d := min(x.after, x.aim.bound)
+		if d <= 0 {
+			continue
+		}
+		cells := cellsOf(s, x.aim)
+		if len(cells) == 0 { // the call's own, or the table of the part's is full
+			cells = a.upstreams(s, r)
+			if len(x.aim.classes) > 0 {
+				d = min(d, maxWider)
+			}
+		}
+		if len(cells) == 0 {
+			cells, d = a.toolCells(r), min(d, maxWider)
+		}
+		for _, c := range cells {
+			s.Pause(c, d)
+		}
+	}
+}
+
+// cellsOf is the cells that x means, made if need be: none if it means the call's own.
+func cellsOf(s *stage.Stage, x aim) (cells []*admit.Cell) {
+	for _, k := range x.classes {
+		if c := s.M.Cell(s.Now(), k, x.key); c != nil {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// upstreams is the cells of the Upstream rate limiters that apply to r's call, whatever it
+// takes from them.
+func (a *admission) upstreams(s *stage.Stage, r *running) (cells []*admit.Cell) {
+	add := func(c *admit.Cell) {
+		if c != nil && c.Class().Upstream && !slices.Contains(cells, c) {
+			cells = append(cells, c)
+		}
+	}
+	for _, n := range r.ticket.Needs() {
+		add(n.Cell)
+	}
+	for i := range a.parts {
+		add(a.parts[i].cell)
+	}
+	return cells
+}
+
+// toolCells is the cell of r's tool.
+func (a *admission) toolCells(r *running) (cells []*admit.Cell) {
+	for _, n := range r.ticket.Needs() {
+		if n.Cell.Class() == a.tool.shared.core.limits[0].class {
+			cells = append(cells, n.Cell)
+		}
+	}
+	return cells
 }
