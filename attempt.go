@@ -10,60 +10,33 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/deadline"
+	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// The state of an admitted attempt says who still needs what it holds. Above the flags it
-// counts the calls of next that are inside the tool's code, and the streams that hold it
-// open. Whoever changes it so that it says that nobody does gives everything back, once.
-const (
-	hasBegun  = 1 << iota // the tool's code has begun
-	outOfTime             // nobody waits for it any more: its code must not begin
-	returned              // its handler has returned: no code may begin
-	judged                // what that means is known, or nobody waits for that any more
-	answered              // it is known
-	hasHeld               // some stream has held it open
-
-	oneCode = 1 << 8
-	oneHold = 1 << 20
-)
-
-// ended reports whether nobody needs any more what an attempt in that state holds.
-func ended(state uint32) bool { return state&(returned|judged) == returned|judged && state < oneCode }
-
-// codeInside reports whether the tool's code runs.
-func codeInside(state uint32) bool { return state%oneHold >= oneCode }
-
-// add adds d to the state of r, and answers what that makes it.
-func (r *running) add(d int32) uint32 { return r.state.Add(uint32(d)) }
-
 // enterCode lets a next into the tool's code, unless that must not run any more.
 func (r *running) enterCode(ctx context.Context) error {
-	for {
-		s := r.state.Load()
-		switch {
-		case s&hasBegun != 0:
-			return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
-		case s&returned != 0:
-			return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
-		case s&outOfTime != 0:
-			return r.inv.refused(ErrRejected, "", context.Cause(ctx))
-		}
-		if r.state.CompareAndSwap(s, (s|hasBegun)+oneCode) {
-			return nil
-		}
+	switch r.state.Begin() {
+	case permit.Twice:
+		return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
+	case permit.Returned:
+		return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
+	case permit.Late:
+		return r.inv.refused(ErrRejected, "", context.Cause(ctx))
 	}
+	return nil
 }
 
 // callOff takes back that r has begun.
 func (r *running) callOff() {
-	r.state.And(^uint32(hasBegun))
-	r.leaveCode()
+	if r.state.CallOff() {
+		r.adm.giveBack(r, nil)
+	}
 }
 
 // leaveCode lets a next out of the tool's code.
 func (r *running) leaveCode() {
-	if s := r.add(-oneCode); ended(s) {
+	if r.state.Leave() {
 		r.adm.giveBack(r, nil)
 	}
 }
@@ -91,19 +64,15 @@ func (a *admission) attempt(r *running, c *Call) (res Result, err error) {
 // no code is inside, and what its outcome means is known, or has not become known for as
 // long as judging may take. The error that it answers is that of the call.
 func (a *admission) leave(r *running, c *Call, res Result, err error) error {
-	d := int32(returned)
-	if s := r.state.Load(); r.direct() && codeInside(s) {
-		d -= oneCode
-	}
 	if err == nil {
 		r.streams()
 		if a.classify == nil {
 			r.outcome = breaker.Success
-			a.settle(r, r.add(d+judged+answered), nil)
+			a.settle(r, r.state.ReturnJudged(r.direct()), nil)
 			return nil
 		}
 	}
-	r.add(d)
+	r.state.Return(r.direct())
 	if err != nil {
 		defer r.endStreams(err)
 	}
@@ -115,7 +84,8 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	if a.classify == nil && tame(err) {
 		defer func() { // also if the caller's context, which is asked, panics or calls Goexit
 			r.outcome = outcome
-			a.settle(r, r.add(judged+answered), pauses)
+			over, _ := r.state.Judge()
+			a.settle(r, over, pauses)
 		}()
 		if x != nil {
 			err = x.timedOut(err)
@@ -129,16 +99,10 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	defer func() { // also if the code that is asked calls Goexit
 		exec.deadlines.Remove(j)
 		r.outcome = outcome
-		for {
-			was := r.state.Load()
-			if was&judged != 0 {
-				a.hindsight(r, pauses)
-				return
-			}
-			if now := was | judged | answered; r.state.CompareAndSwap(was, now) {
-				a.settle(r, now, pauses)
-				return
-			}
+		if over, inTime := r.state.Judge(); inTime {
+			a.settle(r, over, pauses)
+		} else {
+			a.hindsight(r, pauses)
 		}
 	}()
 	if x != nil {
@@ -160,7 +124,7 @@ type judging struct {
 
 // Expire gives back what the attempt holds. What its outcome means to the breakers follows.
 func (j *judging) Expire() {
-	if was := j.r.state.Or(judged); was&judged == 0 && ended(was|judged) {
+	if j.r.state.GiveUp() {
 		j.r.adm.giveBack(j.r, nil)
 	}
 }
@@ -178,10 +142,10 @@ func tame(err error) bool {
 
 var plainError = reflect.TypeOf(errors.New(""))
 
-// settle goes on with an attempt whose outcome has just become known, in the state that
-// this has left it in.
-func (a *admission) settle(r *running, state uint32, pauses []pause) {
-	if ended(state) {
+// settle goes on with an attempt whose outcome has just become known, and which is over by that
+// or not.
+func (a *admission) settle(r *running, over bool, pauses []pause) {
+	if over {
 		a.giveBack(r, pauses)
 	} else {
 		a.linger(r, pauses)
@@ -195,7 +159,7 @@ func (a *admission) linger(r *running, pauses []pause) {
 	if r.live && len(pauses) > 0 {
 		a.throttle(s, r, pauses)
 	}
-	inside := r.live && codeInside(r.state.Load())
+	inside := r.live && r.state.Inside()
 	switch {
 	case inside:
 		now := s.Now()
@@ -247,7 +211,7 @@ func (a *admission) hindsight(r *running, pauses []pause) {
 	if t != nil && len(pauses) > 0 {
 		a.throttle(s, r, pauses)
 	}
-	r.state.Or(answered)
+	r.state.Know()
 	if r.live {
 		s.Unlock()
 		a.linger(r, nil)
@@ -266,7 +230,7 @@ func (a *admission) hindsight(r *running, pauses []pause) {
 func (a *admission) giveBack(r *running, pauses []pause) {
 	inv := r.inv
 	exec := inv.plan.exec
-	if !r.direct() || r.state.Load()&hasHeld != 0 { // nobody may be left but this goroutine, which is not the call's
+	if !r.direct() || r.state.WasHeld() { // nobody may be left but this goroutine, which is not the call's
 		exec.helperStarts()
 		defer exec.helperEnds()
 	}
@@ -276,7 +240,6 @@ func (a *admission) giveBack(r *running, pauses []pause) {
 	}
 	s := a.stage.Lock()
 	t, sum := r.ticket, inv.first
-	state := r.state.Load()
 	if len(pauses) > 0 {
 		a.throttle(s, r, pauses)
 	}
@@ -284,9 +247,9 @@ func (a *admission) giveBack(r *running, pauses []pause) {
 	streamed := stream != nil && stream.end != nil
 	late := false
 	switch {
-	case state&hasBegun == 0:
+	case !r.state.HasBegun():
 		s.M.Cancel(now, t)
-	case state&answered == 0:
+	case !r.state.IsKnown():
 		s.M.Release(now, t)
 		late = true
 	case stream != nil && stream.err != nil:
@@ -319,7 +282,7 @@ func (a *admission) giveBack(r *running, pauses []pause) {
 	if counted {
 		defer exec.leave() // also if a sink calls Goexit
 	}
-	if state&hasBegun != 0 { // else what is said is that nothing was used
+	if r.state.HasBegun() { // else what is said is that nothing was used
 		for _, u := range settled {
 			a.tool.shared.learn(u.Unit, u.N)
 		}

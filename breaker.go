@@ -295,7 +295,7 @@ const (
 // function that goes on if that code calls Goexit.
 func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []pause) {
 	class := OutcomeAuto
-	if a.classify != nil && r.state.Load()&hasBegun != 0 {
+	if a.classify != nil && r.state.HasBegun() {
 		class = classified(a.classify, c.shown(), res, err)
 	}
 	if err == nil {

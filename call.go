@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/turn"
 )
@@ -186,7 +187,7 @@ func (inv *invocation) root() *invocation {
 
 // stillRunning is the nearest attempt that still runs: r, or one of those around it.
 func (r *running) stillRunning() *running {
-	for r != nil && ended(r.state.Load()) {
+	for r != nil && r.state.Over() {
 		r = r.inv.parent.Load()
 	}
 	return r
@@ -243,7 +244,7 @@ type running struct {
 	adm     *admission
 	granted int64 // when it was admitted, or woke up to it
 	attempt int32
-	state   atomic.Uint32 // who still needs what it holds; see hasBegun
+	state   permit.State // who still needs what it holds
 
 	// guarded by the stage's lock
 	ticket  *admit.Ticket

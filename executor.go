@@ -744,7 +744,7 @@ func (e *Executor) within(ctx context.Context) *invocation {
 		r, ok = x.inv.parent.Load(), true
 	}
 	for ; ok && r != nil; r = r.inv.parent.Load() {
-		if r.inv.plan.exec == e && !ended(r.state.Load()) {
+		if r.inv.plan.exec == e && !r.state.Over() {
 			return r.inv
 		}
 	}

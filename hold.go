@@ -10,12 +10,11 @@ import (
 
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/deadline"
+	"github.com/sluice-go/sluice/internal/permit"
 )
 
-const (
-	maxHold  = 10 * time.Minute // for which a stream can hold a call open
-	maxHolds = 1000             // of a call at once
-)
+// maxHold bounds for how long a stream can hold a call open.
+const maxHold = 10 * time.Minute
 
 // Hold keeps the running call open beyond the return of its tool, for a tool that answers
 // with a stream: its slots stay taken, [ReportUsage] counts, and the terminal event and
@@ -104,19 +103,13 @@ func (h *holds) of(r *running) *stream {
 func (r *running) hold(h *hold) error {
 	s := r.adm.stage.Lock()
 	defer s.Unlock()
-	for {
-		was := r.state.Load()
-		switch {
-		case !codeInside(was) || was&returned != 0:
-			return errors.New("sluice: Hold: the tool has returned: a call can be held open only while its code runs")
-		case was&outOfTime != 0:
-			return errors.New("sluice: Hold: the time of the attempt is over: a call can be held open only before that")
-		case was >= maxHolds*oneHold:
-			return fmt.Errorf("sluice: Hold: the call is held open %d times: must be at most that at once", maxHolds)
-		}
-		if r.state.CompareAndSwap(was, (was|hasHeld)+oneHold) {
-			break
-		}
+	switch r.state.Hold() {
+	case permit.Returned:
+		return errors.New("sluice: Hold: the tool has returned: a call can be held open only while its code runs")
+	case permit.Late:
+		return errors.New("sluice: Hold: the time of the attempt is over: a call can be held open only before that")
+	case permit.TooMany:
+		return fmt.Errorf("sluice: Hold: the call is held open %d times: must be at most that at once", permit.MaxHolds)
 	}
 	sum := r.inv.ownTotals()
 	if sum.holds() == nil {
@@ -129,7 +122,7 @@ func (r *running) hold(h *hold) error {
 // streams says that the result of r, which has returned it, is the call's as far as anybody
 // knows yet.
 func (r *running) streams() {
-	if r.state.Load()&hasHeld == 0 {
+	if !r.state.WasHeld() {
 		return
 	}
 	s := r.adm.stage.Lock()
@@ -144,7 +137,7 @@ func (r *running) streams() {
 
 // endStreams ends the holds of an attempt that has failed.
 func (r *running) endStreams(err error) {
-	if r.state.Load() < oneHold {
+	if !r.state.IsHeld() {
 		return
 	}
 	s := r.adm.stage.Lock()
@@ -230,7 +223,7 @@ func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	}
 	s.Unlock()
 	h.cancel(cause)
-	if ended(r.add(-oneHold)) {
+	if r.state.EndHold() {
 		r.adm.giveBack(r, nil)
 	}
 }

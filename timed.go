@@ -26,7 +26,7 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 		return res, err
 	}
 	outcome := breaker.Failure
-	if was := r.state.Or(outOfTime); was&hasBegun == 0 || x.Borrowed() || x.Caller().Err() != nil {
+	if !r.state.Expire() || x.Borrowed() || x.Caller().Err() != nil {
 		outcome = breaker.Neutral
 	}
 	s := a.stage.Lock()
