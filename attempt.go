@@ -267,7 +267,7 @@ func (a *admission) giveBack(r *running, pauses []pause) {
 		}
 	}
 	if streamed {
-		stream.end.res.rec = stream.end.res.rec.with(t)
+		stream.end.res.rec = stream.end.res.rec.With(t)
 	}
 	r.live = false
 	var settled []admit.Used

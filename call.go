@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +12,8 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/permit"
+	"github.com/sluice-go/sluice/internal/record"
+	"github.com/sluice-go/sluice/internal/slab"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/turn"
 )
@@ -75,7 +76,7 @@ func CallFrom(ctx context.Context) (Call, bool) {
 type Result struct {
 	Value any // the tool's Out; nil after an error
 
-	rec *record
+	rec *record.Record
 	max int
 }
 
@@ -127,13 +128,13 @@ const (
 // in charge of the call.
 type first struct {
 	running
-	queued  atomic.Int64 // how long attempts waited
-	held    int64        // how long attempts held what they needed
-	ended   int64        // when the latest attempt gave back what it held; zero before
-	rec     *record      // nil until there is something to say, sealed in the end; see record
-	waited  int32        // attempts that hold what they need and that somebody waits for
-	counted bool         // those left are counted: the call is over
-	given   callContext  // what sinks get
+	queued  atomic.Int64   // how long attempts waited
+	held    int64          // how long attempts held what they needed
+	ended   int64          // when the latest attempt gave back what it held; zero before
+	rec     *record.Record // nil until there is something to say, sealed in the end
+	waited  int32          // attempts that hold what they need and that somebody waits for
+	counted bool           // those left are counted: the call is over
+	given   callContext    // what sinks get
 	aside   atomic.Pointer[aside]
 	done    atomic.Int32 // attempts that have ended, if there may be more than one
 	retried atomic.Int32 // after how many attempts a ToolRetrying came last
@@ -310,36 +311,12 @@ type whole struct {
 }
 
 func newInvocation() *invocation {
-	w := take[whole](&wholes)
+	w := wholes.Take()
 	w.first = &w.space
 	return &w.invocation
 }
 
-// chunk is some values allocated together: one allocation serves so many calls, and who
-// keeps one keeps no more than its few neighbours alive.
-type chunk[T any] struct {
-	used int
-	list *[chunkSize]T
-}
-
-// chunkSize makes the most of the allocator's size classes for a whole.
-const chunkSize = 8
-
-func take[T any](pool *sync.Pool) *T {
-	c := pool.Get().(*chunk[T])
-	if c.list == nil || c.used == chunkSize {
-		c.list, c.used = new([chunkSize]T), 0
-	}
-	v := &c.list[c.used]
-	c.used++
-	pool.Put(c)
-	return v
-}
-
-var (
-	wholes  = sync.Pool{New: func() any { return new(chunk[whole]) }}
-	records = sync.Pool{New: func() any { return new(chunk[record]) }}
-)
+var wholes slab.Slab[whole]
 
 // CallKey tells a call from every other, whatever ids callers give: no other call of the
 // process has it, and no other process writes it. Zero belongs to no call. It is

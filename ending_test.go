@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/record"
 )
 
 // TestSealed: an attempt that ends after its call writes nothing into the record that
@@ -38,8 +40,8 @@ func TestSealed(t *testing.T) {
 		if err := exec.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if !reflect.DeepEqual(&sealed, new(record)) {
-			t.Errorf("the shared record is written to: %+v", sealed)
+		if !reflect.DeepEqual(record.Sealed, new(record.Record)) {
+			t.Errorf("the shared record is written to: %+v", *record.Sealed)
 		}
 		for i, r := range results {
 			if d := r.Decision(); d.Attempts != 0 || len(d.Costs) != 0 || len(d.Waits) != 0 {

@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-go/sluice/internal/ctxwatch"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
@@ -534,7 +535,7 @@ func (e *Executor) conclude(inv *invocation, fate uint64, res *Result, x *ending
 	held := h != nil && h.r != nil && x.err == nil
 	if underWay(fate) {
 		sum = inv.ownTotals()
-		sum.rec, sum.counted = &sealed, true
+		sum.rec, sum.counted = record.Sealed, true
 		if streamed = held && h.r.live; streamed {
 			if !h.r.left {
 				sum.waited--

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -201,7 +202,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	}
 	defer s.Unlock()
 	defer s.M.Free(t)
-	d.Costs = costsOf(nil, t)
+	d.Costs = costs(record.Costs(nil, t))
 	f := s.M.Forecast(now, t)
 	if f.Refusal.Reason != admit.NoReason {
 		return d, a.refusal(s, c.inv, t, f.Refusal)
@@ -213,20 +214,6 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	return d, nil
 }
 
-// record is a Decision in the making. While the call is under way its fields are guarded by
-// the stage's lock.
-type record struct {
-	wait      int64
-	place     int32
-	overtaken int32
-	attempts  int32
-	waits     []Wait
-	costs     []Cost
-
-	waitSpace [2]Wait // where most of them fit
-	costSpace [2]Cost
-}
-
 // Decision is the admission record; zero if the call passed without waiting and without a
 // cost of its own.
 func (r Result) Decision() Decision {
@@ -234,20 +221,31 @@ func (r Result) Decision() Decision {
 		return Decision{}
 	}
 	d := Decision{
-		Wait:      time.Duration(r.rec.wait),
-		Waits:     slices.Clone(r.rec.waits),
-		Place:     int(r.rec.place),
-		Overtaken: int(r.rec.overtaken),
-		Attempts:  int(r.rec.attempts),
-		Costs:     slices.Clone(r.rec.costs),
+		Wait:      r.rec.Wait,
+		Place:     int(r.rec.Place),
+		Overtaken: int(r.rec.Overtaken),
+		Attempts:  int(r.rec.Attempts),
+		Costs:     costs(r.rec.Costs),
+	}
+	d.Waits = make([]Wait, len(r.rec.Waits))
+	for i, w := range r.rec.Waits {
+		d.Waits[i] = Wait(w)
 	}
 	slices.SortStableFunc(d.Waits, func(a, b Wait) int { return cmp.Compare(b.For, a.For) })
 	return d
 }
 
-// sealed stands for the record of a call that has ended before its attempts have: nothing
-// is written into it.
-var sealed record
+// costs is list for users; nil stays nil.
+func costs(list []record.Cost) []Cost {
+	if list == nil {
+		return nil
+	}
+	out := make([]Cost, len(list))
+	for i, c := range list {
+		out[i] = Cost(c)
+	}
+	return out
+}
 
 // note writes what admission knows of the ticket of an attempt into the record of its call.
 // The stage is locked.
@@ -256,64 +254,13 @@ func (a *admission) note(s *stage.Stage, inv *invocation, t *admit.Ticket, attem
 		return
 	}
 	sum := inv.ownTotals()
-	rec := sum.rec
-	if rec == &sealed { // the caller has it: an attempt that nobody waited for ends late
+	switch sum.rec {
+	case record.Sealed: // the caller has it: an attempt that nobody waited for ends late
 		return
+	case nil:
+		sum.rec = record.New()
 	}
-	if rec == nil {
-		rec = take[record](&records)
-		rec.waits, rec.costs = rec.waitSpace[:0], rec.costSpace[:0]
-		sum.rec = rec
-	}
-	rec.attempts = max(rec.attempts, attempt)
-	rec.place = int32(t.Place())
-	rec.overtaken += int32(s.M.Overtaken(t))
-	for _, w := range t.Waits() {
-		rec.wait += w.For
-		name := w.Cell.Class().Name
-		if i := slices.IndexFunc(rec.waits, func(x Wait) bool { return x.By == name }); i >= 0 {
-			rec.waits[i].For += time.Duration(w.For)
-		} else {
-			rec.waits = append(rec.waits, Wait{name, time.Duration(w.For)})
-		}
-	}
-	rec.costs = costsOf(rec.costs[:0], t)
-}
-
-// with is what rec says, with the costs of t as they are now.
-func (rec *record) with(t *admit.Ticket) *record {
-	if rec == nil && len(t.Settled()) == 0 {
-		return nil
-	}
-	r := record{attempts: 1}
-	if rec != nil {
-		r = *rec
-	}
-	r.costs = costsOf(nil, t)
-	return &r
-}
-
-// costsOf appends what t is charged of each unit to list, and what it turned out to use.
-func costsOf(list []Cost, t *admit.Ticket) []Cost {
-	for _, n := range t.Needs() {
-		k := n.Cell.Class()
-		if k.Kind != admit.Tokens && (k.Kind != admit.Slots || k.Unit == "") {
-			continue
-		}
-		if slices.ContainsFunc(list, func(c Cost) bool { return c.Unit == k.Unit }) {
-			continue
-		}
-		c, known := Cost{k.Unit, n.N, n.N}, n.N > 0
-		for _, u := range t.Settled() {
-			if u.Unit == k.Unit {
-				c.Actual, known = u.N, true
-			}
-		}
-		if known {
-			list = append(list, c)
-		}
-	}
-	return list
+	sum.rec.Note(s.M, t, attempt)
 }
 
 // Snapshot is the state of an executor at one instant, ready for JSON.

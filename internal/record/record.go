@@ -1,0 +1,105 @@
+// Package record notes what admission knows of a call: for how long it waited and for what, who
+// overtook it, what it cost. It reads tickets of internal/admit, so whoever owns their machine
+// calls it, under the same lock; once a record is told nobody writes into it.
+package record
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/slab"
+)
+
+// Record is what is known of one call. The zero value says nothing; see [New].
+type Record struct {
+	Wait      time.Duration // of all attempts
+	Place     int32         // in the queue on arrival, from 1; 0 means not queued
+	Overtaken int32
+	Attempts  int32
+	Waits     []Wait // in the order in which they began
+	Costs     []Cost
+
+	waits [2]Wait // where most of them fit
+	costs [2]Cost
+}
+
+// Wait is time spent on one constraint.
+type Wait struct {
+	By  string
+	For time.Duration
+}
+
+// Cost is one unit's estimate and its actual use: the estimate, if nothing was reported.
+type Cost struct {
+	Unit     string
+	Estimate int64
+	Actual   int64
+}
+
+// Sealed stands for the record of a call that has ended before its attempts have: nothing is
+// written into it.
+var Sealed = new(Record)
+
+var records slab.Slab[Record]
+
+// New is an empty record.
+func New() *Record {
+	r := records.Take()
+	r.Waits, r.Costs = r.waits[:0], r.costs[:0]
+	return r
+}
+
+// Note adds what m knows of t, the ticket of that attempt, which starts to wait no more.
+func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
+	r.Attempts = max(r.Attempts, attempt)
+	r.Place = int32(t.Place())
+	r.Overtaken += int32(m.Overtaken(t))
+	for _, w := range t.Waits() {
+		d, name := time.Duration(w.For), w.Cell.Class().Name
+		r.Wait += d
+		if i := slices.IndexFunc(r.Waits, func(x Wait) bool { return x.By == name }); i >= 0 {
+			r.Waits[i].For += d
+		} else {
+			r.Waits = append(r.Waits, Wait{name, d})
+		}
+	}
+	r.Costs = Costs(r.Costs[:0], t)
+}
+
+// With is a copy of r, which may be nil, with the costs of t as they are now; nil if there is
+// nothing to say.
+func (r *Record) With(t *admit.Ticket) *Record {
+	if r == nil && len(t.Settled()) == 0 {
+		return nil
+	}
+	c := Record{Attempts: 1}
+	if r != nil {
+		c = *r
+	}
+	c.Costs = Costs(nil, t)
+	return &c
+}
+
+// Costs appends what t is charged of each unit to list, and what it turned out to use.
+func Costs(list []Cost, t *admit.Ticket) []Cost {
+	for _, n := range t.Needs() {
+		k := n.Cell.Class()
+		if k.Kind != admit.Tokens && (k.Kind != admit.Slots || k.Unit == "") {
+			continue
+		}
+		if slices.ContainsFunc(list, func(c Cost) bool { return c.Unit == k.Unit }) {
+			continue
+		}
+		c, said := Cost{k.Unit, n.N, n.N}, n.N > 0
+		for _, u := range t.Settled() {
+			if u.Unit == k.Unit {
+				c.Actual, said = u.N, true
+			}
+		}
+		if said {
+			list = append(list, c)
+		}
+	}
+	return list
+}
