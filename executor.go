@@ -209,6 +209,15 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 	return sched, nil
 }
 
+// Registry is where e finds its tools: what [NewExecutor] was given; nil if e has not been made
+// by it.
+func (e *Executor) Registry() *ToolRegistry {
+	if e == nil {
+		return nil
+	}
+	return e.registry
+}
+
 // inDomain is an executor as its domain sees it.
 type inDomain Executor
 

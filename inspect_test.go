@@ -545,3 +545,19 @@ func TestKeys_ChangedMaxKeysCounts(t *testing.T) {
 		}
 	})
 }
+
+// Whoever has an executor can register tools with it.
+func TestExecutor_Registry(t *testing.T) {
+	reg := sluice.NewToolRegistry()
+	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
+	if e.Registry() != reg {
+		t.Error("it is not the registry that the executor was made with")
+	}
+	sluice.Must(sluice.Register(e.Registry(), sluice.Spec{Name: "x"}, echo))
+	noErr(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
+	noErr(t, e.Close(t.Context()))
+	var none *sluice.Executor
+	if none.Registry() != nil || new(sluice.Executor).Registry() != nil {
+		t.Error("an executor that nobody made has a registry")
+	}
+}
