@@ -53,7 +53,8 @@ type Call struct {
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
 	inv      *invocation
-	run      *running // once it is admitted
+	run      *running                           // once it is admitted
+	code     func(context.Context) (any, error) // of a declared tool
 }
 
 // JSON encodes Input.
@@ -271,7 +272,7 @@ func (r *running) Value(key any) any {
 // else, and it can be run nowhere.
 func (c *Call) shown() Call {
 	d := *c
-	d.inv, d.run = nil, nil
+	d.inv, d.run, d.code = nil, nil, nil
 	return d
 }
 

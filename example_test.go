@@ -298,3 +298,23 @@ func ExampleReportThrottle() {
 	// b.example/x <nil>
 	// refused by rate/hosts calls per second
 }
+
+// A framework owns the functions: the tool is declared, and its code comes with each call.
+func ExampleDo() {
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
+	defer exec.Close(context.Background())
+
+	// As often as the server says what its tools are.
+	err := sluice.Declare(exec.Registry(), sluice.Spec{Name: "search", Policy: sluice.Policy{Concurrency: 4}})
+	if err != nil {
+		panic(err)
+	}
+
+	// In the framework's middleware, around a call that it is about to make.
+	out, err := sluice.Do(context.Background(), exec, sluice.Request{ID: "call_1", Tool: "search", Args: []byte(`{"q":"go"}`)},
+		func(ctx context.Context) (string, error) {
+			return "found", nil
+		})
+	fmt.Println(out, err)
+	// Output: found <nil>
+}

@@ -274,11 +274,12 @@ func isNil(x Interceptor) bool {
 // Request names a tool as a model does. Priority, tenant and sink come from the context's
 // [PipelineContext], never from a request.
 type Request struct {
-	ID    string          // the model's tool-call id; empty means made up
-	Tool  string          // as registered
-	Args  json.RawMessage // decoded strictly: exact names, no duplicates, nothing unknown; blank is {}
-	Input any             // instead of Args: a value of the tool's In
-	typed bool            // Input counts also if it is nil
+	ID    string                             // the model's tool-call id; empty means made up
+	Tool  string                             // as registered
+	Args  json.RawMessage                    // decoded strictly: exact names, no duplicates, nothing unknown; blank is {}
+	Input any                                // instead of Args: a value of the tool's In
+	typed bool                               // Input counts also if it is nil
+	code  func(context.Context) (any, error) // of a declared tool
 	_     struct{}
 }
 
@@ -373,10 +374,15 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		now = 0
 	}
 	inv.call(c)
+	c.code = r.code
 	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
 		now = 0 // foreign code runs
 	}
-	return now, inv.resolve(ctx, c, r, open, calls)
+	err := inv.resolve(ctx, c, r, open, calls)
+	if err == nil && (r.code == nil) != (inv.plan.tool.run != nil) {
+		err = inv.refused(ErrInvalidArguments, "", inv.plan.tool.wrongCode())
+	}
+	return now, err
 }
 
 // resolve gives c the value that the tool gets, if it takes that, or says why c must not be

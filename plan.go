@@ -312,7 +312,13 @@ func runCode(ctx context.Context, c *Call, t *tool) (Result, error) {
 	if c.run.inv.loud {
 		c.run.emitStarted(ctx, c)
 	}
-	v, err := t.run(ctx, c.Input)
+	var v any
+	var err error
+	if c.code != nil {
+		v, err = c.code(ctx)
+	} else {
+		v, err = t.run(ctx, c.Input)
+	}
 	return Result{Value: v}, err
 }
 

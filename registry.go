@@ -72,8 +72,8 @@ type tool struct {
 	accepts  func(in any) bool
 	required []string // arguments, sorted
 	decode   func(args json.RawMessage, max int) (any, error)
-	run      func(ctx context.Context, in any) (any, error)
-	rates    []bucket.Rate // of the policy
+	run      func(ctx context.Context, in any) (any, error) // nil if it comes with each call
+	rates    []bucket.Rate                                  // of the policy
 	shared   *toolShared
 }
 
@@ -373,11 +373,27 @@ func Replace[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) 
 func put[In, Out any](
 	r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error), replace bool,
 ) (*Tool[In, Out], error) {
-	if r == nil {
-		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
+	t, err := newTool[In](r, s)
+	if err != nil {
+		return nil, err
 	}
 	if fn == nil {
 		return nil, fmt.Errorf("sluice: the function of tool %q is nil: must not be", cut(s.Name, 128))
+	}
+	t.run = func(ctx context.Context, in any) (any, error) {
+		v, _ := in.(In) // accepted before
+		return untyped(fn(ctx, v))
+	}
+	if err := r.put(t, replace); err != nil {
+		return nil, err
+	}
+	return &Tool[In, Out]{s.Name}, nil
+}
+
+// newTool is a tool of r without a function.
+func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
+	if r == nil {
+		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
 	}
 	s = s.clone()
 	rates, err := s.validate()
@@ -394,23 +410,93 @@ func put[In, Out any](
 		accepts:  acceptsInput[In],
 		required: required,
 		decode:   decodeInto[In],
-		run: func(ctx context.Context, in any) (any, error) {
-			v, _ := in.(In) // accepted before
-			out, err := fn(ctx, v)
-			if err != nil {
-				return nil, err
-			}
-			return out, nil
-		},
-		rates:  rates,
-		shared: &toolShared{id: toolIDs.Add(1)},
+		rates:    rates,
+		shared:   &toolShared{id: toolIDs.Add(1)},
 	}
 	t.shared.core.name, t.shared.core.stage = rules.ToolLabel(s.Name), &r.stage
 	t.shared.core.limits = t.limits()
-	if err := r.put(t, replace); err != nil {
+	return t, nil
+}
+
+// Declare adds a tool whose code comes with each call, by [Do]: for frameworks that own the
+// functions, of servers that come and go. It may be called again, before each call if need be:
+// what s says of the tool replaces what was said before, and its limits stay, with what they have
+// counted. They are those of the first s; [ToolRegistry.WithPolicy] changes them. It fails for a
+// name under which a function is registered.
+//
+// The tool gets the arguments undecoded, checked for form, size and what s requires; a
+// Request.Input may be of any type. It does not wait, and is safe for concurrent use.
+func Declare(r *ToolRegistry, s Spec) error {
+	t, err := newTool[json.RawMessage](r, s)
+	if err != nil {
+		return err
+	}
+	t.accepts = func(any) bool { return true }
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name := t.spec.Name
+	old := r.current().tools
+	if was := old[name]; was != nil {
+		if was.run != nil {
+			return fmt.Errorf("sluice: tool %q is registered with a function of its own: must be another name", name)
+		}
+		t.spec.Policy, t.rates, t.shared = was.spec.Policy, was.rates, was.shared
+		if t.spec.alike(&was.spec) {
+			return nil
+		}
+	}
+	r.storeLocked(cow.With(old, name, t), name)
+	return nil
+}
+
+// wrongCode says why a call of t, whose code comes with it or does not, cannot be.
+func (t *tool) wrongCode() error {
+	if t.run == nil {
+		return errors.New("sluice: the tool is declared: must be called by Do, with the code of the call")
+	}
+	return errors.New("sluice: the tool has a function of its own: Do must call one that is declared")
+}
+
+// alike reports whether s says what o does. Of two Checks nobody knows.
+func (s *Spec) alike(o *Spec) bool {
+	a, b := *s, *o
+	a.Policy, b.Policy = Policy{}, Policy{}
+	return a.Check == nil && b.Check == nil && reflect.DeepEqual(a, b)
+}
+
+// Do runs fn as this call of a tool that was declared, through e, and waits for it, as
+// [Executor.Invoke] does. The call is refused with [ErrUnknownTool] if the tool has not been
+// declared, and with [ErrInvalidArguments] if it has a function of its own.
+func Do[Out any](ctx context.Context, e *Executor, r Request, fn func(context.Context) (Out, error)) (Out, error) {
+	r.code = func(ctx context.Context) (any, error) {
+		if fn == nil {
+			return nil, errors.New("sluice: Do: the function is nil: must not be")
+		}
+		return untyped(fn(ctx))
+	}
+	res, err := e.Invoke(ctx, r)
+	return answered[Out](r.Tool, res, err)
+}
+
+// untyped is what a typed function gave.
+func untyped[Out any](out Out, err error) (any, error) {
+	if err != nil {
 		return nil, err
 	}
-	return &Tool[In, Out]{s.Name}, nil
+	return out, nil
+}
+
+// answered is the typed outcome of a call of the tool.
+func answered[Out any](tool string, res Result, err error) (Out, error) {
+	var zero Out
+	if err != nil {
+		return zero, err
+	}
+	out, ok := res.Value.(Out)
+	if !ok && res.Value != nil {
+		return zero, fmt.Errorf("sluice: tool %q answered %T: want %T, was it replaced?", tool, res.Value, zero)
+	}
+	return out, nil
 }
 
 // acceptsInput reports whether in is an In. A nil interface is the zero value of one.
@@ -511,16 +597,8 @@ func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, e
 
 // Invoke runs the tool through e and waits for it, as [Executor.Invoke] does.
 func (t *Tool[In, Out]) Invoke(ctx context.Context, e *Executor, in In) (Out, error) {
-	var zero Out
 	res, err := e.Invoke(ctx, Request{Tool: t.name, Input: in, typed: true})
-	if err != nil {
-		return zero, err
-	}
-	out, ok := res.Value.(Out)
-	if !ok && res.Value != nil {
-		return zero, fmt.Errorf("sluice: tool %q answered %T: want %T, was it replaced?", t.name, res.Value, zero)
-	}
-	return out, nil
+	return answered[Out](t.name, res, err)
 }
 
 // Func binds the tool to e: a plain function again.
