@@ -11,12 +11,45 @@ import (
 	"github.com/sluice-go/sluice/internal/rules"
 )
 
-// Ref leads from a registry, a gate or a scheduler to the domain of the live clients that list
-// it. Where there is none, the first who asks makes one without clients: nobody can wait or run
+// Client is who belongs to a domain: an executor, from when it joins until it parts. Its methods
+// answer at once, and Members the same each time.
+type Client interface {
+	Members() []Member
+	Names() []string                   // of its gates and its scheduler, in errors
+	Listeners(all []Client) []Listener // who listens for all, each once; asked of the first
+}
+
+// Member is one of what ties a client to others: they may list it too.
+type Member struct {
+	Ref  *Ref
+	Name string // in errors
+}
+
+// Order is a scheduler. Without a Ref there is none, and the order is first in, first out.
+type Order struct {
+	Ref    *Ref
+	Name   string
+	Policy func() admit.Policy // asked when nothing can change it, with the stage locked
+}
+
+// domain is who belongs to a stage. It is written with domains held and the stage locked, so
+// that either is enough to read it.
+type domain struct {
+	order   Order
+	clients []Client
+	lists   map[*Ref]int // how many of clients list each
+}
+
+// domains is held by whoever changes what belongs to which stage, or locks more than one. No
+// call does, and nobody asks for it who holds a stage's lock.
+var domains sync.Mutex
+
+// Ref leads from a registry, a gate or a scheduler to the domain of the clients that list it.
+// Where there is none, the first who asks makes one without clients: nobody can wait or run
 // there, so the next client takes what was counted over. The zero value leads nowhere yet.
 type Ref struct{ p atomic.Pointer[Stage] }
 
-// Lock returns the stage, locked.
+// Lock returns the stage that r leads to, locked. As long as it is, r leads there.
 func (r *Ref) Lock() *Stage {
 	for {
 		s := r.p.Load()
@@ -35,6 +68,16 @@ func (r *Ref) Lock() *Stage {
 // Leads reports whether r leads to s.
 func (r *Ref) Leads(s *Stage) bool { return r.p.Load() == s }
 
+// Clients is who belongs to the domain that r leads to.
+func (r *Ref) Clients() []Client {
+	domains.Lock()
+	defer domains.Unlock()
+	if s := r.p.Load(); s != nil {
+		return slices.Clone(s.clients)
+	}
+	return nil
+}
+
 // move makes r lead to s, from nowhere or from a domain without clients. It returns when nobody is
 // inside that any more.
 func (r *Ref) move(s *Stage) {
@@ -52,42 +95,12 @@ func (r *Ref) move(s *Stage) {
 	}
 }
 
-// Member is one of what ties a client to others: it is listed by them too.
-type Member struct {
-	Ref  *Ref
-	Name string // in errors
-}
-
-// Client is who belongs to a domain: an executor, from when it is made until it has been closed.
-type Client interface {
-	Members() []Member
-	Names() []string                   // of its gates and its scheduler, in errors
-	Listeners(all []Client) []Listener // who listens for all, each once; asked of the first
-}
-
-// Order is a scheduler; without a Ref there is none, and the order is first in, first out.
-type Order struct {
-	Ref    *Ref
-	Name   string
-	Policy func() admit.Policy // asked while nothing can change it
-}
-
-// domain is who belongs to a stage. It is written with the domains held and the stage locked, so
-// that either is enough to read it.
-type domain struct {
-	order   Order
-	clients []Client
-	lists   map[*Ref]int // how many of clients list each
-}
-
-// domains is held by whoever changes what belongs to which stage, or locks more than one. No
-// call does, and nobody asks for it who holds a stage's lock.
-var domains sync.Mutex
-
 // Join makes c one of the domain that its members belong to, or makes one of them where none
-// belongs to a live client. It fails, and changes nothing, if they belong to two, or if two
-// schedulers would have to order one queue: calls wait and run in both, and nobody could say in
-// what order.
+// belongs to a client. It fails, and changes nothing, if they belong to two, or if two schedulers
+// would have to order one queue: calls wait and run in both, and nobody could say in what order.
+//
+// When it returns, others may have found c among the [Ref.Clients] already, and what c listens
+// with may have heard notices.
 func Join(c Client, o Order) (*Stage, error) {
 	domains.Lock()
 	s, err := home(c, o)
@@ -122,7 +135,9 @@ func home(c Client, o Order) (*Stage, error) {
 		switch {
 		case s == nil || len(s.clients) == 0 || s == home:
 		case home != nil:
-			return nil, fmt.Errorf("sluice: %s belongs to a live executor of %s, and %s to another, of %s: what one executor lists must belong to one domain: close one of the two, or make one that lists both first",
+			return nil, fmt.Errorf("sluice: %s belongs to a live executor of %s, and %s to another, of %s: "+
+				"what one executor lists must belong to one domain: "+
+				"close one of the two, or make one that lists both first",
 				first.Name, home.owner(first), x.Name, s.owner(x))
 		default:
 			home, first = s, x
@@ -132,7 +147,8 @@ func home(c Client, o Order) (*Stage, error) {
 		return newStage(), nil
 	}
 	if o.Ref != nil && home.order.Ref != nil && home.order.Ref != o.Ref {
-		return nil, fmt.Errorf("sluice: PrioritySchedulers %q and %q would order one queue: executors that share a gate or a registry must list the same scheduler", home.order.Name, o.Name)
+		return nil, fmt.Errorf("sluice: PrioritySchedulers %q and %q would order one queue: "+
+			"executors that share a gate or a registry must list the same scheduler", home.order.Name, o.Name)
 	}
 	return home, nil
 }
@@ -169,35 +185,24 @@ func (s *Stage) Part(c Client) {
 	a.Follow()
 }
 
-// Clients is who belongs to the domain that r leads to.
-func (r *Ref) Clients() []Client {
-	domains.Lock()
-	defer domains.Unlock()
-	if s := r.p.Load(); s != nil {
-		return slices.Clone(s.clients)
-	}
-	return nil
-}
-
 // OrderedBy reports whether the scheduler of r orders the queue. The stage is locked.
 func (s *Stage) OrderedBy(r *Ref) bool { return s.order.Ref == r }
 
-// Held are stages that are locked together, at one instant at which nobody is decided on.
+// Held is for whoever changes stages that are locked together.
 type Held struct {
-	Now    int64
-	stages []*Stage
+	Now int64 // the instant of all changes
 }
 
-// Stage is the one of them that r leads to.
-func (h *Held) Stage(r *Ref) *Stage { return r.p.Load() }
+// Stage is the one that r, which Hold was given, leads to. It is locked.
+func (*Held) Stage(r *Ref) *Stage { return r.p.Load() }
 
-// Hold locks the stages that refs, which are asked for once nothing can change where they lead,
-// lead to, and has change do what it is for. What follows from it follows once all are free again.
+// Hold asks refs whose stages to lock, when nothing can change where they lead, and locks all of
+// them. Then it has change make its changes, which are felt at one instant: nobody starts before
+// it returns. What follows from them follows once all stages are free again, for each as after
+// Unlock. If refs fails, Hold answers its error and does nothing.
 func Hold(refs func() ([]*Ref, error), change func(*Held)) error {
 	after, err := hold(refs, change)
-	for _, a := range after {
-		a.Follow()
-	}
+	followAll(after)
 	return err
 }
 
@@ -208,21 +213,22 @@ func hold(refs func() ([]*Ref, error), change func(*Held)) (after []Aftermath, e
 	if err != nil {
 		return nil, err
 	}
-	h := &Held{}
+	var stages []*Stage
 	for _, r := range list {
 		s := r.Lock() // which makes one where there is none
 		s.mu.Unlock()
-		if !slices.Contains(h.stages, s) {
-			h.stages = append(h.stages, s)
+		if !slices.Contains(stages, s) {
+			stages = append(stages, s)
 		}
 	}
-	for _, s := range h.stages {
+	h := new(Held)
+	for _, s := range stages {
 		s.mu.Lock()
 		h.Now = max(h.Now, s.Now())
 		s.M.Freeze(h.Now)
 	}
 	change(h)
-	for _, s := range h.stages {
+	for _, s := range stages {
 		s.M.Thaw(h.Now)
 		after = append(after, s.Release())
 	}

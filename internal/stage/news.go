@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 )
 
-// Notice is something outside calls that somebody should be told.
+// Notice is something outside calls that listeners are to hear.
 type Notice struct {
 	Kind     Kind
 	At       time.Time
@@ -33,39 +33,39 @@ const (
 	Changed             // a limit
 )
 
-// Listener is told of notices, in their order. It may block, and call Goexit: it is called on a
-// goroutine of its own then.
+// Listener hears notices, in the order in which they came about. It may block: other notices wait
+// for it then, and whoever delivers them, but no decision does. It must not panic.
 type Listener interface {
-	Hear(*Notice)
-	Missed() // it has called Goexit
+	Hear(*Notice) // valid until it returns, and others hear the same one
+	Missed()      // told instead of the return of a Hear that called [runtime.Goexit]
 }
 
 // maxNews bounds the notices that wait while a listener blocks.
 const maxNews = 1000
 
-// news are notices on their way. The stage's lock guards them.
+// news are the notices that nobody delivers yet. The stage's lock guards them.
 type news struct {
-	list    []Notice       // in the order in which they came about
-	lost    uint64         // beyond the bound
-	telling bool           // somebody delivers them
-	scratch []admit.Notice // of the machine's
+	list       []Notice       // in the order in which they came about
+	lost       uint64         // beyond the bound
+	delivering bool           // somebody is at it, and will come for list
+	scratch    []admit.Notice // for those of the machine
 }
 
 func (n *news) none() bool { return len(n.list) == 0 }
 
 // begin reports whether whoever asks is to deliver what there is.
 func (n *news) begin() bool {
-	if n.telling || n.none() {
+	if n.delivering || n.none() {
 		return false
 	}
-	n.telling = true
+	n.delivering = true
 	return true
 }
 
-// Lost is how many notices nobody was told of. The stage is locked.
+// Lost is how many notices no listener has heard, or will. The stage is locked.
 func (s *Stage) Lost() uint64 { return s.news.lost }
 
-// Note has those who listen told of n. The stage is locked.
+// Note has the listeners hear n, from now on, once the stage has been unlocked. It is locked.
 func (s *Stage) Note(n Notice) {
 	if len(s.news.list) >= maxNews {
 		s.news.lost++
@@ -75,8 +75,8 @@ func (s *Stage) Note(n Notice) {
 	s.news.list = append(s.news.list, n)
 }
 
-// notices takes over what the machine has to say.
-func (s *Stage) notices() {
+// takeNotices notes what the machine has to say.
+func (s *Stage) takeNotices() {
 	s.news.scratch = s.M.Notices(s.news.scratch[:0])
 	for i := range s.news.scratch {
 		x := &s.news.scratch[i]
@@ -93,14 +93,15 @@ func (s *Stage) notices() {
 	}
 }
 
-// tell delivers notices in order; one goroutine at a time does.
-func (s *Stage) tell() {
+// deliver has the listeners hear all there is. One goroutine at a time does it, so that each
+// hears the notices in order.
+func (s *Stage) deliver() {
 	for {
 		s.mu.Lock()
 		list, clients := s.news.list, slices.Clone(s.clients)
 		s.news.list = nil
 		if len(list) == 0 {
-			s.news.telling = false
+			s.news.delivering = false
 			s.mu.Unlock()
 			return
 		}
@@ -110,15 +111,15 @@ func (s *Stage) tell() {
 		}
 		who := clients[0].Listeners(clients)
 		for i := 0; i < len(list)*len(who); {
-			i = deliver(i, list, who)
+			i = deliverFrom(i, list, who)
 		}
 	}
 }
 
-// deliver gives the notices of list to who, from the i-th pair on, and answers where a listener
-// ended it by runtime.Goexit: on a goroutine of its own, since the one that happened to change
-// something must not end by that.
-func deliver(i int, list []Notice, who []Listener) int {
+// deliverFrom has each of who hear each notice of list, beginning with the i-th such pair. It
+// answers the pair after the last that it got to: a Hear may call Goexit. That ends a goroutine
+// of its own, and not the one that happened to change something.
+func deliverFrom(i int, list []Notice, who []Listener) int {
 	done := make(chan struct{})
 	go func() {
 		normal := false

@@ -1,13 +1,24 @@
-// Package stage is the shell around the machine of internal/admit: one lock, one queue, one timer
-// and one instant for each decision. Which executors share a stage is their domain, see [Join].
+// Package stage is the shell around the machine of internal/admit, which decides who starts: one
+// lock, one timer and one instant for each decision.
 //
-// Whoever wants something of the machine locks the stage, asks M, and unlocks. Nothing of others
-// runs under the lock: who is decided on, and whoever listens to what came about, is told once it
-// is gone, by whoever unlocked. A stage lock is never taken while another is held, but by those
-// who hold the domains.
+// Whoever wants something of the machine locks the stage, asks M, and unlocks. What follows from
+// the decision is done by whoever unlocks, once the lock is gone:
+//
+//	s := ref.Lock()
+//	s.M.Arrive(s.Now(), t)
+//	s.Unlock() // wakes those who were decided on, delivers what listeners are to hear
+//
+// No code of users runs under a stage's lock, and nobody waits for anything under it. Only who
+// holds the package's lock domains may hold the locks of two stages; it comes before theirs.
+//
+//   - stage.go: the lock, the timer, and what follows from a decision
+//   - domain.go: which clients (executors) share a stage, and how several stages are locked at once
+//   - wait.go: how a goroutine waits until its ticket has been decided
+//   - news.go: what listeners hear of breakers, limits, rates and pauses
 package stage
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -16,14 +27,14 @@ import (
 	"github.com/sluice-go/sluice/internal/rules"
 )
 
-// Stage is one admission domain. It is made by a [Ref] or by [Join].
+// Stage is one admission domain. A [Ref] or [Join] makes it.
 type Stage struct {
 	Clock clock.Clock    // never changes
 	M     *admit.Machine // guarded by the lock
 
 	mu    sync.Mutex
 	timer *time.Timer
-	armed int64 // instant at which the timer fires; admit.Never if it does not run
+	armed int64 // instant at which the timer fires; admit.Never if it does not run, or fired
 
 	waiters []*waiter // spare
 	news    news
@@ -31,11 +42,19 @@ type Stage struct {
 	domain
 }
 
+// fired is the instant for which a timer that has just fired is armed: no due one.
+const fired = math.MinInt64
+
 // MaxPause bounds what an upstream can ask for.
 const MaxPause = 24 * time.Hour
 
 func newStage() *Stage {
-	return &Stage{Clock: clock.New(), M: admit.NewMachine(rules.FirstInFirstOut), armed: admit.Never, domain: domain{lists: make(map[*Ref]int)}}
+	return &Stage{
+		Clock:  clock.New(),
+		M:      admit.NewMachine(rules.FirstInFirstOut),
+		armed:  admit.Never,
+		domain: domain{lists: make(map[*Ref]int)},
+	}
 }
 
 // Lock locks s and answers it.
@@ -47,8 +66,9 @@ func (s *Stage) Lock() *Stage {
 // Now is the present instant.
 func (s *Stage) Now() int64 { return s.Clock.Now() }
 
-// Unlock ends a decision: it lets the lock go, then wakes whose waiting is over and tells who
-// listens. It must not be called while another lock is held.
+// Unlock ends a decision: it lets the lock go, wakes those who were decided on, and delivers what
+// listeners are to hear, which may take as long as they like. It must not be called while another
+// lock is held.
 func (s *Stage) Unlock() {
 	if s.news.none() && s.M.Quiet() && s.M.Due() == s.armed { // as when nobody waits
 		s.mu.Unlock()
@@ -57,36 +77,57 @@ func (s *Stage) Unlock() {
 	s.Release().Follow()
 }
 
-// Aftermath is what is left to do after a decision, once no lock is held.
+// Aftermath is what is left to do after a decision.
 type Aftermath struct {
-	s          *Stage
-	decided    *admit.Ticket
-	more, tell bool
+	s       *Stage
+	decided *admit.Ticket // and those after it are to be woken
+	more    bool          // the machine has something to do at once
+	deliver bool          // there are notices, and nobody delivers them yet
 }
 
-// Release lets the lock go. Its answer must be followed when no other lock is held either.
+// Release lets the lock go, and that is all. Its answer must be followed once no other lock is
+// held either.
 func (s *Stage) Release() Aftermath {
 	a := Aftermath{s: s, decided: s.M.Decided()}
-	s.notices()
+	s.takeNotices()
 	s.arm()
 	a.more = s.M.Pending()
-	a.tell = s.news.begin()
+	a.deliver = s.news.begin()
 	s.mu.Unlock()
 	return a
 }
 
-// Follow wakes, and tells when nobody waits for that any more: who listens may block.
+// Follow does what is left to do. Listeners come last, since they may block.
 func (a Aftermath) Follow() {
-	s, tell := a.s, a.tell
-	for wake(a.decided); a.more; wake(a.decided) {
-		s.mu.Lock() // a batch at a time, so that others get in between
+	if a.wake() {
+		a.s.deliver()
+	}
+}
+
+// wake wakes those who were decided on, and reports whether whoever follows is to deliver.
+func (a Aftermath) wake() (deliver bool) {
+	s := a.s
+	for {
+		wakeAll(a.decided)
+		deliver = deliver || a.deliver
+		if !a.more {
+			return deliver
+		}
+		s.mu.Lock() // for a part of the work at a time, so that others get in between
 		s.M.Step(s.Now())
 		a = s.Release()
-		tell = tell || a.tell
 	}
-	if tell {
-		s.tell()
+}
+
+// followAll follows list, of one stage each: nobody waits there for a listener of another.
+func followAll(list []Aftermath) {
+	var delivered sync.WaitGroup
+	for _, a := range list {
+		if a.wake() {
+			delivered.Go(a.s.deliver)
+		}
 	}
+	delivered.Wait()
 }
 
 // arm has the timer fire when the machine has something to do.
@@ -108,16 +149,13 @@ func (s *Stage) arm() {
 
 func (s *Stage) tick() {
 	s.mu.Lock()
-	s.armed = 0 // it has fired: arm it anew whatever is due
+	s.armed = fired
 	s.M.Tick(s.Now())
-	if s.M.Due() == admit.Never {
-		s.armed = admit.Never
-	}
 	s.Unlock()
 }
 
-// Together has f change what it likes, for the waiting calls at one instant: nobody is decided on
-// before it returns. The stage is locked.
+// Together has f make changes that are felt at one instant, all at once: nobody starts before it
+// returns. The stage is locked, and not by [Hold].
 func (s *Stage) Together(f func(now int64)) {
 	now := s.Now()
 	s.M.Freeze(now)
@@ -127,12 +165,10 @@ func (s *Stage) Together(f func(now int64)) {
 
 // Pause has nobody start at c for d, or ends a pause if d is not positive. The stage is locked.
 func (s *Stage) Pause(c *admit.Cell, d time.Duration) {
+	d = min(max(d, 0), MaxPause)
 	now := s.Now()
-	if d <= 0 {
-		s.M.Pause(now, c, 0)
-		return
-	}
-	d = min(d, MaxPause)
 	s.M.Pause(now, c, now+int64(d))
-	s.Note(Notice{Kind: Paused, By: c.Class().Name, Key: c.Key(), After: d})
+	if d > 0 {
+		s.Note(Notice{Kind: Paused, By: c.Class().Name, Key: c.Key(), After: d})
+	}
 }

@@ -6,20 +6,27 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 )
 
+// A ticket that waits has an owner who is woken once it has been decided: a goroutine that calls
+// [Await], or a Submission.
+
 // Submission is the owner of a ticket that waits without a goroutine.
 type Submission interface {
-	// Decided is called once, when it waits no longer: it may run, or has been refused. It must
-	// not block.
+	// Decided is called once, when the ticket has been admitted or refused. It must not block.
 	Decided(admitted bool)
 }
 
-// waiter is the owner of a ticket that a goroutine waits with.
+// waiter is the owner of a ticket that a goroutine waits with. It goes back to the stage only
+// when nobody is about to write to ready: the token has been taken, or the ticket has been
+// cancelled before it was decided. A ticket that is just forgotten takes its waiter along.
 type waiter struct {
-	ready chan struct{} // one token when its ticket has been decided
+	ready chan struct{} // one token when the ticket has been decided
 }
 
-// wake tells the owners of t, and of those after it, that they have been decided.
-func wake(t *admit.Ticket) {
+// maxWaiters bounds the spare ones.
+const maxWaiters = 1024
+
+// wakeAll tells the owners of t, and of those after it, that they have been decided.
+func wakeAll(t *admit.Ticket) {
 	for t != nil {
 		next := t.Next() // t is its owner's again once that is woken
 		switch o := t.Owner.(type) {
@@ -32,54 +39,62 @@ func wake(t *admit.Ticket) {
 	}
 }
 
-// Waits makes whoever calls [Await] with t its owner. The stage is locked.
+// Waits has t, which waits, be one that a goroutine waits with, by [Await]. The stage is locked
+// as it was when t arrived.
 func (s *Stage) Waits(t *admit.Ticket) {
-	if n := len(s.waiters); n > 0 {
-		t.Owner = s.waiters[n-1]
-		s.waiters = s.waiters[:n-1]
-	} else {
+	n := len(s.waiters)
+	if n == 0 {
 		t.Owner = &waiter{ready: make(chan struct{}, 1)}
+		return
 	}
+	t.Owner = s.waiters[n-1]
+	s.waiters = s.waiters[:n-1]
 }
 
-// Awaited reports whether t has a goroutine that waits with it.
+// Awaited reports whether t is one that a goroutine waits with.
 func Awaited(t *admit.Ticket) bool {
 	_, yes := t.Owner.(*waiter)
 	return yes
 }
 
-// Await waits until t has been decided, or until ctx has ended and leave, which is called then,
-// reports that t waits no longer. Its answer is whether t has been decided.
+// Await waits until t has been decided, or until ctx has ended. Then it calls leave, which takes
+// t out of the queue and reports true, unless t has been decided meanwhile. Await answers whether
+// t has been decided.
 func Await(ctx context.Context, t *admit.Ticket, leave func() bool) bool {
 	w := t.Owner.(*waiter)
 	done := ctx.Done()
-	if done == nil {
+	if done == nil { // it never ends, and to wait for one thing is cheaper
 		<-w.ready
 		return true
 	}
 	select {
 	case <-w.ready:
+		return true
 	case <-done:
-		if leave() {
-			return false
-		}
-		<-w.ready // decided meanwhile
 	}
+	if leave() {
+		return false
+	}
+	<-w.ready // its token is there, or on the way
 	return true
 }
 
-// Free takes back t, which waits no longer and holds nothing, and whoever waited with it. The
+// Woken takes back the waiter of t, if it has one, whose waiting is over: Await has returned that
+// t has been decided, or t has been cancelled while it waited. The stage is locked.
+func (s *Stage) Woken(t *admit.Ticket) {
+	w, ok := t.Owner.(*waiter)
+	if !ok {
+		return
+	}
+	t.Owner = nil
+	if len(s.waiters) < maxWaiters {
+		s.waiters = append(s.waiters, w)
+	}
+}
+
+// Free takes back t, which neither waits nor runs any more, and its waiter as Woken does. The
 // stage is locked.
 func (s *Stage) Free(t *admit.Ticket) {
 	s.Woken(t)
 	s.M.Free(t)
-}
-
-// Woken takes back the waiter of t, whose waiting is over, if it has one. The stage is locked.
-func (s *Stage) Woken(t *admit.Ticket) {
-	if w, ok := t.Owner.(*waiter); ok {
-		if t.Owner = nil; len(s.waiters) < 1024 {
-			s.waiters = append(s.waiters, w)
-		}
-	}
 }
