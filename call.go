@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/slab"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/turn"
 )
@@ -309,35 +309,14 @@ type whole struct {
 }
 
 func newInvocation() *invocation {
-	w := take[whole](&wholes)
+	w := wholes.Take()
 	w.first = &w.space
 	return &w.invocation
 }
 
-// chunk is some values allocated together: one allocation serves so many calls, and who
-// keeps one keeps no more than its few neighbours alive.
-type chunk[T any] struct {
-	used int
-	list *[chunkSize]T
-}
-
-// chunkSize makes the most of the allocator's size classes for a whole.
-const chunkSize = 8
-
-func take[T any](pool *sync.Pool) *T {
-	c := pool.Get().(*chunk[T])
-	if c.list == nil || c.used == chunkSize {
-		c.list, c.used = new([chunkSize]T), 0
-	}
-	v := &c.list[c.used]
-	c.used++
-	pool.Put(c)
-	return v
-}
-
 var (
-	wholes  = sync.Pool{New: func() any { return new(chunk[whole]) }}
-	records = sync.Pool{New: func() any { return new(chunk[record]) }}
+	wholes  slab.Slab[whole]
+	records slab.Slab[record]
 )
 
 // CallKey tells a call from every other, whatever ids callers give: no other call of the

@@ -229,7 +229,7 @@ func (a *admission) note(s *stage.Stage, inv *invocation, t *admit.Ticket, attem
 		return
 	}
 	if rec == nil {
-		rec = take[record](&records)
+		rec = records.Take()
 		rec.waits, rec.costs = rec.waitSpace[:0], rec.costSpace[:0]
 		sum.rec = rec
 	}
