@@ -28,7 +28,7 @@ func (e *Executor) Plan(tool string) (string, bool) {
 	if t == nil {
 		return "", false
 	}
-	if e.plan(tool) == nil && len(e.outer)+len(e.inner) == 0 {
+	if e.plan(tool) == nil && !e.wraps() {
 		e.compile(context.Background(), tool) // and Snapshot shows its limits from now on
 	}
 	var parts []string
