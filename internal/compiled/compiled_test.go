@@ -34,6 +34,7 @@ type world struct {
 
 	lists   sync.Mutex
 	begun   []*plan
+	begins  func()      // if not nil: called as a plan is begun
 	locked  atomic.Bool // the table is in Drop
 	inside  atomic.Int32
 	started atomic.Int32
@@ -48,6 +49,9 @@ func newWorld(t testing.TB, finish func(*plan)) *world {
 		Tool:    func(s *snapshot, name string) *tool { return s.tools[name] },
 		Change:  func(s *snapshot) (uint64, string) { return s.seq, s.name },
 		Begin: func(x *tool) *plan {
+			if w.begins != nil {
+				w.begins()
+			}
 			p := &plan{tool: x}
 			w.lists.Lock()
 			defer w.lists.Unlock()
@@ -166,6 +170,28 @@ func TestFirstCallsThatMeetUseOnePlan(t *testing.T) {
 			w.want(t, "x", p)
 		}
 		w.want(t, "x", w.Make("x", x, nil))
+	})
+}
+
+func TestFirstCallsThatBothMadeAPlanUseTheFirstOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		x := w.set("x", &tool{"x"})
+		both := make(chan struct{})
+		w.begins = func() { <-both }
+		got := make(chan *plan)
+		for range 2 {
+			go func() { got <- w.Make("x", x, nil) }()
+		}
+		synctest.Wait()
+		close(both)
+		p, q := <-got, <-got
+		w.want(t, "x", p)
+		w.want(t, "x", q)
+		if len(w.begun) != 2 {
+			t.Errorf("%d plans were made, want one by each", len(w.begun))
+		}
+		w.check(t)
 	})
 }
 
