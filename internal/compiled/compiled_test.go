@@ -142,9 +142,12 @@ func wantDropped(t *testing.T, p *plan, n int32) {
 	}
 }
 
+// ways are the two ways of making plans.
+var ways = map[string]func(*plan){"at once": nil, "with code of others": func(*plan) { runtime.Gosched() }}
+
 // bubble runs f with code of others and without: both ways of making plans keep the rules.
 func bubble(t *testing.T, f func(*testing.T, *world)) {
-	for name, finish := range map[string]func(*plan){"at once": nil, "with code of others": func(*plan) { runtime.Gosched() }} {
+	for name, finish := range ways {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, finish)
@@ -298,7 +301,8 @@ func TestWhoMakesAPlanMayAskForItsTool(t *testing.T) {
 		synctest.Wait()
 		w.want(t, "x", p)
 		if p == nil || inner != p || w.started.Load() != maxRuns {
-			t.Errorf("plans %p and %p, made by %d goroutines: want the one that was there first, by two", p, inner, w.started.Load())
+			t.Errorf("plans %p and %p, made by %d goroutines: want the one that was there first, by two",
+				p, inner, w.started.Load())
 		}
 		w.check(t)
 	})
@@ -392,7 +396,7 @@ func TestClearDropsAllThatIsKept(t *testing.T) {
 // Whatever comes together, every plan is kept or dropped, and none is dropped twice; whoever
 // follows the registry finds no plan of a tool that was removed before.
 func TestPlansAreKeptOrDroppedWhateverMeets(t *testing.T) {
-	for name, finish := range map[string]func(*plan){"at once": nil, "with code of others": func(*plan) { runtime.Gosched() }} {
+	for name, finish := range ways {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, finish)
 			var all sync.WaitGroup

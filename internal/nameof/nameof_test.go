@@ -30,7 +30,8 @@ func TestForeignNamesAreShortAndInTime(t *testing.T) {
 			{"a String of a nil pointer", (*named)(nil), "named", 0},
 			{"a String that calls Goexit", &named{func() string { runtime.Goexit(); return "" }}, "named", 0},
 			{"a String that never returns", &named{func() string { <-block; return "late" }}, "named", maxWait},
-			{"a name without end", &named{func() string { return strings.Repeat("n", 1<<20) }}, strings.Repeat("n", maxName) + "…", 0},
+			{"a name without end", &named{func() string { return strings.Repeat("n", 1<<20) }},
+				strings.Repeat("n", maxName) + "…", 0},
 		} {
 			from := time.Now()
 			if got := Value(c.x); got != c.want || time.Since(from) != c.in {
