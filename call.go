@@ -1,9 +1,11 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/slab"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/strictjson"
 	"github.com/sluice-go/sluice/internal/turn"
 )
 
@@ -83,11 +86,29 @@ type Result struct {
 
 // JSON encodes Value, at most [Config].MaxResultBytes.
 func (r Result) JSON() (json.RawMessage, error) {
-	n := r.max
-	if n == 0 {
-		n = defaultResultBytes
+	return encodeJSON(r.Value, cmp.Or(r.max, defaultResultBytes))
+}
+
+// encodeJSON is v as JSON, of bounded size and depth.
+func encodeJSON(v any, max int) (json.RawMessage, error) {
+	b, err := strictjson.Encode(v, max)
+	if err != nil {
+		return nil, fmt.Errorf("sluice: encoding %T: %w", v, err)
 	}
-	return encodeJSON(r.Value, n)
+	return b, nil
+}
+
+// outputBytes is the size of a result where it is known without encoding it.
+func outputBytes(v any) int {
+	switch v := v.(type) {
+	case json.RawMessage:
+		return len(v)
+	case []byte:
+		return len(v)
+	case string:
+		return len(v)
+	}
+	return 0
 }
 
 // invocation is one call: its identity, its place among nested calls, its events. It is
@@ -123,6 +144,77 @@ const (
 	attemptUnderWay = 1 << 8
 	attemptBegun    = 1 << 32
 )
+
+// noContext stands for a context that is nil: the call is reported and refused.
+var noContext context.Context = &nilContext{context.Background()}
+
+type nilContext struct{ context.Context }
+
+// resolve gives c the value that the tool gets, if it takes that, or says why c must not be
+// admitted whatever the gates say.
+func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bool, calls int32) error {
+	if err := inv.barred(ctx, open, calls); err != nil {
+		return err
+	}
+	t := inv.plan.tool
+	in, err := t.input(r, inv.plan.exec.conf.MaxArgBytes)
+	if err != nil {
+		return inv.refused(ErrInvalidArguments, "", err)
+	}
+	c.Input = in
+	if t.spec.Check == nil {
+		return nil
+	}
+	if err := t.checked(ctx, c.shown()); err != nil {
+		return inv.refused(ErrInvalidArguments, "", err)
+	}
+	return nil
+}
+
+func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
+	t := inv.event(ToolInvoked, now)
+	if t.value, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
+		t.value = r.Args
+	}
+	inv.emit(inv.toSinks(ctx), t)
+}
+
+// identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
+func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
+	inv.id = r.ID
+	if inv.plan = e.plan(r.Tool); inv.plan == nil {
+		inv.plan = e.refusing(&tool{spec: Spec{Name: r.Tool}}, ErrUnknownTool, nil) // should a method of ctx panic
+		inv.plan = e.compile(ctx, r.Tool)
+	}
+	sc := scopeOf(ctx)
+	inv.pipeline = sc.pipeline
+	inv.priority = cmp.Or(inv.plan.tool.spec.Policy.Priority, PriorityNormal)
+	if p := inv.pipeline.Priority; p.valid() { // else zero, or the call will be refused
+		inv.priority = p
+	}
+	if sc.call == nil {
+		return
+	}
+	inv.parent.Store(sc.call)
+	up := sc.call.stillRunning()
+	if up != nil {
+		inv.priority = max(inv.priority, up.inv.priority)
+	}
+	for ; up != nil; up = up.inv.parent.Load().stillRunning() {
+		inv.depth++
+	}
+}
+
+// call makes c inv before its first attempt.
+func (inv *invocation) call(c *Call) {
+	inv.fill(c)
+	c.inv = inv
+}
+
+func (inv *invocation) fill(c *Call) {
+	spec := &inv.plan.tool.spec
+	c.ID, c.Tool, c.Type, c.Priority, c.Pipeline = inv.id, spec.Name, spec.Type, inv.priority, inv.pipeline
+}
 
 // first is a call's first attempt, and what all of its attempts add up to. Its fields are
 // guarded by the stage's lock while attempts are under way, and then belong to whoever is
@@ -164,7 +256,8 @@ func (inv *invocation) ownTotals() *first {
 func (inv *invocation) attempt() (int32, error) {
 	now := inv.fate.Add(attemptBegun + attemptUnderWay)
 	if now&isOver != 0 {
-		return 0, inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before it called next"))
+		return 0, inv.refused(ErrRejected, "",
+			errors.New("sluice: the call is over: an interceptor answered before it called next"))
 	}
 	return int32(now / attemptBegun), nil
 }
@@ -201,6 +294,23 @@ func (inv *invocation) leaves() {
 	if p := inv.parent.Load(); p != nil {
 		inv.parent.Store(p.stillRunning())
 	}
+}
+
+// within is the call of e, if any, that is under way and whose code or sink has ctx.
+func (e *Executor) within(ctx context.Context) *invocation {
+	r, ok := ctx.Value(callKey{}).(*running)
+	if x, event := ctx.Value(callKey{}).(*callContext); event {
+		if x.inv.plan.exec == e && x.inv.fate.Load()&hasTold == 0 {
+			return x.inv
+		}
+		r, ok = x.inv.parent.Load(), true
+	}
+	for ; ok && r != nil; r = r.inv.parent.Load() {
+		if r.inv.plan.exec == e && !r.state.Over() {
+			return r.inv
+		}
+	}
+	return nil
 }
 
 // book adds the time for which the attempt r held what it needed. The stage is locked.
@@ -369,12 +479,6 @@ func (r *running) blames(err error) blame.Found {
 	return blame.Of(err, l, r.attempt, isRefusal)
 }
 
-// isRefusal reports whether err itself, apart from what it wraps, is a refusal.
-func isRefusal(err error) bool {
-	e, ok := err.(*Error)
-	return ok && e != nil && e.Is(ErrRejected)
-}
-
 // passOn tells the attempt that inv is nested in, if any, which errors say that somebody
 // else has been charged with a throttle already.
 func (inv *invocation) passOn(carried []blame.Charge) {
@@ -413,51 +517,6 @@ func (f *first) toldAfter(n int32) bool {
 	return false
 }
 
-// emitRetry reports that the attempt c, which begins, is a retry, unless somebody has: all
-// attempts before it have ended.
-func (inv *invocation) emitRetry(ctx context.Context, c *Call) {
-	before, f := c.Attempt-1, inv.first
-	if before < 1 || f.done.Load() < before || !f.toldAfter(before) {
-		return
-	}
-	var err error
-	if x := f.aside.Load(); x != nil {
-		if p := x.failed.Load(); p != nil {
-			err = *p
-		}
-	}
-	inv.emitRetrying(ctx, c, before, 0, err)
-}
-
-func (inv *invocation) emitRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
-	t := inv.event(ToolRetrying, inv.plan.exec.clock.Now())
-	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
-	t.Queued = time.Duration(inv.first.queued.Load())
-	if t.Err = err; err != nil {
-		t.By, _ = whose(err)
-	}
-	t.RetryAfter = wait
-	inv.emit(inv.toSinks(ctx), t)
-}
-
-// ReportRetry reports, by [ToolRetrying], that an interceptor outside the gates is about
-// to wait, and then to call its next again, since its latest attempt ended with err. Call
-// it before the wait, on the Call that the interceptor was given. Without it the event
-// comes when next is called again, with a wait of zero.
-//
-// It does not wait, but for the sinks. After the call has ended, a second time for one
-// attempt, and for a Call that no interceptor was given it does nothing. A negative wait
-// counts as zero. It is safe for concurrent use.
-func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
-	inv := c.inv
-	if inv == nil || !inv.loud || inv.first == nil {
-		return
-	}
-	if n := inv.attempts(); inv.first.toldAfter(n) {
-		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
-	}
-}
-
 // begin is called when the tool's code is about to run. It fails if it must not: the
 // attempt is over, or it has run already.
 func (r *running) begin(ctx context.Context) error {
@@ -470,4 +529,79 @@ func (r *running) begin(ctx context.Context) error {
 			errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 	}
 	return nil
+}
+
+// wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and
+// say why.
+func (p *plan) wrap() {
+	normal := false
+	defer func() {
+		if !normal {
+			p.refuse, p.cause = ErrRejected, caught(p.tool.spec.Name, recover())
+		}
+	}()
+	e, t := p.exec, p.tool
+	h := p.adm.handler(wrapAll(e.inner, t.spec, func(ctx context.Context, c Call) (Result, error) {
+		if !t.accepts(c.Input) { // an interceptor's doing
+			err := fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)
+			if c.inv == nil {
+				return Result{}, &Error{Tool: t.spec.Name, CallID: c.ID, Reason: ErrInvalidArguments, Cause: err}
+			}
+			return Result{}, c.inv.refused(ErrInvalidArguments, "", err)
+		}
+		return runTool(ctx, &c, t)
+	}))
+	p.chain = wrapAll(e.outer, t.spec, h)
+	normal = true
+}
+
+// wrapAll puts a list of interceptors around h, the first of them outermost.
+func wrapAll(list []Interceptor, s Spec, h Handler) Handler {
+	for i := len(list) - 1; i >= 0; i-- {
+		next := list[i].Wrap(s.clone(), h)
+		if next == nil {
+			panic(fmt.Sprintf("sluice: interceptor %s answered a nil Handler", interceptorName(list[i])))
+		}
+		h = next
+	}
+	return h
+}
+
+// runTool is the innermost handler: from here on the call has run.
+func runTool(ctx context.Context, c *Call, t *tool) (Result, error) {
+	if c.run == nil {
+		return Result{}, &Error{Tool: t.spec.Name, Reason: ErrRejected,
+			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}
+	}
+	if err := c.run.begin(ctx); err != nil {
+		return Result{}, err
+	}
+	if c.run.direct() {
+		return runCode(ctx, c, t)
+	}
+	return runInside(ctx, c, t)
+}
+
+// runInside is runCode for an interceptor inside the gates, which may have called next on a
+// goroutine of its own: a panic must not be the end of that.
+func runInside(ctx context.Context, c *Call, t *tool) (res Result, err error) {
+	defer c.run.leaveCode()
+	defer func() {
+		if v := recover(); v != nil {
+			res, err = Result{}, caught(c.Tool, v)
+		}
+	}()
+	return runCode(ctx, c, t)
+}
+
+func runCode(ctx context.Context, c *Call, t *tool) (Result, error) {
+	if c.run.inv.loud {
+		c.run.emitStarted(ctx, c)
+	}
+	if c.code != nil {
+		v, err := c.code(ctx)
+		return Result{Value: v}, err
+	}
+	v, err := t.run(ctx, c.Input)
+	return Result{Value: v}, err
 }

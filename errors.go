@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // ErrRejected is the parent of every refusal: errors.Is(err, ErrRejected) if and only if
@@ -25,6 +27,17 @@ var ErrTimeout = errors.New("tool timed out")
 // ErrDenied is the reason of a call that a rule refused: an interceptor that answered
 // with an error instead of calling the tool.
 var ErrDenied = errors.New("denied")
+
+// Reasons that the executor itself gives.
+var (
+	// ErrInvalidArguments: the arguments do not fit the tool, its Spec.Check refused them, or
+	// the run's priority is out of range.
+	ErrInvalidArguments = errors.New("invalid arguments")
+	// ErrNesting: nested calls are too deep, too many, or their limits wait for each other.
+	ErrNesting = errors.New("nesting")
+	// ErrClosed: the executor has been closed.
+	ErrClosed = errors.New("executor closed")
+)
 
 // Error is every error of the library's own about one call. A tool's own error is
 // passed through untouched and is not one.
@@ -175,10 +188,117 @@ func isReason(err, target error) bool {
 	return errwalk.Is(err, target)
 }
 
+// isRefusal reports whether err itself, apart from what it wraps, is a refusal.
+func isRefusal(err error) bool {
+	e, ok := err.(*Error)
+	return ok && e != nil && e.Is(ErrRejected)
+}
+
 // ownError is the first of the library's own errors in err's tree; nil if there is none.
 func ownError(err error) *Error {
 	x, _ := errwalk.First[*Error](err)
 	return x
+}
+
+// whose is the constraint behind an error, and when to retry.
+func whose(err error) (by string, retry time.Duration) {
+	if x := ownError(err); x != nil {
+		return x.By, max(x.RetryAfter, 0)
+	}
+	return "", 0
+}
+
+// foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
+func foreignRetry(err error) time.Duration {
+	return min(blame.After(err), stage.MaxPause)
+}
+
+// verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
+func (inv *invocation) verdict(err error, ran bool) error {
+	refusal := isReason(err, ErrRejected)
+	switch {
+	case ran && refusal:
+		return passedOn(err, inv.key)
+	case ran:
+		if x, ok := err.(ranError); ok { // of a nested call
+			return passedOn(x.Err, inv.key)
+		}
+		return err
+	case refusal:
+		return err
+	}
+	if e, ok := err.(*Error); ok && e.Reason == ErrTimeout { // of an attempt whose code had not begun
+		return inv.refused(ErrWaitTooLong, "", notBegun{})
+	}
+	reason := ErrDenied
+	if _, ok := err.(*PanicError); ok || isReason(err, context.Canceled) || isReason(err, context.DeadlineExceeded) {
+		reason = ErrRejected
+	}
+	return inv.refused(reason, "", err)
+}
+
+// notBegun is why a call was refused whose attempt was out of time before it ran.
+type notBegun struct{}
+
+func (notBegun) Error() string        { return "its time was over before its code began" }
+func (notBegun) Is(target error) bool { return target == context.DeadlineExceeded }
+
+func (inv *invocation) refused(reason error, by string, cause error) *Error {
+	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause, key: inv.key}
+}
+
+// caught is what recover gave as an error. It must be called by the deferred function
+// that recovers, for the stack's sake.
+func caught(tool string, v any) *PanicError {
+	if v == nil {
+		return &PanicError{Tool: tool, Goexit: true, Stack: debug.Stack()}
+	}
+	return &PanicError{Tool: tool, Value: v, Stack: debug.Stack()}
+}
+
+// unmade is the error of a call of an executor that NewExecutor has not made.
+func (e *Executor) unmade(r *Request) error {
+	if err := e.isMade(); err != nil {
+		return &Error{Tool: r.Tool, CallID: r.ID, Reason: ErrRejected, Cause: err}
+	}
+	return nil
+}
+
+func (e *Executor) isMade() error {
+	switch {
+	case e == nil:
+		return errors.New("sluice: the Executor is nil: use NewExecutor")
+	case e.registry == nil:
+		return errors.New("sluice: the Executor is zero: use NewExecutor")
+	}
+	return nil
+}
+
+// barred says why inv, which was made with ctx, must not be admitted whatever its arguments are,
+// if it is the one that makes it so many calls under its root.
+func (inv *invocation) barred(ctx context.Context, open bool, calls int32) error {
+	conf, priority := &inv.plan.exec.conf, inv.pipeline.Priority
+	switch {
+	case ctx == noContext:
+		return inv.refused(ErrInvalidArguments, "",
+			errors.New("sluice: the context is nil: must not be, context.Background() is one for any use"))
+	case !open:
+		return inv.refused(ErrClosed, "", nil)
+	case inv.plan.refuse != nil:
+		return inv.refused(inv.plan.refuse, "", inv.plan.cause)
+	case priority != 0 && !priority.valid():
+		return inv.refused(ErrInvalidArguments, "",
+			fmt.Errorf("sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from %d to %d",
+				priority, PriorityBatch, PriorityInteractive))
+	case int(inv.depth) > conf.MaxDepth:
+		return inv.refused(ErrNesting, "",
+			fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", inv.depth, conf.MaxDepth))
+	case int(calls) > conf.MaxCallsPerRoot:
+		return inv.refused(ErrNesting, "",
+			fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d",
+				calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
+	}
+	return nil
 }
 
 // CodeOf is the code that events write for err, in one word that is good as a metric's

@@ -490,6 +490,23 @@ type listener struct {
 	sink EventSink
 }
 
+// Listeners is who is told what happens outside calls: each sink once, of however many of all it
+// is.
+func (e *inDomain) Listeners(all []stage.Client) (list []stage.Listener) {
+	var told []EventSink
+	for _, c := range all {
+		x := (*Executor)(c.(*inDomain))
+		s := x.conf.Sink
+		for _, o := range told {
+			s = without(s, o)
+		}
+		if s != nil {
+			told, list = append(told, s), append(list, listener{x, s})
+		}
+	}
+	return list
+}
+
 // Hear gives the sink what happened outside calls.
 func (l listener) Hear(n *stage.Notice) {
 	e := noticed(n)
@@ -577,3 +594,48 @@ func newSinkPanic(s EventSink, tool string, v any) error {
 
 func (e *sinkPanic) Error() string { return "sluice: event sink " + e.sink + " panicked" }
 func (e *sinkPanic) Unwrap() error { return e.panic }
+
+// emitRetry reports that the attempt c, which begins, is a retry, unless somebody has: all
+// attempts before it have ended.
+func (inv *invocation) emitRetry(ctx context.Context, c *Call) {
+	before, f := c.Attempt-1, inv.first
+	if before < 1 || f.done.Load() < before || !f.toldAfter(before) {
+		return
+	}
+	var err error
+	if x := f.aside.Load(); x != nil {
+		if p := x.failed.Load(); p != nil {
+			err = *p
+		}
+	}
+	inv.emitRetrying(ctx, c, before, 0, err)
+}
+
+func (inv *invocation) emitRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
+	t := inv.event(ToolRetrying, inv.plan.exec.clock.Now())
+	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
+	t.Queued = time.Duration(inv.first.queued.Load())
+	if t.Err = err; err != nil {
+		t.By, _ = whose(err)
+	}
+	t.RetryAfter = wait
+	inv.emit(inv.toSinks(ctx), t)
+}
+
+// ReportRetry reports, by [ToolRetrying], that an interceptor outside the gates is about
+// to wait, and then to call its next again, since its latest attempt ended with err. Call
+// it before the wait, on the Call that the interceptor was given. Without it the event
+// comes when next is called again, with a wait of zero.
+//
+// It does not wait, but for the sinks. After the call has ended, a second time for one
+// attempt, and for a Call that no interceptor was given it does nothing. A negative wait
+// counts as zero. It is safe for concurrent use.
+func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
+	inv := c.inv
+	if inv == nil || !inv.loud || inv.first == nil {
+		return
+	}
+	if n := inv.attempts(); inv.first.toldAfter(n) {
+		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
+	}
+}

@@ -1,38 +1,25 @@
 package sluice
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
-	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/compiled"
 	"github.com/sluice-go/sluice/internal/crew"
 	"github.com/sluice-go/sluice/internal/ctxwatch"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/stage"
-)
-
-// Reasons that the executor itself gives.
-var (
-	// ErrInvalidArguments: the arguments do not fit the tool, its Spec.Check refused them, or
-	// the run's priority is out of range.
-	ErrInvalidArguments = errors.New("invalid arguments")
-	// ErrNesting: nested calls are too deep, too many, or their limits wait for each other.
-	ErrNesting = errors.New("nesting")
-	// ErrClosed: the executor has been closed.
-	ErrClosed = errors.New("executor closed")
 )
 
 // Config configures an [Executor]. The zero value limits nothing; it runs tools safely:
@@ -108,9 +95,7 @@ type Executor struct {
 	outer, inner []Interceptor // around admission, and inside it
 	gates        []*gateCore   // without the scheduler
 
-	plans    atomic.Pointer[planTable]
-	planning sync.Mutex // held by who writes plans
-	making   map[*tool]*making
+	plans compiled.Table[*registrySnapshot, tool, plan]
 
 	deadlines deadline.Timer             // of attempts, of judging, of streams
 	watched   *ctxwatch.Set[*submission] // submitted calls that wait
@@ -156,6 +141,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.initPlans()
 	if e.state == nil {
 		if e.state, err = NewSharedState(SharedStateConfig{}); err != nil {
 			return nil, err
@@ -235,23 +221,6 @@ func (e *inDomain) Names() []string {
 	return names
 }
 
-// Listeners is who is told what happens outside calls: each sink once, of however many of all it
-// is.
-func (e *inDomain) Listeners(all []stage.Client) (list []stage.Listener) {
-	var told []EventSink
-	for _, c := range all {
-		x := (*Executor)(c.(*inDomain))
-		s := x.conf.Sink
-		for _, o := range told {
-			s = without(s, o)
-		}
-		if s != nil {
-			told, list = append(told, s), append(list, listener{x, s})
-		}
-	}
-	return list
-}
-
 // isNil also finds a nil pointer of one of the library's own components.
 func isNil(x Interceptor) bool {
 	switch g := x.(type) {
@@ -269,6 +238,105 @@ func isNil(x Interceptor) bool {
 		return g == nil
 	}
 	return false
+}
+
+// plan is one tool's chain in one executor, compiled once: interceptors, admission, tool.
+type plan struct {
+	exec   *Executor
+	tool   *tool
+	adm    *admission
+	chain  Handler // nil if nothing goes around the admission
+	alone  bool    // every event of a call comes from whoever is in charge of it: nobody else runs
+	refuse error   // why every call is refused, if it is; and what came of it
+	cause  error
+}
+
+// initPlans says how plans are made and dropped.
+func (e *Executor) initPlans() {
+	c := compiled.Config[*registrySnapshot, tool, plan]{
+		Current: e.registry.current,
+		Tool:    func(s *registrySnapshot, name string) *tool { return s.tools[name] },
+		Change:  func(s *registrySnapshot) (uint64, string) { return s.seq, s.name },
+		Begin:   e.newPlan,
+		Of:      func(p *plan) *tool { return p.tool },
+		Drop:    e.drop,
+		Starts:  e.helperStarts,
+		Ends:    e.helperEnds,
+	}
+	if e.wraps() {
+		c.Finish = (*plan).wrap
+	}
+	e.plans.Init(c)
+}
+
+// wraps reports whether interceptors go around calls.
+func (e *Executor) wraps() bool { return len(e.outer)+len(e.inner) > 0 }
+
+// newPlan compiles what e's gates ask of t.
+func (e *Executor) newPlan(t *tool) *plan {
+	adm := newAdmission(e, t)
+	return &plan{exec: e, tool: t, adm: adm, alone: !e.wraps() && adm.timeout == 0}
+}
+
+// drop has plans that nobody finds any more keep no cell of a limit. A call that has found one
+// before finds its cells by their keys then.
+func (e *Executor) drop(gone []*plan) (then func()) {
+	s := e.stage.Lock()
+	for _, p := range gone {
+		p.adm.dropped = true
+		for _, x := range p.adm.parts {
+			if x.cell != nil {
+				s.M.Unpin(s.Now(), x.cell)
+			}
+		}
+	}
+	return s.Release().Follow
+}
+
+// plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new or there
+// is none. Then it is nil; see compile.
+func (e *Executor) plan(name string) *plan { return e.plans.Find(e.registry.current(), name) }
+
+// compile finds or makes the plan of a tool that has none for the present registry. It answers
+// one that refuses if there is no such tool, if the executor is closed, and if ctx ends while
+// an interceptor's Wrap runs; the compiling goes on then, for later calls.
+func (e *Executor) compile(ctx context.Context, name string) *plan {
+	t := e.registry.current().tools[name]
+	if t == nil {
+		return e.missing(name)
+	}
+	defer e.leave()
+	if !e.enter() { // nothing is made that nobody would take back
+		return e.refusing(t, ErrClosed, nil)
+	}
+	var over <-chan struct{}
+	if e.wraps() {
+		over = ctx.Done()
+	}
+	if p := e.plans.Make(name, t, over); p != nil {
+		return p
+	}
+	reason := ErrRejected
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		reason = ErrWaitTooLong
+	}
+	return e.refusing(t, reason,
+		fmt.Errorf("sluice: the Wrap of an interceptor has not returned yet: %w", context.Cause(ctx)))
+}
+
+// missing is the plan of a tool that there is not. Interceptors may hide tools from some
+// callers, and the library cannot know which: where there are any it names none.
+func (e *Executor) missing(name string) *plan {
+	var near error
+	if !e.wraps() {
+		near = e.registry.current().near(name)
+	}
+	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, near)
+}
+
+// refusing is a plan that refuses every call.
+func (e *Executor) refusing(t *tool, reason, cause error) *plan {
+	return &plan{exec: e, tool: t, alone: true, refuse: reason, cause: cause}
 }
 
 // Request names a tool as a model does. Priority, tenant and sink come from the context's
@@ -326,29 +394,6 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open
 	return res, err
 }
 
-// noContext stands for a context that is nil: the call is reported and refused.
-var noContext context.Context = &nilContext{context.Background()}
-
-type nilContext struct{ context.Context }
-
-// unmade is the error of a call of an executor that NewExecutor has not made.
-func (e *Executor) unmade(r *Request) error {
-	if err := e.isMade(); err != nil {
-		return &Error{Tool: r.Tool, CallID: r.ID, Reason: ErrRejected, Cause: err}
-	}
-	return nil
-}
-
-func (e *Executor) isMade() error {
-	switch {
-	case e == nil:
-		return errors.New("sluice: the Executor is nil: use NewExecutor")
-	case e.registry == nil:
-		return errors.New("sluice: the Executor is zero: use NewExecutor")
-	}
-	return nil
-}
-
 // prepare makes c the call of a request, and reports it. The instant it answers is the
 // present one, or zero if foreign code has run since the clock was read.
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
@@ -383,102 +428,6 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		err = inv.refused(ErrInvalidArguments, "", inv.plan.tool.wrongCode())
 	}
 	return now, err
-}
-
-// resolve gives c the value that the tool gets, if it takes that, or says why c must not be
-// admitted whatever the gates say.
-func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bool, calls int32) error {
-	if err := inv.unfit(ctx); err != nil {
-		return err
-	}
-	if err := inv.barred(open, calls); err != nil {
-		return err
-	}
-	t := inv.plan.tool
-	in, err := t.input(r, inv.plan.exec.conf.MaxArgBytes)
-	if err != nil {
-		return inv.refused(ErrInvalidArguments, "", err)
-	}
-	c.Input = in
-	if t.spec.Check == nil {
-		return nil
-	}
-	if err := t.checked(ctx, c.shown()); err != nil {
-		return inv.refused(ErrInvalidArguments, "", err)
-	}
-	return nil
-}
-
-func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
-	t := inv.event(ToolInvoked, now)
-	if t.value, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
-		t.value = r.Args
-	}
-	inv.emit(inv.toSinks(ctx), t)
-}
-
-// identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
-func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
-	inv.id = r.ID
-	if inv.plan = e.plan(r.Tool); inv.plan == nil {
-		inv.plan = e.refusing(&tool{spec: Spec{Name: r.Tool}}, ErrUnknownTool, nil) // should a method of ctx panic
-		inv.plan = e.compile(ctx, r.Tool)
-	}
-	sc := scopeOf(ctx)
-	inv.pipeline = sc.pipeline
-	inv.priority = cmp.Or(inv.plan.tool.spec.Policy.Priority, PriorityNormal)
-	if p := inv.pipeline.Priority; p.valid() { // else zero, or the call will be refused
-		inv.priority = p
-	}
-	if sc.call == nil {
-		return
-	}
-	inv.parent.Store(sc.call)
-	up := sc.call.stillRunning()
-	if up != nil {
-		inv.priority = max(inv.priority, up.inv.priority)
-	}
-	for ; up != nil; up = up.inv.parent.Load().stillRunning() {
-		inv.depth++
-	}
-}
-
-// call makes c inv before its first attempt.
-func (inv *invocation) call(c *Call) {
-	inv.fill(c)
-	c.inv = inv
-}
-
-func (inv *invocation) fill(c *Call) {
-	spec := &inv.plan.tool.spec
-	c.ID, c.Tool, c.Type, c.Priority, c.Pipeline = inv.id, spec.Name, spec.Type, inv.priority, inv.pipeline
-}
-
-// unfit is the error of a call with that context, if it cannot be one's.
-func (inv *invocation) unfit(ctx context.Context) error {
-	if ctx == noContext {
-		return inv.refused(ErrInvalidArguments, "", errors.New("sluice: the context is nil: must not be, context.Background() is one for any use"))
-	}
-	return nil
-}
-
-// barred says why inv must not be admitted whatever its arguments are, if it is the one
-// that makes it so many calls under its root.
-func (inv *invocation) barred(open bool, calls int32) error {
-	conf := &inv.plan.exec.conf
-	switch {
-	case !open:
-		return inv.refused(ErrClosed, "", nil)
-	case inv.plan.refuse != nil:
-		return inv.refused(inv.plan.refuse, "", inv.plan.cause)
-	case inv.pipeline.Priority != 0 && !inv.pipeline.Priority.valid():
-		return inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from %d to %d", inv.pipeline.Priority, PriorityBatch, PriorityInteractive))
-	case int(inv.depth) > conf.MaxDepth:
-		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", inv.depth, conf.MaxDepth))
-	case int(calls) > conf.MaxCallsPerRoot:
-		return inv.refused(ErrNesting, "", fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d", calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
-	}
-	return nil
 }
 
 // ending is how a call ended, to its sinks.
@@ -617,62 +566,6 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	inv.emit(inv.toSinks(x.ctx), t)
 }
 
-// whose is the constraint behind an error, and when to retry.
-func whose(err error) (by string, retry time.Duration) {
-	if x := ownError(err); x != nil {
-		return x.By, max(x.RetryAfter, 0)
-	}
-	return "", 0
-}
-
-// foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
-func foreignRetry(err error) time.Duration {
-	return min(blame.After(err), stage.MaxPause)
-}
-
-// verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
-func (inv *invocation) verdict(err error, ran bool) error {
-	refusal := isReason(err, ErrRejected)
-	switch {
-	case ran && refusal:
-		return passedOn(err, inv.key)
-	case ran:
-		if x, ok := err.(ranError); ok { // of a nested call
-			return passedOn(x.Err, inv.key)
-		}
-		return err
-	case refusal:
-		return err
-	}
-	if e, ok := err.(*Error); ok && e.Reason == ErrTimeout { // of an attempt whose code had not begun
-		return inv.refused(ErrWaitTooLong, "", notBegun{})
-	}
-	reason := ErrDenied
-	if _, ok := err.(*PanicError); ok || isReason(err, context.Canceled) || isReason(err, context.DeadlineExceeded) {
-		reason = ErrRejected
-	}
-	return inv.refused(reason, "", err)
-}
-
-// notBegun is why a call was refused whose attempt was out of time before it ran.
-type notBegun struct{}
-
-func (notBegun) Error() string        { return "its time was over before its code began" }
-func (notBegun) Is(target error) bool { return target == context.DeadlineExceeded }
-
-func (inv *invocation) refused(reason error, by string, cause error) *Error {
-	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause, key: inv.key}
-}
-
-// caught is what recover gave as an error. It must be called by the deferred function
-// that recovers, for the stack's sake.
-func caught(tool string, v any) *PanicError {
-	if v == nil {
-		return &PanicError{Tool: tool, Goexit: true, Stack: debug.Stack()}
-	}
-	return &PanicError{Tool: tool, Value: v, Stack: debug.Stack()}
-}
-
 // enter counts a call in, and reports whether the executor is open.
 func (e *Executor) enter() bool { return e.active.Add(2)&1 == 0 }
 
@@ -686,7 +579,7 @@ func (e *Executor) leave() {
 // ended is called when e has been closed and nobody is inside.
 func (e *Executor) ended() {
 	e.idled.Do(func() {
-		e.dropPlans()
+		e.plans.Clear()
 		e.stage.Part((*inDomain)(e))
 		close(e.idle)
 	})
@@ -746,23 +639,6 @@ func (e *Executor) Close(ctx context.Context) error {
 	e.deadlines.Close()
 	if e.ownState {
 		return e.state.Close()
-	}
-	return nil
-}
-
-// within is the call of e, if any, that is under way and whose code or sink has ctx.
-func (e *Executor) within(ctx context.Context) *invocation {
-	r, ok := ctx.Value(callKey{}).(*running)
-	if x, event := ctx.Value(callKey{}).(*callContext); event {
-		if x.inv.plan.exec == e && x.inv.fate.Load()&hasTold == 0 {
-			return x.inv
-		}
-		r, ok = x.inv.parent.Load(), true
-	}
-	for ; ok && r != nil; r = r.inv.parent.Load() {
-		if r.inv.plan.exec == e && !r.state.Over() {
-			return r.inv
-		}
 	}
 	return nil
 }

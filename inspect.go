@@ -5,13 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"reflect"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/nameof"
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
@@ -30,7 +29,7 @@ func (e *Executor) Plan(tool string) (string, bool) {
 	if t == nil {
 		return "", false
 	}
-	if e.plan(tool) == nil && len(e.outer)+len(e.inner) == 0 {
+	if e.plan(tool) == nil && !e.wraps() {
 		e.compile(context.Background(), tool) // and Snapshot shows its limits from now on
 	}
 	var parts []string
@@ -59,43 +58,12 @@ func (p *Policy) limits() bool {
 	return p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil
 }
 
-// nameWait bounds how long a foreign String may take.
-const nameWait = 100 * time.Millisecond
-
 // interceptorName is x's own name, if it has one and says it in time, else its type's.
 func interceptorName(x Interceptor) string {
 	if f, ok := x.(InterceptorFunc); ok {
-		return funcName(f)
+		return nameof.Func(f)
 	}
-	t := fmt.Sprintf("%T", x)
-	t = t[strings.LastIndexByte(t, '.')+1:]
-	s, ok := x.(fmt.Stringer)
-	if !ok {
-		return t
-	}
-	said := make(chan string, 1)
-	go func() {
-		name := t
-		defer func() { // also if it calls Goexit
-			_ = recover()
-			said <- name
-		}()
-		name = s.String()
-	}()
-	late := time.NewTimer(nameWait)
-	defer late.Stop()
-	select {
-	case name := <-said:
-		return cut(name, 128)
-	case <-late.C:
-		return t
-	}
-}
-
-// funcName is the bare name of a function.
-func funcName(f InterceptorFunc) string {
-	name := runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
-	return name[strings.LastIndexByte(name, '.')+1:]
+	return nameof.Value(x)
 }
 
 // Decision is the admission record of a call, or [Executor.Explain]'s forecast of one. It

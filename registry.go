@@ -148,7 +148,7 @@ func (r *ToolRegistry) Remove(name string) bool {
 	r.storeLocked(cow.Without(old, name), name)
 	r.mu.Unlock()
 	for _, e := range r.executors() {
-		e.keep(nil)
+		e.plans.Follow()
 	}
 	return true
 }

@@ -1,20 +1,21 @@
-// Package slab allocates small values of one type some at a time: one allocation serves so many,
-// and who keeps one keeps no more than its few neighbours alive. A [Slab] is safe for concurrent
-// use; what it answers is the caller's, and nothing takes it back.
+// Package slab allocates small values a few at a time: one allocation serves so many of them, and
+// who keeps one keeps no more than its few neighbours alive. A value is zero when it is taken, and
+// is never given back: the collector has it once nobody keeps any of its slab.
 package slab
 
 import "sync"
 
-// Size is how many are allocated together. It makes the most of the allocator's size classes for
-// a call.
-const Size = 8
+// size makes the most of the allocator's size classes for what a call needs.
+const size = 8
 
-// Slab allocates values. The zero value is ready.
-type Slab[T any] struct{ pool sync.Pool } // of *chunk[T]
+// Slab is where values are taken from. The zero value is ready; it is safe for concurrent use and
+// must not be copied.
+type Slab[T any] struct{ pool sync.Pool }
 
+// chunk is what is left of one allocation.
 type chunk[T any] struct {
 	used int
-	list *[Size]T
+	list *[size]T
 }
 
 // Take is a new value.
@@ -23,8 +24,8 @@ func (s *Slab[T]) Take() *T {
 	if c == nil {
 		c = new(chunk[T])
 	}
-	if c.list == nil || c.used == Size {
-		c.list, c.used = new([Size]T), 0
+	if c.list == nil || c.used == size {
+		c.list, c.used = new([size]T), 0
 	}
 	v := &c.list[c.used]
 	c.used++
