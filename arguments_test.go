@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 const canary = "sk-CANARY"
@@ -61,13 +62,13 @@ func refusedAll[In any](t *testing.T, spec sluice.Spec, each func(args, where, t
 			}
 		}
 		b, err := json.Marshal(e)
-		noErr(t, err)
+		require.NoError(t, err)
 		each(a, "an error's JSON", string(b))
 		each(a, "the events", lines.String())
 		each(a, "the log", logged.String())
 		for _, ev := range r.rec.Events() {
 			b, err := json.Marshal(ev)
-			noErr(t, err)
+			require.NoError(t, err)
 			each(a, "an event's JSON", string(b))
 		}
 		if lines.Len() == 0 || logged.Len() == 0 {
@@ -269,7 +270,7 @@ func TestBlankArguments(t *testing.T) {
 	got := make(map[string]any)
 	keep := func(name string) func(any) { return func(v any) { got[name] = v } }
 	register := func(name string, f func(s sluice.Spec, keep func(any)) error) {
-		noErr(t, f(sluice.Spec{Name: name}, keep(name)))
+		require.NoError(t, f(sluice.Spec{Name: name}, keep(name)))
 	}
 	register("raw", func(s sluice.Spec, k func(any)) error {
 		return errOf(sluice.Register(r.reg, s, func(_ context.Context, in json.RawMessage) (int, error) { k(string(in)); return 0, nil }))
@@ -288,14 +289,14 @@ func TestBlankArguments(t *testing.T) {
 			if name == "raw" && args == " { } " {
 				want = args
 			}
-			noErr(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: name, Args: json.RawMessage(args)})))
+			require.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: name, Args: json.RawMessage(args)})))
 			if !reflect.DeepEqual(got[name], want) {
 				t.Errorf("arguments %q: a tool of %s gets %#v, want %#v", args, name, got[name], want)
 			}
 		}
 	}
 	for _, args := range []string{"", " "} { // whoever writes into it keeps it for itself
-		noErr(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: "any", Args: json.RawMessage(args)})))
+		require.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: "any", Args: json.RawMessage(args)})))
 		m := got["any"].(map[string]any)
 		if len(m) != 0 {
 			t.Errorf("the map is another call's: %v", m)
@@ -369,7 +370,7 @@ func TestCheckRunsBeforeAdmission(t *testing.T) {
 				t.Errorf("the check saw %+v", c)
 			}
 		}
-		noErr(t, errOf(f(ctx, in{2}))) // the token is still there
+		require.NoError(t, errOf(f(ctx, in{2}))) // the token is still there
 		if ran != 1 {
 			t.Error("a good call did not run")
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // What the package documentation lists under "Decisions" and no promise covers.
@@ -105,11 +107,11 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 				if d := r.Explain(ctx, sluice.Request{Tool: "leaf"}); d.Place != 4 || d.Wait != time.Second {
 					t.Errorf("Explain says place %d after %v, want 4, and to overtake: after 1s", d.Place, d.Wait)
 				}
-				noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"})))
+				assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"})))
 				if r.at() != time.Second || !slices.Equal(asked, []sluice.Priority{sluice.PriorityInteractive, sluice.PriorityInteractive}) {
 					t.Errorf("it ran at %v, and the cost was asked for at %v, want 1s and both times as urgent as what it is nested in", r.at(), asked)
 				}
-				noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "middle"})))
+				assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "middle"})))
 				same(ctx, "leaf") // the third under its root
 				return nil
 			})
@@ -121,7 +123,7 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 			}
 			synctest.Wait()
 			close(queued)
-			noErr(t, <-done)
+			require.NoError(t, <-done)
 		})
 	})
 	t.Run("full table", func(t *testing.T) {
@@ -136,7 +138,7 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 			if d.Refusal == nil || err == nil || d.Refusal.Error() != err.Error() || !errors.Is(err, sluice.ErrSaturated) {
 				t.Errorf("Explain says %v, Invoke %v, want the same ErrSaturated", d.Refusal, err)
 			}
-			noErr(t, <-done)
+			require.NoError(t, <-done)
 			if d := r.Explain(r.as(0, "b"), sluice.Request{Tool: "slow"}); d.Refusal != nil || d.Place != 0 {
 				t.Errorf("Explain says %+v, want room: the only key is idle", d)
 			}
@@ -160,7 +162,7 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 func TestDecision_ZeroRegistryIsEmpty(t *testing.T) {
 	var reg sluice.ToolRegistry
 	e := sluice.Must(sluice.NewExecutor(&reg, sluice.Config{}))
-	defer func() { noErr(t, e.Close(t.Context())) }()
+	defer func() { require.NoError(t, e.Close(t.Context())) }()
 	if _, ok := reg.Lookup("x"); ok || reg.Remove("x") || len(e.Snapshot().Gates) != 0 {
 		t.Error("the zero registry has something")
 	}
@@ -168,7 +170,7 @@ func TestDecision_ZeroRegistryIsEmpty(t *testing.T) {
 		t.Errorf("got %v, want ErrUnknownTool", err)
 	}
 	sluice.Must(sluice.Register(&reg, sluice.Spec{Name: "x"}, echo))
-	noErr(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
+	require.NoError(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
 }
 
 // TestDecision_IsFinal: an attempt that ends after its call has, as a hedged one does, does

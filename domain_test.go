@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // named are gates with a name of their own, so that errors can be told apart.
@@ -57,12 +59,12 @@ func TestDomain_LiveOnesAreNotTied(t *testing.T) {
 			}
 			// The refusal changed nothing: what it would have tied can be tied to either.
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(a, other)}))
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, e.Close(t.Context()))
 			ra.end()
 			e, err = sluice.NewExecutor(tt.reg, sluice.Config{Interceptors: tt.list})
 			if name != "two schedulers of one gate" {
-				noErr(t, err)
-				noErr(t, e.Close(t.Context()))
+				require.NoError(t, err)
+				require.NoError(t, e.Close(t.Context()))
 			} else if err == nil {
 				t.Error("the second scheduler was accepted beside a live one")
 			}
@@ -104,9 +106,9 @@ func TestDomain_DissolvesWithItsLastCall(t *testing.T) {
 		defer next.end()
 		next.tool(sluice.Spec{Name: "work"}, func(context.Context) error { return nil })
 		wantRefusal(t, next.call("work"), sluice.ErrBreakerOpen, "breaker", time.Hour)
-		noErr(t, brk.Reset(""))
+		require.NoError(t, brk.Reset(""))
 		for range 9 {
-			noErr(t, next.call("work"))
+			require.NoError(t, next.call("work"))
 		}
 		if g := next.gateState("rate/quota calls per hour", ""); g.Used != 10 {
 			t.Errorf("%d of the quota are used, want 10: one of the first executor, nine of the next", g.Used)
@@ -114,7 +116,7 @@ func TestDomain_DissolvesWithItsLastCall(t *testing.T) {
 		if g := next.gateState("concurrency/slots global", ""); g.Used != 0 {
 			t.Errorf("%d slots are taken, want none", g.Used)
 		}
-		noErr(t, r.Close(t.Context()))
+		require.NoError(t, r.Close(t.Context()))
 	})
 }
 
@@ -145,7 +147,7 @@ func TestDomain_ClosedExecutorCanBeLookedAt(t *testing.T) {
 	quota := rateNamed("quota", 10, time.Hour)
 	r := newRig(t, sluice.Config{Interceptors: interceptors(quota)})
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
-	noErr(t, r.call("x"))
+	require.NoError(t, r.call("x"))
 	r.end()
 	look := func(used int64) {
 		t.Helper()
@@ -164,7 +166,7 @@ func TestDomain_ClosedExecutorCanBeLookedAt(t *testing.T) {
 	next := newRig(t, sluice.Config{Interceptors: interceptors(quota)})
 	defer next.end()
 	next.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
-	noErr(t, next.call("x"))
+	require.NoError(t, next.call("x"))
 	look(2)
 }
 
@@ -190,7 +192,7 @@ func TestDomain_SchedulerGoesWithItsExecutors(t *testing.T) {
 				pc := plain.pc
 				pc.Priority = []sluice.Priority{sluice.PriorityBatch, 2, 3, sluice.PriorityInteractive}[i]
 				_, err := plain.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: "x"})
-				noErr(t, err)
+				assert.NoError(t, err)
 			})
 			wait()
 			if order.String() != want {
@@ -201,7 +203,7 @@ func TestDomain_SchedulerGoesWithItsExecutors(t *testing.T) {
 		for _, s := range []*sluice.PriorityScheduler{a, b} {
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(s, l)}))
 			burst("1 9 3 2")
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, e.Close(t.Context()))
 			burst("1 2 3 9")
 		}
 	})
@@ -213,9 +215,9 @@ func TestDomain_GatesBeforeAnyExecutor(t *testing.T) {
 		q := rates(sluice.Rate{N: 1000})
 		b := breakerOf(sluice.CircuitBreakerConfig{Cooldown: time.Minute}) // by tool
 		l, s := atMost(1), scheduler(sluice.PrioritySchedulerConfig{})
-		noErr(t, q.Pause("", time.Minute))
-		noErr(t, b.Trip("broken"))
-		noErr(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}), s.Change(sluice.PrioritySchedulerConfig{MaxQueue: 1})))
+		require.NoError(t, q.Pause("", time.Minute))
+		require.NoError(t, b.Trip("broken"))
+		require.NoError(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}), s.Change(sluice.PrioritySchedulerConfig{MaxQueue: 1})))
 		if st := sluice.Must(b.State("broken")); st != sluice.BreakerOpen {
 			t.Errorf("the breaker is %v before there is an executor, want open", st)
 		}
@@ -238,7 +240,7 @@ func TestDomain_GatesBeforeAnyExecutor(t *testing.T) {
 		}
 		var g gauge
 		r.tool(sluice.Spec{Name: "count"}, g.counts(time.Second))
-		noErr(t, sluice.Reconfigure("me", s.Change(sluice.PrioritySchedulerConfig{})))
+		require.NoError(t, sluice.Reconfigure("me", s.Change(sluice.PrioritySchedulerConfig{})))
 		r.slotsFree("count", &g, 2)
 	})
 }
@@ -250,12 +252,12 @@ func TestDomain_OneRegistry(t *testing.T) {
 		a, b := rigOver(t, reg, sluice.Config{}), rigOver(t, reg, sluice.Config{Interceptors: interceptors(atMost(5))})
 		var g gauge
 		rawTool(t, reg, sluice.Spec{Name: "x", Policy: sluice.Policy{Concurrency: 2}}, g.counts(time.Second))
-		parallel(8, func(i int) { noErr(t, []*rig{a, b}[i%2].call("x")) })
+		parallel(8, func(i int) { assert.NoError(t, []*rig{a, b}[i%2].call("x")) })
 		if p := g.peak.Load(); p != 2 {
 			t.Errorf("%d at once through two executors, want 2", p)
 		}
 		a.end()
-		parallel(4, func(i int) { noErr(t, b.call("x")) })
+		parallel(4, func(i int) { assert.NoError(t, b.call("x")) })
 		b.end()
 		if p := g.peak.Load(); p != 2 {
 			t.Errorf("%d at once, want 2", p)
@@ -301,18 +303,18 @@ func TestDomain_ExecutorsComeAndGo(t *testing.T) {
 				made.Add(1)
 				parallel(4, func(i int) {
 					if i%2 == 0 {
-						noErr(t, errOf(e.Invoke(context.Background(), sluice.Request{Tool: "x"})))
+						assert.NoError(t, errOf(e.Invoke(context.Background(), sluice.Request{Tool: "x"})))
 					} else {
-						noErr(t, errOf(e.Submit(context.Background(), sluice.Request{Tool: "x"}).Wait(context.Background())))
+						assert.NoError(t, errOf(e.Submit(context.Background(), sluice.Request{Tool: "x"}).Wait(context.Background())))
 					}
 				})
-				noErr(t, e.Close(context.Background()))
+				assert.NoError(t, e.Close(context.Background()))
 			}
 		})
 	}
 	wg.Go(func() {
 		for range rounds(200) {
-			noErr(t, sluice.Reconfigure("storm", a.Change(a.Config()), b.Change(b.Config())))
+			assert.NoError(t, sluice.Reconfigure("storm", a.Change(a.Config()), b.Change(b.Config())))
 			runtime.Gosched()
 		}
 	})
@@ -326,7 +328,7 @@ func TestDomain_ExecutorsComeAndGo(t *testing.T) {
 	r := newRig(t, sluice.Config{Interceptors: interceptors(a, b)})
 	defer r.end()
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
-	noErr(t, r.call("x"))
+	require.NoError(t, r.call("x"))
 	r.idle()
 }
 
@@ -348,7 +350,7 @@ func TestDomain_LostEventsStayCounted(t *testing.T) {
 		go q.Pause("", time.Hour)
 		synctest.Wait() // its event is being delivered
 		for range 5000 {
-			noErr(t, q.Pause("", time.Hour))
+			require.NoError(t, q.Pause("", time.Hour))
 		}
 		for range 2 {
 			if n := r.Snapshot().EventsDropped; n != 4000 {
@@ -386,14 +388,14 @@ func TestDomain_EventsStayInOrder(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(l, q), Sink: sink})
 		go sluice.Reconfigure("me", l.Change(conf(2))) // two events at one instant
 		synctest.Wait()
-		noErr(t, q.Pause("", time.Hour))
+		require.NoError(t, q.Pause("", time.Hour))
 		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(q, l)}))
 		close(block)
 		synctest.Wait()
 		if want := "limit.changed limit.changed ratelimit.paused"; order.String() != want {
 			t.Errorf("told in the order %s, want %s", &order, want)
 		}
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 		r.end()
 	})
 }
@@ -534,7 +536,7 @@ func TestGates_KeysAreBounded(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
 		for i := range 5000 {
-			noErr(t, ops["Pause"](fmt.Sprint(i))) // of a nanosecond: idle a token's time after it
+			require.NoError(t, ops["Pause"](fmt.Sprint(i))) // of a nanosecond: idle a token's time after it
 			time.Sleep(2 * time.Minute)
 		}
 		full := 0
@@ -623,7 +625,7 @@ func TestRemovedTools_LeaveNoMemory(t *testing.T) {
 		for i := range 10_000 {
 			name := fmt.Sprint("session-", from+i)
 			rawTool(t, r.reg, sluice.Spec{Name: name}, func(context.Context) error { return nil })
-			noErr(t, r.call(name))
+			require.NoError(t, r.call(name))
 			r.reg.Remove(name)
 		}
 	}
@@ -687,9 +689,9 @@ func TestRemovedTools_ChangedOnesAreKept(t *testing.T) {
 		r.tool(sluice.Spec{Name: n}, func(context.Context) error { return nil })
 	}
 	for i := range 3 {
-		noErr(t, r.call("x"))
-		noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Concurrency: 5 + i})))
-		noErr(t, r.call("y")) // compiles for the changed registry
+		require.NoError(t, r.call("x"))
+		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Concurrency: 5 + i})))
+		require.NoError(t, r.call("y")) // compiles for the changed registry
 		if g := r.gateState("concurrency per tool", "x"); g.Limit != 3 {
 			t.Errorf("the limit's cell of a tool that was changed: %+v", g)
 		}
@@ -718,7 +720,7 @@ func TestRemovedTools_LateAttemptsCount(t *testing.T) {
 		for range 3 {
 			r.reg.Remove("x")
 			r.tool(sluice.Spec{Name: "x"}, g.counts(10*time.Second))
-			wg.Go(func() { noErr(t, r.call("x")) })
+			wg.Go(func() { assert.NoError(t, r.call("x")) })
 			synctest.Wait()
 			r.reg.Remove("x")
 		}

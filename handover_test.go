@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A random storm does not find races of hand-over: there is a test for each here, which
@@ -101,7 +103,7 @@ func TestHandOver_T2_CancelAgainstGrant(t *testing.T) {
 					h.end <- struct{}{}
 				}
 				err := <-got
-				noErr(t, <-hold)
+				require.NoError(t, <-hold)
 				ran := g.total.Load() - before
 				switch {
 				case err == nil && ran == 1 && round%2 == 0: // never where it was cancelled first
@@ -112,7 +114,7 @@ func TestHandOver_T2_CancelAgainstGrant(t *testing.T) {
 					t.Fatalf("round %d: %v, and the tool ran %d times", round, err, ran)
 				}
 				// The slot is not lost: one more call runs.
-				noErr(t, r.call("next"))
+				require.NoError(t, r.call("next"))
 			}
 			if (granted == 0 || left == 0) && !underRace {
 				t.Errorf("%d granted, %d left: the race was not run", granted, left)
@@ -130,7 +132,7 @@ func TestHandOver_CancelAgainstTimer(t *testing.T) {
 			defer r.end()
 			var g gauge
 			r.tool(sluice.Spec{Name: "work"}, g.counts(0))
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			ctx, cancel := context.WithCancel(r.ctx)
 			got := make(chan error, 1)
 			go func() {
@@ -155,7 +157,7 @@ func TestHandOver_CancelAgainstTimer(t *testing.T) {
 				left++
 			}
 			// Whoever left has paid nothing.
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			want := 100 * ms
 			if ran {
 				want = 200 * ms
@@ -198,7 +200,7 @@ func TestHandOver_DeadlineAgainstMaxWait(t *testing.T) {
 		cancel()
 	}
 	h.end <- struct{}{}
-	noErr(t, errOf(hold.Wait(context.Background())))
+	require.NoError(t, errOf(hold.Wait(context.Background())))
 	if outs[sluice.ErrWaitTooLong] == 0 || g.total.Load() != 0 {
 		t.Errorf("outcomes %v, %d ran", outs, g.total.Load())
 	}
@@ -219,15 +221,15 @@ func TestHandOver_T8_NewcomerAgainstWaiter(t *testing.T) {
 				return 0, nil
 			}))
 			var wg sync.WaitGroup
-			wg.Go(func() { noErr(t, r.call("hold")) })
+			wg.Go(func() { assert.NoError(t, r.call("hold")) })
 			<-h.running
 			for i := range 3 {
-				wg.Go(func() { noErr(t, errOf(work(r.ctx, fmt.Sprint("waiter", i)))) })
+				wg.Go(func() { assert.NoError(t, errOf(work(r.ctx, fmt.Sprint("waiter", i)))) })
 				synctest.Wait()
 			}
 			wg.Go(func() { h.end <- struct{}{} })
 			yield(round % 12)
-			wg.Go(func() { noErr(t, errOf(work(r.ctx, "newcomer"))) })
+			wg.Go(func() { assert.NoError(t, errOf(work(r.ctx, "newcomer"))) })
 			wg.Wait()
 			if got := order.String(); got != "waiter0 waiter1 waiter2 newcomer" {
 				t.Errorf("round %d: order %s", round, got)
@@ -291,7 +293,7 @@ func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 		}
-		noErr(t, state.Close())
+		require.NoError(t, state.Close())
 	}
 	if (ok == 0 || closed == 0) && !underRace {
 		t.Errorf("%d ran, %d refused: the race was not run", ok, closed)
@@ -412,7 +414,7 @@ func TestHandOver_T101_SubmitWatch(t *testing.T) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 		}
-		noErr(t, errOf(hold.Wait(context.Background())))
+		require.NoError(t, errOf(hold.Wait(context.Background())))
 		cancel()
 	}
 }
@@ -491,7 +493,7 @@ func TestHandOver_PolicyAgainstRegistry(t *testing.T) {
 		r := rigOver(t, reg, sluice.Config{Interceptors: interceptors(atMost(2))})
 		work := func(context.Context, any) (int, error) { return 0, nil }
 		sluice.Must(sluice.Register(reg, sluice.Spec{Name: "work"}, work))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			yield(round % 12)
@@ -603,7 +605,7 @@ func TestHandOver_Storm(t *testing.T) {
 	extra.Go(func() {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		for !stop.Load() {
-			noErr(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
+			assert.NoError(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
 				{Max: 1 + rnd.IntN(slots)}, {Max: 1 + rnd.IntN(perTool), Scope: sluice.ByTool}, {Max: 1 + rnd.IntN(weight), Unit: "MB"}, {Max: 6, Scope: sluice.ByTenant, MaxKeys: 8}}})))
 			if rnd.IntN(5) == 0 {
 				b.Trip("plain")
@@ -649,7 +651,7 @@ func TestHandOver_Storm(t *testing.T) {
 	wg.Wait()
 	stop.Store(true)
 	extra.Wait()
-	noErr(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
+	require.NoError(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
 		{Max: slots}, {Max: perTool, Scope: sluice.ByTool}, {Max: weight, Unit: "MB"}, {Max: 6, Scope: sluice.ByTenant, MaxKeys: 8}}})))
 	r.until("abandoned calls to end", func(s sluice.Snapshot) bool { return s.InFlight == 0 })
 	r.idle()
@@ -658,7 +660,7 @@ func TestHandOver_Storm(t *testing.T) {
 	}
 	// All slots are free: as many calls as the limit run side by side.
 	b.Reset("wait")
-	noErr(t, q.Lift(""))
+	require.NoError(t, q.Lift(""))
 	in, out := make(chan struct{}), make(chan struct{})
 	r.tool(sluice.Spec{Name: "wait"}, func(context.Context) error {
 		in <- struct{}{}
@@ -667,7 +669,7 @@ func TestHandOver_Storm(t *testing.T) {
 	})
 	var last sync.WaitGroup
 	for range perTool {
-		last.Go(func() { noErr(t, r.call("wait")) })
+		last.Go(func() { assert.NoError(t, r.call("wait")) })
 	}
 	for range perTool {
 		<-in
@@ -700,7 +702,7 @@ func TestHandOver_CancelOfWhatIsDue(t *testing.T) {
 						pc := r.pc
 						pc.Tenant = fmt.Sprint(i)
 						ctxs[i], cancels[i] = context.WithCancel(sluice.WithPipelineContext(t.Context(), pc))
-						noErr(t, errOf(r.Invoke(ctxs[i], sluice.Request{Tool: "x"})))
+						require.NoError(t, errOf(r.Invoke(ctxs[i], sluice.Request{Tool: "x"})))
 					}
 					go func() {
 						time.Sleep(time.Second)
@@ -748,7 +750,7 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 		hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
 				res, err := next(ctx, c)
-				noErr(t, q.Pause("", time.Hour))
+				assert.NoError(t, q.Pause("", time.Hour))
 				left.Go(func() {
 					if _, err := next(context.Background(), c); !errors.Is(err, sluice.ErrRejected) {
 						t.Errorf("the attempt ended with %v", err)
@@ -769,10 +771,10 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 			runtime.Gosched()
 		}
 		close(second)
-		noErr(t, <-got)
+		require.NoError(t, <-got)
 		closed := make(chan struct{})
 		go func() {
-			noErr(t, e.Close(context.Background()))
+			assert.NoError(t, e.Close(context.Background()))
 			close(closed)
 		}()
 		next, err := sluice.NewExecutor(other, sluice.Config{Interceptors: interceptors(q)})
@@ -785,11 +787,11 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 		f := next.Submit(t.Context(), sluice.Request{Tool: "x"})
 		<-closed
 		left.Wait()
-		noErr(t, next.Close(t.Context()))
+		require.NoError(t, next.Close(t.Context()))
 		if _, err := f.Wait(t.Context()); !errors.Is(err, sluice.ErrClosed) {
 			t.Errorf("the next executor's call: %v", err)
 		}
-		noErr(t, live.Close(t.Context()))
+		require.NoError(t, live.Close(t.Context()))
 	}
 	if taken > 0 {
 		t.Errorf("%d times the next executor found somebody in the queue", taken)
@@ -815,7 +817,7 @@ func TestHandOver_CloseAgainstTheLastGivingBack(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, e.Close(t.Context()))
 			if s := e.Snapshot(); s.Abandoned != 0 || s.InFlight != 0 {
 				t.Errorf("closed, and %d abandoned, %d in flight", s.Abandoned, s.InFlight)
 			}

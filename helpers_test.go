@@ -209,14 +209,6 @@ func wantRefusal(t *testing.T, err, reason error, by string, after time.Duration
 	return e
 }
 
-// noErr holds that err is nil.
-func noErr(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // limitsOf is a concurrency limiter of these limits.
 func limitsOf(limits ...sluice.Limit) *sluice.ConcurrencyLimiter {
 	return sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: limits}))

@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // streams is a tool that answers at once, with a stream that lasts for d and ends with err.
 func streams(t *testing.T, d time.Duration, err error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		stream, done, herr := sluice.Hold(ctx)
-		noErr(t, herr)
+		assert.NoError(t, herr)
 		go func() {
 			defer func() { done(err) }()
 			select {
@@ -65,13 +67,13 @@ func TestHold_UntilTheStreamEnds(t *testing.T) {
 						} else {
 							err = r.call("x")
 						}
-						noErr(t, err)
+						require.NoError(t, err)
 						if s := r.Snapshot(); r.at() != 0 || s.InFlight != 1 || s.Abandoned != 0 || s.Completed != 0 || s.Failed != 0 {
 							t.Errorf("answered at %v; %d in flight, %d abandoned, %d ended; want 0s, 1, 0, 0", r.at(), s.InFlight, s.Abandoned, s.Completed+s.Failed)
 						}
 						r.trace("x: invoked started")
 						go r.call("plain")
-						noErr(t, r.Close(context.Background()))
+						require.NoError(t, r.Close(context.Background()))
 						if r.at() != 5*time.Second {
 							t.Errorf("Close returned at %v, want 5s", r.at())
 						}
@@ -102,7 +104,7 @@ func TestHold_KeepsTheSlot(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
 		r.tool(sluice.Spec{Name: "x"}, streams(t, 5*time.Second, nil))
 		for i := range 3 {
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			if want := time.Duration(i) * 5 * time.Second; r.at() != want {
 				t.Errorf("call %d began at %v, want %v", i, r.at(), want)
 			}
@@ -141,7 +143,7 @@ func TestHold_UsageUntilTheEnd(t *testing.T) {
 				}
 				return err
 			})
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			sluice.ReportUsage(stream, "tokens", 50)
 			if n := used(); n != 50 {
 				t.Errorf("%d used while the stream is open, want 50", n)
@@ -171,7 +173,7 @@ func TestHold_Bound(t *testing.T) {
 				stream, done, err = sluice.Hold(ctx)
 				return err
 			})
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			<-stream.Done()
 			synctest.Wait()
 			if r.at() != tt.want || !errors.Is(context.Cause(stream), sluice.ErrTimeout) {
@@ -199,7 +201,7 @@ func TestPromise16_HoldUntilTheCallersDeadline(t *testing.T) {
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		defer cancel()
 		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
-		noErr(t, err)
+		require.NoError(t, err)
 		time.Sleep(2 * time.Second)
 		if e := r.terminal("x"); e.Duration != time.Second || !errors.Is(e.Err, sluice.ErrTimeout) {
 			t.Errorf("ended after %v with %v, want 1s and ErrTimeout", e.Duration, e.Err)
@@ -238,7 +240,7 @@ func TestHold_Refusals(t *testing.T) {
 			return errors.New("which ends them")
 		})
 		hold("outside", t.Context())
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		hold("returned", kept)
 		for _, tool := range []string{"late", "many"} {
 			if err := r.call(tool); err == nil {
@@ -271,8 +273,8 @@ func TestHold_EndsLate(t *testing.T) {
 			_, done, err = sluice.Hold(ctx)
 			return err
 		})
-		noErr(t, r.call("x"))
-		noErr(t, r.Close(context.Background()))
+		require.NoError(t, r.call("x"))
+		require.NoError(t, r.Close(context.Background()))
 		before := asked
 		done(hostThrottle{"b", time.Hour})
 		if asked != before {
@@ -297,7 +299,7 @@ func TestHold_Context(t *testing.T) {
 			call := func() context.CancelCauseFunc {
 				ctx, cancel := context.WithCancelCause(r.ctx)
 				_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
-				noErr(t, err)
+				require.NoError(t, err)
 				time.Sleep(time.Second)
 				if c, ok := sluice.CallFrom(stream); stream.Err() != nil || stream.Value(ctxKey{}) != 7 || !ok || c.Tool != "x" {
 					t.Errorf("while it is held: Err %v, value %v, call %v", stream.Err(), stream.Value(ctxKey{}), c)
@@ -336,7 +338,7 @@ func TestHold_SeveralAndOnce(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		for i, done := range dones {
 			if s := r.Snapshot(); s.InFlight != 1 || s.Completed != 0 {
 				t.Errorf("before the end of stream %d: %d in flight, %d completed", i, s.InFlight, s.Completed)
@@ -362,7 +364,7 @@ func TestHold_ToolFails(t *testing.T) {
 				var stream context.Context
 				r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) (err error) {
 					stream, _, err = sluice.Hold(ctx)
-					noErr(t, err)
+					assert.NoError(t, err)
 					end.do()
 					return end.err
 				})
@@ -384,7 +386,7 @@ func TestHold_WhereThereIsNothing(t *testing.T) {
 		r := newRig(t, sluice.Config{})
 		var kept context.Context
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { kept = ctx; return nil })
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		var none context.Context
 		for _, ctx := range []context.Context{none, t.Context(), r.ctx, kept} {
 			if stream, done, err := sluice.Hold(ctx); err == nil || stream != nil || done != nil {
@@ -403,8 +405,8 @@ func TestHold_JudgingItsError(t *testing.T) {
 			r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
 			odd := newOddError("Is", do)
 			r.tool(sluice.Spec{Name: "x"}, streams(t, 0, fmt.Errorf("wrapped: %w", odd)))
-			noErr(t, r.call("x"))
-			noErr(t, r.call("plain"))
+			require.NoError(t, r.call("x"))
+			require.NoError(t, r.call("plain"))
 			if r.at() > time.Second {
 				t.Errorf("the slot was free at %v, want 1s at most", r.at())
 			}
@@ -423,7 +425,7 @@ func TestHold_RefusalOfANestedCall(t *testing.T) {
 		r := newRig(t, sluice.Config{})
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
 			stream, done, err := sluice.Hold(ctx)
-			noErr(t, err)
+			assert.NoError(t, err)
 			go func() {
 				time.Sleep(time.Second)
 				_, err := r.Invoke(stream, sluice.Request{Tool: "nobody"})
@@ -431,7 +433,7 @@ func TestHold_RefusalOfANestedCall(t *testing.T) {
 			}()
 			return nil
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		time.Sleep(2 * time.Second)
 		r.end()
 		r.trace("x: invoked started failed; nobody: invoked failed")
@@ -455,7 +457,7 @@ func TestHold_FailsBeforeTheToolReturns(t *testing.T) {
 				done(errTool)
 				return err
 			})
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			if e := r.terminal("x"); e.Kind != sluice.ToolFailed || e.Err != errTool || sluice.Must(b.State("x")) != sluice.BreakerOpen {
 				t.Errorf("%s for %v, the breaker is %v", e.Kind, e.Err, sluice.Must(b.State("x")))
 			}
@@ -524,10 +526,10 @@ func TestHold_ExitingSinkAfterAnEarlyAnswer(t *testing.T) {
 			time.Sleep(time.Second)
 			return err
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		noErr(t, r.Close(ctx))
+		require.NoError(t, r.Close(ctx))
 		if r.at() != 2*time.Second {
 			t.Errorf("closed at %v, want when the stream ended, at 2s", r.at())
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 // Explain refuses what Invoke refuses before any gate is asked, for the same reason.
@@ -115,7 +116,7 @@ func TestExplain_RefusesAsInvokeDoes(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("root"))
+		require.NoError(t, r.call("root"))
 		r.end()
 	})
 }
@@ -148,7 +149,7 @@ func TestExplain_MakesAndEvictsNoKey(t *testing.T) {
 		r.Plan("x") // so that the tool's own cells are there
 		explain(nil, "a", "b", "c", "d")
 		for i, n := range []string{"a", "b", "c"} {
-			noErr(t, errOf(r.Invoke(as(n), sluice.Request{Tool: "x"})))
+			require.NoError(t, errOf(r.Invoke(as(n), sluice.Request{Tool: "x"})))
 			if i < 2 {
 				explain(nil, "new")
 			}
@@ -228,7 +229,7 @@ func TestSnapshot_Lanes(t *testing.T) {
 	}
 	// A lane's JSON has no priority where there is none.
 	b, err := json.Marshal(sluice.LaneState{Tool: "x", Waiting: 1, By: "queue"})
-	noErr(t, err)
+	require.NoError(t, err)
 	if want := `{"tool":"x","waiting":1,"oldest_ns":0,"by":"queue"}`; string(b) != want {
 		t.Errorf("%s, want %s", b, want)
 	}
@@ -315,7 +316,7 @@ func TestPlan_WhatAppliesToTheTool(t *testing.T) {
 		t.Errorf("unmatched\n%v\nwant\n%v", got, want)
 	}
 	for _, tool := range []string{"search", "bare"} {
-		noErr(t, r.call(tool))
+		require.NoError(t, r.call(tool))
 	}
 	if got := unmatched(); !reflect.DeepEqual(got, want) {
 		t.Errorf("unmatched after calls\n%v\nwant\n%v", got, want)
@@ -355,7 +356,7 @@ func TestPlan_ForeignNames(t *testing.T) {
 				if p, ok := r.Plan("x"); !ok || !strings.Contains(p, strings.TrimSuffix(want, "\u2026")) || len(p) > 400 || r.at()-from > 100*ms {
 					t.Errorf("plan %.200q %v after %v, want %.50q", p, ok, r.at()-from, want)
 				}
-				noErr(t, r.call("x"))
+				require.NoError(t, r.call("x"))
 				r.end()
 			}
 			nothing := &stringer{func(sluice.Spec, sluice.Handler) sluice.Handler { return nil }, name}
@@ -403,7 +404,7 @@ func TestWrap_ThatBlocks(t *testing.T) {
 		if d := r.Explain(ctx, sluice.Request{Tool: "x"}); d.Refusal == nil || d.Refusal.Reason != sluice.ErrWaitTooLong {
 			t.Errorf("Explain: %+v", d.Refusal)
 		}
-		noErr(t, r.call("y"))
+		require.NoError(t, r.call("y"))
 		if n := wraps.Load(); n > 2 {
 			t.Errorf("%d goroutines are in Wrap, want at most two for one tool", n)
 		}
@@ -412,8 +413,8 @@ func TestWrap_ThatBlocks(t *testing.T) {
 		synctest.Wait()
 		before := wraps.Load()
 		close(release)
-		noErr(t, <-done)
-		noErr(t, r.call("x"))
+		require.NoError(t, <-done)
+		require.NoError(t, r.call("x"))
 		if n := wraps.Load(); n != before {
 			t.Errorf("%d wraps, %d before it came through: later calls use what was compiled", n, before)
 		}
@@ -459,8 +460,8 @@ func TestWrap_CallsItsOwnTool(t *testing.T) {
 	defer r.end()
 	var n atomic.Int64
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { n.Add(1); return nil })
-	noErr(t, r.call("x"))
-	noErr(t, <-warm)
+	require.NoError(t, r.call("x"))
+	require.NoError(t, <-warm)
 	if n.Load() != 2 {
 		t.Errorf("the tool ran %d times, want twice", n.Load())
 	}
@@ -533,13 +534,13 @@ func TestKeys_ChangedMaxKeysCounts(t *testing.T) {
 		if n := ok(5); n != 2 {
 			t.Errorf("%d keys of two", n)
 		}
-		noErr(t, sluice.Reconfigure("me", l.Change(conf(4))))
+		require.NoError(t, sluice.Reconfigure("me", l.Change(conf(4))))
 		time.Sleep(3 * time.Hour)
 		if n := ok(5); n != 4 {
 			t.Errorf("%d keys of four", n)
 		}
 		time.Sleep(3 * time.Hour)
-		noErr(t, sluice.Reconfigure("me", l.Change(conf(1))))
+		require.NoError(t, sluice.Reconfigure("me", l.Change(conf(1))))
 		if n := l.Config().Limits[0].MaxKeys; n != 1 {
 			t.Errorf("MaxKeys is %d, want 1", n)
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // oddError is an error one of whose methods does something else first, once.
@@ -88,7 +90,7 @@ func TestJudging_LongerThanASecond(t *testing.T) {
 					if n := r.Snapshot().InFlight; n != 1 {
 						t.Errorf("%d in flight while the outcome is judged, want 1", n)
 					}
-					noErr(t, r.call("plain"))
+					require.NoError(t, r.call("plain"))
 					if r.at() != time.Second {
 						t.Errorf("the slot was free at %v, want 1s", r.at())
 					}
@@ -143,7 +145,7 @@ func TestJudging_TokensOfADenial(t *testing.T) {
 		r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
 		go r.call("odd")
 		synctest.Wait()
-		noErr(t, r.call("plain"))
+		require.NoError(t, r.call("plain"))
 		if r.at() != time.Second {
 			t.Errorf("the token was back at %v, want 1s", r.at())
 		}
@@ -172,7 +174,7 @@ func TestJudging_ForEver(t *testing.T) {
 					}()
 					synctest.Wait()
 					for range 3 {
-						noErr(t, r.call("plain"))
+						require.NoError(t, r.call("plain"))
 					}
 					if r.at() != time.Second {
 						t.Errorf("the others ran at %v, want 1s", r.at())
@@ -216,7 +218,7 @@ func TestJudging_Exits(t *testing.T) {
 						t.Error("the call has no error")
 					}
 					r.trace("odd: invoked started failed")
-					noErr(t, r.call("plain"))
+					require.NoError(t, r.call("plain"))
 					if r.at() != 0 {
 						t.Errorf("the slot was free at %v, want at once", r.at())
 					}
@@ -280,7 +282,7 @@ func TestJudging_ManyAtOnce(t *testing.T) {
 			return sluice.OutcomeSuccess
 		}}}, func(context.Context) error { return nil })
 		before := runtime.NumGoroutine()
-		wait := inOrder(1, func(int) { parallel(calls, func(int) { noErr(t, r.call("odd")) }) })
+		wait := inOrder(1, func(int) { parallel(calls, func(int) { assert.NoError(t, r.call("odd")) }) })
 		if n := runtime.NumGoroutine() - before; n > calls+10 {
 			t.Errorf("%d goroutines for %d calls", n, calls)
 		}

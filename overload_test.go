@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // errBusy is what a backend above its capacity answers.
@@ -195,10 +197,10 @@ func TestAdaptive_OneCutForCallsInFlightTogether(t *testing.T) {
 		r.ctx = t.Context()
 		answer := error(nil)
 		r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { time.Sleep(10 * ms); return answer })
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		c := limits.Config()
 		c.Limits[0].Adaptive.Min = 1 // the limit stays at 8
-		noErr(t, sluice.Reconfigure("test", limits.Change(c)))
+		require.NoError(t, sluice.Reconfigure("test", limits.Change(c)))
 		if l := r.limitIs(); l != 8 {
 			t.Fatalf("limit %d, want 8", l)
 		}
@@ -219,21 +221,21 @@ func TestAdaptive_OneCutForCallsInFlightTogether(t *testing.T) {
 		}
 		answer = nil
 		for range 200 { // never all of the limit
-			parallel(5, func(int) { noErr(t, r.call("work")) })
+			parallel(5, func(int) { assert.NoError(t, r.call("work")) })
 		}
 		if l := r.limitIs(); l != 6 {
 			t.Errorf("limit %d after 1,000 successes of 5 at once, want 6", l)
 		}
 		var wg sync.WaitGroup // a long time in the queue, of calls that succeed
 		for range 60 {
-			wg.Go(func() { noErr(t, r.call("work")) })
+			wg.Go(func() { assert.NoError(t, r.call("work")) })
 		}
 		wg.Wait()
 		// 60 successes, but the last 5 end without using the limit up.
 		if l := r.limitIs(); l != 6 {
 			t.Errorf("limit %d after 55 successes at the limit, want 6: 60 add one", l)
 		}
-		parallel(10, func(int) { noErr(t, r.call("work")) })
+		parallel(10, func(int) { assert.NoError(t, r.call("work")) })
 		if l := r.limitIs(); l != 7 {
 			t.Errorf("limit %d after 60 successes at the limit, want 7", l)
 		}
@@ -250,7 +252,7 @@ func TestRefuseLate(t *testing.T) {
 				defer r.end()
 				r.ctx = t.Context()
 				r.tool(sluice.Spec{Name: "work"}, sleeps(call))
-				noErr(t, r.call("work")) // so that it is known how long one takes
+				require.NoError(t, r.call("work")) // so that it is known how long one takes
 				var futures []*sluice.Future
 				for range 6 { // one runs, five wait
 					futures = append(futures, r.Submit(r.ctx, sluice.Request{Tool: "work"}))
@@ -295,7 +297,7 @@ func TestRefuseLate(t *testing.T) {
 					}
 				}
 				for _, f := range futures {
-					noErr(t, errOf(f.Wait(r.ctx)))
+					require.NoError(t, errOf(f.Wait(r.ctx)))
 				}
 			})
 		})
@@ -311,11 +313,11 @@ func TestRefuseLate_MaxWait(t *testing.T) {
 		r.ctx = t.Context()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(100*ms))
 		r.tool(sluice.Spec{Name: "hasty", Policy: sluice.Policy{MaxWait: 250 * ms}}, sleeps(100*ms))
-		noErr(t, r.call("work"))
-		wait := inOrder(2, func(int) { noErr(t, r.call("work")) }) // one runs, one waits: 200 ms
-		noErr(t, r.call("hasty"))
+		require.NoError(t, r.call("work"))
+		wait := inOrder(2, func(int) { assert.NoError(t, r.call("work")) }) // one runs, one waits: 200 ms
+		require.NoError(t, r.call("hasty"))
 		wait()
-		wait = inOrder(3, func(int) { noErr(t, r.call("work")) }) // 300 ms
+		wait = inOrder(3, func(int) { assert.NoError(t, r.call("work")) }) // 300 ms
 		from := r.at()
 		wantRefusal(t, r.call("hasty"), sluice.ErrWaitTooLong, "concurrency global", 50*ms)
 		if r.at() != from {
@@ -345,7 +347,7 @@ func TestShedStanding_Instants(t *testing.T) {
 		defer r.end()
 		r.ctx = t.Context()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(call))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		start := r.at()
 		var mu sync.Mutex
 		var drops []dropped
@@ -426,13 +428,13 @@ func TestShedStanding_ADrainingQueueIsLeftAlone(t *testing.T) {
 				defer r.end()
 				r.ctx = t.Context()
 				r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
-				noErr(t, r.call("work"))
+				require.NoError(t, r.call("work"))
 				var wg sync.WaitGroup
 				calls := 0
 				for from := r.at(); r.at()-from < time.Minute; time.Sleep(max(x.every, ms)) {
 					for range x.burst {
 						f := r.Submit(r.ctx, sluice.Request{Tool: "work"})
-						wg.Go(func() { noErr(t, errOf(f.Wait(r.ctx))) })
+						wg.Go(func() { assert.NoError(t, errOf(f.Wait(r.ctx))) })
 						calls++
 					}
 					if x.every == 0 {
@@ -454,7 +456,7 @@ func TestShedStanding_AnEmptyQueueDoesNotStand(t *testing.T) {
 		defer r.end()
 		r.ctx = t.Context()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		three := func(ctx context.Context) (fs []*sluice.Future) {
 			for range 3 {
 				fs = append(fs, r.Submit(ctx, sluice.Request{Tool: "work"}))
@@ -637,7 +639,7 @@ func TestPromise06_WideCallStartsWithinItsClaim(t *testing.T) {
 				var wg sync.WaitGroup
 				send := func(tool, id string) {
 					f := r.Submit(r.ctx, sluice.Request{Tool: tool, ID: id})
-					wg.Go(func() { noErr(t, errOf(f.Wait(r.ctx))) })
+					wg.Go(func() { assert.NoError(t, errOf(f.Wait(r.ctx))) })
 					synctest.Wait()
 				}
 				for range 8 { // one ends each millisecond
@@ -721,7 +723,7 @@ func breakerOpens(t *testing.T, byHand bool) {
 	if left != 0 || r.at() != want {
 		t.Errorf("%d have not been refused at %v, while a sink blocks", left, r.at())
 	}
-	noErr(t, r.call("up"))
+	require.NoError(t, r.call("up"))
 	for _, f := range list {
 		if _, err := f.Wait(r.ctx); !errors.Is(err, sluice.ErrBreakerOpen) {
 			t.Fatalf("%v, want ErrBreakerOpen", err)
@@ -798,8 +800,8 @@ func TestAdaptive_ASmallerMaxHoldsAtOnce(t *testing.T) {
 		defer r.end()
 		var g gauge
 		r.tool(sluice.Spec{Name: "work"}, g.counts(time.Second))
-		wait := inOrder(16, func(int) { noErr(t, r.call("work")) })
-		noErr(t, sluice.Reconfigure("test", limits.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Min: 2, Max: 3}}}})))
+		wait := inOrder(16, func(int) { assert.NoError(t, r.call("work")) })
+		require.NoError(t, sluice.Reconfigure("test", limits.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Min: 2, Max: 3}}}})))
 		if l := r.limitIs(); l != 3 {
 			t.Errorf("limit %d, want 3", l)
 		}
@@ -841,10 +843,10 @@ func TestRefuseLate_CountsWhoIsAheadAndPauses(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{RefuseLate: true}))})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(call))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		var wg sync.WaitGroup
 		for _, p := range []sluice.Priority{5, 9, 9, 7, 1, 1, 1} { // the first runs, three are ahead
-			wg.Go(func() { noErr(t, errOf(r.Invoke(r.as(p, ""), sluice.Request{Tool: "work"}))) })
+			wg.Go(func() { assert.NoError(t, errOf(r.Invoke(r.as(p, ""), sluice.Request{Tool: "work"}))) })
 			synctest.Wait()
 		}
 		try(r, 500*ms-1, 1) // to start at 400 ms, and be done at 500
@@ -863,10 +865,10 @@ func TestRefuseLate_CountsWhoIsAheadAndPauses(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		throttle = true
-		noErr(t, r.call("work"))
-		wait := inOrder(2, func(int) { noErr(t, errOf(r.Invoke(r.as(5, ""), sluice.Request{Tool: "work"}))) })
+		require.NoError(t, r.call("work"))
+		wait := inOrder(2, func(int) { assert.NoError(t, errOf(r.Invoke(r.as(5, ""), sluice.Request{Tool: "work"}))) })
 		try(r, 1400*ms-1, 1) // a second of pause, two ahead and itself
 		try(r, 1400*ms, 0)
 		wait()

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // starts is when calls of a tool began, from the executor's beginning on.
@@ -36,8 +38,8 @@ func TestPause_TakesNoQuota(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("x"))
-		parallel(240, func(int) { noErr(t, r.call("x")) })
+		require.NoError(t, r.call("x"))
+		parallel(240, func(int) { assert.NoError(t, r.call("x")) })
 		// At 30 s one, and then one each 6 s, as the minute's rate refills.
 		want := []time.Duration{0}
 		for i := range 240 {
@@ -76,10 +78,10 @@ func TestPause_RefundsDoNotOpenIt(t *testing.T) {
 					})
 					r.tool(sluice.Spec{Name: "x", Policy: one}, sleeps(0))
 					wait := inOrder(8, func(int) { _ = r.call("long") })
-					noErr(t, q.Pause("", 20*time.Second))
+					require.NoError(t, q.Pause("", 20*time.Second))
 					var wg sync.WaitGroup
 					for range 8 {
-						wg.Go(func() { noErr(t, r.call("x")) })
+						wg.Go(func() { assert.NoError(t, r.call("x")) })
 					}
 					wg.Wait()
 					wait()
@@ -108,12 +110,12 @@ func TestPause_HoldsCallsThatCostNothing(t *testing.T) {
 			r.tool(sluice.Spec{Name: "queued", Policy: p}, sleeps(2*time.Second))
 			r.tool(sluice.Spec{Name: "x", Policy: p}, sleeps(0))
 			r.tool(sluice.Spec{Name: "throttled", Policy: p}, func(context.Context) error { return retryIn(10 * time.Second) })
-			wait := inOrder(2, func(int) { noErr(t, r.call("queued")) }) // the second waits for its slot, then for the pause
+			wait := inOrder(2, func(int) { assert.NoError(t, r.call("queued")) }) // the second waits for its slot, then for the pause
 			if err := r.call("throttled"); err == nil {
 				t.Fatal("not throttled")
 			}
 			time.Sleep(5 * time.Second)
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			wait()
 			// In the order in which they came, the second of the ramp a second later.
 			if got, want := fmt.Sprint(r.starts("queued"), r.starts("x")), "[0s 10s] [11s]"; got != want {
@@ -187,7 +189,7 @@ func TestPause_RefusalsInTheRampSayWhen(t *testing.T) {
 			time.Sleep(time.Hour)
 			return nil
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		wantRefusal(t, r.call("x"), sluice.ErrWaitTooLong, "tool/x concurrency", 5*time.Second)
 		time.Sleep(5 * time.Second)
 		for _, n := range []int{1, 1, 2, 4} { // so many more each second
@@ -217,22 +219,22 @@ func TestPause_Lift(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("x"))
-		noErr(t, q.Pause(r.pc.OrgID, 20*time.Hour))
+		require.NoError(t, r.call("x"))
+		require.NoError(t, q.Pause(r.pc.OrgID, 20*time.Hour))
 		var wg sync.WaitGroup
 		for range 3 {
-			wg.Go(func() { noErr(t, r.call("x")) })
+			wg.Go(func() { assert.NoError(t, r.call("x")) })
 		}
 		time.Sleep(30 * time.Minute)
 		if got := len(r.starts("x")); got != 1 {
 			t.Errorf("%d started, want 1", got)
 		}
-		noErr(t, q.Lift(r.pc.OrgID))
+		require.NoError(t, q.Lift(r.pc.OrgID))
 		synctest.Wait()
 		if got := len(r.starts("x")); got != 1 {
 			t.Errorf("%d started though the tool owes, want 1", got)
 		}
-		noErr(t, r.reg.Lift("x"))
+		require.NoError(t, r.reg.Lift("x"))
 		wg.Wait()
 		// Both are empty then: a token each six minutes.
 		want := []time.Duration{0, 36 * time.Minute, 42 * time.Minute, 48 * time.Minute}

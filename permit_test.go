@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 // answersAfter is an interceptor that gives up on next after d and answers errTool, or a
@@ -80,7 +81,7 @@ func TestPermit_HeldUntilTheCodeEnds(t *testing.T) {
 								t.Errorf("%d ran at once under a limit of 1", p)
 							}
 							began := time.Since(r.start)
-							noErr(t, r.Close(t.Context())) // waits for the code that runs
+							require.NoError(t, r.Close(t.Context())) // waits for the code that runs
 							if took := time.Since(r.start); g.inside.Load() != 0 || took == began {
 								t.Errorf("Close returned at %v, called at %v, with %d inside", took, began, g.inside.Load())
 							}
@@ -107,7 +108,7 @@ func TestPermit_InnerTimeoutKeepsTheSlot(t *testing.T) {
 				t.Errorf("call %d answered at %v, want %v", i, r.at(), want)
 			}
 		}
-		noErr(t, r.Close(t.Context()))
+		require.NoError(t, r.Close(t.Context()))
 		if g.peak.Load() != 1 || g.total.Load() != 5 || r.at() != 5*time.Second {
 			t.Errorf("peak %d, %d ran, all over at %v; want 1, 5, 5s", g.peak.Load(), g.total.Load(), r.at())
 		}
@@ -203,7 +204,7 @@ func TestPermit_ReturnAndBeginAtOnce(t *testing.T) {
 			ran++
 		}
 	}
-	noErr(t, r.Close(t.Context()))
+	require.NoError(t, r.Close(t.Context()))
 	if g.peak.Load() > 1 || g.total.Load() != ran {
 		t.Errorf("peak %d; the code ran %d times, and %d errors say so", g.peak.Load(), g.total.Load(), ran)
 	}
@@ -225,8 +226,8 @@ func TestPermit_ASinkExitsBeforeTheCode(t *testing.T) {
 			t.Error("the call returned: inline, Goexit ends the goroutine of the caller")
 		}
 		r.idle()
-		noErr(t, r.Close(t.Context()))
-		noErr(t, r.pc.State.Close())
+		require.NoError(t, r.Close(t.Context()))
+		require.NoError(t, r.pc.State.Close())
 	})
 }
 
@@ -267,11 +268,11 @@ func TestPermit_TheLoserOfAHedge(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		if s := r.Snapshot(); r.at() != 100*ms || s.InFlight != 1 || s.Abandoned != 1 {
 			t.Errorf("at %v %d in flight, %d abandoned; want 100ms, 1, 1", r.at(), s.InFlight, s.Abandoned)
 		}
-		noErr(t, r.Close(t.Context()))
+		require.NoError(t, r.Close(t.Context()))
 		if r.at() != time.Minute {
 			t.Errorf("Close returned at %v, want a minute", r.at())
 		}
@@ -300,12 +301,12 @@ func TestPermit_TheTerminalEventIsOutBeforeTheCallReturns(t *testing.T) {
 					return nil
 				})})
 			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { return nil })
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			if ends.Load() != 1 || r.at() != time.Second {
 				t.Errorf("the call returned at %v after %d terminal events; want 1s and 1", r.at(), ends.Load())
 			}
-			noErr(t, r.Close(t.Context()))
-			noErr(t, r.pc.State.Close())
+			require.NoError(t, r.Close(t.Context()))
+			require.NoError(t, r.pc.State.Close())
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 // A run's priority goes before its tool's, and zero asks for none; so each of the nine can
@@ -39,7 +40,7 @@ func TestEffectivePriority(t *testing.T) {
 				_, err := r.Invoke(sluice.WithPipelineContext(ctx, sluice.PipelineContext{}), sluice.Request{Tool: "inner"})
 				return err
 			})
-			noErr(t, errOf(r.Invoke(r.as(tc.run, ""), sluice.Request{Tool: "outer"})))
+			require.NoError(t, errOf(r.Invoke(r.as(tc.run, ""), sluice.Request{Tool: "outer"})))
 			if got != [2]sluice.Priority{tc.want, tc.want} {
 				t.Errorf("the call and the one nested in it ran at %v, want %d", got, tc.want)
 			}

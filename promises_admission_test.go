@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // gateState is what a snapshot says of one gate.
@@ -188,7 +190,7 @@ func TestPromise02_OrderOfGatesIsIrrelevant(t *testing.T) {
 						}
 						return i, nil
 					})
-				noErr(t, err)
+				require.NoError(t, err)
 			}
 			rnd := rand.New(rand.NewPCG(3, 4))
 			var wg sync.WaitGroup
@@ -246,11 +248,11 @@ func TestPromise03_LimitHoldsDuringResize(t *testing.T) {
 			time.Sleep(10 * ms)
 			return nil
 		})
-		wait := inOrder(500, func(i int) { noErr(t, r.call("work")) })
+		wait := inOrder(500, func(i int) { assert.NoError(t, r.call("work")) })
 		for i, n := range []int{3, 8, 1, 2, 20, 5, 1, 8} {
 			time.Sleep(time.Duration(31+i) * ms)
 			limit.Store(max(limit.Load(), int64(n))) // in between either holds
-			noErr(t, sluice.Reconfigure("test", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})))
+			require.NoError(t, sluice.Reconfigure("test", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})))
 			limit.Store(int64(n))
 			if n > int(inside.Load()) {
 				synctest.Wait()
@@ -294,7 +296,7 @@ func TestPromise03_WindowsNeverExceedBurstPlusRate(t *testing.T) {
 					}
 				})
 				if rnd.IntN(40) == 0 { // a change of anything but the rate makes no tokens
-					noErr(t, sluice.Reconfigure("test", q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: n, Per: per, Burst: burst}}})))
+					require.NoError(t, sluice.Reconfigure("test", q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: n, Per: per, Burst: burst}}})))
 				}
 				if rnd.IntN(60) == 0 {
 					time.Sleep(time.Second) // fills up, and not beyond
@@ -386,7 +388,7 @@ func TestPromise05_NoHeadOfLineBlocking(t *testing.T) {
 			}
 			var wg sync.WaitGroup
 			call := func(id, tool string) {
-				wg.Go(func() { noErr(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: id, Tool: tool}))) })
+				wg.Go(func() { assert.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: id, Tool: tool}))) })
 				synctest.Wait()
 			}
 			call("n1", "narrow")
@@ -434,7 +436,7 @@ func TestPromise06_TenantsAreFair(t *testing.T) {
 		var waits []func()
 		for tenant, w := range weights {
 			ctx := r.as(0, tenant)
-			waits = append(waits, inOrder(40*w, func(int) { noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "work"}))) }))
+			waits = append(waits, inOrder(40*w, func(int) { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "work"}))) }))
 		}
 		for _, wait := range waits {
 			wait()
@@ -463,14 +465,14 @@ func TestPromise06_WideAndCrossingCallsDoNotStarve(t *testing.T) {
 			wg.Go(func() {
 				time.Sleep(time.Duration(i) * ms)
 				for !stop.Load() {
-					noErr(t, r.call([]string{"left", "right"}[i%2]))
+					assert.NoError(t, r.call([]string{"left", "right"}[i%2]))
 				}
 			})
 		}
 		time.Sleep(100 * ms)
 		for _, tool := range []string{"both", "wide", "both", "wide"} {
 			came := r.at()
-			noErr(t, r.call(tool))
+			require.NoError(t, r.call(tool))
 			if waited := r.at() - came; waited > 300*ms {
 				t.Errorf("%s waited %v among calls of 7 and 11 ms", tool, waited)
 			}
@@ -498,7 +500,7 @@ func TestPromise07_CancelledWaitersCostNothing(t *testing.T) {
 					defer r.end()
 					var g gauge
 					r.tool(sluice.Spec{Name: "work"}, g.counts(0))
-					noErr(t, r.call("work"))
+					require.NoError(t, r.call("work"))
 					var cancels []context.CancelFunc
 					var wg sync.WaitGroup
 					for range n {
@@ -527,7 +529,7 @@ func TestPromise07_CancelledWaitersCostNothing(t *testing.T) {
 						}
 					}
 					wg.Wait()
-					noErr(t, r.call("work"))
+					require.NoError(t, r.call("work"))
 					if r.at() != time.Second || g.total.Load() != 2 {
 						t.Errorf("the next call went at %v, want exactly one period, 1s", r.at())
 					}
@@ -583,7 +585,7 @@ func TestPromise07_CancelledBeforeItCame(t *testing.T) {
 				}
 			}
 		}
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		if g.total.Load() != 1 {
 			t.Errorf("ran %d times, want 1", g.total.Load())
 		}
@@ -600,12 +602,12 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 		cost.Store(1)
 		r.tool(sluice.Spec{Name: "work", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return cost.Load() }}}, sleeps(0))
 		for range 4 {
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 		}
 		cost.Store(4) // 4 s away at best
 		wantRefusal(t, r.call("work"), sluice.ErrWaitTooLong, "rate calls per second", 4*time.Second)
 		cost.Store(3)
-		wait := inOrder(1, func(int) { noErr(t, r.call("work")) }) // exactly MaxWait away: it may
+		wait := inOrder(1, func(int) { assert.NoError(t, r.call("work")) }) // exactly MaxWait away: it may
 		if r.at() != 0 {
 			t.Errorf("the clock is at %v", r.at())
 		}
@@ -624,7 +626,7 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 			t.Errorf("%v, want to retry after 4s", err)
 		}
 		time.Sleep(e.RetryAfter)
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		if r.at() != 7*time.Second {
 			t.Errorf("at %v, want 7s", r.at())
 		}
@@ -649,7 +651,7 @@ func TestPromise09_DepthAtLimitOne(t *testing.T) {
 				}
 				return errOf(r.Invoke(ctx, sluice.Request{Tool: "deep"}))
 			})
-			noErr(t, r.call("deep"))
+			require.NoError(t, r.call("deep"))
 			if depth != 9 || r.at() != 9*ms {
 				t.Errorf("%d levels in %v, want 9 in 9ms", depth, r.at())
 			}
@@ -673,10 +675,10 @@ func TestPromise09_BatchAtLimitOne(t *testing.T) {
 		var g gauge
 		r.tool(sluice.Spec{Name: "leaf"}, g.counts(10*ms))
 		r.tool(sluice.Spec{Name: "parent"}, func(ctx context.Context) error {
-			parallel(3, func(int) { noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"}))) })
+			parallel(3, func(int) { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"}))) })
 			return nil
 		})
-		noErr(t, r.call("parent"))
+		require.NoError(t, r.call("parent"))
 		if g.peak.Load() != 1 || r.at() != 30*ms {
 			t.Errorf("%d leaves at once, in %v: want 1, 30ms: a slot is lent to one at a time", g.peak.Load(), r.at())
 		}
@@ -703,7 +705,7 @@ func TestPromise09_NeverBelowTheWaitingAncestor(t *testing.T) {
 		})
 		var wg sync.WaitGroup
 		call := func(ctx context.Context, id, tool string) {
-			wg.Go(func() { noErr(t, errOf(r.Invoke(ctx, sluice.Request{ID: id, Tool: tool}))) })
+			wg.Go(func() { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{ID: id, Tool: tool}))) })
 			synctest.Wait()
 		}
 		call(r.ctx, "first", "leaf")
@@ -768,15 +770,15 @@ func TestPromise09_ChildOutlivesParent(t *testing.T) {
 		})
 		started := time.Duration(0)
 		r.tool(sluice.Spec{Name: "next"}, func(context.Context) error { started = r.at(); return nil })
-		noErr(t, r.call("parent"))
+		require.NoError(t, r.call("parent"))
 		if r.at() != 0 {
 			t.Errorf("the parent returned at %v", r.at())
 		}
-		noErr(t, r.call("next"))
+		require.NoError(t, r.call("next"))
 		if started != time.Second {
 			t.Errorf("the next call started at %v, want 1s: the slot is given back when the last of the chain ends", started)
 		}
-		noErr(t, errOf(child.Wait(t.Context())))
+		require.NoError(t, errOf(child.Wait(t.Context())))
 		r.slotsFree("child", &g, 1)
 	})
 }
@@ -804,8 +806,8 @@ func TestPromise09_RecursionIsBounded(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("fan"))
-		noErr(t, r.call("fan")) // the budget is of each root
+		require.NoError(t, r.call("fan"))
+		require.NoError(t, r.call("fan")) // the budget is of each root
 		if fan != 40 || refused != 20 {
 			t.Errorf("%d nested calls ran, %d refused, want 40 and 20", fan, refused)
 		}

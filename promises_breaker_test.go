@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // remoteRig is an executor with a breaker and the tool "remote": its input says what
@@ -42,7 +44,7 @@ func remoteRig(t *testing.T, b *sluice.CircuitBreaker, c sluice.Config) (*rig, f
 		}
 		return 1, nil
 	})
-	noErr(t, err)
+	require.NoError(t, err)
 	return r, func(how string, takes time.Duration) error {
 		_, err, _ := r.invokeApart(r.ctx, sluice.Request{Tool: "remote", Input: in{how, takes}})
 		return err
@@ -91,7 +93,7 @@ func TestPromise15_SlowCallsAcrossStates(t *testing.T) {
 				t.Errorf("a second probe beside the first: %v", err)
 			}
 		}
-		noErr(t, <-probe)
+		require.NoError(t, <-probe)
 		wantState(t, b, "remote", sluice.BreakerClosed)
 		wg.Wait() // five old failures at 40 s
 		wantState(t, b, "remote", sluice.BreakerClosed)
@@ -160,7 +162,7 @@ func TestPromise16_RefusalsOfOtherGatesAreNeutral(t *testing.T) {
 		r.tool(sluice.Spec{Name: "outer"}, func(ctx context.Context) error {
 			return errOf(r.Invoke(ctx, sluice.Request{Tool: "work"}))
 		})
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		for range 100 {
 			if err := r.call("work"); !errors.Is(err, sluice.ErrRateLimited) {
 				t.Error(err)
@@ -195,7 +197,7 @@ func TestPromise16_NeutralProbe(t *testing.T) {
 		r.ctx = whole
 		wantState(t, b, "remote", sluice.BreakerHalfOpen)
 		before := g.total.Load()
-		noErr(t, call("ok", 0))
+		require.NoError(t, call("ok", 0))
 		if g.total.Load() != before+1 {
 			t.Error("the next call was no probe")
 		}
@@ -220,7 +222,7 @@ func TestPromise16_TimeoutIsAFailure(t *testing.T) {
 		wg.Wait()
 		wantState(t, b, "remote", sluice.BreakerOpen)
 		time.Sleep(time.Second)
-		noErr(t, call("ok", 0)) // the probe
+		require.NoError(t, call("ok", 0)) // the probe
 		wantState(t, b, "remote", sluice.BreakerClosed)
 		time.Sleep(10 * time.Second)
 		wantState(t, b, "remote", sluice.BreakerClosed)
@@ -341,7 +343,7 @@ func TestPromise17_OpeningRefusesWhoWaits(t *testing.T) {
 		}
 		synctest.Wait()
 		for range 10 {
-			wg.Go(func() { noErr(t, r.call("good")) })
+			wg.Go(func() { assert.NoError(t, r.call("good")) })
 		}
 		wg.Wait()
 		if open.Load() != 1499 || g.total.Load() != 1 {

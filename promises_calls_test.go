@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var errTool = errors.New("the tool's own error")
@@ -136,7 +138,7 @@ func TestPromise10_GivenBackWhenASinkExits(t *testing.T) {
 							t.Error(err)
 						}
 						r.idle()
-						noErr(t, r.pc.State.Close())
+						require.NoError(t, r.pc.State.Close())
 					}()
 					var g gauge
 					r.tool(sluice.Spec{Name: "plain"}, g.counts(10*ms))
@@ -149,7 +151,7 @@ func TestPromise10_GivenBackWhenASinkExits(t *testing.T) {
 					exits.Store(true)
 					var wg sync.WaitGroup
 					for range limit {
-						wg.Go(func() { noErr(t, r.call("plain")) })
+						wg.Go(func() { assert.NoError(t, r.call("plain")) })
 					}
 					synctest.Wait()
 					for range limit + 1 {
@@ -397,7 +399,7 @@ func TestPromise11_SinkPanics(t *testing.T) {
 		var g gauge
 		r.tool(sluice.Spec{Name: "plain"}, g.counts(ms))
 		for range 3 {
-			noErr(t, r.call("plain"))
+			require.NoError(t, r.call("plain"))
 		}
 		r.slotsFree("plain", &g, 1)
 		// invoked, started, completed; one of the two at once was queued too.
@@ -447,7 +449,7 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 			}, reason: sluice.ErrBreakerOpen, by: "breaker/b", after: 59 * time.Second, code: "breaker open"},
 		{name: "rate limited", config: sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Refuse: true, Rates: []sluice.Rate{hour}})))},
 			call: func(s setting) error {
-				noErr(s.t, s.call("work"))
+				assert.NoError(s.t, s.call("work"))
 				return s.call("work")
 			}, reason: sluice.ErrRateLimited, by: "rate/api calls per hour", after: time.Hour, code: "rate limited"},
 		{name: "saturated", config: sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, Refuse: true}))},
@@ -474,7 +476,7 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 			}, reason: sluice.ErrQueueFull, by: "queue", code: "queue full"},
 		{name: "would wait longer than MaxWait", config: sluice.Config{MaxWait: time.Minute, Interceptors: interceptors(rates(hour))},
 			call: func(s setting) error {
-				noErr(s.t, s.call("work"))
+				assert.NoError(s.t, s.call("work"))
 				return s.call("work")
 			}, reason: sluice.ErrWaitTooLong, by: "rate calls per hour", after: time.Hour, code: "wait too long"},
 		{name: "waited longer than MaxWait", config: sluice.Config{MaxWait: time.Minute, Interceptors: interceptors(atMost(1))},
@@ -503,11 +505,11 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 				_, inner = s.Invoke(ctx, sluice.Request{Tool: "work"})
 				return nil
 			})
-			noErr(s.t, s.call("outer"))
+			assert.NoError(s.t, s.call("outer"))
 			return inner
 		}, reason: sluice.ErrNesting, code: "nesting"},
 		{name: "closed", call: func(s setting) error {
-			noErr(s.t, s.Close(s.ctx))
+			assert.NoError(s.t, s.Close(s.ctx))
 			return s.call("work")
 		}, reason: sluice.ErrClosed, code: "executor closed"},
 	} {
@@ -646,7 +648,7 @@ func TestPromise13_ResultsInCallOrder(t *testing.T) {
 		const n = 200
 		var g gauge
 		sluice.Must(sluice.Register(r.reg, sluice.Spec{Name: "odd"}, func(ctx context.Context, i int) (int, error) {
-			noErr(t, g.counts(time.Duration(n-i)*ms)(ctx))
+			assert.NoError(t, g.counts(time.Duration(n-i)*ms)(ctx))
 			switch i % 5 {
 			case 1:
 				return 0, fmt.Errorf("error %d", i)
@@ -729,7 +731,7 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 		if s := r.Snapshot(); s.Abandoned != 1 || s.InFlight != 1 {
 			t.Errorf("abandoned %d, in flight %d, want 1 and 1", s.Abandoned, s.InFlight)
 		}
-		noErr(t, r.call("next"))
+		require.NoError(t, r.call("next"))
 		if started != 10*time.Second {
 			t.Errorf("the next call started at %v, want 10s, when the code ended", started)
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 // mostSlots is what one limit may allow: less where an int has 32 bits.
@@ -189,18 +190,18 @@ func TestPromise22_TwoSchedulersOfOneQueue(t *testing.T) {
 	make := func(list ...sluice.Interceptor) error {
 		e, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: list})
 		if err == nil {
-			t.Cleanup(func() { noErr(t, e.Close(context.Background())) })
+			t.Cleanup(func() { require.NoError(t, e.Close(context.Background())) })
 		}
 		return err
 	}
-	noErr(t, make(l, a))
+	require.NoError(t, make(l, a))
 	err := make(l, b)
 	if want := `sluice: PrioritySchedulers "a" and "b" would order one queue: executors that share a gate or a registry must list the same scheduler`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	noErr(t, make(l))
-	noErr(t, make(l, a))
-	noErr(t, make(b)) // the refusal changed nothing
+	require.NoError(t, make(l))
+	require.NoError(t, make(l, a))
+	require.NoError(t, make(b)) // the refusal changed nothing
 }
 
 // A failing Reconfigure changes nothing and tells nobody.
@@ -262,7 +263,7 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 			t.Errorf("%d events of changes that did not happen", len(e))
 		}
 		r.slotsFree("work", &g, 1)
-		noErr(t, sluice.Reconfigure("test", good()...))
+		require.NoError(t, sluice.Reconfigure("test", good()...))
 		for _, e := range sink.Events() {
 			if e.Kind == sluice.LimitChanged && e.Actor != "test" {
 				t.Errorf("changed by %q", e.Actor)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 // A paused or slow tool that has filled the queue with its waiters leaves 16 places to every
@@ -82,7 +83,7 @@ func TestQueueBound_OneToolFillsItForNobodyElse(t *testing.T) {
 							continue
 						}
 						_, err := f.Wait(t.Context())
-						noErr(t, err)
+						require.NoError(t, err)
 					}
 					r.end()
 				})

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const day = 24 * time.Hour
@@ -95,7 +97,7 @@ func TestQuota_VectorIsExactOverDays(t *testing.T) {
 			futures = append(futures, r.Submit(r.ctx, sluice.Request{Tool: "ask", ID: fmt.Sprint("ask-", i)}))
 		}
 		for _, f := range futures {
-			noErr(t, errOf(f.Wait(t.Context())))
+			require.NoError(t, errOf(f.Wait(t.Context())))
 		}
 		var want []time.Duration
 		var buckets []*ratBucket
@@ -175,7 +177,7 @@ func TestQuota_AllOrNothing(t *testing.T) {
 					return map[string]int64{"": 1, "tokens": 100}[unit]
 				}}}, sleeps(0))
 				for range 3 {
-					noErr(t, r.call("ask"))
+					require.NoError(t, r.call("ask"))
 				}
 				before := r.used()
 				for range 5 {
@@ -191,7 +193,7 @@ func TestQuota_AllOrNothing(t *testing.T) {
 					t.Errorf("used %v, want 3 calls", r.used())
 				}
 				time.Sleep(x.after)
-				noErr(t, r.call("ask"))
+				require.NoError(t, r.call("ask"))
 			})
 		})
 	}
@@ -230,7 +232,7 @@ func TestQuota_Settle(t *testing.T) {
 				})
 				r.tool(sluice.Spec{Name: "next", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
 				res, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask"})
-				noErr(t, err)
+				require.NoError(t, err)
 				actual := min(x.estimate, 100)
 				if n := len(x.settle); n > 0 {
 					actual = max(0, x.settle[n-1])
@@ -241,7 +243,7 @@ func TestQuota_Settle(t *testing.T) {
 				if u := r.gateState("rate tokens per minute", "").Used; u != actual {
 					t.Errorf("used %d, want %d", u, actual)
 				}
-				noErr(t, r.call("next"))
+				require.NoError(t, r.call("next"))
 				if r.at() != x.next {
 					t.Errorf("the next call went at %v, want %v", r.at(), x.next)
 				}
@@ -265,7 +267,7 @@ func TestQuota_LearnedEstimate(t *testing.T) {
 				t.Errorf("call %d: Explain says %+v, want an estimate of %d", i, d.Costs, estimate)
 			}
 			res, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask"})
-			noErr(t, err)
+			require.NoError(t, err)
 			if c := res.Decision().Costs; len(c) != 1 || c[0] != (sluice.Cost{Unit: "tokens", Estimate: min(estimate, 1000), Actual: u}) {
 				t.Errorf("call %d: costs %+v, want %d and %d", i, c, estimate, u)
 			}
@@ -300,7 +302,7 @@ func TestQuota_RefusedAndCancelledChangeNothing(t *testing.T) {
 		for s := range r.reg.Tools() {
 			r.Plan(s.Name) // a tool has balances from its first call on
 		}
-		noErr(t, r.call("strict"))
+		require.NoError(t, r.call("strict"))
 		br.Trip("")
 		cancelled, cancel := context.WithCancel(r.ctx)
 		cancel()
@@ -476,9 +478,9 @@ func TestQuota_Pause(t *testing.T) {
 				})
 				r.tool(sluice.Spec{Name: "else"}, sleeps(0))
 				q.Pause("a", x.steps[0].d)
-				wait := inOrder(3, func(int) { noErr(t, errOf(r.Invoke(r.withKey("a"), sluice.Request{Tool: "fetch"}))) })
+				wait := inOrder(3, func(int) { assert.NoError(t, errOf(r.Invoke(r.withKey("a"), sluice.Request{Tool: "fetch"}))) })
 				came := r.at()
-				noErr(t, errOf(r.Invoke(r.withKey("b"), sluice.Request{Tool: "else"})))
+				require.NoError(t, errOf(r.Invoke(r.withKey("b"), sluice.Request{Tool: "else"})))
 				if r.at() != came {
 					t.Errorf("another key waited %v", r.at()-came)
 				}
@@ -514,11 +516,11 @@ func TestQuota_PauseForgivesNoDebt(t *testing.T) {
 			return nil
 		})
 		r.tool(sluice.Spec{Name: "next", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
-		noErr(t, r.call("ask"))
+		require.NoError(t, r.call("ask"))
 		q.Pause("", 10*time.Second)
 		time.Sleep(5 * time.Second)
 		q.Pause("", 0)
-		noErr(t, r.call("next"))
+		require.NoError(t, r.call("next"))
 		if r.at() != 91*time.Second {
 			t.Errorf("the next call went at %v, want 91s", r.at())
 		}
@@ -563,7 +565,7 @@ func TestQuota_Hierarchy(t *testing.T) {
 					r.pc.Attrs = map[string]string{"api_key": "sk-1"}
 					r.ctx = sluice.WithPipelineContext(t.Context(), r.pc)
 					for range 3 {
-						noErr(t, r.call("search"))
+						require.NoError(t, r.call("search"))
 					}
 					before, by := r.used(), "rate/"+levels[binding].name+" calls per hour"
 					if refuse {
@@ -578,7 +580,7 @@ func TestQuota_Hierarchy(t *testing.T) {
 					}
 					pc := r.pc
 					tool := levels[binding].other(&pc)
-					noErr(t, errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: tool})))
+					require.NoError(t, errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: tool})))
 					if r.at() != 0 {
 						t.Errorf("at %v, want 0s", r.at())
 					}
@@ -586,7 +588,7 @@ func TestQuota_Hierarchy(t *testing.T) {
 						return
 					}
 					res, err := r.Invoke(r.ctx, sluice.Request{Tool: "search"})
-					noErr(t, err)
+					require.NoError(t, err)
 					if d := res.Decision(); r.at() != 20*time.Minute || d.Wait != 20*time.Minute || len(d.Waits) != 1 || d.Waits[0].By != by {
 						t.Errorf("at %v, decision %+v, want 20m0s on %s", r.at(), d, by)
 					}
@@ -611,8 +613,8 @@ func TestQuota_HostileKeys(t *testing.T) {
 			return errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: "fetch"}))
 		}
 		const by = "rate/api calls per minute"
-		noErr(t, try("acme"))
-		noErr(t, try("acme"))
+		require.NoError(t, try("acme"))
+		require.NoError(t, try("acme"))
 		heap := func() int64 {
 			var m runtime.MemStats
 			runtime.GC()
@@ -656,7 +658,7 @@ func TestQuota_HostileKeys(t *testing.T) {
 				wantRefusal(t, err, sluice.ErrSaturated, by, 30*time.Second)
 			}
 		}
-		noErr(t, try("acme"))
+		require.NoError(t, try("acme"))
 		wantRefusal(t, try("acme"), sluice.ErrRateLimited, by, 30*time.Second)
 	})
 }
@@ -677,7 +679,7 @@ func TestQuota_BusyKeysOfALimit(t *testing.T) {
 		if e != nil && (e.Cause == nil || !strings.Contains(e.Cause.Error(), "keys are busy")) {
 			t.Errorf("%v, want it to say that all keys are busy", e)
 		}
-		noErr(t, errOf(r.Invoke(r.withKey(""), sluice.Request{Tool: "fetch"}))) // counts nowhere
+		require.NoError(t, errOf(r.Invoke(r.withKey(""), sluice.Request{Tool: "fetch"}))) // counts nowhere
 		time.Sleep(time.Nanosecond)
 		for i, k := range []string{"d", "e"} { // a and b have ended
 			if i == 0 {
@@ -688,7 +690,7 @@ func TestQuota_BusyKeysOfALimit(t *testing.T) {
 		}
 		wantRefusal(t, errOf(r.Invoke(r.withKey("f"), sluice.Request{Tool: "fetch"})), sluice.ErrSaturated, by, 0)
 		for _, f := range fs {
-			noErr(t, errOf(f.Wait(t.Context())))
+			require.NoError(t, errOf(f.Wait(t.Context())))
 		}
 	})
 }
@@ -716,7 +718,7 @@ func TestQuota_SharedLimiter(t *testing.T) {
 				starts = append(starts, r.at())
 				return nil
 			})
-			parallel(200, func(int) { noErr(t, r.call("work")) })
+			parallel(200, func(int) { assert.NoError(t, r.call("work")) })
 			for i, at := range starts {
 				near(t, fmt.Sprint("call ", i), at, time.Duration(max(0, i-1))*100*ms)
 			}
@@ -752,14 +754,14 @@ func TestQuota_SharedLimiter(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
 			defer r.end()
 			r.tool(sluice.Spec{Name: "work"}, sleeps(0))
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			var e *sluice.Error
 			if err := r.call("work"); !errors.As(err, &e) || e.Reason != sluice.ErrRateLimited || e.By != "rate shared limiter" || r.at() != 0 {
 				t.Errorf("%v at %v, want ErrRateLimited at once", err, r.at())
 			} else {
 				near(t, "RetryAfter", e.RetryAfter, 100*ms)
 				time.Sleep(e.RetryAfter)
-				noErr(t, r.call("work"))
+				require.NoError(t, r.call("work"))
 			}
 			lim.SetLimit(0) // nothing comes in any more
 			time.Sleep(time.Hour)
@@ -778,7 +780,7 @@ func TestQuota_SharedLimiter(t *testing.T) {
 			if !lim.Allow() {
 				t.Fatal("no token")
 			}
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			near(t, "after other code's token", r.at(), 100*ms)
 			// Both take as fast as they may: what they get together is what there is.
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

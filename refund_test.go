@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // costing is a policy of calls that cost what their id says.
@@ -87,7 +89,7 @@ func TestPromise03_LateRefundsSpendNothingTwice(t *testing.T) {
 					for _, o := range x.others {
 						time.AfterFunc(o.at, func() {
 							_, err := r.Invoke(r.ctx, sluice.Request{ID: fmt.Sprint(o.cost), Tool: "x", Input: any("")})
-							noErr(t, err)
+							assert.NoError(t, err)
 							if at := r.at(); at != o.at {
 								t.Errorf("the other started at %v, want %v", at, o.at)
 							}
@@ -100,7 +102,7 @@ func TestPromise03_LateRefundsSpendNothingTwice(t *testing.T) {
 						id = "0"
 					}
 					_, err := r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{ID: id, Tool: tool, Input: any("late")})
-					noErr(t, err)
+					require.NoError(t, err)
 					if got := r.unitLeft(gate, "tokens"); got != x.want {
 						t.Errorf("%d left at %v, after the end, want %d", got, r.at(), x.want)
 					}
@@ -147,7 +149,7 @@ func TestPromise03_DenialIsACorrectionToNothing(t *testing.T) {
 						defer r.end()
 						r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
 						for range 5 {
-							noErr(t, r.call("x"))
+							require.NoError(t, r.call("x"))
 						}
 						if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: any("deny")}); !errors.Is(err, sluice.ErrRejected) {
 							t.Fatal(err)
@@ -187,7 +189,7 @@ func TestPromise03_AttemptsAreCorrectedApart(t *testing.T) {
 			time.Sleep(time.Duration(n))
 			return nil
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		if got := r.unitLeft("rate", "tokens"); got != 70 {
 			t.Errorf("%d left, want 70: attempts of 10 and of 20", got)
 		}
@@ -218,7 +220,7 @@ func TestReportsBeyondMeasureAreCut(t *testing.T) {
 						return nil
 					})
 					r.tool(sluice.Spec{Name: "x", Policy: one}, sleeps(0))
-					noErr(t, r.call("report"))
+					require.NoError(t, r.call("report"))
 					told := 0
 					for _, e := range rec.Events() {
 						if e.Kind == sluice.RateLimitDebt && e.RetryAfter > x.bound-x.bound/10 && e.RetryAfter <= x.bound {
@@ -228,7 +230,7 @@ func TestReportsBeyondMeasureAreCut(t *testing.T) {
 					if told == 0 {
 						t.Error("nobody was told that a report was cut")
 					}
-					noErr(t, r.call("x"))
+					require.NoError(t, r.call("x"))
 					if at := r.at(); at > x.bound || at < x.bound-x.bound/10 {
 						t.Errorf("the key re-opened at %v, want after %v", at, x.bound)
 					}
@@ -274,11 +276,11 @@ func TestReportsBeyondMeasureAreCorrectedExactly(t *testing.T) {
 						return nil
 					})
 					r.tool(sluice.Spec{Name: "x"}, sleeps(0))
-					wait := inOrder(1, func(int) { noErr(t, r.call("beyond")) })
-					noErr(t, r.call("others"))
+					wait := inOrder(1, func(int) { assert.NoError(t, r.call("beyond")) })
+					require.NoError(t, r.call("others"))
 					close(begun)
 					synctest.Wait()
-					parallel(3, func(int) { noErr(t, r.call("x")) })
+					parallel(3, func(int) { assert.NoError(t, r.call("x")) })
 					wait()
 					want := []time.Duration{x.first, x.first + time.Hour, x.first + 2*time.Hour}
 					if got := r.starts("x"); !slices.Equal(got, want) {
@@ -305,7 +307,7 @@ func TestQuota_DenialTeachesNoEstimate(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1000, Per: time.Hour, Unit: "tokens"}), inside)})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "ask"}, func(ctx context.Context) error { sluice.ReportUsage(ctx, "tokens", 80); return nil })
-		noErr(t, r.call("ask"))
+		require.NoError(t, r.call("ask"))
 		if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask", Input: any("deny")}); !errors.Is(err, sluice.ErrDenied) {
 			t.Errorf("got %v, want a denial", err)
 		}
@@ -323,7 +325,7 @@ func TestQuota_EstimateOfSmallUnits(t *testing.T) {
 		use := int64(1)
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { sluice.ReportUsage(ctx, "gpus", use); return nil })
 		for i, want := range []int64{1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6} {
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			if d := r.Explain(r.ctx, sluice.Request{Tool: "x"}); d.Costs[0].Estimate != want {
 				t.Errorf("after %d calls %d are expected, want %d", i+1, d.Costs[0].Estimate, want)
 			}

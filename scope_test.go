@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 func byHost(fn func(sluice.Call) string) sluice.Scope { return sluice.ByKey("host", fn) }
@@ -93,15 +94,15 @@ func TestScopesOfEqualContentAreOneInAComponent(t *testing.T) {
 	l := limitsOf(sluice.Limit{Max: 1, Scope: byHost(constant("old"))})
 	r := newRig(t, sluice.Config{Interceptors: interceptors(l)})
 	rawTool(t, r.reg, sluice.Spec{Name: "x"}, sleeps(0))
-	noErr(t, sluice.Reconfigure("reload", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2, Scope: byHost(constant("new"))}}})))
-	noErr(t, r.call("x"))
+	require.NoError(t, sluice.Reconfigure("reload", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2, Scope: byHost(constant("new"))}}})))
+	require.NoError(t, r.call("x"))
 	if key, _ := l.Config().Limits[0].Scope.Key(sluice.Spec{}, sluice.Call{}); key != "old" {
 		t.Errorf("the configuration shows a function that answers %q, want old", key)
 	}
 	r.gateState("concurrency per host", "old")
 	q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: byHost(constant("old")), Rates: []sluice.Rate{{N: 1}}}))
 	b := breakerOf(sluice.CircuitBreakerConfig{Scope: byHost(constant("old"))})
-	noErr(t, sluice.Reconfigure("reload", q.Change(sluice.RateLimiterConfig{Scope: byHost(constant("new")), Rates: []sluice.Rate{{N: 2}}}),
+	require.NoError(t, sluice.Reconfigure("reload", q.Change(sluice.RateLimiterConfig{Scope: byHost(constant("new")), Rates: []sluice.Rate{{N: 2}}}),
 		b.Change(sluice.CircuitBreakerConfig{Scope: byHost(constant("new"))})))
 	for _, s := range []sluice.Scope{q.Config().Scope, b.Config().Scope} {
 		if key, _ := s.Key(sluice.Spec{}, sluice.Call{}); key != "old" {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A Duration that can only be a number whose unit was forgotten is refused, with words that
@@ -71,7 +73,7 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 
 	// So are all there are.
 	api, err := os.ReadFile("testdata/api.txt")
-	noErr(t, err)
+	require.NoError(t, err)
 	api, _, _ = bytes.Cut(api, []byte("\npackage ")) // the other packages have tests of their own
 	for _, m := range regexp.MustCompile(`(?m)^field ((?:\w*Config|Policy|Rate)\.\w+) time\.Duration$`).FindAllStringSubmatch(string(api), -1) {
 		if field := strings.Replace(m[1], "Rate.", "RateLimiterConfig.Rates[1].", 1); fields[field] == nil {
@@ -98,7 +100,7 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 		q.Pause("", 30)
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
 		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		if r.at() < 30 {
 			t.Errorf("started after %v, in a pause of 30ns", r.at())
 		}
@@ -135,10 +137,10 @@ func TestNoWait(t *testing.T) {
 						return r.call(tool)
 					}
 
-					noErr(t, call("quick"))
+					require.NoError(t, call("quick"))
 					wantRefusal(t, call("quick"), sluice.ErrWaitTooLong, "rate calls per minute", time.Minute)
-					wait := inOrder(2, func(int) { noErr(t, call("slow")) })
-					waitPatient := inOrder(3, func(int) { noErr(t, call("patient")) }) // the queue is full
+					wait := inOrder(2, func(int) { assert.NoError(t, call("slow")) })
+					waitPatient := inOrder(3, func(int) { assert.NoError(t, call("patient")) }) // the queue is full
 					wantRefusal(t, call("slow"), sluice.ErrWaitTooLong, "concurrency tool slow", 0)
 					if d := r.Explain(r.ctx, sluice.Request{Tool: "slow"}); d.Refusal == nil || d.Refusal.Reason != sluice.ErrWaitTooLong || d.Refusal.By != "concurrency tool slow" {
 						t.Errorf("Explain: %+v", d)
@@ -147,7 +149,7 @@ func TestNoWait(t *testing.T) {
 						t.Errorf("that took %v", r.at())
 					}
 					wait()
-					noErr(t, call("slow")) // a slot is free again
+					require.NoError(t, call("slow")) // a slot is free again
 					waitPatient()
 					for _, e := range r.rec.Events() {
 						if e.Kind == sluice.ToolQueued && e.Call.Tool != "patient" {

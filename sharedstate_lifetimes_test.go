@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestLifetimesAreHalfOpen(t *testing.T) {
@@ -113,10 +115,10 @@ func TestWritesAtExpiryFindTheKeyAbsent(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{MaxKeys: 1})
 		k := Key[int]("k")
 		old, err := k.Set(ctx, 7, TTL(time.Second))
-		wantErr(t, err, nil)
+		require.NoError(t, err)
 		time.Sleep(time.Second)
-		wantErr(t, second(k.CompareAndSwap(ctx, old, 8)), ErrConflict)
-		wantErr(t, k.CompareAndDelete(ctx, old), ErrConflict)
+		require.ErrorIs(t, second(k.CompareAndSwap(ctx, old, 8)), ErrConflict)
+		require.ErrorIs(t, k.CompareAndDelete(ctx, old), ErrConflict)
 		if n, err := Increment(ctx, k, 1); n != 1 || err != nil {
 			t.Errorf("Increment at expiry returned %d, %v; want 1", n, err)
 		}
@@ -128,11 +130,11 @@ func TestWritesAtExpiryFindTheKeyAbsent(t *testing.T) {
 		wantValue(t, ctx, k, 1)
 
 		// Bounds see through what has expired, even before the sweep.
-		wantErr(t, second(k.Set(ctx, 1, TTL(time.Second))), nil)
+		require.NoError(t, second(k.Set(ctx, 1, TTL(time.Second))))
 		time.Sleep(time.Second)
-		wantErr(t, second(Key[int]("other").Set(ctx, 1, TTL(time.Second))), nil)
+		require.NoError(t, second(Key[int]("other").Set(ctx, 1, TTL(time.Second))))
 		time.Sleep(time.Second)
-		wantErr(t, s.Txn(ctx, func(ctx context.Context) error { return second(k.Set(ctx, 1)) }), nil)
+		require.NoError(t, s.Txn(ctx, func(ctx context.Context) error { return second(k.Set(ctx, 1)) }))
 	})
 }
 
@@ -202,7 +204,7 @@ func TestRefreshBeatsTheSweeper(t *testing.T) {
 		for i := range 10_000 {
 			k.Set(ctx, i, TTL(time.Second))
 			time.Sleep(time.Second)
-			wantErr(t, second(k.Set(ctx, i)), nil)
+			require.NoError(t, second(k.Set(ctx, i)))
 			synctest.Wait()
 			wantValue(t, ctx, k, i)
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/kv"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestTxnReadsItsOwnWrites(t *testing.T) {
@@ -29,27 +31,27 @@ func TestTxnReadsItsOwnWrites(t *testing.T) {
 		}
 		wantValue(t, tx, a, "new")
 		wantValue(t, ctx, a, "old") // outside, nothing has happened
-		wantErr(t, second(a.CompareAndSwap(tx, va, "x")), ErrConflict)
+		assert.ErrorIs(t, second(a.CompareAndSwap(tx, va, "x")), ErrConflict)
 		v, err = a.CompareAndSwap(tx, v, "newer")
-		wantErr(t, err, nil)
+		assert.NoError(t, err)
 		inside = v
-		wantErr(t, second(Increment(tx, b, 2)), nil)
+		assert.NoError(t, second(Increment(tx, b, 2)))
 		if n, err := Increment(tx, b, 3); n != 5 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
 		if n, err := b.Update(tx, func(old int, ok bool) (int, error) { return old * 2, nil }); n != 10 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
-		wantErr(t, c.Delete(tx), nil)
+		assert.NoError(t, c.Delete(tx))
 		wantAbsent(t, tx, c)
-		wantErr(t, c.CompareAndDelete(tx, 1), ErrConflict)
-		wantErr(t, second(Increment(tx, Key[string2]("a"), 1)), ErrWrongType)
-		wantErr(t, second(Increment(tx, Key[int64]("b"), 1)), ErrWrongType)
-		wantErr(t, third(Key[int]("a").Get(tx)), ErrWrongType)
-		wantErr(t, second(Key[int]("a").CompareAndSwap(tx, v, 1)), ErrWrongType)
+		assert.ErrorIs(t, c.CompareAndDelete(tx, 1), ErrConflict)
+		assert.ErrorIs(t, second(Increment(tx, Key[string2]("a"), 1)), ErrWrongType)
+		assert.ErrorIs(t, second(Increment(tx, Key[int64]("b"), 1)), ErrWrongType)
+		assert.ErrorIs(t, third(Key[int]("a").Get(tx)), ErrWrongType)
+		assert.ErrorIs(t, second(Key[int]("a").CompareAndSwap(tx, v, 1)), ErrWrongType)
 		return nil
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	v, version, _ := a.Get(ctx)
 	if v != "newer" || version != inside {
 		t.Errorf("a is %q version %d, want newer with the version %d that its write returned", v, version, inside)
@@ -73,7 +75,7 @@ func TestTxnReentrantUpdate(t *testing.T) {
 			return old + 1, nil
 		}))
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	wantValue(t, ctx, k, 11)
 }
 
@@ -102,7 +104,7 @@ func TestTxnIsAllOrNothing(t *testing.T) {
 					b.Set(ctx, 2)
 					return c.end(cancel)
 				})
-				wantErr(t, err, c.err)
+				assert.ErrorIs(t, err, c.err)
 			})
 			if got != c.ended {
 				t.Errorf("Txn %s, want %s", got, c.ended)
@@ -112,14 +114,14 @@ func TestTxnIsAllOrNothing(t *testing.T) {
 			}
 			wantAbsent(t, ctx, b)
 			// The context of a transaction that is over does not reach the store.
-			wantErr(t, second(a.Set(leaked, 3)), ErrNoState)
-			wantErr(t, third(a.Get(leaked)), ErrNoState)
-			wantErr(t, a.Delete(leaked), ErrNoState)
-			wantErr(t, second(Increment(leaked, a, 1)), ErrNoState)
-			wantErr(t, StateFrom(leaked).Txn(leaked, func(context.Context) error { return nil }), ErrNoState)
-			wantErr(t, StateFrom(leaked).Close(), nil)
+			require.ErrorIs(t, second(a.Set(leaked, 3)), ErrNoState)
+			require.ErrorIs(t, third(a.Get(leaked)), ErrNoState)
+			require.ErrorIs(t, a.Delete(leaked), ErrNoState)
+			require.ErrorIs(t, second(Increment(leaked, a, 1)), ErrNoState)
+			require.ErrorIs(t, StateFrom(leaked).Txn(leaked, func(context.Context) error { return nil }), ErrNoState)
+			require.NoError(t, StateFrom(leaked).Close())
 			// And the keys are as usable as before.
-			wantErr(t, s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, a, 1)) }), nil)
+			require.NoError(t, s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, a, 1)) }))
 			wantValue(t, ctx, a, 2)
 		})
 	}
@@ -141,7 +143,7 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 		}
 		return second(b.Set(tx, n*10))
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	wantValue(t, ctx, b, 20)
 	if calls != 2 {
 		t.Errorf("%d calls, want 2", calls)
@@ -151,13 +153,13 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 	err = s.Txn(ctx, func(tx context.Context) error {
 		calls++
 		n, _, err := a.Get(tx)
-		wantErr(t, err, nil)
+		assert.NoError(t, err)
 		if calls == 1 { // seen by the next read, which must not show a torn state
 			Increment(ctx, a, 1)
 			Increment(ctx, b, 10)
 			_, _, err := b.Get(tx)
-			wantErr(t, err, ErrConflict)
-			wantErr(t, second(c.Set(tx, 1)), ErrConflict)
+			assert.ErrorIs(t, err, ErrConflict)
+			assert.ErrorIs(t, second(c.Set(tx, 1)), ErrConflict)
 			return nil // even if fn does not mind
 		}
 		m, _, err := b.Get(tx)
@@ -166,7 +168,7 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 		}
 		return err
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	if calls != 2 {
 		t.Errorf("%d calls, want 2", calls)
 	}
@@ -178,7 +180,7 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 		calls++
 		return second(a.CompareAndSwap(tx, 999, 1))
 	})
-	wantErr(t, err, ErrConflict)
+	require.ErrorIs(t, err, ErrConflict)
 	if calls != 1 {
 		t.Errorf("%d calls, want 1", calls)
 	}
@@ -197,7 +199,7 @@ func TestTxnEndsWithItsContext(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			return second(k.Set(tx, n+100))
 		})
-		wantErr(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
 		if d := time.Since(start); d != time.Second { // when fn returns for the tenth time
 			t.Errorf("it took %v, want 1s", d)
 		}
@@ -210,17 +212,17 @@ func TestTxnJoins(t *testing.T) {
 	a, b := Key[int]("a"), Key[int]("b")
 	err := s.Txn(ctx, func(tx context.Context) error {
 		a.Set(tx, 1)
-		wantErr(t, s.Txn(tx, func(tx context.Context) error {
+		assert.NoError(t, s.Txn(tx, func(tx context.Context) error {
 			wantValue(t, tx, a, 1)
 			return second(Increment(tx, a, 1))
-		}), nil)
+		}))
 		wantValue(t, tx, a, 2)
 		// A view of the same store joins too, by its own names.
-		wantErr(t, v.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 5)) }), nil)
+		assert.NoError(t, v.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 5)) }))
 		wantValue(t, tx, Key[int]("v/a"), 5)
-		wantErr(t, second(b.Set(WithState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)), nil)
+		assert.NoError(t, second(b.Set(WithState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)))
 		// An inner one that fails, however it does, takes its writes back.
-		wantErr(t, s.Txn(tx, func(tx context.Context) error {
+		assert.ErrorIs(t, s.Txn(tx, func(tx context.Context) error {
 			a.Set(tx, 99)
 			b.Set(tx, 99)
 			return errors.ErrUnsupported
@@ -237,7 +239,7 @@ func TestTxnJoins(t *testing.T) {
 		wantAbsent(t, ctx, a)
 		return nil
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	got := ""
 	for e := range s.List("") {
 		got += fmt.Sprintf("%s=%v ", e.Key, e.Value)
@@ -248,10 +250,10 @@ func TestTxnJoins(t *testing.T) {
 	// Another store does not join.
 	other, octx := newState(t, SharedStateConfig{})
 	err = s.Txn(ctx, func(tx context.Context) error {
-		wantErr(t, other.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 1)) }), nil)
+		assert.NoError(t, other.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 1)) }))
 		return errors.ErrUnsupported
 	})
-	wantErr(t, err, errors.ErrUnsupported)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
 	wantValue(t, octx, a, 1)
 }
 
@@ -266,7 +268,7 @@ func TestTxnBounds(t *testing.T) {
 		k(20).Set(ctx, "")
 		return second(k(21).Set(ctx, ""))
 	})
-	wantErr(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrFull)
 	wantAbsent(t, ctx, k(20))
 	// What it removes makes room for what it adds.
 	err = s.Txn(ctx, func(ctx context.Context) error {
@@ -278,7 +280,7 @@ func TestTxnBounds(t *testing.T) {
 		}
 		return nil
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	if keys, _ := s.view.Scope.Usage(); keys != 10 {
 		t.Errorf("%d keys, want 10", keys)
 	}
@@ -293,9 +295,9 @@ func TestTxnBounds(t *testing.T) {
 			}
 		}
 	})
-	wantErr(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrFull)
 	err = s.Txn(ctx, func(ctx context.Context) error { return second(k(0).Set(ctx, string(make([]byte, 20_000)))) })
-	wantErr(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrFull)
 }
 
 func TestTxnMoneyIsKept(t *testing.T) {
@@ -463,22 +465,22 @@ func TestTxnFromSeveralGoroutines(t *testing.T) {
 		wg.Wait()
 		return nil
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	wantValue(t, ctx, Key[int]("0"), 400)
 	wantValue(t, ctx, Key[int]("1"), 400)
 }
 
 func TestTxnOfRestoredValues(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
-	wantErr(t, s.UnmarshalJSON([]byte(`{"keys":{"n":{"value":9007199254740993,"version":3},"s":{"value":"x","version":4}}}`)), nil)
+	require.NoError(t, s.UnmarshalJSON([]byte(`{"keys":{"n":{"value":9007199254740993,"version":3},"s":{"value":"x","version":4}}}`)))
 	err := s.Txn(ctx, func(ctx context.Context) error {
 		if n, err := Increment(ctx, Key[int64]("n"), 1); n != 9007199254740994 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
-		wantErr(t, second(Increment(ctx, Key[int64]("s"), 1)), ErrWrongType)
+		assert.ErrorIs(t, second(Increment(ctx, Key[int64]("s"), 1)), ErrWrongType)
 		return second(Key[string]("s").CompareAndSwap(ctx, 4, "y"))
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	wantValue(t, ctx, Key[int64]("n"), 9007199254740994)
 	wantValue(t, ctx, Key[string]("s"), "y")
 }
@@ -758,5 +760,5 @@ func TestTxnReadsAreBounded(t *testing.T) {
 			}
 		}
 	})
-	wantErr(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrFull)
 }

@@ -10,12 +10,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestListIsSortedAndCurrent(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	for _, k := range []string{"b", "a/2", "a/10", "a", "c", "a/1"} {
-		wantErr(t, second(Key[string](k).Set(ctx, "v "+k)), nil)
+		require.NoError(t, second(Key[string](k).Set(ctx, "v "+k)))
 	}
 	var keys []string
 	for e := range s.List("a") {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // What is not told because a sink blocks is counted.
@@ -22,10 +24,10 @@ func TestSnapshot_EventsBeyondTheBoundAreCounted(t *testing.T) {
 		q := rates(sluice.Rate{N: 1})
 		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(q), Sink: sink}))
 		var wg sync.WaitGroup
-		wg.Go(func() { noErr(t, q.Pause("", time.Hour)) }) // its goroutine tells all that come
+		wg.Go(func() { assert.NoError(t, q.Pause("", time.Hour)) }) // its goroutine tells all that come
 		synctest.Wait()
 		for range 5000 {
-			noErr(t, q.Pause("", time.Hour))
+			require.NoError(t, q.Pause("", time.Hour))
 		}
 		if n := e.Snapshot().EventsDropped; n != 4000 {
 			t.Errorf("%d events dropped, want 4,000: 1,000 are kept", n)
@@ -35,7 +37,7 @@ func TestSnapshot_EventsBeyondTheBoundAreCounted(t *testing.T) {
 		if s := e.Snapshot(); got != 1001 || s.EventsDropped != 4000 || s.EventsDelivered != 1001 {
 			t.Errorf("%d told, %d delivered, %d dropped: want 1,001, 1,001 and 4,000", got, s.EventsDelivered, s.EventsDropped)
 		}
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -69,7 +71,7 @@ func TestExplainTakesNoKey(t *testing.T) {
 				t.Errorf("keys %q, were %q", after, before)
 			}
 			for _, tenant := range []string{"a", "b"} {
-				noErr(t, errOf(r.Invoke(r.as(0, tenant), sluice.Request{Tool: "x"})))
+				require.NoError(t, errOf(r.Invoke(r.as(0, tenant), sluice.Request{Tool: "x"})))
 			}
 			time.Sleep(time.Hour) // both are idle
 			before = keys()
@@ -97,7 +99,7 @@ func TestInvokeDoesNotWaitForWrapBeyondItsContext(t *testing.T) {
 			cancel()
 		}
 		close(block)
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		r.end()
 	})
 }

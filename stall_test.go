@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 )
 
 // A limit that has released nothing for a minute while calls wait is told once, and shown,
@@ -95,8 +96,8 @@ func TestStall_WhatMovesIsNotToldOf(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "slow"}, sleeps(time.Minute-1))
 		r.tool(sluice.Spec{Name: "rated"}, sleeps(0))
-		wait := inOrder(20, func(int) { noErr(t, r.call("slow")) })
-		other := inOrder(3, func(int) { noErr(t, r.call("rated")) })
+		wait := inOrder(20, func(int) { assert.NoError(t, r.call("slow")) })
+		other := inOrder(3, func(int) { assert.NoError(t, r.call("rated")) })
 		wait()
 		other()
 		for _, e := range rec.Events() {

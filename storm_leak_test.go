@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The tests of this file let very many of everything come and go, and hold that nothing is
@@ -164,9 +166,9 @@ func TestStorm_ToolsComeAndGo(t *testing.T) {
 				}
 				switch i % 5 {
 				case 0:
-					noErr(t, quota.Pause(s.Name, 30*time.Minute))
+					require.NoError(t, quota.Pause(s.Name, 30*time.Minute))
 				case 1:
-					noErr(t, breaker.Trip(s.Name))
+					require.NoError(t, breaker.Trip(s.Name))
 				}
 				if i >= from+live && !reg.Remove(name(i-live)) {
 					t.Fatalf("%s is not there", name(i-live))
@@ -205,7 +207,7 @@ func TestStorm_ToolsComeAndGo(t *testing.T) {
 		round(n/10, n-n/10)
 		over(n)
 		before.returns(t)
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -258,7 +260,7 @@ func TestStorm_KeysComeAndGo(t *testing.T) {
 					}
 				case 1:
 					if err := breaker.Trip(host); err == nil {
-						noErr(t, breaker.Reset(host))
+						require.NoError(t, breaker.Reset(host))
 					} else if !strings.Contains(err.Error(), "keys that it may have are busy") {
 						t.Fatal(err)
 					}
@@ -289,7 +291,7 @@ func TestStorm_KeysComeAndGo(t *testing.T) {
 		}
 		check()
 		before.returns(t)
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -318,7 +320,7 @@ func TestStorm_UnitsComeAndGo(t *testing.T) {
 		before := calmNow()
 		round(many(200_000))
 		before.returns(t)
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -358,7 +360,7 @@ func TestStorm_TenantsComeAndGo(t *testing.T) {
 		round(i*100, 100)
 	}
 	before.returns(t)
-	noErr(t, e.Close(t.Context()))
+	require.NoError(t, e.Close(t.Context()))
 }
 
 // Executors that are closed leave nothing behind in what they shared.
@@ -375,16 +377,16 @@ func TestStorm_ExecutorsComeAndGo(t *testing.T) {
 				t.Fatal(err)
 			}
 			if last != nil {
-				noErr(t, last.Close(t.Context()))
+				require.NoError(t, last.Close(t.Context()))
 			}
 			if _, err := f.Wait(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			last = e
 			own := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(1))}))
-			noErr(t, own.Close(t.Context()))
+			require.NoError(t, own.Close(t.Context()))
 		}
-		noErr(t, last.Close(t.Context()))
+		require.NoError(t, last.Close(t.Context()))
 	}
 	round(100)
 	before := calmNow()
@@ -431,13 +433,13 @@ func TestStorm_SubmissionsThatEndAtOnce(t *testing.T) {
 		{"are admitted together", false, func(s storm, submit func(context.Context)) func() {
 			submit(t.Context())
 			return func() {
-				noErr(t, sluice.Reconfigure("me", s.hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n + 1}}})))
+				assert.NoError(t, sluice.Reconfigure("me", s.hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n + 1}}})))
 			}
 		}},
 		{"are admitted a few at a time", true, func(s storm, submit func(context.Context)) func() {
 			submit(t.Context())
 			return func() {
-				noErr(t, sluice.Reconfigure("me", s.hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1 + runtime.GOMAXPROCS(0)}}})))
+				assert.NoError(t, sluice.Reconfigure("me", s.hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1 + runtime.GOMAXPROCS(0)}}})))
 			}
 		}},
 		{"are admitted one by one", true, func(s storm, submit func(context.Context)) func() {
@@ -488,7 +490,7 @@ func TestStorm_SubmissionsThatEndAtOnce(t *testing.T) {
 				time.Sleep(ms)
 			}
 			before.returns(t)
-			noErr(t, s.e.Close(t.Context()))
+			require.NoError(t, s.e.Close(t.Context()))
 		})
 	}
 }
@@ -522,5 +524,5 @@ func TestStorm_ManyLiveTools(t *testing.T) {
 		t.Errorf("%d tools were registered, called and removed in %v", n, d)
 	}
 	before.returns(t)
-	noErr(t, e.Close(t.Context()))
+	require.NoError(t, e.Close(t.Context()))
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 // An outcome that is there is what Wait answers, also if its context has ended.
@@ -62,7 +63,7 @@ func TestSubmit_ManyEndAtOnce(t *testing.T) {
 			case "cancelled":
 				cancel()
 			case "admitted":
-				noErr(t, sluice.Reconfigure("me", hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: calls + 1}}})))
+				require.NoError(t, sluice.Reconfigure("me", hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: calls + 1}}})))
 			default:
 				time.AfterFunc(0, func() { e.Close(context.Background()) })
 			}
@@ -71,7 +72,7 @@ func TestSubmit_ManyEndAtOnce(t *testing.T) {
 			}
 			close(release)
 			holder.Wait(t.Context())
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, e.Close(t.Context()))
 			peak.isLow(t, calls, how != "admitted")
 		})
 	}
@@ -97,7 +98,7 @@ func TestSubmit_AllThatAreAdmittedRun(t *testing.T) {
 		}
 		for _, f := range futures {
 			_, err := f.Wait(t.Context())
-			noErr(t, err)
+			require.NoError(t, err)
 		}
 		r.end()
 	})
@@ -379,9 +380,9 @@ func TestClose_AfterAContextThatMisbehavesAsItIsWatched(t *testing.T) {
 					}
 					go r.Submit(ctx, sluice.Request{Tool: "x"}) // which may exit
 					_, err := holder.Wait(r.ctx)
-					noErr(t, err)
+					require.NoError(t, err)
 					synctest.Wait()
-					noErr(t, r.Close(t.Context()))
+					require.NoError(t, r.Close(t.Context()))
 					r.end()
 				})
 			})

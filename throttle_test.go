@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // throttledBy is an upstream's answer by pointer: no two of them are equal.
@@ -152,7 +154,7 @@ func TestPromise16_ThrottleOfANestedCallIsNeutralForItsAncestors(t *testing.T) {
 								})
 							}
 							for range 3 {
-								parallel(8, func(int) { noErr(t, r.call("agent0")) })
+								parallel(8, func(int) { assert.NoError(t, r.call("agent0")) })
 							}
 							calm = false
 							if n := r.gateNamed("concurrency tool").Limit; n != 8 {
@@ -306,7 +308,7 @@ func TestPromise16_RefusalOfANestedCallIsNeutralForAllAround(t *testing.T) {
 				return errOf(r.Invoke(ctx, sluice.Request{Tool: inner}))
 			})
 		}
-		noErr(t, r.call("agent2"))
+		require.NoError(t, r.call("agent2"))
 		for range 3 {
 			if err := r.call("agent2"); !errors.Is(err, sluice.ErrRateLimited) || errors.Is(err, sluice.ErrRejected) {
 				t.Fatalf("%v, want the refusal passed on by a tool that ran", err)
@@ -435,7 +437,7 @@ func TestQuota_ThrottleOfAFreeCallPausesItsKey(t *testing.T) {
 			r.tool(sluice.Spec{Name: "free", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 0 }}}, sleeps(0))
 			wait := inOrder(5, func(int) { _, _ = r.Invoke(r.withKey("a"), sluice.Request{Tool: "dear"}) })
 			_, err := r.Invoke(r.withKey("a"), sluice.Request{Tool: "free"})
-			noErr(t, err)
+			require.NoError(t, err)
 			if r.at() != 0 {
 				t.Errorf("the free call started at %v, want at once", r.at())
 			}
@@ -560,7 +562,7 @@ func TestQuota_ThrottleOfAPart(t *testing.T) {
 					return nil
 				})
 				_, err := r.Invoke(sluice.WithPipelineContext(t.Context(), r.pc), sluice.Request{Tool: "fetch"})
-				noErr(t, err)
+				require.NoError(t, err)
 				got := strings.ReplaceAll(strings.ReplaceAll(r.paused(), "rate/", ""), " calls per second", "")
 				if got != x.want {
 					t.Errorf("paused: %q, want %q", got, x.want)
@@ -581,7 +583,7 @@ func TestQuota_ThrottleOfAPartWithoutRoom(t *testing.T) {
 			sluice.ReportThrottle(ctx, time.Hour, sluice.ThrottlePart{Kind: "host", Key: "b"})
 			return nil
 		})
-		noErr(t, r.call("fetch"))
+		require.NoError(t, r.call("fetch"))
 		if got, want := r.paused(), "rate calls per second a 1m0s"; got != want {
 			t.Errorf("paused: %q, want %q", got, want)
 		}
@@ -641,7 +643,7 @@ func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
 				tool("small", map[string]int64{"weight": 1, "b": 1}, func(context.Context) error { last = r.at(); return nil })
 				var wg sync.WaitGroup
 				for _, tool := range []string{"holder", "wide"} {
-					wg.Go(func() { noErr(t, r.call(tool)) })
+					wg.Go(func() { assert.NoError(t, r.call(tool)) })
 					synctest.Wait()
 				}
 				for r.Snapshot().Queued < 2 { // until the slots are kept for the wide one
@@ -649,7 +651,7 @@ func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
 						t.Fatal("nothing is kept for the wide call")
 					}
 					time.Sleep(ms)
-					wg.Go(func() { noErr(t, r.call("small")) })
+					wg.Go(func() { assert.NoError(t, r.call("small")) })
 					synctest.Wait()
 				}
 				at := r.at()
@@ -690,14 +692,14 @@ func TestThrottle_PauseIsNoStall(t *testing.T) {
 					time.Sleep(100 * time.Second)
 					return nil
 				})
-				noErr(t, r.call("x"))
+				require.NoError(t, r.call("x"))
 				time.Sleep(ms)
-				wait := inOrder(2, func(int) { noErr(t, r.call("x")) })
+				wait := inOrder(2, func(int) { assert.NoError(t, r.call("x")) })
 				from := time.Minute
 				if end == "lifted" {
 					time.Sleep(50 * time.Second)
 					from = r.at()
-					noErr(t, reg.Lift("x"))
+					require.NoError(t, reg.Lift("x"))
 				}
 				wait()
 				if len(told) != 1 || told[0] != from+time.Minute {

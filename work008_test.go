@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The tests of this file are the nine of the stress report WORK-008, with exact
@@ -246,7 +248,7 @@ func TestWORK008_RaceCondition20(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{})
 			defer r.end()
-			noErr(t, errOf(hits.Set(r.ctx, 0)))
+			require.NoError(t, errOf(hits.Set(r.ctx, 0)))
 			conflicts := atomic.Int64{}
 			r.tool(sluice.Spec{Name: "hit"}, func(ctx context.Context) error {
 				for {
@@ -368,7 +370,7 @@ func TestWORK008_RateLimiting50(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 10, Burst: 1}))})
 			defer r.end()
 			r.tool(sluice.Spec{Name: "api"}, sleeps(0))
-			noErr(t, r.call("api"))
+			require.NoError(t, r.call("api"))
 			ctx, cancel := context.WithTimeout(r.ctx, 99*ms)
 			defer cancel()
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "api"})
@@ -426,7 +428,7 @@ func TestWORK008_CascadingFailure20(t *testing.T) {
 				if got != want {
 					t.Errorf("succeeded, failed, refused, ran: %s, want %s", got, want)
 				}
-				noErr(t, r.call("steady"))
+				require.NoError(t, r.call("steady"))
 				if !with {
 					return
 				}
@@ -446,7 +448,7 @@ func TestWORK008_CascadingFailure20(t *testing.T) {
 				if n := runs.Load() - before; n != 2 || refused.Load() != 98 || probes.peak.Load() != 2 {
 					t.Errorf("after the cool-down %d probes ran, %d at once, %d refused: want 2, 2, 98", n, probes.peak.Load(), refused.Load())
 				}
-				noErr(t, r.call("flaky"))
+				require.NoError(t, r.call("flaky"))
 			})
 		})
 	}
@@ -481,7 +483,7 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 				t.Errorf("%v, want a PanicError", err)
 			}
 		}
-		parallel(5, func(int) { noErr(t, r.call("load")) })
+		parallel(5, func(int) { assert.NoError(t, r.call("load")) })
 		if peak.Load() != 2*size || r.at() != 150*ms {
 			t.Errorf("held at most %d bytes, took %v: want %d, 150ms", peak.Load(), r.at(), 2*size)
 		}
@@ -496,7 +498,7 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 		heap, routines := quiet()
 		events := len(r.rec.Events())
 		r.ctx = t.Context() // calls that nobody records
-		parallel(200, func(int) { noErr(t, r.call("load")) })
+		parallel(200, func(int) { assert.NoError(t, r.call("load")) })
 		heapNow, routinesNow := quiet()
 		if peak.Load() != 2*size || len(r.rec.Events()) != events {
 			t.Errorf("held at most %d bytes, want %d", peak.Load(), 2*size)
@@ -523,7 +525,7 @@ func TestWORK008_PriorityOrder(t *testing.T) {
 			pc := r.pc
 			pc.Priority = p
 			ctx := sluice.WithPipelineContext(t.Context(), pc)
-			return inOrder(len(names), func(i int) { noErr(t, errOf(work(ctx, names[i]))) })
+			return inOrder(len(names), func(i int) { assert.NoError(t, errOf(work(ctx, names[i]))) })
 		}
 		busy := queue(sluice.PriorityNormal, "busy")
 		low := queue(sluice.PriorityBatch, "low1", "low2", "low3", "low4", "low5")
@@ -564,12 +566,12 @@ func TestWORK008_Starvation(t *testing.T) {
 		for range 2 { // one runs, one waits: high load at 100 %
 			wg.Go(func() {
 				for !stop.Load() {
-					noErr(t, errOf(work(as(sluice.PriorityInteractive), false)))
+					assert.NoError(t, errOf(work(as(sluice.PriorityInteractive), false)))
 				}
 			})
 		}
 		synctest.Wait()
-		wait := inOrder(10, func(int) { noErr(t, errOf(work(as(sluice.PriorityBatch), true))) })
+		wait := inOrder(10, func(int) { assert.NoError(t, errOf(work(as(sluice.PriorityBatch), true))) })
 		counting.Store(true)
 		wait()
 		stop.Store(true)
@@ -725,7 +727,7 @@ func TestWORK008_ThunderingHerd(t *testing.T) {
 			return g.counts(10 * ms)(ctx)
 		})
 		quota.Pause("", time.Second)
-		wait := inOrder(200, func(int) { noErr(t, r.call("work")) })
+		wait := inOrder(200, func(int) { assert.NoError(t, r.call("work")) })
 		if g.total.Load() != 0 {
 			t.Errorf("%d started during the pause", g.total.Load())
 		}
@@ -757,7 +759,7 @@ func TestWORK008_AllToolsWriteOneKey(t *testing.T) {
 				})
 				return nil, err
 			})
-			noErr(t, err)
+			require.NoError(t, err)
 		}
 		parallel(tools*calls, func(i int) {
 			_, err := r.Invoke(r.ctx, sluice.Request{Tool: fmt.Sprint("tool", i%tools), Input: i / tools})
@@ -766,7 +768,7 @@ func TestWORK008_AllToolsWriteOneKey(t *testing.T) {
 			}
 		})
 		got, _, err := ledger.Get(r.ctx)
-		noErr(t, err)
+		require.NoError(t, err)
 		slices.Sort(got)
 		if n := len(slices.Compact(got)); n != tools*calls {
 			t.Errorf("%d different entries, want %d", n, tools*calls)

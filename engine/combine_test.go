@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
 )
 
 func TestCombineSharesTheNextTrip(t *testing.T) {
@@ -261,18 +262,21 @@ func TestCombineLeavesAtOnceAndCallsTheTripBack(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			_, err := b.Take(ctx, one(m, 0))
-			wantError(t, err, engine.ErrUnsure, "deadline exceeded")
+			assert.ErrorIs(t, err, engine.ErrUnsure)
+			assert.ErrorContains(t, err, "deadline exceeded")
 		})
 		synctest.Wait()
 		wg.Go(func() {
 			queued, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 			defer cancel()
 			_, err := b.Take(queued, one(m, 0))
-			wantError(t, err, engine.ErrRefused, "deadline exceeded") // it never left
+			assert.ErrorIs(t, err, engine.ErrRefused)
+			assert.ErrorContains(t, err, "deadline exceeded") // it never left
 		})
 		synctest.Wait()
 		_, err := b.Take(t.Context(), one(m, 0))
-		wantError(t, err, engine.ErrFull, "CombineConfig.MaxWaiting is 2")
+		assert.ErrorIs(t, err, engine.ErrFull)
+		assert.ErrorContains(t, err, "CombineConfig.MaxWaiting is 2")
 		wg.Wait()
 		if d := time.Since(start); d != time.Second {
 			t.Errorf("callers of an engine that is gone left after %v, want 1s", d)
@@ -311,7 +315,8 @@ func TestCombineTellsEverybodyWhatWentWrong(t *testing.T) {
 				for range 10 {
 					wg.Go(func() {
 						g, err := b.Take(t.Context(), one(perSecond(1, 1), 0))
-						wantError(t, err, c.target, c.want)
+						assert.ErrorIs(t, err, c.target)
+						assert.ErrorContains(t, err, c.want)
 						if g != (engine.Grant{}) {
 							t.Errorf("an error came with %+v", g)
 						}
@@ -333,7 +338,7 @@ func TestCombineClose(t *testing.T) {
 		for i, want := range []error{engine.ErrUnsure, engine.ErrClosed} { // in the air, in the queue
 			wg.Go(func() {
 				_, err := b.Take(t.Context(), one(perSecond(1, 1), 0))
-				wantError(t, err, want, "")
+				assert.ErrorIs(t, err, want)
 			})
 			synctest.Wait()
 			_ = i
@@ -341,10 +346,10 @@ func TestCombineClose(t *testing.T) {
 		b.Close()
 		wg.Wait()
 		_, err = b.Take(t.Context(), one(perSecond(1, 1), 0))
-		wantError(t, err, engine.ErrClosed, "")
+		assert.ErrorIs(t, err, engine.ErrClosed)
 		_, err = b.Take(t.Context(), some(perSecond(1, 9), 2, 3))
-		wantError(t, err, engine.ErrClosed, "")
-		wantError(t, b.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed, "")
+		assert.ErrorIs(t, err, engine.ErrClosed)
+		assert.ErrorIs(t, b.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed)
 		b.Close()
 	})
 }

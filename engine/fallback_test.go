@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
 )
 
 // TestT103_BackendDown: an engine that is gone costs every caller the budget and no more,
@@ -45,7 +46,8 @@ func TestT103_BackendDown(t *testing.T) {
 						t.Errorf("got %+v, %v: want %+v", g, err, want)
 					}
 					if mode == engine.Deny {
-						wantError(t, err, engine.ErrAway, "engine: away")
+						assert.ErrorIs(t, err, engine.ErrAway)
+						assert.ErrorContains(t, err, "engine: away")
 						sent := wantTook > 0
 						if errors.Is(err, engine.ErrUnsure) != sent || errors.Is(err, engine.ErrRefused) == sent {
 							t.Errorf("the engine was asked: %v, and the error says %v", sent, err)
@@ -134,8 +136,8 @@ func TestFallbackFaults(t *testing.T) {
 					if i >= 5 {
 						want = engine.ErrRefused // not asked any more
 					}
-					wantError(t, err, want, "")
-					wantError(t, err, engine.ErrAway, "")
+					assert.ErrorIs(t, err, want)
+					assert.ErrorIs(t, err, engine.ErrAway)
 				}
 				if d := time.Since(start); d != 0 || x.Counts().Calls != 5 {
 					t.Errorf("took %v and %d calls", d, x.Counts().Calls)
@@ -180,7 +182,8 @@ func TestFallbackCallersWhoLeaveSayNothing(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), after)
 			defer cancel()
 			_, err := f.Take(ctx, one(m, 0))
-			wantError(t, err, engine.ErrUnsure, "deadline exceeded")
+			assert.ErrorIs(t, err, engine.ErrUnsure)
+			assert.ErrorContains(t, err, "deadline exceeded")
 			if errors.Is(err, engine.ErrAway) {
 				t.Errorf("a caller that left was told %v", err)
 			}
@@ -200,9 +203,11 @@ func TestFallbackCallersWhoLeaveSayNothing(t *testing.T) {
 		g, err := f.Take(t.Context(), one(m, 0))
 		wantGrant(t, g, err, engine.Grant{Units: 1})
 		_, err = f.Take(canceled(), one(m, 0))
-		wantError(t, err, engine.ErrRefused, "canceled")
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "canceled")
 		_, err = f.Take(t.Context(), engine.Draw{})
-		wantError(t, err, engine.ErrRefused, "length of Draw.Meters is 0: must be from 1 to 16")
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "length of Draw.Meters is 0: must be from 1 to 16")
 		if f.Away() {
 			t.Error("a bad argument says nothing about the engine")
 		}
@@ -269,7 +274,7 @@ func TestFallbackOneProbe(t *testing.T) {
 		for range 50 {
 			wg.Go(func() {
 				_, err := f.Take(t.Context(), one(m, 0))
-				wantError(t, err, engine.ErrAway, "")
+				assert.ErrorIs(t, err, engine.ErrAway)
 				mu.Lock()
 				defer mu.Unlock()
 				took[time.Since(start)]++
@@ -343,9 +348,11 @@ func TestFallbackLocalShare(t *testing.T) {
 		g, err = f.Take(t.Context(), some(m, 1, 9))
 		wantGrant(t, g, err, engine.Grant{Units: 1, Retry: time.Second})
 		_, err = f.Take(t.Context(), some(m, 4, 12))
-		wantError(t, err, engine.ErrAway, "its Burst is 3")
+		assert.ErrorIs(t, err, engine.ErrAway)
+		assert.ErrorContains(t, err, "its Burst is 3")
 		_, err = f.Take(t.Context(), one(engine.Meter{Key: "year", N: 1, Per: engine.MaxWait / 2}, 0))
-		wantError(t, err, engine.ErrAway, "such that Share times as long is at most a year")
+		assert.ErrorIs(t, err, engine.ErrAway)
+		assert.ErrorContains(t, err, "such that Share times as long is at most a year")
 		small := engine.Meter{Key: "small", N: 1, Per: time.Second}
 		g, err = f.Take(t.Context(), one(small, 0)) // a share of one is one
 		wantGrant(t, g, err, engine.Grant{Units: 1})
@@ -364,17 +371,23 @@ func TestFallbackSettle(t *testing.T) {
 		}
 		g, err := x.Quota().Take(ctx, some(m, 1, 10))
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
-		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, engine.Meter{}, 1), engine.ErrRefused, "Meter.Key")
-		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -1<<63), engine.ErrRefused, "delta is")
+		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, engine.Meter{}, 1)
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "Meter.Key")
+		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -1<<63)
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "delta is")
 		x.Set(sluicetest.Gone)
 		start := time.Now()
 		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
-		wantError(t, err, engine.ErrAway, "")
-		wantError(t, err, engine.ErrUnsure, "")
+		assert.ErrorIs(t, err, engine.ErrAway)
+		assert.ErrorIs(t, err, engine.ErrUnsure)
 		if d := time.Since(start); d != 100*time.Millisecond {
 			t.Errorf("took %v", d)
 		}
-		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused, "not asked")
+		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "not asked")
 	})
 }
 
@@ -437,7 +450,7 @@ func TestFallbackClose(t *testing.T) {
 		f.Close()
 		wg.Wait()
 		_, err = f.Take(t.Context(), one(perSecond(1, 1), 0))
-		wantError(t, err, engine.ErrClosed, "")
+		assert.ErrorIs(t, err, engine.ErrClosed)
 	})
 }
 
@@ -564,8 +577,9 @@ func TestFallbackCallsUnderWayAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		_, err := f.Take(t.Context(), one(m, 0))
-		wantError(t, err, engine.ErrAway, "not asked: too many calls are under way")
-		wantError(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused, "")
+		assert.ErrorIs(t, err, engine.ErrAway)
+		assert.ErrorContains(t, err, "not asked: too many calls are under way")
+		assert.ErrorIs(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused)
 		h.let(3)
 		wg.Wait()
 		for range 3 {
@@ -627,16 +641,20 @@ func TestCombineLeavesFewTripsBehind(t *testing.T) {
 			if i >= 32 {
 				want = engine.ErrFull
 			}
-			wantError(t, leave(i), want, "")
+			assert.ErrorIs(t, leave(i), want)
 		}
 		if n := h.asked.Load(); n != 32 {
 			t.Errorf("an engine that hangs was asked %d times, want 32", n)
 		}
-		wantError(t, leave(0), engine.ErrRefused, "deadline exceeded") // waited behind its own meter's trip
+		err := leave(0) // waited behind its own meter's trip
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "deadline exceeded")
 		h.let(2)
-		wantError(t, leave(100), engine.ErrUnsure, "")
-		wantError(t, leave(101), engine.ErrUnsure, "")
-		wantError(t, leave(102), engine.ErrFull, "has not returned from 32 trips that nobody waits for")
+		assert.ErrorIs(t, leave(100), engine.ErrUnsure)
+		assert.ErrorIs(t, leave(101), engine.ErrUnsure)
+		err = leave(102)
+		assert.ErrorIs(t, err, engine.ErrFull)
+		assert.ErrorContains(t, err, "has not returned from 32 trips that nobody waits for")
 		h.let(32)
 		if n := h.asked.Load(); n != 34 {
 			t.Errorf("asked %d times, want 34", n)

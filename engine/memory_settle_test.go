@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // settleStep happens at its time: a Take of take units in a name, which must be granted
@@ -220,7 +222,9 @@ func TestDroppedMetersKeepTheirOpenCharges(t *testing.T) {
 		if q.meters["a"] != nil {
 			t.Error("a full meter stood in the way of one that is not")
 		}
-		wantErr(t, q.Settle(ctx, OpID{}, a, meter("a"), 1), ErrFull, "MaxMeters is 3")
+		err := q.Settle(ctx, OpID{}, a, meter("a"), 1)
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxMeters is 3")
 		settle("a", a, -4) // needs no meter: it gives back nothing
 		time.Sleep(4 * time.Second)
 		take("a", OpID{}, 4)

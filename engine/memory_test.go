@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 func newMemory(t testing.TB, c MemoryConfig) *Memory {
@@ -19,14 +20,6 @@ func newMemory(t testing.TB, c MemoryConfig) *Memory {
 	}
 	t.Cleanup(func() { m.Close() })
 	return m
-}
-
-// wantErr fails unless err says text and is target (if not nil).
-func wantErr(t testing.TB, err, target error, text string) {
-	t.Helper()
-	if err == nil || target != nil && !errors.Is(err, target) || !strings.Contains(err.Error(), text) {
-		t.Errorf("got error %v: want one that says %q and matches %v", err, text, target)
-	}
 }
 
 func TestPromise22_MemoryConfig(t *testing.T) {
@@ -45,7 +38,7 @@ func TestPromise22_MemoryConfig(t *testing.T) {
 		{MemoryConfig{OpMemory: -1}, "engine: MemoryConfig.OpMemory is -1ns: must be zero (2 minutes) or positive, at most a year"},
 	} {
 		_, err := NewMemory(c.conf)
-		wantErr(t, err, nil, c.want)
+		assert.ErrorContains(t, err, c.want)
 	}
 }
 
@@ -96,17 +89,21 @@ func TestKV8_FullStoreHarmsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = s.Write(ctx, "c", 0, nil, 0)
-		wantErr(t, err, ErrFull, "MaxKeys is 2")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxKeys is 2")
 		_, _, err = s.Add(ctx, NewOpID(), "c", 1, nil, 0)
-		wantErr(t, err, ErrFull, "MaxKeys is 2")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxKeys is 2")
 		_, err = s.Write(ctx, "a", a, []byte("123456789"), 0)
-		wantErr(t, err, ErrRefused, "length of value is 9: must be at most 8")
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, "length of value is 9: must be at most 8")
 		a, err = s.Write(ctx, "a", a, []byte("12345678"), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, _, err = s.Add(ctx, NewOpID(), "b", 1_000_000, nil, 0)
-		wantErr(t, err, ErrFull, "MaxBytes is 14")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxBytes is 14")
 		if rec, err := s.Read(ctx, "b"); err != nil || string(rec.Value) != "7" {
 			t.Errorf("a refused Add left %q, %v", rec.Value, err)
 		}
@@ -172,15 +169,19 @@ func TestOpMemoryIsBounded(t *testing.T) {
 			t.Errorf("%d operations are remembered: want 1", n)
 		}
 		_, _, err := s.Add(ctx, ops[4], "other", 1, nil, 0)
-		wantErr(t, err, ErrRefused, "was another operation")
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, "was another operation")
 		d := Draw{Op: NewOpID(), Meters: []Meter{{Key: "m", N: 1, Per: time.Second}}}
 		if _, err := m.Quota().Take(ctx, d); err != nil {
 			t.Fatal(err)
 		}
-		wantErr(t, m.Quota().Settle(ctx, d.Op, OpID{}, d.Meters[0], 1), ErrRefused, "was another operation")
+		err = m.Quota().Settle(ctx, d.Op, OpID{}, d.Meters[0], 1)
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, "was another operation")
 		d.Meters = []Meter{{Key: "other", N: 1, Per: time.Second}}
 		_, err = m.Quota().Take(ctx, d)
-		wantErr(t, err, ErrRefused, "was another operation")
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, "was another operation")
 	})
 }
 
@@ -199,8 +200,12 @@ func TestMaxMeters(t *testing.T) {
 		if err := errors.Join(take("a"), take("a", "b", "c")); err != nil {
 			t.Fatal(err)
 		}
-		wantErr(t, take("d"), ErrFull, "MaxMeters is 3")
-		wantErr(t, take("a", "d"), ErrFull, "MaxMeters is 3")
+		err := take("d")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxMeters is 3")
+		err = take("a", "d")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxMeters is 3")
 		if err := take("a"); err != nil {
 			t.Errorf("a meter that is there: %v", err)
 		}
@@ -208,7 +213,9 @@ func TestMaxMeters(t *testing.T) {
 		if err := errors.Join(take("a", "d"), take("e")); err != nil {
 			t.Errorf("full meters made no room: %v", err)
 		}
-		wantErr(t, take("b"), ErrFull, "MaxMeters is 3")
+		err = take("b")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxMeters is 3")
 	})
 }
 
@@ -251,7 +258,8 @@ func TestMaxSlots(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := m.Slots().Acquire(t.Context(), claim("c", "1"))
-		wantErr(t, err, ErrFull, "MaxSlots is 2")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxSlots is 2")
 		time.Sleep(time.Second)
 		if _, err := m.Slots().Acquire(t.Context(), claim("c", "1")); err != nil {
 			t.Errorf("leases that ended made no room: %v", err)
@@ -274,12 +282,14 @@ func TestHolderWaitsOnce(t *testing.T) {
 		wide := c
 		wide.Limit, wide.Units = 2, 2
 		_, err := m.Slots().Acquire(t.Context(), wide)
-		wantErr(t, err, ErrRefused, `"a" holds 1 units of "k" already`)
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, `"a" holds 1 units of "k" already`)
 		c.Holder, c.MaxWait = "b", time.Second
 		go func() { _, _ = m.Slots().Acquire(context.Background(), c) }()
 		synctest.Wait()
 		_, err = m.Slots().Acquire(t.Context(), c)
-		wantErr(t, err, ErrRefused, `"b" waits for "k" already`)
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, `"b" waits for "k" already`)
 		time.Sleep(time.Second)
 	})
 }
@@ -300,7 +310,8 @@ func TestPublishedKeepsTheNewest(t *testing.T) {
 		if n != 1 {
 			t.Errorf("acknowledged %d before an event that is too large, want 1", n)
 		}
-		wantErr(t, err, ErrPoison, "length of Event.Payload is 5: must be at most 4")
+		assert.ErrorIs(t, err, ErrPoison)
+		assert.ErrorContains(t, err, "length of Event.Payload is 5: must be at most 4")
 	})
 }
 
@@ -315,14 +326,15 @@ func TestKV7_FollowerThatFallsBehindIsTold(t *testing.T) {
 		n := 0
 		for rec, err := range s.Follow(ctx, "") {
 			if n++; n == 2 {
-				wantErr(t, err, ErrLost, "")
+				assert.ErrorIs(t, err, ErrLost)
 				continue
 			}
 			if err != nil || rec.Key != "first" {
 				t.Fatal(rec, err)
 			}
 			for _, err := range s.Follow(ctx, "") {
-				wantErr(t, err, ErrFull, "MaxFollows is 1")
+				assert.ErrorIs(t, err, ErrFull)
+				assert.ErrorContains(t, err, "MaxFollows is 1")
 			}
 			for i := range 20 { // while it is not looking
 				key := fmt.Sprint(i)

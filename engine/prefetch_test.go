@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
 )
 
 func TestPrefetchAnswersWithoutATrip(t *testing.T) {
@@ -205,7 +206,7 @@ func TestPrefetchCrash(t *testing.T) {
 				t.Error("a unit was used after Close")
 			}
 			_, err = p.Take(t.Context(), one(m, 0))
-			wantError(t, err, engine.ErrClosed, "")
+			assert.ErrorIs(t, err, engine.ErrClosed)
 		}
 		g, err := inner.Take(t.Context(), some(m, 1, 100))
 		if err != nil {
@@ -302,6 +303,6 @@ func TestPrefetchCloseWhileItFetches(t *testing.T) {
 		if !ended.Load() {
 			t.Error("Close returned before the goroutine had ended")
 		}
-		wantError(t, p.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed, "")
+		assert.ErrorIs(t, p.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed)
 	})
 }

@@ -2,14 +2,13 @@ package engine_test
 
 import (
 	"context"
-	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
 )
 
 // quotaFunc is a Quota that a test writes down.
@@ -100,16 +99,8 @@ func some(m engine.Meter, least, most int64) engine.Draw {
 
 func wantGrant(t testing.TB, got engine.Grant, err error, want engine.Grant) {
 	t.Helper()
-	if err != nil || got != want {
-		t.Errorf("got %+v, %v: want %+v", got, err, want)
-	}
-}
-
-func wantError(t testing.TB, err, target error, text string) {
-	t.Helper()
-	if err == nil || target != nil && !errors.Is(err, target) || !strings.Contains(err.Error(), text) {
-		t.Errorf("got error %v: want one that says %q and matches %v", err, text, target)
-	}
+	assert.NoError(t, err)
+	assert.Equal(t, want, got)
 }
 
 // TestWrappersPassTheKit: what is exact stays exact behind them, to the nanosecond.
@@ -160,7 +151,7 @@ func TestPromise22_WrapperConfigs(t *testing.T) {
 		{func() error { _, err := engine.NewFallback(q, engine.FallbackConfig{Trip: -1}); return err }, "engine: FallbackConfig.Trip is -1: must be"},
 		{func() error { _, err := engine.NewFallback(q, engine.FallbackConfig{Cooldown: -1}); return err }, "engine: FallbackConfig.Cooldown is -1ns: must be"},
 	} {
-		wantError(t, c.make(), nil, c.want)
+		assert.ErrorContains(t, c.make(), c.want)
 	}
 }
 

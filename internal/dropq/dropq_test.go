@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // gate is a function that takes letters, once it is open.
@@ -20,13 +22,6 @@ func (g *gate) take(c *rune) error {
 	<-g.open
 	g.taken.WriteRune(*c)
 	return nil
-}
-
-func want(t *testing.T, got, want Counts) {
-	t.Helper()
-	if got != want {
-		t.Errorf("counts are %+v, want %+v", got, want)
-	}
 }
 
 // What may get lost goes first, the oldest before others; order is kept.
@@ -66,7 +61,7 @@ func TestLastItemsAreLostLast(t *testing.T) {
 			if got := g.taken.String(); got != "-"+tt.want || errs != tt.errs {
 				t.Errorf("%s: got %s, want -%s; %d errors, want %d", tt.put, got, tt.want, errs, tt.errs)
 			}
-			want(t, q.Counts(), Counts{uint64(len(tt.want) + 1), 0, uint64(len(tt.put) - len(tt.want))})
+			assert.Equal(t, Counts{uint64(len(tt.want) + 1), 0, uint64(len(tt.put) - len(tt.want))}, q.Counts())
 			if err := q.Put(&first, true); err != ErrClosed {
 				t.Error(err)
 			}
@@ -122,9 +117,9 @@ func TestCountsAreExact(t *testing.T) {
 				if err := q.Close(ctx); err != tt.err {
 					t.Error(err)
 				}
-				want(t, q.Counts(), tt.want)
+				assert.Equal(t, tt.want, q.Counts())
 				time.Sleep(time.Minute) // a goroutine that is left fails the bubble
-				want(t, q.Counts(), tt.want)
+				assert.Equal(t, tt.want, q.Counts())
 			})
 		})
 	}
@@ -152,7 +147,7 @@ func TestFunctionMayCloseItsOwnQueue(t *testing.T) {
 		if err := outer.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		want(t, outer.Counts(), Counts{1, 0, 0})
+		assert.Equal(t, Counts{1, 0, 0}, outer.Counts())
 		if g.taken.String() != "x" {
 			t.Errorf("the inner queue's function took %q", g.taken.String())
 		}

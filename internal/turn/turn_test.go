@@ -3,11 +3,12 @@ package turn
 import (
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // teller notes what it says. It takes a second for each thing.
@@ -30,13 +31,6 @@ func (s *teller) Say(x string) {
 
 func (s *teller) take(x string, last bool) bool { return Take(&s.line, s, x, last, 3) }
 
-func want(t *testing.T, got []string, want ...string) {
-	t.Helper()
-	if !slices.Equal(got, want) {
-		t.Fatalf("said %q, want %q", got, want)
-	}
-}
-
 // Whoever comes while another speaks goes on at once; what it has to say follows, in order.
 func TestOthersAreNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -57,7 +51,7 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		want(t, s.said, "a", "b", "c", "d")
+		require.Equal(t, []string{"a", "b", "c", "d"}, s.said)
 	})
 }
 
@@ -77,7 +71,7 @@ func TestTheLastIsWaitedFor(t *testing.T) {
 		if d := time.Since(start); d != 5*time.Second {
 			t.Errorf("the last took %v, want 5s", d)
 		}
-		want(t, s.said, "a", "b", "c", "d", "end")
+		require.Equal(t, []string{"a", "b", "c", "d", "end"}, s.said)
 	})
 }
 
@@ -90,7 +84,7 @@ func TestGoexitLosesNothing(t *testing.T) {
 			synctest.Wait()
 			s.take("b", false)
 			s.take("end", true)
-			want(t, s.said, "a", "b", "end")
+			require.Equal(t, []string{"a", "b", "end"}, s.said)
 			done := false
 			go func() { s.take("after", false); done = true }()
 			time.Sleep(time.Minute)
