@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 // The race detector allocates on its own account, so these run without it.
@@ -160,9 +161,7 @@ func TestWaiterBytes(t *testing.T) {
 			if each > 400 || more > 0 {
 				t.Errorf("%.0f bytes a waiting call and %d goroutines, want at most 400 and none", each, more)
 			}
-			if err := exec.Close(context.Background()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, exec.Close(context.Background()))
 		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 const module = "github.com/sluice-go/sluice"
@@ -52,9 +54,7 @@ func imports(t *testing.T) map[string]map[string]bool {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return out
 }
 
@@ -110,9 +110,7 @@ func TestMachinesReadNoClock(t *testing.T) {
 				continue
 			}
 			f, err := os.Open(name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			for s, n := bufio.NewScanner(f), 1; s.Scan(); n++ {
 				for _, call := range []string{"time.Now(", "time.Since(", "time.Sleep(", "time.After", "sync.", "go func"} {
 					if strings.Contains(s.Text(), call) {
@@ -145,7 +143,5 @@ func TestAtomic64BitsAreAligned(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 }

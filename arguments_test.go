@@ -9,13 +9,13 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
-	"reflect"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -215,9 +215,8 @@ func TestRequiredArguments(t *testing.T) {
 	}
 	ran = 0
 	for tool, in := range map[string]any{"typed": search{}, "pointer": (*search)(nil), "raw": json.RawMessage("{}"), "any": 7, "map": map[string]any{}} {
-		if _, err := r.Invoke(r.ctx, sluice.Request{Tool: tool, Input: in}); err != nil {
-			t.Errorf("%s with a typed input: %v", tool, err)
-		}
+		_, err := r.Invoke(r.ctx, sluice.Request{Tool: tool, Input: in})
+		assert.NoError(t, err, "%s with a typed input", tool)
 	}
 	free := sluice.Must(sluice.Wrap(r.Executor, spec("handle", schema), func(_ context.Context, in any) (bool, error) { ran++; return in == nil, nil }))
 	if isNil, err := free(r.ctx, nil); err != nil || !isNil || ran != 6 {
@@ -290,17 +289,13 @@ func TestBlankArguments(t *testing.T) {
 				want = args
 			}
 			require.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: name, Args: json.RawMessage(args)})))
-			if !reflect.DeepEqual(got[name], want) {
-				t.Errorf("arguments %q: a tool of %s gets %#v, want %#v", args, name, got[name], want)
-			}
+			assert.Equal(t, want, got[name], "arguments %q: a tool of %s gets", args, name)
 		}
 	}
 	for _, args := range []string{"", " "} { // whoever writes into it keeps it for itself
 		require.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: "any", Args: json.RawMessage(args)})))
 		m := got["any"].(map[string]any)
-		if len(m) != 0 {
-			t.Errorf("the map is another call's: %v", m)
-		}
+		assert.Empty(t, m, "the map is another call's")
 		m["mine"] = true
 	}
 	r.end()
@@ -371,14 +366,10 @@ func TestCheckRunsBeforeAdmission(t *testing.T) {
 			}
 		}
 		require.NoError(t, errOf(f(ctx, in{2}))) // the token is still there
-		if ran != 1 {
-			t.Error("a good call did not run")
-		}
+		assert.Equal(t, 1, ran, "a good call did not run")
 		seen = nil
 		r.Invoke(ctx, sluice.Request{Tool: "x", Args: json.RawMessage(`{"N":"1"}`)})
-		if len(seen) != 0 {
-			t.Error("the check was asked about what could not be decoded")
-		}
+		assert.Empty(t, seen, "the check was asked about what could not be decoded")
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -134,12 +135,9 @@ func TestClose_LeavesTheCallsOfOthers(t *testing.T) {
 		wait()
 		require.NoError(t, got[0])
 		require.NoError(t, got[2])
-		if !errors.Is(got[1], sluice.ErrClosed) {
-			t.Errorf("the closed executor's waiting call: %v", got[1])
-		}
-		if _, err := futures[0].Wait(t.Context()); !errors.Is(err, sluice.ErrClosed) {
-			t.Errorf("the closed executor's submitted call: %v", err)
-		}
+		assert.ErrorIs(t, got[1], sluice.ErrClosed, "the closed executor's waiting call")
+		_, err := futures[0].Wait(t.Context())
+		assert.ErrorIs(t, err, sluice.ErrClosed, "the closed executor's submitted call")
 		if _, err := futures[1].Wait(t.Context()); err != nil || other.at() != 3*time.Second {
 			t.Errorf("the other's submitted call: %v at %v, want none at 3s", err, other.at())
 		}
@@ -278,9 +276,7 @@ func TestClose_WithAKeptEventContext(t *testing.T) {
 	})})
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
 	require.NoError(t, r.call("x"))
-	if len(kept) != 3 {
-		t.Errorf("%d events, want 3", len(kept))
-	}
+	assert.Len(t, kept, 3, "events")
 	for _, ctx := range kept {
 		require.NoError(t, r.Close(ctx))
 	}
@@ -316,12 +312,9 @@ func TestMisuse_NilContext(t *testing.T) {
 			if got := strings.Count(rec.Trace(), "invoked failed"); got != 3 {
 				t.Errorf("%s: want three calls that were invoked and failed", rec.Trace())
 			}
-			if _, err := e.Submit(none, q).Wait(none); err == nil || !strings.Contains(err.Error(), "the context is nil") {
-				t.Errorf("Wait: %v", err)
-			}
-			if err := e.Close(none); err == nil || !strings.Contains(err.Error(), "the context is nil") {
-				t.Errorf("Close: %v", err)
-			}
+			_, err := e.Submit(none, q).Wait(none)
+			assert.ErrorContains(t, err, "the context is nil", "Wait")
+			assert.ErrorContains(t, e.Close(none), "the context is nil", "Close")
 			if _, in := sluice.CallFrom(none); in {
 				t.Error("CallFrom finds a call")
 			}
@@ -348,12 +341,9 @@ func TestMisuse_ZeroExecutor(t *testing.T) {
 					t.Errorf("%s: %v", how, err)
 				}
 			}
-			if err := e.Close(t.Context()); err == nil || !strings.Contains(err.Error(), "use NewExecutor") {
-				t.Errorf("Close: %v", err)
-			}
-			if _, err := sluice.Wrap(e, sluice.Spec{Name: "y"}, func(context.Context, int) (int, error) { return 0, nil }); err == nil || !strings.Contains(err.Error(), "use NewExecutor") {
-				t.Errorf("Wrap: %v", err)
-			}
+			assert.ErrorContains(t, e.Close(t.Context()), "use NewExecutor", "Close")
+			_, err := sluice.Wrap(e, sluice.Spec{Name: "y"}, func(context.Context, int) (int, error) { return 0, nil })
+			assert.ErrorContains(t, err, "use NewExecutor", "Wrap")
 			if plan, ok := e.Plan("x"); ok || plan != "" {
 				t.Errorf("Plan: %q, %v", plan, ok)
 			}

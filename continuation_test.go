@@ -41,9 +41,7 @@ func TestContinuation(t *testing.T) {
 							return nil
 						}
 						next(r, ctx, func(err error) {
-							if err != nil {
-								t.Errorf("round %d: %v", ran, err)
-							}
+							assert.NoError(t, err, "round %d", ran)
 						})
 						return nil
 					})

@@ -166,9 +166,8 @@ func TestDecision_ZeroRegistryIsEmpty(t *testing.T) {
 	if _, ok := reg.Lookup("x"); ok || reg.Remove("x") || len(e.Snapshot().Gates) != 0 {
 		t.Error("the zero registry has something")
 	}
-	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"}); !errors.Is(err, sluice.ErrUnknownTool) {
-		t.Errorf("got %v, want ErrUnknownTool", err)
-	}
+	_, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"})
+	assert.ErrorIs(t, err, sluice.ErrUnknownTool, "want ErrUnknownTool")
 	sluice.Must(sluice.Register(&reg, sluice.Spec{Name: "x"}, echo))
 	require.NoError(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
 }
@@ -207,8 +206,6 @@ func TestDecision_IsFinal(t *testing.T) {
 			t.Fatalf("%v, %v, %+v: want %+v", r.Value, err, d, want)
 		}
 		time.Sleep(time.Hour)
-		if d := r.Decision(); !reflect.DeepEqual(d, want) {
-			t.Errorf("later the decision is %+v, want %+v", d, want)
-		}
+		assert.Equal(t, want, r.Decision(), "later the decision")
 	})
 }

@@ -54,9 +54,7 @@ func TestDomain_LiveOnesAreNotTied(t *testing.T) {
 			ra := rigOver(t, regA, sluice.Config{Interceptors: interceptors(a, sa)})
 			rb := rigOver(t, regB, sluice.Config{Interceptors: interceptors(b, sb)})
 			_, err := sluice.NewExecutor(tt.reg, sluice.Config{Interceptors: tt.list})
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v\nwant %s", err, tt.want)
-			}
+			assert.ErrorContains(t, err, tt.want)
 			// The refusal changed nothing: what it would have tied can be tied to either.
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(a, other)}))
 			require.NoError(t, e.Close(t.Context()))
@@ -90,13 +88,11 @@ func TestDomain_DissolvesWithItsLastCall(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		defer cancel()
-		if err := r.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("Close: %v", err)
-		}
+		require.ErrorIs(t, r.Close(ctx), context.DeadlineExceeded, "Close")
 		mixed := interceptors(slots, quota, brk)
-		if _, err := sluice.NewExecutor(other.reg, sluice.Config{Interceptors: mixed}); err == nil || !strings.Contains(err.Error(), "Config.Interceptors[0] (slots)") {
-			t.Errorf("a call still runs, and its gates are taken to another domain: %v", err)
-		}
+		_, err := sluice.NewExecutor(other.reg, sluice.Config{Interceptors: mixed})
+		assert.ErrorContains(t, err, "Config.Interceptors[0] (slots)",
+			"a call still runs, and its gates are taken to another domain")
 		if s := r.Snapshot(); s.InFlight != 1 {
 			t.Errorf("%d in flight, want 1", s.InFlight)
 		}
@@ -130,15 +126,13 @@ func TestDomain_MembersLeaveWithTheirExecutors(t *testing.T) {
 	defer elsewhere.end()
 	goes := newRig(t, sluice.Config{Interceptors: interceptors(a, b)})
 	both := sluice.Config{Interceptors: interceptors(b, x)}
-	if _, err := sluice.NewExecutor(sluice.NewToolRegistry(), both); err == nil {
-		t.Error("b was taken from a live domain")
-	}
+	_, err := sluice.NewExecutor(sluice.NewToolRegistry(), both)
+	assert.Error(t, err, "b was taken from a live domain")
 	goes.end()
 	e := sluice.Must(sluice.NewExecutor(goes.reg, both))
 	defer e.Close(t.Context())
-	if _, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(a, b)}); err == nil {
-		t.Error("a and b are tied together, and belong to two live domains by now")
-	}
+	_, err = sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(a, b)})
+	assert.Error(t, err, "a and b are tied together, and belong to two live domains by now")
 }
 
 // A closed executor's snapshot still shows what its gates have counted, wherever they belong by
@@ -195,9 +189,7 @@ func TestDomain_SchedulerGoesWithItsExecutors(t *testing.T) {
 				assert.NoError(t, err)
 			})
 			wait()
-			if order.String() != want {
-				t.Errorf("order %s, want %s", &order, want)
-			}
+			assert.Equal(t, want, order.String(), "order %s", &order)
 		}
 		burst("1 2 3 9")
 		for _, s := range []*sluice.PriorityScheduler{a, b} {
@@ -221,9 +213,7 @@ func TestDomain_GatesBeforeAnyExecutor(t *testing.T) {
 		if st := sluice.Must(b.State("broken")); st != sluice.BreakerOpen {
 			t.Errorf("the breaker is %v before there is an executor, want open", st)
 		}
-		if st := sluice.Must(b.State("other")); st != sluice.BreakerClosed {
-			t.Errorf("another key is %v, want closed", st)
-		}
+		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("other")), "another key")
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q, b, l, s)})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "broken"}, func(context.Context) error { return nil })
@@ -253,15 +243,11 @@ func TestDomain_OneRegistry(t *testing.T) {
 		var g gauge
 		rawTool(t, reg, sluice.Spec{Name: "x", Policy: sluice.Policy{Concurrency: 2}}, g.counts(time.Second))
 		parallel(8, func(i int) { assert.NoError(t, []*rig{a, b}[i%2].call("x")) })
-		if p := g.peak.Load(); p != 2 {
-			t.Errorf("%d at once through two executors, want 2", p)
-		}
+		assert.Equal(t, int64(2), g.peak.Load(), "at once through two executors")
 		a.end()
 		parallel(4, func(i int) { assert.NoError(t, b.call("x")) })
 		b.end()
-		if p := g.peak.Load(); p != 2 {
-			t.Errorf("%d at once, want 2", p)
-		}
+		assert.Equal(t, int64(2), g.peak.Load(), "most at once")
 	})
 }
 
@@ -353,9 +339,8 @@ func TestDomain_LostEventsStayCounted(t *testing.T) {
 			require.NoError(t, q.Pause("", time.Hour))
 		}
 		for range 2 {
-			if n := r.Snapshot().EventsDropped; n != 4000 {
-				t.Errorf("%d events dropped, want 4000: of 5000 a thousand wait for the sink", n)
-			}
+			assert.Equal(t, uint64(4000), r.Snapshot().EventsDropped,
+				"events dropped: of 5000 a thousand wait for the sink")
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(other, q)}))
 			defer e.Close(t.Context())
 		}
@@ -441,9 +426,7 @@ func TestGates_KnownByTheirType(t *testing.T) {
 			if _, ok := r.Plan("x"); !ok {
 				t.Error("no plan")
 			}
-			if err := r.call("x"); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("%v, want %s", err, tt.want)
-			}
+			assert.ErrorContains(t, r.call("x"), tt.want)
 		})
 	}
 	// Between the gates it parts them, as any interceptor does.
@@ -452,9 +435,8 @@ func TestGates_KnownByTheirType(t *testing.T) {
 		t.Errorf("%v, want %s", err, want)
 	}
 	for _, x := range interceptors((*sluice.RateLimiter)(nil), (*sluice.CircuitBreaker)(nil), (*sluice.PriorityScheduler)(nil), (*sluice.ConcurrencyLimiter)(nil)) {
-		if _, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(x)}); err == nil || !strings.Contains(err.Error(), "Config.Interceptors[0] is nil") {
-			t.Errorf("%T: %v", x, err)
-		}
+		_, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(x)})
+		assert.ErrorContains(t, err, "Config.Interceptors[0] is nil", "%T", x)
 	}
 }
 
@@ -508,9 +490,7 @@ func TestGates_KeysOfTheirScopes(t *testing.T) {
 			}
 			for _, op := range []string{"Pause", "lift", "Trip", "State", "Reset"} {
 				for _, k := range tt.good {
-					if err := ops[op](k); err != nil {
-						t.Errorf("%s(%q): %v", op, k, err)
-					}
+					assert.NoError(t, ops[op](k), "%s(%q)", op, k)
 				}
 			}
 		})
@@ -521,9 +501,7 @@ func TestGates_KeysOfTheirScopes(t *testing.T) {
 		"zero RateLimiter":    func() error { return new(sluice.RateLimiter).Pause("", time.Second) },
 		"zero CircuitBreaker": func() error { _, err := new(sluice.CircuitBreaker).State(""); return err },
 	} {
-		if err := op(); err == nil || !strings.Contains(err.Error(), "must be made by its New function") {
-			t.Errorf("%s: %v", name, err)
-		}
+		assert.ErrorContains(t, op(), "must be made by its New function", name)
 	}
 }
 
@@ -559,9 +537,7 @@ func TestGates_KeysAreBounded(t *testing.T) {
 				full++
 			}
 		}
-		if full != 4000 {
-			t.Errorf("%d trips of tools that nobody has registered were refused, want 4000 of 5000", full)
-		}
+		assert.Equal(t, 4000, full, "trips of tools that nobody has registered were refused, want 4000 of 5000")
 	})
 }
 
@@ -596,9 +572,7 @@ func TestRemovedTools_LeaveNothing(t *testing.T) {
 			r.reg.Remove(s.Name)
 		}
 		s := r.Snapshot()
-		if s.InFlight != 10 {
-			t.Errorf("%d in flight, want 10", s.InFlight)
-		}
+		assert.Equal(t, 10, s.InFlight, "in flight")
 		if n := len(s.Gates); n > 2100 || n < 40 {
 			t.Errorf("%d constraints while 3000 removed tools have just been called: want those that remember, at most 1,000 a limit", n)
 		}
@@ -659,9 +633,7 @@ func TestRemovedTools_FindWhatIsRemembered(t *testing.T) {
 			add("quota", func(context.Context) error { ran++; return nil })
 			_ = r.call("quota")
 		}
-		if ran != 3 {
-			t.Errorf("%d calls ran under 3 an hour, of a tool that came and went", ran)
-		}
+		assert.Equal(t, 3, ran, "calls ran under 3 an hour, of a tool that came and went")
 		for i := range 4 {
 			add("broken", func(context.Context) error { return errTool })
 			if err := r.call("broken"); errors.Is(err, sluice.ErrBreakerOpen) != (i == 3) {
@@ -674,9 +646,7 @@ func TestRemovedTools_FindWhatIsRemembered(t *testing.T) {
 			go r.call("slow")
 			synctest.Wait()
 		}
-		if g.peak.Load() != 2 {
-			t.Errorf("%d at once under a limit of 2, of a tool that came and went", g.peak.Load())
-		}
+		assert.Equal(t, int64(2), g.peak.Load(), "at once under a limit of 2, of a tool that came and went")
 		time.Sleep(time.Minute)
 	})
 }
@@ -728,8 +698,6 @@ func TestRemovedTools_LateAttemptsCount(t *testing.T) {
 		if g.peak.Load() != 1 || g.total.Load() != 3 || r.at() != 31*time.Second {
 			t.Errorf("%d at once, %d ran, until %v: want 1, 3, 31s", g.peak.Load(), g.total.Load(), r.at())
 		}
-		if n := len(r.Snapshot().Gates); n != 0 {
-			t.Errorf("%d constraints are left", n)
-		}
+		assert.Empty(t, r.Snapshot().Gates, "constraints are left")
 	})
 }

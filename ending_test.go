@@ -2,10 +2,11 @@ package sluice
 
 import (
 	"context"
-	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // TestSealed: an attempt that ends after its call writes nothing into the record that
@@ -35,12 +36,8 @@ func TestSealed(t *testing.T) {
 			}
 			results = append(results, res)
 		}
-		if err := exec.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if !reflect.DeepEqual(&sealed, new(record)) {
-			t.Errorf("the shared record is written to: %+v", sealed)
-		}
+		assert.NoError(t, exec.Close(t.Context()))
+		assert.Equal(t, new(record), &sealed, "the shared record is written to: %+v", sealed)
 		for i, r := range results {
 			if d := r.Decision(); d.Attempts != 0 || len(d.Costs) != 0 || len(d.Waits) != 0 {
 				t.Errorf("call %d, which had ended, got a decision from later: %+v", i, d)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The JSON forms of errors hold no value and no stack of a panic, wherever one stands.
@@ -46,9 +48,7 @@ func TestErrorJSON(t *testing.T) {
 	got := string(Must(json.Marshal(e)))
 	want := `{"tool_name":"a\u202eb","action_id":"id\u200b\u001b` + strings.Repeat("x", 256-6) + `…","reason":"queue full","by":"queue\u2066","retry_after_ms":2,` +
 		`"message":"sluice: tool \"a\\u202eb\": queue full by queue\\u2066, retry in 1.5ms: c\\u202e\\nd"}`
-	if got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
+	assert.Equal(t, want, got)
 	if got, want := string(Must(json.Marshal(&Error{}))), `{"reason":"failed","message":"sluice: failed"}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -124,9 +124,7 @@ func TestRefusalsNameTheirBound(t *testing.T) {
 			if _, err := first.Wait(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if err := e.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, e.Close(context.Background()))
 		})
 	}
 }
@@ -137,9 +135,7 @@ func TestErrorIsWithWhatCannotBeCompared(t *testing.T) {
 	if errors.Is(e, uncomparable{}) {
 		t.Error("equal, and they cannot be compared")
 	}
-	if !errors.Is(e, ErrRejected) {
-		t.Error("want a rejection")
-	}
+	assert.ErrorIs(t, e, ErrRejected, "want a rejection")
 }
 
 // A model reads what happened and what to do, in one JSON object, and nothing of the
@@ -187,9 +183,7 @@ func TestModelText(t *testing.T) {
 		{"typed nil", (*Error)(nil), `{"type":"tool_error","message":"the call failed","retryable":false}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := ModelText(tt.err); got != tt.want {
-				t.Errorf("got  %s\nwant %s", got, tt.want)
-			}
+			assert.Equal(t, tt.want, ModelText(tt.err))
 		})
 	}
 }
@@ -228,20 +222,14 @@ func TestModelTextOfNestedRefusals(t *testing.T) {
 			Retryable     bool
 		}
 		text := ModelText(err)
-		if jerr := json.Unmarshal([]byte(text), &m); jerr != nil {
-			t.Fatalf("%s: %v: %s", name, jerr, text)
-		}
+		require.NoError(t, json.Unmarshal([]byte(text), &m), "%s: %s", name, text)
 		if m.Type != "tool_error" || m.Message != tt.want || strings.Contains(text, "sluice") || strings.Contains(text, "backend") {
 			t.Errorf("%s: %s, want %q", name, text, tt.want)
 		}
 	}
 	close(leave)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if err := e.Close(context.Background()); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, <-done)
+	assert.NoError(t, e.Close(context.Background()))
 }
 
 // cyclic is an error behind itself, by way of others.
@@ -403,14 +391,10 @@ func TestWithoutErrorText(t *testing.T) {
 				}
 			}
 			for _, a := range []*AsyncSink{async, asyncInside, asyncPayloads} {
-				if err := a.Close(context.Background()); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, a.Close(context.Background()))
 			}
 			events := append(kept.Events(), queued.Events()...)
-			if len(events) != 21 {
-				t.Fatalf("%d events, want 21", len(events))
-			}
+			require.Len(t, events, 21, "events")
 			for _, e := range events {
 				b := Must(json.Marshal(e))
 				for form, s := range map[string]string{"JSON": string(b), "log": e.LogValue().String(), "Err": e.Err.Error(), "Go": fmt.Sprintf("%+v %#v", e.Err, e.Err)} {
@@ -455,9 +439,7 @@ func TestWithoutErrorTextOfARun(t *testing.T) {
 	}))
 	ctx := WithPipelineContext(t.Context(), PipelineContext{Sink: WithoutErrorText(WithPayloads(run, 0))})
 	_, err := work(ctx, "fail")
-	if err == nil || err.Error() != "sk-CANARY" {
-		t.Errorf("the caller gets %v", err)
-	}
+	assert.EqualError(t, err, "sk-CANARY", "the caller gets")
 	if _, err := work(ctx, "fine"); err != nil {
 		t.Error(err)
 	}
@@ -465,15 +447,9 @@ func TestWithoutErrorTextOfARun(t *testing.T) {
 	if got := events[2].Err.Error(); got != "tool_error" || plain.Events()[2].Err.Error() != "sk-CANARY" {
 		t.Errorf("the run's sink reads %q, the executor's %q", got, plain.Events()[2].Err)
 	}
-	if got := fmt.Sprintf("%s %s", events[3].Call.Input, events[5].Result.Value); got != `"fine" "fine"` {
-		t.Errorf("values %s", got)
-	}
-	if err := run.Check(); err != nil {
-		t.Error(err)
-	}
-	if err := e.Close(context.Background()); err != nil {
-		t.Error(err)
-	}
+	assert.Equal(t, `"fine" "fine"`, fmt.Sprintf("%s %s", events[3].Call.Input, events[5].Result.Value), "values")
+	assert.NoError(t, run.Check())
+	assert.NoError(t, e.Close(context.Background()))
 }
 
 // What keeps events is bounded: a recorder says that it has had enough.
@@ -481,15 +457,9 @@ func TestRecorderIsBounded(t *testing.T) {
 	var r Recorder
 	r.events = make([]Event, maxRecorded-1)
 	e := Event{Kind: BreakerStateChanged, Time: time.Now()}
-	if err := emitTo(t.Context(), &r, e); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, emitTo(t.Context(), &r, e))
 	for range 2 {
-		if err := emitTo(t.Context(), &r, e); err == nil {
-			t.Error("kept too many")
-		}
+		assert.Error(t, emitTo(t.Context(), &r, e), "kept too many")
 	}
-	if err := r.Check(); err == nil || !strings.Contains(err.Error(), "2 events came after the first 1000000") {
-		t.Errorf("%v", err)
-	}
+	assert.ErrorContains(t, r.Check(), "2 events came after the first 1000000")
 }

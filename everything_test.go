@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 )
 
 // Everything at once, from a seed that is printed: executors that come and go over common
@@ -359,9 +360,7 @@ func (s *storm) executor(n uint64) {
 		return
 	}
 	callers.Wait()
-	if err := e.Close(context.Background()); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, e.Close(context.Background()))
 	for i, f := range futures {
 		select {
 		case <-f.Done():
@@ -372,15 +371,9 @@ func (s *storm) executor(n uint64) {
 			<-f.Done() // refused since the executor was closed
 		}
 	}
-	if n := e.Snapshot().Abandoned; n != 0 {
-		t.Errorf("%d abandoned", n)
-	}
-	if err := rec.Check(); err != nil {
-		t.Error(err)
-	}
-	if err := pc.State.Close(); err != nil {
-		t.Error(err)
-	}
+	assert.Zero(t, e.Snapshot().Abandoned, "abandoned")
+	assert.NoError(t, rec.Check())
+	assert.NoError(t, pc.State.Close())
 }
 
 // operate changes what can be changed, until it is told to stop.
@@ -399,9 +392,7 @@ func (s *storm) operate(stop *atomic.Bool) {
 			c.Limits[2].MaxKeys = 2 + r.IntN(4)
 			q := s.quota[g].Config()
 			q.Rates[1].Burst = 100 + r.Int64N(900)
-			if err := sluice.Reconfigure("storm", s.limit[g].Change(c), s.quota[g].Change(q)); err != nil {
-				s.t.Error(err)
-			}
+			assert.NoError(s.t, sluice.Reconfigure("storm", s.limit[g].Change(c), s.quota[g].Change(q)))
 		case 3:
 			c := s.order.Config()
 			c.MaxQueue = 1 + r.IntN(40)
@@ -430,9 +421,7 @@ func (s *storm) operate(stop *atomic.Bool) {
 			if e, err := sluice.NewExecutor(s.reg, sluice.Config{Interceptors: s.group[0]}); err == nil {
 				_ = e.Snapshot()
 				_ = e.Explain(context.Background(), sluice.Request{Tool: stormTools[r.IntN(len(stormTools))]})
-				if err := e.Close(context.Background()); err != nil {
-					s.t.Error(err)
-				}
+				assert.NoError(s.t, e.Close(context.Background()))
 			}
 		}
 		s.sleep(r, 3)
@@ -480,8 +469,6 @@ func (s *storm) run() {
 				}
 			}
 		}
-		if err := e.Close(context.Background()); err != nil {
-			s.t.Error(err)
-		}
+		assert.NoError(s.t, e.Close(context.Background()))
 	}
 }

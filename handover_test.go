@@ -162,9 +162,7 @@ func TestHandOver_CancelAgainstTimer(t *testing.T) {
 			if ran {
 				want = 200 * ms
 			}
-			if r.at() != want {
-				t.Errorf("round %d: the next call went at %v, want %v", round, r.at(), want)
-			}
+			assert.Equal(t, want, r.at(), "round %d: the next call went at", round)
 		})
 	}
 	if granted == 0 && !underRace {
@@ -231,9 +229,7 @@ func TestHandOver_T8_NewcomerAgainstWaiter(t *testing.T) {
 			yield(round % 12)
 			wg.Go(func() { assert.NoError(t, errOf(work(r.ctx, "newcomer"))) })
 			wg.Wait()
-			if got := order.String(); got != "waiter0 waiter1 waiter2 newcomer" {
-				t.Errorf("round %d: order %s", round, got)
-			}
+			assert.Equal(t, "waiter0 waiter1 waiter2 newcomer", order.String(), "round %d: order", round)
 		})
 	}
 }
@@ -274,13 +270,9 @@ func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
 		}
 		wg.Go(func() {
 			yield(round / 5 % 12)
-			if err := e.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, e.Close(context.Background()))
 			down.Store(true)
-			if n := inside.Load(); n != 0 {
-				t.Errorf("round %d: %d tools run after Close", round, n)
-			}
+			assert.Zero(t, inside.Load(), "round %d: tools run after Close", round)
 		})
 		wg.Wait()
 		for _, err := range errs {
@@ -469,9 +461,7 @@ func TestHandOver_ReconfigureStorm(t *testing.T) {
 	for i := range 24 {
 		wg.Go(func() {
 			for j := range rounds(200) {
-				if err := r.call([]string{"x", "y", "z"}[(i+j)%3]); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, r.call([]string{"x", "y", "z"}[(i+j)%3]))
 			}
 		})
 	}
@@ -726,9 +716,7 @@ func TestHandOver_CancelOfWhatIsDue(t *testing.T) {
 							t.Errorf("call %d: %v", i, err)
 						}
 					})
-					if d := r.at(); d != time.Second {
-						t.Errorf("it took %v", d)
-					}
+					assert.Equal(t, time.Second, r.at(), "it took")
 				})
 			}
 			if (ran.Load() == 0 || left.Load() == 0) && !underRace {
@@ -752,9 +740,8 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 				res, err := next(ctx, c)
 				assert.NoError(t, q.Pause("", time.Hour))
 				left.Go(func() {
-					if _, err := next(context.Background(), c); !errors.Is(err, sluice.ErrRejected) {
-						t.Errorf("the attempt ended with %v", err)
-					}
+					_, err := next(context.Background(), c)
+					assert.ErrorIs(t, err, sluice.ErrRejected, "the attempt ended with")
 				})
 				<-second
 				return res, err
@@ -813,9 +800,8 @@ func TestHandOver_CloseAgainstTheLastGivingBack(t *testing.T) {
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(20), leaves), Timeout: ms}))
 			work := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { time.Sleep(2 * ms); return 0, nil }))
 			parallel(20, func(i int) {
-				if _, err := work(t.Context(), i); !errors.Is(err, sluice.ErrTimeout) {
-					t.Error(err)
-				}
+				_, err := work(t.Context(), i)
+				assert.ErrorIs(t, err, sluice.ErrTimeout)
 			})
 			require.NoError(t, e.Close(t.Context()))
 			if s := e.Snapshot(); s.Abandoned != 0 || s.InFlight != 0 {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const ms = time.Millisecond
@@ -49,25 +51,17 @@ func rigOver(t *testing.T, reg *sluice.ToolRegistry, c sluice.Config) *rig {
 		c.State = pc.State
 	}
 	e, err := sluice.NewExecutor(reg, c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return &rig{e, t, reg, pc, sluice.WithPipelineContext(t.Context(), pc), rec, time.Now()}
 }
 
 // end closes the executor and holds that nothing is left and every call was reported.
 func (r *rig) end() {
 	r.t.Helper()
-	if err := r.Close(context.Background()); err != nil {
-		r.t.Errorf("Close: %v", err)
-	}
+	assert.NoError(r.t, r.Close(context.Background()), "Close")
 	r.idle()
-	if err := r.rec.Check(); err != nil {
-		r.t.Error(err)
-	}
-	if err := r.pc.State.Close(); err != nil {
-		r.t.Error(err)
-	}
+	assert.NoError(r.t, r.rec.Check())
+	assert.NoError(r.t, r.pc.State.Close())
 }
 
 // idle holds that nobody runs or waits, and that no slot is taken.
@@ -95,9 +89,7 @@ func (r *rig) call(tool string) error {
 
 func (r *rig) trace(want string) {
 	r.t.Helper()
-	if got := r.rec.Trace(); got != want {
-		r.t.Errorf("trace:\n got %s\nwant %s", got, want)
-	}
+	assert.Equal(r.t, want, r.rec.Trace(), "trace")
 }
 
 // tool registers a raw tool: arguments and result are JSON, which it ignores.
@@ -109,9 +101,7 @@ func (r *rig) tool(s sluice.Spec, f func(ctx context.Context) error) {
 func rawTool(t testing.TB, reg *sluice.ToolRegistry, s sluice.Spec, f func(ctx context.Context) error) {
 	t.Helper()
 	_, err := sluice.Register(reg, s, func(ctx context.Context, _ any) (json.RawMessage, error) { return nil, f(ctx) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 }
 
 // sleeps is a tool that takes d.
@@ -238,13 +228,9 @@ func (r *rig) slotsFree(tool string, g *gauge, limit int) {
 	r.t.Helper()
 	g.peak.Store(0)
 	parallel(2*limit, func(int) {
-		if err := r.call(tool); err != nil {
-			r.t.Error(err)
-		}
+		assert.NoError(r.t, r.call(tool))
 	})
-	if p := g.peak.Load(); p != int64(limit) {
-		r.t.Errorf("%d at once after the test, want %d: slots are lost or made", p, limit)
-	}
+	assert.Equal(r.t, int64(limit), g.peak.Load(), "at once after the test, want %d: slots are lost or made", limit)
 }
 
 // permutations calls f with every order of list.

@@ -74,9 +74,7 @@ func TestHold_UntilTheStreamEnds(t *testing.T) {
 						r.trace("x: invoked started")
 						go r.call("plain")
 						require.NoError(t, r.Close(context.Background()))
-						if r.at() != 5*time.Second {
-							t.Errorf("Close returned at %v, want 5s", r.at())
-						}
+						assert.Equal(t, 5*time.Second, r.at(), "Close returned at")
 						want, state := "x: invoked started completed", sluice.BreakerClosed
 						if failure != nil {
 							want, state = "x: invoked started failed", sluice.BreakerOpen
@@ -87,9 +85,7 @@ func TestHold_UntilTheStreamEnds(t *testing.T) {
 						if e := r.terminal("x"); e.Duration != 5*time.Second || !e.Time.Equal(r.start.Add(5*time.Second)) || e.Err != failure {
 							t.Errorf("the terminal event took %v, at %v, with %v; want 5s, 5s, %v", e.Duration, e.Time.Sub(r.start), e.Err, failure)
 						}
-						if s := sluice.Must(b.State("x")); s != state {
-							t.Errorf("the breaker is %v, want %v", s, state)
-						}
+						assert.Equal(t, state, sluice.Must(b.State("x")), "the breaker")
 						r.end()
 					})
 				})
@@ -145,14 +141,10 @@ func TestHold_UsageUntilTheEnd(t *testing.T) {
 			})
 			require.NoError(t, r.call("x"))
 			sluice.ReportUsage(stream, "tokens", 50)
-			if n := used(); n != 50 {
-				t.Errorf("%d used while the stream is open, want 50", n)
-			}
+			assert.Equal(t, int64(50), used(), "used while the stream is open")
 			done(nil)
 			sluice.ReportUsage(stream, "tokens", 90)
-			if n := used(); n != 50 {
-				t.Errorf("%d used after the stream has ended, want 50", n)
-			}
+			assert.Equal(t, int64(50), used(), "used after the stream has ended")
 			if len(last.Costs) != 1 || last.Costs[0].Estimate != 10 || last.Costs[0].Actual != 50 {
 				t.Errorf("the terminal event tells costs %+v, want 10 and 50", last.Costs)
 			}
@@ -206,9 +198,7 @@ func TestPromise16_HoldUntilTheCallersDeadline(t *testing.T) {
 		if e := r.terminal("x"); e.Duration != time.Second || !errors.Is(e.Err, sluice.ErrTimeout) {
 			t.Errorf("ended after %v with %v, want 1s and ErrTimeout", e.Duration, e.Err)
 		}
-		if s := sluice.Must(b.State("x")); s != sluice.BreakerClosed {
-			t.Errorf("the breaker is %v, want closed", s)
-		}
+		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("x")), "the breaker")
 		r.end()
 	})
 }
@@ -232,9 +222,8 @@ func TestHold_Refusals(t *testing.T) {
 		})
 		r.tool(sluice.Spec{Name: "many"}, func(ctx context.Context) error {
 			for range 1000 {
-				if _, _, err := sluice.Hold(ctx); err != nil {
-					t.Error(err)
-				}
+				_, _, err := sluice.Hold(ctx)
+				assert.NoError(t, err)
 			}
 			hold("many", ctx)
 			return errors.New("which ends them")
@@ -243,9 +232,7 @@ func TestHold_Refusals(t *testing.T) {
 		require.NoError(t, r.call("x"))
 		hold("returned", kept)
 		for _, tool := range []string{"late", "many"} {
-			if err := r.call(tool); err == nil {
-				t.Errorf("%s: want an error", tool)
-			}
+			assert.Error(t, r.call(tool), "%s: want an error", tool)
 		}
 		time.Sleep(2 * time.Second)
 		want := map[string]string{
@@ -277,9 +264,7 @@ func TestHold_EndsLate(t *testing.T) {
 		require.NoError(t, r.Close(context.Background()))
 		before := asked
 		done(hostThrottle{"b", time.Hour})
-		if asked != before {
-			t.Error("the classify function was asked after Close had returned")
-		}
+		assert.Equal(t, before, asked, "the classify function was asked after Close had returned")
 		r.end()
 	})
 }
@@ -369,9 +354,7 @@ func TestHold_ToolFails(t *testing.T) {
 					return end.err
 				})
 				_, _, _ = r.invokeApart(r.ctx, sluice.Request{Tool: "x"})
-				if stream.Err() == nil {
-					t.Errorf("%s: the stream's context has not ended", end.name)
-				}
+				assert.Error(t, stream.Err(), "%s: the stream's context has not ended", end.name)
 				r.idle()
 				r.trace("x: invoked started failed")
 				r.end()
@@ -530,9 +513,7 @@ func TestHold_ExitingSinkAfterAnEarlyAnswer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		require.NoError(t, r.Close(ctx))
-		if r.at() != 2*time.Second {
-			t.Errorf("closed at %v, want when the stream ended, at 2s", r.at())
-		}
+		assert.Equal(t, 2*time.Second, r.at(), "closed at, want when the stream ended, at 2s")
 		r.end()
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -159,9 +159,8 @@ func TestExplain_MakesAndEvictsNoKey(t *testing.T) {
 		if d := r.Explain(as("d"), sluice.Request{Tool: "x"}); d.Refusal == nil || d.Refusal.By != "rate calls per hour" {
 			t.Errorf("a fourth key: %+v", d)
 		}
-		if _, err := r.Invoke(as("d"), sluice.Request{Tool: "x"}); err == nil {
-			t.Error("a fourth key was made where three are busy")
-		}
+		_, err := r.Invoke(as("d"), sluice.Request{Tool: "x"})
+		assert.Error(t, err, "a fourth key was made where three are busy")
 		time.Sleep(time.Hour)
 		explain(nil, "d", "e", "f", "g") // they could be evicted, and are not
 		for _, n := range []string{"a", "b", "c"} {
@@ -218,9 +217,7 @@ func TestSnapshot_Lanes(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 				s := r.Snapshot()
-				if !slices.Equal(s.Lanes, tt.want) {
-					t.Errorf("lanes\n%+v\nwant\n%+v", s.Lanes, tt.want)
-				}
+				assert.Equal(t, tt.want, s.Lanes, "lanes")
 				if s.Queued != 6 || s.InFlight != 2 {
 					t.Errorf("queued %d, in flight %d, want 6 and 2", s.Queued, s.InFlight)
 				}
@@ -312,20 +309,14 @@ func TestPlan_WhatAppliesToTheTool(t *testing.T) {
 		"concurrency/some tool other":   "2[other]",
 		"breaker/fetch":                 "0[fetch]",
 	}
-	if got := unmatched(); !reflect.DeepEqual(got, want) {
-		t.Errorf("unmatched\n%v\nwant\n%v", got, want)
-	}
+	assert.Equal(t, want, unmatched(), "unmatched")
 	for _, tool := range []string{"search", "bare"} {
 		require.NoError(t, r.call(tool))
 	}
-	if got := unmatched(); !reflect.DeepEqual(got, want) {
-		t.Errorf("unmatched after calls\n%v\nwant\n%v", got, want)
-	}
+	assert.Equal(t, want, unmatched(), "unmatched after calls")
 	r.tool(sluice.Spec{Name: "serach"}, func(context.Context) error { return nil })
 	delete(want, "rate/typo calls per second")
-	if got := unmatched(); !reflect.DeepEqual(got, want) {
-		t.Errorf("unmatched\n%v\nwant\n%v", got, want)
-	}
+	assert.Equal(t, want, unmatched(), "unmatched")
 }
 
 type stringer struct {
@@ -433,12 +424,9 @@ func TestWrap_CloseWaitsForIt(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { t.Error("it ran"); return nil })
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		defer cancel()
-		if _, err := r.Invoke(ctx, sluice.Request{Tool: "x"}); !errors.Is(err, sluice.ErrWaitTooLong) {
-			t.Errorf("%v", err)
-		}
-		if err := r.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Close: %v", err)
-		}
+		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+		assert.ErrorIs(t, err, sluice.ErrWaitTooLong)
+		assert.ErrorIs(t, r.Close(ctx), context.DeadlineExceeded, "Close")
 		close(release)
 		r.end()
 		wantRefusal(t, r.call("x"), sluice.ErrClosed, "", 0)
@@ -493,14 +481,10 @@ func TestKeys_CountedFailuresMakeNoRoom(t *testing.T) {
 		if err := call("c"); !errors.Is(err, sluice.ErrSaturated) && !errors.Is(err, sluice.ErrRejected) {
 			t.Errorf("a third key where both have counted a failure: %v", err)
 		}
-		if err := b.Trip("c"); err == nil {
-			t.Error("a third key was tripped where both have counted a failure")
-		}
+		assert.Error(t, b.Trip("c"), "a third key was tripped where both have counted a failure")
 		for _, n := range []string{"a", "b"} { // the second failure opens: the first was not forgotten
 			_ = call(n)
-			if st := sluice.Must(b.State(n)); st != sluice.BreakerOpen {
-				t.Errorf("%s is %v, want open", n, st)
-			}
+			assert.Equal(t, sluice.BreakerOpen, sluice.Must(b.State(n)), n)
 		}
 	})
 }
@@ -531,18 +515,12 @@ func TestKeys_ChangedMaxKeysCounts(t *testing.T) {
 			}
 			return n
 		}
-		if n := ok(5); n != 2 {
-			t.Errorf("%d keys of two", n)
-		}
+		assert.Equal(t, 2, ok(5), "keys of two")
 		require.NoError(t, sluice.Reconfigure("me", l.Change(conf(4))))
 		time.Sleep(3 * time.Hour)
-		if n := ok(5); n != 4 {
-			t.Errorf("%d keys of four", n)
-		}
+		assert.Equal(t, 4, ok(5), "keys of four")
 		time.Sleep(3 * time.Hour)
 		require.NoError(t, sluice.Reconfigure("me", l.Change(conf(1))))
-		if n := l.Config().Limits[0].MaxKeys; n != 1 {
-			t.Errorf("MaxKeys is %d, want 1", n)
-		}
+		assert.Equal(t, 1, l.Config().Limits[0].MaxKeys, "MaxKeys")
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -87,20 +86,14 @@ func TestJudging_LongerThanASecond(t *testing.T) {
 						answered <- r.at()
 					}()
 					synctest.Wait()
-					if n := r.Snapshot().InFlight; n != 1 {
-						t.Errorf("%d in flight while the outcome is judged, want 1", n)
-					}
+					assert.Equal(t, 1, r.Snapshot().InFlight, "in flight while the outcome is judged")
 					require.NoError(t, r.call("plain"))
-					if r.at() != time.Second {
-						t.Errorf("the slot was free at %v, want 1s", r.at())
-					}
+					assert.Equal(t, time.Second, r.at(), "the slot was free at")
 					r.idle()
 					if s := sluice.Must(b.State("odd")); s != sluice.BreakerClosed {
 						t.Errorf("the breaker is %v before the outcome is known", s)
 					}
-					if at := <-answered; at != 5*time.Second {
-						t.Errorf("the caller was answered at %v, want 5s", at)
-					}
+					assert.Equal(t, 5*time.Second, <-answered, "the caller was answered at")
 					if s := sluice.Must(b.State("odd")); s != sluice.BreakerOpen {
 						t.Errorf("the breaker is %v after a failure, want open", s)
 					}
@@ -146,9 +139,7 @@ func TestJudging_TokensOfADenial(t *testing.T) {
 		go r.call("odd")
 		synctest.Wait()
 		require.NoError(t, r.call("plain"))
-		if r.at() != time.Second {
-			t.Errorf("the token was back at %v, want 1s", r.at())
-		}
+		assert.Equal(t, time.Second, r.at(), "the token was back at")
 		r.end()
 	})
 }
@@ -176,14 +167,11 @@ func TestJudging_ForEver(t *testing.T) {
 					for range 3 {
 						require.NoError(t, r.call("plain"))
 					}
-					if r.at() != time.Second {
-						t.Errorf("the others ran at %v, want 1s", r.at())
-					}
+					assert.Equal(t, time.Second, r.at(), "the others ran at")
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					defer cancel()
-					if err := r.Close(ctx); err == nil || !strings.Contains(err.Error(), "1 calls still run") {
-						t.Errorf("Close: %v, want that one call still runs", err)
-					}
+					assert.ErrorContains(t, r.Close(ctx), "1 calls still run",
+						"Close, want that one call still runs")
 					close(release)
 					<-f
 					r.end()
@@ -211,17 +199,13 @@ func TestJudging_Exits(t *testing.T) {
 					r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
 					if way.submit {
 						_, err := r.Submit(r.ctx, sluice.Request{Tool: "odd"}).Wait(t.Context())
-						if err == nil {
-							t.Error("the future has no error")
-						}
+						assert.Error(t, err, "the future has no error")
 					} else if _, err, returned := r.invokeApart(r.ctx, sluice.Request{Tool: "odd"}); returned && err == nil {
 						t.Error("the call has no error")
 					}
 					r.trace("odd: invoked started failed")
 					require.NoError(t, r.call("plain"))
-					if r.at() != 0 {
-						t.Errorf("the slot was free at %v, want at once", r.at())
-					}
+					assert.Zero(t, r.at(), "the slot was free at")
 					r.end()
 				})
 			})
@@ -241,9 +225,8 @@ func TestJudging_ExitsAtAnyQuestion(t *testing.T) {
 					return &countingError{&asked, nth}
 				})
 				if way.submit {
-					if _, err := r.Submit(r.ctx, sluice.Request{Tool: "odd"}).Wait(t.Context()); err == nil {
-						t.Error("the future has no error")
-					}
+					_, err := r.Submit(r.ctx, sluice.Request{Tool: "odd"}).Wait(t.Context())
+					assert.Error(t, err, "the future has no error")
 				} else {
 					_, _, _ = r.invokeApart(r.ctx, sluice.Request{Tool: "odd"})
 				}
@@ -290,9 +273,7 @@ func TestJudging_ManyAtOnce(t *testing.T) {
 		synctest.Wait()
 		r.idle()
 		wait()
-		if r.at() != 5*time.Second {
-			t.Errorf("over at %v, want 5s", r.at())
-		}
+		assert.Equal(t, 5*time.Second, r.at(), "over at")
 		r.end()
 	})
 }

@@ -166,9 +166,7 @@ func TestPromise05_AnInstantThatEndsAWait(t *testing.T) {
 		wait := inOrder(2, func(int) { _, _ = r.Invoke(ctx, sluice.Request{Tool: "x"}) })
 		time.Sleep(2 * time.Second)
 		require.NoError(t, r.call("x"))
-		if r.at() != 2*time.Second {
-			t.Errorf("the newcomer started at %v, want 2s: the token of that instant was nobody's", r.at())
-		}
+		assert.Equal(t, 2*time.Second, r.at(), "the newcomer started at: the token of that instant was nobody's")
 		wait()
 	})
 }
@@ -193,9 +191,7 @@ func TestPromise05_ProbesAreDueBeforeTheirTimer(t *testing.T) {
 			var open, at time.Duration
 			s, err := b.State("x")
 			require.NoError(t, err)
-			if s != sluice.BreakerOpen {
-				t.Fatalf("the breaker is %v", s)
-			}
+			require.Equal(t, sluice.BreakerOpen, s, "the breaker")
 			var e *sluice.Error
 			if err := r.call("x"); !errors.As(err, &e) || e.Reason != sluice.ErrBreakerOpen {
 				t.Fatal(err)

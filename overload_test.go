@@ -125,9 +125,7 @@ func TestAdaptive_FindsTheCapacity(t *testing.T) {
 				overloads := float64(b.overloads) / calls
 				used := float64(b.busy) / float64(r.at()*most)
 				t.Logf("%d calls by %d callers in %v: %.2f%% met an overload, %.1f%% of the backend used", calls, callers, r.at(), 100*overloads, 100*used)
-				if b.done+b.overloads != calls {
-					t.Errorf("%d done and %d overloaded, want %d in all", b.done, b.overloads, calls)
-				}
+				assert.Equal(t, calls, b.done+b.overloads, "%d done and %d overloaded in all", b.done, b.overloads)
 				if overloads >= 0.05 {
 					t.Errorf("%.2f%% of the calls met an overload, want less than 5%%", 100*overloads)
 				}
@@ -201,9 +199,7 @@ func TestAdaptive_OneCutForCallsInFlightTogether(t *testing.T) {
 		c := limits.Config()
 		c.Limits[0].Adaptive.Min = 1 // the limit stays at 8
 		require.NoError(t, sluice.Reconfigure("test", limits.Change(c)))
-		if l := r.limitIs(); l != 8 {
-			t.Fatalf("limit %d, want 8", l)
-		}
+		require.Equal(t, int64(8), r.limitIs(), "limit")
 		for _, x := range []struct {
 			err  error
 			want int64
@@ -385,17 +381,13 @@ func TestShedStanding_Instants(t *testing.T) {
 		// first is dropped, then after 200, 200/sqrt(2), 200/sqrt(3) ms, at the next start.
 		next := 260 * ms
 		for i := range min(6, len(drops)) {
-			if drops[i].at != next {
-				t.Errorf("drop %d at %v, want %v", i, drops[i].at, next)
-			}
+			assert.Equal(t, next, drops[i].at, "drop %d at", i)
 			gap := time.Duration(float64(200*ms) / math.Sqrt(float64(i+1)))
 			next = (next + gap + call - 1) / call * call
 		}
 		kept := map[string]int{"flood": 60, "heavy": 80}
 		for i, d := range drops {
-			if d.p != 0 {
-				t.Errorf("an interactive call was dropped at %v", d.at)
-			}
+			assert.Zero(t, d.p, "an interactive call was dropped at %v", d.at)
 			if i == 0 && (d.tenant != "flood" || d.n != 59) {
 				t.Errorf("first drop is number %d of %s, want the newest of flood", d.n, d.tenant)
 			}
@@ -469,9 +461,8 @@ func TestShedStanding_AnEmptyQueueDoesNotStand(t *testing.T) {
 		cancel()
 		time.Sleep(time.Second)
 		for i, f := range three(t.Context()) {
-			if _, err := f.Wait(t.Context()); err != nil {
-				t.Errorf("call %d: %v", i, err)
-			}
+			_, err := f.Wait(t.Context())
+			assert.NoError(t, err, "call %d", i)
 		}
 	})
 }
@@ -703,9 +694,7 @@ func breakerOpens(t *testing.T, byHand bool) {
 		list = append(list, r.Submit(r.ctx, sluice.Request{Tool: "down"}))
 	}
 	synctest.Wait()
-	if q := r.Snapshot().Queued; q != waiters {
-		t.Fatalf("%d queued, want %d", q, waiters)
-	}
+	require.Equal(t, waiters, r.Snapshot().Queued, "queued")
 	want := time.Second
 	if byHand {
 		want = 0
@@ -725,14 +714,12 @@ func breakerOpens(t *testing.T, byHand bool) {
 	}
 	require.NoError(t, r.call("up"))
 	for _, f := range list {
-		if _, err := f.Wait(r.ctx); !errors.Is(err, sluice.ErrBreakerOpen) {
-			t.Fatalf("%v, want ErrBreakerOpen", err)
-		}
+		_, err := f.Wait(r.ctx)
+		require.ErrorIs(t, err, sluice.ErrBreakerOpen, "want ErrBreakerOpen")
 	}
 	close(release)
-	if _, err := first.Wait(r.ctx); err == nil || err.Error() != "down" {
-		t.Errorf("%v, want the tool's own error", err)
-	}
+	_, err := first.Wait(r.ctx)
+	assert.EqualError(t, err, "down", "want the tool's own error")
 }
 
 // A tenant that has as many calls waiting as MaxPerTenant says gets ErrQueueFull for more,
@@ -763,15 +750,11 @@ func TestMaxPerTenantRefuses(t *testing.T) {
 		for i := range 21 { // one runs, twenty wait
 			call([]string{"one", "other"}[i%2], "a", sluice.Priority(1+i%9))
 		}
-		if n := full.Load(); n != 0 {
-			t.Fatalf("%d of the first were refused, want none", n)
-		}
+		require.Zero(t, full.Load(), "of the first were refused")
 		for i := range 10 {
 			call([]string{"one", "other"}[i%2], "a", sluice.PriorityInteractive)
 		}
-		if n := full.Load(); n != 10 {
-			t.Errorf("%d of 10 beyond the tenant's bound were refused, want all", n)
-		}
+		assert.Equal(t, int64(10), full.Load(), "of 10 beyond the tenant's bound were refused")
 		for range 20 {
 			call("one", "b", sluice.PriorityBatch)
 		}
@@ -786,9 +769,7 @@ func TestMaxPerTenantRefuses(t *testing.T) {
 			t.Errorf("%d of two were refused after one place came free, want one", n-10)
 		}
 		wg.Wait()
-		if n := ran.Load(); n != 42 {
-			t.Errorf("%d ran, want 42", n)
-		}
+		assert.Equal(t, int64(42), ran.Load(), "ran")
 	})
 }
 
@@ -802,13 +783,9 @@ func TestAdaptive_ASmallerMaxHoldsAtOnce(t *testing.T) {
 		r.tool(sluice.Spec{Name: "work"}, g.counts(time.Second))
 		wait := inOrder(16, func(int) { assert.NoError(t, r.call("work")) })
 		require.NoError(t, sluice.Reconfigure("test", limits.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Min: 2, Max: 3}}}})))
-		if l := r.limitIs(); l != 3 {
-			t.Errorf("limit %d, want 3", l)
-		}
+		assert.Equal(t, int64(3), r.limitIs(), "limit")
 		time.Sleep(time.Second + ms)
-		if n := g.inside.Load(); n != 3 {
-			t.Errorf("%d run, want 3", n)
-		}
+		assert.Equal(t, int64(3), g.inside.Load(), "run")
 		wait()
 		if l := r.limitIs(); l != 3 {
 			t.Errorf("limit %d after successes, want 3 as before", l)

@@ -89,9 +89,7 @@ func TestPause_RefundsDoNotOpenIt(t *testing.T) {
 					for i := range 8 {
 						want = append(want, time.Duration(20+i)*time.Second)
 					}
-					if got := r.starts("x"); !slices.Equal(got, want) {
-						t.Errorf("starts %v, want %v", got, want)
-					}
+					assert.Equal(t, want, r.starts("x"), "starts")
 				})
 			})
 		}
@@ -111,9 +109,7 @@ func TestPause_HoldsCallsThatCostNothing(t *testing.T) {
 			r.tool(sluice.Spec{Name: "x", Policy: p}, sleeps(0))
 			r.tool(sluice.Spec{Name: "throttled", Policy: p}, func(context.Context) error { return retryIn(10 * time.Second) })
 			wait := inOrder(2, func(int) { assert.NoError(t, r.call("queued")) }) // the second waits for its slot, then for the pause
-			if err := r.call("throttled"); err == nil {
-				t.Fatal("not throttled")
-			}
+			require.Error(t, r.call("throttled"), "not throttled")
 			time.Sleep(5 * time.Second)
 			require.NoError(t, r.call("x"))
 			wait()
@@ -148,9 +144,7 @@ func TestPause_ReopensInARamp(t *testing.T) {
 			_ = r.call("x")
 			wait := inOrder(calls, func(int) { _ = r.call("x") })
 			time.Sleep(pause - 1)
-			if n := g.total.Load(); n != 0 {
-				t.Errorf("%d started in the pause", n)
-			}
+			assert.Zero(t, g.total.Load(), "started in the pause")
 			time.Sleep(time.Nanosecond)
 			for range 8 {
 				synctest.Wait()
@@ -226,25 +220,17 @@ func TestPause_Lift(t *testing.T) {
 			wg.Go(func() { assert.NoError(t, r.call("x")) })
 		}
 		time.Sleep(30 * time.Minute)
-		if got := len(r.starts("x")); got != 1 {
-			t.Errorf("%d started, want 1", got)
-		}
+		assert.Len(t, r.starts("x"), 1, "started")
 		require.NoError(t, q.Lift(r.pc.OrgID))
 		synctest.Wait()
-		if got := len(r.starts("x")); got != 1 {
-			t.Errorf("%d started though the tool owes, want 1", got)
-		}
+		assert.Len(t, r.starts("x"), 1, "started though the tool owes")
 		require.NoError(t, r.reg.Lift("x"))
 		wg.Wait()
 		// Both are empty then: a token each six minutes.
 		want := []time.Duration{0, 36 * time.Minute, 42 * time.Minute, 48 * time.Minute}
-		if got := r.starts("x"); !slices.Equal(got, want) {
-			t.Errorf("starts %v, want %v", got, want)
-		}
+		assert.Equal(t, want, r.starts("x"), "starts")
 		for key, err := range map[string]error{"unknown tool": r.reg.Lift("y"), "nil": (*sluice.ToolRegistry)(nil).Lift("x")} {
-			if err == nil {
-				t.Errorf("%s: no error", key)
-			}
+			assert.Error(t, err, "%s: no error", key)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -77,9 +78,7 @@ func TestPermit_HeldUntilTheCodeEnds(t *testing.T) {
 									t.Errorf("after call %d: %d in flight, %d abandoned, want 1 and 1", i, s.InFlight, s.Abandoned)
 								}
 							}
-							if p := g.peak.Load(); p != 1 {
-								t.Errorf("%d ran at once under a limit of 1", p)
-							}
+							assert.Equal(t, int64(1), g.peak.Load(), "ran at once under a limit of 1")
 							began := time.Since(r.start)
 							require.NoError(t, r.Close(t.Context())) // waits for the code that runs
 							if took := time.Since(r.start); g.inside.Load() != 0 || took == began {
@@ -135,9 +134,7 @@ func TestPermit_TheOutcomeIsTheInterceptors(t *testing.T) {
 				want = sluice.BreakerOpen
 			}
 			for _, at := range []string{"at once", "when the code has ended"} {
-				if got := sluice.Must(b.State("work")); got != want {
-					t.Errorf("%s: %v, want %v", at, got, want)
-				}
+				assert.Equal(t, want, sluice.Must(b.State("work")), at)
 				time.Sleep(2 * time.Second)
 			}
 			r.end()
@@ -175,9 +172,7 @@ func TestPermit_ANextThatBeginsTooLate(t *testing.T) {
 						t.Errorf("%v, want a denial for the interceptor's error", err)
 					}
 					r.idle()
-					if err := <-late; !errors.Is(err, sluice.ErrRejected) {
-						t.Errorf("the late next: %v, want a refusal", err)
-					}
+					assert.ErrorIs(t, <-late, sluice.ErrRejected, "the late next, want a refusal")
 					r.trace("work: invoked denied")
 					r.end()
 				})
@@ -273,9 +268,7 @@ func TestPermit_TheLoserOfAHedge(t *testing.T) {
 			t.Errorf("at %v %d in flight, %d abandoned; want 100ms, 1, 1", r.at(), s.InFlight, s.Abandoned)
 		}
 		require.NoError(t, r.Close(t.Context()))
-		if r.at() != time.Minute {
-			t.Errorf("Close returned at %v, want a minute", r.at())
-		}
+		assert.Equal(t, time.Minute, r.at(), "Close returned at")
 		r.end()
 	})
 }

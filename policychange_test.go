@@ -46,18 +46,14 @@ func TestPolicyChange_RatesKeepWhatTheyCounted(t *testing.T) {
 				r.tool(sluice.Spec{Name: "x", Policy: x.from}, func(context.Context) error { ran++; return nil })
 				for r.call("x") == nil {
 				}
-				if ran != 10 {
-					t.Fatalf("%d ran, want 10", ran)
-				}
+				require.Equal(t, 10, ran, "ran")
 				require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", x.to)))
 				for range 1000 {
 					if r.call("x") != nil {
 						break
 					}
 				}
-				if ran != 10+x.more {
-					t.Errorf("%d ran at one instant, want %d", ran, 10+x.more)
-				}
+				assert.Equal(t, 10+x.more, ran, "ran at one instant")
 			})
 		})
 	}
@@ -79,9 +75,7 @@ func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 		change(sluice.Policy{Breaker: b, Rates: []sluice.Rate{{N: 1000}}})
 		_ = r.call("x") // the second failure
 		for i := range 3 {
-			if err := r.call("x"); !errors.Is(err, sluice.ErrBreakerOpen) {
-				t.Errorf("%d: %v, want ErrBreakerOpen", i, err)
-			}
+			assert.ErrorIs(t, r.call("x"), sluice.ErrBreakerOpen, "%d, want ErrBreakerOpen", i)
 			longer := *b
 			longer.Cooldown += time.Duration(i) * time.Minute
 			change(sluice.Policy{Breaker: &longer, Rates: []sluice.Rate{{N: 1000 + int64(i)}, {N: 5, Unit: "MB"}}[i%2 : 1+i%2]})
@@ -162,15 +156,11 @@ func TestPolicyChange_CallsUnderWayCountForTheBreaker(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Breaker: b}}, func(context.Context) error { time.Sleep(time.Second); return errTool })
 		wait := inOrder(2, func(int) {
-			if err := r.call("x"); !errors.Is(err, errTool) {
-				t.Errorf("%v, want the tool's", err)
-			}
+			assert.ErrorIs(t, r.call("x"), errTool, "want the tool's")
 		})
 		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Breaker: b, Rates: []sluice.Rate{{N: 1000}}})))
 		wait()
-		if err := r.call("x"); !errors.Is(err, sluice.ErrBreakerOpen) {
-			t.Errorf("%v after two failures, want ErrBreakerOpen", err)
-		}
+		assert.ErrorIs(t, r.call("x"), sluice.ErrBreakerOpen, "after two failures, want ErrBreakerOpen")
 	})
 }
 
@@ -192,9 +182,7 @@ func TestLimiterChange_InAnyOrder(t *testing.T) {
 				time.Sleep(6 * time.Minute)
 				for r.call("x") == nil {
 				}
-				if ran != 11 {
-					t.Errorf("%v to %v: %d ran in six minutes of ten an hour, want 11", from, to, ran)
-				}
+				assert.Equal(t, 11, ran, "%v to %v: ran in six minutes of ten an hour", from, to)
 			})
 		})
 	})
@@ -225,16 +213,12 @@ func TestLimiterChange_LowerMaxKeys(t *testing.T) {
 		}
 		conf.MaxKeys = 10
 		require.NoError(t, sluice.Reconfigure("me", q.Change(conf)))
-		if n := keys(); n != 50 {
-			t.Errorf("%d keys, want 50: all of them are busy", n)
-		}
+		assert.Equal(t, 50, keys(), "keys: all of them are busy")
 		var e *sluice.Error
 		if err := call("new"); !errors.As(err, &e) || e.Reason != sluice.ErrSaturated || e.RetryAfter != time.Minute {
 			t.Errorf("%v, want ErrSaturated for a minute", err)
 		}
-		if err := call("t1"); !errors.Is(err, sluice.ErrWaitTooLong) {
-			t.Errorf("%v, want its own token to be spent", err)
-		}
+		assert.ErrorIs(t, call("t1"), sluice.ErrWaitTooLong, "want its own token to be spent")
 		time.Sleep(time.Minute)
 		require.NoError(t, call("new"))
 		if n := keys(); n > 10 {
@@ -315,9 +299,7 @@ func TestBreakerKeysWithFailuresStayForAnHour(t *testing.T) {
 						t.Errorf("%v, want ErrSaturated for %v", err, time.Hour-idle)
 					}
 				}
-				if n != refused {
-					t.Errorf("%d new keys were refused, want %d", n, refused)
-				}
+				assert.Equal(t, refused, n, "new keys were refused")
 				for i := range keys {
 					_ = call("bad", tenant(i)) // the third failure in a row, or the first of another
 					if s, err := b.State(tenant(i)); err != nil || s != state {
@@ -408,17 +390,12 @@ func TestSharedLimiter_TokenOfACallThatDidNotRun(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
 		for range 5 {
-			if _, err := r.Invoke(r.ctx, sluice.Request{ID: "deny", Tool: "x"}); !errors.Is(err, sluice.ErrRejected) {
-				t.Fatal(err)
-			}
+			_, err := r.Invoke(r.ctx, sluice.Request{ID: "deny", Tool: "x"})
+			require.ErrorIs(t, err, sluice.ErrRejected)
 		}
-		if n := lim.Tokens(); n != 10 {
-			t.Errorf("%v tokens left, want 10", n)
-		}
+		assert.Equal(t, float64(10), lim.Tokens(), "tokens left")
 		require.NoError(t, r.call("x"))
-		if n := lim.Tokens(); n != 9 {
-			t.Errorf("%v tokens left, want 9", n)
-		}
+		assert.Equal(t, float64(9), lim.Tokens(), "tokens left")
 	})
 }
 
@@ -438,8 +415,6 @@ func TestReconfigure_NothingChangedIsNotTold(t *testing.T) {
 	}
 	p.Concurrency = 4
 	require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
-	if n := len(rec.Events()); n != 1 {
-		t.Errorf("%d events of one change, want 1", n)
-	}
+	assert.Len(t, rec.Events(), 1, "events of one change")
 	r.end()
 }

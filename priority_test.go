@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -41,9 +42,8 @@ func TestEffectivePriority(t *testing.T) {
 				return err
 			})
 			require.NoError(t, errOf(r.Invoke(r.as(tc.run, ""), sluice.Request{Tool: "outer"})))
-			if got != [2]sluice.Priority{tc.want, tc.want} {
-				t.Errorf("the call and the one nested in it ran at %v, want %d", got, tc.want)
-			}
+			assert.Equal(t, [2]sluice.Priority{tc.want, tc.want}, got,
+				"the call and the one nested in it ran at, want %d", tc.want)
 		})
 	}
 }
@@ -59,9 +59,8 @@ func TestPriorityOutOfRange(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 		for _, e := range r.rec.Events() {
-			if e.Call.Priority != 3 {
-				t.Errorf("priority %d asked for: %s tells priority %d, want the tool's", p, e.Kind, e.Call.Priority)
-			}
+			assert.Equal(t, sluice.Priority(3), e.Call.Priority,
+				"priority %d asked for: %s tells priority", p, e.Kind)
 		}
 	}
 }

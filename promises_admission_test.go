@@ -62,9 +62,7 @@ func TestPromise01_WaitersHoldNothing(t *testing.T) {
 					})
 				}
 				synctest.Wait()
-				if used := r.gateState("concurrency global", "").Used; used != 0 {
-					t.Errorf("%d slots held by callers that wait", used)
-				}
+				assert.Zero(t, r.gateState("concurrency global", "").Used, "slots held by callers that wait")
 			}
 			for range 8 {
 				wg.Go(func() {
@@ -123,9 +121,7 @@ func TestPromise02_AllOrNothing(t *testing.T) {
 			}
 			want := func(when, w string) {
 				t.Helper()
-				if got := usage(); got != w {
-					t.Errorf("%s:\n got %s\nwant %s", when, got, w)
-				}
+				assert.Equal(t, w, usage(), when)
 			}
 			if err := r.call("work"); err != errTool { // opens the breaker; no slot is held
 				t.Error(err)
@@ -256,9 +252,7 @@ func TestPromise03_LimitHoldsDuringResize(t *testing.T) {
 			limit.Store(int64(n))
 			if n > int(inside.Load()) {
 				synctest.Wait()
-				if got := inside.Load(); got != int64(n) {
-					t.Errorf("%d in flight right after the limit grew to %d", got, n)
-				}
+				assert.Equal(t, int64(n), inside.Load(), "in flight right after the limit grew to %d", n)
 			}
 		}
 		wait()
@@ -524,9 +518,7 @@ func TestPromise07_CancelledWaitersCostNothing(t *testing.T) {
 					for i, cancel := range cancels {
 						cancel()
 						synctest.Wait()
-						if q := r.Snapshot().Queued; q != n-i-1 {
-							t.Errorf("%d queued after %d left, want %d", q, i+1, n-i-1)
-						}
+						assert.Equal(t, n-i-1, r.Snapshot().Queued, "queued after %d left", i+1)
 					}
 					wg.Wait()
 					require.NoError(t, r.call("work"))
@@ -608,16 +600,12 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 		wantRefusal(t, r.call("work"), sluice.ErrWaitTooLong, "rate calls per second", 4*time.Second)
 		cost.Store(3)
 		wait := inOrder(1, func(int) { assert.NoError(t, r.call("work")) }) // exactly MaxWait away: it may
-		if r.at() != 0 {
-			t.Errorf("the clock is at %v", r.at())
-		}
+		assert.Zero(t, r.at(), "the clock is at")
 		// If those ahead left it could be in time, so it may try, until MaxWait.
 		cost.Store(1)
 		err := r.call("work")
 		wantRefusal(t, err, sluice.ErrWaitTooLong, "rate calls per second", time.Second)
-		if r.at() != 3*time.Second {
-			t.Errorf("refused at %v, want 3s", r.at())
-		}
+		assert.Equal(t, 3*time.Second, r.at(), "refused at")
 		wait()
 		// RetryAfter is never early.
 		cost.Store(4)
@@ -627,9 +615,7 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 		}
 		time.Sleep(e.RetryAfter)
 		require.NoError(t, r.call("work"))
-		if r.at() != 7*time.Second {
-			t.Errorf("at %v, want 7s", r.at())
-		}
+		assert.Equal(t, 7*time.Second, r.at())
 	})
 }
 
@@ -771,13 +757,10 @@ func TestPromise09_ChildOutlivesParent(t *testing.T) {
 		started := time.Duration(0)
 		r.tool(sluice.Spec{Name: "next"}, func(context.Context) error { started = r.at(); return nil })
 		require.NoError(t, r.call("parent"))
-		if r.at() != 0 {
-			t.Errorf("the parent returned at %v", r.at())
-		}
+		assert.Zero(t, r.at(), "the parent returned at")
 		require.NoError(t, r.call("next"))
-		if started != time.Second {
-			t.Errorf("the next call started at %v, want 1s: the slot is given back when the last of the chain ends", started)
-		}
+		assert.Equal(t, time.Second, started,
+			"the next call started at: the slot is given back when the last of the chain ends")
 		require.NoError(t, errOf(child.Wait(t.Context())))
 		r.slotsFree("child", &g, 1)
 	})

@@ -134,9 +134,7 @@ func TestPromise10_GivenBackWhenASinkExits(t *testing.T) {
 					}
 					r := newRig(t, c)
 					defer func() {
-						if err := r.Close(context.Background()); err != nil {
-							t.Error(err)
-						}
+						assert.NoError(t, r.Close(context.Background()))
 						r.idle()
 						require.NoError(t, r.pc.State.Close())
 					}()
@@ -483,9 +481,7 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 			call: func(s setting) error {
 				s.busy("block")
 				err := s.call("work")
-				if s.at() != time.Minute {
-					s.t.Errorf("refused at %v, want 1m0s", s.at())
-				}
+				assert.Equal(s.t, time.Minute, s.at(), "refused at")
 				return err
 			}, reason: sluice.ErrWaitTooLong, by: "concurrency global", code: "wait too long"},
 		{name: "denied", config: sluice.Config{Interceptors: interceptors(sluice.InterceptorFunc(func(sp sluice.Spec, next sluice.Handler) sluice.Handler {
@@ -566,9 +562,7 @@ func TestPromise12_NestedRefusalPassedOn(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "outer"}, func(ctx context.Context) error {
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "nobody"})
-			if !errors.Is(err, sluice.ErrRejected) {
-				t.Errorf("nested: %v", err)
-			}
+			assert.ErrorIs(t, err, sluice.ErrRejected, "nested")
 			return fmt.Errorf("outer: %w", err)
 		})
 		err := r.call("outer")
@@ -598,9 +592,8 @@ func TestPromise12_AnInterceptorThatReturnsEarly(t *testing.T) {
 				}()
 				go func() {
 					time.Sleep(20 * ms)
-					if _, err := next(context.WithoutCancel(ctx), c); err == nil {
-						t.Error("an attempt succeeds after the call was over")
-					}
+					_, err := next(context.WithoutCancel(ctx), c)
+					assert.Error(t, err, "an attempt succeeds after the call was over")
 				}()
 				select {
 				case <-done:
@@ -694,9 +687,7 @@ func TestPromise13_ResultsInCallOrder(t *testing.T) {
 				t.Errorf("call %d: %v, %v", i, res.Value, err)
 			}
 		}
-		if g.peak.Load() != 8 {
-			t.Errorf("%d at once, want 8", g.peak.Load())
-		}
+		assert.Equal(t, int64(8), g.peak.Load(), "most at once")
 	})
 }
 
@@ -714,13 +705,9 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 		go func() { done <- r.call("deaf") }()
 		synctest.Wait()
 		time.Sleep(time.Second - 1)
-		if sluice.Must(b.State("deaf")) != sluice.BreakerClosed {
-			t.Error("the breaker opened before the timeout")
-		}
+		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")), "the breaker opened before the timeout")
 		err := <-done
-		if r.at() != time.Second {
-			t.Errorf("returned at %v, want 1s", r.at())
-		}
+		assert.Equal(t, time.Second, r.at(), "returned at")
 		var e *sluice.Error
 		if !errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sluice.ErrRejected) || !errors.As(err, &e) || e.Tool != "deaf" {
 			t.Errorf("error is %v", err)
@@ -732,9 +719,7 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 			t.Errorf("abandoned %d, in flight %d, want 1 and 1", s.Abandoned, s.InFlight)
 		}
 		require.NoError(t, r.call("next"))
-		if started != 10*time.Second {
-			t.Errorf("the next call started at %v, want 10s, when the code ended", started)
-		}
+		assert.Equal(t, 10*time.Second, started, "the next call started at, when the code ended")
 		synctest.Wait()
 		if s := r.Snapshot(); s.Abandoned != 0 || s.InFlight != 0 {
 			t.Errorf("abandoned %d, in flight %d, want none", s.Abandoned, s.InFlight)
@@ -755,9 +740,7 @@ func TestPromise14_TimedOutToolThatListens(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "good"}, func(ctx context.Context) error {
 			<-ctx.Done()
-			if !errors.Is(context.Cause(ctx), sluice.ErrTimeout) {
-				t.Errorf("cause is %v", context.Cause(ctx))
-			}
+			assert.ErrorIs(t, context.Cause(ctx), sluice.ErrTimeout, "cause")
 			return ctx.Err()
 		})
 		err := r.call("good")
@@ -785,9 +768,8 @@ func TestPromise14_CallersDeadlineBeforeTheTimeout(t *testing.T) {
 				t.Errorf("%v at %v, want a deadline exceeded at 100ms", err, r.at())
 			}
 			time.Sleep(20 * time.Second)
-			if sluice.Must(b.State("deaf")) != sluice.BreakerClosed {
-				t.Error("the caller's deadline opened the breaker")
-			}
+			assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")),
+				"the caller's deadline opened the breaker")
 		})
 	}
 }
@@ -828,9 +810,7 @@ func TestPromise14_SecondAttemptTimesOut(t *testing.T) {
 			}
 			last = at
 		}
-		if last != r.at() {
-			t.Errorf("the last event is of %v, want %v", last, r.at())
-		}
+		assert.Equal(t, r.at(), last, "the last event is of")
 		time.Sleep(10 * time.Second)
 	})
 }
@@ -873,9 +853,7 @@ func TestPromise08_AdmissionSeesThePresent(t *testing.T) {
 					t.Error(err)
 				}
 				// By the time it reaches the gates the second is over.
-				if err := r.call("work"); err != nil {
-					t.Errorf("after 2s: %v", err)
-				}
+				assert.NoError(t, r.call("work"), "after 2s")
 			})
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -168,9 +169,7 @@ func TestPromise22_EveryField(t *testing.T) {
 		{func() error { return errOf(sluice.NewAsyncSink(nil, 0)) }, "NewAsyncSink: s is nil: must be an EventSink"},
 		{func() error { return errOf(sluice.NewAsyncSink(sluice.NewRecorder(), -1)) }, "NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
 	} {
-		if err := tc.make(); err == nil || err.Error() != "sluice: "+tc.want {
-			t.Errorf("\n got %v\nwant sluice: %s", err, tc.want)
-		}
+		assert.EqualError(t, tc.make(), "sluice: "+tc.want, "want sluice: %s", tc.want)
 	}
 	for _, f := range []string{"MinCalls", "Probes"} { // whose upper bounds may grow
 		c := sluice.CircuitBreakerConfig{MinCalls: -1}
@@ -251,17 +250,13 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 			{(*sluice.ToolRegistry)(nil).WithPolicy("work", sluice.Policy{}), "WithPolicy: the ToolRegistry is nil"},
 		} {
 			err := sluice.Reconfigure("test", append(good(), tc.change)...)
-			if err == nil || err.Error() != "sluice: "+tc.want {
-				t.Errorf("\n got %v\nwant sluice: %s", err, tc.want)
-			}
+			assert.EqualError(t, err, "sluice: "+tc.want, "want sluice: %s", tc.want)
 			spec, _ := r.reg.Lookup("work")
 			if l.Config().Limits[0].Max != 1 || q.Config().Rates[0].N != 5 || b.Config().Failures != 5 || s.Config().MaxQueue != 1000 || spec.Policy.Concurrency != 3 {
 				t.Fatalf("a failing Reconfigure (%v) has changed something: %v %v %v %v %v", err, l.Config(), q.Config(), b.Config(), s.Config(), spec.Policy)
 			}
 		}
-		if e := sink.Events(); len(e) != 0 {
-			t.Errorf("%d events of changes that did not happen", len(e))
-		}
+		assert.Empty(t, sink.Events(), "events of changes that did not happen")
 		r.slotsFree("work", &g, 1)
 		require.NoError(t, sluice.Reconfigure("test", good()...))
 		for _, e := range sink.Events() {

@@ -268,9 +268,7 @@ func TestPromise19_BadSinks(t *testing.T) {
 				var g gauge
 				r.tool(sluice.Spec{Name: "work"}, g.counts(10*ms))
 				parallel(10, func(int) { assert.NoError(t, r.call("work")) })
-				if r.at() != 50*ms {
-					t.Errorf("took %v, want 50ms", r.at())
-				}
+				assert.Equal(t, 50*ms, r.at(), "took")
 				r.slotsFree("work", &g, 2)
 			})
 		})
@@ -288,9 +286,7 @@ func TestPromise19_BlockingSinkBehindAQueue(t *testing.T) {
 		for range 100 {
 			require.NoError(t, r.call("work"))
 		}
-		if r.at() != time.Second {
-			t.Errorf("100 calls took %v, want 1s", r.at())
-		}
+		assert.Equal(t, time.Second, r.at(), "100 calls took")
 		close(unblock)
 		require.NoError(t, a.Close(t.Context()))
 		if d, x := a.Delivered(), a.Dropped(); d+x != 300 || x == 0 {
@@ -317,9 +313,7 @@ func TestPromise19_BlockingSinkOfOneRun(t *testing.T) {
 		for range 10 {
 			require.NoError(t, r.call("work"))
 		}
-		if r.at() != 100*ms {
-			t.Errorf("took %v, want 100ms", r.at())
-		}
+		assert.Equal(t, 100*ms, r.at(), "took")
 		close(unblock)
 		require.NoError(t, <-done)
 	})
@@ -439,9 +433,7 @@ func TestPromise21_ReentrantUserCode(t *testing.T) {
 		q.Pause("", ms)
 		got := entered.String()
 		for _, who := range []string{"tool.invoked", "key", "cost", "tool.started", "tool", "classify", "breaker.state_changed", "tool.failed", "limit.changed", "ratelimit.paused"} {
-			if !strings.Contains(" "+got+" ", " "+who+" ") {
-				t.Errorf("%s was never asked: %s", who, got)
-			}
+			assert.Contains(t, " "+got+" ", " "+who+" ", "%s was never asked: %s", who, got)
 		}
 		time.Sleep(time.Second)
 	})

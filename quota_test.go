@@ -7,7 +7,6 @@ import (
 	"math/big"
 	"reflect"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,9 +129,7 @@ func TestQuota_VectorIsExactOverDays(t *testing.T) {
 			}
 			want = append(want, now)
 		}
-		if !slices.Equal(starts, want) {
-			t.Errorf("starts\n got %v\nwant %v", starts, want)
-		}
+		assert.Equal(t, want, starts, "starts")
 		t.Logf("60 calls over %v, each at its nanosecond; the first: %v", now, starts[:8])
 		if now < 3*day {
 			t.Errorf("only %v passed, want days", now)
@@ -240,13 +237,9 @@ func TestQuota_Settle(t *testing.T) {
 				if c := res.Decision().Costs; len(c) != 1 || c[0] != (sluice.Cost{Unit: "tokens", Estimate: min(x.estimate, 100), Actual: actual}) {
 					t.Errorf("costs %+v", c)
 				}
-				if u := r.gateState("rate tokens per minute", "").Used; u != actual {
-					t.Errorf("used %d, want %d", u, actual)
-				}
+				assert.Equal(t, actual, r.gateState("rate tokens per minute", "").Used, "used")
 				require.NoError(t, r.call("next"))
-				if r.at() != x.next {
-					t.Errorf("the next call went at %v, want %v", r.at(), x.next)
-				}
+				assert.Equal(t, x.next, r.at(), "the next call went at")
 			})
 		})
 	}
@@ -333,9 +326,8 @@ func TestQuota_RefusedAndCancelledChangeNothing(t *testing.T) {
 		refuse("queue full", sluice.ErrQueueFull, r.ctx, "slow")
 		stop()
 		for _, f := range fs {
-			if _, err := f.Wait(t.Context()); !errors.Is(err, context.Canceled) {
-				t.Error(err)
-			}
+			_, err := f.Wait(t.Context())
+			assert.ErrorIs(t, err, context.Canceled)
 		}
 		if now := r.used(); !reflect.DeepEqual(now, before) {
 			t.Errorf("cancelled while they waited: balances %v, were %v", now, before)
@@ -432,9 +424,7 @@ func TestQuota_ThrottlePausesTheKey(t *testing.T) {
 							want["a fetch"] = []time.Duration{0, end, end + period, end + 2*period}
 							want["b fetch"] = []time.Duration{0, end}
 						}
-						if !reflect.DeepEqual(starts, want) {
-							t.Errorf("starts\n got %v\nwant %v", starts, want)
-						}
+						assert.Equal(t, want, starts, "starts")
 					})
 				})
 			}
@@ -497,9 +487,7 @@ func TestQuota_Pause(t *testing.T) {
 				if x.name == "ended, and again" { // the first was at 2 s
 					want[1], want[2] = 7500*ms, 8500*ms
 				}
-				if !slices.Equal(starts, want) {
-					t.Errorf("starts %v, want %v", starts, want)
-				}
+				assert.Equal(t, want, starts, "starts")
 			})
 		})
 	}
@@ -521,9 +509,7 @@ func TestQuota_PauseForgivesNoDebt(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		q.Pause("", 0)
 		require.NoError(t, r.call("next"))
-		if r.at() != 91*time.Second {
-			t.Errorf("the next call went at %v, want 91s", r.at())
-		}
+		assert.Equal(t, 91*time.Second, r.at(), "the next call went at")
 	})
 }
 
@@ -581,9 +567,7 @@ func TestQuota_Hierarchy(t *testing.T) {
 					pc := r.pc
 					tool := levels[binding].other(&pc)
 					require.NoError(t, errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: tool})))
-					if r.at() != 0 {
-						t.Errorf("at %v, want 0s", r.at())
-					}
+					assert.Zero(t, r.at())
 					if refuse {
 						return
 					}
@@ -641,9 +625,7 @@ func TestQuota_HostileKeys(t *testing.T) {
 		}
 		grown := heap() - before
 		t.Logf("%d of %d made-up keys ran; the heap has grown by %d bytes", ran, hostile, grown)
-		if ran != keys-1 {
-			t.Errorf("%d made-up keys ran, want %d: as many as there is room for", ran, keys-1)
-		}
+		assert.Equal(t, keys-1, ran, "made-up keys ran: as many as there is room for")
 		if grown > 256<<10 {
 			t.Errorf("the heap has grown by %d bytes", grown)
 		}
@@ -737,13 +719,9 @@ func TestQuota_SharedLimiter(t *testing.T) {
 			r.busy("work")
 			for range 100 {
 				wantRefusal(t, r.call("work"), sluice.ErrSaturated, "concurrency global", 0)
-				if err := r.call("broken"); !errors.Is(err, sluice.ErrBreakerOpen) {
-					t.Error(err)
-				}
+				assert.ErrorIs(t, r.call("broken"), sluice.ErrBreakerOpen)
 			}
-			if n := int(lim.Tokens()); n != 3 {
-				t.Errorf("%d tokens left, want 3: two calls ran", n)
-			}
+			assert.Equal(t, 3, int(lim.Tokens()), "tokens left: two calls ran")
 			time.Sleep(time.Second)
 		})
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -151,9 +150,8 @@ func TestPromise03_DenialIsACorrectionToNothing(t *testing.T) {
 						for range 5 {
 							require.NoError(t, r.call("x"))
 						}
-						if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: any("deny")}); !errors.Is(err, sluice.ErrRejected) {
-							t.Fatal(err)
-						}
+						_, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: any("deny")})
+						require.ErrorIs(t, err, sluice.ErrRejected)
 						n := 0
 						for ; r.call("x") == nil; n++ {
 						}
@@ -190,9 +188,7 @@ func TestPromise03_AttemptsAreCorrectedApart(t *testing.T) {
 			return nil
 		})
 		require.NoError(t, r.call("x"))
-		if got := r.unitLeft("rate", "tokens"); got != 70 {
-			t.Errorf("%d left, want 70: attempts of 10 and of 20", got)
-		}
+		assert.Equal(t, int64(70), r.unitLeft("rate", "tokens"), "units left after attempts of 10 and of 20")
 	})
 }
 
@@ -283,9 +279,7 @@ func TestReportsBeyondMeasureAreCorrectedExactly(t *testing.T) {
 					parallel(3, func(int) { assert.NoError(t, r.call("x")) })
 					wait()
 					want := []time.Duration{x.first, x.first + time.Hour, x.first + 2*time.Hour}
-					if got := r.starts("x"); !slices.Equal(got, want) {
-						t.Errorf("starts %v, want %v", got, want)
-					}
+					assert.Equal(t, want, r.starts("x"), "starts")
 				})
 			})
 		}
@@ -308,9 +302,8 @@ func TestQuota_DenialTeachesNoEstimate(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "ask"}, func(ctx context.Context) error { sluice.ReportUsage(ctx, "tokens", 80); return nil })
 		require.NoError(t, r.call("ask"))
-		if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask", Input: any("deny")}); !errors.Is(err, sluice.ErrDenied) {
-			t.Errorf("got %v, want a denial", err)
-		}
+		_, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask", Input: any("deny")})
+		assert.ErrorIs(t, err, sluice.ErrDenied, "want a denial")
 		if d := r.Explain(r.ctx, sluice.Request{Tool: "ask"}); len(d.Costs) != 1 || d.Costs[0].Estimate != 80 {
 			t.Errorf("costs %+v, want an estimate of 80", d.Costs)
 		}

@@ -54,21 +54,15 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 	for field, set := range fields {
 		for _, d := range []time.Duration{1, 5, 30, 60, 999} {
 			want := fmt.Sprintf("sluice: %s is %v: must be at least 1µs; a Duration without a unit? %d seconds are %d*time.Second", field, d, d, d)
-			if err := set(d); err == nil || err.Error() != want {
-				t.Errorf("%s: %d: %v, want %s", field, d, err, want)
-			}
+			assert.EqualError(t, set(d), want, "%s: %d", field, d)
 		}
 		for _, d := range []time.Duration{0, time.Microsecond, 30 * time.Second} {
-			if err := set(d); err != nil {
-				t.Errorf("%s: %v: %v", field, d, err)
-			}
+			assert.NoError(t, set(d), "%s: %v", field, d)
 		}
 		if err := set(sluice.NoWait); strings.HasSuffix(field, "MaxWait") != (err == nil) {
 			t.Errorf("%s: NoWait: %v", field, err)
 		}
-		if err := set(-1); err == nil {
-			t.Errorf("%s: -1 was accepted", field)
-		}
+		assert.Error(t, set(-1), "%s: -1 was accepted", field)
 	}
 
 	// So are all there are.
@@ -89,9 +83,7 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 		b.Change(sluice.CircuitBreakerConfig{Cooldown: 30}),
 		reg.WithPolicy("x", sluice.Policy{Timeout: 30}),
 	} {
-		if err := sluice.Reconfigure("test", c); err == nil || !strings.Contains(err.Error(), "without a unit?") {
-			t.Errorf("%v", err)
-		}
+		assert.ErrorContains(t, sluice.Reconfigure("test", c), "without a unit?")
 	}
 
 	// Pause is no configuration: every time that an upstream says is one.
@@ -145,9 +137,7 @@ func TestNoWait(t *testing.T) {
 					if d := r.Explain(r.ctx, sluice.Request{Tool: "slow"}); d.Refusal == nil || d.Refusal.Reason != sluice.ErrWaitTooLong || d.Refusal.By != "concurrency tool slow" {
 						t.Errorf("Explain: %+v", d)
 					}
-					if r.at() != 0 {
-						t.Errorf("that took %v", r.at())
-					}
+					assert.Zero(t, r.at(), "that took")
 					wait()
 					require.NoError(t, call("slow")) // a slot is free again
 					waitPatient()
@@ -251,9 +241,7 @@ func TestClassifyFallsThrough(t *testing.T) {
 				if err := r.call("x"); !errors.Is(err, tc.err) {
 					t.Fatal(err)
 				}
-				if opened := sluice.Must(b.State("x")) == sluice.BreakerOpen; opened != tc.opens {
-					t.Errorf("the breaker opened: %v, want %v", opened, tc.opens)
-				}
+				assert.Equal(t, tc.opens, sluice.Must(b.State("x")) == sluice.BreakerOpen, "the breaker opened")
 			})
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -185,9 +186,8 @@ func TestSizesBeyondAnyNumberAreTooLarge(t *testing.T) {
 		}
 		require.NoError(t, Key[any]("k").Delete(ctx))
 	}
-	if _, bytes := s.view.Scope.Usage(); bytes != 0 {
-		t.Errorf("%d bytes are counted for none", bytes)
-	}
+	_, bytes := s.view.Scope.Usage()
+	assert.Zero(t, bytes, "bytes are counted for none")
 }
 
 func TestViewIsAPartOfItsParent(t *testing.T) {
@@ -215,9 +215,7 @@ func TestViewIsAPartOfItsParent(t *testing.T) {
 	for e := range run.List("page/") {
 		keys = append(keys, e.Key)
 	}
-	if got := fmt.Sprint(keys); got != "[page/a page/d]" {
-		t.Errorf("the view lists %s", got)
-	}
+	assert.Equal(t, "[page/a page/d]", fmt.Sprint(keys), "the view lists")
 	run.Clear()
 	if keys, bytes := run.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
@@ -268,9 +266,7 @@ func TestPromise21_ForgottenViewsAreCollected(t *testing.T) {
 	for i := range 100 {
 		v := Must(s.View(fmt.Sprint("run/", i, "/"), SharedStateConfig{}))
 		inner := Must(v.View("in/", SharedStateConfig{}))
-		if err := second(Key[int]("k").Set(WithState(ctx, inner), i)); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, second(Key[int]("k").Set(WithState(ctx, inner), i)))
 	}
 	left := 0
 	for range 200 { // a cleanup runs some time after its collection
@@ -280,10 +276,7 @@ func TestPromise21_ForgottenViewsAreCollected(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	if left != 0 {
-		t.Errorf("%d scopes of forgotten views are kept", left)
-	}
-	if keys, _ := s.view.Scope.Usage(); keys != 101 {
-		t.Errorf("%d keys, want 101: the keys stay", keys)
-	}
+	assert.Zero(t, left, "scopes of forgotten views are kept")
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 101, keys, "keys: the keys stay")
 }

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -20,9 +21,8 @@ func TestLifetimesAreHalfOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		k := Key[string]("k")
-		if _, err := k.Set(ctx, "v", TTL(time.Second)); err != nil {
-			t.Fatal(err)
-		}
+		_, err := k.Set(ctx, "v", TTL(time.Second))
+		require.NoError(t, err)
 		wantValue(t, ctx, k, "v")
 		time.Sleep(time.Second - 1)
 		wantValue(t, ctx, k, "v")
@@ -83,13 +83,10 @@ func TestWhatWritesDoToALifetime(t *testing.T) {
 				_, ctx := newState(t, SharedStateConfig{})
 				k := Key[int]("k")
 				start := time.Now()
-				if _, err := k.Set(ctx, 1, TTL(10*time.Second)); err != nil {
-					t.Fatal(err)
-				}
+				_, err := k.Set(ctx, 1, TTL(10*time.Second))
+				require.NoError(t, err)
 				time.Sleep(time.Second)
-				if err := c.write(ctx, k); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, c.write(ctx, k))
 				if c.lives == forever {
 					time.Sleep(100 * 365 * 24 * time.Hour)
 					wantValue(t, ctx, k, 2)
@@ -99,9 +96,7 @@ func TestWhatWritesDoToALifetime(t *testing.T) {
 				wantValue(t, ctx, k, 2)
 				time.Sleep(time.Nanosecond)
 				wantAbsent(t, ctx, k)
-				if d := time.Since(start); d != c.lives {
-					t.Errorf("it took %v, want %v", d, c.lives)
-				}
+				assert.Equal(t, c.lives, time.Since(start), "it took")
 			})
 		})
 	}
@@ -167,9 +162,8 @@ func TestReadsDoNotRefresh(t *testing.T) {
 	})
 	wg.Go(func() {
 		for i := range 100_000 {
-			if _, err := k.Set(ctx, i, TTL(time.Hour)); err != nil {
-				t.Error(err)
-			}
+			_, err := k.Set(ctx, i, TTL(time.Hour))
+			assert.NoError(t, err)
 			if v, _, err := k.Get(ctx); v != i {
 				t.Errorf("read %d, %v after writing %d: an old copy came back", v, err, i)
 				return
@@ -224,16 +218,14 @@ func TestExpiredMemoryComesBackUntouched(t *testing.T) {
 		empty := heap()
 		for i := range n {
 			k := Key[string](fmt.Sprint("session/", i))
-			if _, err := k.Set(ctx, "a value of some length", TTL(time.Duration(1+i%100)*time.Second)); err != nil {
-				t.Fatal(err)
-			}
+			_, err := k.Set(ctx, "a value of some length", TTL(time.Duration(1+i%100)*time.Second))
+			require.NoError(t, err)
 		}
 		full := heap()
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
-		if keys, _ := s.view.Scope.Usage(); keys != n/2 {
-			t.Errorf("%d keys are left after half the time, want %d", keys, n/2)
-		}
+		keys, _ := s.view.Scope.Usage()
+		assert.Equal(t, n/2, keys, "keys are left after half the time")
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
 		if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
@@ -257,9 +249,8 @@ func TestPromise21_NothingIsLeftAfterClose(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		stacks := make([]byte, 1<<20)
-		if n := strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "sluice/internal/kv."); n != 0 {
-			t.Errorf("%d frames of the store run between sweeps, want none:\n%s", n, stacks)
-		}
+		assert.Zero(t, strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "sluice/internal/kv."),
+			"frames of the store run between sweeps:\n%s", stacks)
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() { s.Close() })
@@ -267,9 +258,7 @@ func TestPromise21_NothingIsLeftAfterClose(t *testing.T) {
 		wg.Wait()
 		start := time.Now()
 		time.Sleep(1e6 * time.Hour) // nothing else can happen now
-		if d := time.Since(start); d != 1e6*time.Hour {
-			t.Errorf("woke after %v", d)
-		}
+		assert.Equal(t, 1e6*time.Hour, time.Since(start), "woke after")
 		for i := range s.view.Store.Timers() {
 			t.Errorf("shard %d has a timer set", i)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -112,9 +113,8 @@ func TestSnapshotRestoreIsAllOrNothing(t *testing.T) {
 	if v, version, err := Key[int]("a").Get(ctx); v != 1 || version != 4 || err != nil {
 		t.Errorf("got %d, version %d, %v", v, version, err)
 	}
-	if keys, _ := s.view.Scope.Usage(); keys != 1 {
-		t.Errorf("%d keys are counted, want 1", keys)
-	}
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 1, keys, "keys are counted")
 	if v, _ := k.Set(ctx, 1); v <= 9 {
 		t.Errorf("a new key has version %d, want above 9", v)
 	}
@@ -135,9 +135,8 @@ func make10k() []byte {
 func TestSnapshotThatCannotBe(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	Key[func()]("f").Set(ctx, func() {})
-	if _, err := s.MarshalJSON(); err == nil || err.Error() != `sluice: shared state key "f": json: unsupported type: func()` {
-		t.Errorf("got %v", err)
-	}
+	_, err := s.MarshalJSON()
+	assert.EqualError(t, err, `sluice: shared state key "f": json: unsupported type: func()`)
 	// No key can be in the way: none that is not UTF-8 was ever written.
 	s.Clear()
 	for _, key := range []string{"", "\x00\n\u202e", "\ufffd", "é"} {
@@ -210,9 +209,8 @@ func TestSnapshotIsReadStrictly(t *testing.T) {
 	}
 	// Versions without the snapshot's own go on above the highest.
 	require.NoError(t, s.UnmarshalJSON([]byte(`{"keys":{"a":{"value":1,"version":7}}}`)))
-	if v, _ := Key[int]("new").Set(ctx, 1); v != 8 {
-		t.Errorf("a new key has version %d, want 8", v)
-	}
+	v, _ := Key[int]("new").Set(ctx, 1)
+	assert.Equal(t, uint64(8), v, "a new key has version")
 	require.ErrorIs(t, (*SharedState)(nil).UnmarshalJSON([]byte(`{}`)), ErrNoState)
 }
 
@@ -251,15 +249,13 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 					return
 				default:
 				}
-				if err := s.Txn(ctx, func(ctx context.Context) error {
+				assert.NoError(t, s.Txn(ctx, func(ctx context.Context) error {
 					if _, err := Increment(ctx, k(i%accounts), -1); err != nil {
 						return err
 					}
 					_, err := Increment(ctx, k((i*3+1)%accounts), 1)
 					return err
-				}); err != nil {
-					t.Error(err)
-				}
+				}))
 			}
 		})
 	}
@@ -267,18 +263,14 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 		var in struct {
 			Keys map[string]struct{ Value json.RawMessage }
 		}
-		if err := json.Unmarshal(Must(s.MarshalJSON()), &in); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, json.Unmarshal(Must(s.MarshalJSON()), &in))
 		sum := 0
 		for _, e := range in.Keys {
 			var n int
 			json.Unmarshal(e.Value, &n)
 			sum += n
 		}
-		if sum != total {
-			t.Fatalf("a snapshot shows %d, want %d", sum, total)
-		}
+		require.Equal(t, total, sum, "a snapshot shows")
 	}
 	close(stop)
 	wg.Wait()

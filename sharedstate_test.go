@@ -24,9 +24,7 @@ import (
 func newState(t testing.TB, c SharedStateConfig) (*SharedState, context.Context) {
 	t.Helper()
 	s, err := NewSharedState(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s, WithState(context.Background(), s)
 }
@@ -86,9 +84,7 @@ func TestPromise20_NIncrementsAreN(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if twice.Load() != 0 {
-		t.Errorf("%d sums were wrong or returned twice", twice.Load())
-	}
+	assert.Zero(t, twice.Load(), "sums were wrong or returned twice")
 	if i := slices.Index(seen[1:], false); i >= 0 {
 		t.Errorf("the sum %d was never returned", i+1)
 	}
@@ -171,9 +167,7 @@ func TestPromise20_IncrementsOfAllKindsAddUp(t *testing.T) {
 						return err
 					})
 				}
-				if err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, err)
 			}
 		})
 	}
@@ -184,9 +178,8 @@ func TestPromise20_IncrementsOfAllKindsAddUp(t *testing.T) {
 				break
 			}
 			cancel()
-			if _, err := s.MarshalJSON(); err != nil {
-				t.Error(err)
-			}
+			_, err := s.MarshalJSON()
+			assert.NoError(t, err)
 		}
 	})
 	wg.Wait()
@@ -338,9 +331,7 @@ func TestOneOfManySwapsWins(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if won.Load() != 1 {
-			t.Fatalf("round %d: %d swaps from version %d succeeded, want 1", round, won.Load(), version)
-		}
+		require.Equal(t, int64(1), won.Load(), "round %d: swaps from version %d succeeded", round, version)
 		if round%3 == 0 {
 			require.NoError(t, k.Delete(ctx))
 		}
@@ -395,9 +386,7 @@ func TestVersionsNeverRepeat(t *testing.T) {
 		wg.Go(func() {
 			for j := range 500 {
 				v, err := k.Set(ctx, j)
-				if err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, err)
 				mu.Lock()
 				if seen[v] {
 					t.Errorf("version %d was given twice", v)
@@ -437,9 +426,7 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 					t.Errorf("got %v, want fn's own error", err)
 				}
 			})
-			if ended != e.ended {
-				t.Errorf("Update %s, want %s", ended, e.ended)
-			}
+			assert.Equal(t, e.ended, ended, "Update")
 			if v, now, err := k.Get(ctx); v != "before" || now != version || err != nil {
 				t.Errorf("the key is %q version %d, %v; want before, %d", v, now, err, version)
 			}
@@ -488,14 +475,12 @@ func TestUpdateThatPanicsLocksNothing(t *testing.T) {
 				t.Fatalf("Update %s, want %s", ended, want)
 			}
 			for _, k := range []Key[[]int]{k, other} {
-				if _, err := k.Update(ctx, func(old []int, ok bool) ([]int, error) { return append(slices.Clip(old), i), nil }); err != nil {
-					t.Fatal(err)
-				}
+				_, err := k.Update(ctx, func(old []int, ok bool) ([]int, error) { return append(slices.Clip(old), i), nil })
+				require.NoError(t, err)
 			}
 		}
-		if v, _, _ := k.Get(ctx); len(v) != 100 {
-			t.Errorf("%d updates arrived, want 100", len(v))
-		}
+		v, _, _ := k.Get(ctx)
+		assert.Len(t, v, 100, "updates arrived")
 	})
 }
 
@@ -583,9 +568,7 @@ func swaps[T any](t *testing.T, ctx context.Context, a, b T) {
 	t.Helper()
 	k := Key[T](fmt.Sprintf("swap/%T", &a))
 	version, err := k.CompareAndSwap(ctx, 0, a)
-	if err != nil {
-		t.Fatalf("%T: %v", a, err)
-	}
+	require.NoError(t, err, "%T", a)
 	if _, err := k.CompareAndSwap(ctx, version+1, b); !errors.Is(err, ErrConflict) {
 		t.Errorf("%T: got %v, want a conflict", a, err)
 	}
@@ -691,9 +674,7 @@ func TestPromise21_CloneRunsOutsideLocks(t *testing.T) {
 			break
 		}
 		ended := inGoroutine(func() { k.Set(ctx, cloneCalls{Do: func() { panic("clone") }}) })
-		if ended != "panicked: clone" {
-			t.Errorf("Set %s", ended)
-		}
+		assert.Equal(t, "panicked: clone", ended, "Set")
 		if calls < 4 {
 			t.Errorf("Clone was called %d times, want once for Set, Get, List and Watch", calls)
 		}
@@ -821,9 +802,7 @@ func TestPromise22_BadStateConfig(t *testing.T) {
 		"sluice: TTL is -3ns: must be positive":                                        second(Key[int]("k").Update(ctx, func(int, bool) (int, error) { return 1, nil }, TTL(-3))),
 	}
 	for want, err := range cases {
-		if err == nil || err.Error() != want {
-			t.Errorf("got %v, want %s", err, want)
-		}
+		assert.EqualError(t, err, want)
 	}
 	wantAbsent(t, ctx, Key[int]("k"))
 	require.NoError(t, second(Key[int]("k").Set(ctx, 1, WriteOption{})))
@@ -852,9 +831,8 @@ func TestDeletesRaceEverything(t *testing.T) {
 				case 2:
 					k(i).Get(ctx)
 				default:
-					if _, err := Increment(ctx, k(i), 1); err != nil {
-						t.Error(err)
-					}
+					_, err := Increment(ctx, k(i), 1)
+					assert.NoError(t, err)
 				}
 			}
 		})

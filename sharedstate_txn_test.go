@@ -106,9 +106,7 @@ func TestTxnIsAllOrNothing(t *testing.T) {
 				})
 				assert.ErrorIs(t, err, c.err)
 			})
-			if got != c.ended {
-				t.Errorf("Txn %s, want %s", got, c.ended)
-			}
+			assert.Equal(t, c.ended, got, "Txn")
 			if v, version, err := a.Get(ctx); v != 1 || version != va || err != nil {
 				t.Errorf("a is %d version %d, %v: want it untouched", v, version, err)
 			}
@@ -145,9 +143,7 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 	})
 	require.NoError(t, err)
 	wantValue(t, ctx, b, 20)
-	if calls != 2 {
-		t.Errorf("%d calls, want 2", calls)
-	}
+	assert.Equal(t, 2, calls, "calls")
 
 	calls = 0
 	err = s.Txn(ctx, func(tx context.Context) error {
@@ -163,15 +159,11 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 			return nil // even if fn does not mind
 		}
 		m, _, err := b.Get(tx)
-		if m != n*10 {
-			t.Errorf("a is %d and b is %d", n, m)
-		}
+		assert.Equal(t, n*10, m, "a is %d and b", n)
 		return err
 	})
 	require.NoError(t, err)
-	if calls != 2 {
-		t.Errorf("%d calls, want 2", calls)
-	}
+	assert.Equal(t, 2, calls, "calls")
 	wantAbsent(t, ctx, c)
 
 	// A swap that loses inside the transaction is fn's own affair.
@@ -181,9 +173,7 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 		return second(a.CompareAndSwap(tx, 999, 1))
 	})
 	require.ErrorIs(t, err, ErrConflict)
-	if calls != 1 {
-		t.Errorf("%d calls, want 1", calls)
-	}
+	assert.Equal(t, 1, calls, "calls")
 }
 
 func TestTxnEndsWithItsContext(t *testing.T) {
@@ -281,9 +271,8 @@ func TestTxnBounds(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
-	if keys, _ := s.view.Scope.Usage(); keys != 10 {
-		t.Errorf("%d keys, want 10", keys)
-	}
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 10, keys, "keys")
 	// A function that never ends cannot fill the memory.
 	err = s.Txn(ctx, func(ctx context.Context) error {
 		for i := 0; ; i++ {
@@ -379,9 +368,7 @@ func TestTxnMoneyIsKept(t *testing.T) {
 		n, _, _ := k(i).Get(ctx)
 		sum += n
 	}
-	if sum != accounts*each {
-		t.Errorf("in the end there is %d, want %d", sum, accounts*each)
-	}
+	assert.Equal(t, accounts*each, sum, "in the end")
 	t.Logf("%d runs again, %d refused", again.Load(), refused.Load())
 	if refused.Load() == 0 {
 		t.Error("no transfer was refused: the test has not tried it")
@@ -456,9 +443,8 @@ func TestTxnFromSeveralGoroutines(t *testing.T) {
 		for i := range 8 {
 			wg.Go(func() {
 				for range 100 {
-					if _, err := Increment(ctx, Key[int](fmt.Sprint(i%2)), 1); err != nil {
-						t.Error(err)
-					}
+					_, err := Increment(ctx, Key[int](fmt.Sprint(i%2)), 1)
+					assert.NoError(t, err)
 				}
 			})
 		}
@@ -627,11 +613,9 @@ func TestTxnOutlivesWhoeverMadeItsView(t *testing.T) {
 				}
 			}
 			late := collecting{ctx, collect}
-			if err := Must(s.View("run/", SharedStateConfig{})).Txn(late, func(ctx context.Context) error {
+			assert.NoError(t, Must(s.View("run/", SharedStateConfig{})).Txn(late, func(ctx context.Context) error {
 				return second(n.Set(ctx, 1))
-			}); err != nil {
-				t.Errorf("the transaction of a view that nobody else refers to fails: %v", err)
-			}
+			}), "the transaction of a view that nobody else refers to fails")
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -72,9 +73,7 @@ func TestListUnderChurn(t *testing.T) {
 				n++
 			}
 		}
-		if n != 500 {
-			t.Fatalf("%d of 500 keys were listed", n)
-		}
+		require.Equal(t, 500, n, "of 500 keys were listed")
 	}
 	close(stop)
 	wg.Wait()
@@ -220,17 +219,13 @@ func TestWatchBodyThatPanicsLeavesNoWatch(t *testing.T) {
 		"panicked: boom": func() { panic("boom") },
 		"exited":         func() { runtime.Goexit() },
 	} {
-		if got := inGoroutine(func() {
+		assert.Equal(t, want, inGoroutine(func() {
 			for range s.Watch(ctx, "") {
 				body()
 			}
-		}); got != want {
-			t.Errorf("the watch %s, want %s", got, want)
-		}
+		}), "the watch")
 	}
-	if n := s.view.Store.Watches(); n != 0 {
-		t.Errorf("%d watches are left", n)
-	}
+	assert.Zero(t, s.view.Store.Watches(), "watches are left")
 }
 
 func TestAReaderThatNeverReads(t *testing.T) {
@@ -253,17 +248,14 @@ func TestAReaderThatNeverReads(t *testing.T) {
 		synctest.Wait() // it sits on the first entry
 		start := time.Now()
 		for i := range writes {
-			if _, err := Increment(ctx, k(i), 1); err != nil {
-				t.Fatal(err)
-			}
+			_, err := Increment(ctx, k(i), 1)
+			require.NoError(t, err)
 		}
 		k(1).Delete(ctx)
 		Key[int]("new").Set(ctx, 5)
 		Key[int]("gone").Set(ctx, 5)
 		Key[int]("gone").Delete(ctx)
-		if d := time.Since(start); d != 0 {
-			t.Errorf("the writer waited for %v", d)
-		}
+		assert.Zero(t, time.Since(start), "the writer waited for")
 		close(gate)
 		synctest.Wait()
 
@@ -283,9 +275,7 @@ func TestAReaderThatNeverReads(t *testing.T) {
 		if delivered := len(got) - 2; delivered+lost != changes {
 			t.Errorf("%d delivered and %d lost, want %d in all", delivered, lost, changes)
 		}
-		if len(got) != 2+1024+11 {
-			t.Errorf("%d entries, want %d", len(got), 2+1024+11)
-		}
+		assert.Len(t, got, 2+1024+11, "entries")
 		for i := range keys {
 			e := last[string(k(i))]
 			if want := writes/keys - 1; i == 0 && e.Value != want || i == 1 && e.Value != nil {

@@ -29,9 +29,7 @@ func TestSnapshot_EventsBeyondTheBoundAreCounted(t *testing.T) {
 		for range 5000 {
 			require.NoError(t, q.Pause("", time.Hour))
 		}
-		if n := e.Snapshot().EventsDropped; n != 4000 {
-			t.Errorf("%d events dropped, want 4,000: 1,000 are kept", n)
-		}
+		assert.Equal(t, uint64(4000), e.Snapshot().EventsDropped, "events dropped: 1,000 are kept")
 		close(block)
 		wg.Wait()
 		if s := e.Snapshot(); got != 1001 || s.EventsDropped != 4000 || s.EventsDelivered != 1001 {
@@ -77,9 +75,7 @@ func TestExplainTakesNoKey(t *testing.T) {
 			before = keys()
 			explain()
 		}
-		if len(before) != 6 {
-			t.Errorf("keys %q, want two of each gate", before)
-		}
+		assert.Len(t, before, 6, "keys, want two of each gate")
 	})
 }
 

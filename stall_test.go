@@ -72,9 +72,7 @@ func TestStall_IsToldOnce(t *testing.T) {
 					t.Errorf("told %d times in an hour, want once", n)
 				}
 				cancel()
-				if err := <-done; err == nil {
-					t.Error("no error of the nested call")
-				}
+				assert.Error(t, <-done, "no error of the nested call")
 				if shown() {
 					t.Error("still shown, though the limit has released")
 				}

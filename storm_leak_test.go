@@ -311,9 +311,8 @@ func TestStorm_UnitsComeAndGo(t *testing.T) {
 		})
 		round := func(n int) {
 			for range n / 100 {
-				if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"}); err != nil {
-					t.Fatal(err)
-				}
+				_, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"})
+				require.NoError(t, err)
 			}
 		}
 		round(1000)
@@ -373,15 +372,13 @@ func TestStorm_ExecutorsComeAndGo(t *testing.T) {
 		for range n {
 			e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Interceptors: gates}))
 			f := e.Submit(t.Context(), sluice.Request{Tool: "x"})
-			if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"}); err != nil {
-				t.Fatal(err)
-			}
+			_, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"})
+			require.NoError(t, err)
 			if last != nil {
 				require.NoError(t, last.Close(t.Context()))
 			}
-			if _, err := f.Wait(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			_, err = f.Wait(t.Context())
+			require.NoError(t, err)
 			last = e
 			own := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(1))}))
 			require.NoError(t, own.Close(t.Context()))
@@ -508,9 +505,8 @@ func TestStorm_ManyLiveTools(t *testing.T) {
 		rawTool(t, reg, sluice.Spec{Name: name(i)}, sleeps(0))
 	}
 	for i := range n / 4 {
-		if _, err := e.Invoke(t.Context(), sluice.Request{Tool: name(i)}); err != nil {
-			t.Fatal(err)
-		}
+		_, err := e.Invoke(t.Context(), sluice.Request{Tool: name(i)})
+		require.NoError(t, err)
 	}
 	for gate, cells := range gatesByName(e) {
 		if cells > n {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -23,9 +24,8 @@ func TestFuture_WaitPrefersTheOutcome(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for range 1000 {
-		if _, err := f.Wait(ctx); err != nil {
-			t.Fatalf("the outcome was there, and Wait answered %v", err)
-		}
+		_, err := f.Wait(ctx)
+		require.NoError(t, err, "the outcome was there, and Wait answered")
 	}
 	r.end()
 }
@@ -179,9 +179,7 @@ func TestSubmit_ContextsThatEndTogether(t *testing.T) {
 		if !errors.Is(err, mine) || late.Value != nil {
 			t.Errorf("a call whose context has ended: %v, %v", late.Value, err)
 		}
-		if err := exec.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, exec.Close(t.Context()))
 	})
 }
 
@@ -242,17 +240,14 @@ func TestSubmit_ContextWithCodeOfItsOwn(t *testing.T) {
 		}
 		close(release)
 		for _, f := range []*sluice.Future{holder, g, bad} {
-			if _, err := f.Wait(t.Context()); err != nil {
-				t.Error(err)
-			}
+			_, err := f.Wait(t.Context())
+			assert.NoError(t, err)
 		}
 		cancelOwn()
 		if len(others) == 0 {
 			t.Error("the context was not asked")
 		}
-		if err := exec.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, exec.Close(t.Context()))
 	})
 }
 
@@ -330,13 +325,10 @@ func TestPromise10_ContextThatMisbehavesWhileItsCallWaits(t *testing.T) {
 								t.Fatalf("later: %v, %v", res.Value, err)
 							}
 						}
-						if _, err := holder.Wait(t.Context()); err != nil {
-							t.Error(err)
-						}
+						_, err := holder.Wait(t.Context())
+						assert.NoError(t, err)
 						ctx.armed.Store(false)
-						if err := exec.Close(t.Context()); err != nil {
-							t.Error(err)
-						}
+						assert.NoError(t, exec.Close(t.Context()))
 					})
 				})
 			}

@@ -157,9 +157,8 @@ func TestPromise16_ThrottleOfANestedCallIsNeutralForItsAncestors(t *testing.T) {
 								parallel(8, func(int) { assert.NoError(t, r.call("agent0")) })
 							}
 							calm = false
-							if n := r.gateNamed("concurrency tool").Limit; n != 8 {
-								t.Fatalf("the agents' adaptive limit is %d, want 8 after successes alone", n)
-							}
+							require.Equal(t, int64(8), r.gateNamed("concurrency tool").Limit,
+								"the agents' adaptive limit, want 8 after successes alone")
 							err := r.call(fmt.Sprint("agent", levels-1))
 							if how != "retried" && !errors.Is(err, returned) && fmt.Sprintf("%T", err) != "sluice_test.throttles" {
 								t.Errorf("the error is %v: want %v untouched", err, returned)
@@ -168,15 +167,11 @@ func TestPromise16_ThrottleOfANestedCallIsNeutralForItsAncestors(t *testing.T) {
 							if m.quiet {
 								want = ""
 							}
-							if got := r.paused(); got != want {
-								t.Errorf("paused: %q, want %q", got, want)
-							}
-							if n := r.gateNamed("concurrency tool").Limit; n != 8 {
-								t.Errorf("the agents' adaptive limit is %d, want 8 still", n)
-							}
-							if s := r.gateNamed("breaker").State; s != sluice.BreakerClosed {
-								t.Errorf("the agents' breaker is %s", s)
-							}
+							assert.Equal(t, want, r.paused(), "paused")
+							assert.Equal(t, int64(8), r.gateNamed("concurrency tool").Limit,
+								"the agents' adaptive limit")
+							assert.Equal(t, sluice.BreakerClosed, r.gateNamed("breaker").State,
+								"the agents' breaker")
 						})
 					})
 				}
@@ -238,9 +233,7 @@ func TestPromise16_LayersOfANestedCallSpeakForIt(t *testing.T) {
 				if attempts > 0 {
 					want = pausedFetch
 				}
-				if got := r.paused(); got != want {
-					t.Errorf("%d attempts: paused: %q, want %q", attempts, got, want)
-				}
+				assert.Equal(t, want, r.paused(), "%d attempts: paused", attempts)
 			})
 		}
 	}
@@ -355,9 +348,7 @@ func TestQuota_ThrottleWithoutATimeLiftsNothing(t *testing.T) {
 			return errors.Join(busyError{}, retryIn(-1))
 		})
 		_ = r.call("fetch")
-		if got := r.paused(); got != pausedFetch {
-			t.Errorf("paused: %q, want %q", got, pausedFetch)
-		}
+		assert.Equal(t, pausedFetch, r.paused(), "paused")
 	})
 }
 
@@ -438,9 +429,7 @@ func TestQuota_ThrottleOfAFreeCallPausesItsKey(t *testing.T) {
 			wait := inOrder(5, func(int) { _, _ = r.Invoke(r.withKey("a"), sluice.Request{Tool: "dear"}) })
 			_, err := r.Invoke(r.withKey("a"), sluice.Request{Tool: "free"})
 			require.NoError(t, err)
-			if r.at() != 0 {
-				t.Errorf("the free call started at %v, want at once", r.at())
-			}
+			assert.Zero(t, r.at(), "the free call started at")
 			wait()
 		})
 	})
@@ -564,9 +553,7 @@ func TestQuota_ThrottleOfAPart(t *testing.T) {
 				_, err := r.Invoke(sluice.WithPipelineContext(t.Context(), r.pc), sluice.Request{Tool: "fetch"})
 				require.NoError(t, err)
 				got := strings.ReplaceAll(strings.ReplaceAll(r.paused(), "rate/", ""), " calls per second", "")
-				if got != x.want {
-					t.Errorf("paused: %q, want %q", got, x.want)
-				}
+				assert.Equal(t, x.want, got, "paused")
 			})
 		})
 	}
@@ -599,18 +586,12 @@ func TestQuota_ErrorsNameTheirParts(t *testing.T) {
 		r.tool(sluice.Spec{Name: "fetch"}, func(context.Context) error {
 			return errors.Join(hostThrottle{"b", time.Hour}, fmt.Errorf("get: %w", hostThrottle{"c", 5 * time.Second}), &throttledBy{wraps: hostThrottle{"d", time.Hour}})
 		})
-		if err := r.call("fetch"); err == nil {
-			t.Error("want the tool's error")
-		}
+		assert.Error(t, r.call("fetch"), "want the tool's error")
 		if got, want := r.paused(), "rate calls per second b 1h0m0s, rate calls per second c 5s"; got != want {
 			t.Errorf("paused: %q, want %q", got, want)
 		}
-		if err := r.call("fetch"); err == nil {
-			t.Error("want the call of a host that does not pause to go on")
-		}
-		if r.at() != 0 {
-			t.Errorf("it started at %v, want at once", r.at())
-		}
+		assert.Error(t, r.call("fetch"), "want the call of a host that does not pause to go on")
+		assert.Zero(t, r.at(), "it started at")
 	})
 }
 

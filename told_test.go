@@ -495,9 +495,7 @@ func TestOneSinkGetsEachEventOnce(t *testing.T) {
 				} else if name == "cannot compare" {
 					want = 5
 				}
-				if len(rec.Events()) != want {
-					t.Errorf("%d events, want %d: the three of the call and a change for each sink", len(rec.Events()), want)
-				}
+				assert.Len(t, rec.Events(), want, "events: the three of the call and a change for each sink")
 				require.NoError(t, e.Close(t.Context()))
 				require.NoError(t, other.Close(t.Context()))
 			})
@@ -540,9 +538,7 @@ func TestElapsed(t *testing.T) {
 		us := time.Microsecond
 		want := []time.Duration{0, 0, 20 * ms, 25*ms + us, 32*ms + us, 37*ms + 2*us}
 		for i, e := range r.rec.Events("work") {
-			if e.Elapsed != want[i] {
-				t.Errorf("%s after %v, want %v", e.Kind, e.Elapsed, want[i])
-			}
+			assert.Equal(t, want[i], e.Elapsed, "%s after", e.Kind)
 			if j := readEvent(t, e); j.Elapsed != float64(want[i])/1e6 {
 				t.Errorf("%s: elapsed_ms is %v", e.Kind, j.Elapsed)
 			}

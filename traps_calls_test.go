@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // free fails the test unless n calls of the limiter's executor can run at once.
@@ -34,9 +36,8 @@ func free(t *testing.T, e *sluice.Executor, n int) {
 	}
 	close(gate)
 	for _, c := range calls {
-		if _, err := c.Wait(t.Context()); err != nil {
-			t.Error(err)
-		}
+		_, err := c.Wait(t.Context())
+		assert.NoError(t, err)
 	}
 }
 
@@ -53,9 +54,8 @@ func TestT3_CancelledContextTakesNothing(t *testing.T) {
 			if _, err := f(ctx, ""); !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, cause) {
 				t.Errorf("got %v", err)
 			}
-			if _, err := e.Submit(ctx, sluice.Request{Tool: "x", Input: ""}).Wait(t.Context()); !errors.Is(err, cause) {
-				t.Errorf("submitted: %v", err)
-			}
+			_, err := e.Submit(ctx, sluice.Request{Tool: "x", Input: ""}).Wait(t.Context())
+			assert.ErrorIs(t, err, cause, "submitted")
 		}
 		start := time.Now()
 		if _, err := f(t.Context(), ""); err != nil || ran != 1 || time.Since(start) != 0 {
@@ -67,18 +67,16 @@ func TestT3_CancelledContextTakesNothing(t *testing.T) {
 func TestT5_T20_NonsenseLimitsAndWeights(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, n := range []int{0, -1, -1 << 31} {
-			if _, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}}); err == nil || !strings.Contains(err.Error(), "Limits[0].Max") {
-				t.Errorf("Max %d: %v", n, err)
-			}
+			_, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})
+			assert.ErrorContains(t, err, "Limits[0].Max", "Max %d", n)
 		}
 		lim := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4, Unit: "bytes"}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{lim}})
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(c sluice.Call, _ string) int64 { return c.Input.(int64) }}},
 			func(_ context.Context, n int64) (int64, error) { return n, nil }))
 		for weight, want := range map[int64]error{-1: sluice.ErrInvalidArguments, -1 << 63: sluice.ErrInvalidArguments, 5: sluice.ErrSaturated, 1<<63 - 1: sluice.ErrSaturated, 0: nil, 4: nil} {
-			if _, err := f(t.Context(), weight); !errors.Is(err, want) {
-				t.Errorf("weight %d: %v, want %v", weight, err, want)
-			}
+			_, err := f(t.Context(), weight)
+			assert.ErrorIs(t, err, want, "weight %d", weight)
 		}
 		if s := e.Snapshot(); s.InFlight != 0 {
 			t.Errorf("%d in flight", s.InFlight)
@@ -100,9 +98,7 @@ func TestT6_CancelWhileParkingIsNotLost(t *testing.T) {
 			go func() { _, err := f(ctx, ""); done <- err }()
 			runtime.Gosched()
 			cancel()
-			if err := <-done; !errors.Is(err, context.Canceled) {
-				t.Errorf("got %v", err)
-			}
+			assert.ErrorIs(t, <-done, context.Canceled)
 			close(block)
 		})
 	}
@@ -188,9 +184,8 @@ func TestT16_T17_T18_NestedCalls(t *testing.T) {
 			var wg sync.WaitGroup
 			for range n {
 				wg.Go(func() {
-					if _, err := leaf(ctx, 0); err != nil {
-						t.Error(err)
-					}
+					_, err := leaf(ctx, 0)
+					assert.NoError(t, err)
 				})
 			}
 			wg.Wait()
@@ -225,14 +220,11 @@ func TestT19_OverloadRunsNothingElsewhere(t *testing.T) {
 			go func() { _, err := f(t.Context(), ""); done <- err }()
 			synctest.Wait()
 		}
-		if _, err := f(t.Context(), ""); !errors.Is(err, sluice.ErrQueueFull) {
-			t.Errorf("got %v", err)
-		}
+		_, err := f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrQueueFull)
 		close(gate)
 		for range 2 {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, <-done)
 		}
 	})
 }
@@ -248,9 +240,8 @@ func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
 				return nil
 			}
 			seen = append(seen, ev.From+" "+ev.To+" "+sluice.Must(b.State("bad")).String())
-			if _, err := e.Invoke(ctx, sluice.Request{Tool: "good", Input: ""}); err != nil {
-				t.Error(err)
-			}
+			_, err := e.Invoke(ctx, sluice.Request{Tool: "good", Input: ""})
+			assert.NoError(t, err)
 			panic("in sink")
 		})})
 		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "good"}, echo))
@@ -308,19 +299,13 @@ func TestT81_T82_OneTerminalEventForEveryEnding(t *testing.T) {
 		}))
 		for _, how := range []string{"return", "panic", "exit", "error", "late"} {
 			_, err := e.Invoke(ctx, sluice.Request{ID: "the " + how, Tool: "x", Input: how})
-			if (err == nil) != (how == "return") {
-				t.Errorf("%s: %v", how, err)
-			}
+			assert.Equal(t, how == "return", err == nil, "%s: %v", how, err)
 		}
 		e.Invoke(ctx, sluice.Request{ID: "unknown", Tool: "nothing"})
 		e.Invoke(ctx, sluice.Request{ID: "invalid", Tool: "x", Args: []byte("{")})
-		if err := e.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, e.Close(t.Context()))
 		e.Invoke(ctx, sluice.Request{ID: "closed", Tool: "x", Input: "return"})
-		if err := rec.Check(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, rec.Check())
 		ends := map[string]int{}
 		for _, ev := range rec.Events() {
 			if ev.Kind == sluice.ToolCompleted || ev.Kind == sluice.ToolFailed || ev.Kind == sluice.ToolDenied {
@@ -403,17 +388,13 @@ func TestT92_RulesHoldAtCallTime(t *testing.T) {
 // A stopped timer is never drained: since Go 1.23 that would block for ever.
 func TestT102_NoTimerIsDrained(t *testing.T) {
 	files, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, f := range files {
 		if !strings.HasSuffix(f.Name(), ".go") || strings.HasSuffix(f.Name(), "_test.go") {
 			continue
 		}
 		text, err := os.ReadFile(f.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for n, line := range strings.Split(string(text), "\n") {
 			if strings.Contains(line, "Stop() {") && strings.Contains(line, "!") {
 				t.Errorf("%s:%d drains a timer: %s", f.Name(), n+1, line)
@@ -431,9 +412,8 @@ func TestPromise21_WrapHoldsNoLock(t *testing.T) {
 			switch s.Name {
 			case "curious":
 				wraps++
-				if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "plain", Input: ""}); err != nil {
-					t.Error(err)
-				}
+				_, err := e.Invoke(t.Context(), sluice.Request{Tool: "plain", Input: ""})
+				assert.NoError(t, err)
 			case "exits":
 				runtime.Goexit()
 			}
@@ -444,9 +424,8 @@ func TestPromise21_WrapHoldsNoLock(t *testing.T) {
 		}
 		for range 2 {
 			for _, name := range []string{"curious", "plain"} {
-				if _, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""}); err != nil {
-					t.Errorf("%s: %v", name, err)
-				}
+				_, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""})
+				assert.NoError(t, err, name)
 			}
 			_, err := e.Invoke(t.Context(), sluice.Request{Tool: "exits", Input: ""})
 			var p *sluice.PanicError

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // Each test here is named after a mistake that a library of this field has shipped.
@@ -23,9 +25,7 @@ import (
 func newExec(t testing.TB, c sluice.Config) *sluice.Executor {
 	t.Helper()
 	e, err := sluice.NewExecutor(sluice.NewToolRegistry(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return e
 }
 
@@ -52,19 +52,13 @@ func TestT21_SlowToolHoldsNoLock(t *testing.T) {
 		if got, err := fast(t.Context(), "x"); got != "x" || err != nil {
 			t.Errorf("fast: %q, %v", got, err)
 		}
-		if n := e.Snapshot().InFlight; n != 1 {
-			t.Errorf("in flight: %d, want 1", n)
-		}
+		assert.Equal(t, 1, e.Snapshot().InFlight, "in flight")
 		if _, ok := e.Plan("slow"); !ok {
 			t.Error("no plan of slow")
 		}
-		if d := time.Since(start); d != 0 {
-			t.Errorf("took %v, want 0", d)
-		}
+		assert.Zero(t, time.Since(start), "took")
 		close(block)
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-done)
 	})
 }
 
@@ -90,9 +84,7 @@ func TestT31_RefusalsAreTyped(t *testing.T) {
 			sluice.ErrRejected: true, sluice.ErrWaitTooLong: true,
 			sluice.ErrRateLimited: false, sluice.ErrTimeout: false, context.DeadlineExceeded: false,
 		} {
-			if got := errors.Is(err, target); got != want {
-				t.Errorf("errors.Is(err, %v) = %v", target, got)
-			}
+			assert.Equal(t, want, errors.Is(err, target), "errors.Is(err, %v)", target)
 		}
 	})
 }
@@ -137,23 +129,19 @@ func TestT36_DispatchIsInOrder(t *testing.T) {
 			order = append(order, i)
 			return i, nil
 		}))
-		if _, err := f(t.Context(), 0); err != nil {
-			t.Fatal(err)
-		}
+		_, err := f(t.Context(), 0)
+		require.NoError(t, err)
 		var wg sync.WaitGroup
 		for i := 1; i <= 50; i++ {
 			wg.Go(func() {
-				if _, err := f(t.Context(), i); err != nil {
-					t.Error(err)
-				}
+				_, err := f(t.Context(), i)
+				assert.NoError(t, err)
 			})
 			synctest.Wait()
 		}
 		wg.Wait()
 		for i, n := range order {
-			if n != i {
-				t.Fatalf("order %v", order)
-			}
+			require.Equal(t, i, n, "order %v", order)
 		}
 	})
 }
@@ -224,20 +212,16 @@ func panicEverywhere(t *testing.T) {
 		tool("cost", sluice.Policy{Rates: []sluice.Rate{{N: 9, Unit: "u"}}, Cost: func(sluice.Call, string) int64 { panic("in Cost") }}, fine),
 	} {
 		for range 2 { // the second finds the slot of the first free
-			if _, err := f(t.Context(), ""); err == nil {
-				t.Error("no error")
-			}
+			_, err := f(t.Context(), "")
+			assert.Error(t, err, "no error")
 		}
 	}
 	class := tool("classify", sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("in Classify") }}, fine)
 	for range 2 {
-		if _, err := class(t.Context(), ""); err != nil {
-			t.Error(err)
-		}
+		_, err := class(t.Context(), "")
+		assert.NoError(t, err)
 	}
-	if n := e.Snapshot().InFlight; n != 0 {
-		t.Errorf("%d in flight", n)
-	}
+	assert.Zero(t, e.Snapshot().InFlight, "in flight")
 }
 
 // A tool that calls runtime.Goexit is answered for, wherever somebody can be answered.
@@ -270,12 +254,8 @@ func TestT84_Goexit(t *testing.T) {
 		check(err)
 		_, err = e.Submit(ctx, sluice.Request{Tool: "inline", Input: ""}).Wait(t.Context())
 		check(err)
-		if err := rec.Check(); err != nil {
-			t.Error(err)
-		}
-		if n := e.Snapshot().InFlight; n != 0 {
-			t.Errorf("%d in flight", n)
-		}
+		assert.NoError(t, rec.Check())
+		assert.Zero(t, e.Snapshot().InFlight, "in flight")
 	})
 }
 
@@ -285,18 +265,15 @@ func TestT90_NamesAreExact(t *testing.T) {
 	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "send"}, echo))
 	for _, name := range []string{"", "Delete_file", "DELETE_FILE", "delete_fıle", "ſend", "send ", " send", "send\x00", "ѕend", "delete-file"} {
 		_, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""})
-		if !errors.Is(err, sluice.ErrUnknownTool) {
-			t.Errorf("%q: %v", name, err)
-		}
+		assert.ErrorIs(t, err, sluice.ErrUnknownTool, "%q", name)
 	}
 	long := strings.Repeat("x", 1<<20)
 	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: long}); len(err.Error()) > 300 {
 		t.Errorf("the error quotes %d bytes", len(err.Error()))
 	}
 	for _, name := range []string{"", "a b", "a/b", "ä", "a\n", strings.Repeat("x", 129)} {
-		if _, err := sluice.Wrap(e, sluice.Spec{Name: name}, echo); err == nil || !strings.Contains(err.Error(), "Spec.Name") {
-			t.Errorf("%q: %v", name, err)
-		}
+		_, err := sluice.Wrap(e, sluice.Spec{Name: name}, echo)
+		assert.ErrorContains(t, err, "Spec.Name", "%q", name)
 	}
 }
 
@@ -314,9 +291,7 @@ func TestT91_TakenNamesAreRefused(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(won) != 1 {
-		t.Fatalf("%d registrations won", len(won))
-	}
+	require.Len(t, won, 1, "registrations won")
 	res, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})
 	if first := <-won; err != nil || res.Value != first {
 		t.Errorf("%v, %v; want %d", res.Value, err, first)
@@ -339,16 +314,12 @@ func TestT93_RegistryUnderLoad(t *testing.T) {
 		defer close(stop)
 		for i := range 300 {
 			f := func(context.Context, string) (int, error) { return i, nil }
-			if _, err := sluice.Register(r, sluice.Spec{Name: "x"}, f); err != nil {
-				t.Error(err)
-			}
-			if _, err := sluice.Replace(r, sluice.Spec{Name: "x"}, f); err != nil {
-				t.Error(err)
-			}
+			_, err := sluice.Register(r, sluice.Spec{Name: "x"}, f)
+			assert.NoError(t, err)
+			_, err = sluice.Replace(r, sluice.Spec{Name: "x"}, f)
+			assert.NoError(t, err)
 			for s := range r.Tools() {
-				if s.Name != "x" {
-					t.Errorf("lists %q", s.Name)
-				}
+				assert.Equal(t, "x", s.Name, "what is listed")
 			}
 			r.Remove("x")
 		}
@@ -426,18 +397,15 @@ func TestT97_CloseManyTimes(t *testing.T) {
 			return "", nil
 		}))
 		start := time.Now()
-		if _, err := f(t.Context(), ""); err != nil {
-			t.Error(err)
-		}
+		_, err := f(t.Context(), "")
+		assert.NoError(t, err)
 		if inside == nil || !strings.Contains(inside.Error(), `tool "x"`) || time.Since(start) != 0 {
 			t.Errorf("Close inside: %v after %v", inside, time.Since(start))
 		}
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
-				if err := e.Close(t.Context()); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, e.Close(t.Context()))
 			})
 		}
 		wg.Wait()
@@ -449,12 +417,9 @@ func TestT99_UnusedCostsNothing(t *testing.T) {
 	for range 1000 {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
-		if _, err := f(context.Background(), ""); err != nil {
-			t.Fatal(err)
-		}
-		if err := e.Close(context.Background()); err != nil {
-			t.Fatal(err)
-		}
+		_, err := f(context.Background(), "")
+		require.NoError(t, err)
+		require.NoError(t, e.Close(context.Background()))
 	}
 	if n := runtime.NumGoroutine(); n > before {
 		t.Errorf("%d goroutines, %d before", n, before)
@@ -471,9 +436,8 @@ func TestT30_ReconfigureWhileCalling(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 300 {
-				if _, err := f(context.Background(), ""); err != nil {
-					t.Error(err)
-				}
+				_, err := f(context.Background(), "")
+				assert.NoError(t, err)
 			}
 		})
 	}
@@ -482,9 +446,7 @@ func TestT30_ReconfigureWhileCalling(t *testing.T) {
 			c, r := lim.Config(), rates.Config()
 			c.Limits[0].Max = 1 + i%5
 			r.Rates[0].N = int64(1_000_000 + i)
-			if err := sluice.Reconfigure("test", lim.Change(c), rates.Change(r)); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, sluice.Reconfigure("test", lim.Change(c), rates.Change(r)))
 			if s := fmt.Sprint(e.Snapshot().InFlight); s == "" {
 				t.Error("no snapshot")
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestCombineSharesTheNextTrip(t *testing.T) {
@@ -27,9 +28,7 @@ func TestCombineSharesTheNextTrip(t *testing.T) {
 		for range 100 {
 			wg.Go(func() {
 				g, err := b.Take(t.Context(), one(m, 0))
-				if err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, err)
 				switch d := time.Since(start); {
 				case d == 10*time.Millisecond && g.Units == 1:
 					first.Add(1)
@@ -61,9 +60,7 @@ func TestCombineNeverAsksForMoreThanItsCallers(t *testing.T) {
 		var asking, drawn, got atomic.Int64
 		var flying atomic.Int32
 		q := quotaFunc(func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-			if flying.Add(1) != 1 {
-				t.Error("two trips for the same meters at once")
-			}
+			assert.Equal(t, int32(1), flying.Add(1), "two trips for the same meters at once")
 			defer flying.Add(-1)
 			if d.Max > asking.Load() {
 				t.Errorf("a trip asks for %d units, callers for %d", d.Max, asking.Load())
@@ -124,9 +121,7 @@ func TestCombineFixedNumbersTravelTogether(t *testing.T) {
 		if sum := 7*granted[7] + 10*granted[10]; sum < 91 || sum > 100 {
 			t.Errorf("granted %v of 100 tokens: what is left must be too little for anybody", granted)
 		}
-		if b.Trips() != 4 {
-			t.Errorf("%d trips for two sizes: want 2 each", b.Trips())
-		}
+		assert.Equal(t, int64(4), b.Trips(), "trips for two sizes")
 	})
 }
 
@@ -144,9 +139,7 @@ func TestCombineBooksForEverybody(t *testing.T) {
 			}
 			wg.Go(func() {
 				g, err := b.Take(t.Context(), one(m, wait))
-				if err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, err)
 				if i == 6 && g.Units == 0 {
 					uses <- -1
 					return
@@ -170,12 +163,8 @@ func TestCombineBooksForEverybody(t *testing.T) {
 				t.Errorf("no unit is used at %v: %v", at, seen)
 			}
 		}
-		if seen[-1] != 1 {
-			t.Errorf("the caller that waits 200ms behind six others was not denied: %v", seen)
-		}
-		if b.Lost() != 0 {
-			t.Errorf("%d units were lost", b.Lost())
-		}
+		assert.Equal(t, 1, seen[-1], "the caller that waits 200ms behind six others was not denied: %v", seen)
+		assert.Zero(t, b.Lost(), "units were lost")
 	})
 }
 
@@ -239,9 +228,7 @@ func TestCombineGivesNoBookingToWhoCannotWait(t *testing.T) {
 		take(t.Context(), time.Hour, 2010*time.Millisecond)
 		cancel()
 		wg.Wait()
-		if b.Lost() != 0 {
-			t.Errorf("%d units were lost", b.Lost())
-		}
+		assert.Zero(t, b.Lost(), "units were lost")
 	})
 }
 
@@ -278,9 +265,7 @@ func TestCombineLeavesAtOnceAndCallsTheTripBack(t *testing.T) {
 		assert.ErrorIs(t, err, engine.ErrFull)
 		assert.ErrorContains(t, err, "CombineConfig.MaxWaiting is 2")
 		wg.Wait()
-		if d := time.Since(start); d != time.Second {
-			t.Errorf("callers of an engine that is gone left after %v, want 1s", d)
-		}
+		assert.Equal(t, time.Second, time.Since(start), "callers of an engine that is gone left after")
 		x.Set(sluicetest.Healthy)
 		g, err := b.Take(t.Context(), one(m, 0))
 		wantGrant(t, g, err, engine.Grant{Units: 1})
@@ -317,9 +302,7 @@ func TestCombineTellsEverybodyWhatWentWrong(t *testing.T) {
 						g, err := b.Take(t.Context(), one(perSecond(1, 1), 0))
 						assert.ErrorIs(t, err, c.target)
 						assert.ErrorContains(t, err, c.want)
-						if g != (engine.Grant{}) {
-							t.Errorf("an error came with %+v", g)
-						}
+						assert.Equal(t, (engine.Grant{}), g, "an error came with")
 					})
 				}
 				wg.Wait()
@@ -331,9 +314,7 @@ func TestCombineTellsEverybodyWhatWentWrong(t *testing.T) {
 func TestCombineClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, err := engine.NewCombine(chaos(t, sluicetest.Gone).Quota(), engine.CombineConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		var wg sync.WaitGroup
 		for i, want := range []error{engine.ErrUnsure, engine.ErrClosed} { // in the air, in the queue
 			wg.Go(func() {

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestT103_BackendDown: an engine that is gone costs every caller the budget and no more,
@@ -39,9 +40,7 @@ func TestT103_BackendDown(t *testing.T) {
 					t.Helper()
 					start := time.Now()
 					g, err := f.Take(t.Context(), one(m, 0))
-					if took := time.Since(start); took != wantTook {
-						t.Errorf("an answer took %v, want %v", took, wantTook)
-					}
+					assert.Equal(t, wantTook, time.Since(start), "an answer took")
 					if g.Units != want.Units || (err != nil) != (mode == engine.Deny) {
 						t.Errorf("got %+v, %v: want %+v", g, err, want)
 					}
@@ -84,13 +83,9 @@ func TestT103_BackendDown(t *testing.T) {
 				if f.Away() || x.Counts().Calls != 9 {
 					t.Errorf("away: %v after %d calls", f.Away(), x.Counts().Calls)
 				}
-				if got := fmt.Sprint(said); got != "[true true false false]" {
-					t.Errorf("OnChange was told %v", got)
-				}
+				assert.Equal(t, "[true true false false]", fmt.Sprint(said), "OnChange was told")
 				got, want := f.Counts(), engine.FallbackCounts{Asked: 9, Failed: 4, Instead: 1006, Granted: 1006 * want.Units, Trips: 1}
-				if got != want {
-					t.Errorf("got %+v, want %+v", got, want)
-				}
+				assert.Equal(t, want, got)
 			})
 		})
 	}
@@ -154,15 +149,11 @@ func TestFallbackBudgetHoldsAgainstAnEngineThatDoesNotListen(t *testing.T) {
 			time.Sleep(time.Hour)
 			return engine.Grant{Units: 1}, nil
 		}), engine.FallbackConfig{Budget: 30 * time.Millisecond, Mode: engine.Admit, Trip: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		start := time.Now()
 		g, err := f.Take(t.Context(), one(perSecond(1, 1), 0))
 		wantGrant(t, g, err, engine.Grant{Units: 1})
-		if d := time.Since(start); d != 30*time.Millisecond {
-			t.Errorf("took %v", d)
-		}
+		assert.Equal(t, 30*time.Millisecond, time.Since(start), "took")
 		time.Sleep(2 * time.Hour) // its late answer is from before the engine went away
 		synctest.Wait()
 		if !f.Away() {
@@ -342,9 +333,7 @@ func TestFallbackLocalShare(t *testing.T) {
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
 		g, err = f.Take(t.Context(), one(m, 2*time.Second))
 		wantGrant(t, g, err, engine.Grant{Units: 1, After: time.Second, Every: time.Second})
-		if err := f.Settle(t.Context(), engine.OpID{}, first.Op, m, -2); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, f.Settle(t.Context(), engine.OpID{}, first.Op, m, -2))
 		g, err = f.Take(t.Context(), some(m, 1, 9))
 		wantGrant(t, g, err, engine.Grant{Units: 1, Retry: time.Second})
 		_, err = f.Take(t.Context(), some(m, 4, 12))
@@ -366,9 +355,7 @@ func TestFallbackSettle(t *testing.T) {
 		x := chaos(t, sluicetest.Healthy)
 		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 1})
 		ctx, m := t.Context(), perSecond(1, 10)
-		if err := f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 7); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 7))
 		g, err := x.Quota().Take(ctx, some(m, 1, 10))
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
 		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, engine.Meter{}, 1)
@@ -382,9 +369,7 @@ func TestFallbackSettle(t *testing.T) {
 		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
 		assert.ErrorIs(t, err, engine.ErrAway)
 		assert.ErrorIs(t, err, engine.ErrUnsure)
-		if d := time.Since(start); d != 100*time.Millisecond {
-			t.Errorf("took %v", d)
-		}
+		assert.Equal(t, 100*time.Millisecond, time.Since(start), "took")
 		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
 		assert.ErrorIs(t, err, engine.ErrRefused)
 		assert.ErrorContains(t, err, "not asked")
@@ -408,9 +393,7 @@ func TestFallbackSettlesWhereItWasCharged(t *testing.T) {
 		}
 		settle := func(of engine.OpID, delta int64) {
 			t.Helper()
-			if err := f.Settle(ctx, engine.OpID{}, of, m, delta); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, f.Settle(ctx, engine.OpID{}, of, m, delta))
 		}
 		there, here := engine.NewOpID(), engine.NewOpID()
 		take(f, there, 8, 8)
@@ -436,9 +419,7 @@ func TestFallbackSettlesWhereItWasCharged(t *testing.T) {
 func TestFallbackClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, err := engine.NewFallback(chaos(t, sluicetest.Gone).Quota(), engine.FallbackConfig{Budget: time.Hour, Mode: engine.Admit})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			g, err := f.Take(t.Context(), one(perSecond(1, 1), 0))
@@ -471,9 +452,7 @@ func TestFallbackRestarts(t *testing.T) {
 		}
 		x.Set(sluicetest.Healthy)
 		g, err := x.Quota().Take(t.Context(), some(m, 1, 1000))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if charged := 1000 - g.Units; got == 0 || got > charged || charged > spent {
 			t.Errorf("%d units were granted, %d charged, and callers must take %d as spent", got, charged, spent)
 		}
@@ -544,9 +523,7 @@ func TestFallbackLeavesFewCallsBehind(t *testing.T) {
 				}
 				start := time.Now()
 				c.call(f)
-				if d := time.Since(start); d != 0 {
-					t.Errorf("beyond that an answer took %v, want none", d)
-				}
+				assert.Zero(t, time.Since(start), "beyond that an answer took")
 				h.let(3)
 				for range 50 {
 					c.call(f)
@@ -584,9 +561,7 @@ func TestFallbackCallsUnderWayAreBounded(t *testing.T) {
 		wg.Wait()
 		for range 3 {
 			wg.Go(func() {
-				if err := f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1))
 			})
 			synctest.Wait()
 			h.let(1)

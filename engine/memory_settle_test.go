@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // settleStep happens at its time: a Take of take units in a name, which must be granted
@@ -137,9 +138,7 @@ func TestALateRefundGivesBackOnlyWhatTimeHasNot(t *testing.T) {
 						op = names[s.name]
 					}
 					if s.take == 0 {
-						if err := q.Settle(t.Context(), OpID{}, op, m, s.settle); err != nil {
-							t.Fatal(err)
-						}
+						require.NoError(t, q.Settle(t.Context(), OpID{}, op, m, s.settle))
 						continue
 					}
 					g, err := q.Take(t.Context(), Draw{Op: op, Meters: []Meter{m}, Min: 1, Max: s.take})
@@ -168,9 +167,7 @@ func TestSettleKeepsToItsTakeAcrossRates(t *testing.T) {
 		}
 		settle := func(m Meter, of OpID, delta int64) {
 			t.Helper()
-			if err := q.Settle(t.Context(), OpID{}, of, m, delta); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, q.Settle(t.Context(), OpID{}, of, m, delta))
 		}
 		a, b := NewOpID(), NewOpID()
 		take(slow, a, 10, 10)
@@ -201,9 +198,7 @@ func TestDroppedMetersKeepTheirOpenCharges(t *testing.T) {
 		}
 		settle := func(key string, of OpID, delta int64) {
 			t.Helper()
-			if err := q.Settle(ctx, OpID{}, of, meter(key), delta); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, q.Settle(ctx, OpID{}, of, meter(key), delta))
 		}
 		a := NewOpID()
 		take("a", a, 4)
@@ -230,14 +225,10 @@ func TestDroppedMetersKeepTheirOpenCharges(t *testing.T) {
 		take("a", OpID{}, 4)
 		settle("a", a, -4)
 		take("a", OpID{}, 0)
-		if n := len(q.ops.found); n != 1 {
-			t.Errorf("%d operations are remembered, want 1", n)
-		}
+		assert.Len(t, q.ops.found, 1, "operations are remembered")
 		time.Sleep(2 * time.Minute)
 		take("a", NewOpID(), 4)
-		if n := q.meters["a"].open; n != 1 {
-			t.Errorf("%d charges can be corrected, want that of the last Take", n)
-		}
+		assert.Equal(t, 1, q.meters["a"].open, "charges can be corrected, want that of the last Take")
 	})
 }
 
@@ -408,9 +399,7 @@ func replayQuota(t *testing.T, rnd *rand.Rand) {
 				n = &name{index: [2]int{-1, -1}}
 			}
 			if n.again != nil {
-				if err := n.again(); err != nil {
-					t.Fatalf("step %d: a Settle repeated with its OpID returned %v", step, err)
-				}
+				require.NoError(t, n.again(), "step %d: a Settle repeated with its OpID returned", step)
 				continue
 			}
 			i, delta := rnd.IntN(2), rnd.Int64N(17)-10
@@ -439,9 +428,7 @@ func replayQuota(t *testing.T, rnd *rand.Rand) {
 				tapes[i].raise(now, len(tapes[i].list)-1, delta)
 			}
 			settle := func() error { return q.Settle(t.Context(), op, n.op, m, delta) }
-			if err := settle(); err != nil {
-				t.Fatalf("step %d: %v", step, err)
-			}
+			require.NoError(t, settle(), "step %d", step)
 			if !op.IsZero() {
 				forget(now, most-1)
 				names = append(names, &name{op: op, until: now + int64(keep), again: settle})

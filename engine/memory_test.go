@@ -10,14 +10,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func newMemory(t testing.TB, c MemoryConfig) *Memory {
 	t.Helper()
 	m, err := NewMemory(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
 }
@@ -46,9 +45,7 @@ func TestPromises(t *testing.T) {
 	for want, p := range map[string]Promise{
 		"none": 0, "Atomic|EngineClock|Pushes": newMemory(t, MemoryConfig{}).Promises(), "FencedForever|Survives": FencedForever | Survives,
 	} {
-		if got := p.String(); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
+		assert.Equal(t, want, p.String())
 	}
 	if p := Atomic | Pushes; !p.Has(Atomic) || p.Has(Atomic|Survives) {
 		t.Errorf("%v has the wrong promises", p)
@@ -82,9 +79,7 @@ func TestKV8_FullStoreHarmsNothing(t *testing.T) {
 		m := newMemory(t, MemoryConfig{MaxKeys: 2, MaxValue: 8, MaxBytes: 14})
 		s, ctx := m.Store(), t.Context()
 		a, err := s.Write(ctx, "a", 0, []byte("1234"), time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if _, _, err := s.Add(ctx, NewOpID(), "b", 7, nil, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -98,9 +93,7 @@ func TestKV8_FullStoreHarmsNothing(t *testing.T) {
 		assert.ErrorIs(t, err, ErrRefused)
 		assert.ErrorContains(t, err, "length of value is 9: must be at most 8")
 		a, err = s.Write(ctx, "a", a, []byte("12345678"), time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		_, _, err = s.Add(ctx, NewOpID(), "b", 1_000_000, nil, 0)
 		assert.ErrorIs(t, err, ErrFull)
 		assert.ErrorContains(t, err, "MaxBytes is 14")
@@ -120,9 +113,8 @@ func TestKV6_ExpiredMemoryIsReclaimedWithoutAccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{})
 		for i := range 1000 {
-			if _, err := m.Store().Write(t.Context(), fmt.Sprint(i), 0, []byte("v"), time.Duration(1+i)*time.Millisecond); err != nil {
-				t.Fatal(err)
-			}
+			_, err := m.Store().Write(t.Context(), fmt.Sprint(i), 0, []byte("v"), time.Duration(1+i)*time.Millisecond)
+			require.NoError(t, err)
 		}
 		for i := range 10 {
 			if n, want := m.store.size(), 1000-100*i; n != want {
@@ -131,9 +123,7 @@ func TestKV6_ExpiredMemoryIsReclaimedWithoutAccess(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 		}
-		if m.store.bytes != 0 {
-			t.Errorf("%d bytes are counted for no record", m.store.bytes)
-		}
+		assert.Zero(t, m.store.bytes, "bytes are counted for no record")
 	})
 }
 
@@ -165,9 +155,7 @@ func TestOpMemoryIsBounded(t *testing.T) {
 		add(ops[4], 5)
 		time.Sleep(time.Nanosecond)
 		add(ops[4], 7) // a minute is over
-		if n := len(m.store.ops.found); n != 1 {
-			t.Errorf("%d operations are remembered: want 1", n)
-		}
+		assert.Len(t, m.store.ops.found, 1, "operations are remembered")
 		_, _, err := s.Add(ctx, ops[4], "other", 1, nil, 0)
 		assert.ErrorIs(t, err, ErrRefused)
 		assert.ErrorContains(t, err, "was another operation")
@@ -197,22 +185,16 @@ func TestMaxMeters(t *testing.T) {
 			_, err := m.Quota().Take(ctx, d)
 			return err
 		}
-		if err := errors.Join(take("a"), take("a", "b", "c")); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, errors.Join(take("a"), take("a", "b", "c")))
 		err := take("d")
 		assert.ErrorIs(t, err, ErrFull)
 		assert.ErrorContains(t, err, "MaxMeters is 3")
 		err = take("a", "d")
 		assert.ErrorIs(t, err, ErrFull)
 		assert.ErrorContains(t, err, "MaxMeters is 3")
-		if err := take("a"); err != nil {
-			t.Errorf("a meter that is there: %v", err)
-		}
+		assert.NoError(t, take("a"), "a meter that is there")
 		time.Sleep(time.Second) // b and c are full again, a is not
-		if err := errors.Join(take("a", "d"), take("e")); err != nil {
-			t.Errorf("full meters made no room: %v", err)
-		}
+		assert.NoError(t, errors.Join(take("a", "d"), take("e")), "full meters made no room")
 		err = take("b")
 		assert.ErrorIs(t, err, ErrFull)
 		assert.ErrorContains(t, err, "MaxMeters is 3")
@@ -224,24 +206,14 @@ func TestReconfiguredMeterCreatesNoTokens(t *testing.T) {
 		m := newMemory(t, MemoryConfig{})
 		take := func(n, burst, most int64) int64 {
 			g, err := m.Quota().Take(t.Context(), Draw{Meters: []Meter{{Key: "m", N: n, Per: time.Second, Burst: burst}}, Min: 1, Max: most})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			return g.Units
 		}
-		if got := take(10, 10, 7); got != 7 {
-			t.Fatalf("got %d of 10", got)
-		}
-		if got := take(100, 50, 50); got != 3 {
-			t.Errorf("a larger burst made 3 tokens into %d", got)
-		}
+		require.Equal(t, int64(7), take(10, 10, 7), "taken of 10")
+		assert.Equal(t, int64(3), take(100, 50, 50), "a larger burst made 3 tokens into")
 		time.Sleep(time.Hour)
-		if got := take(100, 50, 100); got != 50 {
-			t.Errorf("got %d, want the new burst", got)
-		}
-		if got := take(1, 5, 5); got != 0 {
-			t.Errorf("an empty meter with another rate holds %d", got)
-		}
+		assert.Equal(t, int64(50), take(100, 50, 100), "want the new burst")
+		assert.Zero(t, take(1, 5, 5), "an empty meter with another rate holds")
 	})
 }
 
@@ -320,9 +292,8 @@ func TestKV7_FollowerThatFallsBehindIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{MaxKeys: 2, MaxFollows: 1})
 		s, ctx := m.Store(), t.Context()
-		if _, err := s.Write(ctx, "first", 0, nil, 0); err != nil {
-			t.Fatal(err)
-		}
+		_, err := s.Write(ctx, "first", 0, nil, 0)
+		require.NoError(t, err)
 		n := 0
 		for rec, err := range s.Follow(ctx, "") {
 			if n++; n == 2 {
@@ -339,17 +310,11 @@ func TestKV7_FollowerThatFallsBehindIsTold(t *testing.T) {
 			for i := range 20 { // while it is not looking
 				key := fmt.Sprint(i)
 				rev, err := s.Write(ctx, key, 0, nil, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := s.Erase(ctx, key, rev); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, err)
+				require.NoError(t, s.Erase(ctx, key, rev))
 			}
 		}
-		if n != 2 {
-			t.Errorf("%d elements: want the record and the loss", n)
-		}
+		assert.Equal(t, 2, n, "elements: want the record and the loss")
 	})
 }
 
@@ -358,9 +323,7 @@ func TestKV7_FollowerThatFallsBehindIsTold(t *testing.T) {
 func TestCloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := NewMemory(MemoryConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		ctx := t.Context()
 		claim := Claim{Key: "k", Holder: "a", Limit: 1, TTL: time.Hour}
 		if _, err := m.Slots().Acquire(ctx, claim); err != nil {
@@ -373,28 +336,21 @@ func TestCloseEndsEverything(t *testing.T) {
 		wg.Go(func() {
 			claim := claim
 			claim.Holder, claim.MaxWait = "b", 24*time.Hour
-			if _, err := m.Slots().Acquire(ctx, claim); !errors.Is(err, ErrClosed) {
-				t.Errorf("a claim that waits got %v", err)
-			}
+			_, err := m.Slots().Acquire(ctx, claim)
+			assert.ErrorIs(t, err, ErrClosed, "a claim that waits")
 		})
 		wg.Go(func() {
 			var last error
 			for _, err := range m.Store().Follow(ctx, "") {
 				last = err
 			}
-			if !errors.Is(last, ErrClosed) {
-				t.Errorf("a follower got %v", last)
-			}
+			assert.ErrorIs(t, last, ErrClosed, "a follower")
 		})
 		synctest.Wait()
 		start := time.Now()
-		if err := errors.Join(m.Close(), m.Close()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, errors.Join(m.Close(), m.Close()))
 		wg.Wait()
-		if d := time.Since(start); d != 0 {
-			t.Errorf("Close took %v", d)
-		}
+		assert.Zero(t, time.Since(start), "Close took")
 		meter := Meter{Key: "m", N: 1, Per: time.Second}
 		_, errRead := m.Store().Read(ctx, "k")
 		_, errWrite := m.Store().Write(ctx, "k", 0, nil, 0)
@@ -405,9 +361,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		_, errPublish := m.Events().Publish(ctx, []Event{{ID: "a"}})
 		for _, err := range []error{errRead, errWrite, errAdd, errTake, errAcquire, errRenew, errPublish,
 			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, OpID{}, meter, 1), m.Slots().Release(ctx, Lease{})} {
-			if !errors.Is(err, ErrClosed) {
-				t.Errorf("after Close a call returned %v", err)
-			}
+			assert.ErrorIs(t, err, ErrClosed, "after Close a call returned")
 		}
 		time.Sleep(2 * time.Hour)
 	})
@@ -424,17 +378,13 @@ func TestPromise07_LeaseGivenToWhoLeftGoesOn(t *testing.T) {
 				return Claim{Key: fmt.Sprint(i), Holder: holder, Limit: 1, TTL: time.Hour, MaxWait: time.Hour}
 			}
 			first, err := s.Acquire(t.Context(), claim("first"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			var got error
 			var wg sync.WaitGroup
 			wg.Go(func() { _, got = s.Acquire(ctx, claim("second")) })
 			synctest.Wait()
-			if err := s.Release(t.Context(), first); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, s.Release(t.Context(), first))
 			cancel()
 			wg.Wait()
 			third := claim("third")

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestPrefetchAnswersWithoutATrip(t *testing.T) {
@@ -26,9 +27,7 @@ func TestPrefetchAnswersWithoutATrip(t *testing.T) {
 		m, start := perSecond(1, 100), time.Now()
 		g, err := p.Take(t.Context(), some(m, 2, 2)) // nothing is held: it goes itself, and ten are fetched
 		wantGrant(t, g, err, engine.Grant{Units: 2})
-		if d := time.Since(start); d != 10*time.Millisecond {
-			t.Errorf("the first draw took %v", d)
-		}
+		assert.Equal(t, 10*time.Millisecond, time.Since(start), "the first draw took")
 		synctest.Wait()
 		if refills != 1 {
 			t.Errorf("OnRefill was called %d times, want once", refills)
@@ -48,15 +47,11 @@ func TestPrefetchAnswersWithoutATrip(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
 		want := engine.PrefetchCounts{Hits: 7, Misses: 1, Fetches: 2, Fetched: 17, Held: 10}
-		if got := p.Counts(); got != want {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
+		assert.Equal(t, want, p.Counts())
 		start = time.Now()
 		g, err = p.Take(t.Context(), some(m, 3, 50))
 		wantGrant(t, g, err, engine.Grant{Units: 10})
-		if d := time.Since(start); d != 0 {
-			t.Errorf("a draw from what is held took %v", d)
-		}
+		assert.Zero(t, time.Since(start), "a draw from what is held took")
 	})
 }
 
@@ -192,9 +187,7 @@ func TestPrefetchCrash(t *testing.T) {
 		var used int64
 		for i := range 5 {
 			p, err := engine.NewPrefetch(after(time.Millisecond, inner), engine.PrefetchConfig{Size: size})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			for range i {
 				if g, err := p.Take(t.Context(), one(m, 0)); err == nil {
 					used += g.Units
@@ -209,9 +202,7 @@ func TestPrefetchCrash(t *testing.T) {
 			assert.ErrorIs(t, err, engine.ErrClosed)
 		}
 		g, err := inner.Take(t.Context(), some(m, 1, 100))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if lost := 100 - used - g.Units; lost < 1 || lost > 5*size {
 			t.Errorf("5 crashes lost %d units: at most %d each", lost, size)
 		}
@@ -262,9 +253,7 @@ func TestPrefetchPools(t *testing.T) {
 			return ok
 		}
 		for i := range 5 {
-			if got := held(i); got != (i < 3) {
-				t.Errorf("meter %d is held: %v", i, got)
-			}
+			assert.Equal(t, i < 3, held(i), "meter %d is held", i)
 		}
 		other := meter(0)
 		other.Each = 2
@@ -275,9 +264,8 @@ func TestPrefetchPools(t *testing.T) {
 		before := p.Counts().Misses
 		g, err = p.Take(t.Context(), d)
 		wantGrant(t, g, err, engine.Grant{Units: 1})
-		if p.Counts().Misses != before+1 {
-			t.Error("a draw with an Op was answered without the engine that remembers it")
-		}
+		assert.Equal(t, before+1, p.Counts().Misses,
+			"a draw with an Op was answered without the engine that remembers it")
 		time.Sleep(time.Second) // idle pools give way
 		if !held(4) {
 			t.Error("a pool that holds nothing did not give way")
@@ -294,9 +282,7 @@ func TestPrefetchCloseWhileItFetches(t *testing.T) {
 			ended.Store(true)
 			return engine.Grant{}, ctx.Err()
 		}), engine.PrefetchConfig{Size: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		p.Try(one(perSecond(1, 1), 0))
 		synctest.Wait()
 		p.Close()

@@ -9,6 +9,7 @@ import (
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // quotaFunc is a Quota that a test writes down.
@@ -36,9 +37,7 @@ func after(d time.Duration, q engine.Quota) quotaFunc {
 func memory(t testing.TB) *engine.Memory {
 	t.Helper()
 	m, err := engine.NewMemory(engine.MemoryConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
 }
@@ -46,9 +45,7 @@ func memory(t testing.TB) *engine.Memory {
 // must is v, of a constructor that has to succeed.
 func must[V interface{ Close() error }](t testing.TB, v V, err error) V {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { v.Close() })
 	return v
 }
@@ -71,9 +68,7 @@ func fallback(t testing.TB, q engine.Quota, c engine.FallbackConfig) *engine.Fal
 func audit(t testing.TB, q engine.Quota) *engine.Audit {
 	t.Helper()
 	a, err := engine.NewAudit(q)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return a
 }
 
@@ -180,12 +175,8 @@ func TestAuditCounts(t *testing.T) {
 			take(some(m, 1, 1))
 		}()
 		x.Set(sluicetest.Healthy)
-		if err := a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -4); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -4))
 		want := engine.AuditCounts{Takes: 9, Denied: 1, Booked: 1, Refused: 2, Unsure: 4, Units: 4, Settles: 5, SettlesFailed: 3, Settled: 1}
-		if got := a.Counts(); got != want {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
+		assert.Equal(t, want, a.Counts())
 	})
 }

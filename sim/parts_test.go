@@ -14,6 +14,8 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestDists: means and percentiles are what the constructors were given.
@@ -116,9 +118,8 @@ func TestConfigErrors(t *testing.T) {
 	good := func() Config {
 		return Config{Tools: []Tool{work}, Traffic: []Traffic{{Tool: "work", Arrivals: Steady(1)}}, Duration: time.Second}
 	}
-	if _, err := Run(good()); err != nil {
-		t.Fatal(err)
-	}
+	_, err := Run(good())
+	require.NoError(t, err)
 	slots, order := limiter(sluice.Limit{Max: 1}), scheduler(sluice.PrioritySchedulerConfig{})
 	for want, spoil := range map[string]func(*Config){
 		"Config.Duration is 0s: must be positive":                              func(c *Config) { c.Duration = 0 },
@@ -232,9 +233,7 @@ func TestBackend(t *testing.T) {
 		x.change(&c)
 		g := simulate(t, c).All
 		got := Group{Succeeded: g.Succeeded, Failed: g.Failed, Overloaded: g.Overloaded, TimedOut: g.TimedOut, Late: g.Late, Refused: g.Refused}
-		if got != x.want {
-			t.Errorf("%s: got %+v, want %+v", name, got, x.want)
-		}
+		assert.Equal(t, x.want, got, name)
 	}
 }
 
@@ -447,9 +446,7 @@ func TestCheckerFinds(t *testing.T) {
 	} {
 		c := config(x.gates...)
 		s, err := newSimulation(&c, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		x.plant(s)
 		if _, err = s.run(); err == nil {
 			t.Errorf("nothing found: want %q", want)
@@ -465,13 +462,9 @@ func TestCheckerFinds(t *testing.T) {
 func TestReportJSON(t *testing.T) {
 	r := simulate(t, mixed(time.Minute, 3))
 	b, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var back Report
-	if err := json.Unmarshal(b, &back); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, json.Unmarshal(b, &back))
 	if back.String() != r.String() {
 		t.Errorf("after JSON:\n%v\nbefore:\n%v", back, r)
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // find is the group of that name.
@@ -117,9 +119,7 @@ func TestPromise06_LevelsAtOneConstraint(t *testing.T) {
 		}
 		r := simulate(t, c)
 		t.Logf("ageing %d: %v", ageing, r.Passed)
-		if r.Beyond != 0 {
-			t.Errorf("ageing %d: %d starts beyond the bound: %v", ageing, r.Beyond, r.Passed)
-		}
+		assert.Zero(t, r.Beyond, "ageing %d: starts beyond the bound: %v", ageing, r.Passed)
 		for _, p := range r.Passed {
 			if p.Worst < p.Bound/2 {
 				t.Errorf("ageing %d: level %d was passed by %d at most, far from the bound %d: this shows nothing", ageing, p.Priority, p.Worst, p.Bound)
@@ -204,9 +204,7 @@ func TestCrossingConstraints(t *testing.T) {
 		var r row
 		for seed := range uint64(seeds) {
 			rep, err := run(crossing(seed, ageing, oneLevel), func(p *admit.Policy) { p.Claim = claim })
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			g := find(t, rep.Tools, "xyz")
 			r.over = max(r.over, rep.Overtaken.Max)
 			r.starts += g.Started

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // at is 90 seconds from now, in the forms that programs print a date in.
@@ -57,9 +59,7 @@ func TestParse_DateForms(t *testing.T) {
 				"Anthropic":           Parse(header("Anthropic-RateLimit-Tokens-Remaining: 0", "Anthropic-RateLimit-Tokens-Reset: "+v), 429, now),
 				"X-RateLimit-Retry-…": Parse(header("X-RateLimit-Retry-After: "+v), 429, now),
 			} {
-				if s.Pause != c.want {
-					t.Errorf("%s: %q: pause %v, want %v", name, v, s.Pause, c.want)
-				}
+				assert.Equal(t, c.want, s.Pause, "%s: %q: pause", name, v)
 			}
 			if s := Parse(header("Retry-After: "+v), 503, now); s.Throttled != (c.want > 0) {
 				t.Errorf("503 with Retry-After %q: throttled %v", v, s.Throttled)
@@ -72,9 +72,7 @@ func TestParse_DateForms(t *testing.T) {
 func TestParse_DateOfTheResponse(t *testing.T) {
 	for _, date := range datesOf(now.Add(-400 * 24 * time.Hour)) {
 		s := Parse(header("Date: "+date, "Retry-After: "+now.Add(-400*24*time.Hour+8*time.Second).Format(http.TimeFormat)), 429, now)
-		if s.Pause != 8*time.Second {
-			t.Errorf("Date %q: pause %v, want 8s", date, s.Pause)
-		}
+		assert.Equal(t, 8*time.Second, s.Pause, "Date %q: pause", date)
 	}
 }
 
@@ -230,9 +228,7 @@ func TestParse_UnitsInNames(t *testing.T) {
 		}
 	}
 	s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 2", "X-RateLimit-Reset-Ms: 1500"), 429, now)
-	if s.Pause != 1500*time.Millisecond {
-		t.Errorf("the finer of two: pause %v, want 1.5s", s.Pause)
-	}
+	assert.Equal(t, 1500*time.Millisecond, s.Pause, "the finer of two: pause")
 }
 
 // A window pauses if it is said to be used up, and not because its reset is known.

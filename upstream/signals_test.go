@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 var now = time.Date(2026, time.March, 2, 15, 4, 5, 0, time.UTC)
@@ -173,9 +175,7 @@ func TestParse_Providers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := Parse(header(c.lines...), c.status, now)
-			if !reflect.DeepEqual(got, c.want) {
-				t.Errorf("got  %+v\nwant %+v", got, c.want)
-			}
+			assert.Equal(t, c.want, got)
 			if empty := reflect.DeepEqual(c.want, Signals{}); got.Empty() != empty {
 				t.Errorf("Empty is %v, want %v", got.Empty(), empty)
 			}
@@ -329,19 +329,13 @@ func TestParse_MalformedStructuredFieldsAreIgnoredWhole(t *testing.T) {
 		`"b"` + strings.Repeat(";x=1", 2000) + `;r=0;t=30`,
 	} {
 		s := Parse(header("RateLimit: "+field), 200, now)
-		if s.Pause != 0 {
-			t.Errorf("%q: pause %v, want it ignored", field, s.Pause)
-		}
+		assert.Zero(t, s.Pause, "%q: pause", field)
 		// A second line that is malformed spoils the first.
 		s = Parse(header("RateLimit: "+good, "RateLimit: "+field), 200, now)
-		if len(s.Quotas) != 0 {
-			t.Errorf("%q after a good line: quotas %+v, want none", field, s.Quotas)
-		}
+		assert.Empty(t, s.Quotas, "%q after a good line: quotas", field)
 		// It spoils nothing else.
 		s = Parse(header("RateLimit: "+field, "RateLimit-Remaining: 0", "RateLimit-Reset: 4"), 200, now)
-		if s.Pause != 4*time.Second {
-			t.Errorf("%q beside good fields: pause %v, want 4s", field, s.Pause)
-		}
+		assert.Equal(t, 4*time.Second, s.Pause, "%q beside good fields: pause", field)
 	}
 }
 
@@ -396,9 +390,7 @@ func TestParse_Nonsense(t *testing.T) {
 		}
 	}
 	s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 2026-03-02T15:04:05Z"), 429, time.Time{})
-	if s.Pause != MaxPause {
-		t.Errorf("at the zero time: %v, want %v", s.Pause, MaxPause)
-	}
+	assert.Equal(t, MaxPause, s.Pause, "at the zero time")
 }
 
 func TestPromise21_QuotasAreBounded(t *testing.T) {
@@ -433,9 +425,7 @@ func TestParse_DoesNotChangeHeaders(t *testing.T) {
 	h := header("Retry-After: 1", `RateLimit: "b";r=0;t=30`, "X-RateLimit-Remaining: 0", "X-RateLimit-Resource: core")
 	before := h.Clone()
 	Parse(h, 429, now)
-	if !reflect.DeepEqual(h, before) {
-		t.Errorf("got %v, want %v", h, before)
-	}
+	assert.Equal(t, before, h)
 }
 
 func FuzzParse(f *testing.F) {
@@ -458,9 +448,7 @@ func FuzzParse(f *testing.F) {
 		if s.Pause < 0 || s.Pause > most {
 			t.Errorf("pause %v outside [0, %v]", s.Pause, most)
 		}
-		if (s.Pause == 0) != (s.Source == "") {
-			t.Errorf("pause %v of %q", s.Pause, s.Source)
-		}
+		assert.Equal(t, s.Source == "", s.Pause == 0, "pause %v of %q", s.Pause, s.Source)
 		for _, q := range s.Quotas {
 			if q.Limit < Unknown || q.Remaining < Unknown || q.Reset < 0 || q.Window < 0 {
 				t.Errorf("quota %+v", q)

@@ -15,6 +15,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // roundTripFunc is a server without a network.
@@ -57,9 +60,7 @@ func (p *pauses) take() []time.Duration {
 func newTransport(t *testing.T, c TransportConfig, p *pauses) *Transport {
 	t.Helper()
 	tr, err := NewTransport(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	tr.throttle = p.throttle
 	tr.jitter = func(d time.Duration) time.Duration { return d }
 	return tr
@@ -74,13 +75,9 @@ func answer429(t *testing.T, status int, lines ...string) roundTripFunc {
 func send(t *testing.T, tr http.RoundTripper, ctx context.Context, url string) *http.Response {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	resp, err := tr.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return resp
 }
 
@@ -126,9 +123,7 @@ func TestTransport_Reports(t *testing.T) {
 				var seen []Signals
 				c.config.Base = answer429(t, c.status, c.lines...)
 				c.config.OnSignal = func(r *http.Request, s Signals) {
-					if r.URL.Host != "api.example.com" {
-						t.Errorf("request %v", r.URL)
-					}
+					assert.Equal(t, "api.example.com", r.URL.Host, "request %v", r.URL)
 					seen = append(seen, s)
 				}
 				tr := newTransport(t, c.config, &p)
@@ -233,13 +228,9 @@ func TestTransport_BackoffOfManyAtOnce(t *testing.T) {
 			}
 			wg.Wait()
 			got := p.take()
-			if len(got) != 50 {
-				t.Fatalf("round %d: %d pauses", round, len(got))
-			}
+			require.Len(t, got, 50, "round %d: pauses", round)
 			for _, d := range got {
-				if d != want {
-					t.Fatalf("round %d: pause %v, want %v", round, d, want)
-				}
+				require.Equal(t, want, d, "round %d: pause", round)
 			}
 			time.Sleep(want)
 		}
@@ -268,9 +259,8 @@ func TestPromise21_BackoffIsBounded(t *testing.T) {
 	var b backoff
 	none := func(d time.Duration) time.Duration { return d }
 	for i := range 3 * maxQuotaRows {
-		if d := b.refused(fmt.Sprint(i), now, now, time.Second, time.Hour, none); d != time.Second {
-			t.Fatalf("host %d: pause %v, want 1s", i, d)
-		}
+		require.Equal(t, time.Second, b.refused(fmt.Sprint(i), now, now, time.Second, time.Hour, none),
+			"host %d: pause", i)
 		if len(b.quotas) > maxQuotaRows {
 			t.Fatalf("%d quotas, want at most %d", len(b.quotas), maxQuotaRows)
 		}
@@ -283,9 +273,7 @@ func TestPromise21_BackoffIsBounded(t *testing.T) {
 	if d := b.refused("late", later.Add(time.Second), later.Add(time.Second), time.Second, time.Hour, none); d != 2*time.Second {
 		t.Errorf("a host that came when others were over: %v, want 2s", d)
 	}
-	if len(b.quotas) != 1 {
-		t.Errorf("%d quotas, want those that are over forgotten", len(b.quotas))
-	}
+	assert.Len(t, b.quotas, 1, "quotas, want those that are over forgotten")
 	b.passed("late", later.Add(time.Hour))
 	if n := b.known.Load(); n != 0 || len(b.quotas) != 0 {
 		t.Errorf("known %d of %d, want none", n, len(b.quotas))
@@ -306,9 +294,7 @@ func TestBackoff_JitterIsWithinAQuarterAndTheBound(t *testing.T) {
 			at, want = at.Add(d), min(2*want, 5*time.Second)
 		}
 	}
-	if len(seen) != 2 {
-		t.Error("the jitter is always on one side of its middle")
-	}
+	assert.Len(t, seen, 2, "the jitter is always on one side of its middle")
 }
 
 // Whatever happens, a pause is in [0, bound] and the next refusal after it is no shorter.
@@ -374,9 +360,7 @@ func TestPromise11_OnSignalGoexits(t *testing.T) {
 	if returned || !body.closed.Load() {
 		t.Errorf("returned %v, body closed %v, want the goroutine ended and the body closed", returned, body.closed.Load())
 	}
-	if got := p.take(); len(got) != 1 {
-		t.Errorf("pauses %v, want one", got)
-	}
+	assert.Len(t, p.take(), 1, "pauses")
 }
 
 // A callback that sends requests by the same Transport would hang if it ran under a lock.
@@ -390,9 +374,7 @@ func TestPromise21_OnSignalRunsUnderNoLock(t *testing.T) {
 		}
 	}}, &p)
 	send(t, tr, t.Context(), "http://a/")
-	if got := p.take(); len(got) != 3 {
-		t.Errorf("pauses %v, want three", got)
-	}
+	assert.Len(t, p.take(), 3, "pauses")
 }
 
 func TestPromise22_BadTransportConfig(t *testing.T) {
@@ -464,9 +446,7 @@ func TestTransport_OverLoopback(t *testing.T) {
 	client := &http.Client{Transport: tr}
 	defer client.CloseIdleConnections()
 	resp, err := client.Get(server.URL + "/moved")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || string(body) != "later" {

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // pipes is a network in memory, so that a whole run fits into a synctest bubble and its
@@ -165,9 +168,8 @@ func TestBackendLimitsRequestsAtOnce(t *testing.T) {
 func TestBackendFreesTheSlotBeforeItAnswers(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
 		for range 3 {
-			if _, err := tools["search"].run(t.Context(), []byte(`{}`)); err != nil {
-				t.Fatal(err)
-			}
+			_, err := tools["search"].run(t.Context(), []byte(`{}`))
+			require.NoError(t, err)
 		}
 		if c := b.Counts(); c.Peak != 1 {
 			t.Errorf("one after another, the peak is %d, want 1", c.Peak)
@@ -180,9 +182,7 @@ func TestBackendEndpoints(t *testing.T) {
 		for name, work := range workTime {
 			start := time.Now()
 			_, err := tools[name].run(t.Context(), []byte(`{"any":"thing"}`))
-			if took := time.Since(start); took != work {
-				t.Errorf("%s took %v, want %v", name, took, work)
-			}
+			assert.Equal(t, work, time.Since(start), "%s took", name)
 			if broken := name == brokenTool; (err != nil) != broken {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -223,21 +223,15 @@ func TestBackendRefusesNonsense(t *testing.T) {
 		defer client.CloseIdleConnections()
 		for _, tt := range tests {
 			req, err := http.NewRequestWithContext(t.Context(), tt.method, "http://backend.test"+tt.path, strings.NewReader(tt.body))
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			if tt.key != "" {
 				req.Header.Set("Authorization", "Bearer "+tt.key)
 			}
 			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
-			if resp.StatusCode != tt.want {
-				t.Errorf("%s: %d, want %d", tt.name, resp.StatusCode, tt.want)
-			}
+			assert.Equal(t, tt.want, resp.StatusCode, tt.name)
 		}
 		time.Sleep(time.Second) // net/http lingers on a connection whose request was too large
 	})
@@ -246,9 +240,7 @@ func TestBackendRefusesNonsense(t *testing.T) {
 // The demo's own network: a real socket, on the loopback interface only.
 func TestLoopback(t *testing.T) {
 	l, err := loopback.listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if addr := l.Addr().(*net.TCPAddr); !addr.IP.IsLoopback() {
 		t.Errorf("listens on %v", addr)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The whole demo on virtual time: what it shows must be so.
@@ -19,9 +21,7 @@ func TestDemo(t *testing.T) {
 		start := time.Now()
 		without, with, err := demo(t.Context(), terminal{w: &out}, pipes())
 		t.Log("\n" + out.String())
-		if err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, err)
 		if took := time.Since(start); took >= 20*time.Second {
 			t.Errorf("took %v, want less than 20 s", took)
 		}
@@ -54,9 +54,7 @@ func TestDemo(t *testing.T) {
 func checkAnswers(t *testing.T, c column) {
 	t.Helper()
 	turns, err := loadTurns(turnFiles)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	i := 0
 	for _, tn := range turns {
 		for _, call := range tn.Calls {
@@ -82,16 +80,12 @@ func checkAnswers(t *testing.T, c column) {
 func TestUnguarded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns, err := loadTurns(turnFiles)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		var out bytes.Buffer
 		c, err := pipes().run(t.Context(), terminal{w: &out}, turns, func(tools map[string]agentTool) (caller, closer, error) {
 			return unguarded(tools), noCloser, nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		n := c.counts
 		if n.TooMany == 0 || n.TooBusy == 0 || n.Wasted < 10 || n.Peak <= serverSlots {
 			t.Errorf("the server saw %+v: too little trouble", n)

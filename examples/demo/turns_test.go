@@ -9,14 +9,14 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The story that the demo tells needs these turns.
 func TestTurns(t *testing.T) {
 	turns, err := loadTurns(turnFiles)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if len(turns) < 60 {
 		t.Errorf("%d turns, want at least 60", len(turns))
 	}
@@ -60,9 +60,7 @@ func TestTurns(t *testing.T) {
 			t.Errorf("%s is called %d times, want at least 5", name, used[name])
 		}
 	}
-	if len(ofTenant) != 4 {
-		t.Fatalf("tenants are %v, want four", ofTenant)
-	}
+	require.Len(t, ofTenant, 4, "tenants")
 	for tenant, n := range ofTenant {
 		if tenant != "hooli" && n >= ofTenant["hooli"] {
 			t.Errorf("%s makes %d calls and hooli, which floods, only %d", tenant, n, ofTenant["hooli"])
@@ -127,10 +125,6 @@ func TestLoadTurnsRefusesWhatCannotBeReplayed(t *testing.T) {
 }
 
 func TestContent(t *testing.T) {
-	if got := content([]byte(`{"a":1}`), nil); got != `{"a":1}` {
-		t.Errorf("got %s", got)
-	}
-	if got := content(nil, errors.New(`say "no"`)); got != `{"error":"say \"no\""}` {
-		t.Errorf("got %s", got)
-	}
+	assert.Equal(t, `{"a":1}`, content([]byte(`{"a":1}`), nil))
+	assert.Equal(t, `{"error":"say \"no\""}`, content(nil, errors.New(`say "no"`)))
 }

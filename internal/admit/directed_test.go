@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A wide head that cannot start must not stand for the narrower lanes behind it.
@@ -122,9 +124,7 @@ func TestMistake_ClaimHolderNeverAskedAgain(t *testing.T) {
 			w, x, y, both, g := claimed(t)
 			w.arrive("z", 2, "", y)
 			late := w.arrive("late", 8, "", x)
-			if late.State() != Waiting {
-				t.Fatalf("late took the slot that is kept for the claim")
-			}
+			require.Equal(t, Waiting, late.State(), "late took the slot that is kept for the claim")
 			c.do(w, x, y, g)
 			if both.State() != Running && late.State() != Running {
 				t.Errorf("neither started: %v", w.news)
@@ -361,9 +361,7 @@ func TestMistake_PauseEndNotArmedForHeadsAside(t *testing.T) {
 	w.pause(k, 10)
 	w.finish(i)
 	w.sees("")
-	if w.m.Due() != 10 {
-		t.Errorf("due at %d, want 10", w.m.Due())
-	}
+	assert.Equal(t, int64(10), w.m.Due(), "due at")
 	w.at(9)
 	w.sees("")
 	w.at(10)
@@ -410,14 +408,10 @@ func TestMistake_ShedHitsTheLightTenant(t *testing.T) {
 	w.arrive("v1", 2, "heavy", k)
 	w.arrive("v2", 2, "heavy", k)
 	w.arrive("v3", 2, "heavy", k)
-	if got := len(w.news); got != 4 {
-		t.Errorf("%d calls gave way to the heavy tenant, want 4: %v", got, w.news)
-	}
+	assert.Len(t, w.news, 4, "calls gave way to the heavy tenant: %v", w.news)
 	w.news = nil
 	w.arrive("u", 5, "flood", k) // a higher level, whoever it is
-	if got := len(w.news); got != 1 {
-		t.Errorf("%v gave way to a higher level", w.news)
-	}
+	assert.Len(t, w.news, 1, "%v gave way to a higher level", w.news)
 	w.news = nil
 	w.finish(h)
 	w.sees("u")
@@ -489,9 +483,7 @@ func TestALiftAfterAPauseGivesNoTokens(t *testing.T) {
 			c.Usage(w.now)
 		}
 		w.m.Lift(w.now, c)
-		if got := c.Usage(w.now).Used; got != 4 {
-			t.Errorf("looked at %v: %d of 5 tokens are used, want 4", looked, got)
-		}
+		assert.Equal(t, int64(4), c.Usage(w.now).Used, "looked at %v: of 5 tokens are used", looked)
 	}
 }
 
@@ -711,13 +703,9 @@ func TestPromise04_NoIdleRate(t *testing.T) {
 		w.arrive(fmt.Sprint(i), int8(i%Levels), fmt.Sprint(i%5), r)
 	}
 	w.at(998 * 2 * ms / 3) // two at 0, then one each 666,666.6... ns
-	if len(w.news) != 999 {
-		t.Errorf("%d have started, want 999", len(w.news))
-	}
+	assert.Len(t, w.news, 999, "have started")
 	w.at(998*2*ms/3 + 1)
-	if len(w.news) != 1000 {
-		t.Errorf("%d have started, want 1000", len(w.news))
-	}
+	assert.Len(t, w.news, 1000, "have started")
 }
 
 // Fifty calls wait for a rate of their own: tool b starts as often as without them.
@@ -802,9 +790,7 @@ func TestPromise07_TimedOutWaiter(t *testing.T) {
 	h := w.arrive("h", 2, "", k)
 	a := w.arrive("a", 2, "", k, within(5))
 	b := w.arrive("b", 2, "", k)
-	if w.m.Due() != 5 {
-		t.Errorf("due at %d, want 5", w.m.Due())
-	}
+	assert.Equal(t, int64(5), w.m.Due(), "due at")
 	w.at(4)
 	w.sees("h")
 	w.at(5)
@@ -864,9 +850,7 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 	} {
 		x := w.arrive("x", 2, "", r.of(c.n), within(c.limit))
 		if c.after == 0 && c.n <= 3 {
-			if x.State() != Waiting {
-				t.Errorf("%+v: state %d, want it to wait", c, x.State())
-			}
+			assert.Equal(t, Waiting, x.State(), "%+v: state, want it to wait", c)
 			w.cancel(x)
 			continue
 		}

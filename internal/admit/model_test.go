@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/stretchr/testify/require"
 )
 
 // The reference model. It shares no code with the machine and trusts none of its
@@ -164,9 +165,7 @@ func (w *model) class(name string, kind Kind, rank uint8, unit string, keys int)
 	case Tokens:
 		mk.n, mk.per, mk.burst = int64(1+r.IntN(3)), int64(1+r.IntN(20)), int64(4+r.IntN(3))
 		rate, err := bucket.NewRate(mk.n, mk.per, mk.burst)
-		if err != nil {
-			w.t.Fatal(err)
-		}
+		require.NoError(w.t, err)
 		k.Rate = &rate
 		k.Refuse = r.IntN(12) == 0
 	case Breaker:
@@ -915,9 +914,7 @@ func (w *model) rate(k *modelClass) {
 		c.log = append(c.log, &modelEntry{at: w.now, rate: &was})
 	}
 	rate, err := bucket.NewRate(k.n, k.per, k.burst)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	k.m.SetRate(w.now, k.class, &rate)
 }
 

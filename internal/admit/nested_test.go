@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestPromise09_EightDeepOnOneSlot(t *testing.T) {
@@ -201,9 +204,7 @@ func TestPromise09_CycleClosedByAnEnd(t *testing.T) {
 			}
 		}
 	}
-	if refused != 1 {
-		t.Fatalf("%d of the two nested calls were refused, want 1", refused)
-	}
+	require.Equal(t, 1, refused, "nested calls refused, of two")
 	for len(w.calls) > 0 {
 		n := len(w.calls)
 		for i := n - 1; i >= 0; i-- {
@@ -335,9 +336,7 @@ func TestPromise09_ParentEndsWhileAllItsChildrenQueue(t *testing.T) {
 	h := w.arrive("h", 2, "", y)
 	p := w.arrive("p", 2, "", x)
 	c := w.arrive("c", 2, "", x, y, under(p)) // would run on p's x
-	if got := w.cell(x).stuck; got != 1 {
-		t.Errorf("stuck is %d, want 1: nobody can run in p", got)
-	}
+	assert.Equal(t, int64(1), w.cell(x).stuck, "stuck: nobody can run in p")
 	w.finish(p)
 	w.holds(x, 0)
 	q := w.arrive("q", 2, "", x)

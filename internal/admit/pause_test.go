@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A cell re-opens in a ramp: one call, one more for each success, and at least twice as many
@@ -26,9 +28,7 @@ func TestAfterAPauseCallsStartInARamp(t *testing.T) {
 			w.sees("")
 			w.at(10 * sec)
 			for most := 1; most <= 8; most *= 2 {
-				if n := w.m.Running(); n != most {
-					t.Fatalf("%d run, want %d", n, most)
-				}
+				require.Equal(t, most, w.m.Running(), "run")
 				w.now += ms
 				for range most {
 					x := w.calls[0]
@@ -62,9 +62,7 @@ func TestAfterAPauseCallsStartInARamp(t *testing.T) {
 			for range 5 {
 				w.ended(w.calls[0], breaker.Failure)
 				w.at(w.now + ms) // a token has come in
-				if n := w.m.Running(); n != 1 {
-					t.Errorf("%d run after a failure, want 1", n)
-				}
+				assert.Equal(t, 1, w.m.Running(), "run after a failure")
 			}
 			w.at(11 * sec) // long after
 			if n := w.m.Running() + w.m.Waiting(); n != 4 || w.m.Waiting() > 0 {
@@ -149,9 +147,7 @@ func TestWhatARateReopensWith(t *testing.T) {
 				w.finish(x)
 				n++
 			}
-			if n != c.starts {
-				t.Errorf("%d started, want %d", n, c.starts)
-			}
+			assert.Equal(t, c.starts, n, "started")
 		})
 	}
 }
@@ -243,18 +239,12 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 	}
 	w.finish(calls[:20]...)
 	w.m.SetMaxKeys(w.now, k, 10)
-	if n := k.Len(); n != 30 {
-		t.Errorf("%d keys, want those of the 30 that run", n)
-	}
+	assert.Equal(t, 30, k.Len(), "keys, want those of the 30 that run")
 	w.finish(calls[20:45]...)
-	if n := k.Len(); n != 10 {
-		t.Errorf("%d keys, want 10", n)
-	}
+	assert.Equal(t, 10, k.Len(), "keys")
 	w.finish(calls[45:]...)
 	w.arrive("new", 4, "", part{k, "new", 1})
-	if n := k.Len(); n != 10 {
-		t.Errorf("%d keys, want 10", n)
-	}
+	assert.Equal(t, 10, k.Len(), "keys")
 
 	many := slots("many", 2, 1)
 	many.MaxKeys = 1000
@@ -265,9 +255,7 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 	for i := range 10 { // there is room, even if it takes more than one step to make all of it
 		w.finish(w.arrive("new", 4, "", part{many, fmt.Sprint("new ", i), 1}))
 	}
-	if n := many.Len(); n != 10 {
-		t.Errorf("%d keys, want 10", n)
-	}
+	assert.Equal(t, 10, many.Len(), "keys")
 
 	r := w.rate("rate", 2, 1, sec, 2)
 	r.MaxKeys = 2

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestT01_FrontWaiterCancelsAndOthersRun(t *testing.T) {
@@ -86,9 +88,7 @@ func TestT09_NeverMoreThanTheLimit(t *testing.T) {
 			peak = max(peak, w.m.Running())
 			w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
 		}
-		if peak != int(limit) {
-			t.Errorf("limit %d: peak %d", limit, peak)
-		}
+		assert.Equal(t, int(limit), peak, "limit %d: peak", limit)
 		w.rest(k)
 	}
 }
@@ -107,9 +107,7 @@ func TestT10_WideHeadAndNarrowCalls(t *testing.T) {
 		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.Owner != "h" && c.State() == Running })])
 		w.arrive(fmt.Sprint("m", n), 2, "", k)
 	}
-	if w.m.Work().Claims != 1 {
-		t.Fatalf("%d claims", w.m.Work().Claims)
-	}
+	require.Equal(t, uint64(1), w.m.Work().Claims, "claims")
 	w.news = nil
 	w.arrive("late", 8, "", k)
 	w.sees("")
@@ -239,9 +237,7 @@ func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
 			t.Fatalf("at %d the limited key has a fresh quota", now)
 		}
 	}
-	if full != 99 {
-		t.Errorf("%d keys found room, want 99: no bucket is full again within 2 s", full)
-	}
+	assert.Equal(t, 99, full, "keys found room: no bucket is full again within 2 s")
 	if found, _ := take(2*sec+1, "new"); !found {
 		t.Error("no room for a new key once the buckets are full again")
 	}
@@ -387,9 +383,7 @@ func TestT41_WaitLimitWithoutOtherTraffic(t *testing.T) {
 	k := slots("tool a", 0, 1)
 	w.arrive("h", 2, "", k)
 	a := w.arrive("a", 2, "", k, within(15*sec))
-	if w.m.Due() != 15*sec {
-		t.Errorf("due at %d", w.m.Due())
-	}
+	assert.Equal(t, 15*sec, w.m.Due(), "due at")
 	w.at(15*sec - 1)
 	w.sees("h")
 	w.at(3600 * sec)
@@ -413,9 +407,7 @@ func TestT42_ClockGoesBack(t *testing.T) {
 	if s := w.m.Arrive(-5, x); s != Running || x.Granted() != 10*sec {
 		t.Errorf("state %d, granted at %d", s, x.Granted())
 	}
-	if w.m.Due() != 11*sec {
-		t.Errorf("due at %d, want 11 s", w.m.Due())
-	}
+	assert.Equal(t, 11*sec, w.m.Due(), "due at")
 	w.m.Tick(11*sec - 1)
 	if w.m.Decided() != nil {
 		t.Error("a token came early")

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // asks is an error that asks for a pause of so long.
@@ -86,9 +88,7 @@ func TestOf(t *testing.T) {
 
 func TestLongest(t *testing.T) {
 	f := Found{Own: []Throttle{{After: 3}, {After: 9}, {After: 4}}}
-	if d := f.Longest(); d != 9 {
-		t.Errorf("longest %d, want 9", d)
-	}
+	assert.Equal(t, time.Duration(9), f.Longest(), "longest")
 }
 
 // Beyond its bound a ledger takes whatever asks for a pause for a nested call's.
@@ -97,9 +97,7 @@ func TestLedgerIsBounded(t *testing.T) {
 	for i := range 2 * maxCharges {
 		l.Charge(1, Charge{errors.New(strconv.Itoa(i)), -1})
 	}
-	if len(l.list) != maxCharges {
-		t.Errorf("%d charges are remembered, want %d", len(l.list), maxCharges)
-	}
+	assert.Len(t, l.list, maxCharges, "charges are remembered")
 	no := func(error) bool { return false }
 	if f := Of(asks(5), &l, 1, no); !f.Nested || len(f.Own) > 0 {
 		t.Errorf("one that asks: %+v", f)

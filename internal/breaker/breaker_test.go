@@ -5,6 +5,9 @@ import (
 	"math"
 	"testing"
 	"unsafe"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // script drives one breaker along a time line and keeps the permits by name.
@@ -17,9 +20,7 @@ type script struct {
 
 func begin(t *testing.T, c Config) *script {
 	t.Helper()
-	if err := c.Validate("Config"); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, c.Validate("Config"))
 	return &script{t: t, b: New(&c), permits: map[string]Permit{}}
 }
 
@@ -511,9 +512,7 @@ func TestTripAndReset(t *testing.T) {
 	s := begin(t, Config{})
 	step := func(changed, want bool, st State) {
 		t.Helper()
-		if changed != want {
-			t.Errorf("changed=%v, want %v", changed, want)
-		}
+		assert.Equal(t, want, changed, "changed")
 		s.is(st)
 	}
 	step(s.b.Reset(0), false, Closed)
@@ -638,9 +637,7 @@ func TestPromise22_Validate(t *testing.T) {
 		if err := c.cfg.Validate("sluice: CircuitBreakerConfig"); err != nil {
 			got = err.Error()
 		}
-		if got != c.want {
-			t.Errorf("%+v: %q, want %q", c.cfg, got, c.want)
-		}
+		assert.Equal(t, c.want, got, "%+v", c.cfg)
 	}
 }
 
@@ -657,9 +654,8 @@ func TestWindowOfOddLengths(t *testing.T) {
 			p, _ := b.Take(now)
 			b.Done(now, p, Failure)
 		}
-		if got := b.State(c.second); got != c.want {
-			t.Errorf("Window %d, failures at %d and %d: state %d, want %d", c.window, c.first, c.second, got, c.want)
-		}
+		assert.Equal(t, c.want, b.State(c.second),
+			"Window %d, failures at %d and %d: state", c.window, c.first, c.second)
 	}
 }
 
@@ -680,18 +676,14 @@ func TestTheEndOfTime(t *testing.T) {
 	b := New(&Config{Failures: 1, Cooldown: Never, Lease: Never})
 	p, _ := b.Take(5)
 	b.Done(5, p, Failure)
-	if at := b.NextChange(5); at != Never-1 {
-		t.Errorf("the cooldown ends at %d, want %d: only Trip is for ever", at, Never-1)
-	}
+	assert.Equal(t, Never-1, b.NextChange(5), "the cooldown ends at: only Trip is for ever")
 	b = New(&Config{Failures: 1, Lease: Never})
 	p, _ = b.Take(5)
 	b.Done(5, p, Failure)
 	if _, changed := b.Take(31 * second); !changed {
 		t.Error("no probe started after the cooldown")
 	}
-	if at := b.NextChange(31 * second); at != Never-1 {
-		t.Errorf("the lease ends at %d, want %d", at, Never-1)
-	}
+	assert.Equal(t, Never-1, b.NextChange(31*second), "the lease ends at")
 }
 
 func TestNoAllocations(t *testing.T) {

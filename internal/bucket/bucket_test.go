@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const (
@@ -19,9 +22,7 @@ const (
 func mustRate(t testing.TB, n, per, burst int64) *Rate {
 	t.Helper()
 	r, err := NewRate(n, per, burst)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return &r
 }
 
@@ -60,9 +61,7 @@ func TestT28_RL2_NoDriftOver100000Tokens(t *testing.T) {
 		var b Bucket
 		now := int64(0)
 		for range c.burst {
-			if at := b.Ready(r, now, 1); at != now {
-				t.Fatalf("%+v: the burst is not there: ready at %d", c, at)
-			}
+			require.Equal(t, now, b.Ready(r, now, 1), "%+v: the burst is not there: ready at", c)
 			b.Take(r, now, 1)
 		}
 		for i := range int64(100_000) {
@@ -224,9 +223,7 @@ func (l *ledger) step(t testing.TB, rng *rand.Rand) {
 	case 1: // to the nanosecond before they are there
 		if at > l.now && at != Never {
 			l.now = at - 1
-			if l.b.Ready(l.r, l.now, k) != at {
-				t.Fatalf("at %d, a nanosecond early, the answer changes", l.now)
-			}
+			require.Equal(t, at, l.b.Ready(l.r, l.now, k), "at %d, a nanosecond early, the answer changes", l.now)
 		}
 		return
 	case 2, 3: // it used less, or nothing
@@ -301,9 +298,8 @@ func (l *ledger) compare(t testing.TB) {
 	if f := b.FullAt(); f > now && m.ready(now, m.burst) != f {
 		t.Fatalf("at %d: full at %d, want %d", now, f, m.ready(now, m.burst))
 	}
-	if (b.book == nil) != (len(l.open) == 0) {
-		t.Fatalf("%d charges are open, and there is a book: %v", len(l.open), b.book != nil)
-	}
+	require.Equal(t, len(l.open) == 0, (b.book == nil),
+		"%d charges are open, and there is a book: %v", len(l.open), b.book != nil)
 }
 
 // checkWindows recounts promise 3: what was charged in any window, as it turned out, is no
@@ -381,9 +377,7 @@ func TestRL4_ReadyIsNeverEarlyNorLate(t *testing.T) {
 		if got := b.Ready(r, at, k); got != at {
 			t.Errorf("at %d, as said, it says %d", at, got)
 		}
-		if got := b.Ready(r, at-1, k); got != at {
-			t.Errorf("at %d it says %d, want %d", at-1, got, at)
-		}
+		assert.Equal(t, at, b.Ready(r, at-1, k), "at %d it says", at-1)
 		if got := b.Tokens(r, at-1); got != k-1 {
 			t.Errorf("a nanosecond early there are %d tokens, want %d", got, k-1)
 		}
@@ -396,9 +390,7 @@ func TestAfterCountsBeyondTheBurst(t *testing.T) {
 	for _, c := range []struct{ k, want int64 }{
 		{1, 0}, {2, 0}, {3, 333_333_334}, {5, sec}, {302, 100 * sec},
 	} {
-		if got := b.After(r, 0, c.k); got != c.want {
-			t.Errorf("%d tokens are in after %d, want %d", c.k, got, c.want)
-		}
+		assert.Equal(t, c.want, b.After(r, 0, c.k), "%d tokens are in after", c.k)
 	}
 	b.Take(r, 0, 2)
 	if got, want := b.After(r, 0, 3), sec; got != want {
@@ -493,9 +485,7 @@ func TestALateRefundGivesOnlyWhatTimeHasNot(t *testing.T) {
 					b.Correct(r, d.at, open[d.of], d.to, day)
 				}
 			}
-			if got := b.Tokens(r, c.at); got != c.has {
-				t.Errorf("%d tokens are there, want %d", got, c.has)
-			}
+			assert.Equal(t, c.has, b.Tokens(r, c.at), "tokens are")
 		})
 	}
 }
@@ -519,16 +509,10 @@ func TestDebtIsBounded(t *testing.T) {
 		var b Bucket
 		var p Pool
 		x := b.Open(&p, r, 0, 1)
-		if got := b.Correct(r, 0, x, c.report, day); got != c.want {
-			t.Errorf("%+v: the amount is %d", c, got)
-		}
-		if got := b.Ready(r, 0, 1); got != c.debt {
-			t.Errorf("%+v: a token is there at %d", c, got)
-		}
+		assert.Equal(t, c.want, b.Correct(r, 0, x, c.report, day), "%+v: the amount", c)
+		assert.Equal(t, c.debt, b.Ready(r, 0, 1), "%+v: a token is there at", c)
 		b.Correct(r, 0, x, 1, day)
-		if got := b.Tokens(r, 0); got != c.burst-1 {
-			t.Errorf("%+v: corrected to 1, %d tokens are left", c, got)
-		}
+		assert.Equal(t, c.burst-1, b.Tokens(r, 0), "%+v: corrected to 1 tokens are left", c)
 		b.Correct(r, 0, x, 0, day)
 		b.Close(&p, x)
 		if !b.Full(0) {
@@ -561,9 +545,7 @@ func TestCuttingForgetsNobodysDebt(t *testing.T) {
 	b.Correct(r, 0, y, 1000, day)
 	b.Correct(r, 0, x, math.MaxInt64, day)
 	b.Correct(r, 0, x, 5, day)
-	if got := b.Tokens(r, 0); got != 10-1005 {
-		t.Errorf("the balance is %d, want %d", got, 10-1005)
-	}
+	assert.Equal(t, int64(10-1005), b.Tokens(r, 0), "the balance")
 }
 
 func TestForgive(t *testing.T) {
@@ -576,13 +558,9 @@ func TestForgive(t *testing.T) {
 	}
 	b.Correct(r, 0, x, 1000, day)
 	b.Forgive(&p, r, sec)
-	if got := b.Tokens(r, sec); got != 0 {
-		t.Errorf("forgiven, the balance is %d", got)
-	}
+	assert.Zero(t, b.Tokens(r, sec), "forgiven, the balance")
 	b.Correct(r, sec, x, 1, day)
-	if got := b.Tokens(r, sec); got != 0 {
-		t.Errorf("what was forgiven was given back: %d tokens", got)
-	}
+	assert.Zero(t, b.Tokens(r, sec), "what was forgiven was given back: tokens")
 	if got := b.Correct(r, sec, x, 1003, day); got != 1003 || b.Tokens(r, sec) != -3 {
 		t.Errorf("reported on to %d, the balance is %d, want -3", got, b.Tokens(r, sec))
 	}
@@ -648,9 +626,7 @@ func TestT25_ExtremeRates(t *testing.T) {
 			if at := b.Ready(&r, now, 1); at <= now {
 				t.Errorf("%+v at %d: more than the burst, ready at %d", c, now, at)
 			}
-			if got := b.Tokens(&r, now); got != 0 {
-				t.Errorf("%+v at %d: %d tokens are left", c, now, got)
-			}
+			assert.Zero(t, b.Tokens(&r, now), "%+v at %d: tokens are left", c, now)
 			if at := b.Ready(&r, now, c.burst); at < now || c.burst < math.MaxInt64 && b.Ready(&r, now, c.burst+1) != Never {
 				t.Errorf("%+v at %d: the burst is ready again at %d", c, now, at)
 			}
@@ -681,9 +657,8 @@ func TestT26_T27_RL7_BadRates(t *testing.T) {
 		{1, sec, 0, "Burst is 0: must be at least 1"},
 		{1, sec, -1, "Burst is -1: must be at least 1"},
 	} {
-		if _, err := NewRate(c.n, c.per, c.burst); err == nil || err.Error() != c.want {
-			t.Errorf("%d per %d burst %d: error %v, want %q", c.n, c.per, c.burst, err, c.want)
-		}
+		_, err := NewRate(c.n, c.per, c.burst)
+		assert.EqualError(t, err, c.want, "%d per %d burst %d", c.n, c.per, c.burst)
 	}
 }
 
@@ -711,9 +686,7 @@ func TestRL5_ReconfigureCreatesNothing(t *testing.T) {
 			got := b.balance(to, now)
 			lost := new(big.Rat).Sub(have, got)
 			if beyond { // a debt that would take more than MaxSpan is cut to that
-				if b.FullAt() != now+MaxSpan {
-					t.Fatalf("seed %d: full at %d, want %d", seed, b.FullAt(), now+MaxSpan)
-				}
+				require.Equal(t, now+MaxSpan, b.FullAt(), "seed %d: full at", seed)
 			} else if lost.Sign() < 0 || lost.Cmp(big.NewRat(1, per2)) > 0 {
 				t.Fatalf("seed %d: %s tokens at %d/%d ns have become %s at %d/%d ns burst %d", seed, have, n, per, got, n2, per2, burst2)
 			}
@@ -739,9 +712,7 @@ func TestRL5_LowerBurstClips(t *testing.T) {
 		var b Bucket
 		b.Take(r, 0, c.taken)
 		b.Reconfigure(r, c.to, 0)
-		if got := b.Tokens(c.to, 0); got != c.want {
-			t.Errorf("%d of 10 taken, burst then %d: %d tokens, want %d", c.taken, c.to.burst, got, c.want)
-		}
+		assert.Equal(t, c.want, b.Tokens(c.to, 0), "%d of 10 taken, burst then %d: tokens", c.taken, c.to.burst)
 	}
 }
 
@@ -763,14 +734,10 @@ func TestCapLeavesAtMostOneToken(t *testing.T) {
 		b.Cap(r, c.at)
 		b.Correct(r, c.at, x, 0, day) // what comes back of before does not undo it
 		if c.taken <= 4 && c.at > 0 {
-			if got := b.Tokens(r, c.at); got != 1 {
-				t.Errorf("%+v: %d tokens", c, got)
-			}
+			assert.Equal(t, int64(1), b.Tokens(r, c.at), "%+v: tokens", c)
 		}
 		b.Correct(r, c.at, x, c.taken, day)
-		if got := b.Ready(r, c.at, 2); got != c.next {
-			t.Errorf("%+v: two tokens are there at %d", c, got)
-		}
+		assert.Equal(t, c.next, b.Ready(r, c.at, 2), "%+v: two tokens are there at", c)
 		if b.balance(r, c.at).Cmp(before) > 0 {
 			t.Errorf("%+v: %s tokens have become %s", c, before, b.balance(r, c.at))
 		}
@@ -786,9 +753,7 @@ func TestFillIsAShareOfTheBurst(t *testing.T) {
 		var a, b Bucket
 		a.Take(old, 5, taken)
 		b.Fill(r, 5, a.Share(old, 5))
-		if got := b.Tokens(r, 5); got != want {
-			t.Errorf("%d of 10 taken: %d of 100, want %d", taken, got, want)
-		}
+		assert.Equal(t, want, b.Tokens(r, 5), "%d of 10 taken: of 100", taken)
 	}
 }
 
@@ -836,7 +801,7 @@ func TestNothingAllocates(t *testing.T) {
 	var b Bucket
 	var p Pool
 	now := int64(0)
-	if n := testing.AllocsPerRun(1000, func() {
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
 		now = b.Ready(r, now, 3)
 		x, y := b.Open(&p, r, now, 3), b.Open(&p, r, now, 0)
 		b.Correct(r, now, x, 2, day)
@@ -846,9 +811,7 @@ func TestNothingAllocates(t *testing.T) {
 		b.Full(now)
 		b.FullAt()
 		b.Cap(r, now)
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	}), "allocations")
 }
 
 func BenchmarkReadyAndTake(b *testing.B) {

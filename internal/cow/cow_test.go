@@ -4,6 +4,8 @@ import (
 	"maps"
 	"strconv"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // A change makes another map and leaves the one that others read as it was.
@@ -28,7 +30,5 @@ func TestChangesLeaveTheMapThatOthersRead(t *testing.T) {
 		}
 		m = next
 	}
-	if m := Without(m, "none"); len(m) != 0 {
-		t.Errorf("nothing without a name is %v", m)
-	}
+	assert.Empty(t, Without(m, "none"), "nothing without a name")
 }

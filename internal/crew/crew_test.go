@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // counted is a crew whose goroutines are counted, as they are for whoever closes.
@@ -107,9 +109,7 @@ func TestRun_EveryCallHasItsGoroutineWhateverOthersDo(t *testing.T) {
 		for _, c := range list {
 			c.did(t, 1, 0, 0)
 		}
-		if n := w.now.Load(); n != calls {
-			t.Errorf("%d goroutines, want one for each call that is inside its code", n)
-		}
+		assert.Equal(t, int64(calls), w.now.Load(), "goroutines, want one for each call that is inside its code")
 		close(release)
 		synctest.Wait()
 		w.idle(t)
@@ -188,9 +188,7 @@ func TestEnd_AFewDoItForAll(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := w.now.Load(); n != few {
-			t.Errorf("%d goroutines end calls, want %d", n, few)
-		}
+		assert.Equal(t, few, w.now.Load(), "goroutines that end calls")
 		var runs call
 		w.Run(&runs)
 		synctest.Wait()
@@ -321,9 +319,7 @@ func TestCrew_IsCountedFromTheStart(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newCounted()
 				bring(w.Crew, new(call))
-				if n := w.all.Load(); n != 1 {
-					t.Errorf("%d goroutines were counted in when the call had been brought, want 1", n)
-				}
+				assert.Equal(t, int64(1), w.all.Load(), "goroutines were counted in when the call had been brought")
 				synctest.Wait()
 				w.idle(t)
 			})

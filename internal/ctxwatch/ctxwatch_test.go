@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // call is one that waits.
@@ -356,9 +358,7 @@ func TestSet_KeepsNoRoomForManyThatAreGone(t *testing.T) {
 			}
 			synctest.Wait()
 			s.watches(t, 0)
-			if kept := s.byDone != nil; kept != (n == 1024) {
-				t.Errorf("after %d the map is kept: %v", n, kept)
-			}
+			assert.Equal(t, n == 1024, s.byDone != nil, "after %d the map is kept", n)
 		}
 	})
 }

@@ -55,9 +55,7 @@ func TestLastItemsAreLostLast(t *testing.T) {
 				}
 			}
 			close(g.open)
-			if err := q.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, q.Close(t.Context()))
 			if got := g.taken.String(); got != "-"+tt.want || errs != tt.errs {
 				t.Errorf("%s: got %s, want -%s; %d errors, want %d", tt.put, got, tt.want, errs, tt.errs)
 			}
@@ -78,16 +76,11 @@ func TestQueueThatIsFullCostsNothingMore(t *testing.T) {
 		for range 200 {
 			q.Put(&c, false)
 		}
-		if got := testing.AllocsPerRun(1000, func() { q.Put(&c, false) }); got != 0 {
-			t.Errorf("%v allocations for an item that takes another's place", got)
-		}
-		if len(q.nodes) != 101 {
-			t.Errorf("%d nodes for a queue of 100", len(q.nodes))
-		}
+		assert.Zero(t, testing.AllocsPerRun(1000, func() { q.Put(&c, false) }),
+			"allocations for an item that takes another's place")
+		assert.Len(t, q.nodes, 101, "nodes for a queue of 100")
 		close(g.open)
-		if err := q.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, q.Close(t.Context()))
 	})
 }
 
@@ -144,12 +137,8 @@ func TestFunctionMayCloseItsOwnQueue(t *testing.T) {
 		})
 		c := 'x'
 		outer.Put(&c, false)
-		if err := outer.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, outer.Close(t.Context()))
 		assert.Equal(t, Counts{1, 0, 0}, outer.Counts())
-		if g.taken.String() != "x" {
-			t.Errorf("the inner queue's function took %q", g.taken.String())
-		}
+		assert.Equal(t, "x", g.taken.String(), "the inner queue's function took")
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // odd is an error whose methods do what the test says.
@@ -89,9 +91,7 @@ func TestAskingEndsWhateverWrapsWhat(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			nodes := 0
 			Walk(err, func(error) Step { nodes++; return Deeper })
-			if nodes != Max {
-				t.Errorf("%d nodes, want %d", nodes, Max)
-			}
+			assert.Equal(t, Max, nodes, "nodes")
 			for _, err := range []error{err, fmt.Errorf("outer: %w", err), errors.Join(io.EOF, err)} {
 				if Is(err, io.ErrNoProgress) || errors.Is(Except{Not: errRefused, Err: err}, io.ErrNoProgress) {
 					t.Error("it is io.ErrNoProgress")

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // text is a Datum for tests.
@@ -46,17 +49,14 @@ func checkShards(t *testing.T, s *Store) {
 			if h := s.hash(e.key); s.shard(h) != sh || uint32(h) != e.hash {
 				t.Errorf("%s is in the wrong shard", e.key)
 			}
-			if got, _ := s.find(s.root, e.key); got != e {
-				t.Errorf("%s cannot be found", e.key)
-			}
+			got, _ := s.find(s.root, e.key)
+			assert.Same(t, e, got, "%s cannot be found", e.key)
 			if x := e.expires.Load(); (x != 0) != (e.heap != 0) {
 				t.Errorf("%s expires at %d and has place %d in the heap", e.key, x, e.heap)
 			}
 			if e.heap != 0 {
 				expiring++
-				if sh.heap[e.heap-1] != e {
-					t.Errorf("%s is not in its place in the heap", e.key)
-				}
+				assert.Same(t, e, sh.heap[e.heap-1], "%s is not in its place in the heap", e.key)
 			}
 		}
 		if tab != nil {
@@ -159,9 +159,7 @@ func TestStoreAgainstAModel(t *testing.T) {
 					}
 					continue
 				}
-				if c != want {
-					t.Fatalf("step %d: %s ended with %d, want %d", i, full, c, want)
-				}
+				require.Equal(t, want, c, "step %d: %s ended with", i, full)
 				if c != OK {
 					continue
 				}
@@ -183,9 +181,7 @@ func TestStoreAgainstAModel(t *testing.T) {
 				want = append(want, k)
 			}
 			slices.Sort(want)
-			if got := s.Keys(root, ""); !slices.Equal(got, want) {
-				t.Errorf("got keys %v, want %v", got, want)
-			}
+			assert.Equal(t, want, s.Keys(root, ""))
 			s.Clear(root)
 			checkShards(t, s)
 			for i := range s.shards {
@@ -255,9 +251,7 @@ func TestStoreStorm(t *testing.T) {
 	if k, b := view.Usage(); k != 0 || b != 0 {
 		t.Errorf("%d keys and %d bytes are counted in an empty view", k, b)
 	}
-	if n := s.slow.Load(); n != 0 {
-		t.Errorf("slow is %d", n)
-	}
+	assert.Zero(t, s.slow.Load(), "slow")
 	s.Close()
 	for range s.Timers() {
 		t.Error("a timer is set after Close")
@@ -289,9 +283,8 @@ func TestFindWhileTheTableChanges(t *testing.T) {
 	})
 	for i := range 100_000 {
 		k := fmt.Sprint("stay", i%100)
-		if _, version := s.Get(root, k); version != 1 {
-			t.Fatalf("%s has version %d, want 1", k, version)
-		}
+		_, version := s.Get(root, k)
+		require.Equal(t, uint64(1), version, "%s has version", k)
 	}
 	close(stop)
 	wg.Wait()
@@ -354,15 +347,12 @@ func TestLongKeysInAScope(t *testing.T) {
 	s, root := newTest(10, math.MaxInt)
 	sc := s.Nest(root, strings.Repeat("p", 200), 10, math.MaxInt)
 	long := strings.Repeat("k", 300)
-	if _, c := s.Put(sc, long, Cond{}, val("x"), Keep); c != OK {
-		t.Fatal(c)
-	}
-	if _, version := s.Get(root, sc.Prefix+long); version != 1 {
-		t.Errorf("version %d, want 1", version)
-	}
-	if _, version := s.Get(sc, long[1:]); version != 0 {
-		t.Errorf("version %d, want none", version)
-	}
+	_, c := s.Put(sc, long, Cond{}, val("x"), Keep)
+	require.Equal(t, OK, c)
+	_, version := s.Get(root, sc.Prefix+long)
+	assert.Equal(t, uint64(1), version, "version")
+	_, version = s.Get(sc, long[1:])
+	assert.Zero(t, version, "version")
 }
 
 func TestLifetimeEnds(t *testing.T) {
@@ -371,9 +361,7 @@ func TestLifetimeEnds(t *testing.T) {
 		d    time.Duration
 		want int64
 	}{{5, 3, 8}, {5, math.MaxInt64, math.MaxInt64}, {-5, 5, 1}, {-10, 3, -7}} {
-		if got := after(c.now, c.d); got != c.want {
-			t.Errorf("after(%d, %d) is %d, want %d", c.now, c.d, got, c.want)
-		}
+		assert.Equal(t, c.want, after(c.now, c.d), "after(%d, %d)", c.now, c.d)
 	}
 }
 
@@ -422,24 +410,16 @@ func TestTimers(t *testing.T) {
 			return n
 		}
 		s.Put(root, "a", Cond{}, val("x"), Keep)
-		if n := timers(); n != 0 {
-			t.Errorf("%d timers without a lifetime", n)
-		}
+		assert.Zero(t, timers(), "timers without a lifetime")
 		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Minute})
 		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Second})
 		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Hour})
-		if n := timers(); n != 1 {
-			t.Errorf("%d timers for one lifetime", n)
-		}
+		assert.Equal(t, 1, timers(), "timers for one lifetime")
 		s.Put(root, "a", Cond{}, val("x"), Life{Clear: true})
-		if n := timers(); n != 0 {
-			t.Errorf("%d timers after the lifetime was cleared", n)
-		}
+		assert.Zero(t, timers(), "timers after the lifetime was cleared")
 		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Second})
 		s.Delete(root, "a", Cond{})
-		if n := timers(); n != 0 {
-			t.Errorf("%d timers after the key was deleted", n)
-		}
+		assert.Zero(t, timers(), "timers after the key was deleted")
 		for i := range 10_000 {
 			s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life{For: time.Second})
 		}

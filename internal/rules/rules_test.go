@@ -8,6 +8,8 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var scopes = []Scope{ // from narrow to wide
@@ -28,18 +30,14 @@ func TestConstraintsAreAskedFromNarrowToWide(t *testing.T) {
 		}
 	}
 	for _, k := range list[:len(scopes)] {
-		if k.Kind != admit.Breaker {
-			t.Errorf("%q is asked before a breaker", k.Name)
-		}
+		assert.Equal(t, admit.Breaker, k.Kind, "%q is asked before a breaker", k.Name)
 	}
 }
 
 // The names of constraints say what they are, whose, and what they count.
 func TestConstraintsAreNamedAfterWhatTheyCount(t *testing.T) {
 	b, err := bucket.NewRate(60, int64(time.Minute), 60)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	calls, tokens := Rate{N: 60, Per: time.Minute}, Rate{N: 9, Per: 90 * time.Second, Burst: 3, Unit: "tokens"}
 	for want, k := range map[string]*admit.Class{
 		"concurrency global":             Slots{Scope: Of(Global)}.Class("concurrency"),
@@ -59,9 +57,7 @@ func TestConstraintsAreNamedAfterWhatTheyCount(t *testing.T) {
 		Quota{Name: "x"}.RateName(calls): Quota{Name: "x"}.Class(calls, &b),
 		ToolRateName("search", calls):    ToolRate("search", calls, &b),
 	} {
-		if k.Name != want {
-			t.Errorf("constraint is %q, want %q", k.Name, want)
-		}
+		assert.Equal(t, want, k.Name, "constraint")
 	}
 	if got, want := tokens.String(), "9 tokens per 1m30s, burst 3"; got != want {
 		t.Errorf("rate is %q, want %q", got, want)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 type search struct {
@@ -71,9 +73,7 @@ func check(t *testing.T, in string, v any, want string) {
 	if err := Decode([]byte(in), v, Limits{}); err != nil {
 		got = err.Error()
 	}
-	if got != want {
-		t.Errorf("Decode(%.200s)\n got %s\nwant %s", in, got, want)
-	}
+	assert.Equal(t, want, got, "Decode(%.200s)", in)
 }
 
 func TestT95_NamesAreExact(t *testing.T) {
@@ -171,9 +171,7 @@ func TestT94_NumbersKeepTheirValue(t *testing.T) {
 		{s.M, map[string]any{"n": 7.0, "a": map[string]any{"b": []any{big, 1.5, 0.1}}}}, {s.L, []any{9007199254740992.0, 100.0}},
 		{*s.P, big}, {s.S[0].A, big}, {s.S[1].A, 7.0}, {s.W["x"].A, big}, {s.E, big}, {s.D, 12.0},
 	} {
-		if !reflect.DeepEqual(c.got, c.want) {
-			t.Errorf("got %#v, want %#v", c.got, c.want)
-		}
+		assert.Equal(t, c.want, c.got)
 	}
 	if s.W["y"] != nil {
 		t.Error("null made something")
@@ -191,9 +189,7 @@ func TestExact(t *testing.T) {
 		"12345678901234567000": true, "10000000000000000000000000000000000000000": true, "0.000000000000000000000000000000000000001": true,
 		"1.000000000000000000000000000000": true, "1.0000000000000000000000000000001": false,
 	} {
-		if got := exact([]byte(in)); got != want {
-			t.Errorf("exact(%s) is %v, want %v", in, got, want)
-		}
+		assert.Equal(t, want, exact([]byte(in)), "exact(%s)", in)
 	}
 }
 
@@ -286,9 +282,7 @@ func TestSyntax(t *testing.T) {
 		if err := Check([]byte(in), Limits{}); err != nil {
 			got = err.Error()
 		}
-		if got != want {
-			t.Errorf("Check(%q)\n got %s\nwant %s", in, got, want)
-		}
+		assert.Equal(t, want, got, "Check(%q)", in)
 		if ok := json.Valid([]byte(in)); !ok && want == "" {
 			t.Errorf("Check takes %q, which is no JSON", in)
 		}
@@ -299,12 +293,8 @@ func TestEmptyAndNull(t *testing.T) {
 	for _, in := range []string{"", " \n", "{}", "null"} {
 		s := search{}
 		check(t, in, &s, "")
-		if !reflect.DeepEqual(s, search{}) {
-			t.Errorf("%q gives %+v, want the zero value", in, s)
-		}
-		if err := Check([]byte(in), Limits{}); err != nil {
-			t.Errorf("Check(%q): %v", in, err)
-		}
+		assert.Equal(t, search{}, s, "%q gives more than the zero value", in)
+		assert.NoError(t, Check([]byte(in), Limits{}), "Check(%q)", in)
 	}
 	check(t, "", new(*search), "")
 	check(t, "", new(map[string]int), "")
@@ -517,13 +507,9 @@ func TestFieldsAreThoseOfEncodingJSON(t *testing.T) {
 		}{},
 	} {
 		data, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		want := map[string]json.RawMessage{}
-		if err := json.Unmarshal(data, &want); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, json.Unmarshal(data, &want))
 		got := map[string]bool{}
 		for _, f := range jsonx.Fields(reflect.TypeOf(v)) {
 			if got[f.Name] {

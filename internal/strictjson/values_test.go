@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 const canary = "sk-CANARY"
@@ -151,9 +153,7 @@ func TestEncodingErrorsShowNoValue(t *testing.T) {
 		struct{ R json.RawMessage }{json.RawMessage(canary)}, json.RawMessage(`{"sk-CANARY":sk-CANARY}`),
 	} {
 		_, err := Encode(v, 0)
-		if err == nil {
-			t.Errorf("%T was encoded: this shows nothing", v)
-		}
+		assert.Error(t, err, "%T was encoded: this shows nothing", v)
 		for _, text := range texts(err) {
 			if strings.Contains(text, "CANARY") {
 				t.Errorf("%T: the value is in %q", v, text)
@@ -242,9 +242,7 @@ func TestRequire(t *testing.T) {
 		if err := Require([]byte(c.in), strings.Fields(c.names)); err != nil {
 			got = err.Error()
 		}
-		if got != c.want {
-			t.Errorf("Require(%s, %s): %q, want %q", c.in, c.names, got, c.want)
-		}
+		assert.Equal(t, c.want, got, "Require(%s, %s)", c.in, c.names)
 	}
 	many := strings.Split(strings.Repeat("k,", 40)+"k", ",")
 	for i := range many {

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -46,9 +47,7 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 		if s.take("e", false) {
 			t.Error("a fourth waits, the bound is three")
 		}
-		if d := time.Since(start); d != 0 {
-			t.Errorf("others were held up for %v", d)
-		}
+		assert.Zero(t, time.Since(start), "others were held up for")
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.Equal(t, []string{"a", "b", "c", "d"}, s.said)
@@ -68,9 +67,7 @@ func TestTheLastIsWaitedFor(t *testing.T) {
 		if !s.take("end", true) {
 			t.Error("the last was left out")
 		}
-		if d := time.Since(start); d != 5*time.Second {
-			t.Errorf("the last took %v, want 5s", d)
-		}
+		assert.Equal(t, 5*time.Second, time.Since(start), "the last took")
 		require.Equal(t, []string{"a", "b", "c", "d", "end"}, s.said)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/kv"
+	"github.com/stretchr/testify/assert"
 )
 
 func newTest(t *testing.T) kv.View {
@@ -34,9 +35,7 @@ func TestNumbersKeepTheirBitsAndType(t *testing.T) {
 	numbers(t, s, boxes, kv.Int64, count(math.MinInt64), 1<<53+1)
 	numbers(t, s, boxes, kv.Uint64, total(math.MaxUint64))
 	numbers(t, s, boxes, kv.Float64, weight(0.1), weight(math.Inf(1)))
-	if len(boxes) != 8 {
-		t.Errorf("%d boxes for 8 types", len(boxes))
-	}
+	assert.Len(t, boxes, 8, "boxes for 8 types")
 }
 
 func numbers[T comparable](t *testing.T, s *kv.Store, boxes map[*kv.Box]bool, kind kv.Num, list ...T) {
