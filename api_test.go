@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -70,9 +71,7 @@ func TestEveryExportedNameIsDocumented(t *testing.T) {
 				check("method", x.Name+"."+m.Name, m.Doc)
 			}
 		}
-		if p.Doc == "" {
-			t.Errorf("%s: the package has no comment", dir)
-		}
+		assert.NotEmpty(t, p.Doc, "%s: the package has no comment", dir)
 	}
 }
 

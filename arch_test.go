@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -75,13 +76,10 @@ func TestDependencyDirections(t *testing.T) {
 			switch {
 			case std(p):
 			case p == "golang.org/x/time/rate", strings.HasPrefix(p, "golang.org/x/sync/"):
-				if strings.HasPrefix(code, "internal/") {
-					t.Errorf("%s imports %s: machines are pure, a foreign limiter is adapted in the root", dir, p)
-				}
+				assert.False(t, strings.HasPrefix(code, "internal/"),
+					"%s imports %s: machines are pure, a foreign limiter is adapted in the root", dir, p)
 			case strings.HasPrefix(p, "github.com/stretchr/testify/"):
-				if !tests {
-					t.Errorf("%s imports %s: testify never reaches a build that is not a test", dir, p)
-				}
+				assert.True(t, tests, "%s imports %s: testify never reaches a build that is not a test", dir, p)
 			case !ours:
 				t.Errorf("%s imports %s: whatever is heavier than x/sync and x/time is a nested module", dir, p)
 			case tests:

@@ -257,9 +257,8 @@ func TestSchemas(t *testing.T) {
 		}
 	}
 	for schema, good := range map[string]bool{`{"type":"string"}`: true, `{"required":7}`: true, `42`: false, `[]`: false, `null`: false, `true`: false} {
-		if err := register(sluice.Spec{OutputSchema: json.RawMessage(schema)}); (err == nil) != good {
-			t.Errorf("OutputSchema %s: %v", schema, err)
-		}
+		err := register(sluice.Spec{OutputSchema: json.RawMessage(schema)})
+		assert.Equal(t, good, err == nil, "OutputSchema %s: %v", schema, err)
 	}
 }
 
@@ -391,9 +390,8 @@ func TestCheckThatPanicsOrExits(t *testing.T) {
 	if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "nested"}); !errors.Is(err, sluice.ErrInvalidArguments) || ran != 0 {
 		t.Errorf("%v, %d ran", err, ran)
 	}
-	if d := r.Explain(r.ctx, sluice.Request{Tool: "panics"}); d.Refusal == nil {
-		t.Error("Explain does not say that the check panics")
-	}
+	assert.NotNil(t, r.Explain(r.ctx, sluice.Request{Tool: "panics"}).Refusal,
+		"Explain does not say that the check panics")
 	tool("exits", func(context.Context, sluice.Call) error { runtime.Goexit(); return nil })
 	parallel(1, func(int) {
 		r.Invoke(r.ctx, sluice.Request{Tool: "exits"})

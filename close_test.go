@@ -46,9 +46,7 @@ func TestClose_AfterSubmit(t *testing.T) {
 				}
 				require.NoError(t, e.Close(t.Context()))
 				for i, f := range futures {
-					if !settled(f) {
-						t.Fatalf("Close has returned nil, and future %d is not done", i)
-					}
+					require.True(t, settled(f), "Close has returned nil, and future %d is not done", i)
 				}
 				n := len(rec.Events())
 				runtime.Gosched()
@@ -92,9 +90,7 @@ func TestClose_WhileContextsEnd(t *testing.T) {
 				require.NoError(t, r.Close(context.Background()))
 				mu.Lock()
 				for i, f := range futures {
-					if !settled(f) {
-						t.Errorf("Close has returned nil, and future %d is not done", i)
-					}
+					assert.True(t, settled(f), "Close has returned nil, and future %d is not done", i)
 				}
 				mu.Unlock()
 				wg.Wait()
@@ -315,9 +311,8 @@ func TestMisuse_NilContext(t *testing.T) {
 			_, err := e.Submit(none, q).Wait(none)
 			assert.ErrorContains(t, err, "the context is nil", "Wait")
 			assert.ErrorContains(t, e.Close(none), "the context is nil", "Close")
-			if _, in := sluice.CallFrom(none); in {
-				t.Error("CallFrom finds a call")
-			}
+			_, in := sluice.CallFrom(none)
+			assert.False(t, in, "CallFrom finds a call")
 			require.NoError(t, e.Close(t.Context()))
 		})
 	}
@@ -363,7 +358,6 @@ func TestMisuse_WrapAfterClose(t *testing.T) {
 	if !errors.Is(err, sluice.ErrClosed) || f != nil || !strings.Contains(err.Error(), `"x"`) {
 		t.Errorf("%v, %v", f == nil, err)
 	}
-	if _, there := reg.Lookup("x"); there {
-		t.Error("the tool is registered")
-	}
+	_, there := reg.Lookup("x")
+	assert.False(t, there, "the tool is registered")
 }

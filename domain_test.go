@@ -93,9 +93,7 @@ func TestDomain_DissolvesWithItsLastCall(t *testing.T) {
 		_, err := sluice.NewExecutor(other.reg, sluice.Config{Interceptors: mixed})
 		assert.ErrorContains(t, err, "Config.Interceptors[0] (slots)",
 			"a call still runs, and its gates are taken to another domain")
-		if s := r.Snapshot(); s.InFlight != 1 {
-			t.Errorf("%d in flight, want 1", s.InFlight)
-		}
+		assert.Equal(t, 1, r.Snapshot().InFlight, "in flight")
 		close(release)
 		synctest.Wait()
 		next := rigOver(t, other.reg, sluice.Config{Interceptors: mixed})
@@ -106,12 +104,9 @@ func TestDomain_DissolvesWithItsLastCall(t *testing.T) {
 		for range 9 {
 			require.NoError(t, next.call("work"))
 		}
-		if g := next.gateState("rate/quota calls per hour", ""); g.Used != 10 {
-			t.Errorf("%d of the quota are used, want 10: one of the first executor, nine of the next", g.Used)
-		}
-		if g := next.gateState("concurrency/slots global", ""); g.Used != 0 {
-			t.Errorf("%d slots are taken, want none", g.Used)
-		}
+		assert.Equal(t, int64(10), next.gateState("rate/quota calls per hour", "").Used,
+			"of the quota are used: one of the first executor, nine of the next")
+		assert.Zero(t, next.gateState("concurrency/slots global", "").Used, "slots are taken")
 		require.NoError(t, r.Close(t.Context()))
 	})
 }
@@ -145,9 +140,7 @@ func TestDomain_ClosedExecutorCanBeLookedAt(t *testing.T) {
 	r.end()
 	look := func(used int64) {
 		t.Helper()
-		if g := r.gateState("rate/quota calls per hour", ""); g.Used != used {
-			t.Errorf("used %d, want %d", g.Used, used)
-		}
+		assert.Equal(t, used, r.gateState("rate/quota calls per hour", "").Used, "used")
 		if p, ok := r.Plan("x"); !ok || p != "admit[quota] → x" {
 			t.Errorf("plan %q %v", p, ok)
 		}
@@ -210,9 +203,8 @@ func TestDomain_GatesBeforeAnyExecutor(t *testing.T) {
 		require.NoError(t, q.Pause("", time.Minute))
 		require.NoError(t, b.Trip("broken"))
 		require.NoError(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}), s.Change(sluice.PrioritySchedulerConfig{MaxQueue: 1})))
-		if st := sluice.Must(b.State("broken")); st != sluice.BreakerOpen {
-			t.Errorf("the breaker is %v before there is an executor, want open", st)
-		}
+		st := sluice.Must(b.State("broken"))
+		assert.Equal(t, sluice.BreakerOpen, st, "the breaker is %v before there is an executor", st)
 		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("other")), "another key")
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q, b, l, s)})
 		defer r.end()
@@ -308,9 +300,7 @@ func TestDomain_ExecutorsComeAndGo(t *testing.T) {
 	if ga.peak.Load() > 2 || gb.peak.Load() > 3 {
 		t.Errorf("%d and %d at once, want at most 2 and 3", ga.peak.Load(), gb.peak.Load())
 	}
-	if made.Load() == 0 {
-		t.Error("no executor was made")
-	}
+	assert.NotZero(t, made.Load(), "no executor was made")
 	r := newRig(t, sluice.Config{Interceptors: interceptors(a, b)})
 	defer r.end()
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
@@ -377,9 +367,8 @@ func TestDomain_EventsStayInOrder(t *testing.T) {
 		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(q, l)}))
 		close(block)
 		synctest.Wait()
-		if want := "limit.changed limit.changed ratelimit.paused"; order.String() != want {
-			t.Errorf("told in the order %s, want %s", &order, want)
-		}
+		assert.Equal(t, "limit.changed limit.changed ratelimit.paused", order.String(),
+			"told in the order %s", &order)
 		require.NoError(t, e.Close(t.Context()))
 		r.end()
 	})
@@ -423,17 +412,14 @@ func TestGates_KnownByTheirType(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: tt.list})
 			defer r.end()
 			r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { t.Error("it ran"); return nil })
-			if _, ok := r.Plan("x"); !ok {
-				t.Error("no plan")
-			}
+			_, ok := r.Plan("x")
+			assert.True(t, ok, "no plan")
 			assert.ErrorContains(t, r.call("x"), tt.want)
 		})
 	}
 	// Between the gates it parts them, as any interceptor does.
 	_, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(1), tagged{}, atMost(1))})
-	if want := "Config.Interceptors[2] (concurrency) stands apart from the other gates"; err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("%v, want %s", err, want)
-	}
+	assert.ErrorContains(t, err, "Config.Interceptors[2] (concurrency) stands apart from the other gates")
 	for _, x := range interceptors((*sluice.RateLimiter)(nil), (*sluice.CircuitBreaker)(nil), (*sluice.PriorityScheduler)(nil), (*sluice.ConcurrencyLimiter)(nil)) {
 		_, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(x)})
 		assert.ErrorContains(t, err, "Config.Interceptors[0] is nil", "%T", x)
@@ -609,9 +595,8 @@ func TestRemovedTools_LeaveNoMemory(t *testing.T) {
 	if d := heap() - before; d > 1<<20 {
 		t.Errorf("%d KiB more after ten thousand tools that came and went", d>>10)
 	}
-	if n := len(r.Snapshot().Gates); n != 0 {
-		t.Errorf("no tool is registered, and there are %d constraints", n)
-	}
+	n := len(r.Snapshot().Gates)
+	assert.Zero(t, n, "no tool is registered, and there are %d constraints", n)
 	r.end()
 }
 
@@ -636,9 +621,8 @@ func TestRemovedTools_FindWhatIsRemembered(t *testing.T) {
 		assert.Equal(t, 3, ran, "calls ran under 3 an hour, of a tool that came and went")
 		for i := range 4 {
 			add("broken", func(context.Context) error { return errTool })
-			if err := r.call("broken"); errors.Is(err, sluice.ErrBreakerOpen) != (i == 3) {
-				t.Errorf("call %d: %v", i, err)
-			}
+			err := r.call("broken")
+			assert.Equal(t, i == 3, errors.Is(err, sluice.ErrBreakerOpen), "call %d: %v", i, err)
 		}
 		var g gauge
 		for range 5 {
@@ -662,15 +646,12 @@ func TestRemovedTools_ChangedOnesAreKept(t *testing.T) {
 		require.NoError(t, r.call("x"))
 		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Concurrency: 5 + i})))
 		require.NoError(t, r.call("y")) // compiles for the changed registry
-		if g := r.gateState("concurrency per tool", "x"); g.Limit != 3 {
-			t.Errorf("the limit's cell of a tool that was changed: %+v", g)
-		}
+		g := r.gateState("concurrency per tool", "x")
+		assert.Equal(t, int64(3), g.Limit, "the limit's cell of a tool that was changed: %+v", g)
 	}
 	r.reg.Remove("x")
 	for _, g := range r.Snapshot().Gates {
-		if g.Key == "x" {
-			t.Errorf("the limit's cell of a tool that was removed: %+v", g)
-		}
+		assert.NotEqual(t, "x", g.Key, "the limit's cell of a tool that was removed: %+v", g)
 	}
 }
 

@@ -49,9 +49,7 @@ func TestErrorJSON(t *testing.T) {
 	want := `{"tool_name":"a\u202eb","action_id":"id\u200b\u001b` + strings.Repeat("x", 256-6) + `…","reason":"queue full","by":"queue\u2066","retry_after_ms":2,` +
 		`"message":"sluice: tool \"a\\u202eb\": queue full by queue\\u2066, retry in 1.5ms: c\\u202e\\nd"}`
 	assert.Equal(t, want, got)
-	if got, want := string(Must(json.Marshal(&Error{}))), `{"reason":"failed","message":"sluice: failed"}`; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
+	assert.Equal(t, `{"reason":"failed","message":"sluice: failed"}`, string(Must(json.Marshal(&Error{}))))
 }
 
 // An error is one line, whatever its cause says.
@@ -132,9 +130,7 @@ func TestRefusalsNameTheirBound(t *testing.T) {
 // Any error can be compared with any reason.
 func TestErrorIsWithWhatCannotBeCompared(t *testing.T) {
 	e := &Error{Reason: uncomparable{}}
-	if errors.Is(e, uncomparable{}) {
-		t.Error("equal, and they cannot be compared")
-	}
+	assert.NotErrorIs(t, e, uncomparable{}, "equal, and they cannot be compared")
 	assert.ErrorIs(t, e, ErrRejected, "want a rejection")
 }
 
@@ -277,9 +273,7 @@ func TestHostileErrorsHaveCodesAndTexts(t *testing.T) {
 	for name, err := range hostileErrors() {
 		t.Run(name, func(t *testing.T) {
 			for _, err := range []error{err, passedOn(err, 1), &Error{Tool: "t", Reason: ErrDenied, Cause: err}, fmt.Errorf("%w", &Error{Reason: ErrInvalidArguments, Cause: err})} {
-				if code := CodeOf(err); code == "" {
-					t.Error("no code")
-				}
+				assert.NotEmpty(t, CodeOf(err), "no code")
 				text := ModelText(err)
 				if !json.Valid([]byte(text)) || len(text) > 8<<10 || !utf8.ValidString(text) || strings.ContainsFunc(text, jsonx.Unsafe) {
 					t.Errorf("a model reads %.200q of %d bytes", text, len(text))
@@ -341,9 +335,8 @@ func TestUnknownToolsAreToldNearNames(t *testing.T) {
 	// Where an interceptor may hide tools, none is named: the library cannot know whose.
 	hides := InterceptorFunc(func(_ Spec, next Handler) Handler { return next })
 	e = Must(NewExecutor(reg, Config{Interceptors: []Interceptor{hides}}))
-	if _, err := e.Invoke(t.Context(), Request{Tool: "serch"}); strings.Contains(err.Error(), "search") {
-		t.Errorf("named a tool that may be hidden: %v", err)
-	}
+	_, err := e.Invoke(t.Context(), Request{Tool: "serch"})
+	assert.NotContains(t, err.Error(), "search", "named a tool that may be hidden: %v", err)
 }
 
 // A sink without error texts sees none, in no form, wherever it stands; codes, reasons and
@@ -398,9 +391,7 @@ func TestWithoutErrorText(t *testing.T) {
 			for _, e := range events {
 				b := Must(json.Marshal(e))
 				for form, s := range map[string]string{"JSON": string(b), "log": e.LogValue().String(), "Err": e.Err.Error(), "Go": fmt.Sprintf("%+v %#v", e.Err, e.Err)} {
-					if strings.Contains(s, canary) {
-						t.Errorf("%s of %s: %s", form, e.Kind, s)
-					}
+					assert.NotContains(t, s, canary, "%s of %s", form, e.Kind)
 				}
 				for err := e.Err; err != nil; err = errors.Unwrap(err) {
 					if strings.Contains(err.Error(), canary) || errors.Is(err, text) {
@@ -410,16 +401,13 @@ func TestWithoutErrorText(t *testing.T) {
 				if errors.Is(e.Err, ErrRejected) != tt.rejected || tt.reason != nil && !errors.Is(e.Err, tt.reason) || CodeOf(e.Err) != tt.code {
 					t.Errorf("%s is %s, rejected %v", e.Err, CodeOf(e.Err), errors.Is(e.Err, ErrRejected))
 				}
-				if !bytes.Contains(b, []byte(`"error_code":"`+tt.code+`"`)) {
-					t.Errorf("code %s: %s", tt.code, b)
-				}
+				assert.True(t, bytes.Contains(b, []byte(`"error_code":"`+tt.code+`"`)), "code %s: %s", tt.code, b)
 			}
 			if all := logged.String() + lines.String(); strings.Contains(all, canary) || strings.Count(all, tt.code) < 6 {
 				t.Error(all)
 			}
-			if got := whole.Events()[0].Err; fmt.Sprintf("%T", got) != fmt.Sprintf("%T", tt.err) {
-				t.Errorf("the sink beside it got %T", got)
-			}
+			got := whole.Events()[0].Err
+			assert.Equal(t, fmt.Sprintf("%T", tt.err), fmt.Sprintf("%T", got), "the sink beside it got %T", got)
 		})
 	}
 	if s := WithoutErrorText(nil); s.Enabled(ToolFailed) || emitTo(t.Context(), s, Event{}) != nil {

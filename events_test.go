@@ -134,9 +134,7 @@ func TestNoFormOfAnEventShowsASecret(t *testing.T) {
 		var logged bytes.Buffer
 		slog.New(slog.NewTextHandler(&logged, nil)).Info("m", "event", e)
 		for form, s := range map[string]string{"JSON": string(Must(e.MarshalJSON())), "log": logged.String(), "attrs": e.LogValue().String()} {
-			if strings.Contains(s, "hunter2") {
-				t.Errorf("%s of %s shows a secret: %s", form, k, s)
-			}
+			assert.NotContains(t, s, "hunter2", "%s of %s shows a secret", form, k)
 			assert.Contains(t, s, "panic", "%s of %s does not say panic", form, k)
 		}
 	}
@@ -280,9 +278,7 @@ func TestHostileErrors(t *testing.T) {
 			t.Errorf("%s: %d bytes, valid %v: %.100s", name, len(b), json.Valid(b), b)
 		}
 	}
-	if calls != 1 {
-		t.Errorf("formatted %d times, want once", calls)
-	}
+	assert.Equal(t, 1, calls, "formatted %d times", calls)
 }
 
 type countedError struct {
@@ -307,17 +303,13 @@ func FuzzEventJSON(f *testing.F) {
 				Err:    &Error{Tool: tool, CallID: id, Reason: ErrDenied, By: run, Cause: errors.New(text)},
 			}
 			b := Must(e.MarshalJSON())
-			if !json.Valid(b) {
-				t.Fatalf("invalid: %q", b)
-			}
+			require.True(t, json.Valid(b), "invalid: %q", b)
 			for _, r := range string(b) {
 				if r < ' ' || r == 0x7f || jsonx.Unsafe(r) {
 					t.Fatalf("%U in %q", r, b)
 				}
 			}
-			if !utf8.Valid(b) {
-				t.Fatalf("no UTF-8: %q", b)
-			}
+			require.True(t, utf8.Valid(b), "no UTF-8: %q", b)
 			var back struct {
 				Tool string `json:"tool_name"`
 				Kind string `json:"type"`

@@ -464,9 +464,8 @@ func (s *storm) run() {
 				s.t.Errorf("%+v", c)
 			}
 			if strings.Contains(c.Name, "per tool") && s.step == time.Millisecond && c.Kind != sluice.GateBreaker {
-				if _, ok := reg.Lookup(c.Key); !ok {
-					s.t.Errorf("a removed tool is remembered: %+v", c)
-				}
+				_, ok := reg.Lookup(c.Key)
+				assert.True(s.t, ok, "a removed tool is remembered: %+v", c)
 			}
 		}
 		assert.NoError(s.t, e.Close(context.Background()))

@@ -249,9 +249,7 @@ func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
 		inside := atomic.Int64{}
 		rawTool(t, reg, sluice.Spec{Name: "work"}, func(context.Context) error {
 			inside.Add(1)
-			if down.Load() {
-				t.Error("a tool runs after Close")
-			}
+			assert.False(t, down.Load(), "a tool runs after Close")
 			runtime.Gosched()
 			inside.Add(-1)
 			return nil
@@ -471,9 +469,7 @@ func TestHandOver_ReconfigureStorm(t *testing.T) {
 	if n := int64(24 * rounds(200)); all.total.Load() != n || all.peak.Load() > 8 {
 		t.Errorf("%d ran, %d at once: want %d and at most 8", all.total.Load(), all.peak.Load(), n)
 	}
-	if changes.Load() == 0 {
-		t.Error("nothing was changed")
-	}
+	assert.NotZero(t, changes.Load(), "nothing was changed")
 }
 
 // A change of a tool's policy against its removal and replacement.

@@ -36,9 +36,7 @@ func streams(t *testing.T, d time.Duration, err error) func(context.Context) err
 func (r *rig) terminal(tool string) sluice.Event {
 	r.t.Helper()
 	list := r.rec.Events(tool)
-	if len(list) == 0 {
-		r.t.Fatal("no event")
-	}
+	require.NotEmpty(r.t, list, "no event")
 	return list[len(list)-1]
 }
 
@@ -79,9 +77,8 @@ func TestHold_UntilTheStreamEnds(t *testing.T) {
 						if failure != nil {
 							want, state = "x: invoked started failed", sluice.BreakerOpen
 						}
-						if got := r.rec.Trace(); !strings.HasPrefix(got, want) {
-							t.Errorf("trace %s, want %s first", got, want)
-						}
+						got := r.rec.Trace()
+						assert.True(t, strings.HasPrefix(got, want), "trace %s, want %s first", got, want)
 						if e := r.terminal("x"); e.Duration != 5*time.Second || !e.Time.Equal(r.start.Add(5*time.Second)) || e.Err != failure {
 							t.Errorf("the terminal event took %v, at %v, with %v; want 5s, 5s, %v", e.Duration, e.Time.Sub(r.start), e.Err, failure)
 						}
@@ -101,9 +98,7 @@ func TestHold_KeepsTheSlot(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x"}, streams(t, 5*time.Second, nil))
 		for i := range 3 {
 			require.NoError(t, r.call("x"))
-			if want := time.Duration(i) * 5 * time.Second; r.at() != want {
-				t.Errorf("call %d began at %v, want %v", i, r.at(), want)
-			}
+			assert.Equal(t, time.Duration(i)*5*time.Second, r.at(), "call %d began at", i)
 		}
 		r.end()
 	})
@@ -395,9 +390,7 @@ func TestHold_JudgingItsError(t *testing.T) {
 			}
 			r.end()
 			time.Sleep(5 * time.Second) // until the stream's own goroutine is back
-			if e := r.terminal("x"); e.Kind != sluice.ToolFailed {
-				t.Errorf("the stream failed, and the call %s", e.Kind)
-			}
+			assert.Equal(t, sluice.ToolFailed, r.terminal("x").Kind, "the stream failed, and the call")
 		})
 	}
 }
@@ -423,9 +416,7 @@ func TestHold_RefusalOfANestedCall(t *testing.T) {
 		if e := r.terminal("x"); errors.Is(e.Err, sluice.ErrRejected) || !errors.Is(e.Err, sluice.ErrUnknownTool) {
 			t.Errorf("the call ended with %v", e.Err)
 		}
-		if e := r.terminal("nobody"); e.ParentID != "call-1" {
-			t.Errorf("the nested call's parent is %q, want call-1", e.ParentID)
-		}
+		assert.Equal(t, "call-1", r.terminal("nobody").ParentID, "the nested call's parent")
 	})
 }
 

@@ -99,9 +99,7 @@ func TestExplain_RefusesAsInvokeDoes(t *testing.T) {
 				back = true
 			}()
 			<-done
-			if back {
-				t.Errorf("%s came back from a runtime.Goexit", name)
-			}
+			assert.False(t, back, "%s came back from a runtime.Goexit", name)
 		}
 		r.end()
 	})
@@ -164,9 +162,7 @@ func TestExplain_MakesAndEvictsNoKey(t *testing.T) {
 		time.Sleep(time.Hour)
 		explain(nil, "d", "e", "f", "g") // they could be evicted, and are not
 		for _, n := range []string{"a", "b", "c"} {
-			if g := r.gateState("rate calls per hour", n); g.Name == "" {
-				t.Errorf("key %s is gone", n)
-			}
+			assert.NotEmpty(t, r.gateState("rate calls per hour", n).Name, "key %s is gone", n)
 		}
 	})
 }
@@ -227,9 +223,7 @@ func TestSnapshot_Lanes(t *testing.T) {
 	// A lane's JSON has no priority where there is none.
 	b, err := json.Marshal(sluice.LaneState{Tool: "x", Waiting: 1, By: "queue"})
 	require.NoError(t, err)
-	if want := `{"tool":"x","waiting":1,"oldest_ns":0,"by":"queue"}`; string(b) != want {
-		t.Errorf("%s, want %s", b, want)
-	}
+	assert.Equal(t, `{"tool":"x","waiting":1,"oldest_ns":0,"by":"queue"}`, string(b), "%s", b)
 }
 
 // More keys and lanes than one batch are all there, once, in order.

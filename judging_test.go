@@ -90,13 +90,11 @@ func TestJudging_LongerThanASecond(t *testing.T) {
 					require.NoError(t, r.call("plain"))
 					assert.Equal(t, time.Second, r.at(), "the slot was free at")
 					r.idle()
-					if s := sluice.Must(b.State("odd")); s != sluice.BreakerClosed {
-						t.Errorf("the breaker is %v before the outcome is known", s)
-					}
+					s := sluice.Must(b.State("odd"))
+					assert.Equal(t, sluice.BreakerClosed, s, "the breaker is %v before the outcome is known", s)
 					assert.Equal(t, 5*time.Second, <-answered, "the caller was answered at")
-					if s := sluice.Must(b.State("odd")); s != sluice.BreakerOpen {
-						t.Errorf("the breaker is %v after a failure, want open", s)
-					}
+					s = sluice.Must(b.State("odd"))
+					assert.Equal(t, sluice.BreakerOpen, s, "the breaker is %v after a failure", s)
 					r.end()
 				})
 			})

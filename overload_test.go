@@ -211,30 +211,26 @@ func TestAdaptive_OneCutForCallsInFlightTogether(t *testing.T) {
 		} {
 			answer = x.err
 			parallel(int(r.limitIs()), func(int) { _ = r.call("work") })
-			if l := r.limitIs(); l != x.want {
-				t.Errorf("limit %d after a generation of %v, want %d", l, x.err, x.want)
-			}
+			l := r.limitIs()
+			assert.Equal(t, x.want, l, "limit %d after a generation of %v", l, x.err)
 		}
 		answer = nil
 		for range 200 { // never all of the limit
 			parallel(5, func(int) { assert.NoError(t, r.call("work")) })
 		}
-		if l := r.limitIs(); l != 6 {
-			t.Errorf("limit %d after 1,000 successes of 5 at once, want 6", l)
-		}
+		l := r.limitIs()
+		assert.Equal(t, int64(6), l, "limit %d after 1,000 successes of 5 at once", l)
 		var wg sync.WaitGroup // a long time in the queue, of calls that succeed
 		for range 60 {
 			wg.Go(func() { assert.NoError(t, r.call("work")) })
 		}
 		wg.Wait()
 		// 60 successes, but the last 5 end without using the limit up.
-		if l := r.limitIs(); l != 6 {
-			t.Errorf("limit %d after 55 successes at the limit, want 6: 60 add one", l)
-		}
+		l = r.limitIs()
+		assert.Equal(t, int64(6), l, "limit %d after 55 successes at the limit: 60 add one", l)
 		parallel(10, func(int) { assert.NoError(t, r.call("work")) })
-		if l := r.limitIs(); l != 7 {
-			t.Errorf("limit %d after 60 successes at the limit, want 7", l)
-		}
+		l = r.limitIs()
+		assert.Equal(t, int64(7), l, "limit %d after 60 successes at the limit", l)
 	})
 }
 
@@ -282,9 +278,7 @@ func TestRefuseLate(t *testing.T) {
 					default:
 						f := r.Submit(ctx, sluice.Request{Tool: "work"})
 						synctest.Wait()
-						if s := r.Snapshot(); s.Queued != 6 {
-							t.Errorf("deadline %v: %d queued, want 6", x.deadline, s.Queued)
-						}
+						assert.Equal(t, 6, r.Snapshot().Queued, "deadline %v: queued", x.deadline)
 						if d.Refusal != nil || d.Place != 6 || d.Wait != 600*ms {
 							t.Errorf("deadline %v: Explain says %+v, want place 6, 600ms", x.deadline, d)
 						}
@@ -758,16 +752,14 @@ func TestMaxPerTenantRefuses(t *testing.T) {
 		for range 20 {
 			call("one", "b", sluice.PriorityBatch)
 		}
-		if n := full.Load(); n != 10 {
-			t.Errorf("%d calls of another tenant were refused, want none", n-10)
-		}
+		n := full.Load()
+		assert.Equal(t, int64(10), n, "%d calls of another tenant were refused, want none", n-10)
 		time.Sleep(time.Second) // one of a's starts, and makes room
 		synctest.Wait()
 		call("one", "a", sluice.PriorityBatch)
 		call("one", "a", sluice.PriorityBatch)
-		if n := full.Load(); n != 11 {
-			t.Errorf("%d of two were refused after one place came free, want one", n-10)
-		}
+		n = full.Load()
+		assert.Equal(t, int64(11), n, "%d of two were refused after one place came free, want one", n-10)
 		wg.Wait()
 		assert.Equal(t, int64(42), ran.Load(), "ran")
 	})
@@ -787,9 +779,8 @@ func TestAdaptive_ASmallerMaxHoldsAtOnce(t *testing.T) {
 		time.Sleep(time.Second + ms)
 		assert.Equal(t, int64(3), g.inside.Load(), "run")
 		wait()
-		if l := r.limitIs(); l != 3 {
-			t.Errorf("limit %d after successes, want 3 as before", l)
-		}
+		l := r.limitIs()
+		assert.Equal(t, int64(3), l, "limit %d after successes, want 3 as before", l)
 	})
 }
 

@@ -114,9 +114,7 @@ func TestPause_HoldsCallsThatCostNothing(t *testing.T) {
 			require.NoError(t, r.call("x"))
 			wait()
 			// In the order in which they came, the second of the ramp a second later.
-			if got, want := fmt.Sprint(r.starts("queued"), r.starts("x")), "[0s 10s] [11s]"; got != want {
-				t.Errorf("cost %d: starts %v, want %v", n, got, want)
-			}
+			assert.Equal(t, "[0s 10s] [11s]", fmt.Sprint(r.starts("queued"), r.starts("x")), "cost %d: starts", n)
 		})
 	}
 }
@@ -156,17 +154,14 @@ func TestPause_ReopensInARamp(t *testing.T) {
 		return peak
 	}
 	// Calls of an hour: none has ended, so 1, 2, 4 … by the second.
-	if got, want := ramp(t, time.Hour, false), []int64{1, 2, 4, 8, 16, 32, 64, 100}; !slices.Equal(got, want) {
-		t.Errorf("started by each second after the pause: %v, want %v", got, want)
-	}
+	assert.Equal(t, []int64{1, 2, 4, 8, 16, 32, 64, 100}, ramp(t, time.Hour, false),
+		"started by each second after the pause")
 	// Those that fail say nothing good: as many at once as the seconds allow.
-	if got, want := ramp(t, time.Hour, true), []int64{1, 2, 4, 8, 16, 32, 64, 100}; !slices.Equal(got, want) {
-		t.Errorf("started by each second after the pause, failing: %v, want %v", got, want)
-	}
+	assert.Equal(t, []int64{1, 2, 4, 8, 16, 32, 64, 100}, ramp(t, time.Hour, true),
+		"started by each second after the pause, failing")
 	// Calls of 100 ms that succeed: 1, 2, 3 … at once, one more for each success.
-	if got, want := ramp(t, 100*ms, false)[:2], []int64{1, 100}; !slices.Equal(got, want) {
-		t.Errorf("started by each second after the pause, successes: %v, want %v", got, want)
-	}
+	assert.Equal(t, []int64{1, 100}, ramp(t, 100*ms, false)[:2],
+		"started by each second after the pause, successes")
 }
 
 // Who is refused in the ramp is told when it lets one more start, whatever becomes of those

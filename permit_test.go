@@ -103,9 +103,7 @@ func TestPermit_InnerTimeoutKeepsTheSlot(t *testing.T) {
 			if err := r.call("work"); err != errTool {
 				t.Error(err)
 			}
-			if want := time.Duration(i)*time.Second + 10*ms; r.at() != want {
-				t.Errorf("call %d answered at %v, want %v", i, r.at(), want)
-			}
+			assert.Equal(t, time.Duration(i)*time.Second+10*ms, r.at(), "call %d answered at", i)
 		}
 		require.NoError(t, r.Close(t.Context()))
 		if g.peak.Load() != 1 || g.total.Load() != 5 || r.at() != 5*time.Second {
@@ -217,9 +215,8 @@ func TestPermit_ASinkExitsBeforeTheCode(t *testing.T) {
 				return nil
 			})})
 		r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { return nil })
-		if _, _, returned := r.invokeApart(r.ctx, sluice.Request{Tool: "work"}); returned {
-			t.Error("the call returned: inline, Goexit ends the goroutine of the caller")
-		}
+		_, _, returned := r.invokeApart(r.ctx, sluice.Request{Tool: "work"})
+		assert.False(t, returned, "the call returned: inline, Goexit ends the goroutine of the caller")
 		r.idle()
 		require.NoError(t, r.Close(t.Context()))
 		require.NoError(t, r.pc.State.Close())

@@ -98,9 +98,7 @@ func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 		p.Breaker = &sluice.CircuitBreakerConfig{}
 		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
 		wait()
-		if got, want := fmt.Sprint(r.starts("x")), "[0s 1m31s 1m32s]"; got != want {
-			t.Errorf("starts %s, want %s: 91 tokens take 91 s", got, want)
-		}
+		assert.Equal(t, "[0s 1m31s 1m32s]", fmt.Sprint(r.starts("x")), "starts: 91 tokens take 91 s")
 	})
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
@@ -141,9 +139,7 @@ func TestPolicyChange_ANewRateIsNoFullerThanTheOthers(t *testing.T) {
 			n := 0
 			for ; r.call("x") == nil; n++ {
 			}
-			if n != x.next {
-				t.Errorf("%d of ten spent: the new rate of six let %d start, want %d", x.spent, n, x.next)
-			}
+			assert.Equal(t, x.next, n, "%d of ten spent: the new rate of six let %d start", x.spent, n)
 		})
 	}
 }

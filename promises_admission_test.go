@@ -351,9 +351,7 @@ func TestPromise04_WorkConserving(t *testing.T) {
 				time.Sleep(time.Duration(rnd.IntN(int(5 * ms))))
 			}
 			wg.Wait()
-			if waited == 0 {
-				t.Error("nobody waited: the test checks nothing")
-			}
+			assert.NotZero(t, waited, "nobody waited: the test checks nothing")
 		})
 	}
 }
@@ -394,9 +392,8 @@ func TestPromise05_NoHeadOfLineBlocking(t *testing.T) {
 			call("f2", "free") // waits for the last slot
 			call("f3", "free")
 			wg.Wait()
-			if got, want := order.String(), "n1@0s r1@0s f1@0s f2@10ms f3@20ms r2@1s r3@2s n2@5s"; got != want {
-				t.Errorf("ordered %v:\n got %s\nwant %s", ordered, got, want)
-			}
+			assert.Equal(t, "n1@0s r1@0s f1@0s f2@10ms f3@20ms r2@1s r3@2s n2@5s", order.String(),
+				"ordered %v", ordered)
 		})
 	}
 }
@@ -699,9 +696,7 @@ func TestPromise09_NeverBelowTheWaitingAncestor(t *testing.T) {
 		call(r.ctx, "normal2", "leaf")
 		call(r.as(sluice.PriorityInteractive, ""), "outer", "parent")
 		wg.Wait()
-		if got, want := order.String(), "first/5 nested/9 normal1/5 normal2/5"; got != want {
-			t.Errorf("order %s, want %s", got, want)
-		}
+		assert.Equal(t, "first/5 nested/9 normal1/5 normal2/5", order.String(), "order")
 	})
 }
 

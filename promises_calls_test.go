@@ -88,9 +88,8 @@ func TestPromise10_GivenBackOnEveryEnding(t *testing.T) {
 						var p *sluice.PanicError
 						switch {
 						case end.name == "Goexit" && how == "inline":
-							if returned {
-								t.Error("the call returned: inline, Goexit ends the goroutine of the caller")
-							}
+							assert.False(t, returned,
+								"the call returned: inline, Goexit ends the goroutine of the caller")
 						case end.name == "return" && err != nil, end.name == "error" && err != errTool:
 							t.Errorf("error is %v", err)
 						case end.name == "return", end.name == "error":
@@ -683,9 +682,7 @@ func TestPromise13_ResultsInCallOrder(t *testing.T) {
 			case 4:
 				ok = res.Value == i && err == nil && i < 8 || errors.Is(err, context.Canceled)
 			}
-			if !ok {
-				t.Errorf("call %d: %v, %v", i, res.Value, err)
-			}
+			assert.True(t, ok, "call %d: %v, %v", i, res.Value, err)
 		}
 		assert.Equal(t, int64(8), g.peak.Load(), "most at once")
 	})
@@ -712,9 +709,8 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 		if !errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sluice.ErrRejected) || !errors.As(err, &e) || e.Tool != "deaf" {
 			t.Errorf("error is %v", err)
 		}
-		if got := sluice.Must(b.State("deaf")); got != sluice.BreakerOpen {
-			t.Errorf("the breaker is %v at the timeout, want open", got)
-		}
+		got := sluice.Must(b.State("deaf"))
+		assert.Equal(t, sluice.BreakerOpen, got, "the breaker is %v at the timeout", got)
 		if s := r.Snapshot(); s.Abandoned != 1 || s.InFlight != 1 {
 			t.Errorf("abandoned %d, in flight %d, want 1 and 1", s.Abandoned, s.InFlight)
 		}

@@ -360,9 +360,7 @@ func TestPromise19_SinkExitsOnEventsOutsideCalls(t *testing.T) {
 			seen.add("returned")
 		}()
 		<-done
-		if got, want := seen.String(), "closed>open open>half-open half-open>closed 2>3 returned"; got != want {
-			t.Errorf("events %s, want %s", got, want)
-		}
+		assert.Equal(t, "closed>open open>half-open half-open>closed 2>3 returned", seen.String(), "events")
 		time.Sleep(time.Minute)
 		r.slotsFree("work", &g, 3)
 	})

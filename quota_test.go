@@ -272,9 +272,8 @@ func TestQuota_LearnedEstimate(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		// It is the tool's own.
-		if d := r.Explain(r.ctx, sluice.Request{Tool: "other"}); d.Costs[0].Estimate != 1 {
-			t.Errorf("estimate of another tool %+v, want 1", d.Costs)
-		}
+		d := r.Explain(r.ctx, sluice.Request{Tool: "other"})
+		assert.Equal(t, int64(1), d.Costs[0].Estimate, "estimate of another tool %+v", d.Costs)
 	})
 }
 
@@ -405,9 +404,7 @@ func TestQuota_ThrottlePausesTheKey(t *testing.T) {
 						for i, f := range fs {
 							var e retryIn
 							if _, err := f.Wait(t.Context()); asError && i == 0 {
-								if !errors.As(err, &e) {
-									t.Errorf("%v, want the tool's own error", err)
-								}
+								assert.ErrorAs(t, err, &e, "%v, want the tool's own error", err)
 							} else if err != nil {
 								t.Error(err)
 							}
@@ -755,9 +752,7 @@ func TestQuota_SharedLimiter(t *testing.T) {
 			defer r.end()
 			var n atomic.Int64
 			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { n.Add(1); return nil })
-			if !lim.Allow() {
-				t.Fatal("no token")
-			}
+			require.True(t, lim.Allow(), "no token")
 			require.NoError(t, r.call("work"))
 			near(t, "after other code's token", r.at(), 100*ms)
 			// Both take as fast as they may: what they get together is what there is.

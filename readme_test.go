@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -53,8 +54,6 @@ func TestReadmePromisesAreTested(t *testing.T) {
 		if !strings.Contains(string(readme), fmt.Sprintf("| %d | ", n)) || !strings.Contains(string(readme), "`"+prefix+"`") {
 			t.Errorf("README.md has no row for promise %d", n)
 		}
-		if tests[prefix] == 0 {
-			t.Errorf("no test named %s…", prefix)
-		}
+		assert.NotZero(t, tests[prefix], "no test named %s…", prefix)
 	}
 }

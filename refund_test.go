@@ -155,9 +155,7 @@ func TestPromise03_DenialIsACorrectionToNothing(t *testing.T) {
 						n := 0
 						for ; r.call("x") == nil; n++ {
 						}
-						if want := 5 + int(late/(6*time.Minute)); n != want {
-							t.Errorf("%d calls could run after the denial, want %d", n, want)
-						}
+						assert.Equal(t, 5+int(late/(6*time.Minute)), n, "calls could run after the denial")
 					})
 				})
 			}
@@ -223,9 +221,7 @@ func TestReportsBeyondMeasureAreCut(t *testing.T) {
 							told++
 						}
 					}
-					if told == 0 {
-						t.Error("nobody was told that a report was cut")
-					}
+					assert.NotZero(t, told, "nobody was told that a report was cut")
 					require.NoError(t, r.call("x"))
 					if at := r.at(); at > x.bound || at < x.bound-x.bound/10 {
 						t.Errorf("the key re-opened at %v, want after %v", at, x.bound)

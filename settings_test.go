@@ -190,17 +190,14 @@ func TestTimeOverBeforeTheCode(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { ran++; return nil })
 		for _, id := range []string{"gives up", "comes late"} {
 			_, err := r.Invoke(r.ctx, sluice.Request{ID: id, Tool: "x"})
-			if want := `sluice: tool "x": wait too long: its time was over before its code began`; err == nil || err.Error() != want {
-				t.Errorf("%s: %v, want %s", id, err, want)
-			}
+			assert.EqualError(t, err, `sluice: tool "x": wait too long: its time was over before its code began`,
+				id)
 			if !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, sluice.ErrWaitTooLong) || errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %v is of another kind", id, err)
 			}
 			time.Sleep(time.Minute)
 		}
-		if ran != 0 {
-			t.Errorf("the tool ran %d times", ran)
-		}
+		assert.Zero(t, ran, "the tool ran %d times", ran)
 		r.end()
 	})
 }

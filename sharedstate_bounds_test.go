@@ -247,14 +247,12 @@ func TestViewsOfOnePrefixShareTheirCount(t *testing.T) {
 	require.NoError(t, one.Close())
 	require.ErrorIs(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
 	require.NoError(t, second(k(3).Set(WithState(ctx, outer), "")))
-	if keys, _ := outer.view.Scope.Usage(); keys != 8 {
-		t.Errorf("the outer view counts %d keys, want 8", keys)
-	}
+	keys, _ := outer.view.Scope.Usage()
+	assert.Equal(t, 8, keys, "the outer view counts %d keys", keys)
 	two.Close()
 	three := Must(s.View("p/", SharedStateConfig{MaxKeys: 1})) // counted anew
-	if keys, _ := three.view.Scope.Usage(); keys != 7 {
-		t.Errorf("a new view counts %d keys, want 7", keys)
-	}
+	keys, _ = three.view.Scope.Usage()
+	assert.Equal(t, 7, keys, "a new view counts %d keys", keys)
 	// What is over a bound already can still shrink and be replaced.
 	require.NoError(t, second(k(1).Set(WithState(ctx, three), "")))
 	require.NoError(t, k(1).Delete(WithState(ctx, three)))

@@ -145,9 +145,9 @@ func TestSnapshotThatCannotBe(t *testing.T) {
 	data := Must(s.MarshalJSON())
 	back, _ := newState(t, SharedStateConfig{})
 	require.NoError(t, back.UnmarshalJSON(data))
-	if again := Must(back.MarshalJSON()); string(again) != string(data) {
-		t.Errorf("a snapshot of what a snapshot restored is\n%s, want\n%s", again, data)
-	}
+	again := Must(back.MarshalJSON())
+	assert.Equal(t, string(data), string(again),
+		"a snapshot of what a snapshot restored is\n%s, want\n%s", again, data)
 }
 
 // A document that is not what MarshalJSON writes is refused, and changes nothing: two
@@ -226,9 +226,7 @@ func TestSnapshotOfAView(t *testing.T) {
 	for e := range s.List("") {
 		got += fmt.Sprintf("%s=%s ", e.Key, Must(json.Marshal(e.Value)))
 	}
-	if want := "a/x=1 b/x=1 z=3 "; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	assert.Equal(t, "a/x=1 b/x=1 z=3 ", got)
 }
 
 // A snapshot shows one instant: money that moves is never seen twice or not at all.

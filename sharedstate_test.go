@@ -454,9 +454,7 @@ func TestUpdateEndsWithItsContext(t *testing.T) {
 	wantAbsent(t, ctx, k)
 	_, err = k.Update(ctx, func(int, bool) (int, error) { calls++; return 1, nil })
 	require.ErrorIs(t, err, why)
-	if calls != 1 {
-		t.Errorf("fn was called %d times, want 1: not with a context that is done", calls)
-	}
+	assert.Equal(t, 1, calls, "fn was called %d times: not with a context that is done", calls)
 	// What does not wait does not mind: a cancelled tool can put things right.
 	if _, err := k.Set(ctx, 2); err != nil {
 		t.Errorf("Set with a cancelled context: %v", err)
@@ -639,9 +637,8 @@ func TestValuesAreClonedInAndOut(t *testing.T) {
 	}
 	got, _, _ := p.Get(ctx)
 	got.N = 2
-	if again, _, _ := p.Get(ctx); again.N != 1 {
-		t.Errorf("got %d, want 1: the pointer was not cloned", again.N)
-	}
+	again, _, _ := p.Get(ctx)
+	assert.Equal(t, 1, again.N, "the pointer was not cloned")
 }
 
 type cloneCalls struct{ Do func() }
@@ -811,9 +808,7 @@ func TestPromise22_BadStateConfig(t *testing.T) {
 func TestStateErrorsNameTheKey(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	_, _, err := Key[int]("a \"b\"\n").Get(ctx)
-	if want := `sluice: shared state key "a \"b\"\n": absent`; err.Error() != want {
-		t.Errorf("got %s, want %s", err, want)
-	}
+	assert.Equal(t, `sluice: shared state key "a \"b\"\n": absent`, err.Error())
 }
 
 func TestDeletesRaceEverything(t *testing.T) {

@@ -234,9 +234,7 @@ func TestTxnJoins(t *testing.T) {
 	for e := range s.List("") {
 		got += fmt.Sprintf("%s=%v ", e.Key, e.Value)
 	}
-	if want := "a=2 v/a=5 w/b=6 "; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	assert.Equal(t, "a=2 v/a=5 w/b=6 ", got)
 	// Another store does not join.
 	other, octx := newState(t, SharedStateConfig{})
 	err = s.Txn(ctx, func(tx context.Context) error {
@@ -277,9 +275,7 @@ func TestTxnBounds(t *testing.T) {
 	err = s.Txn(ctx, func(ctx context.Context) error {
 		for i := 0; ; i++ {
 			if _, err := k(i).Set(ctx, ""); err != nil {
-				if i != 10 {
-					t.Errorf("refused after %d keys, want 10", i)
-				}
+				assert.Equal(t, 10, i, "refused after %d keys", i)
 				return err
 			}
 		}
@@ -370,9 +366,7 @@ func TestTxnMoneyIsKept(t *testing.T) {
 	}
 	assert.Equal(t, accounts*each, sum, "in the end")
 	t.Logf("%d runs again, %d refused", again.Load(), refused.Load())
-	if refused.Load() == 0 {
-		t.Error("no transfer was refused: the test has not tried it")
-	}
+	assert.NotZero(t, refused.Load(), "no transfer was refused: the test has not tried it")
 }
 
 // Keys that come and go together are never seen apart.
@@ -720,9 +714,7 @@ func TestSelfConflictsEnd(t *testing.T) {
 		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "given up after 10,000 tries") {
 			t.Errorf("%s: got %v, want ErrConflict after so many tries", name, err)
 		}
-		if runs != kv.MaxTries {
-			t.Errorf("%s: ran %d times, want %d", name, runs, kv.MaxTries)
-		}
+		assert.Equal(t, kv.MaxTries, runs, "%s: ran %d times", name, runs)
 		if v, _, err := k.Get(ctx); v != c.want || (err != nil) != (c.want == 0) {
 			t.Errorf("%s: the key is %d, %v; want %d", name, v, err, c.want)
 		}

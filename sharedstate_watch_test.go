@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -34,9 +33,7 @@ func TestListIsSortedAndCurrent(t *testing.T) {
 			t.Errorf("%+v has version %d", e, version)
 		}
 	}
-	if want := []string{"a", "a/1", "a/2"}; !slices.Equal(keys, want) {
-		t.Errorf("got %v, want %v", keys, want)
-	}
+	assert.Equal(t, []string{"a", "a/1", "a/2"}, keys)
 }
 
 // Keys that are there during the whole walk are listed exactly once, whatever else
@@ -179,9 +176,7 @@ func TestWatchOfAView(t *testing.T) {
 		Key[int]("p/x").Set(WithState(ctx, v), 1)
 		Key[int]("run/p/y").Set(ctx, 2)
 		Key[int]("p/z").Set(ctx, 3)
-		if g, want := got.String(), "p/x=1@1 p/y=2@1 "; g != want {
-			t.Errorf("got %s, want %s", g, want)
-		}
+		assert.Equal(t, "p/x=1@1 p/y=2@1 ", got.String())
 		time.Sleep(time.Second)
 		v.Close()
 		synctest.Wait()
@@ -272,9 +267,8 @@ func TestAReaderThatNeverReads(t *testing.T) {
 			last[e.Key] = e
 		}
 		const changes = writes + 4
-		if delivered := len(got) - 2; delivered+lost != changes {
-			t.Errorf("%d delivered and %d lost, want %d in all", delivered, lost, changes)
-		}
+		delivered := len(got) - 2
+		assert.Equal(t, changes, delivered+lost, "%d delivered and %d lost in all", delivered, lost)
 		assert.Len(t, got, 2+1024+11, "entries")
 		for i := range keys {
 			e := last[string(k(i))]
@@ -364,9 +358,7 @@ func TestWatchStorm(t *testing.T) {
 			reader.Wait()
 		})
 	}
-	if gaps == 0 {
-		t.Error("no reader fell behind: the test has not tried it")
-	}
+	assert.NotZero(t, gaps, "no reader fell behind: the test has not tried it")
 }
 
 // A watch that begins among writes tells each of them once: as a first entry or as a

@@ -61,9 +61,7 @@ func TestSlogSink(t *testing.T) {
 			}
 		}
 	}
-	if NewSlogSink(nil).Enabled(ToolFailed) {
-		t.Error("a sink without a logger is enabled")
-	}
+	assert.False(t, NewSlogSink(nil).Enabled(ToolFailed), "a sink without a logger is enabled")
 }
 
 type writerFunc func([]byte) (int, error)
@@ -613,9 +611,7 @@ func TestTerminalEventsComeAfterAllOthers(t *testing.T) {
 		a.Close(t.Context())
 		last := map[string]EventKind{}
 		for _, e := range rec.Events() {
-			if isTerminal(last[e.Call.ID]) {
-				t.Fatalf("call %s: %s after its end", e.Call.ID, e.Kind)
-			}
+			require.False(t, isTerminal(last[e.Call.ID]), "call %s: %s after its end", e.Call.ID, e.Kind)
 			last[e.Call.ID] = e.Kind
 		}
 		if a.Delivered()+a.Dropped() != 50_000 || a.Delivered() < 25_000 {
@@ -674,9 +670,7 @@ func TestAsyncSinkPayloads(t *testing.T) {
 				}
 				synctest.Wait()
 				raw, _ := rec.Events()[0].Call.Input.(json.RawMessage)
-				if got, want := string(raw), `{"q":"go","token":"[redacted]"}`; got != want {
-					t.Errorf("%s: got %s, want %s", name, got, want)
-				}
+				assert.Equal(t, `{"q":"go","token":"[redacted]"}`, string(raw), name)
 				for _, e := range plain.Events() {
 					if e.Call.Input != nil && !outside {
 						t.Errorf("%s: the plain sink saw %v", name, e.Call.Input)
@@ -737,9 +731,8 @@ func TestAsyncSinkContext(t *testing.T) {
 			if ctx.Err() != nil || context.Cause(ctx) != nil {
 				t.Errorf("the context has ended with the call: %v, %v", ctx.Err(), context.Cause(ctx))
 			}
-			if _, ok := ctx.Deadline(); ok {
-				t.Error("the context has the call's deadline")
-			}
+			_, ok := ctx.Deadline()
+			assert.False(t, ok, "the context has the call's deadline")
 			<-ctx.Done()
 			if got := context.Cause(ctx); got != context.Canceled {
 				t.Errorf("the sink's context ended for the call's cause: %v", got)
@@ -877,9 +870,7 @@ func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
 			}
 			err := r.Check()
 			if err == nil {
-				if tt.want != nil {
-					t.Errorf("nothing broken, want %q", tt.want)
-				}
+				assert.Nil(t, tt.want, "nothing broken, want")
 				return
 			}
 			lines := strings.Split(err.Error(), "\n")
@@ -896,9 +887,8 @@ func TestRecorderCheckIsBounded(t *testing.T) {
 	for range 3 * maxBroken {
 		emitTo(t.Context(), r, story("r", "c", "search", "invoked", "queued")[1])
 	}
-	if got := strings.Count(r.Check().Error(), "\n"); got != maxBroken {
-		t.Errorf("%d lines, want %d", got+1, maxBroken+1)
-	}
+	got := strings.Count(r.Check().Error(), "\n")
+	assert.Equal(t, maxBroken, got, "%d lines, want %d", got+1, maxBroken+1)
 }
 
 func TestRecorderTrace(t *testing.T) {
@@ -908,9 +898,7 @@ func TestRecorderTrace(t *testing.T) {
 	for _, e := range []Event{a[0], b[0], a[1], {Kind: BreakerStateChanged}, b[1], a[2], a[3], odd[0]} {
 		emitTo(t.Context(), r, e)
 	}
-	if got, want := r.Trace(), `search: invoked queued started completed; fetch: invoked failed; "no\nsuch": invoked`; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
+	assert.Equal(t, `search: invoked queued started completed; fetch: invoked failed; "no\nsuch": invoked`, r.Trace())
 	assert.Len(t, r.Events(), 8, "events")
 	assert.Len(t, r.Events("fetch"), 2, "events of fetch")
 	assert.Len(t, r.Events("fetch", "search"), 6, "events of both")

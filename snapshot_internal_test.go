@@ -46,9 +46,7 @@ func TestSnapshotReadsInBatches(t *testing.T) {
 		seen[g.Name+"\n"+g.Key]++
 	}
 	for k, n := range seen {
-		if n != 1 {
-			t.Errorf("%q is there %d times", k, n)
-		}
+		assert.Equal(t, 1, n, "%q is there %d times", k, n)
 	}
 	if want := 3*keys + 1; len(seen) != want { // and the tool's own
 		t.Errorf("%d constraints, want %d", len(seen), want)

@@ -49,9 +49,8 @@ func TestExplainTakesNoKey(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
 		explain := func() {
 			for i := range 20 {
-				if d := r.Explain(r.as(0, fmt.Sprint("new", i)), sluice.Request{Tool: "x"}); d.Refusal != nil {
-					t.Errorf("%+v, want no refusal", d)
-				}
+				d := r.Explain(r.as(0, fmt.Sprint("new", i)), sluice.Request{Tool: "x"})
+				assert.Nil(t, d.Refusal, "%+v, want no refusal", d)
 			}
 		}
 		keys := func() (list []string) {

@@ -68,17 +68,13 @@ func TestStall_IsToldOnce(t *testing.T) {
 					t.Errorf("told %+v at %v: %v", e, e.Time.Sub(r.start), e.Err)
 				}
 				time.Sleep(time.Hour)
-				if n := len(told()); n != 1 {
-					t.Errorf("told %d times in an hour, want once", n)
-				}
+				n := len(told())
+				assert.Equal(t, 1, n, "told %d times in an hour", n)
 				cancel()
 				assert.Error(t, <-done, "no error of the nested call")
-				if shown() {
-					t.Error("still shown, though the limit has released")
-				}
-				if n := len(told()); n != 1 {
-					t.Errorf("told %d times, want once", n)
-				}
+				assert.False(t, shown(), "still shown, though the limit has released")
+				n = len(told())
+				assert.Equal(t, 1, n, "told %d times", n)
 				r.end()
 			})
 		})

@@ -195,9 +195,7 @@ func TestStorm_ToolsComeAndGo(t *testing.T) {
 			time.Sleep(3 * time.Hour)
 			synctest.Wait()
 			for gate, n := range gatesByName(e) {
-				if gate != "concurrency global" {
-					t.Errorf("%d cells of %s are left without a tool", n, gate)
-				}
+				assert.Equal(t, "concurrency global", gate, "%d cells of %s are left without a tool", n, gate)
 			}
 		}
 		n := many(200_000)

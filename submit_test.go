@@ -125,9 +125,8 @@ func TestSubmit_OthersGoOnAfterAnExit(t *testing.T) {
 		}
 		cancel()
 		for i, f := range futures {
-			if _, err := f.Wait(t.Context()); (err == nil) != (i == 0) {
-				t.Errorf("call %d: %v", i, err)
-			}
+			_, err := f.Wait(t.Context())
+			assert.Equal(t, i == 0, err == nil, "call %d: %v", i, err)
 		}
 		r.end()
 	})
@@ -164,9 +163,7 @@ func TestSubmit_ContextsThatEndTogether(t *testing.T) {
 					t.Errorf("call %d ended with %v", i, err)
 				}
 			default:
-				if i%2 == 1 {
-					t.Errorf("call %d still waits", i)
-				}
+				assert.NotEqual(t, 1, i%2, "call %d still waits", i)
 			}
 		}
 		close(release)
@@ -244,9 +241,7 @@ func TestSubmit_ContextWithCodeOfItsOwn(t *testing.T) {
 			assert.NoError(t, err)
 		}
 		cancelOwn()
-		if len(others) == 0 {
-			t.Error("the context was not asked")
-		}
+		assert.NotEmpty(t, others, "the context was not asked")
 		assert.NoError(t, exec.Close(t.Context()))
 	})
 }

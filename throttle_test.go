@@ -405,15 +405,12 @@ func TestQuota_ThrottleOfAFreeCallPausesItsKey(t *testing.T) {
 					if scope == byAPIKey { // another key goes on, in the tool that met it too
 						call("b", "free")
 						call("b", "other")
-						if got, want := starts.String(), "free of b at 1s other of b at 1s"; got != want {
-							t.Errorf("got %s, want %s", got, want)
-						}
+						assert.Equal(t, "free of b at 1s other of b at 1s", starts.String())
 						starts = log{}
 					}
 					inOrder(2, func(i int) { call("a", []string{"other", "free"}[i]) })()
-					if got := starts.String(); strings.Count(got, " at 31") != 2 {
-						t.Errorf("%s, want both once the pause is over", got)
-					}
+					got := starts.String()
+					assert.Equal(t, 2, strings.Count(got, " at 31"), "%s, want both once the pause is over", got)
 				})
 			})
 		}
@@ -491,9 +488,7 @@ func TestQuota_ThrottlesOfAttemptsAreApart(t *testing.T) {
 				return errOf(r.Invoke(ctx, sluice.Request{Tool: "fetch"}))
 			})
 			_ = r.call("agent")
-			if got, want := r.paused(), "rate/model calls per second 30s, tool/fetch concurrency 30s"; got != want {
-				t.Errorf("paused: %q, want %q", got, want)
-			}
+			assert.Equal(t, "rate/model calls per second 30s, tool/fetch concurrency 30s", r.paused(), "paused")
 		})
 	})
 }
@@ -571,9 +566,7 @@ func TestQuota_ThrottleOfAPartWithoutRoom(t *testing.T) {
 			return nil
 		})
 		require.NoError(t, r.call("fetch"))
-		if got, want := r.paused(), "rate calls per second a 1m0s"; got != want {
-			t.Errorf("paused: %q, want %q", got, want)
-		}
+		assert.Equal(t, "rate calls per second a 1m0s", r.paused(), "paused")
 	})
 }
 
@@ -587,9 +580,7 @@ func TestQuota_ErrorsNameTheirParts(t *testing.T) {
 			return errors.Join(hostThrottle{"b", time.Hour}, fmt.Errorf("get: %w", hostThrottle{"c", 5 * time.Second}), &throttledBy{wraps: hostThrottle{"d", time.Hour}})
 		})
 		assert.Error(t, r.call("fetch"), "want the tool's error")
-		if got, want := r.paused(), "rate calls per second b 1h0m0s, rate calls per second c 5s"; got != want {
-			t.Errorf("paused: %q, want %q", got, want)
-		}
+		assert.Equal(t, "rate calls per second b 1h0m0s, rate calls per second c 5s", r.paused(), "paused")
 		assert.Error(t, r.call("fetch"), "want the call of a host that does not pause to go on")
 		assert.Zero(t, r.at(), "it started at")
 	})

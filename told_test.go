@@ -172,9 +172,8 @@ func TestCodeOfANestedRefusalOfTheSameID(t *testing.T) {
 				codes[e.Call.Tool] = readEvent(t, e).Code
 			}
 		}
-		if want := "map[leaf:saturated outer:tool_error work:tool_error]"; fmt.Sprint(codes) != want {
-			t.Errorf("codes %v, want %s", codes, want)
-		}
+		assert.Equal(t, "map[leaf:saturated outer:tool_error work:tool_error]", fmt.Sprint(codes),
+			"codes %v", codes)
 	})
 }
 
@@ -482,12 +481,9 @@ func TestOneSinkGetsEachEventOnce(t *testing.T) {
 				_, err := f(sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Sink: tt.run}), struct{}{})
 				require.NoError(t, err)
 				require.NoError(t, rec.Check())
-				if got, want := rec.Trace(), "x: invoked started completed"; got != want {
-					t.Errorf("got %s, want %s", got, want)
-				}
-				if got := own.Trace(); (got == "x: invoked started completed") != tt.own {
-					t.Errorf("the run's own sink got %q", got)
-				}
+				assert.Equal(t, "x: invoked started completed", rec.Trace())
+				got := own.Trace()
+				assert.Equal(t, tt.own, (got == "x: invoked started completed"), "the run's own sink got %q", got)
 				require.NoError(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}})))
 				want := 4
 				if tt.exec == nil {
@@ -539,9 +535,7 @@ func TestElapsed(t *testing.T) {
 		want := []time.Duration{0, 0, 20 * ms, 25*ms + us, 32*ms + us, 37*ms + 2*us}
 		for i, e := range r.rec.Events("work") {
 			assert.Equal(t, want[i], e.Elapsed, "%s after", e.Kind)
-			if j := readEvent(t, e); j.Elapsed != float64(want[i])/1e6 {
-				t.Errorf("%s: elapsed_ms is %v", e.Kind, j.Elapsed)
-			}
+			assert.Equal(t, float64(want[i])/1e6, readEvent(t, e).Elapsed, "%s: elapsed_ms", e.Kind)
 		}
 		if line := fmt.Sprintf(`"elapsed":%d`, want[5]); !strings.Contains(logged.String(), line) {
 			t.Errorf("no %s in the log:\n%s", line, logged.String())
@@ -580,9 +574,7 @@ func TestGateStateKindAndScope(t *testing.T) {
 			t.Errorf("got\n%s\nwant\n%s\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), b)
 		}
 		for _, s := range []string{`"kind":"breaker","scope":"per tool"`, `"state":"open"`, `"paused":true`} {
-			if !bytes.Contains(b, []byte(s)) {
-				t.Errorf("no %s in %s", s, b)
-			}
+			assert.True(t, bytes.Contains(b, []byte(s)), "no %s in %s", s, b)
 		}
 		var k sluice.GateKind
 		var s sluice.BreakerState

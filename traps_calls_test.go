@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,9 +77,7 @@ func TestT5_T20_NonsenseLimitsAndWeights(t *testing.T) {
 			_, err := f(t.Context(), weight)
 			assert.ErrorIs(t, err, want, "weight %d", weight)
 		}
-		if s := e.Snapshot(); s.InFlight != 0 {
-			t.Errorf("%d in flight", s.InFlight)
-		}
+		assert.Zero(t, e.Snapshot().InFlight, "in flight")
 	})
 }
 
@@ -126,9 +123,7 @@ func TestT12_T15_SlotIsHeldUntilTheCodeEnds(t *testing.T) {
 		if err := e.Close(t.Context()); err != nil || time.Since(start) != 20*time.Second {
 			t.Errorf("Close: %v after %v", err, time.Since(start))
 		}
-		if want := []time.Duration{0, 10 * time.Second}; !slices.Equal(began, want) {
-			t.Errorf("began at %v, want %v", began, want)
-		}
+		assert.Equal(t, []time.Duration{0, 10 * time.Second}, began, "began at")
 	})
 }
 
@@ -249,9 +244,7 @@ func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
 		if _, err := bad(t.Context(), ""); err == nil || errors.Is(err, sluice.ErrRejected) {
 			t.Errorf("got %v", err)
 		}
-		if want := []string{"closed open open"}; !slices.Equal(seen, want) {
-			t.Errorf("saw %q, want %q", seen, want)
-		}
+		assert.Equal(t, []string{"closed open open"}, seen, "saw")
 	})
 }
 
@@ -433,8 +426,6 @@ func TestPromise21_WrapHoldsNoLock(t *testing.T) {
 				t.Errorf("exits: %v", err)
 			}
 		}
-		if wraps != 1 {
-			t.Errorf("wrapped %d times", wraps)
-		}
+		assert.Equal(t, 1, wraps, "wrapped %d times", wraps)
 	})
 }

@@ -53,9 +53,8 @@ func TestT21_SlowToolHoldsNoLock(t *testing.T) {
 			t.Errorf("fast: %q, %v", got, err)
 		}
 		assert.Equal(t, 1, e.Snapshot().InFlight, "in flight")
-		if _, ok := e.Plan("slow"); !ok {
-			t.Error("no plan of slow")
-		}
+		_, ok := e.Plan("slow")
+		assert.True(t, ok, "no plan of slow")
 		assert.Zero(t, time.Since(start), "took")
 		close(block)
 		assert.NoError(t, <-done)
@@ -105,9 +104,8 @@ func TestT34_T47_IdentityCannotBeSpoofed(t *testing.T) {
 	}
 	if typ := reflect.TypeFor[sluice.Request](); true {
 		for _, name := range []string{"Priority", "Tenant", "Sink"} {
-			if _, ok := typ.FieldByName(name); ok {
-				t.Errorf("Request has a field %s", name)
-			}
+			_, ok := typ.FieldByName(name)
+			assert.False(t, ok, "Request has a field %s", name)
 		}
 	}
 	ctx = sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Priority: 10})
@@ -240,9 +238,7 @@ func TestT84_Goexit(t *testing.T) {
 			returned = true
 		})
 		wg.Wait()
-		if returned {
-			t.Error("Goexit did not end the calling goroutine")
-		}
+		assert.False(t, returned, "Goexit did not end the calling goroutine")
 		check := func(err error) {
 			t.Helper()
 			var p *sluice.PanicError
@@ -447,9 +443,7 @@ func TestT30_ReconfigureWhileCalling(t *testing.T) {
 			c.Limits[0].Max = 1 + i%5
 			r.Rates[0].N = int64(1_000_000 + i)
 			assert.NoError(t, sluice.Reconfigure("test", lim.Change(c), rates.Change(r)))
-			if s := fmt.Sprint(e.Snapshot().InFlight); s == "" {
-				t.Error("no snapshot")
-			}
+			assert.NotEmpty(t, fmt.Sprint(e.Snapshot().InFlight), "no snapshot")
 		}
 	})
 	wg.Wait()

@@ -38,9 +38,7 @@ func TestWORK008_Sequential5(t *testing.T) {
 		events := r.rec.Events()
 		require.Len(t, events, 15, "events")
 		for i, e := range events {
-			if want := uint32(i%3 + 1); e.Seq != want {
-				t.Errorf("event %d has seq %d, want %d", i, e.Seq, want)
-			}
+			assert.Equal(t, uint32(i%3+1), e.Seq, "event %d has seq", i)
 			if want := fmt.Sprint("call-", i/3+1); e.Call.ID != want {
 				t.Errorf("event %d is of call %q, want %q", i, e.Call.ID, want)
 			}
@@ -144,9 +142,7 @@ func TestWORK008_HighConcurrency50(t *testing.T) {
 			}
 		}
 		for id, n := range ends {
-			if n != 1 {
-				t.Errorf("call %s completed %d times", id, n)
-			}
+			assert.Equal(t, 1, n, "call %s completed %d times", id, n)
 		}
 		assert.Len(t, ends, 50, "calls completed")
 	})
@@ -186,9 +182,7 @@ func TestWORK008_HighConcurrency100(t *testing.T) {
 			t.Errorf("%d refused, %d ran, %d at once, in %v: want 40, 60, 10, 60ms", refused.Load(), g.total.Load(), g.peak.Load(), r.at())
 		}
 		for i := range 60 {
-			if want := time.Duration(i/10) * 10 * ms; started[i] != want {
-				t.Errorf("call %d started at %v, want %v: first in, first out", i, started[i], want)
-			}
+			assert.Equal(t, time.Duration(i/10)*10*ms, started[i], "call %d started at: first in, first out", i)
 		}
 	})
 }
@@ -329,9 +323,8 @@ func TestWORK008_RateLimiting50(t *testing.T) {
 			time.Sleep(50 * ms)
 			cancel()
 			wait()
-			if want := []time.Duration{0, 0, 100 * ms, 200 * ms}; !slices.Equal(started, want) {
-				t.Errorf("started at %v, want %v: the place is given back", started, want)
-			}
+			assert.Equal(t, []time.Duration{0, 0, 100 * ms, 200 * ms}, started,
+				"started at: the place is given back")
 		})
 	})
 	t.Run("deadline shorter than the wait", func(t *testing.T) {
@@ -442,9 +435,8 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 		r.tool(sluice.Spec{Name: "crash", Policy: weigh}, func(context.Context) error { panic("out of memory, as it were") })
 		for range 3 {
 			var p *sluice.PanicError
-			if err := r.call("crash"); !errors.As(err, &p) {
-				t.Errorf("%v, want a PanicError", err)
-			}
+			err := r.call("crash")
+			assert.ErrorAs(t, err, &p, "%v, want a PanicError", err)
 		}
 		parallel(5, func(int) { assert.NoError(t, r.call("load")) })
 		if peak.Load() != 2*size || r.at() != 150*ms {

@@ -159,9 +159,8 @@ func TestCombineBooksForEverybody(t *testing.T) {
 		}
 		// The first unit is there at 10 ms; the others come every 100 ms from then on.
 		for i := range 7 {
-			if at := 10*time.Millisecond + time.Duration(i)*100*time.Millisecond; seen[at] != 1 {
-				t.Errorf("no unit is used at %v: %v", at, seen)
-			}
+			at := 10*time.Millisecond + time.Duration(i)*100*time.Millisecond
+			assert.Equal(t, 1, seen[at], "no unit is used at %v: %v", at, seen)
 		}
 		assert.Equal(t, 1, seen[-1], "the caller that waits 200ms behind six others was not denied: %v", seen)
 		assert.Zero(t, b.Lost(), "units were lost")

@@ -55,20 +55,15 @@ func TestT103_BackendDown(t *testing.T) {
 				}
 				const budget = 100 * time.Millisecond
 				for range 3 {
-					if f.Away() {
-						t.Error("away before Trip failures")
-					}
+					assert.False(t, f.Away(), "away before Trip failures")
 					take(budget)
 				}
-				if !f.Away() {
-					t.Error("not away after Trip failures")
-				}
+				assert.True(t, f.Away(), "not away after Trip failures")
 				for range 1000 {
 					take(0)
 				}
-				if n := x.Counts().Calls; n != 3 {
-					t.Errorf("an engine that is away was asked %d times, want 3", n)
-				}
+				n := x.Counts().Calls
+				assert.Equal(t, 3, n, "an engine that is away was asked %d times", n)
 				time.Sleep(2*time.Second - time.Nanosecond)
 				take(0)
 				time.Sleep(time.Nanosecond)
@@ -105,9 +100,7 @@ func TestT103_LyingBackend(t *testing.T) {
 					t.Errorf("lie %d, %+v, was answered with %+v, %v", i, lie, g, err)
 				}
 			}
-			if !f.Away() {
-				t.Errorf("lie %d, %+v, twice, and the engine is still trusted", i, lie)
-			}
+			assert.True(t, f.Away(), "lie %d, %+v, twice, and the engine is still trusted", i, lie)
 		})
 	}
 }
@@ -156,9 +149,7 @@ func TestFallbackBudgetHoldsAgainstAnEngineThatDoesNotListen(t *testing.T) {
 		assert.Equal(t, 30*time.Millisecond, time.Since(start), "took")
 		time.Sleep(2 * time.Hour) // its late answer is from before the engine went away
 		synctest.Wait()
-		if !f.Away() {
-			t.Error("a late answer brought the engine back")
-		}
+		assert.True(t, f.Away(), "a late answer brought the engine back")
 		f.Close()
 	})
 }
@@ -175,16 +166,12 @@ func TestFallbackCallersWhoLeaveSayNothing(t *testing.T) {
 			_, err := f.Take(ctx, one(m, 0))
 			assert.ErrorIs(t, err, engine.ErrUnsure)
 			assert.ErrorContains(t, err, "deadline exceeded")
-			if errors.Is(err, engine.ErrAway) {
-				t.Errorf("a caller that left was told %v", err)
-			}
+			assert.NotErrorIs(t, err, engine.ErrAway, "a caller that left was told")
 		}
 		for range 10 {
 			leave(time.Millisecond)
 		}
-		if f.Away() {
-			t.Error("callers that left made the engine count as away")
-		}
+		assert.False(t, f.Away(), "callers that left made the engine count as away")
 		for range 2 {
 			_, _ = f.Take(t.Context(), one(m, 0))
 		}
@@ -199,9 +186,7 @@ func TestFallbackCallersWhoLeaveSayNothing(t *testing.T) {
 		_, err = f.Take(t.Context(), engine.Draw{})
 		assert.ErrorIs(t, err, engine.ErrRefused)
 		assert.ErrorContains(t, err, "length of Draw.Meters is 0: must be from 1 to 16")
-		if f.Away() {
-			t.Error("a bad argument says nothing about the engine")
-		}
+		assert.False(t, f.Away(), "a bad argument says nothing about the engine")
 	})
 }
 
@@ -230,23 +215,15 @@ func TestFallbackAnswersFromBeforeAChangeSayNothing(t *testing.T) {
 		begin(50*time.Millisecond, false)
 		begin(3*time.Second, true)
 		begin(0, true)
-		if !f.Away() {
-			t.Fatal("not away after a failure")
-		}
+		require.True(t, f.Away(), "not away after a failure")
 		time.Sleep(100 * time.Millisecond)
-		if !f.Away() {
-			t.Error("an answer from before brought the engine back")
-		}
+		assert.True(t, f.Away(), "an answer from before brought the engine back")
 		time.Sleep(time.Second)
 		begin(0, false)
-		if f.Away() {
-			t.Fatal("away after an answer")
-		}
+		require.False(t, f.Away(), "away after an answer")
 		time.Sleep(3 * time.Second)
 		wg.Wait()
-		if f.Away() {
-			t.Error("a failure from before sent the engine away")
-		}
+		assert.False(t, f.Away(), "a failure from before sent the engine away")
 	})
 }
 
@@ -518,9 +495,8 @@ func TestFallbackLeavesFewCallsBehind(t *testing.T) {
 					c.call(f)
 					time.Sleep(2 * time.Millisecond)
 				}
-				if n := h.asked.Load(); n != 32 {
-					t.Errorf("an engine that hangs was asked %d times, want 32", n)
-				}
+				n := h.asked.Load()
+				assert.Equal(t, int64(32), n, "an engine that hangs was asked %d times", n)
 				start := time.Now()
 				c.call(f)
 				assert.Zero(t, time.Since(start), "beyond that an answer took")
@@ -529,9 +505,8 @@ func TestFallbackLeavesFewCallsBehind(t *testing.T) {
 					c.call(f)
 					time.Sleep(2 * time.Millisecond)
 				}
-				if n := h.asked.Load(); n != 35 {
-					t.Errorf("after 3 calls returned it was asked %d times, want 35", n)
-				}
+				n = h.asked.Load()
+				assert.Equal(t, int64(35), n, "after 3 calls returned it was asked %d times", n)
 				h.let(32)
 			})
 		})
@@ -582,15 +557,11 @@ func TestFallbackAGoodAnswerEndsTheRow(t *testing.T) {
 			sluicetest.Refusing, sluicetest.Dropping, sluicetest.Healthy, sluicetest.Refusing, sluicetest.Refusing,
 			sluicetest.Healthy, sluicetest.Refusing, sluicetest.Lying, sluicetest.Dropping,
 		} {
-			if f.Away() {
-				t.Fatalf("away after %d calls, of which no three in a row failed", i)
-			}
+			require.False(t, f.Away(), "away after %d calls, of which no three in a row failed", i)
 			x.Set(fault)
 			_, _ = f.Take(t.Context(), one(perSecond(1, 100), 0))
 		}
-		if !f.Away() {
-			t.Error("not away after three failures in a row")
-		}
+		assert.True(t, f.Away(), "not away after three failures in a row")
 	})
 }
 
@@ -618,9 +589,8 @@ func TestCombineLeavesFewTripsBehind(t *testing.T) {
 			}
 			assert.ErrorIs(t, leave(i), want)
 		}
-		if n := h.asked.Load(); n != 32 {
-			t.Errorf("an engine that hangs was asked %d times, want 32", n)
-		}
+		n := h.asked.Load()
+		assert.Equal(t, int64(32), n, "an engine that hangs was asked %d times", n)
 		err := leave(0) // waited behind its own meter's trip
 		assert.ErrorIs(t, err, engine.ErrRefused)
 		assert.ErrorContains(t, err, "deadline exceeded")
@@ -631,9 +601,8 @@ func TestCombineLeavesFewTripsBehind(t *testing.T) {
 		assert.ErrorIs(t, err, engine.ErrFull)
 		assert.ErrorContains(t, err, "has not returned from 32 trips that nobody waits for")
 		h.let(32)
-		if n := h.asked.Load(); n != 34 {
-			t.Errorf("asked %d times, want 34", n)
-		}
+		n = h.asked.Load()
+		assert.Equal(t, int64(34), n, "asked %d times", n)
 	})
 }
 
@@ -648,15 +617,13 @@ func TestPrefetchFetchesOncePerListOfMeters(t *testing.T) {
 			for i := range 50 {
 				m := perSecond(1, 9)
 				m.Key = fmt.Sprint("key ", i)
-				if _, ok := p.Try(one(m, 0)); ok {
-					t.Error("got a unit of an engine that hangs")
-				}
+				_, ok := p.Try(one(m, 0))
+				assert.False(t, ok, "got a unit of an engine that hangs")
 			}
 			time.Sleep(time.Minute)
 		}
-		if n := h.asked.Load(); n != 10 {
-			t.Errorf("an engine that hangs was asked %d times, want 10", n)
-		}
+		n := h.asked.Load()
+		assert.Equal(t, int64(10), n, "an engine that hangs was asked %d times", n)
 		h.let(10)
 	})
 }

@@ -214,9 +214,7 @@ func TestDroppedMetersKeepTheirOpenCharges(t *testing.T) {
 		settle("a", a, -4)
 		take("e", OpID{}, 4)
 		take("f", OpID{}, 4) // in place of a
-		if q.meters["a"] != nil {
-			t.Error("a full meter stood in the way of one that is not")
-		}
+		assert.Nil(t, q.meters["a"], "a full meter stood in the way of one that is not")
 		err := q.Settle(ctx, OpID{}, a, meter("a"), 1)
 		assert.ErrorIs(t, err, ErrFull)
 		assert.ErrorContains(t, err, "MaxMeters is 3")

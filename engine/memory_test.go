@@ -279,9 +279,7 @@ func TestPublishedKeepsTheNewest(t *testing.T) {
 			t.Errorf("kept %v, dropped %d: want 2, 3, 4 and 2", events, dropped)
 		}
 		n, err := m.Events().Publish(t.Context(), []Event{{ID: "x"}, {ID: "y", Payload: []byte("12345")}, {ID: "z"}})
-		if n != 1 {
-			t.Errorf("acknowledged %d before an event that is too large, want 1", n)
-		}
+		assert.Equal(t, 1, n, "acknowledged %d before an event that is too large", n)
 		assert.ErrorIs(t, err, ErrPoison)
 		assert.ErrorContains(t, err, "length of Event.Payload is 5: must be at most 4")
 	})
@@ -400,7 +398,5 @@ func TestPromise07_LeaseGivenToWhoLeftGoesOn(t *testing.T) {
 			}
 		}
 	})
-	if left == 0 {
-		t.Error("no waiter ever left with a lease on its way: the test says nothing")
-	}
+	assert.NotZero(t, left, "no waiter ever left with a lease on its way: the test says nothing")
 }

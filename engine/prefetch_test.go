@@ -29,14 +29,10 @@ func TestPrefetchAnswersWithoutATrip(t *testing.T) {
 		wantGrant(t, g, err, engine.Grant{Units: 2})
 		assert.Equal(t, 10*time.Millisecond, time.Since(start), "the first draw took")
 		synctest.Wait()
-		if refills != 1 {
-			t.Errorf("OnRefill was called %d times, want once", refills)
-		}
+		assert.Equal(t, 1, refills, "OnRefill was called %d times", refills)
 		for range 6 {
 			g, ok := p.Try(one(m, 0))
-			if !ok {
-				t.Fatal("nothing is held after a fetch")
-			}
+			require.True(t, ok, "nothing is held after a fetch")
 			wantGrant(t, g, nil, engine.Grant{Units: 1})
 		}
 		synctest.Wait()
@@ -61,9 +57,8 @@ func TestPrefetchHoldsNothingForLonger(t *testing.T) {
 		m := engine.Meter{Key: "m", N: 1, Per: time.Hour, Burst: 8}
 		p.Try(one(m, 0))
 		time.Sleep(time.Second - 1)
-		if _, ok := p.Try(some(m, 3, 3)); !ok {
-			t.Error("what was fetched was gone before Hold, counted from when it was asked for")
-		}
+		_, ok := p.Try(some(m, 3, 3))
+		assert.True(t, ok, "what was fetched was gone before Hold, counted from when it was asked for")
 		time.Sleep(time.Nanosecond)
 		if g, ok := p.Try(some(m, 1, 5)); ok {
 			t.Errorf("%d units were used after Hold", g.Units)
@@ -100,14 +95,11 @@ func TestPrefetchWaitsAsLongAsTheEngineSays(t *testing.T) {
 		time.Sleep(time.Second - 1)
 		before := a.Counts().Takes
 		try()
-		if n := a.Counts().Takes; n != before {
-			t.Errorf("asked %d times before the time the engine gave", n-before)
-		}
+		n := a.Counts().Takes
+		assert.Equal(t, before, n, "asked %d times before the time the engine gave", n-before)
 		time.Sleep(time.Nanosecond)
 		try()
-		if !try() {
-			t.Error("nothing was fetched when the time had come")
-		}
+		assert.True(t, try(), "nothing was fetched when the time had come")
 	})
 }
 
@@ -195,9 +187,8 @@ func TestPrefetchCrash(t *testing.T) {
 			}
 			time.Sleep(time.Duration(i%2) * time.Millisecond) // with a fetch under way, or not
 			p.Close()
-			if _, ok := p.Try(one(m, 0)); ok {
-				t.Error("a unit was used after Close")
-			}
+			_, ok := p.Try(one(m, 0))
+			assert.False(t, ok, "a unit was used after Close")
 			_, err = p.Take(t.Context(), one(m, 0))
 			assert.ErrorIs(t, err, engine.ErrClosed)
 		}
@@ -222,9 +213,8 @@ func TestPrefetchWithAnEngineInTrouble(t *testing.T) {
 					}
 					synctest.Wait()
 				}
-				if n := x.Counts().Calls; n != 1 {
-					t.Errorf("an engine that is %v was asked %d times at once", f, n)
-				}
+				n := x.Counts().Calls
+				assert.Equal(t, 1, n, "an engine that is %v was asked %d times at once", f, n)
 				time.Sleep(50 * time.Millisecond)
 				synctest.Wait()
 				if c := p.Counts(); c.Failed != 1 || c.Held != 0 {
@@ -267,9 +257,7 @@ func TestPrefetchPools(t *testing.T) {
 		assert.Equal(t, before+1, p.Counts().Misses,
 			"a draw with an Op was answered without the engine that remembers it")
 		time.Sleep(time.Second) // idle pools give way
-		if !held(4) {
-			t.Error("a pool that holds nothing did not give way")
-		}
+		assert.True(t, held(4), "a pool that holds nothing did not give way")
 	})
 }
 
@@ -286,9 +274,7 @@ func TestPrefetchCloseWhileItFetches(t *testing.T) {
 		p.Try(one(perSecond(1, 1), 0))
 		synctest.Wait()
 		p.Close()
-		if !ended.Load() {
-			t.Error("Close returned before the goroutine had ended")
-		}
+		assert.True(t, ended.Load(), "Close returned before the goroutine had ended")
 		assert.ErrorIs(t, p.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed)
 	})
 }

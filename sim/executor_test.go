@@ -78,14 +78,10 @@ func TestSimulationIsTheExecutor(t *testing.T) {
 	}
 	t.Logf("outcomes %v, refusals %v", outcomes, reasons)
 	for o := Succeeded; o <= Refused; o++ {
-		if outcomes[o] == 0 {
-			t.Errorf("no call %v: the scripts miss something", o)
-		}
+		assert.NotZero(t, outcomes[o], "no call %v: the scripts miss something", o)
 	}
 	for _, want := range []string{"wait too long", "breaker open", "queue full", "queue full, shed"} {
-		if reasons[want] == 0 {
-			t.Errorf("nothing was refused as %q: the scripts miss something", want)
-		}
+		assert.NotZero(t, reasons[want], "nothing was refused as %q: the scripts miss something", want)
 	}
 }
 

@@ -40,12 +40,10 @@ func TestDists(t *testing.T) {
 			sum += float64(list[i])
 		}
 		slices.Sort(list)
-		if got := list[n/2]; !near(got, c.p50) {
-			t.Errorf("%v: median %d, want about %d", c.d, got, c.p50)
-		}
-		if got := list[n/100*99]; !near(got, c.p99) {
-			t.Errorf("%v: p99 %d, want about %d", c.d, got, c.p99)
-		}
+		got := list[n/2]
+		assert.True(t, near(got, c.p50), "%v: median %d, want about %d", c.d, got, c.p50)
+		got = list[n/100*99]
+		assert.True(t, near(got, c.p99), "%v: p99 %d, want about %d", c.d, got, c.p99)
 		if got := int64(sum / n); c.avg > 0 && !near(got, c.avg) {
 			t.Errorf("%v: mean %d, want about %d", c.d, got, c.avg)
 		}

@@ -47,18 +47,13 @@ func TestPromise05_SlowToolBesideFastTool(t *testing.T) {
 	beside := simulate(t, config(true))
 	a, b, slow := find(t, alone.Tools, "fast"), find(t, beside.Tools, "fast"), find(t, beside.Tools, "slow")
 	t.Logf("fast alone %d, beside the slow one %d (%.2f%%); slow %d", a.Started, b.Started, 100*float64(b.Started)/float64(a.Started), slow.Started)
-	if a.Started != 60_000 {
-		t.Errorf("alone %d starts: want 60000, ten slots of 10 ms for a minute", a.Started)
-	}
+	assert.Equal(t, int64(60_000), a.Started, "alone %d starts, ten slots of 10 ms for a minute", a.Started)
 	if float64(b.Started) < 0.99*float64(a.Started) {
 		t.Errorf("%d starts beside the slow tool: want at least 99%% of %d", b.Started, a.Started)
 	}
-	if slow.Started != 60 {
-		t.Errorf("the slow tool started %d times: want 60, one at once and one each second before the end", slow.Started)
-	}
-	if beside.Idle.Claim != 0 {
-		t.Errorf("idle %v of the time: want 0", beside.Idle.Claim)
-	}
+	assert.Equal(t, int64(60), slow.Started,
+		"the slow tool started %d times, one at once and one each second before the end", slow.Started)
+	assert.Zero(t, beside.Idle.Claim, "idle %v of the time", beside.Idle.Claim)
 }
 
 // TestInteractiveBesideBatchBacklog: an interactive call waits no longer than the slots in

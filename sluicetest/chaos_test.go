@@ -85,14 +85,10 @@ func TestChaosKeepsItsWord(t *testing.T) {
 			switch {
 			case err == nil:
 				outcomes["applied"]++
-				if !there {
-					t.Fatalf("call %d was acknowledged and is not there", i)
-				}
+				require.True(t, there, "call %d was acknowledged and is not there", i)
 			case errors.Is(err, engine.ErrRefused):
 				outcomes["refused"]++
-				if there {
-					t.Fatalf("call %d was refused and is there", i)
-				}
+				require.False(t, there, "call %d was refused and is there", i)
 			case errors.Is(err, engine.ErrUnsure):
 				outcomes[fmt.Sprint("unsure, there: ", there)]++
 				for { // the same operation again, until somebody answers

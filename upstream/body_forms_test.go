@@ -84,17 +84,16 @@ func TestTransport_BackoffKnowsWhatTheBodySays(t *testing.T) {
 		for range 5 {
 			resp := send(t, tr, t.Context(), "https://a/")
 			require.Error(t, Check(resp, []byte(telegram)), "want an error")
-			if got := p.take(); !equal(got, []time.Duration{time.Second}) {
-				t.Errorf("pauses %v, want one of 1s", got)
-			}
+			got := p.take()
+			assert.True(t, equal(got, []time.Duration{time.Second}), "pauses %v, want one of 1s", got)
 			time.Sleep(35 * time.Second)
 		}
 		send(t, tr, t.Context(), "https://a/")
 		time.Sleep(time.Second)
 		resp := send(t, tr, t.Context(), "https://a/")
-		if got := p.take(); !equal(got, []time.Duration{time.Second, 2 * time.Second}) {
-			t.Errorf("pauses %v, want them doubled as long as the body says nothing", got)
-		}
+		got := p.take()
+		assert.True(t, equal(got, []time.Duration{time.Second, 2 * time.Second}),
+			"pauses %v, want them doubled as long as the body says nothing", got)
 		if resp.Request.URL.Host != "a" || resp.Request.Context().Value(guessKey{}) == nil {
 			t.Errorf("the response's request is %v", resp.Request)
 		}
@@ -141,14 +140,11 @@ func TestTransport_BackoffOfAccountsIsApart(t *testing.T) {
 				if c.apart {
 					want[2] = time.Second
 				}
-				if got := p.take(); !equal(got, want) {
-					t.Errorf("pauses %v, want %v", got, want)
-				}
+				got := p.take()
+				assert.True(t, equal(got, want), "pauses %v, want %v", got, want)
 				for row := range tr.backoff.quotas {
 					for i := range len(row) - 5 {
-						if row[i:i+6] == "secret" {
-							t.Errorf("a row is called %q", row)
-						}
+						assert.NotEqual(t, "secret", row[i:i+6], "a row is called %q", row)
 					}
 				}
 			})
@@ -167,9 +163,8 @@ func TestTransport_BackoffOfAccountsIsApart(t *testing.T) {
 		}{{"search", 429, []time.Duration{time.Minute}}, {"core", 200, nil}, {"search", 429, []time.Duration{2 * time.Minute}}, {"core", 429, []time.Duration{time.Minute}}} {
 			resource, status = x.resource, x.status
 			send(t, tr, t.Context(), "https://h/")
-			if got := p.take(); !equal(got, x.want) {
-				t.Errorf("%s %d: pauses %v, want %v", x.resource, x.status, got, x.want)
-			}
+			got := p.take()
+			assert.True(t, equal(got, x.want), "%s %d: pauses %v, want %v", x.resource, x.status, got, x.want)
 			time.Sleep(2 * time.Minute)
 		}
 	})

@@ -118,9 +118,7 @@ func TestCheck(t *testing.T) {
 				return
 			}
 			require.EqualError(t, err, c.want)
-			if strings.Contains(fmt.Sprintf("%+v", err), "secret") {
-				t.Errorf("the error tells a secret: %+v", err)
-			}
+			assert.NotContains(t, fmt.Sprintf("%+v", err), "secret", "the error tells a secret: %+v", err)
 			err = fmt.Errorf("search: %w", err)
 			var failed *StatusError
 			if !errors.As(err, &failed) || failed.StatusCode != c.status {
@@ -136,9 +134,7 @@ func TestCheck(t *testing.T) {
 			if errors.As(err, &throttled) && (!throttled.Signals.Throttled || throttled.Signals.Source != c.source) {
 				t.Errorf("signals %+v, want source %q", throttled.Signals, c.source)
 			}
-			if body.closed.Load() {
-				t.Error("the body was closed")
-			}
+			assert.False(t, body.closed.Load(), "the body was closed")
 		})
 	}
 }

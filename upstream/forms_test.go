@@ -61,9 +61,8 @@ func TestParse_DateForms(t *testing.T) {
 			} {
 				assert.Equal(t, c.want, s.Pause, "%s: %q: pause", name, v)
 			}
-			if s := Parse(header("Retry-After: "+v), 503, now); s.Throttled != (c.want > 0) {
-				t.Errorf("503 with Retry-After %q: throttled %v", v, s.Throttled)
-			}
+			assert.Equal(t, c.want > 0, Parse(header("Retry-After: "+v), 503, now).Throttled,
+				"503 with Retry-After %q: throttled", v)
 		}
 	}
 }
@@ -138,9 +137,8 @@ func TestParse_ListsAreReadByPosition(t *testing.T) {
 				name, v, _ := strings.Cut(line, ": ")
 				h.Add(prefix+name, v)
 			}
-			if s := Parse(h, c.status, now); s.Pause != c.want {
-				t.Errorf("%s: %s: pause %v, want %v: %+v", c.name, prefix, s.Pause, c.want, s.Quotas)
-			}
+			s := Parse(h, c.status, now)
+			assert.Equal(t, c.want, s.Pause, "%s: %s: pause: %+v", c.name, prefix, s.Quotas)
 		}
 		for _, form := range []string{"X-RateLimit-%-Tokens", "Anthropic-RateLimit-Tokens-%"} {
 			h := http.Header{}
@@ -148,9 +146,8 @@ func TestParse_ListsAreReadByPosition(t *testing.T) {
 				name, v, _ := strings.Cut(line, ": ")
 				h.Add(strings.Replace(form, "%", name, 1), v)
 			}
-			if s := Parse(h, c.status, now); s.Pause != c.want {
-				t.Errorf("%s: %s: pause %v, want %v: %+v", c.name, form, s.Pause, c.want, s.Quotas)
-			}
+			s := Parse(h, c.status, now)
+			assert.Equal(t, c.want, s.Pause, "%s: %s: pause: %+v", c.name, form, s.Quotas)
 		}
 	}
 	s := Parse(header("RateLimit: limit=2, remaining=0, reset=3", "RateLimit: limit=500, remaining=400, reset=90000"), 200, now)
@@ -158,9 +155,8 @@ func TestParse_ListsAreReadByPosition(t *testing.T) {
 		t.Errorf("two dictionaries: pause %v of %+v, want 3s of two", s.Pause, s.Quotas)
 	}
 	many := strings.Repeat("0, ", 1000) + "0"
-	if s := Parse(header("X-RateLimit-Remaining: "+many, "RateLimit-Remaining: "+many), 200, now); len(s.Quotas) != maxQuotas {
-		t.Errorf("%d quotas, want %d", len(s.Quotas), maxQuotas)
-	}
+	assert.Len(t, Parse(header("X-RateLimit-Remaining: "+many, "RateLimit-Remaining: "+many), 200, now).Quotas, maxQuotas,
+		"quotas")
 }
 
 // The longer of several Retry-After fields counts, the finer before the coarser.
@@ -191,9 +187,8 @@ func TestParse_SeveralRetryAfters(t *testing.T) {
 		}
 	}
 	for v, want := range map[string]bool{"12": true, "0": false} {
-		if s := Parse(header("X-RateLimit-Retry-After-Seconds: "+v), 403, now); s.Throttled != want {
-			t.Errorf("403 with a field that says %s: throttled %v, want %v", v, s.Throttled, want)
-		}
+		assert.Equal(t, want, Parse(header("X-RateLimit-Retry-After-Seconds: "+v), 403, now).Throttled,
+			"403 with a field that says %s: throttled", v)
 	}
 }
 
@@ -223,9 +218,8 @@ func TestParse_UnitsInNames(t *testing.T) {
 		}
 	}
 	for _, line := range []string{"X-RateLimit-Reset-Requests-Ms: 1500", "X-RateLimit-Requests-Reset-Ms: 1500"} {
-		if s := Parse(header("X-RateLimit-Remaining-Requests: 0", line), 429, now); s.Pause != 1500*time.Millisecond {
-			t.Errorf("%s: pause %v, want 1.5s", line, s.Pause)
-		}
+		assert.Equal(t, 1500*time.Millisecond, Parse(header("X-RateLimit-Remaining-Requests: 0", line), 429, now).Pause,
+			"%s: pause", line)
 	}
 	s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 2", "X-RateLimit-Reset-Ms: 1500"), 429, now)
 	assert.Equal(t, 1500*time.Millisecond, s.Pause, "the finer of two: pause")

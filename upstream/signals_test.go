@@ -218,9 +218,7 @@ func TestParse_ResetForms(t *testing.T) {
 				header("RateLimit-Remaining: 0", "RateLimit-Reset: "+c.reset),
 				header("Anthropic-RateLimit-Tokens-Remaining: 0", "Anthropic-RateLimit-Tokens-Reset: "+c.reset),
 			} {
-				if s := Parse(h, 200, now); s.Pause != c.want {
-					t.Errorf("%v: pause %v, want %v", h, s.Pause, c.want)
-				}
+				assert.Equal(t, c.want, Parse(h, 200, now).Pause, "%v: pause", h)
 			}
 		})
 	}
@@ -280,9 +278,7 @@ func TestParse_RetryAfterForms(t *testing.T) {
 				if s.Pause != c.want || s.Source != c.source {
 					t.Errorf("%d: pause %v of %q, want %v of %q", status, s.Pause, s.Source, c.want, c.source)
 				}
-				if want := c.given || status == 429; s.Throttled != want {
-					t.Errorf("%d: throttled %v, want %v", status, s.Throttled, want)
-				}
+				assert.Equal(t, c.given || status == 429, s.Throttled, "%d: throttled", status)
 			}
 			h.Set("X-Ms-Retry-After-Ms", "11")
 			if s := Parse(h, 429, now); c.source != "retry-after-ms" && s.Pause != 11*time.Millisecond {
@@ -297,9 +293,7 @@ func TestParse_RetryAfterDateOfSkewedServer(t *testing.T) {
 	for _, skew := range []time.Duration{-24 * time.Hour, -3 * time.Second, 0, 3 * time.Second, 400 * 24 * time.Hour} {
 		server := now.Add(skew)
 		h := header("Date: "+server.Format(http.TimeFormat), "Retry-After: "+server.Add(8*time.Second).Format(http.TimeFormat))
-		if s := Parse(h, 429, now); s.Pause != 8*time.Second {
-			t.Errorf("skew %v: pause %v, want 8s", skew, s.Pause)
-		}
+		assert.Equal(t, 8*time.Second, Parse(h, 429, now).Pause, "skew %v: pause", skew)
 	}
 }
 
@@ -345,9 +339,7 @@ func TestParse_StructuredFieldsThatAreUnusualButGood(t *testing.T) {
 		`"b";r=0;t=30;x=1.25;y=tok/en;z=?0;a=@-5;c=%"f%c3%bc";d="\"\\";*=::`, "\"b\";r=0;t=30\t,\t\"c\";r=1;t=99", `"\"b\\";r=0;t=30`, `"";r=0;t=30`,
 		`limit=5, remaining=0, reset=30`, `remaining=0;x=1,reset=30`, `remaining=9, remaining=0, reset=30, other="x"`,
 	} {
-		if s := Parse(header("RateLimit: "+field), 200, now); s.Pause != 30*time.Second {
-			t.Errorf("%q: pause %v, want 30s", field, s.Pause)
-		}
+		assert.Equal(t, 30*time.Second, Parse(header("RateLimit: "+field), 200, now).Pause, "%q: pause", field)
 	}
 	s := Parse(header(`RateLimit: "a\"\\";r=3`, `RateLimit: "b";r=4;pk=:Yg==:`), 200, now)
 	if len(s.Quotas) != 2 || s.Quotas[0].Name != `a"\` || s.Quotas[1].Partition != "Yg==" {
@@ -401,13 +393,9 @@ func TestPromise21_QuotasAreBounded(t *testing.T) {
 		h.Set("X-Ratelimit-Remaining-"+strconv.Itoa(i), "1")
 	}
 	h.Set("Ratelimit", strings.Join(list, ", "))
-	if s := Parse(h, 200, now); len(s.Quotas) != maxQuotas {
-		t.Errorf("%d quotas, want %d", len(s.Quotas), maxQuotas)
-	}
+	assert.Len(t, Parse(h, 200, now).Quotas, maxQuotas, "quotas")
 	h.Del("Ratelimit")
-	if s := Parse(h, 200, now); len(s.Quotas) != maxQuotas {
-		t.Errorf("%d quotas, want %d", len(s.Quotas), maxQuotas)
-	}
+	assert.Len(t, Parse(h, 200, now).Quotas, maxQuotas, "quotas")
 }
 
 func TestParseWithin(t *testing.T) {
@@ -415,9 +403,7 @@ func TestParseWithin(t *testing.T) {
 	for bound, want := range map[time.Duration]time.Duration{
 		0: time.Hour, -1: time.Hour, time.Second: time.Second, 24 * time.Hour: 2 * time.Hour, math.MaxInt64: 2 * time.Hour,
 	} {
-		if s := ParseWithin(h, 429, now, bound); s.Pause != want {
-			t.Errorf("bound %v: pause %v, want %v", bound, s.Pause, want)
-		}
+		assert.Equal(t, want, ParseWithin(h, 429, now, bound).Pause, "bound %v: pause", bound)
 	}
 }
 

@@ -132,9 +132,8 @@ func TestTransport_Reports(t *testing.T) {
 				if resp.Body.(*untouched).closed.Load() || resp.StatusCode != c.status {
 					t.Errorf("the response was touched: %+v", resp)
 				}
-				if got := p.take(); !equal(got, c.want) {
-					t.Errorf("pauses %v, want %v", got, c.want)
-				}
+				got := p.take()
+				assert.True(t, equal(got, c.want), "pauses %v, want %v", got, c.want)
 				for _, ctx := range p.ctxs {
 					if ctx.Value(key{}) != "the call's" {
 						t.Error("reported with another context than the request's")
@@ -163,9 +162,7 @@ func TestTransport_ErrorsPassUntouched(t *testing.T) {
 	if resp, err := tr.RoundTrip(r); resp != nil || err != boom {
 		t.Errorf("got %v, %v, want boom itself", resp, err)
 	}
-	if got := p.take(); got != nil {
-		t.Errorf("pauses %v, want none", got)
-	}
+	assert.Nil(t, p.take(), "pauses, want none")
 }
 
 func TestTransport_Backoff(t *testing.T) {
@@ -182,9 +179,8 @@ func TestTransport_Backoff(t *testing.T) {
 			time.Sleep(wait)
 			status = answer
 			send(t, tr, t.Context(), "http://a/")
-			if got := p.take(); !equal(got, want) {
-				t.Fatalf("pauses %v, want %v", got, want)
-			}
+			got := p.take()
+			require.True(t, equal(got, want), "pauses %v, want %v", got, want)
 		}
 		step(0, 429, time.Second)
 		step(0, 429, time.Second)                             // the same incident
@@ -235,9 +231,8 @@ func TestTransport_BackoffOfManyAtOnce(t *testing.T) {
 			time.Sleep(want)
 		}
 		send(t, tr, t.Context(), "http://other/")
-		if got := p.take(); !equal(got, []time.Duration{time.Second}) {
-			t.Errorf("another host: %v, want 1s", got)
-		}
+		got := p.take()
+		assert.True(t, equal(got, []time.Duration{time.Second}), "another host: %v, want 1s", got)
 	})
 }
 
@@ -247,9 +242,9 @@ func TestTransport_BackoffOfGitHubStartsAtAMinute(t *testing.T) {
 		tr := newTransport(t, TransportConfig{Base: answer429(t, 429, "X-GitHub-Request-Id: 1")}, &p)
 		for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
 			send(t, tr, t.Context(), "https://api.github.com/")
-			if got := p.take(); !equal(got, []time.Duration{want * time.Minute}) {
-				t.Fatalf("pauses %v, want %v", got, want*time.Minute)
-			}
+			got := p.take()
+			require.True(t, equal(got, []time.Duration{want * time.Minute}),
+				"pauses %v, want %v", got, want*time.Minute)
 			time.Sleep(want * time.Minute)
 		}
 	})
@@ -332,12 +327,9 @@ func TestPromise11_OnSignalPanics(t *testing.T) {
 		OnSignal: func(*http.Request, Signals) { panic("mine") },
 	}, &p)
 	resp := send(t, tr, t.Context(), "http://a/")
-	if resp.Body.(*untouched).closed.Load() {
-		t.Error("the body was closed")
-	}
-	if got := p.take(); !equal(got, []time.Duration{time.Second}) {
-		t.Errorf("pauses %v, want 1s", got)
-	}
+	assert.False(t, resp.Body.(*untouched).closed.Load(), "the body was closed")
+	got := p.take()
+	assert.True(t, equal(got, []time.Duration{time.Second}), "pauses %v, want 1s", got)
 }
 
 func TestPromise11_OnSignalGoexits(t *testing.T) {
@@ -420,9 +412,7 @@ func TestTransport_CloseIdleConnections(t *testing.T) {
 	var p pauses
 	c := &closer{}
 	(&http.Client{Transport: newTransport(t, TransportConfig{Base: c}, &p)}).CloseIdleConnections()
-	if !c.closed {
-		t.Error("Base was not told")
-	}
+	assert.True(t, c.closed, "Base was not told")
 	newTransport(t, TransportConfig{Base: c.roundTripFunc}, &p).CloseIdleConnections() // cannot, and need not
 }
 
@@ -452,9 +442,8 @@ func TestTransport_OverLoopback(t *testing.T) {
 	if err != nil || string(body) != "later" {
 		t.Errorf("body %q, %v", body, err)
 	}
-	if got := p.take(); !equal(got, []time.Duration{3 * time.Second}) {
-		t.Errorf("pauses %v, want 3s", got)
-	}
+	got := p.take()
+	assert.True(t, equal(got, []time.Duration{3 * time.Second}), "pauses %v, want 3s", got)
 	if len(seen) != 1 || len(seen[0].Quotas) != 1 || seen[0].Quotas[0].Remaining != 12 {
 		t.Errorf("signals %+v", seen)
 	}

@@ -54,8 +54,6 @@ func TestAgentHasNoTime(t *testing.T) {
 		if !ok || e.Reason != sluice.ErrWaitTooLong || !errors.Is(err, sluice.ErrRejected) {
 			t.Fatalf("got %v, want ErrWaitTooLong", err)
 		}
-		if want := 490 * time.Millisecond; e.RetryAfter != want {
-			t.Errorf("retry after %v, want %v", e.RetryAfter, want)
-		}
+		assert.Equal(t, 490*time.Millisecond, e.RetryAfter, "retry after")
 	})
 }

@@ -151,13 +151,11 @@ func TestBackendLimitsRequestsAtOnce(t *testing.T) {
 			}
 		})
 		time.Sleep(10 * time.Millisecond)
-		if got := statuses(t, tools["search"], 2); got[503] != 2 {
-			t.Errorf("2 more, on another key: %v, want 503", got)
-		}
+		got := statuses(t, tools["search"], 2)
+		assert.Equal(t, 2, got[503], "2 more, on another key: %v, want 503", got)
 		wg.Wait()
-		if got := statuses(t, tools["search"], 2); got[200] != 2 {
-			t.Errorf("once they are gone: %v, want 200", got)
-		}
+		got = statuses(t, tools["search"], 2)
+		assert.Equal(t, 2, got[200], "once they are gone: %v, want 200", got)
 		if c := b.Counts(); c.TooBusy != 2 || c.Peak < serverSlots+1 || c.Peak > serverSlots+2 {
 			t.Errorf("counts are %+v", c)
 		}
@@ -171,9 +169,7 @@ func TestBackendFreesTheSlotBeforeItAnswers(t *testing.T) {
 			_, err := tools["search"].run(t.Context(), []byte(`{}`))
 			require.NoError(t, err)
 		}
-		if c := b.Counts(); c.Peak != 1 {
-			t.Errorf("one after another, the peak is %d, want 1", c.Peak)
-		}
+		assert.Equal(t, 1, b.Counts().Peak, "one after another, the peak")
 	})
 }
 
@@ -183,21 +179,16 @@ func TestBackendEndpoints(t *testing.T) {
 			start := time.Now()
 			_, err := tools[name].run(t.Context(), []byte(`{"any":"thing"}`))
 			assert.Equal(t, work, time.Since(start), "%s took", name)
-			if broken := name == brokenTool; (err != nil) != broken {
-				t.Errorf("%s: %v", name, err)
-			}
+			assert.Equal(t, name == brokenTool, err != nil, "%s: %v", name, err)
 		}
-		if c := b.Counts(); c.Wasted != 1 {
-			t.Errorf("%d requests wasted, want 1", c.Wasted)
-		}
+		assert.Equal(t, 1, b.Counts().Wasted, "requests wasted")
 
 		time.Sleep(brokenFor - time.Since(b.born) - workTime[brokenTool] - 1)
 		if got := statuses(t, tools[brokenTool], 1); got[500] != 1 { // ends 1 ns too early
 			t.Errorf("just before it recovers: %v, want 500", got)
 		}
-		if got := statuses(t, tools[brokenTool], 1); got[200] != 1 {
-			t.Errorf("after it recovered: %v, want 200", got)
-		}
+		got := statuses(t, tools[brokenTool], 1)
+		assert.Equal(t, 1, got[200], "after it recovered: %v, want 200", got)
 	})
 }
 
@@ -241,9 +232,8 @@ func TestBackendRefusesNonsense(t *testing.T) {
 func TestLoopback(t *testing.T) {
 	l, err := loopback.listen()
 	require.NoError(t, err)
-	if addr := l.Addr().(*net.TCPAddr); !addr.IP.IsLoopback() {
-		t.Errorf("listens on %v", addr)
-	}
+	addr := l.Addr().(*net.TCPAddr)
+	assert.True(t, addr.IP.IsLoopback(), "listens on %v", addr)
 	defer newBackend().start(l)()
 	client := newClient(loopback.dial)
 	defer client.CloseIdleConnections()

@@ -35,9 +35,7 @@ func TestDemo(t *testing.T) {
 		if with.counts.Wasted >= without.counts.Wasted {
 			t.Errorf("%d requests wasted with the breaker, %d without", with.counts.Wasted, without.counts.Wasted)
 		}
-		if with.refusals() == 0 {
-			t.Error("the breaker held nothing back")
-		}
+		assert.NotZero(t, with.refusals(), "the breaker held nothing back")
 		interactive := with.wait(sluice.PriorityInteractive, 0.5)
 		normal := with.wait(sluice.PriorityNormal, 0.5)
 		batch := with.wait(sluice.PriorityBatch, 0.5)
@@ -58,17 +56,14 @@ func checkAnswers(t *testing.T, c column) {
 	i := 0
 	for _, tn := range turns {
 		for _, call := range tn.Calls {
-			if i == len(c.answers) {
-				t.Fatalf("only %d answers", i)
-			}
+			require.NotEqual(t, len(c.answers), i, "only %d answers", i)
 			a := c.answers[i]
 			i++
 			if a.Message.Role != "tool" || a.Message.ToolCallID != call.ID || !json.Valid([]byte(a.Message.Content)) {
 				t.Errorf("call %s is answered by %+v", call.ID, a.Message)
 			}
-			if (a.Err == nil) == strings.HasPrefix(a.Message.Content, `{"error"`) {
-				t.Errorf("call %s ended with %v and the model reads %s", call.ID, a.Err, a.Message.Content)
-			}
+			assert.NotEqual(t, strings.HasPrefix(a.Message.Content, `{"error"`), (a.Err == nil),
+				"call %s ended with %v and the model reads %s", call.ID, a.Err, a.Message.Content)
 		}
 	}
 	if i != len(c.answers) {

@@ -119,9 +119,7 @@ func TestTable(t *testing.T) {
 	if want := "429 too many requests                                   7                  0\n"; !strings.Contains(plain.String(), want) {
 		t.Errorf("no line %q in\n%s", want, plain.String())
 	}
-	if strings.Contains(plain.String(), "\x1b") {
-		t.Error("the plain table holds colour codes")
-	}
+	assert.NotContains(t, plain.String(), "\x1b", "the plain table holds colour codes")
 	assert.Contains(t, color.String(), "\x1b[31m                 7\x1b[0m", "a bad number is not red")
 	for line := range strings.Lines(plain.String()) {
 		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 85 {

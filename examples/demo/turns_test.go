@@ -20,9 +20,8 @@ func TestTurns(t *testing.T) {
 	if len(turns) < 60 {
 		t.Errorf("%d turns, want at least 60", len(turns))
 	}
-	if !slices.IsSortedFunc(turns, func(a, b turn) int { return int(a.At - b.At) }) {
-		t.Error("the turns are not in order of arrival")
-	}
+	assert.True(t, slices.IsSortedFunc(turns, func(a, b turn) int { return int(a.At - b.At) }),
+		"the turns are not in order of arrival")
 
 	tools := agentTools(newClient(nil), "")
 	ofTenant := make(map[string]int)
@@ -66,9 +65,7 @@ func TestTurns(t *testing.T) {
 			t.Errorf("%s makes %d calls and hooli, which floods, only %d", tenant, n, ofTenant["hooli"])
 		}
 		for _, l := range levels {
-			if !slices.Contains(levelsOf[tenant], l.priority) {
-				t.Errorf("%s has no %s turn", tenant, l.name)
-			}
+			assert.True(t, slices.Contains(levelsOf[tenant], l.priority), "%s has no %s turn", tenant, l.name)
 		}
 	}
 	// For a share to be measured, everyone must want enough of what they compete for.

@@ -24,9 +24,7 @@ func TestLoad(t *testing.T) {
 		`10s of traffic, simulated in`,
 		`chat: ask +\d+\.\d/s done`,
 	} {
-		if !regexp.MustCompile(want).MatchString(out.String()) {
-			t.Errorf("no %q in:\n%s", want, &out)
-		}
+		assert.True(t, regexp.MustCompile(want).MatchString(out.String()), "no %q in:\n%s", want, &out)
 	}
 	if t.Failed() {
 		return

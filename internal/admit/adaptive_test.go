@@ -114,9 +114,7 @@ func TestAdaptive_GrowsByTenRounds(t *testing.T) {
 			}
 		}
 		next(breaker.Success)
-		if c.limit != limit+1 {
-			t.Fatalf("limit %d after %d successes at %d, want one more", c.limit, limit*growEvery, limit)
-		}
+		require.Equal(t, limit+1, c.limit, "limit %d after %d successes at %d", c.limit, limit*growEvery, limit)
 	}
 	for range 69 {
 		next(breaker.Success)
@@ -143,9 +141,8 @@ func TestAdaptive_OnlyAUsedLimitGrows(t *testing.T) {
 				w.ended(call, breaker.Success)
 			}
 		}
-		if c.limit != 4 {
-			t.Errorf("probed %v: limit %d after 3,000 successes with a slot to spare, want 4", probed, c.limit)
-		}
+		assert.Equal(t, int64(4), c.limit,
+			"probed %v: limit %d after 3,000 successes with a slot to spare", probed, c.limit)
 	}
 	var trace [2][]int64
 	for i, step := range []int64{ms, 3600 * sec} { // a thousandth of a second, or an hour, in queue and tool

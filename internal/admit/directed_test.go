@@ -344,9 +344,7 @@ func TestMistake_TwoBucketOrdersChaseEachOther(t *testing.T) {
 		if started == 0 || worst > 200 {
 			t.Errorf("seed %d: %d ended, at most %d looks per lane and step", seed, started, worst)
 		}
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
+		require.False(t, t.Failed(), "seed %d", seed)
 	}
 }
 
@@ -526,9 +524,8 @@ func TestOneLineForAllPoliciesOfATool(t *testing.T) {
 	w.sees("h g")
 	first := w.arrive("1", 4, "", narrow, wide)
 	w.arrive("2", 4, "", narrow, wide, of(&Plan{Tool: first.Plan.Tool, Client: w.me}))
-	if n := w.m.LaneCount(); n != 1 {
-		t.Errorf("they wait in %d lines", n)
-	}
+	n := w.m.LaneCount()
+	assert.Equal(t, 1, n, "they wait in %d lines", n)
 }
 
 func TestMistake_NewestFirst(t *testing.T) {
@@ -568,12 +565,9 @@ func TestPromise01_AWaitingCallHoldsNothing(t *testing.T) {
 	wait := w.arrive("wait", 8, "", b, x, y, r)
 	w.sees("h")
 	w.holds(x, 0)
-	if c := w.cell(r); !c.bucket.Full(w.now) {
-		t.Error("a waiting call took a token")
-	}
-	if c := w.cell(b); c.calls != 0 {
-		t.Error("a waiting call has a permit of the breaker")
-	}
+	c := w.cell(r)
+	assert.True(t, c.bucket.Full(w.now), "a waiting call took a token")
+	assert.Zero(t, w.cell(b).calls, "a waiting call has a permit of the breaker")
 	a := w.arrive("a", 0, "", x, r) // what the other needs is free for others
 	w.sees("a")
 	w.finish(h, a)
@@ -926,9 +920,7 @@ func TestANewcomerWaitsBehindItsLane(t *testing.T) {
 	w.sees("h")
 	w.now = 20
 	w.finish(h)
-	if !w.m.Pending() {
-		t.Fatal("nothing is left for the next step")
-	}
+	require.True(t, w.m.Pending(), "nothing is left for the next step")
 	w.arrive("newcomer", 2, "", x)
 	for w.m.Pending() {
 		w.m.Step(w.now)

@@ -164,9 +164,8 @@ func TestAdaptiveWithASmallerMax(t *testing.T) {
 	assert.Equal(t, int64(2), w.cell(k).Usage(w.now).Limit, "the limit")
 	w.finish(calls[0], calls[1], calls[2])
 	w.sees("waits")
-	if got := w.cell(k).Usage(w.now); got.Used != 2 {
-		t.Errorf("%d slots are taken of %d", got.Used, got.Limit)
-	}
+	got := w.cell(k).Usage(w.now)
+	assert.Equal(t, int64(2), got.Used, "slots are taken of %d", got.Limit)
 }
 
 // Refusal by estimate counts those of its own and of higher levels ahead, and the rest of a
@@ -206,7 +205,6 @@ func TestRefuseLateCountsWhatIsAhead(t *testing.T) {
 	k := slots("tool", 0, 1)
 	w.pause(k, 10*sec)
 	w.refused(w.arrive("early", 4, "", k, within(10*sec-1)), TooLong, k, 10*sec)
-	if x := w.arrive("late", 4, "", k, within(10*sec)); x.State() != Waiting {
-		t.Errorf("state %d: it can start as the pause ends", x.State())
-	}
+	x := w.arrive("late", 4, "", k, within(10*sec))
+	assert.Equal(t, Waiting, x.State(), "state: it can start as the pause ends")
 }

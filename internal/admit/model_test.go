@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -1153,9 +1154,7 @@ func TestModel(t *testing.T) {
 			t.Logf("events with idle capacity %d (%.2f %%): heads behind the claim %d, behind a bucket's first %d; overtakes %d", sum.idleEvents, 100*float64(sum.idleEvents)/float64(sum.events), sum.idleClaim, sum.idleBucket, sum.overtakes)
 			t.Logf("per start: %.2f examined, %.2f lanes moved; %d claims", float64(work.Examined)/float64(sum.starts), float64(work.Moved)/float64(sum.starts), work.Claims)
 			for name, n := range map[string]int{"starts": sum.starts, "cycles": sum.cycles, "sheds": sum.sheds, "lates": sum.lates, "keys refused": sum.keysFull, "claims": int(work.Claims), "overtakes": sum.overtakes} {
-				if n == 0 {
-					t.Errorf("no %s: the run tests less than it should", name)
-				}
+				assert.NotZero(t, n, "no %s: the run tests less than it should", name)
 			}
 		})
 	}

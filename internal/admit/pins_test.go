@@ -103,12 +103,8 @@ func TestPins_Bounded(t *testing.T) {
 	if k.Len() != maxRemembered || k.Lookup(fmt.Sprint(2*maxRemembered)) == nil || k.Lookup(fmt.Sprint(2*maxRemembered-1)) != nil {
 		t.Errorf("%d cells are remembered, want the %d that remember longest", k.Len(), maxRemembered)
 	}
-	if w.m.Cell(w.now, k, "new") != nil {
-		t.Error("a cell was made without a plan beyond the bound")
-	}
-	if w.m.Pin(w.now, k, "new") == nil {
-		t.Error("a plan did not get its cell")
-	}
+	assert.Nil(t, w.m.Cell(w.now, k, "new"), "a cell was made without a plan beyond the bound")
+	assert.NotNil(t, w.m.Pin(w.now, k, "new"), "a plan did not get its cell")
 
 	s := slots("slots", 0, 1)
 	s.ByPlan = true

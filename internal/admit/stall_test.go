@@ -56,9 +56,7 @@ func TestALimitThatStallsIsTold(t *testing.T) {
 	w.look(160*sec - 1)
 	assert.Empty(t, w.stalled(), "stall, within the minute")
 	w.look(160 * sec)
-	if !w.cell(k).Usage(w.now).Stalled {
-		t.Error("it stalls, and does not say so")
-	}
+	assert.True(t, w.cell(k).Usage(w.now).Stalled, "it stalls, and does not say so")
 	n := w.m.Notices(nil)
 	if len(n) != 1 || n[0].Kind != Stalled || n[0].Cell != w.cell(k) || n[0].Holding != 2 || n[0].Waiting != 2 {
 		t.Errorf("notices %+v, want that two hold it and two wait", n)
@@ -66,9 +64,7 @@ func TestALimitThatStallsIsTold(t *testing.T) {
 	w.look(400 * sec)
 	assert.Empty(t, w.stalled(), "stalls told again")
 	w.finish(x)
-	if w.cell(k).Usage(w.now).Stalled {
-		t.Error("it has released a slot, and stalls")
-	}
+	assert.False(t, w.cell(k).Usage(w.now).Stalled, "it has released a slot, and stalls")
 	w.look(460*sec - 1)
 	assert.Empty(t, w.stalled(), "stall, within the minute")
 	w.look(520 * sec)

@@ -233,9 +233,8 @@ func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
 		if n := len(r.cells); n > 100 {
 			t.Fatalf("%d keys", n)
 		}
-		if _, started := take(now, "limited"); started {
-			t.Fatalf("at %d the limited key has a fresh quota", now)
-		}
+		_, started := take(now, "limited")
+		require.False(t, started, "at %d the limited key has a fresh quota", now)
 	}
 	assert.Equal(t, 99, full, "keys found room: no bucket is full again within 2 s")
 	if found, _ := take(2*sec+1, "new"); !found {
@@ -409,9 +408,7 @@ func TestT42_ClockGoesBack(t *testing.T) {
 	}
 	assert.Equal(t, 11*sec, w.m.Due(), "due at")
 	w.m.Tick(11*sec - 1)
-	if w.m.Decided() != nil {
-		t.Error("a token came early")
-	}
+	assert.Nil(t, w.m.Decided(), "a token came early")
 	w.m.Tick(11 * sec)
 	if d := w.m.Decided(); d == nil || d.Owner != "b" || d.Next() != nil {
 		t.Error("b did not start when its token came")

@@ -102,9 +102,8 @@ func TestLedgerIsBounded(t *testing.T) {
 	if f := Of(asks(5), &l, 1, no); !f.Nested || len(f.Own) > 0 {
 		t.Errorf("one that asks: %+v", f)
 	}
-	if f := Of(errors.New("x"), &l, 1, no); f.Nested {
-		t.Errorf("one that does not: %+v", f)
-	}
+	f := Of(errors.New("x"), &l, 1, no)
+	assert.False(t, f.Nested, "one that does not: %+v", f)
 }
 
 // An endless error is looked at for a while, and no longer.

@@ -55,9 +55,7 @@ func (s *script) start(name string) *script {
 func (s *script) end(name string, o Outcome) *script {
 	s.t.Helper()
 	p, ok := s.permits[name]
-	if !ok {
-		s.t.Fatalf("no call %s", name)
-	}
+	require.True(s.t, ok, "no call %s", name)
 	delete(s.permits, name)
 	from := s.b.State(s.now)
 	changed := s.b.Done(s.now, p, o)
@@ -530,9 +528,8 @@ func TestTripAndReset(t *testing.T) {
 	s.call(4, Failure).is(Open)
 	step(s.b.Trip(s.now), false, Open) // also when it is open by itself
 	s.at(5e9).is(Open)
-	if ok, _ := s.b.Ready(s.now); ok {
-		t.Error("a tripped breaker let a call start")
-	}
+	ok, _ := s.b.Ready(s.now)
+	assert.False(t, ok, "a tripped breaker let a call start")
 	step(s.b.Reset(s.now), true, Closed)
 	s.call(4, Failure)
 	step(s.b.Reset(s.now), false, Closed)
@@ -680,24 +677,22 @@ func TestTheEndOfTime(t *testing.T) {
 	b = New(&Config{Failures: 1, Lease: Never})
 	p, _ = b.Take(5)
 	b.Done(5, p, Failure)
-	if _, changed := b.Take(31 * second); !changed {
-		t.Error("no probe started after the cooldown")
-	}
+	_, changed := b.Take(31 * second)
+	assert.True(t, changed, "no probe started after the cooldown")
 	assert.Equal(t, Never-1, b.NextChange(31*second), "the lease ends at")
 }
 
 func TestNoAllocations(t *testing.T) {
 	b := New(&Config{Failures: 1 << 20, Ratio: 1, MinCalls: 1 << 20})
 	now := int64(0)
-	if n := testing.AllocsPerRun(1000, func() {
+	n := testing.AllocsPerRun(1000, func() {
 		now += second / 10
 		if ok, _ := b.Ready(now); ok {
 			p, _ := b.Take(now)
 			b.Done(now, p, Success)
 		}
-	}); n != 0 {
-		t.Errorf("a closed breaker allocates %v times per call, want 0", n)
-	}
+	})
+	assert.Zero(t, n, "a closed breaker allocates %v times per call", n)
 	f := New(&Config{Failures: 1, Probes: 4})
 	if n := testing.AllocsPerRun(1000, func() { // fails, opens, probes, recovers
 		now += 1e6 * second

@@ -91,9 +91,7 @@ func TestT28_BurstOfOne(t *testing.T) {
 		b.Take(r, 0, 1)
 		for i := range int64(3000) {
 			now := b.Ready(r, i*c.period, 1)
-			if want := (i + 1) * c.period; now != want {
-				t.Fatalf("%+v: token %d comes at %d, want %d", c, i+1, now, want)
-			}
+			require.Equal(t, (i+1)*c.period, now, "%+v: token %d comes at", c, i+1)
 			b.Take(r, now, 1)
 		}
 	}
@@ -285,9 +283,8 @@ func (l *ledger) rate(t testing.TB, n, per, burst int64) {
 func (l *ledger) compare(t testing.TB) {
 	t.Helper()
 	m, b, r, now := replay(l.n, l.per, l.burst, l.log, l.now), &l.b, l.r, l.now
-	if got := b.balance(r, now); got.Cmp(m.have) != 0 {
-		t.Fatalf("at %d: the balance is %s, want %s", now, got, m.have)
-	}
+	got := b.balance(r, now)
+	require.Zero(t, got.Cmp(m.have), "at %d: the balance is %s, want %s", now, got, m.have)
 	floor := new(big.Int).Div(m.have.Num(), m.have.Denom())
 	if got := b.Tokens(r, now); got != floor.Int64() {
 		t.Fatalf("at %d: %d whole tokens, want %s", now, got, floor)
@@ -378,9 +375,8 @@ func TestRL4_ReadyIsNeverEarlyNorLate(t *testing.T) {
 			t.Errorf("at %d, as said, it says %d", at, got)
 		}
 		assert.Equal(t, at, b.Ready(r, at-1, k), "at %d it says", at-1)
-		if got := b.Tokens(r, at-1); got != k-1 {
-			t.Errorf("a nanosecond early there are %d tokens, want %d", got, k-1)
-		}
+		got := b.Tokens(r, at-1)
+		assert.Equal(t, k-1, got, "a nanosecond early there are %d tokens", got)
 	}
 }
 
@@ -393,9 +389,7 @@ func TestAfterCountsBeyondTheBurst(t *testing.T) {
 		assert.Equal(t, c.want, b.After(r, 0, c.k), "%d tokens are in after", c.k)
 	}
 	b.Take(r, 0, 2)
-	if got, want := b.After(r, 0, 3), sec; got != want {
-		t.Errorf("3 tokens are in after %d, want %d", got, want)
-	}
+	assert.Equal(t, sec, b.After(r, 0, 3), "3 tokens are in after")
 	if got := b.After(r, 0, math.MaxInt64); got < MaxSpan/2 {
 		t.Errorf("as many tokens as there are numbers come in after %d", got)
 	}
@@ -515,9 +509,7 @@ func TestDebtIsBounded(t *testing.T) {
 		assert.Equal(t, c.burst-1, b.Tokens(r, 0), "%+v: corrected to 1 tokens are left", c)
 		b.Correct(r, 0, x, 0, day)
 		b.Close(&p, x)
-		if !b.Full(0) {
-			t.Errorf("%+v: corrected to nothing, and not full", c)
-		}
+		assert.True(t, b.Full(0), "%+v: corrected to nothing, and not full", c)
 	}
 }
 
@@ -528,12 +520,8 @@ func TestALateReportIsCutToTheSameDebt(t *testing.T) {
 	var b Bucket
 	var p Pool
 	x := b.Open(&p, r, 0, 1)
-	if got, want := b.Correct(r, 100*sec, x, math.MaxInt64, day), 10+100+day/sec; got != want {
-		t.Errorf("the amount is %d, want %d", got, want)
-	}
-	if got, want := b.Ready(r, 100*sec, 1), 100*sec+day+sec; got != want {
-		t.Errorf("a token is there at %d, want %d", got, want)
-	}
+	assert.Equal(t, 10+100+day/sec, b.Correct(r, 100*sec, x, math.MaxInt64, day), "the amount")
+	assert.Equal(t, 100*sec+day+sec, b.Ready(r, 100*sec, 1), "a token is there at")
 }
 
 // Others' debt stays when one charge is cut and corrected.

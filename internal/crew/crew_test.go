@@ -198,9 +198,8 @@ func TestEnd_AFewDoItForAll(t *testing.T) {
 		for i, c := range list {
 			c.did(t, 0, int32(1-i%2), int32(i%2))
 		}
-		if n := w.most.Load(); n != few+1 {
-			t.Errorf("at most %d goroutines, want %d and the one that ran a call", n, few)
-		}
+		n := w.most.Load()
+		assert.Equal(t, few+1, n, "at most %d goroutines, want %d and the one that ran a call", n, few)
 		w.idle(t)
 	})
 }
@@ -238,12 +237,10 @@ func TestGoexit_OthersAreCarriedOn(t *testing.T) {
 				close(start)
 				synctest.Wait()
 				for i := range calls {
-					if n := odd[i].readied.Load() + odd[i].cancelled.Load(); n != 1 {
-						t.Errorf("a call that exits was carried on %d times", n)
-					}
-					if n := even[i].ran.Load() + even[i].cancelled.Load(); n != 1 {
-						t.Errorf("a call behind one that exits was carried on %d times", n)
-					}
+					n := odd[i].readied.Load() + odd[i].cancelled.Load()
+					assert.Equal(t, int32(1), n, "a call that exits was carried on %d times", n)
+					n = even[i].ran.Load() + even[i].cancelled.Load()
+					assert.Equal(t, int32(1), n, "a call behind one that exits was carried on %d times", n)
 				}
 				// A goroutine's last act is to be counted out, after its successor was counted in.
 				if most := 2 * int64(3*runtime.GOMAXPROCS(0)); tt.few && w.most.Load() > most {

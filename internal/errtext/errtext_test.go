@@ -32,9 +32,8 @@ func TestRetriesAreRoundedUp(t *testing.T) {
 	} {
 		assert.Equal(t, want, inWords(d), "%v", d)
 	}
-	if n := CeilMillis(time.Millisecond + 1); n != 2 {
-		t.Errorf("a millisecond and a nanosecond are %d ms", n)
-	}
+	n := CeilMillis(time.Millisecond + 1)
+	assert.Equal(t, int64(2), n, "a millisecond and a nanosecond are %d ms", n)
 }
 
 // Names that somebody may have meant are few, near before far, and alike as a reader sees them.

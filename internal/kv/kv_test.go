@@ -51,9 +51,9 @@ func checkShards(t *testing.T, s *Store) {
 			}
 			got, _ := s.find(s.root, e.key)
 			assert.Same(t, e, got, "%s cannot be found", e.key)
-			if x := e.expires.Load(); (x != 0) != (e.heap != 0) {
-				t.Errorf("%s expires at %d and has place %d in the heap", e.key, x, e.heap)
-			}
+			x := e.expires.Load()
+			assert.Equal(t, e.heap != 0, (x != 0),
+				"%s expires at %d and has place %d in the heap", e.key, x, e.heap)
 			if e.heap != 0 {
 				expiring++
 				assert.Same(t, e, sh.heap[e.heap-1], "%s is not in its place in the heap", e.key)
@@ -185,9 +185,7 @@ func TestStoreAgainstAModel(t *testing.T) {
 			s.Clear(root)
 			checkShards(t, s)
 			for i := range s.shards {
-				if s.shards[i].table.Load() != nil {
-					t.Errorf("shard %d keeps its slots", i)
-				}
+				assert.Nil(t, s.shards[i].table.Load(), "shard %d keeps its slots", i)
 			}
 		})
 	}
@@ -302,15 +300,12 @@ func TestFastWritesLeaveDeadEntriesAlone(t *testing.T) {
 		t.Fatalf("addFast of a live entry: %d, %d, %d, %v", sum, version, c, done)
 	}
 	s.Delete(root, "n", Cond{})
-	if _, _, _, done := s.addFast(e, num, 1); done {
-		t.Error("addFast wrote a dead entry")
-	}
-	if _, _, done := s.putFast(e, Cond{}, Value{num, 1}, Keep); done {
-		t.Error("putFast wrote a dead entry")
-	}
-	if _, _, ok := e.read(s); ok {
-		t.Error("a dead entry was read")
-	}
+	_, _, _, done := s.addFast(e, num, 1)
+	assert.False(t, done, "addFast wrote a dead entry")
+	_, _, done = s.putFast(e, Cond{}, Value{num, 1}, Keep)
+	assert.False(t, done, "putFast wrote a dead entry")
+	_, _, ok := e.read(s)
+	assert.False(t, ok, "a dead entry was read")
 	if sum, version, c := s.Add(root, "n", num, 5, Keep); sum != 5 || version <= 3 || c != OK {
 		t.Errorf("Add after a deletion: %d, version %d, %d", sum, version, c)
 	}
@@ -382,18 +377,16 @@ func TestExpiredKeysMakeRoom(t *testing.T) {
 			for i := range 3 {
 				s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life{For: time.Second})
 			}
-			if c := write(s, root); c != Full {
-				t.Errorf("%s ended with %d in a full store, want %d", name, c, Full)
-			}
+			c := write(s, root)
+			assert.Equal(t, Full, c, "%s ended with %d in a full store", name, c)
 			for i := range s.shards { // as if the sweeps were late
 				if s.shards[i].armed != 0 && s.shards[i].timer.Stop() {
 					s.timers.Done()
 				}
 			}
 			time.Sleep(time.Second)
-			if c := write(s, root); c != OK {
-				t.Errorf("%s ended with %d in a store of expired keys, want %d", name, c, OK)
-			}
+			c = write(s, root)
+			assert.Equal(t, OK, c, "%s ended with %d in a store of expired keys", name, c)
 			checkShards(t, s)
 		}
 	})

@@ -117,9 +117,8 @@ func TestSecretsAreRedacted(t *testing.T) {
 	}
 	assert.Contains(t, fmt.Sprintf("%s", shown(t, l, 0, "SSN")), `"MaxTokens":5,"PasswordHint":"dog"`,
 		"redacted too much")
-	if got := fmt.Sprintf("%s", shown(t, json.RawMessage(raw), 0, "SSN")); !strings.HasSuffix(got, `"n":"a\"b"}`) {
-		t.Errorf("lost its place after a secret: %s", got)
-	}
+	got := fmt.Sprintf("%s", shown(t, json.RawMessage(raw), 0, "SSN"))
+	assert.True(t, strings.HasSuffix(got, `"n":"a\"b"}`), "lost its place after a secret: %s", got)
 }
 
 type marshaler func() ([]byte, error)
@@ -186,9 +185,7 @@ func TestHostileValuesEndInAMark(t *testing.T) {
 			raw, isRaw := got.(json.RawMessage)
 			if isRaw {
 				s = string(raw)
-				if !json.Valid(raw) {
-					t.Errorf("invalid: %.200s", raw)
-				}
+				assert.True(t, json.Valid(raw), "invalid: %.200s", raw)
 			}
 			if !isText && !isRaw || !strings.HasSuffix(s, tt.want) {
 				t.Errorf("got %T ending in %q, want %q", got, s[max(0, len(s)-80):], tt.want)

@@ -59,9 +59,7 @@ func TestConstraintsAreNamedAfterWhatTheyCount(t *testing.T) {
 	} {
 		assert.Equal(t, want, k.Name, "constraint")
 	}
-	if got, want := tokens.String(), "9 tokens per 1m30s, burst 3"; got != want {
-		t.Errorf("rate is %q, want %q", got, want)
-	}
+	assert.Equal(t, "9 tokens per 1m30s, burst 3", tokens.String(), "rate")
 }
 
 // Only keys that calls bring need a bound, and only cells of tools and types live as long as
@@ -80,9 +78,8 @@ func TestTablesAreBoundedWhereCallsBringTheKeys(t *testing.T) {
 			}
 		}
 	}
-	if k := (Slots{Adaptive: &admit.Adaptive{Min: 2, Max: 9}}).Class(""); k.Limit != 2 {
-		t.Errorf("an adaptive limit begins at %d, want 2", k.Limit)
-	}
+	assert.Equal(t, int64(2), (Slots{Adaptive: &admit.Adaptive{Min: 2, Max: 9}}).Class("").Limit,
+		"an adaptive limit begins at")
 	if Concurrency(0) != admit.Unlimited || Concurrency(3) != 3 {
 		t.Error("want no limit for zero, and what is set else")
 	}

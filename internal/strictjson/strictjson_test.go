@@ -173,9 +173,7 @@ func TestT94_NumbersKeepTheirValue(t *testing.T) {
 	} {
 		assert.Equal(t, c.want, c.got)
 	}
-	if s.W["y"] != nil {
-		t.Error("null made something")
-	}
+	assert.Nil(t, s.W["y"], "null made something")
 }
 
 type embeddedAny struct{ E, D any }
@@ -516,9 +514,8 @@ func TestFieldsAreThoseOfEncodingJSON(t *testing.T) {
 				t.Errorf("%T: field %q twice", v, f.Name)
 			}
 			got[f.Name] = true
-			if _, ok := want[f.Name]; !ok {
-				t.Errorf("%T: field %q, which encoding/json does not write: %s", v, f.Name, data)
-			}
+			_, ok := want[f.Name]
+			assert.True(t, ok, "%T: field %q, which encoding/json does not write: %s", v, f.Name, data)
 		}
 		if len(got) != len(want) {
 			t.Errorf("%T: %d fields, encoding/json writes %d: %s", v, len(got), len(want), data)
@@ -529,22 +526,20 @@ func TestFieldsAreThoseOfEncodingJSON(t *testing.T) {
 func TestNoAllocationsToCheck(t *testing.T) {
 	data := []byte(`{"query":"weather in Bern","limit":10,"params":["a","b","c"],"name":"x"}`)
 	n := nodeOf(reflect.TypeFor[search]())
-	if got := testing.AllocsPerRun(200, func() {
+	got := testing.AllocsPerRun(200, func() {
 		s := scanner{data: data, max: 64, unique: true}
 		if !s.document(n) {
 			t.Fatal(s.err)
 		}
-	}); got != 0 {
-		t.Errorf("the check of a struct allocates %v times, want 0", got)
-	}
+	})
+	assert.Zero(t, got, "the check of a struct allocates %v times", got)
 	generic := []byte(`{"a":{"b":1,"c":[1,2,{"d":null}]},"e":3.25,"f":"x"}`)
-	if got := testing.AllocsPerRun(200, func() {
+	got = testing.AllocsPerRun(200, func() {
 		if err := Check(generic, Limits{}); err != nil {
 			t.Fatal(err)
 		}
-	}); got != 0 {
-		t.Errorf("Check allocates %v times, want 0", got)
-	}
+	})
+	assert.Zero(t, got, "Check allocates %v times", got)
 }
 
 var small = []byte(`{"query":"weather in Bern","limit":10,"params":["a","b"],"name":"x"}`)

@@ -49,10 +49,6 @@ func TestBrokenRulesAreNamed(t *testing.T) {
 func TestCallsAreToldApart(t *testing.T) {
 	list := slices.Concat(events(1, "a", "is"), events(2, "a", "ic"), events(0, "a", "i"), events(0, "b", "i"))
 	calls := Calls(list)
-	if got, want := Story(calls), "search: invoked started; search: invoked completed; search: invoked; search: invoked"; got != want {
-		t.Errorf("got %s", got)
-	}
-	if got, want := calls[3].String(), `call "b" of run "r" (search)`; got != want {
-		t.Errorf("got %s", got)
-	}
+	assert.Equal(t, "search: invoked started; search: invoked completed; search: invoked; search: invoked", Story(calls))
+	assert.Equal(t, `call "b" of run "r" (search)`, calls[3].String())
 }

@@ -40,13 +40,9 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		for _, x := range []string{"b", "c", "d"} {
-			if !s.take(x, false) {
-				t.Errorf("%s was left out", x)
-			}
+			assert.True(t, s.take(x, false), "%s was left out", x)
 		}
-		if s.take("e", false) {
-			t.Error("a fourth waits, the bound is three")
-		}
+		assert.False(t, s.take("e", false), "a fourth waits, the bound is three")
 		assert.Zero(t, time.Since(start), "others were held up for")
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -64,9 +60,7 @@ func TestTheLastIsWaitedFor(t *testing.T) {
 			s.take(x, false)
 		}
 		start := time.Now()
-		if !s.take("end", true) {
-			t.Error("the last was left out")
-		}
+		assert.True(t, s.take("end", true), "the last was left out")
 		assert.Equal(t, 5*time.Second, time.Since(start), "the last took")
 		require.Equal(t, []string{"a", "b", "c", "d", "end"}, s.said)
 	})
@@ -86,9 +80,7 @@ func TestGoexitLosesNothing(t *testing.T) {
 			go func() { s.take("after", false); done = true }()
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			if !done {
-				t.Error("the line is still busy")
-			}
+			assert.True(t, done, "the line is still busy")
 		})
 	}
 }
@@ -115,9 +107,7 @@ func TestStorm(t *testing.T) {
 		for g := range n {
 			wg.Go(func() {
 				for i := range each {
-					if !Take(&c.line, &c, g*1000+i, false, 1<<20) {
-						t.Error("left out")
-					}
+					assert.True(t, Take(&c.line, &c, g*1000+i, false, 1<<20), "left out")
 				}
 			})
 		}
