@@ -71,7 +71,7 @@ func (r *rig) until(what string, so func(sluice.Snapshot) bool) {
 }
 
 // A waiter's context ends just when it is granted the slot.
-func TestHandOver_T2_CancelAgainstGrant(t *testing.T) {
+func TestHandOver_CancelAgainstGrant(t *testing.T) {
 	for _, submit := range []bool{false, true} {
 		t.Run(fmt.Sprint("submit ", submit), func(t *testing.T) {
 			r, h, g := raceRig(t, atMost(1))
@@ -205,7 +205,7 @@ func TestHandOver_DeadlineAgainstMaxWait(t *testing.T) {
 }
 
 // A newcomer does not take the slot that is handed to a waiter.
-func TestHandOver_T8_NewcomerAgainstWaiter(t *testing.T) {
+func TestHandOver_NewcomerAgainstWaiter(t *testing.T) {
 	for round := range rounds(1000) {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
@@ -235,7 +235,7 @@ func TestHandOver_T8_NewcomerAgainstWaiter(t *testing.T) {
 }
 
 // Close and calls that come: each call ends, none runs after Close has returned.
-func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
+func TestHandOver_CloseAgainstInvoke(t *testing.T) {
 	ok, closed := 0, 0
 	for round := range rounds(10_000) {
 		reg := sluice.NewToolRegistry()
@@ -291,7 +291,7 @@ func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
 }
 
 // Close while many are parked: all return.
-func TestHandOver_T98_CloseWhileParked(t *testing.T) {
+func TestHandOver_CloseWhileParked(t *testing.T) {
 	for _, n := range []int{100, 1000} {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), rates(sluice.Rate{N: 1, Burst: 1}))})
@@ -337,7 +337,7 @@ func TestHandOver_T98_CloseWhileParked(t *testing.T) {
 
 // An attempt whose time is over just when its code ends: whoever wins, the slot comes back
 // once, nothing is sent to nobody, and no goroutine is left.
-func TestHandOver_T89_T78_TimeoutAgainstReturn(t *testing.T) {
+func TestHandOver_TimeoutAgainstReturn(t *testing.T) {
 	outs := map[string]int{}
 	for round := range rounds(400) {
 		bubble(t, func(t *testing.T) {
@@ -385,7 +385,7 @@ func TestHandOver_T89_T78_TimeoutAgainstReturn(t *testing.T) {
 
 // A Submit's context ends while the call is being admitted, refused, or has run: its
 // watch over the context does not end it twice.
-func TestHandOver_T101_SubmitWatch(t *testing.T) {
+func TestHandOver_SubmitWatch(t *testing.T) {
 	r, h, _ := raceRig(t, limitsOf(sluice.Limit{Max: 1}), scheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1}))
 	defer r.end()
 	for round := range rounds(2000) {

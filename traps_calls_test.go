@@ -40,7 +40,7 @@ func free(t *testing.T, e *sluice.Executor, n int) {
 	}
 }
 
-func TestT3_CancelledContextTakesNothing(t *testing.T) {
+func TestCancelledContextTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), rates}})
@@ -63,7 +63,7 @@ func TestT3_CancelledContextTakesNothing(t *testing.T) {
 	})
 }
 
-func TestT5_T20_NonsenseLimitsAndWeights(t *testing.T) {
+func TestNonsenseLimitsAndWeights(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, n := range []int{0, -1, -1 << 31} {
 			_, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})
@@ -82,7 +82,7 @@ func TestT5_T20_NonsenseLimitsAndWeights(t *testing.T) {
 }
 
 // The context ends between the look at it and the wait: the waiter must return at once.
-func TestT6_CancelWhileParkingIsNotLost(t *testing.T) {
+func TestCancelWhileParkingIsNotLost(t *testing.T) {
 	for range 300 {
 		synctest.Test(t, func(t *testing.T) {
 			e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
@@ -101,7 +101,7 @@ func TestT6_CancelWhileParkingIsNotLost(t *testing.T) {
 	}
 }
 
-func TestT12_T15_SlotIsHeldUntilTheCodeEnds(t *testing.T) {
+func TestSlotIsHeldUntilTheCodeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}, Timeout: time.Second})
 		start := time.Now()
@@ -127,7 +127,7 @@ func TestT12_T15_SlotIsHeldUntilTheCodeEnds(t *testing.T) {
 	})
 }
 
-func TestT13_T14_EachEndingGivesBackOnce(t *testing.T) {
+func TestEachEndingGivesBackOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 3
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}, Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return errors.New("sink") })})
@@ -154,7 +154,7 @@ func TestT13_T14_EachEndingGivesBackOnce(t *testing.T) {
 	})
 }
 
-func TestT16_T17_T18_NestedCalls(t *testing.T) {
+func TestNestedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
 		var inside, peak atomic.Int32
@@ -204,7 +204,7 @@ func TestT16_T17_T18_NestedCalls(t *testing.T) {
 }
 
 // A full queue is a typed refusal, also for a tool that calls others.
-func TestT19_OverloadRunsNothingElsewhere(t *testing.T) {
+func TestOverloadRunsNothingElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), order}})
@@ -225,7 +225,7 @@ func TestT19_OverloadRunsNothingElsewhere(t *testing.T) {
 }
 
 // Sinks may read the breaker and call tools from the event of its change, and may panic.
-func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
+func TestBreakerEventsHoldNoLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 1}))
 		var e *sluice.Executor
@@ -249,7 +249,7 @@ func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
 }
 
 // A classify function that panics is called once, and the outcome counts as what it is.
-func TestT56_ClassifierPanics(t *testing.T) {
+func TestClassifierPanics(t *testing.T) {
 	asked := 0
 	b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 2}))
 	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { asked++; panic("in Classify") }})
@@ -272,7 +272,7 @@ func TestT56_ClassifierPanics(t *testing.T) {
 
 // Every ending has one terminal event, and the caller of a panicking call is answered by
 // the id it gave.
-func TestT81_T82_OneTerminalEventForEveryEnding(t *testing.T) {
+func TestOneTerminalEventForEveryEnding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pc, rec := sluice.NewTestPipelineContext()
 		ctx := sluice.WithPipelineContext(t.Context(), pc)
@@ -312,7 +312,7 @@ func TestT81_T82_OneTerminalEventForEveryEnding(t *testing.T) {
 }
 
 // Calls made side by side: whatever happens to one, each has its own result.
-func TestT85_T86_T87_T88_SiblingsKeepTheirResults(t *testing.T) {
+func TestSiblingsKeepTheirResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, limit = 500, 8
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}})
@@ -357,7 +357,7 @@ func TestT85_T86_T87_T88_SiblingsKeepTheirResults(t *testing.T) {
 
 // A rule that refuses at call time cannot be got around by naming the tool, and looks the
 // same for every tool it hides.
-func TestT92_RulesHoldAtCallTime(t *testing.T) {
+func TestRulesHoldAtCallTime(t *testing.T) {
 	hide := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 		if tool.Hints.Destructive {
 			return func(_ context.Context, c sluice.Call) (sluice.Result, error) {
@@ -379,7 +379,7 @@ func TestT92_RulesHoldAtCallTime(t *testing.T) {
 }
 
 // A stopped timer is never drained: since Go 1.23 that would block for ever.
-func TestT102_NoTimerIsDrained(t *testing.T) {
+func TestNoTimerIsDrained(t *testing.T) {
 	files, err := os.ReadDir(".")
 	require.NoError(t, err)
 	for _, f := range files {

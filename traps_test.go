@@ -36,7 +36,7 @@ func limiter(n int) *sluice.ConcurrencyLimiter {
 func echo(_ context.Context, in string) (string, error) { return in, nil }
 
 // A slow handler of one tool must hold up nothing that another needs.
-func TestT21_SlowToolHoldsNoLock(t *testing.T) {
+func TestSlowToolHoldsNoLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{})
 		block := make(chan struct{})
@@ -61,7 +61,7 @@ func TestT21_SlowToolHoldsNoLock(t *testing.T) {
 	})
 }
 
-func TestT31_RefusalsAreTyped(t *testing.T) {
+func TestRefusalsAreTyped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Rates: []sluice.Rate{{N: 1}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}})
@@ -89,7 +89,7 @@ func TestT31_RefusalsAreTyped(t *testing.T) {
 }
 
 // Priority and tenant reach the library through the typed API only.
-func TestT34_T47_IdentityCannotBeSpoofed(t *testing.T) {
+func TestIdentityCannotBeSpoofed(t *testing.T) {
 	e := newExec(t, sluice.Config{})
 	type in struct{ Tenant, Priority string }
 	f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "a"}, func(ctx context.Context, _ in) (sluice.Call, error) {
@@ -115,7 +115,7 @@ func TestT34_T47_IdentityCannotBeSpoofed(t *testing.T) {
 }
 
 // Waiters of one instant go in the order they came.
-func TestT36_DispatchIsInOrder(t *testing.T) {
+func TestDispatchIsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Millisecond}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}})
@@ -146,12 +146,12 @@ func TestT36_DispatchIsInOrder(t *testing.T) {
 
 // A panic in any code that a call runs leaves the process alive. The child process would
 // exit with 2 otherwise.
-func TestT83_PanicsDoNotEndTheProcess(t *testing.T) {
+func TestPanicsDoNotEndTheProcess(t *testing.T) {
 	if os.Getenv("SLUICE_T83") != "" {
 		panicEverywhere(t)
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestT83_")
+	cmd := exec.Command(os.Args[0], "-test.run", "^Test")
 	cmd.Env = append(os.Environ(), "SLUICE_T83=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -223,7 +223,7 @@ func panicEverywhere(t *testing.T) {
 }
 
 // A tool that calls runtime.Goexit is answered for, wherever somebody can be answered.
-func TestT84_Goexit(t *testing.T) {
+func TestGoexit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pc, rec := sluice.NewTestPipelineContext()
 		ctx := sluice.WithPipelineContext(t.Context(), pc)
@@ -255,7 +255,7 @@ func TestT84_Goexit(t *testing.T) {
 	})
 }
 
-func TestT90_NamesAreExact(t *testing.T) {
+func TestNamesAreExact(t *testing.T) {
 	e := newExec(t, sluice.Config{})
 	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "delete_file"}, echo))
 	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "send"}, echo))
@@ -273,7 +273,7 @@ func TestT90_NamesAreExact(t *testing.T) {
 	}
 }
 
-func TestT91_TakenNamesAreRefused(t *testing.T) {
+func TestTakenNamesAreRefused(t *testing.T) {
 	r := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{}))
 	const n = 50
@@ -301,7 +301,7 @@ func TestT91_TakenNamesAreRefused(t *testing.T) {
 }
 
 // Registering, replacing and removing while calls run: each call keeps the tool it resolved.
-func TestT93_RegistryUnderLoad(t *testing.T) {
+func TestRegistryUnderLoad(t *testing.T) {
 	r := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{Interceptors: []sluice.Interceptor{limiter(4)}}))
 	var wg sync.WaitGroup
@@ -337,7 +337,7 @@ func TestT93_RegistryUnderLoad(t *testing.T) {
 	wg.Wait()
 }
 
-func TestT94_T95_ArgumentsAreStrict(t *testing.T) {
+func TestArgumentsAreStrict(t *testing.T) {
 	type in struct {
 		Name  string `json:"name"`
 		ID    int64  `json:"id"`
@@ -382,7 +382,7 @@ func TestT94_T95_ArgumentsAreStrict(t *testing.T) {
 	}
 }
 
-func TestT97_CloseManyTimes(t *testing.T) {
+func TestCloseManyTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{})
 		var inside error
@@ -408,7 +408,7 @@ func TestT97_CloseManyTimes(t *testing.T) {
 	})
 }
 
-func TestT99_UnusedCostsNothing(t *testing.T) {
+func TestUnusedCostsNothing(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 1000 {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
@@ -423,7 +423,7 @@ func TestT99_UnusedCostsNothing(t *testing.T) {
 }
 
 // A limiter's numbers are read while they change.
-func TestT30_ReconfigureWhileCalling(t *testing.T) {
+func TestReconfigureWhileCalling(t *testing.T) {
 	lim := limiter(2)
 	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1_000_000}}}))
 	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{lim, rates}})

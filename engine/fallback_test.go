@@ -16,10 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestT103_BackendDown: an engine that is gone costs every caller the budget and no more,
+// TestBackendDown: an engine that is gone costs every caller the budget and no more,
 // then nothing; what is answered is what was chosen, Deny unless said otherwise, and it is
 // said when that begins and ends.
-func TestT103_BackendDown(t *testing.T) {
+func TestBackendDown(t *testing.T) {
 	for mode, want := range map[engine.Mode]engine.Grant{
 		engine.Deny: {}, engine.LocalShare: {Units: 1}, engine.Admit: {Units: 1},
 	} {
@@ -86,8 +86,8 @@ func TestT103_BackendDown(t *testing.T) {
 	}
 }
 
-// TestT103_LyingBackend: what cannot be true is an error, and the units count as spent.
-func TestT103_LyingBackend(t *testing.T) {
+// TestLyingBackend: what cannot be true is an error, and the units count as spent.
+func TestLyingBackend(t *testing.T) {
 	for i, lie := range []engine.Grant{
 		{Units: -1}, {Units: 6}, {Units: 1}, {Units: 5, After: time.Hour}, {Units: 5, After: -1}, {Units: 5, Every: time.Second},
 		{Units: 5, Every: -1}, {Retry: -1}, {After: 1}, {Units: -1 << 63}, {Units: 1<<63 - 1},

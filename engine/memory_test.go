@@ -73,8 +73,8 @@ func canceled() context.Context {
 	return ctx
 }
 
-// TestKV8_FullStoreHarmsNothing: hitting a bound is an error that harms no record.
-func TestKV8_FullStoreHarmsNothing(t *testing.T) {
+// TestFullStoreHarmsNothing: hitting a bound is an error that harms no record.
+func TestFullStoreHarmsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{MaxKeys: 2, MaxValue: 8, MaxBytes: 14})
 		s, ctx := m.Store(), t.Context()
@@ -108,8 +108,8 @@ func TestKV8_FullStoreHarmsNothing(t *testing.T) {
 	})
 }
 
-// TestKV6_ExpiredMemoryIsReclaimedWithoutAccess looks inside: nothing touches the store.
-func TestKV6_ExpiredMemoryIsReclaimedWithoutAccess(t *testing.T) {
+// TestExpiredMemoryIsReclaimedWithoutAccess looks inside: nothing touches the store.
+func TestExpiredMemoryIsReclaimedWithoutAccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{})
 		for i := range 1000 {
@@ -285,8 +285,8 @@ func TestPublishedKeepsTheNewest(t *testing.T) {
 	})
 }
 
-// TestKV7_FollowerThatFallsBehindIsTold: what is kept for one is bounded, loss is explicit.
-func TestKV7_FollowerThatFallsBehindIsTold(t *testing.T) {
+// TestFollowerThatFallsBehindIsTold: what is kept for one is bounded, loss is explicit.
+func TestFollowerThatFallsBehindIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{MaxKeys: 2, MaxFollows: 1})
 		s, ctx := m.Store(), t.Context()

@@ -298,7 +298,7 @@ func TestParse_RetryAfterDateOfSkewedServer(t *testing.T) {
 }
 
 // The pause is never shorter than what the server meant: the next retry finds its door open.
-func TestRL4_PauseIsNeverEarly(t *testing.T) {
+func TestPauseIsNeverEarly(t *testing.T) {
 	for ms := range 2500 {
 		arrival := now.Add(time.Duration(ms) * time.Millisecond) // on the server
 		date := arrival.Truncate(time.Second)

@@ -615,7 +615,7 @@ func TestPromise02_AllOrNothing(t *testing.T) {
 	}
 }
 
-// CL1: never more than the limit, also while it shrinks and grows.
+// Never more than the limit, also while it shrinks and grows.
 func TestPromise03_LimitUnderResize(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 8)
@@ -870,7 +870,7 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 	w.rest(k)
 }
 
-// RL4: retrying after exactly what a refusal says succeeds if nobody else came, a nanosecond earlier not.
+// Retrying after exactly what a refusal says succeeds if nobody else came, a nanosecond earlier not.
 func TestPromise08_RL4_RetryAfterIsExact(t *testing.T) {
 	for _, early := range []int64{0, 1} {
 		w := newWorld(t, standard())

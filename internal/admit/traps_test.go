@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestT01_FrontWaiterCancelsAndOthersRun(t *testing.T) {
+func TestFrontWaiterCancelsAndOthersRun(t *testing.T) {
 	w := newWorld(t, standard())
 	k := units("units", 0, 2)
 	w.arrive("h", 2, "", k)
@@ -29,7 +29,7 @@ func TestT01_FrontWaiterCancelsAndOthersRun(t *testing.T) {
 	w.sees("n")
 }
 
-func TestT01_FrontOfALaneCancels(t *testing.T) {
+func TestFrontOfALaneCancels(t *testing.T) {
 	w := newWorld(t, standard())
 	k, r := units("units", 0, 4), w.rate("rate", 1, 1, sec, 3)
 	w.arrive("h", 2, "", r.of(2))
@@ -40,7 +40,7 @@ func TestT01_FrontOfALaneCancels(t *testing.T) {
 	w.sees("second")
 }
 
-func TestT04_T44_WiderThanTheLimit(t *testing.T) {
+func TestWiderThanTheLimit(t *testing.T) {
 	w := newWorld(t, standard())
 	k := units("units", 0, 2)
 	w.refused(w.arrive("w", 2, "", k.of(3)), TooWide, k, 0)
@@ -55,7 +55,7 @@ func TestT04_T44_WiderThanTheLimit(t *testing.T) {
 	w.rest(k)
 }
 
-func TestT07_OneWideEndStartsAllThatFit(t *testing.T) {
+func TestOneWideEndStartsAllThatFit(t *testing.T) {
 	for _, c := range []struct {
 		n    []int64
 		want string
@@ -77,7 +77,7 @@ func TestT07_OneWideEndStartsAllThatFit(t *testing.T) {
 	}
 }
 
-func TestT09_NeverMoreThanTheLimit(t *testing.T) {
+func TestNeverMoreThanTheLimit(t *testing.T) {
 	for limit := int64(1); limit <= 4; limit++ {
 		w := newWorld(t, standard())
 		k, peak := slots("tool a", 0, limit), 0
@@ -94,7 +94,7 @@ func TestT09_NeverMoreThanTheLimit(t *testing.T) {
 }
 
 // A wide head does not hold up narrow calls until it claims, and then it is not passed any more.
-func TestT10_WideHeadAndNarrowCalls(t *testing.T) {
+func TestWideHeadAndNarrowCalls(t *testing.T) {
 	p := standard()
 	p.Claim = 2
 	w := newWorld(t, p)
@@ -119,7 +119,7 @@ func TestT10_WideHeadAndNarrowCalls(t *testing.T) {
 	}
 }
 
-func TestT11_ResizeWakes(t *testing.T) {
+func TestResizeWakes(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	for i := range 10 {
@@ -142,7 +142,7 @@ func TestT11_ResizeWakes(t *testing.T) {
 }
 
 // A waiter takes its tokens when it goes: cancelling all of them, in any order, costs nothing.
-func TestT23_CancelledWaitersOfARate(t *testing.T) {
+func TestCancelledWaitersOfARate(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2, 3}, {3, 2, 1, 0}, {2, 0, 3, 1}} {
 		w := newWorld(t, standard())
 		r := w.rate("rate", 0, 1, sec, 5)
@@ -163,7 +163,7 @@ func TestT23_CancelledWaitersOfARate(t *testing.T) {
 	}
 }
 
-func TestT24_RefusedCallsChangeNothing(t *testing.T) {
+func TestRefusedCallsChangeNothing(t *testing.T) {
 	w := newWorld(t, standard())
 	r, k := w.rate("rate", 0, 1, sec, 1), slots("tool a", 1, 1)
 	r.Refuse = true
@@ -180,7 +180,7 @@ func TestT24_RefusedCallsChangeNothing(t *testing.T) {
 	w.rest(k)
 }
 
-func TestT29_NewRateReachesWhoWaits(t *testing.T) {
+func TestNewRateReachesWhoWaits(t *testing.T) {
 	w := newWorld(t, standard())
 	r := w.rate("rate", 0, 1, 3600*sec, 1)
 	w.arrive("h", 2, "", r)
@@ -201,7 +201,7 @@ func TestT29_NewRateReachesWhoWaits(t *testing.T) {
 }
 
 // Keys come and go: the table keeps its bound, and only what remembers nothing makes room.
-func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
+func TestKeysAreBoundedAndNeverRefreshed(t *testing.T) {
 	m := NewMachine(standard())
 	w := newWorld(t, standard())
 	plan := w.plan()
@@ -246,7 +246,7 @@ func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
 }
 
 // Asking twice gives the same answer twice.
-func TestT35_ForecastTakesNothing(t *testing.T) {
+func TestForecastTakesNothing(t *testing.T) {
 	w := newWorld(t, standard())
 	k, r := slots("tool a", 0, 1), w.rate("rate", 1, 1, sec, 1)
 	for range 3 {
@@ -268,7 +268,7 @@ func TestT35_ForecastTakesNothing(t *testing.T) {
 }
 
 // The lowest level gets its share of a saturated limit, and the bound of it is stated.
-func TestT37_LowLevelsAreNotStarved(t *testing.T) {
+func TestLowLevelsAreNotStarved(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	running := w.arrive("h", 8, "", k)
@@ -291,7 +291,7 @@ func TestT37_LowLevelsAreNotStarved(t *testing.T) {
 
 // Ageing does not turn the queue into first come, first served: after long saturation a
 // fresh high call still goes before all low ones.
-func TestT38_AgeingKeepsTheLevels(t *testing.T) {
+func TestAgeingKeepsTheLevels(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	w.arrive("h", 2, "", k)
@@ -320,7 +320,7 @@ func TestT38_AgeingKeepsTheLevels(t *testing.T) {
 }
 
 // The order depends on what happened, not on when somebody looks.
-func TestT39_OrderDoesNotChangeWithTime(t *testing.T) {
+func TestOrderDoesNotChangeWithTime(t *testing.T) {
 	order := func(seed uint64) string {
 		rng := rand.New(rand.NewPCG(39, 1))
 		w := newWorld(t, standard())
@@ -345,7 +345,7 @@ func TestT39_OrderDoesNotChangeWithTime(t *testing.T) {
 }
 
 // Who was idle has saved up nothing.
-func TestT40_IdleTenantHasNoCredit(t *testing.T) {
+func TestIdleTenantHasNoCredit(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	w.arrive("h", 2, "busy", k)
@@ -377,7 +377,7 @@ func TestT40_IdleTenantHasNoCredit(t *testing.T) {
 	}
 }
 
-func TestT41_WaitLimitWithoutOtherTraffic(t *testing.T) {
+func TestWaitLimitWithoutOtherTraffic(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	w.arrive("h", 2, "", k)
@@ -392,7 +392,7 @@ func TestT41_WaitLimitWithoutOtherTraffic(t *testing.T) {
 	}
 }
 
-func TestT42_ClockGoesBack(t *testing.T) {
+func TestClockGoesBack(t *testing.T) {
 	w := newWorld(t, standard())
 	r, k := w.rate("rate", 0, 1, sec, 1), slots("tool a", 1, 1)
 	w.at(10 * sec)
@@ -416,7 +416,7 @@ func TestT42_ClockGoesBack(t *testing.T) {
 }
 
 // Settings change all the time under load: nothing is lost, nothing hangs.
-func TestT45_ReconfigureUnderLoad(t *testing.T) {
+func TestReconfigureUnderLoad(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 45))
 		w := newWorld(t, standard())
@@ -468,7 +468,7 @@ func TestT45_ReconfigureUnderLoad(t *testing.T) {
 }
 
 // Extreme ageing: the arithmetic of the order does not overflow into nonsense.
-func TestT46_ExtremeAgeing(t *testing.T) {
+func TestExtremeAgeing(t *testing.T) {
 	for _, ageing := range []int{0, 1, math.MaxInt32 / Levels} {
 		p := standard()
 		p.Ageing = ageing

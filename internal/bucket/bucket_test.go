@@ -46,7 +46,7 @@ func (b *Bucket) balance(r *Rate, now int64) *big.Rat {
 
 // The n-th token after the burst comes at exactly n*Per/N, rounded up to a nanosecond,
 // however many came before.
-func TestT28_RL2_NoDriftOver100000Tokens(t *testing.T) {
+func TestNoDriftOver100000Tokens(t *testing.T) {
 	for _, c := range []struct{ n, per, burst int64 }{
 		{3, sec, 2},
 		{90_000, minute, 2},
@@ -79,7 +79,7 @@ func TestT28_RL2_NoDriftOver100000Tokens(t *testing.T) {
 
 // With a burst of one nothing can be saved, so each token is at least a whole period, rounded
 // up to a nanosecond, after the last one: anything else would be two in less than a period.
-func TestT28_BurstOfOne(t *testing.T) {
+func TestBurstOfOne(t *testing.T) {
 	for _, c := range []struct{ n, per, period int64 }{
 		{3, sec, 333_333_334},
 		{90_000, minute, 666_667},
@@ -361,8 +361,8 @@ func TestBalanceIsThatOfAReplay(t *testing.T) {
 	}
 }
 
-// RL4: what Ready says is enough, and one nanosecond less is not.
-func TestRL4_ReadyIsNeverEarlyNorLate(t *testing.T) {
+// What Ready says is enough, and one nanosecond less is not.
+func TestReadyIsNeverEarlyNorLate(t *testing.T) {
 	r := mustRate(t, 7, sec, 3)
 	for k := int64(1); k <= 3; k++ {
 		var b Bucket
@@ -396,7 +396,7 @@ func TestAfterCountsBeyondTheBurst(t *testing.T) {
 }
 
 // A clock that goes back mints nothing: only takes move the bucket, and never back.
-func TestT22_ClockGoesBack(t *testing.T) {
+func TestClockGoesBack(t *testing.T) {
 	r := mustRate(t, 1000, sec, 20)
 	var b Bucket
 	taken := int64(0)
@@ -556,7 +556,7 @@ func TestForgive(t *testing.T) {
 }
 
 // Asking changes nothing.
-func TestT24_RefusingChangesNothing(t *testing.T) {
+func TestRefusingChangesNothing(t *testing.T) {
 	r := mustRate(t, 7, sec, 3)
 	var b Bucket
 	b.Take(r, 5, 3)
@@ -574,7 +574,7 @@ func TestT24_RefusingChangesNothing(t *testing.T) {
 }
 
 // Slow, fast and enormous: never more than the burst at one instant.
-func TestT25_ExtremeRates(t *testing.T) {
+func TestExtremeRates(t *testing.T) {
 	for _, c := range []struct {
 		n, per, burst int64
 		ok            bool
@@ -632,7 +632,7 @@ func TestT25_ExtremeRates(t *testing.T) {
 	}
 }
 
-func TestT26_T27_RL7_BadRates(t *testing.T) {
+func TestBadRates(t *testing.T) {
 	for _, c := range []struct {
 		n, per, burst int64
 		want          string
@@ -652,7 +652,7 @@ func TestT26_T27_RL7_BadRates(t *testing.T) {
 
 // Changing the rate carries the balance over: exactly, up to the last fraction that the new
 // rate can express, which is rounded against the bucket.
-func TestRL5_ReconfigureCreatesNothing(t *testing.T) {
+func TestReconfigureCreatesNothing(t *testing.T) {
 	for seed := range uint64(2000) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		n, per, burst := randomRate(rng)
@@ -687,7 +687,7 @@ func TestRL5_ReconfigureCreatesNothing(t *testing.T) {
 	}
 }
 
-func TestRL5_LowerBurstClips(t *testing.T) {
+func TestLowerBurstClips(t *testing.T) {
 	r, small, large := mustRate(t, 1, sec, 10), mustRate(t, 1, sec, 4), mustRate(t, 1, sec, 100)
 	for _, c := range []struct {
 		taken int64
@@ -755,7 +755,7 @@ func TestZeroBucketIsFull(t *testing.T) {
 	}
 }
 
-func FuzzRL1_AnyRate(f *testing.F) {
+func FuzzAnyRate(f *testing.F) {
 	f.Add(int64(3), sec, int64(2), uint64(1))
 	f.Add(int64(90_000), minute, int64(90_000), uint64(2))
 	f.Add(int64(1e12), int64(1), int64(7), uint64(3))

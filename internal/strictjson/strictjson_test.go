@@ -76,7 +76,7 @@ func check(t *testing.T, in string, v any, want string) {
 	assert.Equal(t, want, got, "Decode(%.200s)", in)
 }
 
-func TestT95_NamesAreExact(t *testing.T) {
+func TestNamesAreExact(t *testing.T) {
 	const allowed = `: allowed are "query", "limit", "params", "name"`
 	for in, want := range map[string]string{
 		`{"name":"a","NAME":"b"}`:                            `$ has an unknown key "NAME"` + allowed,
@@ -113,7 +113,7 @@ func TestT95_NamesAreExact(t *testing.T) {
 	check(t, `{"300":1}`, new(map[uint8]int), `$[key 1] has the wrong name: must be a whole number from 0 to 255 in its shortest form`)
 }
 
-func TestT95_ManyKeys(t *testing.T) {
+func TestManyKeys(t *testing.T) {
 	for _, n := range []int{2, 7, 8, 9, 10, 1000} {
 		for _, twice := range []int{-1, 0, n - 1} {
 			var b strings.Builder
@@ -150,7 +150,7 @@ func TestT95_ManyKeys(t *testing.T) {
 	check(t, `{"f1":1}`, new(struct{}), `$ has an unknown key "f1": none is allowed`)
 }
 
-func TestT94_NumbersKeepTheirValue(t *testing.T) {
+func TestNumbersKeepTheirValue(t *testing.T) {
 	var s struct {
 		I int64
 		U uint64

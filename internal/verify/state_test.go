@@ -437,7 +437,7 @@ func bankHistory(st store, seed, n uint64, clients, ops int) (all []porcupine.Op
 	return all
 }
 
-func TestKV1_TransactionsAreStrictlySerializable(t *testing.T) {
+func TestTransactionsAreStrictlySerializable(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	histories := uint64(3000)
