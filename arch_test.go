@@ -100,9 +100,8 @@ func TestDependencyDirections(t *testing.T) {
 func TestMachinesReadNoClock(t *testing.T) {
 	for _, dir := range []string{"internal/admit", "internal/bucket", "internal/breaker"} {
 		files, err := filepath.Glob(dir + "/*.go")
-		if err != nil || len(files) == 0 {
-			t.Fatalf("no files in %s: %v", dir, err)
-		}
+		require.NoError(t, err, "no files in %s", dir)
+		require.NotEmpty(t, files, "no files in %s", dir)
 		for _, name := range files {
 			if strings.HasSuffix(name, "_test.go") {
 				continue

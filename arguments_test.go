@@ -71,9 +71,8 @@ func refusedAll[In any](t *testing.T, spec sluice.Spec, each func(args, where, t
 			require.NoError(t, err)
 			each(a, "an event's JSON", string(b))
 		}
-		if lines.Len() == 0 || logged.Len() == 0 {
-			t.Error("nothing was written: this shows nothing")
-		}
+		assert.NotZero(t, lines.Len(), "nothing was written: this shows nothing")
+		assert.NotZero(t, logged.Len(), "nothing was written: this shows nothing")
 	}
 }
 
@@ -205,12 +204,12 @@ func TestRequiredArguments(t *testing.T) {
 				}
 				continue
 			}
-			if full := `sluice: tool "` + tool + `": invalid arguments: ` + want; err == nil || err.Error() != full || !errors.Is(err, sluice.ErrInvalidArguments) || ran != 0 {
-				t.Errorf("%s(%s): %v, ran %d times; want %s", tool, args, err, ran, full)
-			}
-			if d.Refusal == nil || !errors.Is(d.Refusal, sluice.ErrInvalidArguments) {
-				t.Errorf("%s(%s): Explain says %v", tool, args, d.Refusal)
-			}
+			full := `sluice: tool "` + tool + `": invalid arguments: ` + want
+			require.EqualError(t, err, full, "%s(%s)", tool, args)
+			assert.ErrorIs(t, err, sluice.ErrInvalidArguments, "%s(%s)", tool, args)
+			assert.Zero(t, ran, "%s(%s)", tool, args)
+			require.NotNil(t, d.Refusal, "%s(%s)", tool, args)
+			assert.ErrorIs(t, d.Refusal, sluice.ErrInvalidArguments, "%s(%s)", tool, args)
 		}
 	}
 	ran = 0
@@ -360,9 +359,10 @@ func TestCheckRunsBeforeAdmission(t *testing.T) {
 			t.Errorf("%d checks, %d keys asked for, %d calls ran: want 4, 0 and 0", len(seen), asked, ran)
 		}
 		for _, c := range seen {
-			if c.Tool != "x" || c.Attempt != 0 || c.Priority != sluice.PriorityNormal || c.Pipeline.RunID != r.pc.RunID {
-				t.Errorf("the check saw %+v", c)
-			}
+			require.Equal(t, "x", c.Tool)
+			require.Zero(t, c.Attempt)
+			require.Equal(t, sluice.PriorityNormal, c.Priority)
+			assert.Equal(t, r.pc.RunID, c.Pipeline.RunID)
 		}
 		require.NoError(t, errOf(f(ctx, in{2}))) // the token is still there
 		assert.Equal(t, 1, ran, "a good call did not run")

@@ -36,9 +36,9 @@ func TestDecision_WhatDidNotRunSpendsNothing(t *testing.T) {
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
 		start := time.Now()
 		for range 3 {
-			if _, err := f(t.Context(), ""); !errors.Is(err, sluice.ErrDenied) || !errors.Is(err, sluice.ErrRejected) {
-				t.Errorf("got %v, want ErrDenied", err)
-			}
+			_, err := f(t.Context(), "")
+			assert.ErrorIs(t, err, sluice.ErrDenied)
+			assert.ErrorIs(t, err, sluice.ErrRejected)
 		}
 		deny = false
 		if _, err := f(t.Context(), ""); err != nil || time.Since(start) != 0 {
@@ -58,9 +58,9 @@ func TestDecision_LimitsOfWaiting(t *testing.T) {
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
 		start := time.Now()
 		for i := range 2 {
-			if _, err := f(t.Context(), ""); err != nil || time.Since(start) != time.Duration(i)*time.Second {
-				t.Errorf("call %d: %v after %v", i, err, time.Since(start))
-			}
+			_, err := f(t.Context(), "")
+			require.NoError(t, err, "call %d", i)
+			assert.Equal(t, time.Duration(i)*time.Second, time.Since(start), "call %d", i)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -70,9 +70,9 @@ func TestDecision_LimitsOfWaiting(t *testing.T) {
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second+time.Nanosecond)
 		defer cancel()
-		if _, err := f(ctx, ""); err != nil || time.Since(start) != 2*time.Second {
-			t.Errorf("a nanosecond before its deadline: %v after %v", err, time.Since(start))
-		}
+		_, err := f(ctx, "")
+		require.NoError(t, err, "a nanosecond before its deadline")
+		assert.Equal(t, 2*time.Second, time.Since(start), "a nanosecond before its deadline")
 	})
 }
 

@@ -336,9 +336,9 @@ func TestDomain_LostEventsStayCounted(t *testing.T) {
 		}
 		close(block)
 		synctest.Wait()
-		if s := r.Snapshot(); s.EventsDropped != 4000 || s.EventsDelivered != 1001 {
-			t.Errorf("dropped %d, delivered %d, want 4000 and 1001", s.EventsDropped, s.EventsDelivered)
-		}
+		s := r.Snapshot()
+		assert.Equal(t, uint64(4000), s.EventsDropped)
+		assert.Equal(t, uint64(1001), s.EventsDelivered)
 	})
 }
 

@@ -39,9 +39,10 @@ func TestSealed(t *testing.T) {
 		assert.NoError(t, exec.Close(t.Context()))
 		assert.Equal(t, new(record), &sealed, "the shared record is written to: %+v", sealed)
 		for i, r := range results {
-			if d := r.Decision(); d.Attempts != 0 || len(d.Costs) != 0 || len(d.Waits) != 0 {
-				t.Errorf("call %d, which had ended, got a decision from later: %+v", i, d)
-			}
+			d := r.Decision()
+			assert.Zero(t, d.Attempts, "call %d, which had ended, got a decision from later", i)
+			assert.Empty(t, d.Costs, "call %d, which had ended, got a decision from later", i)
+			assert.Empty(t, d.Waits, "call %d, which had ended, got a decision from later", i)
 		}
 	})
 }

@@ -285,9 +285,9 @@ func TestHostileErrorsHaveCodesAndTexts(t *testing.T) {
 						t.Errorf("an event of %d bytes", len(s))
 					}
 				}
-				if w := withoutText(&e); CodeOf(w) == "" || w.Error() == "" {
-					t.Error("lost without its text")
-				}
+				w := withoutText(&e)
+				require.NotEmpty(t, CodeOf(w), "lost without its text")
+				assert.NotEmpty(t, w.Error(), "lost without its text")
 				x, ok := err.(*Error)
 				if !ok || x == nil {
 					continue

@@ -456,9 +456,9 @@ func (s *storm) run() {
 		}
 		e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Interceptors: s.group[g]}))
 		x := e.Snapshot()
-		if x.InFlight != 0 || x.Queued != 0 || len(x.Lanes) != 0 {
-			s.t.Errorf("in flight %d, queued %d, lanes %v: want none", x.InFlight, x.Queued, x.Lanes)
-		}
+		assert.Zero(s.t, x.InFlight)
+		assert.Zero(s.t, x.Queued)
+		assert.Empty(s.t, x.Lanes)
 		for _, c := range x.Gates {
 			if c.Waiting != 0 || c.Used != 0 && (c.Kind == sluice.GateConcurrency || s.step == time.Millisecond) {
 				s.t.Errorf("%+v", c)

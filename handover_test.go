@@ -199,9 +199,8 @@ func TestHandOver_DeadlineAgainstMaxWait(t *testing.T) {
 	}
 	h.end <- struct{}{}
 	require.NoError(t, errOf(hold.Wait(context.Background())))
-	if outs[sluice.ErrWaitTooLong] == 0 || g.total.Load() != 0 {
-		t.Errorf("outcomes %v, %d ran", outs, g.total.Load())
-	}
+	require.NotZero(t, outs[sluice.ErrWaitTooLong])
+	assert.Zero(t, g.total.Load())
 }
 
 // A newcomer does not take the slot that is handed to a waiter.

@@ -163,9 +163,8 @@ func TestHold_Bound(t *testing.T) {
 			require.NoError(t, r.call("x"))
 			<-stream.Done()
 			synctest.Wait()
-			if r.at() != tt.want || !errors.Is(context.Cause(stream), sluice.ErrTimeout) {
-				t.Errorf("timeout %v: given up at %v, for %v; want %v, for ErrTimeout", tt.timeout, r.at(), context.Cause(stream), tt.want)
-			}
+			assert.Equal(t, tt.want, r.at(), "timeout %v", tt.timeout)
+			assert.ErrorIs(t, context.Cause(stream), sluice.ErrTimeout, "timeout %v", tt.timeout)
 			r.idle()
 			if e := r.terminal("x"); e.Kind != sluice.ToolFailed || !errors.Is(e.Err, sluice.ErrTimeout) || e.Duration != tt.want {
 				t.Errorf("%s after %v: %v", e.Kind, e.Duration, e.Err)
@@ -190,9 +189,9 @@ func TestPromise16_HoldUntilTheCallersDeadline(t *testing.T) {
 		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
 		require.NoError(t, err)
 		time.Sleep(2 * time.Second)
-		if e := r.terminal("x"); e.Duration != time.Second || !errors.Is(e.Err, sluice.ErrTimeout) {
-			t.Errorf("ended after %v with %v, want 1s and ErrTimeout", e.Duration, e.Err)
-		}
+		e := r.terminal("x")
+		assert.Equal(t, time.Second, e.Duration)
+		assert.ErrorIs(t, e.Err, sluice.ErrTimeout)
 		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("x")), "the breaker")
 		r.end()
 	})

@@ -214,9 +214,8 @@ func TestSnapshot_Lanes(t *testing.T) {
 				}
 				s := r.Snapshot()
 				assert.Equal(t, tt.want, s.Lanes, "lanes")
-				if s.Queued != 6 || s.InFlight != 2 {
-					t.Errorf("queued %d, in flight %d, want 6 and 2", s.Queued, s.InFlight)
-				}
+				assert.Equal(t, 6, s.Queued)
+				assert.Equal(t, 2, s.InFlight)
 			})
 		})
 	}
@@ -380,9 +379,9 @@ func TestWrap_ThatBlocks(t *testing.T) {
 			time.AfterFunc(time.Second, func() { cancel(cause) })
 			from := r.at()
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
-			if !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, cause) || r.at()-from != time.Second {
-				t.Errorf("call %d: %v after %v", i, err, r.at()-from)
-			}
+			assert.ErrorIs(t, err, sluice.ErrRejected, "call %d", i)
+			assert.ErrorIs(t, err, cause, "call %d", i)
+			assert.Equal(t, time.Second, r.at()-from, "call %d", i)
 		}
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		defer cancel()

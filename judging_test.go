@@ -115,9 +115,9 @@ func TestJudging_ALateOutcomeOfAnOlderState(t *testing.T) {
 			time.Sleep(2 * time.Second)
 		})
 		_ = r.call("odd")
-		if s := sluice.Must(b.State("odd")); s != sluice.BreakerClosed || r.at() != 5*time.Second {
-			t.Errorf("the breaker is %v at %v, want closed at 5s", s, r.at())
-		}
+		s := sluice.Must(b.State("odd"))
+		assert.Equal(t, sluice.BreakerClosed, s)
+		assert.Equal(t, 5*time.Second, r.at())
 		r.end()
 	})
 }

@@ -279,9 +279,9 @@ func TestRefuseLate(t *testing.T) {
 						f := r.Submit(ctx, sluice.Request{Tool: "work"})
 						synctest.Wait()
 						assert.Equal(t, 6, r.Snapshot().Queued, "deadline %v: queued", x.deadline)
-						if d.Refusal != nil || d.Place != 6 || d.Wait != 600*ms {
-							t.Errorf("deadline %v: Explain says %+v, want place 6, 600ms", x.deadline, d)
-						}
+						require.Nil(t, d.Refusal, "deadline %v", x.deadline)
+						assert.Equal(t, 6, d.Place, "deadline %v", x.deadline)
+						assert.Equal(t, 600*ms, d.Wait, "deadline %v", x.deadline)
 						cancel()
 						<-f.Done()
 					}
@@ -516,9 +516,8 @@ func TestShed_FullQueueHitsTheFlooder(t *testing.T) {
 		if served[1].Load() != 40 || full[1].Load() != 0 || shed[1].Load() != 0 {
 			t.Errorf("light: %d of 40 served", served[1].Load())
 		}
-		if shed[0].Load() == 0 || full[0].Load() == 0 {
-			t.Errorf("flood: %d refused, %d shed, want both", full[0].Load(), shed[0].Load())
-		}
+		require.NotZero(t, shed[0].Load(), "flood")
+		assert.NotZero(t, full[0].Load(), "flood")
 		if worst.Load() > int64(30*ms) {
 			t.Errorf("a light call took %v, want at most the running call, one of the flood and its own", time.Duration(worst.Load()))
 		}

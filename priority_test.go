@@ -2,7 +2,6 @@ package sluice_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 
@@ -55,9 +54,9 @@ func TestPriorityOutOfRange(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Priority: 3}}, func(context.Context) error { return nil })
 		_, err := r.Invoke(r.as(p, ""), sluice.Request{Tool: "x"})
 		want := fmt.Sprintf(`sluice: tool "x": invalid arguments: sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from 1 to 9`, p)
-		if !errors.Is(err, sluice.ErrInvalidArguments) || !errors.Is(err, sluice.ErrRejected) || err.Error() != want {
-			t.Errorf("%v, want %s", err, want)
-		}
+		assert.ErrorIs(t, err, sluice.ErrInvalidArguments)
+		assert.ErrorIs(t, err, sluice.ErrRejected)
+		assert.EqualError(t, err, want)
 		for _, e := range r.rec.Events() {
 			assert.Equal(t, sluice.Priority(3), e.Call.Priority,
 				"priority %d asked for: %s tells priority", p, e.Kind)

@@ -546,9 +546,9 @@ func TestPromise07_FrontWaiterLeaves(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(100 * ms)
 		cancel()
-		if err := <-wide; !errors.Is(err, context.Canceled) || r.at() != 100*ms {
-			t.Errorf("%v at %v", err, r.at())
-		}
+		err := <-wide
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.Equal(t, 100*ms, r.at())
 		if err := <-narrow; err != nil || r.at() > 1100*ms {
 			t.Errorf("the narrow call ended at %v, want 1.1s at the latest: %v", r.at(), err)
 		}
@@ -569,9 +569,8 @@ func TestPromise07_CancelledBeforeItCame(t *testing.T) {
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "work"})
 			_, err2 := r.Submit(ctx, sluice.Request{Tool: "work"}).Wait(t.Context())
 			for _, err := range []error{err, err2} {
-				if !errors.Is(err, cause) || !errors.Is(err, sluice.ErrRejected) {
-					t.Errorf("%v, want the cause", err)
-				}
+				assert.ErrorIs(t, err, cause)
+				assert.ErrorIs(t, err, sluice.ErrRejected)
 			}
 		}
 		require.NoError(t, r.call("work"))
@@ -635,9 +634,8 @@ func TestPromise09_DepthAtLimitOne(t *testing.T) {
 				return errOf(r.Invoke(ctx, sluice.Request{Tool: "deep"}))
 			})
 			require.NoError(t, r.call("deep"))
-			if depth != 9 || r.at() != 9*ms {
-				t.Errorf("%d levels in %v, want 9 in 9ms", depth, r.at())
-			}
+			assert.Equal(t, 9, depth)
+			assert.Equal(t, 9*ms, r.at())
 			var parents []string
 			for _, e := range r.rec.Events() {
 				if e.Kind == sluice.ToolInvoked {

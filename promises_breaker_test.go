@@ -87,9 +87,9 @@ func TestPromise15_SlowCallsAcrossStates(t *testing.T) {
 			time.Sleep(time.Second)
 			wantState(t, b, "remote", sluice.BreakerHalfOpen)
 			before := g.total.Load()
-			if err := call("ok", 0); !errors.Is(err, sluice.ErrBreakerOpen) || g.total.Load() != before {
-				t.Errorf("a second probe beside the first: %v", err)
-			}
+			err := call("ok", 0)
+			require.ErrorIs(t, err, sluice.ErrBreakerOpen, "a second probe beside the first")
+			assert.Equal(t, before, g.total.Load(), "a second probe beside the first")
 		}
 		require.NoError(t, <-probe)
 		wantState(t, b, "remote", sluice.BreakerClosed)
@@ -330,9 +330,8 @@ func TestPromise17_OpeningRefusesWhoWaits(t *testing.T) {
 			wg.Go(func() { assert.NoError(t, r.call("good")) })
 		}
 		wg.Wait()
-		if open.Load() != 1499 || g.total.Load() != 1 {
-			t.Errorf("%d refused, %d ran, want 1499 and 1", open.Load(), g.total.Load())
-		}
+		assert.Equal(t, int64(1499), open.Load())
+		assert.Equal(t, int64(1), g.total.Load())
 	})
 }
 

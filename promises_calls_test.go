@@ -265,9 +265,9 @@ func TestPromise11_InterceptorsChangeCalls(t *testing.T) {
 					}
 				})
 				meddle.Store(false)
-				if v, err := add(r.ctx, 7); v != 7 || err != nil {
-					t.Errorf("afterwards: %d, %v", v, err)
-				}
+				v, err := add(r.ctx, 7)
+				assert.Equal(t, 7, v, "afterwards")
+				assert.NoError(t, err, "afterwards")
 				r.slotsFree("plain", &g, 1)
 			})
 		})
@@ -400,9 +400,9 @@ func TestPromise11_SinkPanics(t *testing.T) {
 		}
 		r.slotsFree("plain", &g, 1)
 		// invoked, started, completed; one of the two at once was queued too.
-		if s := r.Snapshot(); s.EventsDropped != 5*3+1 || s.EventsDelivered != 5*3+1 {
-			t.Errorf("%d dropped, %d delivered, want 16 each", s.EventsDropped, s.EventsDelivered)
-		}
+		s := r.Snapshot()
+		assert.Equal(t, uint64(5*3+1), s.EventsDropped)
+		assert.Equal(t, uint64(5*3+1), s.EventsDelivered)
 	})
 }
 
@@ -535,9 +535,12 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 				if err := json.Unmarshal(b, &got); err != nil || jerr != nil {
 					t.Fatal(err, jerr)
 				}
-				if got.Reason != tc.code || got.By != tc.by || got.After != tc.after.Milliseconds() || got.Tool != e.Tool || got.CallID == "" || got.CallID != e.CallID {
-					t.Errorf("JSON %s", b)
-				}
+				require.Equal(t, tc.code, got.Reason, "JSON %s", b)
+				require.Equal(t, tc.by, got.By, "JSON %s", b)
+				require.Equal(t, got.After, tc.after.Milliseconds(), "JSON %s", b)
+				require.Equal(t, e.Tool, got.Tool, "JSON %s", b)
+				require.NotEmpty(t, got.CallID, "JSON %s", b)
+				assert.Equal(t, e.CallID, got.CallID, "JSON %s", b)
 				if tc.name != "nesting" && tc.name != "queue full" && s.g.total.Load() != before {
 					t.Errorf("the tool ran %d times, want %d", s.g.total.Load(), before)
 				}
@@ -711,15 +714,15 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 		}
 		got := sluice.Must(b.State("deaf"))
 		assert.Equal(t, sluice.BreakerOpen, got, "the breaker is %v at the timeout", got)
-		if s := r.Snapshot(); s.Abandoned != 1 || s.InFlight != 1 {
-			t.Errorf("abandoned %d, in flight %d, want 1 and 1", s.Abandoned, s.InFlight)
-		}
+		s := r.Snapshot()
+		assert.Equal(t, 1, s.Abandoned)
+		assert.Equal(t, 1, s.InFlight)
 		require.NoError(t, r.call("next"))
 		assert.Equal(t, 10*time.Second, started, "the next call started at, when the code ended")
 		synctest.Wait()
-		if s := r.Snapshot(); s.Abandoned != 0 || s.InFlight != 0 {
-			t.Errorf("abandoned %d, in flight %d, want none", s.Abandoned, s.InFlight)
-		}
+		s = r.Snapshot()
+		assert.Zero(t, s.Abandoned)
+		assert.Zero(t, s.InFlight)
 		r.trace("deaf: invoked started failed; next: invoked queued started completed")
 		for _, e := range r.rec.Events("deaf") {
 			if e.Kind == sluice.ToolFailed && (e.Duration != time.Second || e.Time.Sub(r.start) != time.Second) {
@@ -740,9 +743,9 @@ func TestPromise14_TimedOutToolThatListens(t *testing.T) {
 			return ctx.Err()
 		})
 		err := r.call("good")
-		if !errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || r.at() != time.Second {
-			t.Errorf("%v at %v", err, r.at())
-		}
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, r.at())
 		synctest.Wait()
 		r.idle()
 	})

@@ -252,9 +252,12 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 			err := sluice.Reconfigure("test", append(good(), tc.change)...)
 			assert.EqualError(t, err, "sluice: "+tc.want, "want sluice: %s", tc.want)
 			spec, _ := r.reg.Lookup("work")
-			if l.Config().Limits[0].Max != 1 || q.Config().Rates[0].N != 5 || b.Config().Failures != 5 || s.Config().MaxQueue != 1000 || spec.Policy.Concurrency != 3 {
-				t.Fatalf("a failing Reconfigure (%v) has changed something: %v %v %v %v %v", err, l.Config(), q.Config(), b.Config(), s.Config(), spec.Policy)
-			}
+			require.Equal(t, 1, l.Config().Limits[0].Max, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, int64(5), q.Config().Rates[0].N,
+				"a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 5, b.Config().Failures, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 1000, s.Config().MaxQueue, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 3, spec.Policy.Concurrency, "a failing Reconfigure (%v) has changed something", err)
 		}
 		assert.Empty(t, sink.Events(), "events of changes that did not happen")
 		r.slotsFree("work", &g, 1)

@@ -582,17 +582,17 @@ func TestPromise21_QueueIsBounded(t *testing.T) {
 				futures = append(futures, f)
 			}
 		}
-		if q := r.Snapshot().Queued; q != 1000 || full != 4000 {
-			t.Errorf("%d queued, %d refused, want 1000 and 4000", q, full)
-		}
+		q := r.Snapshot().Queued
+		assert.Equal(t, 1000, q)
+		assert.Equal(t, 4000, full)
 		cancel()
 		for _, f := range futures {
 			if errors.Is(errOf(f.Wait(t.Context())), context.Canceled) {
 				gone++
 			}
 		}
-		if q := r.Snapshot().Queued; q != 0 || gone != 1000 {
-			t.Errorf("%d queued, %d left, want 0 and 1000", q, gone)
-		}
+		q = r.Snapshot().Queued
+		assert.Zero(t, q)
+		assert.Equal(t, 1000, gone)
 	})
 }

@@ -179,9 +179,11 @@ func TestQuota_AllOrNothing(t *testing.T) {
 				before := r.used()
 				for range 5 {
 					e := wantRefusal(t, r.call("ask"), sluice.ErrRateLimited, x.by, x.after)
-					if d := r.Explain(r.ctx, sluice.Request{Tool: "ask"}); d.Refusal == nil || e == nil || d.Refusal.RetryAfter != e.RetryAfter || d.Refusal.By != e.By {
-						t.Errorf("Explain says %+v", d)
-					}
+					d := r.Explain(r.ctx, sluice.Request{Tool: "ask"})
+					require.NotNil(t, d.Refusal)
+					require.NotNil(t, e)
+					require.Equal(t, e.RetryAfter, d.Refusal.RetryAfter)
+					assert.Equal(t, e.By, d.Refusal.By)
 				}
 				if after := r.used(); !reflect.DeepEqual(before, after) {
 					t.Errorf("refused calls took something: %v, was %v", after, before)
@@ -304,9 +306,9 @@ func TestQuota_RefusedAndCancelledChangeNothing(t *testing.T) {
 		before := r.used()
 		refuse := func(name string, want error, ctx context.Context, tool string) {
 			t.Helper()
-			if _, err := r.Invoke(ctx, sluice.Request{Tool: tool}); !errors.Is(err, want) || !errors.Is(err, sluice.ErrRejected) {
-				t.Errorf("%s: %v, want %v", name, err, want)
-			}
+			_, err := r.Invoke(ctx, sluice.Request{Tool: tool})
+			assert.ErrorIs(t, err, want, name)
+			assert.ErrorIs(t, err, sluice.ErrRejected, name)
 			if now := r.used(); !reflect.DeepEqual(now, before) {
 				t.Errorf("%s: balances %v, were %v", name, now, before)
 			}
@@ -570,9 +572,11 @@ func TestQuota_Hierarchy(t *testing.T) {
 					}
 					res, err := r.Invoke(r.ctx, sluice.Request{Tool: "search"})
 					require.NoError(t, err)
-					if d := res.Decision(); r.at() != 20*time.Minute || d.Wait != 20*time.Minute || len(d.Waits) != 1 || d.Waits[0].By != by {
-						t.Errorf("at %v, decision %+v, want 20m0s on %s", r.at(), d, by)
-					}
+					d := res.Decision()
+					require.Equal(t, 20*time.Minute, r.at())
+					require.Equal(t, 20*time.Minute, d.Wait)
+					require.Len(t, d.Waits, 1)
+					assert.Equal(t, by, d.Waits[0].By)
 				})
 			})
 		}

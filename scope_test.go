@@ -77,9 +77,9 @@ func TestScopesOfEqualContentAreOneInAComponent(t *testing.T) {
 		b := breakerOf(circuit(4))
 		assert.NoError(t, sluice.Reconfigure("reload", l.Change(limits(5)), q.Change(rate(5)), b.Change(circuit(5))),
 			"scope %d", i)
-		if l.Config().Limits[1].Max != 5 || q.Config().Rates[0].N != 5 || b.Config().Failures != 5 {
-			t.Errorf("scope %d: nothing changed", i)
-		}
+		require.Equal(t, 5, l.Config().Limits[1].Max, "scope %d: nothing changed", i)
+		assert.Equal(t, int64(5), q.Config().Rates[0].N, "scope %d: nothing changed", i)
+		assert.Equal(t, 5, b.Config().Failures, "scope %d: nothing changed", i)
 		_, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4, Scope: scope()}, {Max: 5, Scope: scope()}}})
 		if want := "sluice: ConcurrencyLimiterConfig.Limits[1] has the Scope and Unit of Limits[0]: must differ in one"; fmt.Sprint(err) != want {
 			t.Errorf("scope %d: %v, want %s", i, err, want)

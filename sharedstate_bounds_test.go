@@ -27,9 +27,9 @@ func TestKeysAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if keys, _ := s.view.Scope.Usage(); keys != 100_000 || full != 50_001 {
-		t.Errorf("%d keys, %d refusals; want 100000 and 50001", keys, full)
-	}
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 100_000, keys)
+	assert.Equal(t, 50_001, full)
 	// No key is harmed: all can still be read, written and deleted.
 	wantValue(t, ctx, first, 1)
 	require.NoError(t, second(first.Set(ctx, 2)))

@@ -181,9 +181,9 @@ func TestRefreshBeatsTheSweeper(t *testing.T) {
 		for i := range 10_000 {
 			time.Sleep(time.Second - 1)
 			if i%2 == 0 {
-				if n, err := Increment(ctx, k, 1, TTL(time.Second)); n != i+1 || err != nil {
-					t.Fatalf("refresh %d: %d, %v", i, n, err)
-				}
+				n, err := Increment(ctx, k, 1, TTL(time.Second))
+				require.Equal(t, i+1, n, "refresh %d", i)
+				require.NoError(t, err, "refresh %d", i)
 			} else if _, err := k.Update(ctx, func(n int, ok bool) (int, error) { return n + 1, nil }, TTL(time.Second)); err != nil {
 				t.Fatal(err)
 			}

@@ -103,9 +103,10 @@ func TestSnapshotRestoreIsAllOrNothing(t *testing.T) {
 		if err := s.UnmarshalJSON([]byte(c.json)); err == nil || err.Error() != c.err {
 			t.Errorf("%s: got %v, want %s", name, err, c.err)
 		}
-		if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
-			t.Errorf("%s: the key is %d, version %d, %v: want it untouched", name, v, now, err)
-		}
+		v, now, err := k.Get(ctx)
+		assert.Equal(t, 1, v, name)
+		assert.Equal(t, version, now, name)
+		assert.NoError(t, err, name)
 	}
 	require.NoError(t, s.UnmarshalJSON([]byte(`{"version":9,"keys":{"a":{"value":1,"version":4},"b":{"value":2,"version":0,"expires":"2001-01-01T00:00:00Z"}}}`)))
 	wantAbsent(t, ctx, k)

@@ -89,9 +89,9 @@ func TestPromise20_NIncrementsAreN(t *testing.T) {
 		t.Errorf("the sum %d was never returned", i+1)
 	}
 	n, version, err := hits.Get(ctx)
-	if err != nil || n != goroutines*each || version != goroutines*each {
-		t.Errorf("the key is %d, version %d, %v; want %d for both", n, version, err, goroutines*each)
-	}
+	require.NoError(t, err)
+	assert.Equal(t, int64(goroutines*each), n)
+	assert.Equal(t, uint64(goroutines*each), version)
 }
 
 func TestPromise20_NReadModifyWritesAreN(t *testing.T) {
@@ -505,9 +505,9 @@ func TestUpdateMayCallTheStore(t *testing.T) {
 			err := s.Txn(ctx, func(ctx context.Context) error { _, _, err := k.Get(ctx); return err })
 			return old + 100, err
 		})
-		if got != 111 || err != nil || calls != 2 {
-			t.Errorf("got %d, %v after %d calls; want 111 after 2", got, err, calls)
-		}
+		assert.Equal(t, 111, got)
+		require.NoError(t, err)
+		assert.Equal(t, 2, calls)
 		wantValue(t, ctx, k, 111)
 		wantValue(t, ctx, other, 2)
 	})
@@ -540,9 +540,9 @@ func TestValuesOfEveryKind(t *testing.T) {
 	asString, asInt := Key[string]("typed"), Key[int]("typed")
 	_, got, err := asString.Get(ctx)
 	require.ErrorIs(t, err, ErrWrongType)
-	if want := `sluice: shared state key "typed": wrong type: it holds int64, not string`; err.Error() != want || got != version {
-		t.Errorf("got version %d, %q; want %d, %q", got, err, version, want)
-	}
+	want := `sluice: shared state key "typed": wrong type: it holds int64, not string`
+	assert.EqualError(t, err, want)
+	assert.Equal(t, version, got)
 	_, err = asString.CompareAndSwap(ctx, version, "x")
 	require.ErrorIs(t, err, ErrWrongType)
 	_, err = asString.Update(ctx, func(string, bool) (string, error) { return "", nil })
@@ -808,7 +808,7 @@ func TestPromise22_BadStateConfig(t *testing.T) {
 func TestStateErrorsNameTheKey(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	_, _, err := Key[int]("a \"b\"\n").Get(ctx)
-	assert.Equal(t, `sluice: shared state key "a \"b\"\n": absent`, err.Error())
+	assert.EqualError(t, err, `sluice: shared state key "a \"b\"\n": absent`)
 }
 
 func TestDeletesRaceEverything(t *testing.T) {

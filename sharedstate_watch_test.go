@@ -29,9 +29,9 @@ func TestListIsSortedAndCurrent(t *testing.T) {
 		if e.Key == "a/2" && e.Value != "new" {
 			t.Errorf("a/2 is %v, want new", e.Value)
 		}
-		if _, version, _ := Key[string](e.Key).Get(ctx); version != e.Version || e.Lost != 0 {
-			t.Errorf("%+v has version %d", e, version)
-		}
+		_, version, _ := Key[string](e.Key).Get(ctx)
+		assert.Equal(t, e.Version, version)
+		assert.Zero(t, e.Lost)
 	}
 	assert.Equal(t, []string{"a", "a/1", "a/2"}, keys)
 }

@@ -162,9 +162,8 @@ func TestOneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
 			t.Errorf("error %v must hold the panic and the failure", err)
 		}
 		assert.Equal(t, tt.panics, strings.Count(err.Error(), "panicked"), "panics reported: %v", err)
-		if len(a.Events()) != i+1 || len(b.Events()) != i+1 {
-			t.Errorf("%d and %d events, want %d each", len(a.Events()), len(b.Events()), i+1)
-		}
+		require.Len(t, a.Events(), i+1)
+		assert.Len(t, b.Events(), i+1)
 	}
 }
 
@@ -186,9 +185,8 @@ func TestMultiSink(t *testing.T) {
 	s = MultiSink(list...)
 	list[0] = b
 	deliverTo(t.Context(), s, testEvent(ToolInvoked))
-	if len(a.Events()) != 1 || len(b.Events()) != 0 {
-		t.Error("the caller's slice is shared")
-	}
+	require.Len(t, a.Events(), 1, "the caller's slice is shared")
+	assert.Empty(t, b.Events(), "the caller's slice is shared")
 }
 
 // Each sink of a MultiSink sees what it asked for, however they are put together.

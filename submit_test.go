@@ -313,9 +313,9 @@ func TestPromise10_ContextThatMisbehavesWhileItsCallWaits(t *testing.T) {
 							}
 						}
 						for range 3 { // one slot, and nobody holds it
-							if n, err := x(t.Context(), 7); n != 7 || err != nil {
-								t.Fatalf("later: %d, %v", n, err)
-							}
+							n, err := x(t.Context(), 7)
+							require.Equal(t, 7, n, "later")
+							require.NoError(t, err, "later")
 							if res, err := exec.Submit(t.Context(), sluice.Request{Tool: "x", Input: 8}).Wait(t.Context()); res.Value != any(8) || err != nil {
 								t.Fatalf("later: %v, %v", res.Value, err)
 							}

@@ -68,9 +68,9 @@ func TestPromise18_KeysTellCallsApart(t *testing.T) {
 				parents := make(map[string]string) // of the leaves
 				for _, e := range r.rec.Events() {
 					j := readEvent(t, e)
-					if j.CallKey == "" || j.CallKey != e.CallKey.String() || j.EventID != fmt.Sprintf("%s/%d", j.CallKey, e.Seq) {
-						t.Fatalf("event %q of call %q (%v)", j.EventID, j.CallKey, e.CallKey)
-					}
+					require.NotEmpty(t, j.CallKey)
+					require.Equal(t, j.CallKey, e.CallKey.String())
+					require.Equal(t, j.EventID, fmt.Sprintf("%s/%d", j.CallKey, e.Seq))
 					if events[j.EventID] {
 						t.Errorf("two events are %s", j.EventID)
 					}
@@ -578,8 +578,7 @@ func TestGateStateKindAndScope(t *testing.T) {
 		}
 		var k sluice.GateKind
 		var s sluice.BreakerState
-		if k.UnmarshalText([]byte("odd")) == nil || s.UnmarshalText([]byte("odd")) == nil {
-			t.Error("reads what is none")
-		}
+		require.Error(t, k.UnmarshalText([]byte("odd")), "reads what is none")
+		assert.Error(t, s.UnmarshalText([]byte("odd")), "reads what is none")
 	})
 }

@@ -114,15 +114,15 @@ func TestSlotIsHeldUntilTheCodeEnds(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			return "", nil
 		}))
-		if _, err := f(t.Context(), ""); !errors.Is(err, sluice.ErrTimeout) || time.Since(start) != time.Second {
-			t.Errorf("%v after %v", err, time.Since(start))
-		}
-		if _, err := f(t.Context(), ""); !errors.Is(err, sluice.ErrTimeout) || time.Since(start) != 11*time.Second {
-			t.Errorf("%v after %v", err, time.Since(start))
-		}
-		if err := e.Close(t.Context()); err != nil || time.Since(start) != 20*time.Second {
-			t.Errorf("Close: %v after %v", err, time.Since(start))
-		}
+		_, err := f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.Equal(t, time.Second, time.Since(start))
+		_, err = f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.Equal(t, 11*time.Second, time.Since(start))
+		err = e.Close(t.Context())
+		require.NoError(t, err, "Close")
+		assert.Equal(t, 20*time.Second, time.Since(start), "Close")
 		assert.Equal(t, []time.Duration{0, 10 * time.Second}, began, "began at")
 	})
 }
@@ -264,9 +264,9 @@ func TestClassifierPanics(t *testing.T) {
 		want sluice.BreakerState
 	}{{false, sluice.BreakerClosed}, {true, sluice.BreakerClosed}, {false, sluice.BreakerClosed}, {false, sluice.BreakerOpen}} {
 		fails(t.Context(), step.ok)
-		if got := sluice.Must(b.State("x")); got != step.want || asked != i+1 {
-			t.Errorf("step %d: %v after %d questions, want %v", i, got, asked, step.want)
-		}
+		got := sluice.Must(b.State("x"))
+		assert.Equal(t, step.want, got, "step %d", i)
+		assert.Equal(t, i+1, asked, "step %d", i)
 	}
 }
 

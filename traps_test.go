@@ -49,9 +49,9 @@ func TestSlowToolHoldsNoLock(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		fast := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "fast"}, echo))
-		if got, err := fast(t.Context(), "x"); got != "x" || err != nil {
-			t.Errorf("fast: %q, %v", got, err)
-		}
+		got, err := fast(t.Context(), "x")
+		assert.Equal(t, "x", got, "fast")
+		assert.NoError(t, err, "fast")
 		assert.Equal(t, 1, e.Snapshot().InFlight, "in flight")
 		_, ok := e.Plan("slow")
 		assert.True(t, ok, "no plan of slow")
@@ -99,9 +99,9 @@ func TestIdentityCannotBeSpoofed(t *testing.T) {
 	//lint:ignore SA1029 a string key is what an attacker would try
 	ctx := context.WithValue(context.WithValue(t.Context(), "priority", 99), "tenant", "root")
 	c, err := f(ctx, in{Tenant: "root", Priority: "4"})
-	if err != nil || c.Priority != sluice.PriorityNormal || c.Pipeline.Tenant != "" {
-		t.Errorf("priority %d, tenant %q, %v", c.Priority, c.Pipeline.Tenant, err)
-	}
+	require.NoError(t, err)
+	require.Equal(t, sluice.PriorityNormal, c.Priority)
+	assert.Empty(t, c.Pipeline.Tenant)
 	if typ := reflect.TypeFor[sluice.Request](); true {
 		for _, name := range []string{"Priority", "Tenant", "Sink"} {
 			_, ok := typ.FieldByName(name)
@@ -359,9 +359,8 @@ func TestArgumentsAreStrict(t *testing.T) {
 	} {
 		res, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Args: json.RawMessage(args)})
 		if want == "" {
-			if !errors.Is(err, sluice.ErrInvalidArguments) || !errors.Is(err, sluice.ErrRejected) {
-				t.Errorf("%.40s: %v", args, err)
-			}
+			assert.ErrorIs(t, err, sluice.ErrInvalidArguments, "%.40s", args)
+			assert.ErrorIs(t, err, sluice.ErrRejected, "%.40s", args)
 			continue
 		}
 		if got, err2 := res.JSON(); err != nil || err2 != nil || string(got) != want {
@@ -395,9 +394,8 @@ func TestCloseManyTimes(t *testing.T) {
 		start := time.Now()
 		_, err := f(t.Context(), "")
 		assert.NoError(t, err)
-		if inside == nil || !strings.Contains(inside.Error(), `tool "x"`) || time.Since(start) != 0 {
-			t.Errorf("Close inside: %v after %v", inside, time.Since(start))
-		}
+		require.ErrorContains(t, inside, `tool "x"`, "Close inside")
+		assert.Zero(t, time.Since(start), "Close inside")
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {

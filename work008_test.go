@@ -45,9 +45,8 @@ func TestWORK008_Sequential5(t *testing.T) {
 			at := time.Duration(i/3) * 10 * ms
 			if i%3 == 2 {
 				at += 10 * ms
-				if e.Duration != 10*ms || e.Queued != 0 {
-					t.Errorf("event %d: ran %v after waiting %v, want 10ms and 0", i, e.Duration, e.Queued)
-				}
+				assert.Equal(t, 10*ms, e.Duration, "event %d", i)
+				assert.Zero(t, e.Queued, "event %d", i)
 			}
 			assert.Equal(t, at, e.Time.Sub(r.start), "event %d is of", i)
 		}
@@ -131,9 +130,8 @@ func TestWORK008_HighConcurrency50(t *testing.T) {
 		if all.peak.Load() != 15 || web.peak.Load() > 10 || disk.peak.Load() > 10 || web.peak.Load()+disk.peak.Load() < 15 {
 			t.Errorf("in flight at most %d, web %d, disk %d: want 15, 10, 10", all.peak.Load(), web.peak.Load(), disk.peak.Load())
 		}
-		if web.total.Load() != 25 || disk.total.Load() != 25 {
-			t.Errorf("ran %d and %d times, want 25 each", web.total.Load(), disk.total.Load())
-		}
+		assert.Equal(t, int64(25), web.total.Load())
+		assert.Equal(t, int64(25), disk.total.Load())
 		assert.Equal(t, 40*ms, r.at(), "took: no slot may idle")
 		ends := map[string]int{}
 		for _, e := range r.rec.Events() {
@@ -239,9 +237,9 @@ func TestWORK008_RaceCondition20(t *testing.T) {
 			parallel(20, func(int) {
 				assert.NoError(t, r.call("hit"))
 			})
-			if v, _, err := hits.Get(r.ctx); v != 20 || err != nil {
-				t.Errorf("final value %d, %v: want 20", v, err)
-			}
+			v, _, err := hits.Get(r.ctx)
+			assert.Equal(t, int64(20), v)
+			assert.NoError(t, err)
 			if conflicts.Load() != 190 || r.at() != 20*ms { // 19 + 18 + … + 1: one wins each round
 				t.Errorf("%d conflicts in %v, want 190 in 20ms", conflicts.Load(), r.at())
 			}
@@ -439,9 +437,8 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 			assert.ErrorAs(t, err, &p, "%v, want a PanicError", err)
 		}
 		parallel(5, func(int) { assert.NoError(t, r.call("load")) })
-		if peak.Load() != 2*size || r.at() != 150*ms {
-			t.Errorf("held at most %d bytes, took %v: want %d, 150ms", peak.Load(), r.at(), 2*size)
-		}
+		assert.Equal(t, int64(2*size), peak.Load())
+		assert.Equal(t, 150*ms, r.at())
 		quiet := func() (heap uint64, goroutines int) {
 			synctest.Wait()
 			var m runtime.MemStats
@@ -455,9 +452,8 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 		r.ctx = t.Context() // calls that nobody records
 		parallel(200, func(int) { assert.NoError(t, r.call("load")) })
 		heapNow, routinesNow := quiet()
-		if peak.Load() != 2*size || len(r.rec.Events()) != events {
-			t.Errorf("held at most %d bytes, want %d", peak.Load(), 2*size)
-		}
+		require.Equal(t, int64(2*size), peak.Load())
+		assert.Len(t, r.rec.Events(), events)
 		if routinesNow != routines || heapNow > heap+size/2 {
 			t.Errorf("after 200 calls %d goroutines and %d bytes, before them %d and %d", routinesNow, heapNow, routines, heap)
 		}

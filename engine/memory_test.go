@@ -139,9 +139,9 @@ func TestOpMemoryIsBounded(t *testing.T) {
 		s, ctx := m.Store(), t.Context()
 		add := func(op OpID, want int64) {
 			t.Helper()
-			if total, _, err := s.Add(ctx, op, "n", 1, nil, 0); err != nil || total != want {
-				t.Errorf("total %d, %v: want %d", total, err, want)
-			}
+			total, _, err := s.Add(ctx, op, "n", 1, nil, 0)
+			require.NoError(t, err)
+			assert.Equal(t, want, total)
 		}
 		var ops [5]OpID
 		for i := range ops {
@@ -270,14 +270,15 @@ func TestPublishedKeepsTheNewest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{MaxEvents: 3, MaxValue: 4})
 		for i := range 5 {
-			if n, err := m.Events().Publish(t.Context(), []Event{{ID: fmt.Sprint(i), Seq: uint32(i)}}); n != 1 || err != nil {
-				t.Fatal(n, err)
-			}
+			n, err := m.Events().Publish(t.Context(), []Event{{ID: fmt.Sprint(i), Seq: uint32(i)}})
+			require.Equal(t, 1, n)
+			require.NoError(t, err)
 		}
 		events, dropped := m.Published()
-		if len(events) != 3 || events[0].ID != "2" || events[2].ID != "4" || dropped != 2 {
-			t.Errorf("kept %v, dropped %d: want 2, 3, 4 and 2", events, dropped)
-		}
+		require.Len(t, events, 3)
+		require.Equal(t, "2", events[0].ID)
+		assert.Equal(t, "4", events[2].ID)
+		assert.Equal(t, uint64(2), dropped)
 		n, err := m.Events().Publish(t.Context(), []Event{{ID: "x"}, {ID: "y", Payload: []byte("12345")}, {ID: "z"}})
 		assert.Equal(t, 1, n, "acknowledged %d before an event that is too large", n)
 		assert.ErrorIs(t, err, ErrPoison)
@@ -298,9 +299,8 @@ func TestFollowerThatFallsBehindIsTold(t *testing.T) {
 				assert.ErrorIs(t, err, ErrLost)
 				continue
 			}
-			if err != nil || rec.Key != "first" {
-				t.Fatal(rec, err)
-			}
+			require.NoError(t, err)
+			require.Equal(t, "first", rec.Key)
 			for _, err := range s.Follow(ctx, "") {
 				assert.ErrorIs(t, err, ErrFull)
 				assert.ErrorContains(t, err, "MaxFollows is 1")

@@ -36,9 +36,9 @@ func TestPrefetchAnswersWithoutATrip(t *testing.T) {
 			wantGrant(t, g, nil, engine.Grant{Units: 1})
 		}
 		synctest.Wait()
-		if c := a.Counts(); c.Takes != 2 || c.Units != 12 {
-			t.Errorf("with 4 of 10 left nothing is fetched yet: %+v", c)
-		}
+		c := a.Counts()
+		assert.Equal(t, uint64(2), c.Takes, "with 4 of 10 left nothing is fetched yet")
+		assert.Equal(t, int64(12), c.Units, "with 4 of 10 left nothing is fetched yet")
 		p.Try(one(m, 0))
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
@@ -67,9 +67,9 @@ func TestPrefetchHoldsNothingForLonger(t *testing.T) {
 			t.Errorf("%+v: want 5 expired, none held", c)
 		}
 		time.Sleep(time.Second) // the fetch found nothing
-		if c := p.Counts(); c.Held != 0 || c.Fetched != 8 {
-			t.Errorf("%+v", c)
-		}
+		c := p.Counts()
+		assert.Zero(t, c.Held)
+		assert.Equal(t, int64(8), c.Fetched)
 	})
 }
 
@@ -217,9 +217,9 @@ func TestPrefetchWithAnEngineInTrouble(t *testing.T) {
 				assert.Equal(t, 1, n, "an engine that is %v was asked %d times at once", f, n)
 				time.Sleep(50 * time.Millisecond)
 				synctest.Wait()
-				if c := p.Counts(); c.Failed != 1 || c.Held != 0 {
-					t.Errorf("%+v: want one failure", c)
-				}
+				c := p.Counts()
+				assert.Equal(t, uint64(1), c.Failed)
+				assert.Zero(t, c.Held)
 				x.Set(sluicetest.Healthy)
 				time.Sleep(time.Second)
 				p.Try(one(m, 0))

@@ -387,12 +387,12 @@ func TestIgnoredTimeoutsAreJudgedInTime(t *testing.T) {
 		return first, r.Openings
 	}
 	// Calls come every 10 ms from 0 on; those of 0, 10 and 20 ms are over by 75 ms.
-	if at, n := run(55*ms, 0); at != 80*ms || n != 1 {
-		t.Errorf("a timeout of 55 ms: first refused at %v after %d openings, want 80 ms, 1", at, n)
-	}
-	if at, n := run(55*ms, 30*ms); at != -1 || n != 0 {
-		t.Errorf("a caller's deadline before it: first refused at %v after %d openings, want never", at, n)
-	}
+	at, n := run(55*ms, 0)
+	assert.Equal(t, 80*ms, at, "a timeout of 55 ms")
+	assert.Equal(t, int64(1), n, "a timeout of 55 ms")
+	at, n = run(55*ms, 30*ms)
+	assert.Equal(t, time.Duration(-1), at, "a caller's deadline before it")
+	assert.Zero(t, n, "a caller's deadline before it")
 }
 
 // TestCheckerFinds plants what the machine must never do, and sees the checker object.
@@ -495,8 +495,7 @@ func TestNoWait(t *testing.T) {
 		c.Traffic = []Traffic{{Tool: "work", Arrivals: Steady(8)}}
 		c.Duration = 100 * time.Second
 		r := simulate(t, c)
-		if r.All.Wait.Max != 0 || r.All.Refused == 0 {
-			t.Errorf("%s: waits up to %v, %d refused: want no waiting", name, r.All.Wait.Max, r.All.Refused)
-		}
+		assert.Zero(t, r.All.Wait.Max, name)
+		assert.NotZero(t, r.All.Refused, name)
 	}
 }

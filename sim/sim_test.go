@@ -92,9 +92,8 @@ func TestSameSeedSameReport(t *testing.T) {
 	}
 	j1, s1 := report(7)
 	j2, s2 := report(7)
-	if j1 != j2 || s1 != s2 {
-		t.Errorf("two runs with one seed differ:\n%s\n%s", j1, j2)
-	}
+	assert.Equal(t, j2, j1, "two runs with one seed differ")
+	assert.Equal(t, s2, s1, "two runs with one seed differ")
 	j3, _ := report(8)
 	assert.NotEqual(t, j1, j3, "another seed gives the same report")
 }

@@ -60,9 +60,9 @@ func TestParseBody(t *testing.T) {
 		{"too long", `{"pad":"` + strings.Repeat("x", MaxBody) + `",` + gemini[1:], 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if d, source := ParseBody([]byte(c.body)); d != c.want || source != c.source {
-				t.Errorf("got %v of %q, want %v of %q", d, source, c.want, c.source)
-			}
+			d, source := ParseBody([]byte(c.body))
+			assert.Equal(t, c.want, d)
+			assert.Equal(t, c.source, source)
 		})
 	}
 	d, _ := ParseBody(nil)

@@ -151,9 +151,8 @@ func TestParse_ListsAreReadByPosition(t *testing.T) {
 		}
 	}
 	s := Parse(header("RateLimit: limit=2, remaining=0, reset=3", "RateLimit: limit=500, remaining=400, reset=90000"), 200, now)
-	if s.Pause != 3*time.Second || len(s.Quotas) != 2 {
-		t.Errorf("two dictionaries: pause %v of %+v, want 3s of two", s.Pause, s.Quotas)
-	}
+	assert.Equal(t, 3*time.Second, s.Pause, "two dictionaries")
+	assert.Len(t, s.Quotas, 2, "two dictionaries")
 	many := strings.Repeat("0, ", 1000) + "0"
 	assert.Len(t, Parse(header("X-RateLimit-Remaining: "+many, "RateLimit-Remaining: "+many), 200, now).Quotas, maxQuotas,
 		"quotas")
@@ -182,9 +181,9 @@ func TestParse_SeveralRetryAfters(t *testing.T) {
 		{[]string{"X-Retry-After-Milliseconds: 1500"}, 1500 * time.Millisecond, "retry-after-ms"},
 		{[]string{"X-No-Retry-Afterwards: 12", "Xretry-After: 5", "Retry-After-Policy: 3"}, 0, ""},
 	} {
-		if s := Parse(header(c.lines...), 429, now); s.Pause != c.want || s.Source != c.source {
-			t.Errorf("%q: pause %v of %q, want %v of %q", c.lines, s.Pause, s.Source, c.want, c.source)
-		}
+		s := Parse(header(c.lines...), 429, now)
+		assert.Equal(t, c.want, s.Pause, "%q", c.lines)
+		assert.Equal(t, c.source, s.Source, "%q", c.lines)
 	}
 	for v, want := range map[string]bool{"12": true, "0": false} {
 		assert.Equal(t, want, Parse(header("X-RateLimit-Retry-After-Seconds: "+v), 403, now).Throttled,
@@ -213,9 +212,9 @@ func TestParse_UnitsInNames(t *testing.T) {
 		{"X-RateLimit-Reset-Time: " + strconv.FormatInt(epoch.Unix(), 10), 90 * time.Second},
 		{"X-Rate-Limit-Reset-Ms: 1500", 1500 * time.Millisecond},
 	} {
-		if s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Limit: 9", c.line), 429, now); s.Pause != c.want || len(s.Quotas) != 1 {
-			t.Errorf("%s: pause %v of %+v, want %v of one", c.line, s.Pause, s.Quotas, c.want)
-		}
+		s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Limit: 9", c.line), 429, now)
+		assert.Equal(t, c.want, s.Pause, c.line)
+		assert.Len(t, s.Quotas, 1, c.line)
 	}
 	for _, line := range []string{"X-RateLimit-Reset-Requests-Ms: 1500", "X-RateLimit-Requests-Reset-Ms: 1500"} {
 		assert.Equal(t, 1500*time.Millisecond, Parse(header("X-RateLimit-Remaining-Requests: 0", line), 429, now).Pause,

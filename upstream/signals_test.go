@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var now = time.Date(2026, time.March, 2, 15, 4, 5, 0, time.UTC)
@@ -275,9 +276,8 @@ func TestParse_RetryAfterForms(t *testing.T) {
 			}
 			for _, status := range []int{429, 503} {
 				s := Parse(h, status, now)
-				if s.Pause != c.want || s.Source != c.source {
-					t.Errorf("%d: pause %v of %q, want %v of %q", status, s.Pause, s.Source, c.want, c.source)
-				}
+				assert.Equal(t, c.want, s.Pause, "%d", status)
+				assert.Equal(t, c.source, s.Source, "%d", status)
 				assert.Equal(t, c.given || status == 429, s.Throttled, "%d: throttled", status)
 			}
 			h.Set("X-Ms-Retry-After-Ms", "11")
@@ -351,9 +351,9 @@ func TestParse_PartitionsOfOnePolicy(t *testing.T) {
 	s := Parse(header(
 		`RateLimit-Policy: "p";q=10;w=1;pk=:YQ==:, "p";q=20;w=1;pk=:Yg==:`,
 		`RateLimit: "p";r=2;t=1;pk=:Yg==:, "p";r=1;t=1;pk=:YQ==:`), 200, now)
-	if len(s.Quotas) != 2 || s.Quotas[0].Remaining != 1 || s.Quotas[1].Remaining != 2 {
-		t.Errorf("%+v", s.Quotas)
-	}
+	require.Len(t, s.Quotas, 2)
+	require.Equal(t, int64(1), s.Quotas[0].Remaining)
+	assert.Equal(t, int64(2), s.Quotas[1].Remaining)
 }
 
 func TestParse_Nonsense(t *testing.T) {

@@ -270,9 +270,9 @@ func TestPromise21_BackoffIsBounded(t *testing.T) {
 	}
 	assert.Len(t, b.quotas, 1, "quotas, want those that are over forgotten")
 	b.passed("late", later.Add(time.Hour))
-	if n := b.known.Load(); n != 0 || len(b.quotas) != 0 {
-		t.Errorf("known %d of %d, want none", n, len(b.quotas))
-	}
+	n := b.known.Load()
+	assert.Zero(t, n)
+	assert.Empty(t, b.quotas)
 }
 
 func TestBackoff_JitterIsWithinAQuarterAndTheBound(t *testing.T) {
@@ -381,9 +381,10 @@ func TestPromise22_BadTransportConfig(t *testing.T) {
 		{TransportConfig{Backoff: 5}, "upstream: TransportConfig.Backoff is 5ns: must be at least 1µs; a Duration without a unit? 5 seconds are 5*time.Second"},
 		{TransportConfig{MaxPause: 999}, "upstream: TransportConfig.MaxPause is 999ns: must be at least 1µs; a Duration without a unit? 999 seconds are 999*time.Second"},
 	} {
-		if tr, err := NewTransport(c.config); tr != nil || err == nil || err.Error() != c.want {
-			t.Errorf("got %v, %v\nwant %s", tr, err, c.want)
-		}
+		tr, err := NewTransport(c.config)
+		require.Nil(t, tr)
+		require.Error(t, err)
+		assert.EqualError(t, err, c.want)
 	}
 }
 
@@ -444,9 +445,9 @@ func TestTransport_OverLoopback(t *testing.T) {
 	}
 	got := p.take()
 	assert.True(t, equal(got, []time.Duration{3 * time.Second}), "pauses %v, want 3s", got)
-	if len(seen) != 1 || len(seen[0].Quotas) != 1 || seen[0].Quotas[0].Remaining != 12 {
-		t.Errorf("signals %+v", seen)
-	}
+	require.Len(t, seen, 1)
+	require.Len(t, seen[0].Quotas, 1)
+	assert.Equal(t, int64(12), seen[0].Quotas[0].Remaining)
 	var throttled *ThrottledError
 	if err := Check(resp, body); !errors.As(err, &throttled) || throttled.RetryAfter() != 3*time.Second || !strings.HasPrefix(throttled.Host, "127.0.0.1:") {
 		t.Errorf("Check: %v", err)
@@ -473,7 +474,7 @@ func TestTransport_ConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := len(p.take()); got != 1600 || signals.Load() != 1600 {
-		t.Errorf("%d pauses, %d signals, want 1600 each", got, signals.Load())
-	}
+	got := len(p.take())
+	assert.Equal(t, 1600, got)
+	assert.Equal(t, int64(1600), signals.Load())
 }

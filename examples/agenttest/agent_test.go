@@ -24,9 +24,9 @@ func TestAgent(t *testing.T) {
 		if got, want := time.Since(start), 1010*time.Millisecond; got != want { // starts at 0, 500 and 1000 ms
 			t.Errorf("took %v, want %v", got, want)
 		}
-		if n, _, err := seen.Get(ctx); n != 3 || err != nil {
-			t.Errorf("seen is %d, %v, want 3", n, err)
-		}
+		n, _, err := seen.Get(ctx)
+		assert.Equal(t, 3, n)
+		assert.NoError(t, err)
 		assert.NoError(t, rec.Check())
 		if got, want := len(rec.Events("search")), 11; got != want { // 3 × (invoked started completed) + 2 × queued
 			t.Errorf("%d events, want %d: %s", got, want, rec.Trace())

@@ -107,14 +107,12 @@ func statuses(t *testing.T, tool agentTool, n int) map[int]int {
 func TestBackendLimitsEachKey(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
 		got := statuses(t, tools["search"], serverBurst+5)
-		if got[200] != serverBurst || got[429] != 5 {
-			t.Errorf("%d at once: %v, want %d × 200 and 5 × 429", serverBurst+5, got, serverBurst)
-		}
+		require.Equal(t, serverBurst, got[200], "%d at once", serverBurst+5)
+		assert.Equal(t, 5, got[429], "%d at once", serverBurst+5)
 		// The burst took 120 ms, in which one token came back.
 		got = statuses(t, tools["fetch_page"], 3)
-		if got[200] != 1 || got[429] != 2 {
-			t.Errorf("3 at once, another endpoint of the key: %v, want 1 × 200 and 2 × 429", got)
-		}
+		require.Equal(t, 1, got[200], "3 at once, another endpoint of the key")
+		assert.Equal(t, 2, got[429], "3 at once, another endpoint of the key")
 		if got := statuses(t, tools["query_crm"], 1); got[200] != 1 {
 			t.Errorf("another key: %v, want 200", got)
 		}
@@ -122,9 +120,10 @@ func TestBackendLimitsEachKey(t *testing.T) {
 		if got := statuses(t, tools["search"], serverBurst+1); got[200] != serverBurst || got[429] != 1 {
 			t.Errorf("after a refill: %v, want %d × 200 and 1 × 429", got, serverBurst)
 		}
-		if c := b.Counts(); c.TooMany != 5+2+1 || c.OK != serverBurst+1+1+serverBurst || c.TooBusy != 0 {
-			t.Errorf("counts are %+v", c)
-		}
+		c := b.Counts()
+		assert.Equal(t, 5+2+1, c.TooMany)
+		assert.Equal(t, serverBurst+1+1+serverBurst, c.OK)
+		assert.Zero(t, c.TooBusy)
 	})
 }
 

@@ -26,9 +26,9 @@ func TestDemo(t *testing.T) {
 			t.Errorf("took %v, want less than 20 s", took)
 		}
 
-		if c := with.counts; c.TooMany != 0 || c.TooBusy != 0 {
-			t.Errorf("guarded: %d × 429 and %d × 503, want none", c.TooMany, c.TooBusy)
-		}
+		c := with.counts
+		assert.Zero(t, c.TooMany, "guarded")
+		assert.Zero(t, c.TooBusy, "guarded")
 		if c := without.counts; c.TooMany == 0 || c.TooBusy == 0 {
 			t.Errorf("unguarded: %d × 429 and %d × 503: the demo shows no trouble", c.TooMany, c.TooBusy)
 		}

@@ -177,8 +177,8 @@ func TestDetectTerminal(t *testing.T) {
 	for _, tt := range tests {
 		t.Setenv("TERM", tt.term)
 		t.Setenv("NO_COLOR", tt.noColor)
-		if got := detectTerminal(null); got.live != tt.live || got.color != tt.color {
-			t.Errorf("TERM=%s NO_COLOR=%s: %+v", tt.term, tt.noColor, got)
-		}
+		got := detectTerminal(null)
+		assert.Equal(t, tt.live, got.live, "TERM=%s NO_COLOR=%s", tt.term, tt.noColor)
+		assert.Equal(t, tt.color, got.color, "TERM=%s NO_COLOR=%s", tt.term, tt.noColor)
 	}
 }

@@ -109,9 +109,10 @@ func TestLoadTurnsRefusesWhatCannotBeReplayed(t *testing.T) {
 			data := strings.Replace(good, tt.old, tt.new, 1)
 			turns, err := loadTurns(fstest.MapFS{"turns/a.json": {Data: []byte(data)}})
 			if tt.want == "" {
-				if err != nil || len(turns) != 1 || turns[0].At != 5*time.Millisecond || turns[0].Priority != sluice.PriorityBatch {
-					t.Errorf("got %+v, %v", turns, err)
-				}
+				require.NoError(t, err)
+				require.Len(t, turns, 1)
+				require.Equal(t, 5*time.Millisecond, turns[0].At)
+				assert.Equal(t, sluice.PriorityBatch, turns[0].Priority)
 				return
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -90,9 +90,8 @@ func claimed(t *testing.T, opts ...any) (w *world, x, y *Class, both, g *Ticket)
 	both = w.arrive("both", 2, "", append([]any{x, y}, opts...)...)
 	w.finish(h)
 	w.sees("h g")
-	if len(w.m.claims) != 1 || w.m.claims[0].head != both {
-		t.Fatalf("both does not hold the claim")
-	}
+	require.Len(t, w.m.claims, 1, "both does not hold the claim")
+	require.Same(t, both, w.m.claims[0].head, "both does not hold the claim")
 	return w, x, y, both, g
 }
 
@@ -638,7 +637,7 @@ func TestPromise03_LimitUnderResize(t *testing.T) {
 	w.sees("12! 13! 14! 15! 16! 17! 18! 19!")
 }
 
-func TestPromise03_CL1_RandomResize(t *testing.T) {
+func TestPromise03_RandomResize(t *testing.T) {
 	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		w := newWorld(t, standard())
@@ -763,9 +762,8 @@ func TestPromise07_CancelledWaiterCostsNothing(t *testing.T) {
 		}
 		w.cancel(ws[at])
 		w.sees("h")
-		if w.m.Waiting() != 2 || ws[at].State() != Left {
-			t.Errorf("%d wait, state %d", w.m.Waiting(), ws[at].State())
-		}
+		require.Equal(t, 2, w.m.Waiting())
+		assert.Equal(t, Left, ws[at].State())
 		w.finish(h)
 		first, second := ws[(3-at)/3], ws[2-at/2]
 		w.sees(first.Owner.(string))
@@ -871,7 +869,7 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 }
 
 // Retrying after exactly what a refusal says succeeds if nobody else came, a nanosecond earlier not.
-func TestPromise08_RL4_RetryAfterIsExact(t *testing.T) {
+func TestPromise08_RetryAfterIsExact(t *testing.T) {
 	for _, early := range []int64{0, 1} {
 		w := newWorld(t, standard())
 		r := w.rate("rate", 0, 7, sec, 2)

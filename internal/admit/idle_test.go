@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -56,12 +57,11 @@ func TestIdle_BusyTablesAreNotSearched(t *testing.T) {
 	for range 1000 {
 		w.at(w.now + 1)
 		require.Nil(t, w.m.Cell(w.now, k, "new"), "a breaker that counts failures made room")
-		if k.idle.Top() != top || k.idle.Min() != at {
-			t.Fatal("the table was looked through again")
-		}
+		require.Same(t, top, k.idle.Top(), "the table was looked through again")
+		require.Equal(t, at, k.idle.Min(), "the table was looked through again")
 	}
 	w.at(3600 * sec)
-	if w.m.Cell(w.now, k, "new") == nil || k.Lookup("A") == nil {
-		t.Error("failures were not forgotten after an hour, or a tripped breaker was")
-	}
+	require.NotNil(t, w.m.Cell(w.now, k, "new"),
+		"failures were not forgotten after an hour, or a tripped breaker was")
+	assert.NotNil(t, k.Lookup("A"), "failures were not forgotten after an hour, or a tripped breaker was")
 }

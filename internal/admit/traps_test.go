@@ -114,9 +114,8 @@ func TestWideHeadAndNarrowCalls(t *testing.T) {
 	for slices.ContainsFunc(w.calls, func(c *Ticket) bool { return c.State() == Running && c.Owner != "wide" }) {
 		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
 	}
-	if len(w.news) == 0 || w.news[0] != "wide" {
-		t.Errorf("started %v, want wide first", w.news)
-	}
+	require.NotEmpty(t, w.news)
+	assert.Equal(t, "wide", w.news[0])
 }
 
 func TestResizeWakes(t *testing.T) {
@@ -387,9 +386,8 @@ func TestWaitLimitWithoutOtherTraffic(t *testing.T) {
 	w.sees("h")
 	w.at(3600 * sec)
 	w.sees("a!")
-	if a.Refusal().Reason != TooLong || w.m.Waiting() != 0 {
-		t.Errorf("refusal %+v, %d wait", a.Refusal(), w.m.Waiting())
-	}
+	require.Equal(t, TooLong, a.Refusal().Reason)
+	assert.Zero(t, w.m.Waiting())
 }
 
 func TestClockGoesBack(t *testing.T) {
@@ -403,9 +401,9 @@ func TestClockGoesBack(t *testing.T) {
 	w.m.Pause(3, w.cell(k), 5) // in the machine's past
 	w.m.Finish(2, h, breaker.Success)
 	x := w.ticket("x", 2, "", k)
-	if s := w.m.Arrive(-5, x); s != Running || x.Granted() != 10*sec {
-		t.Errorf("state %d, granted at %d", s, x.Granted())
-	}
+	s := w.m.Arrive(-5, x)
+	assert.Equal(t, Running, s)
+	assert.Equal(t, 10*sec, x.Granted())
 	assert.Equal(t, 11*sec, w.m.Due(), "due at")
 	w.m.Tick(11*sec - 1)
 	assert.Nil(t, w.m.Decided(), "a token came early")

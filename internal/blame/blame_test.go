@@ -3,7 +3,6 @@ package blame
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -73,9 +72,10 @@ func TestOf(t *testing.T) {
 				l.Charge(1, c)
 			}
 			f := Of(tt.err, &l, 1, func(err error) bool { return err == errRefused })
-			if !slices.Equal(f.Own, tt.own) || f.Nested != tt.nested || f.Refused != tt.refused || len(f.Carried) != tt.carried {
-				t.Errorf("found %+v", f)
-			}
+			assert.Equal(t, tt.own, f.Own)
+			assert.Equal(t, tt.nested, f.Nested)
+			assert.Equal(t, tt.refused, f.Refused)
+			assert.Len(t, f.Carried, tt.carried)
 			if f = Of(tt.err, &l, 2, func(error) bool { return false }); f.Nested {
 				t.Error("another attempt is blamed on the first one's nested calls")
 			}

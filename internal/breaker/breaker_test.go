@@ -151,9 +151,9 @@ func TestCascadingFailure(t *testing.T) {
 			failed++
 		}
 	}
-	if ran != 17 || failed != 3 || refused != 3 {
-		t.Errorf("ran %d, failed %d, refused %d; want 17, 3, 3", ran, failed, refused)
-	}
+	assert.Equal(t, 17, ran)
+	assert.Equal(t, 3, failed)
+	assert.Equal(t, 3, refused)
 	s.at(30).admits(100, 4, "probe").is(HalfOpen)
 }
 

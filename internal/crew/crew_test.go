@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // counted is a crew whose goroutines are counted, as they are for whoever closes.
@@ -334,8 +335,9 @@ func TestQueue_FirstInFirstOutAndNoRoomWhenEmpty(t *testing.T) {
 		for q.len() > 0 {
 			got = append(got, q.pop())
 		}
-		if fmt.Sprint(got) != "[0 1 2 3 4 5 6 7 8 9]" || q.list != nil || q.done != 0 {
-			t.Errorf("round %d: %v, with room for %d", round, got, cap(q.list))
-		}
+		assert.Equal(t, "[0 1 2 3 4 5 6 7 8 9]", fmt.Sprint(got),
+			"round %d: %v, with room for %d", round, got, cap(q.list))
+		require.Nil(t, q.list, "round %d: %v, with room for %d", round, got, cap(q.list))
+		assert.Zero(t, q.done, "round %d: %v, with room for %d", round, got, cap(q.list))
 	}
 }

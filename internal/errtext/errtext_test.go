@@ -58,8 +58,8 @@ func TestEditDistance(t *testing.T) {
 		a, b string
 		want int
 	}{{"", "", 0}, {"", "ab", 2}, {"ab", "ba", 1}, {"abc", "abd", 1}, {"abc", "ac", 1}, {"kitten", "sitting", 3}} {
-		if got := editDistance(tt.a, tt.b); got != tt.want || editDistance(tt.b, tt.a) != got {
-			t.Errorf("%q and %q: %d, want %d", tt.a, tt.b, got, tt.want)
-		}
+		got := editDistance(tt.a, tt.b)
+		assert.Equal(t, tt.want, got, "%q and %q", tt.a, tt.b)
+		assert.Equal(t, got, editDistance(tt.b, tt.a), "%q and %q", tt.a, tt.b)
 	}
 }

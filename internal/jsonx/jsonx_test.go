@@ -81,9 +81,10 @@ func TestNumbersSayWhereADigitIsMissing(t *testing.T) {
 		"1e+":    {3, false, false},
 		"1E-7,2": {4, false, true},
 	} {
-		if n, whole, ok := Number([]byte(s)); n != want.n || whole != want.whole || ok != want.ok {
-			t.Errorf("%q: %d, %v, %v", s, n, whole, ok)
-		}
+		n, whole, ok := Number([]byte(s))
+		assert.Equal(t, want.n, n, "%q", s)
+		assert.Equal(t, want.whole, whole, "%q", s)
+		assert.Equal(t, want.ok, ok, "%q", s)
 	}
 }
 

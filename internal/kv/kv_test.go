@@ -46,9 +46,9 @@ func checkShards(t *testing.T, s *Store) {
 			if w := e.word.Load(); w&(locked|dead) != 0 || w < step {
 				t.Errorf("%s: the word is %#x", e.key, w)
 			}
-			if h := s.hash(e.key); s.shard(h) != sh || uint32(h) != e.hash {
-				t.Errorf("%s is in the wrong shard", e.key)
-			}
+			h := s.hash(e.key)
+			require.Same(t, sh, s.shard(h), "%s is in the wrong shard", e.key)
+			assert.Equal(t, e.hash, uint32(h), "%s is in the wrong shard", e.key)
 			got, _ := s.find(s.root, e.key)
 			assert.Same(t, e, got, "%s cannot be found", e.key)
 			x := e.expires.Load()

@@ -245,9 +245,8 @@ func TestCopiesShareNothing(t *testing.T) {
 	a, b := shown(t, raw, 0).(json.RawMessage), shown(t, m, 0).(json.RawMessage)
 	copy(raw, "{\"z\":2}")
 	m["b"] = 1
-	if string(a) != `{"a":1}` || string(b) != `{"a":{"a":1}}` {
-		t.Errorf("changed with the caller's data: %s, %s", a, b)
-	}
+	assert.Equal(t, `{"a":1}`, string(a), "changed with the caller's data: %s, %s", a, b)
+	assert.Equal(t, `{"a":{"a":1}}`, string(b), "changed with the caller's data: %s, %s", a, b)
 }
 
 func FuzzRawJSON(f *testing.F) {

@@ -80,9 +80,8 @@ func TestTablesAreBoundedWhereCallsBringTheKeys(t *testing.T) {
 	}
 	assert.Equal(t, int64(2), (Slots{Adaptive: &admit.Adaptive{Min: 2, Max: 9}}).Class("").Limit,
 		"an adaptive limit begins at")
-	if Concurrency(0) != admit.Unlimited || Concurrency(3) != 3 {
-		t.Error("want no limit for zero, and what is set else")
-	}
+	assert.Equal(t, admit.Unlimited, Concurrency(0), "want no limit for zero, and what is set else")
+	assert.Equal(t, int64(3), Concurrency(3), "want no limit for zero, and what is set else")
 }
 
 // Scopes that name tools or types apply to those, under one key.
@@ -101,9 +100,9 @@ func TestScopesApplyToWhatTheyName(t *testing.T) {
 		{For(ForType, []string{"web"}), "", true},
 		{For(ForType, []string{"search"}), "", false},
 	} {
-		if key, counts := tt.s.Fixed("search", "web"); key != tt.key || counts != tt.counts {
-			t.Errorf("%v: %q, %v, want %q, %v", tt.s, key, counts, tt.key, tt.counts)
-		}
+		key, counts := tt.s.Fixed("search", "web")
+		assert.Equal(t, tt.key, key, "%v", tt.s)
+		assert.Equal(t, tt.counts, counts, "%v", tt.s)
 	}
 	a, b := Keyed("host", new(int)), Keyed("host", new(int))
 	if a == b || !a.Same(b) || a.Same(Keyed("port", a.Key())) {

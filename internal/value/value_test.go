@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/kv"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func newTest(t *testing.T) kv.View {
@@ -97,9 +98,9 @@ func TestRestoredValuesGetATypeByAWrite(t *testing.T) {
 	}
 	n, err := Decode[int64](stored)
 	_, c := v.Put("k", kv.Cond{Must: true, Was: 3}, Encode(v.Store, n), kv.Keep)
-	if n != 1<<53+1 || err != nil || c != kv.OK {
-		t.Errorf("got %d, %v, %d", n, err, c)
-	}
+	assert.Equal(t, int64(1<<53+1), n)
+	require.NoError(t, err)
+	assert.Equal(t, kv.OK, c)
 	if stored, _, _ = v.Get("k"); Restored(stored) || Load(stored) != n {
 		t.Errorf("after a write it is %v", Load(stored))
 	}
