@@ -3,7 +3,6 @@ package sluice_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -68,12 +67,14 @@ func (r *rig) end() {
 func (r *rig) idle() {
 	r.t.Helper()
 	s := r.Snapshot()
-	if s.InFlight != 0 || s.Queued != 0 || s.Abandoned != 0 || len(s.Lanes) != 0 {
-		r.t.Errorf("in flight %d, queued %d, abandoned %d, lanes %v: want none", s.InFlight, s.Queued, s.Abandoned, s.Lanes)
-	}
+	assert.Zero(r.t, s.InFlight, "in flight")
+	assert.Zero(r.t, s.Queued, "queued")
+	assert.Zero(r.t, s.Abandoned, "abandoned")
+	assert.Empty(r.t, s.Lanes, "lanes")
 	for _, g := range s.Gates {
-		if g.Waiting != 0 || strings.Contains(g.Name, "concurrency") && g.Used != 0 {
-			r.t.Errorf("gate %s %s: used %d, waiting %d: want none", g.Name, g.Key, g.Used, g.Waiting)
+		assert.Zero(r.t, g.Waiting, "waiting at gate %s %s", g.Name, g.Key)
+		if strings.Contains(g.Name, "concurrency") {
+			assert.Zero(r.t, g.Used, "slots used of gate %s %s", g.Name, g.Key)
 		}
 	}
 }
@@ -181,19 +182,17 @@ var reasons = []error{
 func wantRefusal(t *testing.T, err, reason error, by string, after time.Duration) *sluice.Error {
 	t.Helper()
 	var e *sluice.Error
-	if !errors.As(err, &e) {
-		t.Errorf("error is %T (%v): want *sluice.Error", err, err)
+	if !assert.ErrorAs(t, err, &e) {
 		return nil
 	}
-	if e.Reason != reason || e.By != by || e.RetryAfter != after {
-		t.Errorf("refused for %q by %q, retry after %v: want %q by %q, %v (%v)", e.Reason, e.By, e.RetryAfter, reason, by, after, err)
-	}
-	if !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, reason) {
-		t.Errorf("%v: want it to match ErrRejected and %v", err, reason)
-	}
+	assert.True(t, e.Reason == reason, "refused for %q, want %q (%v)", e.Reason, reason, err)
+	assert.Equal(t, by, e.By, "refused by another: %v", err)
+	assert.Equal(t, after, e.RetryAfter, "time to retry: %v", err)
+	assert.ErrorIs(t, err, sluice.ErrRejected)
+	assert.ErrorIs(t, err, reason)
 	for _, r := range reasons {
-		if r != reason && errors.Is(err, r) {
-			t.Errorf("%v matches %v: want only %v", err, r, reason)
+		if r != reason {
+			assert.NotErrorIs(t, err, r)
 		}
 	}
 	return e

@@ -260,9 +260,9 @@ func asyncEvent(k EventKind, id string) Event { return Event{Kind: k, Call: Call
 
 func wantCounts(t *testing.T, a *AsyncSink, delivered, failed, dropped uint64) {
 	t.Helper()
-	if d, f, l := a.Delivered(), a.Failed(), a.Dropped(); d != delivered || f != failed || l != dropped {
-		t.Errorf("delivered %d, failed %d, dropped %d; want %d, %d, %d", d, f, l, delivered, failed, dropped)
-	}
+	assert.Equal(t, delivered, a.Delivered(), "delivered")
+	assert.Equal(t, failed, a.Failed(), "failed")
+	assert.Equal(t, dropped, a.Dropped(), "dropped")
 }
 
 func TestAsyncSinkConfig(t *testing.T) {
