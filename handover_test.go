@@ -736,7 +736,7 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 				assert.NoError(t, q.Pause("", time.Hour))
 				left.Go(func() {
 					_, err := next(context.Background(), c)
-					assert.ErrorIs(t, err, sluice.ErrRejected, "the attempt ended with")
+					assert.ErrorIs(t, err, sluice.ErrRejected, "how the attempt ended")
 				})
 				<-second
 				return res, err

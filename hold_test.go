@@ -503,7 +503,7 @@ func TestHold_ExitingSinkAfterAnEarlyAnswer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		require.NoError(t, r.Close(ctx))
-		assert.Equal(t, 2*time.Second, r.at(), "closed at, want when the stream ended, at 2s")
+		assert.Equal(t, 2*time.Second, r.at(), "closed when the stream ended")
 		r.end()
 	})
 }

@@ -868,7 +868,7 @@ func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
 			}
 			err := r.Check()
 			if err == nil {
-				assert.Nil(t, tt.want, "nothing broken, want")
+				assert.Nil(t, tt.want, "nothing is broken")
 				return
 			}
 			lines := strings.Split(err.Error(), "\n")

@@ -244,7 +244,7 @@ func TestBreakerEventsHoldNoLock(t *testing.T) {
 		if _, err := bad(t.Context(), ""); err == nil || errors.Is(err, sluice.ErrRejected) {
 			t.Errorf("got %v", err)
 		}
-		assert.Equal(t, []string{"closed open open"}, seen, "saw")
+		assert.Equal(t, []string{"closed open open"}, seen, "what the listener saw")
 	})
 }
 

@@ -48,7 +48,7 @@ func TestWORK008_Sequential5(t *testing.T) {
 				assert.Equal(t, 10*ms, e.Duration, "event %d", i)
 				assert.Zero(t, e.Queued, "event %d", i)
 			}
-			assert.Equal(t, at, e.Time.Sub(r.start), "event %d is of", i)
+			assert.Equal(t, at, e.Time.Sub(r.start), "instant of event %d", i)
 		}
 	})
 }

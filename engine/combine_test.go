@@ -301,7 +301,7 @@ func TestCombineTellsEverybodyWhatWentWrong(t *testing.T) {
 						g, err := b.Take(t.Context(), one(perSecond(1, 1), 0))
 						assert.ErrorIs(t, err, c.target)
 						assert.ErrorContains(t, err, c.want)
-						assert.Equal(t, (engine.Grant{}), g, "an error came with")
+						assert.Equal(t, (engine.Grant{}), g, "a grant came with an error")
 					})
 				}
 				wg.Wait()

@@ -397,7 +397,7 @@ func replayQuota(t *testing.T, rnd *rand.Rand) {
 				n = &name{index: [2]int{-1, -1}}
 			}
 			if n.again != nil {
-				require.NoError(t, n.again(), "step %d: a Settle repeated with its OpID returned", step)
+				require.NoError(t, n.again(), "step %d: a Settle repeated with its OpID", step)
 				continue
 			}
 			i, delta := rnd.IntN(2), rnd.Int64N(17)-10

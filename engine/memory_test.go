@@ -359,7 +359,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		_, errPublish := m.Events().Publish(ctx, []Event{{ID: "a"}})
 		for _, err := range []error{errRead, errWrite, errAdd, errTake, errAcquire, errRenew, errPublish,
 			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, OpID{}, meter, 1), m.Slots().Release(ctx, Lease{})} {
-			assert.ErrorIs(t, err, ErrClosed, "after Close a call returned")
+			assert.ErrorIs(t, err, ErrClosed, "a call after Close")
 		}
 		time.Sleep(2 * time.Hour)
 	})

@@ -696,9 +696,9 @@ func TestPromise04_NoIdleRate(t *testing.T) {
 		w.arrive(fmt.Sprint(i), int8(i%Levels), fmt.Sprint(i%5), r)
 	}
 	w.at(998 * 2 * ms / 3) // two at 0, then one each 666,666.6... ns
-	assert.Len(t, w.news, 999, "have started")
+	assert.Len(t, w.news, 999, "calls that have started")
 	w.at(998*2*ms/3 + 1)
-	assert.Len(t, w.news, 1000, "have started")
+	assert.Len(t, w.news, 1000, "calls that have started")
 }
 
 // Fifty calls wait for a rate of their own: tool b starts as often as without them.

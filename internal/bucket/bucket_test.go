@@ -374,7 +374,7 @@ func TestReadyIsNeverEarlyNorLate(t *testing.T) {
 		if got := b.Ready(r, at, k); got != at {
 			t.Errorf("at %d, as said, it says %d", at, got)
 		}
-		assert.Equal(t, at, b.Ready(r, at-1, k), "at %d it says", at-1)
+		assert.Equal(t, at, b.Ready(r, at-1, k), "what Ready says at %d", at-1)
 		got := b.Tokens(r, at-1)
 		assert.Equal(t, k-1, got, "a nanosecond early there are %d tokens", got)
 	}

@@ -97,9 +97,9 @@ func TestAskingEndsWhateverWrapsWhat(t *testing.T) {
 					t.Error("it is io.ErrNoProgress")
 				}
 				_, ok := First[*named](err)
-				assert.False(t, ok, "it is a named")
+				assert.False(t, ok, "found as a named")
 				var p *named
-				assert.False(t, errors.As(Except{Not: errRefused, Err: err}, &p), "it is a named, inside an Except")
+				assert.False(t, errors.As(Except{Not: errRefused, Err: err}, &p), "found as a named inside an Except")
 			}
 			assert.True(t, Is(errors.Join(io.EOF, err), io.EOF), "what stands before it is not found")
 		})

@@ -156,7 +156,7 @@ func FuzzDecode(f *testing.F) {
 			s.document(nodeOf(reflect.TypeOf(want)))
 			d := json.NewDecoder(bytes.NewReader(s.edited())) // which does not take 3.0 for an integer
 			d.DisallowUnknownFields()
-			require.NoError(t, d.Decode(want), "Decode takes %q as %T, encoding/json says", data, got)
+			require.NoError(t, d.Decode(want), "Decode takes %q as %T, encoding/json does not", data, got)
 			if !reflect.DeepEqual(got, want) {
 				t.Fatalf("Decode makes %+v of %q, encoding/json %+v", got, data, want)
 			}
