@@ -41,7 +41,7 @@ func TestContinuation(t *testing.T) {
 							return nil
 						}
 						next(r, ctx, func(err error) {
-							assert.NoError(t, err, "round %d", ran)
+							assert.NoError(t, err)
 						})
 						return nil
 					})
