@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/require"
 )
 
 // The race detector allocates on its own account, so these run without it.
@@ -153,16 +154,12 @@ func TestWaiterBytes(t *testing.T) {
 				exec.Submit(ctxs[i%tenants], sluice.Request{Tool: names[i/tenants%tools], Input: input})
 			}
 			each, more := float64(heapBytes()-heap)/calls, runtime.NumGoroutine()-routines
-			if s := exec.Snapshot(); s.Queued != calls {
-				t.Fatalf("%d calls wait, want %d", s.Queued, calls)
-			}
+			require.Equal(t, calls, exec.Snapshot().Queued, "calls wait")
 			t.Logf("%.0f bytes a waiting call", each)
 			if each > 400 || more > 0 {
 				t.Errorf("%.0f bytes a waiting call and %d goroutines, want at most 400 and none", each, more)
 			}
-			if err := exec.Close(context.Background()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, exec.Close(context.Background()))
 		})
 	}
 }

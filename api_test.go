@@ -13,6 +13,9 @@ import (
 	"sort"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var update = flag.Bool("update", false, "write golden files")
@@ -23,17 +26,11 @@ func TestAPI(t *testing.T) {
 	got := exported(t, ".") + exported(t, "upstream")
 	const golden = "testdata/api.txt"
 	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
 	}
 	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if got == string(want) {
 		return
 	}
@@ -74,18 +71,14 @@ func TestEveryExportedNameIsDocumented(t *testing.T) {
 				check("method", x.Name+"."+m.Name, m.Doc)
 			}
 		}
-		if p.Doc == "" {
-			t.Errorf("%s: the package has no comment", dir)
-		}
+		assert.NotEmpty(t, p.Doc, "%s: the package has no comment", dir)
 	}
 }
 
 func parse(t *testing.T, dir string) *doc.Package {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(dir, "*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	fset := token.NewFileSet()
 	var files []*ast.File
 	for _, n := range names {
@@ -93,15 +86,11 @@ func parse(t *testing.T, dir string) *doc.Package {
 			continue
 		}
 		f, err := parser.ParseFile(fset, n, nil, parser.ParseComments)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		files = append(files, f)
 	}
 	p, err := doc.NewFromFiles(fset, files, module+"/"+dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return p
 }
 
@@ -111,9 +100,7 @@ func exported(t *testing.T, dir string) string {
 	var out []string
 	line := func(n any) string {
 		var b bytes.Buffer
-		if err := printer.Fprint(&b, token.NewFileSet(), n); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, printer.Fprint(&b, token.NewFileSet(), n))
 		return strings.Join(strings.Fields(b.String()), " ")
 	}
 	values := func(list []*doc.Value) {

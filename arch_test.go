@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const module = "github.com/sluice-go/sluice"
@@ -52,9 +55,7 @@ func imports(t *testing.T) map[string]map[string]bool {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return out
 }
 
@@ -75,13 +76,10 @@ func TestDependencyDirections(t *testing.T) {
 			switch {
 			case std(p):
 			case p == "golang.org/x/time/rate", strings.HasPrefix(p, "golang.org/x/sync/"):
-				if strings.HasPrefix(code, "internal/") {
-					t.Errorf("%s imports %s: machines are pure, a foreign limiter is adapted in the root", dir, p)
-				}
+				assert.False(t, strings.HasPrefix(code, "internal/"),
+					"%s imports %s: machines are pure, a foreign limiter is adapted in the root", dir, p)
 			case strings.HasPrefix(p, "github.com/stretchr/testify/"):
-				if !tests {
-					t.Errorf("%s imports %s: testify never reaches a build that is not a test", dir, p)
-				}
+				assert.True(t, tests, "%s imports %s: testify never reaches a build that is not a test", dir, p)
 			case !ours:
 				t.Errorf("%s imports %s: whatever is heavier than x/sync and x/time is a nested module", dir, p)
 			case tests:
@@ -102,17 +100,14 @@ func TestDependencyDirections(t *testing.T) {
 func TestMachinesReadNoClock(t *testing.T) {
 	for _, dir := range []string{"internal/admit", "internal/bucket", "internal/breaker"} {
 		files, err := filepath.Glob(dir + "/*.go")
-		if err != nil || len(files) == 0 {
-			t.Fatalf("no files in %s: %v", dir, err)
-		}
+		require.NoError(t, err, "no files in %s", dir)
+		require.NotEmpty(t, files, "no files in %s", dir)
 		for _, name := range files {
 			if strings.HasSuffix(name, "_test.go") {
 				continue
 			}
 			f, err := os.Open(name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			for s, n := bufio.NewScanner(f), 1; s.Scan(); n++ {
 				for _, call := range []string{"time.Now(", "time.Since(", "time.Sleep(", "time.After", "sync.", "go func"} {
 					if strings.Contains(s.Text(), call) {
@@ -145,7 +140,5 @@ func TestAtomic64BitsAreAligned(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 }

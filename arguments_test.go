@@ -9,13 +9,14 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
-	"reflect"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const canary = "sk-CANARY"
@@ -61,18 +62,17 @@ func refusedAll[In any](t *testing.T, spec sluice.Spec, each func(args, where, t
 			}
 		}
 		b, err := json.Marshal(e)
-		noErr(t, err)
+		require.NoError(t, err)
 		each(a, "an error's JSON", string(b))
 		each(a, "the events", lines.String())
 		each(a, "the log", logged.String())
 		for _, ev := range r.rec.Events() {
 			b, err := json.Marshal(ev)
-			noErr(t, err)
+			require.NoError(t, err)
 			each(a, "an event's JSON", string(b))
 		}
-		if lines.Len() == 0 || logged.Len() == 0 {
-			t.Error("nothing was written: this shows nothing")
-		}
+		assert.NotZero(t, lines.Len(), "nothing was written: this shows nothing")
+		assert.NotZero(t, logged.Len(), "nothing was written: this shows nothing")
 	}
 }
 
@@ -204,19 +204,18 @@ func TestRequiredArguments(t *testing.T) {
 				}
 				continue
 			}
-			if full := `sluice: tool "` + tool + `": invalid arguments: ` + want; err == nil || err.Error() != full || !errors.Is(err, sluice.ErrInvalidArguments) || ran != 0 {
-				t.Errorf("%s(%s): %v, ran %d times; want %s", tool, args, err, ran, full)
-			}
-			if d.Refusal == nil || !errors.Is(d.Refusal, sluice.ErrInvalidArguments) {
-				t.Errorf("%s(%s): Explain says %v", tool, args, d.Refusal)
-			}
+			full := `sluice: tool "` + tool + `": invalid arguments: ` + want
+			require.EqualError(t, err, full, "%s(%s)", tool, args)
+			assert.ErrorIs(t, err, sluice.ErrInvalidArguments, "%s(%s)", tool, args)
+			assert.Zero(t, ran, "%s(%s)", tool, args)
+			require.NotNil(t, d.Refusal, "%s(%s)", tool, args)
+			assert.ErrorIs(t, d.Refusal, sluice.ErrInvalidArguments, "%s(%s)", tool, args)
 		}
 	}
 	ran = 0
 	for tool, in := range map[string]any{"typed": search{}, "pointer": (*search)(nil), "raw": json.RawMessage("{}"), "any": 7, "map": map[string]any{}} {
-		if _, err := r.Invoke(r.ctx, sluice.Request{Tool: tool, Input: in}); err != nil {
-			t.Errorf("%s with a typed input: %v", tool, err)
-		}
+		_, err := r.Invoke(r.ctx, sluice.Request{Tool: tool, Input: in})
+		assert.NoError(t, err, "%s with a typed input", tool)
 	}
 	free := sluice.Must(sluice.Wrap(r.Executor, spec("handle", schema), func(_ context.Context, in any) (bool, error) { ran++; return in == nil, nil }))
 	if isNil, err := free(r.ctx, nil); err != nil || !isNil || ran != 6 {
@@ -257,9 +256,8 @@ func TestSchemas(t *testing.T) {
 		}
 	}
 	for schema, good := range map[string]bool{`{"type":"string"}`: true, `{"required":7}`: true, `42`: false, `[]`: false, `null`: false, `true`: false} {
-		if err := register(sluice.Spec{OutputSchema: json.RawMessage(schema)}); (err == nil) != good {
-			t.Errorf("OutputSchema %s: %v", schema, err)
-		}
+		err := register(sluice.Spec{OutputSchema: json.RawMessage(schema)})
+		assert.Equal(t, good, err == nil, "OutputSchema %s: %v", schema, err)
 	}
 }
 
@@ -269,7 +267,7 @@ func TestBlankArguments(t *testing.T) {
 	got := make(map[string]any)
 	keep := func(name string) func(any) { return func(v any) { got[name] = v } }
 	register := func(name string, f func(s sluice.Spec, keep func(any)) error) {
-		noErr(t, f(sluice.Spec{Name: name}, keep(name)))
+		require.NoError(t, f(sluice.Spec{Name: name}, keep(name)))
 	}
 	register("raw", func(s sluice.Spec, k func(any)) error {
 		return errOf(sluice.Register(r.reg, s, func(_ context.Context, in json.RawMessage) (int, error) { k(string(in)); return 0, nil }))
@@ -288,18 +286,14 @@ func TestBlankArguments(t *testing.T) {
 			if name == "raw" && args == " { } " {
 				want = args
 			}
-			noErr(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: name, Args: json.RawMessage(args)})))
-			if !reflect.DeepEqual(got[name], want) {
-				t.Errorf("arguments %q: a tool of %s gets %#v, want %#v", args, name, got[name], want)
-			}
+			require.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: name, Args: json.RawMessage(args)})))
+			assert.Equal(t, want, got[name], "arguments %q: a tool of %s gets", args, name)
 		}
 	}
 	for _, args := range []string{"", " "} { // whoever writes into it keeps it for itself
-		noErr(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: "any", Args: json.RawMessage(args)})))
+		require.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{Tool: "any", Args: json.RawMessage(args)})))
 		m := got["any"].(map[string]any)
-		if len(m) != 0 {
-			t.Errorf("the map is another call's: %v", m)
-		}
+		assert.Empty(t, m, "the map is another call's")
 		m["mine"] = true
 	}
 	r.end()
@@ -365,19 +359,16 @@ func TestCheckRunsBeforeAdmission(t *testing.T) {
 			t.Errorf("%d checks, %d keys asked for, %d calls ran: want 4, 0 and 0", len(seen), asked, ran)
 		}
 		for _, c := range seen {
-			if c.Tool != "x" || c.Attempt != 0 || c.Priority != sluice.PriorityNormal || c.Pipeline.RunID != r.pc.RunID {
-				t.Errorf("the check saw %+v", c)
-			}
+			require.Equal(t, "x", c.Tool)
+			require.Zero(t, c.Attempt)
+			require.Equal(t, sluice.PriorityNormal, c.Priority)
+			assert.Equal(t, r.pc.RunID, c.Pipeline.RunID)
 		}
-		noErr(t, errOf(f(ctx, in{2}))) // the token is still there
-		if ran != 1 {
-			t.Error("a good call did not run")
-		}
+		require.NoError(t, errOf(f(ctx, in{2}))) // the token is still there
+		assert.Equal(t, 1, ran, "a good call did not run")
 		seen = nil
 		r.Invoke(ctx, sluice.Request{Tool: "x", Args: json.RawMessage(`{"N":"1"}`)})
-		if len(seen) != 0 {
-			t.Error("the check was asked about what could not be decoded")
-		}
+		assert.Empty(t, seen, "the check was asked about what could not be decoded")
 	})
 }
 
@@ -399,9 +390,8 @@ func TestCheckThatPanicsOrExits(t *testing.T) {
 	if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "nested"}); !errors.Is(err, sluice.ErrInvalidArguments) || ran != 0 {
 		t.Errorf("%v, %d ran", err, ran)
 	}
-	if d := r.Explain(r.ctx, sluice.Request{Tool: "panics"}); d.Refusal == nil {
-		t.Error("Explain does not say that the check panics")
-	}
+	assert.NotNil(t, r.Explain(r.ctx, sluice.Request{Tool: "panics"}).Refusal,
+		"Explain does not say that the check panics")
 	tool("exits", func(context.Context, sluice.Call) error { runtime.Goexit(); return nil })
 	parallel(1, func(int) {
 		r.Invoke(r.ctx, sluice.Request{Tool: "exits"})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // TestCallsPerRoot_StayInRange: nested calls that are refused because there were too many
@@ -13,9 +15,8 @@ func TestCallsPerRoot_StayInRange(t *testing.T) {
 	inner := Must(Wrap(exec, Spec{Name: "inner"}, func(_ context.Context, n int) (int, error) { return n, nil }))
 	outer := Must(Wrap(exec, Spec{Name: "outer"}, func(ctx context.Context, n int) (int, error) {
 		for i := range n {
-			if _, err := inner(ctx, i); errors.Is(err, ErrNesting) != (i >= 3) {
-				t.Errorf("call %d: %v", i, err)
-			}
+			_, err := inner(ctx, i)
+			assert.Equal(t, i >= 3, errors.Is(err, ErrNesting), "call %d: %v", i, err)
 		}
 		return int(scopeOf(ctx).call.inv.calls.Load()), nil
 	}))

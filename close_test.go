@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // settled reports whether a future has come to its outcome.
@@ -42,11 +44,9 @@ func TestClose_AfterSubmit(t *testing.T) {
 				for range 3 {
 					futures = append(futures, e.Submit(t.Context(), sluice.Request{Tool: "x"}))
 				}
-				noErr(t, e.Close(t.Context()))
+				require.NoError(t, e.Close(t.Context()))
 				for i, f := range futures {
-					if !settled(f) {
-						t.Fatalf("Close has returned nil, and future %d is not done", i)
-					}
+					require.True(t, settled(f), "Close has returned nil, and future %d is not done", i)
 				}
 				n := len(rec.Events())
 				runtime.Gosched()
@@ -87,12 +87,10 @@ func TestClose_WhileContextsEnd(t *testing.T) {
 					})
 				}
 				time.Sleep(2 * ms)
-				noErr(t, r.Close(context.Background()))
+				require.NoError(t, r.Close(context.Background()))
 				mu.Lock()
 				for i, f := range futures {
-					if !settled(f) {
-						t.Errorf("Close has returned nil, and future %d is not done", i)
-					}
+					assert.True(t, settled(f), "Close has returned nil, and future %d is not done", i)
 				}
 				mu.Unlock()
 				wg.Wait()
@@ -126,19 +124,16 @@ func TestClose_LeavesTheCallsOfOthers(t *testing.T) {
 		for _, r := range []*rig{mine, other} {
 			futures = append(futures, r.Submit(r.ctx, sluice.Request{Tool: "x"}))
 		}
-		noErr(t, mine.Close(t.Context()))
+		require.NoError(t, mine.Close(t.Context()))
 		if mine.at() != 0 || !settled(futures[0]) || settled(futures[1]) {
 			t.Errorf("Close returned at %v; futures done: %v, %v; want at once, true, false", mine.at(), settled(futures[0]), settled(futures[1]))
 		}
 		wait()
-		noErr(t, got[0])
-		noErr(t, got[2])
-		if !errors.Is(got[1], sluice.ErrClosed) {
-			t.Errorf("the closed executor's waiting call: %v", got[1])
-		}
-		if _, err := futures[0].Wait(t.Context()); !errors.Is(err, sluice.ErrClosed) {
-			t.Errorf("the closed executor's submitted call: %v", err)
-		}
+		require.NoError(t, got[0])
+		require.NoError(t, got[2])
+		assert.ErrorIs(t, got[1], sluice.ErrClosed, "the closed executor's waiting call")
+		_, err := futures[0].Wait(t.Context())
+		assert.ErrorIs(t, err, sluice.ErrClosed, "the closed executor's submitted call")
 		if _, err := futures[1].Wait(t.Context()); err != nil || other.at() != 3*time.Second {
 			t.Errorf("the other's submitted call: %v at %v, want none at 3s", err, other.at())
 		}
@@ -192,7 +187,7 @@ func TestClose_FromInside(t *testing.T) {
 						} else {
 							err = r.call("x")
 						}
-						noErr(t, err)
+						require.NoError(t, err)
 						tool := "x"
 						if where == "nested" {
 							tool = "inner"
@@ -200,7 +195,7 @@ func TestClose_FromInside(t *testing.T) {
 						if len(got) != 1 || got[0] == nil || !strings.Contains(got[0].Error(), fmt.Sprintf("of tool %q", tool)) || r.at() != ms {
 							t.Errorf("Close: %v, all over at %v; want an error that names tool %q, at 1ms", got, r.at(), tool)
 						}
-						noErr(t, r.call("busy")) // it is open
+						require.NoError(t, r.call("busy")) // it is open
 						r.end()
 					})
 				})
@@ -234,7 +229,7 @@ func TestClose_FromASinkOfARetry(t *testing.T) {
 					return nil
 				})})
 				r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
-				noErr(t, r.call("x"))
+				require.NoError(t, r.call("x"))
 				if len(got) != 1 || got[0] == nil || !strings.Contains(got[0].Error(), `of tool "x"`) || r.at() != 0 {
 					t.Errorf("Close: %v, all over at %v; want an error that names the tool, at once", got, r.at())
 				}
@@ -258,11 +253,11 @@ func TestClose_WithAnotherContext(t *testing.T) {
 			inside = r.Close(ctx)
 			return other.Close(kept)
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		if !errors.Is(inside, context.DeadlineExceeded) || r.at() != time.Second {
 			t.Errorf("Close inside: %v at %v, want a deadline exceeded at 1s", inside, r.at())
 		}
-		noErr(t, r.Close(kept))
+		require.NoError(t, r.Close(kept))
 		r.end()
 		other.end()
 	})
@@ -276,12 +271,10 @@ func TestClose_WithAKeptEventContext(t *testing.T) {
 		return nil
 	})})
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
-	noErr(t, r.call("x"))
-	if len(kept) != 3 {
-		t.Errorf("%d events, want 3", len(kept))
-	}
+	require.NoError(t, r.call("x"))
+	assert.Len(t, kept, 3, "events")
 	for _, ctx := range kept {
-		noErr(t, r.Close(ctx))
+		require.NoError(t, r.Close(ctx))
 	}
 	r.end()
 }
@@ -311,20 +304,16 @@ func TestMisuse_NilContext(t *testing.T) {
 					t.Errorf("%s: %v", how, err)
 				}
 			}
-			noErr(t, rec.Check())
+			require.NoError(t, rec.Check())
 			if got := strings.Count(rec.Trace(), "invoked failed"); got != 3 {
 				t.Errorf("%s: want three calls that were invoked and failed", rec.Trace())
 			}
-			if _, err := e.Submit(none, q).Wait(none); err == nil || !strings.Contains(err.Error(), "the context is nil") {
-				t.Errorf("Wait: %v", err)
-			}
-			if err := e.Close(none); err == nil || !strings.Contains(err.Error(), "the context is nil") {
-				t.Errorf("Close: %v", err)
-			}
-			if _, in := sluice.CallFrom(none); in {
-				t.Error("CallFrom finds a call")
-			}
-			noErr(t, e.Close(t.Context()))
+			_, err := e.Submit(none, q).Wait(none)
+			assert.ErrorContains(t, err, "the context is nil", "Wait")
+			assert.ErrorContains(t, e.Close(none), "the context is nil", "Close")
+			_, in := sluice.CallFrom(none)
+			assert.False(t, in, "CallFrom finds a call")
+			require.NoError(t, e.Close(t.Context()))
 		})
 	}
 }
@@ -347,12 +336,9 @@ func TestMisuse_ZeroExecutor(t *testing.T) {
 					t.Errorf("%s: %v", how, err)
 				}
 			}
-			if err := e.Close(t.Context()); err == nil || !strings.Contains(err.Error(), "use NewExecutor") {
-				t.Errorf("Close: %v", err)
-			}
-			if _, err := sluice.Wrap(e, sluice.Spec{Name: "y"}, func(context.Context, int) (int, error) { return 0, nil }); err == nil || !strings.Contains(err.Error(), "use NewExecutor") {
-				t.Errorf("Wrap: %v", err)
-			}
+			assert.ErrorContains(t, e.Close(t.Context()), "use NewExecutor", "Close")
+			_, err := sluice.Wrap(e, sluice.Spec{Name: "y"}, func(context.Context, int) (int, error) { return 0, nil })
+			assert.ErrorContains(t, err, "use NewExecutor", "Wrap")
 			if plan, ok := e.Plan("x"); ok || plan != "" {
 				t.Errorf("Plan: %q, %v", plan, ok)
 			}
@@ -367,12 +353,11 @@ func TestMisuse_ZeroExecutor(t *testing.T) {
 func TestMisuse_WrapAfterClose(t *testing.T) {
 	reg := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
-	noErr(t, e.Close(t.Context()))
+	require.NoError(t, e.Close(t.Context()))
 	f, err := sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { return 0, nil })
 	if !errors.Is(err, sluice.ErrClosed) || f != nil || !strings.Contains(err.Error(), `"x"`) {
 		t.Errorf("%v, %v", f == nil, err)
 	}
-	if _, there := reg.Lookup("x"); there {
-		t.Error("the tool is registered")
-	}
+	_, there := reg.Lookup("x")
+	assert.False(t, there, "the tool is registered")
 }

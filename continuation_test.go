@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A call that arranges its next run with its own context, and returns, is not nested in
@@ -39,13 +41,11 @@ func TestContinuation(t *testing.T) {
 							return nil
 						}
 						next(r, ctx, func(err error) {
-							if err != nil {
-								t.Errorf("round %d: %v", ran, err)
-							}
+							assert.NoError(t, err)
 						})
 						return nil
 					})
-					noErr(t, r.call("poll"))
+					require.NoError(t, r.call("poll"))
 					select {
 					case <-over:
 					case <-time.After(time.Hour):
@@ -92,7 +92,7 @@ func TestContinuation_DepthCountsWhatRuns(t *testing.T) {
 			return err
 		})
 		r.tool(sluice.Spec{Name: "second"}, func(context.Context) error { return nil })
-		noErr(t, r.call("root"))
+		require.NoError(t, r.call("root"))
 		if id, want := r.terminal("first").ParentID, r.terminal("middle").Call.ID; id != want {
 			t.Errorf("the continuation's parent is %q, want %q, which arranged it", id, want)
 		}
@@ -117,12 +117,12 @@ func TestContinuation_Priority(t *testing.T) {
 			time.AfterFunc(time.Second, func() {
 				defer close(after)
 				_, err := r.Invoke(ctx, sluice.Request{Tool: "after"})
-				noErr(t, err)
+				assert.NoError(t, err)
 			})
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "during"})
 			return err
 		})
-		noErr(t, r.call("urgent"))
+		require.NoError(t, r.call("urgent"))
 		<-after
 		if got["during"] != sluice.PriorityInteractive || got["after"] != sluice.PriorityNormal {
 			t.Errorf("priorities %v, want interactive during the call, and normal after it", got)

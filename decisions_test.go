@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // What the package documentation lists under "Decisions" and no promise covers.
@@ -34,9 +36,9 @@ func TestDecision_WhatDidNotRunSpendsNothing(t *testing.T) {
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
 		start := time.Now()
 		for range 3 {
-			if _, err := f(t.Context(), ""); !errors.Is(err, sluice.ErrDenied) || !errors.Is(err, sluice.ErrRejected) {
-				t.Errorf("got %v, want ErrDenied", err)
-			}
+			_, err := f(t.Context(), "")
+			assert.ErrorIs(t, err, sluice.ErrDenied)
+			assert.ErrorIs(t, err, sluice.ErrRejected)
 		}
 		deny = false
 		if _, err := f(t.Context(), ""); err != nil || time.Since(start) != 0 {
@@ -56,9 +58,9 @@ func TestDecision_LimitsOfWaiting(t *testing.T) {
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
 		start := time.Now()
 		for i := range 2 {
-			if _, err := f(t.Context(), ""); err != nil || time.Since(start) != time.Duration(i)*time.Second {
-				t.Errorf("call %d: %v after %v", i, err, time.Since(start))
-			}
+			_, err := f(t.Context(), "")
+			require.NoError(t, err, "call %d", i)
+			assert.Equal(t, time.Duration(i)*time.Second, time.Since(start), "call %d", i)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -68,9 +70,9 @@ func TestDecision_LimitsOfWaiting(t *testing.T) {
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second+time.Nanosecond)
 		defer cancel()
-		if _, err := f(ctx, ""); err != nil || time.Since(start) != 2*time.Second {
-			t.Errorf("a nanosecond before its deadline: %v after %v", err, time.Since(start))
-		}
+		_, err := f(ctx, "")
+		require.NoError(t, err, "a nanosecond before its deadline")
+		assert.Equal(t, 2*time.Second, time.Since(start), "a nanosecond before its deadline")
 	})
 }
 
@@ -105,11 +107,11 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 				if d := r.Explain(ctx, sluice.Request{Tool: "leaf"}); d.Place != 4 || d.Wait != time.Second {
 					t.Errorf("Explain says place %d after %v, want 4, and to overtake: after 1s", d.Place, d.Wait)
 				}
-				noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"})))
+				assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"})))
 				if r.at() != time.Second || !slices.Equal(asked, []sluice.Priority{sluice.PriorityInteractive, sluice.PriorityInteractive}) {
 					t.Errorf("it ran at %v, and the cost was asked for at %v, want 1s and both times as urgent as what it is nested in", r.at(), asked)
 				}
-				noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "middle"})))
+				assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "middle"})))
 				same(ctx, "leaf") // the third under its root
 				return nil
 			})
@@ -121,7 +123,7 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 			}
 			synctest.Wait()
 			close(queued)
-			noErr(t, <-done)
+			require.NoError(t, <-done)
 		})
 	})
 	t.Run("full table", func(t *testing.T) {
@@ -136,7 +138,7 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 			if d.Refusal == nil || err == nil || d.Refusal.Error() != err.Error() || !errors.Is(err, sluice.ErrSaturated) {
 				t.Errorf("Explain says %v, Invoke %v, want the same ErrSaturated", d.Refusal, err)
 			}
-			noErr(t, <-done)
+			require.NoError(t, <-done)
 			if d := r.Explain(r.as(0, "b"), sluice.Request{Tool: "slow"}); d.Refusal != nil || d.Place != 0 {
 				t.Errorf("Explain says %+v, want room: the only key is idle", d)
 			}
@@ -160,15 +162,14 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 func TestDecision_ZeroRegistryIsEmpty(t *testing.T) {
 	var reg sluice.ToolRegistry
 	e := sluice.Must(sluice.NewExecutor(&reg, sluice.Config{}))
-	defer func() { noErr(t, e.Close(t.Context())) }()
+	defer func() { require.NoError(t, e.Close(t.Context())) }()
 	if _, ok := reg.Lookup("x"); ok || reg.Remove("x") || len(e.Snapshot().Gates) != 0 {
 		t.Error("the zero registry has something")
 	}
-	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"}); !errors.Is(err, sluice.ErrUnknownTool) {
-		t.Errorf("got %v, want ErrUnknownTool", err)
-	}
+	_, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"})
+	assert.ErrorIs(t, err, sluice.ErrUnknownTool, "want ErrUnknownTool")
 	sluice.Must(sluice.Register(&reg, sluice.Spec{Name: "x"}, echo))
-	noErr(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
+	require.NoError(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
 }
 
 // TestDecision_IsFinal: an attempt that ends after its call has, as a hedged one does, does
@@ -205,8 +206,6 @@ func TestDecision_IsFinal(t *testing.T) {
 			t.Fatalf("%v, %v, %+v: want %+v", r.Value, err, d, want)
 		}
 		time.Sleep(time.Hour)
-		if d := r.Decision(); !reflect.DeepEqual(d, want) {
-			t.Errorf("later the decision is %+v, want %+v", d, want)
-		}
+		assert.Equal(t, want, r.Decision(), "later the decision")
 	})
 }

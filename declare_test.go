@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/sluice-go/sluice"
 )
 
@@ -16,7 +18,7 @@ import (
 func TestDo_TheCodeComesWithTheCall(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{})
-		noErr(t, sluice.Declare(r.Registry(), sluice.Spec{Name: "fetch", InputSchema: json.RawMessage(`{"required":["url"]}`), Policy: sluice.Policy{Concurrency: 1}}))
+		require.NoError(t, sluice.Declare(r.Registry(), sluice.Spec{Name: "fetch", InputSchema: json.RawMessage(`{"required":["url"]}`), Policy: sluice.Policy{Concurrency: 1}}))
 		start := r.at()
 		parallel(3, func(i int) {
 			args := json.RawMessage(fmt.Sprintf(`{"url":"u%d"}`, i))
@@ -55,23 +57,23 @@ func TestDeclare_Again(t *testing.T) {
 		r := newRig(t, sluice.Config{MaxWait: sluice.NoWait})
 		reg := r.Registry()
 		spec := sluice.Spec{Name: "x", Description: "first", Policy: sluice.Policy{Rates: []sluice.Rate{{N: 2, Per: time.Minute}}}}
-		noErr(t, sluice.Declare(reg, spec))
+		require.NoError(t, sluice.Declare(reg, spec))
 		do := func() error {
 			_, err := sluice.Do(r.ctx, r.Executor, sluice.Request{Tool: "x"}, func(context.Context) (int, error) { return 1, nil })
 			return err
 		}
-		noErr(t, do())
+		require.NoError(t, do())
 		spec.Description, spec.Policy = "second", sluice.Policy{}
-		noErr(t, sluice.Declare(reg, spec))
+		require.NoError(t, sluice.Declare(reg, spec))
 		if s, _ := reg.Lookup("x"); s.Description != "second" || len(s.Policy.Rates) != 1 {
 			t.Errorf("declared again it is %+v", s)
 		}
-		noErr(t, do())
+		require.NoError(t, do())
 		wantRefusal(t, do(), sluice.ErrWaitTooLong, "tool/x calls per minute", 30*time.Second)
-		noErr(t, sluice.Reconfigure("me", reg.WithPolicy("x", sluice.Policy{})))
-		noErr(t, do())
-		noErr(t, sluice.Declare(reg, spec))
-		noErr(t, do())
+		require.NoError(t, sluice.Reconfigure("me", reg.WithPolicy("x", sluice.Policy{})))
+		require.NoError(t, do())
+		require.NoError(t, sluice.Declare(reg, spec))
+		require.NoError(t, do())
 		r.end()
 	})
 }
@@ -80,7 +82,7 @@ func TestDeclare_Misuse(t *testing.T) {
 	reg := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
 	sluice.Must(sluice.Register(reg, sluice.Spec{Name: "own"}, echo))
-	noErr(t, sluice.Declare(reg, sluice.Spec{Name: "declared"}))
+	require.NoError(t, sluice.Declare(reg, sluice.Spec{Name: "declared"}))
 	do := func(r sluice.Request) error {
 		_, err := sluice.Do(t.Context(), e, r, func(context.Context) (int, error) { return 1, nil })
 		return err
@@ -112,5 +114,5 @@ func TestDeclare_Misuse(t *testing.T) {
 	if d := e.Explain(t.Context(), sluice.Request{Tool: "declared"}); d.Refusal != nil {
 		t.Errorf("Explain refuses: %v", d.Refusal)
 	}
-	noErr(t, e.Close(t.Context()))
+	require.NoError(t, e.Close(t.Context()))
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // named are gates with a name of their own, so that errors can be told apart.
@@ -52,17 +54,15 @@ func TestDomain_LiveOnesAreNotTied(t *testing.T) {
 			ra := rigOver(t, regA, sluice.Config{Interceptors: interceptors(a, sa)})
 			rb := rigOver(t, regB, sluice.Config{Interceptors: interceptors(b, sb)})
 			_, err := sluice.NewExecutor(tt.reg, sluice.Config{Interceptors: tt.list})
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v\nwant %s", err, tt.want)
-			}
+			assert.ErrorContains(t, err, tt.want)
 			// The refusal changed nothing: what it would have tied can be tied to either.
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(a, other)}))
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, e.Close(t.Context()))
 			ra.end()
 			e, err = sluice.NewExecutor(tt.reg, sluice.Config{Interceptors: tt.list})
 			if name != "two schedulers of one gate" {
-				noErr(t, err)
-				noErr(t, e.Close(t.Context()))
+				require.NoError(t, err)
+				require.NoError(t, e.Close(t.Context()))
 			} else if err == nil {
 				t.Error("the second scheduler was accepted beside a live one")
 			}
@@ -88,33 +88,26 @@ func TestDomain_DissolvesWithItsLastCall(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		defer cancel()
-		if err := r.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("Close: %v", err)
-		}
+		require.ErrorIs(t, r.Close(ctx), context.DeadlineExceeded, "Close")
 		mixed := interceptors(slots, quota, brk)
-		if _, err := sluice.NewExecutor(other.reg, sluice.Config{Interceptors: mixed}); err == nil || !strings.Contains(err.Error(), "Config.Interceptors[0] (slots)") {
-			t.Errorf("a call still runs, and its gates are taken to another domain: %v", err)
-		}
-		if s := r.Snapshot(); s.InFlight != 1 {
-			t.Errorf("%d in flight, want 1", s.InFlight)
-		}
+		_, err := sluice.NewExecutor(other.reg, sluice.Config{Interceptors: mixed})
+		assert.ErrorContains(t, err, "Config.Interceptors[0] (slots)",
+			"a call still runs, and its gates are taken to another domain")
+		assert.Equal(t, 1, r.Snapshot().InFlight, "in flight")
 		close(release)
 		synctest.Wait()
 		next := rigOver(t, other.reg, sluice.Config{Interceptors: mixed})
 		defer next.end()
 		next.tool(sluice.Spec{Name: "work"}, func(context.Context) error { return nil })
 		wantRefusal(t, next.call("work"), sluice.ErrBreakerOpen, "breaker", time.Hour)
-		noErr(t, brk.Reset(""))
+		require.NoError(t, brk.Reset(""))
 		for range 9 {
-			noErr(t, next.call("work"))
+			require.NoError(t, next.call("work"))
 		}
-		if g := next.gateState("rate/quota calls per hour", ""); g.Used != 10 {
-			t.Errorf("%d of the quota are used, want 10: one of the first executor, nine of the next", g.Used)
-		}
-		if g := next.gateState("concurrency/slots global", ""); g.Used != 0 {
-			t.Errorf("%d slots are taken, want none", g.Used)
-		}
-		noErr(t, r.Close(t.Context()))
+		assert.Equal(t, int64(10), next.gateState("rate/quota calls per hour", "").Used,
+			"of the quota are used: one of the first executor, nine of the next")
+		assert.Zero(t, next.gateState("concurrency/slots global", "").Used, "slots are taken")
+		require.NoError(t, r.Close(t.Context()))
 	})
 }
 
@@ -128,15 +121,13 @@ func TestDomain_MembersLeaveWithTheirExecutors(t *testing.T) {
 	defer elsewhere.end()
 	goes := newRig(t, sluice.Config{Interceptors: interceptors(a, b)})
 	both := sluice.Config{Interceptors: interceptors(b, x)}
-	if _, err := sluice.NewExecutor(sluice.NewToolRegistry(), both); err == nil {
-		t.Error("b was taken from a live domain")
-	}
+	_, err := sluice.NewExecutor(sluice.NewToolRegistry(), both)
+	assert.Error(t, err, "b was taken from a live domain")
 	goes.end()
 	e := sluice.Must(sluice.NewExecutor(goes.reg, both))
 	defer e.Close(t.Context())
-	if _, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(a, b)}); err == nil {
-		t.Error("a and b are tied together, and belong to two live domains by now")
-	}
+	_, err = sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(a, b)})
+	assert.Error(t, err, "a and b are tied together, and belong to two live domains by now")
 }
 
 // A closed executor's snapshot still shows what its gates have counted, wherever they belong by
@@ -145,13 +136,11 @@ func TestDomain_ClosedExecutorCanBeLookedAt(t *testing.T) {
 	quota := rateNamed("quota", 10, time.Hour)
 	r := newRig(t, sluice.Config{Interceptors: interceptors(quota)})
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
-	noErr(t, r.call("x"))
+	require.NoError(t, r.call("x"))
 	r.end()
 	look := func(used int64) {
 		t.Helper()
-		if g := r.gateState("rate/quota calls per hour", ""); g.Used != used {
-			t.Errorf("used %d, want %d", g.Used, used)
-		}
+		assert.Equal(t, used, r.gateState("rate/quota calls per hour", "").Used, "used")
 		if p, ok := r.Plan("x"); !ok || p != "admit[quota] → x" {
 			t.Errorf("plan %q %v", p, ok)
 		}
@@ -164,7 +153,7 @@ func TestDomain_ClosedExecutorCanBeLookedAt(t *testing.T) {
 	next := newRig(t, sluice.Config{Interceptors: interceptors(quota)})
 	defer next.end()
 	next.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
-	noErr(t, next.call("x"))
+	require.NoError(t, next.call("x"))
 	look(2)
 }
 
@@ -190,18 +179,16 @@ func TestDomain_SchedulerGoesWithItsExecutors(t *testing.T) {
 				pc := plain.pc
 				pc.Priority = []sluice.Priority{sluice.PriorityBatch, 2, 3, sluice.PriorityInteractive}[i]
 				_, err := plain.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: "x"})
-				noErr(t, err)
+				assert.NoError(t, err)
 			})
 			wait()
-			if order.String() != want {
-				t.Errorf("order %s, want %s", &order, want)
-			}
+			assert.Equal(t, want, order.String(), "order %s", &order)
 		}
 		burst("1 2 3 9")
 		for _, s := range []*sluice.PriorityScheduler{a, b} {
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(s, l)}))
 			burst("1 9 3 2")
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, e.Close(t.Context()))
 			burst("1 2 3 9")
 		}
 	})
@@ -213,15 +200,12 @@ func TestDomain_GatesBeforeAnyExecutor(t *testing.T) {
 		q := rates(sluice.Rate{N: 1000})
 		b := breakerOf(sluice.CircuitBreakerConfig{Cooldown: time.Minute}) // by tool
 		l, s := atMost(1), scheduler(sluice.PrioritySchedulerConfig{})
-		noErr(t, q.Pause("", time.Minute))
-		noErr(t, b.Trip("broken"))
-		noErr(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}), s.Change(sluice.PrioritySchedulerConfig{MaxQueue: 1})))
-		if st := sluice.Must(b.State("broken")); st != sluice.BreakerOpen {
-			t.Errorf("the breaker is %v before there is an executor, want open", st)
-		}
-		if st := sluice.Must(b.State("other")); st != sluice.BreakerClosed {
-			t.Errorf("another key is %v, want closed", st)
-		}
+		require.NoError(t, q.Pause("", time.Minute))
+		require.NoError(t, b.Trip("broken"))
+		require.NoError(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}), s.Change(sluice.PrioritySchedulerConfig{MaxQueue: 1})))
+		st := sluice.Must(b.State("broken"))
+		assert.Equal(t, sluice.BreakerOpen, st, "the breaker is %v before there is an executor", st)
+		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("other")), "another key")
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q, b, l, s)})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "broken"}, func(context.Context) error { return nil })
@@ -238,7 +222,7 @@ func TestDomain_GatesBeforeAnyExecutor(t *testing.T) {
 		}
 		var g gauge
 		r.tool(sluice.Spec{Name: "count"}, g.counts(time.Second))
-		noErr(t, sluice.Reconfigure("me", s.Change(sluice.PrioritySchedulerConfig{})))
+		require.NoError(t, sluice.Reconfigure("me", s.Change(sluice.PrioritySchedulerConfig{})))
 		r.slotsFree("count", &g, 2)
 	})
 }
@@ -250,16 +234,12 @@ func TestDomain_OneRegistry(t *testing.T) {
 		a, b := rigOver(t, reg, sluice.Config{}), rigOver(t, reg, sluice.Config{Interceptors: interceptors(atMost(5))})
 		var g gauge
 		rawTool(t, reg, sluice.Spec{Name: "x", Policy: sluice.Policy{Concurrency: 2}}, g.counts(time.Second))
-		parallel(8, func(i int) { noErr(t, []*rig{a, b}[i%2].call("x")) })
-		if p := g.peak.Load(); p != 2 {
-			t.Errorf("%d at once through two executors, want 2", p)
-		}
+		parallel(8, func(i int) { assert.NoError(t, []*rig{a, b}[i%2].call("x")) })
+		assert.Equal(t, int64(2), g.peak.Load(), "at once through two executors")
 		a.end()
-		parallel(4, func(i int) { noErr(t, b.call("x")) })
+		parallel(4, func(i int) { assert.NoError(t, b.call("x")) })
 		b.end()
-		if p := g.peak.Load(); p != 2 {
-			t.Errorf("%d at once, want 2", p)
-		}
+		assert.Equal(t, int64(2), g.peak.Load(), "most at once")
 	})
 }
 
@@ -301,18 +281,18 @@ func TestDomain_ExecutorsComeAndGo(t *testing.T) {
 				made.Add(1)
 				parallel(4, func(i int) {
 					if i%2 == 0 {
-						noErr(t, errOf(e.Invoke(context.Background(), sluice.Request{Tool: "x"})))
+						assert.NoError(t, errOf(e.Invoke(context.Background(), sluice.Request{Tool: "x"})))
 					} else {
-						noErr(t, errOf(e.Submit(context.Background(), sluice.Request{Tool: "x"}).Wait(context.Background())))
+						assert.NoError(t, errOf(e.Submit(context.Background(), sluice.Request{Tool: "x"}).Wait(context.Background())))
 					}
 				})
-				noErr(t, e.Close(context.Background()))
+				assert.NoError(t, e.Close(context.Background()))
 			}
 		})
 	}
 	wg.Go(func() {
 		for range rounds(200) {
-			noErr(t, sluice.Reconfigure("storm", a.Change(a.Config()), b.Change(b.Config())))
+			assert.NoError(t, sluice.Reconfigure("storm", a.Change(a.Config()), b.Change(b.Config())))
 			runtime.Gosched()
 		}
 	})
@@ -320,13 +300,11 @@ func TestDomain_ExecutorsComeAndGo(t *testing.T) {
 	if ga.peak.Load() > 2 || gb.peak.Load() > 3 {
 		t.Errorf("%d and %d at once, want at most 2 and 3", ga.peak.Load(), gb.peak.Load())
 	}
-	if made.Load() == 0 {
-		t.Error("no executor was made")
-	}
+	assert.NotZero(t, made.Load(), "no executor was made")
 	r := newRig(t, sluice.Config{Interceptors: interceptors(a, b)})
 	defer r.end()
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
-	noErr(t, r.call("x"))
+	require.NoError(t, r.call("x"))
 	r.idle()
 }
 
@@ -348,20 +326,19 @@ func TestDomain_LostEventsStayCounted(t *testing.T) {
 		go q.Pause("", time.Hour)
 		synctest.Wait() // its event is being delivered
 		for range 5000 {
-			noErr(t, q.Pause("", time.Hour))
+			require.NoError(t, q.Pause("", time.Hour))
 		}
 		for range 2 {
-			if n := r.Snapshot().EventsDropped; n != 4000 {
-				t.Errorf("%d events dropped, want 4000: of 5000 a thousand wait for the sink", n)
-			}
+			assert.Equal(t, uint64(4000), r.Snapshot().EventsDropped,
+				"events dropped: of 5000 a thousand wait for the sink")
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(other, q)}))
 			defer e.Close(t.Context())
 		}
 		close(block)
 		synctest.Wait()
-		if s := r.Snapshot(); s.EventsDropped != 4000 || s.EventsDelivered != 1001 {
-			t.Errorf("dropped %d, delivered %d, want 4000 and 1001", s.EventsDropped, s.EventsDelivered)
-		}
+		s := r.Snapshot()
+		assert.Equal(t, uint64(4000), s.EventsDropped)
+		assert.Equal(t, uint64(1001), s.EventsDelivered)
 	})
 }
 
@@ -386,14 +363,13 @@ func TestDomain_EventsStayInOrder(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(l, q), Sink: sink})
 		go sluice.Reconfigure("me", l.Change(conf(2))) // two events at one instant
 		synctest.Wait()
-		noErr(t, q.Pause("", time.Hour))
+		require.NoError(t, q.Pause("", time.Hour))
 		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(q, l)}))
 		close(block)
 		synctest.Wait()
-		if want := "limit.changed limit.changed ratelimit.paused"; order.String() != want {
-			t.Errorf("told in the order %s, want %s", &order, want)
-		}
-		noErr(t, e.Close(t.Context()))
+		assert.Equal(t, "limit.changed limit.changed ratelimit.paused", order.String(),
+			"told in the order %s", &order)
+		require.NoError(t, e.Close(t.Context()))
 		r.end()
 	})
 }
@@ -436,23 +412,17 @@ func TestGates_KnownByTheirType(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: tt.list})
 			defer r.end()
 			r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { t.Error("it ran"); return nil })
-			if _, ok := r.Plan("x"); !ok {
-				t.Error("no plan")
-			}
-			if err := r.call("x"); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("%v, want %s", err, tt.want)
-			}
+			_, ok := r.Plan("x")
+			assert.True(t, ok, "no plan")
+			assert.ErrorContains(t, r.call("x"), tt.want)
 		})
 	}
 	// Between the gates it parts them, as any interceptor does.
 	_, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(1), tagged{}, atMost(1))})
-	if want := "Config.Interceptors[2] (concurrency) stands apart from the other gates"; err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("%v, want %s", err, want)
-	}
+	assert.ErrorContains(t, err, "Config.Interceptors[2] (concurrency) stands apart from the other gates")
 	for _, x := range interceptors((*sluice.RateLimiter)(nil), (*sluice.CircuitBreaker)(nil), (*sluice.PriorityScheduler)(nil), (*sluice.ConcurrencyLimiter)(nil)) {
-		if _, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(x)}); err == nil || !strings.Contains(err.Error(), "Config.Interceptors[0] is nil") {
-			t.Errorf("%T: %v", x, err)
-		}
+		_, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(x)})
+		assert.ErrorContains(t, err, "Config.Interceptors[0] is nil", "%T", x)
 	}
 }
 
@@ -506,9 +476,7 @@ func TestGates_KeysOfTheirScopes(t *testing.T) {
 			}
 			for _, op := range []string{"Pause", "lift", "Trip", "State", "Reset"} {
 				for _, k := range tt.good {
-					if err := ops[op](k); err != nil {
-						t.Errorf("%s(%q): %v", op, k, err)
-					}
+					assert.NoError(t, ops[op](k), "%s(%q)", op, k)
 				}
 			}
 		})
@@ -519,9 +487,7 @@ func TestGates_KeysOfTheirScopes(t *testing.T) {
 		"zero RateLimiter":    func() error { return new(sluice.RateLimiter).Pause("", time.Second) },
 		"zero CircuitBreaker": func() error { _, err := new(sluice.CircuitBreaker).State(""); return err },
 	} {
-		if err := op(); err == nil || !strings.Contains(err.Error(), "must be made by its New function") {
-			t.Errorf("%s: %v", name, err)
-		}
+		assert.ErrorContains(t, op(), "must be made by its New function", name)
 	}
 }
 
@@ -534,7 +500,7 @@ func TestGates_KeysAreBounded(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
 		for i := range 5000 {
-			noErr(t, ops["Pause"](fmt.Sprint(i))) // of a nanosecond: idle a token's time after it
+			require.NoError(t, ops["Pause"](fmt.Sprint(i))) // of a nanosecond: idle a token's time after it
 			time.Sleep(2 * time.Minute)
 		}
 		full := 0
@@ -557,9 +523,7 @@ func TestGates_KeysAreBounded(t *testing.T) {
 				full++
 			}
 		}
-		if full != 4000 {
-			t.Errorf("%d trips of tools that nobody has registered were refused, want 4000 of 5000", full)
-		}
+		assert.Equal(t, 4000, full, "trips of tools that nobody has registered were refused, want 4000 of 5000")
 	})
 }
 
@@ -594,9 +558,7 @@ func TestRemovedTools_LeaveNothing(t *testing.T) {
 			r.reg.Remove(s.Name)
 		}
 		s := r.Snapshot()
-		if s.InFlight != 10 {
-			t.Errorf("%d in flight, want 10", s.InFlight)
-		}
+		assert.Equal(t, 10, s.InFlight, "in flight")
 		if n := len(s.Gates); n > 2100 || n < 40 {
 			t.Errorf("%d constraints while 3000 removed tools have just been called: want those that remember, at most 1,000 a limit", n)
 		}
@@ -623,7 +585,7 @@ func TestRemovedTools_LeaveNoMemory(t *testing.T) {
 		for i := range 10_000 {
 			name := fmt.Sprint("session-", from+i)
 			rawTool(t, r.reg, sluice.Spec{Name: name}, func(context.Context) error { return nil })
-			noErr(t, r.call(name))
+			require.NoError(t, r.call(name))
 			r.reg.Remove(name)
 		}
 	}
@@ -633,9 +595,8 @@ func TestRemovedTools_LeaveNoMemory(t *testing.T) {
 	if d := heap() - before; d > 1<<20 {
 		t.Errorf("%d KiB more after ten thousand tools that came and went", d>>10)
 	}
-	if n := len(r.Snapshot().Gates); n != 0 {
-		t.Errorf("no tool is registered, and there are %d constraints", n)
-	}
+	n := len(r.Snapshot().Gates)
+	assert.Zero(t, n, "no tool is registered, and there are %d constraints", n)
 	r.end()
 }
 
@@ -657,14 +618,11 @@ func TestRemovedTools_FindWhatIsRemembered(t *testing.T) {
 			add("quota", func(context.Context) error { ran++; return nil })
 			_ = r.call("quota")
 		}
-		if ran != 3 {
-			t.Errorf("%d calls ran under 3 an hour, of a tool that came and went", ran)
-		}
+		assert.Equal(t, 3, ran, "calls ran under 3 an hour, of a tool that came and went")
 		for i := range 4 {
 			add("broken", func(context.Context) error { return errTool })
-			if err := r.call("broken"); errors.Is(err, sluice.ErrBreakerOpen) != (i == 3) {
-				t.Errorf("call %d: %v", i, err)
-			}
+			err := r.call("broken")
+			assert.Equal(t, i == 3, errors.Is(err, sluice.ErrBreakerOpen), "call %d: %v", i, err)
 		}
 		var g gauge
 		for range 5 {
@@ -672,9 +630,7 @@ func TestRemovedTools_FindWhatIsRemembered(t *testing.T) {
 			go r.call("slow")
 			synctest.Wait()
 		}
-		if g.peak.Load() != 2 {
-			t.Errorf("%d at once under a limit of 2, of a tool that came and went", g.peak.Load())
-		}
+		assert.Equal(t, int64(2), g.peak.Load(), "at once under a limit of 2, of a tool that came and went")
 		time.Sleep(time.Minute)
 	})
 }
@@ -687,18 +643,15 @@ func TestRemovedTools_ChangedOnesAreKept(t *testing.T) {
 		r.tool(sluice.Spec{Name: n}, func(context.Context) error { return nil })
 	}
 	for i := range 3 {
-		noErr(t, r.call("x"))
-		noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Concurrency: 5 + i})))
-		noErr(t, r.call("y")) // compiles for the changed registry
-		if g := r.gateState("concurrency per tool", "x"); g.Limit != 3 {
-			t.Errorf("the limit's cell of a tool that was changed: %+v", g)
-		}
+		require.NoError(t, r.call("x"))
+		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Concurrency: 5 + i})))
+		require.NoError(t, r.call("y")) // compiles for the changed registry
+		g := r.gateState("concurrency per tool", "x")
+		assert.Equal(t, int64(3), g.Limit, "the limit's cell of a tool that was changed: %+v", g)
 	}
 	r.reg.Remove("x")
 	for _, g := range r.Snapshot().Gates {
-		if g.Key == "x" {
-			t.Errorf("the limit's cell of a tool that was removed: %+v", g)
-		}
+		assert.NotEqual(t, "x", g.Key, "the limit's cell of a tool that was removed: %+v", g)
 	}
 }
 
@@ -718,7 +671,7 @@ func TestRemovedTools_LateAttemptsCount(t *testing.T) {
 		for range 3 {
 			r.reg.Remove("x")
 			r.tool(sluice.Spec{Name: "x"}, g.counts(10*time.Second))
-			wg.Go(func() { noErr(t, r.call("x")) })
+			wg.Go(func() { assert.NoError(t, r.call("x")) })
 			synctest.Wait()
 			r.reg.Remove("x")
 		}
@@ -726,8 +679,6 @@ func TestRemovedTools_LateAttemptsCount(t *testing.T) {
 		if g.peak.Load() != 1 || g.total.Load() != 3 || r.at() != 31*time.Second {
 			t.Errorf("%d at once, %d ran, until %v: want 1, 3, 31s", g.peak.Load(), g.total.Load(), r.at())
 		}
-		if n := len(r.Snapshot().Gates); n != 0 {
-			t.Errorf("%d constraints are left", n)
-		}
+		assert.Empty(t, r.Snapshot().Gates, "constraints are left")
 	})
 }

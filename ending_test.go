@@ -2,10 +2,11 @@ package sluice
 
 import (
 	"context"
-	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 
 	"github.com/sluice-go/sluice/internal/record"
 )
@@ -37,16 +38,13 @@ func TestSealed(t *testing.T) {
 			}
 			results = append(results, res)
 		}
-		if err := exec.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if !reflect.DeepEqual(record.Sealed, new(record.Record)) {
-			t.Errorf("the shared record is written to: %+v", *record.Sealed)
-		}
+		assert.NoError(t, exec.Close(t.Context()))
+		assert.Equal(t, new(record.Record), record.Sealed, "the shared record is written to")
 		for i, r := range results {
-			if d := r.Decision(); d.Attempts != 0 || len(d.Costs) != 0 || len(d.Waits) != 0 {
-				t.Errorf("call %d, which had ended, got a decision from later: %+v", i, d)
-			}
+			d := r.Decision()
+			assert.Zero(t, d.Attempts, "call %d, which had ended, got a decision from later", i)
+			assert.Empty(t, d.Costs, "call %d, which had ended, got a decision from later", i)
+			assert.Empty(t, d.Waits, "call %d, which had ended, got a decision from later", i)
 		}
 	})
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The JSON forms of errors hold no value and no stack of a panic, wherever one stands.
@@ -46,12 +48,8 @@ func TestErrorJSON(t *testing.T) {
 	got := string(Must(json.Marshal(e)))
 	want := `{"tool_name":"a\u202eb","action_id":"id\u200b\u001b` + strings.Repeat("x", 256-6) + `…","reason":"queue full","by":"queue\u2066","retry_after_ms":2,` +
 		`"message":"sluice: tool \"a\\u202eb\": queue full by queue\\u2066, retry in 1.5ms: c\\u202e\\nd"}`
-	if got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	if got, want := string(Must(json.Marshal(&Error{}))), `{"reason":"failed","message":"sluice: failed"}`; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
+	assert.Equal(t, want, got)
+	assert.Equal(t, `{"reason":"failed","message":"sluice: failed"}`, string(Must(json.Marshal(&Error{}))))
 }
 
 // An error is one line, whatever its cause says.
@@ -124,9 +122,7 @@ func TestRefusalsNameTheirBound(t *testing.T) {
 			if _, err := first.Wait(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if err := e.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, e.Close(context.Background()))
 		})
 	}
 }
@@ -134,12 +130,8 @@ func TestRefusalsNameTheirBound(t *testing.T) {
 // Any error can be compared with any reason.
 func TestErrorIsWithWhatCannotBeCompared(t *testing.T) {
 	e := &Error{Reason: uncomparable{}}
-	if errors.Is(e, uncomparable{}) {
-		t.Error("equal, and they cannot be compared")
-	}
-	if !errors.Is(e, ErrRejected) {
-		t.Error("want a rejection")
-	}
+	assert.NotErrorIs(t, e, uncomparable{}, "equal, and they cannot be compared")
+	assert.ErrorIs(t, e, ErrRejected, "want a rejection")
 }
 
 // A model reads what happened and what to do, in one JSON object, and nothing of the
@@ -187,9 +179,7 @@ func TestModelText(t *testing.T) {
 		{"typed nil", (*Error)(nil), `{"type":"tool_error","message":"the call failed","retryable":false}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := ModelText(tt.err); got != tt.want {
-				t.Errorf("got  %s\nwant %s", got, tt.want)
-			}
+			assert.Equal(t, tt.want, ModelText(tt.err))
 		})
 	}
 }
@@ -228,20 +218,14 @@ func TestModelTextOfNestedRefusals(t *testing.T) {
 			Retryable     bool
 		}
 		text := ModelText(err)
-		if jerr := json.Unmarshal([]byte(text), &m); jerr != nil {
-			t.Fatalf("%s: %v: %s", name, jerr, text)
-		}
+		require.NoError(t, json.Unmarshal([]byte(text), &m), "%s: %s", name, text)
 		if m.Type != "tool_error" || m.Message != tt.want || strings.Contains(text, "sluice") || strings.Contains(text, "backend") {
 			t.Errorf("%s: %s, want %q", name, text, tt.want)
 		}
 	}
 	close(leave)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if err := e.Close(context.Background()); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, <-done)
+	assert.NoError(t, e.Close(context.Background()))
 }
 
 // cyclic is an error behind itself, by way of others.
@@ -289,9 +273,7 @@ func TestHostileErrorsHaveCodesAndTexts(t *testing.T) {
 	for name, err := range hostileErrors() {
 		t.Run(name, func(t *testing.T) {
 			for _, err := range []error{err, passedOn(err, 1), &Error{Tool: "t", Reason: ErrDenied, Cause: err}, fmt.Errorf("%w", &Error{Reason: ErrInvalidArguments, Cause: err})} {
-				if code := CodeOf(err); code == "" {
-					t.Error("no code")
-				}
+				assert.NotEmpty(t, CodeOf(err), "no code")
 				text := ModelText(err)
 				if !json.Valid([]byte(text)) || len(text) > 8<<10 || !utf8.ValidString(text) || strings.ContainsFunc(text, jsonx.Unsafe) {
 					t.Errorf("a model reads %.200q of %d bytes", text, len(text))
@@ -303,9 +285,9 @@ func TestHostileErrorsHaveCodesAndTexts(t *testing.T) {
 						t.Errorf("an event of %d bytes", len(s))
 					}
 				}
-				if w := withoutText(&e); CodeOf(w) == "" || w.Error() == "" {
-					t.Error("lost without its text")
-				}
+				w := withoutText(&e)
+				require.NotEmpty(t, CodeOf(w), "lost without its text")
+				assert.NotEmpty(t, w.Error(), "lost without its text")
 				x, ok := err.(*Error)
 				if !ok || x == nil {
 					continue
@@ -353,9 +335,8 @@ func TestUnknownToolsAreToldNearNames(t *testing.T) {
 	// Where an interceptor may hide tools, none is named: the library cannot know whose.
 	hides := InterceptorFunc(func(_ Spec, next Handler) Handler { return next })
 	e = Must(NewExecutor(reg, Config{Interceptors: []Interceptor{hides}}))
-	if _, err := e.Invoke(t.Context(), Request{Tool: "serch"}); strings.Contains(err.Error(), "search") {
-		t.Errorf("named a tool that may be hidden: %v", err)
-	}
+	_, err := e.Invoke(t.Context(), Request{Tool: "serch"})
+	assert.NotContains(t, err.Error(), "search", "named a tool that may be hidden: %v", err)
 }
 
 // A sink without error texts sees none, in no form, wherever it stands; codes, reasons and
@@ -403,20 +384,14 @@ func TestWithoutErrorText(t *testing.T) {
 				}
 			}
 			for _, a := range []*AsyncSink{async, asyncInside, asyncPayloads} {
-				if err := a.Close(context.Background()); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, a.Close(context.Background()))
 			}
 			events := append(kept.Events(), queued.Events()...)
-			if len(events) != 21 {
-				t.Fatalf("%d events, want 21", len(events))
-			}
+			require.Len(t, events, 21, "events")
 			for _, e := range events {
 				b := Must(json.Marshal(e))
 				for form, s := range map[string]string{"JSON": string(b), "log": e.LogValue().String(), "Err": e.Err.Error(), "Go": fmt.Sprintf("%+v %#v", e.Err, e.Err)} {
-					if strings.Contains(s, canary) {
-						t.Errorf("%s of %s: %s", form, e.Kind, s)
-					}
+					assert.NotContains(t, s, canary, "%s of %s", form, e.Kind)
 				}
 				for err := e.Err; err != nil; err = errors.Unwrap(err) {
 					if strings.Contains(err.Error(), canary) || errors.Is(err, text) {
@@ -426,16 +401,13 @@ func TestWithoutErrorText(t *testing.T) {
 				if errors.Is(e.Err, ErrRejected) != tt.rejected || tt.reason != nil && !errors.Is(e.Err, tt.reason) || CodeOf(e.Err) != tt.code {
 					t.Errorf("%s is %s, rejected %v", e.Err, CodeOf(e.Err), errors.Is(e.Err, ErrRejected))
 				}
-				if !bytes.Contains(b, []byte(`"error_code":"`+tt.code+`"`)) {
-					t.Errorf("code %s: %s", tt.code, b)
-				}
+				assert.True(t, bytes.Contains(b, []byte(`"error_code":"`+tt.code+`"`)), "code %s: %s", tt.code, b)
 			}
 			if all := logged.String() + lines.String(); strings.Contains(all, canary) || strings.Count(all, tt.code) < 6 {
 				t.Error(all)
 			}
-			if got := whole.Events()[0].Err; fmt.Sprintf("%T", got) != fmt.Sprintf("%T", tt.err) {
-				t.Errorf("the sink beside it got %T", got)
-			}
+			got := whole.Events()[0].Err
+			assert.Equal(t, fmt.Sprintf("%T", tt.err), fmt.Sprintf("%T", got), "the sink beside it got %T", got)
 		})
 	}
 	if s := WithoutErrorText(nil); s.Enabled(ToolFailed) || emitTo(t.Context(), s, Event{}) != nil {
@@ -455,9 +427,7 @@ func TestWithoutErrorTextOfARun(t *testing.T) {
 	}))
 	ctx := WithPipelineContext(t.Context(), PipelineContext{Sink: WithoutErrorText(WithPayloads(run, 0))})
 	_, err := work(ctx, "fail")
-	if err == nil || err.Error() != "sk-CANARY" {
-		t.Errorf("the caller gets %v", err)
-	}
+	assert.EqualError(t, err, "sk-CANARY", "the caller gets")
 	if _, err := work(ctx, "fine"); err != nil {
 		t.Error(err)
 	}
@@ -465,15 +435,9 @@ func TestWithoutErrorTextOfARun(t *testing.T) {
 	if got := events[2].Err.Error(); got != "tool_error" || plain.Events()[2].Err.Error() != "sk-CANARY" {
 		t.Errorf("the run's sink reads %q, the executor's %q", got, plain.Events()[2].Err)
 	}
-	if got := fmt.Sprintf("%s %s", events[3].Call.Input, events[5].Result.Value); got != `"fine" "fine"` {
-		t.Errorf("values %s", got)
-	}
-	if err := run.Check(); err != nil {
-		t.Error(err)
-	}
-	if err := e.Close(context.Background()); err != nil {
-		t.Error(err)
-	}
+	assert.Equal(t, `"fine" "fine"`, fmt.Sprintf("%s %s", events[3].Call.Input, events[5].Result.Value), "values")
+	assert.NoError(t, run.Check())
+	assert.NoError(t, e.Close(context.Background()))
 }
 
 // What keeps events is bounded: a recorder says that it has had enough.
@@ -481,15 +445,9 @@ func TestRecorderIsBounded(t *testing.T) {
 	var r Recorder
 	r.events = make([]Event, maxRecorded-1)
 	e := Event{Kind: BreakerStateChanged, Time: time.Now()}
-	if err := emitTo(t.Context(), &r, e); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, emitTo(t.Context(), &r, e))
 	for range 2 {
-		if err := emitTo(t.Context(), &r, e); err == nil {
-			t.Error("kept too many")
-		}
+		assert.Error(t, emitTo(t.Context(), &r, e), "kept too many")
 	}
-	if err := r.Check(); err == nil || !strings.Contains(err.Error(), "2 events came after the first 1000000") {
-		t.Errorf("%v", err)
-	}
+	assert.ErrorContains(t, r.Check(), "2 events came after the first 1000000")
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // discarding is a sink that takes everything and does nothing.
@@ -83,13 +85,9 @@ func TestDeliver(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			delivered, err := deliverTo(t.Context(), tt.sink, testEvent(ToolInvoked))
-			if delivered != tt.delivered {
-				t.Errorf("delivered = %v, want %v", delivered, tt.delivered)
-			}
+			assert.Equal(t, tt.delivered, delivered, "delivered")
 			var p *PanicError
-			if got := errors.As(err, &p); got != tt.panicked {
-				t.Errorf("error %v: panic %v, want %v", err, got, tt.panicked)
-			}
+			assert.Equal(t, tt.panicked, errors.As(err, &p), "error %v: panic", err)
 			if tt.panicked {
 				if strings.Contains(err.Error(), "boom") || len(p.Stack) == 0 {
 					t.Errorf("error %q must hide the value, and keep a stack of %d bytes", err, len(p.Stack))
@@ -119,9 +117,8 @@ func TestSinksThatDidNotOptInSeeNoValues(t *testing.T) {
 		if got.Kind != ToolCompleted || got.Call.Input != nil || got.Result.Value != nil {
 			t.Errorf("%s: saw %v and %v of %v", name, got.Call.Input, got.Result.Value, got.Kind)
 		}
-		if line := string(Must(got.MarshalJSON())); !strings.Contains(line, `"has_data":true`) {
-			t.Errorf("%s: lost that there was a result: %s", name, line)
-		}
+		assert.Contains(t, string(Must(got.MarshalJSON())), `"has_data":true`,
+			"%s: lost that there was a result", name)
 	}
 	if e.Call.Input == nil {
 		t.Error("the caller's event was changed")
@@ -137,12 +134,8 @@ func TestNoFormOfAnEventShowsASecret(t *testing.T) {
 		var logged bytes.Buffer
 		slog.New(slog.NewTextHandler(&logged, nil)).Info("m", "event", e)
 		for form, s := range map[string]string{"JSON": string(Must(e.MarshalJSON())), "log": logged.String(), "attrs": e.LogValue().String()} {
-			if strings.Contains(s, "hunter2") {
-				t.Errorf("%s of %s shows a secret: %s", form, k, s)
-			}
-			if !strings.Contains(s, "panic") {
-				t.Errorf("%s of %s does not say panic: %s", form, k, s)
-			}
+			assert.NotContains(t, s, "hunter2", "%s of %s shows a secret", form, k)
+			assert.Contains(t, s, "panic", "%s of %s does not say panic", form, k)
 		}
 	}
 }
@@ -199,12 +192,9 @@ func TestEventJSON(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := string(Must(tt.e.MarshalJSON()))
-			if got != tt.want {
-				t.Errorf("got  %s\nwant %s", got, tt.want)
-			}
-			if _, err := json.Marshal(tt.e); err != nil {
-				t.Error(err)
-			}
+			assert.Equal(t, tt.want, got)
+			_, err := json.Marshal(tt.e)
+			assert.NoError(t, err)
 		})
 	}
 }
@@ -255,9 +245,7 @@ func TestEventCode(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			e := testEvent(ToolFailed)
 			e.Err = tt.err
-			if got := codeOf(&e); got != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
+			assert.Equal(t, tt.want, codeOf(&e))
 		})
 	}
 }
@@ -290,9 +278,7 @@ func TestHostileErrors(t *testing.T) {
 			t.Errorf("%s: %d bytes, valid %v: %.100s", name, len(b), json.Valid(b), b)
 		}
 	}
-	if calls != 1 {
-		t.Errorf("formatted %d times, want once", calls)
-	}
+	assert.Equal(t, 1, calls, "formatted %d times", calls)
 }
 
 type countedError struct {
@@ -317,24 +303,18 @@ func FuzzEventJSON(f *testing.F) {
 				Err:    &Error{Tool: tool, CallID: id, Reason: ErrDenied, By: run, Cause: errors.New(text)},
 			}
 			b := Must(e.MarshalJSON())
-			if !json.Valid(b) {
-				t.Fatalf("invalid: %q", b)
-			}
+			require.True(t, json.Valid(b), "invalid: %q", b)
 			for _, r := range string(b) {
 				if r < ' ' || r == 0x7f || jsonx.Unsafe(r) {
 					t.Fatalf("%U in %q", r, b)
 				}
 			}
-			if !utf8.Valid(b) {
-				t.Fatalf("no UTF-8: %q", b)
-			}
+			require.True(t, utf8.Valid(b), "no UTF-8: %q", b)
 			var back struct {
 				Tool string `json:"tool_name"`
 				Kind string `json:"type"`
 			}
-			if err := json.Unmarshal(b, &back); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, json.Unmarshal(b, &back))
 			if want := strings.ToValidUTF8(cutEach(tool), "\ufffd"); len(tool) <= maxName && isASCII(tool) && strings.HasPrefix(string(k), "tool.") && back.Tool != want {
 				t.Fatalf("tool %q came back as %q", tool, back.Tool)
 			}
@@ -357,9 +337,7 @@ func TestLogValue(t *testing.T) {
 	e := testEvent(ToolFailed)
 	e.ParentID, e.Queued, e.Duration, e.Err, e.By, e.RetryAfter = "call-0", time.Millisecond, time.Second, errors.New("no"), "b", time.Minute
 	want := "[event=tool.failed tool=search call_id=call-1 parent_id=call-0 seq=3 attempt=1 run_id=run-1 request_id=req-1 tenant=acme wait=1ms duration=1s code=tool_error err=no by=b retry_after=1m0s]"
-	if got := e.LogValue().String(); got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
+	assert.Equal(t, want, e.LogValue().String())
 }
 
 func TestEventAllocs(t *testing.T) {

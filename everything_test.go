@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 )
 
 // Everything at once, from a seed that is printed: executors that come and go over common
@@ -359,9 +360,7 @@ func (s *storm) executor(n uint64) {
 		return
 	}
 	callers.Wait()
-	if err := e.Close(context.Background()); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, e.Close(context.Background()))
 	for i, f := range futures {
 		select {
 		case <-f.Done():
@@ -372,15 +371,9 @@ func (s *storm) executor(n uint64) {
 			<-f.Done() // refused since the executor was closed
 		}
 	}
-	if n := e.Snapshot().Abandoned; n != 0 {
-		t.Errorf("%d abandoned", n)
-	}
-	if err := rec.Check(); err != nil {
-		t.Error(err)
-	}
-	if err := pc.State.Close(); err != nil {
-		t.Error(err)
-	}
+	assert.Zero(t, e.Snapshot().Abandoned, "abandoned")
+	assert.NoError(t, rec.Check())
+	assert.NoError(t, pc.State.Close())
 }
 
 // operate changes what can be changed, until it is told to stop.
@@ -399,9 +392,7 @@ func (s *storm) operate(stop *atomic.Bool) {
 			c.Limits[2].MaxKeys = 2 + r.IntN(4)
 			q := s.quota[g].Config()
 			q.Rates[1].Burst = 100 + r.Int64N(900)
-			if err := sluice.Reconfigure("storm", s.limit[g].Change(c), s.quota[g].Change(q)); err != nil {
-				s.t.Error(err)
-			}
+			assert.NoError(s.t, sluice.Reconfigure("storm", s.limit[g].Change(c), s.quota[g].Change(q)))
 		case 3:
 			c := s.order.Config()
 			c.MaxQueue = 1 + r.IntN(40)
@@ -430,9 +421,7 @@ func (s *storm) operate(stop *atomic.Bool) {
 			if e, err := sluice.NewExecutor(s.reg, sluice.Config{Interceptors: s.group[0]}); err == nil {
 				_ = e.Snapshot()
 				_ = e.Explain(context.Background(), sluice.Request{Tool: stormTools[r.IntN(len(stormTools))]})
-				if err := e.Close(context.Background()); err != nil {
-					s.t.Error(err)
-				}
+				assert.NoError(s.t, e.Close(context.Background()))
 			}
 		}
 		s.sleep(r, 3)
@@ -467,21 +456,18 @@ func (s *storm) run() {
 		}
 		e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Interceptors: s.group[g]}))
 		x := e.Snapshot()
-		if x.InFlight != 0 || x.Queued != 0 || len(x.Lanes) != 0 {
-			s.t.Errorf("in flight %d, queued %d, lanes %v: want none", x.InFlight, x.Queued, x.Lanes)
-		}
+		assert.Zero(s.t, x.InFlight)
+		assert.Zero(s.t, x.Queued)
+		assert.Empty(s.t, x.Lanes)
 		for _, c := range x.Gates {
 			if c.Waiting != 0 || c.Used != 0 && (c.Kind == sluice.GateConcurrency || s.step == time.Millisecond) {
 				s.t.Errorf("%+v", c)
 			}
 			if strings.Contains(c.Name, "per tool") && s.step == time.Millisecond && c.Kind != sluice.GateBreaker {
-				if _, ok := reg.Lookup(c.Key); !ok {
-					s.t.Errorf("a removed tool is remembered: %+v", c)
-				}
+				_, ok := reg.Lookup(c.Key)
+				assert.True(s.t, ok, "a removed tool is remembered: %+v", c)
 			}
 		}
-		if err := e.Close(context.Background()); err != nil {
-			s.t.Error(err)
-		}
+		assert.NoError(s.t, e.Close(context.Background()))
 	}
 }

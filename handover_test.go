@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A random storm does not find races of hand-over: there is a test for each here, which
@@ -69,7 +71,7 @@ func (r *rig) until(what string, so func(sluice.Snapshot) bool) {
 }
 
 // A waiter's context ends just when it is granted the slot.
-func TestHandOver_T2_CancelAgainstGrant(t *testing.T) {
+func TestHandOver_CancelAgainstGrant(t *testing.T) {
 	for _, submit := range []bool{false, true} {
 		t.Run(fmt.Sprint("submit ", submit), func(t *testing.T) {
 			r, h, g := raceRig(t, atMost(1))
@@ -101,7 +103,7 @@ func TestHandOver_T2_CancelAgainstGrant(t *testing.T) {
 					h.end <- struct{}{}
 				}
 				err := <-got
-				noErr(t, <-hold)
+				require.NoError(t, <-hold)
 				ran := g.total.Load() - before
 				switch {
 				case err == nil && ran == 1 && round%2 == 0: // never where it was cancelled first
@@ -112,7 +114,7 @@ func TestHandOver_T2_CancelAgainstGrant(t *testing.T) {
 					t.Fatalf("round %d: %v, and the tool ran %d times", round, err, ran)
 				}
 				// The slot is not lost: one more call runs.
-				noErr(t, r.call("next"))
+				require.NoError(t, r.call("next"))
 			}
 			if (granted == 0 || left == 0) && !underRace {
 				t.Errorf("%d granted, %d left: the race was not run", granted, left)
@@ -130,7 +132,7 @@ func TestHandOver_CancelAgainstTimer(t *testing.T) {
 			defer r.end()
 			var g gauge
 			r.tool(sluice.Spec{Name: "work"}, g.counts(0))
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			ctx, cancel := context.WithCancel(r.ctx)
 			got := make(chan error, 1)
 			go func() {
@@ -155,14 +157,12 @@ func TestHandOver_CancelAgainstTimer(t *testing.T) {
 				left++
 			}
 			// Whoever left has paid nothing.
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			want := 100 * ms
 			if ran {
 				want = 200 * ms
 			}
-			if r.at() != want {
-				t.Errorf("round %d: the next call went at %v, want %v", round, r.at(), want)
-			}
+			assert.Equal(t, want, r.at(), "round %d: the next call went at", round)
 		})
 	}
 	if granted == 0 && !underRace {
@@ -198,14 +198,13 @@ func TestHandOver_DeadlineAgainstMaxWait(t *testing.T) {
 		cancel()
 	}
 	h.end <- struct{}{}
-	noErr(t, errOf(hold.Wait(context.Background())))
-	if outs[sluice.ErrWaitTooLong] == 0 || g.total.Load() != 0 {
-		t.Errorf("outcomes %v, %d ran", outs, g.total.Load())
-	}
+	require.NoError(t, errOf(hold.Wait(context.Background())))
+	require.NotZero(t, outs[sluice.ErrWaitTooLong])
+	assert.Zero(t, g.total.Load())
 }
 
 // A newcomer does not take the slot that is handed to a waiter.
-func TestHandOver_T8_NewcomerAgainstWaiter(t *testing.T) {
+func TestHandOver_NewcomerAgainstWaiter(t *testing.T) {
 	for round := range rounds(1000) {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
@@ -219,25 +218,23 @@ func TestHandOver_T8_NewcomerAgainstWaiter(t *testing.T) {
 				return 0, nil
 			}))
 			var wg sync.WaitGroup
-			wg.Go(func() { noErr(t, r.call("hold")) })
+			wg.Go(func() { assert.NoError(t, r.call("hold")) })
 			<-h.running
 			for i := range 3 {
-				wg.Go(func() { noErr(t, errOf(work(r.ctx, fmt.Sprint("waiter", i)))) })
+				wg.Go(func() { assert.NoError(t, errOf(work(r.ctx, fmt.Sprint("waiter", i)))) })
 				synctest.Wait()
 			}
 			wg.Go(func() { h.end <- struct{}{} })
 			yield(round % 12)
-			wg.Go(func() { noErr(t, errOf(work(r.ctx, "newcomer"))) })
+			wg.Go(func() { assert.NoError(t, errOf(work(r.ctx, "newcomer"))) })
 			wg.Wait()
-			if got := order.String(); got != "waiter0 waiter1 waiter2 newcomer" {
-				t.Errorf("round %d: order %s", round, got)
-			}
+			assert.Equal(t, "waiter0 waiter1 waiter2 newcomer", order.String(), "round %d: order", round)
 		})
 	}
 }
 
 // Close and calls that come: each call ends, none runs after Close has returned.
-func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
+func TestHandOver_CloseAgainstInvoke(t *testing.T) {
 	ok, closed := 0, 0
 	for round := range rounds(10_000) {
 		reg := sluice.NewToolRegistry()
@@ -251,9 +248,7 @@ func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
 		inside := atomic.Int64{}
 		rawTool(t, reg, sluice.Spec{Name: "work"}, func(context.Context) error {
 			inside.Add(1)
-			if down.Load() {
-				t.Error("a tool runs after Close")
-			}
+			assert.False(t, down.Load(), "a tool runs after Close")
 			runtime.Gosched()
 			inside.Add(-1)
 			return nil
@@ -272,13 +267,9 @@ func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
 		}
 		wg.Go(func() {
 			yield(round / 5 % 12)
-			if err := e.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, e.Close(context.Background()))
 			down.Store(true)
-			if n := inside.Load(); n != 0 {
-				t.Errorf("round %d: %d tools run after Close", round, n)
-			}
+			assert.Zero(t, inside.Load(), "round %d: tools run after Close", round)
 		})
 		wg.Wait()
 		for _, err := range errs {
@@ -291,7 +282,7 @@ func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 		}
-		noErr(t, state.Close())
+		require.NoError(t, state.Close())
 	}
 	if (ok == 0 || closed == 0) && !underRace {
 		t.Errorf("%d ran, %d refused: the race was not run", ok, closed)
@@ -299,7 +290,7 @@ func TestHandOver_T96_CloseAgainstInvoke(t *testing.T) {
 }
 
 // Close while many are parked: all return.
-func TestHandOver_T98_CloseWhileParked(t *testing.T) {
+func TestHandOver_CloseWhileParked(t *testing.T) {
 	for _, n := range []int{100, 1000} {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), rates(sluice.Rate{N: 1, Burst: 1}))})
@@ -345,7 +336,7 @@ func TestHandOver_T98_CloseWhileParked(t *testing.T) {
 
 // An attempt whose time is over just when its code ends: whoever wins, the slot comes back
 // once, nothing is sent to nobody, and no goroutine is left.
-func TestHandOver_T89_T78_TimeoutAgainstReturn(t *testing.T) {
+func TestHandOver_TimeoutAgainstReturn(t *testing.T) {
 	outs := map[string]int{}
 	for round := range rounds(400) {
 		bubble(t, func(t *testing.T) {
@@ -393,7 +384,7 @@ func TestHandOver_T89_T78_TimeoutAgainstReturn(t *testing.T) {
 
 // A Submit's context ends while the call is being admitted, refused, or has run: its
 // watch over the context does not end it twice.
-func TestHandOver_T101_SubmitWatch(t *testing.T) {
+func TestHandOver_SubmitWatch(t *testing.T) {
 	r, h, _ := raceRig(t, limitsOf(sluice.Limit{Max: 1}), scheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1}))
 	defer r.end()
 	for round := range rounds(2000) {
@@ -412,7 +403,7 @@ func TestHandOver_T101_SubmitWatch(t *testing.T) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 		}
-		noErr(t, errOf(hold.Wait(context.Background())))
+		require.NoError(t, errOf(hold.Wait(context.Background())))
 		cancel()
 	}
 }
@@ -467,9 +458,7 @@ func TestHandOver_ReconfigureStorm(t *testing.T) {
 	for i := range 24 {
 		wg.Go(func() {
 			for j := range rounds(200) {
-				if err := r.call([]string{"x", "y", "z"}[(i+j)%3]); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, r.call([]string{"x", "y", "z"}[(i+j)%3]))
 			}
 		})
 	}
@@ -479,9 +468,7 @@ func TestHandOver_ReconfigureStorm(t *testing.T) {
 	if n := int64(24 * rounds(200)); all.total.Load() != n || all.peak.Load() > 8 {
 		t.Errorf("%d ran, %d at once: want %d and at most 8", all.total.Load(), all.peak.Load(), n)
 	}
-	if changes.Load() == 0 {
-		t.Error("nothing was changed")
-	}
+	assert.NotZero(t, changes.Load(), "nothing was changed")
 }
 
 // A change of a tool's policy against its removal and replacement.
@@ -491,7 +478,7 @@ func TestHandOver_PolicyAgainstRegistry(t *testing.T) {
 		r := rigOver(t, reg, sluice.Config{Interceptors: interceptors(atMost(2))})
 		work := func(context.Context, any) (int, error) { return 0, nil }
 		sluice.Must(sluice.Register(reg, sluice.Spec{Name: "work"}, work))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			yield(round % 12)
@@ -603,7 +590,7 @@ func TestHandOver_Storm(t *testing.T) {
 	extra.Go(func() {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		for !stop.Load() {
-			noErr(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
+			assert.NoError(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
 				{Max: 1 + rnd.IntN(slots)}, {Max: 1 + rnd.IntN(perTool), Scope: sluice.ByTool}, {Max: 1 + rnd.IntN(weight), Unit: "MB"}, {Max: 6, Scope: sluice.ByTenant, MaxKeys: 8}}})))
 			if rnd.IntN(5) == 0 {
 				b.Trip("plain")
@@ -649,7 +636,7 @@ func TestHandOver_Storm(t *testing.T) {
 	wg.Wait()
 	stop.Store(true)
 	extra.Wait()
-	noErr(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
+	require.NoError(t, sluice.Reconfigure("storm", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{
 		{Max: slots}, {Max: perTool, Scope: sluice.ByTool}, {Max: weight, Unit: "MB"}, {Max: 6, Scope: sluice.ByTenant, MaxKeys: 8}}})))
 	r.until("abandoned calls to end", func(s sluice.Snapshot) bool { return s.InFlight == 0 })
 	r.idle()
@@ -658,7 +645,7 @@ func TestHandOver_Storm(t *testing.T) {
 	}
 	// All slots are free: as many calls as the limit run side by side.
 	b.Reset("wait")
-	noErr(t, q.Lift(""))
+	require.NoError(t, q.Lift(""))
 	in, out := make(chan struct{}), make(chan struct{})
 	r.tool(sluice.Spec{Name: "wait"}, func(context.Context) error {
 		in <- struct{}{}
@@ -667,7 +654,7 @@ func TestHandOver_Storm(t *testing.T) {
 	})
 	var last sync.WaitGroup
 	for range perTool {
-		last.Go(func() { noErr(t, r.call("wait")) })
+		last.Go(func() { assert.NoError(t, r.call("wait")) })
 	}
 	for range perTool {
 		<-in
@@ -700,7 +687,7 @@ func TestHandOver_CancelOfWhatIsDue(t *testing.T) {
 						pc := r.pc
 						pc.Tenant = fmt.Sprint(i)
 						ctxs[i], cancels[i] = context.WithCancel(sluice.WithPipelineContext(t.Context(), pc))
-						noErr(t, errOf(r.Invoke(ctxs[i], sluice.Request{Tool: "x"})))
+						require.NoError(t, errOf(r.Invoke(ctxs[i], sluice.Request{Tool: "x"})))
 					}
 					go func() {
 						time.Sleep(time.Second)
@@ -724,9 +711,7 @@ func TestHandOver_CancelOfWhatIsDue(t *testing.T) {
 							t.Errorf("call %d: %v", i, err)
 						}
 					})
-					if d := r.at(); d != time.Second {
-						t.Errorf("it took %v", d)
-					}
+					assert.Equal(t, time.Second, r.at(), "it took")
 				})
 			}
 			if (ran.Load() == 0 || left.Load() == 0) && !underRace {
@@ -748,11 +733,10 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 		hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
 				res, err := next(ctx, c)
-				noErr(t, q.Pause("", time.Hour))
+				assert.NoError(t, q.Pause("", time.Hour))
 				left.Go(func() {
-					if _, err := next(context.Background(), c); !errors.Is(err, sluice.ErrRejected) {
-						t.Errorf("the attempt ended with %v", err)
-					}
+					_, err := next(context.Background(), c)
+					assert.ErrorIs(t, err, sluice.ErrRejected, "how the attempt ended")
 				})
 				<-second
 				return res, err
@@ -769,10 +753,10 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 			runtime.Gosched()
 		}
 		close(second)
-		noErr(t, <-got)
+		require.NoError(t, <-got)
 		closed := make(chan struct{})
 		go func() {
-			noErr(t, e.Close(context.Background()))
+			assert.NoError(t, e.Close(context.Background()))
 			close(closed)
 		}()
 		next, err := sluice.NewExecutor(other, sluice.Config{Interceptors: interceptors(q)})
@@ -785,11 +769,11 @@ func TestHandOver_CloseAgainstAnAttemptLeftBehind(t *testing.T) {
 		f := next.Submit(t.Context(), sluice.Request{Tool: "x"})
 		<-closed
 		left.Wait()
-		noErr(t, next.Close(t.Context()))
+		require.NoError(t, next.Close(t.Context()))
 		if _, err := f.Wait(t.Context()); !errors.Is(err, sluice.ErrClosed) {
 			t.Errorf("the next executor's call: %v", err)
 		}
-		noErr(t, live.Close(t.Context()))
+		require.NoError(t, live.Close(t.Context()))
 	}
 	if taken > 0 {
 		t.Errorf("%d times the next executor found somebody in the queue", taken)
@@ -811,11 +795,10 @@ func TestHandOver_CloseAgainstTheLastGivingBack(t *testing.T) {
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(20), leaves), Timeout: ms}))
 			work := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { time.Sleep(2 * ms); return 0, nil }))
 			parallel(20, func(i int) {
-				if _, err := work(t.Context(), i); !errors.Is(err, sluice.ErrTimeout) {
-					t.Error(err)
-				}
+				_, err := work(t.Context(), i)
+				assert.ErrorIs(t, err, sluice.ErrTimeout)
 			})
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, e.Close(t.Context()))
 			if s := e.Snapshot(); s.Abandoned != 0 || s.InFlight != 0 {
 				t.Errorf("closed, and %d abandoned, %d in flight", s.Abandoned, s.InFlight)
 			}

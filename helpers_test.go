@@ -3,7 +3,6 @@ package sluice_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const ms = time.Millisecond
@@ -49,37 +50,31 @@ func rigOver(t *testing.T, reg *sluice.ToolRegistry, c sluice.Config) *rig {
 		c.State = pc.State
 	}
 	e, err := sluice.NewExecutor(reg, c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return &rig{e, t, reg, pc, sluice.WithPipelineContext(t.Context(), pc), rec, time.Now()}
 }
 
 // end closes the executor and holds that nothing is left and every call was reported.
 func (r *rig) end() {
 	r.t.Helper()
-	if err := r.Close(context.Background()); err != nil {
-		r.t.Errorf("Close: %v", err)
-	}
+	assert.NoError(r.t, r.Close(context.Background()), "Close")
 	r.idle()
-	if err := r.rec.Check(); err != nil {
-		r.t.Error(err)
-	}
-	if err := r.pc.State.Close(); err != nil {
-		r.t.Error(err)
-	}
+	assert.NoError(r.t, r.rec.Check())
+	assert.NoError(r.t, r.pc.State.Close())
 }
 
 // idle holds that nobody runs or waits, and that no slot is taken.
 func (r *rig) idle() {
 	r.t.Helper()
 	s := r.Snapshot()
-	if s.InFlight != 0 || s.Queued != 0 || s.Abandoned != 0 || len(s.Lanes) != 0 {
-		r.t.Errorf("in flight %d, queued %d, abandoned %d, lanes %v: want none", s.InFlight, s.Queued, s.Abandoned, s.Lanes)
-	}
+	assert.Zero(r.t, s.InFlight, "in flight")
+	assert.Zero(r.t, s.Queued, "queued")
+	assert.Zero(r.t, s.Abandoned, "abandoned")
+	assert.Empty(r.t, s.Lanes, "lanes")
 	for _, g := range s.Gates {
-		if g.Waiting != 0 || strings.Contains(g.Name, "concurrency") && g.Used != 0 {
-			r.t.Errorf("gate %s %s: used %d, waiting %d: want none", g.Name, g.Key, g.Used, g.Waiting)
+		assert.Zero(r.t, g.Waiting, "waiting at gate %s %s", g.Name, g.Key)
+		if strings.Contains(g.Name, "concurrency") {
+			assert.Zero(r.t, g.Used, "slots used of gate %s %s", g.Name, g.Key)
 		}
 	}
 }
@@ -95,9 +90,7 @@ func (r *rig) call(tool string) error {
 
 func (r *rig) trace(want string) {
 	r.t.Helper()
-	if got := r.rec.Trace(); got != want {
-		r.t.Errorf("trace:\n got %s\nwant %s", got, want)
-	}
+	assert.Equal(r.t, want, r.rec.Trace(), "trace")
 }
 
 // tool registers a raw tool: arguments and result are JSON, which it ignores.
@@ -109,9 +102,7 @@ func (r *rig) tool(s sluice.Spec, f func(ctx context.Context) error) {
 func rawTool(t testing.TB, reg *sluice.ToolRegistry, s sluice.Spec, f func(ctx context.Context) error) {
 	t.Helper()
 	_, err := sluice.Register(reg, s, func(ctx context.Context, _ any) (json.RawMessage, error) { return nil, f(ctx) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 }
 
 // sleeps is a tool that takes d.
@@ -191,30 +182,20 @@ var reasons = []error{
 func wantRefusal(t *testing.T, err, reason error, by string, after time.Duration) *sluice.Error {
 	t.Helper()
 	var e *sluice.Error
-	if !errors.As(err, &e) {
-		t.Errorf("error is %T (%v): want *sluice.Error", err, err)
+	if !assert.ErrorAs(t, err, &e) {
 		return nil
 	}
-	if e.Reason != reason || e.By != by || e.RetryAfter != after {
-		t.Errorf("refused for %q by %q, retry after %v: want %q by %q, %v (%v)", e.Reason, e.By, e.RetryAfter, reason, by, after, err)
-	}
-	if !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, reason) {
-		t.Errorf("%v: want it to match ErrRejected and %v", err, reason)
-	}
+	assert.True(t, e.Reason == reason, "refused for %q, want %q (%v)", e.Reason, reason, err)
+	assert.Equal(t, by, e.By, "refused by another: %v", err)
+	assert.Equal(t, after, e.RetryAfter, "time to retry: %v", err)
+	assert.ErrorIs(t, err, sluice.ErrRejected)
+	assert.ErrorIs(t, err, reason)
 	for _, r := range reasons {
-		if r != reason && errors.Is(err, r) {
-			t.Errorf("%v matches %v: want only %v", err, r, reason)
+		if r != reason {
+			assert.NotErrorIs(t, err, r)
 		}
 	}
 	return e
-}
-
-// noErr holds that err is nil.
-func noErr(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // limitsOf is a concurrency limiter of these limits.
@@ -246,13 +227,9 @@ func (r *rig) slotsFree(tool string, g *gauge, limit int) {
 	r.t.Helper()
 	g.peak.Store(0)
 	parallel(2*limit, func(int) {
-		if err := r.call(tool); err != nil {
-			r.t.Error(err)
-		}
+		assert.NoError(r.t, r.call(tool))
 	})
-	if p := g.peak.Load(); p != int64(limit) {
-		r.t.Errorf("%d at once after the test, want %d: slots are lost or made", p, limit)
-	}
+	assert.Equal(r.t, int64(limit), g.peak.Load(), "at once after the test, want %d: slots are lost or made", limit)
 }
 
 // permutations calls f with every order of list.

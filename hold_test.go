@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // streams is a tool that answers at once, with a stream that lasts for d and ends with err.
 func streams(t *testing.T, d time.Duration, err error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		stream, done, herr := sluice.Hold(ctx)
-		noErr(t, herr)
+		assert.NoError(t, herr)
 		go func() {
 			defer func() { done(err) }()
 			select {
@@ -34,9 +36,7 @@ func streams(t *testing.T, d time.Duration, err error) func(context.Context) err
 func (r *rig) terminal(tool string) sluice.Event {
 	r.t.Helper()
 	list := r.rec.Events(tool)
-	if len(list) == 0 {
-		r.t.Fatal("no event")
-	}
+	require.NotEmpty(r.t, list, "no event")
 	return list[len(list)-1]
 }
 
@@ -65,29 +65,24 @@ func TestHold_UntilTheStreamEnds(t *testing.T) {
 						} else {
 							err = r.call("x")
 						}
-						noErr(t, err)
+						require.NoError(t, err)
 						if s := r.Snapshot(); r.at() != 0 || s.InFlight != 1 || s.Abandoned != 0 || s.Completed != 0 || s.Failed != 0 {
 							t.Errorf("answered at %v; %d in flight, %d abandoned, %d ended; want 0s, 1, 0, 0", r.at(), s.InFlight, s.Abandoned, s.Completed+s.Failed)
 						}
 						r.trace("x: invoked started")
 						go r.call("plain")
-						noErr(t, r.Close(context.Background()))
-						if r.at() != 5*time.Second {
-							t.Errorf("Close returned at %v, want 5s", r.at())
-						}
+						require.NoError(t, r.Close(context.Background()))
+						assert.Equal(t, 5*time.Second, r.at(), "Close returned at")
 						want, state := "x: invoked started completed", sluice.BreakerClosed
 						if failure != nil {
 							want, state = "x: invoked started failed", sluice.BreakerOpen
 						}
-						if got := r.rec.Trace(); !strings.HasPrefix(got, want) {
-							t.Errorf("trace %s, want %s first", got, want)
-						}
+						got := r.rec.Trace()
+						assert.True(t, strings.HasPrefix(got, want), "trace %s, want %s first", got, want)
 						if e := r.terminal("x"); e.Duration != 5*time.Second || !e.Time.Equal(r.start.Add(5*time.Second)) || e.Err != failure {
 							t.Errorf("the terminal event took %v, at %v, with %v; want 5s, 5s, %v", e.Duration, e.Time.Sub(r.start), e.Err, failure)
 						}
-						if s := sluice.Must(b.State("x")); s != state {
-							t.Errorf("the breaker is %v, want %v", s, state)
-						}
+						assert.Equal(t, state, sluice.Must(b.State("x")), "the breaker")
 						r.end()
 					})
 				})
@@ -102,10 +97,8 @@ func TestHold_KeepsTheSlot(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
 		r.tool(sluice.Spec{Name: "x"}, streams(t, 5*time.Second, nil))
 		for i := range 3 {
-			noErr(t, r.call("x"))
-			if want := time.Duration(i) * 5 * time.Second; r.at() != want {
-				t.Errorf("call %d began at %v, want %v", i, r.at(), want)
-			}
+			require.NoError(t, r.call("x"))
+			assert.Equal(t, time.Duration(i)*5*time.Second, r.at(), "call %d began at", i)
 		}
 		r.end()
 	})
@@ -141,16 +134,12 @@ func TestHold_UsageUntilTheEnd(t *testing.T) {
 				}
 				return err
 			})
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			sluice.ReportUsage(stream, "tokens", 50)
-			if n := used(); n != 50 {
-				t.Errorf("%d used while the stream is open, want 50", n)
-			}
+			assert.Equal(t, int64(50), used(), "used while the stream is open")
 			done(nil)
 			sluice.ReportUsage(stream, "tokens", 90)
-			if n := used(); n != 50 {
-				t.Errorf("%d used after the stream has ended, want 50", n)
-			}
+			assert.Equal(t, int64(50), used(), "used after the stream has ended")
 			if len(last.Costs) != 1 || last.Costs[0].Estimate != 10 || last.Costs[0].Actual != 50 {
 				t.Errorf("the terminal event tells costs %+v, want 10 and 50", last.Costs)
 			}
@@ -171,12 +160,11 @@ func TestHold_Bound(t *testing.T) {
 				stream, done, err = sluice.Hold(ctx)
 				return err
 			})
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			<-stream.Done()
 			synctest.Wait()
-			if r.at() != tt.want || !errors.Is(context.Cause(stream), sluice.ErrTimeout) {
-				t.Errorf("timeout %v: given up at %v, for %v; want %v, for ErrTimeout", tt.timeout, r.at(), context.Cause(stream), tt.want)
-			}
+			assert.Equal(t, tt.want, r.at(), "timeout %v", tt.timeout)
+			assert.ErrorIs(t, context.Cause(stream), sluice.ErrTimeout, "timeout %v", tt.timeout)
 			r.idle()
 			if e := r.terminal("x"); e.Kind != sluice.ToolFailed || !errors.Is(e.Err, sluice.ErrTimeout) || e.Duration != tt.want {
 				t.Errorf("%s after %v: %v", e.Kind, e.Duration, e.Err)
@@ -199,14 +187,12 @@ func TestPromise16_HoldUntilTheCallersDeadline(t *testing.T) {
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		defer cancel()
 		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
-		noErr(t, err)
+		require.NoError(t, err)
 		time.Sleep(2 * time.Second)
-		if e := r.terminal("x"); e.Duration != time.Second || !errors.Is(e.Err, sluice.ErrTimeout) {
-			t.Errorf("ended after %v with %v, want 1s and ErrTimeout", e.Duration, e.Err)
-		}
-		if s := sluice.Must(b.State("x")); s != sluice.BreakerClosed {
-			t.Errorf("the breaker is %v, want closed", s)
-		}
+		e := r.terminal("x")
+		assert.Equal(t, time.Second, e.Duration)
+		assert.ErrorIs(t, e.Err, sluice.ErrTimeout)
+		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("x")), "the breaker")
 		r.end()
 	})
 }
@@ -230,20 +216,17 @@ func TestHold_Refusals(t *testing.T) {
 		})
 		r.tool(sluice.Spec{Name: "many"}, func(ctx context.Context) error {
 			for range 1000 {
-				if _, _, err := sluice.Hold(ctx); err != nil {
-					t.Error(err)
-				}
+				_, _, err := sluice.Hold(ctx)
+				assert.NoError(t, err)
 			}
 			hold("many", ctx)
 			return errors.New("which ends them")
 		})
 		hold("outside", t.Context())
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		hold("returned", kept)
 		for _, tool := range []string{"late", "many"} {
-			if err := r.call(tool); err == nil {
-				t.Errorf("%s: want an error", tool)
-			}
+			assert.Error(t, r.call(tool), "%s: want an error", tool)
 		}
 		time.Sleep(2 * time.Second)
 		want := map[string]string{
@@ -271,13 +254,11 @@ func TestHold_EndsLate(t *testing.T) {
 			_, done, err = sluice.Hold(ctx)
 			return err
 		})
-		noErr(t, r.call("x"))
-		noErr(t, r.Close(context.Background()))
+		require.NoError(t, r.call("x"))
+		require.NoError(t, r.Close(context.Background()))
 		before := asked
 		done(hostThrottle{"b", time.Hour})
-		if asked != before {
-			t.Error("the classify function was asked after Close had returned")
-		}
+		assert.Equal(t, before, asked, "the classify function was asked after Close had returned")
 		r.end()
 	})
 }
@@ -297,7 +278,7 @@ func TestHold_Context(t *testing.T) {
 			call := func() context.CancelCauseFunc {
 				ctx, cancel := context.WithCancelCause(r.ctx)
 				_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
-				noErr(t, err)
+				require.NoError(t, err)
 				time.Sleep(time.Second)
 				if c, ok := sluice.CallFrom(stream); stream.Err() != nil || stream.Value(ctxKey{}) != 7 || !ok || c.Tool != "x" {
 					t.Errorf("while it is held: Err %v, value %v, call %v", stream.Err(), stream.Value(ctxKey{}), c)
@@ -336,7 +317,7 @@ func TestHold_SeveralAndOnce(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		for i, done := range dones {
 			if s := r.Snapshot(); s.InFlight != 1 || s.Completed != 0 {
 				t.Errorf("before the end of stream %d: %d in flight, %d completed", i, s.InFlight, s.Completed)
@@ -362,14 +343,12 @@ func TestHold_ToolFails(t *testing.T) {
 				var stream context.Context
 				r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) (err error) {
 					stream, _, err = sluice.Hold(ctx)
-					noErr(t, err)
+					assert.NoError(t, err)
 					end.do()
 					return end.err
 				})
 				_, _, _ = r.invokeApart(r.ctx, sluice.Request{Tool: "x"})
-				if stream.Err() == nil {
-					t.Errorf("%s: the stream's context has not ended", end.name)
-				}
+				assert.Error(t, stream.Err(), "%s: the stream's context has not ended", end.name)
 				r.idle()
 				r.trace("x: invoked started failed")
 				r.end()
@@ -384,7 +363,7 @@ func TestHold_WhereThereIsNothing(t *testing.T) {
 		r := newRig(t, sluice.Config{})
 		var kept context.Context
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { kept = ctx; return nil })
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		var none context.Context
 		for _, ctx := range []context.Context{none, t.Context(), r.ctx, kept} {
 			if stream, done, err := sluice.Hold(ctx); err == nil || stream != nil || done != nil {
@@ -403,16 +382,14 @@ func TestHold_JudgingItsError(t *testing.T) {
 			r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
 			odd := newOddError("Is", do)
 			r.tool(sluice.Spec{Name: "x"}, streams(t, 0, fmt.Errorf("wrapped: %w", odd)))
-			noErr(t, r.call("x"))
-			noErr(t, r.call("plain"))
+			require.NoError(t, r.call("x"))
+			require.NoError(t, r.call("plain"))
 			if r.at() > time.Second {
 				t.Errorf("the slot was free at %v, want 1s at most", r.at())
 			}
 			r.end()
 			time.Sleep(5 * time.Second) // until the stream's own goroutine is back
-			if e := r.terminal("x"); e.Kind != sluice.ToolFailed {
-				t.Errorf("the stream failed, and the call %s", e.Kind)
-			}
+			assert.Equal(t, sluice.ToolFailed, r.terminal("x").Kind, "the stream failed, and the call")
 		})
 	}
 }
@@ -423,7 +400,7 @@ func TestHold_RefusalOfANestedCall(t *testing.T) {
 		r := newRig(t, sluice.Config{})
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
 			stream, done, err := sluice.Hold(ctx)
-			noErr(t, err)
+			assert.NoError(t, err)
 			go func() {
 				time.Sleep(time.Second)
 				_, err := r.Invoke(stream, sluice.Request{Tool: "nobody"})
@@ -431,16 +408,14 @@ func TestHold_RefusalOfANestedCall(t *testing.T) {
 			}()
 			return nil
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		time.Sleep(2 * time.Second)
 		r.end()
 		r.trace("x: invoked started failed; nobody: invoked failed")
 		if e := r.terminal("x"); errors.Is(e.Err, sluice.ErrRejected) || !errors.Is(e.Err, sluice.ErrUnknownTool) {
 			t.Errorf("the call ended with %v", e.Err)
 		}
-		if e := r.terminal("nobody"); e.ParentID != "call-1" {
-			t.Errorf("the nested call's parent is %q, want call-1", e.ParentID)
-		}
+		assert.Equal(t, "call-1", r.terminal("nobody").ParentID, "the nested call's parent")
 	})
 }
 
@@ -455,7 +430,7 @@ func TestHold_FailsBeforeTheToolReturns(t *testing.T) {
 				done(errTool)
 				return err
 			})
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			if e := r.terminal("x"); e.Kind != sluice.ToolFailed || e.Err != errTool || sluice.Must(b.State("x")) != sluice.BreakerOpen {
 				t.Errorf("%s for %v, the breaker is %v", e.Kind, e.Err, sluice.Must(b.State("x")))
 			}
@@ -524,13 +499,11 @@ func TestHold_ExitingSinkAfterAnEarlyAnswer(t *testing.T) {
 			time.Sleep(time.Second)
 			return err
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		noErr(t, r.Close(ctx))
-		if r.at() != 2*time.Second {
-			t.Errorf("closed at %v, want when the stream ended, at 2s", r.at())
-		}
+		require.NoError(t, r.Close(ctx))
+		assert.Equal(t, 2*time.Second, r.at(), "closed when the stream ended")
 		r.end()
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // Explain refuses what Invoke refuses before any gate is asked, for the same reason.
@@ -98,9 +99,7 @@ func TestExplain_RefusesAsInvokeDoes(t *testing.T) {
 				back = true
 			}()
 			<-done
-			if back {
-				t.Errorf("%s came back from a runtime.Goexit", name)
-			}
+			assert.False(t, back, "%s came back from a runtime.Goexit", name)
 		}
 		r.end()
 	})
@@ -115,7 +114,7 @@ func TestExplain_RefusesAsInvokeDoes(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("root"))
+		require.NoError(t, r.call("root"))
 		r.end()
 	})
 }
@@ -148,7 +147,7 @@ func TestExplain_MakesAndEvictsNoKey(t *testing.T) {
 		r.Plan("x") // so that the tool's own cells are there
 		explain(nil, "a", "b", "c", "d")
 		for i, n := range []string{"a", "b", "c"} {
-			noErr(t, errOf(r.Invoke(as(n), sluice.Request{Tool: "x"})))
+			require.NoError(t, errOf(r.Invoke(as(n), sluice.Request{Tool: "x"})))
 			if i < 2 {
 				explain(nil, "new")
 			}
@@ -158,15 +157,12 @@ func TestExplain_MakesAndEvictsNoKey(t *testing.T) {
 		if d := r.Explain(as("d"), sluice.Request{Tool: "x"}); d.Refusal == nil || d.Refusal.By != "rate calls per hour" {
 			t.Errorf("a fourth key: %+v", d)
 		}
-		if _, err := r.Invoke(as("d"), sluice.Request{Tool: "x"}); err == nil {
-			t.Error("a fourth key was made where three are busy")
-		}
+		_, err := r.Invoke(as("d"), sluice.Request{Tool: "x"})
+		assert.Error(t, err, "a fourth key was made where three are busy")
 		time.Sleep(time.Hour)
 		explain(nil, "d", "e", "f", "g") // they could be evicted, and are not
 		for _, n := range []string{"a", "b", "c"} {
-			if g := r.gateState("rate calls per hour", n); g.Name == "" {
-				t.Errorf("key %s is gone", n)
-			}
+			assert.NotEmpty(t, r.gateState("rate calls per hour", n).Name, "key %s is gone", n)
 		}
 	})
 }
@@ -217,21 +213,16 @@ func TestSnapshot_Lanes(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 				s := r.Snapshot()
-				if !slices.Equal(s.Lanes, tt.want) {
-					t.Errorf("lanes\n%+v\nwant\n%+v", s.Lanes, tt.want)
-				}
-				if s.Queued != 6 || s.InFlight != 2 {
-					t.Errorf("queued %d, in flight %d, want 6 and 2", s.Queued, s.InFlight)
-				}
+				assert.Equal(t, tt.want, s.Lanes, "lanes")
+				assert.Equal(t, 6, s.Queued)
+				assert.Equal(t, 2, s.InFlight)
 			})
 		})
 	}
 	// A lane's JSON has no priority where there is none.
 	b, err := json.Marshal(sluice.LaneState{Tool: "x", Waiting: 1, By: "queue"})
-	noErr(t, err)
-	if want := `{"tool":"x","waiting":1,"oldest_ns":0,"by":"queue"}`; string(b) != want {
-		t.Errorf("%s, want %s", b, want)
-	}
+	require.NoError(t, err)
+	assert.Equal(t, `{"tool":"x","waiting":1,"oldest_ns":0,"by":"queue"}`, string(b), "%s", b)
 }
 
 // More keys and lanes than one batch are all there, once, in order.
@@ -311,20 +302,14 @@ func TestPlan_WhatAppliesToTheTool(t *testing.T) {
 		"concurrency/some tool other":   "2[other]",
 		"breaker/fetch":                 "0[fetch]",
 	}
-	if got := unmatched(); !reflect.DeepEqual(got, want) {
-		t.Errorf("unmatched\n%v\nwant\n%v", got, want)
-	}
+	assert.Equal(t, want, unmatched(), "unmatched")
 	for _, tool := range []string{"search", "bare"} {
-		noErr(t, r.call(tool))
+		require.NoError(t, r.call(tool))
 	}
-	if got := unmatched(); !reflect.DeepEqual(got, want) {
-		t.Errorf("unmatched after calls\n%v\nwant\n%v", got, want)
-	}
+	assert.Equal(t, want, unmatched(), "unmatched after calls")
 	r.tool(sluice.Spec{Name: "serach"}, func(context.Context) error { return nil })
 	delete(want, "rate/typo calls per second")
-	if got := unmatched(); !reflect.DeepEqual(got, want) {
-		t.Errorf("unmatched\n%v\nwant\n%v", got, want)
-	}
+	assert.Equal(t, want, unmatched(), "unmatched")
 }
 
 type stringer struct {
@@ -355,7 +340,7 @@ func TestPlan_ForeignNames(t *testing.T) {
 				if p, ok := r.Plan("x"); !ok || !strings.Contains(p, strings.TrimSuffix(want, "\u2026")) || len(p) > 400 || r.at()-from > 100*ms {
 					t.Errorf("plan %.200q %v after %v, want %.50q", p, ok, r.at()-from, want)
 				}
-				noErr(t, r.call("x"))
+				require.NoError(t, r.call("x"))
 				r.end()
 			}
 			nothing := &stringer{func(sluice.Spec, sluice.Handler) sluice.Handler { return nil }, name}
@@ -394,16 +379,16 @@ func TestWrap_ThatBlocks(t *testing.T) {
 			time.AfterFunc(time.Second, func() { cancel(cause) })
 			from := r.at()
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
-			if !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, cause) || r.at()-from != time.Second {
-				t.Errorf("call %d: %v after %v", i, err, r.at()-from)
-			}
+			assert.ErrorIs(t, err, sluice.ErrRejected, "call %d", i)
+			assert.ErrorIs(t, err, cause, "call %d", i)
+			assert.Equal(t, time.Second, r.at()-from, "call %d", i)
 		}
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		defer cancel()
 		if d := r.Explain(ctx, sluice.Request{Tool: "x"}); d.Refusal == nil || d.Refusal.Reason != sluice.ErrWaitTooLong {
 			t.Errorf("Explain: %+v", d.Refusal)
 		}
-		noErr(t, r.call("y"))
+		require.NoError(t, r.call("y"))
 		if n := wraps.Load(); n > 2 {
 			t.Errorf("%d goroutines are in Wrap, want at most two for one tool", n)
 		}
@@ -412,8 +397,8 @@ func TestWrap_ThatBlocks(t *testing.T) {
 		synctest.Wait()
 		before := wraps.Load()
 		close(release)
-		noErr(t, <-done)
-		noErr(t, r.call("x"))
+		require.NoError(t, <-done)
+		require.NoError(t, r.call("x"))
 		if n := wraps.Load(); n != before {
 			t.Errorf("%d wraps, %d before it came through: later calls use what was compiled", n, before)
 		}
@@ -432,12 +417,9 @@ func TestWrap_CloseWaitsForIt(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { t.Error("it ran"); return nil })
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		defer cancel()
-		if _, err := r.Invoke(ctx, sluice.Request{Tool: "x"}); !errors.Is(err, sluice.ErrWaitTooLong) {
-			t.Errorf("%v", err)
-		}
-		if err := r.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Close: %v", err)
-		}
+		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+		assert.ErrorIs(t, err, sluice.ErrWaitTooLong)
+		assert.ErrorIs(t, r.Close(ctx), context.DeadlineExceeded, "Close")
 		close(release)
 		r.end()
 		wantRefusal(t, r.call("x"), sluice.ErrClosed, "", 0)
@@ -459,8 +441,8 @@ func TestWrap_CallsItsOwnTool(t *testing.T) {
 	defer r.end()
 	var n atomic.Int64
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { n.Add(1); return nil })
-	noErr(t, r.call("x"))
-	noErr(t, <-warm)
+	require.NoError(t, r.call("x"))
+	require.NoError(t, <-warm)
 	if n.Load() != 2 {
 		t.Errorf("the tool ran %d times, want twice", n.Load())
 	}
@@ -492,14 +474,10 @@ func TestKeys_CountedFailuresMakeNoRoom(t *testing.T) {
 		if err := call("c"); !errors.Is(err, sluice.ErrSaturated) && !errors.Is(err, sluice.ErrRejected) {
 			t.Errorf("a third key where both have counted a failure: %v", err)
 		}
-		if err := b.Trip("c"); err == nil {
-			t.Error("a third key was tripped where both have counted a failure")
-		}
+		assert.Error(t, b.Trip("c"), "a third key was tripped where both have counted a failure")
 		for _, n := range []string{"a", "b"} { // the second failure opens: the first was not forgotten
 			_ = call(n)
-			if st := sluice.Must(b.State(n)); st != sluice.BreakerOpen {
-				t.Errorf("%s is %v, want open", n, st)
-			}
+			assert.Equal(t, sluice.BreakerOpen, sluice.Must(b.State(n)), n)
 		}
 	})
 }
@@ -530,19 +508,13 @@ func TestKeys_ChangedMaxKeysCounts(t *testing.T) {
 			}
 			return n
 		}
-		if n := ok(5); n != 2 {
-			t.Errorf("%d keys of two", n)
-		}
-		noErr(t, sluice.Reconfigure("me", l.Change(conf(4))))
+		assert.Equal(t, 2, ok(5), "keys of two")
+		require.NoError(t, sluice.Reconfigure("me", l.Change(conf(4))))
 		time.Sleep(3 * time.Hour)
-		if n := ok(5); n != 4 {
-			t.Errorf("%d keys of four", n)
-		}
+		assert.Equal(t, 4, ok(5), "keys of four")
 		time.Sleep(3 * time.Hour)
-		noErr(t, sluice.Reconfigure("me", l.Change(conf(1))))
-		if n := l.Config().Limits[0].MaxKeys; n != 1 {
-			t.Errorf("MaxKeys is %d, want 1", n)
-		}
+		require.NoError(t, sluice.Reconfigure("me", l.Change(conf(1))))
+		assert.Equal(t, 1, l.Config().Limits[0].MaxKeys, "MaxKeys")
 	})
 }
 
@@ -554,8 +526,8 @@ func TestExecutor_Registry(t *testing.T) {
 		t.Error("it is not the registry that the executor was made with")
 	}
 	sluice.Must(sluice.Register(e.Registry(), sluice.Spec{Name: "x"}, echo))
-	noErr(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
-	noErr(t, e.Close(t.Context()))
+	require.NoError(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
+	require.NoError(t, e.Close(t.Context()))
 	var none *sluice.Executor
 	if none.Registry() != nil || new(sluice.Executor).Registry() != nil {
 		t.Error("an executor that nobody made has a registry")

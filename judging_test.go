@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // oddError is an error one of whose methods does something else first, once.
@@ -85,23 +86,15 @@ func TestJudging_LongerThanASecond(t *testing.T) {
 						answered <- r.at()
 					}()
 					synctest.Wait()
-					if n := r.Snapshot().InFlight; n != 1 {
-						t.Errorf("%d in flight while the outcome is judged, want 1", n)
-					}
-					noErr(t, r.call("plain"))
-					if r.at() != time.Second {
-						t.Errorf("the slot was free at %v, want 1s", r.at())
-					}
+					assert.Equal(t, 1, r.Snapshot().InFlight, "in flight while the outcome is judged")
+					require.NoError(t, r.call("plain"))
+					assert.Equal(t, time.Second, r.at(), "the slot was free at")
 					r.idle()
-					if s := sluice.Must(b.State("odd")); s != sluice.BreakerClosed {
-						t.Errorf("the breaker is %v before the outcome is known", s)
-					}
-					if at := <-answered; at != 5*time.Second {
-						t.Errorf("the caller was answered at %v, want 5s", at)
-					}
-					if s := sluice.Must(b.State("odd")); s != sluice.BreakerOpen {
-						t.Errorf("the breaker is %v after a failure, want open", s)
-					}
+					s := sluice.Must(b.State("odd"))
+					assert.Equal(t, sluice.BreakerClosed, s, "the breaker is %v before the outcome is known", s)
+					assert.Equal(t, 5*time.Second, <-answered, "the caller was answered at")
+					s = sluice.Must(b.State("odd"))
+					assert.Equal(t, sluice.BreakerOpen, s, "the breaker is %v after a failure", s)
 					r.end()
 				})
 			})
@@ -122,9 +115,9 @@ func TestJudging_ALateOutcomeOfAnOlderState(t *testing.T) {
 			time.Sleep(2 * time.Second)
 		})
 		_ = r.call("odd")
-		if s := sluice.Must(b.State("odd")); s != sluice.BreakerClosed || r.at() != 5*time.Second {
-			t.Errorf("the breaker is %v at %v, want closed at 5s", s, r.at())
-		}
+		s := sluice.Must(b.State("odd"))
+		assert.Equal(t, sluice.BreakerClosed, s)
+		assert.Equal(t, 5*time.Second, r.at())
 		r.end()
 	})
 }
@@ -143,10 +136,8 @@ func TestJudging_TokensOfADenial(t *testing.T) {
 		r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
 		go r.call("odd")
 		synctest.Wait()
-		noErr(t, r.call("plain"))
-		if r.at() != time.Second {
-			t.Errorf("the token was back at %v, want 1s", r.at())
-		}
+		require.NoError(t, r.call("plain"))
+		assert.Equal(t, time.Second, r.at(), "the token was back at")
 		r.end()
 	})
 }
@@ -172,16 +163,13 @@ func TestJudging_ForEver(t *testing.T) {
 					}()
 					synctest.Wait()
 					for range 3 {
-						noErr(t, r.call("plain"))
+						require.NoError(t, r.call("plain"))
 					}
-					if r.at() != time.Second {
-						t.Errorf("the others ran at %v, want 1s", r.at())
-					}
+					assert.Equal(t, time.Second, r.at(), "the others ran at")
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					defer cancel()
-					if err := r.Close(ctx); err == nil || !strings.Contains(err.Error(), "1 calls still run") {
-						t.Errorf("Close: %v, want that one call still runs", err)
-					}
+					assert.ErrorContains(t, r.Close(ctx), "1 calls still run",
+						"Close, want that one call still runs")
 					close(release)
 					<-f
 					r.end()
@@ -209,17 +197,13 @@ func TestJudging_Exits(t *testing.T) {
 					r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
 					if way.submit {
 						_, err := r.Submit(r.ctx, sluice.Request{Tool: "odd"}).Wait(t.Context())
-						if err == nil {
-							t.Error("the future has no error")
-						}
+						assert.Error(t, err, "the future has no error")
 					} else if _, err, returned := r.invokeApart(r.ctx, sluice.Request{Tool: "odd"}); returned && err == nil {
 						t.Error("the call has no error")
 					}
 					r.trace("odd: invoked started failed")
-					noErr(t, r.call("plain"))
-					if r.at() != 0 {
-						t.Errorf("the slot was free at %v, want at once", r.at())
-					}
+					require.NoError(t, r.call("plain"))
+					assert.Zero(t, r.at(), "the slot was free at")
 					r.end()
 				})
 			})
@@ -239,9 +223,8 @@ func TestJudging_ExitsAtAnyQuestion(t *testing.T) {
 					return &countingError{&asked, nth}
 				})
 				if way.submit {
-					if _, err := r.Submit(r.ctx, sluice.Request{Tool: "odd"}).Wait(t.Context()); err == nil {
-						t.Error("the future has no error")
-					}
+					_, err := r.Submit(r.ctx, sluice.Request{Tool: "odd"}).Wait(t.Context())
+					assert.Error(t, err, "the future has no error")
 				} else {
 					_, _, _ = r.invokeApart(r.ctx, sluice.Request{Tool: "odd"})
 				}
@@ -280,7 +263,7 @@ func TestJudging_ManyAtOnce(t *testing.T) {
 			return sluice.OutcomeSuccess
 		}}}, func(context.Context) error { return nil })
 		before := runtime.NumGoroutine()
-		wait := inOrder(1, func(int) { parallel(calls, func(int) { noErr(t, r.call("odd")) }) })
+		wait := inOrder(1, func(int) { parallel(calls, func(int) { assert.NoError(t, r.call("odd")) }) })
 		if n := runtime.NumGoroutine() - before; n > calls+10 {
 			t.Errorf("%d goroutines for %d calls", n, calls)
 		}
@@ -288,9 +271,7 @@ func TestJudging_ManyAtOnce(t *testing.T) {
 		synctest.Wait()
 		r.idle()
 		wait()
-		if r.at() != 5*time.Second {
-			t.Errorf("over at %v, want 5s", r.at())
-		}
+		assert.Equal(t, 5*time.Second, r.at(), "over at")
 		r.end()
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"weak"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 type bulk struct{ bytes [1 << 16]byte }
@@ -36,9 +38,7 @@ func TestKeptContext(t *testing.T) {
 			in, out := func() (in, out weak.Pointer[bulk]) {
 				v := new(bulk)
 				r, err := tt.call(exec, sluice.Request{Tool: "x", Input: v})
-				if err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, err)
 				return weak.Make(v), weak.Make(r.Value.(*bulk))
 			}()
 			if err := exec.Close(t.Context()); err != nil { // so that nobody is in the middle of something
@@ -94,22 +94,16 @@ func TestCallFrom_RunsNowhere(t *testing.T) {
 		}
 		shown = append(shown, c)
 		for _, c := range shown {
-			if _, err := h(ctx, c); err == nil {
-				t.Error("the call was run through a gate")
-			}
+			_, err := h(ctx, c)
+			assert.Error(t, err, "the call was run through a gate")
 		}
 		return nil
 	})
-	if err := r.call("x"); err != nil {
-		t.Fatal(err)
-	}
-	if len(shown) != 4 {
-		t.Errorf("%d calls were shown, want 4", len(shown))
-	}
+	require.NoError(t, r.call("x"))
+	assert.Len(t, shown, 4, "calls were shown")
 	for _, c := range shown {
-		if _, err := h(r.ctx, c); err == nil {
-			t.Error("the call was run through a gate")
-		}
+		_, err := h(r.ctx, c)
+		assert.Error(t, err, "the call was run through a gate")
 	}
 	r.end()
 }
@@ -119,9 +113,7 @@ func TestCallFrom_RunsNowhere(t *testing.T) {
 func TestNilError(t *testing.T) {
 	r := newRig(t, sluice.Config{})
 	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { var e *sluice.Error; return e })
-	if err := r.call("x"); err == nil {
-		t.Error("no error")
-	}
+	assert.Error(t, r.call("x"), "no error")
 	r.trace("x: invoked started failed")
 	r.end()
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // What calls say they used of units that no rate counts is kept for nobody.
@@ -15,16 +18,12 @@ func TestUnitsThatNoRateCountsAreForgotten(t *testing.T) {
 		return 0, nil
 	}))
 	for i := range 2000 {
-		if _, err := x(t.Context(), i); err != nil {
-			t.Fatal(err)
-		}
+		_, err := x(t.Context(), i)
+		require.NoError(t, err)
 	}
 	var units []any
 	e.registry.current().tools["x"].shared.learned.Range(func(unit, _ any) bool { units = append(units, unit); return true })
-	if fmt.Sprint(units) != "[tokens]" {
-		t.Errorf("%d units are remembered, want that of the rate: %.80v", len(units), units)
-	}
-	if err := e.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
+	assert.Equal(t, "[tokens]", fmt.Sprint(units),
+		"%d units are remembered, want that of the rate: %.80v", len(units), units)
+	assert.NoError(t, e.Close(t.Context()))
 }

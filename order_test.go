@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // Promise 5: whoever polls without waiting gets nothing that one who waits could have had at
@@ -38,7 +40,7 @@ func TestPromise05_PollersDoNotOvertakeWaiters(t *testing.T) {
 					var live, polled atomic.Int64
 					r.tool(sluice.Spec{Name: "live"}, func(context.Context) error { live.Add(1); return nil })
 					r.tool(sluice.Spec{Name: "poll", Policy: sluice.Policy{MaxWait: wait}}, func(context.Context) error { polled.Add(1); return nil })
-					noErr(t, r.call("live"))
+					require.NoError(t, r.call("live"))
 					const span = 4 * time.Second
 					ctx, cancel := context.WithDeadline(r.ctx, r.start.Add(span))
 					defer cancel()
@@ -86,13 +88,13 @@ func TestPromise05_WhatIsDueGoesToWhoWaits(t *testing.T) {
 		},
 		"the end of a limiter's pause": func(t *testing.T) *rig {
 			q := quick()
-			noErr(t, q.Pause("", due))
+			assert.NoError(t, q.Pause("", due))
 			return spent(t, sluice.Config{Interceptors: interceptors(q)}, "free")
 		},
 		"the end of the pause of a tool without limits": func(t *testing.T) *rig {
 			r := spent(t, sluice.Config{}, "free")
 			_, err := r.Invoke(r.ctx, sluice.Request{ID: "throttled", Tool: "x"})
-			noErr(t, err)
+			assert.NoError(t, err)
 			return r
 		},
 	} {
@@ -114,7 +116,7 @@ func TestPromise05_WhatIsDueGoesToWhoWaits(t *testing.T) {
 					synctest.Wait()
 					wg.Go(func() {
 						_, err := r.Invoke(r.ctx, sluice.Request{ID: "waiter", Tool: "x"})
-						noErr(t, err)
+						assert.NoError(t, err)
 					})
 					synctest.Wait()
 					for range 30 { // and those younger
@@ -147,7 +149,7 @@ func spent(t *testing.T, c sluice.Config, free ...string) *rig {
 		return nil
 	})
 	if len(free) == 0 {
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 	}
 	return r
 }
@@ -163,10 +165,8 @@ func TestPromise05_AnInstantThatEndsAWait(t *testing.T) {
 		// The first takes the token of 1 s; that of 2 s comes too late for the second.
 		wait := inOrder(2, func(int) { _, _ = r.Invoke(ctx, sluice.Request{Tool: "x"}) })
 		time.Sleep(2 * time.Second)
-		noErr(t, r.call("x"))
-		if r.at() != 2*time.Second {
-			t.Errorf("the newcomer started at %v, want 2s: the token of that instant was nobody's", r.at())
-		}
+		require.NoError(t, r.call("x"))
+		assert.Equal(t, 2*time.Second, r.at(), "the newcomer started at: the token of that instant was nobody's")
 		wait()
 	})
 }
@@ -190,10 +190,8 @@ func TestPromise05_ProbesAreDueBeforeTheirTimer(t *testing.T) {
 			_ = r.call("x")
 			var open, at time.Duration
 			s, err := b.State("x")
-			noErr(t, err)
-			if s != sluice.BreakerOpen {
-				t.Fatalf("the breaker is %v", s)
-			}
+			require.NoError(t, err)
+			require.Equal(t, sluice.BreakerOpen, s, "the breaker")
 			var e *sluice.Error
 			if err := r.call("x"); !errors.As(err, &e) || e.Reason != sluice.ErrBreakerOpen {
 				t.Fatal(err)

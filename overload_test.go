@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // errBusy is what a backend above its capacity answers.
@@ -123,9 +125,7 @@ func TestAdaptive_FindsTheCapacity(t *testing.T) {
 				overloads := float64(b.overloads) / calls
 				used := float64(b.busy) / float64(r.at()*most)
 				t.Logf("%d calls by %d callers in %v: %.2f%% met an overload, %.1f%% of the backend used", calls, callers, r.at(), 100*overloads, 100*used)
-				if b.done+b.overloads != calls {
-					t.Errorf("%d done and %d overloaded, want %d in all", b.done, b.overloads, calls)
-				}
+				assert.Equal(t, calls, b.done+b.overloads, "%d done and %d overloaded in all", b.done, b.overloads)
 				if overloads >= 0.05 {
 					t.Errorf("%.2f%% of the calls met an overload, want less than 5%%", 100*overloads)
 				}
@@ -195,13 +195,11 @@ func TestAdaptive_OneCutForCallsInFlightTogether(t *testing.T) {
 		r.ctx = t.Context()
 		answer := error(nil)
 		r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { time.Sleep(10 * ms); return answer })
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		c := limits.Config()
 		c.Limits[0].Adaptive.Min = 1 // the limit stays at 8
-		noErr(t, sluice.Reconfigure("test", limits.Change(c)))
-		if l := r.limitIs(); l != 8 {
-			t.Fatalf("limit %d, want 8", l)
-		}
+		require.NoError(t, sluice.Reconfigure("test", limits.Change(c)))
+		require.Equal(t, int64(8), r.limitIs(), "limit")
 		for _, x := range []struct {
 			err  error
 			want int64
@@ -213,30 +211,26 @@ func TestAdaptive_OneCutForCallsInFlightTogether(t *testing.T) {
 		} {
 			answer = x.err
 			parallel(int(r.limitIs()), func(int) { _ = r.call("work") })
-			if l := r.limitIs(); l != x.want {
-				t.Errorf("limit %d after a generation of %v, want %d", l, x.err, x.want)
-			}
+			l := r.limitIs()
+			assert.Equal(t, x.want, l, "limit %d after a generation of %v", l, x.err)
 		}
 		answer = nil
 		for range 200 { // never all of the limit
-			parallel(5, func(int) { noErr(t, r.call("work")) })
+			parallel(5, func(int) { assert.NoError(t, r.call("work")) })
 		}
-		if l := r.limitIs(); l != 6 {
-			t.Errorf("limit %d after 1,000 successes of 5 at once, want 6", l)
-		}
+		l := r.limitIs()
+		assert.Equal(t, int64(6), l, "limit %d after 1,000 successes of 5 at once", l)
 		var wg sync.WaitGroup // a long time in the queue, of calls that succeed
 		for range 60 {
-			wg.Go(func() { noErr(t, r.call("work")) })
+			wg.Go(func() { assert.NoError(t, r.call("work")) })
 		}
 		wg.Wait()
 		// 60 successes, but the last 5 end without using the limit up.
-		if l := r.limitIs(); l != 6 {
-			t.Errorf("limit %d after 55 successes at the limit, want 6: 60 add one", l)
-		}
-		parallel(10, func(int) { noErr(t, r.call("work")) })
-		if l := r.limitIs(); l != 7 {
-			t.Errorf("limit %d after 60 successes at the limit, want 7", l)
-		}
+		l = r.limitIs()
+		assert.Equal(t, int64(6), l, "limit %d after 55 successes at the limit: 60 add one", l)
+		parallel(10, func(int) { assert.NoError(t, r.call("work")) })
+		l = r.limitIs()
+		assert.Equal(t, int64(7), l, "limit %d after 60 successes at the limit", l)
 	})
 }
 
@@ -250,7 +244,7 @@ func TestRefuseLate(t *testing.T) {
 				defer r.end()
 				r.ctx = t.Context()
 				r.tool(sluice.Spec{Name: "work"}, sleeps(call))
-				noErr(t, r.call("work")) // so that it is known how long one takes
+				require.NoError(t, r.call("work")) // so that it is known how long one takes
 				var futures []*sluice.Future
 				for range 6 { // one runs, five wait
 					futures = append(futures, r.Submit(r.ctx, sluice.Request{Tool: "work"}))
@@ -284,18 +278,16 @@ func TestRefuseLate(t *testing.T) {
 					default:
 						f := r.Submit(ctx, sluice.Request{Tool: "work"})
 						synctest.Wait()
-						if s := r.Snapshot(); s.Queued != 6 {
-							t.Errorf("deadline %v: %d queued, want 6", x.deadline, s.Queued)
-						}
-						if d.Refusal != nil || d.Place != 6 || d.Wait != 600*ms {
-							t.Errorf("deadline %v: Explain says %+v, want place 6, 600ms", x.deadline, d)
-						}
+						assert.Equal(t, 6, r.Snapshot().Queued, "deadline %v: queued", x.deadline)
+						require.Nil(t, d.Refusal, "deadline %v", x.deadline)
+						assert.Equal(t, 6, d.Place, "deadline %v", x.deadline)
+						assert.Equal(t, 600*ms, d.Wait, "deadline %v", x.deadline)
 						cancel()
 						<-f.Done()
 					}
 				}
 				for _, f := range futures {
-					noErr(t, errOf(f.Wait(r.ctx)))
+					require.NoError(t, errOf(f.Wait(r.ctx)))
 				}
 			})
 		})
@@ -311,11 +303,11 @@ func TestRefuseLate_MaxWait(t *testing.T) {
 		r.ctx = t.Context()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(100*ms))
 		r.tool(sluice.Spec{Name: "hasty", Policy: sluice.Policy{MaxWait: 250 * ms}}, sleeps(100*ms))
-		noErr(t, r.call("work"))
-		wait := inOrder(2, func(int) { noErr(t, r.call("work")) }) // one runs, one waits: 200 ms
-		noErr(t, r.call("hasty"))
+		require.NoError(t, r.call("work"))
+		wait := inOrder(2, func(int) { assert.NoError(t, r.call("work")) }) // one runs, one waits: 200 ms
+		require.NoError(t, r.call("hasty"))
 		wait()
-		wait = inOrder(3, func(int) { noErr(t, r.call("work")) }) // 300 ms
+		wait = inOrder(3, func(int) { assert.NoError(t, r.call("work")) }) // 300 ms
 		from := r.at()
 		wantRefusal(t, r.call("hasty"), sluice.ErrWaitTooLong, "concurrency global", 50*ms)
 		if r.at() != from {
@@ -345,7 +337,7 @@ func TestShedStanding_Instants(t *testing.T) {
 		defer r.end()
 		r.ctx = t.Context()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(call))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		start := r.at()
 		var mu sync.Mutex
 		var drops []dropped
@@ -383,17 +375,13 @@ func TestShedStanding_Instants(t *testing.T) {
 		// first is dropped, then after 200, 200/sqrt(2), 200/sqrt(3) ms, at the next start.
 		next := 260 * ms
 		for i := range min(6, len(drops)) {
-			if drops[i].at != next {
-				t.Errorf("drop %d at %v, want %v", i, drops[i].at, next)
-			}
+			assert.Equal(t, next, drops[i].at, "drop %d at", i)
 			gap := time.Duration(float64(200*ms) / math.Sqrt(float64(i+1)))
 			next = (next + gap + call - 1) / call * call
 		}
 		kept := map[string]int{"flood": 60, "heavy": 80}
 		for i, d := range drops {
-			if d.p != 0 {
-				t.Errorf("an interactive call was dropped at %v", d.at)
-			}
+			assert.Zero(t, d.p, "an interactive call was dropped at %v", d.at)
 			if i == 0 && (d.tenant != "flood" || d.n != 59) {
 				t.Errorf("first drop is number %d of %s, want the newest of flood", d.n, d.tenant)
 			}
@@ -426,13 +414,13 @@ func TestShedStanding_ADrainingQueueIsLeftAlone(t *testing.T) {
 				defer r.end()
 				r.ctx = t.Context()
 				r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
-				noErr(t, r.call("work"))
+				require.NoError(t, r.call("work"))
 				var wg sync.WaitGroup
 				calls := 0
 				for from := r.at(); r.at()-from < time.Minute; time.Sleep(max(x.every, ms)) {
 					for range x.burst {
 						f := r.Submit(r.ctx, sluice.Request{Tool: "work"})
-						wg.Go(func() { noErr(t, errOf(f.Wait(r.ctx))) })
+						wg.Go(func() { assert.NoError(t, errOf(f.Wait(r.ctx))) })
 						calls++
 					}
 					if x.every == 0 {
@@ -454,7 +442,7 @@ func TestShedStanding_AnEmptyQueueDoesNotStand(t *testing.T) {
 		defer r.end()
 		r.ctx = t.Context()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		three := func(ctx context.Context) (fs []*sluice.Future) {
 			for range 3 {
 				fs = append(fs, r.Submit(ctx, sluice.Request{Tool: "work"}))
@@ -467,9 +455,8 @@ func TestShedStanding_AnEmptyQueueDoesNotStand(t *testing.T) {
 		cancel()
 		time.Sleep(time.Second)
 		for i, f := range three(t.Context()) {
-			if _, err := f.Wait(t.Context()); err != nil {
-				t.Errorf("call %d: %v", i, err)
-			}
+			_, err := f.Wait(t.Context())
+			assert.NoError(t, err, "call %d", i)
 		}
 	})
 }
@@ -529,9 +516,8 @@ func TestShed_FullQueueHitsTheFlooder(t *testing.T) {
 		if served[1].Load() != 40 || full[1].Load() != 0 || shed[1].Load() != 0 {
 			t.Errorf("light: %d of 40 served", served[1].Load())
 		}
-		if shed[0].Load() == 0 || full[0].Load() == 0 {
-			t.Errorf("flood: %d refused, %d shed, want both", full[0].Load(), shed[0].Load())
-		}
+		require.NotZero(t, shed[0].Load(), "flood")
+		assert.NotZero(t, full[0].Load(), "flood")
 		if worst.Load() > int64(30*ms) {
 			t.Errorf("a light call took %v, want at most the running call, one of the flood and its own", time.Duration(worst.Load()))
 		}
@@ -637,7 +623,7 @@ func TestPromise06_WideCallStartsWithinItsClaim(t *testing.T) {
 				var wg sync.WaitGroup
 				send := func(tool, id string) {
 					f := r.Submit(r.ctx, sluice.Request{Tool: tool, ID: id})
-					wg.Go(func() { noErr(t, errOf(f.Wait(r.ctx))) })
+					wg.Go(func() { assert.NoError(t, errOf(f.Wait(r.ctx))) })
 					synctest.Wait()
 				}
 				for range 8 { // one ends each millisecond
@@ -701,9 +687,7 @@ func breakerOpens(t *testing.T, byHand bool) {
 		list = append(list, r.Submit(r.ctx, sluice.Request{Tool: "down"}))
 	}
 	synctest.Wait()
-	if q := r.Snapshot().Queued; q != waiters {
-		t.Fatalf("%d queued, want %d", q, waiters)
-	}
+	require.Equal(t, waiters, r.Snapshot().Queued, "queued")
 	want := time.Second
 	if byHand {
 		want = 0
@@ -721,16 +705,14 @@ func breakerOpens(t *testing.T, byHand bool) {
 	if left != 0 || r.at() != want {
 		t.Errorf("%d have not been refused at %v, while a sink blocks", left, r.at())
 	}
-	noErr(t, r.call("up"))
+	require.NoError(t, r.call("up"))
 	for _, f := range list {
-		if _, err := f.Wait(r.ctx); !errors.Is(err, sluice.ErrBreakerOpen) {
-			t.Fatalf("%v, want ErrBreakerOpen", err)
-		}
+		_, err := f.Wait(r.ctx)
+		require.ErrorIs(t, err, sluice.ErrBreakerOpen, "want ErrBreakerOpen")
 	}
 	close(release)
-	if _, err := first.Wait(r.ctx); err == nil || err.Error() != "down" {
-		t.Errorf("%v, want the tool's own error", err)
-	}
+	_, err := first.Wait(r.ctx)
+	assert.EqualError(t, err, "down", "want the tool's own error")
 }
 
 // A tenant that has as many calls waiting as MaxPerTenant says gets ErrQueueFull for more,
@@ -761,32 +743,24 @@ func TestMaxPerTenantRefuses(t *testing.T) {
 		for i := range 21 { // one runs, twenty wait
 			call([]string{"one", "other"}[i%2], "a", sluice.Priority(1+i%9))
 		}
-		if n := full.Load(); n != 0 {
-			t.Fatalf("%d of the first were refused, want none", n)
-		}
+		require.Zero(t, full.Load(), "of the first were refused")
 		for i := range 10 {
 			call([]string{"one", "other"}[i%2], "a", sluice.PriorityInteractive)
 		}
-		if n := full.Load(); n != 10 {
-			t.Errorf("%d of 10 beyond the tenant's bound were refused, want all", n)
-		}
+		assert.Equal(t, int64(10), full.Load(), "of 10 beyond the tenant's bound were refused")
 		for range 20 {
 			call("one", "b", sluice.PriorityBatch)
 		}
-		if n := full.Load(); n != 10 {
-			t.Errorf("%d calls of another tenant were refused, want none", n-10)
-		}
+		n := full.Load()
+		assert.Equal(t, int64(10), n, "%d calls of another tenant were refused, want none", n-10)
 		time.Sleep(time.Second) // one of a's starts, and makes room
 		synctest.Wait()
 		call("one", "a", sluice.PriorityBatch)
 		call("one", "a", sluice.PriorityBatch)
-		if n := full.Load(); n != 11 {
-			t.Errorf("%d of two were refused after one place came free, want one", n-10)
-		}
+		n = full.Load()
+		assert.Equal(t, int64(11), n, "%d of two were refused after one place came free, want one", n-10)
 		wg.Wait()
-		if n := ran.Load(); n != 42 {
-			t.Errorf("%d ran, want 42", n)
-		}
+		assert.Equal(t, int64(42), ran.Load(), "ran")
 	})
 }
 
@@ -798,19 +772,14 @@ func TestAdaptive_ASmallerMaxHoldsAtOnce(t *testing.T) {
 		defer r.end()
 		var g gauge
 		r.tool(sluice.Spec{Name: "work"}, g.counts(time.Second))
-		wait := inOrder(16, func(int) { noErr(t, r.call("work")) })
-		noErr(t, sluice.Reconfigure("test", limits.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Min: 2, Max: 3}}}})))
-		if l := r.limitIs(); l != 3 {
-			t.Errorf("limit %d, want 3", l)
-		}
+		wait := inOrder(16, func(int) { assert.NoError(t, r.call("work")) })
+		require.NoError(t, sluice.Reconfigure("test", limits.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Min: 2, Max: 3}}}})))
+		assert.Equal(t, int64(3), r.limitIs(), "limit")
 		time.Sleep(time.Second + ms)
-		if n := g.inside.Load(); n != 3 {
-			t.Errorf("%d run, want 3", n)
-		}
+		assert.Equal(t, int64(3), g.inside.Load(), "run")
 		wait()
-		if l := r.limitIs(); l != 3 {
-			t.Errorf("limit %d after successes, want 3 as before", l)
-		}
+		l := r.limitIs()
+		assert.Equal(t, int64(3), l, "limit %d after successes, want 3 as before", l)
 	})
 }
 
@@ -841,10 +810,10 @@ func TestRefuseLate_CountsWhoIsAheadAndPauses(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{RefuseLate: true}))})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(call))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		var wg sync.WaitGroup
 		for _, p := range []sluice.Priority{5, 9, 9, 7, 1, 1, 1} { // the first runs, three are ahead
-			wg.Go(func() { noErr(t, errOf(r.Invoke(r.as(p, ""), sluice.Request{Tool: "work"}))) })
+			wg.Go(func() { assert.NoError(t, errOf(r.Invoke(r.as(p, ""), sluice.Request{Tool: "work"}))) })
 			synctest.Wait()
 		}
 		try(r, 500*ms-1, 1) // to start at 400 ms, and be done at 500
@@ -863,10 +832,10 @@ func TestRefuseLate_CountsWhoIsAheadAndPauses(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		throttle = true
-		noErr(t, r.call("work"))
-		wait := inOrder(2, func(int) { noErr(t, errOf(r.Invoke(r.as(5, ""), sluice.Request{Tool: "work"}))) })
+		require.NoError(t, r.call("work"))
+		wait := inOrder(2, func(int) { assert.NoError(t, errOf(r.Invoke(r.as(5, ""), sluice.Request{Tool: "work"}))) })
 		try(r, 1400*ms-1, 1) // a second of pause, two ahead and itself
 		try(r, 1400*ms, 0)
 		wait()

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // starts is when calls of a tool began, from the executor's beginning on.
@@ -36,8 +38,8 @@ func TestPause_TakesNoQuota(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("x"))
-		parallel(240, func(int) { noErr(t, r.call("x")) })
+		require.NoError(t, r.call("x"))
+		parallel(240, func(int) { assert.NoError(t, r.call("x")) })
 		// At 30 s one, and then one each 6 s, as the minute's rate refills.
 		want := []time.Duration{0}
 		for i := range 240 {
@@ -76,10 +78,10 @@ func TestPause_RefundsDoNotOpenIt(t *testing.T) {
 					})
 					r.tool(sluice.Spec{Name: "x", Policy: one}, sleeps(0))
 					wait := inOrder(8, func(int) { _ = r.call("long") })
-					noErr(t, q.Pause("", 20*time.Second))
+					require.NoError(t, q.Pause("", 20*time.Second))
 					var wg sync.WaitGroup
 					for range 8 {
-						wg.Go(func() { noErr(t, r.call("x")) })
+						wg.Go(func() { assert.NoError(t, r.call("x")) })
 					}
 					wg.Wait()
 					wait()
@@ -87,9 +89,7 @@ func TestPause_RefundsDoNotOpenIt(t *testing.T) {
 					for i := range 8 {
 						want = append(want, time.Duration(20+i)*time.Second)
 					}
-					if got := r.starts("x"); !slices.Equal(got, want) {
-						t.Errorf("starts %v, want %v", got, want)
-					}
+					assert.Equal(t, want, r.starts("x"), "starts")
 				})
 			})
 		}
@@ -108,17 +108,13 @@ func TestPause_HoldsCallsThatCostNothing(t *testing.T) {
 			r.tool(sluice.Spec{Name: "queued", Policy: p}, sleeps(2*time.Second))
 			r.tool(sluice.Spec{Name: "x", Policy: p}, sleeps(0))
 			r.tool(sluice.Spec{Name: "throttled", Policy: p}, func(context.Context) error { return retryIn(10 * time.Second) })
-			wait := inOrder(2, func(int) { noErr(t, r.call("queued")) }) // the second waits for its slot, then for the pause
-			if err := r.call("throttled"); err == nil {
-				t.Fatal("not throttled")
-			}
+			wait := inOrder(2, func(int) { assert.NoError(t, r.call("queued")) }) // the second waits for its slot, then for the pause
+			require.Error(t, r.call("throttled"), "not throttled")
 			time.Sleep(5 * time.Second)
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			wait()
 			// In the order in which they came, the second of the ramp a second later.
-			if got, want := fmt.Sprint(r.starts("queued"), r.starts("x")), "[0s 10s] [11s]"; got != want {
-				t.Errorf("cost %d: starts %v, want %v", n, got, want)
-			}
+			assert.Equal(t, "[0s 10s] [11s]", fmt.Sprint(r.starts("queued"), r.starts("x")), "cost %d: starts", n)
 		})
 	}
 }
@@ -146,9 +142,7 @@ func TestPause_ReopensInARamp(t *testing.T) {
 			_ = r.call("x")
 			wait := inOrder(calls, func(int) { _ = r.call("x") })
 			time.Sleep(pause - 1)
-			if n := g.total.Load(); n != 0 {
-				t.Errorf("%d started in the pause", n)
-			}
+			assert.Zero(t, g.total.Load(), "started in the pause")
 			time.Sleep(time.Nanosecond)
 			for range 8 {
 				synctest.Wait()
@@ -160,17 +154,14 @@ func TestPause_ReopensInARamp(t *testing.T) {
 		return peak
 	}
 	// Calls of an hour: none has ended, so 1, 2, 4 … by the second.
-	if got, want := ramp(t, time.Hour, false), []int64{1, 2, 4, 8, 16, 32, 64, 100}; !slices.Equal(got, want) {
-		t.Errorf("started by each second after the pause: %v, want %v", got, want)
-	}
+	assert.Equal(t, []int64{1, 2, 4, 8, 16, 32, 64, 100}, ramp(t, time.Hour, false),
+		"started by each second after the pause")
 	// Those that fail say nothing good: as many at once as the seconds allow.
-	if got, want := ramp(t, time.Hour, true), []int64{1, 2, 4, 8, 16, 32, 64, 100}; !slices.Equal(got, want) {
-		t.Errorf("started by each second after the pause, failing: %v, want %v", got, want)
-	}
+	assert.Equal(t, []int64{1, 2, 4, 8, 16, 32, 64, 100}, ramp(t, time.Hour, true),
+		"started by each second after the pause, failing")
 	// Calls of 100 ms that succeed: 1, 2, 3 … at once, one more for each success.
-	if got, want := ramp(t, 100*ms, false)[:2], []int64{1, 100}; !slices.Equal(got, want) {
-		t.Errorf("started by each second after the pause, successes: %v, want %v", got, want)
-	}
+	assert.Equal(t, []int64{1, 100}, ramp(t, 100*ms, false)[:2],
+		"started by each second after the pause, successes")
 }
 
 // Who is refused in the ramp is told when it lets one more start, whatever becomes of those
@@ -187,7 +178,7 @@ func TestPause_RefusalsInTheRampSayWhen(t *testing.T) {
 			time.Sleep(time.Hour)
 			return nil
 		})
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		wantRefusal(t, r.call("x"), sluice.ErrWaitTooLong, "tool/x concurrency", 5*time.Second)
 		time.Sleep(5 * time.Second)
 		for _, n := range []int{1, 1, 2, 4} { // so many more each second
@@ -217,32 +208,24 @@ func TestPause_Lift(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("x"))
-		noErr(t, q.Pause(r.pc.OrgID, 20*time.Hour))
+		require.NoError(t, r.call("x"))
+		require.NoError(t, q.Pause(r.pc.OrgID, 20*time.Hour))
 		var wg sync.WaitGroup
 		for range 3 {
-			wg.Go(func() { noErr(t, r.call("x")) })
+			wg.Go(func() { assert.NoError(t, r.call("x")) })
 		}
 		time.Sleep(30 * time.Minute)
-		if got := len(r.starts("x")); got != 1 {
-			t.Errorf("%d started, want 1", got)
-		}
-		noErr(t, q.Lift(r.pc.OrgID))
+		assert.Len(t, r.starts("x"), 1, "started")
+		require.NoError(t, q.Lift(r.pc.OrgID))
 		synctest.Wait()
-		if got := len(r.starts("x")); got != 1 {
-			t.Errorf("%d started though the tool owes, want 1", got)
-		}
-		noErr(t, r.reg.Lift("x"))
+		assert.Len(t, r.starts("x"), 1, "started though the tool owes")
+		require.NoError(t, r.reg.Lift("x"))
 		wg.Wait()
 		// Both are empty then: a token each six minutes.
 		want := []time.Duration{0, 36 * time.Minute, 42 * time.Minute, 48 * time.Minute}
-		if got := r.starts("x"); !slices.Equal(got, want) {
-			t.Errorf("starts %v, want %v", got, want)
-		}
+		assert.Equal(t, want, r.starts("x"), "starts")
 		for key, err := range map[string]error{"unknown tool": r.reg.Lift("y"), "nil": (*sluice.ToolRegistry)(nil).Lift("x")} {
-			if err == nil {
-				t.Errorf("%s: no error", key)
-			}
+			assert.Error(t, err, "%s: no error", key)
 		}
 	})
 }

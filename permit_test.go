@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // answersAfter is an interceptor that gives up on next after d and answers errTool, or a
@@ -76,11 +78,9 @@ func TestPermit_HeldUntilTheCodeEnds(t *testing.T) {
 									t.Errorf("after call %d: %d in flight, %d abandoned, want 1 and 1", i, s.InFlight, s.Abandoned)
 								}
 							}
-							if p := g.peak.Load(); p != 1 {
-								t.Errorf("%d ran at once under a limit of 1", p)
-							}
+							assert.Equal(t, int64(1), g.peak.Load(), "ran at once under a limit of 1")
 							began := time.Since(r.start)
-							noErr(t, r.Close(t.Context())) // waits for the code that runs
+							require.NoError(t, r.Close(t.Context())) // waits for the code that runs
 							if took := time.Since(r.start); g.inside.Load() != 0 || took == began {
 								t.Errorf("Close returned at %v, called at %v, with %d inside", took, began, g.inside.Load())
 							}
@@ -103,11 +103,9 @@ func TestPermit_InnerTimeoutKeepsTheSlot(t *testing.T) {
 			if err := r.call("work"); err != errTool {
 				t.Error(err)
 			}
-			if want := time.Duration(i)*time.Second + 10*ms; r.at() != want {
-				t.Errorf("call %d answered at %v, want %v", i, r.at(), want)
-			}
+			assert.Equal(t, time.Duration(i)*time.Second+10*ms, r.at(), "call %d answered at", i)
 		}
-		noErr(t, r.Close(t.Context()))
+		require.NoError(t, r.Close(t.Context()))
 		if g.peak.Load() != 1 || g.total.Load() != 5 || r.at() != 5*time.Second {
 			t.Errorf("peak %d, %d ran, all over at %v; want 1, 5, 5s", g.peak.Load(), g.total.Load(), r.at())
 		}
@@ -134,9 +132,7 @@ func TestPermit_TheOutcomeIsTheInterceptors(t *testing.T) {
 				want = sluice.BreakerOpen
 			}
 			for _, at := range []string{"at once", "when the code has ended"} {
-				if got := sluice.Must(b.State("work")); got != want {
-					t.Errorf("%s: %v, want %v", at, got, want)
-				}
+				assert.Equal(t, want, sluice.Must(b.State("work")), at)
 				time.Sleep(2 * time.Second)
 			}
 			r.end()
@@ -174,9 +170,7 @@ func TestPermit_ANextThatBeginsTooLate(t *testing.T) {
 						t.Errorf("%v, want a denial for the interceptor's error", err)
 					}
 					r.idle()
-					if err := <-late; !errors.Is(err, sluice.ErrRejected) {
-						t.Errorf("the late next: %v, want a refusal", err)
-					}
+					assert.ErrorIs(t, <-late, sluice.ErrRejected, "the late next, want a refusal")
 					r.trace("work: invoked denied")
 					r.end()
 				})
@@ -203,7 +197,7 @@ func TestPermit_ReturnAndBeginAtOnce(t *testing.T) {
 			ran++
 		}
 	}
-	noErr(t, r.Close(t.Context()))
+	require.NoError(t, r.Close(t.Context()))
 	if g.peak.Load() > 1 || g.total.Load() != ran {
 		t.Errorf("peak %d; the code ran %d times, and %d errors say so", g.peak.Load(), g.total.Load(), ran)
 	}
@@ -221,12 +215,11 @@ func TestPermit_ASinkExitsBeforeTheCode(t *testing.T) {
 				return nil
 			})})
 		r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { return nil })
-		if _, _, returned := r.invokeApart(r.ctx, sluice.Request{Tool: "work"}); returned {
-			t.Error("the call returned: inline, Goexit ends the goroutine of the caller")
-		}
+		_, _, returned := r.invokeApart(r.ctx, sluice.Request{Tool: "work"})
+		assert.False(t, returned, "the call returned: inline, Goexit ends the goroutine of the caller")
 		r.idle()
-		noErr(t, r.Close(t.Context()))
-		noErr(t, r.pc.State.Close())
+		require.NoError(t, r.Close(t.Context()))
+		require.NoError(t, r.pc.State.Close())
 	})
 }
 
@@ -267,14 +260,12 @@ func TestPermit_TheLoserOfAHedge(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		if s := r.Snapshot(); r.at() != 100*ms || s.InFlight != 1 || s.Abandoned != 1 {
 			t.Errorf("at %v %d in flight, %d abandoned; want 100ms, 1, 1", r.at(), s.InFlight, s.Abandoned)
 		}
-		noErr(t, r.Close(t.Context()))
-		if r.at() != time.Minute {
-			t.Errorf("Close returned at %v, want a minute", r.at())
-		}
+		require.NoError(t, r.Close(t.Context()))
+		assert.Equal(t, time.Minute, r.at(), "Close returned at")
 		r.end()
 	})
 }
@@ -300,12 +291,12 @@ func TestPermit_TheTerminalEventIsOutBeforeTheCallReturns(t *testing.T) {
 					return nil
 				})})
 			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { return nil })
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			if ends.Load() != 1 || r.at() != time.Second {
 				t.Errorf("the call returned at %v after %d terminal events; want 1s and 1", r.at(), ends.Load())
 			}
-			noErr(t, r.Close(t.Context()))
-			noErr(t, r.pc.State.Close())
+			require.NoError(t, r.Close(t.Context()))
+			require.NoError(t, r.pc.State.Close())
 		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A change of a tool's policy, whatever else it adds, takes away or reorders, leaves what the
@@ -44,18 +46,14 @@ func TestPolicyChange_RatesKeepWhatTheyCounted(t *testing.T) {
 				r.tool(sluice.Spec{Name: "x", Policy: x.from}, func(context.Context) error { ran++; return nil })
 				for r.call("x") == nil {
 				}
-				if ran != 10 {
-					t.Fatalf("%d ran, want 10", ran)
-				}
-				noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", x.to)))
+				require.Equal(t, 10, ran, "ran")
+				require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", x.to)))
 				for range 1000 {
 					if r.call("x") != nil {
 						break
 					}
 				}
-				if ran != 10+x.more {
-					t.Errorf("%d ran at one instant, want %d", ran, 10+x.more)
-				}
+				assert.Equal(t, 10+x.more, ran, "ran at one instant")
 			})
 		})
 	}
@@ -69,14 +67,15 @@ func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 		r := newRig(t, sluice.Config{MaxWait: sluice.NoWait})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Breaker: b}}, func(context.Context) error { return errTool })
-		change := func(p sluice.Policy) { t.Helper(); noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p))) }
+		change := func(p sluice.Policy) {
+			t.Helper()
+			require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
+		}
 		_ = r.call("x")
 		change(sluice.Policy{Breaker: b, Rates: []sluice.Rate{{N: 1000}}})
 		_ = r.call("x") // the second failure
 		for i := range 3 {
-			if err := r.call("x"); !errors.Is(err, sluice.ErrBreakerOpen) {
-				t.Errorf("%d: %v, want ErrBreakerOpen", i, err)
-			}
+			assert.ErrorIs(t, r.call("x"), sluice.ErrBreakerOpen, "%d, want ErrBreakerOpen", i)
 			longer := *b
 			longer.Cooldown += time.Duration(i) * time.Minute
 			change(sluice.Policy{Breaker: &longer, Rates: []sluice.Rate{{N: 1000 + int64(i)}, {N: 5, Unit: "MB"}}[i%2 : 1+i%2]})
@@ -94,14 +93,12 @@ func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 			return nil
 		})
 		_ = r.call("x")
-		wait := inOrder(2, func(int) { noErr(t, r.call("x")) })
+		wait := inOrder(2, func(int) { assert.NoError(t, r.call("x")) })
 		p.Rates = append(p.Rates, sluice.Rate{N: 10, Per: time.Hour})
 		p.Breaker = &sluice.CircuitBreakerConfig{}
-		noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
+		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
 		wait()
-		if got, want := fmt.Sprint(r.starts("x")), "[0s 1m31s 1m32s]"; got != want {
-			t.Errorf("starts %s, want %s: 91 tokens take 91 s", got, want)
-		}
+		assert.Equal(t, "[0s 1m31s 1m32s]", fmt.Sprint(r.starts("x")), "starts: 91 tokens take 91 s")
 	})
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
@@ -113,12 +110,12 @@ func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 		done := make(chan sluice.Decision, 1)
 		go func() {
 			res, err := r.Invoke(r.ctx, sluice.Request{Tool: "x"})
-			noErr(t, err)
+			assert.NoError(t, err)
 			done <- res.Decision()
 		}()
 		synctest.Wait()
 		p.Breaker, p.Rates = &sluice.CircuitBreakerConfig{}, append([]sluice.Rate{{N: 10}}, p.Rates...)
-		noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
+		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
 		d := <-done
 		if left := r.unitLeft("tool/x", "tokens"); left != 40 || asked != 2 {
 			t.Errorf("%d tokens left, want 40; cost asked %d times, want 2; %+v", left, asked, d.Costs)
@@ -135,16 +132,14 @@ func TestPolicyChange_ANewRateIsNoFullerThanTheOthers(t *testing.T) {
 			hour, week := sluice.Rate{N: 10, Per: time.Hour}, sluice.Rate{N: 6, Per: 7 * day}
 			r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Rates: []sluice.Rate{hour}}}, sleeps(0))
 			for range x.spent {
-				noErr(t, r.call("x"))
+				require.NoError(t, r.call("x"))
 			}
-			noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Rates: []sluice.Rate{hour, week}})))
+			require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Rates: []sluice.Rate{hour, week}})))
 			time.Sleep(time.Hour) // the first is full again
 			n := 0
 			for ; r.call("x") == nil; n++ {
 			}
-			if n != x.next {
-				t.Errorf("%d of ten spent: the new rate of six let %d start, want %d", x.spent, n, x.next)
-			}
+			assert.Equal(t, x.next, n, "%d of ten spent: the new rate of six let %d start", x.spent, n)
 		})
 	}
 }
@@ -157,15 +152,11 @@ func TestPolicyChange_CallsUnderWayCountForTheBreaker(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Breaker: b}}, func(context.Context) error { time.Sleep(time.Second); return errTool })
 		wait := inOrder(2, func(int) {
-			if err := r.call("x"); !errors.Is(err, errTool) {
-				t.Errorf("%v, want the tool's", err)
-			}
+			assert.ErrorIs(t, r.call("x"), errTool, "want the tool's")
 		})
-		noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Breaker: b, Rates: []sluice.Rate{{N: 1000}}})))
+		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", sluice.Policy{Breaker: b, Rates: []sluice.Rate{{N: 1000}}})))
 		wait()
-		if err := r.call("x"); !errors.Is(err, sluice.ErrBreakerOpen) {
-			t.Errorf("%v after two failures, want ErrBreakerOpen", err)
-		}
+		assert.ErrorIs(t, r.call("x"), sluice.ErrBreakerOpen, "after two failures, want ErrBreakerOpen")
 	})
 }
 
@@ -182,14 +173,12 @@ func TestLimiterChange_InAnyOrder(t *testing.T) {
 				r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { ran++; return nil })
 				for r.call("x") == nil {
 				}
-				noErr(t, sluice.Reconfigure("me", q.Change(sluice.RateLimiterConfig{Rates: to})))
+				require.NoError(t, sluice.Reconfigure("me", q.Change(sluice.RateLimiterConfig{Rates: to})))
 				_ = r.call("x")
 				time.Sleep(6 * time.Minute)
 				for r.call("x") == nil {
 				}
-				if ran != 11 {
-					t.Errorf("%v to %v: %d ran in six minutes of ten an hour, want 11", from, to, ran)
-				}
+				assert.Equal(t, 11, ran, "%v to %v: ran in six minutes of ten an hour", from, to)
 			})
 		})
 	})
@@ -216,22 +205,18 @@ func TestLimiterChange_LowerMaxKeys(t *testing.T) {
 			return err
 		}
 		for i := range 50 {
-			noErr(t, call(fmt.Sprint("t", i)))
+			require.NoError(t, call(fmt.Sprint("t", i)))
 		}
 		conf.MaxKeys = 10
-		noErr(t, sluice.Reconfigure("me", q.Change(conf)))
-		if n := keys(); n != 50 {
-			t.Errorf("%d keys, want 50: all of them are busy", n)
-		}
+		require.NoError(t, sluice.Reconfigure("me", q.Change(conf)))
+		assert.Equal(t, 50, keys(), "keys: all of them are busy")
 		var e *sluice.Error
 		if err := call("new"); !errors.As(err, &e) || e.Reason != sluice.ErrSaturated || e.RetryAfter != time.Minute {
 			t.Errorf("%v, want ErrSaturated for a minute", err)
 		}
-		if err := call("t1"); !errors.Is(err, sluice.ErrWaitTooLong) {
-			t.Errorf("%v, want its own token to be spent", err)
-		}
+		assert.ErrorIs(t, call("t1"), sluice.ErrWaitTooLong, "want its own token to be spent")
 		time.Sleep(time.Minute)
-		noErr(t, call("new"))
+		require.NoError(t, call("new"))
 		if n := keys(); n > 10 {
 			t.Errorf("%d keys, want at most 10", n)
 		}
@@ -267,9 +252,9 @@ func TestBreakerKeysWithFailuresStay(t *testing.T) {
 			if s, err := b.State(fmt.Sprint("t", i)); err != nil || s != sluice.BreakerOpen {
 				t.Errorf("t%d is %v, %v: want open after three failures", i, s, err)
 			}
-			noErr(t, b.Reset(fmt.Sprint("t", i)))
+			require.NoError(t, b.Reset(fmt.Sprint("t", i)))
 		}
-		noErr(t, call("good", "new"))
+		require.NoError(t, call("good", "new"))
 	})
 }
 
@@ -310,9 +295,7 @@ func TestBreakerKeysWithFailuresStayForAnHour(t *testing.T) {
 						t.Errorf("%v, want ErrSaturated for %v", err, time.Hour-idle)
 					}
 				}
-				if n != refused {
-					t.Errorf("%d new keys were refused, want %d", n, refused)
-				}
+				assert.Equal(t, refused, n, "new keys were refused")
 				for i := range keys {
 					_ = call("bad", tenant(i)) // the third failure in a row, or the first of another
 					if s, err := b.State(tenant(i)); err != nil || s != state {
@@ -351,7 +334,7 @@ func TestRetryAfterIsNeverAbsurd(t *testing.T) {
 			go func() { errs <- r.call("x") }()
 		}
 		synctest.Wait()
-		noErr(t, b.Trip(""))
+		require.NoError(t, b.Trip(""))
 		for range 10 {
 			sane(t, <-errs, 0, time.Minute)
 		}
@@ -364,7 +347,7 @@ func TestRetryAfterIsNeverAbsurd(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(q), MaxWait: time.Minute})
 			r.tool(sluice.Spec{Name: "x"}, sleeps(0))
 			if lim.Burst() > 0 {
-				noErr(t, r.call("x"))
+				require.NoError(t, r.call("x"))
 			}
 			start := time.Now()
 			err := r.call("x")
@@ -380,7 +363,7 @@ func TestRetryAfterIsNeverAbsurd(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(_ sluice.Call, unit string) int64 { return map[string]int64{"tokens": 1 << 60, "GB": 1}[unit] }}}, sleeps(0))
 		r.tool(sluice.Spec{Name: "wide", Policy: sluice.Policy{Cost: func(_ sluice.Call, unit string) int64 { return map[string]int64{"tokens": 1, "GB": 1 << 60}[unit] }}}, sleeps(0))
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		sane(t, r.call("x"), time.Second)
 		sane(t, r.call("wide"), 0)
 	})
@@ -403,17 +386,12 @@ func TestSharedLimiter_TokenOfACallThatDidNotRun(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
 		for range 5 {
-			if _, err := r.Invoke(r.ctx, sluice.Request{ID: "deny", Tool: "x"}); !errors.Is(err, sluice.ErrRejected) {
-				t.Fatal(err)
-			}
+			_, err := r.Invoke(r.ctx, sluice.Request{ID: "deny", Tool: "x"})
+			require.ErrorIs(t, err, sluice.ErrRejected)
 		}
-		if n := lim.Tokens(); n != 10 {
-			t.Errorf("%v tokens left, want 10", n)
-		}
-		noErr(t, r.call("x"))
-		if n := lim.Tokens(); n != 9 {
-			t.Errorf("%v tokens left, want 9", n)
-		}
+		assert.Equal(t, float64(10), lim.Tokens(), "tokens left")
+		require.NoError(t, r.call("x"))
+		assert.Equal(t, float64(9), lim.Tokens(), "tokens left")
 	})
 }
 
@@ -426,15 +404,13 @@ func TestReconfigure_NothingChangedIsNotTold(t *testing.T) {
 	r := newRig(t, sluice.Config{Interceptors: interceptors(l, q, s, b), Sink: rec})
 	r.tool(sluice.Spec{Name: "x", Policy: p}, sleeps(0))
 	for range 2 {
-		noErr(t, sluice.Reconfigure("me", l.Change(l.Config()), q.Change(q.Config()), s.Change(s.Config()), b.Change(b.Config()), r.reg.WithPolicy("x", p)))
+		require.NoError(t, sluice.Reconfigure("me", l.Change(l.Config()), q.Change(q.Config()), s.Change(s.Config()), b.Change(b.Config()), r.reg.WithPolicy("x", p)))
 	}
 	for _, e := range rec.Events() {
 		t.Errorf("nothing changed, and %s was told: %q from %q to %q", e.Kind, e.By, e.From, e.To)
 	}
 	p.Concurrency = 4
-	noErr(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
-	if n := len(rec.Events()); n != 1 {
-		t.Errorf("%d events of one change, want 1", n)
-	}
+	require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
+	assert.Len(t, rec.Events(), 1, "events of one change")
 	r.end()
 }

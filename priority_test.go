@@ -2,11 +2,12 @@ package sluice_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A run's priority goes before its tool's, and zero asks for none; so each of the nine can
@@ -39,10 +40,9 @@ func TestEffectivePriority(t *testing.T) {
 				_, err := r.Invoke(sluice.WithPipelineContext(ctx, sluice.PipelineContext{}), sluice.Request{Tool: "inner"})
 				return err
 			})
-			noErr(t, errOf(r.Invoke(r.as(tc.run, ""), sluice.Request{Tool: "outer"})))
-			if got != [2]sluice.Priority{tc.want, tc.want} {
-				t.Errorf("the call and the one nested in it ran at %v, want %d", got, tc.want)
-			}
+			require.NoError(t, errOf(r.Invoke(r.as(tc.run, ""), sluice.Request{Tool: "outer"})))
+			assert.Equal(t, [2]sluice.Priority{tc.want, tc.want}, got,
+				"the call and the one nested in it ran at, want %d", tc.want)
 		})
 	}
 }
@@ -54,13 +54,12 @@ func TestPriorityOutOfRange(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Priority: 3}}, func(context.Context) error { return nil })
 		_, err := r.Invoke(r.as(p, ""), sluice.Request{Tool: "x"})
 		want := fmt.Sprintf(`sluice: tool "x": invalid arguments: sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from 1 to 9`, p)
-		if !errors.Is(err, sluice.ErrInvalidArguments) || !errors.Is(err, sluice.ErrRejected) || err.Error() != want {
-			t.Errorf("%v, want %s", err, want)
-		}
+		assert.ErrorIs(t, err, sluice.ErrInvalidArguments)
+		assert.ErrorIs(t, err, sluice.ErrRejected)
+		assert.EqualError(t, err, want)
 		for _, e := range r.rec.Events() {
-			if e.Call.Priority != 3 {
-				t.Errorf("priority %d asked for: %s tells priority %d, want the tool's", p, e.Kind, e.Call.Priority)
-			}
+			assert.Equal(t, sluice.Priority(3), e.Call.Priority,
+				"priority %d asked for: %s tells priority", p, e.Kind)
 		}
 	}
 }

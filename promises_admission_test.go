@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // gateState is what a snapshot says of one gate.
@@ -60,9 +62,7 @@ func TestPromise01_WaitersHoldNothing(t *testing.T) {
 					})
 				}
 				synctest.Wait()
-				if used := r.gateState("concurrency global", "").Used; used != 0 {
-					t.Errorf("%d slots held by callers that wait", used)
-				}
+				assert.Zero(t, r.gateState("concurrency global", "").Used, "slots held by callers that wait")
 			}
 			for range 8 {
 				wg.Go(func() {
@@ -121,9 +121,7 @@ func TestPromise02_AllOrNothing(t *testing.T) {
 			}
 			want := func(when, w string) {
 				t.Helper()
-				if got := usage(); got != w {
-					t.Errorf("%s:\n got %s\nwant %s", when, got, w)
-				}
+				assert.Equal(t, w, usage(), when)
 			}
 			if err := r.call("work"); err != errTool { // opens the breaker; no slot is held
 				t.Error(err)
@@ -188,7 +186,7 @@ func TestPromise02_OrderOfGatesIsIrrelevant(t *testing.T) {
 						}
 						return i, nil
 					})
-				noErr(t, err)
+				require.NoError(t, err)
 			}
 			rnd := rand.New(rand.NewPCG(3, 4))
 			var wg sync.WaitGroup
@@ -246,17 +244,15 @@ func TestPromise03_LimitHoldsDuringResize(t *testing.T) {
 			time.Sleep(10 * ms)
 			return nil
 		})
-		wait := inOrder(500, func(i int) { noErr(t, r.call("work")) })
+		wait := inOrder(500, func(i int) { assert.NoError(t, r.call("work")) })
 		for i, n := range []int{3, 8, 1, 2, 20, 5, 1, 8} {
 			time.Sleep(time.Duration(31+i) * ms)
 			limit.Store(max(limit.Load(), int64(n))) // in between either holds
-			noErr(t, sluice.Reconfigure("test", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})))
+			require.NoError(t, sluice.Reconfigure("test", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})))
 			limit.Store(int64(n))
 			if n > int(inside.Load()) {
 				synctest.Wait()
-				if got := inside.Load(); got != int64(n) {
-					t.Errorf("%d in flight right after the limit grew to %d", got, n)
-				}
+				assert.Equal(t, int64(n), inside.Load(), "in flight right after the limit grew to %d", n)
 			}
 		}
 		wait()
@@ -294,7 +290,7 @@ func TestPromise03_WindowsNeverExceedBurstPlusRate(t *testing.T) {
 					}
 				})
 				if rnd.IntN(40) == 0 { // a change of anything but the rate makes no tokens
-					noErr(t, sluice.Reconfigure("test", q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: n, Per: per, Burst: burst}}})))
+					require.NoError(t, sluice.Reconfigure("test", q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: n, Per: per, Burst: burst}}})))
 				}
 				if rnd.IntN(60) == 0 {
 					time.Sleep(time.Second) // fills up, and not beyond
@@ -355,9 +351,7 @@ func TestPromise04_WorkConserving(t *testing.T) {
 				time.Sleep(time.Duration(rnd.IntN(int(5 * ms))))
 			}
 			wg.Wait()
-			if waited == 0 {
-				t.Error("nobody waited: the test checks nothing")
-			}
+			assert.NotZero(t, waited, "nobody waited: the test checks nothing")
 		})
 	}
 }
@@ -386,7 +380,7 @@ func TestPromise05_NoHeadOfLineBlocking(t *testing.T) {
 			}
 			var wg sync.WaitGroup
 			call := func(id, tool string) {
-				wg.Go(func() { noErr(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: id, Tool: tool}))) })
+				wg.Go(func() { assert.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: id, Tool: tool}))) })
 				synctest.Wait()
 			}
 			call("n1", "narrow")
@@ -398,9 +392,8 @@ func TestPromise05_NoHeadOfLineBlocking(t *testing.T) {
 			call("f2", "free") // waits for the last slot
 			call("f3", "free")
 			wg.Wait()
-			if got, want := order.String(), "n1@0s r1@0s f1@0s f2@10ms f3@20ms r2@1s r3@2s n2@5s"; got != want {
-				t.Errorf("ordered %v:\n got %s\nwant %s", ordered, got, want)
-			}
+			assert.Equal(t, "n1@0s r1@0s f1@0s f2@10ms f3@20ms r2@1s r3@2s n2@5s", order.String(),
+				"ordered %v", ordered)
 		})
 	}
 }
@@ -434,7 +427,7 @@ func TestPromise06_TenantsAreFair(t *testing.T) {
 		var waits []func()
 		for tenant, w := range weights {
 			ctx := r.as(0, tenant)
-			waits = append(waits, inOrder(40*w, func(int) { noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "work"}))) }))
+			waits = append(waits, inOrder(40*w, func(int) { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "work"}))) }))
 		}
 		for _, wait := range waits {
 			wait()
@@ -463,14 +456,14 @@ func TestPromise06_WideAndCrossingCallsDoNotStarve(t *testing.T) {
 			wg.Go(func() {
 				time.Sleep(time.Duration(i) * ms)
 				for !stop.Load() {
-					noErr(t, r.call([]string{"left", "right"}[i%2]))
+					assert.NoError(t, r.call([]string{"left", "right"}[i%2]))
 				}
 			})
 		}
 		time.Sleep(100 * ms)
 		for _, tool := range []string{"both", "wide", "both", "wide"} {
 			came := r.at()
-			noErr(t, r.call(tool))
+			require.NoError(t, r.call(tool))
 			if waited := r.at() - came; waited > 300*ms {
 				t.Errorf("%s waited %v among calls of 7 and 11 ms", tool, waited)
 			}
@@ -498,7 +491,7 @@ func TestPromise07_CancelledWaitersCostNothing(t *testing.T) {
 					defer r.end()
 					var g gauge
 					r.tool(sluice.Spec{Name: "work"}, g.counts(0))
-					noErr(t, r.call("work"))
+					require.NoError(t, r.call("work"))
 					var cancels []context.CancelFunc
 					var wg sync.WaitGroup
 					for range n {
@@ -522,12 +515,10 @@ func TestPromise07_CancelledWaitersCostNothing(t *testing.T) {
 					for i, cancel := range cancels {
 						cancel()
 						synctest.Wait()
-						if q := r.Snapshot().Queued; q != n-i-1 {
-							t.Errorf("%d queued after %d left, want %d", q, i+1, n-i-1)
-						}
+						assert.Equal(t, n-i-1, r.Snapshot().Queued, "queued after %d left", i+1)
 					}
 					wg.Wait()
-					noErr(t, r.call("work"))
+					require.NoError(t, r.call("work"))
 					if r.at() != time.Second || g.total.Load() != 2 {
 						t.Errorf("the next call went at %v, want exactly one period, 1s", r.at())
 					}
@@ -555,9 +546,9 @@ func TestPromise07_FrontWaiterLeaves(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(100 * ms)
 		cancel()
-		if err := <-wide; !errors.Is(err, context.Canceled) || r.at() != 100*ms {
-			t.Errorf("%v at %v", err, r.at())
-		}
+		err := <-wide
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.Equal(t, 100*ms, r.at())
 		if err := <-narrow; err != nil || r.at() > 1100*ms {
 			t.Errorf("the narrow call ended at %v, want 1.1s at the latest: %v", r.at(), err)
 		}
@@ -578,12 +569,11 @@ func TestPromise07_CancelledBeforeItCame(t *testing.T) {
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "work"})
 			_, err2 := r.Submit(ctx, sluice.Request{Tool: "work"}).Wait(t.Context())
 			for _, err := range []error{err, err2} {
-				if !errors.Is(err, cause) || !errors.Is(err, sluice.ErrRejected) {
-					t.Errorf("%v, want the cause", err)
-				}
+				assert.ErrorIs(t, err, cause)
+				assert.ErrorIs(t, err, sluice.ErrRejected)
 			}
 		}
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		if g.total.Load() != 1 {
 			t.Errorf("ran %d times, want 1", g.total.Load())
 		}
@@ -600,22 +590,18 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 		cost.Store(1)
 		r.tool(sluice.Spec{Name: "work", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return cost.Load() }}}, sleeps(0))
 		for range 4 {
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 		}
 		cost.Store(4) // 4 s away at best
 		wantRefusal(t, r.call("work"), sluice.ErrWaitTooLong, "rate calls per second", 4*time.Second)
 		cost.Store(3)
-		wait := inOrder(1, func(int) { noErr(t, r.call("work")) }) // exactly MaxWait away: it may
-		if r.at() != 0 {
-			t.Errorf("the clock is at %v", r.at())
-		}
+		wait := inOrder(1, func(int) { assert.NoError(t, r.call("work")) }) // exactly MaxWait away: it may
+		assert.Zero(t, r.at(), "the clock is at")
 		// If those ahead left it could be in time, so it may try, until MaxWait.
 		cost.Store(1)
 		err := r.call("work")
 		wantRefusal(t, err, sluice.ErrWaitTooLong, "rate calls per second", time.Second)
-		if r.at() != 3*time.Second {
-			t.Errorf("refused at %v, want 3s", r.at())
-		}
+		assert.Equal(t, 3*time.Second, r.at(), "refused at")
 		wait()
 		// RetryAfter is never early.
 		cost.Store(4)
@@ -624,10 +610,8 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 			t.Errorf("%v, want to retry after 4s", err)
 		}
 		time.Sleep(e.RetryAfter)
-		noErr(t, r.call("work"))
-		if r.at() != 7*time.Second {
-			t.Errorf("at %v, want 7s", r.at())
-		}
+		require.NoError(t, r.call("work"))
+		assert.Equal(t, 7*time.Second, r.at())
 	})
 }
 
@@ -649,10 +633,9 @@ func TestPromise09_DepthAtLimitOne(t *testing.T) {
 				}
 				return errOf(r.Invoke(ctx, sluice.Request{Tool: "deep"}))
 			})
-			noErr(t, r.call("deep"))
-			if depth != 9 || r.at() != 9*ms {
-				t.Errorf("%d levels in %v, want 9 in 9ms", depth, r.at())
-			}
+			require.NoError(t, r.call("deep"))
+			assert.Equal(t, 9, depth)
+			assert.Equal(t, 9*ms, r.at())
 			var parents []string
 			for _, e := range r.rec.Events() {
 				if e.Kind == sluice.ToolInvoked {
@@ -673,10 +656,10 @@ func TestPromise09_BatchAtLimitOne(t *testing.T) {
 		var g gauge
 		r.tool(sluice.Spec{Name: "leaf"}, g.counts(10*ms))
 		r.tool(sluice.Spec{Name: "parent"}, func(ctx context.Context) error {
-			parallel(3, func(int) { noErr(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"}))) })
+			parallel(3, func(int) { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"}))) })
 			return nil
 		})
-		noErr(t, r.call("parent"))
+		require.NoError(t, r.call("parent"))
 		if g.peak.Load() != 1 || r.at() != 30*ms {
 			t.Errorf("%d leaves at once, in %v: want 1, 30ms: a slot is lent to one at a time", g.peak.Load(), r.at())
 		}
@@ -703,7 +686,7 @@ func TestPromise09_NeverBelowTheWaitingAncestor(t *testing.T) {
 		})
 		var wg sync.WaitGroup
 		call := func(ctx context.Context, id, tool string) {
-			wg.Go(func() { noErr(t, errOf(r.Invoke(ctx, sluice.Request{ID: id, Tool: tool}))) })
+			wg.Go(func() { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{ID: id, Tool: tool}))) })
 			synctest.Wait()
 		}
 		call(r.ctx, "first", "leaf")
@@ -711,9 +694,7 @@ func TestPromise09_NeverBelowTheWaitingAncestor(t *testing.T) {
 		call(r.ctx, "normal2", "leaf")
 		call(r.as(sluice.PriorityInteractive, ""), "outer", "parent")
 		wg.Wait()
-		if got, want := order.String(), "first/5 nested/9 normal1/5 normal2/5"; got != want {
-			t.Errorf("order %s, want %s", got, want)
-		}
+		assert.Equal(t, "first/5 nested/9 normal1/5 normal2/5", order.String(), "order")
 	})
 }
 
@@ -768,15 +749,12 @@ func TestPromise09_ChildOutlivesParent(t *testing.T) {
 		})
 		started := time.Duration(0)
 		r.tool(sluice.Spec{Name: "next"}, func(context.Context) error { started = r.at(); return nil })
-		noErr(t, r.call("parent"))
-		if r.at() != 0 {
-			t.Errorf("the parent returned at %v", r.at())
-		}
-		noErr(t, r.call("next"))
-		if started != time.Second {
-			t.Errorf("the next call started at %v, want 1s: the slot is given back when the last of the chain ends", started)
-		}
-		noErr(t, errOf(child.Wait(t.Context())))
+		require.NoError(t, r.call("parent"))
+		assert.Zero(t, r.at(), "the parent returned at")
+		require.NoError(t, r.call("next"))
+		assert.Equal(t, time.Second, started,
+			"the next call started at: the slot is given back when the last of the chain ends")
+		require.NoError(t, errOf(child.Wait(t.Context())))
 		r.slotsFree("child", &g, 1)
 	})
 }
@@ -804,8 +782,8 @@ func TestPromise09_RecursionIsBounded(t *testing.T) {
 			}
 			return nil
 		})
-		noErr(t, r.call("fan"))
-		noErr(t, r.call("fan")) // the budget is of each root
+		require.NoError(t, r.call("fan"))
+		require.NoError(t, r.call("fan")) // the budget is of each root
 		if fan != 40 || refused != 20 {
 			t.Errorf("%d nested calls ran, %d refused, want 40 and 20", fan, refused)
 		}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // remoteRig is an executor with a breaker and the tool "remote": its input says what
@@ -42,7 +44,7 @@ func remoteRig(t *testing.T, b *sluice.CircuitBreaker, c sluice.Config) (*rig, f
 		}
 		return 1, nil
 	})
-	noErr(t, err)
+	require.NoError(t, err)
 	return r, func(how string, takes time.Duration) error {
 		_, err, _ := r.invokeApart(r.ctx, sluice.Request{Tool: "remote", Input: in{how, takes}})
 		return err
@@ -51,9 +53,7 @@ func remoteRig(t *testing.T, b *sluice.CircuitBreaker, c sluice.Config) (*rig, f
 
 func wantState(t *testing.T, b *sluice.CircuitBreaker, key string, want sluice.BreakerState) {
 	t.Helper()
-	if got := sluice.Must(b.State(key)); got != want {
-		t.Errorf("the breaker is %v, want %v", got, want)
-	}
+	assert.Equal(t, want, sluice.Must(b.State(key)), "the breaker")
 }
 
 // Promise 15: a call admitted before a change of state cannot move the state after it.
@@ -87,11 +87,11 @@ func TestPromise15_SlowCallsAcrossStates(t *testing.T) {
 			time.Sleep(time.Second)
 			wantState(t, b, "remote", sluice.BreakerHalfOpen)
 			before := g.total.Load()
-			if err := call("ok", 0); !errors.Is(err, sluice.ErrBreakerOpen) || g.total.Load() != before {
-				t.Errorf("a second probe beside the first: %v", err)
-			}
+			err := call("ok", 0)
+			require.ErrorIs(t, err, sluice.ErrBreakerOpen, "a second probe beside the first")
+			assert.Equal(t, before, g.total.Load(), "a second probe beside the first")
 		}
-		noErr(t, <-probe)
+		require.NoError(t, <-probe)
 		wantState(t, b, "remote", sluice.BreakerClosed)
 		wg.Wait() // five old failures at 40 s
 		wantState(t, b, "remote", sluice.BreakerClosed)
@@ -160,19 +160,15 @@ func TestPromise16_RefusalsOfOtherGatesAreNeutral(t *testing.T) {
 		r.tool(sluice.Spec{Name: "outer"}, func(ctx context.Context) error {
 			return errOf(r.Invoke(ctx, sluice.Request{Tool: "work"}))
 		})
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		for range 100 {
-			if err := r.call("work"); !errors.Is(err, sluice.ErrRateLimited) {
-				t.Error(err)
-			}
+			assert.ErrorIs(t, r.call("work"), sluice.ErrRateLimited)
 		}
 		wantState(t, b, "work", sluice.BreakerClosed)
 		// A tool that passes the refusal of a nested call on has not failed either.
 		q.Pause("", 0)
 		time.Sleep(time.Hour)
-		if err := r.call("outer"); !errors.Is(err, sluice.ErrRateLimited) {
-			t.Error(err)
-		}
+		assert.ErrorIs(t, r.call("outer"), sluice.ErrRateLimited)
 		wantState(t, b, "outer", sluice.BreakerClosed)
 	})
 }
@@ -188,17 +184,13 @@ func TestPromise16_NeutralProbe(t *testing.T) {
 		whole := r.ctx
 		var cancel context.CancelFunc
 		r.ctx, cancel = context.WithTimeout(whole, 100*ms)
-		if err := call("cancelled", 0); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("probe: %v", err)
-		}
+		assert.ErrorIs(t, call("cancelled", 0), context.DeadlineExceeded, "probe")
 		cancel()
 		r.ctx = whole
 		wantState(t, b, "remote", sluice.BreakerHalfOpen)
 		before := g.total.Load()
-		noErr(t, call("ok", 0))
-		if g.total.Load() != before+1 {
-			t.Error("the next call was no probe")
-		}
+		require.NoError(t, call("ok", 0))
+		assert.Equal(t, before+1, g.total.Load(), "the next call was no probe")
 		wantState(t, b, "remote", sluice.BreakerClosed)
 	})
 }
@@ -220,7 +212,7 @@ func TestPromise16_TimeoutIsAFailure(t *testing.T) {
 		wg.Wait()
 		wantState(t, b, "remote", sluice.BreakerOpen)
 		time.Sleep(time.Second)
-		noErr(t, call("ok", 0)) // the probe
+		require.NoError(t, call("ok", 0)) // the probe
 		wantState(t, b, "remote", sluice.BreakerClosed)
 		time.Sleep(10 * time.Second)
 		wantState(t, b, "remote", sluice.BreakerClosed)
@@ -248,9 +240,7 @@ func TestPromise17_EveryProbeEnds(t *testing.T) {
 					_ = call(how, 0)
 				}
 				synctest.Wait()
-				if g.total.Load() != 2 {
-					t.Fatalf("%d runs, want 2: the probe did not run", g.total.Load())
-				}
+				require.Equal(t, int64(2), g.total.Load(), "runs: the probe did not run")
 				// Refused for as long as stated, never longer: the second opening doubles.
 				again := map[string]time.Duration{"fail": 2 * time.Second, "panic": 2 * time.Second, "exit": 2 * time.Second,
 					"hang": 10 * time.Second, "hang with timeout": 7 * time.Second}[how]
@@ -278,9 +268,7 @@ func TestPromise17_RecoveryIsRamped(t *testing.T) {
 		r.ctx = t.Context()
 		_ = call("fail", 0)
 		time.Sleep(10*time.Second - 1)
-		if err := call("ok", 0); !errors.Is(err, sluice.ErrBreakerOpen) {
-			t.Errorf("1 ns early: %v", err)
-		}
+		assert.ErrorIs(t, call("ok", 0), sluice.ErrBreakerOpen, "1 ns early")
 		time.Sleep(time.Nanosecond)
 		herd := func() (ran, refused int64) {
 			before, no := g.total.Load(), atomic.Int64{}
@@ -333,20 +321,17 @@ func TestPromise17_OpeningRefusesWhoWaits(t *testing.T) {
 			wg.Go(func() {
 				if err := r.call("bad"); errors.Is(err, sluice.ErrBreakerOpen) {
 					open.Add(1)
-					if r.at() != time.Second {
-						t.Errorf("refused at %v, want 1s", r.at())
-					}
+					assert.Equal(t, time.Second, r.at(), "refused at")
 				}
 			})
 		}
 		synctest.Wait()
 		for range 10 {
-			wg.Go(func() { noErr(t, r.call("good")) })
+			wg.Go(func() { assert.NoError(t, r.call("good")) })
 		}
 		wg.Wait()
-		if open.Load() != 1499 || g.total.Load() != 1 {
-			t.Errorf("%d refused, %d ran, want 1499 and 1", open.Load(), g.total.Load())
-		}
+		assert.Equal(t, int64(1499), open.Load())
+		assert.Equal(t, int64(1), g.total.Load())
 	})
 }
 

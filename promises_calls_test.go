@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var errTool = errors.New("the tool's own error")
@@ -86,9 +88,8 @@ func TestPromise10_GivenBackOnEveryEnding(t *testing.T) {
 						var p *sluice.PanicError
 						switch {
 						case end.name == "Goexit" && how == "inline":
-							if returned {
-								t.Error("the call returned: inline, Goexit ends the goroutine of the caller")
-							}
+							assert.False(t, returned,
+								"the call returned: inline, Goexit ends the goroutine of the caller")
 						case end.name == "return" && err != nil, end.name == "error" && err != errTool:
 							t.Errorf("error is %v", err)
 						case end.name == "return", end.name == "error":
@@ -132,11 +133,9 @@ func TestPromise10_GivenBackWhenASinkExits(t *testing.T) {
 					}
 					r := newRig(t, c)
 					defer func() {
-						if err := r.Close(context.Background()); err != nil {
-							t.Error(err)
-						}
+						assert.NoError(t, r.Close(context.Background()))
 						r.idle()
-						noErr(t, r.pc.State.Close())
+						require.NoError(t, r.pc.State.Close())
 					}()
 					var g gauge
 					r.tool(sluice.Spec{Name: "plain"}, g.counts(10*ms))
@@ -149,7 +148,7 @@ func TestPromise10_GivenBackWhenASinkExits(t *testing.T) {
 					exits.Store(true)
 					var wg sync.WaitGroup
 					for range limit {
-						wg.Go(func() { noErr(t, r.call("plain")) })
+						wg.Go(func() { assert.NoError(t, r.call("plain")) })
 					}
 					synctest.Wait()
 					for range limit + 1 {
@@ -266,9 +265,9 @@ func TestPromise11_InterceptorsChangeCalls(t *testing.T) {
 					}
 				})
 				meddle.Store(false)
-				if v, err := add(r.ctx, 7); v != 7 || err != nil {
-					t.Errorf("afterwards: %d, %v", v, err)
-				}
+				v, err := add(r.ctx, 7)
+				assert.Equal(t, 7, v, "afterwards")
+				assert.NoError(t, err, "afterwards")
 				r.slotsFree("plain", &g, 1)
 			})
 		})
@@ -397,13 +396,13 @@ func TestPromise11_SinkPanics(t *testing.T) {
 		var g gauge
 		r.tool(sluice.Spec{Name: "plain"}, g.counts(ms))
 		for range 3 {
-			noErr(t, r.call("plain"))
+			require.NoError(t, r.call("plain"))
 		}
 		r.slotsFree("plain", &g, 1)
 		// invoked, started, completed; one of the two at once was queued too.
-		if s := r.Snapshot(); s.EventsDropped != 5*3+1 || s.EventsDelivered != 5*3+1 {
-			t.Errorf("%d dropped, %d delivered, want 16 each", s.EventsDropped, s.EventsDelivered)
-		}
+		s := r.Snapshot()
+		assert.Equal(t, uint64(5*3+1), s.EventsDropped)
+		assert.Equal(t, uint64(5*3+1), s.EventsDelivered)
 	})
 }
 
@@ -447,7 +446,7 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 			}, reason: sluice.ErrBreakerOpen, by: "breaker/b", after: 59 * time.Second, code: "breaker open"},
 		{name: "rate limited", config: sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Refuse: true, Rates: []sluice.Rate{hour}})))},
 			call: func(s setting) error {
-				noErr(s.t, s.call("work"))
+				assert.NoError(s.t, s.call("work"))
 				return s.call("work")
 			}, reason: sluice.ErrRateLimited, by: "rate/api calls per hour", after: time.Hour, code: "rate limited"},
 		{name: "saturated", config: sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, Refuse: true}))},
@@ -474,16 +473,14 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 			}, reason: sluice.ErrQueueFull, by: "queue", code: "queue full"},
 		{name: "would wait longer than MaxWait", config: sluice.Config{MaxWait: time.Minute, Interceptors: interceptors(rates(hour))},
 			call: func(s setting) error {
-				noErr(s.t, s.call("work"))
+				assert.NoError(s.t, s.call("work"))
 				return s.call("work")
 			}, reason: sluice.ErrWaitTooLong, by: "rate calls per hour", after: time.Hour, code: "wait too long"},
 		{name: "waited longer than MaxWait", config: sluice.Config{MaxWait: time.Minute, Interceptors: interceptors(atMost(1))},
 			call: func(s setting) error {
 				s.busy("block")
 				err := s.call("work")
-				if s.at() != time.Minute {
-					s.t.Errorf("refused at %v, want 1m0s", s.at())
-				}
+				assert.Equal(s.t, time.Minute, s.at(), "refused at")
 				return err
 			}, reason: sluice.ErrWaitTooLong, by: "concurrency global", code: "wait too long"},
 		{name: "denied", config: sluice.Config{Interceptors: interceptors(sluice.InterceptorFunc(func(sp sluice.Spec, next sluice.Handler) sluice.Handler {
@@ -503,11 +500,11 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 				_, inner = s.Invoke(ctx, sluice.Request{Tool: "work"})
 				return nil
 			})
-			noErr(s.t, s.call("outer"))
+			assert.NoError(s.t, s.call("outer"))
 			return inner
 		}, reason: sluice.ErrNesting, code: "nesting"},
 		{name: "closed", call: func(s setting) error {
-			noErr(s.t, s.Close(s.ctx))
+			assert.NoError(s.t, s.Close(s.ctx))
 			return s.call("work")
 		}, reason: sluice.ErrClosed, code: "executor closed"},
 	} {
@@ -538,9 +535,12 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 				if err := json.Unmarshal(b, &got); err != nil || jerr != nil {
 					t.Fatal(err, jerr)
 				}
-				if got.Reason != tc.code || got.By != tc.by || got.After != tc.after.Milliseconds() || got.Tool != e.Tool || got.CallID == "" || got.CallID != e.CallID {
-					t.Errorf("JSON %s", b)
-				}
+				require.Equal(t, tc.code, got.Reason, "JSON %s", b)
+				require.Equal(t, tc.by, got.By, "JSON %s", b)
+				require.Equal(t, got.After, tc.after.Milliseconds(), "JSON %s", b)
+				require.Equal(t, e.Tool, got.Tool, "JSON %s", b)
+				require.NotEmpty(t, got.CallID, "JSON %s", b)
+				assert.Equal(t, e.CallID, got.CallID, "JSON %s", b)
 				if tc.name != "nesting" && tc.name != "queue full" && s.g.total.Load() != before {
 					t.Errorf("the tool ran %d times, want %d", s.g.total.Load(), before)
 				}
@@ -564,9 +564,7 @@ func TestPromise12_NestedRefusalPassedOn(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "outer"}, func(ctx context.Context) error {
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "nobody"})
-			if !errors.Is(err, sluice.ErrRejected) {
-				t.Errorf("nested: %v", err)
-			}
+			assert.ErrorIs(t, err, sluice.ErrRejected, "nested")
 			return fmt.Errorf("outer: %w", err)
 		})
 		err := r.call("outer")
@@ -596,9 +594,8 @@ func TestPromise12_AnInterceptorThatReturnsEarly(t *testing.T) {
 				}()
 				go func() {
 					time.Sleep(20 * ms)
-					if _, err := next(context.WithoutCancel(ctx), c); err == nil {
-						t.Error("an attempt succeeds after the call was over")
-					}
+					_, err := next(context.WithoutCancel(ctx), c)
+					assert.Error(t, err, "an attempt succeeds after the call was over")
 				}()
 				select {
 				case <-done:
@@ -646,7 +643,7 @@ func TestPromise13_ResultsInCallOrder(t *testing.T) {
 		const n = 200
 		var g gauge
 		sluice.Must(sluice.Register(r.reg, sluice.Spec{Name: "odd"}, func(ctx context.Context, i int) (int, error) {
-			noErr(t, g.counts(time.Duration(n-i)*ms)(ctx))
+			assert.NoError(t, g.counts(time.Duration(n-i)*ms)(ctx))
 			switch i % 5 {
 			case 1:
 				return 0, fmt.Errorf("error %d", i)
@@ -688,13 +685,9 @@ func TestPromise13_ResultsInCallOrder(t *testing.T) {
 			case 4:
 				ok = res.Value == i && err == nil && i < 8 || errors.Is(err, context.Canceled)
 			}
-			if !ok {
-				t.Errorf("call %d: %v, %v", i, res.Value, err)
-			}
+			assert.True(t, ok, "call %d: %v, %v", i, res.Value, err)
 		}
-		if g.peak.Load() != 8 {
-			t.Errorf("%d at once, want 8", g.peak.Load())
-		}
+		assert.Equal(t, int64(8), g.peak.Load(), "most at once")
 	})
 }
 
@@ -712,31 +705,24 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 		go func() { done <- r.call("deaf") }()
 		synctest.Wait()
 		time.Sleep(time.Second - 1)
-		if sluice.Must(b.State("deaf")) != sluice.BreakerClosed {
-			t.Error("the breaker opened before the timeout")
-		}
+		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")), "the breaker opened before the timeout")
 		err := <-done
-		if r.at() != time.Second {
-			t.Errorf("returned at %v, want 1s", r.at())
-		}
+		assert.Equal(t, time.Second, r.at(), "returned at")
 		var e *sluice.Error
 		if !errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sluice.ErrRejected) || !errors.As(err, &e) || e.Tool != "deaf" {
 			t.Errorf("error is %v", err)
 		}
-		if got := sluice.Must(b.State("deaf")); got != sluice.BreakerOpen {
-			t.Errorf("the breaker is %v at the timeout, want open", got)
-		}
-		if s := r.Snapshot(); s.Abandoned != 1 || s.InFlight != 1 {
-			t.Errorf("abandoned %d, in flight %d, want 1 and 1", s.Abandoned, s.InFlight)
-		}
-		noErr(t, r.call("next"))
-		if started != 10*time.Second {
-			t.Errorf("the next call started at %v, want 10s, when the code ended", started)
-		}
+		got := sluice.Must(b.State("deaf"))
+		assert.Equal(t, sluice.BreakerOpen, got, "the breaker is %v at the timeout", got)
+		s := r.Snapshot()
+		assert.Equal(t, 1, s.Abandoned)
+		assert.Equal(t, 1, s.InFlight)
+		require.NoError(t, r.call("next"))
+		assert.Equal(t, 10*time.Second, started, "the next call started at, when the code ended")
 		synctest.Wait()
-		if s := r.Snapshot(); s.Abandoned != 0 || s.InFlight != 0 {
-			t.Errorf("abandoned %d, in flight %d, want none", s.Abandoned, s.InFlight)
-		}
+		s = r.Snapshot()
+		assert.Zero(t, s.Abandoned)
+		assert.Zero(t, s.InFlight)
 		r.trace("deaf: invoked started failed; next: invoked queued started completed")
 		for _, e := range r.rec.Events("deaf") {
 			if e.Kind == sluice.ToolFailed && (e.Duration != time.Second || e.Time.Sub(r.start) != time.Second) {
@@ -753,15 +739,13 @@ func TestPromise14_TimedOutToolThatListens(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "good"}, func(ctx context.Context) error {
 			<-ctx.Done()
-			if !errors.Is(context.Cause(ctx), sluice.ErrTimeout) {
-				t.Errorf("cause is %v", context.Cause(ctx))
-			}
+			assert.ErrorIs(t, context.Cause(ctx), sluice.ErrTimeout, "cause")
 			return ctx.Err()
 		})
 		err := r.call("good")
-		if !errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || r.at() != time.Second {
-			t.Errorf("%v at %v", err, r.at())
-		}
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, r.at())
 		synctest.Wait()
 		r.idle()
 	})
@@ -783,9 +767,8 @@ func TestPromise14_CallersDeadlineBeforeTheTimeout(t *testing.T) {
 				t.Errorf("%v at %v, want a deadline exceeded at 100ms", err, r.at())
 			}
 			time.Sleep(20 * time.Second)
-			if sluice.Must(b.State("deaf")) != sluice.BreakerClosed {
-				t.Error("the caller's deadline opened the breaker")
-			}
+			assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")),
+				"the caller's deadline opened the breaker")
 		})
 	}
 }
@@ -826,9 +809,7 @@ func TestPromise14_SecondAttemptTimesOut(t *testing.T) {
 			}
 			last = at
 		}
-		if last != r.at() {
-			t.Errorf("the last event is of %v, want %v", last, r.at())
-		}
+		assert.Equal(t, r.at(), last, "the last event is of")
 		time.Sleep(10 * time.Second)
 	})
 }
@@ -871,9 +852,7 @@ func TestPromise08_AdmissionSeesThePresent(t *testing.T) {
 					t.Error(err)
 				}
 				// By the time it reaches the gates the second is over.
-				if err := r.call("work"); err != nil {
-					t.Errorf("after 2s: %v", err)
-				}
+				assert.NoError(t, r.call("work"), "after 2s")
 			})
 		})
 	}

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // mostSlots is what one limit may allow: less where an int has 32 bits.
@@ -167,9 +169,7 @@ func TestPromise22_EveryField(t *testing.T) {
 		{func() error { return errOf(sluice.NewAsyncSink(nil, 0)) }, "NewAsyncSink: s is nil: must be an EventSink"},
 		{func() error { return errOf(sluice.NewAsyncSink(sluice.NewRecorder(), -1)) }, "NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
 	} {
-		if err := tc.make(); err == nil || err.Error() != "sluice: "+tc.want {
-			t.Errorf("\n got %v\nwant sluice: %s", err, tc.want)
-		}
+		assert.EqualError(t, tc.make(), "sluice: "+tc.want, "want sluice: %s", tc.want)
 	}
 	for _, f := range []string{"MinCalls", "Probes"} { // whose upper bounds may grow
 		c := sluice.CircuitBreakerConfig{MinCalls: -1}
@@ -189,18 +189,18 @@ func TestPromise22_TwoSchedulersOfOneQueue(t *testing.T) {
 	make := func(list ...sluice.Interceptor) error {
 		e, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: list})
 		if err == nil {
-			t.Cleanup(func() { noErr(t, e.Close(context.Background())) })
+			t.Cleanup(func() { require.NoError(t, e.Close(context.Background())) })
 		}
 		return err
 	}
-	noErr(t, make(l, a))
+	require.NoError(t, make(l, a))
 	err := make(l, b)
 	if want := `sluice: PrioritySchedulers "a" and "b" would order one queue: executors that share a gate or a registry must list the same scheduler`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	noErr(t, make(l))
-	noErr(t, make(l, a))
-	noErr(t, make(b)) // the refusal changed nothing
+	require.NoError(t, make(l))
+	require.NoError(t, make(l, a))
+	require.NoError(t, make(b)) // the refusal changed nothing
 }
 
 // A failing Reconfigure changes nothing and tells nobody.
@@ -250,19 +250,18 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 			{(*sluice.ToolRegistry)(nil).WithPolicy("work", sluice.Policy{}), "WithPolicy: the ToolRegistry is nil"},
 		} {
 			err := sluice.Reconfigure("test", append(good(), tc.change)...)
-			if err == nil || err.Error() != "sluice: "+tc.want {
-				t.Errorf("\n got %v\nwant sluice: %s", err, tc.want)
-			}
+			assert.EqualError(t, err, "sluice: "+tc.want, "want sluice: %s", tc.want)
 			spec, _ := r.reg.Lookup("work")
-			if l.Config().Limits[0].Max != 1 || q.Config().Rates[0].N != 5 || b.Config().Failures != 5 || s.Config().MaxQueue != 1000 || spec.Policy.Concurrency != 3 {
-				t.Fatalf("a failing Reconfigure (%v) has changed something: %v %v %v %v %v", err, l.Config(), q.Config(), b.Config(), s.Config(), spec.Policy)
-			}
+			require.Equal(t, 1, l.Config().Limits[0].Max, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, int64(5), q.Config().Rates[0].N,
+				"a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 5, b.Config().Failures, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 1000, s.Config().MaxQueue, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 3, spec.Policy.Concurrency, "a failing Reconfigure (%v) has changed something", err)
 		}
-		if e := sink.Events(); len(e) != 0 {
-			t.Errorf("%d events of changes that did not happen", len(e))
-		}
+		assert.Empty(t, sink.Events(), "events of changes that did not happen")
 		r.slotsFree("work", &g, 1)
-		noErr(t, sluice.Reconfigure("test", good()...))
+		require.NoError(t, sluice.Reconfigure("test", good()...))
 		for _, e := range sink.Events() {
 			if e.Kind == sluice.LimitChanged && e.Actor != "test" {
 				t.Errorf("changed by %q", e.Actor)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // Promise 18: every path begins with tool.invoked and ends with exactly one terminal
@@ -112,13 +114,13 @@ func TestPromise18_EveryPath(t *testing.T) {
 		{"next twice inside", func(r *rig) { _ = r.call("twice") }, "twice: invoked started failed", "tool_error"},
 		{"nested", func(r *rig) { _ = r.call("outer") }, "outer: invoked started completed; fine: invoked started completed", ""},
 		{"closed before", func(r *rig) {
-			noErr(r.t, r.Close(r.ctx))
+			assert.NoError(r.t, r.Close(r.ctx))
 			_ = r.call("fine")
 		}, "fine: invoked failed", "closed"},
 		{"closed while queued", func(r *rig) {
 			r.busy("block")
 			r.busy("fine")
-			noErr(r.t, r.Close(r.ctx))
+			assert.NoError(r.t, r.Close(r.ctx))
 		}, "block: invoked started completed; fine: invoked queued failed", "closed"},
 	} {
 		for _, submit := range []bool{false, true} {
@@ -169,8 +171,8 @@ func TestPromise18_EveryPath(t *testing.T) {
 						Code string `json:"error_code"`
 					}
 					b, err := json.Marshal(e)
-					noErr(t, err)
-					noErr(t, json.Unmarshal(b, &got))
+					require.NoError(t, err)
+					require.NoError(t, json.Unmarshal(b, &got))
 					if tc.code != "" && tc.code != "denied" && got.Code != tc.code {
 						t.Errorf("code %q, want %q: %s", got.Code, tc.code, b)
 					}
@@ -216,11 +218,11 @@ func TestPromise18_EventsFromSeveralGoroutines(t *testing.T) {
 					return nil
 				})})
 			defer func() {
-				noErr(t, r.Close(context.Background()))
-				noErr(t, r.pc.State.Close())
+				require.NoError(t, r.Close(context.Background()))
+				require.NoError(t, r.pc.State.Close())
 			}()
 			r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			time.Sleep(2 * time.Second)
 			r.idle()
 			want := "work: invoked started started completed"
@@ -265,10 +267,8 @@ func TestPromise19_BadSinks(t *testing.T) {
 				r.tool(sluice.Spec{Name: "other"}, sleeps(0))
 				var g gauge
 				r.tool(sluice.Spec{Name: "work"}, g.counts(10*ms))
-				parallel(10, func(int) { noErr(t, r.call("work")) })
-				if r.at() != 50*ms {
-					t.Errorf("took %v, want 50ms", r.at())
-				}
+				parallel(10, func(int) { assert.NoError(t, r.call("work")) })
+				assert.Equal(t, 50*ms, r.at(), "took")
 				r.slotsFree("work", &g, 2)
 			})
 		})
@@ -284,13 +284,11 @@ func TestPromise19_BlockingSinkBehindAQueue(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
 		for range 100 {
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 		}
-		if r.at() != time.Second {
-			t.Errorf("100 calls took %v, want 1s", r.at())
-		}
+		assert.Equal(t, time.Second, r.at(), "100 calls took")
 		close(unblock)
-		noErr(t, a.Close(t.Context()))
+		require.NoError(t, a.Close(t.Context()))
 		if d, x := a.Delivered(), a.Dropped(); d+x != 300 || x == 0 {
 			t.Errorf("%d delivered, %d dropped, want 300 in all", d, x)
 		}
@@ -313,13 +311,11 @@ func TestPromise19_BlockingSinkOfOneRun(t *testing.T) {
 		}()
 		synctest.Wait()
 		for range 10 {
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 		}
-		if r.at() != 100*ms {
-			t.Errorf("took %v, want 100ms", r.at())
-		}
+		assert.Equal(t, 100*ms, r.at(), "took")
 		close(unblock)
-		noErr(t, <-done)
+		require.NoError(t, <-done)
 	})
 }
 
@@ -360,13 +356,11 @@ func TestPromise19_SinkExitsOnEventsOutsideCalls(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			noErr(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 3}}})))
+			assert.NoError(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 3}}})))
 			seen.add("returned")
 		}()
 		<-done
-		if got, want := seen.String(), "closed>open open>half-open half-open>closed 2>3 returned"; got != want {
-			t.Errorf("events %s, want %s", got, want)
-		}
+		assert.Equal(t, "closed>open open>half-open half-open>closed 2>3 returned", seen.String(), "events")
 		time.Sleep(time.Minute)
 		r.slotsFree("work", &g, 3)
 	})
@@ -399,8 +393,8 @@ func TestPromise21_ReentrantUserCode(t *testing.T) {
 				t.Error(err)
 			}
 			e, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{State: r.pc.State, Interceptors: interceptors(l)})
-			noErr(t, err)
-			noErr(t, e.Close(t.Context()))
+			assert.NoError(t, err)
+			assert.NoError(t, e.Close(t.Context()))
 			_, _ = b.State("leaf")
 			b.Reset("leaf")
 		}
@@ -433,13 +427,11 @@ func TestPromise21_ReentrantUserCode(t *testing.T) {
 		if err := r.call("work"); err != errTool {
 			t.Error(err)
 		}
-		noErr(t, sluice.Reconfigure("both", l.Change(l.Config()), ol.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}})))
+		require.NoError(t, sluice.Reconfigure("both", l.Change(l.Config()), ol.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}})))
 		q.Pause("", ms)
 		got := entered.String()
 		for _, who := range []string{"tool.invoked", "key", "cost", "tool.started", "tool", "classify", "breaker.state_changed", "tool.failed", "limit.changed", "ratelimit.paused"} {
-			if !strings.Contains(" "+got+" ", " "+who+" ") {
-				t.Errorf("%s was never asked: %s", who, got)
-			}
+			assert.Contains(t, " "+got+" ", " "+who+" ", "%s was never asked: %s", who, got)
 		}
 		time.Sleep(time.Second)
 	})
@@ -455,9 +447,9 @@ func TestPromise21_SinkUsesBothStagesOfAChange(t *testing.T) {
 			if e.Kind == sluice.LimitChanged {
 				told.Add(1)
 				for _, r := range rigs {
-					noErr(t, r.call("work"))
+					assert.NoError(t, r.call("work"))
 					if told.Load() < 5 {
-						noErr(t, sluice.Reconfigure("sink", a.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 3 + int(told.Load())}}})))
+						assert.NoError(t, sluice.Reconfigure("sink", a.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 3 + int(told.Load())}}})))
 					}
 				}
 			}
@@ -469,7 +461,7 @@ func TestPromise21_SinkUsesBothStagesOfAChange(t *testing.T) {
 			rigs[i].tool(sluice.Spec{Name: "work"}, sleeps(0))
 		}
 		two := sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}
-		noErr(t, sluice.Reconfigure("test", a.Change(two), b.Change(two)))
+		require.NoError(t, sluice.Reconfigure("test", a.Change(two), b.Change(two)))
 		if told.Load() < 2 {
 			t.Errorf("told %d times, want at least 2", told.Load())
 		}
@@ -511,8 +503,8 @@ func TestPromise21_OwnStateIsClosed(t *testing.T) {
 			put := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "put"}, func(ctx context.Context, _ int) (int64, error) {
 				return sluice.Increment(ctx, sluice.Key[int64]("n"), 1, sluice.TTL(time.Hour))
 			}))
-			noErr(t, errOf(put(t.Context(), 1)))
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, errOf(put(t.Context(), 1)))
+			require.NoError(t, e.Close(t.Context()))
 		}
 	})
 }
@@ -590,17 +582,17 @@ func TestPromise21_QueueIsBounded(t *testing.T) {
 				futures = append(futures, f)
 			}
 		}
-		if q := r.Snapshot().Queued; q != 1000 || full != 4000 {
-			t.Errorf("%d queued, %d refused, want 1000 and 4000", q, full)
-		}
+		q := r.Snapshot().Queued
+		assert.Equal(t, 1000, q)
+		assert.Equal(t, 4000, full)
 		cancel()
 		for _, f := range futures {
 			if errors.Is(errOf(f.Wait(t.Context())), context.Canceled) {
 				gone++
 			}
 		}
-		if q := r.Snapshot().Queued; q != 0 || gone != 1000 {
-			t.Errorf("%d queued, %d left, want 0 and 1000", q, gone)
-		}
+		q = r.Snapshot().Queued
+		assert.Zero(t, q)
+		assert.Equal(t, 1000, gone)
 	})
 }

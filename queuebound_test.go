@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A paused or slow tool that has filled the queue with its waiters leaves 16 places to every
@@ -60,29 +62,24 @@ func TestQueueBound_OneToolFillsItForNobodyElse(t *testing.T) {
 						}
 						return refused
 					}
-					if got := submit("full", n+20); got != 20 {
-						t.Errorf("%d of %d refused of the tool that fills the queue, want 20", got, n+20)
-					}
+					assert.Equal(t, 20, submit("full", n+20),
+						"of %d refused of the tool that fills the queue", n+20)
 					floor := min(16, n)
 					for i := range 3 {
 						other := fmt.Sprint("other", i)
 						r.tool(sluice.Spec{Name: other}, sleeps(time.Minute))
 						r.busy(other)
-						if got := submit(other, floor+3); got != 3 {
-							t.Errorf("%s: %d of %d refused, want 3", other, got, floor+3)
-						}
+						assert.Equal(t, 3, submit(other, floor+3), "%s: of %d refused", other, floor+3)
 					}
 					ctx = r.as(0, "other tenant")
-					if got := submit("full", floor); got != 0 {
-						t.Errorf("another tenant: %d of %d refused, want none", got, floor)
-					}
+					assert.Zero(t, submit("full", floor), "another tenant: of %d refused", floor)
 					for _, f := range list {
 						if c != nil && c.Shed {
 							<-f.Done() // one of the flood may have gone for another tenant's
 							continue
 						}
 						_, err := f.Wait(t.Context())
-						noErr(t, err)
+						require.NoError(t, err)
 					}
 					r.end()
 				})
@@ -112,9 +109,7 @@ func TestQueueBound_IsEachExecutorsOwn(t *testing.T) {
 				default:
 				}
 			}
-			if refused != 10 {
-				t.Errorf("%d of 30 refused, want 10", refused)
-			}
+			assert.Equal(t, 10, refused, "of 30 refused")
 		}
 		time.Sleep(time.Second)
 		a.end()

@@ -7,7 +7,6 @@ import (
 	"math/big"
 	"reflect"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const day = 24 * time.Hour
@@ -95,7 +96,7 @@ func TestQuota_VectorIsExactOverDays(t *testing.T) {
 			futures = append(futures, r.Submit(r.ctx, sluice.Request{Tool: "ask", ID: fmt.Sprint("ask-", i)}))
 		}
 		for _, f := range futures {
-			noErr(t, errOf(f.Wait(t.Context())))
+			require.NoError(t, errOf(f.Wait(t.Context())))
 		}
 		var want []time.Duration
 		var buckets []*ratBucket
@@ -128,9 +129,7 @@ func TestQuota_VectorIsExactOverDays(t *testing.T) {
 			}
 			want = append(want, now)
 		}
-		if !slices.Equal(starts, want) {
-			t.Errorf("starts\n got %v\nwant %v", starts, want)
-		}
+		assert.Equal(t, want, starts, "starts")
 		t.Logf("60 calls over %v, each at its nanosecond; the first: %v", now, starts[:8])
 		if now < 3*day {
 			t.Errorf("only %v passed, want days", now)
@@ -175,14 +174,16 @@ func TestQuota_AllOrNothing(t *testing.T) {
 					return map[string]int64{"": 1, "tokens": 100}[unit]
 				}}}, sleeps(0))
 				for range 3 {
-					noErr(t, r.call("ask"))
+					require.NoError(t, r.call("ask"))
 				}
 				before := r.used()
 				for range 5 {
 					e := wantRefusal(t, r.call("ask"), sluice.ErrRateLimited, x.by, x.after)
-					if d := r.Explain(r.ctx, sluice.Request{Tool: "ask"}); d.Refusal == nil || e == nil || d.Refusal.RetryAfter != e.RetryAfter || d.Refusal.By != e.By {
-						t.Errorf("Explain says %+v", d)
-					}
+					d := r.Explain(r.ctx, sluice.Request{Tool: "ask"})
+					require.NotNil(t, d.Refusal)
+					require.NotNil(t, e)
+					require.Equal(t, e.RetryAfter, d.Refusal.RetryAfter)
+					assert.Equal(t, e.By, d.Refusal.By)
 				}
 				if after := r.used(); !reflect.DeepEqual(before, after) {
 					t.Errorf("refused calls took something: %v, was %v", after, before)
@@ -191,7 +192,7 @@ func TestQuota_AllOrNothing(t *testing.T) {
 					t.Errorf("used %v, want 3 calls", r.used())
 				}
 				time.Sleep(x.after)
-				noErr(t, r.call("ask"))
+				require.NoError(t, r.call("ask"))
 			})
 		})
 	}
@@ -230,7 +231,7 @@ func TestQuota_Settle(t *testing.T) {
 				})
 				r.tool(sluice.Spec{Name: "next", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
 				res, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask"})
-				noErr(t, err)
+				require.NoError(t, err)
 				actual := min(x.estimate, 100)
 				if n := len(x.settle); n > 0 {
 					actual = max(0, x.settle[n-1])
@@ -238,13 +239,9 @@ func TestQuota_Settle(t *testing.T) {
 				if c := res.Decision().Costs; len(c) != 1 || c[0] != (sluice.Cost{Unit: "tokens", Estimate: min(x.estimate, 100), Actual: actual}) {
 					t.Errorf("costs %+v", c)
 				}
-				if u := r.gateState("rate tokens per minute", "").Used; u != actual {
-					t.Errorf("used %d, want %d", u, actual)
-				}
-				noErr(t, r.call("next"))
-				if r.at() != x.next {
-					t.Errorf("the next call went at %v, want %v", r.at(), x.next)
-				}
+				assert.Equal(t, actual, r.gateState("rate tokens per minute", "").Used, "used")
+				require.NoError(t, r.call("next"))
+				assert.Equal(t, x.next, r.at(), "the next call went at")
 			})
 		})
 	}
@@ -265,7 +262,7 @@ func TestQuota_LearnedEstimate(t *testing.T) {
 				t.Errorf("call %d: Explain says %+v, want an estimate of %d", i, d.Costs, estimate)
 			}
 			res, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask"})
-			noErr(t, err)
+			require.NoError(t, err)
 			if c := res.Decision().Costs; len(c) != 1 || c[0] != (sluice.Cost{Unit: "tokens", Estimate: min(estimate, 1000), Actual: u}) {
 				t.Errorf("call %d: costs %+v, want %d and %d", i, c, estimate, u)
 			}
@@ -277,9 +274,8 @@ func TestQuota_LearnedEstimate(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		// It is the tool's own.
-		if d := r.Explain(r.ctx, sluice.Request{Tool: "other"}); d.Costs[0].Estimate != 1 {
-			t.Errorf("estimate of another tool %+v, want 1", d.Costs)
-		}
+		d := r.Explain(r.ctx, sluice.Request{Tool: "other"})
+		assert.Equal(t, int64(1), d.Costs[0].Estimate, "estimate of another tool %+v", d.Costs)
 	})
 }
 
@@ -300,7 +296,7 @@ func TestQuota_RefusedAndCancelledChangeNothing(t *testing.T) {
 		for s := range r.reg.Tools() {
 			r.Plan(s.Name) // a tool has balances from its first call on
 		}
-		noErr(t, r.call("strict"))
+		require.NoError(t, r.call("strict"))
 		br.Trip("")
 		cancelled, cancel := context.WithCancel(r.ctx)
 		cancel()
@@ -310,9 +306,9 @@ func TestQuota_RefusedAndCancelledChangeNothing(t *testing.T) {
 		before := r.used()
 		refuse := func(name string, want error, ctx context.Context, tool string) {
 			t.Helper()
-			if _, err := r.Invoke(ctx, sluice.Request{Tool: tool}); !errors.Is(err, want) || !errors.Is(err, sluice.ErrRejected) {
-				t.Errorf("%s: %v, want %v", name, err, want)
-			}
+			_, err := r.Invoke(ctx, sluice.Request{Tool: tool})
+			assert.ErrorIs(t, err, want, name)
+			assert.ErrorIs(t, err, sluice.ErrRejected, name)
 			if now := r.used(); !reflect.DeepEqual(now, before) {
 				t.Errorf("%s: balances %v, were %v", name, now, before)
 			}
@@ -331,9 +327,8 @@ func TestQuota_RefusedAndCancelledChangeNothing(t *testing.T) {
 		refuse("queue full", sluice.ErrQueueFull, r.ctx, "slow")
 		stop()
 		for _, f := range fs {
-			if _, err := f.Wait(t.Context()); !errors.Is(err, context.Canceled) {
-				t.Error(err)
-			}
+			_, err := f.Wait(t.Context())
+			assert.ErrorIs(t, err, context.Canceled)
 		}
 		if now := r.used(); !reflect.DeepEqual(now, before) {
 			t.Errorf("cancelled while they waited: balances %v, were %v", now, before)
@@ -411,9 +406,7 @@ func TestQuota_ThrottlePausesTheKey(t *testing.T) {
 						for i, f := range fs {
 							var e retryIn
 							if _, err := f.Wait(t.Context()); asError && i == 0 {
-								if !errors.As(err, &e) {
-									t.Errorf("%v, want the tool's own error", err)
-								}
+								assert.ErrorAs(t, err, &e, "%v, want the tool's own error", err)
 							} else if err != nil {
 								t.Error(err)
 							}
@@ -430,9 +423,7 @@ func TestQuota_ThrottlePausesTheKey(t *testing.T) {
 							want["a fetch"] = []time.Duration{0, end, end + period, end + 2*period}
 							want["b fetch"] = []time.Duration{0, end}
 						}
-						if !reflect.DeepEqual(starts, want) {
-							t.Errorf("starts\n got %v\nwant %v", starts, want)
-						}
+						assert.Equal(t, want, starts, "starts")
 					})
 				})
 			}
@@ -476,9 +467,9 @@ func TestQuota_Pause(t *testing.T) {
 				})
 				r.tool(sluice.Spec{Name: "else"}, sleeps(0))
 				q.Pause("a", x.steps[0].d)
-				wait := inOrder(3, func(int) { noErr(t, errOf(r.Invoke(r.withKey("a"), sluice.Request{Tool: "fetch"}))) })
+				wait := inOrder(3, func(int) { assert.NoError(t, errOf(r.Invoke(r.withKey("a"), sluice.Request{Tool: "fetch"}))) })
 				came := r.at()
-				noErr(t, errOf(r.Invoke(r.withKey("b"), sluice.Request{Tool: "else"})))
+				require.NoError(t, errOf(r.Invoke(r.withKey("b"), sluice.Request{Tool: "else"})))
 				if r.at() != came {
 					t.Errorf("another key waited %v", r.at()-came)
 				}
@@ -495,9 +486,7 @@ func TestQuota_Pause(t *testing.T) {
 				if x.name == "ended, and again" { // the first was at 2 s
 					want[1], want[2] = 7500*ms, 8500*ms
 				}
-				if !slices.Equal(starts, want) {
-					t.Errorf("starts %v, want %v", starts, want)
-				}
+				assert.Equal(t, want, starts, "starts")
 			})
 		})
 	}
@@ -514,14 +503,12 @@ func TestQuota_PauseForgivesNoDebt(t *testing.T) {
 			return nil
 		})
 		r.tool(sluice.Spec{Name: "next", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
-		noErr(t, r.call("ask"))
+		require.NoError(t, r.call("ask"))
 		q.Pause("", 10*time.Second)
 		time.Sleep(5 * time.Second)
 		q.Pause("", 0)
-		noErr(t, r.call("next"))
-		if r.at() != 91*time.Second {
-			t.Errorf("the next call went at %v, want 91s", r.at())
-		}
+		require.NoError(t, r.call("next"))
+		assert.Equal(t, 91*time.Second, r.at(), "the next call went at")
 	})
 }
 
@@ -563,7 +550,7 @@ func TestQuota_Hierarchy(t *testing.T) {
 					r.pc.Attrs = map[string]string{"api_key": "sk-1"}
 					r.ctx = sluice.WithPipelineContext(t.Context(), r.pc)
 					for range 3 {
-						noErr(t, r.call("search"))
+						require.NoError(t, r.call("search"))
 					}
 					before, by := r.used(), "rate/"+levels[binding].name+" calls per hour"
 					if refuse {
@@ -578,18 +565,18 @@ func TestQuota_Hierarchy(t *testing.T) {
 					}
 					pc := r.pc
 					tool := levels[binding].other(&pc)
-					noErr(t, errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: tool})))
-					if r.at() != 0 {
-						t.Errorf("at %v, want 0s", r.at())
-					}
+					require.NoError(t, errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: tool})))
+					assert.Zero(t, r.at())
 					if refuse {
 						return
 					}
 					res, err := r.Invoke(r.ctx, sluice.Request{Tool: "search"})
-					noErr(t, err)
-					if d := res.Decision(); r.at() != 20*time.Minute || d.Wait != 20*time.Minute || len(d.Waits) != 1 || d.Waits[0].By != by {
-						t.Errorf("at %v, decision %+v, want 20m0s on %s", r.at(), d, by)
-					}
+					require.NoError(t, err)
+					d := res.Decision()
+					require.Equal(t, 20*time.Minute, r.at())
+					require.Equal(t, 20*time.Minute, d.Wait)
+					require.Len(t, d.Waits, 1)
+					assert.Equal(t, by, d.Waits[0].By)
 				})
 			})
 		}
@@ -611,8 +598,8 @@ func TestQuota_HostileKeys(t *testing.T) {
 			return errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: "fetch"}))
 		}
 		const by = "rate/api calls per minute"
-		noErr(t, try("acme"))
-		noErr(t, try("acme"))
+		require.NoError(t, try("acme"))
+		require.NoError(t, try("acme"))
 		heap := func() int64 {
 			var m runtime.MemStats
 			runtime.GC()
@@ -639,9 +626,7 @@ func TestQuota_HostileKeys(t *testing.T) {
 		}
 		grown := heap() - before
 		t.Logf("%d of %d made-up keys ran; the heap has grown by %d bytes", ran, hostile, grown)
-		if ran != keys-1 {
-			t.Errorf("%d made-up keys ran, want %d: as many as there is room for", ran, keys-1)
-		}
+		assert.Equal(t, keys-1, ran, "made-up keys ran: as many as there is room for")
 		if grown > 256<<10 {
 			t.Errorf("the heap has grown by %d bytes", grown)
 		}
@@ -656,7 +641,7 @@ func TestQuota_HostileKeys(t *testing.T) {
 				wantRefusal(t, err, sluice.ErrSaturated, by, 30*time.Second)
 			}
 		}
-		noErr(t, try("acme"))
+		require.NoError(t, try("acme"))
 		wantRefusal(t, try("acme"), sluice.ErrRateLimited, by, 30*time.Second)
 	})
 }
@@ -677,7 +662,7 @@ func TestQuota_BusyKeysOfALimit(t *testing.T) {
 		if e != nil && (e.Cause == nil || !strings.Contains(e.Cause.Error(), "keys are busy")) {
 			t.Errorf("%v, want it to say that all keys are busy", e)
 		}
-		noErr(t, errOf(r.Invoke(r.withKey(""), sluice.Request{Tool: "fetch"}))) // counts nowhere
+		require.NoError(t, errOf(r.Invoke(r.withKey(""), sluice.Request{Tool: "fetch"}))) // counts nowhere
 		time.Sleep(time.Nanosecond)
 		for i, k := range []string{"d", "e"} { // a and b have ended
 			if i == 0 {
@@ -688,7 +673,7 @@ func TestQuota_BusyKeysOfALimit(t *testing.T) {
 		}
 		wantRefusal(t, errOf(r.Invoke(r.withKey("f"), sluice.Request{Tool: "fetch"})), sluice.ErrSaturated, by, 0)
 		for _, f := range fs {
-			noErr(t, errOf(f.Wait(t.Context())))
+			require.NoError(t, errOf(f.Wait(t.Context())))
 		}
 	})
 }
@@ -716,7 +701,7 @@ func TestQuota_SharedLimiter(t *testing.T) {
 				starts = append(starts, r.at())
 				return nil
 			})
-			parallel(200, func(int) { noErr(t, r.call("work")) })
+			parallel(200, func(int) { assert.NoError(t, r.call("work")) })
 			for i, at := range starts {
 				near(t, fmt.Sprint("call ", i), at, time.Duration(max(0, i-1))*100*ms)
 			}
@@ -735,13 +720,9 @@ func TestQuota_SharedLimiter(t *testing.T) {
 			r.busy("work")
 			for range 100 {
 				wantRefusal(t, r.call("work"), sluice.ErrSaturated, "concurrency global", 0)
-				if err := r.call("broken"); !errors.Is(err, sluice.ErrBreakerOpen) {
-					t.Error(err)
-				}
+				assert.ErrorIs(t, r.call("broken"), sluice.ErrBreakerOpen)
 			}
-			if n := int(lim.Tokens()); n != 3 {
-				t.Errorf("%d tokens left, want 3: two calls ran", n)
-			}
+			assert.Equal(t, 3, int(lim.Tokens()), "tokens left: two calls ran")
 			time.Sleep(time.Second)
 		})
 	})
@@ -752,14 +733,14 @@ func TestQuota_SharedLimiter(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
 			defer r.end()
 			r.tool(sluice.Spec{Name: "work"}, sleeps(0))
-			noErr(t, r.call("work"))
+			require.NoError(t, r.call("work"))
 			var e *sluice.Error
 			if err := r.call("work"); !errors.As(err, &e) || e.Reason != sluice.ErrRateLimited || e.By != "rate shared limiter" || r.at() != 0 {
 				t.Errorf("%v at %v, want ErrRateLimited at once", err, r.at())
 			} else {
 				near(t, "RetryAfter", e.RetryAfter, 100*ms)
 				time.Sleep(e.RetryAfter)
-				noErr(t, r.call("work"))
+				require.NoError(t, r.call("work"))
 			}
 			lim.SetLimit(0) // nothing comes in any more
 			time.Sleep(time.Hour)
@@ -775,10 +756,8 @@ func TestQuota_SharedLimiter(t *testing.T) {
 			defer r.end()
 			var n atomic.Int64
 			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { n.Add(1); return nil })
-			if !lim.Allow() {
-				t.Fatal("no token")
-			}
-			noErr(t, r.call("work"))
+			require.True(t, lim.Allow(), "no token")
+			require.NoError(t, r.call("work"))
 			near(t, "after other code's token", r.at(), 100*ms)
 			// Both take as fast as they may: what they get together is what there is.
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

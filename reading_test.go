@@ -6,6 +6,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A snapshot reads no more than it says under one hold of the lock, of keys, of tools and of
@@ -79,9 +82,7 @@ func TestReading_InBatches(t *testing.T) {
 			t.Errorf("Snapshot reads %d at once, its comment says a thousand", readAtOnce)
 		}
 		time.Sleep(time.Minute)
-		if err := e.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -95,17 +96,13 @@ func TestLimiterChange_MaxKeysReachesTheClass(t *testing.T) {
 	b := Must(NewCircuitBreaker(CircuitBreakerConfig{Scope: ByTenant, MaxKeys: 7}))
 	qc, bc := q.Config(), b.Config()
 	qc.MaxKeys, bc.MaxKeys = 11, 11
-	if err := Reconfigure("me", l.Change(conf(11)), q.Change(qc), b.Change(bc)); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, Reconfigure("me", l.Change(conf(11)), q.Change(qc), b.Change(bc)))
 	for name, tt := range map[string][2]int{
 		"limiter":        {l.core.limits[0].class.MaxKeys, 11},
 		"limiter global": {l.core.limits[1].class.MaxKeys, 0},
 		"rate":           {q.core.limits[0].class.MaxKeys, 11},
 		"breaker":        {b.core.limits[0].class.MaxKeys, 11},
 	} {
-		if tt[0] != tt[1] {
-			t.Errorf("%s: %d keys, want %d", name, tt[0], tt[1])
-		}
+		assert.Equal(t, tt[1], tt[0], "%s: keys", name)
 	}
 }

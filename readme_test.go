@@ -8,18 +8,17 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestReadmeProgramCompiles holds that the README's first program is the compiled Example.
 func TestReadmeProgramCompiles(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	source, err := os.ReadFile("example_readme_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	_, rest, ok := strings.Cut(string(readme), "```go\n")
 	program, _, ok2 := strings.Cut(rest, "```")
 	if !ok || !ok2 {
@@ -36,9 +35,7 @@ func TestReadmeProgramCompiles(t *testing.T) {
 // that name it.
 func TestReadmePromisesAreTested(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	tests := map[string]int{}
 	name := regexp.MustCompile(`(?m)^func (TestPromise\d\d_)\w+\(`)
 	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -51,16 +48,12 @@ func TestReadmePromisesAreTested(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for n := 1; n <= 22; n++ {
 		prefix := fmt.Sprintf("TestPromise%02d_", n)
 		if !strings.Contains(string(readme), fmt.Sprintf("| %d | ", n)) || !strings.Contains(string(readme), "`"+prefix+"`") {
 			t.Errorf("README.md has no row for promise %d", n)
 		}
-		if tests[prefix] == 0 {
-			t.Errorf("no test named %s…", prefix)
-		}
+		assert.NotZero(t, tests[prefix], "no test named %s…", prefix)
 	}
 }

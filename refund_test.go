@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // costing is a policy of calls that cost what their id says.
@@ -87,7 +88,7 @@ func TestPromise03_LateRefundsSpendNothingTwice(t *testing.T) {
 					for _, o := range x.others {
 						time.AfterFunc(o.at, func() {
 							_, err := r.Invoke(r.ctx, sluice.Request{ID: fmt.Sprint(o.cost), Tool: "x", Input: any("")})
-							noErr(t, err)
+							assert.NoError(t, err)
 							if at := r.at(); at != o.at {
 								t.Errorf("the other started at %v, want %v", at, o.at)
 							}
@@ -100,7 +101,7 @@ func TestPromise03_LateRefundsSpendNothingTwice(t *testing.T) {
 						id = "0"
 					}
 					_, err := r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{ID: id, Tool: tool, Input: any("late")})
-					noErr(t, err)
+					require.NoError(t, err)
 					if got := r.unitLeft(gate, "tokens"); got != x.want {
 						t.Errorf("%d left at %v, after the end, want %d", got, r.at(), x.want)
 					}
@@ -147,17 +148,14 @@ func TestPromise03_DenialIsACorrectionToNothing(t *testing.T) {
 						defer r.end()
 						r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
 						for range 5 {
-							noErr(t, r.call("x"))
+							require.NoError(t, r.call("x"))
 						}
-						if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: any("deny")}); !errors.Is(err, sluice.ErrRejected) {
-							t.Fatal(err)
-						}
+						_, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: any("deny")})
+						require.ErrorIs(t, err, sluice.ErrRejected)
 						n := 0
 						for ; r.call("x") == nil; n++ {
 						}
-						if want := 5 + int(late/(6*time.Minute)); n != want {
-							t.Errorf("%d calls could run after the denial, want %d", n, want)
-						}
+						assert.Equal(t, 5+int(late/(6*time.Minute)), n, "calls could run after the denial")
 					})
 				})
 			}
@@ -187,10 +185,8 @@ func TestPromise03_AttemptsAreCorrectedApart(t *testing.T) {
 			time.Sleep(time.Duration(n))
 			return nil
 		})
-		noErr(t, r.call("x"))
-		if got := r.unitLeft("rate", "tokens"); got != 70 {
-			t.Errorf("%d left, want 70: attempts of 10 and of 20", got)
-		}
+		require.NoError(t, r.call("x"))
+		assert.Equal(t, int64(70), r.unitLeft("rate", "tokens"), "units left after attempts of 10 and of 20")
 	})
 }
 
@@ -218,17 +214,15 @@ func TestReportsBeyondMeasureAreCut(t *testing.T) {
 						return nil
 					})
 					r.tool(sluice.Spec{Name: "x", Policy: one}, sleeps(0))
-					noErr(t, r.call("report"))
+					require.NoError(t, r.call("report"))
 					told := 0
 					for _, e := range rec.Events() {
 						if e.Kind == sluice.RateLimitDebt && e.RetryAfter > x.bound-x.bound/10 && e.RetryAfter <= x.bound {
 							told++
 						}
 					}
-					if told == 0 {
-						t.Error("nobody was told that a report was cut")
-					}
-					noErr(t, r.call("x"))
+					assert.NotZero(t, told, "nobody was told that a report was cut")
+					require.NoError(t, r.call("x"))
 					if at := r.at(); at > x.bound || at < x.bound-x.bound/10 {
 						t.Errorf("the key re-opened at %v, want after %v", at, x.bound)
 					}
@@ -274,16 +268,14 @@ func TestReportsBeyondMeasureAreCorrectedExactly(t *testing.T) {
 						return nil
 					})
 					r.tool(sluice.Spec{Name: "x"}, sleeps(0))
-					wait := inOrder(1, func(int) { noErr(t, r.call("beyond")) })
-					noErr(t, r.call("others"))
+					wait := inOrder(1, func(int) { assert.NoError(t, r.call("beyond")) })
+					require.NoError(t, r.call("others"))
 					close(begun)
 					synctest.Wait()
-					parallel(3, func(int) { noErr(t, r.call("x")) })
+					parallel(3, func(int) { assert.NoError(t, r.call("x")) })
 					wait()
 					want := []time.Duration{x.first, x.first + time.Hour, x.first + 2*time.Hour}
-					if got := r.starts("x"); !slices.Equal(got, want) {
-						t.Errorf("starts %v, want %v", got, want)
-					}
+					assert.Equal(t, want, r.starts("x"), "starts")
 				})
 			})
 		}
@@ -305,10 +297,9 @@ func TestQuota_DenialTeachesNoEstimate(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1000, Per: time.Hour, Unit: "tokens"}), inside)})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "ask"}, func(ctx context.Context) error { sluice.ReportUsage(ctx, "tokens", 80); return nil })
-		noErr(t, r.call("ask"))
-		if _, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask", Input: any("deny")}); !errors.Is(err, sluice.ErrDenied) {
-			t.Errorf("got %v, want a denial", err)
-		}
+		require.NoError(t, r.call("ask"))
+		_, err := r.Invoke(r.ctx, sluice.Request{Tool: "ask", Input: any("deny")})
+		assert.ErrorIs(t, err, sluice.ErrDenied, "want a denial")
 		if d := r.Explain(r.ctx, sluice.Request{Tool: "ask"}); len(d.Costs) != 1 || d.Costs[0].Estimate != 80 {
 			t.Errorf("costs %+v, want an estimate of 80", d.Costs)
 		}
@@ -323,7 +314,7 @@ func TestQuota_EstimateOfSmallUnits(t *testing.T) {
 		use := int64(1)
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { sluice.ReportUsage(ctx, "gpus", use); return nil })
 		for i, want := range []int64{1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6} {
-			noErr(t, r.call("x"))
+			require.NoError(t, r.call("x"))
 			if d := r.Explain(r.ctx, sluice.Request{Tool: "x"}); d.Costs[0].Estimate != want {
 				t.Errorf("after %d calls %d are expected, want %d", i+1, d.Costs[0].Estimate, want)
 			}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func byHost(fn func(sluice.Call) string) sluice.Scope { return sluice.ByKey("host", fn) }
@@ -31,9 +33,7 @@ func TestScopesCompareByContent(t *testing.T) {
 			t.Errorf("a map does not find %v under its equal", p[1])
 		}
 	}
-	if len(m) != len(equal) {
-		t.Errorf("%d scopes in the map, want %d", len(m), len(equal))
-	}
+	assert.Equal(t, len(equal), len(m), "scopes in the map")
 	for _, p := range [][2]sluice.Scope{
 		{sluice.ForType("web"), sluice.ForTool("web")},
 		{sluice.ForTool("ab"), sluice.ForTool("a", "b")},
@@ -50,9 +50,7 @@ func TestScopesCompareByContent(t *testing.T) {
 	names := []string{"b", "a"}
 	s := sluice.ForTool(names...)
 	names[0] = "z"
-	if got := s.String(); got != "tool a+b" {
-		t.Errorf("scope is %q, want tool a+b", got)
-	}
+	assert.Equal(t, "tool a+b", s.String(), "scope")
 }
 
 // A configuration that is read anew, with scopes of the same content, changes what differs;
@@ -77,12 +75,11 @@ func TestScopesOfEqualContentAreOneInAComponent(t *testing.T) {
 		l := sluice.Must(sluice.NewConcurrencyLimiter(limits(4)))
 		q := sluice.Must(sluice.NewRateLimiter(rate(4)))
 		b := breakerOf(circuit(4))
-		if err := sluice.Reconfigure("reload", l.Change(limits(5)), q.Change(rate(5)), b.Change(circuit(5))); err != nil {
-			t.Errorf("scope %d: %v", i, err)
-		}
-		if l.Config().Limits[1].Max != 5 || q.Config().Rates[0].N != 5 || b.Config().Failures != 5 {
-			t.Errorf("scope %d: nothing changed", i)
-		}
+		assert.NoError(t, sluice.Reconfigure("reload", l.Change(limits(5)), q.Change(rate(5)), b.Change(circuit(5))),
+			"scope %d", i)
+		require.Equal(t, 5, l.Config().Limits[1].Max, "scope %d: nothing changed", i)
+		assert.Equal(t, int64(5), q.Config().Rates[0].N, "scope %d: nothing changed", i)
+		assert.Equal(t, 5, b.Config().Failures, "scope %d: nothing changed", i)
 		_, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4, Scope: scope()}, {Max: 5, Scope: scope()}}})
 		if want := "sluice: ConcurrencyLimiterConfig.Limits[1] has the Scope and Unit of Limits[0]: must differ in one"; fmt.Sprint(err) != want {
 			t.Errorf("scope %d: %v, want %s", i, err, want)
@@ -93,20 +90,18 @@ func TestScopesOfEqualContentAreOneInAComponent(t *testing.T) {
 	l := limitsOf(sluice.Limit{Max: 1, Scope: byHost(constant("old"))})
 	r := newRig(t, sluice.Config{Interceptors: interceptors(l)})
 	rawTool(t, r.reg, sluice.Spec{Name: "x"}, sleeps(0))
-	noErr(t, sluice.Reconfigure("reload", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2, Scope: byHost(constant("new"))}}})))
-	noErr(t, r.call("x"))
-	if key, _ := l.Config().Limits[0].Scope.Key(sluice.Spec{}, sluice.Call{}); key != "old" {
-		t.Errorf("the configuration shows a function that answers %q, want old", key)
-	}
+	require.NoError(t, sluice.Reconfigure("reload", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2, Scope: byHost(constant("new"))}}})))
+	require.NoError(t, r.call("x"))
+	key, _ := l.Config().Limits[0].Scope.Key(sluice.Spec{}, sluice.Call{})
+	assert.Equal(t, "old", key, "the configuration shows a function that answers")
 	r.gateState("concurrency per host", "old")
 	q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: byHost(constant("old")), Rates: []sluice.Rate{{N: 1}}}))
 	b := breakerOf(sluice.CircuitBreakerConfig{Scope: byHost(constant("old"))})
-	noErr(t, sluice.Reconfigure("reload", q.Change(sluice.RateLimiterConfig{Scope: byHost(constant("new")), Rates: []sluice.Rate{{N: 2}}}),
+	require.NoError(t, sluice.Reconfigure("reload", q.Change(sluice.RateLimiterConfig{Scope: byHost(constant("new")), Rates: []sluice.Rate{{N: 2}}}),
 		b.Change(sluice.CircuitBreakerConfig{Scope: byHost(constant("new"))})))
 	for _, s := range []sluice.Scope{q.Config().Scope, b.Config().Scope} {
-		if key, _ := s.Key(sluice.Spec{}, sluice.Call{}); key != "old" {
-			t.Errorf("the configuration shows a function that answers %q, want old", key)
-		}
+		key, _ := s.Key(sluice.Spec{}, sluice.Call{})
+		assert.Equal(t, "old", key, "the configuration shows a function that answers")
 	}
 
 	for _, c := range []sluice.ConcurrencyLimiterConfig{

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A Duration that can only be a number whose unit was forgotten is refused, with words that
@@ -52,26 +54,20 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 	for field, set := range fields {
 		for _, d := range []time.Duration{1, 5, 30, 60, 999} {
 			want := fmt.Sprintf("sluice: %s is %v: must be at least 1µs; a Duration without a unit? %d seconds are %d*time.Second", field, d, d, d)
-			if err := set(d); err == nil || err.Error() != want {
-				t.Errorf("%s: %d: %v, want %s", field, d, err, want)
-			}
+			assert.EqualError(t, set(d), want, "%s: %d", field, d)
 		}
 		for _, d := range []time.Duration{0, time.Microsecond, 30 * time.Second} {
-			if err := set(d); err != nil {
-				t.Errorf("%s: %v: %v", field, d, err)
-			}
+			assert.NoError(t, set(d), "%s: %v", field, d)
 		}
 		if err := set(sluice.NoWait); strings.HasSuffix(field, "MaxWait") != (err == nil) {
 			t.Errorf("%s: NoWait: %v", field, err)
 		}
-		if err := set(-1); err == nil {
-			t.Errorf("%s: -1 was accepted", field)
-		}
+		assert.Error(t, set(-1), "%s: -1 was accepted", field)
 	}
 
 	// So are all there are.
 	api, err := os.ReadFile("testdata/api.txt")
-	noErr(t, err)
+	require.NoError(t, err)
 	api, _, _ = bytes.Cut(api, []byte("\npackage ")) // the other packages have tests of their own
 	for _, m := range regexp.MustCompile(`(?m)^field ((?:\w*Config|Policy|Rate)\.\w+) time\.Duration$`).FindAllStringSubmatch(string(api), -1) {
 		if field := strings.Replace(m[1], "Rate.", "RateLimiterConfig.Rates[1].", 1); fields[field] == nil {
@@ -87,9 +83,7 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 		b.Change(sluice.CircuitBreakerConfig{Cooldown: 30}),
 		reg.WithPolicy("x", sluice.Policy{Timeout: 30}),
 	} {
-		if err := sluice.Reconfigure("test", c); err == nil || !strings.Contains(err.Error(), "without a unit?") {
-			t.Errorf("%v", err)
-		}
+		assert.ErrorContains(t, sluice.Reconfigure("test", c), "without a unit?")
 	}
 
 	// Pause is no configuration: every time that an upstream says is one.
@@ -98,7 +92,7 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 		q.Pause("", 30)
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
 		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		if r.at() < 30 {
 			t.Errorf("started after %v, in a pause of 30ns", r.at())
 		}
@@ -135,19 +129,17 @@ func TestNoWait(t *testing.T) {
 						return r.call(tool)
 					}
 
-					noErr(t, call("quick"))
+					require.NoError(t, call("quick"))
 					wantRefusal(t, call("quick"), sluice.ErrWaitTooLong, "rate calls per minute", time.Minute)
-					wait := inOrder(2, func(int) { noErr(t, call("slow")) })
-					waitPatient := inOrder(3, func(int) { noErr(t, call("patient")) }) // the queue is full
+					wait := inOrder(2, func(int) { assert.NoError(t, call("slow")) })
+					waitPatient := inOrder(3, func(int) { assert.NoError(t, call("patient")) }) // the queue is full
 					wantRefusal(t, call("slow"), sluice.ErrWaitTooLong, "concurrency tool slow", 0)
 					if d := r.Explain(r.ctx, sluice.Request{Tool: "slow"}); d.Refusal == nil || d.Refusal.Reason != sluice.ErrWaitTooLong || d.Refusal.By != "concurrency tool slow" {
 						t.Errorf("Explain: %+v", d)
 					}
-					if r.at() != 0 {
-						t.Errorf("that took %v", r.at())
-					}
+					assert.Zero(t, r.at(), "that took")
 					wait()
-					noErr(t, call("slow")) // a slot is free again
+					require.NoError(t, call("slow")) // a slot is free again
 					waitPatient()
 					for _, e := range r.rec.Events() {
 						if e.Kind == sluice.ToolQueued && e.Call.Tool != "patient" {
@@ -198,17 +190,14 @@ func TestTimeOverBeforeTheCode(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { ran++; return nil })
 		for _, id := range []string{"gives up", "comes late"} {
 			_, err := r.Invoke(r.ctx, sluice.Request{ID: id, Tool: "x"})
-			if want := `sluice: tool "x": wait too long: its time was over before its code began`; err == nil || err.Error() != want {
-				t.Errorf("%s: %v, want %s", id, err, want)
-			}
+			assert.EqualError(t, err, `sluice: tool "x": wait too long: its time was over before its code began`,
+				id)
 			if !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, sluice.ErrWaitTooLong) || errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %v is of another kind", id, err)
 			}
 			time.Sleep(time.Minute)
 		}
-		if ran != 0 {
-			t.Errorf("the tool ran %d times", ran)
-		}
+		assert.Zero(t, ran, "the tool ran %d times", ran)
 		r.end()
 	})
 }
@@ -249,9 +238,7 @@ func TestClassifyFallsThrough(t *testing.T) {
 				if err := r.call("x"); !errors.Is(err, tc.err) {
 					t.Fatal(err)
 				}
-				if opened := sluice.Must(b.State("x")) == sluice.BreakerOpen; opened != tc.opens {
-					t.Errorf("the breaker opened: %v, want %v", opened, tc.opens)
-				}
+				assert.Equal(t, tc.opens, sluice.Must(b.State("x")) == sluice.BreakerOpen, "the breaker opened")
 			})
 		})
 	}

@@ -10,12 +10,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestKeysAreBounded(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	first := Key[int]("first")
-	wantErr(t, second(first.Set(ctx, 1)), nil)
+	require.NoError(t, second(first.Set(ctx, 1)))
 	full := 0
 	for i := range 150_000 {
 		if _, err := Increment(ctx, Key[int64](fmt.Sprint("flood/", i)), 1); errors.Is(err, ErrFull) {
@@ -24,17 +27,17 @@ func TestKeysAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if keys, _ := s.view.Scope.Usage(); keys != 100_000 || full != 50_001 {
-		t.Errorf("%d keys, %d refusals; want 100000 and 50001", keys, full)
-	}
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 100_000, keys)
+	assert.Equal(t, 50_001, full)
 	// No key is harmed: all can still be read, written and deleted.
 	wantValue(t, ctx, first, 1)
-	wantErr(t, second(first.Set(ctx, 2)), nil)
-	wantErr(t, second(Increment(ctx, "flood/7", int64(1))), nil)
-	wantErr(t, second(Key[int]("new").CompareAndSwap(ctx, 0, 1)), ErrFull)
+	require.NoError(t, second(first.Set(ctx, 2)))
+	require.NoError(t, second(Increment(ctx, "flood/7", int64(1))))
+	require.ErrorIs(t, second(Key[int]("new").CompareAndSwap(ctx, 0, 1)), ErrFull)
 	wantAbsent(t, ctx, Key[int]("new"))
-	wantErr(t, Key[int64]("flood/7").Delete(ctx), nil)
-	wantErr(t, second(Key[int]("new").CompareAndSwap(ctx, 0, 1)), nil)
+	require.NoError(t, Key[int64]("flood/7").Delete(ctx))
+	require.NoError(t, second(Key[int]("new").CompareAndSwap(ctx, 0, 1)))
 }
 
 func TestBytesAreBounded(t *testing.T) {
@@ -42,8 +45,8 @@ func TestBytesAreBounded(t *testing.T) {
 	k := Key[string]("k")
 	small := strings.Repeat("x", 1000)
 	version, err := k.Set(ctx, small)
-	wantErr(t, err, nil)
-	wantErr(t, second(k.Set(ctx, strings.Repeat("x", 1<<20))), ErrFull)
+	require.NoError(t, err)
+	require.ErrorIs(t, second(k.Set(ctx, strings.Repeat("x", 1<<20))), ErrFull)
 	if v, now, _ := k.Get(ctx); v != small || now != version {
 		t.Errorf("the key has changed to %d bytes, version %d", len(v), now)
 	}
@@ -59,8 +62,8 @@ func TestBytesAreBounded(t *testing.T) {
 		t.Errorf("%d values of 1000 bytes fit into a MiB, want about %d", n, want)
 	}
 	// A value that shrinks always fits, and makes room.
-	wantErr(t, second(k.Set(ctx, small[:10])), nil)
-	wantErr(t, second(Key[string]("j").Set(ctx, small[:10])), nil)
+	require.NoError(t, second(k.Set(ctx, small[:10])))
+	require.NoError(t, second(Key[string]("j").Set(ctx, small[:10])))
 	s.Clear()
 	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
@@ -172,8 +175,8 @@ func TestSizesBeyondAnyNumberAreTooLarge(t *testing.T) {
 		v = level
 	}
 	bounded, small := newState(t, SharedStateConfig{})
-	wantErr(t, second(Key[any]("k").Set(small, v)), ErrFull)
-	wantErr(t, bounded.Txn(small, func(ctx context.Context) error { return second(Key[any]("k").Set(ctx, v)) }), ErrFull)
+	require.ErrorIs(t, second(Key[any]("k").Set(small, v)), ErrFull)
+	require.ErrorIs(t, bounded.Txn(small, func(ctx context.Context) error { return second(Key[any]("k").Set(ctx, v)) }), ErrFull)
 	if keys, bytes := bounded.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
 	}
@@ -181,11 +184,10 @@ func TestSizesBeyondAnyNumberAreTooLarge(t *testing.T) {
 		if err := second(Key[any]("k").Set(ctx, v)); err != nil && strconv.IntSize == 64 {
 			t.Error(err)
 		}
-		wantErr(t, Key[any]("k").Delete(ctx), nil)
+		require.NoError(t, Key[any]("k").Delete(ctx))
 	}
-	if _, bytes := s.view.Scope.Usage(); bytes != 0 {
-		t.Errorf("%d bytes are counted for none", bytes)
-	}
+	_, bytes := s.view.Scope.Usage()
+	assert.Zero(t, bytes, "bytes are counted for none")
 }
 
 func TestViewIsAPartOfItsParent(t *testing.T) {
@@ -194,41 +196,39 @@ func TestViewIsAPartOfItsParent(t *testing.T) {
 	page := Must(run.View("page/", SharedStateConfig{MaxKeys: 2}))
 	in, inner := WithState(ctx, run), WithState(ctx, page)
 	a := Key[int]("a")
-	wantErr(t, second(a.Set(in, 1)), nil)
-	wantErr(t, second(Key[int]("run/42/b").Set(ctx, 2)), nil) // written from outside, and counted
+	require.NoError(t, second(a.Set(in, 1)))
+	require.NoError(t, second(Key[int]("run/42/b").Set(ctx, 2))) // written from outside, and counted
 	wantValue(t, in, Key[int]("b"), 2)
 	wantValue(t, ctx, Key[int]("run/42/a"), 1)
-	wantErr(t, second(a.Set(inner, 3)), nil)
+	require.NoError(t, second(a.Set(inner, 3)))
 	wantValue(t, in, Key[int]("page/a"), 3)
-	wantErr(t, second(Key[int]("c").Set(in, 4)), ErrFull)
-	wantErr(t, second(Increment(inner, "d", 1)), ErrFull) // by the bound around it
-	wantErr(t, second(Key[int]("elsewhere").Set(ctx, 5)), nil)
-	wantErr(t, Key[int]("run/42/b").Delete(ctx), nil)
-	wantErr(t, second(a.Set(in, 6)), nil)
-	wantErr(t, second(Increment(inner, "d", 1)), nil)
-	wantErr(t, a.Delete(in), nil)
-	wantErr(t, second(Increment(inner, "e", 1)), ErrFull) // by its own
+	require.ErrorIs(t, second(Key[int]("c").Set(in, 4)), ErrFull)
+	require.ErrorIs(t, second(Increment(inner, "d", 1)), ErrFull) // by the bound around it
+	require.NoError(t, second(Key[int]("elsewhere").Set(ctx, 5)))
+	require.NoError(t, Key[int]("run/42/b").Delete(ctx))
+	require.NoError(t, second(a.Set(in, 6)))
+	require.NoError(t, second(Increment(inner, "d", 1)))
+	require.NoError(t, a.Delete(in))
+	require.ErrorIs(t, second(Increment(inner, "e", 1)), ErrFull) // by its own
 
 	var keys []string
 	for e := range run.List("page/") {
 		keys = append(keys, e.Key)
 	}
-	if got := fmt.Sprint(keys); got != "[page/a page/d]" {
-		t.Errorf("the view lists %s", got)
-	}
+	assert.Equal(t, "[page/a page/d]", fmt.Sprint(keys), "the view lists")
 	run.Clear()
 	if keys, bytes := run.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
 	}
 	wantValue(t, ctx, Key[int]("elsewhere"), 5)
 
-	wantErr(t, second(a.Set(inner, 1)), nil)
-	wantErr(t, run.Close(), nil)
-	wantErr(t, run.Close(), nil)
-	wantErr(t, second(a.Set(in, 1)), ErrNoState)
-	wantErr(t, second(a.Set(inner, 1)), ErrNoState) // the view in the view
+	require.NoError(t, second(a.Set(inner, 1)))
+	require.NoError(t, run.Close())
+	require.NoError(t, run.Close())
+	require.ErrorIs(t, second(a.Set(in, 1)), ErrNoState)
+	require.ErrorIs(t, second(a.Set(inner, 1)), ErrNoState) // the view in the view
 	wantValue(t, ctx, Key[int]("run/42/page/a"), 1)
-	wantErr(t, s.Close(), nil)
+	require.NoError(t, s.Close())
 }
 
 func TestViewsOfOnePrefixShareTheirCount(t *testing.T) {
@@ -240,35 +240,31 @@ func TestViewsOfOnePrefixShareTheirCount(t *testing.T) {
 	two := Must(s.View("p/", SharedStateConfig{MaxKeys: 7}))
 	outer := Must(s.View("p", SharedStateConfig{}))
 	k := func(i int) Key[string] { return Key[string](fmt.Sprint("new/", i)) }
-	wantErr(t, second(k(1).Set(WithState(ctx, one), "")), nil)
-	wantErr(t, second(k(2).Set(WithState(ctx, one), "")), ErrFull)
-	wantErr(t, second(k(2).Set(WithState(ctx, two), "")), nil)
-	wantErr(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
-	wantErr(t, one.Close(), nil)
-	wantErr(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
-	wantErr(t, second(k(3).Set(WithState(ctx, outer), "")), nil)
-	if keys, _ := outer.view.Scope.Usage(); keys != 8 {
-		t.Errorf("the outer view counts %d keys, want 8", keys)
-	}
+	require.NoError(t, second(k(1).Set(WithState(ctx, one), "")))
+	require.ErrorIs(t, second(k(2).Set(WithState(ctx, one), "")), ErrFull)
+	require.NoError(t, second(k(2).Set(WithState(ctx, two), "")))
+	require.ErrorIs(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
+	require.NoError(t, one.Close())
+	require.ErrorIs(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
+	require.NoError(t, second(k(3).Set(WithState(ctx, outer), "")))
+	keys, _ := outer.view.Scope.Usage()
+	assert.Equal(t, 8, keys, "the outer view counts %d keys", keys)
 	two.Close()
 	three := Must(s.View("p/", SharedStateConfig{MaxKeys: 1})) // counted anew
-	if keys, _ := three.view.Scope.Usage(); keys != 7 {
-		t.Errorf("a new view counts %d keys, want 7", keys)
-	}
+	keys, _ = three.view.Scope.Usage()
+	assert.Equal(t, 7, keys, "a new view counts %d keys", keys)
 	// What is over a bound already can still shrink and be replaced.
-	wantErr(t, second(k(1).Set(WithState(ctx, three), "")), nil)
-	wantErr(t, k(1).Delete(WithState(ctx, three)), nil)
+	require.NoError(t, second(k(1).Set(WithState(ctx, three), "")))
+	require.NoError(t, k(1).Delete(WithState(ctx, three)))
 }
 
 func TestPromise21_ForgottenViewsAreCollected(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
-	wantErr(t, second(Key[int]("x").Set(ctx, 1)), nil)
+	require.NoError(t, second(Key[int]("x").Set(ctx, 1)))
 	for i := range 100 {
 		v := Must(s.View(fmt.Sprint("run/", i, "/"), SharedStateConfig{}))
 		inner := Must(v.View("in/", SharedStateConfig{}))
-		if err := second(Key[int]("k").Set(WithState(ctx, inner), i)); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, second(Key[int]("k").Set(WithState(ctx, inner), i)))
 	}
 	left := 0
 	for range 200 { // a cleanup runs some time after its collection
@@ -278,10 +274,7 @@ func TestPromise21_ForgottenViewsAreCollected(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	if left != 0 {
-		t.Errorf("%d scopes of forgotten views are kept", left)
-	}
-	if keys, _ := s.view.Scope.Usage(); keys != 101 {
-		t.Errorf("%d keys, want 101: the keys stay", keys)
-	}
+	assert.Zero(t, left, "scopes of forgotten views are kept")
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 101, keys, "keys: the keys stay")
 }

@@ -12,15 +12,17 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestLifetimesAreHalfOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{})
 		k := Key[string]("k")
-		if _, err := k.Set(ctx, "v", TTL(time.Second)); err != nil {
-			t.Fatal(err)
-		}
+		_, err := k.Set(ctx, "v", TTL(time.Second))
+		require.NoError(t, err)
 		wantValue(t, ctx, k, "v")
 		time.Sleep(time.Second - 1)
 		wantValue(t, ctx, k, "v")
@@ -81,13 +83,10 @@ func TestWhatWritesDoToALifetime(t *testing.T) {
 				_, ctx := newState(t, SharedStateConfig{})
 				k := Key[int]("k")
 				start := time.Now()
-				if _, err := k.Set(ctx, 1, TTL(10*time.Second)); err != nil {
-					t.Fatal(err)
-				}
+				_, err := k.Set(ctx, 1, TTL(10*time.Second))
+				require.NoError(t, err)
 				time.Sleep(time.Second)
-				if err := c.write(ctx, k); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, c.write(ctx, k))
 				if c.lives == forever {
 					time.Sleep(100 * 365 * 24 * time.Hour)
 					wantValue(t, ctx, k, 2)
@@ -97,9 +96,7 @@ func TestWhatWritesDoToALifetime(t *testing.T) {
 				wantValue(t, ctx, k, 2)
 				time.Sleep(time.Nanosecond)
 				wantAbsent(t, ctx, k)
-				if d := time.Since(start); d != c.lives {
-					t.Errorf("it took %v, want %v", d, c.lives)
-				}
+				assert.Equal(t, c.lives, time.Since(start), "it took")
 			})
 		})
 	}
@@ -113,10 +110,10 @@ func TestWritesAtExpiryFindTheKeyAbsent(t *testing.T) {
 		s, ctx := newState(t, SharedStateConfig{MaxKeys: 1})
 		k := Key[int]("k")
 		old, err := k.Set(ctx, 7, TTL(time.Second))
-		wantErr(t, err, nil)
+		require.NoError(t, err)
 		time.Sleep(time.Second)
-		wantErr(t, second(k.CompareAndSwap(ctx, old, 8)), ErrConflict)
-		wantErr(t, k.CompareAndDelete(ctx, old), ErrConflict)
+		require.ErrorIs(t, second(k.CompareAndSwap(ctx, old, 8)), ErrConflict)
+		require.ErrorIs(t, k.CompareAndDelete(ctx, old), ErrConflict)
 		if n, err := Increment(ctx, k, 1); n != 1 || err != nil {
 			t.Errorf("Increment at expiry returned %d, %v; want 1", n, err)
 		}
@@ -128,11 +125,11 @@ func TestWritesAtExpiryFindTheKeyAbsent(t *testing.T) {
 		wantValue(t, ctx, k, 1)
 
 		// Bounds see through what has expired, even before the sweep.
-		wantErr(t, second(k.Set(ctx, 1, TTL(time.Second))), nil)
+		require.NoError(t, second(k.Set(ctx, 1, TTL(time.Second))))
 		time.Sleep(time.Second)
-		wantErr(t, second(Key[int]("other").Set(ctx, 1, TTL(time.Second))), nil)
+		require.NoError(t, second(Key[int]("other").Set(ctx, 1, TTL(time.Second))))
 		time.Sleep(time.Second)
-		wantErr(t, s.Txn(ctx, func(ctx context.Context) error { return second(k.Set(ctx, 1)) }), nil)
+		require.NoError(t, s.Txn(ctx, func(ctx context.Context) error { return second(k.Set(ctx, 1)) }))
 	})
 }
 
@@ -165,9 +162,8 @@ func TestReadsDoNotRefresh(t *testing.T) {
 	})
 	wg.Go(func() {
 		for i := range 100_000 {
-			if _, err := k.Set(ctx, i, TTL(time.Hour)); err != nil {
-				t.Error(err)
-			}
+			_, err := k.Set(ctx, i, TTL(time.Hour))
+			assert.NoError(t, err)
 			if v, _, err := k.Get(ctx); v != i {
 				t.Errorf("read %d, %v after writing %d: an old copy came back", v, err, i)
 				return
@@ -185,9 +181,9 @@ func TestRefreshBeatsTheSweeper(t *testing.T) {
 		for i := range 10_000 {
 			time.Sleep(time.Second - 1)
 			if i%2 == 0 {
-				if n, err := Increment(ctx, k, 1, TTL(time.Second)); n != i+1 || err != nil {
-					t.Fatalf("refresh %d: %d, %v", i, n, err)
-				}
+				n, err := Increment(ctx, k, 1, TTL(time.Second))
+				require.Equal(t, i+1, n, "refresh %d", i)
+				require.NoError(t, err, "refresh %d", i)
 			} else if _, err := k.Update(ctx, func(n int, ok bool) (int, error) { return n + 1, nil }, TTL(time.Second)); err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +198,7 @@ func TestRefreshBeatsTheSweeper(t *testing.T) {
 		for i := range 10_000 {
 			k.Set(ctx, i, TTL(time.Second))
 			time.Sleep(time.Second)
-			wantErr(t, second(k.Set(ctx, i)), nil)
+			require.NoError(t, second(k.Set(ctx, i)))
 			synctest.Wait()
 			wantValue(t, ctx, k, i)
 		}
@@ -222,16 +218,14 @@ func TestExpiredMemoryComesBackUntouched(t *testing.T) {
 		empty := heap()
 		for i := range n {
 			k := Key[string](fmt.Sprint("session/", i))
-			if _, err := k.Set(ctx, "a value of some length", TTL(time.Duration(1+i%100)*time.Second)); err != nil {
-				t.Fatal(err)
-			}
+			_, err := k.Set(ctx, "a value of some length", TTL(time.Duration(1+i%100)*time.Second))
+			require.NoError(t, err)
 		}
 		full := heap()
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
-		if keys, _ := s.view.Scope.Usage(); keys != n/2 {
-			t.Errorf("%d keys are left after half the time, want %d", keys, n/2)
-		}
+		keys, _ := s.view.Scope.Usage()
+		assert.Equal(t, n/2, keys, "keys are left after half the time")
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
 		if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
@@ -255,9 +249,8 @@ func TestPromise21_NothingIsLeftAfterClose(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		stacks := make([]byte, 1<<20)
-		if n := strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "sluice/internal/kv."); n != 0 {
-			t.Errorf("%d frames of the store run between sweeps, want none:\n%s", n, stacks)
-		}
+		assert.Zero(t, strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "sluice/internal/kv."),
+			"frames of the store run between sweeps:\n%s", stacks)
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() { s.Close() })
@@ -265,9 +258,7 @@ func TestPromise21_NothingIsLeftAfterClose(t *testing.T) {
 		wg.Wait()
 		start := time.Now()
 		time.Sleep(1e6 * time.Hour) // nothing else can happen now
-		if d := time.Since(start); d != 1e6*time.Hour {
-			t.Errorf("woke after %v", d)
-		}
+		assert.Equal(t, 1e6*time.Hour, time.Since(start), "woke after")
 		for i := range s.view.Store.Timers() {
 			t.Errorf("shard %d has a timer set", i)
 		}

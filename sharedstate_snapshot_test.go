@@ -9,6 +9,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestSnapshotRoundTrip(t *testing.T) {
@@ -28,21 +31,21 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		Key[float64]("f").Set(ctx, 0.1)
 		Key[[]byte]("bytes").Set(ctx, []byte{1, 2})
 		data, err := json.Marshal(s)
-		wantErr(t, err, nil)
+		require.NoError(t, err)
 
 		time.Sleep(20 * time.Second)
 		var back SharedState
-		wantErr(t, json.Unmarshal(data, &back), nil)
+		require.NoError(t, json.Unmarshal(data, &back))
 		defer back.Close()
 		ctx = WithState(ctx, &back)
 		for range 2 { // a read does not change what another read sees
 			wantValue(t, ctx, best, offer{"b", 2})
 			wantValue(t, ctx, Key[float64]("f"), 0.1)
-			wantErr(t, third(Key[string]("best").Get(ctx)), ErrWrongType)
-			wantErr(t, third(Key[int]("f").Get(ctx)), ErrWrongType)
-			wantErr(t, third(Key[int8]("hits").Get(ctx)), ErrWrongType)
-			wantErr(t, third(Key[int]("none").Get(ctx)), ErrWrongType)
-			wantErr(t, third(none.Get(ctx)), nil)
+			require.ErrorIs(t, third(Key[string]("best").Get(ctx)), ErrWrongType)
+			require.ErrorIs(t, third(Key[int]("f").Get(ctx)), ErrWrongType)
+			require.ErrorIs(t, third(Key[int8]("hits").Get(ctx)), ErrWrongType)
+			require.ErrorIs(t, third(Key[int]("none").Get(ctx)), ErrWrongType)
+			require.NoError(t, third(none.Get(ctx)))
 		}
 		if v, _, err := Key[[]byte]("bytes").Get(ctx); len(v) != 2 || err != nil {
 			t.Errorf("got %v, %v", v, err)
@@ -61,16 +64,16 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		if v, err := text.Set(ctx, "y"); v < 3 || err != nil {
 			t.Errorf("a deleted key came back with version %d, %v; it had 1 and 2", v, err)
 		}
-		wantErr(t, second(Increment(ctx, Key[string2]("hits"), 1)), ErrWrongType)
+		require.ErrorIs(t, second(Increment(ctx, Key[string2]("hits"), 1)), ErrWrongType)
 		if n, err := Increment(ctx, hits, 1); n != 1<<62+2 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
 		if n, err := Key[float64]("f").Update(ctx, func(old float64, ok bool) (float64, error) { return old * 2, nil }); n != 0.2 || err != nil {
 			t.Errorf("got %v, %v", n, err)
 		}
-		wantErr(t, third(Key[int64]("f").Get(ctx)), ErrWrongType) // typed now
+		require.ErrorIs(t, third(Key[int64]("f").Get(ctx)), ErrWrongType) // typed now
 		time.Sleep(40*time.Second - 1)
-		wantErr(t, third(hits.Get(ctx)), nil)
+		require.NoError(t, third(hits.Get(ctx)))
 		time.Sleep(time.Nanosecond)
 		wantAbsent(t, ctx, hits)
 	})
@@ -100,23 +103,23 @@ func TestSnapshotRestoreIsAllOrNothing(t *testing.T) {
 		if err := s.UnmarshalJSON([]byte(c.json)); err == nil || err.Error() != c.err {
 			t.Errorf("%s: got %v, want %s", name, err, c.err)
 		}
-		if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
-			t.Errorf("%s: the key is %d, version %d, %v: want it untouched", name, v, now, err)
-		}
+		v, now, err := k.Get(ctx)
+		assert.Equal(t, 1, v, name)
+		assert.Equal(t, version, now, name)
+		assert.NoError(t, err, name)
 	}
-	wantErr(t, s.UnmarshalJSON([]byte(`{"version":9,"keys":{"a":{"value":1,"version":4},"b":{"value":2,"version":0,"expires":"2001-01-01T00:00:00Z"}}}`)), nil)
+	require.NoError(t, s.UnmarshalJSON([]byte(`{"version":9,"keys":{"a":{"value":1,"version":4},"b":{"value":2,"version":0,"expires":"2001-01-01T00:00:00Z"}}}`)))
 	wantAbsent(t, ctx, k)
 	wantAbsent(t, ctx, Key[int]("b"))
 	if v, version, err := Key[int]("a").Get(ctx); v != 1 || version != 4 || err != nil {
 		t.Errorf("got %d, version %d, %v", v, version, err)
 	}
-	if keys, _ := s.view.Scope.Usage(); keys != 1 {
-		t.Errorf("%d keys are counted, want 1", keys)
-	}
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 1, keys, "keys are counted")
 	if v, _ := k.Set(ctx, 1); v <= 9 {
 		t.Errorf("a new key has version %d, want above 9", v)
 	}
-	wantErr(t, s.UnmarshalJSON([]byte(`{}`)), nil)
+	require.NoError(t, s.UnmarshalJSON([]byte(`{}`)))
 	for range s.List("") {
 		t.Error("a key is left after restoring nothing")
 	}
@@ -133,20 +136,19 @@ func make10k() []byte {
 func TestSnapshotThatCannotBe(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	Key[func()]("f").Set(ctx, func() {})
-	if _, err := s.MarshalJSON(); err == nil || err.Error() != `sluice: shared state key "f": json: unsupported type: func()` {
-		t.Errorf("got %v", err)
-	}
+	_, err := s.MarshalJSON()
+	assert.EqualError(t, err, `sluice: shared state key "f": json: unsupported type: func()`)
 	// No key can be in the way: none that is not UTF-8 was ever written.
 	s.Clear()
 	for _, key := range []string{"", "\x00\n\u202e", "\ufffd", "é"} {
-		wantErr(t, second(Key[int](key).Set(ctx, 1)), nil)
+		require.NoError(t, second(Key[int](key).Set(ctx, 1)))
 	}
 	data := Must(s.MarshalJSON())
 	back, _ := newState(t, SharedStateConfig{})
-	wantErr(t, back.UnmarshalJSON(data), nil)
-	if again := Must(back.MarshalJSON()); string(again) != string(data) {
-		t.Errorf("a snapshot of what a snapshot restored is\n%s, want\n%s", again, data)
-	}
+	require.NoError(t, back.UnmarshalJSON(data))
+	again := Must(back.MarshalJSON())
+	assert.Equal(t, string(data), string(again),
+		"a snapshot of what a snapshot restored is\n%s, want\n%s", again, data)
 }
 
 // A document that is not what MarshalJSON writes is refused, and changes nothing: two
@@ -202,16 +204,15 @@ func TestSnapshotIsReadStrictly(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	odd := Key[json.RawMessage]("odd")
 	odd.Set(ctx, json.RawMessage(`{"a":1,"a":"\ud800"}`))
-	wantErr(t, s.UnmarshalJSON(Must(s.MarshalJSON())), nil)
+	require.NoError(t, s.UnmarshalJSON(Must(s.MarshalJSON())))
 	if v, _, err := odd.Get(ctx); string(v) != `{"a":1,"a":"\ud800"}` || err != nil {
 		t.Errorf("got %s, %v", v, err)
 	}
 	// Versions without the snapshot's own go on above the highest.
-	wantErr(t, s.UnmarshalJSON([]byte(`{"keys":{"a":{"value":1,"version":7}}}`)), nil)
-	if v, _ := Key[int]("new").Set(ctx, 1); v != 8 {
-		t.Errorf("a new key has version %d, want 8", v)
-	}
-	wantErr(t, (*SharedState)(nil).UnmarshalJSON([]byte(`{}`)), ErrNoState)
+	require.NoError(t, s.UnmarshalJSON([]byte(`{"keys":{"a":{"value":1,"version":7}}}`)))
+	v, _ := Key[int]("new").Set(ctx, 1)
+	assert.Equal(t, uint64(8), v, "a new key has version")
+	require.ErrorIs(t, (*SharedState)(nil).UnmarshalJSON([]byte(`{}`)), ErrNoState)
 }
 
 func TestSnapshotOfAView(t *testing.T) {
@@ -221,14 +222,12 @@ func TestSnapshotOfAView(t *testing.T) {
 	Key[int]("y").Set(WithState(ctx, b), 2)
 	Key[int]("z").Set(ctx, 3)
 	data := Must(a.MarshalJSON())
-	wantErr(t, b.UnmarshalJSON(data), nil)
+	require.NoError(t, b.UnmarshalJSON(data))
 	got := ""
 	for e := range s.List("") {
 		got += fmt.Sprintf("%s=%s ", e.Key, Must(json.Marshal(e.Value)))
 	}
-	if want := "a/x=1 b/x=1 z=3 "; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	assert.Equal(t, "a/x=1 b/x=1 z=3 ", got)
 }
 
 // A snapshot shows one instant: money that moves is never seen twice or not at all.
@@ -249,15 +248,13 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 					return
 				default:
 				}
-				if err := s.Txn(ctx, func(ctx context.Context) error {
+				assert.NoError(t, s.Txn(ctx, func(ctx context.Context) error {
 					if _, err := Increment(ctx, k(i%accounts), -1); err != nil {
 						return err
 					}
 					_, err := Increment(ctx, k((i*3+1)%accounts), 1)
 					return err
-				}); err != nil {
-					t.Error(err)
-				}
+				}))
 			}
 		})
 	}
@@ -265,18 +262,14 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 		var in struct {
 			Keys map[string]struct{ Value json.RawMessage }
 		}
-		if err := json.Unmarshal(Must(s.MarshalJSON()), &in); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, json.Unmarshal(Must(s.MarshalJSON()), &in))
 		sum := 0
 		for _, e := range in.Keys {
 			var n int
 			json.Unmarshal(e.Value, &n)
 			sum += n
 		}
-		if sum != total {
-			t.Fatalf("a snapshot shows %d, want %d", sum, total)
-		}
+		require.Equal(t, total, sum, "a snapshot shows")
 	}
 	close(stop)
 	wg.Wait()

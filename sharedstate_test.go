@@ -16,40 +16,32 @@ import (
 	"unicode/utf8"
 
 	"github.com/sluice-go/sluice/internal/kv"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // newState returns a store of the given bounds and a context that carries it.
 func newState(t testing.TB, c SharedStateConfig) (*SharedState, context.Context) {
 	t.Helper()
 	s, err := NewSharedState(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s, WithState(context.Background(), s)
-}
-
-// wantErr checks an error by errors.Is; nil wants none.
-func wantErr(t testing.TB, err, want error) {
-	t.Helper()
-	if !errors.Is(err, want) {
-		t.Fatalf("got error %v, want %v", err, want)
-	}
 }
 
 // wantValue checks a key.
 func wantValue[T comparable](t testing.TB, ctx context.Context, k Key[T], want T) {
 	t.Helper()
-	if v, _, err := k.Get(ctx); err != nil || v != want {
-		t.Fatalf("%s is %v, %v; want %v", string(k), v, err, want)
-	}
+	v, _, err := k.Get(ctx)
+	require.NoError(t, err, string(k))
+	require.Equal(t, want, v, string(k))
 }
 
 func wantAbsent[T any](t testing.TB, ctx context.Context, k Key[T]) {
 	t.Helper()
-	if v, version, err := k.Get(ctx); !errors.Is(err, ErrAbsent) || version != 0 {
-		t.Fatalf("%s is %v, version %d, %v; want it absent", string(k), v, version, err)
-	}
+	v, version, err := k.Get(ctx)
+	require.ErrorIs(t, err, ErrAbsent, "%s is %v", string(k), v)
+	require.Zero(t, version, "version of %s", string(k))
 }
 
 // inGoroutine runs fn in a goroutine of its own and tells how that ended.
@@ -92,16 +84,14 @@ func TestPromise20_NIncrementsAreN(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if twice.Load() != 0 {
-		t.Errorf("%d sums were wrong or returned twice", twice.Load())
-	}
+	assert.Zero(t, twice.Load(), "sums were wrong or returned twice")
 	if i := slices.Index(seen[1:], false); i >= 0 {
 		t.Errorf("the sum %d was never returned", i+1)
 	}
 	n, version, err := hits.Get(ctx)
-	if err != nil || n != goroutines*each || version != goroutines*each {
-		t.Errorf("the key is %d, version %d, %v; want %d for both", n, version, err, goroutines*each)
-	}
+	require.NoError(t, err)
+	assert.Equal(t, int64(goroutines*each), n)
+	assert.Equal(t, uint64(goroutines*each), version)
 }
 
 func TestPromise20_NReadModifyWritesAreN(t *testing.T) {
@@ -177,9 +167,7 @@ func TestPromise20_IncrementsOfAllKindsAddUp(t *testing.T) {
 						return err
 					})
 				}
-				if err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, err)
 			}
 		})
 	}
@@ -190,9 +178,8 @@ func TestPromise20_IncrementsOfAllKindsAddUp(t *testing.T) {
 				break
 			}
 			cancel()
-			if _, err := s.MarshalJSON(); err != nil {
-				t.Error(err)
-			}
+			_, err := s.MarshalJSON()
+			assert.NoError(t, err)
 		}
 	})
 	wg.Wait()
@@ -245,11 +232,11 @@ func incrementCases[T Number](t *testing.T, ctx context.Context, cases []increme
 	for _, c := range cases {
 		k := Key[T]("k")
 		version, err := k.Set(ctx, c.from)
-		wantErr(t, err, nil)
+		require.NoError(t, err)
 		got, err := Increment(ctx, k, c.delta)
-		wantErr(t, err, c.err)
+		require.ErrorIs(t, err, c.err)
 		after, now, err := k.Get(ctx)
-		wantErr(t, err, nil)
+		require.NoError(t, err)
 		if c.err != nil {
 			if got != 0 || after != c.from || now != version {
 				t.Errorf("%v + %v returned %v and left %v version %d; want 0, and %v version %d", c.from, c.delta, got, after, now, c.from, version)
@@ -260,7 +247,7 @@ func incrementCases[T Number](t *testing.T, ctx context.Context, cases []increme
 			t.Errorf("%v + %v returned %v and left %v version %d; want %v and a version above %d", c.from, c.delta, got, after, now, c.want, version)
 		}
 	}
-	wantErr(t, Key[T]("k").Delete(ctx), nil)
+	require.NoError(t, Key[T]("k").Delete(ctx))
 }
 
 func TestIncrementCountsFromZero(t *testing.T) {
@@ -269,7 +256,7 @@ func TestIncrementCountsFromZero(t *testing.T) {
 		t.Errorf("got %d, %v; want -3", n, err)
 	}
 	_, err := Increment(ctx, Key[float64]("b"), math.Inf(1))
-	wantErr(t, err, ErrOverflow)
+	require.ErrorIs(t, err, ErrOverflow)
 	wantAbsent(t, ctx, Key[float64]("b"))
 }
 
@@ -280,7 +267,7 @@ func TestIntegersKeepAllTheirDigits(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Increment(ctx, k, 1)
-	wantErr(t, err, ErrOverflow)
+	require.ErrorIs(t, err, ErrOverflow)
 	wantValue(t, ctx, k, math.MaxInt64)
 
 	s2, ctx2 := newState(t, SharedStateConfig{})
@@ -289,8 +276,8 @@ func TestIntegersKeepAllTheirDigits(t *testing.T) {
 		t.Fatal(err)
 	}
 	data, err := StateFrom(ctx).MarshalJSON()
-	wantErr(t, err, nil)
-	wantErr(t, s2.UnmarshalJSON(data), nil)
+	require.NoError(t, err)
+	require.NoError(t, s2.UnmarshalJSON(data))
 	wantValue(t, ctx2, k, odd)
 	if n, err := Increment(ctx2, k, 2); n != odd+2 || err != nil {
 		t.Errorf("got %d, %v; want %d", n, err, odd+2)
@@ -301,27 +288,27 @@ func TestCompareAndSwapWantsTheVersion(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	k := Key[string]("k")
 	_, err := k.CompareAndSwap(ctx, 1, "x")
-	wantErr(t, err, ErrConflict)
+	require.ErrorIs(t, err, ErrConflict)
 	v1, err := k.CompareAndSwap(ctx, 0, "a")
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	_, err = k.CompareAndSwap(ctx, 0, "b")
-	wantErr(t, err, ErrConflict)
+	require.ErrorIs(t, err, ErrConflict)
 	v2, err := k.CompareAndSwap(ctx, v1, "bb")
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	_, err = k.CompareAndSwap(ctx, v1, "c")
-	wantErr(t, err, ErrConflict)
+	require.ErrorIs(t, err, ErrConflict)
 	wantValue(t, ctx, k, "bb")
-	wantErr(t, k.CompareAndDelete(ctx, v1), ErrConflict)
-	wantErr(t, k.CompareAndDelete(ctx, v2), nil)
-	wantErr(t, k.CompareAndDelete(ctx, v2), ErrConflict)
-	wantErr(t, k.CompareAndDelete(ctx, 0), nil)
+	require.ErrorIs(t, k.CompareAndDelete(ctx, v1), ErrConflict)
+	require.NoError(t, k.CompareAndDelete(ctx, v2))
+	require.ErrorIs(t, k.CompareAndDelete(ctx, v2), ErrConflict)
+	require.NoError(t, k.CompareAndDelete(ctx, 0))
 	v3, err := k.Set(ctx, "bb")
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	if v3 <= v2 || v2 <= v1 || v1 == 0 {
 		t.Errorf("versions %d, %d, after a deletion %d: want them to grow", v1, v2, v3)
 	}
 	_, err = k.CompareAndSwap(ctx, v2, "c") // the same value, but not the same writing
-	wantErr(t, err, ErrConflict)
+	require.ErrorIs(t, err, ErrConflict)
 }
 
 func TestOneOfManySwapsWins(t *testing.T) {
@@ -344,11 +331,9 @@ func TestOneOfManySwapsWins(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if won.Load() != 1 {
-			t.Fatalf("round %d: %d swaps from version %d succeeded, want 1", round, won.Load(), version)
-		}
+		require.Equal(t, int64(1), won.Load(), "round %d: swaps from version %d succeeded", round, version)
 		if round%3 == 0 {
-			wantErr(t, k.Delete(ctx), nil)
+			require.NoError(t, k.Delete(ctx))
 		}
 	}
 }
@@ -401,9 +386,7 @@ func TestVersionsNeverRepeat(t *testing.T) {
 		wg.Go(func() {
 			for j := range 500 {
 				v, err := k.Set(ctx, j)
-				if err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, err)
 				mu.Lock()
 				if seen[v] {
 					t.Errorf("version %d was given twice", v)
@@ -436,16 +419,14 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 			_, ctx := newState(t, SharedStateConfig{})
 			k, other := Key[string]("k"), Key[string]("other")
 			version, err := k.Set(ctx, "before")
-			wantErr(t, err, nil)
+			require.NoError(t, err)
 			ended := inGoroutine(func() {
 				_, err := k.Update(ctx, func(old string, ok bool) (string, error) { return "after", e.fn() })
 				if err != errors.ErrUnsupported {
 					t.Errorf("got %v, want fn's own error", err)
 				}
 			})
-			if ended != e.ended {
-				t.Errorf("Update %s, want %s", ended, e.ended)
-			}
+			assert.Equal(t, e.ended, ended, "Update")
 			if v, now, err := k.Get(ctx); v != "before" || now != version || err != nil {
 				t.Errorf("the key is %q version %d, %v; want before, %d", v, now, err, version)
 			}
@@ -469,13 +450,11 @@ func TestUpdateEndsWithItsContext(t *testing.T) {
 		cancel(why)
 		return 1, nil
 	})
-	wantErr(t, err, why)
+	require.ErrorIs(t, err, why)
 	wantAbsent(t, ctx, k)
 	_, err = k.Update(ctx, func(int, bool) (int, error) { calls++; return 1, nil })
-	wantErr(t, err, why)
-	if calls != 1 {
-		t.Errorf("fn was called %d times, want 1: not with a context that is done", calls)
-	}
+	require.ErrorIs(t, err, why)
+	assert.Equal(t, 1, calls, "fn was called %d times: not with a context that is done", calls)
 	// What does not wait does not mind: a cancelled tool can put things right.
 	if _, err := k.Set(ctx, 2); err != nil {
 		t.Errorf("Set with a cancelled context: %v", err)
@@ -494,14 +473,12 @@ func TestUpdateThatPanicsLocksNothing(t *testing.T) {
 				t.Fatalf("Update %s, want %s", ended, want)
 			}
 			for _, k := range []Key[[]int]{k, other} {
-				if _, err := k.Update(ctx, func(old []int, ok bool) ([]int, error) { return append(slices.Clip(old), i), nil }); err != nil {
-					t.Fatal(err)
-				}
+				_, err := k.Update(ctx, func(old []int, ok bool) ([]int, error) { return append(slices.Clip(old), i), nil })
+				require.NoError(t, err)
 			}
 		}
-		if v, _, _ := k.Get(ctx); len(v) != 100 {
-			t.Errorf("%d updates arrived, want 100", len(v))
-		}
+		v, _, _ := k.Get(ctx)
+		assert.Len(t, v, 100, "updates arrived")
 	})
 }
 
@@ -528,9 +505,9 @@ func TestUpdateMayCallTheStore(t *testing.T) {
 			err := s.Txn(ctx, func(ctx context.Context) error { _, _, err := k.Get(ctx); return err })
 			return old + 100, err
 		})
-		if got != 111 || err != nil || calls != 2 {
-			t.Errorf("got %d, %v after %d calls; want 111 after 2", got, err, calls)
-		}
+		assert.Equal(t, 111, got)
+		require.NoError(t, err)
+		assert.Equal(t, 2, calls)
 		wantValue(t, ctx, k, 111)
 		wantValue(t, ctx, other, 2)
 	})
@@ -559,27 +536,27 @@ func TestValuesOfEveryKind(t *testing.T) {
 	// A key keeps its type until Set or a deletion.
 	k := Key[int64]("typed")
 	version, err := k.Set(ctx, 1)
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	asString, asInt := Key[string]("typed"), Key[int]("typed")
 	_, got, err := asString.Get(ctx)
-	wantErr(t, err, ErrWrongType)
-	if want := `sluice: shared state key "typed": wrong type: it holds int64, not string`; err.Error() != want || got != version {
-		t.Errorf("got version %d, %q; want %d, %q", got, err, version, want)
-	}
+	require.ErrorIs(t, err, ErrWrongType)
+	want := `sluice: shared state key "typed": wrong type: it holds int64, not string`
+	assert.EqualError(t, err, want)
+	assert.Equal(t, version, got)
 	_, err = asString.CompareAndSwap(ctx, version, "x")
-	wantErr(t, err, ErrWrongType)
+	require.ErrorIs(t, err, ErrWrongType)
 	_, err = asString.Update(ctx, func(string, bool) (string, error) { return "", nil })
-	wantErr(t, err, ErrWrongType)
+	require.ErrorIs(t, err, ErrWrongType)
 	_, err = Increment(ctx, asInt, 1)
-	wantErr(t, err, ErrWrongType)
+	require.ErrorIs(t, err, ErrWrongType)
 	if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
 		t.Errorf("the key is %d version %d, %v: want it untouched", v, now, err)
 	}
 	_, err = asString.Set(ctx, "x")
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	_, err = Increment(ctx, k, 1)
-	wantErr(t, err, ErrWrongType)
-	wantErr(t, k.Delete(ctx), nil)
+	require.ErrorIs(t, err, ErrWrongType)
+	require.NoError(t, k.Delete(ctx))
 	if n, err := Increment(ctx, k, 1); n != 1 || err != nil {
 		t.Errorf("after a deletion Increment returned %d, %v", n, err)
 	}
@@ -589,9 +566,7 @@ func swaps[T any](t *testing.T, ctx context.Context, a, b T) {
 	t.Helper()
 	k := Key[T](fmt.Sprintf("swap/%T", &a))
 	version, err := k.CompareAndSwap(ctx, 0, a)
-	if err != nil {
-		t.Fatalf("%T: %v", a, err)
-	}
+	require.NoError(t, err, "%T", a)
 	if _, err := k.CompareAndSwap(ctx, version+1, b); !errors.Is(err, ErrConflict) {
 		t.Errorf("%T: got %v, want a conflict", a, err)
 	}
@@ -642,7 +617,7 @@ func TestValuesAreClonedInAndOut(t *testing.T) {
 		old.Parts[0] = 7
 		return old, nil
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	updated.Parts[0] = 8
 	if got, _, _ := k.Get(ctx); got.Parts[0] != 7 {
 		t.Errorf("got %v after Update, want 7", got)
@@ -651,7 +626,7 @@ func TestValuesAreClonedInAndOut(t *testing.T) {
 		old.Parts[0] = 9
 		return old, errors.ErrUnsupported
 	})
-	wantErr(t, err, errors.ErrUnsupported)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
 	if got, _, _ := k.Get(ctx); got.Parts[0] != 7 {
 		t.Errorf("got %v after an Update that failed, want 7", got)
 	}
@@ -662,9 +637,8 @@ func TestValuesAreClonedInAndOut(t *testing.T) {
 	}
 	got, _, _ := p.Get(ctx)
 	got.N = 2
-	if again, _, _ := p.Get(ctx); again.N != 1 {
-		t.Errorf("got %d, want 1: the pointer was not cloned", again.N)
-	}
+	again, _, _ := p.Get(ctx)
+	assert.Equal(t, 1, again.N, "the pointer was not cloned")
 }
 
 type cloneCalls struct{ Do func() }
@@ -686,9 +660,9 @@ func TestPromise21_CloneRunsOutsideLocks(t *testing.T) {
 			Increment(ctx, n, 1)
 			s.view.Store.Clear(Must(s.View("none/", SharedStateConfig{})).view.Scope)
 		}}
-		wantErr(t, second(k.Set(ctx, use)), nil)
+		require.NoError(t, second(k.Set(ctx, use)))
 		_, _, err := k.Get(ctx)
-		wantErr(t, err, nil)
+		require.NoError(t, err)
 		for range s.List("") {
 		}
 		wctx, cancel := context.WithCancel(ctx)
@@ -697,9 +671,7 @@ func TestPromise21_CloneRunsOutsideLocks(t *testing.T) {
 			break
 		}
 		ended := inGoroutine(func() { k.Set(ctx, cloneCalls{Do: func() { panic("clone") }}) })
-		if ended != "panicked: clone" {
-			t.Errorf("Set %s", ended)
-		}
+		assert.Equal(t, "panicked: clone", ended, "Set")
 		if calls < 4 {
 			t.Errorf("Clone was called %d times, want once for Set, Get, List and Watch", calls)
 		}
@@ -714,7 +686,7 @@ func TestNoState(t *testing.T) {
 	closed, _ := newState(t, SharedStateConfig{})
 	closed.Close()
 	closed.Close()
-	wantErr(t, (*SharedState)(nil).Close(), nil)
+	require.NoError(t, (*SharedState)(nil).Close())
 	for name, c := range map[string]struct {
 		ctx  context.Context
 		text string
@@ -726,18 +698,18 @@ func TestNoState(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			k, n := Key[string]("k"), Key[int]("k")
 			_, _, err := k.Get(c.ctx)
-			if wantErr(t, err, ErrNoState); err.Error() != c.text {
+			if require.ErrorIs(t, err, ErrNoState); err.Error() != c.text {
 				t.Errorf("got %q, want %q", err, c.text)
 			}
-			wantErr(t, second(k.Set(c.ctx, "")), ErrNoState)
-			wantErr(t, second(k.CompareAndSwap(c.ctx, 0, "")), ErrNoState)
-			wantErr(t, second(k.Update(c.ctx, func(string, bool) (string, error) { return "", nil })), ErrNoState)
-			wantErr(t, k.Delete(c.ctx), ErrNoState)
-			wantErr(t, k.CompareAndDelete(c.ctx, 1), ErrNoState)
-			wantErr(t, second(Increment(c.ctx, n, 1)), ErrNoState)
+			require.ErrorIs(t, second(k.Set(c.ctx, "")), ErrNoState)
+			require.ErrorIs(t, second(k.CompareAndSwap(c.ctx, 0, "")), ErrNoState)
+			require.ErrorIs(t, second(k.Update(c.ctx, func(string, bool) (string, error) { return "", nil })), ErrNoState)
+			require.ErrorIs(t, k.Delete(c.ctx), ErrNoState)
+			require.ErrorIs(t, k.CompareAndDelete(c.ctx, 1), ErrNoState)
+			require.ErrorIs(t, second(Increment(c.ctx, n, 1)), ErrNoState)
 			s := StateFrom(c.ctx)
-			wantErr(t, s.Txn(c.ctx, func(context.Context) error { return nil }), ErrNoState)
-			wantErr(t, second(s.View("p", SharedStateConfig{})), ErrNoState)
+			require.ErrorIs(t, s.Txn(c.ctx, func(context.Context) error { return nil }), ErrNoState)
+			require.ErrorIs(t, second(s.View("p", SharedStateConfig{})), ErrNoState)
 			s.Clear()
 			for range s.List("") {
 				t.Error("List yielded something")
@@ -746,11 +718,11 @@ func TestNoState(t *testing.T) {
 				t.Error("Watch yielded something")
 			}
 			if s != nil {
-				wantErr(t, second(s.MarshalJSON()), ErrNoState)
+				require.ErrorIs(t, second(s.MarshalJSON()), ErrNoState)
 			}
 		})
 	}
-	wantErr(t, closed.UnmarshalJSON([]byte(`{}`)), ErrNoState)
+	require.ErrorIs(t, closed.UnmarshalJSON([]byte(`{}`)), ErrNoState)
 }
 
 // Another state changes nothing else that a context says, and none is the executor's.
@@ -766,16 +738,16 @@ func TestWithStateKeepsOnWhoseBehalfCallsRun(t *testing.T) {
 	exec := Must(NewExecutor(reg, Config{State: own}))
 	k := Key[int]("k")
 	Must(Register(reg, Spec{Name: "outer"}, func(ctx context.Context, _ struct{}) (int, error) {
-		wantErr(t, second(k.Set(ctx, 1)), nil)
-		wantErr(t, second(k.Set(WithState(ctx, other), 2)), nil)
-		wantErr(t, second(Increment(WithState(WithState(ctx, other), nil), k, 10)), nil)
+		assert.NoError(t, second(k.Set(ctx, 1)))
+		assert.NoError(t, second(k.Set(WithState(ctx, other), 2)))
+		assert.NoError(t, second(Increment(WithState(WithState(ctx, other), nil), k, 10)))
 		_, err := exec.Invoke(WithState(ctx, other), Request{Tool: "inner"})
 		return 0, err
 	}))
 	Must(Register(reg, Spec{Name: "inner"}, func(ctx context.Context, _ struct{}) (int, error) {
 		return Increment(ctx, k, 100)
 	}))
-	wantErr(t, second(exec.Invoke(context.Background(), Request{Tool: "outer"})), nil)
+	require.NoError(t, second(exec.Invoke(context.Background(), Request{Tool: "outer"})))
 	wantValue(t, WithState(context.Background(), own), k, 11)
 	wantValue(t, WithState(context.Background(), other), k, 102)
 }
@@ -802,8 +774,8 @@ func TestStateAllocations(t *testing.T) {
 			return s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, n, 1)) })
 		}, 11},
 	} {
-		wantErr(t, second(n.Set(ctx, 1)), nil)
-		wantErr(t, second(str.Set(ctx, "value")), nil)
+		require.NoError(t, second(n.Set(ctx, 1)))
+		require.NoError(t, second(str.Set(ctx, "value")))
 		if got := testing.AllocsPerRun(500, func() {
 			if err := c.op(); err != nil {
 				t.Error(err)
@@ -827,20 +799,16 @@ func TestPromise22_BadStateConfig(t *testing.T) {
 		"sluice: TTL is -3ns: must be positive":                                        second(Key[int]("k").Update(ctx, func(int, bool) (int, error) { return 1, nil }, TTL(-3))),
 	}
 	for want, err := range cases {
-		if err == nil || err.Error() != want {
-			t.Errorf("got %v, want %s", err, want)
-		}
+		assert.EqualError(t, err, want)
 	}
 	wantAbsent(t, ctx, Key[int]("k"))
-	wantErr(t, second(Key[int]("k").Set(ctx, 1, WriteOption{})), nil)
+	require.NoError(t, second(Key[int]("k").Set(ctx, 1, WriteOption{})))
 }
 
 func TestStateErrorsNameTheKey(t *testing.T) {
 	_, ctx := newState(t, SharedStateConfig{})
 	_, _, err := Key[int]("a \"b\"\n").Get(ctx)
-	if want := `sluice: shared state key "a \"b\"\n": absent`; err.Error() != want {
-		t.Errorf("got %s, want %s", err, want)
-	}
+	assert.EqualError(t, err, `sluice: shared state key "a \"b\"\n": absent`)
 }
 
 func TestDeletesRaceEverything(t *testing.T) {
@@ -858,9 +826,8 @@ func TestDeletesRaceEverything(t *testing.T) {
 				case 2:
 					k(i).Get(ctx)
 				default:
-					if _, err := Increment(ctx, k(i), 1); err != nil {
-						t.Error(err)
-					}
+					_, err := Increment(ctx, k(i), 1)
+					assert.NoError(t, err)
 				}
 			}
 		})
@@ -911,7 +878,7 @@ func TestKeysAreUTF8(t *testing.T) {
 			}
 		}
 		wantAbsent(t, ctx, Key[int](key))
-		wantErr(t, Key[int](key).Delete(ctx), nil)
+		require.NoError(t, Key[int](key).Delete(ctx))
 	}
 	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
 		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
@@ -934,7 +901,7 @@ func TestStateErrorsAreShort(t *testing.T) {
 	closed.Close()
 	old := Must(NewSharedState(SharedStateConfig{}))
 	defer old.Close()
-	wantErr(t, old.UnmarshalJSON([]byte(`{"keys":{"n":{"value":1`+strings.Repeat("0", 100_000)+`},"s":{"value":"x"}}}`)), nil)
+	require.NoError(t, old.UnmarshalJSON([]byte(`{"keys":{"n":{"value":1`+strings.Repeat("0", 100_000)+`},"s":{"value":"x"}}}`)))
 	for name, err := range map[string]error{
 		"absent":    third(key.Get(ctx)),
 		"conflict":  key.CompareAndDelete(ctx, 1),

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/kv"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestTxnReadsItsOwnWrites(t *testing.T) {
@@ -29,27 +31,27 @@ func TestTxnReadsItsOwnWrites(t *testing.T) {
 		}
 		wantValue(t, tx, a, "new")
 		wantValue(t, ctx, a, "old") // outside, nothing has happened
-		wantErr(t, second(a.CompareAndSwap(tx, va, "x")), ErrConflict)
+		assert.ErrorIs(t, second(a.CompareAndSwap(tx, va, "x")), ErrConflict)
 		v, err = a.CompareAndSwap(tx, v, "newer")
-		wantErr(t, err, nil)
+		assert.NoError(t, err)
 		inside = v
-		wantErr(t, second(Increment(tx, b, 2)), nil)
+		assert.NoError(t, second(Increment(tx, b, 2)))
 		if n, err := Increment(tx, b, 3); n != 5 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
 		if n, err := b.Update(tx, func(old int, ok bool) (int, error) { return old * 2, nil }); n != 10 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
-		wantErr(t, c.Delete(tx), nil)
+		assert.NoError(t, c.Delete(tx))
 		wantAbsent(t, tx, c)
-		wantErr(t, c.CompareAndDelete(tx, 1), ErrConflict)
-		wantErr(t, second(Increment(tx, Key[string2]("a"), 1)), ErrWrongType)
-		wantErr(t, second(Increment(tx, Key[int64]("b"), 1)), ErrWrongType)
-		wantErr(t, third(Key[int]("a").Get(tx)), ErrWrongType)
-		wantErr(t, second(Key[int]("a").CompareAndSwap(tx, v, 1)), ErrWrongType)
+		assert.ErrorIs(t, c.CompareAndDelete(tx, 1), ErrConflict)
+		assert.ErrorIs(t, second(Increment(tx, Key[string2]("a"), 1)), ErrWrongType)
+		assert.ErrorIs(t, second(Increment(tx, Key[int64]("b"), 1)), ErrWrongType)
+		assert.ErrorIs(t, third(Key[int]("a").Get(tx)), ErrWrongType)
+		assert.ErrorIs(t, second(Key[int]("a").CompareAndSwap(tx, v, 1)), ErrWrongType)
 		return nil
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	v, version, _ := a.Get(ctx)
 	if v != "newer" || version != inside {
 		t.Errorf("a is %q version %d, want newer with the version %d that its write returned", v, version, inside)
@@ -73,7 +75,7 @@ func TestTxnReentrantUpdate(t *testing.T) {
 			return old + 1, nil
 		}))
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	wantValue(t, ctx, k, 11)
 }
 
@@ -102,24 +104,22 @@ func TestTxnIsAllOrNothing(t *testing.T) {
 					b.Set(ctx, 2)
 					return c.end(cancel)
 				})
-				wantErr(t, err, c.err)
+				assert.ErrorIs(t, err, c.err)
 			})
-			if got != c.ended {
-				t.Errorf("Txn %s, want %s", got, c.ended)
-			}
+			assert.Equal(t, c.ended, got, "Txn")
 			if v, version, err := a.Get(ctx); v != 1 || version != va || err != nil {
 				t.Errorf("a is %d version %d, %v: want it untouched", v, version, err)
 			}
 			wantAbsent(t, ctx, b)
 			// The context of a transaction that is over does not reach the store.
-			wantErr(t, second(a.Set(leaked, 3)), ErrNoState)
-			wantErr(t, third(a.Get(leaked)), ErrNoState)
-			wantErr(t, a.Delete(leaked), ErrNoState)
-			wantErr(t, second(Increment(leaked, a, 1)), ErrNoState)
-			wantErr(t, StateFrom(leaked).Txn(leaked, func(context.Context) error { return nil }), ErrNoState)
-			wantErr(t, StateFrom(leaked).Close(), nil)
+			require.ErrorIs(t, second(a.Set(leaked, 3)), ErrNoState)
+			require.ErrorIs(t, third(a.Get(leaked)), ErrNoState)
+			require.ErrorIs(t, a.Delete(leaked), ErrNoState)
+			require.ErrorIs(t, second(Increment(leaked, a, 1)), ErrNoState)
+			require.ErrorIs(t, StateFrom(leaked).Txn(leaked, func(context.Context) error { return nil }), ErrNoState)
+			require.NoError(t, StateFrom(leaked).Close())
 			// And the keys are as usable as before.
-			wantErr(t, s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, a, 1)) }), nil)
+			require.NoError(t, s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, a, 1)) }))
 			wantValue(t, ctx, a, 2)
 		})
 	}
@@ -141,35 +141,29 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 		}
 		return second(b.Set(tx, n*10))
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	wantValue(t, ctx, b, 20)
-	if calls != 2 {
-		t.Errorf("%d calls, want 2", calls)
-	}
+	assert.Equal(t, 2, calls, "calls")
 
 	calls = 0
 	err = s.Txn(ctx, func(tx context.Context) error {
 		calls++
 		n, _, err := a.Get(tx)
-		wantErr(t, err, nil)
+		assert.NoError(t, err)
 		if calls == 1 { // seen by the next read, which must not show a torn state
 			Increment(ctx, a, 1)
 			Increment(ctx, b, 10)
 			_, _, err := b.Get(tx)
-			wantErr(t, err, ErrConflict)
-			wantErr(t, second(c.Set(tx, 1)), ErrConflict)
+			assert.ErrorIs(t, err, ErrConflict)
+			assert.ErrorIs(t, second(c.Set(tx, 1)), ErrConflict)
 			return nil // even if fn does not mind
 		}
 		m, _, err := b.Get(tx)
-		if m != n*10 {
-			t.Errorf("a is %d and b is %d", n, m)
-		}
+		assert.Equal(t, n*10, m, "a is %d and b", n)
 		return err
 	})
-	wantErr(t, err, nil)
-	if calls != 2 {
-		t.Errorf("%d calls, want 2", calls)
-	}
+	require.NoError(t, err)
+	assert.Equal(t, 2, calls, "calls")
 	wantAbsent(t, ctx, c)
 
 	// A swap that loses inside the transaction is fn's own affair.
@@ -178,10 +172,8 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 		calls++
 		return second(a.CompareAndSwap(tx, 999, 1))
 	})
-	wantErr(t, err, ErrConflict)
-	if calls != 1 {
-		t.Errorf("%d calls, want 1", calls)
-	}
+	require.ErrorIs(t, err, ErrConflict)
+	assert.Equal(t, 1, calls, "calls")
 }
 
 func TestTxnEndsWithItsContext(t *testing.T) {
@@ -197,7 +189,7 @@ func TestTxnEndsWithItsContext(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			return second(k.Set(tx, n+100))
 		})
-		wantErr(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
 		if d := time.Since(start); d != time.Second { // when fn returns for the tenth time
 			t.Errorf("it took %v, want 1s", d)
 		}
@@ -210,17 +202,17 @@ func TestTxnJoins(t *testing.T) {
 	a, b := Key[int]("a"), Key[int]("b")
 	err := s.Txn(ctx, func(tx context.Context) error {
 		a.Set(tx, 1)
-		wantErr(t, s.Txn(tx, func(tx context.Context) error {
+		assert.NoError(t, s.Txn(tx, func(tx context.Context) error {
 			wantValue(t, tx, a, 1)
 			return second(Increment(tx, a, 1))
-		}), nil)
+		}))
 		wantValue(t, tx, a, 2)
 		// A view of the same store joins too, by its own names.
-		wantErr(t, v.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 5)) }), nil)
+		assert.NoError(t, v.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 5)) }))
 		wantValue(t, tx, Key[int]("v/a"), 5)
-		wantErr(t, second(b.Set(WithState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)), nil)
+		assert.NoError(t, second(b.Set(WithState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)))
 		// An inner one that fails, however it does, takes its writes back.
-		wantErr(t, s.Txn(tx, func(tx context.Context) error {
+		assert.ErrorIs(t, s.Txn(tx, func(tx context.Context) error {
 			a.Set(tx, 99)
 			b.Set(tx, 99)
 			return errors.ErrUnsupported
@@ -237,21 +229,19 @@ func TestTxnJoins(t *testing.T) {
 		wantAbsent(t, ctx, a)
 		return nil
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	got := ""
 	for e := range s.List("") {
 		got += fmt.Sprintf("%s=%v ", e.Key, e.Value)
 	}
-	if want := "a=2 v/a=5 w/b=6 "; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	assert.Equal(t, "a=2 v/a=5 w/b=6 ", got)
 	// Another store does not join.
 	other, octx := newState(t, SharedStateConfig{})
 	err = s.Txn(ctx, func(tx context.Context) error {
-		wantErr(t, other.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 1)) }), nil)
+		assert.NoError(t, other.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 1)) }))
 		return errors.ErrUnsupported
 	})
-	wantErr(t, err, errors.ErrUnsupported)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
 	wantValue(t, octx, a, 1)
 }
 
@@ -266,7 +256,7 @@ func TestTxnBounds(t *testing.T) {
 		k(20).Set(ctx, "")
 		return second(k(21).Set(ctx, ""))
 	})
-	wantErr(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrFull)
 	wantAbsent(t, ctx, k(20))
 	// What it removes makes room for what it adds.
 	err = s.Txn(ctx, func(ctx context.Context) error {
@@ -278,24 +268,21 @@ func TestTxnBounds(t *testing.T) {
 		}
 		return nil
 	})
-	wantErr(t, err, nil)
-	if keys, _ := s.view.Scope.Usage(); keys != 10 {
-		t.Errorf("%d keys, want 10", keys)
-	}
+	require.NoError(t, err)
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 10, keys, "keys")
 	// A function that never ends cannot fill the memory.
 	err = s.Txn(ctx, func(ctx context.Context) error {
 		for i := 0; ; i++ {
 			if _, err := k(i).Set(ctx, ""); err != nil {
-				if i != 10 {
-					t.Errorf("refused after %d keys, want 10", i)
-				}
+				assert.Equal(t, 10, i, "refused after %d keys", i)
 				return err
 			}
 		}
 	})
-	wantErr(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrFull)
 	err = s.Txn(ctx, func(ctx context.Context) error { return second(k(0).Set(ctx, string(make([]byte, 20_000)))) })
-	wantErr(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrFull)
 }
 
 func TestTxnMoneyIsKept(t *testing.T) {
@@ -377,13 +364,9 @@ func TestTxnMoneyIsKept(t *testing.T) {
 		n, _, _ := k(i).Get(ctx)
 		sum += n
 	}
-	if sum != accounts*each {
-		t.Errorf("in the end there is %d, want %d", sum, accounts*each)
-	}
+	assert.Equal(t, accounts*each, sum, "in the end")
 	t.Logf("%d runs again, %d refused", again.Load(), refused.Load())
-	if refused.Load() == 0 {
-		t.Error("no transfer was refused: the test has not tried it")
-	}
+	assert.NotZero(t, refused.Load(), "no transfer was refused: the test has not tried it")
 }
 
 // Keys that come and go together are never seen apart.
@@ -454,31 +437,30 @@ func TestTxnFromSeveralGoroutines(t *testing.T) {
 		for i := range 8 {
 			wg.Go(func() {
 				for range 100 {
-					if _, err := Increment(ctx, Key[int](fmt.Sprint(i%2)), 1); err != nil {
-						t.Error(err)
-					}
+					_, err := Increment(ctx, Key[int](fmt.Sprint(i%2)), 1)
+					assert.NoError(t, err)
 				}
 			})
 		}
 		wg.Wait()
 		return nil
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	wantValue(t, ctx, Key[int]("0"), 400)
 	wantValue(t, ctx, Key[int]("1"), 400)
 }
 
 func TestTxnOfRestoredValues(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
-	wantErr(t, s.UnmarshalJSON([]byte(`{"keys":{"n":{"value":9007199254740993,"version":3},"s":{"value":"x","version":4}}}`)), nil)
+	require.NoError(t, s.UnmarshalJSON([]byte(`{"keys":{"n":{"value":9007199254740993,"version":3},"s":{"value":"x","version":4}}}`)))
 	err := s.Txn(ctx, func(ctx context.Context) error {
 		if n, err := Increment(ctx, Key[int64]("n"), 1); n != 9007199254740994 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
-		wantErr(t, second(Increment(ctx, Key[int64]("s"), 1)), ErrWrongType)
+		assert.ErrorIs(t, second(Increment(ctx, Key[int64]("s"), 1)), ErrWrongType)
 		return second(Key[string]("s").CompareAndSwap(ctx, 4, "y"))
 	})
-	wantErr(t, err, nil)
+	require.NoError(t, err)
 	wantValue(t, ctx, Key[int64]("n"), 9007199254740994)
 	wantValue(t, ctx, Key[string]("s"), "y")
 }
@@ -625,11 +607,9 @@ func TestTxnOutlivesWhoeverMadeItsView(t *testing.T) {
 				}
 			}
 			late := collecting{ctx, collect}
-			if err := Must(s.View("run/", SharedStateConfig{})).Txn(late, func(ctx context.Context) error {
+			assert.NoError(t, Must(s.View("run/", SharedStateConfig{})).Txn(late, func(ctx context.Context) error {
 				return second(n.Set(ctx, 1))
-			}); err != nil {
-				t.Errorf("the transaction of a view that nobody else refers to fails: %v", err)
-			}
+			}), "the transaction of a view that nobody else refers to fails")
 		})
 	}
 }
@@ -734,9 +714,7 @@ func TestSelfConflictsEnd(t *testing.T) {
 		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "given up after 10,000 tries") {
 			t.Errorf("%s: got %v, want ErrConflict after so many tries", name, err)
 		}
-		if runs != kv.MaxTries {
-			t.Errorf("%s: ran %d times, want %d", name, runs, kv.MaxTries)
-		}
+		assert.Equal(t, kv.MaxTries, runs, "%s: ran %d times", name, runs)
 		if v, _, err := k.Get(ctx); v != c.want || (err != nil) != (c.want == 0) {
 			t.Errorf("%s: the key is %d, %v; want %d", name, v, err, c.want)
 		}
@@ -758,5 +736,5 @@ func TestTxnReadsAreBounded(t *testing.T) {
 			}
 		}
 	})
-	wantErr(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrFull)
 }

@@ -5,17 +5,19 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestListIsSortedAndCurrent(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	for _, k := range []string{"b", "a/2", "a/10", "a", "c", "a/1"} {
-		wantErr(t, second(Key[string](k).Set(ctx, "v "+k)), nil)
+		require.NoError(t, second(Key[string](k).Set(ctx, "v "+k)))
 	}
 	var keys []string
 	for e := range s.List("a") {
@@ -27,13 +29,11 @@ func TestListIsSortedAndCurrent(t *testing.T) {
 		if e.Key == "a/2" && e.Value != "new" {
 			t.Errorf("a/2 is %v, want new", e.Value)
 		}
-		if _, version, _ := Key[string](e.Key).Get(ctx); version != e.Version || e.Lost != 0 {
-			t.Errorf("%+v has version %d", e, version)
-		}
+		_, version, _ := Key[string](e.Key).Get(ctx)
+		assert.Equal(t, e.Version, version)
+		assert.Zero(t, e.Lost)
 	}
-	if want := []string{"a", "a/1", "a/2"}; !slices.Equal(keys, want) {
-		t.Errorf("got %v, want %v", keys, want)
-	}
+	assert.Equal(t, []string{"a", "a/1", "a/2"}, keys)
 }
 
 // Keys that are there during the whole walk are listed exactly once, whatever else
@@ -70,9 +70,7 @@ func TestListUnderChurn(t *testing.T) {
 				n++
 			}
 		}
-		if n != 500 {
-			t.Fatalf("%d of 500 keys were listed", n)
-		}
+		require.Equal(t, 500, n, "of 500 keys were listed")
 	}
 	close(stop)
 	wg.Wait()
@@ -178,9 +176,7 @@ func TestWatchOfAView(t *testing.T) {
 		Key[int]("p/x").Set(WithState(ctx, v), 1)
 		Key[int]("run/p/y").Set(ctx, 2)
 		Key[int]("p/z").Set(ctx, 3)
-		if g, want := got.String(), "p/x=1@1 p/y=2@1 "; g != want {
-			t.Errorf("got %s, want %s", g, want)
-		}
+		assert.Equal(t, "p/x=1@1 p/y=2@1 ", got.String())
 		time.Sleep(time.Second)
 		v.Close()
 		synctest.Wait()
@@ -218,17 +214,13 @@ func TestWatchBodyThatPanicsLeavesNoWatch(t *testing.T) {
 		"panicked: boom": func() { panic("boom") },
 		"exited":         func() { runtime.Goexit() },
 	} {
-		if got := inGoroutine(func() {
+		assert.Equal(t, want, inGoroutine(func() {
 			for range s.Watch(ctx, "") {
 				body()
 			}
-		}); got != want {
-			t.Errorf("the watch %s, want %s", got, want)
-		}
+		}), "the watch")
 	}
-	if n := s.view.Store.Watches(); n != 0 {
-		t.Errorf("%d watches are left", n)
-	}
+	assert.Zero(t, s.view.Store.Watches(), "watches are left")
 }
 
 func TestAReaderThatNeverReads(t *testing.T) {
@@ -251,17 +243,14 @@ func TestAReaderThatNeverReads(t *testing.T) {
 		synctest.Wait() // it sits on the first entry
 		start := time.Now()
 		for i := range writes {
-			if _, err := Increment(ctx, k(i), 1); err != nil {
-				t.Fatal(err)
-			}
+			_, err := Increment(ctx, k(i), 1)
+			require.NoError(t, err)
 		}
 		k(1).Delete(ctx)
 		Key[int]("new").Set(ctx, 5)
 		Key[int]("gone").Set(ctx, 5)
 		Key[int]("gone").Delete(ctx)
-		if d := time.Since(start); d != 0 {
-			t.Errorf("the writer waited for %v", d)
-		}
+		assert.Zero(t, time.Since(start), "the writer waited for")
 		close(gate)
 		synctest.Wait()
 
@@ -278,12 +267,9 @@ func TestAReaderThatNeverReads(t *testing.T) {
 			last[e.Key] = e
 		}
 		const changes = writes + 4
-		if delivered := len(got) - 2; delivered+lost != changes {
-			t.Errorf("%d delivered and %d lost, want %d in all", delivered, lost, changes)
-		}
-		if len(got) != 2+1024+11 {
-			t.Errorf("%d entries, want %d", len(got), 2+1024+11)
-		}
+		delivered := len(got) - 2
+		assert.Equal(t, changes, delivered+lost, "%d delivered and %d lost in all", delivered, lost)
+		assert.Len(t, got, 2+1024+11, "entries")
 		for i := range keys {
 			e := last[string(k(i))]
 			if want := writes/keys - 1; i == 0 && e.Value != want || i == 1 && e.Value != nil {
@@ -372,9 +358,7 @@ func TestWatchStorm(t *testing.T) {
 			reader.Wait()
 		})
 	}
-	if gaps == 0 {
-		t.Error("no reader fell behind: the test has not tried it")
-	}
+	assert.NotZero(t, gaps, "no reader fell behind: the test has not tried it")
 }
 
 // A watch that begins among writes tells each of them once: as a first entry or as a

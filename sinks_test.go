@@ -16,6 +16,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestSlogSink(t *testing.T) {
@@ -41,13 +44,10 @@ func TestSlogSink(t *testing.T) {
 			s := NewSlogSink(slog.New(slog.NewJSONHandler(&b, &slog.HandlerOptions{Level: min})))
 			e := testEvent(tt.kind)
 			e.Err = tt.err
-			if _, err := deliverTo(t.Context(), s, e); err != nil {
-				t.Fatal(err)
-			}
+			_, err := deliverTo(t.Context(), s, e)
+			require.NoError(t, err)
 			var level slog.Level
-			if err := level.UnmarshalText([]byte(tt.want)); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, level.UnmarshalText([]byte(tt.want)))
 			if logged := b.Len() > 0; logged != (level >= min) {
 				t.Errorf("%s %v at %v: logged %v: %s", tt.kind, tt.err, min, logged, b.String())
 			}
@@ -55,17 +55,13 @@ func TestSlogSink(t *testing.T) {
 				continue
 			}
 			var got struct{ Level, Msg, Event, Time string }
-			if err := json.Unmarshal(b.Bytes(), &got); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, json.Unmarshal(b.Bytes(), &got))
 			if got.Level != tt.want || got.Msg != "tool event" || got.Event != string(tt.kind) || !strings.HasPrefix(got.Time, "2026-03-04T") {
 				t.Errorf("%s: %s", tt.kind, b.String())
 			}
 		}
 	}
-	if NewSlogSink(nil).Enabled(ToolFailed) {
-		t.Error("a sink without a logger is enabled")
-	}
+	assert.False(t, NewSlogSink(nil).Enabled(ToolFailed), "a sink without a logger is enabled")
 }
 
 type writerFunc func([]byte) (int, error)
@@ -78,9 +74,7 @@ func TestJSONSink(t *testing.T) {
 	s := NewJSONSink(writerFunc(func(b []byte) (int, error) {
 		inside++
 		defer func() { inside-- }()
-		if inside != 1 {
-			t.Error("Write is called by two at once")
-		}
+		assert.Equal(t, 1, inside, "Write is called by two at once")
 		lines = append(lines, string(b))
 		return len(b), nil
 	}))
@@ -97,9 +91,7 @@ func TestJSONSink(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(lines) != 400 {
-		t.Errorf("%d writes, want 400", len(lines))
-	}
+	assert.Len(t, lines, 400, "writes")
 	for _, l := range lines {
 		if strings.Count(l, "\n") != 1 || !strings.HasSuffix(l, "}\n") || !json.Valid([]byte(l)) {
 			t.Fatalf("not one line of JSON: %q", l)
@@ -120,9 +112,7 @@ func TestJSONSinkErrors(t *testing.T) {
 		if _, err := deliverTo(t.Context(), NewJSONSink(tt.w), testEvent(ToolInvoked)); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
-		if err := emitTo(t.Context(), NewJSONSink(tt.w), testEvent(ToolInvoked)); !errors.Is(err, tt.want) {
-			t.Errorf("%s: %v, want %v", name, err, tt.want)
-		}
+		assert.ErrorIs(t, emitTo(t.Context(), NewJSONSink(tt.w), testEvent(ToolInvoked)), tt.want, name)
 	}
 	// A writer that panicked does not leave the sink locked.
 	first := true
@@ -133,9 +123,8 @@ func TestJSONSinkErrors(t *testing.T) {
 		}
 		return len(b), nil
 	}))
-	if _, err := deliverTo(t.Context(), s, testEvent(ToolInvoked)); err == nil {
-		t.Error("the panic was lost")
-	}
+	_, err := deliverTo(t.Context(), s, testEvent(ToolInvoked))
+	assert.Error(t, err, "the panic was lost")
 	if ok, err := deliverTo(t.Context(), s, testEvent(ToolInvoked)); !ok || err != nil {
 		t.Error(ok, err)
 	}
@@ -172,12 +161,9 @@ func TestOneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
 		if !errors.As(err, &p) || !errors.Is(err, failure) {
 			t.Errorf("error %v must hold the panic and the failure", err)
 		}
-		if n := strings.Count(err.Error(), "panicked"); n != tt.panics {
-			t.Errorf("%d panics reported, want %d: %v", n, tt.panics, err)
-		}
-		if len(a.Events()) != i+1 || len(b.Events()) != i+1 {
-			t.Errorf("%d and %d events, want %d each", len(a.Events()), len(b.Events()), i+1)
-		}
+		assert.Equal(t, tt.panics, strings.Count(err.Error(), "panicked"), "panics reported: %v", err)
+		require.Len(t, a.Events(), i+1)
+		assert.Len(t, b.Events(), i+1)
 	}
 }
 
@@ -187,25 +173,20 @@ func TestMultiSink(t *testing.T) {
 	}
 	s := MultiSink(only(ToolFailed), only(ToolDenied))
 	for k, want := range map[EventKind]bool{ToolFailed: true, ToolDenied: true, ToolInvoked: false} {
-		if s.Enabled(k) != want {
-			t.Errorf("Enabled(%s) = %v", k, !want)
-		}
+		assert.Equal(t, want, s.Enabled(k), "Enabled(%s) = %v", k, !want)
 	}
 	if MultiSink().Enabled(ToolFailed) || MultiSink(nil, MultiSink()).Enabled(ToolFailed) {
 		t.Error("a MultiSink of nothing is enabled")
 	}
-	if err := emitTo(t.Context(), MultiSink(), Event{}); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, emitTo(t.Context(), MultiSink(), Event{}))
 	// It keeps a copy of its arguments.
 	a, b := NewRecorder(), NewRecorder()
 	list := []EventSink{a}
 	s = MultiSink(list...)
 	list[0] = b
 	deliverTo(t.Context(), s, testEvent(ToolInvoked))
-	if len(a.Events()) != 1 || len(b.Events()) != 0 {
-		t.Error("the caller's slice is shared")
-	}
+	require.Len(t, a.Events(), 1, "the caller's slice is shared")
+	assert.Empty(t, b.Events(), "the caller's slice is shared")
 }
 
 // Each sink of a MultiSink sees what it asked for, however they are put together.
@@ -230,9 +211,7 @@ func TestMultiSinkPayloads(t *testing.T) {
 		if raw, ok := got.(json.RawMessage); ok {
 			got = string(raw)
 		}
-		if fmt.Sprint(got) != tt.want {
-			t.Errorf("%s: got %v, want %s", name, got, tt.want)
-		}
+		assert.Equal(t, tt.want, fmt.Sprint(got), "%s: got %v", name, got)
 	}
 }
 
@@ -281,9 +260,9 @@ func asyncEvent(k EventKind, id string) Event { return Event{Kind: k, Call: Call
 
 func wantCounts(t *testing.T, a *AsyncSink, delivered, failed, dropped uint64) {
 	t.Helper()
-	if d, f, l := a.Delivered(), a.Failed(), a.Dropped(); d != delivered || f != failed || l != dropped {
-		t.Errorf("delivered %d, failed %d, dropped %d; want %d, %d, %d", d, f, l, delivered, failed, dropped)
-	}
+	assert.Equal(t, delivered, a.Delivered(), "delivered")
+	assert.Equal(t, failed, a.Failed(), "failed")
+	assert.Equal(t, dropped, a.Dropped(), "dropped")
 }
 
 func TestAsyncSinkConfig(t *testing.T) {
@@ -296,24 +275,19 @@ func TestAsyncSinkConfig(t *testing.T) {
 		{discarding{}, -1, "sluice: NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
 		{discarding{}, 1<<24 + 1, "sluice: NewAsyncSink: size is 16777217: must be zero (1,000) or from 1 to 16777216"},
 	} {
-		if _, err := NewAsyncSink(tt.s, tt.size); err == nil || err.Error() != tt.want {
-			t.Errorf("got %v, want %s", err, tt.want)
-		}
+		_, err := NewAsyncSink(tt.s, tt.size)
+		assert.EqualError(t, err, tt.want)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		s := &gateSink{open: make(chan struct{})}
 		a := Must(NewAsyncSink(s, 0))
 		for range 1 + defaultAsyncSize {
-			if err := emitTo(t.Context(), a, asyncEvent(ToolInvoked, "x")); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, emitTo(t.Context(), a, asyncEvent(ToolInvoked, "x")))
 			synctest.Wait() // the first is in the sink's hands
 		}
 		wantCounts(t, a, 0, 0, 0)
 		close(s.open)
-		if err := a.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, a.Close(t.Context()))
 		wantCounts(t, a, 1001, 0, 0)
 	})
 }
@@ -355,9 +329,7 @@ func TestProgressIsDroppedBeforeTerminalEvents(t *testing.T) {
 				}
 			}
 			close(s.open)
-			if err := a.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, a.Close(t.Context()))
 			if got := strings.ReplaceAll(callIDs(s.Events()), " ", ""); got != "-"+tt.want || errs != tt.errs {
 				t.Errorf("%s: got %s, want -%s; %d errors, want %d", tt.emit, got, tt.want, errs, tt.errs)
 			}
@@ -399,20 +371,15 @@ func TestPromise19_SinksBehindAsyncSinkTouchNobody(t *testing.T) {
 					for range 10 {
 						deliverTo(ctx, a, asyncEvent(ToolInvoked, "x"))
 					}
-					if took := time.Since(start); took != 0 {
-						t.Errorf("the calls waited %v", took)
-					}
+					assert.Zero(t, time.Since(start), "the calls waited")
 					cancel() // the call has ended; the sink's context has not
 					wait, stop := context.WithTimeout(t.Context(), time.Minute)
 					defer stop()
 					err := a.Close(wait)
-					if blocked := tt.name == "blocked"; blocked != errors.Is(err, context.DeadlineExceeded) {
-						t.Errorf("Close: %v", err)
-					}
+					assert.Equal(t, errors.Is(err, context.DeadlineExceeded), tt.name == "blocked",
+						"Close: %v", err)
 					delivered, dropped := a.Delivered(), a.Dropped()
-					if delivered+dropped != 10 {
-						t.Errorf("delivered %d + dropped %d, want 10", delivered, dropped)
-					}
+					assert.Equal(t, uint64(10), delivered+dropped, "delivered %d + dropped %d", delivered, dropped)
 					if size == 100 && tt.name != "blocked" {
 						wantCounts(t, a, 10, tt.failed, 0)
 					}
@@ -439,12 +406,8 @@ func TestAsyncSinkKeepsOrder(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if err := a.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if err := rec.Check(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, a.Close(t.Context()))
+		assert.NoError(t, rec.Check())
 		wantCounts(t, a, 4000, 0, 0)
 	})
 }
@@ -460,17 +423,13 @@ func TestSinkMayEmitToAndCloseItsAsyncSink(t *testing.T) {
 			}
 			if seen == 5 {
 				// Not even one of its contexts that has no end makes it wait for itself.
-				if err := a.Close(context.WithoutCancel(ctx)); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, a.Close(context.WithoutCancel(ctx)))
 			}
 			return nil
 		}), 2))
 		emitTo(t.Context(), a, asyncEvent(ToolInvoked, "first"))
 		synctest.Wait()
-		if err := a.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, a.Close(t.Context()))
 		if seen != 7 { // and the two that were queued
 			t.Errorf("the sink saw %d events, want 7", seen)
 		}
@@ -546,17 +505,13 @@ func TestAsyncSinkClose(t *testing.T) {
 			if err := a.Close(ctx); err != context.DeadlineExceeded {
 				t.Error(err)
 			}
-			if took := time.Since(start); took != time.Second {
-				t.Errorf("took %v", took)
-			}
+			assert.Equal(t, time.Second, time.Since(start), "took")
 			wantCounts(t, a, 0, 0, 5)
 			if err := a.Close(ctx); err != context.DeadlineExceeded { // it still hangs
 				t.Error(err)
 			}
 			close(s.open)
-			if err := a.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, a.Close(t.Context()))
 			wantCounts(t, a, 0, 0, 5)
 		})
 	})
@@ -567,9 +522,7 @@ func TestAsyncSinkClose(t *testing.T) {
 			synctest.Wait()
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			if err := a.Close(ctx); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, a.Close(ctx))
 			wantCounts(t, a, 1, 0, 0)
 		})
 	})
@@ -581,17 +534,13 @@ func TestAsyncSinkClose(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 5 {
 				wg.Go(func() {
-					if err := a.Close(t.Context()); err != nil {
-						t.Error(err)
-					}
+					assert.NoError(t, a.Close(t.Context()))
 				})
 			}
 			synctest.Wait()
 			close(s.open)
 			wg.Wait()
-			if err := a.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, a.Close(t.Context()))
 		})
 	})
 	t.Run("from a sink behind another", func(t *testing.T) {
@@ -602,12 +551,8 @@ func TestAsyncSinkClose(t *testing.T) {
 				return errors.Join(inner.Emit(ctx, e), inner.Close(ctx))
 			}), 10))
 			emitTo(t.Context(), outer, asyncEvent(ToolInvoked, "x"))
-			if err := outer.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
-			if got := callIDs(rec.Events()); got != "x" {
-				t.Errorf("got %q", got)
-			}
+			assert.NoError(t, outer.Close(t.Context()))
+			assert.Equal(t, "x", callIDs(rec.Events()))
 			wantCounts(t, outer, 1, 0, 0)
 		})
 	})
@@ -617,18 +562,14 @@ func TestAsyncSinkDropsWhatComesAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := NewRecorder()
 		a := Must(NewAsyncSink(rec, 10))
-		if err := a.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.Close(t.Context()))
 		for _, k := range []EventKind{ToolStarted, ToolCompleted} {
 			if ok, err := deliverTo(t.Context(), a, asyncEvent(k, "late")); ok || err == nil {
 				t.Error(ok, err)
 			}
 		}
 		synctest.Wait()
-		if len(rec.Events()) != 0 {
-			t.Error("delivered after Close")
-		}
+		assert.Empty(t, rec.Events(), "delivered after Close")
 		wantCounts(t, a, 0, 0, 2)
 	})
 }
@@ -644,16 +585,12 @@ func TestBlockedSinkCostsNothingMore(t *testing.T) {
 			emit()
 		}
 		goroutines := runtime.NumGoroutine()
-		if got := testing.AllocsPerRun(1000, emit); got != 0 {
-			t.Errorf("%v allocations for an event that takes another's place", got)
-		}
+		assert.Zero(t, testing.AllocsPerRun(1000, emit), "allocations for an event that takes another's place")
 		if got := runtime.NumGoroutine(); got > goroutines {
 			t.Errorf("%d goroutines, were %d", got, goroutines)
 		}
 		close(s.open)
-		if err := a.Close(ctx); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, a.Close(ctx))
 	})
 }
 
@@ -672,9 +609,7 @@ func TestTerminalEventsComeAfterAllOthers(t *testing.T) {
 		a.Close(t.Context())
 		last := map[string]EventKind{}
 		for _, e := range rec.Events() {
-			if isTerminal(last[e.Call.ID]) {
-				t.Fatalf("call %s: %s after its end", e.Call.ID, e.Kind)
-			}
+			require.False(t, isTerminal(last[e.Call.ID]), "call %s: %s after its end", e.Call.ID, e.Kind)
 			last[e.Call.ID] = e.Kind
 		}
 		if a.Delivered()+a.Dropped() != 50_000 || a.Delivered() < 25_000 {
@@ -720,9 +655,7 @@ func TestAsyncSinkPayloads(t *testing.T) {
 				}
 				input["q"] = "changed"
 				close(hold)
-				if err := a.Close(t.Context()); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, a.Close(t.Context()))
 				if b, ok := inner.(*AsyncSink); ok {
 					b.Close(t.Context())
 				}
@@ -735,9 +668,7 @@ func TestAsyncSinkPayloads(t *testing.T) {
 				}
 				synctest.Wait()
 				raw, _ := rec.Events()[0].Call.Input.(json.RawMessage)
-				if got, want := string(raw), `{"q":"go","token":"[redacted]"}`; got != want {
-					t.Errorf("%s: got %s, want %s", name, got, want)
-				}
+				assert.Equal(t, `{"q":"go","token":"[redacted]"}`, string(raw), name)
 				for _, e := range plain.Events() {
 					if e.Call.Input != nil && !outside {
 						t.Errorf("%s: the plain sink saw %v", name, e.Call.Input)
@@ -798,9 +729,8 @@ func TestAsyncSinkContext(t *testing.T) {
 			if ctx.Err() != nil || context.Cause(ctx) != nil {
 				t.Errorf("the context has ended with the call: %v, %v", ctx.Err(), context.Cause(ctx))
 			}
-			if _, ok := ctx.Deadline(); ok {
-				t.Error("the context has the call's deadline")
-			}
+			_, ok := ctx.Deadline()
+			assert.False(t, ok, "the context has the call's deadline")
 			<-ctx.Done()
 			if got := context.Cause(ctx); got != context.Canceled {
 				t.Errorf("the sink's context ended for the call's cause: %v", got)
@@ -833,9 +763,7 @@ func TestAsyncSinkStorm(t *testing.T) {
 		var a *AsyncSink
 		mode := rnd.IntN(3)
 		inner := EventSinkFunc(func(ctx context.Context, e *Event) error {
-			if concurrent.Add(1) != 1 {
-				t.Error("the sink was called by two at once")
-			}
+			assert.Equal(t, int64(1), concurrent.Add(1), "the sink was called by two at once")
 			defer concurrent.Add(-1)
 			n := seen.Add(1)
 			switch {
@@ -864,9 +792,7 @@ func TestAsyncSinkStorm(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if err := a.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, a.Close(context.Background()))
 		if d, l := a.Delivered(), a.Dropped(); d+l != 4000 || int64(d) != seen.Load() {
 			t.Errorf("round %d: delivered %d, dropped %d, the sink saw %d", round, d, l, seen.Load())
 		}
@@ -938,25 +864,17 @@ func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var r Recorder
 			for _, e := range tt.events {
-				if err := emitTo(t.Context(), &r, e); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, emitTo(t.Context(), &r, e))
 			}
 			err := r.Check()
 			if err == nil {
-				if tt.want != nil {
-					t.Errorf("nothing broken, want %q", tt.want)
-				}
+				assert.Nil(t, tt.want, "nothing is broken")
 				return
 			}
 			lines := strings.Split(err.Error(), "\n")
-			if len(lines) != len(tt.want) {
-				t.Fatalf("%d lines, want %q: %v", len(lines), tt.want, err)
-			}
+			require.Equal(t, len(tt.want), len(lines), "lines, want %q: %v", tt.want, err)
 			for i := range lines {
-				if !strings.Contains(lines[i], tt.want[i]) {
-					t.Errorf("line %q, want %q", lines[i], tt.want[i])
-				}
+				assert.Contains(t, lines[i], tt.want[i], "line")
 			}
 		})
 	}
@@ -967,9 +885,8 @@ func TestRecorderCheckIsBounded(t *testing.T) {
 	for range 3 * maxBroken {
 		emitTo(t.Context(), r, story("r", "c", "search", "invoked", "queued")[1])
 	}
-	if got := strings.Count(r.Check().Error(), "\n"); got != maxBroken {
-		t.Errorf("%d lines, want %d", got+1, maxBroken+1)
-	}
+	got := strings.Count(r.Check().Error(), "\n")
+	assert.Equal(t, maxBroken, got, "%d lines, want %d", got+1, maxBroken+1)
 }
 
 func TestRecorderTrace(t *testing.T) {
@@ -979,23 +896,13 @@ func TestRecorderTrace(t *testing.T) {
 	for _, e := range []Event{a[0], b[0], a[1], {Kind: BreakerStateChanged}, b[1], a[2], a[3], odd[0]} {
 		emitTo(t.Context(), r, e)
 	}
-	if got, want := r.Trace(), `search: invoked queued started completed; fetch: invoked failed; "no\nsuch": invoked`; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	if got := len(r.Events()); got != 8 {
-		t.Errorf("%d events, want 8", got)
-	}
-	if got := len(r.Events("fetch")); got != 2 {
-		t.Errorf("%d events of fetch, want 2", got)
-	}
-	if got := len(r.Events("fetch", "search")); got != 6 {
-		t.Errorf("%d events of both, want 6", got)
-	}
+	assert.Equal(t, `search: invoked queued started completed; fetch: invoked failed; "no\nsuch": invoked`, r.Trace())
+	assert.Len(t, r.Events(), 8, "events")
+	assert.Len(t, r.Events("fetch"), 2, "events of fetch")
+	assert.Len(t, r.Events("fetch", "search"), 6, "events of both")
 	// The events are a copy.
 	r.Events()[0].Kind = "changed"
-	if r.Events()[0].Kind != ToolInvoked {
-		t.Error("the recorder's own events were handed out")
-	}
+	assert.Equal(t, ToolInvoked, r.Events()[0].Kind, "the recorder's own events were handed out")
 }
 
 func TestRecorderZeroAndNil(t *testing.T) {
@@ -1023,10 +930,6 @@ func TestRecorderConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := r.Check(); err != nil {
-		t.Error(err)
-	}
-	if got := len(r.Events()); got != 8*50*3 {
-		t.Errorf("%d events", got)
-	}
+	assert.NoError(t, r.Check())
+	assert.Len(t, r.Events(), 8*50*3, "events")
 }

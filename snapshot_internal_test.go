@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A snapshot reads at most a thousand constraints under one hold of the lock, calls get in
@@ -19,9 +22,8 @@ func TestSnapshotReadsInBatches(t *testing.T) {
 	x := Must(Wrap(e, Spec{Name: "x"}, func(context.Context, struct{}) (int, error) { return 0, nil }))
 	call := func(i int) {
 		t.Helper()
-		if _, err := x(WithPipelineContext(t.Context(), PipelineContext{Tenant: fmt.Sprint("tenant-", i)}), struct{}{}); err != nil {
-			t.Fatal(err)
-		}
+		_, err := x(WithPipelineContext(t.Context(), PipelineContext{Tenant: fmt.Sprint("tenant-", i)}), struct{}{})
+		require.NoError(t, err)
 	}
 	for i := range keys {
 		call(i)
@@ -44,14 +46,10 @@ func TestSnapshotReadsInBatches(t *testing.T) {
 		seen[g.Name+"\n"+g.Key]++
 	}
 	for k, n := range seen {
-		if n != 1 {
-			t.Errorf("%q is there %d times", k, n)
-		}
+		assert.Equal(t, 1, n, "%q is there %d times", k, n)
 	}
 	if want := 3*keys + 1; len(seen) != want { // and the tool's own
 		t.Errorf("%d constraints, want %d", len(seen), want)
 	}
-	if err := e.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, e.Close(t.Context()))
 }

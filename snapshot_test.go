@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // What is not told because a sink blocks is counted.
@@ -22,20 +24,18 @@ func TestSnapshot_EventsBeyondTheBoundAreCounted(t *testing.T) {
 		q := rates(sluice.Rate{N: 1})
 		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(q), Sink: sink}))
 		var wg sync.WaitGroup
-		wg.Go(func() { noErr(t, q.Pause("", time.Hour)) }) // its goroutine tells all that come
+		wg.Go(func() { assert.NoError(t, q.Pause("", time.Hour)) }) // its goroutine tells all that come
 		synctest.Wait()
 		for range 5000 {
-			noErr(t, q.Pause("", time.Hour))
+			require.NoError(t, q.Pause("", time.Hour))
 		}
-		if n := e.Snapshot().EventsDropped; n != 4000 {
-			t.Errorf("%d events dropped, want 4,000: 1,000 are kept", n)
-		}
+		assert.Equal(t, uint64(4000), e.Snapshot().EventsDropped, "events dropped: 1,000 are kept")
 		close(block)
 		wg.Wait()
 		if s := e.Snapshot(); got != 1001 || s.EventsDropped != 4000 || s.EventsDelivered != 1001 {
 			t.Errorf("%d told, %d delivered, %d dropped: want 1,001, 1,001 and 4,000", got, s.EventsDelivered, s.EventsDropped)
 		}
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -49,9 +49,8 @@ func TestExplainTakesNoKey(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
 		explain := func() {
 			for i := range 20 {
-				if d := r.Explain(r.as(0, fmt.Sprint("new", i)), sluice.Request{Tool: "x"}); d.Refusal != nil {
-					t.Errorf("%+v, want no refusal", d)
-				}
+				d := r.Explain(r.as(0, fmt.Sprint("new", i)), sluice.Request{Tool: "x"})
+				assert.Nil(t, d.Refusal, "%+v, want no refusal", d)
 			}
 		}
 		keys := func() (list []string) {
@@ -69,15 +68,13 @@ func TestExplainTakesNoKey(t *testing.T) {
 				t.Errorf("keys %q, were %q", after, before)
 			}
 			for _, tenant := range []string{"a", "b"} {
-				noErr(t, errOf(r.Invoke(r.as(0, tenant), sluice.Request{Tool: "x"})))
+				require.NoError(t, errOf(r.Invoke(r.as(0, tenant), sluice.Request{Tool: "x"})))
 			}
 			time.Sleep(time.Hour) // both are idle
 			before = keys()
 			explain()
 		}
-		if len(before) != 6 {
-			t.Errorf("keys %q, want two of each gate", before)
-		}
+		assert.Len(t, before, 6, "keys, want two of each gate")
 	})
 }
 
@@ -97,7 +94,7 @@ func TestInvokeDoesNotWaitForWrapBeyondItsContext(t *testing.T) {
 			cancel()
 		}
 		close(block)
-		noErr(t, r.call("x"))
+		require.NoError(t, r.call("x"))
 		r.end()
 	})
 }

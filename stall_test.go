@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 )
 
 // A limit that has released nothing for a minute while calls wait is told once, and shown,
@@ -67,19 +68,13 @@ func TestStall_IsToldOnce(t *testing.T) {
 					t.Errorf("told %+v at %v: %v", e, e.Time.Sub(r.start), e.Err)
 				}
 				time.Sleep(time.Hour)
-				if n := len(told()); n != 1 {
-					t.Errorf("told %d times in an hour, want once", n)
-				}
+				n := len(told())
+				assert.Equal(t, 1, n, "told %d times in an hour", n)
 				cancel()
-				if err := <-done; err == nil {
-					t.Error("no error of the nested call")
-				}
-				if shown() {
-					t.Error("still shown, though the limit has released")
-				}
-				if n := len(told()); n != 1 {
-					t.Errorf("told %d times, want once", n)
-				}
+				assert.Error(t, <-done, "no error of the nested call")
+				assert.False(t, shown(), "still shown, though the limit has released")
+				n = len(told())
+				assert.Equal(t, 1, n, "told %d times", n)
 				r.end()
 			})
 		})
@@ -95,8 +90,8 @@ func TestStall_WhatMovesIsNotToldOf(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "slow"}, sleeps(time.Minute-1))
 		r.tool(sluice.Spec{Name: "rated"}, sleeps(0))
-		wait := inOrder(20, func(int) { noErr(t, r.call("slow")) })
-		other := inOrder(3, func(int) { noErr(t, r.call("rated")) })
+		wait := inOrder(20, func(int) { assert.NoError(t, r.call("slow")) })
+		other := inOrder(3, func(int) { assert.NoError(t, r.call("rated")) })
 		wait()
 		other()
 		for _, e := range rec.Events() {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The tests of this file let very many of everything come and go, and hold that nothing is
@@ -164,9 +166,9 @@ func TestStorm_ToolsComeAndGo(t *testing.T) {
 				}
 				switch i % 5 {
 				case 0:
-					noErr(t, quota.Pause(s.Name, 30*time.Minute))
+					require.NoError(t, quota.Pause(s.Name, 30*time.Minute))
 				case 1:
-					noErr(t, breaker.Trip(s.Name))
+					require.NoError(t, breaker.Trip(s.Name))
 				}
 				if i >= from+live && !reg.Remove(name(i-live)) {
 					t.Fatalf("%s is not there", name(i-live))
@@ -193,9 +195,7 @@ func TestStorm_ToolsComeAndGo(t *testing.T) {
 			time.Sleep(3 * time.Hour)
 			synctest.Wait()
 			for gate, n := range gatesByName(e) {
-				if gate != "concurrency global" {
-					t.Errorf("%d cells of %s are left without a tool", n, gate)
-				}
+				assert.Equal(t, "concurrency global", gate, "%d cells of %s are left without a tool", n, gate)
 			}
 		}
 		n := many(200_000)
@@ -205,7 +205,7 @@ func TestStorm_ToolsComeAndGo(t *testing.T) {
 		round(n/10, n-n/10)
 		over(n)
 		before.returns(t)
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -258,7 +258,7 @@ func TestStorm_KeysComeAndGo(t *testing.T) {
 					}
 				case 1:
 					if err := breaker.Trip(host); err == nil {
-						noErr(t, breaker.Reset(host))
+						require.NoError(t, breaker.Reset(host))
 					} else if !strings.Contains(err.Error(), "keys that it may have are busy") {
 						t.Fatal(err)
 					}
@@ -289,7 +289,7 @@ func TestStorm_KeysComeAndGo(t *testing.T) {
 		}
 		check()
 		before.returns(t)
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -309,16 +309,15 @@ func TestStorm_UnitsComeAndGo(t *testing.T) {
 		})
 		round := func(n int) {
 			for range n / 100 {
-				if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"}); err != nil {
-					t.Fatal(err)
-				}
+				_, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"})
+				require.NoError(t, err)
 			}
 		}
 		round(1000)
 		before := calmNow()
 		round(many(200_000))
 		before.returns(t)
-		noErr(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
@@ -358,7 +357,7 @@ func TestStorm_TenantsComeAndGo(t *testing.T) {
 		round(i*100, 100)
 	}
 	before.returns(t)
-	noErr(t, e.Close(t.Context()))
+	require.NoError(t, e.Close(t.Context()))
 }
 
 // Executors that are closed leave nothing behind in what they shared.
@@ -371,20 +370,18 @@ func TestStorm_ExecutorsComeAndGo(t *testing.T) {
 		for range n {
 			e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Interceptors: gates}))
 			f := e.Submit(t.Context(), sluice.Request{Tool: "x"})
-			if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"}); err != nil {
-				t.Fatal(err)
-			}
+			_, err := e.Invoke(t.Context(), sluice.Request{Tool: "x"})
+			require.NoError(t, err)
 			if last != nil {
-				noErr(t, last.Close(t.Context()))
+				require.NoError(t, last.Close(t.Context()))
 			}
-			if _, err := f.Wait(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			_, err = f.Wait(t.Context())
+			require.NoError(t, err)
 			last = e
 			own := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(1))}))
-			noErr(t, own.Close(t.Context()))
+			require.NoError(t, own.Close(t.Context()))
 		}
-		noErr(t, last.Close(t.Context()))
+		require.NoError(t, last.Close(t.Context()))
 	}
 	round(100)
 	before := calmNow()
@@ -431,13 +428,13 @@ func TestStorm_SubmissionsThatEndAtOnce(t *testing.T) {
 		{"are admitted together", false, func(s storm, submit func(context.Context)) func() {
 			submit(t.Context())
 			return func() {
-				noErr(t, sluice.Reconfigure("me", s.hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n + 1}}})))
+				assert.NoError(t, sluice.Reconfigure("me", s.hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n + 1}}})))
 			}
 		}},
 		{"are admitted a few at a time", true, func(s storm, submit func(context.Context)) func() {
 			submit(t.Context())
 			return func() {
-				noErr(t, sluice.Reconfigure("me", s.hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1 + runtime.GOMAXPROCS(0)}}})))
+				assert.NoError(t, sluice.Reconfigure("me", s.hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1 + runtime.GOMAXPROCS(0)}}})))
 			}
 		}},
 		{"are admitted one by one", true, func(s storm, submit func(context.Context)) func() {
@@ -488,7 +485,7 @@ func TestStorm_SubmissionsThatEndAtOnce(t *testing.T) {
 				time.Sleep(ms)
 			}
 			before.returns(t)
-			noErr(t, s.e.Close(t.Context()))
+			require.NoError(t, s.e.Close(t.Context()))
 		})
 	}
 }
@@ -506,9 +503,8 @@ func TestStorm_ManyLiveTools(t *testing.T) {
 		rawTool(t, reg, sluice.Spec{Name: name(i)}, sleeps(0))
 	}
 	for i := range n / 4 {
-		if _, err := e.Invoke(t.Context(), sluice.Request{Tool: name(i)}); err != nil {
-			t.Fatal(err)
-		}
+		_, err := e.Invoke(t.Context(), sluice.Request{Tool: name(i)})
+		require.NoError(t, err)
 	}
 	for gate, cells := range gatesByName(e) {
 		if cells > n {
@@ -522,5 +518,5 @@ func TestStorm_ManyLiveTools(t *testing.T) {
 		t.Errorf("%d tools were registered, called and removed in %v", n, d)
 	}
 	before.returns(t)
-	noErr(t, e.Close(t.Context()))
+	require.NoError(t, e.Close(t.Context()))
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // An outcome that is there is what Wait answers, also if its context has ended.
@@ -22,9 +24,8 @@ func TestFuture_WaitPrefersTheOutcome(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for range 1000 {
-		if _, err := f.Wait(ctx); err != nil {
-			t.Fatalf("the outcome was there, and Wait answered %v", err)
-		}
+		_, err := f.Wait(ctx)
+		require.NoError(t, err, "the outcome was there, and Wait answered")
 	}
 	r.end()
 }
@@ -62,7 +63,7 @@ func TestSubmit_ManyEndAtOnce(t *testing.T) {
 			case "cancelled":
 				cancel()
 			case "admitted":
-				noErr(t, sluice.Reconfigure("me", hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: calls + 1}}})))
+				require.NoError(t, sluice.Reconfigure("me", hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: calls + 1}}})))
 			default:
 				time.AfterFunc(0, func() { e.Close(context.Background()) })
 			}
@@ -71,7 +72,7 @@ func TestSubmit_ManyEndAtOnce(t *testing.T) {
 			}
 			close(release)
 			holder.Wait(t.Context())
-			noErr(t, e.Close(t.Context()))
+			require.NoError(t, e.Close(t.Context()))
 			peak.isLow(t, calls, how != "admitted")
 		})
 	}
@@ -97,7 +98,7 @@ func TestSubmit_AllThatAreAdmittedRun(t *testing.T) {
 		}
 		for _, f := range futures {
 			_, err := f.Wait(t.Context())
-			noErr(t, err)
+			require.NoError(t, err)
 		}
 		r.end()
 	})
@@ -124,9 +125,8 @@ func TestSubmit_OthersGoOnAfterAnExit(t *testing.T) {
 		}
 		cancel()
 		for i, f := range futures {
-			if _, err := f.Wait(t.Context()); (err == nil) != (i == 0) {
-				t.Errorf("call %d: %v", i, err)
-			}
+			_, err := f.Wait(t.Context())
+			assert.Equal(t, i == 0, err == nil, "call %d: %v", i, err)
 		}
 		r.end()
 	})
@@ -163,9 +163,7 @@ func TestSubmit_ContextsThatEndTogether(t *testing.T) {
 					t.Errorf("call %d ended with %v", i, err)
 				}
 			default:
-				if i%2 == 1 {
-					t.Errorf("call %d still waits", i)
-				}
+				assert.NotEqual(t, 1, i%2, "call %d still waits", i)
 			}
 		}
 		close(release)
@@ -178,9 +176,7 @@ func TestSubmit_ContextsThatEndTogether(t *testing.T) {
 		if !errors.Is(err, mine) || late.Value != nil {
 			t.Errorf("a call whose context has ended: %v, %v", late.Value, err)
 		}
-		if err := exec.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, exec.Close(t.Context()))
 	})
 }
 
@@ -241,17 +237,12 @@ func TestSubmit_ContextWithCodeOfItsOwn(t *testing.T) {
 		}
 		close(release)
 		for _, f := range []*sluice.Future{holder, g, bad} {
-			if _, err := f.Wait(t.Context()); err != nil {
-				t.Error(err)
-			}
+			_, err := f.Wait(t.Context())
+			assert.NoError(t, err)
 		}
 		cancelOwn()
-		if len(others) == 0 {
-			t.Error("the context was not asked")
-		}
-		if err := exec.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NotEmpty(t, others, "the context was not asked")
+		assert.NoError(t, exec.Close(t.Context()))
 	})
 }
 
@@ -322,20 +313,17 @@ func TestPromise10_ContextThatMisbehavesWhileItsCallWaits(t *testing.T) {
 							}
 						}
 						for range 3 { // one slot, and nobody holds it
-							if n, err := x(t.Context(), 7); n != 7 || err != nil {
-								t.Fatalf("later: %d, %v", n, err)
-							}
+							n, err := x(t.Context(), 7)
+							require.Equal(t, 7, n, "later")
+							require.NoError(t, err, "later")
 							if res, err := exec.Submit(t.Context(), sluice.Request{Tool: "x", Input: 8}).Wait(t.Context()); res.Value != any(8) || err != nil {
 								t.Fatalf("later: %v, %v", res.Value, err)
 							}
 						}
-						if _, err := holder.Wait(t.Context()); err != nil {
-							t.Error(err)
-						}
+						_, err := holder.Wait(t.Context())
+						assert.NoError(t, err)
 						ctx.armed.Store(false)
-						if err := exec.Close(t.Context()); err != nil {
-							t.Error(err)
-						}
+						assert.NoError(t, exec.Close(t.Context()))
 					})
 				})
 			}
@@ -379,9 +367,9 @@ func TestClose_AfterAContextThatMisbehavesAsItIsWatched(t *testing.T) {
 					}
 					go r.Submit(ctx, sluice.Request{Tool: "x"}) // which may exit
 					_, err := holder.Wait(r.ctx)
-					noErr(t, err)
+					require.NoError(t, err)
 					synctest.Wait()
-					noErr(t, r.Close(t.Context()))
+					require.NoError(t, r.Close(t.Context()))
 					r.end()
 				})
 			})

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // throttledBy is an upstream's answer by pointer: no two of them are equal.
@@ -152,12 +154,11 @@ func TestPromise16_ThrottleOfANestedCallIsNeutralForItsAncestors(t *testing.T) {
 								})
 							}
 							for range 3 {
-								parallel(8, func(int) { noErr(t, r.call("agent0")) })
+								parallel(8, func(int) { assert.NoError(t, r.call("agent0")) })
 							}
 							calm = false
-							if n := r.gateNamed("concurrency tool").Limit; n != 8 {
-								t.Fatalf("the agents' adaptive limit is %d, want 8 after successes alone", n)
-							}
+							require.Equal(t, int64(8), r.gateNamed("concurrency tool").Limit,
+								"the agents' adaptive limit, want 8 after successes alone")
 							err := r.call(fmt.Sprint("agent", levels-1))
 							if how != "retried" && !errors.Is(err, returned) && fmt.Sprintf("%T", err) != "sluice_test.throttles" {
 								t.Errorf("the error is %v: want %v untouched", err, returned)
@@ -166,15 +167,11 @@ func TestPromise16_ThrottleOfANestedCallIsNeutralForItsAncestors(t *testing.T) {
 							if m.quiet {
 								want = ""
 							}
-							if got := r.paused(); got != want {
-								t.Errorf("paused: %q, want %q", got, want)
-							}
-							if n := r.gateNamed("concurrency tool").Limit; n != 8 {
-								t.Errorf("the agents' adaptive limit is %d, want 8 still", n)
-							}
-							if s := r.gateNamed("breaker").State; s != sluice.BreakerClosed {
-								t.Errorf("the agents' breaker is %s", s)
-							}
+							assert.Equal(t, want, r.paused(), "paused")
+							assert.Equal(t, int64(8), r.gateNamed("concurrency tool").Limit,
+								"the agents' adaptive limit")
+							assert.Equal(t, sluice.BreakerClosed, r.gateNamed("breaker").State,
+								"the agents' breaker")
 						})
 					})
 				}
@@ -236,9 +233,7 @@ func TestPromise16_LayersOfANestedCallSpeakForIt(t *testing.T) {
 				if attempts > 0 {
 					want = pausedFetch
 				}
-				if got := r.paused(); got != want {
-					t.Errorf("%d attempts: paused: %q, want %q", attempts, got, want)
-				}
+				assert.Equal(t, want, r.paused(), "%d attempts: paused", attempts)
 			})
 		}
 	}
@@ -306,7 +301,7 @@ func TestPromise16_RefusalOfANestedCallIsNeutralForAllAround(t *testing.T) {
 				return errOf(r.Invoke(ctx, sluice.Request{Tool: inner}))
 			})
 		}
-		noErr(t, r.call("agent2"))
+		require.NoError(t, r.call("agent2"))
 		for range 3 {
 			if err := r.call("agent2"); !errors.Is(err, sluice.ErrRateLimited) || errors.Is(err, sluice.ErrRejected) {
 				t.Fatalf("%v, want the refusal passed on by a tool that ran", err)
@@ -353,9 +348,7 @@ func TestQuota_ThrottleWithoutATimeLiftsNothing(t *testing.T) {
 			return errors.Join(busyError{}, retryIn(-1))
 		})
 		_ = r.call("fetch")
-		if got := r.paused(); got != pausedFetch {
-			t.Errorf("paused: %q, want %q", got, pausedFetch)
-		}
+		assert.Equal(t, pausedFetch, r.paused(), "paused")
 	})
 }
 
@@ -412,15 +405,12 @@ func TestQuota_ThrottleOfAFreeCallPausesItsKey(t *testing.T) {
 					if scope == byAPIKey { // another key goes on, in the tool that met it too
 						call("b", "free")
 						call("b", "other")
-						if got, want := starts.String(), "free of b at 1s other of b at 1s"; got != want {
-							t.Errorf("got %s, want %s", got, want)
-						}
+						assert.Equal(t, "free of b at 1s other of b at 1s", starts.String())
 						starts = log{}
 					}
 					inOrder(2, func(i int) { call("a", []string{"other", "free"}[i]) })()
-					if got := starts.String(); strings.Count(got, " at 31") != 2 {
-						t.Errorf("%s, want both once the pause is over", got)
-					}
+					got := starts.String()
+					assert.Equal(t, 2, strings.Count(got, " at 31"), "%s, want both once the pause is over", got)
 				})
 			})
 		}
@@ -435,10 +425,8 @@ func TestQuota_ThrottleOfAFreeCallPausesItsKey(t *testing.T) {
 			r.tool(sluice.Spec{Name: "free", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 0 }}}, sleeps(0))
 			wait := inOrder(5, func(int) { _, _ = r.Invoke(r.withKey("a"), sluice.Request{Tool: "dear"}) })
 			_, err := r.Invoke(r.withKey("a"), sluice.Request{Tool: "free"})
-			noErr(t, err)
-			if r.at() != 0 {
-				t.Errorf("the free call started at %v, want at once", r.at())
-			}
+			require.NoError(t, err)
+			assert.Zero(t, r.at(), "the free call started at")
 			wait()
 		})
 	})
@@ -500,9 +488,7 @@ func TestQuota_ThrottlesOfAttemptsAreApart(t *testing.T) {
 				return errOf(r.Invoke(ctx, sluice.Request{Tool: "fetch"}))
 			})
 			_ = r.call("agent")
-			if got, want := r.paused(), "rate/model calls per second 30s, tool/fetch concurrency 30s"; got != want {
-				t.Errorf("paused: %q, want %q", got, want)
-			}
+			assert.Equal(t, "rate/model calls per second 30s, tool/fetch concurrency 30s", r.paused(), "paused")
 		})
 	})
 }
@@ -560,11 +546,9 @@ func TestQuota_ThrottleOfAPart(t *testing.T) {
 					return nil
 				})
 				_, err := r.Invoke(sluice.WithPipelineContext(t.Context(), r.pc), sluice.Request{Tool: "fetch"})
-				noErr(t, err)
+				require.NoError(t, err)
 				got := strings.ReplaceAll(strings.ReplaceAll(r.paused(), "rate/", ""), " calls per second", "")
-				if got != x.want {
-					t.Errorf("paused: %q, want %q", got, x.want)
-				}
+				assert.Equal(t, x.want, got, "paused")
 			})
 		})
 	}
@@ -581,10 +565,8 @@ func TestQuota_ThrottleOfAPartWithoutRoom(t *testing.T) {
 			sluice.ReportThrottle(ctx, time.Hour, sluice.ThrottlePart{Kind: "host", Key: "b"})
 			return nil
 		})
-		noErr(t, r.call("fetch"))
-		if got, want := r.paused(), "rate calls per second a 1m0s"; got != want {
-			t.Errorf("paused: %q, want %q", got, want)
-		}
+		require.NoError(t, r.call("fetch"))
+		assert.Equal(t, "rate calls per second a 1m0s", r.paused(), "paused")
 	})
 }
 
@@ -597,18 +579,10 @@ func TestQuota_ErrorsNameTheirParts(t *testing.T) {
 		r.tool(sluice.Spec{Name: "fetch"}, func(context.Context) error {
 			return errors.Join(hostThrottle{"b", time.Hour}, fmt.Errorf("get: %w", hostThrottle{"c", 5 * time.Second}), &throttledBy{wraps: hostThrottle{"d", time.Hour}})
 		})
-		if err := r.call("fetch"); err == nil {
-			t.Error("want the tool's error")
-		}
-		if got, want := r.paused(), "rate calls per second b 1h0m0s, rate calls per second c 5s"; got != want {
-			t.Errorf("paused: %q, want %q", got, want)
-		}
-		if err := r.call("fetch"); err == nil {
-			t.Error("want the call of a host that does not pause to go on")
-		}
-		if r.at() != 0 {
-			t.Errorf("it started at %v, want at once", r.at())
-		}
+		assert.Error(t, r.call("fetch"), "want the tool's error")
+		assert.Equal(t, "rate calls per second b 1h0m0s, rate calls per second c 5s", r.paused(), "paused")
+		assert.Error(t, r.call("fetch"), "want the call of a host that does not pause to go on")
+		assert.Zero(t, r.at(), "it started at")
 	})
 }
 
@@ -641,7 +615,7 @@ func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
 				tool("small", map[string]int64{"weight": 1, "b": 1}, func(context.Context) error { last = r.at(); return nil })
 				var wg sync.WaitGroup
 				for _, tool := range []string{"holder", "wide"} {
-					wg.Go(func() { noErr(t, r.call(tool)) })
+					wg.Go(func() { assert.NoError(t, r.call(tool)) })
 					synctest.Wait()
 				}
 				for r.Snapshot().Queued < 2 { // until the slots are kept for the wide one
@@ -649,7 +623,7 @@ func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
 						t.Fatal("nothing is kept for the wide call")
 					}
 					time.Sleep(ms)
-					wg.Go(func() { noErr(t, r.call("small")) })
+					wg.Go(func() { assert.NoError(t, r.call("small")) })
 					synctest.Wait()
 				}
 				at := r.at()
@@ -690,14 +664,14 @@ func TestThrottle_PauseIsNoStall(t *testing.T) {
 					time.Sleep(100 * time.Second)
 					return nil
 				})
-				noErr(t, r.call("x"))
+				require.NoError(t, r.call("x"))
 				time.Sleep(ms)
-				wait := inOrder(2, func(int) { noErr(t, r.call("x")) })
+				wait := inOrder(2, func(int) { assert.NoError(t, r.call("x")) })
 				from := time.Minute
 				if end == "lifted" {
 					time.Sleep(50 * time.Second)
 					from = r.at()
-					noErr(t, reg.Lift("x"))
+					require.NoError(t, reg.Lift("x"))
 				}
 				wait()
 				if len(told) != 1 || told[0] != from+time.Minute {

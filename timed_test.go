@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestTimed_Context: the context of an attempt with a timeout makes a timer only for who
@@ -71,12 +73,8 @@ func TestTimed_Context(t *testing.T) {
 						if err := ctx.Err(); err != tt.during {
 							t.Errorf("after %v Err is %v, want %v", tt.hold, err, tt.during)
 						}
-						if err := context.Cause(ctx); !errors.Is(err, tt.cause) {
-							t.Errorf("after %v Cause is %v, want %v", tt.hold, err, tt.cause)
-						}
-						if ctxDone(ctx) != (tt.during != nil) {
-							t.Errorf("after %v Done is closed: %v", tt.hold, ctxDone(ctx))
-						}
+						assert.ErrorIs(t, context.Cause(ctx), tt.cause, "after %v Cause", tt.hold)
+						assert.Equal(t, tt.during != nil, ctxDone(ctx), "after %v Done is closed", tt.hold)
 						kept <- ctx
 						return 0, nil
 					}))
@@ -137,9 +135,8 @@ func TestTimed_ManyDeadlines(t *testing.T) {
 				return 0, nil
 			}))
 			go func() {
-				if _, err := f(t.Context(), 1); !errors.Is(err, sluice.ErrTimeout) {
-					t.Errorf("%s: %v, want a timeout", name, err)
-				}
+				_, err := f(t.Context(), 1)
+				assert.ErrorIs(t, err, sluice.ErrTimeout, "%s, want a timeout", name)
 				ends <- [2]time.Duration{time.Since(start), d}
 			}()
 			synctest.Wait()
@@ -178,14 +175,12 @@ func TestTimed_SinkBlocks(t *testing.T) {
 			time.Sleep(150 * ms)
 			return nil
 		})
-		if err := r.call("x"); err == nil {
-			t.Fatal("the tool did not fail")
-		}
+		require.Error(t, r.call("x"), "the tool did not fail")
 		time.Sleep(2 * time.Second)
 		start := time.Now()
-		if err := r.call("x"); !errors.Is(err, sluice.ErrTimeout) || time.Since(start) != 1100*ms {
-			t.Errorf("%v after %v, want a timeout after 1.1s", err, time.Since(start))
-		}
+		err := r.call("x")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.Equal(t, 1100*ms, time.Since(start))
 		time.Sleep(time.Second)
 		r.end()
 	})
@@ -198,9 +193,8 @@ func TestTimed_CauseStays(t *testing.T) {
 	var kept context.Context
 	r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { kept = ctx; return nil })
 	ctx, cancel := context.WithCancelCause(context.WithValue(r.ctx, ctxKey{}, "value"))
-	if _, err := r.Invoke(ctx, sluice.Request{Tool: "x"}); err != nil {
-		t.Fatal(err)
-	}
+	_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+	require.NoError(t, err)
 	cancel(errors.New("later"))
 	for range 2 {
 		if context.Cause(kept) != context.Canceled || kept.Err() != context.Canceled || kept.Value(ctxKey{}) != "value" {
@@ -217,23 +211,19 @@ func TestTimed_ExecutorFromOutside(t *testing.T) {
 	exec := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Timeout: time.Second}))
 	rawTool(t, reg, sluice.Spec{Name: "quick"}, func(context.Context) error { return nil })
 	rawTool(t, reg, sluice.Spec{Name: "slow"}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-	if _, err := exec.Invoke(t.Context(), sluice.Request{Tool: "quick"}); err != nil {
-		t.Fatal(err)
-	}
+	_, err := exec.Invoke(t.Context(), sluice.Request{Tool: "quick"})
+	require.NoError(t, err)
 	for range 2 {
 		synctest.Test(t, func(t *testing.T) {
 			for range 2 {
-				if _, err := exec.Invoke(t.Context(), sluice.Request{Tool: "quick"}); err != nil {
-					t.Error(err)
-				}
+				_, err := exec.Invoke(t.Context(), sluice.Request{Tool: "quick"})
+				assert.NoError(t, err)
 			}
 			start := time.Now()
-			if _, err := exec.Invoke(t.Context(), sluice.Request{Tool: "slow"}); !errors.Is(err, sluice.ErrTimeout) || time.Since(start) != time.Second {
-				t.Errorf("%v after %v, want a timeout after 1s", err, time.Since(start))
-			}
+			_, err := exec.Invoke(t.Context(), sluice.Request{Tool: "slow"})
+			assert.ErrorIs(t, err, sluice.ErrTimeout)
+			assert.Equal(t, time.Second, time.Since(start))
 		})
 	}
-	if err := exec.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, exec.Close(t.Context()))
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // eventJSON is what tests read of the JSON form of an event.
@@ -32,8 +34,8 @@ type eventJSON struct {
 func readEvent(t *testing.T, e sluice.Event) (j eventJSON) {
 	t.Helper()
 	b, err := json.Marshal(e)
-	noErr(t, err)
-	noErr(t, json.Unmarshal(b, &j))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &j))
 	return j
 }
 
@@ -57,18 +59,18 @@ func TestPromise18_KeysTellCallsApart(t *testing.T) {
 					return errOf(r.Invoke(ctx, sluice.Request{ID: nested, Tool: "leaf"}))
 				})
 				nested = ids[0]
-				parallel(2, func(i int) { noErr(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: ids[i], Tool: "work"}))) })
-				noErr(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: ids[2], Tool: "work"})))
-				noErr(t, errOf(r.Submit(r.ctx, sluice.Request{ID: ids[2], Tool: "leaf"}).Wait(t.Context())))
+				parallel(2, func(i int) { assert.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: ids[i], Tool: "work"}))) })
+				require.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: ids[2], Tool: "work"})))
+				require.NoError(t, errOf(r.Submit(r.ctx, sluice.Request{ID: ids[2], Tool: "leaf"}).Wait(t.Context())))
 				_ = r.call("nobody")
 
 				tools, events := make(map[string]string), make(map[string]bool)
 				parents := make(map[string]string) // of the leaves
 				for _, e := range r.rec.Events() {
 					j := readEvent(t, e)
-					if j.CallKey == "" || j.CallKey != e.CallKey.String() || j.EventID != fmt.Sprintf("%s/%d", j.CallKey, e.Seq) {
-						t.Fatalf("event %q of call %q (%v)", j.EventID, j.CallKey, e.CallKey)
-					}
+					require.NotEmpty(t, j.CallKey)
+					require.Equal(t, j.CallKey, e.CallKey.String())
+					require.Equal(t, j.EventID, fmt.Sprintf("%s/%d", j.CallKey, e.Seq))
 					if events[j.EventID] {
 						t.Errorf("two events are %s", j.EventID)
 					}
@@ -170,9 +172,8 @@ func TestCodeOfANestedRefusalOfTheSameID(t *testing.T) {
 				codes[e.Call.Tool] = readEvent(t, e).Code
 			}
 		}
-		if want := "map[leaf:saturated outer:tool_error work:tool_error]"; fmt.Sprint(codes) != want {
-			t.Errorf("codes %v, want %s", codes, want)
-		}
+		assert.Equal(t, "map[leaf:saturated outer:tool_error work:tool_error]", fmt.Sprint(codes),
+			"codes %v", codes)
 	})
 }
 
@@ -230,7 +231,7 @@ func TestEventsBehindABlockedSinkAreBounded(t *testing.T) {
 		})})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(0))
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		time.Sleep(2 * time.Second)
 		if got := len(r.rec.Events()); got != 1003 || r.Snapshot().EventsDropped != attempts-1000 {
 			t.Errorf("%d events told and %d dropped, want 1003 and %d", got, r.Snapshot().EventsDropped, attempts-1000)
@@ -292,7 +293,7 @@ func TestRetriesAreTold(t *testing.T) {
 					r.busy("block")
 					want, code = "block: invoked started completed; work: invoked retrying started completed", "saturated"
 				}
-				noErr(t, r.call("work"))
+				require.NoError(t, r.call("work"))
 				r.trace(want)
 				for _, e := range r.rec.Events("work") {
 					switch e.Kind {
@@ -353,11 +354,11 @@ func TestReportRetryOutOfPlace(t *testing.T) {
 			c.ReportRetry(ctx, ms, errTool)
 			return nil
 		})
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		kept.ReportRetry(r.ctx, ms, errTool)
 		sluice.Call{}.ReportRetry(r.ctx, ms, errTool)
 		r.trace("work: invoked started completed")
-		noErr(t, errOf(r.Invoke(context.Background(), sluice.Request{Tool: "work"})))
+		require.NoError(t, errOf(r.Invoke(context.Background(), sluice.Request{Tool: "work"})))
 		kept.ReportRetry(context.Background(), ms, errTool)
 		r.trace("work: invoked started completed")
 	})
@@ -411,7 +412,7 @@ func TestThrottledCallsAreRetryable(t *testing.T) {
 					Retryable  bool  `json:"retryable"`
 					RetryAfter int64 `json:"retry_after_ms"`
 				}
-				noErr(t, json.Unmarshal([]byte(sluice.ModelText(err)), &m))
+				require.NoError(t, json.Unmarshal([]byte(sluice.ModelText(err)), &m))
 				if !m.Retryable || m.RetryAfter != tt.after {
 					t.Errorf("a model reads %s", sluice.ModelText(err))
 				}
@@ -478,26 +479,21 @@ func TestOneSinkGetsEachEventOnce(t *testing.T) {
 				other := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: tt.exec, Interceptors: interceptors(l)}))
 				f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, struct{}) (int, error) { return 1, nil }))
 				_, err := f(sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Sink: tt.run}), struct{}{})
-				noErr(t, err)
-				noErr(t, rec.Check())
-				if got, want := rec.Trace(), "x: invoked started completed"; got != want {
-					t.Errorf("got %s, want %s", got, want)
-				}
-				if got := own.Trace(); (got == "x: invoked started completed") != tt.own {
-					t.Errorf("the run's own sink got %q", got)
-				}
-				noErr(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}})))
+				require.NoError(t, err)
+				require.NoError(t, rec.Check())
+				assert.Equal(t, "x: invoked started completed", rec.Trace())
+				got := own.Trace()
+				assert.Equal(t, tt.own, (got == "x: invoked started completed"), "the run's own sink got %q", got)
+				require.NoError(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}})))
 				want := 4
 				if tt.exec == nil {
 					want = 3
 				} else if name == "cannot compare" {
 					want = 5
 				}
-				if len(rec.Events()) != want {
-					t.Errorf("%d events, want %d: the three of the call and a change for each sink", len(rec.Events()), want)
-				}
-				noErr(t, e.Close(t.Context()))
-				noErr(t, other.Close(t.Context()))
+				assert.Len(t, rec.Events(), want, "events: the three of the call and a change for each sink")
+				require.NoError(t, e.Close(t.Context()))
+				require.NoError(t, other.Close(t.Context()))
 			})
 		}
 	}
@@ -534,16 +530,12 @@ func TestElapsed(t *testing.T) {
 			return nil
 		})
 		r.busy("block")
-		noErr(t, r.call("work"))
+		require.NoError(t, r.call("work"))
 		us := time.Microsecond
 		want := []time.Duration{0, 0, 20 * ms, 25*ms + us, 32*ms + us, 37*ms + 2*us}
 		for i, e := range r.rec.Events("work") {
-			if e.Elapsed != want[i] {
-				t.Errorf("%s after %v, want %v", e.Kind, e.Elapsed, want[i])
-			}
-			if j := readEvent(t, e); j.Elapsed != float64(want[i])/1e6 {
-				t.Errorf("%s: elapsed_ms is %v", e.Kind, j.Elapsed)
-			}
+			assert.Equal(t, want[i], e.Elapsed, "%s after", e.Kind)
+			assert.Equal(t, float64(want[i])/1e6, readEvent(t, e).Elapsed, "%s: elapsed_ms", e.Kind)
 		}
 		if line := fmt.Sprintf(`"elapsed":%d`, want[5]); !strings.Contains(logged.String(), line) {
 			t.Errorf("no %s in the log:\n%s", line, logged.String())
@@ -563,9 +555,9 @@ func TestGateStateKindAndScope(t *testing.T) {
 		_ = r.call("work")
 		quota.Pause("", time.Minute)
 		b, err := json.Marshal(r.Snapshot())
-		noErr(t, err)
+		require.NoError(t, err)
 		var snap sluice.Snapshot
-		noErr(t, json.Unmarshal(b, &snap))
+		require.NoError(t, json.Unmarshal(b, &snap))
 		var got []string
 		for _, g := range snap.Gates {
 			got = append(got, fmt.Sprintf("%s: %v %s %q %v", g.Name, g.Kind, g.Scope, g.State, g.Paused))
@@ -582,14 +574,11 @@ func TestGateStateKindAndScope(t *testing.T) {
 			t.Errorf("got\n%s\nwant\n%s\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), b)
 		}
 		for _, s := range []string{`"kind":"breaker","scope":"per tool"`, `"state":"open"`, `"paused":true`} {
-			if !bytes.Contains(b, []byte(s)) {
-				t.Errorf("no %s in %s", s, b)
-			}
+			assert.True(t, bytes.Contains(b, []byte(s)), "no %s in %s", s, b)
 		}
 		var k sluice.GateKind
 		var s sluice.BreakerState
-		if k.UnmarshalText([]byte("odd")) == nil || s.UnmarshalText([]byte("odd")) == nil {
-			t.Error("reads what is none")
-		}
+		require.Error(t, k.UnmarshalText([]byte("odd")), "reads what is none")
+		assert.Error(t, s.UnmarshalText([]byte("odd")), "reads what is none")
 	})
 }

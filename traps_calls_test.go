@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // free fails the test unless n calls of the limiter's executor can run at once.
@@ -34,13 +35,12 @@ func free(t *testing.T, e *sluice.Executor, n int) {
 	}
 	close(gate)
 	for _, c := range calls {
-		if _, err := c.Wait(t.Context()); err != nil {
-			t.Error(err)
-		}
+		_, err := c.Wait(t.Context())
+		assert.NoError(t, err)
 	}
 }
 
-func TestT3_CancelledContextTakesNothing(t *testing.T) {
+func TestCancelledContextTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), rates}})
@@ -53,9 +53,8 @@ func TestT3_CancelledContextTakesNothing(t *testing.T) {
 			if _, err := f(ctx, ""); !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, cause) {
 				t.Errorf("got %v", err)
 			}
-			if _, err := e.Submit(ctx, sluice.Request{Tool: "x", Input: ""}).Wait(t.Context()); !errors.Is(err, cause) {
-				t.Errorf("submitted: %v", err)
-			}
+			_, err := e.Submit(ctx, sluice.Request{Tool: "x", Input: ""}).Wait(t.Context())
+			assert.ErrorIs(t, err, cause, "submitted")
 		}
 		start := time.Now()
 		if _, err := f(t.Context(), ""); err != nil || ran != 1 || time.Since(start) != 0 {
@@ -64,30 +63,26 @@ func TestT3_CancelledContextTakesNothing(t *testing.T) {
 	})
 }
 
-func TestT5_T20_NonsenseLimitsAndWeights(t *testing.T) {
+func TestNonsenseLimitsAndWeights(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, n := range []int{0, -1, -1 << 31} {
-			if _, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}}); err == nil || !strings.Contains(err.Error(), "Limits[0].Max") {
-				t.Errorf("Max %d: %v", n, err)
-			}
+			_, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})
+			assert.ErrorContains(t, err, "Limits[0].Max", "Max %d", n)
 		}
 		lim := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4, Unit: "bytes"}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{lim}})
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(c sluice.Call, _ string) int64 { return c.Input.(int64) }}},
 			func(_ context.Context, n int64) (int64, error) { return n, nil }))
 		for weight, want := range map[int64]error{-1: sluice.ErrInvalidArguments, -1 << 63: sluice.ErrInvalidArguments, 5: sluice.ErrSaturated, 1<<63 - 1: sluice.ErrSaturated, 0: nil, 4: nil} {
-			if _, err := f(t.Context(), weight); !errors.Is(err, want) {
-				t.Errorf("weight %d: %v, want %v", weight, err, want)
-			}
+			_, err := f(t.Context(), weight)
+			assert.ErrorIs(t, err, want, "weight %d", weight)
 		}
-		if s := e.Snapshot(); s.InFlight != 0 {
-			t.Errorf("%d in flight", s.InFlight)
-		}
+		assert.Zero(t, e.Snapshot().InFlight, "in flight")
 	})
 }
 
 // The context ends between the look at it and the wait: the waiter must return at once.
-func TestT6_CancelWhileParkingIsNotLost(t *testing.T) {
+func TestCancelWhileParkingIsNotLost(t *testing.T) {
 	for range 300 {
 		synctest.Test(t, func(t *testing.T) {
 			e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
@@ -100,15 +95,13 @@ func TestT6_CancelWhileParkingIsNotLost(t *testing.T) {
 			go func() { _, err := f(ctx, ""); done <- err }()
 			runtime.Gosched()
 			cancel()
-			if err := <-done; !errors.Is(err, context.Canceled) {
-				t.Errorf("got %v", err)
-			}
+			assert.ErrorIs(t, <-done, context.Canceled)
 			close(block)
 		})
 	}
 }
 
-func TestT12_T15_SlotIsHeldUntilTheCodeEnds(t *testing.T) {
+func TestSlotIsHeldUntilTheCodeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}, Timeout: time.Second})
 		start := time.Now()
@@ -121,22 +114,20 @@ func TestT12_T15_SlotIsHeldUntilTheCodeEnds(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			return "", nil
 		}))
-		if _, err := f(t.Context(), ""); !errors.Is(err, sluice.ErrTimeout) || time.Since(start) != time.Second {
-			t.Errorf("%v after %v", err, time.Since(start))
-		}
-		if _, err := f(t.Context(), ""); !errors.Is(err, sluice.ErrTimeout) || time.Since(start) != 11*time.Second {
-			t.Errorf("%v after %v", err, time.Since(start))
-		}
-		if err := e.Close(t.Context()); err != nil || time.Since(start) != 20*time.Second {
-			t.Errorf("Close: %v after %v", err, time.Since(start))
-		}
-		if want := []time.Duration{0, 10 * time.Second}; !slices.Equal(began, want) {
-			t.Errorf("began at %v, want %v", began, want)
-		}
+		_, err := f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.Equal(t, time.Second, time.Since(start))
+		_, err = f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.Equal(t, 11*time.Second, time.Since(start))
+		err = e.Close(t.Context())
+		require.NoError(t, err, "Close")
+		assert.Equal(t, 20*time.Second, time.Since(start), "Close")
+		assert.Equal(t, []time.Duration{0, 10 * time.Second}, began, "began at")
 	})
 }
 
-func TestT13_T14_EachEndingGivesBackOnce(t *testing.T) {
+func TestEachEndingGivesBackOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 3
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}, Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return errors.New("sink") })})
@@ -163,7 +154,7 @@ func TestT13_T14_EachEndingGivesBackOnce(t *testing.T) {
 	})
 }
 
-func TestT16_T17_T18_NestedCalls(t *testing.T) {
+func TestNestedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
 		var inside, peak atomic.Int32
@@ -188,9 +179,8 @@ func TestT16_T17_T18_NestedCalls(t *testing.T) {
 			var wg sync.WaitGroup
 			for range n {
 				wg.Go(func() {
-					if _, err := leaf(ctx, 0); err != nil {
-						t.Error(err)
-					}
+					_, err := leaf(ctx, 0)
+					assert.NoError(t, err)
 				})
 			}
 			wg.Wait()
@@ -214,7 +204,7 @@ func TestT16_T17_T18_NestedCalls(t *testing.T) {
 }
 
 // A full queue is a typed refusal, also for a tool that calls others.
-func TestT19_OverloadRunsNothingElsewhere(t *testing.T) {
+func TestOverloadRunsNothingElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), order}})
@@ -225,20 +215,17 @@ func TestT19_OverloadRunsNothingElsewhere(t *testing.T) {
 			go func() { _, err := f(t.Context(), ""); done <- err }()
 			synctest.Wait()
 		}
-		if _, err := f(t.Context(), ""); !errors.Is(err, sluice.ErrQueueFull) {
-			t.Errorf("got %v", err)
-		}
+		_, err := f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrQueueFull)
 		close(gate)
 		for range 2 {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, <-done)
 		}
 	})
 }
 
 // Sinks may read the breaker and call tools from the event of its change, and may panic.
-func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
+func TestBreakerEventsHoldNoLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 1}))
 		var e *sluice.Executor
@@ -248,9 +235,8 @@ func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
 				return nil
 			}
 			seen = append(seen, ev.From+" "+ev.To+" "+sluice.Must(b.State("bad")).String())
-			if _, err := e.Invoke(ctx, sluice.Request{Tool: "good", Input: ""}); err != nil {
-				t.Error(err)
-			}
+			_, err := e.Invoke(ctx, sluice.Request{Tool: "good", Input: ""})
+			assert.NoError(t, err)
 			panic("in sink")
 		})})
 		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "good"}, echo))
@@ -258,14 +244,12 @@ func TestT54_T55_BreakerEventsHoldNoLock(t *testing.T) {
 		if _, err := bad(t.Context(), ""); err == nil || errors.Is(err, sluice.ErrRejected) {
 			t.Errorf("got %v", err)
 		}
-		if want := []string{"closed open open"}; !slices.Equal(seen, want) {
-			t.Errorf("saw %q, want %q", seen, want)
-		}
+		assert.Equal(t, []string{"closed open open"}, seen, "what the listener saw")
 	})
 }
 
 // A classify function that panics is called once, and the outcome counts as what it is.
-func TestT56_ClassifierPanics(t *testing.T) {
+func TestClassifierPanics(t *testing.T) {
 	asked := 0
 	b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 2}))
 	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { asked++; panic("in Classify") }})
@@ -280,15 +264,15 @@ func TestT56_ClassifierPanics(t *testing.T) {
 		want sluice.BreakerState
 	}{{false, sluice.BreakerClosed}, {true, sluice.BreakerClosed}, {false, sluice.BreakerClosed}, {false, sluice.BreakerOpen}} {
 		fails(t.Context(), step.ok)
-		if got := sluice.Must(b.State("x")); got != step.want || asked != i+1 {
-			t.Errorf("step %d: %v after %d questions, want %v", i, got, asked, step.want)
-		}
+		got := sluice.Must(b.State("x"))
+		assert.Equal(t, step.want, got, "step %d", i)
+		assert.Equal(t, i+1, asked, "step %d", i)
 	}
 }
 
 // Every ending has one terminal event, and the caller of a panicking call is answered by
 // the id it gave.
-func TestT81_T82_OneTerminalEventForEveryEnding(t *testing.T) {
+func TestOneTerminalEventForEveryEnding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pc, rec := sluice.NewTestPipelineContext()
 		ctx := sluice.WithPipelineContext(t.Context(), pc)
@@ -308,19 +292,13 @@ func TestT81_T82_OneTerminalEventForEveryEnding(t *testing.T) {
 		}))
 		for _, how := range []string{"return", "panic", "exit", "error", "late"} {
 			_, err := e.Invoke(ctx, sluice.Request{ID: "the " + how, Tool: "x", Input: how})
-			if (err == nil) != (how == "return") {
-				t.Errorf("%s: %v", how, err)
-			}
+			assert.Equal(t, how == "return", err == nil, "%s: %v", how, err)
 		}
 		e.Invoke(ctx, sluice.Request{ID: "unknown", Tool: "nothing"})
 		e.Invoke(ctx, sluice.Request{ID: "invalid", Tool: "x", Args: []byte("{")})
-		if err := e.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, e.Close(t.Context()))
 		e.Invoke(ctx, sluice.Request{ID: "closed", Tool: "x", Input: "return"})
-		if err := rec.Check(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, rec.Check())
 		ends := map[string]int{}
 		for _, ev := range rec.Events() {
 			if ev.Kind == sluice.ToolCompleted || ev.Kind == sluice.ToolFailed || ev.Kind == sluice.ToolDenied {
@@ -334,7 +312,7 @@ func TestT81_T82_OneTerminalEventForEveryEnding(t *testing.T) {
 }
 
 // Calls made side by side: whatever happens to one, each has its own result.
-func TestT85_T86_T87_T88_SiblingsKeepTheirResults(t *testing.T) {
+func TestSiblingsKeepTheirResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, limit = 500, 8
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}})
@@ -379,7 +357,7 @@ func TestT85_T86_T87_T88_SiblingsKeepTheirResults(t *testing.T) {
 
 // A rule that refuses at call time cannot be got around by naming the tool, and looks the
 // same for every tool it hides.
-func TestT92_RulesHoldAtCallTime(t *testing.T) {
+func TestRulesHoldAtCallTime(t *testing.T) {
 	hide := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 		if tool.Hints.Destructive {
 			return func(_ context.Context, c sluice.Call) (sluice.Result, error) {
@@ -401,19 +379,15 @@ func TestT92_RulesHoldAtCallTime(t *testing.T) {
 }
 
 // A stopped timer is never drained: since Go 1.23 that would block for ever.
-func TestT102_NoTimerIsDrained(t *testing.T) {
+func TestNoTimerIsDrained(t *testing.T) {
 	files, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, f := range files {
 		if !strings.HasSuffix(f.Name(), ".go") || strings.HasSuffix(f.Name(), "_test.go") {
 			continue
 		}
 		text, err := os.ReadFile(f.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for n, line := range strings.Split(string(text), "\n") {
 			if strings.Contains(line, "Stop() {") && strings.Contains(line, "!") {
 				t.Errorf("%s:%d drains a timer: %s", f.Name(), n+1, line)
@@ -431,9 +405,8 @@ func TestPromise21_WrapHoldsNoLock(t *testing.T) {
 			switch s.Name {
 			case "curious":
 				wraps++
-				if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "plain", Input: ""}); err != nil {
-					t.Error(err)
-				}
+				_, err := e.Invoke(t.Context(), sluice.Request{Tool: "plain", Input: ""})
+				assert.NoError(t, err)
 			case "exits":
 				runtime.Goexit()
 			}
@@ -444,9 +417,8 @@ func TestPromise21_WrapHoldsNoLock(t *testing.T) {
 		}
 		for range 2 {
 			for _, name := range []string{"curious", "plain"} {
-				if _, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""}); err != nil {
-					t.Errorf("%s: %v", name, err)
-				}
+				_, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""})
+				assert.NoError(t, err, name)
 			}
 			_, err := e.Invoke(t.Context(), sluice.Request{Tool: "exits", Input: ""})
 			var p *sluice.PanicError
@@ -454,8 +426,6 @@ func TestPromise21_WrapHoldsNoLock(t *testing.T) {
 				t.Errorf("exits: %v", err)
 			}
 		}
-		if wraps != 1 {
-			t.Errorf("wrapped %d times", wraps)
-		}
+		assert.Equal(t, 1, wraps, "wrapped %d times", wraps)
 	})
 }

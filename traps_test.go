@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // Each test here is named after a mistake that a library of this field has shipped.
@@ -23,9 +25,7 @@ import (
 func newExec(t testing.TB, c sluice.Config) *sluice.Executor {
 	t.Helper()
 	e, err := sluice.NewExecutor(sluice.NewToolRegistry(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return e
 }
 
@@ -36,7 +36,7 @@ func limiter(n int) *sluice.ConcurrencyLimiter {
 func echo(_ context.Context, in string) (string, error) { return in, nil }
 
 // A slow handler of one tool must hold up nothing that another needs.
-func TestT21_SlowToolHoldsNoLock(t *testing.T) {
+func TestSlowToolHoldsNoLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{})
 		block := make(chan struct{})
@@ -49,26 +49,19 @@ func TestT21_SlowToolHoldsNoLock(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		fast := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "fast"}, echo))
-		if got, err := fast(t.Context(), "x"); got != "x" || err != nil {
-			t.Errorf("fast: %q, %v", got, err)
-		}
-		if n := e.Snapshot().InFlight; n != 1 {
-			t.Errorf("in flight: %d, want 1", n)
-		}
-		if _, ok := e.Plan("slow"); !ok {
-			t.Error("no plan of slow")
-		}
-		if d := time.Since(start); d != 0 {
-			t.Errorf("took %v, want 0", d)
-		}
+		got, err := fast(t.Context(), "x")
+		assert.Equal(t, "x", got, "fast")
+		assert.NoError(t, err, "fast")
+		assert.Equal(t, 1, e.Snapshot().InFlight, "in flight")
+		_, ok := e.Plan("slow")
+		assert.True(t, ok, "no plan of slow")
+		assert.Zero(t, time.Since(start), "took")
 		close(block)
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-done)
 	})
 }
 
-func TestT31_RefusalsAreTyped(t *testing.T) {
+func TestRefusalsAreTyped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Rates: []sluice.Rate{{N: 1}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}})
@@ -90,15 +83,13 @@ func TestT31_RefusalsAreTyped(t *testing.T) {
 			sluice.ErrRejected: true, sluice.ErrWaitTooLong: true,
 			sluice.ErrRateLimited: false, sluice.ErrTimeout: false, context.DeadlineExceeded: false,
 		} {
-			if got := errors.Is(err, target); got != want {
-				t.Errorf("errors.Is(err, %v) = %v", target, got)
-			}
+			assert.Equal(t, want, errors.Is(err, target), "errors.Is(err, %v)", target)
 		}
 	})
 }
 
 // Priority and tenant reach the library through the typed API only.
-func TestT34_T47_IdentityCannotBeSpoofed(t *testing.T) {
+func TestIdentityCannotBeSpoofed(t *testing.T) {
 	e := newExec(t, sluice.Config{})
 	type in struct{ Tenant, Priority string }
 	f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "a"}, func(ctx context.Context, _ in) (sluice.Call, error) {
@@ -108,14 +99,13 @@ func TestT34_T47_IdentityCannotBeSpoofed(t *testing.T) {
 	//lint:ignore SA1029 a string key is what an attacker would try
 	ctx := context.WithValue(context.WithValue(t.Context(), "priority", 99), "tenant", "root")
 	c, err := f(ctx, in{Tenant: "root", Priority: "4"})
-	if err != nil || c.Priority != sluice.PriorityNormal || c.Pipeline.Tenant != "" {
-		t.Errorf("priority %d, tenant %q, %v", c.Priority, c.Pipeline.Tenant, err)
-	}
+	require.NoError(t, err)
+	require.Equal(t, sluice.PriorityNormal, c.Priority)
+	assert.Empty(t, c.Pipeline.Tenant)
 	if typ := reflect.TypeFor[sluice.Request](); true {
 		for _, name := range []string{"Priority", "Tenant", "Sink"} {
-			if _, ok := typ.FieldByName(name); ok {
-				t.Errorf("Request has a field %s", name)
-			}
+			_, ok := typ.FieldByName(name)
+			assert.False(t, ok, "Request has a field %s", name)
 		}
 	}
 	ctx = sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Priority: 10})
@@ -125,7 +115,7 @@ func TestT34_T47_IdentityCannotBeSpoofed(t *testing.T) {
 }
 
 // Waiters of one instant go in the order they came.
-func TestT36_DispatchIsInOrder(t *testing.T) {
+func TestDispatchIsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Millisecond}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}})
@@ -137,35 +127,31 @@ func TestT36_DispatchIsInOrder(t *testing.T) {
 			order = append(order, i)
 			return i, nil
 		}))
-		if _, err := f(t.Context(), 0); err != nil {
-			t.Fatal(err)
-		}
+		_, err := f(t.Context(), 0)
+		require.NoError(t, err)
 		var wg sync.WaitGroup
 		for i := 1; i <= 50; i++ {
 			wg.Go(func() {
-				if _, err := f(t.Context(), i); err != nil {
-					t.Error(err)
-				}
+				_, err := f(t.Context(), i)
+				assert.NoError(t, err)
 			})
 			synctest.Wait()
 		}
 		wg.Wait()
 		for i, n := range order {
-			if n != i {
-				t.Fatalf("order %v", order)
-			}
+			require.Equal(t, i, n, "order %v", order)
 		}
 	})
 }
 
 // A panic in any code that a call runs leaves the process alive. The child process would
 // exit with 2 otherwise.
-func TestT83_PanicsDoNotEndTheProcess(t *testing.T) {
+func TestPanicsDoNotEndTheProcess(t *testing.T) {
 	if os.Getenv("SLUICE_T83") != "" {
 		panicEverywhere(t)
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestT83_")
+	cmd := exec.Command(os.Args[0], "-test.run", "^Test")
 	cmd.Env = append(os.Environ(), "SLUICE_T83=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -224,24 +210,20 @@ func panicEverywhere(t *testing.T) {
 		tool("cost", sluice.Policy{Rates: []sluice.Rate{{N: 9, Unit: "u"}}, Cost: func(sluice.Call, string) int64 { panic("in Cost") }}, fine),
 	} {
 		for range 2 { // the second finds the slot of the first free
-			if _, err := f(t.Context(), ""); err == nil {
-				t.Error("no error")
-			}
+			_, err := f(t.Context(), "")
+			assert.Error(t, err, "no error")
 		}
 	}
 	class := tool("classify", sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("in Classify") }}, fine)
 	for range 2 {
-		if _, err := class(t.Context(), ""); err != nil {
-			t.Error(err)
-		}
+		_, err := class(t.Context(), "")
+		assert.NoError(t, err)
 	}
-	if n := e.Snapshot().InFlight; n != 0 {
-		t.Errorf("%d in flight", n)
-	}
+	assert.Zero(t, e.Snapshot().InFlight, "in flight")
 }
 
 // A tool that calls runtime.Goexit is answered for, wherever somebody can be answered.
-func TestT84_Goexit(t *testing.T) {
+func TestGoexit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pc, rec := sluice.NewTestPipelineContext()
 		ctx := sluice.WithPipelineContext(t.Context(), pc)
@@ -256,9 +238,7 @@ func TestT84_Goexit(t *testing.T) {
 			returned = true
 		})
 		wg.Wait()
-		if returned {
-			t.Error("Goexit did not end the calling goroutine")
-		}
+		assert.False(t, returned, "Goexit did not end the calling goroutine")
 		check := func(err error) {
 			t.Helper()
 			var p *sluice.PanicError
@@ -270,37 +250,30 @@ func TestT84_Goexit(t *testing.T) {
 		check(err)
 		_, err = e.Submit(ctx, sluice.Request{Tool: "inline", Input: ""}).Wait(t.Context())
 		check(err)
-		if err := rec.Check(); err != nil {
-			t.Error(err)
-		}
-		if n := e.Snapshot().InFlight; n != 0 {
-			t.Errorf("%d in flight", n)
-		}
+		assert.NoError(t, rec.Check())
+		assert.Zero(t, e.Snapshot().InFlight, "in flight")
 	})
 }
 
-func TestT90_NamesAreExact(t *testing.T) {
+func TestNamesAreExact(t *testing.T) {
 	e := newExec(t, sluice.Config{})
 	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "delete_file"}, echo))
 	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "send"}, echo))
 	for _, name := range []string{"", "Delete_file", "DELETE_FILE", "delete_fıle", "ſend", "send ", " send", "send\x00", "ѕend", "delete-file"} {
 		_, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""})
-		if !errors.Is(err, sluice.ErrUnknownTool) {
-			t.Errorf("%q: %v", name, err)
-		}
+		assert.ErrorIs(t, err, sluice.ErrUnknownTool, "%q", name)
 	}
 	long := strings.Repeat("x", 1<<20)
 	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: long}); len(err.Error()) > 300 {
 		t.Errorf("the error quotes %d bytes", len(err.Error()))
 	}
 	for _, name := range []string{"", "a b", "a/b", "ä", "a\n", strings.Repeat("x", 129)} {
-		if _, err := sluice.Wrap(e, sluice.Spec{Name: name}, echo); err == nil || !strings.Contains(err.Error(), "Spec.Name") {
-			t.Errorf("%q: %v", name, err)
-		}
+		_, err := sluice.Wrap(e, sluice.Spec{Name: name}, echo)
+		assert.ErrorContains(t, err, "Spec.Name", "%q", name)
 	}
 }
 
-func TestT91_TakenNamesAreRefused(t *testing.T) {
+func TestTakenNamesAreRefused(t *testing.T) {
 	r := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{}))
 	const n = 50
@@ -314,9 +287,7 @@ func TestT91_TakenNamesAreRefused(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(won) != 1 {
-		t.Fatalf("%d registrations won", len(won))
-	}
+	require.Len(t, won, 1, "registrations won")
 	res, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})
 	if first := <-won; err != nil || res.Value != first {
 		t.Errorf("%v, %v; want %d", res.Value, err, first)
@@ -330,7 +301,7 @@ func TestT91_TakenNamesAreRefused(t *testing.T) {
 }
 
 // Registering, replacing and removing while calls run: each call keeps the tool it resolved.
-func TestT93_RegistryUnderLoad(t *testing.T) {
+func TestRegistryUnderLoad(t *testing.T) {
 	r := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{Interceptors: []sluice.Interceptor{limiter(4)}}))
 	var wg sync.WaitGroup
@@ -339,16 +310,12 @@ func TestT93_RegistryUnderLoad(t *testing.T) {
 		defer close(stop)
 		for i := range 300 {
 			f := func(context.Context, string) (int, error) { return i, nil }
-			if _, err := sluice.Register(r, sluice.Spec{Name: "x"}, f); err != nil {
-				t.Error(err)
-			}
-			if _, err := sluice.Replace(r, sluice.Spec{Name: "x"}, f); err != nil {
-				t.Error(err)
-			}
+			_, err := sluice.Register(r, sluice.Spec{Name: "x"}, f)
+			assert.NoError(t, err)
+			_, err = sluice.Replace(r, sluice.Spec{Name: "x"}, f)
+			assert.NoError(t, err)
 			for s := range r.Tools() {
-				if s.Name != "x" {
-					t.Errorf("lists %q", s.Name)
-				}
+				assert.Equal(t, "x", s.Name, "what is listed")
 			}
 			r.Remove("x")
 		}
@@ -370,7 +337,7 @@ func TestT93_RegistryUnderLoad(t *testing.T) {
 	wg.Wait()
 }
 
-func TestT94_T95_ArgumentsAreStrict(t *testing.T) {
+func TestArgumentsAreStrict(t *testing.T) {
 	type in struct {
 		Name  string `json:"name"`
 		ID    int64  `json:"id"`
@@ -392,9 +359,8 @@ func TestT94_T95_ArgumentsAreStrict(t *testing.T) {
 	} {
 		res, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Args: json.RawMessage(args)})
 		if want == "" {
-			if !errors.Is(err, sluice.ErrInvalidArguments) || !errors.Is(err, sluice.ErrRejected) {
-				t.Errorf("%.40s: %v", args, err)
-			}
+			assert.ErrorIs(t, err, sluice.ErrInvalidArguments, "%.40s", args)
+			assert.ErrorIs(t, err, sluice.ErrRejected, "%.40s", args)
 			continue
 		}
 		if got, err2 := res.JSON(); err != nil || err2 != nil || string(got) != want {
@@ -415,7 +381,7 @@ func TestT94_T95_ArgumentsAreStrict(t *testing.T) {
 	}
 }
 
-func TestT97_CloseManyTimes(t *testing.T) {
+func TestCloseManyTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{})
 		var inside error
@@ -426,35 +392,28 @@ func TestT97_CloseManyTimes(t *testing.T) {
 			return "", nil
 		}))
 		start := time.Now()
-		if _, err := f(t.Context(), ""); err != nil {
-			t.Error(err)
-		}
-		if inside == nil || !strings.Contains(inside.Error(), `tool "x"`) || time.Since(start) != 0 {
-			t.Errorf("Close inside: %v after %v", inside, time.Since(start))
-		}
+		_, err := f(t.Context(), "")
+		assert.NoError(t, err)
+		require.ErrorContains(t, inside, `tool "x"`, "Close inside")
+		assert.Zero(t, time.Since(start), "Close inside")
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
-				if err := e.Close(t.Context()); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, e.Close(t.Context()))
 			})
 		}
 		wg.Wait()
 	})
 }
 
-func TestT99_UnusedCostsNothing(t *testing.T) {
+func TestUnusedCostsNothing(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 1000 {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
-		if _, err := f(context.Background(), ""); err != nil {
-			t.Fatal(err)
-		}
-		if err := e.Close(context.Background()); err != nil {
-			t.Fatal(err)
-		}
+		_, err := f(context.Background(), "")
+		require.NoError(t, err)
+		require.NoError(t, e.Close(context.Background()))
 	}
 	if n := runtime.NumGoroutine(); n > before {
 		t.Errorf("%d goroutines, %d before", n, before)
@@ -462,7 +421,7 @@ func TestT99_UnusedCostsNothing(t *testing.T) {
 }
 
 // A limiter's numbers are read while they change.
-func TestT30_ReconfigureWhileCalling(t *testing.T) {
+func TestReconfigureWhileCalling(t *testing.T) {
 	lim := limiter(2)
 	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1_000_000}}}))
 	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{lim, rates}})
@@ -471,9 +430,8 @@ func TestT30_ReconfigureWhileCalling(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 300 {
-				if _, err := f(context.Background(), ""); err != nil {
-					t.Error(err)
-				}
+				_, err := f(context.Background(), "")
+				assert.NoError(t, err)
 			}
 		})
 	}
@@ -482,12 +440,8 @@ func TestT30_ReconfigureWhileCalling(t *testing.T) {
 			c, r := lim.Config(), rates.Config()
 			c.Limits[0].Max = 1 + i%5
 			r.Rates[0].N = int64(1_000_000 + i)
-			if err := sluice.Reconfigure("test", lim.Change(c), rates.Change(r)); err != nil {
-				t.Error(err)
-			}
-			if s := fmt.Sprint(e.Snapshot().InFlight); s == "" {
-				t.Error("no snapshot")
-			}
+			assert.NoError(t, sluice.Reconfigure("test", lim.Change(c), rates.Change(r)))
+			assert.NotEmpty(t, fmt.Sprint(e.Snapshot().InFlight), "no snapshot")
 		}
 	})
 	wg.Wait()

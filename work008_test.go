@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The tests of this file are the nine of the stress report WORK-008, with exact
@@ -27,39 +29,26 @@ func TestWORK008_Sequential5(t *testing.T) {
 		defer r.end()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
 		_, err := sluice.Register(r.reg, sluice.Spec{Name: "work"}, func(context.Context, any) (int, error) { return 0, nil })
-		if err == nil || !strings.Contains(err.Error(), `"work"`) {
-			t.Errorf("second registration: %v, want an error that names the tool", err)
-		}
+		assert.ErrorContains(t, err, `"work"`, "second registration, want an error that names the tool")
 		for range 5 {
-			if err := r.call("work"); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, r.call("work"))
 		}
-		if got := r.at(); got != 50*ms {
-			t.Errorf("took %v, want 50ms", got)
-		}
+		assert.Equal(t, 50*ms, r.at(), "took")
 		r.trace(strings.Repeat("work: invoked started completed; ", 4) + "work: invoked started completed")
 		events := r.rec.Events()
-		if len(events) != 15 {
-			t.Fatalf("%d events, want 15", len(events))
-		}
+		require.Len(t, events, 15, "events")
 		for i, e := range events {
-			if want := uint32(i%3 + 1); e.Seq != want {
-				t.Errorf("event %d has seq %d, want %d", i, e.Seq, want)
-			}
+			assert.Equal(t, uint32(i%3+1), e.Seq, "event %d has seq", i)
 			if want := fmt.Sprint("call-", i/3+1); e.Call.ID != want {
 				t.Errorf("event %d is of call %q, want %q", i, e.Call.ID, want)
 			}
 			at := time.Duration(i/3) * 10 * ms
 			if i%3 == 2 {
 				at += 10 * ms
-				if e.Duration != 10*ms || e.Queued != 0 {
-					t.Errorf("event %d: ran %v after waiting %v, want 10ms and 0", i, e.Duration, e.Queued)
-				}
+				assert.Equal(t, 10*ms, e.Duration, "event %d", i)
+				assert.Zero(t, e.Queued, "event %d", i)
 			}
-			if got := e.Time.Sub(r.start); got != at {
-				t.Errorf("event %d is of %v, want %v", i, got, at)
-			}
+			assert.Equal(t, at, e.Time.Sub(r.start), "instant of event %d", i)
 		}
 	})
 }
@@ -90,9 +79,7 @@ func TestWORK008_Parallel10(t *testing.T) {
 					}
 				})
 				for i, v := range got {
-					if v != i*i {
-						t.Errorf("result %d is %d, want %d", i, v, i*i)
-					}
+					assert.Equal(t, i*i, v, "result %d", i)
 				}
 				if r.at() != tc.took || g.peak.Load() != tc.peak {
 					t.Errorf("took %v with %d in flight, want %v with %d", r.at(), g.peak.Load(), tc.took, tc.peak)
@@ -111,9 +98,7 @@ func TestWORK008_Parallel25(t *testing.T) {
 				var g gauge
 				r.tool(sluice.Spec{Name: "work"}, g.counts(10*ms))
 				parallel(25, func(int) {
-					if err := r.call("work"); err != nil {
-						t.Error(err)
-					}
+					assert.NoError(t, r.call("work"))
 				})
 				want := time.Duration((25+limit-1)/limit) * 10 * ms
 				if r.at() != want || g.peak.Load() != int64(min(limit, 25)) {
@@ -140,19 +125,14 @@ func TestWORK008_HighConcurrency50(t *testing.T) {
 		r.tool(sluice.Spec{Name: "fetch", Type: "web"}, both(&web))
 		r.tool(sluice.Spec{Name: "read", Type: "disk"}, both(&disk))
 		parallel(50, func(i int) {
-			if err := r.call([]string{"fetch", "read"}[i%2]); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, r.call([]string{"fetch", "read"}[i%2]))
 		})
 		if all.peak.Load() != 15 || web.peak.Load() > 10 || disk.peak.Load() > 10 || web.peak.Load()+disk.peak.Load() < 15 {
 			t.Errorf("in flight at most %d, web %d, disk %d: want 15, 10, 10", all.peak.Load(), web.peak.Load(), disk.peak.Load())
 		}
-		if web.total.Load() != 25 || disk.total.Load() != 25 {
-			t.Errorf("ran %d and %d times, want 25 each", web.total.Load(), disk.total.Load())
-		}
-		if r.at() != 40*ms {
-			t.Errorf("took %v, want 40ms: no slot may idle", r.at())
-		}
+		assert.Equal(t, int64(25), web.total.Load())
+		assert.Equal(t, int64(25), disk.total.Load())
+		assert.Equal(t, 40*ms, r.at(), "took: no slot may idle")
 		ends := map[string]int{}
 		for _, e := range r.rec.Events() {
 			if e.Kind == sluice.ToolCompleted {
@@ -160,13 +140,9 @@ func TestWORK008_HighConcurrency50(t *testing.T) {
 			}
 		}
 		for id, n := range ends {
-			if n != 1 {
-				t.Errorf("call %s completed %d times", id, n)
-			}
+			assert.Equal(t, 1, n, "call %s completed %d times", id, n)
 		}
-		if len(ends) != 50 {
-			t.Errorf("%d calls completed, want 50", len(ends))
-		}
+		assert.Len(t, ends, 50, "calls completed")
 	})
 }
 
@@ -198,17 +174,13 @@ func TestWORK008_HighConcurrency100(t *testing.T) {
 				}
 			}
 		})
-		if got := refused.Load(); got != 40 {
-			t.Errorf("%d refused at once, want 40", got)
-		}
+		assert.Equal(t, int64(40), refused.Load(), "refused at once")
 		wait()
 		if refused.Load() != 40 || g.total.Load() != 60 || g.peak.Load() != 10 || r.at() != 60*ms {
 			t.Errorf("%d refused, %d ran, %d at once, in %v: want 40, 60, 10, 60ms", refused.Load(), g.total.Load(), g.peak.Load(), r.at())
 		}
 		for i := range 60 {
-			if want := time.Duration(i/10) * 10 * ms; started[i] != want {
-				t.Errorf("call %d started at %v, want %v: first in, first out", i, started[i], want)
-			}
+			assert.Equal(t, time.Duration(i/10)*10*ms, started[i], "call %d started at: first in, first out", i)
 		}
 	})
 }
@@ -232,9 +204,7 @@ func TestWORK008_RaceCondition20(t *testing.T) {
 				})
 				slices.Sort(got)
 				for i, v := range got {
-					if v != int64(i+1) {
-						t.Fatalf("the values returned are not {1…%d}: number %d is %d", n, i, v)
-					}
+					require.Equal(t, int64(i+1), v, "the values returned are not {1…%d}: number %d", n, i)
 				}
 				if v, _, err := hits.Get(r.ctx); v != int64(n) || err != nil {
 					t.Errorf("final value %d, %v: want %d", v, err, n)
@@ -246,7 +216,7 @@ func TestWORK008_RaceCondition20(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{})
 			defer r.end()
-			noErr(t, errOf(hits.Set(r.ctx, 0)))
+			require.NoError(t, errOf(hits.Set(r.ctx, 0)))
 			conflicts := atomic.Int64{}
 			r.tool(sluice.Spec{Name: "hit"}, func(ctx context.Context) error {
 				for {
@@ -265,13 +235,11 @@ func TestWORK008_RaceCondition20(t *testing.T) {
 				}
 			})
 			parallel(20, func(int) {
-				if err := r.call("hit"); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, r.call("hit"))
 			})
-			if v, _, err := hits.Get(r.ctx); v != 20 || err != nil {
-				t.Errorf("final value %d, %v: want 20", v, err)
-			}
+			v, _, err := hits.Get(r.ctx)
+			assert.Equal(t, int64(20), v)
+			assert.NoError(t, err)
 			if conflicts.Load() != 190 || r.at() != 20*ms { // 19 + 18 + … + 1: one wins each round
 				t.Errorf("%d conflicts in %v, want 190 in 20ms", conflicts.Load(), r.at())
 			}
@@ -302,9 +270,7 @@ func TestWORK008_RateLimiting50(t *testing.T) {
 			time.Sleep(100*ms - 1)
 			wantRefusal(t, r.call("api"), sluice.ErrRateLimited, "rate calls per second", 1)
 			time.Sleep(time.Nanosecond)
-			if err := r.call("api"); err != nil {
-				t.Errorf("exactly at RetryAfter: %v", err)
-			}
+			assert.NoError(t, r.call("api"), "exactly at RetryAfter")
 		})
 	})
 	t.Run("wait", func(t *testing.T) {
@@ -317,18 +283,15 @@ func TestWORK008_RateLimiting50(t *testing.T) {
 				return i, nil
 			}))
 			inOrder(50, func(i int) {
-				if _, err := api(r.ctx, i); err != nil {
-					t.Error(err)
-				}
+				_, err := api(r.ctx, i)
+				assert.NoError(t, err)
 			})()
 			for i, got := range started {
 				if want := max(0, time.Duration(i-9)*100*ms); got != want {
 					t.Errorf("call %d started at %v, want %v", i, got, want)
 				}
 			}
-			if r.at() != 4*time.Second {
-				t.Errorf("took %v, want 4s", r.at())
-			}
+			assert.Equal(t, 4*time.Second, r.at(), "took")
 		})
 	})
 	t.Run("cancelled waiter", func(t *testing.T) {
@@ -358,9 +321,8 @@ func TestWORK008_RateLimiting50(t *testing.T) {
 			time.Sleep(50 * ms)
 			cancel()
 			wait()
-			if want := []time.Duration{0, 0, 100 * ms, 200 * ms}; !slices.Equal(started, want) {
-				t.Errorf("started at %v, want %v: the place is given back", started, want)
-			}
+			assert.Equal(t, []time.Duration{0, 0, 100 * ms, 200 * ms}, started,
+				"started at: the place is given back")
 		})
 	})
 	t.Run("deadline shorter than the wait", func(t *testing.T) {
@@ -368,14 +330,12 @@ func TestWORK008_RateLimiting50(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 10, Burst: 1}))})
 			defer r.end()
 			r.tool(sluice.Spec{Name: "api"}, sleeps(0))
-			noErr(t, r.call("api"))
+			require.NoError(t, r.call("api"))
 			ctx, cancel := context.WithTimeout(r.ctx, 99*ms)
 			defer cancel()
 			_, err := r.Invoke(ctx, sluice.Request{Tool: "api"})
 			wantRefusal(t, err, sluice.ErrWaitTooLong, "rate calls per second", 100*ms)
-			if r.at() != 0 {
-				t.Errorf("refused at %v, want at once", r.at())
-			}
+			assert.Zero(t, r.at(), "refused at")
 		})
 	})
 }
@@ -423,10 +383,8 @@ func TestWORK008_CascadingFailure20(t *testing.T) {
 				if with {
 					want = "14 3 3 17"
 				}
-				if got != want {
-					t.Errorf("succeeded, failed, refused, ran: %s, want %s", got, want)
-				}
-				noErr(t, r.call("steady"))
+				assert.Equal(t, want, got, "succeeded, failed, refused, ran")
+				require.NoError(t, r.call("steady"))
 				if !with {
 					return
 				}
@@ -446,7 +404,7 @@ func TestWORK008_CascadingFailure20(t *testing.T) {
 				if n := runs.Load() - before; n != 2 || refused.Load() != 98 || probes.peak.Load() != 2 {
 					t.Errorf("after the cool-down %d probes ran, %d at once, %d refused: want 2, 2, 98", n, probes.peak.Load(), refused.Load())
 				}
-				noErr(t, r.call("flaky"))
+				require.NoError(t, r.call("flaky"))
 			})
 		})
 	}
@@ -459,9 +417,7 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 		defer r.end()
 		held, peak := atomic.Int64{}, atomic.Int64{}
 		weigh := sluice.Policy{Cost: func(_ sluice.Call, unit string) int64 {
-			if unit != "bytes" {
-				t.Errorf("asked for the cost of %q", unit)
-			}
+			assert.Equal(t, "bytes", unit, "asked for the cost of")
 			return size
 		}}
 		r.tool(sluice.Spec{Name: "load", Policy: weigh}, func(context.Context) error {
@@ -477,14 +433,12 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 		r.tool(sluice.Spec{Name: "crash", Policy: weigh}, func(context.Context) error { panic("out of memory, as it were") })
 		for range 3 {
 			var p *sluice.PanicError
-			if err := r.call("crash"); !errors.As(err, &p) {
-				t.Errorf("%v, want a PanicError", err)
-			}
+			err := r.call("crash")
+			assert.ErrorAs(t, err, &p, "%v, want a PanicError", err)
 		}
-		parallel(5, func(int) { noErr(t, r.call("load")) })
-		if peak.Load() != 2*size || r.at() != 150*ms {
-			t.Errorf("held at most %d bytes, took %v: want %d, 150ms", peak.Load(), r.at(), 2*size)
-		}
+		parallel(5, func(int) { assert.NoError(t, r.call("load")) })
+		assert.Equal(t, int64(2*size), peak.Load())
+		assert.Equal(t, 150*ms, r.at())
 		quiet := func() (heap uint64, goroutines int) {
 			synctest.Wait()
 			var m runtime.MemStats
@@ -496,11 +450,10 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 		heap, routines := quiet()
 		events := len(r.rec.Events())
 		r.ctx = t.Context() // calls that nobody records
-		parallel(200, func(int) { noErr(t, r.call("load")) })
+		parallel(200, func(int) { assert.NoError(t, r.call("load")) })
 		heapNow, routinesNow := quiet()
-		if peak.Load() != 2*size || len(r.rec.Events()) != events {
-			t.Errorf("held at most %d bytes, want %d", peak.Load(), 2*size)
-		}
+		require.Equal(t, int64(2*size), peak.Load())
+		assert.Len(t, r.rec.Events(), events)
 		if routinesNow != routines || heapNow > heap+size/2 {
 			t.Errorf("after 200 calls %d goroutines and %d bytes, before them %d and %d", routinesNow, heapNow, routines, heap)
 		}
@@ -523,7 +476,7 @@ func TestWORK008_PriorityOrder(t *testing.T) {
 			pc := r.pc
 			pc.Priority = p
 			ctx := sluice.WithPipelineContext(t.Context(), pc)
-			return inOrder(len(names), func(i int) { noErr(t, errOf(work(ctx, names[i]))) })
+			return inOrder(len(names), func(i int) { assert.NoError(t, errOf(work(ctx, names[i]))) })
 		}
 		busy := queue(sluice.PriorityNormal, "busy")
 		low := queue(sluice.PriorityBatch, "low1", "low2", "low3", "low4", "low5")
@@ -532,9 +485,7 @@ func TestWORK008_PriorityOrder(t *testing.T) {
 		low()
 		high()
 		want := "busy@0 high1@10 high2@20 high3@30 low1@40 low2@50 low3@60 low4@70 low5@80"
-		if order.String() != want {
-			t.Errorf("order\n got %v\nwant %v", &order, want)
-		}
+		assert.Equal(t, want, order.String(), "order\n got %v", &order)
 	})
 }
 
@@ -564,12 +515,12 @@ func TestWORK008_Starvation(t *testing.T) {
 		for range 2 { // one runs, one waits: high load at 100 %
 			wg.Go(func() {
 				for !stop.Load() {
-					noErr(t, errOf(work(as(sluice.PriorityInteractive), false)))
+					assert.NoError(t, errOf(work(as(sluice.PriorityInteractive), false)))
 				}
 			})
 		}
 		synctest.Wait()
-		wait := inOrder(10, func(int) { noErr(t, errOf(work(as(sluice.PriorityBatch), true))) })
+		wait := inOrder(10, func(int) { assert.NoError(t, errOf(work(as(sluice.PriorityBatch), true))) })
 		counting.Store(true)
 		wait()
 		stop.Store(true)
@@ -725,10 +676,8 @@ func TestWORK008_ThunderingHerd(t *testing.T) {
 			return g.counts(10 * ms)(ctx)
 		})
 		quota.Pause("", time.Second)
-		wait := inOrder(200, func(int) { noErr(t, r.call("work")) })
-		if g.total.Load() != 0 {
-			t.Errorf("%d started during the pause", g.total.Load())
-		}
+		wait := inOrder(200, func(int) { assert.NoError(t, r.call("work")) })
+		assert.Zero(t, g.total.Load(), "started during the pause")
 		wait()
 		// The key re-opens empty: one token each 10 ms from there on, not a stampede.
 		for at, n := range starts {
@@ -757,22 +706,16 @@ func TestWORK008_AllToolsWriteOneKey(t *testing.T) {
 				})
 				return nil, err
 			})
-			noErr(t, err)
+			require.NoError(t, err)
 		}
 		parallel(tools*calls, func(i int) {
 			_, err := r.Invoke(r.ctx, sluice.Request{Tool: fmt.Sprint("tool", i%tools), Input: i / tools})
-			if err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, err)
 		})
 		got, _, err := ledger.Get(r.ctx)
-		noErr(t, err)
+		require.NoError(t, err)
 		slices.Sort(got)
-		if n := len(slices.Compact(got)); n != tools*calls {
-			t.Errorf("%d different entries, want %d", n, tools*calls)
-		}
-		if r.at() != tools*calls/25*ms {
-			t.Errorf("took %v, want %v", r.at(), tools*calls/25*ms)
-		}
+		assert.Len(t, slices.Compact(got), tools*calls, "different entries")
+		assert.Equal(t, tools*calls/25*ms, r.at(), "took")
 	})
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestCombineSharesTheNextTrip(t *testing.T) {
@@ -26,9 +28,7 @@ func TestCombineSharesTheNextTrip(t *testing.T) {
 		for range 100 {
 			wg.Go(func() {
 				g, err := b.Take(t.Context(), one(m, 0))
-				if err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, err)
 				switch d := time.Since(start); {
 				case d == 10*time.Millisecond && g.Units == 1:
 					first.Add(1)
@@ -60,9 +60,7 @@ func TestCombineNeverAsksForMoreThanItsCallers(t *testing.T) {
 		var asking, drawn, got atomic.Int64
 		var flying atomic.Int32
 		q := quotaFunc(func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-			if flying.Add(1) != 1 {
-				t.Error("two trips for the same meters at once")
-			}
+			assert.Equal(t, int32(1), flying.Add(1), "two trips for the same meters at once")
 			defer flying.Add(-1)
 			if d.Max > asking.Load() {
 				t.Errorf("a trip asks for %d units, callers for %d", d.Max, asking.Load())
@@ -123,9 +121,7 @@ func TestCombineFixedNumbersTravelTogether(t *testing.T) {
 		if sum := 7*granted[7] + 10*granted[10]; sum < 91 || sum > 100 {
 			t.Errorf("granted %v of 100 tokens: what is left must be too little for anybody", granted)
 		}
-		if b.Trips() != 4 {
-			t.Errorf("%d trips for two sizes: want 2 each", b.Trips())
-		}
+		assert.Equal(t, int64(4), b.Trips(), "trips for two sizes")
 	})
 }
 
@@ -143,9 +139,7 @@ func TestCombineBooksForEverybody(t *testing.T) {
 			}
 			wg.Go(func() {
 				g, err := b.Take(t.Context(), one(m, wait))
-				if err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, err)
 				if i == 6 && g.Units == 0 {
 					uses <- -1
 					return
@@ -165,16 +159,11 @@ func TestCombineBooksForEverybody(t *testing.T) {
 		}
 		// The first unit is there at 10 ms; the others come every 100 ms from then on.
 		for i := range 7 {
-			if at := 10*time.Millisecond + time.Duration(i)*100*time.Millisecond; seen[at] != 1 {
-				t.Errorf("no unit is used at %v: %v", at, seen)
-			}
+			at := 10*time.Millisecond + time.Duration(i)*100*time.Millisecond
+			assert.Equal(t, 1, seen[at], "no unit is used at %v: %v", at, seen)
 		}
-		if seen[-1] != 1 {
-			t.Errorf("the caller that waits 200ms behind six others was not denied: %v", seen)
-		}
-		if b.Lost() != 0 {
-			t.Errorf("%d units were lost", b.Lost())
-		}
+		assert.Equal(t, 1, seen[-1], "the caller that waits 200ms behind six others was not denied: %v", seen)
+		assert.Zero(t, b.Lost(), "units were lost")
 	})
 }
 
@@ -238,9 +227,7 @@ func TestCombineGivesNoBookingToWhoCannotWait(t *testing.T) {
 		take(t.Context(), time.Hour, 2010*time.Millisecond)
 		cancel()
 		wg.Wait()
-		if b.Lost() != 0 {
-			t.Errorf("%d units were lost", b.Lost())
-		}
+		assert.Zero(t, b.Lost(), "units were lost")
 	})
 }
 
@@ -261,22 +248,23 @@ func TestCombineLeavesAtOnceAndCallsTheTripBack(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			_, err := b.Take(ctx, one(m, 0))
-			wantError(t, err, engine.ErrUnsure, "deadline exceeded")
+			assert.ErrorIs(t, err, engine.ErrUnsure)
+			assert.ErrorContains(t, err, "deadline exceeded")
 		})
 		synctest.Wait()
 		wg.Go(func() {
 			queued, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 			defer cancel()
 			_, err := b.Take(queued, one(m, 0))
-			wantError(t, err, engine.ErrRefused, "deadline exceeded") // it never left
+			assert.ErrorIs(t, err, engine.ErrRefused)
+			assert.ErrorContains(t, err, "deadline exceeded") // it never left
 		})
 		synctest.Wait()
 		_, err := b.Take(t.Context(), one(m, 0))
-		wantError(t, err, engine.ErrFull, "CombineConfig.MaxWaiting is 2")
+		assert.ErrorIs(t, err, engine.ErrFull)
+		assert.ErrorContains(t, err, "CombineConfig.MaxWaiting is 2")
 		wg.Wait()
-		if d := time.Since(start); d != time.Second {
-			t.Errorf("callers of an engine that is gone left after %v, want 1s", d)
-		}
+		assert.Equal(t, time.Second, time.Since(start), "callers of an engine that is gone left after")
 		x.Set(sluicetest.Healthy)
 		g, err := b.Take(t.Context(), one(m, 0))
 		wantGrant(t, g, err, engine.Grant{Units: 1})
@@ -311,10 +299,9 @@ func TestCombineTellsEverybodyWhatWentWrong(t *testing.T) {
 				for range 10 {
 					wg.Go(func() {
 						g, err := b.Take(t.Context(), one(perSecond(1, 1), 0))
-						wantError(t, err, c.target, c.want)
-						if g != (engine.Grant{}) {
-							t.Errorf("an error came with %+v", g)
-						}
+						assert.ErrorIs(t, err, c.target)
+						assert.ErrorContains(t, err, c.want)
+						assert.Equal(t, (engine.Grant{}), g, "a grant came with an error")
 					})
 				}
 				wg.Wait()
@@ -326,14 +313,12 @@ func TestCombineTellsEverybodyWhatWentWrong(t *testing.T) {
 func TestCombineClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, err := engine.NewCombine(chaos(t, sluicetest.Gone).Quota(), engine.CombineConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		var wg sync.WaitGroup
 		for i, want := range []error{engine.ErrUnsure, engine.ErrClosed} { // in the air, in the queue
 			wg.Go(func() {
 				_, err := b.Take(t.Context(), one(perSecond(1, 1), 0))
-				wantError(t, err, want, "")
+				assert.ErrorIs(t, err, want)
 			})
 			synctest.Wait()
 			_ = i
@@ -341,10 +326,10 @@ func TestCombineClose(t *testing.T) {
 		b.Close()
 		wg.Wait()
 		_, err = b.Take(t.Context(), one(perSecond(1, 1), 0))
-		wantError(t, err, engine.ErrClosed, "")
+		assert.ErrorIs(t, err, engine.ErrClosed)
 		_, err = b.Take(t.Context(), some(perSecond(1, 9), 2, 3))
-		wantError(t, err, engine.ErrClosed, "")
-		wantError(t, b.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed, "")
+		assert.ErrorIs(t, err, engine.ErrClosed)
+		assert.ErrorIs(t, b.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed)
 		b.Close()
 	})
 }

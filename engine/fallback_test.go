@@ -12,12 +12,14 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
-// TestT103_BackendDown: an engine that is gone costs every caller the budget and no more,
+// TestBackendDown: an engine that is gone costs every caller the budget and no more,
 // then nothing; what is answered is what was chosen, Deny unless said otherwise, and it is
 // said when that begins and ends.
-func TestT103_BackendDown(t *testing.T) {
+func TestBackendDown(t *testing.T) {
 	for mode, want := range map[engine.Mode]engine.Grant{
 		engine.Deny: {}, engine.LocalShare: {Units: 1}, engine.Admit: {Units: 1},
 	} {
@@ -38,14 +40,13 @@ func TestT103_BackendDown(t *testing.T) {
 					t.Helper()
 					start := time.Now()
 					g, err := f.Take(t.Context(), one(m, 0))
-					if took := time.Since(start); took != wantTook {
-						t.Errorf("an answer took %v, want %v", took, wantTook)
-					}
+					assert.Equal(t, wantTook, time.Since(start), "an answer took")
 					if g.Units != want.Units || (err != nil) != (mode == engine.Deny) {
 						t.Errorf("got %+v, %v: want %+v", g, err, want)
 					}
 					if mode == engine.Deny {
-						wantError(t, err, engine.ErrAway, "engine: away")
+						assert.ErrorIs(t, err, engine.ErrAway)
+						assert.ErrorContains(t, err, "engine: away")
 						sent := wantTook > 0
 						if errors.Is(err, engine.ErrUnsure) != sent || errors.Is(err, engine.ErrRefused) == sent {
 							t.Errorf("the engine was asked: %v, and the error says %v", sent, err)
@@ -54,20 +55,15 @@ func TestT103_BackendDown(t *testing.T) {
 				}
 				const budget = 100 * time.Millisecond
 				for range 3 {
-					if f.Away() {
-						t.Error("away before Trip failures")
-					}
+					assert.False(t, f.Away(), "away before Trip failures")
 					take(budget)
 				}
-				if !f.Away() {
-					t.Error("not away after Trip failures")
-				}
+				assert.True(t, f.Away(), "not away after Trip failures")
 				for range 1000 {
 					take(0)
 				}
-				if n := x.Counts().Calls; n != 3 {
-					t.Errorf("an engine that is away was asked %d times, want 3", n)
-				}
+				n := x.Counts().Calls
+				assert.Equal(t, 3, n, "an engine that is away was asked %d times", n)
 				time.Sleep(2*time.Second - time.Nanosecond)
 				take(0)
 				time.Sleep(time.Nanosecond)
@@ -82,20 +78,16 @@ func TestT103_BackendDown(t *testing.T) {
 				if f.Away() || x.Counts().Calls != 9 {
 					t.Errorf("away: %v after %d calls", f.Away(), x.Counts().Calls)
 				}
-				if got := fmt.Sprint(said); got != "[true true false false]" {
-					t.Errorf("OnChange was told %v", got)
-				}
+				assert.Equal(t, "[true true false false]", fmt.Sprint(said), "OnChange was told")
 				got, want := f.Counts(), engine.FallbackCounts{Asked: 9, Failed: 4, Instead: 1006, Granted: 1006 * want.Units, Trips: 1}
-				if got != want {
-					t.Errorf("got %+v, want %+v", got, want)
-				}
+				assert.Equal(t, want, got)
 			})
 		})
 	}
 }
 
-// TestT103_LyingBackend: what cannot be true is an error, and the units count as spent.
-func TestT103_LyingBackend(t *testing.T) {
+// TestLyingBackend: what cannot be true is an error, and the units count as spent.
+func TestLyingBackend(t *testing.T) {
 	for i, lie := range []engine.Grant{
 		{Units: -1}, {Units: 6}, {Units: 1}, {Units: 5, After: time.Hour}, {Units: 5, After: -1}, {Units: 5, Every: time.Second},
 		{Units: 5, Every: -1}, {Retry: -1}, {After: 1}, {Units: -1 << 63}, {Units: 1<<63 - 1},
@@ -108,9 +100,7 @@ func TestT103_LyingBackend(t *testing.T) {
 					t.Errorf("lie %d, %+v, was answered with %+v, %v", i, lie, g, err)
 				}
 			}
-			if !f.Away() {
-				t.Errorf("lie %d, %+v, twice, and the engine is still trusted", i, lie)
-			}
+			assert.True(t, f.Away(), "lie %d, %+v, twice, and the engine is still trusted", i, lie)
 		})
 	}
 }
@@ -134,12 +124,12 @@ func TestFallbackFaults(t *testing.T) {
 					if i >= 5 {
 						want = engine.ErrRefused // not asked any more
 					}
-					wantError(t, err, want, "")
-					wantError(t, err, engine.ErrAway, "")
+					assert.ErrorIs(t, err, want)
+					assert.ErrorIs(t, err, engine.ErrAway)
 				}
-				if d := time.Since(start); d != 0 || x.Counts().Calls != 5 {
-					t.Errorf("took %v and %d calls", d, x.Counts().Calls)
-				}
+				d := time.Since(start)
+				assert.Zero(t, d)
+				assert.Equal(t, 5, x.Counts().Calls)
 			})
 		})
 	}
@@ -152,20 +142,14 @@ func TestFallbackBudgetHoldsAgainstAnEngineThatDoesNotListen(t *testing.T) {
 			time.Sleep(time.Hour)
 			return engine.Grant{Units: 1}, nil
 		}), engine.FallbackConfig{Budget: 30 * time.Millisecond, Mode: engine.Admit, Trip: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		start := time.Now()
 		g, err := f.Take(t.Context(), one(perSecond(1, 1), 0))
 		wantGrant(t, g, err, engine.Grant{Units: 1})
-		if d := time.Since(start); d != 30*time.Millisecond {
-			t.Errorf("took %v", d)
-		}
+		assert.Equal(t, 30*time.Millisecond, time.Since(start), "took")
 		time.Sleep(2 * time.Hour) // its late answer is from before the engine went away
 		synctest.Wait()
-		if !f.Away() {
-			t.Error("a late answer brought the engine back")
-		}
+		assert.True(t, f.Away(), "a late answer brought the engine back")
 		f.Close()
 	})
 }
@@ -180,17 +164,14 @@ func TestFallbackCallersWhoLeaveSayNothing(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), after)
 			defer cancel()
 			_, err := f.Take(ctx, one(m, 0))
-			wantError(t, err, engine.ErrUnsure, "deadline exceeded")
-			if errors.Is(err, engine.ErrAway) {
-				t.Errorf("a caller that left was told %v", err)
-			}
+			assert.ErrorIs(t, err, engine.ErrUnsure)
+			assert.ErrorContains(t, err, "deadline exceeded")
+			assert.NotErrorIs(t, err, engine.ErrAway, "a caller that left was told")
 		}
 		for range 10 {
 			leave(time.Millisecond)
 		}
-		if f.Away() {
-			t.Error("callers that left made the engine count as away")
-		}
+		assert.False(t, f.Away(), "callers that left made the engine count as away")
 		for range 2 {
 			_, _ = f.Take(t.Context(), one(m, 0))
 		}
@@ -200,12 +181,12 @@ func TestFallbackCallersWhoLeaveSayNothing(t *testing.T) {
 		g, err := f.Take(t.Context(), one(m, 0))
 		wantGrant(t, g, err, engine.Grant{Units: 1})
 		_, err = f.Take(canceled(), one(m, 0))
-		wantError(t, err, engine.ErrRefused, "canceled")
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "canceled")
 		_, err = f.Take(t.Context(), engine.Draw{})
-		wantError(t, err, engine.ErrRefused, "length of Draw.Meters is 0: must be from 1 to 16")
-		if f.Away() {
-			t.Error("a bad argument says nothing about the engine")
-		}
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "length of Draw.Meters is 0: must be from 1 to 16")
+		assert.False(t, f.Away(), "a bad argument says nothing about the engine")
 	})
 }
 
@@ -234,23 +215,15 @@ func TestFallbackAnswersFromBeforeAChangeSayNothing(t *testing.T) {
 		begin(50*time.Millisecond, false)
 		begin(3*time.Second, true)
 		begin(0, true)
-		if !f.Away() {
-			t.Fatal("not away after a failure")
-		}
+		require.True(t, f.Away(), "not away after a failure")
 		time.Sleep(100 * time.Millisecond)
-		if !f.Away() {
-			t.Error("an answer from before brought the engine back")
-		}
+		assert.True(t, f.Away(), "an answer from before brought the engine back")
 		time.Sleep(time.Second)
 		begin(0, false)
-		if f.Away() {
-			t.Fatal("away after an answer")
-		}
+		require.False(t, f.Away(), "away after an answer")
 		time.Sleep(3 * time.Second)
 		wg.Wait()
-		if f.Away() {
-			t.Error("a failure from before sent the engine away")
-		}
+		assert.False(t, f.Away(), "a failure from before sent the engine away")
 	})
 }
 
@@ -269,7 +242,7 @@ func TestFallbackOneProbe(t *testing.T) {
 		for range 50 {
 			wg.Go(func() {
 				_, err := f.Take(t.Context(), one(m, 0))
-				wantError(t, err, engine.ErrAway, "")
+				assert.ErrorIs(t, err, engine.ErrAway)
 				mu.Lock()
 				defer mu.Unlock()
 				took[time.Since(start)]++
@@ -337,15 +310,15 @@ func TestFallbackLocalShare(t *testing.T) {
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
 		g, err = f.Take(t.Context(), one(m, 2*time.Second))
 		wantGrant(t, g, err, engine.Grant{Units: 1, After: time.Second, Every: time.Second})
-		if err := f.Settle(t.Context(), engine.OpID{}, first.Op, m, -2); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, f.Settle(t.Context(), engine.OpID{}, first.Op, m, -2))
 		g, err = f.Take(t.Context(), some(m, 1, 9))
 		wantGrant(t, g, err, engine.Grant{Units: 1, Retry: time.Second})
 		_, err = f.Take(t.Context(), some(m, 4, 12))
-		wantError(t, err, engine.ErrAway, "its Burst is 3")
+		assert.ErrorIs(t, err, engine.ErrAway)
+		assert.ErrorContains(t, err, "its Burst is 3")
 		_, err = f.Take(t.Context(), one(engine.Meter{Key: "year", N: 1, Per: engine.MaxWait / 2}, 0))
-		wantError(t, err, engine.ErrAway, "such that Share times as long is at most a year")
+		assert.ErrorIs(t, err, engine.ErrAway)
+		assert.ErrorContains(t, err, "such that Share times as long is at most a year")
 		small := engine.Meter{Key: "small", N: 1, Per: time.Second}
 		g, err = f.Take(t.Context(), one(small, 0)) // a share of one is one
 		wantGrant(t, g, err, engine.Grant{Units: 1})
@@ -359,22 +332,24 @@ func TestFallbackSettle(t *testing.T) {
 		x := chaos(t, sluicetest.Healthy)
 		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 1})
 		ctx, m := t.Context(), perSecond(1, 10)
-		if err := f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 7); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 7))
 		g, err := x.Quota().Take(ctx, some(m, 1, 10))
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
-		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, engine.Meter{}, 1), engine.ErrRefused, "Meter.Key")
-		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -1<<63), engine.ErrRefused, "delta is")
+		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, engine.Meter{}, 1)
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "Meter.Key")
+		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -1<<63)
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "delta is")
 		x.Set(sluicetest.Gone)
 		start := time.Now()
 		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
-		wantError(t, err, engine.ErrAway, "")
-		wantError(t, err, engine.ErrUnsure, "")
-		if d := time.Since(start); d != 100*time.Millisecond {
-			t.Errorf("took %v", d)
-		}
-		wantError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused, "not asked")
+		assert.ErrorIs(t, err, engine.ErrAway)
+		assert.ErrorIs(t, err, engine.ErrUnsure)
+		assert.Equal(t, 100*time.Millisecond, time.Since(start), "took")
+		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "not asked")
 	})
 }
 
@@ -395,9 +370,7 @@ func TestFallbackSettlesWhereItWasCharged(t *testing.T) {
 		}
 		settle := func(of engine.OpID, delta int64) {
 			t.Helper()
-			if err := f.Settle(ctx, engine.OpID{}, of, m, delta); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, f.Settle(ctx, engine.OpID{}, of, m, delta))
 		}
 		there, here := engine.NewOpID(), engine.NewOpID()
 		take(f, there, 8, 8)
@@ -423,9 +396,7 @@ func TestFallbackSettlesWhereItWasCharged(t *testing.T) {
 func TestFallbackClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, err := engine.NewFallback(chaos(t, sluicetest.Gone).Quota(), engine.FallbackConfig{Budget: time.Hour, Mode: engine.Admit})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			g, err := f.Take(t.Context(), one(perSecond(1, 1), 0))
@@ -437,7 +408,7 @@ func TestFallbackClose(t *testing.T) {
 		f.Close()
 		wg.Wait()
 		_, err = f.Take(t.Context(), one(perSecond(1, 1), 0))
-		wantError(t, err, engine.ErrClosed, "")
+		assert.ErrorIs(t, err, engine.ErrClosed)
 	})
 }
 
@@ -458,9 +429,7 @@ func TestFallbackRestarts(t *testing.T) {
 		}
 		x.Set(sluicetest.Healthy)
 		g, err := x.Quota().Take(t.Context(), some(m, 1, 1000))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if charged := 1000 - g.Units; got == 0 || got > charged || charged > spent {
 			t.Errorf("%d units were granted, %d charged, and callers must take %d as spent", got, charged, spent)
 		}
@@ -526,22 +495,18 @@ func TestFallbackLeavesFewCallsBehind(t *testing.T) {
 					c.call(f)
 					time.Sleep(2 * time.Millisecond)
 				}
-				if n := h.asked.Load(); n != 32 {
-					t.Errorf("an engine that hangs was asked %d times, want 32", n)
-				}
+				n := h.asked.Load()
+				assert.Equal(t, int64(32), n, "an engine that hangs was asked %d times", n)
 				start := time.Now()
 				c.call(f)
-				if d := time.Since(start); d != 0 {
-					t.Errorf("beyond that an answer took %v, want none", d)
-				}
+				assert.Zero(t, time.Since(start), "beyond that an answer took")
 				h.let(3)
 				for range 50 {
 					c.call(f)
 					time.Sleep(2 * time.Millisecond)
 				}
-				if n := h.asked.Load(); n != 35 {
-					t.Errorf("after 3 calls returned it was asked %d times, want 35", n)
-				}
+				n = h.asked.Load()
+				assert.Equal(t, int64(35), n, "after 3 calls returned it was asked %d times", n)
 				h.let(32)
 			})
 		})
@@ -564,15 +529,14 @@ func TestFallbackCallsUnderWayAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		_, err := f.Take(t.Context(), one(m, 0))
-		wantError(t, err, engine.ErrAway, "not asked: too many calls are under way")
-		wantError(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused, "")
+		assert.ErrorIs(t, err, engine.ErrAway)
+		assert.ErrorContains(t, err, "not asked: too many calls are under way")
+		assert.ErrorIs(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused)
 		h.let(3)
 		wg.Wait()
 		for range 3 {
 			wg.Go(func() {
-				if err := f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1))
 			})
 			synctest.Wait()
 			h.let(1)
@@ -593,15 +557,11 @@ func TestFallbackAGoodAnswerEndsTheRow(t *testing.T) {
 			sluicetest.Refusing, sluicetest.Dropping, sluicetest.Healthy, sluicetest.Refusing, sluicetest.Refusing,
 			sluicetest.Healthy, sluicetest.Refusing, sluicetest.Lying, sluicetest.Dropping,
 		} {
-			if f.Away() {
-				t.Fatalf("away after %d calls, of which no three in a row failed", i)
-			}
+			require.False(t, f.Away(), "away after %d calls, of which no three in a row failed", i)
 			x.Set(fault)
 			_, _ = f.Take(t.Context(), one(perSecond(1, 100), 0))
 		}
-		if !f.Away() {
-			t.Error("not away after three failures in a row")
-		}
+		assert.True(t, f.Away(), "not away after three failures in a row")
 	})
 }
 
@@ -627,20 +587,22 @@ func TestCombineLeavesFewTripsBehind(t *testing.T) {
 			if i >= 32 {
 				want = engine.ErrFull
 			}
-			wantError(t, leave(i), want, "")
+			assert.ErrorIs(t, leave(i), want)
 		}
-		if n := h.asked.Load(); n != 32 {
-			t.Errorf("an engine that hangs was asked %d times, want 32", n)
-		}
-		wantError(t, leave(0), engine.ErrRefused, "deadline exceeded") // waited behind its own meter's trip
+		n := h.asked.Load()
+		assert.Equal(t, int64(32), n, "an engine that hangs was asked %d times", n)
+		err := leave(0) // waited behind its own meter's trip
+		assert.ErrorIs(t, err, engine.ErrRefused)
+		assert.ErrorContains(t, err, "deadline exceeded")
 		h.let(2)
-		wantError(t, leave(100), engine.ErrUnsure, "")
-		wantError(t, leave(101), engine.ErrUnsure, "")
-		wantError(t, leave(102), engine.ErrFull, "has not returned from 32 trips that nobody waits for")
+		assert.ErrorIs(t, leave(100), engine.ErrUnsure)
+		assert.ErrorIs(t, leave(101), engine.ErrUnsure)
+		err = leave(102)
+		assert.ErrorIs(t, err, engine.ErrFull)
+		assert.ErrorContains(t, err, "has not returned from 32 trips that nobody waits for")
 		h.let(32)
-		if n := h.asked.Load(); n != 34 {
-			t.Errorf("asked %d times, want 34", n)
-		}
+		n = h.asked.Load()
+		assert.Equal(t, int64(34), n, "asked %d times", n)
 	})
 }
 
@@ -655,15 +617,13 @@ func TestPrefetchFetchesOncePerListOfMeters(t *testing.T) {
 			for i := range 50 {
 				m := perSecond(1, 9)
 				m.Key = fmt.Sprint("key ", i)
-				if _, ok := p.Try(one(m, 0)); ok {
-					t.Error("got a unit of an engine that hangs")
-				}
+				_, ok := p.Try(one(m, 0))
+				assert.False(t, ok, "got a unit of an engine that hangs")
 			}
 			time.Sleep(time.Minute)
 		}
-		if n := h.asked.Load(); n != 10 {
-			t.Errorf("an engine that hangs was asked %d times, want 10", n)
-		}
+		n := h.asked.Load()
+		assert.Equal(t, int64(10), n, "an engine that hangs was asked %d times", n)
 		h.let(10)
 	})
 }

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // settleStep happens at its time: a Take of take units in a name, which must be granted
@@ -135,9 +138,7 @@ func TestALateRefundGivesBackOnlyWhatTimeHasNot(t *testing.T) {
 						op = names[s.name]
 					}
 					if s.take == 0 {
-						if err := q.Settle(t.Context(), OpID{}, op, m, s.settle); err != nil {
-							t.Fatal(err)
-						}
+						require.NoError(t, q.Settle(t.Context(), OpID{}, op, m, s.settle))
 						continue
 					}
 					g, err := q.Take(t.Context(), Draw{Op: op, Meters: []Meter{m}, Min: 1, Max: s.take})
@@ -166,9 +167,7 @@ func TestSettleKeepsToItsTakeAcrossRates(t *testing.T) {
 		}
 		settle := func(m Meter, of OpID, delta int64) {
 			t.Helper()
-			if err := q.Settle(t.Context(), OpID{}, of, m, delta); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, q.Settle(t.Context(), OpID{}, of, m, delta))
 		}
 		a, b := NewOpID(), NewOpID()
 		take(slow, a, 10, 10)
@@ -199,9 +198,7 @@ func TestDroppedMetersKeepTheirOpenCharges(t *testing.T) {
 		}
 		settle := func(key string, of OpID, delta int64) {
 			t.Helper()
-			if err := q.Settle(ctx, OpID{}, of, meter(key), delta); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, q.Settle(ctx, OpID{}, of, meter(key), delta))
 		}
 		a := NewOpID()
 		take("a", a, 4)
@@ -217,23 +214,19 @@ func TestDroppedMetersKeepTheirOpenCharges(t *testing.T) {
 		settle("a", a, -4)
 		take("e", OpID{}, 4)
 		take("f", OpID{}, 4) // in place of a
-		if q.meters["a"] != nil {
-			t.Error("a full meter stood in the way of one that is not")
-		}
-		wantErr(t, q.Settle(ctx, OpID{}, a, meter("a"), 1), ErrFull, "MaxMeters is 3")
+		assert.Nil(t, q.meters["a"], "a full meter stood in the way of one that is not")
+		err := q.Settle(ctx, OpID{}, a, meter("a"), 1)
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxMeters is 3")
 		settle("a", a, -4) // needs no meter: it gives back nothing
 		time.Sleep(4 * time.Second)
 		take("a", OpID{}, 4)
 		settle("a", a, -4)
 		take("a", OpID{}, 0)
-		if n := len(q.ops.found); n != 1 {
-			t.Errorf("%d operations are remembered, want 1", n)
-		}
+		assert.Len(t, q.ops.found, 1, "operations are remembered")
 		time.Sleep(2 * time.Minute)
 		take("a", NewOpID(), 4)
-		if n := q.meters["a"].open; n != 1 {
-			t.Errorf("%d charges can be corrected, want that of the last Take", n)
-		}
+		assert.Equal(t, 1, q.meters["a"].open, "charges can be corrected, want that of the last Take")
 	})
 }
 
@@ -404,9 +397,7 @@ func replayQuota(t *testing.T, rnd *rand.Rand) {
 				n = &name{index: [2]int{-1, -1}}
 			}
 			if n.again != nil {
-				if err := n.again(); err != nil {
-					t.Fatalf("step %d: a Settle repeated with its OpID returned %v", step, err)
-				}
+				require.NoError(t, n.again(), "step %d: a Settle repeated with its OpID", step)
 				continue
 			}
 			i, delta := rnd.IntN(2), rnd.Int64N(17)-10
@@ -435,9 +426,7 @@ func replayQuota(t *testing.T, rnd *rand.Rand) {
 				tapes[i].raise(now, len(tapes[i].list)-1, delta)
 			}
 			settle := func() error { return q.Settle(t.Context(), op, n.op, m, delta) }
-			if err := settle(); err != nil {
-				t.Fatalf("step %d: %v", step, err)
-			}
+			require.NoError(t, settle(), "step %d", step)
 			if !op.IsZero() {
 				forget(now, most-1)
 				names = append(names, &name{op: op, until: now + int64(keep), again: settle})

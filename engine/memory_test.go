@@ -4,29 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func newMemory(t testing.TB, c MemoryConfig) *Memory {
 	t.Helper()
 	m, err := NewMemory(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
-}
-
-// wantErr fails unless err says text and is target (if not nil).
-func wantErr(t testing.TB, err, target error, text string) {
-	t.Helper()
-	if err == nil || target != nil && !errors.Is(err, target) || !strings.Contains(err.Error(), text) {
-		t.Errorf("got error %v: want one that says %q and matches %v", err, text, target)
-	}
 }
 
 func TestPromise22_MemoryConfig(t *testing.T) {
@@ -45,7 +37,7 @@ func TestPromise22_MemoryConfig(t *testing.T) {
 		{MemoryConfig{OpMemory: -1}, "engine: MemoryConfig.OpMemory is -1ns: must be zero (2 minutes) or positive, at most a year"},
 	} {
 		_, err := NewMemory(c.conf)
-		wantErr(t, err, nil, c.want)
+		assert.ErrorContains(t, err, c.want)
 	}
 }
 
@@ -53,9 +45,7 @@ func TestPromises(t *testing.T) {
 	for want, p := range map[string]Promise{
 		"none": 0, "Atomic|EngineClock|Pushes": newMemory(t, MemoryConfig{}).Promises(), "FencedForever|Survives": FencedForever | Survives,
 	} {
-		if got := p.String(); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
+		assert.Equal(t, want, p.String())
 	}
 	if p := Atomic | Pushes; !p.Has(Atomic) || p.Has(Atomic|Survives) {
 		t.Errorf("%v has the wrong promises", p)
@@ -83,30 +73,30 @@ func canceled() context.Context {
 	return ctx
 }
 
-// TestKV8_FullStoreHarmsNothing: hitting a bound is an error that harms no record.
-func TestKV8_FullStoreHarmsNothing(t *testing.T) {
+// TestFullStoreHarmsNothing: hitting a bound is an error that harms no record.
+func TestFullStoreHarmsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{MaxKeys: 2, MaxValue: 8, MaxBytes: 14})
 		s, ctx := m.Store(), t.Context()
 		a, err := s.Write(ctx, "a", 0, []byte("1234"), time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if _, _, err := s.Add(ctx, NewOpID(), "b", 7, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 		_, err = s.Write(ctx, "c", 0, nil, 0)
-		wantErr(t, err, ErrFull, "MaxKeys is 2")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxKeys is 2")
 		_, _, err = s.Add(ctx, NewOpID(), "c", 1, nil, 0)
-		wantErr(t, err, ErrFull, "MaxKeys is 2")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxKeys is 2")
 		_, err = s.Write(ctx, "a", a, []byte("123456789"), 0)
-		wantErr(t, err, ErrRefused, "length of value is 9: must be at most 8")
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, "length of value is 9: must be at most 8")
 		a, err = s.Write(ctx, "a", a, []byte("12345678"), time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		_, _, err = s.Add(ctx, NewOpID(), "b", 1_000_000, nil, 0)
-		wantErr(t, err, ErrFull, "MaxBytes is 14")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxBytes is 14")
 		if rec, err := s.Read(ctx, "b"); err != nil || string(rec.Value) != "7" {
 			t.Errorf("a refused Add left %q, %v", rec.Value, err)
 		}
@@ -118,14 +108,13 @@ func TestKV8_FullStoreHarmsNothing(t *testing.T) {
 	})
 }
 
-// TestKV6_ExpiredMemoryIsReclaimedWithoutAccess looks inside: nothing touches the store.
-func TestKV6_ExpiredMemoryIsReclaimedWithoutAccess(t *testing.T) {
+// TestExpiredMemoryIsReclaimedWithoutAccess looks inside: nothing touches the store.
+func TestExpiredMemoryIsReclaimedWithoutAccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{})
 		for i := range 1000 {
-			if _, err := m.Store().Write(t.Context(), fmt.Sprint(i), 0, []byte("v"), time.Duration(1+i)*time.Millisecond); err != nil {
-				t.Fatal(err)
-			}
+			_, err := m.Store().Write(t.Context(), fmt.Sprint(i), 0, []byte("v"), time.Duration(1+i)*time.Millisecond)
+			require.NoError(t, err)
 		}
 		for i := range 10 {
 			if n, want := m.store.size(), 1000-100*i; n != want {
@@ -134,9 +123,7 @@ func TestKV6_ExpiredMemoryIsReclaimedWithoutAccess(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 		}
-		if m.store.bytes != 0 {
-			t.Errorf("%d bytes are counted for no record", m.store.bytes)
-		}
+		assert.Zero(t, m.store.bytes, "bytes are counted for no record")
 	})
 }
 
@@ -152,9 +139,9 @@ func TestOpMemoryIsBounded(t *testing.T) {
 		s, ctx := m.Store(), t.Context()
 		add := func(op OpID, want int64) {
 			t.Helper()
-			if total, _, err := s.Add(ctx, op, "n", 1, nil, 0); err != nil || total != want {
-				t.Errorf("total %d, %v: want %d", total, err, want)
-			}
+			total, _, err := s.Add(ctx, op, "n", 1, nil, 0)
+			require.NoError(t, err)
+			assert.Equal(t, want, total)
 		}
 		var ops [5]OpID
 		for i := range ops {
@@ -168,19 +155,21 @@ func TestOpMemoryIsBounded(t *testing.T) {
 		add(ops[4], 5)
 		time.Sleep(time.Nanosecond)
 		add(ops[4], 7) // a minute is over
-		if n := len(m.store.ops.found); n != 1 {
-			t.Errorf("%d operations are remembered: want 1", n)
-		}
+		assert.Len(t, m.store.ops.found, 1, "operations are remembered")
 		_, _, err := s.Add(ctx, ops[4], "other", 1, nil, 0)
-		wantErr(t, err, ErrRefused, "was another operation")
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, "was another operation")
 		d := Draw{Op: NewOpID(), Meters: []Meter{{Key: "m", N: 1, Per: time.Second}}}
 		if _, err := m.Quota().Take(ctx, d); err != nil {
 			t.Fatal(err)
 		}
-		wantErr(t, m.Quota().Settle(ctx, d.Op, OpID{}, d.Meters[0], 1), ErrRefused, "was another operation")
+		err = m.Quota().Settle(ctx, d.Op, OpID{}, d.Meters[0], 1)
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, "was another operation")
 		d.Meters = []Meter{{Key: "other", N: 1, Per: time.Second}}
 		_, err = m.Quota().Take(ctx, d)
-		wantErr(t, err, ErrRefused, "was another operation")
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, "was another operation")
 	})
 }
 
@@ -196,19 +185,19 @@ func TestMaxMeters(t *testing.T) {
 			_, err := m.Quota().Take(ctx, d)
 			return err
 		}
-		if err := errors.Join(take("a"), take("a", "b", "c")); err != nil {
-			t.Fatal(err)
-		}
-		wantErr(t, take("d"), ErrFull, "MaxMeters is 3")
-		wantErr(t, take("a", "d"), ErrFull, "MaxMeters is 3")
-		if err := take("a"); err != nil {
-			t.Errorf("a meter that is there: %v", err)
-		}
+		require.NoError(t, errors.Join(take("a"), take("a", "b", "c")))
+		err := take("d")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxMeters is 3")
+		err = take("a", "d")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxMeters is 3")
+		assert.NoError(t, take("a"), "a meter that is there")
 		time.Sleep(time.Second) // b and c are full again, a is not
-		if err := errors.Join(take("a", "d"), take("e")); err != nil {
-			t.Errorf("full meters made no room: %v", err)
-		}
-		wantErr(t, take("b"), ErrFull, "MaxMeters is 3")
+		assert.NoError(t, errors.Join(take("a", "d"), take("e")), "full meters made no room")
+		err = take("b")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxMeters is 3")
 	})
 }
 
@@ -217,24 +206,14 @@ func TestReconfiguredMeterCreatesNoTokens(t *testing.T) {
 		m := newMemory(t, MemoryConfig{})
 		take := func(n, burst, most int64) int64 {
 			g, err := m.Quota().Take(t.Context(), Draw{Meters: []Meter{{Key: "m", N: n, Per: time.Second, Burst: burst}}, Min: 1, Max: most})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			return g.Units
 		}
-		if got := take(10, 10, 7); got != 7 {
-			t.Fatalf("got %d of 10", got)
-		}
-		if got := take(100, 50, 50); got != 3 {
-			t.Errorf("a larger burst made 3 tokens into %d", got)
-		}
+		require.Equal(t, int64(7), take(10, 10, 7), "taken of 10")
+		assert.Equal(t, int64(3), take(100, 50, 50), "a larger burst made 3 tokens into")
 		time.Sleep(time.Hour)
-		if got := take(100, 50, 100); got != 50 {
-			t.Errorf("got %d, want the new burst", got)
-		}
-		if got := take(1, 5, 5); got != 0 {
-			t.Errorf("an empty meter with another rate holds %d", got)
-		}
+		assert.Equal(t, int64(50), take(100, 50, 100), "want the new burst")
+		assert.Zero(t, take(1, 5, 5), "an empty meter with another rate holds")
 	})
 }
 
@@ -251,7 +230,8 @@ func TestMaxSlots(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := m.Slots().Acquire(t.Context(), claim("c", "1"))
-		wantErr(t, err, ErrFull, "MaxSlots is 2")
+		assert.ErrorIs(t, err, ErrFull)
+		assert.ErrorContains(t, err, "MaxSlots is 2")
 		time.Sleep(time.Second)
 		if _, err := m.Slots().Acquire(t.Context(), claim("c", "1")); err != nil {
 			t.Errorf("leases that ended made no room: %v", err)
@@ -274,12 +254,14 @@ func TestHolderWaitsOnce(t *testing.T) {
 		wide := c
 		wide.Limit, wide.Units = 2, 2
 		_, err := m.Slots().Acquire(t.Context(), wide)
-		wantErr(t, err, ErrRefused, `"a" holds 1 units of "k" already`)
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, `"a" holds 1 units of "k" already`)
 		c.Holder, c.MaxWait = "b", time.Second
 		go func() { _, _ = m.Slots().Acquire(context.Background(), c) }()
 		synctest.Wait()
 		_, err = m.Slots().Acquire(t.Context(), c)
-		wantErr(t, err, ErrRefused, `"b" waits for "k" already`)
+		assert.ErrorIs(t, err, ErrRefused)
+		assert.ErrorContains(t, err, `"b" waits for "k" already`)
 		time.Sleep(time.Second)
 	})
 }
@@ -288,56 +270,49 @@ func TestPublishedKeepsTheNewest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{MaxEvents: 3, MaxValue: 4})
 		for i := range 5 {
-			if n, err := m.Events().Publish(t.Context(), []Event{{ID: fmt.Sprint(i), Seq: uint32(i)}}); n != 1 || err != nil {
-				t.Fatal(n, err)
-			}
+			n, err := m.Events().Publish(t.Context(), []Event{{ID: fmt.Sprint(i), Seq: uint32(i)}})
+			require.Equal(t, 1, n)
+			require.NoError(t, err)
 		}
 		events, dropped := m.Published()
-		if len(events) != 3 || events[0].ID != "2" || events[2].ID != "4" || dropped != 2 {
-			t.Errorf("kept %v, dropped %d: want 2, 3, 4 and 2", events, dropped)
-		}
+		require.Len(t, events, 3)
+		require.Equal(t, "2", events[0].ID)
+		assert.Equal(t, "4", events[2].ID)
+		assert.Equal(t, uint64(2), dropped)
 		n, err := m.Events().Publish(t.Context(), []Event{{ID: "x"}, {ID: "y", Payload: []byte("12345")}, {ID: "z"}})
-		if n != 1 {
-			t.Errorf("acknowledged %d before an event that is too large, want 1", n)
-		}
-		wantErr(t, err, ErrPoison, "length of Event.Payload is 5: must be at most 4")
+		assert.Equal(t, 1, n, "acknowledged %d before an event that is too large", n)
+		assert.ErrorIs(t, err, ErrPoison)
+		assert.ErrorContains(t, err, "length of Event.Payload is 5: must be at most 4")
 	})
 }
 
-// TestKV7_FollowerThatFallsBehindIsTold: what is kept for one is bounded, loss is explicit.
-func TestKV7_FollowerThatFallsBehindIsTold(t *testing.T) {
+// TestFollowerThatFallsBehindIsTold: what is kept for one is bounded, loss is explicit.
+func TestFollowerThatFallsBehindIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, MemoryConfig{MaxKeys: 2, MaxFollows: 1})
 		s, ctx := m.Store(), t.Context()
-		if _, err := s.Write(ctx, "first", 0, nil, 0); err != nil {
-			t.Fatal(err)
-		}
+		_, err := s.Write(ctx, "first", 0, nil, 0)
+		require.NoError(t, err)
 		n := 0
 		for rec, err := range s.Follow(ctx, "") {
 			if n++; n == 2 {
-				wantErr(t, err, ErrLost, "")
+				assert.ErrorIs(t, err, ErrLost)
 				continue
 			}
-			if err != nil || rec.Key != "first" {
-				t.Fatal(rec, err)
-			}
+			require.NoError(t, err)
+			require.Equal(t, "first", rec.Key)
 			for _, err := range s.Follow(ctx, "") {
-				wantErr(t, err, ErrFull, "MaxFollows is 1")
+				assert.ErrorIs(t, err, ErrFull)
+				assert.ErrorContains(t, err, "MaxFollows is 1")
 			}
 			for i := range 20 { // while it is not looking
 				key := fmt.Sprint(i)
 				rev, err := s.Write(ctx, key, 0, nil, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := s.Erase(ctx, key, rev); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, err)
+				require.NoError(t, s.Erase(ctx, key, rev))
 			}
 		}
-		if n != 2 {
-			t.Errorf("%d elements: want the record and the loss", n)
-		}
+		assert.Equal(t, 2, n, "elements: want the record and the loss")
 	})
 }
 
@@ -346,9 +321,7 @@ func TestKV7_FollowerThatFallsBehindIsTold(t *testing.T) {
 func TestCloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := NewMemory(MemoryConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		ctx := t.Context()
 		claim := Claim{Key: "k", Holder: "a", Limit: 1, TTL: time.Hour}
 		if _, err := m.Slots().Acquire(ctx, claim); err != nil {
@@ -361,28 +334,21 @@ func TestCloseEndsEverything(t *testing.T) {
 		wg.Go(func() {
 			claim := claim
 			claim.Holder, claim.MaxWait = "b", 24*time.Hour
-			if _, err := m.Slots().Acquire(ctx, claim); !errors.Is(err, ErrClosed) {
-				t.Errorf("a claim that waits got %v", err)
-			}
+			_, err := m.Slots().Acquire(ctx, claim)
+			assert.ErrorIs(t, err, ErrClosed, "a claim that waits")
 		})
 		wg.Go(func() {
 			var last error
 			for _, err := range m.Store().Follow(ctx, "") {
 				last = err
 			}
-			if !errors.Is(last, ErrClosed) {
-				t.Errorf("a follower got %v", last)
-			}
+			assert.ErrorIs(t, last, ErrClosed, "a follower")
 		})
 		synctest.Wait()
 		start := time.Now()
-		if err := errors.Join(m.Close(), m.Close()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, errors.Join(m.Close(), m.Close()))
 		wg.Wait()
-		if d := time.Since(start); d != 0 {
-			t.Errorf("Close took %v", d)
-		}
+		assert.Zero(t, time.Since(start), "Close took")
 		meter := Meter{Key: "m", N: 1, Per: time.Second}
 		_, errRead := m.Store().Read(ctx, "k")
 		_, errWrite := m.Store().Write(ctx, "k", 0, nil, 0)
@@ -393,9 +359,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		_, errPublish := m.Events().Publish(ctx, []Event{{ID: "a"}})
 		for _, err := range []error{errRead, errWrite, errAdd, errTake, errAcquire, errRenew, errPublish,
 			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, OpID{}, meter, 1), m.Slots().Release(ctx, Lease{})} {
-			if !errors.Is(err, ErrClosed) {
-				t.Errorf("after Close a call returned %v", err)
-			}
+			assert.ErrorIs(t, err, ErrClosed, "a call after Close")
 		}
 		time.Sleep(2 * time.Hour)
 	})
@@ -412,17 +376,13 @@ func TestPromise07_LeaseGivenToWhoLeftGoesOn(t *testing.T) {
 				return Claim{Key: fmt.Sprint(i), Holder: holder, Limit: 1, TTL: time.Hour, MaxWait: time.Hour}
 			}
 			first, err := s.Acquire(t.Context(), claim("first"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			var got error
 			var wg sync.WaitGroup
 			wg.Go(func() { _, got = s.Acquire(ctx, claim("second")) })
 			synctest.Wait()
-			if err := s.Release(t.Context(), first); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, s.Release(t.Context(), first))
 			cancel()
 			wg.Wait()
 			third := claim("third")
@@ -438,7 +398,5 @@ func TestPromise07_LeaseGivenToWhoLeftGoesOn(t *testing.T) {
 			}
 		}
 	})
-	if left == 0 {
-		t.Error("no waiter ever left with a lease on its way: the test says nothing")
-	}
+	assert.NotZero(t, left, "no waiter ever left with a lease on its way: the test says nothing")
 }

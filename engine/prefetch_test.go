@@ -13,6 +13,8 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestPrefetchAnswersWithoutATrip(t *testing.T) {
@@ -25,37 +27,27 @@ func TestPrefetchAnswersWithoutATrip(t *testing.T) {
 		m, start := perSecond(1, 100), time.Now()
 		g, err := p.Take(t.Context(), some(m, 2, 2)) // nothing is held: it goes itself, and ten are fetched
 		wantGrant(t, g, err, engine.Grant{Units: 2})
-		if d := time.Since(start); d != 10*time.Millisecond {
-			t.Errorf("the first draw took %v", d)
-		}
+		assert.Equal(t, 10*time.Millisecond, time.Since(start), "the first draw took")
 		synctest.Wait()
-		if refills != 1 {
-			t.Errorf("OnRefill was called %d times, want once", refills)
-		}
+		assert.Equal(t, 1, refills, "OnRefill was called %d times", refills)
 		for range 6 {
 			g, ok := p.Try(one(m, 0))
-			if !ok {
-				t.Fatal("nothing is held after a fetch")
-			}
+			require.True(t, ok, "nothing is held after a fetch")
 			wantGrant(t, g, nil, engine.Grant{Units: 1})
 		}
 		synctest.Wait()
-		if c := a.Counts(); c.Takes != 2 || c.Units != 12 {
-			t.Errorf("with 4 of 10 left nothing is fetched yet: %+v", c)
-		}
+		c := a.Counts()
+		assert.Equal(t, uint64(2), c.Takes, "with 4 of 10 left nothing is fetched yet")
+		assert.Equal(t, int64(12), c.Units, "with 4 of 10 left nothing is fetched yet")
 		p.Try(one(m, 0))
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
 		want := engine.PrefetchCounts{Hits: 7, Misses: 1, Fetches: 2, Fetched: 17, Held: 10}
-		if got := p.Counts(); got != want {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
+		assert.Equal(t, want, p.Counts())
 		start = time.Now()
 		g, err = p.Take(t.Context(), some(m, 3, 50))
 		wantGrant(t, g, err, engine.Grant{Units: 10})
-		if d := time.Since(start); d != 0 {
-			t.Errorf("a draw from what is held took %v", d)
-		}
+		assert.Zero(t, time.Since(start), "a draw from what is held took")
 	})
 }
 
@@ -65,9 +57,8 @@ func TestPrefetchHoldsNothingForLonger(t *testing.T) {
 		m := engine.Meter{Key: "m", N: 1, Per: time.Hour, Burst: 8}
 		p.Try(one(m, 0))
 		time.Sleep(time.Second - 1)
-		if _, ok := p.Try(some(m, 3, 3)); !ok {
-			t.Error("what was fetched was gone before Hold, counted from when it was asked for")
-		}
+		_, ok := p.Try(some(m, 3, 3))
+		assert.True(t, ok, "what was fetched was gone before Hold, counted from when it was asked for")
 		time.Sleep(time.Nanosecond)
 		if g, ok := p.Try(some(m, 1, 5)); ok {
 			t.Errorf("%d units were used after Hold", g.Units)
@@ -76,9 +67,9 @@ func TestPrefetchHoldsNothingForLonger(t *testing.T) {
 			t.Errorf("%+v: want 5 expired, none held", c)
 		}
 		time.Sleep(time.Second) // the fetch found nothing
-		if c := p.Counts(); c.Held != 0 || c.Fetched != 8 {
-			t.Errorf("%+v", c)
-		}
+		c := p.Counts()
+		assert.Zero(t, c.Held)
+		assert.Equal(t, int64(8), c.Fetched)
 	})
 }
 
@@ -104,14 +95,11 @@ func TestPrefetchWaitsAsLongAsTheEngineSays(t *testing.T) {
 		time.Sleep(time.Second - 1)
 		before := a.Counts().Takes
 		try()
-		if n := a.Counts().Takes; n != before {
-			t.Errorf("asked %d times before the time the engine gave", n-before)
-		}
+		n := a.Counts().Takes
+		assert.Equal(t, before, n, "asked %d times before the time the engine gave", n-before)
 		time.Sleep(time.Nanosecond)
 		try()
-		if !try() {
-			t.Error("nothing was fetched when the time had come")
-		}
+		assert.True(t, try(), "nothing was fetched when the time had come")
 	})
 }
 
@@ -191,9 +179,7 @@ func TestPrefetchCrash(t *testing.T) {
 		var used int64
 		for i := range 5 {
 			p, err := engine.NewPrefetch(after(time.Millisecond, inner), engine.PrefetchConfig{Size: size})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			for range i {
 				if g, err := p.Take(t.Context(), one(m, 0)); err == nil {
 					used += g.Units
@@ -201,16 +187,13 @@ func TestPrefetchCrash(t *testing.T) {
 			}
 			time.Sleep(time.Duration(i%2) * time.Millisecond) // with a fetch under way, or not
 			p.Close()
-			if _, ok := p.Try(one(m, 0)); ok {
-				t.Error("a unit was used after Close")
-			}
+			_, ok := p.Try(one(m, 0))
+			assert.False(t, ok, "a unit was used after Close")
 			_, err = p.Take(t.Context(), one(m, 0))
-			wantError(t, err, engine.ErrClosed, "")
+			assert.ErrorIs(t, err, engine.ErrClosed)
 		}
 		g, err := inner.Take(t.Context(), some(m, 1, 100))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if lost := 100 - used - g.Units; lost < 1 || lost > 5*size {
 			t.Errorf("5 crashes lost %d units: at most %d each", lost, size)
 		}
@@ -230,14 +213,13 @@ func TestPrefetchWithAnEngineInTrouble(t *testing.T) {
 					}
 					synctest.Wait()
 				}
-				if n := x.Counts().Calls; n != 1 {
-					t.Errorf("an engine that is %v was asked %d times at once", f, n)
-				}
+				n := x.Counts().Calls
+				assert.Equal(t, 1, n, "an engine that is %v was asked %d times at once", f, n)
 				time.Sleep(50 * time.Millisecond)
 				synctest.Wait()
-				if c := p.Counts(); c.Failed != 1 || c.Held != 0 {
-					t.Errorf("%+v: want one failure", c)
-				}
+				c := p.Counts()
+				assert.Equal(t, uint64(1), c.Failed)
+				assert.Zero(t, c.Held)
 				x.Set(sluicetest.Healthy)
 				time.Sleep(time.Second)
 				p.Try(one(m, 0))
@@ -261,9 +243,7 @@ func TestPrefetchPools(t *testing.T) {
 			return ok
 		}
 		for i := range 5 {
-			if got := held(i); got != (i < 3) {
-				t.Errorf("meter %d is held: %v", i, got)
-			}
+			assert.Equal(t, i < 3, held(i), "meter %d is held", i)
 		}
 		other := meter(0)
 		other.Each = 2
@@ -274,13 +254,10 @@ func TestPrefetchPools(t *testing.T) {
 		before := p.Counts().Misses
 		g, err = p.Take(t.Context(), d)
 		wantGrant(t, g, err, engine.Grant{Units: 1})
-		if p.Counts().Misses != before+1 {
-			t.Error("a draw with an Op was answered without the engine that remembers it")
-		}
+		assert.Equal(t, before+1, p.Counts().Misses,
+			"a draw with an Op was answered without the engine that remembers it")
 		time.Sleep(time.Second) // idle pools give way
-		if !held(4) {
-			t.Error("a pool that holds nothing did not give way")
-		}
+		assert.True(t, held(4), "a pool that holds nothing did not give way")
 	})
 }
 
@@ -293,15 +270,11 @@ func TestPrefetchCloseWhileItFetches(t *testing.T) {
 			ended.Store(true)
 			return engine.Grant{}, ctx.Err()
 		}), engine.PrefetchConfig{Size: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		p.Try(one(perSecond(1, 1), 0))
 		synctest.Wait()
 		p.Close()
-		if !ended.Load() {
-			t.Error("Close returned before the goroutine had ended")
-		}
-		wantError(t, p.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed, "")
+		assert.True(t, ended.Load(), "Close returned before the goroutine had ended")
+		assert.ErrorIs(t, p.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed)
 	})
 }

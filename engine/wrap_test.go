@@ -2,14 +2,14 @@ package engine_test
 
 import (
 	"context"
-	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // quotaFunc is a Quota that a test writes down.
@@ -37,9 +37,7 @@ func after(d time.Duration, q engine.Quota) quotaFunc {
 func memory(t testing.TB) *engine.Memory {
 	t.Helper()
 	m, err := engine.NewMemory(engine.MemoryConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
 }
@@ -47,9 +45,7 @@ func memory(t testing.TB) *engine.Memory {
 // must is v, of a constructor that has to succeed.
 func must[V interface{ Close() error }](t testing.TB, v V, err error) V {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { v.Close() })
 	return v
 }
@@ -72,9 +68,7 @@ func fallback(t testing.TB, q engine.Quota, c engine.FallbackConfig) *engine.Fal
 func audit(t testing.TB, q engine.Quota) *engine.Audit {
 	t.Helper()
 	a, err := engine.NewAudit(q)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return a
 }
 
@@ -100,16 +94,8 @@ func some(m engine.Meter, least, most int64) engine.Draw {
 
 func wantGrant(t testing.TB, got engine.Grant, err error, want engine.Grant) {
 	t.Helper()
-	if err != nil || got != want {
-		t.Errorf("got %+v, %v: want %+v", got, err, want)
-	}
-}
-
-func wantError(t testing.TB, err, target error, text string) {
-	t.Helper()
-	if err == nil || target != nil && !errors.Is(err, target) || !strings.Contains(err.Error(), text) {
-		t.Errorf("got error %v: want one that says %q and matches %v", err, text, target)
-	}
+	assert.NoError(t, err)
+	assert.Equal(t, want, got)
 }
 
 // TestWrappersPassTheKit: what is exact stays exact behind them, to the nanosecond.
@@ -160,7 +146,7 @@ func TestPromise22_WrapperConfigs(t *testing.T) {
 		{func() error { _, err := engine.NewFallback(q, engine.FallbackConfig{Trip: -1}); return err }, "engine: FallbackConfig.Trip is -1: must be"},
 		{func() error { _, err := engine.NewFallback(q, engine.FallbackConfig{Cooldown: -1}); return err }, "engine: FallbackConfig.Cooldown is -1ns: must be"},
 	} {
-		wantError(t, c.make(), nil, c.want)
+		assert.ErrorContains(t, c.make(), c.want)
 	}
 }
 
@@ -189,12 +175,8 @@ func TestAuditCounts(t *testing.T) {
 			take(some(m, 1, 1))
 		}()
 		x.Set(sluicetest.Healthy)
-		if err := a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -4); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -4))
 		want := engine.AuditCounts{Takes: 9, Denied: 1, Booked: 1, Refused: 2, Unsure: 4, Units: 4, Settles: 5, SettlesFailed: 3, Settled: 1}
-		if got := a.Counts(); got != want {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
+		assert.Equal(t, want, a.Counts())
 	})
 }

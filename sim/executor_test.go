@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // end is what became of one call.
@@ -45,17 +47,13 @@ func TestSimulationIsTheExecutor(t *testing.T) {
 				outcomes[k.Outcome]++
 			}
 			s, err := newSimulation(&c, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			service := make(map[string]time.Duration)
 			s.begun = func(k *call) {
 				service[fmt.Sprint(k.s.name, " ", k.arrived)] = time.Duration(k.service)
 			}
 			r, err := s.run()
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			if r.All.Waiting > 0 {
 				t.Fatalf("%d calls wait at the end: the script is too short", r.All.Waiting)
 			}
@@ -80,14 +78,10 @@ func TestSimulationIsTheExecutor(t *testing.T) {
 	}
 	t.Logf("outcomes %v, refusals %v", outcomes, reasons)
 	for o := Succeeded; o <= Refused; o++ {
-		if outcomes[o] == 0 {
-			t.Errorf("no call %v: the scripts miss something", o)
-		}
+		assert.NotZero(t, outcomes[o], "no call %v: the scripts miss something", o)
 	}
 	for _, want := range []string{"wait too long", "breaker open", "queue full", "queue full, shed"} {
-		if reasons[want] == 0 {
-			t.Errorf("nothing was refused as %q: the scripts miss something", want)
-		}
+		assert.NotZero(t, reasons[want], "nothing was refused as %q: the scripts miss something", want)
 	}
 }
 
@@ -157,9 +151,7 @@ func execute(t *testing.T, c Config, service map[string]time.Duration) map[strin
 	// Gates of their own: these are used, not only read, and a bubble's are not another's.
 	fresh := script(c.Seed)
 	e, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: fresh.Gates, MaxWait: c.MaxWait, Timeout: c.Timeout})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var mu sync.Mutex
 	got := make(map[string]end)
 	type key struct{}
@@ -247,9 +239,7 @@ func execute(t *testing.T, c Config, service map[string]time.Duration) map[strin
 			}
 			return 0, nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 	}
 	var group sync.WaitGroup
 	for _, tr := range c.Traffic {
@@ -267,8 +257,6 @@ func execute(t *testing.T, c Config, service map[string]time.Duration) map[strin
 		}
 	}
 	group.Wait()
-	if err := e.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, e.Close(t.Context()))
 	return got
 }

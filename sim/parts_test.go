@@ -14,6 +14,8 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestDists: means and percentiles are what the constructors were given.
@@ -38,12 +40,10 @@ func TestDists(t *testing.T) {
 			sum += float64(list[i])
 		}
 		slices.Sort(list)
-		if got := list[n/2]; !near(got, c.p50) {
-			t.Errorf("%v: median %d, want about %d", c.d, got, c.p50)
-		}
-		if got := list[n/100*99]; !near(got, c.p99) {
-			t.Errorf("%v: p99 %d, want about %d", c.d, got, c.p99)
-		}
+		got := list[n/2]
+		assert.True(t, near(got, c.p50), "%v: median %d, want about %d", c.d, got, c.p50)
+		got = list[n/100*99]
+		assert.True(t, near(got, c.p99), "%v: p99 %d, want about %d", c.d, got, c.p99)
 		if got := int64(sum / n); c.avg > 0 && !near(got, c.avg) {
 			t.Errorf("%v: mean %d, want about %d", c.d, got, c.avg)
 		}
@@ -116,9 +116,8 @@ func TestConfigErrors(t *testing.T) {
 	good := func() Config {
 		return Config{Tools: []Tool{work}, Traffic: []Traffic{{Tool: "work", Arrivals: Steady(1)}}, Duration: time.Second}
 	}
-	if _, err := Run(good()); err != nil {
-		t.Fatal(err)
-	}
+	_, err := Run(good())
+	require.NoError(t, err)
 	slots, order := limiter(sluice.Limit{Max: 1}), scheduler(sluice.PrioritySchedulerConfig{})
 	for want, spoil := range map[string]func(*Config){
 		"Config.Duration is 0s: must be positive":                              func(c *Config) { c.Duration = 0 },
@@ -232,9 +231,7 @@ func TestBackend(t *testing.T) {
 		x.change(&c)
 		g := simulate(t, c).All
 		got := Group{Succeeded: g.Succeeded, Failed: g.Failed, Overloaded: g.Overloaded, TimedOut: g.TimedOut, Late: g.Late, Refused: g.Refused}
-		if got != x.want {
-			t.Errorf("%s: got %+v, want %+v", name, got, x.want)
-		}
+		assert.Equal(t, x.want, got, name)
 	}
 }
 
@@ -390,12 +387,12 @@ func TestIgnoredTimeoutsAreJudgedInTime(t *testing.T) {
 		return first, r.Openings
 	}
 	// Calls come every 10 ms from 0 on; those of 0, 10 and 20 ms are over by 75 ms.
-	if at, n := run(55*ms, 0); at != 80*ms || n != 1 {
-		t.Errorf("a timeout of 55 ms: first refused at %v after %d openings, want 80 ms, 1", at, n)
-	}
-	if at, n := run(55*ms, 30*ms); at != -1 || n != 0 {
-		t.Errorf("a caller's deadline before it: first refused at %v after %d openings, want never", at, n)
-	}
+	at, n := run(55*ms, 0)
+	assert.Equal(t, 80*ms, at, "a timeout of 55 ms")
+	assert.Equal(t, int64(1), n, "a timeout of 55 ms")
+	at, n = run(55*ms, 30*ms)
+	assert.Equal(t, time.Duration(-1), at, "a caller's deadline before it")
+	assert.Zero(t, n, "a caller's deadline before it")
 }
 
 // TestCheckerFinds plants what the machine must never do, and sees the checker object.
@@ -447,9 +444,7 @@ func TestCheckerFinds(t *testing.T) {
 	} {
 		c := config(x.gates...)
 		s, err := newSimulation(&c, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		x.plant(s)
 		if _, err = s.run(); err == nil {
 			t.Errorf("nothing found: want %q", want)
@@ -465,13 +460,9 @@ func TestCheckerFinds(t *testing.T) {
 func TestReportJSON(t *testing.T) {
 	r := simulate(t, mixed(time.Minute, 3))
 	b, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var back Report
-	if err := json.Unmarshal(b, &back); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, json.Unmarshal(b, &back))
 	if back.String() != r.String() {
 		t.Errorf("after JSON:\n%v\nbefore:\n%v", back, r)
 	}
@@ -504,8 +495,7 @@ func TestNoWait(t *testing.T) {
 		c.Traffic = []Traffic{{Tool: "work", Arrivals: Steady(8)}}
 		c.Duration = 100 * time.Second
 		r := simulate(t, c)
-		if r.All.Wait.Max != 0 || r.All.Refused == 0 {
-			t.Errorf("%s: waits up to %v, %d refused: want no waiting", name, r.All.Wait.Max, r.All.Refused)
-		}
+		assert.Zero(t, r.All.Wait.Max, name)
+		assert.NotZero(t, r.All.Refused, name)
 	}
 }

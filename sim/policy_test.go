@@ -9,6 +9,8 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // find is the group of that name.
@@ -45,18 +47,13 @@ func TestPromise05_SlowToolBesideFastTool(t *testing.T) {
 	beside := simulate(t, config(true))
 	a, b, slow := find(t, alone.Tools, "fast"), find(t, beside.Tools, "fast"), find(t, beside.Tools, "slow")
 	t.Logf("fast alone %d, beside the slow one %d (%.2f%%); slow %d", a.Started, b.Started, 100*float64(b.Started)/float64(a.Started), slow.Started)
-	if a.Started != 60_000 {
-		t.Errorf("alone %d starts: want 60000, ten slots of 10 ms for a minute", a.Started)
-	}
+	assert.Equal(t, int64(60_000), a.Started, "alone %d starts, ten slots of 10 ms for a minute", a.Started)
 	if float64(b.Started) < 0.99*float64(a.Started) {
 		t.Errorf("%d starts beside the slow tool: want at least 99%% of %d", b.Started, a.Started)
 	}
-	if slow.Started != 60 {
-		t.Errorf("the slow tool started %d times: want 60, one at once and one each second before the end", slow.Started)
-	}
-	if beside.Idle.Claim != 0 {
-		t.Errorf("idle %v of the time: want 0", beside.Idle.Claim)
-	}
+	assert.Equal(t, int64(60), slow.Started,
+		"the slow tool started %d times, one at once and one each second before the end", slow.Started)
+	assert.Zero(t, beside.Idle.Claim, "idle %v of the time", beside.Idle.Claim)
 }
 
 // TestInteractiveBesideBatchBacklog: an interactive call waits no longer than the slots in
@@ -117,9 +114,7 @@ func TestPromise06_LevelsAtOneConstraint(t *testing.T) {
 		}
 		r := simulate(t, c)
 		t.Logf("ageing %d: %v", ageing, r.Passed)
-		if r.Beyond != 0 {
-			t.Errorf("ageing %d: %d starts beyond the bound: %v", ageing, r.Beyond, r.Passed)
-		}
+		assert.Zero(t, r.Beyond, "ageing %d: starts beyond the bound: %v", ageing, r.Passed)
 		for _, p := range r.Passed {
 			if p.Worst < p.Bound/2 {
 				t.Errorf("ageing %d: level %d was passed by %d at most, far from the bound %d: this shows nothing", ageing, p.Priority, p.Worst, p.Bound)
@@ -204,9 +199,7 @@ func TestCrossingConstraints(t *testing.T) {
 		var r row
 		for seed := range uint64(seeds) {
 			rep, err := run(crossing(seed, ageing, oneLevel), func(p *admit.Policy) { p.Claim = claim })
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			g := find(t, rep.Tools, "xyz")
 			r.over = max(r.over, rep.Overtaken.Max)
 			r.starts += g.Started

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestRecount: what was charged counts from its own instant on, as what it turned out to be.
@@ -47,9 +49,8 @@ func TestRecount(t *testing.T) {
 				r.correct(c.charge, c.to)
 				continue
 			}
-			if _, ok := r.take(int64(c.at), c.take, false); ok != c.want {
-				t.Errorf("%s: step %d, %d at %v: the bucket had it: %v, want %v", name, i, c.take, c.at, ok, c.want)
-			}
+			_, ok := r.take(int64(c.at), c.take, false)
+			assert.Equal(t, c.want, ok, "%s: step %d, %d at %v: the bucket had it", name, i, c.take, c.at)
 		}
 	}
 }
@@ -90,9 +91,7 @@ func TestRecountIsTheSumOfItsCharges(t *testing.T) {
 			}
 			want := owed.Cmp(new(big.Int).Mul(big.NewInt(rate.Burst), big.NewInt(int64(rate.Per)))) <= 0
 			id, ok := r.take(now, amount, final)
-			if ok != want {
-				t.Fatalf("seed %d: %d at %d: the bucket had it: %v, want %v", seed, amount, now, ok, want)
-			}
+			require.Equal(t, want, ok, "seed %d: %d at %d: the bucket had it", seed, amount, now)
 			all = append(all, taken{now, amount, id})
 			if !final {
 				open = append(open, len(all)-1)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // limiter, quota, breaker and scheduler make components for tests.
@@ -25,9 +27,7 @@ func scheduler(c sluice.PrioritySchedulerConfig) sluice.Interceptor {
 func simulate(t *testing.T, c Config) Report {
 	t.Helper()
 	r, err := Run(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return r
 }
 
@@ -79,26 +79,21 @@ func TestHourInSeconds(t *testing.T) {
 	if took > 60*time.Second {
 		t.Errorf("took %v: want seconds", took)
 	}
-	if got := r.All.Started + r.All.Refused + r.All.Waiting; got != r.All.Arrived {
-		t.Errorf("%d started, were refused or wait: want %d, those that arrived", got, r.All.Arrived)
-	}
+	assert.Equal(t, r.All.Arrived, r.All.Started+r.All.Refused+r.All.Waiting,
+		"those that arrived started, were refused or wait")
 }
 
 func TestSameSeedSameReport(t *testing.T) {
 	report := func(seed uint64) (string, string) {
 		r := simulate(t, mixed(5*time.Minute, seed))
 		b, err := json.Marshal(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		return string(b), r.String()
 	}
 	j1, s1 := report(7)
 	j2, s2 := report(7)
-	if j1 != j2 || s1 != s2 {
-		t.Errorf("two runs with one seed differ:\n%s\n%s", j1, j2)
-	}
-	if j3, _ := report(8); j3 == j1 {
-		t.Error("another seed gives the same report")
-	}
+	assert.Equal(t, j2, j1, "two runs with one seed differ")
+	assert.Equal(t, s2, s1, "two runs with one seed differ")
+	j3, _ := report(8)
+	assert.NotEqual(t, j1, j3, "another seed gives the same report")
 }

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func chaos(t testing.TB, c sluicetest.ChaosConfig) *sluicetest.Chaos {
@@ -19,9 +20,7 @@ func chaos(t testing.TB, c sluicetest.ChaosConfig) *sluicetest.Chaos {
 		c.Open = func() (engine.Engine, error) { return engine.NewMemory(engine.MemoryConfig{}) }
 	}
 	x, err := sluicetest.NewChaos(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { x.Close() })
 	return x
 }
@@ -74,9 +73,7 @@ func TestKitsCatchEveryFault(t *testing.T) {
 func TestChaosKeepsItsWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner, err := engine.NewMemory(engine.MemoryConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		x := chaos(t, sluicetest.ChaosConfig{Fault: sluicetest.Restarting, Seed: 11, Open: func() (engine.Engine, error) { return inner, nil }})
 		ctx := context.Background()
 		outcomes := map[string]int{}
@@ -88,14 +85,10 @@ func TestChaosKeepsItsWord(t *testing.T) {
 			switch {
 			case err == nil:
 				outcomes["applied"]++
-				if !there {
-					t.Fatalf("call %d was acknowledged and is not there", i)
-				}
+				require.True(t, there, "call %d was acknowledged and is not there", i)
 			case errors.Is(err, engine.ErrRefused):
 				outcomes["refused"]++
-				if there {
-					t.Fatalf("call %d was refused and is there", i)
-				}
+				require.False(t, there, "call %d was refused and is there", i)
 			case errors.Is(err, engine.ErrUnsure):
 				outcomes[fmt.Sprint("unsure, there: ", there)]++
 				for { // the same operation again, until somebody answers
@@ -126,21 +119,15 @@ func TestChaosRestartForgets(t *testing.T) {
 			t.Fatal(err)
 		}
 		lease, err := x.Slots().Acquire(ctx, engine.Claim{Key: "s", Holder: "h", Limit: 1, TTL: time.Minute})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		waiting := make(chan error, 1)
 		go func() {
 			_, err := x.Slots().Acquire(ctx, engine.Claim{Key: "s", Holder: "i", Limit: 1, TTL: time.Minute, MaxWait: time.Hour})
 			waiting <- err
 		}()
 		synctest.Wait()
-		if err := x.Restart(); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-waiting; !errors.Is(err, engine.ErrUnsure) {
-			t.Errorf("a call under way during a restart returned %v: must be unsure", err)
-		}
+		require.NoError(t, x.Restart())
+		assert.ErrorIs(t, <-waiting, engine.ErrUnsure, "a call under way during a restart returned: must be unsure")
 		if _, err := x.Store().Read(ctx, "k"); !errors.Is(err, engine.ErrAbsent) {
 			t.Errorf("after a restart Read returned %v", err)
 		}
@@ -162,8 +149,7 @@ func TestChaosConfig(t *testing.T) {
 		{sluicetest.ChaosConfig{Open: open, Fault: 99}, "ChaosConfig.Fault is Fault(99): must be one of the faults"},
 		{sluicetest.ChaosConfig{Open: func() (engine.Engine, error) { return nil, broken }}, "broken"},
 	} {
-		if _, err := sluicetest.NewChaos(c.conf); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("got %v, want %q", err, c.want)
-		}
+		_, err := sluicetest.NewChaos(c.conf)
+		assert.ErrorContains(t, err, c.want)
 	}
 }

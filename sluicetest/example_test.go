@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
 )
 
 // A module for an engine of its own runs the kits in a test.
@@ -17,9 +18,7 @@ func ExampleStore() {
 	_ = func(t *testing.T) { // func TestStore(t *testing.T)
 		synctest.Test(t, func(t *testing.T) {
 			m, err := engine.NewMemory(engine.MemoryConfig{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			assert.NoError(t, err)
 			defer m.Close()
 			sluicetest.Store(t, m.Store, sluicetest.Options{Exact: true})
 		})

@@ -6,14 +6,13 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/require"
 )
 
 func memory(t testing.TB) *engine.Memory {
 	t.Helper()
 	m, err := engine.NewMemory(engine.MemoryConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
 )
 
 func TestSinksOfTheLibrary(t *testing.T) {
@@ -44,13 +45,9 @@ func TestAsyncSinkPassesTheKit(t *testing.T) {
 		sluicetest.Sink(t, func() (sluice.EventSink, func() []sluice.Event) {
 			r := sluice.NewRecorder()
 			a, err := sluice.NewAsyncSink(r, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			assert.NoError(t, err)
 			t.Cleanup(func() {
-				if err := a.Close(context.Background()); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, a.Close(context.Background()))
 			})
 			return a, func() []sluice.Event {
 				synctest.Wait()

@@ -7,6 +7,8 @@ package upstream
 import (
 	"net/http"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // Most responses say nothing, and are not to pay for being asked.
@@ -15,8 +17,6 @@ func TestParse_AllocatesNothingForQuietResponses(t *testing.T) {
 		"nothing":     header("Content-Type: application/json", "Date: Mon, 02 Mar 2026 15:04:05 GMT", "X-Request-Id: abc"),
 		"retry-after": header("Date: Mon, 02 Mar 2026 15:04:05 GMT", "Retry-After: Mon, 02 Mar 2026 15:05:05 GMT"),
 	} {
-		if n := testing.AllocsPerRun(100, func() { Parse(h, 429, now) }); n != 0 {
-			t.Errorf("%s: %v allocations, want none", name, n)
-		}
+		assert.Zero(t, testing.AllocsPerRun(100, func() { Parse(h, 429, now) }), "%s: allocations", name)
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const (
@@ -65,9 +68,7 @@ func TestCheck_WhatOnlyBodiesSay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			err := Check(&http.Response{StatusCode: c.status, Header: header(c.lines...)}, []byte(c.body))
 			var e *ThrottledError
-			if is := errors.As(err, &e); is != c.refused {
-				t.Fatalf("%v: throttled %v, want %v", err, is, c.refused)
-			}
+			require.Equal(t, c.refused, errors.As(err, &e), "%v: throttled", err)
 			if e != nil && (e.RetryAfter() != c.pause || e.Signals.Source != c.source || e.Signals.NoRetry != c.noRetry) {
 				t.Errorf("got %+v, want %v of %q, no retry %v", e.Signals, c.pause, c.source, c.noRetry)
 			}
@@ -82,30 +83,23 @@ func TestTransport_BackoffKnowsWhatTheBodySays(t *testing.T) {
 		tr := newTransport(t, TransportConfig{Base: answer429(t, 429)}, &p)
 		for range 5 {
 			resp := send(t, tr, t.Context(), "https://a/")
-			if err := Check(resp, []byte(telegram)); err == nil {
-				t.Fatal("want an error")
-			}
-			if got := p.take(); !equal(got, []time.Duration{time.Second}) {
-				t.Errorf("pauses %v, want one of 1s", got)
-			}
+			require.Error(t, Check(resp, []byte(telegram)), "want an error")
+			got := p.take()
+			assert.True(t, equal(got, []time.Duration{time.Second}), "pauses %v, want one of 1s", got)
 			time.Sleep(35 * time.Second)
 		}
 		send(t, tr, t.Context(), "https://a/")
 		time.Sleep(time.Second)
 		resp := send(t, tr, t.Context(), "https://a/")
-		if got := p.take(); !equal(got, []time.Duration{time.Second, 2 * time.Second}) {
-			t.Errorf("pauses %v, want them doubled as long as the body says nothing", got)
-		}
+		got := p.take()
+		assert.True(t, equal(got, []time.Duration{time.Second, 2 * time.Second}),
+			"pauses %v, want them doubled as long as the body says nothing", got)
 		if resp.Request.URL.Host != "a" || resp.Request.Context().Value(guessKey{}) == nil {
 			t.Errorf("the response's request is %v", resp.Request)
 		}
-		if n := tr.backoff.known.Load(); n != 1 {
-			t.Errorf("%d rows, want 1", n)
-		}
+		assert.Equal(t, int64(1), tr.backoff.known.Load(), "rows")
 		_ = Check(resp, []byte(secondary)) // which names none
-		if n := tr.backoff.known.Load(); n != 1 {
-			t.Errorf("%d rows, want 1 still", n)
-		}
+		assert.Equal(t, int64(1), tr.backoff.known.Load(), "rows")
 	})
 }
 
@@ -114,9 +108,7 @@ func TestTransport_BackoffKnowsWhatTheBodySays(t *testing.T) {
 func TestTransport_BackoffOfAccountsIsApart(t *testing.T) {
 	request := func(target string, lines ...string) *http.Request {
 		u, err := url.Parse(target)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		return (&http.Request{Method: "GET", URL: u, Header: header(lines...)}).WithContext(context.Background())
 	}
 	const aws = "Authorization: AWS4-HMAC-SHA256 Credential=AKID1/20260302/x, SignedHeaders=host, Signature="
@@ -140,23 +132,19 @@ func TestTransport_BackoffOfAccountsIsApart(t *testing.T) {
 				var p pauses
 				tr := newTransport(t, TransportConfig{Base: answer429(t, 429)}, &p)
 				for _, r := range []*http.Request{c.a, c.a, c.b} {
-					if _, err := tr.RoundTrip(r); err != nil {
-						t.Fatal(err)
-					}
+					_, err := tr.RoundTrip(r)
+					require.NoError(t, err)
 					time.Sleep(4 * time.Second)
 				}
 				want := []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}
 				if c.apart {
 					want[2] = time.Second
 				}
-				if got := p.take(); !equal(got, want) {
-					t.Errorf("pauses %v, want %v", got, want)
-				}
+				got := p.take()
+				assert.True(t, equal(got, want), "pauses %v, want %v", got, want)
 				for row := range tr.backoff.quotas {
 					for i := range len(row) - 5 {
-						if row[i:i+6] == "secret" {
-							t.Errorf("a row is called %q", row)
-						}
+						assert.NotEqual(t, "secret", row[i:i+6], "a row is called %q", row)
 					}
 				}
 			})
@@ -175,9 +163,8 @@ func TestTransport_BackoffOfAccountsIsApart(t *testing.T) {
 		}{{"search", 429, []time.Duration{time.Minute}}, {"core", 200, nil}, {"search", 429, []time.Duration{2 * time.Minute}}, {"core", 429, []time.Duration{time.Minute}}} {
 			resource, status = x.resource, x.status
 			send(t, tr, t.Context(), "https://h/")
-			if got := p.take(); !equal(got, x.want) {
-				t.Errorf("%s %d: pauses %v, want %v", x.resource, x.status, got, x.want)
-			}
+			got := p.take()
+			assert.True(t, equal(got, x.want), "%s %d: pauses %v, want %v", x.resource, x.status, got, x.want)
 			time.Sleep(2 * time.Minute)
 		}
 	})

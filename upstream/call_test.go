@@ -15,6 +15,8 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/upstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // server answers by a script and notes when it was asked.
@@ -55,17 +57,11 @@ func agent(t *testing.T, s *server, interceptors ...sluice.Interceptor) func(con
 	t.Helper()
 	s.start = time.Now()
 	transport, err := upstream.NewTransport(upstream.TransportConfig{Base: s})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	exec, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() {
-		if err := exec.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, exec.Close(context.Background()))
 	})
 	get, err := sluice.Wrap(exec, sluice.Spec{Name: "get"}, func(ctx context.Context, url string) (int, error) {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -83,18 +79,14 @@ func agent(t *testing.T, s *server, interceptors ...sluice.Interceptor) func(con
 		}
 		return resp.StatusCode, upstream.Check(resp, body)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return get
 }
 
 func upstreamRate(t *testing.T) *sluice.RateLimiter {
 	t.Helper()
 	l, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Upstream: true, Rates: []sluice.Rate{{N: 1000}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return l
 }
 
@@ -152,19 +144,13 @@ func TestTransport_PausesOthersBeforeItsCallEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limit := upstreamRate(t)
 		exec, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{limit}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer func() {
-			if err := exec.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, exec.Close(context.Background()))
 		}()
 		s := &server{answers: []answer{{status: 429, header: "Retry-After: 4"}, {status: 200}}, start: time.Now()}
 		transport, err := upstream.NewTransport(upstream.TransportConfig{Base: s})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		get, err := sluice.Wrap(exec, sluice.Spec{Name: "get"}, func(ctx context.Context, linger time.Duration) (int, error) {
 			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://a/", nil)
 			if err != nil {
@@ -177,9 +163,7 @@ func TestTransport_PausesOthersBeforeItsCallEnds(t *testing.T) {
 			time.Sleep(linger)
 			return resp.StatusCode, nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if status, err := get(t.Context(), time.Hour); status != 429 || err != nil {
@@ -190,9 +174,7 @@ func TestTransport_PausesOthersBeforeItsCallEnds(t *testing.T) {
 		if status, err := get(t.Context(), 0); status != 200 || err != nil {
 			t.Errorf("the next: %d, %v", status, err)
 		}
-		if at := s.asked[1]; at != 4*time.Second {
-			t.Errorf("asked at %v, want %v", at, 4*time.Second)
-		}
+		assert.Equal(t, 4*time.Second, s.asked[1], "asked at")
 		wg.Wait()
 	})
 }
@@ -207,9 +189,7 @@ func TestPromise16_ThrottledErrorIsNoBreakerFailure(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				breaker, err := sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{})
-				if err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, err)
 				s := &server{answers: []answer{{status: c.status, takes: time.Millisecond}}}
 				get := agent(t, s, breaker, upstreamRate(t))
 				open := false
@@ -217,9 +197,7 @@ func TestPromise16_ThrottledErrorIsNoBreakerFailure(t *testing.T) {
 					_, err := get(t.Context(), "https://api.example.com/")
 					open = open || errors.Is(err, sluice.ErrBreakerOpen)
 				}
-				if open != c.opens {
-					t.Errorf("breaker opened: %v, want %v", open, c.opens)
-				}
+				assert.Equal(t, c.opens, open, "breaker opened")
 			})
 		})
 	}
@@ -229,13 +207,9 @@ func TestPromise16_ThrottledErrorIsNoBreakerFailure(t *testing.T) {
 func TestTransport_OutsideACall(t *testing.T) {
 	s := &server{answers: []answer{{status: 429, header: "Retry-After: 7"}}}
 	transport, err := upstream.NewTransport(upstream.TransportConfig{Base: s})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://a/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if resp, err := transport.RoundTrip(r); err != nil || resp.StatusCode != 429 {
 		t.Errorf("got %v, %v", resp, err)
 	}
@@ -248,14 +222,11 @@ func TestTransport_AndCheckOfTheBody(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &server{answers: []answer{{status: 429, body: fmt.Sprintf(`{"error":{"details":[{"@type":"google.rpc.RetryInfo","retryDelay":"%ds"}]}}`, pause)}}}
 			l, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Upstream: true, Rates: []sluice.Rate{{N: 1000}}, Scope: sluice.ByKey("host", func(sluice.Call) string { return "api.example.com" })})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			get := agent(t, s, l)
 			for range 9 {
-				if _, err := get(t.Context(), "https://api.example.com/"); err == nil {
-					t.Error("want the refusal")
-				}
+				_, err := get(t.Context(), "https://api.example.com/")
+				assert.Error(t, err, "want the refusal")
 			}
 			for i, at := range s.asked {
 				if want := time.Duration(i*pause) * time.Second; at < want || at > want+time.Duration(i)*refill {
@@ -270,9 +241,7 @@ func TestTransport_AndCheckOfTheBody(t *testing.T) {
 func TestTransport_PausesWhatTheAnswerTellsApart(t *testing.T) {
 	keyed := func(kind string, key func(sluice.Call) string) sluice.Interceptor {
 		l, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Upstream: true, Name: kind, Rates: []sluice.Rate{{N: 1000}}, Scope: sluice.ByKey(kind, key)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		return l
 	}
 	host := func(c sluice.Call) string { u, _ := url.Parse(c.Input.(string)); return u.Host }
@@ -306,9 +275,8 @@ func TestTransport_PausesWhatTheAnswerTellsApart(t *testing.T) {
 				s := &server{answers: []answer{x.first, {status: 200}}}
 				get := agent(t, s, x.limits()...)
 				_, _ = get(t.Context(), "https://a/search")
-				if _, err := get(t.Context(), x.next); err != nil {
-					t.Error(err)
-				}
+				_, err := get(t.Context(), x.next)
+				assert.NoError(t, err)
 				if at := s.asked[1]; at < x.from || at > x.to {
 					t.Errorf("asked at %v, want %v to %v", at, x.from, x.to)
 				}

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const gemini = `{"error": {"code": 429, "message": "You exceeded your current quota.", "status": "RESOURCE_EXHAUSTED", "details": [
@@ -57,14 +60,13 @@ func TestParseBody(t *testing.T) {
 		{"too long", `{"pad":"` + strings.Repeat("x", MaxBody) + `",` + gemini[1:], 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if d, source := ParseBody([]byte(c.body)); d != c.want || source != c.source {
-				t.Errorf("got %v of %q, want %v of %q", d, source, c.want, c.source)
-			}
+			d, source := ParseBody([]byte(c.body))
+			assert.Equal(t, c.want, d)
+			assert.Equal(t, c.source, source)
 		})
 	}
-	if d, _ := ParseBody(nil); d != 0 {
-		t.Errorf("nil: %v", d)
-	}
+	d, _ := ParseBody(nil)
+	assert.Zero(t, d, "nil")
 }
 
 func FuzzParseBody(f *testing.F) {
@@ -112,17 +114,11 @@ func TestCheck(t *testing.T) {
 			}
 			err := Check(resp, []byte(c.body))
 			if c.want == "" {
-				if err != nil {
-					t.Fatalf("got %v, want nil", err)
-				}
+				require.NoError(t, err, "want nil")
 				return
 			}
-			if err == nil || err.Error() != c.want {
-				t.Fatalf("got  %v\nwant %s", err, c.want)
-			}
-			if strings.Contains(fmt.Sprintf("%+v", err), "secret") {
-				t.Errorf("the error tells a secret: %+v", err)
-			}
+			require.EqualError(t, err, c.want)
+			assert.NotContains(t, fmt.Sprintf("%+v", err), "secret", "the error tells a secret: %+v", err)
 			err = fmt.Errorf("search: %w", err)
 			var failed *StatusError
 			if !errors.As(err, &failed) || failed.StatusCode != c.status {
@@ -138,9 +134,7 @@ func TestCheck(t *testing.T) {
 			if errors.As(err, &throttled) && (!throttled.Signals.Throttled || throttled.Signals.Source != c.source) {
 				t.Errorf("signals %+v, want source %q", throttled.Signals, c.source)
 			}
-			if body.closed.Load() {
-				t.Error("the body was closed")
-			}
+			assert.False(t, body.closed.Load(), "the body was closed")
 		})
 	}
 }
@@ -157,12 +151,8 @@ func TestCheck_DateIsCountedFromNow(t *testing.T) {
 }
 
 func TestCheck_OddResponses(t *testing.T) {
-	if err := Check(nil, nil); err == nil || err.Error() != "upstream: Check of a nil response: must not be nil" {
-		t.Errorf("nil: %v", err)
-	}
-	if err := Check(&http.Response{StatusCode: 429}, nil); err == nil || err.Error() != "upstream: 429 Too Many Requests" {
-		t.Errorf("bare: %v", err)
-	}
+	assert.EqualError(t, Check(nil, nil), "upstream: Check of a nil response: must not be nil", "nil")
+	assert.EqualError(t, Check(&http.Response{StatusCode: 429}, nil), "upstream: 429 Too Many Requests", "bare")
 	long := &http.Response{StatusCode: 404, Request: &http.Request{Method: strings.Repeat("M", 1000), URL: &url.URL{Host: strings.Repeat("é", 1000)}}}
 	if err := Check(long, nil); err == nil || len(err.Error()) > 200 || !strings.Contains(err.Error(), "é…: 404") {
 		t.Errorf("long: %v", err)

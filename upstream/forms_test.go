@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // at is 90 seconds from now, in the forms that programs print a date in.
@@ -57,13 +59,10 @@ func TestParse_DateForms(t *testing.T) {
 				"Anthropic":           Parse(header("Anthropic-RateLimit-Tokens-Remaining: 0", "Anthropic-RateLimit-Tokens-Reset: "+v), 429, now),
 				"X-RateLimit-Retry-…": Parse(header("X-RateLimit-Retry-After: "+v), 429, now),
 			} {
-				if s.Pause != c.want {
-					t.Errorf("%s: %q: pause %v, want %v", name, v, s.Pause, c.want)
-				}
+				assert.Equal(t, c.want, s.Pause, "%s: %q: pause", name, v)
 			}
-			if s := Parse(header("Retry-After: "+v), 503, now); s.Throttled != (c.want > 0) {
-				t.Errorf("503 with Retry-After %q: throttled %v", v, s.Throttled)
-			}
+			assert.Equal(t, c.want > 0, Parse(header("Retry-After: "+v), 503, now).Throttled,
+				"503 with Retry-After %q: throttled", v)
 		}
 	}
 }
@@ -72,9 +71,7 @@ func TestParse_DateForms(t *testing.T) {
 func TestParse_DateOfTheResponse(t *testing.T) {
 	for _, date := range datesOf(now.Add(-400 * 24 * time.Hour)) {
 		s := Parse(header("Date: "+date, "Retry-After: "+now.Add(-400*24*time.Hour+8*time.Second).Format(http.TimeFormat)), 429, now)
-		if s.Pause != 8*time.Second {
-			t.Errorf("Date %q: pause %v, want 8s", date, s.Pause)
-		}
+		assert.Equal(t, 8*time.Second, s.Pause, "Date %q: pause", date)
 	}
 }
 
@@ -140,9 +137,8 @@ func TestParse_ListsAreReadByPosition(t *testing.T) {
 				name, v, _ := strings.Cut(line, ": ")
 				h.Add(prefix+name, v)
 			}
-			if s := Parse(h, c.status, now); s.Pause != c.want {
-				t.Errorf("%s: %s: pause %v, want %v: %+v", c.name, prefix, s.Pause, c.want, s.Quotas)
-			}
+			s := Parse(h, c.status, now)
+			assert.Equal(t, c.want, s.Pause, "%s: %s: pause: %+v", c.name, prefix, s.Quotas)
 		}
 		for _, form := range []string{"X-RateLimit-%-Tokens", "Anthropic-RateLimit-Tokens-%"} {
 			h := http.Header{}
@@ -150,19 +146,16 @@ func TestParse_ListsAreReadByPosition(t *testing.T) {
 				name, v, _ := strings.Cut(line, ": ")
 				h.Add(strings.Replace(form, "%", name, 1), v)
 			}
-			if s := Parse(h, c.status, now); s.Pause != c.want {
-				t.Errorf("%s: %s: pause %v, want %v: %+v", c.name, form, s.Pause, c.want, s.Quotas)
-			}
+			s := Parse(h, c.status, now)
+			assert.Equal(t, c.want, s.Pause, "%s: %s: pause: %+v", c.name, form, s.Quotas)
 		}
 	}
 	s := Parse(header("RateLimit: limit=2, remaining=0, reset=3", "RateLimit: limit=500, remaining=400, reset=90000"), 200, now)
-	if s.Pause != 3*time.Second || len(s.Quotas) != 2 {
-		t.Errorf("two dictionaries: pause %v of %+v, want 3s of two", s.Pause, s.Quotas)
-	}
+	assert.Equal(t, 3*time.Second, s.Pause, "two dictionaries")
+	assert.Len(t, s.Quotas, 2, "two dictionaries")
 	many := strings.Repeat("0, ", 1000) + "0"
-	if s := Parse(header("X-RateLimit-Remaining: "+many, "RateLimit-Remaining: "+many), 200, now); len(s.Quotas) != maxQuotas {
-		t.Errorf("%d quotas, want %d", len(s.Quotas), maxQuotas)
-	}
+	assert.Len(t, Parse(header("X-RateLimit-Remaining: "+many, "RateLimit-Remaining: "+many), 200, now).Quotas, maxQuotas,
+		"quotas")
 }
 
 // The longer of several Retry-After fields counts, the finer before the coarser.
@@ -188,14 +181,13 @@ func TestParse_SeveralRetryAfters(t *testing.T) {
 		{[]string{"X-Retry-After-Milliseconds: 1500"}, 1500 * time.Millisecond, "retry-after-ms"},
 		{[]string{"X-No-Retry-Afterwards: 12", "Xretry-After: 5", "Retry-After-Policy: 3"}, 0, ""},
 	} {
-		if s := Parse(header(c.lines...), 429, now); s.Pause != c.want || s.Source != c.source {
-			t.Errorf("%q: pause %v of %q, want %v of %q", c.lines, s.Pause, s.Source, c.want, c.source)
-		}
+		s := Parse(header(c.lines...), 429, now)
+		assert.Equal(t, c.want, s.Pause, "%q", c.lines)
+		assert.Equal(t, c.source, s.Source, "%q", c.lines)
 	}
 	for v, want := range map[string]bool{"12": true, "0": false} {
-		if s := Parse(header("X-RateLimit-Retry-After-Seconds: "+v), 403, now); s.Throttled != want {
-			t.Errorf("403 with a field that says %s: throttled %v, want %v", v, s.Throttled, want)
-		}
+		assert.Equal(t, want, Parse(header("X-RateLimit-Retry-After-Seconds: "+v), 403, now).Throttled,
+			"403 with a field that says %s: throttled", v)
 	}
 }
 
@@ -220,19 +212,16 @@ func TestParse_UnitsInNames(t *testing.T) {
 		{"X-RateLimit-Reset-Time: " + strconv.FormatInt(epoch.Unix(), 10), 90 * time.Second},
 		{"X-Rate-Limit-Reset-Ms: 1500", 1500 * time.Millisecond},
 	} {
-		if s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Limit: 9", c.line), 429, now); s.Pause != c.want || len(s.Quotas) != 1 {
-			t.Errorf("%s: pause %v of %+v, want %v of one", c.line, s.Pause, s.Quotas, c.want)
-		}
+		s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Limit: 9", c.line), 429, now)
+		assert.Equal(t, c.want, s.Pause, c.line)
+		assert.Len(t, s.Quotas, 1, c.line)
 	}
 	for _, line := range []string{"X-RateLimit-Reset-Requests-Ms: 1500", "X-RateLimit-Requests-Reset-Ms: 1500"} {
-		if s := Parse(header("X-RateLimit-Remaining-Requests: 0", line), 429, now); s.Pause != 1500*time.Millisecond {
-			t.Errorf("%s: pause %v, want 1.5s", line, s.Pause)
-		}
+		assert.Equal(t, 1500*time.Millisecond, Parse(header("X-RateLimit-Remaining-Requests: 0", line), 429, now).Pause,
+			"%s: pause", line)
 	}
 	s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 2", "X-RateLimit-Reset-Ms: 1500"), 429, now)
-	if s.Pause != 1500*time.Millisecond {
-		t.Errorf("the finer of two: pause %v, want 1.5s", s.Pause)
-	}
+	assert.Equal(t, 1500*time.Millisecond, s.Pause, "the finer of two: pause")
 }
 
 // A window pauses if it is said to be used up, and not because its reset is known.

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var now = time.Date(2026, time.March, 2, 15, 4, 5, 0, time.UTC)
@@ -173,9 +176,7 @@ func TestParse_Providers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := Parse(header(c.lines...), c.status, now)
-			if !reflect.DeepEqual(got, c.want) {
-				t.Errorf("got  %+v\nwant %+v", got, c.want)
-			}
+			assert.Equal(t, c.want, got)
 			if empty := reflect.DeepEqual(c.want, Signals{}); got.Empty() != empty {
 				t.Errorf("Empty is %v, want %v", got.Empty(), empty)
 			}
@@ -218,9 +219,7 @@ func TestParse_ResetForms(t *testing.T) {
 				header("RateLimit-Remaining: 0", "RateLimit-Reset: "+c.reset),
 				header("Anthropic-RateLimit-Tokens-Remaining: 0", "Anthropic-RateLimit-Tokens-Reset: "+c.reset),
 			} {
-				if s := Parse(h, 200, now); s.Pause != c.want {
-					t.Errorf("%v: pause %v, want %v", h, s.Pause, c.want)
-				}
+				assert.Equal(t, c.want, Parse(h, 200, now).Pause, "%v: pause", h)
 			}
 		})
 	}
@@ -277,12 +276,9 @@ func TestParse_RetryAfterForms(t *testing.T) {
 			}
 			for _, status := range []int{429, 503} {
 				s := Parse(h, status, now)
-				if s.Pause != c.want || s.Source != c.source {
-					t.Errorf("%d: pause %v of %q, want %v of %q", status, s.Pause, s.Source, c.want, c.source)
-				}
-				if want := c.given || status == 429; s.Throttled != want {
-					t.Errorf("%d: throttled %v, want %v", status, s.Throttled, want)
-				}
+				assert.Equal(t, c.want, s.Pause, "%d", status)
+				assert.Equal(t, c.source, s.Source, "%d", status)
+				assert.Equal(t, c.given || status == 429, s.Throttled, "%d: throttled", status)
 			}
 			h.Set("X-Ms-Retry-After-Ms", "11")
 			if s := Parse(h, 429, now); c.source != "retry-after-ms" && s.Pause != 11*time.Millisecond {
@@ -297,14 +293,12 @@ func TestParse_RetryAfterDateOfSkewedServer(t *testing.T) {
 	for _, skew := range []time.Duration{-24 * time.Hour, -3 * time.Second, 0, 3 * time.Second, 400 * 24 * time.Hour} {
 		server := now.Add(skew)
 		h := header("Date: "+server.Format(http.TimeFormat), "Retry-After: "+server.Add(8*time.Second).Format(http.TimeFormat))
-		if s := Parse(h, 429, now); s.Pause != 8*time.Second {
-			t.Errorf("skew %v: pause %v, want 8s", skew, s.Pause)
-		}
+		assert.Equal(t, 8*time.Second, Parse(h, 429, now).Pause, "skew %v: pause", skew)
 	}
 }
 
 // The pause is never shorter than what the server meant: the next retry finds its door open.
-func TestRL4_PauseIsNeverEarly(t *testing.T) {
+func TestPauseIsNeverEarly(t *testing.T) {
 	for ms := range 2500 {
 		arrival := now.Add(time.Duration(ms) * time.Millisecond) // on the server
 		date := arrival.Truncate(time.Second)
@@ -329,19 +323,13 @@ func TestParse_MalformedStructuredFieldsAreIgnoredWhole(t *testing.T) {
 		`"b"` + strings.Repeat(";x=1", 2000) + `;r=0;t=30`,
 	} {
 		s := Parse(header("RateLimit: "+field), 200, now)
-		if s.Pause != 0 {
-			t.Errorf("%q: pause %v, want it ignored", field, s.Pause)
-		}
+		assert.Zero(t, s.Pause, "%q: pause", field)
 		// A second line that is malformed spoils the first.
 		s = Parse(header("RateLimit: "+good, "RateLimit: "+field), 200, now)
-		if len(s.Quotas) != 0 {
-			t.Errorf("%q after a good line: quotas %+v, want none", field, s.Quotas)
-		}
+		assert.Empty(t, s.Quotas, "%q after a good line: quotas", field)
 		// It spoils nothing else.
 		s = Parse(header("RateLimit: "+field, "RateLimit-Remaining: 0", "RateLimit-Reset: 4"), 200, now)
-		if s.Pause != 4*time.Second {
-			t.Errorf("%q beside good fields: pause %v, want 4s", field, s.Pause)
-		}
+		assert.Equal(t, 4*time.Second, s.Pause, "%q beside good fields: pause", field)
 	}
 }
 
@@ -351,9 +339,7 @@ func TestParse_StructuredFieldsThatAreUnusualButGood(t *testing.T) {
 		`"b";r=0;t=30;x=1.25;y=tok/en;z=?0;a=@-5;c=%"f%c3%bc";d="\"\\";*=::`, "\"b\";r=0;t=30\t,\t\"c\";r=1;t=99", `"\"b\\";r=0;t=30`, `"";r=0;t=30`,
 		`limit=5, remaining=0, reset=30`, `remaining=0;x=1,reset=30`, `remaining=9, remaining=0, reset=30, other="x"`,
 	} {
-		if s := Parse(header("RateLimit: "+field), 200, now); s.Pause != 30*time.Second {
-			t.Errorf("%q: pause %v, want 30s", field, s.Pause)
-		}
+		assert.Equal(t, 30*time.Second, Parse(header("RateLimit: "+field), 200, now).Pause, "%q: pause", field)
 	}
 	s := Parse(header(`RateLimit: "a\"\\";r=3`, `RateLimit: "b";r=4;pk=:Yg==:`), 200, now)
 	if len(s.Quotas) != 2 || s.Quotas[0].Name != `a"\` || s.Quotas[1].Partition != "Yg==" {
@@ -365,9 +351,9 @@ func TestParse_PartitionsOfOnePolicy(t *testing.T) {
 	s := Parse(header(
 		`RateLimit-Policy: "p";q=10;w=1;pk=:YQ==:, "p";q=20;w=1;pk=:Yg==:`,
 		`RateLimit: "p";r=2;t=1;pk=:Yg==:, "p";r=1;t=1;pk=:YQ==:`), 200, now)
-	if len(s.Quotas) != 2 || s.Quotas[0].Remaining != 1 || s.Quotas[1].Remaining != 2 {
-		t.Errorf("%+v", s.Quotas)
-	}
+	require.Len(t, s.Quotas, 2)
+	require.Equal(t, int64(1), s.Quotas[0].Remaining)
+	assert.Equal(t, int64(2), s.Quotas[1].Remaining)
 }
 
 func TestParse_Nonsense(t *testing.T) {
@@ -396,9 +382,7 @@ func TestParse_Nonsense(t *testing.T) {
 		}
 	}
 	s := Parse(header("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 2026-03-02T15:04:05Z"), 429, time.Time{})
-	if s.Pause != MaxPause {
-		t.Errorf("at the zero time: %v, want %v", s.Pause, MaxPause)
-	}
+	assert.Equal(t, MaxPause, s.Pause, "at the zero time")
 }
 
 func TestPromise21_QuotasAreBounded(t *testing.T) {
@@ -409,13 +393,9 @@ func TestPromise21_QuotasAreBounded(t *testing.T) {
 		h.Set("X-Ratelimit-Remaining-"+strconv.Itoa(i), "1")
 	}
 	h.Set("Ratelimit", strings.Join(list, ", "))
-	if s := Parse(h, 200, now); len(s.Quotas) != maxQuotas {
-		t.Errorf("%d quotas, want %d", len(s.Quotas), maxQuotas)
-	}
+	assert.Len(t, Parse(h, 200, now).Quotas, maxQuotas, "quotas")
 	h.Del("Ratelimit")
-	if s := Parse(h, 200, now); len(s.Quotas) != maxQuotas {
-		t.Errorf("%d quotas, want %d", len(s.Quotas), maxQuotas)
-	}
+	assert.Len(t, Parse(h, 200, now).Quotas, maxQuotas, "quotas")
 }
 
 func TestParseWithin(t *testing.T) {
@@ -423,9 +403,7 @@ func TestParseWithin(t *testing.T) {
 	for bound, want := range map[time.Duration]time.Duration{
 		0: time.Hour, -1: time.Hour, time.Second: time.Second, 24 * time.Hour: 2 * time.Hour, math.MaxInt64: 2 * time.Hour,
 	} {
-		if s := ParseWithin(h, 429, now, bound); s.Pause != want {
-			t.Errorf("bound %v: pause %v, want %v", bound, s.Pause, want)
-		}
+		assert.Equal(t, want, ParseWithin(h, 429, now, bound).Pause, "bound %v: pause", bound)
 	}
 }
 
@@ -433,9 +411,7 @@ func TestParse_DoesNotChangeHeaders(t *testing.T) {
 	h := header("Retry-After: 1", `RateLimit: "b";r=0;t=30`, "X-RateLimit-Remaining: 0", "X-RateLimit-Resource: core")
 	before := h.Clone()
 	Parse(h, 429, now)
-	if !reflect.DeepEqual(h, before) {
-		t.Errorf("got %v, want %v", h, before)
-	}
+	assert.Equal(t, before, h)
 }
 
 func FuzzParse(f *testing.F) {
@@ -458,9 +434,7 @@ func FuzzParse(f *testing.F) {
 		if s.Pause < 0 || s.Pause > most {
 			t.Errorf("pause %v outside [0, %v]", s.Pause, most)
 		}
-		if (s.Pause == 0) != (s.Source == "") {
-			t.Errorf("pause %v of %q", s.Pause, s.Source)
-		}
+		assert.Equal(t, s.Source == "", s.Pause == 0, "pause %v of %q", s.Pause, s.Source)
 		for _, q := range s.Quotas {
 			if q.Limit < Unknown || q.Remaining < Unknown || q.Reset < 0 || q.Window < 0 {
 				t.Errorf("quota %+v", q)

@@ -15,6 +15,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // roundTripFunc is a server without a network.
@@ -57,9 +60,7 @@ func (p *pauses) take() []time.Duration {
 func newTransport(t *testing.T, c TransportConfig, p *pauses) *Transport {
 	t.Helper()
 	tr, err := NewTransport(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	tr.throttle = p.throttle
 	tr.jitter = func(d time.Duration) time.Duration { return d }
 	return tr
@@ -74,13 +75,9 @@ func answer429(t *testing.T, status int, lines ...string) roundTripFunc {
 func send(t *testing.T, tr http.RoundTripper, ctx context.Context, url string) *http.Response {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	resp, err := tr.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return resp
 }
 
@@ -126,9 +123,7 @@ func TestTransport_Reports(t *testing.T) {
 				var seen []Signals
 				c.config.Base = answer429(t, c.status, c.lines...)
 				c.config.OnSignal = func(r *http.Request, s Signals) {
-					if r.URL.Host != "api.example.com" {
-						t.Errorf("request %v", r.URL)
-					}
+					assert.Equal(t, "api.example.com", r.URL.Host, "request %v", r.URL)
 					seen = append(seen, s)
 				}
 				tr := newTransport(t, c.config, &p)
@@ -137,9 +132,8 @@ func TestTransport_Reports(t *testing.T) {
 				if resp.Body.(*untouched).closed.Load() || resp.StatusCode != c.status {
 					t.Errorf("the response was touched: %+v", resp)
 				}
-				if got := p.take(); !equal(got, c.want) {
-					t.Errorf("pauses %v, want %v", got, c.want)
-				}
+				got := p.take()
+				assert.True(t, equal(got, c.want), "pauses %v, want %v", got, c.want)
 				for _, ctx := range p.ctxs {
 					if ctx.Value(key{}) != "the call's" {
 						t.Error("reported with another context than the request's")
@@ -168,9 +162,7 @@ func TestTransport_ErrorsPassUntouched(t *testing.T) {
 	if resp, err := tr.RoundTrip(r); resp != nil || err != boom {
 		t.Errorf("got %v, %v, want boom itself", resp, err)
 	}
-	if got := p.take(); got != nil {
-		t.Errorf("pauses %v, want none", got)
-	}
+	assert.Nil(t, p.take(), "pauses, want none")
 }
 
 func TestTransport_Backoff(t *testing.T) {
@@ -187,9 +179,8 @@ func TestTransport_Backoff(t *testing.T) {
 			time.Sleep(wait)
 			status = answer
 			send(t, tr, t.Context(), "http://a/")
-			if got := p.take(); !equal(got, want) {
-				t.Fatalf("pauses %v, want %v", got, want)
-			}
+			got := p.take()
+			require.True(t, equal(got, want), "pauses %v, want %v", got, want)
 		}
 		step(0, 429, time.Second)
 		step(0, 429, time.Second)                             // the same incident
@@ -233,20 +224,15 @@ func TestTransport_BackoffOfManyAtOnce(t *testing.T) {
 			}
 			wg.Wait()
 			got := p.take()
-			if len(got) != 50 {
-				t.Fatalf("round %d: %d pauses", round, len(got))
-			}
+			require.Len(t, got, 50, "round %d: pauses", round)
 			for _, d := range got {
-				if d != want {
-					t.Fatalf("round %d: pause %v, want %v", round, d, want)
-				}
+				require.Equal(t, want, d, "round %d: pause", round)
 			}
 			time.Sleep(want)
 		}
 		send(t, tr, t.Context(), "http://other/")
-		if got := p.take(); !equal(got, []time.Duration{time.Second}) {
-			t.Errorf("another host: %v, want 1s", got)
-		}
+		got := p.take()
+		assert.True(t, equal(got, []time.Duration{time.Second}), "another host: %v, want 1s", got)
 	})
 }
 
@@ -256,9 +242,9 @@ func TestTransport_BackoffOfGitHubStartsAtAMinute(t *testing.T) {
 		tr := newTransport(t, TransportConfig{Base: answer429(t, 429, "X-GitHub-Request-Id: 1")}, &p)
 		for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
 			send(t, tr, t.Context(), "https://api.github.com/")
-			if got := p.take(); !equal(got, []time.Duration{want * time.Minute}) {
-				t.Fatalf("pauses %v, want %v", got, want*time.Minute)
-			}
+			got := p.take()
+			require.True(t, equal(got, []time.Duration{want * time.Minute}),
+				"pauses %v, want %v", got, want*time.Minute)
 			time.Sleep(want * time.Minute)
 		}
 	})
@@ -268,9 +254,8 @@ func TestPromise21_BackoffIsBounded(t *testing.T) {
 	var b backoff
 	none := func(d time.Duration) time.Duration { return d }
 	for i := range 3 * maxQuotaRows {
-		if d := b.refused(fmt.Sprint(i), now, now, time.Second, time.Hour, none); d != time.Second {
-			t.Fatalf("host %d: pause %v, want 1s", i, d)
-		}
+		require.Equal(t, time.Second, b.refused(fmt.Sprint(i), now, now, time.Second, time.Hour, none),
+			"host %d: pause", i)
 		if len(b.quotas) > maxQuotaRows {
 			t.Fatalf("%d quotas, want at most %d", len(b.quotas), maxQuotaRows)
 		}
@@ -283,13 +268,11 @@ func TestPromise21_BackoffIsBounded(t *testing.T) {
 	if d := b.refused("late", later.Add(time.Second), later.Add(time.Second), time.Second, time.Hour, none); d != 2*time.Second {
 		t.Errorf("a host that came when others were over: %v, want 2s", d)
 	}
-	if len(b.quotas) != 1 {
-		t.Errorf("%d quotas, want those that are over forgotten", len(b.quotas))
-	}
+	assert.Len(t, b.quotas, 1, "quotas, want those that are over forgotten")
 	b.passed("late", later.Add(time.Hour))
-	if n := b.known.Load(); n != 0 || len(b.quotas) != 0 {
-		t.Errorf("known %d of %d, want none", n, len(b.quotas))
-	}
+	n := b.known.Load()
+	assert.Zero(t, n)
+	assert.Empty(t, b.quotas)
 }
 
 func TestBackoff_JitterIsWithinAQuarterAndTheBound(t *testing.T) {
@@ -306,9 +289,7 @@ func TestBackoff_JitterIsWithinAQuarterAndTheBound(t *testing.T) {
 			at, want = at.Add(d), min(2*want, 5*time.Second)
 		}
 	}
-	if len(seen) != 2 {
-		t.Error("the jitter is always on one side of its middle")
-	}
+	assert.Len(t, seen, 2, "the jitter is always on one side of its middle")
 }
 
 // Whatever happens, a pause is in [0, bound] and the next refusal after it is no shorter.
@@ -346,12 +327,9 @@ func TestPromise11_OnSignalPanics(t *testing.T) {
 		OnSignal: func(*http.Request, Signals) { panic("mine") },
 	}, &p)
 	resp := send(t, tr, t.Context(), "http://a/")
-	if resp.Body.(*untouched).closed.Load() {
-		t.Error("the body was closed")
-	}
-	if got := p.take(); !equal(got, []time.Duration{time.Second}) {
-		t.Errorf("pauses %v, want 1s", got)
-	}
+	assert.False(t, resp.Body.(*untouched).closed.Load(), "the body was closed")
+	got := p.take()
+	assert.True(t, equal(got, []time.Duration{time.Second}), "pauses %v, want 1s", got)
 }
 
 func TestPromise11_OnSignalGoexits(t *testing.T) {
@@ -374,9 +352,7 @@ func TestPromise11_OnSignalGoexits(t *testing.T) {
 	if returned || !body.closed.Load() {
 		t.Errorf("returned %v, body closed %v, want the goroutine ended and the body closed", returned, body.closed.Load())
 	}
-	if got := p.take(); len(got) != 1 {
-		t.Errorf("pauses %v, want one", got)
-	}
+	assert.Len(t, p.take(), 1, "pauses")
 }
 
 // A callback that sends requests by the same Transport would hang if it ran under a lock.
@@ -390,9 +366,7 @@ func TestPromise21_OnSignalRunsUnderNoLock(t *testing.T) {
 		}
 	}}, &p)
 	send(t, tr, t.Context(), "http://a/")
-	if got := p.take(); len(got) != 3 {
-		t.Errorf("pauses %v, want three", got)
-	}
+	assert.Len(t, p.take(), 3, "pauses")
 }
 
 func TestPromise22_BadTransportConfig(t *testing.T) {
@@ -407,9 +381,10 @@ func TestPromise22_BadTransportConfig(t *testing.T) {
 		{TransportConfig{Backoff: 5}, "upstream: TransportConfig.Backoff is 5ns: must be at least 1µs; a Duration without a unit? 5 seconds are 5*time.Second"},
 		{TransportConfig{MaxPause: 999}, "upstream: TransportConfig.MaxPause is 999ns: must be at least 1µs; a Duration without a unit? 999 seconds are 999*time.Second"},
 	} {
-		if tr, err := NewTransport(c.config); tr != nil || err == nil || err.Error() != c.want {
-			t.Errorf("got %v, %v\nwant %s", tr, err, c.want)
-		}
+		tr, err := NewTransport(c.config)
+		require.Nil(t, tr)
+		require.Error(t, err)
+		assert.EqualError(t, err, c.want)
 	}
 }
 
@@ -438,9 +413,7 @@ func TestTransport_CloseIdleConnections(t *testing.T) {
 	var p pauses
 	c := &closer{}
 	(&http.Client{Transport: newTransport(t, TransportConfig{Base: c}, &p)}).CloseIdleConnections()
-	if !c.closed {
-		t.Error("Base was not told")
-	}
+	assert.True(t, c.closed, "Base was not told")
 	newTransport(t, TransportConfig{Base: c.roundTripFunc}, &p).CloseIdleConnections() // cannot, and need not
 }
 
@@ -464,20 +437,17 @@ func TestTransport_OverLoopback(t *testing.T) {
 	client := &http.Client{Transport: tr}
 	defer client.CloseIdleConnections()
 	resp, err := client.Get(server.URL + "/moved")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || string(body) != "later" {
 		t.Errorf("body %q, %v", body, err)
 	}
-	if got := p.take(); !equal(got, []time.Duration{3 * time.Second}) {
-		t.Errorf("pauses %v, want 3s", got)
-	}
-	if len(seen) != 1 || len(seen[0].Quotas) != 1 || seen[0].Quotas[0].Remaining != 12 {
-		t.Errorf("signals %+v", seen)
-	}
+	got := p.take()
+	assert.True(t, equal(got, []time.Duration{3 * time.Second}), "pauses %v, want 3s", got)
+	require.Len(t, seen, 1)
+	require.Len(t, seen[0].Quotas, 1)
+	assert.Equal(t, int64(12), seen[0].Quotas[0].Remaining)
 	var throttled *ThrottledError
 	if err := Check(resp, body); !errors.As(err, &throttled) || throttled.RetryAfter() != 3*time.Second || !strings.HasPrefix(throttled.Host, "127.0.0.1:") {
 		t.Errorf("Check: %v", err)
@@ -504,7 +474,7 @@ func TestTransport_ConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := len(p.take()); got != 1600 || signals.Load() != 1600 {
-		t.Errorf("%d pauses, %d signals, want 1600 each", got, signals.Load())
-	}
+	got := len(p.take())
+	assert.Equal(t, 1600, got)
+	assert.Equal(t, int64(1600), signals.Load())
 }

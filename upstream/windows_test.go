@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 )
 
 // An answer that says that one of several windows is used up pauses for that window, and
@@ -50,9 +50,8 @@ func TestTransport_OneWindowIsUsedUp(t *testing.T) {
 					var wg sync.WaitGroup
 					for i := range 6 {
 						call := func() {
-							if _, err := get(t.Context(), struct{}{}); err != nil {
-								t.Error(err)
-							}
+							_, err := get(t.Context(), struct{}{})
+							assert.NoError(t, err)
 						}
 						if i == 0 || at != "at once" {
 							call()
@@ -65,12 +64,8 @@ func TestTransport_OneWindowIsUsedUp(t *testing.T) {
 					for i := range 6 {
 						want = append(want, time.Duration(i)*time.Second)
 					}
-					if !slices.Equal(starts, want) {
-						t.Errorf("starts %v, want %v", starts, want)
-					}
-					if err := e.Close(t.Context()); err != nil {
-						t.Error(err)
-					}
+					assert.Equal(t, want, starts, "starts")
+					assert.NoError(t, e.Close(t.Context()))
 				})
 			})
 		}

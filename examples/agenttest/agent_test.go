@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestAgent(t *testing.T) {
@@ -18,18 +20,14 @@ func TestAgent(t *testing.T) {
 		defer a.exec.Close(t.Context())
 
 		start := time.Now()
-		if err := a.ask(ctx, "go", "sluice", "gate"); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.ask(ctx, "go", "sluice", "gate"))
 		if got, want := time.Since(start), 1010*time.Millisecond; got != want { // starts at 0, 500 and 1000 ms
 			t.Errorf("took %v, want %v", got, want)
 		}
-		if n, _, err := seen.Get(ctx); n != 3 || err != nil {
-			t.Errorf("seen is %d, %v, want 3", n, err)
-		}
-		if err := rec.Check(); err != nil {
-			t.Error(err)
-		}
+		n, _, err := seen.Get(ctx)
+		assert.Equal(t, 3, n)
+		assert.NoError(t, err)
+		assert.NoError(t, rec.Check())
 		if got, want := len(rec.Events("search")), 11; got != want { // 3 × (invoked started completed) + 2 × queued
 			t.Errorf("%d events, want %d: %s", got, want, rec.Trace())
 		}
@@ -51,15 +49,11 @@ func TestAgentHasNoTime(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		err := a.ask(ctx, "sluice")
-		if took := time.Since(start); took != 0 {
-			t.Errorf("the refusal took %v, want none", took)
-		}
+		assert.Zero(t, time.Since(start), "the refusal took")
 		e, ok := errors.AsType[*sluice.Error](err)
 		if !ok || e.Reason != sluice.ErrWaitTooLong || !errors.Is(err, sluice.ErrRejected) {
 			t.Fatalf("got %v, want ErrWaitTooLong", err)
 		}
-		if want := 490 * time.Millisecond; e.RetryAfter != want {
-			t.Errorf("retry after %v, want %v", e.RetryAfter, want)
-		}
+		assert.Equal(t, 490*time.Millisecond, e.RetryAfter, "retry after")
 	})
 }

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // pipes is a network in memory, so that a whole run fits into a synctest bubble and its
@@ -104,14 +107,12 @@ func statuses(t *testing.T, tool agentTool, n int) map[int]int {
 func TestBackendLimitsEachKey(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
 		got := statuses(t, tools["search"], serverBurst+5)
-		if got[200] != serverBurst || got[429] != 5 {
-			t.Errorf("%d at once: %v, want %d × 200 and 5 × 429", serverBurst+5, got, serverBurst)
-		}
+		require.Equal(t, serverBurst, got[200], "%d at once", serverBurst+5)
+		assert.Equal(t, 5, got[429], "%d at once", serverBurst+5)
 		// The burst took 120 ms, in which one token came back.
 		got = statuses(t, tools["fetch_page"], 3)
-		if got[200] != 1 || got[429] != 2 {
-			t.Errorf("3 at once, another endpoint of the key: %v, want 1 × 200 and 2 × 429", got)
-		}
+		require.Equal(t, 1, got[200], "3 at once, another endpoint of the key")
+		assert.Equal(t, 2, got[429], "3 at once, another endpoint of the key")
 		if got := statuses(t, tools["query_crm"], 1); got[200] != 1 {
 			t.Errorf("another key: %v, want 200", got)
 		}
@@ -119,9 +120,10 @@ func TestBackendLimitsEachKey(t *testing.T) {
 		if got := statuses(t, tools["search"], serverBurst+1); got[200] != serverBurst || got[429] != 1 {
 			t.Errorf("after a refill: %v, want %d × 200 and 1 × 429", got, serverBurst)
 		}
-		if c := b.Counts(); c.TooMany != 5+2+1 || c.OK != serverBurst+1+1+serverBurst || c.TooBusy != 0 {
-			t.Errorf("counts are %+v", c)
-		}
+		c := b.Counts()
+		assert.Equal(t, 5+2+1, c.TooMany)
+		assert.Equal(t, serverBurst+1+1+serverBurst, c.OK)
+		assert.Zero(t, c.TooBusy)
 	})
 }
 
@@ -148,13 +150,11 @@ func TestBackendLimitsRequestsAtOnce(t *testing.T) {
 			}
 		})
 		time.Sleep(10 * time.Millisecond)
-		if got := statuses(t, tools["search"], 2); got[503] != 2 {
-			t.Errorf("2 more, on another key: %v, want 503", got)
-		}
+		got := statuses(t, tools["search"], 2)
+		assert.Equal(t, 2, got[503], "2 more, on another key: %v, want 503", got)
 		wg.Wait()
-		if got := statuses(t, tools["search"], 2); got[200] != 2 {
-			t.Errorf("once they are gone: %v, want 200", got)
-		}
+		got = statuses(t, tools["search"], 2)
+		assert.Equal(t, 2, got[200], "once they are gone: %v, want 200", got)
 		if c := b.Counts(); c.TooBusy != 2 || c.Peak < serverSlots+1 || c.Peak > serverSlots+2 {
 			t.Errorf("counts are %+v", c)
 		}
@@ -165,13 +165,10 @@ func TestBackendLimitsRequestsAtOnce(t *testing.T) {
 func TestBackendFreesTheSlotBeforeItAnswers(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
 		for range 3 {
-			if _, err := tools["search"].run(t.Context(), []byte(`{}`)); err != nil {
-				t.Fatal(err)
-			}
+			_, err := tools["search"].run(t.Context(), []byte(`{}`))
+			require.NoError(t, err)
 		}
-		if c := b.Counts(); c.Peak != 1 {
-			t.Errorf("one after another, the peak is %d, want 1", c.Peak)
-		}
+		assert.Equal(t, 1, b.Counts().Peak, "one after another, the peak")
 	})
 }
 
@@ -180,24 +177,17 @@ func TestBackendEndpoints(t *testing.T) {
 		for name, work := range workTime {
 			start := time.Now()
 			_, err := tools[name].run(t.Context(), []byte(`{"any":"thing"}`))
-			if took := time.Since(start); took != work {
-				t.Errorf("%s took %v, want %v", name, took, work)
-			}
-			if broken := name == brokenTool; (err != nil) != broken {
-				t.Errorf("%s: %v", name, err)
-			}
+			assert.Equal(t, work, time.Since(start), "%s took", name)
+			assert.Equal(t, name == brokenTool, err != nil, "%s: %v", name, err)
 		}
-		if c := b.Counts(); c.Wasted != 1 {
-			t.Errorf("%d requests wasted, want 1", c.Wasted)
-		}
+		assert.Equal(t, 1, b.Counts().Wasted, "requests wasted")
 
 		time.Sleep(brokenFor - time.Since(b.born) - workTime[brokenTool] - 1)
 		if got := statuses(t, tools[brokenTool], 1); got[500] != 1 { // ends 1 ns too early
 			t.Errorf("just before it recovers: %v, want 500", got)
 		}
-		if got := statuses(t, tools[brokenTool], 1); got[200] != 1 {
-			t.Errorf("after it recovered: %v, want 200", got)
-		}
+		got := statuses(t, tools[brokenTool], 1)
+		assert.Equal(t, 1, got[200], "after it recovered: %v, want 200", got)
 	})
 }
 
@@ -223,21 +213,15 @@ func TestBackendRefusesNonsense(t *testing.T) {
 		defer client.CloseIdleConnections()
 		for _, tt := range tests {
 			req, err := http.NewRequestWithContext(t.Context(), tt.method, "http://backend.test"+tt.path, strings.NewReader(tt.body))
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			if tt.key != "" {
 				req.Header.Set("Authorization", "Bearer "+tt.key)
 			}
 			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
-			if resp.StatusCode != tt.want {
-				t.Errorf("%s: %d, want %d", tt.name, resp.StatusCode, tt.want)
-			}
+			assert.Equal(t, tt.want, resp.StatusCode, tt.name)
 		}
 		time.Sleep(time.Second) // net/http lingers on a connection whose request was too large
 	})
@@ -246,12 +230,9 @@ func TestBackendRefusesNonsense(t *testing.T) {
 // The demo's own network: a real socket, on the loopback interface only.
 func TestLoopback(t *testing.T) {
 	l, err := loopback.listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if addr := l.Addr().(*net.TCPAddr); !addr.IP.IsLoopback() {
-		t.Errorf("listens on %v", addr)
-	}
+	require.NoError(t, err)
+	addr := l.Addr().(*net.TCPAddr)
+	assert.True(t, addr.IP.IsLoopback(), "listens on %v", addr)
 	defer newBackend().start(l)()
 	client := newClient(loopback.dial)
 	defer client.CloseIdleConnections()

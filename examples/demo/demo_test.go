@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The whole demo on virtual time: what it shows must be so.
@@ -19,25 +21,21 @@ func TestDemo(t *testing.T) {
 		start := time.Now()
 		without, with, err := demo(t.Context(), terminal{w: &out}, pipes())
 		t.Log("\n" + out.String())
-		if err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, err)
 		if took := time.Since(start); took >= 20*time.Second {
 			t.Errorf("took %v, want less than 20 s", took)
 		}
 
-		if c := with.counts; c.TooMany != 0 || c.TooBusy != 0 {
-			t.Errorf("guarded: %d × 429 and %d × 503, want none", c.TooMany, c.TooBusy)
-		}
+		c := with.counts
+		assert.Zero(t, c.TooMany, "guarded")
+		assert.Zero(t, c.TooBusy, "guarded")
 		if c := without.counts; c.TooMany == 0 || c.TooBusy == 0 {
 			t.Errorf("unguarded: %d × 429 and %d × 503: the demo shows no trouble", c.TooMany, c.TooBusy)
 		}
 		if with.counts.Wasted >= without.counts.Wasted {
 			t.Errorf("%d requests wasted with the breaker, %d without", with.counts.Wasted, without.counts.Wasted)
 		}
-		if with.refusals() == 0 {
-			t.Error("the breaker held nothing back")
-		}
+		assert.NotZero(t, with.refusals(), "the breaker held nothing back")
 		interactive := with.wait(sluice.PriorityInteractive, 0.5)
 		normal := with.wait(sluice.PriorityNormal, 0.5)
 		batch := with.wait(sluice.PriorityBatch, 0.5)
@@ -54,23 +52,18 @@ func TestDemo(t *testing.T) {
 func checkAnswers(t *testing.T, c column) {
 	t.Helper()
 	turns, err := loadTurns(turnFiles)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	i := 0
 	for _, tn := range turns {
 		for _, call := range tn.Calls {
-			if i == len(c.answers) {
-				t.Fatalf("only %d answers", i)
-			}
+			require.NotEqual(t, len(c.answers), i, "only %d answers", i)
 			a := c.answers[i]
 			i++
 			if a.Message.Role != "tool" || a.Message.ToolCallID != call.ID || !json.Valid([]byte(a.Message.Content)) {
 				t.Errorf("call %s is answered by %+v", call.ID, a.Message)
 			}
-			if (a.Err == nil) == strings.HasPrefix(a.Message.Content, `{"error"`) {
-				t.Errorf("call %s ended with %v and the model reads %s", call.ID, a.Err, a.Message.Content)
-			}
+			assert.NotEqual(t, strings.HasPrefix(a.Message.Content, `{"error"`), (a.Err == nil),
+				"call %s ended with %v and the model reads %s", call.ID, a.Err, a.Message.Content)
 		}
 	}
 	if i != len(c.answers) {
@@ -82,16 +75,12 @@ func checkAnswers(t *testing.T, c column) {
 func TestUnguarded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns, err := loadTurns(turnFiles)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		var out bytes.Buffer
 		c, err := pipes().run(t.Context(), terminal{w: &out}, turns, func(tools map[string]agentTool) (caller, closer, error) {
 			return unguarded(tools), noCloser, nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		n := c.counts
 		if n.TooMany == 0 || n.TooBusy == 0 || n.Wasted < 10 || n.Peak <= serverSlots {
 			t.Errorf("the server saw %+v: too little trouble", n)

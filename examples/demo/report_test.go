@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestQuantile(t *testing.T) {
@@ -29,13 +31,9 @@ func TestQuantile(t *testing.T) {
 		{"largest", ten, 1, 10},
 	}
 	for _, tt := range tests {
-		if got := quantile(tt.d, tt.q); got != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
-		}
+		assert.Equal(t, tt.want, quantile(tt.d, tt.q), tt.name)
 	}
-	if ten[0] != 9 {
-		t.Error("the input was sorted")
-	}
+	assert.Equal(t, time.Duration(9), ten[0], "the input was sorted")
 }
 
 // contest is a guarded run as it should be: acme gets two calls for one of each other
@@ -74,9 +72,7 @@ func TestShares(t *testing.T) {
 			t.Errorf("%s has %.4f, want %.4f", tenant, got, want)
 		}
 	}
-	if got := fairShare("acme", c.tenants()); got != 0.4 {
-		t.Errorf("acme's fair share is %v, want 0.4", got)
-	}
+	assert.Equal(t, 0.4, fairShare("acme", c.tenants()), "acme's fair share")
 }
 
 // Each kind of broken promise is noticed, and a clean run has none.
@@ -123,12 +119,8 @@ func TestTable(t *testing.T) {
 	if want := "429 too many requests                                   7                  0\n"; !strings.Contains(plain.String(), want) {
 		t.Errorf("no line %q in\n%s", want, plain.String())
 	}
-	if strings.Contains(plain.String(), "\x1b") {
-		t.Error("the plain table holds colour codes")
-	}
-	if !strings.Contains(color.String(), "\x1b[31m                 7\x1b[0m") {
-		t.Error("a bad number is not red")
-	}
+	assert.NotContains(t, plain.String(), "\x1b", "the plain table holds colour codes")
+	assert.Contains(t, color.String(), "\x1b[31m                 7\x1b[0m", "a bad number is not red")
 	for line := range strings.Lines(plain.String()) {
 		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 85 {
 			t.Errorf("a line is %d wide: %s", n, line)
@@ -166,9 +158,7 @@ func TestProgress(t *testing.T) {
 
 func TestDetectTerminal(t *testing.T) {
 	f, err := os.Create(t.TempDir() + "/out")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer f.Close()
 	if term := detectTerminal(f); term.live || term.color {
 		t.Errorf("a file is %+v", term)
@@ -182,15 +172,13 @@ func TestDetectTerminal(t *testing.T) {
 		{"dumb", "", false, false},
 	}
 	null, err := os.Open(os.DevNull) // a character device, as a terminal is
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer null.Close()
 	for _, tt := range tests {
 		t.Setenv("TERM", tt.term)
 		t.Setenv("NO_COLOR", tt.noColor)
-		if got := detectTerminal(null); got.live != tt.live || got.color != tt.color {
-			t.Errorf("TERM=%s NO_COLOR=%s: %+v", tt.term, tt.noColor, got)
-		}
+		got := detectTerminal(null)
+		assert.Equal(t, tt.live, got.live, "TERM=%s NO_COLOR=%s", tt.term, tt.noColor)
+		assert.Equal(t, tt.color, got.color, "TERM=%s NO_COLOR=%s", tt.term, tt.noColor)
 	}
 }

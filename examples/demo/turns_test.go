@@ -9,20 +9,19 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The story that the demo tells needs these turns.
 func TestTurns(t *testing.T) {
 	turns, err := loadTurns(turnFiles)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if len(turns) < 60 {
 		t.Errorf("%d turns, want at least 60", len(turns))
 	}
-	if !slices.IsSortedFunc(turns, func(a, b turn) int { return int(a.At - b.At) }) {
-		t.Error("the turns are not in order of arrival")
-	}
+	assert.True(t, slices.IsSortedFunc(turns, func(a, b turn) int { return int(a.At - b.At) }),
+		"the turns are not in order of arrival")
 
 	tools := agentTools(newClient(nil), "")
 	ofTenant := make(map[string]int)
@@ -60,17 +59,13 @@ func TestTurns(t *testing.T) {
 			t.Errorf("%s is called %d times, want at least 5", name, used[name])
 		}
 	}
-	if len(ofTenant) != 4 {
-		t.Fatalf("tenants are %v, want four", ofTenant)
-	}
+	require.Len(t, ofTenant, 4, "tenants")
 	for tenant, n := range ofTenant {
 		if tenant != "hooli" && n >= ofTenant["hooli"] {
 			t.Errorf("%s makes %d calls and hooli, which floods, only %d", tenant, n, ofTenant["hooli"])
 		}
 		for _, l := range levels {
-			if !slices.Contains(levelsOf[tenant], l.priority) {
-				t.Errorf("%s has no %s turn", tenant, l.name)
-			}
+			assert.True(t, slices.Contains(levelsOf[tenant], l.priority), "%s has no %s turn", tenant, l.name)
 		}
 	}
 	// For a share to be measured, everyone must want enough of what they compete for.
@@ -114,9 +109,10 @@ func TestLoadTurnsRefusesWhatCannotBeReplayed(t *testing.T) {
 			data := strings.Replace(good, tt.old, tt.new, 1)
 			turns, err := loadTurns(fstest.MapFS{"turns/a.json": {Data: []byte(data)}})
 			if tt.want == "" {
-				if err != nil || len(turns) != 1 || turns[0].At != 5*time.Millisecond || turns[0].Priority != sluice.PriorityBatch {
-					t.Errorf("got %+v, %v", turns, err)
-				}
+				require.NoError(t, err)
+				require.Len(t, turns, 1)
+				require.Equal(t, 5*time.Millisecond, turns[0].At)
+				assert.Equal(t, sluice.PriorityBatch, turns[0].Priority)
 				return
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -127,10 +123,6 @@ func TestLoadTurnsRefusesWhatCannotBeReplayed(t *testing.T) {
 }
 
 func TestContent(t *testing.T) {
-	if got := content([]byte(`{"a":1}`), nil); got != `{"a":1}` {
-		t.Errorf("got %s", got)
-	}
-	if got := content(nil, errors.New(`say "no"`)); got != `{"error":"say \"no\""}` {
-		t.Errorf("got %s", got)
-	}
+	assert.Equal(t, `{"a":1}`, content([]byte(`{"a":1}`), nil))
+	assert.Equal(t, `{"error":"say \"no\""}`, content(nil, errors.New(`say "no"`)))
 }

@@ -5,13 +5,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestLoad(t *testing.T) {
 	var out strings.Builder
-	if err := (load{calls: 200, limit: 20, waiting: 3000, hour: 10 * time.Second}).run(&out, false); err != nil {
-		t.Fatalf("%v, after:\n%s", err, &out)
-	}
+	require.NoError(t, (load{calls: 200, limit: 20, waiting: 3000, hour: 10 * time.Second}).run(&out, false),
+		"after:\n%s", &out)
 	for _, want := range []string{
 		`200 calls at once of a tool that takes 10ms, without a limit\n  all done after +\d`,
 		`at most 20 at once\n  all done after +\d\S+, where 100ms is the least`,
@@ -22,9 +24,7 @@ func TestLoad(t *testing.T) {
 		`10s of traffic, simulated in`,
 		`chat: ask +\d+\.\d/s done`,
 	} {
-		if !regexp.MustCompile(want).MatchString(out.String()) {
-			t.Errorf("no %q in:\n%s", want, &out)
-		}
+		assert.True(t, regexp.MustCompile(want).MatchString(out.String()), "no %q in:\n%s", want, &out)
 	}
 	if t.Failed() {
 		return
@@ -44,8 +44,6 @@ func TestLoad_Live(t *testing.T) {
 
 func TestLoad_BadFlags(t *testing.T) {
 	for _, l := range []load{{0, 1, 1, 0}, {1, 0, 1, 0}, {1, 1, 0, 0}, {1, 1, 1, -1}} {
-		if err := l.run(&strings.Builder{}, false); err == nil || !strings.Contains(err.Error(), "must be") {
-			t.Errorf("%+v: %v", l, err)
-		}
+		assert.ErrorContains(t, l.run(&strings.Builder{}, false), "must be", "%+v", l)
 	}
 }

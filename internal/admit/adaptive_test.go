@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // adaptiveAt is an adaptive limit that stands at limit; past its slow start if probed.
@@ -38,9 +40,8 @@ func TestAdaptive_OneCutPerGeneration(t *testing.T) {
 		for i, call := range running {
 			w.now += ms
 			w.ended(call, breaker.Overload)
-			if c.limit != x.want {
-				t.Errorf("limit %d, min %d: %d after %d overloads of one generation, want %d", x.limit, x.min, c.limit, i+1, x.want)
-			}
+			assert.Equal(t, x.want, c.limit,
+				"limit %d, min %d: after %d overloads of one generation", x.limit, x.min, i+1)
 		}
 		w.rest(k)
 	}
@@ -55,9 +56,7 @@ func TestAdaptive_LateOverloadsSayNothingNew(t *testing.T) {
 	step := func(call *Ticket, want int64) {
 		t.Helper()
 		w.ended(call, breaker.Overload)
-		if c.limit != want {
-			t.Errorf("limit %d, want %d", c.limit, want)
-		}
+		assert.Equal(t, want, c.limit, "limit")
 	}
 	step(old[0], 7) // the cut
 	step(old[1], 7)
@@ -115,17 +114,13 @@ func TestAdaptive_GrowsByTenRounds(t *testing.T) {
 			}
 		}
 		next(breaker.Success)
-		if c.limit != limit+1 {
-			t.Fatalf("limit %d after %d successes at %d, want one more", c.limit, limit*growEvery, limit)
-		}
+		require.Equal(t, limit+1, c.limit, "limit %d after %d successes at %d", c.limit, limit*growEvery, limit)
 	}
 	for range 69 {
 		next(breaker.Success)
 	}
 	next(breaker.Overload)
-	if c.limit != 6 {
-		t.Fatalf("limit %d, want 6", c.limit)
-	}
+	require.Equal(t, int64(6), c.limit, "limit")
 	for i := range 59 {
 		if next(breaker.Success); c.limit != 6 {
 			t.Fatalf("limit %d after %d successes since the cut, want 6", c.limit, i+1)
@@ -146,9 +141,8 @@ func TestAdaptive_OnlyAUsedLimitGrows(t *testing.T) {
 				w.ended(call, breaker.Success)
 			}
 		}
-		if c.limit != 4 {
-			t.Errorf("probed %v: limit %d after 3,000 successes with a slot to spare, want 4", probed, c.limit)
-		}
+		assert.Equal(t, int64(4), c.limit,
+			"probed %v: limit %d after 3,000 successes with a slot to spare", probed, c.limit)
 	}
 	var trace [2][]int64
 	for i, step := range []int64{ms, 3600 * sec} { // a thousandth of a second, or an hour, in queue and tool
@@ -209,9 +203,7 @@ func TestOverload_SweepsAreBounded(t *testing.T) {
 		x := w.m.Ticket()
 		x.Plan = w.plan()
 		w.m.Add(x, w.cell(other), 1)
-		if w.m.Arrive(w.now, x) != Running {
-			t.Fatal("a call of another tool must start between two batches")
-		}
+		require.Equal(t, Running, w.m.Arrive(w.now, x), "a call of another tool must start between two batches")
 		count(batch)
 		w.m.Finish(w.now, x, breaker.Success)
 		count(batch)
@@ -272,12 +264,9 @@ func TestOverload_ExpiryIsBounded(t *testing.T) {
 				w.m.Settle(w.now, first, "nothing", 1)
 			}
 			count(batch)
-			if w.m.Waiting() != 5000-batch {
-				t.Fatalf("%d wait after the first batch", w.m.Waiting())
-			}
-			if _, s := arrive("in time", k); s != Waiting {
-				t.Fatalf("in time: %v", s)
-			}
+			require.Equal(t, 5000-batch, w.m.Waiting(), "wait after the first batch")
+			_, s := arrive("in time", k)
+			require.Equal(t, Waiting, s, "in time")
 			count(0)
 			if x.leaves {
 				w.m.Finish(w.now, first, breaker.Success)
@@ -287,9 +276,7 @@ func TestOverload_ExpiryIsBounded(t *testing.T) {
 				w.m.Step(w.now)
 				count(2 * batch) // by their limit, and at the front
 				x, s := arrive("", other)
-				if s != Running {
-					t.Fatal("a call of another tool must start between two batches")
-				}
+				require.Equal(t, Running, s, "a call of another tool must start between two batches")
 				count(batch)
 				w.m.Finish(w.now, x, breaker.Success)
 				count(batch)

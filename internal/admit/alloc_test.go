@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestSteadyStateAllocatesNothing(t *testing.T) {
@@ -27,14 +29,10 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}
 	end := func(x *Ticket) {
 		now++
-		if x.State() != Running {
-			t.Fatalf("state %d, want it to run", x.State())
-		}
+		require.Equal(t, Running, x.State(), "state, want it to run")
 		m.Finish(now, x, breaker.Success)
 		for d := m.Decided(); d != nil; d = d.Next() {
-			if d.State() != Running {
-				t.Fatalf("decided on, with state %d", d.State())
-			}
+			require.Equal(t, Running, d.State(), "decided on, with state")
 		}
 		m.Free(x)
 	}
@@ -85,8 +83,6 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		for range 100 {
 			c.do()
 		}
-		if n := testing.AllocsPerRun(500, c.do); n != 0 {
-			t.Errorf("%s: %v allocations", c.name, n)
-		}
+		assert.Zero(t, testing.AllocsPerRun(500, c.do), "%s: allocations", c.name)
 	}
 }

@@ -4,14 +4,14 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func rate(t testing.TB, n, per, burst int64) *bucket.Rate {
 	t.Helper()
 	r, err := bucket.NewRate(n, per, burst)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return &r
 }
 
@@ -95,9 +95,7 @@ func TestPromise03_ChangesForgetNoKeyThatSomebodyWaitsFor(t *testing.T) {
 		w.m.Prune(w.now, k)
 		w.m.Thaw(w.now)
 		w.collect()
-		if got := k.Lookup("x"); got != c {
-			t.Errorf("by plan %v: the key that a call waits for has been forgotten", byPlan)
-		}
+		assert.Same(t, c, k.Lookup("x"), "by plan %v: the key that a call waits for has been forgotten", byPlan)
 		w.at(ms)
 		w.sees("second")
 		w.finish(second)
@@ -145,9 +143,7 @@ func TestPromise04_TheShedOneHadTheClaim(t *testing.T) {
 	w.arrive("claimant", 0, "heavy", a, b)
 	w.finish(x) // to the front, where b refuses it: a slot of a is kept for it
 	w.sees("holder x y")
-	if len(w.m.claims) != 1 {
-		t.Fatalf("%d claims, want one", len(w.m.claims))
-	}
+	require.Len(t, w.m.claims, 1, "claims")
 	z := w.arrive("newcomer", 8, "", a)
 	w.sees("newcomer claimant!")
 	w.finish(holder, y, z)

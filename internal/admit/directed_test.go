@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A wide head that cannot start must not stand for the narrower lanes behind it.
@@ -88,9 +90,8 @@ func claimed(t *testing.T, opts ...any) (w *world, x, y *Class, both, g *Ticket)
 	both = w.arrive("both", 2, "", append([]any{x, y}, opts...)...)
 	w.finish(h)
 	w.sees("h g")
-	if len(w.m.claims) != 1 || w.m.claims[0].head != both {
-		t.Fatalf("both does not hold the claim")
-	}
+	require.Len(t, w.m.claims, 1, "both does not hold the claim")
+	require.Same(t, both, w.m.claims[0].head, "both does not hold the claim")
 	return w, x, y, both, g
 }
 
@@ -122,9 +123,7 @@ func TestMistake_ClaimHolderNeverAskedAgain(t *testing.T) {
 			w, x, y, both, g := claimed(t)
 			w.arrive("z", 2, "", y)
 			late := w.arrive("late", 8, "", x)
-			if late.State() != Waiting {
-				t.Fatalf("late took the slot that is kept for the claim")
-			}
+			require.Equal(t, Waiting, late.State(), "late took the slot that is kept for the claim")
 			c.do(w, x, y, g)
 			if both.State() != Running && late.State() != Running {
 				t.Errorf("neither started: %v", w.news)
@@ -344,9 +343,7 @@ func TestMistake_TwoBucketOrdersChaseEachOther(t *testing.T) {
 		if started == 0 || worst > 200 {
 			t.Errorf("seed %d: %d ended, at most %d looks per lane and step", seed, started, worst)
 		}
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
+		require.False(t, t.Failed(), "seed %d", seed)
 	}
 }
 
@@ -361,9 +358,7 @@ func TestMistake_PauseEndNotArmedForHeadsAside(t *testing.T) {
 	w.pause(k, 10)
 	w.finish(i)
 	w.sees("")
-	if w.m.Due() != 10 {
-		t.Errorf("due at %d, want 10", w.m.Due())
-	}
+	assert.Equal(t, int64(10), w.m.Due(), "due at")
 	w.at(9)
 	w.sees("")
 	w.at(10)
@@ -410,14 +405,10 @@ func TestMistake_ShedHitsTheLightTenant(t *testing.T) {
 	w.arrive("v1", 2, "heavy", k)
 	w.arrive("v2", 2, "heavy", k)
 	w.arrive("v3", 2, "heavy", k)
-	if got := len(w.news); got != 4 {
-		t.Errorf("%d calls gave way to the heavy tenant, want 4: %v", got, w.news)
-	}
+	assert.Len(t, w.news, 4, "calls gave way to the heavy tenant: %v", w.news)
 	w.news = nil
 	w.arrive("u", 5, "flood", k) // a higher level, whoever it is
-	if got := len(w.news); got != 1 {
-		t.Errorf("%v gave way to a higher level", w.news)
-	}
+	assert.Len(t, w.news, 1, "%v gave way to a higher level", w.news)
 	w.news = nil
 	w.finish(h)
 	w.sees("u")
@@ -489,9 +480,7 @@ func TestALiftAfterAPauseGivesNoTokens(t *testing.T) {
 			c.Usage(w.now)
 		}
 		w.m.Lift(w.now, c)
-		if got := c.Usage(w.now).Used; got != 4 {
-			t.Errorf("looked at %v: %d of 5 tokens are used, want 4", looked, got)
-		}
+		assert.Equal(t, int64(4), c.Usage(w.now).Used, "looked at %v: of 5 tokens are used", looked)
 	}
 }
 
@@ -534,9 +523,8 @@ func TestOneLineForAllPoliciesOfATool(t *testing.T) {
 	w.sees("h g")
 	first := w.arrive("1", 4, "", narrow, wide)
 	w.arrive("2", 4, "", narrow, wide, of(&Plan{Tool: first.Plan.Tool, Client: w.me}))
-	if n := w.m.LaneCount(); n != 1 {
-		t.Errorf("they wait in %d lines", n)
-	}
+	n := w.m.LaneCount()
+	assert.Equal(t, 1, n, "they wait in %d lines", n)
 }
 
 func TestMistake_NewestFirst(t *testing.T) {
@@ -576,12 +564,9 @@ func TestPromise01_AWaitingCallHoldsNothing(t *testing.T) {
 	wait := w.arrive("wait", 8, "", b, x, y, r)
 	w.sees("h")
 	w.holds(x, 0)
-	if c := w.cell(r); !c.bucket.Full(w.now) {
-		t.Error("a waiting call took a token")
-	}
-	if c := w.cell(b); c.calls != 0 {
-		t.Error("a waiting call has a permit of the breaker")
-	}
+	c := w.cell(r)
+	assert.True(t, c.bucket.Full(w.now), "a waiting call took a token")
+	assert.Zero(t, w.cell(b).calls, "a waiting call has a permit of the breaker")
 	a := w.arrive("a", 0, "", x, r) // what the other needs is free for others
 	w.sees("a")
 	w.finish(h, a)
@@ -629,7 +614,7 @@ func TestPromise02_AllOrNothing(t *testing.T) {
 	}
 }
 
-// CL1: never more than the limit, also while it shrinks and grows.
+// Never more than the limit, also while it shrinks and grows.
 func TestPromise03_LimitUnderResize(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 8)
@@ -652,7 +637,7 @@ func TestPromise03_LimitUnderResize(t *testing.T) {
 	w.sees("12! 13! 14! 15! 16! 17! 18! 19!")
 }
 
-func TestPromise03_CL1_RandomResize(t *testing.T) {
+func TestPromise03_RandomResize(t *testing.T) {
 	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		w := newWorld(t, standard())
@@ -711,13 +696,9 @@ func TestPromise04_NoIdleRate(t *testing.T) {
 		w.arrive(fmt.Sprint(i), int8(i%Levels), fmt.Sprint(i%5), r)
 	}
 	w.at(998 * 2 * ms / 3) // two at 0, then one each 666,666.6... ns
-	if len(w.news) != 999 {
-		t.Errorf("%d have started, want 999", len(w.news))
-	}
+	assert.Len(t, w.news, 999, "calls that have started")
 	w.at(998*2*ms/3 + 1)
-	if len(w.news) != 1000 {
-		t.Errorf("%d have started, want 1000", len(w.news))
-	}
+	assert.Len(t, w.news, 1000, "calls that have started")
 }
 
 // Fifty calls wait for a rate of their own: tool b starts as often as without them.
@@ -781,9 +762,8 @@ func TestPromise07_CancelledWaiterCostsNothing(t *testing.T) {
 		}
 		w.cancel(ws[at])
 		w.sees("h")
-		if w.m.Waiting() != 2 || ws[at].State() != Left {
-			t.Errorf("%d wait, state %d", w.m.Waiting(), ws[at].State())
-		}
+		require.Equal(t, 2, w.m.Waiting())
+		assert.Equal(t, Left, ws[at].State())
 		w.finish(h)
 		first, second := ws[(3-at)/3], ws[2-at/2]
 		w.sees(first.Owner.(string))
@@ -802,9 +782,7 @@ func TestPromise07_TimedOutWaiter(t *testing.T) {
 	h := w.arrive("h", 2, "", k)
 	a := w.arrive("a", 2, "", k, within(5))
 	b := w.arrive("b", 2, "", k)
-	if w.m.Due() != 5 {
-		t.Errorf("due at %d, want 5", w.m.Due())
-	}
+	assert.Equal(t, int64(5), w.m.Due(), "due at")
 	w.at(4)
 	w.sees("h")
 	w.at(5)
@@ -864,9 +842,7 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 	} {
 		x := w.arrive("x", 2, "", r.of(c.n), within(c.limit))
 		if c.after == 0 && c.n <= 3 {
-			if x.State() != Waiting {
-				t.Errorf("%+v: state %d, want it to wait", c, x.State())
-			}
+			assert.Equal(t, Waiting, x.State(), "%+v: state, want it to wait", c)
 			w.cancel(x)
 			continue
 		}
@@ -892,8 +868,8 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 	w.rest(k)
 }
 
-// RL4: retrying after exactly what a refusal says succeeds if nobody else came, a nanosecond earlier not.
-func TestPromise08_RL4_RetryAfterIsExact(t *testing.T) {
+// Retrying after exactly what a refusal says succeeds if nobody else came, a nanosecond earlier not.
+func TestPromise08_RetryAfterIsExact(t *testing.T) {
 	for _, early := range []int64{0, 1} {
 		w := newWorld(t, standard())
 		r := w.rate("rate", 0, 7, sec, 2)
@@ -942,9 +918,7 @@ func TestANewcomerWaitsBehindItsLane(t *testing.T) {
 	w.sees("h")
 	w.now = 20
 	w.finish(h)
-	if !w.m.Pending() {
-		t.Fatal("nothing is left for the next step")
-	}
+	require.True(t, w.m.Pending(), "nothing is left for the next step")
 	w.arrive("newcomer", 2, "", x)
 	for w.m.Pending() {
 		w.m.Step(w.now)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
 )
 
 // late lets time pass without a tick, as if the timer were late.
@@ -111,9 +112,7 @@ func TestAProbeThatNeverRunsIsGivenBack(t *testing.T) {
 	w.cancel(probe)
 	w.finish(w.arrive("next", 4, "", b))
 	w.sees("next")
-	if s := w.cell(b).BreakerState(w.now); s != breaker.Closed {
-		t.Errorf("the breaker is in state %v", s)
-	}
+	assert.Equal(t, breaker.Closed, w.cell(b).BreakerState(w.now), "the breaker is in state")
 }
 
 // RetryAfter is what is known: nothing of a breaker that somebody has tripped, nor of tokens
@@ -137,9 +136,7 @@ func TestNobodyIsToldToRetryAfterNever(t *testing.T) {
 	w.refused(x, TooLong, never, 0)
 	y := w.arrive("waits on", 4, "", never)
 	w.at(sec)
-	if y.State() != Waiting {
-		t.Errorf("state %d: a limiter that will not refill may be changed by whoever shares it", y.State())
-	}
+	assert.Equal(t, Waiting, y.State(), "state: a limiter that will not refill may be changed by whoever shares it")
 	w.cancel(y)
 }
 
@@ -164,14 +161,11 @@ func TestAdaptiveWithASmallerMax(t *testing.T) {
 	w.sees("0 1 2 3")
 	w.m.SetAdaptive(w.now, k, &Adaptive{Min: 1, Max: 2})
 	w.collect()
-	if got := w.cell(k).Usage(w.now).Limit; got != 2 {
-		t.Errorf("the limit is %d, want 2", got)
-	}
+	assert.Equal(t, int64(2), w.cell(k).Usage(w.now).Limit, "the limit")
 	w.finish(calls[0], calls[1], calls[2])
 	w.sees("waits")
-	if got := w.cell(k).Usage(w.now); got.Used != 2 {
-		t.Errorf("%d slots are taken of %d", got.Used, got.Limit)
-	}
+	got := w.cell(k).Usage(w.now)
+	assert.Equal(t, int64(2), got.Used, "slots are taken of %d", got.Limit)
 }
 
 // Refusal by estimate counts those of its own and of higher levels ahead, and the rest of a
@@ -211,7 +205,6 @@ func TestRefuseLateCountsWhatIsAhead(t *testing.T) {
 	k := slots("tool", 0, 1)
 	w.pause(k, 10*sec)
 	w.refused(w.arrive("early", 4, "", k, within(10*sec-1)), TooLong, k, 10*sec)
-	if x := w.arrive("late", 4, "", k, within(10*sec)); x.State() != Waiting {
-		t.Errorf("state %d: it can start as the pause ends", x.State())
-	}
+	x := w.arrive("late", 4, "", k, within(10*sec))
+	assert.Equal(t, Waiting, x.State(), "state: it can start as the pause ends")
 }

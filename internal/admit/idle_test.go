@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A key that falls idle sooner than was known makes room then, whatever other keys remember.
@@ -16,9 +18,7 @@ func TestIdle_SoonerThanWasKnown(t *testing.T) {
 		a, b := w.m.Cell(w.now, k, "a"), w.m.Cell(w.now, k, "b")
 		w.m.Pause(w.now, a, 2*hour)
 		w.m.Pause(w.now, b, hour)
-		if w.m.Cell(w.now, k, "c") != nil {
-			t.Fatal("a paused key made room")
-		}
+		require.Nil(t, w.m.Cell(w.now, k, "c"), "a paused key made room")
 		w.m.Pause(w.now, a, 0)
 		w.at(ramp)
 		if w.m.Cell(w.now, k, "c") == nil || k.Lookup("a") != nil || k.Lookup("b") != b {
@@ -33,9 +33,7 @@ func TestIdle_SoonerThanWasKnown(t *testing.T) {
 		call := w.arrive("call", 0, "", part{k, "a", 1})
 		w.ended(call, breaker.Failure)
 		w.sees("call")
-		if w.m.Cell(w.now, k, "b") != nil {
-			t.Fatal("an open breaker made room")
-		}
+		require.Nil(t, w.m.Cell(w.now, k, "b"), "an open breaker made room")
 		w.m.SetBreaker(w.now, k, &short)
 		if at := w.m.Cell(w.now, k, "a").idleFrom; at != 10*hour { // what has begun ends as it would have
 			t.Errorf("it is idle from %d on, want %d", at, 10*hour)
@@ -54,21 +52,16 @@ func TestIdle_BusyTablesAreNotSearched(t *testing.T) {
 		w.sees("call")
 	}
 	w.m.Trip(w.now, w.m.Cell(w.now, k, "A"), "me")
-	if w.m.Cell(w.now, k, "new") != nil {
-		t.Fatal("a breaker that counts failures made room")
-	}
+	require.Nil(t, w.m.Cell(w.now, k, "new"), "a breaker that counts failures made room")
 	top, at := k.idle.Top(), k.idle.Min()
 	for range 1000 {
 		w.at(w.now + 1)
-		if w.m.Cell(w.now, k, "new") != nil {
-			t.Fatal("a breaker that counts failures made room")
-		}
-		if k.idle.Top() != top || k.idle.Min() != at {
-			t.Fatal("the table was looked through again")
-		}
+		require.Nil(t, w.m.Cell(w.now, k, "new"), "a breaker that counts failures made room")
+		require.Same(t, top, k.idle.Top(), "the table was looked through again")
+		require.Equal(t, at, k.idle.Min(), "the table was looked through again")
 	}
 	w.at(3600 * sec)
-	if w.m.Cell(w.now, k, "new") == nil || k.Lookup("A") == nil {
-		t.Error("failures were not forgotten after an hour, or a tripped breaker was")
-	}
+	require.NotNil(t, w.m.Cell(w.now, k, "new"),
+		"failures were not forgotten after an hour, or a tripped breaker was")
+	assert.NotNil(t, k.Lookup("A"), "failures were not forgotten after an hour, or a tripped breaker was")
 }

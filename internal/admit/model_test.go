@@ -10,6 +10,8 @@ import (
 
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The reference model. It shares no code with the machine and trusts none of its
@@ -164,9 +166,7 @@ func (w *model) class(name string, kind Kind, rank uint8, unit string, keys int)
 	case Tokens:
 		mk.n, mk.per, mk.burst = int64(1+r.IntN(3)), int64(1+r.IntN(20)), int64(4+r.IntN(3))
 		rate, err := bucket.NewRate(mk.n, mk.per, mk.burst)
-		if err != nil {
-			w.t.Fatal(err)
-		}
+		require.NoError(w.t, err)
 		k.Rate = &rate
 		k.Refuse = r.IntN(12) == 0
 	case Breaker:
@@ -915,9 +915,7 @@ func (w *model) rate(k *modelClass) {
 		c.log = append(c.log, &modelEntry{at: w.now, rate: &was})
 	}
 	rate, err := bucket.NewRate(k.n, k.per, k.burst)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	k.m.SetRate(w.now, k.class, &rate)
 }
 
@@ -1156,9 +1154,7 @@ func TestModel(t *testing.T) {
 			t.Logf("events with idle capacity %d (%.2f %%): heads behind the claim %d, behind a bucket's first %d; overtakes %d", sum.idleEvents, 100*float64(sum.idleEvents)/float64(sum.events), sum.idleClaim, sum.idleBucket, sum.overtakes)
 			t.Logf("per start: %.2f examined, %.2f lanes moved; %d claims", float64(work.Examined)/float64(sum.starts), float64(work.Moved)/float64(sum.starts), work.Claims)
 			for name, n := range map[string]int{"starts": sum.starts, "cycles": sum.cycles, "sheds": sum.sheds, "lates": sum.lates, "keys refused": sum.keysFull, "claims": int(work.Claims), "overtakes": sum.overtakes} {
-				if n == 0 {
-					t.Errorf("no %s: the run tests less than it should", name)
-				}
+				assert.NotZero(t, n, "no %s: the run tests less than it should", name)
 			}
 		})
 	}

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestPromise09_EightDeepOnOneSlot(t *testing.T) {
@@ -81,9 +84,8 @@ func TestPromise09_BatchOnALentSlot(t *testing.T) {
 		w.rest(k)
 		// All slots are there again.
 		for i := range c.limit {
-			if x := w.arrive(fmt.Sprint("x", i), 2, "", k); x.State() != Running {
-				t.Errorf("limit %d: slot %d has not come back", c.limit, i)
-			}
+			x := w.arrive(fmt.Sprint("x", i), 2, "", k)
+			assert.Equal(t, Running, x.State(), "limit %d: slot %d has not come back", c.limit, i)
 		}
 	}
 }
@@ -118,9 +120,7 @@ func TestPromise09_TwoCrossingLimits(t *testing.T) {
 	b1 := w.arrive("b1", 2, "", x, under(b))
 	w.sees("b1!")
 	w.refused(b1, Cycle, x, 0)
-	if got, want := b1.Refusal().Detail, "x -> y -> x"; got != want {
-		t.Errorf("the cycle is %q, want %q", got, want)
-	}
+	assert.Equal(t, "x -> y -> x", b1.Refusal().Detail, "the cycle")
 	w.finish(b)
 	w.sees("a1")
 	w.finish(a1, a)
@@ -136,9 +136,7 @@ func TestPromise09_ThreeCrossingLimits(t *testing.T) {
 	w.sees("a b c")
 	c1 := w.arrive("c1", 2, "", x, under(c))
 	w.refused(c1, Cycle, x, 0)
-	if got, want := c1.Refusal().Detail, "x -> y -> z -> x"; got != want {
-		t.Errorf("the cycle is %q, want %q", got, want)
-	}
+	assert.Equal(t, "x -> y -> z -> x", c1.Refusal().Detail, "the cycle")
 	w.sees("c1!")
 	w.finish(c)
 	w.sees("b1")
@@ -201,9 +199,7 @@ func TestPromise09_CycleClosedByAnEnd(t *testing.T) {
 			}
 		}
 	}
-	if refused != 1 {
-		t.Fatalf("%d of the two nested calls were refused, want 1", refused)
-	}
+	require.Equal(t, 1, refused, "nested calls refused, of two")
 	for len(w.calls) > 0 {
 		n := len(w.calls)
 		for i := n - 1; i >= 0; i-- {
@@ -212,9 +208,7 @@ func TestPromise09_CycleClosedByAnEnd(t *testing.T) {
 				break
 			}
 		}
-		if len(w.calls) == n {
-			t.Fatal("nobody who runs can end")
-		}
+		require.NotEqual(t, n, len(w.calls), "nobody who runs can end")
 	}
 	w.rest(x, y)
 }
@@ -335,9 +329,7 @@ func TestPromise09_ParentEndsWhileAllItsChildrenQueue(t *testing.T) {
 	h := w.arrive("h", 2, "", y)
 	p := w.arrive("p", 2, "", x)
 	c := w.arrive("c", 2, "", x, y, under(p)) // would run on p's x
-	if got := w.cell(x).stuck; got != 1 {
-		t.Errorf("stuck is %d, want 1: nobody can run in p", got)
-	}
+	assert.Equal(t, int64(1), w.cell(x).stuck, "stuck: nobody can run in p")
 	w.finish(p)
 	w.holds(x, 0)
 	q := w.arrive("q", 2, "", x)
@@ -512,8 +504,6 @@ func TestPromise09_RandomTreesAlwaysEnd(t *testing.T) {
 			}
 		}
 		w.rest(ks...)
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
+		require.False(t, t.Failed(), "seed %d", seed)
 	}
 }

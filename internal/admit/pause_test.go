@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A cell re-opens in a ramp: one call, one more for each success, and at least twice as many
@@ -26,9 +28,7 @@ func TestAfterAPauseCallsStartInARamp(t *testing.T) {
 			w.sees("")
 			w.at(10 * sec)
 			for most := 1; most <= 8; most *= 2 {
-				if n := w.m.Running(); n != most {
-					t.Fatalf("%d run, want %d", n, most)
-				}
+				require.Equal(t, most, w.m.Running(), "run")
 				w.now += ms
 				for range most {
 					x := w.calls[0]
@@ -46,9 +46,8 @@ func TestAfterAPauseCallsStartInARamp(t *testing.T) {
 			for s, want := range []int{1, 2, 4, 8, 16, 32, 64, 100} {
 				w.at(10*sec + int64(s)*sec - 1)
 				w.at(10*sec + int64(s)*sec)
-				if n := w.m.Running(); n != want {
-					t.Errorf("%d s after the pause %d run, want %d", s, n, want)
-				}
+				n := w.m.Running()
+				assert.Equal(t, want, n, "%d s after the pause %d run", s, n)
 			}
 		})
 		t.Run(name+", failures win nothing", func(t *testing.T) {
@@ -62,9 +61,7 @@ func TestAfterAPauseCallsStartInARamp(t *testing.T) {
 			for range 5 {
 				w.ended(w.calls[0], breaker.Failure)
 				w.at(w.now + ms) // a token has come in
-				if n := w.m.Running(); n != 1 {
-					t.Errorf("%d run after a failure, want 1", n)
-				}
+				assert.Equal(t, 1, w.m.Running(), "run after a failure")
 			}
 			w.at(11 * sec) // long after
 			if n := w.m.Running() + w.m.Waiting(); n != 4 || w.m.Waiting() > 0 {
@@ -149,9 +146,7 @@ func TestWhatARateReopensWith(t *testing.T) {
 				w.finish(x)
 				n++
 			}
-			if n != c.starts {
-				t.Errorf("%d started, want %d", n, c.starts)
-			}
+			assert.Equal(t, c.starts, n, "started")
 		})
 	}
 }
@@ -182,9 +177,7 @@ func TestACallThatTakesNothing(t *testing.T) {
 	free := w.arrive("free", 0, "", k.of(0), other)
 	w.sees("debtor free")
 	w.m.Settle(w.now, free, "", 3)
-	if got := w.cell(k).Usage(w.now); got.Used != 43 {
-		t.Errorf("%d of the rate are used, want 43", got.Used)
-	}
+	assert.Equal(t, int64(43), w.cell(k).Usage(w.now).Used, "of the rate are used")
 	w.pause(k, 2*sec)
 	held := w.arrive("held", 0, "", k.of(0), other)
 	w.at(2*sec - 1)
@@ -193,9 +186,8 @@ func TestACallThatTakesNothing(t *testing.T) {
 	w.sees("held") // while the other waits for tokens
 	w.finish(held)
 	w.cancel(free)
-	if got := w.cell(k).Usage(w.now); got.Used != 38 {
-		t.Errorf("%d of the rate are used, want 38: it never ran, and two seconds have passed", got.Used)
-	}
+	assert.Equal(t, int64(38), w.cell(k).Usage(w.now).Used,
+		"of the rate are used: it never ran, and two seconds have passed")
 	w.at(60 * sec)
 	w.sees("waits")
 	w.finish(slices.Clone(w.calls)...)
@@ -243,18 +235,12 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 	}
 	w.finish(calls[:20]...)
 	w.m.SetMaxKeys(w.now, k, 10)
-	if n := k.Len(); n != 30 {
-		t.Errorf("%d keys, want those of the 30 that run", n)
-	}
+	assert.Equal(t, 30, k.Len(), "keys, want those of the 30 that run")
 	w.finish(calls[20:45]...)
-	if n := k.Len(); n != 10 {
-		t.Errorf("%d keys, want 10", n)
-	}
+	assert.Equal(t, 10, k.Len(), "keys")
 	w.finish(calls[45:]...)
 	w.arrive("new", 4, "", part{k, "new", 1})
-	if n := k.Len(); n != 10 {
-		t.Errorf("%d keys, want 10", n)
-	}
+	assert.Equal(t, 10, k.Len(), "keys")
 
 	many := slots("many", 2, 1)
 	many.MaxKeys = 1000
@@ -265,9 +251,7 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 	for i := range 10 { // there is room, even if it takes more than one step to make all of it
 		w.finish(w.arrive("new", 4, "", part{many, fmt.Sprint("new ", i), 1}))
 	}
-	if n := many.Len(); n != 10 {
-		t.Errorf("%d keys, want 10", n)
-	}
+	assert.Equal(t, 10, many.Len(), "keys")
 
 	r := w.rate("rate", 2, 1, sec, 2)
 	r.MaxKeys = 2
@@ -275,20 +259,18 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 	w.at(500 * ms)
 	w.arrive("b", 4, "", part{r, "b", 1})
 	w.finish(slices.Clone(w.calls)...)
-	if at := w.m.Vacancy(r); at != 1500*ms {
-		t.Errorf("there is room from %d on, want 1.5 s, when b is full", at)
-	}
+	at := w.m.Vacancy(r)
+	assert.Equal(t, 1500*ms, at, "there is room from %d on, when b is full", at)
 
 	b := circuit("breaker", breaker.Config{})
 	b.MaxKeys = 1
 	w.ended(w.arrive("fails", 4, "", part{b, "a", 1}), breaker.Failure)
-	if at := w.m.Vacancy(b); at != w.now+3600*sec {
-		t.Errorf("there is room from %d on, want in an hour, when the failure is forgotten", at)
-	}
+	at = w.m.Vacancy(b)
+	assert.Equal(t, w.now+3600*sec, at,
+		"there is room from %d on, want in an hour, when the failure is forgotten", at)
 	w.m.Trip(w.now, w.m.Cell(w.now, b, "a"), "")
-	if at := w.m.Vacancy(b); at != Never {
-		t.Errorf("there is room from %d on, and the only breaker is tripped", at)
-	}
+	at = w.m.Vacancy(b)
+	assert.Equal(t, Never, at, "there is room from %d on, and the only breaker is tripped", at)
 }
 
 // A call that waits for a ramp has no slots kept for it, and nobody forgets it: it starts when the

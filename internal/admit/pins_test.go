@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
 )
 
 // A cell of a class by plan is there while a plan pins it, or somebody holds it, or it remembers
@@ -81,9 +82,7 @@ func TestPins_AdaptiveLimitsAreRemembered(t *testing.T) {
 			t.Fatalf("what %s learned is forgotten, of %d cells", key, k.Len())
 		}
 	}
-	if k.Len() != maxRemembered {
-		t.Errorf("%d cells are remembered, want %d", k.Len(), maxRemembered)
-	}
+	assert.Equal(t, maxRemembered, k.Len(), "cells are remembered")
 }
 
 // What no plan pins is bounded: what would be forgotten first goes, but never what somebody
@@ -104,12 +103,8 @@ func TestPins_Bounded(t *testing.T) {
 	if k.Len() != maxRemembered || k.Lookup(fmt.Sprint(2*maxRemembered)) == nil || k.Lookup(fmt.Sprint(2*maxRemembered-1)) != nil {
 		t.Errorf("%d cells are remembered, want the %d that remember longest", k.Len(), maxRemembered)
 	}
-	if w.m.Cell(w.now, k, "new") != nil {
-		t.Error("a cell was made without a plan beyond the bound")
-	}
-	if w.m.Pin(w.now, k, "new") == nil {
-		t.Error("a plan did not get its cell")
-	}
+	assert.Nil(t, w.m.Cell(w.now, k, "new"), "a cell was made without a plan beyond the bound")
+	assert.NotNil(t, w.m.Pin(w.now, k, "new"), "a plan did not get its cell")
 
 	s := slots("slots", 0, 1)
 	s.ByPlan = true
@@ -123,9 +118,7 @@ func TestPins_Bounded(t *testing.T) {
 		t.Errorf("%d cells, want all %d whose calls run", s.Len(), 2*maxRemembered)
 	}
 	w.finish(calls...)
-	if s.Len() != 0 {
-		t.Errorf("%d cells are left of calls that have ended", s.Len())
-	}
+	assert.Zero(t, s.Len(), "cells are left of calls that have ended")
 }
 
 // Cells and lanes that are there all the while are in some batch, no batch is larger than asked

@@ -2,8 +2,9 @@ package admit
 
 import (
 	"fmt"
-	"slices"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // stalled is the limits that were told to stall since the last look.
@@ -39,9 +40,7 @@ func TestStallsAreSeenBesideBusyLimits(t *testing.T) {
 		x = y
 	}
 	w.look(w.now)
-	if got := w.stalled(); !slices.Equal(got, []string{"stuck"}) {
-		t.Errorf("%v stall, want the one that releases nothing", got)
-	}
+	assert.Equal(t, []string{"stuck"}, w.stalled(), "stall, want the one that releases nothing")
 }
 
 // A limit that releases nothing for a minute while calls wait is told, once until it does.
@@ -55,33 +54,21 @@ func TestALimitThatStallsIsTold(t *testing.T) {
 	w.arrive("waits too", 4, "", k)
 	w.arrive("for a token", 4, "", r)
 	w.look(160*sec - 1)
-	if got := w.stalled(); len(got) != 0 {
-		t.Errorf("%v stall, within the minute", got)
-	}
+	assert.Empty(t, w.stalled(), "stalls told within the minute")
 	w.look(160 * sec)
-	if !w.cell(k).Usage(w.now).Stalled {
-		t.Error("it stalls, and does not say so")
-	}
+	assert.True(t, w.cell(k).Usage(w.now).Stalled, "it stalls, and does not say so")
 	n := w.m.Notices(nil)
 	if len(n) != 1 || n[0].Kind != Stalled || n[0].Cell != w.cell(k) || n[0].Holding != 2 || n[0].Waiting != 2 {
 		t.Errorf("notices %+v, want that two hold it and two wait", n)
 	}
 	w.look(400 * sec)
-	if got := w.stalled(); len(got) != 0 {
-		t.Errorf("%v were told again", got)
-	}
+	assert.Empty(t, w.stalled(), "stalls told again")
 	w.finish(x)
-	if w.cell(k).Usage(w.now).Stalled {
-		t.Error("it has released a slot, and stalls")
-	}
+	assert.False(t, w.cell(k).Usage(w.now).Stalled, "it has released a slot, and stalls")
 	w.look(460*sec - 1)
-	if got := w.stalled(); len(got) != 0 {
-		t.Errorf("%v stall, within the minute", got)
-	}
+	assert.Empty(t, w.stalled(), "stalls told within the minute")
 	w.look(520 * sec)
-	if got := w.stalled(); len(got) != 1 {
-		t.Errorf("%v stall, want the tool again", got)
-	}
+	assert.Len(t, w.stalled(), 1, "stall, want the tool again")
 	w.finish(y)
 }
 
@@ -92,9 +79,7 @@ func TestAPauseIsNoStall(t *testing.T) {
 	w.pause(k, 300*sec)
 	w.arrive("waits", 4, "", k)
 	w.look(290 * sec)
-	if got := w.stalled(); len(got) != 0 {
-		t.Errorf("%v stall", got)
-	}
+	assert.Empty(t, w.stalled(), "stall")
 }
 
 // The look for stalls arms no timer once the queue has been empty for its time, or is put to rest.
@@ -103,17 +88,11 @@ func TestNobodyLooksForStallsInAnEmptyQueue(t *testing.T) {
 	k := slots("tool", 0, 1)
 	x := w.arrive("x", 4, "", k)
 	w.cancel(w.arrive("y", 4, "", k))
-	if w.m.Due() != 60*sec {
-		t.Errorf("due %d, want the look of the one that waited", w.m.Due())
-	}
+	assert.Equal(t, 60*sec, w.m.Due(), "due, want the look of the one that waited")
 	w.look(60 * sec)
-	if w.m.Due() != Never {
-		t.Errorf("due %d, and nobody waits", w.m.Due())
-	}
+	assert.Equal(t, Never, w.m.Due(), "due, and nobody waits")
 	w.cancel(w.arrive("z", 4, "", k))
 	w.m.Rest()
-	if w.m.Due() != Never {
-		t.Errorf("due %d, and nobody waits", w.m.Due())
-	}
+	assert.Equal(t, Never, w.m.Due(), "due, and nobody waits")
 	w.finish(x)
 }

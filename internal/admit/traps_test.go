@@ -8,9 +8,11 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
-func TestT01_FrontWaiterCancelsAndOthersRun(t *testing.T) {
+func TestFrontWaiterCancelsAndOthersRun(t *testing.T) {
 	w := newWorld(t, standard())
 	k := units("units", 0, 2)
 	w.arrive("h", 2, "", k)
@@ -27,7 +29,7 @@ func TestT01_FrontWaiterCancelsAndOthersRun(t *testing.T) {
 	w.sees("n")
 }
 
-func TestT01_FrontOfALaneCancels(t *testing.T) {
+func TestFrontOfALaneCancels(t *testing.T) {
 	w := newWorld(t, standard())
 	k, r := units("units", 0, 4), w.rate("rate", 1, 1, sec, 3)
 	w.arrive("h", 2, "", r.of(2))
@@ -38,7 +40,7 @@ func TestT01_FrontOfALaneCancels(t *testing.T) {
 	w.sees("second")
 }
 
-func TestT04_T44_WiderThanTheLimit(t *testing.T) {
+func TestWiderThanTheLimit(t *testing.T) {
 	w := newWorld(t, standard())
 	k := units("units", 0, 2)
 	w.refused(w.arrive("w", 2, "", k.of(3)), TooWide, k, 0)
@@ -53,7 +55,7 @@ func TestT04_T44_WiderThanTheLimit(t *testing.T) {
 	w.rest(k)
 }
 
-func TestT07_OneWideEndStartsAllThatFit(t *testing.T) {
+func TestOneWideEndStartsAllThatFit(t *testing.T) {
 	for _, c := range []struct {
 		n    []int64
 		want string
@@ -75,7 +77,7 @@ func TestT07_OneWideEndStartsAllThatFit(t *testing.T) {
 	}
 }
 
-func TestT09_NeverMoreThanTheLimit(t *testing.T) {
+func TestNeverMoreThanTheLimit(t *testing.T) {
 	for limit := int64(1); limit <= 4; limit++ {
 		w := newWorld(t, standard())
 		k, peak := slots("tool a", 0, limit), 0
@@ -86,15 +88,13 @@ func TestT09_NeverMoreThanTheLimit(t *testing.T) {
 			peak = max(peak, w.m.Running())
 			w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
 		}
-		if peak != int(limit) {
-			t.Errorf("limit %d: peak %d", limit, peak)
-		}
+		assert.Equal(t, int(limit), peak, "limit %d: peak", limit)
 		w.rest(k)
 	}
 }
 
 // A wide head does not hold up narrow calls until it claims, and then it is not passed any more.
-func TestT10_WideHeadAndNarrowCalls(t *testing.T) {
+func TestWideHeadAndNarrowCalls(t *testing.T) {
 	p := standard()
 	p.Claim = 2
 	w := newWorld(t, p)
@@ -107,21 +107,18 @@ func TestT10_WideHeadAndNarrowCalls(t *testing.T) {
 		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.Owner != "h" && c.State() == Running })])
 		w.arrive(fmt.Sprint("m", n), 2, "", k)
 	}
-	if w.m.Work().Claims != 1 {
-		t.Fatalf("%d claims", w.m.Work().Claims)
-	}
+	require.Equal(t, uint64(1), w.m.Work().Claims, "claims")
 	w.news = nil
 	w.arrive("late", 8, "", k)
 	w.sees("")
 	for slices.ContainsFunc(w.calls, func(c *Ticket) bool { return c.State() == Running && c.Owner != "wide" }) {
 		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
 	}
-	if len(w.news) == 0 || w.news[0] != "wide" {
-		t.Errorf("started %v, want wide first", w.news)
-	}
+	require.NotEmpty(t, w.news)
+	assert.Equal(t, "wide", w.news[0])
 }
 
-func TestT11_ResizeWakes(t *testing.T) {
+func TestResizeWakes(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	for i := range 10 {
@@ -144,7 +141,7 @@ func TestT11_ResizeWakes(t *testing.T) {
 }
 
 // A waiter takes its tokens when it goes: cancelling all of them, in any order, costs nothing.
-func TestT23_CancelledWaitersOfARate(t *testing.T) {
+func TestCancelledWaitersOfARate(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2, 3}, {3, 2, 1, 0}, {2, 0, 3, 1}} {
 		w := newWorld(t, standard())
 		r := w.rate("rate", 0, 1, sec, 5)
@@ -165,7 +162,7 @@ func TestT23_CancelledWaitersOfARate(t *testing.T) {
 	}
 }
 
-func TestT24_RefusedCallsChangeNothing(t *testing.T) {
+func TestRefusedCallsChangeNothing(t *testing.T) {
 	w := newWorld(t, standard())
 	r, k := w.rate("rate", 0, 1, sec, 1), slots("tool a", 1, 1)
 	r.Refuse = true
@@ -182,7 +179,7 @@ func TestT24_RefusedCallsChangeNothing(t *testing.T) {
 	w.rest(k)
 }
 
-func TestT29_NewRateReachesWhoWaits(t *testing.T) {
+func TestNewRateReachesWhoWaits(t *testing.T) {
 	w := newWorld(t, standard())
 	r := w.rate("rate", 0, 1, 3600*sec, 1)
 	w.arrive("h", 2, "", r)
@@ -203,7 +200,7 @@ func TestT29_NewRateReachesWhoWaits(t *testing.T) {
 }
 
 // Keys come and go: the table keeps its bound, and only what remembers nothing makes room.
-func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
+func TestKeysAreBoundedAndNeverRefreshed(t *testing.T) {
 	m := NewMachine(standard())
 	w := newWorld(t, standard())
 	plan := w.plan()
@@ -235,13 +232,10 @@ func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
 		if n := len(r.cells); n > 100 {
 			t.Fatalf("%d keys", n)
 		}
-		if _, started := take(now, "limited"); started {
-			t.Fatalf("at %d the limited key has a fresh quota", now)
-		}
+		_, started := take(now, "limited")
+		require.False(t, started, "at %d the limited key has a fresh quota", now)
 	}
-	if full != 99 {
-		t.Errorf("%d keys found room, want 99: no bucket is full again within 2 s", full)
-	}
+	assert.Equal(t, 99, full, "keys found room: no bucket is full again within 2 s")
 	if found, _ := take(2*sec+1, "new"); !found {
 		t.Error("no room for a new key once the buckets are full again")
 	}
@@ -251,7 +245,7 @@ func TestT32_T33_KeysAreBoundedAndNeverRefreshed(t *testing.T) {
 }
 
 // Asking twice gives the same answer twice.
-func TestT35_ForecastTakesNothing(t *testing.T) {
+func TestForecastTakesNothing(t *testing.T) {
 	w := newWorld(t, standard())
 	k, r := slots("tool a", 0, 1), w.rate("rate", 1, 1, sec, 1)
 	for range 3 {
@@ -273,7 +267,7 @@ func TestT35_ForecastTakesNothing(t *testing.T) {
 }
 
 // The lowest level gets its share of a saturated limit, and the bound of it is stated.
-func TestT37_LowLevelsAreNotStarved(t *testing.T) {
+func TestLowLevelsAreNotStarved(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	running := w.arrive("h", 8, "", k)
@@ -296,7 +290,7 @@ func TestT37_LowLevelsAreNotStarved(t *testing.T) {
 
 // Ageing does not turn the queue into first come, first served: after long saturation a
 // fresh high call still goes before all low ones.
-func TestT38_AgeingKeepsTheLevels(t *testing.T) {
+func TestAgeingKeepsTheLevels(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	w.arrive("h", 2, "", k)
@@ -325,7 +319,7 @@ func TestT38_AgeingKeepsTheLevels(t *testing.T) {
 }
 
 // The order depends on what happened, not on when somebody looks.
-func TestT39_OrderDoesNotChangeWithTime(t *testing.T) {
+func TestOrderDoesNotChangeWithTime(t *testing.T) {
 	order := func(seed uint64) string {
 		rng := rand.New(rand.NewPCG(39, 1))
 		w := newWorld(t, standard())
@@ -350,7 +344,7 @@ func TestT39_OrderDoesNotChangeWithTime(t *testing.T) {
 }
 
 // Who was idle has saved up nothing.
-func TestT40_IdleTenantHasNoCredit(t *testing.T) {
+func TestIdleTenantHasNoCredit(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	w.arrive("h", 2, "busy", k)
@@ -382,24 +376,21 @@ func TestT40_IdleTenantHasNoCredit(t *testing.T) {
 	}
 }
 
-func TestT41_WaitLimitWithoutOtherTraffic(t *testing.T) {
+func TestWaitLimitWithoutOtherTraffic(t *testing.T) {
 	w := newWorld(t, standard())
 	k := slots("tool a", 0, 1)
 	w.arrive("h", 2, "", k)
 	a := w.arrive("a", 2, "", k, within(15*sec))
-	if w.m.Due() != 15*sec {
-		t.Errorf("due at %d", w.m.Due())
-	}
+	assert.Equal(t, 15*sec, w.m.Due(), "due at")
 	w.at(15*sec - 1)
 	w.sees("h")
 	w.at(3600 * sec)
 	w.sees("a!")
-	if a.Refusal().Reason != TooLong || w.m.Waiting() != 0 {
-		t.Errorf("refusal %+v, %d wait", a.Refusal(), w.m.Waiting())
-	}
+	require.Equal(t, TooLong, a.Refusal().Reason)
+	assert.Zero(t, w.m.Waiting())
 }
 
-func TestT42_ClockGoesBack(t *testing.T) {
+func TestClockGoesBack(t *testing.T) {
 	w := newWorld(t, standard())
 	r, k := w.rate("rate", 0, 1, sec, 1), slots("tool a", 1, 1)
 	w.at(10 * sec)
@@ -410,16 +401,12 @@ func TestT42_ClockGoesBack(t *testing.T) {
 	w.m.Pause(3, w.cell(k), 5) // in the machine's past
 	w.m.Finish(2, h, breaker.Success)
 	x := w.ticket("x", 2, "", k)
-	if s := w.m.Arrive(-5, x); s != Running || x.Granted() != 10*sec {
-		t.Errorf("state %d, granted at %d", s, x.Granted())
-	}
-	if w.m.Due() != 11*sec {
-		t.Errorf("due at %d, want 11 s", w.m.Due())
-	}
+	s := w.m.Arrive(-5, x)
+	assert.Equal(t, Running, s)
+	assert.Equal(t, 10*sec, x.Granted())
+	assert.Equal(t, 11*sec, w.m.Due(), "due at")
 	w.m.Tick(11*sec - 1)
-	if w.m.Decided() != nil {
-		t.Error("a token came early")
-	}
+	assert.Nil(t, w.m.Decided(), "a token came early")
 	w.m.Tick(11 * sec)
 	if d := w.m.Decided(); d == nil || d.Owner != "b" || d.Next() != nil {
 		t.Error("b did not start when its token came")
@@ -427,7 +414,7 @@ func TestT42_ClockGoesBack(t *testing.T) {
 }
 
 // Settings change all the time under load: nothing is lost, nothing hangs.
-func TestT45_ReconfigureUnderLoad(t *testing.T) {
+func TestReconfigureUnderLoad(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 45))
 		w := newWorld(t, standard())
@@ -479,7 +466,7 @@ func TestT45_ReconfigureUnderLoad(t *testing.T) {
 }
 
 // Extreme ageing: the arithmetic of the order does not overflow into nonsense.
-func TestT46_ExtremeAgeing(t *testing.T) {
+func TestExtremeAgeing(t *testing.T) {
 	for _, ageing := range []int{0, 1, math.MaxInt32 / Levels} {
 		p := standard()
 		p.Ageing = ageing

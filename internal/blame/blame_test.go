@@ -3,10 +3,11 @@ package blame
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // asks is an error that asks for a pause of so long.
@@ -71,9 +72,10 @@ func TestOf(t *testing.T) {
 				l.Charge(1, c)
 			}
 			f := Of(tt.err, &l, 1, func(err error) bool { return err == errRefused })
-			if !slices.Equal(f.Own, tt.own) || f.Nested != tt.nested || f.Refused != tt.refused || len(f.Carried) != tt.carried {
-				t.Errorf("found %+v", f)
-			}
+			assert.Equal(t, tt.own, f.Own)
+			assert.Equal(t, tt.nested, f.Nested)
+			assert.Equal(t, tt.refused, f.Refused)
+			assert.Len(t, f.Carried, tt.carried)
 			if f = Of(tt.err, &l, 2, func(error) bool { return false }); f.Nested {
 				t.Error("another attempt is blamed on the first one's nested calls")
 			}
@@ -86,9 +88,7 @@ func TestOf(t *testing.T) {
 
 func TestLongest(t *testing.T) {
 	f := Found{Own: []Throttle{{After: 3}, {After: 9}, {After: 4}}}
-	if d := f.Longest(); d != 9 {
-		t.Errorf("longest %d, want 9", d)
-	}
+	assert.Equal(t, time.Duration(9), f.Longest(), "longest")
 }
 
 // Beyond its bound a ledger takes whatever asks for a pause for a nested call's.
@@ -97,16 +97,13 @@ func TestLedgerIsBounded(t *testing.T) {
 	for i := range 2 * maxCharges {
 		l.Charge(1, Charge{errors.New(strconv.Itoa(i)), -1})
 	}
-	if len(l.list) != maxCharges {
-		t.Errorf("%d charges are remembered, want %d", len(l.list), maxCharges)
-	}
+	assert.Len(t, l.list, maxCharges, "charges are remembered")
 	no := func(error) bool { return false }
 	if f := Of(asks(5), &l, 1, no); !f.Nested || len(f.Own) > 0 {
 		t.Errorf("one that asks: %+v", f)
 	}
-	if f := Of(errors.New("x"), &l, 1, no); f.Nested {
-		t.Errorf("one that does not: %+v", f)
-	}
+	f := Of(errors.New("x"), &l, 1, no)
+	assert.False(t, f.Nested, "one that does not: %+v", f)
 }
 
 // An endless error is looked at for a while, and no longer.

@@ -5,6 +5,9 @@ import (
 	"math"
 	"testing"
 	"unsafe"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // script drives one breaker along a time line and keeps the permits by name.
@@ -17,9 +20,7 @@ type script struct {
 
 func begin(t *testing.T, c Config) *script {
 	t.Helper()
-	if err := c.Validate("Config"); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, c.Validate("Config"))
 	return &script{t: t, b: New(&c), permits: map[string]Permit{}}
 }
 
@@ -54,9 +55,7 @@ func (s *script) start(name string) *script {
 func (s *script) end(name string, o Outcome) *script {
 	s.t.Helper()
 	p, ok := s.permits[name]
-	if !ok {
-		s.t.Fatalf("no call %s", name)
-	}
+	require.True(s.t, ok, "no call %s", name)
 	delete(s.permits, name)
 	from := s.b.State(s.now)
 	changed := s.b.Done(s.now, p, o)
@@ -124,7 +123,7 @@ func sec(ns int64) string {
 	return fmt.Sprintf("%d.%09ds", ns/second, ns%second)
 }
 
-func TestCB1_DefaultsFailWaitProbeClosed(t *testing.T) {
+func TestDefaultsFailWaitProbeClosed(t *testing.T) {
 	begin(t, Config{}).
 		call(4, Failure).is(Closed).
 		call(1, Success).call(4, Failure).is(Closed). // a success ends the row
@@ -134,7 +133,7 @@ func TestCB1_DefaultsFailWaitProbeClosed(t *testing.T) {
 		call(20, Success).is(Closed) // one at a time is never refused
 }
 
-func TestCB1_CascadingFailure(t *testing.T) {
+func TestCascadingFailure(t *testing.T) {
 	s := begin(t, Config{Failures: 3, Probes: 4})
 	ran, refused, failed := 0, 0, 0
 	for i := range 20 {
@@ -152,13 +151,13 @@ func TestCB1_CascadingFailure(t *testing.T) {
 			failed++
 		}
 	}
-	if ran != 17 || failed != 3 || refused != 3 {
-		t.Errorf("ran %d, failed %d, refused %d; want 17, 3, 3", ran, failed, refused)
-	}
+	assert.Equal(t, 17, ran)
+	assert.Equal(t, 3, failed)
+	assert.Equal(t, 3, refused)
 	s.at(30).admits(100, 4, "probe").is(HalfOpen)
 }
 
-func TestCB1_SuccessesThatClose(t *testing.T) {
+func TestSuccessesThatClose(t *testing.T) {
 	s := begin(t, Config{Failures: 1, Probes: 3}).call(1, Failure).at(30)
 	s.start("a").end("a", Success).is(HalfOpen)
 	s.admits(10, 2, "p").refused(90) // one has succeeded, two are still needed
@@ -166,20 +165,20 @@ func TestCB1_SuccessesThatClose(t *testing.T) {
 	s.end("p1", Success).is(Closed)
 }
 
-func TestCB1_OneFailedProbeOpensAgain(t *testing.T) {
+func TestOneFailedProbeOpensAgain(t *testing.T) {
 	begin(t, Config{Failures: 1, Probes: 3}).call(1, Failure).
 		at(30).start("a").start("b").start("c").end("a", Success).
 		at(31).end("b", Failure).is(Open).refused(91). // twice as long
 		end("c", Success).is(Open).refused(91)
 }
 
-func TestCB1_NothingElseChangesTheState(t *testing.T) {
+func TestNothingElseChangesTheState(t *testing.T) {
 	s := begin(t, Config{Failures: 1}).call(1, Failure).at(30).is(Open).at(1e6).is(Open) // nobody came
 	s.start("a").is(HalfOpen).at(2e6).is(HalfOpen)
 	s.end("a", Success).is(Closed).at(9e6).is(Closed)
 }
 
-func TestCB4_OpenRefusesEverything(t *testing.T) {
+func TestOpenRefusesEverything(t *testing.T) {
 	s := begin(t, Config{Failures: 1, Cooldown: 5 * second}).call(1, Failure)
 	for i := range 1000 {
 		s.at(float64(i) / 200).refused(5)
@@ -220,7 +219,7 @@ func TestRatio(t *testing.T) {
 }
 
 // A failure rate above the threshold opens it, although every call outlasts the window.
-func TestCB6_T53_CallsThatOutlastTheWindow(t *testing.T) {
+func TestCallsThatOutlastTheWindow(t *testing.T) {
 	one := begin(t, Config{Failures: 5, Window: 10 * second}) // one after the other
 	for i := range 5 {
 		one.is(Closed).start("slow").at(11*float64(i+1)).end("slow", Failure)
@@ -234,13 +233,13 @@ func TestCB6_T53_CallsThatOutlastTheWindow(t *testing.T) {
 	many.is(Open)
 }
 
-func TestT48_OnlyTheProbesStart(t *testing.T) {
+func TestOnlyTheProbesStart(t *testing.T) {
 	for _, probes := range []int{1, 2, 7} {
 		begin(t, Config{Failures: 1, Probes: probes}).call(1, Failure).at(30.000000001).admits(1000, probes, "p").refused(90.000000001)
 	}
 }
 
-func TestT49_ResultsOfAnOlderState(t *testing.T) {
+func TestResultsOfAnOlderState(t *testing.T) {
 	s := begin(t, Config{Failures: 2}).start("ok1").start("ok2").start("bad1").start("bad2").start("none").call(2, Failure).is(Open)
 	s.at(1).end("ok1", Success).is(Open).refused(30)
 	s.at(30).start("probe").is(HalfOpen)
@@ -273,7 +272,7 @@ func TestPromise15_OlderResultsMoveNothing(t *testing.T) {
 
 // How a probe ends (panic and Goexit count as failure in the caller), or that it never does:
 // after 1000 h a new probe starts.
-func TestT50_LostProbe(t *testing.T) {
+func TestLostProbe(t *testing.T) {
 	for _, end := range []string{"failure", "neutral", "never"} {
 		s := begin(t, Config{Failures: 1}).call(1, Failure).at(30).start("probe")
 		switch end {
@@ -286,7 +285,7 @@ func TestT50_LostProbe(t *testing.T) {
 	}
 }
 
-func TestT51_NeutralGivesTheProbeBack(t *testing.T) {
+func TestNeutralGivesTheProbeBack(t *testing.T) {
 	s := begin(t, Config{Failures: 1}).call(1, Failure).at(30)
 	for range 100 {
 		s.start("probe").refused(90).end("probe", Neutral).is(HalfOpen)
@@ -305,11 +304,11 @@ func TestPromise16_NeutralIsNoResult(t *testing.T) {
 	s.is(Closed).call(1, Failure).is(Open) // nor did they end the row
 }
 
-func TestT52_T60_CancellationsAndRefusalsAreNeutral(t *testing.T) {
+func TestCancellationsAndRefusalsAreNeutral(t *testing.T) {
 	begin(t, Config{}).call(1000, Neutral).is(Closed).call(4, Failure).call(1000, Neutral).is(Closed)
 }
 
-func TestCB3_T57_HangingProbe(t *testing.T) {
+func TestHangingProbe(t *testing.T) {
 	s := begin(t, Config{Failures: 1, Lease: 5 * second}).call(1, Failure).at(30).start("hangs").refused(35)
 	s.now = 35*second - 1
 	s.refused(35)
@@ -318,7 +317,7 @@ func TestCB3_T57_HangingProbe(t *testing.T) {
 	s.end("hangs", Failure).is(Closed).call(1, Success) // an older generation by now
 }
 
-func TestT58_LateResultsGiveNothingBackTwice(t *testing.T) {
+func TestLateResultsGiveNothingBackTwice(t *testing.T) {
 	s := begin(t, Config{Failures: 1, Probes: 2, Lease: 5 * second}).call(1, Failure)
 	s.at(30).start("a").start("b").refused(35)
 	s.at(35).start("c").start("d").refused(40) // in place of a and b
@@ -327,7 +326,7 @@ func TestT58_LateResultsGiveNothingBackTwice(t *testing.T) {
 	s.end("c", Success).is(Closed)
 }
 
-func TestT58_LateSuccessLowersWhatIsNeeded(t *testing.T) {
+func TestLateSuccessLowersWhatIsNeeded(t *testing.T) {
 	s := begin(t, Config{Failures: 1, Probes: 2, Lease: 5 * second}).call(1, Failure)
 	s.at(30).start("a").at(31).start("b").at(35).start("c")
 	s.end("a", Success)                       // late; b and c run, one is needed
@@ -337,12 +336,12 @@ func TestT58_LateSuccessLowersWhatIsNeeded(t *testing.T) {
 	s.end("b", Failure).is(Open).refused(100) // late failure counts as well
 }
 
-func TestT59_BothDirections(t *testing.T) {
+func TestBothDirections(t *testing.T) {
 	begin(t, Config{Failures: 3}).call(1000, Success).is(Closed).call(2, Failure).is(Closed).call(1, Failure).is(Open)
 	begin(t, Config{Ratio: 0.5}).call(1000, Success).is(Closed).call(999, Failure).is(Closed).call(1, Failure).is(Open)
 }
 
-func TestT61_ExactlyAtTheCooldown(t *testing.T) {
+func TestExactlyAtTheCooldown(t *testing.T) {
 	for _, c := range []struct {
 		d  int64
 		ok bool
@@ -357,7 +356,7 @@ func TestT61_ExactlyAtTheCooldown(t *testing.T) {
 	}
 }
 
-func TestT61_ExactlyAtTheEndOfALeaseAndOfTheRecovery(t *testing.T) {
+func TestExactlyAtTheEndOfALeaseAndOfTheRecovery(t *testing.T) {
 	s := begin(t, Config{Failures: 1, Cooldown: 7 * second, Lease: 2 * second}).call(1, Failure)
 	s.at(7).start("a")
 	s.now = 9*second - 1
@@ -370,13 +369,13 @@ func TestT61_ExactlyAtTheEndOfALeaseAndOfTheRecovery(t *testing.T) {
 	s.admits(100, 100, "all")
 }
 
-func TestT62_SmallAndIndependent(t *testing.T) {
+func TestSmallAndIndependent(t *testing.T) {
 	if n := unsafe.Sizeof(Breaker{}); n > 200 {
 		t.Errorf("a breaker takes %d bytes, want at most 200", n)
 	}
 }
 
-func TestCB8_BreakersOfOneConfigAreIndependent(t *testing.T) {
+func TestBreakersOfOneConfigAreIndependent(t *testing.T) {
 	c := Config{Failures: 1}
 	a, b := New(&c), New(&c)
 	p, _ := a.Take(0)
@@ -511,9 +510,7 @@ func TestTripAndReset(t *testing.T) {
 	s := begin(t, Config{})
 	step := func(changed, want bool, st State) {
 		t.Helper()
-		if changed != want {
-			t.Errorf("changed=%v, want %v", changed, want)
-		}
+		assert.Equal(t, want, changed, "changed")
 		s.is(st)
 	}
 	step(s.b.Reset(0), false, Closed)
@@ -531,9 +528,8 @@ func TestTripAndReset(t *testing.T) {
 	s.call(4, Failure).is(Open)
 	step(s.b.Trip(s.now), false, Open) // also when it is open by itself
 	s.at(5e9).is(Open)
-	if ok, _ := s.b.Ready(s.now); ok {
-		t.Error("a tripped breaker let a call start")
-	}
+	ok, _ := s.b.Ready(s.now)
+	assert.False(t, ok, "a tripped breaker let a call start")
 	step(s.b.Reset(s.now), true, Closed)
 	s.call(4, Failure)
 	step(s.b.Reset(s.now), false, Closed)
@@ -638,9 +634,7 @@ func TestPromise22_Validate(t *testing.T) {
 		if err := c.cfg.Validate("sluice: CircuitBreakerConfig"); err != nil {
 			got = err.Error()
 		}
-		if got != c.want {
-			t.Errorf("%+v: %q, want %q", c.cfg, got, c.want)
-		}
+		assert.Equal(t, c.want, got, "%+v", c.cfg)
 	}
 }
 
@@ -657,9 +651,8 @@ func TestWindowOfOddLengths(t *testing.T) {
 			p, _ := b.Take(now)
 			b.Done(now, p, Failure)
 		}
-		if got := b.State(c.second); got != c.want {
-			t.Errorf("Window %d, failures at %d and %d: state %d, want %d", c.window, c.first, c.second, got, c.want)
-		}
+		assert.Equal(t, c.want, b.State(c.second),
+			"Window %d, failures at %d and %d: state", c.window, c.first, c.second)
 	}
 }
 
@@ -680,32 +673,26 @@ func TestTheEndOfTime(t *testing.T) {
 	b := New(&Config{Failures: 1, Cooldown: Never, Lease: Never})
 	p, _ := b.Take(5)
 	b.Done(5, p, Failure)
-	if at := b.NextChange(5); at != Never-1 {
-		t.Errorf("the cooldown ends at %d, want %d: only Trip is for ever", at, Never-1)
-	}
+	assert.Equal(t, Never-1, b.NextChange(5), "the cooldown ends at: only Trip is for ever")
 	b = New(&Config{Failures: 1, Lease: Never})
 	p, _ = b.Take(5)
 	b.Done(5, p, Failure)
-	if _, changed := b.Take(31 * second); !changed {
-		t.Error("no probe started after the cooldown")
-	}
-	if at := b.NextChange(31 * second); at != Never-1 {
-		t.Errorf("the lease ends at %d, want %d", at, Never-1)
-	}
+	_, changed := b.Take(31 * second)
+	assert.True(t, changed, "no probe started after the cooldown")
+	assert.Equal(t, Never-1, b.NextChange(31*second), "the lease ends at")
 }
 
 func TestNoAllocations(t *testing.T) {
 	b := New(&Config{Failures: 1 << 20, Ratio: 1, MinCalls: 1 << 20})
 	now := int64(0)
-	if n := testing.AllocsPerRun(1000, func() {
+	n := testing.AllocsPerRun(1000, func() {
 		now += second / 10
 		if ok, _ := b.Ready(now); ok {
 			p, _ := b.Take(now)
 			b.Done(now, p, Success)
 		}
-	}); n != 0 {
-		t.Errorf("a closed breaker allocates %v times per call, want 0", n)
-	}
+	})
+	assert.Zero(t, n, "a closed breaker allocates %v times per call", n)
 	f := New(&Config{Failures: 1, Probes: 4})
 	if n := testing.AllocsPerRun(1000, func() { // fails, opens, probes, recovers
 		now += 1e6 * second

@@ -328,7 +328,7 @@ func TestRandomAgainstModel(t *testing.T) {
 			wantOK, wantAt := m.ready(now)
 			check("Ready", ok, wantOK)
 			check("retryAt", at, wantAt)
-			if m.state == HalfOpen { // CB3
+			if m.state == HalfOpen {
 				n := 0
 				for _, c := range m.calls {
 					if !c.over && now < c.lease {

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const (
@@ -19,9 +22,7 @@ const (
 func mustRate(t testing.TB, n, per, burst int64) *Rate {
 	t.Helper()
 	r, err := NewRate(n, per, burst)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return &r
 }
 
@@ -45,7 +46,7 @@ func (b *Bucket) balance(r *Rate, now int64) *big.Rat {
 
 // The n-th token after the burst comes at exactly n*Per/N, rounded up to a nanosecond,
 // however many came before.
-func TestT28_RL2_NoDriftOver100000Tokens(t *testing.T) {
+func TestNoDriftOver100000Tokens(t *testing.T) {
 	for _, c := range []struct{ n, per, burst int64 }{
 		{3, sec, 2},
 		{90_000, minute, 2},
@@ -60,9 +61,7 @@ func TestT28_RL2_NoDriftOver100000Tokens(t *testing.T) {
 		var b Bucket
 		now := int64(0)
 		for range c.burst {
-			if at := b.Ready(r, now, 1); at != now {
-				t.Fatalf("%+v: the burst is not there: ready at %d", c, at)
-			}
+			require.Equal(t, now, b.Ready(r, now, 1), "%+v: the burst is not there: ready at", c)
 			b.Take(r, now, 1)
 		}
 		for i := range int64(100_000) {
@@ -80,7 +79,7 @@ func TestT28_RL2_NoDriftOver100000Tokens(t *testing.T) {
 
 // With a burst of one nothing can be saved, so each token is at least a whole period, rounded
 // up to a nanosecond, after the last one: anything else would be two in less than a period.
-func TestT28_BurstOfOne(t *testing.T) {
+func TestBurstOfOne(t *testing.T) {
 	for _, c := range []struct{ n, per, period int64 }{
 		{3, sec, 333_333_334},
 		{90_000, minute, 666_667},
@@ -92,9 +91,7 @@ func TestT28_BurstOfOne(t *testing.T) {
 		b.Take(r, 0, 1)
 		for i := range int64(3000) {
 			now := b.Ready(r, i*c.period, 1)
-			if want := (i + 1) * c.period; now != want {
-				t.Fatalf("%+v: token %d comes at %d, want %d", c, i+1, now, want)
-			}
+			require.Equal(t, (i+1)*c.period, now, "%+v: token %d comes at", c, i+1)
 			b.Take(r, now, 1)
 		}
 	}
@@ -224,9 +221,7 @@ func (l *ledger) step(t testing.TB, rng *rand.Rand) {
 	case 1: // to the nanosecond before they are there
 		if at > l.now && at != Never {
 			l.now = at - 1
-			if l.b.Ready(l.r, l.now, k) != at {
-				t.Fatalf("at %d, a nanosecond early, the answer changes", l.now)
-			}
+			require.Equal(t, at, l.b.Ready(l.r, l.now, k), "at %d, a nanosecond early, the answer changes", l.now)
 		}
 		return
 	case 2, 3: // it used less, or nothing
@@ -288,9 +283,8 @@ func (l *ledger) rate(t testing.TB, n, per, burst int64) {
 func (l *ledger) compare(t testing.TB) {
 	t.Helper()
 	m, b, r, now := replay(l.n, l.per, l.burst, l.log, l.now), &l.b, l.r, l.now
-	if got := b.balance(r, now); got.Cmp(m.have) != 0 {
-		t.Fatalf("at %d: the balance is %s, want %s", now, got, m.have)
-	}
+	got := b.balance(r, now)
+	require.Zero(t, got.Cmp(m.have), "at %d: the balance is %s, want %s", now, got, m.have)
 	floor := new(big.Int).Div(m.have.Num(), m.have.Denom())
 	if got := b.Tokens(r, now); got != floor.Int64() {
 		t.Fatalf("at %d: %d whole tokens, want %s", now, got, floor)
@@ -301,9 +295,8 @@ func (l *ledger) compare(t testing.TB) {
 	if f := b.FullAt(); f > now && m.ready(now, m.burst) != f {
 		t.Fatalf("at %d: full at %d, want %d", now, f, m.ready(now, m.burst))
 	}
-	if (b.book == nil) != (len(l.open) == 0) {
-		t.Fatalf("%d charges are open, and there is a book: %v", len(l.open), b.book != nil)
-	}
+	require.Equal(t, len(l.open) == 0, (b.book == nil),
+		"%d charges are open, and there is a book: %v", len(l.open), b.book != nil)
 }
 
 // checkWindows recounts promise 3: what was charged in any window, as it turned out, is no
@@ -368,8 +361,8 @@ func TestBalanceIsThatOfAReplay(t *testing.T) {
 	}
 }
 
-// RL4: what Ready says is enough, and one nanosecond less is not.
-func TestRL4_ReadyIsNeverEarlyNorLate(t *testing.T) {
+// What Ready says is enough, and one nanosecond less is not.
+func TestReadyIsNeverEarlyNorLate(t *testing.T) {
 	r := mustRate(t, 7, sec, 3)
 	for k := int64(1); k <= 3; k++ {
 		var b Bucket
@@ -381,12 +374,9 @@ func TestRL4_ReadyIsNeverEarlyNorLate(t *testing.T) {
 		if got := b.Ready(r, at, k); got != at {
 			t.Errorf("at %d, as said, it says %d", at, got)
 		}
-		if got := b.Ready(r, at-1, k); got != at {
-			t.Errorf("at %d it says %d, want %d", at-1, got, at)
-		}
-		if got := b.Tokens(r, at-1); got != k-1 {
-			t.Errorf("a nanosecond early there are %d tokens, want %d", got, k-1)
-		}
+		assert.Equal(t, at, b.Ready(r, at-1, k), "what Ready says at %d", at-1)
+		got := b.Tokens(r, at-1)
+		assert.Equal(t, k-1, got, "a nanosecond early there are %d tokens", got)
 	}
 }
 
@@ -396,21 +386,17 @@ func TestAfterCountsBeyondTheBurst(t *testing.T) {
 	for _, c := range []struct{ k, want int64 }{
 		{1, 0}, {2, 0}, {3, 333_333_334}, {5, sec}, {302, 100 * sec},
 	} {
-		if got := b.After(r, 0, c.k); got != c.want {
-			t.Errorf("%d tokens are in after %d, want %d", c.k, got, c.want)
-		}
+		assert.Equal(t, c.want, b.After(r, 0, c.k), "%d tokens are in after", c.k)
 	}
 	b.Take(r, 0, 2)
-	if got, want := b.After(r, 0, 3), sec; got != want {
-		t.Errorf("3 tokens are in after %d, want %d", got, want)
-	}
+	assert.Equal(t, sec, b.After(r, 0, 3), "3 tokens are in after")
 	if got := b.After(r, 0, math.MaxInt64); got < MaxSpan/2 {
 		t.Errorf("as many tokens as there are numbers come in after %d", got)
 	}
 }
 
 // A clock that goes back mints nothing: only takes move the bucket, and never back.
-func TestT22_ClockGoesBack(t *testing.T) {
+func TestClockGoesBack(t *testing.T) {
 	r := mustRate(t, 1000, sec, 20)
 	var b Bucket
 	taken := int64(0)
@@ -493,9 +479,7 @@ func TestALateRefundGivesOnlyWhatTimeHasNot(t *testing.T) {
 					b.Correct(r, d.at, open[d.of], d.to, day)
 				}
 			}
-			if got := b.Tokens(r, c.at); got != c.has {
-				t.Errorf("%d tokens are there, want %d", got, c.has)
-			}
+			assert.Equal(t, c.has, b.Tokens(r, c.at), "tokens are")
 		})
 	}
 }
@@ -519,21 +503,13 @@ func TestDebtIsBounded(t *testing.T) {
 		var b Bucket
 		var p Pool
 		x := b.Open(&p, r, 0, 1)
-		if got := b.Correct(r, 0, x, c.report, day); got != c.want {
-			t.Errorf("%+v: the amount is %d", c, got)
-		}
-		if got := b.Ready(r, 0, 1); got != c.debt {
-			t.Errorf("%+v: a token is there at %d", c, got)
-		}
+		assert.Equal(t, c.want, b.Correct(r, 0, x, c.report, day), "%+v: the amount", c)
+		assert.Equal(t, c.debt, b.Ready(r, 0, 1), "%+v: a token is there at", c)
 		b.Correct(r, 0, x, 1, day)
-		if got := b.Tokens(r, 0); got != c.burst-1 {
-			t.Errorf("%+v: corrected to 1, %d tokens are left", c, got)
-		}
+		assert.Equal(t, c.burst-1, b.Tokens(r, 0), "%+v: corrected to 1 tokens are left", c)
 		b.Correct(r, 0, x, 0, day)
 		b.Close(&p, x)
-		if !b.Full(0) {
-			t.Errorf("%+v: corrected to nothing, and not full", c)
-		}
+		assert.True(t, b.Full(0), "%+v: corrected to nothing, and not full", c)
 	}
 }
 
@@ -544,12 +520,8 @@ func TestALateReportIsCutToTheSameDebt(t *testing.T) {
 	var b Bucket
 	var p Pool
 	x := b.Open(&p, r, 0, 1)
-	if got, want := b.Correct(r, 100*sec, x, math.MaxInt64, day), 10+100+day/sec; got != want {
-		t.Errorf("the amount is %d, want %d", got, want)
-	}
-	if got, want := b.Ready(r, 100*sec, 1), 100*sec+day+sec; got != want {
-		t.Errorf("a token is there at %d, want %d", got, want)
-	}
+	assert.Equal(t, 10+100+day/sec, b.Correct(r, 100*sec, x, math.MaxInt64, day), "the amount")
+	assert.Equal(t, 100*sec+day+sec, b.Ready(r, 100*sec, 1), "a token is there at")
 }
 
 // Others' debt stays when one charge is cut and corrected.
@@ -561,9 +533,7 @@ func TestCuttingForgetsNobodysDebt(t *testing.T) {
 	b.Correct(r, 0, y, 1000, day)
 	b.Correct(r, 0, x, math.MaxInt64, day)
 	b.Correct(r, 0, x, 5, day)
-	if got := b.Tokens(r, 0); got != 10-1005 {
-		t.Errorf("the balance is %d, want %d", got, 10-1005)
-	}
+	assert.Equal(t, int64(10-1005), b.Tokens(r, 0), "the balance")
 }
 
 func TestForgive(t *testing.T) {
@@ -576,13 +546,9 @@ func TestForgive(t *testing.T) {
 	}
 	b.Correct(r, 0, x, 1000, day)
 	b.Forgive(&p, r, sec)
-	if got := b.Tokens(r, sec); got != 0 {
-		t.Errorf("forgiven, the balance is %d", got)
-	}
+	assert.Zero(t, b.Tokens(r, sec), "forgiven, the balance")
 	b.Correct(r, sec, x, 1, day)
-	if got := b.Tokens(r, sec); got != 0 {
-		t.Errorf("what was forgiven was given back: %d tokens", got)
-	}
+	assert.Zero(t, b.Tokens(r, sec), "what was forgiven was given back: tokens")
 	if got := b.Correct(r, sec, x, 1003, day); got != 1003 || b.Tokens(r, sec) != -3 {
 		t.Errorf("reported on to %d, the balance is %d, want -3", got, b.Tokens(r, sec))
 	}
@@ -590,7 +556,7 @@ func TestForgive(t *testing.T) {
 }
 
 // Asking changes nothing.
-func TestT24_RefusingChangesNothing(t *testing.T) {
+func TestRefusingChangesNothing(t *testing.T) {
 	r := mustRate(t, 7, sec, 3)
 	var b Bucket
 	b.Take(r, 5, 3)
@@ -608,7 +574,7 @@ func TestT24_RefusingChangesNothing(t *testing.T) {
 }
 
 // Slow, fast and enormous: never more than the burst at one instant.
-func TestT25_ExtremeRates(t *testing.T) {
+func TestExtremeRates(t *testing.T) {
 	for _, c := range []struct {
 		n, per, burst int64
 		ok            bool
@@ -648,9 +614,7 @@ func TestT25_ExtremeRates(t *testing.T) {
 			if at := b.Ready(&r, now, 1); at <= now {
 				t.Errorf("%+v at %d: more than the burst, ready at %d", c, now, at)
 			}
-			if got := b.Tokens(&r, now); got != 0 {
-				t.Errorf("%+v at %d: %d tokens are left", c, now, got)
-			}
+			assert.Zero(t, b.Tokens(&r, now), "%+v at %d: tokens are left", c, now)
 			if at := b.Ready(&r, now, c.burst); at < now || c.burst < math.MaxInt64 && b.Ready(&r, now, c.burst+1) != Never {
 				t.Errorf("%+v at %d: the burst is ready again at %d", c, now, at)
 			}
@@ -668,7 +632,7 @@ func TestT25_ExtremeRates(t *testing.T) {
 	}
 }
 
-func TestT26_T27_RL7_BadRates(t *testing.T) {
+func TestBadRates(t *testing.T) {
 	for _, c := range []struct {
 		n, per, burst int64
 		want          string
@@ -681,15 +645,14 @@ func TestT26_T27_RL7_BadRates(t *testing.T) {
 		{1, sec, 0, "Burst is 0: must be at least 1"},
 		{1, sec, -1, "Burst is -1: must be at least 1"},
 	} {
-		if _, err := NewRate(c.n, c.per, c.burst); err == nil || err.Error() != c.want {
-			t.Errorf("%d per %d burst %d: error %v, want %q", c.n, c.per, c.burst, err, c.want)
-		}
+		_, err := NewRate(c.n, c.per, c.burst)
+		assert.EqualError(t, err, c.want, "%d per %d burst %d", c.n, c.per, c.burst)
 	}
 }
 
 // Changing the rate carries the balance over: exactly, up to the last fraction that the new
 // rate can express, which is rounded against the bucket.
-func TestRL5_ReconfigureCreatesNothing(t *testing.T) {
+func TestReconfigureCreatesNothing(t *testing.T) {
 	for seed := range uint64(2000) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		n, per, burst := randomRate(rng)
@@ -711,9 +674,7 @@ func TestRL5_ReconfigureCreatesNothing(t *testing.T) {
 			got := b.balance(to, now)
 			lost := new(big.Rat).Sub(have, got)
 			if beyond { // a debt that would take more than MaxSpan is cut to that
-				if b.FullAt() != now+MaxSpan {
-					t.Fatalf("seed %d: full at %d, want %d", seed, b.FullAt(), now+MaxSpan)
-				}
+				require.Equal(t, now+MaxSpan, b.FullAt(), "seed %d: full at", seed)
 			} else if lost.Sign() < 0 || lost.Cmp(big.NewRat(1, per2)) > 0 {
 				t.Fatalf("seed %d: %s tokens at %d/%d ns have become %s at %d/%d ns burst %d", seed, have, n, per, got, n2, per2, burst2)
 			}
@@ -726,7 +687,7 @@ func TestRL5_ReconfigureCreatesNothing(t *testing.T) {
 	}
 }
 
-func TestRL5_LowerBurstClips(t *testing.T) {
+func TestLowerBurstClips(t *testing.T) {
 	r, small, large := mustRate(t, 1, sec, 10), mustRate(t, 1, sec, 4), mustRate(t, 1, sec, 100)
 	for _, c := range []struct {
 		taken int64
@@ -739,9 +700,7 @@ func TestRL5_LowerBurstClips(t *testing.T) {
 		var b Bucket
 		b.Take(r, 0, c.taken)
 		b.Reconfigure(r, c.to, 0)
-		if got := b.Tokens(c.to, 0); got != c.want {
-			t.Errorf("%d of 10 taken, burst then %d: %d tokens, want %d", c.taken, c.to.burst, got, c.want)
-		}
+		assert.Equal(t, c.want, b.Tokens(c.to, 0), "%d of 10 taken, burst then %d: tokens", c.taken, c.to.burst)
 	}
 }
 
@@ -763,14 +722,10 @@ func TestCapLeavesAtMostOneToken(t *testing.T) {
 		b.Cap(r, c.at)
 		b.Correct(r, c.at, x, 0, day) // what comes back of before does not undo it
 		if c.taken <= 4 && c.at > 0 {
-			if got := b.Tokens(r, c.at); got != 1 {
-				t.Errorf("%+v: %d tokens", c, got)
-			}
+			assert.Equal(t, int64(1), b.Tokens(r, c.at), "%+v: tokens", c)
 		}
 		b.Correct(r, c.at, x, c.taken, day)
-		if got := b.Ready(r, c.at, 2); got != c.next {
-			t.Errorf("%+v: two tokens are there at %d", c, got)
-		}
+		assert.Equal(t, c.next, b.Ready(r, c.at, 2), "%+v: two tokens are there at", c)
 		if b.balance(r, c.at).Cmp(before) > 0 {
 			t.Errorf("%+v: %s tokens have become %s", c, before, b.balance(r, c.at))
 		}
@@ -786,9 +741,7 @@ func TestFillIsAShareOfTheBurst(t *testing.T) {
 		var a, b Bucket
 		a.Take(old, 5, taken)
 		b.Fill(r, 5, a.Share(old, 5))
-		if got := b.Tokens(r, 5); got != want {
-			t.Errorf("%d of 10 taken: %d of 100, want %d", taken, got, want)
-		}
+		assert.Equal(t, want, b.Tokens(r, 5), "%d of 10 taken: of 100", taken)
 	}
 }
 
@@ -802,7 +755,7 @@ func TestZeroBucketIsFull(t *testing.T) {
 	}
 }
 
-func FuzzRL1_AnyRate(f *testing.F) {
+func FuzzAnyRate(f *testing.F) {
 	f.Add(int64(3), sec, int64(2), uint64(1))
 	f.Add(int64(90_000), minute, int64(90_000), uint64(2))
 	f.Add(int64(1e12), int64(1), int64(7), uint64(3))
@@ -836,7 +789,7 @@ func TestNothingAllocates(t *testing.T) {
 	var b Bucket
 	var p Pool
 	now := int64(0)
-	if n := testing.AllocsPerRun(1000, func() {
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
 		now = b.Ready(r, now, 3)
 		x, y := b.Open(&p, r, now, 3), b.Open(&p, r, now, 0)
 		b.Correct(r, now, x, 2, day)
@@ -846,9 +799,7 @@ func TestNothingAllocates(t *testing.T) {
 		b.Full(now)
 		b.FullAt()
 		b.Cap(r, now)
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	}), "allocations")
 }
 
 func BenchmarkReadyAndTake(b *testing.B) {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 func TestDurationsAreRefusedInOneWording(t *testing.T) {
@@ -19,17 +21,13 @@ func TestDurationsAreRefusedInOneWording(t *testing.T) {
 		{MaxDuration + 1, "x.Wait is 87600h0m0.000000001s: must be zero or positive, up to 87600h0m0s"},
 		{30, "x.Wait is 30ns: must be at least 1µs; a Duration without a unit? 30 seconds are 30*time.Second"},
 	} {
-		if got := fmt.Sprint(Duration("x.Wait", tt.d)); got != tt.want {
-			t.Errorf("Duration(%d): %s, want %s", tt.d, got, tt.want)
-		}
+		assert.Equal(t, tt.want, fmt.Sprint(Duration("x.Wait", tt.d)), "Duration(%d)", tt.d)
 	}
 }
 
 func TestUnitLeavesNegativeDurationsToItsCaller(t *testing.T) {
 	for _, d := range []time.Duration{-1, 0, time.Microsecond, MaxDuration + 1} {
-		if err := Unit("x.Wait", d); err != nil {
-			t.Errorf("Unit(%d): %v", d, err)
-		}
+		assert.NoError(t, Unit("x.Wait", d), "Unit(%d)", d)
 	}
 }
 
@@ -43,8 +41,6 @@ func TestNamesAreShortAndPrintable(t *testing.T) {
 		"a\u202eb":               `x.Name "a\u202eb" has a control character: must be printable`,
 		"a\xff":                  `x.Name "a\xff" has a control character: must be printable`,
 	} {
-		if got := fmt.Sprint(Name("x.Name", name)); got != want {
-			t.Errorf("%q: %s, want %s", name, got, want)
-		}
+		assert.Equal(t, want, fmt.Sprint(Name("x.Name", name)), "%q", name)
 	}
 }

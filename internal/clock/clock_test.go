@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // Clocks of one kind agree, wherever and whenever they were made.
@@ -19,9 +21,8 @@ func TestClocksOfOneKindAgree(t *testing.T) {
 			inside[i] = c
 			was := c.Now()
 			time.Sleep(time.Minute)
-			if d := c.Now() - was; d != int64(time.Minute) {
-				t.Errorf("a minute in a bubble took %v", time.Duration(d))
-			}
+			d := c.Now() - was
+			assert.Equal(t, int64(time.Minute), d, "a minute in a bubble took %v", time.Duration(d))
 		})
 	}
 	if inside[0] != inside[1] || inside[0] == New() {

@@ -4,6 +4,9 @@ import (
 	"maps"
 	"strconv"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A change makes another map and leaves the one that others read as it was.
@@ -14,21 +17,17 @@ func TestChangesLeaveTheMapThatOthersRead(t *testing.T) {
 		was := maps.Clone(m)
 		next := With(m, strconv.Itoa(i), i)
 		want[strconv.Itoa(i)] = i
-		if !maps.Equal(m, was) || !maps.Equal(next, want) {
-			t.Fatalf("after %d were added: %v", i+1, next)
-		}
+		require.Equal(t, was, m, "after %d were added", i+1)
+		require.Equal(t, want, next, "after %d were added", i+1)
 		m = next
 	}
 	for i := range 100 {
 		was := maps.Clone(m)
 		next := Without(m, strconv.Itoa(i))
 		delete(want, strconv.Itoa(i))
-		if !maps.Equal(m, was) || !maps.Equal(next, want) {
-			t.Fatalf("after %d were taken out: %v", i+1, next)
-		}
+		require.Equal(t, was, m, "after %d were taken out", i+1)
+		require.Equal(t, want, next, "after %d were taken out", i+1)
 		m = next
 	}
-	if m := Without(m, "none"); len(m) != 0 {
-		t.Errorf("nothing without a name is %v", m)
-	}
+	assert.Empty(t, Without(m, "none"), "nothing without a name")
 }

@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // counted is a crew whose goroutines are counted, as they are for whoever closes.
@@ -107,9 +110,7 @@ func TestRun_EveryCallHasItsGoroutineWhateverOthersDo(t *testing.T) {
 		for _, c := range list {
 			c.did(t, 1, 0, 0)
 		}
-		if n := w.now.Load(); n != calls {
-			t.Errorf("%d goroutines, want one for each call that is inside its code", n)
-		}
+		assert.Equal(t, int64(calls), w.now.Load(), "goroutines, want one for each call that is inside its code")
 		close(release)
 		synctest.Wait()
 		w.idle(t)
@@ -188,9 +189,7 @@ func TestEnd_AFewDoItForAll(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := w.now.Load(); n != few {
-			t.Errorf("%d goroutines end calls, want %d", n, few)
-		}
+		assert.Equal(t, few, w.now.Load(), "goroutines that end calls")
 		var runs call
 		w.Run(&runs)
 		synctest.Wait()
@@ -200,9 +199,8 @@ func TestEnd_AFewDoItForAll(t *testing.T) {
 		for i, c := range list {
 			c.did(t, 0, int32(1-i%2), int32(i%2))
 		}
-		if n := w.most.Load(); n != few+1 {
-			t.Errorf("at most %d goroutines, want %d and the one that ran a call", n, few)
-		}
+		n := w.most.Load()
+		assert.Equal(t, few+1, n, "at most %d goroutines, want %d and the one that ran a call", n, few)
 		w.idle(t)
 	})
 }
@@ -240,12 +238,10 @@ func TestGoexit_OthersAreCarriedOn(t *testing.T) {
 				close(start)
 				synctest.Wait()
 				for i := range calls {
-					if n := odd[i].readied.Load() + odd[i].cancelled.Load(); n != 1 {
-						t.Errorf("a call that exits was carried on %d times", n)
-					}
-					if n := even[i].ran.Load() + even[i].cancelled.Load(); n != 1 {
-						t.Errorf("a call behind one that exits was carried on %d times", n)
-					}
+					n := odd[i].readied.Load() + odd[i].cancelled.Load()
+					assert.Equal(t, int32(1), n, "a call that exits was carried on %d times", n)
+					n = even[i].ran.Load() + even[i].cancelled.Load()
+					assert.Equal(t, int32(1), n, "a call behind one that exits was carried on %d times", n)
 				}
 				// A goroutine's last act is to be counted out, after its successor was counted in.
 				if most := 2 * int64(3*runtime.GOMAXPROCS(0)); tt.few && w.most.Load() > most {
@@ -321,9 +317,7 @@ func TestCrew_IsCountedFromTheStart(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newCounted()
 				bring(w.Crew, new(call))
-				if n := w.all.Load(); n != 1 {
-					t.Errorf("%d goroutines were counted in when the call had been brought, want 1", n)
-				}
+				assert.Equal(t, int64(1), w.all.Load(), "goroutines were counted in when the call had been brought")
 				synctest.Wait()
 				w.idle(t)
 			})
@@ -341,8 +335,9 @@ func TestQueue_FirstInFirstOutAndNoRoomWhenEmpty(t *testing.T) {
 		for q.len() > 0 {
 			got = append(got, q.pop())
 		}
-		if fmt.Sprint(got) != "[0 1 2 3 4 5 6 7 8 9]" || q.list != nil || q.done != 0 {
-			t.Errorf("round %d: %v, with room for %d", round, got, cap(q.list))
-		}
+		assert.Equal(t, "[0 1 2 3 4 5 6 7 8 9]", fmt.Sprint(got),
+			"round %d: %v, with room for %d", round, got, cap(q.list))
+		require.Nil(t, q.list, "round %d: %v, with room for %d", round, got, cap(q.list))
+		assert.Zero(t, q.done, "round %d: %v, with room for %d", round, got, cap(q.list))
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // call is one that waits.
@@ -146,9 +148,7 @@ func TestOpen_BeginAgainstFire(t *testing.T) {
 			}
 			cancel()
 			synctest.Wait()
-			if !s.open(w, &c) {
-				t.Error("a call whose context has ended was not told")
-			}
+			assert.True(t, s.open(w, &c), "a call whose context has ended was not told")
 			c.is(t, true)
 			other.is(t, shared)
 			s.watches(t, 0)
@@ -207,9 +207,7 @@ func TestAdd_BeginAgainstBeginAndRemove(t *testing.T) {
 		}, left: func() { s.Remove(&first) }}, &later)
 		s.watches(t, 1)
 		first.is(t, false)
-		if asked != 2 {
-			t.Errorf("asked %d times, want 2", asked)
-		}
+		assert.Equal(t, 2, asked, "asked %d times", asked)
 		s.Remove(&later)
 		s.watches(t, 0)
 	})
@@ -268,9 +266,7 @@ func TestContext_IsAskedUnderNoLock(t *testing.T) {
 		var c call
 		s.Add(foreign{base, look, look, look}, &c)
 		s.Remove(&c)
-		if asked != 3 {
-			t.Errorf("the context was asked %d times, want 3", asked)
-		}
+		assert.Equal(t, 3, asked, "the context was asked %d times", asked)
 		s.watches(t, 0)
 	})
 }
@@ -356,9 +352,7 @@ func TestSet_KeepsNoRoomForManyThatAreGone(t *testing.T) {
 			}
 			synctest.Wait()
 			s.watches(t, 0)
-			if kept := s.byDone != nil; kept != (n == 1024) {
-				t.Errorf("after %d the map is kept: %v", n, kept)
-			}
+			assert.Equal(t, n == 1024, s.byDone != nil, "after %d the map is kept", n)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/stretchr/testify/require"
 )
 
 var errLate = errors.New("late")
@@ -49,12 +50,12 @@ func TestContext_WaitsForWhoIsFirst(t *testing.T) {
 					time.Sleep(tt.takes)
 					finished <- c.Finish()
 				}()
-				equal(t, tt.ended, c.Wait())
-				equal(t, tt.waits, time.Since(start))
-				equal(t, tt.borrowed, c.Borrowed())
-				equal(t, tt.ended, <-finished)
-				equal(t, 0, timer.queue.Len())
-				equal(t, 1, len(timer.spare))
+				require.Equal(t, tt.ended, c.Wait())
+				require.Equal(t, tt.waits, time.Since(start))
+				require.Equal(t, tt.borrowed, c.Borrowed())
+				require.Equal(t, tt.ended, <-finished)
+				require.Equal(t, 0, timer.queue.Len())
+				require.Equal(t, 1, len(timer.spare))
 				timer.Close()
 			})
 		})
@@ -75,19 +76,19 @@ func TestContext_MadeOnceAsked(t *testing.T) {
 		timer, why := &Timer{Clock: clock.New()}, new(because)
 		c := new(Context)
 		c.Begin(timer, context.WithValue(t.Context(), key{}, "value"), time.Second, why)
-		equal(t, nil, c.Err())
-		equal(t, "value", c.Value(key{}))
+		require.Equal(t, nil, c.Err())
+		require.Equal(t, "value", c.Value(key{}))
 		c.Finish()
-		equal(t, true, c.Wait())
-		equal(t, nil, c.Err())
-		equal(t, nil, c.made)
+		require.Equal(t, true, c.Wait())
+		require.Equal(t, nil, c.Err())
+		require.Equal(t, nil, c.made)
 		c.End()
-		equal(t, nil, c.made)
-		equal(t, 0, int(why.asked.Load()))
-		equal(t, context.Canceled, c.Err())
-		equal(t, context.Canceled, context.Cause(c))
+		require.Equal(t, nil, c.made)
+		require.Equal(t, 0, int(why.asked.Load()))
+		require.Equal(t, context.Canceled, c.Err())
+		require.Equal(t, context.Canceled, context.Cause(c))
 		<-c.Done()
-		equal(t, "value", c.Value(key{}))
+		require.Equal(t, "value", c.Value(key{}))
 	})
 }
 
@@ -105,12 +106,12 @@ func TestContext_LateForGood(t *testing.T) {
 				c := new(Context)
 				c.Begin(&Timer{Clock: clock.New()}, caller, time.Second, new(because))
 				ask(c)
-				equal(t, false, c.Wait())
+				require.Equal(t, false, c.Wait())
 				synctest.Wait()
 				c.End()
 				cancel()
-				equal(t, context.DeadlineExceeded, c.Err())
-				equal(t, errLate, context.Cause(c))
+				require.Equal(t, context.DeadlineExceeded, c.Err())
+				require.Equal(t, errLate, context.Cause(c))
 			})
 		})
 	}
@@ -185,15 +186,15 @@ func TestContext_AskedWhileItEnds(t *testing.T) {
 		}
 		all.Go(c.End)
 		all.Go(func() { c.Finish() })
-		equal(t, true, c.Wait())
+		require.Equal(t, true, c.Wait())
 		all.Wait()
 		for i := range done {
-			equal(t, done[0], done[i])
+			require.Equal(t, done[0], done[i])
 			<-done[i]
 		}
-		equal(t, context.Canceled, c.Err())
+		require.Equal(t, context.Canceled, c.Err())
 	}
-	equal(t, 1, len(timer.spare))
+	require.Equal(t, 1, len(timer.spare))
 	timer.Close()
 }
 
@@ -206,11 +207,11 @@ func TestContext_ChannelStaysInItsBubble(t *testing.T) {
 				start, c := time.Now(), new(Context)
 				c.Begin(timer, t.Context(), time.Minute, new(because))
 				time.AfterFunc(takes, func() { c.Finish() })
-				equal(t, takes == time.Second, c.Wait())
-				equal(t, min(takes, time.Minute), time.Since(start))
+				require.Equal(t, takes == time.Second, c.Wait())
+				require.Equal(t, min(takes, time.Minute), time.Since(start))
 				time.Sleep(time.Hour)
 			}
 		})
 	}
-	equal(t, 0, len(timer.spare))
+	require.Equal(t, 0, len(timer.spare))
 }

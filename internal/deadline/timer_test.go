@@ -2,7 +2,6 @@ package deadline
 
 import (
 	"fmt"
-	"reflect"
 	"runtime"
 	"sync"
 	"testing"
@@ -10,14 +9,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/stretchr/testify/require"
 )
-
-func equal(t *testing.T, want, got any) {
-	t.Helper()
-	if !reflect.DeepEqual(want, got) {
-		t.Fatalf("%v, want %v", got, want)
-	}
-}
 
 // told notes when it expires.
 type told struct {
@@ -72,10 +65,10 @@ func TestTimer_EachAtItsInstant(t *testing.T) {
 				timer.Remove(all[0]) // has expired
 				timer.Add(all[0], inSeconds(timer, 1))
 				time.Sleep(time.Hour)
-				equal(t, []string{"b@1s", "d@2s", "e@3s", "a@5s", "g@7s", "a@7.5s"}, n.said())
+				require.Equal(t, []string{"b@1s", "d@2s", "e@3s", "a@5s", "g@7s", "a@7.5s"}, n.said())
 				timer.mu.Lock()
 				defer timer.mu.Unlock()
-				equal(t, 0, timer.queue.Len())
+				require.Equal(t, 0, timer.queue.Len())
 			})
 		})
 	}
@@ -96,7 +89,7 @@ func TestTimer_RunsOnUntilClosed(t *testing.T) {
 			}
 			timer.mu.Lock()
 			defer timer.mu.Unlock()
-			equal(t, at, timer.armed)
+			require.Equal(t, at, timer.armed)
 		}
 		pass := func() {
 			x := &told{to: n}
@@ -115,7 +108,7 @@ func TestTimer_RunsOnUntilClosed(t *testing.T) {
 		fires(time.Minute)
 		timer.Close()
 		fires(0)
-		equal(t, 0, len(n.said()))
+		require.Equal(t, 0, len(n.said()))
 	})
 }
 
@@ -134,7 +127,7 @@ func TestTimer_GoroutineStartedUnderLock(t *testing.T) {
 		timer.Add(&told{name: "expires", to: n}, inSeconds(timer, 1))
 		timer.Add(&told{name: "quick", to: n, Entry: Entry{quick: true}}, inSeconds(timer, 2))
 		time.Sleep(3 * time.Second)
-		equal(t, []string{"starts@1s", "expires@1s", "quick@2s"}, n.said())
+		require.Equal(t, []string{"starts@1s", "expires@1s", "quick@2s"}, n.said())
 	})
 }
 
@@ -155,7 +148,7 @@ func TestTimer_BlockedHoldsUpNobody(t *testing.T) {
 		timer.Add(&told{name: "at once", to: n}, inSeconds(timer, 1))
 		timer.Add(&told{name: "later", to: n}, inSeconds(timer, 2))
 		time.Sleep(3 * time.Second)
-		equal(t, []string{"at once@1s", "later@2s"}, n.said())
+		require.Equal(t, []string{"at once@1s", "later@2s"}, n.said())
 		close(x.release)
 	})
 }
@@ -175,10 +168,10 @@ func TestTimer_FromOutsideABubble(t *testing.T) {
 			timer.Add(y, inSeconds(timer, 5))
 			timer.Remove(z)
 			time.Sleep(time.Hour)
-			equal(t, []string{"x@1s", "y@5s"}, n.said())
+			require.Equal(t, []string{"x@1s", "y@5s"}, n.said())
 		})
 	}
-	equal(t, true, timer.timer == nil)
+	require.Equal(t, true, timer.timer == nil)
 }
 
 // A timer of its own that fires while its entry is removed and added again does not serve the
@@ -198,6 +191,6 @@ func TestTimer_OwnTimerFiresTooLate(t *testing.T) {
 		timer.addLocked(x, inSeconds(timer, 5), timer.Clock.Now())
 		timer.mu.Unlock()
 		time.Sleep(time.Hour)
-		equal(t, []string{"x@6s"}, n.said())
+		require.Equal(t, []string{"x@6s"}, n.said())
 	})
 }

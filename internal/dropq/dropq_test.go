@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // gate is a function that takes letters, once it is open.
@@ -20,13 +22,6 @@ func (g *gate) take(c *rune) error {
 	<-g.open
 	g.taken.WriteRune(*c)
 	return nil
-}
-
-func want(t *testing.T, got, want Counts) {
-	t.Helper()
-	if got != want {
-		t.Errorf("counts are %+v, want %+v", got, want)
-	}
 }
 
 // What may get lost goes first, the oldest before others; order is kept.
@@ -60,13 +55,11 @@ func TestLastItemsAreLostLast(t *testing.T) {
 				}
 			}
 			close(g.open)
-			if err := q.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, q.Close(t.Context()))
 			if got := g.taken.String(); got != "-"+tt.want || errs != tt.errs {
 				t.Errorf("%s: got %s, want -%s; %d errors, want %d", tt.put, got, tt.want, errs, tt.errs)
 			}
-			want(t, q.Counts(), Counts{uint64(len(tt.want) + 1), 0, uint64(len(tt.put) - len(tt.want))})
+			assert.Equal(t, Counts{uint64(len(tt.want) + 1), 0, uint64(len(tt.put) - len(tt.want))}, q.Counts())
 			if err := q.Put(&first, true); err != ErrClosed {
 				t.Error(err)
 			}
@@ -83,16 +76,11 @@ func TestQueueThatIsFullCostsNothingMore(t *testing.T) {
 		for range 200 {
 			q.Put(&c, false)
 		}
-		if got := testing.AllocsPerRun(1000, func() { q.Put(&c, false) }); got != 0 {
-			t.Errorf("%v allocations for an item that takes another's place", got)
-		}
-		if len(q.nodes) != 101 {
-			t.Errorf("%d nodes for a queue of 100", len(q.nodes))
-		}
+		assert.Zero(t, testing.AllocsPerRun(1000, func() { q.Put(&c, false) }),
+			"allocations for an item that takes another's place")
+		assert.Len(t, q.nodes, 101, "nodes for a queue of 100")
 		close(g.open)
-		if err := q.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, q.Close(t.Context()))
 	})
 }
 
@@ -122,9 +110,9 @@ func TestCountsAreExact(t *testing.T) {
 				if err := q.Close(ctx); err != tt.err {
 					t.Error(err)
 				}
-				want(t, q.Counts(), tt.want)
+				assert.Equal(t, tt.want, q.Counts())
 				time.Sleep(time.Minute) // a goroutine that is left fails the bubble
-				want(t, q.Counts(), tt.want)
+				assert.Equal(t, tt.want, q.Counts())
 			})
 		})
 	}
@@ -142,19 +130,14 @@ func TestFunctionMayCloseItsOwnQueue(t *testing.T) {
 			ctx := outer.Context(t.Context())
 			start := time.Now()
 			err := outer.Close(context.WithoutCancel(ctx))
-			if took := time.Since(start); took != 0 {
-				t.Errorf("waited %v for itself", took)
-			}
+			took := time.Since(start)
+			assert.Zero(t, took, "waited %v for itself", took)
 			return errors.Join(err, inner.Put(c, false), inner.Close(ctx))
 		})
 		c := 'x'
 		outer.Put(&c, false)
-		if err := outer.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		want(t, outer.Counts(), Counts{1, 0, 0})
-		if g.taken.String() != "x" {
-			t.Errorf("the inner queue's function took %q", g.taken.String())
-		}
+		assert.NoError(t, outer.Close(t.Context()))
+		assert.Equal(t, Counts{1, 0, 0}, outer.Counts())
+		assert.Equal(t, "x", g.taken.String(), "the inner queue's function took")
 	})
 }

@@ -3,6 +3,8 @@ package errtext
 import (
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 func TestNamesAndDetailsAreShortAndOnOneLine(t *testing.T) {
@@ -17,8 +19,6 @@ func TestNamesAndDetailsAreShortAndOnOneLine(t *testing.T) {
 		{"quote", Quote("a\"\n"), `"a\"\n"`},
 		{"quote, cut", Quote(long), `"` + long[:128] + `…"`},
 	} {
-		if c.got != c.want {
-			t.Errorf("%s: got %s, want %s", c.name, c.got, c.want)
-		}
+		assert.Equal(t, c.want, c.got, c.name)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // Whatever a call ended with, a model reads a sentence; of a tool's error its own text is that.
@@ -28,13 +30,10 @@ func TestRetriesAreRoundedUp(t *testing.T) {
 		-1: "later", 0: "later", 1: "in 1 ms", time.Second - 1: "in 1000 ms", time.Second: "in 1 s", 119*time.Second + 1: "in 120 s",
 		2*time.Minute + 1: "in 3 min", 2 * time.Hour: "in 2 h", 25*time.Hour + 1: "in 26 h",
 	} {
-		if got := inWords(d); got != want {
-			t.Errorf("%v: %q, want %q", d, got, want)
-		}
+		assert.Equal(t, want, inWords(d), "%v", d)
 	}
-	if n := CeilMillis(time.Millisecond + 1); n != 2 {
-		t.Errorf("a millisecond and a nanosecond are %d ms", n)
-	}
+	n := CeilMillis(time.Millisecond + 1)
+	assert.Equal(t, int64(2), n, "a millisecond and a nanosecond are %d ms", n)
 }
 
 // Names that somebody may have meant are few, near before far, and alike as a reader sees them.
@@ -49,9 +48,7 @@ func TestNearestNamesAreFewAndNear(t *testing.T) {
 		"":                                nil,
 		strings.Repeat("s", maxNameLen+1): nil,
 	} {
-		if got := Nearest(name, slices.Values(names)); !slices.Equal(got, want) {
-			t.Errorf("%q: %q, want %q", name, got, want)
-		}
+		assert.Equal(t, want, Nearest(name, slices.Values(names)), "%q", name)
 	}
 }
 
@@ -61,8 +58,8 @@ func TestEditDistance(t *testing.T) {
 		a, b string
 		want int
 	}{{"", "", 0}, {"", "ab", 2}, {"ab", "ba", 1}, {"abc", "abd", 1}, {"abc", "ac", 1}, {"kitten", "sitting", 3}} {
-		if got := editDistance(tt.a, tt.b); got != tt.want || editDistance(tt.b, tt.a) != got {
-			t.Errorf("%q and %q: %d, want %d", tt.a, tt.b, got, tt.want)
-		}
+		got := editDistance(tt.a, tt.b)
+		assert.Equal(t, tt.want, got, "%q and %q", tt.a, tt.b)
+		assert.Equal(t, got, editDistance(tt.b, tt.a), "%q and %q", tt.a, tt.b)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // odd is an error whose methods do what the test says.
@@ -89,24 +91,17 @@ func TestAskingEndsWhateverWrapsWhat(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			nodes := 0
 			Walk(err, func(error) Step { nodes++; return Deeper })
-			if nodes != Max {
-				t.Errorf("%d nodes, want %d", nodes, Max)
-			}
+			assert.Equal(t, Max, nodes, "nodes")
 			for _, err := range []error{err, fmt.Errorf("outer: %w", err), errors.Join(io.EOF, err)} {
 				if Is(err, io.ErrNoProgress) || errors.Is(Except{Not: errRefused, Err: err}, io.ErrNoProgress) {
 					t.Error("it is io.ErrNoProgress")
 				}
-				if _, ok := First[*named](err); ok {
-					t.Error("it is a named")
-				}
+				_, ok := First[*named](err)
+				assert.False(t, ok, "found as a named")
 				var p *named
-				if errors.As(Except{Not: errRefused, Err: err}, &p) {
-					t.Error("it is a named, inside an Except")
-				}
+				assert.False(t, errors.As(Except{Not: errRefused, Err: err}, &p), "found as a named inside an Except")
 			}
-			if !Is(errors.Join(io.EOF, err), io.EOF) {
-				t.Error("what stands before it is not found")
-			}
+			assert.True(t, Is(errors.Join(io.EOF, err), io.EOF), "what stands before it is not found")
 		})
 	}
 }
@@ -136,9 +131,7 @@ func TestMethodsThatPanicSayNothing(t *testing.T) {
 			if !errors.As(Except{Not: errRefused, Err: tree}, &p) || p.text != "x" {
 				t.Errorf("As through an Except: %v", p)
 			}
-			if Is(err, incomparable{"a"}) {
-				t.Error("two that cannot be compared are one")
-			}
+			assert.False(t, Is(err, incomparable{"a"}), "two that cannot be compared are one")
 			_ = Text(err)
 		})
 	}
@@ -153,9 +146,7 @@ func TestEachNodeIsAsked(t *testing.T) {
 	}}
 	for _, err := range []error{says, fmt.Errorf("a: %w", errors.Join(io.ErrClosedPipe, says)), Except{Not: errRefused, Err: says}} {
 		for _, target := range []error{io.EOF, context.Canceled} {
-			if !Is(err, target) {
-				t.Errorf("%T is not %v", err, target)
-			}
+			assert.True(t, Is(err, target), "%T is not %v", err, target)
 		}
 		var p *named
 		if !errors.As(err, &p) || p.text != "said" {
@@ -175,9 +166,7 @@ func TestEachNodeIsAsked(t *testing.T) {
 	if p, ok := First[*named](passed); !ok || p.text != "n" {
 		t.Errorf("what stands in an Except: %v", p)
 	}
-	if !Is(errors.Join(passed, errRefused), errRefused) {
-		t.Error("what stands beside an Except is hidden")
-	}
+	assert.True(t, Is(errors.Join(passed, errRefused), errRefused), "what stands beside an Except is hidden")
 	if embeds := (struct {
 		Except
 		n int
@@ -203,7 +192,5 @@ func TestWhatIsWithinTheBoundIsFound(t *testing.T) {
 		list[i] = io.ErrClosedPipe
 	}
 	list[len(list)-1] = io.EOF
-	if !Is(errors.Join(list...), io.EOF) {
-		t.Error("the last of a list is not found")
-	}
+	assert.True(t, Is(errors.Join(list...), io.EOF), "the last of a list is not found")
 }

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 type item struct {
@@ -35,13 +37,9 @@ func TestHeap(t *testing.T) {
 				x := model[i]
 				h.Remove(x.place)
 				model = slices.Delete(model, i, i+1)
-				if x.place != -1 {
-					t.Fatalf("seed %d, step %d: what has left is at %d", seed, step, x.place)
-				}
+				require.Equal(t, int32(-1), x.place, "seed %d, step %d: what has left is at", seed, step)
 			}
-			if err := check(&h, model); err != nil {
-				t.Fatalf("seed %d, step %d: %v", seed, step, err)
-			}
+			require.NoError(t, check(&h, model), "seed %d, step %d", seed, step)
 		}
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // Whatever a text holds, it is one JSON string, says the same if it is UTF-8, and shows no
@@ -24,12 +27,9 @@ func FuzzStringsAreSafeAndSayTheSame(f *testing.F) {
 		if err := json.Unmarshal(b, &back); err != nil || !utf8.Valid(b) {
 			t.Fatalf("%q: %v", b, err)
 		}
-		if strings.ContainsFunc(string(b), func(r rune) bool { return r < ' ' || r == 0x7f || Unsafe(r) }) {
-			t.Fatalf("%q is not safe", b)
-		}
-		if got := string(Unescape(b[1 : len(b)-1])); got != back {
-			t.Fatalf("Unescape: %q, want %q", got, back)
-		}
+		require.False(t, strings.ContainsFunc(string(b), func(r rune) bool { return r < ' ' || r == 0x7f || Unsafe(r) }),
+			"%q is not safe", b)
+		require.Equal(t, back, string(Unescape(b[1:len(b)-1])), "Unescape")
 		if want := Cut(s, limit, "…"); utf8.ValidString(want) && back != want {
 			t.Fatalf("got %q, want %q", back, want)
 		}
@@ -61,9 +61,8 @@ func FuzzTokensAreThoseOfEncodingJSON(f *testing.F) {
 		default:
 			return
 		}
-		if whole := ok && n == len(s); whole != (json.Valid(s) && Space(s) == 0 && s[len(s)-1] > ' ') {
-			t.Fatalf("%q: %d of %d bytes, %v", s, n, len(s), ok)
-		}
+		require.Equal(t, (json.Valid(s) && Space(s) == 0 && s[len(s)-1] > ' '), ok && n == len(s),
+			"%q: %d of %d bytes, %v", s, n, len(s), ok)
 	})
 }
 
@@ -82,9 +81,10 @@ func TestNumbersSayWhereADigitIsMissing(t *testing.T) {
 		"1e+":    {3, false, false},
 		"1E-7,2": {4, false, true},
 	} {
-		if n, whole, ok := Number([]byte(s)); n != want.n || whole != want.whole || ok != want.ok {
-			t.Errorf("%q: %d, %v, %v", s, n, whole, ok)
-		}
+		n, whole, ok := Number([]byte(s))
+		assert.Equal(t, want.n, n, "%q", s)
+		assert.Equal(t, want.whole, whole, "%q", s)
+		assert.Equal(t, want.ok, ok, "%q", s)
 	}
 }
 
@@ -100,17 +100,13 @@ func TestTimesAreWrittenSoThatTextSortsAsTime(t *testing.T) {
 		{string(AppendMillis(nil, time.Hour)), "3600000"},
 		{string(AppendFolded(nil, "X-Api_Key ſ\u200bK.a")), "xapikeyska"},
 	} {
-		if tt.got != tt.want {
-			t.Errorf("got %s, want %s", tt.got, tt.want)
-		}
+		assert.Equal(t, tt.want, tt.got)
 	}
 }
 
 // A cut never splits a character, and says that it was made.
 func TestCutsAreMarkedAndWhole(t *testing.T) {
 	for n, want := range []string{"…", "…", "é…", "é…", "éé"} {
-		if got := Cut("éé", n, "…"); got != want {
-			t.Errorf("%d: got %q, want %q", n, got, want)
-		}
+		assert.Equal(t, want, Cut("éé", n, "…"), "%d", n)
 	}
 }

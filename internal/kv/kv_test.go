@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // text is a Datum for tests.
@@ -43,20 +46,17 @@ func checkShards(t *testing.T, s *Store) {
 			if w := e.word.Load(); w&(locked|dead) != 0 || w < step {
 				t.Errorf("%s: the word is %#x", e.key, w)
 			}
-			if h := s.hash(e.key); s.shard(h) != sh || uint32(h) != e.hash {
-				t.Errorf("%s is in the wrong shard", e.key)
-			}
-			if got, _ := s.find(s.root, e.key); got != e {
-				t.Errorf("%s cannot be found", e.key)
-			}
-			if x := e.expires.Load(); (x != 0) != (e.heap != 0) {
-				t.Errorf("%s expires at %d and has place %d in the heap", e.key, x, e.heap)
-			}
+			h := s.hash(e.key)
+			require.Same(t, sh, s.shard(h), "%s is in the wrong shard", e.key)
+			assert.Equal(t, e.hash, uint32(h), "%s is in the wrong shard", e.key)
+			got, _ := s.find(s.root, e.key)
+			assert.Same(t, e, got, "%s cannot be found", e.key)
+			x := e.expires.Load()
+			assert.Equal(t, e.heap != 0, (x != 0),
+				"%s expires at %d and has place %d in the heap", e.key, x, e.heap)
 			if e.heap != 0 {
 				expiring++
-				if sh.heap[e.heap-1] != e {
-					t.Errorf("%s is not in its place in the heap", e.key)
-				}
+				assert.Same(t, e, sh.heap[e.heap-1], "%s is not in its place in the heap", e.key)
 			}
 		}
 		if tab != nil {
@@ -159,9 +159,7 @@ func TestStoreAgainstAModel(t *testing.T) {
 					}
 					continue
 				}
-				if c != want {
-					t.Fatalf("step %d: %s ended with %d, want %d", i, full, c, want)
-				}
+				require.Equal(t, want, c, "step %d: %s ended with", i, full)
 				if c != OK {
 					continue
 				}
@@ -183,15 +181,11 @@ func TestStoreAgainstAModel(t *testing.T) {
 				want = append(want, k)
 			}
 			slices.Sort(want)
-			if got := s.Keys(root, ""); !slices.Equal(got, want) {
-				t.Errorf("got keys %v, want %v", got, want)
-			}
+			assert.Equal(t, want, s.Keys(root, ""))
 			s.Clear(root)
 			checkShards(t, s)
 			for i := range s.shards {
-				if s.shards[i].table.Load() != nil {
-					t.Errorf("shard %d keeps its slots", i)
-				}
+				assert.Nil(t, s.shards[i].table.Load(), "shard %d keeps its slots", i)
 			}
 		})
 	}
@@ -255,9 +249,7 @@ func TestStoreStorm(t *testing.T) {
 	if k, b := view.Usage(); k != 0 || b != 0 {
 		t.Errorf("%d keys and %d bytes are counted in an empty view", k, b)
 	}
-	if n := s.slow.Load(); n != 0 {
-		t.Errorf("slow is %d", n)
-	}
+	assert.Zero(t, s.slow.Load(), "slow")
 	s.Close()
 	for range s.Timers() {
 		t.Error("a timer is set after Close")
@@ -289,9 +281,8 @@ func TestFindWhileTheTableChanges(t *testing.T) {
 	})
 	for i := range 100_000 {
 		k := fmt.Sprint("stay", i%100)
-		if _, version := s.Get(root, k); version != 1 {
-			t.Fatalf("%s has version %d, want 1", k, version)
-		}
+		_, version := s.Get(root, k)
+		require.Equal(t, uint64(1), version, "%s has version", k)
 	}
 	close(stop)
 	wg.Wait()
@@ -309,15 +300,12 @@ func TestFastWritesLeaveDeadEntriesAlone(t *testing.T) {
 		t.Fatalf("addFast of a live entry: %d, %d, %d, %v", sum, version, c, done)
 	}
 	s.Delete(root, "n", Cond{})
-	if _, _, _, done := s.addFast(e, num, 1); done {
-		t.Error("addFast wrote a dead entry")
-	}
-	if _, _, done := s.putFast(e, Cond{}, Value{num, 1}, Keep); done {
-		t.Error("putFast wrote a dead entry")
-	}
-	if _, _, ok := e.read(s); ok {
-		t.Error("a dead entry was read")
-	}
+	_, _, _, done := s.addFast(e, num, 1)
+	assert.False(t, done, "addFast wrote a dead entry")
+	_, _, done = s.putFast(e, Cond{}, Value{num, 1}, Keep)
+	assert.False(t, done, "putFast wrote a dead entry")
+	_, _, ok := e.read(s)
+	assert.False(t, ok, "a dead entry was read")
 	if sum, version, c := s.Add(root, "n", num, 5, Keep); sum != 5 || version <= 3 || c != OK {
 		t.Errorf("Add after a deletion: %d, version %d, %d", sum, version, c)
 	}
@@ -354,15 +342,12 @@ func TestLongKeysInAScope(t *testing.T) {
 	s, root := newTest(10, math.MaxInt)
 	sc := s.Nest(root, strings.Repeat("p", 200), 10, math.MaxInt)
 	long := strings.Repeat("k", 300)
-	if _, c := s.Put(sc, long, Cond{}, val("x"), Keep); c != OK {
-		t.Fatal(c)
-	}
-	if _, version := s.Get(root, sc.Prefix+long); version != 1 {
-		t.Errorf("version %d, want 1", version)
-	}
-	if _, version := s.Get(sc, long[1:]); version != 0 {
-		t.Errorf("version %d, want none", version)
-	}
+	_, c := s.Put(sc, long, Cond{}, val("x"), Keep)
+	require.Equal(t, OK, c)
+	_, version := s.Get(root, sc.Prefix+long)
+	assert.Equal(t, uint64(1), version, "version")
+	_, version = s.Get(sc, long[1:])
+	assert.Zero(t, version, "version")
 }
 
 func TestLifetimeEnds(t *testing.T) {
@@ -371,9 +356,7 @@ func TestLifetimeEnds(t *testing.T) {
 		d    time.Duration
 		want int64
 	}{{5, 3, 8}, {5, math.MaxInt64, math.MaxInt64}, {-5, 5, 1}, {-10, 3, -7}} {
-		if got := after(c.now, c.d); got != c.want {
-			t.Errorf("after(%d, %d) is %d, want %d", c.now, c.d, got, c.want)
-		}
+		assert.Equal(t, c.want, after(c.now, c.d), "after(%d, %d)", c.now, c.d)
 	}
 }
 
@@ -394,18 +377,16 @@ func TestExpiredKeysMakeRoom(t *testing.T) {
 			for i := range 3 {
 				s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life{For: time.Second})
 			}
-			if c := write(s, root); c != Full {
-				t.Errorf("%s ended with %d in a full store, want %d", name, c, Full)
-			}
+			c := write(s, root)
+			assert.Equal(t, Full, c, "%s ended with %d in a full store", name, c)
 			for i := range s.shards { // as if the sweeps were late
 				if s.shards[i].armed != 0 && s.shards[i].timer.Stop() {
 					s.timers.Done()
 				}
 			}
 			time.Sleep(time.Second)
-			if c := write(s, root); c != OK {
-				t.Errorf("%s ended with %d in a store of expired keys, want %d", name, c, OK)
-			}
+			c = write(s, root)
+			assert.Equal(t, OK, c, "%s ended with %d in a store of expired keys", name, c)
 			checkShards(t, s)
 		}
 	})
@@ -422,24 +403,16 @@ func TestTimers(t *testing.T) {
 			return n
 		}
 		s.Put(root, "a", Cond{}, val("x"), Keep)
-		if n := timers(); n != 0 {
-			t.Errorf("%d timers without a lifetime", n)
-		}
+		assert.Zero(t, timers(), "timers without a lifetime")
 		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Minute})
 		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Second})
 		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Hour})
-		if n := timers(); n != 1 {
-			t.Errorf("%d timers for one lifetime", n)
-		}
+		assert.Equal(t, 1, timers(), "timers for one lifetime")
 		s.Put(root, "a", Cond{}, val("x"), Life{Clear: true})
-		if n := timers(); n != 0 {
-			t.Errorf("%d timers after the lifetime was cleared", n)
-		}
+		assert.Zero(t, timers(), "timers after the lifetime was cleared")
 		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Second})
 		s.Delete(root, "a", Cond{})
-		if n := timers(); n != 0 {
-			t.Errorf("%d timers after the key was deleted", n)
-		}
+		assert.Zero(t, timers(), "timers after the key was deleted")
 		for i := range 10_000 {
 			s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life{For: time.Second})
 		}

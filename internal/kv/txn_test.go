@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // What a transaction remembers is bounded: of keys, and of their names.
@@ -17,14 +19,12 @@ func TestTxnUsesSoManyKeys(t *testing.T) {
 	for i := range leastKeys {
 		tx.keys[fmt.Sprint(i)] = nil
 	}
-	if _, _, c := tx.get(root, "one more"); c != TooMany {
-		t.Errorf("a key more ended with %d, want %d", c, TooMany)
-	}
+	_, _, c := tx.get(root, "one more")
+	assert.Equal(t, TooMany, c, "a key more ended with")
 	tx = newTxn(View{Store: s, Scope: root})
 	tx.names = tx.maxNames - 3
-	if _, _, c := tx.get(root, "long"); c != TooMany {
-		t.Errorf("a name more ended with %d, want %d", c, TooMany)
-	}
+	_, _, c = tx.get(root, "long")
+	assert.Equal(t, TooMany, c, "a name more ended with")
 }
 
 // A deletion for which there is no room is refused, not forgotten.
@@ -33,9 +33,7 @@ func TestTxnDeletionsAreWrittenOrRefused(t *testing.T) {
 	s.Put(root, "k", Cond{}, val("x"), Keep)
 	tx := newTxn(View{Store: s, Scope: root})
 	tx.names = tx.maxNames - 1
-	if c := tx.delete(root, "k", Cond{}); c != Full {
-		t.Errorf("the deletion ended with %d, want %d", c, Full)
-	}
+	assert.Equal(t, Full, tx.delete(root, "k", Cond{}), "the deletion ended with")
 	if _, version, c := tx.get(root, "k"); version != 1 || c != OK {
 		t.Errorf("the transaction sees version %d, %d; want 1", version, c)
 	}
@@ -53,9 +51,8 @@ func TestTxnEndings(t *testing.T) {
 	if c != OK || err != errors.ErrUnsupported {
 		t.Errorf("a function that fails: %d, %v", c, err)
 	}
-	if _, version := s.Get(root, "k"); version != 0 {
-		t.Error("what it wrote took effect")
-	}
+	_, version := s.Get(root, "k")
+	assert.Zero(t, version, "what it wrote took effect")
 	if _, c := leaked.Put("k", Cond{}, val("x"), Keep); c != Over {
 		t.Errorf("a write after the end: %d, want %d", c, Over)
 	}
@@ -68,9 +65,7 @@ func TestTxnEndings(t *testing.T) {
 		in.Get("k")
 		v.Put("k", Cond{}, val("past it"), Keep)
 		_, c := in.Put("other", Cond{}, val("x"), Keep)
-		if c != Again {
-			t.Errorf("a write after the key was changed: %d, want %d", c, Again)
-		}
+		assert.Equal(t, Again, c, "a write after the key was changed")
 		return nil
 	})
 	if c != GivenUp || err != nil || runs != MaxTries {
@@ -100,7 +95,5 @@ func TestScopesAreCountedWhileTheyAreUsed(t *testing.T) {
 		t.Errorf("%d prefixes are counted, one of them for %d scopes; want 1 for 1", n, refs)
 	}
 	s.Leave(kept)
-	if n := s.Scopes(); n != 0 {
-		t.Errorf("%d prefixes are counted, want none", n)
-	}
+	assert.Zero(t, s.Scopes(), "prefixes are counted")
 }

@@ -6,6 +6,9 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestValue_ComesToWhoeverAskedBeforeAndAfter(t *testing.T) {
@@ -27,9 +30,9 @@ func TestValue_ComesToWhoeverAskedBeforeAndAfter(t *testing.T) {
 		}
 		v.Set(7)
 		<-v.Done()
-		if n, err := v.Wait(t.Context()); n != 7 || err != nil {
-			t.Errorf("%d, %v", n, err)
-		}
+		n, err := v.Wait(t.Context())
+		assert.Equal(t, 7, n)
+		assert.NoError(t, err)
 		wg.Wait()
 	})
 }
@@ -44,9 +47,9 @@ func TestWait_PrefersTheValueToAContextThatHasEnded(t *testing.T) {
 	}
 	v.Set(7)
 	for range 100 {
-		if n, err := v.Wait(ctx); n != 7 || err != nil {
-			t.Fatalf("after it came: %d, %v", n, err)
-		}
+		n, err := v.Wait(ctx)
+		require.Equal(t, 7, n, "after it came")
+		require.NoError(t, err, "after it came")
 	}
 }
 

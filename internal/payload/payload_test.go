@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var testTime = time.Date(2026, 3, 4, 5, 6, 7, 80_000_000, time.FixedZone("", 3600))
@@ -70,9 +73,7 @@ func TestCopiesLookAsEncodingJSONWritesThem(t *testing.T) {
 		json.RawMessage(`9007199254740993`), time.Time{}, []any{1, []any{}}, map[time.Duration]bool{3: true}, struct{}{}, (*int)(nil),
 	} {
 		want, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		got, ok := shown(t, v, 1<<20).(json.RawMessage)
 		if !ok || !json.Valid(got) {
 			t.Errorf("%T: got %s", v, shown(t, v, 1<<20))
@@ -114,12 +115,10 @@ func TestSecretsAreRedacted(t *testing.T) {
 			t.Errorf("%s: %s", name, s)
 		}
 	}
-	if got := fmt.Sprintf("%s", shown(t, l, 0, "SSN")); !strings.Contains(got, `"MaxTokens":5,"PasswordHint":"dog"`) {
-		t.Errorf("redacted too much: %s", got)
-	}
-	if got := fmt.Sprintf("%s", shown(t, json.RawMessage(raw), 0, "SSN")); !strings.HasSuffix(got, `"n":"a\"b"}`) {
-		t.Errorf("lost its place after a secret: %s", got)
-	}
+	assert.Contains(t, fmt.Sprintf("%s", shown(t, l, 0, "SSN")), `"MaxTokens":5,"PasswordHint":"dog"`,
+		"redacted too much")
+	got := fmt.Sprintf("%s", shown(t, json.RawMessage(raw), 0, "SSN"))
+	assert.True(t, strings.HasSuffix(got, `"n":"a\"b"}`), "lost its place after a secret: %s", got)
 }
 
 type marshaler func() ([]byte, error)
@@ -186,9 +185,7 @@ func TestHostileValuesEndInAMark(t *testing.T) {
 			raw, isRaw := got.(json.RawMessage)
 			if isRaw {
 				s = string(raw)
-				if !json.Valid(raw) {
-					t.Errorf("invalid: %.200s", raw)
-				}
+				assert.True(t, json.Valid(raw), "invalid: %.200s", raw)
 			}
 			if !isText && !isRaw || !strings.HasSuffix(s, tt.want) {
 				t.Errorf("got %T ending in %q, want %q", got, s[max(0, len(s)-80):], tt.want)
@@ -248,9 +245,8 @@ func TestCopiesShareNothing(t *testing.T) {
 	a, b := shown(t, raw, 0).(json.RawMessage), shown(t, m, 0).(json.RawMessage)
 	copy(raw, "{\"z\":2}")
 	m["b"] = 1
-	if string(a) != `{"a":1}` || string(b) != `{"a":{"a":1}}` {
-		t.Errorf("changed with the caller's data: %s, %s", a, b)
-	}
+	assert.Equal(t, `{"a":1}`, string(a), "changed with the caller's data: %s, %s", a, b)
+	assert.Equal(t, `{"a":{"a":1}}`, string(b), "changed with the caller's data: %s, %s", a, b)
 }
 
 func FuzzRawJSON(f *testing.F) {
@@ -361,9 +357,7 @@ func TestBrokenBehindTheCutEndsAtTheSecret(t *testing.T) {
 		"{\"token\":\"a\nb\",\"z\":1}":                    `{"token":"[redacted]"…[invalid JSON]`,
 		`{"token":"a\xb","z":1}`:                          `{"token":"[redacted]"…[invalid JSON]`,
 	} {
-		if got := fmt.Sprint(shown(t, json.RawMessage(raw), 36)); got != want {
-			t.Errorf("%.40s is shown as %s, want %s", raw, got, want)
-		}
+		assert.Equal(t, want, fmt.Sprint(shown(t, json.RawMessage(raw), 36)), "%.40s is shown as", raw)
 	}
 }
 
@@ -377,9 +371,7 @@ func TestFieldsOfSoManyTypesAreRemembered(t *testing.T) {
 	}
 	known := 0
 	p.types.known.Range(func(any, any) bool { known++; return true })
-	if known != 1 {
-		t.Errorf("%d types remembered, there was room for one", known)
-	}
+	assert.Equal(t, 1, known, "types remembered, there was room for one")
 }
 
 // 64 levels are shown and 65 are not, of raw JSON too, inside a secret any number.
@@ -403,7 +395,5 @@ func TestSixtyFourLevelsAreShown(t *testing.T) {
 		}
 	}
 	secret := json.RawMessage(`{"token":` + string(deep(9_000, `[{"a":`, "1", "}]")) + `,"b":1}`)
-	if got := fmt.Sprintf("%s", shown(t, secret, 1<<20)); got != `{"token":"[redacted]","b":1}` {
-		t.Errorf("got %.100s", got)
-	}
+	assert.Equal(t, `{"token":"[redacted]","b":1}`, fmt.Sprintf("%s", shown(t, secret, 1<<20)))
 }

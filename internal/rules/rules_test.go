@@ -8,6 +8,8 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var scopes = []Scope{ // from narrow to wide
@@ -28,18 +30,14 @@ func TestConstraintsAreAskedFromNarrowToWide(t *testing.T) {
 		}
 	}
 	for _, k := range list[:len(scopes)] {
-		if k.Kind != admit.Breaker {
-			t.Errorf("%q is asked before a breaker", k.Name)
-		}
+		assert.Equal(t, admit.Breaker, k.Kind, "%q is asked before a breaker", k.Name)
 	}
 }
 
 // The names of constraints say what they are, whose, and what they count.
 func TestConstraintsAreNamedAfterWhatTheyCount(t *testing.T) {
 	b, err := bucket.NewRate(60, int64(time.Minute), 60)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	calls, tokens := Rate{N: 60, Per: time.Minute}, Rate{N: 9, Per: 90 * time.Second, Burst: 3, Unit: "tokens"}
 	for want, k := range map[string]*admit.Class{
 		"concurrency global":             Slots{Scope: Of(Global)}.Class("concurrency"),
@@ -59,13 +57,9 @@ func TestConstraintsAreNamedAfterWhatTheyCount(t *testing.T) {
 		Quota{Name: "x"}.RateName(calls): Quota{Name: "x"}.Class(calls, &b),
 		ToolRateName("search", calls):    ToolRate("search", calls, &b),
 	} {
-		if k.Name != want {
-			t.Errorf("constraint is %q, want %q", k.Name, want)
-		}
+		assert.Equal(t, want, k.Name, "constraint")
 	}
-	if got, want := tokens.String(), "9 tokens per 1m30s, burst 3"; got != want {
-		t.Errorf("rate is %q, want %q", got, want)
-	}
+	assert.Equal(t, "9 tokens per 1m30s, burst 3", tokens.String(), "rate")
 }
 
 // Only keys that calls bring need a bound, and only cells of tools and types live as long as
@@ -84,12 +78,10 @@ func TestTablesAreBoundedWhereCallsBringTheKeys(t *testing.T) {
 			}
 		}
 	}
-	if k := (Slots{Adaptive: &admit.Adaptive{Min: 2, Max: 9}}).Class(""); k.Limit != 2 {
-		t.Errorf("an adaptive limit begins at %d, want 2", k.Limit)
-	}
-	if Concurrency(0) != admit.Unlimited || Concurrency(3) != 3 {
-		t.Error("want no limit for zero, and what is set else")
-	}
+	assert.Equal(t, int64(2), (Slots{Adaptive: &admit.Adaptive{Min: 2, Max: 9}}).Class("").Limit,
+		"an adaptive limit begins at")
+	assert.Equal(t, admit.Unlimited, Concurrency(0), "want no limit for zero, and what is set else")
+	assert.Equal(t, int64(3), Concurrency(3), "want no limit for zero, and what is set else")
 }
 
 // Scopes that name tools or types apply to those, under one key.
@@ -108,9 +100,9 @@ func TestScopesApplyToWhatTheyName(t *testing.T) {
 		{For(ForType, []string{"web"}), "", true},
 		{For(ForType, []string{"search"}), "", false},
 	} {
-		if key, counts := tt.s.Fixed("search", "web"); key != tt.key || counts != tt.counts {
-			t.Errorf("%v: %q, %v, want %q, %v", tt.s, key, counts, tt.key, tt.counts)
-		}
+		key, counts := tt.s.Fixed("search", "web")
+		assert.Equal(t, tt.key, key, "%v", tt.s)
+		assert.Equal(t, tt.counts, counts, "%v", tt.s)
 	}
 	a, b := Keyed("host", new(int)), Keyed("host", new(int))
 	if a == b || !a.Same(b) || a.Same(Keyed("port", a.Key())) {

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 type (
@@ -133,9 +136,7 @@ func TestEncode(t *testing.T) {
 			if err != nil {
 				got = err.Error()
 			}
-			if got != c.want {
-				t.Errorf("got %.300s\nwant %.300s", got, c.want)
-			}
+			assert.Equal(t, c.want, got)
 		})
 	}
 }
@@ -143,13 +144,9 @@ func TestEncode(t *testing.T) {
 func TestEncodeCopiesRaw(t *testing.T) {
 	raw := json.RawMessage(`[1]`)
 	out, err := Encode(raw, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	raw[1] = '2'
-	if string(out) != "[1]" {
-		t.Errorf("the result changed to %s with the tool's own copy", out)
-	}
+	assert.Equal(t, "[1]", string(out), "the result changed to %s with the tool's own copy", out)
 }
 
 // What Encode lets through, Decode lets through: both count levels alike.
@@ -164,9 +161,7 @@ func TestDepthIsTheSameBothWays(t *testing.T) {
 				levels++
 			}
 			out, err := Encode(v, 0)
-			if (err == nil) != (levels <= 64) {
-				t.Errorf("%s in %d arrays: %v", name, depth, err)
-			}
+			assert.Equal(t, levels <= 64, err == nil, "%s in %d arrays: %v", name, depth, err)
 			if err == nil && Check(out, Limits{}) != nil {
 				t.Errorf("%s in %d arrays: encoded, but not decoded", name, depth)
 			}
@@ -180,9 +175,7 @@ func TestCheckValueIsBounded(t *testing.T) {
 		shared = [3]any{shared, shared, shared}
 	}
 	for _, v := range []any{shared, []any{shared, fmt.Sprint(1)}} {
-		if err := CheckValue(v, Limits{MaxBytes: 1000}); err == nil {
-			t.Error("3^50 strings pass for 1000 bytes")
-		}
+		assert.Error(t, CheckValue(v, Limits{MaxBytes: 1000}), "3^50 strings pass for 1000 bytes")
 	}
 }
 

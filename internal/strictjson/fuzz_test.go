@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
 )
 
 // reading is what encoding/json's tokens say about data, found without this package.
@@ -122,13 +124,9 @@ func FuzzDecode(f *testing.F) {
 		isEmpty := len(bytes.Trim(data, " \t\r\n")) == 0
 		switch {
 		case isEmpty:
-			if err != nil {
-				t.Fatalf("Check refuses empty input: %v", err)
-			}
+			require.NoError(t, err, "Check refuses empty input")
 		case !valid:
-			if err == nil {
-				t.Fatalf("Check takes %q, which is no JSON", data)
-			}
+			require.Error(t, err, "Check takes %q, which is no JSON", data)
 		default:
 			r := read(data)
 			surrogate := err != nil && strings.Contains(err.Error(), "surrogate") && bytes.Contains(bytes.ToLower(data), []byte(`\ud`))
@@ -147,9 +145,7 @@ func FuzzDecode(f *testing.F) {
 				}
 				continue
 			}
-			if err != nil {
-				t.Fatalf("Decode takes %q, Check does not: %v", data, err)
-			}
+			require.NoError(t, err, "Decode takes %q, Check does not", data)
 			if isEmpty {
 				continue
 			}
@@ -160,9 +156,7 @@ func FuzzDecode(f *testing.F) {
 			s.document(nodeOf(reflect.TypeOf(want)))
 			d := json.NewDecoder(bytes.NewReader(s.edited())) // which does not take 3.0 for an integer
 			d.DisallowUnknownFields()
-			if err := d.Decode(want); err != nil {
-				t.Fatalf("Decode takes %q as %T, encoding/json says %v", data, got, err)
-			}
+			require.NoError(t, d.Decode(want), "Decode takes %q as %T, encoding/json does not", data, got)
 			if !reflect.DeepEqual(got, want) {
 				t.Fatalf("Decode makes %+v of %q, encoding/json %+v", got, data, want)
 			}
@@ -181,9 +175,7 @@ func FuzzEncode(f *testing.F) {
 		}
 		out, err := Encode(v, limit)
 		full, fullErr := Encode(v, 1<<30)
-		if fullErr != nil {
-			t.Fatalf("Encode of %q: %v", data, fullErr)
-		}
+		require.NoError(t, fullErr, "Encode of %q", data)
 		if fits := limit <= 0 || len(full) <= limit; fits != (err == nil) || fits && !bytes.Equal(out, full) {
 			t.Fatalf("%d bytes encoded with limit %d: %v", len(full), limit, err)
 		}

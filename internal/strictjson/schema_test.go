@@ -3,6 +3,8 @@ package strictjson
 import (
 	"fmt"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // Of a schema only what is required is read, and what that cannot be is refused in words.
@@ -26,8 +28,6 @@ func TestSchemaSaysWhatIsRequired(t *testing.T) {
 		if err == nil {
 			names, err = s.Required("x")
 		}
-		if got := fmt.Sprint(names, err); got != want {
-			t.Errorf("%s: %s, want %s", doc, got, want)
-		}
+		assert.Equal(t, want, fmt.Sprint(names, err), doc)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 type search struct {
@@ -71,12 +73,10 @@ func check(t *testing.T, in string, v any, want string) {
 	if err := Decode([]byte(in), v, Limits{}); err != nil {
 		got = err.Error()
 	}
-	if got != want {
-		t.Errorf("Decode(%.200s)\n got %s\nwant %s", in, got, want)
-	}
+	assert.Equal(t, want, got, "Decode(%.200s)", in)
 }
 
-func TestT95_NamesAreExact(t *testing.T) {
+func TestNamesAreExact(t *testing.T) {
 	const allowed = `: allowed are "query", "limit", "params", "name"`
 	for in, want := range map[string]string{
 		`{"name":"a","NAME":"b"}`:                            `$ has an unknown key "NAME"` + allowed,
@@ -113,7 +113,7 @@ func TestT95_NamesAreExact(t *testing.T) {
 	check(t, `{"300":1}`, new(map[uint8]int), `$[key 1] has the wrong name: must be a whole number from 0 to 255 in its shortest form`)
 }
 
-func TestT95_ManyKeys(t *testing.T) {
+func TestManyKeys(t *testing.T) {
 	for _, n := range []int{2, 7, 8, 9, 10, 1000} {
 		for _, twice := range []int{-1, 0, n - 1} {
 			var b strings.Builder
@@ -150,7 +150,7 @@ func TestT95_ManyKeys(t *testing.T) {
 	check(t, `{"f1":1}`, new(struct{}), `$ has an unknown key "f1": none is allowed`)
 }
 
-func TestT94_NumbersKeepTheirValue(t *testing.T) {
+func TestNumbersKeepTheirValue(t *testing.T) {
 	var s struct {
 		I int64
 		U uint64
@@ -171,13 +171,9 @@ func TestT94_NumbersKeepTheirValue(t *testing.T) {
 		{s.M, map[string]any{"n": 7.0, "a": map[string]any{"b": []any{big, 1.5, 0.1}}}}, {s.L, []any{9007199254740992.0, 100.0}},
 		{*s.P, big}, {s.S[0].A, big}, {s.S[1].A, 7.0}, {s.W["x"].A, big}, {s.E, big}, {s.D, 12.0},
 	} {
-		if !reflect.DeepEqual(c.got, c.want) {
-			t.Errorf("got %#v, want %#v", c.got, c.want)
-		}
+		assert.Equal(t, c.want, c.got)
 	}
-	if s.W["y"] != nil {
-		t.Error("null made something")
-	}
+	assert.Nil(t, s.W["y"], "null made something")
 }
 
 type embeddedAny struct{ E, D any }
@@ -191,9 +187,7 @@ func TestExact(t *testing.T) {
 		"12345678901234567000": true, "10000000000000000000000000000000000000000": true, "0.000000000000000000000000000000000000001": true,
 		"1.000000000000000000000000000000": true, "1.0000000000000000000000000000001": false,
 	} {
-		if got := exact([]byte(in)); got != want {
-			t.Errorf("exact(%s) is %v, want %v", in, got, want)
-		}
+		assert.Equal(t, want, exact([]byte(in)), "exact(%s)", in)
 	}
 }
 
@@ -286,9 +280,7 @@ func TestSyntax(t *testing.T) {
 		if err := Check([]byte(in), Limits{}); err != nil {
 			got = err.Error()
 		}
-		if got != want {
-			t.Errorf("Check(%q)\n got %s\nwant %s", in, got, want)
-		}
+		assert.Equal(t, want, got, "Check(%q)", in)
 		if ok := json.Valid([]byte(in)); !ok && want == "" {
 			t.Errorf("Check takes %q, which is no JSON", in)
 		}
@@ -299,12 +291,8 @@ func TestEmptyAndNull(t *testing.T) {
 	for _, in := range []string{"", " \n", "{}", "null"} {
 		s := search{}
 		check(t, in, &s, "")
-		if !reflect.DeepEqual(s, search{}) {
-			t.Errorf("%q gives %+v, want the zero value", in, s)
-		}
-		if err := Check([]byte(in), Limits{}); err != nil {
-			t.Errorf("Check(%q): %v", in, err)
-		}
+		assert.Equal(t, search{}, s, "%q gives more than the zero value", in)
+		assert.NoError(t, Check([]byte(in), Limits{}), "Check(%q)", in)
 	}
 	check(t, "", new(*search), "")
 	check(t, "", new(map[string]int), "")
@@ -517,22 +505,17 @@ func TestFieldsAreThoseOfEncodingJSON(t *testing.T) {
 		}{},
 	} {
 		data, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		want := map[string]json.RawMessage{}
-		if err := json.Unmarshal(data, &want); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, json.Unmarshal(data, &want))
 		got := map[string]bool{}
 		for _, f := range jsonx.Fields(reflect.TypeOf(v)) {
 			if got[f.Name] {
 				t.Errorf("%T: field %q twice", v, f.Name)
 			}
 			got[f.Name] = true
-			if _, ok := want[f.Name]; !ok {
-				t.Errorf("%T: field %q, which encoding/json does not write: %s", v, f.Name, data)
-			}
+			_, ok := want[f.Name]
+			assert.True(t, ok, "%T: field %q, which encoding/json does not write: %s", v, f.Name, data)
 		}
 		if len(got) != len(want) {
 			t.Errorf("%T: %d fields, encoding/json writes %d: %s", v, len(got), len(want), data)
@@ -543,22 +526,20 @@ func TestFieldsAreThoseOfEncodingJSON(t *testing.T) {
 func TestNoAllocationsToCheck(t *testing.T) {
 	data := []byte(`{"query":"weather in Bern","limit":10,"params":["a","b","c"],"name":"x"}`)
 	n := nodeOf(reflect.TypeFor[search]())
-	if got := testing.AllocsPerRun(200, func() {
+	got := testing.AllocsPerRun(200, func() {
 		s := scanner{data: data, max: 64, unique: true}
 		if !s.document(n) {
 			t.Fatal(s.err)
 		}
-	}); got != 0 {
-		t.Errorf("the check of a struct allocates %v times, want 0", got)
-	}
+	})
+	assert.Zero(t, got, "the check of a struct allocates %v times", got)
 	generic := []byte(`{"a":{"b":1,"c":[1,2,{"d":null}]},"e":3.25,"f":"x"}`)
-	if got := testing.AllocsPerRun(200, func() {
+	got = testing.AllocsPerRun(200, func() {
 		if err := Check(generic, Limits{}); err != nil {
 			t.Fatal(err)
 		}
-	}); got != 0 {
-		t.Errorf("Check allocates %v times, want 0", got)
-	}
+	})
+	assert.Zero(t, got, "Check allocates %v times", got)
 }
 
 var small = []byte(`{"query":"weather in Bern","limit":10,"params":["a","b"],"name":"x"}`)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 )
 
 const canary = "sk-CANARY"
@@ -127,9 +129,8 @@ func TestErrorsShowNoValue(t *testing.T) {
 	if want := "$.At is a string: must be what strictjson.tattler reads"; err.Error() != want || !errors.Is(err, errCanary) {
 		t.Errorf("%v, want %s, and that it is the method's error", err, want)
 	}
-	if _, ok := errors.AsType[*time.ParseError](Decode([]byte(`{"At":"x"}`), new(at[time.Time]), Limits{})); !ok {
-		t.Error("a *time.ParseError cannot be found")
-	}
+	_, ok := errors.AsType[*time.ParseError](Decode([]byte(`{"At":"x"}`), new(at[time.Time]), Limits{}))
+	assert.True(t, ok, "a *time.ParseError cannot be found")
 }
 
 type (
@@ -151,13 +152,9 @@ func TestEncodingErrorsShowNoValue(t *testing.T) {
 		struct{ R json.RawMessage }{json.RawMessage(canary)}, json.RawMessage(`{"sk-CANARY":sk-CANARY}`),
 	} {
 		_, err := Encode(v, 0)
-		if err == nil {
-			t.Errorf("%T was encoded: this shows nothing", v)
-		}
+		assert.Error(t, err, "%T was encoded: this shows nothing", v)
 		for _, text := range texts(err) {
-			if strings.Contains(text, "CANARY") {
-				t.Errorf("%T: the value is in %q", v, text)
-			}
+			assert.NotContains(t, text, "CANARY", "%T: the value is in", v)
 		}
 	}
 }
@@ -242,9 +239,7 @@ func TestRequire(t *testing.T) {
 		if err := Require([]byte(c.in), strings.Fields(c.names)); err != nil {
 			got = err.Error()
 		}
-		if got != c.want {
-			t.Errorf("Require(%s, %s): %q, want %q", c.in, c.names, got, c.want)
-		}
+		assert.Equal(t, c.want, got, "Require(%s, %s)", c.in, c.names)
 	}
 	many := strings.Split(strings.Repeat("k,", 40)+"k", ",")
 	for i := range many {

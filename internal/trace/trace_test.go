@@ -3,6 +3,9 @@ package trace
 import (
 	"slices"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // events are those of one call: a letter each, for invoked, started, completed and queued.
@@ -37,12 +40,8 @@ func TestBrokenRulesAreNamed(t *testing.T) {
 		{"of another", other, []string{`tool.started is of tool "fetch x"`, `tool.started has the call id "b"`, "odd"}},
 	} {
 		calls := Calls(tt.events)
-		if len(calls) != 1 {
-			t.Fatalf("%s: %d calls", tt.name, len(calls))
-		}
-		if got := calls[0].Broken(); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
-		}
+		require.Len(t, calls, 1, "%s: calls", tt.name)
+		assert.Equal(t, tt.want, calls[0].Broken(), tt.name)
 	}
 }
 
@@ -50,10 +49,6 @@ func TestBrokenRulesAreNamed(t *testing.T) {
 func TestCallsAreToldApart(t *testing.T) {
 	list := slices.Concat(events(1, "a", "is"), events(2, "a", "ic"), events(0, "a", "i"), events(0, "b", "i"))
 	calls := Calls(list)
-	if got, want := Story(calls), "search: invoked started; search: invoked completed; search: invoked; search: invoked"; got != want {
-		t.Errorf("got %s", got)
-	}
-	if got, want := calls[3].String(), `call "b" of run "r" (search)`; got != want {
-		t.Errorf("got %s", got)
-	}
+	assert.Equal(t, "search: invoked started; search: invoked completed; search: invoked; search: invoked", Story(calls))
+	assert.Equal(t, `call "b" of run "r" (search)`, calls[3].String())
 }

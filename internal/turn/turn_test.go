@@ -3,11 +3,13 @@ package turn
 import (
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // teller notes what it says. It takes a second for each thing.
@@ -30,13 +32,6 @@ func (s *teller) Say(x string) {
 
 func (s *teller) take(x string, last bool) bool { return Take(&s.line, s, x, last, 3) }
 
-func want(t *testing.T, got []string, want ...string) {
-	t.Helper()
-	if !slices.Equal(got, want) {
-		t.Fatalf("said %q, want %q", got, want)
-	}
-}
-
 // Whoever comes while another speaks goes on at once; what it has to say follows, in order.
 func TestOthersAreNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -45,19 +40,13 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		for _, x := range []string{"b", "c", "d"} {
-			if !s.take(x, false) {
-				t.Errorf("%s was left out", x)
-			}
+			assert.True(t, s.take(x, false), "%s was left out", x)
 		}
-		if s.take("e", false) {
-			t.Error("a fourth waits, the bound is three")
-		}
-		if d := time.Since(start); d != 0 {
-			t.Errorf("others were held up for %v", d)
-		}
+		assert.False(t, s.take("e", false), "a fourth waits, the bound is three")
+		assert.Zero(t, time.Since(start), "others were held up for")
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		want(t, s.said, "a", "b", "c", "d")
+		require.Equal(t, []string{"a", "b", "c", "d"}, s.said)
 	})
 }
 
@@ -71,13 +60,9 @@ func TestTheLastIsWaitedFor(t *testing.T) {
 			s.take(x, false)
 		}
 		start := time.Now()
-		if !s.take("end", true) {
-			t.Error("the last was left out")
-		}
-		if d := time.Since(start); d != 5*time.Second {
-			t.Errorf("the last took %v, want 5s", d)
-		}
-		want(t, s.said, "a", "b", "c", "d", "end")
+		assert.True(t, s.take("end", true), "the last was left out")
+		assert.Equal(t, 5*time.Second, time.Since(start), "the last took")
+		require.Equal(t, []string{"a", "b", "c", "d", "end"}, s.said)
 	})
 }
 
@@ -90,14 +75,12 @@ func TestGoexitLosesNothing(t *testing.T) {
 			synctest.Wait()
 			s.take("b", false)
 			s.take("end", true)
-			want(t, s.said, "a", "b", "end")
+			require.Equal(t, []string{"a", "b", "end"}, s.said)
 			done := false
 			go func() { s.take("after", false); done = true }()
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			if !done {
-				t.Error("the line is still busy")
-			}
+			assert.True(t, done, "the line is still busy")
 		})
 	}
 }
@@ -124,9 +107,7 @@ func TestStorm(t *testing.T) {
 		for g := range n {
 			wg.Go(func() {
 				for i := range each {
-					if !Take(&c.line, &c, g*1000+i, false, 1<<20) {
-						t.Error("left out")
-					}
+					assert.True(t, Take(&c.line, &c, g*1000+i, false, 1<<20), "left out")
 				}
 			})
 		}

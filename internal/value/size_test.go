@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 func TestSizeEstimates(t *testing.T) {
@@ -57,7 +59,6 @@ func ptr[T any](v T) *T { return &v }
 
 func wantSize(t *testing.T, what string, got, least, most int64) {
 	t.Helper()
-	if got < least || got > most {
-		t.Errorf("%s: estimated %d bytes, want %d to %d", what, got, least, most)
-	}
+	assert.GreaterOrEqual(t, got, least, "%s: estimated bytes", what)
+	assert.LessOrEqual(t, got, most, "%s: estimated bytes", what)
 }

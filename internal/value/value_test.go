@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/kv"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func newTest(t *testing.T) kv.View {
@@ -34,9 +36,7 @@ func TestNumbersKeepTheirBitsAndType(t *testing.T) {
 	numbers(t, s, boxes, kv.Int64, count(math.MinInt64), 1<<53+1)
 	numbers(t, s, boxes, kv.Uint64, total(math.MaxUint64))
 	numbers(t, s, boxes, kv.Float64, weight(0.1), weight(math.Inf(1)))
-	if len(boxes) != 8 {
-		t.Errorf("%d boxes for 8 types", len(boxes))
-	}
+	assert.Len(t, boxes, 8, "boxes for 8 types")
 }
 
 func numbers[T comparable](t *testing.T, s *kv.Store, boxes map[*kv.Box]bool, kind kv.Num, list ...T) {
@@ -98,9 +98,9 @@ func TestRestoredValuesGetATypeByAWrite(t *testing.T) {
 	}
 	n, err := Decode[int64](stored)
 	_, c := v.Put("k", kv.Cond{Must: true, Was: 3}, Encode(v.Store, n), kv.Keep)
-	if n != 1<<53+1 || err != nil || c != kv.OK {
-		t.Errorf("got %d, %v, %d", n, err, c)
-	}
+	assert.Equal(t, int64(1<<53+1), n)
+	require.NoError(t, err)
+	assert.Equal(t, kv.OK, c)
 	if stored, _, _ = v.Get("k"); Restored(stored) || Load(stored) != n {
 		t.Errorf("after a write it is %v", Load(stored))
 	}

@@ -11,5 +11,5 @@ require (
 
 require (
 	github.com/anishathalye/porcupine v1.3.1
-	golang.org/x/time v0.16.0 // indirect
+	golang.org/x/time v0.16.0
 )

@@ -277,7 +277,7 @@ func (m mix) check(t *testing.T, st store, seed, n uint64) porcupine.CheckResult
 	return porcupine.CheckOperationsTimeout(keyModel, m.run(st, seed, n), 20*time.Second)
 }
 
-func TestPromise20_KV1_Linearizable(t *testing.T) {
+func TestPromise20_Linearizable(t *testing.T) {
 	for name, m := range mixes {
 		t.Run(name, func(t *testing.T) {
 			seed := rand.Uint64()
@@ -437,7 +437,7 @@ func bankHistory(st store, seed, n uint64, clients, ops int) (all []porcupine.Op
 	return all
 }
 
-func TestKV1_TransactionsAreStrictlySerializable(t *testing.T) {
+func TestTransactionsAreStrictlySerializable(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	histories := uint64(3000)
