@@ -85,9 +85,7 @@ func TestArchitecture_Arrows(t *testing.T) {
 func TestArchitecture_EveryPackageHasARoom(t *testing.T) {
 	var listed []string
 	for _, row := range rows(t, section(t, "Rooms")) {
-		for _, m := range regexp.MustCompile("[a-z]+").FindAllString(row[1], -1) {
-			listed = append(listed, m)
-		}
+		listed = append(listed, regexp.MustCompile("[a-z]+").FindAllString(row[1], -1)...)
 	}
 	slices.Sort(listed)
 	entries, err := os.ReadDir("internal")
