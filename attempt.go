@@ -168,10 +168,6 @@ func (a *admission) linger(r *running, pauses []pause) {
 	case r.live:
 		r.note(s) // the caller gets the record now
 	}
-	if r.live && r.left && !r.counted { // also if its code has just ended
-		r.counted = true
-		r.inv.plan.exec.active.Add(2)
-	}
 	s.Unlock()
 	if x, ok := r.Context.(*timedRun); ok && inside {
 		x.End()
@@ -186,8 +182,8 @@ func (r *running) note(s *stage.Stage) {
 	}
 }
 
-// abandon says that nobody waits for r any more, although its code has not ended. The stage
-// is locked.
+// abandon says that nobody waits for r any more, although its code, or a stream, has not ended.
+// Close waits for it from then on until it gives back what it holds. The stage is locked.
 func (r *running) abandon(s *stage.Stage, now int64) {
 	if r.left {
 		return
@@ -196,10 +192,9 @@ func (r *running) abandon(s *stage.Stage, now int64) {
 	r.note(s)
 	r.inv.book(r, now)
 	r.inv.first.waited--
-	if r.inv.first.counted {
-		r.counted = true // with the call's others
-	} else {
+	if !r.inv.first.counted { // else it is with the call's others
 		r.inv.plan.exec.abandoned.Add(1)
+		r.inv.plan.exec.active.Add(2)
 	}
 }
 
@@ -257,13 +252,13 @@ func (a *admission) giveBack(r *running, pauses []pause) {
 	default:
 		s.M.Finish(now, t, r.outcome)
 	}
-	abandoned, counted := r.left, r.counted
+	abandoned := r.left
 	if !r.left {
 		r.note(s)
 		inv.book(r, now)
 		if !streamed {
 			sum.waited--
-			abandoned, counted = sum.counted, sum.counted
+			abandoned = sum.counted
 		}
 	}
 	if streamed {
@@ -279,7 +274,7 @@ func (a *admission) giveBack(r *running, pauses []pause) {
 		s.M.Free(t)
 	}
 	s.Unlock()
-	if counted {
+	if abandoned {
 		defer exec.leave() // also if a sink calls Goexit
 	}
 	if r.state.HasBegun() { // else what is said is that nothing was used

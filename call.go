@@ -359,11 +359,10 @@ type running struct {
 	state   permit.State // who still needs what it holds
 
 	// guarded by the stage's lock
-	ticket  *admit.Ticket
-	live    bool // ticket still holds what it took
-	left    bool // nobody waits for the attempt any more
-	noted   bool // it is in the call's record
-	counted bool // and Close waits for it by a count of its own
+	ticket *admit.Ticket
+	live   bool // ticket still holds what it took
+	left   bool // nobody waits for the attempt any more
+	noted  bool // it is in the call's record
 
 	outcome  breaker.Outcome // if state says that it is known
 	reported atomic.Bool     // ReportThrottle has

@@ -507,3 +507,50 @@ func TestHold_ExitingSinkAfterAnEarlyAnswer(t *testing.T) {
 		r.end()
 	})
 }
+
+// slowAt is a context that is slow to say, at some instant, whether it has ended.
+type slowAt struct {
+	context.Context
+	at time.Time
+}
+
+func (c *slowAt) Err() error {
+	if time.Now().Equal(c.at) {
+		time.Sleep(5 * ms)
+	}
+	return c.Context.Err()
+}
+
+// longAsked is an error that takes half a second to say what it is.
+type longAsked struct{ error }
+
+func (longAsked) Is(error) bool { time.Sleep(500 * ms); return false }
+
+// Close waits for an attempt that a stream holds open also if its code returns between the end of
+// its time and the moment at which its caller goes on without it.
+func TestHold_CloseWaitsForWhoReturnsAsItsTimeIsOver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Timeout: 10 * ms})
+		ctx := &slowAt{r.ctx, time.Now().Add(10 * ms)} // when its caller is about to go on
+		r.tool(sluice.Spec{Name: "x"}, func(inner context.Context) error {
+			_, done, err := sluice.Hold(inner)
+			assert.NoError(t, err)
+			go func() {
+				time.Sleep(9 * ms)
+				done(longAsked{errTool})
+			}()
+			time.Sleep(12 * ms)
+			return nil
+		})
+		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+		require.ErrorIs(t, err, sluice.ErrTimeout)
+		require.Equal(t, 15*ms, r.at())
+		require.Equal(t, 1, r.Snapshot().Abandoned)
+		require.NoError(t, r.Close(t.Context()))
+		s := r.Snapshot()
+		assert.Zero(t, s.Abandoned, "calls are left after Close")
+		assert.Zero(t, s.InFlight, "slots are held after Close")
+		assert.GreaterOrEqual(t, r.at(), 509*ms)
+		time.Sleep(time.Minute)
+	})
+}
