@@ -3,6 +3,8 @@
 GO          ?= go
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
+# The packages that lock, wait and start goroutines.
+SHELL_OF_MACHINES := compiled crew ctxwatch deadline dropq oneshot permit stage turn
 # Nested modules keep heavy dependencies out of the core's go.mod.
 NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path './.git/*'))
 
@@ -30,6 +32,7 @@ test: lint ## Everything a change must pass: lint, tests with the race detector 
 .PHONY: race
 race: ## The tests of hand-overs, many times, on 1, 2 and 4 processors
 	$(GO) test -race -count=20 -cpu 1,2,4 -run 'HandOver|Combine|Chaos|Watch|Txn' . ./internal/... ./engine ./sluicetest
+	$(GO) test -race -count=20 -cpu 1,2,4 $(addprefix ./internal/,$(SHELL_OF_MACHINES))
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
