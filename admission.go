@@ -427,7 +427,7 @@ func registered(r *stage.Ref, s *Spec, has func(map[string]*tool) bool) bool {
 		_, err := s.validate()
 		return err == nil
 	}
-	return slices.ContainsFunc(clients, func(c stage.Client) bool { return has(c.(*inDomain).registry.current().tools) })
+	return slices.ContainsFunc(clients, func(c stage.Client) bool { return has(executorOf(c).registry.current().tools) })
 }
 
 // timed runs the code of an admitted call on a goroutine of its own, and answers when that

@@ -96,6 +96,26 @@ func TestDependencyDirections(t *testing.T) {
 	}
 }
 
+// TestFilesAreShort holds that whoever opens a file can read it: at most 650 lines.
+func TestFilesAreShort(t *testing.T) {
+	const most = 650
+	n := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		n++
+		assert.LessOrEqual(t, strings.Count(string(text), "\n"), most, "lines of %s", path)
+		return nil
+	})
+	require.NoError(t, err)
+	assert.Greater(t, n, 100, "files were read")
+}
+
 // TestMachinesReadNoClock holds that the pure machines are told the time.
 func TestMachinesReadNoClock(t *testing.T) {
 	for _, dir := range []string{"internal/admit", "internal/bucket", "internal/breaker"} {

@@ -80,7 +80,7 @@ func TestDeclare_Again(t *testing.T) {
 
 func TestDeclare_Misuse(t *testing.T) {
 	reg := sluice.NewToolRegistry()
-	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
+	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{MaxArgBytes: 20}))
 	sluice.Must(sluice.Register(reg, sluice.Spec{Name: "own"}, echo))
 	require.NoError(t, sluice.Declare(reg, sluice.Spec{Name: "declared"}))
 	do := func(r sluice.Request) error {
@@ -99,6 +99,7 @@ func TestDeclare_Misuse(t *testing.T) {
 		{"Do of one with a function", do(sluice.Request{Tool: "own", Input: "x"}), sluice.ErrInvalidArguments, `sluice: tool "own": invalid arguments: sluice: the tool has a function of its own: Do must call one that is declared`},
 		{"Invoke of a declared one", errOf(e.Invoke(t.Context(), sluice.Request{Tool: "declared"})), sluice.ErrInvalidArguments, `sluice: tool "declared": invalid arguments: sluice: the tool is declared: must be called by Do, with the code of the call`},
 		{"Submit of a declared one", errOf(e.Submit(t.Context(), sluice.Request{Tool: "declared"}).Wait(t.Context())), sluice.ErrInvalidArguments, ""},
+		{"too large arguments", do(sluice.Request{Tool: "declared", Args: json.RawMessage(`{"q":"more than twenty bytes"}`)}), sluice.ErrInvalidArguments, ""},
 		{"Do of none", do(sluice.Request{Tool: "nobody"}), sluice.ErrUnknownTool, ""},
 		{"Register of a declared one", errOf(sluice.Register(reg, sluice.Spec{Name: "declared"}, echo)), nil, `sluice: tool "declared" is registered already: use Replace, or another name`},
 	} {

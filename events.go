@@ -495,7 +495,7 @@ type listener struct {
 func (e *inDomain) Listeners(all []stage.Client) (list []stage.Listener) {
 	var told []EventSink
 	for _, c := range all {
-		x := (*Executor)(c.(*inDomain))
+		x := executorOf(c)
 		s := x.conf.Sink
 		for _, o := range told {
 			s = without(s, o)

@@ -207,6 +207,9 @@ func (e *Executor) Registry() *ToolRegistry {
 // inDomain is an executor as its domain sees it.
 type inDomain Executor
 
+// executorOf is who a domain knows as c.
+func executorOf(c stage.Client) *Executor { return (*Executor)(c.(*inDomain)) }
+
 // Members is what ties it to other executors.
 func (e *inDomain) Members() []stage.Member { return e.members }
 

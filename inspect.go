@@ -386,7 +386,7 @@ func (e *Executor) read() *reading {
 func (e *Executor) names() (tools, types map[string]bool) {
 	tools, types = make(map[string]bool), make(map[string]bool)
 	for _, c := range append(e.registry.stage.Clients(), (*inDomain)(e)) {
-		for name, t := range c.(*inDomain).registry.current().tools {
+		for name, t := range executorOf(c).registry.current().tools {
 			tools[name], types[t.spec.Type] = true, true
 		}
 	}

@@ -257,7 +257,7 @@ func (l *RateLimiter) Pause(key string, d time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s.Together(func(int64) { // all of them, before anybody starts
+	s.AtOnce(func(int64) { // all of them, before anybody starts
 		for _, c := range cells {
 			s.Pause(c, d)
 		}
@@ -284,7 +284,7 @@ func (l *RateLimiter) Lift(key string) error {
 
 // lift ends the pauses and debts of cells together.
 func lift(s *stage.Stage, cells []*admit.Cell) {
-	s.Together(func(now int64) {
+	s.AtOnce(func(now int64) {
 		for _, c := range cells {
 			s.M.Lift(now, c)
 		}
@@ -466,7 +466,7 @@ func (a *admission) aim(parts []ThrottlePart) aim {
 
 // throttle pauses what an upstream's answers to the attempt r, which is live, speak of.
 func (a *admission) throttle(s *stage.Stage, r *running, list []pause) {
-	s.Together(func(int64) { a.throttleEach(s, r, list) }) // all of them, before anybody starts
+	s.AtOnce(func(int64) { a.throttleEach(s, r, list) }) // all of them, before anybody starts
 }
 
 func (a *admission) throttleEach(s *stage.Stage, r *running, list []pause) {

@@ -156,7 +156,7 @@ func (r *ToolRegistry) Remove(name string) bool {
 // executors is the live ones over r.
 func (r *ToolRegistry) executors() (list []*Executor) {
 	for _, c := range r.stage.Clients() {
-		if e := (*Executor)(c.(*inDomain)); e.registry == r {
+		if e := executorOf(c); e.registry == r {
 			list = append(list, e)
 		}
 	}
@@ -424,6 +424,7 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 // counted. They are those of the first s; [ToolRegistry.WithPolicy] changes them. It fails for a
 // name under which a function is registered.
 //
+// What is said anew, and a Check whatever it is, has the next call compile the tool's chain again.
 // The tool gets the arguments undecoded, checked for form, size and what s requires; a
 // Request.Input may be of any type. It does not wait, and is safe for concurrent use.
 func Declare(r *ToolRegistry, s Spec) error {

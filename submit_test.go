@@ -180,16 +180,17 @@ func TestSubmit_ContextsThatEndTogether(t *testing.T) {
 	})
 }
 
-// askedContext runs code of its own whenever somebody asks to be told of its end.
+// askedContext runs code of its own when somebody asks to be told of its end, and when nobody
+// wants to be any more.
 type askedContext struct {
 	context.Context
-	asked func()
+	asked, left func()
 }
 
 func (c askedContext) AfterFunc(f func()) (stop func() bool) {
 	c.asked()
 	end := context.AfterFunc(c.Context, f)
-	return func() bool { c.asked(); return end() }
+	return func() bool { c.left(); return end() }
 }
 
 // Value hides what the standard library would ask instead.
@@ -216,14 +217,14 @@ func TestSubmit_ContextWithCodeOfItsOwn(t *testing.T) {
 			}
 			others = append(others, exec.Submit(base, sluice.Request{Tool: "x", Input: 1}))
 		}
-		f := exec.Submit(askedContext{base, inner}, sluice.Request{Tool: "x", Input: 2})
+		f := exec.Submit(askedContext{base, inner, inner}, sluice.Request{Tool: "x", Input: 2})
 		own, cancelOwn := context.WithCancel(t.Context())
-		g := exec.Submit(askedContext{own, inner}, sluice.Request{Tool: "x", Input: 3})
-		bad := exec.Submit(askedContext{own, func() { panic("asked") }}, sluice.Request{Tool: "x", Input: 4})
+		g := exec.Submit(askedContext{own, inner, inner}, sluice.Request{Tool: "x", Input: 3})
+		bad := exec.Submit(askedContext{own, func() { panic("asked") }, func() {}}, sluice.Request{Tool: "x", Input: 4})
 		for range 2 {
 			var p *sluice.PanicError
 			lone, end := context.WithCancel(t.Context())
-			if _, err := exec.Submit(askedContext{lone, func() { panic("asked") }}, sluice.Request{Tool: "x", Input: 5}).Wait(t.Context()); !errors.As(err, &p) || !errors.Is(err, sluice.ErrRejected) {
+			if _, err := exec.Submit(askedContext{lone, func() { panic("asked") }, func() {}}, sluice.Request{Tool: "x", Input: 5}).Wait(t.Context()); !errors.As(err, &p) || !errors.Is(err, sluice.ErrRejected) {
 				t.Errorf("a context that panics: %v", err)
 			}
 			end()
@@ -331,22 +332,6 @@ func TestPromise10_ContextThatMisbehavesWhileItsCallWaits(t *testing.T) {
 	}
 }
 
-// leftContext runs code of its own when somebody asks to be told of its end, and when nobody wants
-// to be told any more.
-type leftContext struct {
-	context.Context
-	asked, left func()
-}
-
-func (c leftContext) AfterFunc(f func()) (stop func() bool) {
-	c.asked()
-	end := context.AfterFunc(c.Context, f)
-	return func() bool { c.left(); return end() }
-}
-
-// Value hides what the standard library would ask instead.
-func (leftContext) Value(any) any { return nil }
-
 // A context that panics or calls Goexit when it is to be watched, or is watched no more, ends its
 // call by that, and Close waits for nothing that is left of it.
 func TestClose_AfterAContextThatMisbehavesAsItIsWatched(t *testing.T) {
@@ -359,7 +344,7 @@ func TestClose_AfterAContextThatMisbehavesAsItIsWatched(t *testing.T) {
 					holder := r.Submit(r.ctx, sluice.Request{Tool: "x"})
 					base, cancel := context.WithCancel(r.ctx)
 					defer cancel()
-					ctx := leftContext{base, func() {}, func() {}}
+					ctx := askedContext{base, func() {}, func() {}}
 					if when == "asked" {
 						ctx.asked = how
 					} else {

@@ -161,7 +161,7 @@ func Unescape(inside []byte) []byte {
 	return out
 }
 
-// unicodeEscape is what the \uXXXX means that s begins with; -1 if it begins otherwise.
+// unicodeEscape is what s means if it begins with \u and four digits, else -1.
 func unicodeEscape(s []byte) rune {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return -1

@@ -154,9 +154,9 @@ func (s *Stage) tick() {
 	s.Unlock()
 }
 
-// Together has f make changes that are felt at one instant, all at once: nobody starts before it
+// AtOnce has f make changes that are felt at one instant, all at once: nobody starts before it
 // returns. The stage is locked, and not by [Hold].
-func (s *Stage) Together(f func(now int64)) {
+func (s *Stage) AtOnce(f func(now int64)) {
 	now := s.Now()
 	s.M.Freeze(now)
 	defer s.M.Thaw(now)

@@ -192,7 +192,7 @@ func TestChangesMadeTogetherAreFeltTogether(t *testing.T) {
 	onlyA := submits(s, p, []*admit.Class{a})
 	both := submits(s, p, []*admit.Class{a, b})
 	s.Lock()
-	s.Together(func(now int64) {
+	s.AtOnce(func(now int64) {
 		s.M.SetLimit(now, a, 3)
 		wants(t, "who waits for a", onlyA.t.State(), admit.Waiting)
 		s.M.SetLimit(now, b, 2)
