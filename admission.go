@@ -5,14 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/deadline"
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stack"
 	"github.com/sluice-go/sluice/internal/stage"
@@ -22,10 +24,9 @@ import (
 // waits for them, and what is given back. It never changes once it is compiled.
 type admission struct {
 	tool             *tool
-	stage            *stage.Stage
-	dropped          bool    // its plan no longer keeps the cells of parts; guarded by the stage's lock
-	next             Handler // what admitted calls run; nil means the tool itself
-	plan             *admit.Plan
+	at               stage.Tool     // where its calls are admitted, and what permits know of it
+	dropped          bool           // its plan no longer keeps the cells of parts; guarded by the stage's lock
+	next             Handler        // what admitted calls run; nil means the tool itself
 	parts            []part         // narrow before wide
 	needs            *admit.NeedSet // if it is the same for every call
 	keys             []rules.Scope  // to ask each call for
@@ -45,8 +46,8 @@ type part struct {
 
 // newAdmission compiles what e's gates, and the tool's own policy, ask of it.
 func newAdmission(e *Executor, t *tool) *admission {
-	a := &admission{tool: t, stage: e.stage}
-	s := a.stage.Lock()
+	a := &admission{tool: t}
+	s := e.stage.Lock()
 	for _, g := range append([]*gateCore{&t.shared.core}, e.gates...) {
 		for _, l := range g.limits {
 			key, applies := l.scope.Fixed(t.spec.Name, t.spec.Type)
@@ -92,7 +93,17 @@ func index[T comparable](list *[]T, v T) int {
 // configure takes the settings of the tool's policy, else of the executor.
 func (a *admission) configure(e *Executor) {
 	p := &a.tool.spec.Policy
-	a.plan = &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name}
+	a.at = stage.Tool{
+		Stage:  e.stage,
+		Plan:   &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name},
+		Priced: p.Cost != nil,
+		Class:  a.tool.shared.core.limits[0].class,
+	}
+	for i := range a.parts {
+		if c := a.parts[i].cell; c != nil && c.Class().Upstream {
+			a.at.Upstreams = append(a.at.Upstreams, c)
+		}
+	}
 	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
 	a.cost = p.Cost
@@ -126,62 +137,6 @@ func firstOpinion(own, common func(Call, Result, error) Outcome) func(Call, Resu
 		}
 		return common(c, r, err)
 	}
-}
-
-// handler is the admission stage around next.
-func (a *admission) handler(next Handler) Handler {
-	a.next = next
-	return func(ctx context.Context, c Call) (Result, error) {
-		if c.inv == nil {
-			return Result{}, errors.New("sluice: a gate's Handler was called outside an Executor: list the gate in Config.Interceptors")
-		}
-		return a.do(ctx, &c, 0)
-	}
-}
-
-// do admits c and runs it. The instant now is the present one, or zero.
-func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err error) {
-	inv := c.inv
-	if exec := inv.plan.exec; len(exec.outer) > 0 { // which may answer before it has ended
-		exec.helperStarts()
-		defer exec.helperEnds()
-	}
-	if c.Attempt, err = inv.attempt(); err != nil {
-		return Result{}, err
-	}
-	entered := false
-	defer func() {
-		if !entered { // it was refused, or a sink called Goexit
-			inv.attemptEnds()
-		}
-	}()
-	if inv.loud && len(inv.plan.exec.outer) > 0 {
-		inv.emitRetry(ctx, c)
-		defer func() { inv.first.attemptEnded(err) }()
-	}
-	r, err := a.enter(ctx, c, now)
-	if err != nil {
-		return Result{}, err
-	}
-	entered = true
-	return a.perform(r, c)
-}
-
-// code runs what an admitted call is for.
-func (a *admission) code(r *running, c *Call) (Result, error) {
-	if a.next == nil {
-		return runTool(r, c, a.tool)
-	}
-	return a.next(r, *c)
-}
-
-// perform runs an admitted call.
-func (a *admission) perform(r *running, c *Call) (Result, error) {
-	c.run = r
-	if a.timeout > 0 {
-		return a.timed(r, c)
-	}
-	return a.attempt(r, c)
 }
 
 // asked is what user code said about a call before admission: its keys and costs.
@@ -290,144 +245,355 @@ func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, now
 	return nil
 }
 
-// gateCore is what gates, and the tools' own policies, have in common: the constraints they
-// put on calls. Gates decide whether a call may start now: concurrency limiters, rate limiters
-// and circuit breakers. Those that an executor lists, with the priority scheduler, are one
-// admission stage. There are no others: foreign code would run under the stage's lock.
-type gateCore struct {
-	name    string     // shown in Plan; empty in a component that no New function made
-	stage   *stage.Ref // of a tool's policy, its registry's
-	limits  []gateLimit
-	foreign *foreignLimiter // a *rate.Limiter of the caller's own, asked last
-
-	mu sync.Mutex // guards the owner's configuration
-}
-
-// coreOf is x's if x itself is a gate or the scheduler. What only has one inside, as a struct
-// that embeds it, is an interceptor like any other.
-func coreOf(x Interceptor) *gateCore {
-	switch g := x.(type) {
-	case *ConcurrencyLimiter:
-		return &g.core
-	case *RateLimiter:
-		return &g.core
-	case *CircuitBreaker:
-		return &g.core
-	case *PriorityScheduler:
-		return &g.core
-	}
-	return nil
-}
-
-// limit reports whether g limits calls of a tool, as far as their keys are not needed to know
-// it. A scheduler orders those of all.
-func (g *gateCore) limit(tool *Spec) bool {
-	return len(g.limits) == 0 || slices.ContainsFunc(g.limits, func(l gateLimit) bool {
-		_, applies := l.scope.Fixed(tool.Name, tool.Type)
-		return applies
-	})
-}
-
-// gateLimit is one constraint: its cells and what they count by.
-type gateLimit struct {
-	class *admit.Class
-	scope rules.Scope
-}
-
-// maxKeys is a MaxKeys field with its default.
-func maxKeys(field string, n int) (int, error) {
-	switch {
-	case n < 0:
-		return 0, fmt.Errorf("sluice: %s is %d: must be zero (10,000) or positive", field, n)
-	case n == 0:
-		return rules.DefaultKeys, nil
-	}
-	return n, nil
-}
-
-// outside is the Handler of a gate's Wrap. It decides nothing there: alone it would be a
-// second place to wait, and hold what it took while its calls wait at the first.
-func outside(component, name string) Handler {
-	return func(_ context.Context, c Call) (Result, error) {
-		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrRejected, By: name,
-			Cause: fmt.Errorf("sluice: the Wrap of %s %q was called by hand, or by a struct that embeds it: list it itself in Config.Interceptors, beside the other gates", component, name)}
+// handler is the admission stage around next.
+func (a *admission) handler(next Handler) Handler {
+	a.next = next
+	return func(ctx context.Context, c Call) (Result, error) {
+		if c.inv == nil {
+			return Result{}, errors.New("sluice: a gate's Handler was called outside an Executor: list the gate in Config.Interceptors")
+		}
+		return a.do(ctx, &c, 0)
 	}
 }
 
-func sameShape(name string, n, m int) error {
-	if n != m {
-		return fmt.Errorf("sluice: %s has %d entries, the component was made with %d: their number cannot change", name, n, m)
+// do admits c and runs it. The instant now is the present one, or zero.
+func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err error) {
+	inv := c.inv
+	if exec := inv.plan.exec; len(exec.outer) > 0 { // which may answer before it has ended
+		exec.helperStarts()
+		defer exec.helperEnds()
 	}
-	return nil
+	entered := false
+	defer func() {
+		if !entered { // it was refused, or a sink called Goexit
+			inv.attempts.End()
+		}
+	}()
+	if c.Attempt, err = inv.attempt(); err != nil {
+		return Result{}, err
+	}
+	if inv.loud && len(inv.plan.exec.outer) > 0 {
+		inv.emitRetry(ctx, c)
+		defer func() { inv.first.attemptEnded(err) }()
+	}
+	r, err := a.enter(ctx, c, now)
+	if err != nil {
+		return Result{}, err
+	}
+	entered = true
+	return a.perform(r, c)
 }
 
-func errNilGate(component string) error {
-	return fmt.Errorf("sluice: the %s is nil: must be made by its New function", component)
+// code runs what an admitted call is for.
+func (a *admission) code(r *running, c *Call) (Result, error) {
+	if a.next == nil {
+		return runTool(r, c, a.tool)
+	}
+	return a.next(r, *c)
 }
 
-// at locks g's stage and answers g's cells for key, made if need be; without make there may be
-// none. If it fails, nothing is locked.
-func (g *gateCore) at(component, key string, make bool) (*stage.Stage, []*admit.Cell, error) {
-	if g.name == "" {
-		return nil, nil, fmt.Errorf("sluice: the %s is a zero value: must be made by its New function", component)
+// perform runs an admitted call, whose permit is given back however that ends.
+func (a *admission) perform(r *running, c *Call) (res Result, err error) {
+	c.run = r
+	if a.timeout > 0 {
+		return a.timed(r, c)
 	}
-	scope := g.limits[0].scope
-	wants, has := hasKey(scope, key, g.stage)
-	s := g.stage.Lock()
+	normal := false
+	defer func() {
+		if !normal {
+			res, err = Result{}, caught(c.Tool, recover())
+		}
+		a.leave(r, c, res, err)
+	}()
+	res, err = a.code(r, c)
+	normal = true
+	return res, err
+}
+
+// enter waits for admission. The attempt that it answers holds what the call needs. The
+// instant now is the present one, or zero.
+func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, error) {
+	r, t, err := a.arrive(ctx, c, now, nil)
+	if t == nil {
+		return r, err
+	}
+	return a.await(ctx, c, t)
+}
+
+// await waits until t is decided, or ctx ends. The context may be anybody's: if that panics or
+// calls Goexit, nobody waits any more.
+func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (*running, error) {
+	normal := false
+	defer func() {
+		if !normal {
+			a.forsake(&t)
+		}
+	}()
+	r, err := a.outcome(ctx, c, &t)
+	normal = true
+	return r, err
+}
+
+// outcome is what becomes of the waiting ticket *p.
+func (a *admission) outcome(ctx context.Context, c *Call, p **admit.Ticket) (*running, error) {
+	var gone error
+	if !stage.Await(ctx, *p, func() bool {
+		gone = a.giveUp(ctx, c.inv, p)
+		return gone != nil
+	}) {
+		return nil, gone
+	}
+	return a.decided(ctx, c, p)
+}
+
+// forsake gives back the ticket *p, which nobody waits with any more, if there is one. It is not
+// used again: somebody may be about to wake its owner.
+func (a *admission) forsake(p **admit.Ticket) {
+	s := a.at.Stage.Lock()
+	if t := *p; t != nil {
+		*p = nil
+		s.M.Cancel(s.Now(), t)
+	}
+	s.Unlock()
+}
+
+// arrive asks for admission. It answers the attempt, if it may run, else the ticket with
+// which the call waits: its owner is where, x, if that is not nil, or a waiter.
+func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submission) (*running, *admit.Ticket, error) {
+	inv := c.inv
+	var q asked
+	if err := a.question(ctx, c, &q); err != nil {
+		return nil, nil, err
+	}
+	if now == 0 || a.needs == nil { // that was foreign code
+		now = inv.plan.exec.clock.Now() // not under the lock, which others wait for
+	}
+	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Cell)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch s.M.Arrive(now, t) {
+	case admit.Running:
+		r := a.run(ctx, c, t, now)
+		s.Unlock()
+		return r, nil, nil
+	case admit.Refused:
+		return nil, nil, a.turnedAway(s, inv, t, c.Attempt)
+	}
+	if x == nil {
+		s.Waits(t)
+	} else {
+		t.Owner, x.ticket = x, t
+	}
+	by := t.WaitsAt().Class().Name
+	s.Unlock()
+	if inv.loud {
+		a.tellQueued(ctx, c, t, by, now)
+	}
+	return nil, t, nil
+}
+
+// question is what user code says of c, or why c must not be admitted. It holds no lock.
+func (a *admission) question(ctx context.Context, c *Call, q *asked) error {
+	if ctx.Err() != nil {
+		return c.inv.gaveUp(ctx, "")
+	}
+	if !c.Priority.valid() { // an interceptor's doing
+		return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
+	}
+	if c.Pipeline == nil {
+		c.Pipeline = c.inv.pipeline
+	}
+	if a.needs != nil {
+		return nil
+	}
+	return a.ask(c, q)
+}
+
+// present locks the stage and makes the ticket with which c comes to it. If it fails, nothing
+// is locked.
+func (a *admission) present(ctx context.Context, c *Call, q *asked, now int64, cell cellFunc) (*stage.Stage, *admit.Ticket, error) {
+	deadline, bounded := ctx.Deadline()
+	s := a.at.Stage.Lock()
+	if c.inv.plan.exec.closed() {
+		s.Unlock()
+		return nil, nil, c.inv.refused(ErrClosed, "", nil)
+	}
+	t, err := a.ticket(s, c, q, now, cell)
+	if err != nil {
+		s.Unlock()
+		return nil, nil, err
+	}
+	if bounded {
+		t.Finish = s.Clock.Instant(deadline) // by which it is to start, and to be done
+		t.Limit = min(t.Limit, t.Finish-1)
+	}
+	return s, t, nil
+}
+
+// tellQueued reports that a call waits. If a sink calls Goexit, nobody waits any more.
+func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by string, now int64) {
+	normal := false
+	defer func() {
+		if normal {
+			return
+		}
+		if !stage.Awaited(t) { // a submission withdraws by itself
+			return
+		}
+		a.forsake(&t)
+	}()
+	told := c.inv.event(ToolQueued, now)
+	told.of(c)
+	told.By = by
+	c.inv.emit(c.inv.toSinks(ctx), told)
+	normal = true
+}
+
+// giveUp takes a call whose context has ended, and its ticket *p, out of the queue. It
+// answers nil if the call has been decided already.
+func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticket) error {
+	s := a.at.Stage.Lock()
+	t := *p
+	if t == nil {
+		s.Unlock()
+		return nil
+	}
 	now := s.Now()
-	s.M.Advance(now) // which may forget keys: none goes between the first and the last
-	var out []*admit.Cell
-	for _, l := range g.limits {
-		c := l.class.Lookup(key)
-		if c == nil && !has {
-			s.Unlock()
-			return nil, nil, fmt.Errorf("sluice: %s %q, which counts %s, has no key %q: must be %s", component, g.name, scope, cut(key, 128), wants)
-		}
-		if c == nil && make {
-			if c = s.M.Cell(now, l.class, key); c == nil {
-				s.Unlock()
-				return nil, nil, fmt.Errorf("sluice: %s %q has no room for key %q: all keys that it may have are busy", component, g.name, cut(key, 128))
-			}
-		}
-		if c != nil {
-			out = append(out, c)
-		}
+	s.M.Advance(now) // what is due comes first, and may be its own start or refusal
+	if t.State() != admit.Waiting {
+		s.Unlock()
+		return nil
 	}
-	return s, out, nil
+	by := t.WaitsAt().Class().Name
+	s.M.Cancel(now, t)
+	sum := inv.ownTotals()
+	sum.Note(&a.at, t, inv.attempts.Begun())
+	sum.Waited(t, now)
+	*p = nil
+	s.Free(t)
+	s.Unlock()
+	return inv.gaveUp(ctx, by)
 }
 
-// hasKey says what a key of a gate of scope s can be, and whether key is one: of tools and
-// their types, one that some executor's registry has, as long as there is an executor.
-func hasKey(s rules.Scope, key string, r *stage.Ref) (wants string, has bool) {
-	switch s.Kind() {
-	case rules.ByTool:
-		return "the name of a registered tool", registered(r, &Spec{Name: key}, func(tools map[string]*tool) bool { return tools[key] != nil })
-	case rules.ByType:
-		return "the Type of a registered tool", registered(r, &Spec{Name: "x", Type: key}, func(tools map[string]*tool) bool {
-			for _, t := range tools {
-				if t.spec.Type == key {
-					return true
-				}
-			}
-			return false
-		})
-	case rules.ByTenant:
-		return fmt.Sprintf("at most %d bytes", rules.MaxKeyBytes), len(key) <= rules.MaxKeyBytes
-	case rules.ByKey:
-		return fmt.Sprintf("from 1 to %d bytes", rules.MaxKeyBytes), key != "" && len(key) <= rules.MaxKeyBytes
+// ticket is what c asks of admission, but for its caller's deadline. It answers the refusal
+// by a table of keys that is full.
+func (a *admission) ticket(s *stage.Stage, c *Call, q *asked, now int64, cell cellFunc) (*admit.Ticket, error) {
+	s.M.Advance(now) // what is due comes first
+	t := s.M.Ticket()
+	if err := a.fill(s, t, c, q, now, cell); err != nil {
+		s.M.Free(t)
+		return nil, err
 	}
-	return "empty", key == ""
+	t.Plan, t.Level, t.Tenant = a.at.Plan, c.Priority.level(), c.Pipeline.tenant()
+	if t.Parent = c.inv.parent.Load().holder(s); c.run != nil {
+		t.Parent = c.run.holder(s)
+	}
+	switch {
+	case a.maxWait == NoWait:
+		t.AtOnce = true
+	case a.maxWait > 0:
+		t.Limit = now + int64(a.maxWait)
+	case t.Parent != nil:
+		t.Limit = now + int64(nestedWait)
+	}
+	return t, nil
 }
 
-// registered reports whether some registry of r's domain has what is asked for, or, if r
-// belongs to no executor, whether one could: whether s is a possible Spec.
-func registered(r *stage.Ref, s *Spec, has func(map[string]*tool) bool) bool {
-	clients := r.Clients()
-	if len(clients) == 0 {
-		_, err := s.validate()
-		return err == nil
+// holder is the ticket, of this stage, of the nearest call around that still runs.
+func (r *running) holder(s *stage.Stage) *admit.Ticket {
+	for ; r != nil; r = r.inv.parent.Load() {
+		if t := r.Ticket(s); t != nil {
+			return t
+		}
 	}
-	return slices.ContainsFunc(clients, func(c stage.Client) bool { return has(executorOf(c).registry.current().tools) })
+	return nil
+}
+
+// decided is what became of a call that waited with the ticket *p: an attempt that may run,
+// or an error.
+func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*running, error) {
+	over := ctx.Err() != nil
+	s := a.at.Stage.Lock()
+	t := *p
+	s.Woken(t)
+	*p = nil
+	switch {
+	case t.State() == admit.Refused:
+		return nil, a.turnedAway(s, c.inv, t, c.Attempt)
+	case over: // it must not run any more: all goes back
+		s.M.Cancel(s.Now(), t)
+		c.inv.ownTotals().Note(&a.at, t, c.Attempt)
+		s.M.Free(t)
+		s.Unlock()
+		return nil, c.inv.gaveUp(ctx, "")
+	}
+	r := a.run(ctx, c, t, s.Now())
+	s.Unlock()
+	return r, nil
+}
+
+// turnedAway is the error of a refused ticket, which it writes into the record of the call. It
+// unlocks the stage.
+func (a *admission) turnedAway(s *stage.Stage, inv *invocation, t *admit.Ticket, attempt int32) error {
+	sum := inv.ownTotals()
+	sum.Note(&a.at, t, attempt)
+	sum.Waited(t, s.Now())
+	f := s.Refusal(t, t.Refusal())
+	s.M.Free(t)
+	s.Unlock()
+	return a.refusal(inv, &f)
+}
+
+// refusal is what f is to the caller. What its details say becomes text only when somebody reads it.
+func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
+	e := inv.refused(ErrQueueFull, cmp.Or(f.Name, queueName), nil)
+	e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2))
+	switch f.Reason {
+	case admit.QueueFull:
+		e.Cause = &errtext.Bound{Waiting: f.Waiting}
+	case admit.Saturated:
+		e.Reason, e.Cause = ErrSaturated, &errtext.Bound{Limit: f.Limit, Anonymous: a.anonymous(f.By)}
+	case admit.TooWide:
+		e.Reason, e.Cause = ErrSaturated, errTooWide
+	case admit.RateLimited:
+		e.Reason = ErrRateLimited
+	case admit.BreakerOpen:
+		e.Reason = ErrBreakerOpen
+	case admit.TooLong:
+		d := &errtext.Bound{Anonymous: a.anonymous(f.By), AtOnce: f.AtOnce}
+		if !f.AtOnce && !f.Deadline {
+			d.Within, d.Nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
+		}
+		e.Reason, e.Cause = ErrWaitTooLong, d
+	case admit.Cycle:
+		e.Reason, e.Cause = ErrNesting, fmt.Errorf("sluice: nested calls wait for each other: %s", f.Detail)
+	case admit.Closed:
+		e.Reason, e.By = ErrClosed, ""
+	}
+	return e
+}
+
+// anonymous reports whether c counts calls by tenant, and those without one.
+func (a *admission) anonymous(c *admit.Cell) bool {
+	if c == nil || c.Key() != "" {
+		return false
+	}
+	for i := range a.parts {
+		if p := &a.parts[i]; p.class == c.Class() {
+			return p.key >= 0 && a.keys[p.key].Kind() == rules.ByTenant
+		}
+	}
+	return false
+}
+
+// gaveUp is the error of a call whose own context ended before its code ran.
+func (inv *invocation) gaveUp(ctx context.Context, by string) error {
+	cause, reason := context.Cause(ctx), ErrRejected
+	if isReason(ctx.Err(), context.DeadlineExceeded) {
+		reason = ErrWaitTooLong
+	}
+	return inv.refused(reason, by, cause)
 }
 
 // timed runs the code of an admitted call on a goroutine of its own, and answers when that
@@ -447,16 +613,12 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 		return res, err
 	}
 	outcome := breaker.Failure
-	if !r.state.Expire() || x.Borrowed() || x.Caller().Err() != nil {
+	if !r.Expire() || x.Borrowed() || x.Caller().Err() != nil {
 		outcome = breaker.Neutral
 	}
-	s := a.stage.Lock()
-	if r.live {
-		now := s.Now()
-		s.M.Judge(now, r.ticket, outcome)
-		r.abandon(s, now)
+	if r.Abandon(outcome) {
+		exec.abandon(1)
 	}
-	s.Unlock()
 	return Result{}, x.Cause()
 }
 
@@ -520,11 +682,85 @@ func (x *timedRun) Cause() error {
 	return x.late.Load()
 }
 
-// help runs f on a goroutine that Close waits for.
-func (e *Executor) help(f func()) {
-	e.helperStarts()
-	go func() {
-		defer e.helperEnds()
-		f()
-	}()
+// begin lets the tool's code begin, unless it must not: the attempt is over, or it has run already.
+func (r *running) begin(ctx context.Context) error {
+	switch r.Begin() {
+	case permit.Twice:
+		return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
+	case permit.Returned:
+		return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
+	case permit.Late:
+		return r.inv.refused(ErrRejected, "", context.Cause(ctx))
+	}
+	if r.inv.attempts.Run() {
+		return nil
+	}
+	if r.CallOff() {
+		r.giveBack(nil)
+	}
+	return r.inv.refused(ErrRejected, "",
+		errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
+}
+
+// leaveCode lets a next out of the tool's code.
+func (r *running) leaveCode() {
+	if r.Leave() {
+		r.giveBack(nil)
+	}
+}
+
+// direct reports whether the handler of r's attempt is the tool's code itself, so that both
+// end at once.
+func (r *running) direct() bool { return r.inv.plan.adm.next == nil }
+
+// giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
+// not known yet, Hindsight does the rest.
+func (r *running) giveBack(throttles []stage.Throttle) {
+	exec := r.inv.plan.exec
+	if !r.direct() || r.WasHeld() { // nobody may be left but this goroutine, which is not the call's
+		exec.helperStarts()
+		defer exec.helperEnds()
+	}
+	now := exec.clock.Now() // not under the lock, which others wait for
+	if x, ok := r.Context.(*timedRun); ok {
+		x.End()
+	}
+	back := r.GiveBack(now, throttles)
+	if back.Abandoned {
+		defer exec.leave() // also if a sink calls Goexit
+	}
+	for _, u := range back.Used {
+		r.inv.plan.tool.shared.learn(u.Unit, u.N)
+	}
+	r.inv.attempts.End()
+	if back.Abandoned {
+		exec.abandoned.Add(-1)
+	}
+	if back.Stream != nil {
+		r.inv.endStreamed(back.Stream)
+	}
+}
+
+// run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
+// The stage is locked.
+func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
+	inv := c.inv
+	sum := inv.ownTotals()
+	r := &sum.running
+	if c.Attempt != 1 {
+		r = new(running)
+	}
+	if x := sum.aside.Load(); x != nil {
+		x.again.Store(0) // whatever an earlier attempt met
+	}
+	if p, ok := ctx.(*running); ok { // r answers for itself what p would: a chain of calls is no chain of contexts
+		if _, timed := p.Context.(*timedRun); !timed {
+			ctx = p.Context
+		}
+	}
+	r.Context, r.inv = ctx, inv
+	if r.Grant(&a.at, &sum.Tally, t, c.Attempt, now) { // it waited for longer than its call
+		inv.plan.exec.abandon(1)
+	}
+	return r
 }

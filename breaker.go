@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -290,12 +292,106 @@ const (
 	OutcomeOverload // the backend is too busy: slow down; not a breaker's failure
 )
 
+// leave ends an attempt whose handler has returned. What it holds is given back as soon as
+// no code is inside, and what its outcome means is known, or has not become known for as
+// long as judging may take. The error that it answers is that of the call.
+func (a *admission) leave(r *running, c *Call, res Result, err error) error {
+	if err == nil {
+		r.Streams()
+		if a.classify == nil {
+			r.Outcome = breaker.Success
+			r.settle(r.ReturnJudged(r.direct()), nil)
+			return nil
+		}
+	}
+	r.Return(r.direct())
+	if err != nil {
+		defer r.CutStreams()
+	}
+	outcome, throttles := breaker.Failure, []stage.Throttle(nil)
+	if err == nil {
+		outcome = breaker.Success
+	}
+	exec, asked := r.inv.plan.exec, (*judging)(nil)
+	if a.classify != nil || !tame(err) {
+		asked = &judging{r: r}
+		exec.deadlines.Add(asked, exec.clock.Now()+int64(maxJudging))
+	}
+	defer func() { // also if the code that is asked calls Goexit
+		if asked != nil {
+			exec.deadlines.Remove(asked)
+		}
+		r.Outcome = outcome
+		if over, inTime := r.Judge(); inTime {
+			r.settle(over, throttles)
+		} else {
+			r.lingers(r.Hindsight(throttles))
+		}
+	}()
+	if x, ok := r.Context.(*timedRun); ok {
+		err = x.timedOut(err)
+	}
+	outcome, throttles = a.judge(r, c, res, err)
+	return err
+}
+
+// maxJudging is how long the code that is asked about an outcome may keep what the attempt
+// holds: the classify function, and methods of the error.
+const maxJudging = time.Second
+
+// judging is the question what an outcome means, while it is asked.
+type judging struct {
+	deadline.Entry
+	r *running
+}
+
+// Expire gives back what the attempt holds. What its outcome means to the breakers follows.
+func (j *judging) Expire() {
+	if j.r.GiveUp() {
+		j.r.giveBack(nil)
+	}
+}
+
+// settle goes on with an attempt whose outcome has just become known, and which is over by that
+// or not.
+func (r *running) settle(over bool, throttles []stage.Throttle) {
+	if over {
+		r.giveBack(throttles)
+	} else {
+		r.lingers(r.Linger(throttles))
+	}
+}
+
+// lingers goes on with an attempt that is not over although its outcome is known: code may be
+// inside, and nobody waits for it then.
+func (r *running) lingers(inside, count bool) {
+	if count {
+		r.inv.plan.exec.abandon(1)
+	}
+	if x, ok := r.Context.(*timedRun); ok && inside {
+		x.End()
+	}
+}
+
+// tame reports whether nothing that is asked of err runs code of others.
+func tame(err error) bool {
+	if err == nil || err == context.Canceled || err == context.DeadlineExceeded {
+		return true
+	}
+	if e, ok := err.(*Error); ok {
+		return e != nil && e.Cause == nil
+	}
+	return reflect.TypeOf(err) == plainError
+}
+
+var plainError = reflect.TypeOf(errors.New(""))
+
 // judge says what an outcome means to the breakers and limits, and what pauses an upstream
 // asked for. It runs user code, so it holds no lock, and whoever calls it has a deferred
 // function that goes on if that code calls Goexit.
-func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []pause) {
+func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []stage.Throttle) {
 	class := OutcomeAuto
-	if a.classify != nil && r.state.HasBegun() {
+	if a.classify != nil && r.HasBegun() {
 		class = classified(a.classify, c.shown(), res, err)
 	}
 	if err == nil {
@@ -323,7 +419,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 	if len(b.Own) > 0 || m == breaker.Overload {
 		r.throttled(b.Longest())
 	}
-	return m, a.pauses(b.Own)
+	return m, a.throttles(b.Own)
 }
 
 // means is what class means to the machine, and auto if that is left to the library.

@@ -9,9 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/blame"
-	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/record"
@@ -63,19 +61,6 @@ type Call struct {
 // JSON encodes Input.
 func (c Call) JSON() (json.RawMessage, error) { return encodeJSON(c.Input, defaultArgBytes) }
 
-// CallFrom returns the call that ctx belongs to, inside a tool. Its Input is nil: the tool
-// has it, and a context that outlives the call should not keep it.
-func CallFrom(ctx context.Context) (Call, bool) {
-	r := scopeOf(ctx).call
-	if r == nil {
-		return Call{}, false
-	}
-	var c Call
-	r.inv.fill(&c)
-	c.Attempt = r.attempt
-	return c, true
-}
-
 // Result is what a call gave: a small value, safe to copy and to share.
 type Result struct {
 	Value any // the tool's Out; nil after an error
@@ -122,33 +107,58 @@ type invocation struct {
 	first    *first                  // nil until there is something to say
 
 	key      CallKey
-	began    int64         // the instant of tool.invoked
-	fate     atomic.Uint64 // what has become of it, and of its attempts
-	calls    atomic.Int32  // made under it, while it is the outermost that runs
-	emitting turn.Line     // of events
-	seq      uint32        // of the last event; owned by who emits
-	depth    int32         // how many of those around it ran when it was made
+	began    int64           // the instant of tool.invoked
+	attempts permit.Attempts // what has become of it
+	calls    atomic.Int32    // made under it, while it is the outermost that runs
+	emitting turn.Line       // of events
+	seq      uint32          // of the last event; owned by who emits
+	depth    int32           // how many of those around it ran when it was made
 	priority Priority
 	loud     bool         // some sink listens
 	over     bool         // the terminal event is out; owned by who emits
 	phase    atomic.Int32 // of a submission: submitting, submitted or early
 }
 
-// What has become of an invocation. Above it is how many of its attempts are under way,
-// and above that how many it has begun.
-const (
-	hasRun  = 1 << iota // the tool's code has run, in some attempt
-	isOver              // the caller has its answer: no attempt may begin any more
-	hasTold             // its terminal event is out
-
-	attemptUnderWay = 1 << 8
-	attemptBegun    = 1 << 32
-)
-
 // noContext stands for a context that is nil: the call is reported and refused.
 var noContext context.Context = &nilContext{context.Background()}
 
 type nilContext struct{ context.Context }
+
+// prepare makes c the call of a request, and reports it. The instant it answers is the
+// present one, or zero if foreign code has run since the clock was read.
+func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
+	inv.identify(ctx, e, r)
+	now := e.clock.Now()
+	inv.key, inv.began = CallKey(ids.NextKey()), now
+	if inv.id == "" {
+		if counted := inv.pipeline.ids; counted != nil {
+			inv.id = counted.Call()
+		} else {
+			inv.id = e.ids.Next()
+		}
+	}
+	calls := int32(0)
+	if inv.depth > 0 {
+		root := inv.root()
+		if calls = root.calls.Add(1); int(calls) > e.conf.MaxCallsPerRoot {
+			root.calls.Add(-1) // it is refused, however often that happens
+		}
+	}
+	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
+		inv.tellInvoked(ctx, r, now)
+		now = 0
+	}
+	inv.call(c)
+	c.code = r.code
+	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
+		now = 0 // foreign code runs
+	}
+	err := inv.resolve(ctx, c, r, open, calls)
+	if err == nil && (r.code == nil) != (inv.plan.tool.run != nil) {
+		err = inv.refused(ErrInvalidArguments, "", inv.plan.tool.wrongCode())
+	}
+	return now, err
+}
 
 // resolve gives c the value that the tool gets, if it takes that, or says why c must not be
 // admitted whatever the gates say.
@@ -216,18 +226,11 @@ func (inv *invocation) fill(c *Call) {
 	c.ID, c.Tool, c.Type, c.Priority, c.Pipeline = inv.id, spec.Name, spec.Type, inv.priority, inv.pipeline
 }
 
-// first is a call's first attempt, and what all of its attempts add up to. Its fields are
-// guarded by the stage's lock while attempts are under way, and then belong to whoever is
-// in charge of the call.
+// first is a call's first attempt, and what all of its attempts add up to.
 type first struct {
 	running
-	queued  atomic.Int64   // how long attempts waited
-	held    int64          // how long attempts held what they needed
-	ended   int64          // when the latest attempt gave back what it held; zero before
-	rec     *record.Record // nil until there is something to say, sealed in the end
-	waited  int32          // attempts that hold what they need and that somebody waits for
-	counted bool           // those left are counted: the call is over
-	given   callContext    // what sinks get
+	stage.Tally
+	given   callContext // what sinks get
 	aside   atomic.Pointer[aside]
 	done    atomic.Int32 // attempts that have ended, if there may be more than one
 	retried atomic.Int32 // after how many attempts a ToolRetrying came last
@@ -252,24 +255,16 @@ func (inv *invocation) ownTotals() *first {
 	return inv.first
 }
 
-// attempt counts one attempt more and answers its number. It fails if the call is over.
+// attempt counts one attempt more, which is to be counted out, and answers its number. It fails
+// if the call is over.
 func (inv *invocation) attempt() (int32, error) {
-	now := inv.fate.Add(attemptBegun + attemptUnderWay)
-	if now&isOver != 0 {
+	n, ok := inv.attempts.Begin()
+	if !ok {
 		return 0, inv.refused(ErrRejected, "",
 			errors.New("sluice: the call is over: an interceptor answered before it called next"))
 	}
-	return int32(now / attemptBegun), nil
+	return n, nil
 }
-
-// attempts is how many have begun.
-func (inv *invocation) attempts() int32 { return int32(inv.fate.Load() / attemptBegun) }
-
-// attemptEnds counts out an attempt that holds nothing any more.
-func (inv *invocation) attemptEnds() { inv.fate.Add(^uint64(attemptUnderWay - 1)) }
-
-// underWay reports whether attempts are, by the fate that it is given.
-func underWay(fate uint64) bool { return fate%attemptBegun >= attemptUnderWay }
 
 // root is the outermost of the calls that inv is nested in and that still run, or inv itself.
 func (inv *invocation) root() *invocation {
@@ -282,7 +277,7 @@ func (inv *invocation) root() *invocation {
 
 // stillRunning is the nearest attempt that still runs: r, or one of those around it.
 func (r *running) stillRunning() *running {
-	for r != nil && r.state.Over() {
+	for r != nil && r.Over() {
 		r = r.inv.parent.Load()
 	}
 	return r
@@ -296,76 +291,12 @@ func (inv *invocation) leaves() {
 	}
 }
 
-// within is the call of e, if any, that is under way and whose code or sink has ctx.
-func (e *Executor) within(ctx context.Context) *invocation {
-	r, ok := ctx.Value(callKey{}).(*running)
-	if x, event := ctx.Value(callKey{}).(*callContext); event {
-		if x.inv.plan.exec == e && x.inv.fate.Load()&hasTold == 0 {
-			return x.inv
-		}
-		r, ok = x.inv.parent.Load(), true
-	}
-	for ; ok && r != nil; r = r.inv.parent.Load() {
-		if r.inv.plan.exec == e && !r.state.Over() {
-			return r.inv
-		}
-	}
-	return nil
-}
-
-// book adds the time for which the attempt r held what it needed. The stage is locked.
-func (inv *invocation) book(r *running, now int64) {
-	inv.first.held += now - r.granted
-	inv.first.ended = now
-}
-
-// callContext is what a sink gets: the caller's context, which also tells which call the
-// event is of.
-type callContext struct {
-	context.Context
-	inv *invocation
-}
-
-// callKey asks a context for the call whose code, or whose event, it belongs to.
-type callKey struct{}
-
-// Value answers the library's own question, and passes others on.
-func (x *callContext) Value(key any) any {
-	if _, ok := key.(callKey); ok {
-		return x
-	}
-	return x.Context.Value(key)
-}
-
-// toSinks is the context for events of inv, which was made with ctx.
-func (inv *invocation) toSinks(ctx context.Context) context.Context {
-	f := inv.first
-	if f == nil || inv.parent.Load() != nil { // whose context must not be kept here
-		return &callContext{ctx, inv}
-	}
-	if f.given.inv == nil { // a sink may have kept it
-		f.given = callContext{ctx, inv}
-	}
-	return &f.given
-}
-
 // running is one admitted attempt: the context that its code gets, and what it holds.
 type running struct {
 	context.Context
-	inv     *invocation
-	adm     *admission
-	granted int64 // when it was admitted, or woke up to it
-	attempt int32
-	state   permit.State // who still needs what it holds
-
-	// guarded by the stage's lock
-	ticket *admit.Ticket
-	live   bool // ticket still holds what it took
-	left   bool // nobody waits for the attempt any more
-	noted  bool // it is in the call's record
-
-	outcome  breaker.Outcome // if state says that it is known
-	reported atomic.Bool     // ReportThrottle has
+	inv *invocation
+	stage.Permit
+	reported atomic.Bool // ReportThrottle has been called
 }
 
 // Value answers the library's own questions, and passes others on.
@@ -383,35 +314,6 @@ func (c *Call) shown() Call {
 	d := *c
 	d.inv, d.run, d.code = nil, nil, nil
 	return d
-}
-
-// run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
-// The stage is locked.
-func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
-	inv := c.inv
-	sum := inv.ownTotals()
-	r := &sum.running
-	if c.Attempt != 1 {
-		r = new(running)
-	}
-	if x := sum.aside.Load(); x != nil {
-		x.again.Store(0) // whatever an earlier attempt met
-	}
-	if p, ok := ctx.(*running); ok { // r answers for itself what p would: a chain of calls is no chain of contexts
-		if _, timed := p.Context.(*timedRun); !timed {
-			ctx = p.Context
-		}
-	}
-	r.Context, r.inv, r.adm, r.attempt = ctx, inv, a, c.Attempt
-	r.ticket, r.live, r.granted = t, true, now
-	if sum.waited++; sum.counted { // it waited for longer than its call
-		inv.plan.exec.abandoned.Add(1)
-		inv.plan.exec.active.Add(2)
-	}
-	if t.Place() > 0 {
-		sum.queued.Add(max(0, now-t.Arrived())) // the clock was read before the lock was taken
-	}
-	return r
 }
 
 // whole is a call that its caller waits for.
@@ -451,7 +353,6 @@ type aside struct {
 	again  atomic.Int64          // until when an upstream asked the latest attempt to wait, plus one; zero if none did
 	failed atomic.Pointer[error] // of the attempt that ended last; nil if it did not fail
 	late   atomic.Pointer[turn.Queue[*callEvent]]
-	holds  atomic.Pointer[holds] // of those that a stream outlives, guarded by the stage's lock; nil without one
 
 	nested blame.Ledger // throttles that calls nested in the attempts have been charged with
 }
@@ -463,37 +364,6 @@ func (f *first) remembers() *aside {
 	}
 	f.aside.CompareAndSwap(nil, new(aside))
 	return f.aside.Load()
-}
-
-// blames says what err, with which the attempt r ended, tells of throttles. Without an attempt it
-// is what the call around has to know.
-func (r *running) blames(err error) blame.Found {
-	if r == nil {
-		return blame.Of(err, nil, 0, isRefusal)
-	}
-	var l *blame.Ledger
-	if x := r.inv.first.aside.Load(); x != nil {
-		l = &x.nested
-	}
-	return blame.Of(err, l, r.attempt, isRefusal)
-}
-
-// passOn tells the attempt that inv is nested in, if any, which errors say that somebody
-// else has been charged with a throttle already.
-func (inv *invocation) passOn(carried []blame.Charge) {
-	if r := inv.parent.Load(); r != nil {
-		for _, c := range carried {
-			r.inv.first.remembers().nested.Charge(r.attempt, c)
-		}
-	}
-}
-
-// throttled notes that an upstream asked the attempt to wait for d, or to slow down.
-func (r *running) throttled(d time.Duration) {
-	until := r.inv.plan.exec.clock.Now() + int64(min(d, stage.MaxPause)) + 1
-	again := &r.inv.first.remembers().again
-	for was := again.Load(); was < until && !again.CompareAndSwap(was, until); was = again.Load() {
-	}
 }
 
 // attemptEnded notes how an attempt ended.
@@ -516,18 +386,133 @@ func (f *first) toldAfter(n int32) bool {
 	return false
 }
 
-// begin is called when the tool's code is about to run. It fails if it must not: the
-// attempt is over, or it has run already.
-func (r *running) begin(ctx context.Context) error {
-	if err := r.enterCode(ctx); err != nil {
-		return err
+// ending is how a call ended, to its sinks.
+type ending struct {
+	ctx    context.Context
+	kind   EventKind
+	res    Result
+	err    error
+	by     string // the constraint behind err
+	retry  time.Duration
+	queued time.Duration
+	held   time.Duration
+	at     int64 // when the last attempt ended; zero if there was none
+}
+
+// end makes the call's outcome what it promises to be, and reports it, unless the result
+// is a stream that holds the call open: endStreamed does then. Whoever counted the call in
+// lets it go afterwards.
+func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
+	ran, busy := inv.attempts.Answer()
+	x := ending{ctx: ctx, kind: ToolFailed}
+	normal := false
+	defer func() {
+		if !normal { // the error's own code called Goexit
+			x.err = caught(inv.plan.tool.spec.Name, recover())
+			if !ran {
+				x.err = inv.refused(ErrRejected, "", x.err)
+			}
+			*err, res.Value = x.err, nil
+		}
+		if !e.conclude(inv, busy, res, &x) {
+			e.report(inv, &x)
+		}
+	}()
+	if *err == nil {
+		x.kind = ToolCompleted
+	} else {
+		*err = inv.verdict(*err, ran)
+		res.Value = nil
+		if !ran && isReason(*err, ErrDenied) {
+			x.kind = ToolDenied
+		}
+		if x.err = *err; inv.loud {
+			if x.by, x.retry = whose(x.err); !ran && x.retry == 0 { // an attempt that ran has asked its error already
+				x.retry = foreignRetry(x.err)
+			}
+		}
+		if inv.parent.Load() != nil && len(e.outer) > 0 { // which may have made it
+			inv.passOn((*running)(nil).blames(*err).Carried)
+		}
 	}
-	if r.inv.fate.Or(hasRun)&isOver != 0 {
-		r.callOff()
-		return r.inv.refused(ErrRejected, "",
-			errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
+	normal = true
+}
+
+// conclude takes from the attempts of a call that has just ended what they add up to, and
+// counts those that nobody waits for any more; busy says that some are under way. It reports
+// whether the call's end has to wait for the stream that is its result.
+func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) (waits bool) {
+	sum, at := inv.totals(), (*stage.Tool)(nil)
+	if busy {
+		sum, at = inv.ownTotals(), &inv.plan.adm.at
 	}
-	return nil
+	res.max = e.conf.MaxResultBytes
+	x.res = *res
+	all := sum.Conclude(at, x.err != nil, func() any { end := *x; return &end })
+	res.rec, x.res.rec = all.Record, all.Record
+	x.queued, x.held, x.at = all.Queued, all.Held, all.Ended
+	if all.Waits {
+		e.active.Add(2)
+	}
+	if all.Left > 0 {
+		e.abandon(int64(all.Left))
+	}
+	if all.Err != nil { // the stream has ended already
+		x.kind, x.err = ToolFailed, all.Err
+	}
+	return all.Waits
+}
+
+// endStreamed reports the end of a call that its stream x has held open.
+func (inv *invocation) endStreamed(x *stage.Stream) {
+	e := inv.plan.exec
+	defer e.leave()
+	kept := x.Keeps.(*ending)
+	end := *kept
+	kept.res.Value = nil // whoever keeps the call's context does not keep that
+	end.queued = inv.first.Queued()
+	end.held, end.at = inv.first.Ended()
+	end.res.rec = x.Record
+	if x.Err != nil {
+		end.kind, end.err, end.res.Value = ToolFailed, x.Err, nil
+	}
+	e.report(inv, &end)
+}
+
+// report counts a call's end, and tells it.
+func (e *Executor) report(inv *invocation, x *ending) {
+	switch x.kind {
+	case ToolCompleted:
+		e.completed.Add(1)
+	case ToolDenied:
+		e.denied.Add(1)
+	default:
+		e.failed.Add(1)
+	}
+	if !inv.loud {
+		inv.leaves()
+		return
+	}
+	defer func() { // also if a sink calls Goexit
+		inv.attempts.Report()
+		inv.leaves()
+	}()
+	now := x.at
+	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
+		now = e.clock.Now()
+	}
+	t := inv.event(x.kind, now)
+	t.last = true
+	t.Call.Attempt = inv.attempts.Begun()
+	t.Queued, t.Duration = x.queued, x.held
+	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
+		t.throttled(inv.totals(), now)
+	}
+	t.Result.rec, t.Result.max = x.res.rec, x.res.max
+	if t.hasData = x.res.Value != nil; x.kind == ToolCompleted {
+		t.value, t.OutputBytes = x.res.Value, outputBytes(x.res.Value)
+	}
+	inv.emit(inv.toSinks(x.ctx), t)
 }
 
 // wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and

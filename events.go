@@ -468,9 +468,9 @@ func (inv *invocation) deliver(ctx context.Context, t *callEvent) {
 // emitStarted reports that the attempt begins.
 func (r *running) emitStarted(ctx context.Context, c *Call) {
 	inv := r.inv
-	t := inv.event(ToolStarted, r.granted)
+	t := inv.event(ToolStarted, r.Granted)
 	t.of(c)
-	t.Queued = time.Duration(inv.totals().queued.Load())
+	t.Queued = inv.totals().Queued()
 	inv.emit(ctx, t)
 }
 
@@ -614,7 +614,7 @@ func (inv *invocation) emitRetry(ctx context.Context, c *Call) {
 func (inv *invocation) emitRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
 	t := inv.event(ToolRetrying, inv.plan.exec.clock.Now())
 	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
-	t.Queued = time.Duration(inv.first.queued.Load())
+	t.Queued = inv.first.Queued()
 	if t.Err = err; err != nil {
 		t.By, _ = whose(err)
 	}
@@ -635,7 +635,7 @@ func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 	if inv == nil || !inv.loud || inv.first == nil {
 		return
 	}
-	if n := inv.attempts(); inv.first.toldAfter(n) {
+	if n := inv.attempts.Begun(); inv.first.toldAfter(n) {
 		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-go/sluice/internal/ctxwatch"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
-	"github.com/sluice-go/sluice/internal/record"
+	"github.com/sluice-go/sluice/internal/oneshot"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
@@ -224,25 +224,6 @@ func (e *inDomain) Names() []string {
 	return names
 }
 
-// isNil also finds a nil pointer of one of the library's own components.
-func isNil(x Interceptor) bool {
-	switch g := x.(type) {
-	case nil:
-		return true
-	case *ConcurrencyLimiter:
-		return g == nil
-	case *RateLimiter:
-		return g == nil
-	case *CircuitBreaker:
-		return g == nil
-	case *PriorityScheduler:
-		return g == nil
-	case InterceptorFunc:
-		return g == nil
-	}
-	return false
-}
-
 // plan is one tool's chain in one executor, compiled once: interceptors, admission, tool.
 type plan struct {
 	exec   *Executor
@@ -397,176 +378,252 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open
 	return res, err
 }
 
-// prepare makes c the call of a request, and reports it. The instant it answers is the
-// present one, or zero if foreign code has run since the clock was read.
-func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
-	inv.identify(ctx, e, r)
-	now := e.clock.Now()
-	inv.key, inv.began = CallKey(ids.NextKey()), now
-	if inv.id == "" {
-		if counted := inv.pipeline.ids; counted != nil {
-			inv.id = counted.Call()
-		} else {
-			inv.id = e.ids.Next()
-		}
-	}
-	calls := int32(0)
-	if inv.depth > 0 {
-		root := inv.root()
-		if calls = root.calls.Add(1); int(calls) > e.conf.MaxCallsPerRoot {
-			root.calls.Add(-1) // it is refused, however often that happens
-		}
-	}
-	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
-		inv.tellInvoked(ctx, r, now)
-		now = 0
-	}
-	inv.call(c)
-	c.code = r.code
-	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
-		now = 0 // foreign code runs
-	}
-	err := inv.resolve(ctx, c, r, open, calls)
-	if err == nil && (r.code == nil) != (inv.plan.tool.run != nil) {
-		err = inv.refused(ErrInvalidArguments, "", inv.plan.tool.wrongCode())
-	}
-	return now, err
+// Future is the outcome of a submitted call, made by [Executor.Submit]; the zero value
+// never comes to one. It is safe for concurrent use.
+type Future struct{ answer oneshot.Value[answer] }
+
+// answer is how a call ended.
+type answer struct {
+	res Result
+	err error
 }
 
-// ending is how a call ended, to its sinks.
-type ending struct {
+// Submit queues a call without a goroutine: one starts when the call does. It does not
+// wait. The call ends as [Executor.Invoke] would end it, refusals included; ctx is the
+// call's own. While it waits it takes less than 400 bytes. A tool that interceptors go
+// around, outside the gates, has its goroutine from the start.
+//
+// What becomes of calls that wait is carried on by a few goroutines: those that are
+// admitted run at once, whatever others do, and the ends of the others, refused or with a
+// context that has ended, are told by at most four for each processor. So a sink that waits
+// for another submitted call may wait for ever.
+func (e *Executor) Submit(ctx context.Context, r Request) *Future {
+	f := new(Future)
+	if err := e.unmade(&r); err != nil {
+		f.set(Result{}, err)
+		return f
+	}
+	open := e.enter()
+	if len(e.outer) > 0 {
+		go f.invoke(ctx, e, r, open)
+		return f
+	}
+	if ctx == nil {
+		ctx = noContext
+	}
+	x := &submission{ctx: ctx, future: f}
+	x.start(e, &r, open)
+	return f
+}
+
+// Done is closed when the call has ended.
+func (f *Future) Done() <-chan struct{} { return f.answer.Done() }
+
+// Wait returns the outcome, or ctx's error if ctx ends before there is one; the call goes
+// on then.
+func (f *Future) Wait(ctx context.Context) (Result, error) {
+	if ctx == nil {
+		return Result{}, errors.New("sluice: Wait: the context is nil: must not be, " +
+			"context.Background() waits for as long as it takes")
+	}
+	a, err := f.answer.Wait(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	return a.res, a.err
+}
+
+func (f *Future) set(res Result, err error) {
+	if err != nil {
+		res.Value = nil
+	}
+	f.answer.Set(answer{res, err})
+}
+
+// invoke runs a call that interceptors go around on a goroutine of its own.
+func (f *Future) invoke(ctx context.Context, e *Executor, r Request, open bool) {
+	defer e.leave()
+	res, err := Result{}, error(&PanicError{Tool: r.Tool, Goexit: true})
+	defer func() { f.set(res, err) }()
+	res, err = e.invoke(ctx, &r, newInvocation(), open)
+}
+
+// submission is a submitted call under way. A million of them may wait, so it has nothing
+// that a waiting call can do without. The context that a tool gets leads to it, and not to
+// its outcome.
+//
+// Its goroutine is lent to it: start runs on the submitter's, decided on that of whoever
+// decided about the call, and what [crew.Call] has on one of the crew's.
+type submission struct {
+	inv    invocation
 	ctx    context.Context
-	kind   EventKind
-	res    Result
-	err    error
-	by     string // the constraint behind err
-	retry  time.Duration
-	queued time.Duration
-	held   time.Duration
-	at     int64 // when the last attempt ended; zero if there was none
+	input  any
+	future *Future       // until somebody has ended the call; owned by whoever may
+	ticket *admit.Ticket // while it waits; guarded by the stage's lock
+	place  ctxwatch.Place[*submission]
 }
 
-// end makes the call's outcome what it promises to be, and reports it, unless the result
-// is a stream that holds the call open: endStreamed does then. Whoever counted the call in
-// lets it go afterwards.
-func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
-	fate := inv.fate.Or(isOver)
-	x := ending{ctx: ctx, kind: ToolFailed}
+// Place is where the call stands among the executor's watched ones.
+func (x *submission) Place() *ctxwatch.Place[*submission] { return &x.place }
+
+// start makes the call and asks for admission.
+func (x *submission) start(e *Executor, r *Request, open bool) {
 	normal := false
 	defer func() {
-		if !normal { // the error's own code called Goexit
-			x.err = caught(inv.plan.tool.spec.Name, recover())
-			if fate&hasRun == 0 {
-				x.err = inv.refused(ErrRejected, "", x.err)
-			}
-			*err, res.Value = x.err, nil
-		}
-		if x.res = *res; !e.conclude(inv, fate, res, &x) {
-			e.report(inv, &x)
+		if !normal && x.future != nil { // a sink called Goexit, or the context is not the standard library's
+			x.fail(caught(r.Tool, recover()))
 		}
 	}()
-	if *err == nil {
-		x.kind = ToolCompleted
+	var c Call
+	now, err := e.prepare(x.ctx, r, &x.inv, open, &c)
+	if err != nil {
+		x.finish(Result{}, err)
 	} else {
-		ran := fate&hasRun != 0
-		*err = inv.verdict(*err, ran)
-		res.Value = nil
-		if !ran && isReason(*err, ErrDenied) {
-			x.kind = ToolDenied
-		}
-		if x.err = *err; inv.loud {
-			if x.by, x.retry = whose(x.err); !ran && x.retry == 0 { // an attempt that ran has asked its error already
-				x.retry = foreignRetry(x.err)
-			}
-		}
-		if inv.parent.Load() != nil && len(e.outer) > 0 { // which may have made it
-			inv.passOn((*running)(nil).blames(*err).Carried)
-		}
+		x.input = c.Input
+		x.submit(&c, now)
 	}
 	normal = true
 }
 
-// conclude takes from the attempts of a call that has just ended what they add up to, and
-// counts those that nobody waits for any more. It reports whether the call's end has to
-// wait for the stream that is its result.
-func (e *Executor) conclude(inv *invocation, fate uint64, res *Result, x *ending) (streamed bool) {
-	if underWay(fate) {
-		s := inv.plan.adm.stage.Lock()
-		defer s.Unlock()
-	}
-	sum := inv.totals()
-	res.rec, res.max = sum.rec, e.conf.MaxResultBytes
-	x.res = *res
-	x.queued, x.held, x.at = time.Duration(sum.queued.Load()), time.Duration(sum.held), sum.ended
-	h := sum.holds()
-	held := h != nil && h.r != nil && x.err == nil
-	if underWay(fate) {
-		sum = inv.ownTotals()
-		sum.rec, sum.counted = record.Sealed, true
-		if streamed = held && h.r.live; streamed {
-			if !h.r.left {
-				sum.waited--
-			}
-			end := *x
-			h.end = &end
-			e.active.Add(2)
-		}
-		e.abandoned.Add(int64(sum.waited))
-		e.active.Add(2 * int64(sum.waited))
-	}
-	if held && !streamed && h.err != nil { // it has ended already
-		x.kind, x.err = ToolFailed, h.err
-	}
-	return streamed
-}
+// Who has the call carried on that waited: its submitter and whoever decides may come to that
+// at one time, and it is the later of the two.
+const (
+	submitting = iota // also of a call that has not waited
+	submitted         // whoever decides does
+	early             // it is decided already: the submitter does
+)
 
-// endStreamed reports the end of a call that its stream x has held open.
-func (inv *invocation) endStreamed(x *stream) {
-	e := inv.plan.exec
-	defer e.leave()
-	end := *x.end
-	end.held, end.at = time.Duration(inv.first.held), inv.first.ended
-	x.end.res.Value = nil // whoever keeps the call's context does not keep that
-	if x.err != nil {
-		end.kind, end.err, end.res.Value = ToolFailed, x.err, nil
-	}
-	e.report(inv, &end)
-}
-
-// report counts a call's end, and tells it.
-func (e *Executor) report(inv *invocation, x *ending) {
-	switch x.kind {
-	case ToolCompleted:
-		e.completed.Add(1)
-	case ToolDenied:
-		e.denied.Add(1)
-	default:
-		e.failed.Add(1)
-	}
-	if !inv.loud {
-		inv.leaves()
+// submit asks for admission, and has the call run when it is granted.
+func (x *submission) submit(c *Call, now int64) {
+	if x.ctx.Err() != nil {
+		x.finish(Result{}, x.inv.gaveUp(x.ctx, ""))
 		return
 	}
-	defer func() { // also if a sink calls Goexit
-		inv.fate.Or(hasTold)
-		inv.leaves()
+	var err error
+	if c.Attempt, err = x.inv.attempt(); err != nil {
+		x.End(err)
+		return
+	}
+	e := x.inv.plan.exec
+	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, now, x)
+	switch {
+	case err != nil:
+		x.End(err)
+		return
+	case t == nil && r.Granted < 0: // in a bubble, where the crew of an executor from outside is not
+		go x.Run()
+		return
+	case t == nil:
+		e.crew.Run(x)
+		return
+	}
+	e.watched.Add(x.ctx, x)
+	if !x.inv.phase.CompareAndSwap(submitting, submitted) {
+		e.crew.Run(x)
+	}
+}
+
+var _ stage.Submission = (*submission)(nil)
+
+// Decided is called when the call, which waited, has been admitted or refused.
+func (x *submission) Decided(admitted bool) {
+	switch e := x.inv.plan.exec; {
+	case x.inv.phase.CompareAndSwap(submitting, early):
+	case admitted:
+		e.crew.Run(x)
+	default:
+		e.crew.End(x)
+	}
+}
+
+// Ready takes up what was decided, and answers why the call may not run, or nil. If the context,
+// which is asked, calls Goexit, the call has ended.
+func (x *submission) Ready() (err error) {
+	if x.inv.phase.Load() == submitting {
+		return nil // it has not waited
+	}
+	normal := false
+	defer func() {
+		if normal {
+			return
+		}
+		v := recover()
+		err = caught(x.inv.plan.tool.spec.Name, v)
+		if x.inv.plan.adm.forsake(&x.ticket); v == nil {
+			x.End(err)
+		}
 	}()
-	now := x.at
-	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
-		now = e.clock.Now()
+	x.inv.plan.exec.watched.Remove(x)
+	var c Call
+	x.call(&c)
+	_, err = x.inv.plan.adm.decided(x.ctx, &c, &x.ticket)
+	normal = true
+	return err
+}
+
+// Run runs the admitted call.
+func (x *submission) Run() {
+	res, err, normal := Result{}, error(nil), false
+	defer func() {
+		if !normal {
+			res, err = Result{}, caught(x.inv.plan.tool.spec.Name, recover())
+		}
+		x.finish(res, err)
+	}()
+	var c Call
+	x.call(&c)
+	res, err = x.inv.plan.adm.perform(&x.inv.first.running, &c)
+	normal = true
+}
+
+// End ends the call, whose attempt holds nothing.
+func (x *submission) End(err error) {
+	x.inv.attempts.End()
+	x.finish(Result{}, err)
+}
+
+// Cancel ends the call, whose context has ended, unless it has been decided meanwhile.
+func (x *submission) Cancel() {
+	normal := false
+	defer func() {
+		if !normal && x.future != nil {
+			x.fail(caught(x.inv.plan.tool.spec.Name, recover()))
+		}
+	}()
+	if err := x.inv.plan.adm.giveUp(x.ctx, &x.inv, &x.ticket); err != nil {
+		x.End(err)
 	}
-	t := inv.event(x.kind, now)
-	t.last = true
-	t.Call.Attempt = inv.attempts()
-	t.Queued, t.Duration = x.queued, x.held
-	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
-		t.throttled(inv.totals(), now)
+	normal = true
+}
+
+// fail ends the call, whose code does not run, and gives up its place in the queue.
+func (x *submission) fail(err error) {
+	if x.inv.plan != nil && x.inv.plan.adm != nil {
+		x.inv.plan.adm.forsake(&x.ticket)
 	}
-	t.Result.rec, t.Result.max = x.res.rec, x.res.max
-	if t.hasData = x.res.Value != nil; x.kind == ToolCompleted {
-		t.value, t.OutputBytes = x.res.Value, outputBytes(x.res.Value)
+	if x.inv.attempts.UnderWay() {
+		x.inv.attempts.End()
 	}
-	inv.emit(inv.toSinks(x.ctx), t)
+	x.finish(Result{}, err)
+}
+
+// call makes c the one attempt that there is.
+func (x *submission) call(c *Call) {
+	x.inv.call(c)
+	c.Attempt, c.Input = 1, x.input
+}
+
+// finish reports the call's end and makes its outcome known.
+func (x *submission) finish(res Result, err error) {
+	f, e := x.future, x.inv.plan.exec
+	x.input, x.future = nil, nil
+	defer e.leave()
+	defer func() { f.set(res, err) }() // also if a sink calls Goexit
+	ctx := x.ctx
+	if !x.place.Fired() { // else Cancel may be about to ask it
+		x.ctx = nil // it may be that of a call that has ended
+	}
+	e.end(ctx, &x.inv, &res, &err)
 }
 
 // enter counts a call in, and reports whether the executor is open.
@@ -577,6 +634,13 @@ func (e *Executor) leave() {
 	if e.active.Add(-2) == 1 {
 		e.ended()
 	}
+}
+
+// abandon counts attempts that nobody waits for any more, and that Close waits for until each is
+// given back. Whoever calls it is counted in.
+func (e *Executor) abandon(n int64) {
+	e.active.Add(2 * n)
+	e.abandoned.Add(n)
 }
 
 // ended is called when e has been closed and nobody is inside.
@@ -644,4 +708,13 @@ func (e *Executor) Close(ctx context.Context) error {
 		return e.state.Close()
 	}
 	return nil
+}
+
+// help runs f on a goroutine that Close waits for.
+func (e *Executor) help(f func()) {
+	e.helperStarts()
+	go func() {
+		defer e.helperEnds()
+		f()
+	}()
 }

@@ -168,18 +168,19 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	if err != nil {
 		return d, err
 	}
-	defer s.Unlock()
-	defer s.M.Free(t)
 	d.Costs = costs(record.Costs(nil, t))
 	f := s.M.Forecast(now, t)
-	if f.Refusal.Reason != admit.NoReason {
-		return d, a.refusal(s, c.inv, t, f.Refusal)
-	}
-	if f.By != nil {
+	why := s.Refusal(t, f.Refusal)
+	if f.By != nil && f.Refusal.Reason == admit.NoReason {
 		d.Place, d.Wait = f.Place, time.Duration(f.Wait)
 		d.Waits = []Wait{{f.By.Class().Name, d.Wait}}
 	}
-	return d, nil
+	s.M.Free(t)
+	s.Unlock()
+	if why.Reason != admit.NoReason {
+		err = a.refusal(c.inv, &why)
+	}
+	return d, err
 }
 
 // Decision is the admission record; zero if the call passed without waiting and without a
@@ -213,22 +214,6 @@ func costs(list []record.Cost) []Cost {
 		out[i] = Cost(c)
 	}
 	return out
-}
-
-// note writes what admission knows of the ticket of an attempt into the record of its call.
-// The stage is locked.
-func (a *admission) note(s *stage.Stage, inv *invocation, t *admit.Ticket, attempt int32) {
-	if t.Place() == 0 && a.cost == nil && len(t.Settled()) == 0 {
-		return
-	}
-	sum := inv.ownTotals()
-	switch sum.rec {
-	case record.Sealed: // the caller has it: an attempt that nobody waited for ends late
-		return
-	case nil:
-		sum.rec = record.New()
-	}
-	sum.rec.Note(s.M, t, attempt)
 }
 
 // Snapshot is the state of an executor at one instant, ready for JSON.
@@ -364,7 +349,7 @@ func (e *Executor) read() *reading {
 		Completed:       e.completed.Load(),
 		Failed:          e.failed.Load(),
 		Denied:          e.denied.Load(),
-		Abandoned:       int(e.abandoned.Load()),
+		Abandoned:       max(0, int(e.abandoned.Load())),
 		EventsDelivered: e.delivered.Load(),
 		EventsDropped:   e.dropped.Load(),
 		Gates:           []GateState{},

@@ -1,12 +1,18 @@
 package sluice
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/deadline"
+	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -308,4 +314,142 @@ func (s Scope) check(field string) error {
 		}
 	}
 	return nil
+}
+
+// maxHold bounds for how long a stream can hold a call open.
+const maxHold = 10 * time.Minute
+
+// Hold keeps the running call open beyond the return of its tool, for a tool that answers
+// with a stream: its slots stay taken, [ReportUsage] counts, and the terminal event and
+// [Executor.Close] wait until done is called. The caller of the tool has its result at
+// once.
+//
+// The stream uses the context that Hold returns. It ends with the one that Hold was given,
+// when done has been called, and when the time of the attempt is over that its Timeout gives
+// it, or after ten minutes if that is sooner or there is none: then the hold is given up, and
+// the call ends as timed out. With a Timeout, an earlier deadline of the caller gives it up too.
+//
+// An error given to done is what the call ends with, to sinks and breakers; an error of the
+// tool ends its holds at once. Only the first done counts, from whichever goroutine. A call
+// may have several holds, and ends with the last. If an interceptor drops a result, it must
+// see to it that its stream ends.
+//
+// Outside a call, after the tool has returned or its time is over, and beyond 1,000 holds of a
+// call at once, Hold answers an error. Neither it nor
+// done waits for anybody, but done may call the sinks.
+func Hold(ctx context.Context) (stream context.Context, done func(error), err error) {
+	r := scopeOf(ctx).call
+	if r == nil {
+		return nil, nil, errors.New("sluice: Hold: the context belongs to no call: must be the one that a tool gets, or made from it")
+	}
+	exec := r.inv.plan.exec
+	now := exec.clock.Now()
+	due := now + int64(maxHold)
+	if x, ok := r.Context.(*timedRun); ok {
+		due = min(due, x.Due())
+	}
+	h := &hold{r: r}
+	stream, h.cancel = context.WithCancelCause(ctx)
+	if err := r.hold(h); err != nil {
+		h.cancel(nil)
+		return nil, nil, err
+	}
+	exec.deadlines.Add(h, due)
+	if h.over.Load() { // already: it was not there yet to be removed
+		exec.deadlines.Remove(h)
+	}
+	return stream, h.done, nil
+}
+
+// hold is one stream that holds an attempt open.
+type hold struct {
+	deadline.Entry
+	r      *running
+	cancel context.CancelCauseFunc
+	asked  atomic.Bool // done has been called
+	over   atomic.Bool // it is given up
+	failed atomic.Pointer[error]
+}
+
+// hold adds h, or says why it cannot.
+func (r *running) hold(h *hold) error {
+	switch r.Keep(h) {
+	case permit.Returned:
+		return errors.New("sluice: Hold: the tool has returned: a call can be held open only while its code runs")
+	case permit.Late:
+		return errors.New("sluice: Hold: the time of the attempt is over: a call can be held open only before that")
+	case permit.TooMany:
+		return fmt.Errorf("sluice: Hold: the call is held open %d times: must be at most that at once", permit.MaxHolds)
+	}
+	return nil
+}
+
+// Cut ends a stream of an attempt that has failed.
+func (h *hold) Cut() {
+	if h.over.CompareAndSwap(false, true) {
+		h.end(nil, breaker.Success, context.Canceled)
+	}
+}
+
+// done ends the hold, with the stream's error.
+func (h *hold) done(err error) {
+	if h.over.Load() || !h.asked.CompareAndSwap(false, true) { // nobody asks any more after Close
+		return
+	}
+	outcome, r := breaker.Success, h.r
+	defer func() { // also if the error's own code calls Goexit
+		if h.over.CompareAndSwap(false, true) {
+			h.end(err, outcome, nil)
+		}
+	}()
+	if err == nil {
+		return
+	}
+	outcome = breaker.Failure
+	if exec := r.inv.plan.exec; !tame(err) || r.inv.plan.adm.classify != nil {
+		given := err
+		h.failed.Store(&given)
+		exec.deadlines.Remove(h)
+		exec.deadlines.Add(h, exec.clock.Now()+int64(maxJudging))
+		if h.over.Load() { // already: it was not there yet to be removed
+			exec.deadlines.Remove(h)
+			return
+		}
+	}
+	var c Call
+	r.inv.fill(&c)
+	c.Attempt = r.Attempt
+	o, throttles := r.inv.plan.adm.judge(r, &c, Result{}, err)
+	outcome = o
+	err = r.inv.verdict(err, true) // which may be a refusal of a nested call
+	if len(throttles) > 0 {
+		r.Throttle(throttles)
+	}
+}
+
+// Expire ends a hold that has lasted too long, or whose end has been judged for too long.
+func (h *hold) Expire() {
+	if !h.over.CompareAndSwap(false, true) {
+		return
+	}
+	if err := h.failed.Load(); err != nil {
+		h.end(passedOn(*err, h.r.inv.key), breaker.Failure, nil)
+		return
+	}
+	outcome := breaker.Failure
+	if x, ok := h.r.Context.(*timedRun); ok && x.Borrowed() || h.r.caller().Err() != nil { // the time was the caller's
+		outcome = breaker.Neutral
+	}
+	err := h.r.inv.refused(ErrTimeout, "", context.DeadlineExceeded)
+	h.end(err, outcome, err)
+}
+
+// end gives back what h kept.
+func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
+	h.r.inv.plan.exec.deadlines.Remove(h)
+	h.r.Drop(h, err, outcome)
+	h.cancel(cause)
+	if h.r.EndHold() {
+		h.r.giveBack(nil)
+	}
 }

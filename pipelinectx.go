@@ -139,3 +139,63 @@ func (n *pipelineNode) Value(key any) any {
 	}
 	return n.Context.Value(key)
 }
+
+// callContext is what a sink gets: the caller's context, which also tells which call the
+// event is of.
+type callContext struct {
+	context.Context
+	inv *invocation
+}
+
+// callKey asks a context for the call whose code, or whose event, it belongs to.
+type callKey struct{}
+
+// Value answers the library's own question, and passes others on.
+func (x *callContext) Value(key any) any {
+	if _, ok := key.(callKey); ok {
+		return x
+	}
+	return x.Context.Value(key)
+}
+
+// toSinks is the context for events of inv, which was made with ctx.
+func (inv *invocation) toSinks(ctx context.Context) context.Context {
+	f := inv.first
+	if f == nil || inv.parent.Load() != nil { // whose context must not be kept here
+		return &callContext{ctx, inv}
+	}
+	if f.given.inv == nil { // a sink may have kept it
+		f.given = callContext{ctx, inv}
+	}
+	return &f.given
+}
+
+// within is the call of e, if any, that is under way and whose code or sink has ctx.
+func (e *Executor) within(ctx context.Context) *invocation {
+	r, ok := ctx.Value(callKey{}).(*running)
+	if x, event := ctx.Value(callKey{}).(*callContext); event {
+		if x.inv.plan.exec == e && !x.inv.attempts.IsReported() {
+			return x.inv
+		}
+		r, ok = x.inv.parent.Load(), true
+	}
+	for ; ok && r != nil; r = r.inv.parent.Load() {
+		if r.inv.plan.exec == e && !r.Over() {
+			return r.inv
+		}
+	}
+	return nil
+}
+
+// CallFrom returns the call that ctx belongs to, inside a tool. Its Input is nil: the tool
+// has it, and a context that outlives the call should not keep it.
+func CallFrom(ctx context.Context) (Call, bool) {
+	r := scopeOf(ctx).call
+	if r == nil {
+		return Call{}, false
+	}
+	var c Call
+	r.inv.fill(&c)
+	c.Attempt = r.Attempt
+	return c, true
+}

@@ -300,11 +300,7 @@ func ReportUsage(ctx context.Context, unit string, used int64) {
 	if r == nil {
 		return
 	}
-	s := r.adm.stage.Lock()
-	if r.live {
-		s.M.Settle(s.Now(), r.ticket, unit, max(used, 0))
-	}
-	s.Unlock()
+	r.Settle(unit, max(used, 0))
 }
 
 // match finds for each of rates the one of old that it goes on as: that of its Unit and Per,
@@ -409,121 +405,68 @@ func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...Thro
 	if r == nil {
 		return
 	}
-	list := []pause{{retryAfter, r.adm.aim(parts)}}
-	s := r.adm.stage.Lock()
-	if r.live {
+	if r.Throttle([]stage.Throttle{{After: retryAfter, Aim: r.inv.plan.adm.aim(parts)}}) {
 		r.reported.Store(true)
 		r.throttled(retryAfter)
-		r.adm.throttle(s, r, list)
 	}
-	s.Unlock()
 }
 
-// maxWider bounds what an upstream can ask of what is wider than what it speaks of.
-const maxWider = time.Minute
-
-// pause is what an upstream asked for.
-type pause struct {
-	after time.Duration
-	aim   aim
-}
-
-// pauses is what the throttles that an attempt of a's has met itself ask for.
-func (a *admission) pauses(met []blame.Throttle) (list []pause) {
+// throttles is what those that an attempt of a's has met itself ask for.
+func (a *admission) throttles(met []blame.Throttle) (list []stage.Throttle) {
 	for _, t := range met {
-		list = append(list, pause{t.After, a.aim([]ThrottlePart{ThrottlePart(t.Part)})})
+		list = append(list, stage.Throttle{After: t.After, Aim: a.aim([]ThrottlePart{ThrottlePart(t.Part)})})
 	}
 	return list
 }
 
-// aim is what a throttle is about.
-type aim struct {
-	classes []*admit.Class // whose key pauses; none means the call's own
-	key     string
-	bound   time.Duration // of the pause
-}
-
 // aim finds what the narrowest of parts is that a's limits tell apart.
-func (a *admission) aim(parts []ThrottlePart) aim {
+func (a *admission) aim(parts []ThrottlePart) stage.Aim {
 	bound := stage.MaxPause
 	for _, p := range slices.Backward(parts) {
 		if p.Kind == "" || p.Key == "" || len(p.Key) > rules.MaxKeyBytes {
 			continue
 		}
-		x := aim{key: p.Key, bound: bound}
+		x := stage.Aim{Key: p.Key, Bound: bound}
 		for i := range a.parts {
 			if l := &a.parts[i]; l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == p.Kind {
-				x.classes = append(x.classes, l.class)
+				x.Classes = append(x.Classes, l.class)
 			}
 		}
-		if len(x.classes) > 0 {
+		if len(x.Classes) > 0 {
 			return x
 		}
-		bound = maxWider
+		bound = stage.MaxWider
 	}
-	return aim{bound: bound}
+	return stage.Aim{Bound: bound}
 }
 
-// throttle pauses what an upstream's answers to the attempt r, which is live, speak of.
-func (a *admission) throttle(s *stage.Stage, r *running, list []pause) {
-	s.AtOnce(func(int64) { a.throttleEach(s, r, list) }) // all of them, before anybody starts
+// blames says what err, with which the attempt r ended, tells of throttles. Without an attempt it
+// is what the call around has to know.
+func (r *running) blames(err error) blame.Found {
+	if r == nil {
+		return blame.Of(err, nil, 0, isRefusal)
+	}
+	var l *blame.Ledger
+	if x := r.inv.first.aside.Load(); x != nil {
+		l = &x.nested
+	}
+	return blame.Of(err, l, r.Attempt, isRefusal)
 }
 
-func (a *admission) throttleEach(s *stage.Stage, r *running, list []pause) {
-	for _, x := range list {
-		d := min(x.after, x.aim.bound)
-		if d <= 0 {
-			continue
-		}
-		cells := cellsOf(s, x.aim)
-		if len(cells) == 0 { // the call's own, or the table of the part's is full
-			cells = a.upstreams(s, r)
-			if len(x.aim.classes) > 0 {
-				d = min(d, maxWider)
-			}
-		}
-		if len(cells) == 0 {
-			cells, d = a.toolCells(r), min(d, maxWider)
-		}
-		for _, c := range cells {
-			s.Pause(c, d)
+// passOn tells the attempt that inv is nested in, if any, which errors say that somebody
+// else has been charged with a throttle already.
+func (inv *invocation) passOn(carried []blame.Charge) {
+	if r := inv.parent.Load(); r != nil {
+		for _, c := range carried {
+			r.inv.first.remembers().nested.Charge(r.Attempt, c)
 		}
 	}
 }
 
-// cellsOf is the cells that x means, made if need be: none if it means the call's own.
-func cellsOf(s *stage.Stage, x aim) (cells []*admit.Cell) {
-	for _, k := range x.classes {
-		if c := s.M.Cell(s.Now(), k, x.key); c != nil {
-			cells = append(cells, c)
-		}
+// throttled notes that an upstream asked the attempt to wait for d, or to slow down.
+func (r *running) throttled(d time.Duration) {
+	until := r.inv.plan.exec.clock.Now() + int64(min(d, stage.MaxPause)) + 1
+	again := &r.inv.first.remembers().again
+	for was := again.Load(); was < until && !again.CompareAndSwap(was, until); was = again.Load() {
 	}
-	return cells
-}
-
-// upstreams is the cells of the Upstream rate limiters that apply to r's call, whatever it
-// takes from them.
-func (a *admission) upstreams(s *stage.Stage, r *running) (cells []*admit.Cell) {
-	add := func(c *admit.Cell) {
-		if c != nil && c.Class().Upstream && !slices.Contains(cells, c) {
-			cells = append(cells, c)
-		}
-	}
-	for _, n := range r.ticket.Needs() {
-		add(n.Cell)
-	}
-	for i := range a.parts {
-		add(a.parts[i].cell)
-	}
-	return cells
-}
-
-// toolCells is the cell of r's tool.
-func (a *admission) toolCells(r *running) (cells []*admit.Cell) {
-	for _, n := range r.ticket.Needs() {
-		if n.Cell.Class() == a.tool.shared.core.limits[0].class {
-			cells = append(cells, n.Cell)
-		}
-	}
-	return cells
 }

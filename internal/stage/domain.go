@@ -193,20 +193,20 @@ type Held struct {
 	Now int64 // the instant of all changes
 }
 
-// Stage is the one that r, which Hold was given, leads to. It is locked.
+// Stage is the one that r, which LockAll was given, leads to. It is locked.
 func (*Held) Stage(r *Ref) *Stage { return r.p.Load() }
 
-// Hold asks refs whose stages to lock, when nothing can change where they lead, and locks all of
+// LockAll asks refs whose stages to lock, when nothing can change where they lead, and locks all of
 // them. Then it has change make its changes, which are felt at one instant: nobody starts before
 // it returns. What follows from them follows once all stages are free again, for each as after
-// Unlock. If refs fails, Hold answers its error and does nothing.
-func Hold(refs func() ([]*Ref, error), change func(*Held)) error {
-	after, err := hold(refs, change)
+// Unlock. If refs fails, LockAll answers its error and does nothing.
+func LockAll(refs func() ([]*Ref, error), change func(*Held)) error {
+	after, err := lockAll(refs, change)
 	followAll(after)
 	return err
 }
 
-func hold(refs func() ([]*Ref, error), change func(*Held)) (after []Aftermath, err error) {
+func lockAll(refs func() ([]*Ref, error), change func(*Held)) (after []Aftermath, err error) {
 	domains.Lock()
 	defer domains.Unlock()
 	list, err := refs()

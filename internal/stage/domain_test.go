@@ -301,7 +301,7 @@ func TestHoldChangesStagesAtOneInstant(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		calls := 0
-		err := Hold(func() ([]*Ref, error) {
+		err := LockAll(func() ([]*Ref, error) {
 			wants(t, "the domains are free when it is asked for refs", domains.TryLock(), false)
 			return []*Ref{refs["r0"], refs["r1"], refs["r0"]}, nil
 		}, func(h *Held) {
@@ -338,7 +338,7 @@ func TestHoldWaitsForNoListenerBeforeItWakes(t *testing.T) {
 		}
 		done := false
 		go func() {
-			_ = Hold(func() ([]*Ref, error) { return []*Ref{refs["r0"], refs["r1"]}, nil }, func(h *Held) {
+			_ = LockAll(func() ([]*Ref, error) { return []*Ref{refs["r0"], refs["r1"]}, nil }, func(h *Held) {
 				for i, s := range stages {
 					s.M.SetLimit(h.Now, slots[i], 2)
 					s.Note(Notice{Kind: Changed, By: "slot"})
@@ -362,7 +362,7 @@ func TestHoldThatIsRefusedChangesNothing(t *testing.T) {
 	refs := map[string]*Ref{"nobody's": new(Ref)}
 	stages, _, waits := two(t, refs)
 	no := errors.New("no")
-	err := Hold(func() ([]*Ref, error) { return []*Ref{refs["r0"], refs["nobody's"]}, no },
+	err := LockAll(func() ([]*Ref, error) { return []*Ref{refs["r0"], refs["nobody's"]}, no },
 		func(*Held) { t.Error("it was asked to change something") })
 	wants(t, "error", err, no)
 	wants(t, "what nobody's leads to", refs["nobody's"].p.Load(), nil)
@@ -378,7 +378,7 @@ func TestHoldThatIsRefusedChangesNothing(t *testing.T) {
 // What belongs to nobody yet can be changed with the others.
 func TestHoldMakesTheStagesThatThereAreNot(t *testing.T) {
 	r, circuit := new(Ref), breakerOf("circuit")
-	if err := Hold(func() ([]*Ref, error) { return []*Ref{r}, nil }, func(h *Held) {
+	if err := LockAll(func() ([]*Ref, error) { return []*Ref{r}, nil }, func(h *Held) {
 		s := h.Stage(r)
 		s.M.Trip(h.Now, s.M.Cell(h.Now, circuit, ""), "Trip")
 	}); err != nil {
@@ -402,7 +402,7 @@ func TestHoldersOfTheSameStagesTakeTurns(t *testing.T) {
 		}
 		all.Go(func() {
 			for range 100 {
-				_ = Hold(func() ([]*Ref, error) { return list, nil }, func(*Held) { count++ })
+				_ = LockAll(func() ([]*Ref, error) { return list, nil }, func(*Held) { count++ })
 			}
 		})
 	}

@@ -14,6 +14,10 @@
 //   - stage.go: the lock, the timer, and what follows from a decision
 //   - domain.go: which clients (executors) share a stage, and how several stages are locked at once
 //   - wait.go: how a goroutine waits until its ticket has been decided
+//   - refuse.go: why a call was turned away
+//   - permit.go: what an admitted attempt holds, and what the attempts of a call add up to
+//   - stream.go: streams that hold an attempt open
+//   - throttle.go: what pauses when an upstream asks for it
 //   - news.go: what listeners hear of breakers, limits, rates and pauses
 package stage
 
@@ -44,9 +48,6 @@ type Stage struct {
 
 // fired is the instant for which a timer that has just fired is armed: no due one.
 const fired = math.MinInt64
-
-// MaxPause bounds what an upstream can ask for.
-const MaxPause = 24 * time.Hour
 
 func newStage() *Stage {
 	return &Stage{
@@ -155,7 +156,7 @@ func (s *Stage) tick() {
 }
 
 // AtOnce has f make changes that are felt at one instant, all at once: nobody starts before it
-// returns. The stage is locked, and not by [Hold].
+// returns. The stage is locked, and not by [LockAll].
 func (s *Stage) AtOnce(f func(now int64)) {
 	now := s.Now()
 	s.M.Freeze(now)

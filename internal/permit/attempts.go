@@ -1,0 +1,53 @@
+package permit
+
+import "sync/atomic"
+
+// Attempts is what has become of a call: how many attempts it has begun and how many are under way,
+// whether the tool's code has run in one of them, and whether the caller has its answer. It is one
+// atomic word; the zero value is a call without attempts.
+type Attempts struct{ word atomic.Uint64 }
+
+// Above the flags is how many attempts are under way, and above that how many have begun.
+const (
+	hasRun   = 1 << iota // the tool's code has, in some attempt
+	answered             // no attempt may begin any more
+	reported             // so has its end been
+
+	oneUnderWay = 1 << 8
+	oneBegun    = 1 << 32
+)
+
+// Begin counts one attempt more, and answers its number. It fails if the call is over; the attempt
+// is to be ended all the same.
+func (a *Attempts) Begin() (number int32, ok bool) {
+	w := a.word.Add(oneBegun + oneUnderWay)
+	return int32(w / oneBegun), w&answered == 0
+}
+
+// End counts out an attempt that holds nothing any more.
+func (a *Attempts) End() { a.word.Add(^uint64(oneUnderWay - 1)) }
+
+// Begun is how many have.
+func (a *Attempts) Begun() int32 { return int32(a.word.Load() / oneBegun) }
+
+// UnderWay reports whether some are.
+func (a *Attempts) UnderWay() bool { return underWay(a.word.Load()) }
+
+func underWay(w uint64) bool { return w%oneBegun >= oneUnderWay }
+
+// Run says that the tool's code is about to run, and reports whether it may: not once the call is
+// over.
+func (a *Attempts) Run() bool { return a.word.Or(hasRun)&answered == 0 }
+
+// Answer says that the call is over. It reports what was true until then: whether the code has run,
+// and whether attempts are under way.
+func (a *Attempts) Answer() (ran, busy bool) {
+	w := a.word.Or(answered)
+	return w&hasRun != 0, underWay(w)
+}
+
+// Report says that the call's end has been reported.
+func (a *Attempts) Report() { a.word.Or(reported) }
+
+// IsReported reports whether it has been.
+func (a *Attempts) IsReported() bool { return a.word.Load()&reported != 0 }

@@ -1,0 +1,298 @@
+package stage
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/permit"
+	"github.com/sluice-go/sluice/internal/record"
+)
+
+// Tool is what the permits of a tool's calls know of it. It never changes.
+type Tool struct {
+	Stage     *Stage
+	Plan      *admit.Plan
+	Priced    bool          // a function says what its calls cost
+	Upstreams []*admit.Cell // the fixed cells that a throttle of its calls pauses
+	Class     *admit.Class  // the tool's own limit, which a throttle pauses if nothing else
+}
+
+// Permit is what one admitted attempt holds: slots, tokens, a place at breakers. The embedded State
+// says, without a lock, who still needs it. Whoever is told by that that the attempt is over calls
+// [Permit.GiveBack]; one is. The other fields are guarded by the stage's lock.
+type Permit struct {
+	permit.State
+	Attempt int32           // its number in the call
+	Granted int64           // when it was admitted, or woke up to it; never changes
+	Outcome breaker.Outcome // written before the State is told that it is known
+
+	live   bool          // ticket still holds what it took
+	left   bool          // nobody waits for the attempt any more
+	noted  bool          // it is in the call's record
+	ticket *admit.Ticket // nil once nothing of it is needed
+	tally  *Tally
+}
+
+// Tally is what the attempts of one call add up to. The stage's lock guards it while attempts are
+// under way; then it belongs to whoever is in charge of the call.
+type Tally struct {
+	tool    *Tool
+	Record  *record.Record // nil until there is something to say, sealed in the end
+	queued  atomic.Int64   // how long attempts waited
+	held    int64          // how long attempts held what they needed
+	ended   int64          // when the latest attempt gave back what it held; zero before
+	waited  int32          // attempts that hold what they need and that somebody waits for
+	counted bool           // those left are counted: the call is over
+	streams *streams       // nil without one
+}
+
+// Queued is how long attempts have waited.
+func (y *Tally) Queued() time.Duration { return time.Duration(y.queued.Load()) }
+
+// Waited adds the wait of t, which ends now. The stage is locked.
+func (y *Tally) Waited(t *admit.Ticket, now int64) {
+	if t.Place() > 0 {
+		y.queued.Add(max(0, now-t.Arrived())) // the clock may have been read before the lock was taken
+	}
+}
+
+// Note writes what admission knows of t, the ticket of that attempt, into the record of the call.
+// The stage is locked.
+func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
+	if t.Place() == 0 && !x.Priced && len(t.Settled()) == 0 {
+		return
+	}
+	switch y.Record {
+	case record.Sealed: // the caller has it: an attempt that nobody waited for ends late
+		return
+	case nil:
+		y.Record = record.New()
+	}
+	y.Record.Note(x.Stage.M, t, attempt)
+}
+
+// Grant makes p the permit of an attempt at x that holds what the ticket t took, from now on. It
+// reports whether the call is over already, so that nobody waits for the attempt. The stage is locked.
+func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now int64) (abandoned bool) {
+	p.Attempt, p.Granted, p.ticket, p.live, p.tally = attempt, now, t, true, y
+	y.tool = x
+	y.waited++
+	y.Waited(t, now)
+	return y.counted
+}
+
+// Ticket is what p holds in s, or nil. The stage is locked.
+func (p *Permit) Ticket(s *Stage) *admit.Ticket {
+	if p.tally != nil && p.tally.tool.Stage == s && p.live {
+		return p.ticket
+	}
+	return nil
+}
+
+func (p *Permit) lock() *Stage { return p.tally.tool.Stage.Lock() }
+
+// Settle charges p's attempt what it has really used of a unit, as long as it holds something.
+func (p *Permit) Settle(unit string, used int64) {
+	s := p.lock()
+	if p.live {
+		s.M.Settle(s.Now(), p.ticket, unit, used)
+	}
+	s.Unlock()
+}
+
+// Throttle pauses what an upstream's answers to the attempt speak of, as long as it holds something,
+// and reports whether it does.
+func (p *Permit) Throttle(list []Throttle) (live bool) {
+	s := p.lock()
+	if live = p.live; live {
+		s.throttle(p, list)
+	}
+	s.Unlock()
+	return live
+}
+
+// Abandon says that nobody waits for p's attempt any more, whose code has not ended, and what that
+// is to breakers. It reports whether the attempt is to be counted as abandoned, which it is until it
+// is given back.
+func (p *Permit) Abandon(o breaker.Outcome) (count bool) {
+	s := p.lock()
+	if p.live {
+		now := s.Now()
+		s.M.Judge(now, p.ticket, o)
+		count = p.abandon(now)
+	}
+	s.Unlock()
+	return count
+}
+
+// Linger says what the outcome is of an attempt whose code has not ended, or whose stream has not.
+// It reports whether code is inside, and whether the attempt is to be counted as [Permit.Abandon]
+// says.
+func (p *Permit) Linger(list []Throttle) (inside, count bool) {
+	s := p.lock()
+	if p.live {
+		s.throttle(p, list)
+		if inside = p.Inside(); inside {
+			now := s.Now()
+			s.M.Judge(now, p.ticket, p.Outcome)
+			count = p.abandon(now)
+		} else {
+			p.note() // the caller gets the record now
+		}
+	}
+	s.Unlock()
+	return inside, count
+}
+
+// Hindsight tells the breakers of an outcome that was long in coming. Whoever gives back what the
+// attempt holds finds all that follows from it under the lock, or nothing. It answers as Linger.
+func (p *Permit) Hindsight(list []Throttle) (inside, count bool) {
+	s := p.lock()
+	t := p.ticket
+	if t != nil {
+		s.throttle(p, list)
+	}
+	p.Know()
+	if p.live {
+		s.Unlock()
+		return p.Linger(nil)
+	}
+	if t != nil {
+		s.M.Judge(s.Now(), t, p.Outcome)
+		p.free(s)
+	}
+	s.Unlock()
+	return false, false
+}
+
+// Returned is what is left to do for who has given a permit back.
+type Returned struct {
+	Abandoned bool         // the attempt had been counted as that
+	Used      []admit.Used // what was reported
+	Stream    *Stream      // whose end the call's end has waited for, or nil
+}
+
+// GiveBack gives back what an attempt holds, which nobody needs any more. If its outcome is not
+// known yet, Hindsight does the rest.
+func (p *Permit) GiveBack(now int64, list []Throttle) (r Returned) {
+	s := p.lock()
+	t, y := p.ticket, p.tally
+	s.throttle(p, list)
+	stream := y.streams.of(p)
+	if stream != nil && stream.Keeps != nil {
+		r.Stream = stream
+	}
+	known := true
+	switch {
+	case !p.HasBegun():
+		s.M.Cancel(now, t)
+	case !p.IsKnown():
+		s.M.Release(now, t)
+		known = false
+	case stream != nil && stream.Err != nil:
+		s.M.Finish(now, t, stream.outcome)
+	default:
+		s.M.Finish(now, t, p.Outcome)
+	}
+	if r.Abandoned = p.left; !p.left {
+		p.note()
+		p.book(now)
+		if r.Stream == nil {
+			y.waited--
+			r.Abandoned = y.counted
+		}
+	}
+	if r.Stream != nil {
+		stream.Record = stream.Record.With(t)
+	}
+	if used := t.Settled(); len(used) > 0 && p.HasBegun() { // else what is said is that nothing was used
+		r.Used = slices.Clone(used)
+	}
+	p.live = false
+	if known {
+		p.free(s)
+	}
+	s.Unlock()
+	return r
+}
+
+// free lets go of p's ticket.
+func (p *Permit) free(s *Stage) {
+	t := p.ticket
+	p.ticket = nil
+	s.M.Free(t)
+}
+
+// abandon says that nobody waits for the attempt any more, and reports whether that is to be counted:
+// else it is with the call's others.
+func (p *Permit) abandon(now int64) (count bool) {
+	if p.left {
+		return false
+	}
+	p.left = true
+	p.note()
+	p.book(now)
+	p.tally.waited--
+	return !p.tally.counted
+}
+
+// note writes what admission knows of the attempt into the record of its call, once.
+func (p *Permit) note() {
+	if !p.noted {
+		p.noted = true
+		p.tally.Note(p.tally.tool, p.ticket, p.Attempt)
+	}
+}
+
+// book adds the time for which the attempt held what it needed.
+func (p *Permit) book(now int64) {
+	p.tally.held += now - p.Granted
+	p.tally.ended = now
+}
+
+// Conclusion is what the attempts of a call add up to in the end.
+type Conclusion struct {
+	Record *record.Record
+	Queued time.Duration
+	Held   time.Duration
+	Ended  int64 // when the last attempt gave back what it held; zero if there was none
+	Left   int   // attempts that nobody waits for any more from now on
+	Err    error // what the stream that is the call's result has ended with already
+	Waits  bool  // the call's end has to wait for that stream
+}
+
+// Conclude ends a call, with x if attempts are under way; else x is nil, and the tally belongs to the
+// caller. If a stream is the call's result, which it is only if that has not failed, and has not
+// ended, then whoever ends the stream gets what keep answers.
+func (y *Tally) Conclude(x *Tool, failed bool, keep func() any) (c Conclusion) {
+	if x != nil {
+		s := x.Stage.Lock()
+		defer s.Unlock()
+	}
+	c = Conclusion{Record: y.Record, Queued: y.Queued(), Held: time.Duration(y.held), Ended: y.ended}
+	stream := y.streams.result()
+	if failed {
+		stream = nil
+	}
+	if x != nil {
+		y.Record, y.counted = record.Sealed, true
+		if c.Waits = stream != nil && stream.p.live; c.Waits {
+			if !stream.p.left {
+				y.waited--
+			}
+			stream.Keeps, stream.Record = keep(), c.Record
+		}
+		c.Left = int(y.waited)
+	}
+	if stream != nil && !c.Waits {
+		c.Err = stream.Err
+	}
+	return c
+}
+
+// Ended is for how long attempts held what they needed, and when the last gave that back. All have
+// ended.
+func (y *Tally) Ended() (held time.Duration, at int64) { return time.Duration(y.held), y.ended }

@@ -1,0 +1,113 @@
+package stage
+
+import (
+	"slices"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/permit"
+	"github.com/sluice-go/sluice/internal/record"
+)
+
+// Holder is a stream that holds an attempt open.
+type Holder interface {
+	Cut() // ends it: the attempt has failed
+}
+
+// Stream is what became of the attempt whose result the caller has, and which is held.
+type Stream struct {
+	Err    error          // what the stream ended with
+	Keeps  any            // the call's end, if that has to wait for the stream
+	Record *record.Record // of the call, then
+
+	p       *Permit
+	outcome breaker.Outcome
+}
+
+// streams are those of a call's attempts. The stage's lock guards them.
+type streams struct {
+	list   []held
+	early  []Stream // that failed before their code has returned
+	Stream          // without a permit until one has returned
+}
+
+type held struct {
+	p *Permit
+	h Holder
+}
+
+// of is the stream if that is p's, else nil.
+func (x *streams) of(p *Permit) *Stream {
+	if x == nil || x.p != p {
+		return nil
+	}
+	return &x.Stream
+}
+
+// result is the stream that is the result of the call, as far as anybody knows, or nil.
+func (x *streams) result() *Stream {
+	if x == nil || x.p == nil {
+		return nil
+	}
+	return &x.Stream
+}
+
+// Keep lets one more stream hold the attempt open, unless that must not be any more.
+func (p *Permit) Keep(h Holder) permit.Refusal {
+	s := p.lock()
+	defer s.Unlock()
+	if r := p.Hold(); r != permit.None {
+		return r
+	}
+	y := p.tally
+	if y.streams == nil {
+		y.streams = new(streams)
+	}
+	y.streams.list = append(y.streams.list, held{p, h})
+	return permit.None
+}
+
+// Streams says that the result of p's attempt, which has returned it, is the call's as far as
+// anybody knows yet.
+func (p *Permit) Streams() {
+	if !p.WasHeld() {
+		return
+	}
+	s := p.lock()
+	if x := p.tally.streams; x.Keeps == nil {
+		x.Stream = Stream{p: p}
+		if i := slices.IndexFunc(x.early, func(e Stream) bool { return e.p == p }); i >= 0 {
+			x.Stream = x.early[i]
+		}
+	}
+	s.Unlock()
+}
+
+// CutStreams cuts those that hold p's attempt, which has failed.
+func (p *Permit) CutStreams() {
+	if !p.IsHeld() {
+		return
+	}
+	s := p.lock()
+	list := slices.Clone(p.tally.streams.list)
+	s.Unlock()
+	for _, x := range list {
+		if x.p == p {
+			x.h.Cut()
+		}
+	}
+}
+
+// Drop says that h has ended, with that error and outcome. The State is told of it apart.
+func (p *Permit) Drop(h Holder, err error, o breaker.Outcome) {
+	s := p.lock()
+	x := p.tally.streams
+	x.list = slices.DeleteFunc(x.list, func(y held) bool { return y.h == h })
+	switch r := x.of(p); {
+	case err == nil:
+	case r == nil: // the code has not returned yet
+		x.early = append(x.early, Stream{p: p, Err: err, outcome: o})
+	case r.Err == nil:
+		r.Err, r.outcome = err, o
+	}
+	s.Unlock()
+}

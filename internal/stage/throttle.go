@@ -1,0 +1,91 @@
+package stage
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+)
+
+// MaxPause bounds what an upstream can ask for, and MaxWider what it can ask of what is wider than
+// what it speaks of.
+const (
+	MaxPause = 24 * time.Hour
+	MaxWider = time.Minute
+)
+
+// Throttle is what an upstream asked for: a pause of so long.
+type Throttle struct {
+	After time.Duration
+	Aim
+}
+
+// Aim is what a throttle is about: the keys of its classes, or, without one, those of the call.
+type Aim struct {
+	Classes []*admit.Class
+	Key     string
+	Bound   time.Duration // of the pause
+}
+
+// throttle pauses what the answers to the attempt of p speak of, all of it before anybody starts.
+// The stage is locked.
+func (s *Stage) throttle(p *Permit, list []Throttle) {
+	if len(list) == 0 {
+		return
+	}
+	s.AtOnce(func(int64) {
+		for _, x := range list {
+			if d := min(x.After, x.Bound); d > 0 {
+				s.pauseAt(p, x.Aim, d)
+			}
+		}
+	})
+}
+
+// pauseAt pauses what a means for p's attempt.
+func (s *Stage) pauseAt(p *Permit, a Aim, d time.Duration) {
+	var cells []*admit.Cell
+	for _, k := range a.Classes {
+		if c := s.M.Cell(s.Now(), k, a.Key); c != nil {
+			cells = append(cells, c)
+		}
+	}
+	if len(cells) == 0 { // the call's own, or the table of the part's is full
+		cells = p.upstreams()
+		if len(a.Classes) > 0 {
+			d = min(d, MaxWider)
+		}
+	}
+	if len(cells) == 0 {
+		cells, d = p.own(), min(d, MaxWider)
+	}
+	for _, c := range cells {
+		s.Pause(c, d)
+	}
+}
+
+// upstreams is the cells of the Upstream rate limiters that apply to p's call, whatever it takes
+// from them.
+func (p *Permit) upstreams() (cells []*admit.Cell) {
+	for _, n := range p.ticket.Needs() {
+		if n.Cell.Class().Upstream && !slices.Contains(cells, n.Cell) {
+			cells = append(cells, n.Cell)
+		}
+	}
+	for _, c := range p.tally.tool.Upstreams {
+		if !slices.Contains(cells, c) {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// own is the cell of p's tool.
+func (p *Permit) own() (cells []*admit.Cell) {
+	for _, n := range p.ticket.Needs() {
+		if n.Cell.Class() == p.tally.tool.Class {
+			cells = append(cells, n.Cell)
+		}
+	}
+	return cells
+}
