@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/deadline"
-	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stack"
@@ -120,22 +118,6 @@ func (a *admission) configure(e *Executor) {
 			list[i] = admit.Need{Cell: p.cell, N: 1}
 		}
 		a.needs = admit.NewNeedSet(list)
-	}
-}
-
-// firstOpinion asks the tool's own classify function, and the executor's where that has none.
-func firstOpinion(own, common func(Call, Result, error) Outcome) func(Call, Result, error) Outcome {
-	switch {
-	case own == nil:
-		return common
-	case common == nil:
-		return own
-	}
-	return func(c Call, r Result, err error) Outcome {
-		if o := classified(own, c, r, err); o != OutcomeAuto {
-			return o
-		}
-		return common(c, r, err)
 	}
 }
 
@@ -322,39 +304,21 @@ func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, er
 
 // await waits until t is decided, or ctx ends. The context may be anybody's: if that panics or
 // calls Goexit, nobody waits any more.
-func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (*running, error) {
+func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *running, err error) {
 	normal := false
 	defer func() {
 		if !normal {
-			a.forsake(&t)
+			a.at.Stage.Forsake(&t)
 		}
 	}()
-	r, err := a.outcome(ctx, c, &t)
+	if stage.Await(ctx, t, func() bool {
+		err = a.giveUp(ctx, c.inv, &t)
+		return err != nil
+	}) {
+		r, err = a.decided(ctx, c, &t)
+	}
 	normal = true
 	return r, err
-}
-
-// outcome is what becomes of the waiting ticket *p.
-func (a *admission) outcome(ctx context.Context, c *Call, p **admit.Ticket) (*running, error) {
-	var gone error
-	if !stage.Await(ctx, *p, func() bool {
-		gone = a.giveUp(ctx, c.inv, p)
-		return gone != nil
-	}) {
-		return nil, gone
-	}
-	return a.decided(ctx, c, p)
-}
-
-// forsake gives back the ticket *p, which nobody waits with any more, if there is one. It is not
-// used again: somebody may be about to wake its owner.
-func (a *admission) forsake(p **admit.Ticket) {
-	s := a.at.Stage.Lock()
-	if t := *p; t != nil {
-		*p = nil
-		s.M.Cancel(s.Now(), t)
-	}
-	s.Unlock()
 }
 
 // arrive asks for admission. It answers the attempt, if it may run, else the ticket with
@@ -441,7 +405,7 @@ func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 		if !stage.Awaited(t) { // a submission withdraws by itself
 			return
 		}
-		a.forsake(&t)
+		a.at.Stage.Forsake(&t)
 	}()
 	told := c.inv.event(ToolQueued, now)
 	told.of(c)
@@ -543,57 +507,6 @@ func (a *admission) turnedAway(s *stage.Stage, inv *invocation, t *admit.Ticket,
 	s.M.Free(t)
 	s.Unlock()
 	return a.refusal(inv, &f)
-}
-
-// refusal is what f is to the caller. What its details say becomes text only when somebody reads it.
-func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
-	e := inv.refused(ErrQueueFull, cmp.Or(f.Name, queueName), nil)
-	e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2))
-	switch f.Reason {
-	case admit.QueueFull:
-		e.Cause = &errtext.Bound{Waiting: f.Waiting}
-	case admit.Saturated:
-		e.Reason, e.Cause = ErrSaturated, &errtext.Bound{Limit: f.Limit, Anonymous: a.anonymous(f.By)}
-	case admit.TooWide:
-		e.Reason, e.Cause = ErrSaturated, errTooWide
-	case admit.RateLimited:
-		e.Reason = ErrRateLimited
-	case admit.BreakerOpen:
-		e.Reason = ErrBreakerOpen
-	case admit.TooLong:
-		d := &errtext.Bound{Anonymous: a.anonymous(f.By), AtOnce: f.AtOnce}
-		if !f.AtOnce && !f.Deadline {
-			d.Within, d.Nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
-		}
-		e.Reason, e.Cause = ErrWaitTooLong, d
-	case admit.Cycle:
-		e.Reason, e.Cause = ErrNesting, fmt.Errorf("sluice: nested calls wait for each other: %s", f.Detail)
-	case admit.Closed:
-		e.Reason, e.By = ErrClosed, ""
-	}
-	return e
-}
-
-// anonymous reports whether c counts calls by tenant, and those without one.
-func (a *admission) anonymous(c *admit.Cell) bool {
-	if c == nil || c.Key() != "" {
-		return false
-	}
-	for i := range a.parts {
-		if p := &a.parts[i]; p.class == c.Class() {
-			return p.key >= 0 && a.keys[p.key].Kind() == rules.ByTenant
-		}
-	}
-	return false
-}
-
-// gaveUp is the error of a call whose own context ended before its code ran.
-func (inv *invocation) gaveUp(ctx context.Context, by string) error {
-	cause, reason := context.Cause(ctx), ErrRejected
-	if isReason(ctx.Err(), context.DeadlineExceeded) {
-		reason = ErrWaitTooLong
-	}
-	return inv.refused(reason, by, cause)
 }
 
 // timed runs the code of an admitted call on a goroutine of its own, and answers when that

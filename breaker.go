@@ -407,7 +407,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 	case own:
 	case class == OutcomeOverload && b.Nested:
 		class = OutcomeNeutral // the nested call has been charged with it
-	case class == OutcomeOverload, r.reported.Load():
+	case class == OutcomeOverload, r.HasMetThrottle():
 		b.Carried = append(b.Carried, blame.Charge{Err: err, After: -1})
 	}
 	r.inv.passOn(b.Carried)
@@ -443,6 +443,22 @@ func (r *running) caller() context.Context {
 		return x.Caller()
 	}
 	return r.Context
+}
+
+// firstOpinion asks the tool's own classify function, and the executor's where that has none.
+func firstOpinion(own, common func(Call, Result, error) Outcome) func(Call, Result, error) Outcome {
+	switch {
+	case own == nil:
+		return common
+	case common == nil:
+		return own
+	}
+	return func(c Call, r Result, err error) Outcome {
+		if o := classified(own, c, r, err); o != OutcomeAuto {
+			return o
+		}
+		return common(c, r, err)
+	}
 }
 
 // classified runs a classify function; one that panics leaves the decision to the library.

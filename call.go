@@ -23,17 +23,14 @@ import (
 type Handler func(ctx context.Context, c Call) (Result, error)
 
 // Interceptor goes around calls. Wrap runs when a tool's first call compiles its chain, once
-// per tool and executor unless first calls meet, and never per call. It may answer next
-// itself for tools it has nothing to do with. The Handler it returns must be safe for concurrent use.
-// It may call next several times (each is an attempt, admitted and charged anew), or not at
-// all: an error of its own is then a denial. It may also answer before its next has: the call
-// ends with that, next's context is whatever the interceptor gave it, and the code that still
-// runs keeps its slots. A next that begins after the answer is refused.
+// per tool and executor unless first calls meet. It may answer next itself. The Handler that
+// it returns must be safe for concurrent use. Outside the gates it may call next several
+// times, each an attempt that is admitted and charged anew, or not at all: an error of its own
+// is then a denial. It may answer before its next has: the call ends with that, the code that
+// still runs keeps its slots, and a next that begins later is refused.
 //
-// A Wrap that takes long holds up first calls of its tool alone, until their contexts end, and
-// Close; one that never returns leaves its goroutine behind, at most two of each tool.
-//
-// An interceptor that implements fmt.Stringer is shown by that name in [Executor.Plan].
+// A Wrap that takes long holds up first calls of its tool, until their contexts end, and
+// Close. An interceptor that implements fmt.Stringer is shown by that name in [Executor.Plan].
 type Interceptor interface {
 	Wrap(tool Spec, next Handler) Handler
 }
@@ -50,7 +47,7 @@ type Call struct {
 	Tool     string
 	Type     string           // the tool's Spec.Type
 	Input    any              // the tool's In, decoded; json.RawMessage for a raw tool
-	Priority Priority         // effective, so from 1 to 9: at least that of the call it is nested in
+	Priority Priority         // effective: 1 to 9, at least that of the call it is nested in
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
 	inv      *invocation
@@ -61,7 +58,7 @@ type Call struct {
 // JSON encodes Input.
 func (c Call) JSON() (json.RawMessage, error) { return encodeJSON(c.Input, defaultArgBytes) }
 
-// Result is what a call gave: a small value, safe to copy and to share.
+// Result is what a call gave: a small value, to copy and share.
 type Result struct {
 	Value any // the tool's Out; nil after an error
 
@@ -112,11 +109,9 @@ type invocation struct {
 	calls    atomic.Int32    // made under it, while it is the outermost that runs
 	emitting turn.Line       // of events
 	seq      uint32          // of the last event; owned by who emits
-	depth    int32           // how many of those around it ran when it was made
 	priority Priority
-	loud     bool         // some sink listens
-	over     bool         // the terminal event is out; owned by who emits
-	phase    atomic.Int32 // of a submission: submitting, submitted or early
+	loud     bool // some sink listens
+	over     bool // the terminal event is out; owned by who emits
 }
 
 // noContext stands for a context that is nil: the call is reported and refused.
@@ -127,7 +122,7 @@ type nilContext struct{ context.Context }
 // prepare makes c the call of a request, and reports it. The instant it answers is the
 // present one, or zero if foreign code has run since the clock was read.
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
-	inv.identify(ctx, e, r)
+	at := standing{open: open, depth: inv.identify(ctx, e, r)}
 	now := e.clock.Now()
 	inv.key, inv.began = CallKey(ids.NextKey()), now
 	if inv.id == "" {
@@ -137,10 +132,9 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 			inv.id = e.ids.Next()
 		}
 	}
-	calls := int32(0)
-	if inv.depth > 0 {
+	if at.depth > 0 {
 		root := inv.root()
-		if calls = root.calls.Add(1); int(calls) > e.conf.MaxCallsPerRoot {
+		if at.calls = int(root.calls.Add(1)); at.calls > e.conf.MaxCallsPerRoot {
 			root.calls.Add(-1) // it is refused, however often that happens
 		}
 	}
@@ -153,7 +147,7 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
 		now = 0 // foreign code runs
 	}
-	err := inv.resolve(ctx, c, r, open, calls)
+	err := inv.resolve(ctx, c, r, at)
 	if err == nil && (r.code == nil) != (inv.plan.tool.run != nil) {
 		err = inv.refused(ErrInvalidArguments, "", inv.plan.tool.wrongCode())
 	}
@@ -162,8 +156,8 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 
 // resolve gives c the value that the tool gets, if it takes that, or says why c must not be
 // admitted whatever the gates say.
-func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bool, calls int32) error {
-	if err := inv.barred(ctx, open, calls); err != nil {
+func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, at standing) error {
+	if err := inv.barred(ctx, at); err != nil {
 		return err
 	}
 	t := inv.plan.tool
@@ -189,8 +183,16 @@ func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
 	inv.emit(inv.toSinks(ctx), t)
 }
 
-// identify says what inv is: which tool, on whose behalf, nested in what, how urgent.
-func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
+// standing is what a call finds when it is made.
+type standing struct {
+	open  bool // the executor is
+	depth int  // how many of the calls around it run
+	calls int  // made so far under the outermost of those, this one included
+}
+
+// identify says what inv is: which tool, on whose behalf, nested in what, how urgent. It answers how
+// many of the calls around it run.
+func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) (depth int) {
 	inv.id = r.ID
 	if inv.plan = e.plan(r.Tool); inv.plan == nil {
 		inv.plan = e.refusing(&tool{spec: Spec{Name: r.Tool}}, ErrUnknownTool, nil) // should a method of ctx panic
@@ -203,7 +205,7 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
 		inv.priority = p
 	}
 	if sc.call == nil {
-		return
+		return 0
 	}
 	inv.parent.Store(sc.call)
 	up := sc.call.stillRunning()
@@ -211,8 +213,9 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) {
 		inv.priority = max(inv.priority, up.inv.priority)
 	}
 	for ; up != nil; up = up.inv.parent.Load().stillRunning() {
-		inv.depth++
+		depth++
 	}
+	return depth
 }
 
 // call makes c inv before its first attempt.
@@ -296,7 +299,6 @@ type running struct {
 	context.Context
 	inv *invocation
 	stage.Permit
-	reported atomic.Bool // ReportThrottle has been called
 }
 
 // Value answers the library's own questions, and passes others on.
@@ -330,9 +332,8 @@ func newInvocation() *invocation {
 
 var wholes slab.Slab[whole]
 
-// CallKey tells a call from every other, whatever ids callers give: no other call of the
-// process has it, and no other process writes it. Zero belongs to no call. It is
-// comparable, and its text is what the JSON form of an [Event] has.
+// CallKey tells a call from every other, whatever ids callers give, in this process and
+// others. Zero belongs to no call. Its text is what the JSON form of an [Event] has.
 type CallKey uint64
 
 // String is the key as text; empty for zero.

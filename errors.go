@@ -1,18 +1,22 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
@@ -276,13 +280,13 @@ func (e *Executor) isMade() error {
 
 // barred says why inv, which was made with ctx, must not be admitted whatever its arguments are,
 // if it is the one that makes it so many calls under its root.
-func (inv *invocation) barred(ctx context.Context, open bool, calls int32) error {
+func (inv *invocation) barred(ctx context.Context, now standing) error {
 	conf, priority := &inv.plan.exec.conf, inv.pipeline.Priority
 	switch {
 	case ctx == noContext:
 		return inv.refused(ErrInvalidArguments, "",
 			errors.New("sluice: the context is nil: must not be, context.Background() is one for any use"))
-	case !open:
+	case !now.open:
 		return inv.refused(ErrClosed, "", nil)
 	case inv.plan.refuse != nil:
 		return inv.refused(inv.plan.refuse, "", inv.plan.cause)
@@ -290,13 +294,13 @@ func (inv *invocation) barred(ctx context.Context, open bool, calls int32) error
 		return inv.refused(ErrInvalidArguments, "",
 			fmt.Errorf("sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from %d to %d",
 				priority, PriorityBatch, PriorityInteractive))
-	case int(inv.depth) > conf.MaxDepth:
+	case now.depth > conf.MaxDepth:
 		return inv.refused(ErrNesting, "",
-			fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", inv.depth, conf.MaxDepth))
-	case int(calls) > conf.MaxCallsPerRoot:
+			fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", now.depth, conf.MaxDepth))
+	case now.calls > conf.MaxCallsPerRoot:
 		return inv.refused(ErrNesting, "",
 			fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d",
-				calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
+				now.calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
 	}
 	return nil
 }
@@ -633,4 +637,55 @@ func (e withheldError) Is(target error) bool {
 		return e.code == errtext.Timeout
 	}
 	return e.reason != nil && target == e.reason
+}
+
+// refusal is what f is to the caller. What its details say becomes text only when somebody reads it.
+func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
+	e := inv.refused(ErrQueueFull, cmp.Or(f.Name, queueName), nil)
+	e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2))
+	switch f.Reason {
+	case admit.QueueFull:
+		e.Cause = &errtext.Bound{Waiting: f.Waiting}
+	case admit.Saturated:
+		e.Reason, e.Cause = ErrSaturated, &errtext.Bound{Limit: f.Limit, Anonymous: a.anonymous(f.By)}
+	case admit.TooWide:
+		e.Reason, e.Cause = ErrSaturated, errTooWide
+	case admit.RateLimited:
+		e.Reason = ErrRateLimited
+	case admit.BreakerOpen:
+		e.Reason = ErrBreakerOpen
+	case admit.TooLong:
+		d := &errtext.Bound{Anonymous: a.anonymous(f.By), AtOnce: f.AtOnce}
+		if !f.AtOnce && !f.Deadline {
+			d.Within, d.Nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
+		}
+		e.Reason, e.Cause = ErrWaitTooLong, d
+	case admit.Cycle:
+		e.Reason, e.Cause = ErrNesting, fmt.Errorf("sluice: nested calls wait for each other: %s", f.Detail)
+	case admit.Closed:
+		e.Reason, e.By = ErrClosed, ""
+	}
+	return e
+}
+
+// anonymous reports whether c counts calls by tenant, and those without one.
+func (a *admission) anonymous(c *admit.Cell) bool {
+	if c == nil || c.Key() != "" {
+		return false
+	}
+	for i := range a.parts {
+		if p := &a.parts[i]; p.class == c.Class() {
+			return p.key >= 0 && a.keys[p.key].Kind() == rules.ByTenant
+		}
+	}
+	return false
+}
+
+// gaveUp is the error of a call whose own context ended before its code ran.
+func (inv *invocation) gaveUp(ctx context.Context, by string) error {
+	cause, reason := context.Cause(ctx), ErrRejected
+	if isReason(ctx.Err(), context.DeadlineExceeded) {
+		reason = ErrWaitTooLong
+	}
+	return inv.refused(reason, by, cause)
 }

@@ -22,24 +22,22 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// Config configures an [Executor]. The zero value limits nothing; it runs tools safely:
-// panics are caught, calls are observed, sizes and depth are bounded.
+// Config configures an [Executor]. The zero value limits nothing and runs tools safely.
 type Config struct {
-	Interceptors    []Interceptor                             // outermost first; gates and the scheduler must be adjacent
+	Interceptors    []Interceptor                             // outermost first; gates and the scheduler adjacent
 	Sink            EventSink                                 // sees every call; nil discards
-	State           *SharedState                              // what tools share; nil means a new one of the default size
+	State           *SharedState                              // what tools share; nil means a new one
 	Timeout         time.Duration                             // per attempt; zero means none
-	MaxWait         time.Duration                             // in the queue; zero means until the caller's context ends; or NoWait
-	Classify        func(c Call, r Result, err error) Outcome // what an outcome means; nil means OutcomeAuto for all
-	MaxArgBytes     int                                       // of a call's arguments; zero means 4 MiB
+	MaxWait         time.Duration                             // in the queue; zero means until the context ends; or NoWait
+	Classify        func(c Call, r Result, err error) Outcome // nil means OutcomeAuto for all
+	MaxArgBytes     int                                       // of arguments; zero means 4 MiB
 	MaxResultBytes  int                                       // of a result's JSON; zero means 16 MiB
-	MaxDepth        int                                       // of nested calls that run; zero means 32
-	MaxCallsPerRoot int                                       // calls under one outermost call that runs; zero means 10,000
+	MaxDepth        int                                       // of nested calls; zero means 32
+	MaxCallsPerRoot int                                       // under one outermost call; zero means 10,000
 	_               struct{}
 }
 
-// NoWait as a MaxWait means not to wait at all: a call starts at once or is refused. It is
-// no value that sums of durations have by mistake.
+// NoWait as a MaxWait has a call start at once or be refused.
 const NoWait time.Duration = -1 << 62
 
 const (
@@ -114,16 +112,14 @@ type Executor struct {
 
 // NewExecutor returns an executor, or an error that names the field of c that is out of
 // range. Tools may be registered before or after. It starts nothing. In a testing/synctest
-// bubble use an executor that was made there: for the queue and the rates of another no
-// time passes in it.
+// bubble use an executor that was made there.
 //
 // Executors that have a registry, a gate or a scheduler in common share one queue and one
-// order, and what belongs together is fixed here: it is an error if r and the gates of c belong
-// to live executors that share nothing so far, or if two schedulers would order one queue.
+// order. What belongs together is fixed here: it is an error if r and the gates of c belong
+// to live executors that share nothing, or if two schedulers would order one queue.
 //
-// An executor is live until it has been closed and its last call has ended, so it must be
-// closed with [Executor.Close]. One that is not keeps what it lists tied together, and stays
-// reachable, with its Sink and State, for as long as its registry or one of its gates is.
+// Close it with [Executor.Close]: until then, and until its last call has ended, it keeps
+// what it lists tied together and reachable.
 func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if r == nil {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
@@ -195,8 +191,7 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 	return sched, nil
 }
 
-// Registry is where e finds its tools: what [NewExecutor] was given; nil if e has not been made
-// by it.
+// Registry is what [NewExecutor] was given; nil for an executor that it has not made.
 func (e *Executor) Registry() *ToolRegistry {
 	if e == nil {
 		return nil
@@ -224,126 +219,26 @@ func (e *inDomain) Names() []string {
 	return names
 }
 
-// plan is one tool's chain in one executor, compiled once: interceptors, admission, tool.
-type plan struct {
-	exec   *Executor
-	tool   *tool
-	adm    *admission
-	chain  Handler // nil if nothing goes around the admission
-	alone  bool    // every event of a call comes from whoever is in charge of it: nobody else runs
-	refuse error   // why every call is refused, if it is; and what came of it
-	cause  error
-}
-
-// initPlans says how plans are made and dropped.
-func (e *Executor) initPlans() {
-	c := compiled.Config[*registrySnapshot, tool, plan]{
-		Current: e.registry.current,
-		Tool:    func(s *registrySnapshot, name string) *tool { return s.tools[name] },
-		Change:  func(s *registrySnapshot) (uint64, string) { return s.seq, s.name },
-		Begin:   e.newPlan,
-		Of:      func(p *plan) *tool { return p.tool },
-		Drop:    e.drop,
-		Starts:  e.helperStarts,
-		Ends:    e.helperEnds,
-	}
-	if e.wraps() {
-		c.Finish = (*plan).wrap
-	}
-	e.plans.Init(c)
-}
-
-// wraps reports whether interceptors go around calls.
-func (e *Executor) wraps() bool { return len(e.outer)+len(e.inner) > 0 }
-
-// newPlan compiles what e's gates ask of t.
-func (e *Executor) newPlan(t *tool) *plan {
-	adm := newAdmission(e, t)
-	return &plan{exec: e, tool: t, adm: adm, alone: !e.wraps() && adm.timeout == 0}
-}
-
-// drop has plans that nobody finds any more keep no cell of a limit. A call that has found one
-// before finds its cells by their keys then.
-func (e *Executor) drop(gone []*plan) (then func()) {
-	s := e.stage.Lock()
-	for _, p := range gone {
-		p.adm.dropped = true
-		for _, x := range p.adm.parts {
-			if x.cell != nil {
-				s.M.Unpin(s.Now(), x.cell)
-			}
-		}
-	}
-	return s.Release().Follow
-}
-
-// plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new or there
-// is none. Then it is nil; see compile.
-func (e *Executor) plan(name string) *plan { return e.plans.Find(e.registry.current(), name) }
-
-// compile finds or makes the plan of a tool that has none for the present registry. It answers
-// one that refuses if there is no such tool, if the executor is closed, and if ctx ends while
-// an interceptor's Wrap runs; the compiling goes on then, for later calls.
-func (e *Executor) compile(ctx context.Context, name string) *plan {
-	t := e.registry.current().tools[name]
-	if t == nil {
-		return e.missing(name)
-	}
-	defer e.leave()
-	if !e.enter() { // nothing is made that nobody would take back
-		return e.refusing(t, ErrClosed, nil)
-	}
-	var over <-chan struct{}
-	if e.wraps() {
-		over = ctx.Done()
-	}
-	if p := e.plans.Make(name, t, over); p != nil {
-		return p
-	}
-	reason := ErrRejected
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		reason = ErrWaitTooLong
-	}
-	return e.refusing(t, reason,
-		fmt.Errorf("sluice: the Wrap of an interceptor has not returned yet: %w", context.Cause(ctx)))
-}
-
-// missing is the plan of a tool that there is not. Interceptors may hide tools from some
-// callers, and the library cannot know which: where there are any it names none.
-func (e *Executor) missing(name string) *plan {
-	var near error
-	if !e.wraps() {
-		near = e.registry.current().near(name)
-	}
-	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, near)
-}
-
-// refusing is a plan that refuses every call.
-func (e *Executor) refusing(t *tool, reason, cause error) *plan {
-	return &plan{exec: e, tool: t, alone: true, refuse: reason, cause: cause}
-}
-
 // Request names a tool as a model does. Priority, tenant and sink come from the context's
-// [PipelineContext], never from a request.
+// [PipelineContext].
 type Request struct {
 	ID    string                             // the model's tool-call id; empty means made up
 	Tool  string                             // as registered
-	Args  json.RawMessage                    // decoded strictly: exact names, no duplicates, nothing unknown; blank is {}
+	Args  json.RawMessage                    // decoded strictly: exact names, none twice, none unknown; blank is {}
 	Input any                                // instead of Args: a value of the tool's In
 	typed bool                               // Input counts also if it is nil
 	code  func(context.Context) (any, error) // of a declared tool
 	_     struct{}
 }
 
-// Invoke runs one call and waits for it. It blocks while the call queues, until it may
-// start, ctx ends, MaxWait is over or the executor closes, and while the tool runs, until
-// its code ends or Timeout is over.
+// Invoke runs one call and waits for it: while it queues, until it may start, ctx ends,
+// MaxWait is over or the executor closes; and while the tool runs, until its code ends or
+// Timeout is over.
 //
-// The error is a *[Error] if the library refused the call or its time was over, a
-// *[PanicError] if its code panicked, and the tool's own otherwise. [runtime.Goexit] in a
-// tool without a timeout ends the calling goroutine, as Go has it, after everything has
-// been given back and reported; with a timeout, or through [Executor.Submit], it comes
-// back as a *PanicError.
+// The error is an *[Error] if the library refused the call or its time was over, a
+// *[PanicError] if its code panicked, else the tool's own. [runtime.Goexit] in a tool without
+// a timeout ends the calling goroutine once everything has been given back and reported;
+// elsewhere it comes back as a *PanicError.
 func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
 	if err := e.unmade(&r); err != nil {
 		return Result{}, err
@@ -378,8 +273,8 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open
 	return res, err
 }
 
-// Future is the outcome of a submitted call, made by [Executor.Submit]; the zero value
-// never comes to one. It is safe for concurrent use.
+// Future is the outcome of a call that [Executor.Submit] has made. It is safe for
+// concurrent use; the zero value never comes to one.
 type Future struct{ answer oneshot.Value[answer] }
 
 // answer is how a call ended.
@@ -388,15 +283,14 @@ type answer struct {
 	err error
 }
 
-// Submit queues a call without a goroutine: one starts when the call does. It does not
-// wait. The call ends as [Executor.Invoke] would end it, refusals included; ctx is the
-// call's own. While it waits it takes less than 400 bytes. A tool that interceptors go
-// around, outside the gates, has its goroutine from the start.
+// Submit queues a call without a goroutine, and does not wait: one starts when the call does.
+// The call ends as [Executor.Invoke] would end it, refusals included; ctx is the call's own.
+// While it waits it takes less than 400 bytes. A tool with interceptors outside the gates has
+// its goroutine from the start.
 //
-// What becomes of calls that wait is carried on by a few goroutines: those that are
-// admitted run at once, whatever others do, and the ends of the others, refused or with a
-// context that has ended, are told by at most four for each processor. So a sink that waits
-// for another submitted call may wait for ever.
+// Calls that are admitted run at once. The ends of those that are not are reported by at most
+// four goroutines for each processor, so a sink that waits for another submitted call may wait
+// for ever.
 func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	f := new(Future)
 	if err := e.unmade(&r); err != nil {
@@ -419,8 +313,7 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 // Done is closed when the call has ended.
 func (f *Future) Done() <-chan struct{} { return f.answer.Done() }
 
-// Wait returns the outcome, or ctx's error if ctx ends before there is one; the call goes
-// on then.
+// Wait returns the outcome, or ctx's error if ctx ends before there is one; the call goes on.
 func (f *Future) Wait(ctx context.Context) (Result, error) {
 	if ctx == nil {
 		return Result{}, errors.New("sluice: Wait: the context is nil: must not be, " +
@@ -461,6 +354,7 @@ type submission struct {
 	future *Future       // until somebody has ended the call; owned by whoever may
 	ticket *admit.Ticket // while it waits; guarded by the stage's lock
 	place  ctxwatch.Place[*submission]
+	phase  atomic.Int32 // submitting, submitted or early
 }
 
 // Place is where the call stands among the executor's watched ones.
@@ -518,7 +412,7 @@ func (x *submission) submit(c *Call, now int64) {
 		return
 	}
 	e.watched.Add(x.ctx, x)
-	if !x.inv.phase.CompareAndSwap(submitting, submitted) {
+	if !x.phase.CompareAndSwap(submitting, submitted) {
 		e.crew.Run(x)
 	}
 }
@@ -528,7 +422,7 @@ var _ stage.Submission = (*submission)(nil)
 // Decided is called when the call, which waited, has been admitted or refused.
 func (x *submission) Decided(admitted bool) {
 	switch e := x.inv.plan.exec; {
-	case x.inv.phase.CompareAndSwap(submitting, early):
+	case x.phase.CompareAndSwap(submitting, early):
 	case admitted:
 		e.crew.Run(x)
 	default:
@@ -539,7 +433,7 @@ func (x *submission) Decided(admitted bool) {
 // Ready takes up what was decided, and answers why the call may not run, or nil. If the context,
 // which is asked, calls Goexit, the call has ended.
 func (x *submission) Ready() (err error) {
-	if x.inv.phase.Load() == submitting {
+	if x.phase.Load() == submitting {
 		return nil // it has not waited
 	}
 	normal := false
@@ -549,7 +443,7 @@ func (x *submission) Ready() (err error) {
 		}
 		v := recover()
 		err = caught(x.inv.plan.tool.spec.Name, v)
-		if x.inv.plan.adm.forsake(&x.ticket); v == nil {
+		if x.inv.plan.adm.at.Stage.Forsake(&x.ticket); v == nil {
 			x.End(err)
 		}
 	}()
@@ -599,7 +493,7 @@ func (x *submission) Cancel() {
 // fail ends the call, whose code does not run, and gives up its place in the queue.
 func (x *submission) fail(err error) {
 	if x.inv.plan != nil && x.inv.plan.adm != nil {
-		x.inv.plan.adm.forsake(&x.ticket)
+		x.inv.plan.adm.at.Stage.Forsake(&x.ticket)
 	}
 	if x.inv.attempts.UnderWay() {
 		x.inv.attempts.End()
@@ -666,16 +560,13 @@ func (e *Executor) helperEnds() {
 }
 
 // Close refuses new and queued calls with [ErrClosed] and waits until the running ones have
-// ended, abandoned tools and held streams included, or ctx ends; its error then says how
-// many are left. It may be called several times, and from several goroutines. When it has
-// returned nil, no goroutine and no timer of the executor is left, every call has reported
-// its end, and every [Future] has come to its outcome. Gates and a SharedState that the
-// caller made stay usable.
+// ended, abandoned tools and held streams included, or ctx ends; its error then says how many
+// are left. It may be called several times and concurrently. When it has returned nil, no
+// goroutine and no timer of the executor is left, every call has reported its end, and every
+// [Future] has its outcome. Gates and a SharedState that the caller made stay usable.
 //
-// From inside a tool or a sink of a call of this executor, Close would wait for itself. It
-// knows that by the context that those get, and answers an error at once, after which the
-// executor is as open as before. With another context, such as [context.Background], it
-// waits until that ends.
+// With the context of a call of this executor, in its tool or a sink, it answers an error at
+// once and closes nothing. With another context it would wait there for itself.
 func (e *Executor) Close(ctx context.Context) error {
 	if err := e.isMade(); err != nil {
 		return err

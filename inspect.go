@@ -144,14 +144,13 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 			err = caught(r.Tool, recover())
 		}
 	}()
-	inv.identify(ctx, e, r)
-	calls := int32(0)
-	if inv.depth > 0 {
-		calls = inv.root().calls.Load() + 1
+	at := standing{open: !e.closed(), depth: inv.identify(ctx, e, r)}
+	if at.depth > 0 {
+		at.calls = int(inv.root().calls.Load()) + 1
 	}
 	var c Call
 	inv.call(&c)
-	if err = inv.resolve(ctx, &c, r, !e.closed(), calls); err == nil {
+	if err = inv.resolve(ctx, &c, r, at); err == nil {
 		d, err = inv.plan.adm.explain(ctx, &c)
 	}
 	normal = true

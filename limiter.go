@@ -321,22 +321,18 @@ const maxHold = 10 * time.Minute
 
 // Hold keeps the running call open beyond the return of its tool, for a tool that answers
 // with a stream: its slots stay taken, [ReportUsage] counts, and the terminal event and
-// [Executor.Close] wait until done is called. The caller of the tool has its result at
-// once.
+// [Executor.Close] wait until done is called. The caller has its result at once.
 //
 // The stream uses the context that Hold returns. It ends with the one that Hold was given,
-// when done has been called, and when the time of the attempt is over that its Timeout gives
-// it, or after ten minutes if that is sooner or there is none: then the hold is given up, and
-// the call ends as timed out. With a Timeout, an earlier deadline of the caller gives it up too.
+// when done is called, and when the time of the attempt is over, ten minutes at most: the call
+// then ends as timed out. With a Timeout, an earlier deadline of the caller counts too.
 //
 // An error given to done is what the call ends with, to sinks and breakers; an error of the
-// tool ends its holds at once. Only the first done counts, from whichever goroutine. A call
-// may have several holds, and ends with the last. If an interceptor drops a result, it must
-// see to it that its stream ends.
+// tool ends its holds at once. Only the first done counts. A call may have 1,000 holds at
+// once, and ends with the last. An interceptor that drops a result must end its stream.
 //
-// Outside a call, after the tool has returned or its time is over, and beyond 1,000 holds of a
-// call at once, Hold answers an error. Neither it nor
-// done waits for anybody, but done may call the sinks.
+// Outside a call, after the tool has returned and after its time is over, Hold answers an
+// error. Neither it nor done waits, but done may call the sinks.
 func Hold(ctx context.Context) (stream context.Context, done func(error), err error) {
 	r := scopeOf(ctx).call
 	if r == nil {

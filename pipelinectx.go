@@ -187,8 +187,7 @@ func (e *Executor) within(ctx context.Context) *invocation {
 	return nil
 }
 
-// CallFrom returns the call that ctx belongs to, inside a tool. Its Input is nil: the tool
-// has it, and a context that outlives the call should not keep it.
+// CallFrom returns the call that ctx belongs to, inside a tool. Its Input is nil.
 func CallFrom(ctx context.Context) (Call, bool) {
 	r := scopeOf(ctx).call
 	if r == nil {

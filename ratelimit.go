@@ -406,7 +406,7 @@ func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...Thro
 		return
 	}
 	if r.Throttle([]stage.Throttle{{After: retryAfter, Aim: r.inv.plan.adm.aim(parts)}}) {
-		r.reported.Store(true)
+		r.MeetThrottle()
 		r.throttled(retryAfter)
 	}
 }

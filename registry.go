@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/compiled"
 	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/rules"
@@ -613,4 +614,103 @@ func Must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+// plan is one tool's chain in one executor, compiled once: interceptors, admission, tool.
+type plan struct {
+	exec   *Executor
+	tool   *tool
+	adm    *admission
+	chain  Handler // nil if nothing goes around the admission
+	alone  bool    // every event of a call comes from whoever is in charge of it: nobody else runs
+	refuse error   // why every call is refused, if it is; and what came of it
+	cause  error
+}
+
+// initPlans says how plans are made and dropped.
+func (e *Executor) initPlans() {
+	c := compiled.Config[*registrySnapshot, tool, plan]{
+		Current: e.registry.current,
+		Tool:    func(s *registrySnapshot, name string) *tool { return s.tools[name] },
+		Change:  func(s *registrySnapshot) (uint64, string) { return s.seq, s.name },
+		Begin:   e.newPlan,
+		Of:      func(p *plan) *tool { return p.tool },
+		Drop:    e.drop,
+		Starts:  e.helperStarts,
+		Ends:    e.helperEnds,
+	}
+	if e.wraps() {
+		c.Finish = (*plan).wrap
+	}
+	e.plans.Init(c)
+}
+
+// wraps reports whether interceptors go around calls.
+func (e *Executor) wraps() bool { return len(e.outer)+len(e.inner) > 0 }
+
+// newPlan compiles what e's gates ask of t.
+func (e *Executor) newPlan(t *tool) *plan {
+	adm := newAdmission(e, t)
+	return &plan{exec: e, tool: t, adm: adm, alone: !e.wraps() && adm.timeout == 0}
+}
+
+// drop has plans that nobody finds any more keep no cell of a limit. A call that has found one
+// before finds its cells by their keys then.
+func (e *Executor) drop(gone []*plan) (then func()) {
+	s := e.stage.Lock()
+	for _, p := range gone {
+		p.adm.dropped = true
+		for _, x := range p.adm.parts {
+			if x.cell != nil {
+				s.M.Unpin(s.Now(), x.cell)
+			}
+		}
+	}
+	return s.Release().Follow
+}
+
+// plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new or there
+// is none. Then it is nil; see compile.
+func (e *Executor) plan(name string) *plan { return e.plans.Find(e.registry.current(), name) }
+
+// compile finds or makes the plan of a tool that has none for the present registry. It answers
+// one that refuses if there is no such tool, if the executor is closed, and if ctx ends while
+// an interceptor's Wrap runs; the compiling goes on then, for later calls.
+func (e *Executor) compile(ctx context.Context, name string) *plan {
+	t := e.registry.current().tools[name]
+	if t == nil {
+		return e.missing(name)
+	}
+	defer e.leave()
+	if !e.enter() { // nothing is made that nobody would take back
+		return e.refusing(t, ErrClosed, nil)
+	}
+	var over <-chan struct{}
+	if e.wraps() {
+		over = ctx.Done()
+	}
+	if p := e.plans.Make(name, t, over); p != nil {
+		return p
+	}
+	reason := ErrRejected
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		reason = ErrWaitTooLong
+	}
+	return e.refusing(t, reason,
+		fmt.Errorf("sluice: the Wrap of an interceptor has not returned yet: %w", context.Cause(ctx)))
+}
+
+// missing is the plan of a tool that there is not. Interceptors may hide tools from some
+// callers, and the library cannot know which: where there are any it names none.
+func (e *Executor) missing(name string) *plan {
+	var near error
+	if !e.wraps() {
+		near = e.registry.current().near(name)
+	}
+	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, near)
+}
+
+// refusing is a plan that refuses every call.
+func (e *Executor) refusing(t *tool, reason, cause error) *plan {
+	return &plan{exec: e, tool: t, alone: true, refuse: reason, cause: cause}
 }

@@ -15,12 +15,13 @@ type State struct{ word atomic.Uint32 }
 // Above the flags the word counts the calls of next that are inside the tool's code, and above
 // those the streams that hold the attempt open.
 const (
-	begun    = 1 << iota // the tool's code has begun
-	late                 // nobody waits for the attempt any more: its code must not begin
-	returned             // its handler has returned: no code may begin
-	judged               // what that means is known, or nobody waits for that any more
-	known                // it is known
-	held                 // some stream has held the attempt open
+	begun     = 1 << iota // the tool's code has begun
+	late                  // nobody waits for the attempt any more: its code must not begin
+	returned              // its handler has returned: no code may begin
+	judged                // what that means is known, or nobody waits for that any more
+	known                 // it is known
+	held                  // some stream has held the attempt open
+	throttled             // an upstream has asked it for a pause
 
 	oneCode = 1 << 8
 	oneHold = 1 << 20
@@ -138,6 +139,12 @@ func (s *State) Hold() Refusal {
 
 // EndHold says that a stream has ended, and reports whether the attempt is over.
 func (s *State) EndHold() bool { return over(s.add(-oneHold)) }
+
+// MeetThrottle says that an upstream has asked the attempt for a pause.
+func (s *State) MeetThrottle() { s.word.Or(throttled) }
+
+// HasMetThrottle reports whether one has.
+func (s *State) HasMetThrottle() bool { return s.word.Load()&throttled != 0 }
 
 // Over reports whether nobody needs any more what the attempt holds.
 func (s *State) Over() bool { return over(s.word.Load()) }

@@ -92,6 +92,17 @@ func (s *Stage) Woken(t *admit.Ticket) {
 	}
 }
 
+// Forsake gives back the ticket *p, which nobody waits with any more, if there is one. It is not
+// used again: somebody may be about to wake its owner.
+func (s *Stage) Forsake(p **admit.Ticket) {
+	s.mu.Lock()
+	if t := *p; t != nil {
+		*p = nil
+		s.M.Cancel(s.Now(), t)
+	}
+	s.Unlock()
+}
+
 // Free takes back t, which neither waits nor runs any more, and its waiter as Woken does. The
 // stage is locked.
 func (s *Stage) Free(t *admit.Ticket) {
