@@ -22,7 +22,6 @@ type memoryQuota struct {
 	sweep  int   // how many meters there may be before the full ones are dropped
 	fullAt int64 // after a sweep, when the first of the rest is full
 	ops    opLog[OpID, quotaDone]
-	pool   bucket.Pool
 }
 
 type memoryMeter struct {
@@ -142,7 +141,9 @@ func (q *memoryQuota) decideLocked(now int64, d Draw, meters []*memoryMeter) quo
 		if done.open == nil {
 			done.open = make([]openCharge, 0, len(meters))
 		}
-		done.open = append(done.open, openCharge{m, m.bucket.Open(&q.pool, &m.rate, now, k), k})
+		c := openCharge{m, new(bucket.Charge), k}
+		m.bucket.Open(c.charge, &m.rate, now, k)
+		done.open = append(done.open, c)
 		m.open++
 	}
 	if units < d.Max {
@@ -206,9 +207,10 @@ func (q *memoryQuota) Settle(ctx context.Context, op, of OpID, m Meter, delta in
 		if err != nil {
 			return err
 		}
-		one := mm.bucket.Open(&q.pool, &mm.rate, now, 0)
+		one := new(bucket.Charge)
+		mm.bucket.Open(one, &mm.rate, now, 0)
 		mm.bucket.Correct(&mm.rate, now, one, delta, maxDebt)
-		mm.bucket.Close(&q.pool, one)
+		mm.bucket.Close(one)
 	}
 	if !op.IsZero() {
 		q.ops.put(now, op, quotaDone{what: m.Key, asked: delta, of: of})
@@ -251,7 +253,7 @@ func sum(a, b int64) int64 {
 // closeLocked makes the charges of a Take that is forgotten final.
 func (q *memoryQuota) closeLocked(done quotaDone) {
 	for _, c := range done.open {
-		c.meter.bucket.Close(&q.pool, c.charge)
+		c.meter.bucket.Close(c.charge)
 		c.meter.open--
 	}
 }
@@ -346,6 +348,6 @@ func (q *memoryQuota) close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	q.meters, q.ops, q.pool = nil, opLog[OpID, quotaDone]{}, bucket.Pool{}
+	q.meters, q.ops = nil, opLog[OpID, quotaDone]{}
 	return nil
 }

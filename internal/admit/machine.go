@@ -63,7 +63,6 @@ type Machine struct {
 	out, outLast *Ticket // decided
 	notices      []Notice
 	watch        int64 // when to look for limits that stall
-	charges      bucket.Pool
 
 	freeTickets  []*Ticket
 	freeRecords  spare[record]
@@ -377,6 +376,9 @@ func (m *Machine) grant(t *Ticket) {
 	m.starts++
 	r.startedAs = m.starts
 	m.work.Starts++
+	if n := int(t.needs.rates); n > cap(r.charges) {
+		r.charges = make([]bucket.Charge, 0, n)
+	}
 	permits, now, list := 0, m.now, t.needs.list
 	for i := range list {
 		c := list[i].Cell
@@ -393,7 +395,8 @@ func (m *Machine) grant(t *Ticket) {
 				r.adaptive = true
 			}
 		case Tokens:
-			r.charges = append(r.charges, c.bucket.Open(&m.charges, c.class.Rate, now, list[i].N))
+			r.charges = r.charges[:len(r.charges)+1]
+			c.bucket.Open(&r.charges[len(r.charges)-1], c.class.Rate, now, list[i].N)
 		case Foreign:
 			c.class.Foreign.Take()
 		default:
@@ -535,8 +538,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 	}
 	t.state = Left
 	m.running--
-	m.close(t, ran)
-	took, list := m.now-t.rec.granted, t.needs.list
+	took, list, charges := m.now-t.rec.granted, t.needs.list, t.rec.charges
 	for i := range list {
 		c := list[i].Cell
 		c.calls--
@@ -554,7 +556,16 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 				m.giveBack(t, c, list[i].N)
 			}
 			m.released(c)
-		case Tokens, Foreign:
+		case Tokens:
+			m.settled(c, &charges[0], ran)
+			charges = charges[1:]
+			if c.q != nil {
+				m.mark(c)
+			}
+		case Foreign:
+			if !ran {
+				c.class.Foreign.Give(took)
+			}
 			if c.q != nil {
 				m.mark(c)
 			}

@@ -123,7 +123,7 @@ func (m *Machine) Lift(now int64, c *Cell) {
 	}
 	c.pause = nil
 	if c.kind == Tokens {
-		c.bucket.Forgive(&m.charges, c.class.Rate, m.now)
+		c.bucket.Forgive(c.class.Rate, m.now)
 	}
 	m.drop(c)
 	m.mark(c)

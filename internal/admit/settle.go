@@ -1,5 +1,7 @@
 package admit
 
+import "github.com/sluice-go/sluice/internal/bucket"
+
 // Used is what a call turned out to use of a unit.
 type Used struct {
 	Unit string
@@ -24,7 +26,7 @@ func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
 		if c.kind != Tokens {
 			continue
 		}
-		x := r.charges[i]
+		x := &r.charges[i]
 		if i++; c.class.Unit != unit {
 			continue
 		}
@@ -52,26 +54,13 @@ func (r *record) settle(unit string, used int64) {
 	r.settled = append(r.settled, Used{unit, used})
 }
 
-// close makes what t was charged final, or takes it back if its code did not run.
-func (m *Machine) close(t *Ticket, ran bool) {
-	r, i := t.rec, 0
-	for _, n := range t.needs.list {
-		switch c := n.Cell; c.kind {
-		case Tokens:
-			x := r.charges[i]
-			if i++; !ran {
-				c.reopen(m.now)
-				c.bucket.Correct(c.class.Rate, m.now, x, 0, maxDebt)
-			}
-			c.bucket.Close(&m.charges, x)
-		case Foreign:
-			if !ran {
-				c.class.Foreign.Give(m.now - r.granted)
-			}
-		}
+// settled makes what was charged at c final, or takes it back if the code did not run.
+func (m *Machine) settled(c *Cell, x *bucket.Charge, ran bool) {
+	if !ran {
+		c.reopen(m.now)
+		c.bucket.Correct(c.class.Rate, m.now, x, 0, maxDebt)
 	}
-	clear(r.charges)
-	r.charges = r.charges[:0]
+	c.bucket.Close(x)
 }
 
 // Settled is what t was last said to have used.

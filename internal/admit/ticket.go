@@ -79,8 +79,8 @@ type record struct {
 	permit    breaker.Permit
 	permits   []breaker.Permit // of the second and further breakers
 	granted   int64
-	startedAs uint64           // the ordinal of its start
-	charges   []*bucket.Charge // of its rates, in their order, while it runs
+	startedAs uint64          // the ordinal of its start
+	charges   []bucket.Charge // of its rates, in their order, while it runs; not moved then
 	settled   []Used
 	waits     []WaitAt
 	refusal   Refusal
@@ -148,7 +148,8 @@ func (t *Ticket) Refusal() Refusal { return t.read().refusal }
 // needSet is shared by a lane, its waiting tickets and the running ones that came from it.
 type needSet struct {
 	refs     int32
-	breakers bool // some of list are breakers
+	breakers bool  // some of list are breakers
+	rates    int16 // how many of list are
 	list     []Need
 	fixed    *NeedSet // whose it is; nil if it was put together for a call
 }
@@ -164,7 +165,7 @@ func NewNeedSet(list []Need) *NeedSet {
 	s := &NeedSet{set: needSet{refs: 1, list: list}}
 	s.set.fixed = s
 	for i := range list {
-		s.set.breakers = s.set.breakers || list[i].Cell.kind == Breaker
+		s.set.count(list[i].Cell)
 	}
 	return s
 }
@@ -182,7 +183,17 @@ func (m *Machine) Add(t *Ticket, c *Cell, n int64) {
 		t.needs = m.newNeeds()
 	}
 	t.needs.list = append(t.needs.list, Need{c, n})
-	t.needs.breakers = t.needs.breakers || c.kind == Breaker
+	t.needs.count(c)
+}
+
+// count notes what c is, which is one more of the list.
+func (s *needSet) count(c *Cell) {
+	switch c.kind {
+	case Breaker:
+		s.breakers = true
+	case Tokens:
+		s.rates++
+	}
 }
 
 func (m *Machine) newNeeds() *needSet {
@@ -198,7 +209,7 @@ func (m *Machine) newNeeds() *needSet {
 func (m *Machine) unref(s *needSet) {
 	if s.refs--; s.refs == 0 {
 		clear(s.list)
-		s.list, s.breakers = s.list[:0], false
+		s.list, s.breakers, s.rates = s.list[:0], false, 0
 		if len(m.freeNeeds) < keep {
 			m.freeNeeds = append(m.freeNeeds, s)
 		}
@@ -240,7 +251,7 @@ func (m *Machine) Free(t *Ticket) {
 // clear makes r as good as new; its slices keep their room.
 func (r *record) clear() {
 	r.adaptive, r.judged, r.granted, r.startedAs = false, false, 0, 0
-	r.permits = r.permits[:0]
+	r.permits, r.charges = r.permits[:0], r.charges[:0]
 	if len(r.settled) > 0 {
 		clear(r.settled)
 		r.settled = r.settled[:0]

@@ -116,7 +116,7 @@ func (r *Rate) time(k int64) instant {
 // It is not safe for concurrent use.
 type Bucket struct {
 	tat  instant
-	book *book // of the charges that may still be corrected; nil while there are none
+	book book // of the charges that may still be corrected
 }
 
 // Ready is the earliest instant, now or later, at which k tokens can be taken if
@@ -161,7 +161,7 @@ func (b *Bucket) take(r *Rate, now int64, k instant) {
 	if from.ns < now {
 		from = at
 	}
-	if b.book != nil {
+	if b.book.open() {
 		b.book.charged(r, at, k)
 	}
 	b.tat = r.add(from, k)
@@ -172,7 +172,7 @@ func (b *Bucket) take(r *Rate, now int64, k instant) {
 // what is given back later of earlier charges does not undo it.
 func (b *Bucket) Cap(r *Rate, at int64) {
 	t := r.sub(r.add(instant{at, 0}, r.span), r.one)
-	if b.book != nil {
+	if b.book.open() {
 		b.book.backlog(r, t)
 	}
 	if b.tat.less(t) {
@@ -237,7 +237,7 @@ func (r *Rate) missing(t instant, now int64) *big.Rat {
 // clipped to the new burst; none is created. What was charged and may still be corrected
 // stays so.
 func (b *Bucket) Reconfigure(r, to *Rate, now int64) {
-	if b.book != nil {
+	if b.book.open() {
 		b.book.reconfigure(r, to, now)
 		b.tat = b.book.tat(to)
 		return

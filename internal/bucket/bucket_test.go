@@ -191,7 +191,6 @@ func (m *model) round() {
 
 // ledger is a bucket, its log, and its charges that are still open.
 type ledger struct {
-	pool          Pool
 	b             Bucket
 	r             *Rate
 	n, per, burst int64 // at first
@@ -237,7 +236,7 @@ func (l *ledger) step(t testing.TB, rng *rand.Rand) {
 	case 5:
 		if len(l.open) > 0 {
 			i := rng.IntN(len(l.open))
-			l.b.Close(&l.pool, l.open[i].charge)
+			l.b.Close(l.open[i].charge)
 			l.open[i].charge = nil
 			l.open = slices.Delete(l.open, i, i+1)
 		}
@@ -255,7 +254,7 @@ func (l *ledger) step(t testing.TB, rng *rand.Rand) {
 			return
 		}
 		l.now = at
-		e := &entry{at: l.now, n: k, low: k, charge: l.b.Open(&l.pool, l.r, l.now, k)}
+		e := &entry{at: l.now, n: k, low: k, charge: opened(&l.b, l.r, l.now, k)}
 		l.log, l.open = append(l.log, e), append(l.open, e)
 	}
 	l.compare(t)
@@ -295,8 +294,8 @@ func (l *ledger) compare(t testing.TB) {
 	if f := b.FullAt(); f > now && m.ready(now, m.burst) != f {
 		t.Fatalf("at %d: full at %d, want %d", now, f, m.ready(now, m.burst))
 	}
-	require.Equal(t, len(l.open) == 0, (b.book == nil),
-		"%d charges are open, and there is a book: %v", len(l.open), b.book != nil)
+	require.Equal(t, len(l.open) == 0, !b.book.open(),
+		"%d charges are open, and there is a book: %v", len(l.open), b.book.open())
 }
 
 // checkWindows recounts promise 3: what was charged in any window, as it turned out, is no
@@ -422,17 +421,16 @@ func TestCorrectingToNothingRestoresAll(t *testing.T) {
 		n, per, burst := randomRate(rng)
 		r := mustRate(t, n, per, burst)
 		var b Bucket
-		var p Pool
 		b.Take(r, 10, burst)
 		before := b
 		var open []*Charge
 		for range 10 {
-			open = append(open, b.Open(&p, r, 10, 1+rng.Int64N(burst)))
+			open = append(open, opened(&b, r, 10, 1+rng.Int64N(burst)))
 		}
 		rng.Shuffle(len(open), func(i, j int) { open[i], open[j] = open[j], open[i] })
 		for _, c := range open {
 			b.Correct(r, 10, c, 0, day)
-			b.Close(&p, c)
+			b.Close(c)
 		}
 		if b != before {
 			t.Errorf("seed %d: %d per %d ns: %+v has become %+v", seed, n, per, before, b)
@@ -470,11 +468,10 @@ func TestALateRefundGivesOnlyWhatTimeHasNot(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := mustRate(t, c.n, sec, c.burst)
 			var b Bucket
-			var p Pool
 			var open []*Charge
 			for _, d := range c.do {
 				if d.take > 0 {
-					open = append(open, b.Open(&p, r, d.at, d.take))
+					open = append(open, opened(&b, r, d.at, d.take))
 				} else {
 					b.Correct(r, d.at, open[d.of], d.to, day)
 				}
@@ -501,14 +498,13 @@ func TestDebtIsBounded(t *testing.T) {
 	} {
 		r := mustRate(t, c.n, c.per, c.burst)
 		var b Bucket
-		var p Pool
-		x := b.Open(&p, r, 0, 1)
+		x := opened(&b, r, 0, 1)
 		assert.Equal(t, c.want, b.Correct(r, 0, x, c.report, day), "%+v: the amount", c)
 		assert.Equal(t, c.debt, b.Ready(r, 0, 1), "%+v: a token is there at", c)
 		b.Correct(r, 0, x, 1, day)
 		assert.Equal(t, c.burst-1, b.Tokens(r, 0), "%+v: corrected to 1 tokens are left", c)
 		b.Correct(r, 0, x, 0, day)
-		b.Close(&p, x)
+		b.Close(x)
 		assert.True(t, b.Full(0), "%+v: corrected to nothing, and not full", c)
 	}
 }
@@ -518,8 +514,7 @@ func TestDebtIsBounded(t *testing.T) {
 func TestALateReportIsCutToTheSameDebt(t *testing.T) {
 	r := mustRate(t, 1, sec, 10)
 	var b Bucket
-	var p Pool
-	x := b.Open(&p, r, 0, 1)
+	x := opened(&b, r, 0, 1)
 	assert.Equal(t, 10+100+day/sec, b.Correct(r, 100*sec, x, math.MaxInt64, day), "the amount")
 	assert.Equal(t, 100*sec+day+sec, b.Ready(r, 100*sec, 1), "a token is there at")
 }
@@ -528,8 +523,7 @@ func TestALateReportIsCutToTheSameDebt(t *testing.T) {
 func TestCuttingForgetsNobodysDebt(t *testing.T) {
 	r := mustRate(t, 1, sec, 10)
 	var b Bucket
-	var p Pool
-	x, y := b.Open(&p, r, 0, 5), b.Open(&p, r, 0, 5)
+	x, y := opened(&b, r, 0, 5), opened(&b, r, 0, 5)
 	b.Correct(r, 0, y, 1000, day)
 	b.Correct(r, 0, x, math.MaxInt64, day)
 	b.Correct(r, 0, x, 5, day)
@@ -539,20 +533,19 @@ func TestCuttingForgetsNobodysDebt(t *testing.T) {
 func TestForgive(t *testing.T) {
 	r := mustRate(t, 1, sec, 10)
 	var b Bucket
-	var p Pool
-	x := b.Open(&p, r, 0, 5)
-	if b.Forgive(&p, r, 0); b.Tokens(r, 0) != 5 {
+	x := opened(&b, r, 0, 5)
+	if b.Forgive(r, 0); b.Tokens(r, 0) != 5 {
 		t.Errorf("no debt, and %d of 5 tokens are left", b.Tokens(r, 0))
 	}
 	b.Correct(r, 0, x, 1000, day)
-	b.Forgive(&p, r, sec)
+	b.Forgive(r, sec)
 	assert.Zero(t, b.Tokens(r, sec), "forgiven, the balance")
 	b.Correct(r, sec, x, 1, day)
 	assert.Zero(t, b.Tokens(r, sec), "what was forgiven was given back: tokens")
 	if got := b.Correct(r, sec, x, 1003, day); got != 1003 || b.Tokens(r, sec) != -3 {
 		t.Errorf("reported on to %d, the balance is %d, want -3", got, b.Tokens(r, sec))
 	}
-	b.Close(&p, x)
+	b.Close(x)
 }
 
 // Asking changes nothing.
@@ -618,9 +611,8 @@ func TestExtremeRates(t *testing.T) {
 			if at := b.Ready(&r, now, c.burst); at < now || c.burst < math.MaxInt64 && b.Ready(&r, now, c.burst+1) != Never {
 				t.Errorf("%+v at %d: the burst is ready again at %d", c, now, at)
 			}
-			var p Pool
 			for range 4 {
-				b.Correct(&r, now, b.Open(&p, &r, now, 1), math.MaxInt64, day) // however wrong
+				b.Correct(&r, now, opened(&b, &r, now, 1), math.MaxInt64, day) // however wrong
 			}
 			if at := b.Ready(&r, now, 1); at <= now || at == Never {
 				t.Errorf("%+v at %d: in debt, and ready at %d", c, now, at)
@@ -715,8 +707,7 @@ func TestCapLeavesAtMostOneToken(t *testing.T) {
 		{8, 3 * sec, 3*sec + sec/2}, // and no more than one token of the pause is left
 	} {
 		var b Bucket
-		var p Pool
-		x := b.Open(&p, r, 0, min(c.taken, 4))
+		x := opened(&b, r, 0, min(c.taken, 4))
 		b.Correct(r, 0, x, c.taken, day)
 		before := b.balance(r, c.at)
 		b.Cap(r, c.at)
@@ -787,14 +778,13 @@ func FuzzAnyRate(f *testing.F) {
 func TestNothingAllocates(t *testing.T) {
 	r := mustRate(t, 90_000, minute, 1000)
 	var b Bucket
-	var p Pool
 	now := int64(0)
 	assert.Zero(t, testing.AllocsPerRun(1000, func() {
 		now = b.Ready(r, now, 3)
-		x, y := b.Open(&p, r, now, 3), b.Open(&p, r, now, 0)
+		x, y := opened(&b, r, now, 3), opened(&b, r, now, 0)
 		b.Correct(r, now, x, 2, day)
-		b.Close(&p, y)
-		b.Close(&p, x)
+		b.Close(y)
+		b.Close(x)
 		b.After(r, now, 5)
 		b.Full(now)
 		b.FullAt()
@@ -827,4 +817,11 @@ func BenchmarkReadyRefuses(b *testing.B) {
 			b.Fatal("a token is there")
 		}
 	}
+}
+
+// opened is a charge of k tokens that may still be corrected.
+func opened(b *Bucket, r *Rate, now, k int64) *Charge {
+	c := new(Charge)
+	b.Open(c, r, now, k)
+	return c
 }

@@ -18,7 +18,8 @@ import "cmp"
 // for each gap: a list as long as there are open charges. Taking and closing are O(1), a
 // correction is O(open).
 
-// Charge is one charge that may still be corrected.
+// Charge is one charge that may still be corrected. It is part of whoever makes it, and must not be
+// moved while it is open.
 type Charge struct {
 	prev, next *Charge
 	g          instant // the greatest of the charges after this one, up to the next open one included
@@ -29,61 +30,37 @@ type Charge struct {
 // Tokens is the charge's present amount.
 func (c *Charge) Tokens() int64 { return c.n }
 
-// book is the open charges of one bucket, oldest first.
+// book is the open charges of one bucket, oldest first. It says nothing while there are none.
 type book struct {
 	base       instant // the greatest g up to the first open charge, that included
 	sum        instant // S, counted from when the first of them opened
 	head, tail *Charge
 }
 
+func (o *book) open() bool { return o.head != nil }
+
 // longAgo is before every charge.
 var longAgo = instant{-1 << 62, 0}
 
-// Pool keeps spare charges and books, so that steady traffic allocates none. The zero
-// value is empty.
-type Pool struct {
-	charges []*Charge
-	books   []*book
-}
-
-const spares = 1024
-
-func (p *Pool) charge() *Charge {
-	if n := len(p.charges); n > 0 {
-		c := p.charges[n-1]
-		p.charges = p.charges[:n-1]
-		return c
-	}
-	return new(Charge)
-}
-
-func (p *Pool) book() *book {
-	if n := len(p.books); n > 0 {
-		o := p.books[n-1]
-		p.books = p.books[:n-1]
-		return o
-	}
-	return new(book)
-}
-
-// Open is Take for an amount that may be corrected until [Bucket.Close].
-func (b *Bucket) Open(p *Pool, r *Rate, now, k int64) *Charge {
-	o := b.book
-	if o == nil {
-		o = p.book()
-		o.base, o.sum = b.tat, instant{}
-		b.book = o
+// Open is Take for an amount that may be corrected until [Bucket.Close]: c is that charge then.
+func (b *Bucket) Open(c *Charge, r *Rate, now, k int64) {
+	o := &b.book
+	*c = Charge{prev: o.tail, g: longAgo, n: k}
+	if o.tail == nil {
+		at := instant{now, 0}
+		if o.base = b.tat; at.less(b.tat) {
+			at = b.tat
+		} else {
+			o.base = at
+		}
+		o.sum = r.time(k)
+		b.tat = r.add(at, o.sum)
+		o.head, o.tail = c, c
+		return
 	}
 	b.take(r, now, r.time(k))
-	c := p.charge()
-	*c = Charge{prev: o.tail, g: longAgo, n: k}
-	if o.tail != nil {
-		o.tail.next = c
-	} else {
-		o.head = c
-	}
+	o.tail.next = c
 	o.tail = c
-	return c
 }
 
 // charged books k taken at the instant at.
@@ -132,7 +109,7 @@ func (b *Bucket) Correct(r *Rate, now int64, c *Charge, k, maxDebt int64) int64 
 		}
 		return c.n
 	}
-	o := b.book
+	o := &b.book
 	switch {
 	case k > c.n:
 		d := min(k-c.n, r.room(now, o.before(r, c), maxDebt))
@@ -168,59 +145,49 @@ func (r *Rate) room(now int64, t instant, maxDebt int64) int64 {
 	return r.tokens(r.sub(r.add(instant{now + max(maxDebt, r.span.ns), 0}, r.span), t))
 }
 
-// Close makes c's amount final. c is the pool's again.
-func (b *Bucket) Close(p *Pool, c *Charge) {
-	if !c.settled {
-		o := b.book
-		g := &o.base
-		if c.prev != nil {
-			g, c.prev.next = &c.prev.g, c.next
-		} else {
-			o.head = c.next
-		}
-		if g.less(c.g) {
-			*g = c.g
-		}
-		if c.next != nil {
-			c.next.prev = c.prev
-		} else {
-			o.tail = c.prev
-		}
-		if o.head == nil {
-			b.book = nil
-			if len(p.books) < spares {
-				p.books = append(p.books, o)
-			}
-		}
+// Close makes c's amount final.
+func (b *Bucket) Close(c *Charge) {
+	if c.settled {
+		return
+	}
+	o := &b.book
+	if o.head == o.tail {
+		o.head, o.tail = nil, nil
+		return
+	}
+	g := &o.base
+	if c.prev != nil {
+		g, c.prev.next = &c.prev.g, c.next
+	} else {
+		o.head = c.next
+	}
+	if g.less(c.g) {
+		*g = c.g
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		o.tail = c.prev
 	}
 	c.prev, c.next = nil, nil
-	if len(p.charges) < spares {
-		p.charges = append(p.charges, c)
-	}
 }
 
 // Forgive lifts a debt: the bucket is empty at now, and no further below. What is charged
 // so far is settled: giving it back gives nothing, since it may be what was forgiven, and
 // only what is reported beyond it is charged, from then on.
-func (b *Bucket) Forgive(p *Pool, r *Rate, now int64) {
+func (b *Bucket) Forgive(r *Rate, now int64) {
 	if t := r.add(instant{now, 0}, r.span); t.less(b.tat) {
 		b.tat = t
 	} else {
 		return
 	}
-	o := b.book
-	if o == nil {
-		return
-	}
+	o := &b.book
 	for c := o.head; c != nil; {
 		next := c.next
 		c.prev, c.next, c.settled = nil, nil, true
 		c = next
 	}
-	o.head, o.tail, b.book = nil, nil, nil
-	if len(p.books) < spares {
-		p.books = append(p.books, o)
-	}
+	o.head, o.tail = nil, nil
 }
 
 // reconfigure carries the charges over: how many tokens are missing of each gap's greatest
