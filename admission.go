@@ -661,7 +661,7 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	sum := inv.ownTotals()
 	r := &sum.running
 	if c.Attempt != 1 {
-		r = new(running)
+		r = &running{inv: inv}
 	}
 	if x := sum.aside.Load(); x != nil {
 		x.again.Store(0) // whatever an earlier attempt met
@@ -671,7 +671,7 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 			ctx = p.Context
 		}
 	}
-	r.Context, r.inv = ctx, inv
+	r.Context = ctx
 	if r.Grant(&a.at, &sum.Tally, t, c.Attempt, now) { // it waited for longer than its call
 		inv.plan.exec.abandon(1)
 	}

@@ -233,7 +233,7 @@ func (inv *invocation) fill(c *Call) {
 type first struct {
 	running
 	stage.Tally
-	given   callContext // what sinks get
+	given   context.Context // what sinks get; nil until one does
 	aside   atomic.Pointer[aside]
 	done    atomic.Int32 // attempts that have ended, if there may be more than one
 	retried atomic.Int32 // after how many attempts a ToolRetrying came last
@@ -254,6 +254,7 @@ func (inv *invocation) totals() *first {
 func (inv *invocation) ownTotals() *first {
 	if inv.first == nil {
 		inv.first = new(first)
+		inv.first.inv = inv
 	}
 	return inv.first
 }
@@ -326,7 +327,7 @@ type whole struct {
 
 func newInvocation() *invocation {
 	w := wholes.Take()
-	w.first = &w.space
+	w.first, w.space.inv = &w.space, &w.invocation
 	return &w.invocation
 }
 
@@ -387,17 +388,15 @@ func (f *first) toldAfter(n int32) bool {
 	return false
 }
 
-// ending is how a call ended, to its sinks.
+// ending is how a call ended.
 type ending struct {
-	ctx    context.Context
-	kind   EventKind
-	res    Result
-	err    error
-	by     string // the constraint behind err
-	retry  time.Duration
-	queued time.Duration
-	held   time.Duration
-	at     int64 // when the last attempt ended; zero if there was none
+	ctx   context.Context
+	kind  EventKind
+	value any // the result
+	err   error
+	by    string // the constraint behind err
+	retry time.Duration
+	stage.Conclusion
 }
 
 // end makes the call's outcome what it promises to be, and reports it, unless the result
@@ -405,63 +404,61 @@ type ending struct {
 // lets it go afterwards.
 func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
 	ran, busy := inv.attempts.Answer()
-	x := ending{ctx: ctx, kind: ToolFailed}
+	x := ending{ctx: ctx, kind: ToolCompleted}
+	if *err == nil {
+		e.conclude(inv, busy, res, &x)
+		return
+	}
+	res.Value = nil
 	normal := false
 	defer func() {
 		if !normal { // the error's own code called Goexit
-			x.err = caught(inv.plan.tool.spec.Name, recover())
+			*err = caught(inv.plan.tool.spec.Name, recover())
 			if !ran {
-				x.err = inv.refused(ErrRejected, "", x.err)
+				*err = inv.refused(ErrRejected, "", *err)
 			}
-			*err, res.Value = x.err, nil
+			x.kind = ToolFailed
 		}
-		if !e.conclude(inv, busy, res, &x) {
-			e.report(inv, &x)
-		}
+		x.err = *err
+		e.conclude(inv, busy, res, &x)
 	}()
-	if *err == nil {
-		x.kind = ToolCompleted
-	} else {
-		*err = inv.verdict(*err, ran)
-		res.Value = nil
-		if !ran && isReason(*err, ErrDenied) {
-			x.kind = ToolDenied
+	*err = inv.verdict(*err, ran)
+	if x.kind = ToolFailed; !ran && isReason(*err, ErrDenied) {
+		x.kind = ToolDenied
+	}
+	if inv.loud {
+		if x.by, x.retry = whose(*err); !ran && x.retry == 0 { // an attempt that ran has asked its error already
+			x.retry = foreignRetry(*err)
 		}
-		if x.err = *err; inv.loud {
-			if x.by, x.retry = whose(x.err); !ran && x.retry == 0 { // an attempt that ran has asked its error already
-				x.retry = foreignRetry(x.err)
-			}
-		}
-		if inv.parent.Load() != nil && len(e.outer) > 0 { // which may have made it
-			inv.passOn((*running)(nil).blames(*err).Carried)
-		}
+	}
+	if inv.parent.Load() != nil && len(e.outer) > 0 { // which may have made it
+		inv.passOn((*running)(nil).blames(*err).Carried)
 	}
 	normal = true
 }
 
-// conclude takes from the attempts of a call that has just ended what they add up to, and
-// counts those that nobody waits for any more; busy says that some are under way. It reports
-// whether the call's end has to wait for the stream that is its result.
-func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) (waits bool) {
+// conclude takes from the attempts of a call that has just ended what they add up to, counts
+// those that nobody waits for any more, and reports the end, unless that has to wait for the
+// stream that is its result; busy says that attempts are under way.
+func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) {
 	sum, at := inv.totals(), (*stage.Tool)(nil)
 	if busy {
 		sum, at = inv.ownTotals(), &inv.plan.adm.at
 	}
-	res.max = e.conf.MaxResultBytes
-	x.res = *res
-	all := sum.Conclude(at, x.err != nil, func() any { end := *x; return &end })
-	res.rec, x.res.rec = all.Record, all.Record
-	x.queued, x.held, x.at = all.Queued, all.Held, all.Ended
-	if all.Waits {
+	x.value = res.Value
+	x.Conclusion = sum.Conclude(at, x.err != nil, func() any { kept := *x; return &kept })
+	res.rec, res.max = x.Record, e.conf.MaxResultBytes
+	if x.Left > 0 {
+		e.abandon(int64(x.Left))
+	}
+	if x.Waits {
 		e.active.Add(2)
+		return
 	}
-	if all.Left > 0 {
-		e.abandon(int64(all.Left))
+	if x.Err != nil { // the stream has ended already
+		x.kind, x.err = ToolFailed, x.Err
 	}
-	if all.Err != nil { // the stream has ended already
-		x.kind, x.err = ToolFailed, all.Err
-	}
-	return all.Waits
+	e.report(inv, x)
 }
 
 // endStreamed reports the end of a call that its stream x has held open.
@@ -470,12 +467,11 @@ func (inv *invocation) endStreamed(x *stage.Stream) {
 	defer e.leave()
 	kept := x.Keeps.(*ending)
 	end := *kept
-	kept.res.Value = nil // whoever keeps the call's context does not keep that
-	end.queued = inv.first.Queued()
-	end.held, end.at = inv.first.Ended()
-	end.res.rec = x.Record
+	kept.value = nil // whoever keeps the call's context does not keep that
+	end.Conclusion = inv.first.Conclude(nil, true, nil)
+	end.Record = x.Record
 	if x.Err != nil {
-		end.kind, end.err, end.res.Value = ToolFailed, x.Err, nil
+		end.kind, end.err, end.value = ToolFailed, x.Err, nil
 	}
 	e.report(inv, &end)
 }
@@ -498,20 +494,20 @@ func (e *Executor) report(inv *invocation, x *ending) {
 		inv.attempts.Report()
 		inv.leaves()
 	}()
-	now := x.at
+	now := x.Ended
 	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
 		now = e.clock.Now()
 	}
 	t := inv.event(x.kind, now)
 	t.last = true
 	t.Call.Attempt = inv.attempts.Begun()
-	t.Queued, t.Duration = x.queued, x.held
+	t.Queued, t.Duration = x.Queued, x.Held
 	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
 		t.throttled(inv.totals(), now)
 	}
-	t.Result.rec, t.Result.max = x.res.rec, x.res.max
-	if t.hasData = x.res.Value != nil; x.kind == ToolCompleted {
-		t.value, t.OutputBytes = x.res.Value, outputBytes(x.res.Value)
+	t.Result.rec, t.Result.max = x.Record, e.conf.MaxResultBytes
+	if t.hasData = x.value != nil; x.kind == ToolCompleted {
+		t.value, t.OutputBytes = x.value, outputBytes(x.value)
 	}
 	inv.emit(inv.toSinks(x.ctx), t)
 }

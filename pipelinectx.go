@@ -2,6 +2,7 @@ package sluice
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-go/sluice/internal/ids"
 )
@@ -140,6 +141,9 @@ func (n *pipelineNode) Value(key any) any {
 	return n.Context.Value(key)
 }
 
+// callKey asks a context for the call whose code, or whose event, it belongs to.
+type callKey struct{}
+
 // callContext is what a sink gets: the caller's context, which also tells which call the
 // event is of.
 type callContext struct {
@@ -147,15 +151,27 @@ type callContext struct {
 	inv *invocation
 }
 
-// callKey asks a context for the call whose code, or whose event, it belongs to.
-type callKey struct{}
-
 // Value answers the library's own question, and passes others on.
 func (x *callContext) Value(key any) any {
 	if _, ok := key.(callKey); ok {
-		return x
+		return x.inv
 	}
 	return x.Context.Value(key)
+}
+
+// sinkContext is a callContext that stands in the call itself.
+type sinkContext first
+
+func (x *sinkContext) Deadline() (time.Time, bool) { return x.given.Deadline() }
+func (x *sinkContext) Done() <-chan struct{}       { return x.given.Done() }
+func (x *sinkContext) Err() error                  { return x.given.Err() }
+
+// Value answers the library's own question, and passes others on.
+func (x *sinkContext) Value(key any) any {
+	if _, ok := key.(callKey); ok {
+		return x.inv
+	}
+	return x.given.Value(key)
 }
 
 // toSinks is the context for events of inv, which was made with ctx.
@@ -164,22 +180,25 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 	if f == nil || inv.parent.Load() != nil { // whose context must not be kept here
 		return &callContext{ctx, inv}
 	}
-	if f.given.inv == nil { // a sink may have kept it
-		f.given = callContext{ctx, inv}
+	if f.given == nil { // a sink may have kept it
+		f.given = ctx
 	}
-	return &f.given
+	return (*sinkContext)(f)
 }
 
 // within is the call of e, if any, that is under way and whose code or sink has ctx.
 func (e *Executor) within(ctx context.Context) *invocation {
-	r, ok := ctx.Value(callKey{}).(*running)
-	if x, event := ctx.Value(callKey{}).(*callContext); event {
-		if x.inv.plan.exec == e && !x.inv.attempts.IsReported() {
-			return x.inv
+	var r *running
+	switch x := ctx.Value(callKey{}).(type) {
+	case *running:
+		r = x
+	case *invocation:
+		if x.plan.exec == e && !x.attempts.IsReported() {
+			return x
 		}
-		r, ok = x.inv.parent.Load(), true
+		r = x.parent.Load()
 	}
-	for ; ok && r != nil; r = r.inv.parent.Load() {
+	for ; r != nil; r = r.inv.parent.Load() {
 		if r.inv.plan.exec == e && !r.Over() {
 			return r.inv
 		}

@@ -40,22 +40,42 @@ type Permit struct {
 // under way; then it belongs to whoever is in charge of the call.
 type Tally struct {
 	tool    *Tool
-	Record  *record.Record // nil until there is something to say, sealed in the end
+	more    atomic.Pointer[more] // nil until there is something to say
+	held    int64                // how long attempts held what they needed
+	ended   int64                // when the latest attempt gave back what it held; zero before
+	waited  int32                // attempts that hold what they need and that somebody waits for
+	counted bool                 // those left are counted: the call is over
+}
+
+// more is what there is to say of calls that waited, or are charged for, or hold streams.
+type more struct {
 	queued  atomic.Int64   // how long attempts waited
-	held    int64          // how long attempts held what they needed
-	ended   int64          // when the latest attempt gave back what it held; zero before
-	waited  int32          // attempts that hold what they need and that somebody waits for
-	counted bool           // those left are counted: the call is over
-	streams *streams       // nil without one
+	record  *record.Record // nil until there is something to say, sealed in the end
+	streams streams
+}
+
+// own is what y has more to say, made if need be. The stage is locked, or nobody else knows of y.
+func (y *Tally) own() *more {
+	if x := y.more.Load(); x != nil {
+		return x
+	}
+	x := new(more)
+	y.more.Store(x)
+	return x
 }
 
 // Queued is how long attempts have waited.
-func (y *Tally) Queued() time.Duration { return time.Duration(y.queued.Load()) }
+func (y *Tally) Queued() time.Duration {
+	if x := y.more.Load(); x != nil {
+		return time.Duration(x.queued.Load())
+	}
+	return 0
+}
 
 // Waited adds the wait of t, which ends now. The stage is locked.
 func (y *Tally) Waited(t *admit.Ticket, now int64) {
 	if t.Place() > 0 {
-		y.queued.Add(max(0, now-t.Arrived())) // the clock may have been read before the lock was taken
+		y.own().queued.Add(max(0, now-t.Arrived())) // the clock may have been read before the lock was taken
 	}
 }
 
@@ -65,13 +85,14 @@ func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
 	if t.Place() == 0 && !x.Priced && len(t.Settled()) == 0 {
 		return
 	}
-	switch y.Record {
+	m := y.own()
+	switch m.record {
 	case record.Sealed: // the caller has it: an attempt that nobody waited for ends late
 		return
 	case nil:
-		y.Record = record.New()
+		m.record = record.New()
 	}
-	y.Record.Note(x.Stage.M, t, attempt)
+	m.record.Note(x.Stage.M, t, attempt)
 }
 
 // Grant makes p the permit of an attempt at x that holds what the ticket t took, from now on. It
@@ -181,7 +202,7 @@ func (p *Permit) GiveBack(now int64, list []Throttle) (r Returned) {
 	s := p.lock()
 	t, y := p.ticket, p.tally
 	s.throttle(p, list)
-	stream := y.streams.of(p)
+	stream := y.stream(p)
 	if stream != nil && stream.Keeps != nil {
 		r.Stream = stream
 	}
@@ -272,13 +293,15 @@ func (y *Tally) Conclude(x *Tool, failed bool, keep func() any) (c Conclusion) {
 		s := x.Stage.Lock()
 		defer s.Unlock()
 	}
-	c = Conclusion{Record: y.Record, Queued: y.Queued(), Held: time.Duration(y.held), Ended: y.ended}
-	stream := y.streams.result()
-	if failed {
-		stream = nil
+	c = Conclusion{Held: time.Duration(y.held), Ended: y.ended}
+	var stream *Stream
+	if m := y.more.Load(); m != nil {
+		if c.Record, c.Queued = m.record, y.Queued(); !failed && m.streams.p != nil {
+			stream = &m.streams.Stream
+		}
 	}
 	if x != nil {
-		y.Record, y.counted = record.Sealed, true
+		y.own().record, y.counted = record.Sealed, true
 		if c.Waits = stream != nil && stream.p.live; c.Waits {
 			if !stream.p.left {
 				y.waited--
@@ -292,7 +315,3 @@ func (y *Tally) Conclude(x *Tool, failed bool, keep func() any) (c Conclusion) {
 	}
 	return c
 }
-
-// Ended is for how long attempts held what they needed, and when the last gave that back. All have
-// ended.
-func (y *Tally) Ended() (held time.Duration, at int64) { return time.Duration(y.held), y.ended }

@@ -23,7 +23,7 @@ type Stream struct {
 	outcome breaker.Outcome
 }
 
-// streams are those of a call's attempts. The stage's lock guards them.
+// streams are those of a call's attempts.
 type streams struct {
 	list   []held
 	early  []Stream // that failed before their code has returned
@@ -35,20 +35,12 @@ type held struct {
 	h Holder
 }
 
-// of is the stream if that is p's, else nil.
-func (x *streams) of(p *Permit) *Stream {
-	if x == nil || x.p != p {
-		return nil
+// stream is the stream if that is p's, else nil.
+func (y *Tally) stream(p *Permit) *Stream {
+	if m := y.more.Load(); m != nil && m.streams.p == p {
+		return &m.streams.Stream
 	}
-	return &x.Stream
-}
-
-// result is the stream that is the result of the call, as far as anybody knows, or nil.
-func (x *streams) result() *Stream {
-	if x == nil || x.p == nil {
-		return nil
-	}
-	return &x.Stream
+	return nil
 }
 
 // Keep lets one more stream hold the attempt open, unless that must not be any more.
@@ -58,11 +50,8 @@ func (p *Permit) Keep(h Holder) permit.Refusal {
 	if r := p.Hold(); r != permit.None {
 		return r
 	}
-	y := p.tally
-	if y.streams == nil {
-		y.streams = new(streams)
-	}
-	y.streams.list = append(y.streams.list, held{p, h})
+	x := &p.tally.own().streams
+	x.list = append(x.list, held{p, h})
 	return permit.None
 }
 
@@ -73,7 +62,7 @@ func (p *Permit) Streams() {
 		return
 	}
 	s := p.lock()
-	if x := p.tally.streams; x.Keeps == nil {
+	if x := &p.tally.own().streams; x.Keeps == nil {
 		x.Stream = Stream{p: p}
 		if i := slices.IndexFunc(x.early, func(e Stream) bool { return e.p == p }); i >= 0 {
 			x.Stream = x.early[i]
@@ -88,7 +77,7 @@ func (p *Permit) CutStreams() {
 		return
 	}
 	s := p.lock()
-	list := slices.Clone(p.tally.streams.list)
+	list := slices.Clone(p.tally.own().streams.list)
 	s.Unlock()
 	for _, x := range list {
 		if x.p == p {
@@ -100,9 +89,9 @@ func (p *Permit) CutStreams() {
 // Drop says that h has ended, with that error and outcome. The State is told of it apart.
 func (p *Permit) Drop(h Holder, err error, o breaker.Outcome) {
 	s := p.lock()
-	x := p.tally.streams
+	x := &p.tally.own().streams
 	x.list = slices.DeleteFunc(x.list, func(y held) bool { return y.h == h })
-	switch r := x.of(p); {
+	switch r := p.tally.stream(p); {
 	case err == nil:
 	case r == nil: // the code has not returned yet
 		x.early = append(x.early, Stream{p: p, Err: err, outcome: o})
