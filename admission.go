@@ -234,29 +234,26 @@ func (a *admission) handler(next Handler) Handler {
 		if c.inv == nil {
 			return Result{}, errors.New("sluice: a gate's Handler was called outside an Executor: list the gate in Config.Interceptors")
 		}
+		if len(c.inv.plan.exec.outer) > 0 {
+			return a.again(ctx, &c)
+		}
 		return a.do(ctx, &c, 0)
 	}
 }
 
 // do admits c and runs it. The instant now is the present one, or zero.
 func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err error) {
-	inv := c.inv
-	if exec := inv.plan.exec; len(exec.outer) > 0 { // which may answer before it has ended
-		exec.helperStarts()
-		defer exec.helperEnds()
-	}
 	entered := false
 	defer func() {
 		if !entered { // it was refused, or a sink called Goexit
-			inv.attempts.End()
+			c.inv.attempts.End()
 		}
 	}()
-	if c.Attempt, err = inv.attempt(); err != nil {
+	if c.Attempt, err = c.inv.attempt(); err != nil {
 		return Result{}, err
 	}
-	if inv.loud && len(inv.plan.exec.outer) > 0 {
-		inv.emitRetry(ctx, c)
-		defer func() { inv.first.attemptEnded(err) }()
+	if c.Attempt > 1 && c.inv.loud {
+		c.inv.emitRetry(ctx, c)
 	}
 	r, err := a.enter(ctx, c, now)
 	if err != nil {
@@ -264,6 +261,21 @@ func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err
 	}
 	entered = true
 	return a.perform(r, c)
+}
+
+// again is do for interceptors outside the gates, which may answer before it has ended, and call it
+// more than once.
+func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) {
+	inv, exec := c.inv, c.inv.plan.exec
+	exec.helperStarts()
+	defer func() {
+		if c.Attempt > 0 && inv.loud {
+			inv.first.attemptEnded(err)
+		}
+		exec.helperEnds()
+	}()
+	c.Attempt = 0 // unless it begins
+	return a.do(ctx, c, 0)
 }
 
 // code runs what an admitted call is for.

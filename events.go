@@ -599,7 +599,7 @@ func (e *sinkPanic) Unwrap() error { return e.panic }
 // attempts before it have ended.
 func (inv *invocation) emitRetry(ctx context.Context, c *Call) {
 	before, f := c.Attempt-1, inv.first
-	if before < 1 || f.done.Load() < before || !f.toldAfter(before) {
+	if f.done.Load() < before || !f.toldAfter(before) {
 		return
 	}
 	var err error

@@ -100,9 +100,12 @@ type Lane struct {
 	At      *Cell
 }
 
-// Quiet reports whether nothing has been decided or has come about that somebody must be
-// told, and nothing is pending.
-func (m *Machine) Quiet() bool { return m.out == nil && len(m.notices) == 0 && !m.Pending() }
+// Calm reports whether nobody has been decided on, nothing is to be told or done, and Due is due:
+// as when nobody waits. It may be false all the same.
+func (m *Machine) Calm(due int64) bool {
+	return m.out == nil && m.watch == due &&
+		len(m.notices)|len(m.sweeps)|len(m.rest)|m.timers.Len()|m.limits.Len() == 0
+}
 
 func (l *lane) view() Lane {
 	return Lane{l.born, l.plan.Name, l.head.Owner, l.tenant.name, max(l.level, l.declared), l.n, l.head.arrived, l.at}

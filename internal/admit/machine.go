@@ -132,6 +132,15 @@ func (m *Machine) Advance(now int64) { m.advance(now) }
 
 func (m *Machine) advance(now int64) {
 	m.now = max(m.now, now)
+	if m.limits.Len()|m.timers.Len()|m.marked == 0 { // as when nobody waits
+		m.over = max(m.over, m.now-1)
+		return
+	}
+	m.pass()
+}
+
+// pass does what is due by now.
+func (m *Machine) pass() {
 	m.expire(m.now - 1)
 	if m.frozen {
 		return
@@ -532,18 +541,21 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 	if t.kin != nil && t.kin.stuck {
 		m.setStuck(t, false)
 	}
-	m.judge(t, o)
-	if t.rec.adaptive {
+	r := t.rec
+	if !r.judged && t.needs.breakers {
+		m.judge(t, o)
+	}
+	if r.adaptive {
 		m.adapt(t, o)
 	}
 	t.state = Left
 	m.running--
-	took, list, charges := m.now-t.rec.granted, t.needs.list, t.rec.charges
+	took, list, charges := m.now-r.granted, t.needs.list, r.charges
 	for i := range list {
 		c := list[i].Cell
 		c.calls--
 		if c.pause != nil {
-			c.pause.ended(t.rec.startedAs, ran && o == breaker.Success)
+			c.pause.ended(r.startedAs, ran && o == breaker.Success)
 		}
 		switch c.kind {
 		case Slots:
@@ -557,8 +569,12 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			}
 			m.released(c)
 		case Tokens:
-			m.settled(c, &charges[0], ran)
+			x := &charges[0]
 			charges = charges[1:]
+			if !ran {
+				m.takeBack(c, x)
+			}
+			c.bucket.Close(x)
 			if c.q != nil {
 				m.mark(c)
 			}

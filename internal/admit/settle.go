@@ -54,13 +54,10 @@ func (r *record) settle(unit string, used int64) {
 	r.settled = append(r.settled, Used{unit, used})
 }
 
-// settled makes what was charged at c final, or takes it back if the code did not run.
-func (m *Machine) settled(c *Cell, x *bucket.Charge, ran bool) {
-	if !ran {
-		c.reopen(m.now)
-		c.bucket.Correct(c.class.Rate, m.now, x, 0, maxDebt)
-	}
-	c.bucket.Close(x)
+// takeBack undoes what was charged at c for a call whose code did not run.
+func (m *Machine) takeBack(c *Cell, x *bucket.Charge) {
+	c.reopen(m.now)
+	c.bucket.Correct(c.class.Rate, m.now, x, 0, maxDebt)
 }
 
 // Settled is what t was last said to have used.

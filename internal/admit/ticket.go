@@ -216,7 +216,7 @@ func (m *Machine) unref(s *needSet) {
 	}
 }
 
-// Ticket returns a new ticket.
+// Ticket returns a new ticket. Its Plan may be any.
 func (m *Machine) Ticket() *Ticket {
 	n := len(m.freeTickets)
 	if n == 0 {
@@ -235,8 +235,13 @@ func (m *Machine) Free(t *Ticket) {
 	rec := t.rec
 	if t.state == Left && t.place == 0 && t.Parent == nil && t.kin == nil {
 		// It came, ran and went: little has to be undone.
-		t.needs, t.state = nil, New
-		t.Plan, t.Level, t.Tenant, t.Limit, t.Finish, t.Owner, t.AtOnce = nil, 0, "", Never, 0, nil, false
+		t.needs, t.state, t.Level, t.Limit, t.Finish, t.AtOnce = nil, New, 0, Never, 0, false
+		if t.Owner != nil {
+			t.Owner = nil
+		}
+		if t.Tenant != "" {
+			t.Tenant = ""
+		}
 	} else {
 		*t = Ticket{limit: -1, Limit: Never, rec: rec}
 	}

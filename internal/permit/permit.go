@@ -146,6 +146,13 @@ func (s *State) MeetThrottle() { s.word.Or(throttled) }
 // HasMetThrottle reports whether one has.
 func (s *State) HasMetThrottle() bool { return s.word.Load()&throttled != 0 }
 
+// Flags is what is known of the attempt in one look: whether its code has begun, whether it is known
+// what its outcome means, and whether some stream has held it open.
+func (s *State) Flags() (hasBegun, isKnown, wasHeld bool) {
+	w := s.word.Load()
+	return w&begun != 0, w&known != 0, w&held != 0
+}
+
 // Over reports whether nobody needs any more what the attempt holds.
 func (s *State) Over() bool { return over(s.word.Load()) }
 
@@ -154,9 +161,6 @@ func (s *State) HasBegun() bool { return s.word.Load()&begun != 0 }
 
 // Inside reports whether code of the tool runs.
 func (s *State) Inside() bool { return inside(s.word.Load()) }
-
-// IsKnown reports whether it is known what the outcome means.
-func (s *State) IsKnown() bool { return s.word.Load()&known != 0 }
 
 // WasHeld reports whether some stream has held the attempt open.
 func (s *State) WasHeld() bool { return s.word.Load()&held != 0 }

@@ -75,16 +75,21 @@ func (y *Tally) Queued() time.Duration {
 // Waited adds the wait of t, which ends now. The stage is locked.
 func (y *Tally) Waited(t *admit.Ticket, now int64) {
 	if t.Place() > 0 {
-		y.own().queued.Add(max(0, now-t.Arrived())) // the clock may have been read before the lock was taken
+		y.wait(now - t.Arrived()) // the clock may have been read before the lock was taken
 	}
 }
+
+func (y *Tally) wait(d int64) { y.own().queued.Add(max(0, d)) }
 
 // Note writes what admission knows of t, the ticket of that attempt, into the record of the call.
 // The stage is locked.
 func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
-	if t.Place() == 0 && !x.Priced && len(t.Settled()) == 0 {
-		return
+	if t.Place() > 0 || x.Priced || len(t.Settled()) > 0 {
+		y.write(x, t, attempt)
 	}
+}
+
+func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 	m := y.own()
 	switch m.record {
 	case record.Sealed: // the caller has it: an attempt that nobody waited for ends late
@@ -202,21 +207,23 @@ func (p *Permit) GiveBack(now int64, list []Throttle) (r Returned) {
 	s := p.lock()
 	t, y := p.ticket, p.tally
 	s.throttle(p, list)
-	stream := y.stream(p)
-	if stream != nil && stream.Keeps != nil {
-		r.Stream = stream
+	begun, known, held := p.Flags()
+	outcome := p.Outcome
+	if held {
+		if x := y.stream(p); x != nil && x.Keeps != nil {
+			r.Stream = x
+		}
+		if x := y.stream(p); x != nil && x.Err != nil {
+			outcome = x.outcome
+		}
 	}
-	known := true
 	switch {
-	case !p.HasBegun():
+	case !begun:
 		s.M.Cancel(now, t)
-	case !p.IsKnown():
+	case !known:
 		s.M.Release(now, t)
-		known = false
-	case stream != nil && stream.Err != nil:
-		s.M.Finish(now, t, stream.outcome)
 	default:
-		s.M.Finish(now, t, p.Outcome)
+		s.M.Finish(now, t, outcome)
 	}
 	if r.Abandoned = p.left; !p.left {
 		p.note()
@@ -227,13 +234,13 @@ func (p *Permit) GiveBack(now int64, list []Throttle) (r Returned) {
 		}
 	}
 	if r.Stream != nil {
-		stream.Record = stream.Record.With(t)
+		r.Stream.Record = r.Stream.Record.With(t)
 	}
-	if used := t.Settled(); len(used) > 0 && p.HasBegun() { // else what is said is that nothing was used
+	if used := t.Settled(); len(used) > 0 && begun { // else what is said is that nothing was used
 		r.Used = slices.Clone(used)
 	}
 	p.live = false
-	if known {
+	if known || !begun {
 		p.free(s)
 	}
 	s.Unlock()

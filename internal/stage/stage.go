@@ -71,7 +71,7 @@ func (s *Stage) Now() int64 { return s.Clock.Now() }
 // listeners are to hear, which may take as long as they like. It must not be called while another
 // lock is held.
 func (s *Stage) Unlock() {
-	if s.news.none() && s.M.Quiet() && s.M.Due() == s.armed { // as when nobody waits
+	if s.news.none() && s.M.Calm(s.armed) {
 		s.mu.Unlock()
 		return
 	}

@@ -58,9 +58,12 @@ func (p *Permit) Keep(h Holder) permit.Refusal {
 // Streams says that the result of p's attempt, which has returned it, is the call's as far as
 // anybody knows yet.
 func (p *Permit) Streams() {
-	if !p.WasHeld() {
-		return
+	if p.WasHeld() {
+		p.streams()
 	}
+}
+
+func (p *Permit) streams() {
 	s := p.lock()
 	if x := &p.tally.own().streams; x.Keeps == nil {
 		x.Stream = Stream{p: p}

@@ -30,9 +30,12 @@ type Aim struct {
 // throttle pauses what the answers to the attempt of p speak of, all of it before anybody starts.
 // The stage is locked.
 func (s *Stage) throttle(p *Permit, list []Throttle) {
-	if len(list) == 0 {
-		return
+	if len(list) > 0 {
+		s.throttleEach(p, list)
 	}
+}
+
+func (s *Stage) throttleEach(p *Permit, list []Throttle) {
 	s.AtOnce(func(int64) {
 		for _, x := range list {
 			if d := min(x.After, x.Bound); d > 0 {
