@@ -617,7 +617,7 @@ func (r *running) begin(ctx context.Context) error {
 	case permit.Late:
 		return r.inv.refused(ErrRejected, "", context.Cause(ctx))
 	}
-	if r.inv.attempts.Run() {
+	if len(r.inv.plan.exec.outer) == 0 || r.inv.attempts.Run() { // else nobody can have answered before
 		return nil
 	}
 	if r.CallOff() {

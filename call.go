@@ -124,7 +124,10 @@ type nilContext struct{ context.Context }
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
 	at := standing{open: open, depth: inv.identify(ctx, e, r)}
 	now := e.clock.Now()
-	inv.key, inv.began = CallKey(ids.NextKey()), now
+	inv.began = now
+	if inv.key == 0 {
+		inv.key = CallKey(ids.NextKey())
+	}
 	if inv.id == "" {
 		if counted := inv.pipeline.ids; counted != nil {
 			inv.id = counted.Call()
@@ -325,13 +328,15 @@ type whole struct {
 	space first
 }
 
-func newInvocation() *invocation {
-	w := wholes.Take()
-	w.first, w.space.inv = &w.space, &w.invocation
-	return &w.invocation
-}
+func newInvocation() *invocation { return &wholes.Take().invocation }
 
-var wholes slab.Slab[whole]
+var wholes = slab.Slab[whole]{Fill: func(list []whole) {
+	key := ids.NextKeys(len(list))
+	for i := range list {
+		w := &list[i]
+		w.key, w.first, w.space.inv = CallKey(key)+CallKey(i), &w.space, &w.invocation
+	}
+}}
 
 // CallKey tells a call from every other, whatever ids callers give, in this process and
 // others. Zero belongs to no call. Its text is what the JSON form of an [Event] has.
@@ -404,6 +409,7 @@ type ending struct {
 // lets it go afterwards.
 func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
 	ran, busy := inv.attempts.Answer()
+	ran = ran || inv.totals().HasBegun() // the one attempt of a call without interceptors outside
 	x := ending{ctx: ctx, kind: ToolCompleted}
 	if *err == nil {
 		e.conclude(inv, busy, res, &x)

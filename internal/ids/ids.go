@@ -15,7 +15,10 @@ import (
 var lastKey atomic.Uint64
 
 // NextKey is a number that the process has not had before, from 1.
-func NextKey() uint64 { return lastKey.Add(1) }
+func NextKey() uint64 { return NextKeys(1) }
+
+// NextKeys is the first of n of them, one after the other.
+func NextKeys(n int) uint64 { return lastKey.Add(uint64(n)) - uint64(n) + 1 }
 
 // process is 65 random bits, which no other process has.
 var process = rand.Text()[:13]

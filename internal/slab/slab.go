@@ -1,6 +1,6 @@
 // Package slab allocates small values a few at a time: one allocation serves so many of them, and
-// who keeps one keeps no more than its few neighbours alive. A value is zero when it is taken, and
-// is never given back: the collector has it once nobody keeps any of its slab.
+// who keeps one keeps no more than its few neighbours alive. A value is zero when it is taken, or
+// as [Slab].Fill made it, and is never given back: the collector has it once nobody keeps any of its slab.
 package slab
 
 import "sync"
@@ -10,7 +10,11 @@ const size = 9
 
 // Slab is where values are taken from. The zero value is ready; it is safe for concurrent use and
 // must not be copied.
-type Slab[T any] struct{ pool sync.Pool }
+type Slab[T any] struct {
+	Fill func([]T) // makes new values ready, if they are not zero; nil otherwise
+
+	pool sync.Pool
+}
 
 // chunk is what is left of one allocation.
 type chunk[T any] struct {
@@ -26,6 +30,9 @@ func (s *Slab[T]) Take() *T {
 	}
 	if c.list == nil || c.used == size {
 		c.list, c.used = new([size]T), 0
+		if s.Fill != nil {
+			s.Fill(c.list[:])
+		}
 	}
 	v := &c.list[c.used]
 	c.used++

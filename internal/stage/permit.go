@@ -9,6 +9,7 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/record"
+	"github.com/sluice-go/sluice/internal/slab"
 )
 
 // Tool is what the permits of a tool's calls know of it. It never changes.
@@ -51,15 +52,17 @@ type Tally struct {
 type more struct {
 	queued  atomic.Int64   // how long attempts waited
 	record  *record.Record // nil until there is something to say, sealed in the end
-	streams streams
+	streams *streams       // nil without one
 }
+
+var mores slab.Slab[more]
 
 // own is what y has more to say, made if need be. The stage is locked, or nobody else knows of y.
 func (y *Tally) own() *more {
 	if x := y.more.Load(); x != nil {
 		return x
 	}
-	x := new(more)
+	x := mores.Take()
 	y.more.Store(x)
 	return x
 }
@@ -303,7 +306,7 @@ func (y *Tally) Conclude(x *Tool, failed bool, keep func() any) (c Conclusion) {
 	c = Conclusion{Held: time.Duration(y.held), Ended: y.ended}
 	var stream *Stream
 	if m := y.more.Load(); m != nil {
-		if c.Record, c.Queued = m.record, y.Queued(); !failed && m.streams.p != nil {
+		if c.Record, c.Queued = m.record, y.Queued(); !failed && m.streams != nil && m.streams.p != nil {
 			stream = &m.streams.Stream
 		}
 	}

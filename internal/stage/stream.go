@@ -37,7 +37,7 @@ type held struct {
 
 // stream is the stream if that is p's, else nil.
 func (y *Tally) stream(p *Permit) *Stream {
-	if m := y.more.Load(); m != nil && m.streams.p == p {
+	if m := y.more.Load(); m != nil && m.streams != nil && m.streams.p == p {
 		return &m.streams.Stream
 	}
 	return nil
@@ -50,8 +50,11 @@ func (p *Permit) Keep(h Holder) permit.Refusal {
 	if r := p.Hold(); r != permit.None {
 		return r
 	}
-	x := &p.tally.own().streams
-	x.list = append(x.list, held{p, h})
+	m := p.tally.own()
+	if m.streams == nil {
+		m.streams = new(streams)
+	}
+	m.streams.list = append(m.streams.list, held{p, h})
 	return permit.None
 }
 
@@ -65,7 +68,7 @@ func (p *Permit) Streams() {
 
 func (p *Permit) streams() {
 	s := p.lock()
-	if x := &p.tally.own().streams; x.Keeps == nil {
+	if x := p.tally.own().streams; x.Keeps == nil {
 		x.Stream = Stream{p: p}
 		if i := slices.IndexFunc(x.early, func(e Stream) bool { return e.p == p }); i >= 0 {
 			x.Stream = x.early[i]
@@ -92,7 +95,7 @@ func (p *Permit) CutStreams() {
 // Drop says that h has ended, with that error and outcome. The State is told of it apart.
 func (p *Permit) Drop(h Holder, err error, o breaker.Outcome) {
 	s := p.lock()
-	x := &p.tally.own().streams
+	x := p.tally.own().streams
 	x.list = slices.DeleteFunc(x.list, func(y held) bool { return y.h == h })
 	switch r := p.tally.stream(p); {
 	case err == nil:
