@@ -2,10 +2,13 @@ package sluice_test
 
 import (
 	"fmt"
-	"io/fs"
+	"go/ast"
+	"go/token"
+	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,7 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReadmeProgramCompiles holds that the README's first program is the compiled Example.
+// TestReadmeProgramCompiles holds that the README's first program stands, as it is, in the
+// compiled and run Example.
 func TestReadmeProgramCompiles(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
@@ -21,39 +25,45 @@ func TestReadmeProgramCompiles(t *testing.T) {
 	require.NoError(t, err)
 	_, rest, ok := strings.Cut(string(readme), "```go\n")
 	program, _, ok2 := strings.Cut(rest, "```")
-	if !ok || !ok2 {
-		t.Fatal("README.md has no Go program")
-	}
-	for n, line := range strings.Split(program, "\n") {
-		if line = strings.TrimSpace(line); line != "" && !strings.Contains(string(source), line) {
-			t.Errorf("line %d of the README's program is not in the Example: %s", n+1, line)
-		}
-	}
+	require.True(t, ok && ok2, "README.md has no Go program")
+	_, example, ok := strings.Cut(string(source), "\nfunc Example() {\n")
+	require.True(t, ok, "there is no Example")
+	assert.Contains(t, unindented(example), unindented(program))
 }
 
-// TestReadmePromisesAreTested holds that each promise has a row in the README and tests
-// that name it.
+// unindented is a text without its indentation and its empty lines.
+func unindented(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
+
+// TestReadmePromisesAreTested holds the README's table of promises to the tests that there
+// are: each promise has a row and tests by the name which the row says, and no test is of a
+// promise that the table does not make.
 func TestReadmePromisesAreTested(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	tests := map[string]int{}
-	name := regexp.MustCompile(`(?m)^func (TestPromise\d\d_)\w+\(`)
-	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		for _, m := range name.FindAllStringSubmatch(string(text), -1) {
-			tests[m[1]]++
-		}
-		return err
-	})
-	require.NoError(t, err)
-	for n := 1; n <= 22; n++ {
-		prefix := fmt.Sprintf("TestPromise%02d_", n)
-		if !strings.Contains(string(readme), fmt.Sprintf("| %d | ", n)) || !strings.Contains(string(readme), "`"+prefix+"`") {
-			t.Errorf("README.md has no row for promise %d", n)
-		}
-		assert.NotZero(t, tests[prefix], "no test named %s…", prefix)
+	made := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (\\d+) \\| .* \\| `(TestPromise\\d\\d_)` \\|$").FindAllStringSubmatch(string(readme), -1) {
+		n, _ := strconv.Atoi(row[1])
+		assert.Equal(t, fmt.Sprintf("TestPromise%02d_", n), row[2], "the tests of promise %d", n)
+		made[row[2]] = true
 	}
+	assert.Len(t, made, 22, "promises in the README")
+	tested := map[string]bool{}
+	name := regexp.MustCompile(`^TestPromise\d+_`)
+	eachFile(t, ".", func(path string, _ *token.FileSet, f *ast.File) {
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && name.MatchString(fn.Name.Name) {
+				tested[name.FindString(fn.Name.Name)] = true
+				assert.True(t, strings.HasSuffix(path, "_test.go"), "%s is not run", fn.Name.Name)
+			}
+		}
+	})
+	assert.Equal(t, slices.Sorted(maps.Keys(made)), slices.Sorted(maps.Keys(tested)))
 }

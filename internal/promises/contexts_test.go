@@ -1,0 +1,119 @@
+package promises_test
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"time"
+	"weak"
+
+	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+type bulk struct{ bytes [1 << 16]byte }
+
+// TestKeptContext: a context that a tool keeps beyond its call keeps neither the call's
+// input nor its result, however the call was made.
+func TestKeptContext(t *testing.T) {
+	for name, tt := range map[string]struct {
+		conf sluice.Config
+		call func(e *sluice.Executor, r sluice.Request) (sluice.Result, error)
+	}{
+		"Invoke":               {sluice.Config{}, invokeIt},
+		"Invoke with Timeout":  {sluice.Config{Timeout: time.Hour}, invokeIt},
+		"Submit":               {sluice.Config{}, submitIt},
+		"Submit with Timeout":  {sluice.Config{Timeout: time.Hour}, submitIt},
+		"Submit, interceptors": {sluice.Config{Interceptors: interceptors(passing)}, submitIt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := sluice.NewToolRegistry()
+			exec := sluice.Must(sluice.NewExecutor(reg, tt.conf))
+			var kept context.Context
+			sluice.Must(sluice.Register(reg, sluice.Spec{Name: "x"}, func(ctx context.Context, in *bulk) (*bulk, error) {
+				kept = ctx
+				return &bulk{in.bytes}, nil
+			}))
+			in, out := func() (in, out weak.Pointer[bulk]) {
+				v := new(bulk)
+				r, err := tt.call(exec, sluice.Request{Tool: "x", Input: v})
+				require.NoError(t, err)
+				return weak.Make(v), weak.Make(r.Value.(*bulk))
+			}()
+			if err := exec.Close(t.Context()); err != nil { // so that nobody is in the middle of something
+				t.Fatal(err)
+			}
+			for range 3 {
+				runtime.GC()
+			}
+			if in.Value() != nil || out.Value() != nil {
+				t.Errorf("kept: input %v, result %v", in.Value() != nil, out.Value() != nil)
+			}
+			runtime.KeepAlive(kept)
+		})
+	}
+}
+
+var passing = sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) { return next(ctx, c) }
+})
+
+func invokeIt(e *sluice.Executor, r sluice.Request) (sluice.Result, error) {
+	return e.Invoke(context.Background(), r)
+}
+
+func submitIt(e *sluice.Executor, r sluice.Request) (sluice.Result, error) {
+	return e.Submit(context.Background(), r).Wait(context.Background())
+}
+
+// TestCallFrom_RunsNowhere: a Call that a tool, a key, a cost or a classify function was
+// shown cannot be run through the gates: they say so, and nothing of the call that it was of
+// changes.
+func TestCallFrom_RunsNowhere(t *testing.T) {
+	var h sluice.Handler // the gates, around the tool
+	keeps := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler { h = next; return next })
+	var shown []sluice.Call
+	r := newRig(t, sluice.Config{
+		Interceptors: interceptors(keeps, limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByKey("key", func(c sluice.Call) string {
+			shown = append(shown, c)
+			return "k"
+		})})),
+		Classify: func(c sluice.Call, _ sluice.Result, _ error) sluice.Outcome {
+			shown = append(shown, c)
+			return sluice.OutcomeAuto
+		},
+	})
+	r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{
+		Rates: []sluice.Rate{{N: 1e6, Unit: "u"}},
+		Cost:  func(c sluice.Call, _ string) int64 { shown = append(shown, c); return 1 },
+	}}, func(ctx context.Context) error {
+		c, ok := sluice.CallFrom(ctx)
+		if !ok || c.Tool != "x" || c.Attempt != 1 || c.ID != "call-1" {
+			t.Errorf("CallFrom: %+v %v", c, ok)
+		}
+		shown = append(shown, c)
+		for _, c := range shown {
+			_, err := h(ctx, c)
+			assert.Error(t, err, "the call was run through a gate")
+		}
+		return nil
+	})
+	require.NoError(t, r.call("x"))
+	assert.Len(t, shown, 4, "calls were shown")
+	for _, c := range shown {
+		_, err := h(r.ctx, c)
+		assert.Error(t, err, "the call was run through a gate")
+	}
+	r.end()
+}
+
+// TestNilError: a tool that answers a nil *Error, which is an error that is not nil, does
+// no harm.
+func TestNilError(t *testing.T) {
+	r := newRig(t, sluice.Config{})
+	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { var e *sluice.Error; return e })
+	assert.Error(t, r.call("x"), "no error")
+	r.trace("x: invoked started failed")
+	r.end()
+}

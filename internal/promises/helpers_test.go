@@ -1,0 +1,258 @@
+package promises_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const ms = time.Millisecond
+
+// bubble runs f on the virtual clock. What it leaves running fails the test.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+// rig is an executor whose calls are recorded, and the instant it was made at.
+type rig struct {
+	*sluice.Executor
+	t     *testing.T
+	reg   *sluice.ToolRegistry
+	pc    sluice.PipelineContext
+	ctx   context.Context
+	rec   *sluice.Recorder
+	start time.Time
+}
+
+// newRig makes an executor over a registry of its own.
+func newRig(t *testing.T, c sluice.Config) *rig {
+	t.Helper()
+	return rigOver(t, sluice.NewToolRegistry(), c)
+}
+
+func rigOver(t *testing.T, reg *sluice.ToolRegistry, c sluice.Config) *rig {
+	t.Helper()
+	pc, rec := sluice.NewTestPipelineContext()
+	if c.State == nil {
+		c.State = pc.State
+	}
+	e, err := sluice.NewExecutor(reg, c)
+	require.NoError(t, err)
+	return &rig{e, t, reg, pc, sluice.WithPipelineContext(t.Context(), pc), rec, time.Now()}
+}
+
+// end closes the executor and holds that nothing is left and every call was reported.
+func (r *rig) end() {
+	r.t.Helper()
+	assert.NoError(r.t, r.Close(context.Background()), "Close")
+	r.idle()
+	assert.NoError(r.t, r.rec.Check())
+	assert.NoError(r.t, r.pc.State.Close())
+}
+
+// idle holds that nobody runs or waits, and that no slot is taken.
+func (r *rig) idle() {
+	r.t.Helper()
+	s := r.Snapshot()
+	assert.Zero(r.t, s.InFlight, "in flight")
+	assert.Zero(r.t, s.Queued, "queued")
+	assert.Zero(r.t, s.Abandoned, "abandoned")
+	assert.Empty(r.t, s.Lanes, "lanes")
+	for _, g := range s.Gates {
+		assert.Zero(r.t, g.Waiting, "waiting at gate %s %s", g.Name, g.Key)
+		if strings.Contains(g.Name, "concurrency") {
+			assert.Zero(r.t, g.Used, "slots used of gate %s %s", g.Name, g.Key)
+		}
+	}
+}
+
+// at is the virtual time since the executor was made.
+func (r *rig) at() time.Duration { return time.Since(r.start) }
+
+// call invokes a tool and answers its error.
+func (r *rig) call(tool string) error {
+	_, err := r.Invoke(r.ctx, sluice.Request{Tool: tool})
+	return err
+}
+
+func (r *rig) trace(want string) {
+	r.t.Helper()
+	assert.Equal(r.t, want, r.rec.Trace(), "trace")
+}
+
+// tool registers a raw tool: arguments and result are JSON, which it ignores.
+func (r *rig) tool(s sluice.Spec, f func(ctx context.Context) error) {
+	r.t.Helper()
+	rawTool(r.t, r.reg, s, f)
+}
+
+func rawTool(t testing.TB, reg *sluice.ToolRegistry, s sluice.Spec, f func(ctx context.Context) error) {
+	t.Helper()
+	_, err := sluice.Register(reg, s, func(ctx context.Context, _ any) (json.RawMessage, error) { return nil, f(ctx) })
+	require.NoError(t, err)
+}
+
+// sleeps is a tool that takes d.
+func sleeps(d time.Duration) func(context.Context) error {
+	return func(context.Context) error { time.Sleep(d); return nil }
+}
+
+// gauge counts who is inside.
+type gauge struct{ inside, peak, total atomic.Int64 }
+
+func (g *gauge) enter() {
+	n := g.inside.Add(1)
+	g.total.Add(1)
+	for p := g.peak.Load(); n > p && !g.peak.CompareAndSwap(p, n); p = g.peak.Load() {
+	}
+}
+
+func (g *gauge) leave() { g.inside.Add(-1) }
+
+// counts is a tool that takes d while g counts it.
+func (g *gauge) counts(d time.Duration) func(context.Context) error {
+	return func(context.Context) error {
+		g.enter()
+		defer g.leave()
+		time.Sleep(d)
+		return nil
+	}
+}
+
+// parallel runs f(0) … f(n-1) at once and waits.
+func parallel(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
+}
+
+// inOrder starts f(0) … f(n-1) as goroutines, each once the one before is blocked, and
+// returns a function that waits for all. Only inside a bubble.
+func inOrder(n int, f func(i int)) (wait func()) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+		synctest.Wait()
+	}
+	return wg.Wait
+}
+
+// log keeps what happened in the order it was written.
+type log struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (l *log) add(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, fmt.Sprintf(format, args...))
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.list, " ")
+}
+
+// reasons is every reason that an error of a call can have.
+var reasons = []error{
+	sluice.ErrUnknownTool, sluice.ErrInvalidArguments, sluice.ErrBreakerOpen, sluice.ErrRateLimited,
+	sluice.ErrSaturated, sluice.ErrQueueFull, sluice.ErrWaitTooLong, sluice.ErrDenied, sluice.ErrNesting,
+	sluice.ErrClosed, sluice.ErrTimeout,
+}
+
+// wantRefusal holds that err is a refusal for exactly this reason, by this constraint,
+// with this time to retry, and answers it.
+func wantRefusal(t *testing.T, err, reason error, by string, after time.Duration) *sluice.Error {
+	t.Helper()
+	var e *sluice.Error
+	if !assert.ErrorAs(t, err, &e) {
+		return nil
+	}
+	assert.True(t, e.Reason == reason, "refused for %q, want %q (%v)", e.Reason, reason, err)
+	assert.Equal(t, by, e.By, "refused by another: %v", err)
+	assert.Equal(t, after, e.RetryAfter, "time to retry: %v", err)
+	assert.ErrorIs(t, err, sluice.ErrRejected)
+	assert.ErrorIs(t, err, reason)
+	for _, r := range reasons {
+		if r != reason {
+			assert.NotErrorIs(t, err, r)
+		}
+	}
+	return e
+}
+
+// limitsOf is a concurrency limiter of these limits.
+func limitsOf(limits ...sluice.Limit) *sluice.ConcurrencyLimiter {
+	return sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: limits}))
+}
+
+// atMost is a limiter of n calls in all.
+func atMost(n int) *sluice.ConcurrencyLimiter { return limitsOf(sluice.Limit{Max: n}) }
+
+// rates is a rate limiter that counts everything together.
+func rates(list ...sluice.Rate) *sluice.RateLimiter {
+	return sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: list}))
+}
+
+func breakerOf(c sluice.CircuitBreakerConfig) *sluice.CircuitBreaker {
+	return sluice.Must(sluice.NewCircuitBreaker(c))
+}
+
+func scheduler(c sluice.PrioritySchedulerConfig) *sluice.PriorityScheduler {
+	return sluice.Must(sluice.NewPriorityScheduler(c))
+}
+
+func interceptors(list ...sluice.Interceptor) []sluice.Interceptor { return list }
+
+// slotsFree holds that exactly limit calls of tool can run at once, each taking d, by
+// running twice as many. The tool must count in g.
+func (r *rig) slotsFree(tool string, g *gauge, limit int) {
+	r.t.Helper()
+	g.peak.Store(0)
+	parallel(2*limit, func(int) {
+		assert.NoError(r.t, r.call(tool))
+	})
+	assert.Equal(r.t, int64(limit), g.peak.Load(), "at once after the test, want %d: slots are lost or made", limit)
+}
+
+// permutations calls f with every order of list.
+func permutations[T any](list []T, f func([]T)) {
+	var rec func(done, left []T)
+	rec = func(done, left []T) {
+		if len(left) == 0 {
+			f(slices.Clone(done))
+			return
+		}
+		for i := range left {
+			rest := slices.Delete(slices.Clone(left), i, i+1)
+			rec(append(slices.Clone(done), left[i]), rest)
+		}
+	}
+	rec(nil, list)
+}
+
+// heapBytes is what is in use after a collection.
+func heapBytes() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
