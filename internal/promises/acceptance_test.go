@@ -247,8 +247,6 @@ func TestWORK008_RaceCondition20(t *testing.T) {
 	})
 }
 
-func errOf[A, B any](_ A, b B) B { return b }
-
 func TestWORK008_RateLimiting50(t *testing.T) {
 	t.Run("refuse", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {

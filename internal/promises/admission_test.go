@@ -18,25 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gateState is what a snapshot says of one gate.
-func (r *rig) gateState(name, key string) sluice.GateState {
-	r.t.Helper()
-	for _, g := range r.Snapshot().Gates {
-		if g.Name == name && g.Key == key {
-			return g
-		}
-	}
-	r.t.Errorf("no gate %q with key %q in the snapshot", name, key)
-	return sluice.GateState{}
-}
-
-// as is the rig's context on behalf of somebody.
-func (r *rig) as(p sluice.Priority, tenant string) context.Context {
-	pc := r.pc
-	pc.Priority, pc.Tenant = p, tenant
-	return sluice.WithPipelineContext(r.t.Context(), pc)
-}
-
 // Promise 1: a waiting call holds nothing. Fifty callers of a tool of one call a second
 // leave an unrelated tool behind the same global limit what it has alone.
 func TestPromise01_WaitersHoldNothing(t *testing.T) {
@@ -225,94 +206,6 @@ func TestPromise02_OrderOfGatesIsIrrelevant(t *testing.T) {
 	}
 }
 
-// Promise 3: a limit holds also while it is changed.
-func TestPromise03_LimitHoldsDuringResize(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		l := atMost(8)
-		r := newRig(t, sluice.Config{Interceptors: interceptors(l)})
-		defer r.end()
-		r.ctx = t.Context()
-		limit := atomic.Int64{}
-		inside := atomic.Int64{}
-		limit.Store(8)
-		r.tool(sluice.Spec{Name: "work"}, func(context.Context) error {
-			n := inside.Add(1)
-			defer inside.Add(-1)
-			if m := limit.Load(); n > m {
-				t.Errorf("call number %d started at a limit of %d", n, m)
-			}
-			time.Sleep(10 * ms)
-			return nil
-		})
-		wait := inOrder(500, func(i int) { assert.NoError(t, r.call("work")) })
-		for i, n := range []int{3, 8, 1, 2, 20, 5, 1, 8} {
-			time.Sleep(time.Duration(31+i) * ms)
-			limit.Store(max(limit.Load(), int64(n))) // in between either holds
-			require.NoError(t, sluice.Reconfigure("test", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}})))
-			limit.Store(int64(n))
-			if n > int(inside.Load()) {
-				synctest.Wait()
-				assert.Equal(t, int64(n), inside.Load(), "in flight right after the limit grew to %d", n)
-			}
-		}
-		wait()
-	})
-}
-
-// In every window at most burst + rate × window starts.
-func TestPromise03_WindowsNeverExceedBurstPlusRate(t *testing.T) {
-	for seed := range uint64(8) {
-		bubble(t, func(t *testing.T) {
-			const n, burst, per = 7, 5, 100 * ms
-			q := rates(sluice.Rate{N: n, Per: per, Burst: burst})
-			r := newRig(t, sluice.Config{Interceptors: interceptors(q, atMost(3), scheduler(sluice.PrioritySchedulerConfig{}))})
-			defer r.end()
-			r.ctx = t.Context()
-			var mu sync.Mutex
-			var starts []time.Duration
-			rnd := rand.New(rand.NewPCG(5, seed))
-			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error {
-				mu.Lock()
-				starts = append(starts, r.at())
-				takes := time.Duration(len(starts)%20) * ms
-				mu.Unlock()
-				time.Sleep(takes)
-				return nil
-			})
-			var wg sync.WaitGroup
-			for range 400 {
-				patience := time.Duration(rnd.IntN(int(400 * ms)))
-				wg.Go(func() {
-					ctx, cancel := context.WithTimeout(r.ctx, patience)
-					defer cancel()
-					if _, err := r.Invoke(ctx, sluice.Request{Tool: "work"}); err != nil && !errors.Is(err, sluice.ErrRejected) {
-						t.Error(err)
-					}
-				})
-				if rnd.IntN(40) == 0 { // a change of anything but the rate makes no tokens
-					require.NoError(t, sluice.Reconfigure("test", q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: n, Per: per, Burst: burst}}})))
-				}
-				if rnd.IntN(60) == 0 {
-					time.Sleep(time.Second) // fills up, and not beyond
-				}
-				time.Sleep(time.Duration(rnd.IntN(int(20 * ms))))
-			}
-			wg.Wait()
-			slices.Sort(starts)
-			for i := range starts {
-				for j := i; j < len(starts); j++ {
-					if w := starts[j] - starts[i]; time.Duration(j-i+1-burst)*per > n*w {
-						t.Fatalf("seed %d: %d starts in %v from %v on, with burst %d and %d per %v", seed, j-i+1, w, starts[i], burst, n, per)
-					}
-				}
-			}
-			if len(starts) < 200 {
-				t.Errorf("only %d ran", len(starts))
-			}
-		})
-	}
-}
-
 // Promise 4: no capacity idles while a call that needs only that waits.
 func TestPromise04_WorkConserving(t *testing.T) {
 	for seed := range uint64(5) {
@@ -356,230 +249,6 @@ func TestPromise04_WorkConserving(t *testing.T) {
 	}
 }
 
-// Promise 5: who is refused by what others do not share delays nobody, and a bucket is
-// paid in its own order.
-func TestPromise05_NoHeadOfLineBlocking(t *testing.T) {
-	for _, ordered := range []bool{false, true} {
-		bubble(t, func(t *testing.T) {
-			gates := interceptors(atMost(2),
-				sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ForTool("rated"), Rates: []sluice.Rate{{N: 1}}})),
-				limitsOf(sluice.Limit{Max: 1, Scope: sluice.ForTool("narrow")}))
-			if ordered {
-				gates = append(gates, scheduler(sluice.PrioritySchedulerConfig{}))
-			}
-			r := newRig(t, sluice.Config{Interceptors: gates})
-			defer r.end()
-			var order log
-			for name, takes := range map[string]time.Duration{"rated": 0, "narrow": 5 * time.Second, "free": 10 * ms} {
-				r.tool(sluice.Spec{Name: name}, func(ctx context.Context) error {
-					c, _ := sluice.CallFrom(ctx)
-					order.add("%s@%v", c.ID, r.at())
-					time.Sleep(takes)
-					return nil
-				})
-			}
-			var wg sync.WaitGroup
-			call := func(id, tool string) {
-				wg.Go(func() { assert.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: id, Tool: tool}))) })
-				synctest.Wait()
-			}
-			call("n1", "narrow")
-			call("n2", "narrow") // waits for its own limit
-			call("r1", "rated")
-			call("r2", "rated") // waits for its own rate
-			call("r3", "rated")
-			call("f1", "free")
-			call("f2", "free") // waits for the last slot
-			call("f3", "free")
-			wg.Wait()
-			assert.Equal(t, "n1@0s r1@0s f1@0s f2@10ms f3@20ms r2@1s r3@2s n2@5s", order.String(),
-				"ordered %v", ordered)
-		})
-	}
-}
-
-// Promise 6: tenants that both wait differ by at most 1/wi + 1/wj calls per weight, and
-// neither a wide call nor one that needs two contended limits starves.
-func TestPromise06_TenantsAreFair(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		weights := map[string]int{"one": 1, "two": 2, "five": 5}
-		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{TenantWeights: weights}))})
-		defer r.end()
-		done := map[string]float64{}
-		var mu sync.Mutex
-		r.tool(sluice.Spec{Name: "work"}, func(ctx context.Context) error {
-			c, _ := sluice.CallFrom(ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			done[c.Pipeline.Tenant]++
-			for i, wi := range weights {
-				for j, wj := range weights {
-					di, dj := done[i]/float64(wi), done[j]/float64(wj)
-					if di-dj > 1/float64(wi)+1/float64(wj)+1e-9 {
-						t.Errorf("%s had %v per weight, %s %v", i, di, j, dj)
-					}
-				}
-			}
-			return nil
-		})
-		r.tool(sluice.Spec{Name: "block"}, sleeps(time.Second))
-		r.busy("block")
-		var waits []func()
-		for tenant, w := range weights {
-			ctx := r.as(0, tenant)
-			waits = append(waits, inOrder(40*w, func(int) { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "work"}))) }))
-		}
-		for _, wait := range waits {
-			wait()
-		}
-	})
-}
-
-func TestPromise06_WideAndCrossingCallsDoNotStarve(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(
-			sluice.Limit{Max: 4, Unit: "MB"}, sluice.Limit{Max: 2, Scope: sluice.ForTool("left", "both")}, sluice.Limit{Max: 2, Scope: sluice.ForTool("right", "both")}),
-			scheduler(sluice.PrioritySchedulerConfig{}))})
-		defer r.end()
-		r.ctx = t.Context()
-		weigh := func(n int64) sluice.Policy {
-			return sluice.Policy{Cost: func(sluice.Call, string) int64 { return n }}
-		}
-		var g gauge
-		r.tool(sluice.Spec{Name: "left", Policy: weigh(1)}, sleeps(7*ms))
-		r.tool(sluice.Spec{Name: "right", Policy: weigh(1)}, sleeps(11*ms))
-		r.tool(sluice.Spec{Name: "both", Policy: weigh(1)}, g.counts(5*ms))
-		r.tool(sluice.Spec{Name: "wide", Policy: weigh(4)}, g.counts(5*ms))
-		stop := atomic.Bool{}
-		var wg sync.WaitGroup
-		for i := range 12 {
-			wg.Go(func() {
-				time.Sleep(time.Duration(i) * ms)
-				for !stop.Load() {
-					assert.NoError(t, r.call([]string{"left", "right"}[i%2]))
-				}
-			})
-		}
-		time.Sleep(100 * ms)
-		for _, tool := range []string{"both", "wide", "both", "wide"} {
-			came := r.at()
-			require.NoError(t, r.call(tool))
-			if waited := r.at() - came; waited > 300*ms {
-				t.Errorf("%s waited %v among calls of 7 and 11 ms", tool, waited)
-			}
-		}
-		stop.Store(true)
-		wg.Wait()
-	})
-}
-
-// Promise 7: a waiter that leaves costs nothing and loses nobody's wake-up.
-func TestPromise07_CancelledWaitersCostNothing(t *testing.T) {
-	const n = 20
-	orders := map[string]func([]context.CancelFunc){
-		"first to last": func([]context.CancelFunc) {},
-		"last to first": slices.Reverse[[]context.CancelFunc],
-		"shuffled": func(l []context.CancelFunc) {
-			rand.New(rand.NewPCG(1, 2)).Shuffle(len(l), func(i, j int) { l[i], l[j] = l[j], l[i] })
-		},
-	}
-	for name, order := range orders {
-		for _, submit := range []bool{false, true} {
-			t.Run(fmt.Sprint(name, " submit ", submit), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
-					r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1, Burst: 1}), atMost(1))})
-					defer r.end()
-					var g gauge
-					r.tool(sluice.Spec{Name: "work"}, g.counts(0))
-					require.NoError(t, r.call("work"))
-					var cancels []context.CancelFunc
-					var wg sync.WaitGroup
-					for range n {
-						ctx, cancel := context.WithCancel(r.ctx)
-						cancels = append(cancels, cancel)
-						f := func() (sluice.Result, error) { return r.Invoke(ctx, sluice.Request{Tool: "work"}) }
-						if submit {
-							fut := r.Submit(ctx, sluice.Request{Tool: "work"})
-							f = func() (sluice.Result, error) { return fut.Wait(t.Context()) }
-						}
-						wg.Go(func() {
-							_, err := f()
-							if !errors.Is(err, context.Canceled) || !errors.Is(err, sluice.ErrRejected) || r.at() != 500*ms {
-								t.Errorf("%v at %v, want cancelled at 500ms", err, r.at())
-							}
-						})
-						synctest.Wait()
-					}
-					time.Sleep(500 * ms)
-					order(cancels)
-					for i, cancel := range cancels {
-						cancel()
-						synctest.Wait()
-						assert.Equal(t, n-i-1, r.Snapshot().Queued, "queued after %d left", i+1)
-					}
-					wg.Wait()
-					require.NoError(t, r.call("work"))
-					if r.at() != time.Second || g.total.Load() != 2 {
-						t.Errorf("the next call went at %v, want exactly one period, 1s", r.at())
-					}
-				})
-			})
-		}
-	}
-}
-
-// The waiter that leaves is the front one, and those behind it fit.
-func TestPromise07_FrontWaiterLeaves(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		weight := map[string]int64{"hold": 1, "wide": 2, "narrow": 1}
-		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 2, Unit: "MB"}))})
-		defer r.end()
-		for name, w := range weight {
-			r.tool(sluice.Spec{Name: name, Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return w }}}, sleeps(time.Second))
-		}
-		r.busy("hold")
-		ctx, cancel := context.WithCancel(r.ctx)
-		wide, narrow := make(chan error, 1), make(chan error, 1)
-		go func() { wide <- errOf(r.Invoke(ctx, sluice.Request{Tool: "wide"})) }()
-		synctest.Wait()
-		go func() { narrow <- r.call("narrow") }()
-		synctest.Wait()
-		time.Sleep(100 * ms)
-		cancel()
-		err := <-wide
-		assert.ErrorIs(t, err, context.Canceled)
-		assert.Equal(t, 100*ms, r.at())
-		if err := <-narrow; err != nil || r.at() > 1100*ms {
-			t.Errorf("the narrow call ended at %v, want 1.1s at the latest: %v", r.at(), err)
-		}
-	})
-}
-
-// A context that has ended already runs nothing and takes nothing.
-func TestPromise07_CancelledBeforeItCame(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1, Per: time.Hour}), atMost(1))})
-		defer r.end()
-		var g gauge
-		r.tool(sluice.Spec{Name: "work"}, g.counts(0))
-		cause := errors.New("my reason")
-		ctx, cancel := context.WithCancelCause(r.ctx)
-		cancel(cause)
-		for range 3 {
-			_, err := r.Invoke(ctx, sluice.Request{Tool: "work"})
-			_, err2 := r.Submit(ctx, sluice.Request{Tool: "work"}).Wait(t.Context())
-			for _, err := range []error{err, err2} {
-				assert.ErrorIs(t, err, cause)
-				assert.ErrorIs(t, err, sluice.ErrRejected)
-			}
-		}
-		require.NoError(t, r.call("work"))
-		if g.total.Load() != 1 {
-			t.Errorf("ran %d times, want 1", g.total.Load())
-		}
-	})
-}
-
 // Promise 8: who cannot start in time is refused on arrival, with the time to retry; an
 // estimate of the queue ahead refuses nobody.
 func TestPromise08_RefusedOnArrival(t *testing.T) {
@@ -615,177 +284,277 @@ func TestPromise08_RefusedOnArrival(t *testing.T) {
 	})
 }
 
-// Promise 9: nested calls run on what their ancestors hold.
-func TestPromise09_DepthAtLimitOne(t *testing.T) {
-	for _, submit := range []bool{false, true} {
-		bubble(t, func(t *testing.T) {
-			r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1}, sluice.Limit{Max: 1, Scope: sluice.ByTool}), scheduler(sluice.PrioritySchedulerConfig{}))})
-			defer r.end()
-			depth := 0
-			r.tool(sluice.Spec{Name: "deep", Policy: sluice.Policy{Concurrency: 1}}, func(ctx context.Context) error {
-				time.Sleep(ms)
-				if depth++; depth > 8 {
+// What a slow interceptor or sink takes is not the past that admission decides on.
+func TestPromise08_AdmissionSeesThePresent(t *testing.T) {
+	slow := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			time.Sleep(2 * time.Second)
+			return next(ctx, c)
+		}
+	})
+	slowSink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+		if e.Kind == sluice.ToolInvoked {
+			time.Sleep(2 * time.Second)
+		}
+		return nil
+	})
+	for name, c := range map[string]sluice.Config{
+		"interceptor": {Interceptors: interceptors(slow)},
+		"sink":        {Sink: slowSink},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := breakerOf(sluice.CircuitBreakerConfig{Scope: sluice.Global, Failures: 1, Cooldown: time.Second})
+				q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}, Refuse: true}))
+				c.Interceptors = append(slices.Clone(c.Interceptors), b, q, atMost(1))
+				c.MaxWait = time.Second
+				r := newRig(t, c)
+				defer r.end()
+				n := 0
+				r.tool(sluice.Spec{Name: "work"}, func(context.Context) error {
+					if n++; n == 1 {
+						return errTool // opens the breaker and uses up the rate, for a second
+					}
 					return nil
+				})
+				r.ctx = t.Context()
+				if err := r.call("work"); err != errTool {
+					t.Error(err)
 				}
-				if submit {
-					_, err := r.Submit(ctx, sluice.Request{Tool: "deep"}).Wait(ctx)
-					return err
-				}
-				return errOf(r.Invoke(ctx, sluice.Request{Tool: "deep"}))
+				// By the time it reaches the gates the second is over.
+				assert.NoError(t, r.call("work"), "after 2s")
 			})
-			require.NoError(t, r.call("deep"))
-			assert.Equal(t, 9, depth)
-			assert.Equal(t, 9*ms, r.at())
-			var parents []string
-			for _, e := range r.rec.Events() {
-				if e.Kind == sluice.ToolInvoked {
-					parents = append(parents, e.ParentID)
-				}
-			}
-			if want := []string{"", "call-1", "call-2", "call-3", "call-4", "call-5", "call-6", "call-7", "call-8"}; !slices.Equal(parents, want) {
-				t.Errorf("parents %v, want %v", parents, want)
-			}
 		})
 	}
 }
 
-func TestPromise09_BatchAtLimitOne(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
-		defer r.end()
-		var g gauge
-		r.tool(sluice.Spec{Name: "leaf"}, g.counts(10*ms))
-		r.tool(sluice.Spec{Name: "parent"}, func(ctx context.Context) error {
-			parallel(3, func(int) { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"}))) })
-			return nil
-		})
-		require.NoError(t, r.call("parent"))
-		if g.peak.Load() != 1 || r.at() != 30*ms {
-			t.Errorf("%d leaves at once, in %v: want 1, 30ms: a slot is lent to one at a time", g.peak.Load(), r.at())
+// NoWait: a call starts at once or is refused, at every constraint, and nobody sees it queue.
+func TestNoWait(t *testing.T) {
+	for _, by := range []string{"config", "policy", "policy over config"} {
+		for _, how := range []string{"Invoke", "Submit"} {
+			t.Run(by+" "+how, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					c := sluice.Config{Interceptors: interceptors(
+						limitsOf(sluice.Limit{Max: 2, Scope: sluice.ForTool("slow")}),
+						sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ForTool("quick"), Rates: []sluice.Rate{{N: 1, Per: time.Minute}}})),
+						scheduler(sluice.PrioritySchedulerConfig{MaxQueue: 2, Shed: true}))}
+					p := sluice.Policy{MaxWait: sluice.NoWait}
+					switch by {
+					case "config":
+						c.MaxWait, p.MaxWait = sluice.NoWait, 0
+					case "policy over config":
+						c.MaxWait = time.Hour
+					}
+					r := newRig(t, c)
+					defer r.end()
+					r.tool(sluice.Spec{Name: "quick", Policy: p}, sleeps(0))
+					r.tool(sluice.Spec{Name: "slow", Policy: p}, sleeps(time.Second))
+					r.tool(sluice.Spec{Name: "patient", Policy: sluice.Policy{MaxWait: time.Hour, Concurrency: 1}}, sleeps(time.Second))
+					call := func(tool string) error {
+						if how == "Submit" {
+							return errOf(r.Submit(r.ctx, sluice.Request{Tool: tool}).Wait(r.ctx))
+						}
+						return r.call(tool)
+					}
+
+					require.NoError(t, call("quick"))
+					wantRefusal(t, call("quick"), sluice.ErrWaitTooLong, "rate calls per minute", time.Minute)
+					wait := inOrder(2, func(int) { assert.NoError(t, call("slow")) })
+					waitPatient := inOrder(3, func(int) { assert.NoError(t, call("patient")) }) // the queue is full
+					wantRefusal(t, call("slow"), sluice.ErrWaitTooLong, "concurrency tool slow", 0)
+					if d := r.Explain(r.ctx, sluice.Request{Tool: "slow"}); d.Refusal == nil || d.Refusal.Reason != sluice.ErrWaitTooLong || d.Refusal.By != "concurrency tool slow" {
+						t.Errorf("Explain: %+v", d)
+					}
+					assert.Zero(t, r.at(), "that took")
+					wait()
+					require.NoError(t, call("slow")) // a slot is free again
+					waitPatient()
+					for _, e := range r.rec.Events() {
+						if e.Kind == sluice.ToolQueued && e.Call.Tool != "patient" {
+							t.Errorf("%s was queued", e.Call.Tool)
+						}
+					}
+				})
+			})
 		}
-		r.slotsFree("leaf", &g, 1)
+	}
+}
+
+// Where there is room for all, NoWait refuses nobody, however many come at once.
+func TestNoWaitRefusesNobodyWithoutCause(t *testing.T) {
+	const callers, each = 8, 200
+	r := newRig(t, sluice.Config{MaxWait: sluice.NoWait, Interceptors: interceptors(limitsOf(sluice.Limit{Max: callers, Scope: sluice.ByTool}, sluice.Limit{Max: callers}))})
+	r.ctx = t.Context()
+	r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+	var refused atomic.Int32
+	parallel(callers, func(int) {
+		for range each {
+			if err := r.call("x"); err != nil {
+				refused.Add(1)
+			}
+		}
+	})
+	if n := refused.Load(); n > 0 {
+		t.Errorf("%d of %d calls were refused, and the limit was never reached", n, callers*each)
+	}
+	r.end()
+}
+
+// A refusal of an attempt whose time was over before its code began says one thing.
+func TestTimeOverBeforeTheCode(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		slow := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				<-ctx.Done()
+				if c.ID == "gives up" {
+					return sluice.Result{}, ctx.Err()
+				}
+				time.Sleep(time.Second)
+				return next(ctx, c)
+			}
+		})
+		r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(atMost(1), slow)})
+		ran := 0
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { ran++; return nil })
+		for _, id := range []string{"gives up", "comes late"} {
+			_, err := r.Invoke(r.ctx, sluice.Request{ID: id, Tool: "x"})
+			assert.EqualError(t, err, `sluice: tool "x": wait too long: its time was over before its code began`,
+				id)
+			if !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, sluice.ErrWaitTooLong) || errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: %v is of another kind", id, err)
+			}
+			time.Sleep(time.Minute)
+		}
+		assert.Zero(t, ran, "the tool ran %d times", ran)
+		r.end()
 	})
 }
 
-func TestPromise09_NeverBelowTheWaitingAncestor(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, sluice.Config{Interceptors: interceptors(
-			limitsOf(sluice.Limit{Max: 1, Scope: sluice.ForTool("leaf")}), scheduler(sluice.PrioritySchedulerConfig{}))})
-		defer r.end()
-		var order log
-		r.tool(sluice.Spec{Name: "leaf"}, func(ctx context.Context) error {
-			c, _ := sluice.CallFrom(ctx)
-			order.add("%s/%d", c.ID, c.Priority)
-			time.Sleep(10 * ms)
-			return nil
+// A call that an interceptor inside the gates refused has been admitted, but has not run:
+// its token goes back, and the breaker hears nothing of it.
+func TestDecision_WhatDidNotRunSpendsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}}))
+		breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 1}))
+		deny := true
+		rule := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				if deny {
+					return sluice.Result{}, errors.New("not now")
+				}
+				return next(ctx, c)
+			}
 		})
-		r.tool(sluice.Spec{Name: "parent"}, func(ctx context.Context) error {
-			pc := sluice.PipelineContextFrom(ctx)
-			pc.Priority = sluice.PriorityBatch // it cannot lower what the ancestor waits for
-			return errOf(r.Invoke(sluice.WithPipelineContext(ctx, pc), sluice.Request{ID: "nested", Tool: "leaf"}))
-		})
-		var wg sync.WaitGroup
-		call := func(ctx context.Context, id, tool string) {
-			wg.Go(func() { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{ID: id, Tool: tool}))) })
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), rates, breaker, rule}})
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
+		start := time.Now()
+		for range 3 {
+			_, err := f(t.Context(), "")
+			assert.ErrorIs(t, err, sluice.ErrDenied)
+			assert.ErrorIs(t, err, sluice.ErrRejected)
+		}
+		deny = false
+		if _, err := f(t.Context(), ""); err != nil || time.Since(start) != 0 {
+			t.Errorf("%v after %v: want the token back and the breaker closed", err, time.Since(start))
+		}
+		if _, err := f(t.Context(), ""); err != nil || time.Since(start) != time.Second {
+			t.Errorf("%v after %v: want a token spent by the call that ran", err, time.Since(start))
+		}
+	})
+}
+
+// A call may start at exactly arrival + MaxWait, and not at its context's deadline.
+func TestDecision_LimitsOfWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}}))
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}, MaxWait: time.Second})
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
+		start := time.Now()
+		for i := range 2 {
+			_, err := f(t.Context(), "")
+			require.NoError(t, err, "call %d", i)
+			assert.Equal(t, time.Duration(i)*time.Second, time.Since(start), "call %d", i)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var refused *sluice.Error
+		if _, err := f(ctx, ""); !errors.As(err, &refused) || refused.Reason != sluice.ErrWaitTooLong || refused.RetryAfter != time.Second || time.Since(start) != time.Second {
+			t.Errorf("at its deadline: %v after %v", err, time.Since(start))
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second+time.Nanosecond)
+		defer cancel()
+		_, err := f(ctx, "")
+		require.NoError(t, err, "a nanosecond before its deadline")
+		assert.Equal(t, 2*time.Second, time.Since(start), "a nanosecond before its deadline")
+	})
+}
+
+func TestCancelledContextTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}}))
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), rates}})
+		ran := 0
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, string) (string, error) { ran++; return "", nil }))
+		cause := errors.New("changed my mind")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(cause)
+		for range 10 {
+			if _, err := f(ctx, ""); !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, cause) {
+				t.Errorf("got %v", err)
+			}
+			_, err := e.Submit(ctx, sluice.Request{Tool: "x", Input: ""}).Wait(t.Context())
+			assert.ErrorIs(t, err, cause, "submitted")
+		}
+		start := time.Now()
+		if _, err := f(t.Context(), ""); err != nil || ran != 1 || time.Since(start) != 0 {
+			t.Errorf("%v, ran %d, after %v: want the slot and the token untouched", err, ran, time.Since(start))
+		}
+	})
+}
+
+// A full queue is a typed refusal, also for a tool that calls others.
+func TestOverloadRunsNothingElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1}))
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), order}})
+		gate := make(chan string)
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, string) (string, error) { return <-gate, nil }))
+		done := make(chan error, 2)
+		for range 2 {
+			go func() { _, err := f(t.Context(), ""); done <- err }()
 			synctest.Wait()
 		}
-		call(r.ctx, "first", "leaf")
-		call(r.ctx, "normal1", "leaf")
-		call(r.ctx, "normal2", "leaf")
-		call(r.as(sluice.PriorityInteractive, ""), "outer", "parent")
-		wg.Wait()
-		assert.Equal(t, "first/5 nested/9 normal1/5 normal2/5", order.String(), "order")
-	})
-}
-
-func TestPromise09_CrossingLimits(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByTool}))})
-		defer r.end()
-		r.tool(sluice.Spec{Name: "leafA"}, sleeps(0))
-		cross := func(other string) func(context.Context) error {
-			return func(ctx context.Context) error {
-				if c, _ := sluice.CallFrom(ctx); c.ID == "" || strings.HasPrefix(c.ID, "call") {
-					return nil // the nested one
-				}
-				time.Sleep(ms)
-				return errOf(r.Invoke(ctx, sluice.Request{Tool: other}))
-			}
-		}
-		r.tool(sluice.Spec{Name: "a"}, cross("b"))
-		r.tool(sluice.Spec{Name: "b"}, cross("a"))
-		var errs [2]error
-		parallel(2, func(i int) {
-			_, errs[i] = r.Invoke(r.ctx, sluice.Request{ID: fmt.Sprint("outer", i), Tool: []string{"a", "b"}[i]})
-		})
-		refused := 0
-		for _, err := range errs {
-			var e *sluice.Error
-			if errors.Is(err, sluice.ErrNesting) {
-				refused++
-				if !errors.As(err, &e) || !strings.Contains(err.Error(), "concurrency per tool -> concurrency per tool") || errors.Is(err, sluice.ErrRejected) {
-					t.Errorf("%v: want the limits named, and no ErrRejected, since the outer call ran", err)
-				}
-			} else if err != nil {
-				t.Error(err)
-			}
-		}
-		if refused != 1 || r.at() != ms {
-			t.Errorf("%d of two crossing calls refused at %v, want 1 at 1ms", refused, r.at())
+		_, err := f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrQueueFull)
+		close(gate)
+		for range 2 {
+			assert.NoError(t, <-done)
 		}
 	})
 }
 
-func TestPromise09_ChildOutlivesParent(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
-		defer r.end()
-		var g gauge
-		r.tool(sluice.Spec{Name: "child"}, g.counts(time.Second))
-		var child *sluice.Future
-		r.tool(sluice.Spec{Name: "parent"}, func(ctx context.Context) error {
-			child = r.Submit(context.WithoutCancel(ctx), sluice.Request{Tool: "child"})
-			return nil
-		})
-		started := time.Duration(0)
-		r.tool(sluice.Spec{Name: "next"}, func(context.Context) error { started = r.at(); return nil })
-		require.NoError(t, r.call("parent"))
-		assert.Zero(t, r.at(), "the parent returned at")
-		require.NoError(t, r.call("next"))
-		assert.Equal(t, time.Second, started,
-			"the next call started at: the slot is given back when the last of the chain ends")
-		require.NoError(t, errOf(child.Wait(t.Context())))
-		r.slotsFree("child", &g, 1)
-	})
-}
-
-func TestPromise09_RecursionIsBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, sluice.Config{MaxDepth: 5, MaxCallsPerRoot: 20, Interceptors: interceptors(atMost(1))})
-		defer r.end()
-		runs := 0
-		r.tool(sluice.Spec{Name: "bomb"}, func(ctx context.Context) error {
-			runs++
-			return errOf(r.Invoke(ctx, sluice.Request{Tool: "bomb"}))
-		})
-		err := r.call("bomb")
-		if !errors.Is(err, sluice.ErrNesting) || errors.Is(err, sluice.ErrRejected) || runs != 6 {
-			t.Errorf("%v after %d runs, want ErrNesting after 6", err, runs)
-		}
-		fan, refused := 0, 0
-		r.tool(sluice.Spec{Name: "leaf"}, func(context.Context) error { fan++; return nil })
-		r.tool(sluice.Spec{Name: "fan"}, func(ctx context.Context) error {
-			for range 30 {
-				if err := errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"})); errors.Is(err, sluice.ErrNesting) {
-					refused++
-				}
-			}
-			return nil
-		})
-		require.NoError(t, r.call("fan"))
-		require.NoError(t, r.call("fan")) // the budget is of each root
-		if fan != 40 || refused != 20 {
-			t.Errorf("%d nested calls ran, %d refused, want 40 and 20", fan, refused)
-		}
+// A slow handler of one tool must hold up nothing that another needs.
+func TestSlowToolHoldsNoLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newExec(t, sluice.Config{})
+		block := make(chan struct{})
+		slow := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "slow"}, func(ctx context.Context, _ string) (string, error) {
+			<-block
+			return "", nil
+		}))
+		done := make(chan error, 1)
+		go func() { _, err := slow(t.Context(), ""); done <- err }()
+		synctest.Wait()
+		start := time.Now()
+		fast := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "fast"}, echo))
+		got, err := fast(t.Context(), "x")
+		assert.Equal(t, "x", got, "fast")
+		assert.NoError(t, err, "fast")
+		assert.Equal(t, 1, e.Snapshot().InFlight, "in flight")
+		_, ok := e.Plan("slow")
+		assert.True(t, ok, "no plan of slow")
+		assert.Zero(t, time.Since(start), "took")
+		close(block)
+		assert.NoError(t, <-done)
 	})
 }

@@ -402,3 +402,47 @@ func TestCheckThatPanicsOrExits(t *testing.T) {
 	}
 	r.end()
 }
+
+func TestArgumentsAreStrict(t *testing.T) {
+	type in struct {
+		Name  string `json:"name"`
+		ID    int64  `json:"id"`
+		Param string `json:"params"`
+	}
+	e := newExec(t, sluice.Config{MaxArgBytes: 1000})
+	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, v in) (in, error) { return v, nil }))
+	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "raw"}, func(_ context.Context, v json.RawMessage) (json.RawMessage, error) { return v, nil }))
+	for args, want := range map[string]string{
+		`{"name":"a","id":9007199254740993}`:           `{"name":"a","id":9007199254740993,"params":""}`,
+		`{"name":"a","NAME":"b"}`:                      "",
+		`{"name":"a","name":"b"}`:                      "",
+		`{"paramſ":"x"}`:                               "",
+		`{"unknown":1}`:                                "",
+		`{"name":1}`:                                   "",
+		`{"name":"a"} x`:                               "",
+		`{"name":"` + strings.Repeat("a", 1000) + `"}`: "",
+		`[`: "",
+	} {
+		res, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Args: json.RawMessage(args)})
+		if want == "" {
+			assert.ErrorIs(t, err, sluice.ErrInvalidArguments, "%.40s", args)
+			assert.ErrorIs(t, err, sluice.ErrRejected, "%.40s", args)
+			continue
+		}
+		if got, err2 := res.JSON(); err != nil || err2 != nil || string(got) != want {
+			t.Errorf("%s: %s, %v, %v", args, got, err, err2)
+		}
+	}
+	args := json.RawMessage(`{"a":[1,2]}`)
+	res, err := e.Invoke(t.Context(), sluice.Request{Tool: "raw", Args: args})
+	args[2] = 'b'
+	if got, _ := res.JSON(); err != nil || string(got) != `{"a":[1,2]}` {
+		t.Errorf("raw: %s, %v", got, err)
+	}
+	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "raw", Args: json.RawMessage(strings.Repeat("[", 100) + strings.Repeat("]", 100))}); !errors.Is(err, sluice.ErrInvalidArguments) {
+		t.Errorf("depth: %v", err)
+	}
+	if _, err := e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: 7}); !errors.Is(err, sluice.ErrInvalidArguments) || !strings.Contains(err.Error(), "Request.Input is int") {
+		t.Errorf("wrong type: %v", err)
+	}
+}

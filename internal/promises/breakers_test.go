@@ -382,3 +382,36 @@ func TestPromise17_AProbeThatNeverRuns(t *testing.T) {
 		})
 	}
 }
+
+// Sinks may read the breaker and call tools from the event of its change, and may panic.
+func TestBreakerEventsHoldNoLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 1}))
+		var e *sluice.Executor
+		var seen []string
+		e = newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Sink: sluice.EventSinkFunc(func(ctx context.Context, ev *sluice.Event) error {
+			if ev.Kind != sluice.BreakerStateChanged {
+				return nil
+			}
+			seen = append(seen, ev.From+" "+ev.To+" "+sluice.Must(b.State("bad")).String())
+			_, err := e.Invoke(ctx, sluice.Request{Tool: "good", Input: ""})
+			assert.NoError(t, err)
+			panic("in sink")
+		})})
+		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "good"}, echo))
+		bad := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "bad"}, func(context.Context, string) (string, error) { return "", errors.New("bad") }))
+		if _, err := bad(t.Context(), ""); err == nil || errors.Is(err, sluice.ErrRejected) {
+			t.Errorf("got %v", err)
+		}
+		assert.Equal(t, []string{"closed open open"}, seen, "what the listener saw")
+	})
+}
+
+// A breaker that opens refuses all who wait for it, at one instant, while the lock is let
+// go: a call of another tool gets through before the last of them, and a sink that blocks
+// on the news of the opening holds none of them up.
+func TestOverload_BreakerOpensOverManyWaiters(t *testing.T) {
+	for _, byHand := range []bool{false, true} {
+		t.Run(fmt.Sprint("tripped by hand ", byHand), func(t *testing.T) { bubble(t, func(t *testing.T) { breakerOpens(t, byHand) }) })
+	}
+}

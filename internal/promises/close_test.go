@@ -279,85 +279,98 @@ func TestClose_WithAKeptEventContext(t *testing.T) {
 	r.end()
 }
 
-// A nil context is the caller's mistake, and called by its name; the call is reported like
-// any other that is refused.
-func TestMisuse_NilContext(t *testing.T) {
-	for name, list := range map[string][]sluice.Interceptor{"plain": nil, "an interceptor outside": interceptors(passing)} {
-		t.Run(name, func(t *testing.T) {
-			rec := sluice.NewRecorder()
-			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: rec, Interceptors: list, Timeout: time.Hour}))
-			f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) {
-				t.Error("the tool ran")
-				return 0, nil
+func TestCloseManyTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newExec(t, sluice.Config{})
+		var inside error
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(ctx context.Context, _ string) (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			inside = e.Close(ctx) // would wait for itself
+			return "", nil
+		}))
+		start := time.Now()
+		_, err := f(t.Context(), "")
+		assert.NoError(t, err)
+		require.ErrorContains(t, inside, `tool "x"`, "Close inside")
+		assert.Zero(t, time.Since(start), "Close inside")
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				assert.NoError(t, e.Close(t.Context()))
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// No goroutine and no timer outlives Close, and an executor that is not used costs none.
+func TestPromise21_NothingOutlivesClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		before := runtime.NumGoroutine()
+		for i := range 1000 {
+			r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(
+				atMost(1), rates(sluice.Rate{N: 1}), breakerOf(sluice.CircuitBreakerConfig{}), scheduler(sluice.PrioritySchedulerConfig{}))})
+			if i%100 == 0 {
+				r.tool(sluice.Spec{Name: "work"}, sleeps(ms))
+				var wg sync.WaitGroup
+				for range 5 { // four of them wait for a token, on the one timer
+					wg.Go(func() { _ = r.call("work") })
+				}
+				synctest.Wait()
+				r.end()
+				wg.Wait()
+				continue
+			}
+			r.end()
+		}
+		synctest.Wait()
+		if n := runtime.NumGoroutine(); n > before { // some of a test before may just have ended
+			t.Errorf("%d goroutines, %d before", n, before)
+		}
+	})
+}
+
+// Close with an executor's own state leaves nothing either.
+func TestPromise21_OwnStateIsClosed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for range 100 {
+			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
+			put := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "put"}, func(ctx context.Context, _ int) (int64, error) {
+				return sluice.Increment(ctx, sluice.Key[int64]("n"), 1, sluice.TTL(time.Hour))
 			}))
-			var none context.Context
-			q := sluice.Request{Tool: "x", Input: 1}
-			for how, call := range map[string]func() error{
-				"Invoke":  func() error { _, err := e.Invoke(none, q); return err },
-				"Submit":  func() error { _, err := e.Submit(none, q).Wait(t.Context()); return err },
-				"Explain": func() error { return e.Explain(none, q).Refusal },
-				"wrapped": func() error { _, err := f(none, 1); return err },
-			} {
-				err := call()
-				var p *sluice.PanicError
-				if errors.As(err, &p) || !errors.Is(err, sluice.ErrInvalidArguments) || !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), "the context is nil") {
-					t.Errorf("%s: %v", how, err)
-				}
-			}
-			require.NoError(t, rec.Check())
-			if got := strings.Count(rec.Trace(), "invoked failed"); got != 3 {
-				t.Errorf("%s: want three calls that were invoked and failed", rec.Trace())
-			}
-			_, err := e.Submit(none, q).Wait(none)
-			assert.ErrorContains(t, err, "the context is nil", "Wait")
-			assert.ErrorContains(t, e.Close(none), "the context is nil", "Close")
-			_, in := sluice.CallFrom(none)
-			assert.False(t, in, "CallFrom finds a call")
+			require.NoError(t, errOf(put(t.Context(), 1)))
 			require.NoError(t, e.Close(t.Context()))
-		})
-	}
+		}
+	})
 }
 
-// An Executor that NewExecutor has not made answers errors.
-func TestMisuse_ZeroExecutor(t *testing.T) {
-	reg := sluice.NewToolRegistry()
-	tool := sluice.Must(sluice.Register(reg, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { return 0, nil }))
-	for name, e := range map[string]*sluice.Executor{"zero": new(sluice.Executor), "nil": nil} {
-		t.Run(name, func(t *testing.T) {
-			q := sluice.Request{ID: "a", Tool: "x", Input: 1}
-			for how, call := range map[string]func() error{
-				"Invoke":      func() error { _, err := e.Invoke(t.Context(), q); return err },
-				"Submit":      func() error { _, err := e.Submit(t.Context(), q).Wait(t.Context()); return err },
-				"Explain":     func() error { return e.Explain(t.Context(), q).Refusal },
-				"Tool.Invoke": func() error { _, err := tool.Invoke(t.Context(), e, 1); return err },
-				"Tool.Func":   func() error { _, err := tool.Func(e)(t.Context(), 1); return err },
-			} {
-				if err := call(); !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), "use NewExecutor") {
-					t.Errorf("%s: %v", how, err)
-				}
-			}
-			assert.ErrorContains(t, e.Close(t.Context()), "use NewExecutor", "Close")
-			_, err := sluice.Wrap(e, sluice.Spec{Name: "y"}, func(context.Context, int) (int, error) { return 0, nil })
-			assert.ErrorContains(t, err, "use NewExecutor", "Wrap")
-			if plan, ok := e.Plan("x"); ok || plan != "" {
-				t.Errorf("Plan: %q, %v", plan, ok)
-			}
-			if s := e.Snapshot(); s.Gates == nil || s.Lanes == nil || s.InFlight != 0 {
-				t.Errorf("Snapshot: %+v", s)
-			}
-		})
+// A context that panics or calls Goexit when it is to be watched, or is watched no more, ends its
+// call by that, and Close waits for nothing that is left of it.
+func TestClose_AfterAContextThatMisbehavesAsItIsWatched(t *testing.T) {
+	for name, how := range map[string]func(){"panic": func() { panic("asked") }, "Goexit": runtime.Goexit} {
+		for _, when := range []string{"asked", "left"} {
+			t.Run(name+" "+when, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+					r.tool(sluice.Spec{Name: "x"}, sleeps(ms))
+					holder := r.Submit(r.ctx, sluice.Request{Tool: "x"})
+					base, cancel := context.WithCancel(r.ctx)
+					defer cancel()
+					ctx := askedContext{base, func() {}, func() {}}
+					if when == "asked" {
+						ctx.asked = how
+					} else {
+						ctx.left = how
+					}
+					go r.Submit(ctx, sluice.Request{Tool: "x"}) // which may exit
+					_, err := holder.Wait(r.ctx)
+					require.NoError(t, err)
+					synctest.Wait()
+					require.NoError(t, r.Close(t.Context()))
+					r.end()
+				})
+			})
+		}
 	}
-}
-
-// Wrap on a closed executor is an error, and registers nothing.
-func TestMisuse_WrapAfterClose(t *testing.T) {
-	reg := sluice.NewToolRegistry()
-	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
-	require.NoError(t, e.Close(t.Context()))
-	f, err := sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { return 0, nil })
-	if !errors.Is(err, sluice.ErrClosed) || f != nil || !strings.Contains(err.Error(), `"x"`) {
-		t.Errorf("%v, %v", f == nil, err)
-	}
-	_, there := reg.Lookup("x")
-	assert.False(t, there, "the tool is registered")
 }

@@ -1,10 +1,14 @@
 package promises_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -203,75 +207,6 @@ func TestPromise22_TwoSchedulersOfOneQueue(t *testing.T) {
 	require.NoError(t, make(b)) // the refusal changed nothing
 }
 
-// A failing Reconfigure changes nothing and tells nobody.
-func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		l := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1}}}))
-		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 5, Unit: "tokens"}}}))
-		b := breakerOf(sluice.CircuitBreakerConfig{Name: "b"})
-		s := scheduler(sluice.PrioritySchedulerConfig{Name: "s"})
-		sink := sluice.NewRecorder()
-		r := newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(l, q, b, s)})
-		defer r.end()
-		var g gauge
-		r.tool(sluice.Spec{Name: "work", Policy: sluice.Policy{Concurrency: 3}}, g.counts(ms))
-		good := func() []sluice.Change {
-			return []sluice.Change{
-				l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 9}}}),
-				q.Change(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 9, Unit: "tokens"}}}),
-				b.Change(sluice.CircuitBreakerConfig{Name: "b", Failures: 9}),
-				s.Change(sluice.PrioritySchedulerConfig{Name: "s", MaxQueue: 9}),
-				r.reg.WithPolicy("work", sluice.Policy{Concurrency: 9}),
-			}
-		}
-		for _, tc := range []struct {
-			change sluice.Change
-			want   string
-		}{
-			{sluice.Change{}, "Reconfigure: change 5 is the zero Change: make one with a Change method"},
-			{l.Change(l.Config()), "Reconfigure: change 5 is the second of one component: there must be one for each"},
-			{r.reg.WithPolicy("work", sluice.Policy{}), "Reconfigure: change 5 is the second of one component: there must be one for each"},
-			{l.Change(sluice.ConcurrencyLimiterConfig{}), "ConcurrencyLimiterConfig.Limits is empty: must have at least one limit"},
-			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 0}}}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Max is 0: must be from 1 to %d", mostSlots)},
-			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "m", Limits: []sluice.Limit{{Max: 1}}}), `ConcurrencyLimiterConfig.Name is "m": cannot change from "l"`},
-			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1}, {Max: 1, Unit: "x"}}}), "ConcurrencyLimiterConfig.Limits has 2 entries, the component was made with 1: their number cannot change"},
-			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1, Scope: sluice.ByTool}}}), "ConcurrencyLimiterConfig.Limits[0] changes its Scope or Unit: they cannot change"},
-			{q.Change(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 1}}}), `RateLimiterConfig.Rates[0].Unit is "": cannot change from "tokens"`},
-			{q.Change(sluice.RateLimiterConfig{Name: "q", Upstream: true, Rates: []sluice.Rate{{N: 1, Unit: "tokens"}}}), "RateLimiterConfig.Upstream changes: it cannot change"},
-			{q.Change(sluice.RateLimiterConfig{Name: "q", Scope: sluice.ByTool, Rates: []sluice.Rate{{N: 1, Unit: "tokens"}}}), "RateLimiterConfig.Scope changes: it cannot change"},
-			{q.Change(sluice.RateLimiterConfig{Name: "z", Rates: []sluice.Rate{{N: 1, Unit: "tokens"}}}), "RateLimiterConfig.Name changes: it cannot change"},
-			{b.Change(sluice.CircuitBreakerConfig{Name: "c"}), `CircuitBreakerConfig.Name is "c": cannot change from "b"`},
-			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Scope: sluice.Global}), "CircuitBreakerConfig.Scope changes: it cannot change"},
-			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Ratio: math.NaN()}), "CircuitBreakerConfig.Ratio is NaN: must be from 0 (off) to 1"},
-			{s.Change(sluice.PrioritySchedulerConfig{Name: "t"}), `PrioritySchedulerConfig.Name is "t": cannot change from "s"`},
-			{s.Change(sluice.PrioritySchedulerConfig{Name: "s", MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be from 0 to 1073741824"},
-			{r.reg.WithPolicy("other", sluice.Policy{}), `WithPolicy: tool "other" is not registered`},
-			{r.reg.WithPolicy("work", sluice.Policy{Timeout: -1}), "Policy.Timeout is -1ns: must be zero or positive, up to 87600h0m0s"},
-			{(*sluice.ToolRegistry)(nil).WithPolicy("work", sluice.Policy{}), "WithPolicy: the ToolRegistry is nil"},
-		} {
-			err := sluice.Reconfigure("test", append(good(), tc.change)...)
-			assert.EqualError(t, err, "sluice: "+tc.want, "want sluice: %s", tc.want)
-			spec, _ := r.reg.Lookup("work")
-			require.Equal(t, 1, l.Config().Limits[0].Max, "a failing Reconfigure (%v) has changed something", err)
-			require.Equal(t, int64(5), q.Config().Rates[0].N,
-				"a failing Reconfigure (%v) has changed something", err)
-			require.Equal(t, 5, b.Config().Failures, "a failing Reconfigure (%v) has changed something", err)
-			require.Equal(t, 1000, s.Config().MaxQueue, "a failing Reconfigure (%v) has changed something", err)
-			require.Equal(t, 3, spec.Policy.Concurrency, "a failing Reconfigure (%v) has changed something", err)
-		}
-		assert.Empty(t, sink.Events(), "events of changes that did not happen")
-		r.slotsFree("work", &g, 1)
-		require.NoError(t, sluice.Reconfigure("test", good()...))
-		for _, e := range sink.Events() {
-			if e.Kind == sluice.LimitChanged && e.Actor != "test" {
-				t.Errorf("changed by %q", e.Actor)
-			}
-		}
-		time.Sleep(time.Minute)
-		r.slotsFree("work", &g, 9)
-	})
-}
-
 // A nil context, a zero Request and a nil sink are no reason to end the process.
 func TestPromise22_NonsenseCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -293,5 +228,119 @@ func TestPromise22_NonsenseCalls(t *testing.T) {
 			}
 		}
 		r.slotsFree("work", &g, 1)
+	})
+}
+
+// An Executor that NewExecutor has not made answers errors.
+func TestMisuse_ZeroExecutor(t *testing.T) {
+	reg := sluice.NewToolRegistry()
+	tool := sluice.Must(sluice.Register(reg, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { return 0, nil }))
+	for name, e := range map[string]*sluice.Executor{"zero": new(sluice.Executor), "nil": nil} {
+		t.Run(name, func(t *testing.T) {
+			q := sluice.Request{ID: "a", Tool: "x", Input: 1}
+			for how, call := range map[string]func() error{
+				"Invoke":      func() error { _, err := e.Invoke(t.Context(), q); return err },
+				"Submit":      func() error { _, err := e.Submit(t.Context(), q).Wait(t.Context()); return err },
+				"Explain":     func() error { return e.Explain(t.Context(), q).Refusal },
+				"Tool.Invoke": func() error { _, err := tool.Invoke(t.Context(), e, 1); return err },
+				"Tool.Func":   func() error { _, err := tool.Func(e)(t.Context(), 1); return err },
+			} {
+				if err := call(); !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), "use NewExecutor") {
+					t.Errorf("%s: %v", how, err)
+				}
+			}
+			assert.ErrorContains(t, e.Close(t.Context()), "use NewExecutor", "Close")
+			_, err := sluice.Wrap(e, sluice.Spec{Name: "y"}, func(context.Context, int) (int, error) { return 0, nil })
+			assert.ErrorContains(t, err, "use NewExecutor", "Wrap")
+			if plan, ok := e.Plan("x"); ok || plan != "" {
+				t.Errorf("Plan: %q, %v", plan, ok)
+			}
+			if s := e.Snapshot(); s.Gates == nil || s.Lanes == nil || s.InFlight != 0 {
+				t.Errorf("Snapshot: %+v", s)
+			}
+		})
+	}
+}
+
+// A Duration that can only be a number whose unit was forgotten is refused, with words that
+// say so, in every field that holds one.
+func TestDurationsWithoutAUnit(t *testing.T) {
+	tool := func(p sluice.Policy) error {
+		return errOf(sluice.Register(sluice.NewToolRegistry(), sluice.Spec{Name: "x", Policy: p}, func(context.Context, any) (int, error) { return 0, nil }))
+	}
+	exec := func(c sluice.Config) error { return errOf(sluice.NewExecutor(sluice.NewToolRegistry(), c)) }
+	rate := func(d time.Duration) []sluice.Rate { return []sluice.Rate{{N: 1}, {N: 1, Per: d, Unit: "x"}} }
+	fields := map[string]func(d time.Duration) error{
+		"Config.Timeout":      func(d time.Duration) error { return exec(sluice.Config{Timeout: d}) },
+		"Config.MaxWait":      func(d time.Duration) error { return exec(sluice.Config{MaxWait: d}) },
+		"Policy.Timeout":      func(d time.Duration) error { return tool(sluice.Policy{Timeout: d}) },
+		"Policy.MaxWait":      func(d time.Duration) error { return tool(sluice.Policy{MaxWait: d}) },
+		"Policy.Rates[1].Per": func(d time.Duration) error { return tool(sluice.Policy{Rates: rate(d)}) },
+		"RateLimiterConfig.Rates[1].Per": func(d time.Duration) error {
+			return errOf(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: rate(d)}))
+		},
+	}
+	for name, set := range map[string]func(*sluice.CircuitBreakerConfig, time.Duration){
+		"Window":   func(c *sluice.CircuitBreakerConfig, d time.Duration) { c.Window = d },
+		"Cooldown": func(c *sluice.CircuitBreakerConfig, d time.Duration) { c.Cooldown = d },
+		"Lease":    func(c *sluice.CircuitBreakerConfig, d time.Duration) { c.Lease = d },
+	} {
+		fields["CircuitBreakerConfig."+name] = func(d time.Duration) error {
+			var c sluice.CircuitBreakerConfig
+			set(&c, d)
+			return errOf(sluice.NewCircuitBreaker(c))
+		}
+		fields["Policy.Breaker."+name] = func(d time.Duration) error {
+			var c sluice.CircuitBreakerConfig
+			set(&c, d)
+			return tool(sluice.Policy{Breaker: &c})
+		}
+	}
+	for field, set := range fields {
+		for _, d := range []time.Duration{1, 5, 30, 60, 999} {
+			want := fmt.Sprintf("sluice: %s is %v: must be at least 1µs; a Duration without a unit? %d seconds are %d*time.Second", field, d, d, d)
+			assert.EqualError(t, set(d), want, "%s: %d", field, d)
+		}
+		for _, d := range []time.Duration{0, time.Microsecond, 30 * time.Second} {
+			assert.NoError(t, set(d), "%s: %v", field, d)
+		}
+		if err := set(sluice.NoWait); strings.HasSuffix(field, "MaxWait") != (err == nil) {
+			t.Errorf("%s: NoWait: %v", field, err)
+		}
+		assert.Error(t, set(-1), "%s: -1 was accepted", field)
+	}
+
+	// So are all there are.
+	api, err := os.ReadFile("../../testdata/api.txt")
+	require.NoError(t, err)
+	api, _, _ = bytes.Cut(api, []byte("\npackage ")) // the other packages have tests of their own
+	for _, m := range regexp.MustCompile(`(?m)^field ((?:\w*Config|Policy|Rate)\.\w+) time\.Duration$`).FindAllStringSubmatch(string(api), -1) {
+		if field := strings.Replace(m[1], "Rate.", "RateLimiterConfig.Rates[1].", 1); fields[field] == nil {
+			t.Errorf("%s is not tested here", m[1])
+		}
+	}
+
+	// A change is checked like a beginning.
+	q, b, reg := rates(sluice.Rate{N: 1}), breakerOf(sluice.CircuitBreakerConfig{}), sluice.NewToolRegistry()
+	rawTool(t, reg, sluice.Spec{Name: "x"}, sleeps(0))
+	for _, c := range []sluice.Change{
+		q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: 60}}}),
+		b.Change(sluice.CircuitBreakerConfig{Cooldown: 30}),
+		reg.WithPolicy("x", sluice.Policy{Timeout: 30}),
+	} {
+		assert.ErrorContains(t, sluice.Reconfigure("test", c), "without a unit?")
+	}
+
+	// Pause is no configuration: every time that an upstream says is one.
+	bubble(t, func(t *testing.T) {
+		q := rates(sluice.Rate{N: 1})
+		q.Pause("", 30)
+		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
+		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+		require.NoError(t, r.call("x"))
+		if r.at() < 30 {
+			t.Errorf("started after %v, in a pause of 30ns", r.at())
+		}
+		r.end()
 	})
 }

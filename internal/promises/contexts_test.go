@@ -2,7 +2,9 @@ package promises_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 	"weak"
@@ -116,4 +118,43 @@ func TestNilError(t *testing.T) {
 	assert.Error(t, r.call("x"), "no error")
 	r.trace("x: invoked started failed")
 	r.end()
+}
+
+// A nil context is the caller's mistake, and called by its name; the call is reported like
+// any other that is refused.
+func TestMisuse_NilContext(t *testing.T) {
+	for name, list := range map[string][]sluice.Interceptor{"plain": nil, "an interceptor outside": interceptors(passing)} {
+		t.Run(name, func(t *testing.T) {
+			rec := sluice.NewRecorder()
+			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: rec, Interceptors: list, Timeout: time.Hour}))
+			f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) {
+				t.Error("the tool ran")
+				return 0, nil
+			}))
+			var none context.Context
+			q := sluice.Request{Tool: "x", Input: 1}
+			for how, call := range map[string]func() error{
+				"Invoke":  func() error { _, err := e.Invoke(none, q); return err },
+				"Submit":  func() error { _, err := e.Submit(none, q).Wait(t.Context()); return err },
+				"Explain": func() error { return e.Explain(none, q).Refusal },
+				"wrapped": func() error { _, err := f(none, 1); return err },
+			} {
+				err := call()
+				var p *sluice.PanicError
+				if errors.As(err, &p) || !errors.Is(err, sluice.ErrInvalidArguments) || !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), "the context is nil") {
+					t.Errorf("%s: %v", how, err)
+				}
+			}
+			require.NoError(t, rec.Check())
+			if got := strings.Count(rec.Trace(), "invoked failed"); got != 3 {
+				t.Errorf("%s: want three calls that were invoked and failed", rec.Trace())
+			}
+			_, err := e.Submit(none, q).Wait(none)
+			assert.ErrorContains(t, err, "the context is nil", "Wait")
+			assert.ErrorContains(t, e.Close(none), "the context is nil", "Close")
+			_, in := sluice.CallFrom(none)
+			assert.False(t, in, "CallFrom finds a call")
+			require.NoError(t, e.Close(t.Context()))
+		})
+	}
 }

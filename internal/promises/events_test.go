@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -203,38 +205,6 @@ func TestCodeOfANestedRetryThatIsRefused(t *testing.T) {
 			if want := map[string]string{"leaf": "rate_limited", "outer": "tool_error"}[e.Call.Tool]; e.Kind == sluice.ToolFailed && readEvent(t, e).Code != want {
 				t.Errorf("%s is told as %s, want %s", e.Call.Tool, readEvent(t, e).Code, want)
 			}
-		}
-	})
-}
-
-// Events that wait while a sink blocks another of the call's attempts are bounded: further
-// ones are dropped and counted, the terminal event never is.
-func TestEventsBehindABlockedSinkAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		const attempts = 1500
-		many := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
-			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-				go next(ctx, c)
-				time.Sleep(ms)
-				for range attempts {
-					_, _ = next(ctx, c)
-				}
-				return sluice.Result{Value: 1}, nil
-			}
-		})
-		first := atomic.Bool{}
-		r := newRig(t, sluice.Config{Interceptors: interceptors(many), Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-			if e.Kind == sluice.ToolStarted && first.CompareAndSwap(false, true) {
-				time.Sleep(time.Second)
-			}
-			return nil
-		})})
-		defer r.end()
-		r.tool(sluice.Spec{Name: "work"}, sleeps(0))
-		require.NoError(t, r.call("work"))
-		time.Sleep(2 * time.Second)
-		if got := len(r.rec.Events()); got != 1003 || r.Snapshot().EventsDropped != attempts-1000 {
-			t.Errorf("%d events told and %d dropped, want 1003 and %d", got, r.Snapshot().EventsDropped, attempts-1000)
 		}
 	})
 }
@@ -451,65 +421,6 @@ func TestThrottledCallsAreRetryable(t *testing.T) {
 	})
 }
 
-// A sink that an executor and a run both have, in whatever list, gets each event once, and
-// so does one of two executors that share a gate.
-func TestOneSinkGetsEachEventOnce(t *testing.T) {
-	plain, payloads := func(s sluice.EventSink) sluice.EventSink { return s }, func(s sluice.EventSink) sluice.EventSink { return sluice.WithPayloads(s, 0) }
-	for _, wrap := range []func(sluice.EventSink) sluice.EventSink{plain, payloads} {
-		rec, own := sluice.NewRecorder(), sluice.NewRecorder()
-		same := wrap(rec)
-		for name, tt := range map[string]struct {
-			exec, run sluice.EventSink
-			own       bool // the run's own is listed too
-		}{
-			"both":             {same, same, false},
-			"executor's list":  {sluice.MultiSink(sluice.NewSlogSink(nil), sluice.MultiSink(same)), same, false},
-			"run's list":       {same, sluice.MultiSink(own, same), true},
-			"both lists":       {sluice.MultiSink(same, nil), sluice.MultiSink(sluice.MultiSink(own, same), same), true},
-			"twice in a list":  {sluice.MultiSink(same, same), nil, false},
-			"cannot compare":   {uncomparableSink{nil, same}, sluice.MultiSink(uncomparableSink{}, own), true},
-			"the run's alone":  {nil, sluice.MultiSink(same, own, same), true},
-			"list in itself":   {sluice.MultiSink(same), sluice.MultiSink(same), false},
-			"executor's alone": {same, nil, false},
-		} {
-			t.Run(name, func(t *testing.T) {
-				*rec, *own = sluice.Recorder{}, sluice.Recorder{}
-				l := atMost(1)
-				e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: tt.exec, Interceptors: interceptors(l)}))
-				other := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: tt.exec, Interceptors: interceptors(l)}))
-				f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, struct{}) (int, error) { return 1, nil }))
-				_, err := f(sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Sink: tt.run}), struct{}{})
-				require.NoError(t, err)
-				require.NoError(t, rec.Check())
-				assert.Equal(t, "x: invoked started completed", rec.Trace())
-				got := own.Trace()
-				assert.Equal(t, tt.own, (got == "x: invoked started completed"), "the run's own sink got %q", got)
-				require.NoError(t, sluice.Reconfigure("me", l.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}})))
-				want := 4
-				if tt.exec == nil {
-					want = 3
-				} else if name == "cannot compare" {
-					want = 5
-				}
-				assert.Len(t, rec.Events(), want, "events: the three of the call and a change for each sink")
-				require.NoError(t, e.Close(t.Context()))
-				require.NoError(t, other.Close(t.Context()))
-			})
-		}
-	}
-}
-
-// uncomparableSink would panic if it were compared. Its next may be nil.
-type uncomparableSink struct {
-	_    []int
-	next sluice.EventSink
-}
-
-func (s uncomparableSink) Enabled(sluice.EventKind) bool { return s.next != nil }
-func (s uncomparableSink) Emit(ctx context.Context, e *sluice.Event) error {
-	return s.next.Emit(ctx, e)
-}
-
 // Elapsed is how long ago tool.invoked was, exactly, in every form.
 func TestElapsed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -581,4 +492,261 @@ func TestGateStateKindAndScope(t *testing.T) {
 		require.Error(t, k.UnmarshalText([]byte("odd")), "reads what is none")
 		assert.Error(t, s.UnmarshalText([]byte("odd")), "reads what is none")
 	})
+}
+
+// Every ending has one terminal event, and the caller of a panicking call is answered by
+// the id it gave.
+func TestOneTerminalEventForEveryEnding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pc, rec := sluice.NewTestPipelineContext()
+		ctx := sluice.WithPipelineContext(t.Context(), pc)
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
+		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x", Policy: sluice.Policy{Timeout: time.Second}}, func(ctx context.Context, how string) (string, error) {
+			switch how {
+			case "panic":
+				panic(how)
+			case "exit":
+				runtime.Goexit()
+			case "late":
+				time.Sleep(time.Minute)
+			case "error":
+				return "", errors.New(how)
+			}
+			return how, nil
+		}))
+		for _, how := range []string{"return", "panic", "exit", "error", "late"} {
+			_, err := e.Invoke(ctx, sluice.Request{ID: "the " + how, Tool: "x", Input: how})
+			assert.Equal(t, how == "return", err == nil, "%s: %v", how, err)
+		}
+		e.Invoke(ctx, sluice.Request{ID: "unknown", Tool: "nothing"})
+		e.Invoke(ctx, sluice.Request{ID: "invalid", Tool: "x", Args: []byte("{")})
+		assert.NoError(t, e.Close(t.Context()))
+		e.Invoke(ctx, sluice.Request{ID: "closed", Tool: "x", Input: "return"})
+		assert.NoError(t, rec.Check())
+		ends := map[string]int{}
+		for _, ev := range rec.Events() {
+			if ev.Kind == sluice.ToolCompleted || ev.Kind == sluice.ToolFailed || ev.Kind == sluice.ToolDenied {
+				ends[ev.Call.ID]++
+			}
+		}
+		if got, want := fmt.Sprint(ends), "map[closed:1 invalid:1 the error:1 the exit:1 the late:1 the panic:1 the return:1 unknown:1]"; got != want {
+			t.Errorf("terminal events %s, want %s", got, want)
+		}
+	})
+}
+
+// Promise 18: every path begins with tool.invoked and ends with exactly one terminal
+// event.
+func TestPromise18_EveryPath(t *testing.T) {
+	retry := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+		switch s.Name {
+		case "retried":
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				res, err := next(ctx, c)
+				for range 2 {
+					if err != nil {
+						res, err = next(ctx, c)
+					}
+				}
+				return res, err
+			}
+		case "denied":
+			return func(context.Context, sluice.Call) (sluice.Result, error) { return sluice.Result{}, errTool }
+		case "cached":
+			return func(context.Context, sluice.Call) (sluice.Result, error) { return sluice.Result{Value: 1}, nil }
+		case "broken":
+			return func(context.Context, sluice.Call) (sluice.Result, error) { panic("interceptor") }
+		}
+		return next
+	})
+	twice := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+		if s.Name != "twice" {
+			return next
+		}
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			_, _ = next(ctx, c)
+			return next(ctx, c)
+		}
+	})
+	for _, tc := range []struct {
+		name string
+		run  func(r *rig)
+		want string
+		code string // of the last event
+	}{
+		{"return", func(r *rig) { _ = r.call("fine") }, "fine: invoked started completed", ""},
+		{"error", func(r *rig) { _ = r.call("fails") }, "fails: invoked started failed", "tool_error"},
+		{"panic", func(r *rig) { _ = r.call("panics") }, "panics: invoked started failed", "panic"},
+		{"Goexit", func(r *rig) { _, _, _ = r.invokeApart(r.ctx, sluice.Request{Tool: "exits"}) }, "exits: invoked started failed", "goexit"},
+		{"unknown tool", func(r *rig) { _ = r.call("nobody") }, "nobody: invoked failed", "unknown_tool"},
+		{"a name that is none", func(r *rig) { _ = r.call("no\nbody") }, `"no\nbody": invoked failed`, "unknown_tool"},
+		{"invalid arguments", func(r *rig) {
+			_, _ = r.Invoke(r.ctx, sluice.Request{Tool: "fine", Args: json.RawMessage(`{`)})
+		}, "fine: invoked failed", "invalid_arguments"},
+		{"timeout, deaf", func(r *rig) { _ = r.call("deaf") }, "deaf: invoked started failed", "timeout"},
+		{"timeout, listens", func(r *rig) { _ = r.call("listens") }, "listens: invoked started failed", "timeout"},
+		{"cancelled while it runs", func(r *rig) {
+			ctx, cancel := context.WithTimeoutCause(r.ctx, 5*ms, context.Canceled)
+			defer cancel()
+			_, _ = r.Invoke(ctx, sluice.Request{Tool: "listens"})
+		}, "listens: invoked started failed", "timeout"},
+		{"cancelled before", func(r *rig) {
+			ctx, cancel := context.WithCancel(r.ctx)
+			cancel()
+			_, _ = r.Invoke(ctx, sluice.Request{Tool: "fine"})
+		}, "fine: invoked failed", "canceled"},
+		{"cancelled while queued", func(r *rig) {
+			r.busy("block")
+			ctx, cancel := context.WithCancel(r.ctx)
+			time.AfterFunc(ms, cancel)
+			_, _ = r.Invoke(ctx, sluice.Request{Tool: "fine"})
+		}, "block: invoked started completed; fine: invoked queued failed", "canceled"},
+		{"deadline while queued", func(r *rig) {
+			r.busy("block")
+			ctx, cancel := context.WithTimeout(r.ctx, 5*ms)
+			defer cancel()
+			_, _ = r.Invoke(ctx, sluice.Request{Tool: "fine"})
+		}, "block: invoked started completed; fine: invoked queued failed", "wait_too_long"},
+		{"waits", func(r *rig) {
+			r.busy("block")
+			_ = r.call("fine")
+		}, "block: invoked started completed; fine: invoked queued started completed", ""},
+		{"MaxWait", func(r *rig) {
+			r.busy("block")
+			_ = r.call("hasty")
+		}, "block: invoked started completed; hasty: invoked queued failed", "wait_too_long"},
+		{"queue full", func(r *rig) {
+			r.busy("block")
+			r.busy("fine")
+			_ = r.call("fine")
+		}, "block: invoked started completed; fine: invoked queued started completed; fine: invoked failed", "queue_full"},
+		{"rate", func(r *rig) { _, _ = r.call("rated"), r.call("rated") }, "rated: invoked started completed; rated: invoked failed", "wait_too_long"},
+		{"breaker", func(r *rig) { _, _ = r.call("breaks"), r.call("breaks") }, "breaks: invoked started failed; breaks: invoked failed", "breaker_open"},
+		{"too wide", func(r *rig) { _ = r.call("wide") }, "wide: invoked failed", "saturated"},
+		{"cost function", func(r *rig) { _ = r.call("costly") }, "costly: invoked failed", "panic"},
+		{"denied", func(r *rig) { _ = r.call("denied") }, "denied: invoked denied", "denied"},
+		{"interceptor answers", func(r *rig) { _ = r.call("cached") }, "cached: invoked completed", ""},
+		{"interceptor panics", func(r *rig) { _ = r.call("broken") }, "broken: invoked failed", "panic"},
+		{"retried", func(r *rig) { _ = r.call("retried") }, "retried: invoked started retrying started retrying started failed", "tool_error"},
+		{"next twice inside", func(r *rig) { _ = r.call("twice") }, "twice: invoked started failed", "tool_error"},
+		{"nested", func(r *rig) { _ = r.call("outer") }, "outer: invoked started completed; fine: invoked started completed", ""},
+		{"closed before", func(r *rig) {
+			assert.NoError(r.t, r.Close(r.ctx))
+			_ = r.call("fine")
+		}, "fine: invoked failed", "closed"},
+		{"closed while queued", func(r *rig) {
+			r.busy("block")
+			r.busy("fine")
+			assert.NoError(r.t, r.Close(r.ctx))
+		}, "block: invoked started completed; fine: invoked queued failed", "closed"},
+	} {
+		for _, submit := range []bool{false, true} {
+			t.Run(fmt.Sprint(tc.name, " submit ", submit), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					r := newRig(t, sluice.Config{Interceptors: interceptors(retry,
+						limitsOf(sluice.Limit{Max: 1}, sluice.Limit{Max: 5, Unit: "MB", Scope: sluice.ForTool("wide", "costly")}),
+						scheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1}), twice)})
+					defer r.end()
+					tool := func(s sluice.Spec, f func(context.Context) error) { r.tool(s, f) }
+					tool(sluice.Spec{Name: "fine"}, sleeps(0))
+					tool(sluice.Spec{Name: "hasty", Policy: sluice.Policy{MaxWait: ms}}, sleeps(0))
+					tool(sluice.Spec{Name: "block"}, sleeps(50*ms))
+					tool(sluice.Spec{Name: "deaf", Policy: sluice.Policy{Timeout: 10 * ms}}, sleeps(time.Second))
+					tool(sluice.Spec{Name: "listens", Policy: sluice.Policy{Timeout: 10 * ms}}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+					tool(sluice.Spec{Name: "rated", Policy: sluice.Policy{Rates: []sluice.Rate{{N: 1}}, MaxWait: ms}}, sleeps(0))
+					tool(sluice.Spec{Name: "breaks", Policy: sluice.Policy{Breaker: &sluice.CircuitBreakerConfig{Failures: 1}}}, func(context.Context) error { return errTool })
+					tool(sluice.Spec{Name: "wide", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 6 }}}, sleeps(0))
+					tool(sluice.Spec{Name: "costly", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { panic("cost") }}}, sleeps(0))
+					tool(sluice.Spec{Name: "exits"}, func(context.Context) error { runtime.Goexit(); return nil })
+					tool(sluice.Spec{Name: "panics"}, func(context.Context) error { panic("x") })
+					for _, name := range []string{"fails", "retried", "denied", "cached", "broken", "twice"} {
+						tool(sluice.Spec{Name: name}, func(context.Context) error { return errTool })
+					}
+					tool(sluice.Spec{Name: "outer"}, func(ctx context.Context) error { return errOf(r.Invoke(ctx, sluice.Request{Tool: "fine"})) })
+					if submit { // the same through a future, as far as it is a plain call
+						if strings.Contains(tc.want, ";") || strings.Contains(tc.name, "cancelled") || strings.Contains(tc.name, "closed") || tc.name == "invalid arguments" {
+							return
+						}
+						name := strings.SplitN(tc.want, ":", 2)[0]
+						if name == `"no\nbody"` {
+							name = "no\nbody"
+						}
+						_, _ = r.Submit(r.ctx, sluice.Request{Tool: name}).Wait(context.Background())
+					} else {
+						tc.run(r)
+					}
+					time.Sleep(2 * time.Second)
+					r.trace(tc.want)
+					events := r.rec.Events()
+					e := events[len(events)-1]
+					for _, x := range events { // of the call that came last
+						if strings.HasSuffix(string(x.Kind), "failed") || strings.HasSuffix(string(x.Kind), "denied") {
+							e = x
+						}
+					}
+					var got struct {
+						Code string `json:"error_code"`
+					}
+					b, err := json.Marshal(e)
+					require.NoError(t, err)
+					require.NoError(t, json.Unmarshal(b, &got))
+					if tc.code != "" && tc.code != "denied" && got.Code != tc.code {
+						t.Errorf("code %q, want %q: %s", got.Code, tc.code, b)
+					}
+					for i := 1; i < len(events); i++ {
+						if events[i].Time.Before(events[i-1].Time) {
+							t.Errorf("%s is of %v, before %s", events[i].Kind, events[i].Time, events[i-1].Kind)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// Hedged attempts report from several goroutines: the order of one call's events holds,
+// also if a sink ends the goroutine that happens to tell the others' events.
+func TestPromise18_EventsFromSeveralGoroutines(t *testing.T) {
+	for _, exits := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+				return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+					outs := make(chan error, 2)
+					for range 2 {
+						go func() {
+							err := errors.New("exited")
+							defer func() { outs <- err }()
+							_, err = next(ctx, c)
+						}()
+						time.Sleep(ms)
+					}
+					return sluice.Result{}, <-outs
+				}
+			})
+			first := atomic.Bool{}
+			r := newRig(t, sluice.Config{Interceptors: interceptors(hedge, atMost(2)),
+				Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+					if e.Kind == sluice.ToolStarted && first.CompareAndSwap(false, true) {
+						time.Sleep(time.Second) // meanwhile the other attempt starts and ends
+						if exits {
+							runtime.Goexit()
+						}
+					}
+					return nil
+				})})
+			defer func() {
+				require.NoError(t, r.Close(context.Background()))
+				require.NoError(t, r.pc.State.Close())
+			}()
+			r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
+			require.NoError(t, r.call("work"))
+			time.Sleep(2 * time.Second)
+			r.idle()
+			want := "work: invoked started started completed"
+			if exits { // the recorder comes after the sink, which kept the first from it
+				want = "work: invoked started completed"
+			}
+			r.trace(want)
+		})
+	}
 }

@@ -3,6 +3,7 @@ package promises_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -255,4 +256,40 @@ func heapBytes() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+func newExec(t testing.TB, c sluice.Config) *sluice.Executor {
+	t.Helper()
+	e, err := sluice.NewExecutor(sluice.NewToolRegistry(), c)
+	require.NoError(t, err)
+	return e
+}
+
+func limiter(n int) *sluice.ConcurrencyLimiter {
+	return sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}}))
+}
+
+func echo(_ context.Context, in string) (string, error) { return in, nil }
+
+func errOf[A, B any](_ A, b B) B { return b }
+
+var errTool = errors.New("the tool's own error")
+
+// gateState is what a snapshot says of one gate.
+func (r *rig) gateState(name, key string) sluice.GateState {
+	r.t.Helper()
+	for _, g := range r.Snapshot().Gates {
+		if g.Name == name && g.Key == key {
+			return g
+		}
+	}
+	r.t.Errorf("no gate %q with key %q in the snapshot", name, key)
+	return sluice.GateState{}
+}
+
+// as is the rig's context on behalf of somebody.
+func (r *rig) as(p sluice.Priority, tenant string) context.Context {
+	pc := r.pc
+	pc.Priority, pc.Tenant = p, tenant
+	return sluice.WithPipelineContext(r.t.Context(), pc)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -356,180 +357,160 @@ func TestPlan_ForeignNames(t *testing.T) {
 	})
 }
 
-// Who calls a tool whose chain is still being compiled waits no longer than its context; the
-// compiling goes on, later calls use it, and Close waits for it. Other tools are not held up.
-func TestWrap_ThatBlocks(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		release := make(chan struct{})
-		var wraps atomic.Int64
-		slow := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
-			if s.Name == "x" {
-				wraps.Add(1)
-				<-release
-			}
-			return next
-		})
-		r := newRig(t, sluice.Config{Interceptors: interceptors(slow, atMost(1))})
-		for _, n := range []string{"x", "y"} {
-			r.tool(sluice.Spec{Name: n}, func(context.Context) error { return nil })
-		}
-		for i := range 20 {
-			cause := errors.New("enough")
-			ctx, cancel := context.WithCancelCause(r.ctx)
-			time.AfterFunc(time.Second, func() { cancel(cause) })
-			from := r.at()
-			_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
-			assert.ErrorIs(t, err, sluice.ErrRejected, "call %d", i)
-			assert.ErrorIs(t, err, cause, "call %d", i)
-			assert.Equal(t, time.Second, r.at()-from, "call %d", i)
-		}
-		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
-		defer cancel()
-		if d := r.Explain(ctx, sluice.Request{Tool: "x"}); d.Refusal == nil || d.Refusal.Reason != sluice.ErrWaitTooLong {
-			t.Errorf("Explain: %+v", d.Refusal)
-		}
-		require.NoError(t, r.call("y"))
-		if n := wraps.Load(); n > 2 {
-			t.Errorf("%d goroutines are in Wrap, want at most two for one tool", n)
-		}
-		done := make(chan error)
-		go func() { done <- r.call("x") }()
-		synctest.Wait()
-		before := wraps.Load()
-		close(release)
-		require.NoError(t, <-done)
-		require.NoError(t, r.call("x"))
-		if n := wraps.Load(); n != before {
-			t.Errorf("%d wraps, %d before it came through: later calls use what was compiled", n, before)
-		}
-		r.end()
-	})
-}
-
-// Close waits for a Wrap under way, and says so if its context ends first.
-func TestWrap_CloseWaitsForIt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		release := make(chan struct{})
-		r := newRig(t, sluice.Config{Interceptors: interceptors(sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
-			<-release
-			return next
-		}))})
-		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { t.Error("it ran"); return nil })
-		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
-		defer cancel()
-		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
-		assert.ErrorIs(t, err, sluice.ErrWaitTooLong)
-		assert.ErrorIs(t, r.Close(ctx), context.DeadlineExceeded, "Close")
-		close(release)
-		r.end()
-		wantRefusal(t, r.call("x"), sluice.ErrClosed, "", 0)
-	})
-}
-
-// A Wrap may call the tool that it is for, as one that warms it up does.
-func TestWrap_CallsItsOwnTool(t *testing.T) {
-	var r *rig
-	var once atomic.Bool
-	warm := make(chan error, 1)
-	warms := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
-		if once.CompareAndSwap(false, true) {
-			warm <- r.call(s.Name)
-		}
-		return next
-	})
-	r = newRig(t, sluice.Config{Interceptors: interceptors(warms)})
-	defer r.end()
-	var n atomic.Int64
-	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { n.Add(1); return nil })
-	require.NoError(t, r.call("x"))
-	require.NoError(t, <-warm)
-	if n.Load() != 2 {
-		t.Errorf("the tool ran %d times, want twice", n.Load())
-	}
-}
-
-// A breaker's key that has counted failures is not idle: it makes no room for another.
-func TestKeys_CountedFailuresMakeNoRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := breakerOf(sluice.CircuitBreakerConfig{Scope: sluice.ByTenant, MaxKeys: 2, Failures: 2, Cooldown: time.Hour})
-		r := newRig(t, sluice.Config{Interceptors: interceptors(b)})
-		defer r.end()
-		fail := true
-		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error {
-			if fail {
-				return errTool
-			}
-			return nil
-		})
-		call := func(tenant string) error {
-			pc := r.pc
-			pc.Tenant = tenant
-			return errOf(r.Invoke(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: "x"}))
-		}
-		for _, n := range []string{"a", "b"} {
-			if err := call(n); err != errTool {
-				t.Error(err)
-			}
-		}
-		if err := call("c"); !errors.Is(err, sluice.ErrSaturated) && !errors.Is(err, sluice.ErrRejected) {
-			t.Errorf("a third key where both have counted a failure: %v", err)
-		}
-		assert.Error(t, b.Trip("c"), "a third key was tripped where both have counted a failure")
-		for _, n := range []string{"a", "b"} { // the second failure opens: the first was not forgotten
-			_ = call(n)
-			assert.Equal(t, sluice.BreakerOpen, sluice.Must(b.State(n)), n)
-		}
-	})
-}
-
-// A change of a limiter's MaxKeys bounds the keys from then on.
-func TestKeys_ChangedMaxKeysCounts(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		conf := func(keys int) sluice.ConcurrencyLimiterConfig {
-			return sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1, Scope: sluice.ByTenant, MaxKeys: keys}}}
-		}
-		l := sluice.Must(sluice.NewConcurrencyLimiter(conf(2)))
-		r := newRig(t, sluice.Config{Interceptors: interceptors(l)})
-		defer r.end()
-		r.tool(sluice.Spec{Name: "x"}, sleeps(time.Hour))
-		ok := func(tenants int) (n int) {
-			for i := range tenants {
-				pc := r.pc
-				pc.Tenant = fmt.Sprint("t", i)
-				f := r.Submit(sluice.WithPipelineContext(t.Context(), pc), sluice.Request{Tool: "x"})
-				synctest.Wait()
-				select {
-				case <-f.Done():
-					_, err := f.Wait(t.Context())
-					wantRefusal(t, err, sluice.ErrSaturated, "concurrency per tenant", 0)
-				default:
-					n++
+// Explain foretells what Invoke does from the same place: nested in an urgent call, nested
+// too deep, and over a table of keys that is full.
+func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
+	t.Run("nested", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Second}}}))
+			r := newRig(t, sluice.Config{MaxDepth: 1, MaxCallsPerRoot: 2, Interceptors: interceptors(rates, sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{})))})
+			defer r.end()
+			var asked []sluice.Priority // by one goroutine at a time
+			queued := make(chan struct{})
+			r.tool(sluice.Spec{Name: "leaf", Policy: sluice.Policy{Cost: func(c sluice.Call, _ string) int64 {
+				asked = append(asked, c.Priority)
+				return 1
+			}}}, sleeps(0))
+			r.tool(sluice.Spec{Name: "other"}, sleeps(0))
+			same := func(ctx context.Context, tool string) {
+				d, err := r.Explain(ctx, sluice.Request{Tool: tool}), errOf(r.Invoke(ctx, sluice.Request{Tool: tool}))
+				if d.Refusal == nil || err == nil || d.Refusal.Error() != err.Error() || !errors.Is(err, sluice.ErrNesting) {
+					t.Errorf("Explain says %v, Invoke %v, want the same ErrNesting", d.Refusal, err)
 				}
 			}
-			return n
-		}
-		assert.Equal(t, 2, ok(5), "keys of two")
-		require.NoError(t, sluice.Reconfigure("me", l.Change(conf(4))))
-		time.Sleep(3 * time.Hour)
-		assert.Equal(t, 4, ok(5), "keys of four")
-		time.Sleep(3 * time.Hour)
-		require.NoError(t, sluice.Reconfigure("me", l.Change(conf(1))))
-		assert.Equal(t, 1, l.Config().Limits[0].MaxKeys, "MaxKeys")
+			r.tool(sluice.Spec{Name: "middle"}, func(ctx context.Context) error {
+				same(ctx, "leaf")
+				return nil
+			})
+			r.tool(sluice.Spec{Name: "urgent", Policy: sluice.Policy{Priority: sluice.PriorityInteractive}}, func(ctx context.Context) error {
+				<-queued
+				asked = nil
+				if d := r.Explain(ctx, sluice.Request{Tool: "leaf"}); d.Place != 4 || d.Wait != time.Second {
+					t.Errorf("Explain says place %d after %v, want 4, and to overtake: after 1s", d.Place, d.Wait)
+				}
+				assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "leaf"})))
+				if r.at() != time.Second || !slices.Equal(asked, []sluice.Priority{sluice.PriorityInteractive, sluice.PriorityInteractive}) {
+					t.Errorf("it ran at %v, and the cost was asked for at %v, want 1s and both times as urgent as what it is nested in", r.at(), asked)
+				}
+				assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "middle"})))
+				same(ctx, "leaf") // the third under its root
+				return nil
+			})
+			done := make(chan error, 1)
+			go func() { done <- r.call("urgent") }()
+			synctest.Wait()
+			for range 3 {
+				go func() { _ = r.call("other") }()
+			}
+			synctest.Wait()
+			close(queued)
+			require.NoError(t, <-done)
+		})
+	})
+	t.Run("full table", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, MaxKeys: 1, Scope: sluice.ByTenant}))})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "slow"}, sleeps(time.Second))
+			done := make(chan error, 1)
+			go func() { done <- errOf(r.Invoke(r.as(0, "a"), sluice.Request{Tool: "slow"})) }()
+			synctest.Wait()
+			d, err := r.Explain(r.as(0, "b"), sluice.Request{Tool: "slow"}), errOf(r.Invoke(r.as(0, "b"), sluice.Request{Tool: "slow"}))
+			if d.Refusal == nil || err == nil || d.Refusal.Error() != err.Error() || !errors.Is(err, sluice.ErrSaturated) {
+				t.Errorf("Explain says %v, Invoke %v, want the same ErrSaturated", d.Refusal, err)
+			}
+			require.NoError(t, <-done)
+			if d := r.Explain(r.as(0, "b"), sluice.Request{Tool: "slow"}); d.Refusal != nil || d.Place != 0 {
+				t.Errorf("Explain says %+v, want room: the only key is idle", d)
+			}
+		})
+	})
+	t.Run("two rates of one unit", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 5}, {N: 60, Per: time.Minute}}}))
+			r := newRig(t, sluice.Config{Interceptors: interceptors(rates)})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+			if d := r.Explain(r.ctx, sluice.Request{Tool: "x"}); len(d.Costs) != 1 || d.Costs[0] != (sluice.Cost{Unit: "", Estimate: 1, Actual: 1}) {
+				t.Errorf("Explain says %+v, want one cost of one call", d.Costs)
+			}
+		})
 	})
 }
 
-// Whoever has an executor can register tools with it.
-func TestExecutor_Registry(t *testing.T) {
-	reg := sluice.NewToolRegistry()
-	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
-	if e.Registry() != reg {
-		t.Error("it is not the registry that the executor was made with")
-	}
-	sluice.Must(sluice.Register(e.Registry(), sluice.Spec{Name: "x"}, echo))
-	require.NoError(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "x", Input: ""})))
-	require.NoError(t, e.Close(t.Context()))
-	var none *sluice.Executor
-	if none.Registry() != nil || new(sluice.Executor).Registry() != nil {
-		t.Error("an executor that nobody made has a registry")
-	}
+// TestDecision_IsFinal: an attempt that ends after its call has, as a hedged one does, does
+// not change what the caller was told.
+func TestDecision_IsFinal(t *testing.T) {
+	hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			first := make(chan sluice.Result, 2)
+			for range 2 {
+				go func() {
+					r, _ := next(ctx, c)
+					first <- r
+				}()
+				time.Sleep(time.Millisecond)
+			}
+			return <-first, nil
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		exec := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{hedge}})
+		var calls atomic.Int64
+		sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x", Policy: sluice.Policy{
+			Rates: []sluice.Rate{{N: 1e6, Unit: "tokens"}},
+			Cost:  func(sluice.Call, string) int64 { return 5 },
+		}}, func(ctx context.Context, n int) (int, error) {
+			i := calls.Add(1)
+			time.Sleep(time.Duration(i) * time.Second) // the second comes later, and takes longer
+			sluice.ReportUsage(ctx, "tokens", i)
+			return n, nil
+		}))
+		r, err := exec.Invoke(t.Context(), sluice.Request{Tool: "x", Input: 7})
+		want := sluice.Decision{Attempts: 1, Waits: []sluice.Wait{}, Costs: []sluice.Cost{{Unit: "tokens", Estimate: 5, Actual: 1}}}
+		if d := r.Decision(); err != nil || r.Value != 7 || !reflect.DeepEqual(d, want) {
+			t.Fatalf("%v, %v, %+v: want %+v", r.Value, err, d, want)
+		}
+		time.Sleep(time.Hour)
+		assert.Equal(t, want, r.Decision(), "later the decision")
+	})
+}
+
+// To explain a call makes no key, evicts none and takes nothing.
+func TestExplainTakesNoKey(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ByTenant, MaxKeys: 2, Rates: []sluice.Rate{{N: 1}}}))
+		r := newRig(t, sluice.Config{Interceptors: interceptors(q, limitsOf(sluice.Limit{Max: 5, Scope: sluice.ByTenant, MaxKeys: 2}),
+			breakerOf(sluice.CircuitBreakerConfig{Scope: sluice.ByTenant, MaxKeys: 2}))})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+		explain := func() {
+			for i := range 20 {
+				d := r.Explain(r.as(0, fmt.Sprint("new", i)), sluice.Request{Tool: "x"})
+				assert.Nil(t, d.Refusal, "%+v, want no refusal", d)
+			}
+		}
+		keys := func() (list []string) {
+			for _, g := range r.Snapshot().Gates {
+				if g.Key != "" {
+					list = append(list, g.Name+" "+g.Key)
+				}
+			}
+			return list
+		}
+		before := keys()
+		explain()
+		for range 2 {
+			if after := keys(); !slices.Equal(before, after) {
+				t.Errorf("keys %q, were %q", after, before)
+			}
+			for _, tenant := range []string{"a", "b"} {
+				require.NoError(t, errOf(r.Invoke(r.as(0, tenant), sluice.Request{Tool: "x"})))
+			}
+			time.Sleep(time.Hour) // both are idle
+			before = keys()
+			explain()
+		}
+		assert.Len(t, before, 6, "keys, want two of each gate")
+	})
 }

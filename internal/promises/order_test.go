@@ -209,3 +209,270 @@ func TestPromise05_ProbesAreDueBeforeTheirTimer(t *testing.T) {
 		})
 	}
 }
+
+// Promise 5: who is refused by what others do not share delays nobody, and a bucket is
+// paid in its own order.
+func TestPromise05_NoHeadOfLineBlocking(t *testing.T) {
+	for _, ordered := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			gates := interceptors(atMost(2),
+				sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ForTool("rated"), Rates: []sluice.Rate{{N: 1}}})),
+				limitsOf(sluice.Limit{Max: 1, Scope: sluice.ForTool("narrow")}))
+			if ordered {
+				gates = append(gates, scheduler(sluice.PrioritySchedulerConfig{}))
+			}
+			r := newRig(t, sluice.Config{Interceptors: gates})
+			defer r.end()
+			var order log
+			for name, takes := range map[string]time.Duration{"rated": 0, "narrow": 5 * time.Second, "free": 10 * ms} {
+				r.tool(sluice.Spec{Name: name}, func(ctx context.Context) error {
+					c, _ := sluice.CallFrom(ctx)
+					order.add("%s@%v", c.ID, r.at())
+					time.Sleep(takes)
+					return nil
+				})
+			}
+			var wg sync.WaitGroup
+			call := func(id, tool string) {
+				wg.Go(func() { assert.NoError(t, errOf(r.Invoke(r.ctx, sluice.Request{ID: id, Tool: tool}))) })
+				synctest.Wait()
+			}
+			call("n1", "narrow")
+			call("n2", "narrow") // waits for its own limit
+			call("r1", "rated")
+			call("r2", "rated") // waits for its own rate
+			call("r3", "rated")
+			call("f1", "free")
+			call("f2", "free") // waits for the last slot
+			call("f3", "free")
+			wg.Wait()
+			assert.Equal(t, "n1@0s r1@0s f1@0s f2@10ms f3@20ms r2@1s r3@2s n2@5s", order.String(),
+				"ordered %v", ordered)
+		})
+	}
+}
+
+// Promise 6: tenants that both wait differ by at most 1/wi + 1/wj calls per weight, and
+// neither a wide call nor one that needs two contended limits starves.
+func TestPromise06_TenantsAreFair(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		weights := map[string]int{"one": 1, "two": 2, "five": 5}
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{TenantWeights: weights}))})
+		defer r.end()
+		done := map[string]float64{}
+		var mu sync.Mutex
+		r.tool(sluice.Spec{Name: "work"}, func(ctx context.Context) error {
+			c, _ := sluice.CallFrom(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			done[c.Pipeline.Tenant]++
+			for i, wi := range weights {
+				for j, wj := range weights {
+					di, dj := done[i]/float64(wi), done[j]/float64(wj)
+					if di-dj > 1/float64(wi)+1/float64(wj)+1e-9 {
+						t.Errorf("%s had %v per weight, %s %v", i, di, j, dj)
+					}
+				}
+			}
+			return nil
+		})
+		r.tool(sluice.Spec{Name: "block"}, sleeps(time.Second))
+		r.busy("block")
+		var waits []func()
+		for tenant, w := range weights {
+			ctx := r.as(0, tenant)
+			waits = append(waits, inOrder(40*w, func(int) { assert.NoError(t, errOf(r.Invoke(ctx, sluice.Request{Tool: "work"}))) }))
+		}
+		for _, wait := range waits {
+			wait()
+		}
+	})
+}
+
+func TestPromise06_WideAndCrossingCallsDoNotStarve(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(
+			sluice.Limit{Max: 4, Unit: "MB"}, sluice.Limit{Max: 2, Scope: sluice.ForTool("left", "both")}, sluice.Limit{Max: 2, Scope: sluice.ForTool("right", "both")}),
+			scheduler(sluice.PrioritySchedulerConfig{}))})
+		defer r.end()
+		r.ctx = t.Context()
+		weigh := func(n int64) sluice.Policy {
+			return sluice.Policy{Cost: func(sluice.Call, string) int64 { return n }}
+		}
+		var g gauge
+		r.tool(sluice.Spec{Name: "left", Policy: weigh(1)}, sleeps(7*ms))
+		r.tool(sluice.Spec{Name: "right", Policy: weigh(1)}, sleeps(11*ms))
+		r.tool(sluice.Spec{Name: "both", Policy: weigh(1)}, g.counts(5*ms))
+		r.tool(sluice.Spec{Name: "wide", Policy: weigh(4)}, g.counts(5*ms))
+		stop := atomic.Bool{}
+		var wg sync.WaitGroup
+		for i := range 12 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * ms)
+				for !stop.Load() {
+					assert.NoError(t, r.call([]string{"left", "right"}[i%2]))
+				}
+			})
+		}
+		time.Sleep(100 * ms)
+		for _, tool := range []string{"both", "wide", "both", "wide"} {
+			came := r.at()
+			require.NoError(t, r.call(tool))
+			if waited := r.at() - came; waited > 300*ms {
+				t.Errorf("%s waited %v among calls of 7 and 11 ms", tool, waited)
+			}
+		}
+		stop.Store(true)
+		wg.Wait()
+	})
+}
+
+// A run's priority goes before its tool's, and zero asks for none; so each of the nine can
+// be asked for. A nested call has at least its caller's.
+func TestEffectivePriority(t *testing.T) {
+	const unset = sluice.Priority(0)
+	for _, tc := range []struct{ run, tool, want sluice.Priority }{
+		{unset, unset, sluice.PriorityNormal},
+		{unset, sluice.PriorityBatch, sluice.PriorityBatch},
+		{unset, sluice.PriorityInteractive, sluice.PriorityInteractive},
+		{sluice.PriorityNormal, sluice.PriorityInteractive, sluice.PriorityNormal},
+		{sluice.PriorityNormal, sluice.PriorityBatch, sluice.PriorityNormal},
+		{sluice.PriorityBatch, unset, sluice.PriorityBatch},
+		{sluice.PriorityInteractive, sluice.PriorityBatch, sluice.PriorityInteractive},
+		{4, 6, 4},
+	} {
+		t.Run(fmt.Sprintf("run %d, tool %d", tc.run, tc.tool), func(t *testing.T) {
+			r := newRig(t, sluice.Config{})
+			var got [2]sluice.Priority
+			seen := func(ctx context.Context, i int) {
+				c, _ := sluice.CallFrom(ctx)
+				got[i] = c.Priority
+			}
+			r.tool(sluice.Spec{Name: "inner", Policy: sluice.Policy{Priority: sluice.PriorityBatch}}, func(ctx context.Context) error {
+				seen(ctx, 1)
+				return nil
+			})
+			r.tool(sluice.Spec{Name: "outer", Policy: sluice.Policy{Priority: tc.tool}}, func(ctx context.Context) error {
+				seen(ctx, 0)
+				_, err := r.Invoke(sluice.WithPipelineContext(ctx, sluice.PipelineContext{}), sluice.Request{Tool: "inner"})
+				return err
+			})
+			require.NoError(t, errOf(r.Invoke(r.as(tc.run, ""), sluice.Request{Tool: "outer"})))
+			assert.Equal(t, [2]sluice.Priority{tc.want, tc.want}, got,
+				"the call and the one nested in it ran at, want %d", tc.want)
+		})
+	}
+}
+
+// A priority out of range is refused, and no event tells one.
+func TestPriorityOutOfRange(t *testing.T) {
+	for _, p := range []sluice.Priority{-128, -4, -1, 10, 127} {
+		r := newRig(t, sluice.Config{})
+		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Priority: 3}}, func(context.Context) error { return nil })
+		_, err := r.Invoke(r.as(p, ""), sluice.Request{Tool: "x"})
+		want := fmt.Sprintf(`sluice: tool "x": invalid arguments: sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from 1 to 9`, p)
+		assert.ErrorIs(t, err, sluice.ErrInvalidArguments)
+		assert.ErrorIs(t, err, sluice.ErrRejected)
+		assert.EqualError(t, err, want)
+		for _, e := range r.rec.Events() {
+			assert.Equal(t, sluice.Priority(3), e.Call.Priority,
+				"priority %d asked for: %s tells priority", p, e.Kind)
+		}
+	}
+}
+
+// Waiters of one instant go in the order they came.
+func TestDispatchIsInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Millisecond}}}))
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}})
+		var mu sync.Mutex
+		var order []int
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "a"}, func(_ context.Context, i int) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, i)
+			return i, nil
+		}))
+		_, err := f(t.Context(), 0)
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		for i := 1; i <= 50; i++ {
+			wg.Go(func() {
+				_, err := f(t.Context(), i)
+				assert.NoError(t, err)
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		for i, n := range order {
+			require.Equal(t, i, n, "order %v", order)
+		}
+	})
+}
+
+// A wide call among narrow ones starts after at most 4 overtakes and the time that those
+// who run then need to end.
+func TestPromise06_WideCallStartsWithinItsClaim(t *testing.T) {
+	for _, width := range []int64{2, 5, 8} {
+		t.Run(fmt.Sprint("width ", width), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				const call = 8 * ms
+				r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 8, Unit: "MB"}), scheduler(sluice.PrioritySchedulerConfig{}))})
+				defer r.end()
+				r.ctx = t.Context()
+				weigh := func(n int64) sluice.Policy {
+					return sluice.Policy{Cost: func(sluice.Call, string) int64 { return n }}
+				}
+				var order log
+				r.tool(sluice.Spec{Name: "narrow", Policy: weigh(1)}, func(ctx context.Context) error {
+					c, _ := sluice.CallFrom(ctx)
+					order.add("%s", c.ID)
+					time.Sleep(call)
+					return nil
+				})
+				started, overtakes := time.Duration(0), 0
+				r.tool(sluice.Spec{Name: "wide", Policy: weigh(width)}, func(context.Context) error {
+					started = r.at()
+					order.mu.Lock()
+					for _, id := range order.list {
+						if id == "later" {
+							overtakes++
+						}
+					}
+					order.mu.Unlock()
+					return nil
+				})
+				var wg sync.WaitGroup
+				send := func(tool, id string) {
+					f := r.Submit(r.ctx, sluice.Request{Tool: tool, ID: id})
+					wg.Go(func() { assert.NoError(t, errOf(f.Wait(r.ctx))) })
+					synctest.Wait()
+				}
+				for range 8 { // one ends each millisecond
+					send("narrow", "earlier")
+					time.Sleep(ms)
+				}
+				for range 3 {
+					send("narrow", "earlier")
+				}
+				came := r.at()
+				send("wide", "wide")
+				for range 40 {
+					send("narrow", "later")
+					send("narrow", "later")
+					time.Sleep(ms)
+				}
+				wg.Wait()
+				t.Logf("weight %d of 8 waited %v and was overtaken %d times", width, started-came, overtakes)
+				if overtakes > 4 {
+					t.Errorf("overtaken %d times, want at most 4", overtakes)
+				}
+				// 3 that came earlier and 4 that overtake, at one a millisecond; then those that run end.
+				if most := 7*ms + call; started-came > most {
+					t.Errorf("waited %v, want at most %v", started-came, most)
+				}
+			})
+		})
+	}
+}

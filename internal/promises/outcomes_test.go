@@ -2,6 +2,7 @@ package promises_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -274,4 +275,68 @@ func TestJudging_ManyAtOnce(t *testing.T) {
 		assert.Equal(t, 5*time.Second, r.at(), "over at")
 		r.end()
 	})
+}
+
+// A tool's classify function that has no opinion leaves it to the executor's, and that one to
+// the library.
+func TestClassifyFallsThrough(t *testing.T) {
+	errNotFound, errQuota, errOther := errors.New("not found"), errors.New("quota"), errors.New("other")
+	answer := func(on error, o sluice.Outcome) func(sluice.Call, sluice.Result, error) sluice.Outcome {
+		return func(_ sluice.Call, _ sluice.Result, err error) sluice.Outcome {
+			if errors.Is(err, on) {
+				return o
+			}
+			return sluice.OutcomeAuto
+		}
+	}
+	for _, tc := range []struct {
+		name  string
+		own   func(sluice.Call, sluice.Result, error) sluice.Outcome
+		err   error
+		opens bool // after one failure
+	}{
+		{"own opinion", answer(errNotFound, sluice.OutcomeSuccess), errNotFound, false},
+		{"own opinion goes first", answer(errQuota, sluice.OutcomeFailure), errQuota, true},
+		{"none of its own", answer(errNotFound, sluice.OutcomeSuccess), errQuota, false},
+		{"no opinion at all", answer(errNotFound, sluice.OutcomeSuccess), errOther, true},
+		{"a panic", func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("classify") }, errQuota, false},
+		{"nonsense", func(sluice.Call, sluice.Result, error) sluice.Outcome { return 77 }, errQuota, false},
+		{"no function", nil, errQuota, false},
+		{"no function, no opinion", nil, errOther, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1})
+				r := newRig(t, sluice.Config{Classify: answer(errQuota, sluice.OutcomeNeutral), Interceptors: interceptors(b)})
+				defer r.end()
+				r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Classify: tc.own}}, func(context.Context) error { return tc.err })
+				if err := r.call("x"); !errors.Is(err, tc.err) {
+					t.Fatal(err)
+				}
+				assert.Equal(t, tc.opens, sluice.Must(b.State("x")) == sluice.BreakerOpen, "the breaker opened")
+			})
+		})
+	}
+}
+
+// A classify function that panics is called once, and the outcome counts as what it is.
+func TestClassifierPanics(t *testing.T) {
+	asked := 0
+	b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 2}))
+	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { asked++; panic("in Classify") }})
+	fails := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, ok bool) (bool, error) {
+		if !ok {
+			return false, errors.New("no")
+		}
+		return true, nil
+	}))
+	for i, step := range []struct {
+		ok   bool
+		want sluice.BreakerState
+	}{{false, sluice.BreakerClosed}, {true, sluice.BreakerClosed}, {false, sluice.BreakerClosed}, {false, sluice.BreakerOpen}} {
+		fails(t.Context(), step.ok)
+		got := sluice.Must(b.State("x"))
+		assert.Equal(t, step.want, got, "step %d", i)
+		assert.Equal(t, i+1, asked, "step %d", i)
+	}
 }

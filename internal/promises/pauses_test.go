@@ -229,3 +229,180 @@ func TestPause_Lift(t *testing.T) {
 		}
 	})
 }
+
+// RateLimiter.Pause holds a key without a call; a longer pause stays, zero ends it, and
+// the key re-opens with one token either way.
+func TestQuota_Pause(t *testing.T) {
+	type step struct {
+		at, d time.Duration
+	}
+	for _, x := range []struct {
+		name  string
+		steps []step
+		want  time.Duration // of the first start after; one token takes 1 s, burst 3
+	}{
+		{"once", []step{{0, 10 * time.Second}}, 10 * time.Second},
+		{"a shorter one changes nothing", []step{{0, 10 * time.Second}, {2 * time.Second, time.Second}}, 10 * time.Second},
+		{"a longer one holds", []step{{0, 10 * time.Second}, {2 * time.Second, 20 * time.Second}}, 22 * time.Second},
+		{"ended", []step{{0, time.Hour}, {2 * time.Second, 0}}, 2 * time.Second},
+		{"ended by a negative one", []step{{0, time.Hour}, {2 * time.Second, -1}}, 2 * time.Second},
+		{"ended, and again", []step{{0, time.Hour}, {2 * time.Second, 0}, {2500 * time.Millisecond, 5 * time.Second}}, 2 * time.Second},
+		{"ended after two", []step{{0, time.Hour}, {time.Second, 2 * time.Hour}, {2 * time.Second, 0}}, 2 * time.Second},
+		{"at most a day", []step{{0, 1 << 62}}, day},
+		{"ended without one", []step{{0, 0}}, 0},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: byAPIKey, Rates: []sluice.Rate{{N: 1, Burst: 3}}}))
+				r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
+				defer r.end()
+				var mu sync.Mutex
+				var starts []time.Duration
+				r.tool(sluice.Spec{Name: "fetch"}, func(context.Context) error {
+					mu.Lock()
+					defer mu.Unlock()
+					starts = append(starts, r.at())
+					return nil
+				})
+				r.tool(sluice.Spec{Name: "else"}, sleeps(0))
+				q.Pause("a", x.steps[0].d)
+				wait := inOrder(3, func(int) { assert.NoError(t, errOf(r.Invoke(r.withKey("a"), sluice.Request{Tool: "fetch"}))) })
+				came := r.at()
+				require.NoError(t, errOf(r.Invoke(r.withKey("b"), sluice.Request{Tool: "else"})))
+				if r.at() != came {
+					t.Errorf("another key waited %v", r.at()-came)
+				}
+				for _, s := range x.steps[1:] {
+					time.Sleep(s.at - r.at())
+					q.Pause("a", s.d)
+				}
+				wait()
+				gap := time.Second
+				if x.want == 0 {
+					gap = 0
+				}
+				want := []time.Duration{x.want, x.want + gap, x.want + 2*gap}
+				if x.name == "ended, and again" { // the first was at 2 s
+					want[1], want[2] = 7500*ms, 8500*ms
+				}
+				assert.Equal(t, want, starts, "starts")
+			})
+		})
+	}
+}
+
+// Debt is owed through a pause, and is still owed when that is lifted.
+func TestQuota_PauseForgivesNoDebt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := rates(sluice.Rate{N: 1, Unit: "tokens", Burst: 10})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "ask", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, func(ctx context.Context) error {
+			sluice.ReportUsage(ctx, "tokens", 100) // 90 in debt
+			return nil
+		})
+		r.tool(sluice.Spec{Name: "next", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}}, sleeps(0))
+		require.NoError(t, r.call("ask"))
+		q.Pause("", 10*time.Second)
+		time.Sleep(5 * time.Second)
+		q.Pause("", 0)
+		require.NoError(t, r.call("next"))
+		assert.Equal(t, 91*time.Second, r.at(), "the next call went at")
+	})
+}
+
+// Nobody starts between the pause of one key of a throttle and that of the next: not even
+// who waited for slots that were kept for another, whom the first of them holds.
+func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
+	for _, how := range []string{"Pause", "ReportThrottle"} {
+		t.Run(how, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Upstream: true,
+					Rates: []sluice.Rate{{N: 1000, Unit: "a"}, {N: 1000, Unit: "b"}}}))
+				r := newRig(t, sluice.Config{Interceptors: interceptors(q, limitsOf(sluice.Limit{Max: 4, Unit: "weight"}))})
+				defer r.end()
+				tool := func(name string, costs map[string]int64, f func(context.Context) error) {
+					r.tool(sluice.Spec{Name: name, Policy: sluice.Policy{Cost: func(_ sluice.Call, u string) int64 { return costs[u] }}}, f)
+				}
+				pause := make(chan struct{})
+				tool("holder", map[string]int64{"weight": 2}, func(ctx context.Context) error {
+					<-pause
+					if how == "Pause" {
+						q.Pause("", 30*time.Second)
+					} else {
+						sluice.ReportThrottle(ctx, 30*time.Second)
+					}
+					time.Sleep(time.Second)
+					return nil
+				})
+				var last time.Duration
+				tool("wide", map[string]int64{"weight": 4, "a": 1}, sleeps(0))
+				tool("small", map[string]int64{"weight": 1, "b": 1}, func(context.Context) error { last = r.at(); return nil })
+				var wg sync.WaitGroup
+				for _, tool := range []string{"holder", "wide"} {
+					wg.Go(func() { assert.NoError(t, r.call(tool)) })
+					synctest.Wait()
+				}
+				for r.Snapshot().Queued < 2 { // until the slots are kept for the wide one
+					if r.at() > time.Second {
+						t.Fatal("nothing is kept for the wide call")
+					}
+					time.Sleep(ms)
+					wg.Go(func() { assert.NoError(t, r.call("small")) })
+					synctest.Wait()
+				}
+				at := r.at()
+				close(pause)
+				wg.Wait()
+				if last < at+30*time.Second {
+					t.Errorf("a small call started at %v, want none before %v", last, at+30*time.Second)
+				}
+			})
+		})
+	}
+}
+
+// Calls that wait for the end of a pause do not make a limit look stalled: it has released
+// nothing because nobody held it. What follows the pause is watched from its end on.
+func TestThrottle_PauseIsNoStall(t *testing.T) {
+	for _, end := range []string{"by itself", "lifted"} {
+		t.Run(end, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				reg := sluice.NewToolRegistry()
+				var told []time.Duration
+				var r *rig
+				r = rigOver(t, reg, sluice.Config{Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+					if e.Kind == sluice.LimitStalled {
+						told = append(told, r.at())
+					}
+					return nil
+				})})
+				defer r.end()
+				r.ctx = t.Context()
+				first := true
+				r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Concurrency: 1}}, func(ctx context.Context) error {
+					if first {
+						first = false
+						sluice.ReportThrottle(ctx, time.Minute)
+						return nil
+					}
+					time.Sleep(100 * time.Second)
+					return nil
+				})
+				require.NoError(t, r.call("x"))
+				time.Sleep(ms)
+				wait := inOrder(2, func(int) { assert.NoError(t, r.call("x")) })
+				from := time.Minute
+				if end == "lifted" {
+					time.Sleep(50 * time.Second)
+					from = r.at()
+					require.NoError(t, reg.Lift("x"))
+				}
+				wait()
+				if len(told) != 1 || told[0] != from+time.Minute {
+					t.Errorf("told at %v, want once, a minute after %v: the limit's only call runs for 100 s from then on", told, from)
+				}
+			})
+		})
+	}
+}

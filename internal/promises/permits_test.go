@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -318,4 +320,285 @@ func TestPermit_CountsUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	r.end()
+}
+
+// Promise 10: everything taken is given back however the code ends.
+func TestPromise10_GivenBackOnEveryEnding(t *testing.T) {
+	const limit = 2
+	for _, how := range []string{"inline", "timeout", "submit", "submit queued"} {
+		for _, end := range endings {
+			t.Run(how+"/"+end.name, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					c := sluice.Config{Interceptors: interceptors(atMost(limit))}
+					if how == "timeout" {
+						c.Timeout = time.Second
+					}
+					r := newRig(t, c)
+					defer r.end()
+					var g gauge
+					r.tool(sluice.Spec{Name: "odd"}, func(context.Context) error {
+						time.Sleep(ms)
+						end.do()
+						return end.err
+					})
+					r.tool(sluice.Spec{Name: "plain"}, g.counts(10*ms))
+					for range limit + 1 {
+						var err error
+						returned := true
+						switch how {
+						case "submit queued":
+							for range limit {
+								f := r.Submit(r.ctx, sluice.Request{Tool: "plain"})
+								defer f.Wait(context.Background())
+							}
+							fallthrough
+						case "submit":
+							_, err = r.Submit(r.ctx, sluice.Request{Tool: "odd"}).Wait(t.Context())
+						default:
+							_, err, returned = r.invokeApart(r.ctx, sluice.Request{Tool: "odd"})
+						}
+						var p *sluice.PanicError
+						switch {
+						case end.name == "Goexit" && how == "inline":
+							assert.False(t, returned,
+								"the call returned: inline, Goexit ends the goroutine of the caller")
+						case end.name == "return" && err != nil, end.name == "error" && err != errTool:
+							t.Errorf("error is %v", err)
+						case end.name == "return", end.name == "error":
+						case !errors.As(err, &p):
+							t.Errorf("error is %v, want a PanicError", err)
+						case p.Goexit != (end.name == "Goexit") || len(p.Stack) == 0 || p.Tool != "odd":
+							t.Errorf("Goexit %v, tool %q, %d bytes of stack", p.Goexit, p.Tool, len(p.Stack))
+						case strings.Contains(err.Error(), "secret"):
+							t.Errorf("the text holds the panic's value: %v", err)
+						case errors.Is(err, sluice.ErrRejected):
+							t.Error("matches ErrRejected although the code ran")
+						}
+					}
+					time.Sleep(time.Second)
+					r.idle()
+					r.slotsFree("plain", &g, limit)
+				})
+			})
+		}
+	}
+}
+
+// A sink that calls Goexit ends the goroutine that emits. What the call holds, or waits
+// for, is given back all the same.
+func TestPromise10_GivenBackWhenASinkExits(t *testing.T) {
+	const limit = 2
+	for _, kind := range []sluice.EventKind{sluice.ToolInvoked, sluice.ToolQueued, sluice.ToolStarted, sluice.ToolCompleted, sluice.ToolFailed} {
+		for _, how := range []string{"inline", "timeout", "submit", "submit refused"} {
+			t.Run(fmt.Sprint(kind, "/", how), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					exits := atomic.Bool{}
+					c := sluice.Config{Interceptors: interceptors(atMost(limit)),
+						Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+							if exits.Load() && e.Kind == kind && (e.Call.Tool == "odd" || e.Call.Tool == "nobody") {
+								runtime.Goexit()
+							}
+							return nil
+						})}
+					if how == "timeout" {
+						c.Timeout = time.Second
+					}
+					r := newRig(t, c)
+					defer func() {
+						assert.NoError(t, r.Close(context.Background()))
+						r.idle()
+						require.NoError(t, r.pc.State.Close())
+					}()
+					var g gauge
+					r.tool(sluice.Spec{Name: "plain"}, g.counts(10*ms))
+					r.tool(sluice.Spec{Name: "odd"}, func(ctx context.Context) error {
+						if kind == sluice.ToolFailed {
+							return errTool
+						}
+						return nil
+					})
+					exits.Store(true)
+					var wg sync.WaitGroup
+					for range limit {
+						wg.Go(func() { assert.NoError(t, r.call("plain")) })
+					}
+					synctest.Wait()
+					for range limit + 1 {
+						wg.Go(func() {
+							q := sluice.Request{Tool: "odd"}
+							switch how {
+							case "submit refused":
+								q.Tool = "nobody"
+								fallthrough
+							case "submit":
+								f := r.Submit(t.Context(), q)
+								_, _ = f.Wait(t.Context())
+								return
+							}
+							_, _ = r.Invoke(t.Context(), q)
+						})
+					}
+					wg.Wait()
+					exits.Store(false)
+					time.Sleep(time.Second)
+					r.idle()
+					r.slotsFree("plain", &g, limit)
+				})
+			})
+		}
+	}
+}
+
+// So does user code that is asked about an outcome.
+func TestPromise10_GivenBackWhenAClassifierExits(t *testing.T) {
+	const limit = 2
+	for _, what := range []string{"Classify panics", "Classify exits", "RetryAfter exits"} {
+		for _, timeout := range []time.Duration{0, time.Second} {
+			t.Run(fmt.Sprint(what, " ", timeout), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(limit)), Timeout: timeout})
+					defer r.end()
+					var g gauge
+					p := sluice.Policy{}
+					switch what {
+					case "Classify panics":
+						p.Classify = func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("secret") }
+					case "Classify exits":
+						p.Classify = func(sluice.Call, sluice.Result, error) sluice.Outcome { runtime.Goexit(); return 0 }
+					}
+					r.tool(sluice.Spec{Name: "odd", Policy: p}, func(context.Context) error {
+						if what == "RetryAfter exits" {
+							return exitingError{}
+						}
+						return nil
+					})
+					r.tool(sluice.Spec{Name: "plain"}, g.counts(10*ms))
+					for range limit + 1 {
+						_, err, _ := r.invokeApart(r.ctx, sluice.Request{Tool: "odd"})
+						if what == "Classify panics" && err != nil {
+							t.Errorf("a classifier that panics leaves the outcome to the library: %v", err)
+						}
+					}
+					time.Sleep(2 * time.Second)
+					r.idle()
+					r.slotsFree("plain", &g, limit)
+				})
+			})
+		}
+	}
+}
+
+// free fails the test unless n calls of the limiter's executor can run at once.
+func free(t *testing.T, e *sluice.Executor, n int) {
+	t.Helper()
+	if _, ok := e.Plan("free"); !ok {
+		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "free"}, func(ctx context.Context, gate chan bool) (bool, error) { return <-gate, nil }))
+	}
+	gate := make(chan bool)
+	var calls []*sluice.Future
+	for range n {
+		calls = append(calls, e.Submit(t.Context(), sluice.Request{Tool: "free", Input: gate}))
+	}
+	synctest.Wait()
+	if s := e.Snapshot(); s.InFlight != n || s.Queued != 0 {
+		t.Errorf("%d run and %d wait, want %d free slots", s.InFlight, s.Queued, n)
+	}
+	close(gate)
+	for _, c := range calls {
+		_, err := c.Wait(t.Context())
+		assert.NoError(t, err)
+	}
+}
+
+func TestSlotIsHeldUntilTheCodeEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}, Timeout: time.Second})
+		start := time.Now()
+		var mu sync.Mutex
+		var began []time.Duration
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "deaf"}, func(context.Context, string) (string, error) {
+			mu.Lock()
+			began = append(began, time.Since(start))
+			mu.Unlock()
+			time.Sleep(10 * time.Second)
+			return "", nil
+		}))
+		_, err := f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.Equal(t, time.Second, time.Since(start))
+		_, err = f(t.Context(), "")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.Equal(t, 11*time.Second, time.Since(start))
+		err = e.Close(t.Context())
+		require.NoError(t, err, "Close")
+		assert.Equal(t, 20*time.Second, time.Since(start), "Close")
+		assert.Equal(t, []time.Duration{0, 10 * time.Second}, began, "began at")
+	})
+}
+
+func TestEachEndingGivesBackOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 3
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}, Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return errors.New("sink") })})
+		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x", Policy: sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("twice") }}},
+			func(_ context.Context, how string) (string, error) {
+				switch how {
+				case "panic":
+					panic(how)
+				case "exit":
+					runtime.Goexit()
+				case "error":
+					return "", errors.New(how)
+				}
+				return "", nil
+			}))
+		for range limit + 1 {
+			for _, how := range []string{"panic", "exit", "error", "return"} {
+				var wg sync.WaitGroup
+				wg.Go(func() { f(t.Context(), how) })
+				wg.Wait()
+			}
+		}
+		free(t, e, limit)
+	})
+}
+
+// Whatever the tree of a tool's error is, the call ends, its error passes through untouched,
+// and what it held is there again.
+func TestPromise10_GivenBackWhateverTheErrorWraps(t *testing.T) {
+	for name, odd := range oddErrors() {
+		for _, timeout := range []time.Duration{0, time.Second} {
+			for _, how := range []string{"invoke", "submit", "nested"} {
+				t.Run(fmt.Sprint(name, " ", timeout, " ", how), func(t *testing.T) {
+					bubble(t, func(t *testing.T) {
+						r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), breakerOf(sluice.CircuitBreakerConfig{})), Timeout: timeout})
+						defer r.end()
+						var g gauge
+						bad := error(nil)
+						r.tool(sluice.Spec{Name: "odd"}, func(context.Context) error { return bad })
+						r.tool(sluice.Spec{Name: "around"}, func(ctx context.Context) error {
+							_, err := r.Invoke(ctx, sluice.Request{Tool: "odd"})
+							return err
+						})
+						r.tool(sluice.Spec{Name: "plain"}, g.counts(ms))
+						for _, bad = range []error{odd, fmt.Errorf("outer: %w", odd), errors.Join(errors.New("beside"), odd)} {
+							var err error
+							switch how {
+							case "invoke":
+								err = r.call("odd")
+							case "submit":
+								_, err = r.Submit(r.ctx, sluice.Request{Tool: "odd"}).Wait(t.Context())
+							case "nested":
+								err = r.call("around")
+							}
+							if err != bad {
+								t.Errorf("the error is %T: want it untouched", err)
+							}
+							r.slotsFree("plain", &g, 1)
+						}
+					})
+				})
+			}
+		}
+	}
 }

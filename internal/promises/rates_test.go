@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,6 +17,7 @@ import (
 	"github.com/sluice-go/sluice"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 )
 
 // costing is a policy of calls that cost what their id says.
@@ -322,5 +326,256 @@ func TestQuota_EstimateOfSmallUnits(t *testing.T) {
 				use = 4
 			}
 		}
+	})
+}
+
+// In every window at most burst + rate × window starts.
+func TestPromise03_WindowsNeverExceedBurstPlusRate(t *testing.T) {
+	for seed := range uint64(8) {
+		bubble(t, func(t *testing.T) {
+			const n, burst, per = 7, 5, 100 * ms
+			q := rates(sluice.Rate{N: n, Per: per, Burst: burst})
+			r := newRig(t, sluice.Config{Interceptors: interceptors(q, atMost(3), scheduler(sluice.PrioritySchedulerConfig{}))})
+			defer r.end()
+			r.ctx = t.Context()
+			var mu sync.Mutex
+			var starts []time.Duration
+			rnd := rand.New(rand.NewPCG(5, seed))
+			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error {
+				mu.Lock()
+				starts = append(starts, r.at())
+				takes := time.Duration(len(starts)%20) * ms
+				mu.Unlock()
+				time.Sleep(takes)
+				return nil
+			})
+			var wg sync.WaitGroup
+			for range 400 {
+				patience := time.Duration(rnd.IntN(int(400 * ms)))
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(r.ctx, patience)
+					defer cancel()
+					if _, err := r.Invoke(ctx, sluice.Request{Tool: "work"}); err != nil && !errors.Is(err, sluice.ErrRejected) {
+						t.Error(err)
+					}
+				})
+				if rnd.IntN(40) == 0 { // a change of anything but the rate makes no tokens
+					require.NoError(t, sluice.Reconfigure("test", q.Change(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: n, Per: per, Burst: burst}}})))
+				}
+				if rnd.IntN(60) == 0 {
+					time.Sleep(time.Second) // fills up, and not beyond
+				}
+				time.Sleep(time.Duration(rnd.IntN(int(20 * ms))))
+			}
+			wg.Wait()
+			slices.Sort(starts)
+			for i := range starts {
+				for j := i; j < len(starts); j++ {
+					if w := starts[j] - starts[i]; time.Duration(j-i+1-burst)*per > n*w {
+						t.Fatalf("seed %d: %d starts in %v from %v on, with burst %d and %d per %v", seed, j-i+1, w, starts[i], burst, n, per)
+					}
+				}
+			}
+			if len(starts) < 200 {
+				t.Errorf("only %d ran", len(starts))
+			}
+		})
+	}
+}
+
+// RetryAfter is zero where nobody can know, and never beyond what a clock can say.
+func TestRetryAfterIsNeverAbsurd(t *testing.T) {
+	sane := func(t *testing.T, err error, want ...time.Duration) {
+		t.Helper()
+		var e *sluice.Error
+		if !errors.As(err, &e) || !errors.Is(err, sluice.ErrRejected) {
+			t.Errorf("%v: want a refusal", err)
+			return
+		}
+		for _, w := range want {
+			if e.RetryAfter == w {
+				return
+			}
+		}
+		t.Errorf("RetryAfter %v, want %v (%v)", e.RetryAfter, want, err)
+	}
+	bubble(t, func(t *testing.T) { // tripped over waiters
+		b := breakerOf(sluice.CircuitBreakerConfig{Cooldown: time.Minute, Scope: sluice.Global})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(b, atMost(1))})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "x"}, sleeps(time.Second))
+		r.busy("x")
+		errs := make(chan error, 10)
+		for range 10 {
+			go func() { errs <- r.call("x") }()
+		}
+		synctest.Wait()
+		require.NoError(t, b.Trip(""))
+		for range 10 {
+			sane(t, <-errs, 0, time.Minute)
+		}
+		sane(t, r.call("x"), 0, time.Minute)
+		time.Sleep(time.Second)
+	})
+	bubble(t, func(t *testing.T) { // what never refills
+		for name, lim := range map[string]*rate.Limiter{"no rate": rate.NewLimiter(0, 1), "burst 0": rate.NewLimiter(1, 0), "hardly ever": rate.NewLimiter(1e-12, 1)} {
+			q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: lim}))
+			r := newRig(t, sluice.Config{Interceptors: interceptors(q), MaxWait: time.Minute})
+			r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+			if lim.Burst() > 0 {
+				require.NoError(t, r.call("x"))
+			}
+			start := time.Now()
+			err := r.call("x")
+			var e *sluice.Error
+			if !errors.As(err, &e) || e.RetryAfter < 0 || e.RetryAfter > 100*365*day || time.Since(start) > time.Minute {
+				t.Errorf("%s: %v after %v", name, err, time.Since(start))
+			}
+			r.end()
+		}
+	})
+	bubble(t, func(t *testing.T) { // a cost above the burst is all of it, a width above the limit never fits
+		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 10, Unit: "tokens"}), limitsOf(sluice.Limit{Max: 4, Unit: "GB"})), MaxWait: sluice.NoWait})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(_ sluice.Call, unit string) int64 { return map[string]int64{"tokens": 1 << 60, "GB": 1}[unit] }}}, sleeps(0))
+		r.tool(sluice.Spec{Name: "wide", Policy: sluice.Policy{Cost: func(_ sluice.Call, unit string) int64 { return map[string]int64{"tokens": 1, "GB": 1 << 60}[unit] }}}, sleeps(0))
+		require.NoError(t, r.call("x"))
+		sane(t, r.call("x"), time.Second)
+		sane(t, r.call("wide"), 0)
+	})
+}
+
+// A token of a limiter that other code shares goes back for a call whose code did not run, at
+// once and whole.
+func TestSharedLimiter_TokenOfACallThatDidNotRun(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		lim := rate.NewLimiter(rate.Every(time.Hour), 10)
+		deny := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				if c.ID == "deny" {
+					return sluice.Result{}, errTool
+				}
+				return next(ctx, c)
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: lim})), deny)})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+		for range 5 {
+			_, err := r.Invoke(r.ctx, sluice.Request{ID: "deny", Tool: "x"})
+			require.ErrorIs(t, err, sluice.ErrRejected)
+		}
+		assert.Equal(t, float64(10), lim.Tokens(), "tokens left")
+		require.NoError(t, r.call("x"))
+		assert.Equal(t, float64(9), lim.Tokens(), "tokens left")
+	})
+}
+
+// A *rate.Limiter of the caller's own: calls wait until it has a token, take none unless
+// everything else agrees, and leave to other code what they do not take.
+func TestQuota_SharedLimiter(t *testing.T) {
+	const slack = time.Microsecond // its arithmetic is in floating point
+	near := func(t *testing.T, what string, got, want time.Duration) {
+		t.Helper()
+		if got < want-slack || got > want+slack {
+			t.Errorf("%s at %v, want %v", what, got, want)
+		}
+	}
+	t.Run("waits", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			lim := rate.NewLimiter(10, 2)
+			r := newRig(t, sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: lim})))})
+			defer r.end()
+			var mu sync.Mutex
+			var starts []time.Duration
+			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error {
+				mu.Lock()
+				defer mu.Unlock()
+				starts = append(starts, r.at())
+				return nil
+			})
+			parallel(200, func(int) { assert.NoError(t, r.call("work")) })
+			for i, at := range starts {
+				near(t, fmt.Sprint("call ", i), at, time.Duration(max(0, i-1))*100*ms)
+			}
+		})
+	})
+	t.Run("asked last", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			lim := rate.NewLimiter(rate.Every(time.Hour), 5)
+			r := newRig(t, sluice.Config{Interceptors: interceptors(
+				sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: lim})), limitsOf(sluice.Limit{Max: 1, Refuse: true}),
+				breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Scope: sluice.ForTool("broken")}))})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "work"}, sleeps(time.Second))
+			r.tool(sluice.Spec{Name: "broken"}, func(context.Context) error { return errors.New("broken") })
+			_ = r.call("broken")
+			r.busy("work")
+			for range 100 {
+				wantRefusal(t, r.call("work"), sluice.ErrSaturated, "concurrency global", 0)
+				assert.ErrorIs(t, r.call("broken"), sluice.ErrBreakerOpen)
+			}
+			assert.Equal(t, 3, int(lim.Tokens()), "tokens left: two calls ran")
+			time.Sleep(time.Second)
+		})
+	})
+	t.Run("never blocks", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			lim := rate.NewLimiter(10, 1)
+			q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: lim, Refuse: true}))
+			r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "work"}, sleeps(0))
+			require.NoError(t, r.call("work"))
+			var e *sluice.Error
+			if err := r.call("work"); !errors.As(err, &e) || e.Reason != sluice.ErrRateLimited || e.By != "rate shared limiter" || r.at() != 0 {
+				t.Errorf("%v at %v, want ErrRateLimited at once", err, r.at())
+			} else {
+				near(t, "RetryAfter", e.RetryAfter, 100*ms)
+				time.Sleep(e.RetryAfter)
+				require.NoError(t, r.call("work"))
+			}
+			lim.SetLimit(0) // nothing comes in any more
+			time.Sleep(time.Hour)
+			if err := r.call("work"); !errors.As(err, &e) || e.Reason != sluice.ErrRateLimited || e.RetryAfter != 0 {
+				t.Errorf("%v, want ErrRateLimited without a time", err)
+			}
+		})
+	})
+	t.Run("shared", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			lim := rate.NewLimiter(10, 1)
+			r := newRig(t, sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: lim})))})
+			defer r.end()
+			var n atomic.Int64
+			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { n.Add(1); return nil })
+			require.True(t, lim.Allow(), "no token")
+			require.NoError(t, r.call("work"))
+			near(t, "after other code's token", r.at(), 100*ms)
+			// Both take as fast as they may: what they get together is what there is.
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			other := 0
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for lim.Wait(ctx) == nil {
+					other++
+				}
+			})
+			for range 3 {
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						if _, err := r.Invoke(ctx, sluice.Request{Tool: "work"}); errors.Is(err, sluice.ErrRejected) {
+							return // no token will be there in time
+						}
+					}
+				})
+			}
+			wg.Wait()
+			t.Logf("10 s: %d calls, %d by other code", n.Load(), other)
+			if all := n.Load() + int64(other); all > 103 || all < 95 {
+				t.Errorf("%d in all, want about 100", all)
+			}
+		})
 	})
 }

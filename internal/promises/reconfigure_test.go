@@ -2,13 +2,12 @@ package promises_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
 	"github.com/stretchr/testify/assert"
@@ -184,217 +183,6 @@ func TestLimiterChange_InAnyOrder(t *testing.T) {
 	})
 }
 
-// A lower MaxKeys takes effect as keys fall idle; a key that owes, waits or has failures stays.
-func TestLimiterChange_LowerMaxKeys(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		conf := sluice.RateLimiterConfig{Name: "q", Scope: sluice.ByTenant, MaxKeys: 50, Rates: []sluice.Rate{{N: 1, Per: time.Minute}}}
-		q := sluice.Must(sluice.NewRateLimiter(conf))
-		r := newRig(t, sluice.Config{Interceptors: interceptors(q), MaxWait: sluice.NoWait})
-		defer r.end()
-		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
-		keys := func() (n int) {
-			for _, g := range r.Snapshot().Gates {
-				if g.Kind == sluice.GateRate {
-					n++
-				}
-			}
-			return n
-		}
-		call := func(tenant string) error {
-			_, err := r.Invoke(r.as(0, tenant), sluice.Request{Tool: "x"})
-			return err
-		}
-		for i := range 50 {
-			require.NoError(t, call(fmt.Sprint("t", i)))
-		}
-		conf.MaxKeys = 10
-		require.NoError(t, sluice.Reconfigure("me", q.Change(conf)))
-		assert.Equal(t, 50, keys(), "keys: all of them are busy")
-		var e *sluice.Error
-		if err := call("new"); !errors.As(err, &e) || e.Reason != sluice.ErrSaturated || e.RetryAfter != time.Minute {
-			t.Errorf("%v, want ErrSaturated for a minute", err)
-		}
-		assert.ErrorIs(t, call("t1"), sluice.ErrWaitTooLong, "want its own token to be spent")
-		time.Sleep(time.Minute)
-		require.NoError(t, call("new"))
-		if n := keys(); n > 10 {
-			t.Errorf("%d keys, want at most 10", n)
-		}
-	})
-}
-
-// A keyed breaker that has counted failures keeps its key while they count: a full table
-// refuses others with the time, and evicts none of these.
-func TestBreakerKeysWithFailuresStay(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 3, Scope: sluice.ByTenant, MaxKeys: 4, Cooldown: time.Hour})
-		r := newRig(t, sluice.Config{Interceptors: interceptors(b)})
-		defer r.end()
-		r.tool(sluice.Spec{Name: "bad"}, func(context.Context) error { return errTool })
-		r.tool(sluice.Spec{Name: "good"}, sleeps(0))
-		call := func(tool, tenant string) error {
-			_, err := r.Invoke(r.as(0, tenant), sluice.Request{Tool: tool})
-			return err
-		}
-		for i := range 4 {
-			for range 2 {
-				_ = call("bad", fmt.Sprint("t", i))
-			}
-		}
-		for i := range 20 {
-			var e *sluice.Error
-			if err := call("good", fmt.Sprint("new", i)); !errors.As(err, &e) || e.Reason != sluice.ErrSaturated {
-				t.Errorf("%v, want ErrSaturated", err)
-			}
-		}
-		for i := range 4 {
-			_ = call("bad", fmt.Sprint("t", i)) // the third failure in a row
-			if s, err := b.State(fmt.Sprint("t", i)); err != nil || s != sluice.BreakerOpen {
-				t.Errorf("t%d is %v, %v: want open after three failures", i, s, err)
-			}
-			require.NoError(t, b.Reset(fmt.Sprint("t", i)))
-		}
-		require.NoError(t, call("good", "new"))
-	})
-}
-
-// They count for as long as the breaker itself goes by them, an hour without a result: until then
-// a full table refuses others with what is left of it, and from then on the keys make room.
-func TestBreakerKeysWithFailuresStayForAnHour(t *testing.T) {
-	const keys = 4
-	for _, idle := range []time.Duration{time.Minute, 2 * time.Minute, time.Hour - 1, time.Hour} {
-		t.Run(fmt.Sprint("after ", idle), func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				b := breakerOf(sluice.CircuitBreakerConfig{Failures: 3, Scope: sluice.ByTenant, MaxKeys: keys})
-				r := newRig(t, sluice.Config{Interceptors: interceptors(b)})
-				defer r.end()
-				r.tool(sluice.Spec{Name: "bad"}, func(context.Context) error { return errTool })
-				r.tool(sluice.Spec{Name: "good"}, sleeps(0))
-				call := func(tool, tenant string) error {
-					_, err := r.Invoke(r.as(0, tenant), sluice.Request{Tool: tool})
-					return err
-				}
-				tenant := func(i int) string { return fmt.Sprint("t", i) }
-				for i := range keys {
-					_ = call("bad", tenant(i))
-					_ = call("bad", tenant(i))
-				}
-				time.Sleep(idle)
-				refused, state := 2*keys, sluice.BreakerOpen
-				if idle == time.Hour {
-					refused, state = 0, sluice.BreakerClosed
-				}
-				n := 0
-				for i := range 2 * keys {
-					var e *sluice.Error
-					switch err := call("good", fmt.Sprint("new", i)); {
-					case err == nil:
-					case errors.As(err, &e) && e.Reason == sluice.ErrSaturated && e.RetryAfter == time.Hour-idle:
-						n++
-					default:
-						t.Errorf("%v, want ErrSaturated for %v", err, time.Hour-idle)
-					}
-				}
-				assert.Equal(t, refused, n, "new keys were refused")
-				for i := range keys {
-					_ = call("bad", tenant(i)) // the third failure in a row, or the first of another
-					if s, err := b.State(tenant(i)); err != nil || s != state {
-						t.Errorf("%s is %v, %v, want %v", tenant(i), s, err, state)
-					}
-				}
-			})
-		})
-	}
-}
-
-// RetryAfter is zero where nobody can know, and never beyond what a clock can say.
-func TestRetryAfterIsNeverAbsurd(t *testing.T) {
-	sane := func(t *testing.T, err error, want ...time.Duration) {
-		t.Helper()
-		var e *sluice.Error
-		if !errors.As(err, &e) || !errors.Is(err, sluice.ErrRejected) {
-			t.Errorf("%v: want a refusal", err)
-			return
-		}
-		for _, w := range want {
-			if e.RetryAfter == w {
-				return
-			}
-		}
-		t.Errorf("RetryAfter %v, want %v (%v)", e.RetryAfter, want, err)
-	}
-	bubble(t, func(t *testing.T) { // tripped over waiters
-		b := breakerOf(sluice.CircuitBreakerConfig{Cooldown: time.Minute, Scope: sluice.Global})
-		r := newRig(t, sluice.Config{Interceptors: interceptors(b, atMost(1))})
-		defer r.end()
-		r.tool(sluice.Spec{Name: "x"}, sleeps(time.Second))
-		r.busy("x")
-		errs := make(chan error, 10)
-		for range 10 {
-			go func() { errs <- r.call("x") }()
-		}
-		synctest.Wait()
-		require.NoError(t, b.Trip(""))
-		for range 10 {
-			sane(t, <-errs, 0, time.Minute)
-		}
-		sane(t, r.call("x"), 0, time.Minute)
-		time.Sleep(time.Second)
-	})
-	bubble(t, func(t *testing.T) { // what never refills
-		for name, lim := range map[string]*rate.Limiter{"no rate": rate.NewLimiter(0, 1), "burst 0": rate.NewLimiter(1, 0), "hardly ever": rate.NewLimiter(1e-12, 1)} {
-			q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: lim}))
-			r := newRig(t, sluice.Config{Interceptors: interceptors(q), MaxWait: time.Minute})
-			r.tool(sluice.Spec{Name: "x"}, sleeps(0))
-			if lim.Burst() > 0 {
-				require.NoError(t, r.call("x"))
-			}
-			start := time.Now()
-			err := r.call("x")
-			var e *sluice.Error
-			if !errors.As(err, &e) || e.RetryAfter < 0 || e.RetryAfter > 100*365*day || time.Since(start) > time.Minute {
-				t.Errorf("%s: %v after %v", name, err, time.Since(start))
-			}
-			r.end()
-		}
-	})
-	bubble(t, func(t *testing.T) { // a cost above the burst is all of it, a width above the limit never fits
-		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 10, Unit: "tokens"}), limitsOf(sluice.Limit{Max: 4, Unit: "GB"})), MaxWait: sluice.NoWait})
-		defer r.end()
-		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cost: func(_ sluice.Call, unit string) int64 { return map[string]int64{"tokens": 1 << 60, "GB": 1}[unit] }}}, sleeps(0))
-		r.tool(sluice.Spec{Name: "wide", Policy: sluice.Policy{Cost: func(_ sluice.Call, unit string) int64 { return map[string]int64{"tokens": 1, "GB": 1 << 60}[unit] }}}, sleeps(0))
-		require.NoError(t, r.call("x"))
-		sane(t, r.call("x"), time.Second)
-		sane(t, r.call("wide"), 0)
-	})
-}
-
-// A token of a limiter that other code shares goes back for a call whose code did not run, at
-// once and whole.
-func TestSharedLimiter_TokenOfACallThatDidNotRun(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		lim := rate.NewLimiter(rate.Every(time.Hour), 10)
-		deny := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
-			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-				if c.ID == "deny" {
-					return sluice.Result{}, errTool
-				}
-				return next(ctx, c)
-			}
-		})
-		r := newRig(t, sluice.Config{Interceptors: interceptors(sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: lim})), deny)})
-		defer r.end()
-		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
-		for range 5 {
-			_, err := r.Invoke(r.ctx, sluice.Request{ID: "deny", Tool: "x"})
-			require.ErrorIs(t, err, sluice.ErrRejected)
-		}
-		assert.Equal(t, float64(10), lim.Tokens(), "tokens left")
-		require.NoError(t, r.call("x"))
-		assert.Equal(t, float64(9), lim.Tokens(), "tokens left")
-	})
-}
-
 // A change to what is already so is told to nobody.
 func TestReconfigure_NothingChangedIsNotTold(t *testing.T) {
 	rec := sluice.NewRecorder()
@@ -413,4 +201,141 @@ func TestReconfigure_NothingChangedIsNotTold(t *testing.T) {
 	require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
 	assert.Len(t, rec.Events(), 1, "events of one change")
 	r.end()
+}
+
+// A limiter's numbers are read while they change.
+func TestReconfigureWhileCalling(t *testing.T) {
+	lim := limiter(2)
+	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1_000_000}}}))
+	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{lim, rates}})
+	f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 300 {
+				_, err := f(context.Background(), "")
+				assert.NoError(t, err)
+			}
+		})
+	}
+	wg.Go(func() {
+		for i := range 300 {
+			c, r := lim.Config(), rates.Config()
+			c.Limits[0].Max = 1 + i%5
+			r.Rates[0].N = int64(1_000_000 + i)
+			assert.NoError(t, sluice.Reconfigure("test", lim.Change(c), rates.Change(r)))
+			assert.NotEmpty(t, fmt.Sprint(e.Snapshot().InFlight), "no snapshot")
+		}
+	})
+	wg.Wait()
+}
+
+// Whoever one change lets start starts, whatever a sink of another domain does that is told of it.
+func TestReconfigure_ASinkHoldsUpNoOtherDomain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		slow := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+			if e.Kind == sluice.LimitChanged {
+				<-release
+			}
+			return nil
+		})
+		var rigs [2]*rig
+		var inside [2]gauge
+		var changes []sluice.Change
+		for i := range rigs {
+			hold := atMost(1)
+			rigs[i] = newRig(t, sluice.Config{Interceptors: interceptors(hold), Sink: slow})
+			rigs[i].tool(sluice.Spec{Name: "x"}, inside[i].counts(time.Minute))
+			for range 2 {
+				rigs[i].Submit(rigs[i].ctx, sluice.Request{Tool: "x"})
+			}
+			changes = append(changes, hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}))
+		}
+		synctest.Wait()
+		go func() {
+			if err := sluice.Reconfigure("me", changes...); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		for i := range rigs {
+			if n := inside[i].inside.Load(); n != 2 {
+				t.Errorf("%d calls of domain %d run, want 2", n, i)
+			}
+		}
+		close(release)
+		for _, r := range rigs {
+			r.end()
+		}
+	})
+}
+
+// A failing Reconfigure changes nothing and tells nobody.
+func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1}}}))
+		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 5, Unit: "tokens"}}}))
+		b := breakerOf(sluice.CircuitBreakerConfig{Name: "b"})
+		s := scheduler(sluice.PrioritySchedulerConfig{Name: "s"})
+		sink := sluice.NewRecorder()
+		r := newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(l, q, b, s)})
+		defer r.end()
+		var g gauge
+		r.tool(sluice.Spec{Name: "work", Policy: sluice.Policy{Concurrency: 3}}, g.counts(ms))
+		good := func() []sluice.Change {
+			return []sluice.Change{
+				l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 9}}}),
+				q.Change(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 9, Unit: "tokens"}}}),
+				b.Change(sluice.CircuitBreakerConfig{Name: "b", Failures: 9}),
+				s.Change(sluice.PrioritySchedulerConfig{Name: "s", MaxQueue: 9}),
+				r.reg.WithPolicy("work", sluice.Policy{Concurrency: 9}),
+			}
+		}
+		for _, tc := range []struct {
+			change sluice.Change
+			want   string
+		}{
+			{sluice.Change{}, "Reconfigure: change 5 is the zero Change: make one with a Change method"},
+			{l.Change(l.Config()), "Reconfigure: change 5 is the second of one component: there must be one for each"},
+			{r.reg.WithPolicy("work", sluice.Policy{}), "Reconfigure: change 5 is the second of one component: there must be one for each"},
+			{l.Change(sluice.ConcurrencyLimiterConfig{}), "ConcurrencyLimiterConfig.Limits is empty: must have at least one limit"},
+			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 0}}}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Max is 0: must be from 1 to %d", mostSlots)},
+			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "m", Limits: []sluice.Limit{{Max: 1}}}), `ConcurrencyLimiterConfig.Name is "m": cannot change from "l"`},
+			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1}, {Max: 1, Unit: "x"}}}), "ConcurrencyLimiterConfig.Limits has 2 entries, the component was made with 1: their number cannot change"},
+			{l.Change(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1, Scope: sluice.ByTool}}}), "ConcurrencyLimiterConfig.Limits[0] changes its Scope or Unit: they cannot change"},
+			{q.Change(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 1}}}), `RateLimiterConfig.Rates[0].Unit is "": cannot change from "tokens"`},
+			{q.Change(sluice.RateLimiterConfig{Name: "q", Upstream: true, Rates: []sluice.Rate{{N: 1, Unit: "tokens"}}}), "RateLimiterConfig.Upstream changes: it cannot change"},
+			{q.Change(sluice.RateLimiterConfig{Name: "q", Scope: sluice.ByTool, Rates: []sluice.Rate{{N: 1, Unit: "tokens"}}}), "RateLimiterConfig.Scope changes: it cannot change"},
+			{q.Change(sluice.RateLimiterConfig{Name: "z", Rates: []sluice.Rate{{N: 1, Unit: "tokens"}}}), "RateLimiterConfig.Name changes: it cannot change"},
+			{b.Change(sluice.CircuitBreakerConfig{Name: "c"}), `CircuitBreakerConfig.Name is "c": cannot change from "b"`},
+			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Scope: sluice.Global}), "CircuitBreakerConfig.Scope changes: it cannot change"},
+			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Ratio: math.NaN()}), "CircuitBreakerConfig.Ratio is NaN: must be from 0 (off) to 1"},
+			{s.Change(sluice.PrioritySchedulerConfig{Name: "t"}), `PrioritySchedulerConfig.Name is "t": cannot change from "s"`},
+			{s.Change(sluice.PrioritySchedulerConfig{Name: "s", MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be from 0 to 1073741824"},
+			{r.reg.WithPolicy("other", sluice.Policy{}), `WithPolicy: tool "other" is not registered`},
+			{r.reg.WithPolicy("work", sluice.Policy{Timeout: -1}), "Policy.Timeout is -1ns: must be zero or positive, up to 87600h0m0s"},
+			{(*sluice.ToolRegistry)(nil).WithPolicy("work", sluice.Policy{}), "WithPolicy: the ToolRegistry is nil"},
+		} {
+			err := sluice.Reconfigure("test", append(good(), tc.change)...)
+			assert.EqualError(t, err, "sluice: "+tc.want, "want sluice: %s", tc.want)
+			spec, _ := r.reg.Lookup("work")
+			require.Equal(t, 1, l.Config().Limits[0].Max, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, int64(5), q.Config().Rates[0].N,
+				"a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 5, b.Config().Failures, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 1000, s.Config().MaxQueue, "a failing Reconfigure (%v) has changed something", err)
+			require.Equal(t, 3, spec.Policy.Concurrency, "a failing Reconfigure (%v) has changed something", err)
+		}
+		assert.Empty(t, sink.Events(), "events of changes that did not happen")
+		r.slotsFree("work", &g, 1)
+		require.NoError(t, sluice.Reconfigure("test", good()...))
+		for _, e := range sink.Events() {
+			if e.Kind == sluice.LimitChanged && e.Actor != "test" {
+				t.Errorf("changed by %q", e.Actor)
+			}
+		}
+		time.Sleep(time.Minute)
+		r.slotsFree("work", &g, 9)
+	})
 }

@@ -331,33 +331,3 @@ func TestPromise10_ContextThatMisbehavesWhileItsCallWaits(t *testing.T) {
 		}
 	}
 }
-
-// A context that panics or calls Goexit when it is to be watched, or is watched no more, ends its
-// call by that, and Close waits for nothing that is left of it.
-func TestClose_AfterAContextThatMisbehavesAsItIsWatched(t *testing.T) {
-	for name, how := range map[string]func(){"panic": func() { panic("asked") }, "Goexit": runtime.Goexit} {
-		for _, when := range []string{"asked", "left"} {
-			t.Run(name+" "+when, func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
-					r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
-					r.tool(sluice.Spec{Name: "x"}, sleeps(ms))
-					holder := r.Submit(r.ctx, sluice.Request{Tool: "x"})
-					base, cancel := context.WithCancel(r.ctx)
-					defer cancel()
-					ctx := askedContext{base, func() {}, func() {}}
-					if when == "asked" {
-						ctx.asked = how
-					} else {
-						ctx.left = how
-					}
-					go r.Submit(ctx, sluice.Request{Tool: "x"}) // which may exit
-					_, err := holder.Wait(r.ctx)
-					require.NoError(t, err)
-					synctest.Wait()
-					require.NoError(t, r.Close(t.Context()))
-					r.end()
-				})
-			})
-		}
-	}
-}

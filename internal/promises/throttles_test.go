@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -584,100 +583,4 @@ func TestQuota_ErrorsNameTheirParts(t *testing.T) {
 		assert.Error(t, r.call("fetch"), "want the call of a host that does not pause to go on")
 		assert.Zero(t, r.at(), "it started at")
 	})
-}
-
-// Nobody starts between the pause of one key of a throttle and that of the next: not even
-// who waited for slots that were kept for another, whom the first of them holds.
-func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
-	for _, how := range []string{"Pause", "ReportThrottle"} {
-		t.Run(how, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Upstream: true,
-					Rates: []sluice.Rate{{N: 1000, Unit: "a"}, {N: 1000, Unit: "b"}}}))
-				r := newRig(t, sluice.Config{Interceptors: interceptors(q, limitsOf(sluice.Limit{Max: 4, Unit: "weight"}))})
-				defer r.end()
-				tool := func(name string, costs map[string]int64, f func(context.Context) error) {
-					r.tool(sluice.Spec{Name: name, Policy: sluice.Policy{Cost: func(_ sluice.Call, u string) int64 { return costs[u] }}}, f)
-				}
-				pause := make(chan struct{})
-				tool("holder", map[string]int64{"weight": 2}, func(ctx context.Context) error {
-					<-pause
-					if how == "Pause" {
-						q.Pause("", 30*time.Second)
-					} else {
-						sluice.ReportThrottle(ctx, 30*time.Second)
-					}
-					time.Sleep(time.Second)
-					return nil
-				})
-				var last time.Duration
-				tool("wide", map[string]int64{"weight": 4, "a": 1}, sleeps(0))
-				tool("small", map[string]int64{"weight": 1, "b": 1}, func(context.Context) error { last = r.at(); return nil })
-				var wg sync.WaitGroup
-				for _, tool := range []string{"holder", "wide"} {
-					wg.Go(func() { assert.NoError(t, r.call(tool)) })
-					synctest.Wait()
-				}
-				for r.Snapshot().Queued < 2 { // until the slots are kept for the wide one
-					if r.at() > time.Second {
-						t.Fatal("nothing is kept for the wide call")
-					}
-					time.Sleep(ms)
-					wg.Go(func() { assert.NoError(t, r.call("small")) })
-					synctest.Wait()
-				}
-				at := r.at()
-				close(pause)
-				wg.Wait()
-				if last < at+30*time.Second {
-					t.Errorf("a small call started at %v, want none before %v", last, at+30*time.Second)
-				}
-			})
-		})
-	}
-}
-
-// Calls that wait for the end of a pause do not make a limit look stalled: it has released
-// nothing because nobody held it. What follows the pause is watched from its end on.
-func TestThrottle_PauseIsNoStall(t *testing.T) {
-	for _, end := range []string{"by itself", "lifted"} {
-		t.Run(end, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				reg := sluice.NewToolRegistry()
-				var told []time.Duration
-				var r *rig
-				r = rigOver(t, reg, sluice.Config{Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-					if e.Kind == sluice.LimitStalled {
-						told = append(told, r.at())
-					}
-					return nil
-				})})
-				defer r.end()
-				r.ctx = t.Context()
-				first := true
-				r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Concurrency: 1}}, func(ctx context.Context) error {
-					if first {
-						first = false
-						sluice.ReportThrottle(ctx, time.Minute)
-						return nil
-					}
-					time.Sleep(100 * time.Second)
-					return nil
-				})
-				require.NoError(t, r.call("x"))
-				time.Sleep(ms)
-				wait := inOrder(2, func(int) { assert.NoError(t, r.call("x")) })
-				from := time.Minute
-				if end == "lifted" {
-					time.Sleep(50 * time.Second)
-					from = r.at()
-					require.NoError(t, reg.Lift("x"))
-				}
-				wait()
-				if len(told) != 1 || told[0] != from+time.Minute {
-					t.Errorf("told at %v, want once, a minute after %v: the limit's only call runs for 100 s from then on", told, from)
-				}
-			})
-		})
-	}
 }

@@ -227,3 +227,126 @@ func TestTimed_ExecutorFromOutside(t *testing.T) {
 	}
 	require.NoError(t, exec.Close(t.Context()))
 }
+
+// Promise 14: a timed-out tool does not hold its caller up, and keeps its slot until its
+// code ends.
+func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1}), b)})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "deaf", Policy: sluice.Policy{Timeout: time.Second}}, sleeps(10*time.Second))
+		started := time.Duration(-1)
+		r.tool(sluice.Spec{Name: "next"}, func(context.Context) error { started = r.at(); return nil })
+		done := make(chan error)
+		go func() { done <- r.call("deaf") }()
+		synctest.Wait()
+		time.Sleep(time.Second - 1)
+		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")), "the breaker opened before the timeout")
+		err := <-done
+		assert.Equal(t, time.Second, r.at(), "returned at")
+		var e *sluice.Error
+		if !errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sluice.ErrRejected) || !errors.As(err, &e) || e.Tool != "deaf" {
+			t.Errorf("error is %v", err)
+		}
+		got := sluice.Must(b.State("deaf"))
+		assert.Equal(t, sluice.BreakerOpen, got, "the breaker is %v at the timeout", got)
+		s := r.Snapshot()
+		assert.Equal(t, 1, s.Abandoned)
+		assert.Equal(t, 1, s.InFlight)
+		require.NoError(t, r.call("next"))
+		assert.Equal(t, 10*time.Second, started, "the next call started at, when the code ended")
+		synctest.Wait()
+		s = r.Snapshot()
+		assert.Zero(t, s.Abandoned)
+		assert.Zero(t, s.InFlight)
+		r.trace("deaf: invoked started failed; next: invoked queued started completed")
+		for _, e := range r.rec.Events("deaf") {
+			if e.Kind == sluice.ToolFailed && (e.Duration != time.Second || e.Time.Sub(r.start) != time.Second) {
+				t.Errorf("failed at %v after %v, want 1s", e.Time.Sub(r.start), e.Duration)
+			}
+		}
+	})
+}
+
+// A tool that heeds its context ends at the timeout too, and the error is the same.
+func TestPromise14_TimedOutToolThatListens(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(atMost(1))})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "good"}, func(ctx context.Context) error {
+			<-ctx.Done()
+			assert.ErrorIs(t, context.Cause(ctx), sluice.ErrTimeout, "cause")
+			return ctx.Err()
+		})
+		err := r.call("good")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, r.at())
+		synctest.Wait()
+		r.idle()
+	})
+}
+
+// The caller's own deadline is not the library's timeout: the breaker does not count it,
+// whichever of the two timers fires first.
+func TestPromise14_CallersDeadlineBeforeTheTimeout(t *testing.T) {
+	for range 50 {
+		bubble(t, func(t *testing.T) {
+			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1})
+			r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(b)})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "deaf"}, sleeps(10*time.Second))
+			ctx, cancel := context.WithTimeout(r.ctx, 100*ms)
+			defer cancel()
+			_, err := r.Invoke(ctx, sluice.Request{Tool: "deaf"})
+			if r.at() != 100*ms || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sluice.ErrRejected) {
+				t.Errorf("%v at %v, want a deadline exceeded at 100ms", err, r.at())
+			}
+			time.Sleep(20 * time.Second)
+			assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")),
+				"the caller's deadline opened the breaker")
+		})
+	}
+}
+
+// Retried attempts are timed each on its own, and the events tell the time as it was.
+func TestPromise14_SecondAttemptTimesOut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		retry := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				res, err := next(ctx, c)
+				if err != nil {
+					time.Sleep(time.Minute)
+					res, err = next(ctx, c)
+				}
+				return res, err
+			}
+		})
+		r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(retry, atMost(1))})
+		defer r.end()
+		n := 0
+		r.tool(sluice.Spec{Name: "deaf"}, func(context.Context) error {
+			if n++; n == 1 {
+				time.Sleep(100 * ms)
+				return errTool
+			}
+			time.Sleep(10 * time.Second)
+			return nil
+		})
+		if err := r.call("deaf"); !errors.Is(err, sluice.ErrTimeout) || r.at() != time.Minute+1100*ms {
+			t.Errorf("%v at %v", err, r.at())
+		}
+		r.trace("deaf: invoked started retrying started failed")
+		var last time.Duration
+		for _, e := range r.rec.Events() {
+			at := e.Time.Sub(r.start)
+			if at < last {
+				t.Errorf("%s at %v, after %v", e.Kind, at, last)
+			}
+			last = at
+		}
+		assert.Equal(t, r.at(), last, "the last event is of")
+		time.Sleep(10 * time.Second)
+	})
+}
