@@ -1,35 +1,35 @@
-package sluice
+package promises_test
 
 import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/sluice-go/sluice"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 func TestListIsSortedAndCurrent(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
+	s, ctx := newState(t, sluice.SharedStateConfig{})
 	for _, k := range []string{"b", "a/2", "a/10", "a", "c", "a/1"} {
-		require.NoError(t, second(Key[string](k).Set(ctx, "v "+k)))
+		require.NoError(t, second(sluice.Key[string](k).Set(ctx, "v "+k)))
 	}
 	var keys []string
 	for e := range s.List("a") {
 		keys = append(keys, e.Key)
 		if e.Key == "a/1" { // what goes before its turn is not yielded, what changes is current
-			Key[string]("a/10").Delete(ctx)
-			Key[string]("a/2").Set(ctx, "new")
+			sluice.Key[string]("a/10").Delete(ctx)
+			sluice.Key[string]("a/2").Set(ctx, "new")
 		}
 		if e.Key == "a/2" && e.Value != "new" {
 			t.Errorf("a/2 is %v, want new", e.Value)
 		}
-		_, version, _ := Key[string](e.Key).Get(ctx)
+		_, version, _ := sluice.Key[string](e.Key).Get(ctx)
 		assert.Equal(t, e.Version, version)
 		assert.Zero(t, e.Lost)
 	}
@@ -39,9 +39,9 @@ func TestListIsSortedAndCurrent(t *testing.T) {
 // Keys that are there during the whole walk are listed exactly once, whatever else
 // comes and goes.
 func TestListUnderChurn(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
+	s, ctx := newState(t, sluice.SharedStateConfig{})
 	for i := range 500 {
-		Key[int](fmt.Sprintf("stay/%03d", i)).Set(ctx, i)
+		sluice.Key[int](fmt.Sprintf("stay/%03d", i)).Set(ctx, i)
 	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -52,10 +52,10 @@ func TestListUnderChurn(t *testing.T) {
 				return
 			default:
 				for j := range 2000 {
-					Key[int](fmt.Sprint("go/", j)).Set(ctx, i)
+					sluice.Key[int](fmt.Sprint("go/", j)).Set(ctx, i)
 				}
 				for j := range 2000 {
-					Key[int](fmt.Sprint("go/", j)).Delete(ctx)
+					sluice.Key[int](fmt.Sprint("go/", j)).Delete(ctx)
 				}
 			}
 		}
@@ -79,11 +79,11 @@ func TestListUnderChurn(t *testing.T) {
 // collect watches in a goroutine of a bubble until ctx ends.
 type collected struct {
 	mu      sync.Mutex
-	entries []StateEntry
+	entries []sluice.StateEntry
 	ended   time.Time
 }
 
-func collect(ctx context.Context, s *SharedState, prefix string) *collected {
+func collect(ctx context.Context, s *sluice.SharedState, prefix string) *collected {
 	c := new(collected)
 	go func() {
 		for e := range s.Watch(ctx, prefix) {
@@ -115,26 +115,26 @@ func (c *collected) String() (out string) {
 
 func TestWatchTellsAllInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ctx := newState(t, SharedStateConfig{})
-		a, b, n := Key[string]("w/a"), Key[string]("w/b"), Key[int]("w/n")
+		s, ctx := newState(t, sluice.SharedStateConfig{})
+		a, b, n := sluice.Key[string]("w/a"), sluice.Key[string]("w/b"), sluice.Key[int]("w/n")
 		b.Set(ctx, "b1")
 		a.Set(ctx, "a1")
-		Key[string]("other").Set(ctx, "x")
+		sluice.Key[string]("other").Set(ctx, "x")
 		wctx, cancel := context.WithCancel(ctx)
 		got := collect(wctx, s, "w/")
 		a.Set(ctx, "a2")
-		Increment(ctx, n, 5)
-		Increment(ctx, n, 1)
+		sluice.Increment(ctx, n, 5)
+		sluice.Increment(ctx, n, 1)
 		a.Delete(ctx)
 		a.Delete(ctx) // absent: no change
-		a.Set(ctx, "a4", TTL(time.Second))
+		a.Set(ctx, "a4", sluice.TTL(time.Second))
 		b.Update(ctx, func(string, bool) (string, error) { return "b2", nil })
 		s.Txn(ctx, func(ctx context.Context) error {
-			Increment(ctx, n, 1)
-			_, err := Increment(ctx, n, 1)
+			sluice.Increment(ctx, n, 1)
+			_, err := sluice.Increment(ctx, n, 1)
 			return err
 		})
-		Key[string]("other").Set(ctx, "y")
+		sluice.Key[string]("other").Set(ctx, "y")
 		time.Sleep(time.Second)
 		synctest.Wait() // the expiry comes first
 		s.Clear()
@@ -170,12 +170,12 @@ func TestWatchTellsAllInOrder(t *testing.T) {
 
 func TestWatchOfAView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ctx := newState(t, SharedStateConfig{})
-		v := Must(s.View("run/", SharedStateConfig{}))
+		s, ctx := newState(t, sluice.SharedStateConfig{})
+		v := sluice.Must(s.View("run/", sluice.SharedStateConfig{}))
 		got := collect(ctx, v, "p/")
-		Key[int]("p/x").Set(WithState(ctx, v), 1)
-		Key[int]("run/p/y").Set(ctx, 2)
-		Key[int]("p/z").Set(ctx, 3)
+		sluice.Key[int]("p/x").Set(sluice.WithState(ctx, v), 1)
+		sluice.Key[int]("run/p/y").Set(ctx, 2)
+		sluice.Key[int]("p/z").Set(ctx, 3)
 		assert.Equal(t, "p/x=1@1 p/y=2@1 ", got.String())
 		time.Sleep(time.Second)
 		v.Close()
@@ -188,8 +188,8 @@ func TestWatchOfAView(t *testing.T) {
 
 func TestWatchEndsWithClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ctx := newState(t, SharedStateConfig{})
-		all := []*collected{collect(ctx, s, ""), collect(ctx, s, "x"), collect(ctx, Must(s.View("v", SharedStateConfig{})), "")}
+		s, ctx := newState(t, sluice.SharedStateConfig{})
+		all := []*collected{collect(ctx, s, ""), collect(ctx, s, "x"), collect(ctx, sluice.Must(s.View("v", sluice.SharedStateConfig{})), "")}
 		time.Sleep(time.Second)
 		s.Close()
 		synctest.Wait()
@@ -206,34 +206,17 @@ func TestWatchEndsWithClose(t *testing.T) {
 	})
 }
 
-// A body that panics or exits leaves no watch behind: increments are fast again.
-func TestWatchBodyThatPanicsLeavesNoWatch(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	Key[int]("k").Set(ctx, 1)
-	for want, body := range map[string]func(){
-		"panicked: boom": func() { panic("boom") },
-		"exited":         func() { runtime.Goexit() },
-	} {
-		assert.Equal(t, want, inGoroutine(func() {
-			for range s.Watch(ctx, "") {
-				body()
-			}
-		}), "the watch")
-	}
-	assert.Zero(t, s.view.Store.Watches(), "watches are left")
-}
-
 func TestAReaderThatNeverReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ctx := newState(t, SharedStateConfig{})
+		s, ctx := newState(t, sluice.SharedStateConfig{})
 		const keys, writes = 10, 100_000
-		k := func(i int) Key[int] { return Key[int](fmt.Sprint("k", i%keys)) }
+		k := func(i int) sluice.Key[int] { return sluice.Key[int](fmt.Sprint("k", i%keys)) }
 		k(0).Set(ctx, -1)
 		k(1).Set(ctx, -1)
 		gate := make(chan struct{})
 		wctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		var got []StateEntry
+		var got []sluice.StateEntry
 		go func() {
 			for e := range s.Watch(wctx, "") {
 				got = append(got, e)
@@ -243,19 +226,19 @@ func TestAReaderThatNeverReads(t *testing.T) {
 		synctest.Wait() // it sits on the first entry
 		start := time.Now()
 		for i := range writes {
-			_, err := Increment(ctx, k(i), 1)
+			_, err := sluice.Increment(ctx, k(i), 1)
 			require.NoError(t, err)
 		}
 		k(1).Delete(ctx)
-		Key[int]("new").Set(ctx, 5)
-		Key[int]("gone").Set(ctx, 5)
-		Key[int]("gone").Delete(ctx)
+		sluice.Key[int]("new").Set(ctx, 5)
+		sluice.Key[int]("gone").Set(ctx, 5)
+		sluice.Key[int]("gone").Delete(ctx)
 		assert.Zero(t, time.Since(start), "the writer waited for")
 		close(gate)
 		synctest.Wait()
 
 		// First the two entries that were there, then 1,024 changes, then the latest.
-		lost, last := 0, make(map[string]StateEntry)
+		lost, last := 0, make(map[string]sluice.StateEntry)
 		for i, e := range got {
 			lost += e.Lost
 			if e.Lost != 0 && i != 2+1024 {
@@ -280,7 +263,7 @@ func TestAReaderThatNeverReads(t *testing.T) {
 			t.Errorf("got %+v and %+v, want 5 and nothing", last["new"], last["gone"])
 		}
 		// And now it is in step again.
-		Increment(ctx, k(2), 1)
+		sluice.Increment(ctx, k(2), 1)
 		synctest.Wait()
 		if e := got[len(got)-1]; e.Key != "k2" || e.Lost != 0 || e.Value != writes/keys+1 {
 			t.Errorf("got %+v, want the last change alone", e)
@@ -296,9 +279,9 @@ func TestWatchStorm(t *testing.T) {
 	gaps := 0
 	for round := range 10 {
 		synctest.Test(t, func(t *testing.T) {
-			s, ctx := newState(t, SharedStateConfig{})
+			s, ctx := newState(t, sluice.SharedStateConfig{})
 			for i := range 20 {
-				Key[int](fmt.Sprint("k", i)).Set(ctx, -1)
+				sluice.Key[int](fmt.Sprint("k", i)).Set(ctx, -1)
 			}
 			wctx, cancel := context.WithCancel(ctx)
 			var reader, writers sync.WaitGroup
@@ -324,22 +307,22 @@ func TestWatchStorm(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, uint64(g+round*10)))
 				writers.Go(func() {
 					for range 3000 {
-						k := Key[int](fmt.Sprint("k", r.IntN(40)))
+						k := sluice.Key[int](fmt.Sprint("k", r.IntN(40)))
 						switch r.IntN(8) {
 						case 0:
 							k.Delete(ctx)
 						case 1, 2:
-							k.Set(ctx, r.IntN(100), TTL(time.Duration(1+r.IntN(10))))
+							k.Set(ctx, r.IntN(100), sluice.TTL(time.Duration(1+r.IntN(10))))
 						case 3:
 							time.Sleep(time.Duration(r.IntN(4)))
 						case 4:
 							s.Txn(ctx, func(ctx context.Context) error {
 								k.Delete(ctx)
-								_, err := Increment(ctx, k+"t", 1)
+								_, err := sluice.Increment(ctx, k+"t", 1)
 								return err
 							})
 						default:
-							Increment(ctx, k, 1)
+							sluice.Increment(ctx, k, 1)
 						}
 					}
 				})
@@ -364,11 +347,11 @@ func TestWatchStorm(t *testing.T) {
 // A watch that begins among writes tells each of them once: as a first entry or as a
 // change, and never one after a later one.
 func TestWatchBeginsAmongWrites(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
+	s, ctx := newState(t, sluice.SharedStateConfig{})
 	const keys = 5000
-	k := make([]Key[int], keys)
+	k := make([]sluice.Key[int], keys)
 	for i := range k {
-		k[i] = Key[int](fmt.Sprint("k", i))
+		k[i] = sluice.Key[int](fmt.Sprint("k", i))
 		k[i].Set(ctx, 1)
 	}
 	stop := make(chan struct{})
@@ -379,7 +362,7 @@ func TestWatchBeginsAmongWrites(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				Increment(ctx, k[i%keys*7919%keys], 1)
+				sluice.Increment(ctx, k[i%keys*7919%keys], 1)
 			}
 		}
 	})
@@ -408,7 +391,7 @@ func TestNothingIsLostSilently(t *testing.T) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
 		r := rand.New(rand.NewPCG(seed, 1))
-		s, ctx := newState(t, SharedStateConfig{})
+		s, ctx := newState(t, sluice.SharedStateConfig{})
 		wctx, cancel := context.WithCancel(ctx)
 		seen, versions := make(map[string]any), make(map[string]uint64)
 		lost, delivered, gaps := 0, 0, 0
@@ -437,14 +420,14 @@ func TestNothingIsLostSilently(t *testing.T) {
 		synctest.Wait()
 		changes := 0
 		write := func() {
-			k := Key[int](fmt.Sprint("k", r.IntN(300)))
+			k := sluice.Key[int](fmt.Sprint("k", r.IntN(300)))
 			if r.IntN(3) == 0 {
 				if _, version, _ := k.Get(ctx); version != 0 {
 					changes++
 				}
 				k.Delete(ctx)
 			} else {
-				Increment(ctx, k, 1)
+				sluice.Increment(ctx, k, 1)
 				changes++
 			}
 		}

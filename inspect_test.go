@@ -86,23 +86,47 @@ func TestReading_InBatches(t *testing.T) {
 	})
 }
 
-// A limiter's change of MaxKeys reaches what its keys are counted in, of a keyed scope only.
-func TestLimiterChange_MaxKeysReachesTheClass(t *testing.T) {
-	conf := func(n int) ConcurrencyLimiterConfig {
-		return ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1, Scope: ByTenant, MaxKeys: n}, {Max: 1, MaxKeys: n}}}
+// A snapshot reads at most a thousand constraints under one hold of the lock, calls get in
+// between, and each constraint is there once.
+func TestSnapshotReadsInBatches(t *testing.T) {
+	const keys = 3500
+	if readAtOnce > 1000 {
+		t.Errorf("%d are read at once, want 1,000 at most", readAtOnce)
 	}
-	l := Must(NewConcurrencyLimiter(conf(7)))
-	q := Must(NewRateLimiter(RateLimiterConfig{Scope: ByTenant, MaxKeys: 7, Rates: []Rate{{N: 1}}}))
-	b := Must(NewCircuitBreaker(CircuitBreakerConfig{Scope: ByTenant, MaxKeys: 7}))
-	qc, bc := q.Config(), b.Config()
-	qc.MaxKeys, bc.MaxKeys = 11, 11
-	require.NoError(t, Reconfigure("me", l.Change(conf(11)), q.Change(qc), b.Change(bc)))
-	for name, tt := range map[string][2]int{
-		"limiter":        {l.core.limits[0].class.MaxKeys, 11},
-		"limiter global": {l.core.limits[1].class.MaxKeys, 0},
-		"rate":           {q.core.limits[0].class.MaxKeys, 11},
-		"breaker":        {b.core.limits[0].class.MaxKeys, 11},
-	} {
-		assert.Equal(t, tt[1], tt[0], "%s: keys", name)
+	limits := Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1000, Scope: ByTenant}}}))
+	quota := Must(NewRateLimiter(RateLimiterConfig{Scope: ByTenant, Rates: []Rate{{N: 1000}, {N: 1000, Per: 60e9}}}))
+	e := Must(NewExecutor(NewToolRegistry(), Config{Interceptors: []Interceptor{limits, quota}}))
+	x := Must(Wrap(e, Spec{Name: "x"}, func(context.Context, struct{}) (int, error) { return 0, nil }))
+	call := func(i int) {
+		t.Helper()
+		_, err := x(WithPipelineContext(t.Context(), PipelineContext{Tenant: fmt.Sprint("tenant-", i)}), struct{}{})
+		require.NoError(t, err)
 	}
+	for i := range keys {
+		call(i)
+	}
+	r := e.read()
+	holds, more := 0, true
+	for ; more; holds++ {
+		before := len(r.snap.Gates)
+		more = r.next(readAtOnce)
+		if n := len(r.snap.Gates) - before; n > readAtOnce {
+			t.Errorf("%d constraints read under one hold of the lock, want at most %d", n, readAtOnce)
+		}
+		call(1) // which would hang if the lock were held
+	}
+	if holds < 3*keys/readAtOnce {
+		t.Errorf("the lock was held %d times for %d constraints", holds, 3*keys)
+	}
+	seen := make(map[string]int)
+	for _, g := range r.done().Gates {
+		seen[g.Name+"\n"+g.Key]++
+	}
+	for k, n := range seen {
+		assert.Equal(t, 1, n, "%q is there %d times", k, n)
+	}
+	if want := 3*keys + 1; len(seen) != want { // and the tool's own
+		t.Errorf("%d constraints, want %d", len(seen), want)
+	}
+	assert.NoError(t, e.Close(t.Context()))
 }

@@ -1,4 +1,4 @@
-package sluice
+package promises_test
 
 import (
 	"context"
@@ -13,14 +13,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluice-go/sluice/internal/kv"
+	"github.com/sluice-go/sluice"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 func TestTxnReadsItsOwnWrites(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	a, b, c := Key[string]("a"), Key[int]("b"), Key[int]("c")
+	s, ctx := newState(t, sluice.SharedStateConfig{})
+	a, b, c := sluice.Key[string]("a"), sluice.Key[int]("b"), sluice.Key[int]("c")
 	va, _ := a.Set(ctx, "old")
 	c.Set(ctx, 7)
 	var inside uint64
@@ -31,12 +31,12 @@ func TestTxnReadsItsOwnWrites(t *testing.T) {
 		}
 		wantValue(t, tx, a, "new")
 		wantValue(t, ctx, a, "old") // outside, nothing has happened
-		assert.ErrorIs(t, second(a.CompareAndSwap(tx, va, "x")), ErrConflict)
+		assert.ErrorIs(t, second(a.CompareAndSwap(tx, va, "x")), sluice.ErrConflict)
 		v, err = a.CompareAndSwap(tx, v, "newer")
 		assert.NoError(t, err)
 		inside = v
-		assert.NoError(t, second(Increment(tx, b, 2)))
-		if n, err := Increment(tx, b, 3); n != 5 || err != nil {
+		assert.NoError(t, second(sluice.Increment(tx, b, 2)))
+		if n, err := sluice.Increment(tx, b, 3); n != 5 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
 		if n, err := b.Update(tx, func(old int, ok bool) (int, error) { return old * 2, nil }); n != 10 || err != nil {
@@ -44,11 +44,11 @@ func TestTxnReadsItsOwnWrites(t *testing.T) {
 		}
 		assert.NoError(t, c.Delete(tx))
 		wantAbsent(t, tx, c)
-		assert.ErrorIs(t, c.CompareAndDelete(tx, 1), ErrConflict)
-		assert.ErrorIs(t, second(Increment(tx, Key[string2]("a"), 1)), ErrWrongType)
-		assert.ErrorIs(t, second(Increment(tx, Key[int64]("b"), 1)), ErrWrongType)
-		assert.ErrorIs(t, third(Key[int]("a").Get(tx)), ErrWrongType)
-		assert.ErrorIs(t, second(Key[int]("a").CompareAndSwap(tx, v, 1)), ErrWrongType)
+		assert.ErrorIs(t, c.CompareAndDelete(tx, 1), sluice.ErrConflict)
+		assert.ErrorIs(t, second(sluice.Increment(tx, sluice.Key[string2]("a"), 1)), sluice.ErrWrongType)
+		assert.ErrorIs(t, second(sluice.Increment(tx, sluice.Key[int64]("b"), 1)), sluice.ErrWrongType)
+		assert.ErrorIs(t, third(sluice.Key[int]("a").Get(tx)), sluice.ErrWrongType)
+		assert.ErrorIs(t, second(sluice.Key[int]("a").CompareAndSwap(tx, v, 1)), sluice.ErrWrongType)
 		return nil
 	})
 	require.NoError(t, err)
@@ -62,8 +62,8 @@ func TestTxnReadsItsOwnWrites(t *testing.T) {
 
 // An Update in a transaction whose function writes the same key there runs again.
 func TestTxnReentrantUpdate(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	k := Key[int]("k")
+	s, ctx := newState(t, sluice.SharedStateConfig{})
+	k := sluice.Key[int]("k")
 	calls := 0
 	err := s.Txn(ctx, func(ctx context.Context) error {
 		return second(k.Update(ctx, func(old int, ok bool) (int, error) {
@@ -92,8 +92,8 @@ func TestTxnIsAllOrNothing(t *testing.T) {
 		"cancel": {func(cancel context.CancelCauseFunc) error { cancel(cause); return nil }, "returned", cause},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, ctx := newState(t, SharedStateConfig{})
-			a, b := Key[int]("a"), Key[int]("b")
+			s, ctx := newState(t, sluice.SharedStateConfig{})
+			a, b := sluice.Key[int]("a"), sluice.Key[int]("b")
 			va, _ := a.Set(ctx, 1)
 			cctx, cancel := context.WithCancelCause(ctx)
 			var leaked context.Context
@@ -112,22 +112,22 @@ func TestTxnIsAllOrNothing(t *testing.T) {
 			}
 			wantAbsent(t, ctx, b)
 			// The context of a transaction that is over does not reach the store.
-			require.ErrorIs(t, second(a.Set(leaked, 3)), ErrNoState)
-			require.ErrorIs(t, third(a.Get(leaked)), ErrNoState)
-			require.ErrorIs(t, a.Delete(leaked), ErrNoState)
-			require.ErrorIs(t, second(Increment(leaked, a, 1)), ErrNoState)
-			require.ErrorIs(t, StateFrom(leaked).Txn(leaked, func(context.Context) error { return nil }), ErrNoState)
-			require.NoError(t, StateFrom(leaked).Close())
+			require.ErrorIs(t, second(a.Set(leaked, 3)), sluice.ErrNoState)
+			require.ErrorIs(t, third(a.Get(leaked)), sluice.ErrNoState)
+			require.ErrorIs(t, a.Delete(leaked), sluice.ErrNoState)
+			require.ErrorIs(t, second(sluice.Increment(leaked, a, 1)), sluice.ErrNoState)
+			require.ErrorIs(t, sluice.StateFrom(leaked).Txn(leaked, func(context.Context) error { return nil }), sluice.ErrNoState)
+			require.NoError(t, sluice.StateFrom(leaked).Close())
 			// And the keys are as usable as before.
-			require.NoError(t, s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, a, 1)) }))
+			require.NoError(t, s.Txn(ctx, func(ctx context.Context) error { return second(sluice.Increment(ctx, a, 1)) }))
 			wantValue(t, ctx, a, 2)
 		})
 	}
 }
 
 func TestTxnRunsAgainOnConflict(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	a, b, c := Key[int]("a"), Key[int]("b"), Key[int]("c")
+	s, ctx := newState(t, sluice.SharedStateConfig{})
+	a, b, c := sluice.Key[int]("a"), sluice.Key[int]("b"), sluice.Key[int]("c")
 	a.Set(ctx, 1)
 	calls := 0
 	err := s.Txn(ctx, func(tx context.Context) error {
@@ -137,7 +137,7 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 			return err
 		}
 		if calls == 1 { // seen at commit
-			Increment(ctx, a, 1)
+			sluice.Increment(ctx, a, 1)
 		}
 		return second(b.Set(tx, n*10))
 	})
@@ -151,11 +151,11 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 		n, _, err := a.Get(tx)
 		assert.NoError(t, err)
 		if calls == 1 { // seen by the next read, which must not show a torn state
-			Increment(ctx, a, 1)
-			Increment(ctx, b, 10)
+			sluice.Increment(ctx, a, 1)
+			sluice.Increment(ctx, b, 10)
 			_, _, err := b.Get(tx)
-			assert.ErrorIs(t, err, ErrConflict)
-			assert.ErrorIs(t, second(c.Set(tx, 1)), ErrConflict)
+			assert.ErrorIs(t, err, sluice.ErrConflict)
+			assert.ErrorIs(t, second(c.Set(tx, 1)), sluice.ErrConflict)
 			return nil // even if fn does not mind
 		}
 		m, _, err := b.Get(tx)
@@ -172,20 +172,20 @@ func TestTxnRunsAgainOnConflict(t *testing.T) {
 		calls++
 		return second(a.CompareAndSwap(tx, 999, 1))
 	})
-	require.ErrorIs(t, err, ErrConflict)
+	require.ErrorIs(t, err, sluice.ErrConflict)
 	assert.Equal(t, 1, calls, "calls")
 }
 
 func TestTxnEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ctx := newState(t, SharedStateConfig{})
-		k := Key[int]("k")
+		s, ctx := newState(t, sluice.SharedStateConfig{})
+		k := sluice.Key[int]("k")
 		ctx, cancel := context.WithTimeout(ctx, 950*time.Millisecond)
 		defer cancel()
 		start := time.Now()
 		err := s.Txn(ctx, func(tx context.Context) error { // always in conflict
 			n, _, _ := k.Get(tx)
-			Increment(ctx, k, 1)
+			sluice.Increment(ctx, k, 1)
 			time.Sleep(100 * time.Millisecond)
 			return second(k.Set(tx, n+100))
 		})
@@ -197,20 +197,20 @@ func TestTxnEndsWithItsContext(t *testing.T) {
 }
 
 func TestTxnJoins(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	v := Must(s.View("v/", SharedStateConfig{}))
-	a, b := Key[int]("a"), Key[int]("b")
+	s, ctx := newState(t, sluice.SharedStateConfig{})
+	v := sluice.Must(s.View("v/", sluice.SharedStateConfig{}))
+	a, b := sluice.Key[int]("a"), sluice.Key[int]("b")
 	err := s.Txn(ctx, func(tx context.Context) error {
 		a.Set(tx, 1)
 		assert.NoError(t, s.Txn(tx, func(tx context.Context) error {
 			wantValue(t, tx, a, 1)
-			return second(Increment(tx, a, 1))
+			return second(sluice.Increment(tx, a, 1))
 		}))
 		wantValue(t, tx, a, 2)
 		// A view of the same store joins too, by its own names.
 		assert.NoError(t, v.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 5)) }))
-		wantValue(t, tx, Key[int]("v/a"), 5)
-		assert.NoError(t, second(b.Set(WithState(tx, Must(StateFrom(tx).View("w/", SharedStateConfig{}))), 6)))
+		wantValue(t, tx, sluice.Key[int]("v/a"), 5)
+		assert.NoError(t, second(b.Set(sluice.WithState(tx, sluice.Must(sluice.StateFrom(tx).View("w/", sluice.SharedStateConfig{}))), 6)))
 		// An inner one that fails, however it does, takes its writes back.
 		assert.ErrorIs(t, s.Txn(tx, func(tx context.Context) error {
 			a.Set(tx, 99)
@@ -219,7 +219,7 @@ func TestTxnJoins(t *testing.T) {
 		}), errors.ErrUnsupported)
 		func() {
 			defer func() { recover() }()
-			StateFrom(tx).Txn(tx, func(tx context.Context) error {
+			sluice.StateFrom(tx).Txn(tx, func(tx context.Context) error {
 				a.Delete(tx)
 				panic("boom")
 			})
@@ -236,7 +236,7 @@ func TestTxnJoins(t *testing.T) {
 	}
 	assert.Equal(t, "a=2 v/a=5 w/b=6 ", got)
 	// Another store does not join.
-	other, octx := newState(t, SharedStateConfig{})
+	other, octx := newState(t, sluice.SharedStateConfig{})
 	err = s.Txn(ctx, func(tx context.Context) error {
 		assert.NoError(t, other.Txn(tx, func(tx context.Context) error { return second(a.Set(tx, 1)) }))
 		return errors.ErrUnsupported
@@ -245,52 +245,12 @@ func TestTxnJoins(t *testing.T) {
 	wantValue(t, octx, a, 1)
 }
 
-func TestTxnBounds(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{MaxKeys: 10, MaxBytes: 10_000})
-	k := func(i int) Key[string] { return Key[string](fmt.Sprint(i)) }
-	for i := range 9 {
-		k(i).Set(ctx, "")
-	}
-	// Too much at the end, and nothing happens.
-	err := s.Txn(ctx, func(ctx context.Context) error {
-		k(20).Set(ctx, "")
-		return second(k(21).Set(ctx, ""))
-	})
-	require.ErrorIs(t, err, ErrFull)
-	wantAbsent(t, ctx, k(20))
-	// What it removes makes room for what it adds.
-	err = s.Txn(ctx, func(ctx context.Context) error {
-		for i := 20; i < 25; i++ {
-			k(i).Set(ctx, "")
-		}
-		for i := range 4 {
-			k(i).Delete(ctx)
-		}
-		return nil
-	})
-	require.NoError(t, err)
-	keys, _ := s.view.Scope.Usage()
-	assert.Equal(t, 10, keys, "keys")
-	// A function that never ends cannot fill the memory.
-	err = s.Txn(ctx, func(ctx context.Context) error {
-		for i := 0; ; i++ {
-			if _, err := k(i).Set(ctx, ""); err != nil {
-				assert.Equal(t, 10, i, "refused after %d keys", i)
-				return err
-			}
-		}
-	})
-	require.ErrorIs(t, err, ErrFull)
-	err = s.Txn(ctx, func(ctx context.Context) error { return second(k(0).Set(ctx, string(make([]byte, 20_000)))) })
-	require.ErrorIs(t, err, ErrFull)
-}
-
 func TestTxnMoneyIsKept(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	s, ctx := newState(t, SharedStateConfig{})
+	s, ctx := newState(t, sluice.SharedStateConfig{})
 	const accounts, each = 10, 100
-	k := func(i int) Key[int] { return Key[int](fmt.Sprint("account/", i)) }
+	k := func(i int) sluice.Key[int] { return sluice.Key[int](fmt.Sprint("account/", i)) }
 	for i := range accounts {
 		k(i).Set(ctx, each)
 	}
@@ -308,7 +268,7 @@ func TestTxnMoneyIsKept(t *testing.T) {
 						if calls++; calls > 1 {
 							again.Add(1)
 						}
-						left, err := Increment(ctx, from, -n)
+						left, err := sluice.Increment(ctx, from, -n)
 						if err != nil {
 							return err
 						}
@@ -321,7 +281,7 @@ func TestTxnMoneyIsKept(t *testing.T) {
 						case 1:
 							runtime.Goexit()
 						}
-						_, err = Increment(ctx, to, n)
+						_, err = sluice.Increment(ctx, to, n)
 						return err
 					})
 				}
@@ -371,8 +331,8 @@ func TestTxnMoneyIsKept(t *testing.T) {
 
 // Keys that come and go together are never seen apart.
 func TestTxnCreatesAndDeletesTogether(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	k := func(i int) Key[int] { return Key[int](fmt.Sprint("k", i)) }
+	s, ctx := newState(t, sluice.SharedStateConfig{})
+	k := func(i int) sluice.Key[int] { return sluice.Key[int](fmt.Sprint("k", i)) }
 	const keys = 16
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -412,7 +372,7 @@ func TestTxnCreatesAndDeletesTogether(t *testing.T) {
 			t.Error(err)
 			break
 		}
-		if first != other || errors.Is(errFirst, ErrAbsent) != errors.Is(errOther, ErrAbsent) {
+		if first != other || errors.Is(errFirst, sluice.ErrAbsent) != errors.Is(errOther, sluice.ErrAbsent) {
 			t.Errorf("%s is %d, %v and %s is %d, %v at one instant", string(a), first, errFirst, string(b), other, errOther)
 			break
 		}
@@ -431,13 +391,13 @@ func TestTxnCreatesAndDeletesTogether(t *testing.T) {
 
 // A function that uses its context from several goroutines.
 func TestTxnFromSeveralGoroutines(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
+	s, ctx := newState(t, sluice.SharedStateConfig{})
 	err := s.Txn(ctx, func(ctx context.Context) error {
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
 				for range 100 {
-					_, err := Increment(ctx, Key[int](fmt.Sprint(i%2)), 1)
+					_, err := sluice.Increment(ctx, sluice.Key[int](fmt.Sprint(i%2)), 1)
 					assert.NoError(t, err)
 				}
 			})
@@ -446,31 +406,31 @@ func TestTxnFromSeveralGoroutines(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
-	wantValue(t, ctx, Key[int]("0"), 400)
-	wantValue(t, ctx, Key[int]("1"), 400)
+	wantValue(t, ctx, sluice.Key[int]("0"), 400)
+	wantValue(t, ctx, sluice.Key[int]("1"), 400)
 }
 
 func TestTxnOfRestoredValues(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
+	s, ctx := newState(t, sluice.SharedStateConfig{})
 	require.NoError(t, s.UnmarshalJSON([]byte(`{"keys":{"n":{"value":9007199254740993,"version":3},"s":{"value":"x","version":4}}}`)))
 	err := s.Txn(ctx, func(ctx context.Context) error {
-		if n, err := Increment(ctx, Key[int64]("n"), 1); n != 9007199254740994 || err != nil {
+		if n, err := sluice.Increment(ctx, sluice.Key[int64]("n"), 1); n != 9007199254740994 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
-		assert.ErrorIs(t, second(Increment(ctx, Key[int64]("s"), 1)), ErrWrongType)
-		return second(Key[string]("s").CompareAndSwap(ctx, 4, "y"))
+		assert.ErrorIs(t, second(sluice.Increment(ctx, sluice.Key[int64]("s"), 1)), sluice.ErrWrongType)
+		return second(sluice.Key[string]("s").CompareAndSwap(ctx, 4, "y"))
 	})
 	require.NoError(t, err)
-	wantValue(t, ctx, Key[int64]("n"), 9007199254740994)
-	wantValue(t, ctx, Key[string]("s"), "y")
+	wantValue(t, ctx, sluice.Key[int64]("n"), 9007199254740994)
+	wantValue(t, ctx, sluice.Key[string]("s"), "y")
 }
 
 // A view's bounds hold for what is written through it, whoever looked at the key before, and
 // for nothing else.
 func TestTxnKeepsTheBoundsOfViews(t *testing.T) {
-	small := SharedStateConfig{MaxKeys: 1, MaxBytes: 1000}
+	small := sluice.SharedStateConfig{MaxKeys: 1, MaxBytes: 1000}
 	type test struct {
-		s         *SharedState
+		s         *sluice.SharedState
 		out, in   context.Context // of the transaction, and of a view in it
 		inner     context.Context // of a view of the view, that is bounded no further
 		transient context.Context // of another view of the same prefix, that is not bounded
@@ -481,78 +441,78 @@ func TestTxnKeepsTheBoundsOfViews(t *testing.T) {
 		full bool
 	}{
 		"written": {func(x test) error {
-			second(Key[int]("a").Set(x.in, 1))
-			return second(Key[int]("b").Set(x.in, 1))
+			second(sluice.Key[int]("a").Set(x.in, 1))
+			return second(sluice.Key[int]("b").Set(x.in, 1))
 		}, true},
 		"read outside before": {func(x test) error {
-			Key[int]("v/a").Get(x.out)
-			Key[int]("v/b").Get(x.out)
-			second(Key[int]("a").Set(x.in, 1))
-			return second(Key[int]("b").Set(x.in, 1))
+			sluice.Key[int]("v/a").Get(x.out)
+			sluice.Key[int]("v/b").Get(x.out)
+			second(sluice.Key[int]("a").Set(x.in, 1))
+			return second(sluice.Key[int]("b").Set(x.in, 1))
 		}, true},
 		"written outside before": {func(x test) error {
-			Key[int]("v/a").Set(x.out, 1)
-			Key[int]("v/b").Set(x.out, 1)
-			return second(Increment(x.in, Key[int]("b"), 1))
+			sluice.Key[int]("v/a").Set(x.out, 1)
+			sluice.Key[int]("v/b").Set(x.out, 1)
+			return second(sluice.Increment(x.in, sluice.Key[int]("b"), 1))
 		}, true},
 		"through a view in the view": {func(x test) error {
-			Key[int]("v/w/a").Get(x.out)
-			second(Key[int]("a").Set(x.inner, 1))
-			return second(Key[int]("b").Set(x.inner, 1))
+			sluice.Key[int]("v/w/a").Get(x.out)
+			second(sluice.Key[int]("a").Set(x.inner, 1))
+			return second(sluice.Key[int]("b").Set(x.inner, 1))
 		}, true},
 		"through two views": {func(x test) error {
-			second(Key[int]("a").Set(x.transient, 1))
-			second(Key[int]("a").Set(x.in, 1))
-			return second(Key[int]("b").Set(x.transient, 1))
+			second(sluice.Key[int]("a").Set(x.transient, 1))
+			second(sluice.Key[int]("a").Set(x.in, 1))
+			return second(sluice.Key[int]("b").Set(x.transient, 1))
 		}, true},
 		"bytes, updated": {func(x test) error {
-			Key[string]("v/a").Set(x.out, "small")
-			return second(Key[string]("a").Update(x.in, func(string, bool) (string, error) { return big, nil }))
+			sluice.Key[string]("v/a").Set(x.out, "small")
+			return second(sluice.Key[string]("a").Update(x.in, func(string, bool) (string, error) { return big, nil }))
 		}, true},
 		"in an inner transaction": {func(x test) error {
-			Key[int]("v/a").Get(x.out)
-			Key[int]("v/b").Set(x.out, 1)
-			return StateFrom(x.in).Txn(x.in, func(ctx context.Context) error { return second(Key[int]("a").Set(ctx, 1)) })
+			sluice.Key[int]("v/a").Get(x.out)
+			sluice.Key[int]("v/b").Set(x.out, 1)
+			return sluice.StateFrom(x.in).Txn(x.in, func(ctx context.Context) error { return second(sluice.Key[int]("a").Set(ctx, 1)) })
 		}, true},
 		"what goes elsewhere makes no room": {func(x test) error {
-			for _, k := range []Key[int]{"v/there/1", "v/there/2"} {
+			for _, k := range []sluice.Key[int]{"v/there/1", "v/there/2"} {
 				k.Delete(x.out)
 			}
-			return second(Key[int]("a").Set(x.in, 1))
+			return second(sluice.Key[int]("a").Set(x.in, 1))
 		}, true},
 		"taken back": {func(x test) error {
-			Key[int]("v/a").Set(x.out, 1)
-			StateFrom(x.in).Txn(x.in, func(ctx context.Context) error {
-				second(Key[int]("a").Set(ctx, 1))
-				second(Key[int]("b").Set(ctx, 1))
+			sluice.Key[int]("v/a").Set(x.out, 1)
+			sluice.StateFrom(x.in).Txn(x.in, func(ctx context.Context) error {
+				second(sluice.Key[int]("a").Set(ctx, 1))
+				second(sluice.Key[int]("b").Set(ctx, 1))
 				return errors.New("no")
 			})
-			return second(Key[int]("v/b").Set(x.out, 1))
+			return second(sluice.Key[int]("v/b").Set(x.out, 1))
 		}, false},
 		"written outside, read inside": {func(x test) error {
-			Key[int]("a").Get(x.in)
-			Key[int]("b").Get(x.in)
-			Key[string]("v/a").Set(x.out, big)
-			return second(Key[int]("v/b").Set(x.out, 1))
+			sluice.Key[int]("a").Get(x.in)
+			sluice.Key[int]("b").Get(x.in)
+			sluice.Key[string]("v/a").Set(x.out, big)
+			return second(sluice.Key[int]("v/b").Set(x.out, 1))
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, ctx := newState(t, SharedStateConfig{})
+			s, ctx := newState(t, sluice.SharedStateConfig{})
 			if name == "what goes elsewhere makes no room" {
 				for i := range 4 {
-					Key[int](fmt.Sprint("v/there/", i)).Set(ctx, 1)
+					sluice.Key[int](fmt.Sprint("v/there/", i)).Set(ctx, 1)
 				}
 			}
-			before := string(Must(s.MarshalJSON()))
+			before := string(sluice.Must(s.MarshalJSON()))
 			err := s.Txn(ctx, func(ctx context.Context) error {
-				v := Must(StateFrom(ctx).View("v/", small))
-				return c.do(test{s, ctx, WithState(ctx, v), WithState(ctx, Must(v.View("w/", SharedStateConfig{}))),
-					WithState(ctx, Must(StateFrom(ctx).View("v/", SharedStateConfig{})))})
+				v := sluice.Must(sluice.StateFrom(ctx).View("v/", small))
+				return c.do(test{s, ctx, sluice.WithState(ctx, v), sluice.WithState(ctx, sluice.Must(v.View("w/", sluice.SharedStateConfig{}))),
+					sluice.WithState(ctx, sluice.Must(sluice.StateFrom(ctx).View("v/", sluice.SharedStateConfig{})))})
 			})
-			if errors.Is(err, ErrFull) != c.full || err != nil && !c.full {
+			if errors.Is(err, sluice.ErrFull) != c.full || err != nil && !c.full {
 				t.Errorf("got %v, want ErrFull: %v", err, c.full)
 			}
-			if after := string(Must(s.MarshalJSON())); c.full && after != before {
+			if after := string(sluice.Must(s.MarshalJSON())); c.full && after != before {
 				t.Errorf("a refused transaction left %s", after)
 			}
 		})
@@ -561,13 +521,13 @@ func TestTxnKeepsTheBoundsOfViews(t *testing.T) {
 
 // A view that a transaction has used lasts as long as that, whoever still refers to it.
 func TestTxnOutlivesWhoeverMadeItsView(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	n := Key[int]("n")
+	s, ctx := newState(t, sluice.SharedStateConfig{})
+	n := sluice.Key[int]("n")
 	collect := func() {
 		// One that nobody refers to is collected, and so its cleanup ran.
 		gone := make(chan struct{})
 		func() {
-			runtime.AddCleanup(Must(s.View("other/", SharedStateConfig{})), func(done chan struct{}) { close(done) }, gone)
+			runtime.AddCleanup(sluice.Must(s.View("other/", sluice.SharedStateConfig{})), func(done chan struct{}) { close(done) }, gone)
 		}()
 		for range 2 {
 			for again := true; again; {
@@ -583,31 +543,31 @@ func TestTxnOutlivesWhoeverMadeItsView(t *testing.T) {
 	}
 	use := map[string]func(ctx context.Context) error{
 		"written": func(ctx context.Context) error { return second(n.Set(ctx, 1)) },
-		"read":    func(ctx context.Context) error { _, _, err := Key[int]("absent").Get(ctx); return err },
-		"counted": func(ctx context.Context) error { return second(Increment(ctx, n, 1)) },
+		"read":    func(ctx context.Context) error { _, _, err := sluice.Key[int]("absent").Get(ctx); return err },
+		"counted": func(ctx context.Context) error { return second(sluice.Increment(ctx, n, 1)) },
 	}
 	for name, use := range use {
 		t.Run(name, func(t *testing.T) {
 			for outside := range 2 {
 				if err := s.Txn(ctx, func(ctx context.Context) error {
 					if outside == 1 {
-						Key[int]("run/in/n").Get(ctx)
+						sluice.Key[int]("run/in/n").Get(ctx)
 					}
 					func() {
-						v := Must(Must(StateFrom(ctx).View("run/", SharedStateConfig{})).View("in/", SharedStateConfig{}))
-						if err := use(WithState(ctx, v)); err != nil && !errors.Is(err, ErrAbsent) {
+						v := sluice.Must(sluice.Must(sluice.StateFrom(ctx).View("run/", sluice.SharedStateConfig{})).View("in/", sluice.SharedStateConfig{}))
+						if err := use(sluice.WithState(ctx, v)); err != nil && !errors.Is(err, sluice.ErrAbsent) {
 							t.Error(err)
 						}
 						v.Close()
 					}()
 					collect()
-					return second(Key[int]("last").Set(ctx, 1)) // looks at all keys once more
+					return second(sluice.Key[int]("last").Set(ctx, 1)) // looks at all keys once more
 				}); err != nil {
 					t.Errorf("nobody closed anything, and the transaction fails: %v", err)
 				}
 			}
 			late := collecting{ctx, collect}
-			assert.NoError(t, Must(s.View("run/", SharedStateConfig{})).Txn(late, func(ctx context.Context) error {
+			assert.NoError(t, sluice.Must(s.View("run/", sluice.SharedStateConfig{})).Txn(late, func(ctx context.Context) error {
 				return second(n.Set(ctx, 1))
 			}), "the transaction of a view that nobody else refers to fails")
 		})
@@ -625,11 +585,29 @@ func (c collecting) Err() error {
 	return c.Context.Err()
 }
 
+// What a transaction has read is bounded too: one that never ends cannot fill the memory.
+func TestTxnReadsAreBounded(t *testing.T) {
+	s, ctx := newState(t, sluice.SharedStateConfig{MaxKeys: 1, MaxBytes: 1 << 20})
+	err := s.Txn(ctx, func(ctx context.Context) error {
+		long := strings.Repeat("k", 1<<20)
+		for i := 0; ; i++ {
+			if _, _, err := sluice.Key[int](fmt.Sprint(long, i)).Get(ctx); !errors.Is(err, sluice.ErrAbsent) {
+				if i < 10 || i > 64 {
+					t.Errorf("refused after %d keys of a megabyte, want 64 at most", i)
+				}
+				return err
+			}
+		}
+	})
+	require.ErrorIs(t, err, sluice.ErrFull)
+}
+
 // What can never take effect ends: a function that writes, past its transaction or update,
 // what that has used.
 func TestSelfConflictsEnd(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	k, other := Key[int]("k"), Key[int]("other")
+	const tries = 10_000 // as the comments of Update and Txn say
+	s, ctx := newState(t, sluice.SharedStateConfig{})
+	k, other := sluice.Key[int]("k"), sluice.Key[int]("other")
 	runs := 0
 	add := func(old int, _ bool) (int, error) { return old + 1, nil }
 	for name, c := range map[string]struct {
@@ -641,13 +619,13 @@ func TestSelfConflictsEnd(t *testing.T) {
 				runs++
 				return 0, second(k.Set(ctx, old+1))
 			}))
-		}, kv.MaxTries},
+		}, tries},
 		"an update in an update": {func() error {
 			return second(k.Update(ctx, func(old int, _ bool) (int, error) {
 				runs++
 				return k.Update(ctx, add)
 			}))
-		}, kv.MaxTries},
+		}, tries},
 		"an update in an update in an update": {func() error {
 			return second(k.Update(ctx, func(int, bool) (int, error) {
 				return k.Update(ctx, func(int, bool) (int, error) {
@@ -655,7 +633,7 @@ func TestSelfConflictsEnd(t *testing.T) {
 					return k.Update(ctx, add)
 				})
 			}))
-		}, kv.MaxTries},
+		}, tries},
 		"an update in a transaction, of both": {func() error {
 			return s.Txn(ctx, func(in context.Context) error {
 				return second(k.Update(in, func(old int, _ bool) (int, error) {
@@ -668,12 +646,12 @@ func TestSelfConflictsEnd(t *testing.T) {
 			return s.Txn(ctx, func(in context.Context) error {
 				runs++
 				k.Get(in)
-				if _, err := Increment(ctx, k, 1); err != nil {
+				if _, err := sluice.Increment(ctx, k, 1); err != nil {
 					return err
 				}
 				return second(other.Set(in, 1))
 			})
-		}, kv.MaxTries},
+		}, tries},
 		"an update past the transaction": {func() error {
 			return s.Txn(ctx, func(in context.Context) error {
 				runs++
@@ -682,16 +660,16 @@ func TestSelfConflictsEnd(t *testing.T) {
 				}
 				return second(k.Update(ctx, add))
 			})
-		}, kv.MaxTries},
+		}, tries},
 		"a transaction past the transaction": {func() error {
 			return s.Txn(ctx, func(in context.Context) error {
 				runs++
-				if _, err := Increment(in, k, 1); err != nil {
+				if _, err := sluice.Increment(in, k, 1); err != nil {
 					return err
 				}
-				return s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, k, 1)) })
+				return s.Txn(ctx, func(ctx context.Context) error { return second(sluice.Increment(ctx, k, 1)) })
 			})
-		}, kv.MaxTries},
+		}, tries},
 		"a transaction that reads on after its key was written": {func() error {
 			return s.Txn(ctx, func(in context.Context) error {
 				runs++
@@ -700,41 +678,24 @@ func TestSelfConflictsEnd(t *testing.T) {
 				other.Get(in)
 				return nil
 			})
-		}, kv.MaxTries},
+		}, tries},
 		"a transaction in an update": {func() error {
 			return second(k.Update(ctx, func(int, bool) (int, error) {
 				runs++
-				return 0, s.Txn(ctx, func(in context.Context) error { return second(Increment(in, k, 1)) })
+				return 0, s.Txn(ctx, func(in context.Context) error { return second(sluice.Increment(in, k, 1)) })
 			}))
-		}, kv.MaxTries},
+		}, tries},
 	} {
 		s.Clear()
 		runs = 0
 		err := c.do()
-		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "given up after 10,000 tries") {
+		if !errors.Is(err, sluice.ErrConflict) || !strings.Contains(err.Error(), "given up after 10,000 tries") {
 			t.Errorf("%s: got %v, want ErrConflict after so many tries", name, err)
 		}
-		assert.Equal(t, kv.MaxTries, runs, "%s: ran %d times", name, runs)
+		assert.Equal(t, tries, runs, "%s: ran %d times", name, runs)
 		if v, _, err := k.Get(ctx); v != c.want || (err != nil) != (c.want == 0) {
 			t.Errorf("%s: the key is %d, %v; want %d", name, v, err, c.want)
 		}
 	}
 	wantAbsent(t, ctx, other)
-}
-
-// What a transaction has read is bounded too: one that never ends cannot fill the memory.
-func TestTxnReadsAreBounded(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{MaxKeys: 1, MaxBytes: 1 << 20})
-	err := s.Txn(ctx, func(ctx context.Context) error {
-		long := strings.Repeat("k", 1<<20)
-		for i := 0; ; i++ {
-			if _, _, err := Key[int](fmt.Sprint(long, i)).Get(ctx); !errors.Is(err, ErrAbsent) {
-				if i < 10 || i > 64 {
-					t.Errorf("refused after %d keys of a megabyte, want 64 at most", i)
-				}
-				return err
-			}
-		}
-	})
-	require.ErrorIs(t, err, ErrFull)
 }
