@@ -60,7 +60,7 @@ func testEvent(k EventKind) Event {
 	}
 }
 
-func TestDeliver(t *testing.T) {
+func TestDeliverMakesPanicsErrors(t *testing.T) {
 	failure := errors.New("disk full")
 	on := func(EventKind) bool { return true }
 	for _, tt := range []struct {
@@ -123,7 +123,7 @@ func TestSinksThatDidNotOptInSeeNoValues(t *testing.T) {
 	}
 }
 
-func TestEventCode(t *testing.T) {
+func TestEventCodeOfEachError(t *testing.T) {
 	own := func(reason, cause error) error {
 		return &Error{Tool: "search", CallID: "call-1", Reason: reason, Cause: cause}
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/sluice-go/sluice/internal/record"
 )
 
-// TestSealed: an attempt that ends after its call writes nothing into the record that
+// TestLateAttemptsWriteNothingIntoTheRecordOfEndedCalls: an attempt that ends after its call writes nothing into the record that
 // stands for those of all such calls.
-func TestSealed(t *testing.T) {
+func TestLateAttemptsWriteNothingIntoTheRecordOfEndedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		early := InterceptorFunc(func(_ Spec, next Handler) Handler {
 			return func(ctx context.Context, c Call) (Result, error) {

@@ -13,7 +13,7 @@ import (
 
 // A snapshot reads no more than it says under one hold of the lock, of keys, of tools and of
 // lanes. What comes and goes between two holds is neither missed nor read twice.
-func TestReading_InBatches(t *testing.T) {
+func TestSnapshot_ReadsInBatchesWhileThingsComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const tenants, tools, size = 250, 140, 100
 		l := Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1, Scope: ByTenant}, {Max: 1000, Scope: ByTool}}}))
@@ -88,7 +88,7 @@ func TestReading_InBatches(t *testing.T) {
 
 // A snapshot reads at most a thousand constraints under one hold of the lock, calls get in
 // between, and each constraint is there once.
-func TestSnapshotReadsInBatches(t *testing.T) {
+func TestSnapshot_LetsCallsInBetweenBatches(t *testing.T) {
 	const keys = 3500
 	if readAtOnce > 1000 {
 		t.Errorf("%d are read at once, want 1,000 at most", readAtOnce)

@@ -8,7 +8,7 @@ import (
 )
 
 // A limiter's change of MaxKeys reaches what its keys are counted in, of a keyed scope only.
-func TestLimiterChange_MaxKeysReachesTheClass(t *testing.T) {
+func TestReconfigure_MaxKeysReachesWhatCountsTheKeys(t *testing.T) {
 	conf := func(n int) ConcurrencyLimiterConfig {
 		return ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1, Scope: ByTenant, MaxKeys: n}, {Max: 1, MaxKeys: n}}}
 	}

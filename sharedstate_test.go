@@ -742,7 +742,7 @@ func TestSnapshotIsReadStrictly(t *testing.T) {
 	require.ErrorIs(t, (*SharedState)(nil).UnmarshalJSON([]byte(`{}`)), ErrNoState)
 }
 
-func TestTxnBounds(t *testing.T) {
+func TestTxnCannotExceedTheBounds(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{MaxKeys: 10, MaxBytes: 10_000})
 	k := func(i int) Key[string] { return Key[string](fmt.Sprint(i)) }
 	for i := range 9 {

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSlogSink(t *testing.T) {
+func TestSlogSinkLogsAtTheLevelOfItsKind(t *testing.T) {
 	failure := errors.New("x")
 	for _, tt := range []struct {
 		kind EventKind
@@ -68,7 +68,7 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
-func TestJSONSink(t *testing.T) {
+func TestJSONSinkWritesALineAtATime(t *testing.T) {
 	var lines []string
 	inside := 0
 	s := NewJSONSink(writerFunc(func(b []byte) (int, error) {
@@ -99,7 +99,7 @@ func TestJSONSink(t *testing.T) {
 	}
 }
 
-func TestJSONSinkErrors(t *testing.T) {
+func TestJSONSinkReportsFailedWrites(t *testing.T) {
 	full := errors.New("disk full")
 	for name, tt := range map[string]struct {
 		w    io.Writer
@@ -167,7 +167,7 @@ func TestOneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
 	}
 }
 
-func TestMultiSink(t *testing.T) {
+func TestMultiSinkIsEnabledForWhatOneWants(t *testing.T) {
 	only := func(k EventKind) EventSink {
 		return sinkOf{enabled: func(x EventKind) bool { return x == k }, emit: func(context.Context, *Event) error { return nil }}
 	}
@@ -190,7 +190,7 @@ func TestMultiSink(t *testing.T) {
 }
 
 // Each sink of a MultiSink sees what it asked for, however they are put together.
-func TestMultiSinkPayloads(t *testing.T) {
+func TestMultiSinkShowsEachWhatItAskedFor(t *testing.T) {
 	e := testEvent(ToolInvoked)
 	e.Call.Input = map[string]any{"q": "go", "password": "hunter2", "ssn": "1"}
 	plain, all, some, deep := NewRecorder(), NewRecorder(), NewRecorder(), NewRecorder()
@@ -216,7 +216,7 @@ func TestMultiSinkPayloads(t *testing.T) {
 }
 
 // Each kind of event shows the values that it is about, and no others.
-func TestPayloadsWhere(t *testing.T) {
+func TestPayloadsAreShownWhereTheyBelong(t *testing.T) {
 	for _, k := range []EventKind{ToolInvoked, ToolQueued, ToolStarted, ToolRetrying, ToolCompleted, ToolFailed, ToolDenied} {
 		rec := NewRecorder()
 		e := testEvent(k)
@@ -367,7 +367,7 @@ func TestBlockedSinkCostsNothingMore(t *testing.T) {
 }
 
 // Values are copied when an event is emitted, whatever stands between.
-func TestAsyncSinkPayloads(t *testing.T) {
+func TestAsyncSinkCopiesValuesAtEmit(t *testing.T) {
 	for name, build := range map[string]func(rec, plain EventSink) EventSink{
 		"payloads behind":       func(rec, plain EventSink) EventSink { return WithPayloads(rec, 0) },
 		"in a MultiSink behind": func(rec, plain EventSink) EventSink { return MultiSink(plain, WithPayloads(rec, 0)) },
@@ -455,7 +455,7 @@ func (w *wrapper) Emit(ctx context.Context, e *Event) error {
 	return w.AsyncSink.Emit(ctx, e)
 }
 
-func TestAsyncSinkEmbedded(t *testing.T) {
+func TestAsyncSinkEmbeddedIsCalledByItsWrapper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wrapper{AsyncSink: Must(NewAsyncSink(WithPayloads(discarding{}, 0), 10))}
 		e := asyncEvent(ToolInvoked, "x")
@@ -468,7 +468,7 @@ func TestAsyncSinkEmbedded(t *testing.T) {
 }
 
 // A storm of everything at once, on a real clock.
-func TestAsyncSinkStorm(t *testing.T) {
+func TestAsyncSinkCountsAllInAStorm(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	for round := range uint64(20) {

@@ -329,7 +329,7 @@ func TestPromise08_AdmissionSeesThePresent(t *testing.T) {
 }
 
 // NoWait: a call starts at once or is refused, at every constraint, and nobody sees it queue.
-func TestNoWait(t *testing.T) {
+func TestNoWait_StartsAtOnceOrIsRefused(t *testing.T) {
 	for _, by := range []string{"config", "policy", "policy over config"} {
 		for _, how := range []string{"Invoke", "Submit"} {
 			t.Run(by+" "+how, func(t *testing.T) {
@@ -381,7 +381,7 @@ func TestNoWait(t *testing.T) {
 }
 
 // Where there is room for all, NoWait refuses nobody, however many come at once.
-func TestNoWaitRefusesNobodyWithoutCause(t *testing.T) {
+func TestNoWait_RefusesNobodyWithoutCause(t *testing.T) {
 	const callers, each = 8, 200
 	r := newRig(t, sluice.Config{MaxWait: sluice.NoWait, Interceptors: interceptors(limitsOf(sluice.Limit{Max: callers, Scope: sluice.ByTool}, sluice.Limit{Max: callers}))})
 	r.ctx = t.Context()
@@ -401,7 +401,7 @@ func TestNoWaitRefusesNobodyWithoutCause(t *testing.T) {
 }
 
 // A refusal of an attempt whose time was over before its code began says one thing.
-func TestTimeOverBeforeTheCode(t *testing.T) {
+func TestRefusalOfALateAttemptSaysOneThing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		slow := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
@@ -432,7 +432,7 @@ func TestTimeOverBeforeTheCode(t *testing.T) {
 
 // A call that an interceptor inside the gates refused has been admitted, but has not run:
 // its token goes back, and the breaker hears nothing of it.
-func TestDecision_WhatDidNotRunSpendsNothing(t *testing.T) {
+func TestWhatDidNotRunSpendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}}))
 		breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 1}))
@@ -445,7 +445,7 @@ func TestDecision_WhatDidNotRunSpendsNothing(t *testing.T) {
 				return next(ctx, c)
 			}
 		})
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), rates, breaker, rule}})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1), rates, breaker, rule}})
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
 		start := time.Now()
 		for range 3 {
@@ -464,7 +464,7 @@ func TestDecision_WhatDidNotRunSpendsNothing(t *testing.T) {
 }
 
 // A call may start at exactly arrival + MaxWait, and not at its context's deadline.
-func TestDecision_LimitsOfWaiting(t *testing.T) {
+func TestWaitingMayLastForMaxWaitAndLessThanToTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}, MaxWait: time.Second})
@@ -492,7 +492,7 @@ func TestDecision_LimitsOfWaiting(t *testing.T) {
 func TestCancelledContextTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}}))
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), rates}})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1), rates}})
 		ran := 0
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, string) (string, error) { ran++; return "", nil }))
 		cause := errors.New("changed my mind")
@@ -513,10 +513,10 @@ func TestCancelledContextTakesNothing(t *testing.T) {
 }
 
 // A full queue is a typed refusal, also for a tool that calls others.
-func TestOverloadRunsNothingElsewhere(t *testing.T) {
+func TestFullQueueIsATypedRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1}))
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1), order}})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1), order}})
 		gate := make(chan string)
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, string) (string, error) { return <-gate, nil }))
 		done := make(chan error, 2)

@@ -149,7 +149,7 @@ func (encodesBadly) MarshalJSON() ([]byte, error)     { return nil, errors.New(c
 func (encodesWithPanic) MarshalJSON() ([]byte, error) { panic(canary) }
 
 // A method that panics as it decodes is code of the call: the caller gets the panic.
-func TestPanicOfADecodingMethod(t *testing.T) {
+func TestPanicOfADecodingMethodReachesTheCaller(t *testing.T) {
 	r := newRig(t, sluice.Config{})
 	ran := 0
 	sluice.Must(sluice.Register(r.reg, sluice.Spec{Name: "x"}, func(context.Context, []panics) (int, error) { ran++; return 0, nil }))
@@ -166,7 +166,7 @@ func TestPanicOfADecodingMethod(t *testing.T) {
 
 // What the top-level required of a tool's input schema names must be in arguments that come
 // as JSON, for every kind of tool; a typed input is what it is.
-func TestRequiredArguments(t *testing.T) {
+func TestRequiredArgumentsMustBeThere(t *testing.T) {
 	type search struct {
 		Query string   `json:"query"`
 		Limit *float64 `json:"limit"`
@@ -224,7 +224,7 @@ func TestRequiredArguments(t *testing.T) {
 	r.end()
 }
 
-func TestSchemas(t *testing.T) {
+func TestSchemasMustBeOfObjects(t *testing.T) {
 	register := func(s sluice.Spec) error {
 		s.Name = "x"
 		return errOf(sluice.Register(sluice.NewToolRegistry(), s, func(context.Context, any) (int, error) { return 0, nil }))
@@ -262,7 +262,7 @@ func TestSchemas(t *testing.T) {
 }
 
 // No arguments, in every spelling, are an object without any.
-func TestBlankArguments(t *testing.T) {
+func TestBlankArgumentsAreAnEmptyObject(t *testing.T) {
 	r := newRig(t, sluice.Config{})
 	got := make(map[string]any)
 	keep := func(name string) func(any) { return func(v any) { got[name] = v } }
@@ -372,7 +372,7 @@ func TestCheckRunsBeforeAdmission(t *testing.T) {
 	})
 }
 
-func TestCheckThatPanicsOrExits(t *testing.T) {
+func TestCheckThatPanicsOrExitsRunsNothing(t *testing.T) {
 	r := newRig(t, sluice.Config{})
 	ran := 0
 	tool := func(name string, check func(context.Context, sluice.Call) error) {

@@ -57,7 +57,7 @@ func wantState(t *testing.T, b *sluice.CircuitBreaker, key string, want sluice.B
 }
 
 // Promise 15: a call admitted before a change of state cannot move the state after it.
-func TestPromise15_SlowCallsAcrossStates(t *testing.T) {
+func TestPromise15_OldResultsMoveNoNewState(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 2, Cooldown: 10 * time.Second, Probes: 1})
 		r, call, g := remoteRig(t, b, sluice.Config{})
@@ -99,7 +99,7 @@ func TestPromise15_SlowCallsAcrossStates(t *testing.T) {
 }
 
 // Failures that take longer than the window count when they end.
-func TestPromise15_FailuresSlowerThanTheWindow(t *testing.T) {
+func TestPromise15_FailuresSlowerThanTheWindowCount(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := breakerOf(sluice.CircuitBreakerConfig{Ratio: 0.5, MinCalls: 10, Window: 10 * time.Second})
 		r, call, _ := remoteRig(t, b, sluice.Config{})
@@ -174,7 +174,7 @@ func TestPromise16_RefusalsOfOtherGatesAreNeutral(t *testing.T) {
 }
 
 // A neutral probe gives its place back.
-func TestPromise16_NeutralProbe(t *testing.T) {
+func TestPromise16_NeutralProbeGivesItsPlaceBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second})
 		r, call, g := remoteRig(t, b, sluice.Config{})
@@ -220,7 +220,7 @@ func TestPromise16_TimeoutIsAFailure(t *testing.T) {
 }
 
 // Promise 17: no ending of a probe wedges the breaker.
-func TestPromise17_EveryProbeEnds(t *testing.T) {
+func TestPromise17_NoEndOfAProbeWedgesTheBreaker(t *testing.T) {
 	for _, how := range []string{"fail", "panic", "exit", "hang", "hang with timeout"} {
 		t.Run(how, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -337,7 +337,7 @@ func TestPromise17_OpeningRefusesWhoWaits(t *testing.T) {
 
 // A probe that is granted and never runs gives its permit back at once, not after its lease:
 // it was denied inside the gates, or its context had ended.
-func TestPromise17_AProbeThatNeverRuns(t *testing.T) {
+func TestPromise17_ProbeThatNeverRunsGivesItsPermitBack(t *testing.T) {
 	for _, how := range []string{"denied", "cancelled", "panics"} {
 		bubble(t, func(t *testing.T) {
 			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second, Probes: 1, Lease: time.Hour})

@@ -57,7 +57,7 @@ func (exitingError) RetryAfter() time.Duration { runtime.Goexit(); return 0 }
 
 // Promise 11: no panic of user code takes the process down or keeps a permit, and the
 // caller gets a PanicError with the stack.
-func TestPromise11_PanicsAnywhere(t *testing.T) {
+func TestPromise11_PanicsAnywhereBecomeErrors(t *testing.T) {
 	const limit = 2
 	around := func(before, after, inner bool) sluice.Interceptor {
 		return sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
@@ -169,7 +169,7 @@ func TestPromise11_PanicsAnywhere(t *testing.T) {
 }
 
 // A sink that panics is none of the call's business.
-func TestPromise11_SinkPanics(t *testing.T) {
+func TestPromise11_SinkPanicsAreNotTheCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1)),
 			Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { panic("secret") })})
@@ -296,7 +296,7 @@ func panicEverywhere(t *testing.T) {
 		}
 		return ""
 	})}}}))
-	one := limiter(1)
+	one := atMost(1)
 	e := newExec(t, sluice.Config{Sink: sinks, Interceptors: []sluice.Interceptor{around, keyed, one}})
 	tool := func(name string, p sluice.Policy, f func() error) func(context.Context, string) (string, error) {
 		return sluice.Must(sluice.Wrap(e, sluice.Spec{Name: name, Policy: p}, func(context.Context, string) (string, error) { return "", f() }))
@@ -329,11 +329,11 @@ func panicEverywhere(t *testing.T) {
 }
 
 // A tool that calls runtime.Goexit is answered for, wherever somebody can be answered.
-func TestGoexit(t *testing.T) {
+func TestGoexitOfAToolIsAnsweredFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pc, rec := sluice.NewTestPipelineContext()
 		ctx := sluice.WithPipelineContext(t.Context(), pc)
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1)}})
 		quit := func(context.Context, string) (string, error) { runtime.Goexit(); return "", nil }
 		inline := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "inline"}, quit))
 		timed := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "timed", Policy: sluice.Policy{Timeout: time.Second}}, quit))
@@ -361,10 +361,10 @@ func TestGoexit(t *testing.T) {
 	})
 }
 
-func TestUnusedCostsNothing(t *testing.T) {
+func TestClosedExecutorsLeaveNoGoroutine(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 1000 {
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1)}})
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))
 		_, err := f(context.Background(), "")
 		require.NoError(t, err)
@@ -379,7 +379,7 @@ func TestUnusedCostsNothing(t *testing.T) {
 func TestSiblingsKeepTheirResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, limit = 500, 8
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(limit)}})
 		var inside, peak atomic.Int32
 		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, i int) (int, error) {
 			peak.Store(max(peak.Load(), inside.Add(1)))
@@ -416,5 +416,76 @@ func TestSiblingsKeepTheirResults(t *testing.T) {
 		if peak.Load() != limit || done < 41*limit-4 || done > n-4 {
 			t.Errorf("peak %d, %d done", peak.Load(), done)
 		}
+	})
+}
+
+// Promise 21: no user code runs under a lock. Whatever it calls, it does not deadlock.
+func TestPromise21_ReentrantUserCodeDoesNotDeadlock(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var r *rig
+		var l *sluice.ConcurrencyLimiter
+		q := rates(sluice.Rate{N: 1000, Unit: "tokens"})
+		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+		var entered log
+		nesting := atomic.Int64{}
+		var other *rig
+		poke := func(who string) {
+			if nesting.Add(1) > 1 {
+				nesting.Add(-1)
+				return
+			}
+			defer nesting.Add(-1)
+			entered.add("%s", who)
+			for _, x := range []*rig{r, other} {
+				_ = x.call("leaf")
+				_ = x.Snapshot()
+				_ = x.Explain(x.ctx, sluice.Request{Tool: "leaf"})
+				_, _ = x.Plan("leaf")
+			}
+			if err := sluice.Reconfigure(who, l.Change(l.Config()), q.Change(q.Config()), r.reg.WithPolicy("leaf", sluice.Policy{})); err != nil {
+				t.Error(err)
+			}
+			e, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{State: r.pc.State, Interceptors: interceptors(l)})
+			assert.NoError(t, err)
+			assert.NoError(t, e.Close(t.Context()))
+			_, _ = b.State("leaf")
+			b.Reset("leaf")
+		}
+		l = limitsOf(sluice.Limit{Max: 50}, sluice.Limit{Max: 40, Scope: sluice.ByKey("host", func(c sluice.Call) string {
+			if c.Tool == "work" {
+				poke("key")
+			}
+			return "h"
+		})})
+		sink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+			if e.Call.Tool == "work" || e.Call.Tool == "" {
+				poke(string(e.Kind))
+			}
+			return nil
+		})
+		r = newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(l, q, b)})
+		defer r.end()
+		ol := atMost(3)
+		other = newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(ol)})
+		defer other.end()
+		other.tool(sluice.Spec{Name: "leaf"}, sleeps(0))
+		r.tool(sluice.Spec{Name: "leaf"}, sleeps(0))
+		r.tool(sluice.Spec{Name: "work", Policy: sluice.Policy{
+			Cost: func(sluice.Call, string) int64 { poke("cost"); return 1 },
+			Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome {
+				poke("classify")
+				return sluice.OutcomeAuto
+			},
+		}}, func(context.Context) error { poke("tool"); return errTool })
+		if err := r.call("work"); err != errTool {
+			t.Error(err)
+		}
+		require.NoError(t, sluice.Reconfigure("both", l.Change(l.Config()), ol.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}})))
+		q.Pause("", ms)
+		got := entered.String()
+		for _, who := range []string{"tool.invoked", "key", "cost", "tool.started", "tool", "classify", "breaker.state_changed", "tool.failed", "limit.changed", "ratelimit.paused"} {
+			assert.Contains(t, " "+got+" ", " "+who+" ", "%s was never asked: %s", who, got)
+		}
+		time.Sleep(time.Second)
 	})
 }

@@ -279,7 +279,7 @@ func TestClose_WithAKeptEventContext(t *testing.T) {
 	r.end()
 }
 
-func TestCloseManyTimes(t *testing.T) {
+func TestClose_MayBeCalledInsideAndManyTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{})
 		var inside error

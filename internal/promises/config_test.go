@@ -25,7 +25,7 @@ const mostSlots = min(1<<40, math.MaxInt>>1+1)
 
 // Promise 22: nonsense in any field of any configuration is an error that names the
 // field, the value and what is allowed.
-func TestPromise22_EveryField(t *testing.T) {
+func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 	exec := func(c sluice.Config) func() error {
 		return func() error { return errOf(sluice.NewExecutor(sluice.NewToolRegistry(), c)) }
 	}
@@ -187,7 +187,7 @@ func TestPromise22_EveryField(t *testing.T) {
 }
 
 // Executors that share a gate must list the same scheduler.
-func TestPromise22_TwoSchedulersOfOneQueue(t *testing.T) {
+func TestPromise22_TwoSchedulersOfOneQueueAreRefused(t *testing.T) {
 	l := atMost(1)
 	a, b := scheduler(sluice.PrioritySchedulerConfig{Name: "a"}), scheduler(sluice.PrioritySchedulerConfig{Name: "b"})
 	make := func(list ...sluice.Interceptor) error {
@@ -208,7 +208,7 @@ func TestPromise22_TwoSchedulersOfOneQueue(t *testing.T) {
 }
 
 // A nil context, a zero Request and a nil sink are no reason to end the process.
-func TestPromise22_NonsenseCalls(t *testing.T) {
+func TestPromise22_NonsenseCallsDoNoHarm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
 		defer r.end()
@@ -232,7 +232,7 @@ func TestPromise22_NonsenseCalls(t *testing.T) {
 }
 
 // An Executor that NewExecutor has not made answers errors.
-func TestMisuse_ZeroExecutor(t *testing.T) {
+func TestZeroExecutorAnswersErrors(t *testing.T) {
 	reg := sluice.NewToolRegistry()
 	tool := sluice.Must(sluice.Register(reg, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { return 0, nil }))
 	for name, e := range map[string]*sluice.Executor{"zero": new(sluice.Executor), "nil": nil} {
@@ -264,7 +264,7 @@ func TestMisuse_ZeroExecutor(t *testing.T) {
 
 // A Duration that can only be a number whose unit was forgotten is refused, with words that
 // say so, in every field that holds one.
-func TestDurationsWithoutAUnit(t *testing.T) {
+func TestDurationsWithoutAUnitAreRefused(t *testing.T) {
 	tool := func(p sluice.Policy) error {
 		return errOf(sluice.Register(sluice.NewToolRegistry(), sluice.Spec{Name: "x", Policy: p}, func(context.Context, any) (int, error) { return 0, nil }))
 	}

@@ -16,9 +16,9 @@ import (
 
 type bulk struct{ bytes [1 << 16]byte }
 
-// TestKeptContext: a context that a tool keeps beyond its call keeps neither the call's
+// TestKeptContext_KeepsNoInputAndNoResult: a context that a tool keeps beyond its call keeps neither the call's
 // input nor its result, however the call was made.
-func TestKeptContext(t *testing.T) {
+func TestKeptContext_KeepsNoInputAndNoResult(t *testing.T) {
 	for name, tt := range map[string]struct {
 		conf sluice.Config
 		call func(e *sluice.Executor, r sluice.Request) (sluice.Result, error)
@@ -110,19 +110,9 @@ func TestCallFrom_RunsNowhere(t *testing.T) {
 	r.end()
 }
 
-// TestNilError: a tool that answers a nil *Error, which is an error that is not nil, does
-// no harm.
-func TestNilError(t *testing.T) {
-	r := newRig(t, sluice.Config{})
-	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { var e *sluice.Error; return e })
-	assert.Error(t, r.call("x"), "no error")
-	r.trace("x: invoked started failed")
-	r.end()
-}
-
 // A nil context is the caller's mistake, and called by its name; the call is reported like
 // any other that is refused.
-func TestMisuse_NilContext(t *testing.T) {
+func TestNilContextIsRefusedByName(t *testing.T) {
 	for name, list := range map[string][]sluice.Interceptor{"plain": nil, "an interceptor outside": interceptors(passing)} {
 		t.Run(name, func(t *testing.T) {
 			rec := sluice.NewRecorder()

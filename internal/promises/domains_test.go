@@ -194,7 +194,7 @@ func TestDomain_SchedulerGoesWithItsExecutors(t *testing.T) {
 }
 
 // Gates can be used before an executor lists them; the first that does takes over what was done.
-func TestDomain_GatesBeforeAnyExecutor(t *testing.T) {
+func TestDomain_TakesOverGatesThatWereUsedBefore(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := rates(sluice.Rate{N: 1000})
 		b := breakerOf(sluice.CircuitBreakerConfig{Cooldown: time.Minute}) // by tool
@@ -227,7 +227,7 @@ func TestDomain_GatesBeforeAnyExecutor(t *testing.T) {
 }
 
 // Executors over one registry have its tools' own limits in common, from the start.
-func TestDomain_OneRegistry(t *testing.T) {
+func TestDomain_OneRegistryMeansCommonLimitsOfItsTools(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		reg := sluice.NewToolRegistry()
 		a, b := rigOver(t, reg, sluice.Config{}), rigOver(t, reg, sluice.Config{Interceptors: interceptors(atMost(5))})

@@ -49,7 +49,7 @@ func oddErrors() map[string]error {
 
 // Promise 12: every refusal names its reason, what refused and when to retry; the tool's
 // code did not run.
-func TestPromise12_EveryRefusal(t *testing.T) {
+func TestPromise12_EveryRefusalNamesReasonConstraintAndTime(t *testing.T) {
 	type setting struct {
 		*rig
 		g *gauge
@@ -193,7 +193,7 @@ func TestPromise12_EveryRefusal(t *testing.T) {
 }
 
 // A tool that passes the refusal of a nested call on did run itself.
-func TestPromise12_NestedRefusalPassedOn(t *testing.T) {
+func TestPromise12_NestedRefusalPassedOnDidRun(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{})
 		defer r.end()
@@ -469,3 +469,13 @@ func TestWithoutErrorTextOfARun(t *testing.T) {
 type uncomparable struct{ _ []int }
 
 func (uncomparable) Error() string { return "uncomparable" }
+
+// TestNilErrorDoesNoHarm: a tool that answers a nil *Error, which is an error that is not nil, does
+// no harm.
+func TestNilErrorDoesNoHarm(t *testing.T) {
+	r := newRig(t, sluice.Config{})
+	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { var e *sluice.Error; return e })
+	assert.Error(t, r.call("x"), "no error")
+	r.trace("x: invoked started failed")
+	r.end()
+}

@@ -265,10 +265,6 @@ func newExec(t testing.TB, c sluice.Config) *sluice.Executor {
 	return e
 }
 
-func limiter(n int) *sluice.ConcurrencyLimiter {
-	return sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}}))
-}
-
 func echo(_ context.Context, in string) (string, error) { return in, nil }
 
 func errOf[A, B any](_ A, b B) B { return b }

@@ -150,7 +150,7 @@ func TestHold_UsageUntilTheEnd(t *testing.T) {
 
 // A hold lasts for ten minutes, or for the attempt's timeout: then it is given up, its
 // context ends, and the call ends as timed out, whatever the stream does.
-func TestHold_Bound(t *testing.T) {
+func TestHold_IsGivenUpAtItsBound(t *testing.T) {
 	for _, tt := range []struct{ timeout, want time.Duration }{{0, 10 * time.Minute}, {time.Minute, time.Minute}, {time.Hour, 10 * time.Minute}} {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1)), Timeout: tt.timeout})
@@ -198,7 +198,7 @@ func TestPromise16_HoldUntilTheCallersDeadline(t *testing.T) {
 }
 
 // What cannot be held open says why.
-func TestHold_Refusals(t *testing.T) {
+func TestHold_SaysWhyItCannotBe(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Timeout: time.Second})
 		var kept context.Context
@@ -245,7 +245,7 @@ func TestHold_Refusals(t *testing.T) {
 }
 
 // A stream that ends when its hold has been given up is told to nobody.
-func TestHold_EndsLate(t *testing.T) {
+func TestHold_EndAfterItsBoundIsToldToNobody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		asked := 0
 		r := newRig(t, sluice.Config{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { asked++; return sluice.OutcomeAuto }})
@@ -265,7 +265,7 @@ func TestHold_EndsLate(t *testing.T) {
 
 // The context of a stream lives on when its tool has returned, with a timeout too, carries
 // the caller's values and end, and ends when done is called.
-func TestHold_Context(t *testing.T) {
+func TestHold_ContextLivesUntilDone(t *testing.T) {
 	for _, timeout := range []time.Duration{0, time.Hour} {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{Timeout: timeout})
@@ -305,7 +305,7 @@ func TestHold_Context(t *testing.T) {
 
 // Only the first done counts, from whichever goroutine; a call with several holds ends with
 // the last of them.
-func TestHold_SeveralAndOnce(t *testing.T) {
+func TestHold_EndsWithTheLastAndEachOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
 		dones := make([]func(error), 3)
@@ -332,7 +332,7 @@ func TestHold_SeveralAndOnce(t *testing.T) {
 }
 
 // A tool that fails, panics or exits has no stream: its holds end with it.
-func TestHold_ToolFails(t *testing.T) {
+func TestHold_EndsWithAToolThatFails(t *testing.T) {
 	for _, timeout := range []time.Duration{0, time.Hour} {
 		for _, end := range endings {
 			if end.name == "return" {
@@ -358,7 +358,7 @@ func TestHold_ToolFails(t *testing.T) {
 }
 
 // Outside a call, and when the tool has returned, there is nothing to hold.
-func TestHold_WhereThereIsNothing(t *testing.T) {
+func TestHold_OutsideACallThereIsNothingToHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{})
 		var kept context.Context
@@ -375,7 +375,7 @@ func TestHold_WhereThereIsNothing(t *testing.T) {
 }
 
 // An error of a stream whose own code never answers keeps the slot for a second.
-func TestHold_JudgingItsError(t *testing.T) {
+func TestHold_ErrorThatNeverAnswersKeepsTheSlotForASecond(t *testing.T) {
 	for _, do := range []func(){func() { time.Sleep(5 * time.Second) }, runtime.Goexit} {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
@@ -395,7 +395,7 @@ func TestHold_JudgingItsError(t *testing.T) {
 }
 
 // A stream that ends with a refusal, of a call nested in it, did run.
-func TestHold_RefusalOfANestedCall(t *testing.T) {
+func TestHold_ThatEndsWithANestedRefusalDidRun(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{})
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
@@ -420,7 +420,7 @@ func TestHold_RefusalOfANestedCall(t *testing.T) {
 }
 
 // A stream that has failed before its tool returns has failed all the same.
-func TestHold_FailsBeforeTheToolReturns(t *testing.T) {
+func TestHold_MayFailBeforeTheToolReturns(t *testing.T) {
 	for _, timeout := range []time.Duration{0, time.Hour} {
 		bubble(t, func(t *testing.T) {
 			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
@@ -477,7 +477,7 @@ func TestHold_AllAtOnce(t *testing.T) {
 
 // The end of a stream whose call was answered while the tool's code ran leaves nothing behind,
 // also if a sink that is told of it ends the goroutine.
-func TestHold_ExitingSinkAfterAnEarlyAnswer(t *testing.T) {
+func TestHold_ExitingSinkAfterAnEarlyAnswerLeavesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		open := make(chan struct{})
 		early := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {

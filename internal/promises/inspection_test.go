@@ -1,6 +1,7 @@
 package promises_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -169,7 +170,7 @@ func TestExplain_MakesAndEvictsNoKey(t *testing.T) {
 }
 
 // Lanes say what orders them, are told apart by what they wait for, and appear once.
-func TestSnapshot_Lanes(t *testing.T) {
+func TestSnapshot_LanesAreToldApartAndAppearOnce(t *testing.T) {
 	for name, tt := range map[string]struct {
 		sched []sluice.Interceptor
 		want  []sluice.LaneState
@@ -227,7 +228,7 @@ func TestSnapshot_Lanes(t *testing.T) {
 }
 
 // More keys and lanes than one batch are all there, once, in order.
-func TestSnapshot_ManyKeysAndLanes(t *testing.T) {
+func TestSnapshot_HasAllKeysAndLanesOnceInOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const n = 2500
 		r := newRig(t, sluice.Config{Interceptors: interceptors(
@@ -259,7 +260,7 @@ func TestSnapshot_ManyKeysAndLanes(t *testing.T) {
 }
 
 // Plan names the gates that limit the tool, and Snapshot the names of a scope that no tool has.
-func TestPlan_WhatAppliesToTheTool(t *testing.T) {
+func TestPlan_NamesTheGatesThatLimitTheTool(t *testing.T) {
 	limit := func(name string, s ...sluice.Scope) *sluice.ConcurrencyLimiter {
 		c := sluice.ConcurrencyLimiterConfig{Name: name}
 		for i, s := range s {
@@ -322,7 +323,7 @@ func (s *stringer) String() string { return s.name() }
 
 // A foreign String that panics, exits or never answers harms no plan and no error; then the
 // interceptor's type stands for it.
-func TestPlan_ForeignNames(t *testing.T) {
+func TestPlan_ForeignNamesDoNoHarm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		block := make(chan struct{})
 		for want, name := range map[string]func() string{
@@ -359,7 +360,7 @@ func TestPlan_ForeignNames(t *testing.T) {
 
 // Explain foretells what Invoke does from the same place: nested in an urgent call, nested
 // too deep, and over a table of keys that is full.
-func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
+func TestExplain_ForetellsWhatInvokeDoes(t *testing.T) {
 	t.Run("nested", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Second}}}))
@@ -438,9 +439,9 @@ func TestDecision_ExplainIsWhatInvokeDoes(t *testing.T) {
 	})
 }
 
-// TestDecision_IsFinal: an attempt that ends after its call has, as a hedged one does, does
+// TestDecisionOfACallIsFinal: an attempt that ends after its call has, as a hedged one does, does
 // not change what the caller was told.
-func TestDecision_IsFinal(t *testing.T) {
+func TestDecisionOfACallIsFinal(t *testing.T) {
 	hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
 			first := make(chan sluice.Result, 2)
@@ -512,5 +513,45 @@ func TestExplainTakesNoKey(t *testing.T) {
 			explain()
 		}
 		assert.Len(t, before, 6, "keys, want two of each gate")
+	})
+}
+
+// A gate says what it is, by what it counts, and, if it is a breaker, its state; and a
+// snapshot can be read back.
+func TestSnapshot_GatesSayKindScopeAndState(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		quota := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "openai", Scope: sluice.ForType("web"), Rates: []sluice.Rate{{N: 5}}}))
+		r := newRig(t, sluice.Config{Interceptors: interceptors(quota, limitsOf(sluice.Limit{Max: 3, Scope: sluice.ByTenant}), breakerOf(sluice.CircuitBreakerConfig{Failures: 1}))})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "work", Type: "web", Policy: sluice.Policy{Concurrency: 2, Rates: []sluice.Rate{{N: 9}}, Breaker: &sluice.CircuitBreakerConfig{}}},
+			func(context.Context) error { return errTool })
+		_ = r.call("work")
+		quota.Pause("", time.Minute)
+		b, err := json.Marshal(r.Snapshot())
+		require.NoError(t, err)
+		var snap sluice.Snapshot
+		require.NoError(t, json.Unmarshal(b, &snap))
+		var got []string
+		for _, g := range snap.Gates {
+			got = append(got, fmt.Sprintf("%s: %v %s %q %v", g.Name, g.Kind, g.Scope, g.State, g.Paused))
+		}
+		want := []string{
+			`breaker: breaker per tool "open" false`,
+			`concurrency per tenant: concurrency per tenant "" false`,
+			`rate/openai calls per second: rate type web "" true`,
+			`tool/work breaker: breaker tool work "closed" false`,
+			`tool/work calls per second: rate tool work "" false`,
+			`tool/work concurrency: concurrency tool work "" false`,
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("got\n%s\nwant\n%s\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), b)
+		}
+		for _, s := range []string{`"kind":"breaker","scope":"per tool"`, `"state":"open"`, `"paused":true`} {
+			assert.True(t, bytes.Contains(b, []byte(s)), "no %s in %s", s, b)
+		}
+		var k sluice.GateKind
+		var s sluice.BreakerState
+		require.Error(t, k.UnmarshalText([]byte("odd")), "reads what is none")
+		assert.Error(t, s.UnmarshalText([]byte("odd")), "reads what is none")
 	})
 }

@@ -17,7 +17,7 @@ import (
 
 // Who calls a tool whose chain is still being compiled waits no longer than its context; the
 // compiling goes on, later calls use it, and Close waits for it. Other tools are not held up.
-func TestWrap_ThatBlocks(t *testing.T) {
+func TestWrap_ThatBlocksHoldsUpOnlyItsTool(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var wraps atomic.Int64
@@ -86,7 +86,7 @@ func TestWrap_CloseWaitsForIt(t *testing.T) {
 }
 
 // A Wrap may call the tool that it is for, as one that warms it up does.
-func TestWrap_CallsItsOwnTool(t *testing.T) {
+func TestWrap_MayCallItsOwnTool(t *testing.T) {
 	var r *rig
 	var once atomic.Bool
 	warm := make(chan error, 1)
@@ -166,7 +166,7 @@ func TestPromise21_WrapHoldsNoLock(t *testing.T) {
 
 // An interceptor gets its Calls by value and may change them. Whatever it makes of them,
 // the executor lives on.
-func TestPromise11_InterceptorsChangeCalls(t *testing.T) {
+func TestPromise11_WhateverInterceptorsMakeOfCalls(t *testing.T) {
 	for name, change := range map[string]func(*sluice.Call){
 		"priority 0":   func(c *sluice.Call) { c.Priority = 0 },
 		"priority 99":  func(c *sluice.Call) { c.Priority = 99 },
@@ -217,7 +217,7 @@ func TestPromise11_InterceptorsChangeCalls(t *testing.T) {
 }
 
 // Interceptors that try to lie about it cannot.
-func TestPromise12_AnInterceptorThatReturnsEarly(t *testing.T) {
+func TestPromise12_InterceptorsCannotLieAboutIt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		// A total timeout made by hand: it gives up on next, which goes on, or begins only then.
 		hasty := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
@@ -359,7 +359,7 @@ func TestInvokeDoesNotWaitForWrapBeyondItsContext(t *testing.T) {
 }
 
 // Wrap on a closed executor is an error, and registers nothing.
-func TestMisuse_WrapAfterClose(t *testing.T) {
+func TestWrap_AfterCloseRegistersNothing(t *testing.T) {
 	reg := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
 	require.NoError(t, e.Close(t.Context()))

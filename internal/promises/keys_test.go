@@ -133,7 +133,7 @@ func gateKeys(s sluice.Scope, maxKeys int) (gates []sluice.Interceptor, ops map[
 }
 
 // A key that a limit's scope cannot have is refused with words, and leaves nothing behind.
-func TestGates_KeysOfTheirScopes(t *testing.T) {
+func TestGates_RefuseKeysThatTheirScopesCannotHave(t *testing.T) {
 	long := strings.Repeat("k", 1025)
 	host := sluice.ByKey("host", func(sluice.Call) string { return "" })
 	for name, tt := range map[string]struct {
@@ -292,7 +292,7 @@ func TestKeys_ChangedMaxKeysCounts(t *testing.T) {
 
 // A flood of keys finds a table of bounded size: idle keys make room, busy ones do not,
 // and no key that is still limited is forgotten.
-func TestPromise21_KeyFlood(t *testing.T) {
+func TestPromise21_KeyFloodIsBounded(t *testing.T) {
 	const keys = 100
 	bubble(t, func(t *testing.T) {
 		key := sluice.ByKey("host", func(c sluice.Call) string { return c.ID })
@@ -344,7 +344,7 @@ func TestPromise21_KeyFlood(t *testing.T) {
 
 // A hundred thousand made-up keys against a table of a hundred: memory stays, nobody's
 // quota is refreshed by being pushed out, and new keys are refused only while all are busy.
-func TestQuota_HostileKeys(t *testing.T) {
+func TestKeys_MadeUpOnesRefreshNobodysQuota(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const keys, hostile = 100, 100_000
 		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Scope: byAPIKey, MaxKeys: keys, Refuse: true, Rates: []sluice.Rate{{N: 2, Per: time.Minute}}}))
@@ -406,7 +406,7 @@ func TestQuota_HostileKeys(t *testing.T) {
 }
 
 // The keys of a limit on calls in flight are busy while a call runs or waits under them.
-func TestQuota_BusyKeysOfALimit(t *testing.T) {
+func TestKeys_AreBusyWhileACallRunsOrWaits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, Scope: byAPIKey, MaxKeys: 3}))})
 		defer r.end()
@@ -438,7 +438,7 @@ func TestQuota_BusyKeysOfALimit(t *testing.T) {
 }
 
 // A lower MaxKeys takes effect as keys fall idle; a key that owes, waits or has failures stays.
-func TestLimiterChange_LowerMaxKeys(t *testing.T) {
+func TestKeys_LowerMaxKeysCountsAsKeysFallIdle(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		conf := sluice.RateLimiterConfig{Name: "q", Scope: sluice.ByTenant, MaxKeys: 50, Rates: []sluice.Rate{{N: 1, Per: time.Minute}}}
 		q := sluice.Must(sluice.NewRateLimiter(conf))

@@ -20,7 +20,7 @@ import (
 
 // A call that arranges its next run with its own context, and returns, is not nested in
 // what has ended: neither depth, nor the count under a root, nor the priority, adds up.
-func TestContinuation(t *testing.T) {
+func TestContinuation_IsNotNestedInWhatHasEnded(t *testing.T) {
 	const rounds = 200
 	for name, next := range map[string]func(r *rig, ctx context.Context, more func(error)){
 		"on a timer": func(r *rig, ctx context.Context, more func(error)) {
@@ -106,7 +106,7 @@ func TestContinuation_DepthCountsWhatRuns(t *testing.T) {
 }
 
 // An urgent call lends its priority to those that it waits for, and to nobody afterwards.
-func TestContinuation_Priority(t *testing.T) {
+func TestContinuation_InheritsNoPriorityOfWhatHasEnded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{})
 		got := map[string]sluice.Priority{}
@@ -168,7 +168,7 @@ func heapInUse() int64 {
 }
 
 // Promise 9: nested calls run on what their ancestors hold.
-func TestPromise09_DepthAtLimitOne(t *testing.T) {
+func TestPromise09_DeepCallsRunAtALimitOfOne(t *testing.T) {
 	for _, submit := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1}, sluice.Limit{Max: 1, Scope: sluice.ByTool}), scheduler(sluice.PrioritySchedulerConfig{}))})
@@ -201,7 +201,7 @@ func TestPromise09_DepthAtLimitOne(t *testing.T) {
 	}
 }
 
-func TestPromise09_BatchAtLimitOne(t *testing.T) {
+func TestPromise09_BatchesRunAtALimitOfOne(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
 		defer r.end()
@@ -250,7 +250,7 @@ func TestPromise09_NeverBelowTheWaitingAncestor(t *testing.T) {
 	})
 }
 
-func TestPromise09_CrossingLimits(t *testing.T) {
+func TestPromise09_CrossingLimitsDoNotDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByTool}))})
 		defer r.end()
@@ -288,7 +288,7 @@ func TestPromise09_CrossingLimits(t *testing.T) {
 	})
 }
 
-func TestPromise09_ChildOutlivesParent(t *testing.T) {
+func TestPromise09_ChildThatOutlivesItsParentKeepsTheSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
 		defer r.end()
@@ -342,9 +342,9 @@ func TestPromise09_RecursionIsBounded(t *testing.T) {
 	})
 }
 
-func TestNestedCalls(t *testing.T) {
+func TestNestedCallsNeverWaitForTheirAncestors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1)}})
 		var inside, peak atomic.Int32
 		leaf := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "leaf"}, func(context.Context, int) (int, error) {
 			peak.Store(max(peak.Load(), inside.Add(1)))

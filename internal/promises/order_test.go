@@ -156,7 +156,7 @@ func spent(t *testing.T, c sluice.Config, free ...string) *rig {
 
 // A deadline ends a wait before what is due at that instant comes, and MaxWait after it: who
 // comes at that instant gets what is left, and nobody is served twice.
-func TestPromise05_AnInstantThatEndsAWait(t *testing.T) {
+func TestPromise05_DeadlineEndsAWaitBeforeWhatIsDueThen(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := spent(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1}))})
 		defer r.end()
@@ -329,7 +329,7 @@ func TestPromise06_WideAndCrossingCallsDoNotStarve(t *testing.T) {
 
 // A run's priority goes before its tool's, and zero asks for none; so each of the nine can
 // be asked for. A nested call has at least its caller's.
-func TestEffectivePriority(t *testing.T) {
+func TestPriority_IsTheRunsThenTheToolsAndAtLeastTheCallers(t *testing.T) {
 	const unset = sluice.Priority(0)
 	for _, tc := range []struct{ run, tool, want sluice.Priority }{
 		{unset, unset, sluice.PriorityNormal},
@@ -365,7 +365,7 @@ func TestEffectivePriority(t *testing.T) {
 }
 
 // A priority out of range is refused, and no event tells one.
-func TestPriorityOutOfRange(t *testing.T) {
+func TestPriority_OutOfRangeIsRefused(t *testing.T) {
 	for _, p := range []sluice.Priority{-128, -4, -1, 10, 127} {
 		r := newRig(t, sluice.Config{})
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Priority: 3}}, func(context.Context) error { return nil })
@@ -382,7 +382,7 @@ func TestPriorityOutOfRange(t *testing.T) {
 }
 
 // Waiters of one instant go in the order they came.
-func TestDispatchIsInOrder(t *testing.T) {
+func TestWaitersOfOneInstantStartInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Millisecond}}}))
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{rates}})

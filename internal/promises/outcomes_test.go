@@ -67,7 +67,7 @@ var ways = []struct {
 
 // What a call holds goes back when the judging of its outcome has taken a second; only the
 // call's own caller waits for longer, and the breakers have the outcome when it is there.
-func TestJudging_LongerThanASecond(t *testing.T) {
+func TestJudging_GivesBackAfterASecond(t *testing.T) {
 	for _, method := range asked {
 		for _, way := range ways {
 			t.Run(method+"/"+way.name, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestJudging_LongerThanASecond(t *testing.T) {
 
 // An outcome that comes late is one of its own time: a breaker whose state has changed
 // since the call began is not moved by it.
-func TestJudging_ALateOutcomeOfAnOlderState(t *testing.T) {
+func TestJudging_LateOutcomeMovesNoNewerState(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
 		r := newRig(t, sluice.Config{Interceptors: interceptors(b)})
@@ -124,7 +124,7 @@ func TestJudging_ALateOutcomeOfAnOlderState(t *testing.T) {
 }
 
 // Tokens of a call whose code did not run go back too, when it is known that late.
-func TestJudging_TokensOfADenial(t *testing.T) {
+func TestJudging_LateDenialGivesTokensBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		odd := newOddError("Is", func() { time.Sleep(5 * time.Second) })
 		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1, Per: time.Hour}), sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
@@ -144,7 +144,7 @@ func TestJudging_TokensOfADenial(t *testing.T) {
 }
 
 // Code that is asked about an outcome and never answers delays its own caller, and nobody else.
-func TestJudging_ForEver(t *testing.T) {
+func TestJudging_ForEverDelaysItsCallerAlone(t *testing.T) {
 	for _, method := range asked {
 		for _, way := range ways {
 			t.Run(method+"/"+way.name, func(t *testing.T) {
@@ -182,7 +182,7 @@ func TestJudging_ForEver(t *testing.T) {
 
 // Code that is asked about an outcome and calls Goexit ends its goroutine, and loses
 // nothing: the slot is free, the terminal event is out, the future done, and Close ends.
-func TestJudging_Exits(t *testing.T) {
+func TestJudging_ExitLosesNothing(t *testing.T) {
 	for _, method := range append([]string{"Error"}, asked...) {
 		for _, way := range ways {
 			t.Run(method+"/"+way.name, func(t *testing.T) {
@@ -214,7 +214,7 @@ func TestJudging_Exits(t *testing.T) {
 
 // The same while the end of the call is put into words, after the slot has gone back: an
 // error that exits only when it is asked for the second time, and the third.
-func TestJudging_ExitsAtAnyQuestion(t *testing.T) {
+func TestJudging_ExitAtAnyQuestionLosesNothing(t *testing.T) {
 	for nth := range 12 {
 		for _, way := range ways {
 			bubble(t, func(t *testing.T) {
@@ -255,7 +255,7 @@ func (e *countingError) As(any) bool   { e.count(); return false }
 func (e *countingError) Unwrap() error { e.count(); return nil }
 
 // Judging costs nobody a goroutine, and leaves no timer behind.
-func TestJudging_ManyAtOnce(t *testing.T) {
+func TestJudging_CostsNoGoroutineAndNoTimer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const calls = 1000
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(calls))})
@@ -279,7 +279,7 @@ func TestJudging_ManyAtOnce(t *testing.T) {
 
 // A tool's classify function that has no opinion leaves it to the executor's, and that one to
 // the library.
-func TestClassifyFallsThrough(t *testing.T) {
+func TestClassifyWithoutAnOpinionFallsThrough(t *testing.T) {
 	errNotFound, errQuota, errOther := errors.New("not found"), errors.New("quota"), errors.New("other")
 	answer := func(on error, o sluice.Outcome) func(sluice.Call, sluice.Result, error) sluice.Outcome {
 		return func(_ sluice.Call, _ sluice.Result, err error) sluice.Outcome {
@@ -320,7 +320,7 @@ func TestClassifyFallsThrough(t *testing.T) {
 }
 
 // A classify function that panics is called once, and the outcome counts as what it is.
-func TestClassifierPanics(t *testing.T) {
+func TestClassifyThatPanicsIsAskedOnce(t *testing.T) {
 	asked := 0
 	b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 2}))
 	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{b}, Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { asked++; panic("in Classify") }})

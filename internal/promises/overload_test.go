@@ -235,7 +235,7 @@ func TestAdaptive_OneCutForCallsInFlightTogether(t *testing.T) {
 }
 
 // Refusal by estimate is opt-in, says when to retry, and Explain agrees with it.
-func TestRefuseLate(t *testing.T) {
+func TestRefuseLate_IsOptInAndSaysWhen(t *testing.T) {
 	const call = 100 * ms
 	for _, late := range []bool{false, true} {
 		t.Run(fmt.Sprint("RefuseLate ", late), func(t *testing.T) {
@@ -296,7 +296,7 @@ func TestRefuseLate(t *testing.T) {
 
 // Without a deadline and without MaxWait there is nothing to be late for; MaxWait counts
 // the start alone.
-func TestRefuseLate_MaxWait(t *testing.T) {
+func TestRefuseLate_MaxWaitCountsTheStartAlone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{RefuseLate: true}))})
 		defer r.end()
@@ -325,10 +325,10 @@ type dropped struct {
 	n      int // the how manieth of its tenant and priority it was
 }
 
-// TestShedStanding_Instants: a queue that stands is shed from after twenty times as long
+// TestShedStanding_ShedsMoreAndMoreOften: a queue that stands is shed from after twenty times as long
 // as the tool takes, then ever more often; from the lowest level, the newest call of the
 // tenant with the most queued per weight.
-func TestShedStanding_Instants(t *testing.T) {
+func TestShedStanding_ShedsMoreAndMoreOften(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const call = 10 * ms
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{

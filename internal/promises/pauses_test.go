@@ -195,7 +195,7 @@ func TestPause_RefusalsInTheRampSayWhen(t *testing.T) {
 
 // An operator lifts a pause and what a key owes at once, without a ramp: of a limiter's key,
 // and of a tool.
-func TestPause_Lift(t *testing.T) {
+func TestPause_LiftsPauseAndDebtAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ByTenant, Rates: []sluice.Rate{{N: 10, Per: time.Hour, Unit: "tokens"}}}))
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
@@ -232,7 +232,7 @@ func TestPause_Lift(t *testing.T) {
 
 // RateLimiter.Pause holds a key without a call; a longer pause stays, zero ends it, and
 // the key re-opens with one token either way.
-func TestQuota_Pause(t *testing.T) {
+func TestPause_HoldsAKeyWithoutACall(t *testing.T) {
 	type step struct {
 		at, d time.Duration
 	}
@@ -292,7 +292,7 @@ func TestQuota_Pause(t *testing.T) {
 }
 
 // Debt is owed through a pause, and is still owed when that is lifted.
-func TestQuota_PauseForgivesNoDebt(t *testing.T) {
+func TestPause_ForgivesNoDebt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := rates(sluice.Rate{N: 1, Unit: "tokens", Burst: 10})
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
@@ -313,7 +313,7 @@ func TestQuota_PauseForgivesNoDebt(t *testing.T) {
 
 // Nobody starts between the pause of one key of a throttle and that of the next: not even
 // who waited for slots that were kept for another, whom the first of them holds.
-func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
+func TestPause_HoldsAllItsKeysBeforeAnybodyStarts(t *testing.T) {
 	for _, how := range []string{"Pause", "ReportThrottle"} {
 		t.Run(how, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -364,7 +364,7 @@ func TestQuota_AllKeysOfAPauseAreHeldBeforeAnybodyStarts(t *testing.T) {
 
 // Calls that wait for the end of a pause do not make a limit look stalled: it has released
 // nothing because nobody held it. What follows the pause is watched from its end on.
-func TestThrottle_PauseIsNoStall(t *testing.T) {
+func TestPause_IsNoStall(t *testing.T) {
 	for _, end := range []string{"by itself", "lifted"} {
 		t.Run(end, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {

@@ -116,7 +116,7 @@ func TestPermit_InnerTimeoutKeepsTheSlot(t *testing.T) {
 }
 
 // What breakers learn of such a call is the interceptor's outcome, at once, and only that.
-func TestPermit_TheOutcomeIsTheInterceptors(t *testing.T) {
+func TestPermit_OutcomeIsTheInterceptors(t *testing.T) {
 	for _, ok := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {
 			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
@@ -144,7 +144,7 @@ func TestPermit_TheOutcomeIsTheInterceptors(t *testing.T) {
 
 // A next that begins after the interceptor has answered is refused, and the tool's code
 // does not run: the slot is free already.
-func TestPermit_ANextThatBeginsTooLate(t *testing.T) {
+func TestPermit_NextThatBeginsTooLateIsRefused(t *testing.T) {
 	for _, place := range []string{"inside", "outside"} {
 		for _, timeout := range []time.Duration{0, time.Minute} {
 			t.Run(fmt.Sprint(place, " ", timeout), func(t *testing.T) {
@@ -183,7 +183,7 @@ func TestPermit_ANextThatBeginsTooLate(t *testing.T) {
 
 // An interceptor that returns at the very instant at which its next begins: either the code
 // runs, on the slot, or it does not, and the error says which.
-func TestPermit_ReturnAndBeginAtOnce(t *testing.T) {
+func TestPermit_ReturnAndBeginAtOnceAgree(t *testing.T) {
 	r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
 			go next(ctx, c)
@@ -207,7 +207,7 @@ func TestPermit_ReturnAndBeginAtOnce(t *testing.T) {
 }
 
 // A sink that exits while it is told that the code begins leaves nobody inside.
-func TestPermit_ASinkExitsBeforeTheCode(t *testing.T) {
+func TestPermit_SinkThatExitsLeavesNobodyInside(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), passing),
 			Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
@@ -252,7 +252,7 @@ func hedges(d time.Duration) sluice.Interceptor {
 }
 
 // The attempt that lost a hedge is abandoned: it counts, and Close waits for it.
-func TestPermit_TheLoserOfAHedge(t *testing.T) {
+func TestPermit_LoserOfAHedgeCountsUntilItEnds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(hedges(100*ms), atMost(4))})
 		attempts := atomic.Int64{}
@@ -304,7 +304,7 @@ func TestPermit_TheTerminalEventIsOutBeforeTheCallReturns(t *testing.T) {
 }
 
 // Snapshot, ends of attempts and ends of calls at once: nothing is counted twice.
-func TestPermit_CountsUnderLoad(t *testing.T) {
+func TestPermit_CountsNothingTwiceUnderLoad(t *testing.T) {
 	r := newRig(t, sluice.Config{Interceptors: interceptors(hedges(0), atMost(8), answersAfter(0, true))})
 	r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { runtime.Gosched(); return nil })
 	var wg sync.WaitGroup
@@ -512,7 +512,7 @@ func free(t *testing.T, e *sluice.Executor, n int) {
 
 func TestSlotIsHeldUntilTheCodeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}, Timeout: time.Second})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1)}, Timeout: time.Second})
 		start := time.Now()
 		var mu sync.Mutex
 		var began []time.Duration
@@ -539,7 +539,7 @@ func TestSlotIsHeldUntilTheCodeEnds(t *testing.T) {
 func TestEachEndingGivesBackOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 3
-		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(limit)}, Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return errors.New("sink") })})
+		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(limit)}, Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return errors.New("sink") })})
 		f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x", Policy: sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { panic("twice") }}},
 			func(_ context.Context, how string) (string, error) {
 				switch how {

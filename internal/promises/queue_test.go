@@ -178,7 +178,7 @@ func TestPromise07_CancelledWaitersCostNothing(t *testing.T) {
 }
 
 // The waiter that leaves is the front one, and those behind it fit.
-func TestPromise07_FrontWaiterLeaves(t *testing.T) {
+func TestPromise07_FrontWaiterThatLeavesLetsTheNextStart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		weight := map[string]int64{"hold": 1, "wide": 2, "narrow": 1}
 		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 2, Unit: "MB"}))})
@@ -205,7 +205,7 @@ func TestPromise07_FrontWaiterLeaves(t *testing.T) {
 }
 
 // A context that has ended already runs nothing and takes nothing.
-func TestPromise07_CancelledBeforeItCame(t *testing.T) {
+func TestPromise07_CancelledBeforeItCameTakesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1, Per: time.Hour}), atMost(1))})
 		defer r.end()
@@ -233,7 +233,7 @@ func TestPromise07_CancelledBeforeItCame(t *testing.T) {
 func TestCancelWhileParkingIsNotLost(t *testing.T) {
 	for range 300 {
 		synctest.Test(t, func(t *testing.T) {
-			e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{limiter(1)}})
+			e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1)}})
 			block := make(chan struct{})
 			f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, string) (string, error) { <-block; return "", nil }))
 			go f(t.Context(), "")
@@ -289,7 +289,7 @@ func TestPromise21_QueueIsBounded(t *testing.T) {
 // whatever room there is, and whatever their level; others do not.
 func TestMaxPerTenantRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, sluice.Config{Interceptors: interceptors(limiter(1), scheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1000, MaxPerTenant: 20}))})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), scheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1000, MaxPerTenant: 20}))})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "one"}, sleeps(time.Second))
 		r.tool(sluice.Spec{Name: "other"}, sleeps(time.Second))

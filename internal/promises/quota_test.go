@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -193,9 +192,9 @@ func TestQuota_AllOrNothing(t *testing.T) {
 	}
 }
 
-// Estimates are capped at the bucket; Settle gives back what was too much, and takes what
-// was too little, into debt.
-func TestQuota_Settle(t *testing.T) {
+// Estimates are capped at the bucket; a report of what was used gives back what was too
+// much, and takes what was too little, into debt.
+func TestQuota_ReportsCorrectTheEstimate(t *testing.T) {
 	for _, x := range []struct {
 		name     string
 		estimate int64
@@ -242,8 +241,8 @@ func TestQuota_Settle(t *testing.T) {
 	}
 }
 
-// Without a Cost the estimate is learned from what calls settle.
-func TestQuota_LearnedEstimate(t *testing.T) {
+// Without a Cost the estimate is learned from what calls report.
+func TestQuota_EstimateIsLearnedFromReports(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1_000_000, Per: time.Minute, Unit: "tokens", Burst: 1000}))})
 		defer r.end()
@@ -347,88 +346,9 @@ func (r *rig) withKey(key string) context.Context {
 	return sluice.WithPipelineContext(r.t.Context(), pc)
 }
 
-// A throttle pauses every waiter of the key at once, and no other key; the key re-opens
-// with one token, at the configured rate.
-func TestQuota_ThrottlePausesTheKey(t *testing.T) {
-	const period = 100 * ms
-	for _, x := range []struct {
-		name  string
-		retry time.Duration
-		pause time.Duration // that is observed
-	}{
-		{"30s", 30 * time.Second, 30 * time.Second},
-		{"zero", 0, 0},
-		{"negative", -time.Hour, 0},
-		{"24h", day, day},
-		{"a month is cut to 24h", 30 * day, day},
-	} {
-		for _, asError := range []bool{false, true} {
-			for _, upstream := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s error %v upstream %v", x.name, asError, upstream), func(t *testing.T) {
-					bubble(t, func(t *testing.T) {
-						q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Scope: byAPIKey, Rates: []sluice.Rate{{N: 10, Burst: 1}}, Upstream: upstream}))
-						r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
-						defer r.end()
-						var mu sync.Mutex
-						starts := map[string][]time.Duration{}
-						first := true
-						fetch := func(ctx context.Context) error {
-							c, _ := sluice.CallFrom(ctx)
-							mu.Lock()
-							key := c.Pipeline.Attrs["api_key"] + " " + c.Tool
-							starts[key] = append(starts[key], r.at())
-							throttles := first
-							first = false
-							mu.Unlock()
-							if !throttles {
-								return nil
-							}
-							time.Sleep(period / 2)
-							if asError {
-								return retryIn(x.retry)
-							}
-							sluice.ReportThrottle(ctx, x.retry)
-							return nil
-						}
-						r.tool(sluice.Spec{Name: "fetch"}, fetch)
-						r.tool(sluice.Spec{Name: "other"}, fetch)
-						var fs []*sluice.Future
-						for _, key := range []string{"a", "a", "a", "a", "b", "b"} {
-							fs = append(fs, r.Submit(r.withKey(key), sluice.Request{Tool: "fetch"}))
-							synctest.Wait()
-						}
-						fs = append(fs, r.Submit(r.withKey("c"), sluice.Request{Tool: "other"}), r.Submit(r.withKey("c"), sluice.Request{Tool: "other"}))
-						for i, f := range fs {
-							var e retryIn
-							if _, err := f.Wait(t.Context()); asError && i == 0 {
-								assert.ErrorAs(t, err, &e, "%v, want the tool's own error", err)
-							} else if err != nil {
-								t.Error(err)
-							}
-						}
-						want := map[string][]time.Duration{
-							"a fetch": {0, period, 2 * period, 3 * period},
-							"b fetch": {0, period},
-							"c other": {0, period},
-						}
-						if end := period/2 + x.pause; x.pause > 0 && upstream {
-							want["a fetch"] = []time.Duration{0, end, end + period, end + 2*period}
-						} else if x.pause > 0 { // the tool pauses, for all keys and a minute at most; buckets are none of its business
-							end := period/2 + min(x.pause, time.Minute)
-							want["a fetch"] = []time.Duration{0, end, end + period, end + 2*period}
-							want["b fetch"] = []time.Duration{0, end}
-						}
-						assert.Equal(t, want, starts, "starts")
-					})
-				})
-			}
-		}
-	}
-}
-
 // Organisation, user, session, tool and API key: five levels, each its own limiter, one
 // decision. Each binds in turn, names itself, and leaves the others untouched.
-func TestQuota_Hierarchy(t *testing.T) {
+func TestQuota_EachOfFiveLevelsBindsInTurn(t *testing.T) {
 	levels := []struct {
 		name  string
 		scope sluice.Scope

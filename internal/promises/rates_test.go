@@ -447,7 +447,7 @@ func TestRetryAfterIsNeverAbsurd(t *testing.T) {
 
 // A token of a limiter that other code shares goes back for a call whose code did not run, at
 // once and whole.
-func TestSharedLimiter_TokenOfACallThatDidNotRun(t *testing.T) {
+func TestSharedLimiter_TokenOfACallThatDidNotRunGoesBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		lim := rate.NewLimiter(rate.Every(time.Hour), 10)
 		deny := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
@@ -473,7 +473,7 @@ func TestSharedLimiter_TokenOfACallThatDidNotRun(t *testing.T) {
 
 // A *rate.Limiter of the caller's own: calls wait until it has a token, take none unless
 // everything else agrees, and leave to other code what they do not take.
-func TestQuota_SharedLimiter(t *testing.T) {
+func TestSharedLimiter_IsAskedLastAndLeftToOthers(t *testing.T) {
 	const slack = time.Microsecond // its arithmetic is in floating point
 	near := func(t *testing.T, what string, got, want time.Duration) {
 		t.Helper()

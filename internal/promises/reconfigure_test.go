@@ -160,7 +160,7 @@ func TestPolicyChange_CallsUnderWayCountForTheBreaker(t *testing.T) {
 }
 
 // A limiter's own change finds its rates by unit and period, in whatever order they are named.
-func TestLimiterChange_InAnyOrder(t *testing.T) {
+func TestReconfigure_FindsRatesInAnyOrder(t *testing.T) {
 	hour, second, day1 := sluice.Rate{N: 10, Per: time.Hour}, sluice.Rate{N: 1000}, sluice.Rate{N: 500, Per: day}
 	permutations([]sluice.Rate{hour, second, day1}, func(from []sluice.Rate) {
 		permutations([]sluice.Rate{hour, second, day1}, func(to []sluice.Rate) {
@@ -204,8 +204,8 @@ func TestReconfigure_NothingChangedIsNotTold(t *testing.T) {
 }
 
 // A limiter's numbers are read while they change.
-func TestReconfigureWhileCalling(t *testing.T) {
-	lim := limiter(2)
+func TestReconfigure_FailsNoCallUnderWay(t *testing.T) {
+	lim := atMost(2)
 	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1_000_000}}}))
 	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{lim, rates}})
 	f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, echo))

@@ -2,6 +2,9 @@ package promises_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -16,7 +19,7 @@ import (
 )
 
 // Promise 19: a sink that fails, panics, exits or calls the executor changes no call.
-func TestPromise19_BadSinks(t *testing.T) {
+func TestPromise19_BadSinksChangeNoCall(t *testing.T) {
 	var target *rig
 	depth := atomic.Int64{}
 	sinks := map[string]func() sluice.EventSink{
@@ -57,7 +60,7 @@ func TestPromise19_BadSinks(t *testing.T) {
 }
 
 // A sink that blocks blocks only who has to wait for it, and behind an AsyncSink nobody.
-func TestPromise19_BlockingSinkBehindAQueue(t *testing.T) {
+func TestPromise19_BlockingSinkBehindAQueueBlocksNobody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		unblock := make(chan struct{})
 		a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { <-unblock; return nil }), 10))
@@ -77,7 +80,7 @@ func TestPromise19_BlockingSinkBehindAQueue(t *testing.T) {
 }
 
 // The sink of one run blocks: calls of others go on.
-func TestPromise19_BlockingSinkOfOneRun(t *testing.T) {
+func TestPromise19_BlockingSinkOfOneRunLeavesOthersAlone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(2))})
 		defer r.end()
@@ -102,7 +105,7 @@ func TestPromise19_BlockingSinkOfOneRun(t *testing.T) {
 
 // Events outside calls are told by whoever changed something. A sink that ends its
 // goroutine then leaks no probe and keeps no later event from anybody.
-func TestPromise19_SinkExitsOnEventsOutsideCalls(t *testing.T) {
+func TestPromise19_SinkThatExitsLosesNoEventOutsideCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second})
 		var seen log
@@ -147,79 +150,8 @@ func TestPromise19_SinkExitsOnEventsOutsideCalls(t *testing.T) {
 	})
 }
 
-// Promise 21: no user code runs under a lock. Whatever it calls, it does not deadlock.
-func TestPromise21_ReentrantUserCode(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var r *rig
-		var l *sluice.ConcurrencyLimiter
-		q := rates(sluice.Rate{N: 1000, Unit: "tokens"})
-		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
-		var entered log
-		nesting := atomic.Int64{}
-		var other *rig
-		poke := func(who string) {
-			if nesting.Add(1) > 1 {
-				nesting.Add(-1)
-				return
-			}
-			defer nesting.Add(-1)
-			entered.add("%s", who)
-			for _, x := range []*rig{r, other} {
-				_ = x.call("leaf")
-				_ = x.Snapshot()
-				_ = x.Explain(x.ctx, sluice.Request{Tool: "leaf"})
-				_, _ = x.Plan("leaf")
-			}
-			if err := sluice.Reconfigure(who, l.Change(l.Config()), q.Change(q.Config()), r.reg.WithPolicy("leaf", sluice.Policy{})); err != nil {
-				t.Error(err)
-			}
-			e, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{State: r.pc.State, Interceptors: interceptors(l)})
-			assert.NoError(t, err)
-			assert.NoError(t, e.Close(t.Context()))
-			_, _ = b.State("leaf")
-			b.Reset("leaf")
-		}
-		l = limitsOf(sluice.Limit{Max: 50}, sluice.Limit{Max: 40, Scope: sluice.ByKey("host", func(c sluice.Call) string {
-			if c.Tool == "work" {
-				poke("key")
-			}
-			return "h"
-		})})
-		sink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-			if e.Call.Tool == "work" || e.Call.Tool == "" {
-				poke(string(e.Kind))
-			}
-			return nil
-		})
-		r = newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(l, q, b)})
-		defer r.end()
-		ol := atMost(3)
-		other = newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(ol)})
-		defer other.end()
-		other.tool(sluice.Spec{Name: "leaf"}, sleeps(0))
-		r.tool(sluice.Spec{Name: "leaf"}, sleeps(0))
-		r.tool(sluice.Spec{Name: "work", Policy: sluice.Policy{
-			Cost: func(sluice.Call, string) int64 { poke("cost"); return 1 },
-			Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome {
-				poke("classify")
-				return sluice.OutcomeAuto
-			},
-		}}, func(context.Context) error { poke("tool"); return errTool })
-		if err := r.call("work"); err != errTool {
-			t.Error(err)
-		}
-		require.NoError(t, sluice.Reconfigure("both", l.Change(l.Config()), ol.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}})))
-		q.Pause("", ms)
-		got := entered.String()
-		for _, who := range []string{"tool.invoked", "key", "cost", "tool.started", "tool", "classify", "breaker.state_changed", "tool.failed", "limit.changed", "ratelimit.paused"} {
-			assert.Contains(t, " "+got+" ", " "+who+" ", "%s was never asked: %s", who, got)
-		}
-		time.Sleep(time.Second)
-	})
-}
-
 // A sink that is told of a change, while two stages were changed at once, may use both.
-func TestPromise21_SinkUsesBothStagesOfAChange(t *testing.T) {
+func TestPromise21_SinkMayUseBothDomainsOfAChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := atMost(1), atMost(1)
 		var rigs [2]*rig
@@ -362,4 +294,453 @@ func TestSnapshot_EventsBeyondTheBoundAreCounted(t *testing.T) {
 		}
 		require.NoError(t, e.Close(t.Context()))
 	})
+}
+
+// gateSink blocks in Emit until opened, and records.
+type gateSink struct {
+	sluice.Recorder
+	open chan struct{}
+}
+
+func (s *gateSink) Emit(ctx context.Context, e *sluice.Event) error {
+	<-s.open
+	return s.Recorder.Emit(ctx, e)
+}
+
+func asyncEvent(k sluice.EventKind, id string) sluice.Event {
+	return sluice.Event{Kind: k, Call: sluice.Call{ID: id, Tool: "t"}}
+}
+
+func wantCounts(t *testing.T, a *sluice.AsyncSink, delivered, failed, dropped uint64) {
+	t.Helper()
+	assert.Equal(t, delivered, a.Delivered(), "delivered")
+	assert.Equal(t, failed, a.Failed(), "failed")
+	assert.Equal(t, dropped, a.Dropped(), "dropped")
+}
+
+// discarding is a sink that takes everything and does nothing.
+type discarding struct{}
+
+func (discarding) Enabled(sluice.EventKind) bool             { return true }
+func (discarding) Emit(context.Context, *sluice.Event) error { return nil }
+
+// callIDs lists the events' call ids.
+func callIDs(events []sluice.Event) string {
+	var s []string
+	for _, e := range events {
+		s = append(s, e.Call.ID)
+	}
+	return strings.Join(s, " ")
+}
+
+func TestAsyncSinkBoundIsChecked(t *testing.T) {
+	for _, tt := range []struct {
+		s    sluice.EventSink
+		size int
+		want string
+	}{
+		{nil, 0, "sluice: NewAsyncSink: s is nil: must be an EventSink"},
+		{discarding{}, -1, "sluice: NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
+		{discarding{}, 1<<24 + 1, "sluice: NewAsyncSink: size is 16777217: must be zero (1,000) or from 1 to 16777216"},
+	} {
+		_, err := sluice.NewAsyncSink(tt.s, tt.size)
+		assert.EqualError(t, err, tt.want)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := &gateSink{open: make(chan struct{})}
+		a := sluice.Must(sluice.NewAsyncSink(s, 0))
+		for range 1 + 1000 { // the size that zero means
+			require.NoError(t, emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "x")))
+			synctest.Wait() // the first is in the sink's hands
+		}
+		wantCounts(t, a, 0, 0, 0)
+		close(s.open)
+		assert.NoError(t, a.Close(t.Context()))
+		wantCounts(t, a, 1001, 0, 0)
+	})
+}
+
+// Progress is dropped before terminal events, the oldest first; order is kept.
+func TestProgressIsDroppedBeforeTerminalEvents(t *testing.T) {
+	for _, tt := range []struct {
+		emit string // one letter an event: capitals are terminal
+		want string
+		errs int // Emits that say that their own event was dropped
+	}{
+		{"abc", "abc", 0},
+		{"abcd", "bcd", 0},
+		{"abcdef", "def", 0},
+		{"AbCD", "ACD", 0},
+		{"AbCd", "ACd", 0},
+		{"ABC", "ABC", 0},
+		{"ABCd", "ABC", 1},
+		{"ABCdef", "ABC", 3},
+		{"ABCD", "BCD", 0},
+		{"aBcDe", "BDe", 0},
+		{"aBcDeF", "BDF", 0},
+		{"aBcDeFgH", "DFH", 1},
+		{"abcABCDdE", "CDE", 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &gateSink{open: make(chan struct{})}
+			a := sluice.Must(sluice.NewAsyncSink(s, 3))
+			emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "-"))
+			synctest.Wait() // in the sink's hands
+			errs := 0
+			for _, c := range tt.emit {
+				k := sluice.ToolStarted
+				if c < 'a' {
+					k = []sluice.EventKind{sluice.ToolCompleted, sluice.ToolFailed, sluice.ToolDenied}[c%3]
+				}
+				if emitTo(t.Context(), a, asyncEvent(k, string(c))) != nil {
+					errs++
+				}
+			}
+			close(s.open)
+			assert.NoError(t, a.Close(t.Context()))
+			if got := strings.ReplaceAll(callIDs(s.Events()), " ", ""); got != "-"+tt.want || errs != tt.errs {
+				t.Errorf("%s: got %s, want -%s; %d errors, want %d", tt.emit, got, tt.want, errs, tt.errs)
+			}
+			wantCounts(t, a, uint64(len(tt.want)+1), 0, uint64(len(tt.emit)-len(tt.want)))
+		})
+	}
+}
+
+func TestSinkMayEmitToAndCloseItsAsyncSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a *sluice.AsyncSink
+		seen := 0
+		a = sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
+			seen++
+			for range 3 { // more than the queue holds
+				emitTo(ctx, a, asyncEvent(sluice.ToolStarted, "again"))
+			}
+			if seen == 5 {
+				// Not even one of its contexts that has no end makes it wait for itself.
+				assert.NoError(t, a.Close(context.WithoutCancel(ctx)))
+			}
+			return nil
+		}), 2))
+		emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "first"))
+		synctest.Wait()
+		assert.NoError(t, a.Close(t.Context()))
+		if seen != 7 { // and the two that were queued
+			t.Errorf("the sink saw %d events, want 7", seen)
+		}
+		wantCounts(t, a, 7, 0, 1+7*3-7)
+	})
+}
+
+func TestAsyncSinkClosesUnderLoad(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	for range 30 {
+		delay := time.Duration(rnd.IntN(3)) * time.Millisecond
+		size, budget := 1+rnd.IntN(20), time.Duration(1+rnd.IntN(100))*time.Millisecond
+		synctest.Test(t, func(t *testing.T) {
+			var seen atomic.Uint64
+			a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
+				seen.Add(1)
+				time.Sleep(delay)
+				return nil
+			}), size))
+			var emitted, refused atomic.Uint64
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					for i := range 100 {
+						k := sluice.ToolStarted
+						if i%3 == 0 {
+							k = sluice.ToolCompleted
+						}
+						emitted.Add(1)
+						if emitTo(t.Context(), a, asyncEvent(k, "x")) != nil {
+							refused.Add(1)
+						}
+						if i%10 == 0 {
+							time.Sleep(time.Millisecond)
+						}
+					}
+				})
+			}
+			time.Sleep(5 * time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), budget)
+			defer cancel()
+			start := time.Now()
+			err := a.Close(ctx)
+			if took := time.Since(start); took > budget || err != nil && took != budget {
+				t.Errorf("Close took %v of %v: %v", took, budget, err)
+			}
+			atClose := seen.Load()
+			wg.Wait()
+			time.Sleep(time.Second) // the sink's last call may still have to return
+			if seen.Load() != atClose {
+				t.Errorf("%d events were given to the sink after Close", seen.Load()-atClose)
+			}
+			if d, l := a.Delivered(), a.Dropped(); d+l != emitted.Load() || refused.Load() > l {
+				t.Errorf("emitted %d, delivered %d, dropped %d, refused %d", emitted.Load(), d, l, refused.Load())
+			}
+		})
+	}
+}
+
+func TestAsyncSinkCloseEndsWithItsContext(t *testing.T) {
+	t.Run("gives up, and counts what is in the sink's hands", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &gateSink{open: make(chan struct{})}
+			a := sluice.Must(sluice.NewAsyncSink(s, 10))
+			for i := range 5 {
+				emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, fmt.Sprint(i)))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			start := time.Now()
+			if err := a.Close(ctx); err != context.DeadlineExceeded {
+				t.Error(err)
+			}
+			assert.Equal(t, time.Second, time.Since(start), "took")
+			wantCounts(t, a, 0, 0, 5)
+			if err := a.Close(ctx); err != context.DeadlineExceeded { // it still hangs
+				t.Error(err)
+			}
+			close(s.open)
+			assert.NoError(t, a.Close(t.Context()))
+			wantCounts(t, a, 0, 0, 5)
+		})
+	})
+	t.Run("with an ended context and nothing to do", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := sluice.Must(sluice.NewAsyncSink(discarding{}, 10))
+			emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "x"))
+			synctest.Wait()
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			assert.NoError(t, a.Close(ctx))
+			wantCounts(t, a, 1, 0, 0)
+		})
+	})
+	t.Run("again and at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &gateSink{open: make(chan struct{})}
+			a := sluice.Must(sluice.NewAsyncSink(s, 10))
+			emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "x"))
+			var wg sync.WaitGroup
+			for range 5 {
+				wg.Go(func() {
+					assert.NoError(t, a.Close(t.Context()))
+				})
+			}
+			synctest.Wait()
+			close(s.open)
+			wg.Wait()
+			assert.NoError(t, a.Close(t.Context()))
+		})
+	})
+	t.Run("from a sink behind another", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			rec := sluice.NewRecorder()
+			inner := sluice.Must(sluice.NewAsyncSink(rec, 10))
+			outer := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
+				return errors.Join(inner.Emit(ctx, e), inner.Close(ctx))
+			}), 10))
+			emitTo(t.Context(), outer, asyncEvent(sluice.ToolInvoked, "x"))
+			assert.NoError(t, outer.Close(t.Context()))
+			assert.Equal(t, "x", callIDs(rec.Events()))
+			wantCounts(t, outer, 1, 0, 0)
+		})
+	})
+}
+
+func TestTerminalEventsComeAfterAllOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := sluice.NewRecorder()
+		a := sluice.Must(sluice.NewAsyncSink(rec, 8))
+		for i := range 10_000 {
+			for _, e := range story("r", fmt.Sprint(i), "t", "invoked", "started", "retrying", "started", "completed") {
+				emitTo(t.Context(), a, e)
+			}
+			if i%2 == 0 {
+				synctest.Wait()
+			}
+		}
+		a.Close(t.Context())
+		last := map[string]sluice.EventKind{}
+		for _, e := range rec.Events() {
+			require.NotContains(t, []sluice.EventKind{sluice.ToolCompleted, sluice.ToolFailed, sluice.ToolDenied}, last[e.Call.ID], "call %s: %s after its end", e.Call.ID, e.Kind)
+			last[e.Call.ID] = e.Kind
+		}
+		if a.Delivered()+a.Dropped() != 50_000 || a.Delivered() < 25_000 {
+			t.Errorf("delivered %d, dropped %d", a.Delivered(), a.Dropped())
+		}
+	})
+}
+
+func TestAsyncSinkContextOutlivesTheCall(t *testing.T) {
+	type key struct{}
+	synctest.Test(t, func(t *testing.T) {
+		a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
+			if got := ctx.Value(key{}); e.Call.ID == "x" && got != "trace" {
+				t.Errorf("value %v", got)
+			}
+			if ctx.Err() != nil || context.Cause(ctx) != nil {
+				t.Errorf("the context has ended with the call: %v, %v", ctx.Err(), context.Cause(ctx))
+			}
+			_, ok := ctx.Deadline()
+			assert.False(t, ok, "the context has the call's deadline")
+			<-ctx.Done()
+			if got := context.Cause(ctx); got != context.Canceled {
+				t.Errorf("the sink's context ended for the call's cause: %v", got)
+			}
+			return ctx.Err()
+		}), 10))
+		ctx, stopCall := context.WithTimeout(context.WithValue(t.Context(), key{}, "trace"), time.Second)
+		defer stopCall()
+		ctx, cancel := context.WithCancelCause(ctx)
+		emitTo(ctx, a, asyncEvent(sluice.ToolInvoked, "x"))
+		cancel(errors.New("the caller left"))
+		synctest.Wait()
+		short, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := a.Close(short); err != context.DeadlineExceeded {
+			t.Error(err)
+		}
+		synctest.Wait()
+		wantCounts(t, a, 0, 0, 1)
+	})
+}
+
+// emitTo has s emit e, and e poisoned afterwards.
+func emitTo(ctx context.Context, s sluice.EventSink, e sluice.Event) error {
+	defer func() { e = poisoned }()
+	return s.Emit(ctx, &e)
+}
+
+// poisoned is what a sink finds that keeps an event for longer than it may.
+var poisoned = sluice.Event{Kind: "poisoned", Call: sluice.Call{ID: "poisoned", Tool: "poisoned"}}
+
+// story makes the events of one call from words like "invoked started completed".
+func story(run, id, tool string, words ...string) (events []sluice.Event) {
+	pc := &sluice.PipelineContext{RunID: run}
+	attempt := int32(0)
+	for i, w := range words {
+		e := sluice.Event{Kind: sluice.EventKind("tool." + w), Seq: uint32(i + 1), Call: sluice.Call{ID: id, Tool: tool, Pipeline: pc}}
+		switch e.Kind {
+		case sluice.ToolInvoked:
+			attempt = 1
+		case sluice.ToolFailed:
+			e.Err = errors.New("failed")
+		case sluice.ToolDenied:
+			e.Err = &sluice.Error{CallID: id, Reason: sluice.ErrDenied}
+		}
+		e.Call.Attempt = attempt
+		events = append(events, e)
+		if e.Kind == sluice.ToolRetrying { // which is of the attempt that failed
+			attempt++
+		}
+	}
+	return events
+}
+
+func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
+	with := func(events []sluice.Event, f func([]sluice.Event)) []sluice.Event { f(events); return events }
+	call := func(words ...string) []sluice.Event { return story("r", "c", "search", words...) }
+	for _, tt := range []struct {
+		name   string
+		events []sluice.Event
+		want   []string // one substring for each line; none means kept
+	}{
+		{"completed", call("invoked", "started", "completed"), nil},
+		{"queued", call("invoked", "queued", "started", "completed"), nil},
+		{"refused", call("invoked", "failed"), nil},
+		{"denied", call("invoked", "denied"), nil},
+		{"retried", call("invoked", "started", "retrying", "queued", "started", "failed"), nil},
+		{"answered without running", call("invoked", "completed"), nil},
+		{"nothing", nil, nil},
+		{"outside calls", []sluice.Event{{Kind: sluice.BreakerStateChanged}, {Kind: sluice.LimitChanged}, {Kind: sluice.RateLimitPaused}}, nil},
+		{"no terminal", call("invoked", "started"), []string{"0 terminal events, want one"}},
+		{"two terminals", call("invoked", "started", "completed", "failed"), []string{"2 terminal events, want one"}},
+		{"no invoked", call("started", "completed"), []string{"0 times tool.invoked"}},
+		{"invoked twice", call("invoked", "invoked", "completed"), []string{"2 times tool.invoked"}},
+		{"invoked late", call("queued", "invoked", "completed"), []string{"tool.invoked is not first"}},
+		{"after the end", call("invoked", "completed", "started"), []string{"tool.started after the call had ended"}},
+		{"started twice", call("invoked", "started", "started", "completed"), []string{"attempt 1 started twice"}},
+		{"a gap", with(call("invoked", "started", "completed"), func(e []sluice.Event) { e[1].Seq, e[2].Seq = 3, 4 }), []string{"tool.started has seq 3, want 2"}},
+		{"from zero", with(call("invoked", "completed"), func(e []sluice.Event) { e[0].Seq, e[1].Seq = 0, 1 }), []string{"tool.invoked has seq 0, want 1"}},
+		{"same seq", with(call("invoked", "completed"), func(e []sluice.Event) { e[1].Seq = 1 }), []string{"tool.completed has seq 1, want 2"}},
+		{"completed with an error", with(call("invoked", "completed"), func(e []sluice.Event) { e[1].Err = errors.New("x") }), []string{"tool.completed with an error: x"}},
+		{"failed without an error", with(call("invoked", "failed"), func(e []sluice.Event) { e[1].Err = nil }), []string{"tool.failed without an error"}},
+		{"denied without an error", with(call("invoked", "denied"), func(e []sluice.Event) { e[1].Err = nil }), []string{"tool.denied without an error"}},
+		{"denied for a limit", with(call("invoked", "denied"), func(e []sluice.Event) { e[1].Err = &sluice.Error{Reason: sluice.ErrQueueFull} }), []string{"another reason than ErrDenied"}},
+		{"another tool", with(call("invoked", "completed"), func(e []sluice.Event) { e[1].Call.Tool = "fetch" }), []string{"tool.completed is of tool fetch"}},
+		{"no id", story("r", "", "search", "invoked", "completed"), []string{"no call id"}},
+		{"one key, two ids", with(call("invoked", "completed"), func(e []sluice.Event) { e[0].CallKey, e[1].CallKey, e[1].Call.ID = 7, 7, "d" }), []string{`tool.completed has the call id "d"`}},
+		{"two keys, one id", with(append(call("invoked", "completed"), call("invoked", "completed")...), func(e []sluice.Event) { e[0].CallKey, e[1].CallKey, e[2].CallKey, e[3].CallKey = 7, 7, 8, 8 }), nil},
+		{"same id in two runs", append(call("invoked", "completed"), story("r2", "c", "fetch", "invoked", "failed")...), nil},
+		{"same id twice in a run", append(call("invoked", "completed"), call("invoked", "completed")...),
+			[]string{"seq 1, want 3", "tool.invoked after the call had ended", "2 times tool.invoked", "2 terminal events"}},
+		{"one of two", append(call("invoked", "completed"), story("r", "d", "fetch", "invoked")...), []string{`call "d" of run "r" (fetch): 0 terminal events`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var r sluice.Recorder
+			for _, e := range tt.events {
+				require.NoError(t, emitTo(t.Context(), &r, e))
+			}
+			err := r.Check()
+			if err == nil {
+				assert.Nil(t, tt.want, "nothing is broken")
+				return
+			}
+			lines := strings.Split(err.Error(), "\n")
+			require.Equal(t, len(tt.want), len(lines), "lines, want %q: %v", tt.want, err)
+			for i := range lines {
+				assert.Contains(t, lines[i], tt.want[i], "line")
+			}
+		})
+	}
+}
+
+func TestRecorderTraceTellsCallsApart(t *testing.T) {
+	r := sluice.NewRecorder()
+	a, b := story("r", "a", "search", "invoked", "queued", "started", "completed"), story("r", "b", "fetch", "invoked", "failed")
+	odd := story("r", "c", "no\nsuch", "invoked")
+	for _, e := range []sluice.Event{a[0], b[0], a[1], {Kind: sluice.BreakerStateChanged}, b[1], a[2], a[3], odd[0]} {
+		emitTo(t.Context(), r, e)
+	}
+	assert.Equal(t, `search: invoked queued started completed; fetch: invoked failed; "no\nsuch": invoked`, r.Trace())
+	assert.Len(t, r.Events(), 8, "events")
+	assert.Len(t, r.Events("fetch"), 2, "events of fetch")
+	assert.Len(t, r.Events("fetch", "search"), 6, "events of both")
+	// The events are a copy.
+	r.Events()[0].Kind = "changed"
+	assert.Equal(t, sluice.ToolInvoked, r.Events()[0].Kind, "the recorder's own events were handed out")
+}
+
+func TestRecorderZeroIsEmptyAndNilDiscards(t *testing.T) {
+	var zero sluice.Recorder
+	if zero.Trace() != "" || zero.Check() != nil || zero.Events() != nil || !zero.Enabled(sluice.ToolInvoked) {
+		t.Error("the zero Recorder is not an empty one")
+	}
+	var none *sluice.Recorder
+	if none.Enabled(sluice.ToolInvoked) || emitTo(t.Context(), none, sluice.Event{}) != nil || none.Events("x") != nil || none.Trace() != "" || none.Check() != nil {
+		t.Error("a nil Recorder does not discard")
+	}
+}
+
+func TestRecorderKeepsAllOfManyGoroutines(t *testing.T) {
+	r := sluice.NewRecorder()
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 50 {
+				for _, e := range story(string(rune('a'+g)), string(rune('a'+i)), "t", "invoked", "started", "completed") {
+					emitTo(context.Background(), r, e)
+				}
+				r.Events("t")
+			}
+		})
+	}
+	wg.Wait()
+	assert.NoError(t, r.Check())
+	assert.Len(t, r.Events(), 8*50*3, "events")
 }

@@ -83,7 +83,7 @@ type string2 int64
 
 func (s *string2) UnmarshalJSON([]byte) error { return fmt.Errorf("not like this") }
 
-func TestSnapshotThatCannotBe(t *testing.T) {
+func TestSnapshotThatCannotBeIsAnError(t *testing.T) {
 	s, ctx := newState(t, sluice.SharedStateConfig{})
 	sluice.Key[func()]("f").Set(ctx, func() {})
 	_, err := s.MarshalJSON()
@@ -101,7 +101,7 @@ func TestSnapshotThatCannotBe(t *testing.T) {
 		"a snapshot of what a snapshot restored is\n%s, want\n%s", again, data)
 }
 
-func TestSnapshotOfAView(t *testing.T) {
+func TestSnapshotOfAViewHasItsKeysAlone(t *testing.T) {
 	s, ctx := newState(t, sluice.SharedStateConfig{})
 	a, b := sluice.Must(s.View("a/", sluice.SharedStateConfig{})), sluice.Must(s.View("b/", sluice.SharedStateConfig{}))
 	sluice.Key[int]("x").Set(sluice.WithState(ctx, a), 1)

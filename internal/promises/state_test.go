@@ -642,7 +642,7 @@ func TestValuesAreClonedInAndOut(t *testing.T) {
 	assert.Equal(t, 1, again.N, "the pointer was not cloned")
 }
 
-func TestNoState(t *testing.T) {
+func TestNoStateIsOneErrorForAll(t *testing.T) {
 	ctx := context.Background()
 	closed, _ := newState(t, sluice.SharedStateConfig{})
 	closed.Close()

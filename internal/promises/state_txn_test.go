@@ -61,7 +61,7 @@ func TestTxnReadsItsOwnWrites(t *testing.T) {
 }
 
 // An Update in a transaction whose function writes the same key there runs again.
-func TestTxnReentrantUpdate(t *testing.T) {
+func TestTxnRunsAReentrantUpdateAgain(t *testing.T) {
 	s, ctx := newState(t, sluice.SharedStateConfig{})
 	k := sluice.Key[int]("k")
 	calls := 0
@@ -196,7 +196,7 @@ func TestTxnEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestTxnJoins(t *testing.T) {
+func TestTxnInsideATxnJoinsIt(t *testing.T) {
 	s, ctx := newState(t, sluice.SharedStateConfig{})
 	v := sluice.Must(s.View("v/", sluice.SharedStateConfig{}))
 	a, b := sluice.Key[int]("a"), sluice.Key[int]("b")
@@ -390,7 +390,7 @@ func TestTxnCreatesAndDeletesTogether(t *testing.T) {
 }
 
 // A function that uses its context from several goroutines.
-func TestTxnFromSeveralGoroutines(t *testing.T) {
+func TestTxnMayUseSeveralGoroutines(t *testing.T) {
 	s, ctx := newState(t, sluice.SharedStateConfig{})
 	err := s.Txn(ctx, func(ctx context.Context) error {
 		var wg sync.WaitGroup
@@ -410,7 +410,7 @@ func TestTxnFromSeveralGoroutines(t *testing.T) {
 	wantValue(t, ctx, sluice.Key[int]("1"), 400)
 }
 
-func TestTxnOfRestoredValues(t *testing.T) {
+func TestTxnReadsRestoredValues(t *testing.T) {
 	s, ctx := newState(t, sluice.SharedStateConfig{})
 	require.NoError(t, s.UnmarshalJSON([]byte(`{"keys":{"n":{"value":9007199254740993,"version":3},"s":{"value":"x","version":4}}}`)))
 	err := s.Txn(ctx, func(ctx context.Context) error {

@@ -168,7 +168,7 @@ func TestWatchTellsAllInOrder(t *testing.T) {
 	})
 }
 
-func TestWatchOfAView(t *testing.T) {
+func TestWatchOfAViewTellsItsKeysAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ctx := newState(t, sluice.SharedStateConfig{})
 		v := sluice.Must(s.View("run/", sluice.SharedStateConfig{}))

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -338,7 +339,7 @@ func TestPromise21_ThrottlesOfNestedCallsAreBounded(t *testing.T) {
 }
 
 // An answer that asks for no time is an overload, and lifts no pause.
-func TestQuota_ThrottleWithoutATimeLiftsNothing(t *testing.T) {
+func TestThrottle_WithoutATimeLiftsNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(upstreamOf("web", "fetch"))})
 		defer r.end()
@@ -352,7 +353,7 @@ func TestQuota_ThrottleWithoutATimeLiftsNothing(t *testing.T) {
 }
 
 // A call that takes nothing from an Upstream limiter counts under its key all the same.
-func TestQuota_ThrottleOfAFreeCallPausesItsKey(t *testing.T) {
+func TestThrottle_OfAFreeCallPausesItsKey(t *testing.T) {
 	for _, scope := range []sluice.Scope{byAPIKey, sluice.Global} {
 		for _, submitted := range []bool{false, true} {
 			t.Run(fmt.Sprint(scope, " ", submitted), func(t *testing.T) {
@@ -449,7 +450,7 @@ func again(n int, change func(attempt int, c *sluice.Call)) sluice.Interceptor {
 
 // What is remembered of an attempt is that attempt's: the key that it counted under without
 // taking anything, and what calls nested in it have been charged with.
-func TestQuota_ThrottlesOfAttemptsAreApart(t *testing.T) {
+func TestThrottle_OfAttemptsAreApart(t *testing.T) {
 	const attempts = 40
 	t.Run("keys", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
@@ -504,7 +505,7 @@ func (e hostThrottle) ThrottledPart() (_, _ string) { return "host", e.host }
 
 // A throttle pauses as much as it names: the key of that part if a limiter has one, and what
 // is wider than that a minute at most.
-func TestQuota_ThrottleOfAPart(t *testing.T) {
+func TestThrottle_OfAPartPausesThatPart(t *testing.T) {
 	attr := func(name string) sluice.Scope {
 		return sluice.ByKey(name, func(c sluice.Call) string { return c.Pipeline.Attrs[name] })
 	}
@@ -555,7 +556,7 @@ func TestQuota_ThrottleOfAPart(t *testing.T) {
 
 // Where there is no room for a part's key, the call's own waits, and no longer than what is wider
 // than the part.
-func TestQuota_ThrottleOfAPartWithoutRoom(t *testing.T) {
+func TestThrottle_OfAPartWithoutRoomPausesTheCallsKey(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ByKey("host", func(sluice.Call) string { return "a" }), MaxKeys: 1, Upstream: true, Rates: []sluice.Rate{{N: 1000}}}))
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
@@ -570,7 +571,7 @@ func TestQuota_ThrottleOfAPartWithoutRoom(t *testing.T) {
 }
 
 // An error says what it is about itself; several say it of several parts.
-func TestQuota_ErrorsNameTheirParts(t *testing.T) {
+func TestThrottle_ErrorsNameTheirParts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ByKey("host", func(c sluice.Call) string { return "a" }), Upstream: true, Rates: []sluice.Rate{{N: 1000}}}))
 		r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
@@ -583,4 +584,83 @@ func TestQuota_ErrorsNameTheirParts(t *testing.T) {
 		assert.Error(t, r.call("fetch"), "want the call of a host that does not pause to go on")
 		assert.Zero(t, r.at(), "it started at")
 	})
+}
+
+// A throttle pauses every waiter of the key at once, and no other key; the key re-opens
+// with one token, at the configured rate.
+func TestThrottle_PausesTheKey(t *testing.T) {
+	const period = 100 * ms
+	for _, x := range []struct {
+		name  string
+		retry time.Duration
+		pause time.Duration // that is observed
+	}{
+		{"30s", 30 * time.Second, 30 * time.Second},
+		{"zero", 0, 0},
+		{"negative", -time.Hour, 0},
+		{"24h", day, day},
+		{"a month is cut to 24h", 30 * day, day},
+	} {
+		for _, asError := range []bool{false, true} {
+			for _, upstream := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s error %v upstream %v", x.name, asError, upstream), func(t *testing.T) {
+					bubble(t, func(t *testing.T) {
+						q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "api", Scope: byAPIKey, Rates: []sluice.Rate{{N: 10, Burst: 1}}, Upstream: upstream}))
+						r := newRig(t, sluice.Config{Interceptors: interceptors(q)})
+						defer r.end()
+						var mu sync.Mutex
+						starts := map[string][]time.Duration{}
+						first := true
+						fetch := func(ctx context.Context) error {
+							c, _ := sluice.CallFrom(ctx)
+							mu.Lock()
+							key := c.Pipeline.Attrs["api_key"] + " " + c.Tool
+							starts[key] = append(starts[key], r.at())
+							throttles := first
+							first = false
+							mu.Unlock()
+							if !throttles {
+								return nil
+							}
+							time.Sleep(period / 2)
+							if asError {
+								return retryIn(x.retry)
+							}
+							sluice.ReportThrottle(ctx, x.retry)
+							return nil
+						}
+						r.tool(sluice.Spec{Name: "fetch"}, fetch)
+						r.tool(sluice.Spec{Name: "other"}, fetch)
+						var fs []*sluice.Future
+						for _, key := range []string{"a", "a", "a", "a", "b", "b"} {
+							fs = append(fs, r.Submit(r.withKey(key), sluice.Request{Tool: "fetch"}))
+							synctest.Wait()
+						}
+						fs = append(fs, r.Submit(r.withKey("c"), sluice.Request{Tool: "other"}), r.Submit(r.withKey("c"), sluice.Request{Tool: "other"}))
+						for i, f := range fs {
+							var e retryIn
+							if _, err := f.Wait(t.Context()); asError && i == 0 {
+								assert.ErrorAs(t, err, &e, "%v, want the tool's own error", err)
+							} else if err != nil {
+								t.Error(err)
+							}
+						}
+						want := map[string][]time.Duration{
+							"a fetch": {0, period, 2 * period, 3 * period},
+							"b fetch": {0, period},
+							"c other": {0, period},
+						}
+						if end := period/2 + x.pause; x.pause > 0 && upstream {
+							want["a fetch"] = []time.Duration{0, end, end + period, end + 2*period}
+						} else if x.pause > 0 { // the tool pauses, for all keys and a minute at most; buckets are none of its business
+							end := period/2 + min(x.pause, time.Minute)
+							want["a fetch"] = []time.Duration{0, end, end + period, end + 2*period}
+							want["b fetch"] = []time.Duration{0, end}
+						}
+						assert.Equal(t, want, starts, "starts")
+					})
+				})
+			}
+		}
+	}
 }

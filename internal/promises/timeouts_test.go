@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTimed_Context: the context of an attempt with a timeout makes a timer only for who
+// TestTimed_ContextIsLikeTheStandardLibrarys: the context of an attempt with a timeout makes a timer only for who
 // asks, and nobody can tell it from the standard library's.
-func TestTimed_Context(t *testing.T) {
+func TestTimed_ContextIsLikeTheStandardLibrarys(t *testing.T) {
 	const timeout = time.Second
 	mine := errors.New("the caller's cause")
 	asks := map[string]func(ctx context.Context) context.Context{
@@ -118,9 +118,9 @@ func ctxDone(ctx context.Context) bool {
 	}
 }
 
-// TestTimed_ManyDeadlines: attempts end each at its own time, in whatever order their
+// TestTimed_AttemptsEndEachAtItsOwnTime: attempts end each at its own time, in whatever order their
 // deadlines come, though one timer serves them all.
-func TestTimed_ManyDeadlines(t *testing.T) {
+func TestTimed_AttemptsEndEachAtItsOwnTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		exec := newExec(t, sluice.Config{})
 		start := time.Now()
@@ -150,9 +150,9 @@ func TestTimed_ManyDeadlines(t *testing.T) {
 	})
 }
 
-// TestTimed_SinkBlocks: the time that a sink takes between a call's admission and its code
+// TestTimed_TimeOfASinkIsNotTheAttempts: the time that a sink takes between a call's admission and its code
 // is not the attempt's.
-func TestTimed_SinkBlocks(t *testing.T) {
+func TestTimed_TimeOfASinkIsNotTheAttempts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{
 			Timeout:      100 * ms,
@@ -204,9 +204,9 @@ func TestTimed_CauseStays(t *testing.T) {
 	}
 }
 
-// TestTimed_ExecutorFromOutside: one that was made outside testing/synctest bubbles can be
+// TestTimed_ExecutorFromOutsideServesBubbles: one that was made outside testing/synctest bubbles can be
 // used inside them, in one after the other, as far as timeouts go.
-func TestTimed_ExecutorFromOutside(t *testing.T) {
+func TestTimed_ExecutorFromOutsideServesBubbles(t *testing.T) {
 	reg := sluice.NewToolRegistry()
 	exec := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Timeout: time.Second}))
 	rawTool(t, reg, sluice.Spec{Name: "quick"}, func(context.Context) error { return nil })
@@ -270,7 +270,7 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 }
 
 // A tool that heeds its context ends at the timeout too, and the error is the same.
-func TestPromise14_TimedOutToolThatListens(t *testing.T) {
+func TestPromise14_ToolThatListensEndsAtTheTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(atMost(1))})
 		defer r.end()
@@ -290,7 +290,7 @@ func TestPromise14_TimedOutToolThatListens(t *testing.T) {
 
 // The caller's own deadline is not the library's timeout: the breaker does not count it,
 // whichever of the two timers fires first.
-func TestPromise14_CallersDeadlineBeforeTheTimeout(t *testing.T) {
+func TestPromise14_CallersDeadlineIsNoTimeout(t *testing.T) {
 	for range 50 {
 		bubble(t, func(t *testing.T) {
 			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1})
@@ -311,7 +311,7 @@ func TestPromise14_CallersDeadlineBeforeTheTimeout(t *testing.T) {
 }
 
 // Retried attempts are timed each on its own, and the events tell the time as it was.
-func TestPromise14_SecondAttemptTimesOut(t *testing.T) {
+func TestPromise14_AttemptsAreTimedEachOnItsOwn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		retry := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {

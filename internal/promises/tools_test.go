@@ -58,7 +58,7 @@ func TestDo_TheCodeComesWithTheCall(t *testing.T) {
 }
 
 // Declaring again changes what is said of a tool and nothing of what its limits have counted.
-func TestDeclare_Again(t *testing.T) {
+func TestDeclare_AgainKeepsWhatLimitsCounted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{MaxWait: sluice.NoWait})
 		reg := r.Registry()
@@ -84,7 +84,7 @@ func TestDeclare_Again(t *testing.T) {
 	})
 }
 
-func TestDeclare_Misuse(t *testing.T) {
+func TestDeclare_MisuseIsRefusedWithWords(t *testing.T) {
 	reg := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{MaxArgBytes: 20}))
 	sluice.Must(sluice.Register(reg, sluice.Spec{Name: "own"}, echo))
@@ -196,9 +196,9 @@ func TestTakenNamesAreRefused(t *testing.T) {
 }
 
 // Registering, replacing and removing while calls run: each call keeps the tool it resolved.
-func TestRegistryUnderLoad(t *testing.T) {
+func TestEachCallKeepsTheToolItResolved(t *testing.T) {
 	r := sluice.NewToolRegistry()
-	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{Interceptors: []sluice.Interceptor{limiter(4)}}))
+	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{Interceptors: []sluice.Interceptor{atMost(4)}}))
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	wg.Go(func() {
@@ -234,7 +234,7 @@ func TestRegistryUnderLoad(t *testing.T) {
 
 // The zero ToolRegistry is an empty one, for readers and for executors made before its
 // first tool.
-func TestDecision_ZeroRegistryIsEmpty(t *testing.T) {
+func TestZeroRegistryIsEmpty(t *testing.T) {
 	var reg sluice.ToolRegistry
 	e := sluice.Must(sluice.NewExecutor(&reg, sluice.Config{}))
 	defer func() { require.NoError(t, e.Close(t.Context())) }()
@@ -248,7 +248,7 @@ func TestDecision_ZeroRegistryIsEmpty(t *testing.T) {
 }
 
 // Whoever has an executor can register tools with it.
-func TestExecutor_Registry(t *testing.T) {
+func TestExecutor_RegistryTakesTools(t *testing.T) {
 	reg := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
 	if e.Registry() != reg {
