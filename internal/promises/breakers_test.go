@@ -415,3 +415,55 @@ func TestOverload_BreakerOpensOverManyWaiters(t *testing.T) {
 		t.Run(fmt.Sprint("tripped by hand ", byHand), func(t *testing.T) { bubble(t, func(t *testing.T) { breakerOpens(t, byHand) }) })
 	}
 }
+
+func breakerOpens(t *testing.T, byHand bool) {
+	const waiters = 5000
+	release := make(chan struct{})
+	sink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+		if e.Kind == sluice.BreakerStateChanged {
+			<-release
+		}
+		return nil
+	})
+	br := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Scope: sluice.ByTool})
+	r := newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(
+		limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByTool}),
+		br,
+		scheduler(sluice.PrioritySchedulerConfig{MaxQueue: waiters}))})
+	defer r.end()
+	r.ctx = t.Context()
+	r.tool(sluice.Spec{Name: "down"}, func(context.Context) error { time.Sleep(time.Second); return errors.New("down") })
+	r.tool(sluice.Spec{Name: "up"}, sleeps(0))
+	first := r.Submit(r.ctx, sluice.Request{Tool: "down"})
+	var list []*sluice.Future
+	for range waiters {
+		list = append(list, r.Submit(r.ctx, sluice.Request{Tool: "down"}))
+	}
+	synctest.Wait()
+	require.Equal(t, waiters, r.Snapshot().Queued, "queued")
+	want := time.Second
+	if byHand {
+		want = 0
+		go br.Trip("down")
+	} else {
+		time.Sleep(want)
+	}
+	synctest.Wait() // the sink blocks
+	left := 0
+	for _, f := range list {
+		if !isDone(f) {
+			left++
+		}
+	}
+	if left != 0 || r.at() != want {
+		t.Errorf("%d have not been refused at %v, while a sink blocks", left, r.at())
+	}
+	require.NoError(t, r.call("up"))
+	for _, f := range list {
+		_, err := f.Wait(r.ctx)
+		require.ErrorIs(t, err, sluice.ErrBreakerOpen, "want ErrBreakerOpen")
+	}
+	close(release)
+	_, err := first.Wait(r.ctx)
+	assert.EqualError(t, err, "down", "want the tool's own error")
+}

@@ -20,41 +20,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// ending is a way in which a tool's code can end.
-type ending struct {
-	name string
-	do   func()
-	err  error // the tool's own
-}
-
-var endings = []ending{
-	{"return", func() {}, nil},
-	{"error", func() {}, errTool},
-	{"panic", func() { panic("secret value") }, nil},
-	{"panic nil", func() { panic(nil) }, nil}, //nolint:govet
-	{"panic error", func() { panic(errTool) }, nil},
-	{"Goexit", func() { runtime.Goexit() }, nil},
-}
-
-// invokeApart runs a call on a goroutine of its own, so that a Goexit ends only that. It
-// reports whether the call returned.
-func (r *rig) invokeApart(ctx context.Context, q sluice.Request) (res sluice.Result, err error, returned bool) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		res, err = r.Invoke(ctx, q)
-		returned = true
-	}()
-	<-done
-	return res, err, returned
-}
-
-// exitingError calls Goexit when it is asked for its time to retry.
-type exitingError struct{}
-
-func (exitingError) Error() string             { return "exiting" }
-func (exitingError) RetryAfter() time.Duration { runtime.Goexit(); return 0 }
-
 // Promise 11: no panic of user code takes the process down or keeps a permit, and the
 // caller gets a PanicError with the stack.
 func TestPromise11_PanicsAnywhereBecomeErrors(t *testing.T) {
@@ -185,12 +150,6 @@ func TestPromise11_SinkPanicsAreNotTheCalls(t *testing.T) {
 		assert.Equal(t, uint64(5*3+1), s.EventsDropped)
 		assert.Equal(t, uint64(5*3+1), s.EventsDelivered)
 	})
-}
-
-// busy starts a call and waits until it is under way or queued.
-func (r *rig) busy(tool string) {
-	go func() { _ = r.call(tool) }()
-	synctest.Wait()
 }
 
 // Promise 13: one result for each call, in the order of the calls, whatever happens to

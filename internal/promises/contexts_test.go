@@ -57,10 +57,6 @@ func TestKeptContext_KeepsNoInputAndNoResult(t *testing.T) {
 	}
 }
 
-var passing = sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
-	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) { return next(ctx, c) }
-})
-
 func invokeIt(e *sluice.Executor, r sluice.Request) (sluice.Result, error) {
 	return e.Invoke(context.Background(), r)
 }

@@ -12,5 +12,5 @@
 // are the scenarios that the library was accepted by; TestHandOver_ race whoever gives
 // something up against whoever takes it, and TestStorm_ do everything at once. Most run in
 // bubbles of testing/synctest, on virtual time. What several files need is in
-// helpers_test.go.
+// helpers_test.go; what those of the state need, at the head of state_test.go.
 package promises

@@ -15,38 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endless is an error that wraps others of its kind, with no end.
-type endless struct{ wraps *[]error }
-
-func (endless) Error() string     { return "endless" }
-func (e endless) Unwrap() []error { return *e.wraps }
-
-// lasso is an error that wraps one other, which may be itself.
-type lasso struct{ wraps *error }
-
-func (lasso) Error() string   { return "lasso" }
-func (e lasso) Unwrap() error { return *e.wraps }
-
-// mine is an error each of whose methods panics.
-type mine struct{}
-
-func (mine) Error() string             { panic("secret") }
-func (mine) Is(error) bool             { panic("secret") }
-func (mine) As(any) bool               { panic("secret") }
-func (mine) Unwrap() error             { panic("secret") }
-func (mine) RetryAfter() time.Duration { panic("secret") }
-
-// oddErrors is errors that are hard to look at.
-func oddErrors() map[string]error {
-	itself := lasso{new(error)}
-	*itself.wraps = itself
-	one, two := lasso{new(error)}, lasso{new(error)}
-	*one.wraps, *two.wraps = two, one
-	tree := endless{new([]error)}
-	*tree.wraps = []error{tree, tree, tree}
-	return map[string]error{"wraps itself": itself, "two wrap each other": one, "a tree without end": tree, "its methods panic": mine{}}
-}
-
 // Promise 12: every refusal names its reason, what refused and when to retry; the tool's
 // code did not run.
 func TestPromise12_EveryRefusalNamesReasonConstraintAndTime(t *testing.T) {

@@ -20,15 +20,6 @@ import (
 // A random storm does not find races of hand-over: there is a test for each here, which
 // tries both orders with some yielding between, and counts that both outcomes came about.
 
-// rounds is how often a race is tried: less often under the race detector, where the
-// tests are run many times.
-func rounds(n int) int {
-	if underRace || testing.Short() {
-		return n/10 + 1
-	}
-	return n
-}
-
 // yield lets others run n times.
 func yield(n int) {
 	for range n {

@@ -32,14 +32,6 @@ func streams(t *testing.T, d time.Duration, err error) func(context.Context) err
 	}
 }
 
-// terminal is the last event of a tool's calls.
-func (r *rig) terminal(tool string) sluice.Event {
-	r.t.Helper()
-	list := r.rec.Events(tool)
-	require.NotEmpty(r.t, list, "no event")
-	return list[len(list)-1]
-}
-
 // A stream holds its call open: the caller has the result at once, and the slot, the
 // terminal event, the count and Close wait for the stream's end.
 func TestHold_UntilTheStreamEnds(t *testing.T) {

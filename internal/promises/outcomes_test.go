@@ -15,26 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// oddError is an error one of whose methods does something else first, once.
-type oddError struct {
-	method string
-	do     func()
-	once   *sync.Once
-}
-
-func newOddError(method string, do func()) *oddError { return &oddError{method, do, new(sync.Once)} }
-
-func (e *oddError) in(method string) {
-	if e.method == method {
-		e.once.Do(e.do)
-	}
-}
-
-func (e *oddError) Error() string { e.in("Error"); return "odd" }
-func (e *oddError) Is(error) bool { e.in("Is"); return false }
-func (e *oddError) As(any) bool   { e.in("As"); return false }
-func (e *oddError) Unwrap() error { e.in("Unwrap"); return nil }
-
 type oddRetry struct{ *oddError }
 
 func (e oddRetry) RetryAfter() time.Duration { e.in("RetryAfter"); return -1 }
@@ -57,13 +37,6 @@ func (r *rig) oddly(method string, do func()) {
 		return fmt.Errorf("wrapped: %w", odd)
 	})
 }
-
-// ways in which a call is made, for a rig of that timeout.
-var ways = []struct {
-	name    string
-	timeout time.Duration
-	submit  bool
-}{{"invoke", 0, false}, {"invoke with a timeout", time.Hour, false}, {"submit", 0, true}}
 
 // What a call holds goes back when the judging of its outcome has taken a second; only the
 // call's own caller waits for longer, and the breakers have the outcome when it is there.

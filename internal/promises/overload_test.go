@@ -18,15 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// errBusy is what a backend above its capacity answers.
-var errBusy = errors.New("too busy")
-
-// busyError says the same so that the library sees it: an overload, without a pause.
-type busyError struct{}
-
-func (busyError) Error() string             { return errBusy.Error() }
-func (busyError) RetryAfter() time.Duration { return 0 }
-
 // capacity is a backend that works on so many calls at once and answers others at once
 // that it is too busy.
 type capacity struct {
@@ -72,10 +63,6 @@ func (b *capacity) overloaded() int {
 	return b.overloads
 }
 
-func adaptive(lo, hi int) *sluice.ConcurrencyLimiter {
-	return limitsOf(sluice.Limit{Adaptive: &sluice.Adaptive{Min: lo, Max: hi}})
-}
-
 // callers has n callers invoke a tool in turn until ctx ends or the budget is used up.
 func (r *rig) callers(ctx context.Context, n int, budget *atomic.Int64, tool string) (wait func()) {
 	var wg sync.WaitGroup
@@ -88,9 +75,6 @@ func (r *rig) callers(ctx context.Context, n int, budget *atomic.Int64, tool str
 	}
 	return wg.Wait
 }
-
-// limitIs is where an adaptive limit stands.
-func (r *rig) limitIs() int64 { return r.gateState("concurrency global", "").Limit }
 
 // An adaptive limit finds a backend's capacity from nothing: few calls meet an overload,
 // and little of the backend idles.
@@ -586,58 +570,6 @@ func TestOverload_GoodputAndBoundedWait(t *testing.T) {
 			})
 		}
 	}
-}
-
-func breakerOpens(t *testing.T, byHand bool) {
-	const waiters = 5000
-	release := make(chan struct{})
-	sink := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-		if e.Kind == sluice.BreakerStateChanged {
-			<-release
-		}
-		return nil
-	})
-	br := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Scope: sluice.ByTool})
-	r := newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(
-		limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByTool}),
-		br,
-		scheduler(sluice.PrioritySchedulerConfig{MaxQueue: waiters}))})
-	defer r.end()
-	r.ctx = t.Context()
-	r.tool(sluice.Spec{Name: "down"}, func(context.Context) error { time.Sleep(time.Second); return errors.New("down") })
-	r.tool(sluice.Spec{Name: "up"}, sleeps(0))
-	first := r.Submit(r.ctx, sluice.Request{Tool: "down"})
-	var list []*sluice.Future
-	for range waiters {
-		list = append(list, r.Submit(r.ctx, sluice.Request{Tool: "down"}))
-	}
-	synctest.Wait()
-	require.Equal(t, waiters, r.Snapshot().Queued, "queued")
-	want := time.Second
-	if byHand {
-		want = 0
-		go br.Trip("down")
-	} else {
-		time.Sleep(want)
-	}
-	synctest.Wait() // the sink blocks
-	left := 0
-	for _, f := range list {
-		if !isDone(f) {
-			left++
-		}
-	}
-	if left != 0 || r.at() != want {
-		t.Errorf("%d have not been refused at %v, while a sink blocks", left, r.at())
-	}
-	require.NoError(t, r.call("up"))
-	for _, f := range list {
-		_, err := f.Wait(r.ctx)
-		require.ErrorIs(t, err, sluice.ErrBreakerOpen, "want ErrBreakerOpen")
-	}
-	close(release)
-	_, err := first.Wait(r.ctx)
-	assert.EqualError(t, err, "down", "want the tool's own error")
 }
 
 // The estimate counts who is ahead at the call's own level and above, and a pause.

@@ -14,16 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// starts is when calls of a tool began, from the executor's beginning on.
-func (r *rig) starts(tool string) (list []time.Duration) {
-	for _, e := range r.rec.Events(tool) {
-		if e.Kind == sluice.ToolStarted {
-			list = append(list, e.Time.Sub(r.start))
-		}
-	}
-	return list
-}
-
 // A pause holds its key and takes no quota: a rate that refills slowly has what it had, one
 // that refills within the pause, or a minute, re-opens with one token at most.
 func TestPause_TakesNoQuota(t *testing.T) {

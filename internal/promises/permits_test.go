@@ -488,28 +488,6 @@ func TestPromise10_GivenBackWhenAClassifierExits(t *testing.T) {
 	}
 }
 
-// free fails the test unless n calls of the limiter's executor can run at once.
-func free(t *testing.T, e *sluice.Executor, n int) {
-	t.Helper()
-	if _, ok := e.Plan("free"); !ok {
-		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "free"}, func(ctx context.Context, gate chan bool) (bool, error) { return <-gate, nil }))
-	}
-	gate := make(chan bool)
-	var calls []*sluice.Future
-	for range n {
-		calls = append(calls, e.Submit(t.Context(), sluice.Request{Tool: "free", Input: gate}))
-	}
-	synctest.Wait()
-	if s := e.Snapshot(); s.InFlight != n || s.Queued != 0 {
-		t.Errorf("%d run and %d wait, want %d free slots", s.InFlight, s.Queued, n)
-	}
-	close(gate)
-	for _, c := range calls {
-		_, err := c.Wait(t.Context())
-		assert.NoError(t, err)
-	}
-}
-
 func TestSlotIsHeldUntilTheCodeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1)}, Timeout: time.Second})
@@ -601,4 +579,42 @@ func TestPromise10_GivenBackWhateverTheErrorWraps(t *testing.T) {
 			}
 		}
 	}
+}
+
+// exitingError calls Goexit when it is asked for its time to retry.
+type exitingError struct{}
+
+func (exitingError) Error() string             { return "exiting" }
+func (exitingError) RetryAfter() time.Duration { runtime.Goexit(); return 0 }
+
+// endless is an error that wraps others of its kind, with no end.
+type endless struct{ wraps *[]error }
+
+func (endless) Error() string     { return "endless" }
+func (e endless) Unwrap() []error { return *e.wraps }
+
+// lasso is an error that wraps one other, which may be itself.
+type lasso struct{ wraps *error }
+
+func (lasso) Error() string   { return "lasso" }
+func (e lasso) Unwrap() error { return *e.wraps }
+
+// mine is an error each of whose methods panics.
+type mine struct{}
+
+func (mine) Error() string             { panic("secret") }
+func (mine) Is(error) bool             { panic("secret") }
+func (mine) As(any) bool               { panic("secret") }
+func (mine) Unwrap() error             { panic("secret") }
+func (mine) RetryAfter() time.Duration { panic("secret") }
+
+// oddErrors is errors that are hard to look at.
+func oddErrors() map[string]error {
+	itself := lasso{new(error)}
+	*itself.wraps = itself
+	one, two := lasso{new(error)}, lasso{new(error)}
+	*one.wraps, *two.wraps = two, one
+	tree := endless{new([]error)}
+	*tree.wraps = []error{tree, tree, tree}
+	return map[string]error{"wraps itself": itself, "two wrap each other": one, "a tree without end": tree, "its methods panic": mine{}}
 }

@@ -15,8 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const day = 24 * time.Hour
-
 // ratBucket is a token bucket in exact fractions, to hold the library's against.
 type ratBucket struct {
 	rate  sluice.Rate
@@ -329,21 +327,6 @@ func TestQuota_RefusedAndCancelledChangeNothing(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 	})
-}
-
-// retryIn is an upstream's answer.
-type retryIn time.Duration
-
-func (d retryIn) Error() string             { return "429 in " + time.Duration(d).String() }
-func (d retryIn) RetryAfter() time.Duration { return time.Duration(d) }
-
-// byAPIKey counts by an attribute of the run.
-var byAPIKey = sluice.ByKey("api key", func(c sluice.Call) string { return c.Pipeline.Attrs["api_key"] })
-
-func (r *rig) withKey(key string) context.Context {
-	pc := r.pc
-	pc.Attrs = map[string]string{"api_key": key}
-	return sluice.WithPipelineContext(r.t.Context(), pc)
 }
 
 // Organisation, user, session, tool and API key: five levels, each its own limiter, one

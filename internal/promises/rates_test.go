@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,18 +112,6 @@ func TestPromise03_LateRefundsSpendNothingTwice(t *testing.T) {
 			})
 		}
 	}
-}
-
-// unitLeft is how many tokens of a unit the gates of this name have.
-func (r *rig) unitLeft(name, unit string) int64 {
-	r.t.Helper()
-	for _, g := range r.Snapshot().Gates {
-		if strings.HasPrefix(g.Name, name) && strings.Contains(g.Name, unit) {
-			return g.Limit - g.Used
-		}
-	}
-	r.t.Errorf("no gate %q of %s in %+v", name, unit, r.Snapshot().Gates)
-	return 0
 }
 
 // What is refused inside the gates, late, or told to stop, was charged nothing: neither is
