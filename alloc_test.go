@@ -20,6 +20,15 @@ type discard struct{}
 func (discard) Enabled(sluice.EventKind) bool             { return true }
 func (discard) Emit(context.Context, *sluice.Event) error { return nil }
 
+// heapBytes is what is in use after a collection.
+func heapBytes() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
 // fourGates is an executor whose gates all have to agree, and never refuse.
 func fourGates(t testing.TB, c sluice.Config) (*sluice.Executor, *sluice.Tool[int, int]) {
 	t.Helper()

@@ -9,6 +9,15 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
+func newExec(t testing.TB, c sluice.Config) *sluice.Executor {
+	t.Helper()
+	return sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), c))
+}
+
+func limiter(n int) *sluice.ConcurrencyLimiter {
+	return sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: n}}}))
+}
+
 func benchGates() []sluice.Interceptor {
 	return []sluice.Interceptor{
 		sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1 << 20})),

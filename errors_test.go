@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -19,120 +18,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-// The JSON forms of errors hold no value and no stack of a panic, wherever one stands.
-func TestErrorJSONHoldsNoPanic(t *testing.T) {
-	p := &PanicError{Tool: "search", Value: errors.New("hunter2"), Stack: []byte("hunter2")}
-	e := &Error{Tool: "search", CallID: "c", Reason: ErrRejected, Cause: fmt.Errorf("cost: %w", p)}
-	for name, v := range map[string]any{
-		"panic": p, "panic by value": *p, "in a field": struct{ Err error }{p}, "by value in a field": struct{ P PanicError }{*p},
-		"behind an error": e, "behind an error by value": *e, "in a list": []error{e, p}, "in a map": map[string]any{"e": *e, "p": *p},
-		"goexit": &PanicError{Tool: "hunt", Goexit: true, Stack: []byte("hunter2")}, "in a decision": Decision{Refusal: e},
-	} {
-		b := Must(json.Marshal(v))
-		if strings.Contains(string(b), "hunter2") || strings.Contains(string(b), "aHVudGVyMg") || !strings.Contains(string(b), `"tool_name":"`) {
-			t.Errorf("%s: %s", name, b)
-		}
-	}
-	if got, want := string(Must(json.Marshal(p))), `{"tool_name":"search","reason":"panic","message":"sluice: code of tool \"search\" panicked"}`; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	if got := string(Must(json.Marshal((*PanicError)(nil)))); got != "null" {
-		t.Errorf("a nil *PanicError is %s", got)
-	}
-}
-
-// Names in the JSON form of an error are cut and escaped as in events.
-func TestErrorJSON(t *testing.T) {
-	e := &Error{Tool: "a\u202eb", CallID: "id\u200b\x1b" + strings.Repeat("x", 1<<20), Reason: ErrQueueFull, By: "queue\u2066", RetryAfter: 1500 * time.Microsecond, Cause: errors.New("c\u202e\nd")}
-	got := string(Must(json.Marshal(e)))
-	want := `{"tool_name":"a\u202eb","action_id":"id\u200b\u001b` + strings.Repeat("x", 256-6) + `…","reason":"queue full","by":"queue\u2066","retry_after_ms":2,` +
-		`"message":"sluice: tool \"a\\u202eb\": queue full by queue\\u2066, retry in 1.5ms: c\\u202e\\nd"}`
-	assert.Equal(t, want, got)
-	assert.Equal(t, `{"reason":"failed","message":"sluice: failed"}`, string(Must(json.Marshal(&Error{}))))
-}
-
-// An error is one line, whatever its cause says.
-func TestErrorIsOneLine(t *testing.T) {
-	for _, e := range []*Error{
-		{Tool: "x", Reason: ErrDenied, Cause: errors.Join(errors.New("a"), errors.New("b"))},
-		{Tool: "x\ny", Reason: errors.New("odd\nreason"), By: "by\r\nwhom", Cause: errors.New("c\u2028d\x85e\vf")},
-		{Reason: ErrDenied, Cause: &Error{Reason: ErrQueueFull, Cause: errors.New("a\nb")}},
-	} {
-		if strings.ContainsAny(e.Error(), "\n\r\v\f\u2028\u2029\u0085") {
-			t.Errorf("%q", e.Error())
-		}
-	}
-	if got, want := (&Error{Tool: "x", Reason: ErrDenied, Cause: errors.Join(errors.New("a"), errors.New("b"))}).Error(), `sluice: tool "x": denied: a\nb`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}
-
-// A refusal says what happened, and the bound that was met.
-func TestRefusalsNameTheirBound(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		limit  Limit
-		queue  int
-		conf   Config
-		nested bool
-		ctx    func(context.Context) (context.Context, context.CancelFunc)
-		want   string
-	}{
-		{name: "queue", limit: Limit{Max: 1}, queue: 1, want: `sluice: tool "work": queue full: 1 calls of the executor wait already, and MaxQueue and MaxPerTenant allow no more`},
-		{name: "saturated", limit: Limit{Max: 1, Refuse: true}, want: `sluice: tool "work": saturated by concurrency global: all of 1 are taken`},
-		{name: "no tenant", limit: Limit{Max: 1, Refuse: true, Scope: ByTenant}, want: `sluice: tool "work": saturated by concurrency per tenant: all of 1 are taken; the run has no tenant, and runs without one count together`},
-		{name: "MaxWait", limit: Limit{Max: 1}, conf: Config{MaxWait: 20 * time.Millisecond}, want: `sluice: tool "work": wait too long by concurrency global: it could not start within MaxWait, 20ms`},
-		{name: "deadline", limit: Limit{Max: 1}, conf: Config{MaxWait: time.Hour},
-			ctx: func(ctx context.Context) (context.Context, context.CancelFunc) {
-				return context.WithTimeout(ctx, 20*time.Millisecond)
-			},
-			want: `sluice: tool "work": wait too long by concurrency global: it could not start before its caller's deadline`},
-		{name: "late on arrival", limit: Limit{Max: 9},
-			conf: Config{MaxWait: 20 * time.Millisecond, Interceptors: []Interceptor{Must(NewRateLimiter(RateLimiterConfig{Rates: []Rate{{N: 1, Per: time.Hour}}}))}},
-			want: `sluice: tool "work": wait too long by rate calls per hour, retry in `},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			tt.conf.Interceptors = append(tt.conf.Interceptors, Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Limits: []Limit{tt.limit}})))
-			if tt.queue > 0 {
-				tt.conf.Interceptors = append(tt.conf.Interceptors, Must(NewPriorityScheduler(PrioritySchedulerConfig{MaxQueue: tt.queue})))
-			}
-			e := Must(NewExecutor(NewToolRegistry(), tt.conf))
-			inside, leave := make(chan struct{}, 10), make(chan struct{})
-			work := Must(Wrap(e, Spec{Name: "work"}, func(context.Context, int) (int, error) { inside <- struct{}{}; <-leave; return 0, nil }))
-			first := e.Submit(t.Context(), Request{Tool: "work", Input: 1})
-			<-inside
-			for range tt.queue {
-				e.Submit(t.Context(), Request{Tool: "work", Input: 1})
-			}
-			ctx := t.Context()
-			if tt.ctx != nil {
-				var cancel context.CancelFunc
-				ctx, cancel = tt.ctx(ctx)
-				defer cancel()
-			}
-			_, err := work(ctx, 1)
-			if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
-				t.Errorf("%s:\ngot  %v\nwant %s", tt.name, err, tt.want)
-			}
-			if tt.name == "late on arrival" && !strings.HasSuffix(err.Error(), ": it could not start within MaxWait, 20ms") {
-				t.Errorf("%v", err)
-			}
-			close(leave)
-			if _, err := first.Wait(t.Context()); err != nil {
-				t.Error(err)
-			}
-			assert.NoError(t, e.Close(context.Background()))
-		})
-	}
-}
-
-// Any error can be compared with any reason.
-func TestErrorIsWithWhatCannotBeCompared(t *testing.T) {
-	e := &Error{Reason: uncomparable{}}
-	assert.NotErrorIs(t, e, uncomparable{}, "equal, and they cannot be compared")
-	assert.ErrorIs(t, e, ErrRejected, "want a rejection")
-}
 
 // A model reads what happened and what to do, in one JSON object, and nothing of the
 // operator's: no constraint, no name of this library, no nanoseconds, no value of a panic.
@@ -188,45 +73,6 @@ type throttled time.Duration
 
 func (e throttled) Error() string             { return "429" }
 func (e throttled) RetryAfter() time.Duration { return time.Duration(e) }
-
-// A refusal of a nested call that a tool passes on is the tool's error, and is told in the
-// same words without what only the operator knows, however it is wrapped.
-func TestModelTextOfNestedRefusals(t *testing.T) {
-	registry := NewToolRegistry()
-	e := Must(NewExecutor(registry, Config{Interceptors: []Interceptor{
-		Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Name: "backend", Limits: []Limit{{Max: 1, Refuse: true, Scope: ForTool("leaf")}}}))}}))
-	inside, leave := make(chan struct{}), make(chan struct{})
-	leaf := Must(Wrap(e, Spec{Name: "leaf"}, func(context.Context, int) (int, error) { inside <- struct{}{}; <-leave; return 0, nil }))
-	var pass func(error) error
-	outer := Must(Wrap(e, Spec{Name: "outer"}, func(ctx context.Context, _ int) (int, error) { _, err := leaf(ctx, 1); return 0, pass(err) }))
-	done := make(chan error)
-	go func() { _, err := leaf(t.Context(), 1); done <- err }()
-	<-inside
-	for name, tt := range map[string]struct {
-		pass func(error) error
-		want string
-	}{
-		"as it is": {func(err error) error { return err }, "a call that the tool made was refused: too many calls run at present; try again later"},
-		"wrapped":  {func(err error) error { return fmt.Errorf("leaf: %w", err) }, "a call that the tool made was refused: leaf: too many calls run at present; try again later"},
-		"joined":   {func(err error) error { return errors.Join(errors.New("odd"), err) }, "a call that the tool made was refused: odd\ntoo many calls run at present; try again later"},
-		"as text":  {func(err error) error { return errors.New("no leaf") }, "no leaf"},
-	} {
-		pass = tt.pass
-		_, err := outer(t.Context(), 1)
-		var m struct {
-			Type, Message string
-			Retryable     bool
-		}
-		text := ModelText(err)
-		require.NoError(t, json.Unmarshal([]byte(text), &m), "%s: %s", name, text)
-		if m.Type != "tool_error" || m.Message != tt.want || strings.Contains(text, "sluice") || strings.Contains(text, "backend") {
-			t.Errorf("%s: %s, want %q", name, text, tt.want)
-		}
-	}
-	close(leave)
-	assert.NoError(t, <-done)
-	assert.NoError(t, e.Close(context.Background()))
-}
 
 // cyclic is an error behind itself, by way of others.
 type cyclic struct {
@@ -304,41 +150,6 @@ func TestHostileErrorsHaveCodesAndTexts(t *testing.T) {
 	}
 }
 
-// Near names of an unknown tool are those its caller may have meant, few, in one order.
-func TestUnknownToolsAreToldNearNames(t *testing.T) {
-	reg := NewToolRegistry()
-	e := Must(NewExecutor(reg, Config{}))
-	for _, name := range []string{"search", "search_web", "fetch", "fetch2", "fetch3", "fetch4", "delete-file", "x", "Convert.Currency"} {
-		Must(Wrap(e, Spec{Name: name}, func(context.Context, int) (int, error) { return 0, nil }))
-	}
-	for asked, want := range map[string]string{
-		"serch": `"search"`, "Search": `"search" or "search_web"`, "functions.search": `"search"`, "searchWeb": `"search_web" or "search"`,
-		"fetch1": `"fetch" or "fetch2" or "fetch3"`, "delete_file": `"delete-file"`, "DELETE FILE": `"delete-file"`, "convert_currency": `"Convert.Currency"`, "fecth": `"fetch" or "fetch2" or "fetch3"`,
-		"weather": "", "y": "", "": "", "X": `"x"`, strings.Repeat("search", 50): "", "hctef": "",
-	} {
-		_, err := e.Invoke(t.Context(), Request{Tool: asked})
-		var x *Error
-		if !errors.As(err, &x) || x.Reason != ErrUnknownTool {
-			t.Fatal(err)
-		}
-		got := ""
-		if x.Cause != nil {
-			got = x.Cause.Error()
-		}
-		if want != "" {
-			want = "did you mean " + want + "?"
-		}
-		if got != want || !strings.HasSuffix(err.Error(), want) || (want != "") != strings.Contains(ModelText(err), "did you mean") {
-			t.Errorf("%q: %q, want %q: %v %s", asked, got, want, err, ModelText(err))
-		}
-	}
-	// Where an interceptor may hide tools, none is named: the library cannot know whose.
-	hides := InterceptorFunc(func(_ Spec, next Handler) Handler { return next })
-	e = Must(NewExecutor(reg, Config{Interceptors: []Interceptor{hides}}))
-	_, err := e.Invoke(t.Context(), Request{Tool: "serch"})
-	assert.NotContains(t, err.Error(), "search", "named a tool that may be hidden: %v", err)
-}
-
 // A sink without error texts sees none, in no form, wherever it stands; codes, reasons and
 // times are kept, and other sinks lose nothing.
 func TestWithoutErrorText(t *testing.T) {
@@ -413,41 +224,4 @@ func TestWithoutErrorText(t *testing.T) {
 	if s := WithoutErrorText(nil); s.Enabled(ToolFailed) || emitTo(t.Context(), s, Event{}) != nil {
 		t.Error("a nil sink does not discard")
 	}
-}
-
-// A run's own sink can go without error texts, and what it is shown of values stays the same.
-func TestWithoutErrorTextOfARun(t *testing.T) {
-	plain, run := NewRecorder(), NewRecorder()
-	e := Must(NewExecutor(NewToolRegistry(), Config{Sink: plain}))
-	work := Must(Wrap(e, Spec{Name: "work"}, func(_ context.Context, in string) (string, error) {
-		if in == "fail" {
-			return "", errors.New("sk-CANARY")
-		}
-		return in, nil
-	}))
-	ctx := WithPipelineContext(t.Context(), PipelineContext{Sink: WithoutErrorText(WithPayloads(run, 0))})
-	_, err := work(ctx, "fail")
-	assert.EqualError(t, err, "sk-CANARY", "the caller gets")
-	if _, err := work(ctx, "fine"); err != nil {
-		t.Error(err)
-	}
-	events := run.Events()
-	if got := events[2].Err.Error(); got != "tool_error" || plain.Events()[2].Err.Error() != "sk-CANARY" {
-		t.Errorf("the run's sink reads %q, the executor's %q", got, plain.Events()[2].Err)
-	}
-	assert.Equal(t, `"fine" "fine"`, fmt.Sprintf("%s %s", events[3].Call.Input, events[5].Result.Value), "values")
-	assert.NoError(t, run.Check())
-	assert.NoError(t, e.Close(context.Background()))
-}
-
-// What keeps events is bounded: a recorder says that it has had enough.
-func TestRecorderIsBounded(t *testing.T) {
-	var r Recorder
-	r.events = make([]Event, maxRecorded-1)
-	e := Event{Kind: BreakerStateChanged, Time: time.Now()}
-	assert.NoError(t, emitTo(t.Context(), &r, e))
-	for range 2 {
-		assert.Error(t, emitTo(t.Context(), &r, e), "kept too many")
-	}
-	assert.ErrorContains(t, r.Check(), "2 events came after the first 1000000")
 }

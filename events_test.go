@@ -1,12 +1,10 @@
 package sluice
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -62,7 +60,7 @@ func testEvent(k EventKind) Event {
 	}
 }
 
-func TestDeliver(t *testing.T) {
+func TestDeliverMakesPanicsErrors(t *testing.T) {
 	failure := errors.New("disk full")
 	on := func(EventKind) bool { return true }
 	for _, tt := range []struct {
@@ -125,81 +123,7 @@ func TestSinksThatDidNotOptInSeeNoValues(t *testing.T) {
 	}
 }
 
-// Neither form holds the value or the stack of a panic, or values of the call.
-func TestNoFormOfAnEventShowsASecret(t *testing.T) {
-	for _, k := range []EventKind{ToolInvoked, ToolStarted, ToolRetrying, ToolCompleted, ToolFailed, ToolDenied} {
-		e := testEvent(k)
-		e.Call.Input, e.Result.Value = struct{ S string }{"hunter2"}, map[string]string{"s": "hunter2"}
-		e.Err = fmt.Errorf("wrapped: %w", &PanicError{Tool: "search", Value: "hunter2", Stack: []byte("hunter2")})
-		var logged bytes.Buffer
-		slog.New(slog.NewTextHandler(&logged, nil)).Info("m", "event", e)
-		for form, s := range map[string]string{"JSON": string(Must(e.MarshalJSON())), "log": logged.String(), "attrs": e.LogValue().String()} {
-			assert.NotContains(t, s, "hunter2", "%s of %s shows a secret", form, k)
-			assert.Contains(t, s, "panic", "%s of %s does not say panic", form, k)
-		}
-	}
-}
-
-func TestEventJSON(t *testing.T) {
-	with := func(k EventKind, f func(*Event)) Event {
-		e := testEvent(k)
-		f(&e)
-		return e
-	}
-	head := func(kind string) string {
-		return `{"type":"` + kind + `","event_id":"call-1/3","seq":3,"schema_version":1,"timestamp":"2026-03-04T04:06:07.080000000Z",` +
-			`"tool_name":"search","tool_type":"web","action_id":"call-1","pipeline_run_id":"run-1","request_id":"req-1",` +
-			`"session_id":"s-1","user_id":"u-1","tenant":"acme","attempt":1,"priority":0`
-	}
-	for _, tt := range []struct {
-		name string
-		e    Event
-		want string
-	}{
-		{"invoked", with(ToolInvoked, func(e *Event) { e.InputBytes, e.ParentID = 17, "" }),
-			head("tool.invoked") + `,"payload_summary":null,"behavior":"live","input_bytes":17}`},
-		{"invoked with payload", with(ToolInvoked, func(e *Event) { e.Call.Input = json.RawMessage("{\"q\":\n 1}") }),
-			head("tool.invoked") + `,"payload_summary":{"q":1},"behavior":"live"}`},
-		{"invoked with cut payload", with(ToolInvoked, func(e *Event) { e.Call.Input = `{"q…[truncated]` }),
-			head("tool.invoked") + `,"payload_summary":"{\"q…[truncated]","behavior":"live"}`},
-		{"invoked with foreign value", with(ToolInvoked, func(e *Event) { e.Call.Input = 17 }),
-			head("tool.invoked") + `,"payload_summary":null,"behavior":"live"}`},
-		{"invoked with broken payload", with(ToolInvoked, func(e *Event) { e.Call.Input = json.RawMessage(`{"q":`) }),
-			head("tool.invoked") + `,"payload_summary":null,"behavior":"live"}`},
-		{"queued", with(ToolQueued, func(e *Event) { e.By = "limit/web" }), head("tool.queued") + `,"by":"limit/web"}`},
-		{"started", with(ToolStarted, func(e *Event) { e.Queued = 1500 * time.Microsecond }), head("tool.started") + `,"queue_wait_ms":1.5}`},
-		{"retrying", with(ToolRetrying, func(e *Event) { e.Err, e.RetryAfter = errors.New("503"), 1001*time.Microsecond }),
-			head("tool.retrying") + `,"error_code":"tool_error","error_message":"503","retryable":true,"retry_after_ms":2}`},
-		{"completed", with(ToolCompleted, func(e *Event) {
-			e.Duration, e.OutputBytes, e.Result.Value = 10*time.Millisecond, 4, json.RawMessage(`"ok"`)
-		}),
-			head("tool.completed") + `,"duration_ms":10,"output_summary":{"success":true,"has_data":true,"has_error":false,"has_artifacts":false,"has_undo_metadata":false},"artifacts_count":0,"output":"ok","queue_wait_ms":0,"output_bytes":4}`},
-		{"completed without data", with(ToolCompleted, func(e *Event) { e.Duration = 1 }),
-			head("tool.completed") + `,"duration_ms":0.000001,"output_summary":{"success":true,"has_data":false,"has_error":false,"has_artifacts":false,"has_undo_metadata":false},"artifacts_count":0,"queue_wait_ms":0}`},
-		{"failed", with(ToolFailed, func(e *Event) { e.Err = errors.New("a\nb\x1b[31m\u202e") }),
-			head("tool.failed") + `,"duration_ms":0,"queue_wait_ms":0,"error_code":"tool_error","error_message":"a\nb\u001b[31m\u202e","retryable":false}`},
-		{"refused", with(ToolFailed, func(e *Event) {
-			e.Err = &Error{Tool: "search", CallID: "call-1", Reason: ErrQueueFull, By: "priority"}
-			e.By, e.RetryAfter = "priority", time.Second
-		}),
-			head("tool.failed") + `,"duration_ms":0,"queue_wait_ms":0,"error_code":"queue_full","error_message":"sluice: tool \"search\": queue full by priority","retryable":true,"by":"priority","retry_after_ms":1000}`},
-		{"denied", with(ToolDenied, func(e *Event) { e.Err = &Error{Reason: ErrDenied, Cause: errors.New("not on Sundays")} }),
-			head("tool.denied") + `,"duration_ms":0,"reason":"not on Sundays","behavior":"live","allowed_behaviors":null,"queue_wait_ms":0,"error_code":"denied","error_message":"sluice: denied: not on Sundays","retryable":false}`},
-		{"bare", Event{Kind: ToolStarted, Time: testTime},
-			`{"type":"tool.started","event_id":"/0","seq":0,"schema_version":1,"timestamp":"2026-03-04T04:06:07.080000000Z","tool_name":"","action_id":"","pipeline_run_id":null,"request_id":null,"priority":0,"queue_wait_ms":0}`},
-		{"breaker", Event{Kind: BreakerStateChanged, Time: testTime, By: "breaker/web", From: "closed", To: "open", Key: "search", Actor: "ops"},
-			`{"type":"breaker.state_changed","schema_version":1,"timestamp":"2026-03-04T04:06:07.080000000Z","by":"breaker/web","from":"closed","to":"open","key":"search","actor":"ops"}`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			got := string(Must(tt.e.MarshalJSON()))
-			assert.Equal(t, tt.want, got)
-			_, err := json.Marshal(tt.e)
-			assert.NoError(t, err)
-		})
-	}
-}
-
-func TestEventCode(t *testing.T) {
+func TestEventCodeOfEachError(t *testing.T) {
 	own := func(reason, cause error) error {
 		return &Error{Tool: "search", CallID: "call-1", Reason: reason, Cause: cause}
 	}
@@ -266,28 +190,6 @@ func (panickingError) Unwrap() error { panic("Unwrap panics") }
 func (panickingError) Is(error) bool { panic("Is panics") }
 func (panickingError) As(any) bool   { panic("As panics") }
 
-// Hostile error values are formatted once, with a bound, and cannot break the line.
-func TestHostileErrors(t *testing.T) {
-	calls := 0
-	counted := countedError{&calls, strings.Repeat("é", 1<<20)}
-	for name, err := range map[string]error{"panicking": panickingError{}, "huge": counted, "self": selfWrapping{}, "typed nil": (*Error)(nil)} {
-		e := testEvent(ToolFailed)
-		e.Err = err
-		b := Must(e.MarshalJSON())
-		if !json.Valid(b) || !utf8.Valid(b) || len(b) > 2048 {
-			t.Errorf("%s: %d bytes, valid %v: %.100s", name, len(b), json.Valid(b), b)
-		}
-	}
-	assert.Equal(t, 1, calls, "formatted %d times", calls)
-}
-
-type countedError struct {
-	n    *int
-	text string
-}
-
-func (e countedError) Error() string { *e.n++; return e.text }
-
 func FuzzEventJSON(f *testing.F) {
 	f.Add("tool.invoked", "search", "call-1", "run", "boom", []byte(`{"a":1}`), int64(1), uint32(1))
 	f.Add("tool.failed", "a\nb", "\xff\u2028", "\u202e\x00", "\\\"\x7f", []byte("{"), int64(-1), uint32(0))
@@ -331,13 +233,6 @@ func isASCII(s string) bool {
 		}
 	}
 	return true
-}
-
-func TestLogValue(t *testing.T) {
-	e := testEvent(ToolFailed)
-	e.ParentID, e.Queued, e.Duration, e.Err, e.By, e.RetryAfter = "call-0", time.Millisecond, time.Second, errors.New("no"), "b", time.Minute
-	want := "[event=tool.failed tool=search call_id=call-1 parent_id=call-0 seq=3 attempt=1 run_id=run-1 request_id=req-1 tenant=acme wait=1ms duration=1s code=tool_error err=no by=b retry_after=1m0s]"
-	assert.Equal(t, want, e.LogValue().String())
 }
 
 func TestEventAllocs(t *testing.T) {

@@ -1,51 +1,29 @@
-package sluice_test
+package sluice
 
 import (
-	"context"
 	"testing"
-	"testing/synctest"
-	"time"
 
-	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
-// Whoever one change lets start starts, whatever a sink of another domain does that is told of it.
-func TestReconfigure_ASinkHoldsUpNoOtherDomain(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		release := make(chan struct{})
-		slow := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-			if e.Kind == sluice.LimitChanged {
-				<-release
-			}
-			return nil
-		})
-		var rigs [2]*rig
-		var inside [2]gauge
-		var changes []sluice.Change
-		for i := range rigs {
-			hold := atMost(1)
-			rigs[i] = newRig(t, sluice.Config{Interceptors: interceptors(hold), Sink: slow})
-			rigs[i].tool(sluice.Spec{Name: "x"}, inside[i].counts(time.Minute))
-			for range 2 {
-				rigs[i].Submit(rigs[i].ctx, sluice.Request{Tool: "x"})
-			}
-			changes = append(changes, hold.Change(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2}}}))
-		}
-		synctest.Wait()
-		go func() {
-			if err := sluice.Reconfigure("me", changes...); err != nil {
-				t.Error(err)
-			}
-		}()
-		synctest.Wait()
-		for i := range rigs {
-			if n := inside[i].inside.Load(); n != 2 {
-				t.Errorf("%d calls of domain %d run, want 2", n, i)
-			}
-		}
-		close(release)
-		for _, r := range rigs {
-			r.end()
-		}
-	})
+// A limiter's change of MaxKeys reaches what its keys are counted in, of a keyed scope only.
+func TestReconfigure_MaxKeysReachesWhatCountsTheKeys(t *testing.T) {
+	conf := func(n int) ConcurrencyLimiterConfig {
+		return ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1, Scope: ByTenant, MaxKeys: n}, {Max: 1, MaxKeys: n}}}
+	}
+	l := Must(NewConcurrencyLimiter(conf(7)))
+	q := Must(NewRateLimiter(RateLimiterConfig{Scope: ByTenant, MaxKeys: 7, Rates: []Rate{{N: 1}}}))
+	b := Must(NewCircuitBreaker(CircuitBreakerConfig{Scope: ByTenant, MaxKeys: 7}))
+	qc, bc := q.Config(), b.Config()
+	qc.MaxKeys, bc.MaxKeys = 11, 11
+	require.NoError(t, Reconfigure("me", l.Change(conf(11)), q.Change(qc), b.Change(bc)))
+	for name, tt := range map[string][2]int{
+		"limiter":        {l.core.limits[0].class.MaxKeys, 11},
+		"limiter global": {l.core.limits[1].class.MaxKeys, 0},
+		"rate":           {q.core.limits[0].class.MaxKeys, 11},
+		"breaker":        {b.core.limits[0].class.MaxKeys, 11},
+	} {
+		assert.Equal(t, tt[1], tt[0], "%s: keys", name)
+	}
 }

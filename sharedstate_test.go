@@ -2,16 +2,18 @@ package sluice
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"runtime"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -61,586 +63,6 @@ func inGoroutine(fn func()) (ended string) {
 	return <-done
 }
 
-func TestPromise20_NIncrementsAreN(t *testing.T) {
-	const goroutines, each = 1000, 1000
-	_, ctx := newState(t, SharedStateConfig{})
-	hits := Key[int64]("hits")
-	seen := make([]bool, goroutines*each+1) // each sum is written by whoever got it
-	var twice atomic.Int64
-	var wg sync.WaitGroup
-	for range goroutines {
-		wg.Go(func() {
-			for range each {
-				n, err := Increment(ctx, hits, 1)
-				if err != nil || n < 1 || int(n) >= len(seen) {
-					twice.Add(1)
-					return
-				}
-				if seen[n] {
-					twice.Add(1)
-				}
-				seen[n] = true
-			}
-		})
-	}
-	wg.Wait()
-	assert.Zero(t, twice.Load(), "sums were wrong or returned twice")
-	if i := slices.Index(seen[1:], false); i >= 0 {
-		t.Errorf("the sum %d was never returned", i+1)
-	}
-	n, version, err := hits.Get(ctx)
-	require.NoError(t, err)
-	assert.Equal(t, int64(goroutines*each), n)
-	assert.Equal(t, uint64(goroutines*each), version)
-}
-
-func TestPromise20_NReadModifyWritesAreN(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	type counter struct{ N int }
-	ways := map[string]func(Key[counter]) error{
-		"Update": func(k Key[counter]) error {
-			_, err := k.Update(ctx, func(old counter, ok bool) (counter, error) { return counter{old.N + 1}, nil })
-			return err
-		},
-		"CompareAndSwap": func(k Key[counter]) error {
-			for {
-				old, version, err := k.Get(ctx)
-				if err != nil && !errors.Is(err, ErrAbsent) {
-					return err
-				}
-				if _, err = k.CompareAndSwap(ctx, version, counter{old.N + 1}); !errors.Is(err, ErrConflict) {
-					return err
-				}
-			}
-		},
-		"Txn": func(k Key[counter]) error {
-			return StateFrom(ctx).Txn(ctx, func(ctx context.Context) error {
-				old, _, err := k.Get(ctx)
-				if err != nil && !errors.Is(err, ErrAbsent) {
-					return err
-				}
-				_, err = k.Set(ctx, counter{old.N + 1})
-				return err
-			})
-		},
-	}
-	for name, add := range ways {
-		t.Run(name, func(t *testing.T) {
-			const goroutines, each = 100, 200
-			k := Key[counter]("n/" + name)
-			var wg sync.WaitGroup
-			for range goroutines {
-				wg.Go(func() {
-					for range each {
-						if err := add(k); err != nil {
-							t.Error(err)
-							return
-						}
-					}
-				})
-			}
-			wg.Wait()
-			wantValue(t, ctx, k, counter{goroutines * each})
-		})
-	}
-}
-
-// All ways to count at once, on a key that goes and comes, with watches coming and
-// going: the version tells how often it was written.
-func TestPromise20_IncrementsOfAllKindsAddUp(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	k := Key[uint64]("n")
-	const each = 2000
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			for j := range each {
-				var err error
-				switch (i + j) % 3 {
-				case 0:
-					_, err = Increment(ctx, k, 1)
-				case 1:
-					_, err = k.Update(ctx, func(old uint64, ok bool) (uint64, error) { return old + 1, nil })
-				case 2:
-					err = s.Txn(ctx, func(ctx context.Context) error {
-						_, err := Increment(ctx, k, 1)
-						return err
-					})
-				}
-				assert.NoError(t, err)
-			}
-		})
-	}
-	wg.Go(func() {
-		for range 200 {
-			ctx, cancel := context.WithCancel(ctx)
-			for range s.Watch(ctx, "") {
-				break
-			}
-			cancel()
-			_, err := s.MarshalJSON()
-			assert.NoError(t, err)
-		}
-	})
-	wg.Wait()
-	wantValue(t, ctx, k, 8*each)
-}
-
-func TestIncrementNeverWrapsAround(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	t.Run("int64", func(t *testing.T) {
-		incrementCases(t, ctx, []incrementCase[int64]{
-			{0, 1, 1, nil}, {5, -7, -2, nil}, {math.MaxInt64 - 1, 1, math.MaxInt64, nil},
-			{math.MaxInt64, 1, 0, ErrOverflow}, {math.MinInt64, -1, 0, ErrOverflow},
-			{math.MinInt64, math.MaxInt64, -1, nil}, {-1, math.MinInt64, 0, ErrOverflow},
-			{1<<53 + 1, 0, 1<<53 + 1, nil},
-		})
-	})
-	t.Run("int", func(t *testing.T) {
-		incrementCases(t, ctx, []incrementCase[int]{{3, 4, 7, nil}, {math.MaxInt, 1, 0, ErrOverflow}, {math.MinInt, -1, 0, ErrOverflow}})
-	})
-	t.Run("uint64", func(t *testing.T) {
-		incrementCases(t, ctx, []incrementCase[uint64]{{3, 4, 7, nil}, {math.MaxUint64 - 1, 1, math.MaxUint64, nil}, {math.MaxUint64, 1, 0, ErrOverflow}})
-	})
-	t.Run("float64", func(t *testing.T) {
-		inf := math.Inf(1)
-		incrementCases(t, ctx, []incrementCase[float64]{
-			{0.5, 0.25, 0.75, nil}, {math.MaxFloat64, math.MaxFloat64, 0, ErrOverflow},
-			{1, inf, 0, ErrOverflow}, {1, math.NaN(), 0, ErrOverflow}, {1, -inf, 0, ErrOverflow},
-		})
-	})
-	type hits int64
-	t.Run("defined", func(t *testing.T) {
-		incrementCases(t, ctx, []incrementCase[hits]{{3, 4, 7, nil}, {-3, -4, -7, nil}, {math.MaxInt64, 1, 0, ErrOverflow}})
-	})
-	type weight float64
-	t.Run("defined float", func(t *testing.T) {
-		incrementCases(t, ctx, []incrementCase[weight]{{0.5, 1, 1.5, nil}})
-	})
-	type total uint64
-	t.Run("defined unsigned", func(t *testing.T) {
-		incrementCases(t, ctx, []incrementCase[total]{{1, math.MaxUint64 - 1, math.MaxUint64, nil}, {2, math.MaxUint64 - 1, 0, ErrOverflow}})
-	})
-}
-
-type incrementCase[T Number] struct {
-	from, delta, want T
-	err               error
-}
-
-func incrementCases[T Number](t *testing.T, ctx context.Context, cases []incrementCase[T]) {
-	for _, c := range cases {
-		k := Key[T]("k")
-		version, err := k.Set(ctx, c.from)
-		require.NoError(t, err)
-		got, err := Increment(ctx, k, c.delta)
-		require.ErrorIs(t, err, c.err)
-		after, now, err := k.Get(ctx)
-		require.NoError(t, err)
-		if c.err != nil {
-			if got != 0 || after != c.from || now != version {
-				t.Errorf("%v + %v returned %v and left %v version %d; want 0, and %v version %d", c.from, c.delta, got, after, now, c.from, version)
-			}
-			continue
-		}
-		if got != c.want || after != c.want || now <= version {
-			t.Errorf("%v + %v returned %v and left %v version %d; want %v and a version above %d", c.from, c.delta, got, after, now, c.want, version)
-		}
-	}
-	require.NoError(t, Key[T]("k").Delete(ctx))
-}
-
-func TestIncrementCountsFromZero(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	if n, err := Increment(ctx, Key[int]("a"), -3); n != -3 || err != nil {
-		t.Errorf("got %d, %v; want -3", n, err)
-	}
-	_, err := Increment(ctx, Key[float64]("b"), math.Inf(1))
-	require.ErrorIs(t, err, ErrOverflow)
-	wantAbsent(t, ctx, Key[float64]("b"))
-}
-
-func TestIntegersKeepAllTheirDigits(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	k := Key[int64]("k")
-	if _, err := k.Set(ctx, math.MaxInt64); err != nil {
-		t.Fatal(err)
-	}
-	_, err := Increment(ctx, k, 1)
-	require.ErrorIs(t, err, ErrOverflow)
-	wantValue(t, ctx, k, math.MaxInt64)
-
-	s2, ctx2 := newState(t, SharedStateConfig{})
-	const odd int64 = 9007199254740993 // no float64
-	if _, err := k.Set(ctx, odd); err != nil {
-		t.Fatal(err)
-	}
-	data, err := StateFrom(ctx).MarshalJSON()
-	require.NoError(t, err)
-	require.NoError(t, s2.UnmarshalJSON(data))
-	wantValue(t, ctx2, k, odd)
-	if n, err := Increment(ctx2, k, 2); n != odd+2 || err != nil {
-		t.Errorf("got %d, %v; want %d", n, err, odd+2)
-	}
-}
-
-func TestCompareAndSwapWantsTheVersion(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	k := Key[string]("k")
-	_, err := k.CompareAndSwap(ctx, 1, "x")
-	require.ErrorIs(t, err, ErrConflict)
-	v1, err := k.CompareAndSwap(ctx, 0, "a")
-	require.NoError(t, err)
-	_, err = k.CompareAndSwap(ctx, 0, "b")
-	require.ErrorIs(t, err, ErrConflict)
-	v2, err := k.CompareAndSwap(ctx, v1, "bb")
-	require.NoError(t, err)
-	_, err = k.CompareAndSwap(ctx, v1, "c")
-	require.ErrorIs(t, err, ErrConflict)
-	wantValue(t, ctx, k, "bb")
-	require.ErrorIs(t, k.CompareAndDelete(ctx, v1), ErrConflict)
-	require.NoError(t, k.CompareAndDelete(ctx, v2))
-	require.ErrorIs(t, k.CompareAndDelete(ctx, v2), ErrConflict)
-	require.NoError(t, k.CompareAndDelete(ctx, 0))
-	v3, err := k.Set(ctx, "bb")
-	require.NoError(t, err)
-	if v3 <= v2 || v2 <= v1 || v1 == 0 {
-		t.Errorf("versions %d, %d, after a deletion %d: want them to grow", v1, v2, v3)
-	}
-	_, err = k.CompareAndSwap(ctx, v2, "c") // the same value, but not the same writing
-	require.ErrorIs(t, err, ErrConflict)
-}
-
-func TestOneOfManySwapsWins(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	k := Key[int]("k")
-	for round := range 300 {
-		_, version, err := k.Get(ctx)
-		if err != nil && !errors.Is(err, ErrAbsent) {
-			t.Fatal(err)
-		}
-		var won atomic.Int64
-		var wg sync.WaitGroup
-		for i := range 8 {
-			wg.Go(func() {
-				if _, err := k.CompareAndSwap(ctx, version, i); err == nil {
-					won.Add(1)
-				} else if !errors.Is(err, ErrConflict) {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		require.Equal(t, int64(1), won.Load(), "round %d: swaps from version %d succeeded", round, version)
-		if round%3 == 0 {
-			require.NoError(t, k.Delete(ctx))
-		}
-	}
-}
-
-func TestSwapsAgainstAllOtherWrites(t *testing.T) {
-	// A swap that succeeded must have replaced exactly what was read: the sum of what
-	// swaps and increments added is what is there, though deletions take it away.
-	_, ctx := newState(t, SharedStateConfig{})
-	k := Key[int64]("k")
-	var added, taken atomic.Int64
-	var wg sync.WaitGroup
-	for i := range 6 {
-		wg.Go(func() {
-			for range 3000 {
-				old, version, err := k.Get(ctx)
-				if err != nil && !errors.Is(err, ErrAbsent) {
-					t.Error(err)
-				}
-				switch i % 3 {
-				case 0:
-					if _, err := k.CompareAndSwap(ctx, version, old+1); err == nil {
-						added.Add(1)
-					}
-				case 1:
-					if _, err := Increment(ctx, k, 1); err == nil {
-						added.Add(1)
-					}
-				case 2:
-					if version != 0 && k.CompareAndDelete(ctx, version) == nil {
-						taken.Add(old)
-					}
-				}
-			}
-		})
-	}
-	wg.Wait()
-	left, _, _ := k.Get(ctx)
-	if added.Load() != taken.Load()+left {
-		t.Errorf("%d were added, %d taken and %d left", added.Load(), taken.Load(), left)
-	}
-}
-
-func TestVersionsNeverRepeat(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	k := Key[int]("k")
-	var mu sync.Mutex
-	seen := make(map[uint64]bool)
-	var wg sync.WaitGroup
-	for i := range 4 {
-		wg.Go(func() {
-			for j := range 500 {
-				v, err := k.Set(ctx, j)
-				assert.NoError(t, err)
-				mu.Lock()
-				if seen[v] {
-					t.Errorf("version %d was given twice", v)
-				}
-				seen[v] = true
-				mu.Unlock()
-				switch {
-				case i == 0:
-					k.Delete(ctx)
-				case i == 1 && j%50 == 0:
-					s.Clear()
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func TestUpdateIsAllOrNothing(t *testing.T) {
-	endings := map[string]struct {
-		fn    func() error
-		ended string
-	}{
-		"error":  {func() error { return errors.ErrUnsupported }, "returned"},
-		"panic":  {func() error { panic("boom") }, "panicked: boom"},
-		"goexit": {func() error { runtime.Goexit(); return nil }, "exited"},
-	}
-	for name, e := range endings {
-		t.Run(name, func(t *testing.T) {
-			_, ctx := newState(t, SharedStateConfig{})
-			k, other := Key[string]("k"), Key[string]("other")
-			version, err := k.Set(ctx, "before")
-			require.NoError(t, err)
-			ended := inGoroutine(func() {
-				_, err := k.Update(ctx, func(old string, ok bool) (string, error) { return "after", e.fn() })
-				if err != errors.ErrUnsupported {
-					t.Errorf("got %v, want fn's own error", err)
-				}
-			})
-			assert.Equal(t, e.ended, ended, "Update")
-			if v, now, err := k.Get(ctx); v != "before" || now != version || err != nil {
-				t.Errorf("the key is %q version %d, %v; want before, %d", v, now, err, version)
-			}
-			for _, k := range []Key[string]{k, other} {
-				if v, err := k.Update(ctx, func(string, bool) (string, error) { return "next", nil }); v != "next" || err != nil {
-					t.Errorf("then Update of %s returned %q, %v", string(k), v, err)
-				}
-			}
-		})
-	}
-}
-
-func TestUpdateEndsWithItsContext(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	k := Key[int]("k")
-	why := errors.New("enough")
-	ctx, cancel := context.WithCancelCause(ctx)
-	calls := 0
-	_, err := k.Update(ctx, func(int, bool) (int, error) {
-		calls++
-		cancel(why)
-		return 1, nil
-	})
-	require.ErrorIs(t, err, why)
-	wantAbsent(t, ctx, k)
-	_, err = k.Update(ctx, func(int, bool) (int, error) { calls++; return 1, nil })
-	require.ErrorIs(t, err, why)
-	assert.Equal(t, 1, calls, "fn was called %d times: not with a context that is done", calls)
-	// What does not wait does not mind: a cancelled tool can put things right.
-	if _, err := k.Set(ctx, 2); err != nil {
-		t.Errorf("Set with a cancelled context: %v", err)
-	}
-}
-
-func TestUpdateThatPanicsLocksNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // a key that stays locked would be a deadlock
-		_, ctx := newState(t, SharedStateConfig{})
-		k, other := Key[[]int]("k"), Key[[]int]("other")
-		for i := range 100 {
-			ended := inGoroutine(func() {
-				k.Update(ctx, func([]int, bool) ([]int, error) { panic(i) })
-			})
-			if want := fmt.Sprint("panicked: ", i); ended != want {
-				t.Fatalf("Update %s, want %s", ended, want)
-			}
-			for _, k := range []Key[[]int]{k, other} {
-				_, err := k.Update(ctx, func(old []int, ok bool) ([]int, error) { return append(slices.Clip(old), i), nil })
-				require.NoError(t, err)
-			}
-		}
-		v, _, _ := k.Get(ctx)
-		assert.Len(t, v, 100, "updates arrived")
-	})
-}
-
-func TestUpdateMayCallTheStore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, ctx := newState(t, SharedStateConfig{})
-		k, other := Key[int]("k"), Key[int]("other")
-		calls := 0
-		got, err := k.Update(ctx, func(old int, ok bool) (int, error) {
-			calls++
-			if calls == 1 { // a write of the same key: fn must run again, and see it
-				if _, err := k.Set(ctx, 10); err != nil {
-					return 0, err
-				}
-				if _, err := k.Update(ctx, func(old int, _ bool) (int, error) { return old + 1, nil }); err != nil {
-					return 0, err
-				}
-			}
-			if _, err := Increment(ctx, other, 1); err != nil {
-				return 0, err
-			}
-			for range s.List("") {
-			}
-			err := s.Txn(ctx, func(ctx context.Context) error { _, _, err := k.Get(ctx); return err })
-			return old + 100, err
-		})
-		assert.Equal(t, 111, got)
-		require.NoError(t, err)
-		assert.Equal(t, 2, calls)
-		wantValue(t, ctx, k, 111)
-		wantValue(t, ctx, other, 2)
-	})
-}
-
-func TestValuesOfEveryKind(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	type pair struct {
-		A []int
-		F func()
-	}
-	swaps(t, ctx, []int{1}, []int{2})
-	swaps(t, ctx, map[string][]int{"a": {1}}, nil)
-	swaps(t, ctx, func() {}, nil)
-	swaps(t, ctx, make(chan int), make(chan int))
-	swaps(t, ctx, pair{A: []int{1}}, pair{F: func() {}})
-	swaps[any](t, ctx, []int{1}, "x")
-	swaps[error](t, ctx, nil, errors.New("x"))
-	swaps(t, ctx, [3][]string{{"a"}}, [3][]string{})
-	swaps(t, ctx, math.NaN(), math.Inf(1))
-	swaps(t, ctx, struct{}{}, struct{}{})
-	swaps(t, ctx, (*pair)(nil), &pair{})
-	swaps(t, ctx, int32(1), int32(2))
-	swaps(t, ctx, true, false)
-
-	// A key keeps its type until Set or a deletion.
-	k := Key[int64]("typed")
-	version, err := k.Set(ctx, 1)
-	require.NoError(t, err)
-	asString, asInt := Key[string]("typed"), Key[int]("typed")
-	_, got, err := asString.Get(ctx)
-	require.ErrorIs(t, err, ErrWrongType)
-	want := `sluice: shared state key "typed": wrong type: it holds int64, not string`
-	assert.EqualError(t, err, want)
-	assert.Equal(t, version, got)
-	_, err = asString.CompareAndSwap(ctx, version, "x")
-	require.ErrorIs(t, err, ErrWrongType)
-	_, err = asString.Update(ctx, func(string, bool) (string, error) { return "", nil })
-	require.ErrorIs(t, err, ErrWrongType)
-	_, err = Increment(ctx, asInt, 1)
-	require.ErrorIs(t, err, ErrWrongType)
-	if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
-		t.Errorf("the key is %d version %d, %v: want it untouched", v, now, err)
-	}
-	_, err = asString.Set(ctx, "x")
-	require.NoError(t, err)
-	_, err = Increment(ctx, k, 1)
-	require.ErrorIs(t, err, ErrWrongType)
-	require.NoError(t, k.Delete(ctx))
-	if n, err := Increment(ctx, k, 1); n != 1 || err != nil {
-		t.Errorf("after a deletion Increment returned %d, %v", n, err)
-	}
-}
-
-func swaps[T any](t *testing.T, ctx context.Context, a, b T) {
-	t.Helper()
-	k := Key[T](fmt.Sprintf("swap/%T", &a))
-	version, err := k.CompareAndSwap(ctx, 0, a)
-	require.NoError(t, err, "%T", a)
-	if _, err := k.CompareAndSwap(ctx, version+1, b); !errors.Is(err, ErrConflict) {
-		t.Errorf("%T: got %v, want a conflict", a, err)
-	}
-	if _, err := k.CompareAndSwap(ctx, version, b); err != nil {
-		t.Errorf("%T: %v", a, err)
-	}
-	if _, err := k.Update(ctx, func(_ T, ok bool) (T, error) { return a, nil }); err != nil {
-		t.Errorf("%T: %v", a, err)
-	}
-	if _, _, err := k.Get(ctx); err != nil {
-		t.Errorf("%T: %v", a, err)
-	}
-}
-
-type cloned struct{ Parts []int }
-
-func (c cloned) Clone() cloned { return cloned{slices.Clone(c.Parts)} }
-
-type clonedPtr struct{ N int }
-
-func (c *clonedPtr) Clone() *clonedPtr { d := *c; return &d }
-
-func TestValuesAreClonedInAndOut(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	k := Key[cloned]("k")
-	mine := cloned{[]int{1, 2}}
-	if _, err := k.Set(ctx, mine); err != nil {
-		t.Fatal(err)
-	}
-	mine.Parts[0] = 100
-	var wg sync.WaitGroup
-	for range 4 { // under the race detector, shared parts would be a race
-		wg.Go(func() {
-			for range 100 {
-				got, _, err := k.Get(ctx)
-				if err != nil || got.Parts[0] != 1 {
-					t.Errorf("got %v, %v: the stored value was changed from outside", got, err)
-				}
-				got.Parts[0] = 200
-				for e := range s.List("") {
-					e.Value.(cloned).Parts[0] = 300
-				}
-			}
-		})
-	}
-	wg.Wait()
-	updated, err := k.Update(ctx, func(old cloned, _ bool) (cloned, error) {
-		old.Parts[0] = 7
-		return old, nil
-	})
-	require.NoError(t, err)
-	updated.Parts[0] = 8
-	if got, _, _ := k.Get(ctx); got.Parts[0] != 7 {
-		t.Errorf("got %v after Update, want 7", got)
-	}
-	_, err = k.Update(ctx, func(old cloned, _ bool) (cloned, error) {
-		old.Parts[0] = 9
-		return old, errors.ErrUnsupported
-	})
-	require.ErrorIs(t, err, errors.ErrUnsupported)
-	if got, _, _ := k.Get(ctx); got.Parts[0] != 7 {
-		t.Errorf("got %v after an Update that failed, want 7", got)
-	}
-
-	p := Key[*clonedPtr]("p")
-	if _, err := p.Set(ctx, &clonedPtr{1}); err != nil {
-		t.Fatal(err)
-	}
-	got, _, _ := p.Get(ctx)
-	got.N = 2
-	again, _, _ := p.Get(ctx)
-	assert.Equal(t, 1, again.N, "the pointer was not cloned")
-}
-
 type cloneCalls struct{ Do func() }
 
 func (c cloneCalls) Clone() cloneCalls {
@@ -680,136 +102,6 @@ func TestPromise21_CloneRunsOutsideLocks(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
-
-func TestNoState(t *testing.T) {
-	ctx := context.Background()
-	closed, _ := newState(t, SharedStateConfig{})
-	closed.Close()
-	closed.Close()
-	require.NoError(t, (*SharedState)(nil).Close())
-	for name, c := range map[string]struct {
-		ctx  context.Context
-		text string
-	}{
-		"none":   {ctx, `sluice: shared state key "k": no state: the context has none`},
-		"zero":   {WithState(ctx, new(SharedState)), `sluice: shared state key "k": no state: the SharedState was not made by NewSharedState`},
-		"closed": {WithState(ctx, closed), `sluice: shared state key "k": no state: the SharedState is closed`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			k, n := Key[string]("k"), Key[int]("k")
-			_, _, err := k.Get(c.ctx)
-			if require.ErrorIs(t, err, ErrNoState); err.Error() != c.text {
-				t.Errorf("got %q, want %q", err, c.text)
-			}
-			require.ErrorIs(t, second(k.Set(c.ctx, "")), ErrNoState)
-			require.ErrorIs(t, second(k.CompareAndSwap(c.ctx, 0, "")), ErrNoState)
-			require.ErrorIs(t, second(k.Update(c.ctx, func(string, bool) (string, error) { return "", nil })), ErrNoState)
-			require.ErrorIs(t, k.Delete(c.ctx), ErrNoState)
-			require.ErrorIs(t, k.CompareAndDelete(c.ctx, 1), ErrNoState)
-			require.ErrorIs(t, second(Increment(c.ctx, n, 1)), ErrNoState)
-			s := StateFrom(c.ctx)
-			require.ErrorIs(t, s.Txn(c.ctx, func(context.Context) error { return nil }), ErrNoState)
-			require.ErrorIs(t, second(s.View("p", SharedStateConfig{})), ErrNoState)
-			s.Clear()
-			for range s.List("") {
-				t.Error("List yielded something")
-			}
-			for range s.Watch(c.ctx, "") {
-				t.Error("Watch yielded something")
-			}
-			if s != nil {
-				require.ErrorIs(t, second(s.MarshalJSON()), ErrNoState)
-			}
-		})
-	}
-	require.ErrorIs(t, closed.UnmarshalJSON([]byte(`{}`)), ErrNoState)
-}
-
-// Another state changes nothing else that a context says, and none is the executor's.
-func TestWithStateKeepsOnWhoseBehalfCallsRun(t *testing.T) {
-	own, ctx := newState(t, SharedStateConfig{})
-	other, _ := newState(t, SharedStateConfig{})
-	ctx = WithPipelineContext(ctx, PipelineContext{RunID: "r", Tenant: "acme", State: own})
-	pc := PipelineContextFrom(WithState(ctx, other))
-	if pc.RunID != "r" || pc.Tenant != "acme" || pc.State != other || StateFrom(ctx) != own {
-		t.Errorf("got %+v, and the context before has another state than its own", pc)
-	}
-	reg := NewToolRegistry()
-	exec := Must(NewExecutor(reg, Config{State: own}))
-	k := Key[int]("k")
-	Must(Register(reg, Spec{Name: "outer"}, func(ctx context.Context, _ struct{}) (int, error) {
-		assert.NoError(t, second(k.Set(ctx, 1)))
-		assert.NoError(t, second(k.Set(WithState(ctx, other), 2)))
-		assert.NoError(t, second(Increment(WithState(WithState(ctx, other), nil), k, 10)))
-		_, err := exec.Invoke(WithState(ctx, other), Request{Tool: "inner"})
-		return 0, err
-	}))
-	Must(Register(reg, Spec{Name: "inner"}, func(ctx context.Context, _ struct{}) (int, error) {
-		return Increment(ctx, k, 100)
-	}))
-	require.NoError(t, second(exec.Invoke(context.Background(), Request{Tool: "outer"})))
-	wantValue(t, WithState(context.Background(), own), k, 11)
-	wantValue(t, WithState(context.Background(), other), k, 102)
-}
-
-// What a single operation on a key allocates is its value, if that is no number.
-func TestStateAllocations(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	n, str := Key[int64]("n"), Key[string]("s")
-	type weight float64
-	w := Key[weight]("w")
-	add := func(old int64, _ bool) (int64, error) { return old + 1, nil }
-	for name, c := range map[string]struct {
-		op   func() error
-		want float64
-	}{
-		"Set of a number":             {func() error { return second(n.Set(ctx, 1<<40)) }, 0},
-		"Set of a string":             {func() error { return second(str.Set(ctx, "value")) }, 1},
-		"Get of a number":             {func() error { return third(n.Get(ctx)) }, 0},
-		"Get of a string":             {func() error { return third(str.Get(ctx)) }, 0},
-		"Increment":                   {func() error { return second(Increment(ctx, n, 1)) }, 0},
-		"Increment of a defined type": {func() error { return second(Increment(ctx, w, 1)) }, 0},
-		"Update":                      {func() error { return second(n.Update(ctx, add)) }, 0},
-		"Txn of one key": {func() error {
-			return s.Txn(ctx, func(ctx context.Context) error { return second(Increment(ctx, n, 1)) })
-		}, 11},
-	} {
-		require.NoError(t, second(n.Set(ctx, 1)))
-		require.NoError(t, second(str.Set(ctx, "value")))
-		if got := testing.AllocsPerRun(500, func() {
-			if err := c.op(); err != nil {
-				t.Error(err)
-			}
-		}); got > c.want {
-			t.Errorf("%s: %v allocations, want at most %v", name, got, c.want)
-		}
-	}
-}
-
-func TestPromise22_BadStateConfig(t *testing.T) {
-	s, ctx := newState(t, SharedStateConfig{})
-	cases := map[string]error{
-		"sluice: SharedStateConfig.MaxKeys is -1: must be zero (100,000) or positive":  second(NewSharedState(SharedStateConfig{MaxKeys: -1})),
-		"sluice: SharedStateConfig.MaxBytes is -5: must be zero (256 MiB) or positive": second(NewSharedState(SharedStateConfig{MaxBytes: -5})),
-		"sluice: SharedStateConfig.MaxBytes is -6: must be zero (256 MiB) or positive": second(s.View("p", SharedStateConfig{MaxBytes: -6})),
-		`sluice: the prefix of a view is "": must not be empty`:                        second(s.View("", SharedStateConfig{})),
-		"sluice: TTL is 0s: must be positive":                                          second(Key[int]("k").Set(ctx, 1, TTL(0))),
-		"sluice: TTL is -1ns: must be positive":                                        second(Increment(ctx, "k", 1, TTL(-1))),
-		"sluice: TTL is -2ns: must be positive":                                        second(Key[int]("k").CompareAndSwap(ctx, 0, 1, TTL(-2))),
-		"sluice: TTL is -3ns: must be positive":                                        second(Key[int]("k").Update(ctx, func(int, bool) (int, error) { return 1, nil }, TTL(-3))),
-	}
-	for want, err := range cases {
-		assert.EqualError(t, err, want)
-	}
-	wantAbsent(t, ctx, Key[int]("k"))
-	require.NoError(t, second(Key[int]("k").Set(ctx, 1, WriteOption{})))
-}
-
-func TestStateErrorsNameTheKey(t *testing.T) {
-	_, ctx := newState(t, SharedStateConfig{})
-	_, _, err := Key[int]("a \"b\"\n").Get(ctx)
-	assert.EqualError(t, err, `sluice: shared state key "a \"b\"\n": absent`)
-}
 
 func TestDeletesRaceEverything(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
@@ -936,4 +228,573 @@ type multiline struct{}
 func (multiline) MarshalJSON() ([]byte, error) { return nil, (&multiline{}).UnmarshalJSON(nil) }
 func (*multiline) UnmarshalJSON([]byte) error {
 	return errors.New(strings.Repeat("a line\n", 100_000))
+}
+
+func TestKeysAreBounded(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	first := Key[int]("first")
+	require.NoError(t, second(first.Set(ctx, 1)))
+	full := 0
+	for i := range 150_000 {
+		if _, err := Increment(ctx, Key[int64](fmt.Sprint("flood/", i)), 1); errors.Is(err, ErrFull) {
+			full++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 100_000, keys)
+	assert.Equal(t, 50_001, full)
+	// No key is harmed: all can still be read, written and deleted.
+	wantValue(t, ctx, first, 1)
+	require.NoError(t, second(first.Set(ctx, 2)))
+	require.NoError(t, second(Increment(ctx, "flood/7", int64(1))))
+	require.ErrorIs(t, second(Key[int]("new").CompareAndSwap(ctx, 0, 1)), ErrFull)
+	wantAbsent(t, ctx, Key[int]("new"))
+	require.NoError(t, Key[int64]("flood/7").Delete(ctx))
+	require.NoError(t, second(Key[int]("new").CompareAndSwap(ctx, 0, 1)))
+}
+
+func TestBytesAreBounded(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxBytes: 1 << 20})
+	k := Key[string]("k")
+	small := strings.Repeat("x", 1000)
+	version, err := k.Set(ctx, small)
+	require.NoError(t, err)
+	require.ErrorIs(t, second(k.Set(ctx, strings.Repeat("x", 1<<20))), ErrFull)
+	if v, now, _ := k.Get(ctx); v != small || now != version {
+		t.Errorf("the key has changed to %d bytes, version %d", len(v), now)
+	}
+	n := 0
+	for ; n < 10_000; n++ {
+		if _, err := Key[string](fmt.Sprint("k", n)).Set(ctx, small); errors.Is(err, ErrFull) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := 1 << 20 / 1170; n < want-30 || n > want+30 {
+		t.Errorf("%d values of 1000 bytes fit into a MiB, want about %d", n, want)
+	}
+	// A value that shrinks always fits, and makes room.
+	require.NoError(t, second(k.Set(ctx, small[:10])))
+	require.NoError(t, second(Key[string]("j").Set(ctx, small[:10])))
+	s.Clear()
+	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+	}
+}
+
+// Whatever is written at once, the bounds are never exceeded, nothing is counted twice,
+// and a write that is refused changes nothing.
+func TestBoundsHoldUnderRaces(t *testing.T) {
+	s, _ := newState(t, SharedStateConfig{MaxKeys: 30, MaxBytes: 30 * 400})
+	v := Must(s.View("v/", SharedStateConfig{MaxKeys: 10, MaxBytes: 10 * 300}))
+	in, out := WithState(context.Background(), v), WithState(context.Background(), s)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	check := func() {
+		for _, l := range []struct {
+			s           *SharedState
+			keys, bytes int
+		}{{s, 30, 12_000}, {v, 10, 3_000}} {
+			if keys, bytes := l.s.view.Scope.Usage(); keys < 0 || keys > l.keys || bytes < 0 || bytes > l.bytes {
+				t.Errorf("%d keys and %d bytes, bounds are %d and %d", keys, bytes, l.keys, l.bytes)
+			}
+		}
+	}
+	var checker sync.WaitGroup
+	checker.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				check()
+				runtime.Gosched()
+			}
+		}
+	})
+	refused, done := 0, 0
+	var mu sync.Mutex
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 4000 {
+				ctx, k := in, Key[string](fmt.Sprint("k", (i*7+g)%20))
+				if i%2 == 0 {
+					ctx, k = out, Key[string](fmt.Sprint("o", (i*7+g)%40))
+				}
+				var err error
+				switch i % 7 {
+				case 0:
+					err = k.Delete(ctx)
+				case 1:
+					err = StateFrom(ctx).Txn(ctx, func(ctx context.Context) error {
+						k.Delete(ctx)
+						_, err := (k + "t").Set(ctx, strings.Repeat("y", i%300))
+						return err
+					})
+				default:
+					_, err = k.Set(ctx, strings.Repeat("x", i%300))
+				}
+				if err != nil && !errors.Is(err, ErrFull) {
+					t.Error(err)
+				}
+				mu.Lock()
+				if err != nil {
+					refused++
+				} else {
+					done++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	checker.Wait()
+	if refused == 0 || done == 0 {
+		t.Errorf("%d refused and %d done: the test has not tried the bounds", refused, done)
+	}
+	inside, all := 0, 0
+	for range v.List("") {
+		inside++
+	}
+	for range s.List("") {
+		all++
+	}
+	if keys, _ := v.view.Scope.Usage(); keys != inside {
+		t.Errorf("the view counts %d keys and holds %d", keys, inside)
+	}
+	if keys, _ := s.view.Scope.Usage(); keys != all {
+		t.Errorf("the store counts %d keys and holds %d", keys, all)
+	}
+	s.Clear()
+	for _, s := range []*SharedState{s, v} {
+		if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
+			t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+		}
+	}
+}
+
+// A value that contains the same parts at several levels has an estimate beyond what a
+// number holds. It is refused as anything that is too large, and nothing is miscounted.
+func TestSizesBeyondAnyNumberAreTooLarge(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxBytes: math.MaxInt})
+	var v any = "the same"
+	for range 12 {
+		level := make([]any, 1000)
+		for i := range level {
+			level[i] = v
+		}
+		v = level
+	}
+	bounded, small := newState(t, SharedStateConfig{})
+	require.ErrorIs(t, second(Key[any]("k").Set(small, v)), ErrFull)
+	require.ErrorIs(t, bounded.Txn(small, func(ctx context.Context) error { return second(Key[any]("k").Set(ctx, v)) }), ErrFull)
+	if keys, bytes := bounded.view.Scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+	}
+	for range 3 { // a bound that is none
+		if err := second(Key[any]("k").Set(ctx, v)); err != nil && strconv.IntSize == 64 {
+			t.Error(err)
+		}
+		require.NoError(t, Key[any]("k").Delete(ctx))
+	}
+	_, bytes := s.view.Scope.Usage()
+	assert.Zero(t, bytes, "bytes are counted for none")
+}
+
+func TestViewIsAPartOfItsParent(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	run := Must(s.View("run/42/", SharedStateConfig{MaxKeys: 3}))
+	page := Must(run.View("page/", SharedStateConfig{MaxKeys: 2}))
+	in, inner := WithState(ctx, run), WithState(ctx, page)
+	a := Key[int]("a")
+	require.NoError(t, second(a.Set(in, 1)))
+	require.NoError(t, second(Key[int]("run/42/b").Set(ctx, 2))) // written from outside, and counted
+	wantValue(t, in, Key[int]("b"), 2)
+	wantValue(t, ctx, Key[int]("run/42/a"), 1)
+	require.NoError(t, second(a.Set(inner, 3)))
+	wantValue(t, in, Key[int]("page/a"), 3)
+	require.ErrorIs(t, second(Key[int]("c").Set(in, 4)), ErrFull)
+	require.ErrorIs(t, second(Increment(inner, "d", 1)), ErrFull) // by the bound around it
+	require.NoError(t, second(Key[int]("elsewhere").Set(ctx, 5)))
+	require.NoError(t, Key[int]("run/42/b").Delete(ctx))
+	require.NoError(t, second(a.Set(in, 6)))
+	require.NoError(t, second(Increment(inner, "d", 1)))
+	require.NoError(t, a.Delete(in))
+	require.ErrorIs(t, second(Increment(inner, "e", 1)), ErrFull) // by its own
+
+	var keys []string
+	for e := range run.List("page/") {
+		keys = append(keys, e.Key)
+	}
+	assert.Equal(t, "[page/a page/d]", fmt.Sprint(keys), "the view lists")
+	run.Clear()
+	if keys, bytes := run.view.Scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("%d keys and %d bytes are counted for none", keys, bytes)
+	}
+	wantValue(t, ctx, Key[int]("elsewhere"), 5)
+
+	require.NoError(t, second(a.Set(inner, 1)))
+	require.NoError(t, run.Close())
+	require.NoError(t, run.Close())
+	require.ErrorIs(t, second(a.Set(in, 1)), ErrNoState)
+	require.ErrorIs(t, second(a.Set(inner, 1)), ErrNoState) // the view in the view
+	wantValue(t, ctx, Key[int]("run/42/page/a"), 1)
+	require.NoError(t, s.Close())
+}
+
+func TestViewsOfOnePrefixShareTheirCount(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	for i := range 5 {
+		Key[string](fmt.Sprint("p/", i)).Set(ctx, "there before")
+	}
+	one := Must(s.View("p/", SharedStateConfig{MaxKeys: 6}))
+	two := Must(s.View("p/", SharedStateConfig{MaxKeys: 7}))
+	outer := Must(s.View("p", SharedStateConfig{}))
+	k := func(i int) Key[string] { return Key[string](fmt.Sprint("new/", i)) }
+	require.NoError(t, second(k(1).Set(WithState(ctx, one), "")))
+	require.ErrorIs(t, second(k(2).Set(WithState(ctx, one), "")), ErrFull)
+	require.NoError(t, second(k(2).Set(WithState(ctx, two), "")))
+	require.ErrorIs(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
+	require.NoError(t, one.Close())
+	require.ErrorIs(t, second(k(3).Set(WithState(ctx, two), "")), ErrFull)
+	require.NoError(t, second(k(3).Set(WithState(ctx, outer), "")))
+	keys, _ := outer.view.Scope.Usage()
+	assert.Equal(t, 8, keys, "the outer view counts %d keys", keys)
+	two.Close()
+	three := Must(s.View("p/", SharedStateConfig{MaxKeys: 1})) // counted anew
+	keys, _ = three.view.Scope.Usage()
+	assert.Equal(t, 7, keys, "a new view counts %d keys", keys)
+	// What is over a bound already can still shrink and be replaced.
+	require.NoError(t, second(k(1).Set(WithState(ctx, three), "")))
+	require.NoError(t, k(1).Delete(WithState(ctx, three)))
+}
+
+func TestPromise21_ForgottenViewsAreCollected(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	require.NoError(t, second(Key[int]("x").Set(ctx, 1)))
+	for i := range 100 {
+		v := Must(s.View(fmt.Sprint("run/", i, "/"), SharedStateConfig{}))
+		inner := Must(v.View("in/", SharedStateConfig{}))
+		require.NoError(t, second(Key[int]("k").Set(WithState(ctx, inner), i)))
+	}
+	left := 0
+	for range 200 { // a cleanup runs some time after its collection
+		runtime.GC()
+		if left = s.view.Store.Scopes(); left == 0 {
+			break
+		}
+		runtime.Gosched()
+	}
+	assert.Zero(t, left, "scopes of forgotten views are kept")
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 101, keys, "keys: the keys stay")
+}
+
+func TestLifetimesAreHalfOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		k := Key[string]("k")
+		_, err := k.Set(ctx, "v", TTL(time.Second))
+		require.NoError(t, err)
+		wantValue(t, ctx, k, "v")
+		time.Sleep(time.Second - 1)
+		wantValue(t, ctx, k, "v")
+		time.Sleep(time.Nanosecond)
+		wantAbsent(t, ctx, k)
+		synctest.Wait()
+		if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
+			t.Errorf("%d keys and %d bytes are left at the instant of expiry, want none", keys, bytes)
+		}
+	})
+}
+
+func TestExpiredMemoryComesBackUntouched(t *testing.T) {
+	const n = 100_000
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{MaxKeys: n})
+		heap := func() int {
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return int(m.HeapAlloc)
+		}
+		empty := heap()
+		for i := range n {
+			k := Key[string](fmt.Sprint("session/", i))
+			_, err := k.Set(ctx, "a value of some length", TTL(time.Duration(1+i%100)*time.Second))
+			require.NoError(t, err)
+		}
+		full := heap()
+		time.Sleep(50 * time.Second)
+		synctest.Wait()
+		keys, _ := s.view.Scope.Usage()
+		assert.Equal(t, n/2, keys, "keys are left after half the time")
+		time.Sleep(50 * time.Second)
+		synctest.Wait()
+		if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
+			t.Errorf("%d keys, %d bytes are left, want none", keys, bytes)
+		}
+		if left := heap() - empty; left > (full-empty)/20 {
+			t.Errorf("%d bytes of %d are still held", left, full-empty)
+		}
+		runtime.KeepAlive(s)
+	})
+}
+
+// The store has timers only while something can expire, and none after Close: a bubble
+// in which nothing waits would report the rest as a deadlock.
+func TestPromise21_NothingIsLeftAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ctx := newState(t, SharedStateConfig{})
+		for i := range 1000 {
+			Key[int](fmt.Sprint(i)).Set(ctx, i, TTL(time.Duration(i+1)*time.Minute))
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		stacks := make([]byte, 1<<20)
+		assert.Zero(t, strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "sluice/internal/kv."),
+			"frames of the store run between sweeps:\n%s", stacks)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() { s.Close() })
+		}
+		wg.Wait()
+		start := time.Now()
+		time.Sleep(1e6 * time.Hour) // nothing else can happen now
+		assert.Equal(t, 1e6*time.Hour, time.Since(start), "woke after")
+		for i := range s.view.Store.Timers() {
+			t.Errorf("shard %d has a timer set", i)
+		}
+	})
+}
+
+// Deletions, refreshes, expiry, increments and Close against each other, on the real
+// clock, with lifetimes short enough to end in the middle of everything.
+func TestExpiryStorm(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	s, ctx := newState(t, SharedStateConfig{})
+	var wg sync.WaitGroup
+	for g := range 4 {
+		r := rand.New(rand.NewPCG(seed, uint64(g)))
+		wg.Go(func() {
+			last := make(map[Key[int64]]uint64)
+			for range 20_000 {
+				k := Key[int64](fmt.Sprint("k", r.IntN(50)))
+				ttl := TTL(time.Duration(1 + r.IntN(20_000)))
+				var version uint64
+				var err error
+				switch r.IntN(6) {
+				case 0:
+					version, err = k.Set(ctx, 1, ttl)
+				case 1:
+					version, err = k.Set(ctx, 1)
+				case 2:
+					_, err = Increment(ctx, k, 1, ttl)
+				case 3:
+					_, err = Increment(ctx, k, 1)
+				case 4:
+					err = k.Delete(ctx)
+				case 5:
+					_, version, err = k.Get(ctx)
+					if errors.Is(err, ErrAbsent) {
+						err = nil
+					}
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if version != 0 && version < last[k] {
+					t.Errorf("%s has version %d after %d", string(k), version, last[k])
+					return
+				}
+				last[k] = max(version, last[k])
+			}
+		})
+	}
+	wg.Wait()
+	n := 0
+	for range s.List("") {
+		n++
+	}
+	s.Clear()
+	if keys, bytes := s.view.Scope.Usage(); keys != 0 || bytes != 0 {
+		t.Errorf("after Clear %d keys and %d bytes are counted", keys, bytes)
+	}
+}
+
+func third[A, B any](_ A, _ B, err error) error { return err }
+
+func TestSnapshotRestoreIsAllOrNothing(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxKeys: 2, MaxBytes: 10_000})
+	k := Key[int]("k")
+	version, _ := k.Set(ctx, 1)
+	for name, c := range map[string]struct {
+		json string
+		err  string
+	}{
+		"no JSON":       {`{"keys":`, "sluice: shared state snapshot: unexpected end of JSON input"},
+		"array":         {`[]`, "sluice: shared state snapshot: it is no object"},
+		"no value":      {`{"keys":{"a":{"version":1}}}`, `sluice: shared state snapshot: key "a" has no value`},
+		"version":       {`{"keys":{"a":{"value":1,"version":1152921504606846977}}}`, `sluice: shared state snapshot: key "a" has version 1152921504606846977 of 0: must be at most 1152921504606846976`},
+		"too many keys": {`{"keys":{"a":{"value":1},"b":{"value":1},"c":{"value":1}}}`, "sluice: shared state: full: the write would go over a bound of its SharedState"},
+		"too big":       {`{"keys":{"a":{"value":"` + string(make10k()) + `"}}}`, "sluice: shared state: full: the write would go over a bound of its SharedState"},
+	} {
+		if err := s.UnmarshalJSON([]byte(c.json)); err == nil || err.Error() != c.err {
+			t.Errorf("%s: got %v, want %s", name, err, c.err)
+		}
+		v, now, err := k.Get(ctx)
+		assert.Equal(t, 1, v, name)
+		assert.Equal(t, version, now, name)
+		assert.NoError(t, err, name)
+	}
+	require.NoError(t, s.UnmarshalJSON([]byte(`{"version":9,"keys":{"a":{"value":1,"version":4},"b":{"value":2,"version":0,"expires":"2001-01-01T00:00:00Z"}}}`)))
+	wantAbsent(t, ctx, k)
+	wantAbsent(t, ctx, Key[int]("b"))
+	if v, version, err := Key[int]("a").Get(ctx); v != 1 || version != 4 || err != nil {
+		t.Errorf("got %d, version %d, %v", v, version, err)
+	}
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 1, keys, "keys are counted")
+	if v, _ := k.Set(ctx, 1); v <= 9 {
+		t.Errorf("a new key has version %d, want above 9", v)
+	}
+	require.NoError(t, s.UnmarshalJSON([]byte(`{}`)))
+	for range s.List("") {
+		t.Error("a key is left after restoring nothing")
+	}
+}
+
+func make10k() []byte {
+	b := make([]byte, 10_000)
+	for i := range b {
+		b[i] = 'x'
+	}
+	return b
+}
+
+// A document that is not what MarshalJSON writes is refused, and changes nothing: two
+// readers could take it for two things.
+func TestSnapshotIsReadStrictly(t *testing.T) {
+	const p = "sluice: shared state snapshot: "
+	for in, want := range map[string]string{
+		`null`:                                                 "it is no object",
+		`{"version":1,"version":2}`:                            `it has "version" twice`,
+		`{"keys":{},"keys":{"a":{"value":1}}}`:                 `it has "keys" twice`,
+		`{"keys":{},"\u006beys":{}}`:                           `it has "keys" twice`,
+		`{"Version":1}`:                                        `it has an unknown name "Version": must be "version" or "keys"`,
+		`{"keys":{},"note":[{"a":{}}]}`:                        `it has an unknown name "note": must be "version" or "keys"`,
+		`{"key\u017f":{}}`:                                     `it has an unknown name "keyſ": must be "version" or "keys"`,
+		`{"keys":null}`:                                        "keys is no object",
+		`{"version":null}`:                                     "the version is null",
+		`{"version":1152921504606846977}`:                      "the version is 1152921504606846977: must be at most 1152921504606846976",
+		`{"keys":{"a":null}}`:                                  `key "a" is no object`,
+		`{"keys":{"a":{"value":1},"a":{"value":2}}}`:           `keys has "a" twice`,
+		`{"keys":{"a":{"value":1},"\u0061":{"value":2}}}`:      `keys has "a" twice`,
+		`{"keys":{"a":{"value":1,"value":2}}}`:                 `key "a" has "value" twice`,
+		`{"keys":{"a":{"value":1,"Value":2}}}`:                 `key "a" has an unknown name "Value": must be "value", "version" or "expires"`,
+		`{"keys":{"a":{"value":1,"ttl":2}}}`:                   `key "a" has an unknown name "ttl": must be "value", "version" or "expires"`,
+		`{"keys":{"a":{"value":1,"version":null}}}`:            `version of key "a" is null`,
+		`{"keys":{"a":{"value":1,"expires":null}}}`:            `expires of key "a" is null`,
+		"{\"keys\":{\"\xff\":{\"value\":1}}}":                  `keys has the name "\ufffd", which is not UTF-8`,
+		`{"keys":{"\ud800":{"value":1}}}`:                      `keys has the name "\ufffd", which is not UTF-8`,
+		`{"keys":{"` + strings.Repeat("k", 1<<20) + `":{}}}`:   `key "` + strings.Repeat("k", 128) + `…" has no value`,
+		`{"version":1` + strings.Repeat("0", 1<<20) + `}`:      "",
+		`{"keys":{"a":{"value":1,"expires":"soon\u000anow"}}}`: "",
+	} {
+		s, ctx := newState(t, SharedStateConfig{})
+		k := Key[int]("k")
+		version, _ := k.Set(ctx, 1)
+		err := s.UnmarshalJSON([]byte(in))
+		switch {
+		case err == nil:
+			t.Errorf("%.100s was taken", in)
+		case want != "" && err.Error() != p+strings.ReplaceAll(want, `"\ufffd"`, `"�"`):
+			t.Errorf("%.100s:\n got %s\nwant %s%s", in, err, p, want)
+		case len(err.Error()) > 1000 || strings.Contains(err.Error(), "\n"):
+			t.Errorf("%.100s: the error has %d bytes, and begins %.100q: want one short line", in, len(err.Error()), err)
+		}
+		if v, now, err := k.Get(ctx); v != 1 || now != version || err != nil {
+			t.Errorf("%.100s: the key is %d, version %d, %v: want it untouched", in, v, now, err)
+		}
+		var zero SharedState
+		if err := zero.UnmarshalJSON([]byte(in)); err == nil || zero.view.Store != nil {
+			t.Errorf("%.100s made a store of the zero value: %v", in, err)
+		}
+	}
+	// What a value holds is its own affair: whatever could be stored comes back.
+	s, ctx := newState(t, SharedStateConfig{})
+	odd := Key[json.RawMessage]("odd")
+	odd.Set(ctx, json.RawMessage(`{"a":1,"a":"\ud800"}`))
+	require.NoError(t, s.UnmarshalJSON(Must(s.MarshalJSON())))
+	if v, _, err := odd.Get(ctx); string(v) != `{"a":1,"a":"\ud800"}` || err != nil {
+		t.Errorf("got %s, %v", v, err)
+	}
+	// Versions without the snapshot's own go on above the highest.
+	require.NoError(t, s.UnmarshalJSON([]byte(`{"keys":{"a":{"value":1,"version":7}}}`)))
+	v, _ := Key[int]("new").Set(ctx, 1)
+	assert.Equal(t, uint64(8), v, "a new key has version")
+	require.ErrorIs(t, (*SharedState)(nil).UnmarshalJSON([]byte(`{}`)), ErrNoState)
+}
+
+func TestTxnCannotExceedTheBounds(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{MaxKeys: 10, MaxBytes: 10_000})
+	k := func(i int) Key[string] { return Key[string](fmt.Sprint(i)) }
+	for i := range 9 {
+		k(i).Set(ctx, "")
+	}
+	// Too much at the end, and nothing happens.
+	err := s.Txn(ctx, func(ctx context.Context) error {
+		k(20).Set(ctx, "")
+		return second(k(21).Set(ctx, ""))
+	})
+	require.ErrorIs(t, err, ErrFull)
+	wantAbsent(t, ctx, k(20))
+	// What it removes makes room for what it adds.
+	err = s.Txn(ctx, func(ctx context.Context) error {
+		for i := 20; i < 25; i++ {
+			k(i).Set(ctx, "")
+		}
+		for i := range 4 {
+			k(i).Delete(ctx)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	keys, _ := s.view.Scope.Usage()
+	assert.Equal(t, 10, keys, "keys")
+	// A function that never ends cannot fill the memory.
+	err = s.Txn(ctx, func(ctx context.Context) error {
+		for i := 0; ; i++ {
+			if _, err := k(i).Set(ctx, ""); err != nil {
+				assert.Equal(t, 10, i, "refused after %d keys", i)
+				return err
+			}
+		}
+	})
+	require.ErrorIs(t, err, ErrFull)
+	err = s.Txn(ctx, func(ctx context.Context) error { return second(k(0).Set(ctx, string(make([]byte, 20_000)))) })
+	require.ErrorIs(t, err, ErrFull)
+}
+
+// A body that panics or exits leaves no watch behind: increments are fast again.
+func TestWatchBodyThatPanicsLeavesNoWatch(t *testing.T) {
+	s, ctx := newState(t, SharedStateConfig{})
+	Key[int]("k").Set(ctx, 1)
+	for want, body := range map[string]func(){
+		"panicked: boom": func() { panic("boom") },
+		"exited":         func() { runtime.Goexit() },
+	} {
+		assert.Equal(t, want, inGoroutine(func() {
+			for range s.Watch(ctx, "") {
+				body()
+			}
+		}), "the watch")
+	}
+	assert.Zero(t, s.view.Store.Watches(), "watches are left")
 }

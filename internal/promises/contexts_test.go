@@ -1,0 +1,146 @@
+package promises_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+	"weak"
+
+	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+type bulk struct{ bytes [1 << 16]byte }
+
+// TestKeptContext_KeepsNoInputAndNoResult: a context that a tool keeps beyond its call keeps neither the call's
+// input nor its result, however the call was made.
+func TestKeptContext_KeepsNoInputAndNoResult(t *testing.T) {
+	for name, tt := range map[string]struct {
+		conf sluice.Config
+		call func(e *sluice.Executor, r sluice.Request) (sluice.Result, error)
+	}{
+		"Invoke":               {sluice.Config{}, invokeIt},
+		"Invoke with Timeout":  {sluice.Config{Timeout: time.Hour}, invokeIt},
+		"Submit":               {sluice.Config{}, submitIt},
+		"Submit with Timeout":  {sluice.Config{Timeout: time.Hour}, submitIt},
+		"Submit, interceptors": {sluice.Config{Interceptors: interceptors(passing)}, submitIt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := sluice.NewToolRegistry()
+			exec := sluice.Must(sluice.NewExecutor(reg, tt.conf))
+			var kept context.Context
+			sluice.Must(sluice.Register(reg, sluice.Spec{Name: "x"}, func(ctx context.Context, in *bulk) (*bulk, error) {
+				kept = ctx
+				return &bulk{in.bytes}, nil
+			}))
+			in, out := func() (in, out weak.Pointer[bulk]) {
+				v := new(bulk)
+				r, err := tt.call(exec, sluice.Request{Tool: "x", Input: v})
+				require.NoError(t, err)
+				return weak.Make(v), weak.Make(r.Value.(*bulk))
+			}()
+			if err := exec.Close(t.Context()); err != nil { // so that nobody is in the middle of something
+				t.Fatal(err)
+			}
+			for range 3 {
+				runtime.GC()
+			}
+			if in.Value() != nil || out.Value() != nil {
+				t.Errorf("kept: input %v, result %v", in.Value() != nil, out.Value() != nil)
+			}
+			runtime.KeepAlive(kept)
+		})
+	}
+}
+
+func invokeIt(e *sluice.Executor, r sluice.Request) (sluice.Result, error) {
+	return e.Invoke(context.Background(), r)
+}
+
+func submitIt(e *sluice.Executor, r sluice.Request) (sluice.Result, error) {
+	return e.Submit(context.Background(), r).Wait(context.Background())
+}
+
+// TestCallFrom_RunsNowhere: a Call that a tool, a key, a cost or a classify function was
+// shown cannot be run through the gates: they say so, and nothing of the call that it was of
+// changes.
+func TestCallFrom_RunsNowhere(t *testing.T) {
+	var h sluice.Handler // the gates, around the tool
+	keeps := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler { h = next; return next })
+	var shown []sluice.Call
+	r := newRig(t, sluice.Config{
+		Interceptors: interceptors(keeps, limitsOf(sluice.Limit{Max: 1, Scope: sluice.ByKey("key", func(c sluice.Call) string {
+			shown = append(shown, c)
+			return "k"
+		})})),
+		Classify: func(c sluice.Call, _ sluice.Result, _ error) sluice.Outcome {
+			shown = append(shown, c)
+			return sluice.OutcomeAuto
+		},
+	})
+	r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{
+		Rates: []sluice.Rate{{N: 1e6, Unit: "u"}},
+		Cost:  func(c sluice.Call, _ string) int64 { shown = append(shown, c); return 1 },
+	}}, func(ctx context.Context) error {
+		c, ok := sluice.CallFrom(ctx)
+		if !ok || c.Tool != "x" || c.Attempt != 1 || c.ID != "call-1" {
+			t.Errorf("CallFrom: %+v %v", c, ok)
+		}
+		shown = append(shown, c)
+		for _, c := range shown {
+			_, err := h(ctx, c)
+			assert.Error(t, err, "the call was run through a gate")
+		}
+		return nil
+	})
+	require.NoError(t, r.call("x"))
+	assert.Len(t, shown, 4, "calls were shown")
+	for _, c := range shown {
+		_, err := h(r.ctx, c)
+		assert.Error(t, err, "the call was run through a gate")
+	}
+	r.end()
+}
+
+// A nil context is the caller's mistake, and called by its name; the call is reported like
+// any other that is refused.
+func TestNilContextIsRefusedByName(t *testing.T) {
+	for name, list := range map[string][]sluice.Interceptor{"plain": nil, "an interceptor outside": interceptors(passing)} {
+		t.Run(name, func(t *testing.T) {
+			rec := sluice.NewRecorder()
+			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: rec, Interceptors: list, Timeout: time.Hour}))
+			f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) {
+				t.Error("the tool ran")
+				return 0, nil
+			}))
+			var none context.Context
+			q := sluice.Request{Tool: "x", Input: 1}
+			for how, call := range map[string]func() error{
+				"Invoke":  func() error { _, err := e.Invoke(none, q); return err },
+				"Submit":  func() error { _, err := e.Submit(none, q).Wait(t.Context()); return err },
+				"Explain": func() error { return e.Explain(none, q).Refusal },
+				"wrapped": func() error { _, err := f(none, 1); return err },
+			} {
+				err := call()
+				var p *sluice.PanicError
+				if errors.As(err, &p) || !errors.Is(err, sluice.ErrInvalidArguments) || !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), "the context is nil") {
+					t.Errorf("%s: %v", how, err)
+				}
+			}
+			require.NoError(t, rec.Check())
+			if got := strings.Count(rec.Trace(), "invoked failed"); got != 3 {
+				t.Errorf("%s: want three calls that were invoked and failed", rec.Trace())
+			}
+			_, err := e.Submit(none, q).Wait(none)
+			assert.ErrorContains(t, err, "the context is nil", "Wait")
+			assert.ErrorContains(t, e.Close(none), "the context is nil", "Close")
+			_, in := sluice.CallFrom(none)
+			assert.False(t, in, "CallFrom finds a call")
+			require.NoError(t, e.Close(t.Context()))
+		})
+	}
+}

@@ -1,0 +1,372 @@
+package promises_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Who calls a tool whose chain is still being compiled waits no longer than its context; the
+// compiling goes on, later calls use it, and Close waits for it. Other tools are not held up.
+func TestWrap_ThatBlocksHoldsUpOnlyItsTool(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var wraps atomic.Int64
+		slow := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			if s.Name == "x" {
+				wraps.Add(1)
+				<-release
+			}
+			return next
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(slow, atMost(1))})
+		for _, n := range []string{"x", "y"} {
+			r.tool(sluice.Spec{Name: n}, func(context.Context) error { return nil })
+		}
+		for i := range 20 {
+			cause := errors.New("enough")
+			ctx, cancel := context.WithCancelCause(r.ctx)
+			time.AfterFunc(time.Second, func() { cancel(cause) })
+			from := r.at()
+			_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+			assert.ErrorIs(t, err, sluice.ErrRejected, "call %d", i)
+			assert.ErrorIs(t, err, cause, "call %d", i)
+			assert.Equal(t, time.Second, r.at()-from, "call %d", i)
+		}
+		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+		defer cancel()
+		if d := r.Explain(ctx, sluice.Request{Tool: "x"}); d.Refusal == nil || d.Refusal.Reason != sluice.ErrWaitTooLong {
+			t.Errorf("Explain: %+v", d.Refusal)
+		}
+		require.NoError(t, r.call("y"))
+		if n := wraps.Load(); n > 2 {
+			t.Errorf("%d goroutines are in Wrap, want at most two for one tool", n)
+		}
+		done := make(chan error)
+		go func() { done <- r.call("x") }()
+		synctest.Wait()
+		before := wraps.Load()
+		close(release)
+		require.NoError(t, <-done)
+		require.NoError(t, r.call("x"))
+		if n := wraps.Load(); n != before {
+			t.Errorf("%d wraps, %d before it came through: later calls use what was compiled", n, before)
+		}
+		r.end()
+	})
+}
+
+// Close waits for a Wrap under way, and says so if its context ends first.
+func TestWrap_CloseWaitsForIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			<-release
+			return next
+		}))})
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { t.Error("it ran"); return nil })
+		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+		defer cancel()
+		_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+		assert.ErrorIs(t, err, sluice.ErrWaitTooLong)
+		assert.ErrorIs(t, r.Close(ctx), context.DeadlineExceeded, "Close")
+		close(release)
+		r.end()
+		wantRefusal(t, r.call("x"), sluice.ErrClosed, "", 0)
+	})
+}
+
+// A Wrap may call the tool that it is for, as one that warms it up does.
+func TestWrap_MayCallItsOwnTool(t *testing.T) {
+	var r *rig
+	var once atomic.Bool
+	warm := make(chan error, 1)
+	warms := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+		if once.CompareAndSwap(false, true) {
+			warm <- r.call(s.Name)
+		}
+		return next
+	})
+	r = newRig(t, sluice.Config{Interceptors: interceptors(warms)})
+	defer r.end()
+	var n atomic.Int64
+	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { n.Add(1); return nil })
+	require.NoError(t, r.call("x"))
+	require.NoError(t, <-warm)
+	if n.Load() != 2 {
+		t.Errorf("the tool ran %d times, want twice", n.Load())
+	}
+}
+
+// A rule that refuses at call time cannot be got around by naming the tool, and looks the
+// same for every tool it hides.
+func TestRulesHoldAtCallTime(t *testing.T) {
+	hide := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		if tool.Hints.Destructive {
+			return func(_ context.Context, c sluice.Call) (sluice.Result, error) {
+				return sluice.Result{}, &sluice.Error{Tool: c.Tool, CallID: c.ID, Reason: sluice.ErrUnknownTool}
+			}
+		}
+		return next
+	})
+	e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{hide}})
+	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "drop", Hints: sluice.Hints{Destructive: true}}, func(context.Context, string) (string, error) {
+		t.Error("the hidden tool ran")
+		return "", nil
+	}))
+	_, hidden := e.Invoke(t.Context(), sluice.Request{ID: "1", Tool: "drop", Input: ""})
+	_, unknown := e.Invoke(t.Context(), sluice.Request{ID: "1", Tool: "none", Input: ""})
+	if got, want := strings.ReplaceAll(hidden.Error(), "drop", "none"), unknown.Error(); got != want {
+		t.Errorf("hidden %q, unknown %q", got, want)
+	}
+}
+
+// Wrap is user code: it may use the executor, and may end in any way.
+func TestPromise21_WrapHoldsNoLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e *sluice.Executor
+		wraps := 0
+		e = newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			switch s.Name {
+			case "curious":
+				wraps++
+				_, err := e.Invoke(t.Context(), sluice.Request{Tool: "plain", Input: ""})
+				assert.NoError(t, err)
+			case "exits":
+				runtime.Goexit()
+			}
+			return next
+		})}})
+		for _, name := range []string{"curious", "plain", "exits"} {
+			sluice.Must(sluice.Wrap(e, sluice.Spec{Name: name}, echo))
+		}
+		for range 2 {
+			for _, name := range []string{"curious", "plain"} {
+				_, err := e.Invoke(t.Context(), sluice.Request{Tool: name, Input: ""})
+				assert.NoError(t, err, name)
+			}
+			_, err := e.Invoke(t.Context(), sluice.Request{Tool: "exits", Input: ""})
+			var p *sluice.PanicError
+			if !errors.As(err, &p) || !p.Goexit || !errors.Is(err, sluice.ErrRejected) {
+				t.Errorf("exits: %v", err)
+			}
+		}
+		assert.Equal(t, 1, wraps, "wrapped %d times", wraps)
+	})
+}
+
+// An interceptor gets its Calls by value and may change them. Whatever it makes of them,
+// the executor lives on.
+func TestPromise11_WhateverInterceptorsMakeOfCalls(t *testing.T) {
+	for name, change := range map[string]func(*sluice.Call){
+		"priority 0":   func(c *sluice.Call) { c.Priority = 0 },
+		"priority 99":  func(c *sluice.Call) { c.Priority = 99 },
+		"priority -99": func(c *sluice.Call) { c.Priority = -99 },
+		"no pipeline":  func(c *sluice.Call) { c.Pipeline = nil },
+		"a new one":    func(c *sluice.Call) { *c = sluice.Call{Tool: c.Tool, Input: c.Input, Pipeline: c.Pipeline} },
+		"an empty one": func(c *sluice.Call) { *c = sluice.Call{} },
+		"other input":  func(c *sluice.Call) { c.Input = make(chan int) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				meddle := atomic.Bool{}
+				r := newRig(t, sluice.Config{Interceptors: interceptors(
+					sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+						return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+							if meddle.Load() {
+								change(&c)
+							}
+							return next(ctx, c)
+						}
+					}),
+					atMost(1), scheduler(sluice.PrioritySchedulerConfig{}),
+					limitsOf(sluice.Limit{Max: 5, Scope: sluice.ByTenant}))})
+				defer r.end()
+				var g gauge
+				add := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "add"}, func(ctx context.Context, i int) (int, error) {
+					return i, g.counts(ms)(ctx)
+				}))
+				r.tool(sluice.Spec{Name: "plain"}, g.counts(ms))
+				meddle.Store(true)
+				parallel(5, func(i int) {
+					v, err := add(r.ctx, i)
+					if err == nil && v != i {
+						t.Errorf("%d, want %d", v, i)
+					}
+					if err != nil && !errors.Is(err, sluice.ErrRejected) {
+						t.Errorf("%v: want a refusal, the tool did not run", err)
+					}
+				})
+				meddle.Store(false)
+				v, err := add(r.ctx, 7)
+				assert.Equal(t, 7, v, "afterwards")
+				assert.NoError(t, err, "afterwards")
+				r.slotsFree("plain", &g, 1)
+			})
+		})
+	}
+}
+
+// Interceptors that try to lie about it cannot.
+func TestPromise12_InterceptorsCannotLieAboutIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		// A total timeout made by hand: it gives up on next, which goes on, or begins only then.
+		hasty := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			if s.Name != "work" {
+				return next
+			}
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				done := make(chan struct{})
+				var res sluice.Result
+				var err error
+				go func() {
+					defer close(done)
+					res, err = next(context.WithoutCancel(ctx), c)
+				}()
+				go func() {
+					time.Sleep(20 * ms)
+					_, err := next(context.WithoutCancel(ctx), c)
+					assert.Error(t, err, "an attempt succeeds after the call was over")
+				}()
+				select {
+				case <-done:
+					return res, err
+				case <-time.After(10 * ms):
+					return sluice.Result{}, errTool
+				}
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(hasty, atMost(1))})
+		defer r.end()
+		var g gauge
+		r.tool(sluice.Spec{Name: "work"}, g.counts(0))
+		r.tool(sluice.Spec{Name: "block"}, sleeps(50*ms))
+		r.busy("block")
+		err := r.call("work")
+		time.Sleep(time.Second)
+		if ran := g.total.Load() > 0; ran == errors.Is(err, sluice.ErrRejected) {
+			t.Errorf("%v, and the tool ran: %v", err, ran)
+		}
+	})
+}
+
+// A gate whose Wrap somebody else calls refuses every call, and says what to do.
+func TestPromise22_GatesWrappedByHandRefuse(t *testing.T) {
+	for name, x := range map[string]sluice.Interceptor{
+		`ConcurrencyLimiter "concurrency"`: atMost(2),
+		`RateLimiter "rate"`:               rates(sluice.Rate{N: 1}),
+		`CircuitBreaker "breaker"`:         breakerOf(sluice.CircuitBreakerConfig{}),
+		`PriorityScheduler "priority"`:     scheduler(sluice.PrioritySchedulerConfig{}),
+		`RateLimiter "nil"`:                (*sluice.RateLimiter)(nil),
+		`ConcurrencyLimiter ""`:            new(sluice.ConcurrencyLimiter),
+	} {
+		for place, list := range map[string][]sluice.Interceptor{
+			"outside": interceptors(sluice.InterceptorFunc(x.Wrap), atMost(100)),
+			"inside":  interceptors(atMost(100), sluice.InterceptorFunc(x.Wrap)),
+			"alone":   interceptors(sluice.InterceptorFunc(x.Wrap)),
+		} {
+			r := newRig(t, sluice.Config{Interceptors: list})
+			r.tool(sluice.Spec{Name: "work"}, func(context.Context) error { t.Error("it ran"); return nil })
+			err := r.call("work")
+			if want := "the Wrap of " + name + " was called by hand"; !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "Config.Interceptors") {
+				t.Errorf("%s, %s: %v", name, place, err)
+			}
+			r.end()
+		}
+	}
+}
+
+type tagged struct {
+	*sluice.RateLimiter
+	tags []string // so that it cannot be compared
+}
+
+type denier struct{ *sluice.ConcurrencyLimiter }
+
+func (denier) Wrap(sluice.Spec, sluice.Handler) sluice.Handler {
+	return func(context.Context, sluice.Call) (sluice.Result, error) {
+		return sluice.Result{}, errors.New("never")
+	}
+}
+
+type ordered struct {
+	sluice.PriorityScheduler
+	_ []int
+}
+
+// A struct that has a gate inside is an interceptor like any other: its Wrap is called, wherever
+// it stands, and nothing about it needs to be comparable or there.
+func TestGates_KnownByTheirType(t *testing.T) {
+	for name, tt := range map[string]struct {
+		list []sluice.Interceptor
+		want string // of the call's error
+	}{
+		"own Wrap":                 {interceptors(denier{atMost(1)}), "never"},
+		"own Wrap of a pointer":    {interceptors(&denier{atMost(1)}), "never"},
+		"own Wrap of a nil inside": {interceptors(denier{}, atMost(1)), "never"},
+		"the gate's Wrap":          {interceptors(tagged{rates(sluice.Rate{N: 1}), nil}), `RateLimiter "rate" was called by hand, or by a struct that embeds it`},
+		"twice":                    {interceptors(tagged{rates(sluice.Rate{N: 1}), nil}, tagged{rates(sluice.Rate{N: 1}), []string{"b"}}, atMost(1)), `RateLimiter "rate" was called by hand`},
+		"inside the gates":         {interceptors(atMost(1), tagged{rates(sluice.Rate{N: 1}), nil}), `RateLimiter "rate" was called by hand`},
+		"nil inside":               {interceptors(&tagged{}), `RateLimiter "nil" was called by hand`},
+		"a scheduler by value":     {interceptors(&ordered{}), `PriorityScheduler "" was called by hand`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Interceptors: tt.list})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { t.Error("it ran"); return nil })
+			_, ok := r.Plan("x")
+			assert.True(t, ok, "no plan")
+			assert.ErrorContains(t, r.call("x"), tt.want)
+		})
+	}
+	// Between the gates it parts them, as any interceptor does.
+	_, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(1), tagged{}, atMost(1))})
+	assert.ErrorContains(t, err, "Config.Interceptors[2] (concurrency) stands apart from the other gates")
+	for _, x := range interceptors((*sluice.RateLimiter)(nil), (*sluice.CircuitBreaker)(nil), (*sluice.PriorityScheduler)(nil), (*sluice.ConcurrencyLimiter)(nil)) {
+		_, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(x)})
+		assert.ErrorContains(t, err, "Config.Interceptors[0] is nil", "%T", x)
+	}
+}
+
+// A call waits for an interceptor's Wrap no longer than its context lasts.
+func TestInvokeDoesNotWaitForWrapBeyondItsContext(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		block := make(chan struct{})
+		slow := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler { <-block; return next })
+		r := newRig(t, sluice.Config{Interceptors: interceptors(slow)})
+		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+		for i := range 3 {
+			ctx, cancel := context.WithTimeout(r.ctx, 20*ms)
+			_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+			if want := time.Duration(i+1) * 20 * ms; !errors.Is(err, sluice.ErrRejected) || !errors.Is(err, context.DeadlineExceeded) || r.at() != want {
+				t.Errorf("%v at %v, want its context's end at %v", err, r.at(), want)
+			}
+			cancel()
+		}
+		close(block)
+		require.NoError(t, r.call("x"))
+		r.end()
+	})
+}
+
+// Wrap on a closed executor is an error, and registers nothing.
+func TestWrap_AfterCloseRegistersNothing(t *testing.T) {
+	reg := sluice.NewToolRegistry()
+	e := sluice.Must(sluice.NewExecutor(reg, sluice.Config{}))
+	require.NoError(t, e.Close(t.Context()))
+	f, err := sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { return 0, nil })
+	if !errors.Is(err, sluice.ErrClosed) || f != nil || !strings.Contains(err.Error(), `"x"`) {
+		t.Errorf("%v, %v", f == nil, err)
+	}
+	_, there := reg.Lookup("x")
+	assert.False(t, there, "the tool is registered")
+}

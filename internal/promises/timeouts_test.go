@@ -1,0 +1,352 @@
+package promises_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestTimed_ContextIsLikeTheStandardLibrarys: the context of an attempt with a timeout makes a timer only for who
+// asks, and nobody can tell it from the standard library's.
+func TestTimed_ContextIsLikeTheStandardLibrarys(t *testing.T) {
+	const timeout = time.Second
+	mine := errors.New("the caller's cause")
+	asks := map[string]func(ctx context.Context) context.Context{
+		"asked early": func(ctx context.Context) context.Context { ctx.Done(); return ctx },
+		"asked late":  func(ctx context.Context) context.Context { return ctx },
+		"never asked": func(ctx context.Context) context.Context { return ctx },
+		"derived": func(ctx context.Context) context.Context {
+			ctx, cancel := context.WithCancel(ctx)
+			t.Cleanup(cancel)
+			return ctx
+		},
+		"derived value": func(ctx context.Context) context.Context { return context.WithValue(ctx, ctxKey{}, 1) },
+	}
+	for _, tt := range []struct {
+		name     string
+		caller   func(ctx context.Context) (context.Context, context.CancelFunc)
+		hold     time.Duration // how long the code runs
+		deadline time.Duration
+		during   error         // Err when the code has run for so long
+		cause    error         // its Cause then
+		after    error         // Err once it has ended
+		took     time.Duration // the call
+	}{
+		{"ends in time", nil, timeout / 2, timeout, nil, nil, context.Canceled, timeout / 2},
+		{"ends late", nil, 2 * timeout, timeout, context.DeadlineExceeded, sluice.ErrTimeout, context.DeadlineExceeded, timeout},
+		{"the caller's deadline is earlier", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeoutCause(ctx, timeout/4, mine)
+		}, timeout / 2, timeout / 4, context.DeadlineExceeded, mine, context.DeadlineExceeded, timeout / 4},
+		{"the caller gives up", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancelCause(ctx)
+			time.AfterFunc(timeout/4, func() { cancel(mine) })
+			return ctx, func() { cancel(nil) }
+		}, timeout / 2, timeout, context.Canceled, mine, context.Canceled, timeout / 2},
+	} {
+		for how, ask := range asks {
+			t.Run(tt.name+", "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					exec := newExec(t, sluice.Config{Timeout: timeout})
+					start := time.Now()
+					kept := make(chan context.Context, 1)
+					f := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x"}, func(ctx context.Context, _ int) (int, error) {
+						if d, ok := ctx.Deadline(); !ok || !d.Equal(start.Add(tt.deadline)) {
+							t.Errorf("deadline %v %v, want %v", d.Sub(start), ok, tt.deadline)
+						}
+						ctx = ask(ctx)
+						if ctx.Err() != nil || context.Cause(ctx) != nil {
+							t.Errorf("at first Err is %v, Cause %v", ctx.Err(), context.Cause(ctx))
+						}
+						time.Sleep(tt.hold)
+						synctest.Wait()
+						if how == "never asked" {
+							kept <- ctx
+							return 0, nil
+						}
+						if err := ctx.Err(); err != tt.during {
+							t.Errorf("after %v Err is %v, want %v", tt.hold, err, tt.during)
+						}
+						assert.ErrorIs(t, context.Cause(ctx), tt.cause, "after %v Cause", tt.hold)
+						assert.Equal(t, tt.during != nil, ctxDone(ctx), "after %v Done is closed", tt.hold)
+						kept <- ctx
+						return 0, nil
+					}))
+					ctx, cancel := t.Context(), context.CancelFunc(func() {})
+					if tt.caller != nil {
+						ctx, cancel = tt.caller(ctx)
+					}
+					defer cancel()
+					f(ctx, 1)
+					if took := time.Since(start); took != tt.took {
+						t.Errorf("the call took %v, want %v", took, tt.took)
+					}
+					after := <-kept
+					synctest.Wait()
+					if how != "never asked" && (after.Err() != tt.after || !ctxDone(after)) {
+						t.Errorf("afterwards Err is %v, Done is closed: %v; want %v", after.Err(), ctxDone(after), tt.after)
+					}
+					time.Sleep(10 * timeout)
+					child, stop := context.WithCancel(after)
+					defer stop()
+					if err := context.Cause(after); !errors.Is(err, cmp.Or(tt.cause, context.Canceled)) {
+						t.Errorf("later Cause is %v, want %v", err, cmp.Or(tt.cause, context.Canceled))
+					}
+					if after.Err() != tt.after || child.Err() != tt.after {
+						t.Errorf("later Err is %v, and %v of a context derived from it; want %v", after.Err(), child.Err(), tt.after)
+					}
+				})
+			})
+		}
+	}
+}
+
+type ctxKey struct{}
+
+func ctxDone(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// TestTimed_AttemptsEndEachAtItsOwnTime: attempts end each at its own time, in whatever order their
+// deadlines come, though one timer serves them all.
+func TestTimed_AttemptsEndEachAtItsOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		exec := newExec(t, sluice.Config{})
+		start := time.Now()
+		release := make(chan struct{})
+		timeouts := []time.Duration{5, 1, 4, 4, 2, 3, 9, 1, 7}
+		ends := make(chan [2]time.Duration, len(timeouts))
+		for i, d := range timeouts {
+			d *= time.Second
+			name := string(rune('a' + i))
+			f := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: name, Policy: sluice.Policy{Timeout: d}}, func(context.Context, int) (int, error) {
+				<-release
+				return 0, nil
+			}))
+			go func() {
+				_, err := f(t.Context(), 1)
+				assert.ErrorIs(t, err, sluice.ErrTimeout, "%s, want a timeout", name)
+				ends <- [2]time.Duration{time.Since(start), d}
+			}()
+			synctest.Wait()
+		}
+		for range timeouts {
+			if e := <-ends; e[0] != e[1] {
+				t.Errorf("ended after %v, want %v", e[0], e[1])
+			}
+		}
+		close(release)
+	})
+}
+
+// TestTimed_TimeOfASinkIsNotTheAttempts: the time that a sink takes between a call's admission and its code
+// is not the attempt's.
+func TestTimed_TimeOfASinkIsNotTheAttempts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{
+			Timeout:      100 * ms,
+			Interceptors: interceptors(breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second})),
+			Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+				if e.Kind == sluice.BreakerStateChanged && e.To == "half-open" {
+					time.Sleep(time.Second)
+				}
+				return nil
+			}),
+		})
+		calls := 0
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+			if calls++; calls == 1 {
+				return errors.New("broken")
+			}
+			if d, _ := ctx.Deadline(); time.Until(d) != 100*ms || ctx.Err() != nil {
+				t.Errorf("the code begins with %v left and Err %v, want 100ms and none", time.Until(d), ctx.Err())
+			}
+			time.Sleep(150 * ms)
+			return nil
+		})
+		require.Error(t, r.call("x"), "the tool did not fail")
+		time.Sleep(2 * time.Second)
+		start := time.Now()
+		err := r.call("x")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.Equal(t, 1100*ms, time.Since(start))
+		time.Sleep(time.Second)
+		r.end()
+	})
+}
+
+// TestTimed_CauseStays: a context that was never asked while its attempt ran says the same
+// for ever, whatever becomes of the caller's.
+func TestTimed_CauseStays(t *testing.T) {
+	r := newRig(t, sluice.Config{Timeout: time.Hour})
+	var kept context.Context
+	r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { kept = ctx; return nil })
+	ctx, cancel := context.WithCancelCause(context.WithValue(r.ctx, ctxKey{}, "value"))
+	_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+	require.NoError(t, err)
+	cancel(errors.New("later"))
+	for range 2 {
+		if context.Cause(kept) != context.Canceled || kept.Err() != context.Canceled || kept.Value(ctxKey{}) != "value" {
+			t.Errorf("Cause %v, Err %v, value %v", context.Cause(kept), kept.Err(), kept.Value(ctxKey{}))
+		}
+		<-kept.Done()
+	}
+}
+
+// TestTimed_ExecutorFromOutsideServesBubbles: one that was made outside testing/synctest bubbles can be
+// used inside them, in one after the other, as far as timeouts go.
+func TestTimed_ExecutorFromOutsideServesBubbles(t *testing.T) {
+	reg := sluice.NewToolRegistry()
+	exec := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Timeout: time.Second}))
+	rawTool(t, reg, sluice.Spec{Name: "quick"}, func(context.Context) error { return nil })
+	rawTool(t, reg, sluice.Spec{Name: "slow"}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	_, err := exec.Invoke(t.Context(), sluice.Request{Tool: "quick"})
+	require.NoError(t, err)
+	for range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			for range 2 {
+				_, err := exec.Invoke(t.Context(), sluice.Request{Tool: "quick"})
+				assert.NoError(t, err)
+			}
+			start := time.Now()
+			_, err := exec.Invoke(t.Context(), sluice.Request{Tool: "slow"})
+			assert.ErrorIs(t, err, sluice.ErrTimeout)
+			assert.Equal(t, time.Second, time.Since(start))
+		})
+	}
+	require.NoError(t, exec.Close(t.Context()))
+}
+
+// Promise 14: a timed-out tool does not hold its caller up, and keeps its slot until its
+// code ends.
+func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1}), b)})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "deaf", Policy: sluice.Policy{Timeout: time.Second}}, sleeps(10*time.Second))
+		started := time.Duration(-1)
+		r.tool(sluice.Spec{Name: "next"}, func(context.Context) error { started = r.at(); return nil })
+		done := make(chan error)
+		go func() { done <- r.call("deaf") }()
+		synctest.Wait()
+		time.Sleep(time.Second - 1)
+		assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")), "the breaker opened before the timeout")
+		err := <-done
+		assert.Equal(t, time.Second, r.at(), "returned at")
+		var e *sluice.Error
+		if !errors.Is(err, sluice.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sluice.ErrRejected) || !errors.As(err, &e) || e.Tool != "deaf" {
+			t.Errorf("error is %v", err)
+		}
+		got := sluice.Must(b.State("deaf"))
+		assert.Equal(t, sluice.BreakerOpen, got, "the breaker is %v at the timeout", got)
+		s := r.Snapshot()
+		assert.Equal(t, 1, s.Abandoned)
+		assert.Equal(t, 1, s.InFlight)
+		require.NoError(t, r.call("next"))
+		assert.Equal(t, 10*time.Second, started, "the next call started at, when the code ended")
+		synctest.Wait()
+		s = r.Snapshot()
+		assert.Zero(t, s.Abandoned)
+		assert.Zero(t, s.InFlight)
+		r.trace("deaf: invoked started failed; next: invoked queued started completed")
+		for _, e := range r.rec.Events("deaf") {
+			if e.Kind == sluice.ToolFailed && (e.Duration != time.Second || e.Time.Sub(r.start) != time.Second) {
+				t.Errorf("failed at %v after %v, want 1s", e.Time.Sub(r.start), e.Duration)
+			}
+		}
+	})
+}
+
+// A tool that heeds its context ends at the timeout too, and the error is the same.
+func TestPromise14_ToolThatListensEndsAtTheTimeout(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(atMost(1))})
+		defer r.end()
+		r.tool(sluice.Spec{Name: "good"}, func(ctx context.Context) error {
+			<-ctx.Done()
+			assert.ErrorIs(t, context.Cause(ctx), sluice.ErrTimeout, "cause")
+			return ctx.Err()
+		})
+		err := r.call("good")
+		assert.ErrorIs(t, err, sluice.ErrTimeout)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, r.at())
+		synctest.Wait()
+		r.idle()
+	})
+}
+
+// The caller's own deadline is not the library's timeout: the breaker does not count it,
+// whichever of the two timers fires first.
+func TestPromise14_CallersDeadlineIsNoTimeout(t *testing.T) {
+	for range 50 {
+		bubble(t, func(t *testing.T) {
+			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1})
+			r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(b)})
+			defer r.end()
+			r.tool(sluice.Spec{Name: "deaf"}, sleeps(10*time.Second))
+			ctx, cancel := context.WithTimeout(r.ctx, 100*ms)
+			defer cancel()
+			_, err := r.Invoke(ctx, sluice.Request{Tool: "deaf"})
+			if r.at() != 100*ms || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sluice.ErrRejected) {
+				t.Errorf("%v at %v, want a deadline exceeded at 100ms", err, r.at())
+			}
+			time.Sleep(20 * time.Second)
+			assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")),
+				"the caller's deadline opened the breaker")
+		})
+	}
+}
+
+// Retried attempts are timed each on its own, and the events tell the time as it was.
+func TestPromise14_AttemptsAreTimedEachOnItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		retry := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				res, err := next(ctx, c)
+				if err != nil {
+					time.Sleep(time.Minute)
+					res, err = next(ctx, c)
+				}
+				return res, err
+			}
+		})
+		r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(retry, atMost(1))})
+		defer r.end()
+		n := 0
+		r.tool(sluice.Spec{Name: "deaf"}, func(context.Context) error {
+			if n++; n == 1 {
+				time.Sleep(100 * ms)
+				return errTool
+			}
+			time.Sleep(10 * time.Second)
+			return nil
+		})
+		if err := r.call("deaf"); !errors.Is(err, sluice.ErrTimeout) || r.at() != time.Minute+1100*ms {
+			t.Errorf("%v at %v", err, r.at())
+		}
+		r.trace("deaf: invoked started retrying started failed")
+		var last time.Duration
+		for _, e := range r.rec.Events() {
+			at := e.Time.Sub(r.start)
+			if at < last {
+				t.Errorf("%s at %v, after %v", e.Kind, at, last)
+			}
+			last = at
+		}
+		assert.Equal(t, r.at(), last, "the last event is of")
+		time.Sleep(10 * time.Second)
+	})
+}
