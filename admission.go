@@ -235,7 +235,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
 			}
 		case u != "":
-			n = a.tool.shared.estimate(u)
+			n = a.tool.shared.learned.Estimate(u)
 		}
 		if i < len(q.costs) {
 			q.costs[i] = n
@@ -334,17 +334,6 @@ type gateLimit struct {
 	scope rules.Scope
 }
 
-// maxKeys is a MaxKeys field with its default.
-func maxKeys(field string, n int) (int, error) {
-	switch {
-	case n < 0:
-		return 0, fmt.Errorf("sluice: %s is %d: must be zero (10,000) or positive", field, n)
-	case n == 0:
-		return rules.DefaultKeys, nil
-	}
-	return n, nil
-}
-
 // outside is the Handler of a gate's Wrap. It decides nothing there: alone it would be a
 // second place to wait, and hold what it took while its calls wait at the first.
 func outside(component, name string) Handler {
@@ -424,7 +413,7 @@ func hasKey(s rules.Scope, key string, r *stage.Ref) (wants string, has bool) {
 func registered(r *stage.Ref, s *Spec, has func(map[string]*tool) bool) bool {
 	clients := r.Clients()
 	if len(clients) == 0 {
-		_, err := s.validate()
+		_, err := s.complete()
 		return err == nil
 	}
 	return slices.ContainsFunc(clients, func(c stage.Client) bool { return has(executorOf(c).registry.current().tools) })

@@ -279,7 +279,7 @@ func (a *admission) giveBack(r *running, pauses []pause) {
 	}
 	if r.state.HasBegun() { // else what is said is that nothing was used
 		for _, u := range settled {
-			a.tool.shared.learn(u.Unit, u.N)
+			a.tool.shared.learned.Learn(u.Unit, u.N)
 		}
 	}
 	inv.attemptEnds()

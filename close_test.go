@@ -330,7 +330,6 @@ func TestMisuse_ZeroExecutor(t *testing.T) {
 				"Submit":      func() error { _, err := e.Submit(t.Context(), q).Wait(t.Context()); return err },
 				"Explain":     func() error { return e.Explain(t.Context(), q).Refusal },
 				"Tool.Invoke": func() error { _, err := tool.Invoke(t.Context(), e, 1); return err },
-				"Tool.Func":   func() error { _, err := tool.Func(e)(t.Context(), 1); return err },
 			} {
 				if err := call(); !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), "use NewExecutor") {
 					t.Errorf("%s: %v", how, err)

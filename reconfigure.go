@@ -160,7 +160,7 @@ func (x *policyChange) check() (err error) {
 	}
 	x.tool = t.shared
 	x.to.Rates = slices.Clone(x.to.Rates)
-	x.rates, err = x.to.validate()
+	x.rates, err = x.to.complete()
 	return err
 }
 
@@ -200,7 +200,7 @@ func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *too
 	}
 	limits, add := make([]gateLimit, 1+len(x.to.Rates)), []admit.Need(nil)
 	limits[0] = core.limits[0]
-	from := match(was.spec.Policy.Rates, x.to.Rates)
+	from := rules.Match(was.spec.Policy.Rates, x.to.Rates)
 	for i, r := range x.to.Rates { // before the others change
 		if from[i] >= 0 {
 			continue
@@ -216,7 +216,7 @@ func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *too
 		s.M.Fill(now, c, like)
 		n := int64(1)
 		if r.Unit != "" {
-			n = min(t.shared.estimate(r.Unit), r.Burst)
+			n = min(t.shared.learned.Estimate(r.Unit), r.Burst)
 		}
 		limits[1+i], add = l, append(add, admit.Need{Cell: c, N: n})
 	}
@@ -238,11 +238,11 @@ func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *too
 		l := core.limits[len(core.limits)-1]
 		delete(gone, l.class)
 		if limits = append(limits, l); *b != *old {
-			s.M.SetBreaker(now, l.class, b.machine())
+			s.M.SetBreaker(now, l.class, rules.Breaker(*b).Machine())
 			lk.changed(s, l.class.Name, "", "")
 		}
 	case b != nil:
-		l := gateLimit{rules.ToolBreaker(t.spec.Name, b.machine()), only}
+		l := gateLimit{rules.ToolBreaker(t.spec.Name, rules.Breaker(*b).Machine()), only}
 		limits, add = append(limits, l), append(add, admit.Need{Cell: s.M.Cell(now, l.class, ""), N: 1})
 	}
 	core.limits = limits

@@ -48,7 +48,7 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 		fields["Policy.Breaker."+name] = func(d time.Duration) error {
 			var c sluice.CircuitBreakerConfig
 			set(&c, d)
-			return tool(sluice.Policy{Breaker: &c})
+			return tool(sluice.Policy{Breaker: &sluice.BreakerPolicy{Window: c.Window, Cooldown: c.Cooldown, Lease: c.Lease}})
 		}
 	}
 	for field, set := range fields {

@@ -789,14 +789,14 @@ func TestStateAllocations(t *testing.T) {
 func TestPromise22_BadStateConfig(t *testing.T) {
 	s, ctx := newState(t, SharedStateConfig{})
 	cases := map[string]error{
-		"sluice: SharedStateConfig.MaxKeys is -1: must be zero (100,000) or positive":  second(NewSharedState(SharedStateConfig{MaxKeys: -1})),
-		"sluice: SharedStateConfig.MaxBytes is -5: must be zero (256 MiB) or positive": second(NewSharedState(SharedStateConfig{MaxBytes: -5})),
-		"sluice: SharedStateConfig.MaxBytes is -6: must be zero (256 MiB) or positive": second(s.View("p", SharedStateConfig{MaxBytes: -6})),
-		`sluice: the prefix of a view is "": must not be empty`:                        second(s.View("", SharedStateConfig{})),
-		"sluice: TTL is 0s: must be positive":                                          second(Key[int]("k").Set(ctx, 1, TTL(0))),
-		"sluice: TTL is -1ns: must be positive":                                        second(Increment(ctx, "k", 1, TTL(-1))),
-		"sluice: TTL is -2ns: must be positive":                                        second(Key[int]("k").CompareAndSwap(ctx, 0, 1, TTL(-2))),
-		"sluice: TTL is -3ns: must be positive":                                        second(Key[int]("k").Update(ctx, func(int, bool) (int, error) { return 1, nil }, TTL(-3))),
+		"sluice: SharedStateConfig.MaxKeys is -1: must be zero (100000) or positive":     second(NewSharedState(SharedStateConfig{MaxKeys: -1})),
+		"sluice: SharedStateConfig.MaxBytes is -5: must be zero (268435456) or positive": second(NewSharedState(SharedStateConfig{MaxBytes: -5})),
+		"sluice: SharedStateConfig.MaxBytes is -6: must be zero (268435456) or positive": second(s.View("p", SharedStateConfig{MaxBytes: -6})),
+		`sluice: the prefix of a view is "": must be UTF-8, and not empty`:               second(s.View("", SharedStateConfig{})),
+		"sluice: TTL is 0s: must be positive":                                            second(Key[int]("k").Set(ctx, 1, TTL(0))),
+		"sluice: TTL is -1ns: must be positive":                                          second(Increment(ctx, "k", 1, TTL(-1))),
+		"sluice: TTL is -2ns: must be positive":                                          second(Key[int]("k").CompareAndSwap(ctx, 0, 1, TTL(-2))),
+		"sluice: TTL is -3ns: must be positive":                                          second(Key[int]("k").Update(ctx, func(int, bool) (int, error) { return 1, nil }, TTL(-3))),
 	}
 	for want, err := range cases {
 		assert.EqualError(t, err, want)
@@ -910,7 +910,7 @@ func TestStateErrorsAreShort(t *testing.T) {
 		"no state":  third(key.Get(context.Background())),
 		"closed":    third(key.Get(WithState(ctx, closed))),
 		"not UTF-8": second(Key[string]("\xff"+long).Set(ctx, "")),
-		"tries":     errorOf(long, kv.GivenUp),
+		"tries":     stateErr(long, kv.GivenUp),
 		"number":    third(Key[int]("n").Get(WithState(ctx, old))),
 		"decoder":   third(Key[multiline]("s").Get(WithState(ctx, old))),
 		"view":      second(s.View("\xff"+long, SharedStateConfig{})),
