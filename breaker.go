@@ -22,12 +22,11 @@ var ErrBreakerOpen = errors.New("breaker open")
 // gate, see [ConcurrencyLimiter], and asked first: nobody waits at it.
 //
 // Closed, it opens after Failures in a row, or if Ratio of the calls that ended within Window
-// failed. Open, it refuses all for Cooldown, doubled at each opening without a recovery between,
-// up to 8 Cooldowns and 2 min, or one Cooldown that is longer. Half-open, it lets Probes calls
-// through: as many successes close it, one failure opens it. Then for one Cooldown at most
-// Probes calls run at once, plus one for each success (slow start, RFC 5681), others are
-// refused, a call alone never. A result counts only if the state has not changed since its call
-// was admitted; refusals and the caller's own cancellation never do.
+// failed. Open, it refuses all for Cooldown, doubled at each opening without recovery, up to 8
+// Cooldowns and 2 min, or one longer Cooldown. Half-open, it lets Probes calls through: as many
+// successes close it, one failure opens it. Then for one Cooldown it lets Probes calls run at once,
+// and one more for each success (slow start, RFC 5681). A result counts only in the state its call was
+// admitted in; refusals and the caller's own cancellation never.
 type CircuitBreaker struct {
 	core gateCore
 	conf CircuitBreakerConfig
@@ -37,18 +36,18 @@ type CircuitBreaker struct {
 type CircuitBreakerConfig struct {
 	Name     string        // empty means "breaker"
 	Scope    Scope         // zero means ByTool
-	Failures int           // in a row; zero means 5, or off with Ratio
+	Failures int           // zero means 5, or off with Ratio
 	Ratio    float64       // of failures, up to 1; zero means off
-	MinCalls int           // in Window before Ratio counts; zero means 20
+	MinCalls int           // before Ratio counts; zero means 20
 	Window   time.Duration // zero means 10 s
 	Cooldown time.Duration // zero means 30 s
 	Probes   int           // zero means 1
-	Lease    time.Duration // of a probe that does not end; zero means 1 min
+	Lease    time.Duration // of a hung probe; zero means 1 min
 	MaxKeys  int           // as in Limit
 	_        struct{}
 }
 
-// BreakerPolicy is a tool's own breaker: the fields of [CircuitBreakerConfig] that count.
+// BreakerPolicy is a tool's own breaker, see [CircuitBreakerConfig].
 type BreakerPolicy struct {
 	Failures int
 	Ratio    float64
@@ -59,7 +58,7 @@ type BreakerPolicy struct {
 	Lease    time.Duration // zero means Policy.Timeout, else 1 min
 }
 
-// BreakerState is closed, open or half-open; zero is no breaker's.
+// BreakerState is that of a breaker; zero is none.
 type BreakerState uint8
 
 const (
@@ -70,7 +69,7 @@ const (
 
 var breakerStates = [...]string{"", "closed", "open", "half-open"}
 
-// String is "closed", "open" or "half-open"; empty for zero.
+// String is "closed", "open", "half-open" or empty.
 func (s BreakerState) String() string {
 	if int(s) < len(breakerStates) {
 		return breakerStates[s]
@@ -132,7 +131,7 @@ func (c CircuitBreakerConfig) complete() (_ CircuitBreakerConfig, err error) {
 	return c, rules.Keys(field+".MaxKeys", &c.MaxKeys)
 }
 
-// NewCircuitBreaker returns a closed breaker, or an error that names the wrong field.
+// NewCircuitBreaker returns a closed breaker.
 func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 	c, err := c.complete()
 	if err != nil {
@@ -145,7 +144,7 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 	return b, nil
 }
 
-// Wrap makes b an [Interceptor]; called by hand, it refuses all calls.
+// Wrap makes b an [Interceptor].
 func (b *CircuitBreaker) Wrap(tool Spec, next Handler) Handler {
 	return outside("CircuitBreaker", b.String())
 }
@@ -165,20 +164,20 @@ func (b *CircuitBreaker) Config() CircuitBreakerConfig {
 	return b.conf
 }
 
-// Change is for [Reconfigure]: all but name and scope can change. Nothing counted is forgotten.
+// Change changes all but name and scope, by [Reconfigure]. What was counted stays.
 func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
 	return Change{&configChange[CircuitBreakerConfig]{b, &b.core, &b.conf, c, b.fits, b.turn}}
 }
 
-// State is that of key, closed if nobody has used it, half-open once Cooldown is over. As Trip and
-// Reset, it fails for a key that the scope cannot have, see [RateLimiter.Pause].
+// State is that of key, closed if unused, half-open once Cooldown is over. Like Trip and Reset it
+// fails as [RateLimiter.Pause] does.
 func (b *CircuitBreaker) State(key string) (BreakerState, error) {
 	state := BreakerClosed
 	err := b.each(key, false, func(s *stage.Stage, c *admit.Cell) { state = breakerState(c.BreakerState(s.Now())) })
 	return state, err
 }
 
-// Trip opens key until Reset, and refuses the calls that wait for it.
+// Trip opens key until Reset, and refuses calls that wait for it.
 func (b *CircuitBreaker) Trip(key string) error {
 	return b.each(key, true, func(s *stage.Stage, c *admit.Cell) { s.M.Trip(s.Now(), c, "Trip") })
 }
@@ -232,13 +231,13 @@ func (b *CircuitBreaker) turn(lk *locked, s *stage.Stage, now int64, was, to Cir
 	lk.changed(s, k.Name, "", "")
 }
 
-// Outcome is what an outcome means to breakers and retries.
+// Outcome is what an end means to breakers and retries.
 type Outcome uint8
 
 const (
-	// OutcomeAuto: no error is a success; the caller's own cancellation or deadline, and what
-	// nested calls were refused or throttled with, are neutral; an error with a RetryAfter()
-	// time.Duration method is an overload; all else, timeout and panic too, a failure.
+	// OutcomeAuto: no error is a success; the caller's own end, and refusals and throttles of
+	// nested calls, are neutral; an error with RetryAfter() time.Duration is an overload; others,
+	// timeout and panic too, are failures.
 	OutcomeAuto Outcome = iota
 	OutcomeSuccess
 	OutcomeFailure

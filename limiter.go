@@ -11,16 +11,14 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// ErrSaturated is the reason of a call refused by a [Limit] with Refuse, too narrow for it, or all
-// of whose keys are busy.
+// ErrSaturated is the reason of a call refused by a [Limit] with Refuse, too narrow, or with all
+// keys busy.
 var ErrSaturated = errors.New("saturated")
 
 // ConcurrencyLimiter bounds calls in flight: a call holds its slots until its code has really
-// ended, however it ends.
-//
-// It is a gate. Gates are listed side by side in [Config].Interceptors, by as many executors as
-// you like, and are safe for concurrent use. A call starts at the one instant at which all agree;
-// until then it waits in the executor's queue.
+// ended. It is a gate. Gates stand side by side in [Config].Interceptors, of several executors too,
+// and are safe for concurrent use. A call starts at the instant at which all agree; until then it
+// waits in the executor's queue.
 type ConcurrencyLimiter struct {
 	core gateCore
 	conf ConcurrencyLimiterConfig
@@ -37,17 +35,17 @@ type ConcurrencyLimiterConfig struct {
 type Limit struct {
 	Max      int       // at once; required unless Adaptive
 	Scope    Scope     // zero means Global
-	Unit     string    // empty counts calls; else weighs each by Policy.Cost
-	Refuse   bool      // with ErrSaturated, instead of waiting
+	Unit     string    // empty counts calls; else Policy.Cost weighs
+	Refuse   bool      // instead of waiting
 	Adaptive *Adaptive // nil means fixed
-	MaxKeys  int       // ByTenant or ByKey; idle ones make room; zero means 10,000
+	MaxKeys  int       // ByTenant, ByKey; idle ones make room; zero means 10,000
 }
 
-// Adaptive finds out what a backend bears, by [OutcomeOverload] alone: neither waiting nor slow
-// tools are signals. From Min the limit doubles with each round of successes until the first
-// overload. An overload cuts it by a tenth, at least one, once for all calls in flight together;
-// ten rounds of successes that used all of it add one. A backend's fall from n to m takes at most
-// n-m cuts, in about one call's time, a rise 10*(n-m) calls' time. (AIMD: Chiu and Jain 1989.)
+// Adaptive finds out what a backend bears, by [OutcomeOverload] alone, not by waiting or slow
+// tools. From Min it doubles with each round of successes until the first overload. Each overload
+// cuts a tenth, at least one, once for all calls in flight together; ten rounds of successes that
+// used all of it add one. So a fall from n to m takes n-m cuts at most, in about one call's time, a
+// rise 10*(n-m) (AIMD, Chiu and Jain 1989).
 type Adaptive struct {
 	Min int // zero means 1
 	Max int // required
@@ -104,7 +102,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	return l, nil
 }
 
-// Wrap makes l an [Interceptor]; called by hand, it refuses all calls.
+// Wrap makes l an [Interceptor]; by hand it refuses calls.
 func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler {
 	return outside("ConcurrencyLimiter", l.String())
 }
@@ -132,7 +130,7 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 	return c
 }
 
-// Change is for [Reconfigure]: Max, Refuse, MaxKeys and the bounds of Adaptive can change.
+// Change changes Max, Refuse, MaxKeys and Adaptive's bounds, by [Reconfigure].
 func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 	return Change{&configChange[ConcurrencyLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
 }
@@ -186,17 +184,17 @@ func (l *Limit) bound() string {
 	return fmt.Sprint(l.Max)
 }
 
-// Scope is what a limit counts by; zero means the component's default. == compares what scopes
-// say, in any order of names. A [ByKey] scope is == to its copies alone; to a component its name
-// stands for its function, and a Change keeps the first.
+// Scope is what a limit counts by; zero is the component's default. == compares what scopes say,
+// names in any order. A [ByKey] scope is == to its copies; to a component its name stands for its
+// function, and a Change keeps the first.
 type Scope rules.Scope
 
 // The scopes that need no name.
 var (
 	Global   = Scope(rules.Of(rules.Global))   // all calls together
-	ByTool   = Scope(rules.Of(rules.ByTool))   // each tool apart
-	ByType   = Scope(rules.Of(rules.ByType))   // each Spec.Type apart, none together
-	ByTenant = Scope(rules.Of(rules.ByTenant)) // each tenant apart, none together
+	ByTool   = Scope(rules.Of(rules.ByTool))   // each tool
+	ByType   = Scope(rules.Of(rules.ByType))   // each Spec.Type; tools without one together
+	ByTenant = Scope(rules.Of(rules.ByTenant)) // each tenant; calls without one together
 )
 
 // ForTool counts these tools together, no others.
@@ -205,9 +203,8 @@ func ForTool(names ...string) Scope { return Scope(rules.For(rules.ForTool, name
 // ForType counts tools of these types together, no others.
 func ForType(types ...string) Scope { return Scope(rules.For(rules.ForType, types)) }
 
-// ByKey counts by any key of the call, such as a host or an attribute of the run; "" does not
-// count. key runs once per attempt, before the queue and outside locks, and changes nothing; a
-// panic refuses the call. name stands in refusals and snapshots.
+// ByKey counts by any key of the call, such as a host; "" does not count. key runs once per
+// attempt, before the queue, outside locks; a panic refuses.
 func ByKey(name string, key func(c Call) string) Scope {
 	if key == nil {
 		return Scope(rules.Keyed(name, nil)) // which no component takes
@@ -226,11 +223,10 @@ func keyOf(s rules.Scope, c *Call) string {
 	return s.Key().(*keyFunc).of(c.shown())
 }
 
-// String is how s stands in refusals and snapshots.
+// String is s in refusals and snapshots.
 func (s Scope) String() string { return rules.Scope(s).String() }
 
-// Key is what the call c of the tool counts under, and whether it counts; a zero s is Global. It
-// runs the function of ByKey.
+// Key is what c counts under, and whether it does; it runs ByKey's function. Zero is Global.
 func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 	r := rules.Scope(s)
 	if !r.Keyed() {

@@ -12,16 +12,15 @@ import (
 )
 
 // ErrQueueFull is the reason of a call that found the queue, or its tenant's part, full, or gave
-// way to others.
+// way.
 var ErrQueueFull = errors.New("queue full")
 
-// ErrWaitTooLong is the reason of a call that could not, or did not, start within MaxWait or before
-// its deadline.
+// ErrWaitTooLong is the reason of a call that cannot start within MaxWait or its deadline, or did
+// not.
 var ErrWaitTooLong = errors.New("wait too long")
 
-// Priority orders waiting calls, from 1 to 9, higher first; others are refused. Zero takes the
-// next best: for a run its tool's, for a tool PriorityNormal. A nested call has at least its
-// caller's.
+// Priority orders waiting calls, higher first; one outside 1 to 9 is refused. Zero is a run's
+// tool's, and a tool's PriorityNormal. A nested call has at least its caller's.
 type Priority int8
 
 const (
@@ -35,17 +34,14 @@ func (p Priority) valid() bool { return p >= PriorityBatch && p <= PriorityInter
 // level is where p stands among the queue's levels.
 func (p Priority) level() int8 { return int8(p - PriorityBatch) }
 
-// PriorityScheduler orders and bounds the queue. It is listed among the gates, see
-// [ConcurrencyLimiter]; executors that share a queue have one. Without it the queue is first in,
-// first out, and holds 1,000 calls.
+// PriorityScheduler orders and bounds the queue. It stands among the gates, see
+// [ConcurrencyLimiter]; a queue has one, or is first in, first out, of 1,000 calls.
 //
-// At each constraint where calls wait, the level with the largest level*Ageing + passed is next,
-// where passed counts the starts given to others there since its last one and a level is a
-// priority less one; in it, the tenant with the smallest start tag, charged when a call starts
-// (start-time fair queuing, Goyal, Vin and Cheng 1996); then arrival. So at one constraint at
-// most Ageing*(8-level) + 8 others start between two starts of a waiting level, and waiting
-// tenants i and j of it differ by at most 1/wi + 1/wj calls per weight. Since Ageing counts
-// starts, no old backlog outranks fresh interactive calls for longer.
+// At each constraint where calls wait, the level (priority less one) with the largest level*Ageing
+// + passed is next, where passed counts the starts of others there since its last; in it the tenant
+// with the smallest start tag (start-time fair queuing, Goyal, Vin and Cheng 1996); then arrival. So
+// at most Ageing*(8-level) + 8 others start there between two starts of a waiting level; its waiting
+// tenants i and j differ by at most 1/wi + 1/wj calls per weight.
 type PriorityScheduler struct {
 	core gateCore
 	conf PrioritySchedulerConfig
@@ -56,18 +52,18 @@ type PrioritySchedulerConfig struct {
 	Name          string         // empty means "priority"
 	Ageing        int            // starts of others worth one step; zero means 8
 	TenantWeights map[string]int // shares in a level; missing means 1
-	// MaxQueue calls of one executor may wait; zero means 1,000. Each tool and each tenant has 16
-	// places (or MaxQueue), however many others wait.
+	// MaxQueue calls of an executor may wait; zero means 1,000. Each tool and tenant has 16 places
+	// (or MaxQueue), however many others wait.
 	MaxQueue     int
 	MaxPerTenant int // as MaxQueue, of one tenant; zero means MaxQueue
-	// Shed drops, when the queue is full, the newest call of the tenant with the most queued per
-	// weight in the lowest level, not the newcomer.
+	// Shed drops from a full queue the newest call of the tenant with the most per weight in the
+	// lowest level, not the newcomer.
 	Shed bool
-	// ShedStanding drops such calls also while those of the lowest level wait longer than their
-	// tool takes, after twenty times that, and then ever more often (controlled delay, RFC 8289).
+	// ShedStanding drops such calls also, ever more often, once those of the lowest level have
+	// waited longer than their tool takes for twenty times that (controlled delay, RFC 8289).
 	ShedStanding bool
-	// RefuseLate refuses on arrival, with ErrWaitTooLong, what by estimate (the queue ahead, how
-	// long calls took lately) is not in time for MaxWait or its deadline. It can be wrong.
+	// RefuseLate refuses on arrival what by an estimate of the queue ahead and of tools misses
+	// MaxWait or its deadline.
 	RefuseLate bool
 	_          struct{}
 }
@@ -100,7 +96,7 @@ func (c *PrioritySchedulerConfig) policy() admit.Policy {
 	}
 }
 
-// NewPriorityScheduler returns a scheduler, or an error that names the wrong field.
+// NewPriorityScheduler returns a scheduler.
 func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error) {
 	c, err := c.complete()
 	if err != nil {
@@ -111,7 +107,7 @@ func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error)
 	return s, nil
 }
 
-// Wrap makes s an [Interceptor]; called by hand, it refuses all calls.
+// Wrap makes s an [Interceptor].
 func (s *PriorityScheduler) Wrap(tool Spec, next Handler) Handler {
 	return outside("PriorityScheduler", s.String())
 }
@@ -144,8 +140,7 @@ func (s *PriorityScheduler) order() stage.Order {
 	}}
 }
 
-// Change is for [Reconfigure]: all but the name can change. Calls that wait stay, whatever the new
-// bounds.
+// Change changes all but the name, by [Reconfigure]. Waiting calls stay, whatever the new bounds.
 func (s *PriorityScheduler) Change(c PrioritySchedulerConfig) Change {
 	return Change{&configChange[PrioritySchedulerConfig]{s, &s.core, &s.conf, c, s.fits, s.turn}}
 }

@@ -22,44 +22,39 @@ import (
 var ErrRateLimited = errors.New("rate limited")
 
 // RateLimiter bounds starts over time: in every window of length w at most Burst + N*w/Per units
-// are charged, exactly (integer arithmetic: the generic cell rate algorithm, ITU-T I.371). It is a
-// gate, see [ConcurrencyLimiter]: a call pays at the instant at which it starts, never while it
-// waits, nor if it is cancelled or refused. Calls that wait for one bucket are paid in the
-// queue's order.
+// are charged, exactly (generic cell rate algorithm, ITU-T I.371). It is a gate, see
+// [ConcurrencyLimiter]: a call pays when it starts, not if it waits, is cancelled or refused. Calls
+// that wait for a bucket are paid in order.
 type RateLimiter struct {
 	core gateCore
 	conf RateLimiterConfig
-	at   []int // places of conf.Rates in core.limits; used by Reconfigure alone
+	at   []int // conf.Rates in core.limits, for Reconfigure
 }
 
 // RateLimiterConfig configures a [RateLimiter].
 type RateLimiterConfig struct {
 	Name     string // empty means "rate"
 	Scope    Scope  // zero means Global
-	Rates    []Rate // taken all or nothing; required without Limiter
-	Refuse   bool   // with ErrRateLimited, instead of waiting
-	Upstream bool   // mirrors an upstream's quota: see ReportThrottle
+	Rates    []Rate // all or nothing; required without Limiter
+	Refuse   bool   // instead of waiting
+	Upstream bool   // paused by ReportThrottle
 	MaxKeys  int    // as in Limit
 
-	// Limiter is a bucket shared with other code, for Global, ForTool or ForType. It is asked
-	// last, and as exact as its own methods: waiting calls keep their order, but its Wait goes
-	// first. A token of a call whose code did not run is given back at once, or never.
+	// Limiter is a bucket shared with other code, as exact as itself; Global, ForTool or ForType. It
+	// is asked last, its own Wait goes first. Tokens of calls whose code did not run are given back
+	// at once, or never.
 	Limiter *rate.Limiter
 	_       struct{}
 }
 
-// Rate is a token bucket, exact and without drift: {N: 90_000, Per: time.Minute} refills one each
-// 666,666.6… ns. Starts are at whole nanoseconds, never early: with a Burst of 1 each is
-// rounded up.
+// Rate is a token bucket, without drift. Starts are at whole nanoseconds, never early; with a Burst
+// of 1 each is rounded up.
 type Rate struct {
 	N     int64         // units per Per; required
 	Per   time.Duration // zero means one second
 	Burst int64         // most at once; zero means N
-	Unit  string        // empty counts calls; else Policy.Cost and ReportUsage say
+	Unit  string        // empty counts calls; else Policy.Cost says
 }
-
-// String is the rate as in events: "90000 tokens per minute, burst 90000".
-func (r Rate) String() string { return rules.Rate(r).String() }
 
 // complete fills in the defaults.
 func (c RateLimiterConfig) complete() (_ RateLimiterConfig, buckets []bucket.Rate, err error) {
@@ -86,7 +81,7 @@ func (c RateLimiterConfig) complete() (_ RateLimiterConfig, buckets []bucket.Rat
 	return c, buckets, err
 }
 
-// NewRateLimiter returns a limiter whose buckets are full, or an error that names the wrong field.
+// NewRateLimiter returns a limiter with full buckets.
 func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	c, buckets, err := c.complete()
 	if err != nil {
@@ -145,7 +140,7 @@ func (f *foreignLimiter) Give(since int64) {
 	}
 }
 
-// Wrap makes l an [Interceptor]; called by hand, it refuses all calls.
+// Wrap makes l an [Interceptor].
 func (l *RateLimiter) Wrap(tool Spec, next Handler) Handler {
 	return outside("RateLimiter", l.String())
 }
@@ -158,7 +153,7 @@ func (l *RateLimiter) String() string {
 	return l.core.name
 }
 
-// Config returns a copy, defaults filled in: a Burst that N was the default of is set.
+// Config returns a copy, defaults filled in: Burst too, where it was N.
 func (l *RateLimiter) Config() RateLimiterConfig {
 	l.core.mu.Lock()
 	defer l.core.mu.Unlock()
@@ -167,21 +162,18 @@ func (l *RateLimiter) Config() RateLimiterConfig {
 	return c
 }
 
-// Change is for [Reconfigure]: N, Per, Burst, Refuse, MaxKeys and the order of the rates can
-// change. A rate goes on as that of its Unit and Per, else of its Unit: its tokens stay, up to the
-// new burst, and its debt.
+// Change changes N, Per, Burst, Refuse, MaxKeys and the order of Rates, by [Reconfigure]. A rate goes
+// on as that of its Unit and Per, else of its Unit, with debt and tokens, up to the new Burst.
 func (l *RateLimiter) Change(c RateLimiterConfig) Change {
 	return Change{&configChange[RateLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
 }
 
-// Pause holds every waiter of key for d: an upstream said so. A longer pause stays; zero ends it.
+// Pause holds all waiters of key for d: an upstream said so. A longer pause stays; zero ends it.
 // Then a bucket that refills within the pause, or a minute, has one token at most, a slower one
-// what it had, and calls start in a ramp: one, one more for each success, at least twice as many
-// each second.
-//
-// It fails for a key that the scope cannot have: that is "" for Global, ForTool and ForType, a
-// registered tool's name for ByTool, the Type of one for ByType (of any tool, before the limiter
-// has an executor), and what calls can have for ByTenant and ByKey, unless MaxKeys are busy.
+// what it had; calls start in a ramp, for ten seconds: one, one more for each success, at least
+// twice as many each second. It fails for a key that the scope cannot have: Global, ForTool and
+// ForType have "", ByTool a registered tool, ByType the Type of one (any, before there is an
+// executor), ByTenant and ByKey a call's, unless MaxKeys are busy.
 func (l *RateLimiter) Pause(key string, d time.Duration) error {
 	return l.each(key, d > 0, func(s *stage.Stage, cells []*admit.Cell) {
 		s.AtOnce(func(int64) { // all of them, before anybody starts
@@ -192,8 +184,8 @@ func (l *RateLimiter) Pause(key string, d time.Duration) error {
 	})
 }
 
-// Lift ends a pause of key, without a ramp, and forgives its debt: the buckets are empty, not
-// below, and running calls that report more are charged what is more. It fails as Pause does.
+// Lift ends a pause of key without a ramp, and its debt: buckets are empty, not below, and running
+// calls pay only for more than they reported. It fails as Pause.
 func (l *RateLimiter) Lift(key string) error { return l.each(key, false, lift) }
 
 // each runs f on the cells of key, made if need be, under the stage's lock.
@@ -220,8 +212,8 @@ func lift(s *stage.Stage, cells []*admit.Cell) {
 }
 
 // ReportUsage reports what the running call really used of a unit: the difference to the estimate
-// is given back to its rates or taken from them, into debt if need be. Calling again replaces it.
-// Outside a running call it does nothing; negative is zero.
+// is given back or taken, into debt if need be. Another report replaces it; negative is zero.
+// Outside a running call it and ReportThrottle do nothing.
 func ReportUsage(ctx context.Context, unit string, used int64) {
 	r := scopeOf(ctx).call
 	if r == nil {
@@ -281,29 +273,28 @@ func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLi
 			s.M.SetRate(now, k, &b)
 			name := k.Name
 			k.Name = quota.RateName(rules.Rate(r))
-			lk.changed(s, name, o.String(), r.String())
+			lk.changed(s, name, rules.Rate(o).String(), rules.Rate(r).String())
 		}
 	}
 	l.at = at
 }
 
-// ThrottlePart is what a throttle is about, where an upstream limits its parts apart: a host, a
-// resource, a model.
+// ThrottlePart is a part that an upstream limits apart: a host, a resource, a model.
 type ThrottlePart struct {
-	Kind string // the name given to ByKey; ignored if empty
-	Key  string // ignored if empty, or above 1,024 bytes
+	Kind string // ByKey's name; ignored if empty
+	Key  string // ignored if empty, or over 1,024 bytes
 }
 
-// ReportThrottle reports that an upstream asked the running call for a pause, as does an error
-// with a RetryAfter() time.Duration method, and, for a part, ThrottledPart() (kind, key
-// string). All waiters of what pauses are held, later ones too; the calls around this one are
-// not concerned. Outside a running call, or unless retryAfter is positive, it does nothing.
+// ReportThrottle reports that an upstream asked the running call for a pause, as does an error with
+// methods RetryAfter() time.Duration and, for one part, ThrottledPart() (kind, key string). All
+// waiters of what pauses are held, later ones too; calls around this one are not concerned. Zero
+// does nothing.
 //
 // Without parts the keys of the call's Upstream rate limiters pause, for 24 hours at most. Parts
-// go from wide to narrow: of the last that an Upstream rate limiter of the tool counts [ByKey],
-// under the name Kind, the Key pauses, whatever the call's is, and nothing else. What is wider
-// than the last part pauses for a minute at most: another part, or, if no limiter counts by any,
-// the call's keys; so does the tool of a call without an Upstream rate limiter.
+// go from wide to narrow: the last that an Upstream rate limiter of the tool counts, [ByKey] with
+// the name Kind, has its Key paused, whatever the call's, and nothing else. What is wider pauses for
+// a minute at most: an earlier part or, if none is counted, the call's keys. So does the tool of a
+// call without an Upstream rate limiter.
 func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...ThrottlePart) {
 	if retryAfter <= 0 {
 		return

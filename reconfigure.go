@@ -228,7 +228,7 @@ func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *too
 		l, o := rates[j], was.spec.Policy.Rates[j]
 		delete(gone, l.class)
 		if limits[1+i] = l; r != o {
-			lk.changed(s, l.class.Name, o.String(), r.String())
+			lk.changed(s, l.class.Name, rules.Rate(o).String(), rules.Rate(r).String())
 			l.class.Name = rules.ToolRateName(t.spec.Name, rules.Rate(r))
 			s.M.SetRate(now, l.class, &t.rates[i])
 		}

@@ -27,13 +27,12 @@ import (
 // ErrUnknownTool is the reason of a call that names no tool.
 var ErrUnknownTool = errors.New("unknown tool")
 
-// ToolRegistry holds named tools. The zero value is empty. It is safe for concurrent use and must
-// not be copied. A call keeps the tool it resolved. Reading takes no lock; a change copies the table
-// of names, some tenths of a millisecond for 10,000 tools.
+// ToolRegistry holds named tools; zero is empty. It is safe for concurrent use, and must not be
+// copied. A call keeps the tool it resolved. Reading takes no lock; a change copies the names.
 type ToolRegistry struct {
-	mu    sync.Mutex                       // held by writers
-	snap  atomic.Pointer[registrySnapshot] // nil until the first tool; read it through current
-	stage stage.Ref                        // of the executors over it, and of the tools' own limits
+	mu    sync.Mutex // held by writers
+	snap  atomic.Pointer[registrySnapshot]
+	stage stage.Ref // of its executors and tools
 }
 
 // registrySnapshot never changes once it is stored.
@@ -87,7 +86,7 @@ type toolShared struct {
 
 var toolIDs atomic.Uint64
 
-// NewToolRegistry returns an empty registry.
+// NewToolRegistry returns an empty one.
 func NewToolRegistry() *ToolRegistry { return new(ToolRegistry) }
 
 // Lookup returns the spec of a tool.
@@ -98,7 +97,7 @@ func (r *ToolRegistry) Lookup(name string) (Spec, bool) {
 	return Spec{}, false
 }
 
-// Tools lists the specs of one instant, sorted by name.
+// Tools lists the specs of one instant, sorted.
 func (r *ToolRegistry) Tools() iter.Seq[Spec] {
 	tools := r.current().tools
 	return func(yield func(Spec) bool) {
@@ -110,10 +109,9 @@ func (r *ToolRegistry) Tools() iter.Seq[Spec] {
 	}
 }
 
-// Remove takes a tool out, and reports whether it was there. It does not wait: calls that resolved
-// it still run. When the last has ended, what limits counted for it is forgotten, but a debt, a
-// pause or an open breaker of a ByTool or ByType limit only when it is over, for the 1,000 that
-// remember longest: a tool that comes back finds it.
+// Remove takes a tool out, and reports whether it was there; calls that resolved it still run.
+// After the last its limits are forgotten, but debt, pause or open breaker of a ByTool or ByType
+// limit when over, for the 1,000 tools that remember longest: one that comes back finds it.
 func (r *ToolRegistry) Remove(name string) bool {
 	r.mu.Lock()
 	old := r.current().tools
@@ -165,18 +163,17 @@ type Spec struct {
 	Description string
 	Type        string // groups tools for limits, e.g. "web"
 
-	// InputSchema is a JSON Schema whose type, if any, is "object"; JSON arguments must have what
-	// its top-level required names. All else is for Check. OutputSchema, a JSON object too, is for
-	// whoever asks. Empty means none.
+	// InputSchema is a JSON Schema, its type "object" or none. JSON arguments must have what its
+	// top-level required names; the rest is for Check. OutputSchema, an object too, is only shown.
 	InputSchema, OutputSchema json.RawMessage
 
 	Hints  Hints
 	Policy Policy
 
-	// Check refuses calls with ErrInvalidArguments and its error as the Cause, whose text reaches
-	// models and events: a validator of JSON Schema, or a rule of the business. It runs once per
-	// call, typed ones too, after decoding and before interceptors and queue, on the caller's
-	// goroutine and outside locks, so it may take time; Explain asks it too. A panic refuses.
+	// Check, of a schema or business rules, refuses calls with ErrInvalidArguments and its error as
+	// the Cause, whose text reaches models and events. It runs once per call, typed or Explain's
+	// too, after decoding and before interceptors, on the caller's goroutine, outside locks; it may
+	// take time. A panic refuses.
 	Check func(ctx context.Context, c Call) error
 	_     struct{}
 }
@@ -191,28 +188,26 @@ func (s Spec) clone() Spec {
 	return s
 }
 
-// Hints are MCP's tool annotations, for interceptors; nobody checks them, and zero promises
-// nothing.
+// Hints are MCP's tool annotations, for interceptors; nobody checks them.
 type Hints struct{ ReadOnly, Idempotent, Destructive, OpenWorld bool }
 
-// Policy is what one tool needs without an interceptor. Its limits join the executor's gates, and
-// executors that share the registry share them; its settings replace the executor's.
+// Policy is what one tool needs without an interceptor. Its limits join the gates, in all
+// executors; its settings replace theirs.
 type Policy struct {
-	Priority    Priority       // if the PipelineContext sets none; zero means PriorityNormal
+	Priority    Priority       // unless the run sets one; zero means PriorityNormal
 	Concurrency int            // most calls at once; zero means no limit
 	Rates       []Rate         // of this tool alone
 	Breaker     *BreakerPolicy // of this tool alone
 	Timeout     time.Duration  // per attempt; zero means Config.Timeout
 	MaxWait     time.Duration  // in the queue; zero means Config.MaxWait; or NoWait
 
-	// Cost estimates what c takes of a unit, once per attempt and Unit of its rates, and of its
-	// limits unless empty. Zero takes nothing, more than a bucket is cut to it; negative, or a
-	// panic, refuses. It runs outside locks. nil means 1, and for a unit with a name what
-	// ReportUsage told of earlier calls.
+	// Cost estimates what c takes of each Unit of its rates, and of its limits unless empty, once
+	// per attempt, outside locks. Zero takes nothing, at most the bucket counts; negative, or a
+	// panic, refuses. nil means 1, or what ReportUsage told of earlier calls.
 	Cost func(c Call, unit string) int64
 
-	// Classify says what an outcome means to breakers, on the call's goroutine and outside locks.
-	// OutcomeAuto, a panic and nil leave it to Config.Classify.
+	// Classify runs on the call's goroutine, outside locks. OutcomeAuto, a panic and nil leave it
+	// to Config.Classify.
 	Classify func(c Call, r Result, err error) Outcome
 	_        struct{}
 }
@@ -292,19 +287,17 @@ func (t *tool) limits() []gateLimit {
 // only is the scope of the policy's constraints.
 func (t *tool) only() rules.Scope { return rules.For(rules.ForTool, []string{t.spec.Name}) }
 
-// Tool is a handle on a registered function, for a registry that executors share. It calls what is
-// registered under its name then.
+// Tool is a handle on a tool, for several executors. It calls what has its name then.
 type Tool[In, Out any] struct{ name string }
 
-// Register adds fn under s.Name, which must be free. fn must be safe for concurrent use, may panic
-// or call runtime.Goexit, and should return when its context is done. An In of json.RawMessage gets
-// the arguments undecoded, checked for form, size and what s requires; an Out of it is passed on
-// unencoded.
+// Register adds fn under s.Name, which must be free. fn must be safe for concurrent use and may
+// panic or Goexit; it should return when its context is done. An In of json.RawMessage gets
+// arguments undecoded, checked for form, size and required; such an Out passes unencoded.
 func Register[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error)) (*Tool[In, Out], error) {
 	return put(r, s, fn, false)
 }
 
-// Replace is Register for a taken name. The old function's calls end undisturbed; its limits go.
+// Replace is Register for a taken name. Calls of the old function go on; its limits end.
 func Replace[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error)) (*Tool[In, Out], error) {
 	return put(r, s, fn, true)
 }
@@ -357,12 +350,9 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 	return t, nil
 }
 
-// Declare adds a tool whose code comes with each call, by [Do]: for frameworks that own the
-// functions. It fails for the name of a registered function. The tool gets its arguments as
-// json.RawMessage, see [Register], or any Request.Input.
-//
-// It may be called again at any time, by anybody; it does not wait. A later s replaces the
-// earlier, except for the Policy: limits stay, with what they counted, see
+// Declare adds a tool whose code comes with each call, by [Do]; a function's name is an error.
+// Arguments come as a json.RawMessage, see [Register], or any Input. It does not wait and may be
+// called again at any time: a later s replaces the earlier, but limits stay with their counts, see
 // [ToolRegistry.WithPolicy]. If s differs, or has a Check, the next call compiles the chain again.
 func Declare(r *ToolRegistry, s Spec) error {
 	t, err := newTool[json.RawMessage](r, s)
@@ -402,8 +392,8 @@ func (s *Spec) alike(o *Spec) bool {
 	return a.Check == nil && b.Check == nil && reflect.DeepEqual(a, b)
 }
 
-// Do runs fn as this call of a declared tool, as [Executor.Invoke] does. It is refused with
-// [ErrUnknownTool] for a tool that is not there, [ErrInvalidArguments] for one with a function.
+// Do runs fn as this call of a declared tool, as [Executor.Invoke]; one that has a function refuses
+// with [ErrInvalidArguments].
 func Do[Out any](ctx context.Context, e *Executor, r Request, fn func(context.Context) (Out, error)) (Out, error) {
 	r.code = func(ctx context.Context) (any, error) {
 		if fn == nil {
@@ -482,12 +472,12 @@ func (t *tool) checked(ctx context.Context, c Call) (err error) {
 	return t.spec.Check(ctx, c)
 }
 
-// Wrap registers fn with e's registry and returns it guarded: one line per tool, no other line of
-// the agent changes. A closed executor answers [ErrClosed].
-//
-// A function must pass its context on to calls: else they are a stranger's, and wait for ever for a
-// limit that it holds (see [LimitStalled]).
-func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, error)) (func(context.Context, In) (Out, error), error) {
+// Wrap registers fn with e's registry and returns it guarded; a closed e answers [ErrClosed]. fn
+// must pass its context on: else its calls are not nested, and may wait for ever for a limit that fn
+// holds (see [LimitStalled]).
+func Wrap[In, Out any](
+	e *Executor, s Spec, fn func(context.Context, In) (Out, error),
+) (func(context.Context, In) (Out, error), error) {
 	if err := e.isMade(); err != nil {
 		return nil, err
 	}
@@ -501,13 +491,13 @@ func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, e
 	return func(ctx context.Context, in In) (Out, error) { return t.Invoke(ctx, e, in) }, nil
 }
 
-// Invoke runs the tool through e, as [Executor.Invoke] does.
+// Invoke runs the tool through e, as [Executor.Invoke].
 func (t *Tool[In, Out]) Invoke(ctx context.Context, e *Executor, in In) (Out, error) {
 	res, err := e.Invoke(ctx, Request{Tool: t.name, Input: in, typed: true})
 	return answered[Out](t.name, res, err)
 }
 
-// Must returns v or panics: for program start, like template.Must.
+// Must returns v or panics: for program start.
 func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

@@ -16,14 +16,14 @@ import (
 )
 
 // SharedState is an atomic key-value store that the tools of a run share: a [Key] is one value,
-// a [SharedState.Txn] changes several. Operations on one key are linearizable: N increments
-// are N. Nothing waits but Watch, and Update and Txn for their function. The zero value fails
-// with [ErrNoState]; UnmarshalJSON makes it a store of the default size. Lifetimes have timers
-// until Close, no goroutine.
+// a [SharedState.Txn] changes several. Operations on one key are linearizable: N increments are N,
+// from any number of goroutines. Nothing waits but Watch, and Update and Txn for their function.
+// The zero value fails with [ErrNoState]; UnmarshalJSON makes it a store. Lifetimes have timers until
+// Close.
 //
-// A key counts 96 bytes and its length; a value that [Increment] cannot add also 48 bytes, its
-// type's size and what it refers to, by length and capacity. After 1,000 parts the rest is
-// estimated; what is shared counts each time. A write over a bound fails with [ErrFull].
+// A key counts 96 bytes and its length; a value that [Increment] cannot add also 48 bytes, its type
+// and what it refers to, each time and by capacity, estimated after 1,000 parts. A write over a
+// bound fails with [ErrFull].
 type SharedState struct {
 	view kv.View
 }
@@ -44,7 +44,7 @@ func (c SharedStateConfig) complete() (SharedStateConfig, error) {
 	return c, err
 }
 
-// NewSharedState returns an empty store, or an error that names the wrong field.
+// NewSharedState returns an empty store.
 func NewSharedState(c SharedStateConfig) (*SharedState, error) {
 	c, err := c.complete()
 	if err != nil {
@@ -53,16 +53,15 @@ func NewSharedState(c SharedStateConfig) (*SharedState, error) {
 	return &SharedState{view: value.New(c.MaxKeys, c.MaxBytes)}, nil
 }
 
-// WithState returns a context with another State in its [PipelineContext]; nil means the
-// executor's.
+// WithState is ctx with another State in its [PipelineContext]; nil is the executor's.
 func WithState(ctx context.Context, s *SharedState) context.Context {
 	pc := PipelineContextFrom(ctx)
 	pc.State = s
 	return WithPipelineContext(ctx, pc)
 }
 
-// StateFrom returns the state that keys use under ctx: of the transaction, the
-// [PipelineContext] or the running call's executor; else nil.
+// StateFrom returns what keys use under ctx: the state of the transaction, the [PipelineContext] or
+// the running call's executor, else nil.
 func StateFrom(ctx context.Context) *SharedState { return scopeOf(ctx).state() }
 
 // viewFor is StateFrom for an operation on a key.
@@ -92,14 +91,12 @@ func (s *SharedState) check(key string) error {
 }
 
 // View returns the part of s under a prefix as a store of its own: its key "x" is prefix+"x" of
-// s, and List, Watch, Clear and snapshots see its keys alone.
+// s, and List, Watch, Clear and snapshots see its keys alone. Writes through it keep to c and to the
+// bounds of s; a transaction to those of all views it wrote through. c counts all keys under the
+// prefix, whoever wrote them.
 //
-// Writes through it keep to c as well as to the bounds of s. c counts all keys under the prefix,
-// whoever wrote them; views of one prefix share the count. A transaction meets the bounds of
-// all views that it wrote through. The first view of a prefix looks at every key of the store.
-//
-// Closing a view closes those made from it, not s; in a transaction it does nothing. The
-// garbage collector closes unused ones.
+// Closing a view closes those made from it, not s; in a transaction it does nothing. The garbage
+// collector closes unused ones.
 func (s *SharedState) View(prefix string, c SharedStateConfig) (*SharedState, error) {
 	if err := s.check(""); err != nil {
 		return nil, err
@@ -114,9 +111,8 @@ func (s *SharedState) View(prefix string, c SharedStateConfig) (*SharedState, er
 	return &SharedState{view: s.view.Nest(prefix, c.MaxKeys, c.MaxBytes)}, nil
 }
 
-// Close ends the watches of s; later operations fail with [ErrNoState]. A store gives up its
-// memory and views; a view's keys stay, see Clear. It may be called at any time, and again; the
-// error is nil.
+// Close ends watches; later operations fail with [ErrNoState]. A store gives up memory and views;
+// a view's keys stay. It may be called at any time, and again; the error is nil.
 func (s *SharedState) Close() error {
 	if s != nil {
 		s.view.Close()
@@ -124,29 +120,28 @@ func (s *SharedState) Close() error {
 	return nil
 }
 
-// Clear deletes all keys of s, one after the other; what is written meanwhile may stay.
+// Clear deletes all keys of s, one by one; what is written meanwhile may stay.
 func (s *SharedState) Clear() {
 	if s.check("") == nil {
 		s.view.Store.Clear(s.view.Scope)
 	}
 }
 
-// Txn runs fn and lets what it writes take effect together, or not at all. Operations with the
-// context that fn gets are in the transaction. Transactions and single operations are
-// strictly serializable, and nobody waits for fn. Nothing is written if fn fails, panics or
-// exits, nor, with the cause of ctx, if ctx is done before or after fn.
+// Txn runs fn and lets what it writes with its context take effect together, or not at all.
+// Transactions and single operations are strictly serializable. Nothing is written if fn fails,
+// panics or exits, nor, with the cause of ctx, if ctx is done before or after fn.
 //
 // If others change a key that fn has used, fn runs again, so it should only compute. It never
-// sees keys of different instants: the operation that would show one fails with [ErrConflict],
-// and fn should return. After 10,000 runs Txn fails with ErrConflict: fn is too slow, or writes
-// what it reads with another context.
+// sees keys of different instants: an operation that would fails with [ErrConflict], and fn should
+// return. After 10,000 runs Txn fails with ErrConflict: fn is too slow, or writes what it reads
+// with another context.
 //
 // A write returns the version its key will have; of an absent key one for inside only. Lifetimes
-// begin and bounds are checked when the transaction takes effect. Each key read first costs a
-// look at all read before, at most as many as the store may hold, or 100,000. A Txn in one of
-// the same store joins it; if the inner fn fails, only its writes are taken back. [StateFrom] in
-// fn, and its views, are in the transaction, another state is not. List, Watch, Clear and
-// snapshots are of the store itself. When fn has returned, its context has no state.
+// begin and bounds are checked at the end. fn may use as many keys as the store may hold, or
+// 100,000; each first read looks at all others. A Txn inside one of the same store joins it; if the
+// inner fn fails, only its writes are taken back. [StateFrom] in fn, and its views, are in the
+// transaction; other states, List, Watch, Clear and snapshots are not. After fn its context has
+// no state.
 func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) error) error {
 	if err := s.check(""); err != nil {
 		return err
@@ -174,9 +169,8 @@ func stateEntry(e kv.Entry, lost int) StateEntry {
 	return StateEntry{Key: e.Key, Value: value.Load(e.Value), Version: e.Version, Lost: lost}
 }
 
-// List walks the keys that start with prefix, sorted, each as it is when yielded; a
-// snapshot has all at one instant. A key there throughout comes once, others at most once.
-// The loop holds no lock.
+// List walks the keys that start with prefix, sorted, each as it is when yielded. A key there
+// throughout comes once, others at most. The loop holds no lock.
 func (s *SharedState) List(prefix string) iter.Seq[StateEntry] {
 	return func(yield func(StateEntry) bool) {
 		if s.check("") == nil {
@@ -186,11 +180,11 @@ func (s *SharedState) List(prefix string) iter.Seq[StateEntry] {
 }
 
 // Watch yields the keys that start with prefix, sorted, then every change, until ctx ends or s
-// is closed. Changes of one key come in order, none twice; expiry is a deletion, at its instant.
+// is closed. Changes of one key come in order, once; expiry is a deletion, at its instant.
 //
 // Writers never wait. A reader over 1,024 changes behind gets those, then the latest of each
-// key changed since, sorted; the first says in Lost how many changes were left out. The loop
-// holds no lock; a watch remembers the keys yielded and not deleted.
+// key changed since, sorted; the first says in Lost how many were left out. The loop holds no lock;
+// a watch remembers keys yielded and not deleted.
 func (s *SharedState) Watch(ctx context.Context, prefix string) iter.Seq[StateEntry] {
 	return func(yield func(StateEntry) bool) {
 		if s.check("") == nil {
@@ -201,11 +195,11 @@ func (s *SharedState) Watch(ctx context.Context, prefix string) iter.Seq[StateEn
 	}
 }
 
-// MarshalJSON returns all keys of s as they were at one instant:
+// MarshalJSON returns all keys of s of one instant:
 //
 //	{"version":7,"keys":{"hits":{"value":3,"version":7,"expires":"2026-11-24T15:04:05Z"}}}
 //
-// Values go through [encoding/json], outside all locks; one that fails fails the snapshot.
+// Values go through [encoding/json], outside locks; if one fails, all does.
 func (s *SharedState) MarshalJSON() ([]byte, error) {
 	if err := s.check(""); err != nil {
 		return nil, err
@@ -218,12 +212,11 @@ func (s *SharedState) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON replaces all keys of s by those of a snapshot, at one instant, or changes
-// nothing. Expired ones are left out. Only the names that MarshalJSON writes are taken, each
-// once; a missing version is zero.
+// nothing. Expired ones are left out. Only names that MarshalJSON writes are taken, each once.
 //
 // Until a [Key] writes a restored value, each read decodes it, integers exactly, or fails with
-// [ErrWrongType]. Versions are kept unless s has had higher ones; keys made later get higher
-// ones than the snapshotted store gave.
+// [ErrWrongType]. Versions stay, unless s had higher ones; new keys get ones above all of the
+// snapshotted store.
 func (s *SharedState) UnmarshalJSON(data []byte) error {
 	if s == nil || s.view.Store != nil {
 		if err := s.check(""); err != nil {
@@ -251,13 +244,13 @@ func restore(v kv.View, data []byte) (kv.View, error) {
 
 // Key names a value of type T, in UTF-8: const hits sluice.Key[int64] = "hits"
 //
-// Its methods use the context's state, see [StateFrom]. They do not wait, and only Update minds
-// the context's end: a cancelled tool can still put things right. A value of another type
-// stays, with [ErrWrongType], but for Set and deletions. Each write gives a higher version,
-// never given again, not even after a deletion; zero is an absent key.
+// Its methods use the context's state, see [StateFrom]. Only Update minds the context's end: a
+// cancelled tool can still put things right. A value of another type stays, with [ErrWrongType],
+// but for Set and deletions. Each write gives a higher version, never given again, not even after
+// a deletion; zero is an absent key.
 //
-// Values are shared: nobody may change what one refers to. If T has a method Clone() T, the
-// store calls it on the way in and out.
+// Values are shared: nobody may change what one refers to. If T has Clone() T, the store calls it on
+// the way in and out.
 type Key[T any] string
 
 // Get returns the value and its version, or [ErrAbsent].
@@ -273,18 +266,18 @@ func (k Key[T]) Get(ctx context.Context) (v T, version uint64, err error) {
 	return v, version, stateErr(string(k), err)
 }
 
-// Set writes v, whatever was there, and returns its version.
-func (k Key[T]) Set(ctx context.Context, v T, o ...WriteOption) (uint64, error) {
-	return k.write(ctx, kv.Cond{}, v, true, o)
+// Set writes v and returns its version.
+func (k Key[T]) Set(ctx context.Context, v T, ttl ...TTL) (uint64, error) {
+	return k.write(ctx, kv.Cond{}, v, true, ttl)
 }
 
 // CompareAndSwap is Set if the version is was (zero: absent), else [ErrConflict].
-func (k Key[T]) CompareAndSwap(ctx context.Context, was uint64, v T, o ...WriteOption) (uint64, error) {
-	return k.write(ctx, kv.Cond{Must: true, Was: was}, v, false, o)
+func (k Key[T]) CompareAndSwap(ctx context.Context, was uint64, v T, ttl ...TTL) (uint64, error) {
+	return k.write(ctx, kv.Cond{Must: true, Was: was}, v, false, ttl)
 }
 
-func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, endless bool, o []WriteOption) (uint64, error) {
-	in, life, err := writing(ctx, string(k), o, endless)
+func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, endless bool, ttl []TTL) (uint64, error) {
+	in, life, err := writing(ctx, string(k), ttl, endless)
 	if err != nil {
 		return 0, err
 	}
@@ -292,14 +285,13 @@ func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, endless bool, o []
 	return version, stateErr(string(k), c.Err())
 }
 
-// Update writes what fn makes of the value, and returns it; ok tells whether there was one. fn
-// holds no lock: it may use the state, panic or exit. Nothing is written if it fails, or, with the
-// cause of ctx, if ctx is done before or after fn.
-//
-// If others write the key meanwhile fn runs again, so it should only compute. After 10,000 runs
-// Update fails with [ErrConflict]: fn is too slow, or writes the key itself.
-func (k Key[T]) Update(ctx context.Context, fn func(old T, ok bool) (T, error), o ...WriteOption) (T, error) {
-	in, life, err := writing(ctx, string(k), o, false)
+// Update writes and returns what fn makes of the value; ok tells whether there was one. fn holds no
+// lock: it may use the state, panic or exit. Nothing is written if it fails, or, with the cause of
+// ctx, if ctx is done before or after fn. If others write the key meanwhile fn runs again, so it
+// should only compute. After 10,000 runs Update fails with [ErrConflict]: fn is too slow, or writes
+// the key itself.
+func (k Key[T]) Update(ctx context.Context, fn func(old T, ok bool) (T, error), ttl ...TTL) (T, error) {
+	in, life, err := writing(ctx, string(k), ttl, false)
 	if err != nil {
 		var zero T
 		return zero, err
@@ -331,11 +323,11 @@ type Number interface {
 	~int | ~int64 | ~uint64 | ~float64
 }
 
-// Increment adds delta to a number, absent is zero, and returns the sum, which no other
-// increment returns unless somebody also subtracts or sets. A sum that T cannot hold, or
-// that is not finite, changes nothing: [ErrOverflow].
-func Increment[T Number](ctx context.Context, k Key[T], delta T, o ...WriteOption) (T, error) {
-	in, life, err := writing(ctx, string(k), o, false)
+// Increment adds delta to a number, absent is zero, and returns the sum, which no other increment
+// returns unless somebody subtracts or sets. A sum that T cannot hold, or not finite, changes
+// nothing: [ErrOverflow].
+func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T, error) {
+	in, life, err := writing(ctx, string(k), ttl, false)
 	if err != nil {
 		return 0, err
 	}
@@ -343,32 +335,22 @@ func Increment[T Number](ctx context.Context, k Key[T], delta T, o ...WriteOptio
 	return sum, stateErr(string(k), err)
 }
 
-// WriteOption modifies a write; zero changes nothing, of several the last counts.
-type WriteOption struct {
-	ttl time.Duration
-	set bool
-}
+// TTL, positive, is how long a written value lives: at every instant before that, from the write on.
+// Without it Set ends a lifetime, other writes keep it.
+type TTL time.Duration
 
-// TTL makes the written value live for d, positive: at every instant before d has passed.
-// Without it, Set ends the lifetime, other writes keep it.
-func TTL(d time.Duration) WriteOption { return WriteOption{ttl: d, set: true} }
-
-// writing is viewFor for a write, and what its options make of the lifetime: without TTL it stays
-// or, if endless, ends.
-func writing(ctx context.Context, key string, options []WriteOption, endless bool) (*kv.View, kv.Life, error) {
+// writing is viewFor for a write, and what that makes of the lifetime: without a TTL it stays or, if
+// endless, ends. Of several the last counts.
+func writing(ctx context.Context, key string, ttl []TTL, endless bool) (*kv.View, kv.Life, error) {
 	life := kv.Life{Clear: endless}
 	in, err := viewFor(ctx, key)
 	if err != nil {
 		return nil, life, err
 	}
-	for _, o := range options {
-		if !o.set {
-			continue
+	for _, d := range ttl {
+		if life.For = time.Duration(d); d <= 0 {
+			return nil, life, fmt.Errorf("sluice: TTL is %v: must be positive", life.For)
 		}
-		if o.ttl <= 0 {
-			return nil, life, fmt.Errorf("sluice: TTL is %v: must be positive", o.ttl)
-		}
-		life.For = o.ttl
 	}
 	return in, life, nil
 }
@@ -376,11 +358,11 @@ func writing(ctx context.Context, key string, options []WriteOption, endless boo
 // Errors of SharedState.
 var (
 	ErrAbsent    = errors.New("absent")
-	ErrConflict  = errors.New("conflict")   // another version
-	ErrOverflow  = errors.New("overflow")   // no value of the type
-	ErrWrongType = errors.New("wrong type") // another Go type is there
+	ErrConflict  = errors.New("conflict")
+	ErrOverflow  = errors.New("overflow")
+	ErrWrongType = errors.New("wrong type") // another Go type
 	ErrFull      = errors.New("full")       // over a bound
-	ErrNoState   = errors.New("no state")   // none in the context, or closed
+	ErrNoState   = errors.New("no state")   // none, or closed
 )
 
 // errNotText is the reason of a write to a key that no snapshot could hold.

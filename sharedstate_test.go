@@ -802,7 +802,7 @@ func TestPromise22_BadStateConfig(t *testing.T) {
 		assert.EqualError(t, err, want)
 	}
 	wantAbsent(t, ctx, Key[int]("k"))
-	require.NoError(t, second(Key[int]("k").Set(ctx, 1, WriteOption{})))
+	require.NoError(t, second(Key[int]("k").Set(ctx, 1)))
 }
 
 func TestStateErrorsNameTheKey(t *testing.T) {
