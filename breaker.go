@@ -235,9 +235,9 @@ func (b *CircuitBreaker) turn(lk *locked, s *stage.Stage, now int64, was, to Cir
 type Outcome uint8
 
 const (
-	// OutcomeAuto: no error is a success; the caller's own end, and refusals and throttles of
-	// nested calls, are neutral; an error with RetryAfter() time.Duration is an overload; others,
-	// timeout and panic too, are failures.
+	// OutcomeAuto: no error is a success; the caller's own cancellation or deadline, refusals and
+	// throttles of nested calls are neutral; an error with RetryAfter() time.Duration is an
+	// overload; others, timeout and panic too, are failures.
 	OutcomeAuto Outcome = iota
 	OutcomeSuccess
 	OutcomeFailure

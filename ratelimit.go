@@ -303,12 +303,12 @@ func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...Thro
 	if r == nil {
 		return
 	}
-	p := r.adm.pauseOf(retryAfter, parts)
+	list := []pause{{retryAfter, r.adm.aim(parts)}}
 	s := r.adm.stage.Lock()
 	if r.live {
 		r.reported.Store(true)
 		r.throttled(retryAfter)
-		r.adm.throttle(s, r, []pause{p})
+		r.adm.throttle(s, r, list)
 	}
 	s.Unlock()
 }
@@ -318,70 +318,81 @@ const maxWider = time.Minute
 
 // pause is what an upstream asked for.
 type pause struct {
-	after   time.Duration
-	classes []*admit.Class // of the part that it spoke of; none means the call's own keys
-	key     string
+	after time.Duration
+	aim   aim
 }
 
 // pauses is what the throttles that an attempt of a's has met itself ask for.
 func (a *admission) pauses(met []blame.Throttle) (list []pause) {
 	for _, t := range met {
-		list = append(list, a.pauseOf(t.After, []ThrottlePart{ThrottlePart(t.Part)}))
+		list = append(list, pause{t.After, a.aim([]ThrottlePart{ThrottlePart(t.Part)})})
 	}
 	return list
 }
 
-// pauseOf is what a throttle asks of the narrowest of parts that a's limits tell apart.
-func (a *admission) pauseOf(after time.Duration, parts []ThrottlePart) pause {
-	p := pause{after: min(after, stage.MaxPause)}
-	for _, part := range slices.Backward(parts) {
-		if part.Kind == "" || part.Key == "" || len(part.Key) > rules.MaxKeyBytes {
+// aim is what a throttle is about.
+type aim struct {
+	classes []*admit.Class // whose key pauses; none means the call's own
+	key     string
+	bound   time.Duration // of the pause
+}
+
+// aim finds what the narrowest of parts is that a's limits tell apart.
+func (a *admission) aim(parts []ThrottlePart) aim {
+	bound := stage.MaxPause
+	for _, p := range slices.Backward(parts) {
+		if p.Kind == "" || p.Key == "" || len(p.Key) > rules.MaxKeyBytes {
 			continue
 		}
+		x := aim{key: p.Key, bound: bound}
 		for i := range a.parts {
-			l := &a.parts[i]
-			if l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == part.Kind {
-				p.classes = append(p.classes, l.class)
+			if l := &a.parts[i]; l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == p.Kind {
+				x.classes = append(x.classes, l.class)
 			}
 		}
-		if len(p.classes) > 0 {
-			p.key = part.Key
-			break
+		if len(x.classes) > 0 {
+			return x
 		}
-		p.after = min(p.after, maxWider)
+		bound = maxWider
 	}
-	return p
+	return aim{bound: bound}
 }
 
 // throttle pauses what an upstream's answers to the attempt r, which is live, speak of.
 func (a *admission) throttle(s *stage.Stage, r *running, list []pause) {
-	s.AtOnce(func(int64) { // all of them, before anybody starts
-		for _, p := range list {
-			if p.after > 0 {
-				a.pause(s, r, p)
-			}
-		}
-	})
+	s.AtOnce(func(int64) { a.throttleEach(s, r, list) }) // all of them, before anybody starts
 }
 
-func (a *admission) pause(s *stage.Stage, r *running, p pause) {
-	var cells []*admit.Cell
-	for _, k := range p.classes {
-		if c := s.M.Cell(s.Now(), k, p.key); c != nil {
+func (a *admission) throttleEach(s *stage.Stage, r *running, list []pause) {
+	for _, x := range list {
+		d := min(x.after, x.aim.bound)
+		if d <= 0 {
+			continue
+		}
+		cells := cellsOf(s, x.aim)
+		if len(cells) == 0 { // the call's own, or the table of the part's is full
+			cells = a.upstreams(s, r)
+			if len(x.aim.classes) > 0 {
+				d = min(d, maxWider)
+			}
+		}
+		if len(cells) == 0 {
+			cells, d = a.toolCells(r), min(d, maxWider)
+		}
+		for _, c := range cells {
+			s.Pause(c, d)
+		}
+	}
+}
+
+// cellsOf is the cells that x means, made if need be: none if it means the call's own.
+func cellsOf(s *stage.Stage, x aim) (cells []*admit.Cell) {
+	for _, k := range x.classes {
+		if c := s.M.Cell(s.Now(), k, x.key); c != nil {
 			cells = append(cells, c)
 		}
 	}
-	if len(cells) == 0 { // the call's own, or the table of the part's is full
-		if cells = a.upstreams(s, r); len(p.classes) > 0 || len(cells) == 0 {
-			p.after = min(p.after, maxWider)
-		}
-	}
-	if len(cells) == 0 {
-		cells = a.toolCells(r)
-	}
-	for _, c := range cells {
-		s.Pause(c, p.after)
-	}
+	return cells
 }
 
 // upstreams is the cells of the Upstream rate limiters that apply to r's call, whatever it
