@@ -172,7 +172,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
 			}
 		case u != "":
-			n = a.tool.shared.estimate(u)
+			n = a.tool.shared.learned.Estimate(u)
 		}
 		if i < len(q.costs) {
 			q.costs[i] = n
@@ -655,7 +655,7 @@ func (r *running) giveBack(throttles []stage.Throttle) {
 		defer exec.leave() // also if a sink calls Goexit
 	}
 	for _, u := range back.Used {
-		r.inv.plan.tool.shared.learn(u.Unit, u.N)
+		r.inv.plan.tool.shared.learned.Learn(u.Unit, u.N)
 	}
 	r.inv.attempts.End()
 	if back.Abandoned {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -17,24 +17,18 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// ErrBreakerOpen is the reason of a call that a circuit breaker did not let through.
+// ErrBreakerOpen is the reason of a call that a breaker refused.
 var ErrBreakerOpen = errors.New("breaker open")
 
-// CircuitBreaker stops calls to what keeps failing, and finds out by itself when it works
-// again. It is an [Interceptor]; listed beside the other gates it decides jointly with
-// them and is asked first: an open breaker refuses at once, before a call queues.
+// CircuitBreaker stops calls to what keeps failing, and finds out when it works again. It is a
+// gate, see [ConcurrencyLimiter], and asked first: nobody waits at it.
 //
-// Closed, it counts outcomes: Failures in a row, or Ratio of the calls that ended within
-// Window, open it. Open, it refuses everything for Cooldown, which doubles with each
-// opening that no recovery came between, up to 8 Cooldowns and 2 min, or one Cooldown that
-// is longer. Half-open, it lets Probes calls through; as many successes close it, one
-// failure opens it. Closed again, it recovers: for one Cooldown at most Probes calls run at
-// once, plus one for each success (slow start, as in RFC 5681, section 3.1), and others are
-// refused; one call at a time never is. A result counts only if the state has not changed
-// since its call was admitted. Refusals and the caller's own cancellation count neither way.
-//
-// Make one with [NewCircuitBreaker]; the zero value is not usable. It is safe for
-// concurrent use and may be shared by executors. Nobody waits at a breaker.
+// Closed, it opens after Failures in a row, or if Ratio of the calls that ended within Window
+// failed. Open, it refuses all for Cooldown, doubled at each opening without recovery, up to 8
+// Cooldowns and 2 min, or one longer Cooldown. Half-open, it lets Probes calls through: as many
+// successes close it, one failure opens it. Then for one Cooldown it lets Probes calls run at once,
+// and one more for each success (slow start, RFC 5681). A result counts only in the state its call was
+// admitted in; refusals and the caller's own cancellation never.
 type CircuitBreaker struct {
 	core gateCore
 	conf CircuitBreakerConfig
@@ -42,20 +36,31 @@ type CircuitBreaker struct {
 
 // CircuitBreakerConfig configures a [CircuitBreaker].
 type CircuitBreakerConfig struct {
-	Name     string        // for errors, events and snapshots; empty means "breaker"
-	Scope    Scope         // what is judged together; zero means ByTool
-	Failures int           // in a row that open it; zero means 5, unless Ratio is set
-	Ratio    float64       // of failures in Window that opens it, up to 1; zero means off
-	MinCalls int           // in Window before Ratio counts; zero means 20
+	Name     string        // empty means "breaker"
+	Scope    Scope         // zero means ByTool
+	Failures int           // zero means 5, or off with Ratio
+	Ratio    float64       // of failures, up to 1; zero means off
+	MinCalls int           // before Ratio counts; zero means 20
 	Window   time.Duration // zero means 10 s
-	Cooldown time.Duration // how long it stays open; zero means 30 s
-	Probes   int           // at once while half-open, and successes that close it; zero means 1
-	Lease    time.Duration // of a probe that does not end; zero means 1 min, in a Policy the tool's Timeout
-	MaxKeys  int           // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
+	Cooldown time.Duration // zero means 30 s
+	Probes   int           // zero means 1
+	Lease    time.Duration // of a hung probe; zero means 1 min
+	MaxKeys  int           // as in Limit
 	_        struct{}
 }
 
-// BreakerState is closed, open or half-open. Zero is none of them: what is no breaker has it.
+// BreakerPolicy is a tool's own breaker, see [CircuitBreakerConfig].
+type BreakerPolicy struct {
+	Failures int
+	Ratio    float64
+	MinCalls int
+	Window   time.Duration
+	Cooldown time.Duration
+	Probes   int
+	Lease    time.Duration // zero means Policy.Timeout, else 1 min
+}
+
+// BreakerState is that of a breaker; zero is none.
 type BreakerState uint8
 
 const (
@@ -64,17 +69,12 @@ const (
 	BreakerHalfOpen
 )
 
-// String is "closed", "open" or "half-open"; empty for zero.
+var breakerStates = [...]string{"", "closed", "open", "half-open"}
+
+// String is "closed", "open", "half-open" or empty.
 func (s BreakerState) String() string {
-	switch s {
-	case 0:
-		return ""
-	case BreakerClosed:
-		return "closed"
-	case BreakerOpen:
-		return "open"
-	case BreakerHalfOpen:
-		return "half-open"
+	if int(s) < len(breakerStates) {
+		return breakerStates[s]
 	}
 	return fmt.Sprintf("BreakerState(%d)", uint8(s))
 }
@@ -84,13 +84,12 @@ func (s BreakerState) MarshalText() ([]byte, error) { return []byte(s.String()),
 
 // UnmarshalText reads what MarshalText wrote.
 func (s *BreakerState) UnmarshalText(text []byte) error {
-	for x := range BreakerHalfOpen + 1 {
-		if x.String() == string(text) {
-			*s = x
-			return nil
-		}
+	i := slices.Index(breakerStates[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("sluice: BreakerState is %q: must be one of %q", cut(string(text), maxName), breakerStates)
 	}
-	return fmt.Errorf("sluice: BreakerState is %q: must be closed, open, half-open or empty", cut(string(text), maxName))
+	*s = BreakerState(i)
+	return nil
 }
 
 func breakerState(s breaker.State) BreakerState {
@@ -103,95 +102,56 @@ func breakerState(s breaker.State) BreakerState {
 	return BreakerClosed
 }
 
-func (c CircuitBreakerConfig) validate(field string) (CircuitBreakerConfig, error) {
-	if err := check.Name("sluice: "+field+".Name", c.Name); err != nil {
-		return c, err
-	}
-	if c.Name == "" {
-		c.Name = "breaker"
-	}
-	if err := c.Scope.check(field + ".Scope"); err != nil {
-		return c, err
-	}
-	c.Scope = c.Scope.or(rules.ByTool)
-	if math.IsNaN(c.Ratio) || c.Ratio < 0 || c.Ratio > 1 {
-		return c, fmt.Errorf("sluice: %s.Ratio is %v: must be from 0 (off) to 1", field, c.Ratio)
-	}
-	if c.Failures == 0 && c.Ratio == 0 {
-		c.Failures = 5
-	}
-	if c.Failures < 0 || c.Failures > 1<<20 {
-		return c, fmt.Errorf("sluice: %s.Failures is %d: must be from 0 to %d", field, c.Failures, 1<<20)
-	}
-	for _, f := range []struct {
-		name      string
-		v         *int
-		def, most int
-	}{{"MinCalls", &c.MinCalls, 20, 1 << 20}, {"Probes", &c.Probes, 1, breaker.MaxProbes}} {
-		if *f.v < 0 || *f.v > f.most {
-			return c, fmt.Errorf("sluice: %s.%s is %d: must be from 0 (%d) to %d", field, f.name, *f.v, f.def, f.most)
-		}
-		if *f.v == 0 {
-			*f.v = f.def
-		}
-	}
-	for _, f := range []struct {
-		name string
-		v    *time.Duration
-		def  time.Duration
-	}{
-		{"Window", &c.Window, 10 * time.Second},
-		{"Cooldown", &c.Cooldown, 30 * time.Second},
-		{"Lease", &c.Lease, time.Minute},
-	} {
-		if *f.v < 0 || *f.v > check.MaxDuration {
-			return c, fmt.Errorf("sluice: %s.%s is %v: must be from 0 (%v) to %v", field, f.name, *f.v, f.def, check.MaxDuration)
-		}
-		if err := check.Unit("sluice: "+field+"."+f.name, *f.v); err != nil {
-			return c, err
-		}
-		if *f.v == 0 {
-			*f.v = f.def
-		}
-	}
-	n, err := maxKeys(field+".MaxKeys", c.MaxKeys)
-	c.MaxKeys = n
-	return c, err
-}
-
-func (c *CircuitBreakerConfig) machine() *breaker.Config {
-	return &breaker.Config{
+// rule is what a breaker of c goes by.
+func (c *CircuitBreakerConfig) rule() rules.Breaker {
+	return rules.Breaker{
 		Failures: c.Failures,
 		Ratio:    c.Ratio,
 		MinCalls: c.MinCalls,
-		Window:   int64(c.Window),
-		Cooldown: int64(c.Cooldown),
-		Lease:    int64(c.Lease),
+		Window:   c.Window,
+		Cooldown: c.Cooldown,
 		Probes:   c.Probes,
+		Lease:    c.Lease,
 	}
 }
 
-// NewCircuitBreaker returns a closed breaker, or an error that names the field of c that
-// is out of range.
+// complete fills in the defaults.
+func (c CircuitBreakerConfig) complete() (_ CircuitBreakerConfig, err error) {
+	const field = "sluice: CircuitBreakerConfig"
+	if err := check.NameOr(field+".Name", &c.Name, "breaker"); err != nil {
+		return c, err
+	}
+	if c.Scope, err = c.Scope.complete(field+".Scope", rules.ByTool); err != nil {
+		return c, err
+	}
+	r := c.rule()
+	if err := r.Complete(field); err != nil {
+		return c, err
+	}
+	c.Failures, c.MinCalls, c.Probes = r.Failures, r.MinCalls, r.Probes
+	c.Window, c.Cooldown, c.Lease = r.Window, r.Cooldown, r.Lease
+	return c, rules.Keys(field+".MaxKeys", &c.MaxKeys)
+}
+
+// NewCircuitBreaker returns a closed breaker.
 func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
-	c, err := c.validate("CircuitBreakerConfig")
+	c, err := c.complete()
 	if err != nil {
 		return nil, err
 	}
 	b := &CircuitBreaker{conf: c}
 	b.core.name, b.core.stage = c.Name, new(stage.Ref)
 	scope := rules.Scope(c.Scope)
-	b.core.limits = []gateLimit{{rules.Circuit(c.Name, scope, c.MaxKeys, c.machine()), scope}}
+	b.core.limits = []gateLimit{{rules.Circuit(c.Name, scope, c.MaxKeys, c.rule().Machine()), scope}}
 	return b, nil
 }
 
-// Wrap makes b an [Interceptor]. An [Executor] fuses the gates it lists and does not call
-// it; the Handler of one that is called by hand refuses every call, and says so.
+// Wrap makes b an [Interceptor].
 func (b *CircuitBreaker) Wrap(tool Spec, next Handler) Handler {
 	return outside("CircuitBreaker", b.String())
 }
 
-// String is the name that Plan shows; "nil" of a nil pointer.
+// String is the name.
 func (b *CircuitBreaker) String() string {
 	if b == nil {
 		return "nil"
@@ -199,36 +159,32 @@ func (b *CircuitBreaker) String() string {
 	return b.core.name
 }
 
-// Config returns a copy of the current configuration, defaults filled in.
+// Config returns a copy, defaults filled in.
 func (b *CircuitBreaker) Config() CircuitBreakerConfig {
 	b.core.mu.Lock()
 	defer b.core.mu.Unlock()
 	return b.conf
 }
 
-// Change is the change to c, applied by [Reconfigure]; alone it does nothing. The name and
-// the scope cannot change. Nothing that was counted is forgotten.
+// Change changes all but name and scope, by [Reconfigure]. What was counted stays.
 func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
 	return Change{&configChange[CircuitBreakerConfig]{b, &b.core, &b.conf, c, b.fits, b.turn}}
 }
 
-// State is the state of key: a tool's name under ByTool, "" under Global, ForTool and
-// ForType. A key that nobody has used is closed. An open breaker whose Cooldown is over is
-// half-open. It fails for a key that the scope cannot have, as [RateLimiter.Pause] does.
+// State is that of key, closed if unused, half-open once Cooldown is over. Like Trip and Reset it
+// fails as [RateLimiter.Pause] does.
 func (b *CircuitBreaker) State(key string) (BreakerState, error) {
 	state := BreakerClosed
 	err := b.each(key, false, func(s *stage.Stage, c *admit.Cell) { state = breakerState(c.BreakerState(s.Now())) })
 	return state, err
 }
 
-// Trip opens key until Reset, and refuses the calls that wait for it. It fails for a key that
-// the scope cannot have, as [RateLimiter.Pause] does.
+// Trip opens key until Reset, and refuses calls that wait for it.
 func (b *CircuitBreaker) Trip(key string) error {
 	return b.each(key, true, func(s *stage.Stage, c *admit.Cell) { s.M.Trip(s.Now(), c, "Trip") })
 }
 
-// Reset closes key and forgets its failures. It fails for a key that the scope cannot have, as
-// [RateLimiter.Pause] does.
+// Reset closes key and forgets its failures.
 func (b *CircuitBreaker) Reset(key string) error {
 	return b.each(key, false, func(s *stage.Stage, c *admit.Cell) { s.M.Reset(s.Now(), c, "Reset") })
 }
@@ -252,7 +208,7 @@ func (b *CircuitBreaker) each(key string, make bool, f func(*stage.Stage, *admit
 
 // fits completes to, unless b cannot become that.
 func (b *CircuitBreaker) fits(was, to CircuitBreakerConfig) (CircuitBreakerConfig, error) {
-	to, err := to.validate("CircuitBreakerConfig")
+	to, err := to.complete()
 	if err != nil {
 		return to, err
 	}
@@ -273,23 +229,22 @@ func (b *CircuitBreaker) turn(lk *locked, s *stage.Stage, now int64, was, to Cir
 	}
 	k := b.core.limits[0].class
 	s.M.SetMaxKeys(now, k, rules.Scope(to.Scope).TableSize(to.MaxKeys))
-	s.M.SetBreaker(now, k, to.machine())
+	s.M.SetBreaker(now, k, to.rule().Machine())
 	lk.changed(s, k.Name, "", "")
 }
 
-// Outcome is what an outcome means to breakers and retries.
+// Outcome is what an end means to breakers and retries.
 type Outcome uint8
 
 const (
-	// OutcomeAuto lets the library decide: no error is a success; the caller's own
-	// cancellation or deadline, refusals of nested calls, and throttles that nested calls have
-	// been charged with, are neutral; an error with a RetryAfter() time.Duration method is an
-	// overload; all else is a failure, a timeout and a panic too.
+	// OutcomeAuto: no error is a success; the caller's own cancellation or deadline, refusals and
+	// throttles of nested calls are neutral; an error with RetryAfter() time.Duration is an
+	// overload; others, timeout and panic too, are failures.
 	OutcomeAuto Outcome = iota
 	OutcomeSuccess
 	OutcomeFailure
 	OutcomeNeutral  // counts neither way
-	OutcomeOverload // the backend is too busy: slow down; not a breaker's failure
+	OutcomeOverload // too busy: slow down; no breaker's failure
 )
 
 // leave ends an attempt whose handler has returned. What it holds is given back as soon as

@@ -17,17 +17,14 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// ErrSaturated is the reason of a call refused by a [Limit] that refuses instead of
-// waiting, by one that it is too wide for, or because all keys of a limit are busy.
+// ErrSaturated is the reason of a call refused by a [Limit] with Refuse, too narrow, or with all
+// keys busy.
 var ErrSaturated = errors.New("saturated")
 
-// ConcurrencyLimiter bounds calls in flight. It is an [Interceptor]; listed beside the
-// other gates it decides jointly with them: a call holds a slot from the instant at
-// which all of them agree until its code has really ended, however it ends.
-//
-// Make one with [NewConcurrencyLimiter]; the zero value is not usable. It is safe for
-// concurrent use and may be shared by executors. A call waits in the one queue of its
-// executor, until it may start, its context ends, MaxWait is over or the executor closes.
+// ConcurrencyLimiter bounds calls in flight: a call holds its slots until its code has really
+// ended. It is a gate. Gates stand side by side in [Config].Interceptors, of several executors too,
+// and are safe for concurrent use. A call starts at the instant at which all agree; until then it
+// waits in the executor's queue.
 type ConcurrencyLimiter struct {
 	core gateCore
 	conf ConcurrencyLimiterConfig
@@ -35,120 +32,88 @@ type ConcurrencyLimiter struct {
 
 // ConcurrencyLimiterConfig configures a [ConcurrencyLimiter].
 type ConcurrencyLimiterConfig struct {
-	Name   string  // for errors, events and snapshots; empty means "concurrency"
-	Limits []Limit // at least one; all of them hold together
+	Name   string  // empty means "concurrency"
+	Limits []Limit // at least one; all hold together
 	_      struct{}
 }
 
 // Limit is one bound on calls in flight.
 type Limit struct {
-	Max      int       // most in flight at once; required unless Adaptive
-	Scope    Scope     // what is counted together; zero means Global
-	Unit     string    // empty counts calls; else Policy.Cost gives the weight of each
-	Refuse   bool      // refuse with ErrSaturated instead of waiting
-	Adaptive *Adaptive // moves the limit by what calls meet; nil means it is fixed
-	MaxKeys  int       // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
+	Max      int       // at once; required unless Adaptive
+	Scope    Scope     // zero means Global
+	Unit     string    // empty counts calls; else Policy.Cost weighs
+	Refuse   bool      // instead of waiting
+	Adaptive *Adaptive // nil means fixed
+	MaxKeys  int       // ByTenant, ByKey; idle ones make room; zero means 10,000
 }
 
-// Adaptive lets a limit find out what a backend bears: additive increase, multiplicative
-// decrease (Chiu and Jain 1989), driven by [OutcomeOverload] alone. It begins at Min and
-// doubles with each round of successes until the first overload. An overload cuts it by a
-// tenth, at least by one, once for all calls that were in flight together; ten rounds of
-// successes that used the whole limit add one. So a backend that falls from capacity n to
-// m is followed by at most n - m cuts, in about the time of one call, and one that rises
-// from m to n within about 10*(n-m) times as long as a call takes. Neither time in the
-// queue nor how long a tool takes is a signal.
+// Adaptive finds out what a backend bears, by [OutcomeOverload] alone, not by waiting or slow
+// tools. From Min it doubles with each round of successes until the first overload. Each overload
+// cuts a tenth, at least one, once for all calls in flight together; ten rounds of successes that
+// used all of it add one. So a fall from n to m takes n-m cuts at most, in about one call's time, a
+// rise 10*(n-m) (AIMD, Chiu and Jain 1989).
 type Adaptive struct {
 	Min int // zero means 1
 	Max int // required
 }
 
-func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
-	if err := check.Name("sluice: ConcurrencyLimiterConfig.Name", c.Name); err != nil {
+// slots is l as it is for the machine.
+func (l *Limit) slots() rules.Slots {
+	s := rules.Slots{
+		Scope: rules.Scope(l.Scope), Unit: l.Unit, Refuse: l.Refuse, Max: int64(l.Max), MaxKeys: l.MaxKeys,
+	}
+	if a := l.Adaptive; a != nil {
+		s.Adaptive = &admit.Adaptive{Min: int64(a.Min), Max: int64(a.Max)}
+	}
+	return s
+}
+
+// complete fills in the defaults.
+func (c ConcurrencyLimiterConfig) complete() (ConcurrencyLimiterConfig, error) {
+	const field = "sluice: ConcurrencyLimiterConfig"
+	if err := check.NameOr(field+".Name", &c.Name, "concurrency"); err != nil {
 		return c, err
 	}
-	if c.Name == "" {
-		c.Name = "concurrency"
-	}
 	if len(c.Limits) == 0 {
-		return c, errors.New("sluice: ConcurrencyLimiterConfig.Limits is empty: must have at least one limit")
+		return c, errors.New(field + ".Limits is empty: must have at least one limit")
 	}
 	c.Limits = slices.Clone(c.Limits)
-	for i := range c.Limits {
-		l, field := &c.Limits[i], fmt.Sprintf("ConcurrencyLimiterConfig.Limits[%d]", i)
-		if l.Adaptive != nil {
-			a := *l.Adaptive
-			if a.Min == 0 {
-				a.Min = 1
-			}
-			switch {
-			case l.Max != 0:
-				return c, fmt.Errorf("sluice: %s.Max is %d with Adaptive: must be zero, Adaptive.Max bounds it", field, l.Max)
-			case a.Min < 1 || a.Min > a.Max:
-				return c, fmt.Errorf("sluice: %s.Adaptive.Min is %d: must be from 1 to Max (%d)", field, a.Min, a.Max)
-			case a.Max > rules.MaxLimit:
-				return c, fmt.Errorf("sluice: %s.Adaptive.Max is %d: must be at most %d", field, a.Max, rules.MaxLimit)
-			}
-			l.Adaptive = &a
-		} else if l.Max < 1 || l.Max > rules.MaxLimit {
-			return c, fmt.Errorf("sluice: %s.Max is %d: must be from 1 to %d", field, l.Max, rules.MaxLimit)
-		}
-		if err := l.Scope.check(field + ".Scope"); err != nil {
+	all := make([]rules.Slots, len(c.Limits))
+	for i := range all {
+		l, s := &c.Limits[i], &all[i]
+		*s = l.slots()
+		if err := s.Complete(fmt.Sprintf("%s.Limits[%d]", field, i), all[:i]); err != nil {
 			return c, err
 		}
-		l.Scope = l.Scope.or(rules.Global)
-		if err := check.Name("sluice: "+field+".Unit", l.Unit); err != nil {
-			return c, err
-		}
-		n, err := maxKeys(field+".MaxKeys", l.MaxKeys)
-		if err != nil {
-			return c, err
-		}
-		l.MaxKeys = n
-		for j, o := range c.Limits[:i] {
-			if o.Scope.same(l.Scope) && o.Unit == l.Unit {
-				return c, fmt.Errorf("sluice: %s has the Scope and Unit of Limits[%d]: must differ in one", field, j)
-			}
+		l.Scope, l.MaxKeys = Scope(s.Scope), s.MaxKeys
+		if a := s.Adaptive; a != nil {
+			l.Adaptive = &Adaptive{int(a.Min), int(a.Max)}
 		}
 	}
 	return c, nil
 }
 
-// NewConcurrencyLimiter returns a limiter, or an error that names the field of c that is
-// out of range.
+// NewConcurrencyLimiter returns a limiter, or an error that names the wrong field.
 func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, error) {
-	c, err := c.validate()
+	c, err := c.complete()
 	if err != nil {
 		return nil, err
 	}
 	l := &ConcurrencyLimiter{conf: c}
 	l.core.name, l.core.stage = c.Name, new(stage.Ref)
 	for _, x := range c.Limits {
-		slots := rules.Slots{
-			Scope: rules.Scope(x.Scope), Unit: x.Unit, Refuse: x.Refuse, Max: int64(x.Max), MaxKeys: x.MaxKeys,
-		}
-		if x.Adaptive != nil {
-			slots.Adaptive = x.Adaptive.bounds()
-		}
-		l.core.limits = append(l.core.limits, gateLimit{slots.Class(c.Name), slots.Scope})
+		s := x.slots()
+		l.core.limits = append(l.core.limits, gateLimit{s.Class(c.Name), s.Scope})
 	}
 	return l, nil
 }
 
-func (a *Adaptive) bounds() *admit.Adaptive {
-	return &admit.Adaptive{Min: int64(a.Min), Max: int64(a.Max)}
-}
-
-// String is the bounds as they stand in events: "1 to 64".
-func (a *Adaptive) String() string { return fmt.Sprintf("%d to %d", a.Min, a.Max) }
-
-// Wrap makes l an [Interceptor]. An [Executor] fuses the gates it lists and does not call
-// it; the Handler of one that is called by hand refuses every call, and says so.
+// Wrap makes l an [Interceptor]; by hand it refuses calls.
 func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler {
 	return outside("ConcurrencyLimiter", l.String())
 }
 
-// String is the name that Plan shows; "nil" of a nil pointer.
+// String is the name.
 func (l *ConcurrencyLimiter) String() string {
 	if l == nil {
 		return "nil"
@@ -156,7 +121,7 @@ func (l *ConcurrencyLimiter) String() string {
 	return l.core.name
 }
 
-// Config returns a copy of the current configuration, defaults filled in.
+// Config returns a copy, defaults filled in.
 func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 	l.core.mu.Lock()
 	defer l.core.mu.Unlock()
@@ -171,16 +136,14 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 	return c
 }
 
-// Change is the change to c, applied by [Reconfigure]; alone it does nothing. Max, Refuse,
-// MaxKeys and the bounds of Adaptive can change; names, scopes, units, the number of
-// limits and which of them are adaptive cannot.
+// Change changes Max, Refuse, MaxKeys and Adaptive's bounds, by [Reconfigure].
 func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 	return Change{&configChange[ConcurrencyLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
 }
 
 // fits completes to, unless l cannot become that.
 func (l *ConcurrencyLimiter) fits(was, to ConcurrencyLimiterConfig) (ConcurrencyLimiterConfig, error) {
-	to, err := to.validate()
+	to, err := to.complete()
 	if err != nil {
 		return to, err
 	}
@@ -206,46 +169,52 @@ func (l *ConcurrencyLimiter) fits(was, to ConcurrencyLimiterConfig) (Concurrency
 // turn has the machine follow a change.
 func (l *ConcurrencyLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to ConcurrencyLimiterConfig) {
 	for i, n := range to.Limits {
-		k, o := l.core.limits[i].class, was.Limits[i]
+		k, o, slots := l.core.limits[i].class, was.Limits[i], n.slots()
 		k.Refuse = n.Refuse
-		s.M.SetMaxKeys(now, k, rules.Scope(n.Scope).TableSize(n.MaxKeys))
+		s.M.SetMaxKeys(now, k, slots.Scope.TableSize(n.MaxKeys))
 		if n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
-			s.M.SetAdaptive(now, k, n.Adaptive.bounds())
-			lk.changed(s, k.Name, o.Adaptive.String(), n.Adaptive.String())
+			s.M.SetAdaptive(now, k, slots.Adaptive)
+			lk.changed(s, k.Name, o.bound(), n.bound())
 		} else if n.Max != o.Max {
-			s.M.SetLimit(now, k, int64(n.Max))
-			lk.changed(s, k.Name, fmt.Sprint(o.Max), fmt.Sprint(n.Max))
+			s.M.SetLimit(now, k, slots.Max)
+			lk.changed(s, k.Name, o.bound(), n.bound())
 		}
 	}
 }
 
-// Scope is what a limit counts by. The zero value means the component's default.
-//
-// Scopes are values: == compares what they say, so that ForType("a", "b") is ForType("b",
-// "a"). Functions cannot be compared: a scope of [ByKey] is == to its own copies alone.
-// In one component, and in a Change of it, its name stands for its function: two of one
-// name are the same scope.
+// bound is how l stands in events.
+func (l *Limit) bound() string {
+	if a := l.Adaptive; a != nil {
+		return fmt.Sprintf("%d to %d", a.Min, a.Max)
+	}
+	return fmt.Sprint(l.Max)
+}
+
+// Scope is what a limit counts by; zero is the component's default. == compares what scopes say,
+// names in any order. A [ByKey] scope is == to its copies; to a component its name stands for its
+// function, and a Change keeps the first.
 type Scope rules.Scope
 
 // The scopes that need no name.
 var (
 	Global   = Scope(rules.Of(rules.Global))   // all calls together
-	ByTool   = Scope(rules.Of(rules.ByTool))   // each tool apart
-	ByType   = Scope(rules.Of(rules.ByType))   // each Spec.Type apart; tools without one together
-	ByTenant = Scope(rules.Of(rules.ByTenant)) // each tenant apart; calls without one together
+	ByTool   = Scope(rules.Of(rules.ByTool))   // each tool
+	ByType   = Scope(rules.Of(rules.ByType))   // each Spec.Type; tools without one together
+	ByTenant = Scope(rules.Of(rules.ByTenant)) // each tenant; calls without one together
 )
 
-// ForTool counts the named tools together and leaves others alone.
+// ForTool counts these tools together, no others.
 func ForTool(names ...string) Scope { return Scope(rules.For(rules.ForTool, names)) }
 
-// ForType counts the tools of these types together and leaves others alone.
+// ForType counts tools of these types together, no others.
 func ForType(types ...string) Scope { return Scope(rules.For(rules.ForType, types)) }
 
-// ByKey counts by any key of the call, such as an API key, a host or an attribute of the
-// run; "" leaves the call alone. name stands in refusals and snapshots. key runs once per
-// attempt, before the call queues and outside every lock; if it panics, the call is
-// refused. It must not change what it is given. A Change keeps the function there is.
+// ByKey counts by any key of the call, such as a host; "" does not count. key runs once per
+// attempt, before the queue, outside locks; a panic refuses.
 func ByKey(name string, key func(c Call) string) Scope {
+	if key == nil {
+		return Scope(rules.Keyed(name, nil)) // which no component takes
+	}
 	return Scope(rules.Keyed(name, &keyFunc{key}))
 }
 
@@ -260,11 +229,10 @@ func keyOf(s rules.Scope, c *Call) string {
 	return s.Key().(*keyFunc).of(c.shown())
 }
 
-// String is how the scope stands in refusals and snapshots.
+// String is s in refusals and snapshots.
 func (s Scope) String() string { return rules.Scope(s).String() }
 
-// Key is what the call c of the tool counts under, and whether it counts at all. It runs
-// the key function of ByKey. The zero Scope counts like Global.
+// Key is what c counts under, and whether it does; it runs ByKey's function. Zero is Global.
 func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 	r := rules.Scope(s)
 	if !r.Keyed() {
@@ -277,44 +245,14 @@ func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 	return key, key != "" || s == ByTenant
 }
 
-func (s Scope) or(def rules.Kind) Scope { return Scope(rules.Scope(s).Or(def)) }
+// complete is s, or the default, unless there can be no such scope.
+func (s Scope) complete(field string, def rules.Kind) (Scope, error) {
+	r, err := rules.Scope(s).Complete(field, def)
+	return Scope(r), err
+}
 
 // same reports whether s and o are one scope to the component that has them.
 func (s Scope) same(o Scope) bool { return rules.Scope(s).Same(rules.Scope(o)) }
-
-// check says what is wrong with a scope in the field named.
-func (s Scope) check(field string) error {
-	r := rules.Scope(s)
-	switch r.Kind() {
-	case rules.ForTool, rules.ForType:
-		names := r.Names()
-		if len(names) == 0 {
-			return fmt.Errorf("sluice: %s names nothing: must name at least one", field)
-		}
-		for i, n := range names {
-			if n == "" {
-				return fmt.Errorf("sluice: %s has an empty name at %d: must not be empty", field, i)
-			}
-			if err := check.Name("sluice: "+field, n); err != nil {
-				return err
-			}
-			if i > 0 && n == names[i-1] {
-				return fmt.Errorf("sluice: %s names %q twice: must name each once", field, n)
-			}
-		}
-	case rules.ByKey:
-		if r.Name() == "" {
-			return fmt.Errorf("sluice: %s is ByKey without a name: must have one", field)
-		}
-		if err := check.Name("sluice: "+field, r.Name()); err != nil {
-			return err
-		}
-		if r.Key().(*keyFunc).of == nil {
-			return fmt.Errorf("sluice: %s is ByKey(%q) with a nil function: must not be nil", field, r.Name())
-		}
-	}
-	return nil
-}
 
 // maxHold bounds for how long a stream can hold a call open.
 const maxHold = 10 * time.Minute

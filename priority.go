@@ -11,17 +11,16 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// ErrQueueFull is the reason of a call that found the queue, or its tenant's part of it,
-// full, or that was queued and then gave way to others.
+// ErrQueueFull is the reason of a call that found the queue, or its tenant's part, full, or gave
+// way.
 var ErrQueueFull = errors.New("queue full")
 
-// ErrWaitTooLong is the reason of a call that could not start, or did not, within MaxWait
-// or before its deadline.
+// ErrWaitTooLong is the reason of a call that cannot start within MaxWait or its deadline, or did
+// not.
 var ErrWaitTooLong = errors.New("wait too long")
 
-// Priority orders waiting calls; higher first, from 1 to 9. The zero value asks for none
-// and takes the next best: a run's is then its tool's, a tool's is PriorityNormal. A nested
-// call has at least its caller's. A call with a priority outside that range is refused.
+// Priority orders waiting calls, higher first; one outside 1 to 9 is refused. Zero is a run's
+// tool's, and a tool's PriorityNormal. A nested call has at least its caller's.
 type Priority int8
 
 const (
@@ -35,21 +34,14 @@ func (p Priority) valid() bool { return p >= PriorityBatch && p <= PriorityInter
 // level is where p stands among the queue's levels.
 func (p Priority) level() int8 { return int8(p - PriorityBatch) }
 
-// PriorityScheduler orders and bounds the queue of the admission stage it is listed in.
-// Without one the queue is first in, first out, and holds 1,000 calls.
+// PriorityScheduler orders and bounds the queue. It stands among the gates, see
+// [ConcurrencyLimiter]; a queue has one, or is first in, first out, of 1,000 calls.
 //
-// At each constraint where calls wait, the level with the largest level*Ageing + passed
-// is next, where passed counts the starts given to others there since its last one; inside
-// a level the tenant with the smallest start tag (start-time fair queuing, Goyal, Vin and
-// Cheng 1996), charged when a call starts; then arrival. So at one constraint at most
-// Ageing*(8-level) + 8 others start between two starts of a waiting level, where a level is
-// a priority less one, and tenants i and j of one level that both wait differ by at most
-// 1/wi + 1/wj calls per weight. Ageing counts starts, not seconds: an old backlog of
-// batch calls never outranks fresh interactive ones for longer than that.
-//
-// Make one with [NewPriorityScheduler]; the zero value is not usable. It is safe for
-// concurrent use. Executors that share a registry or a gate share one queue, and so one
-// scheduler.
+// At each constraint where calls wait, the level (priority less one) with the largest level*Ageing
+// + passed is next, where passed counts the starts of others there since its last; in it the tenant
+// with the smallest start tag (start-time fair queuing, Goyal, Vin and Cheng 1996); then arrival. So
+// at most Ageing*(8-level) + 8 others start there between two starts of a waiting level; its waiting
+// tenants i and j differ by at most 1/wi + 1/wj calls per weight.
 type PriorityScheduler struct {
 	core gateCore
 	conf PrioritySchedulerConfig
@@ -57,68 +49,44 @@ type PriorityScheduler struct {
 
 // PrioritySchedulerConfig configures a [PriorityScheduler].
 type PrioritySchedulerConfig struct {
-	Name          string         // for snapshots; empty means "priority"
-	Ageing        int            // starts given to others that are worth one priority step; zero means 8
-	TenantWeights map[string]int // shares inside a level; missing means 1
-	// MaxQueue is how many calls of one executor may wait at once; zero means 1,000. What fills
-	// the queue has to be one's own to be refused for it: each tool, and each tenant, has 16
-	// places (MaxQueue, if that is less) however many others wait.
+	Name          string         // empty means "priority"
+	Ageing        int            // starts of others worth one step; zero means 8
+	TenantWeights map[string]int // shares in a level; missing means 1
+	// MaxQueue calls of an executor may wait; zero means 1,000. Each tool and tenant has 16 places
+	// (or MaxQueue), however many others wait.
 	MaxQueue     int
-	MaxPerTenant int // of one executor's calls, of one tenant; zero means MaxQueue, which is no bound of its own
-	// Shed drops, when the queue is full, the newest call of the tenant with the most queued
-	// per weight in the lowest level, instead of the newcomer.
+	MaxPerTenant int // as MaxQueue, of one tenant; zero means MaxQueue
+	// Shed drops from a full queue the newest call of the tenant with the most per weight in the
+	// lowest level, not the newcomer.
 	Shed bool
-	// ShedStanding drops such calls also while the queue stands: while calls of its lowest
-	// level keep waiting longer than their tool takes, for twenty times as long as that, and
-	// then ever more often (controlled delay, RFC 8289).
+	// ShedStanding drops such calls also, ever more often, once those of the lowest level have
+	// waited longer than their tool takes for twenty times that (controlled delay, RFC 8289).
 	ShedStanding bool
-	// RefuseLate refuses on arrival, with ErrWaitTooLong, what by estimate cannot start within
-	// MaxWait or be done by its deadline: from the queue ahead of it and from how long calls
-	// took lately. An estimate can be wrong either way.
+	// RefuseLate refuses on arrival what by an estimate of the queue ahead and of tools misses
+	// MaxWait or its deadline.
 	RefuseLate bool
 	_          struct{}
 }
 
-func (c PrioritySchedulerConfig) validate() (PrioritySchedulerConfig, error) {
-	if err := check.Name("sluice: PrioritySchedulerConfig.Name", c.Name); err != nil {
+// complete fills in the defaults.
+func (c PrioritySchedulerConfig) complete() (PrioritySchedulerConfig, error) {
+	const field = "sluice: PrioritySchedulerConfig"
+	if err := check.NameOr(field+".Name", &c.Name, "priority"); err != nil {
 		return c, err
 	}
-	if c.Name == "" {
-		c.Name = "priority"
-	}
-	for _, f := range []struct {
-		name     string
-		v        *int
-		def, max int
-	}{
-		{"Ageing", &c.Ageing, rules.Ageing, 1 << 20},
-		{"MaxQueue", &c.MaxQueue, rules.MaxQueue, 1 << 30},
-		{"MaxPerTenant", &c.MaxPerTenant, 0, 1 << 30},
-	} {
-		if *f.v < 0 || *f.v > f.max {
-			return c, fmt.Errorf("sluice: PrioritySchedulerConfig.%s is %d: must be from 0 to %d", f.name, *f.v, f.max)
-		}
-		if *f.v == 0 {
-			*f.v = f.def
-		}
-	}
-	if c.MaxPerTenant == 0 {
-		c.MaxPerTenant = c.MaxQueue
-	}
 	c.TenantWeights = maps.Clone(c.TenantWeights)
-	for name, w := range c.TenantWeights {
-		if w < 1 || w > 1<<20 {
-			return c, fmt.Errorf("sluice: PrioritySchedulerConfig.TenantWeights[%q] is %d: must be from 1 to %d", name, w, 1<<20)
-		}
-	}
-	return c, nil
+	p := c.policy()
+	err := rules.Order(field, &p)
+	c.Ageing, c.MaxQueue, c.MaxPerTenant = p.Ageing, p.MaxQueue, p.MaxPerTenant
+	return c, err
 }
 
+// policy is c as the machine has it, if c is complete.
 func (c *PrioritySchedulerConfig) policy() admit.Policy {
 	return admit.Policy{
 		Ordered:      true,
-		Ageing:       c.Ageing,
 		Claim:        rules.Claim,
+		Ageing:       c.Ageing,
 		MaxQueue:     c.MaxQueue,
 		MaxPerTenant: c.MaxPerTenant,
 		Shed:         c.Shed,
@@ -128,10 +96,9 @@ func (c *PrioritySchedulerConfig) policy() admit.Policy {
 	}
 }
 
-// NewPriorityScheduler returns a scheduler, or an error that names the field of c that is
-// out of range.
+// NewPriorityScheduler returns a scheduler.
 func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error) {
-	c, err := c.validate()
+	c, err := c.complete()
 	if err != nil {
 		return nil, err
 	}
@@ -140,13 +107,12 @@ func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error)
 	return s, nil
 }
 
-// Wrap makes s an [Interceptor]. An [Executor] makes it part of its admission stage and
-// does not call it; the Handler of one that is called by hand refuses every call, and says so.
+// Wrap makes s an [Interceptor].
 func (s *PriorityScheduler) Wrap(tool Spec, next Handler) Handler {
 	return outside("PriorityScheduler", s.String())
 }
 
-// String is the name that Plan shows; "nil" of a nil pointer.
+// String is the name.
 func (s *PriorityScheduler) String() string {
 	if s == nil {
 		return "nil"
@@ -154,7 +120,7 @@ func (s *PriorityScheduler) String() string {
 	return s.core.name
 }
 
-// Config returns a copy of the current configuration, defaults filled in.
+// Config returns a copy, defaults filled in.
 func (s *PriorityScheduler) Config() PrioritySchedulerConfig {
 	s.core.mu.Lock()
 	defer s.core.mu.Unlock()
@@ -174,15 +140,14 @@ func (s *PriorityScheduler) order() stage.Order {
 	}}
 }
 
-// Change is the change to c, applied by [Reconfigure]; alone it does nothing. The name
-// cannot change. Calls that wait already stay, also where the new bounds are narrower.
+// Change changes all but the name, by [Reconfigure]. Waiting calls stay, whatever the new bounds.
 func (s *PriorityScheduler) Change(c PrioritySchedulerConfig) Change {
 	return Change{&configChange[PrioritySchedulerConfig]{s, &s.core, &s.conf, c, s.fits, s.turn}}
 }
 
 // fits completes to, unless s cannot become that.
 func (s *PriorityScheduler) fits(was, to PrioritySchedulerConfig) (PrioritySchedulerConfig, error) {
-	to, err := to.validate()
+	to, err := to.complete()
 	if err != nil {
 		return to, err
 	}

@@ -18,141 +18,72 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// ErrRateLimited is the reason of a call refused by a [RateLimiter] that refuses instead
-// of waiting.
+// ErrRateLimited is the reason of a call refused by a [RateLimiter] with Refuse.
 var ErrRateLimited = errors.New("rate limited")
 
-// RateLimiter bounds starts over time, with token buckets in exact integer arithmetic
-// (the generic cell rate algorithm, ITU-T I.371): in every window of length w at most
-// Burst + N*w/Per units are charged. It is an [Interceptor]; listed beside the other
-// gates it decides jointly with them, so that a token is paid at the instant at which the
-// call starts, and never by a call that waits, is cancelled or is refused.
-//
-// Make one with [NewRateLimiter]; the zero value is not usable. It is safe for concurrent
-// use and may be shared by executors. Calls that wait for one bucket are paid in the
-// queue's order.
+// RateLimiter bounds starts over time: in every window of length w at most Burst + N*w/Per units
+// are charged, exactly (generic cell rate algorithm, ITU-T I.371). It is a gate, see
+// [ConcurrencyLimiter]: a call pays when it starts, not if it waits, is cancelled or refused. Calls
+// that wait for a bucket are paid in order.
 type RateLimiter struct {
 	core gateCore
 	conf RateLimiterConfig
-	at   []int // where in core.limits each of conf.Rates is; only Reconfigure asks, once at a time
+	at   []int // conf.Rates in core.limits, for Reconfigure
 }
 
 // RateLimiterConfig configures a [RateLimiter].
 type RateLimiterConfig struct {
-	Name     string // for errors, events and snapshots; empty means "rate"
-	Scope    Scope  // what is counted together; zero means Global
-	Rates    []Rate // taken all or nothing; required unless Limiter is set
-	Refuse   bool   // refuse with ErrRateLimited instead of waiting
-	Upstream bool   // mirrors an upstream's quota: throttles that are reported pause its key; see ReportThrottle
-	MaxKeys  int    // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
+	Name     string // empty means "rate"
+	Scope    Scope  // zero means Global
+	Rates    []Rate // all or nothing; required without Limiter
+	Refuse   bool   // instead of waiting
+	Upstream bool   // paused by ReportThrottle
+	MaxKeys  int    // as in Limit
 
-	// Limiter is a bucket shared with other code, instead of Rates. It is asked last, when
-	// all else agrees, and as well as its non-blocking methods allow: the order among
-	// waiting calls is kept, exactness is its own, and other code that reserves tokens ahead
-	// with its Wait goes first. The token of a call whose code did not run is given back if that
-	// is known at once; later nothing is. Global, ForTool and ForType scopes only.
+	// Limiter is a bucket shared with other code, as exact as itself; Global, ForTool or ForType. It
+	// is asked last, its own Wait goes first. Tokens of calls whose code did not run are given back
+	// at once, or never.
 	Limiter *rate.Limiter
 	_       struct{}
 }
 
-// Rate is a token bucket: N units per Per, exactly. Rate{N: 90_000, Per: time.Minute,
-// Unit: "tokens"} refills one token each 666,666.6… ns and does not drift. Calls start at whole
-// nanoseconds, never early: with a Burst of 1 nothing can be saved, so each start is rounded up
-// and at 3 per second they are 333,333,334 ns apart.
+// Rate is a token bucket, without drift. Starts are at whole nanoseconds, never early; with a Burst
+// of 1 each is rounded up.
 type Rate struct {
 	N     int64         // units per Per; required
 	Per   time.Duration // zero means one second
-	Burst int64         // most units at once; zero means N
-	Unit  string        // empty means calls; else Policy.Cost estimates and ReportUsage corrects
+	Burst int64         // most at once; zero means N
+	Unit  string        // empty counts calls; else Policy.Cost says
 }
 
-// String is the rate as it stands in events: "90000 tokens per minute, burst 90000".
-func (r Rate) String() string { return rules.Rate(r).String() }
-
-func (r Rate) bucket() (bucket.Rate, error) { return bucket.NewRate(r.N, int64(r.Per), r.Burst) }
-
-func (c RateLimiterConfig) validate() (RateLimiterConfig, []bucket.Rate, error) {
-	fail := func(format string, a ...any) (RateLimiterConfig, []bucket.Rate, error) {
-		return c, nil, fmt.Errorf("sluice: RateLimiterConfig."+format, a...)
-	}
-	if err := check.Name("sluice: RateLimiterConfig.Name", c.Name); err != nil {
+// complete fills in the defaults.
+func (c RateLimiterConfig) complete() (_ RateLimiterConfig, buckets []bucket.Rate, err error) {
+	const field = "sluice: RateLimiterConfig"
+	if err := check.NameOr(field+".Name", &c.Name, "rate"); err != nil {
 		return c, nil, err
 	}
-	if c.Name == "" {
-		c.Name = "rate"
-	}
-	if err := c.Scope.check("RateLimiterConfig.Scope"); err != nil {
+	if c.Scope, err = c.Scope.complete(field+".Scope", rules.Global); err != nil {
 		return c, nil, err
 	}
-	c.Scope = c.Scope.or(rules.Global)
-	n, err := maxKeys("RateLimiterConfig.MaxKeys", c.MaxKeys)
-	if err != nil {
+	if err := rules.Keys(field+".MaxKeys", &c.MaxKeys); err != nil {
 		return c, nil, err
 	}
-	c.MaxKeys = n
 	switch {
 	case c.Limiter == nil && len(c.Rates) == 0:
-		return fail("Rates is empty: must have at least one rate, or Limiter")
+		err = errors.New(field + ".Rates is empty: must have at least one rate, or Limiter")
 	case c.Limiter != nil && len(c.Rates) > 0:
-		return fail("Rates and Limiter are both set: must be one of them")
-	case c.Limiter != nil && !oneKey(c.Scope):
-		return fail("Scope is %v with Limiter: must be Global, ForTool or ForType", c.Scope)
+		err = errors.New(field + ".Rates and Limiter are both set: must be one of them")
+	case c.Limiter != nil && !rules.Scope(c.Scope).OneKey():
+		err = fmt.Errorf("%s.Scope is %v with Limiter: must be Global, ForTool or ForType", field, c.Scope)
+	default:
+		c.Rates, buckets, err = rules.CompleteRates(field+".Rates", c.Rates)
 	}
-	var buckets []bucket.Rate
-	c.Rates, buckets, err = checkRates("RateLimiterConfig.Rates", c.Rates)
 	return c, buckets, err
 }
 
-// oneKey reports whether all calls that count by s count together.
-func oneKey(s Scope) bool {
-	switch rules.Scope(s).Kind() {
-	case rules.Global, rules.ForTool, rules.ForType:
-		return true
-	}
-	return false
-}
-
-// checkRates fills in the defaults of rates.
-func checkRates(field string, rates []Rate) (_ []Rate, buckets []bucket.Rate, err error) {
-	rates, buckets = slices.Clone(rates), make([]bucket.Rate, len(rates))
-	for i := range rates {
-		r := &rates[i]
-		switch {
-		case r.N < 1:
-			return nil, nil, fmt.Errorf("sluice: %s[%d].N is %d: must be at least 1", field, i, r.N)
-		case r.Per < 0:
-			return nil, nil, fmt.Errorf("sluice: %s[%d].Per is %v: must be zero (one second) or positive", field, i, r.Per)
-		case r.Burst < 0:
-			return nil, nil, fmt.Errorf("sluice: %s[%d].Burst is %d: must be zero (N) or positive", field, i, r.Burst)
-		}
-		if err := check.Unit(fmt.Sprintf("sluice: %s[%d].Per", field, i), r.Per); err != nil {
-			return nil, nil, err
-		}
-		if r.Per == 0 {
-			r.Per = time.Second
-		}
-		if r.Burst == 0 {
-			r.Burst = r.N
-		}
-		if err := check.Name(fmt.Sprintf("sluice: %s[%d].Unit", field, i), r.Unit); err != nil {
-			return nil, nil, err
-		}
-		for j, o := range rates[:i] {
-			if o.Per == r.Per && o.Unit == r.Unit {
-				return nil, nil, fmt.Errorf("sluice: %s[%d] has the Per and Unit of [%d]: must differ in one", field, i, j)
-			}
-		}
-		if buckets[i], err = r.bucket(); err != nil {
-			return nil, nil, fmt.Errorf("sluice: %s[%d].%w", field, i, err)
-		}
-	}
-	return rates, buckets, nil
-}
-
-// NewRateLimiter returns a limiter whose buckets are full, or an error that names the
-// field of c that is out of range.
+// NewRateLimiter returns a limiter with full buckets.
 func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
-	c, buckets, err := c.validate()
+	c, buckets, err := c.complete()
 	if err != nil {
 		return nil, err
 	}
@@ -209,13 +140,12 @@ func (f *foreignLimiter) Give(since int64) {
 	}
 }
 
-// Wrap makes l an [Interceptor]. An [Executor] fuses the gates it lists and does not call
-// it; the Handler of one that is called by hand refuses every call, and says so.
+// Wrap makes l an [Interceptor].
 func (l *RateLimiter) Wrap(tool Spec, next Handler) Handler {
 	return outside("RateLimiter", l.String())
 }
 
-// String is the name that Plan shows; "nil" of a nil pointer.
+// String is the name.
 func (l *RateLimiter) String() string {
 	if l == nil {
 		return "nil"
@@ -223,8 +153,7 @@ func (l *RateLimiter) String() string {
 	return l.core.name
 }
 
-// Config returns a copy of the current configuration, defaults filled in: who changes N in
-// it keeps the Burst that N was the default of.
+// Config returns a copy, defaults filled in: Burst too, where it was N.
 func (l *RateLimiter) Config() RateLimiterConfig {
 	l.core.mu.Lock()
 	defer l.core.mu.Unlock()
@@ -233,51 +162,42 @@ func (l *RateLimiter) Config() RateLimiterConfig {
 	return c
 }
 
-// Change is the change to c, applied by [Reconfigure]; alone it does nothing. N, Per, Burst,
-// Refuse and MaxKeys can change, and the order of the rates; names, scopes, units and the number
-// of rates cannot. A rate goes on as the one of its Unit and Per, or else as one of its Unit:
-// the tokens there are stay, clipped to the new burst, and so does debt; none is created.
+// Change changes N, Per, Burst, Refuse, MaxKeys and the order of Rates, by [Reconfigure]. A rate goes
+// on as that of its Unit and Per, else of its Unit, with debt and tokens, up to the new Burst.
 func (l *RateLimiter) Change(c RateLimiterConfig) Change {
 	return Change{&configChange[RateLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
 }
 
-// Pause holds every waiter of key for d: an upstream said so. A pause that is longer already
-// stays; zero d ends it. A bucket that refills within the pause, or within a minute, re-opens
-// with one token at most, a slower one with what it had; and calls start in a ramp: one, then
-// one more for each success, and at least twice as many each second. It fails, and pauses nothing,
-// for a key that the limiter's scope cannot have: it is "" for Global, ForTool and ForType, the
-// name of a registered tool for ByTool, the Type of one for ByType, and what the scope makes of
-// a call for ByTenant and ByKey, as long as MaxKeys of them are not busy. Before the limiter
-// belongs to an executor any tool's name and type is taken. It does not block.
+// Pause holds all waiters of key for d: an upstream said so. A longer pause stays; zero ends it.
+// Then a bucket that refills within the pause, or a minute, has one token at most, a slower one
+// what it had; calls start in a ramp, for ten seconds: one, one more for each success, at least
+// twice as many each second. It fails for a key that the scope cannot have: Global, ForTool and
+// ForType have "", ByTool a registered tool, ByType the Type of one (any, before there is an
+// executor), ByTenant and ByKey a call's, unless MaxKeys are busy.
 func (l *RateLimiter) Pause(key string, d time.Duration) error {
-	if l == nil {
-		return errNilGate("RateLimiter")
-	}
-	s, cells, err := l.core.at("RateLimiter", key, d > 0)
-	if err != nil {
-		return err
-	}
-	s.AtOnce(func(int64) { // all of them, before anybody starts
-		for _, c := range cells {
-			s.Pause(c, d)
-		}
+	return l.each(key, d > 0, func(s *stage.Stage, cells []*admit.Cell) {
+		s.AtOnce(func(int64) { // all of them, before anybody starts
+			for _, c := range cells {
+				s.Pause(c, d)
+			}
+		})
 	})
-	s.Unlock()
-	return nil
 }
 
-// Lift ends a pause of key, without a ramp, and forgives its debt: its buckets are empty then,
-// not below. Calls that run and report later what they used are charged only what is more
-// than they had reported. It fails as Pause does. It does not block.
-func (l *RateLimiter) Lift(key string) error {
+// Lift ends a pause of key without a ramp, and its debt: buckets are empty, not below, and running
+// calls pay only for more than they reported. It fails as Pause.
+func (l *RateLimiter) Lift(key string) error { return l.each(key, false, lift) }
+
+// each runs f on the cells of key, made if need be, under the stage's lock.
+func (l *RateLimiter) each(key string, make bool, f func(*stage.Stage, []*admit.Cell)) error {
 	if l == nil {
 		return errNilGate("RateLimiter")
 	}
-	s, cells, err := l.core.at("RateLimiter", key, false)
+	s, cells, err := l.core.at("RateLimiter", key, make)
 	if err != nil {
 		return err
 	}
-	lift(s, cells)
+	f(s, cells)
 	s.Unlock()
 	return nil
 }
@@ -291,10 +211,9 @@ func lift(s *stage.Stage, cells []*admit.Cell) {
 	})
 }
 
-// ReportUsage reports what the running call really used of a unit: the difference to the
-// estimate is given back to its rates, or taken from them, into debt if need be. Calling
-// it again replaces what it said before. Outside a call, and after it has ended, it does
-// nothing; negative counts as zero. It does not block.
+// ReportUsage reports what the running call really used of a unit: the difference to the estimate
+// is given back or taken, into debt if need be. Another report replaces it; negative is zero.
+// Outside a running call it and ReportThrottle do nothing.
 func ReportUsage(ctx context.Context, unit string, used int64) {
 	r := scopeOf(ctx).call
 	if r == nil {
@@ -303,28 +222,9 @@ func ReportUsage(ctx context.Context, unit string, used int64) {
 	r.Settle(unit, max(used, 0))
 }
 
-// match finds for each of rates the one of old that it goes on as: that of its Unit and Per,
-// else one of its Unit, else none (-1).
-func match(old, rates []Rate) []int {
-	from, taken := make([]int, len(rates)), make([]bool, len(old))
-	for i := range from {
-		from[i] = -1
-	}
-	for _, exactly := range []bool{true, false} {
-		for i, r := range rates {
-			for j, o := range old {
-				if from[i] < 0 && !taken[j] && r.Unit == o.Unit && (r.Per == o.Per || !exactly) {
-					from[i], taken[j] = j, true
-				}
-			}
-		}
-	}
-	return from
-}
-
 // fits completes to, unless l cannot become that.
 func (l *RateLimiter) fits(was, to RateLimiterConfig) (RateLimiterConfig, error) {
-	to, _, err := to.validate()
+	to, _, err := to.complete()
 	if err != nil {
 		return to, err
 	}
@@ -345,7 +245,7 @@ func (l *RateLimiter) fits(was, to RateLimiterConfig) (RateLimiterConfig, error)
 	if fixed != "" {
 		return to, fmt.Errorf("sluice: RateLimiterConfig.%s changes: it cannot change", fixed)
 	}
-	for i, j := range match(was.Rates, to.Rates) {
+	for i, j := range rules.Match(was.Rates, to.Rates) {
 		if j < 0 {
 			return to, fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q",
 				i, to.Rates[i].Unit, was.Rates[i].Unit)
@@ -357,7 +257,7 @@ func (l *RateLimiter) fits(was, to RateLimiterConfig) (RateLimiterConfig, error)
 
 // turn has the machine follow a change.
 func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLimiterConfig) {
-	quota, from := to.quota(), match(was.Rates, to.Rates)
+	quota, from := to.quota(), rules.Match(was.Rates, to.Rates)
 	at := make([]int, len(from))
 	for i, r := range to.Rates {
 		at[i] = l.at[from[i]]
@@ -365,38 +265,32 @@ func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLi
 		k.Refuse = to.Refuse
 		s.M.SetMaxKeys(now, k, quota.Scope.TableSize(to.MaxKeys))
 		if o := was.Rates[from[i]]; r != o {
-			b, _ := r.bucket() // fits has made it before
+			b, _ := rules.Rate(r).Bucket() // fits has made it before
 			s.M.SetRate(now, k, &b)
 			name := k.Name
 			k.Name = quota.RateName(rules.Rate(r))
-			lk.changed(s, name, o.String(), r.String())
+			lk.changed(s, name, rules.Rate(o).String(), rules.Rate(r).String())
 		}
 	}
 	l.at = at
 }
 
-// ThrottlePart names what a throttle is about, where an upstream limits its parts apart: a
-// host, a resource, a policy, a model. A [RateLimiter] with Upstream set that counts
-// [ByKey] with the name Kind has one key for each of them.
+// ThrottlePart is a part that an upstream limits apart: a host, a resource, a model.
 type ThrottlePart struct {
-	Kind string // as in "host": the name given to ByKey; a part without one is ignored
-	Key  string // which of them; a part without one, or with more than 1,024 bytes, is ignored
+	Kind string // ByKey's name; ignored if empty
+	Key  string // ignored if empty, or over 1,024 bytes
 }
 
-// ReportThrottle reports that an upstream asked the running call for a pause, as an error
-// with a RetryAfter() time.Duration method does. Every waiter of what pauses is held, those
-// who come meanwhile too. The calls that ctx's call is nested in are not concerned: their
-// own limits and tools go on. Outside a call, after it has ended, and for a duration that is
-// not positive it does nothing. It does not block.
+// ReportThrottle reports that an upstream asked the running call for a pause, as does an error with
+// methods RetryAfter() time.Duration and, for one part, ThrottledPart() (kind, key string). All
+// waiters of what pauses are held, later ones too; calls around this one are not concerned. Zero
+// does nothing.
 //
-// Without parts the keys of the call's Upstream rate limiters pause, for 24 hours at most.
-// Parts say that it is about less than that, from wide to narrow: the host, then one of its
-// resources. The last of them that an Upstream rate limiter of the tool counts [ByKey] has
-// its key paused there, whatever the key of the call is, and nothing else is; an error says
-// the same of one part by a ThrottledPart() (kind, key string) method. What is wider than
-// the last part pauses for a minute at most: the key of another part, or, where no limiter
-// counts by any of them, the keys of the call. So does the tool of a call without an Upstream
-// rate limiter, with parts or without.
+// Without parts the keys of the call's Upstream rate limiters pause, for 24 hours at most. Parts
+// go from wide to narrow: the last that an Upstream rate limiter of the tool counts, [ByKey] with
+// the name Kind, has its Key paused, whatever the call's, and nothing else. What is wider pauses for
+// a minute at most: an earlier part or, if none is counted, the call's keys. So does the tool of a
+// call without an Upstream rate limiter.
 func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...ThrottlePart) {
 	if retryAfter <= 0 {
 		return

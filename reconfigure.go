@@ -162,7 +162,7 @@ func (x *policyChange) check() (err error) {
 	}
 	x.tool = t.shared
 	x.to.Rates = slices.Clone(x.to.Rates)
-	x.rates, err = x.to.validate()
+	x.rates, err = x.to.complete()
 	return err
 }
 
@@ -202,7 +202,7 @@ func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *too
 	}
 	limits, add := make([]gateLimit, 1+len(x.to.Rates)), []admit.Need(nil)
 	limits[0] = core.limits[0]
-	from := match(was.spec.Policy.Rates, x.to.Rates)
+	from := rules.Match(was.spec.Policy.Rates, x.to.Rates)
 	for i, r := range x.to.Rates { // before the others change
 		if from[i] >= 0 {
 			continue
@@ -218,7 +218,7 @@ func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *too
 		s.M.Fill(now, c, like)
 		n := int64(1)
 		if r.Unit != "" {
-			n = min(t.shared.estimate(r.Unit), r.Burst)
+			n = min(t.shared.learned.Estimate(r.Unit), r.Burst)
 		}
 		limits[1+i], add = l, append(add, admit.Need{Cell: c, N: n})
 	}
@@ -230,7 +230,7 @@ func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *too
 		l, o := rates[j], was.spec.Policy.Rates[j]
 		delete(gone, l.class)
 		if limits[1+i] = l; r != o {
-			lk.changed(s, l.class.Name, o.String(), r.String())
+			lk.changed(s, l.class.Name, rules.Rate(o).String(), rules.Rate(r).String())
 			l.class.Name = rules.ToolRateName(t.spec.Name, rules.Rate(r))
 			s.M.SetRate(now, l.class, &t.rates[i])
 		}
@@ -240,11 +240,11 @@ func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *too
 		l := core.limits[len(core.limits)-1]
 		delete(gone, l.class)
 		if limits = append(limits, l); *b != *old {
-			s.M.SetBreaker(now, l.class, b.machine())
+			s.M.SetBreaker(now, l.class, rules.Breaker(*b).Machine())
 			lk.changed(s, l.class.Name, "", "")
 		}
 	case b != nil:
-		l := gateLimit{rules.ToolBreaker(t.spec.Name, b.machine()), only}
+		l := gateLimit{rules.ToolBreaker(t.spec.Name, rules.Breaker(*b).Machine()), only}
 		limits, add = append(limits, l), append(add, admit.Need{Cell: s.M.Cell(now, l.class, ""), N: 1})
 	}
 	core.limits = limits
@@ -303,17 +303,6 @@ func (g *gateCore) limit(tool *Spec) bool {
 type gateLimit struct {
 	class *admit.Class
 	scope rules.Scope
-}
-
-// maxKeys is a MaxKeys field with its default.
-func maxKeys(field string, n int) (int, error) {
-	switch {
-	case n < 0:
-		return 0, fmt.Errorf("sluice: %s is %d: must be zero (10,000) or positive", field, n)
-	case n == 0:
-		return rules.DefaultKeys, nil
-	}
-	return n, nil
 }
 
 // outside is the Handler of a gate's Wrap. It decides nothing there: alone it would be a
@@ -395,7 +384,7 @@ func hasKey(s rules.Scope, key string, r *stage.Ref) (wants string, has bool) {
 func registered(r *stage.Ref, s *Spec, has func(map[string]*tool) bool) bool {
 	clients := r.Clients()
 	if len(clients) == 0 {
-		_, err := s.validate()
+		_, err := s.complete()
 		return err == nil
 	}
 	return slices.ContainsFunc(clients, func(c stage.Client) bool { return has(executorOf(c).registry.current().tools) })

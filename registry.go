@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,22 +19,21 @@ import (
 	"github.com/sluice-go/sluice/internal/compiled"
 	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/learned"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 )
 
-// ErrUnknownTool is the reason of a call that names no tool of the registry.
+// ErrUnknownTool is the reason of a call that names no tool.
 var ErrUnknownTool = errors.New("unknown tool")
 
-// ToolRegistry holds named tools. The zero value is empty and ready to use. It is safe
-// for concurrent use, also while calls run: a call keeps the tool it resolved. Reading it
-// takes no lock; a change copies the table of names, which takes some tenths of a millisecond
-// with 10,000 tools. It must not be copied.
+// ToolRegistry holds named tools; zero is empty. It is safe for concurrent use, and must not be
+// copied. A call keeps the tool it resolved. Reading takes no lock; a change copies the names.
 type ToolRegistry struct {
-	mu    sync.Mutex                       // held by writers
-	snap  atomic.Pointer[registrySnapshot] // nil until the first tool; read it through current
-	stage stage.Ref                        // of the executors over it, and of the tools' own limits
+	mu    sync.Mutex // held by writers
+	snap  atomic.Pointer[registrySnapshot]
+	stage stage.Ref // of its executors and tools
 }
 
 // registrySnapshot never changes once it is stored.
@@ -72,7 +72,7 @@ type tool struct {
 	in       reflect.Type
 	accepts  func(in any) bool
 	required []string // arguments, sorted
-	decode   func(args json.RawMessage, max int) (any, error)
+	decode   func(json.RawMessage, strictjson.Limits) (any, error)
 	run      func(ctx context.Context, in any) (any, error) // nil if it comes with each call
 	rates    []bucket.Rate                                  // of the policy
 	shared   *toolShared
@@ -82,36 +82,12 @@ type tool struct {
 type toolShared struct {
 	id      uint64
 	core    gateCore // the policy's own constraints; the first is the tool's slots
-	learned sync.Map // unit → *atomic.Int64: what calls turned out to cost
+	learned learned.Costs
 }
 
 var toolIDs atomic.Uint64
 
-// estimate is what calls of the tool are expected to use of a unit: what they used
-// lately, 1 before anything is known.
-func (t *toolShared) estimate(unit string) int64 {
-	if v, ok := t.learned.Load(unit); ok {
-		return max(1, v.(*atomic.Int64).Load())
-	}
-	return 1
-}
-
-// learn has the estimate follow what a call used.
-func (t *toolShared) learn(unit string, used int64) {
-	v, ok := t.learned.Load(unit)
-	if !ok {
-		v, ok = t.learned.LoadOrStore(unit, new(atomic.Int64))
-	}
-	est := v.(*atomic.Int64)
-	if !ok {
-		est.Store(used)
-		return
-	}
-	old := est.Load()
-	est.CompareAndSwap(old, bucket.Learn(old, used))
-}
-
-// NewToolRegistry returns an empty registry.
+// NewToolRegistry returns an empty one.
 func NewToolRegistry() *ToolRegistry { return new(ToolRegistry) }
 
 // Lookup returns the spec of a tool.
@@ -122,7 +98,7 @@ func (r *ToolRegistry) Lookup(name string) (Spec, bool) {
 	return Spec{}, false
 }
 
-// Tools lists the specs, sorted by name, from one consistent snapshot.
+// Tools lists the specs of one instant, sorted.
 func (r *ToolRegistry) Tools() iter.Seq[Spec] {
 	tools := r.current().tools
 	return func(yield func(Spec) bool) {
@@ -134,11 +110,9 @@ func (r *ToolRegistry) Tools() iter.Seq[Spec] {
 	}
 }
 
-// Remove takes a tool out, and reports whether it was there. Calls that resolved it still run.
-// What limits counted for it is forgotten once its last call has ended, the limits of its own
-// Policy included; what a ByTool or ByType limit still remembers, as a debt, a pause or an open
-// breaker, stays until that is over, of the 1,000 removed tools that remember longest: a tool
-// that comes back at once finds it. It does not wait for calls.
+// Remove takes a tool out, and reports whether it was there; calls that resolved it still run.
+// After the last its limits are forgotten, but debt, pause or open breaker of a ByTool or ByType
+// limit when over, for the 1,000 tools that remember longest: one that comes back finds it.
 func (r *ToolRegistry) Remove(name string) bool {
 	r.mu.Lock()
 	old := r.current().tools
@@ -186,25 +160,21 @@ func (r *ToolRegistry) storeLocked(tools map[string]*tool, name string) {
 
 // Spec describes a tool. Only Name is required.
 type Spec struct {
-	Name        string // [A-Za-z0-9_.-]{1,128}, byte-exact
+	Name        string // [A-Za-z0-9_.-]{1,128}
 	Description string
 	Type        string // groups tools for limits, e.g. "web"
 
-	// InputSchema is a JSON Schema: an object whose type, if it has one, is "object". Of all it
-	// says the library holds calls to one thing: arguments that come as JSON must have what its
-	// top-level required names. Check is the place for the rest. OutputSchema, a JSON object
-	// too, is for whoever asks. Empty means none.
+	// InputSchema is a JSON Schema, its type "object" or none. JSON arguments must have what its
+	// top-level required names; the rest is for Check. OutputSchema, an object too, is only shown.
 	InputSchema, OutputSchema json.RawMessage
 
 	Hints  Hints
 	Policy Policy
 
-	// Check refuses calls whose input is not right, with ErrInvalidArguments and its own error
-	// as the Cause: a validator of JSON Schema, or a rule of the business. It runs once per
-	// call, of JSON and of typed input, after decoding and before the interceptors and the
-	// queue, outside all locks, in the goroutine that makes the call and with its context; so
-	// it may take time, and is also asked by Explain. If it panics the call is refused. Its
-	// error's text reaches models and events. nil means that all that can be decoded is right.
+	// Check, of a schema or business rules, refuses calls with ErrInvalidArguments and its error as
+	// the Cause, whose text reaches models and events. It runs once per call, typed or Explain's
+	// too, after decoding and before interceptors, on the caller's goroutine, outside locks; it may
+	// take time. A panic refuses.
 	Check func(ctx context.Context, c Call) error
 	_     struct{}
 }
@@ -219,79 +189,49 @@ func (s Spec) clone() Spec {
 	return s
 }
 
-// Hints are MCP's tool annotations. They promise nothing in the zero value, and nobody
-// checks them; interceptors may act on them.
+// Hints are MCP's tool annotations, for interceptors; nobody checks them.
 type Hints struct{ ReadOnly, Idempotent, Destructive, OpenWorld bool }
 
-// Policy is what one tool needs without building an interceptor. Its limits join the
-// executor's gates: all must agree, and executors that share the registry share them.
-// Priority, Timeout, MaxWait, Cost and Classify replace the executor's settings.
+// Policy is what one tool needs without an interceptor. Its limits join the gates, in all
+// executors; its settings replace theirs.
 type Policy struct {
-	Priority    Priority              // for calls whose PipelineContext sets none; zero means PriorityNormal
-	Concurrency int                   // most calls of this tool at once; zero means no limit of its own
-	Rates       []Rate                // quotas of this tool alone
-	Breaker     *CircuitBreakerConfig // of this tool alone, so without a Scope; nil means none of its own
-	Timeout     time.Duration         // per attempt; zero means Config.Timeout
-	MaxWait     time.Duration         // in the queue; zero means Config.MaxWait; or NoWait
+	Priority    Priority       // unless the run sets one; zero means PriorityNormal
+	Concurrency int            // most calls at once; zero means no limit
+	Rates       []Rate         // of this tool alone
+	Breaker     *BreakerPolicy // of this tool alone
+	Timeout     time.Duration  // per attempt; zero means Config.Timeout
+	MaxWait     time.Duration  // in the queue; zero means Config.MaxWait; or NoWait
 
-	// Cost estimates what the call c will take of a unit, once per attempt for each unit
-	// of the rates and limits it is subject to: Rate.Unit, or Limit.Unit unless empty. Zero
-	// takes nothing, negative refuses the call, more than a bucket holds is cut to that.
-	// It runs outside all locks; if it panics the call is refused. nil means 1 for
-	// the empty unit, and for others what ReportUsage told of earlier calls, 1 at first.
+	// Cost estimates what c takes of each Unit of its rates, and of its limits unless empty, once
+	// per attempt, outside locks. Zero takes nothing, at most the bucket counts; negative, or a
+	// panic, refuses. nil means 1, or what ReportUsage told of earlier calls.
 	Cost func(c Call, unit string) int64
 
-	// Classify says what an outcome means to breakers. It runs outside all locks, in the
-	// goroutine of the call; if it panics the outcome counts as with OutcomeAuto. That, and
-	// nil, leave it to Config.Classify, which leaves it to the library likewise.
+	// Classify runs on the call's goroutine, outside locks. OutcomeAuto, a panic and nil leave it
+	// to Config.Classify.
 	Classify func(c Call, r Result, err error) Outcome
 	_        struct{}
 }
 
-// validate says what is wrong with s.
-func (s *Spec) validate() ([]bucket.Rate, error) {
-	if len(s.Name) == 0 || len(s.Name) > 128 {
-		return nil, fmt.Errorf("sluice: Spec.Name %q has %d bytes: must have 1 to 128", cut(s.Name, 128), len(s.Name))
-	}
-	for i := range len(s.Name) {
-		switch c := s.Name[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '.', c == '-':
-		default:
-			return nil, fmt.Errorf("sluice: Spec.Name %q has %q at %d: must be of A-Z a-z 0-9 _ . -", s.Name, c, i)
-		}
+// complete fills in the defaults of s, and makes the buckets of its rates.
+func (s *Spec) complete() ([]bucket.Rate, error) {
+	if err := check.Tool("sluice: Spec.Name", s.Name); err != nil {
+		return nil, err
 	}
 	if err := check.Name("sluice: Spec.Type", s.Type); err != nil {
 		return nil, err
 	}
-	if _, err := s.schema("InputSchema", s.InputSchema); err != nil {
+	if err := strictjson.CheckSchema(s.field("OutputSchema"), s.OutputSchema); err != nil {
 		return nil, err
 	}
-	if _, err := s.schema("OutputSchema", s.OutputSchema); err != nil {
-		return nil, err
-	}
-	return s.Policy.validate()
+	return s.Policy.complete()
 }
 
-// schema reads the schema v in the field of that name.
-func (s *Spec) schema(field string, v json.RawMessage) (strictjson.Schema, error) {
-	return strictjson.ReadSchema(s.subject(field), v)
-}
+// field is what a field of s is called in errors.
+func (s *Spec) field(name string) string { return fmt.Sprintf("sluice: Spec.%s of %q", name, s.Name) }
 
-// subject is what a field of s is called in errors.
-func (s *Spec) subject(field string) string {
-	return fmt.Sprintf("sluice: Spec.%s of %q", field, s.Name)
-}
-
-// required is the arguments that the input schema requires, sorted.
-func (s *Spec) required() ([]string, error) {
-	schema, err := s.schema("InputSchema", s.InputSchema)
-	if err != nil {
-		return nil, err
-	}
-	return schema.Required(s.subject("InputSchema"))
-}
-
-func (p *Policy) validate() ([]bucket.Rate, error) {
+// complete fills in the defaults of p, and makes the buckets of its rates.
+func (p *Policy) complete() ([]bucket.Rate, error) {
 	if p.Priority != 0 && !p.Priority.valid() {
 		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d",
 			p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
@@ -306,23 +246,18 @@ func (p *Policy) validate() ([]bucket.Rate, error) {
 	if err := checkWait("Policy.MaxWait", p.MaxWait); err != nil {
 		return nil, err
 	}
-	rates, buckets, err := checkRates("Policy.Rates", p.Rates)
+	rates, buckets, err := rules.CompleteRates("sluice: Policy.Rates", p.Rates)
 	if err != nil {
 		return nil, err
 	}
 	p.Rates = rates
 	if p.Breaker != nil {
-		if s := p.Breaker.Scope; s != (Scope{}) && s != ByTool {
-			return nil, fmt.Errorf("sluice: Policy.Breaker.Scope is %v: must be zero, it is the tool's own", p.Breaker.Scope)
-		}
-		c := *p.Breaker
-		if c.Lease == 0 {
-			c.Lease = p.Timeout
-		}
-		if c, err = c.validate("Policy.Breaker"); err != nil {
+		b := rules.Breaker(*p.Breaker)
+		b.Lease = cmp.Or(b.Lease, p.Timeout)
+		if err := b.Complete("sluice: Policy.Breaker"); err != nil {
 			return nil, err
 		}
-		p.Breaker = &c
+		p.Breaker = (*BreakerPolicy)(&b)
 	}
 	return buckets, nil
 }
@@ -345,7 +280,7 @@ func (t *tool) limits() []gateLimit {
 		out = append(out, gateLimit{rules.ToolRate(name, rules.Rate(r), &t.rates[i]), only})
 	}
 	if p.Breaker != nil {
-		out = append(out, gateLimit{rules.ToolBreaker(name, p.Breaker.machine()), only})
+		out = append(out, gateLimit{rules.ToolBreaker(name, rules.Breaker(*p.Breaker).Machine()), only})
 	}
 	return out
 }
@@ -353,20 +288,17 @@ func (t *tool) limits() []gateLimit {
 // only is the scope of the policy's constraints.
 func (t *tool) only() rules.Scope { return rules.For(rules.ForTool, []string{t.spec.Name}) }
 
-// Tool is a typed handle on a registered function, for a registry that several executors
-// share. It calls by name: what is registered under it when it is called.
+// Tool is a handle on a tool, for several executors. It calls what has its name then.
 type Tool[In, Out any] struct{ name string }
 
-// Register adds fn under s.Name. A taken name is an error and changes nothing. With In =
-// json.RawMessage fn gets the arguments undecoded, checked for form, size and what s requires
-// only; Out = json.RawMessage is passed on unencoded. fn must be safe for concurrent use. It may panic
-// or call runtime.Goexit, and should return when its context is done.
+// Register adds fn under s.Name, which must be free. fn must be safe for concurrent use and may
+// panic or Goexit; it should return when its context is done. An In of json.RawMessage gets
+// arguments undecoded, checked for form, size and required; such an Out passes unencoded.
 func Register[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error)) (*Tool[In, Out], error) {
 	return put(r, s, fn, false)
 }
 
-// Replace is Register for a name that must be taken. The old function's calls end
-// undisturbed; its limits are not carried over.
+// Replace is Register for a taken name. Calls of the old function go on; its limits end.
 func Replace[In, Out any](r *ToolRegistry, s Spec, fn func(context.Context, In) (Out, error)) (*Tool[In, Out], error) {
 	return put(r, s, fn, true)
 }
@@ -397,11 +329,11 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
 	}
 	s = s.clone()
-	rates, err := s.validate()
+	rates, err := s.complete()
 	if err != nil {
 		return nil, err
 	}
-	required, err := s.required()
+	required, err := strictjson.Required(s.field("InputSchema"), s.InputSchema)
 	if err != nil {
 		return nil, err
 	}
@@ -410,7 +342,7 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 		in:       reflect.TypeFor[In](),
 		accepts:  acceptsInput[In],
 		required: required,
-		decode:   decodeInto[In],
+		decode:   strictjson.Into[In],
 		rates:    rates,
 		shared:   &toolShared{id: toolIDs.Add(1)},
 	}
@@ -419,15 +351,10 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 	return t, nil
 }
 
-// Declare adds a tool whose code comes with each call, by [Do]: for frameworks that own the
-// functions, of servers that come and go. It may be called again, before each call if need be:
-// what s says of the tool replaces what was said before, and its limits stay, with what they have
-// counted. They are those of the first s; [ToolRegistry.WithPolicy] changes them. It fails for a
-// name under which a function is registered.
-//
-// What is said anew, and a Check whatever it is, has the next call compile the tool's chain again.
-// The tool gets the arguments undecoded, checked for form, size and what s requires; a
-// Request.Input may be of any type. It does not wait, and is safe for concurrent use.
+// Declare adds a tool whose code comes with each call, by [Do]; a function's name is an error.
+// Arguments come as a json.RawMessage, see [Register], or any Input. It does not wait and may be
+// called again at any time: a later s replaces the earlier, but limits stay with their counts, see
+// [ToolRegistry.WithPolicy]. If s differs, or has a Check, the next call compiles the chain again.
 func Declare(r *ToolRegistry, s Spec) error {
 	t, err := newTool[json.RawMessage](r, s)
 	if err != nil {
@@ -466,9 +393,8 @@ func (s *Spec) alike(o *Spec) bool {
 	return a.Check == nil && b.Check == nil && reflect.DeepEqual(a, b)
 }
 
-// Do runs fn as this call of a tool that was declared, through e, and waits for it, as
-// [Executor.Invoke] does. The call is refused with [ErrUnknownTool] if the tool has not been
-// declared, and with [ErrInvalidArguments] if it has a function of its own.
+// Do runs fn as this call of a declared tool, as [Executor.Invoke]; one that has a function refuses
+// with [ErrInvalidArguments].
 func Do[Out any](ctx context.Context, e *Executor, r Request, fn func(context.Context) (Out, error)) (Out, error) {
 	r.code = func(ctx context.Context) (any, error) {
 		if fn == nil {
@@ -507,36 +433,6 @@ func acceptsInput[In any](in any) bool {
 	return ok || in == nil && reflect.TypeFor[In]().Kind() == reflect.Interface
 }
 
-// decodeInto decodes arguments strictly: exact names, no duplicates, nothing unknown,
-// bounded size and depth, no lost precision. No arguments are an object without any.
-func decodeInto[In any](args json.RawMessage, max int) (any, error) {
-	limits := strictjson.Limits{MaxBytes: max}
-	var in In
-	switch p := any(&in).(type) {
-	case *json.RawMessage:
-		if err := strictjson.Check(args, limits); err != nil {
-			return nil, err
-		}
-		if strictjson.Blank(args) {
-			args = json.RawMessage("{}")
-		}
-		*p = slices.Clone(args)
-		return in, nil
-	case *any:
-		if len(args) == 0 {
-			*p = map[string]any{} // as Decode makes it
-			return in, nil
-		}
-	}
-	if t := reflect.TypeFor[In](); t.Kind() == reflect.Interface && t.NumMethod() > 0 && strictjson.Blank(args) {
-		return nil, nil // an object is none of those
-	}
-	if err := strictjson.Decode(args, &in, limits); err != nil {
-		return nil, err
-	}
-	return in, nil
-}
-
 // input is the value that the tool gets.
 func (t *tool) input(r *Request, max int) (in any, err error) {
 	if r.Input == nil && !r.typed {
@@ -558,7 +454,7 @@ func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
 			in, err = nil, caught(t.spec.Name, v)
 		}
 	}()
-	if in, err = t.decode(args, max); err == nil && len(t.required) > 0 {
+	if in, err = t.decode(args, strictjson.Limits{MaxBytes: max}); err == nil && len(t.required) > 0 {
 		err = strictjson.Require(args, t.required)
 	}
 	if err != nil {
@@ -577,13 +473,12 @@ func (t *tool) checked(ctx context.Context, c Call) (err error) {
 	return t.spec.Check(ctx, c)
 }
 
-// Wrap registers fn with e's registry and returns a function of the same type that runs
-// through e: one line per tool, and no other line of the agent changes. A closed executor
-// takes none: the error is [ErrClosed].
-//
-// A function that calls others must pass its context on: without it the call is a stranger's, and
-// under a limit that its caller holds it waits for that for ever (see [LimitStalled]).
-func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, error)) (func(context.Context, In) (Out, error), error) {
+// Wrap registers fn with e's registry and returns it guarded; a closed e answers [ErrClosed]. fn
+// must pass its context on: else its calls are not nested, and may wait for ever for a limit that fn
+// holds (see [LimitStalled]).
+func Wrap[In, Out any](
+	e *Executor, s Spec, fn func(context.Context, In) (Out, error),
+) (func(context.Context, In) (Out, error), error) {
 	if err := e.isMade(); err != nil {
 		return nil, err
 	}
@@ -594,21 +489,16 @@ func Wrap[In, Out any](e *Executor, s Spec, fn func(context.Context, In) (Out, e
 	if err != nil {
 		return nil, err
 	}
-	return t.Func(e), nil
+	return func(ctx context.Context, in In) (Out, error) { return t.Invoke(ctx, e, in) }, nil
 }
 
-// Invoke runs the tool through e and waits for it, as [Executor.Invoke] does.
+// Invoke runs the tool through e, as [Executor.Invoke].
 func (t *Tool[In, Out]) Invoke(ctx context.Context, e *Executor, in In) (Out, error) {
 	res, err := e.Invoke(ctx, Request{Tool: t.name, Input: in, typed: true})
 	return answered[Out](t.name, res, err)
 }
 
-// Func binds the tool to e: a plain function again.
-func (t *Tool[In, Out]) Func(e *Executor) func(context.Context, In) (Out, error) {
-	return func(ctx context.Context, in In) (Out, error) { return t.Invoke(ctx, e, in) }
-}
-
-// Must returns v or panics: for program start-up, like template.Must.
+// Must returns v or panics: for program start.
 func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

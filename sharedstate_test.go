@@ -202,7 +202,7 @@ func TestStateErrorsAreShort(t *testing.T) {
 		"no state":  third(key.Get(context.Background())),
 		"closed":    third(key.Get(WithState(ctx, closed))),
 		"not UTF-8": second(Key[string]("\xff"+long).Set(ctx, "")),
-		"tries":     errorOf(long, kv.GivenUp),
+		"tries":     stateErr(long, kv.GivenUp),
 		"number":    third(Key[int]("n").Get(WithState(ctx, old))),
 		"decoder":   third(Key[multiline]("s").Get(WithState(ctx, old))),
 		"view":      second(s.View("\xff"+long, SharedStateConfig{})),

@@ -11,8 +11,7 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
-	"github.com/sluice-go/sluice/internal/breaker"
-	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/learned"
 	"github.com/sluice-go/sluice/internal/rules"
 )
 
@@ -43,8 +42,8 @@ type tool struct {
 	Tool
 	plan    *admit.Plan
 	own     []*constraint
-	busy    int              // calls that the backend works on
-	learned map[string]int64 // what calls turned out to use
+	busy    int // calls that the backend works on
+	learned learned.Costs
 }
 
 func newWorld(c *Config) (*world, error) {
@@ -64,8 +63,8 @@ func newWorld(c *Config) (*world, error) {
 			}
 			w.policy = admit.Policy{
 				Ordered:      true,
-				Ageing:       conf.Ageing,
 				Claim:        rules.Claim,
+				Ageing:       conf.Ageing,
 				MaxQueue:     conf.MaxQueue,
 				MaxPerTenant: conf.MaxPerTenant,
 				Shed:         conf.Shed,
@@ -128,9 +127,7 @@ func (w *world) gate(field string, g sluice.Interceptor) ([]*constraint, error) 
 		if g == nil || g.Config().Cooldown == 0 {
 			return nil, notMade(field, "CircuitBreaker")
 		}
-		c := g.Config()
-		scope := rules.Scope(c.Scope)
-		return []*constraint{{class: rules.Circuit(c.Name, scope, c.MaxKeys, machine(&c)), scope: scope}}, nil
+		return circuit(g.Config()), nil
 	}
 	return nil, fmt.Errorf("sim: %s is a %T: must be a ConcurrencyLimiter, RateLimiter, CircuitBreaker or PriorityScheduler",
 		field, g)
@@ -165,7 +162,7 @@ func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {
 		Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys,
 	}
 	for _, r := range list {
-		b, err := bucket.NewRate(r.N, int64(r.Per), r.Burst)
+		b, err := rules.Rate(r).Bucket()
 		if err != nil {
 			return nil, err
 		}
@@ -178,16 +175,17 @@ func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {
 	return out, nil
 }
 
-func machine(c *sluice.CircuitBreakerConfig) *breaker.Config {
-	return &breaker.Config{
+func circuit(c sluice.CircuitBreakerConfig) []*constraint {
+	scope, b := rules.Scope(c.Scope), rules.Breaker{
 		Failures: c.Failures,
 		Ratio:    c.Ratio,
 		MinCalls: c.MinCalls,
-		Window:   int64(c.Window),
-		Cooldown: int64(c.Cooldown),
-		Lease:    int64(c.Lease),
+		Window:   c.Window,
+		Cooldown: c.Cooldown,
 		Probes:   c.Probes,
+		Lease:    c.Lease,
 	}
+	return []*constraint{{class: rules.Circuit(c.Name, scope, c.MaxKeys, b.Machine()), scope: scope}}
 }
 
 // tool has the root package check and complete the spec, and takes it from there.
@@ -197,7 +195,7 @@ func (w *world) tool(from *Tool, c *Config, plan uint64) (*tool, error) {
 	if _, err := sluice.Register(r, from.Spec, none); err != nil {
 		return nil, err
 	}
-	t := &tool{Tool: *from, plan: &admit.Plan{Tool: plan, Client: w.client}, learned: make(map[string]int64)}
+	t := &tool{Tool: *from, plan: &admit.Plan{Tool: plan, Client: w.client}}
 	t.Spec, _ = r.Lookup(from.Spec.Name)
 	p := &t.Spec.Policy
 	p.Timeout, p.MaxWait = cmp.Or(p.Timeout, c.Timeout), cmp.Or(p.MaxWait, c.MaxWait)
@@ -205,14 +203,14 @@ func (w *world) tool(from *Tool, c *Config, plan uint64) (*tool, error) {
 	slots := rules.ToolSlots(name, p.Concurrency)
 	t.own = []*constraint{{class: slots, scope: all, max: slots.Limit}} // first, see tool.slots
 	for _, r := range p.Rates {
-		b, err := bucket.NewRate(r.N, int64(r.Per), r.Burst)
+		b, err := rules.Rate(r).Bucket()
 		if err != nil {
 			return nil, err
 		}
 		t.own = append(t.own, &constraint{class: rules.ToolRate(name, rules.Rate(r), &b), scope: all, rate: r})
 	}
 	if p.Breaker != nil {
-		t.own = append(t.own, &constraint{class: rules.ToolBreaker(name, machine(p.Breaker)), scope: all})
+		t.own = append(t.own, &constraint{class: rules.ToolBreaker(name, rules.Breaker(*p.Breaker).Machine()), scope: all})
 	}
 	w.constraints = append(w.constraints, t.own...)
 	return t, nil

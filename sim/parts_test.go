@@ -239,7 +239,7 @@ func TestBackend(t *testing.T) {
 func TestBreakerProtects(t *testing.T) {
 	c := Config{
 		Tools: []Tool{{
-			Spec:    sluice.Spec{Name: "work", Policy: sluice.Policy{Breaker: &sluice.CircuitBreakerConfig{Cooldown: 10 * time.Second}}},
+			Spec:    sluice.Spec{Name: "work", Policy: sluice.Policy{Breaker: &sluice.BreakerPolicy{Cooldown: 10 * time.Second}}},
 			Service: Constant(10 * time.Millisecond),
 			Outages: []Outage{{From: time.Minute, For: time.Minute}},
 		}},

@@ -422,7 +422,7 @@ func (s *simulation) finish(c *call) {
 			s.settled(c, unit, used)
 			s.m.Settle(s.now, c.t, unit, used)
 			s.settle() // who that lets start does so before what follows
-			st.tool.learn(unit, used)
+			st.tool.learned.Learn(unit, used)
 		}
 	}
 	if c.outcome == Overloaded && !st.tool.RetryAfter.isZero() {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
-	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/rules"
 )
 
@@ -173,7 +172,7 @@ func (st *stream) ask(c sluice.Call) error {
 				return fmt.Errorf("sim: Policy.Cost of unit %q for %s is %d: must not be negative", unit, st.name, st.costs[i])
 			}
 		} else {
-			st.costs[i] = max(1, st.tool.learned[unit])
+			st.costs[i] = st.tool.learned.Estimate(unit)
 		}
 	}
 	return nil
@@ -235,12 +234,4 @@ func (s *simulation) fill(c *call, t *admit.Ticket) (full *constraint, err error
 		c.holds = append(c.holds, hold{cell: cell, shadow: sh, n: n})
 	}
 	return nil, nil
-}
-
-// learn moves what is known of a unit an eighth of the way to what a call used.
-func (t *tool) learn(unit string, used int64) {
-	if old, ok := t.learned[unit]; ok {
-		used = bucket.Learn(old, used)
-	}
-	t.learned[unit] = used
 }

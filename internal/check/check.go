@@ -2,11 +2,14 @@
 // a wrong one is refused in the same words everywhere.
 //
 // A function gets the field's name as it is to stand in the error, with the package before it:
-// "sluice: Config.Timeout". Nothing here keeps or changes anything.
+// "sluice: Config.Timeout". One that gets a pointer also puts the default where nothing is set.
+// Nothing here keeps anything.
 package check
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/jsonx"
@@ -32,6 +35,28 @@ func Unit(field string, d time.Duration) error {
 	return nil
 }
 
+// Span completes a duration whose default is def.
+func Span(field string, d *time.Duration, def time.Duration) error {
+	if *d < 0 || *d > MaxDuration {
+		return fmt.Errorf("%s is %v: must be zero (%v) or positive, up to %v", field, *d, def, MaxDuration)
+	}
+	*d = cmp.Or(*d, def)
+	return Unit(field, *d)
+}
+
+// Count completes a number whose default is def, and which is at most most.
+func Count(field string, n *int, def, most int) error {
+	if *n < 0 || *n > most {
+		bound := ""
+		if most < math.MaxInt {
+			bound = fmt.Sprintf(", up to %d", most)
+		}
+		return fmt.Errorf("%s is %d: must be zero (%d) or positive%s", field, *n, def, bound)
+	}
+	*n = cmp.Or(*n, def)
+	return nil
+}
+
 // maxName is how many bytes a name can have.
 const maxName = 128
 
@@ -43,6 +68,28 @@ func Name(field, name string) error {
 	for _, r := range name {
 		if r < ' ' || r == 0x7f || r == 0xfffd || jsonx.Unsafe(r) {
 			return fmt.Errorf("%s %q has a control character: must be printable", field, name)
+		}
+	}
+	return nil
+}
+
+// NameOr completes a name whose default is def.
+func NameOr(field string, name *string, def string) error {
+	err := Name(field, *name)
+	*name = cmp.Or(*name, def)
+	return err
+}
+
+// Tool refuses a name that no tool can have.
+func Tool(field, name string) error {
+	if len(name) == 0 || len(name) > maxName {
+		return fmt.Errorf("%s %q has %d bytes: must have 1 to %d", field, jsonx.Cut(name, maxName, "…"), len(name), maxName)
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '.', c == '-':
+		default:
+			return fmt.Errorf("%s %q has %q at %d: must be of A-Z a-z 0-9 _ . -", field, name, c, i)
 		}
 	}
 	return nil

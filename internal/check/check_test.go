@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -42,5 +43,40 @@ func TestNamesAreShortAndPrintable(t *testing.T) {
 		"a\xff":                  `x.Name "a\xff" has a control character: must be printable`,
 	} {
 		assert.Equal(t, want, fmt.Sprint(Name("x.Name", name)), "%q", name)
+	}
+}
+
+func TestNumbersAndDurationsHaveDefaults(t *testing.T) {
+	for n, want := range map[int]string{
+		0:  "7 <nil>",
+		9:  "9 <nil>",
+		-1: "-1 x.Max is -1: must be zero (7) or positive, up to 9",
+		10: "10 x.Max is 10: must be zero (7) or positive, up to 9",
+	} {
+		err := Count("x.Max", &n, 7, 9)
+		assert.Equal(t, want, fmt.Sprint(n, " ", err))
+	}
+	n := -1
+	assert.EqualError(t, Count("x.Max", &n, 7, math.MaxInt), "x.Max is -1: must be zero (7) or positive")
+	for d, want := range map[time.Duration]string{
+		0:               "1m0s <nil>",
+		time.Second:     "1s <nil>",
+		-1:              "-1ns x.Wait is -1ns: must be zero (1m0s) or positive, up to 87600h0m0s",
+		30:              "30ns x.Wait is 30ns: must be at least 1µs; a Duration without a unit? 30 seconds are 30*time.Second",
+		MaxDuration + 1: "87600h0m0.000000001s x.Wait is 87600h0m0.000000001s: must be zero (1m0s) or positive, up to 87600h0m0s",
+	} {
+		err := Span("x.Wait", &d, time.Minute)
+		assert.Equal(t, want, fmt.Sprint(d, " ", err))
+	}
+}
+
+func TestToolsHaveNamesThatModelsTake(t *testing.T) {
+	for name, want := range map[string]string{
+		"a-Z_0.9":                "<nil>",
+		"":                       `x.Name "" has 0 bytes: must have 1 to 128`,
+		"a b":                    `x.Name "a b" has ' ' at 1: must be of A-Z a-z 0-9 _ . -`,
+		strings.Repeat("x", 129): `x.Name "` + strings.Repeat("x", 128) + `…" has 129 bytes: must have 1 to 128`,
+	} {
+		assert.Equal(t, want, fmt.Sprint(Tool("x.Name", name)))
 	}
 }

@@ -54,6 +54,28 @@ const (
 	GivenUp // its function has run MaxTries times
 )
 
+var details = [...]string{
+	Conflict: "the version is another",
+	Full:     "the write would go over a bound of its SharedState",
+	Closed:   "the SharedState is closed",
+	Again:    "the transaction runs again",
+	Over:     "the transaction is over",
+	TooMany:  "the transaction uses too many keys",
+	GivenUp: "given up after 10,000 tries: each time what the function had used " +
+		"was written meanwhile, by others or by the function itself",
+}
+
+// Error is what there is to say beside the reason, or nothing.
+func (c Code) Error() string { return details[c] }
+
+// Err is nil for OK.
+func (c Code) Err() error {
+	if c == OK {
+		return nil
+	}
+	return c
+}
+
 // Cond is what a write asks of the version that is there; zero stands for absent.
 type Cond struct {
 	Must bool

@@ -95,7 +95,7 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		{one(sluice.Limit{Adaptive: &sluice.Adaptive{Max: math.MaxInt}}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Adaptive.Max is %d: must be at most %d", math.MaxInt, mostSlots)},
 		{one(sluice.Limit{Max: -3}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Max is -3: must be from 1 to %d", mostSlots)},
 		{one(sluice.Limit{Max: math.MaxInt}), fmt.Sprintf("ConcurrencyLimiterConfig.Limits[0].Max is %d: must be from 1 to %d", math.MaxInt, mostSlots)},
-		{one(sluice.Limit{Max: 1, MaxKeys: -1}), "ConcurrencyLimiterConfig.Limits[0].MaxKeys is -1: must be zero (10,000) or positive"},
+		{one(sluice.Limit{Max: 1, MaxKeys: -1}), "ConcurrencyLimiterConfig.Limits[0].MaxKeys is -1: must be zero (10000) or positive"},
 		{one(sluice.Limit{Max: 1, Unit: "\x1b[31m"}), `ConcurrencyLimiterConfig.Limits[0].Unit "\x1b[31m" has a control character: must be printable`},
 		{one(sluice.Limit{Max: 1, Scope: sluice.ForTool()}), "ConcurrencyLimiterConfig.Limits[0].Scope names nothing: must name at least one"},
 		{one(sluice.Limit{Max: 1, Scope: sluice.ForType("a", "")}), "ConcurrencyLimiterConfig.Limits[0].Scope has an empty name at 1: must not be empty"},
@@ -113,7 +113,7 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		{quota(sluice.RateLimiterConfig{Rates: ok, Name: "a\u200bb"}), `RateLimiterConfig.Name "a\u200bb" has a control character: must be printable`},
 		{quota(sluice.RateLimiterConfig{Rates: ok, Name: "a\u2028b"}), `RateLimiterConfig.Name "a\u2028b" has a control character: must be printable`},
 		{quota(sluice.RateLimiterConfig{Rates: ok, Scope: sluice.ForTool("")}), "RateLimiterConfig.Scope has an empty name at 0: must not be empty"},
-		{quota(sluice.RateLimiterConfig{Rates: ok, MaxKeys: -9}), "RateLimiterConfig.MaxKeys is -9: must be zero (10,000) or positive"},
+		{quota(sluice.RateLimiterConfig{Rates: ok, MaxKeys: -9}), "RateLimiterConfig.MaxKeys is -9: must be zero (10000) or positive"},
 		{rated(sluice.Rate{}), "RateLimiterConfig.Rates[0].N is 0: must be at least 1"},
 		{rated(sluice.Rate{N: -1}), "RateLimiterConfig.Rates[0].N is -1: must be at least 1"},
 		{rated(sluice.Rate{N: 1}, sluice.Rate{N: 1, Per: -time.Second, Unit: "x"}), "RateLimiterConfig.Rates[1].Per is -1s: must be zero (one second) or positive"},
@@ -124,24 +124,24 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		{rated(sluice.Rate{N: 1}, sluice.Rate{N: 2, Per: time.Second}), "RateLimiterConfig.Rates[1] has the Per and Unit of [0]: must differ in one"},
 
 		{sched(sluice.PrioritySchedulerConfig{Name: "\x7f"}), `PrioritySchedulerConfig.Name "\x7f" has a control character: must be printable`},
-		{sched(sluice.PrioritySchedulerConfig{Ageing: -1}), "PrioritySchedulerConfig.Ageing is -1: must be from 0 to 1048576"},
-		{sched(sluice.PrioritySchedulerConfig{Ageing: math.MaxInt}), fmt.Sprintf("PrioritySchedulerConfig.Ageing is %d: must be from 0 to 1048576", math.MaxInt)},
-		{sched(sluice.PrioritySchedulerConfig{MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be from 0 to 1073741824"},
-		{sched(sluice.PrioritySchedulerConfig{MaxPerTenant: -1}), "PrioritySchedulerConfig.MaxPerTenant is -1: must be from 0 to 1073741824"},
+		{sched(sluice.PrioritySchedulerConfig{Ageing: -1}), "PrioritySchedulerConfig.Ageing is -1: must be zero (8) or positive, up to 1048576"},
+		{sched(sluice.PrioritySchedulerConfig{Ageing: math.MaxInt}), fmt.Sprintf("PrioritySchedulerConfig.Ageing is %d: must be zero (8) or positive, up to 1048576", math.MaxInt)},
+		{sched(sluice.PrioritySchedulerConfig{MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be zero (1000) or positive, up to 1073741824"},
+		{sched(sluice.PrioritySchedulerConfig{MaxPerTenant: -1}), "PrioritySchedulerConfig.MaxPerTenant is -1: must be zero (1000) or positive, up to 1073741824"},
 		{sched(sluice.PrioritySchedulerConfig{TenantWeights: map[string]int{"a": 0}}), `PrioritySchedulerConfig.TenantWeights["a"] is 0: must be from 1 to 1048576`},
 		{sched(sluice.PrioritySchedulerConfig{TenantWeights: map[string]int{"a": 1, "b": 1<<20 + 1}}), `PrioritySchedulerConfig.TenantWeights["b"] is 1048577: must be from 1 to 1048576`},
 
 		{brk(sluice.CircuitBreakerConfig{Name: long}), "CircuitBreakerConfig.Name has 129 bytes: must have at most 128"},
 		{brk(sluice.CircuitBreakerConfig{Scope: sluice.ByKey("k", nil)}), `CircuitBreakerConfig.Scope is ByKey("k") with a nil function: must not be nil`},
-		{brk(sluice.CircuitBreakerConfig{Failures: -1}), "CircuitBreakerConfig.Failures is -1: must be from 0 to 1048576"},
+		{brk(sluice.CircuitBreakerConfig{Failures: -1}), "CircuitBreakerConfig.Failures is -1: must be zero (5) or positive, up to 1048576"},
 		{brk(sluice.CircuitBreakerConfig{Ratio: math.NaN()}), "CircuitBreakerConfig.Ratio is NaN: must be from 0 (off) to 1"},
 		{brk(sluice.CircuitBreakerConfig{Ratio: math.Inf(1)}), "CircuitBreakerConfig.Ratio is +Inf: must be from 0 (off) to 1"},
 		{brk(sluice.CircuitBreakerConfig{Ratio: -0.5}), "CircuitBreakerConfig.Ratio is -0.5: must be from 0 (off) to 1"},
 		{brk(sluice.CircuitBreakerConfig{Ratio: 1.01}), "CircuitBreakerConfig.Ratio is 1.01: must be from 0 (off) to 1"},
-		{brk(sluice.CircuitBreakerConfig{MaxKeys: -1}), "CircuitBreakerConfig.MaxKeys is -1: must be zero (10,000) or positive"},
-		{brk(sluice.CircuitBreakerConfig{Window: -1}), "CircuitBreakerConfig.Window is -1ns: must be from 0 (10s) to 87600h0m0s"},
-		{brk(sluice.CircuitBreakerConfig{Cooldown: decade + 1}), "CircuitBreakerConfig.Cooldown is 87600h0m0.000000001s: must be from 0 (30s) to 87600h0m0s"},
-		{brk(sluice.CircuitBreakerConfig{Lease: -time.Minute}), "CircuitBreakerConfig.Lease is -1m0s: must be from 0 (1m0s) to 87600h0m0s"},
+		{brk(sluice.CircuitBreakerConfig{MaxKeys: -1}), "CircuitBreakerConfig.MaxKeys is -1: must be zero (10000) or positive"},
+		{brk(sluice.CircuitBreakerConfig{Window: -1}), "CircuitBreakerConfig.Window is -1ns: must be zero (10s) or positive, up to 87600h0m0s"},
+		{brk(sluice.CircuitBreakerConfig{Cooldown: decade + 1}), "CircuitBreakerConfig.Cooldown is 87600h0m0.000000001s: must be zero (30s) or positive, up to 87600h0m0s"},
+		{brk(sluice.CircuitBreakerConfig{Lease: -time.Minute}), "CircuitBreakerConfig.Lease is -1m0s: must be zero (1m0s) or positive, up to 87600h0m0s"},
 
 		{func() error { return errOf(sluice.Register(nil, sluice.Spec{Name: "x"}, work)) }, "the ToolRegistry is nil: use NewToolRegistry"},
 		{func() error {
@@ -166,10 +166,10 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		{pol(sluice.Policy{MaxWait: -1}), "Policy.MaxWait is -1ns: must be zero or positive, up to 87600h0m0s, or NoWait"},
 		{pol(sluice.Policy{Rates: []sluice.Rate{{}}}), "Policy.Rates[0].N is 0: must be at least 1"},
 		{pol(sluice.Policy{Rates: []sluice.Rate{{N: 1, Per: math.MaxInt64}}}), "Policy.Rates[0].N 1 per 9223372036854775807 ns with Burst 1 takes more than 36 years to refill: lower Burst or Per"},
-		{pol(sluice.Policy{Breaker: &sluice.CircuitBreakerConfig{Scope: sluice.Global}}), "Policy.Breaker.Scope is global: must be zero, it is the tool's own"},
-		{pol(sluice.Policy{Breaker: &sluice.CircuitBreakerConfig{Ratio: 2}}), "Policy.Breaker.Ratio is 2: must be from 0 (off) to 1"},
-		{func() error { return errOf(sluice.NewSharedState(sluice.SharedStateConfig{MaxKeys: -1})) }, "SharedStateConfig.MaxKeys is -1: must be zero (100,000) or positive"},
-		{func() error { return errOf(sluice.NewSharedState(sluice.SharedStateConfig{MaxBytes: -1})) }, "SharedStateConfig.MaxBytes is -1: must be zero (256 MiB) or positive"},
+		{pol(sluice.Policy{Breaker: &sluice.BreakerPolicy{Lease: -1}}), "Policy.Breaker.Lease is -1ns: must be zero (1m0s) or positive, up to 87600h0m0s"},
+		{pol(sluice.Policy{Breaker: &sluice.BreakerPolicy{Ratio: 2}}), "Policy.Breaker.Ratio is 2: must be from 0 (off) to 1"},
+		{func() error { return errOf(sluice.NewSharedState(sluice.SharedStateConfig{MaxKeys: -1})) }, "SharedStateConfig.MaxKeys is -1: must be zero (100000) or positive"},
+		{func() error { return errOf(sluice.NewSharedState(sluice.SharedStateConfig{MaxBytes: -1})) }, "SharedStateConfig.MaxBytes is -1: must be zero (268435456) or positive"},
 		{func() error { return errOf(sluice.NewAsyncSink(nil, 0)) }, "NewAsyncSink: s is nil: must be an EventSink"},
 		{func() error { return errOf(sluice.NewAsyncSink(sluice.NewRecorder(), -1)) }, "NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
 	} {
@@ -180,7 +180,7 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		if f == "Probes" {
 			c = sluice.CircuitBreakerConfig{Probes: -1}
 		}
-		if err := brk(c)(); err == nil || !strings.HasPrefix(err.Error(), "sluice: CircuitBreakerConfig."+f+" is -1: must be from 0 (") {
+		if err := brk(c)(); err == nil || !strings.HasPrefix(err.Error(), "sluice: CircuitBreakerConfig."+f+" is -1: must be zero (") {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
@@ -243,7 +243,6 @@ func TestZeroExecutorAnswersErrors(t *testing.T) {
 				"Submit":      func() error { _, err := e.Submit(t.Context(), q).Wait(t.Context()); return err },
 				"Explain":     func() error { return e.Explain(t.Context(), q).Refusal },
 				"Tool.Invoke": func() error { _, err := tool.Invoke(t.Context(), e, 1); return err },
-				"Tool.Func":   func() error { _, err := tool.Func(e)(t.Context(), 1); return err },
 			} {
 				if err := call(); !errors.Is(err, sluice.ErrRejected) || !strings.Contains(err.Error(), "use NewExecutor") {
 					t.Errorf("%s: %v", how, err)
@@ -293,7 +292,7 @@ func TestDurationsWithoutAUnitAreRefused(t *testing.T) {
 		fields["Policy.Breaker."+name] = func(d time.Duration) error {
 			var c sluice.CircuitBreakerConfig
 			set(&c, d)
-			return tool(sluice.Policy{Breaker: &c})
+			return tool(sluice.Policy{Breaker: &sluice.BreakerPolicy{Window: c.Window, Cooldown: c.Cooldown, Lease: c.Lease}})
 		}
 	}
 	for field, set := range fields {

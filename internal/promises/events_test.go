@@ -615,7 +615,7 @@ func TestPromise18_EveryPathHasOneTerminalEvent(t *testing.T) {
 					tool(sluice.Spec{Name: "deaf", Policy: sluice.Policy{Timeout: 10 * ms}}, sleeps(time.Second))
 					tool(sluice.Spec{Name: "listens", Policy: sluice.Policy{Timeout: 10 * ms}}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 					tool(sluice.Spec{Name: "rated", Policy: sluice.Policy{Rates: []sluice.Rate{{N: 1}}, MaxWait: ms}}, sleeps(0))
-					tool(sluice.Spec{Name: "breaks", Policy: sluice.Policy{Breaker: &sluice.CircuitBreakerConfig{Failures: 1}}}, func(context.Context) error { return errTool })
+					tool(sluice.Spec{Name: "breaks", Policy: sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 1}}}, func(context.Context) error { return errTool })
 					tool(sluice.Spec{Name: "wide", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 6 }}}, sleeps(0))
 					tool(sluice.Spec{Name: "costly", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { panic("cost") }}}, sleeps(0))
 					tool(sluice.Spec{Name: "exits"}, func(context.Context) error { runtime.Goexit(); return nil })

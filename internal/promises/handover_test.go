@@ -432,7 +432,7 @@ func TestHandOver_ReconfigureStorm(t *testing.T) {
 					r.reg.WithPolicy("x", sluice.Policy{Concurrency: rnd.IntN(3), Rates: make([]sluice.Rate, 0, 1)}),
 				}
 				if rnd.IntN(2) == 0 {
-					list[4] = r.reg.WithPolicy("x", sluice.Policy{Rates: []sluice.Rate{{N: 1_000_000}}, Breaker: &sluice.CircuitBreakerConfig{}})
+					list[4] = r.reg.WithPolicy("x", sluice.Policy{Rates: []sluice.Rate{{N: 1_000_000}}, Breaker: &sluice.BreakerPolicy{}})
 				}
 				rnd.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 				if err := sluice.Reconfigure("storm", list[:1+rnd.IntN(len(list))]...); err != nil {
@@ -575,7 +575,7 @@ func TestHandOver_Storm(t *testing.T) {
 	r.tool(sluice.Spec{Name: "leaf"}, func(context.Context) error { yield(2); return nil })
 	r.tool(sluice.Spec{Name: "plain"}, body(3))
 	r.tool(sluice.Spec{Name: "timed", Policy: sluice.Policy{Timeout: ms}}, body(2))
-	r.tool(sluice.Spec{Name: "rated", Policy: sluice.Policy{Rates: []sluice.Rate{{N: 20_000, Burst: 10}}, Breaker: &sluice.CircuitBreakerConfig{Failures: 50, Cooldown: ms}}}, body(1))
+	r.tool(sluice.Spec{Name: "rated", Policy: sluice.Policy{Rates: []sluice.Rate{{N: 20_000, Burst: 10}}, Breaker: &sluice.BreakerPolicy{Failures: 50, Cooldown: ms}}}, body(1))
 	var wg, extra sync.WaitGroup
 	stop := atomic.Bool{}
 	extra.Go(func() {

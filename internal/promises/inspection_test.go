@@ -523,7 +523,7 @@ func TestSnapshot_GatesSayKindScopeAndState(t *testing.T) {
 		quota := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "openai", Scope: sluice.ForType("web"), Rates: []sluice.Rate{{N: 5}}}))
 		r := newRig(t, sluice.Config{Interceptors: interceptors(quota, limitsOf(sluice.Limit{Max: 3, Scope: sluice.ByTenant}), breakerOf(sluice.CircuitBreakerConfig{Failures: 1}))})
 		defer r.end()
-		r.tool(sluice.Spec{Name: "work", Type: "web", Policy: sluice.Policy{Concurrency: 2, Rates: []sluice.Rate{{N: 9}}, Breaker: &sluice.CircuitBreakerConfig{}}},
+		r.tool(sluice.Spec{Name: "work", Type: "web", Policy: sluice.Policy{Concurrency: 2, Rates: []sluice.Rate{{N: 9}}, Breaker: &sluice.BreakerPolicy{}}},
 			func(context.Context) error { return errTool })
 		_ = r.call("work")
 		quota.Pause("", time.Minute)

@@ -23,12 +23,12 @@ func TestPolicyChange_RatesKeepWhatTheyCounted(t *testing.T) {
 		from, to sluice.Policy
 		more     int // calls that the new policy lets start at once
 	}{
-		"a breaker more":         {sluice.Policy{Rates: []sluice.Rate{hour}}, sluice.Policy{Rates: []sluice.Rate{hour}, Breaker: &sluice.CircuitBreakerConfig{}}, 0},
+		"a breaker more":         {sluice.Policy{Rates: []sluice.Rate{hour}}, sluice.Policy{Rates: []sluice.Rate{hour}, Breaker: &sluice.BreakerPolicy{}}, 0},
 		"a rate more":            {sluice.Policy{Rates: []sluice.Rate{hour}}, sluice.Policy{Rates: []sluice.Rate{hour, other}}, 0},
 		"a rate more, in front":  {sluice.Policy{Rates: []sluice.Rate{hour}}, sluice.Policy{Rates: []sluice.Rate{other, hour}}, 0},
 		"another order":          {sluice.Policy{Rates: []sluice.Rate{hour, second}}, sluice.Policy{Rates: []sluice.Rate{second, hour}}, 0},
 		"a rate less":            {sluice.Policy{Rates: []sluice.Rate{second, hour}}, sluice.Policy{Rates: []sluice.Rate{hour}}, 0},
-		"a breaker less":         {sluice.Policy{Rates: []sluice.Rate{hour}, Breaker: &sluice.CircuitBreakerConfig{}}, sluice.Policy{Rates: []sluice.Rate{hour}}, 0},
+		"a breaker less":         {sluice.Policy{Rates: []sluice.Rate{hour}, Breaker: &sluice.BreakerPolicy{}}, sluice.Policy{Rates: []sluice.Rate{hour}}, 0},
 		"a limit more":           {sluice.Policy{Rates: []sluice.Rate{hour}}, sluice.Policy{Rates: []sluice.Rate{hour}, Concurrency: 3}, 0},
 		"another Per":            {sluice.Policy{Rates: []sluice.Rate{hour}}, sluice.Policy{Rates: []sluice.Rate{{N: 240, Per: day, Burst: 10}}}, 0},
 		"another N":              {sluice.Policy{Rates: []sluice.Rate{hour}}, sluice.Policy{Rates: []sluice.Rate{{N: 20, Per: time.Hour}}}, 0},
@@ -62,7 +62,7 @@ func TestPolicyChange_RatesKeepWhatTheyCounted(t *testing.T) {
 // were told to cost.
 func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := &sluice.CircuitBreakerConfig{Failures: 2, Cooldown: time.Hour}
+		b := &sluice.BreakerPolicy{Failures: 2, Cooldown: time.Hour}
 		r := newRig(t, sluice.Config{MaxWait: sluice.NoWait})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Breaker: b}}, func(context.Context) error { return errTool })
@@ -94,7 +94,7 @@ func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 		_ = r.call("x")
 		wait := inOrder(2, func(int) { assert.NoError(t, r.call("x")) })
 		p.Rates = append(p.Rates, sluice.Rate{N: 10, Per: time.Hour})
-		p.Breaker = &sluice.CircuitBreakerConfig{}
+		p.Breaker = &sluice.BreakerPolicy{}
 		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
 		wait()
 		assert.Equal(t, "[0s 1m31s 1m32s]", fmt.Sprint(r.starts("x")), "starts: 91 tokens take 91 s")
@@ -113,7 +113,7 @@ func TestPolicyChange_KeepsBreakerDebtPauseAndCosts(t *testing.T) {
 			done <- res.Decision()
 		}()
 		synctest.Wait()
-		p.Breaker, p.Rates = &sluice.CircuitBreakerConfig{}, append([]sluice.Rate{{N: 10}}, p.Rates...)
+		p.Breaker, p.Rates = &sluice.BreakerPolicy{}, append([]sluice.Rate{{N: 10}}, p.Rates...)
 		require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
 		d := <-done
 		if left := r.unitLeft("tool/x", "tokens"); left != 40 || asked != 2 {
@@ -146,7 +146,7 @@ func TestPolicyChange_ANewRateIsNoFullerThanTheOthers(t *testing.T) {
 // Calls that run or wait while a policy changes count for the breaker that stays.
 func TestPolicyChange_CallsUnderWayCountForTheBreaker(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := &sluice.CircuitBreakerConfig{Failures: 2, Cooldown: time.Hour}
+		b := &sluice.BreakerPolicy{Failures: 2, Cooldown: time.Hour}
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Breaker: b}}, func(context.Context) error { time.Sleep(time.Second); return errTool })
@@ -188,7 +188,7 @@ func TestReconfigure_NothingChangedIsNotTold(t *testing.T) {
 	rec := sluice.NewRecorder()
 	l, q := limitsOf(sluice.Limit{Max: 2}, sluice.Limit{Adaptive: &sluice.Adaptive{Min: 1, Max: 4}, Scope: sluice.ByTool}), rates(sluice.Rate{N: 1}, sluice.Rate{N: 5, Per: time.Hour, Unit: "MB"})
 	s, b := scheduler(sluice.PrioritySchedulerConfig{TenantWeights: map[string]int{"a": 2}}), breakerOf(sluice.CircuitBreakerConfig{Failures: 3})
-	p := sluice.Policy{Concurrency: 3, Rates: []sluice.Rate{{N: 7}, {N: 9, Unit: "MB"}}, Breaker: &sluice.CircuitBreakerConfig{Failures: 2}}
+	p := sluice.Policy{Concurrency: 3, Rates: []sluice.Rate{{N: 7}, {N: 9, Unit: "MB"}}, Breaker: &sluice.BreakerPolicy{Failures: 2}}
 	r := newRig(t, sluice.Config{Interceptors: interceptors(l, q, s, b), Sink: rec})
 	r.tool(sluice.Spec{Name: "x", Policy: p}, sleeps(0))
 	for range 2 {
@@ -312,7 +312,7 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Scope: sluice.Global}), "CircuitBreakerConfig.Scope changes: it cannot change"},
 			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Ratio: math.NaN()}), "CircuitBreakerConfig.Ratio is NaN: must be from 0 (off) to 1"},
 			{s.Change(sluice.PrioritySchedulerConfig{Name: "t"}), `PrioritySchedulerConfig.Name is "t": cannot change from "s"`},
-			{s.Change(sluice.PrioritySchedulerConfig{Name: "s", MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be from 0 to 1073741824"},
+			{s.Change(sluice.PrioritySchedulerConfig{Name: "s", MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be zero (1000) or positive, up to 1073741824"},
 			{r.reg.WithPolicy("other", sluice.Policy{}), `WithPolicy: tool "other" is not registered`},
 			{r.reg.WithPolicy("work", sluice.Policy{Timeout: -1}), "Policy.Timeout is -1ns: must be zero or positive, up to 87600h0m0s"},
 			{(*sluice.ToolRegistry)(nil).WithPolicy("work", sluice.Policy{}), "WithPolicy: the ToolRegistry is nil"},

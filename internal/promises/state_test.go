@@ -750,20 +750,20 @@ func TestStateAllocations(t *testing.T) {
 func TestPromise22_BadStateConfig(t *testing.T) {
 	s, ctx := newState(t, sluice.SharedStateConfig{})
 	cases := map[string]error{
-		"sluice: SharedStateConfig.MaxKeys is -1: must be zero (100,000) or positive":  second(sluice.NewSharedState(sluice.SharedStateConfig{MaxKeys: -1})),
-		"sluice: SharedStateConfig.MaxBytes is -5: must be zero (256 MiB) or positive": second(sluice.NewSharedState(sluice.SharedStateConfig{MaxBytes: -5})),
-		"sluice: SharedStateConfig.MaxBytes is -6: must be zero (256 MiB) or positive": second(s.View("p", sluice.SharedStateConfig{MaxBytes: -6})),
-		`sluice: the prefix of a view is "": must not be empty`:                        second(s.View("", sluice.SharedStateConfig{})),
-		"sluice: TTL is 0s: must be positive":                                          second(sluice.Key[int]("k").Set(ctx, 1, sluice.TTL(0))),
-		"sluice: TTL is -1ns: must be positive":                                        second(sluice.Increment(ctx, "k", 1, sluice.TTL(-1))),
-		"sluice: TTL is -2ns: must be positive":                                        second(sluice.Key[int]("k").CompareAndSwap(ctx, 0, 1, sluice.TTL(-2))),
-		"sluice: TTL is -3ns: must be positive":                                        second(sluice.Key[int]("k").Update(ctx, func(int, bool) (int, error) { return 1, nil }, sluice.TTL(-3))),
+		"sluice: SharedStateConfig.MaxKeys is -1: must be zero (100000) or positive":     second(sluice.NewSharedState(sluice.SharedStateConfig{MaxKeys: -1})),
+		"sluice: SharedStateConfig.MaxBytes is -5: must be zero (268435456) or positive": second(sluice.NewSharedState(sluice.SharedStateConfig{MaxBytes: -5})),
+		"sluice: SharedStateConfig.MaxBytes is -6: must be zero (268435456) or positive": second(s.View("p", sluice.SharedStateConfig{MaxBytes: -6})),
+		`sluice: the prefix of a view is "": must be UTF-8, and not empty`:               second(s.View("", sluice.SharedStateConfig{})),
+		"sluice: TTL is 0s: must be positive":                                            second(sluice.Key[int]("k").Set(ctx, 1, sluice.TTL(0))),
+		"sluice: TTL is -1ns: must be positive":                                          second(sluice.Increment(ctx, "k", 1, sluice.TTL(-1))),
+		"sluice: TTL is -2ns: must be positive":                                          second(sluice.Key[int]("k").CompareAndSwap(ctx, 0, 1, sluice.TTL(-2))),
+		"sluice: TTL is -3ns: must be positive":                                          second(sluice.Key[int]("k").Update(ctx, func(int, bool) (int, error) { return 1, nil }, sluice.TTL(-3))),
 	}
 	for want, err := range cases {
 		assert.EqualError(t, err, want)
 	}
 	wantAbsent(t, ctx, sluice.Key[int]("k"))
-	require.NoError(t, second(sluice.Key[int]("k").Set(ctx, 1, sluice.WriteOption{})))
+	require.NoError(t, second(sluice.Key[int]("k").Set(ctx, 1)))
 }
 
 func TestStateErrorsNameTheKey(t *testing.T) {

@@ -99,7 +99,7 @@ func (s *storm) tools(reg *sluice.ToolRegistry, e func() *sluice.Executor, r *ra
 		case 1:
 			p.Rates = []sluice.Rate{{N: 20, Per: 50 * s.step}}
 		case 2:
-			p.Breaker = &sluice.CircuitBreakerConfig{Failures: 3, Cooldown: 10 * s.step}
+			p.Breaker = &sluice.BreakerPolicy{Failures: 3, Cooldown: 10 * s.step}
 		}
 		if r.IntN(3) == 0 {
 			p.Classify = func(sluice.Call, sluice.Result, error) sluice.Outcome {

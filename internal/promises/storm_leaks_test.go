@@ -148,7 +148,7 @@ func TestStorm_ToolsComeAndGo(t *testing.T) {
 		round := func(from, n int) {
 			for i := from; i < from+n; i++ {
 				s := sluice.Spec{Name: name(i), Type: fmt.Sprint("type-", i/3), Policy: sluice.Policy{
-					Concurrency: 2, Rates: []sluice.Rate{{N: 5}}, Breaker: &sluice.CircuitBreakerConfig{}}}
+					Concurrency: 2, Rates: []sluice.Rate{{N: 5}}, Breaker: &sluice.BreakerPolicy{}}}
 				rawTool(t, reg, s, func(ctx context.Context) error {
 					sluice.ReportUsage(ctx, "tokens", int64(i%7))
 					switch i % 4 {

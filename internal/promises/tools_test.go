@@ -273,7 +273,7 @@ func TestRemovedTools_LeaveNothing(t *testing.T) {
 		r.ctx = t.Context()
 		release := make(chan struct{})
 		for i := range 3000 {
-			s := sluice.Spec{Name: fmt.Sprint("session-", i), Type: fmt.Sprint("type-", i), Policy: sluice.Policy{Rates: []sluice.Rate{{N: 5}}, Breaker: &sluice.CircuitBreakerConfig{}}}
+			s := sluice.Spec{Name: fmt.Sprint("session-", i), Type: fmt.Sprint("type-", i), Policy: sluice.Policy{Rates: []sluice.Rate{{N: 5}}, Breaker: &sluice.BreakerPolicy{}}}
 			r.tool(s, func(ctx context.Context) error {
 				if i < 10 {
 					<-release

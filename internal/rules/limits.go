@@ -1,14 +1,15 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/check"
 )
 
 const (
@@ -32,6 +33,28 @@ const (
 // FirstInFirstOut is the policy without a scheduler.
 var FirstInFirstOut = admit.Policy{Ageing: Ageing, Claim: Claim, MaxQueue: MaxQueue, MaxPerTenant: MaxQueue}
 
+// maxWeight bounds what a number of starts, of results or of shares can be.
+const maxWeight = 1 << 20
+
+// Order completes what a scheduler says of the policy p.
+func Order(field string, p *admit.Policy) error {
+	if err := check.Count(field+".Ageing", &p.Ageing, Ageing, maxWeight); err != nil {
+		return err
+	}
+	if err := check.Count(field+".MaxQueue", &p.MaxQueue, MaxQueue, 1<<30); err != nil {
+		return err
+	}
+	if err := check.Count(field+".MaxPerTenant", &p.MaxPerTenant, p.MaxQueue, 1<<30); err != nil {
+		return err
+	}
+	for name, w := range p.Weights {
+		if w < 1 || w > maxWeight {
+			return fmt.Errorf("%s.TenantWeights[%q] is %d: must be from 1 to %d", field, name, w, maxWeight)
+		}
+	}
+	return nil
+}
+
 // Label is how a component stands in the names of its constraints: its kind, or kind/name.
 func Label(kind, name string) string {
 	if name == "" || name == kind {
@@ -49,6 +72,42 @@ type Slots struct {
 	Adaptive *admit.Adaptive // instead of Max; may be nil
 	MaxKeys  int
 }
+
+// Complete fills in the defaults of l, which stands after others in its limiter.
+func (l *Slots) Complete(field string, before []Slots) (err error) {
+	switch a := l.Adaptive; {
+	case a != nil:
+		a.Min = cmp.Or(a.Min, 1)
+		switch {
+		case l.Max != 0:
+			return fmt.Errorf("%s.Max is %d with Adaptive: must be zero, Adaptive.Max bounds it", field, l.Max)
+		case a.Min < 1 || a.Min > a.Max:
+			return fmt.Errorf("%s.Adaptive.Min is %d: must be from 1 to Max (%d)", field, a.Min, a.Max)
+		case a.Max > MaxLimit:
+			return fmt.Errorf("%s.Adaptive.Max is %d: must be at most %d", field, a.Max, MaxLimit)
+		}
+	case l.Max < 1 || l.Max > MaxLimit:
+		return fmt.Errorf("%s.Max is %d: must be from 1 to %d", field, l.Max, MaxLimit)
+	}
+	if l.Scope, err = l.Scope.Complete(field+".Scope", Global); err != nil {
+		return err
+	}
+	if err := check.Name(field+".Unit", l.Unit); err != nil {
+		return err
+	}
+	if err := Keys(field+".MaxKeys", &l.MaxKeys); err != nil {
+		return err
+	}
+	for i, o := range before {
+		if o.Scope.Same(l.Scope) && o.Unit == l.Unit {
+			return fmt.Errorf("%s has the Scope and Unit of Limits[%d]: must differ in one", field, i)
+		}
+	}
+	return nil
+}
+
+// Keys completes a MaxKeys.
+func Keys(field string, n *int) error { return check.Count(field, n, DefaultKeys, math.MaxInt) }
 
 // Class is the constraint of l, which the limiter of that name has.
 func (l Slots) Class(limiter string) *admit.Class {
@@ -72,74 +131,60 @@ func (l Slots) Class(limiter string) *admit.Class {
 	return k
 }
 
-// Quota is what the rates of one limiter have in common.
-type Quota struct {
-	Name     string // of the limiter
-	Scope    Scope
-	Refuse   bool
-	Upstream bool
-	MaxKeys  int
+// Breaker says when a breaker opens and how it recovers; its fields are those of the root's
+// BreakerPolicy.
+type Breaker struct {
+	Failures int
+	Ratio    float64
+	MinCalls int
+	Window   time.Duration
+	Cooldown time.Duration
+	Probes   int
+	Lease    time.Duration
 }
 
-// Class is the constraint of one rate, whose bucket is b.
-func (q Quota) Class(r Rate, b *bucket.Rate) *admit.Class {
-	k := q.class(admit.Tokens, q.RateName(r))
-	k.Unit, k.Rate, k.MaxKeys = r.Unit, b, q.Scope.TableSize(q.MaxKeys)
-	return k
-}
-
-// RateName is what the constraint of r is called.
-func (q Quota) RateName(r Rate) string { return r.named(Label("rate", q.Name)) }
-
-// Shared is the constraint of a limiter that other code uses too.
-func (q Quota) Shared(l admit.Limiter) *admit.Class {
-	k := q.class(admit.Foreign, Label("rate", q.Name)+" shared limiter")
-	k.Foreign = l
-	return k
-}
-
-func (q Quota) class(kind admit.Kind, name string) *admit.Class {
-	k := &admit.Class{Name: name, Kind: kind, Refuse: q.Refuse, Upstream: q.Upstream}
-	k.Rank, k.ByPlan = q.Scope.place()
-	return k
-}
-
-// Rate is N units per Per; its fields are those of the root's Rate, all of them set.
-type Rate struct {
-	N     int64
-	Per   time.Duration
-	Burst int64
-	Unit  string // empty counts calls
-}
-
-// String is the rate as it stands in events: "90000 tokens per minute, burst 90000".
-func (r Rate) String() string { return fmt.Sprintf("%d%s, burst %d", r.N, r.named(""), r.Burst) }
-
-// named says what a rate counts, as providers write it: "tokens per minute".
-func (r Rate) named(prefix string) string {
-	unit := r.Unit
-	if unit == "" {
-		unit = "calls"
+// Complete fills in the defaults of b.
+func (b *Breaker) Complete(field string) error {
+	if !(b.Ratio >= 0 && b.Ratio <= 1) {
+		return fmt.Errorf("%s.Ratio is %v: must be from 0 (off) to 1", field, b.Ratio)
 	}
-	per := ""
-	switch r.Per {
-	case time.Second:
-		per = "second"
-	case time.Minute:
-		per = "minute"
-	case time.Hour:
-		per = "hour"
-	case 24 * time.Hour:
-		per = "day"
-	default:
-		per = r.Per.String()
-		for _, zero := range []string{"m0s", "h0m"} { // 5m0s is 5m, and 2h0m is 2h
-			if strings.HasSuffix(per, zero) {
-				per = per[:len(per)-2]
-			}
+	failures := 5
+	if b.Ratio > 0 {
+		failures = 0
+	}
+	for _, f := range []struct {
+		name      string
+		v         *int
+		def, most int
+	}{
+		{".Failures", &b.Failures, failures, maxWeight},
+		{".MinCalls", &b.MinCalls, 20, maxWeight},
+		{".Probes", &b.Probes, 1, breaker.MaxProbes},
+	} {
+		if err := check.Count(field+f.name, f.v, f.def, f.most); err != nil {
+			return err
 		}
 	}
-	return prefix + " " + unit + " per " + per
+	if err := check.Span(field+".Window", &b.Window, 10*time.Second); err != nil {
+		return err
+	}
+	if err := check.Span(field+".Cooldown", &b.Cooldown, 30*time.Second); err != nil {
+		return err
+	}
+	return check.Span(field+".Lease", &b.Lease, time.Minute)
+}
+
+// Machine is b as the machine has it.
+func (b Breaker) Machine() *breaker.Config {
+	return &breaker.Config{
+		Failures: b.Failures,
+		Ratio:    b.Ratio,
+		MinCalls: b.MinCalls,
+		Window:   int64(b.Window),
+		Cooldown: int64(b.Cooldown),
+		Lease:    int64(b.Lease),
+		Probes:   b.Probes,
+	}
 }
 
 // Circuit is the constraint of the circuit breaker of that name.

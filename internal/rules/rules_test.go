@@ -108,7 +108,4 @@ func TestScopesApplyToWhatTheyName(t *testing.T) {
 	if a == b || !a.Same(b) || a.Same(Keyed("port", a.Key())) {
 		t.Error("want the name of a function to stand for it")
 	}
-	if s := Of(Unset).Or(ByTool); s != Of(ByTool) || s.Or(Global) != s {
-		t.Error("want the default where nothing is set")
-	}
 }

@@ -1,8 +1,11 @@
 package rules
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sluice-go/sluice/internal/check"
 )
 
 // Kind is how a scope tells calls apart.
@@ -33,8 +36,8 @@ func Of(k Kind) Scope { return Scope{kind: k} }
 // For is the scope of the kind ForTool or ForType that counts those of the names, in any order.
 func For(k Kind, names []string) Scope { return Scope{kind: k, names: joined(names)} }
 
-// Keyed is the scope of the kind ByKey with that name, and the key that says what calls count
-// under.
+// Keyed is the scope of the kind ByKey with that name, and what its owner finds a call's key with;
+// nil is refused by Complete.
 func Keyed(name string, key any) Scope { return Scope{ByKey, name, key} }
 
 // endOfName cannot be in a name that is valid: it is not UTF-8.
@@ -76,12 +79,46 @@ func (s Scope) Names() []string {
 // function stands for it.
 func (s Scope) Same(o Scope) bool { return s.kind == o.kind && s.names == o.names }
 
-// Or is s, or def if s is unset.
-func (s Scope) Or(def Kind) Scope {
-	if s.kind == Unset {
-		return Of(def)
+// OneKey reports whether all calls that count by s count together.
+func (s Scope) OneKey() bool { return s.kind == Global || s.kind == ForTool || s.kind == ForType }
+
+// Complete is s, or def if s is unset; an error if there can be no such scope.
+func (s Scope) Complete(field string, def Kind) (Scope, error) {
+	switch s.kind {
+	case Unset:
+		return Of(def), nil
+	case ForTool, ForType:
+		return s, s.checkNames(field)
+	case ByKey:
+		if s.names == "" {
+			return s, fmt.Errorf("%s is ByKey without a name: must have one", field)
+		}
+		if s.key == nil {
+			return s, fmt.Errorf("%s is ByKey(%q) with a nil function: must not be nil", field, s.names)
+		}
+		return s, check.Name(field, s.names)
 	}
-	return s
+	return s, nil
+}
+
+// checkNames refuses names that no tool or type can have, and to name none, or one twice.
+func (s Scope) checkNames(field string) error {
+	names := s.Names()
+	if len(names) == 0 {
+		return fmt.Errorf("%s names nothing: must name at least one", field)
+	}
+	for i, n := range names {
+		if n == "" {
+			return fmt.Errorf("%s has an empty name at %d: must not be empty", field, i)
+		}
+		if err := check.Name(field, n); err != nil {
+			return err
+		}
+		if i > 0 && n == names[i-1] {
+			return fmt.Errorf("%s names %q twice: must name each once", field, n)
+		}
+	}
+	return nil
 }
 
 // String is how the scope stands in refusals and snapshots.
@@ -143,8 +180,8 @@ func (s Scope) rank() uint8 {
 	return 7
 }
 
-// place says where a constraint that counts by s stands: its rank, and how its cells live.
-// Keys that calls bring are bounded by keys; those of tools and types come and go with the tools.
+// place is the rank of a constraint that counts by s, and whether its cells come and go with the
+// tools.
 func (s Scope) place() (rank uint8, byPlan bool) {
 	return s.rank(), s.kind == ByTool || s.kind == ByType
 }

@@ -9,19 +9,25 @@ import (
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
-// Schema is the members of a JSON Schema of arguments, as far as somebody has to know them.
-type Schema map[string]json.RawMessage
+// schema is the members of a JSON Schema, as far as somebody has to know them.
+type schema map[string]json.RawMessage
 
-// ReadSchema reads a JSON Schema, which has to be an object: arguments are one, so that true and
-// false have nothing to say here. None is nil. subject is what the schema is called in errors.
-func ReadSchema(subject string, doc []byte) (Schema, error) {
+// CheckSchema refuses what is no JSON Schema of arguments. That has to be an object, as arguments
+// are: true and false have nothing to say here. Nothing is none. subject is what the schema is
+// called in errors.
+func CheckSchema(subject string, doc []byte) error {
+	_, err := readSchema(subject, doc)
+	return err
+}
+
+func readSchema(subject string, doc []byte) (schema, error) {
 	if len(doc) == 0 {
 		return nil, nil
 	}
 	if !json.Valid(doc) {
 		return nil, fmt.Errorf("%s is not JSON: must be a JSON Schema or empty", subject)
 	}
-	var s Schema
+	var s schema
 	err := Decode(doc, &s, Limits{MaxBytes: len(doc)})
 	if err == nil && s == nil {
 		err = errors.New("$ is null: must be an object")
@@ -32,8 +38,12 @@ func ReadSchema(subject string, doc []byte) (Schema, error) {
 	return s, nil
 }
 
-// Required is the arguments that the schema requires, sorted: what [Require] takes.
-func (s Schema) Required(subject string) ([]string, error) {
+// Required is the arguments that the schema doc requires, sorted: what [Require] takes.
+func Required(subject string, doc []byte) ([]string, error) {
+	s, err := readSchema(subject, doc)
+	if err != nil {
+		return nil, err
+	}
 	if v, ok := s["type"]; ok {
 		if name := ""; json.Unmarshal(v, &name) != nil || name != "object" {
 			return nil, fmt.Errorf("%s has another type than \"object\": arguments are an object", subject)

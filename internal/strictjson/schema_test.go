@@ -23,11 +23,7 @@ func TestSchemaSaysWhatIsRequired(t *testing.T) {
 		`{"required":["a",1]}`:              "[] x: required[1] is no string: must be a name",
 		`{"required":["a","a"]}`:            `[] x: required names "a" twice: must name each once`,
 	} {
-		s, err := ReadSchema("x", []byte(doc))
-		var names []string
-		if err == nil {
-			names, err = s.Required("x")
-		}
+		names, err := Required("x", []byte(doc))
 		assert.Equal(t, want, fmt.Sprint(names, err), doc)
 	}
 }

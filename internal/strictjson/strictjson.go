@@ -80,6 +80,35 @@ func Decode(data []byte, v any, l Limits) error {
 	return nil
 }
 
+// Into is Decode into a new T, as the input of a call. A json.RawMessage is a copy of the data as it
+// came; of an interface that an object does not implement nothing is nil.
+func Into[T any](data json.RawMessage, l Limits) (any, error) {
+	var v T
+	switch p := any(&v).(type) {
+	case *json.RawMessage:
+		if err := Check(data, l); err != nil {
+			return nil, err
+		}
+		if Blank(data) {
+			data = empty
+		}
+		*p = slices.Clone(data)
+		return v, nil
+	case *any:
+		if len(data) == 0 {
+			*p = map[string]any{} // as Decode makes it
+			return v, nil
+		}
+	}
+	if t := reflect.TypeFor[T](); t.Kind() == reflect.Interface && t.NumMethod() > 0 && Blank(data) {
+		return nil, nil
+	}
+	if err := Decode(data, &v, l); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
 // Check reports whether data is JSON that Decode could take into an any.
 func Check(data []byte, l Limits) error {
 	data, err := prepare(data, l)

@@ -61,8 +61,8 @@ func toBitsNamed[T any](v T) uint64 {
 	}
 }
 
-// FromBits is the number that the store keeps as bits.
-func FromBits[T any](bits uint64) (v T) {
+// fromBits is the number that the store keeps as bits.
+func fromBits[T any](bits uint64) (v T) {
 	switch p := any(&v).(type) {
 	case *int:
 		*p = int(int64(bits))

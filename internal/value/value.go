@@ -1,15 +1,15 @@
 // Package value puts Go values into a kv store and takes them out again: it keeps their type
-// (value.go), numbers in the store's own bits (number.go), estimates their size (size.go), and
-// writes and reads snapshots (snapshot.go). It holds no state and no lock, and runs methods of
+// (value.go), numbers in the store's own bits (number.go), estimates their size (size.go), works on
+// one key (key.go), and writes and reads snapshots (snapshot.go). It holds no state and no lock, and runs methods of
 // values (Clone, those of JSON) outside those of the store.
 package value
 
 import (
 	"encoding/json"
-	"errors"
 	"reflect"
 	"slices"
 
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/kv"
 )
 
@@ -62,20 +62,25 @@ func Encode[T any](s *kv.Store, v T) kv.Value {
 	return kv.Value{Box: &c.Box}
 }
 
-// Decode returns what v holds as a T, or the zero T and an error that says what is there
-// instead. It may call a method Clone of the value, or one that decodes JSON.
-func Decode[T any](v kv.Value) (out T, err error) {
+// Mismatch says why a value of the store is no value of the type that is asked for.
+type Mismatch struct{ why string }
+
+func (e *Mismatch) Error() string { return e.why }
+
+// decode returns what v holds as a T, or the zero T and a *Mismatch. It may call a method Clone of
+// the value, or one that decodes JSON.
+func decode[T any](v kv.Value) (out T, err error) {
 	switch d := v.Box.Datum.(type) {
 	case *cell[T]:
 		if d == nil {
-			return FromBits[T](v.Bits), nil
+			return fromBits[T](v.Bits), nil
 		}
 		return d.value(), nil
 	case *restored:
 		return decodeJSON[T](d)
 	}
 	holds := v.Box.Datum.(datum).typeName()
-	return out, errors.New("it holds " + holds + ", not " + reflect.TypeFor[T]().String())
+	return out, &Mismatch{"it holds " + holds + ", not " + reflect.TypeFor[T]().String()}
 }
 
 // Load returns what v holds, json.RawMessage if it was restored, and nil if v is of no key.
@@ -97,7 +102,7 @@ func (*cell[T]) Fits(old kv.Datum) bool {
 
 func (c *cell[T]) load(bits uint64) any {
 	if c == nil {
-		return FromBits[T](bits)
+		return fromBits[T](bits)
 	}
 	return c.value()
 }
@@ -133,8 +138,7 @@ func restore(data json.RawMessage) kv.Value {
 	return kv.Value{Box: &r.Box}
 }
 
-// Restored reports whether v is from a snapshot and has no Go type yet.
-func Restored(v kv.Value) bool {
+func isRestored(v kv.Value) bool {
 	_, raw := v.Box.Datum.(*restored)
 	return raw
 }
@@ -146,11 +150,11 @@ func (r *restored) load(uint64) any { return slices.Clone(r.data) }
 
 func (*restored) typeName() string { return "restored JSON" }
 
-// decodeJSON is Decode for restored values, apart so that Decode need not allocate.
+// decodeJSON is decode for restored values, apart so that decode need not allocate.
 func decodeJSON[T any](r *restored) (out T, err error) {
 	if err := r.decode(&out); err != nil {
 		var zero T
-		return zero, err
+		return zero, &Mismatch{errwalk.Text(err)}
 	}
 	return out, nil
 }

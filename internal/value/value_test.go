@@ -44,7 +44,7 @@ func numbers[T comparable](t *testing.T, s *kv.Store, boxes map[*kv.Box]bool, ki
 	for _, n := range list {
 		v := Encode(s, n)
 		boxes[v.Box] = true
-		if got, err := Decode[T](v); got != n || err != nil || FromBits[T](v.Bits) != n || Load(v) != any(n) {
+		if got, err := decode[T](v); got != n || err != nil || fromBits[T](v.Bits) != n || Load(v) != any(n) {
 			t.Errorf("%T %v comes back as %v, %v, and as %v", n, n, got, err, Load(v))
 		}
 		if v.Box.Num != kind || v.Box.Size != 0 || v.Box != Encode(s, n).Box {
@@ -67,7 +67,7 @@ func TestValuesOfOtherTypesAreToldApart(t *testing.T) {
 		{restore(json.RawMessage(`1`)), "cannot unmarshal number"},
 		{restore(json.RawMessage(`null`)), "cannot unmarshal null"},
 	} {
-		got, err := Decode[string](c.v)
+		got, err := decode[string](c.v)
 		switch {
 		case c.want == "" && (got != "x" || err != nil):
 			t.Errorf("%v: got %q, %v", Load(c.v), got, err)
@@ -90,18 +90,18 @@ func TestRestoredValuesGetATypeByAWrite(t *testing.T) {
 		t.Fatal(c, err)
 	}
 	stored, version, _ := v.Get("k")
-	if !Restored(stored) || version != 3 {
+	if !isRestored(stored) || version != 3 {
 		t.Errorf("got %v, version %d: want a restored value of version 3", Load(stored), version)
 	}
 	if raw, ok := Load(stored).(json.RawMessage); !ok || string(raw) != "9007199254740993" {
 		t.Errorf("it is loaded as %v", Load(stored))
 	}
-	n, err := Decode[int64](stored)
+	n, err := decode[int64](stored)
 	_, c := v.Put("k", kv.Cond{Must: true, Was: 3}, Encode(v.Store, n), kv.Keep)
 	assert.Equal(t, int64(1<<53+1), n)
 	require.NoError(t, err)
 	assert.Equal(t, kv.OK, c)
-	if stored, _, _ = v.Get("k"); Restored(stored) || Load(stored) != n {
+	if stored, _, _ = v.Get("k"); isRestored(stored) || Load(stored) != n {
 		t.Errorf("after a write it is %v", Load(stored))
 	}
 	if Load(kv.Value{}) != nil {

@@ -42,7 +42,7 @@ func (r real) close() { sluice.StateFrom(r.ctx).Close() }
 
 func key(k string) sluice.Key[int64] { return sluice.Key[int64](k) }
 
-func life(d time.Duration) (o []sluice.WriteOption) {
+func life(d time.Duration) (o []sluice.TTL) {
 	if d > 0 {
 		o = append(o, sluice.TTL(d))
 	}

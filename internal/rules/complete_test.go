@@ -1,0 +1,73 @@
+package rules
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Completing fills in each default, and leaves what is set.
+func TestDefaultsAreFilledIn(t *testing.T) {
+	b := Breaker{}
+	require.NoError(t, b.Complete("x"))
+	assert.Equal(t, Breaker{5, 0, 20, 10 * time.Second, 30 * time.Second, 1, time.Minute}, b)
+	b = Breaker{Ratio: .5, Probes: 3}
+	require.NoError(t, b.Complete("x"))
+	assert.Zero(t, b.Failures, "with a Ratio, failures in a row are off")
+	assert.Equal(t, 3, b.Probes)
+
+	l := Slots{Adaptive: &admit.Adaptive{Max: 8}}
+	require.NoError(t, l.Complete("x", nil))
+	assert.Equal(t, Slots{Scope: Of(Global), Adaptive: &admit.Adaptive{Min: 1, Max: 8}, MaxKeys: DefaultKeys}, l)
+
+	p := admit.Policy{MaxQueue: 7}
+	require.NoError(t, Order("x", &p))
+	assert.Equal(t, admit.Policy{Ageing: Ageing, MaxQueue: 7, MaxPerTenant: 7}, p)
+
+	given := []Rate{{N: 3}}
+	rates, buckets, err := CompleteRates("x", given)
+	require.NoError(t, err)
+	assert.Equal(t, []Rate{{N: 3, Per: time.Second, Burst: 3}}, rates)
+	assert.Equal(t, int64(3), buckets[0].Burst())
+	assert.Equal(t, []Rate{{N: 3}}, given, "what was given")
+}
+
+// A rate goes on as that of its unit and period, else as one of its unit.
+func TestRatesGoOnAsThoseOfTheirUnit(t *testing.T) {
+	second, minute, tokens := Rate{Per: time.Second}, Rate{Per: time.Minute}, Rate{Per: time.Second, Unit: "tokens"}
+	hour := Rate{Per: time.Hour}
+	for _, tt := range []struct {
+		old, rates []Rate
+		want       string
+	}{
+		{[]Rate{second, minute, tokens}, []Rate{tokens, minute, second}, "[2 1 0]"},
+		{[]Rate{second, minute}, []Rate{hour, second}, "[1 0]"},
+		{[]Rate{second}, []Rate{tokens, hour, minute}, "[-1 0 -1]"},
+		{nil, []Rate{second}, "[-1]"},
+	} {
+		assert.Equal(t, tt.want, fmt.Sprint(Match(tt.old, tt.rates)), "%v -> %v", tt.old, tt.rates)
+	}
+}
+
+// A scope that counts nothing, or something twice, is refused in words.
+func TestScopesThatCannotBeAreRefused(t *testing.T) {
+	for want, s := range map[string]Scope{
+		"<nil>": Of(ByTenant),
+		"x names nothing: must name at least one":              For(ForTool, nil),
+		"x has an empty name at 1: must not be empty":          For(ForType, []string{"a", ""}),
+		`x names "a" twice: must name each once`:               For(ForType, []string{"a", "b", "a"}),
+		"x is ByKey without a name: must have one":             Keyed("", new(int)),
+		`x is ByKey("k") with a nil function: must not be nil`: Keyed("k", nil),
+		`x "a\nb" has a control character: must be printable`:  Keyed("a\nb", new(int)),
+	} {
+		_, err := s.Complete("x", Global)
+		assert.Equal(t, want, fmt.Sprint(err))
+	}
+	s, err := Of(Unset).Complete("x", ByTool)
+	require.NoError(t, err)
+	assert.Equal(t, Of(ByTool), s)
+}

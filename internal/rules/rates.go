@@ -1,0 +1,160 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/check"
+)
+
+// Quota is what the rates of one limiter have in common.
+type Quota struct {
+	Name     string // of the limiter
+	Scope    Scope
+	Refuse   bool
+	Upstream bool
+	MaxKeys  int
+}
+
+// Class is the constraint of one rate, whose bucket is b.
+func (q Quota) Class(r Rate, b *bucket.Rate) *admit.Class {
+	k := q.class(admit.Tokens, q.RateName(r))
+	k.Unit, k.Rate, k.MaxKeys = r.Unit, b, q.Scope.TableSize(q.MaxKeys)
+	return k
+}
+
+// RateName is what the constraint of r is called.
+func (q Quota) RateName(r Rate) string { return r.named(Label("rate", q.Name)) }
+
+// Shared is the constraint of a limiter that other code uses too.
+func (q Quota) Shared(l admit.Limiter) *admit.Class {
+	k := q.class(admit.Foreign, Label("rate", q.Name)+" shared limiter")
+	k.Foreign = l
+	return k
+}
+
+func (q Quota) class(kind admit.Kind, name string) *admit.Class {
+	k := &admit.Class{Name: name, Kind: kind, Refuse: q.Refuse, Upstream: q.Upstream}
+	k.Rank, k.ByPlan = q.Scope.place()
+	return k
+}
+
+// Rate is N units per Per; its fields are those of the root's Rate.
+type Rate struct {
+	N     int64
+	Per   time.Duration
+	Burst int64
+	Unit  string // empty counts calls
+}
+
+// String is the rate as it stands in events: "90000 tokens per minute, burst 90000".
+func (r Rate) String() string { return fmt.Sprintf("%d%s, burst %d", r.N, r.named(""), r.Burst) }
+
+// named says what a rate counts, as providers write it: "tokens per minute".
+func (r Rate) named(prefix string) string {
+	unit := r.Unit
+	if unit == "" {
+		unit = "calls"
+	}
+	per := ""
+	switch r.Per {
+	case time.Second:
+		per = "second"
+	case time.Minute:
+		per = "minute"
+	case time.Hour:
+		per = "hour"
+	case 24 * time.Hour:
+		per = "day"
+	default:
+		per = r.Per.String()
+		for _, zero := range []string{"m0s", "h0m"} { // 5m0s is 5m, and 2h0m is 2h
+			if strings.HasSuffix(per, zero) {
+				per = per[:len(per)-2]
+			}
+		}
+	}
+	return prefix + " " + unit + " per " + per
+}
+
+// Bucket is r as the machine has it.
+func (r Rate) Bucket() (bucket.Rate, error) { return bucket.NewRate(r.N, int64(r.Per), r.Burst) }
+
+// asRate is a type with the fields of a Rate.
+type asRate interface {
+	~struct {
+		N     int64
+		Per   time.Duration
+		Burst int64
+		Unit  string
+	}
+}
+
+// CompleteRates is a copy of rates with the defaults filled in, and their buckets.
+func CompleteRates[R asRate](field string, rates []R) ([]R, []bucket.Rate, error) {
+	rates = slices.Clone(rates)
+	var buckets []bucket.Rate
+	for i, given := range rates {
+		r, at := Rate(given), fmt.Sprintf("%s[%d]", field, i)
+		b, err := r.complete(at)
+		if err != nil {
+			return nil, nil, err
+		}
+		for j, o := range rates[:i] {
+			if o := Rate(o); o.Per == r.Per && o.Unit == r.Unit {
+				return nil, nil, fmt.Errorf("%s has the Per and Unit of [%d]: must differ in one", at, j)
+			}
+		}
+		rates[i], buckets = R(r), append(buckets, b)
+	}
+	return rates, buckets, nil
+}
+
+// complete fills in the defaults of the rate in that field.
+func (r *Rate) complete(field string) (bucket.Rate, error) {
+	switch {
+	case r.N < 1:
+		return bucket.Rate{}, fmt.Errorf("%s.N is %d: must be at least 1", field, r.N)
+	case r.Per < 0:
+		return bucket.Rate{}, fmt.Errorf("%s.Per is %v: must be zero (one second) or positive", field, r.Per)
+	case r.Burst < 0:
+		return bucket.Rate{}, fmt.Errorf("%s.Burst is %d: must be zero (N) or positive", field, r.Burst)
+	}
+	if err := check.Unit(field+".Per", r.Per); err != nil {
+		return bucket.Rate{}, err
+	}
+	if err := check.Name(field+".Unit", r.Unit); err != nil {
+		return bucket.Rate{}, err
+	}
+	r.Per, r.Burst = cmp.Or(r.Per, time.Second), cmp.Or(r.Burst, r.N)
+	b, err := r.Bucket()
+	if err != nil {
+		return b, fmt.Errorf("%s.%w", field, err)
+	}
+	return b, nil
+}
+
+// Match finds for each of rates the one of old that it goes on as: that of its Unit and Per,
+// else one of its Unit, else none (-1).
+func Match[R asRate](old, rates []R) []int {
+	from, taken := make([]int, len(rates)), make([]bool, len(old))
+	for i := range from {
+		from[i] = -1
+	}
+	for _, exactly := range []bool{true, false} {
+		for i, r := range rates {
+			for j, o := range old {
+				r, o := Rate(r), Rate(o)
+				if from[i] < 0 && !taken[j] && r.Unit == o.Unit && (r.Per == o.Per || !exactly) {
+					from[i], taken[j] = j, true
+				}
+			}
+		}
+	}
+	return from
+}

@@ -1,0 +1,95 @@
+package value
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/sluice-go/sluice/internal/kv"
+)
+
+// Errors of these functions are a [kv.Code], a [*Mismatch], or what the caller's function or context
+// gave.
+
+// Get returns the value of a key and its version, which is zero if there is none.
+func Get[T any](in *kv.View, key string) (v T, version uint64, err error) {
+	stored, version, c := in.Get(key)
+	if version == 0 {
+		return v, 0, c.Err()
+	}
+	v, err = decode[T](stored)
+	return v, version, err
+}
+
+// Update writes what fn makes of the value, and returns it. It calls fn again whenever others have
+// written the key meanwhile, and writes nothing if fn fails, or once ctx is done when fn is about to
+// be called or has returned.
+func Update[T any](
+	ctx context.Context, in *kv.View, key string, life kv.Life, fn func(old T, ok bool) (T, error),
+) (v T, err error) {
+	var zero T
+	for range kv.MaxTries {
+		if ctx.Err() != nil {
+			return zero, context.Cause(ctx)
+		}
+		old, version, err := Get[T](in, key)
+		if err != nil {
+			return zero, err
+		}
+		v, err := fn(old, version != 0)
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return zero, err
+		}
+		_, c := in.Put(key, kv.Cond{Must: true, Was: version}, Encode(in.Store, v), life)
+		switch c {
+		case kv.OK:
+			return v, nil
+		case kv.Conflict:
+			runtime.Gosched() // the other writer may be about to write again
+		default:
+			return zero, c
+		}
+	}
+	return zero, kv.GivenUp
+}
+
+// Add adds delta to a number and returns the sum; an absent key counts as zero.
+func Add[T any](in *kv.View, key string, delta T, life kv.Life) (T, error) {
+	var zero T
+	num := Encode(in.Store, delta)
+	for {
+		sum, c := in.Add(key, num, life)
+		switch c {
+		case kv.OK:
+			return fromBits[T](sum), nil
+		case kv.WrongType: // so is a restored number, until somebody writes it
+			if err := retype[T](in, key); err != nil {
+				return zero, err
+			}
+		default:
+			return zero, c
+		}
+	}
+}
+
+// retype gives a restored value the type T, unless the key cannot be a T or be written.
+func retype[T any](in *kv.View, key string) error {
+	stored, version, c := in.Get(key)
+	if version == 0 {
+		return c.Err()
+	}
+	v, err := decode[T](stored)
+	if err != nil {
+		return err
+	}
+	if !isRestored(stored) {
+		return nil // somebody else has written a T meanwhile
+	}
+	_, c = in.Put(key, kv.Cond{Must: true, Was: version}, Encode(in.Store, v), kv.Keep)
+	if c == kv.Conflict {
+		return nil
+	}
+	return c.Err()
+}
