@@ -253,7 +253,7 @@ func (a *admission) turnedAway(s *stage.Stage, inv *invocation, t *admit.Ticket,
 // refusal is what the machine's refusal of t is to the caller. The stage is locked, so
 // details become text only when somebody reads it.
 func (a *admission) refusal(s *stage.Stage, inv *invocation, t *admit.Ticket, f admit.Refusal) error {
-	e := inv.refused(ErrQueueFull, queueName, nil)
+	e := inv.refused(ErrQueueFull, errtext.QueueName, nil)
 	if f.By != nil {
 		e.By = f.By.Class().Name
 	}

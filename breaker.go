@@ -88,7 +88,7 @@ func (s *BreakerState) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("sluice: BreakerState is %q: must be closed, open, half-open or empty", cut(string(text), maxName))
+	return fmt.Errorf("sluice: BreakerState is %q: must be closed, open, half-open or empty", cut(string(text), 128))
 }
 
 func breakerState(s breaker.State) BreakerState {

@@ -368,13 +368,14 @@ func TestWithoutErrorText(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var logged, lines bytes.Buffer
-			kept, whole, queued := NewRecorder(), NewRecorder(), NewRecorder()
-			async := Must(NewAsyncSink(WithoutErrorText(queued), 10))
-			asyncInside := Must(NewAsyncSink(kept, 10))
-			asyncPayloads := Must(NewAsyncSink(WithoutErrorText(WithPayloads(kept, 0)), 10))
+			kept, whole, queued := new(Recorder), new(Recorder), new(Recorder)
+			async := Must(NewAsyncSink(WithoutErrorText(queued), AsyncSinkConfig{MaxQueue: 10}))
+			asyncInside := Must(NewAsyncSink(kept, AsyncSinkConfig{MaxQueue: 10}))
+			asyncPayloads := Must(NewAsyncSink(WithoutErrorText(Must(WithPayloads(kept, PayloadConfig{}))), AsyncSinkConfig{MaxQueue: 10}))
 			s := MultiSink(whole,
 				WithoutErrorText(NewSlogSink(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))),
-				WithoutErrorText(NewJSONSink(&lines)), WithoutErrorText(WithPayloads(kept, 0)), WithPayloads(WithoutErrorText(kept), 0),
+				WithoutErrorText(NewJSONSink(&lines)),
+				WithoutErrorText(Must(WithPayloads(kept, PayloadConfig{}))), Must(WithPayloads(WithoutErrorText(kept), PayloadConfig{})),
 				WithoutErrorText(MultiSink(kept, WithoutErrorText(MultiSink(kept)))), WithoutErrorText(asyncInside), async, asyncPayloads)
 			for _, k := range []EventKind{ToolRetrying, ToolFailed, ToolDenied} {
 				e := testEvent(k)
@@ -417,7 +418,7 @@ func TestWithoutErrorText(t *testing.T) {
 
 // A run's own sink can go without error texts, and what it is shown of values stays the same.
 func TestWithoutErrorTextOfARun(t *testing.T) {
-	plain, run := NewRecorder(), NewRecorder()
+	plain, run := new(Recorder), new(Recorder)
 	e := Must(NewExecutor(NewToolRegistry(), Config{Sink: plain}))
 	work := Must(Wrap(e, Spec{Name: "work"}, func(_ context.Context, in string) (string, error) {
 		if in == "fail" {
@@ -425,7 +426,7 @@ func TestWithoutErrorTextOfARun(t *testing.T) {
 		}
 		return in, nil
 	}))
-	ctx := WithPipelineContext(t.Context(), PipelineContext{Sink: WithoutErrorText(WithPayloads(run, 0))})
+	ctx := WithPipelineContext(t.Context(), PipelineContext{Sink: WithoutErrorText(Must(WithPayloads(run, PayloadConfig{})))})
 	_, err := work(ctx, "fail")
 	assert.EqualError(t, err, "sk-CANARY", "the caller gets")
 	if _, err := work(ctx, "fine"); err != nil {
@@ -438,16 +439,4 @@ func TestWithoutErrorTextOfARun(t *testing.T) {
 	assert.Equal(t, `"fine" "fine"`, fmt.Sprintf("%s %s", events[3].Call.Input, events[5].Result.Value), "values")
 	assert.NoError(t, run.Check())
 	assert.NoError(t, e.Close(context.Background()))
-}
-
-// What keeps events is bounded: a recorder says that it has had enough.
-func TestRecorderIsBounded(t *testing.T) {
-	var r Recorder
-	r.events = make([]Event, maxRecorded-1)
-	e := Event{Kind: BreakerStateChanged, Time: time.Now()}
-	assert.NoError(t, emitTo(t.Context(), &r, e))
-	for range 2 {
-		assert.Error(t, emitTo(t.Context(), &r, e), "kept too many")
-	}
-	assert.ErrorContains(t, r.Check(), "2 events came after the first 1000000")
 }

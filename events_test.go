@@ -108,7 +108,7 @@ func TestSinksThatDidNotOptInSeeNoValues(t *testing.T) {
 	for name, s := range map[string]EventSink{
 		"direct":          keep,
 		"in a MultiSink":  MultiSink(discarding{}, keep),
-		"beside payloads": MultiSink(WithPayloads(discarding{}, 0), keep),
+		"beside payloads": MultiSink(Must(WithPayloads(discarding{}, PayloadConfig{})), keep),
 	} {
 		got = Event{}
 		if ok, err := deliverTo(t.Context(), s, e); !ok || err != nil {
@@ -187,7 +187,7 @@ func TestEventJSON(t *testing.T) {
 			head("tool.denied") + `,"duration_ms":0,"reason":"not on Sundays","behavior":"live","allowed_behaviors":null,"queue_wait_ms":0,"error_code":"denied","error_message":"sluice: denied: not on Sundays","retryable":false}`},
 		{"bare", Event{Kind: ToolStarted, Time: testTime},
 			`{"type":"tool.started","event_id":"/0","seq":0,"schema_version":1,"timestamp":"2026-03-04T04:06:07.080000000Z","tool_name":"","action_id":"","pipeline_run_id":null,"request_id":null,"priority":0,"queue_wait_ms":0}`},
-		{"breaker", Event{Kind: BreakerStateChanged, Time: testTime, By: "breaker/web", From: "closed", To: "open", Key: "search", Actor: "ops"},
+		{"breaker", Event{Kind: BreakerStateChanged, Time: testTime, By: "breaker/web", From: BreakerClosed, To: BreakerOpen, Key: "search", Actor: "ops"},
 			`{"type":"breaker.state_changed","schema_version":1,"timestamp":"2026-03-04T04:06:07.080000000Z","by":"breaker/web","from":"closed","to":"open","key":"search","actor":"ops"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -295,7 +295,7 @@ func FuzzEventJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind, tool, id, run, text string, payload []byte, n int64, seq uint32) {
 		for _, k := range []EventKind{EventKind(kind), ToolInvoked, ToolCompleted, ToolFailed, ToolDenied} {
 			e := Event{
-				Kind: k, Time: time.Unix(n%1e11, n), Seq: seq, ParentID: id, By: tool, From: run, To: text,
+				Kind: k, Time: time.Unix(n%1e11, n), Seq: seq, ParentID: id, By: tool, OldLimit: run, NewLimit: text,
 				Queued: time.Duration(n), Duration: time.Duration(-n), RetryAfter: time.Duration(n >> 1), InputBytes: int(n),
 				Call: Call{ID: id, Tool: tool, Type: run, Attempt: int32(n), Priority: Priority(n),
 					Input: json.RawMessage(payload), Pipeline: &PipelineContext{RunID: run, Tenant: text, UserID: id, ExecutionMode: tool}},
@@ -315,14 +315,14 @@ func FuzzEventJSON(f *testing.F) {
 				Kind string `json:"type"`
 			}
 			require.NoError(t, json.Unmarshal(b, &back))
-			if want := strings.ToValidUTF8(cutEach(tool), "\ufffd"); len(tool) <= maxName && isASCII(tool) && strings.HasPrefix(string(k), "tool.") && back.Tool != want {
+			if want := strings.ToValidUTF8(cutEach(tool), "\ufffd"); len(tool) <= errtext.MaxName && isASCII(tool) && strings.HasPrefix(string(k), "tool.") && back.Tool != want {
 				t.Fatalf("tool %q came back as %q", tool, back.Tool)
 			}
 		}
 	})
 }
 
-func cutEach(s string) string { return cut(s, maxName) }
+func cutEach(s string) string { return cut(s, errtext.MaxName) }
 
 func isASCII(s string) bool {
 	for i := range len(s) {

@@ -293,7 +293,7 @@ func (k GateKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil
 func (k *GateKind) UnmarshalText(text []byte) error {
 	i := slices.Index(gateKinds[:], string(text))
 	if i < 0 {
-		return fmt.Errorf("sluice: GateKind is %q: must be one of %q", cut(string(text), maxName), gateKinds)
+		return fmt.Errorf("sluice: GateKind is %q: must be one of %q", cut(string(text), 128), gateKinds)
 	}
 	*k = GateKind(i)
 	return nil

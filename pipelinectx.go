@@ -3,6 +3,7 @@ package sluice
 import (
 	"context"
 
+	"github.com/sluice-go/sluice/internal/eventtext"
 	"github.com/sluice-go/sluice/internal/ids"
 )
 
@@ -61,6 +62,13 @@ func (pc PipelineContext) Fork() PipelineContext {
 	return pc
 }
 
+// text fills x, which is zero, with what events write of pc.
+func (pc *PipelineContext) text(x *eventtext.Run) {
+	x.ID, x.Parent, x.Request, x.Session = pc.RunID, pc.ParentRunID, pc.RequestID, pc.SessionID
+	x.User, x.Org, x.Interaction, x.Tenant = pc.UserID, pc.OrgID, pc.InteractionID, pc.tenant()
+	x.Topology, x.Service, x.Behavior = pc.Topology, pc.Service, pc.ExecutionMode
+}
+
 // tenant is who pc's calls count for.
 func (pc *PipelineContext) tenant() string {
 	if pc.Tenant != "" {
@@ -77,7 +85,7 @@ func (pc *PipelineContext) tenant() string {
 //	pc, rec := sluice.NewTestPipelineContext()
 //	ctx := sluice.WithPipelineContext(t.Context(), pc)
 func NewTestPipelineContext() (PipelineContext, *Recorder) {
-	rec, counter := NewRecorder(), new(ids.Counter)
+	rec, counter := new(Recorder), new(ids.Counter)
 	return PipelineContext{
 		RunID:     counter.Run(),
 		RequestID: "request-1",

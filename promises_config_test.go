@@ -166,8 +166,10 @@ func TestPromise22_EveryField(t *testing.T) {
 		{pol(sluice.Policy{Breaker: &sluice.CircuitBreakerConfig{Ratio: 2}}), "Policy.Breaker.Ratio is 2: must be from 0 (off) to 1"},
 		{func() error { return errOf(sluice.NewSharedState(sluice.SharedStateConfig{MaxKeys: -1})) }, "SharedStateConfig.MaxKeys is -1: must be zero (100,000) or positive"},
 		{func() error { return errOf(sluice.NewSharedState(sluice.SharedStateConfig{MaxBytes: -1})) }, "SharedStateConfig.MaxBytes is -1: must be zero (256 MiB) or positive"},
-		{func() error { return errOf(sluice.NewAsyncSink(nil, 0)) }, "NewAsyncSink: s is nil: must be an EventSink"},
-		{func() error { return errOf(sluice.NewAsyncSink(sluice.NewRecorder(), -1)) }, "NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
+		{func() error { return errOf(sluice.NewAsyncSink(nil, sluice.AsyncSinkConfig{})) }, "NewAsyncSink: s is nil: must be an EventSink"},
+		{func() error {
+			return errOf(sluice.NewAsyncSink(new(sluice.Recorder), sluice.AsyncSinkConfig{MaxQueue: -1}))
+		}, "AsyncSinkConfig.MaxQueue is -1: must be zero (1,000) or from 1 to 16777216"},
 	} {
 		assert.EqualError(t, tc.make(), "sluice: "+tc.want, "want sluice: %s", tc.want)
 	}
@@ -210,7 +212,7 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 5, Unit: "tokens"}}}))
 		b := breakerOf(sluice.CircuitBreakerConfig{Name: "b"})
 		s := scheduler(sluice.PrioritySchedulerConfig{Name: "s"})
-		sink := sluice.NewRecorder()
+		sink := new(sluice.Recorder)
 		r := newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(l, q, b, s)})
 		defer r.end()
 		var g gauge

@@ -279,7 +279,7 @@ func TestPromise19_BadSinks(t *testing.T) {
 func TestPromise19_BlockingSinkBehindAQueue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		unblock := make(chan struct{})
-		a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { <-unblock; return nil }), 10))
+		a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { <-unblock; return nil }), sluice.AsyncSinkConfig{MaxQueue: 10}))
 		r := newRig(t, sluice.Config{Sink: a, Interceptors: interceptors(atMost(1))})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
@@ -330,7 +330,7 @@ func TestPromise19_SinkExitsOnEventsOutsideCalls(t *testing.T) {
 			if strings.HasPrefix(string(e.Kind), "tool.") {
 				return nil
 			}
-			seen.add("%s>%s", e.From, e.To)
+			seen.add("%v%s>%v%s", e.From, e.OldLimit, e.To, e.NewLimit)
 			runtime.Goexit()
 			return nil
 		})})

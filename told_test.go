@@ -454,9 +454,11 @@ func TestThrottledCallsAreRetryable(t *testing.T) {
 // A sink that an executor and a run both have, in whatever list, gets each event once, and
 // so does one of two executors that share a gate.
 func TestOneSinkGetsEachEventOnce(t *testing.T) {
-	plain, payloads := func(s sluice.EventSink) sluice.EventSink { return s }, func(s sluice.EventSink) sluice.EventSink { return sluice.WithPayloads(s, 0) }
+	plain, payloads := func(s sluice.EventSink) sluice.EventSink { return s }, func(s sluice.EventSink) sluice.EventSink {
+		return sluice.Must(sluice.WithPayloads(s, sluice.PayloadConfig{}))
+	}
 	for _, wrap := range []func(sluice.EventSink) sluice.EventSink{plain, payloads} {
-		rec, own := sluice.NewRecorder(), sluice.NewRecorder()
+		rec, own := new(sluice.Recorder), new(sluice.Recorder)
 		same := wrap(rec)
 		for name, tt := range map[string]struct {
 			exec, run sluice.EventSink
