@@ -19,18 +19,18 @@ import (
 // tool's code did not run, in no attempt of the call.
 var ErrRejected = errors.New("sluice: rejected")
 
-// ErrTimeout is the reason of a call whose attempt was out of time. The tool ran, so it is no
-// refusal. It matches context.DeadlineExceeded.
+// ErrTimeout is the reason of a call whose attempt was out of time. It is no refusal, since the tool
+// ran, and matches context.DeadlineExceeded.
 var ErrTimeout = errors.New("tool timed out")
 
-// ErrDenied is the reason of a call that a rule refused: an interceptor answered with an error
-// instead of calling the tool.
+// ErrDenied is the reason of a call that an interceptor answered with an error instead of calling
+// the tool.
 var ErrDenied = errors.New("denied")
 
 // Reasons that the executor itself gives.
 var (
-	// ErrInvalidArguments: they do not fit the tool, Spec.Check refused them, the run's priority
-	// is out of range, or the context is nil.
+	// ErrInvalidArguments: they do not fit, Spec.Check refused them, the priority is out of range,
+	// or the context is nil.
 	ErrInvalidArguments = errors.New("invalid arguments")
 	// ErrNesting: nested calls are too deep, too many, or wait for each other's limits.
 	ErrNesting = errors.New("nesting")
@@ -54,11 +54,10 @@ type Error struct {
 	key CallKey // of the call; zero if somebody else made the error
 }
 
-// Error is one line: tool, reason, constraint, when to retry, cause. Names are quoted and cut,
-// and what could break the line is escaped.
+// Error is one line: tool, reason, constraint, retry, cause; names quoted and cut, the rest escaped.
 func (e *Error) Error() string { return e.text().Line() }
 
-// MarshalJSON writes names, cut and escaped, and milliseconds; never a value of a call.
+// MarshalJSON writes milliseconds, and never a value of a call.
 func (e Error) MarshalJSON() ([]byte, error) { return e.text().JSON(e.Error()), nil }
 
 // text is e in plain values.
@@ -84,7 +83,7 @@ func (e *Error) endless() bool {
 	return errwalk.Find(e.Cause, func(x error) bool { n++; return x == error(e) || n == errwalk.Max }) != nil
 }
 
-// Is reports whether target is e's Reason, or a parent of it.
+// Is reports whether target is Reason or a parent of it.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case ErrRejected:
@@ -98,8 +97,8 @@ func (e *Error) Is(target error) bool {
 // Unwrap is Cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// PanicError is a panic or a runtime.Goexit in a tool, an interceptor, or a key, cost or
-// classify function. Only the fields hold the panic's value and stack: no text, no JSON.
+// PanicError is a panic or a runtime.Goexit in a tool, an interceptor, or a key, cost or classify
+// function. Its text and JSON never hold Value or Stack.
 type PanicError struct {
 	Tool   string
 	Value  any    // nil for Goexit
@@ -107,7 +106,7 @@ type PanicError struct {
 	Stack  []byte // where
 }
 
-// Error says what happened, and in which tool's code.
+// Error says what happened.
 func (e *PanicError) Error() string {
 	what := "panicked"
 	if e.Goexit {
@@ -116,7 +115,7 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("sluice: code of tool %q %s", cut(e.Tool, 128), what)
 }
 
-// MarshalJSON writes the tool, what happened, and Error.
+// MarshalJSON says what happened.
 func (e PanicError) MarshalJSON() ([]byte, error) {
 	return errtext.Refusal{Tool: e.Tool, Reason: string(panicCode(&e))}.JSON(e.Error()), nil
 }
@@ -262,11 +261,11 @@ func (inv *invocation) barred(ctx context.Context, open bool, calls int32) error
 	return nil
 }
 
-// CodeOf is the code that events write for an error of [Executor.Invoke], in one word that is
-// good as a metric's label: unknown_tool, invalid_arguments, breaker_open, rate_limited,
-// saturated, queue_full, wait_too_long, denied, nesting, closed, timeout, canceled, panic,
-// goexit; tool_error for all else, a refusal that a tool returns of a call nested in it too;
-// empty for nil. A timeout or a panic counts as one in whatever call it was.
+// CodeOf is the code that events write for an error of [Executor.Invoke], good as a metric's label:
+// unknown_tool, invalid_arguments, breaker_open, rate_limited, saturated, queue_full, wait_too_long,
+// denied, nesting, closed, timeout, canceled, panic, goexit, or tool_error for all else; empty for
+// nil. A refusal of a nested call that a tool returns is its tool_error; its timeout or panic stays
+// one.
 func CodeOf(err error) string {
 	if err == nil {
 		return ""
@@ -394,15 +393,14 @@ func messageOf(code errtext.Code, err error) string {
 // cut keeps at most n bytes of s, and says so.
 func cut(s string, n int) string { return jsonx.Cut(s, n, "…") }
 
-// ModelText is what a model should read of an error: one JSON object that says what happened
-// and what to do,
+// ModelText is what a model should read of an error, empty for nil: one JSON object that says what
+// happened and what to do,
 //
 //	{"type":"rate_limited","message":"too many calls for now; try again in 2 s","retryable":true,"retry_after_ms":1200}
 //
-// with [CodeOf] as type, and retry_after_ms where somebody knows. It names no constraint, no
-// library and no value of a panic. Of a tool's own error it has the text, cut to 1,024 bytes: let
-// tools return what a model may read. Control, bidirectional and invisible characters are
-// escaped. It is empty for nil.
+// with [CodeOf] as type. It names no constraint, no library and no value of a panic, and escapes
+// what is invisible. Of a tool's own error it has the text, cut to 1,024 bytes: let tools return what
+// a model may read.
 func ModelText(err error) string {
 	if err == nil {
 		return ""

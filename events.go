@@ -19,23 +19,22 @@ import (
 // EventKind names an event, as in the JSON form.
 type EventKind string
 
-// The kinds of events. A call emits ToolInvoked first; ToolQueued if it waits; ToolStarted once
-// for each attempt that runs; ToolRetrying between two attempts, with the number and the error of
-// the first; and exactly one of ToolCompleted, ToolFailed and ToolDenied last. The others belong
-// to no call.
+// The kinds of events. A call emits ToolInvoked first; ToolQueued if it waits; ToolStarted for each
+// attempt that runs; ToolRetrying between two, with number and error of the first; and one of
+// ToolCompleted, ToolFailed and ToolDenied last. The others belong to no call.
 const (
 	ToolInvoked         EventKind = "tool.invoked"
 	ToolQueued          EventKind = "tool.queued"
 	ToolStarted         EventKind = "tool.started"
 	ToolRetrying        EventKind = "tool.retrying"
 	ToolCompleted       EventKind = "tool.completed"
-	ToolFailed          EventKind = "tool.failed" // refusals too, which have no ToolStarted
+	ToolFailed          EventKind = "tool.failed" // a refusal too, without ToolStarted
 	ToolDenied          EventKind = "tool.denied" // only ErrDenied
 	BreakerStateChanged EventKind = "breaker.state_changed"
 	LimitChanged        EventKind = "limit.changed"
-	LimitStalled        EventKind = "limit.stalled" // once: nothing released for a minute while calls wait
+	LimitStalled        EventKind = "limit.stalled" // once: nothing released for a minute while calls wait; it refuses none
 	RateLimitPaused     EventKind = "ratelimit.paused"
-	RateLimitDebt       EventKind = "ratelimit.debt" // a report of use was cut to a day's debt
+	RateLimitDebt       EventKind = "ratelimit.debt" // a report of use was cut
 )
 
 // isTerminal reports whether k ends a call.
@@ -43,33 +42,31 @@ func isTerminal(k EventKind) bool {
 	return k == ToolCompleted || k == ToolFailed || k == ToolDenied
 }
 
-// Event is one thing that happened. A copy shares nothing that anybody changes. It implements
-// [encoding/json.Marshaler] and [log/slog.LogValuer].
+// Event is one thing that happened. A copy shares nothing that anybody changes.
 //
-// Both forms hold the text of a tool's or an interceptor's own error, cut to 1,024 bytes, whatever
-// it says; [WithoutErrorText] keeps it from a sink. Neither holds the value or stack of a panic.
-// The tool of a call with [ErrUnknownTool] is a name that its caller made up: no good as a
-// metric's label.
+// JSON and logs hold the text of a tool's or an interceptor's own error, cut to 1,024 bytes, whatever
+// it says; [WithoutErrorText] keeps it from a sink. They never hold a panic's value or stack. With
+// [ErrUnknownTool], Call.Tool is what the caller made up: no good as a metric's label.
 type Event struct {
 	Kind                    EventKind
 	Time                    time.Time
-	CallKey                 CallKey       // that no other call has; zero outside calls
-	Call                    Call          // as invoked, with the attempt's number and priority; Input only by WithPayloads
-	ParentKey               CallKey       // of the call that this one is nested in
-	ParentID                string        // its id, which others may have too
-	Seq                     uint32        // within the call, from 1 without gaps; 0 outside calls
+	CallKey                 CallKey       // no other call's; zero outside calls
+	Call                    Call          // as invoked, but of the attempt; Input only by WithPayloads
+	ParentKey               CallKey       // of the call around this one
+	ParentID                string        // not unique
+	Seq                     uint32        // within the call, from 1 without gaps
 	From, To                BreakerState  // of BreakerStateChanged
 	Elapsed                 time.Duration // since ToolInvoked
 	Queued                  time.Duration // waited for admission so far
-	Duration                time.Duration // the tool ran; of terminal events
+	Duration                time.Duration // of the tool's run, in the end
 	Err                     error         // of ToolFailed, ToolDenied, ToolRetrying and LimitStalled
 	By                      string        // the constraint that refused, queued or changed
-	RetryAfter              time.Duration // until a retry makes sense, or of a wait or pause; zero if unknown
+	RetryAfter              time.Duration // until a retry makes sense, or how long a wait or pause is
 	Result                  Result        // of ToolCompleted; Value only by WithPayloads
-	InputBytes, OutputBytes int           // encoded; zero if nothing had to encode it
-	OldLimit, NewLimit      string        // of LimitChanged: a number, a rate, a range
-	Key                     string        // of a breaker or a rate, outside calls
-	Actor                   string        // by of Reconfigure; empty if nobody changed it
+	InputBytes, OutputBytes int           // encoded; zero if it was not
+	OldLimit, NewLimit      string        // of LimitChanged: number, rate or range
+	Key                     string        // of By, outside calls
+	Actor                   string        // who changed it, if anybody
 
 	hasData  bool // the result had a value, whether it is shown or not
 	overload bool // the call met an upstream's throttle
@@ -80,20 +77,18 @@ func (e *Event) inCall() bool {
 	return e.CallKey != 0 || e.Call.ID != "" || strings.HasPrefix(string(e.Kind), "tool.")
 }
 
-// LogValue is the event as a group, without argument and result values.
+// LogValue is the event as a group, without values.
 func (e Event) LogValue() slog.Value {
 	var x eventtext.Event
 	e.text(&x)
 	return slog.GroupValue(eventtext.Attrs(nil, &x)...)
 }
 
-// MarshalJSON writes one JSON object on one line. Empty fields are left out, but each event of a
-// call has tool_name, action_id (the call's id), pipeline_run_id, request_id (null if there is
-// none) and timestamp (RFC 3339 in UTC, nanoseconds). event_id, the call's key, a slash and seq,
-// is unique among all processes. Durations are in milliseconds; retry_after_ms is rounded up.
-//
-// Control, bidirectional and invisible characters are escaped. Arguments and results are written
-// only as [WithPayloads] left them.
+// MarshalJSON writes one JSON object on one line. Empty fields are left out, but an event of a call
+// has tool_name, action_id (the call's id), pipeline_run_id, request_id (null if there is none) and
+// timestamp (RFC 3339 in UTC, nanoseconds). event_id, the call's key, a slash and seq, is unique
+// among all processes. Durations are in milliseconds; retry_after_ms is rounded up. Control,
+// bidirectional and invisible characters are escaped.
 func (e Event) MarshalJSON() ([]byte, error) {
 	var x eventtext.Event
 	e.text(&x)
@@ -428,14 +423,13 @@ func (inv *invocation) emitRetrying(ctx context.Context, c *Call, attempt int32,
 	inv.emit(inv.toSinks(ctx), t)
 }
 
-// ReportRetry emits [ToolRetrying]: an interceptor outside the gates is about to wait, and then
-// to call its next again, since its latest attempt ended with err. Call it before the wait, on the
-// Call that the interceptor was given. Without it the event comes when next is called again,
-// with a wait of zero. Attempts at once are no retries.
+// ReportRetry emits [ToolRetrying]: an interceptor outside the gates, whose latest attempt ended with
+// err, is about to wait and then to call its next again. It is called before the wait, on the Call
+// that the interceptor was given. Without it the event comes with that next, and a wait of zero.
+// Attempts at once are no retries.
 //
-// A negative wait counts as zero. It does nothing after the call has ended, a second time for one
-// attempt, and for a Call that no interceptor was given. It waits only for the sinks, and is safe
-// for concurrent use.
+// After the call has ended, again for one attempt, and for a Call that no interceptor was given it
+// does nothing; a negative wait is zero. It waits for sinks only, and is safe for concurrent use.
 func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 	inv := c.inv
 	if inv == nil || !inv.loud || inv.first == nil {

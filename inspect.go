@@ -16,11 +16,9 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// Plan is the chain of a tool, outermost first, as in
-// "audit → admit[breaker concurrency rate] → search", and whether there is such a tool. Of the
-// gates it has those that limit calls of the tool: one whose Scope is of other tools or types
-// is not there. It calls no foreign code but the String of interceptors, of which one that
-// panics, or takes longer than 100 ms, is shown by its type.
+// Plan is the chain of a tool, outermost first, as "audit → admit[breaker concurrency rate] →
+// search", with the gates that limit it, and whether there is such a tool. An interceptor whose
+// String panics, or takes over 100 ms, is shown by its type.
 func (e *Executor) Plan(tool string) (string, bool) {
 	if e.isMade() != nil {
 		return "", false
@@ -66,29 +64,29 @@ func interceptorName(x Interceptor) string {
 	return nameof.Value(x)
 }
 
-// Decision is the admission record of a call, or [Executor.Explain]'s forecast of one. It
-// is a value without references to the call, and marshals itself for operators.
+// Decision is how a call was admitted, or would be ([Executor.Explain]). It is a value, and marshals
+// itself.
 type Decision struct {
-	Refusal   *Error        // nil if it ran, or would run
-	Wait      time.Duration // in the queue, all attempts
+	Refusal   *Error        // nil if it ran, or would
+	Wait      time.Duration // of all attempts
 	Waits     []Wait        // longest first
 	Place     int           // in the queue on arrival, from 1; 0 means not queued
-	Overtaken int           // at least so many calls that came later started earlier
+	Overtaken int           // by so many later calls, at least
 	Attempts  int
 	Costs     []Cost
 }
 
 // Wait is time spent on one constraint.
 type Wait struct {
-	By  string // "rate/openai tokens per minute"
+	By  string // as in Error
 	For time.Duration
 }
 
-// Cost is one unit's estimate and, after [ReportUsage], its actual use.
+// Cost is what a call cost of one unit.
 type Cost struct {
-	Unit     string `json:"unit"` // empty means calls
+	Unit     string `json:"unit"` // empty: calls
 	Estimate int64  `json:"estimate"`
-	Actual   int64  `json:"actual"` // the estimate, if nothing was settled
+	Actual   int64  `json:"actual"` // Estimate, unless use was reported
 }
 
 // MarshalJSON writes milliseconds.
@@ -114,14 +112,12 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// Explain says what [Executor.Invoke] would do now, and runs no tool: Refusal if it would
-// be refused, Waits with an estimate if it would wait, neither if it would start. It goes the
-// way that Invoke goes up to the decision, but for the interceptors: it compiles the tool's
-// chain, decodes the arguments, asks the tool's Check, key and cost functions, and refuses what
-// Invoke would refuse. It changes nothing, makes and evicts no key, and takes a token from
-// nobody. The estimate for a rate is exact as long as nobody comes or leaves; for slots it
-// follows from how long calls held them lately, and is zero before the first. It does not
-// wait, unless an interceptor's Wrap blocks, which ends with ctx.
+// Explain forecasts what [Executor.Invoke] would do now: Refusal if it would refuse, Waits with an
+// estimate if it would wait. It decodes the arguments, asks the tool's Check, key and cost functions,
+// and runs no tool and no interceptor. It changes nothing, makes and evicts no key, and takes no
+// token. The estimate is exact for a rate as long as nobody comes or leaves; for slots it follows
+// from how long calls held them lately, and is zero before the first. It does not wait, unless an
+// interceptor's Wrap blocks, until ctx ends.
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	if err, ok := e.unmade(&r).(*Error); ok {
 		return Decision{Refusal: err}
@@ -182,8 +178,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	return d, nil
 }
 
-// Decision is the admission record; zero if the call passed without waiting and without a
-// cost of its own.
+// Decision is how the call was admitted; zero if it did not wait and cost nothing of its own.
 func (r Result) Decision() Decision {
 	if r.rec == nil {
 		return Decision{}
@@ -231,38 +226,36 @@ func (a *admission) note(s *stage.Stage, inv *invocation, t *admit.Ticket, attem
 	sum.rec.Note(s.M, t, attempt)
 }
 
-// Snapshot is the state of an executor at one instant, ready for JSON.
+// Snapshot is the state of an executor.
 type Snapshot struct {
 	At              time.Time   `json:"at"`
-	InFlight        int         `json:"in_flight"` // admitted calls of the stage whose code has not ended
+	InFlight        int         `json:"in_flight"` // their code has not ended
 	Queued          int         `json:"queued"`
-	Abandoned       int         `json:"abandoned"` // of those in flight: nobody waits for them any more
+	Abandoned       int         `json:"abandoned"` // in flight, and nobody waits for them
 	Completed       uint64      `json:"completed"`
 	Failed          uint64      `json:"failed"`
 	Denied          uint64      `json:"denied"`
 	EventsDelivered uint64      `json:"events_delivered"`
-	EventsDropped   uint64      `json:"events_dropped"` // refused by a failing or panicking sink, or beyond a bound
+	EventsDropped   uint64      `json:"events_dropped"` // by sinks that fail, or beyond a bound
 	Gates           []GateState `json:"gates"`
 	Lanes           []LaneState `json:"lanes"`
 }
 
-// GateState is one constraint under one key. For rates Limit is the burst and Used what is
-// missing of it, more than Limit in debt.
+// GateState is one constraint under one key.
 type GateState struct {
 	Name    string       `json:"name"`
 	Kind    GateKind     `json:"kind"`
-	Scope   string       `json:"scope"` // what it counts by, such as "per tool"
+	Scope   string       `json:"scope"` // as "per tool"
 	Key     string       `json:"key,omitempty"`
-	Limit   int64        `json:"limit,omitempty"` // zero means none
-	Used    int64        `json:"used"`
-	Waiting int          `json:"waiting"`        // calls whose turn it is here first
-	State   BreakerState `json:"state,omitzero"` // of a breaker
+	Limit   int64        `json:"limit,omitempty"` // of a rate Burst; zero means none
+	Used    int64        `json:"used"`            // of a rate what is missing, over Limit in debt
+	Waiting int          `json:"waiting"`         // calls that wait here first
+	State   BreakerState `json:"state,omitzero"`  // of a breaker
 	Paused  bool         `json:"paused,omitempty"`
-	Stalled bool         `json:"stalled,omitempty"` // a limit that has released nothing for a minute while calls wait
-	Until   time.Time    `json:"until,omitzero"`    // when State may change by itself, or the pause ends
+	Stalled bool         `json:"stalled,omitempty"` // see LimitStalled
+	Until   time.Time    `json:"until,omitzero"`    // of an open State or a pause
 
-	// Unmatched is the names of a ForTool or ForType scope that no registered tool has. If it is
-	// all of them the limit holds for nobody: a name may be misspelt.
+	// Unmatched names of a ForTool or ForType scope are of no registered tool: misspelt?
 	Unmatched []string `json:"unmatched,omitempty"`
 }
 
@@ -311,22 +304,20 @@ func gateKind(k admit.Kind) GateKind {
 	return GateConcurrency
 }
 
-// LaneState is one lane of the queue: calls that wait in one line, for one constraint. There is
-// one for each combination of Tool, Tenant, Priority, By and Key.
+// LaneState is the waiting calls that have Tool, Tenant, Priority, By and Key in common.
 type LaneState struct {
 	Tool     string        `json:"tool"`
-	Tenant   string        `json:"tenant,omitempty"`   // of its calls, whether a scheduler heeds it or not
+	Tenant   string        `json:"tenant,omitempty"`   // heeded by a scheduler
 	Priority Priority      `json:"priority,omitempty"` // so too
 	Waiting  int           `json:"waiting"`
-	Oldest   time.Duration `json:"oldest_ns"`     // how long the first of them has waited
-	By       string        `json:"by"`            // the constraint that its first call waits for
+	Oldest   time.Duration `json:"oldest_ns"`     // its first call's wait
+	By       string        `json:"by"`            // what that waits for
 	Key      string        `json:"key,omitempty"` // of that
 }
 
-// Snapshot is the state of the whole admission stage, which executors that share a registry, a
-// gate or a scheduler have in common, with every key. InFlight and Queued are of one instant,
-// and so is everything else where there are at most 1,000 keys and lanes; of more, each further
-// thousand is read some microseconds later, so that calls get in between.
+// Snapshot is the state of all executors that share a registry, a gate or a scheduler with e; the
+// counters are e's alone. It is of one instant, but of Gates and Lanes each thousand after the first
+// is read some microseconds later.
 func (e *Executor) Snapshot() Snapshot {
 	if e.isMade() != nil {
 		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}

@@ -19,13 +19,13 @@ import (
 	"github.com/sluice-go/sluice/internal/trace"
 )
 
-// EventSink receives events, those of one call in order. Both methods are called by the goroutine
-// of the call, which waits for them, and by many at once: put a slow sink behind an [AsyncSink].
-// An error or a panic is counted and otherwise ignored; runtime.Goexit ends the goroutine.
+// EventSink receives events, those of one call in order, the last before the call returns. The
+// goroutines of calls run it, many at once, and wait: put a slow sink behind an [AsyncSink]. Errors
+// and panics are counted and otherwise ignored; runtime.Goexit ends the goroutine. A sink that an
+// executor and a run list gets each event once.
 //
-// Enabled is asked before each event and must be quick. Emit may read the event until it returns,
-// and change nothing; whoever keeps it copies *e. The context of Emit is the call's and may have
-// ended.
+// Enabled is asked before each event and must be quick. Emit reads the event, only until it returns;
+// whoever keeps it copies *e. Its context may have ended.
 type EventSink interface {
 	Enabled(k EventKind) bool
 	Emit(ctx context.Context, e *Event) error
@@ -34,7 +34,7 @@ type EventSink interface {
 // EventSinkFunc makes a function an [EventSink] for every kind.
 type EventSinkFunc func(ctx context.Context, e *Event) error
 
-// Enabled is always true.
+// Enabled is true.
 func (f EventSinkFunc) Enabled(EventKind) bool { return true }
 
 // Emit calls f.
@@ -58,9 +58,9 @@ type valueSink interface {
 	freeze(plain, full *Event) func(context.Context) error
 }
 
-// NewSlogSink logs events to l with the message "tool event": a call that failed or was denied
-// at Warn, one that panicked at Error, all else at Debug, and never arguments or results. A nil l
-// discards. It is safe for concurrent use and as quick as l's handler.
+// NewSlogSink logs events, never values, as "tool event": at Warn if a call failed or was denied, at
+// Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use and as quick
+// as l's handler.
 func NewSlogSink(l *slog.Logger) EventSink {
 	if l == nil {
 		return slogSink{slog.DiscardHandler}
@@ -99,10 +99,9 @@ func (s slogSink) Emit(ctx context.Context, e *Event) error {
 	return s.h.Handle(ctx, r)
 }
 
-// NewJSONSink writes each event to w as one JSON object on a line of its own, by one Write. One
-// Write runs at a time, and calls wait for theirs: put a slow w behind an [AsyncSink]. Emit
-// returns errors of w, a short write too. A nil w discards. It is safe for concurrent use; w must
-// not emit to it.
+// NewJSONSink writes each event to w as one JSON object on a line, by one Write at a time, for which
+// calls wait. Emit returns w's errors; a short write is one. A nil w discards. It is safe for
+// concurrent use; w must not emit to it.
 func NewJSONSink(w io.Writer) EventSink { return &jsonSink{eventtext.Lines{W: w}} }
 
 type jsonSink struct{ lines eventtext.Lines }
@@ -118,9 +117,9 @@ func (s *jsonSink) Emit(_ context.Context, e *Event) error {
 	return s.lines.Write(&x)
 }
 
-// MultiSink delivers to each of sinks that is Enabled, in order. One that fails or panics keeps
-// nothing from the others; Emit returns all their errors, joined. Nils, and sinks listed twice,
-// are left out; without sinks it discards. It is safe for concurrent use if they are.
+// MultiSink delivers to each of sinks that is Enabled, in order, whatever becomes of the others;
+// Emit joins their errors. Nils and repetitions are left out; without sinks it discards. It is as
+// safe for concurrent use as they are.
 func MultiSink(sinks ...EventSink) EventSink {
 	m := new(multiSink)
 	for _, s := range sinks {
@@ -283,17 +282,18 @@ func deliverFrozen(ctx context.Context, s EventSink, tool string, emit func(cont
 	return emit(ctx)
 }
 
-// PayloadConfig configures [WithPayloads]. The zero value is usable.
+// PayloadConfig configures [WithPayloads].
 type PayloadConfig struct {
-	MaxBytes int      // of the JSON of each value; zero means 4,096
-	Redact   []string // secret fields, besides those with usual names
+	MaxBytes int      // of each value's JSON; zero means 4,096
+	Redact   []string // more names of secret fields
 }
 
 const maxPayload = 1 << 26
 
 func (c *PayloadConfig) validate() error {
 	if c.MaxBytes < 0 || c.MaxBytes > maxPayload {
-		return fmt.Errorf("sluice: PayloadConfig.MaxBytes is %d: must be zero (4,096) or from 1 to %d", c.MaxBytes, maxPayload)
+		return fmt.Errorf("sluice: PayloadConfig.MaxBytes is %d: must be zero (4,096) or from 1 to %d",
+			c.MaxBytes, maxPayload)
 	}
 	for i, name := range c.Redact {
 		if !payload.IsName(name) {
@@ -304,20 +304,19 @@ func (c *PayloadConfig) validate() error {
 	return nil
 }
 
-// WithPayloads opts s in to arguments and results: Call.Input of ToolInvoked and Result.Value of
-// ToolCompleted are then copies that share nothing with the call, as [encoding/json.RawMessage]. What is
-// longer than MaxBytes is a string that ends in "…[truncated]"; what is deeper than 64 levels, or
-// a cycle, ends in "…[too deep]". A nil s discards.
+// WithPayloads opts s in to values: Call.Input of ToolInvoked and Result.Value of ToolCompleted are
+// copies, as [encoding/json.RawMessage]; or strings, where JSON ends early: after MaxBytes
+// ("…[truncated]"), at 64 levels or a cycle ("…[too deep]"). A nil s discards.
 //
 // A field whose name is in Redact, or ends in a usual name of a secret (password, secret, token,
-// authorization, apikey, accesskey, privatekey, cookie, …), is "[redacted]" at any depth, in
-// structs, maps and raw JSON. Case, "_", "-", "." and blanks of names do not matter. Only names
-// count: a secret inside a text, or under another name, is shown. Broken JSON ends at its first
-// secret. A document is read no further than 64 KiB and 16 times MaxBytes to see if it is broken.
+// authorization, apikey, accesskey, privatekey, cookie, …), is "[redacted]" at any depth of structs,
+// maps and JSON. Case, "_", "-", "." and blanks do not matter. Secrets in texts, or under other
+// names, are shown. Broken JSON ends at its first secret; 64 KiB and 16 times MaxBytes are read to
+// find out.
 //
-// The work is bounded by MaxBytes, not by the size of the value. Methods MarshalJSON and
-// MarshalText are called on small values only, and may panic. Values are read by the goroutine of
-// the call: nobody may write to them meanwhile. The sink is as safe for concurrent use as s.
+// The goroutine of the call reads the values: nobody may write to them meanwhile. MaxBytes bounds
+// the work, but for MarshalJSON and MarshalText of small values, which may panic. It is as safe for
+// concurrent use as s.
 func WithPayloads(s EventSink, c PayloadConfig) (EventSink, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -376,10 +375,10 @@ func (p *payloadFilter) replace(e *Event) {
 	}
 }
 
-// WithoutErrorText is s without what tools and interceptors write into their errors, which may be
-// an argument, an address or a key. Err says its code ([CodeOf]) alone, in every form, and matches
-// the same reasons and [ErrRejected]; an [Error] loses its Cause. It goes around any sink or into
-// one. A nil s discards. The sink is as safe for concurrent use as s.
+// WithoutErrorText is s without what tools and interceptors write into errors, which may be an
+// argument, an address or a key. Err says its code ([CodeOf]) alone and matches the same reasons; an
+// [Error] loses a foreign Cause. It goes around or inside any sink. A nil s discards. It is as safe
+// for concurrent use as s.
 func WithoutErrorText(s EventSink) EventSink { return &errorTextFilter{s} }
 
 type errorTextFilter struct{ next EventSink }
@@ -416,7 +415,7 @@ func withoutErrorText(e *Event) *Event {
 	return &c
 }
 
-// AsyncSinkConfig configures [NewAsyncSink]. The zero value is usable.
+// AsyncSinkConfig configures [NewAsyncSink].
 type AsyncSinkConfig struct {
 	MaxQueue int // events that may wait; zero means 1,000
 }
@@ -428,7 +427,8 @@ const (
 
 func (c *AsyncSinkConfig) validate() error {
 	if c.MaxQueue < 0 || c.MaxQueue > maxAsyncQueue {
-		return fmt.Errorf("sluice: AsyncSinkConfig.MaxQueue is %d: must be zero (1,000) or from 1 to %d", c.MaxQueue, maxAsyncQueue)
+		return fmt.Errorf("sluice: AsyncSinkConfig.MaxQueue is %d: must be zero (1,000) or from 1 to %d",
+			c.MaxQueue, maxAsyncQueue)
 	}
 	c.MaxQueue = cmp.Or(c.MaxQueue, defaultAsyncQueue)
 	return nil
@@ -439,20 +439,17 @@ var (
 	errSinkClosed   = errors.New("sluice: event dropped: the AsyncSink is closed")
 )
 
-// AsyncSink is a bounded queue before a sink that may be slow, block, fail or panic. Emit never
-// waits for it. Make one with [NewAsyncSink]; the zero value is not usable. It is safe for
-// concurrent use, also by the sink behind it.
+// AsyncSink is a bounded queue before a sink that may be slow, block, fail or panic: Emit never
+// waits. Make one with [NewAsyncSink]. It is safe for concurrent use, also by the sink.
 //
-// Events come out in the order they went in. When the queue is full, the oldest event that does
-// not end a call (the new one included) is dropped; if there is none, the oldest. Every event is
-// counted once: as delivered, as dropped, or not yet.
+// Events keep their order. A full queue drops the oldest event that ends no call, the new one
+// included; else the oldest. Each event is counted once, as delivered or dropped.
 //
-// Emit copies the values that [WithPayloads] asks for; the rest of an event, such as its Err, is
-// kept as it is. The sink's context has the values of the call's, ends when Close gives up, and
-// does not end with the call.
+// Values that [WithPayloads] asks for are copied by Emit; the rest of an event is kept as it is. The
+// sink's context has the values of the call's, and ends when Close gives up, not with the call.
 type AsyncSink struct {
 	sink   EventSink
-	values valueSink // sink, if it wants values; else nil
+	values valueSink // sink, if it wants any
 	queue  *dropq.Queue[queuedEvent]
 }
 
@@ -463,8 +460,8 @@ type queuedEvent struct {
 	later func(context.Context) error // delivers the event with its values; nil if it has none
 }
 
-// NewAsyncSink starts the one goroutine that delivers to s; [AsyncSink.Close] ends it. s must not
-// be nil, and is asked whether it is Enabled by the goroutine of the call.
+// NewAsyncSink starts the one goroutine that delivers to s, which must not be nil;
+// [AsyncSink.Close] ends it.
 func NewAsyncSink(s EventSink, c AsyncSinkConfig) (*AsyncSink, error) {
 	if s == nil {
 		return nil, errors.New("sluice: NewAsyncSink: s is nil: must be an EventSink")
@@ -480,12 +477,11 @@ func NewAsyncSink(s EventSink, c AsyncSinkConfig) (*AsyncSink, error) {
 	return a, nil
 }
 
-// Enabled is the sink's.
+// Enabled asks the sink.
 func (a *AsyncSink) Enabled(k EventKind) bool { return a.sink.Enabled(k) }
 
-// Emit queues e and does not wait. The error says that e itself was dropped, for a full queue or
-// after Close; that an older event gave way shows only in Dropped. Of values that e holds, only
-// JSON as [WithPayloads] makes it is kept.
+// Emit queues e. The error says that e was dropped, by a full queue or after Close. Values that e
+// holds are kept if they are JSON as [WithPayloads] makes it.
 func (a *AsyncSink) Emit(ctx context.Context, e *Event) error {
 	x := queuedEvent{ctx, *e, nil}
 	x.event.hasData = e.hasData || e.Result.Value != nil
@@ -525,34 +521,31 @@ func (a *AsyncSink) deliver(x *queuedEvent) error {
 	return err
 }
 
-// Delivered counts the events delivered to the sink, those it failed on included.
+// Delivered counts delivered events, failed ones too.
 func (a *AsyncSink) Delivered() uint64 { return a.queue.Counts().Taken }
 
-// Failed counts those for which the sink returned an error, panicked or called runtime.Goexit.
+// Failed counts errors, panics and runtime.Goexits of the sink.
 func (a *AsyncSink) Failed() uint64 { return a.queue.Counts().Failed }
 
-// Dropped counts events that were lost.
+// Dropped counts lost events.
 func (a *AsyncSink) Dropped() uint64 { return a.queue.Counts().Lost }
 
-// Close takes no more events, delivers what is queued, and waits for that until ctx ends. Then it
-// drops the rest, the event that the sink is busy with included, ends the sink's context and
-// returns ctx's error. Once it has returned nothing more is delivered; the goroutine ends when
-// the sink returns.
+// Close takes no more events and waits until the queued ones are delivered or ctx ends. Then it drops
+// the rest, also the one at the sink, ends the sink's context and returns ctx's error. After Close
+// nothing is delivered, and the goroutine ends when the sink returns. It may be called again.
 //
-// It may be called more than once and from many goroutines. The sink itself must call it with the
-// context that it was given, or one made of it: that Close returns nil at once, and what is queued
-// is delivered after the sink has returned.
+// From the sink, Close with the sink's context, or one made of it, returns nil at once; what is
+// queued is delivered after the sink has returned.
 func (a *AsyncSink) Close(ctx context.Context) error { return a.queue.Close(ctx) }
 
-// Recorder is an [EventSink] for tests: it keeps every event, a million at most, and checks them.
-// The zero value is empty and ready, a nil Recorder discards, and all methods are safe for
-// concurrent use. It gets values through [WithPayloads].
+// Recorder is an [EventSink] for tests: it keeps events, a million at most, and checks them. The zero
+// value is ready, a nil Recorder discards, and all methods are safe for concurrent use.
 type Recorder struct{ log trace.Log[Event] }
 
-// Enabled is true for every kind.
+// Enabled is true.
 func (r *Recorder) Enabled(EventKind) bool { return r != nil }
 
-// Emit keeps a copy of e; the error says that there are too many.
+// Emit keeps a copy of e, or fails if there are too many.
 func (r *Recorder) Emit(_ context.Context, e *Event) error {
 	if r == nil {
 		return nil
@@ -560,8 +553,7 @@ func (r *Recorder) Emit(_ context.Context, e *Event) error {
 	return r.log.Keep(e)
 }
 
-// Events returns a copy of the events in the order they came; if tools are named, only those of
-// their calls.
+// Events returns copies, in order; of calls of the named tools only, if any are.
 func (r *Recorder) Events(tools ...string) []Event {
 	if r == nil {
 		return nil
@@ -578,12 +570,10 @@ func (r *Recorder) Events(tools ...string) []Event {
 //	search: invoked started completed; fetch: invoked failed
 func (r *Recorder) Trace() string { return trace.Story(r.calls()) }
 
-// Check reports broken promises about the calls seen so far, each of which must have ended:
-// tool.invoked comes first and once, tool.started at most once per attempt, exactly one of
-// tool.completed, tool.failed and tool.denied last; Seq counts from 1 without gaps; tool and id
-// stay the same; a call completed if and only if it has no error, and was denied only with
-// [ErrDenied]. Events made by hand, which have no key, are told apart by run and call id. The
-// error has a line for each, 20 at most, and says if events were lost.
+// Check reports broken promises about the calls seen so far, which must have ended: tool.invoked
+// first and once, one start of each attempt, one of tool.completed, tool.failed and tool.denied, last;
+// Seq without gaps from 1; one tool and id; an error unless completed, [ErrDenied] if denied. Events
+// without a key go by run and call id. The error has 20 lines at most.
 func (r *Recorder) Check() error {
 	if r == nil {
 		return nil
