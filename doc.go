@@ -12,7 +12,7 @@
 //
 // # How a call flows
 //
-//	Invoke ─ tool.invoked ─ decode, check ─► interceptors (an onion, compiled once per tool)
+//	Invoke ─ tool.invoked ─ decode, check ─► interceptors (an onion)
 //	                             │
 //	                             ▼
 //	        admission: every constraint of the call: breaker · slots · rates
@@ -59,8 +59,8 @@
 // one that would wait for itself through others is refused with [ErrNesting], which names the
 // limits.
 //
-// Depth, calls under one root and inherited priority follow the calls that still run around it. A
-// call made with the context of one that has ended is a new root, and names that one as parent.
+// Depth, root and inherited priority are those of the calls that still run around it. A call with
+// the context of one that has ended is a new root, and names that one as parent.
 //
 // # Decisions
 //
@@ -68,7 +68,7 @@
 //     and zero is an error, never "unlimited". So is a duration below a microsecond: a unit was
 //     forgotten.
 //   - What is due happens first, whether its timer has fired or not: tokens, ends of pauses and
-//     of waits. So nobody who comes later is served before those who could have been.
+//     of waits. So nobody who comes later is served before.
 //   - Intervals are half-open: a breaker is open in [opened, opened+Cooldown), a key lives in
 //     [set, set+ttl). A call may start at exactly arrival+MaxWait, and not at its context's
 //     deadline.
@@ -98,7 +98,6 @@
 //
 // # Untrusted code
 //
-// Panics and Goexit of tools are caught. What the Go runtime itself throws (concurrent map writes,
-// a stack overflow, running out of memory) nobody can catch: run tools that may do that in another
-// process.
+// Panics and Goexit of tools are caught. What the Go runtime throws (concurrent map writes, a stack
+// overflow, no memory) nobody can catch: run tools that may do that in another process.
 package sluice

@@ -15,20 +15,16 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// ErrRejected is the parent of every refusal: errors.Is(err, ErrRejected) if and only if the
-// tool's code did not run, in no attempt of the call.
-var ErrRejected = errors.New("sluice: rejected")
-
-// ErrTimeout is the reason of a call whose attempt was out of time. It is no refusal, since the tool
-// ran, and matches context.DeadlineExceeded.
-var ErrTimeout = errors.New("tool timed out")
-
-// ErrDenied is the reason of a call that an interceptor answered with an error instead of calling
-// the tool.
-var ErrDenied = errors.New("denied")
-
-// Reasons that the executor itself gives.
+// Reasons that an Executor gives.
 var (
+	// ErrRejected is the parent of every refusal: errors.Is(err, ErrRejected) if and only if the
+	// tool's code did not run, in no attempt of the call.
+	ErrRejected = errors.New("sluice: rejected")
+	// ErrTimeout: the attempt was out of time. It is no refusal, since the tool ran, and matches
+	// context.DeadlineExceeded.
+	ErrTimeout = errors.New("tool timed out")
+	// ErrDenied: an interceptor answered with an error instead of calling the tool.
+	ErrDenied = errors.New("denied")
 	// ErrInvalidArguments: they do not fit, Spec.Check refused them, the priority is out of range,
 	// or the context is nil.
 	ErrInvalidArguments = errors.New("invalid arguments")
@@ -44,7 +40,7 @@ type Error struct {
 	Tool   string
 	CallID string
 	// Reason is ErrUnknownTool, ErrInvalidArguments, ErrBreakerOpen, ErrRateLimited, ErrSaturated,
-	// ErrQueueFull, ErrWaitTooLong, ErrDenied, ErrNesting, ErrClosed or ErrTimeout; ErrRejected if
+	// ErrQueueFull, ErrWaitTooLong, ErrDenied, ErrNesting, ErrClosed, ErrTimeout, or ErrRejected if
 	// the caller gave up.
 	Reason     error
 	By         string        // the constraint, as "rate/openai tokens per minute"; empty if none
@@ -101,9 +97,9 @@ func (e *Error) Unwrap() error { return e.Cause }
 // function. Its text and JSON never hold Value or Stack.
 type PanicError struct {
 	Tool   string
-	Value  any    // nil for Goexit
-	Goexit bool   // the code called runtime.Goexit, as testing.T.FailNow does
-	Stack  []byte // where
+	Value  any  // nil for Goexit
+	Goexit bool // runtime.Goexit was called
+	Stack  []byte
 }
 
 // Error says what happened.
@@ -210,10 +206,7 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 // caught is what recover gave as an error. It must be called by the deferred function
 // that recovers, for the stack's sake.
 func caught(tool string, v any) *PanicError {
-	if v == nil {
-		return &PanicError{Tool: tool, Goexit: true, Stack: debug.Stack()}
-	}
-	return &PanicError{Tool: tool, Value: v, Stack: debug.Stack()}
+	return &PanicError{Tool: tool, Value: v, Goexit: v == nil, Stack: debug.Stack()}
 }
 
 // unmade is the error of a call of an executor that NewExecutor has not made.

@@ -87,8 +87,8 @@ func (e Event) LogValue() slog.Value {
 // MarshalJSON writes one JSON object on one line. Empty fields are left out, but an event of a call
 // has tool_name, action_id (the call's id), pipeline_run_id, request_id (null if there is none) and
 // timestamp (RFC 3339 in UTC, nanoseconds). event_id, the call's key, a slash and seq, is unique
-// among all processes. Durations are in milliseconds; retry_after_ms is rounded up. Control,
-// bidirectional and invisible characters are escaped.
+// everywhere. Durations are in milliseconds, retry_after_ms is rounded up. Control, bidirectional
+// and invisible characters are escaped.
 func (e Event) MarshalJSON() ([]byte, error) {
 	var x eventtext.Event
 	e.text(&x)
@@ -173,13 +173,8 @@ func (t *callEvent) of(c *Call) {
 
 // withValue is t with its value, if it has one and one of the two sinks opted in; else nil.
 func (t *callEvent) withValue(a, b EventSink) *Event {
-	if t.value == nil {
+	if t.value == nil || valueSinkOf(a) == nil && valueSinkOf(b) == nil {
 		return nil
-	}
-	if _, ok := valueSinkOf(a); !ok {
-		if _, ok = valueSinkOf(b); !ok {
-			return nil
-		}
 	}
 	t.full = t.Event
 	if t.Kind == ToolInvoked {
@@ -342,45 +337,34 @@ func (e *stalled) Error() string {
 		"does a tool call another without the context it was given?", e.holding, e.waiting)
 }
 
-// valueSinkOf is s if it wants values. It goes by concrete type: a user's type that embeds
-// an AsyncSink would satisfy the interface too, and its own Emit would not be called.
-func valueSinkOf(s EventSink) (v valueSink, ok bool) {
+// valueSinkOf is s if it wants values, else nil. It goes by concrete type: a user's type that
+// embeds an AsyncSink would satisfy the interface too, and its own Emit would not be called.
+func valueSinkOf(s EventSink) valueSink {
 	switch s.(type) {
 	case *payloadFilter, *errorTextFilter, *multiSink, *AsyncSink:
-		v = s.(valueSink)
-		return v, v.wantsValues()
+		if v := s.(valueSink); v.wantsValues() {
+			return v
+		}
 	}
-	return nil, false
+	return nil
 }
 
 // deliver delivers an event to s: plain, or if s opted in to values full too, which is nil if
 // there are none. delivered is false with a nil error if s is nil or not interested, and with
 // an error if s failed or panicked. It allocates nothing unless s does.
 func deliver(ctx context.Context, s EventSink, plain, full *Event) (delivered bool, err error) {
-	normal := false
-	defer func() {
-		if normal {
-			return
-		}
-		if x := recover(); x != nil {
-			delivered, err = false, newSinkPanic(s, plain.Call.Tool, x)
-		}
-	}()
-	if s != nil && s.Enabled(plain.Kind) {
-		err = deliverEnabled(ctx, s, plain, full)
-		delivered = err == nil
+	defer catch(s, plain.Call.Tool, &err)
+	if s == nil || !s.Enabled(plain.Kind) {
+		return false, nil
 	}
-	normal = true
-	return delivered, err
-}
-
-func deliverEnabled(ctx context.Context, s EventSink, plain, full *Event) error {
 	if full != nil {
-		if v, ok := valueSinkOf(s); ok {
-			return v.emitBoth(ctx, plain, full)
+		if v := valueSinkOf(s); v != nil {
+			err = v.emitBoth(ctx, plain, full)
+			return err == nil, err
 		}
 	}
-	return s.Emit(ctx, plain)
+	err = s.Emit(ctx, plain)
+	return err == nil, err
 }
 
 // sinkPanic is the error of a sink that panicked.
@@ -389,12 +373,15 @@ type sinkPanic struct {
 	panic *PanicError
 }
 
-func newSinkPanic(s EventSink, tool string, v any) error {
-	return &sinkPanic{fmt.Sprintf("%T", s), &PanicError{Tool: tool, Value: v, Stack: debug.Stack()}}
-}
-
 func (e *sinkPanic) Error() string { return "sluice: event sink " + e.sink + " panicked" }
 func (e *sinkPanic) Unwrap() error { return e.panic }
+
+// catch is deferred by whoever calls s for an event of that tool.
+func catch(s EventSink, tool string, err *error) {
+	if x := recover(); x != nil {
+		*err = &sinkPanic{fmt.Sprintf("%T", s), &PanicError{Tool: tool, Value: x, Stack: debug.Stack()}}
+	}
+}
 
 // emitRetry reports that the attempt c, which begins, is a retry, unless somebody has: all
 // attempts before it have ended.

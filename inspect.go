@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/nameof"
 	"github.com/sluice-go/sluice/internal/record"
-	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/survey"
 )
 
 // Plan is the chain of a tool, outermost first, as "audit → admit[breaker concurrency rate] →
@@ -114,7 +114,7 @@ func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisec
 
 // Explain forecasts what [Executor.Invoke] would do now: Refusal if it would refuse, Waits with an
 // estimate if it would wait. It decodes the arguments, asks the tool's Check, key and cost functions,
-// and runs no tool and no interceptor. It changes nothing, makes and evicts no key, and takes no
+// and runs no tool and no interceptor. It changes nothing and takes no
 // token. The estimate is exact for a rate as long as nobody comes or leaves; for slots it follows
 // from how long calls held them lately, and is zero before the first. It does not wait, unless an
 // interceptor's Wrap blocks, until ctx ends.
@@ -243,30 +243,28 @@ type Snapshot struct {
 
 // GateState is one constraint under one key.
 type GateState struct {
-	Name    string       `json:"name"`
-	Kind    GateKind     `json:"kind"`
-	Scope   string       `json:"scope"` // as "per tool"
-	Key     string       `json:"key,omitempty"`
-	Limit   int64        `json:"limit,omitempty"` // of a rate Burst; zero means none
-	Used    int64        `json:"used"`            // of a rate what is missing, over Limit in debt
-	Waiting int          `json:"waiting"`         // calls that wait here first
-	State   BreakerState `json:"state,omitzero"`  // of a breaker
-	Paused  bool         `json:"paused,omitempty"`
-	Stalled bool         `json:"stalled,omitempty"` // see LimitStalled
-	Until   time.Time    `json:"until,omitzero"`    // of an open State or a pause
-
-	// Unmatched names of a ForTool or ForType scope are of no registered tool: misspelt?
-	Unmatched []string `json:"unmatched,omitempty"`
+	Name      string       `json:"name"`
+	Kind      GateKind     `json:"kind"`
+	Scope     string       `json:"scope"` // as "per tool"
+	Key       string       `json:"key,omitempty"`
+	Limit     int64        `json:"limit,omitempty"` // of a rate Burst; zero means none
+	Used      int64        `json:"used"`            // of a rate what is missing, over Limit in debt
+	Waiting   int          `json:"waiting"`         // calls that wait here first
+	State     BreakerState `json:"state,omitzero"`  // of a breaker
+	Paused    bool         `json:"paused,omitempty"`
+	Stalled   bool         `json:"stalled,omitempty"`   // see LimitStalled
+	Until     time.Time    `json:"until,omitzero"`      // of an open State or a pause
+	Unmatched []string     `json:"unmatched,omitempty"` // names in Scope that no registered tool has
 }
 
 // GateKind says what a constraint is.
 type GateKind uint8
 
 const (
-	GateConcurrency   GateKind = iota // calls, or their weight, in flight
-	GateRate                          // starts, or their cost, over time
+	GateConcurrency   GateKind = iota // calls or weight in flight
+	GateRate                          // starts or cost over time
 	GateBreaker                       // outcomes
-	GateSharedLimiter                 // starts, as RateLimiterConfig.Limiter counts them
+	GateSharedLimiter                 // RateLimiterConfig.Limiter
 )
 
 var gateKinds = [...]string{"concurrency", "rate", "breaker", "shared limiter"}
@@ -322,234 +320,86 @@ func (e *Executor) Snapshot() Snapshot {
 	if e.isMade() != nil {
 		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
 	}
-	r := e.read()
-	for r.next(readAtOnce) {
-	}
-	return r.done()
-}
-
-// readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.
-const readAtOnce = 1000
-
-// reading is a snapshot in the making.
-type reading struct {
-	e     *Executor
-	snap  Snapshot
-	begun bool
-
-	cores  []*gateCore // to read, the first of them is being read
-	limits []gateLimit // of it
-	from   int         // in the cells of the first of limits, from the end; 0 at the beginning
-	seen   map[string]int
-	cells  []*admit.Cell // scratch
-
-	lanes     int // to read, from the end; 0 at the end
-	lanesSeen map[uint64]bool
-	laneRows  []admit.Lane // scratch
-
-	tools, types map[string]bool // that are registered; nil if no scope asks for them
-}
-
-func (e *Executor) read() *reading {
-	r := &reading{e: e, cores: slices.Clone(e.gates), snap: Snapshot{
+	out := Snapshot{
 		Completed:       e.completed.Load(),
 		Failed:          e.failed.Load(),
 		Denied:          e.denied.Load(),
 		Abandoned:       int(e.abandoned.Load()),
 		EventsDelivered: e.delivered.Load(),
 		EventsDropped:   e.dropped.Load(),
-		Gates:           []GateState{},
-		Lanes:           []LaneState{},
-	}}
-	for _, t := range e.registry.current().tools {
-		r.cores = append(r.cores, &t.shared.core)
 	}
-	for _, g := range e.gates {
-		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil }) {
-			r.tools, r.types = e.names()
-			break
-		}
+	r := e.read()
+	for r.Next(readAtOnce) {
 	}
-	return r
-}
-
-// names is the tools, and their types, that the executors of e's domain can call.
-func (e *Executor) names() (tools, types map[string]bool) {
-	tools, types = make(map[string]bool), make(map[string]bool)
-	for _, c := range append(e.registry.stage.Clients(), (*inDomain)(e)) {
-		for name, t := range executorOf(c).registry.current().tools {
-			tools[name], types[t.spec.Type] = true, true
-		}
+	s := r.Done()
+	out.At, out.InFlight, out.Queued = s.At, s.Running, s.Waiting
+	out.EventsDropped += s.Lost
+	out.Gates, out.Lanes = make([]GateState, len(s.Cells)), make([]LaneState, len(s.Lanes))
+	for i, c := range s.Cells {
+		out.Gates[i] = gateState(c)
 	}
-	return tools, types
-}
-
-// next reads on under one hold of the lock, up to n cells and lanes, and reports whether there
-// are more.
-func (r *reading) next(n int) bool {
-	s := r.e.stage.Lock()
-	now := s.Now()
-	if !r.begun {
-		r.begun = true
-		r.snap.At = s.Clock.Time(now)
-		r.snap.InFlight, r.snap.Queued = s.M.Running(), s.M.Waiting()
-		r.snap.EventsDropped += s.Lost()
-		r.lanes = s.M.LaneCount()
-	}
-	for n > 0 && len(r.cores) > 0 {
-		if !r.cores[0].stage.Leads(s) { // e is closed: its gates may have gone elsewhere
-			s.Unlock()
-			s = r.cores[0].stage.Lock()
-			r.core(s, s.Now(), n)
-			s.Unlock()
-			return true
-		}
-		n = r.core(s, now, n)
-	}
-	if n > 0 && r.lanes > 0 {
-		r.laneRows, r.lanes = s.M.LaneBatch(r.laneRows[:0], r.lanes, n)
-		for _, l := range r.laneRows {
-			r.lane(s, now, l)
-		}
-	}
-	more := len(r.cores) > 0 || r.lanes > 0
-	s.Unlock()
-	return more
-}
-
-// core reads on at the first of r's cores, and answers how many of n cells are left to read.
-func (r *reading) core(s *stage.Stage, now int64, n int) int {
-	g := r.cores[0]
-	if r.limits == nil {
-		r.limits = g.limits
-		n-- // so that many without cells are read in batches too
-	}
-	for len(r.limits) > 0 && n > 0 {
-		n -= r.limit(s, now, r.limits[0], n)
-	}
-	if len(r.limits) == 0 {
-		r.cores, r.limits = r.cores[1:], nil
-	}
-	return n
-}
-
-// limit reads up to n cells of l, which is done with then unless there are more. It answers how
-// many it read.
-func (r *reading) limit(s *stage.Stage, now int64, l gateLimit, n int) int {
-	first := r.from == 0
-	if first {
-		s.M.Prune(now, l.class)
-		r.from = l.class.Len()
-	}
-	r.cells, r.from = l.class.Batch(r.cells[:0], r.from, n)
-	if first && r.from > 0 {
-		r.seen = make(map[string]int)
-	}
-	unmatched := r.unmatched(l.scope)
-	for _, c := range r.cells {
-		g := gateState(s, now, c)
-		g.Scope, g.Unmatched = l.scope.String(), unmatched
-		if i, twice := r.seen[c.Key()]; twice {
-			r.snap.Gates[i] = g
-			continue
-		}
-		if r.seen != nil {
-			r.seen[c.Key()] = len(r.snap.Gates)
-		}
-		r.snap.Gates = append(r.snap.Gates, g)
-	}
-	if len(r.cells) == 0 && first && unmatched != nil {
-		g := gateState(s, now, s.M.Peek(now, l.class, ""))
-		g.Scope, g.Unmatched = l.scope.String(), unmatched
-		r.snap.Gates = append(r.snap.Gates, g)
-	}
-	if r.from == 0 {
-		r.limits, r.seen = r.limits[1:], nil
-	}
-	return len(r.cells)
-}
-
-// unmatched is the names of a scope that nothing registered has.
-func (r *reading) unmatched(s rules.Scope) []string {
-	if r.tools == nil {
-		return nil
-	}
-	has := r.tools
-	if s.Kind() == rules.ForType {
-		has = r.types
-	}
-	var out []string
-	for _, n := range s.Names() {
-		if !has[n] {
-			out = append(out, n)
-		}
+	for i, l := range s.Lanes {
+		out.Lanes[i] = LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
 	}
 	return out
 }
 
-// lane notes a lane unless it has been read before. Nested calls have lanes of their own, and
-// others may differ by what they need elsewhere; done makes one of those that look alike.
-func (r *reading) lane(s *stage.Stage, now int64, l admit.Lane) {
-	if r.lanesSeen[l.Born] {
-		return
-	}
-	if r.lanesSeen == nil && r.lanes > 0 {
-		r.lanesSeen = make(map[uint64]bool)
-	}
-	if r.lanesSeen != nil {
-		r.lanesSeen[l.Born] = true
-	}
-	x := LaneState{
-		Tool:    l.Tool,
-		Tenant:  l.Tenant,
-		Waiting: l.Waiting,
-		Oldest:  time.Duration(now - l.Since),
-		By:      l.At.Class().Name,
-		Key:     l.At.Key(),
-	}
-	x.Priority = Priority(l.Level) + PriorityBatch
-	r.snap.Lanes = append(r.snap.Lanes, x)
-}
+// readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.
+const readAtOnce = 1000
 
-// done is what was read, in order.
-func (r *reading) done() Snapshot {
-	snap := r.snap
-	slices.SortFunc(snap.Gates, func(a, b GateState) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key, b.Key))
-	})
-	slices.SortFunc(snap.Lanes, LaneState.compare)
-	lanes := snap.Lanes[:0]
-	for _, l := range snap.Lanes {
-		if n := len(lanes); n > 0 && lanes[n-1].compare(l) == 0 {
-			lanes[n-1].Waiting += l.Waiting
-			lanes[n-1].Oldest = max(lanes[n-1].Oldest, l.Oldest)
-		} else {
-			lanes = append(lanes, l)
+// read begins to read what e's stage counts.
+func (e *Executor) read() *survey.Reading {
+	cores := slices.Clone(e.gates)
+	for _, t := range e.registry.current().tools {
+		cores = append(cores, &t.shared.core)
+	}
+	sources := make([]survey.Source, len(cores))
+	for i, g := range cores {
+		sources[i] = survey.Source{Stage: g.stage, Limits: func() []survey.Limit {
+			list := make([]survey.Limit, len(g.limits))
+			for i, l := range g.limits {
+				list[i] = survey.Limit{Class: l.class, Scope: l.scope}
+			}
+			return list
+		}}
+	}
+	var names *survey.Names
+	for _, g := range e.gates {
+		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil }) {
+			names = e.names()
+			break
 		}
 	}
-	snap.Lanes = lanes
-	return snap
+	return survey.New(e.stage, sources, names)
 }
 
-func (l LaneState) compare(o LaneState) int {
-	return cmp.Or(cmp.Compare(o.Priority, l.Priority), cmp.Compare(l.Tool, o.Tool), cmp.Compare(l.Tenant, o.Tenant),
-		cmp.Compare(l.By, o.By), cmp.Compare(l.Key, o.Key))
+// names is the tools, and their types, that the executors of e's domain can call.
+func (e *Executor) names() *survey.Names {
+	n := &survey.Names{Tools: make(map[string]bool), Types: make(map[string]bool)}
+	for _, c := range append(e.registry.stage.Clients(), (*inDomain)(e)) {
+		for name, t := range executorOf(c).registry.current().tools {
+			n.Tools[name], n.Types[t.spec.Type] = true, true
+		}
+	}
+	return n
 }
 
-func gateState(s *stage.Stage, now int64, c *admit.Cell) GateState {
-	k := c.Class()
-	u := c.Usage(now)
-	g := GateState{Name: k.Name, Kind: gateKind(k.Kind), Key: c.Key(), Limit: u.Limit, Used: u.Used, Waiting: u.Waiting}
-	if g.Limit == admit.Unlimited {
-		g.Limit = 0
+func gateState(c survey.Cell) GateState {
+	g := GateState{
+		Name:      c.Name,
+		Kind:      gateKind(c.Kind),
+		Scope:     c.Scope,
+		Key:       c.Key,
+		Limit:     c.Limit,
+		Used:      c.Used,
+		Waiting:   c.Waiting,
+		Paused:    c.Paused,
+		Stalled:   c.Stalled,
+		Until:     c.Until,
+		Unmatched: c.Unmatched,
 	}
-	if k.Kind == admit.Breaker {
-		g.State = breakerState(c.BreakerState(now))
-	}
-	g.Paused = u.Paused > now
-	g.Stalled = u.Stalled
-	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
-		g.Until = s.Clock.Time(until)
+	if g.Kind == GateBreaker {
+		g.State = breakerState(c.State)
 	}
 	return g
 }

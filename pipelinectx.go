@@ -8,7 +8,7 @@ import (
 )
 
 // PipelineContext says on whose behalf calls run: which run, user and tenant, how urgent, with which
-// state and sink. All fields are optional; the zero value is an anonymous run.
+// state and sink. The zero value is an anonymous run.
 //
 // It is a value: change a copy and attach it with [WithPipelineContext], to any number of contexts.
 // Neither a [Request] nor arguments can set a priority or a tenant.

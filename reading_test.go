@@ -38,8 +38,8 @@ func TestReading_InBatches(t *testing.T) {
 		synctest.Wait()
 		r, holds, last := e.read(), 0, 0
 		for more := true; more; holds++ {
-			more = r.next(size)
-			now := len(r.snap.Gates) + len(r.snap.Lanes)
+			more = r.Next(size)
+			now := len(r.Cells) + len(r.Lanes)
 			if now-last > size {
 				t.Fatalf("%d were read under one hold of the lock, want at most %d", now-last, size)
 			}
@@ -48,12 +48,12 @@ func TestReading_InBatches(t *testing.T) {
 			reg.Remove(name(holds)) // and so does a cell
 			synctest.Wait()
 		}
-		s := r.done()
-		if n := len(s.Gates); n < 3*tenants+2*(tools-20) || n > 3*tenants+2*tools {
+		s := r.Done()
+		if n := len(s.Cells); n < 3*tenants+2*(tools-20) || n > 3*tenants+2*tools {
 			t.Errorf("%d constraints, want one for each tenant under three limits, and for each tool under two", n)
 		}
 		seen := map[string]bool{}
-		for _, g := range s.Gates {
+		for _, g := range s.Cells {
 			if at := g.Name + " " + g.Key; seen[at] {
 				t.Errorf("%s is there twice", at)
 			} else {

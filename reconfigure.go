@@ -93,10 +93,12 @@ func checked(changes []Change) (refs []*stage.Ref, err error) {
 		if err := c.impl.check(); err != nil {
 			return nil, err
 		}
-		if t := c.impl.target(); seen[t] {
-			return nil, fmt.Errorf("sluice: Reconfigure: change %d is the second of one component: must be one for each", i)
+		t := c.impl.target()
+		if seen[t] {
+			return nil, fmt.Errorf("sluice: Reconfigure: change %d is the second of one component: "+
+				"there must be one for each", i)
 		}
-		seen[c.impl.target()] = true
+		seen[t] = true
 	}
 	for _, c := range changes {
 		refs = append(refs, c.impl.refs()...)

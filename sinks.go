@@ -59,8 +59,7 @@ type valueSink interface {
 }
 
 // NewSlogSink logs events, never values, as "tool event": at Warn if a call failed or was denied, at
-// Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use and as quick
-// as l's handler.
+// Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use.
 func NewSlogSink(l *slog.Logger) EventSink {
 	if l == nil {
 		return slogSink{slog.DiscardHandler}
@@ -169,13 +168,10 @@ func without(s, other EventSink) EventSink {
 		return s
 	}
 	m, isMulti := s.(*multiSink)
-	if !isMulti {
-		if has(other, s) {
-			return nil
-		}
-		return s
-	}
-	if !slices.ContainsFunc(m.sinks, func(x EventSink) bool { return has(other, x) }) {
+	switch {
+	case !isMulti && has(other, s):
+		return nil
+	case !isMulti, !slices.ContainsFunc(m.sinks, func(x EventSink) bool { return has(other, x) }):
 		return s
 	}
 	left := new(multiSink)
@@ -200,9 +196,7 @@ func (m *multiSink) add(s EventSink) {
 		return
 	}
 	m.sinks = append(m.sinks, s)
-	if _, ok := valueSinkOf(s); ok {
-		m.wants = true
-	}
+	m.wants = m.wants || valueSinkOf(s) != nil
 }
 
 // Enabled is true if any sink is. One that panics is taken to be, so that Emit is tried
@@ -255,16 +249,17 @@ func (m *multiSink) freeze(plain, full *Event) func(context.Context) error {
 // freezeFor is freeze for any sink. A panic is reported when the event is delivered, as any
 // other of the sink's.
 func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) error) {
-	v, ok := valueSinkOf(s)
-	if !ok {
+	v := valueSinkOf(s)
+	if v == nil {
 		return func(ctx context.Context) error { _, err := deliver(ctx, s, plain, nil); return err }
 	}
+	var err error
 	defer func() {
-		if x := recover(); x != nil {
-			err := newSinkPanic(s, plain.Call.Tool, x)
+		if err != nil {
 			emit = func(context.Context) error { return err }
 		}
 	}()
+	defer catch(s, plain.Call.Tool, &err)
 	if !s.Enabled(plain.Kind) {
 		return func(context.Context) error { return nil }
 	}
@@ -274,11 +269,7 @@ func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) erro
 // deliverFrozen calls emit, which gives a frozen event of a tool to s, and makes its panic an
 // error.
 func deliverFrozen(ctx context.Context, s EventSink, tool string, emit func(context.Context) error) (err error) {
-	defer func() {
-		if x := recover(); x != nil {
-			err = newSinkPanic(s, tool, x)
-		}
-	}()
+	defer catch(s, tool, &err)
 	return emit(ctx)
 }
 
@@ -308,8 +299,8 @@ func (c *PayloadConfig) validate() error {
 // copies, as [encoding/json.RawMessage]; or strings, where JSON ends early: after MaxBytes
 // ("…[truncated]"), at 64 levels or a cycle ("…[too deep]"). A nil s discards.
 //
-// A field whose name is in Redact, or ends in a usual name of a secret (password, secret, token,
-// authorization, apikey, accesskey, privatekey, cookie, …), is "[redacted]" at any depth of structs,
+// A field whose name is in Redact, or ends in a usual name of a secret (password, token, apikey,
+// privatekey, cookie, …), is "[redacted]" at any depth of structs,
 // maps and JSON. Case, "_", "-", "." and blanks do not matter. Secrets in texts, or under other
 // names, are shown. Broken JSON ends at its first secret; 64 KiB and 16 times MaxBytes are read to
 // find out.
@@ -392,10 +383,7 @@ func (f *errorTextFilter) Emit(ctx context.Context, e *Event) error {
 	return f.next.Emit(ctx, withoutErrorText(e))
 }
 
-func (f *errorTextFilter) wantsValues() bool {
-	_, wants := valueSinkOf(f.next)
-	return wants
-}
+func (f *errorTextFilter) wantsValues() bool { return valueSinkOf(f.next) != nil }
 
 func (f *errorTextFilter) emitBoth(ctx context.Context, plain, full *Event) error {
 	return f.next.(valueSink).emitBoth(ctx, withoutErrorText(plain), withoutErrorText(full))
@@ -469,10 +457,7 @@ func NewAsyncSink(s EventSink, c AsyncSinkConfig) (*AsyncSink, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	a := &AsyncSink{sink: s}
-	if v, ok := valueSinkOf(s); ok {
-		a.values = v
-	}
+	a := &AsyncSink{sink: s, values: valueSinkOf(s)}
 	a.queue = dropq.New(c.MaxQueue, a.deliver)
 	return a, nil
 }

@@ -31,9 +31,9 @@ func TestSnapshotReadsInBatches(t *testing.T) {
 	r := e.read()
 	holds, more := 0, true
 	for ; more; holds++ {
-		before := len(r.snap.Gates)
-		more = r.next(readAtOnce)
-		if n := len(r.snap.Gates) - before; n > readAtOnce {
+		before := len(r.Cells)
+		more = r.Next(readAtOnce)
+		if n := len(r.Cells) - before; n > readAtOnce {
 			t.Errorf("%d constraints read under one hold of the lock, want at most %d", n, readAtOnce)
 		}
 		call(1) // which would hang if the lock were held
@@ -42,7 +42,7 @@ func TestSnapshotReadsInBatches(t *testing.T) {
 		t.Errorf("the lock was held %d times for %d constraints", holds, 3*keys)
 	}
 	seen := make(map[string]int)
-	for _, g := range r.done().Gates {
+	for _, g := range r.Done().Cells {
 		seen[g.Name+"\n"+g.Key]++
 	}
 	for k, n := range seen {
