@@ -73,7 +73,7 @@ func (e *Error) text() errtext.Refusal {
 }
 
 // endless reports whether e is among the errors behind it, whose text would not end, or may
-// be: there are too many to tell.
+// be: there are too many to know.
 func (e *Error) endless() bool {
 	n := 0
 	return errwalk.Find(e.Cause, func(x error) bool { n++; return x == error(e) || n == errwalk.Max }) != nil

@@ -32,7 +32,7 @@ const (
 	ToolDenied          EventKind = "tool.denied" // only ErrDenied
 	BreakerStateChanged EventKind = "breaker.state_changed"
 	LimitChanged        EventKind = "limit.changed"
-	LimitStalled        EventKind = "limit.stalled" // once: nothing released for a minute while calls wait; it refuses none
+	LimitStalled        EventKind = "limit.stalled" // once: nothing released for a minute while calls wait
 	RateLimitPaused     EventKind = "ratelimit.paused"
 	RateLimitDebt       EventKind = "ratelimit.debt" // a report of use was cut
 )
@@ -50,8 +50,8 @@ func isTerminal(k EventKind) bool {
 type Event struct {
 	Kind                    EventKind
 	Time                    time.Time
-	CallKey                 CallKey       // no other call's; zero outside calls
-	Call                    Call          // as invoked, but of the attempt; Input only by WithPayloads
+	CallKey                 CallKey       // unique; zero outside calls
+	Call                    Call          // as invoked, Priority and Attempt apart; Input only by WithPayloads
 	ParentKey               CallKey       // of the call around this one
 	ParentID                string        // not unique
 	Seq                     uint32        // within the call, from 1 without gaps
@@ -63,9 +63,9 @@ type Event struct {
 	By                      string        // the constraint that refused, queued or changed
 	RetryAfter              time.Duration // until a retry makes sense, or how long a wait or pause is
 	Result                  Result        // of ToolCompleted; Value only by WithPayloads
-	InputBytes, OutputBytes int           // encoded; zero if it was not
+	InputBytes, OutputBytes int           // of JSON; zero without
 	OldLimit, NewLimit      string        // of LimitChanged: number, rate or range
-	Key                     string        // of By, outside calls
+	Key                     string        // under which By counts, outside calls
 	Actor                   string        // who changed it, if anybody
 
 	hasData  bool // the result had a value, whether it is shown or not

@@ -72,9 +72,8 @@ func (pc *PipelineContext) tenant() string {
 	return pc.OrgID
 }
 
-// NewTestPipelineContext is for tests: its ids are run-1, call-1, call-2 … in the order they are asked
-// for, its State is fresh, and its Sink is the [Recorder]. It starts no goroutine, and works inside a
-// testing/synctest bubble.
+// NewTestPipelineContext is for tests: ids are run-1, call-1, call-2 … in order, the State is fresh,
+// and the Sink is the [Recorder]. It starts no goroutine, and works in a testing/synctest bubble.
 //
 //	pc, rec := sluice.NewTestPipelineContext()
 //	ctx := sluice.WithPipelineContext(t.Context(), pc)

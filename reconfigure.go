@@ -67,7 +67,7 @@ type locked struct {
 	by string
 }
 
-// changed has the sinks told.
+// changed has the sinks hear of a change.
 func (lk *locked) changed(s *stage.Stage, name, from, to string) {
 	s.Note(stage.Notice{Kind: stage.Changed, By: name, From: from, To: to, Actor: lk.by})
 }

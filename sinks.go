@@ -22,9 +22,9 @@ import (
 // EventSink receives events, those of one call in order, the last before the call returns. The
 // goroutines of calls run it, many at once, and wait: put a slow sink behind an [AsyncSink]. Errors
 // and panics are counted and otherwise ignored; runtime.Goexit ends the goroutine. A sink that an
-// executor and a run list gets each event once.
+// executor and a run list, or two executors, gets each event once, unless it is wrapped.
 //
-// Enabled is asked before each event and must be quick. Emit reads the event, only until it returns;
+// Enabled is asked before each event and must be quick. Emit only reads the event, until it returns;
 // whoever keeps it copies *e. Its context may have ended.
 type EventSink interface {
 	Enabled(k EventKind) bool
@@ -300,10 +300,9 @@ func (c *PayloadConfig) validate() error {
 // ("…[truncated]"), at 64 levels or a cycle ("…[too deep]"). A nil s discards.
 //
 // A field whose name is in Redact, or ends in a usual name of a secret (password, token, apikey,
-// privatekey, cookie, …), is "[redacted]" at any depth of structs,
-// maps and JSON. Case, "_", "-", "." and blanks do not matter. Secrets in texts, or under other
-// names, are shown. Broken JSON ends at its first secret; 64 KiB and 16 times MaxBytes are read to
-// find out.
+// privatekey, cookie, …), is "[redacted]" at any depth of structs, maps and JSON. Case, "_", "-", "."
+// and blanks do not matter. Secrets in texts, or under other names, are shown. Broken JSON ends at
+// its first secret; 64 KiB and 16 times MaxBytes are read to find out.
 //
 // The goroutine of the call reads the values: nobody may write to them meanwhile. MaxBytes bounds
 // the work, but for MarshalJSON and MarshalText of small values, which may panic. It is as safe for
@@ -437,7 +436,7 @@ var (
 // sink's context has the values of the call's, and ends when Close gives up, not with the call.
 type AsyncSink struct {
 	sink   EventSink
-	values valueSink // sink, if it wants any
+	values valueSink // sink, or nil
 	queue  *dropq.Queue[queuedEvent]
 }
 
