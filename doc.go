@@ -73,17 +73,16 @@
 //     [set, set+ttl). A call may start at exactly arrival+MaxWait, and not at its context's
 //     deadline.
 //   - Code that is asked what an outcome means (Classify, methods of the error) keeps the slot for
-//     a second at most, and delays its own caller alone; breakers wait for the outcome.
+//     a second at most, and delays its own caller alone; breakers get the outcome whenever it comes.
 //   - A call whose code did not run spends no token. At every instant a rate stands where it would
 //     if each call had been charged, from its own start on, what is known of its use by then. So a
 //     late report gives back only what time has not.
 //   - A report of use, however wrong, leaves a rate in debt for a day at most, or as long as its
 //     burst takes to refill; more is forgotten, and [RateLimitDebt] says so.
-//   - The ramp after a pause lasts ten seconds.
 //   - Only keys that remember nothing make room for others; failures in a row are remembered for
 //     an hour.
 //   - A throttle concerns the call that met it. It pauses nothing of its ancestors, and is neutral to
-//     their breakers and limits, whatever they make of the error: so is one that wraps or equals it
+//     their breakers and limits, whatever they make of the error; also if theirs wraps or equals it
 //     and asks for a pause itself.
 //   - A rate applies to a call that costs nothing there: its throttle pauses the key, and while
 //     that pauses it waits.

@@ -557,7 +557,7 @@ func (r *Recorder) Trace() string { return trace.Story(r.calls()) }
 // Check reports broken promises about the calls seen so far, which must have ended: tool.invoked
 // first and once, one start of each attempt, one of tool.completed, tool.failed and tool.denied, last;
 // Seq without gaps from 1; one tool and id; an error unless completed, [ErrDenied] if denied. Events
-// without a key go by run and call id. The error has 20 lines at most.
+// without a key go by run and call id. The error has 20 lines at most, and says if events were lost.
 func (r *Recorder) Check() error {
 	if r == nil {
 		return nil
