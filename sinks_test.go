@@ -265,6 +265,22 @@ func wantCounts(t *testing.T, a *AsyncSink, delivered, failed, dropped uint64) {
 	assert.Equal(t, dropped, a.Dropped(), "dropped")
 }
 
+func TestPayloadConfig(t *testing.T) {
+	for _, tt := range []struct {
+		c    PayloadConfig
+		want string
+	}{
+		{PayloadConfig{MaxBytes: -1}, "sluice: PayloadConfig.MaxBytes is -1: must be zero (4,096) or from 1 to 67108864"},
+		{PayloadConfig{MaxBytes: 1<<26 + 1}, "sluice: PayloadConfig.MaxBytes is 67108865: must be zero (4,096) or from 1 to 67108864"},
+		{PayloadConfig{Redact: []string{"ssn", "_."}}, `sluice: PayloadConfig.Redact[1] is "_.": must be the name of a field, of 256 bytes at most`},
+	} {
+		_, err := WithPayloads(discarding{}, tt.c)
+		assert.EqualError(t, err, tt.want)
+	}
+	_, err := WithPayloads(discarding{}, PayloadConfig{Redact: []string{strings.Repeat("x", 257)}})
+	assert.Error(t, err, "a name is looked at by its end only")
+}
+
 func TestAsyncSinkConfig(t *testing.T) {
 	for _, tt := range []struct {
 		s    EventSink
