@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+
+	"github.com/sluice-go/sluice/internal/eventtext"
 )
 
 func BenchmarkDeliver(b *testing.B) {
@@ -40,7 +42,9 @@ func BenchmarkEventJSON(b *testing.B) {
 			b.ReportAllocs()
 			buf := make([]byte, 0, 4096)
 			for b.Loop() {
-				buf = appendEvent(buf[:0], &e)
+				var x eventtext.Event
+				e.text(&x)
+				buf = eventtext.AppendJSON(buf[:0], &x)
 			}
 		})
 	}
@@ -64,7 +68,7 @@ func BenchmarkWithPayloads(b *testing.B) {
 		{"raw", json.RawMessage(raw)},
 		{"1MB-list", make([]benchInput, 1<<14)},
 	} {
-		s := WithPayloads(discarding{}, 1000)
+		s := Must(WithPayloads(discarding{}, PayloadConfig{MaxBytes: 1000}))
 		e := Event{Kind: ToolInvoked, Call: Call{Input: bb.v}}
 		b.Run(bb.name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -93,7 +97,7 @@ func BenchmarkAsyncSink(b *testing.B) {
 	for _, name := range []string{"blocked/async", "blocked/async-parallel"} {
 		b.Run(name, func(b *testing.B) {
 			hold := make(chan struct{})
-			a := Must(NewAsyncSink(EventSinkFunc(func(context.Context, *Event) error { <-hold; return nil }), 1000))
+			a := Must(NewAsyncSink(EventSinkFunc(func(context.Context, *Event) error { <-hold; return nil }), AsyncSinkConfig{MaxQueue: 1000}))
 			b.ReportAllocs()
 			if name == "blocked/async" {
 				for b.Loop() {
@@ -112,7 +116,7 @@ func BenchmarkAsyncSink(b *testing.B) {
 	}
 	b.Run("full-of-terminals/async", func(b *testing.B) {
 		hold := make(chan struct{})
-		a := Must(NewAsyncSink(EventSinkFunc(func(context.Context, *Event) error { <-hold; return nil }), 1000))
+		a := Must(NewAsyncSink(EventSinkFunc(func(context.Context, *Event) error { <-hold; return nil }), AsyncSinkConfig{MaxQueue: 1000}))
 		for range 1001 {
 			emitTo(ctx, a, testEvent(ToolCompleted))
 		}
@@ -142,7 +146,7 @@ func BenchmarkAsyncSink(b *testing.B) {
 		<-done
 	})
 	b.Run("quick/async", func(b *testing.B) {
-		a := Must(NewAsyncSink(discarding{}, 1000))
+		a := Must(NewAsyncSink(discarding{}, AsyncSinkConfig{MaxQueue: 1000}))
 		b.ReportAllocs()
 		for b.Loop() {
 			a.Emit(ctx, &e)

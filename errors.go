@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,95 +19,71 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// ErrRejected is the parent of every refusal: errors.Is(err, ErrRejected) if and only if
-// the tool's code did not run, in no attempt of the call.
-var ErrRejected = errors.New("sluice: rejected")
-
-// ErrTimeout is the reason of a call whose attempt was out of time. The tool ran, so it
-// is no refusal. It matches context.DeadlineExceeded.
-var ErrTimeout = errors.New("tool timed out")
-
-// ErrDenied is the reason of a call that a rule refused: an interceptor that answered
-// with an error instead of calling the tool.
-var ErrDenied = errors.New("denied")
-
-// Reasons that the executor itself gives.
+// Reasons that an Executor gives.
 var (
-	// ErrInvalidArguments: the arguments do not fit the tool, its Spec.Check refused them, or
-	// the run's priority is out of range.
+	// ErrRejected is the parent of every refusal: errors.Is(err, ErrRejected) if and only if the
+	// tool's code did not run, in no attempt of the call.
+	ErrRejected = errors.New("sluice: rejected")
+	// ErrTimeout: the attempt was out of time. It is no refusal, since the tool ran, and matches
+	// context.DeadlineExceeded.
+	ErrTimeout = errors.New("tool timed out")
+	// ErrDenied: an interceptor answered with an error instead of calling the tool.
+	ErrDenied = errors.New("denied")
+	// ErrInvalidArguments: they do not fit, Spec.Check refused them, the priority is out of range,
+	// or the context is nil.
 	ErrInvalidArguments = errors.New("invalid arguments")
-	// ErrNesting: nested calls are too deep, too many, or their limits wait for each other.
+	// ErrNesting: nested calls are too deep, too many, or wait for each other's limits.
 	ErrNesting = errors.New("nesting")
 	// ErrClosed: the executor has been closed.
 	ErrClosed = errors.New("executor closed")
 )
 
-// Error is every error of the library's own about one call. A tool's own error is
-// passed through untouched and is not one.
-//
-// errors.Is finds [ErrRejected] unless Reason is [ErrTimeout], the Reason itself, and
-// whatever Cause matches.
+// Error is every error of the library about one call. A tool's own error reaches the caller as
+// it is. errors.Is finds Reason, [ErrRejected] unless that is [ErrTimeout], and what Cause matches.
 type Error struct {
 	Tool   string
 	CallID string
-	// Reason is one of ErrUnknownTool, ErrInvalidArguments, ErrBreakerOpen,
-	// ErrRateLimited, ErrSaturated, ErrQueueFull, ErrWaitTooLong, ErrDenied, ErrNesting,
-	// ErrClosed and ErrTimeout, or ErrRejected where the caller itself gave up.
-	Reason error
-	// By names the constraint, as in "rate/openai tokens per minute"; empty if none did.
-	By string
-	// RetryAfter is when a retry makes sense, from the moment of the refusal; zero if
-	// nobody can know.
-	RetryAfter time.Duration
-	Cause      error // what lies behind it; may be nil
+	// Reason is ErrUnknownTool, ErrInvalidArguments, ErrBreakerOpen, ErrRateLimited, ErrSaturated,
+	// ErrQueueFull, ErrWaitTooLong, ErrDenied, ErrNesting, ErrClosed, ErrTimeout, or ErrRejected if
+	// the caller gave up.
+	Reason     error
+	By         string        // the constraint, as "rate/openai tokens per minute"; empty if none
+	RetryAfter time.Duration // from the refusal on; zero if nobody can know
+	Cause      error         // may be nil
 
 	key CallKey // of the call; zero if somebody else made the error
 }
 
-// Error is one line: the tool, what happened, by what, when to retry, and the cause.
-// Names that a model made up are quoted and cut, and what would end the line or change how
-// it reads is escaped.
-func (e *Error) Error() string {
-	b := make([]byte, 0, 128)
-	b = append(b, "sluice: "...)
-	if e.Tool != "" {
-		b = append(b, "tool "...)
-		b = strconv.AppendQuote(b, cut(e.Tool, 128))
-		b = append(b, ": "...)
-	}
-	b = errtext.AppendLine(b, e.what(), maxName)
-	if e.By != "" && e.By != queueName {
-		b = errtext.AppendLine(append(b, " by "...), e.By, maxName)
-	}
-	if e.RetryAfter > 0 {
-		b = append(append(b, ", retry in "...), e.RetryAfter.String()...)
-	}
-	if e.Cause != nil {
-		b = append(b, ": "...)
-		if e.endless() {
-			return string(append(b, "errors without end"...))
-		}
-		b = errtext.AppendLine(b, errwalk.Text(e.Cause), maxMessage)
-	}
-	return string(b)
-}
+// Error is one line: tool, reason, constraint, retry, cause; names quoted and cut, the rest escaped.
+func (e *Error) Error() string { return e.text().Line() }
 
-// what is the text of the reason.
-func (e *Error) what() string {
-	if e.Reason == nil {
-		return "failed"
+// MarshalJSON writes milliseconds, and never a value of a call.
+func (e Error) MarshalJSON() ([]byte, error) { return e.text().JSON(e.Error()), nil }
+
+// text is e in plain values.
+func (e *Error) text() errtext.Refusal {
+	t := errtext.Refusal{Tool: e.Tool, CallID: e.CallID, Reason: "failed", By: e.By, Retry: e.RetryAfter}
+	if e.Reason != nil {
+		t.Reason = strings.TrimPrefix(errwalk.Text(e.Reason), "sluice: ")
 	}
-	return strings.TrimPrefix(errwalk.Text(e.Reason), "sluice: ")
+	switch {
+	case e.Cause == nil:
+	case e.endless():
+		t.Cause = "errors without end"
+	default:
+		t.Cause = errwalk.Text(e.Cause)
+	}
+	return t
 }
 
 // endless reports whether e is among the errors behind it, whose text would not end, or may
-// be: there are too many to tell.
+// be: there are too many to know.
 func (e *Error) endless() bool {
 	n := 0
 	return errwalk.Find(e.Cause, func(x error) bool { n++; return x == error(e) || n == errwalk.Max }) != nil
 }
 
-// Is reports whether target is e's Reason, or a parent of it.
+// Is reports whether target is Reason or a parent of it.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case ErrRejected:
@@ -122,30 +97,16 @@ func (e *Error) Is(target error) bool {
 // Unwrap is Cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// MarshalJSON writes names and milliseconds, and never a value of a call. Names are cut and
-// escaped as in events.
-func (e Error) MarshalJSON() ([]byte, error) {
-	b := errtext.AppendField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
-	b = errtext.AppendField(b, `"action_id":`, e.CallID, maxName)
-	b = append(jsonx.AppendString(append(b, `"reason":`...), e.what(), maxName), ',')
-	b = errtext.AppendField(b, `"by":`, e.By, maxName)
-	if e.RetryAfter > 0 {
-		b = append(strconv.AppendInt(append(b, `"retry_after_ms":`...), errtext.CeilMillis(e.RetryAfter), 10), ',')
-	}
-	return append(jsonx.AppendString(append(b, `"message":`...), e.Error(), 2*maxMessage), '}'), nil
-}
-
-// PanicError is a panic or a runtime.Goexit in code that a call ran: a tool, an
-// interceptor, a key, cost or classify function. Neither its text nor its JSON form holds
-// the panic's value or stack; whoever wants those reads the fields.
+// PanicError is a panic or a runtime.Goexit in a tool, an interceptor, or a key, cost or classify
+// function. Its text and JSON never hold Value or Stack.
 type PanicError struct {
 	Tool   string
-	Value  any    // what was given to panic; nil for Goexit
-	Goexit bool   // the code called runtime.Goexit, as testing.T.FailNow does
-	Stack  []byte // where
+	Value  any  // nil for Goexit
+	Goexit bool // runtime.Goexit was called
+	Stack  []byte
 }
 
-// Error says what happened and where, without the panic's value.
+// Error says what happened.
 func (e *PanicError) Error() string {
 	what := "panicked"
 	if e.Goexit {
@@ -154,26 +115,21 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("sluice: code of tool %q %s", cut(e.Tool, 128), what)
 }
 
-// MarshalJSON writes what happened and where, without the panic's value and stack.
+// MarshalJSON says what happened.
 func (e PanicError) MarshalJSON() ([]byte, error) {
-	b := errtext.AppendField([]byte{'{'}, `"tool_name":`, e.Tool, maxName)
-	b = append(append(append(b, `"reason":"`...), panicCode(&e)...), `",`...)
-	return append(jsonx.AppendString(append(b, `"message":`...), e.Error(), maxMessage), '}'), nil
+	return errtext.Refusal{Tool: e.Tool, Reason: string(panicCode(&e))}.JSON(e.Error()), nil
 }
 
-// Unwrap is the panic's value if that was an error.
+// Unwrap is Value, if that is an error.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err
 }
 
-// queueName is what refuses when the queue is full.
-const queueName = "queue"
-
 // errTooWide is behind the refusal of a call that no waiting makes fit.
 var errTooWide = errors.New("sluice: the call weighs more than the limit")
 
-// ranError is a refusal that a tool which did run passes on, say of a call nested in it.
+// ranError is a refusal that a tool which did run returned, say of a call nested in it.
 // It is what it was, but does not claim that the outer tool did not run.
 type ranError struct {
 	errwalk.Except
@@ -254,10 +210,7 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 // caught is what recover gave as an error. It must be called by the deferred function
 // that recovers, for the stack's sake.
 func caught(tool string, v any) *PanicError {
-	if v == nil {
-		return &PanicError{Tool: tool, Goexit: true, Stack: debug.Stack()}
-	}
-	return &PanicError{Tool: tool, Value: v, Stack: debug.Stack()}
+	return &PanicError{Tool: tool, Value: v, Goexit: v == nil, Stack: debug.Stack()}
 }
 
 // unmade is the error of a call of an executor that NewExecutor has not made.
@@ -305,12 +258,11 @@ func (inv *invocation) barred(ctx context.Context, now standing) error {
 	return nil
 }
 
-// CodeOf is the code that events write for err, in one word that is good as a metric's
-// label: unknown_tool, invalid_arguments, breaker_open, rate_limited, saturated, queue_full,
-// wait_too_long, denied, nesting, closed, timeout, canceled, panic, goexit, or tool_error for
-// all else; empty for nil. It is meant for what [Executor.Invoke] answered. A refusal that
-// a tool passes on from a call nested in it is its tool_error; whose call was out of time
-// or panicked makes no difference.
+// CodeOf is the code that events write for an error of [Executor.Invoke], good as a metric's label:
+// unknown_tool, invalid_arguments, breaker_open, rate_limited, saturated, queue_full, wait_too_long,
+// denied, nesting, closed, timeout, canceled, panic, goexit, or tool_error for all else; empty for
+// nil. A refusal of a nested call that a tool returns is its tool_error; its timeout or panic stays
+// one.
 func CodeOf(err error) string {
 	if err == nil {
 		return ""
@@ -330,7 +282,7 @@ func codeFor(err error, key CallKey, id string) errtext.Code {
 			return x != nil
 		case *Error:
 			return x != nil
-		case ranError, withheldError:
+		case ranError, errtext.Withheld:
 			return true
 		}
 		return false
@@ -340,8 +292,8 @@ func codeFor(err error, key CallKey, id string) errtext.Code {
 		return panicCode(x)
 	case *Error:
 		return errorCode(x, key, id)
-	case withheldError:
-		return x.code
+	case errtext.Withheld:
+		return x.Code
 	case ranError:
 		if e := ownError(x.Err); e != nil && (key == 0 || x.key == key) {
 			return errorCode(e, x.key, id)
@@ -370,7 +322,7 @@ func errorCode(x *Error, key CallKey, id string) errtext.Code {
 	if x.key != 0 && key != 0 {
 		own = x.key == key
 	}
-	if !own { // of a nested call, passed on by a tool that did run
+	if !own { // of a nested call, returned by a tool that did run
 		return foreignCode(x.Cause)
 	}
 	if x.Reason == ErrRejected {
@@ -381,7 +333,7 @@ func errorCode(x *Error, key CallKey, id string) errtext.Code {
 	return reasonCode(x.Reason)
 }
 
-// foreignCode is the code of a call that passes on an error of another call.
+// foreignCode is the code of a call that returned an error of another call.
 func foreignCode(cause error) errtext.Code {
 	if isReason(cause, context.Canceled) {
 		return errtext.Canceled
@@ -389,32 +341,30 @@ func foreignCode(cause error) errtext.Code {
 	return errtext.ToolError
 }
 
+// reasonCodes has the code of each Reason.
+var reasonCodes = [...]struct {
+	reason error
+	code   errtext.Code
+}{
+	{ErrUnknownTool, errtext.UnknownTool},
+	{ErrInvalidArguments, errtext.InvalidArguments},
+	{ErrBreakerOpen, errtext.BreakerOpen},
+	{ErrRateLimited, errtext.RateLimited},
+	{ErrSaturated, errtext.Saturated},
+	{ErrQueueFull, errtext.QueueFull},
+	{ErrWaitTooLong, errtext.WaitTooLong},
+	{ErrDenied, errtext.Denied},
+	{ErrNesting, errtext.Nesting},
+	{ErrClosed, errtext.Closed},
+	{ErrTimeout, errtext.Timeout},
+	{ErrRejected, errtext.Canceled},
+}
+
 func reasonCode(reason error) errtext.Code {
-	switch reason {
-	case ErrUnknownTool:
-		return errtext.UnknownTool
-	case ErrInvalidArguments:
-		return errtext.InvalidArguments
-	case ErrBreakerOpen:
-		return errtext.BreakerOpen
-	case ErrRateLimited:
-		return errtext.RateLimited
-	case ErrSaturated:
-		return errtext.Saturated
-	case ErrQueueFull:
-		return errtext.QueueFull
-	case ErrWaitTooLong:
-		return errtext.WaitTooLong
-	case ErrDenied:
-		return errtext.Denied
-	case ErrNesting:
-		return errtext.Nesting
-	case ErrClosed:
-		return errtext.Closed
-	case ErrTimeout:
-		return errtext.Timeout
-	case ErrRejected:
-		return errtext.Canceled
+	for _, r := range reasonCodes {
+		if r.reason == reason {
+			return r.code
+		}
 	}
 	return errtext.ToolError
 }
@@ -434,34 +384,27 @@ func messageOf(code errtext.Code, err error) string {
 	if code == errtext.Panic || code == errtext.Goexit {
 		return string(code)
 	}
-	return cut(errwalk.Text(err), maxMessage)
+	return cut(errwalk.Text(err), errtext.MaxMessage)
 }
-
-const (
-	maxMessage = 1024 // bytes of an error's text in an event
-	maxName    = 256  // bytes of a name or id in an event
-)
 
 // cut keeps at most n bytes of s, and says so.
 func cut(s string, n int) string { return jsonx.Cut(s, n, "…") }
 
-// ModelText is what a model should read of an error of a call: one JSON object that says
-// what happened and what to do about it,
+// ModelText is what a model should read of an error, empty for nil: one JSON object that says what
+// happened and what to do,
 //
 //	{"type":"rate_limited","message":"too many calls for now; try again in 2 s","retryable":true,"retry_after_ms":1200}
 //
-// type is [CodeOf] the error, and retry_after_ms is left out where nobody knows. The message
-// names no constraint, no library and no value of a panic. A tool's own error is told by
-// its text, cut to 1,024 bytes: return from a tool what a model may read. Control,
-// bidirectional and invisible characters are escaped. It is empty for nil.
+// with [CodeOf] as type. It names no constraint, no library and no value of a panic, and escapes
+// what is invisible. Of a tool's own error it has the text, cut to 1,024 bytes: let tools return what
+// a model may read.
 func ModelText(err error) string {
 	if err == nil {
 		return ""
 	}
 	code, retry := codeFor(err, 0, ""), retryIn(err)
 	_, throttled := errwalk.First[blame.Retryable](err)
-	again := throttled || passes(err, code, retry)
-	return errtext.ForModel(code, modelMessage(err, code, 0), maxMessage+len("…"), again, retry)
+	return errtext.ForModel(code, modelMessage(err, code, 0), throttled || passes(err, code, retry), retry)
 }
 
 // retryIn is when to retry, as far as err says.
@@ -472,12 +415,12 @@ func retryIn(err error) time.Duration {
 	return foreignRetry(err)
 }
 
-// maxTold bounds how many errors within each other a message tells of.
-const maxTold = 4
+// maxInMessage bounds how many errors within each other a message says something of.
+const maxInMessage = 4
 
 // modelMessage says what happened, and what to do.
 func modelMessage(err error, code errtext.Code, depth int) string {
-	if depth == maxTold {
+	if depth == maxInMessage {
 		return errtext.Failed
 	}
 	f, cause := errtext.Failure{Code: code, Retry: retryIn(err)}, error(nil)
@@ -497,7 +440,7 @@ func modelMessage(err error, code errtext.Code, depth int) string {
 		switch x := err.(type) {
 		case ranError:
 			return "a call that the tool made was refused: " + plainText(x.Err, depth)
-		case *Error, withheldError:
+		case *Error, errtext.Withheld:
 			return errtext.With(errtext.Failed, plainText(cause, depth))
 		}
 		return plainText(err, depth)
@@ -505,81 +448,24 @@ func modelMessage(err error, code errtext.Code, depth int) string {
 	return f.Message()
 }
 
-// plainText is the text of a foreign error, with what the library's own errors in it mean
-// to a model in place of their text. What a tool that ran passes on is told as one.
+// plainText is the text of a foreign error, with what the library's own errors in it mean to a
+// model in place of their text. What a tool returned of a nested call counts as one.
 func plainText(err error, depth int) string {
-	if err == nil {
-		return ""
-	}
-	text := cut(errwalk.Text(err), 4*maxMessage)
-	n := 0
-	errwalk.Walk(err, func(x error) errwalk.Step {
-		_, ran := x.(ranError)
+	return errtext.Retell(err, func(x error) (string, errwalk.Step) {
+		next := errwalk.Deeper
 		switch x.(type) {
-		case *Error, *PanicError, ranError:
-			if own := errwalk.Text(x); own != "" {
-				text = cut(strings.ReplaceAll(text, own, modelMessage(x, codeFor(x, 0, ""), depth+1)), 4*maxMessage)
-			}
-			n++
+		case ranError:
+			next = errwalk.Beside
+		case *Error, *PanicError:
+		default:
+			return "", next
 		}
-		switch {
-		case n == maxTold:
-			return errwalk.Stop
-		case ran:
-			return errwalk.Beside
-		}
-		return errwalk.Deeper
+		return modelMessage(x, codeFor(x, 0, ""), depth+1), next
 	})
-	return cut(strings.ReplaceAll(text, "sluice: ", ""), maxMessage)
 }
 
-// WithoutErrorText is s for one that must not see what tools and interceptors write into
-// their errors, which may be an argument, an address or a key. The Err of an event becomes
-// one that says its code ([CodeOf]) and nothing else, in every form; it matches the same
-// reasons and [ErrRejected], and the library's own [Error] keeps all but its Cause. It goes
-// around any sink or inside one: a [MultiSink], an [AsyncSink], [WithPayloads], a run's own.
-// A nil s discards. The sink is as safe for concurrent use as s.
-func WithoutErrorText(s EventSink) EventSink { return &errorTextFilter{s} }
-
-type errorTextFilter struct{ next EventSink }
-
-func (f *errorTextFilter) Enabled(k EventKind) bool { return f.next != nil && f.next.Enabled(k) }
-
-func (f *errorTextFilter) Emit(ctx context.Context, e *Event) error {
-	if f.next == nil {
-		return nil
-	}
-	return f.next.Emit(ctx, withoutErrorText(e))
-}
-
-func (f *errorTextFilter) wantsValues() bool {
-	_, wants := valueSinkOf(f.next)
-	return wants
-}
-
-func (f *errorTextFilter) emitBoth(ctx context.Context, plain, full *Event) error {
-	return f.next.(valueSink).emitBoth(ctx, withoutErrorText(plain), withoutErrorText(full))
-}
-
-func (f *errorTextFilter) freeze(plain, full *Event) func(context.Context) error {
-	return f.next.(valueSink).freeze(withoutErrorText(plain), withoutErrorText(full))
-}
-
-// withoutErrorText is e, or a copy of it if it has an error.
-func withoutErrorText(e *Event) *Event {
-	if e.Err == nil {
-		return e
-	}
-	c := *e
-	c.Err = withoutText(e)
-	return &c
-}
-
-// withoutText is e.Err without any text of foreign code.
+// withoutText is an error of e's without any text of foreign code.
 func withoutText(e *Event) error {
-	if e.Err == nil {
-		return nil
-	}
 	code := codeOf(e)
 	switch x := e.Err.(type) {
 	case *Error:
@@ -592,12 +478,15 @@ func withoutText(e *Event) error {
 		if x != nil {
 			return &PanicError{Tool: x.Tool, Goexit: x.Goexit}
 		}
-	case withheldError:
+	case errtext.Withheld:
 		return x
 	}
-	w := withheldError{code: code}
+	w := errtext.Withheld{Code: code}
 	if x := ownError(e.Err); x != nil && reasonCode(x.Reason) != errtext.ToolError {
-		w.reason, w.rejected = x.Reason, isReason(e.Err, ErrRejected)
+		w.Reason = x.Reason
+		if isReason(e.Err, ErrRejected) {
+			w.Parent = ErrRejected
+		}
 	}
 	return w
 }
@@ -618,30 +507,9 @@ func ownCause(cause error) error {
 	return nil
 }
 
-// withheldError stands for an error whose text is not shown.
-type withheldError struct {
-	code     errtext.Code
-	reason   error // of a refusal or a timeout; else nil
-	rejected bool
-}
-
-func (e withheldError) Error() string { return string(e.code) }
-
-func (e withheldError) Is(target error) bool {
-	switch target {
-	case ErrRejected:
-		return e.rejected
-	case context.Canceled:
-		return e.code == errtext.Canceled
-	case context.DeadlineExceeded:
-		return e.code == errtext.Timeout
-	}
-	return e.reason != nil && target == e.reason
-}
-
 // refusal is what f is to the caller. What its details say becomes text only when somebody reads it.
 func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
-	e := inv.refused(ErrQueueFull, cmp.Or(f.Name, queueName), nil)
+	e := inv.refused(ErrQueueFull, cmp.Or(f.Name, errtext.QueueName), nil)
 	e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2))
 	switch f.Reason {
 	case admit.QueueFull:

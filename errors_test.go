@@ -179,13 +179,14 @@ func TestWithoutErrorText(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var logged, lines bytes.Buffer
-			kept, whole, queued := NewRecorder(), NewRecorder(), NewRecorder()
-			async := Must(NewAsyncSink(WithoutErrorText(queued), 10))
-			asyncInside := Must(NewAsyncSink(kept, 10))
-			asyncPayloads := Must(NewAsyncSink(WithoutErrorText(WithPayloads(kept, 0)), 10))
+			kept, whole, queued := new(Recorder), new(Recorder), new(Recorder)
+			async := Must(NewAsyncSink(WithoutErrorText(queued), AsyncSinkConfig{MaxQueue: 10}))
+			asyncInside := Must(NewAsyncSink(kept, AsyncSinkConfig{MaxQueue: 10}))
+			asyncPayloads := Must(NewAsyncSink(WithoutErrorText(Must(WithPayloads(kept, PayloadConfig{}))), AsyncSinkConfig{MaxQueue: 10}))
 			s := MultiSink(whole,
 				WithoutErrorText(NewSlogSink(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))),
-				WithoutErrorText(NewJSONSink(&lines)), WithoutErrorText(WithPayloads(kept, 0)), WithPayloads(WithoutErrorText(kept), 0),
+				WithoutErrorText(NewJSONSink(&lines)),
+				WithoutErrorText(Must(WithPayloads(kept, PayloadConfig{}))), Must(WithPayloads(WithoutErrorText(kept), PayloadConfig{})),
 				WithoutErrorText(MultiSink(kept, WithoutErrorText(MultiSink(kept)))), WithoutErrorText(asyncInside), async, asyncPayloads)
 			for _, k := range []EventKind{ToolRetrying, ToolFailed, ToolDenied} {
 				e := testEvent(k)

@@ -106,7 +106,7 @@ func TestSinksThatDidNotOptInSeeNoValues(t *testing.T) {
 	for name, s := range map[string]EventSink{
 		"direct":          keep,
 		"in a MultiSink":  MultiSink(discarding{}, keep),
-		"beside payloads": MultiSink(WithPayloads(discarding{}, 0), keep),
+		"beside payloads": MultiSink(Must(WithPayloads(discarding{}, PayloadConfig{})), keep),
 	} {
 		got = Event{}
 		if ok, err := deliverTo(t.Context(), s, e); !ok || err != nil {
@@ -197,7 +197,7 @@ func FuzzEventJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind, tool, id, run, text string, payload []byte, n int64, seq uint32) {
 		for _, k := range []EventKind{EventKind(kind), ToolInvoked, ToolCompleted, ToolFailed, ToolDenied} {
 			e := Event{
-				Kind: k, Time: time.Unix(n%1e11, n), Seq: seq, ParentID: id, By: tool, From: run, To: text,
+				Kind: k, Time: time.Unix(n%1e11, n), Seq: seq, ParentID: id, By: tool, OldLimit: run, NewLimit: text,
 				Queued: time.Duration(n), Duration: time.Duration(-n), RetryAfter: time.Duration(n >> 1), InputBytes: int(n),
 				Call: Call{ID: id, Tool: tool, Type: run, Attempt: int32(n), Priority: Priority(n),
 					Input: json.RawMessage(payload), Pipeline: &PipelineContext{RunID: run, Tenant: text, UserID: id, ExecutionMode: tool}},
@@ -217,14 +217,14 @@ func FuzzEventJSON(f *testing.F) {
 				Kind string `json:"type"`
 			}
 			require.NoError(t, json.Unmarshal(b, &back))
-			if want := strings.ToValidUTF8(cutEach(tool), "\ufffd"); len(tool) <= maxName && isASCII(tool) && strings.HasPrefix(string(k), "tool.") && back.Tool != want {
+			if want := strings.ToValidUTF8(cutEach(tool), "\ufffd"); len(tool) <= errtext.MaxName && isASCII(tool) && strings.HasPrefix(string(k), "tool.") && back.Tool != want {
 				t.Fatalf("tool %q came back as %q", tool, back.Tool)
 			}
 		}
 	})
 }
 
-func cutEach(s string) string { return cut(s, maxName) }
+func cutEach(s string) string { return cut(s, errtext.MaxName) }
 
 func isASCII(s string) bool {
 	for i := range len(s) {

@@ -67,7 +67,7 @@ func ExampleMultiSink() {
 		failures++
 		return errors.New("the disk is full")
 	})
-	rec := sluice.NewRecorder()
+	rec := new(sluice.Recorder)
 	emitAll(sluice.MultiSink(count, rec), sampleEvents()[0])
 	fmt.Println(failures, rec.Trace())
 	// Output:
@@ -85,8 +85,8 @@ func ExampleWithPayloads() {
 		}
 		return nil
 	})
-	emitAll(sluice.WithPayloads(show, 100), sampleEvents()...)
-	emitAll(sluice.WithPayloads(show, 20, "query"), sampleEvents()...)
+	emitAll(sluice.Must(sluice.WithPayloads(show, sluice.PayloadConfig{MaxBytes: 100})), sampleEvents()...)
+	emitAll(sluice.Must(sluice.WithPayloads(show, sluice.PayloadConfig{MaxBytes: 20, Redact: []string{"query"}})), sampleEvents()...)
 	// Output:
 	// {"api_key":"[redacted]","query":"go"}
 	// {"api_key":"[redacte…[truncated]
@@ -94,7 +94,7 @@ func ExampleWithPayloads() {
 
 func ExampleNewAsyncSink() {
 	var log bytes.Buffer // as if it were slow
-	a, err := sluice.NewAsyncSink(sluice.NewJSONSink(&log), 10_000)
+	a, err := sluice.NewAsyncSink(sluice.NewJSONSink(&log), sluice.AsyncSinkConfig{MaxQueue: 10_000})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -108,8 +108,8 @@ func ExampleNewAsyncSink() {
 	// 3 delivered, 0 dropped, 3 lines
 }
 
-func ExampleNewRecorder() {
-	rec := sluice.NewRecorder()
+func ExampleRecorder() {
+	rec := new(sluice.Recorder)
 	emitAll(rec, sampleEvents()...)
 	fmt.Println(rec.Trace(), rec.Check())
 	emitAll(rec, sampleEvents()[2])

@@ -12,15 +12,12 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/nameof"
 	"github.com/sluice-go/sluice/internal/record"
-	"github.com/sluice-go/sluice/internal/rules"
-	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/survey"
 )
 
-// Plan is the chain of a tool, outermost first, as in
-// "audit → admit[breaker concurrency rate] → search", and whether there is such a tool. Of the
-// gates it has those that limit calls of the tool: one whose Scope is of other tools or types
-// is not there. It calls no foreign code but the String of interceptors, of which one that
-// panics, or takes longer than 100 ms, is shown by its type.
+// Plan is the chain of a tool, outermost first, as "audit → admit[breaker concurrency rate] →
+// search", with the gates that limit it, and whether there is such a tool. An interceptor whose
+// String panics, or takes over 100 ms, is shown by its type.
 func (e *Executor) Plan(tool string) (string, bool) {
 	if e.isMade() != nil {
 		return "", false
@@ -66,29 +63,29 @@ func interceptorName(x Interceptor) string {
 	return nameof.Value(x)
 }
 
-// Decision is the admission record of a call, or [Executor.Explain]'s forecast of one. It
-// is a value without references to the call, and marshals itself for operators.
+// Decision is how a call was admitted, or would be ([Executor.Explain]). It is a value, and marshals
+// itself.
 type Decision struct {
-	Refusal   *Error        // nil if it ran, or would run
-	Wait      time.Duration // in the queue, all attempts
+	Refusal   *Error        // nil if it ran, or would
+	Wait      time.Duration // of all attempts
 	Waits     []Wait        // longest first
 	Place     int           // in the queue on arrival, from 1; 0 means not queued
-	Overtaken int           // at least so many calls that came later started earlier
+	Overtaken int           // by so many later calls, at least
 	Attempts  int
 	Costs     []Cost
 }
 
 // Wait is time spent on one constraint.
 type Wait struct {
-	By  string // "rate/openai tokens per minute"
+	By  string // as in Error
 	For time.Duration
 }
 
-// Cost is one unit's estimate and, after [ReportUsage], its actual use.
+// Cost is what a call cost of one unit.
 type Cost struct {
-	Unit     string `json:"unit"` // empty means calls
+	Unit     string `json:"unit"` // empty: calls
 	Estimate int64  `json:"estimate"`
-	Actual   int64  `json:"actual"` // the estimate, if nothing was settled
+	Actual   int64  `json:"actual"` // Estimate, unless use was reported
 }
 
 // MarshalJSON writes milliseconds.
@@ -114,14 +111,12 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// Explain says what [Executor.Invoke] would do now, and runs no tool: Refusal if it would
-// be refused, Waits with an estimate if it would wait, neither if it would start. It goes the
-// way that Invoke goes up to the decision, but for the interceptors: it compiles the tool's
-// chain, decodes the arguments, asks the tool's Check, key and cost functions, and refuses what
-// Invoke would refuse. It changes nothing, makes and evicts no key, and takes a token from
-// nobody. The estimate for a rate is exact as long as nobody comes or leaves; for slots it
-// follows from how long calls held them lately, and is zero before the first. It does not
-// wait, unless an interceptor's Wrap blocks, which ends with ctx.
+// Explain forecasts what [Executor.Invoke] would do now: Refusal if it would refuse, Waits with an
+// estimate if it would wait. It decodes the arguments, asks the tool's Check, key and cost functions,
+// and runs no tool and no interceptor. It changes nothing and takes no
+// token. The estimate is exact for a rate as long as nobody comes or leaves; for slots it follows
+// from how long calls held them lately, and is zero before the first. It does not wait, unless an
+// interceptor's Wrap blocks, until ctx ends.
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	if err, ok := e.unmade(&r).(*Error); ok {
 		return Decision{Refusal: err}
@@ -182,8 +177,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	return d, err
 }
 
-// Decision is the admission record; zero if the call passed without waiting and without a
-// cost of its own.
+// Decision is how the call was admitted; zero if it did not wait and cost nothing of its own.
 func (r Result) Decision() Decision {
 	if r.rec == nil {
 		return Decision{}
@@ -215,49 +209,45 @@ func costs(list []record.Cost) []Cost {
 	return out
 }
 
-// Snapshot is the state of an executor at one instant, ready for JSON.
+// Snapshot is the state of an executor.
 type Snapshot struct {
 	At              time.Time   `json:"at"`
-	InFlight        int         `json:"in_flight"` // admitted calls of the stage whose code has not ended
+	InFlight        int         `json:"in_flight"` // their code has not ended
 	Queued          int         `json:"queued"`
-	Abandoned       int         `json:"abandoned"` // of those in flight: nobody waits for them any more
+	Abandoned       int         `json:"abandoned"` // in flight, and nobody waits for them
 	Completed       uint64      `json:"completed"`
 	Failed          uint64      `json:"failed"`
 	Denied          uint64      `json:"denied"`
 	EventsDelivered uint64      `json:"events_delivered"`
-	EventsDropped   uint64      `json:"events_dropped"` // refused by a failing or panicking sink, or beyond a bound
+	EventsDropped   uint64      `json:"events_dropped"` // by sinks that fail, or beyond a bound
 	Gates           []GateState `json:"gates"`
 	Lanes           []LaneState `json:"lanes"`
 }
 
-// GateState is one constraint under one key. For rates Limit is the burst and Used what is
-// missing of it, more than Limit in debt.
+// GateState is one constraint under one key.
 type GateState struct {
-	Name    string       `json:"name"`
-	Kind    GateKind     `json:"kind"`
-	Scope   string       `json:"scope"` // what it counts by, such as "per tool"
-	Key     string       `json:"key,omitempty"`
-	Limit   int64        `json:"limit,omitempty"` // zero means none
-	Used    int64        `json:"used"`
-	Waiting int          `json:"waiting"`        // calls whose turn it is here first
-	State   BreakerState `json:"state,omitzero"` // of a breaker
-	Paused  bool         `json:"paused,omitempty"`
-	Stalled bool         `json:"stalled,omitempty"` // a limit that has released nothing for a minute while calls wait
-	Until   time.Time    `json:"until,omitzero"`    // when State may change by itself, or the pause ends
-
-	// Unmatched is the names of a ForTool or ForType scope that no registered tool has. If it is
-	// all of them the limit holds for nobody: a name may be misspelt.
-	Unmatched []string `json:"unmatched,omitempty"`
+	Name      string       `json:"name"`
+	Kind      GateKind     `json:"kind"`
+	Scope     string       `json:"scope"` // as "per tool"
+	Key       string       `json:"key,omitempty"`
+	Limit     int64        `json:"limit,omitempty"` // of a rate Burst; zero means none
+	Used      int64        `json:"used"`            // of a rate what is missing, over Limit in debt
+	Waiting   int          `json:"waiting"`         // calls that wait here first
+	State     BreakerState `json:"state,omitzero"`  // of a breaker
+	Paused    bool         `json:"paused,omitempty"`
+	Stalled   bool         `json:"stalled,omitempty"`   // see LimitStalled
+	Until     time.Time    `json:"until,omitzero"`      // of an open State or a pause
+	Unmatched []string     `json:"unmatched,omitempty"` // names in Scope that no registered tool has
 }
 
 // GateKind says what a constraint is.
 type GateKind uint8
 
 const (
-	GateConcurrency   GateKind = iota // calls, or their weight, in flight
-	GateRate                          // starts, or their cost, over time
+	GateConcurrency   GateKind = iota // calls or weight in flight
+	GateRate                          // starts or cost over time
 	GateBreaker                       // outcomes
-	GateSharedLimiter                 // starts, as RateLimiterConfig.Limiter counts them
+	GateSharedLimiter                 // RateLimiterConfig.Limiter
 )
 
 var gateKinds = [...]string{"concurrency", "rate", "breaker", "shared limiter"}
@@ -277,7 +267,7 @@ func (k GateKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil
 func (k *GateKind) UnmarshalText(text []byte) error {
 	i := slices.Index(gateKinds[:], string(text))
 	if i < 0 {
-		return fmt.Errorf("sluice: GateKind is %q: must be one of %q", cut(string(text), maxName), gateKinds)
+		return fmt.Errorf("sluice: GateKind is %q: must be one of %q", cut(string(text), 128), gateKinds)
 	}
 	*k = GateKind(i)
 	return nil
@@ -295,254 +285,104 @@ func gateKind(k admit.Kind) GateKind {
 	return GateConcurrency
 }
 
-// LaneState is one lane of the queue: calls that wait in one line, for one constraint. There is
-// one for each combination of Tool, Tenant, Priority, By and Key.
+// LaneState is the waiting calls that have Tool, Tenant, Priority, By and Key in common.
 type LaneState struct {
 	Tool     string        `json:"tool"`
-	Tenant   string        `json:"tenant,omitempty"`   // of its calls, whether a scheduler heeds it or not
+	Tenant   string        `json:"tenant,omitempty"`   // heeded by a scheduler
 	Priority Priority      `json:"priority,omitempty"` // so too
 	Waiting  int           `json:"waiting"`
-	Oldest   time.Duration `json:"oldest_ns"`     // how long the first of them has waited
-	By       string        `json:"by"`            // the constraint that its first call waits for
+	Oldest   time.Duration `json:"oldest_ns"`     // its first call's wait
+	By       string        `json:"by"`            // what that waits for
 	Key      string        `json:"key,omitempty"` // of that
 }
 
-// Snapshot is the state of the whole admission stage, which executors that share a registry, a
-// gate or a scheduler have in common, with every key. InFlight and Queued are of one instant,
-// and so is everything else where there are at most 1,000 keys and lanes; of more, each further
-// thousand is read some microseconds later, so that calls get in between.
+// Snapshot is the state of all executors that share a registry, a gate or a scheduler with e; the
+// counters are e's alone. It is of one instant, but of Gates and Lanes each thousand after the first
+// is read some microseconds later.
 func (e *Executor) Snapshot() Snapshot {
 	if e.isMade() != nil {
 		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
 	}
-	r := e.read()
-	for r.next(readAtOnce) {
-	}
-	return r.done()
-}
-
-// readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.
-const readAtOnce = 1000
-
-// reading is a snapshot in the making.
-type reading struct {
-	e     *Executor
-	snap  Snapshot
-	begun bool
-
-	cores  []*gateCore // to read, the first of them is being read
-	limits []gateLimit // of it
-	from   int         // in the cells of the first of limits, from the end; 0 at the beginning
-	seen   map[string]int
-	cells  []*admit.Cell // scratch
-
-	lanes     int // to read, from the end; 0 at the end
-	lanesSeen map[uint64]bool
-	laneRows  []admit.Lane // scratch
-
-	tools, types map[string]bool // that are registered; nil if no scope asks for them
-}
-
-func (e *Executor) read() *reading {
-	r := &reading{e: e, cores: slices.Clone(e.gates), snap: Snapshot{
+	out := Snapshot{
 		Completed:       e.completed.Load(),
 		Failed:          e.failed.Load(),
 		Denied:          e.denied.Load(),
 		Abandoned:       max(0, int(e.abandoned.Load())),
 		EventsDelivered: e.delivered.Load(),
 		EventsDropped:   e.dropped.Load(),
-		Gates:           []GateState{},
-		Lanes:           []LaneState{},
-	}}
-	for _, t := range e.registry.current().tools {
-		r.cores = append(r.cores, &t.shared.core)
 	}
-	for _, g := range e.gates {
-		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil }) {
-			r.tools, r.types = e.names()
-			break
-		}
+	r := e.read()
+	for r.Next(readAtOnce) {
 	}
-	return r
-}
-
-// names is the tools, and their types, that the executors of e's domain can call.
-func (e *Executor) names() (tools, types map[string]bool) {
-	tools, types = make(map[string]bool), make(map[string]bool)
-	for _, c := range append(e.registry.stage.Clients(), (*inDomain)(e)) {
-		for name, t := range executorOf(c).registry.current().tools {
-			tools[name], types[t.spec.Type] = true, true
-		}
+	s := r.Done()
+	out.At, out.InFlight, out.Queued = s.At, s.Running, s.Waiting
+	out.EventsDropped += s.Lost
+	out.Gates, out.Lanes = make([]GateState, len(s.Cells)), make([]LaneState, len(s.Lanes))
+	for i, c := range s.Cells {
+		out.Gates[i] = gateState(c)
 	}
-	return tools, types
-}
-
-// next reads on under one hold of the lock, up to n cells and lanes, and reports whether there
-// are more.
-func (r *reading) next(n int) bool {
-	s := r.e.stage.Lock()
-	now := s.Now()
-	if !r.begun {
-		r.begun = true
-		r.snap.At = s.Clock.Time(now)
-		r.snap.InFlight, r.snap.Queued = s.M.Running(), s.M.Waiting()
-		r.snap.EventsDropped += s.Lost()
-		r.lanes = s.M.LaneCount()
-	}
-	for n > 0 && len(r.cores) > 0 {
-		if !r.cores[0].stage.Leads(s) { // e is closed: its gates may have gone elsewhere
-			s.Unlock()
-			s = r.cores[0].stage.Lock()
-			r.core(s, s.Now(), n)
-			s.Unlock()
-			return true
-		}
-		n = r.core(s, now, n)
-	}
-	if n > 0 && r.lanes > 0 {
-		r.laneRows, r.lanes = s.M.LaneBatch(r.laneRows[:0], r.lanes, n)
-		for _, l := range r.laneRows {
-			r.lane(s, now, l)
-		}
-	}
-	more := len(r.cores) > 0 || r.lanes > 0
-	s.Unlock()
-	return more
-}
-
-// core reads on at the first of r's cores, and answers how many of n cells are left to read.
-func (r *reading) core(s *stage.Stage, now int64, n int) int {
-	g := r.cores[0]
-	if r.limits == nil {
-		r.limits = g.limits
-		n-- // so that many without cells are read in batches too
-	}
-	for len(r.limits) > 0 && n > 0 {
-		n -= r.limit(s, now, r.limits[0], n)
-	}
-	if len(r.limits) == 0 {
-		r.cores, r.limits = r.cores[1:], nil
-	}
-	return n
-}
-
-// limit reads up to n cells of l, which is done with then unless there are more. It answers how
-// many it read.
-func (r *reading) limit(s *stage.Stage, now int64, l gateLimit, n int) int {
-	first := r.from == 0
-	if first {
-		s.M.Prune(now, l.class)
-		r.from = l.class.Len()
-	}
-	r.cells, r.from = l.class.Batch(r.cells[:0], r.from, n)
-	if first && r.from > 0 {
-		r.seen = make(map[string]int)
-	}
-	unmatched := r.unmatched(l.scope)
-	for _, c := range r.cells {
-		g := gateState(s, now, c)
-		g.Scope, g.Unmatched = l.scope.String(), unmatched
-		if i, twice := r.seen[c.Key()]; twice {
-			r.snap.Gates[i] = g
-			continue
-		}
-		if r.seen != nil {
-			r.seen[c.Key()] = len(r.snap.Gates)
-		}
-		r.snap.Gates = append(r.snap.Gates, g)
-	}
-	if len(r.cells) == 0 && first && unmatched != nil {
-		g := gateState(s, now, s.M.Peek(now, l.class, ""))
-		g.Scope, g.Unmatched = l.scope.String(), unmatched
-		r.snap.Gates = append(r.snap.Gates, g)
-	}
-	if r.from == 0 {
-		r.limits, r.seen = r.limits[1:], nil
-	}
-	return len(r.cells)
-}
-
-// unmatched is the names of a scope that nothing registered has.
-func (r *reading) unmatched(s rules.Scope) []string {
-	if r.tools == nil {
-		return nil
-	}
-	has := r.tools
-	if s.Kind() == rules.ForType {
-		has = r.types
-	}
-	var out []string
-	for _, n := range s.Names() {
-		if !has[n] {
-			out = append(out, n)
-		}
+	for i, l := range s.Lanes {
+		out.Lanes[i] = LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
 	}
 	return out
 }
 
-// lane notes a lane unless it has been read before. Nested calls have lanes of their own, and
-// others may differ by what they need elsewhere; done makes one of those that look alike.
-func (r *reading) lane(s *stage.Stage, now int64, l admit.Lane) {
-	if r.lanesSeen[l.Born] {
-		return
-	}
-	if r.lanesSeen == nil && r.lanes > 0 {
-		r.lanesSeen = make(map[uint64]bool)
-	}
-	if r.lanesSeen != nil {
-		r.lanesSeen[l.Born] = true
-	}
-	x := LaneState{
-		Tool:    l.Tool,
-		Tenant:  l.Tenant,
-		Waiting: l.Waiting,
-		Oldest:  time.Duration(now - l.Since),
-		By:      l.At.Class().Name,
-		Key:     l.At.Key(),
-	}
-	x.Priority = Priority(l.Level) + PriorityBatch
-	r.snap.Lanes = append(r.snap.Lanes, x)
-}
+// readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.
+const readAtOnce = 1000
 
-// done is what was read, in order.
-func (r *reading) done() Snapshot {
-	snap := r.snap
-	slices.SortFunc(snap.Gates, func(a, b GateState) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key, b.Key))
-	})
-	slices.SortFunc(snap.Lanes, LaneState.compare)
-	lanes := snap.Lanes[:0]
-	for _, l := range snap.Lanes {
-		if n := len(lanes); n > 0 && lanes[n-1].compare(l) == 0 {
-			lanes[n-1].Waiting += l.Waiting
-			lanes[n-1].Oldest = max(lanes[n-1].Oldest, l.Oldest)
-		} else {
-			lanes = append(lanes, l)
+// read begins to read what e's stage counts.
+func (e *Executor) read() *survey.Reading {
+	cores := slices.Clone(e.gates)
+	for _, t := range e.registry.current().tools {
+		cores = append(cores, &t.shared.core)
+	}
+	sources := make([]survey.Source, len(cores))
+	for i, g := range cores {
+		sources[i] = survey.Source{Stage: g.stage, Limits: func() []survey.Limit {
+			list := make([]survey.Limit, len(g.limits))
+			for i, l := range g.limits {
+				list[i] = survey.Limit{Class: l.class, Scope: l.scope}
+			}
+			return list
+		}}
+	}
+	var names *survey.Names
+	for _, g := range e.gates {
+		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil }) {
+			names = e.names()
+			break
 		}
 	}
-	snap.Lanes = lanes
-	return snap
+	return survey.New(e.stage, sources, names)
 }
 
-func (l LaneState) compare(o LaneState) int {
-	return cmp.Or(cmp.Compare(o.Priority, l.Priority), cmp.Compare(l.Tool, o.Tool), cmp.Compare(l.Tenant, o.Tenant),
-		cmp.Compare(l.By, o.By), cmp.Compare(l.Key, o.Key))
+// names is the tools, and their types, that the executors of e's domain can call.
+func (e *Executor) names() *survey.Names {
+	n := &survey.Names{Tools: make(map[string]bool), Types: make(map[string]bool)}
+	for _, c := range append(e.registry.stage.Clients(), (*inDomain)(e)) {
+		for name, t := range executorOf(c).registry.current().tools {
+			n.Tools[name], n.Types[t.spec.Type] = true, true
+		}
+	}
+	return n
 }
 
-func gateState(s *stage.Stage, now int64, c *admit.Cell) GateState {
-	k := c.Class()
-	u := c.Usage(now)
-	g := GateState{Name: k.Name, Kind: gateKind(k.Kind), Key: c.Key(), Limit: u.Limit, Used: u.Used, Waiting: u.Waiting}
-	if g.Limit == admit.Unlimited {
-		g.Limit = 0
+func gateState(c survey.Cell) GateState {
+	g := GateState{
+		Name:      c.Name,
+		Kind:      gateKind(c.Kind),
+		Scope:     c.Scope,
+		Key:       c.Key,
+		Limit:     c.Limit,
+		Used:      c.Used,
+		Waiting:   c.Waiting,
+		Paused:    c.Paused,
+		Stalled:   c.Stalled,
+		Until:     c.Until,
+		Unmatched: c.Unmatched,
 	}
-	if k.Kind == admit.Breaker {
-		g.State = breakerState(c.BreakerState(now))
-	}
-	g.Paused = u.Paused > now
-	g.Stalled = u.Stalled
-	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
-		g.Until = s.Clock.Time(until)
+	if g.Kind == GateBreaker {
+		g.State = breakerState(c.State)
 	}
 	return g
 }

@@ -38,8 +38,8 @@ func TestSnapshot_ReadsInBatchesWhileThingsComeAndGo(t *testing.T) {
 		synctest.Wait()
 		r, holds, last := e.read(), 0, 0
 		for more := true; more; holds++ {
-			more = r.next(size)
-			now := len(r.snap.Gates) + len(r.snap.Lanes)
+			more = r.Next(size)
+			now := len(r.Cells) + len(r.Lanes)
 			if now-last > size {
 				t.Fatalf("%d were read under one hold of the lock, want at most %d", now-last, size)
 			}
@@ -48,12 +48,12 @@ func TestSnapshot_ReadsInBatchesWhileThingsComeAndGo(t *testing.T) {
 			reg.Remove(name(holds)) // and so does a cell
 			synctest.Wait()
 		}
-		s := r.done()
-		if n := len(s.Gates); n < 3*tenants+2*(tools-20) || n > 3*tenants+2*tools {
+		s := r.Done()
+		if n := len(s.Cells); n < 3*tenants+2*(tools-20) || n > 3*tenants+2*tools {
 			t.Errorf("%d constraints, want one for each tenant under three limits, and for each tool under two", n)
 		}
 		seen := map[string]bool{}
-		for _, g := range s.Gates {
+		for _, g := range s.Cells {
 			if at := g.Name + " " + g.Key; seen[at] {
 				t.Errorf("%s is there twice", at)
 			} else {
@@ -108,9 +108,9 @@ func TestSnapshot_LetsCallsInBetweenBatches(t *testing.T) {
 	r := e.read()
 	holds, more := 0, true
 	for ; more; holds++ {
-		before := len(r.snap.Gates)
-		more = r.next(readAtOnce)
-		if n := len(r.snap.Gates) - before; n > readAtOnce {
+		before := len(r.Cells)
+		more = r.Next(readAtOnce)
+		if n := len(r.Cells) - before; n > readAtOnce {
 			t.Errorf("%d constraints read under one hold of the lock, want at most %d", n, readAtOnce)
 		}
 		call(1) // which would hang if the lock were held
@@ -119,7 +119,7 @@ func TestSnapshot_LetsCallsInBetweenBatches(t *testing.T) {
 		t.Errorf("the lock was held %d times for %d constraints", holds, 3*keys)
 	}
 	seen := make(map[string]int)
-	for _, g := range r.done().Gates {
+	for _, g := range r.Done().Cells {
 		seen[g.Name+"\n"+g.Key]++
 	}
 	for k, n := range seen {

@@ -4,42 +4,39 @@ import (
 	"context"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/eventtext"
 	"github.com/sluice-go/sluice/internal/ids"
 )
 
-// PipelineContext says on whose behalf calls run: which run, user and tenant, how
-// urgent, with which state and sink. Every field is optional and the zero value is an
-// anonymous run.
+// PipelineContext says on whose behalf calls run: which run, user and tenant, how urgent, with which
+// state and sink. The zero value is an anonymous run.
 //
-// It is a value: change a copy and attach it with [WithPipelineContext]. Attaching is
-// the only way for a priority or a tenant to reach the library; neither a [Request]
-// nor a tool's arguments can set them. A PipelineContext may be attached to any number
-// of contexts and read from any number of goroutines; Attrs must not change once it is.
+// It is a value: change a copy and attach it with [WithPipelineContext], to any number of contexts.
+// Neither a [Request] nor arguments can set a priority or a tenant.
 type PipelineContext struct {
-	RunID         string // this run; Fork makes a new one
-	ParentRunID   string // the run that Fork was called on
-	RequestID     string // the request that the run answers
+	RunID         string
+	ParentRunID   string // the run that was forked
+	RequestID     string // that the run answers
 	SessionID     string
 	UserID        string
 	OrgID         string
 	InteractionID string
-	Topology      string // what kind of pipeline runs, for events
-	ExecutionMode string // reported as behavior in events
-	Service       string // which program runs, for events
+	Topology      string // the kind of pipeline
+	ExecutionMode string // behavior in events
+	Service       string // the program that runs
 
-	Tenant   string            // who shares limits and fairness; empty means OrgID
-	Priority Priority          // of every call of the run; zero means the tool's own
-	Attrs    map[string]string // for the key functions of ByKey; read-only once attached
+	Tenant   string            // shares limits and fairness; empty means OrgID
+	Priority Priority          // of its calls; zero means the tool's own
+	Attrs    map[string]string // for ByKey; must not change once attached
 	State    *SharedState      // nil means the executor's
-	Sink     EventSink         // in addition to the executor's; nil means none
+	Sink     EventSink         // besides the executor's; may be nil
 
-	ids *ids.Counter // deterministic ids for tests; nil means the executor's
+	ids *ids.Counter // for tests
 	_   struct{}
 }
 
-// WithPipelineContext returns a context that carries pc. Calls made with it, and calls
-// nested in them, run on behalf of pc. Inside a tool it changes on whose behalf nested
-// calls run, but not which call they are nested in.
+// WithPipelineContext returns a context that carries pc. Calls made with it, and calls nested in
+// them, run on behalf of pc. Inside a tool they stay nested in the running call.
 func WithPipelineContext(ctx context.Context, pc PipelineContext) context.Context {
 	n := &pipelineNode{Context: ctx}
 	n.scope = scopeOf(ctx)
@@ -47,11 +44,10 @@ func WithPipelineContext(ctx context.Context, pc PipelineContext) context.Contex
 	return n
 }
 
-// PipelineContextFrom returns the PipelineContext that ctx carries, or the zero value.
+// PipelineContextFrom returns what ctx carries, or the zero value.
 func PipelineContextFrom(ctx context.Context) PipelineContext { return *scopeOf(ctx).pipeline }
 
-// Fork is pc for a child run: a new RunID, this one as ParentRunID, everything else kept.
-// The new id is random unless pc came from [NewTestPipelineContext].
+// Fork is pc for a child run, with a new RunID, which is random except in tests.
 func (pc PipelineContext) Fork() PipelineContext {
 	pc.ParentRunID = pc.RunID
 	if pc.ids != nil {
@@ -62,6 +58,13 @@ func (pc PipelineContext) Fork() PipelineContext {
 	return pc
 }
 
+// text fills x, which is zero, with what events write of pc.
+func (pc *PipelineContext) text(x *eventtext.Run) {
+	x.ID, x.Parent, x.Request, x.Session = pc.RunID, pc.ParentRunID, pc.RequestID, pc.SessionID
+	x.User, x.Org, x.Interaction, x.Tenant = pc.UserID, pc.OrgID, pc.InteractionID, pc.tenant()
+	x.Topology, x.Service, x.Behavior = pc.Topology, pc.Service, pc.ExecutionMode
+}
+
 // tenant is who pc's calls count for.
 func (pc *PipelineContext) tenant() string {
 	if pc.Tenant != "" {
@@ -70,15 +73,13 @@ func (pc *PipelineContext) tenant() string {
 	return pc.OrgID
 }
 
-// NewTestPipelineContext returns a context for tests: the ids run-1, call-1, call-2 …
-// in the order they are asked for, a fresh [SharedState], and the [Recorder] that is
-// its sink. It needs no argument, starts no goroutine, and works inside a
-// testing/synctest bubble.
+// NewTestPipelineContext is for tests: ids are run-1, call-1, call-2 … in order, the State is fresh,
+// and the Sink is the [Recorder]. It starts no goroutine, and works in a testing/synctest bubble.
 //
 //	pc, rec := sluice.NewTestPipelineContext()
 //	ctx := sluice.WithPipelineContext(t.Context(), pc)
 func NewTestPipelineContext() (PipelineContext, *Recorder) {
-	rec, counter := NewRecorder(), new(ids.Counter)
+	rec, counter := new(Recorder), new(ids.Counter)
 	return PipelineContext{
 		RunID:     counter.Run(),
 		RequestID: "request-1",

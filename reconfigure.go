@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// Change is a change to one component, made by its Change method and applied by
-// [Reconfigure]. It is checked when it is applied. The zero value is refused.
+// Change is a change to one component, made by its Change method and applied, and checked, by
+// [Reconfigure].
 type Change struct{ impl change }
 
 type change interface {
@@ -69,15 +69,14 @@ type locked struct {
 	by string
 }
 
-// changed has the sinks told.
+// changed has the sinks hear of a change.
 func (lk *locked) changed(s *stage.Stage, name, from, to string) {
 	s.Note(stage.Notice{Kind: stage.Changed, By: name, From: from, To: to, Actor: lk.by})
 }
 
-// Reconfigure applies all changes at one instant, or none: calls that wait feel it at
-// once, and none is admitted by half of it. by says who changed it, in the events that
-// report it. An error says which change is not possible, and why. It does not wait for
-// calls, and is safe for concurrent use.
+// Reconfigure applies all changes at one instant, or none: calls that wait feel it at once, and none
+// is admitted by half of it. Events name by as who changed it. An error says which change is not
+// possible, and why. It does not wait for calls, and is safe for concurrent use.
 func Reconfigure(by string, changes ...Change) error {
 	return stage.LockAll(func() ([]*stage.Ref, error) { return checked(changes) }, func(h *stage.Held) {
 		for _, c := range changes {
@@ -96,11 +95,12 @@ func checked(changes []Change) (refs []*stage.Ref, err error) {
 		if err := c.impl.check(); err != nil {
 			return nil, err
 		}
-		if t := c.impl.target(); seen[t] {
-			return nil, fmt.Errorf("sluice: Reconfigure: change %d is the second of one component: there must be one for each", i)
-		} else {
-			seen[t] = true
+		t := c.impl.target()
+		if seen[t] {
+			return nil, fmt.Errorf("sluice: Reconfigure: change %d is the second of one component: "+
+				"there must be one for each", i)
 		}
+		seen[t] = true
 	}
 	for _, c := range changes {
 		refs = append(refs, c.impl.refs()...)
@@ -108,15 +108,15 @@ func checked(changes []Change) (refs []*stage.Ref, err error) {
 	return refs, nil
 }
 
-// WithPolicy is the change of one tool's policy, applied by [Reconfigure]. Limits that it
-// adds or takes away hold at once, for calls that wait too; calls that run count under
-// the new ones as far as the old ones counted them.
+// WithPolicy is the change of one tool's policy, applied by [Reconfigure]. Limits that come or go do
+// so at once, for calls that wait too; calls that run count under new ones as far as old ones counted
+// them. What stays keeps what it has counted; a new rate starts no fuller than the fullest of its unit.
 func (r *ToolRegistry) WithPolicy(tool string, p Policy) Change {
 	return Change{&policyChange{r: r, name: tool, to: p}}
 }
 
-// Lift ends the pause of a tool, without a ramp, and forgives the debts of its own rates, as
-// [RateLimiter.Lift] does for a key. It fails if there is no such tool. It does not block.
+// Lift ends the pause of a tool and forgives the debts of its own rates, as [RateLimiter.Lift] does
+// for a key. It fails if there is no such tool. It does not block.
 func (r *ToolRegistry) Lift(tool string) error {
 	if r == nil {
 		return errors.New("sluice: Lift: the ToolRegistry is nil")

@@ -1,9 +1,8 @@
 package sluice
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,20 +14,18 @@ import (
 
 	"github.com/sluice-go/sluice/internal/dropq"
 	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/eventtext"
 	"github.com/sluice-go/sluice/internal/payload"
 	"github.com/sluice-go/sluice/internal/trace"
 )
 
-// EventSink receives events, those of one call in order. Its methods are called on the
-// goroutine of the call, from many goroutines at once, and the call waits for them: a
-// sink that may be slow belongs behind an [AsyncSink]. An error or a panic is counted and
-// otherwise ignored; runtime.Goexit in a sink ends the calling goroutine, as it does in
-// any function.
+// EventSink receives events, those of one call in order, the last before the call returns. The
+// goroutines of calls run it, many at once, and wait: put a slow sink behind an [AsyncSink]. Errors
+// and panics are counted and otherwise ignored; runtime.Goexit ends the goroutine. A sink that an
+// executor and a run list, or two executors, gets each event once, unless it is wrapped.
 //
-// Enabled is asked before each event and must be quick. The event that Emit is given is
-// valid until Emit returns, and other sinks read it too: it is only read, and whoever keeps
-// it, or hands it to another goroutine, makes a copy, *e. The context of Emit is the call's
-// and may have ended.
+// Enabled is asked before each event and must be quick. Emit only reads the event, until it returns;
+// whoever keeps it copies *e. Its context may have ended.
 type EventSink interface {
 	Enabled(k EventKind) bool
 	Emit(ctx context.Context, e *Event) error
@@ -37,16 +34,16 @@ type EventSink interface {
 // EventSinkFunc makes a function an [EventSink] for every kind.
 type EventSinkFunc func(ctx context.Context, e *Event) error
 
-// Enabled is always true.
+// Enabled is true.
 func (f EventSinkFunc) Enabled(EventKind) bool { return true }
 
 // Emit calls f.
 func (f EventSinkFunc) Emit(ctx context.Context, e *Event) error { return f(ctx, e) }
 
-// valueSink is a sink of this package that can hand the values of a call on. It gets two
-// events: plain, for the sinks behind it that did not opt in, and full, with the caller's
-// values, which nobody but [WithPayloads] looks at. Its Emit, in contrast, takes the values
-// it is given as meant to be seen.
+// valueSink is a sink of this package that other sinks may stand behind. It gets two events:
+// plain, for those behind it that did not opt in to values, and full, with the caller's values,
+// at which only [WithPayloads] looks. Its Emit, in contrast, takes the values of its event as
+// meant to be seen.
 type valueSink interface {
 	EventSink
 
@@ -61,10 +58,8 @@ type valueSink interface {
 	freeze(plain, full *Event) func(context.Context) error
 }
 
-// NewSlogSink logs events to l, with the constant message "tool event": a call that
-// failed or was denied at Warn, one that panicked at Error, everything else at Debug.
-// Argument and result values are never logged. A nil l discards. The sink is safe for
-// concurrent use and as quick as l's handler.
+// NewSlogSink logs events, never values, as "tool event": at Warn if a call failed or was denied, at
+// Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use.
 func NewSlogSink(l *slog.Logger) EventSink {
 	if l == nil {
 		return slogSink{slog.DiscardHandler}
@@ -94,61 +89,36 @@ func (s slogSink) Emit(ctx context.Context, e *Event) error {
 		return nil
 	}
 	r := slog.NewRecord(e.Time, level, "tool event", 0)
-	var room [28]slog.Attr
-	r.AddAttrs(e.attrs(room[:0])...)
+	var (
+		room [28]slog.Attr
+		x    eventtext.Event
+	)
+	e.text(&x)
+	r.AddAttrs(eventtext.Attrs(room[:0], &x)...)
 	return s.h.Handle(ctx, r)
 }
 
-// NewJSONSink writes each event to w as one JSON object on a line of its own, by one
-// call of Write. Writes are serialized, and the calls whose events they are wait for
-// them: put a sink with a slow w behind an [AsyncSink]. An error of w is returned, a
-// short write is one. A nil w discards.
-//
-// The sink is safe for concurrent use. w must not emit to the same sink.
-func NewJSONSink(w io.Writer) EventSink {
-	return &jsonSink{w: w}
-}
+// NewJSONSink writes each event to w as one JSON object on a line, by one Write at a time, for which
+// calls wait. Emit returns w's errors; a short write is one. A nil w discards. It is safe for
+// concurrent use; w must not emit to it.
+func NewJSONSink(w io.Writer) EventSink { return &jsonSink{eventtext.Lines{W: w}} }
 
-type jsonSink struct {
-	w    io.Writer
-	bufs sync.Pool // of *[]byte
-	mu   sync.Mutex
-}
+type jsonSink struct{ lines eventtext.Lines }
 
-func (s *jsonSink) Enabled(EventKind) bool { return s.w != nil }
+func (s *jsonSink) Enabled(EventKind) bool { return s.lines.W != nil }
 
 func (s *jsonSink) Emit(_ context.Context, e *Event) error {
-	if s.w == nil {
+	if s.lines.W == nil {
 		return nil
 	}
-	buf, _ := s.bufs.Get().(*[]byte)
-	if buf == nil {
-		buf = new(make([]byte, 0, 1024))
-	}
-	// Errors are formatted by code of their own, so before the lock.
-	*buf = append(appendEvent((*buf)[:0], e), '\n')
-	err := s.write(*buf)
-	if cap(*buf) <= 64<<10 {
-		s.bufs.Put(buf)
-	}
-	return err
+	var x eventtext.Event
+	e.text(&x)
+	return s.lines.Write(&x)
 }
 
-func (s *jsonSink) write(line []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, err := s.w.Write(line)
-	if err == nil && n < len(line) {
-		err = io.ErrShortWrite
-	}
-	return err
-}
-
-// MultiSink emits to each of sinks, in their order. One that fails or panics does not
-// keep the event from the others; Emit returns all their errors, joined. Each is asked
-// whether it is Enabled, and only those made by [WithPayloads] are shown values. Nils are
-// left out, and so is a sink that is listed already; without sinks it discards. It is safe
-// for concurrent use if they are.
+// MultiSink delivers to each of sinks that is Enabled, in order, whatever becomes of the others;
+// Emit joins their errors. Nils and repetitions are left out; without sinks it discards. It is as
+// safe for concurrent use as they are.
 func MultiSink(sinks ...EventSink) EventSink {
 	m := new(multiSink)
 	for _, s := range sinks {
@@ -198,13 +168,10 @@ func without(s, other EventSink) EventSink {
 		return s
 	}
 	m, isMulti := s.(*multiSink)
-	if !isMulti {
-		if has(other, s) {
-			return nil
-		}
-		return s
-	}
-	if !slices.ContainsFunc(m.sinks, func(x EventSink) bool { return has(other, x) }) {
+	switch {
+	case !isMulti && has(other, s):
+		return nil
+	case !isMulti, !slices.ContainsFunc(m.sinks, func(x EventSink) bool { return has(other, x) }):
 		return s
 	}
 	left := new(multiSink)
@@ -229,9 +196,7 @@ func (m *multiSink) add(s EventSink) {
 		return
 	}
 	m.sinks = append(m.sinks, s)
-	if _, ok := valueSinkOf(s); ok {
-		m.wants = true
-	}
+	m.wants = m.wants || valueSinkOf(s) != nil
 }
 
 // Enabled is true if any sink is. One that panics is taken to be, so that Emit is tried
@@ -284,16 +249,17 @@ func (m *multiSink) freeze(plain, full *Event) func(context.Context) error {
 // freezeFor is freeze for any sink. A panic is reported when the event is delivered, as any
 // other of the sink's.
 func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) error) {
-	v, ok := valueSinkOf(s)
-	if !ok {
+	v := valueSinkOf(s)
+	if v == nil {
 		return func(ctx context.Context) error { _, err := deliver(ctx, s, plain, nil); return err }
 	}
+	var err error
 	defer func() {
-		if x := recover(); x != nil {
-			err := newSinkPanic(s, plain.Call.Tool, x)
+		if err != nil {
 			emit = func(context.Context) error { return err }
 		}
 	}()
+	defer catch(s, plain.Call.Tool, &err)
 	if !s.Enabled(plain.Kind) {
 		return func(context.Context) error { return nil }
 	}
@@ -303,36 +269,49 @@ func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) erro
 // deliverFrozen calls emit, which gives a frozen event of a tool to s, and makes its panic an
 // error.
 func deliverFrozen(ctx context.Context, s EventSink, tool string, emit func(context.Context) error) (err error) {
-	defer func() {
-		if x := recover(); x != nil {
-			err = newSinkPanic(s, tool, x)
-		}
-	}()
+	defer catch(s, tool, &err)
 	return emit(ctx)
 }
 
-// WithPayloads opts s in to argument and result values. They arrive as copies that share
-// nothing with the call: Call.Input of ToolInvoked and Result.Value of ToolCompleted are
-// a [json.RawMessage], or, where the JSON had to be
-// cut, a string that ends in "…[truncated]". Each holds at most max bytes of JSON before
-// such a mark; max below 1 means 4,096. Deeper than 64 levels it ends in "…[too deep]";
-// a cycle ends so too.
+// PayloadConfig configures [WithPayloads].
+type PayloadConfig struct {
+	MaxBytes int      // of each value's JSON; zero means 4,096
+	Redact   []string // more names of secret fields
+}
+
+const maxPayload = 1 << 26
+
+func (c *PayloadConfig) validate() error {
+	if c.MaxBytes < 0 || c.MaxBytes > maxPayload {
+		return fmt.Errorf("sluice: PayloadConfig.MaxBytes is %d: must be zero (4,096) or from 1 to %d",
+			c.MaxBytes, maxPayload)
+	}
+	for i, name := range c.Redact {
+		if !payload.IsName(name) {
+			return fmt.Errorf("sluice: PayloadConfig.Redact[%d] is %q: must be the name of a field, of %d bytes at most",
+				i, cut(name, 128), payload.MaxName)
+		}
+	}
+	return nil
+}
+
+// WithPayloads opts s in to values: Call.Input of ToolInvoked and Result.Value of ToolCompleted are
+// copies, as [encoding/json.RawMessage]; or strings, where JSON ends early: after MaxBytes
+// ("…[truncated]"), at 64 levels or a cycle ("…[too deep]"). A nil s discards.
 //
-// The value of a field whose name is in redact, or ends in a usual name of a secret
-// (password, secret, token, authorization, apikey, accesskey, privatekey, cookie, …), is
-// replaced by "[redacted]" at any depth, in structs, maps with keys of any type and raw
-// JSON. Case, "_", "-", "." and blanks of names do not matter. Only names are looked at: a
-// secret inside a text, or under another name, is shown. Raw JSON that is broken ends at its
-// first secret, since nobody knows where that ends; a document of more than 64 KiB and 16
-// times max is read no further to find out.
+// A field whose name is in Redact, or ends in a usual name of a secret (password, token, apikey,
+// privatekey, cookie, …), is "[redacted]" at any depth of structs, maps and JSON. Case, "_", "-", "."
+// and blanks do not matter. Secrets in texts, or under other names, are shown. Broken JSON ends at
+// its first secret; 64 KiB and 16 times MaxBytes are read to find out.
 //
-// The work is bounded by max, not by the size of the value, except in values with a
-// MarshalJSON or MarshalText method of their own; these are called only if they are
-// small, and may panic. Values are read on the goroutine of the call, so nobody else may
-// write to them meanwhile. The sink is as safe for concurrent
-// use as s.
-func WithPayloads(s EventSink, max int, redact ...string) EventSink {
-	return &payloadFilter{next: s, filter: payload.New(max, redact)}
+// The goroutine of the call reads the values: nobody may write to them meanwhile. MaxBytes bounds
+// the work, but for MarshalJSON and MarshalText of small values, which may panic. It is as safe for
+// concurrent use as s.
+func WithPayloads(s EventSink, c PayloadConfig) (EventSink, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return &payloadFilter{next: s, filter: payload.New(c.MaxBytes, c.Redact)}, nil
 }
 
 // payloadFilter replaces the values of events by bounded copies.
@@ -386,31 +365,78 @@ func (p *payloadFilter) replace(e *Event) {
 	}
 }
 
+// WithoutErrorText is s without what tools and interceptors write into errors, which may be an
+// argument, an address or a key. Err says its code ([CodeOf]) alone and matches the same reasons; an
+// [Error] loses a foreign Cause. It goes around or inside any sink. A nil s discards. It is as safe
+// for concurrent use as s.
+func WithoutErrorText(s EventSink) EventSink { return &errorTextFilter{s} }
+
+type errorTextFilter struct{ next EventSink }
+
+func (f *errorTextFilter) Enabled(k EventKind) bool { return f.next != nil && f.next.Enabled(k) }
+
+func (f *errorTextFilter) Emit(ctx context.Context, e *Event) error {
+	if f.next == nil {
+		return nil
+	}
+	return f.next.Emit(ctx, withoutErrorText(e))
+}
+
+func (f *errorTextFilter) wantsValues() bool { return valueSinkOf(f.next) != nil }
+
+func (f *errorTextFilter) emitBoth(ctx context.Context, plain, full *Event) error {
+	return f.next.(valueSink).emitBoth(ctx, withoutErrorText(plain), withoutErrorText(full))
+}
+
+func (f *errorTextFilter) freeze(plain, full *Event) func(context.Context) error {
+	return f.next.(valueSink).freeze(withoutErrorText(plain), withoutErrorText(full))
+}
+
+// withoutErrorText is e, or a copy of it if it has an error.
+func withoutErrorText(e *Event) *Event {
+	if e.Err == nil {
+		return e
+	}
+	c := *e
+	c.Err = withoutText(e)
+	return &c
+}
+
+// AsyncSinkConfig configures [NewAsyncSink].
+type AsyncSinkConfig struct {
+	MaxQueue int // events that may wait; zero means 1,000
+}
+
 const (
-	defaultAsyncSize = 1000
-	maxAsyncSize     = 1 << 24
+	defaultAsyncQueue = 1000
+	maxAsyncQueue     = 1 << 24
 )
+
+func (c *AsyncSinkConfig) validate() error {
+	if c.MaxQueue < 0 || c.MaxQueue > maxAsyncQueue {
+		return fmt.Errorf("sluice: AsyncSinkConfig.MaxQueue is %d: must be zero (1,000) or from 1 to %d",
+			c.MaxQueue, maxAsyncQueue)
+	}
+	c.MaxQueue = cmp.Or(c.MaxQueue, defaultAsyncQueue)
+	return nil
+}
 
 var (
 	errEventDropped = errors.New("sluice: event dropped: the queue of the AsyncSink is full")
 	errSinkClosed   = errors.New("sluice: event dropped: the AsyncSink is closed")
 )
 
-// AsyncSink is a bounded queue before a sink, for one that may be slow, block, fail or
-// panic. Emit never waits for it. Make one with [NewAsyncSink]; the zero value is not
-// usable. It is safe for concurrent use, also by the sink behind it.
+// AsyncSink is a bounded queue before a sink that may be slow, block, fail or panic: Emit never
+// waits. Make one with [NewAsyncSink]. It is safe for concurrent use, also by the sink.
 //
-// Events come out in the order they went in. When the queue is full, the oldest event
-// that does not end a call (the new one included) is dropped; only if there is none, the
-// oldest that does. Every event is counted once: it is delivered, or dropped, or still
-// in the queue or in the sink's hands.
+// Events keep their order. A full queue drops the oldest event that ends no call, the new one
+// included; else the oldest. Each event is counted once, as delivered or dropped.
 //
-// Values that [WithPayloads] asks for are copied by Emit, the rest of an event (such as
-// its Err) is kept as it is until delivered. The sink's context carries the values of the
-// call's, ends when Close gives up, and does not end with the call.
+// Values that [WithPayloads] asks for are copied by Emit; the rest of an event is kept as it is. The
+// sink's context has the values of the call's, and ends when Close gives up, not with the call.
 type AsyncSink struct {
 	sink   EventSink
-	values valueSink // sink, if it wants values; else nil
+	values valueSink // sink, or nil
 	queue  *dropq.Queue[queuedEvent]
 }
 
@@ -421,50 +447,30 @@ type queuedEvent struct {
 	later func(context.Context) error // delivers the event with its values; nil if it has none
 }
 
-// NewAsyncSink starts the one goroutine that delivers to s; [AsyncSink.Close] ends it.
-// size is how many events may wait; zero means 1,000. It is an error if s is nil or size
-// is negative or larger than 1<<24. Enabled is passed on to s on the goroutine of the
-// call, so that it must be quick even here.
-func NewAsyncSink(s EventSink, size int) (*AsyncSink, error) {
+// NewAsyncSink starts the one goroutine that delivers to s, which must not be nil;
+// [AsyncSink.Close] ends it.
+func NewAsyncSink(s EventSink, c AsyncSinkConfig) (*AsyncSink, error) {
 	if s == nil {
 		return nil, errors.New("sluice: NewAsyncSink: s is nil: must be an EventSink")
 	}
-	if size < 0 || size > maxAsyncSize {
-		return nil, fmt.Errorf("sluice: NewAsyncSink: size is %d: must be zero (1,000) or from 1 to %d", size, maxAsyncSize)
+	if err := c.validate(); err != nil {
+		return nil, err
 	}
-	if size == 0 {
-		size = defaultAsyncSize
-	}
-	a := &AsyncSink{sink: s}
-	if v, ok := valueSinkOf(s); ok {
-		a.values = v
-	}
-	a.queue = dropq.New(size, a.take)
+	a := &AsyncSink{sink: s, values: valueSinkOf(s)}
+	a.queue = dropq.New(c.MaxQueue, a.deliver)
 	return a, nil
 }
 
-// Enabled is the sink's.
+// Enabled asks the sink.
 func (a *AsyncSink) Enabled(k EventKind) bool { return a.sink.Enabled(k) }
 
-// Emit queues e and does not wait. The error says that e itself was dropped, because of
-// a full queue or after Close; that an older event gave way to it shows only in Dropped.
-// Of values that e holds, only JSON as [WithPayloads] makes it is kept.
+// Emit queues e. The error says that e was dropped, by a full queue or after Close. Values that e
+// holds are kept if they are JSON as [WithPayloads] makes it.
 func (a *AsyncSink) Emit(ctx context.Context, e *Event) error {
 	x := queuedEvent{ctx, *e, nil}
 	x.event.hasData = e.hasData || e.Result.Value != nil
-	x.event.Call.Input, x.event.Result.Value = ownedJSON(e.Call.Input), ownedJSON(e.Result.Value)
+	x.event.Call.Input, x.event.Result.Value = payload.Keep(e.Call.Input), payload.Keep(e.Result.Value)
 	return a.put(&x)
-}
-
-// ownedJSON is a copy of v if it is JSON or text, else nil.
-func ownedJSON(v any) any {
-	switch v := v.(type) {
-	case json.RawMessage:
-		return json.RawMessage(bytes.Clone(v))
-	case string:
-		return v
-	}
-	return nil
 }
 
 func (a *AsyncSink) wantsValues() bool { return a.values != nil }
@@ -489,8 +495,8 @@ func (a *AsyncSink) put(x *queuedEvent) error {
 	return nil
 }
 
-// take gives x to the sink.
-func (a *AsyncSink) take(x *queuedEvent) error {
+// deliver delivers x to the sink.
+func (a *AsyncSink) deliver(x *queuedEvent) error {
 	ctx := a.queue.Context(x.ctx)
 	if x.later != nil {
 		return deliverFrozen(ctx, a.sink, x.event.Call.Tool, x.later)
@@ -499,114 +505,64 @@ func (a *AsyncSink) take(x *queuedEvent) error {
 	return err
 }
 
-// Delivered counts the events that were given to the sink, those it failed on included.
+// Delivered counts delivered events, failed ones too.
 func (a *AsyncSink) Delivered() uint64 { return a.queue.Counts().Taken }
 
-// Failed counts the delivered events for which the sink returned an error, panicked or
-// called runtime.Goexit.
+// Failed counts errors, panics and runtime.Goexits of the sink.
 func (a *AsyncSink) Failed() uint64 { return a.queue.Counts().Failed }
 
 // Dropped counts lost events.
 func (a *AsyncSink) Dropped() uint64 { return a.queue.Counts().Lost }
 
-// Close ends intake, delivers what is queued and waits for that until ctx ends. Then the
-// rest is counted as dropped, with the event in the sink's hands, and Close returns
-// ctx's error; the sink's context ends, and the goroutine ends when the sink returns.
-// Once Close has returned, nothing more is given to the sink.
+// Close takes no more events and waits until the queued ones are delivered or ctx ends. Then it drops
+// the rest, also the one at the sink, ends the sink's context and returns ctx's error. After Close
+// nothing is delivered, and the goroutine ends when the sink returns. It may be called again.
 //
-// Close may be called more than once and from many goroutines. The sink itself must call it
-// with the context that it was given, or one made of it, since it would wait for itself:
-// with that Close returns nil at once, and what is queued is delivered after the sink has
-// returned.
+// From the sink, Close with the sink's context, or one made of it, returns nil at once; what is
+// queued is delivered after the sink has returned.
 func (a *AsyncSink) Close(ctx context.Context) error { return a.queue.Close(ctx) }
 
-// Recorder is an [EventSink] for tests: it keeps every event, and checks them. After a
-// million events Emit refuses more, and Check says so. The zero value is ready to use, a
-// nil Recorder discards, and all methods are safe for concurrent use. To see values, record
-// through [WithPayloads].
-type Recorder struct {
-	mu     sync.Mutex
-	events []Event
-	lost   int
-}
+// Recorder is an [EventSink] for tests: it keeps events, a million at most, and checks them. The zero
+// value is ready, a nil Recorder discards, and all methods are safe for concurrent use.
+type Recorder struct{ log trace.Log[Event] }
 
-const (
-	maxRecorded = 1_000_000
-	maxBroken   = 20 // broken promises that Check lists
-)
-
-// NewRecorder returns an empty Recorder.
-func NewRecorder() *Recorder { return new(Recorder) }
-
-// Enabled is true for every kind.
+// Enabled is true.
 func (r *Recorder) Enabled(EventKind) bool { return r != nil }
 
-// Emit keeps a copy of e; the error says that there are too many.
+// Emit keeps a copy of e, or fails if there are too many.
 func (r *Recorder) Emit(_ context.Context, e *Event) error {
 	if r == nil {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.events) >= maxRecorded {
-		r.lost++
-		return fmt.Errorf("sluice: the Recorder has %d events already: it keeps no more", maxRecorded)
-	}
-	r.events = append(r.events, *e)
-	return nil
+	return r.log.Keep(e)
 }
 
-// Events returns a copy of the events in the order they came; if tools are named, only
-// those of calls of these.
+// Events returns copies, in order; of calls of the named tools only, if any are.
 func (r *Recorder) Events(tools ...string) []Event {
 	if r == nil {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	list := r.log.Events()
 	if len(tools) == 0 {
-		return slices.Clone(r.events)
+		return list
 	}
-	var found []Event
-	for _, e := range r.events {
-		if slices.Contains(tools, e.Call.Tool) {
-			found = append(found, e)
-		}
-	}
-	return found
+	return slices.DeleteFunc(list, func(e Event) bool { return !slices.Contains(tools, e.Call.Tool) })
 }
 
 // Trace is the story of each call, in the order of their first events:
 //
 //	search: invoked started completed; fetch: invoked failed
-//
-// Events outside calls are left out.
 func (r *Recorder) Trace() string { return trace.Story(r.calls()) }
 
-// Check reports broken promises about the calls seen so far, each of which must have
-// ended: tool.invoked comes first and once, exactly one of tool.completed, tool.failed
-// and tool.denied comes last, tool.started at most once per attempt; Seq counts from 1
-// without gaps; all are of one tool and id; a call completed if and only if it has no
-// error, and was denied only with [ErrDenied]. Calls are told apart by their keys, and
-// events made by hand, which have none, by the ids of run and call. The error has a line
-// for each, 20 at most.
+// Check reports broken promises about the calls seen so far, which must have ended: tool.invoked
+// first and once, one start of each attempt, one of tool.completed, tool.failed and tool.denied, last;
+// Seq without gaps from 1; one tool and id; an error unless completed, [ErrDenied] if denied. Events
+// without a key go by run and call id. The error has 20 lines at most, and says if events were lost.
 func (r *Recorder) Check() error {
-	var errs []error
-	lines, more := trace.Broken(r.calls(), maxBroken)
-	for _, line := range lines {
-		errs = append(errs, errors.New("sluice: "+line))
+	if r == nil {
+		return nil
 	}
-	if r != nil {
-		r.mu.Lock()
-		if r.lost > 0 {
-			errs = append(errs, fmt.Errorf("sluice: %d events came after the first %d and were not kept", r.lost, maxRecorded))
-		}
-		r.mu.Unlock()
-	}
-	if more > 0 {
-		errs = append(errs, fmt.Errorf("sluice: and %d more", more))
-	}
-	return errors.Join(errs...)
+	return trace.Check(r.calls(), r.log.Lost())
 }
 
 // calls sorts the events of calls by call.

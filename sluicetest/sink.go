@@ -56,7 +56,7 @@ func sinkAnyEvent(r *run, s sink) {
 		for what, e := range map[string]sluice.Event{
 			"an empty event": {Kind: k},
 			"an event with everything": {Kind: k, Time: time.Unix(1, 0), CallKey: 7, ParentKey: 1, ParentID: "p", Seq: 9, Elapsed: -1, Queued: -1, Duration: 1 << 62,
-				Err: errors.New("\x00\xff"), By: "\n", RetryAfter: -1, From: "a", To: "b", Key: "\u2028", Actor: "x",
+				Err: errors.New("\x00\xff"), By: "\n", RetryAfter: -1, From: sluice.BreakerClosed, To: 99, OldLimit: "a", NewLimit: "b", Key: "\u2028", Actor: "x",
 				Call: sluice.Call{ID: "\"", Tool: "tool\xff"}},
 		} {
 			r.tried(r.ctx, s, e, fmt.Sprintf("%s of kind %q", what, k))

@@ -19,7 +19,7 @@ import (
 func TestSinksOfTheLibrary(t *testing.T) {
 	for name, open := range map[string]func() (sluice.EventSink, func() []sluice.Event){
 		"recorder": func() (sluice.EventSink, func() []sluice.Event) {
-			r := sluice.NewRecorder()
+			r := new(sluice.Recorder)
 			return r, func() []sluice.Event { return r.Events() }
 		},
 		"slog": func() (sluice.EventSink, func() []sluice.Event) {
@@ -28,7 +28,7 @@ func TestSinksOfTheLibrary(t *testing.T) {
 		"nil slog": func() (sluice.EventSink, func() []sluice.Event) { return sluice.NewSlogSink(nil), nil },
 		"json":     func() (sluice.EventSink, func() []sluice.Event) { return sluice.NewJSONSink(new(bytes.Buffer)), nil },
 		"multi": func() (sluice.EventSink, func() []sluice.Event) {
-			r := sluice.NewRecorder()
+			r := new(sluice.Recorder)
 			return sluice.MultiSink(sluice.NewJSONSink(io.Discard), r), func() []sluice.Event { return r.Events() }
 		},
 	} {
@@ -43,8 +43,8 @@ func TestSinksOfTheLibrary(t *testing.T) {
 func TestAsyncSinkPassesTheKit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sluicetest.Sink(t, func() (sluice.EventSink, func() []sluice.Event) {
-			r := sluice.NewRecorder()
-			a, err := sluice.NewAsyncSink(r, 0)
+			r := new(sluice.Recorder)
+			a, err := sluice.NewAsyncSink(r, sluice.AsyncSinkConfig{})
 			assert.NoError(t, err)
 			t.Cleanup(func() {
 				assert.NoError(t, a.Close(context.Background()))

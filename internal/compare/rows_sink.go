@@ -22,7 +22,7 @@ func sinkRows() []Row {
 		Loads:   []Load{alone, {1, 2}, hundred},
 		Contestants: []Contestant{
 			{"AsyncSink", Ours, func(int) (Body, func(), error) {
-				a, err := sluice.NewAsyncSink(discard{}, sinkBuffer)
+				a, err := sluice.NewAsyncSink(discard{}, sluice.AsyncSinkConfig{MaxQueue: sinkBuffer})
 				if err != nil {
 					return nil, nil, err
 				}

@@ -42,13 +42,13 @@ type Queue[T any] struct {
 	seq     uint64
 	asleep  bool
 	closing bool
-	busy    bool // an item is in the function's hands
+	busy    bool // the function has an item
 	gone    bool // it has been counted as lost
 	counts  Counts
 }
 
-// Counts says what became of the items: Taken + Lost + those that are in the queue or in
-// the function's hands is all of them.
+// Counts says what became of the items: Taken + Lost + those that the queue or the function
+// still has is all of them.
 type Counts struct {
 	Taken, Failed, Lost uint64 // the failed ones are among those taken
 }
@@ -152,7 +152,7 @@ func (q *Queue[T]) Counts() Counts {
 }
 
 // Close ends intake, has what is queued taken and waits for that until ctx ends. Then the
-// rest is counted as lost, with the item in the function's hands, and Close returns ctx's
+// rest is counted as lost, with the one that the function has, and Close returns ctx's
 // error; the function's context ends, and the goroutine ends when the function returns. Once
 // Close has returned, nothing more is taken.
 //
@@ -256,7 +256,7 @@ func (q *Queue[T]) next(item *T) bool {
 	return true
 }
 
-// taken counts the item that was in the function's hands.
+// taken counts the item that the function had.
 func (q *Queue[T]) taken(failed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

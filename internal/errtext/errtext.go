@@ -1,17 +1,24 @@
 // Package errtext holds what errors say: the code that an event writes, the line that an
 // operator reads, the sentence that a model reads, and the names that somebody may have meant.
 //
-// It is told what happened in plain values and makes text of that; which error means what the
-// root package decides. It keeps nothing, locks nothing and calls no foreign code.
+// It gets what happened in plain values and makes text of that; which error means what the root
+// package decides. It keeps nothing and locks nothing. Of foreign code it calls methods of
+// errors, as package errwalk does.
 package errtext
 
 import (
 	"fmt"
 	"time"
-	"unicode/utf8"
-
-	"github.com/sluice-go/sluice/internal/jsonx"
 )
+
+// What is shown at most, in bytes, of a name or id, and of an error's text.
+const (
+	MaxName    = 256
+	MaxMessage = 1024
+)
+
+// QueueName is what refuses when the queue is full.
+const QueueName = "queue"
 
 // Code says in one word why a call failed: few values, good as a metric's label.
 type Code string
@@ -73,27 +80,6 @@ func (b *Bound) Error() string {
 		s += "; the run has no tenant, and runs without one count together"
 	}
 	return s
-}
-
-// AppendLine appends at most limit bytes of s, escaped so that it stays on its line and changes
-// nothing around it.
-func AppendLine(b []byte, s string, limit int) []byte {
-	for _, r := range jsonx.Cut(s, limit, "…") {
-		if r < ' ' || r == 0x7f || jsonx.Unsafe(r) {
-			b = jsonx.AppendEscaped(b, r)
-		} else {
-			b = utf8.AppendRune(b, r) // bytes that are no UTF-8 become U+FFFD
-		}
-	}
-	return b
-}
-
-// AppendField appends a field of a JSON object and a comma, unless s is empty.
-func AppendField(b []byte, key, s string, limit int) []byte {
-	if s == "" {
-		return b
-	}
-	return append(jsonx.AppendString(append(b, key...), s, limit), ',')
 }
 
 // CeilMillis rounds up: a retry is never early.

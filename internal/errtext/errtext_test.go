@@ -1,11 +1,15 @@
 package errtext
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/stretchr/testify/assert"
 )
 
@@ -62,4 +66,37 @@ func TestEditDistance(t *testing.T) {
 		assert.Equal(t, tt.want, got, "%q and %q", tt.a, tt.b)
 		assert.Equal(t, got, editDistance(tt.b, tt.a), "%q and %q", tt.a, tt.b)
 	}
+}
+
+// An error that stands for another matches what that matched, and says its code.
+func TestWithheldErrorsMatchAsBefore(t *testing.T) {
+	reason, parent := errors.New("reason"), errors.New("parent")
+	w := Withheld{Code: Timeout, Reason: reason, Parent: parent}
+	assert.EqualError(t, w, "timeout")
+	for _, target := range []error{reason, parent, context.DeadlineExceeded} {
+		assert.ErrorIs(t, w, target)
+	}
+	assert.NotErrorIs(t, w, context.Canceled)
+	assert.False(t, Withheld{}.Is(nil), "nothing matches nil")
+}
+
+// What the library's own errors in a text say is replaced, a few times, and cut.
+func TestRetoldErrorsSayWhatOwnSays(t *testing.T) {
+	inner := errors.New("sluice: inner")
+	own := func(x error) (string, errwalk.Step) {
+		if x == inner {
+			return "told", errwalk.Beside
+		}
+		return "", errwalk.Deeper
+	}
+	assert.Equal(t, "a: told and told", Retell(fmt.Errorf("sluice: a: %w and %w", inner, inner), own))
+	assert.Empty(t, Retell(nil, own))
+	assert.Len(t, Retell(errors.New(strings.Repeat("x", 5000)), own), MaxMessage+len("…"))
+}
+
+// A refusal is one line and one object, whatever its names hold.
+func TestRefusalsAreOneLine(t *testing.T) {
+	r := Refusal{Tool: "a\nb", Reason: "queue full", By: QueueName, Retry: time.Second, Cause: "x\u2028y"}
+	assert.Equal(t, `sluice: tool "a\nb": queue full, retry in 1s: x\u2028y`, r.Line())
+	assert.JSONEq(t, `{"tool_name":"a\nb","reason":"queue full","by":"queue","retry_after_ms":1000,"message":"m"}`, string(r.JSON("m")))
 }

@@ -2,15 +2,17 @@ package errtext
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
-// Failed is all that is told of a call of which nothing else is to be told.
+// Failed is all that a model reads of a call of which nothing else is to be said.
 const Failed = "the call failed"
 
-// Failure is the end of a call as a model is told of it.
+// Failure is the end of a call as a model reads of it.
 type Failure struct {
 	Code     Code
 	Tool     string        // that the call named, of an UnknownTool
@@ -80,16 +82,42 @@ func With(s, detail string) string {
 	return s + ": " + detail
 }
 
-// ForModel is the JSON object that a model reads: a message of at most limit bytes, and when to
-// retry, if anybody knows.
-func ForModel(code Code, message string, limit int, retryable bool, retry time.Duration) string {
+// ForModel is the JSON object that a model reads: what happened, and when to retry, if anybody
+// knows.
+func ForModel(code Code, message string, retryable bool, retry time.Duration) string {
 	b := append(append(make([]byte, 0, 256), `{"type":"`...), code...)
-	b = jsonx.AppendString(append(b, `","message":`...), message, limit)
+	b = jsonx.AppendString(append(b, `","message":`...), message, MaxMessage+len("…"))
 	b = strconv.AppendBool(append(b, `,"retryable":`...), retryable)
 	if retry > 0 {
 		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), CeilMillis(retry), 10)
 	}
 	return string(append(b, '}'))
+}
+
+// maxNested bounds how many errors within an error Retell replaces.
+const maxNested = 4
+
+// Retell is the text of err, in which the text of some errors in its tree is replaced by what own
+// says of them, and where to go on from there. Of others own says nothing.
+func Retell(err error, own func(error) (text string, next errwalk.Step)) string {
+	if err == nil {
+		return ""
+	}
+	text, n := jsonx.Cut(errwalk.Text(err), 4*MaxMessage, "…"), 0
+	errwalk.Walk(err, func(x error) errwalk.Step {
+		with, next := own(x)
+		if with == "" {
+			return errwalk.Deeper
+		}
+		if was := errwalk.Text(x); was != "" {
+			text = jsonx.Cut(strings.ReplaceAll(text, was, with), 4*MaxMessage, "…")
+		}
+		if n++; n == maxNested {
+			return errwalk.Stop
+		}
+		return next
+	})
+	return jsonx.Cut(strings.ReplaceAll(text, "sluice: ", ""), MaxMessage, "…")
 }
 
 // inWords says when to try again, rounded up.

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	maxNames   = 3   // that are told
+	maxNames   = 3   // that are shown
 	maxNameLen = 256 // of a name that may have been meant otherwise
 )
 

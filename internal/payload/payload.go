@@ -12,6 +12,7 @@
 package payload
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"reflect"
@@ -23,8 +24,10 @@ import (
 const (
 	defaultBytes = 4096
 	maxDepth     = 64
-	maxName      = 256 // bytes of a name's end, by which a secret is known
 )
+
+// MaxName is how many bytes of a name's end tell a secret.
+const MaxName = 256
 
 // secretNames are always redacted, written without separators. A field is redacted if its
 // name ends in one of them: client_secret, X-Api-Key, refreshToken.
@@ -42,6 +45,11 @@ type Filter struct {
 	max   int
 	exact map[string]struct{} // names, folded, that are secret beside secretNames
 	types typeCache
+}
+
+// IsName reports whether a field of that name can be redacted: it can be told from others.
+func IsName(name string) bool {
+	return len(name) <= MaxName && len(jsonx.AppendFolded(nil, name)) > 0
 }
 
 // New returns a Filter of copies of at most max bytes, below 1 of 4,096, that redacts the
@@ -68,6 +76,17 @@ func (f *Filter) Copy(v any) any {
 	w := writer{b: make([]byte, 0, min(f.max, 512)), max: f.max, filter: f}
 	w.value(reflect.ValueOf(v), 0)
 	return w.result()
+}
+
+// Keep is a copy of v if it is what Copy makes, else nil.
+func Keep(v any) any {
+	switch v := v.(type) {
+	case json.RawMessage:
+		return json.RawMessage(bytes.Clone(v))
+	case string:
+		return v
+	}
+	return nil
 }
 
 // AppendJSON appends raw without its blanks and safe to show, all of it; ok is false and b

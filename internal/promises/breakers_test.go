@@ -393,7 +393,7 @@ func TestBreakerEventsHoldNoLock(t *testing.T) {
 			if ev.Kind != sluice.BreakerStateChanged {
 				return nil
 			}
-			seen = append(seen, ev.From+" "+ev.To+" "+sluice.Must(b.State("bad")).String())
+			seen = append(seen, ev.From.String()+" "+ev.To.String()+" "+sluice.Must(b.State("bad")).String())
 			_, err := e.Invoke(ctx, sluice.Request{Tool: "good", Input: ""})
 			assert.NoError(t, err)
 			panic("in sink")

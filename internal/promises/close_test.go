@@ -37,7 +37,7 @@ func TestClose_AfterSubmit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 200 {
-				rec := sluice.NewRecorder()
+				rec := new(sluice.Recorder)
 				e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: rec, Interceptors: list}))
 				sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, struct{}) (int, error) { return 1, nil }))
 				var futures []*sluice.Future

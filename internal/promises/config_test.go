@@ -170,8 +170,10 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		{pol(sluice.Policy{Breaker: &sluice.BreakerPolicy{Ratio: 2}}), "Policy.Breaker.Ratio is 2: must be from 0 (off) to 1"},
 		{func() error { return errOf(sluice.NewSharedState(sluice.SharedStateConfig{MaxKeys: -1})) }, "SharedStateConfig.MaxKeys is -1: must be zero (100000) or positive"},
 		{func() error { return errOf(sluice.NewSharedState(sluice.SharedStateConfig{MaxBytes: -1})) }, "SharedStateConfig.MaxBytes is -1: must be zero (268435456) or positive"},
-		{func() error { return errOf(sluice.NewAsyncSink(nil, 0)) }, "NewAsyncSink: s is nil: must be an EventSink"},
-		{func() error { return errOf(sluice.NewAsyncSink(sluice.NewRecorder(), -1)) }, "NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
+		{func() error { return errOf(sluice.NewAsyncSink(nil, sluice.AsyncSinkConfig{})) }, "NewAsyncSink: s is nil: must be an EventSink"},
+		{func() error {
+			return errOf(sluice.NewAsyncSink(new(sluice.Recorder), sluice.AsyncSinkConfig{MaxQueue: -1}))
+		}, "AsyncSinkConfig.MaxQueue is -1: must be zero (1,000) or from 1 to 16777216"},
 	} {
 		assert.EqualError(t, tc.make(), "sluice: "+tc.want, "want sluice: %s", tc.want)
 	}

@@ -111,7 +111,7 @@ func TestCallFrom_RunsNowhere(t *testing.T) {
 func TestNilContextIsRefusedByName(t *testing.T) {
 	for name, list := range map[string][]sluice.Interceptor{"plain": nil, "an interceptor outside": interceptors(passing)} {
 		t.Run(name, func(t *testing.T) {
-			rec := sluice.NewRecorder()
+			rec := new(sluice.Recorder)
 			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: rec, Interceptors: list, Timeout: time.Hour}))
 			f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) {
 				t.Error("the tool ran")

@@ -411,7 +411,7 @@ func TestUnknownToolsAreToldNearNames(t *testing.T) {
 
 // A run's own sink can go without error texts, and what it is shown of values stays the same.
 func TestWithoutErrorTextOfARun(t *testing.T) {
-	plain, run := sluice.NewRecorder(), sluice.NewRecorder()
+	plain, run := new(sluice.Recorder), new(sluice.Recorder)
 	e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: plain}))
 	work := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "work"}, func(_ context.Context, in string) (string, error) {
 		if in == "fail" {
@@ -419,7 +419,7 @@ func TestWithoutErrorTextOfARun(t *testing.T) {
 		}
 		return in, nil
 	}))
-	ctx := sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Sink: sluice.WithoutErrorText(sluice.WithPayloads(run, 0))})
+	ctx := sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Sink: sluice.WithoutErrorText(sluice.Must(sluice.WithPayloads(run, sluice.PayloadConfig{})))})
 	_, err := work(ctx, "fail")
 	assert.EqualError(t, err, "sk-CANARY", "the caller gets")
 	if _, err := work(ctx, "fine"); err != nil {

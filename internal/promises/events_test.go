@@ -799,7 +799,7 @@ func TestEventJSONOfEachKind(t *testing.T) {
 			head("tool.denied") + `,"duration_ms":0,"reason":"not on Sundays","behavior":"live","allowed_behaviors":null,"queue_wait_ms":0,"error_code":"denied","error_message":"sluice: denied: not on Sundays","retryable":false}`},
 		{"bare", sluice.Event{Kind: sluice.ToolStarted, Time: testTime},
 			`{"type":"tool.started","event_id":"/0","seq":0,"schema_version":1,"timestamp":"2026-03-04T04:06:07.080000000Z","tool_name":"","action_id":"","pipeline_run_id":null,"request_id":null,"priority":0,"queue_wait_ms":0}`},
-		{"breaker", sluice.Event{Kind: sluice.BreakerStateChanged, Time: testTime, By: "breaker/web", From: "closed", To: "open", Key: "search", Actor: "ops"},
+		{"breaker", sluice.Event{Kind: sluice.BreakerStateChanged, Time: testTime, By: "breaker/web", From: sluice.BreakerClosed, To: sluice.BreakerOpen, Key: "search", Actor: "ops"},
 			`{"type":"breaker.state_changed","schema_version":1,"timestamp":"2026-03-04T04:06:07.080000000Z","by":"breaker/web","from":"closed","to":"open","key":"search","actor":"ops"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

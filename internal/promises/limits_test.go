@@ -120,7 +120,7 @@ func TestStall_IsToldOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				rec := sluice.NewRecorder()
+				rec := new(sluice.Recorder)
 				r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(x.limits...)), Sink: rec})
 				told := func() (list []sluice.Event) {
 					for _, e := range rec.Events() {
@@ -177,7 +177,7 @@ func TestStall_IsToldOnce(t *testing.T) {
 // What moves is no stall, however long the queue; nor is what waits for a rate or a pause.
 func TestStall_WhatMovesIsNotToldOf(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		rec := sluice.NewRecorder()
+		rec := new(sluice.Recorder)
 		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ForTool("rated"), Rates: []sluice.Rate{{N: 1, Per: time.Hour}}}))
 		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 1, Scope: sluice.ForTool("slow")}), q), Sink: rec})
 		defer r.end()

@@ -194,7 +194,7 @@ func TestReportsBeyondMeasureAreCut(t *testing.T) {
 		for _, reports := range [][]int64{{math.MaxInt64}, {1 << 50}, {math.MaxInt64, math.MaxInt64}, {5, 1 << 50}, {math.MaxInt64, 1 << 60}} {
 			t.Run(fmt.Sprint(x.rate, " ", reports), func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
-					rec := sluice.NewRecorder()
+					rec := new(sluice.Recorder)
 					r := newRig(t, sluice.Config{Interceptors: interceptors(rates(x.rate)), Sink: rec})
 					defer r.end()
 					one := sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}

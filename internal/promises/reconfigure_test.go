@@ -185,7 +185,7 @@ func TestReconfigure_FindsRatesInAnyOrder(t *testing.T) {
 
 // A change to what is already so is told to nobody.
 func TestReconfigure_NothingChangedIsNotTold(t *testing.T) {
-	rec := sluice.NewRecorder()
+	rec := new(sluice.Recorder)
 	l, q := limitsOf(sluice.Limit{Max: 2}, sluice.Limit{Adaptive: &sluice.Adaptive{Min: 1, Max: 4}, Scope: sluice.ByTool}), rates(sluice.Rate{N: 1}, sluice.Rate{N: 5, Per: time.Hour, Unit: "MB"})
 	s, b := scheduler(sluice.PrioritySchedulerConfig{TenantWeights: map[string]int{"a": 2}}), breakerOf(sluice.CircuitBreakerConfig{Failures: 3})
 	p := sluice.Policy{Concurrency: 3, Rates: []sluice.Rate{{N: 7}, {N: 9, Unit: "MB"}}, Breaker: &sluice.BreakerPolicy{Failures: 2}}
@@ -195,7 +195,7 @@ func TestReconfigure_NothingChangedIsNotTold(t *testing.T) {
 		require.NoError(t, sluice.Reconfigure("me", l.Change(l.Config()), q.Change(q.Config()), s.Change(s.Config()), b.Change(b.Config()), r.reg.WithPolicy("x", p)))
 	}
 	for _, e := range rec.Events() {
-		t.Errorf("nothing changed, and %s was told: %q from %q to %q", e.Kind, e.By, e.From, e.To)
+		t.Errorf("nothing changed, and %s was told: %q from %q to %q", e.Kind, e.By, e.OldLimit, e.NewLimit)
 	}
 	p.Concurrency = 4
 	require.NoError(t, sluice.Reconfigure("me", r.reg.WithPolicy("x", p)))
@@ -278,7 +278,7 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 5, Unit: "tokens"}}}))
 		b := breakerOf(sluice.CircuitBreakerConfig{Name: "b"})
 		s := scheduler(sluice.PrioritySchedulerConfig{Name: "s"})
-		sink := sluice.NewRecorder()
+		sink := new(sluice.Recorder)
 		r := newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(l, q, b, s)})
 		defer r.end()
 		var g gauge

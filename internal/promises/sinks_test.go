@@ -63,7 +63,7 @@ func TestPromise19_BadSinksChangeNoCall(t *testing.T) {
 func TestPromise19_BlockingSinkBehindAQueueBlocksNobody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		unblock := make(chan struct{})
-		a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { <-unblock; return nil }), 10))
+		a := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { <-unblock; return nil }), sluice.AsyncSinkConfig{MaxQueue: 10}))
 		r := newRig(t, sluice.Config{Sink: a, Interceptors: interceptors(atMost(1))})
 		defer r.end()
 		r.tool(sluice.Spec{Name: "work"}, sleeps(10*ms))
@@ -114,7 +114,7 @@ func TestPromise19_SinkThatExitsLosesNoEventOutsideCalls(t *testing.T) {
 			if strings.HasPrefix(string(e.Kind), "tool.") {
 				return nil
 			}
-			seen.add("%s>%s", e.From, e.To)
+			seen.add("%v%s>%v%s", e.From, e.OldLimit, e.To, e.NewLimit)
 			runtime.Goexit()
 			return nil
 		})})
@@ -216,9 +216,11 @@ func TestEventsBehindABlockedSinkAreBounded(t *testing.T) {
 // A sink that an executor and a run both have, in whatever list, gets each event once, and
 // so does one of two executors that share a gate.
 func TestOneSinkGetsEachEventOnce(t *testing.T) {
-	plain, payloads := func(s sluice.EventSink) sluice.EventSink { return s }, func(s sluice.EventSink) sluice.EventSink { return sluice.WithPayloads(s, 0) }
+	plain, payloads := func(s sluice.EventSink) sluice.EventSink { return s }, func(s sluice.EventSink) sluice.EventSink {
+		return sluice.Must(sluice.WithPayloads(s, sluice.PayloadConfig{}))
+	}
 	for _, wrap := range []func(sluice.EventSink) sluice.EventSink{plain, payloads} {
-		rec, own := sluice.NewRecorder(), sluice.NewRecorder()
+		rec, own := new(sluice.Recorder), new(sluice.Recorder)
 		same := wrap(rec)
 		for name, tt := range map[string]struct {
 			exec, run sluice.EventSink
@@ -340,15 +342,15 @@ func TestAsyncSinkBoundIsChecked(t *testing.T) {
 		want string
 	}{
 		{nil, 0, "sluice: NewAsyncSink: s is nil: must be an EventSink"},
-		{discarding{}, -1, "sluice: NewAsyncSink: size is -1: must be zero (1,000) or from 1 to 16777216"},
-		{discarding{}, 1<<24 + 1, "sluice: NewAsyncSink: size is 16777217: must be zero (1,000) or from 1 to 16777216"},
+		{discarding{}, -1, "sluice: AsyncSinkConfig.MaxQueue is -1: must be zero (1,000) or from 1 to 16777216"},
+		{discarding{}, 1<<24 + 1, "sluice: AsyncSinkConfig.MaxQueue is 16777217: must be zero (1,000) or from 1 to 16777216"},
 	} {
-		_, err := sluice.NewAsyncSink(tt.s, tt.size)
+		_, err := sluice.NewAsyncSink(tt.s, sluice.AsyncSinkConfig{MaxQueue: tt.size})
 		assert.EqualError(t, err, tt.want)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		s := &gateSink{open: make(chan struct{})}
-		a := sluice.Must(sluice.NewAsyncSink(s, 0))
+		a := sluice.Must(sluice.NewAsyncSink(s, sluice.AsyncSinkConfig{}))
 		for range 1 + 1000 { // the size that zero means
 			require.NoError(t, emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "x")))
 			synctest.Wait() // the first is in the sink's hands
@@ -383,7 +385,7 @@ func TestProgressIsDroppedBeforeTerminalEvents(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &gateSink{open: make(chan struct{})}
-			a := sluice.Must(sluice.NewAsyncSink(s, 3))
+			a := sluice.Must(sluice.NewAsyncSink(s, sluice.AsyncSinkConfig{MaxQueue: 3}))
 			emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "-"))
 			synctest.Wait() // in the sink's hands
 			errs := 0
@@ -420,7 +422,7 @@ func TestSinkMayEmitToAndCloseItsAsyncSink(t *testing.T) {
 				assert.NoError(t, a.Close(context.WithoutCancel(ctx)))
 			}
 			return nil
-		}), 2))
+		}), sluice.AsyncSinkConfig{MaxQueue: 2}))
 		emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "first"))
 		synctest.Wait()
 		assert.NoError(t, a.Close(t.Context()))
@@ -444,7 +446,7 @@ func TestAsyncSinkClosesUnderLoad(t *testing.T) {
 				seen.Add(1)
 				time.Sleep(delay)
 				return nil
-			}), size))
+			}), sluice.AsyncSinkConfig{MaxQueue: size}))
 			var emitted, refused atomic.Uint64
 			var wg sync.WaitGroup
 			for range 8 {
@@ -489,7 +491,7 @@ func TestAsyncSinkCloseEndsWithItsContext(t *testing.T) {
 	t.Run("gives up, and counts what is in the sink's hands", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &gateSink{open: make(chan struct{})}
-			a := sluice.Must(sluice.NewAsyncSink(s, 10))
+			a := sluice.Must(sluice.NewAsyncSink(s, sluice.AsyncSinkConfig{MaxQueue: 10}))
 			for i := range 5 {
 				emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, fmt.Sprint(i)))
 			}
@@ -511,7 +513,7 @@ func TestAsyncSinkCloseEndsWithItsContext(t *testing.T) {
 	})
 	t.Run("with an ended context and nothing to do", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			a := sluice.Must(sluice.NewAsyncSink(discarding{}, 10))
+			a := sluice.Must(sluice.NewAsyncSink(discarding{}, sluice.AsyncSinkConfig{MaxQueue: 10}))
 			emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "x"))
 			synctest.Wait()
 			ctx, cancel := context.WithCancel(t.Context())
@@ -523,7 +525,7 @@ func TestAsyncSinkCloseEndsWithItsContext(t *testing.T) {
 	t.Run("again and at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &gateSink{open: make(chan struct{})}
-			a := sluice.Must(sluice.NewAsyncSink(s, 10))
+			a := sluice.Must(sluice.NewAsyncSink(s, sluice.AsyncSinkConfig{MaxQueue: 10}))
 			emitTo(t.Context(), a, asyncEvent(sluice.ToolInvoked, "x"))
 			var wg sync.WaitGroup
 			for range 5 {
@@ -539,11 +541,11 @@ func TestAsyncSinkCloseEndsWithItsContext(t *testing.T) {
 	})
 	t.Run("from a sink behind another", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			rec := sluice.NewRecorder()
-			inner := sluice.Must(sluice.NewAsyncSink(rec, 10))
+			rec := new(sluice.Recorder)
+			inner := sluice.Must(sluice.NewAsyncSink(rec, sluice.AsyncSinkConfig{MaxQueue: 10}))
 			outer := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
 				return errors.Join(inner.Emit(ctx, e), inner.Close(ctx))
-			}), 10))
+			}), sluice.AsyncSinkConfig{MaxQueue: 10}))
 			emitTo(t.Context(), outer, asyncEvent(sluice.ToolInvoked, "x"))
 			assert.NoError(t, outer.Close(t.Context()))
 			assert.Equal(t, "x", callIDs(rec.Events()))
@@ -554,8 +556,8 @@ func TestAsyncSinkCloseEndsWithItsContext(t *testing.T) {
 
 func TestTerminalEventsComeAfterAllOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rec := sluice.NewRecorder()
-		a := sluice.Must(sluice.NewAsyncSink(rec, 8))
+		rec := new(sluice.Recorder)
+		a := sluice.Must(sluice.NewAsyncSink(rec, sluice.AsyncSinkConfig{MaxQueue: 8}))
 		for i := range 10_000 {
 			for _, e := range story("r", fmt.Sprint(i), "t", "invoked", "started", "retrying", "started", "completed") {
 				emitTo(t.Context(), a, e)
@@ -594,7 +596,7 @@ func TestAsyncSinkContextOutlivesTheCall(t *testing.T) {
 				t.Errorf("the sink's context ended for the call's cause: %v", got)
 			}
 			return ctx.Err()
-		}), 10))
+		}), sluice.AsyncSinkConfig{MaxQueue: 10}))
 		ctx, stopCall := context.WithTimeout(context.WithValue(t.Context(), key{}, "trace"), time.Second)
 		defer stopCall()
 		ctx, cancel := context.WithCancelCause(ctx)
@@ -702,7 +704,7 @@ func TestPromise18_RecorderTellsEachBrokenPromiseApart(t *testing.T) {
 }
 
 func TestRecorderTraceTellsCallsApart(t *testing.T) {
-	r := sluice.NewRecorder()
+	r := new(sluice.Recorder)
 	a, b := story("r", "a", "search", "invoked", "queued", "started", "completed"), story("r", "b", "fetch", "invoked", "failed")
 	odd := story("r", "c", "no\nsuch", "invoked")
 	for _, e := range []sluice.Event{a[0], b[0], a[1], {Kind: sluice.BreakerStateChanged}, b[1], a[2], a[3], odd[0]} {
@@ -729,7 +731,7 @@ func TestRecorderZeroIsEmptyAndNilDiscards(t *testing.T) {
 }
 
 func TestRecorderKeepsAllOfManyGoroutines(t *testing.T) {
-	r := sluice.NewRecorder()
+	r := new(sluice.Recorder)
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -744,4 +746,21 @@ func TestRecorderKeepsAllOfManyGoroutines(t *testing.T) {
 	wg.Wait()
 	assert.NoError(t, r.Check())
 	assert.Len(t, r.Events(), 8*50*3, "events")
+}
+
+func TestPayloadConfig(t *testing.T) {
+	quiet := sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return nil })
+	for _, tt := range []struct {
+		c    sluice.PayloadConfig
+		want string
+	}{
+		{sluice.PayloadConfig{MaxBytes: -1}, "sluice: PayloadConfig.MaxBytes is -1: must be zero (4,096) or from 1 to 67108864"},
+		{sluice.PayloadConfig{MaxBytes: 1<<26 + 1}, "sluice: PayloadConfig.MaxBytes is 67108865: must be zero (4,096) or from 1 to 67108864"},
+		{sluice.PayloadConfig{Redact: []string{"ssn", "_."}}, `sluice: PayloadConfig.Redact[1] is "_.": must be the name of a field, of 256 bytes at most`},
+	} {
+		_, err := sluice.WithPayloads(quiet, tt.c)
+		assert.EqualError(t, err, tt.want)
+	}
+	_, err := sluice.WithPayloads(quiet, sluice.PayloadConfig{Redact: []string{strings.Repeat("x", 257)}})
+	assert.Error(t, err, "a name is looked at by its end only")
 }

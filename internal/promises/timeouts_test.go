@@ -158,7 +158,7 @@ func TestTimed_TimeOfASinkIsNotTheAttempts(t *testing.T) {
 			Timeout:      100 * ms,
 			Interceptors: interceptors(breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Second})),
 			Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-				if e.Kind == sluice.BreakerStateChanged && e.To == "half-open" {
+				if e.Kind == sluice.BreakerStateChanged && e.To == sluice.BreakerHalfOpen {
 					time.Sleep(time.Second)
 				}
 				return nil

@@ -1,6 +1,6 @@
 // Package record notes what admission knows of a call: for how long it waited and for what, who
 // overtook it, what it cost. It reads tickets of internal/admit, so whoever owns their machine
-// calls it, under the same lock; once a record is told nobody writes into it.
+// calls it, under the same lock; once the caller has a record nobody writes into it.
 package record
 
 import (

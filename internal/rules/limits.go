@@ -26,7 +26,7 @@ const (
 	Ageing   = 8
 	MaxQueue = 1000
 	// Claim is how often a head may fail at a front before slots are collected for it. Fewer
-	// starves less and idles more; see the package documentation of the root.
+	// starves less and idles more; ARCHITECTURE.md has the figures.
 	Claim = 4
 )
 

@@ -82,20 +82,6 @@ func Story(calls []*Call) string {
 	return b.String()
 }
 
-// Broken lists what is wrong with calls, at most so many lines, and counts what else is.
-func Broken(calls []*Call, most int) (lines []string, more int) {
-	for _, c := range calls {
-		for _, problem := range c.Broken() {
-			if len(lines) == most {
-				more++
-				continue
-			}
-			lines = append(lines, c.String()+": "+problem)
-		}
-	}
-	return lines, more
-}
-
 // maxName bounds the bytes of an id in a text.
 const maxName = 256
 

@@ -285,7 +285,7 @@ func byTenant(x *call) string { return x.tenant }
 func byHost(x *call) string   { return x.host }
 
 func newWorld(rt *rapid.T, c *counts) *world {
-	w := &world{rt: rt, counts: c, born: time.Now(), registry: sluice.NewToolRegistry(), rec: sluice.NewRecorder(), quit: make(chan struct{}), quick: never, paused: map[*cell]ended{}, last: -1, name: "setup"}
+	w := &world{rt: rt, counts: c, born: time.Now(), registry: sluice.NewToolRegistry(), rec: new(sluice.Recorder), quit: make(chan struct{}), quick: never, paused: map[*cell]ended{}, last: -1, name: "setup"}
 	w.weights = w.one("weights", 2)
 	w.nests = w.one("nests", 2)
 	var list []sluice.Interceptor

@@ -1,0 +1,97 @@
+package errtext
+
+import (
+	"context"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
+)
+
+// Refusal is an error of the library about one call. What is empty is left out.
+type Refusal struct {
+	Tool   string
+	CallID string
+	Reason string
+	By     string
+	Retry  time.Duration
+	Cause  string // the text of what lies behind it
+}
+
+// Line says it on one line.
+func (r Refusal) Line() string {
+	b := append(make([]byte, 0, 128), "sluice: "...)
+	if r.Tool != "" {
+		b = append(b, "tool "...)
+		b = strconv.AppendQuote(b, jsonx.Cut(r.Tool, maxQuote, "…"))
+		b = append(b, ": "...)
+	}
+	b = appendLine(b, r.Reason, MaxName)
+	if r.By != "" && r.By != QueueName { // which the reason names
+		b = appendLine(append(b, " by "...), r.By, MaxName)
+	}
+	if r.Retry > 0 {
+		b = append(append(b, ", retry in "...), r.Retry.String()...)
+	}
+	if r.Cause != "" {
+		b = appendLine(append(b, ": "...), r.Cause, MaxMessage)
+	}
+	return string(b)
+}
+
+// JSON is the error as an object, with a message for operators.
+func (r Refusal) JSON(message string) []byte {
+	b := appendField([]byte{'{'}, `"tool_name":`, r.Tool)
+	b = appendField(b, `"action_id":`, r.CallID)
+	b = append(jsonx.AppendString(append(b, `"reason":`...), r.Reason, MaxName), ',')
+	b = appendField(b, `"by":`, r.By)
+	if r.Retry > 0 {
+		b = append(strconv.AppendInt(append(b, `"retry_after_ms":`...), CeilMillis(r.Retry), 10), ',')
+	}
+	return append(jsonx.AppendString(append(b, `"message":`...), message, 2*MaxMessage), '}')
+}
+
+// appendLine appends at most limit bytes of s, escaped so that it stays on its line and changes
+// nothing around it.
+func appendLine(b []byte, s string, limit int) []byte {
+	for _, r := range jsonx.Cut(s, limit, "…") {
+		if r < ' ' || r == 0x7f || jsonx.Unsafe(r) {
+			b = jsonx.AppendEscaped(b, r)
+		} else {
+			b = utf8.AppendRune(b, r) // bytes that are no UTF-8 become U+FFFD
+		}
+	}
+	return b
+}
+
+// appendField appends a field of a JSON object and a comma, unless s is empty.
+func appendField(b []byte, key, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return append(jsonx.AppendString(append(b, key...), s, MaxName), ',')
+}
+
+// Withheld stands for an error whose text is not shown. It matches what the error matched of
+// the library's own errors and of package context's.
+type Withheld struct {
+	Code   Code
+	Reason error // of a refusal or a timeout; else nil
+	Parent error // of the reason; nil if the error did not match it
+}
+
+func (w Withheld) Error() string { return string(w.Code) }
+
+// Is reports whether the error matched target.
+func (w Withheld) Is(target error) bool {
+	switch target {
+	case nil:
+		return false
+	case context.Canceled:
+		return w.Code == Canceled
+	case context.DeadlineExceeded:
+		return w.Code == Timeout
+	}
+	return target == w.Parent || target == w.Reason
+}
