@@ -54,7 +54,7 @@ func (c Config) validate() (Config, error) {
 	if err := check.Duration("sluice: Config.Timeout", c.Timeout); err != nil {
 		return c, err
 	}
-	if err := checkWait("Config.MaxWait", c.MaxWait); err != nil {
+	if err := check.Wait("sluice: Config.MaxWait", c.MaxWait, NoWait); err != nil {
 		return c, err
 	}
 	for _, f := range []struct {

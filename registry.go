@@ -236,14 +236,13 @@ func (p *Policy) complete() ([]bucket.Rate, error) {
 		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d",
 			p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
 	}
-	if p.Concurrency < 0 || p.Concurrency > rules.MaxLimit {
-		return nil, fmt.Errorf("sluice: Policy.Concurrency is %d: must be zero (no limit) or up to %d",
-			p.Concurrency, rules.MaxLimit)
+	if err := check.Count("sluice: Policy.Concurrency", &p.Concurrency, 0, rules.MaxLimit); err != nil {
+		return nil, err
 	}
 	if err := check.Duration("sluice: Policy.Timeout", p.Timeout); err != nil {
 		return nil, err
 	}
-	if err := checkWait("Policy.MaxWait", p.MaxWait); err != nil {
+	if err := check.Wait("sluice: Policy.MaxWait", p.MaxWait, NoWait); err != nil {
 		return nil, err
 	}
 	rates, buckets, err := rules.CompleteRates("sluice: Policy.Rates", p.Rates)
@@ -260,16 +259,6 @@ func (p *Policy) complete() ([]bucket.Rate, error) {
 		p.Breaker = (*BreakerPolicy)(&b)
 	}
 	return buckets, nil
-}
-
-func checkWait(field string, d time.Duration) error {
-	switch {
-	case d == NoWait:
-		return nil
-	case d < 0:
-		return fmt.Errorf("sluice: %s is %v: must be zero or positive, up to %v, or NoWait", field, d, check.MaxDuration)
-	}
-	return check.Duration("sluice: "+field, d)
 }
 
 // limits is the policy's constraints, of which the slots come first.

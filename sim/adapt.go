@@ -129,7 +129,8 @@ func (w *world) gate(field string, g sluice.Interceptor) ([]*constraint, error) 
 		}
 		return circuit(g.Config()), nil
 	}
-	return nil, fmt.Errorf("sim: %s is a %T: must be a ConcurrencyLimiter, RateLimiter, CircuitBreaker or PriorityScheduler",
+	return nil, fmt.Errorf("sim: %s is a %T: must be a ConcurrencyLimiter, RateLimiter, "+
+		"CircuitBreaker or PriorityScheduler",
 		field, g)
 }
 

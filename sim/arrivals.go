@@ -122,7 +122,8 @@ func Callers(n int, think Dist) Arrivals {
 // check says what is wrong with the a of a field.
 func (a Arrivals) check(field string) error {
 	if a.kind == noArrivals {
-		return fmt.Errorf("sim: %s is missing: must be made by Steady, Poisson, Bursty, HeavyTailed, Batches, Flood, Replay or Callers", field)
+		return fmt.Errorf("sim: %s is missing: must be made by Steady, Poisson, Bursty, "+
+			"HeavyTailed, Batches, Flood, Replay or Callers", field)
 	}
 	if a.bad != "" {
 		return fmt.Errorf("sim: %s %s", field, a.bad)

@@ -125,7 +125,8 @@ func (k *checker) init(s *simulation) {
 
 func (s *simulation) broken(format string, args ...any) {
 	if s.err == nil {
-		s.err = fmt.Errorf("sim: invariant broken at %v, seed %d: %s", time.Duration(s.now), s.conf.Seed, fmt.Sprintf(format, args...))
+		s.err = fmt.Errorf("sim: invariant broken at %v, seed %d: %s",
+			time.Duration(s.now), s.conf.Seed, fmt.Sprintf(format, args...))
 	}
 }
 
@@ -299,7 +300,8 @@ func (s *simulation) changed(ch admit.Notice) {
 func (s *simulation) estimated(c *call) {
 	e, wait := &s.counting.estimates, s.now-c.arrived
 	e.asked++
-	if d := max(wait-c.forecast, c.forecast-wait); d > int64(time.Millisecond) && (wait > 2*c.forecast || c.forecast > 2*wait) {
+	d := max(wait-c.forecast, c.forecast-wait)
+	if d > int64(time.Millisecond) && (wait > 2*c.forecast || c.forecast > 2*wait) {
 		e.off++
 	}
 	if c.forecast > c.t.Limit-c.arrived {
@@ -375,7 +377,8 @@ func (s *simulation) scan() {
 				}
 			}
 			if s.idle = max(s.idle, k); k == forClaim && s.m.Work().Claims == 0 {
-				s.broken("%s waits at %s and could start, and nothing is kept for anybody", l.c.s.name, l.c.holds[l.at].shadow.k.class.Name)
+				s.broken("%s waits at %s and could start, and nothing is kept for anybody",
+					l.c.s.name, l.c.holds[l.at].shadow.k.class.Name)
 			}
 		}
 	}

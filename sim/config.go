@@ -191,7 +191,8 @@ func (t *Tool) validate(field string) error {
 	}
 	for i, o := range t.Outages {
 		if o.From < 0 || o.From > check.MaxDuration || o.For <= 0 || o.For > check.MaxDuration {
-			return fmt.Errorf("sim: %s.Outages[%d] is from %v for %v: From must not be negative and For positive, up to %v", field, i, o.From, o.For, check.MaxDuration)
+			return fmt.Errorf("sim: %s.Outages[%d] is from %v for %v: From must not be negative and For positive, up to %v",
+				field, i, o.From, o.For, check.MaxDuration)
 		}
 		if err := o.After.check(fmt.Sprintf("%s.Outages[%d].After", field, i)); err != nil {
 			return err
@@ -202,9 +203,11 @@ func (t *Tool) validate(field string) error {
 		case s.Max < 0:
 			return fmt.Errorf("sim: %s.Capacity[%d].Max is %d: must not be negative", field, i, s.Max)
 		case s.From < 0 || s.From > check.MaxDuration:
-			return fmt.Errorf("sim: %s.Capacity[%d].From is %v: must not be negative, up to %v", field, i, s.From, check.MaxDuration)
+			return fmt.Errorf("sim: %s.Capacity[%d].From is %v: must not be negative, up to %v",
+				field, i, s.From, check.MaxDuration)
 		case i > 0 && s.From <= t.Capacity[i-1].From:
-			return fmt.Errorf("sim: %s.Capacity[%d].From is %v: must be after the step before, %v", field, i, s.From, t.Capacity[i-1].From)
+			return fmt.Errorf("sim: %s.Capacity[%d].From is %v: must be after the step before, %v",
+				field, i, s.From, t.Capacity[i-1].From)
 		}
 	}
 	return nil
@@ -237,7 +240,8 @@ func (t *Traffic) validate(field string, names map[string]*Tool) error {
 		return err
 	}
 	if t.Priority != 0 && (t.Priority < sluice.PriorityBatch || t.Priority > sluice.PriorityInteractive) {
-		return fmt.Errorf("sim: %s.Priority is %d: must be zero (the tool's) or from %d to %d", field, t.Priority, sluice.PriorityBatch, sluice.PriorityInteractive)
+		return fmt.Errorf("sim: %s.Priority is %d: must be zero (the tool's) or from %d to %d",
+			field, t.Priority, sluice.PriorityBatch, sluice.PriorityInteractive)
 	}
 	for unit, d := range t.Uses {
 		if d.isZero() {

@@ -40,7 +40,7 @@ type Report struct {
 	Overtaken Counts   `json:"overtaken"` // by how many later calls, of the calls that waited and started
 	Passed    []Passed `json:"passed"`    // per priority in use, highest first
 	Beyond    int64    `json:"beyond"`    // starts that exceeded Passed.Bound; zero unless constraints cross
-	Uneven    float64  `json:"uneven"`    // largest difference of two waiting tenants, as a share of its bound at one constraint
+	Uneven    float64  `json:"uneven"`    // largest difference of two waiting tenants, as a share of its bound
 
 	Moved     float64   `json:"moved_per_start"`    // lanes that changed the constraint they wait for
 	Examined  float64   `json:"examined_per_start"` // calls asked whether they can start
@@ -214,8 +214,9 @@ func (s *simulation) close() {
 	for i := range tools {
 		tools[i] = s.conf.Tools[i].Spec.Name
 	}
-	r.Tools = groups(s, &all, tools, func(st *stream) string { return st.tool.Spec.Name }, func(n string) string { return n })
-	r.Tenants = groups(s, &all, slices.Sorted(maps.Keys(s.tenants)), func(st *stream) string { return st.traffic.Tenant }, func(n string) string { return n })
+	tenants, same := slices.Sorted(maps.Keys(s.tenants)), func(n string) string { return n }
+	r.Tools = groups(s, &all, tools, func(st *stream) string { return st.tool.Spec.Name }, same)
+	r.Tenants = groups(s, &all, tenants, func(st *stream) string { return st.traffic.Tenant }, same)
 	var levels []sluice.Priority
 	for p := sluice.PriorityInteractive; p >= sluice.PriorityBatch; p-- {
 		if slices.ContainsFunc(s.streams, func(st *stream) bool { return st.priority == p }) {
@@ -241,7 +242,9 @@ func (s *simulation) close() {
 }
 
 // groups is the streams by what key says, for each of list.
-func groups[K comparable](s *simulation, all *counts, list []K, key func(*stream) K, name func(K) string) (out []Group) {
+func groups[K comparable](
+	s *simulation, all *counts, list []K, key func(*stream) K, name func(K) string,
+) (out []Group) {
 	sums := make(map[K]*counts, len(list))
 	for _, st := range s.streams {
 		k := key(st)
@@ -327,7 +330,8 @@ func (s *simulation) limits() {
 // String is the report as tables, for people.
 func (r Report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%v of traffic, seed %d: %d calls, %d started, %.1f/s succeeded\n", r.Duration, r.Seed, r.All.Arrived, r.All.Started, r.All.Goodput)
+	fmt.Fprintf(&b, "%v of traffic, seed %d: %d calls, %d started, %.1f/s succeeded\n",
+		r.Duration, r.Seed, r.All.Arrived, r.All.Started, r.All.Goodput)
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tcalls\tshare\tok/s\tfailed\trefused\twaiting\twait p50\tp99\tmax\ttotal p50\tp99\t")
 	row := func(g *Group) {
@@ -378,14 +382,16 @@ func (r Report) String() string {
 		fmt.Fprintf(&b, "breaker  opened %d times\n", r.Openings)
 	}
 	fmt.Fprintf(&b, "idle     %.2f%% of the time for a claim, %.2f%% for a rate's first\n", 100*r.Idle.Claim, 100*r.Idle.Bucket)
-	fmt.Fprintf(&b, "order    overtaken by %d (p50), %d (p99), %d (max)", r.Overtaken.P50, r.Overtaken.P99, r.Overtaken.Max)
+	fmt.Fprintf(&b, "order    overtaken by %d (p50), %d (p99), %d (max)",
+		r.Overtaken.P50, r.Overtaken.P99, r.Overtaken.Max)
 	for _, p := range r.Passed {
 		fmt.Fprintf(&b, "; %s passed by %d, bound %d", priorityName(p.Priority), p.Worst, p.Bound)
 	}
 	fmt.Fprintf(&b, "; tenants %.0f%% of their bound apart\n", 100*r.Uneven)
 	fmt.Fprintf(&b, "work     %.3f lanes moved and %.3f calls examined per start\n", r.Moved, r.Examined)
 	if e := r.Estimates; e.Asked > 0 {
-		fmt.Fprintf(&b, "estimate of %d waits %.1f%% off by more than twice; %d refusals would have been wrong, %d missed\n", e.Asked, 100*float64(e.Off)/float64(e.Asked), e.Refusals, e.Missed)
+		fmt.Fprintf(&b, "estimate of %d waits %.1f%% off by more than twice; %d refusals would have been wrong, %d missed\n",
+			e.Asked, 100*float64(e.Off)/float64(e.Asked), e.Refusals, e.Missed)
 	}
 	return b.String()
 }

@@ -92,7 +92,8 @@ func newSimulation(c *Config, change func(*admit.Policy)) (*simulation, error) {
 	if c.MaxCalls == 0 {
 		c.MaxCalls = defaultMaxCalls
 	}
-	s := &simulation{world: w, conf: c, m: admit.NewMachine(w.policy), end: int64(c.Duration), classes: make(map[*admit.Class]*constraint)}
+	s := &simulation{world: w, conf: c, m: admit.NewMachine(w.policy), end: int64(c.Duration)}
+	s.classes = make(map[*admit.Class]*constraint)
 	for _, k := range w.constraints {
 		s.classes[k.class] = k
 	}
@@ -196,7 +197,8 @@ func (s *simulation) newCall(st *stream, parent *call) *call {
 	} else {
 		s.spare = c.spare
 	}
-	*c = call{s: st, parent: parent, holds: c.holds[:0], uses: c.uses[:0], arrived: s.now, started: -1, deadline: never, forecast: -1}
+	*c = call{s: st, parent: parent, holds: c.holds[:0], uses: c.uses[:0], arrived: s.now, started: -1}
+	c.deadline, c.forecast = never, -1
 	c.service = st.tool.Service.draw(st.rng)
 	c.fails = st.rng.Float64() < st.tool.ErrorRate
 	for i := range st.uses {
@@ -220,7 +222,8 @@ const forecastEach = 32
 // arrive is a call of st at the door.
 func (s *simulation) arrive(st *stream, parent *call) {
 	if s.total++; s.total > s.conf.MaxCalls {
-		s.err = fmt.Errorf("sim: more than Config.MaxCalls %d calls by %v: lower Duration or the rates of Traffic, or raise it", s.conf.MaxCalls, time.Duration(s.now))
+		s.err = fmt.Errorf("sim: more than Config.MaxCalls %d calls by %v: lower Duration or the "+
+			"rates of Traffic, or raise it", s.conf.MaxCalls, time.Duration(s.now))
 		return
 	}
 	c := s.newCall(st, parent)

@@ -159,7 +159,8 @@ func (st *stream) call(input any) sluice.Call {
 func (st *stream) key(k *constraint, c sluice.Call) (string, error) {
 	key, _ := sluice.Scope(k.scope).Key(st.tool.Spec, c)
 	if len(key) > rules.MaxKeyBytes {
-		return "", fmt.Errorf("sim: the key of %s for %s has %d bytes: must have at most %d", k.class.Name, st.name, len(key), rules.MaxKeyBytes)
+		return "", fmt.Errorf("sim: the key of %s for %s has %d bytes: must have at most %d",
+			k.class.Name, st.name, len(key), rules.MaxKeyBytes)
 	}
 	return key, nil
 }

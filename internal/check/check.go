@@ -35,6 +35,17 @@ func Unit(field string, d time.Duration) error {
 	return nil
 }
 
+// Wait is Duration for how long a call may wait, where none says that it may not at all.
+func Wait(field string, d, none time.Duration) error {
+	switch {
+	case d == none:
+		return nil
+	case d < 0:
+		return fmt.Errorf("%s is %v: must be zero or positive, up to %v, or NoWait", field, d, MaxDuration)
+	}
+	return Duration(field, d)
+}
+
 // Span completes a duration whose default is def.
 func Span(field string, d *time.Duration, def time.Duration) error {
 	if *d < 0 || *d > MaxDuration {
@@ -44,14 +55,17 @@ func Span(field string, d *time.Duration, def time.Duration) error {
 	return Unit(field, *d)
 }
 
-// Count completes a number whose default is def, and which is at most most.
+// Count completes a number whose default, if it has one, is def, and which is at most most.
 func Count(field string, n *int, def, most int) error {
 	if *n < 0 || *n > most {
-		bound := ""
+		zero, bound := "zero", ""
+		if def != 0 {
+			zero = fmt.Sprintf("zero (%d)", def)
+		}
 		if most < math.MaxInt {
 			bound = fmt.Sprintf(", up to %d", most)
 		}
-		return fmt.Errorf("%s is %d: must be zero (%d) or positive%s", field, *n, def, bound)
+		return fmt.Errorf("%s is %d: must be %s or positive%s", field, *n, zero, bound)
 	}
 	*n = cmp.Or(*n, def)
 	return nil

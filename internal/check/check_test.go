@@ -80,3 +80,16 @@ func TestToolsHaveNamesThatModelsTake(t *testing.T) {
 		assert.Equal(t, want, fmt.Sprint(Tool("x.Name", name)))
 	}
 }
+
+func TestNotToWaitIsAValueOfItsOwn(t *testing.T) {
+	const none = time.Duration(-5)
+	for d, want := range map[time.Duration]string{
+		none:        "<nil>",
+		0:           "<nil>",
+		time.Second: "<nil>",
+		-1:          "x.Wait is -1ns: must be zero or positive, up to 87600h0m0s, or NoWait",
+		30:          "x.Wait is 30ns: must be at least 1µs; a Duration without a unit? 30 seconds are 30*time.Second",
+	} {
+		assert.Equal(t, want, fmt.Sprint(Wait("x.Wait", d, none)))
+	}
+}

@@ -21,8 +21,8 @@ func (a *account) add(keys, bytes int64) {
 // noLimit is the limit of an account that nobody who adds to it has bounded.
 const noLimit = math.MaxInt64
 
-// take adds unless the sums are then over a limit.
-func (a *account) take(keys, bytes, maxKeys, maxBytes int64) bool {
+// tryAdd adds unless the sums are then over a limit.
+func (a *account) tryAdd(keys, bytes, maxKeys, maxBytes int64) bool {
 	if !grow(&a.keys, keys, maxKeys) {
 		return false
 	}
@@ -127,7 +127,7 @@ func (p *prefixes) of(key string) iter.Seq[*account] {
 func (s *Store) chargeLocked(sc *Scope, key string, keys, bytes int64) bool {
 	for l := sc; l != nil; l = l.parent {
 		maxKeys, maxBytes := l.limits(keys, bytes)
-		if !l.account.take(keys, bytes, maxKeys, maxBytes) {
+		if !l.account.tryAdd(keys, bytes, maxKeys, maxBytes) {
 			for u := sc; u != l; u = u.parent {
 				u.account.add(-keys, -bytes)
 			}
@@ -183,9 +183,9 @@ func (s *Store) Nest(parent *Scope, prefix string, maxKeys, maxBytes int) *Scope
 	return sc
 }
 
-// Leave closes a nested scope: its watches end and its prefix is no longer counted for
+// CloseScope closes a nested scope: its watches end and its prefix is no longer counted for
 // it. Its keys stay.
-func (s *Store) Leave(sc *Scope) {
+func (s *Store) CloseScope(sc *Scope) {
 	if sc.done.Swap(true) {
 		return
 	}

@@ -187,7 +187,7 @@ func (s *Store) chargeAllLocked(ops []Op) bool {
 	}
 	var taken []*account
 	for a, n := range net {
-		if !a.take(n.keys, n.bytes, n.maxKeys, n.maxBytes) {
+		if !a.tryAdd(n.keys, n.bytes, n.maxKeys, n.maxBytes) {
 			for _, a := range taken {
 				a.add(-net[a].keys, -net[a].bytes)
 			}

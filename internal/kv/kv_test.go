@@ -235,7 +235,7 @@ func TestStoreStorm(t *testing.T) {
 					}
 				case 6:
 					if r.IntN(20) == 0 {
-						s.Leave(s.Nest(view, fmt.Sprint(r.IntN(10)), 1, 1000))
+						s.CloseScope(s.Nest(view, fmt.Sprint(r.IntN(10)), 1, 1000))
 					}
 				default:
 					s.Add(sc, key, num, 1, life)

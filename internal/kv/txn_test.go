@@ -78,8 +78,8 @@ func TestScopesAreCountedWhileTheyAreUsed(t *testing.T) {
 	s, root := newTest(math.MaxInt, math.MaxInt)
 	kept := s.Nest(root, "p/", 10, math.MaxInt)
 	func() {
-		s.Leave(s.Nest(root, "p/", 10, math.MaxInt)) // and then collected
-		s.Nest(root, "p/", 10, math.MaxInt)          // collected
+		s.CloseScope(s.Nest(root, "p/", 10, math.MaxInt)) // and then collected
+		s.Nest(root, "p/", 10, math.MaxInt)               // collected
 		s.Nest(s.Nest(root, "q/", 10, math.MaxInt), "r/", 10, math.MaxInt)
 	}()
 	refs := func() int {
@@ -94,6 +94,6 @@ func TestScopesAreCountedWhileTheyAreUsed(t *testing.T) {
 	if n, refs := s.Scopes(), refs(); n != 1 || refs != 1 {
 		t.Errorf("%d prefixes are counted, one of them for %d scopes; want 1 for 1", n, refs)
 	}
-	s.Leave(kept)
+	s.CloseScope(kept)
 	assert.Zero(t, s.Scopes(), "prefixes are counted")
 }

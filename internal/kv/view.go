@@ -26,7 +26,7 @@ func (v *View) Close() {
 	case v.Scope == v.Store.root:
 		v.Store.Close()
 	default:
-		v.Store.Leave(v.Scope)
+		v.Store.CloseScope(v.Scope)
 	}
 }
 

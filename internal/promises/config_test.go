@@ -161,7 +161,7 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		{pol(sluice.Policy{Priority: 10}), "Policy.Priority is 10: must be zero (5) or from 1 to 9"},
 		{pol(sluice.Policy{Priority: -1}), "Policy.Priority is -1: must be zero (5) or from 1 to 9"},
 		{pol(sluice.Policy{Priority: -128}), "Policy.Priority is -128: must be zero (5) or from 1 to 9"},
-		{pol(sluice.Policy{Concurrency: -1}), fmt.Sprintf("Policy.Concurrency is -1: must be zero (no limit) or up to %d", mostSlots)},
+		{pol(sluice.Policy{Concurrency: -1}), fmt.Sprintf("Policy.Concurrency is -1: must be zero or positive, up to %d", mostSlots)},
 		{pol(sluice.Policy{Timeout: -1}), "Policy.Timeout is -1ns: must be zero or positive, up to 87600h0m0s"},
 		{pol(sluice.Policy{MaxWait: -1}), "Policy.MaxWait is -1ns: must be zero or positive, up to 87600h0m0s, or NoWait"},
 		{pol(sluice.Policy{Rates: []sluice.Rate{{}}}), "Policy.Rates[0].N is 0: must be at least 1"},

@@ -89,7 +89,8 @@ func CheckValue(v any, l Limits) error {
 	m := measure{left: l.MaxBytes, deepest: l.MaxDepth}
 	if !m.value(reflect.ValueOf(v), 0) {
 		if m.tooDeep {
-			return &Error{Path: "$", Reason: fmt.Sprintf("is nested too deep or refers to itself: at most %d levels are allowed", l.MaxDepth)}
+			return &Error{Path: "$", Reason: fmt.Sprintf(
+				"is nested too deep or refers to itself: at most %d levels are allowed", l.MaxDepth)}
 		}
 		return &Error{Path: "$", Reason: fmt.Sprintf("takes more than %d bytes: must not", l.MaxBytes)}
 	}

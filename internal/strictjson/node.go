@@ -202,7 +202,8 @@ func (c compiler) record(n *node, t reflect.Type) {
 		child := c.node(f.Type)
 		if f.Quoted {
 			typ := reflect.StructOf([]reflect.StructField{{Name: "F", Type: f.Type, Tag: `json:",string"`}})
-			child = &node{kind: scalar, accepts: text, want: "a string that holds the value", typ: typ, opaque: true, quoted: true}
+			child = &node{kind: scalar, accepts: text, typ: typ, opaque: true, quoted: true}
+			child.want = "a string that holds the value"
 			child.reads = "one that holds " + c.node(f.Type).want
 		}
 		n.fields = append(n.fields, field{f.Name, f.Path, child})

@@ -143,6 +143,7 @@ func Blank(data []byte) bool { return len(bytes.TrimLeft(data, " \t\r\n")) == 0 
 func Require(data []byte, names []string) error {
 	s := scanner{data: data, max: 10_000}
 	missing := slices.Clone(names)
+	compare := func(name string, key []byte) int { return bytes.Compare([]byte(name), key) }
 	switch c := s.next(); c {
 	case 0, 'n':
 	case '{':
@@ -153,7 +154,7 @@ func Require(data []byte, names []string) error {
 				s.next()
 			}
 			key, _ := s.key()
-			if i, ok := slices.BinarySearchFunc(missing, key, func(n string, k []byte) int { return bytes.Compare([]byte(n), k) }); ok {
+			if i, ok := slices.BinarySearchFunc(missing, key, compare); ok {
 				missing = slices.Delete(missing, i, i+1)
 			}
 			s.next()
