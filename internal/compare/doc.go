@@ -14,6 +14,10 @@
 //	go run ./cmd/versus a0d3f86 ../..
 //	go run ./cmd/versus -rounds 25 -rows 'whole call,timeout' main ../..
 //
+// The command cmd/touched counts the files and functions of the root that one call runs:
+//
+//	go run ./cmd/touched -v ../..
+//
 // # Fairness
 //
 // What makes a comparison fair is written in [Fairness], which the report repeats.

@@ -12,17 +12,17 @@ package main
 
 import (
 	"embed"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/compare/cmd/internal/state"
 )
 
 //go:embed bench/*.go
@@ -59,7 +59,7 @@ func run() error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	out, err := command("", programs[0])
+	out, err := state.Command("", nil, programs[0])
 	if err != nil {
 		return err
 	}
@@ -92,81 +92,21 @@ func run() error {
 
 // build makes the program for the state called name, and answers where it is.
 func build(temp, name string) (program string, err error) {
-	if err := os.MkdirAll(filepath.Join(temp, "bench"), 0o755); err != nil {
+	if err := os.Mkdir(temp, 0o755); err != nil {
 		return "", err
 	}
-	state := name
-	if s, err := os.Stat(name); err != nil || !s.IsDir() {
-		state = filepath.Join(temp, "state")
-		if err := checkout(name, state); err != nil {
-			return "", err
-		}
-	}
-	if state, err = filepath.Abs(state); err != nil {
-		return "", err
-	}
-	// The program is laid over the state's own files, so that nothing is written there.
-	over := struct{ Replace map[string]string }{map[string]string{}}
-	files, err := bench.ReadDir("bench")
+	dir, err := state.Dir(name, temp)
 	if err != nil {
 		return "", err
 	}
-	for _, f := range files {
-		text, err := bench.ReadFile("bench/" + f.Name())
-		if err != nil {
-			return "", err
-		}
-		file := filepath.Join(temp, "bench", f.Name())
-		if err := os.WriteFile(file, text, 0o644); err != nil {
-			return "", err
-		}
-		over.Replace[filepath.Join(state, "internal", "versusbench", f.Name())] = file
-	}
-	overlay := filepath.Join(temp, "overlay.json")
-	text, err := json.Marshal(over)
-	if err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(overlay, text, 0o644); err != nil {
-		return "", err
-	}
-	program = filepath.Join(temp, "bench.exe")
-	_, err = command(state, "go", "build", "-trimpath", "-buildvcs=false", "-overlay", overlay, "-o", program, "./internal/versusbench")
-	return program, err
-}
-
-// checkout writes the files of the revision into the directory.
-func checkout(revision, dir string) error {
-	top, err := command("", "git", "rev-parse", "--show-toplevel")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	tar := dir + ".tar"
-	if _, err := command(strings.TrimSpace(top), "git", "archive", "-o", tar, revision, "--"); err != nil {
-		return err
-	}
-	_, err = command(dir, "tar", "-xf", tar)
-	return err
-}
-
-func command(dir, name string, args ...string) (string, error) {
-	c := exec.Command(name, args...)
-	c.Dir = dir
-	out, err := c.Output()
-	if e := (*exec.ExitError)(nil); errors.As(err, &e) {
-		err = fmt.Errorf("%s: %w\n%s", name, err, e.Stderr)
-	}
-	return string(out), err
+	return state.Build(dir, temp, bench)
 }
 
 // measurement is what one operation took in one slice.
 type measurement struct{ wall, cpu, allocs, bytes float64 }
 
 func measure(program, row string, slice time.Duration) (m measurement, err error) {
-	out, err := command("", program, row, slice.String())
+	out, err := state.Command("", nil, program, row, slice.String())
 	if err != nil {
 		return m, err
 	}
