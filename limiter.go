@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
@@ -42,6 +44,14 @@ type Limit struct {
 	Refuse   bool      // refuse with ErrSaturated instead of waiting
 	Adaptive *Adaptive // moves the limit by what calls meet; nil means it is fixed
 	MaxKeys  int       // of a ByTenant or ByKey scope, idle ones make room; zero means 10,000
+
+	// Semaphore is shared with other code: what a call holds of this limit it holds there too. Max
+	// is its size, or less to leave others the rest; a call wider than the semaphore would wait in
+	// vain, and others behind it. It is asked last, when all else agrees. While calls wait for it,
+	// one of the library's goroutines stands in its line, for whoever is first when it has its
+	// turn. Nested calls that wait for each other through it are not found out: their MaxWait ends
+	// them. Global, ForTool and ForType scopes only.
+	Semaphore *semaphore.Weighted
 }
 
 // Adaptive lets a limit find out what a backend bears: additive increase, multiplicative
@@ -91,6 +101,9 @@ func (c ConcurrencyLimiterConfig) validate() (ConcurrencyLimiterConfig, error) {
 			return c, err
 		}
 		l.Scope = l.Scope.or(rules.Global)
+		if l.Semaphore != nil && !oneKey(l.Scope) {
+			return c, fmt.Errorf("sluice: %s.Scope is %v with Semaphore: must be Global, ForTool or ForType", field, l.Scope)
+		}
 		if err := check.Name("sluice: "+field+".Unit", l.Unit); err != nil {
 			return c, err
 		}
@@ -124,9 +137,23 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 		if x.Adaptive != nil {
 			slots.Adaptive = x.Adaptive.bounds()
 		}
+		if x.Semaphore != nil {
+			slots.Shared = sharedSemaphore{x.Semaphore}
+		}
 		l.core.limits = append(l.core.limits, gateLimit{slots.Class(c.Name), slots.Scope})
 	}
 	return l, nil
+}
+
+// sharedSemaphore is a *semaphore.Weighted of the caller's own. Nothing of it that does not wait
+// blocks or runs code but that package's, so that may run under the stage's lock.
+type sharedSemaphore struct{ *semaphore.Weighted }
+
+// Release gives n back. If other code has given back more than it held, which panics sooner or
+// later, that stops no call.
+func (s sharedSemaphore) Release(n int64) {
+	defer func() { _ = recover() }()
+	s.Weighted.Release(n)
 }
 
 func (a *Adaptive) bounds() *admit.Adaptive {
@@ -166,7 +193,7 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 }
 
 // Change is the change to c, applied by [Reconfigure]; alone it does nothing. Max, Refuse,
-// MaxKeys and the bounds of Adaptive can change; names, scopes, units, the number of
+// MaxKeys and the bounds of Adaptive can change; names, scopes, units, semaphores, the number of
 // limits and which of them are adaptive cannot.
 func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 	return Change{&configChange[ConcurrencyLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
@@ -191,6 +218,8 @@ func (l *ConcurrencyLimiter) fits(was, to ConcurrencyLimiterConfig) (Concurrency
 			return to, fmt.Errorf("%s changes its Scope or Unit: they cannot change", field)
 		case (n.Adaptive == nil) != (o.Adaptive == nil):
 			return to, fmt.Errorf("%s.Adaptive comes or goes: it cannot, only its bounds can change", field)
+		case n.Semaphore != o.Semaphore:
+			return to, fmt.Errorf("%s.Semaphore is another: it cannot change", field)
 		}
 		to.Limits[i].Scope = o.Scope // with the function that there is
 	}

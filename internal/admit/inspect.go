@@ -101,8 +101,10 @@ type Lane struct {
 }
 
 // Quiet reports whether nothing has been decided or has come about that somebody must be
-// told, and nothing is pending.
-func (m *Machine) Quiet() bool { return m.out == nil && len(m.notices) == 0 && !m.Pending() }
+// told, nothing is pending, and nobody waits for a semaphore.
+func (m *Machine) Quiet() bool {
+	return m.out == nil && len(m.notices) == 0 && len(m.sought) == 0 && !m.Pending()
+}
 
 func (l *lane) view() Lane {
 	return Lane{l.born, l.plan.Name, l.head.Owner, l.tenant.name, max(l.level, l.declared), l.n, l.head.arrived, l.at}
@@ -159,6 +161,7 @@ type Forecast struct {
 // Forecast says what Arrive would do with t, and changes nothing.
 func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 	m.advance(now)
+	defer m.returnLoose()
 	m.drain()
 	if t.needs == nil {
 		t.needs = m.newNeeds()

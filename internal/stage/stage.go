@@ -15,6 +15,7 @@
 //   - domain.go: which clients (executors) share a stage, and how several stages are locked at once
 //   - wait.go: how a goroutine waits until its ticket has been decided
 //   - news.go: what listeners hear of breakers, limits, rates and pauses
+//   - shared.go: who waits for a semaphore that other code uses too
 package stage
 
 import (
@@ -38,6 +39,9 @@ type Stage struct {
 
 	waiters []*waiter // spare
 	news    news
+
+	acquirers map[*admit.Cell]*acquirer
+	acquiring sync.WaitGroup // goroutines of acquirers
 
 	domain
 }
@@ -70,7 +74,7 @@ func (s *Stage) Now() int64 { return s.Clock.Now() }
 // listeners are to hear, which may take as long as they like. It must not be called while another
 // lock is held.
 func (s *Stage) Unlock() {
-	if s.news.none() && s.M.Quiet() && s.M.Due() == s.armed { // as when nobody waits
+	if s.news.none() && len(s.acquirers) == 0 && s.M.Quiet() && s.M.Due() == s.armed { // as when nobody waits
 		s.mu.Unlock()
 		return
 	}
@@ -91,6 +95,7 @@ func (s *Stage) Release() Aftermath {
 	a := Aftermath{s: s, decided: s.M.Decided()}
 	s.takeNotices()
 	s.arm()
+	s.acquire()
 	a.more = s.M.Pending()
 	a.deliver = s.news.begin()
 	s.mu.Unlock()
