@@ -123,11 +123,16 @@ func nested() (func(int), func()) {
 	return typedCalls(outer), nil
 }
 
-// queued is calls of which one runs and the others wait.
+// queued is calls of which one runs and all others wait. On one processor, with a tool that lets
+// others run, every call queues, whatever else the machine does.
 func queued() (func(int), func()) {
 	const callers = 64
+	runtime.GOMAXPROCS(1)
 	e := executor(sluice.Config{Interceptors: []sluice.Interceptor{limiter("one", 1, sluice.Global)}})
-	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "noop"}, noop))
+	sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "noop"}, func(ctx context.Context, in input) (int, error) {
+		runtime.Gosched()
+		return noop(ctx, in)
+	}))
 	call := calls(e, asValue)
 	return func(n int) {
 		var wg sync.WaitGroup
