@@ -75,13 +75,14 @@ func TestNobodyStandsInLineForNobody(t *testing.T) {
 		for range 100 {
 			a := arrives(s, p, shared)
 			synctest.Wait()
+			ctx, cancel := context.WithCancel(background)
 			go w.Release(2)
-			leaving(s, a)()
-			synctest.Wait()
-			assert.Empty(t, acquirersOf(s))
-			if a.State() == admit.Running {
+			go cancel()
+			if Await(ctx, a, leaving(s, a)) {
 				finish(s, a)
 			}
+			synctest.Wait()
+			assert.Empty(t, acquirersOf(s))
 			require.True(t, w.TryAcquire(2), "all is free in the end")
 		}
 		w.Release(2)
