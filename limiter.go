@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/check"
@@ -45,6 +47,13 @@ type Limit struct {
 	Refuse   bool      // instead of waiting
 	Adaptive *Adaptive // nil means fixed
 	MaxKeys  int       // ByTenant, ByKey; idle ones make room; zero means 10,000
+
+	// Semaphore is shared with other code: what a call holds here it holds there too. Max is its
+	// size, or less. It is asked last, when all else agrees. While calls wait for it, one goroutine
+	// stands in its line, for whoever is first when it has its turn. A call wider than it, and
+	// nested calls that wait for each other through it, wait until their MaxWait is over. Global,
+	// ForTool and ForType scopes only.
+	Semaphore *semaphore.Weighted
 }
 
 // Adaptive finds out what a backend bears, by [OutcomeOverload] alone, not by waiting or slow
@@ -65,6 +74,9 @@ func (l *Limit) slots() rules.Slots {
 	if a := l.Adaptive; a != nil {
 		s.Adaptive = &admit.Adaptive{Min: int64(a.Min), Max: int64(a.Max)}
 	}
+	if l.Semaphore != nil {
+		s.Shared = sharedSemaphore{l.Semaphore}
+	}
 	return s
 }
 
@@ -84,6 +96,9 @@ func (c ConcurrencyLimiterConfig) complete() (ConcurrencyLimiterConfig, error) {
 		*s = l.slots()
 		if err := s.Complete(fmt.Sprintf("%s.Limits[%d]", field, i), all[:i]); err != nil {
 			return c, err
+		}
+		if l.Semaphore != nil && !s.Scope.OneKey() {
+			return c, fmt.Errorf("%s.Limits[%d].Scope is %v with Semaphore: must be Global, ForTool or ForType", field, i, s.Scope)
 		}
 		l.Scope, l.MaxKeys = Scope(s.Scope), s.MaxKeys
 		if a := s.Adaptive; a != nil {
@@ -106,6 +121,17 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 		l.core.limits = append(l.core.limits, gateLimit{s.Class(c.Name), s.Scope})
 	}
 	return l, nil
+}
+
+// sharedSemaphore is a *semaphore.Weighted of the caller's own. Nothing of it that does not wait
+// blocks or runs code but that package's, so that may run under the stage's lock.
+type sharedSemaphore struct{ *semaphore.Weighted }
+
+// Release gives n back. If other code has given back more than it held, which panics sooner or
+// later, that stops no call.
+func (s sharedSemaphore) Release(n int64) {
+	defer func() { _ = recover() }()
+	s.Weighted.Release(n)
 }
 
 // Wrap makes l an [Interceptor]; by hand it refuses calls.
@@ -160,6 +186,8 @@ func (l *ConcurrencyLimiter) fits(was, to ConcurrencyLimiterConfig) (Concurrency
 			return to, fmt.Errorf("%s changes its Scope or Unit: they cannot change", field)
 		case (n.Adaptive == nil) != (o.Adaptive == nil):
 			return to, fmt.Errorf("%s.Adaptive comes or goes: it cannot, only its bounds can change", field)
+		case n.Semaphore != o.Semaphore:
+			return to, fmt.Errorf("%s.Semaphore is another: it cannot change", field)
 		}
 		to.Limits[i].Scope = o.Scope // with the function that there is
 	}

@@ -46,6 +46,8 @@ type Class struct {
 	Breaker  *breaker.Config // Breaker
 	Foreign  Limiter         // Foreign
 
+	Semaphore Semaphore // Slots; shared with other code, which Limit bounds within; may be nil
+
 	cells map[string]*Cell
 	list  []*Cell                 // the same, to be read in batches
 	idle  heap.Heap[int64, *Cell] // what may be evicted, by the instant from which: all of a keyed class, what no plan needs of one by plan
@@ -64,7 +66,7 @@ func (s *common) meet(cells []*Cell) {
 	if !s.known {
 		s.known = true
 		for _, c := range cells {
-			if c.kind == Slots && c.class.Unit == "" {
+			if c.kind == Slots && c.class.Unit == "" && !c.shared {
 				s.cells = append(s.cells, c)
 			}
 		}
@@ -106,6 +108,7 @@ type Cell struct {
 	timer, idle  int32 // places in heaps, -1 outside
 	kind         Kind  // class.Kind, read at every step
 	adaptive     bool  // class.Adaptive is not nil
+	shared       bool  // class.Semaphore is not nil
 	dirty        bool
 	deputies     int32 // lanes that wait elsewhere and stand for those here
 	pins         int32 // plans that need it, if its class is by plan
@@ -113,6 +116,7 @@ type Cell struct {
 
 	idleFrom    int64 // its key in the heap of idle cells
 	limit, used int64 // Slots
+	taken       int64 // of the semaphore, if shared: more than used only while an event lasts
 	held        int64 // Slots: how long calls held theirs lately, on average
 	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
 	breaker     *breaker.Breaker
@@ -137,7 +141,8 @@ type Need struct {
 }
 
 func newCell(k *Class, key string) *Cell {
-	c := &Cell{class: k, kind: k.Kind, key: key, limit: k.Limit, adaptive: k.Adaptive != nil, timer: -1, idle: -1, common: &k.common}
+	c := &Cell{class: k, kind: k.Kind, key: key, limit: k.Limit, adaptive: k.Adaptive != nil,
+		shared: k.Semaphore != nil, timer: -1, idle: -1, common: &k.common}
 	if k.MaxKeys == 0 {
 		c.common = new(common)
 	}
@@ -327,10 +332,9 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 	}
 	switch c.kind {
 	case Slots:
-		if c.used+n <= c.limit-m.held(c, t) {
-			return m.now
-		}
-		if t.Parent != nil && m.lender(t, c) != nil {
+		room := c.used+n <= c.limit-m.held(c, t)
+		switch {
+		case room && !c.shared, t.Parent != nil && m.lender(t, c) != nil, room && m.obtains(c, t, n):
 			return m.now
 		}
 		return Never

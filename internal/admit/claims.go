@@ -60,6 +60,9 @@ func (m *Machine) claim() {
 			continue
 		}
 		if v := m.examine(l.head); v.cell != nil {
+			if v.cell != l.at && (v.cell.shared || l.at.shared) { // somebody stands in line where it waits
+				m.move(l, v.cell)
+			}
 			return
 		}
 		m.start(l)

@@ -37,4 +37,6 @@
 // Claim times joins a queue of claims. Only the first claim collects, and only slots: what is
 // freed where it needs some is kept for it. So a call that needs two contended limits, or
 // many slots, cannot be starved, and two half-collected claims cannot block each other.
+//
+// A limit may be a semaphore that other code uses too, see [Semaphore].
 package admit

@@ -234,7 +234,7 @@ func (w *world) check() {
 				w.Fatalf("%v waits for itself: %s", t.Owner, names)
 			}
 		}
-		if at := t.lane.at; t.prev == nil && len(w.m.claims) == 0 && (!at.bucketLike() || at.q.best(w.m.policy.Ageing) == t.lane) {
+		if at := t.lane.at; t.prev == nil && len(w.m.claims) == 0 && (!at.bucketLike() && !at.shared || at.q.best(w.m.policy.Ageing) == t.lane) {
 			if v := w.m.examine(t); v.cell == nil {
 				w.Fatalf("every cell agrees to %v, which waits at %s", t.Owner, t.lane.at.class.Name)
 			}

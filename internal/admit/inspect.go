@@ -104,7 +104,7 @@ type Lane struct {
 // as when nobody waits. It may be false all the same.
 func (m *Machine) Calm(due int64) bool {
 	return m.out == nil && m.watch == due &&
-		len(m.notices)|len(m.sweeps)|len(m.rest)|m.timers.Len()|m.limits.Len() == 0
+		len(m.notices)|len(m.sought)|len(m.sweeps)|len(m.rest)|m.timers.Len()|m.limits.Len() == 0
 }
 
 func (l *lane) view() Lane {
@@ -162,6 +162,7 @@ type Forecast struct {
 // Forecast says what Arrive would do with t, and changes nothing.
 func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 	m.advance(now)
+	defer m.returnLoose()
 	m.drain()
 	if t.needs == nil {
 		t.needs = m.newNeeds()

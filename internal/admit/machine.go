@@ -53,6 +53,8 @@ type Machine struct {
 	sweeps    []sweep
 	refusals  int     // of waiting calls since drain began
 	rest      []*Cell // whose serving goes on in the next drain
+	loose     []*Cell // whose semaphores gave slots in this event
+	sought    []*Cell // with a semaphore, where somebody waits
 
 	frozen bool      // see Freeze
 	again  []*Ticket // what arrives again when that ends
@@ -211,6 +213,9 @@ func (m *Machine) Arrive(now int64, t *Ticket) State {
 	if m.waiting == 0 && t.Parent == nil && m.open(t) { // nobody to be fair to
 		t.level = t.Level
 		m.grant(t)
+		if len(m.loose) > 0 {
+			m.returnLoose()
+		}
 		return Running
 	}
 	m.arriving = t
@@ -230,7 +235,7 @@ func (m *Machine) open(t *Ticket) bool {
 		}
 		switch c.kind {
 		case Slots:
-			if c.used+list[i].N > c.limit {
+			if c.used+list[i].N > c.limit || c.shared && !m.obtains(c, t, list[i].N) {
 				return false
 			}
 		case Tokens, Foreign:
@@ -567,6 +572,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			} else {
 				m.giveBack(t, c, list[i].N)
 			}
+			if c.shared {
+				c.giveBack()
+			}
 			m.released(c)
 		case Tokens:
 			x := &charges[0]
@@ -654,13 +662,15 @@ func (m *Machine) Due() int64 {
 }
 
 // order is the order in which cells are asked: breakers, then from narrow to wide, then
-// who is asked last.
+// who is asked last: a semaphore has to be taken from to be asked.
 func (k *Class) order() int {
-	switch k.Kind {
-	case Breaker:
+	switch {
+	case k.Kind == Breaker:
 		return int(k.Rank)
-	case Foreign:
+	case k.Kind == Foreign:
 		return 2*Ranks + int(k.Rank)
+	case k.Semaphore != nil:
+		return 3*Ranks + int(k.Rank)
 	}
 	return Ranks + int(k.Rank)
 }

@@ -105,6 +105,9 @@ func (m *Machine) park(l *lane, c *Cell) {
 	if c.q == nil {
 		c.q = m.freeQueues.get()
 		m.waitsSince(c, max(m.now, c.pause.ends()))
+		if c.shared {
+			m.seek(c, true)
+		}
 	}
 	q := c.q
 	l.at = c
@@ -218,6 +221,9 @@ func (m *Machine) rekey(l *lane) {
 func (m *Machine) freeQueue(c *Cell) {
 	q := c.q
 	c.q = nil
+	if c.shared {
+		m.seek(c, false)
+	}
 	if c.timer >= 0 {
 		m.timers.Remove(c.timer)
 	}

@@ -2,9 +2,13 @@ package admit
 
 // drain serves the marked cells, narrow before wide, until no head can start.
 func (m *Machine) drain() {
-	if m.frozen {
-		return
+	if !m.frozen {
+		m.drainDirty()
+		m.returnLoose()
 	}
+}
+
+func (m *Machine) drainDirty() {
 	m.refusals = 0
 	if len(m.rest) > 0 {
 		for i, c := range m.rest {
@@ -83,7 +87,7 @@ func (m *Machine) serve(c *Cell) {
 				m.arm(c, at)
 				return
 			}
-			if l.need(c) > 1 && c.used < c.limit {
+			if l.need(c) > 1 && c.used < c.limit && !c.shared {
 				m.putAside(l)
 				m.fail(l)
 				continue

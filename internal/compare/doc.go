@@ -8,6 +8,16 @@
 // cmd/report runs all rows and writes BENCHMARKS.md; the benchmarks of this package run the
 // same bodies under go test -bench.
 //
+// The command cmd/versus measures two states of Sluice against each other, each a git revision
+// or a directory:
+//
+//	go run ./cmd/versus a0d3f86 ../..
+//	go run ./cmd/versus -rounds 25 -rows 'whole call,timeout' main ../..
+//
+// The command cmd/touched counts the files and functions of the root that one call runs:
+//
+//	go run ./cmd/touched -v ../..
+//
 // # Fairness
 //
 // What makes a comparison fair is written in [Fairness], which the report repeats.

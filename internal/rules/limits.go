@@ -71,6 +71,7 @@ type Slots struct {
 	Max      int64
 	Adaptive *admit.Adaptive // instead of Max; may be nil
 	MaxKeys  int
+	Shared   admit.Semaphore // with other code, of Max at least; may be nil
 }
 
 // Complete fills in the defaults of l, which stands after others in its limiter.
@@ -116,13 +117,14 @@ func (l Slots) Class(limiter string) *admit.Class {
 		name += " " + l.Unit
 	}
 	k := &admit.Class{
-		Name:     name + " " + l.Scope.String(),
-		Kind:     admit.Slots,
-		Unit:     l.Unit,
-		Refuse:   l.Refuse,
-		MaxKeys:  l.Scope.TableSize(l.MaxKeys),
-		Limit:    l.Max,
-		Adaptive: l.Adaptive,
+		Name:      name + " " + l.Scope.String(),
+		Kind:      admit.Slots,
+		Unit:      l.Unit,
+		Refuse:    l.Refuse,
+		MaxKeys:   l.Scope.TableSize(l.MaxKeys),
+		Limit:     l.Max,
+		Adaptive:  l.Adaptive,
+		Semaphore: l.Shared,
 	}
 	if l.Adaptive != nil {
 		k.Limit = l.Adaptive.Min

@@ -180,9 +180,13 @@ func (s *Stage) Part(c Client) {
 		s.M.SetPolicy(s.Now(), rules.FirstInFirstOut)
 	}
 	s.M.Rest()
+	last := len(s.clients) == 0
 	a := s.Release()
 	domains.Unlock()
 	a.Follow()
+	if last {
+		s.acquiring.Wait() // they have been told to end
+	}
 }
 
 // OrderedBy reports whether the scheduler of r orders the queue. The stage is locked.

@@ -19,6 +19,7 @@
 //   - stream.go: streams that hold an attempt open
 //   - throttle.go: what pauses when an upstream asks for it
 //   - news.go: what listeners hear of breakers, limits, rates and pauses
+//   - shared.go: who waits for a semaphore that other code uses too
 package stage
 
 import (
@@ -42,6 +43,9 @@ type Stage struct {
 
 	waiters []*waiter // spare
 	news    news
+
+	acquirers map[*admit.Cell]*acquirer
+	acquiring sync.WaitGroup // goroutines of acquirers
 
 	domain
 }
@@ -71,7 +75,7 @@ func (s *Stage) Now() int64 { return s.Clock.Now() }
 // listeners are to hear, which may take as long as they like. It must not be called while another
 // lock is held.
 func (s *Stage) Unlock() {
-	if s.news.none() && s.M.Calm(s.armed) {
+	if s.news.none() && len(s.acquirers) == 0 && s.M.Calm(s.armed) {
 		s.mu.Unlock()
 		return
 	}
@@ -92,6 +96,7 @@ func (s *Stage) Release() Aftermath {
 	a := Aftermath{s: s, decided: s.M.Decided()}
 	s.takeNotices()
 	s.arm()
+	s.acquire()
 	a.more = s.M.Pending()
 	a.deliver = s.news.begin()
 	s.mu.Unlock()

@@ -13,3 +13,5 @@ require (
 	github.com/anishathalye/porcupine v1.3.1
 	golang.org/x/time v0.16.0
 )
+
+require golang.org/x/sync v0.25.0 // indirect
