@@ -84,7 +84,7 @@ func (s BreakerState) MarshalText() ([]byte, error) { return []byte(s.String()),
 func (s *BreakerState) UnmarshalText(text []byte) error {
 	i := slices.Index(breakerStates[:], string(text))
 	if i < 0 {
-		return fmt.Errorf("sluice: BreakerState is %q: must be one of %q", cut(string(text), maxName), breakerStates)
+		return fmt.Errorf("sluice: BreakerState is %q: must be one of %q", cut(string(text), 128), breakerStates)
 	}
 	*s = BreakerState(i)
 	return nil
