@@ -27,8 +27,8 @@ var ErrBreakerOpen = errors.New("breaker open")
 // failed. Open, it refuses all for Cooldown, doubled at each opening without recovery, up to 8
 // Cooldowns and 2 min, or one longer Cooldown. Half-open, it lets Probes calls through: as many
 // successes close it, one failure opens it. Then for one Cooldown it lets Probes calls run at once,
-// and one more for each success (slow start, RFC 5681). A result counts only in the state its call was
-// admitted in; refusals and the caller's own cancellation never.
+// and one more for each success. A result counts only in the state its call was admitted in;
+// refusals and the caller's own cancellation never.
 type CircuitBreaker struct {
 	core gateCore
 	conf CircuitBreakerConfig

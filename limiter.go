@@ -35,11 +35,11 @@ type ConcurrencyLimiter struct {
 // ConcurrencyLimiterConfig configures a [ConcurrencyLimiter].
 type ConcurrencyLimiterConfig struct {
 	Name   string  // empty means "concurrency"
-	Limits []Limit // at least one; all hold together
+	Limits []Limit // at least one; all hold
 	_      struct{}
 }
 
-// Limit is one bound on calls in flight.
+// Limit bounds calls in flight.
 type Limit struct {
 	Max      int       // at once; required unless Adaptive
 	Scope    Scope     // zero means Global
@@ -60,7 +60,7 @@ type Limit struct {
 // tools. From Min it doubles with each round of successes until the first overload. Each overload
 // cuts a tenth, at least one, once for all calls in flight together; ten rounds of successes that
 // used all of it add one. So a fall from n to m takes n-m cuts at most, in about one call's time, a
-// rise 10*(n-m) (AIMD, Chiu and Jain 1989).
+// rise 10*(n-m) calls' time (AIMD, Chiu and Jain 1989).
 type Adaptive struct {
 	Min int // zero means 1
 	Max int // required
@@ -238,7 +238,7 @@ func ForTool(names ...string) Scope { return Scope(rules.For(rules.ForTool, name
 func ForType(types ...string) Scope { return Scope(rules.For(rules.ForType, types)) }
 
 // ByKey counts by any key of the call, such as a host; "" does not count. key runs once per
-// attempt, before the queue, outside locks; a panic refuses.
+// attempt, before the queue, outside locks, and changes nothing; a panic refuses.
 func ByKey(name string, key func(c Call) string) Scope {
 	if key == nil {
 		return Scope(rules.Keyed(name, nil)) // which no component takes
@@ -260,7 +260,7 @@ func keyOf(s rules.Scope, c *Call) string {
 // String is s in refusals and snapshots.
 func (s Scope) String() string { return rules.Scope(s).String() }
 
-// Key is what c counts under, and whether it does; it runs ByKey's function. Zero is Global.
+// Key is what c counts under, and whether it does; it runs ByKey's function.
 func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 	r := rules.Scope(s)
 	if !r.Keyed() {

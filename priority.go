@@ -19,8 +19,8 @@ var ErrQueueFull = errors.New("queue full")
 // not.
 var ErrWaitTooLong = errors.New("wait too long")
 
-// Priority orders waiting calls, higher first; one outside 1 to 9 is refused. Zero is a run's
-// tool's, and a tool's PriorityNormal. A nested call has at least its caller's.
+// Priority orders waiting calls, higher first; one outside 1 to 9 is refused. Zero means the
+// tool's, and for a tool PriorityNormal. A nested call has at least its caller's.
 type Priority int8
 
 const (
@@ -35,12 +35,12 @@ func (p Priority) valid() bool { return p >= PriorityBatch && p <= PriorityInter
 func (p Priority) level() int8 { return int8(p - PriorityBatch) }
 
 // PriorityScheduler orders and bounds the queue. It stands among the gates, see
-// [ConcurrencyLimiter]; a queue has one, or is first in, first out, of 1,000 calls.
+// [ConcurrencyLimiter]. A queue without one is first in, first out, of 1,000 calls.
 //
 // At each constraint where calls wait, the level (priority less one) with the largest level*Ageing
 // + passed is next, where passed counts the starts of others there since its last; in it the tenant
-// with the smallest start tag (start-time fair queuing, Goyal, Vin and Cheng 1996); then arrival. So
-// at most Ageing*(8-level) + 8 others start there between two starts of a waiting level; its waiting
+// with the smallest start tag (start-time fair queuing); then arrival. So at most
+// Ageing*(8-level) + 8 others start there between two starts of a waiting level; its waiting
 // tenants i and j differ by at most 1/wi + 1/wj calls per weight.
 type PriorityScheduler struct {
 	core gateCore

@@ -283,8 +283,8 @@ type ThrottlePart struct {
 
 // ReportThrottle reports that an upstream asked the running call for a pause, as does an error with
 // methods RetryAfter() time.Duration and, for one part, ThrottledPart() (kind, key string). All
-// waiters of what pauses are held, later ones too; calls around this one are not concerned. Zero
-// does nothing.
+// waiters of what pauses are held, later ones too; calls around this one are not concerned. Only a
+// positive retryAfter counts.
 //
 // Without parts the keys of the call's Upstream rate limiters pause, for 24 hours at most. Parts
 // go from wide to narrow: the last that an Upstream rate limiter of the tool counts, [ByKey] with

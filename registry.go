@@ -171,10 +171,10 @@ type Spec struct {
 	Hints  Hints
 	Policy Policy
 
-	// Check, of a schema or business rules, refuses calls with ErrInvalidArguments and its error as
-	// the Cause, whose text reaches models and events. It runs once per call, typed or Explain's
-	// too, after decoding and before interceptors, on the caller's goroutine, outside locks; it may
-	// take time. A panic refuses.
+	// Check, by a schema or business rules, refuses calls with ErrInvalidArguments and its error as
+	// the Cause, whose text reaches models and events. It runs once per call, also if typed, and for
+	// Explain, after decoding and before interceptors, on the caller's goroutine, outside locks; it
+	// may take time. A panic refuses.
 	Check func(ctx context.Context, c Call) error
 	_     struct{}
 }
@@ -203,8 +203,8 @@ type Policy struct {
 	MaxWait     time.Duration  // in the queue; zero means Config.MaxWait; or NoWait
 
 	// Cost estimates what c takes of each Unit of its rates, and of its limits unless empty, once
-	// per attempt, outside locks. Zero takes nothing, at most the bucket counts; negative, or a
-	// panic, refuses. nil means 1, or what ReportUsage told of earlier calls.
+	// per attempt, outside locks. Zero takes nothing, more than a bucket holds counts as that;
+	// negative, or a panic, refuses. nil means 1, or what ReportUsage told of earlier calls.
 	Cost func(c Call, unit string) int64
 
 	// Classify runs on the call's goroutine, outside locks. OutcomeAuto, a panic and nil leave it

@@ -18,12 +18,12 @@ import (
 // SharedState is an atomic key-value store that the tools of a run share: a [Key] is one value,
 // a [SharedState.Txn] changes several. Operations on one key are linearizable: N increments are N,
 // from any number of goroutines. Nothing waits but Watch, and Update and Txn for their function.
-// The zero value fails with [ErrNoState]; UnmarshalJSON makes it a store. Lifetimes have timers until
+// The zero value fails with [ErrNoState]; UnmarshalJSON makes it a store. Lifetimes keep timers until
 // Close.
 //
-// A key counts 96 bytes and its length; a value that [Increment] cannot add also 48 bytes, its type
-// and what it refers to, each time and by capacity, estimated after 1,000 parts. A write over a
-// bound fails with [ErrFull].
+// A key counts 96 bytes and its length; a value that [Increment] cannot add also 48 bytes, its type's
+// size and what it refers to, by capacity, estimated beyond 1,000 parts. A write over a bound fails
+// with [ErrFull].
 type SharedState struct {
 	view kv.View
 }
@@ -245,9 +245,9 @@ func restore(v kv.View, data []byte) (kv.View, error) {
 // Key names a value of type T, in UTF-8: const hits sluice.Key[int64] = "hits"
 //
 // Its methods use the context's state, see [StateFrom]. Only Update minds the context's end: a
-// cancelled tool can still put things right. A value of another type stays, with [ErrWrongType],
-// but for Set and deletions. Each write gives a higher version, never given again, not even after
-// a deletion; zero is an absent key.
+// cancelled tool can still put things right. All but Set and deletions fail with [ErrWrongType] if
+// another type is there. Each write gives a higher version, never given again, not even after a
+// deletion; zero is an absent key.
 //
 // Values are shared: nobody may change what one refers to. If T has Clone() T, the store calls it on
 // the way in and out.
