@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
-	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
-	"github.com/sluice-go/sluice/internal/stack"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
@@ -144,7 +141,8 @@ func (q *asked) cost(i int) int64 {
 }
 
 // ask runs key and cost functions, outside every lock.
-func (a *admission) ask(c *Call, q *asked) (err error) {
+func (a *admission) ask(c *Call) (q *asked, err error) {
+	q = new(asked)
 	normal := false
 	defer func() {
 		if !normal {
@@ -155,7 +153,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 		k := keyOf(s, c)
 		if len(k) > rules.MaxKeyBytes {
 			normal = true
-			return c.inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
+			return nil, c.inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
 		}
 		if i < len(q.keys) {
 			q.keys[i] = k
@@ -169,7 +167,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 		case a.cost != nil:
 			if n = a.cost(c.shown(), u); n < 0 {
 				normal = true
-				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
+				return nil, c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
 			}
 		case u != "":
 			n = a.tool.shared.learned.Estimate(u)
@@ -181,7 +179,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 		}
 	}
 	normal = true
-	return nil
+	return q, nil
 }
 
 // cellFunc finds or makes the cell of a key: Machine.Cell, or Machine.Peek for a forecast.
@@ -190,10 +188,6 @@ type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
 // fill gives t its needs, with cells of keys that are new made by cell. It answers the refusal
 // by a table of keys that is full.
 func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, now int64, cell cellFunc) error {
-	if a.needs != nil && !a.dropped {
-		s.M.Fixed(t, a.needs)
-		return nil
-	}
 	for i := range a.parts {
 		p := &a.parts[i]
 		n := int64(1)
@@ -249,13 +243,19 @@ func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err
 			c.inv.attempts.End()
 		}
 	}()
-	if c.Attempt, err = c.inv.attempt(); err != nil {
-		return Result{}, err
+	open := false
+	if c.Attempt, open = c.inv.attempts.Begin(); !open {
+		c.Attempt = 0
+		return Result{}, c.inv.refused(ErrRejected, "",
+			errors.New("sluice: the call is over: an interceptor answered before it called next"))
 	}
 	if c.Attempt > 1 && c.inv.loud {
 		c.inv.emitRetry(ctx, c)
 	}
-	r, err := a.enter(ctx, c, now)
+	r, t, err := a.arrive(ctx, c, now, nil)
+	if t != nil {
+		r, err = a.await(ctx, c, t)
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -278,12 +278,12 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 	return a.do(ctx, c, 0)
 }
 
-// code runs what an admitted call is for.
+// code runs what an admitted call is for: the tool, or the interceptors inside the gates.
 func (a *admission) code(r *running, c *Call) (Result, error) {
-	if a.next == nil {
-		return runTool(r, c, a.tool)
+	if a.next != nil {
+		return a.next(r, *c)
 	}
-	return a.next(r, *c)
+	return runTool(r, c, a.tool)
 }
 
 // perform runs an admitted call, whose permit is given back however that ends.
@@ -302,16 +302,6 @@ func (a *admission) perform(r *running, c *Call) (res Result, err error) {
 	res, err = a.code(r, c)
 	normal = true
 	return res, err
-}
-
-// enter waits for admission. The attempt that it answers holds what the call needs. The
-// instant now is the present one, or zero.
-func (a *admission) enter(ctx context.Context, c *Call, now int64) (*running, error) {
-	r, t, err := a.arrive(ctx, c, now, nil)
-	if t == nil {
-		return r, err
-	}
-	return a.await(ctx, c, t)
 }
 
 // await waits until t is decided, or ctx ends. The context may be anybody's: if that panics or
@@ -337,14 +327,7 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *run
 // which the call waits: its owner is where, x, if that is not nil, or a waiter.
 func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submission) (*running, *admit.Ticket, error) {
 	inv := c.inv
-	var q asked
-	if err := a.question(ctx, c, &q); err != nil {
-		return nil, nil, err
-	}
-	if now == 0 || a.needs == nil { // that was foreign code
-		now = inv.plan.exec.clock.Now() // not under the lock, which others wait for
-	}
-	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Cell)
+	s, t, now, err := a.present(ctx, c, now, (*admit.Machine).Cell)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -364,66 +347,58 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 	by := t.WaitsAt().Class().Name
 	s.Unlock()
 	if inv.loud {
-		a.tellQueued(ctx, c, t, by, now)
+		a.emitQueued(ctx, c, t, by, now)
 	}
 	return nil, t, nil
 }
 
-// question is what user code says of c, or why c must not be admitted. It holds no lock.
-func (a *admission) question(ctx context.Context, c *Call, q *asked) error {
+// present locks the stage and makes the ticket with which c comes to it, at the instant that it
+// answers: now, unless that is zero or foreign code was asked. If it fails, nothing is locked.
+func (a *admission) present(ctx context.Context, c *Call, now int64, cell cellFunc) (*stage.Stage, *admit.Ticket, int64, error) {
+	inv := c.inv
 	if ctx.Err() != nil {
-		return c.inv.gaveUp(ctx, "")
+		return nil, nil, 0, inv.gaveUp(ctx, "")
 	}
-	if !c.Priority.valid() { // an interceptor's doing
-		return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
+	if !rules.IsPriority(c.Priority) { // an interceptor's doing
+		return nil, nil, 0, inv.refused(ErrInvalidArguments, "",
+			fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
 	}
 	if c.Pipeline == nil {
-		c.Pipeline = c.inv.pipeline
+		c.Pipeline = inv.pipeline
 	}
-	if a.needs != nil {
-		return nil
+	var q *asked
+	if a.needs == nil {
+		var err error
+		if q, err = a.ask(c); err != nil {
+			return nil, nil, 0, err
+		}
+		now = 0
 	}
-	return a.ask(c, q)
-}
-
-// present locks the stage and makes the ticket with which c comes to it. If it fails, nothing
-// is locked.
-func (a *admission) present(ctx context.Context, c *Call, q *asked, now int64, cell cellFunc) (*stage.Stage, *admit.Ticket, error) {
+	if now == 0 {
+		now = inv.plan.exec.clock.Now() // not under the lock, which others wait for
+	}
 	deadline, bounded := ctx.Deadline()
 	s := a.at.Stage.Lock()
-	if c.inv.plan.exec.closed() {
+	if inv.plan.exec.closed() {
 		s.Unlock()
-		return nil, nil, c.inv.refused(ErrClosed, "", nil)
+		return nil, nil, 0, inv.refused(ErrClosed, "", nil)
 	}
-	t, err := a.ticket(s, c, q, now, cell)
-	if err != nil {
+	s.M.Advance(now) // what is due comes first
+	t := s.M.Ticket()
+	if a.needs != nil && !a.dropped {
+		s.M.Fixed(t, a.needs)
+	} else if err := a.fill(s, t, c, q, now, cell); err != nil {
+		s.M.Free(t)
 		s.Unlock()
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
+	t.Plan, t.Level, t.Tenant = a.at.Plan, rules.Level(c.Priority), c.Pipeline.tenant()
+	a.bound(s, t, c, now)
 	if bounded {
 		t.Finish = s.Clock.Instant(deadline) // by which it is to start, and to be done
 		t.Limit = min(t.Limit, t.Finish-1)
 	}
-	return s, t, nil
-}
-
-// tellQueued reports that a call waits. If a sink calls Goexit, nobody waits any more.
-func (a *admission) tellQueued(ctx context.Context, c *Call, t *admit.Ticket, by string, now int64) {
-	normal := false
-	defer func() {
-		if normal {
-			return
-		}
-		if !stage.Awaited(t) { // a submission withdraws by itself
-			return
-		}
-		a.at.Stage.Forsake(&t)
-	}()
-	told := c.inv.event(ToolQueued, now)
-	told.of(c)
-	told.By = by
-	c.inv.emit(c.inv.toSinks(ctx), told)
-	normal = true
+	return s, t, now, nil
 }
 
 // giveUp takes a call whose context has ended, and its ticket *p, out of the queue. It
@@ -452,18 +427,15 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 	return inv.gaveUp(ctx, by)
 }
 
-// ticket is what c asks of admission, but for its caller's deadline. It answers the refusal
-// by a table of keys that is full.
-func (a *admission) ticket(s *stage.Stage, c *Call, q *asked, now int64, cell cellFunc) (*admit.Ticket, error) {
-	s.M.Advance(now) // what is due comes first
-	t := s.M.Ticket()
-	if err := a.fill(s, t, c, q, now, cell); err != nil {
-		s.M.Free(t)
-		return nil, err
+// bound says what t, the ticket of c, is nested in, and for how long it may wait, but for its
+// caller's deadline.
+func (a *admission) bound(s *stage.Stage, t *admit.Ticket, c *Call, now int64) {
+	up := c.run
+	if up == nil {
+		up = c.inv.parent.Load()
 	}
-	t.Plan, t.Level, t.Tenant = a.at.Plan, c.Priority.level(), c.Pipeline.tenant()
-	if t.Parent = c.inv.parent.Load().holder(s); c.run != nil {
-		t.Parent = c.run.holder(s)
+	if up != nil {
+		t.Parent = up.holder(s)
 	}
 	switch {
 	case a.maxWait == NoWait:
@@ -473,7 +445,6 @@ func (a *admission) ticket(s *stage.Stage, c *Call, q *asked, now int64, cell ce
 	case t.Parent != nil:
 		t.Limit = now + int64(nestedWait)
 	}
-	return t, nil
 }
 
 // holder is the ticket, of this stage, of the nearest call around that still runs.
@@ -521,110 +492,52 @@ func (a *admission) turnedAway(s *stage.Stage, inv *invocation, t *admit.Ticket,
 	return a.refusal(inv, &f)
 }
 
-// timed runs the code of an admitted call on a goroutine of its own, and answers when that
-// ends or the attempt's time is over, whichever comes first. What the call holds is given
-// back when the code has really ended; what it means to the breakers is settled when its
-// time is over.
-func (a *admission) timed(r *running, c *Call) (Result, error) {
-	exec := c.inv.plan.exec
-	x := &timedRun{a: a, r: r, c: *c}
-	x.Begin(&exec.deadlines, r.Context, a.timeout, x)
-	r.Context = x
-	exec.helperStarts()
-	go x.do()
-	if x.Wait() {
-		res, err := x.res, x.err
-		x.res, x.err = Result{}, nil
-		return res, err
+// runTool is the innermost handler: from here on the call has run. An interceptor inside the gates
+// may have called next on a goroutine of its own: a panic must not be the end of that.
+func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
+	r := c.run
+	if r == nil {
+		return Result{}, &Error{Tool: t.spec.Name, Reason: ErrRejected,
+			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}
 	}
-	outcome := breaker.Failure
-	if !r.Expire() || x.Borrowed() || x.Caller().Err() != nil {
-		outcome = breaker.Neutral
+	if why := r.Begin(); why != permit.None {
+		return Result{}, r.mustNotBegin(ctx, why)
 	}
-	if r.Abandon(outcome) {
-		exec.abandon(1)
-	}
-	return Result{}, x.Cause()
-}
-
-// timedRun is an attempt on a goroutine of its own, and the context that its code gets. A tool
-// may keep that, so it lets go of the call's input and result when they are no longer needed.
-type timedRun struct {
-	deadline.Context
-	a    *admission
-	r    *running
-	c    Call
-	res  Result // of the code
-	err  error
-	late atomic.Pointer[Error] // what it means that the time is over
-}
-
-func (x *timedRun) do() {
-	stack.Grow()
-	normal := false
-	defer x.c.inv.plan.exec.helperEnds()
-	defer x.hand()
-	defer func() {
-		if !normal {
-			x.res, x.err = Result{}, caught(x.c.Tool, recover())
+	if len(r.inv.plan.exec.outer) > 0 && !r.inv.attempts.Run() { // without, nobody can have answered before
+		if r.CallOff() {
+			r.giveBack(nil)
 		}
-		left := false
+		return Result{}, r.inv.refused(ErrRejected, "",
+			errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
+	}
+	if r.inv.plan.adm.next != nil {
+		defer r.leaveCode()
 		defer func() {
-			if !left { // what is asked about the outcome called Goexit
-				x.res, x.err = Result{}, caught(x.c.Tool, recover())
+			if v := recover(); v != nil {
+				res, err = Result{}, caught(c.Tool, v)
 			}
 		}()
-		x.err = x.a.leave(x.r, &x.c, x.res, x.err)
-		left = true
-	}()
-	x.res, x.err = x.a.code(x.r, &x.c)
-	normal = true
-}
-
-// hand gives the caller what the code answered, if it still waits.
-func (x *timedRun) hand() {
-	x.c.Input = nil
-	if !x.Finish() {
-		x.res, x.err = Result{}, nil
 	}
-}
-
-// timedOut makes the error of code that gave up because the attempt's time was over the
-// library's own.
-func (x *timedRun) timedOut(err error) error {
-	late := err != nil && x.Caller().Err() == nil && x.Err() == context.DeadlineExceeded
-	if late && isReason(err, context.DeadlineExceeded) {
-		return x.c.inv.refused(ErrTimeout, "", err)
+	if r.inv.loud {
+		r.emitStarted(ctx, c)
 	}
-	return err
-}
-
-// Cause is the error of a call whose time is over.
-func (x *timedRun) Cause() error {
-	if x.late.Load() == nil {
-		x.late.CompareAndSwap(nil, x.c.inv.refused(ErrTimeout, "", context.DeadlineExceeded))
+	if c.code != nil {
+		res.Value, err = c.code(ctx)
+	} else {
+		res.Value, err = t.run(ctx, c.Input)
 	}
-	return x.late.Load()
+	return res, err
 }
 
-// begin lets the tool's code begin, unless it must not: the attempt is over, or it has run already.
-func (r *running) begin(ctx context.Context) error {
-	switch r.Begin() {
+// mustNotBegin is why the tool's code must not.
+func (r *running) mustNotBegin(ctx context.Context, why permit.Refusal) error {
+	switch why {
 	case permit.Twice:
 		return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
 	case permit.Returned:
 		return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
-	case permit.Late:
-		return r.inv.refused(ErrRejected, "", context.Cause(ctx))
 	}
-	if len(r.inv.plan.exec.outer) == 0 || r.inv.attempts.Run() { // else nobody can have answered before
-		return nil
-	}
-	if r.CallOff() {
-		r.giveBack(nil)
-	}
-	return r.inv.refused(ErrRejected, "",
-		errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
+	return r.inv.refused(ErrRejected, "", context.Cause(ctx)) // it is late
 }
 
 // leaveCode lets a next out of the tool's code.
@@ -634,15 +547,61 @@ func (r *running) leaveCode() {
 	}
 }
 
-// direct reports whether the handler of r's attempt is the tool's code itself, so that both
-// end at once.
-func (r *running) direct() bool { return r.inv.plan.adm.next == nil }
+// leave ends an attempt whose handler has returned. What it holds is given back as soon as
+// no code is inside, and what its outcome means is known, or has not become known for as
+// long as judging may take. The error that it answers is that of the call.
+func (a *admission) leave(r *running, c *Call, res Result, err error) error {
+	if err == nil {
+		r.Streams()
+		if a.classify == nil {
+			r.Outcome = breaker.Success
+			if r.ReturnJudged(a.next == nil) {
+				r.giveBack(nil)
+			} else {
+				r.lingers(r.Linger(nil))
+			}
+			return nil
+		}
+	}
+	r.Return(a.next == nil)
+	if err != nil {
+		defer r.CutStreams()
+	}
+	outcome, throttles := breaker.Failure, []stage.Throttle(nil)
+	if err == nil {
+		outcome = breaker.Success
+	}
+	exec, asked := r.inv.plan.exec, (*judging)(nil)
+	if a.classify != nil || !tame(err) {
+		asked = &judging{r: r}
+		exec.deadlines.Add(asked, exec.clock.Now()+int64(maxJudging))
+	}
+	defer func() { // also if the code that is asked calls Goexit
+		if asked != nil {
+			exec.deadlines.Remove(asked)
+		}
+		r.Outcome = outcome
+		switch over, inTime := r.Judge(); {
+		case over:
+			r.giveBack(throttles)
+		case inTime:
+			r.lingers(r.Linger(throttles))
+		default:
+			r.lingers(r.Hindsight(throttles))
+		}
+	}()
+	if x, ok := r.Context.(*timedRun); ok {
+		err = x.timedOut(err)
+	}
+	outcome, throttles = a.judge(r, c, res, err)
+	return err
+}
 
 // giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
 // not known yet, Hindsight does the rest.
 func (r *running) giveBack(throttles []stage.Throttle) {
 	exec := r.inv.plan.exec
-	if !r.direct() || r.WasHeld() { // nobody may be left but this goroutine, which is not the call's
+	if r.inv.plan.adm.next != nil || r.WasHeld() { // nobody may be left but this goroutine, which is not the call's
 		exec.helperStarts()
 		defer exec.helperEnds()
 	}
@@ -670,7 +629,10 @@ func (r *running) giveBack(throttles []stage.Throttle) {
 // The stage is locked.
 func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
 	inv := c.inv
-	sum := inv.ownTotals()
+	sum := inv.first
+	if sum == nil {
+		sum = inv.ownTotals()
+	}
 	r := &sum.running
 	if c.Attempt != 1 {
 		r = &running{inv: inv}

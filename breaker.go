@@ -247,49 +247,6 @@ const (
 	OutcomeOverload // too busy: slow down; no breaker's failure
 )
 
-// leave ends an attempt whose handler has returned. What it holds is given back as soon as
-// no code is inside, and what its outcome means is known, or has not become known for as
-// long as judging may take. The error that it answers is that of the call.
-func (a *admission) leave(r *running, c *Call, res Result, err error) error {
-	if err == nil {
-		r.Streams()
-		if a.classify == nil {
-			r.Outcome = breaker.Success
-			r.settle(r.ReturnJudged(r.direct()), nil)
-			return nil
-		}
-	}
-	r.Return(r.direct())
-	if err != nil {
-		defer r.CutStreams()
-	}
-	outcome, throttles := breaker.Failure, []stage.Throttle(nil)
-	if err == nil {
-		outcome = breaker.Success
-	}
-	exec, asked := r.inv.plan.exec, (*judging)(nil)
-	if a.classify != nil || !tame(err) {
-		asked = &judging{r: r}
-		exec.deadlines.Add(asked, exec.clock.Now()+int64(maxJudging))
-	}
-	defer func() { // also if the code that is asked calls Goexit
-		if asked != nil {
-			exec.deadlines.Remove(asked)
-		}
-		r.Outcome = outcome
-		if over, inTime := r.Judge(); inTime {
-			r.settle(over, throttles)
-		} else {
-			r.lingers(r.Hindsight(throttles))
-		}
-	}()
-	if x, ok := r.Context.(*timedRun); ok {
-		err = x.timedOut(err)
-	}
-	outcome, throttles = a.judge(r, c, res, err)
-	return err
-}
-
 // maxJudging is how long the code that is asked about an outcome may keep what the attempt
 // holds: the classify function, and methods of the error.
 const maxJudging = time.Second
@@ -304,16 +261,6 @@ type judging struct {
 func (j *judging) Expire() {
 	if j.r.GiveUp() {
 		j.r.giveBack(nil)
-	}
-}
-
-// settle goes on with an attempt whose outcome has just become known, and which is over by that
-// or not.
-func (r *running) settle(over bool, throttles []stage.Throttle) {
-	if over {
-		r.giveBack(throttles)
-	} else {
-		r.lingers(r.Linger(throttles))
 	}
 }
 

@@ -4,16 +4,18 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
-	"github.com/sluice-go/sluice/internal/blame"
+	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/record"
+	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/slab"
+	"github.com/sluice-go/sluice/internal/stack"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 	"github.com/sluice-go/sluice/internal/turn"
@@ -142,11 +144,15 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		}
 	}
 	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
-		inv.tellInvoked(ctx, r, now)
+		t := inv.event(ToolInvoked, now)
+		if t.value, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
+			t.value = r.Args
+		}
+		inv.emit(inv.toSinks(ctx), t)
 		now = 0
 	}
-	inv.call(c)
-	c.code = r.code
+	inv.fill(c)
+	c.inv, c.code = inv, r.code
 	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
 		now = 0 // foreign code runs
 	}
@@ -178,14 +184,6 @@ func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, at stan
 	return nil
 }
 
-func (inv *invocation) tellInvoked(ctx context.Context, r *Request, now int64) {
-	t := inv.event(ToolInvoked, now)
-	if t.value, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
-		t.value = r.Args
-	}
-	inv.emit(inv.toSinks(ctx), t)
-}
-
 // standing is what a call finds when it is made.
 type standing struct {
 	open  bool // the executor is
@@ -204,7 +202,7 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) (d
 	sc := scopeOf(ctx)
 	inv.pipeline = sc.pipeline
 	inv.priority = cmp.Or(inv.plan.tool.spec.Policy.Priority, PriorityNormal)
-	if p := inv.pipeline.Priority; p.valid() { // else zero, or the call will be refused
+	if p := inv.pipeline.Priority; rules.IsPriority(p) { // else zero, or the call will be refused
 		inv.priority = p
 	}
 	if sc.call == nil {
@@ -219,12 +217,6 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) (d
 		depth++
 	}
 	return depth
-}
-
-// call makes c inv before its first attempt.
-func (inv *invocation) call(c *Call) {
-	inv.fill(c)
-	c.inv = inv
 }
 
 func (inv *invocation) fill(c *Call) {
@@ -260,17 +252,6 @@ func (inv *invocation) ownTotals() *first {
 		inv.first.inv = inv
 	}
 	return inv.first
-}
-
-// attempt counts one attempt more, which is to be counted out, and answers its number. It fails
-// if the call is over.
-func (inv *invocation) attempt() (int32, error) {
-	n, ok := inv.attempts.Begin()
-	if !ok {
-		return 0, inv.refused(ErrRejected, "",
-			errors.New("sluice: the call is over: an interceptor answered before it called next"))
-	}
-	return n, nil
 }
 
 // root is the outermost of the calls that inv is nested in and that still run, or inv itself.
@@ -328,8 +309,6 @@ type whole struct {
 	space first
 }
 
-func newInvocation() *invocation { return &wholes.Take().invocation }
-
 var wholes = slab.Slab[whole]{Fill: func(list []whole) {
 	key := ids.NextKeys(len(list))
 	for i := range list {
@@ -353,44 +332,6 @@ func (k CallKey) append(b []byte) []byte {
 		return b
 	}
 	return ids.AppendKey(b, uint64(k))
-}
-
-// aside is what few calls have to remember about their attempts.
-type aside struct {
-	again  atomic.Int64          // until when an upstream asked the latest attempt to wait, plus one; zero if none did
-	failed atomic.Pointer[error] // of the attempt that ended last; nil if it did not fail
-	late   atomic.Pointer[turn.Queue[*callEvent]]
-
-	nested blame.Ledger // throttles that calls nested in the attempts have been charged with
-}
-
-// remembers is what f remembers, made if need be.
-func (f *first) remembers() *aside {
-	if x := f.aside.Load(); x != nil {
-		return x
-	}
-	f.aside.CompareAndSwap(nil, new(aside))
-	return f.aside.Load()
-}
-
-// attemptEnded notes how an attempt ended.
-func (f *first) attemptEnded(err error) {
-	if err != nil {
-		f.remembers().failed.Store(&err)
-	} else if x := f.aside.Load(); x != nil {
-		x.failed.Store(nil)
-	}
-	f.done.Add(1)
-}
-
-// toldAfter notes that a retry is told after n attempts, and reports whether none had been.
-func (f *first) toldAfter(n int32) bool {
-	for was := f.retried.Load(); was < n; was = f.retried.Load() {
-		if f.retried.CompareAndSwap(was, n) {
-			return true
-		}
-	}
-	return false
 }
 
 // ending is how a call ended.
@@ -554,41 +495,88 @@ func wrapAll(list []Interceptor, s Spec, h Handler) Handler {
 	return h
 }
 
-// runTool is the innermost handler: from here on the call has run.
-func runTool(ctx context.Context, c *Call, t *tool) (Result, error) {
-	if c.run == nil {
-		return Result{}, &Error{Tool: t.spec.Name, Reason: ErrRejected,
-			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}
+// timed runs the code of an admitted call on a goroutine of its own, and answers when that
+// ends or the attempt's time is over, whichever comes first. What the call holds is given
+// back when the code has really ended; what it means to the breakers is settled when its
+// time is over.
+func (a *admission) timed(r *running, c *Call) (Result, error) {
+	exec := c.inv.plan.exec
+	x := &timedRun{a: a, r: r, c: *c}
+	x.Begin(&exec.deadlines, r.Context, a.timeout, x)
+	r.Context = x
+	exec.helperStarts()
+	go x.do()
+	if x.Wait() {
+		res, err := x.res, x.err
+		x.res, x.err = Result{}, nil
+		return res, err
 	}
-	if err := c.run.begin(ctx); err != nil {
-		return Result{}, err
+	outcome := breaker.Failure
+	if !r.Expire() || x.Borrowed() || x.Caller().Err() != nil {
+		outcome = breaker.Neutral
 	}
-	if c.run.direct() {
-		return runCode(ctx, c, t)
+	if r.Abandon(outcome) {
+		exec.abandon(1)
 	}
-	return runInside(ctx, c, t)
+	return Result{}, x.Cause()
 }
 
-// runInside is runCode for an interceptor inside the gates, which may have called next on a
-// goroutine of its own: a panic must not be the end of that.
-func runInside(ctx context.Context, c *Call, t *tool) (res Result, err error) {
-	defer c.run.leaveCode()
+// timedRun is an attempt on a goroutine of its own, and the context that its code gets. A tool
+// may keep that, so it lets go of the call's input and result when they are no longer needed.
+type timedRun struct {
+	deadline.Context
+	a    *admission
+	r    *running
+	c    Call
+	res  Result // of the code
+	err  error
+	late atomic.Pointer[Error] // what it means that the time is over
+}
+
+func (x *timedRun) do() {
+	stack.Grow()
+	normal := false
+	defer x.c.inv.plan.exec.helperEnds()
+	defer x.hand()
 	defer func() {
-		if v := recover(); v != nil {
-			res, err = Result{}, caught(c.Tool, v)
+		if !normal {
+			x.res, x.err = Result{}, caught(x.c.Tool, recover())
 		}
+		left := false
+		defer func() {
+			if !left { // what is asked about the outcome called Goexit
+				x.res, x.err = Result{}, caught(x.c.Tool, recover())
+			}
+		}()
+		x.err = x.a.leave(x.r, &x.c, x.res, x.err)
+		left = true
 	}()
-	return runCode(ctx, c, t)
+	x.res, x.err = x.a.code(x.r, &x.c)
+	normal = true
 }
 
-func runCode(ctx context.Context, c *Call, t *tool) (Result, error) {
-	if c.run.inv.loud {
-		c.run.emitStarted(ctx, c)
+// hand gives the caller what the code answered, if it still waits.
+func (x *timedRun) hand() {
+	x.c.Input = nil
+	if !x.Finish() {
+		x.res, x.err = Result{}, nil
 	}
-	if c.code != nil {
-		v, err := c.code(ctx)
-		return Result{Value: v}, err
+}
+
+// timedOut makes the error of code that gave up because the attempt's time was over the
+// library's own.
+func (x *timedRun) timedOut(err error) error {
+	late := err != nil && x.Caller().Err() == nil && x.Err() == context.DeadlineExceeded
+	if late && isReason(err, context.DeadlineExceeded) {
+		return x.c.inv.refused(ErrTimeout, "", err)
 	}
-	v, err := t.run(ctx, c.Input)
-	return Result{Value: v}, err
+	return err
+}
+
+// Cause is the error of a call whose time is over.
+func (x *timedRun) Cause() error {
+	if x.late.Load() == nil {
+		x.late.CompareAndSwap(nil, x.c.inv.refused(ErrTimeout, "", context.DeadlineExceeded))
+	}
+	return x.late.Load()
 }

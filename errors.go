@@ -243,7 +243,7 @@ func (inv *invocation) barred(ctx context.Context, now standing) error {
 		return inv.refused(ErrClosed, "", nil)
 	case inv.plan.refuse != nil:
 		return inv.refused(inv.plan.refuse, "", inv.plan.cause)
-	case priority != 0 && !priority.valid():
+	case priority != 0 && !rules.IsPriority(priority):
 		return inv.refused(ErrInvalidArguments, "",
 			fmt.Errorf("sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from %d to %d",
 				priority, PriorityBatch, PriorityInteractive))

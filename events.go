@@ -7,8 +7,11 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/eventtext"
@@ -266,7 +269,7 @@ func (r *running) emitStarted(ctx context.Context, c *Call) {
 	inv := r.inv
 	t := inv.event(ToolStarted, r.Granted)
 	t.of(c)
-	t.Queued = inv.totals().Queued()
+	t.Queued = inv.first.Queued()
 	inv.emit(ctx, t)
 }
 
@@ -425,4 +428,61 @@ func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 	if n := inv.attempts.Begun(); inv.first.toldAfter(n) {
 		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
 	}
+}
+
+// emitQueued reports that a call waits. If a sink calls Goexit, nobody waits any more.
+func (a *admission) emitQueued(ctx context.Context, c *Call, t *admit.Ticket, by string, now int64) {
+	normal := false
+	defer func() {
+		if normal {
+			return
+		}
+		if !stage.Awaited(t) { // a submission withdraws by itself
+			return
+		}
+		a.at.Stage.Forsake(&t)
+	}()
+	x := c.inv.event(ToolQueued, now)
+	x.of(c)
+	x.By = by
+	c.inv.emit(c.inv.toSinks(ctx), x)
+	normal = true
+}
+
+// aside is what few calls have to remember about their attempts.
+type aside struct {
+	again  atomic.Int64          // until when an upstream asked the latest attempt to wait, plus one; zero if none did
+	failed atomic.Pointer[error] // of the attempt that ended last; nil if it did not fail
+	late   atomic.Pointer[turn.Queue[*callEvent]]
+
+	nested blame.Ledger // throttles that calls nested in the attempts have been charged with
+}
+
+// remembers is what f remembers, made if need be.
+func (f *first) remembers() *aside {
+	if x := f.aside.Load(); x != nil {
+		return x
+	}
+	f.aside.CompareAndSwap(nil, new(aside))
+	return f.aside.Load()
+}
+
+// attemptEnded notes how an attempt ended.
+func (f *first) attemptEnded(err error) {
+	if err != nil {
+		f.remembers().failed.Store(&err)
+	} else if x := f.aside.Load(); x != nil {
+		x.failed.Store(nil)
+	}
+	f.done.Add(1)
+}
+
+// toldAfter notes that a retry is told after n attempts, and reports whether none had been.
+func (f *first) toldAfter(n int32) bool {
+	for was := f.retried.Load(); was < n; was = f.retried.Load() {
+		if f.retried.CompareAndSwap(was, n) {
+			return true
+		}
+	}
+	return false
 }

@@ -245,7 +245,7 @@ func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
 	}
 	open := e.enter()
 	defer e.leave()
-	return e.invoke(ctx, &r, newInvocation(), open)
+	return e.invoke(ctx, &r, &wholes.Take().invocation, open)
 }
 
 // invoke runs a call that has been counted in.
@@ -338,7 +338,7 @@ func (f *Future) invoke(ctx context.Context, e *Executor, r Request, open bool) 
 	defer e.leave()
 	res, err := Result{}, error(&PanicError{Tool: r.Tool, Goexit: true})
 	defer func() { f.set(res, err) }()
-	res, err = e.invoke(ctx, &r, newInvocation(), open)
+	res, err = e.invoke(ctx, &r, &wholes.Take().invocation, open)
 }
 
 // submission is a submitted call under way. A million of them may wait, so it has nothing
@@ -393,11 +393,7 @@ func (x *submission) submit(c *Call, now int64) {
 		x.finish(Result{}, x.inv.gaveUp(x.ctx, ""))
 		return
 	}
-	var err error
-	if c.Attempt, err = x.inv.attempt(); err != nil {
-		x.End(err)
-		return
-	}
+	c.Attempt, _ = x.inv.attempts.Begin()
 	e := x.inv.plan.exec
 	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, now, x)
 	switch {
@@ -503,8 +499,8 @@ func (x *submission) fail(err error) {
 
 // call makes c the one attempt that there is.
 func (x *submission) call(c *Call) {
-	x.inv.call(c)
-	c.Attempt, c.Input = 1, x.input
+	x.inv.fill(c)
+	c.inv, c.Attempt, c.Input = &x.inv, 1, x.input
 }
 
 // finish reports the call's end and makes its outcome known.

@@ -124,7 +124,7 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	if ctx == nil {
 		ctx = noContext
 	}
-	inv := newInvocation()
+	inv := &wholes.Take().invocation
 	d, err := inv.explain(ctx, e, &r)
 	if err != nil {
 		d.Refusal = ownError(inv.verdict(err, false))
@@ -144,7 +144,8 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 		at.calls = int(inv.root().calls.Load()) + 1
 	}
 	var c Call
-	inv.call(&c)
+	inv.fill(&c)
+	c.inv = inv
 	if err = inv.resolve(ctx, &c, r, at); err == nil {
 		d, err = inv.plan.adm.explain(ctx, &c)
 	}
@@ -153,12 +154,7 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 }
 
 func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error) {
-	var q asked
-	if err := a.question(ctx, c, &q); err != nil {
-		return d, err
-	}
-	now := c.inv.plan.exec.clock.Now()
-	s, t, err := a.present(ctx, c, &q, now, (*admit.Machine).Peek)
+	s, t, now, err := a.present(ctx, c, 0, (*admit.Machine).Peek)
 	if err != nil {
 		return d, err
 	}

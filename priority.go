@@ -29,11 +29,6 @@ const (
 	PriorityInteractive Priority = 9
 )
 
-func (p Priority) valid() bool { return p >= PriorityBatch && p <= PriorityInteractive }
-
-// level is where p stands among the queue's levels.
-func (p Priority) level() int8 { return int8(p - PriorityBatch) }
-
 // PriorityScheduler orders and bounds the queue. It stands among the gates, see
 // [ConcurrencyLimiter]. A queue without one is first in, first out, of 1,000 calls.
 //

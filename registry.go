@@ -232,7 +232,7 @@ func (s *Spec) field(name string) string { return fmt.Sprintf("sluice: Spec.%s o
 
 // complete fills in the defaults of p, and makes the buckets of its rates.
 func (p *Policy) complete() ([]bucket.Rate, error) {
-	if p.Priority != 0 && !p.Priority.valid() {
+	if p.Priority != 0 && !rules.IsPriority(p.Priority) {
 		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d",
 			p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
 	}

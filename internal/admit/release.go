@@ -13,3 +13,132 @@ func (m *Machine) Release(now int64, t *Ticket) {
 	r.judged = judged
 	m.drain()
 }
+
+// Cancel ends t before its code has run. Nothing stays taken. If t waits and its start is due
+// by now, that comes first, and t is among the Decided: whoever frees it asks Advance before.
+func (m *Machine) Cancel(now int64, t *Ticket) {
+	m.advance(now)
+	switch t.state {
+	case Waiting:
+		m.take(t)
+		t.state = Left
+		if t.kin != nil {
+			m.part(t)
+		}
+	case Running:
+		m.finish(t, breaker.Neutral, false)
+	}
+	m.drain()
+}
+
+// Finish ends the running t whose code has ended.
+func (m *Machine) Finish(now int64, t *Ticket, o breaker.Outcome) {
+	if m.waiting == 0 {
+		m.now = max(m.now, now)
+		m.finish(t, o, true)
+		return
+	}
+	m.advance(now)
+	m.finish(t, o, true)
+	m.drain()
+}
+
+// finish ends the running t. How long it held its slots is worth remembering if its code ran.
+func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
+	if t.kin != nil && t.kin.stuck {
+		m.setStuck(t, false)
+	}
+	r := t.rec
+	if !r.judged && t.needs.breakers {
+		m.judge(t, o)
+	}
+	if r.adaptive {
+		m.adapt(t, o)
+	}
+	t.state = Left
+	m.running--
+	took, list, charges := m.now-r.granted, t.needs.list, r.charges
+	for i := range list {
+		c := list[i].Cell
+		c.calls--
+		if c.pause != nil {
+			c.pause.ended(r.startedAs, ran && o == breaker.Success)
+		}
+		switch c.kind {
+		case Slots:
+			if ran {
+				c.book(took)
+			}
+			if t.kin == nil {
+				c.used -= list[i].N
+			} else {
+				m.giveBack(t, c, list[i].N)
+			}
+			if c.shared {
+				c.giveBack()
+			}
+			m.released(c)
+		case Tokens:
+			x := &charges[0]
+			charges = charges[1:]
+			if !ran {
+				m.takeBack(c, x)
+			}
+			c.bucket.Close(x)
+			if c.q != nil {
+				m.mark(c)
+			}
+		case Foreign:
+			if !ran {
+				c.class.Foreign.Give(took)
+			}
+			if c.q != nil {
+				m.mark(c)
+			}
+		}
+		if c.idle >= 0 {
+			if m.drop(c); c.class.ByPlan {
+				m.prune(c.class)
+			}
+		}
+	}
+	if t.kin != nil {
+		m.returns(t)
+		m.part(t)
+		m.serveSiblings()
+	}
+}
+
+// Judge settles what the running t means to its breakers, before it ends: it is out of
+// time. Finish does not settle that again.
+func (m *Machine) Judge(now int64, t *Ticket, o breaker.Outcome) {
+	m.advance(now)
+	m.judge(t, o)
+	m.drain()
+}
+
+func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
+	r := t.rec
+	if r.judged || !t.needs.breakers {
+		return
+	}
+	r.judged = true
+	if o == breaker.Overload {
+		o = breaker.Neutral
+	}
+	permits := 0
+	for i := range t.needs.list {
+		c := t.needs.list[i].Cell
+		if c.kind != Breaker {
+			break // they come first
+		}
+		p := r.permit
+		if permits++; permits > 1 {
+			p = r.permits[permits-2]
+		}
+		from := c.breaker.State(m.now)
+		if c.breaker.Done(m.now, p, o) {
+			m.changed(c, from, "")
+		}
+	}
+}

@@ -229,3 +229,9 @@ func ToolRateName(tool string, r Rate) string { return r.named(ToolLabel(tool)) 
 func ToolBreaker(tool string, c *breaker.Config) *admit.Class {
 	return &admit.Class{Name: ToolLabel(tool) + " breaker", Kind: admit.Breaker, Breaker: c}
 }
+
+// IsPriority reports whether p is one: from 1 to 9.
+func IsPriority[P ~int8](p P) bool { return p >= 1 && p <= admit.Levels }
+
+// Level is where the priority p stands among the queue's levels.
+func Level[P ~int8](p P) int8 { return int8(p) - 1 }
