@@ -278,7 +278,7 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 	return a.do(ctx, c, 0)
 }
 
-// code runs what an admitted call is for: the tool, or the interceptors inside the gates.
+// code runs what an admitted call is for.
 func (a *admission) code(r *running, c *Call) (Result, error) {
 	if a.next != nil {
 		return a.next(r, *c)
@@ -445,16 +445,6 @@ func (a *admission) bound(s *stage.Stage, t *admit.Ticket, c *Call, now int64) {
 	case t.Parent != nil:
 		t.Limit = now + int64(nestedWait)
 	}
-}
-
-// holder is the ticket, of this stage, of the nearest call around that still runs.
-func (r *running) holder(s *stage.Stage) *admit.Ticket {
-	for ; r != nil; r = r.inv.parent.Load() {
-		if t := r.Ticket(s); t != nil {
-			return t
-		}
-	}
-	return nil
 }
 
 // decided is what became of a call that waited with the ticket *p: an attempt that may run,

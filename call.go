@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
@@ -236,15 +237,7 @@ type first struct {
 
 var noTotals first
 
-// totals is what inv's attempts add up to so far; to read.
-func (inv *invocation) totals() *first {
-	if inv.first == nil {
-		return &noTotals
-	}
-	return inv.first
-}
-
-// ownTotals is totals to add to, made if need be. Whoever asks is alone with the call, or holds the
+// ownTotals is what inv's attempts add up to so far, made if need be. Whoever asks is alone with the call, or holds the
 // stage's lock while nobody else could be the first.
 func (inv *invocation) ownTotals() *first {
 	if inv.first == nil {
@@ -271,12 +264,20 @@ func (r *running) stillRunning() *running {
 	return r
 }
 
+// holder is the ticket, of this stage, of the nearest call around that still runs.
+func (r *running) holder(s *stage.Stage) *admit.Ticket {
+	for ; r != nil; r = r.inv.parent.Load() {
+		if t := r.Ticket(s); t != nil {
+			return t
+		}
+	}
+	return nil
+}
+
 // leaves lets go of what inv was nested in: of a chain of calls each of which was made in
 // the one before, those that have ended must not be kept by those that run.
 func (inv *invocation) leaves() {
-	if p := inv.parent.Load(); p != nil {
-		inv.parent.Store(p.stillRunning())
-	}
+	inv.parent.Store(inv.parent.Load().stillRunning())
 }
 
 // running is one admitted attempt: the context that its code gets, and what it holds.
@@ -337,6 +338,7 @@ func (k CallKey) append(b []byte) []byte {
 // ending is how a call ended.
 type ending struct {
 	ctx   context.Context
+	sum   *first // what its attempts add up to
 	kind  EventKind
 	value any // the result
 	err   error
@@ -350,8 +352,11 @@ type ending struct {
 // lets it go afterwards.
 func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
 	ran, busy := inv.attempts.Answer()
-	ran = ran || inv.totals().HasBegun() // the one attempt of a call without interceptors outside
-	x := ending{ctx: ctx, kind: ToolCompleted}
+	x := ending{ctx: ctx, kind: ToolCompleted, sum: inv.first}
+	if x.sum == nil {
+		x.sum = &noTotals
+	}
+	ran = ran || x.sum.HasBegun() // the one attempt of a call without interceptors outside
 	if *err == nil {
 		e.conclude(inv, busy, res, &x)
 		return
@@ -388,12 +393,12 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 // those that nobody waits for any more, and reports the end, unless that has to wait for the
 // stream that is its result; busy says that attempts are under way.
 func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) {
-	sum, at := inv.totals(), (*stage.Tool)(nil)
+	var at *stage.Tool
 	if busy {
-		sum, at = inv.ownTotals(), &inv.plan.adm.at
+		x.sum, at = inv.ownTotals(), &inv.plan.adm.at
 	}
 	x.value = res.Value
-	x.Conclusion = sum.Conclude(at, x.err != nil, func() any { kept := *x; return &kept })
+	x.Conclusion = x.sum.Conclude(at, x.err != nil, func() any { kept := *x; return &kept })
 	res.rec, res.max = x.Record, e.conf.MaxResultBytes
 	if x.Left > 0 {
 		e.abandon(int64(x.Left))
@@ -433,13 +438,18 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	default:
 		e.failed.Add(1)
 	}
+	nested := inv.parent.Load() != nil
 	if !inv.loud {
-		inv.leaves()
+		if nested {
+			inv.leaves()
+		}
 		return
 	}
 	defer func() { // also if a sink calls Goexit
 		inv.attempts.Report()
-		inv.leaves()
+		if nested {
+			inv.leaves()
+		}
 	}()
 	now := x.Ended
 	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
@@ -450,7 +460,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	t.Call.Attempt = inv.attempts.Begun()
 	t.Queued, t.Duration = x.Queued, x.Held
 	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
-		t.throttled(inv.totals(), now)
+		t.throttled(x.sum, now)
 	}
 	t.Result.rec, t.Result.max = x.Record, e.conf.MaxResultBytes
 	if t.hasData = x.value != nil; x.kind == ToolCompleted {

@@ -101,7 +101,7 @@ func (e Event) MarshalJSON() ([]byte, error) {
 // text fills x, which is zero, with what is written of e.
 func (e *Event) text(x *eventtext.Event) {
 	c := &e.Call
-	x.Kind, x.Time, x.InCall = string(e.Kind), e.Time, e.inCall()
+	x.Kind, x.Time, x.InCall = string(e.Kind), e.Time, e.CallKey != 0 || e.inCall()
 	x.Key, x.Seq, x.ParentKey, x.ParentID = uint64(e.CallKey), e.Seq, uint64(e.ParentKey), e.ParentID
 	x.ID, x.Tool, x.ToolType, x.Attempt = c.ID, c.Tool, c.Type, int(c.Attempt)
 	x.Priority, x.Standard = int(c.Priority), c.Priority == PriorityNormal
@@ -166,12 +166,6 @@ func (inv *invocation) event(k EventKind, now int64) *callEvent {
 		t.ParentID, t.ParentKey = p.inv.id, p.inv.key
 	}
 	return t
-}
-
-// of says which attempt t is about. Whatever else an interceptor may have changed of the call,
-// such as its id, an event shows the call that was invoked.
-func (t *callEvent) of(c *Call) {
-	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt
 }
 
 // withValue is t with its value, if it has one and one of the two sinks opted in; else nil.
@@ -268,7 +262,7 @@ func (inv *invocation) deliver(ctx context.Context, t *callEvent) {
 func (r *running) emitStarted(ctx context.Context, c *Call) {
 	inv := r.inv
 	t := inv.event(ToolStarted, r.Granted)
-	t.of(c)
+	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt // whatever else an interceptor has changed
 	t.Queued = inv.first.Queued()
 	inv.emit(ctx, t)
 }
@@ -443,7 +437,7 @@ func (a *admission) emitQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 		a.at.Stage.Forsake(&t)
 	}()
 	x := c.inv.event(ToolQueued, now)
-	x.of(c)
+	x.Call.Priority, x.Call.Attempt = c.Priority, c.Attempt
 	x.By = by
 	c.inv.emit(c.inv.toSinks(ctx), x)
 	normal = true

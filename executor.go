@@ -240,8 +240,8 @@ type Request struct {
 // a timeout ends the calling goroutine once everything has been given back and reported;
 // elsewhere it comes back as a *PanicError.
 func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
-	if err := e.unmade(&r); err != nil {
-		return Result{}, err
+	if e == nil || e.registry == nil {
+		return Result{}, e.unmade(&r)
 	}
 	open := e.enter()
 	defer e.leave()
