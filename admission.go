@@ -141,8 +141,7 @@ func (q *asked) cost(i int) int64 {
 }
 
 // ask runs key and cost functions, outside every lock.
-func (a *admission) ask(c *Call) (q *asked, err error) {
-	q = new(asked)
+func (a *admission) ask(c *Call, q *asked) (err error) {
 	normal := false
 	defer func() {
 		if !normal {
@@ -153,7 +152,7 @@ func (a *admission) ask(c *Call) (q *asked, err error) {
 		k := keyOf(s, c)
 		if len(k) > rules.MaxKeyBytes {
 			normal = true
-			return nil, c.inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
+			return c.inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
 		}
 		if i < len(q.keys) {
 			q.keys[i] = k
@@ -167,7 +166,7 @@ func (a *admission) ask(c *Call) (q *asked, err error) {
 		case a.cost != nil:
 			if n = a.cost(c.shown(), u); n < 0 {
 				normal = true
-				return nil, c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
+				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
 			}
 		case u != "":
 			n = a.tool.shared.learned.Estimate(u)
@@ -179,7 +178,7 @@ func (a *admission) ask(c *Call) (q *asked, err error) {
 		}
 	}
 	normal = true
-	return q, nil
+	return nil
 }
 
 // cellFunc finds or makes the cell of a key: Machine.Cell, or Machine.Peek for a forecast.
@@ -366,10 +365,9 @@ func (a *admission) present(ctx context.Context, c *Call, now int64, cell cellFu
 	if c.Pipeline == nil {
 		c.Pipeline = inv.pipeline
 	}
-	var q *asked
+	var q asked
 	if a.needs == nil {
-		var err error
-		if q, err = a.ask(c); err != nil {
+		if err := a.ask(c, &q); err != nil {
 			return nil, nil, 0, err
 		}
 		now = 0
@@ -387,7 +385,7 @@ func (a *admission) present(ctx context.Context, c *Call, now int64, cell cellFu
 	t := s.M.Ticket()
 	if a.needs != nil && !a.dropped {
 		s.M.Fixed(t, a.needs)
-	} else if err := a.fill(s, t, c, q, now, cell); err != nil {
+	} else if err := a.fill(s, t, c, &q, now, cell); err != nil {
 		s.M.Free(t)
 		s.Unlock()
 		return nil, nil, 0, err
