@@ -25,6 +25,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/sim"
 )
@@ -115,27 +117,24 @@ func (l load) storm(w io.Writer, live bool, c sluice.Config) (time.Duration, []t
 		return 0, nil, err
 	}
 	bar := newProgress(w, live, l.calls, n.Load)
-	begin, errs := make(chan struct{}), make(chan error, l.calls)
-	var wg sync.WaitGroup
+	begin := make(chan struct{})
+	var g errgroup.Group
 	for range l.calls {
-		wg.Go(func() {
+		g.Go(func() error {
 			<-begin
-			if _, err := work(context.Background(), struct{}{}); err != nil {
-				errs <- err
-			}
+			_, err := work(context.Background(), struct{}{})
+			return err
 		})
 	}
 	start := time.Now()
 	close(begin)
-	wg.Wait()
+	err = g.Wait()
 	took := time.Since(start)
 	bar.Close()
-	select {
-	case err := <-errs:
+	if err != nil {
 		return 0, nil, err
-	default:
-		return took, durations, nil
 	}
+	return took, durations, nil
 }
 
 // completions is a sink of the calls that have run to their end.

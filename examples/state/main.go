@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-go/sluice"
 )
 
@@ -160,13 +162,11 @@ func main() {
 
 // together runs fn n times at once.
 func together(n int, fn func(i int) error) {
-	var wg sync.WaitGroup
+	var g errgroup.Group
 	for i := range n {
-		wg.Go(func() {
-			if err := fn(i); err != nil {
-				log.Print(err)
-			}
-		})
+		g.Go(func() error { return fn(i) })
 	}
-	wg.Wait()
+	if err := g.Wait(); err != nil {
+		log.Fatal(err)
+	}
 }

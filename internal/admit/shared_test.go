@@ -107,7 +107,7 @@ func (s *semaphore) collectFrom() {
 	s.Helper()
 	s.stand()
 	s.collect()
-	if c := s.cell(s.k); c.taken != c.used || s.machine != c.used {
+	if c := s.cell(s.k); c.taken != c.used || s.machine != c.used || len(s.m.loose) > 0 {
 		s.Fatalf("%d of the semaphore are held, %d are taken, %d are used", s.machine, c.taken, c.used)
 	}
 }
@@ -144,6 +144,7 @@ func (s *semaphore) goes(t *Ticket) {
 func TestSharedSemaphoreIsAskedLast(t *testing.T) {
 	w := newWorld(t, standard())
 	s := w.semaphoreOf("shared", 4, 4)
+	s.k.Rank = 1
 	narrow, rate := slots("narrow", 0, 1), w.rate("rate", 7, 1, sec, 1)
 	a := s.comes("a", 4, narrow, rate, s.k)
 	s.comes("b", 4, narrow, s.k)
@@ -164,7 +165,7 @@ func TestSharedSemaphoreKeepsTheOrder(t *testing.T) {
 	first := s.comes("first", 4, s.k)
 	s.others = 0 // free, but the turn of the line has not come
 	s.line = nil
-	late := w.ticket("late", 4, "", s.k)
+	late := w.ticket("late", 4, "", s.k, of(w.plan())) // of another tool, so it has to ask
 	require.Equal(t, Waiting, w.m.Arrive(w.now, late), "a newcomer overtakes who waits")
 	require.Equal(t, Waiting, first.State())
 	s.others = 4
@@ -252,6 +253,105 @@ func TestSharedSemaphoreForecast(t *testing.T) {
 	s.other(2)
 	f = w.m.Forecast(w.now, w.ticket("b", 4, "", s.k))
 	assert.Equal(t, w.cell(s.k), f.By)
+}
+
+// When there are slots for several, those who came to it from a limit of their own that was full
+// start before those of another tool that came later.
+func TestSharedSemaphoreKeepsTheOrderBesideOtherLimits(t *testing.T) {
+	w := newWorld(t, standard())
+	s := w.semaphoreOf("shared", 4, 4)
+	one, two := slots("one", 0, 2), slots("two", 0, 9)
+	x := s.comes("x", 4, one.of(2), s.k)
+	s.other(3)
+	s.other(1)
+	s.comes("a", 4, one, s.k)
+	b := w.ticket("b", 4, "else", one, s.k)
+	require.Equal(t, Waiting, w.m.Arrive(w.now, b))
+	w.calls = append(w.calls, b)
+	s.comes("c", 4, two, s.k)
+	s.goes(x)
+	w.sees("x")
+	s.other(-4)
+	w.sees("a b c")
+}
+
+// While those who wait for it could not start anyway, nobody stands in its line: another of their
+// limits is full, or it is paused.
+func TestSharedSemaphoreIsNotWaitedForInVain(t *testing.T) {
+	w := newWorld(t, standard())
+	s := w.semaphoreOf("shared", 4, 4)
+	full := slots("full", 7, 1)
+	s.other(4)
+	s.comes("a", 4, full, s.k)
+	b := s.comes("b", 3, full, s.k)
+	require.Len(t, s.line, 1)
+	x := s.comes("x", 4, full)
+	w.sees("x")
+	s.other(-4)
+	assert.Empty(t, s.line, "a waits for the limit, and stands for b")
+	assert.Equal(t, w.cell(s.k), b.WaitsAt(), "b has not been asked")
+	w.sees("")
+	s.goes(x)
+	w.sees("a")
+
+	s.other(4)
+	c := s.comes("c", 4, s.k)
+	require.Len(t, s.line, 2)
+	s.line = nil
+	w.m.Pause(w.now, w.cell(s.k), sec)
+	s.collectFrom()
+	assert.Empty(t, s.line, "it is paused")
+	s.others = 0
+	for w.now < sec {
+		w.now = w.m.Due()
+		w.m.Tick(w.now)
+		s.collectFrom()
+	}
+	s.serve()
+	assert.Equal(t, Running, c.State())
+}
+
+// A slot of the semaphore that has come is a release: a limit that stalls is told again.
+func TestSharedSemaphoreThatStallsIsTold(t *testing.T) {
+	w := newWorld(t, standard())
+	s := w.semaphoreOf("shared", 2, 2)
+	s.other(2)
+	s.comes("a", 4, s.k)
+	s.comes("b", 4, s.k)
+	w.look(61 * sec)
+	assert.Equal(t, []string{"shared"}, w.stalled())
+	s.other(-1)
+	w.sees("a")
+	w.look(120 * sec)
+	assert.Empty(t, w.stalled())
+	w.look(130 * sec)
+	assert.Equal(t, []string{"shared"}, w.stalled())
+}
+
+// A call that claims waits for the semaphore where all else is kept for it, before others there;
+// and for its limit if that cannot be kept.
+func TestSharedSemaphoreIsClaimed(t *testing.T) {
+	p := standard()
+	p.Claim = 1
+	w := newWorld(t, p)
+	s := w.semaphoreOf("shared", 1, 4)
+	busy := slots("busy", 0, 2)
+	x, y := s.comes("x", 4, busy), s.comes("y", 4, busy)
+	s.other(4)
+	both := s.comes("both", 4, busy, s.k)
+	w.m.fail(both.lane) // as after many failures at other fronts
+	require.True(t, both.lane.claimed)
+	s.goes(x)
+	assert.Equal(t, w.cell(s.k), both.WaitsAt(), "one of busy is kept for it")
+	s.comes("first in order", 8, s.k)
+	assert.Equal(t, []request{{1, false}}, s.line)
+	w.m.SetLimit(w.now, busy, 1)
+	s.collectFrom()
+	assert.Equal(t, w.cell(busy), both.WaitsAt(), "what was kept for it is gone")
+	assert.Empty(t, s.line, "in line for a call that could not start")
+	s.goes(y)
+	s.other(-4)
+	w.sees("x y both")
 }
 
 // Calls that need a limit as well, which others keep busy, start in the end: they claim it.

@@ -72,6 +72,9 @@ func TestNobodyStandsInLineForNobody(t *testing.T) {
 		s, p := alone(t, nil), caller()
 		w, shared := sharedOf(2)
 		require.True(t, w.TryAcquire(2))
+		last := arrives(s, p, shared)
+		leaving(s, last)()
+		assert.Empty(t, acquirersOf(s), "the last has left")
 		for range 100 {
 			a := arrives(s, p, shared)
 			synctest.Wait()
