@@ -25,15 +25,13 @@ import (
 // Handler runs one call.
 type Handler func(ctx context.Context, c Call) (Result, error)
 
-// Interceptor goes around calls. Wrap runs when a tool's first call compiles its chain, once
-// per tool and executor unless first calls meet. It may answer next itself. The Handler that
-// it returns must be safe for concurrent use. Outside the gates it may call next several
-// times, each an attempt that is admitted and charged anew, or not at all: an error of its own
-// is then a denial. It may answer before its next has: the call ends with that, the code that
-// still runs keeps its slots, and a next that begins later is refused.
+// Interceptor goes around calls. Wrap runs when a tool's first call compiles its chain, once per
+// tool and executor unless first calls meet, and may answer next itself. Its Handler must be safe
+// for concurrent use. Outside the gates it may call next several times, each an attempt that is
+// admitted and charged, or not at all: its own error is then a denial. It may answer before its
+// next has: that ends the call, code that still runs keeps its slots, and a later next is refused.
 //
-// A Wrap that takes long holds up first calls of its tool, until their contexts end, and
-// Close. An interceptor that implements fmt.Stringer is shown by that name in [Executor.Plan].
+// A Wrap that takes long holds up first calls of its tool, until their contexts end, and Close.
 type Interceptor interface {
 	Wrap(tool Spec, next Handler) Handler
 }
@@ -319,7 +317,7 @@ var wholes = slab.Slab[whole]{Fill: func(list []whole) {
 }}
 
 // CallKey tells a call from every other, whatever ids callers give, in this process and
-// others. Zero belongs to no call. Its text is what the JSON form of an [Event] has.
+// others. Zero belongs to no call.
 type CallKey uint64
 
 // String is the key as text; empty for zero.

@@ -3,29 +3,22 @@
 // Make an [Executor], [Wrap] your functions, and call them as before:
 //
 //	exec, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
-//		Interceptors: []sluice.Interceptor{limits, quota, breaker, order}, // gates in any order: one joint decision
+//		Interceptors: []sluice.Interceptor{limits, quota, breaker, order},
 //	})
-//	search, err := sluice.Wrap(exec, sluice.Spec{Name: "search"}, searchWeb) // same type, guarded
+//	search, err := sluice.Wrap(exec, sluice.Spec{Name: "search"}, searchWeb)
 //	out, err := search(ctx, SearchInput{Query: "go"})
-//
-// Start with [Wrap], [Executor.Invoke], [NewConcurrencyLimiter] and [NewTestPipelineContext].
 //
 // # How a call flows
 //
-//	Invoke ─ tool.invoked ─ decode, check ─► interceptors (an onion)
-//	                             │
-//	                             ▼
-//	        admission: every constraint of the call: breaker · slots · rates
-//	                   one lock, one instant
-//	                   all agree, nobody ahead ──► take everything
-//	                   a breaker is open, or it cannot be in time ──► refused, nothing taken
-//	                   else ──► wait, holding nothing
-//	                             │
-//	                             ▼ tool.started
-//	                   attempt timeout ─ panic capture ─ the tool
-//	                             │ deferred: give everything back, serve who waits
-//	                             ▼
-//	                   tool.completed │ tool.failed │ tool.denied   (exactly one)
+//	Invoke ─ tool.invoked ─ decode, check
+//	   └► interceptors before the gates
+//	        └► admission: breakers, slots and rates, one lock, one instant
+//	             all agree, nobody ahead ──► take everything
+//	             a breaker is open, or it cannot be in time ──► refused, nothing taken
+//	             else ──► wait, holding nothing
+//	             └► tool.started ─ attempt timeout ─ panic capture ─ the tool
+//	                  deferred: give everything back, serve who waits
+//	tool.completed │ tool.failed │ tool.denied   (exactly one)
 //
 // # One place to wait
 //
@@ -33,10 +26,9 @@
 // call may start now, and never wait themselves. Gates and the [PriorityScheduler] stand side by
 // side in the list of interceptors, in any order, and are one admission stage with one queue. A
 // call starts when all its gates agree, at one instant, and takes everything or nothing; while it
-// waits it holds nothing. So a slow rate fills no shared limit with sleepers, and priority counts,
-// since nobody waits behind the queue.
+// waits it holds nothing.
 //
-// A gate is known by its own type: a struct that embeds one is an interceptor like others.
+// A struct that embeds a gate is no gate.
 //
 // # Order
 //
@@ -79,8 +71,7 @@
 //     late report gives back only what time has not.
 //   - A report of use, however wrong, leaves a rate in debt for a day at most, or as long as its
 //     burst takes to refill; more is forgotten, and [RateLimitDebt] says so.
-//   - Only keys that remember nothing make room for others; failures in a row are remembered for
-//     an hour.
+//   - Only keys that remember nothing make room for others; failures in a row count for an hour.
 //   - A throttle concerns the call that met it. It pauses nothing of its ancestors, and is neutral to
 //     their breakers and limits, whatever they make of the error; also if theirs wraps or equals it
 //     and asks for a pause itself.
@@ -92,11 +83,9 @@
 //     keys, never the value.
 //   - A call of an unknown tool is invoked and fails. Its error names similar tools, unless
 //     interceptors may hide some.
-//   - A registry, gate or scheduler whose executors are closed, with their calls ended, is free for
-//     others; what it counted stays.
 //
 // # Untrusted code
 //
-// Panics and Goexit of tools are caught. What the Go runtime throws (concurrent map writes, a stack
-// overflow, no memory) nobody can catch: run tools that may do that in another process.
+// Panics and Goexit of tools are caught. What the runtime throws (concurrent map writes, a stack
+// overflow, no memory) nobody can catch: run such tools in another process.
 package sluice

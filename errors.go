@@ -41,12 +41,9 @@ var (
 // Error is every error of the library about one call. A tool's own error reaches the caller as
 // it is. errors.Is finds Reason, [ErrRejected] unless that is [ErrTimeout], and what Cause matches.
 type Error struct {
-	Tool   string
-	CallID string
-	// Reason is ErrUnknownTool, ErrInvalidArguments, ErrBreakerOpen, ErrRateLimited, ErrSaturated,
-	// ErrQueueFull, ErrWaitTooLong, ErrDenied, ErrNesting, ErrClosed, ErrTimeout, or ErrRejected if
-	// the caller gave up.
-	Reason     error
+	Tool       string
+	CallID     string
+	Reason     error         // one of this package's; ErrRejected if the caller gave up
 	By         string        // the constraint, as "rate/openai tokens per minute"; empty if none
 	RetryAfter time.Duration // from the refusal on; zero if nobody can know
 	Cause      error         // may be nil

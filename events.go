@@ -407,13 +407,12 @@ func (inv *invocation) emitRetrying(ctx context.Context, c *Call, attempt int32,
 	inv.emit(inv.toSinks(ctx), t)
 }
 
-// ReportRetry emits [ToolRetrying]: an interceptor outside the gates, whose latest attempt ended with
-// err, is about to wait and then to call its next again. It is called before the wait, on the Call
-// that the interceptor was given. Without it the event comes with that next, and a wait of zero.
-// Attempts at once are no retries.
+// ReportRetry emits [ToolRetrying]. An interceptor outside the gates, whose latest attempt ended with
+// err, calls it on the Call that it was given, before it waits to call its next again. Without it that
+// next emits the event, with a wait of zero. Attempts at once are no retries.
 //
-// After the call has ended, again for one attempt, and for a Call that no interceptor was given it
-// does nothing; a negative wait is zero. It waits for sinks only, and is safe for concurrent use.
+// It waits for sinks only, and does nothing once the call has ended, again for one attempt, or on a
+// Call that no interceptor was given.
 func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 	inv := c.inv
 	if inv == nil || !inv.loud || inv.first == nil {

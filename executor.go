@@ -110,16 +110,14 @@ type Executor struct {
 	abandoned                 atomic.Int64
 }
 
-// NewExecutor returns an executor, or an error that names the field of c that is out of
-// range. Tools may be registered before or after. It starts nothing. In a testing/synctest
-// bubble use an executor that was made there.
+// NewExecutor returns an executor, or an error that names the wrong field of c. It starts nothing.
+// Tools may be registered before or after. One that is used in a testing/synctest bubble must be
+// made there.
 //
-// Executors that have a registry, a gate or a scheduler in common share one queue and one
-// order. What belongs together is fixed here: it is an error if r and the gates of c belong
-// to live executors that share nothing, or if two schedulers would order one queue.
-//
-// Close it with [Executor.Close]: until then, and until its last call has ended, it keeps
-// what it lists tied together and reachable.
+// Executors that have a registry, a gate or a scheduler in common share one queue and one order.
+// That is fixed here: it is an error if r and the gates of c belong to live executors that share
+// nothing, or if two schedulers would order one queue. Until it is closed and its last call has
+// ended, an executor keeps what it lists tied together and reachable.
 func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if r == nil {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
@@ -231,14 +229,12 @@ type Request struct {
 	_     struct{}
 }
 
-// Invoke runs one call and waits for it: while it queues, until it may start, ctx ends,
-// MaxWait is over or the executor closes; and while the tool runs, until its code ends or
-// Timeout is over.
+// Invoke runs one call and waits for it: while it queues, until it may start, ctx ends, MaxWait
+// is over or the executor closes; and while the tool runs, until its code ends or Timeout is over.
 //
-// The error is an *[Error] if the library refused the call or its time was over, a
-// *[PanicError] if its code panicked, else the tool's own. [runtime.Goexit] in a tool without
-// a timeout ends the calling goroutine once everything has been given back and reported;
-// elsewhere it comes back as a *PanicError.
+// The error is an *[Error] if the library refused the call or its time was over, a *[PanicError]
+// if its code panicked, else the tool's own. After [runtime.Goexit] in a tool without a timeout
+// the calling goroutine ends, once all is given back and reported; else it is a *PanicError.
 func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
 	if e == nil || e.registry == nil {
 		return Result{}, e.unmade(&r)
@@ -283,14 +279,12 @@ type answer struct {
 	err error
 }
 
-// Submit queues a call without a goroutine, and does not wait: one starts when the call does.
-// The call ends as [Executor.Invoke] would end it, refusals included; ctx is the call's own.
-// While it waits it takes less than 400 bytes. A tool with interceptors outside the gates has
-// its goroutine from the start.
+// Submit queues a call, in less than 400 bytes and without a goroutine: one starts when the call
+// does, or at once if interceptors stand outside the gates. It does not wait. The call ends as
+// [Executor.Invoke] would end it, refusals included; ctx is the call's own.
 //
-// Calls that are admitted run at once. The ends of those that are not are reported by at most
-// four goroutines for each processor, so a sink that waits for another submitted call may wait
-// for ever.
+// The ends of calls that are not admitted are reported by at most four goroutines for each
+// processor: a sink that waits for another submitted call may wait for ever.
 func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	f := new(Future)
 	if err := e.unmade(&r); err != nil {
@@ -555,14 +549,14 @@ func (e *Executor) helperEnds() {
 	e.leave()
 }
 
-// Close refuses new and queued calls with [ErrClosed] and waits until the running ones have
-// ended, abandoned tools and held streams included, or ctx ends; its error then says how many
-// are left. It may be called several times and concurrently. When it has returned nil, no
-// goroutine and no timer of the executor is left, every call has reported its end, and every
-// [Future] has its outcome. Gates and a SharedState that the caller made stay usable.
+// Close refuses new and queued calls with [ErrClosed] and waits until the running ones have ended,
+// abandoned tools and held streams included, or ctx ends; its error says how many are left. It may
+// be called again, and concurrently. When it has returned nil, no goroutine and no timer is left,
+// every call has reported its end, and every [Future] has its outcome. Gates and a SharedState that
+// the caller made stay usable.
 //
-// With the context of a call of this executor, in its tool or a sink, it answers an error at
-// once and closes nothing. With another context it would wait there for itself.
+// With the context of a call of this executor, in its tool or a sink, it answers an error at once and
+// closes nothing.
 func (e *Executor) Close(ctx context.Context) error {
 	if err := e.isMade(); err != nil {
 		return err

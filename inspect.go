@@ -113,10 +113,9 @@ func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisec
 
 // Explain forecasts what [Executor.Invoke] would do now: Refusal if it would refuse, Waits with an
 // estimate if it would wait. It decodes the arguments, asks the tool's Check, key and cost functions,
-// and runs no tool and no interceptor. It changes nothing and takes no
-// token. The estimate is exact for a rate as long as nobody comes or leaves; for slots it follows
-// from how long calls held them lately, and is zero before the first. It does not wait, unless an
-// interceptor's Wrap blocks, until ctx ends.
+// and runs no tool and no interceptor. It changes nothing and waits only for an interceptor's Wrap,
+// until ctx ends. For a rate the estimate is exact if nobody comes or leaves; for slots it is by
+// how long calls held them lately, zero before the first.
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	if err, ok := e.unmade(&r).(*Error); ok {
 		return Decision{Refusal: err}

@@ -48,10 +48,9 @@ type Limit struct {
 	Adaptive *Adaptive // nil means fixed
 	MaxKeys  int       // ByTenant, ByKey; idle ones make room; zero means 10,000
 
-	// Semaphore is shared with other code: what a call holds here it holds there too. Max is its
-	// size, or less. It is asked last, when all else agrees. While calls wait for it, one goroutine
-	// stands in its line, for whoever is first when it has its turn. A call wider than it, and
-	// nested calls that wait for each other through it, wait until their MaxWait is over. Global,
+	// Semaphore is shared with other code: what a call holds here it holds there too, Max its size
+	// or less. It is asked last. While calls wait for it, one goroutine stands in its line, for
+	// whoever is first then. Calls that it can never admit wait until MaxWait is over. Global,
 	// ForTool and ForType scopes only.
 	Semaphore *semaphore.Weighted
 }
@@ -285,20 +284,19 @@ func (s Scope) same(o Scope) bool { return rules.Scope(s).Same(rules.Scope(o)) }
 // maxHold bounds for how long a stream can hold a call open.
 const maxHold = 10 * time.Minute
 
-// Hold keeps the running call open beyond the return of its tool, for a tool that answers
-// with a stream: its slots stay taken, [ReportUsage] counts, and the terminal event and
-// [Executor.Close] wait until done is called. The caller has its result at once.
+// Hold keeps the running call open beyond the return of its tool, which answers with a stream:
+// slots stay taken, [ReportUsage] counts, and the terminal event and [Executor.Close] wait until
+// done is called. The caller has its result at once.
 //
-// The stream uses the context that Hold returns. It ends with the one that Hold was given,
-// when done is called, and when the time of the attempt is over, ten minutes at most: the call
-// then ends as timed out. With a Timeout, an earlier deadline of the caller counts too.
+// The stream uses the context that Hold returns. It ends with the one that Hold was given, when
+// done is called, and when the attempt's Timeout, or the caller's deadline where there is one, is
+// over, after ten minutes at most: the call has then timed out.
 //
-// An error given to done is what the call ends with, to sinks and breakers; an error of the
-// tool ends its holds at once. Only the first done counts. A call may have 1,000 holds at
-// once, and ends with the last. An interceptor that drops a result must end its stream.
+// The call ends with the error that done is given; an error of the tool ends its holds at once.
+// Only the first done counts. A call may have 1,000 holds, and ends with the last. An interceptor
+// that drops a result must end its stream.
 //
-// Outside a call, after the tool has returned and after its time is over, Hold answers an
-// error. Neither it nor done waits, but done may call the sinks.
+// Outside a running tool Hold answers an error. Neither it nor done waits; done may call sinks.
 func Hold(ctx context.Context) (stream context.Context, done func(error), err error) {
 	r := scopeOf(ctx).call
 	if r == nil {

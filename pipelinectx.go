@@ -12,7 +12,6 @@ import (
 // state and sink. The zero value is an anonymous run.
 //
 // It is a value: change a copy and attach it with [WithPipelineContext], to any number of contexts.
-// Neither a [Request] nor arguments can set a priority or a tenant.
 type PipelineContext struct {
 	RunID         string
 	ParentRunID   string // the run that was forked

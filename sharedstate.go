@@ -131,17 +131,15 @@ func (s *SharedState) Clear() {
 // Transactions and single operations are strictly serializable. Nothing is written if fn fails,
 // panics or exits, nor, with the cause of ctx, if ctx is done before or after fn.
 //
-// If others change a key that fn has used, fn runs again, so it should only compute. It never
-// sees keys of different instants: an operation that would fails with [ErrConflict], and fn should
-// return. After 10,000 runs Txn fails with ErrConflict: fn is too slow, or writes what it reads
-// with another context.
+// If others change a key that fn has used, fn runs again, so it should only compute. It never sees
+// keys of different instants: an operation that would fails with [ErrConflict], and fn should return.
+// After 10,000 runs Txn fails with ErrConflict: fn is too slow, or writes, with another context, what
+// it reads.
 //
-// A write returns the version its key will have; of an absent key one for inside only. Lifetimes
-// begin and bounds are checked at the end. fn may use as many keys as the store may hold, or
-// 100,000; each first read looks at all others. A Txn inside one of the same store joins it; if the
-// inner fn fails, only its writes are taken back. [StateFrom] in fn, and its views, are in the
-// transaction; other states, List, Watch, Clear and snapshots are not. After fn its context has
-// no state.
+// A write returns the version its key will have; of an absent key one for inside only. Lifetimes begin
+// and bounds are checked at the end. fn may use as many keys as fit, or 100,000. A Txn inside joins it; if only the inner fn fails, its writes alone are taken back.
+// [StateFrom] in fn, and its views, are in the transaction; other states, List, Watch, Clear and
+// snapshots are not. After fn its context has no state.
 func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) error) error {
 	if err := s.check(""); err != nil {
 		return err

@@ -117,8 +117,7 @@ func (s *jsonSink) Emit(_ context.Context, e *Event) error {
 }
 
 // MultiSink delivers to each of sinks that is Enabled, in order, whatever becomes of the others;
-// Emit joins their errors. Nils and repetitions are left out; without sinks it discards. It is as
-// safe for concurrent use as they are.
+// Emit joins their errors. Nils and repetitions are left out; without sinks it discards.
 func MultiSink(sinks ...EventSink) EventSink {
 	m := new(multiSink)
 	for _, s := range sinks {
@@ -300,13 +299,11 @@ func (c *PayloadConfig) validate() error {
 // ("…[truncated]"), at 64 levels or a cycle ("…[too deep]"). A nil s discards.
 //
 // A field whose name is in Redact, or ends in a usual name of a secret (password, token, apikey,
-// privatekey, cookie, …), is "[redacted]" at any depth of structs, maps and JSON. Case, "_", "-", "."
-// and blanks do not matter. Secrets in texts, or under other names, are shown. Broken JSON ends at
-// its first secret; 64 KiB and 16 times MaxBytes are read to find out.
+// privatekey, cookie, …), is "[redacted]" at any depth. Case, "_", "-", "." and blanks do not
+// matter. Secrets in texts, or under other names, are shown. Broken JSON ends at its first secret.
 //
 // The goroutine of the call reads the values: nobody may write to them meanwhile. MaxBytes bounds
-// the work, but for MarshalJSON and MarshalText of small values, which may panic. It is as safe for
-// concurrent use as s.
+// the work (16 times that and 64 KiB are read), but for MarshalJSON and MarshalText of small values.
 func WithPayloads(s EventSink, c PayloadConfig) (EventSink, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -367,8 +364,7 @@ func (p *payloadFilter) replace(e *Event) {
 
 // WithoutErrorText is s without what tools and interceptors write into errors, which may be an
 // argument, an address or a key. Err says its code ([CodeOf]) alone and matches the same reasons; an
-// [Error] loses a foreign Cause. It goes around or inside any sink. A nil s discards. It is as safe
-// for concurrent use as s.
+// [Error] loses a foreign Cause. It goes around or inside any sink. A nil s discards.
 func WithoutErrorText(s EventSink) EventSink { return &errorTextFilter{s} }
 
 type errorTextFilter struct{ next EventSink }
@@ -518,8 +514,8 @@ func (a *AsyncSink) Dropped() uint64 { return a.queue.Counts().Lost }
 // the rest, also the one at the sink, ends the sink's context and returns ctx's error. After Close
 // nothing is delivered, and the goroutine ends when the sink returns. It may be called again.
 //
-// From the sink, Close with the sink's context, or one made of it, returns nil at once; what is
-// queued is delivered after the sink has returned.
+// From the sink, Close with the sink's context returns nil at once; what is queued is delivered
+// after the sink has returned.
 func (a *AsyncSink) Close(ctx context.Context) error { return a.queue.Close(ctx) }
 
 // Recorder is an [EventSink] for tests: it keeps events, a million at most, and checks them. The zero
