@@ -49,8 +49,9 @@ type Limit struct {
 	// is its size, or less to leave others the rest; a call wider than the semaphore would wait in
 	// vain, and others behind it. It is asked last, when all else agrees. While calls wait for it,
 	// one of the library's goroutines stands in its line, for whoever is first when it has its
-	// turn. Nested calls that wait for each other through it are not found out: their MaxWait ends
-	// them. Global, ForTool and ForType scopes only.
+	// turn. A call should need one only: where two are contended it may be overtaken without end.
+	// Nested calls that wait for each other through one are not found out: their MaxWait ends them.
+	// Global, ForTool and ForType scopes only.
 	Semaphore *semaphore.Weighted
 }
 
