@@ -49,9 +49,9 @@ type Limit struct {
 	MaxKeys  int       // ByTenant, ByKey; idle ones make room; zero means 10,000
 
 	// Semaphore is shared with other code: what a call holds here it holds there too, Max its size
-	// or less. It is asked last. While calls wait for it, one goroutine stands in its line, for
-	// whoever is first then. Calls that it can never admit wait until MaxWait is over. Global,
-	// ForTool and ForType scopes only.
+	// or less. It is asked last. While calls wait, one goroutine stands in its line, for whoever is
+	// first then. Calls that need two may starve; those it can never admit wait until MaxWait.
+	// Global, ForTool and ForType scopes only.
 	Semaphore *semaphore.Weighted
 }
 
