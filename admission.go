@@ -230,36 +230,53 @@ func (a *admission) handler(next Handler) Handler {
 		if len(c.inv.plan.exec.outer) > 0 {
 			return a.again(ctx, &c)
 		}
-		return a.do(ctx, &c, 0)
+		return a.do(ctx, &c, 0, nil)
 	}
 }
 
-// do admits c and runs it. The instant now is the present one, or zero.
-func (a *admission) do(ctx context.Context, c *Call, now int64) (res Result, err error) {
-	entered := false
+// do makes an attempt of c: it is admitted and runs, and gives back what it held however that ends.
+// The instant now is the present one, or zero. A call that was admitted already has its attempt r.
+func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res Result, err error) {
+	normal := false
 	defer func() {
-		if !entered { // it was refused, or a sink called Goexit
+		switch {
+		case r == nil: // it was refused, or a sink called Goexit
 			c.inv.attempts.End()
+		case a.timeout == 0: // else the goroutine of the code sees to it
+			if !normal {
+				res, err = Result{}, caught(c.Tool, recover())
+			}
+			a.leave(r, c, res, err)
 		}
 	}()
-	open := false
-	if c.Attempt, open = c.inv.attempts.Begin(); !open {
-		c.Attempt = 0
-		return Result{}, c.inv.refused(ErrRejected, "",
+	if r == nil {
+		if r, err = a.admit(ctx, c, now); err != nil {
+			return Result{}, err
+		}
+	}
+	if c.run = r; a.timeout > 0 {
+		return a.timed(r, c)
+	}
+	res, err = a.code(r, c)
+	normal = true
+	return res, err
+}
+
+// admit begins an attempt and waits until it may run.
+func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, error) {
+	n, open := c.inv.attempts.Begin()
+	if !open {
+		return nil, c.inv.refused(ErrRejected, "",
 			errors.New("sluice: the call is over: an interceptor answered before it called next"))
 	}
-	if c.Attempt > 1 && c.inv.loud {
+	if c.Attempt = n; n > 1 && c.inv.loud {
 		c.inv.emitRetry(ctx, c)
 	}
 	r, t, err := a.arrive(ctx, c, now, nil)
 	if t != nil {
 		r, err = a.await(ctx, c, t)
 	}
-	if err != nil {
-		return Result{}, err
-	}
-	entered = true
-	return a.perform(r, c)
+	return r, err
 }
 
 // again is do for interceptors outside the gates, which may answer before it has ended, and call it
@@ -274,7 +291,7 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 		exec.helperEnds()
 	}()
 	c.Attempt = 0 // unless it begins
-	return a.do(ctx, c, 0)
+	return a.do(ctx, c, 0, nil)
 }
 
 // code runs what an admitted call is for.
@@ -283,24 +300,6 @@ func (a *admission) code(r *running, c *Call) (Result, error) {
 		return a.next(r, *c)
 	}
 	return runTool(r, c, a.tool)
-}
-
-// perform runs an admitted call, whose permit is given back however that ends.
-func (a *admission) perform(r *running, c *Call) (res Result, err error) {
-	c.run = r
-	if a.timeout > 0 {
-		return a.timed(r, c)
-	}
-	normal := false
-	defer func() {
-		if !normal {
-			res, err = Result{}, caught(c.Tool, recover())
-		}
-		a.leave(r, c, res, err)
-	}()
-	res, err = a.code(r, c)
-	normal = true
-	return res, err
 }
 
 // await waits until t is decided, or ctx ends. The context may be anybody's: if that panics or
@@ -541,16 +540,21 @@ func (r *running) leaveCode() {
 func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	if err == nil {
 		r.Streams()
-		if a.classify == nil {
-			r.Outcome = breaker.Success
-			if r.ReturnJudged(a.next == nil) {
-				r.giveBack(nil)
-			} else {
-				r.lingers(r.Linger(nil))
-			}
-			return nil
-		}
 	}
+	if err != nil || a.classify != nil {
+		return a.leaveJudged(r, c, res, err)
+	}
+	r.Outcome = breaker.Success
+	if r.ReturnJudged(a.next == nil) {
+		r.giveBack(nil)
+	} else {
+		r.lingers(r.Linger(nil))
+	}
+	return nil
+}
+
+// leaveJudged is leave where it has to be asked what the outcome means.
+func (a *admission) leaveJudged(r *running, c *Call, res Result, err error) error {
 	r.Return(a.next == nil)
 	if err != nil {
 		defer r.CutStreams()
@@ -598,6 +602,16 @@ func (r *running) giveBack(throttles []stage.Throttle) {
 		x.End()
 	}
 	back := r.GiveBack(now, throttles)
+	if back == nil {
+		r.inv.attempts.End()
+	} else {
+		r.gaveBack(back)
+	}
+}
+
+// gaveBack does what is left to do once r has given back what it held.
+func (r *running) gaveBack(back *stage.Returned) {
+	exec := r.inv.plan.exec
 	if back.Abandoned {
 		defer exec.leave() // also if a sink calls Goexit
 	}

@@ -165,8 +165,10 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 // resolve gives c the value that the tool gets, if it takes that, or says why c must not be
 // admitted whatever the gates say.
 func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, at standing) error {
-	if err := inv.barred(ctx, at); err != nil {
-		return err
+	if p := inv.plan; !at.open || p.refuse != nil || at.depth > 0 || inv.pipeline.Priority != 0 || ctx == noContext {
+		if err := inv.barred(ctx, at); err != nil {
+			return err
+		}
 	}
 	t := inv.plan.tool
 	in, err := t.input(r, inv.plan.exec.conf.MaxArgBytes)
@@ -396,7 +398,7 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 		x.sum, at = inv.ownTotals(), &inv.plan.adm.at
 	}
 	x.value = res.Value
-	x.Conclusion = x.sum.Conclude(at, x.err != nil, func() any { kept := *x; return &kept })
+	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
 	res.rec, res.max = x.Record, e.conf.MaxResultBytes
 	if x.Left > 0 {
 		e.abandon(int64(x.Left))
@@ -418,7 +420,8 @@ func (inv *invocation) endStreamed(x *stage.Stream) {
 	kept := x.Keeps.(*ending)
 	end := *kept
 	kept.value = nil // whoever keeps the call's context does not keep that
-	end.Conclusion = inv.first.Conclude(nil, true, nil)
+	end.Conclusion = stage.Conclusion{}
+	inv.first.Conclude(&end.Conclusion, nil, true, nil)
 	end.Record = x.Record
 	if x.Err != nil {
 		end.kind, end.err, end.value = ToolFailed, x.Err, nil

@@ -261,7 +261,7 @@ func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open
 	switch {
 	case err != nil:
 	case inv.plan.chain == nil:
-		res, err = inv.plan.adm.do(ctx, &c, now)
+		res, err = inv.plan.adm.do(ctx, &c, now, nil)
 	default:
 		res, err = inv.plan.chain(ctx, c)
 	}
@@ -456,7 +456,7 @@ func (x *submission) Run() {
 	}()
 	var c Call
 	x.call(&c)
-	res, err = x.inv.plan.adm.perform(&x.inv.first.running, &c)
+	res, err = x.inv.plan.adm.do(x.ctx, &c, 0, &x.inv.first.running)
 	normal = true
 }
 

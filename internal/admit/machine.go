@@ -417,9 +417,9 @@ func (m *Machine) grant(t *Ticket) {
 			from := c.breaker.State(now)
 			p, changed := c.breaker.Take(now)
 			if permits++; permits == 1 {
-				r.permit = p
+				r.first = p
 			} else {
-				r.permits = append(r.permits, p)
+				r.further = append(r.further, p)
 			}
 			if changed {
 				m.changed(c, from, "")

@@ -49,15 +49,12 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 		m.setStuck(t, false)
 	}
 	r := t.rec
-	if !r.judged && t.needs.breakers {
-		m.judge(t, o)
-	}
 	if r.adaptive {
 		m.adapt(t, o)
 	}
 	t.state = Left
 	m.running--
-	took, list, charges := m.now-r.granted, t.needs.list, r.charges
+	took, list, charges, permits := m.now-r.granted, t.needs.list, r.charges, 0
 	for i := range list {
 		c := list[i].Cell
 		c.calls--
@@ -95,6 +92,10 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			if c.q != nil {
 				m.mark(c)
 			}
+		default:
+			if permits++; !r.judged {
+				m.judgeAt(c, r.permit(permits), o)
+			}
 		}
 		if c.idle >= 0 {
 			if m.drop(c); c.class.ByPlan {
@@ -123,22 +124,22 @@ func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
 		return
 	}
 	r.judged = true
-	if o == breaker.Overload {
-		o = breaker.Neutral
-	}
-	permits := 0
 	for i := range t.needs.list {
 		c := t.needs.list[i].Cell
 		if c.kind != Breaker {
 			break // they come first
 		}
-		p := r.permit
-		if permits++; permits > 1 {
-			p = r.permits[permits-2]
-		}
-		from := c.breaker.State(m.now)
-		if c.breaker.Done(m.now, p, o) {
-			m.changed(c, from, "")
-		}
+		m.judgeAt(c, r.permit(i+1), o)
+	}
+}
+
+// judgeAt tells the breaker c what a call that it let through with p meant.
+func (m *Machine) judgeAt(c *Cell, p breaker.Permit, o breaker.Outcome) {
+	if o == breaker.Overload {
+		o = breaker.Neutral
+	}
+	from := c.breaker.State(m.now)
+	if c.breaker.Done(m.now, p, o) {
+		m.changed(c, from, "")
 	}
 }

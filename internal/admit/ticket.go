@@ -74,16 +74,24 @@ type Ticket struct {
 // record is what there is to know of a ticket beyond its waiting: at what it was the head
 // of its lane, what it holds, why it was refused.
 type record struct {
-	adaptive  bool // some limit learns from its outcome
-	judged    bool // the breakers have had its outcome
-	permit    breaker.Permit
-	permits   []breaker.Permit // of the second and further breakers
+	adaptive  bool             // some limit learns from its outcome
+	judged    bool             // the breakers have had its outcome
+	first     breaker.Permit   // of the first breaker
+	further   []breaker.Permit // of the others
 	granted   int64
 	startedAs uint64          // the ordinal of its start
 	charges   []bucket.Charge // of its rates, in their order, while it runs; not moved then
 	settled   []Used
 	waits     []WaitAt
 	refusal   Refusal
+}
+
+// permit is that of the n-th breaker, from 1.
+func (r *record) permit(n int) breaker.Permit {
+	if n == 1 {
+		return r.first
+	}
+	return r.further[n-2]
 }
 
 // record is t's, made if need be.
@@ -256,7 +264,7 @@ func (m *Machine) Free(t *Ticket) {
 // clear makes r as good as new; its slices keep their room.
 func (r *record) clear() {
 	r.adaptive, r.judged, r.granted, r.startedAs = false, false, 0, 0
-	r.permits, r.charges = r.permits[:0], r.charges[:0]
+	r.further, r.charges = r.further[:0], r.charges[:0]
 	if len(r.settled) > 0 {
 		clear(r.settled)
 		r.settled = r.settled[:0]

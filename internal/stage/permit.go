@@ -197,7 +197,7 @@ func (p *Permit) Hindsight(list []Throttle) (inside, count bool) {
 	return false, false
 }
 
-// Returned is what is left to do for who has given a permit back.
+// Returned is what is left to do for who has given a permit back; nil if there is nothing.
 type Returned struct {
 	Abandoned bool         // the attempt had been counted as that
 	Used      []admit.Used // what was reported
@@ -206,18 +206,16 @@ type Returned struct {
 
 // GiveBack gives back what an attempt holds, which nobody needs any more. If its outcome is not
 // known yet, Hindsight does the rest.
-func (p *Permit) GiveBack(now int64, list []Throttle) (r Returned) {
+func (p *Permit) GiveBack(now int64, list []Throttle) *Returned {
 	s := p.lock()
 	t, y := p.ticket, p.tally
 	s.throttle(p, list)
 	begun, known, held := p.Flags()
+	var stream *Stream
 	outcome := p.Outcome
 	if held {
-		if x := y.stream(p); x != nil && x.Keeps != nil {
-			r.Stream = x
-		}
-		if x := y.stream(p); x != nil && x.Err != nil {
-			outcome = x.outcome
+		if stream = y.stream(p); stream != nil && stream.Err != nil {
+			outcome = stream.outcome
 		}
 	}
 	switch {
@@ -228,19 +226,26 @@ func (p *Permit) GiveBack(now int64, list []Throttle) (r Returned) {
 	default:
 		s.M.Finish(now, t, outcome)
 	}
-	if r.Abandoned = p.left; !p.left {
+	waits := stream != nil && stream.Keeps != nil
+	abandoned := p.left
+	if !p.left {
 		p.note()
 		p.book(now)
-		if r.Stream == nil {
+		if !waits {
 			y.waited--
-			r.Abandoned = y.counted
+			abandoned = y.counted
 		}
 	}
-	if r.Stream != nil {
-		r.Stream.Record = r.Stream.Record.With(t)
-	}
-	if used := t.Settled(); len(used) > 0 && begun { // else what is said is that nothing was used
-		r.Used = slices.Clone(used)
+	var r *Returned
+	if used := t.Settled(); abandoned || waits || len(used) > 0 {
+		r = &Returned{Abandoned: abandoned}
+		if begun { // else what is said is that nothing was used
+			r.Used = slices.Clone(used)
+		}
+		if waits {
+			r.Stream = stream
+			stream.Record = stream.Record.With(t)
+		}
 	}
 	p.live = false
 	if known || !begun {
@@ -295,15 +300,15 @@ type Conclusion struct {
 	Waits  bool  // the call's end has to wait for that stream
 }
 
-// Conclude ends a call, with x if attempts are under way; else x is nil, and the tally belongs to the
-// caller. If a stream is the call's result, which it is only if that has not failed, and has not
+// Conclude ends a call, and makes c, which is zero, what its attempts add up to. It is told x if some
+// are under way; else x is nil, and the tally belongs to the caller. If a stream is the call's result, which it is only if that has not failed, and has not
 // ended, then whoever ends the stream gets what keep answers.
-func (y *Tally) Conclude(x *Tool, failed bool, keep func() any) (c Conclusion) {
+func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 	if x != nil {
 		s := x.Stage.Lock()
 		defer s.Unlock()
 	}
-	c = Conclusion{Held: time.Duration(y.held), Ended: y.ended}
+	c.Held, c.Ended = time.Duration(y.held), y.ended
 	var stream *Stream
 	if m := y.more.Load(); m != nil {
 		if c.Record, c.Queued = m.record, y.Queued(); !failed && m.streams != nil && m.streams.p != nil {
@@ -323,5 +328,4 @@ func (y *Tally) Conclude(x *Tool, failed bool, keep func() any) (c Conclusion) {
 	if stream != nil && !c.Waits {
 		c.Err = stream.Err
 	}
-	return c
 }
