@@ -134,6 +134,7 @@ func (w *world) gate(field string, g sluice.Interceptor) ([]*constraint, error) 
 		field, g)
 }
 
+// limits is what c bounds. A semaphore is taken to be used by nobody else.
 func limits(c sluice.ConcurrencyLimiterConfig) (out []*constraint) {
 	for _, l := range c.Limits {
 		slots := rules.Slots{

@@ -397,10 +397,16 @@ func TestSharedSemaphoreModel(t *testing.T) {
 		other := slots("other", uint8(r.IntN(8)), 1+r.Int64N(3))
 		tokens := w.rate("tokens", 3, 1+r.Int64N(3), sec, 1)
 		kinds := [][]any{{s.k}, {other, s.k}, {tokens, s.k}, {other}, {s.k.of(min(2, s.k.Limit))}, {other, tokens, s.k}}
+		plans := []*Plan{{Tool: 1 << 40, Client: w.me}, {Tool: 1 << 41, Client: w.me}}
 		var live []*Ticket
+		var plain [3][]*Ticket // those that need one slot and nothing else, by level, as they came
 		for i := range 150 {
 			switch r.IntN(8) {
-			case 0, 1, 2:
+			case 0:
+				level := int8(r.IntN(3))
+				t := s.comes(fmt.Sprint(i), level, s.k, of(plans[r.IntN(2)]))
+				live, plain[level] = append(live, t), append(plain[level], t)
+			case 1, 2:
 				what := kinds[r.IntN(len(kinds))]
 				if len(live) > 0 && r.IntN(4) == 0 {
 					if up := live[r.IntN(len(live))]; up.State() == Running {
@@ -428,6 +434,15 @@ func TestSharedSemaphoreModel(t *testing.T) {
 				w.m.Tick(w.now)
 				s.collectFrom()
 				s.serve()
+			}
+			for _, list := range plain {
+				waits := false
+				for _, x := range list {
+					waits = waits || x.State() == Waiting
+					if waits && x.State() == Running {
+						t.Fatalf("seed %d: %v has overtaken an earlier call of its level", seed, x.Owner)
+					}
+				}
 			}
 			if s.machine+s.others > s.size {
 				t.Fatalf("seed %d: %d are held by calls and %d by others, of %d", seed, s.machine, s.others, s.size)

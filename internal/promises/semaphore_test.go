@@ -301,7 +301,7 @@ func TestSemaphore_Change(t *testing.T) {
 
 // Calls of all kinds beside other code: never more is held than the semaphore's size, every call
 // comes to its end, and nothing is left.
-func TestSemaphore_StormBesideOtherCode(t *testing.T) {
+func TestHandOver_SemaphoreBesideOtherCode(t *testing.T) {
 	const size = 4
 	calm := calmNow()
 	w := semaphore.NewWeighted(size)
