@@ -247,6 +247,61 @@ const (
 	OutcomeOverload // too busy: slow down; no breaker's failure
 )
 
+// leave ends an attempt whose handler has returned. What it holds is given back as soon as
+// no code is inside, and what its outcome means is known, or has not become known for as
+// long as judging may take. The error that it answers is that of the call.
+func (a *admission) leave(r *running, c *Call, res Result, err error) error {
+	if err == nil {
+		r.Streams()
+	}
+	if err != nil || a.classify != nil {
+		return a.leaveJudged(r, c, res, err)
+	}
+	r.Outcome = breaker.Success
+	if r.ReturnJudged(a.next == nil) {
+		r.giveBack(nil)
+	} else {
+		r.lingers(r.Linger(nil))
+	}
+	return nil
+}
+
+// leaveJudged is leave where it has to be asked what the outcome means.
+func (a *admission) leaveJudged(r *running, c *Call, res Result, err error) error {
+	r.Return(a.next == nil)
+	if err != nil {
+		defer r.CutStreams()
+	}
+	outcome, throttles := breaker.Failure, []stage.Throttle(nil)
+	if err == nil {
+		outcome = breaker.Success
+	}
+	exec, asked := r.inv.plan.exec, (*judging)(nil)
+	if a.classify != nil || !tame(err) {
+		asked = &judging{r: r}
+		exec.deadlines.Add(asked, exec.clock.Now()+int64(maxJudging))
+	}
+	defer func() { // also if the code that is asked calls Goexit
+		if asked != nil {
+			exec.deadlines.Remove(asked)
+		}
+		r.Outcome = outcome
+		switch over, inTime := r.Judge(); {
+		case over:
+			r.giveBack(throttles)
+		case inTime:
+			r.lingers(r.Linger(throttles))
+		default:
+			r.lingers(r.Hindsight(throttles))
+		}
+	}()
+	if x, ok := r.Context.(*timedRun); ok {
+		err = x.timedOut(err)
+	}
+	outcome, throttles = a.judge(r, c, res, err)
+	return err
+}
+
 // maxJudging is how long the code that is asked about an outcome may keep what the attempt
 // holds: the classify function, and methods of the error.
 const maxJudging = time.Second

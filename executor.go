@@ -126,7 +126,9 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Executor{registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{})}
+	e := &Executor{
+		registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{}),
+	}
 	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
 	e.crew = crew.New(e.helperStarts, e.helperEnds)
 	e.watched = ctxwatch.New(e.helperStarts, e.helperEnds, func(x *submission) { e.crew.Cancel(x) })

@@ -322,7 +322,8 @@ func (a *admission) aim(parts []ThrottlePart) stage.Aim {
 		}
 		x := stage.Aim{Key: p.Key, Bound: bound}
 		for i := range a.parts {
-			if l := &a.parts[i]; l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == p.Kind {
+			l := &a.parts[i]
+			if l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == p.Kind {
 				x.Classes = append(x.Classes, l.class)
 			}
 		}

@@ -137,7 +137,8 @@ func (s *SharedState) Clear() {
 // it reads.
 //
 // A write returns the version its key will have; of an absent key one for inside only. Lifetimes begin
-// and bounds are checked at the end. fn may use as many keys as fit, or 100,000. A Txn inside joins it; if only the inner fn fails, its writes alone are taken back.
+// and bounds are checked at the end. fn may use as many keys as fit, or 100,000. A Txn inside joins it;
+// if only the inner fn fails, its writes alone are taken back.
 // [StateFrom] in fn, and its views, are in the transaction; other states, List, Watch, Clear and
 // snapshots are not. After fn its context has no state.
 func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) error) error {
