@@ -40,7 +40,7 @@ type Permit struct {
 // Tally is what the attempts of one call add up to. The stage's lock guards it while attempts are
 // under way; then it belongs to whoever is in charge of the call.
 type Tally struct {
-	tool    *Tool
+	tool    *Tool                // never changes once an attempt was granted
 	more    atomic.Pointer[more] // nil until there is something to say
 	held    int64                // how long attempts held what they needed
 	ended   int64                // when the latest attempt gave back what it held; zero before
@@ -107,7 +107,9 @@ func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 // reports whether the call is over already, so that nobody waits for the attempt. The stage is locked.
 func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now int64) (abandoned bool) {
 	p.Attempt, p.Granted, p.ticket, p.live, p.tally = attempt, now, t, true, y
-	y.tool = x
+	if y.tool == nil { // others read it without the lock, after theirs was granted
+		y.tool = x
+	}
 	y.waited++
 	y.Waited(t, now)
 	return y.counted
@@ -212,19 +214,18 @@ func (p *Permit) GiveBack(now int64, list []Throttle) *Returned {
 	s.throttle(p, list)
 	begun, known, held := p.Flags()
 	var stream *Stream
-	outcome := p.Outcome
 	if held {
-		if stream = y.stream(p); stream != nil && stream.Err != nil {
-			outcome = stream.outcome
-		}
+		stream = y.stream(p)
 	}
 	switch {
 	case !begun:
 		s.M.Cancel(now, t)
 	case !known:
 		s.M.Release(now, t)
+	case stream != nil && stream.Err != nil:
+		s.M.Finish(now, t, stream.outcome)
 	default:
-		s.M.Finish(now, t, outcome)
+		s.M.Finish(now, t, p.Outcome)
 	}
 	waits := stream != nil && stream.Keeps != nil
 	abandoned := p.left
