@@ -240,7 +240,7 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 	defer func() {
 		switch {
 		case r == nil: // it was refused, or a sink called Goexit
-			c.inv.attempts.End()
+			c.inv.endAttempt()
 		case a.timeout == 0: // else the goroutine of the code sees to it
 			if !normal {
 				res, err = Result{}, caught(c.Tool, recover())
@@ -263,13 +263,17 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 
 // admit begins an attempt and waits until it may run.
 func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, error) {
-	n, open := c.inv.attempts.Begin()
-	if !open {
-		return nil, c.inv.refused(ErrRejected, "",
-			errors.New("sluice: the call is over: an interceptor answered before it called next"))
-	}
-	if c.Attempt = n; n > 1 && c.inv.loud {
-		c.inv.emitRetry(ctx, c)
+	if inv := c.inv; inv.plan.once {
+		c.Attempt, inv.tried = 1, true
+	} else {
+		n, open := inv.attempts.Begin()
+		if !open {
+			return nil, inv.refused(ErrRejected, "",
+				errors.New("sluice: the call is over: an interceptor answered before it called next"))
+		}
+		if c.Attempt = n; n > 1 && inv.loud {
+			inv.emitRetry(ctx, c)
+		}
 	}
 	r, t, err := a.arrive(ctx, c, now, nil)
 	if t != nil {
@@ -417,7 +421,7 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 	by := t.WaitsAt().Class().Name
 	s.M.Cancel(now, t)
 	sum := inv.ownTotals()
-	sum.Note(&a.at, t, inv.attempts.Begun())
+	sum.Note(&a.at, t, inv.begun())
 	sum.Waited(t, now)
 	*p = nil
 	s.Free(t)
@@ -491,7 +495,7 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 	if why := r.Begin(); why != permit.None {
 		return Result{}, r.mustNotBegin(ctx, why)
 	}
-	if len(r.inv.plan.exec.outer) > 0 && !r.inv.attempts.Run() { // without, nobody can have answered before
+	if !r.inv.plan.once && !r.inv.attempts.Run() { // nobody can have answered before if it is one attempt
 		if r.CallOff() {
 			r.giveBack(nil)
 		}
@@ -549,14 +553,23 @@ func (r *running) giveBack(throttles []stage.Throttle) {
 	}
 	back := r.GiveBack(now, throttles)
 	if back == nil {
-		r.inv.attempts.End()
+		r.ends()
 	} else {
-		r.gaveBack(back)
+		r.goesOn(back)
 	}
 }
 
-// gaveBack does what is left to do once r has given back what it held.
-func (r *running) gaveBack(back *stage.Returned) {
+// ends counts r out, which holds nothing any more.
+func (r *running) ends() {
+	if r.inv.plan.once {
+		r.GaveBack()
+	} else {
+		r.inv.attempts.End()
+	}
+}
+
+// goesOn does what is left to do once r has given back what it held.
+func (r *running) goesOn(back *stage.Returned) {
 	exec := r.inv.plan.exec
 	if back.Abandoned {
 		defer exec.leave() // also if a sink calls Goexit
@@ -564,7 +577,7 @@ func (r *running) gaveBack(back *stage.Returned) {
 	for _, u := range back.Used {
 		r.inv.plan.tool.shared.learned.Learn(u.Unit, u.N)
 	}
-	r.inv.attempts.End()
+	r.ends()
 	if back.Abandoned {
 		exec.abandoned.Add(-1)
 	}

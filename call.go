@@ -106,11 +106,12 @@ type invocation struct {
 
 	key      CallKey
 	began    int64           // the instant of tool.invoked
-	attempts permit.Attempts // what has become of it
+	attempts permit.Attempts // what has become of it, if they may be several
 	calls    atomic.Int32    // made under it, while it is the outermost that runs
 	emitting turn.Line       // of events
 	seq      uint32          // of the last event; owned by who emits
 	priority Priority
+	tried    bool // it has begun its one attempt
 	loud     bool // some sink listens
 	over     bool // the terminal event is out; owned by who emits
 }
@@ -247,6 +248,21 @@ func (inv *invocation) ownTotals() *first {
 	return inv.first
 }
 
+// begun is how many attempts have.
+func (inv *invocation) begun() int32 {
+	if inv.tried {
+		return 1
+	}
+	return inv.attempts.Begun()
+}
+
+// endAttempt counts out an attempt that was not admitted.
+func (inv *invocation) endAttempt() {
+	if !inv.plan.once {
+		inv.attempts.End()
+	}
+}
+
 // root is the outermost of the calls that inv is nested in and that still run, or inv itself.
 func (inv *invocation) root() *invocation {
 	root := inv
@@ -351,12 +367,16 @@ type ending struct {
 // is a stream that holds the call open: endStreamed does then. Whoever counted the call in
 // lets it go afterwards.
 func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
-	ran, busy := inv.attempts.Answer()
 	x := ending{ctx: ctx, kind: ToolCompleted, sum: inv.first}
 	if x.sum == nil {
 		x.sum = &noTotals
 	}
-	ran = ran || x.sum.HasBegun() // the one attempt of a call without interceptors outside
+	var ran, busy bool
+	if inv.plan.once {
+		ran, busy = x.sum.HasBegun(), x.sum.Attempt > 0 && !x.sum.IsGivenBack()
+	} else {
+		ran, busy = inv.attempts.Answer()
+	}
 	if *err == nil {
 		e.conclude(inv, busy, res, &x)
 		return
@@ -458,7 +478,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	}
 	t := inv.event(x.kind, now)
 	t.last = true
-	t.Call.Attempt = inv.attempts.Begun()
+	t.Call.Attempt = inv.begun()
 	t.Queued, t.Duration = x.Queued, x.Held
 	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
 		t.throttled(x.sum, now)

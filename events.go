@@ -418,7 +418,7 @@ func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 	if inv == nil || !inv.loud || inv.first == nil {
 		return
 	}
-	if n := inv.attempts.Begun(); inv.first.toldAfter(n) {
+	if n := inv.begun(); inv.first.toldAfter(n) {
 		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
 	}
 }

@@ -389,7 +389,7 @@ func (x *submission) submit(c *Call, now int64) {
 		x.finish(Result{}, x.inv.gaveUp(x.ctx, ""))
 		return
 	}
-	c.Attempt, _ = x.inv.attempts.Begin()
+	c.Attempt, x.inv.tried = 1, true
 	e := x.inv.plan.exec
 	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, now, x)
 	switch {
@@ -464,7 +464,6 @@ func (x *submission) Run() {
 
 // End ends the call, whose attempt holds nothing.
 func (x *submission) End(err error) {
-	x.inv.attempts.End()
 	x.finish(Result{}, err)
 }
 
@@ -486,9 +485,6 @@ func (x *submission) Cancel() {
 func (x *submission) fail(err error) {
 	if x.inv.plan != nil && x.inv.plan.adm != nil {
 		x.inv.plan.adm.at.Stage.Forsake(&x.ticket)
-	}
-	if x.inv.attempts.UnderWay() {
-		x.inv.attempts.End()
 	}
 	x.finish(Result{}, err)
 }

@@ -501,6 +501,7 @@ type plan struct {
 	tool   *tool
 	adm    *admission
 	chain  Handler // nil if nothing goes around the admission
+	once   bool    // nothing goes around the admission: a call is one attempt
 	alone  bool    // every event of a call comes from whoever is in charge of it: nobody else runs
 	refuse error   // why every call is refused, if it is; and what came of it
 	cause  error
@@ -530,7 +531,7 @@ func (e *Executor) wraps() bool { return len(e.outer)+len(e.inner) > 0 }
 // newPlan compiles what e's gates ask of t.
 func (e *Executor) newPlan(t *tool) *plan {
 	adm := newAdmission(e, t)
-	return &plan{exec: e, tool: t, adm: adm, alone: !e.wraps() && adm.timeout == 0}
+	return &plan{exec: e, tool: t, adm: adm, once: len(e.outer) == 0, alone: !e.wraps() && adm.timeout == 0}
 }
 
 // drop has plans that nobody finds any more keep no cell of a limit. A call that has found one
@@ -591,5 +592,5 @@ func (e *Executor) missing(name string) *plan {
 
 // refusing is a plan that refuses every call.
 func (e *Executor) refusing(t *tool, reason, cause error) *plan {
-	return &plan{exec: e, tool: t, alone: true, refuse: reason, cause: cause}
+	return &plan{exec: e, tool: t, once: len(e.outer) == 0, alone: true, refuse: reason, cause: cause}
 }

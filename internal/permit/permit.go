@@ -22,6 +22,7 @@ const (
 	known                 // it is known
 	held                  // some stream has held the attempt open
 	throttled             // an upstream has asked it for a pause
+	givenBack             // what it held is
 
 	oneCode = 1 << 8
 	oneHold = 1 << 20
@@ -152,6 +153,12 @@ func (s *State) Flags() (hasBegun, isKnown, wasHeld bool) {
 	w := s.word.Load()
 	return w&begun != 0, w&known != 0, w&held != 0
 }
+
+// GaveBack says that what the attempt held is given back.
+func (s *State) GaveBack() { s.word.Or(givenBack) }
+
+// IsGivenBack reports whether it is.
+func (s *State) IsGivenBack() bool { return s.word.Load()&givenBack != 0 }
 
 // Over reports whether nobody needs any more what the attempt holds.
 func (s *State) Over() bool { return over(s.word.Load()) }
