@@ -245,7 +245,7 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 			if !normal {
 				res, err = Result{}, caught(c.Tool, recover())
 			}
-			a.leave(r, c, res, err)
+			a.returned(r, c, res, err)
 		}
 	}()
 	if r == nil {
@@ -495,13 +495,6 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 	if why := r.Begin(); why != permit.None {
 		return Result{}, r.mustNotBegin(ctx, why)
 	}
-	if !r.inv.plan.once && !r.inv.attempts.Run() { // nobody can have answered before if it is one attempt
-		if r.CallOff() {
-			r.giveBack(nil)
-		}
-		return Result{}, r.inv.refused(ErrRejected, "",
-			errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
-	}
 	if r.inv.plan.adm.next != nil {
 		defer r.leaveCode()
 		defer func() {
@@ -510,8 +503,15 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 			}
 		}()
 	}
+	once := r.inv.plan.once // then nobody can have answered before
+	if !once && r.inv.attempts.IsAnswered() {
+		return Result{}, r.callOff()
+	}
 	if r.inv.loud {
 		r.emitStarted(ctx, c)
+	}
+	if !once && !r.inv.attempts.Run() {
+		return Result{}, r.callOff()
 	}
 	if c.code != nil {
 		res.Value, err = c.code(ctx)
@@ -530,6 +530,13 @@ func (r *running) mustNotBegin(ctx context.Context, why permit.Refusal) error {
 		return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
 	}
 	return r.inv.refused(ErrRejected, "", context.Cause(ctx)) // it is late
+}
+
+// callOff has the tool's code not run, since the call is over, and says so.
+func (r *running) callOff() error {
+	r.CallOff()
+	return r.inv.refused(ErrRejected, "",
+		errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 }
 
 // leaveCode lets a next out of the tool's code.
@@ -572,7 +579,7 @@ func (r *running) ends() {
 func (r *running) goesOn(back *stage.Returned) {
 	exec := r.inv.plan.exec
 	if back.Abandoned {
-		defer exec.leave() // also if a sink calls Goexit
+		defer exec.countOut() // also if a sink calls Goexit
 	}
 	for _, u := range back.Used {
 		r.inv.plan.tool.shared.learned.Learn(u.Unit, u.N)

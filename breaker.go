@@ -247,15 +247,15 @@ const (
 	OutcomeOverload // too busy: slow down; no breaker's failure
 )
 
-// leave ends an attempt whose handler has returned. What it holds is given back as soon as
+// returned ends an attempt whose handler has returned. What it holds is given back as soon as
 // no code is inside, and what its outcome means is known, or has not become known for as
 // long as judging may take. The error that it answers is that of the call.
-func (a *admission) leave(r *running, c *Call, res Result, err error) error {
+func (a *admission) returned(r *running, c *Call, res Result, err error) error {
 	if err == nil {
 		r.Streams()
 	}
 	if err != nil || a.classify != nil {
-		return a.leaveJudged(r, c, res, err)
+		return a.judged(r, c, res, err)
 	}
 	r.Outcome = breaker.Success
 	if r.ReturnJudged(a.next == nil) {
@@ -266,8 +266,8 @@ func (a *admission) leave(r *running, c *Call, res Result, err error) error {
 	return nil
 }
 
-// leaveJudged is leave where it has to be asked what the outcome means.
-func (a *admission) leaveJudged(r *running, c *Call, res Result, err error) error {
+// judged is returned where it has to be asked what the outcome means.
+func (a *admission) judged(r *running, c *Call, res Result, err error) error {
 	r.Return(a.next == nil)
 	if err != nil {
 		defer r.CutStreams()

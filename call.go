@@ -101,7 +101,7 @@ type invocation struct {
 	plan     *plan // of no tool if that is unknown
 	id       string
 	pipeline *PipelineContext
-	parent   atomic.Pointer[running] // the call it is nested in, or nil; see leaves
+	parent   atomic.Pointer[running] // the call it is nested in, or nil; see unnest
 	first    *first                  // nil until there is something to say
 
 	key      CallKey
@@ -290,9 +290,9 @@ func (r *running) holder(s *stage.Stage) *admit.Ticket {
 	return nil
 }
 
-// leaves lets go of what inv was nested in: of a chain of calls each of which was made in
+// unnest lets go of what inv was nested in: of a chain of calls each of which was made in
 // the one before, those that have ended must not be kept by those that run.
-func (inv *invocation) leaves() {
+func (inv *invocation) unnest() {
 	inv.parent.Store(inv.parent.Load().stillRunning())
 }
 
@@ -436,7 +436,7 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 // endStreamed reports the end of a call that its stream x has held open.
 func (inv *invocation) endStreamed(x *stage.Stream) {
 	e := inv.plan.exec
-	defer e.leave()
+	defer e.countOut()
 	kept := x.Keeps.(*ending)
 	end := *kept
 	kept.value = nil // whoever keeps the call's context does not keep that
@@ -462,14 +462,14 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	nested := inv.parent.Load() != nil
 	if !inv.loud {
 		if nested {
-			inv.leaves()
+			inv.unnest()
 		}
 		return
 	}
 	defer func() { // also if a sink calls Goexit
 		inv.attempts.Report()
 		if nested {
-			inv.leaves()
+			inv.unnest()
 		}
 	}()
 	now := x.Ended
@@ -579,7 +579,7 @@ func (x *timedRun) do() {
 				x.res, x.err = Result{}, caught(x.c.Tool, recover())
 			}
 		}()
-		x.err = x.a.leave(x.r, &x.c, x.res, x.err)
+		x.err = x.a.returned(x.r, &x.c, x.res, x.err)
 		left = true
 	}()
 	x.res, x.err = x.a.code(x.r, &x.c)

@@ -264,7 +264,14 @@ func (r *running) emitStarted(ctx context.Context, c *Call) {
 	t := inv.event(ToolStarted, r.Granted)
 	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt // whatever else an interceptor has changed
 	t.Queued = inv.first.Queued()
+	normal := false
+	defer func() {
+		if !normal { // a sink called Goexit: the code does not run
+			r.CallOff()
+		}
+	}()
 	inv.emit(ctx, t)
+	normal = true
 }
 
 // deliver delivers an event to s, and counts what becomes of it.

@@ -241,34 +241,36 @@ func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
 	if e == nil || e.registry == nil {
 		return Result{}, e.unmade(&r)
 	}
-	open := e.enter()
-	defer e.leave()
-	return e.invoke(ctx, &r, &wholes.Take().invocation, open)
+	open := e.countIn()
+	defer e.countOut()
+	var a answer
+	e.invoke(ctx, &r, &wholes.Take().invocation, open, &a)
+	return a.res, a.err
 }
 
-// invoke runs a call that has been counted in.
-func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open bool) (res Result, err error) {
+// invoke runs a call that has been counted in, and makes a its outcome, also if the goroutine exits.
+func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open bool, a *answer) {
 	if ctx == nil {
 		ctx = noContext
 	}
 	normal := false
 	defer func() {
 		if !normal {
-			res, err = Result{}, caught(r.Tool, recover())
+			*a = answer{err: caught(r.Tool, recover())}
 		}
-		e.end(ctx, inv, &res, &err)
+		e.end(ctx, inv, &a.res, &a.err)
 	}()
 	var c Call
 	now, err := e.prepare(ctx, r, inv, open, &c)
 	switch {
 	case err != nil:
+		a.err = err
 	case inv.plan.chain == nil:
-		res, err = inv.plan.adm.do(ctx, &c, now, nil)
+		a.res, a.err = inv.plan.adm.do(ctx, &c, now, nil)
 	default:
-		res, err = inv.plan.chain(ctx, c)
+		a.res, a.err = inv.plan.chain(ctx, c)
 	}
 	normal = true
-	return res, err
 }
 
 // Future is the outcome of a call that [Executor.Submit] has made. It is safe for
@@ -293,7 +295,7 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 		f.set(Result{}, err)
 		return f
 	}
-	open := e.enter()
+	open := e.countIn()
 	if len(e.outer) > 0 {
 		go f.invoke(ctx, e, r, open)
 		return f
@@ -331,10 +333,10 @@ func (f *Future) set(res Result, err error) {
 
 // invoke runs a call that interceptors go around on a goroutine of its own.
 func (f *Future) invoke(ctx context.Context, e *Executor, r Request, open bool) {
-	defer e.leave()
-	res, err := Result{}, error(&PanicError{Tool: r.Tool, Goexit: true})
-	defer func() { f.set(res, err) }()
-	res, err = e.invoke(ctx, &r, &wholes.Take().invocation, open)
+	defer e.countOut()
+	var a answer
+	defer func() { f.set(a.res, a.err) }() // also if the tool or a sink calls Goexit
+	e.invoke(ctx, &r, &wholes.Take().invocation, open, &a)
 }
 
 // submission is a submitted call under way. A million of them may wait, so it has nothing
@@ -499,7 +501,7 @@ func (x *submission) call(c *Call) {
 func (x *submission) finish(res Result, err error) {
 	f, e := x.future, x.inv.plan.exec
 	x.input, x.future = nil, nil
-	defer e.leave()
+	defer e.countOut()
 	defer func() { f.set(res, err) }() // also if a sink calls Goexit
 	ctx := x.ctx
 	if !x.place.Fired() { // else Cancel may be about to ask it
@@ -508,11 +510,11 @@ func (x *submission) finish(res Result, err error) {
 	e.end(ctx, &x.inv, &res, &err)
 }
 
-// enter counts a call in, and reports whether the executor is open.
-func (e *Executor) enter() bool { return e.active.Add(2)&1 == 0 }
+// countIn counts a call in, and reports whether the executor is open.
+func (e *Executor) countIn() bool { return e.active.Add(2)&1 == 0 }
 
-// leave counts it out.
-func (e *Executor) leave() {
+// countOut counts it out.
+func (e *Executor) countOut() {
 	if e.active.Add(-2) == 1 {
 		e.ended()
 	}
@@ -544,7 +546,7 @@ func (e *Executor) helperStarts() {
 
 func (e *Executor) helperEnds() {
 	e.helpers.Add(-1)
-	e.leave()
+	e.countOut()
 }
 
 // Close refuses new and queued calls with [ErrClosed] and waits until the running ones have ended,

@@ -561,8 +561,8 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 	if t == nil {
 		return e.missing(name)
 	}
-	defer e.leave()
-	if !e.enter() { // nothing is made that nobody would take back
+	defer e.countOut()
+	if !e.countIn() { // nothing is made that nobody would take back
 		return e.refusing(t, ErrClosed, nil)
 	}
 	var over <-chan struct{}

@@ -30,14 +30,14 @@ func (a *Attempts) End() { a.word.Add(^uint64(oneUnderWay - 1)) }
 // Begun is how many have.
 func (a *Attempts) Begun() int32 { return int32(a.word.Load() / oneBegun) }
 
-// UnderWay reports whether some are.
-func (a *Attempts) UnderWay() bool { return underWay(a.word.Load()) }
-
 func underWay(w uint64) bool { return w%oneBegun >= oneUnderWay }
 
 // Run says that the tool's code is about to run, and reports whether it may: not once the call is
 // over.
 func (a *Attempts) Run() bool { return a.word.Or(hasRun)&answered == 0 }
+
+// IsAnswered reports whether the call is over.
+func (a *Attempts) IsAnswered() bool { return a.word.Load()&answered != 0 }
 
 // Answer says that the call is over. It reports what was true until then: whether the code has run,
 // and whether attempts are under way.

@@ -67,11 +67,8 @@ func (s *State) Begin() Refusal {
 	}
 }
 
-// CallOff takes back that the code has begun, and reports whether the attempt is over.
-func (s *State) CallOff() bool {
-	s.word.And(^uint32(begun))
-	return s.Leave()
-}
+// CallOff takes back that the code has begun: it has not, and leaves as if it had.
+func (s *State) CallOff() { s.word.And(^uint32(begun)) }
 
 // Leave says that the code has ended, and reports whether the attempt is over.
 func (s *State) Leave() bool { return over(s.add(-oneCode)) }

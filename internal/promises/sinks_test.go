@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -763,4 +764,42 @@ func TestPayloadConfig(t *testing.T) {
 	}
 	_, err := sluice.WithPayloads(quiet, sluice.PayloadConfig{Redact: []string{strings.Repeat("x", 257)}})
 	assert.Error(t, err, "a name is looked at by its end only")
+}
+
+// A sink that ends the goroutine as the tool starts keeps its code from running: the call is refused,
+// and nothing of it is kept or spent.
+func TestSinkThatExitsAsTheToolStarts(t *testing.T) {
+	pass := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) { return next(ctx, c) }
+	})
+	for name, around := range map[string][2][]sluice.Interceptor{
+		"plain":   {},
+		"outside": {{pass}, nil},
+		"inside":  {nil, {pass}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				exits := sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+					if e.Kind == sluice.ToolStarted {
+						runtime.Goexit()
+					}
+					return nil
+				})
+				quota := rates(sluice.Rate{N: 1, Per: time.Hour})
+				slots := atMost(1)
+				broken := breakerOf(sluice.CircuitBreakerConfig{Failures: 1})
+				list := append(append(slices.Clone(around[0]), quota, slots, broken), around[1]...)
+				e := newExec(t, sluice.Config{Sink: exits, Interceptors: list})
+				sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) {
+					t.Error("the code runs")
+					return 0, nil
+				}))
+				for range 3 { // each finds the token, the slot and the breaker as the first did
+					_, err := e.Submit(t.Context(), sluice.Request{Tool: "x", Input: 1}).Wait(t.Context())
+					require.ErrorIs(t, err, sluice.ErrRejected)
+					require.NotErrorIs(t, err, sluice.ErrBreakerOpen)
+				}
+			})
+		})
+	}
 }
