@@ -30,9 +30,12 @@ test: lint ## Everything a change must pass: lint, tests with the race detector 
 	@set -e; for m in $(NESTED); do echo "== $$m"; (cd $$m && $(GO) vet ./... && $(GO) test -race ./...); done
 
 .PHONY: race
-race: ## The tests of hand-overs, many times, on 1, 2 and 4 processors
-	$(GO) test -race -count=20 -cpu 1,2,4 -run 'HandOver|Combine|Chaos|Watch|Txn' . ./internal/... ./engine ./sluicetest
-	$(GO) test -race -count=20 -cpu 1,2,4 $(addprefix ./internal/,$(SHELL_OF_MACHINES))
+race: RACE := $(GO) test -race -cpu 1,2,4 -timeout 45m
+race: ## Hand-overs twenty times, models twice, on 1, 2 and 4 processors
+	$(RACE) -count=20 -run 'HandOver|Combine|Chaos|Watch|Txn' . ./internal/... ./engine ./sluicetest
+	$(RACE) -count=20 $(addprefix ./internal/,$(SHELL_OF_MACHINES))
+	$(RACE) -count=2 -run Model ./...
+	cd internal/verify && $(RACE) -count=2 .
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)

@@ -353,7 +353,20 @@ func declared(t *testing.T, file string) map[string]bool {
 	for _, d := range f.Decls {
 		switch d := d.(type) {
 		case *ast.FuncDecl:
-			names[d.Name.Name] = true
+			name := d.Name.Name
+			if d.Recv != nil {
+				of := d.Recv.List[0].Type
+				if p, ok := of.(*ast.StarExpr); ok {
+					of = p.X
+				}
+				if x, ok := of.(*ast.IndexListExpr); ok {
+					of = x.X
+				} else if x, ok := of.(*ast.IndexExpr); ok {
+					of = x.X
+				}
+				name = of.(*ast.Ident).Name + "." + name
+			}
+			names[name] = true
 		case *ast.GenDecl:
 			for _, s := range d.Specs {
 				switch s := s.(type) {

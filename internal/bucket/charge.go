@@ -1,7 +1,5 @@
 package bucket
 
-import "cmp"
-
 // A charge whose amount is known only later is kept open: [Bucket.Open] takes what is
 // estimated, [Bucket.Correct] changes that as often as need be, [Bucket.Close] ends it.
 // At every instant the balance is what it would be if each charge had been its present
@@ -206,13 +204,4 @@ func (o *book) reconfigure(r, to *Rate, now int64) {
 	o.sum = instant{}
 	o.backlog(to, carry(r, to, now, instant{now, 0})) // no more than the old burst was there
 	o.backlog(to, instant{now, 0})                    // and no more than the new one is
-}
-
-// Learn is the next estimate of what a call takes, after one that was expected to take estimate
-// and took used: an eighth of the way there, and at least one, for units of which calls take few.
-func Learn(estimate, used int64) int64 {
-	if step := (used - estimate) / 8; step != 0 {
-		return estimate + step
-	}
-	return estimate + int64(cmp.Compare(used, estimate))
 }

@@ -8,7 +8,8 @@
 //	s.M.Arrive(s.Now(), t)
 //	s.Unlock() // wakes those who were decided on, delivers what listeners are to hear
 //
-// No code of users runs under a stage's lock, and nobody waits for anything under it. Only who
+// No code of users runs under a stage's lock, and nobody waits for anything under it: of limiters
+// that are shared with other code the machine asks what does not block. Only who
 // holds the package's lock domains may hold the locks of two stages; it comes before theirs.
 //
 //   - stage.go: the lock, the timer, and what follows from a decision
