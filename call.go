@@ -59,6 +59,22 @@ type Call struct {
 // JSON encodes Input.
 func (c Call) JSON() (json.RawMessage, error) { return encodeJSON(c.Input, defaultArgBytes) }
 
+// ReportRetry emits [ToolRetrying]. An interceptor outside the gates, whose latest attempt ended with
+// err, calls it on the Call that it was given, before it waits to call its next again. Without it that
+// next emits the event, with a wait of zero. Attempts at once are no retries.
+//
+// It waits for sinks only, and does nothing once the call has ended, again for one attempt, or on a
+// Call that no interceptor was given.
+func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
+	inv := c.inv
+	if inv == nil || !inv.loud || inv.first == nil {
+		return
+	}
+	if n := inv.begun(); inv.first.toldAfter(n) {
+		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
+	}
+}
+
 // Result is what a call gave: a small value, to copy and share.
 type Result struct {
 	Value any // the tool's Out; nil after an error

@@ -414,22 +414,6 @@ func (inv *invocation) emitRetrying(ctx context.Context, c *Call, attempt int32,
 	inv.emit(inv.toSinks(ctx), t)
 }
 
-// ReportRetry emits [ToolRetrying]. An interceptor outside the gates, whose latest attempt ended with
-// err, calls it on the Call that it was given, before it waits to call its next again. Without it that
-// next emits the event, with a wait of zero. Attempts at once are no retries.
-//
-// It waits for sinks only, and does nothing once the call has ended, again for one attempt, or on a
-// Call that no interceptor was given.
-func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
-	inv := c.inv
-	if inv == nil || !inv.loud || inv.first == nil {
-		return
-	}
-	if n := inv.begun(); inv.first.toldAfter(n) {
-		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
-	}
-}
-
 // emitQueued reports that a call waits. If a sink calls Goexit, nobody waits any more.
 func (a *admission) emitQueued(ctx context.Context, c *Call, t *admit.Ticket, by string, now int64) {
 	normal := false
@@ -485,4 +469,17 @@ func (f *first) toldAfter(n int32) bool {
 		}
 	}
 	return false
+}
+
+// wrong is what is wrong with e alone: how its kind and its error go together.
+func (e *Event) wrong() string {
+	switch {
+	case e.Kind == ToolCompleted && e.Err != nil:
+		return "tool.completed with an error: " + messageOf(codeOf(e), e.Err)
+	case (e.Kind == ToolFailed || e.Kind == ToolDenied) && e.Err == nil:
+		return string(e.Kind) + " without an error"
+	case e.Kind == ToolDenied && codeOf(e) != errtext.Denied:
+		return "tool.denied for another reason than ErrDenied: " + messageOf(codeOf(e), e.Err)
+	}
+	return ""
 }

@@ -51,10 +51,6 @@ func (e *Executor) Plan(tool string) (string, bool) {
 	return strings.Join(append(parts, t.spec.Name), " → "), true
 }
 
-func (p *Policy) limits() bool {
-	return p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil
-}
-
 // interceptorName is x's own name, if it has one and says it in time, else its type's.
 func interceptorName(x Interceptor) string {
 	if f, ok := x.(InterceptorFunc); ok {

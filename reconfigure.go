@@ -108,35 +108,6 @@ func checked(changes []Change) (refs []*stage.Ref, err error) {
 	return refs, nil
 }
 
-// WithPolicy is the change of one tool's policy, applied by [Reconfigure]. Limits that come or go do
-// so at once, for calls that wait too; calls that run count under new ones as far as old ones counted
-// them. What stays keeps what it has counted; a new rate starts no fuller than the fullest of its unit.
-func (r *ToolRegistry) WithPolicy(tool string, p Policy) Change {
-	return Change{&policyChange{r: r, name: tool, to: p}}
-}
-
-// Lift ends the pause of a tool and forgives the debts of its own rates, as [RateLimiter.Lift] does
-// for a key. It fails if there is no such tool. It does not block.
-func (r *ToolRegistry) Lift(tool string) error {
-	if r == nil {
-		return errors.New("sluice: Lift: the ToolRegistry is nil")
-	}
-	t := r.current().tools[tool]
-	if t == nil {
-		return fmt.Errorf("sluice: Lift: tool %q is not registered", cut(tool, 128))
-	}
-	s := t.shared.core.stage.Lock()
-	var cells []*admit.Cell
-	for _, l := range t.shared.core.limits {
-		if c := l.class.Lookup(""); c != nil {
-			cells = append(cells, c)
-		}
-	}
-	lift(s, cells)
-	s.Unlock()
-	return nil
-}
-
 type policyChange struct {
 	r     *ToolRegistry
 	name  string

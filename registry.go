@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/compiled"
@@ -493,6 +494,39 @@ func Must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+// WithPolicy is the change of one tool's policy, applied by [Reconfigure]. Limits that come or go do
+// so at once, for calls that wait too; calls that run count under new ones as far as old ones counted
+// them. What stays keeps what it has counted; a new rate starts no fuller than the fullest of its unit.
+func (r *ToolRegistry) WithPolicy(tool string, p Policy) Change {
+	return Change{&policyChange{r: r, name: tool, to: p}}
+}
+
+// Lift ends the pause of a tool and forgives the debts of its own rates, as [RateLimiter.Lift] does
+// for a key. It fails if there is no such tool. It does not block.
+func (r *ToolRegistry) Lift(tool string) error {
+	if r == nil {
+		return errors.New("sluice: Lift: the ToolRegistry is nil")
+	}
+	t := r.current().tools[tool]
+	if t == nil {
+		return fmt.Errorf("sluice: Lift: tool %q is not registered", cut(tool, 128))
+	}
+	s := t.shared.core.stage.Lock()
+	var cells []*admit.Cell
+	for _, l := range t.shared.core.limits {
+		if c := l.class.Lookup(""); c != nil {
+			cells = append(cells, c)
+		}
+	}
+	lift(s, cells)
+	s.Unlock()
+	return nil
+}
+
+func (p *Policy) limits() bool {
+	return p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil
 }
 
 // plan is one tool's chain in one executor, compiled once: interceptors, admission, tool.

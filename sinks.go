@@ -585,16 +585,3 @@ func (r *Recorder) calls() []*trace.Call {
 	}
 	return trace.Calls(list)
 }
-
-// wrong is what is wrong with e alone: how its kind and its error go together.
-func (e *Event) wrong() string {
-	switch {
-	case e.Kind == ToolCompleted && e.Err != nil:
-		return "tool.completed with an error: " + messageOf(codeOf(e), e.Err)
-	case (e.Kind == ToolFailed || e.Kind == ToolDenied) && e.Err == nil:
-		return string(e.Kind) + " without an error"
-	case e.Kind == ToolDenied && codeOf(e) != errtext.Denied:
-		return "tool.denied for another reason than ErrDenied: " + messageOf(codeOf(e), e.Err)
-	}
-	return ""
-}
