@@ -394,7 +394,12 @@ func (a *admission) present(ctx context.Context, c *Call, now int64, cell cellFu
 		s.Unlock()
 		return nil, nil, 0, err
 	}
-	t.Plan, t.Level, t.Tenant = a.at.Plan, rules.Level(c.Priority), c.Pipeline.tenant()
+	if t.Level = rules.Level(c.Priority); t.Plan != a.at.Plan {
+		t.Plan = a.at.Plan
+	}
+	if tenant := c.Pipeline.tenant(); tenant != "" {
+		t.Tenant = tenant
+	}
 	a.bound(s, t, c, now)
 	if bounded {
 		t.Finish = s.Clock.Instant(deadline) // by which it is to start, and to be done

@@ -383,16 +383,25 @@ type ending struct {
 // is a stream that holds the call open: endStreamed does then. Whoever counted the call in
 // lets it go afterwards.
 func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
-	x := ending{ctx: ctx, kind: ToolCompleted, sum: inv.first}
-	if x.sum == nil {
-		x.sum = &noTotals
+	sum := inv.first
+	if sum == nil {
+		sum = &noTotals
 	}
 	var ran, busy bool
 	if inv.plan.once {
-		ran, busy = x.sum.HasBegun(), x.sum.Attempt > 0 && !x.sum.IsGivenBack()
+		ran, busy = sum.HasBegun(), sum.Attempt > 0 && !sum.IsGivenBack()
 	} else {
 		ran, busy = inv.attempts.Answer()
 	}
+	if *err == nil && !busy && !inv.loud && sum.IsPlain() { // nobody has to be told anything
+		res.max = e.conf.MaxResultBytes
+		e.completed.Add(1)
+		if inv.parent.Load() != nil {
+			inv.unnest()
+		}
+		return
+	}
+	x := ending{ctx: ctx, kind: ToolCompleted, sum: sum}
 	if *err == nil {
 		e.conclude(inv, busy, res, &x)
 		return

@@ -43,7 +43,7 @@ var longAgo = instant{-1 << 62, 0}
 // Open is Take for an amount that may be corrected until [Bucket.Close]: c is that charge then.
 func (b *Bucket) Open(c *Charge, r *Rate, now, k int64) {
 	o := &b.book
-	*c = Charge{prev: o.tail, g: longAgo, n: k}
+	c.g, c.n, c.settled = longAgo, k, false
 	if o.tail == nil {
 		at := instant{now, 0}
 		if o.base = b.tat; at.less(b.tat) {
@@ -57,7 +57,7 @@ func (b *Bucket) Open(c *Charge, r *Rate, now, k int64) {
 		return
 	}
 	b.take(r, now, r.time(k))
-	o.tail.next = c
+	c.prev, o.tail.next = o.tail, c
 	o.tail = c
 }
 

@@ -87,10 +87,13 @@ func (y *Tally) wait(d int64) { y.own().queued.Add(max(0, d)) }
 // Note writes what admission knows of t, the ticket of that attempt, into the record of the call.
 // The stage is locked.
 func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
-	if t.Place() > 0 || x.Priced || len(t.Settled()) > 0 {
+	if x.says(t) {
 		y.write(x, t, attempt)
 	}
 }
+
+// says reports whether a record has something to say of t, a call of x.
+func (x *Tool) says(t *admit.Ticket) bool { return t.Place() > 0 || x.Priced || len(t.Settled()) > 0 }
 
 func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 	m := y.own()
@@ -199,7 +202,7 @@ func (p *Permit) Hindsight(list []Throttle) (inside, count bool) {
 	return false, false
 }
 
-// Returned is what is left to do for who has given a permit back; nil if there is nothing.
+// Returned is what is left to do for who has given a permit back. It is nil if there is nothing.
 type Returned struct {
 	Abandoned bool         // the attempt had been counted as that
 	Used      []admit.Used // what was reported
@@ -210,6 +213,24 @@ type Returned struct {
 // known yet, Hindsight does the rest.
 func (p *Permit) GiveBack(now int64, list []Throttle) *Returned {
 	s := p.lock()
+	t, y := p.ticket, p.tally
+	begun, known, held := p.Flags()
+	if begun && known && !held && !p.left && !y.counted && len(list) == 0 && !y.tool.says(t) {
+		s.M.Finish(now, t, p.Outcome)
+		p.book(now)
+		y.waited--
+		p.live = false
+		p.free(s)
+		s.Unlock()
+		return nil
+	}
+	r := p.giveBack(s, now, list)
+	s.Unlock()
+	return r
+}
+
+// giveBack is GiveBack where there is more to do.
+func (p *Permit) giveBack(s *Stage, now int64, list []Throttle) *Returned {
 	t, y := p.ticket, p.tally
 	s.throttle(p, list)
 	begun, known, held := p.Flags()
@@ -227,32 +248,28 @@ func (p *Permit) GiveBack(now int64, list []Throttle) *Returned {
 	default:
 		s.M.Finish(now, t, p.Outcome)
 	}
-	waits := stream != nil && stream.Keeps != nil
-	abandoned := p.left
+	r := &Returned{Abandoned: p.left}
+	if stream != nil && stream.Keeps != nil {
+		r.Stream = stream
+	}
 	if !p.left {
 		p.note()
 		p.book(now)
-		if !waits {
+		if r.Stream == nil {
 			y.waited--
-			abandoned = y.counted
+			r.Abandoned = y.counted
 		}
 	}
-	var r *Returned
-	if used := t.Settled(); abandoned || waits || len(used) > 0 {
-		r = &Returned{Abandoned: abandoned}
-		if begun { // else what is said is that nothing was used
-			r.Used = slices.Clone(used)
-		}
-		if waits {
-			r.Stream = stream
-			stream.Record = stream.Record.With(t)
-		}
+	if begun { // else what is said is that nothing was used
+		r.Used = slices.Clone(t.Settled())
+	}
+	if r.Stream != nil {
+		stream.Record = stream.Record.With(t)
 	}
 	p.live = false
 	if known || !begun {
 		p.free(s)
 	}
-	s.Unlock()
 	return r
 }
 
@@ -289,6 +306,9 @@ func (p *Permit) book(now int64) {
 	p.tally.held += now - p.Granted
 	p.tally.ended = now
 }
+
+// IsPlain reports whether there is nothing to say of the attempts but how long they ran.
+func (y *Tally) IsPlain() bool { return y.more.Load() == nil }
 
 // Conclusion is what the attempts of a call add up to in the end.
 type Conclusion struct {
