@@ -50,9 +50,10 @@ type Tally struct {
 
 // more is what there is to say of calls that waited, or are charged for, or hold streams.
 type more struct {
-	queued  atomic.Int64   // how long attempts waited
-	record  *record.Record // nil until there is something to say, sealed in the end
-	streams *streams       // nil without one
+	queued  atomic.Int64  // how long attempts waited
+	streams *streams      // nil without one
+	record  record.Record // that says nothing yet
+	sealed  bool          // the caller has the record: nothing is written into it any more
 }
 
 var mores slab.Slab[more]
@@ -96,14 +97,9 @@ func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
 func (x *Tool) says(t *admit.Ticket) bool { return t.Place() > 0 || x.Priced || len(t.Settled()) > 0 }
 
 func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
-	m := y.own()
-	switch m.record {
-	case record.Sealed: // the caller has it: an attempt that nobody waited for ends late
-		return
-	case nil:
-		m.record = record.New()
+	if m := y.own(); !m.sealed { // else an attempt that nobody waited for ends late
+		m.record.Note(x.Stage.M, t, attempt)
 	}
-	m.record.Note(x.Stage.M, t, attempt)
 }
 
 // Grant makes p the permit of an attempt at x that holds what the ticket t took, from now on. It
@@ -248,23 +244,25 @@ func (p *Permit) giveBack(s *Stage, now int64, list []Throttle) *Returned {
 	default:
 		s.M.Finish(now, t, p.Outcome)
 	}
-	r := &Returned{Abandoned: p.left}
-	if stream != nil && stream.Keeps != nil {
-		r.Stream = stream
-	}
+	waits := stream != nil && stream.Keeps != nil
+	abandoned := p.left
 	if !p.left {
 		p.note()
 		p.book(now)
-		if r.Stream == nil {
+		if !waits {
 			y.waited--
-			r.Abandoned = y.counted
+			abandoned = y.counted
 		}
 	}
-	if begun { // else what is said is that nothing was used
-		r.Used = slices.Clone(t.Settled())
-	}
-	if r.Stream != nil {
-		stream.Record = stream.Record.With(t)
+	var r *Returned
+	if used := t.Settled(); abandoned || waits || len(used) > 0 {
+		r = &Returned{Abandoned: abandoned}
+		if begun { // else what is said is that nothing was used
+			r.Used = slices.Clone(used)
+		}
+		if waits {
+			r.Stream, stream.Record = stream, stream.Record.With(t)
+		}
 	}
 	p.live = false
 	if known || !begun {
@@ -332,12 +330,15 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 	c.Held, c.Ended = time.Duration(y.held), y.ended
 	var stream *Stream
 	if m := y.more.Load(); m != nil {
-		if c.Record, c.Queued = m.record, y.Queued(); !failed && m.streams != nil && m.streams.p != nil {
+		if m.record.Says() && !m.sealed {
+			c.Record = &m.record
+		}
+		if c.Queued = y.Queued(); !failed && m.streams != nil && m.streams.p != nil {
 			stream = &m.streams.Stream
 		}
 	}
 	if x != nil {
-		y.own().record, y.counted = record.Sealed, true
+		y.own().sealed, y.counted = true, true
 		if c.Waits = stream != nil && stream.p.live; c.Waits {
 			if !stream.p.left {
 				y.waited--
