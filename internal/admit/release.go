@@ -74,7 +74,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			if c.shared {
 				c.giveBack()
 			}
-			m.released(c)
+			if c.q != nil {
+				m.released(c)
+			}
 		case Tokens:
 			x := &charges[0]
 			charges = charges[1:]

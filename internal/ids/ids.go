@@ -8,6 +8,7 @@ package ids
 import (
 	"crypto/rand"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -41,7 +42,7 @@ type Calls struct {
 
 	mu     sync.Mutex // held by who makes a block
 	prefix string
-	made   uint64
+	made   [countLen]byte // how many, to the base 32
 }
 
 type block struct {
@@ -78,17 +79,32 @@ func (c *Calls) refill(old *block) {
 	}
 	if c.prefix == "" {
 		c.prefix = Random("call-")[:prefixLen]
+		copy(c.made[:], "0000000000000")
 	}
-	text := make([]byte, 0, blockIDs*idLen)
-	const zeros = "0000000000000"
-	var digits [countLen]byte
+	var text strings.Builder
+	text.Grow(blockIDs * idLen)
 	for range blockIDs {
-		c.made++
-		text = append(text, c.prefix...)
-		count := strconv.AppendUint(digits[:0], c.made, 32)
-		text = append(append(text, zeros[len(count):]...), count...)
+		c.count()
+		text.WriteString(c.prefix)
+		text.Write(c.made[:])
 	}
-	c.block.Store(&block{text: string(text)})
+	c.block.Store(&block{text: text.String()})
+}
+
+// count adds one to what is made.
+func (c *Calls) count() {
+	for i := len(c.made) - 1; i >= 0; i-- {
+		switch c.made[i] {
+		case 'v':
+			c.made[i] = '0'
+			continue
+		case '9':
+			c.made[i] = 'a'
+		default:
+			c.made[i]++
+		}
+		return
+	}
 }
 
 // Counter counts: the same program gets the same ids each time. The zero value is ready to use.

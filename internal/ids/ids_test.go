@@ -1,6 +1,8 @@
 package ids
 
 import (
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -12,7 +14,8 @@ func TestCallIDsDoNotRepeat(t *testing.T) {
 		seen := make(map[string]bool)
 		for _, made := range []uint64{0, 1<<bits - 70, 1 << bits, 1<<bits + 200} {
 			b.mu.Lock()
-			b.made = made
+			n := strconv.FormatUint(made, 32)
+			copy(b.made[:], strings.Repeat("0", countLen-len(n))+n)
 			b.block.Store(nil)
 			b.mu.Unlock()
 			var mu sync.Mutex
@@ -31,6 +34,18 @@ func TestCallIDsDoNotRepeat(t *testing.T) {
 				})
 			}
 			wg.Wait()
+		}
+	}
+}
+
+// The counter counts as numbers to the base 32 do.
+func TestCount(t *testing.T) {
+	var c Calls
+	copy(c.made[:], "0000000000000")
+	for n := uint64(1); n < 100_000; n++ {
+		c.count()
+		if got := strings.TrimLeft(string(c.made[:]), "0"); got != strconv.FormatUint(n, 32) {
+			t.Fatalf("%s after %d", got, n)
 		}
 	}
 }
