@@ -74,9 +74,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			if c.shared {
 				c.giveBack()
 			}
-			if c.q != nil {
-				m.released(c)
-			}
+			m.released(c)
 		case Tokens:
 			x := &charges[0]
 			charges = charges[1:]

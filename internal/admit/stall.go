@@ -52,9 +52,11 @@ func (m *Machine) stalls(l *lane) {
 	m.notices = append(m.notices, Notice{Kind: Stalled, Cell: c, Holding: int(c.calls), Waiting: c.q.calls()})
 }
 
-// released notes that slots of c came back, at which somebody waits.
+// released notes that slots of c came back.
 func (m *Machine) released(c *Cell) {
-	c.q.stalled = false
-	m.waitsSince(c, m.now)
-	m.mark(c)
+	if c.q != nil {
+		c.q.stalled = false
+		m.waitsSince(c, m.now)
+		m.mark(c)
+	}
 }
