@@ -42,6 +42,7 @@ type part struct {
 func newAdmission(e *Executor, t *tool) *admission {
 	a := &admission{tool: t}
 	s := e.stage.Lock()
+	class := t.shared.core.limits[0].class // which a change of the policy writes, as all of limits
 	for _, g := range append([]*gateCore{&t.shared.core}, e.gates...) {
 		for _, l := range g.limits {
 			key, applies := l.scope.Fixed(t.spec.Name, t.spec.Type)
@@ -72,7 +73,7 @@ func newAdmission(e *Executor, t *tool) *admission {
 	}
 	s.M.Together(fixed, keyed)
 	s.Unlock()
-	a.configure(e)
+	a.configure(e, class)
 	return a
 }
 
@@ -85,13 +86,13 @@ func index[T comparable](list *[]T, v T) int {
 }
 
 // configure takes the settings of the tool's policy, else of the executor.
-func (a *admission) configure(e *Executor) {
+func (a *admission) configure(e *Executor, class *admit.Class) {
 	p := &a.tool.spec.Policy
 	a.at = stage.Tool{
 		Stage:  e.stage,
 		Plan:   &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name},
 		Priced: p.Cost != nil,
-		Class:  a.tool.shared.core.limits[0].class,
+		Class:  class,
 	}
 	for i := range a.parts {
 		if c := a.parts[i].cell; c != nil && c.Class().Upstream {
