@@ -187,8 +187,9 @@ type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
 // fill gives t its needs, with cells of keys that are new made by cell. It answers the refusal
 // by a table of keys that is full.
 func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, now int64, cell cellFunc) error {
-	for i := range a.parts {
-		p := &a.parts[i]
+	parts := a.parts
+	for i := range parts {
+		p := &parts[i]
 		n := int64(1)
 		if p.unit >= 0 {
 			switch n = q.cost(p.unit); {
@@ -200,13 +201,14 @@ func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, now
 				n = min(n, rules.MaxLimit+1) // too wide whatever it is, and sums stay in range
 			}
 		}
-		x, key := p.cell, ""
-		if x != nil {
-			key = x.Key()
-		} else if key = q.key(p.key); key == "" && a.keys[p.key].Kind() == rules.ByKey {
-			continue
-		}
+		x := p.cell
 		if x == nil || a.dropped {
+			key := ""
+			if x != nil {
+				key = x.Key()
+			} else if key = q.key(p.key); key == "" && a.keys[p.key].Kind() == rules.ByKey {
+				continue
+			}
 			if x = cell(s.M, now, p.class, key); x == nil {
 				err := c.inv.refused(ErrSaturated, p.class.Name, errors.New("sluice: all its keys are busy"))
 				if at := s.M.Vacancy(p.class); at != admit.Never {

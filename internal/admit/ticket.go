@@ -187,11 +187,13 @@ func (m *Machine) Fixed(t *Ticket, s *NeedSet) {
 // Add gives t one more need: breakers first, then narrow before wide, as [Class.Order] has
 // it. n must be positive.
 func (m *Machine) Add(t *Ticket, c *Cell, n int64) {
-	if t.needs == nil {
-		t.needs = m.newNeeds()
+	s := t.needs
+	if s == nil {
+		s = m.newNeeds()
+		t.needs = s
 	}
-	t.needs.list = append(t.needs.list, Need{c, n})
-	t.needs.count(c)
+	s.list = append(s.list, Need{c, n})
+	s.count(c)
 }
 
 // count notes what c is, which is one more of the list.
