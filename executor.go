@@ -241,22 +241,25 @@ func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
 	if e == nil || e.registry == nil {
 		return Result{}, e.unmade(&r)
 	}
-	open := e.countIn()
-	defer e.countOut()
 	var a answer
-	e.invoke(ctx, &r, &wholes.Take().invocation, open, &a)
+	e.invoke(ctx, &r, e.countIn(), &a, nil)
 	return a.res, a.err
 }
 
-// invoke runs a call that has been counted in, and makes a its outcome, also if the goroutine exits.
-func (e *Executor) invoke(ctx context.Context, r *Request, inv *invocation, open bool, a *answer) {
+// invoke runs a call that has been counted in, and makes a, and the future if there is one, its
+// outcome, also if the goroutine exits.
+func (e *Executor) invoke(ctx context.Context, r *Request, open bool, a *answer, f *Future) {
+	defer e.countOut()
 	if ctx == nil {
 		ctx = noContext
 	}
-	normal := false
+	inv, normal := &wholes.Take().invocation, false
 	defer func() {
 		if !normal {
 			*a = answer{err: caught(r.Tool, recover())}
+		}
+		if f != nil {
+			defer f.set(a) // also if a sink calls Goexit
 		}
 		e.end(ctx, inv, &a.res, &a.err)
 	}()
@@ -292,12 +295,12 @@ type answer struct {
 func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	f := new(Future)
 	if err := e.unmade(&r); err != nil {
-		f.set(Result{}, err)
+		f.set(&answer{err: err})
 		return f
 	}
 	open := e.countIn()
 	if len(e.outer) > 0 {
-		go f.invoke(ctx, e, r, open)
+		go e.invoke(ctx, &r, open, new(answer), f)
 		return f
 	}
 	if ctx == nil {
@@ -324,19 +327,11 @@ func (f *Future) Wait(ctx context.Context) (Result, error) {
 	return a.res, a.err
 }
 
-func (f *Future) set(res Result, err error) {
-	if err != nil {
-		res.Value = nil
+func (f *Future) set(a *answer) {
+	if a.err != nil {
+		a.res.Value = nil
 	}
-	f.answer.Set(answer{res, err})
-}
-
-// invoke runs a call that interceptors go around on a goroutine of its own.
-func (f *Future) invoke(ctx context.Context, e *Executor, r Request, open bool) {
-	defer e.countOut()
-	var a answer
-	defer func() { f.set(a.res, a.err) }() // also if the tool or a sink calls Goexit
-	e.invoke(ctx, &r, &wholes.Take().invocation, open, &a)
+	f.answer.Set(*a)
 }
 
 // submission is a submitted call under way. A million of them may wait, so it has nothing
@@ -502,12 +497,13 @@ func (x *submission) finish(res Result, err error) {
 	f, e := x.future, x.inv.plan.exec
 	x.input, x.future = nil, nil
 	defer e.countOut()
-	defer func() { f.set(res, err) }() // also if a sink calls Goexit
+	a := &answer{res, err}
+	defer f.set(a) // also if a sink calls Goexit
 	ctx := x.ctx
 	if !x.place.Fired() { // else Cancel may be about to ask it
 		x.ctx = nil // it may be that of a call that has ended
 	}
-	e.end(ctx, &x.inv, &res, &err)
+	e.end(ctx, &x.inv, &a.res, &a.err)
 }
 
 // countIn counts a call in, and reports whether the executor is open.

@@ -63,12 +63,27 @@ type Table[S comparable, T, P any] struct {
 	making map[*T]*making[P]
 }
 
-// version is the plans for one snapshot. It never changes once it is stored.
+// version is the plans for one snapshot. It never changes once it is stored, but for what near has.
 type version[S comparable, P any] struct {
 	snap  S
 	seq   uint64
 	plans map[string]*P
 	aside map[string]*P // of tools that were replaced
+	near  *near[P]      // some of plans, found quicker
+}
+
+// near has plans where their names lead without hashing: the first that was asked for there.
+type near[P any] [16]atomic.Pointer[named[P]]
+
+type named[P any] struct {
+	name string
+	plan *P
+}
+
+// at is where the plan of that name would be.
+func (n *near[P]) at(name string) *atomic.Pointer[named[P]] {
+	last := len(name) - 1
+	return &n[(int(name[0])+5*int(name[last])+last)%len(n)]
 }
 
 // making is a plan in the making, by one goroutine or two: the code of others may itself ask for
@@ -91,10 +106,20 @@ func (x *Table[S, T, P]) Init(c Config[S, T, P]) {
 // Find is the plan of the tool of that name in s, the registry's latest snapshot; nil if it was
 // not made yet, or there is no such tool.
 func (x *Table[S, T, P]) Find(s S, name string) *P {
-	if v := x.now.Load(); v.snap == s {
-		return v.plans[name]
+	v := x.now.Load()
+	if v.snap != s || name == "" {
+		return nil
 	}
-	return nil
+	at := v.near.at(name)
+	n := at.Load()
+	if n != nil && n.name == name {
+		return n.plan
+	}
+	p := v.plans[name]
+	if n == nil && p != nil {
+		at.CompareAndSwap(nil, &named[P]{name, p})
+	}
+	return p
 }
 
 // Make is the plan of t, which was the tool of that name in the latest snapshot, made if need be.
@@ -165,6 +190,7 @@ func (x *Table[S, T, P]) Clear() {
 
 // store makes v the table, drops what has gone, and unlocks it.
 func (x *Table[S, T, P]) store(v *version[S, P], gone []*P) {
+	v.near = new(near[P])
 	x.now.Store(v)
 	if len(gone) == 0 {
 		x.mu.Unlock()
