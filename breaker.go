@@ -257,6 +257,9 @@ func (a *admission) returned(r *running, c *Call, res Result, err error) error {
 	if err != nil || a.classify != nil {
 		return a.judged(r, c, res, err)
 	}
+	if x := r.inv.plan; x.once && x.alone && r.HasBegun() && r.Finish(x.exec.clock.Now()) {
+		return nil
+	}
 	r.Outcome = breaker.Success
 	if r.ReturnJudged(a.next == nil) {
 		r.giveBack(nil)

@@ -151,6 +151,9 @@ func (s *State) Flags() (hasBegun, isKnown, wasHeld bool) {
 	return w&begun != 0, w&known != 0, w&held != 0
 }
 
+// Finished is Return, Judge and GaveBack in one, where the handler was the code, which has begun.
+func (s *State) Finished() { s.add(returned + judged + known + givenBack - oneCode) }
+
 // GaveBack says that what the attempt held is given back.
 func (s *State) GaveBack() { s.word.Or(givenBack) }
 

@@ -209,20 +209,42 @@ type Returned struct {
 // known yet, Hindsight does the rest.
 func (p *Permit) GiveBack(now int64, list []Throttle) *Returned {
 	s := p.lock()
-	t, y := p.ticket, p.tally
-	begun, known, held := p.Flags()
-	if begun && known && !held && !p.left && !y.counted && len(list) == 0 && !y.tool.says(t) {
-		s.M.Finish(now, t, p.Outcome)
-		p.book(now)
-		y.waited--
-		p.live = false
-		p.free(s)
+	if begun, known, held := p.Flags(); begun && known && !held && len(list) == 0 && p.finish(s, now) {
 		s.Unlock()
 		return nil
 	}
 	r := p.giveBack(s, now, list)
 	s.Unlock()
 	return r
+}
+
+// Finish is GiveBack of an attempt that is a success and whose handler, which is its code, has returned,
+// all at once. It reports whether that was all there was to do; else it has done nothing.
+func (p *Permit) Finish(now int64) (done bool) {
+	s := p.lock()
+	if _, _, held := p.Flags(); !held {
+		p.Outcome = breaker.Success
+		done = p.finish(s, now)
+	}
+	s.Unlock()
+	if done {
+		p.Finished()
+	}
+	return done
+}
+
+// finish gives back what an attempt holds of which there is nothing else to say.
+func (p *Permit) finish(s *Stage, now int64) (done bool) {
+	t, y := p.ticket, p.tally
+	if p.left || y.counted || y.tool.says(t) {
+		return false
+	}
+	s.M.Finish(now, t, p.Outcome)
+	p.book(now)
+	y.waited--
+	p.live = false
+	p.free(s)
+	return true
 }
 
 // giveBack is GiveBack where there is more to do.

@@ -47,6 +47,9 @@ func (y *Tally) stream(p *Permit) *Stream {
 func (p *Permit) Keep(h Holder) permit.Refusal {
 	s := p.lock()
 	defer s.Unlock()
+	if !p.live {
+		return permit.Returned
+	}
 	if r := p.Hold(); r != permit.None {
 		return r
 	}
