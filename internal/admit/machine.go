@@ -205,7 +205,9 @@ func (m *Machine) until(at int64) int64 {
 
 // Arrive decides on t: it is Running, Waiting or Refused afterwards.
 func (m *Machine) Arrive(now int64, t *Ticket) State {
-	m.advance(now)
+	if now > m.now { // else time has passed already
+		m.advance(now)
+	}
 	t.arrived = m.now
 	if t.needs == nil {
 		t.needs = m.newNeeds()

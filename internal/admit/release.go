@@ -54,9 +54,10 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 	}
 	t.state = Left
 	m.running--
-	took, list, charges, permits := m.now-r.granted, t.needs.list, r.charges, 0
-	for i := range list {
-		c := list[i].Cell
+	charges, permits := 0, 0
+	for i := range t.needs.list {
+		n := &t.needs.list[i]
+		c := n.Cell
 		c.calls--
 		if c.pause != nil {
 			c.pause.ended(r.startedAs, ran && o == breaker.Success)
@@ -64,20 +65,20 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 		switch c.kind {
 		case Slots:
 			if ran {
-				c.book(took)
+				c.book(m.now - r.granted)
 			}
 			if t.kin == nil {
-				c.used -= list[i].N
+				c.used -= n.N
 			} else {
-				m.giveBack(t, c, list[i].N)
+				m.giveBack(t, c, n.N)
 			}
 			if c.shared {
 				c.giveBack()
 			}
 			m.released(c)
 		case Tokens:
-			x := &charges[0]
-			charges = charges[1:]
+			x := &r.charges[charges]
+			charges++
 			if !ran {
 				m.takeBack(c, x)
 			}
@@ -87,7 +88,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			}
 		case Foreign:
 			if !ran {
-				c.class.Foreign.Give(took)
+				c.class.Foreign.Give(m.now - r.granted)
 			}
 			if c.q != nil {
 				m.mark(c)
