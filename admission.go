@@ -93,6 +93,9 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 		Plan:   &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name},
 		Priced: p.Cost != nil,
 		Class:  class,
+		Direct: true, // see handler
+		Owner:  a,
+		Count:  e.count,
 	}
 	for i := range a.parts {
 		if c := a.parts[i].cell; c != nil && c.Class().Upstream {
@@ -224,7 +227,7 @@ func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, now
 
 // handler is the admission stage around next.
 func (a *admission) handler(next Handler) Handler {
-	a.next = next
+	a.next, a.at.Direct = next, false
 	return func(ctx context.Context, c Call) (Result, error) {
 		if c.inv == nil {
 			return Result{}, errors.New("sluice: a gate's Handler was called outside an Executor: list the gate in Config.Interceptors")
@@ -244,7 +247,7 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 		switch {
 		case r == nil: // it was refused, or a sink called Goexit
 			c.inv.endAttempt()
-		case a.timeout == 0: // else the goroutine of the code sees to it
+		case !r.isTimed(): // else the goroutine of the code sees to it
 			if !normal {
 				res, err = Result{}, caught(c.Tool, recover())
 			}
@@ -503,7 +506,7 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 	if why := r.Begin(); why != permit.None {
 		return Result{}, r.mustNotBegin(ctx, why)
 	}
-	if r.inv.plan.adm.next != nil {
+	if !r.Tool().Direct {
 		defer r.leaveCode()
 		defer func() {
 			if v := recover(); v != nil {
@@ -511,15 +514,13 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 			}
 		}()
 	}
-	once := r.inv.plan.once // then nobody can have answered before
-	if !once && r.inv.attempts.IsAnswered() {
-		return Result{}, r.callOff()
+	if !r.inv.plan.once && !r.inv.attempts.Run() { // nobody can have answered before if it is one attempt
+		r.CallOff()
+		return Result{}, r.inv.refused(ErrRejected, "",
+			errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 	}
 	if r.inv.loud {
 		r.emitStarted(ctx, c)
-	}
-	if !once && !r.inv.attempts.Run() {
-		return Result{}, r.callOff()
 	}
 	if c.code != nil {
 		res.Value, err = c.code(ctx)
@@ -540,13 +541,6 @@ func (r *running) mustNotBegin(ctx context.Context, why permit.Refusal) error {
 	return r.inv.refused(ErrRejected, "", context.Cause(ctx)) // it is late
 }
 
-// callOff has the tool's code not run, since the call is over, and says so.
-func (r *running) callOff() error {
-	r.CallOff()
-	return r.inv.refused(ErrRejected, "",
-		errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
-}
-
 // leaveCode lets a next out of the tool's code.
 func (r *running) leaveCode() {
 	if r.Leave() {
@@ -558,21 +552,29 @@ func (r *running) leaveCode() {
 // not known yet, Hindsight does the rest.
 func (r *running) giveBack(throttles []stage.Throttle) {
 	exec := r.inv.plan.exec
-	if r.inv.plan.adm.next != nil || r.WasHeld() { // nobody may be left but this goroutine, which is not the call's
+	if !r.Tool().Direct || r.WasHeld() { // nobody may be left but this goroutine, which is not the call's
 		exec.helperStarts()
 		defer exec.helperEnds()
 	}
-	now := exec.clock.Now() // not under the lock, which others wait for
 	if x, ok := r.Context.(*timedRun); ok {
-		x.End()
+		defer r.goBack(throttles)
+		x.End() // which asks the caller's context, and that may panic
+		return
 	}
-	back := r.GiveBack(now, throttles)
-	if back == nil {
-		r.ends()
-	} else {
+	r.goBack(throttles)
+}
+
+func (r *running) goBack(throttles []stage.Throttle) {
+	now := r.inv.plan.exec.clock.Now() // not under the lock, which others wait for
+	if back := r.GiveBack(now, throttles); back != nil {
 		r.goesOn(back)
+	} else {
+		r.ends()
 	}
 }
+
+// admission is where r was admitted.
+func (r *running) admission() *admission { return r.Tool().Owner.(*admission) }
 
 // ends counts r out, which holds nothing any more.
 func (r *running) ends() {
@@ -590,7 +592,7 @@ func (r *running) goesOn(back *stage.Returned) {
 		defer exec.countOut() // also if a sink calls Goexit
 	}
 	for _, u := range back.Used {
-		r.inv.plan.tool.shared.learned.Learn(u.Unit, u.N)
+		r.admission().tool.shared.learned.Learn(u.Unit, u.N)
 	}
 	r.ends()
 	if back.Abandoned {
@@ -622,8 +624,6 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 		}
 	}
 	r.Context = ctx
-	if r.Grant(&a.at, &sum.Tally, t, c.Attempt, now) { // it waited for longer than its call
-		inv.plan.exec.abandon(1)
-	}
+	r.Grant(&a.at, &sum.Tally, t, c.Attempt, now)
 	return r
 }

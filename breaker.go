@@ -324,10 +324,7 @@ func (j *judging) Expire() {
 
 // lingers goes on with an attempt that is not over although its outcome is known: code may be
 // inside, and nobody waits for it then.
-func (r *running) lingers(inside, count bool) {
-	if count {
-		r.inv.plan.exec.abandon(1)
-	}
+func (r *running) lingers(inside bool) {
 	if x, ok := r.Context.(*timedRun); ok && inside {
 		x.End()
 	}

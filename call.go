@@ -394,7 +394,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 		ran, busy = inv.attempts.Answer()
 	}
 	if *err == nil && !busy && !inv.loud && sum.IsPlain() { // nobody has to be told anything
-		res.max = e.conf.MaxResultBytes
+		res.rec, res.max = nil, e.conf.MaxResultBytes
 		e.completed.Add(1)
 		if inv.parent.Load() != nil {
 			inv.unnest()
@@ -445,11 +445,7 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	x.value = res.Value
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
 	res.rec, res.max = x.Record, e.conf.MaxResultBytes
-	if x.Left > 0 {
-		e.abandon(int64(x.Left))
-	}
 	if x.Waits {
-		e.active.Add(2)
 		return
 	}
 	if x.Err != nil { // the stream has ended already
@@ -465,9 +461,7 @@ func (inv *invocation) endStreamed(x *stage.Stream) {
 	kept := x.Keeps.(*ending)
 	end := *kept
 	kept.value = nil // whoever keeps the call's context does not keep that
-	end.Conclusion = stage.Conclusion{}
-	inv.first.Conclude(&end.Conclusion, nil, true, nil)
-	end.Record = x.Record
+	inv.first.Sum(&end.Conclusion, &inv.plan.adm.at, x.Record)
 	if x.Err != nil {
 		end.kind, end.err, end.value = ToolFailed, x.Err, nil
 	}
@@ -571,10 +565,14 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 	if !r.Expire() || x.Borrowed() || x.Caller().Err() != nil {
 		outcome = breaker.Neutral
 	}
-	if r.Abandon(outcome) {
-		exec.abandon(1)
-	}
+	r.Abandon(outcome)
 	return Result{}, x.Cause()
+}
+
+// isTimed reports whether a goroutine of its own runs r's code.
+func (r *running) isTimed() bool {
+	_, timed := r.Context.(*timedRun)
+	return timed
 }
 
 // timedRun is an attempt on a goroutine of its own, and the context that its code gets. A tool

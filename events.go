@@ -268,6 +268,7 @@ func (r *running) emitStarted(ctx context.Context, c *Call) {
 	defer func() {
 		if !normal { // a sink called Goexit: the code does not run
 			r.CallOff()
+			inv.attempts.CallOff()
 		}
 	}()
 	inv.emit(ctx, t)

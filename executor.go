@@ -516,11 +516,11 @@ func (e *Executor) countOut() {
 	}
 }
 
-// abandon counts attempts that nobody waits for any more, and that Close waits for until each is
-// given back. Whoever calls it is counted in.
-func (e *Executor) abandon(n int64) {
-	e.active.Add(2 * n)
-	e.abandoned.Add(n)
+// count counts calls that Close waits for beside those that were counted in, and attempts that
+// nobody waits for any more.
+func (e *Executor) count(calls, abandoned int) {
+	e.active.Add(2 * int64(calls))
+	e.abandoned.Add(int64(abandoned))
 }
 
 // ended is called when e has been closed and nobody is inside.

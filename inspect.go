@@ -298,7 +298,7 @@ func (e *Executor) Snapshot() Snapshot {
 		Completed:       e.completed.Load(),
 		Failed:          e.failed.Load(),
 		Denied:          e.denied.Load(),
-		Abandoned:       max(0, int(e.abandoned.Load())),
+		Abandoned:       int(e.abandoned.Load()),
 		EventsDelivered: e.delivered.Load(),
 		EventsDropped:   e.dropped.Load(),
 	}

@@ -366,7 +366,7 @@ func (h *hold) done(err error) {
 		return
 	}
 	outcome = breaker.Failure
-	if exec := r.inv.plan.exec; !tame(err) || r.inv.plan.adm.classify != nil {
+	if exec := r.inv.plan.exec; !tame(err) || r.admission().classify != nil {
 		given := err
 		h.failed.Store(&given)
 		exec.deadlines.Remove(h)
@@ -379,11 +379,11 @@ func (h *hold) done(err error) {
 	var c Call
 	r.inv.fill(&c)
 	c.Attempt = r.Attempt
-	o, throttles := r.inv.plan.adm.judge(r, &c, Result{}, err)
+	o, throttles := r.admission().judge(r, &c, Result{}, err)
 	outcome = o
 	err = r.inv.verdict(err, true) // which may be a refusal of a nested call
 	if len(throttles) > 0 {
-		r.Throttle(throttles)
+		r.Throttle(throttles, func() {})
 	}
 }
 

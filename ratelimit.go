@@ -299,10 +299,11 @@ func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...Thro
 	if r == nil {
 		return
 	}
-	if r.Throttle([]stage.Throttle{{After: retryAfter, Aim: r.inv.plan.adm.aim(parts)}}) {
+	list := []stage.Throttle{{After: retryAfter, Aim: r.admission().aim(parts)}}
+	r.Throttle(list, func() {
 		r.MeetThrottle()
 		r.throttled(retryAfter)
-	}
+	})
 }
 
 // throttles is what those that an attempt of a's has met itself ask for.

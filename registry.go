@@ -549,6 +549,7 @@ func (e *Executor) initPlans() {
 		Change:  func(s *registrySnapshot) (uint64, string) { return s.seq, s.name },
 		Begin:   e.newPlan,
 		Of:      func(p *plan) *tool { return p.tool },
+		Name:    func(t *tool) string { return t.spec.Name },
 		Drop:    e.drop,
 		Starts:  e.helperStarts,
 		Ends:    e.helperEnds,
@@ -603,7 +604,7 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 	if e.wraps() {
 		over = ctx.Done()
 	}
-	if p := e.plans.Make(name, t, over); p != nil {
+	if p := e.plans.Make(t, over); p != nil {
 		return p
 	}
 	reason := ErrRejected

@@ -40,8 +40,9 @@ type Config[S comparable, T, P any] struct {
 	// from that with the number before. Number zero has no tools.
 	Change func(S) (seq uint64, name string)
 
-	Begin func(*T) *P // makes a plan, but for what Finish does
-	Of    func(*P) *T // is the tool that it was made for
+	Begin func(*T) *P     // makes a plan, but for what Finish does
+	Of    func(*P) *T     // is the tool that it was made for
+	Name  func(*T) string // is the tool's own: another of the same text may be part of something large
 	// Finish runs the code of others that belongs to a plan. It may block and call Goexit, but
 	// not panic; the plan is used as it leaves it. nil means that there is no such code.
 	Finish func(*P)
@@ -117,14 +118,15 @@ func (x *Table[S, T, P]) Find(s S, name string) *P {
 	}
 	p := v.plans[name]
 	if n == nil && p != nil {
-		at.CompareAndSwap(nil, &named[P]{name, p})
+		at.CompareAndSwap(nil, &named[P]{x.conf.Name(x.conf.Of(p)), p})
 	}
 	return p
 }
 
-// Make is the plan of t, which was the tool of that name in the latest snapshot, made if need be.
+// Make is the plan of t, which was a tool of the latest snapshot, made if need be.
 // It is nil if over is closed before it is there.
-func (x *Table[S, T, P]) Make(name string, t *T, over <-chan struct{}) *P {
+func (x *Table[S, T, P]) Make(t *T, over <-chan struct{}) *P {
+	name := x.conf.Name(t)
 	x.Follow()
 	if p := x.now.Load().plans[name]; x.isOf(p, t) {
 		return p

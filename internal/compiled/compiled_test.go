@@ -59,6 +59,7 @@ func newWorld(t testing.TB, finish func(*plan)) *world {
 			return p
 		},
 		Of:     func(p *plan) *tool { return p.tool },
+		Name:   func(t *tool) string { return t.name },
 		Finish: finish,
 		Drop: func(gone []*plan) func() {
 			if len(gone) == 0 || !w.locked.CompareAndSwap(false, true) {
@@ -166,13 +167,13 @@ func TestFirstCallsThatMeetUseOnePlan(t *testing.T) {
 		got := make([]*plan, 16)
 		var all sync.WaitGroup
 		for i := range got {
-			all.Go(func() { got[i] = w.Make("x", x, nil) })
+			all.Go(func() { got[i] = w.Make(x, nil) })
 		}
 		all.Wait()
 		for _, p := range got {
 			w.want(t, "x", p)
 		}
-		w.want(t, "x", w.Make("x", x, nil))
+		w.want(t, "x", w.Make(x, nil))
 	})
 }
 
@@ -184,7 +185,7 @@ func TestFirstCallsThatBothMadeAPlanUseTheFirstOne(t *testing.T) {
 		w.begins = func() { <-both }
 		got := make(chan *plan)
 		for range 2 {
-			go func() { got <- w.Make("x", x, nil) }()
+			go func() { got <- w.Make(x, nil) }()
 		}
 		synctest.Wait()
 		close(both)
@@ -201,7 +202,7 @@ func TestFirstCallsThatBothMadeAPlanUseTheFirstOne(t *testing.T) {
 func TestPlansOfOtherToolsStayWhenOneChanges(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		x, y := w.set("x", &tool{"x"}), w.set("y", &tool{"y"})
-		p, q := w.Make("x", x, nil), w.Make("y", y, nil)
+		p, q := w.Make(x, nil), w.Make(y, nil)
 		w.set("z", &tool{"z"})
 		w.want(t, "x", nil)
 		w.Follow()
@@ -217,11 +218,11 @@ func TestPlansOfOtherToolsStayWhenOneChanges(t *testing.T) {
 
 func TestPlanOfARemovedToolIsDroppedAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		p := w.Make("x", w.set("x", &tool{"x"}), nil)
+		p := w.Make(w.set("x", &tool{"x"}), nil)
 		w.set("x", nil)
 		w.Follow()
 		wantDropped(t, p, 1)
-		q := w.Make("x", w.set("x", &tool{"x"}), nil)
+		q := w.Make(w.set("x", &tool{"x"}), nil)
 		if p == q {
 			t.Error("a tool that came back has the plan it had")
 		}
@@ -230,7 +231,7 @@ func TestPlanOfARemovedToolIsDroppedAtOnce(t *testing.T) {
 
 func TestPlanOfAReplacedToolStaysUntilTheNewOneIsThere(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		p := w.Make("x", w.set("x", &tool{"x"}), nil)
+		p := w.Make(w.set("x", &tool{"x"}), nil)
 		next := w.set("x", &tool{"x"})
 		w.Follow()
 		w.want(t, "x", nil)
@@ -238,7 +239,7 @@ func TestPlanOfAReplacedToolStaysUntilTheNewOneIsThere(t *testing.T) {
 		again := w.set("x", &tool{"x"}) // whose own plan nobody made meanwhile
 		w.Follow()
 		wantDropped(t, p, 0)
-		q := w.Make("x", again, nil)
+		q := w.Make(again, nil)
 		wantDropped(t, p, 1)
 		w.want(t, "x", q)
 		if q.tool == next {
@@ -250,7 +251,7 @@ func TestPlanOfAReplacedToolStaysUntilTheNewOneIsThere(t *testing.T) {
 func TestPlanOfAReplacedToolIsDroppedWhenTheToolIsRemoved(t *testing.T) {
 	for _, jump := range []bool{false, true} {
 		bubble(t, func(t *testing.T, w *world) {
-			p := w.Make("x", w.set("x", &tool{"x"}), nil)
+			p := w.Make(w.set("x", &tool{"x"}), nil)
 			w.set("x", &tool{"x"})
 			w.Follow()
 			w.set("x", nil)
@@ -270,7 +271,7 @@ func TestPlanOfAToolThatGoesWhileItIsMadeServesItsCallAndIsDropped(t *testing.T)
 			w := newWorld(t, func(p *plan) { <-goes })
 			x := w.set("x", &tool{"x"})
 			got := make(chan *plan)
-			go func() { got <- w.Make("x", x, nil) }()
+			go func() { got <- w.Make(x, nil) }()
 			synctest.Wait()
 			w.set("x", then)
 			w.Follow()
@@ -294,10 +295,10 @@ func TestWhoMakesAPlanMayAskForItsTool(t *testing.T) {
 		var inner *plan
 		w = newWorld(t, func(p *plan) {
 			if once.CompareAndSwap(false, true) {
-				inner = w.Make("x", p.tool, nil)
+				inner = w.Make(p.tool, nil)
 			}
 		})
-		p := w.Make("x", w.set("x", &tool{"x"}), nil)
+		p := w.Make(w.set("x", &tool{"x"}), nil)
 		synctest.Wait()
 		w.want(t, "x", p)
 		if p == nil || inner != p || w.started.Load() != maxRuns {
@@ -317,7 +318,7 @@ func TestWhoIsDoneWaitingLeavesThePlanForOthers(t *testing.T) {
 			over := make(chan struct{})
 			time.AfterFunc(time.Second, func() { close(over) })
 			from := time.Now()
-			if p := w.Make("x", x, over); p != nil || time.Since(from) != time.Second {
+			if p := w.Make(x, over); p != nil || time.Since(from) != time.Second {
 				t.Errorf("plan %p after %v, want none after a second", p, time.Since(from))
 			}
 		}
@@ -325,8 +326,8 @@ func TestWhoIsDoneWaitingLeavesThePlanForOthers(t *testing.T) {
 			t.Errorf("%d goroutines were started, %d are inside, want two", w.started.Load(), w.inside.Load())
 		}
 		got := make(chan *plan, 2)
-		go func() { got <- w.Make("x", x, nil) }()
-		go func() { got <- w.Make("y", y, nil) }()
+		go func() { got <- w.Make(x, nil) }()
+		go func() { got <- w.Make(y, nil) }()
 		synctest.Wait()
 		close(comes)
 		for range 2 {
@@ -352,10 +353,10 @@ func TestOneOfTwoIsEnough(t *testing.T) {
 		x := w.set("x", &tool{"x"})
 		over := make(chan struct{})
 		time.AfterFunc(time.Second, func() { close(over) })
-		if p := w.Make("x", x, over); p != nil {
+		if p := w.Make(x, over); p != nil {
 			t.Errorf("plan %p, want none", p)
 		}
-		p := w.Make("x", x, nil)
+		p := w.Make(x, nil)
 		synctest.Wait()
 		w.want(t, "x", p)
 		if p == nil || w.inside.Load() != 1 {
@@ -370,7 +371,7 @@ func TestOneOfTwoIsEnough(t *testing.T) {
 func TestPlanWhoseCodeCallsGoexitIsUsedAsItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(*plan) { runtime.Goexit() })
-		p := w.Make("x", w.set("x", &tool{"x"}), nil)
+		p := w.Make(w.set("x", &tool{"x"}), nil)
 		w.want(t, "x", p)
 		synctest.Wait()
 		w.check(t)
@@ -379,8 +380,8 @@ func TestPlanWhoseCodeCallsGoexitIsUsedAsItIs(t *testing.T) {
 
 func TestClearDropsAllThatIsKept(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		p := w.Make("x", w.set("x", &tool{"x"}), nil)
-		q := w.Make("y", w.set("y", &tool{"y"}), nil)
+		p := w.Make(w.set("x", &tool{"x"}), nil)
+		q := w.Make(w.set("y", &tool{"y"}), nil)
 		w.set("x", &tool{"x"})
 		w.Follow()
 		w.Clear()
@@ -418,7 +419,7 @@ func TestPlansAreKeptOrDroppedWhateverMeets(t *testing.T) {
 							}
 							p := w.Find(s, name)
 							if p == nil {
-								p = w.Make(name, x, nil)
+								p = w.Make(x, nil)
 							}
 							if p == nil || p.tool != x {
 								t.Errorf("a plan of another tool: %v", p)
@@ -440,7 +441,7 @@ func TestPlansAreKeptOrDroppedWhateverMeets(t *testing.T) {
 
 func TestFindAllocatesNothing(t *testing.T) {
 	w := newWorld(t, nil)
-	w.Make("x", w.set("x", &tool{"x"}), nil)
+	w.Make(w.set("x", &tool{"x"}), nil)
 	if n := testing.AllocsPerRun(100, func() { w.find("x") }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -452,7 +453,7 @@ func BenchmarkFind(b *testing.B) {
 		name := fmt.Sprint(i)
 		w.set(name, &tool{name})
 	}
-	w.Make("7", w.latest.Load().tools["7"], nil)
+	w.Make(w.latest.Load().tools["7"], nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		w.find("7")

@@ -36,8 +36,11 @@ func underWay(w uint64) bool { return w%oneBegun >= oneUnderWay }
 // over.
 func (a *Attempts) Run() bool { return a.word.Or(hasRun)&answered == 0 }
 
-// IsAnswered reports whether the call is over.
-func (a *Attempts) IsAnswered() bool { return a.word.Load()&answered != 0 }
+// CallOff takes back Run, as far as it is known that no other attempt has run: if it is the only one.
+func (a *Attempts) CallOff() {
+	for w := a.word.Load(); w/oneBegun == 1 && !a.word.CompareAndSwap(w, w&^hasRun); w = a.word.Load() {
+	}
+}
 
 // Answer says that the call is over. It reports what was true until then: whether the code has run,
 // and whether attempts are under way.

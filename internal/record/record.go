@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/slab"
 )
 
-// Record is what is known of one call. The zero value says nothing. Once something is noted it must not
-// be copied.
+// Record is what is known of one call. The zero value says nothing; see [New].
 type Record struct {
 	Wait      time.Duration // of all attempts
 	Place     int32         // in the queue on arrival, from 1; 0 means not queued
@@ -37,14 +37,17 @@ type Cost struct {
 	Actual   int64
 }
 
-// Says reports whether anything has been noted.
-func (r *Record) Says() bool { return r.Attempts > 0 }
+var records slab.Slab[Record]
+
+// New is an empty record.
+func New() *Record {
+	r := records.Take()
+	r.Waits, r.Costs = r.waits[:0], r.costs[:0]
+	return r
+}
 
 // Note adds what m knows of t, the ticket of that attempt, which starts to wait no more.
 func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
-	if !r.Says() {
-		r.Waits, r.Costs = r.waits[:0], r.costs[:0]
-	}
 	r.Attempts = max(r.Attempts, attempt)
 	r.Place = int32(t.Place())
 	r.Overtaken += int32(m.Overtaken(t))

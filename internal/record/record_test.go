@@ -49,7 +49,7 @@ func TestNote(t *testing.T) {
 		t.Fatalf("the second is %d", second.State())
 	}
 	r.m.Settle(int64(500*time.Millisecond), second, "tokens", 2)
-	rec := new(Record)
+	rec := New()
 	rec.Note(r.m, second, 1)
 	if rec.Wait != 400*time.Millisecond || rec.Place != 1 || rec.Attempts != 1 {
 		t.Errorf("noted %+v", rec)
@@ -74,7 +74,7 @@ func TestWith(t *testing.T) {
 	if none.With(one) != nil {
 		t.Error("there is a record although there is nothing to say")
 	}
-	rec := new(Record)
+	rec := New()
 	rec.Note(r.m, one, 1)
 	r.m.Settle(0, one, "tokens", 7)
 	later := rec.With(one)

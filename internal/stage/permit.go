@@ -19,6 +19,12 @@ type Tool struct {
 	Priced    bool          // a function says what its calls cost
 	Upstreams []*admit.Cell // the fixed cells that a throttle of its calls pauses
 	Class     *admit.Class  // the tool's own limit, which a throttle pauses if nothing else
+	Direct    bool          // nothing stands between admission and the tool's code
+	Owner     any           // whose tool it is here
+
+	// Count counts calls that Close waits for beside those that it knows of, and attempts that nobody
+	// waits for. The stage is locked.
+	Count func(calls, abandoned int)
 }
 
 // Permit is what one admitted attempt holds: slots, tokens, a place at breakers. The embedded State
@@ -34,13 +40,13 @@ type Permit struct {
 	left   bool          // nobody waits for the attempt any more
 	noted  bool          // it is in the call's record
 	ticket *admit.Ticket // nil once nothing of it is needed
+	tool   *Tool         // never changes, nor does tally
 	tally  *Tally
 }
 
 // Tally is what the attempts of one call add up to. The stage's lock guards it while attempts are
 // under way; then it belongs to whoever is in charge of the call.
 type Tally struct {
-	tool    *Tool                // never changes once an attempt was granted
 	more    atomic.Pointer[more] // nil until there is something to say
 	held    int64                // how long attempts held what they needed
 	ended   int64                // when the latest attempt gave back what it held; zero before
@@ -50,10 +56,10 @@ type Tally struct {
 
 // more is what there is to say of calls that waited, or are charged for, or hold streams.
 type more struct {
-	queued  atomic.Int64  // how long attempts waited
-	streams *streams      // nil without one
-	record  record.Record // that says nothing yet
-	sealed  bool          // the caller has the record: nothing is written into it any more
+	queued  atomic.Int64   // how long attempts waited
+	streams *streams       // nil without one
+	record  *record.Record // nil until there is something to say
+	sealed  bool           // the caller has the record: nothing is written into it any more
 }
 
 var mores slab.Slab[more]
@@ -97,32 +103,39 @@ func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
 func (x *Tool) says(t *admit.Ticket) bool { return t.Place() > 0 || x.Priced || len(t.Settled()) > 0 }
 
 func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
-	if m := y.own(); !m.sealed { // else an attempt that nobody waited for ends late
-		m.record.Note(x.Stage.M, t, attempt)
+	m := y.own()
+	if m.sealed { // an attempt that nobody waited for ends late
+		return
+	}
+	if m.record == nil {
+		m.record = record.New()
+	}
+	m.record.Note(x.Stage.M, t, attempt)
+}
+
+// Grant makes p the permit of an attempt at x that holds what the ticket t took, from now on. If the
+// call is over already, nobody waits for the attempt. The stage is locked.
+func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now int64) {
+	p.Attempt, p.Granted, p.ticket, p.live, p.tool, p.tally = attempt, now, t, true, x, y
+	y.waited++
+	y.Waited(t, now)
+	if y.counted {
+		x.Count(1, 1)
 	}
 }
 
-// Grant makes p the permit of an attempt at x that holds what the ticket t took, from now on. It
-// reports whether the call is over already, so that nobody waits for the attempt. The stage is locked.
-func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now int64) (abandoned bool) {
-	p.Attempt, p.Granted, p.ticket, p.live, p.tally = attempt, now, t, true, y
-	if y.tool == nil { // others read it without the lock, after theirs was granted
-		y.tool = x
-	}
-	y.waited++
-	y.Waited(t, now)
-	return y.counted
-}
+// Tool is where the attempt was admitted; nil if it was not.
+func (p *Permit) Tool() *Tool { return p.tool }
 
 // Ticket is what p holds in s, or nil. The stage is locked.
 func (p *Permit) Ticket(s *Stage) *admit.Ticket {
-	if p.tally != nil && p.tally.tool.Stage == s && p.live {
+	if p.tool != nil && p.tool.Stage == s && p.live {
 		return p.ticket
 	}
 	return nil
 }
 
-func (p *Permit) lock() *Stage { return p.tally.tool.Stage.Lock() }
+func (p *Permit) lock() *Stage { return p.tool.Stage.Lock() }
 
 // Settle charges p's attempt what it has really used of a unit, as long as it holds something.
 func (p *Permit) Settle(unit string, used int64) {
@@ -134,52 +147,49 @@ func (p *Permit) Settle(unit string, used int64) {
 }
 
 // Throttle pauses what an upstream's answers to the attempt speak of, as long as it holds something,
-// and reports whether it does.
-func (p *Permit) Throttle(list []Throttle) (live bool) {
+// and calls meet before.
+func (p *Permit) Throttle(list []Throttle, meet func()) {
 	s := p.lock()
-	if live = p.live; live {
+	if p.live {
+		meet()
 		s.throttle(p, list)
 	}
 	s.Unlock()
-	return live
 }
 
 // Abandon says that nobody waits for p's attempt any more, whose code has not ended, and what that
-// is to breakers. It reports whether the attempt is to be counted as abandoned, which it is until it
-// is given back.
-func (p *Permit) Abandon(o breaker.Outcome) (count bool) {
+// is to breakers. It is counted as abandoned until it is given back.
+func (p *Permit) Abandon(o breaker.Outcome) {
 	s := p.lock()
 	if p.live {
 		now := s.Now()
 		s.M.Judge(now, p.ticket, o)
-		count = p.abandon(now)
+		p.abandon(now)
 	}
 	s.Unlock()
-	return count
 }
 
 // Linger says what the outcome is of an attempt whose code has not ended, or whose stream has not.
-// It reports whether code is inside, and whether the attempt is to be counted as [Permit.Abandon]
-// says.
-func (p *Permit) Linger(list []Throttle) (inside, count bool) {
+// It reports whether code is inside; then the attempt is abandoned.
+func (p *Permit) Linger(list []Throttle) (inside bool) {
 	s := p.lock()
 	if p.live {
 		s.throttle(p, list)
 		if inside = p.Inside(); inside {
 			now := s.Now()
 			s.M.Judge(now, p.ticket, p.Outcome)
-			count = p.abandon(now)
+			p.abandon(now)
 		} else {
 			p.note() // the caller gets the record now
 		}
 	}
 	s.Unlock()
-	return inside, count
+	return inside
 }
 
 // Hindsight tells the breakers of an outcome that was long in coming. Whoever gives back what the
 // attempt holds finds all that follows from it under the lock, or nothing. It answers as Linger.
-func (p *Permit) Hindsight(list []Throttle) (inside, count bool) {
+func (p *Permit) Hindsight(list []Throttle) (inside bool) {
 	s := p.lock()
 	t := p.ticket
 	if t != nil {
@@ -195,7 +205,7 @@ func (p *Permit) Hindsight(list []Throttle) (inside, count bool) {
 		p.free(s)
 	}
 	s.Unlock()
-	return false, false
+	return false
 }
 
 // Returned is what is left to do for who has given a permit back. It is nil if there is nothing.
@@ -236,7 +246,7 @@ func (p *Permit) Finish(now int64) (done bool) {
 // finish gives back what an attempt holds of which there is nothing else to say.
 func (p *Permit) finish(s *Stage, now int64) (done bool) {
 	t, y := p.ticket, p.tally
-	if p.left || y.counted || y.tool.says(t) {
+	if p.left || y.counted || p.tool.says(t) {
 		return false
 	}
 	s.M.Finish(now, t, p.Outcome)
@@ -300,24 +310,25 @@ func (p *Permit) free(s *Stage) {
 	s.M.Free(t)
 }
 
-// abandon says that nobody waits for the attempt any more, and reports whether that is to be counted:
-// else it is with the call's others.
-func (p *Permit) abandon(now int64) (count bool) {
+// abandon says that nobody waits for the attempt any more.
+func (p *Permit) abandon(now int64) {
 	if p.left {
-		return false
+		return
 	}
 	p.left = true
 	p.note()
 	p.book(now)
 	p.tally.waited--
-	return !p.tally.counted
+	if !p.tally.counted { // else it is with the call's others
+		p.tool.Count(1, 1)
+	}
 }
 
 // note writes what admission knows of the attempt into the record of its call, once.
 func (p *Permit) note() {
 	if !p.noted {
 		p.noted = true
-		p.tally.Note(p.tally.tool, p.ticket, p.Attempt)
+		p.tally.Note(p.tool, p.ticket, p.Attempt)
 	}
 }
 
@@ -336,14 +347,15 @@ type Conclusion struct {
 	Queued time.Duration
 	Held   time.Duration
 	Ended  int64 // when the last attempt gave back what it held; zero if there was none
-	Left   int   // attempts that nobody waits for any more from now on
 	Err    error // what the stream that is the call's result has ended with already
 	Waits  bool  // the call's end has to wait for that stream
 }
 
 // Conclude ends a call, and makes c, which is zero, what its attempts add up to. It is told x if some
-// are under way; else x is nil, and the tally belongs to the caller. If a stream is the call's result, which it is only if that has not failed, and has not
-// ended, then whoever ends the stream gets what keep answers.
+// are under way, which nobody waits for any more; else x is nil, and the tally belongs to the caller.
+//
+// If a stream is the call's result, which it is only if that has not failed, and has not ended, then
+// whoever ends the stream gets what keep answers, and one call more is counted until it does.
 func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 	if x != nil {
 		s := x.Stage.Lock()
@@ -352,10 +364,8 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 	c.Held, c.Ended = time.Duration(y.held), y.ended
 	var stream *Stream
 	if m := y.more.Load(); m != nil {
-		if m.record.Says() && !m.sealed {
-			c.Record = &m.record
-		}
-		if c.Queued = y.Queued(); !failed && m.streams != nil && m.streams.p != nil {
+		c.Record, c.Queued = m.record, y.Queued()
+		if !failed && m.streams != nil && m.streams.p != nil {
 			stream = &m.streams.Stream
 		}
 	}
@@ -366,10 +376,19 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 				y.waited--
 			}
 			stream.Keeps, stream.Record = keep(), c.Record
+			x.Count(1, 0)
 		}
-		c.Left = int(y.waited)
+		x.Count(int(y.waited), int(y.waited))
 	}
 	if stream != nil && !c.Waits {
 		c.Err = stream.Err
 	}
+}
+
+// Sum makes c what the attempts of a call add up to that a stream has held open, and which has ended:
+// others of it may be under way.
+func (y *Tally) Sum(c *Conclusion, x *Tool, r *record.Record) {
+	s := x.Stage.Lock()
+	*c = Conclusion{Record: r, Queued: y.Queued(), Held: time.Duration(y.held), Ended: y.ended}
+	s.Unlock()
 }

@@ -75,7 +75,7 @@ func (p *Permit) upstreams() (cells []*admit.Cell) {
 			cells = append(cells, n.Cell)
 		}
 	}
-	for _, c := range p.tally.tool.Upstreams {
+	for _, c := range p.tool.Upstreams {
 		if !slices.Contains(cells, c) {
 			cells = append(cells, c)
 		}
@@ -86,7 +86,7 @@ func (p *Permit) upstreams() (cells []*admit.Cell) {
 // own is the cell of p's tool.
 func (p *Permit) own() (cells []*admit.Cell) {
 	for _, n := range p.ticket.Needs() {
-		if n.Cell.Class() == p.tally.tool.Class {
+		if n.Cell.Class() == p.tool.Class {
 			cells = append(cells, n.Cell)
 		}
 	}
