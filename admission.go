@@ -232,7 +232,7 @@ func (a *admission) handler(next Handler) Handler {
 		if c.inv == nil {
 			return Result{}, errors.New("sluice: a gate's Handler was called outside an Executor: list the gate in Config.Interceptors")
 		}
-		if len(c.inv.plan.exec.outer) > 0 {
+		if !c.inv.plan.once {
 			return a.again(ctx, &c)
 		}
 		return a.do(ctx, &c, 0, nil)

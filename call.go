@@ -122,7 +122,7 @@ type invocation struct {
 
 	key      CallKey
 	began    int64           // the instant of tool.invoked
-	attempts permit.Attempts // what has become of it, if they may be several
+	attempts permit.Attempts // how many, if they may be several; and whether its end is reported
 	calls    atomic.Int32    // made under it, while it is the outermost that runs
 	emitting turn.Line       // of events
 	seq      uint32          // of the last event; owned by who emits
@@ -319,6 +319,9 @@ type running struct {
 	stage.Permit
 }
 
+// String keeps what prints the context from looking inside.
+func (r *running) String() string { return "sluice: the context of a tool" }
+
 // Value answers the library's own questions, and passes others on.
 func (r *running) Value(key any) any {
 	switch key.(type) {
@@ -428,7 +431,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 			x.retry = foreignRetry(*err)
 		}
 	}
-	if inv.parent.Load() != nil && len(e.outer) > 0 { // which may have made it
+	if inv.parent.Load() != nil && !inv.plan.once { // which may have made it
 		inv.passOn((*running)(nil).blames(*err).Carried)
 	}
 	normal = true
@@ -492,7 +495,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 		}
 	}()
 	now := x.Ended
-	if now == 0 || len(e.outer) > 0 { // there was no attempt, or it was not the end
+	if now == 0 || !inv.plan.once { // there was no attempt, or it was not the end
 		now = e.clock.Now()
 	}
 	t := inv.event(x.kind, now)

@@ -166,6 +166,9 @@ func (x *sinkContext) Deadline() (time.Time, bool) { return x.given.Deadline() }
 func (x *sinkContext) Done() <-chan struct{}       { return x.given.Done() }
 func (x *sinkContext) Err() error                  { return x.given.Err() }
 
+// String keeps what prints the context from looking inside.
+func (x *sinkContext) String() string { return "sluice: the context of an event" }
+
 // Value answers the library's own question, and passes others on.
 func (x *sinkContext) Value(key any) any {
 	if _, ok := key.(callKey); ok {
