@@ -243,13 +243,14 @@ func (p *Permit) Finish(now int64) (done bool) {
 	return done
 }
 
-// finish gives back what an attempt holds of which there is nothing else to say.
+// finish gives back what an attempt holds, unless somebody has to be told.
 func (p *Permit) finish(s *Stage, now int64) (done bool) {
 	t, y := p.ticket, p.tally
-	if p.left || y.counted || p.tool.says(t) {
+	if p.left || y.counted || len(t.Settled()) > 0 {
 		return false
 	}
 	s.M.Finish(now, t, p.Outcome)
+	p.note()
 	p.book(now)
 	y.waited--
 	p.live = false
