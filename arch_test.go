@@ -124,6 +124,37 @@ func TestFilesAreShort(t *testing.T) {
 	assert.Greater(t, n, 100, "files were read")
 }
 
+// The root is contract and policy: few files, and few lines.
+func TestRootIsSmall(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	lines, n := 0, 0
+	for _, f := range files {
+		if strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(f)
+		require.NoError(t, err)
+		lines += strings.Count(string(text), "\n")
+		n++
+	}
+	assert.LessOrEqual(t, n, 17, "files")
+	assert.LessOrEqual(t, lines, 7000, "lines")
+}
+
+// The module requires what its users can bear, and nothing else.
+func TestModuleRequires(t *testing.T) {
+	text, err := os.ReadFile("go.mod")
+	require.NoError(t, err)
+	var direct []string
+	for _, m := range regexp.MustCompile(`(?m)^\s*(?:require )?(\S+\.\S+/\S+) v\S+( // indirect)?$`).FindAllStringSubmatch(string(text), -1) {
+		if m[2] == "" {
+			direct = append(direct, m[1])
+		}
+	}
+	assert.Equal(t, []string{"github.com/stretchr/testify", "golang.org/x/sync", "golang.org/x/time"}, direct)
+}
+
 // eachFile parses the Go files under dir, those of nested modules and of tests as well.
 func eachFile(t *testing.T, dir string, do func(path string, fset *token.FileSet, f *ast.File)) {
 	t.Helper()
