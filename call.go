@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/payload"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/rules"
@@ -95,19 +96,6 @@ func encodeJSON(v any, max int) (json.RawMessage, error) {
 		return nil, fmt.Errorf("sluice: encoding %T: %w", v, err)
 	}
 	return b, nil
-}
-
-// outputBytes is the size of a result where it is known without encoding it.
-func outputBytes(v any) int {
-	switch v := v.(type) {
-	case json.RawMessage:
-		return len(v)
-	case []byte:
-		return len(v)
-	case string:
-		return len(v)
-	}
-	return 0
 }
 
 // invocation is one call: its identity, its place among nested calls, its events. It is
@@ -246,7 +234,8 @@ func (inv *invocation) fill(c *Call) {
 type first struct {
 	running
 	stage.Tally
-	given   context.Context // what sinks get; nil until one does
+	given   *callContext // what sinks get; nil or empty until one does
+	event   *callEvent   // for the next event, if one goroutine emits all; else nil
 	aside   atomic.Pointer[aside]
 	done    atomic.Int32 // attempts that have ended, if there may be more than one
 	retried atomic.Int32 // after how many attempts a ToolRetrying came last
@@ -345,13 +334,35 @@ type whole struct {
 	space first
 }
 
-var wholes = slab.Slab[whole]{Fill: func(list []whole) {
-	key := ids.NextKeys(len(list))
-	for i := range list {
-		w := &list[i]
-		w.key, w.first, w.space.inv = CallKey(key)+CallKey(i), &w.space, &w.invocation
+// told is a whole of an executor with a sink.
+type told struct {
+	whole
+	sinks callContext
+}
+
+var (
+	wholes = slab.Slab[whole]{Fill: calls(func(w *whole) *whole { return w })}
+	tolds  = slab.Slab[told]{Fill: calls(func(w *told) *whole { w.space.given = &w.sinks; return &w.whole })}
+)
+
+// calls makes new calls ready.
+func calls[W any](of func(*W) *whole) func([]W) {
+	return func(list []W) {
+		key := ids.NextKeys(len(list))
+		for i := range list {
+			w := of(&list[i])
+			w.key, w.first, w.space.inv = CallKey(key)+CallKey(i), &w.space, &w.invocation
+		}
 	}
-}}
+}
+
+// newCall is a call of e that its caller waits for.
+func (e *Executor) newCall() *invocation {
+	if e.conf.Sink != nil {
+		return &tolds.Take().invocation
+	}
+	return &wholes.Take().invocation
+}
 
 // CallKey tells a call from every other, whatever ids callers give, in this process and
 // others. Zero belongs to no call.
@@ -507,7 +518,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	}
 	t.Result.rec, t.Result.max = x.Record, e.conf.MaxResultBytes
 	if t.hasData = x.value != nil; x.kind == ToolCompleted {
-		t.value, t.OutputBytes = x.value, outputBytes(x.value)
+		t.value, t.OutputBytes = x.value, payload.Bytes(x.value)
 	}
 	inv.emit(inv.toSinks(x.ctx), t)
 }

@@ -158,13 +158,19 @@ var callEvents = sync.Pool{New: func() any { return new(callEvent) }}
 
 // event makes an event of inv's, at the instant now, for emit.
 func (inv *invocation) event(k EventKind, now int64) *callEvent {
-	t := callEvents.Get().(*callEvent)
-	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
-	t.CallKey, t.Elapsed = inv.key, time.Duration(max(0, now-inv.began))
-	inv.fill(&t.Call)
-	if p := inv.parent.Load(); p != nil {
-		t.ParentID, t.ParentKey = p.inv.id, p.inv.key
+	var t *callEvent
+	if f := inv.first; f != nil && f.event != nil {
+		t, f.event = f.event, nil
+	} else {
+		t = callEvents.Get().(*callEvent)
+		t.CallKey = inv.key
+		inv.fill(&t.Call)
+		if p := inv.parent.Load(); p != nil {
+			t.ParentID, t.ParentKey = p.inv.id, p.inv.key
+		}
 	}
+	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
+	t.Elapsed = time.Duration(max(0, now-inv.began))
 	return t
 }
 
@@ -225,6 +231,11 @@ func (inv *invocation) Say(t *callEvent) {
 		inv.seq++
 		t.Seq = inv.seq
 		inv.deliver(t.ctx, t)
+	}
+	if inv.plan.alone && !t.last && inv.first != nil { // the next is as this one, but for what such events say
+		t.value, t.ctx, t.By, t.InputBytes, t.Queued = nil, nil, "", 0, 0
+		inv.first.event = t
+		return
 	}
 	t.free()
 }

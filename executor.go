@@ -253,7 +253,7 @@ func (e *Executor) invoke(ctx context.Context, r *Request, open bool, a *answer,
 	if ctx == nil {
 		ctx = noContext
 	}
-	inv, normal := &wholes.Take().invocation, false
+	inv, normal := e.newCall(), false
 	defer func() {
 		if !normal {
 			*a = answer{err: caught(r.Tool, recover())}

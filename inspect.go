@@ -119,7 +119,7 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	if ctx == nil {
 		ctx = noContext
 	}
-	inv := &wholes.Take().invocation
+	inv := e.newCall()
 	d, err := inv.explain(ctx, e, &r)
 	if err != nil {
 		d.Refusal = ownError(inv.verdict(err, false))

@@ -2,7 +2,6 @@ package sluice
 
 import (
 	"context"
-	"time"
 
 	"github.com/sluice-go/sluice/internal/eventtext"
 	"github.com/sluice-go/sluice/internal/ids"
@@ -159,34 +158,19 @@ func (x *callContext) Value(key any) any {
 	return x.Context.Value(key)
 }
 
-// sinkContext is a callContext that stands in the call itself.
-type sinkContext first
-
-func (x *sinkContext) Deadline() (time.Time, bool) { return x.given.Deadline() }
-func (x *sinkContext) Done() <-chan struct{}       { return x.given.Done() }
-func (x *sinkContext) Err() error                  { return x.given.Err() }
-
-// String keeps what prints the context from looking inside.
-func (x *sinkContext) String() string { return "sluice: the context of an event" }
-
-// Value answers the library's own question, and passes others on.
-func (x *sinkContext) Value(key any) any {
-	if _, ok := key.(callKey); ok {
-		return x.inv
-	}
-	return x.given.Value(key)
-}
-
 // toSinks is the context for events of inv, which was made with ctx.
 func (inv *invocation) toSinks(ctx context.Context) context.Context {
 	f := inv.first
 	if f == nil || inv.parent.Load() != nil { // whose context must not be kept here
 		return &callContext{ctx, inv}
 	}
-	if f.given == nil { // a sink may have kept it
-		f.given = ctx
+	if f.given == nil {
+		f.given = new(callContext)
 	}
-	return (*sinkContext)(f)
+	if f.given.inv == nil { // else a sink may have kept it
+		*f.given = callContext{ctx, inv}
+	}
+	return f.given
 }
 
 // within is the call of e, if any, that is under way and whose code or sink has ctx.

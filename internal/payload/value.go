@@ -343,3 +343,16 @@ func isZero(v reflect.Value) (zero bool) {
 }
 
 func quotable(k reflect.Kind) bool { return k >= reflect.Bool && k <= reflect.Float64 }
+
+// Bytes is the size of v where it is known without encoding it.
+func Bytes(v any) int {
+	switch v := v.(type) {
+	case json.RawMessage:
+		return len(v)
+	case []byte:
+		return len(v)
+	case string:
+		return len(v)
+	}
+	return 0
+}
