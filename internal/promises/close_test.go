@@ -374,3 +374,48 @@ func TestClose_AfterAContextThatMisbehavesAsItIsWatched(t *testing.T) {
 		}
 	}
 }
+
+// slowly is a sink that takes a minute over events of that kind.
+func slowly(kind sluice.EventKind) sluice.EventSink {
+	return sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+		if e.Kind == kind {
+			time.Sleep(time.Minute)
+		}
+		return nil
+	})
+}
+
+// Close waits for a call whose attempt was left behind and has ended, as long as a sink is told what that
+// did to a breaker. Who is left is counted before the sink is told.
+func TestClose_WaitsForASinkThatHearsOfAnAttemptLeftBehind(t *testing.T) {
+	leaves := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			go next(ctx, c)
+			time.Sleep(time.Second)
+			return sluice.Result{}, errTool
+		}
+	})
+	for name, c := range map[string]sluice.Config{
+		"out of time":            {Timeout: time.Second, Interceptors: interceptors(opensAtOnce())},
+		"left by an interceptor": {Interceptors: interceptors(opensAtOnce(), leaves)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c.Sink = slowly(sluice.BreakerStateChanged)
+				r := newRig(t, c)
+				r.tool(sluice.Spec{Name: "x"}, sleeps(2*time.Second))
+				go r.call("x")
+				for _, want := range []int{0, 1, 0} { // in the code, left, and with the sink
+					time.Sleep(900 * ms)
+					assert.Equal(t, want, r.Snapshot().Abandoned, "abandoned after %v", r.at())
+				}
+				require.NoError(t, r.Close(t.Context()))
+				assert.Equal(t, 61*time.Second, r.at(), "closed after")
+				r.trace("x: invoked started failed")
+				r.end()
+			})
+		})
+	}
+}
+
+func opensAtOnce() *sluice.CircuitBreaker { return breakerOf(sluice.CircuitBreakerConfig{Failures: 1}) }

@@ -3,6 +3,7 @@ package promises_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -15,6 +16,8 @@ import (
 )
 
 type bulk struct{ bytes [1 << 16]byte }
+
+type bulkKey struct{}
 
 // TestKeptContext_KeepsNoInputAndNoResult: a context that a tool keeps beyond its call keeps neither the call's
 // input nor its result, however the call was made.
@@ -143,4 +146,90 @@ func TestNilContextIsRefusedByName(t *testing.T) {
 			require.NoError(t, e.Close(t.Context()))
 		})
 	}
+}
+
+// asksPanic is a context of which one method panics the n-th time that it is asked.
+type asksPanic struct {
+	context.Context
+	method string
+	n      int
+}
+
+func (c *asksPanic) in(method string) {
+	if method == c.method {
+		if c.n--; c.n == 0 {
+			panic("asked")
+		}
+	}
+}
+
+func (c *asksPanic) Deadline() (time.Time, bool) { c.in("Deadline"); return time.Time{}, false }
+func (c *asksPanic) Err() error                  { c.in("Err"); return nil }
+func (c *asksPanic) Done() <-chan struct{}       { c.in("Done"); return nil }
+
+// A caller's context that panics, whenever it is asked, keeps no slot and nothing from closing, and its
+// call is rejected exactly if the code did not run.
+func TestContextThatPanics_KeepsNothing(t *testing.T) {
+	for _, method := range []string{"Deadline", "Err", "Done"} {
+		for _, timeout := range []time.Duration{0, time.Second} {
+			for _, fail := range []error{nil, errTool} {
+				t.Run(fmt.Sprint(method, " ", timeout, " ", fail), func(t *testing.T) {
+					bubble(t, func(t *testing.T) {
+						for n, asked := 1, true; asked; n++ {
+							asked = panicsOnce(t, method, n, timeout, fail)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// panicsOnce makes a call whose context panics the n-th time that it is asked, and reports whether that
+// came to pass.
+func panicsOnce(t *testing.T, method string, n int, timeout time.Duration, fail error) (asked bool) {
+	t.Helper()
+	r := newRig(t, sluice.Config{Timeout: timeout, MaxWait: sluice.NoWait, Interceptors: interceptors(atMost(1))})
+	ran := false
+	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { ran = true; return fail })
+	ctx := &asksPanic{r.ctx, method, n}
+	_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
+	var p *sluice.PanicError
+	if !errors.As(err, &p) {
+		assert.Equal(t, fail, err, "asked %d times", n)
+	}
+	assert.Equal(t, !ran, errors.Is(err, sluice.ErrRejected), "asked %d times: %v", n, err)
+	assert.Equal(t, fail, r.call("x"), "the next call, when the context was asked %d times", n)
+	soon, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	require.NoError(t, r.Close(soon), "asked %d times", n)
+	r.end()
+	return ctx.n <= 0
+}
+
+// A result that is kept keeps nothing of its call, whatever there is to say of that.
+func TestKeptResult_KeepsNothingOfItsCall(t *testing.T) {
+	r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+	costs := sluice.Policy{Cost: func(sluice.Call, string) int64 { return 1 }}
+	r.tool(sluice.Spec{Name: "plain"}, func(context.Context) error { return nil })
+	r.tool(sluice.Spec{Name: "priced", Policy: costs}, func(context.Context) error { return nil })
+	r.tool(sluice.Spec{Name: "streamed", Policy: costs}, streams(t, ms, nil))
+	tools := []string{"plain", "priced", "streamed"}
+	var kept []sluice.Result
+	var contexts []weak.Pointer[bulk]
+	for i := range 30 {
+		v := new(bulk)
+		contexts = append(contexts, weak.Make(v))
+		res, err := r.Invoke(context.WithValue(context.Background(), bulkKey{}, v), sluice.Request{Tool: tools[i%3]})
+		require.NoError(t, err)
+		kept = append(kept, res)
+	}
+	r.end()
+	for range 3 {
+		runtime.GC()
+	}
+	for i, c := range contexts {
+		assert.True(t, c.Value() == nil, "the context of call %d, %s, is kept", i, tools[i%3])
+	}
+	runtime.KeepAlive(kept)
 }

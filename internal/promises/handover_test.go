@@ -796,3 +796,17 @@ func TestHandOver_CloseAgainstTheLastGivingBack(t *testing.T) {
 		})
 	}
 }
+
+// Attempts of one call begin and end at once: each holds and gives back what is its own.
+func TestHandOver_AttemptAgainstAttempt(t *testing.T) {
+	r := newRig(t, sluice.Config{Interceptors: interceptors(atOnce, atMost(4))})
+	r.ctx = t.Context()
+	var g gauge
+	r.tool(sluice.Spec{Name: "x"}, g.counts(0))
+	calls := rounds(1000)
+	for range calls {
+		require.NoError(t, r.call("x"))
+	}
+	assert.Equal(t, int64(2*calls), g.total.Load(), "attempts")
+	r.end()
+}

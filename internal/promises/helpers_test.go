@@ -252,6 +252,15 @@ var passing = sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sl
 	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) { return next(ctx, c) }
 })
 
+// atOnce makes two attempts of each call, at once.
+var atOnce = sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+		var errs [2]error
+		parallel(2, func(i int) { _, errs[i] = next(ctx, c) })
+		return sluice.Result{}, errors.Join(errs[:]...)
+	}
+})
+
 // free fails the test unless n calls of the limiter's executor can run at once.
 func free(t *testing.T, e *sluice.Executor, n int) {
 	t.Helper()

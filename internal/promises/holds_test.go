@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -545,4 +546,36 @@ func TestHold_CloseWaitsForWhoReturnsAsItsTimeIsOver(t *testing.T) {
 		assert.GreaterOrEqual(t, r.at(), 509*ms)
 		time.Sleep(time.Minute)
 	})
+}
+
+// An attempt that nobody waits for ends at the moment at which the stream ends that another attempt has
+// answered: the call ends once, and Close waits for both.
+func TestHold_EndsAsAnotherAttemptDoes(t *testing.T) {
+	hedge := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			go next(ctx, c)
+			time.Sleep(time.Second)
+			return next(ctx, c)
+		}
+	})
+	for range rounds(100) {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Interceptors: interceptors(hedge, atMost(2))})
+			var attempts atomic.Int64
+			r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+				if attempts.Add(1) == 1 {
+					time.Sleep(10 * time.Second)
+					return nil
+				}
+				return streams(t, 9*time.Second, nil)(ctx)
+			})
+			require.NoError(t, r.call("x"))
+			assert.Equal(t, time.Second, r.at(), "answered after")
+			assert.Equal(t, 2, r.Snapshot().InFlight)
+			require.NoError(t, r.Close(t.Context()))
+			assert.Equal(t, 10*time.Second, r.at(), "closed after")
+			assert.Equal(t, sluice.ToolCompleted, r.terminal("x").Kind)
+			r.end()
+		})
+	}
 }

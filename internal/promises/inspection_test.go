@@ -477,6 +477,45 @@ func TestDecisionOfACallIsFinal(t *testing.T) {
 	})
 }
 
+// A result that an interceptor answers from a store says nothing of the call that once gave it.
+func TestDecisionOfAStoredResultIsOfItsOwnCall(t *testing.T) {
+	for _, loud := range []bool{false, true} {
+		t.Run(fmt.Sprint("with a sink ", loud), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var stored *sluice.Result
+				store := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						if stored != nil {
+							return *stored, nil
+						}
+						return next(ctx, c)
+					}
+				})
+				r := newRig(t, sluice.Config{Interceptors: interceptors(store, atMost(1))})
+				defer r.end()
+				if !loud {
+					r.ctx = t.Context()
+				}
+				r.tool(sluice.Spec{Name: "x"}, sleeps(time.Second))
+				r.busy("x")
+				first, err := r.Invoke(r.ctx, sluice.Request{Tool: "x"})
+				require.NoError(t, err)
+				waited := sluice.Decision{
+					Wait: time.Second, Waits: []sluice.Wait{{By: "concurrency global", For: time.Second}},
+					Place: 1, Attempts: 1, Costs: []sluice.Cost{},
+				}
+				require.Equal(t, waited, first.Decision())
+				stored = &first
+				again, err := r.Invoke(r.ctx, sluice.Request{Tool: "x"})
+				require.NoError(t, err)
+				assert.Equal(t, first.Value, again.Value)
+				assert.Empty(t, again.Decision(), "the decision of a call that was answered from the store")
+				assert.Equal(t, waited, first.Decision(), "later")
+			})
+		})
+	}
+}
+
 // To explain a call makes no key, evicts none and takes nothing.
 func TestExplainTakesNoKey(t *testing.T) {
 	bubble(t, func(t *testing.T) {

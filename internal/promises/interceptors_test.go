@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -257,6 +258,87 @@ func TestPromise12_InterceptorsCannotLieAboutIt(t *testing.T) {
 			t.Errorf("%v, and the tool ran: %v", err, ran)
 		}
 	})
+}
+
+// An interceptor outside the gates may answer at any moment while its next is on the way. Its error is
+// a denial exactly if the tool's code has not run by then, and the code does not run afterwards. A call
+// whose start has been told has run.
+func TestPromise12_DenialIsARejectionIfTheCodeDidNotRun(t *testing.T) {
+	for _, tt := range []struct {
+		step string // at which the interceptor answers
+		ran  bool
+		last string
+	}{
+		{"before next", false, "denied"},
+		{"key", false, "denied"},
+		{"cost", false, "denied"},
+		{"tool.queued", false, "denied"},
+		{"waits", false, "denied"},
+		{"tool.started", true, "failed"},
+		{"code", true, "failed"},
+		{"judged", true, "failed"},
+	} {
+		t.Run(tt.step, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var left sync.WaitGroup
+				reached := make(chan struct{})
+				at := func(step string) {
+					if step == tt.step {
+						close(reached)
+						time.Sleep(time.Second) // in which the interceptor answers
+					}
+				}
+				answers := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+					if s.Name != "x" {
+						return next
+					}
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						left.Go(func() {
+							at("before next")
+							_, err := next(ctx, c)
+							assert.Equal(t, tt.ran, err == nil, "the attempt ended with %v", err)
+						})
+						<-reached
+						return sluice.Result{}, errTool
+					}
+				})
+				key := sluice.ByKey("key", func(c sluice.Call) string {
+					if c.Tool == "x" {
+						at("key")
+					}
+					return "k"
+				})
+				r := newRig(t, sluice.Config{
+					Interceptors: interceptors(answers, atMost(1), limitsOf(sluice.Limit{Max: 2, Scope: key})),
+					Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+						if e.Call.Tool == "x" {
+							at(string(e.Kind))
+						}
+						return nil
+					}),
+				})
+				r.tool(sluice.Spec{Name: "block"}, sleeps(10*ms))
+				ran := false
+				r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{
+					Rates:    []sluice.Rate{{N: 1e6, Unit: "u"}},
+					Cost:     func(sluice.Call, string) int64 { at("cost"); return 1 },
+					Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { at("judged"); return sluice.OutcomeAuto },
+				}}, func(context.Context) error { ran = true; at("code"); return nil })
+				r.busy("block")
+				left.Go(func() {
+					time.Sleep(5 * ms)
+					at("waits")
+				})
+				err := r.call("x")
+				r.end()
+				left.Wait()
+				assert.Equal(t, tt.ran, ran, "the code ran")
+				assert.ErrorIs(t, err, errTool)
+				assert.Equal(t, !tt.ran, errors.Is(err, sluice.ErrRejected), "rejected: %v", err)
+				assert.Equal(t, "tool."+tt.last, string(r.terminal("x").Kind))
+			})
+		})
+	}
 }
 
 // A gate whose Wrap somebody else calls refuses every call, and says what to do.

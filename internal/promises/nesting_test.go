@@ -390,3 +390,22 @@ func TestNestedCallsNeverWaitForTheirAncestors(t *testing.T) {
 		free(t, e, 1)
 	})
 }
+
+// Attempts at once of one call may each call a tool of another executor, which is nested in the attempt.
+func TestNestedCallsOfAttemptsAtOnce(t *testing.T) {
+	r := newRig(t, sluice.Config{Interceptors: interceptors(atOnce)})
+	other := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+	var inner atomic.Int64
+	other.tool(sluice.Spec{Name: "inner"}, func(context.Context) error { inner.Add(1); return nil })
+	r.tool(sluice.Spec{Name: "outer"}, func(ctx context.Context) error {
+		return errOf(other.Invoke(ctx, sluice.Request{Tool: "inner"}))
+	})
+	r.ctx = t.Context()
+	calls := rounds(1000)
+	for range calls {
+		require.NoError(t, r.call("outer"))
+	}
+	assert.Equal(t, int64(2*calls), inner.Load(), "nested calls")
+	r.end()
+	other.end()
+}

@@ -76,6 +76,32 @@ func TestJudging_GivesBackAfterASecond(t *testing.T) {
 	}
 }
 
+// An outcome that is known at the very moment at which judging it has taken a second counts once, and
+// what the call holds goes back once.
+func TestJudging_ThatEndsAsItHasTakenASecond(t *testing.T) {
+	for range rounds(100) {
+		bubble(t, func(t *testing.T) {
+			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 11})
+			slow := func(sluice.Call, sluice.Result, error) sluice.Outcome {
+				time.Sleep(time.Second)
+				return sluice.OutcomeFailure
+			}
+			r := newRig(t, sluice.Config{Interceptors: interceptors(b, atMost(10)), Classify: slow})
+			var g gauge
+			r.tool(sluice.Spec{Name: "x"}, g.counts(0))
+			parallel(10, func(int) { assert.NoError(t, r.call("x")) })
+			assert.Equal(t, time.Second, r.at(), "answered after")
+			synctest.Wait() // who gives back may not be the caller
+			r.idle()
+			assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("x")), "after ten failures")
+			require.NoError(t, r.call("x"))
+			synctest.Wait()
+			assert.Equal(t, sluice.BreakerOpen, sluice.Must(b.State("x")), "after eleven")
+			r.end()
+		})
+	}
+}
+
 // An outcome that comes late is one of its own time: a breaker whose state has changed
 // since the call began is not moved by it.
 func TestJudging_LateOutcomeMovesNoNewerState(t *testing.T) {

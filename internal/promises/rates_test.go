@@ -297,6 +297,37 @@ func TestQuota_DenialTeachesNoEstimate(t *testing.T) {
 	})
 }
 
+// An interceptor may have the calls of one tool run by another's chain: what they use is charged to the
+// tool that ran, and teaches its estimate.
+func TestQuota_LearnsForTheToolThatRan(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chains := map[string]sluice.Handler{}
+		route := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			chains[s.Name] = next
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) { return chains["b"](ctx, c) }
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(route)})
+		defer r.end()
+		p := sluice.Policy{Rates: []sluice.Rate{{N: 1000, Per: time.Hour, Unit: "tokens"}}}
+		r.tool(sluice.Spec{Name: "a", Policy: p}, func(context.Context) error { t.Error("a ran"); return nil })
+		r.tool(sluice.Spec{Name: "b", Policy: p}, func(ctx context.Context) error {
+			sluice.ReportUsage(ctx, "tokens", 100)
+			return nil
+		})
+		require.NoError(t, r.call("b"))
+		for range 5 {
+			require.NoError(t, r.call("a"))
+		}
+		for tool, want := range map[string]int64{"a": 1, "b": 100} {
+			d := r.Explain(r.ctx, sluice.Request{Tool: tool})
+			require.Len(t, d.Costs, 1)
+			assert.Equal(t, want, d.Costs[0].Estimate, "the estimate of %s", tool)
+		}
+		assert.Equal(t, int64(1000), r.unitLeft("tool/a", "tokens"))
+		assert.Equal(t, int64(400), r.unitLeft("tool/b", "tokens"))
+	})
+}
+
 // The estimate follows what calls use of a unit of which they use few, too.
 func TestQuota_EstimateOfSmallUnits(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -664,3 +664,53 @@ func TestThrottle_PausesTheKey(t *testing.T) {
 		}
 	}
 }
+
+// What the end of a call says of the time to retry counts from when the upstream's answer was reported,
+// however long a sink takes to hear of the pause, and whichever of the tool's goroutines reports it.
+func TestThrottle_CountsFromItsReport(t *testing.T) {
+	report := func(ctx context.Context) { sluice.ReportThrottle(ctx, 20*time.Second) }
+	for name, tt := range map[string]struct {
+		report    func(ctx context.Context)
+		ends      time.Duration
+		retry     time.Duration
+		toldFirst sluice.EventKind
+	}{
+		"by the tool": {report, 10 * time.Second, 10 * time.Second, sluice.RateLimitPaused},
+		"aside": {func(ctx context.Context) {
+			go report(ctx)
+			time.Sleep(time.Second)
+		}, time.Second, 19 * time.Second, sluice.ToolFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				rec := new(sluice.Recorder)
+				slow := sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
+					if e.Kind == sluice.RateLimitPaused {
+						time.Sleep(10 * time.Second)
+					}
+					return rec.Emit(ctx, e)
+				})
+				r := newRig(t, sluice.Config{Sink: slow})
+				r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error { tt.report(ctx); return errTool })
+				require.ErrorIs(t, r.call("x"), errTool)
+				assert.Equal(t, tt.ends, r.at(), "answered after")
+				time.Sleep(time.Minute) // the sink may still be hearing of the pause
+				var told []sluice.EventKind
+				for _, e := range rec.Events() {
+					switch e.Kind {
+					case sluice.RateLimitPaused:
+						assert.Equal(t, 20*time.Second, e.RetryAfter, "the pause")
+					case sluice.ToolFailed:
+						assert.Equal(t, tt.retry, e.RetryAfter, "the end")
+					default:
+						continue
+					}
+					told = append(told, e.Kind)
+				}
+				require.Len(t, told, 2)
+				assert.Equal(t, tt.toldFirst, told[0])
+				r.end()
+			})
+		})
+	}
+}

@@ -166,6 +166,31 @@ func TestNamesAreExact(t *testing.T) {
 	}
 }
 
+// A name in a request that was cut from a long text does not keep that, whether there is such a tool or not.
+func TestNamesKeepNothingElse(t *testing.T) {
+	const size = 16 << 20
+	r := newRig(t, sluice.Config{})
+	r.ctx = t.Context() // without a recorder, which keeps events
+	for name, call := range map[string]func(sluice.Request){
+		"Invoke":  func(q sluice.Request) { _, _ = r.Invoke(r.ctx, q) },
+		"Submit":  func(q sluice.Request) { _, _ = r.Submit(r.ctx, q).Wait(r.ctx) },
+		"Explain": func(q sluice.Request) { r.Explain(r.ctx, q) },
+	} {
+		rawTool(t, r.reg, sluice.Spec{Name: name}, func(context.Context) error { return nil })
+		for _, tool := range []string{name, "no " + name} {
+			before := heapBytes()
+			long := tool + strings.Repeat("x", size)
+			for range 2 { // the first call of a tool, and a later one
+				call(sluice.Request{Tool: long[:len(tool)]})
+			}
+			if more := heapBytes() - before; more > size/2 {
+				t.Errorf("%s of %q: %d MiB are kept", name, tool, more>>20)
+			}
+		}
+	}
+	r.end()
+}
+
 func TestTakenNamesAreRefused(t *testing.T) {
 	r := sluice.NewToolRegistry()
 	e := sluice.Must(sluice.NewExecutor(r, sluice.Config{}))
