@@ -145,17 +145,18 @@ func (q *asked) cost(i int) int64 {
 
 // ask runs key and cost functions, outside every lock.
 func (a *admission) ask(c *Call, q *asked) (err error) {
-	normal := false
+	normal, inv, run, code := false, c.inv, c.run, c.code
+	c.inv, c.run, c.code = nil, nil, nil // see shown
 	defer func() {
-		if !normal {
-			err = c.inv.refused(ErrRejected, "", caught(c.Tool, recover()))
+		if c.inv, c.run, c.code = inv, run, code; !normal {
+			err = inv.refused(ErrRejected, "", caught(c.Tool, recover()))
 		}
 	}()
 	for i, s := range a.keys {
 		k := keyOf(s, c)
 		if len(k) > rules.MaxKeyBytes {
 			normal = true
-			return c.inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
+			return inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
 		}
 		if i < len(q.keys) {
 			q.keys[i] = k
@@ -167,9 +168,9 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 		n := int64(1)
 		switch {
 		case a.cost != nil:
-			if n = a.cost(c.shown(), u); n < 0 {
+			if n = a.cost(*c, u); n < 0 {
 				normal = true
-				return c.inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
+				return inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))
 			}
 		case u != "":
 			n = a.tool.shared.learned.Estimate(u)

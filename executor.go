@@ -300,7 +300,7 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	}
 	open := e.countIn()
 	if len(e.outer) > 0 {
-		go e.invoke(ctx, &r, open, new(answer), f)
+		go e.invoke(ctx, new(r), open, new(answer), f)
 		return f
 	}
 	if ctx == nil {

@@ -253,7 +253,7 @@ func keyOf(s rules.Scope, c *Call) string {
 	if s.Kind() == rules.ByTenant {
 		return c.Pipeline.tenant()
 	}
-	return s.Key().(*keyFunc).of(c.shown())
+	return s.Key().(*keyFunc).of(*c)
 }
 
 // String is s in refusals and snapshots.
@@ -268,6 +268,7 @@ func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 	if c.Pipeline == nil {
 		c.Pipeline = anonymous.pipeline
 	}
+	c = c.shown()
 	key = keyOf(r, &c)
 	return key, key != "" || s == ByTenant
 }
