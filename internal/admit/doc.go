@@ -13,8 +13,8 @@
 //
 // Order belongs to the cell and lives only while somebody waits there:
 //
-//  1. the level with the largest level*Ageing + passed, where passed counts the starts
-//     given to other levels at this cell since this level's last one;
+//  1. the level with the largest level*Ageing + starts, those given to other levels at this
+//     cell since this level's last one, or since it came to wait;
 //  2. inside a level the tenant with the smallest start tag (start-time fair queuing,
 //     Goyal, Vin and Cheng 1996), charged when a call starts;
 //  3. then arrival.

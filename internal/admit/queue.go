@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"math/bits"
 	"slices"
 
 	"github.com/sluice-go/sluice/internal/heap"
@@ -19,16 +20,18 @@ type queue struct {
 	// aside are heads wider than what was free when they reached the front, oldest first, and
 	// those that take no tokens and wait for the end of a pause.
 	aside  []*lane
+	starts int    // given here; only differences count
+	in     uint16 // the levels with lanes in order, a bit each
 	levels [Levels]level
 }
 
 type level struct {
-	v      float64 // virtual time: no active tenant's tag is smaller
-	load   int64   // slots or tokens that the calls parked here need, aside included
-	passed int     // starts given to other levels since this one's last, while it waits
-	flows  heap.Heap[float64, *flow]
-	by     map[*tenant]*flow
-	most   int // of those, since the queue came to be
+	v     float64 // virtual time: no active tenant's tag is smaller
+	load  int64   // slots or tokens that the calls parked here need, aside included
+	since int     // the queue's starts at this level's last, or when it came to wait
+	flows heap.Heap[float64, *flow]
+	by    map[*tenant]*flow
+	most  int // of those, since the queue came to be
 }
 
 // flow is one tenant of one level at one cell.
@@ -44,16 +47,25 @@ func (q *queue) best(ageing int) *lane { return q.levels[q.front(ageing)].flows.
 
 // front is the level that is next.
 func (q *queue) front(ageing int) int {
-	at, most := 0, -1
-	for p := Levels - 1; p >= 0; p-- {
-		if l := &q.levels[p]; l.flows.Len() > 0 {
-			if s := p*ageing + l.passed; s > most {
-				at, most = p, s
-			}
+	in := q.in
+	at := bits.Len16(in) - 1
+	if in &= in - 1; in == 0 { // as mostly
+		return at
+	}
+	most := -1
+	for in = q.in; in != 0; {
+		p := bits.Len16(in) - 1
+		in &^= 1 << p
+		if s := q.rank(p, ageing); s > most {
+			at, most = p, s
 		}
 	}
 	return at
 }
+
+// rank is what the level p, which has lanes in order, is compared by: each start given to others
+// while it waits counts for something.
+func (q *queue) rank(p, ageing int) int { return p*ageing + q.starts - q.levels[p].since }
 
 func (q *queue) empty() bool { return q.n == 0 && len(q.aside) == 0 }
 
@@ -125,6 +137,10 @@ func (m *Machine) park(l *lane, c *Cell) {
 	f.lanes.Push(l.head.seq, 0, l)
 	if f.place < 0 {
 		f.tag = max(f.tag, lv.now())
+		if lv.flows.Len() == 0 {
+			lv.since = q.starts
+			q.in |= 1 << l.level
+		}
 		lv.flows.Push(f.tag, f.lanes.Min(), f)
 	} else {
 		lv.flows.Fix(f.place, f.tag, f.lanes.Min())
@@ -176,7 +192,7 @@ func (m *Machine) unorder(l *lane, q *queue) {
 	}
 	lv.flows.Remove(f.place)
 	if lv.flows.Len() == 0 {
-		lv.passed = 0
+		q.in &^= 1 << l.level
 	}
 }
 
@@ -236,7 +252,7 @@ func (m *Machine) freeQueue(c *Cell) {
 		if l.most > keep { // a map keeps the room for as many as there ever were
 			l.by = nil
 		}
-		l.v, l.passed, l.load, l.most = 0, 0, 0, 0
+		l.v, l.load, l.most = 0, 0, 0
 	}
 	m.freeQueues.put(q)
 }
@@ -245,10 +261,9 @@ func (m *Machine) freeQueue(c *Cell) {
 func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	q, a := c.q, m.policy.Ageing
 	if t.level != b.level {
-		mine, best := &q.levels[t.level], &q.levels[b.level]
-		x, y := int(t.level)*a, int(b.level)*a+best.passed
-		if mine.flows.Len() > 0 {
-			x += mine.passed
+		x, y := int(t.level)*a, q.rank(int(b.level), a)
+		if q.in&(1<<t.level) != 0 {
+			x = q.rank(int(t.level), a)
 		}
 		return x > y || x == y && t.level > b.level
 	}
@@ -286,13 +301,9 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 		if n.Cell.bucketLike() {
 			m.mark(n.Cell)
 		}
-		for p := range q.levels {
-			if q.levels[p].flows.Len() > 0 {
-				q.levels[p].passed++
-			}
-		}
+		q.starts++
 		l := &q.levels[t.level]
-		l.passed = 0
+		l.since = q.starts
 		tn := m.payerOf(t)
 		if tn == nil {
 			tn = m.intern(t)

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/breaker"
@@ -116,6 +117,53 @@ func TestWideHeadAndNarrowCalls(t *testing.T) {
 	}
 	require.NotEmpty(t, w.news)
 	assert.Equal(t, "wide", w.news[0])
+}
+
+// Virtual time goes on when the last call of a level starts: whoever comes to an empty level begins
+// where those who used it have got to, and does not get what they had while it was away.
+func TestFairness_AnEmptyLevelKeepsItsTime(t *testing.T) {
+	w := newWorld(t, standard())
+	k := slots("k", 0, 1)
+	run := w.arrive("h", 8, "", k)
+	w.arrive("low", 0, "", k) // so that the queue is there all the time
+	for i := range 5 {
+		next := w.arrive(fmt.Sprint("a", i), 4, "a", k)
+		w.finish(run)
+		run = next
+	}
+	w.sees("h a0 a1 a2 a3 a4") // a's next call is tagged 5
+	for i := range 3 {
+		w.arrive(fmt.Sprint("b", i), 4, "b", k)
+	}
+	for i := range 3 {
+		w.arrive(fmt.Sprint("c", i), 4, "a", k)
+	}
+	for range 6 {
+		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+	}
+	w.sees("b0 b1 c0 b2 c1 c2")
+}
+
+// A level ages while it waits, and not while it is away.
+func TestAgeing_CountsFromWhenALevelCame(t *testing.T) {
+	w := newWorld(t, standard())
+	k := slots("k", 0, 1)
+	for range 100 {
+		w.arrive("x", 4, "", k)
+	}
+	next := func(n int) {
+		w.news = nil
+		for range n {
+			w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+		}
+	}
+	w.cancel(w.arrive("gone", 0, "", k))
+	next(40)
+	w.arrive("low", 0, "", k)
+	next(32) // four levels are worth eight starts each
+	w.sees(strings.TrimSpace(strings.Repeat("x ", 32)))
+	next(2) // of equals the higher level goes first
+	w.sees("x low")
 }
 
 func TestResizeWakes(t *testing.T) {

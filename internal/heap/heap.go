@@ -57,8 +57,9 @@ func (h *Heap[K, T]) Fix(i int32, key K, sub uint64) {
 	if e.key == key && e.sub == sub {
 		return
 	}
-	e.key, e.sub = key, sub
-	h.down(h.up(i))
+	if e.key, e.sub = key, sub; len(h.a) > 1 {
+		h.down(h.up(i))
+	}
 }
 
 // Remove takes the element at i out.
