@@ -597,7 +597,7 @@ func (r *running) goesOn(back *stage.Returned) {
 	}
 	r.ends()
 	if back.Abandoned {
-		exec.abandoned.Add(-1)
+		exec.count(0, -1)
 	}
 	if back.Stream != nil {
 		r.inv.endStreamed(back.Stream)

@@ -257,7 +257,7 @@ func (a *admission) returned(r *running, c *Call, res Result, err error) error {
 	if err != nil || a.classify != nil {
 		return a.judged(r, c, res, err)
 	}
-	if x := r.inv.plan; x.once && x.alone && r.HasBegun() && r.Finish(x.exec.clock.Now()) {
+	if x := r.inv.plan; x.alone && r.HasBegun() && r.Finish(x.exec.clock.Now()) {
 		return nil
 	}
 	r.Outcome = breaker.Success

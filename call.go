@@ -243,8 +243,8 @@ type first struct {
 
 var noTotals first
 
-// ownTotals is what inv's attempts add up to so far, made if need be. Whoever asks is alone with the call, or holds the
-// stage's lock while nobody else could be the first.
+// ownTotals is what inv's attempts add up to so far, made if need be. Whoever asks is alone with
+// the call, or holds the stage's lock while nobody else could be the first.
 func (inv *invocation) ownTotals() *first {
 	if inv.first == nil {
 		inv.first = new(first)

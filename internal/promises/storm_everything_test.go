@@ -453,9 +453,7 @@ func (s *storm) run() {
 	stop.Store(true)
 	operator.Wait()
 	if s.step == time.Millisecond {
-		time.Sleep(48 * time.Hour)
-	} else {
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(48 * time.Hour) // until rates are full and pauses over; the rest is at once
 	}
 	for g := range s.group {
 		reg := s.reg

@@ -45,7 +45,8 @@ type Permit struct {
 }
 
 // Tally is what the attempts of one call add up to. The stage's lock guards it while attempts are
-// under way; then it belongs to whoever is in charge of the call.
+// under way, also those that go on when the call is over; else it belongs to whoever is in charge
+// of the call.
 type Tally struct {
 	more    atomic.Pointer[more] // nil until there is something to say
 	held    int64                // how long attempts held what they needed
@@ -250,8 +251,7 @@ func (p *Permit) finish(s *Stage, now int64) (done bool) {
 		return false
 	}
 	s.M.Finish(now, t, p.Outcome)
-	p.note()
-	p.book(now)
+	p.conclude(now)
 	y.waited--
 	p.live = false
 	p.free(s)
@@ -280,8 +280,7 @@ func (p *Permit) giveBack(s *Stage, now int64, list []Throttle) *Returned {
 	waits := stream != nil && stream.Keeps != nil
 	abandoned := p.left
 	if !p.left {
-		p.note()
-		p.book(now)
+		p.conclude(now)
 		if !waits {
 			y.waited--
 			abandoned = y.counted
@@ -317,8 +316,7 @@ func (p *Permit) abandon(now int64) {
 		return
 	}
 	p.left = true
-	p.note()
-	p.book(now)
+	p.conclude(now)
 	p.tally.waited--
 	if !p.tally.counted { // else it is with the call's others
 		p.tool.Count(1, 1)
@@ -333,8 +331,9 @@ func (p *Permit) note() {
 	}
 }
 
-// book adds the time for which the attempt held what it needed.
-func (p *Permit) book(now int64) {
+// conclude adds the attempt, which is over for its caller, to what its call's attempts add up to.
+func (p *Permit) conclude(now int64) {
+	p.note()
 	p.tally.held += now - p.Granted
 	p.tally.ended = now
 }
