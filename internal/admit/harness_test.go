@@ -83,6 +83,11 @@ func (w *world) at(now int64) {
 	w.now = max(w.now, now)
 }
 
+// first is the call that has run for longest.
+func (w *world) first() *Ticket {
+	return w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })]
+}
+
 type option func(*Ticket)
 
 func within(limit int64) option   { return func(t *Ticket) { t.Limit = limit } }

@@ -20,9 +20,11 @@ type queue struct {
 	// aside are heads wider than what was free when they reached the front, oldest first, and
 	// those that take no tokens and wait for the end of a pause.
 	aside  []*lane
-	starts int    // given here; only differences count
-	in     uint16 // the levels with lanes in order, a bit each
-	levels [Levels]level
+	starts int // given here; only differences count
+	// ordered is a bit for each level with lanes in order: mostly that is one, and to find it one
+	// word is looked at instead of all levels.
+	ordered uint16
+	levels  [Levels]level
 }
 
 type level struct {
@@ -47,17 +49,12 @@ func (q *queue) best(ageing int) *lane { return q.levels[q.front(ageing)].flows.
 
 // front is the level that is next.
 func (q *queue) front(ageing int) int {
-	in := q.in
-	at := bits.Len16(in) - 1
-	if in &= in - 1; in == 0 { // as mostly
-		return at
-	}
-	most := -1
-	for in = q.in; in != 0; {
-		p := bits.Len16(in) - 1
-		in &^= 1 << p
-		if s := q.rank(p, ageing); s > most {
-			at, most = p, s
+	at := bits.Len16(q.ordered) - 1
+	for others := q.ordered &^ (1 << at); others != 0; {
+		p := bits.Len16(others) - 1
+		others &^= 1 << p
+		if q.rank(p, ageing) > q.rank(at, ageing) { // of equals the higher level
+			at = p
 		}
 	}
 	return at
@@ -139,7 +136,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 		f.tag = max(f.tag, lv.now())
 		if lv.flows.Len() == 0 {
 			lv.since = q.starts
-			q.in |= 1 << l.level
+			q.ordered |= 1 << l.level
 		}
 		lv.flows.Push(f.tag, f.lanes.Min(), f)
 	} else {
@@ -192,7 +189,7 @@ func (m *Machine) unorder(l *lane, q *queue) {
 	}
 	lv.flows.Remove(f.place)
 	if lv.flows.Len() == 0 {
-		q.in &^= 1 << l.level
+		q.ordered &^= 1 << l.level
 	}
 }
 
@@ -261,10 +258,8 @@ func (m *Machine) freeQueue(c *Cell) {
 func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	q, a := c.q, m.policy.Ageing
 	if t.level != b.level {
+		// Had t's own level aged here beyond b's, b would not be the best: so it need not be asked.
 		x, y := int(t.level)*a, q.rank(int(b.level), a)
-		if q.in&(1<<t.level) != 0 {
-			x = q.rank(int(t.level), a)
-		}
 		return x > y || x == y && t.level > b.level
 	}
 	l := &q.levels[t.level]

@@ -87,7 +87,7 @@ func TestNeverMoreThanTheLimit(t *testing.T) {
 		}
 		for n := 0; len(w.calls) > 0; n++ {
 			peak = max(peak, w.m.Running())
-			w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+			w.finish(w.first())
 		}
 		assert.Equal(t, int(limit), peak, "limit %d: peak", limit)
 		w.rest(k)
@@ -113,7 +113,7 @@ func TestWideHeadAndNarrowCalls(t *testing.T) {
 	w.arrive("late", 8, "", k)
 	w.sees("")
 	for slices.ContainsFunc(w.calls, func(c *Ticket) bool { return c.State() == Running && c.Owner != "wide" }) {
-		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+		w.finish(w.first())
 	}
 	require.NotEmpty(t, w.news)
 	assert.Equal(t, "wide", w.news[0])
@@ -139,7 +139,7 @@ func TestFairness_AnEmptyLevelKeepsItsTime(t *testing.T) {
 		w.arrive(fmt.Sprint("c", i), 4, "a", k)
 	}
 	for range 6 {
-		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+		w.finish(w.first())
 	}
 	w.sees("b0 b1 c0 b2 c1 c2")
 }
@@ -154,7 +154,7 @@ func TestAgeing_CountsFromWhenALevelCame(t *testing.T) {
 	next := func(n int) {
 		w.news = nil
 		for range n {
-			w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+			w.finish(w.first())
 		}
 	}
 	w.cancel(w.arrive("gone", 0, "", k))
@@ -379,7 +379,7 @@ func TestOrderDoesNotChangeWithTime(t *testing.T) {
 		times := rand.New(rand.NewPCG(seed, 2))
 		for len(w.calls) > 0 {
 			w.at(w.now + times.Int64N(1e15))
-			w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+			w.finish(w.first())
 		}
 		return fmt.Sprint(w.news)
 	}
@@ -400,7 +400,7 @@ func TestIdleTenantHasNoCredit(t *testing.T) {
 		w.arrive("busy", 2, "busy", k)
 	}
 	end := func() {
-		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+		w.finish(w.first())
 	}
 	for range 150 {
 		w.at(w.now + 24*sec)
@@ -525,7 +525,7 @@ func TestExtremeAgeing(t *testing.T) {
 		w.arrive("high", 8, "", k)
 		w.news = nil
 		w.finish(h)
-		w.finish(w.calls[slices.IndexFunc(w.calls, func(c *Ticket) bool { return c.State() == Running })])
+		w.finish(w.first())
 		w.sees("high low")
 	}
 }

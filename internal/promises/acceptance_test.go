@@ -413,17 +413,15 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 		const size = 2 << 20
 		r := newRig(t, sluice.Config{Interceptors: interceptors(limitsOf(sluice.Limit{Max: 2 * size, Unit: "bytes"}))})
 		defer r.end()
-		held, peak := atomic.Int64{}, atomic.Int64{}
+		var held gauge
 		weigh := sluice.Policy{Cost: func(_ sluice.Call, unit string) int64 {
 			assert.Equal(t, "bytes", unit, "asked for the cost of")
 			return size
 		}}
 		r.tool(sluice.Spec{Name: "load", Policy: weigh}, func(context.Context) error {
 			buf := make([]byte, size)
-			if n := held.Add(int64(len(buf))); n > peak.Load() {
-				peak.Store(n)
-			}
-			defer held.Add(-int64(len(buf)))
+			held.take(size)
+			defer held.give(size)
 			time.Sleep(50 * ms)
 			buf[0]++
 			return nil
@@ -435,7 +433,7 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 			assert.ErrorAs(t, err, &p, "%v, want a PanicError", err)
 		}
 		parallel(5, func(int) { assert.NoError(t, r.call("load")) })
-		assert.Equal(t, int64(2*size), peak.Load())
+		assert.Equal(t, int64(2*size), held.peak.Load())
 		assert.Equal(t, 150*ms, r.at())
 		quiet := func() (heap uint64, goroutines int) {
 			synctest.Wait()
@@ -450,7 +448,7 @@ func TestWORK008_ResourceExhaustion5(t *testing.T) {
 		r.ctx = t.Context() // calls that nobody records
 		parallel(200, func(int) { assert.NoError(t, r.call("load")) })
 		heapNow, routinesNow := quiet()
-		require.Equal(t, int64(2*size), peak.Load())
+		require.Equal(t, int64(2*size), held.peak.Load())
 		assert.Len(t, r.rec.Events(), events)
 		if routinesNow != routines || heapNow > heap+size/2 {
 			t.Errorf("after 200 calls %d goroutines and %d bytes, before them %d and %d", routinesNow, heapNow, routines, heap)

@@ -339,10 +339,10 @@ func TestSiblingsKeepTheirResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, limit = 500, 8
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(limit)}})
-		var inside, peak atomic.Int32
+		var g gauge
 		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, i int) (int, error) {
-			peak.Store(max(peak.Load(), inside.Add(1)))
-			defer inside.Add(-1)
+			g.enter()
+			defer g.leave()
 			time.Sleep(time.Millisecond)
 			switch i {
 			case 0, n / 2, n - 1:
@@ -372,8 +372,8 @@ func TestSiblingsKeepTheirResults(t *testing.T) {
 				done++
 			}
 		}
-		if peak.Load() != limit || done < 41*limit-4 || done > n-4 {
-			t.Errorf("peak %d, %d done", peak.Load(), done)
+		if g.peak.Load() != limit || done < 41*limit-4 || done > n-4 {
+			t.Errorf("peak %d, %d done", g.peak.Load(), done)
 		}
 	})
 }

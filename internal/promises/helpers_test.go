@@ -199,17 +199,24 @@ func sleeps(d time.Duration) func(context.Context) error {
 	return func(context.Context) error { time.Sleep(d); return nil }
 }
 
-// gauge counts who is inside.
+// gauge counts who is inside, or how much they take.
 type gauge struct{ inside, peak, total atomic.Int64 }
 
-func (g *gauge) enter() {
-	n := g.inside.Add(1)
-	g.total.Add(1)
-	for p := g.peak.Load(); n > p && !g.peak.CompareAndSwap(p, n); p = g.peak.Load() {
+func (g *gauge) enter() { g.take(1) }
+func (g *gauge) leave() { g.give(1) }
+
+func (g *gauge) take(n int64) {
+	now := g.inside.Add(n)
+	g.total.Add(n)
+	for {
+		p := g.peak.Load()
+		if now <= p || g.peak.CompareAndSwap(p, now) {
+			return
+		}
 	}
 }
 
-func (g *gauge) leave() { g.inside.Add(-1) }
+func (g *gauge) give(n int64) { g.inside.Add(-n) }
 
 // counts is a tool that takes d while g counts it.
 func (g *gauge) counts(d time.Duration) func(context.Context) error {

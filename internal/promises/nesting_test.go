@@ -345,11 +345,11 @@ func TestPromise09_RecursionIsBounded(t *testing.T) {
 func TestNestedCallsNeverWaitForTheirAncestors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{Interceptors: []sluice.Interceptor{atMost(1)}})
-		var inside, peak atomic.Int32
+		var g gauge
 		leaf := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "leaf"}, func(context.Context, int) (int, error) {
-			peak.Store(max(peak.Load(), inside.Add(1)))
+			g.enter()
 			time.Sleep(time.Second)
-			inside.Add(-1)
+			g.leave()
 			return 0, nil
 		}))
 		var deep func(context.Context, int) (int, error)
@@ -375,8 +375,8 @@ func TestNestedCallsNeverWaitForTheirAncestors(t *testing.T) {
 			return n, nil
 		}))
 		start = time.Now()
-		if _, err := batch(t.Context(), 3); err != nil || time.Since(start) != 3*time.Second || peak.Load() != 1 {
-			t.Errorf("batch of 3 at limit 1: %v after %v, peak %d", err, time.Since(start), peak.Load())
+		if _, err := batch(t.Context(), 3); err != nil || time.Since(start) != 3*time.Second || g.peak.Load() != 1 {
+			t.Errorf("batch of 3 at limit 1: %v after %v, peak %d", err, time.Since(start), g.peak.Load())
 		}
 		var bomb func(context.Context, int) (int, error)
 		depth := 0

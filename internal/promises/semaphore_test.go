@@ -305,14 +305,15 @@ func TestHandOver_SemaphoreBesideOtherCode(t *testing.T) {
 	const size = 4
 	calm := calmNow()
 	w := semaphore.NewWeighted(size)
-	var held, most atomic.Int64
-	hold := func(n int64) {
-		for now, m := held.Add(n), most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
+	seed, streams := stormSeed(t), atomic.Uint64{}
+	dice := func() *rand.Rand { return rand.New(rand.NewPCG(seed, streams.Add(1))) }
+	var held gauge
+	hold := func(r *rand.Rand, n int64) {
+		held.take(n)
+		if r.IntN(4) == 0 {
+			time.Sleep(time.Duration(r.IntN(100)) * time.Microsecond) // other code has a clock of its own: real time
 		}
-		if rand.IntN(4) == 0 {
-			time.Sleep(time.Duration(rand.IntN(100)) * time.Microsecond)
-		}
-		held.Add(-n)
+		held.give(n)
 	}
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
 		Interceptors: interceptors(
@@ -322,8 +323,9 @@ func TestHandOver_SemaphoreBesideOtherCode(t *testing.T) {
 	for name, n := range map[string]int64{"work": 1, "narrow": 1, "wide": 3} {
 		cost := func(sluice.Call, string) int64 { return n }
 		rawTool(t, exec.Registry(), sluice.Spec{Name: name, Policy: sluice.Policy{Cost: cost}}, func(ctx context.Context) error {
-			hold(n)
-			switch rand.IntN(20) {
+			r := dice()
+			hold(r, n)
+			switch r.IntN(20) {
 			case 0:
 				panic("boom")
 			case 1:
@@ -335,15 +337,16 @@ func TestHandOver_SemaphoreBesideOtherCode(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for i := range 8 {
+		r := dice()
 		wg.Go(func() {
 			for range many(5000) {
-				pc := sluice.PipelineContext{Priority: sluice.Priority(rand.IntN(10)), Tenant: fmt.Sprint(i % 3)}
+				pc := sluice.PipelineContext{Priority: sluice.Priority(r.IntN(10)), Tenant: fmt.Sprint(i % 3)}
 				ctx, cancel := context.WithCancel(sluice.WithPipelineContext(context.Background(), pc))
-				if rand.IntN(4) == 0 {
-					ctx, cancel = context.WithTimeout(ctx, time.Duration(rand.IntN(200))*time.Microsecond)
+				if r.IntN(4) == 0 {
+					ctx, cancel = context.WithTimeout(ctx, time.Duration(r.IntN(200))*time.Microsecond)
 				}
-				req := sluice.Request{Tool: []string{"work", "work", "narrow", "wide"}[rand.IntN(4)]}
-				if rand.IntN(3) == 0 {
+				req := sluice.Request{Tool: []string{"work", "work", "narrow", "wide"}[r.IntN(4)]}
+				if r.IntN(3) == 0 {
 					f := exec.Submit(ctx, req)
 					_, _ = f.Wait(context.Background())
 				} else {
@@ -354,19 +357,20 @@ func TestHandOver_SemaphoreBesideOtherCode(t *testing.T) {
 		})
 	}
 	for range 3 {
+		r := dice()
 		wg.Go(func() {
 			for range many(5000) {
-				n := 1 + rand.Int64N(size)
+				n := 1 + r.Int64N(size)
 				if !w.TryAcquire(n) && w.Acquire(context.Background(), n) != nil {
 					return
 				}
-				hold(n)
+				hold(r, n)
 				w.Release(n)
 			}
 		})
 	}
 	wg.Wait()
-	assert.LessOrEqual(t, most.Load(), int64(size), "held at once")
+	assert.LessOrEqual(t, held.peak.Load(), int64(size), "held at once")
 	s := exec.Snapshot()
 	assert.Zero(t, s.Queued+s.InFlight, "left in the machine")
 	assert.False(t, slices.ContainsFunc(s.Gates, func(g sluice.GateState) bool { return g.Used > 0 }), "slots are held: %v", s.Gates)

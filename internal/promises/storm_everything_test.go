@@ -23,10 +23,7 @@ import (
 // change, and Close at random. In the end nothing is taken, waits or runs, every call has
 // reported its end once, and every bucket is full again.
 func TestStorm_Everything(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if s, err := strconv.ParseUint(os.Getenv("SLUICE_SEED"), 10, 64); err == nil {
-		seed = s
-	}
+	seed := stormSeed(t)
 	for i := range rounds(10) {
 		t.Run(fmt.Sprintf("bubble %d", seed+uint64(i)), func(t *testing.T) {
 			bubble(t, func(t *testing.T) { newStorm(t, seed+uint64(i), time.Second, time.Millisecond).run() })
@@ -44,6 +41,16 @@ func TestStorm_Everything(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stormSeed is SLUICE_SEED, or another each time. A test that fails prints it.
+func stormSeed(t *testing.T) uint64 {
+	seed, err := strconv.ParseUint(os.Getenv("SLUICE_SEED"), 10, 64)
+	if err != nil {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("SLUICE_SEED=%d", seed)
+	return seed
 }
 
 // storm is what the executors of one round share.
