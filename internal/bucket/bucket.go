@@ -34,6 +34,7 @@ type Rate struct {
 	n, per, burst int64
 	span          instant // how long a whole burst takes to refill
 	one           instant // how long one token takes
+	scale         int64   // see Scale
 }
 
 // NewRate returns the rate, or an error that says which value is out of range.
@@ -47,11 +48,18 @@ func NewRate(n, per, burst int64) (Rate, error) {
 		return Rate{}, fmt.Errorf("Burst is %d: must be at least 1", burst)
 	}
 	r := Rate{n: n, per: per, burst: burst}
-	r.one, r.span = r.cost(1), r.cost(burst)
+	r.one, r.span, r.scale = r.cost(1), r.cost(burst), n/gcd(n, per)
 	if r.one.ns >= MaxSpan || r.span.ns >= MaxSpan {
 		return Rate{}, fmt.Errorf("N %d per %d ns with Burst %d takes more than 36 years to refill: lower Burst or Per", n, per, burst)
 	}
 	return r, nil
+}
+
+func gcd(a, b int64) int64 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
 }
 
 // Burst is the most tokens the bucket can hold.
@@ -169,15 +177,17 @@ func (b *Bucket) take(r *Rate, now int64, k instant) {
 
 // Cap leaves at most one token in the bucket at the instant at, which must not be before
 // the last charge: the next one comes one token's time later. It never adds tokens, and
-// what is given back later of earlier charges does not undo it.
-func (b *Bucket) Cap(r *Rate, at int64) {
+// what is given back later of earlier charges does not undo it. Cap reports whether it took any.
+func (b *Bucket) Cap(r *Rate, at int64) bool {
 	t := r.sub(r.add(instant{at, 0}, r.span), r.one)
 	if b.book.open() {
 		b.book.backlog(r, t)
 	}
-	if b.tat.less(t) {
-		b.tat = t
+	if !b.tat.less(t) {
+		return false
 	}
+	b.tat = t
+	return true
 }
 
 // Refill is how long a whole burst takes to come in.

@@ -22,8 +22,17 @@ type Charge struct {
 	prev, next *Charge
 	g          instant // the greatest of the charges after this one, up to the next open one included
 	n          int64   // tokens
-	settled    bool    // see Forgive
+	kind       kind
 }
+
+// kind is how a charge is corrected.
+type kind uint8
+
+const (
+	open    kind = iota
+	settled      // nothing is given back, see Forgive
+	late         // it is in no book, and g is when the bucket was to be full with it, see Late
+)
 
 // Tokens is the charge's present amount.
 func (c *Charge) Tokens() int64 { return c.n }
@@ -43,7 +52,7 @@ var longAgo = instant{-1 << 62, 0}
 // Open is Take for an amount that may be corrected until [Bucket.Close]: c is that charge then.
 func (b *Bucket) Open(c *Charge, r *Rate, now, k int64) {
 	o := &b.book
-	c.g, c.n, c.settled = longAgo, k, false
+	c.g, c.n, c.kind = longAgo, k, open
 	if o.tail == nil {
 		at := instant{now, 0}
 		if o.base = b.tat; at.less(b.tat) {
@@ -96,16 +105,12 @@ func (o *book) tat(r *Rate) instant { return o.before(r, nil) }
 // cut to what leaves the bucket at most maxDebt nanoseconds, or the time of one refill, below
 // empty.
 func (b *Bucket) Correct(r *Rate, now int64, c *Charge, k, maxDebt int64) int64 {
-	if c.settled {
-		t := b.tat
-		if t.ns < now {
-			t = instant{now, 0}
-		}
-		if d := min(k-c.n, r.room(now, t, maxDebt)); d > 0 {
-			b.take(r, now, r.cost(d))
-			c.n += d
-		}
+	switch c.kind {
+	case settled:
+		c.n += b.takeMore(r, now, k-c.n, maxDebt)
 		return c.n
+	case late:
+		return b.correctLate(r, now, c, k, maxDebt)
 	}
 	o := &b.book
 	switch {
@@ -134,6 +139,20 @@ func (b *Bucket) Correct(r *Rate, now int64, c *Charge, k, maxDebt int64) int64 
 	return k
 }
 
+// takeMore takes k more tokens now, or as many of them as debt allows, and answers how many.
+func (b *Bucket) takeMore(r *Rate, now, k, maxDebt int64) int64 {
+	t := b.tat
+	if t.ns < now {
+		t = instant{now, 0}
+	}
+	d := min(k, r.room(now, t, maxDebt))
+	if d <= 0 {
+		return 0
+	}
+	b.take(r, now, r.cost(d))
+	return d
+}
+
 // room is how many tokens more may be charged at an instant after which a bucket is full at
 // t. That may be long before now: what time has brought back since then is no debt.
 func (r *Rate) room(now int64, t instant, maxDebt int64) int64 {
@@ -145,7 +164,7 @@ func (r *Rate) room(now int64, t instant, maxDebt int64) int64 {
 
 // Close makes c's amount final.
 func (b *Bucket) Close(c *Charge) {
-	if c.settled {
+	if c.kind != open {
 		return
 	}
 	o := &b.book
@@ -172,20 +191,21 @@ func (b *Bucket) Close(c *Charge) {
 
 // Forgive lifts a debt: the bucket is empty at now, and no further below. What is charged
 // so far is settled: giving it back gives nothing, since it may be what was forgiven, and
-// only what is reported beyond it is charged, from then on.
-func (b *Bucket) Forgive(r *Rate, now int64) {
+// only what is reported beyond it is charged, from then on. Forgive reports whether there was a debt.
+func (b *Bucket) Forgive(r *Rate, now int64) bool {
 	if t := r.add(instant{now, 0}, r.span); t.less(b.tat) {
 		b.tat = t
 	} else {
-		return
+		return false
 	}
 	o := &b.book
 	for c := o.head; c != nil; {
 		next := c.next
-		c.prev, c.next, c.settled = nil, nil, true
+		c.prev, c.next, c.kind = nil, nil, settled
 		c = next
 	}
 	o.head, o.tail = nil, nil
+	return true
 }
 
 // reconfigure carries the charges over: how many tokens are missing of each gap's greatest
