@@ -22,9 +22,10 @@ const (
 	known                 // it is known
 	held                  // some stream has held the attempt open
 	throttled             // an upstream has asked it for a pause
-	givenBack             // what it held is
+	givenBack             // what it held is, or somebody is about to
+	adopted               // what it holds can be given back only under a lock
 
-	oneCode = 1 << 8
+	oneCode = 1 << 9
 	oneHold = 1 << 20
 )
 
@@ -153,6 +154,24 @@ func (s *State) Flags() (hasBegun, isKnown, wasHeld bool) {
 
 // Finished is Return, Judge and GaveBack in one, where the handler was the code, which has begun.
 func (s *State) Finished() { s.add(returned + judged + known + givenBack - oneCode) }
+
+// Adopt has what the attempt holds be given back under a lock, and reports whether it is not given
+// back yet.
+func (s *State) Adopt() bool { return s.word.Or(adopted)&givenBack == 0 }
+
+// FinishAlone is Finished, unless a stream has held the attempt open or Adopt came before. It
+// reports whether that was all there was to do but to give back what the attempt holds.
+func (s *State) FinishAlone() bool {
+	for {
+		w := s.word.Load()
+		if w&(held|adopted) != 0 {
+			return false
+		}
+		if s.word.CompareAndSwap(w, w+returned+judged+known+givenBack-oneCode) {
+			return true
+		}
+	}
+}
 
 // GaveBack says that what the attempt held is given back.
 func (s *State) GaveBack() { s.word.Or(givenBack) }

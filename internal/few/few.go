@@ -1,0 +1,28 @@
+// Package few has lists that are almost always short.
+package few
+
+// List is a list of values, of which the first four need no memory of their own. The zero value is
+// empty. It must not be copied while it is written.
+type List[T any] struct {
+	n     int
+	first [4]T
+	more  []T
+}
+
+// Add appends v.
+func (l *List[T]) Add(v T) {
+	if l.n < len(l.first) {
+		l.first[l.n] = v
+	} else {
+		l.more = append(l.more, v)
+	}
+	l.n++
+}
+
+// At is the i-th value, from 0.
+func (l *List[T]) At(i int) T {
+	if i < len(l.first) {
+		return l.first[i]
+	}
+	return l.more[i-len(l.first)]
+}

@@ -1,0 +1,781 @@
+package latch
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func openSlots(used, limit int64) *Latch {
+	l := New(Slots)
+	l.OpenSlots(used, limit)
+	return l
+}
+
+func openTokens(full int64, x *Terms) *Latch {
+	l := New(Tokens)
+	l.OpenTokens(full, x)
+	return l
+}
+
+func openBreaker(generation uint32) *Latch {
+	l := New(Breaker)
+	l.OpenBreaker(generation)
+	return l
+}
+
+// three is a bucket of three tokens: one comes in 1 2/3 ns.
+func three() *Terms {
+	return &Terms{Base: 100, Until: 1000, Scale: 3, One: 5, Span: 15, Edition: 7}
+}
+
+func TestTake_Slots(t *testing.T) {
+	l := New(Slots)
+	s, p := Set{l}, new(Pass)
+	assert.False(t, s.Take(0, p), "shut")
+	l.OpenSlots(0, 2)
+	assert.True(t, s.Take(0, p))
+	assert.True(t, s.Take(0, p))
+	assert.False(t, s.Take(0, p), "a third of two")
+	assert.Equal(t, 1, s.Give(p))
+	assert.True(t, s.Take(0, p), "the one given back")
+	assert.False(t, s.Take(0, p))
+	assert.Equal(t, int64(2), l.Shut())
+	assert.False(t, s.Take(0, p), "shut")
+	l.OpenSlots(2, 3)
+	assert.True(t, s.Take(0, p), "a higher limit")
+	assert.False(t, s.Take(0, p))
+	assert.Equal(t, int64(3), l.Shut())
+	l.OpenSlots(3, 1)
+	for want := range 3 {
+		assert.False(t, s.Take(0, p), "a lower limit: %d given back", want)
+		assert.Equal(t, 1, s.Give(p))
+	}
+	assert.True(t, s.Take(0, p))
+	assert.Equal(t, int64(1), l.Shut())
+	for _, limit := range []int64{0, -1} {
+		l.OpenSlots(0, limit)
+		assert.False(t, s.Take(0, p), "a limit of %d", limit)
+		assert.Zero(t, l.Shut())
+	}
+	l.OpenSlots(MostSlots-1, 1<<62)
+	assert.True(t, s.Take(0, p))
+	assert.False(t, s.Take(0, p), "more than a word can say")
+	assert.Equal(t, int64(MostSlots), l.Shut())
+}
+
+func TestTake_Tokens(t *testing.T) {
+	type at struct {
+		now  int64
+		full int64 // with it; 0: refused
+	}
+	for name, c := range map[string]struct {
+		opened int64
+		takes  []at
+		shut   int64
+	}{
+		"full": {0, []at{
+			{100, 5}, {100, 10}, {100, 15}, {100, 0}, {101, 0}, {102, 20}, {102, 0}, {103, 0},
+			{104, 25}, {105, 30}, {106, 0}, {107, 35}, {107, 0},
+			{200, 305}, {200, 310}, {200, 315}, {200, 0},
+		}, 315},
+		"half":           {7, []at{{100, 12}, {100, 0}, {101, 17}, {102, 0}, {103, 22}}, 22},
+		"empty":          {15, []at{{100, 0}, {101, 0}, {102, 20}, {102, 0}}, 20},
+		"in debt":        {40, []at{{100, 0}, {109, 0}, {110, 45}, {110, 0}}, 45},
+		"a late clock":   {0, []at{{105, 20}, {104, 25}, {103, 0}, {99, 0}, {105, 30}, {105, 0}}, 30},
+		"before base":    {0, []at{{0, 5}, {99, 10}, {100, 15}, {50, 0}}, 15},
+		"until":          {0, []at{{1000, 2705}, {1001, 0}, {1 << 40, 0}, {1000, 2710}}, 2710},
+		"a nanosecond":   {14, []at{{100, 0}, {101, 0}, {102, 19}}, 19},
+		"full long past": {1, []at{{101, 8}, {101, 13}, {101, 18}, {101, 0}}, 18},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := openTokens(c.opened, three())
+			for _, x := range c.takes {
+				p := new(Pass)
+				require.Equal(t, x.full > 0, Set{l}.Take(x.now, p), "%+v", x)
+				if x.full > 0 {
+					assert.Equal(t, Pass{Full: [MaxRates]int64{x.full}, Editions: [MaxRates]uint32{7}}, *p)
+					assert.Equal(t, 1, Set{l}.Give(p), "tokens are not given back")
+				}
+			}
+			assert.Equal(t, c.shut, l.Shut())
+			assert.False(t, Set{l}.Take(500, new(Pass)), "shut")
+			assert.Equal(t, uint32(7), l.Terms().Edition)
+		})
+	}
+	assert.Nil(t, New(Tokens).Terms())
+}
+
+func TestTake_Breaker(t *testing.T) {
+	for _, generation := range []uint32{0, 3, 1<<32 - 1} {
+		l, p := New(Breaker), new(Pass)
+		assert.False(t, Set{l}.Take(0, p), "shut")
+		l.OpenBreaker(generation)
+		assert.True(t, Set{l}.Take(0, p))
+		assert.Equal(t, generation, p.Generations[0])
+		assert.Equal(t, 1, Set{l}.Give(p))
+		l.Shut()
+		assert.False(t, Set{l}.Take(0, new(Pass)), "shut")
+		assert.Equal(t, 0, Set{l}.Give(p), "shut")
+		l.OpenBreaker(generation + 1)
+		assert.Equal(t, 0, Set{l}.Give(p), "another generation")
+		assert.True(t, Set{l}.Take(0, p))
+		assert.Equal(t, generation+1, p.Generations[0])
+		assert.Equal(t, 1, Set{l}.Give(p))
+	}
+}
+
+func TestTake_AllOfASet(t *testing.T) {
+	x := &Terms{Base: 0, Until: 1000, Scale: 1, One: 10, Span: 20, Edition: 9}
+	b, c, a, r, q := openBreaker(4), openBreaker(5), openSlots(0, 5), openTokens(2, three()), openTokens(95, x)
+	s, p := Set{b, c, a, r, q, a}, new(Pass)
+	require.True(t, s.Take(101, p))
+	want := Pass{Full: [2]int64{8, 111}, Editions: [2]uint32{7, 9}, Generations: [2]uint32{4, 5}}
+	assert.Equal(t, want, *p)
+	assert.Equal(t, uint64(2)<<32, a.word.Load(), "nobody is in doubt")
+	assert.Equal(t, uint64(8)<<13, r.word.Load(), "nobody is in doubt")
+	assert.Equal(t, uint64(111)<<13, q.word.Load(), "nobody is in doubt")
+	assert.Equal(t, 6, s.Give(p))
+	assert.Zero(t, a.Shut())
+	assert.True(t, Set{}.Take(0, p))
+	assert.Equal(t, 0, Set{}.Give(p))
+}
+
+// Whichever of a set refuses, the others say what they said before.
+func TestTake_ARefusalLeavesNothing(t *testing.T) {
+	const now = 102 // 6 units
+	latches := map[string]func() (*Latch, int64){
+		"slots":   func() (*Latch, int64) { return openSlots(3, 5), 3 },
+		"tokens":  func() (*Latch, int64) { return openTokens(12, three()), 12 },
+		"tokens2": func() (*Latch, int64) { return openTokens(6, three()), 6 },
+		"full":    func() (*Latch, int64) { return openTokens(1, three()), 1 },
+		"breaker": func() (*Latch, int64) { return openBreaker(8), 8 },
+	}
+	refusing := map[string]*Latch{
+		"slots": openSlots(5, 5), "tokens": openTokens(17, three()),
+		"shut slots": New(Slots), "shut tokens": New(Tokens), "shut breaker": New(Breaker),
+	}
+	for name, last := range refusing {
+		for _, order := range [][]string{
+			{}, {"slots"}, {"tokens"}, {"breaker"}, {"breaker", "slots", "tokens"}, {"breaker", "tokens", "slots", "slots"},
+			{"breaker", "tokens2"}, {"full"}, {"slots", "full", "tokens"}, {"breaker", "slots", "slots", "tokens2", "slots"},
+		} {
+			var s Set
+			var said []int64
+			var words []uint64
+			for _, k := range order {
+				l, v := latches[k]()
+				s, said, words = append(s, l), append(said, v), append(words, l.word.Load())
+			}
+			s = append(s, last)
+			before := last.word.Load()
+			require.False(t, s.Take(now, new(Pass)), "%v, then %s", order, name)
+			require.Equal(t, before, last.word.Load(), "%v, then %s", order, name)
+			for i, l := range s[:len(order)] {
+				require.Equal(t, words[i], l.word.Load(), "%v, then %s: the word of %s", order, name, order[i])
+				require.Equal(t, said[i], l.Shut(), "%v, then %s: %s", order, name, order[i])
+			}
+		}
+	}
+}
+
+func TestGive_AnswersTheFirstThatIsLeft(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(s Set)
+		want   int
+		used   [2]int64 // of the slots
+	}{
+		"nothing":                {func(Set) {}, 5, [2]int64{0, 0}},
+		"a shut breaker":         {func(s Set) { s[0].Shut() }, 0, [2]int64{1, 1}},
+		"the other shut breaker": {func(s Set) { s[1].Shut() }, 1, [2]int64{1, 1}},
+		"another generation":     {func(s Set) { s[1].Shut(); s[1].OpenBreaker(6) }, 1, [2]int64{1, 1}},
+		"the same generation":    {func(s Set) { s[1].Shut(); s[1].OpenBreaker(5) }, 5, [2]int64{0, 0}},
+		"shut slots":             {func(s Set) { s[2].Shut() }, 2, [2]int64{1, 1}},
+		"the other shut slots":   {func(s Set) { s[4].Shut() }, 4, [2]int64{0, 1}},
+		"a shut bucket":          {func(s Set) { s[3].Shut() }, 3, [2]int64{0, 1}},
+		"slots open again":       {func(s Set) { s[2].Shut(); s[2].OpenSlots(4, 1) }, 5, [2]int64{3, 0}},
+		"all shut": {func(s Set) {
+			for _, l := range s {
+				l.Shut()
+			}
+		}, 0, [2]int64{1, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := new(Pass)
+			s := Set{openBreaker(4), openBreaker(5), openSlots(0, 5), openTokens(0, three()), openSlots(0, 5)}
+			require.True(t, s.Take(100, p))
+			c.change(s)
+			assert.Equal(t, c.want, s.Give(p))
+			assert.Equal(t, c.used, [2]int64{s[2].Shut(), s[4].Shut()})
+			assert.Equal(t, int64(5), s[3].Shut(), "tokens stay taken")
+		})
+	}
+}
+
+// If nobody has taken since, all is as it was. Else the token is lost, and no more than that.
+func TestUntakeToken(t *testing.T) {
+	for name, c := range map[string]struct {
+		opened int64
+		takes  []int64 // instants; the first is given back
+		want   int64
+	}{
+		"nobody":                  {12, []int64{101}, 12},
+		"nobody, it was full":     {0, []int64{102}, 0},
+		"another, at once":        {0, []int64{100, 100}, 10},
+		"two, at once":            {0, []int64{100, 100, 100}, 15},
+		"another, later, in need": {12, []int64{101, 103}, 22},
+		"another, later":          {0, []int64{101, 102}, 13},
+		"another, long later":     {0, []int64{100, 102}, 11},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := openTokens(c.opened, three())
+			first, was := doubt(t, l, c.takes[0])
+			for _, at := range c.takes[1:] {
+				require.True(t, Set{l}.Take(at, new(Pass)))
+			}
+			l.untakeToken(first, was)
+			assert.Equal(t, c.want, l.Shut())
+		})
+	}
+}
+
+// doubt takes a token of l, which is in doubt then.
+func doubt(t *testing.T, l *Latch, now int64) (full, was int64) {
+	p, w := new(Pass), new([MaxRates]int64)
+	require.True(t, l.takeToken(l.word.Load(), now, p, 0, w))
+	return p.Full[0], w[0]
+}
+
+// Both give back, in either order, and what a third has kept meanwhile stays taken: what was taken
+// before that is lost.
+func TestUntakeToken_OfTwoInDoubt(t *testing.T) {
+	for want, order := range map[int64][]int{15: {0, 1}, 10: {1, 0}} {
+		l := openTokens(0, three())
+		var full, was [2]int64
+		for i := range full {
+			full[i], was[i] = doubt(t, l, 100)
+		}
+		for i, of := range order {
+			l.untakeToken(full[of], was[of])
+			if i == 0 {
+				require.True(t, Set{l}.Take(100, new(Pass)))
+			}
+		}
+		assert.Equal(t, want, l.Shut(), "%v", order)
+	}
+}
+
+// Whoever gives back may have read the clock before the others did, as Set.Take has.
+func TestUntakeToken_CreatesNothing(t *testing.T) {
+	t.Run("one gives back", func(t *testing.T) {
+		l := openTokens(0, three())
+		full, was := doubt(t, l, 100)
+		for range 3 {
+			require.True(t, Set{l}.Take(102, new(Pass)), "three at one instant")
+		}
+		l.untakeToken(full, was)
+		assert.False(t, Set{l}.Take(102, new(Pass)), "a fourth")
+	})
+	t.Run("two give back", func(t *testing.T) {
+		l := openTokens(0, three())
+		full, was := doubt(t, l, 100)
+		full2, was2 := doubt(t, l, 104)
+		l.untakeToken(full, was)
+		require.True(t, Set{l}.Take(104, new(Pass)))
+		l.untakeToken(full2, was2)
+		got := 1
+		for (Set{l}).Take(104, new(Pass)) {
+			got++
+		}
+		assert.LessOrEqual(t, got, 3, "at one instant")
+	})
+}
+
+// Whoever took by terms that have changed since leaves what there is by the new ones. It is refused by
+// what is full, so the bucket has to say what it was opened with, or that it is full at most now.
+func TestUntakeToken_OfOldTermsLeavesWhatThereIs(t *testing.T) {
+	for name, c := range map[string]struct {
+		full, now int64
+		terms     [2]Terms
+	}{
+		"a dearer token": {20, 3, [2]Terms{{0, 1000, 3, 5, 50, 1}, {0, 1000, 3, 10, 50, 2}}},
+		"another base":   {0, 900, [2]Terms{{0, 1000, 3, 5, 50, 1}, {900, 1900, 3, 5, 50, 2}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := openTokens(c.full, &c.terms[0])
+			s := Set{l, openSlots(1, 1)}
+			around(1, 10_000, func(*rand.Rand) { s.Take(c.now, new(Pass)) }, 4, func(turn int) {
+				from := max(0, c.now-c.terms[turn%2].Base) * c.terms[turn%2].Scale
+				require.Equal(t, max(c.full, from), max(l.Shut(), from), "turn %d: full at", turn)
+				l.OpenTokens(c.full, &c.terms[(turn+1)%2])
+			})
+		})
+	}
+}
+
+// Also if another has taken by the new terms meanwhile.
+func TestUntakeToken_OfOldTermsAfterAnother(t *testing.T) {
+	// It has read that the bucket is full at 20, and terms by which a token costs 5. Then others shut it,
+	// and open it by terms by which one costs 10, and it says the same. So the swap succeeds:
+	l := openTokens(20, &Terms{Until: 1000, Scale: 3, One: 10, Span: 50, Edition: 2})
+	l.word.Store(25*oneUnit + inDoubt)
+	require.True(t, Set{l}.Take(3, new(Pass)), "another")
+	l.untakeToken(25, 20)
+	assert.GreaterOrEqual(t, l.Shut(), int64(30), "what the other has taken")
+}
+
+// Shut does not return while somebody is in doubt, and answers what is left when nobody is.
+func TestShut_WaitsForWhoeverIsInDoubt(t *testing.T) {
+	for name, c := range map[string]struct {
+		latch   *Latch
+		take    func(l *Latch) bool
+		give    func(l *Latch)
+		want    int64
+		between int64
+	}{
+		"slots, given back": {openSlots(3, 9), func(l *Latch) bool { return l.takeSlot(l.word.Load()) },
+			(*Latch).untakeSlot, 3, 2},
+		"slots, kept": {openSlots(3, 9), func(l *Latch) bool { return l.takeSlot(l.word.Load()) },
+			func(l *Latch) { l.word.Add(^(inDoubt - 1)) }, 4, 2},
+		"tokens, given back": {openTokens(2, three()),
+			func(l *Latch) bool {
+				return l.takeToken(l.word.Load(), 100, new(Pass), 0, new([MaxRates]int64))
+			},
+			func(l *Latch) { l.untakeToken(7, 2) }, 2, 2},
+		"tokens, kept": {openTokens(2, three()),
+			func(l *Latch) bool {
+				return l.takeToken(l.word.Load(), 100, new(Pass), 0, new([MaxRates]int64))
+			},
+			func(l *Latch) { l.word.Add(^(inDoubt - 1)) }, 7, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := c.latch
+			require.True(t, c.take(l))
+			said := make(chan int64, 1)
+			go func() { said <- l.Shut() }()
+			for l.word.Load()&shut == 0 {
+				runtime.Gosched()
+			}
+			for range 100 {
+				runtime.Gosched()
+			}
+			time.Sleep(time.Millisecond)
+			select {
+			case x := <-said:
+				require.Fail(t, "somebody is in doubt", "Shut has answered %d", x)
+			default:
+			}
+			assert.False(t, c.take(l), "it is shut")
+			assert.False(t, Set{l}.Take(100, new(Pass)), "it is shut")
+			c.give(l)
+			assert.Equal(t, c.want, <-said)
+			for range 100 {
+				runtime.Gosched()
+			}
+			assert.Equal(t, c.want, l.Shut(), "it stands still")
+		})
+	}
+}
+
+// Give waits for nobody, and what it gives back to somebody else's doubt is given back.
+func TestGive_WhileOthersAreInDoubt(t *testing.T) {
+	l, p := openSlots(0, 2), new(Pass)
+	require.True(t, Set{l}.Take(0, p))
+	require.True(t, l.takeSlot(l.word.Load()))
+	assert.False(t, Set{l}.Take(0, new(Pass)), "what is in doubt is taken")
+	assert.Equal(t, 1, Set{l}.Give(p))
+	l.untakeSlot()
+	assert.Zero(t, l.Shut())
+}
+
+// No more calls can be in doubt than the word counts.
+func TestTake_CountsEveryDoubt(t *testing.T) {
+	l := openTokens(0, &Terms{Until: 1, Scale: 1, One: 1, Span: 1 << 40})
+	for range tokenDoubts / inDoubt {
+		require.True(t, l.takeToken(l.word.Load(), 0, new(Pass), 0, new([MaxRates]int64)))
+	}
+	before := l.word.Load()
+	require.False(t, l.takeToken(before, 0, new(Pass), 0, new([MaxRates]int64)), "one more")
+	require.Equal(t, before, l.word.Load())
+	for i := int64(tokenDoubts / inDoubt); i > 0; i-- {
+		l.untakeToken(i, i-1)
+	}
+	assert.Zero(t, l.Shut())
+
+	l = New(Slots)
+	l.OpenSlots(1<<30, MostSlots)
+	l.word.Add(slotDoubts)
+	before = l.word.Load()
+	require.False(t, l.takeSlot(before), "one more")
+	require.Equal(t, before, l.word.Load())
+}
+
+// A breaker that changes, or is shut, while a call gets the rest has the call get nothing.
+func TestTake_ReadsBreakersAgain(t *testing.T) {
+	for name, change := range map[string]func(l *Latch){
+		"shut":               func(l *Latch) { l.Shut() },
+		"another generation": func(l *Latch) { l.Shut(); l.OpenBreaker(8) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			// So many slots that the breaker can be changed while it gets them.
+			for n := 1 << 16; ; n *= 2 {
+				b, first, rest := openBreaker(7), openSlots(0, 1), openSlots(0, MostSlots)
+				s := Set{b, openBreaker(1), first}
+				for range n {
+					s = append(s, rest)
+				}
+				var got bool
+				var ended sync.WaitGroup
+				ended.Go(func() { got = s.Take(0, new(Pass)) })
+				for first.word.Load() == 0 && rest.word.Load() == 0 {
+					runtime.Gosched()
+				}
+				change(b)
+				inTime := rest.word.Load()>>32 < uint64(n) && first.word.Load()&slotDoubts != 0
+				ended.Wait()
+				if !inTime {
+					require.Less(t, n, 1<<26, "it was never in time")
+					continue
+				}
+				assert.False(t, got)
+				assert.Zero(t, first.Shut())
+				assert.Zero(t, rest.Shut())
+				return
+			}
+		})
+	}
+}
+
+// around has so many goroutines do something over and over until f, which has that many turns, is done.
+func around(goroutines, turns int, do func(rng *rand.Rand), seed uint64, f func(turn int)) {
+	var done atomic.Bool
+	var g sync.WaitGroup
+	for i := range goroutines {
+		g.Go(func() {
+			for rng := rand.New(rand.NewPCG(seed, uint64(i))); !done.Load(); {
+				do(rng)
+				if rng.IntN(64) == 0 {
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	for i := range turns {
+		f(i)
+		if i%4 == 0 {
+			runtime.Gosched()
+		}
+	}
+	done.Store(true)
+	g.Wait()
+}
+
+// Nobody is seen to have what it does not keep: so nobody is refused for that by whoever holds the lock.
+func TestShut_SeesNothingThatIsNotKept(t *testing.T) {
+	a, b, x := openSlots(0, 1), openSlots(1, 1), &Terms{Until: 1000, Scale: 1, One: 5, Span: 15, Edition: 1}
+	r, k := openTokens(10, x), openBreaker(1)
+	sets := []Set{{a, b}, {k, r, a, b}, {k, a, r, b}, {r, b}}
+	around(4, 2000, func(rng *rand.Rand) {
+		if sets[rng.IntN(len(sets))].Take(3, new(Pass)) {
+			t.Error("b is full")
+		}
+	}, 1, func(int) {
+		require.Zero(t, a.Shut(), "the slot of a")
+		require.Equal(t, int64(10), r.Shut(), "the token of r")
+		a.OpenSlots(0, 1)
+		r.OpenTokens(10, x)
+	})
+	assert.Equal(t, int64(1), b.Shut())
+}
+
+// Nobody gets in by a limit, or by terms, that were changed while the latch was shut, also if the word
+// says the same then.
+func TestTake_NobodyGetsInByOldTerms(t *testing.T) {
+	wide := &Terms{Until: 1000, Scale: 1, One: 5, Span: 50, Edition: 1}
+	narrow := &Terms{Until: 1000, Scale: 1, One: 5, Span: 5, Edition: 2}
+	for name, c := range map[string]struct {
+		latch  *Latch
+		before int64 // what it is opened with
+		open   func(l *Latch, wide bool)
+	}{
+		"slots": {New(Slots), 1, func(l *Latch, wide bool) {
+			if wide {
+				l.OpenSlots(1, 5)
+			} else {
+				l.OpenSlots(1, 1)
+			}
+		}},
+		"tokens": {New(Tokens), 5, func(l *Latch, is bool) {
+			if is {
+				l.OpenTokens(5, wide)
+			} else {
+				l.OpenTokens(5, narrow)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var in atomic.Int64
+			l := c.latch
+			c.open(l, false)
+			around(2, 1000, func(*rand.Rand) {
+				if (Set{l}).Take(0, new(Pass)) {
+					in.Add(1)
+				}
+			}, 2, func(turn int) {
+				for range 20 {
+					require.Equal(t, c.before, l.Shut(), "turn %d: none was left", turn)
+					c.open(l, true)
+					l.Shut() // whoever has taken is forgotten
+					c.open(l, false)
+					for i := 0; i < turn%20; i++ {
+						_ = in.Load()
+					}
+				}
+			})
+			t.Log(in.Load(), "got in by wider terms")
+		})
+	}
+}
+
+// Nobody gets in while the breaker is shut, whatever else is opened meanwhile.
+func TestTake_NobodyGetsInPastAShutBreaker(t *testing.T) {
+	k, a := openBreaker(1), openSlots(0, 100)
+	generation, in := uint32(1), atomic.Int64{}
+	s := Set{k, openSlots(0, 100), openSlots(0, 100), a}
+	around(3, 3000, func(*rand.Rand) {
+		if s.Take(0, new(Pass)) {
+			in.Add(1)
+			s[1].word.Add(^uint64(oneSlot - 1)) // what is not looked at
+			s[2].word.Add(^uint64(oneSlot - 1))
+		}
+	}, 3, func(turn int) {
+		k.Shut()
+		used := a.Shut()
+		for range 3 {
+			a.OpenSlots(used, 1<<30)
+			for i := 0; i < turn%50; i++ {
+				_ = k.word.Load()
+			}
+			require.Equal(t, used, a.Shut(), "turn %d: the breaker was shut", turn)
+		}
+		a.OpenSlots(used, 1<<30)
+		generation++
+		k.OpenBreaker(generation)
+		for in.Load() == 0 {
+			runtime.Gosched()
+		}
+	})
+	assert.Equal(t, in.Load(), a.Shut())
+}
+
+// world is what a lock guards: three latches of slots, a bucket, a breaker.
+type world struct {
+	t     *testing.T
+	mu    sync.Mutex
+	clock atomic.Int64
+
+	slots [3]struct {
+		*Latch
+		open                bool
+		used, opened, limit int64
+		holders             atomic.Int64 // have taken, and do not give back yet
+	}
+	bucket struct {
+		*Latch
+		open bool
+		full int64
+		x    *Terms
+		most int64        // the greatest span so far
+		kept atomic.Int64 // tokens
+	}
+	breaker struct {
+		*Latch
+		open       bool
+		generation uint32
+	}
+	closed bool // the breaker has been shut since the others were opened last
+}
+
+// shutSlots has slots stand still, and checks what they say.
+func (w *world) shutSlots(i int) {
+	c := &w.slots[i]
+	if !c.open {
+		return
+	}
+	c.open, c.used = false, c.Shut()
+	require.LessOrEqual(w.t, c.used, max(c.opened, c.limit), "slots %d: opened with %d of %d", i, c.opened, c.limit)
+	require.GreaterOrEqual(w.t, c.used, c.holders.Load(), "slots %d: as many hold one", i)
+	if w.closed {
+		require.LessOrEqual(w.t, c.used, c.opened, "slots %d: the breaker was shut", i)
+	}
+}
+
+func (w *world) openSlots(i int) {
+	c := &w.slots[i]
+	c.open, c.opened = true, c.used
+	c.OpenSlots(c.used, c.limit)
+}
+
+func (w *world) shutBucket() {
+	c := &w.bucket
+	if !c.open {
+		return
+	}
+	c.open = false
+	opened, kept, from := c.full, c.kept.Load(), w.clock.Load()*c.x.Scale
+	c.full = c.Shut()
+	now := w.clock.Load() * c.x.Scale
+	require.GreaterOrEqual(w.t, c.full, opened, "tokens were created")
+	require.LessOrEqual(w.t, c.full, max(opened, now+c.x.Span), "more than there were")
+	require.GreaterOrEqual(w.t, c.full, kept*c.x.One, "%d were kept", kept)
+	if w.closed {
+		require.LessOrEqual(w.t, c.full, max(opened, from), "the breaker was shut")
+	}
+}
+
+func (w *world) openBucket() {
+	c := &w.bucket
+	c.open = true
+	c.OpenTokens(c.full, c.x)
+}
+
+func (w *world) shutAll() {
+	if w.breaker.open {
+		w.breaker.open = false
+		w.breaker.Shut()
+	}
+	for i := range w.slots {
+		w.shutSlots(i)
+	}
+	w.shutBucket()
+	w.closed = false
+}
+
+func (w *world) openAll(rng *rand.Rand) {
+	w.closed = rng.IntN(4) == 0
+	for i := range w.slots {
+		w.openSlots(i)
+	}
+	w.openBucket()
+	if !w.closed {
+		w.breaker.open = true
+		w.breaker.OpenBreaker(w.breaker.generation)
+	}
+}
+
+// change changes something about what is shut.
+func (w *world) change(rng *rand.Rand) {
+	switch rng.IntN(6) {
+	case 0, 1:
+		w.slots[rng.IntN(len(w.slots))].limit = rng.Int64N(4)
+	case 2:
+		// One token stays as dear, and units count from the same instant.
+		x := *w.bucket.x
+		x.Span, x.Edition = 5*(1+rng.Int64N(4)), x.Edition+1
+		w.bucket.x, w.bucket.most = &x, max(w.bucket.most, x.Span)
+	case 3:
+		w.breaker.generation++
+	}
+}
+
+// call takes, and gives back what it can without the lock, and the rest with it.
+func (w *world) call(rng *rand.Rand) bool {
+	s, of := Set{w.breaker.Latch}, []int{-1}
+	for _, i := range rng.Perm(len(w.slots))[:1+rng.IntN(len(w.slots))] {
+		s, of = append(s, w.slots[i].Latch), append(of, i)
+	}
+	at := 1 + rng.IntN(len(s))
+	s, of = append(s, nil), append(of, -1)
+	copy(s[at+1:], s[at:])
+	copy(of[at+1:], of[at:])
+	s[at], of[at] = w.bucket.Latch, -1
+	p := new(Pass)
+	if !s.Take(w.clock.Load(), p) {
+		return false
+	}
+	w.bucket.kept.Add(1)
+	each := func(of []int, f func(i int)) {
+		for _, i := range of {
+			if i >= 0 {
+				f(i)
+			}
+		}
+	}
+	each(of, func(i int) { w.slots[i].holders.Add(1) })
+	if rng.IntN(8) == 0 {
+		runtime.Gosched()
+	}
+	each(of, func(i int) { w.slots[i].holders.Add(-1) })
+	if n := s.Give(p); n < len(s) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		each(of[n:], func(i int) {
+			open := w.slots[i].open
+			w.shutSlots(i)
+			w.slots[i].used--
+			if open {
+				w.openSlots(i)
+			}
+		})
+	}
+	return true
+}
+
+// Whatever calls do, and whoever holds the lock changes: what is shut says what calls have kept, and
+// never more than was allowed.
+func TestStorm(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	w := &world{t: t}
+	for i := range w.slots {
+		w.slots[i].Latch, w.slots[i].limit = New(Slots), 2
+	}
+	w.bucket.Latch = New(Tokens)
+	w.bucket.x = &Terms{Until: 1 << 40, Scale: 3, One: 5, Span: 15, Edition: 1}
+	w.bucket.most = 15
+	w.breaker.Latch = New(Breaker)
+	rng := rand.New(rand.NewPCG(seed, 1<<32))
+	var in, out atomic.Int64
+	around(4, 1500, func(rng *rand.Rand) {
+		if w.call(rng) {
+			in.Add(1)
+		} else {
+			out.Add(1)
+		}
+	}, seed, func(int) {
+		w.mu.Lock()
+		w.shutAll()
+		w.change(rng)
+		w.clock.Add(rng.Int64N(40))
+		if rng.IntN(8) == 0 {
+			runtime.Gosched() // while it is shut
+		}
+		w.openAll(rng)
+		w.mu.Unlock()
+		for range rng.IntN(4) {
+			w.clock.Add(1)
+			runtime.Gosched()
+		}
+		for i := 0; i < 1000 && w.breaker.open && in.Load() == 0; i++ {
+			runtime.Gosched() // so that it is no idle storm
+		}
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.shutAll()
+	for i := range w.slots {
+		assert.Zero(t, w.slots[i].used, "slots %d: everybody has gone", i)
+		assert.Zero(t, w.slots[i].holders.Load())
+	}
+	kept, x := w.bucket.kept.Load(), w.bucket.x
+	assert.Equal(t, in.Load(), kept)
+	assert.LessOrEqual(t, kept*x.One, w.clock.Load()*x.Scale+w.bucket.most)
+	assert.LessOrEqual(t, kept*x.One, w.bucket.full)
+	t.Logf("%d got in, %d did not", in.Load(), out.Load())
+}
