@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
@@ -18,13 +19,12 @@ import (
 // waits for them, and what is given back. It never changes once it is compiled.
 type admission struct {
 	tool             *tool
-	at               stage.Tool     // where its calls are admitted, and what permits know of it
-	dropped          bool           // its plan no longer keeps the cells of parts; guarded by the stage's lock
-	next             Handler        // what admitted calls run; nil means the tool itself
-	parts            []part         // narrow before wide
-	needs            *admit.NeedSet // if it is the same for every call
-	keys             []rules.Scope  // to ask each call for
-	units            []string       // to ask the cost of
+	at               stage.Tool    // where its calls are admitted, and what permits know of it
+	dropped          bool          // its plan no longer keeps the cells of parts; guarded by the stage's lock
+	next             Handler       // what admitted calls run; nil means the tool itself
+	parts            []part        // narrow before wide
+	keys             []rules.Scope // to ask each call for
+	units            []string      // to ask the cost of
 	timeout, maxWait time.Duration
 	classify         func(Call, Result, error) Outcome
 	cost             func(Call, string) int64
@@ -72,8 +72,8 @@ func newAdmission(e *Executor, t *tool) *admission {
 		}
 	}
 	s.M.Together(fixed, keyed)
+	a.configure(e, class, s.M)
 	s.Unlock()
-	a.configure(e, class)
 	return a
 }
 
@@ -86,7 +86,7 @@ func index[T comparable](list *[]T, v T) int {
 }
 
 // configure takes the settings of the tool's policy, else of the executor.
-func (a *admission) configure(e *Executor, class *admit.Class) {
+func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine) {
 	p := &a.tool.spec.Policy
 	a.at = stage.Tool{
 		Stage:  e.stage,
@@ -117,34 +117,53 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 		for i, p := range a.parts {
 			list[i] = admit.Need{Cell: p.cell, N: 1}
 		}
-		a.needs = admit.NewNeedSet(list)
+		a.at.Needs = admit.NewNeedSet(list)
+		if !e.wraps() && a.timeout == 0 { // else what ends a call is not its own goroutine alone
+			m.Quicken(a.at.Needs)
+		}
 	}
 }
 
-// asked is what user code said about a call before admission: its keys and costs.
+// asked is what is known about a call before admission: what user code said of its keys and costs,
+// the present instant, and its caller's deadline.
 type asked struct {
-	keys  [4]string
-	costs [4]int64
-	more  []string
-	extra []int64
+	now, finish int64 // finish is admit.Never if there is none
+	keys        few.List[string]
+	costs       few.List[int64]
 }
 
-func (q *asked) key(i int) string {
-	if i < len(q.keys) {
-		return q.keys[i]
+// ask is what is to be known of c before the stage is locked, or why c must not come to it. The
+// present instant is q.now, unless that is zero or foreign code runs here.
+func (a *admission) ask(ctx context.Context, c *Call, q *asked) error {
+	inv := c.inv
+	if ctx.Err() != nil {
+		return inv.gaveUp(ctx, "")
 	}
-	return q.more[i-len(q.keys)]
-}
-
-func (q *asked) cost(i int) int64 {
-	if i < len(q.costs) {
-		return q.costs[i]
+	if !rules.IsPriority(c.Priority) { // an interceptor's doing
+		return inv.refused(ErrInvalidArguments, "",
+			fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
 	}
-	return q.extra[i-len(q.costs)]
+	if c.Pipeline == nil {
+		c.Pipeline = inv.pipeline
+	}
+	if a.at.Needs == nil {
+		if err := a.askUser(c, q); err != nil {
+			return err
+		}
+		q.now = 0
+	}
+	if q.now == 0 {
+		q.now = inv.plan.exec.clock.Now() // not under the lock, which others wait for
+	}
+	q.finish = admit.Never
+	if deadline, bounded := ctx.Deadline(); bounded {
+		q.finish = a.at.Stage.Clock.Instant(deadline)
+	}
+	return nil
 }
 
-// ask runs key and cost functions, outside every lock.
-func (a *admission) ask(c *Call, q *asked) (err error) {
+// askUser runs key and cost functions, outside every lock.
+func (a *admission) askUser(c *Call, q *asked) (err error) {
 	normal, inv, run, code := false, c.inv, c.run, c.code
 	c.inv, c.run, c.code = nil, nil, nil // see shown
 	defer func() {
@@ -152,19 +171,15 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 			err = inv.refused(ErrRejected, "", caught(c.Tool, recover()))
 		}
 	}()
-	for i, s := range a.keys {
+	for _, s := range a.keys {
 		k := keyOf(s, c)
 		if len(k) > rules.MaxKeyBytes {
 			normal = true
 			return inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
 		}
-		if i < len(q.keys) {
-			q.keys[i] = k
-		} else {
-			q.more = append(q.more, k)
-		}
+		q.keys.Add(k)
 	}
-	for i, u := range a.units {
+	for _, u := range a.units {
 		n := int64(1)
 		switch {
 		case a.cost != nil:
@@ -175,11 +190,7 @@ func (a *admission) ask(c *Call, q *asked) (err error) {
 		case u != "":
 			n = a.tool.shared.learned.Estimate(u)
 		}
-		if i < len(q.costs) {
-			q.costs[i] = n
-		} else {
-			q.extra = append(q.extra, n)
-		}
+		q.costs.Add(n)
 	}
 	normal = true
 	return nil
@@ -190,13 +201,13 @@ type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
 
 // fill gives t its needs, with cells of keys that are new made by cell. It answers the refusal
 // by a table of keys that is full.
-func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, now int64, cell cellFunc) error {
+func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, cell cellFunc) error {
 	parts := a.parts
 	for i := range parts {
 		p := &parts[i]
 		n := int64(1)
 		if p.unit >= 0 {
-			switch n = q.cost(p.unit); {
+			switch n = q.costs.At(p.unit); {
 			case p.class.Kind == admit.Tokens:
 				n = min(n, p.class.Rate.Burst()) // zero too: what it turns out to use counts
 			case n == 0:
@@ -210,13 +221,13 @@ func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, now
 			key := ""
 			if x != nil {
 				key = x.Key()
-			} else if key = q.key(p.key); key == "" && a.keys[p.key].Kind() == rules.ByKey {
+			} else if key = q.keys.At(p.key); key == "" && a.keys[p.key].Kind() == rules.ByKey {
 				continue
 			}
-			if x = cell(s.M, now, p.class, key); x == nil {
+			if x = cell(s.M, q.now, p.class, key); x == nil {
 				err := c.inv.refused(ErrSaturated, p.class.Name, errors.New("sluice: all its keys are busy"))
 				if at := s.M.Vacancy(p.class); at != admit.Never {
-					err.RetryAfter = time.Duration(max(0, at-now))
+					err.RetryAfter = time.Duration(max(0, at-q.now))
 				}
 				return err
 			}
@@ -247,7 +258,9 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 	defer func() {
 		switch {
 		case r == nil: // it was refused, or a sink called Goexit
-			c.inv.endAttempt()
+			if !c.inv.plan.once {
+				c.inv.attempts.End()
+			}
 		case !r.isTimed(): // else the goroutine of the code sees to it
 			if !normal {
 				res, err = Result{}, caught(c.Tool, recover())
@@ -334,14 +347,24 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *run
 // arrive asks for admission. It answers the attempt, if it may run, else the ticket with
 // which the call waits: its owner is where, x, if that is not nil, or a waiter.
 func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submission) (*running, *admit.Ticket, error) {
-	inv := c.inv
-	s, t, now, err := a.present(ctx, c, now, (*admit.Machine).Cell)
+	inv, q := c.inv, asked{now: now}
+	if err := a.ask(ctx, c, &q); err != nil {
+		return nil, nil, err
+	}
+	if x == nil && a.at.Needs != nil && inv.plan.alone && c.run == nil && inv.parent.Load() == nil && q.now < q.finish && !inv.plan.exec.closed() {
+		r := &inv.first.running
+		if r.GrantQuick(&a.at, &inv.first.Tally, rules.Level(c.Priority), q.now) {
+			r.Context = ctx
+			return r, nil, nil
+		}
+	}
+	s, t, err := a.present(c, &q, (*admit.Machine).Cell)
 	if err != nil {
 		return nil, nil, err
 	}
-	switch s.M.Arrive(now, t) {
+	switch s.M.Arrive(q.now, t) {
 	case admit.Running:
-		r := a.run(ctx, c, t, now)
+		r := a.run(ctx, c, t, q.now)
 		s.Unlock()
 		return r, nil, nil
 	case admit.Refused:
@@ -355,51 +378,27 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 	by := t.WaitsAt().Class().Name
 	s.Unlock()
 	if inv.loud {
-		a.emitQueued(ctx, c, t, by, now)
+		a.emitQueued(ctx, c, t, by, q.now)
 	}
 	return nil, t, nil
 }
 
-// present locks the stage and makes the ticket with which c comes to it, at the instant that it
-// answers: now, unless that is zero or foreign code was asked. If it fails, nothing is locked.
-func (a *admission) present(ctx context.Context, c *Call, now int64, cell cellFunc) (
-	*stage.Stage, *admit.Ticket, int64, error,
-) {
-	inv := c.inv
-	if ctx.Err() != nil {
-		return nil, nil, 0, inv.gaveUp(ctx, "")
-	}
-	if !rules.IsPriority(c.Priority) { // an interceptor's doing
-		return nil, nil, 0, inv.refused(ErrInvalidArguments, "",
-			fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
-	}
-	if c.Pipeline == nil {
-		c.Pipeline = inv.pipeline
-	}
-	var q asked
-	if a.needs == nil {
-		if err := a.ask(c, &q); err != nil {
-			return nil, nil, 0, err
-		}
-		now = 0
-	}
-	if now == 0 {
-		now = inv.plan.exec.clock.Now() // not under the lock, which others wait for
-	}
-	deadline, bounded := ctx.Deadline()
+// present locks the stage and makes the ticket with which c comes to it. If it fails, nothing is
+// locked.
+func (a *admission) present(c *Call, q *asked, cell cellFunc) (*stage.Stage, *admit.Ticket, error) {
 	s := a.at.Stage.Lock()
-	if inv.plan.exec.closed() {
+	if c.inv.plan.exec.closed() {
 		s.Unlock()
-		return nil, nil, 0, inv.refused(ErrClosed, "", nil)
+		return nil, nil, c.inv.refused(ErrClosed, "", nil)
 	}
-	s.M.Advance(now) // what is due comes first
+	s.M.Advance(q.now) // what is due comes first
 	t := s.M.Ticket()
-	if a.needs != nil && !a.dropped {
-		s.M.Fixed(t, a.needs)
-	} else if err := a.fill(s, t, c, &q, now, cell); err != nil {
+	if a.at.Needs != nil && !a.dropped {
+		s.M.Fixed(t, a.at.Needs)
+	} else if err := a.fill(s, t, c, q, cell); err != nil {
 		s.M.Free(t)
 		s.Unlock()
-		return nil, nil, 0, err
+		return nil, nil, err
 	}
 	if t.Level = rules.Level(c.Priority); t.Plan != a.at.Plan {
 		t.Plan = a.at.Plan
@@ -407,12 +406,12 @@ func (a *admission) present(ctx context.Context, c *Call, now int64, cell cellFu
 	if tenant := c.Pipeline.tenant(); tenant != "" {
 		t.Tenant = tenant
 	}
-	a.bound(s, t, c, now)
-	if bounded {
-		t.Finish = s.Clock.Instant(deadline) // by which it is to start, and to be done
+	a.bound(s, t, c, q.now)
+	if q.finish != admit.Never {
+		t.Finish = q.finish // by which it is to start, and to be done
 		t.Limit = min(t.Limit, t.Finish-1)
 	}
-	return s, t, now, nil
+	return s, t, nil
 }
 
 // giveUp takes a call whose context has ended, and its ticket *p, out of the queue. It
@@ -444,11 +443,7 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 // bound says what t, the ticket of c, is nested in, and for how long it may wait, but for its
 // caller's deadline.
 func (a *admission) bound(s *stage.Stage, t *admit.Ticket, c *Call, now int64) {
-	up := c.run
-	if up == nil {
-		up = c.inv.parent.Load()
-	}
-	if up != nil {
+	if up := cmp.Or(c.run, c.inv.parent.Load()); up != nil {
 		t.Parent = up.holder(s)
 	}
 	switch {

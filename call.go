@@ -261,13 +261,6 @@ func (inv *invocation) begun() int32 {
 	return inv.attempts.Begun()
 }
 
-// endAttempt counts out an attempt that was not admitted.
-func (inv *invocation) endAttempt() {
-	if !inv.plan.once {
-		inv.attempts.End()
-	}
-}
-
 // root is the outermost of the calls that inv is nested in and that still run, or inv itself.
 func (inv *invocation) root() *invocation {
 	root := inv
@@ -505,8 +498,10 @@ func (e *Executor) report(inv *invocation, x *ending) {
 			inv.unnest()
 		}
 	}()
-	now := x.Ended
-	if now == 0 || !inv.plan.once { // there was no attempt, or it was not the end
+	var now int64
+	if inv.plan.once && x.Held > 0 { // its one attempt was the end
+		now = x.sum.Granted + int64(x.Held)
+	} else {
 		now = e.clock.Now()
 	}
 	t := inv.event(x.kind, now)

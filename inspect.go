@@ -149,12 +149,16 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 }
 
 func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error) {
-	s, t, now, err := a.present(ctx, c, 0, (*admit.Machine).Peek)
+	var q asked
+	if err := a.ask(ctx, c, &q); err != nil {
+		return d, err
+	}
+	s, t, err := a.present(c, &q, (*admit.Machine).Peek)
 	if err != nil {
 		return d, err
 	}
 	d.Costs = costs(record.Costs(nil, t))
-	f := s.M.Forecast(now, t)
+	f := s.M.Forecast(q.now, t)
 	why := s.Refusal(t, f.Refusal)
 	if f.By != nil && f.Refusal.Reason == admit.NoReason {
 		d.Place, d.Wait = f.Place, time.Duration(f.Wait)

@@ -124,6 +124,7 @@ type Cell struct {
 	id          uint64 // for hashing lanes
 	aimd        *aimd  // Slots, if adaptive
 	common      *common
+	latch       *latched // of what calls need that may come the quick way; else nil
 }
 
 // Class is what c shares with its siblings.
@@ -267,6 +268,7 @@ func (m *Machine) idlest(k *Class) *Cell {
 // does not move as time passes, so that a heap of busy cells is not looked through again and
 // again.
 func (m *Machine) idleAt(c *Cell) int64 {
+	c.shut()
 	if c.calls > 0 || c.lanes > 0 {
 		return Never
 	}
@@ -297,6 +299,13 @@ func (m *Machine) drop(c *Cell) {
 	}
 	if k := c.class; k.MaxKeys > 0 && len(k.cells) > k.MaxKeys { // the bound has been lowered
 		m.shrink(k, k.MaxKeys)
+	}
+}
+
+// fallsIdle is drop of a call that has gone, by which others may be forgotten as well.
+func (m *Machine) fallsIdle(c *Cell) {
+	if m.drop(c); c.class.ByPlan {
+		m.prune(c.class)
 	}
 }
 

@@ -27,6 +27,9 @@ func (m *Machine) Thaw(now int64) {
 func (m *Machine) SetPolicy(now int64, p Policy) {
 	m.advance(now)
 	m.policy = p
+	if p.RefuseLate {
+		m.shutEvery()
+	}
 	for _, t := range m.tenants {
 		t.weight = p.weight(t.name)
 	}
@@ -48,6 +51,7 @@ func (m *Machine) SetLimit(now int64, k *Class, limit int64) {
 }
 
 func (m *Machine) setLimit(c *Cell, limit int64) {
+	c.shut()
 	shrinks := limit < c.limit
 	c.limit = limit
 	m.drop(c)
@@ -63,7 +67,9 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	m.advance(now)
 	old, cells := k.Rate, k.Cells()
 	for _, c := range cells {
+		c.shut()
 		c.reopen(m.now)
+		c.renew()
 	}
 	k.Rate = r
 	for _, c := range cells {
@@ -80,6 +86,7 @@ func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
 	m.advance(now)
 	k.Breaker = b
 	for _, c := range k.Cells() {
+		c.shut()
 		c.breaker.Reconfigure(m.now, b)
 		m.drop(c)
 	}
@@ -89,6 +96,7 @@ func (m *Machine) SetBreaker(now int64, k *Class, b *breaker.Config) {
 // Trip opens the breaker c until Reset; Reset closes it.
 func (m *Machine) Trip(now int64, c *Cell, by string) {
 	m.advance(now)
+	c.shut()
 	from := c.breaker.State(m.now)
 	if c.breaker.Trip(m.now); from != c.breaker.State(m.now) {
 		m.changed(c, from, by)
@@ -101,6 +109,7 @@ func (m *Machine) Trip(now int64, c *Cell, by string) {
 // Reset closes the breaker c.
 func (m *Machine) Reset(now int64, c *Cell, by string) {
 	m.advance(now)
+	c.shut()
 	from := c.breaker.State(m.now)
 	if c.breaker.Reset(m.now); from != c.breaker.State(m.now) {
 		m.changed(c, from, by)
@@ -221,12 +230,15 @@ func (m *Machine) cut(k *Class) {
 func (m *Machine) Fill(now int64, c *Cell, like []*Cell) {
 	m.advance(now)
 	var most *big.Rat
+	c.shut()
 	for _, o := range like {
+		o.shut()
 		if s := o.bucket.Share(o.class.Rate, m.now); most == nil || most.Cmp(s) < 0 {
 			most = s
 		}
 	}
 	if most != nil {
+		c.renew()
 		c.bucket.Fill(c.class.Rate, m.now, most)
 	}
 }

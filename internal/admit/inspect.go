@@ -36,6 +36,7 @@ func (m *Machine) Peek(now int64, k *Class, key string) *Cell {
 
 // BreakerState is the state of the breaker c. One whose cooldown is over counts as half-open.
 func (c *Cell) BreakerState(now int64) breaker.State {
+	c.shut()
 	s := c.breaker.State(now)
 	if s == breaker.Open {
 		if ok, _ := c.breaker.Ready(now); ok {
@@ -57,6 +58,7 @@ type Usage struct {
 
 // Usage is the state of c at now.
 func (c *Cell) Usage(now int64) Usage {
+	c.shut()
 	u := Usage{Opens: c.opens(now), Paused: c.pause.ends(), Stalled: c.q != nil && c.q.stalled}
 	switch c.kind {
 	case Slots:
@@ -167,6 +169,7 @@ func (m *Machine) Forecast(now int64, t *Ticket) Forecast {
 	if t.needs == nil {
 		t.needs = m.newNeeds()
 	}
+	m.shutAll(t.needs)
 	t.seq = m.seq + 1
 	m.rank(t)
 	if r, ok := m.hopeless(t); ok {

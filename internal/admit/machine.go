@@ -4,7 +4,6 @@ import (
 	"math"
 
 	"github.com/sluice-go/sluice/internal/breaker"
-	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/heap"
 )
 
@@ -55,6 +54,8 @@ type Machine struct {
 	rest      []*Cell // whose serving goes on in the next drain
 	loose     []*Cell // whose semaphores gave slots in this event
 	sought    []*Cell // with a semaphore, where somebody waits
+
+	opened []*Cell // whose latch is open
 
 	frozen bool      // see Freeze
 	again  []*Ticket // what arrives again when that ends
@@ -123,7 +124,10 @@ func NewMachine(p Policy) *Machine {
 // Waiting and Running count calls.
 func (m *Machine) Waiting() int { return m.waiting }
 
-func (m *Machine) Running() int { return m.running }
+func (m *Machine) Running() int {
+	m.shutEvery()
+	return m.running
+}
 
 // Work is what the machine has done so far.
 func (m *Machine) Work() Work { return m.work }
@@ -212,6 +216,7 @@ func (m *Machine) Arrive(now int64, t *Ticket) State {
 	if t.needs == nil {
 		t.needs = m.newNeeds()
 	}
+	m.shutAll(t.needs)
 	if m.waiting == 0 && t.Parent == nil && m.open(t) { // nobody to be fair to
 		t.level = t.Level
 		m.grant(t)
@@ -392,9 +397,7 @@ func (m *Machine) grant(t *Ticket) {
 	m.starts++
 	r.startedAs = m.starts
 	m.work.Starts++
-	if n := int(t.needs.rates); n > cap(r.charges) {
-		r.charges = make([]bucket.Charge, 0, n)
-	}
+	r.room(t.needs)
 	permits, now, list := 0, m.now, t.needs.list
 	for i := range list {
 		c := list[i].Cell
@@ -418,11 +421,8 @@ func (m *Machine) grant(t *Ticket) {
 		default:
 			from := c.breaker.State(now)
 			p, changed := c.breaker.Take(now)
-			if permits++; permits == 1 {
-				r.first = p
-			} else {
-				r.further = append(r.further, p)
-			}
+			r.permits(p, permits)
+			permits++
 			if changed {
 				m.changed(c, from, "")
 			}

@@ -82,7 +82,9 @@ func (c *Cell) opens(now int64) int64 {
 // that may be later than it was.
 func (c *Cell) reopen(now int64) {
 	if p := c.pause; p != nil && now >= p.end && p.caps(c) {
-		c.bucket.Cap(c.class.Rate, p.end)
+		if c.bucket.Cap(c.class.Rate, p.end) {
+			c.renew()
+		}
 		p.capped = true
 	}
 }
@@ -91,6 +93,7 @@ func (c *Cell) reopen(now int64) {
 // already holds; the past ends one now.
 func (m *Machine) Pause(now int64, c *Cell, until int64) {
 	m.advance(now)
+	c.shut()
 	p := c.pause
 	held := p != nil && p.end > m.now
 	switch {
@@ -114,6 +117,7 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 // Lift ends the pause of c without a ramp, and its debt.
 func (m *Machine) Lift(now int64, c *Cell) {
 	m.advance(now)
+	c.shut()
 	c.reopen(m.now) // after one that has ended, whether anybody has looked since or not
 	if c.q != nil && c.pause.ends() > m.now {
 		m.waitsSince(c, m.now)
@@ -122,8 +126,8 @@ func (m *Machine) Lift(now int64, c *Cell) {
 		m.timers.Remove(c.timer)
 	}
 	c.pause = nil
-	if c.kind == Tokens {
-		c.bucket.Forgive(c.class.Rate, m.now)
+	if c.kind == Tokens && c.bucket.Forgive(c.class.Rate, m.now) {
+		c.renew()
 	}
 	m.drop(c)
 	m.mark(c)

@@ -29,6 +29,7 @@ func (m *Machine) Pin(now int64, k *Class, key string) *Cell {
 // forgotten first is forgotten now, unless a call is under way there.
 func (m *Machine) Unpin(now int64, c *Cell) {
 	m.advance(now)
+	c.shut()
 	if !c.class.ByPlan {
 		return
 	}

@@ -2,9 +2,9 @@ package admit
 
 import "github.com/sluice-go/sluice/internal/breaker"
 
-// Release gives back what the running t holds, whose code has ended while nobody knows yet
-// what its outcome means. Judge says that later, to the breakers only, before t is freed.
-func (m *Machine) Release(now int64, t *Ticket) {
+// Unjudged is Finish where nobody knows yet what the outcome means. Judge says that later, to the
+// breakers only, before t is freed.
+func (m *Machine) Unjudged(now int64, t *Ticket) {
 	m.advance(now)
 	r := t.rec
 	judged := r.judged
@@ -33,18 +33,23 @@ func (m *Machine) Cancel(now int64, t *Ticket) {
 
 // Finish ends the running t whose code has ended.
 func (m *Machine) Finish(now int64, t *Ticket, o breaker.Outcome) {
+	nested := t.Parent != nil // whoever called it comes by the lock, too
 	if m.waiting == 0 {
 		m.now = max(m.now, now)
 		m.finish(t, o, true)
-		return
+	} else {
+		m.advance(now)
+		m.finish(t, o, true)
+		m.drain()
 	}
-	m.advance(now)
-	m.finish(t, o, true)
-	m.drain()
+	if !nested && t.needs.fixed != nil {
+		m.reopen(t.needs)
+	}
 }
 
 // finish ends the running t. How long it held its slots is worth remembering if its code ran.
 func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
+	m.shutAll(t.needs)
 	if t.kin != nil && t.kin.stuck {
 		m.setStuck(t, false)
 	}
@@ -77,12 +82,11 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			}
 			m.released(c)
 		case Tokens:
-			x := &r.charges[charges]
-			charges++
 			if !ran {
-				m.takeBack(c, x)
+				m.takeBack(t, c, charges)
 			}
-			c.bucket.Close(x)
+			c.bucket.Close(&r.charges[charges])
+			charges++
 			if c.q != nil {
 				m.mark(c)
 			}
@@ -99,9 +103,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			}
 		}
 		if c.idle >= 0 {
-			if m.drop(c); c.class.ByPlan {
-				m.prune(c.class)
-			}
+			m.fallsIdle(c)
 		}
 	}
 	if t.kin != nil {
@@ -125,6 +127,7 @@ func (m *Machine) judge(t *Ticket, o breaker.Outcome) {
 		return
 	}
 	r.judged = true
+	m.shutAll(t.needs)
 	for i := range t.needs.list {
 		c := t.needs.list[i].Cell
 		if c.kind != Breaker {

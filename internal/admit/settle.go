@@ -1,7 +1,5 @@
 package admit
 
-import "github.com/sluice-go/sluice/internal/bucket"
-
 // Used is what a call turned out to use of a unit.
 type Used struct {
 	Unit string
@@ -26,12 +24,15 @@ func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
 		if c.kind != Tokens {
 			continue
 		}
-		x := &r.charges[i]
 		if i++; c.class.Unit != unit {
 			continue
 		}
+		c.shut()
 		c.reopen(m.now)
-		got := c.bucket.Correct(c.class.Rate, m.now, x, used, maxDebt)
+		if t.cameQuickly(i - 1) {
+			t.needs.fixed.quick = false // the next to come are corrected as well, and exactly then
+		}
+		got := m.correct(t, c, i-1, used)
 		if got < used {
 			m.notices = append(m.notices, Notice{Kind: Debt, Cell: c, After: c.bucket.Ready(c.class.Rate, m.now, 1) - m.now})
 		}
@@ -54,10 +55,24 @@ func (r *record) settle(unit string, used int64) {
 	r.settled = append(r.settled, Used{unit, used})
 }
 
-// takeBack undoes what was charged at c for a call whose code did not run.
-func (m *Machine) takeBack(c *Cell, x *bucket.Charge) {
+// correct makes the n-th charge of t, at c, so many tokens, and answers how many it is now.
+func (m *Machine) correct(t *Ticket, c *Cell, n int, tokens int64) int64 {
+	x := t.charge(c, n)
+	was := x.Tokens()
+	got := c.bucket.Correct(c.class.Rate, m.now, x, tokens, maxDebt)
+	if got < was && c.latch != nil {
+		c.renew()
+		if t.cameQuickly(n) {
+			t.rec.editions[n] = c.latch.edition
+		}
+	}
+	return got
+}
+
+// takeBack undoes what was charged at c, the n-th of t, a call whose code did not run.
+func (m *Machine) takeBack(t *Ticket, c *Cell, n int) {
 	c.reopen(m.now)
-	c.bucket.Correct(c.class.Rate, m.now, x, 0, maxDebt)
+	m.correct(t, c, n, 0)
 }
 
 // Settled is what t was last said to have used.

@@ -3,6 +3,7 @@ package admit
 import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/latch"
 )
 
 // State is where a ticket stands.
@@ -79,8 +80,9 @@ type record struct {
 	first     breaker.Permit   // of the first breaker
 	further   []breaker.Permit // of the others
 	granted   int64
-	startedAs uint64          // the ordinal of its start
-	charges   []bucket.Charge // of its rates, in their order, while it runs; not moved then
+	startedAs uint64                 // the ordinal of its start
+	charges   []bucket.Charge        // of its rates, in their order, while it runs; not moved then
+	editions  [latch.MaxRates]uint32 // of the terms of those that came the quick way; else zero
 	settled   []Used
 	waits     []WaitAt
 	refusal   Refusal
@@ -92,6 +94,22 @@ func (r *record) permit(n int) breaker.Permit {
 		return r.first
 	}
 	return r.further[n-2]
+}
+
+// permits notes the permit of a call's n-th breaker.
+func (r *record) permits(p breaker.Permit, n int) {
+	if n == 0 {
+		r.first = p
+	} else {
+		r.further = append(r.further, p)
+	}
+}
+
+// room makes room for the charges of s.
+func (r *record) room(s *needSet) {
+	if n := int(s.rates); n > cap(r.charges) {
+		r.charges = make([]bucket.Charge, 0, n)
+	}
 }
 
 // record is t's, made if need be.
@@ -164,8 +182,11 @@ type needSet struct {
 
 // NeedSet is what the calls of one plan take when it is the same for all of them.
 type NeedSet struct {
-	set    needSet
-	recent [Levels]*lane // that its last call of the level joined, while it is there
+	set     needSet
+	recent  [Levels]*lane // that its last call of the level joined, while it is there
+	latches latch.Set     // of its cells, if its calls may come the quick way; not changed then
+	quick   bool          // they still may
+	shy     int32         // calls that are to come by the lock
 }
 
 // NewNeedSet keeps list, which must not change any more.
@@ -267,6 +288,7 @@ func (m *Machine) Free(t *Ticket) {
 func (r *record) clear() {
 	r.adaptive, r.judged, r.granted, r.startedAs = false, false, 0, 0
 	r.further, r.charges = r.further[:0], r.charges[:0]
+	r.editions = [latch.MaxRates]uint32{}
 	if len(r.settled) > 0 {
 		clear(r.settled)
 		r.settled = r.settled[:0]

@@ -113,6 +113,17 @@ func (b *Breaker) Take(now int64) (p Permit, changed bool) {
 	return Permit{b.gen, serial, slot}, changed
 }
 
+// IsClean reports whether b is closed, lets every call start, and has nothing to remember of one that
+// succeeds.
+func (b *Breaker) IsClean(now int64) bool {
+	return b.state == Closed && now >= b.until && b.streak == 0 && b.cfg.Ratio == 0
+}
+
+// Generation changes with the state, and PermitOf is what Take gives while b is clean.
+func (b *Breaker) Generation() uint32 { return b.gen }
+
+func PermitOf(generation uint32) Permit { return Permit{gen: generation} }
+
 // Done ends the call that holds p and reports whether the state changed.
 func (b *Breaker) Done(now int64, p Permit, o Outcome) (changed bool) {
 	if p.gen != b.gen {

@@ -16,11 +16,12 @@ import (
 type Tool struct {
 	Stage     *Stage
 	Plan      *admit.Plan
-	Priced    bool          // a function says what its calls cost
-	Upstreams []*admit.Cell // the fixed cells that a throttle of its calls pauses
-	Class     *admit.Class  // the tool's own limit, which a throttle pauses if nothing else
-	Direct    bool          // nothing stands between admission and the tool's code
-	Owner     any           // whose tool it is here
+	Needs     *admit.NeedSet // if it is the same for every call
+	Priced    bool           // a function says what its calls cost
+	Upstreams []*admit.Cell  // the fixed cells that a throttle of its calls pauses
+	Class     *admit.Class   // the tool's own limit, which a throttle pauses if nothing else
+	Direct    bool           // nothing stands between admission and the tool's code
+	Owner     any            // whose tool it is here
 
 	// Count counts calls that Close waits for beside those that it knows of, and attempts that nobody
 	// waits for. The stage is locked.
@@ -36,9 +37,14 @@ type Permit struct {
 	Granted int64           // when it was admitted, or woke up to it; never changes
 	Outcome breaker.Outcome // written before the State is told that it is known
 
-	live   bool          // ticket still holds what it took
-	left   bool          // nobody waits for the attempt any more
-	noted  bool          // it is in the call's record
+	quick   bool       // it came without a ticket; never changes, nor does pass
+	level   int8       // of its call, if it did
+	adopted bool       // but has got one, or was given back before
+	live    bool       // ticket still holds what it took
+	left    bool       // nobody waits for the attempt any more
+	noted   bool       // it is in the call's record
+	pass    admit.Pass // what it took without a ticket
+
 	ticket *admit.Ticket // nil once nothing of it is needed
 	tool   *Tool         // never changes, nor does tally
 	tally  *Tally
@@ -50,7 +56,6 @@ type Permit struct {
 type Tally struct {
 	more    atomic.Pointer[more] // nil until there is something to say
 	held    int64                // how long attempts held what they needed
-	ended   int64                // when the latest attempt gave back what it held; zero before
 	waited  int32                // attempts that hold what they need and that somebody waits for
 	counted bool                 // those left are counted: the call is over
 }
@@ -125,18 +130,54 @@ func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now in
 	}
 }
 
+// GrantQuick is Grant for an attempt that takes all that calls of x need without the lock, if it can:
+// the one attempt of a call. It reports whether it has.
+func (p *Permit) GrantQuick(x *Tool, y *Tally, level int8, now int64) bool {
+	if !x.Needs.Take(now, &p.pass) {
+		return false
+	}
+	p.Attempt, p.Granted, p.quick, p.level, p.tool, p.tally = 1, now, true, level, x, y
+	y.waited++
+	return true
+}
+
 // Tool is where the attempt was admitted; nil if it was not.
 func (p *Permit) Tool() *Tool { return p.tool }
 
 // Ticket is what p holds in s, or nil. The stage is locked.
 func (p *Permit) Ticket(s *Stage) *admit.Ticket {
-	if p.tool != nil && p.tool.Stage == s && p.live {
-		return p.ticket
+	if p.tool == nil || p.tool.Stage != s {
+		return nil
 	}
-	return nil
+	if p.quick {
+		p.adopt(s)
+	}
+	if !p.live {
+		return nil
+	}
+	return p.ticket
 }
 
-func (p *Permit) lock() *Stage { return p.tool.Stage.Lock() }
+// lock locks the stage, for who is about to see or change what p holds.
+func (p *Permit) lock() *Stage {
+	s := p.tool.Stage.Lock()
+	if p.quick {
+		p.adopt(s)
+	}
+	return s
+}
+
+// adopt gives p, which came without a ticket, one if it still holds what it took. The stage is locked.
+func (p *Permit) adopt(s *Stage) {
+	if p.adopted {
+		return
+	}
+	p.adopted = true
+	if p.Adopt() {
+		p.ticket, p.live = s.M.Adopt(p.tool.Needs, &p.pass, p.level, p.Granted), true
+		p.ticket.Plan = p.tool.Plan
+	}
+}
 
 // Settle charges p's attempt what it has really used of a unit, as long as it holds something.
 func (p *Permit) Settle(unit string, used int64) {
@@ -232,6 +273,10 @@ func (p *Permit) GiveBack(now int64, list []Throttle) *Returned {
 // Finish is GiveBack of an attempt that is a success and whose handler, which is its code, has returned,
 // all at once. It reports whether that was all there was to do; else it has done nothing.
 func (p *Permit) Finish(now int64) (done bool) {
+	if p.quick && p.FinishAlone() {
+		p.finishQuick(now)
+		return true
+	}
 	s := p.lock()
 	if _, _, held := p.Flags(); !held {
 		p.Outcome = breaker.Success
@@ -242,6 +287,17 @@ func (p *Permit) Finish(now int64) (done bool) {
 		p.Finished()
 	}
 	return done
+}
+
+// finishQuick gives back what an attempt holds that has no ticket, a success.
+func (p *Permit) finishQuick(now int64) {
+	if left := p.tool.Needs.Give(&p.pass); left > 0 {
+		s := p.tool.Stage.Lock()
+		s.M.End(now, p.tool.Needs, &p.pass, left, p.Granted)
+		s.Unlock()
+	}
+	p.tally.held += now - p.Granted
+	p.tally.waited--
 }
 
 // finish gives back what an attempt holds, unless somebody has to be told.
@@ -271,7 +327,7 @@ func (p *Permit) giveBack(s *Stage, now int64, list []Throttle) *Returned {
 	case !begun:
 		s.M.Cancel(now, t)
 	case !known:
-		s.M.Release(now, t)
+		s.M.Unjudged(now, t)
 	case stream != nil && stream.Err != nil:
 		s.M.Finish(now, t, stream.outcome)
 	default:
@@ -335,7 +391,6 @@ func (p *Permit) note() {
 func (p *Permit) conclude(now int64) {
 	p.note()
 	p.tally.held += now - p.Granted
-	p.tally.ended = now
 }
 
 // IsPlain reports whether there is nothing to say of the attempts but how long they ran.
@@ -346,7 +401,6 @@ type Conclusion struct {
 	Record *record.Record
 	Queued time.Duration
 	Held   time.Duration
-	Ended  int64 // when the last attempt gave back what it held; zero if there was none
 	Err    error // what the stream that is the call's result has ended with already
 	Waits  bool  // the call's end has to wait for that stream
 }
@@ -361,7 +415,7 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 		s := x.Stage.Lock()
 		defer s.Unlock()
 	}
-	c.Held, c.Ended = time.Duration(y.held), y.ended
+	c.Held = time.Duration(y.held)
 	var stream *Stream
 	if m := y.more.Load(); m != nil {
 		c.Record, c.Queued = m.record, y.Queued()
@@ -389,6 +443,6 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 // others of it may be under way.
 func (y *Tally) Sum(c *Conclusion, x *Tool, r *record.Record) {
 	s := x.Stage.Lock()
-	*c = Conclusion{Record: r, Queued: y.Queued(), Held: time.Duration(y.held), Ended: y.ended}
+	*c = Conclusion{Record: r, Queued: y.Queued(), Held: time.Duration(y.held)}
 	s.Unlock()
 }

@@ -1,0 +1,415 @@
+package admit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-go/sluice/internal/breaker"
+)
+
+// side is one of two machines that are told the same: one lets calls come the quick way.
+type side struct {
+	*world
+	quick   bool
+	classes []*Class
+	sets    []*NeedSet
+	plans   []*Plan
+}
+
+// sideCall is a call as one side has it.
+type sideCall struct {
+	t     *Ticket // nil if it came the quick way and has not been adopted
+	pass  Pass
+	set   *NeedSet
+	at    int64
+	level int8
+}
+
+// twinCall is one call of both.
+type twinCall struct {
+	name   string
+	plan   int
+	parent *twinCall
+	slow   sideCall
+	fast   sideCall
+	state  State
+	serial int // of its start
+}
+
+// twins is both, and what happened.
+type twins struct {
+	testing.TB
+	r          *rand.Rand
+	now        int64
+	slow, fast *side
+	calls      []*twinCall // that wait or run
+	made       int
+	starts     int
+	last       map[*Class]int // of slow's rates: the serial of the call charged last
+	log        []string
+	busy       bool // calls come faster than they can run
+	came       int  // the quick way
+	adopted    int
+}
+
+// The plans, each by the places of its classes.
+var twinPlans = [][]int{{0, 1, 4, 6}, {0, 2, 4, 5, 6}, {3, 4}, {2, 7}, {1, 4, 5}}
+
+func newSide(t testing.TB, quick bool) *side {
+	s := &side{world: newWorld(t, standard()), quick: quick}
+	s.m.SetPolicy(0, Policy{Ordered: true, Ageing: 3, Claim: 2, MaxQueue: 6, MaxPerTenant: 6})
+	refuses := slots("refuses", 2, 2)
+	refuses.Refuse = true
+	s.classes = []*Class{
+		circuit("circuit", breaker.Config{Failures: 2, Cooldown: 3 * sec}),
+		slots("own a", 0, Unlimited), slots("own b", 0, 2), slots("own c", 0, Unlimited),
+		slots("all", 7, 3), s.rate("rate", 1, 7, 2*sec, 4), s.rate("slow rate", 6, 3, sec, 5), refuses,
+	}
+	for i, p := range twinPlans {
+		var list []Need
+		for _, k := range p {
+			list = append(list, Need{s.cell(s.classes[k]), 1})
+		}
+		slices.SortStableFunc(list, func(x, y Need) int { return x.Cell.class.order() - y.Cell.class.order() })
+		set := NewNeedSet(list)
+		if quick {
+			s.m.Quicken(set)
+		}
+		var cells []*Cell
+		for _, n := range list {
+			cells = append(cells, n.Cell)
+		}
+		s.m.Together(cells, nil)
+		s.sets, s.plans = append(s.sets, set), append(s.plans, &Plan{Tool: uint64(i + 1), Client: s.me})
+	}
+	return s
+}
+
+func (w *twins) logf(format string, a ...any) {
+	w.log = append(w.log, fmt.Sprintf("%v: ", w.now)+fmt.Sprintf(format, a...))
+}
+
+func (w *twins) fail(format string, a ...any) {
+	w.Helper()
+	for _, l := range w.log[max(0, len(w.log)-40):] {
+		w.Log(l)
+	}
+	w.Fatalf(format, a...)
+}
+
+// arrive has a call come to both, on the fast side the quick way if that lets it.
+func (w *twins) arrive(parent *twinCall) {
+	w.made++
+	c := &twinCall{name: fmt.Sprint("call ", w.made), plan: w.r.IntN(len(twinPlans)), parent: parent}
+	level, limit, tenant := int8(w.r.IntN(3)), Never, fmt.Sprint("tenant ", w.r.IntN(2))
+	if w.r.IntN(4) == 0 {
+		limit = w.now + w.r.Int64N(2*sec)
+	}
+	atOnce := w.r.IntN(8) == 0
+	come := func(s *side, x *sideCall, up *sideCall) State {
+		x.set, x.at, x.level = s.sets[c.plan], w.now, level
+		if s.quick && up == nil && x.set.Take(w.now, &x.pass) {
+			w.came++
+			return Running
+		}
+		x.t = s.m.Ticket()
+		s.m.Fixed(x.t, x.set)
+		x.t.Owner, x.t.Plan, x.t.Level, x.t.Limit, x.t.Tenant, x.t.AtOnce = c.name, s.plans[c.plan], level, limit, tenant, atOnce
+		if up != nil {
+			x.t.Parent = s.ticketOf(w, up)
+		}
+		return s.m.Arrive(w.now, x.t)
+	}
+	var upSlow, upFast *sideCall
+	if parent != nil {
+		upSlow, upFast = &parent.slow, &parent.fast
+	}
+	a, b := come(w.slow, &c.slow, upSlow), come(w.fast, &c.fast, upFast)
+	w.logf("%s of plan %d arrives (nested %v): %v, fast %v, quickly %v", c.name, c.plan, parent != nil, a, b, c.fast.t == nil)
+	if a != b {
+		w.fail("%s is %v on the slow side and %v on the fast one", c.name, a, b)
+	}
+	if a == Refused {
+		w.sameRefusal(c)
+		w.free(c)
+	} else {
+		w.calls = append(w.calls, c)
+		if c.state = a; a == Running {
+			w.started(c)
+		}
+	}
+	w.collect()
+}
+
+// ticketOf is the ticket of a call that runs, which is adopted if need be.
+func (s *side) ticketOf(w *twins, x *sideCall) *Ticket {
+	if x.t == nil {
+		w.adopted++
+		x.t = s.m.Adopt(x.set, &x.pass, x.level, x.at)
+		x.t.Plan = s.plans[0]
+	}
+	return x.t
+}
+
+func (w *twins) started(c *twinCall) {
+	w.starts++
+	c.serial = w.starts
+	for _, n := range c.slow.set.set.list {
+		if n.Cell.kind == Tokens {
+			w.last[n.Cell.class] = c.serial
+		}
+	}
+}
+
+// newest reports whether nobody was charged after c by a rate of its own, nor that has changed or
+// been paused: what is given back is exact then.
+func (w *twins) newest(c *twinCall) bool {
+	return !slices.ContainsFunc(c.slow.set.set.list, func(n Need) bool {
+		return n.Cell.kind == Tokens && w.last[n.Cell.class] != c.serial
+	})
+}
+
+func (w *twins) free(c *twinCall) {
+	w.slow.m.Free(c.slow.t)
+	if c.fast.t != nil {
+		w.fast.m.Free(c.fast.t)
+	}
+	w.calls = slices.DeleteFunc(w.calls, func(x *twinCall) bool { return x == c })
+}
+
+func (w *twins) sameRefusal(c *twinCall) {
+	a, b := c.slow.t.Refusal(), c.fast.t.Refusal()
+	name := func(r Refusal) string {
+		if r.By == nil {
+			return ""
+		}
+		return r.By.class.Name
+	}
+	if a.Reason != b.Reason || name(a) != name(b) || a.After != b.After {
+		w.fail("%s is refused with %v by %q after %d, and on the fast side with %v by %q after %d",
+			c.name, a.Reason, name(a), a.After, b.Reason, name(b), b.After)
+	}
+}
+
+// collect holds that both have decided on the same calls, in the same order.
+func (w *twins) collect() {
+	names := func(s *side) (list []string) {
+		for s.m.Pending() {
+			s.m.Step(w.now)
+		}
+		for t := s.m.Decided(); t != nil; t = t.Next() {
+			list = append(list, fmt.Sprint(t.Owner, " ", t.State()))
+		}
+		return list
+	}
+	for w.slow.m.Pending() {
+		w.slow.m.Step(w.now)
+	}
+	var list []*twinCall
+	for a := w.slow.m.Decided(); a != nil; a = a.Next() {
+		list = append(list, w.calls[slices.IndexFunc(w.calls, func(c *twinCall) bool { return c.slow.t == a })])
+	}
+	got := names(w.fast)
+	var want []string
+	for _, c := range list {
+		want = append(want, fmt.Sprint(c.name, " ", c.slow.t.State()))
+	}
+	if !slices.Equal(got, want) {
+		w.fail("decided are %v, and on the fast side %v", want, got)
+	}
+	for _, c := range list {
+		w.logf("%s is decided: %v", c.name, c.slow.t.State())
+		if c.state = c.slow.t.State(); c.state == Running {
+			w.started(c)
+			continue
+		}
+		w.sameRefusal(c)
+		w.free(c)
+	}
+	for _, c := range w.calls {
+		if c.slow.t.State() != Waiting || c.fast.t.State() != Waiting {
+			continue
+		}
+		if a, b := c.slow.t.WaitsAt().class.Name, c.fast.t.WaitsAt().class.Name; a != b {
+			w.fail("%s waits at %s, and on the fast side at %s", c.name, a, b)
+		}
+	}
+}
+
+// end ends a call that runs.
+func (w *twins) end(c *twinCall, o breaker.Outcome) {
+	w.logf("%s ends: %v, quickly %v", c.name, o, c.fast.t == nil)
+	w.slow.m.Finish(w.now, c.slow.t, o)
+	if x := &c.fast; x.t == nil && o == breaker.Success {
+		if left := x.set.Give(&x.pass); left > 0 {
+			w.fast.m.End(w.now, x.set, &x.pass, left, x.at)
+		}
+	} else {
+		w.fast.m.Finish(w.now, w.fast.ticketOf(w, x), o)
+	}
+	w.free(c)
+	w.collect()
+}
+
+// both does the same to both machines.
+func (w *twins) both(what string, f func(s *side)) {
+	w.logf("%s", what)
+	f(w.slow)
+	f(w.fast)
+	w.collect()
+}
+
+// same holds that both count the same. To look shuts the cells.
+func (w *twins) same() {
+	for i, k := range w.slow.classes {
+		a, b := w.slow.cell(k).Usage(w.now), w.fast.cell(w.fast.classes[i]).Usage(w.now)
+		if a != b {
+			w.fail("of %s are used %+v, and on the fast side %+v", k.Name, a, b)
+		}
+		if k.Kind == Breaker && w.slow.cell(k).BreakerState(w.now) != w.fast.cell(w.fast.classes[i]).BreakerState(w.now) {
+			w.fail("the breakers differ")
+		}
+		if k.Kind == Tokens && w.slow.cell(k).bucket.Ready(k.Rate, w.now, 1) != w.fast.cell(w.fast.classes[i]).bucket.Ready(k.Rate, w.now, 1) {
+			w.fail("the next token of %s comes at different times", k.Name)
+		}
+	}
+	if a, b := w.slow.m.Running(), w.fast.m.Running(); a != b {
+		w.fail("%d run, and on the fast side %d", a, b)
+	}
+	if a, b := w.slow.m.Waiting(), w.fast.m.Waiting(); a != b {
+		w.fail("%d wait, and on the fast side %d", a, b)
+	}
+}
+
+// pick is a call of that state, or nil.
+func (w *twins) pick(s State) *twinCall {
+	var list []*twinCall
+	for _, c := range w.calls {
+		if c.state == s {
+			list = append(list, c)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return list[w.r.IntN(len(list))]
+}
+
+func (w *twins) hasChildren(c *twinCall) bool {
+	return slices.ContainsFunc(w.calls, func(x *twinCall) bool { return x.parent == c })
+}
+
+func (w *twins) step() {
+	k := w.r.IntN(len(w.slow.classes))
+	switch x := w.r.IntN(100); {
+	case x < 30 || x < 40 && w.busy:
+		w.arrive(nil)
+	case x >= 40 && x < 44:
+		if up := w.pick(Running); up != nil {
+			w.arrive(up)
+		}
+	case x < 70:
+		if !w.busy && w.r.IntN(2) == 0 {
+			w.now += w.r.Int64N(sec)
+			w.both("time passes", func(s *side) { s.m.Tick(w.now) })
+		}
+		if c := w.pick(Running); c != nil && !w.hasChildren(c) {
+			o := breaker.Success
+			if w.r.IntN(6) == 0 {
+				o = breaker.Outcome(w.r.IntN(4))
+			}
+			w.end(c, o)
+		}
+	case x < 86 && !w.busy && w.r.IntN(5) > 0: // the same, but less of it
+	case x < 73:
+		if c := w.pick(Running); c != nil && w.newest(c) {
+			n := w.r.Int64N(4)
+			w.both(fmt.Sprint(c.name, " used ", n), func(s *side) {
+				s.m.Settle(w.now, s.ticketOf(w, w.of(c, s)), "", n)
+			})
+		}
+	case x < 75:
+		if c := w.pick(Running); c != nil && w.newest(c) && !w.hasChildren(c) {
+			w.both(c.name+" does not run after all", func(s *side) { s.m.Cancel(w.now, s.ticketOf(w, w.of(c, s))) })
+			w.free(c)
+		}
+	case x < 78:
+		if c := w.pick(Waiting); c != nil {
+			w.both(c.name+" is cancelled", func(s *side) { s.m.Cancel(w.now, w.of(c, s).t) })
+			if c.state == Waiting {
+				w.free(c)
+			}
+		}
+	case x < 80:
+		d := w.r.Int64N(sec)
+		delete(w.last, w.slow.classes[k]) // when it re-opens, its balance is what the pause says
+		w.both(fmt.Sprintf("%s is paused for %d", w.slow.classes[k].Name, d), func(s *side) { s.m.Pause(w.now, s.cell(s.classes[k]), w.now+d) })
+	case x < 81:
+		w.both(w.slow.classes[k].Name+" is lifted", func(s *side) { s.m.Lift(w.now, s.cell(s.classes[k])) })
+	case x < 82:
+		w.both("the circuit is tripped", func(s *side) { s.m.Trip(w.now, s.cell(s.classes[0]), "me") })
+	case x < 84:
+		w.both("the circuit is reset", func(s *side) { s.m.Reset(w.now, s.cell(s.classes[0]), "me") })
+	case x < 86:
+		n := 1 + w.r.Int64N(4)
+		w.both(fmt.Sprint("all has ", n), func(s *side) { s.m.SetLimit(w.now, s.classes[4], n) })
+	case x < 87:
+		n := 1 + w.r.Int64N(9)
+		delete(w.last, w.slow.classes[5])
+		w.both(fmt.Sprint("rate is ", n), func(s *side) {
+			s.m.SetRate(w.now, s.classes[5], s.rate("", 0, n, sec, 1+n/2).Rate)
+		})
+	case x < 89:
+		w.same()
+	default:
+		w.now += w.r.Int64N(int64(1) << (10 + w.r.IntN(20)))
+		w.both("time passes", func(s *side) { s.m.Tick(w.now) })
+	}
+}
+
+func (w *twins) of(c *twinCall, s *side) *sideCall {
+	if s == w.fast {
+		return &c.fast
+	}
+	return &c.slow
+}
+
+// Whoever comes the quick way, the same calls start, wait and are refused, in the same order, for the
+// same reasons, as if all came by the lock: against waiters, pauses, trips, changed limits and rates,
+// nested calls, cancelled ones and reports of use.
+func TestQuick_TheSameAsByTheLock(t *testing.T) {
+	defer func(n int32) { shyFor = n }(shyFor)
+	shyFor = 3
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	came, adopted, made := 0, 0, 0
+	for n := range uint64(400) {
+		w := &twins{TB: t, r: rand.New(rand.NewPCG(seed, n)), slow: newSide(t, false), fast: newSide(t, true), last: map[*Class]int{}, busy: n%4 == 0}
+		for range 400 {
+			w.step()
+		}
+		for c := w.pick(Running); c != nil; c = w.pick(Running) {
+			for w.hasChildren(c) {
+				c = w.calls[slices.IndexFunc(w.calls, func(x *twinCall) bool { return x.parent == c })]
+				if c.state == Waiting {
+					break
+				}
+			}
+			if c.state == Waiting {
+				w.both(c.name+" is cancelled", func(s *side) { s.m.Cancel(w.now, w.of(c, s).t) })
+				w.free(c)
+				continue
+			}
+			w.end(c, breaker.Success)
+		}
+		w.same()
+		came, adopted, made = came+w.came, adopted+w.adopted, made+w.made
+	}
+	t.Logf("%d of %d calls came the quick way, %d of them were adopted", came, made, adopted)
+	require.Greater(t, came, made/20, "calls that came the quick way")
+	require.Greater(t, adopted, came/50, "of them adopted")
+}
