@@ -351,7 +351,7 @@ func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submissio
 	if err := a.ask(ctx, c, &q); err != nil {
 		return nil, nil, err
 	}
-	if x == nil && a.at.Needs != nil && inv.plan.alone && c.run == nil && inv.parent.Load() == nil && q.now < q.finish && !inv.plan.exec.closed() {
+	if x == nil && a.at.Needs != nil && inv.plan.alone && inv.parent.Load() == nil && q.now < q.finish && !inv.plan.exec.closed() {
 		r := &inv.first.running
 		if r.GrantQuick(&a.at, &inv.first.Tally, rules.Level(c.Priority), q.now) {
 			r.Context = ctx

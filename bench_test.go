@@ -134,8 +134,7 @@ func BenchmarkNested(b *testing.B) {
 	}
 }
 
-// BenchmarkIndependentTools are tools without a common limit, which share the stage's lock
-// all the same: one decision, one instant.
+// BenchmarkIndependentTools are tools without a common limit, which meet nowhere while nobody waits.
 func BenchmarkIndependentTools(b *testing.B) {
 	exec := newExec(b, sluice.Config{})
 	for i := range 64 {

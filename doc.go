@@ -12,7 +12,7 @@
 //
 //	Invoke ─ tool.invoked ─ decode, check
 //	   └► interceptors before the gates
-//	        └► admission: breakers, slots and rates, one lock, one instant
+//	        └► admission: breakers, slots and rates, one decision, one instant
 //	             all agree, nobody ahead ──► take everything
 //	             a breaker is open, or it cannot be in time ──► refused, nothing taken
 //	             else ──► wait, holding nothing

@@ -176,7 +176,7 @@ func (inv *invocation) event(k EventKind, now int64) *callEvent {
 
 // withValue is t with its value, if it has one and one of the two sinks opted in; else nil.
 func (t *callEvent) withValue(a, b EventSink) *Event {
-	if t.value == nil || valueSinkOf(a) == nil && valueSinkOf(b) == nil {
+	if t.value == nil || valueSinkOf(a) == nil && (b == nil || valueSinkOf(b) == nil) {
 		return nil
 	}
 	t.full = t.Event

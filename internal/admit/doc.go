@@ -38,5 +38,8 @@
 // freed where it needs some is kept for it. So a call that needs two contended limits, or
 // many slots, cannot be starved, and two half-collected claims cannot block each other.
 //
+// Where nobody waits and nothing is unusual, calls need not ask the machine, nor its lock: see
+// [NeedSet.Take].
+//
 // A limit may be a semaphore that other code uses too, see [Semaphore].
 package admit

@@ -9,7 +9,11 @@ package clock
 import "time"
 
 // Clock reads the time since its epoch. The zero value is not usable; see [New].
-type Clock struct{ epoch time.Time }
+type Clock struct {
+	epoch time.Time
+	unix  int64 // of the epoch, in nanoseconds
+	zone  *time.Location
+}
 
 var (
 	processEpoch = time.Now()
@@ -20,17 +24,20 @@ var (
 // no monotonic reading, of all bubbles.
 func New() Clock {
 	if t := time.Now(); t == t.Round(0) {
-		return Clock{bubbleEpoch}
+		return Clock{bubbleEpoch, bubbleEpoch.UnixNano(), time.UTC}
 	}
-	return Clock{processEpoch}
+	return Clock{processEpoch, processEpoch.UnixNano(), time.Local}
 }
 
 // Now is the present instant. It is before zero where no time passes for the clock: in a bubble,
 // for a clock of the process.
 func (c Clock) Now() int64 { return int64(time.Since(c.epoch)) }
 
-// Time is the instant ns as others read it.
-func (c Clock) Time(ns int64) time.Time { return c.epoch.Add(time.Duration(ns)) }
+// Time is the instant ns as others read it, without a monotonic reading: two such times are as far
+// apart as their instants all the same.
+func (c Clock) Time(ns int64) time.Time {
+	return time.Unix(0, c.unix+ns).In(c.zone)
+}
 
 // Instant is the instant t.
 func (c Clock) Instant(t time.Time) int64 { return int64(t.Sub(c.epoch)) }
