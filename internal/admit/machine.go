@@ -76,6 +76,7 @@ type Machine struct {
 	freeAccounts spare[account]
 	shares       spare[share]
 	freeTenants  spare[tenant]
+	freeKin      spare[kin]
 
 	work Work
 }

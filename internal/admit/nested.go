@@ -40,11 +40,21 @@ func find(loans []loan, c *Cell) int {
 	return -1
 }
 
-func (t *Ticket) family() *kin {
+// family is t's kin, made if need be.
+func (m *Machine) family(t *Ticket) *kin {
 	if t.kin == nil {
-		t.kin = new(kin)
+		t.kin = m.freeKin.get()
 	}
 	return t.kin
+}
+
+// clear makes k as good as new; its slices keep their room.
+func (k *kin) clear() {
+	clear(k.children)
+	clear(k.borrowed)
+	clear(k.lent)
+	clear(k.owned)
+	*k = kin{children: k.children[:0], borrowed: k.borrowed[:0], lent: k.lent[:0], owned: k.owned[:0]}
 }
 
 func (t *Ticket) wants(c *Cell) bool {
@@ -99,8 +109,8 @@ func (m *Machine) borrow(t *Ticket, c *Cell) bool {
 	if a == nil {
 		return false
 	}
-	a.family().lent = append(a.kin.lent, loan{c, t})
-	t.family().borrowed = append(t.kin.borrowed, loan{c, a})
+	m.family(a).lent = append(a.kin.lent, loan{c, t})
+	m.family(t).borrowed = append(t.kin.borrowed, loan{c, a})
 	return true
 }
 
@@ -227,11 +237,11 @@ func (m *Machine) serveKin(c *Cell) {
 
 // join makes t a child of its parent.
 func (m *Machine) join(t *Ticket) {
-	if t.Parent == nil || t.family().joined {
+	if t.Parent == nil || m.family(t).joined {
 		return
 	}
 	t.kin.joined = true
-	p := t.Parent.family()
+	p := m.family(t.Parent)
 	p.children = append(p.children, t)
 	m.regard(t.Parent)
 }
@@ -294,7 +304,7 @@ func (m *Machine) part(t *Ticket) {
 		if p == nil {
 			continue
 		}
-		p.family().children = append(p.kin.children, ch)
+		m.family(p).children = append(p.kin.children, ch)
 		if ch.kin.runs {
 			p.kin.active++
 		}
@@ -319,6 +329,10 @@ func (m *Machine) part(t *Ticket) {
 				break
 			}
 		}
+	}
+	if cap(k.children) <= batch {
+		k.clear()
+		m.freeKin.put(k)
 	}
 }
 
