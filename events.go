@@ -254,19 +254,21 @@ func (inv *invocation) Waiting() *turn.Queue[*callEvent] {
 // does not return.
 func (inv *invocation) deliver(ctx context.Context, t *callEvent) {
 	x := inv.plan.exec
-	own := x.conf.Sink
-	run := without(inv.pipeline.Sink, own)
-	full := t.withValue(own, run)
+	if own := x.conf.Sink; inv.pipeline.Sink == nil {
+		x.deliver(ctx, own, &t.Event, t.withValue(own, nil))
+	} else {
+		inv.deliverBoth(ctx, t, own, without(inv.pipeline.Sink, own))
+	}
+}
+
+func (inv *invocation) deliverBoth(ctx context.Context, t *callEvent, own, run EventSink) {
+	x, full := inv.plan.exec, t.withValue(own, run)
 	if t.last && run != nil { // also if the other one calls Goexit
 		defer x.deliver(ctx, run, &t.Event, full)
 		run = nil
 	}
-	if own != nil {
-		x.deliver(ctx, own, &t.Event, full)
-	}
-	if run != nil {
-		x.deliver(ctx, run, &t.Event, full)
-	}
+	x.deliver(ctx, own, &t.Event, full)
+	x.deliver(ctx, run, &t.Event, full)
 }
 
 // emitStarted reports that the attempt begins.

@@ -31,13 +31,13 @@ func New() Clock {
 
 // Now is the present instant. It is before zero where no time passes for the clock: in a bubble,
 // for a clock of the process.
-func (c Clock) Now() int64 { return int64(time.Since(c.epoch)) }
+func (c *Clock) Now() int64 { return int64(time.Since(c.epoch)) }
 
 // Time is the instant ns as others read it, without a monotonic reading: two such times are as far
 // apart as their instants all the same.
-func (c Clock) Time(ns int64) time.Time {
+func (c *Clock) Time(ns int64) time.Time {
 	return time.Unix(0, c.unix+ns).In(c.zone)
 }
 
 // Instant is the instant t.
-func (c Clock) Instant(t time.Time) int64 { return int64(t.Sub(c.epoch)) }
+func (c *Clock) Instant(t time.Time) int64 { return int64(t.Sub(c.epoch)) }
