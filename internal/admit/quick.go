@@ -63,7 +63,10 @@ func (m *Machine) Quicken(s *NeedSet) {
 		return
 	}
 	for _, n := range s.set.list {
-		c := n.Cell
+		s.latched = append(s.latched, n.Cell)
+	}
+	slices.SortStableFunc(s.latched, func(a, b *Cell) int { return latchOrder[a.kind] - latchOrder[b.kind] })
+	for _, c := range s.latched {
 		if c.latch == nil {
 			c.latch = &latched{Latch: latch.New(latch.Kind(c.kind)), edition: 1}
 		}
@@ -74,6 +77,9 @@ func (m *Machine) Quicken(s *NeedSet) {
 	s.quick = true
 }
 
+// latchOrder is that of [latch.Set].
+var latchOrder = [...]int{Breaker: 0, Slots: 1, Tokens: 2}
+
 // Retire has no call of s come the quick way any more: nobody keeps its cells.
 func (m *Machine) Retire(s *NeedSet) {
 	s.quick = false
@@ -83,16 +89,26 @@ func (m *Machine) Retire(s *NeedSet) {
 // Take is [latch.Set.Take] of all that s says. It needs no lock.
 func (s *NeedSet) Take(now int64, p *Pass) bool { return len(s.latches) > 0 && s.latches.Take(now, p) }
 
-// Give is [latch.Set.Give]. It needs no lock. It answers how much is left to End.
-func (s *NeedSet) Give(p *Pass) (left int) { return len(s.latches) - s.latches.Give(p) }
+// Give is [latch.Set.Give], for a call that has held what it took for so long. It needs no lock. It
+// answers how much is left to End: all, if it is worth remembering how long that was, since the
+// estimates of waits are made of it.
+func (s *NeedSet) Give(p *Pass, held int64) (left int) {
+	if held >= worthBooking {
+		return len(s.latches)
+	}
+	return len(s.latches) - s.latches.Give(p)
+}
+
+// worthBooking is how long a call takes beside which a lock is nothing.
+const worthBooking = second / 1000
 
 // End ends what Give has left of a call that was granted at that instant, and that succeeded.
 func (m *Machine) End(now int64, s *NeedSet, p *Pass, left int, granted int64) {
 	m.advance(now)
 	m.shutAll(&s.set)
 	breakers := 0
-	for i, n := range s.set.list {
-		c, ended := n.Cell, i < len(s.latches)-left
+	for i, c := range s.latched {
+		ended := i < len(s.latches)-left
 		switch {
 		case c.kind == Breaker:
 			if breakers++; !ended {

@@ -245,7 +245,11 @@ func (w *twins) end(c *twinCall, o breaker.Outcome) {
 	w.logf("%s ends: %v, quickly %v", c.name, o, c.fast.t == nil)
 	w.slow.m.Finish(w.now, c.slow.t, o)
 	if x := &c.fast; x.t == nil && o == breaker.Success {
-		if left := x.set.Give(&x.pass); left > 0 {
+		held := w.now - x.at
+		if w.r.IntN(2) == 0 {
+			held = 0 // as if it were not worth remembering
+		}
+		if left := x.set.Give(&x.pass, held); left > 0 {
 			w.fast.m.End(w.now, x.set, &x.pass, left, x.at)
 		}
 	} else {
@@ -412,4 +416,16 @@ func TestQuick_TheSameAsByTheLock(t *testing.T) {
 	t.Logf("%d of %d calls came the quick way, %d of them were adopted", came, made, adopted)
 	require.Greater(t, came, made/20, "calls that came the quick way")
 	require.Greater(t, adopted, came/50, "of them adopted")
+}
+
+// Tokens are taken last, since they cannot always be given back: however narrow the rate.
+func TestQuick_TokensComeLast(t *testing.T) {
+	s := newSide(t, true)
+	for i, set := range s.sets {
+		require.Len(t, set.latched, len(set.set.list), "plan %d", i)
+		require.True(t, slices.IsSortedFunc(set.latched, func(a, b *Cell) int {
+			rank := map[Kind]int{Breaker: 0, Slots: 1, Tokens: 2}
+			return rank[a.kind] - rank[b.kind]
+		}), "plan %d", i)
+	}
 }

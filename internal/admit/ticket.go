@@ -185,6 +185,7 @@ type NeedSet struct {
 	set     needSet
 	recent  [Levels]*lane // that its last call of the level joined, while it is there
 	latches latch.Set     // of its cells, if its calls may come the quick way; not changed then
+	latched []*Cell       // those cells, in the order of latches
 	quick   bool          // they still may
 	shy     int32         // calls that are to come by the lock
 }

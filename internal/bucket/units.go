@@ -34,17 +34,20 @@ func (b *Bucket) FullIn(r *Rate, base int64) int64 {
 // base for that. For the charges that may still be corrected, what was taken counts as taken now,
 // unless the bucket has been full in between: then they are past giving back.
 func (b *Bucket) Taken(r *Rate, now, base, units int64) {
-	t := r.instant(base, units)
-	if !b.tat.less(t) {
+	t, from := r.instant(base, units), b.tat
+	if from.ns < base {
+		from = instant{base, 0} // as FullIn has it
+	}
+	if !from.less(t) {
 		return
 	}
 	if o := &b.book; o.open() {
 		at := instant{now, 0}
-		if b.tat.less(at) {
-			at = b.tat
+		if from.less(at) {
+			at = from
 		}
 		o.backlog(r, at)
-		o.sum = r.add(o.sum, r.sub(t, b.tat))
+		o.sum = r.add(o.sum, r.sub(t, from))
 	}
 	b.tat = t
 }

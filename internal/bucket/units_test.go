@@ -377,3 +377,14 @@ func TestForgive_SettlesALateCharge(t *testing.T) {
 }
 
 func ratOf(k int64) *big.Rat { return new(big.Rat).SetInt64(k) }
+
+// A bucket that was full before units began to count, and of which nobody took, has had nothing taken:
+// an open charge grows from its own instant.
+func TestTaken_NothingOfWhatWasFullBefore(t *testing.T) {
+	r, b, c := mustRate(t, 1, sec, 10), new(Bucket), new(Charge)
+	b.Open(c, r, 0, 1)
+	base := 100 * sec
+	b.Taken(r, base+sec, base, b.FullIn(r, base))
+	require.Equal(t, int64(3), b.Correct(r, base+sec, c, 3, aYear))
+	require.Equal(t, int64(10), b.Tokens(r, base+sec), "three tokens have come in since")
+}

@@ -13,8 +13,9 @@
 //     is read first, and again when all else is had. At that instant all agree.
 //   - Nobody is refused for what another did not keep. A call that does not get all gives back what
 //     it has got while that is in doubt still. It needs no lock for that, so Shut waits for no more
-//     than a few instructions of another goroutine. (A token is lost if others took of the same bucket
-//     in between.)
+//     than a few instructions of another goroutine. Tokens come last, since one of them cannot be
+//     given back once others have taken of the same bucket: it is lost if a breaker changes, or a
+//     second bucket runs empty, in just that time.
 //   - Nobody is let in by old terms. What a word is read by changes only while it is shut, and who is
 //     in doubt looks whether it is what it was before.
 //
@@ -126,7 +127,7 @@ type Pass struct {
 	Generations [MaxBreakers]uint32 // of its breakers
 }
 
-// Set is the latches of all that a call needs: breakers first.
+// Set is the latches of all that a call needs: breakers first, then slots, then tokens.
 type Set []*Latch
 
 // Take takes one of everything, at the instant now, and writes into p what it got. If it answers no
@@ -146,6 +147,7 @@ func (s Set) Take(now int64, p *Pass) bool {
 			p.Generations[breakers] = uint32(w >> 32)
 			breakers++
 			continue
+		case i+1 < len(s) && s[i+1].kind == Tokens && !s[i+1].hasToken(now):
 		case l.takeToken(w, now, p, rates, &was):
 			rates++
 			continue
@@ -184,6 +186,17 @@ func (l *Latch) takeSlot(w uint64) bool {
 }
 
 func (l *Latch) untakeSlot() { l.word.Add(^(oneSlot + inDoubt - 1)) }
+
+// hasToken reports whether there is a token.
+func (l *Latch) hasToken(now int64) bool {
+	w := l.word.Load()
+	if w&shut != 0 {
+		return false
+	}
+	x := l.terms.Load()
+	from := max(0, now-x.Base) * x.Scale
+	return now <= x.Until && max(int64(w/oneUnit), from)+x.One-from <= x.Span
+}
 
 // takeToken takes a token, which is in doubt, as the n-th rate of a call.
 func (l *Latch) takeToken(w uint64, now int64, p *Pass, n int, was *[MaxRates]int64) bool {

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -362,10 +361,9 @@ func TestShut_WaitsForWhoeverIsInDoubt(t *testing.T) {
 			for l.word.Load()&shut == 0 {
 				runtime.Gosched()
 			}
-			for range 100 {
+			for range 1000 {
 				runtime.Gosched()
 			}
-			time.Sleep(time.Millisecond)
 			select {
 			case x := <-said:
 				require.Fail(t, "somebody is in doubt", "Shut has answered %d", x)
@@ -778,4 +776,18 @@ func TestStorm(t *testing.T) {
 	assert.LessOrEqual(t, kept*x.One, w.clock.Load()*x.Scale+w.bucket.most)
 	assert.LessOrEqual(t, kept*x.One, w.bucket.full)
 	t.Logf("%d got in, %d did not", in.Load(), out.Load())
+}
+
+// Calls that find a second bucket empty cost those that take of the first alone no token.
+func TestTake_AnEmptyBucketCostsNobodyAToken(t *testing.T) {
+	x := &Terms{Until: 1, Scale: 1, One: 1, Span: 1 << 40, Edition: 1}
+	first := openTokens(0, x)
+	second := openTokens(10, &Terms{Until: 1, Scale: 1, One: 1, Span: 10, Edition: 1})
+	const takes = 20_000
+	around(3, takes, func(*rand.Rand) {
+		if (Set{first, second}).Take(0, new(Pass)) {
+			t.Error("the second is empty")
+		}
+	}, 4, func(int) { require.True(t, Set{first}.Take(0, new(Pass))) })
+	assert.Equal(t, int64(takes), first.Shut())
 }

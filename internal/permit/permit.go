@@ -155,9 +155,9 @@ func (s *State) Flags() (hasBegun, isKnown, wasHeld bool) {
 // Finished is Return, Judge and GaveBack in one, where the handler was the code, which has begun.
 func (s *State) Finished() { s.add(returned + judged + known + givenBack - oneCode) }
 
-// Adopt has what the attempt holds be given back under a lock, and reports whether it is not given
-// back yet.
-func (s *State) Adopt() bool { return s.word.Or(adopted)&givenBack == 0 }
+// Adopt has what the attempt holds be given back under a lock, and reports whether it was to be given
+// back without one until now, and is not yet.
+func (s *State) Adopt() bool { return s.word.Or(adopted)&(adopted|givenBack) == 0 }
 
 // FinishAlone is Finished, unless a stream has held the attempt open or Adopt came before. It
 // reports whether that was all there was to do but to give back what the attempt holds.

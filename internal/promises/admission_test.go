@@ -558,3 +558,22 @@ func TestSlowToolHoldsNoLock(t *testing.T) {
 		assert.NoError(t, <-done)
 	})
 }
+
+// How long a call held its slot is what the next one's wait is estimated by, whether it came by the
+// lock or not.
+func TestPromise08_EstimatesKnowEveryCall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+		defer r.end()
+		var takes time.Duration
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { time.Sleep(takes); return nil })
+		require.NoError(t, r.call("x"))
+		takes = time.Second
+		require.NoError(t, r.call("x"))
+		wait := inOrder(1, func(int) { assert.NoError(t, r.call("x")) })
+		synctest.Wait()
+		d := r.Explain(r.ctx, sluice.Request{Tool: "x"})
+		assert.Equal(t, []any{1, time.Second}, []any{d.Place, d.Wait})
+		wait()
+	})
+}

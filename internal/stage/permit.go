@@ -37,13 +37,12 @@ type Permit struct {
 	Granted int64           // when it was admitted, or woke up to it; never changes
 	Outcome breaker.Outcome // written before the State is told that it is known
 
-	quick   bool       // it came without a ticket; never changes, nor does pass
-	level   int8       // of its call, if it did
-	adopted bool       // but has got one, or was given back before
-	live    bool       // ticket still holds what it took
-	left    bool       // nobody waits for the attempt any more
-	noted   bool       // it is in the call's record
-	pass    admit.Pass // what it took without a ticket
+	quick bool       // it came without a ticket; never changes, nor does pass
+	level int8       // of its call, if it did
+	live  bool       // ticket still holds what it took
+	left  bool       // nobody waits for the attempt any more
+	noted bool       // it is in the call's record
+	pass  admit.Pass // what it took without a ticket
 
 	ticket *admit.Ticket // nil once nothing of it is needed
 	tool   *Tool         // never changes, nor does tally
@@ -167,12 +166,9 @@ func (p *Permit) lock() *Stage {
 	return s
 }
 
-// adopt gives p, which came without a ticket, one if it still holds what it took. The stage is locked.
+// adopt gives p, which came without a ticket, one if it has none and still holds what it took. The
+// stage is locked.
 func (p *Permit) adopt(s *Stage) {
-	if p.adopted {
-		return
-	}
-	p.adopted = true
 	if p.Adopt() {
 		p.ticket, p.live = s.M.Adopt(p.tool.Needs, &p.pass, p.level, p.Granted), true
 		p.ticket.Plan = p.tool.Plan
@@ -291,7 +287,7 @@ func (p *Permit) Finish(now int64) (done bool) {
 
 // finishQuick gives back what an attempt holds that has no ticket, a success.
 func (p *Permit) finishQuick(now int64) {
-	if left := p.tool.Needs.Give(&p.pass); left > 0 {
+	if left := p.tool.Needs.Give(&p.pass, now-p.Granted); left > 0 {
 		s := p.tool.Stage.Lock()
 		s.M.End(now, p.tool.Needs, &p.pass, left, p.Granted)
 		s.Unlock()
