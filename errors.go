@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
-	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
+	"github.com/sluice-go/sluice/internal/meaning"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -63,21 +63,8 @@ func (e *Error) text() errtext.Refusal {
 	if e.Reason != nil {
 		t.Reason = strings.TrimPrefix(errwalk.Text(e.Reason), "sluice: ")
 	}
-	switch {
-	case e.Cause == nil:
-	case e.endless():
-		t.Cause = "errors without end"
-	default:
-		t.Cause = errwalk.Text(e.Cause)
-	}
+	t.Cause = errtext.Behind(e, e.Cause)
 	return t
-}
-
-// endless reports whether e is among the errors behind it, whose text would not end, or may
-// be: there are too many to know.
-func (e *Error) endless() bool {
-	n := 0
-	return errwalk.Find(e.Cause, func(x error) bool { n++; return x == error(e) || n == errwalk.Max }) != nil
 }
 
 // Is reports whether target is Reason or a parent of it.
@@ -166,9 +153,7 @@ func whose(err error) (by string, retry time.Duration) {
 }
 
 // foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
-func foreignRetry(err error) time.Duration {
-	return min(blame.After(err), stage.MaxPause)
-}
+func foreignRetry(err error) time.Duration { return meanings.ForeignRetry(err) }
 
 // verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
 func (inv *invocation) verdict(err error, ran bool) error {
@@ -273,37 +258,30 @@ func codeOf(e *Event) errtext.Code { return codeFor(e.Err, e.CallKey, e.Call.ID)
 // codeFor is the code of err, which ended the call of that key and id, as far as they are
 // known.
 func codeFor(err error, key CallKey, id string) errtext.Code {
-	found := errwalk.Find(err, func(x error) bool {
-		switch x := x.(type) {
-		case *PanicError:
-			return x != nil
-		case *Error:
-			return x != nil
-		case ranError, errtext.Withheld:
-			return true
-		}
-		return false
-	})
-	switch x := found.(type) {
+	return meanings.Code(err, uint64(key), id)
+}
+
+// meanings reads what errors mean.
+var meanings = meaning.Reader{Own: ownMeaning, MaxRetry: stage.MaxPause}
+
+// ownMeaning is what err says, apart from what it wraps, if it is one of the library's own.
+func ownMeaning(err error) meaning.Own {
+	switch x := err.(type) {
 	case *PanicError:
-		return panicCode(x)
-	case *Error:
-		return errorCode(x, key, id)
-	case errtext.Withheld:
-		return x.Code
-	case ranError:
-		if e := ownError(x.Err); e != nil && (key == 0 || x.key == key) {
-			return errorCode(e, x.key, id)
+		if x == nil {
+			return meaning.Own{Kind: meaning.Empty}
 		}
-		return foreignCode(x.Err)
+		return meaning.Own{Kind: meaning.Panic, Code: panicCode(x)}
+	case *Error:
+		if x == nil {
+			return meaning.Own{Kind: meaning.Empty}
+		}
+		return meaning.Own{Kind: meaning.Refusal, Code: reasonCode(x.Reason), Key: uint64(x.key), ID: x.CallID,
+			Tool: x.Tool, Retry: x.RetryAfter, TooWide: x.Cause == error(errTooWide), Cause: x.Cause}
+	case ranError:
+		return meaning.Own{Kind: meaning.PassedOn, Key: uint64(x.key), Cause: x.Err}
 	}
-	switch {
-	case isReason(err, context.Canceled):
-		return errtext.Canceled
-	case isReason(err, context.DeadlineExceeded):
-		return errtext.Timeout
-	}
-	return errtext.ToolError
+	return meaning.Own{}
 }
 
 func panicCode(p *PanicError) errtext.Code {
@@ -311,31 +289,6 @@ func panicCode(p *PanicError) errtext.Code {
 		return errtext.Goexit
 	}
 	return errtext.Panic
-}
-
-// errorCode is the code of an error of this library's, which may be of another call.
-func errorCode(x *Error, key CallKey, id string) errtext.Code {
-	own := x.CallID == "" || id == "" || x.CallID == id
-	if x.key != 0 && key != 0 {
-		own = x.key == key
-	}
-	if !own { // of a nested call, returned by a tool that did run
-		return foreignCode(x.Cause)
-	}
-	if x.Reason == ErrRejected {
-		if p, ok := errwalk.First[*PanicError](x.Cause); ok && p != nil {
-			return panicCode(p)
-		}
-	}
-	return reasonCode(x.Reason)
-}
-
-// foreignCode is the code of a call that returned an error of another call.
-func foreignCode(cause error) errtext.Code {
-	if isReason(cause, context.Canceled) {
-		return errtext.Canceled
-	}
-	return errtext.ToolError
 }
 
 // reasonCodes has the code of each Reason.
@@ -366,14 +319,9 @@ func reasonCode(reason error) errtext.Code {
 	return errtext.ToolError
 }
 
-// passes reports whether it makes sense to try again what ended with err: after a refusal
-// for a reason that passes, or if somebody said when.
+// passes reports whether it makes sense to try again what ended with err.
 func passes(err error, code errtext.Code, retry time.Duration) bool {
-	if retry > 0 {
-		return true
-	}
-	x := ownError(err)
-	return code.Passes() && (x == nil || x.Cause != error(errTooWide))
+	return meanings.Passes(err, code, retry)
 }
 
 // messageOf is what an event says of err: for a panic nothing but that, else its text, cut.
@@ -399,66 +347,7 @@ func ModelText(err error) string {
 	if err == nil {
 		return ""
 	}
-	code, retry := codeFor(err, 0, ""), retryIn(err)
-	_, throttled := errwalk.First[blame.Retryable](err)
-	return errtext.ForModel(code, modelMessage(err, code, 0), throttled || passes(err, code, retry), retry)
-}
-
-// retryIn is when to retry, as far as err says.
-func retryIn(err error) time.Duration {
-	if _, retry := whose(err); retry > 0 {
-		return retry
-	}
-	return foreignRetry(err)
-}
-
-// maxInMessage bounds how many errors within each other a message says something of.
-const maxInMessage = 4
-
-// modelMessage says what happened, and what to do.
-func modelMessage(err error, code errtext.Code, depth int) string {
-	if depth == maxInMessage {
-		return errtext.Failed
-	}
-	f, cause := errtext.Failure{Code: code, Retry: retryIn(err)}, error(nil)
-	if x := ownError(err); x != nil {
-		f.Tool, cause, f.TooWide = x.Tool, x.Cause, x.Cause == error(errTooWide)
-	}
-	switch code {
-	case errtext.UnknownTool:
-		f.Names, _ = errwalk.First[errtext.Names](cause)
-	case errtext.InvalidArguments:
-		if _, f.Unusable = errwalk.First[*PanicError](cause); !f.Unusable {
-			f.Detail = plainText(cause, depth)
-		}
-	case errtext.Denied:
-		f.Detail = plainText(cause, depth)
-	case errtext.ToolError:
-		switch x := err.(type) {
-		case ranError:
-			return "a call that the tool made was refused: " + plainText(x.Err, depth)
-		case *Error, errtext.Withheld:
-			return errtext.With(errtext.Failed, plainText(cause, depth))
-		}
-		return plainText(err, depth)
-	}
-	return f.Message()
-}
-
-// plainText is the text of a foreign error, with what the library's own errors in it mean to a
-// model in place of their text. What a tool returned of a nested call counts as one.
-func plainText(err error, depth int) string {
-	return errtext.Retell(err, func(x error) (string, errwalk.Step) {
-		next := errwalk.Deeper
-		switch x.(type) {
-		case ranError:
-			next = errwalk.Beside
-		case *Error, *PanicError:
-		default:
-			return "", next
-		}
-		return modelMessage(x, codeFor(x, 0, ""), depth+1), next
-	})
+	return meanings.ModelText(err)
 }
 
 // withoutText is an error of e's without any text of foreign code.

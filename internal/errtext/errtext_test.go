@@ -100,3 +100,20 @@ func TestRefusalsAreOneLine(t *testing.T) {
 	assert.Equal(t, `sluice: tool "a\nb": queue full, retry in 1s: x\u2028y`, r.Line())
 	assert.JSONEq(t, `{"tool_name":"a\nb","reason":"queue full","by":"queue","retry_after_ms":1000,"message":"m"}`, string(r.JSON("m")))
 }
+
+// knot wraps whatever is tied to it.
+type knot struct{ next error }
+
+func (k *knot) Error() string { return "knot" }
+func (k *knot) Unwrap() error { return k.next }
+
+// The text of what lies behind an error ends, also where the error leads back to itself.
+func TestTextsBehindAnErrorEnd(t *testing.T) {
+	err := errors.New("err")
+	assert.Empty(t, Behind(err, nil))
+	assert.Equal(t, "knot", Behind(err, &knot{errors.New("other")}))
+	assert.Equal(t, "errors without end", Behind(err, &knot{err}))
+	ring := new(knot)
+	ring.next = ring
+	assert.Equal(t, "errors without end", Behind(err, ring))
+}

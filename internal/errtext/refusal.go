@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
@@ -50,6 +51,19 @@ func (r Refusal) JSON(message string) []byte {
 		b = append(strconv.AppendInt(append(b, `"retry_after_ms":`...), CeilMillis(r.Retry), 10), ',')
 	}
 	return append(jsonx.AppendString(append(b, `"message":`...), message, 2*MaxMessage), '}')
+}
+
+// Behind is the text of cause, which err wraps; empty if that is nil. It would not end if err is among
+// the errors behind it, or may be: there are too many to know.
+func Behind(err, cause error) string {
+	if cause == nil {
+		return ""
+	}
+	n := 0
+	if errwalk.Find(cause, func(x error) bool { n++; return errwalk.Same(x, err, false) || n == errwalk.Max }) != nil {
+		return "errors without end"
+	}
+	return errwalk.Text(cause)
 }
 
 // appendLine appends at most limit bytes of s, escaped so that it stays on its line and changes

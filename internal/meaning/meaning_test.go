@@ -1,0 +1,121 @@
+package meaning
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// own is an error that says what it is.
+type own struct{ Own }
+
+func (e *own) Error() string { return "own text" }
+func (e *own) Unwrap() error { return e.Cause }
+
+var reader = Reader{
+	Own: func(err error) Own {
+		if x, ok := err.(*own); ok {
+			return x.Own
+		}
+		return Own{}
+	},
+	MaxRetry: time.Hour,
+}
+
+func refusal(c errtext.Code) *own { return &own{Own{Kind: Refusal, Code: c}} }
+
+// busy asks for time.
+type busy time.Duration
+
+func (busy) Error() string               { return "busy" }
+func (d busy) RetryAfter() time.Duration { return time.Duration(d) }
+
+// An error's code is that of the library's first own error in it, else of the context's.
+func TestCodes(t *testing.T) {
+	late, panicked := refusal(errtext.WaitTooLong), &own{Own{Kind: Panic, Code: errtext.Goexit}}
+	gaveUp := refusal(errtext.Canceled)
+	gaveUp.Cause = fmt.Errorf("x: %w", panicked)
+	passed := &own{Own{Kind: PassedOn, Key: 7, Cause: &own{Own{Kind: Refusal, Code: errtext.Saturated, Key: 7}}}}
+	nested := &own{Own{Kind: PassedOn, Key: 7, Cause: &own{Own{Kind: Refusal, Code: errtext.Saturated, Key: 8, Cause: context.Canceled}}}}
+	for _, tt := range []struct {
+		name string
+		err  error
+		key  uint64
+		id   string
+		want errtext.Code
+	}{
+		{"own", fmt.Errorf("x: %w", late), 0, "", errtext.WaitTooLong},
+		{"the first of two", errors.Join(panicked, late), 0, "", errtext.Goexit},
+		{"whose caller gave up", refusal(errtext.Canceled), 0, "", errtext.Canceled},
+		{"by a panic", gaveUp, 0, "", errtext.Goexit},
+		{"withheld", errors.Join(errtext.Withheld{Code: errtext.Denied}, late), 0, "", errtext.Denied},
+		{"cancelled", fmt.Errorf("x: %w", context.Canceled), 0, "", errtext.Canceled},
+		{"late", context.DeadlineExceeded, 0, "", errtext.Timeout},
+		{"a tool's", errors.New("x"), 0, "", errtext.ToolError},
+		{"own by id", &own{Own{Kind: Refusal, Code: errtext.Closed, ID: "a"}}, 0, "a", errtext.Closed},
+		{"of another id", &own{Own{Kind: Refusal, Code: errtext.Closed, ID: "a"}}, 0, "b", errtext.ToolError},
+		{"own by key, whatever the id", &own{Own{Kind: Refusal, Code: errtext.Closed, Key: 7, ID: "a"}}, 7, "b", errtext.Closed},
+		{"of another key", &own{Own{Kind: Refusal, Code: errtext.Closed, Key: 7, ID: "a"}}, 8, "a", errtext.ToolError},
+		{"passed on, of the call", passed, 7, "", errtext.Saturated},
+		{"passed on by another call", passed, 9, "", errtext.ToolError},
+		{"passed on, of a nested call that was cancelled", nested, 7, "", errtext.Canceled},
+	} {
+		assert.Equal(t, tt.want, reader.Code(tt.err, tt.key, tt.id), tt.name)
+	}
+}
+
+// To try again makes sense after what passes by itself, and when somebody says so.
+func TestRetries(t *testing.T) {
+	full, wide := refusal(errtext.QueueFull), refusal(errtext.Saturated)
+	wide.TooWide = true
+	assert.True(t, reader.Passes(full, errtext.QueueFull, 0))
+	assert.False(t, reader.Passes(wide, errtext.Saturated, 0))
+	assert.True(t, reader.Passes(wide, errtext.Saturated, 1))
+	assert.False(t, reader.Passes(errors.New("x"), errtext.ToolError, 0))
+
+	assert.Zero(t, reader.Retry(full))
+	full.Own.Retry = time.Minute
+	assert.Equal(t, time.Minute, reader.Retry(errors.Join(busy(time.Second), full)), "the library's word counts first")
+	assert.Equal(t, time.Second, reader.Retry(busy(time.Second)))
+	assert.Equal(t, time.Hour, reader.Retry(busy(48*time.Hour)), "it is bounded")
+}
+
+// A model reads what happened, and of the library's own errors not their text.
+func TestModelTexts(t *testing.T) {
+	deep := errors.New("sluice: deep")
+	for range 2 * maxInMessage {
+		deep = &own{Own{Kind: PassedOn, Cause: deep}}
+	}
+	invalid, unread := refusal(errtext.InvalidArguments), refusal(errtext.InvalidArguments)
+	invalid.Cause, unread.Cause = errors.New("sluice: n is missing"), &own{Own{Kind: Panic, Code: errtext.Panic}}
+	unknown := refusal(errtext.UnknownTool)
+	unknown.Tool, unknown.Cause = "serch", errtext.Names{"search"}
+	for _, tt := range []struct {
+		name, message string
+		err           error
+	}{
+		{"of a tool", "disk full", errors.New("disk full")},
+		{"of a tool that another was refused to", "db: the call failed", fmt.Errorf("db: %w", refusal(errtext.ToolError))},
+		{"passed on", "a call that the tool made was refused: too many calls wait at present; try again later",
+			&own{Own{Kind: PassedOn, Key: 7, Cause: &own{Own{Kind: Refusal, Code: errtext.QueueFull, Key: 8}}}}},
+		{"nil", "the call failed", &own{Own{Kind: Empty}}},
+		{"withheld", "the call failed", errtext.Withheld{Code: errtext.ToolError}},
+		{"arguments", "the arguments do not fit the tool: n is missing", invalid},
+		{"arguments that panic", "the arguments could not be read", unread},
+		{"no such tool", `there is no tool "serch"; did you mean "search"?`, unknown},
+		{"denied", "the call was denied: not now", &own{Own{Kind: Refusal, Code: errtext.Denied, Cause: errors.New("not now")}}},
+	} {
+		var got struct{ Message string }
+		require.NoError(t, json.Unmarshal([]byte(reader.ModelText(tt.err)), &got), tt.name)
+		assert.Equal(t, tt.message, got.Message, tt.name)
+	}
+	assert.LessOrEqual(t, len(reader.ModelText(deep)), 512, "it ends")
+	assert.JSONEq(t, `{"type":"tool_error","message":"busy","retryable":true,"retry_after_ms":1000}`, reader.ModelText(busy(time.Second)))
+}
