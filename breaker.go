@@ -3,9 +3,7 @@ package sluice
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -13,6 +11,7 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/deadline"
+	"github.com/sluice-go/sluice/internal/enum"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -69,37 +68,22 @@ const (
 	BreakerHalfOpen
 )
 
-var breakerStates = [...]string{"", "closed", "open", "half-open"}
+var breakerStates = enum.Names[BreakerState]{Type: "BreakerState", List: []string{"", "closed", "open", "half-open"}}
 
 // String is "closed", "open", "half-open" or empty.
-func (s BreakerState) String() string {
-	if int(s) < len(breakerStates) {
-		return breakerStates[s]
-	}
-	return fmt.Sprintf("BreakerState(%d)", uint8(s))
-}
+func (s BreakerState) String() string { return breakerStates.Text(s) }
 
 // MarshalText is String.
 func (s BreakerState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.
-func (s *BreakerState) UnmarshalText(text []byte) error {
-	i := slices.Index(breakerStates[:], string(text))
-	if i < 0 {
-		return fmt.Errorf("sluice: BreakerState is %q: must be one of %q", cut(string(text), 128), breakerStates)
-	}
-	*s = BreakerState(i)
-	return nil
-}
+func (s *BreakerState) UnmarshalText(text []byte) error { return breakerStates.Read(text, s) }
 
+// breakerState is s for users.
 func breakerState(s breaker.State) BreakerState {
-	switch s {
-	case breaker.Open:
-		return BreakerOpen
-	case breaker.HalfOpen:
-		return BreakerHalfOpen
-	}
-	return BreakerClosed
+	return [...]BreakerState{
+		breaker.Closed: BreakerClosed, breaker.Open: BreakerOpen, breaker.HalfOpen: BreakerHalfOpen,
+	}[s]
 }
 
 // rule is what a breaker of c goes by.

@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/enum"
 	"github.com/sluice-go/sluice/internal/nameof"
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/survey"
@@ -245,39 +245,22 @@ const (
 	GateSharedLimiter                 // RateLimiterConfig.Limiter
 )
 
-var gateKinds = [...]string{"concurrency", "rate", "breaker", "shared limiter"}
+var gateKinds = enum.Names[GateKind]{Type: "GateKind", List: []string{"concurrency", "rate", "breaker", "shared limiter"}}
 
 // String is "concurrency", "rate", "breaker" or "shared limiter".
-func (k GateKind) String() string {
-	if int(k) < len(gateKinds) {
-		return gateKinds[k]
-	}
-	return fmt.Sprintf("GateKind(%d)", uint8(k))
-}
+func (k GateKind) String() string { return gateKinds.Text(k) }
 
 // MarshalText is String.
 func (k GateKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.
-func (k *GateKind) UnmarshalText(text []byte) error {
-	i := slices.Index(gateKinds[:], string(text))
-	if i < 0 {
-		return fmt.Errorf("sluice: GateKind is %q: must be one of %q", cut(string(text), 128), gateKinds)
-	}
-	*k = GateKind(i)
-	return nil
-}
+func (k *GateKind) UnmarshalText(text []byte) error { return gateKinds.Read(text, k) }
 
+// gateKind is k for users.
 func gateKind(k admit.Kind) GateKind {
-	switch k {
-	case admit.Tokens:
-		return GateRate
-	case admit.Breaker:
-		return GateBreaker
-	case admit.Foreign:
-		return GateSharedLimiter
-	}
-	return GateConcurrency
+	return [...]GateKind{
+		admit.Slots: GateConcurrency, admit.Tokens: GateRate, admit.Breaker: GateBreaker, admit.Foreign: GateSharedLimiter,
+	}[k]
 }
 
 // LaneState is the waiting calls that have Tool, Tenant, Priority, By and Key in common.
