@@ -132,16 +132,11 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 
 // Wrap makes b an [Interceptor].
 func (b *CircuitBreaker) Wrap(tool Spec, next Handler) Handler {
-	return outside("CircuitBreaker", b.String())
+	return outside(b)
 }
 
 // String is the name.
-func (b *CircuitBreaker) String() string {
-	if b == nil {
-		return "nil"
-	}
-	return b.core.name
-}
+func (b *CircuitBreaker) String() string { return nameOf(b) }
 
 // Config returns a copy, defaults filled in.
 func (b *CircuitBreaker) Config() CircuitBreakerConfig {
@@ -176,18 +171,11 @@ func (b *CircuitBreaker) Reset(key string) error {
 // each runs f on the breaker of key, made if need be, under the stage's lock; without make
 // there may be none.
 func (b *CircuitBreaker) each(key string, make bool, f func(*stage.Stage, *admit.Cell)) error {
-	if b == nil {
-		return errNilGate("CircuitBreaker")
-	}
-	s, cells, err := b.core.at("CircuitBreaker", key, make)
-	if err != nil {
-		return err
-	}
-	for _, c := range cells {
-		f(s, c)
-	}
-	s.Unlock()
-	return nil
+	return withCells(b, key, make, func(s *stage.Stage, cells []*admit.Cell) {
+		for _, c := range cells {
+			f(s, c)
+		}
+	})
 }
 
 // fits completes to, unless b cannot become that.
@@ -196,7 +184,7 @@ func (b *CircuitBreaker) fits(was, to CircuitBreakerConfig) (CircuitBreakerConfi
 	if err != nil {
 		return to, err
 	}
-	if err := sameName("CircuitBreakerConfig", to.Name, was.Name); err != nil {
+	if err := check.Same("sluice: CircuitBreakerConfig.Name", to.Name, was.Name); err != nil {
 		return to, err
 	}
 	if !to.Scope.same(was.Scope) {

@@ -135,16 +135,11 @@ func (s sharedSemaphore) Release(n int64) {
 
 // Wrap makes l an [Interceptor]; by hand it refuses calls.
 func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler {
-	return outside("ConcurrencyLimiter", l.String())
+	return outside(l)
 }
 
 // String is the name.
-func (l *ConcurrencyLimiter) String() string {
-	if l == nil {
-		return "nil"
-	}
-	return l.core.name
-}
+func (l *ConcurrencyLimiter) String() string { return nameOf(l) }
 
 // Config returns a copy, defaults filled in.
 func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
@@ -172,10 +167,10 @@ func (l *ConcurrencyLimiter) fits(was, to ConcurrencyLimiterConfig) (Concurrency
 	if err != nil {
 		return to, err
 	}
-	if err := sameName("ConcurrencyLimiterConfig", to.Name, was.Name); err != nil {
+	if err := check.Same("sluice: ConcurrencyLimiterConfig.Name", to.Name, was.Name); err != nil {
 		return to, err
 	}
-	if err := sameShape("ConcurrencyLimiterConfig.Limits", len(to.Limits), len(was.Limits)); err != nil {
+	if err := check.SameLength("sluice: ConcurrencyLimiterConfig.Limits", len(to.Limits), len(was.Limits)); err != nil {
 		return to, err
 	}
 	for i, n := range to.Limits {

@@ -104,16 +104,11 @@ func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error)
 
 // Wrap makes s an [Interceptor].
 func (s *PriorityScheduler) Wrap(tool Spec, next Handler) Handler {
-	return outside("PriorityScheduler", s.String())
+	return outside(s)
 }
 
 // String is the name.
-func (s *PriorityScheduler) String() string {
-	if s == nil {
-		return "nil"
-	}
-	return s.core.name
-}
+func (s *PriorityScheduler) String() string { return nameOf(s) }
 
 // Config returns a copy, defaults filled in.
 func (s *PriorityScheduler) Config() PrioritySchedulerConfig {
@@ -146,7 +141,7 @@ func (s *PriorityScheduler) fits(was, to PrioritySchedulerConfig) (PrioritySched
 	if err != nil {
 		return to, err
 	}
-	return to, sameName("PrioritySchedulerConfig", to.Name, was.Name)
+	return to, check.Same("sluice: PrioritySchedulerConfig.Name", to.Name, was.Name)
 }
 
 // turn has the machine follow a change.

@@ -142,16 +142,11 @@ func (f *foreignLimiter) Give(since int64) {
 
 // Wrap makes l an [Interceptor].
 func (l *RateLimiter) Wrap(tool Spec, next Handler) Handler {
-	return outside("RateLimiter", l.String())
+	return outside(l)
 }
 
 // String is the name.
-func (l *RateLimiter) String() string {
-	if l == nil {
-		return "nil"
-	}
-	return l.core.name
-}
+func (l *RateLimiter) String() string { return nameOf(l) }
 
 // Config returns a copy, defaults filled in: Burst too, where it was N.
 func (l *RateLimiter) Config() RateLimiterConfig {
@@ -175,7 +170,7 @@ func (l *RateLimiter) Change(c RateLimiterConfig) Change {
 // ForType have "", ByTool a registered tool, ByType the Type of one (any, before there is an
 // executor), ByTenant and ByKey a call's, unless MaxKeys are busy.
 func (l *RateLimiter) Pause(key string, d time.Duration) error {
-	return l.each(key, d > 0, func(s *stage.Stage, cells []*admit.Cell) {
+	return withCells(l, key, d > 0, func(s *stage.Stage, cells []*admit.Cell) {
 		s.AtOnce(func(int64) { // all of them, before anybody starts
 			for _, c := range cells {
 				s.Pause(c, d)
@@ -186,21 +181,7 @@ func (l *RateLimiter) Pause(key string, d time.Duration) error {
 
 // Lift ends a pause of key without a ramp, and its debt: buckets are empty, not below, and running
 // calls pay only for more than they reported. It fails as Pause.
-func (l *RateLimiter) Lift(key string) error { return l.each(key, false, lift) }
-
-// each runs f on the cells of key, made if need be, under the stage's lock.
-func (l *RateLimiter) each(key string, make bool, f func(*stage.Stage, []*admit.Cell)) error {
-	if l == nil {
-		return errNilGate("RateLimiter")
-	}
-	s, cells, err := l.core.at("RateLimiter", key, make)
-	if err != nil {
-		return err
-	}
-	f(s, cells)
-	s.Unlock()
-	return nil
-}
+func (l *RateLimiter) Lift(key string) error { return withCells(l, key, false, lift) }
 
 // lift ends the pauses and debts of cells together.
 func lift(s *stage.Stage, cells []*admit.Cell) {
@@ -228,7 +209,7 @@ func (l *RateLimiter) fits(was, to RateLimiterConfig) (RateLimiterConfig, error)
 	if err != nil {
 		return to, err
 	}
-	if err := sameShape("RateLimiterConfig.Rates", len(to.Rates), len(was.Rates)); err != nil {
+	if err := check.SameLength("sluice: RateLimiterConfig.Rates", len(to.Rates), len(was.Rates)); err != nil {
 		return to, err
 	}
 	fixed := ""

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -53,14 +54,6 @@ func (x *configChange[C]) apply(lk *locked) {
 	*x.conf = x.to
 	x.core.mu.Unlock()
 	x.turn(lk, s, now, was, x.to)
-}
-
-// sameName says that a component cannot change its name.
-func sameName(field, to, was string) error {
-	if to != was {
-		return fmt.Errorf("sluice: %s.Name is %q: cannot change from %q", field, to, was)
-	}
-	return nil
 }
 
 // locked is the stages that a Reconfigure holds.
@@ -276,106 +269,91 @@ type gateLimit struct {
 	scope rules.Scope
 }
 
+// component is what the type of a gate is called in errors.
+func component(gate Interceptor) string { return reflect.TypeOf(gate).Elem().Name() }
+
+// nameOf is the name of a gate, which may be nil.
+func nameOf(gate Interceptor) string {
+	if isNil(gate) {
+		return "nil"
+	}
+	return coreOf(gate).name
+}
+
 // outside is the Handler of a gate's Wrap. It decides nothing there: alone it would be a
 // second place to wait, and hold what it took while its calls wait at the first.
-func outside(component, name string) Handler {
+func outside(gate Interceptor) Handler {
 	return func(_ context.Context, c Call) (Result, error) {
-		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrRejected, By: name,
-			Cause: fmt.Errorf("sluice: the Wrap of %s %q was called by hand, or by a struct that embeds it: list it itself in Config.Interceptors, beside the other gates", component, name)}
+		return Result{}, &Error{Tool: c.Tool, CallID: c.ID, Reason: ErrRejected, By: nameOf(gate),
+			Cause: fmt.Errorf("sluice: the Wrap of %s %q was called by hand, or by a struct that embeds it: list it itself in Config.Interceptors, beside the other gates",
+				component(gate), nameOf(gate))}
 	}
 }
 
-func sameShape(name string, n, m int) error {
-	if n != m {
-		return fmt.Errorf("sluice: %s has %d entries, the component was made with %d: their number cannot change", name, n, m)
+// withCells runs f on the cells that a gate has for key, made if need be, under the stage's lock;
+// without make there may be none.
+func withCells(gate Interceptor, key string, make bool, f func(*stage.Stage, []*admit.Cell)) error {
+	if isNil(gate) {
+		return fmt.Errorf("sluice: the %s is nil: must be made by its New function", component(gate))
 	}
-	return nil
-}
-
-func errNilGate(component string) error {
-	return fmt.Errorf("sluice: the %s is nil: must be made by its New function", component)
-}
-
-// at locks g's stage and answers g's cells for key, made if need be; without make there may be
-// none. If it fails, nothing is locked.
-func (g *gateCore) at(component, key string, make bool) (*stage.Stage, []*admit.Cell, error) {
+	g := coreOf(gate)
 	if g.name == "" {
-		return nil, nil, fmt.Errorf("sluice: the %s is a zero value: must be made by its New function", component)
+		return fmt.Errorf("sluice: the %s is a zero value: must be made by its New function", component(gate))
 	}
 	scope := g.limits[0].scope
 	wants, has := hasKey(scope, key, g.stage)
 	s := g.stage.Lock()
+	defer s.Unlock()
 	now := s.Now()
 	s.M.Advance(now) // which may forget keys: none goes between the first and the last
-	var out []*admit.Cell
+	var cells []*admit.Cell
 	for _, l := range g.limits {
 		c := l.class.Lookup(key)
 		if c == nil && !has {
-			s.Unlock()
-			return nil, nil, fmt.Errorf("sluice: %s %q, which counts %s, has no key %q: must be %s", component, g.name, scope, cut(key, 128), wants)
+			return fmt.Errorf("sluice: %s %q, which counts %s, has no key %q: must be %s", component(gate), g.name, scope, cut(key, 128), wants)
 		}
 		if c == nil && make {
 			if c = s.M.Cell(now, l.class, key); c == nil {
-				s.Unlock()
-				return nil, nil, fmt.Errorf("sluice: %s %q has no room for key %q: all keys that it may have are busy", component, g.name, cut(key, 128))
+				return fmt.Errorf("sluice: %s %q has no room for key %q: all keys that it may have are busy", component(gate), g.name, cut(key, 128))
 			}
 		}
 		if c != nil {
-			out = append(out, c)
+			cells = append(cells, c)
 		}
 	}
-	return s, out, nil
+	f(s, cells)
+	return nil
 }
 
 // hasKey says what a key of a gate of scope s can be, and whether key is one: of tools and
 // their types, one that some executor's registry has, as long as there is an executor.
 func hasKey(s rules.Scope, key string, r *stage.Ref) (wants string, has bool) {
-	switch s.Kind() {
-	case rules.ByTool:
-		return "the name of a registered tool", registered(r, &Spec{Name: key}, func(tools map[string]*tool) bool { return tools[key] != nil })
-	case rules.ByType:
-		return "the Type of a registered tool", registered(r, &Spec{Name: "x", Type: key}, func(tools map[string]*tool) bool {
-			for _, t := range tools {
-				if t.spec.Type == key {
-					return true
-				}
-			}
-			return false
-		})
-	case rules.ByTenant:
-		return fmt.Sprintf("at most %d bytes", rules.MaxKeyBytes), len(key) <= rules.MaxKeyBytes
-	case rules.ByKey:
-		return fmt.Sprintf("from 1 to %d bytes", rules.MaxKeyBytes), key != "" && len(key) <= rules.MaxKeyBytes
-	}
-	return "empty", key == ""
-}
-
-// registered reports whether some registry of r's domain has what is asked for, or, if r
-// belongs to no executor, whether one could: whether s is a possible Spec.
-func registered(r *stage.Ref, s *Spec, has func(map[string]*tool) bool) bool {
+	wants, has = s.Wants(key)
 	clients := r.Clients()
-	if len(clients) == 0 {
-		_, err := s.complete()
-		return err == nil
+	if !has || s.Kind() != rules.ByTool && s.Kind() != rules.ByType || len(clients) == 0 {
+		return wants, has
 	}
-	return slices.ContainsFunc(clients, func(c stage.Client) bool { return has(executorOf(c).registry.current().tools) })
+	return wants, slices.ContainsFunc(clients, func(c stage.Client) bool {
+		tools := executorOf(c).registry.current().tools
+		if s.Kind() == rules.ByTool {
+			return tools[key] != nil
+		}
+		for _, t := range tools {
+			if t.spec.Type == key {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // isNil also finds a nil pointer of one of the library's own components.
 func isNil(x Interceptor) bool {
-	switch g := x.(type) {
+	switch x.(type) {
 	case nil:
 		return true
-	case *ConcurrencyLimiter:
-		return g == nil
-	case *RateLimiter:
-		return g == nil
-	case *CircuitBreaker:
-		return g == nil
-	case *PriorityScheduler:
-		return g == nil
-	case InterceptorFunc:
-		return g == nil
+	case *ConcurrencyLimiter, *RateLimiter, *CircuitBreaker, *PriorityScheduler, InterceptorFunc:
+		return reflect.ValueOf(x).IsNil()
 	}
 	return false
 }

@@ -108,3 +108,19 @@ func Tool(field, name string) error {
 	}
 	return nil
 }
+
+// Same refuses another text than before.
+func Same(field, to, was string) error {
+	if to != was {
+		return fmt.Errorf("%s is %q: cannot change from %q", field, to, was)
+	}
+	return nil
+}
+
+// SameLength refuses more or fewer entries than before.
+func SameLength(field string, n, was int) error {
+	if n != was {
+		return fmt.Errorf("%s has %d entries, the component was made with %d: their number cannot change", field, n, was)
+	}
+	return nil
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestDurationsAreRefusedInOneWording(t *testing.T) {
@@ -92,4 +93,12 @@ func TestNotToWaitIsAValueOfItsOwn(t *testing.T) {
 	} {
 		assert.Equal(t, want, fmt.Sprint(Wait("x.Wait", d, none)))
 	}
+}
+
+func TestWhatCannotChange(t *testing.T) {
+	require.NoError(t, Same("x.Name", "a", "a"))
+	require.EqualError(t, Same("x.Name", "b", "a"), `x.Name is "b": cannot change from "a"`)
+	require.NoError(t, SameLength("x.Rates", 2, 2))
+	require.EqualError(t, SameLength("x.Rates", 1, 2),
+		"x.Rates has 1 entries, the component was made with 2: their number cannot change")
 }

@@ -2,6 +2,8 @@ package rules
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,4 +72,28 @@ func TestScopesThatCannotBeAreRefused(t *testing.T) {
 	s, err := Of(Unset).Complete("x", ByTool)
 	require.NoError(t, err)
 	assert.Equal(t, Of(ByTool), s)
+}
+
+// Of each scope it is known what its keys can be.
+func TestKeysThatAScopeCanHave(t *testing.T) {
+	most := strings.Repeat("x", MaxKeyBytes)
+	for _, tt := range []struct {
+		scope  Scope
+		wants  string
+		can    []string
+		cannot []string
+	}{
+		{Of(Global), "empty", []string{""}, []string{"x"}},
+		{For(ForTool, []string{"x"}), "empty", []string{""}, []string{"x"}},
+		{Of(ByTool), "the name of a registered tool", []string{"x"}, []string{"", "a b"}},
+		{Of(ByType), "the Type of a registered tool", []string{"", "a b"}, []string{"a\n", most}},
+		{Of(ByTenant), "at most 1024 bytes", []string{"", "a\n", most}, []string{most + "x"}},
+		{Keyed("k", new(int)), "from 1 to 1024 bytes", []string{"a\n", most}, []string{"", most + "x"}},
+	} {
+		for _, key := range append(tt.can, tt.cannot...) {
+			wants, may := tt.scope.Wants(key)
+			assert.Equal(t, tt.wants, wants)
+			assert.Equal(t, slices.Contains(tt.can, key), may, "%v: %q", tt.scope, key)
+		}
+	}
 }

@@ -161,6 +161,21 @@ func (s Scope) Fixed(tool, typ string) (key string, counts bool) {
 	return "", true
 }
 
+// Wants says what a key of s can be, and whether key can be one, of some tool or type if need be.
+func (s Scope) Wants(key string) (wants string, may bool) {
+	switch s.kind {
+	case ByTool:
+		return "the name of a registered tool", check.Tool("", key) == nil
+	case ByType:
+		return "the Type of a registered tool", check.Name("", key) == nil
+	case ByTenant:
+		return fmt.Sprintf("at most %d bytes", MaxKeyBytes), len(key) <= MaxKeyBytes
+	case ByKey:
+		return fmt.Sprintf("from 1 to %d bytes", MaxKeyBytes), key != "" && len(key) <= MaxKeyBytes
+	}
+	return "empty", key == ""
+}
+
 // rank orders constraints from narrow to wide; it is also the order they are asked in.
 func (s Scope) rank() uint8 {
 	switch s.kind {
