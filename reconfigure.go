@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/sluice-go/sluice/internal/admit"
-	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
@@ -102,11 +101,11 @@ func checked(changes []Change) (refs []*stage.Ref, err error) {
 }
 
 type policyChange struct {
-	r     *ToolRegistry
-	name  string
-	to    Policy
-	rates []bucket.Rate
-	tool  *toolShared // that the check found
+	r    *ToolRegistry
+	name string
+	to   Policy
+	own  rules.Tool  // of to
+	tool *toolShared // that the check found
 }
 
 type policyTarget struct {
@@ -125,8 +124,7 @@ func (x *policyChange) check() (err error) {
 		return fmt.Errorf("sluice: WithPolicy: tool %q is not registered", cut(x.name, 128))
 	}
 	x.tool = t.shared
-	x.to.Rates = slices.Clone(x.to.Rates)
-	x.rates, err = x.to.complete()
+	x.own, err = x.to.complete(x.name)
 	return err
 }
 
@@ -143,86 +141,17 @@ func (x *policyChange) apply(lk *locked) {
 		return // removed or replaced meanwhile: there is nothing to change
 	}
 	t := *was
-	t.spec.Policy, t.rates = x.to, x.rates
+	t.spec.Policy, t.own = x.to, x.own
 	core := &t.shared.core
-	s, now := lk.Stage(core.stage), lk.Now
-	slots := core.limits[0].class
-	if n := rules.Concurrency(t.spec.Policy.Concurrency); n != slots.Limit {
-		lk.changed(s, slots.Name, limitText(slots.Limit), limitText(n))
-		s.M.SetLimit(now, slots, n)
+	s := lk.Stage(core.stage)
+	change := rules.ToolChange{Machine: s.M, Now: lk.Now, ID: t.shared.id, Cost: t.shared.learned.Estimate,
+		Changed: func(name, from, to string) { lk.changed(s, name, from, to) }}
+	var classes []*admit.Class
+	for _, l := range core.limits {
+		classes = append(classes, l.class)
 	}
-	x.limits(lk, s, now, was, &t)
+	core.limits = t.limits(change.Apply(&was.own, &t.own, classes))
 	x.r.storeLocked(cow.With(old.tools, x.name, &t), x.name)
-}
-
-// limits gives t, which was so before, the rates and the breaker of its policy. What stays
-// keeps what it has counted; a rate that is new starts no fuller than the fullest of its unit.
-func (x *policyChange) limits(lk *locked, s *stage.Stage, now int64, was, t *tool) {
-	core, only := &t.shared.core, t.only()
-	rates := core.limits[1 : 1+len(was.rates)]
-	gone := make(map[*admit.Class]bool)
-	for _, l := range core.limits[1:] {
-		gone[l.class] = true
-	}
-	limits, add := make([]gateLimit, 1+len(x.to.Rates)), []admit.Need(nil)
-	limits[0] = core.limits[0]
-	from := rules.Match(was.spec.Policy.Rates, x.to.Rates)
-	for i, r := range x.to.Rates { // before the others change
-		if from[i] >= 0 {
-			continue
-		}
-		l := gateLimit{rules.ToolRate(t.spec.Name, rules.Rate(r), &t.rates[i]), only}
-		c := s.M.Cell(now, l.class, "")
-		var like []*admit.Cell
-		for _, o := range rates {
-			if o.class.Unit == r.Unit {
-				like = append(like, s.M.Cell(now, o.class, ""))
-			}
-		}
-		s.M.Fill(now, c, like)
-		n := int64(1)
-		if r.Unit != "" {
-			n = min(t.shared.learned.Estimate(r.Unit), r.Burst)
-		}
-		limits[1+i], add = l, append(add, admit.Need{Cell: c, N: n})
-	}
-	for i, r := range x.to.Rates {
-		j := from[i]
-		if j < 0 {
-			continue
-		}
-		l, o := rates[j], was.spec.Policy.Rates[j]
-		delete(gone, l.class)
-		if limits[1+i] = l; r != o {
-			lk.changed(s, l.class.Name, rules.Rate(o).String(), rules.Rate(r).String())
-			l.class.Name = rules.ToolRateName(t.spec.Name, rules.Rate(r))
-			s.M.SetRate(now, l.class, &t.rates[i])
-		}
-	}
-	switch b, old := x.to.Breaker, was.spec.Policy.Breaker; {
-	case b != nil && old != nil:
-		l := core.limits[len(core.limits)-1]
-		delete(gone, l.class)
-		if limits = append(limits, l); *b != *old {
-			s.M.SetBreaker(now, l.class, rules.Breaker(*b).Machine())
-			lk.changed(s, l.class.Name, "", "")
-		}
-	case b != nil:
-		l := gateLimit{rules.ToolBreaker(t.spec.Name, rules.Breaker(*b).Machine()), only}
-		limits, add = append(limits, l), append(add, admit.Need{Cell: s.M.Cell(now, l.class, ""), N: 1})
-	}
-	core.limits = limits
-	if len(gone)+len(add) > 0 {
-		s.M.Replan(now, t.shared.id, gone, add)
-		lk.changed(s, core.name, "", "")
-	}
-}
-
-func limitText(n int64) string {
-	if n == admit.Unlimited {
-		return "unlimited"
-	}
-	return fmt.Sprint(n)
 }
 
 // gateCore is what gates, and the tools' own policies, have in common: the constraints they

@@ -1,7 +1,6 @@
 package sluice
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
-	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/compiled"
 	"github.com/sluice-go/sluice/internal/cow"
@@ -75,7 +73,7 @@ type tool struct {
 	required []string // arguments, sorted
 	decode   func(json.RawMessage, strictjson.Limits) (any, error)
 	run      func(ctx context.Context, in any) (any, error) // nil if it comes with each call
-	rates    []bucket.Rate                                  // of the policy
+	own      rules.Tool                                     // what the policy limits it to
 	shared   *toolShared
 }
 
@@ -214,69 +212,54 @@ type Policy struct {
 	_        struct{}
 }
 
-// complete fills in the defaults of s, and makes the buckets of its rates.
-func (s *Spec) complete() ([]bucket.Rate, error) {
+// complete fills in the defaults of s, and is what its policy limits the tool to.
+func (s *Spec) complete() (own rules.Tool, err error) {
 	if err := check.Tool("sluice: Spec.Name", s.Name); err != nil {
-		return nil, err
+		return own, err
 	}
 	if err := check.Name("sluice: Spec.Type", s.Type); err != nil {
-		return nil, err
+		return own, err
 	}
 	if err := strictjson.CheckSchema(s.field("OutputSchema"), s.OutputSchema); err != nil {
-		return nil, err
+		return own, err
 	}
-	return s.Policy.complete()
+	return s.Policy.complete(s.Name)
 }
 
 // field is what a field of s is called in errors.
 func (s *Spec) field(name string) string { return fmt.Sprintf("sluice: Spec.%s of %q", name, s.Name) }
 
-// complete fills in the defaults of p, and makes the buckets of its rates.
-func (p *Policy) complete() ([]bucket.Rate, error) {
+// complete fills in the defaults of p, and is what it limits the tool to.
+func (p *Policy) complete(tool string) (own rules.Tool, err error) {
 	if p.Priority != 0 && !rules.IsPriority(p.Priority) {
-		return nil, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d",
+		return own, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d",
 			p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
 	}
 	if err := check.Count("sluice: Policy.Concurrency", &p.Concurrency, 0, rules.MaxLimit); err != nil {
-		return nil, err
+		return own, err
 	}
 	if err := check.Duration("sluice: Policy.Timeout", p.Timeout); err != nil {
-		return nil, err
+		return own, err
 	}
 	if err := check.Wait("sluice: Policy.MaxWait", p.MaxWait, NoWait); err != nil {
-		return nil, err
+		return own, err
 	}
-	rates, buckets, err := rules.CompleteRates("sluice: Policy.Rates", p.Rates)
-	if err != nil {
-		return nil, err
-	}
-	p.Rates = rates
+	var b *rules.Breaker
 	if p.Breaker != nil {
-		b := rules.Breaker(*p.Breaker)
-		b.Lease = cmp.Or(b.Lease, p.Timeout)
-		if err := b.Complete("sluice: Policy.Breaker"); err != nil {
-			return nil, err
-		}
-		p.Breaker = (*BreakerPolicy)(&b)
+		b = new(rules.Breaker(*p.Breaker))
+		p.Breaker = (*BreakerPolicy)(b)
 	}
-	return buckets, nil
+	return rules.CompleteTool("sluice: Policy", tool, p.Concurrency, &p.Rates, b, p.Timeout)
 }
 
-// limits is the policy's constraints, of which the slots come first.
-func (t *tool) limits() []gateLimit {
-	p, name, only := &t.spec.Policy, t.spec.Name, t.only()
-	out := []gateLimit{{rules.ToolSlots(name, p.Concurrency), only}}
-	for i, r := range p.Rates {
-		out = append(out, gateLimit{rules.ToolRate(name, rules.Rate(r), &t.rates[i]), only})
+// limits is the constraints of classes, which the policy makes.
+func (t *tool) limits(classes []*admit.Class) (list []gateLimit) {
+	only := rules.For(rules.ForTool, []string{t.spec.Name})
+	for _, k := range classes {
+		list = append(list, gateLimit{k, only})
 	}
-	if p.Breaker != nil {
-		out = append(out, gateLimit{rules.ToolBreaker(name, rules.Breaker(*p.Breaker).Machine()), only})
-	}
-	return out
+	return list
 }
-
-// only is the scope of the policy's constraints.
-func (t *tool) only() rules.Scope { return rules.For(rules.ForTool, []string{t.spec.Name}) }
 
 // Tool is a handle on a tool, for several executors. It calls what has its name then.
 type Tool[In, Out any] struct{ name string }
@@ -319,7 +302,7 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")
 	}
 	s = s.clone()
-	rates, err := s.complete()
+	own, err := s.complete()
 	if err != nil {
 		return nil, err
 	}
@@ -333,11 +316,11 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 		accepts:  acceptsInput[In],
 		required: required,
 		decode:   strictjson.Into[In],
-		rates:    rates,
+		own:      own,
 		shared:   &toolShared{id: toolIDs.Add(1)},
 	}
 	t.shared.core.name, t.shared.core.stage = rules.ToolLabel(s.Name), &r.stage
-	t.shared.core.limits = t.limits()
+	t.shared.core.limits = t.limits(own.Classes())
 	return t, nil
 }
 
@@ -359,7 +342,7 @@ func Declare(r *ToolRegistry, s Spec) error {
 		if was.run != nil {
 			return fmt.Errorf("sluice: tool %q is registered with a function of its own: must be another name", name)
 		}
-		t.spec.Policy, t.rates, t.shared = was.spec.Policy, was.rates, was.shared
+		t.spec.Policy, t.own, t.shared = was.spec.Policy, was.own, was.shared
 		if t.spec.alike(&was.spec) {
 			return nil
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -215,6 +216,14 @@ func Concurrency(n int) int64 {
 		return int64(n)
 	}
 	return admit.Unlimited
+}
+
+// limitText is how a tool's slots stand in events.
+func limitText(n int64) string {
+	if n == admit.Unlimited {
+		return "unlimited"
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // ToolRate is the constraint of a quota that one tool has.
