@@ -78,14 +78,14 @@ func (s *SharedState) check(key string) error {
 	if s != nil && s.view.Open() {
 		return nil
 	}
-	e := &stateError{key: key, reason: ErrNoState}
+	e := &value.Error{Key: key, Reason: ErrNoState}
 	switch {
 	case s == nil:
-		e.detail = "the context has none"
+		e.Detail = "the context has none"
 	case s.view.Store == nil:
-		e.detail = "the SharedState was not made by NewSharedState"
+		e.Detail = "the SharedState was not made by NewSharedState"
 	default:
-		e.detail = kv.Closed.Error()
+		e.Detail = kv.Closed.Error()
 	}
 	return e
 }
@@ -260,7 +260,7 @@ func (k Key[T]) Get(ctx context.Context) (v T, version uint64, err error) {
 	}
 	v, version, err = value.Get[T](in, string(k))
 	if err == nil && version == 0 {
-		return v, 0, &stateError{key: string(k), reason: ErrAbsent}
+		return v, 0, &value.Error{Key: string(k), Reason: ErrAbsent}
 	}
 	return v, version, stateErr(string(k), err)
 }
@@ -367,28 +367,6 @@ var (
 // errNotText is the reason of a write to a key that no snapshot could hold.
 var errNotText = errors.New("not UTF-8: a key must be")
 
-// stateError says which key an error of SharedState is about. It is made for every miss
-// of Get and every lost CompareAndSwap, so its text is put together only when asked for.
-type stateError struct {
-	key    string
-	reason error
-	detail string
-}
-
-func (e *stateError) Error() string {
-	s := "sluice: shared state"
-	if e.key != "" {
-		s += " key " + errtext.Quote(e.key)
-	}
-	s += ": " + e.reason.Error()
-	if e.detail != "" {
-		s += ": " + errtext.Line(e.detail)
-	}
-	return s
-}
-
-func (e *stateError) Unwrap() error { return e.reason }
-
 // reasons is why an operation of the store ended as it did.
 var reasons = [...]error{
 	kv.Conflict:  ErrConflict,
@@ -404,12 +382,4 @@ var reasons = [...]error{
 }
 
 // stateErr is an error of an operation as its caller gets it; one of the caller's own passes.
-func stateErr(key string, err error) error {
-	switch x := err.(type) {
-	case kv.Code:
-		return &stateError{key, reasons[x], x.Error()}
-	case *value.Mismatch:
-		return &stateError{key, ErrWrongType, x.Error()}
-	}
-	return err
-}
+func stateErr(key string, err error) error { return value.Explain(key, err, reasons[:]) }
