@@ -51,20 +51,6 @@ func (r *ToolRegistry) current() *registrySnapshot {
 	return &noTools
 }
 
-// maxNear bounds among how many tools a near name is looked for.
-const maxNear = 10_000
-
-// near is the tools whose names are nearest to one that there is not; nil if none is near.
-func (s *registrySnapshot) near(name string) error {
-	if len(s.tools) > maxNear {
-		return nil
-	}
-	if names := errtext.Nearest(name, maps.Keys(s.tools)); names != nil {
-		return names
-	}
-	return nil
-}
-
 // tool is one registered function under one policy.
 type tool struct {
 	spec     Spec
@@ -604,11 +590,11 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 // missing is the plan of a tool that there is not. Interceptors may hide tools from some
 // callers, and the library cannot know which: where there are any it names none.
 func (e *Executor) missing(name string) *plan {
-	var near error
-	if !e.wraps() {
-		near = e.registry.current().near(name)
+	var meant error
+	if tools := e.registry.current().tools; !e.wraps() {
+		meant = errtext.Meant(name, len(tools), maps.Keys(tools))
 	}
-	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, near)
+	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, meant)
 }
 
 // refusing is a plan that refuses every call.

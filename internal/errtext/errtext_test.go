@@ -56,6 +56,14 @@ func TestNearestNamesAreFewAndNear(t *testing.T) {
 	}
 }
 
+// Nobody looks for a name among too many, and where none is near there is no error.
+func TestMeantNamesAreLookedForAmongSome(t *testing.T) {
+	names := slices.Values([]string{"search"})
+	assert.Equal(t, Names{"search"}, Meant("serch", maxNear, names))
+	assert.NoError(t, Meant("serch", maxNear+1, names))
+	assert.NoError(t, Meant("weather", 1, names))
+}
+
 // Two bytes that have changed places are one mistake.
 func TestEditDistance(t *testing.T) {
 	for _, tt := range []struct {

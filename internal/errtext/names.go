@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	maxNames   = 3   // that are shown
-	maxNameLen = 256 // of a name that may have been meant otherwise
+	maxNames   = 3      // that are shown
+	maxNameLen = 256    // of a name that may have been meant otherwise
+	maxNear    = 10_000 // names among which near ones are looked for
 )
 
 // Names is behind the refusal of an unknown name: those that may have been meant.
@@ -24,6 +25,18 @@ func (n Names) Error() string {
 		quoted[i] = strconv.Quote(name)
 	}
 	return "did you mean " + strings.Join(quoted, " or ") + "?"
+}
+
+// Meant is the [Names], of n in all, that may have been meant by one that is none of them; nil if none
+// is near, or there are too many to look at.
+func Meant(name string, n int, names iter.Seq[string]) error {
+	if n > maxNear {
+		return nil
+	}
+	if near := Nearest(name, names); near != nil {
+		return near
+	}
+	return nil
 }
 
 // Nearest is the few of names that are nearest to one that is none of them; nil if none is near.
