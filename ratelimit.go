@@ -297,24 +297,15 @@ func (a *admission) throttles(met []blame.Throttle) (list []stage.Throttle) {
 
 // aim finds what the narrowest of parts is that a's limits tell apart.
 func (a *admission) aim(parts []ThrottlePart) stage.Aim {
-	bound := stage.MaxPause
-	for _, p := range slices.Backward(parts) {
-		if p.Kind == "" || p.Key == "" || len(p.Key) > rules.MaxKeyBytes {
-			continue
-		}
-		x := stage.Aim{Key: p.Key, Bound: bound}
+	return stage.Narrowest(parts, func(kind string) (list []*admit.Class) {
 		for i := range a.parts {
 			l := &a.parts[i]
-			if l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == p.Kind {
-				x.Classes = append(x.Classes, l.class)
+			if l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == kind {
+				list = append(list, l.class)
 			}
 		}
-		if len(x.Classes) > 0 {
-			return x
-		}
-		bound = stage.MaxWider
-	}
-	return stage.Aim{Bound: bound}
+		return list
+	})
 }
 
 // blames says what err, with which the attempt r ended, tells of throttles. Without an attempt it

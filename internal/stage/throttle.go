@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // MaxPause bounds what an upstream can ask for, and MaxWider what it can ask of what is wider than
@@ -25,6 +26,24 @@ type Aim struct {
 	Classes []*admit.Class
 	Key     string
 	Bound   time.Duration // of the pause
+}
+
+// Narrowest aims at the last of parts, which go from wide to narrow, that classes tell apart: those
+// that count by a key of its kind. Without one it aims at the keys of the call. What is wider than
+// the last part pauses for MaxWider at most.
+func Narrowest[P ~struct{ Kind, Key string }](parts []P, classes func(kind string) []*admit.Class) Aim {
+	bound := MaxPause
+	for _, x := range slices.Backward(parts) {
+		p := struct{ Kind, Key string }(x)
+		if p.Kind == "" || p.Key == "" || len(p.Key) > rules.MaxKeyBytes {
+			continue
+		}
+		if list := classes(p.Kind); len(list) > 0 {
+			return Aim{Classes: list, Key: p.Key, Bound: bound}
+		}
+		bound = MaxWider
+	}
+	return Aim{Bound: bound}
 }
 
 // throttle pauses what the answers to the attempt of p speak of, all of it before anybody starts.
