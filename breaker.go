@@ -178,20 +178,16 @@ func (b *CircuitBreaker) each(key string, make bool, f func(*stage.Stage, *admit
 	})
 }
 
-// fits completes to, unless b cannot become that.
-func (b *CircuitBreaker) fits(was, to CircuitBreakerConfig) (CircuitBreakerConfig, error) {
-	to, err := to.complete()
-	if err != nil {
-		return to, err
-	}
+// fits says why b cannot become to, if it cannot.
+func (b *CircuitBreaker) fits(was CircuitBreakerConfig, to *CircuitBreakerConfig) error {
 	if err := check.Same("sluice: CircuitBreakerConfig.Name", to.Name, was.Name); err != nil {
-		return to, err
+		return err
 	}
 	if !to.Scope.same(was.Scope) {
-		return to, errors.New("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
+		return errors.New("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
 	}
 	to.Scope = was.Scope // with the function that there is
-	return to, nil
+	return nil
 }
 
 // turn has the machine follow a change.
@@ -353,17 +349,10 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 
 // means is what class means to the machine, and auto if that is left to the library.
 func means(class Outcome, auto breaker.Outcome) breaker.Outcome {
-	switch class {
-	case OutcomeSuccess:
-		return breaker.Success
-	case OutcomeFailure:
-		return breaker.Failure
-	case OutcomeNeutral:
-		return breaker.Neutral
-	case OutcomeOverload:
-		return breaker.Overload
-	}
-	return auto
+	return [...]breaker.Outcome{
+		OutcomeAuto: auto, OutcomeSuccess: breaker.Success, OutcomeFailure: breaker.Failure,
+		OutcomeNeutral: breaker.Neutral, OutcomeOverload: breaker.Overload,
+	}[class]
 }
 
 // caller is the context that the attempt was made with, without its timeout.

@@ -96,9 +96,6 @@ func (c ConcurrencyLimiterConfig) complete() (ConcurrencyLimiterConfig, error) {
 		if err := s.Complete(fmt.Sprintf("%s.Limits[%d]", field, i), all[:i]); err != nil {
 			return c, err
 		}
-		if l.Semaphore != nil && !s.Scope.OneKey() {
-			return c, fmt.Errorf("%s.Limits[%d].Scope is %v with Semaphore: must be Global, ForTool or ForType", field, i, s.Scope)
-		}
 		l.Scope, l.MaxKeys = Scope(s.Scope), s.MaxKeys
 		if a := s.Adaptive; a != nil {
 			l.Adaptive = &Adaptive{int(a.Min), int(a.Max)}
@@ -161,31 +158,27 @@ func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 	return Change{&configChange[ConcurrencyLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
 }
 
-// fits completes to, unless l cannot become that.
-func (l *ConcurrencyLimiter) fits(was, to ConcurrencyLimiterConfig) (ConcurrencyLimiterConfig, error) {
-	to, err := to.complete()
-	if err != nil {
-		return to, err
-	}
+// fits says why l cannot become to, if it cannot.
+func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyLimiterConfig) error {
 	if err := check.Same("sluice: ConcurrencyLimiterConfig.Name", to.Name, was.Name); err != nil {
-		return to, err
+		return err
 	}
 	if err := check.SameLength("sluice: ConcurrencyLimiterConfig.Limits", len(to.Limits), len(was.Limits)); err != nil {
-		return to, err
+		return err
 	}
 	for i, n := range to.Limits {
 		o, field := was.Limits[i], fmt.Sprintf("sluice: ConcurrencyLimiterConfig.Limits[%d]", i)
 		switch {
 		case !n.Scope.same(o.Scope) || n.Unit != o.Unit:
-			return to, fmt.Errorf("%s changes its Scope or Unit: they cannot change", field)
+			return fmt.Errorf("%s changes its Scope or Unit: they cannot change", field)
 		case (n.Adaptive == nil) != (o.Adaptive == nil):
-			return to, fmt.Errorf("%s.Adaptive comes or goes: it cannot, only its bounds can change", field)
+			return fmt.Errorf("%s.Adaptive comes or goes: it cannot, only its bounds can change", field)
 		case n.Semaphore != o.Semaphore:
-			return to, fmt.Errorf("%s.Semaphore is another: it cannot change", field)
+			return fmt.Errorf("%s.Semaphore is another: it cannot change", field)
 		}
 		to.Limits[i].Scope = o.Scope // with the function that there is
 	}
-	return to, nil
+	return nil
 }
 
 // turn has the machine follow a change.

@@ -135,13 +135,9 @@ func (s *PriorityScheduler) Change(c PrioritySchedulerConfig) Change {
 	return Change{&configChange[PrioritySchedulerConfig]{s, &s.core, &s.conf, c, s.fits, s.turn}}
 }
 
-// fits completes to, unless s cannot become that.
-func (s *PriorityScheduler) fits(was, to PrioritySchedulerConfig) (PrioritySchedulerConfig, error) {
-	to, err := to.complete()
-	if err != nil {
-		return to, err
-	}
-	return to, check.Same("sluice: PrioritySchedulerConfig.Name", to.Name, was.Name)
+// fits says why s cannot become to, if it cannot.
+func (s *PriorityScheduler) fits(was PrioritySchedulerConfig, to *PrioritySchedulerConfig) error {
+	return check.Same("sluice: PrioritySchedulerConfig.Name", to.Name, was.Name)
 }
 
 // turn has the machine follow a change.

@@ -57,16 +57,16 @@ type Rate struct {
 }
 
 // complete fills in the defaults.
-func (c RateLimiterConfig) complete() (_ RateLimiterConfig, buckets []bucket.Rate, err error) {
+func (c RateLimiterConfig) complete() (_ RateLimiterConfig, err error) {
 	const field = "sluice: RateLimiterConfig"
 	if err := check.NameOr(field+".Name", &c.Name, "rate"); err != nil {
-		return c, nil, err
+		return c, err
 	}
 	if c.Scope, err = c.Scope.complete(field+".Scope", rules.Global); err != nil {
-		return c, nil, err
+		return c, err
 	}
 	if err := rules.Keys(field+".MaxKeys", &c.MaxKeys); err != nil {
-		return c, nil, err
+		return c, err
 	}
 	switch {
 	case c.Limiter == nil && len(c.Rates) == 0:
@@ -76,14 +76,14 @@ func (c RateLimiterConfig) complete() (_ RateLimiterConfig, buckets []bucket.Rat
 	case c.Limiter != nil && !rules.Scope(c.Scope).OneKey():
 		err = fmt.Errorf("%s.Scope is %v with Limiter: must be Global, ForTool or ForType", field, c.Scope)
 	default:
-		c.Rates, buckets, err = rules.CompleteRates(field+".Rates", c.Rates)
+		c.Rates, _, err = rules.CompleteRates(field+".Rates", c.Rates)
 	}
-	return c, buckets, err
+	return c, err
 }
 
 // NewRateLimiter returns a limiter with full buckets.
 func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
-	c, buckets, err := c.complete()
+	c, err := c.complete()
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +91,8 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	l.core.name, l.core.stage = c.Name, new(stage.Ref)
 	quota := c.quota()
 	for i, r := range c.Rates {
-		l.core.limits = append(l.core.limits, gateLimit{quota.Class(rules.Rate(r), &buckets[i]), quota.Scope})
+		b, _ := rules.Rate(r).Bucket() // complete has made it before
+		l.core.limits = append(l.core.limits, gateLimit{quota.Class(rules.Rate(r), &b), quota.Scope})
 		l.at = append(l.at, i)
 	}
 	if c.Limiter != nil {
@@ -203,14 +204,10 @@ func ReportUsage(ctx context.Context, unit string, used int64) {
 	r.Settle(unit, max(used, 0))
 }
 
-// fits completes to, unless l cannot become that.
-func (l *RateLimiter) fits(was, to RateLimiterConfig) (RateLimiterConfig, error) {
-	to, _, err := to.complete()
-	if err != nil {
-		return to, err
-	}
+// fits says why l cannot become to, if it cannot.
+func (l *RateLimiter) fits(was RateLimiterConfig, to *RateLimiterConfig) error {
 	if err := check.SameLength("sluice: RateLimiterConfig.Rates", len(to.Rates), len(was.Rates)); err != nil {
-		return to, err
+		return err
 	}
 	fixed := ""
 	switch {
@@ -224,16 +221,16 @@ func (l *RateLimiter) fits(was, to RateLimiterConfig) (RateLimiterConfig, error)
 		fixed = "Limiter"
 	}
 	if fixed != "" {
-		return to, fmt.Errorf("sluice: RateLimiterConfig.%s changes: it cannot change", fixed)
+		return fmt.Errorf("sluice: RateLimiterConfig.%s changes: it cannot change", fixed)
 	}
 	for i, j := range rules.Match(was.Rates, to.Rates) {
 		if j < 0 {
-			return to, fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q",
+			return fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q",
 				i, to.Rates[i].Unit, was.Rates[i].Unit)
 		}
 	}
 	to.Scope = was.Scope // with the function that there is
-	return to, nil
+	return nil
 }
 
 // turn has the machine follow a change.
@@ -246,7 +243,7 @@ func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLi
 		k.Refuse = to.Refuse
 		s.M.SetMaxKeys(now, k, quota.Scope.TableSize(to.MaxKeys))
 		if o := was.Rates[from[i]]; r != o {
-			b, _ := rules.Rate(r).Bucket() // fits has made it before
+			b, _ := rules.Rate(r).Bucket() // complete has made it before
 			s.M.SetRate(now, k, &b)
 			name := k.Name
 			k.Name = quota.RateName(rules.Rate(r))

@@ -25,13 +25,18 @@ type change interface {
 	apply(*locked)      // cannot fail
 }
 
+// configuration is what a gate, or the scheduler, can be configured with.
+type configuration[C any] interface {
+	complete() (C, error) // with the defaults filled in
+}
+
 // configChange is the change of a gate, or of the scheduler, to another configuration.
-type configChange[C any] struct {
+type configChange[C configuration[C]] struct {
 	gate any
 	core *gateCore
 	conf *C                                                     // the gate's, guarded by core.mu
 	to   C                                                      // completed by the check
-	fits func(was, to C) (C, error)                             // why it cannot become to, or that, completed
+	fits func(was C, to *C) error                               // why it cannot become to; may put in what stays
 	turn func(lk *locked, s *stage.Stage, now int64, was, to C) // has the machine follow; cannot fail
 }
 
@@ -42,8 +47,10 @@ func (x *configChange[C]) check() (err error) {
 	x.core.mu.Lock()
 	was := *x.conf
 	x.core.mu.Unlock()
-	x.to, err = x.fits(was, x.to)
-	return err
+	if x.to, err = x.to.complete(); err != nil {
+		return err
+	}
+	return x.fits(was, &x.to)
 }
 
 func (x *configChange[C]) apply(lk *locked) {
@@ -108,12 +115,7 @@ type policyChange struct {
 	tool *toolShared // that the check found
 }
 
-type policyTarget struct {
-	r    *ToolRegistry
-	name string
-}
-
-func (x *policyChange) target() any { return policyTarget{x.r, x.name} }
+func (x *policyChange) target() any { return [...]any{x.r, x.name} }
 
 func (x *policyChange) check() (err error) {
 	if x.r == nil {

@@ -97,3 +97,14 @@ func TestKeysThatAScopeCanHave(t *testing.T) {
 		}
 	}
 }
+
+// semaphore is one of other code.
+type semaphore struct{ admit.Semaphore }
+
+// A semaphore of other code has no keys.
+func TestASharedSemaphoreHasOneKey(t *testing.T) {
+	l := Slots{Scope: Of(ByTool), Max: 1, Shared: semaphore{}}
+	require.EqualError(t, l.Complete("x", nil), "x.Scope is per tool with Semaphore: must be Global, ForTool or ForType")
+	l.Scope = For(ForTool, []string{"a"})
+	require.NoError(t, l.Complete("x", nil))
+}

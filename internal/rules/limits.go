@@ -105,6 +105,9 @@ func (l *Slots) Complete(field string, before []Slots) (err error) {
 			return fmt.Errorf("%s has the Scope and Unit of Limits[%d]: must differ in one", field, i)
 		}
 	}
+	if l.Shared != nil && !l.Scope.OneKey() {
+		return fmt.Errorf("%s.Scope is %v with Semaphore: must be Global, ForTool or ForType", field, l.Scope)
+	}
 	return nil
 }
 
