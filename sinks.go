@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
-	"reflect"
 	"slices"
 	"sync"
 
+	"github.com/sluice-go/sluice/internal/distinct"
 	"github.com/sluice-go/sluice/internal/dropq"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/eventtext"
@@ -121,43 +120,25 @@ func (s *jsonSink) Emit(_ context.Context, e *Event) error {
 func MultiSink(sinks ...EventSink) EventSink {
 	m := new(multiSink)
 	for _, s := range sinks {
-		for s := range parts(s) {
-			m.add(s)
+		for _, x := range parts(s) {
+			if !distinct.Has(m.sinks, x) {
+				m.sinks = append(m.sinks, x)
+				m.wants = m.wants || valueSinkOf(x) != nil
+			}
 		}
 	}
 	return m
 }
 
 // parts is what s consists of: the sinks of a MultiSink, else s; nothing if it is nil.
-func parts(s EventSink) iter.Seq[EventSink] {
-	return func(yield func(EventSink) bool) {
-		switch m := s.(type) {
-		case nil:
-		case *multiSink:
-			for _, s := range m.sinks {
-				if !yield(s) {
-					return
-				}
-			}
-		default:
-			yield(s)
-		}
+func parts(s EventSink) []EventSink {
+	switch m := s.(type) {
+	case nil:
+		return nil
+	case *multiSink:
+		return m.sinks
 	}
-}
-
-// has reports whether s is part of list.
-func has(list, s EventSink) bool {
-	for x := range parts(list) {
-		if sameSink(x, s) {
-			return true
-		}
-	}
-	return false
-}
-
-// sameSink reports whether a and b are one sink, as far as they can be compared.
-func sameSink(a, b EventSink) bool {
-	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.ValueOf(a).Comparable() && a == b
+	return []EventSink{s}
 }
 
 // without is s without what is part of other too, which gets each event already; nil if
@@ -166,36 +147,20 @@ func without(s, other EventSink) EventSink {
 	if s == nil || other == nil {
 		return s
 	}
-	m, isMulti := s.(*multiSink)
-	switch {
-	case !isMulti && has(other, s):
-		return nil
-	case !isMulti, !slices.ContainsFunc(m.sinks, func(x EventSink) bool { return has(other, x) }):
+	list := parts(s)
+	switch left := distinct.Without(list, parts(other)); len(left) {
+	case len(list):
 		return s
-	}
-	left := new(multiSink)
-	for _, x := range m.sinks {
-		if !has(other, x) {
-			left.add(x)
-		}
-	}
-	if left.sinks == nil {
+	case 0:
 		return nil
+	default:
+		return MultiSink(left...)
 	}
-	return left
 }
 
 type multiSink struct {
 	sinks []EventSink
 	wants bool // values
-}
-
-func (m *multiSink) add(s EventSink) {
-	if has(m, s) {
-		return
-	}
-	m.sinks = append(m.sinks, s)
-	m.wants = m.wants || valueSinkOf(s) != nil
 }
 
 // Enabled is true if any sink is. One that panics is taken to be, so that Emit is tried
