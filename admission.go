@@ -95,7 +95,7 @@ func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine)
 		Class:  class,
 		Direct: true, // see handler
 		Owner:  a,
-		Count:  e.count,
+		Count:  e.countMore,
 	}
 	for i := range a.parts {
 		if c := a.parts[i].cell; c != nil && c.Class().Upstream {
@@ -124,46 +124,44 @@ func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine)
 	}
 }
 
-// asked is what is known about a call before admission: what user code said of its keys and costs,
-// the present instant, and its caller's deadline.
+// when is the present instant and that of its caller's deadline, or admit.Never.
+type when struct{ now, finish int64 }
+
+// asked is what is known about a call before admission: when that is, and what user code said of its
+// keys and costs.
 type asked struct {
-	now, finish int64 // finish is admit.Never if there is none
-	keys        few.List[string]
-	costs       few.List[int64]
+	when
+	keys  few.List[string]
+	costs few.List[int64]
 }
 
-// ask is what is to be known of c before the stage is locked, or why c must not come to it. The
-// present instant is q.now, unless that is zero or foreign code runs here.
-func (a *admission) ask(ctx context.Context, c *Call, q *asked) error {
-	inv := c.inv
+// ask is when c comes to admission, or why it must not. The present instant is now, unless that is zero.
+func (a *admission) ask(ctx context.Context, c *Call, now int64) (when, error) {
 	if ctx.Err() != nil {
-		return inv.gaveUp(ctx, "")
+		return when{}, c.inv.gaveUp(ctx, "")
 	}
 	if !rules.IsPriority(c.Priority) { // an interceptor's doing
-		return inv.refused(ErrInvalidArguments, "",
+		return when{}, c.inv.refused(ErrInvalidArguments, "",
 			fmt.Errorf("sluice: Call.Priority is %d: must be from %d to %d", c.Priority, PriorityBatch, PriorityInteractive))
 	}
 	if c.Pipeline == nil {
-		c.Pipeline = inv.pipeline
+		c.Pipeline = c.inv.pipeline
 	}
-	if a.at.Needs == nil {
-		if err := a.askUser(c, q); err != nil {
-			return err
-		}
-		q.now = 0
-	}
-	if q.now == 0 {
-		q.now = inv.plan.exec.clock.Now() // not under the lock, which others wait for
-	}
-	q.finish = admit.Never
+	finish := admit.Never
 	if deadline, bounded := ctx.Deadline(); bounded {
-		q.finish = a.at.Stage.Clock.Instant(deadline)
+		finish = a.at.Stage.Clock.Instant(deadline)
 	}
-	return nil
+	if now == 0 {
+		now = a.at.Stage.Clock.Now() // not under the lock, which others wait for
+	}
+	return when{now, finish}, nil
 }
 
-// askUser runs key and cost functions, outside every lock.
+// askUser runs key and cost functions, if there are any, outside every lock.
 func (a *admission) askUser(c *Call, q *asked) (err error) {
+	if a.at.Needs != nil {
+		return nil
+	}
 	normal, inv, run, code := false, c.inv, c.run, c.code
 	c.inv, c.run, c.code = nil, nil, nil // see shown
 	defer func() {
@@ -193,6 +191,7 @@ func (a *admission) askUser(c *Call, q *asked) (err error) {
 		q.costs.Add(n)
 	}
 	normal = true
+	q.now = a.at.Stage.Clock.Now() // foreign code has run
 	return nil
 }
 
@@ -281,6 +280,20 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 	return res, err
 }
 
+// attempt is do for the one attempt of a call that only its own goroutine, which has the frame x, is
+// in. Whoever has x gives back what it holds if its code does not return.
+func (a *admission) attempt(x *frame, now int64) (Result, error) {
+	r, err := a.admit(x.ctx, &x.c, now)
+	if err != nil {
+		return Result{}, err
+	}
+	x.c.run, x.stage = r, inAttempt
+	res, err := a.code(r, &x.c)
+	x.stage = underWay
+	a.returned(r, &x.c, res, err)
+	return res, err
+}
+
 // admit begins an attempt and waits until it may run.
 func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, error) {
 	if inv := c.inv; inv.plan.once {
@@ -295,7 +308,18 @@ func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, er
 			inv.emitRetry(ctx, c)
 		}
 	}
-	r, t, err := a.arrive(ctx, c, now, nil)
+	w, err := a.ask(ctx, c, now)
+	if err != nil {
+		return nil, err
+	}
+	if inv := c.inv; inv.plan.alone && a.at.Needs != nil && w.now < w.finish && inv.parent.Load() == nil && !inv.plan.exec.closed() {
+		r := &inv.first.running
+		if r.GrantQuick(&a.at, &inv.first.Tally, rules.Level(c.Priority), w.now) {
+			r.Context = ctx
+			return r, nil
+		}
+	}
+	r, t, err := a.arrive(ctx, c, w, nil)
 	if t != nil {
 		r, err = a.await(ctx, c, t)
 	}
@@ -322,6 +346,9 @@ func (a *admission) code(r *running, c *Call) (Result, error) {
 	if a.next != nil {
 		return a.next(r, *c)
 	}
+	if inv := c.inv; !inv.attempts.IsKept() {
+		return runTool(inv.first.give(r.Context), c, a.tool)
+	}
 	return runTool(r, c, a.tool)
 }
 
@@ -346,17 +373,10 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *run
 
 // arrive asks for admission. It answers the attempt, if it may run, else the ticket with
 // which the call waits: its owner is where, x, if that is not nil, or a waiter.
-func (a *admission) arrive(ctx context.Context, c *Call, now int64, x *submission) (*running, *admit.Ticket, error) {
-	inv, q := c.inv, asked{now: now}
-	if err := a.ask(ctx, c, &q); err != nil {
+func (a *admission) arrive(ctx context.Context, c *Call, w when, x *submission) (*running, *admit.Ticket, error) {
+	inv, q := c.inv, asked{when: w}
+	if err := a.askUser(c, &q); err != nil {
 		return nil, nil, err
-	}
-	if x == nil && a.at.Needs != nil && inv.plan.alone && inv.parent.Load() == nil && q.now < q.finish && !inv.plan.exec.closed() {
-		r := &inv.first.running
-		if r.GrantQuick(&a.at, &inv.first.Tally, rules.Level(c.Priority), q.now) {
-			r.Context = ctx
-			return r, nil, nil
-		}
 	}
 	s, t, err := a.present(c, &q, (*admit.Machine).Cell)
 	if err != nil {
@@ -491,14 +511,39 @@ func (a *admission) turnedAway(s *stage.Stage, inv *invocation, t *admit.Ticket,
 	return a.refusal(inv, &f)
 }
 
-// runTool is the innermost handler: from here on the call has run. An interceptor inside the gates
-// may have called next on a goroutine of its own: a panic must not be the end of that.
-func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
+// runTool is the innermost handler: from here on the call has run.
+func runTool(ctx context.Context, c *Call, t *tool) (Result, error) {
 	r := c.run
 	if r == nil {
 		return Result{}, &Error{Tool: t.spec.Name, Reason: ErrRejected,
 			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}
 	}
+	if !r.inv.plan.alone {
+		return runAmong(ctx, c, t)
+	}
+	if r.inv.loud {
+		r.emitStarted(ctx, c)
+	}
+	if why := r.Begin(); why != permit.None {
+		return Result{}, r.mustNotBegin(ctx, why)
+	}
+	return c.runCode(ctx, t)
+}
+
+// runCode runs the tool's code.
+func (c *Call) runCode(ctx context.Context, t *tool) (res Result, err error) {
+	if c.code != nil {
+		res.Value, err = c.code(ctx)
+	} else {
+		res.Value, err = t.run(ctx, c.Input)
+	}
+	return res, err
+}
+
+// runAmong is runTool where the call's goroutine may not be the only one. An interceptor inside the
+// gates may have called next on a goroutine of its own: a panic must not be the end of that.
+func runAmong(ctx context.Context, c *Call, t *tool) (res Result, err error) {
+	r := c.run
 	if why := r.Begin(); why != permit.None {
 		return Result{}, r.mustNotBegin(ctx, why)
 	}
@@ -516,14 +561,17 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 			errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
 	}
 	if r.inv.loud {
+		normal := false
+		defer func() {
+			if !normal { // a sink called Goexit: the code does not run
+				r.CallOff()
+				r.inv.attempts.CallOff()
+			}
+		}()
 		r.emitStarted(ctx, c)
+		normal = true
 	}
-	if c.code != nil {
-		res.Value, err = c.code(ctx)
-	} else {
-		res.Value, err = t.run(ctx, c.Input)
-	}
-	return res, err
+	return c.runCode(ctx, t)
 }
 
 // mustNotBegin is why the tool's code must not.
@@ -544,61 +592,6 @@ func (r *running) leaveCode() {
 	}
 }
 
-// giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
-// not known yet, Hindsight does the rest.
-func (r *running) giveBack(throttles []stage.Throttle) {
-	exec := r.inv.plan.exec
-	if !r.Tool().Direct || r.WasHeld() { // nobody may be left but this goroutine, which is not the call's
-		exec.helperStarts()
-		defer exec.helperEnds()
-	}
-	if x, ok := r.Context.(*timedRun); ok {
-		defer r.goBack(throttles)
-		x.End() // which asks the caller's context, and that may panic
-		return
-	}
-	r.goBack(throttles)
-}
-
-func (r *running) goBack(throttles []stage.Throttle) {
-	now := r.inv.plan.exec.clock.Now() // not under the lock, which others wait for
-	if back := r.GiveBack(now, throttles); back != nil {
-		r.goesOn(back)
-	} else {
-		r.ends()
-	}
-}
-
-// admission is where r was admitted.
-func (r *running) admission() *admission { return r.Tool().Owner.(*admission) }
-
-// ends counts r out, which holds nothing any more.
-func (r *running) ends() {
-	if r.inv.plan.once {
-		r.GaveBack()
-	} else {
-		r.inv.attempts.End()
-	}
-}
-
-// goesOn does what is left to do once r has given back what it held.
-func (r *running) goesOn(back *stage.Returned) {
-	exec := r.inv.plan.exec
-	if back.Abandoned {
-		defer exec.countOut() // also if a sink calls Goexit
-	}
-	for _, u := range back.Used {
-		r.admission().tool.shared.learned.Learn(u.Unit, u.N)
-	}
-	r.ends()
-	if back.Abandoned {
-		exec.count(0, -1)
-	}
-	if back.Stream != nil {
-		r.inv.endStreamed(back.Stream)
-	}
-}
-
 // run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
 // The stage is locked.
 func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
@@ -614,7 +607,10 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 	if x := sum.aside.Load(); x != nil {
 		x.again.Store(0) // whatever an earlier attempt met
 	}
-	if p, ok := ctx.(*running); ok { // r answers for itself what p would: a chain of calls is no chain of contexts
+	switch p := ctx.(type) { // r answers for itself what p would: a chain of calls is no chain of contexts
+	case *callContext:
+		ctx = p.Context
+	case *running:
 		if _, timed := p.Context.(*timedRun); !timed {
 			ctx = p.Context
 		}

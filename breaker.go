@@ -237,6 +237,61 @@ func (a *admission) returned(r *running, c *Call, res Result, err error) error {
 	return nil
 }
 
+// giveBack gives back what an attempt holds, which nobody needs any more. If its outcome is
+// not known yet, Hindsight does the rest.
+func (r *running) giveBack(throttles []stage.Throttle) {
+	exec := r.inv.plan.exec
+	if !r.Tool().Direct || r.WasHeld() { // nobody may be left but this goroutine, which is not the call's
+		exec.helperStarts()
+		defer exec.helperEnds()
+	}
+	if x, ok := r.Context.(*timedRun); ok {
+		defer r.goBack(throttles)
+		x.End() // which asks the caller's context, and that may panic
+		return
+	}
+	r.goBack(throttles)
+}
+
+func (r *running) goBack(throttles []stage.Throttle) {
+	now := r.inv.plan.exec.clock.Now() // not under the lock, which others wait for
+	if back := r.GiveBack(now, throttles); back != nil {
+		r.goesOn(back)
+	} else {
+		r.ends()
+	}
+}
+
+// admission is where r was admitted.
+func (r *running) admission() *admission { return r.Tool().Owner.(*admission) }
+
+// ends counts r out, which holds nothing any more.
+func (r *running) ends() {
+	if r.inv.plan.once {
+		r.GaveBack()
+	} else {
+		r.inv.attempts.End()
+	}
+}
+
+// goesOn does what is left to do once r has given back what it held.
+func (r *running) goesOn(back *stage.Returned) {
+	exec := r.inv.plan.exec
+	if back.Abandoned {
+		defer exec.countOut() // also if a sink calls Goexit
+	}
+	for _, u := range back.Used {
+		r.admission().tool.shared.learned.Learn(u.Unit, u.N)
+	}
+	r.ends()
+	if back.Abandoned {
+		exec.countMore(0, -1)
+	}
+	if back.Stream != nil {
+		r.inv.endStreamed(back.Stream)
+	}
+}
+
 // judged is returned where it has to be asked what the outcome means.
 func (a *admission) judged(r *running, c *Call, res Result, err error) error {
 	r.Return(a.next == nil)
@@ -249,6 +304,7 @@ func (a *admission) judged(r *running, c *Call, res Result, err error) error {
 	}
 	exec, asked := r.inv.plan.exec, (*judging)(nil)
 	if a.classify != nil || !tame(err) {
+		r.inv.attempts.Keep() // while it is given up, the call may end
 		asked = &judging{r: r}
 		exec.deadlines.Add(asked, exec.clock.Now()+int64(maxJudging))
 	}

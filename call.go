@@ -10,13 +10,13 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/census"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/payload"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/rules"
-	"github.com/sluice-go/sluice/internal/slab"
 	"github.com/sluice-go/sluice/internal/stack"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
@@ -98,9 +98,8 @@ func encodeJSON(v any, max int) (json.RawMessage, error) {
 	return b, nil
 }
 
-// invocation is one call: its identity, its place among nested calls, its events. It is
-// never used again for another, since a tool may keep the context that leads to it. A call
-// that waits without a goroutine has little more, so it is small.
+// invocation is one call: its identity, its place among nested calls, its events. A call that waits
+// without a goroutine has little more, so it is small.
 type invocation struct {
 	plan     *plan // of no tool if that is unknown
 	id       string
@@ -110,7 +109,7 @@ type invocation struct {
 
 	key      CallKey
 	began    int64           // the instant of tool.invoked
-	attempts permit.Attempts // how many, if they may be several; and whether its end is reported
+	attempts permit.Attempts // how many, if they may be several; whether its end is reported, and it is kept
 	calls    atomic.Int32    // made under it, while it is the outermost that runs
 	emitting turn.Line       // of events
 	seq      uint32          // of the last event; owned by who emits
@@ -147,7 +146,13 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 			root.calls.Add(-1) // it is refused, however often that happens
 		}
 	}
+	if !inv.plan.alone || !inv.plan.once || inv.first == nil { // who ends it may be another goroutine
+		inv.attempts.Keep()
+	}
 	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
+		if f := inv.first; f != nil && inv.parent.Load() == nil { // whose context must not be kept here
+			f.give(ctx)
+		}
 		t := inv.event(ToolInvoked, now)
 		if t.value, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
 			t.value = r.Args
@@ -211,11 +216,13 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) (d
 	if p := inv.pipeline.Priority; rules.IsPriority(p) { // else zero, or the call will be refused
 		inv.priority = p
 	}
-	if sc.call == nil {
+	around := sc.call()
+	if around == nil {
 		return 0
 	}
-	inv.parent.Store(sc.call)
-	up := sc.call.stillRunning()
+	inv.parent.Store(around)
+	inv.attempts.Keep() // calls nested in it may find it
+	up := around.stillRunning()
 	if up != nil {
 		inv.priority = max(inv.priority, up.inv.priority)
 	}
@@ -234,14 +241,22 @@ func (inv *invocation) fill(c *Call) {
 type first struct {
 	running
 	stage.Tally
-	given   *callContext // what sinks get; nil or empty until one does
-	event   *callEvent   // for the next event, if one goroutine emits all; else nil
+	given   *callContext // what sinks get, and the code; nil until one does, and if it must not be kept here
+	frame   *frame       // of who is in charge of the call; nil without one, and when more goroutines come in
 	aside   atomic.Pointer[aside]
 	done    atomic.Int32 // attempts that have ended, if there may be more than one
 	retried atomic.Int32 // after how many attempts a ToolRetrying came last
 }
 
 var noTotals first
+
+// lane is where what becomes of the call is counted. Whoever asks is in charge of the call.
+func (f *first) lane(e *Executor) *census.Lane {
+	if f.frame != nil {
+		return f.frame.by
+	}
+	return e.census.Lane(0)
+}
 
 // ownTotals is what inv's attempts add up to so far, made if need be. Whoever asks is alone with
 // the call, or holds the stage's lock while nobody else could be the first.
@@ -321,42 +336,6 @@ func (c *Call) shown() Call {
 	return d
 }
 
-// whole is a call that its caller waits for.
-type whole struct {
-	invocation
-	space first
-}
-
-// told is a whole of an executor with a sink.
-type told struct {
-	whole
-	sinks callContext
-}
-
-var (
-	wholes = slab.Slab[whole]{Fill: calls(func(w *whole) *whole { return w })}
-	tolds  = slab.Slab[told]{Fill: calls(func(w *told) *whole { w.space.given = &w.sinks; return &w.whole })}
-)
-
-// calls makes new calls ready.
-func calls[W any](of func(*W) *whole) func([]W) {
-	return func(list []W) {
-		key := ids.NextKeys(len(list))
-		for i := range list {
-			w := of(&list[i])
-			w.key, w.first, w.space.inv = CallKey(key)+CallKey(i), &w.space, &w.invocation
-		}
-	}
-}
-
-// newCall is a call of e that its caller waits for.
-func (e *Executor) newCall() *invocation {
-	if e.conf.Sink != nil {
-		return &tolds.Take().invocation
-	}
-	return &wholes.Take().invocation
-}
-
 // CallKey tells a call from every other, whatever ids callers give, in this process and
 // others. Zero belongs to no call.
 type CallKey uint64
@@ -400,17 +379,27 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 	} else {
 		ran, busy = inv.attempts.Answer()
 	}
-	if *err == nil && !busy && !inv.loud && sum.IsPlain() { // nobody has to be told anything
+	nested := inv.parent.Load() != nil
+	if *err == nil && !busy && sum.IsPlain() && !(nested && inv.loud) { // there is nothing to say of its attempts
 		res.rec, res.max = nil, e.conf.MaxResultBytes
-		e.completed.Add(1)
-		if inv.parent.Load() != nil {
+		sum.lane(e).Completed()
+		if inv.loud {
+			t := inv.lastEvent(ToolCompleted, sum, sum.Held())
+			t.gave(res.Value)
+			inv.emit(inv.toSinks(ctx), t)
+		} else if nested {
 			inv.unnest()
 		}
 		return
 	}
-	x := ending{ctx: ctx, kind: ToolCompleted, sum: sum}
+	e.endFully(&ending{ctx: ctx, kind: ToolCompleted, sum: sum}, inv, res, err, ran, busy)
+}
+
+// endFully is end where there may be something to say; ran says that the tool's code has run, and busy that
+// attempts are under way.
+func (e *Executor) endFully(x *ending, inv *invocation, res *Result, err *error, ran, busy bool) {
 	if *err == nil {
-		e.conclude(inv, busy, res, &x)
+		e.conclude(inv, busy, res, x)
 		return
 	}
 	res.Value = nil
@@ -424,7 +413,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 			x.kind = ToolFailed
 		}
 		x.err = *err
-		e.conclude(inv, busy, res, &x)
+		e.conclude(inv, busy, res, x)
 	}()
 	*err = inv.verdict(*err, ran)
 	if x.kind = ToolFailed; !ran && isReason(*err, ErrDenied) {
@@ -435,7 +424,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 			x.retry = foreignRetry(*err)
 		}
 	}
-	if inv.parent.Load() != nil && !inv.plan.once { // which may have made it
+	if !inv.plan.once && inv.parent.Load() != nil { // which may have made it
 		inv.passOn((*running)(nil).blames(*err).Carried)
 	}
 	normal = true
@@ -448,6 +437,7 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	var at *stage.Tool
 	if busy {
 		x.sum, at = inv.ownTotals(), &inv.plan.adm.at
+		x.sum.frame = nil // who ends the stream may be at it
 	}
 	x.value = res.Value
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
@@ -479,7 +469,7 @@ func (inv *invocation) endStreamed(x *stage.Stream) {
 func (e *Executor) report(inv *invocation, x *ending) {
 	switch x.kind {
 	case ToolCompleted:
-		e.completed.Add(1)
+		x.sum.lane(e).Completed()
 	case ToolDenied:
 		e.denied.Add(1)
 	default:
@@ -493,29 +483,44 @@ func (e *Executor) report(inv *invocation, x *ending) {
 		return
 	}
 	defer func() { // also if a sink calls Goexit
-		inv.attempts.Report()
+		if x.sum.frame == nil { // else the frame does
+			inv.attempts.Report()
+		}
 		if nested {
 			inv.unnest()
 		}
 	}()
-	var now int64
-	if inv.plan.once && x.Held > 0 { // its one attempt was the end
-		now = x.sum.Granted + int64(x.Held)
-	} else {
-		now = e.clock.Now()
-	}
-	t := inv.event(x.kind, now)
-	t.last = true
-	t.Call.Attempt = inv.begun()
-	t.Queued, t.Duration = x.Queued, x.Held
+	t := inv.lastEvent(x.kind, x.sum, x.Held)
+	t.Queued, t.Result.rec = x.Queued, x.Record
 	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
-		t.throttled(x.sum, now)
+		t.throttled(x.sum, inv.began+int64(t.Elapsed))
 	}
-	t.Result.rec, t.Result.max = x.Record, e.conf.MaxResultBytes
-	if t.hasData = x.value != nil; x.kind == ToolCompleted {
-		t.value, t.OutputBytes = x.value, payload.Bytes(x.value)
+	if x.kind == ToolCompleted {
+		t.gave(x.value)
+	} else {
+		t.hasData = x.value != nil
 	}
 	inv.emit(inv.toSinks(x.ctx), t)
+}
+
+// lastEvent makes the event of a call's end: its attempts held what they needed for so long.
+func (inv *invocation) lastEvent(k EventKind, sum *first, held time.Duration) *callEvent {
+	e := inv.plan.exec
+	now := sum.Granted + int64(held)
+	if !inv.plan.once || held == 0 { // else its one attempt was the end
+		now = e.clock.Now()
+	}
+	t := inv.event(k, now)
+	t.last, t.Call.Attempt = true, inv.begun()
+	t.Duration, t.Result.max = held, e.conf.MaxResultBytes
+	return t
+}
+
+// gave says what the call's result is.
+func (t *callEvent) gave(v any) {
+	if t.hasData = v != nil; t.hasData {
+		t.value, t.OutputBytes = v, payload.Bytes(v)
+	}
 }
 
 // wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and

@@ -3,9 +3,12 @@ package sluice
 import (
 	"context"
 	"errors"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestCallsPerRoot_StayInRange: nested calls that are refused because there were too many
@@ -18,9 +21,47 @@ func TestCallsPerRoot_StayInRange(t *testing.T) {
 			_, err := inner(ctx, i)
 			assert.Equal(t, i >= 3, errors.Is(err, ErrNesting), "call %d: %v", i, err)
 		}
-		return int(scopeOf(ctx).call.inv.calls.Load()), nil
+		return int(callOf(ctx).inv.calls.Load()), nil
 	}))
 	if n, err := outer(t.Context(), 10); n != 3 || err != nil {
 		t.Errorf("%d calls are counted, want 3; %v", n, err)
 	}
+}
+
+// TestFindAndPart: of who looks for a call and who is done with it at one time, one hears of the other.
+func TestFindAndPart(t *testing.T) {
+	const rounds = 100_000
+	exec := Must(NewExecutor(NewToolRegistry(), Config{}))
+	var at atomic.Pointer[callContext]
+	var found atomic.Pointer[invocation]
+	go func() {
+		for range rounds {
+			x := at.Swap(nil)
+			for ; x == nil; x = at.Swap(nil) {
+				runtime.Gosched()
+			}
+			found.Store(x.find())
+		}
+	}()
+	alone, plan := 0, exec.refusing(&tool{}, ErrClosed, nil)
+	for i := range rounds {
+		w := &whole{invocation: invocation{plan: plan}}
+		w.first = &w.space
+		x := new(callContext).set(t.Context(), &w.invocation)
+		at.Store(x)
+		for range i % 64 { // part comes a little later each time
+			at.Load()
+		}
+		parted := x.part()
+		inv := found.Swap(nil)
+		for ; inv == nil; inv = found.Swap(nil) {
+			runtime.Gosched()
+		}
+		if parted {
+			alone++
+			require.NotSame(t, &w.invocation, inv, "it was found, and would be used for another")
+			require.NotSame(t, &w.invocation, x.find(), "it is used for another")
+		}
+	}
+	t.Logf("parted %d times of %d", alone, rounds)
 }

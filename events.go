@@ -151,34 +151,42 @@ type callEvent struct {
 	value any   // the arguments of a ToolInvoked, the result of a ToolCompleted
 	last  bool  // it is a terminal event
 	ctx   context.Context
+	frame *frame // that it is part of, or nil
+
+	atSink bool // some sink has it and has not returned
 }
 
-// callEvents are reused: no sink keeps one.
+// callEvents are reused: no sink keeps one. Those of calls that have a frame and one goroutine are
+// made there.
 var callEvents = sync.Pool{New: func() any { return new(callEvent) }}
 
 // event makes an event of inv's, at the instant now, for emit.
 func (inv *invocation) event(k EventKind, now int64) *callEvent {
 	var t *callEvent
-	if f := inv.first; f != nil && f.event != nil {
-		t, f.event = f.event, nil
+	if f := inv.first; inv.plan.alone && f != nil && f.frame != nil {
+		t = &f.frame.event
 	} else {
 		t = callEvents.Get().(*callEvent)
-		t.CallKey = inv.key
-		inv.fill(&t.Call)
-		if p := inv.parent.Load(); p != nil {
-			t.ParentID, t.ParentKey = p.inv.id, p.inv.key
-		}
+	}
+	if t.CallKey == 0 { // else it has told of the same call
+		inv.describe(t)
 	}
 	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
 	t.Elapsed = time.Duration(max(0, now-inv.began))
 	return t
 }
 
-// withValue is t with its value, if it has one and one of the two sinks opted in; else nil.
-func (t *callEvent) withValue(a, b EventSink) *Event {
-	if t.value == nil || valueSinkOf(a) == nil && (b == nil || valueSinkOf(b) == nil) {
-		return nil
+// describe says of what call t is.
+func (inv *invocation) describe(t *callEvent) {
+	t.CallKey = inv.key
+	inv.fill(&t.Call)
+	if p := inv.parent.Load(); p != nil {
+		t.ParentID, t.ParentKey = p.inv.id, p.inv.key
 	}
+}
+
+// withValue is t with its value.
+func (t *callEvent) withValue() *Event {
 	t.full = t.Event
 	if t.Kind == ToolInvoked {
 		t.full.Call.Input = t.value
@@ -190,11 +198,21 @@ func (t *callEvent) withValue(a, b EventSink) *Event {
 
 // free lets t be used again.
 func (t *callEvent) free() {
-	t.Event, t.value, t.last, t.ctx = Event{}, nil, false, nil
+	if t.value != nil {
+		t.value = nil
+	}
 	if t.full.Kind != "" {
 		t.full = Event{}
 	}
-	callEvents.Put(t)
+	if t.frame == nil {
+		t.Event, t.last, t.ctx = Event{}, false, nil
+		callEvents.Put(t)
+		return
+	}
+	t.InputBytes, t.Queued = 0, 0 // the next is as this one, but for what such events say
+	if t.By != "" {
+		t.By = ""
+	}
 }
 
 // throttled says when to try again what met a throttle.
@@ -216,28 +234,58 @@ const maxLateEvents = 1000
 // emit delivers t to the sinks, after the events of the same call that came before it. The
 // first terminal event is the last one, and is delivered when emit returns.
 func (inv *invocation) emit(ctx context.Context, t *callEvent) {
-	t.ctx = ctx
 	if inv.plan.alone {
-		inv.Say(t)
-	} else if !turn.Take(&inv.emitting, inv, t, t.last, maxLateEvents) {
+		inv.say(ctx, t)
+	} else {
+		inv.emitInTurn(ctx, t)
+	}
+}
+
+func (inv *invocation) emitInTurn(ctx context.Context, t *callEvent) {
+	if t.ctx = ctx; !turn.Take(&inv.emitting, inv, t, t.last, maxLateEvents) {
 		inv.plan.exec.dropped.Add(1)
 	}
 }
 
-// Say delivers t, whose turn has come, unless the call's last event is out.
-func (inv *invocation) Say(t *callEvent) {
-	if !inv.over {
-		inv.over = t.last
-		inv.seq++
-		t.Seq = inv.seq
-		inv.deliver(t.ctx, t)
-	}
-	if inv.plan.alone && !t.last && inv.first != nil { // the next is as this one, but for what such events say
-		t.value, t.ctx, t.By, t.InputBytes, t.Queued = nil, nil, "", 0, 0
-		inv.first.event = t
+// Say delivers t, whose turn has come.
+func (inv *invocation) Say(t *callEvent) { inv.say(t.ctx, t) }
+
+// say delivers t, unless the call's last event is out.
+func (inv *invocation) say(ctx context.Context, t *callEvent) {
+	if inv.over {
+		t.free()
 		return
 	}
+	inv.over = t.last
+	inv.seq++
+	t.Seq = inv.seq
+	e := inv.plan.exec
+	var full *Event
+	if t.value != nil && e.wantsValues {
+		full = t.withValue()
+	}
+	if inv.pipeline.Sink != nil {
+		inv.sayBoth(ctx, t, full)
+	} else if s := e.conf.Sink; s != nil {
+		e.count(t, t.send(ctx, s, full))
+	}
 	t.free()
+}
+
+// sayBoth delivers t to the executor's sink and the run's own.
+func (inv *invocation) sayBoth(ctx context.Context, t *callEvent, full *Event) {
+	e := inv.plan.exec
+	run := without(inv.pipeline.Sink, e.conf.Sink)
+	if full == nil && t.value != nil && valueSinkOf(run) != nil {
+		full = t.withValue()
+	}
+	if t.last { // also if the other one calls Goexit
+		defer func() { e.count(t, t.send(ctx, run, full)) }()
+	}
+	e.count(t, t.send(ctx, e.conf.Sink, full))
+	if !t.last {
+		e.count(t, t.send(ctx, run, full))
+	}
 }
 
 // Waiting is the queue of events while another of the call's attempts delivers its own.
@@ -250,25 +298,55 @@ func (inv *invocation) Waiting() *turn.Queue[*callEvent] {
 	return x.Load()
 }
 
-// deliver delivers t to the executor's sink and the run's own. If a sink calls Goexit, it
-// does not return.
-func (inv *invocation) deliver(ctx context.Context, t *callEvent) {
-	x := inv.plan.exec
-	if own := x.conf.Sink; inv.pipeline.Sink == nil {
-		x.deliver(ctx, own, &t.Event, t.withValue(own, nil))
-	} else {
-		inv.deliverBoth(ctx, t, own, without(inv.pipeline.Sink, own))
+// count counts what became of t at a sink.
+func (e *Executor) count(t *callEvent, got fate) {
+	switch x := t.frame; {
+	case got != delivered:
+		if got == lost {
+			e.dropped.Add(1)
+		}
+	case x == nil:
+		e.census.Lane(0).Delivered(1)
+	case t.Seq == 1: // it counts with the second
+		x.told++
+	default:
+		x.by.Delivered(x.told + 1)
+		x.told = 0
 	}
 }
 
-func (inv *invocation) deliverBoth(ctx context.Context, t *callEvent, own, run EventSink) {
-	x, full := inv.plan.exec, t.withValue(own, run)
-	if t.last && run != nil { // also if the other one calls Goexit
-		defer x.deliver(ctx, run, &t.Event, full)
-		run = nil
+// fate is what became of an event that was sent to a sink.
+type fate uint8
+
+const (
+	lost fate = iota
+	delivered
+	unwanted
+)
+
+// send has s, if it is not nil, emit t. A panic of s loses it. If s calls Goexit, it does not return.
+func (t *callEvent) send(ctx context.Context, s EventSink, full *Event) (got fate) {
+	t.atSink = true
+	defer t.left()
+	switch {
+	case s == nil || !s.Enabled(t.Kind):
+		got = unwanted
+	case full != nil:
+		if emitFull(ctx, s, &t.Event, full) == nil {
+			got = delivered
+		}
+	case s.Emit(ctx, &t.Event) == nil:
+		got = delivered
 	}
-	x.deliver(ctx, own, &t.Event, full)
-	x.deliver(ctx, run, &t.Event, full)
+	t.atSink = false
+	return got
+}
+
+// left is deferred by who sends t to a sink.
+func (t *callEvent) left() {
+	if t.atSink {
+		_ = recover()
+	}
 }
 
 // emitStarted reports that the attempt begins.
@@ -277,25 +355,7 @@ func (r *running) emitStarted(ctx context.Context, c *Call) {
 	t := inv.event(ToolStarted, r.Granted)
 	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt // whatever else an interceptor has changed
 	t.Queued = inv.first.Queued()
-	normal := false
-	defer func() {
-		if !normal { // a sink called Goexit: the code does not run
-			r.CallOff()
-			inv.attempts.CallOff()
-		}
-	}()
 	inv.emit(ctx, t)
-	normal = true
-}
-
-// deliver delivers an event to s, and counts what becomes of it.
-func (e *Executor) deliver(ctx context.Context, s EventSink, plain, full *Event) {
-	switch ok, err := deliver(ctx, s, plain, full); {
-	case ok:
-		e.delivered.Add(1)
-	case err != nil:
-		e.dropped.Add(1)
-	}
 }
 
 // listener is an executor, and what of its sink no listener before it has.
@@ -323,7 +383,11 @@ func (e *inDomain) Listeners(all []stage.Client) (list []stage.Listener) {
 // Hear delivers what happened outside calls.
 func (l listener) Hear(n *stage.Notice) {
 	e := noticed(n)
-	l.exec.deliver(context.Background(), l.sink, &e, nil)
+	if ok, err := deliver(context.Background(), l.sink, &e, nil); ok {
+		l.exec.census.Lane(0).Delivered(1)
+	} else if err != nil {
+		l.exec.dropped.Add(1)
+	}
 }
 
 // Missed counts an event at which the sink called Goexit.
@@ -371,18 +435,30 @@ func valueSinkOf(s EventSink) valueSink {
 // there are none. delivered is false with a nil error if s is nil or not interested, and with
 // an error if s failed or panicked. It allocates nothing unless s does.
 func deliver(ctx context.Context, s EventSink, plain, full *Event) (delivered bool, err error) {
-	defer catch(s, plain.Call.Tool, &err)
-	if s == nil || !s.Enabled(plain.Kind) {
-		return false, nil
-	}
-	if full != nil {
-		if v := valueSinkOf(s); v != nil {
-			err = v.emitBoth(ctx, plain, full)
-			return err == nil, err
+	normal := false
+	defer func() {
+		if !normal {
+			catch(s, plain.Call.Tool, recover(), &err)
 		}
+	}()
+	if s != nil && s.Enabled(plain.Kind) {
+		if full == nil {
+			err = s.Emit(ctx, plain)
+		} else {
+			err = emitFull(ctx, s, plain, full)
+		}
+		delivered = err == nil
 	}
-	err = s.Emit(ctx, plain)
-	return err == nil, err
+	normal = true
+	return delivered, err
+}
+
+// emitFull has s emit an event that has values, which it sees if it opted in.
+func emitFull(ctx context.Context, s EventSink, plain, full *Event) error {
+	if v := valueSinkOf(s); v != nil {
+		return v.emitBoth(ctx, plain, full)
+	}
+	return s.Emit(ctx, plain)
 }
 
 // sinkPanic is the error of a sink that panicked.
@@ -394,9 +470,9 @@ type sinkPanic struct {
 func (e *sinkPanic) Error() string { return "sluice: event sink " + e.sink + " panicked" }
 func (e *sinkPanic) Unwrap() error { return e.panic }
 
-// catch is deferred by whoever calls s for an event of that tool.
-func catch(s EventSink, tool string, err *error) {
-	if x := recover(); x != nil {
+// catch makes err the error of s, which panicked with x at an event of that tool, if it did.
+func catch(s EventSink, tool string, x any, err *error) {
+	if x != nil {
 		*err = &sinkPanic{fmt.Sprintf("%T", s), &PanicError{Tool: tool, Value: x, Stack: debug.Stack()}}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/census"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/clock"
 	"github.com/sluice-go/sluice/internal/compiled"
@@ -99,15 +100,16 @@ type Executor struct {
 	watched   *ctxwatch.Set[*submission] // submitted calls that wait
 	crew      *crew.Crew                 // who runs and ends submitted calls
 
-	ids     ids.Calls
-	active  atomic.Int64 // twice the calls and helpers under way, plus one once closed
-	helpers atomic.Int64 // goroutines beside the calls' own
+	ids         ids.Calls
+	wantsValues bool // its sink does
+
+	census  census.Census // of calls and helpers under way
+	helpers atomic.Int64  // goroutines beside the calls' own
 	idle    chan struct{}
 	idled   sync.Once
 
-	completed, failed, denied atomic.Uint64
-	delivered, dropped        atomic.Uint64
-	abandoned                 atomic.Int64
+	failed, denied, dropped atomic.Uint64
+	abandoned               atomic.Int64
 }
 
 // NewExecutor returns an executor, or an error that names the wrong field of c. It starts nothing.
@@ -129,6 +131,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	e := &Executor{
 		registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{}),
 	}
+	e.wantsValues = valueSinkOf(c.Sink) != nil
 	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
 	e.crew = crew.New(e.helperStarts, e.helperEnds)
 	e.watched = ctxwatch.New(e.helperStarts, e.helperEnds, func(x *submission) { e.crew.Cancel(x) })
@@ -241,39 +244,41 @@ func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
 	if e == nil || e.registry == nil {
 		return Result{}, e.unmade(&r)
 	}
-	var a answer
-	e.invoke(ctx, &r, e.countIn(), &a, nil)
-	return a.res, a.err
+	return e.invoke(ctx, &r, nil)
 }
 
-// invoke runs a call that has been counted in, and makes a, and the future if there is one, its
-// outcome, also if the goroutine exits.
-func (e *Executor) invoke(ctx context.Context, r *Request, open bool, a *answer, f *Future) {
-	defer e.countOut()
+// invoke runs a call. It has its outcome written into out, if that is not nil, also if the goroutine
+// exits.
+func (e *Executor) invoke(ctx context.Context, r *Request, out *answer) (res Result, err error) {
+	x := frames.Get().(*frame)
 	if ctx == nil {
 		ctx = noContext
 	}
-	inv, normal := e.newCall(), false
+	inv, open := x.begin(e, ctx, r.Tool)
+	normal := false
 	defer func() {
 		if !normal {
-			*a = answer{err: caught(r.Tool, recover())}
+			x.rescue(recover(), &res, &err, out)
 		}
-		if f != nil {
-			defer f.set(a) // also if a sink calls Goexit
-		}
-		e.end(ctx, inv, &a.res, &a.err)
 	}()
-	var c Call
-	now, err := e.prepare(ctx, r, inv, open, &c)
-	switch {
+	now, err := e.prepare(ctx, r, inv, open, &x.c)
+	switch p := inv.plan; {
 	case err != nil:
-		a.err = err
-	case inv.plan.chain == nil:
-		a.res, a.err = inv.plan.adm.do(ctx, &c, now, nil)
+	case p.alone:
+		res, err = p.adm.attempt(x, now)
+	case p.chain == nil:
+		res, err = p.adm.do(ctx, &x.c, now, nil)
 	default:
-		a.res, a.err = inv.plan.chain(ctx, c)
+		res, err = p.chain(ctx, x.c)
+	}
+	x.stage = inEnd
+	e.end(ctx, inv, &res, &err)
+	if out != nil {
+		*out = answer{res, err}
 	}
 	normal = true
+	x.end()
+	return res, err
 }
 
 // Future is the outcome of a call that [Executor.Submit] has made. It is safe for
@@ -300,7 +305,12 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	}
 	open := e.countIn()
 	if len(e.outer) > 0 {
-		go e.invoke(ctx, new(r), open, new(answer), f)
+		go func() {
+			defer e.countOut()
+			a := new(answer)
+			defer f.set(a) // also if the goroutine exits
+			_, _ = e.invoke(ctx, new(r), a)
+		}()
 		return f
 	}
 	if ctx == nil {
@@ -388,7 +398,12 @@ func (x *submission) submit(c *Call, now int64) {
 	}
 	c.Attempt, x.inv.tried = 1, true
 	e := x.inv.plan.exec
-	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, now, x)
+	w, err := x.inv.plan.adm.ask(x.ctx, c, now)
+	if err != nil {
+		x.End(err)
+		return
+	}
+	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, w, x)
 	switch {
 	case err != nil:
 		x.End(err)
@@ -507,19 +522,19 @@ func (x *submission) finish(res Result, err error) {
 }
 
 // countIn counts a call in, and reports whether the executor is open.
-func (e *Executor) countIn() bool { return e.active.Add(2)&1 == 0 }
+func (e *Executor) countIn() bool { return e.census.Enter() }
 
 // countOut counts it out.
 func (e *Executor) countOut() {
-	if e.active.Add(-2) == 1 {
+	if e.census.Leave() {
 		e.ended()
 	}
 }
 
-// count counts calls that Close waits for beside those that were counted in, and attempts that
+// countMore counts calls that Close waits for beside those that were counted in, and attempts that
 // nobody waits for any more.
-func (e *Executor) count(calls, abandoned int) {
-	e.active.Add(2 * int64(calls))
+func (e *Executor) countMore(calls, abandoned int) {
+	e.census.Add(calls)
 	e.abandoned.Add(int64(abandoned))
 }
 
@@ -532,11 +547,11 @@ func (e *Executor) ended() {
 	})
 }
 
-func (e *Executor) closed() bool { return e.active.Load()&1 == 1 }
+func (e *Executor) closed() bool { return e.census.Closed() }
 
 // helperStarts counts in a goroutine that Close waits for, and helperEnds counts it out.
 func (e *Executor) helperStarts() {
-	e.active.Add(2)
+	e.census.Add(1)
 	e.helpers.Add(1)
 }
 
@@ -563,7 +578,7 @@ func (e *Executor) Close(ctx context.Context) error {
 	if inv := e.within(ctx); inv != nil {
 		return fmt.Errorf("sluice: Close was called with the context of call %q of tool %q, which it would wait for: it must be called after the call, or with a context of another's", cut(inv.id, 128), cut(inv.plan.tool.spec.Name, 128))
 	}
-	if e.active.Or(1) == 0 {
+	if e.census.Close() {
 		e.ended()
 	}
 	for more := true; more; {
@@ -577,7 +592,7 @@ func (e *Executor) Close(ctx context.Context) error {
 		select {
 		case <-e.idle:
 		case <-ctx.Done():
-			return fmt.Errorf("sluice: Close: %d calls still run: %w", max(1, e.active.Load()/2-e.helpers.Load()), context.Cause(ctx))
+			return fmt.Errorf("sluice: Close: %d calls still run: %w", max(1, int64(e.census.Inside())-e.helpers.Load()), context.Cause(ctx))
 		}
 	}
 	e.deadlines.Close()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/enum"
+	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/nameof"
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/survey"
@@ -119,7 +120,7 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	if ctx == nil {
 		ctx = noContext
 	}
-	inv := e.newCall()
+	inv := &invocation{key: CallKey(ids.NextKey())}
 	d, err := inv.explain(ctx, e, &r)
 	if err != nil {
 		d.Refusal = ownError(inv.verdict(err, false))
@@ -149,8 +150,12 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 }
 
 func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error) {
-	var q asked
-	if err := a.ask(ctx, c, &q); err != nil {
+	w, err := a.ask(ctx, c, 0)
+	if err != nil {
+		return d, err
+	}
+	q := asked{when: w}
+	if err := a.askUser(c, &q); err != nil {
 		return d, err
 	}
 	s, t, err := a.present(c, &q, (*admit.Machine).Peek)
@@ -282,11 +287,11 @@ func (e *Executor) Snapshot() Snapshot {
 		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
 	}
 	out := Snapshot{
-		Completed:       e.completed.Load(),
+		Completed:       e.census.Completed(),
 		Failed:          e.failed.Load(),
 		Denied:          e.denied.Load(),
 		Abandoned:       int(e.abandoned.Load()),
-		EventsDelivered: e.delivered.Load(),
+		EventsDelivered: e.census.Delivered(),
 		EventsDropped:   e.dropped.Load(),
 	}
 	r := e.read()

@@ -287,7 +287,7 @@ const maxHold = 10 * time.Minute
 //
 // Outside a running tool Hold answers an error. Neither it nor done waits; done may call sinks.
 func Hold(ctx context.Context) (stream context.Context, done func(error), err error) {
-	r := scopeOf(ctx).call
+	r := callOf(ctx)
 	if r == nil {
 		return nil, nil, errors.New("sluice: Hold: the context belongs to no call: must be the one that a tool gets, or made from it")
 	}

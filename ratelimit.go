@@ -197,7 +197,7 @@ func lift(s *stage.Stage, cells []*admit.Cell) {
 // is given back or taken, into debt if need be. Another report replaces it; negative is zero.
 // Outside a running call it and ReportThrottle do nothing.
 func ReportUsage(ctx context.Context, unit string, used int64) {
-	r := scopeOf(ctx).call
+	r := callOf(ctx)
 	if r == nil {
 		return
 	}
@@ -273,7 +273,7 @@ func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...Thro
 	if retryAfter <= 0 {
 		return
 	}
-	r := scopeOf(ctx).call
+	r := callOf(ctx)
 	if r == nil {
 		return
 	}

@@ -223,7 +223,7 @@ func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) erro
 			emit = func(context.Context) error { return err }
 		}
 	}()
-	defer catch(s, plain.Call.Tool, &err)
+	defer func() { catch(s, plain.Call.Tool, recover(), &err) }()
 	if !s.Enabled(plain.Kind) {
 		return func(context.Context) error { return nil }
 	}
@@ -233,7 +233,7 @@ func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) erro
 // deliverFrozen calls emit, which gives a frozen event of a tool to s, and makes its panic an
 // error.
 func deliverFrozen(ctx context.Context, s EventSink, tool string, emit func(context.Context) error) (err error) {
-	defer catch(s, tool, &err)
+	defer func() { catch(s, tool, recover(), &err) }()
 	return emit(ctx)
 }
 

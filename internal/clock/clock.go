@@ -36,7 +36,11 @@ func (c *Clock) Now() int64 { return int64(time.Since(c.epoch)) }
 // Time is the instant ns as others read it, without a monotonic reading: two such times are as far
 // apart as their instants all the same.
 func (c *Clock) Time(ns int64) time.Time {
-	return time.Unix(0, c.unix+ns).In(c.zone)
+	t := time.Unix(0, c.unix+ns)
+	if c.zone != time.Local { // which it has
+		t = t.In(c.zone)
+	}
+	return t
 }
 
 // Instant is the instant t.

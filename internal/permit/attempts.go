@@ -3,7 +3,7 @@ package permit
 import "sync/atomic"
 
 // Attempts is what has become of a call: how many attempts it has begun and how many are under way,
-// whether the tool's code has run in one of them, and whether the caller has its answer. It is one
+// whether the tool's code has run in one of them, whether the caller has its answer, and who may find it. It is one
 // atomic word; the zero value is a call without attempts.
 type Attempts struct{ word atomic.Uint64 }
 
@@ -12,6 +12,7 @@ const (
 	hasRun   = 1 << iota // the tool's code has, in some attempt
 	answered             // no attempt may begin any more
 	reported             // so has its end been
+	kept                 // somebody may find the call when it is over
 
 	oneUnderWay = 1 << 8
 	oneBegun    = 1 << 32
@@ -51,6 +52,13 @@ func (a *Attempts) Answer() (ran, busy bool) {
 
 // Report says that the call's end has been reported.
 func (a *Attempts) Report() { a.word.Or(reported) }
+
+// Keep says that somebody may find the call when it is over, and this with it. Unlike the rest it may
+// come late, when this is that of another call.
+func (a *Attempts) Keep() { a.word.Or(kept) }
+
+// IsKept reports whether Keep has been called.
+func (a *Attempts) IsKept() bool { return a.word.Load()&kept != 0 }
 
 // IsReported reports whether it has been.
 func (a *Attempts) IsReported() bool { return a.word.Load()&reported != 0 }

@@ -173,6 +173,9 @@ func (s *State) FinishAlone() bool {
 	}
 }
 
+// MakeOver makes the attempt one that is over.
+func (s *State) MakeOver() { s.word.Store(begun | returned | judged | known | givenBack | adopted) }
+
 // GaveBack says that what the attempt held is given back.
 func (s *State) GaveBack() { s.word.Or(givenBack) }
 

@@ -140,6 +140,12 @@ func (p *Permit) GrantQuick(x *Tool, y *Tally, level int8, now int64) bool {
 	return true
 }
 
+// MakeOver makes p, which is zero, the permit of an attempt at x that is over.
+func (p *Permit) MakeOver(x *Tool) {
+	p.State.MakeOver()
+	p.Attempt, p.tool = 1, x
+}
+
 // Tool is where the attempt was admitted; nil if it was not.
 func (p *Permit) Tool() *Tool { return p.tool }
 
@@ -388,6 +394,9 @@ func (p *Permit) conclude(now int64) {
 	p.note()
 	p.tally.held += now - p.Granted
 }
+
+// Held is how long attempts have held what they needed. Whoever asks is in charge of the call.
+func (y *Tally) Held() time.Duration { return time.Duration(y.held) }
 
 // IsPlain reports whether there is nothing to say of the attempts but how long they ran.
 func (y *Tally) IsPlain() bool { return y.more.Load() == nil }
