@@ -144,6 +144,31 @@ func TestFairness_AnEmptyLevelKeepsItsTime(t *testing.T) {
 	w.sees("b0 b1 c0 b2 c1 c2")
 }
 
+// It goes on as well where a tenant's lane ends and others of the same tenant wait on: each start is
+// charged at once, and whoever comes begins where those who wait have got to.
+func TestFairness_ALaneThatEndsIsCharged(t *testing.T) {
+	w := newWorld(t, standard())
+	all := slots("all", 7, 1)
+	tools := []*Class{slots("x", 0, Unlimited), slots("y", 0, Unlimited), slots("z", 0, Unlimited)}
+	w.arrive("h", 4, "", all)
+	for i, tool := range tools { // a lane for each call
+		w.arrive(fmt.Sprint("a", i), 4, "a", tool, all)
+	}
+	for i := range 3 { // and one for all
+		w.arrive(fmt.Sprint("b", i), 4, "b", tools[0], all)
+	}
+	w.finish(w.first())
+	w.finish(w.first())
+	w.sees("h a0 b0")
+	for i := range 2 {
+		w.arrive(fmt.Sprint("c", i), 4, "c", tools[1], all)
+	}
+	for range 6 {
+		w.finish(w.first())
+	}
+	w.sees("a1 b1 c0 a2 b2 c1")
+}
+
 // A level ages while it waits, and not while it is away.
 func TestAgeing_CountsFromWhenALevelCame(t *testing.T) {
 	w := newWorld(t, standard())
