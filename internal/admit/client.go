@@ -11,17 +11,16 @@ import (
 // queued. Make one with [NewClient].
 type Client struct {
 	waiting  int
-	shares   map[*tenant]*share
-	tools    map[uint64]*share
-	most     int // of shares and tools, since there were none
-	accounts [Levels]heap.Heap[float64, *account]
-	books    map[accountKey]*account
+	shares   table[share]                         // of tenants
+	tools    table[share]                         // of tools
+	accounts [Levels]heap.Heap[float64, *account] // while the policy keeps books
+	books    table[account]                       // the same
 	codel    codel
 }
 
 // NewClient returns a client with nobody waiting.
 func NewClient() *Client {
-	c := &Client{shares: make(map[*tenant]*share), tools: make(map[uint64]*share), books: make(map[accountKey]*account)}
+	c := new(Client)
 	for i := range c.accounts {
 		c.accounts[i].Place = func(a *account, i int32) { a.place = i }
 	}
@@ -50,80 +49,136 @@ const (
 
 // share is the waiting calls of one tenant, or of one tool, and client. It lives while there
 // are lanes.
-type share struct{ n, lanes int }
-
-// account is the waiting calls of one tenant of one client in one level.
-type account struct {
-	level  int8
-	client *Client
-	tenant *tenant
-	n      int
-	lanes  heap.Heap[uint64, *lane] // that with the newest call first
-	place  int32                    // among the accounts of its level, most queued per weight first
+type share struct {
+	tenant   *tenant
+	tool     uint64
+	n, lanes int
 }
 
-type accountKey struct {
-	level  int8
-	tenant *tenant
+// account is the waiting calls of one tenant of one client in one level. There are accounts only
+// while the policy may have some call go for what its tenant has there: see [Policy.books].
+type account struct {
+	level   int8
+	client  *Client
+	tenant  *tenant
+	n       int
+	holders int                      // lanes, for which it lives
+	lanes   heap.Heap[uint64, *lane] // of them those with calls, that with the newest first
+	place   int32                    // among the accounts of its level, most queued per weight first
+}
+
+// books reports whether somebody may have to go from the queue, by who has most there.
+func (p *Policy) books() bool { return p.Shed || p.Standing }
+
+// ofTenant is what c has of tn, or nil.
+func (c *Client) ofTenant(tn *tenant) *share {
+	if tn == nil {
+		return nil
+	}
+	return c.shares.find(tn.hash, func(s *share) bool { return s.tenant == tn })
+}
+
+// ofTool is what c has of the tool, or nil.
+func (c *Client) ofTool(tool uint64) *share {
+	return c.tools.find(mix(0, tool), func(s *share) bool { return s.tool == tool })
+}
+
+// account is what c has of tn in the level, or nil.
+func (c *Client) account(tn *tenant, level int8) *account {
+	return c.books.find(mix(tn.hash, uint64(level)), func(a *account) bool { return a.tenant == tn && a.level == level })
 }
 
 // enlist has the books of its client know of the new lane l.
 func (m *Machine) enlist(l *lane) {
 	c := l.plan.Client
-	s := c.shares[l.tenant]
+	s := c.ofTenant(l.tenant)
 	if s == nil {
 		s = m.shares.get()
-		c.shares[l.tenant] = s
+		s.tenant = l.tenant
+		c.shares.add(l.tenant.hash, s)
 	}
 	s.lanes++
-	o := c.tools[l.plan.Tool]
+	o := c.ofTool(l.plan.Tool)
 	if o == nil {
 		o = m.shares.get()
-		c.tools[l.plan.Tool] = o
+		o.tool = l.plan.Tool
+		c.tools.add(mix(0, o.tool), o)
 	}
 	o.lanes++
-	c.most = max(c.most, len(c.shares), len(c.tools))
-	l.share, l.ofTool, l.account, l.booked = s, o, m.account(l), -1
+	l.share, l.ofTool = s, o
+	if m.policy.books() {
+		m.openAccount(l)
+	}
 }
 
 // delist has them forget l, which is empty.
 func (m *Machine) delist(l *lane) {
 	c := l.plan.Client
-	if l.share.lanes--; l.share.lanes == 0 {
-		delete(c.shares, l.tenant)
-		*l.share = share{}
-		m.shares.put(l.share)
+	if s := l.share; s.lanes == 1 {
+		c.shares.remove(l.tenant.hash, s)
+		*s = share{}
+		m.shares.put(s)
+	} else {
+		s.lanes--
 	}
-	if l.ofTool.lanes--; l.ofTool.lanes == 0 {
-		delete(c.tools, l.plan.Tool)
-		*l.ofTool = share{}
-		m.shares.put(l.ofTool)
+	if o := l.ofTool; o.lanes == 1 {
+		c.tools.remove(mix(0, o.tool), o)
+		*o = share{}
+		m.shares.put(o)
+	} else {
+		o.lanes--
 	}
-	if a := l.account; a.n == 0 {
-		delete(c.books, accountKey{a.level, a.tenant})
-		a.tenant, a.client = nil, nil
-		m.freeAccounts.put(a)
-	}
-	if len(c.shares)+len(c.tools)+len(c.books) == 0 {
-		if c.most > keep { // maps keep the room for as many as there ever were
-			c.shares, c.tools, c.books = make(map[*tenant]*share), make(map[uint64]*share), make(map[accountKey]*account)
-		}
-		c.most = 0
+	if l.account != nil {
+		m.closeAccount(l)
 	}
 }
 
-// account is where l is booked, made if need be. It lives while it has calls.
-func (m *Machine) account(l *lane) *account {
-	c, k := l.plan.Client, accountKey{l.level, l.tenant}
-	a := c.books[k]
+// openAccount books the calls of l.
+func (m *Machine) openAccount(l *lane) {
+	c := l.plan.Client
+	a := c.account(l.tenant, l.level)
 	if a == nil {
 		if a = m.freeAccounts.get(); a.lanes.Place == nil {
 			a.lanes.Place = func(l *lane, i int32) { l.booked = i }
 		}
-		a.level, a.client, a.tenant, a.place = k.level, c, k.tenant, -1
-		c.books[k] = a
+		a.level, a.client, a.tenant, a.place = l.level, c, l.tenant, -1
+		c.books.add(mix(a.tenant.hash, uint64(a.level)), a)
 	}
-	return a
+	a.holders++
+	l.account, l.booked = a, -1
+	if l.n > 0 {
+		a.book(l, l.n)
+	}
+}
+
+// closeAccount ends that.
+func (m *Machine) closeAccount(l *lane) {
+	a := l.account
+	if l.account = nil; l.booked >= 0 {
+		a.lanes.Remove(l.booked)
+		a.n -= l.n
+		a.weigh()
+	}
+	if a.holders--; a.holders == 0 {
+		a.client.books.remove(mix(a.tenant.hash, uint64(a.level)), a)
+		a.tenant, a.client = nil, nil
+		m.freeAccounts.put(a)
+	}
+}
+
+// rebook has there be books if the policy keeps them, and only then.
+func (m *Machine) rebook() {
+	books := m.policy.books()
+	for _, l := range m.all {
+		switch {
+		case books && l.account == nil:
+			m.openAccount(l)
+		case books:
+			l.account.weigh() // its tenant may have another weight
+		case l.account != nil:
+			m.closeAccount(l)
+		}
+	}
 }
 
 // book has the books know that n calls more wait in l, or fewer.
@@ -135,7 +190,13 @@ func (m *Machine) book(l *lane, n int) {
 	}
 	l.share.n += n
 	l.ofTool.n += n
-	a := l.account
+	if l.account != nil {
+		l.account.book(l, n)
+	}
+}
+
+// book has a know that n calls more wait in l, or fewer.
+func (a *account) book(l *lane, n int) {
 	switch {
 	case l.tail == nil:
 		a.lanes.Remove(l.booked)
@@ -164,14 +225,19 @@ func (a *account) weigh() {
 // call has to go for it, if the policy sheds: the newest call of whoever has the most queued
 // per weight in the lowest level. It is -1 if none has to.
 func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
-	c, tn, own := t.Plan.Client, m.tenant(t), 0
+	c, p := t.Plan.Client, &m.policy
+	bounded := p.Ordered && p.MaxPerTenant != p.MaxQueue
+	if c.waiting < p.MaxQueue && !bounded {
+		return -1, true
+	}
+	var tn *tenant
+	own := 0
 	if l != nil {
 		tn, own = l.tenant, l.share.n
-	} else if s := c.shares[tn]; s != nil {
-		own = s.n
+	} else if tn = m.tenant(t); c.ofTenant(tn) != nil {
+		own = c.ofTenant(tn).n
 	}
-	p := &m.policy
-	if p.Ordered && p.MaxPerTenant != p.MaxQueue && own >= p.MaxPerTenant {
+	if bounded && own >= p.MaxPerTenant {
 		return -1, false
 	}
 	if c.waiting < p.MaxQueue {
@@ -183,8 +249,8 @@ func (m *Machine) room(t *Ticket, l *lane) (shed int, ok bool) {
 		}
 	}
 	floor := min(places, p.MaxQueue)
-	tool := c.tools[t.Plan.Tool]
-	return -1, tool == nil || tool.n < floor || own < floor && len(c.shares) <= hosts
+	tool := c.ofTool(t.Plan.Tool)
+	return -1, tool == nil || tool.n < floor || own < floor && c.shares.n <= hosts
 }
 
 // yields reports whether in the level low, the lowest, a call of c gives way to t, whose
@@ -195,7 +261,7 @@ func (c *Client) yields(t *Ticket, tn *tenant, low int, p *Policy) bool {
 	}
 	heaviest, mine := c.accounts[low].Top(), 1.0
 	if tn != nil {
-		if a := c.books[accountKey{t.level, tn}]; a != nil {
+		if a := c.account(tn, t.level); a != nil {
 			mine += float64(a.n)
 		}
 	}

@@ -30,11 +30,11 @@ func (m *Machine) SetPolicy(now int64, p Policy) {
 	if p.RefuseLate {
 		m.shutEvery()
 	}
-	for _, t := range m.tenants {
+	for t := range m.tenants.all {
 		t.weight = p.weight(t.name)
 	}
+	m.rebook()
 	for _, l := range m.all {
-		l.account.weigh()
 		m.mark(l.at)
 	}
 	m.drain()

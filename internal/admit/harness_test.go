@@ -280,10 +280,10 @@ func (w *world) rest(classes ...*Class) {
 	}
 	m := w.m
 	m.Rest()
-	if m.Waiting() != 0 || m.Running() != 0 || len(m.all) != 0 || len(m.lanes) != 0 || len(m.claims) != 0 ||
-		len(m.tenants) != 0 || len(w.me.books)+len(w.me.shares) != 0 || m.limits.Len() != 0 || m.timers.Len() != 0 || m.Due() != Never {
+	if m.Waiting() != 0 || m.Running() != 0 || len(m.all) != 0 || m.lanes.n != 0 || len(m.claims) != 0 ||
+		m.tenants.n != 0 || w.me.books.n+w.me.shares.n+w.me.tools.n != 0 || m.limits.Len() != 0 || m.timers.Len() != 0 || m.Due() != Never {
 		w.Errorf("at rest: waiting %d, running %d, lanes %d/%d, claims %d, tenants %d, accounts %d, limits %d, timers %d",
-			m.Waiting(), m.Running(), len(m.all), len(m.lanes), len(m.claims), len(m.tenants), len(w.me.books), m.limits.Len(), m.timers.Len())
+			m.Waiting(), m.Running(), len(m.all), m.lanes.n, len(m.claims), m.tenants.n, w.me.books.n, m.limits.Len(), m.timers.Len())
 	}
 }
 

@@ -23,6 +23,7 @@ type lane struct {
 	booked     int32 // place in it, -1 while it is empty
 
 	at     *Cell // where it is parked
+	width  int64 // what one of its calls takes there
 	flow   *flow // there, unless set aside
 	place  int32 // in the flow
 	aside  bool
@@ -30,7 +31,6 @@ type lane struct {
 
 	fails   int // times its head was at a front and failed elsewhere
 	claimed bool
-	next    *lane // with the same hash
 }
 
 // need is how much one call of l takes from c.
@@ -46,6 +46,7 @@ func (l *lane) need(c *Cell) int64 {
 // tenant is shared by everything that counts for one name. It lives while it is used.
 type tenant struct {
 	name   string
+	hash   uint64 // of its name
 	weight float64
 	refs   int // lanes and flows
 }
@@ -55,16 +56,25 @@ func (m *Machine) tenant(t *Ticket) *tenant {
 	if t.lane != nil {
 		return t.lane.tenant
 	}
-	return m.tenants[t.Tenant]
+	return m.named(t.Tenant, hashName(t.Tenant))
+}
+
+func (m *Machine) named(name string, hash uint64) *tenant {
+	return m.tenants.find(hash, func(tn *tenant) bool { return tn.name == name })
 }
 
 // intern returns t's tenant with one more reference.
 func (m *Machine) intern(t *Ticket) *tenant {
-	tn := m.tenant(t)
+	if t.lane != nil {
+		t.lane.tenant.refs++
+		return t.lane.tenant
+	}
+	hash := hashName(t.Tenant)
+	tn := m.named(t.Tenant, hash)
 	if tn == nil {
 		tn = m.freeTenants.get()
-		tn.name, tn.weight = t.Tenant, m.policy.weight(t.Tenant)
-		m.tenants[t.Tenant] = tn
+		tn.name, tn.hash, tn.weight = t.Tenant, hash, m.policy.weight(t.Tenant)
+		m.tenants.add(hash, tn)
 	}
 	tn.refs++
 	return tn
@@ -72,7 +82,7 @@ func (m *Machine) intern(t *Ticket) *tenant {
 
 func (m *Machine) release(t *tenant) {
 	if t.refs--; t.refs == 0 {
-		delete(m.tenants, t.name)
+		m.tenants.remove(t.hash, t)
 		*t = tenant{}
 		m.freeTenants.put(t)
 	}
@@ -87,22 +97,13 @@ func (m *Machine) payer(l *lane) *tenant {
 	return &m.everybody
 }
 
-// mix is a multiplicative hash step.
-func mix(h, x uint64) uint64 {
-	h ^= x
-	h *= 0x9e3779b97f4a7c15
-	return h ^ h>>29
-}
-
-func (m *Machine) hash(t *Ticket) uint64 {
-	h := mix(t.Plan.Tool, uint64(t.Level)<<8|uint64(t.level))
-	for i := 0; i < len(t.Tenant); i++ {
-		h = mix(h, uint64(t.Tenant[i]))
+// hash is what lanes are found by.
+func (t *Ticket) hash() uint64 {
+	h := mix(mix(t.Plan.Tool, uint64(t.Level)<<8|uint64(t.level)), hashName(t.Tenant))
+	if f := t.needs.fixed; f != nil {
+		return mix(h, f.hash)
 	}
-	for _, n := range t.needs.list {
-		h = mix(mix(h, n.Cell.id), uint64(n.N))
-	}
-	return h
+	return mix(h, t.needs.hash())
 }
 
 // lane finds the lane that t belongs to, or nil and what it is to be found by.
@@ -113,13 +114,11 @@ func (m *Machine) lane(t *Ticket) (l *lane, hash uint64) {
 			return l, 0
 		}
 	}
-	hash = m.hash(t)
-	for l = m.lanes[hash]; l != nil; l = l.next {
-		if *l.plan == *t.Plan && l.level == t.level && l.declared == t.Level && l.tenant.name == t.Tenant &&
-			(l.needs == t.needs || slices.Equal(l.needs.list, t.needs.list)) {
-			break
-		}
-	}
+	hash = t.hash()
+	l = m.lanes.find(hash, func(l *lane) bool {
+		return *l.plan == *t.Plan && l.level == t.level && l.declared == t.Level && l.tenant.name == t.Tenant &&
+			(l.needs == t.needs || slices.Equal(l.needs.list, t.needs.list))
+	})
 	if l != nil && fixed != nil && l.needs == t.needs {
 		fixed.recent[t.level] = l
 	}
@@ -129,8 +128,8 @@ func (m *Machine) lane(t *Ticket) (l *lane, hash uint64) {
 // newLane makes the lane of t.
 func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 	l := m.freeLanes.get()
-	*l = lane{plan: t.Plan, hash: hash, born: t.seq, level: t.level, declared: t.Level,
-		tenant: m.intern(t), needs: t.needs, nested: t.Parent != nil}
+	l.plan, l.hash, l.born, l.level, l.declared = t.Plan, hash, t.seq, t.level, t.Level
+	l.tenant, l.needs, l.nested = m.intern(t), t.needs, t.Parent != nil
 	m.enlist(l)
 	l.needs.refs++
 	for i := range l.needs.list {
@@ -139,8 +138,7 @@ func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 	l.index = int32(len(m.all))
 	m.all = append(m.all, l)
 	if !l.nested {
-		l.next = m.lanes[hash]
-		m.lanes[hash] = l
+		m.lanes.add(hash, l)
 		if l.needs.fixed != nil {
 			l.needs.fixed.recent[l.level] = l
 		}
@@ -154,18 +152,7 @@ func (m *Machine) dropLane(l *lane) {
 		f.recent[l.level] = nil
 	}
 	if !l.nested {
-		if p := m.lanes[l.hash]; p == l {
-			if l.next == nil {
-				delete(m.lanes, l.hash)
-			} else {
-				m.lanes[l.hash] = l.next
-			}
-		} else {
-			for p.next != l {
-				p = p.next
-			}
-			p.next = l.next
-		}
+		m.lanes.remove(l.hash, l)
 	}
 	last := len(m.all) - 1
 	m.all[l.index] = m.all[last]
@@ -182,11 +169,8 @@ func (m *Machine) dropLane(l *lane) {
 	m.release(l.tenant)
 	*l = lane{}
 	m.freeLanes.put(l)
-	if last == 0 && cap(m.all) > keep { // maps keep the room for as many as there ever were
-		m.all, m.lanes = nil, make(map[uint64]*lane)
-		if len(m.tenants) == 0 {
-			m.tenants = make(map[string]*tenant)
-		}
+	if last == 0 && cap(m.all) > keep { // the room for as many as there ever were
+		m.all = nil
 	}
 }
 
@@ -208,7 +192,7 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 	l.tail = t
 	l.n++
 	if l.at != nil {
-		l.at.q.levels[l.level].load += l.need(l.at)
+		l.at.q.levels[l.level].load += l.width
 	}
 	m.book(l, 1)
 	if t.place == 0 { // else it comes again
@@ -240,7 +224,7 @@ func (m *Machine) unlink(t *Ticket) {
 	t.prev, t.next, t.lane = nil, nil, nil
 	l.n--
 	if l.at != nil {
-		l.at.q.levels[l.level].load -= l.need(l.at)
+		l.at.q.levels[l.level].load -= l.width
 	}
 	m.book(l, -1)
 	if t.limit >= 0 {

@@ -45,9 +45,9 @@ type Machine struct {
 	limits heap.Heap[int64, *Ticket]
 	claims []*lane // first come, first served; only the first collects
 
-	lanes     map[uint64]*lane
+	lanes     table[lane] // but those of nested calls
 	all       []*lane
-	tenants   map[string]*tenant
+	tenants   table[tenant]
 	everybody tenant // who pays if the policy does not order
 	sweeps    []sweep
 	refusals  int     // of waiting calls since drain began
@@ -110,11 +110,9 @@ const (
 // NewMachine returns a machine with nobody waiting.
 func NewMachine(p Policy) *Machine {
 	m := &Machine{
-		policy:  p,
-		over:    math.MinInt64,
-		watch:   Never,
-		lanes:   make(map[uint64]*lane),
-		tenants: make(map[string]*tenant),
+		policy: p,
+		over:   math.MinInt64,
+		watch:  Never,
 	}
 	m.everybody = tenant{weight: 1, refs: 1}
 	m.timers.Place = func(c *Cell, i int32) { c.timer = i }

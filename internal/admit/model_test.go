@@ -1111,8 +1111,8 @@ func (w *model) wind() {
 		w.check()
 	}
 	for _, m := range w.ms {
-		if len(m.all) > 0 || len(m.lanes) > 0 || len(m.tenants) > 0 || len(w.clients[0].books)+len(w.clients[0].shares) > 0 || len(m.claims) > 0 || m.limits.Len() > 0 || m.timers.Len() > 0 || len(m.sweeps) > 0 {
-			w.fatal("left over: %d lanes, %d by hash, %d tenants, %d accounts, %d claims, %d limits, %d timers, %d sweeps", len(m.all), len(m.lanes), len(m.tenants), len(w.clients[0].books), len(m.claims), m.limits.Len(), m.timers.Len(), len(m.sweeps))
+		if len(m.all) > 0 || m.lanes.n > 0 || m.tenants.n > 0 || w.clients[0].books.n+w.clients[0].shares.n > 0 || len(m.claims) > 0 || m.limits.Len() > 0 || m.timers.Len() > 0 || len(m.sweeps) > 0 {
+			w.fatal("left over: %d lanes, %d by hash, %d tenants, %d accounts, %d claims, %d limits, %d timers, %d sweeps", len(m.all), m.lanes.n, m.tenants.n, w.clients[0].books.n, len(m.claims), m.limits.Len(), m.timers.Len(), len(m.sweeps))
 		}
 	}
 	for _, k := range w.classes {

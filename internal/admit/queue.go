@@ -24,6 +24,7 @@ type queue struct {
 	// ordered is a bit for each level with lanes in order: mostly that is one, and to find it one
 	// word is looked at instead of all levels.
 	ordered uint16
+	known   uint16 // likewise, for those with flows
 	levels  [Levels]level
 }
 
@@ -32,8 +33,7 @@ type level struct {
 	load  int64   // slots or tokens that the calls parked here need, aside included
 	since int     // the queue's starts at this level's last, or when it came to wait
 	flows heap.Heap[float64, *flow]
-	by    map[*tenant]*flow
-	most  int // of those, since the queue came to be
+	by    table[flow] // all of them
 }
 
 // flow is one tenant of one level at one cell.
@@ -74,20 +74,29 @@ func (l *level) now() float64 {
 	return l.v
 }
 
-// flow returns t's flow of the level, made if need be.
-func (m *Machine) flow(l *level, t *tenant) *flow {
-	if f := l.by[t]; f != nil {
+// of is t's flow of the level, or nil.
+func (l *level) of(t *tenant) *flow {
+	if t == nil {
+		return nil
+	}
+	return l.by.find(t.hash, func(f *flow) bool { return f.tenant == t })
+}
+
+// flow returns t's flow of the level p of q, made if need be.
+func (m *Machine) flow(q *queue, p int8, t *tenant) *flow {
+	l := &q.levels[p]
+	if f := l.of(t); f != nil {
 		return f
 	}
-	if l.by == nil {
-		l.by = make(map[*tenant]*flow)
+	if l.flows.Place == nil {
 		l.flows.Place = func(f *flow, i int32) { f.place = i }
 	}
-	if len(l.by) > 2*l.flows.Len()+16 { // tenants that came and went: those not ahead are as good as new
+	if l.by.n > 2*l.flows.Len()+16 { // tenants that came and went: those not ahead are as good as new
 		now := l.now()
-		for u, f := range l.by {
+		for _, f := range slices.Collect(l.by.all) {
 			if f.place < 0 && f.tag <= now {
-				m.dropFlow(l, u, f)
+				l.by.remove(f.tenant.hash, f)
+				m.freeFlow(f)
 			}
 		}
 	}
@@ -97,14 +106,13 @@ func (m *Machine) flow(l *level, t *tenant) *flow {
 	}
 	f.tenant, f.tag, f.place = t, l.now(), -1
 	t.refs++
-	l.by[t] = f
-	l.most = max(l.most, len(l.by))
+	l.by.add(t.hash, f)
+	q.known |= 1 << p
 	return f
 }
 
-func (m *Machine) dropFlow(l *level, t *tenant, f *flow) {
-	delete(l.by, t)
-	m.release(t)
+func (m *Machine) freeFlow(f *flow) {
+	m.release(f.tenant)
 	f.tenant = nil
 	m.freeFlows.put(f)
 }
@@ -119,17 +127,17 @@ func (m *Machine) park(l *lane, c *Cell) {
 		}
 	}
 	q := c.q
-	l.at = c
+	l.at, l.width = c, l.need(c)
 	m.waited(l.head)
 	l.head.by = c
-	if !c.inOrder(l.need(c)) { // it has nobody to wait for but the end of the pause
+	if !c.inOrder(l.width) { // it has nobody to wait for but the end of the pause
 		l.aside = true
 		q.aside = append(q.aside, l)
 		m.arm(c, c.opens(m.now))
 		return
 	}
 	lv := &q.levels[l.level]
-	f := m.flow(lv, m.payer(l))
+	f := m.flow(q, l.level, m.payer(l))
 	l.flow = f
 	f.lanes.Push(l.head.seq, 0, l)
 	if f.place < 0 {
@@ -143,7 +151,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 		lv.flows.Fix(f.place, f.tag, f.lanes.Min())
 	}
 	q.n++
-	lv.load += int64(l.n) * l.need(c)
+	lv.load += int64(l.n) * l.width
 	if l.nested {
 		q.kin = append(q.kin, l)
 		if c.deputies > 0 {
@@ -157,7 +165,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 		m.arm(c, at)
 	} else if c.bucketLike() && q.n > 0 {
 		b := q.best(m.policy.Ageing)
-		if at := m.ready(c, b.head, b.need(c)); at > m.now && at != Never {
+		if at := m.ready(c, b.head, b.width); at > m.now && at != Never {
 			m.arm(c, at)
 		}
 	}
@@ -196,7 +204,7 @@ func (m *Machine) unorder(l *lane, q *queue) {
 // leave takes l out of where it is parked, and has the cell that it stood for looked at again.
 func (m *Machine) leave(l *lane) {
 	c, q := l.at, l.at.q
-	q.levels[l.level].load -= int64(l.n) * l.need(c)
+	q.levels[l.level].load -= int64(l.n) * l.width
 	l.at = nil
 	if l.aside {
 		l.aside = false
@@ -241,15 +249,10 @@ func (m *Machine) freeQueue(c *Cell) {
 		m.timers.Remove(c.timer)
 	}
 	q.stalled = false
-	for i := range q.levels {
-		l := &q.levels[i]
-		for t, f := range l.by {
-			m.dropFlow(l, t, f)
-		}
-		if l.most > keep { // a map keeps the room for as many as there ever were
-			l.by = nil
-		}
-		l.v, l.load, l.most = 0, 0, 0
+	for ; q.known != 0; q.known &= q.known - 1 {
+		l := &q.levels[bits.TrailingZeros16(q.known)]
+		l.by.empty(m.freeFlow)
+		l.v, l.load = 0, 0
 	}
 	m.freeQueues.put(q)
 }
@@ -264,7 +267,7 @@ func (m *Machine) outranks(c *Cell, t *Ticket, b *lane) bool {
 	}
 	l := &q.levels[t.level]
 	tag := l.now()
-	if f := l.by[m.payerOf(t)]; f != nil {
+	if f := l.of(m.payerOf(t)); f != nil {
 		if f == b.flow {
 			return t.seq < b.head.seq
 		}
@@ -299,32 +302,35 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 		q.starts++
 		l := &q.levels[t.level]
 		l.since = q.starts
-		tn := m.payerOf(t)
-		if tn == nil {
-			tn = m.intern(t)
-		} else {
-			tn.refs++
-		}
 		var f *flow
 		if t.lane != nil && t.lane.at == n.Cell {
 			f = t.lane.flow // nil if it is set aside
 		}
 		if f == nil {
-			f = m.flow(l, tn)
+			f = m.flowOf(t, q)
 		}
 		v := l.v // of when t was the next here
 		if n.Cell != from {
 			v = l.now()
 		}
-		f.tag = max(f.tag, v) + float64(n.N)/tn.weight
+		f.tag = max(f.tag, v) + float64(n.N)/f.tenant.weight
 		if f.place >= 0 {
 			l.flows.Fix(f.place, f.tag, f.lanes.Min())
 		}
 		for _, x := range q.aside {
-			if x != t.lane && x.need(n.Cell) > 0 {
+			if x != t.lane && x.width > 0 {
 				m.fail(x)
 			}
 		}
-		m.release(tn)
 	}
+}
+
+// flowOf is the flow of q that t's start is charged to, made if need be.
+func (m *Machine) flowOf(t *Ticket, q *queue) *flow {
+	tn := &m.everybody
+	if m.policy.Ordered {
+		tn = m.intern(t)
+		defer m.release(tn)
+	}
+	return m.flow(q, t.level, tn)
 }

@@ -183,6 +183,7 @@ type needSet struct {
 // NeedSet is what the calls of one plan take when it is the same for all of them.
 type NeedSet struct {
 	set     needSet
+	hash    uint64
 	recent  [Levels]*lane // that its last call of the level joined, while it is there
 	latches latch.Set     // of its cells, if its calls may come the quick way; not changed then
 	latched []*Cell       // those cells, in the order of latches
@@ -193,7 +194,7 @@ type NeedSet struct {
 // NewNeedSet keeps list, which must not change any more.
 func NewNeedSet(list []Need) *NeedSet {
 	s := &NeedSet{set: needSet{refs: 1, list: list}}
-	s.set.fixed = s
+	s.set.fixed, s.hash = s, s.set.hash()
 	for i := range list {
 		s.set.count(list[i].Cell)
 	}
@@ -216,6 +217,13 @@ func (m *Machine) Add(t *Ticket, c *Cell, n int64) {
 	}
 	s.list = append(s.list, Need{c, n})
 	s.count(c)
+}
+
+func (s *needSet) hash() (h uint64) {
+	for i := range s.list {
+		h = mix(mix(h, s.list[i].Cell.id), uint64(s.list[i].N))
+	}
+	return h
 }
 
 // count notes what c is, which is one more of the list.
