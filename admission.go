@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/permit"
+	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -104,8 +105,7 @@ func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine)
 	}
 	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
-	a.cost = p.Cost
-	a.classify = firstOpinion(p.Classify, e.conf.Classify)
+	a.cost, a.classify = p.Cost, firstOpinion(p.Classify, e.conf.Classify)
 	if a.cost == nil && slices.Equal(a.units, []string{""}) {
 		for i := range a.parts {
 			a.parts[i].unit = -1
@@ -117,7 +117,7 @@ func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine)
 		for i, p := range a.parts {
 			list[i] = admit.Need{Cell: p.cell, N: 1}
 		}
-		a.at.Needs = admit.NewNeedSet(list)
+		a.at.Needs, a.at.Costs = admit.NewNeedSet(list), record.Costs([]record.Cost{}, list, nil)
 		if !e.wraps() && a.timeout == 0 { // else what ends a call is not its own goroutine alone
 			m.Quicken(a.at.Needs)
 		}
@@ -198,8 +198,7 @@ func (a *admission) askUser(c *Call, q *asked) (err error) {
 // cellFunc finds or makes the cell of a key: Machine.Cell, or Machine.Peek for a forecast.
 type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
 
-// fill gives t its needs, with cells of keys that are new made by cell. It answers the refusal
-// by a table of keys that is full.
+// fill gives t its needs, with cells of new keys made by cell, or answers that a table of keys is full.
 func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, cell cellFunc) error {
 	parts := a.parts
 	for i := range parts {
@@ -361,18 +360,21 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *run
 			a.at.Stage.Forsake(&t)
 		}
 	}()
-	if stage.Await(ctx, t, func() bool {
+	how := stage.Await(ctx, t, func() bool {
 		err = a.giveUp(ctx, c.inv, &t)
 		return err != nil
-	}) {
+	})
+	if how == admit.Running && c.inv.plan.once && ctx.Err() == nil { // nobody else has to do with t any more
+		r, t = a.run(ctx, c, t, a.at.Stage.Now()), nil
+	} else if how != admit.Left {
 		r, err = a.decided(ctx, c, &t)
 	}
 	normal = true
 	return r, err
 }
 
-// arrive asks for admission. It answers the attempt, if it may run, else the ticket with
-// which the call waits: its owner is where, x, if that is not nil, or a waiter.
+// arrive asks for admission. It answers the attempt, if it may run, else the ticket with which the call
+// waits: its owner is x, if that is not nil, or a waiter.
 func (a *admission) arrive(ctx context.Context, c *Call, w when, x *submission) (*running, *admit.Ticket, error) {
 	inv, q := c.inv, asked{when: w}
 	if err := a.askUser(c, &q); err != nil {
@@ -403,8 +405,7 @@ func (a *admission) arrive(ctx context.Context, c *Call, w when, x *submission) 
 	return nil, t, nil
 }
 
-// present locks the stage and makes the ticket with which c comes to it. If it fails, nothing is
-// locked.
+// present locks the stage and makes the ticket with which c comes to it. If it fails, it locks nothing.
 func (a *admission) present(c *Call, q *asked, cell cellFunc) (*stage.Stage, *admit.Ticket, error) {
 	s := a.at.Stage.Lock()
 	if c.inv.plan.exec.closed() {
@@ -482,7 +483,6 @@ func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*ru
 	over := ctx.Err() != nil
 	s := a.at.Stage.Lock()
 	t := *p
-	s.Woken(t)
 	*p = nil
 	switch {
 	case t.State() == admit.Refused:
@@ -490,7 +490,7 @@ func (a *admission) decided(ctx context.Context, c *Call, p **admit.Ticket) (*ru
 	case over: // it must not run any more: all goes back
 		s.M.Cancel(s.Now(), t)
 		c.inv.ownTotals().Note(&a.at, t, c.Attempt)
-		s.M.Free(t)
+		s.Free(t)
 		s.Unlock()
 		return nil, c.inv.gaveUp(ctx, "")
 	}
@@ -506,7 +506,7 @@ func (a *admission) turnedAway(s *stage.Stage, inv *invocation, t *admit.Ticket,
 	sum.Note(&a.at, t, attempt)
 	sum.Waited(t, s.Now())
 	f := s.Refusal(t, t.Refusal())
-	s.M.Free(t)
+	s.Free(t)
 	s.Unlock()
 	return a.refusal(inv, &f)
 }
@@ -593,7 +593,7 @@ func (r *running) leaveCode() {
 }
 
 // run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
-// The stage is locked.
+// The stage is locked, unless it is the one attempt of a call that waited.
 func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
 	inv := c.inv
 	sum := inv.first

@@ -162,7 +162,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	if err != nil {
 		return d, err
 	}
-	d.Costs = costs(record.Costs(nil, t))
+	d.Costs = costs(record.Costs(nil, t.Needs(), nil))
 	f := s.M.Forecast(q.now, t)
 	why := s.Refusal(t, f.Refusal)
 	if f.By != nil && f.Refusal.Reason == admit.NoReason {

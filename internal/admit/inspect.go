@@ -141,14 +141,17 @@ func (m *Machine) LaneCount() int { return len(m.all) }
 // WaitsAt is the cell at which the lane of the waiting t is parked.
 func (t *Ticket) WaitsAt() *Cell { return t.lane.at }
 
-// Overtaken is how many calls that came later than t, at least, started earlier.
+// Overtaken is how many calls that came later than t, at least, started earlier. Of one that has
+// started nothing of m is read.
 func (m *Machine) Overtaken(t *Ticket) int {
 	if t.place == 0 {
 		return 0
 	}
-	until := m.starts
+	var until uint64
 	if s := t.read().startedAs; s > 0 {
 		until = s - 1
+	} else {
+		until = m.starts
 	}
 	return max(0, int(int32(uint32(until)-t.starts))-int(t.place-1))
 }

@@ -46,7 +46,9 @@ func New() *Record {
 	return r
 }
 
-// Note adds what m knows of t, the ticket of that attempt, which starts to wait no more.
+// Note adds what m knows of t, the ticket of that attempt, which waits no more, but for its costs: see
+// [Record.Charge]. Of one that has been admitted nothing read here changes any more, so its owner needs
+// no lock.
 func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
 	r.Attempts = max(r.Attempts, attempt)
 	r.Place = int32(t.Place())
@@ -60,8 +62,10 @@ func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
 			r.Waits = append(r.Waits, Wait{name, d})
 		}
 	}
-	r.Costs = Costs(r.Costs[:0], t)
 }
+
+// Charge notes what t costs, and has turned out to use.
+func (r *Record) Charge(t *admit.Ticket) { r.Costs = Costs(r.costs[:0], t.Needs(), t.Settled()) }
 
 // With is a copy of r, which may be nil, with the costs of t as they are now; nil if there is
 // nothing to say.
@@ -73,13 +77,13 @@ func (r *Record) With(t *admit.Ticket) *Record {
 	if r != nil {
 		c = *r
 	}
-	c.Costs = Costs(nil, t)
+	c.Costs = Costs(nil, t.Needs(), t.Settled())
 	return &c
 }
 
-// Costs appends what t is charged of each unit to list, and what it turned out to use.
-func Costs(list []Cost, t *admit.Ticket) []Cost {
-	for _, n := range t.Needs() {
+// Costs appends what a call is charged of each unit to list, and what it turned out to use.
+func Costs(list []Cost, needs []admit.Need, used []admit.Used) []Cost {
+	for _, n := range needs {
 		k := n.Cell.Class()
 		if k.Kind != admit.Tokens && (k.Kind != admit.Slots || k.Unit == "") {
 			continue
@@ -88,7 +92,7 @@ func Costs(list []Cost, t *admit.Ticket) []Cost {
 			continue
 		}
 		c, said := Cost{k.Unit, n.N, n.N}, n.N > 0
-		for _, u := range t.Settled() {
+		for _, u := range used {
 			if u.Unit == k.Unit {
 				c.Actual, said = u.N, true
 			}

@@ -51,6 +51,7 @@ func TestNote(t *testing.T) {
 	r.m.Settle(int64(500*time.Millisecond), second, "tokens", 2)
 	rec := New()
 	rec.Note(r.m, second, 1)
+	rec.Charge(second)
 	if rec.Wait != 400*time.Millisecond || rec.Place != 1 || rec.Attempts != 1 {
 		t.Errorf("noted %+v", rec)
 	}
@@ -76,6 +77,7 @@ func TestWith(t *testing.T) {
 	}
 	rec := New()
 	rec.Note(r.m, one, 1)
+	rec.Charge(one)
 	r.m.Settle(0, one, "tokens", 7)
 	later := rec.With(one)
 	if rec.Costs[0].Actual != 3 || later.Costs[0].Actual != 7 || later.Attempts != 1 {

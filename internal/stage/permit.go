@@ -17,6 +17,7 @@ type Tool struct {
 	Stage     *Stage
 	Plan      *admit.Plan
 	Needs     *admit.NeedSet // if it is the same for every call
+	Costs     []record.Cost  // what those are charged; not to be changed
 	Priced    bool           // a function says what its calls cost
 	Upstreams []*admit.Cell  // the fixed cells that a throttle of its calls pauses
 	Class     *admit.Class   // the tool's own limit, which a throttle pauses if nothing else
@@ -42,6 +43,7 @@ type Permit struct {
 	live  bool       // ticket still holds what it took
 	left  bool       // nobody waits for the attempt any more
 	noted bool       // it is in the call's record
+	ahead bool       // and what it waited for before that
 	pass  admit.Pass // what it took without a ticket
 
 	ticket *admit.Ticket // nil once nothing of it is needed
@@ -101,12 +103,14 @@ func (y *Tally) wait(d int64) { y.own().queued.Add(max(0, d)) }
 func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
 	if x.says(t) {
 		y.write(x, t, attempt)
+		y.charge(x, t)
 	}
 }
 
 // says reports whether a record has something to say of t, a call of x.
 func (x *Tool) says(t *admit.Ticket) bool { return t.Place() > 0 || x.Priced || len(t.Settled()) > 0 }
 
+// write is Note but for what t costs.
 func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 	m := y.own()
 	if m.sealed { // an attempt that nobody waited for ends late
@@ -118,8 +122,20 @@ func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 	m.record.Note(x.Stage.M, t, attempt)
 }
 
+// charge is the rest.
+func (y *Tally) charge(x *Tool, t *admit.Ticket) {
+	switch m := y.own(); {
+	case m.sealed:
+	case x.Needs != nil && len(t.Settled()) == 0:
+		m.record.Costs = x.Costs
+	default:
+		m.record.Charge(t)
+	}
+}
+
 // Grant makes p the permit of an attempt at x that holds what the ticket t took, from now on. If the
-// call is over already, nobody waits for the attempt. The stage is locked.
+// call is over already, nobody waits for the attempt. The stage is locked, unless it is the one
+// attempt of the call.
 func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now int64) {
 	p.Attempt, p.Granted, p.ticket, p.live, p.tool, p.tally = attempt, now, t, true, x, y
 	y.waited++
@@ -279,6 +295,10 @@ func (p *Permit) Finish(now int64) (done bool) {
 		p.finishQuick(now)
 		return true
 	}
+	if !p.quick && p.ticket.Place() > 0 { // what it has waited for changes no more: that needs no lock
+		p.ahead = true
+		p.tally.write(p.tool, p.ticket, p.Attempt)
+	}
 	s := p.lock()
 	if _, _, held := p.Flags(); !held {
 		p.Outcome = breaker.Success
@@ -365,7 +385,7 @@ func (p *Permit) giveBack(s *Stage, now int64, list []Throttle) *Returned {
 func (p *Permit) free(s *Stage) {
 	t := p.ticket
 	p.ticket = nil
-	s.M.Free(t)
+	s.Free(t)
 }
 
 // abandon says that nobody waits for the attempt any more.
@@ -383,8 +403,12 @@ func (p *Permit) abandon(now int64) {
 
 // note writes what admission knows of the attempt into the record of its call, once.
 func (p *Permit) note() {
-	if !p.noted {
-		p.noted = true
+	if p.noted {
+		return
+	}
+	if p.noted = true; p.ahead {
+		p.tally.charge(p.tool, p.ticket)
+	} else {
 		p.tally.Note(p.tool, p.ticket, p.Attempt)
 	}
 }

@@ -81,7 +81,7 @@ func TestNobodyStandsInLineForNobody(t *testing.T) {
 			ctx, cancel := context.WithCancel(background)
 			go w.Release(2)
 			go cancel()
-			if Await(ctx, a, leaving(s, a)) {
+			if Await(ctx, a, leaving(s, a)) != admit.Left {
 				finish(s, a)
 			}
 			synctest.Wait()
@@ -183,7 +183,7 @@ func TestSharedSemaphoreStorm(t *testing.T) {
 					ctx, cancel = context.WithTimeout(background, time.Duration(rand.IntN(100))*time.Microsecond)
 				}
 				x := arrives(s, p, needs, func(t *admit.Ticket) { t.Level = int8(rand.IntN(3)) })
-				if x.Owner != nil && !Await(ctx, x, leaving(s, x)) {
+				if x.Owner != nil && Await(ctx, x, leaving(s, x)) == admit.Left {
 					cancel()
 					continue
 				}

@@ -58,38 +58,26 @@ func Awaited(t *admit.Ticket) bool {
 }
 
 // Await waits until t has been decided, or until ctx has ended. Then it calls leave, which takes
-// t out of the queue and reports true, unless t has been decided meanwhile. Await answers whether
-// t has been decided.
-func Await(ctx context.Context, t *admit.Ticket, leave func() bool) bool {
+// t out of the queue and reports true, unless t has been decided meanwhile. Await answers what has
+// been decided, or Left. Nobody but its owner has to do with t any more then, which may be read
+// without the stage's lock until that is given back.
+func Await(ctx context.Context, t *admit.Ticket, leave func() bool) admit.State {
 	w := t.Owner.(*waiter)
 	done := ctx.Done()
 	if done == nil { // it never ends, and to wait for one thing is cheaper
 		<-w.ready
-		return true
+		return t.State()
 	}
 	select {
 	case <-w.ready:
-		return true
+		return t.State()
 	case <-done:
 	}
 	if leave() {
-		return false
+		return admit.Left
 	}
 	<-w.ready // its token is there, or on the way
-	return true
-}
-
-// Woken takes back the waiter of t, if it has one, whose waiting is over: Await has returned that
-// t has been decided, or t has been cancelled while it waited. The stage is locked.
-func (s *Stage) Woken(t *admit.Ticket) {
-	w, ok := t.Owner.(*waiter)
-	if !ok {
-		return
-	}
-	t.Owner = nil
-	if len(s.waiters) < maxWaiters {
-		s.waiters = append(s.waiters, w)
-	}
+	return t.State()
 }
 
 // Forsake gives back the ticket *p, which nobody waits with any more, if there is one. It is not
@@ -103,9 +91,11 @@ func (s *Stage) Forsake(p **admit.Ticket) {
 	s.Unlock()
 }
 
-// Free takes back t, which neither waits nor runs any more, and its waiter as Woken does. The
-// stage is locked.
+// Free takes back t, which neither waits nor runs any more, and its waiter, if it has one: Await has
+// returned that t has been decided, or t has been cancelled while it waited. The stage is locked.
 func (s *Stage) Free(t *admit.Ticket) {
-	s.Woken(t)
+	if w, ok := t.Owner.(*waiter); ok && len(s.waiters) < maxWaiters {
+		s.waiters = append(s.waiters, w)
+	}
 	s.M.Free(t)
 }

@@ -36,7 +36,7 @@ func TestAwaitEndsWithTheDecision(t *testing.T) {
 					}
 				})
 				wants(t, "a goroutine waits with it", Awaited(wait), true)
-				decided := make(chan bool, 1)
+				decided := make(chan admit.State, 1)
 				go func() { decided <- Await(ctx, wait, never(t)) }()
 				synctest.Wait()
 				wants(t, "decided too early", len(decided), 0)
@@ -44,11 +44,10 @@ func TestAwaitEndsWithTheDecision(t *testing.T) {
 					time.Sleep(time.Second + 1)
 				}
 				finish(s, run)
-				wants(t, "decided", <-decided, true)
+				wants(t, "decided", <-decided, want)
 				wants(t, "state", wait.State(), want)
-				if want == admit.Running {
-					s.Lock().Woken(wait) // as soon as it runs; to free it takes nothing back twice
-					s.Unlock()
+				if want == admit.Running { // its waiter goes back with it
+					wants(t, "spare waiters while it runs", len(s.waiters), 0)
 					finish(s, wait)
 					continue
 				}
@@ -95,7 +94,7 @@ func TestAwaitEndsWithTheContext(t *testing.T) {
 		ctx, cancel := context.WithCancel(background)
 		cancel()
 		gone := arrives(s, p, slot)
-		wants(t, "decided", Await(ctx, gone, leaving(s, gone)), false)
+		wants(t, "decided", Await(ctx, gone, leaving(s, gone)), admit.Left)
 		wants(t, "spare waiters", len(s.waiters), 1)
 		wants(t, "who waits", s.M.Waiting(), 0)
 
@@ -107,7 +106,7 @@ func TestAwaitEndsWithTheContext(t *testing.T) {
 			a := s.Release()
 			time.AfterFunc(time.Second, a.Follow) // until then its token is on the way
 			return leaving(s, wait)()
-		}), true)
+		}), admit.Running)
 		wants(t, "waited for its token", s.Now()-began, int64(time.Second))
 		wants(t, "state", wait.State(), admit.Running)
 		wants(t, "spare waiters before it is taken back", len(s.waiters), 0)
@@ -181,7 +180,7 @@ func TestStormOfDecisionsAndLeaves(t *testing.T) {
 					case 1:
 						time.AfterFunc(time.Duration(r.IntN(100))*time.Microsecond, cancel)
 					}
-					if !Await(ctx, x, leaving(s, x)) {
+					if Await(ctx, x, leaving(s, x)) == admit.Left {
 						cancel()
 						left.Add(1)
 						continue

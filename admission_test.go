@@ -1,0 +1,95 @@
+package sluice
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-go/sluice/internal/stage"
+)
+
+// handing is an executor whose one slot is held, and a call that waits for it with a context of its
+// own.
+type handing struct {
+	exec    *Executor
+	slots   *ConcurrencyLimiter
+	cancel  context.CancelFunc
+	release chan struct{} // closed: those that run end
+	started chan string
+	ended   chan error // of who waits
+}
+
+func newHanding(t *testing.T) *handing {
+	h := &handing{release: make(chan struct{}), started: make(chan string, 2), ended: make(chan error, 1)}
+	h.slots = Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1}}}))
+	h.exec = Must(NewExecutor(NewToolRegistry(), Config{Interceptors: []Interceptor{h.slots}}))
+	f := Must(Wrap(h.exec, Spec{Name: "x"}, func(_ context.Context, who string) (string, error) {
+		h.started <- who
+		<-h.release
+		return who, nil
+	}))
+	go f(context.Background(), "holder")
+	require.Equal(t, "holder", <-h.started)
+	ctx, cancel := context.WithCancel(context.Background())
+	h.cancel = cancel
+	go func() {
+		_, err := f(ctx, "waiter")
+		h.ended <- err
+	}()
+	for waiting := 0; waiting == 0; runtime.Gosched() {
+		s := h.exec.stage.Lock()
+		waiting = s.M.Waiting()
+		s.Unlock()
+	}
+	return h
+}
+
+// decide has the waiter decided, who is told of it by following what is answered.
+func (h *handing) decide() stage.Aftermath {
+	s := h.exec.stage.Lock()
+	s.M.SetLimit(s.Now(), h.slots.core.limits[0].class, 2)
+	return s.Release()
+}
+
+// Whoever is woken needs no lock to go on: not that of the one who woke it, nor anybody's.
+func TestHandOver_WhoIsWokenTakesNoLock(t *testing.T) {
+	h := newHanding(t)
+	a := h.decide()
+	s := h.exec.stage.Lock()
+	a.Follow()
+	select {
+	case who := <-h.started:
+		require.Equal(t, "waiter", who)
+	case <-time.After(10 * time.Second):
+		t.Fatal("whoever is woken waits for the lock")
+	}
+	s.Unlock()
+	close(h.release)
+	require.NoError(t, <-h.ended)
+	require.NoError(t, h.exec.Close(t.Context()))
+}
+
+// Whoever leaves while it is decided does not run, and gives back what it was given.
+func TestHandOver_WhoLeavesAsItIsDecided(t *testing.T) {
+	for range 100 {
+		h := newHanding(t)
+		a := h.decide()
+		h.cancel()
+		a.Follow()
+		select {
+		case err := <-h.ended:
+			require.ErrorIs(t, err, ErrRejected)
+			require.ErrorIs(t, err, context.Canceled)
+		case who := <-h.started:
+			t.Fatalf("%s, who has left, runs", who)
+		}
+		s := h.exec.stage.Lock()
+		require.Equal(t, 1, s.M.Running(), "the holder runs")
+		s.Unlock()
+		close(h.release)
+		require.NoError(t, h.exec.Close(t.Context()))
+	}
+}
