@@ -65,7 +65,7 @@ func (m *Machine) claim() {
 			}
 			return
 		}
-		m.start(l)
+		m.start(l, nil)
 	}
 }
 

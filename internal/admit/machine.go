@@ -38,6 +38,7 @@ type Machine struct {
 	starts  uint64
 	waiting int
 	running int
+	queues  int // cells where somebody waits
 
 	dirty  [Ranks][]*Cell
 	marked int // in dirty
@@ -388,15 +389,31 @@ func (m *Machine) examine(t *Ticket) verdict {
 	return verdict{}
 }
 
-// grant takes everything for t.
-func (m *Machine) grant(t *Ticket) {
+// begin makes t one that runs, but for what it takes.
+func (m *Machine) begin(t *Ticket) *record {
 	r := m.record(t)
 	t.state, r.granted = Running, m.now
-	m.running++
 	m.starts++
 	r.startedAs = m.starts
 	m.work.Starts++
 	r.room(t.needs)
+	return r
+}
+
+// permit takes the n-th permit of r, of the breaker c.
+func (m *Machine) permit(c *Cell, r *record, n int) {
+	from := c.breaker.State(m.now)
+	p, changed := c.breaker.Take(m.now)
+	r.permits(p, n)
+	if changed {
+		m.changed(c, from, "")
+	}
+}
+
+// grant takes everything for t.
+func (m *Machine) grant(t *Ticket) {
+	r := m.begin(t)
+	m.running++
 	permits, now, list := 0, m.now, t.needs.list
 	for i := range list {
 		c := list[i].Cell
@@ -418,13 +435,8 @@ func (m *Machine) grant(t *Ticket) {
 		case Foreign:
 			c.class.Foreign.Take()
 		default:
-			from := c.breaker.State(now)
-			p, changed := c.breaker.Take(now)
-			r.permits(p, permits)
+			m.permit(c, r, permits)
 			permits++
-			if changed {
-				m.changed(c, from, "")
-			}
 		}
 	}
 	if t.Parent != nil {
@@ -433,15 +445,20 @@ func (m *Machine) grant(t *Ticket) {
 	}
 }
 
-// start has the head of l run. What is left of l waits on where it is parked.
-func (m *Machine) start(l *lane) {
+// start has the head of l run, on what from holds, if that is not nil. What is left of l waits on where
+// it is parked.
+func (m *Machine) start(l *lane, from *Ticket) {
 	t, c := l.head, l.at
 	if l.n == 1 || l.aside {
 		m.leave(l)
 	} else { // it stays, so that its tenant never counts as new
 		m.standDown(l)
 	}
-	m.grant(t)
+	if from != nil {
+		m.inherit(t, from)
+	} else {
+		m.grant(t)
+	}
 	m.charge(t, c)
 	m.unlink(t)
 	m.emit(t)
@@ -453,7 +470,9 @@ func (m *Machine) start(l *lane) {
 		m.mark(c)
 	default:
 		m.rekey(l)
-		m.mark(c)
+		if from == nil { // else it is as full as it was
+			m.mark(c)
+		}
 	}
 	if m.policy.Standing {
 		m.stood(t)

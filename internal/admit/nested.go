@@ -173,7 +173,7 @@ func (m *Machine) serveSiblings() {
 			l := t.lane
 			v := m.examine(t)
 			if v.cell == nil {
-				m.start(l)
+				m.start(l, nil)
 				break
 			}
 			if v.refuse {
@@ -223,7 +223,7 @@ func (m *Machine) serveKin(c *Cell) {
 			i++
 			continue
 		case v.cell == nil:
-			m.start(l)
+			m.start(l, nil)
 		case v.refuse:
 			if !m.turnAway(c, l, v) {
 				return

@@ -121,6 +121,7 @@ func (m *Machine) freeFlow(f *flow) {
 func (m *Machine) park(l *lane, c *Cell) {
 	if c.q == nil {
 		c.q = m.freeQueues.get()
+		m.queues++
 		m.waitsSince(c, max(m.now, c.pause.ends()))
 		if c.shared {
 			m.seek(c, true)
@@ -242,6 +243,7 @@ func (m *Machine) rekey(l *lane) {
 func (m *Machine) freeQueue(c *Cell) {
 	q := c.q
 	c.q = nil
+	m.queues--
 	if c.shared {
 		m.seek(c, false)
 	}

@@ -39,6 +39,9 @@ func (m *Machine) Finish(now int64, t *Ticket, o breaker.Outcome) {
 		m.finish(t, o, true)
 	} else {
 		m.advance(now)
+		if m.handOver(t, o) {
+			return
+		}
 		m.finish(t, o, true)
 		m.drain()
 	}

@@ -101,7 +101,7 @@ func (m *Machine) serve(c *Cell) {
 		}
 		switch {
 		case v.cell == nil:
-			m.start(l)
+			m.start(l, nil)
 		case v.refuse:
 			if !m.turnAway(c, l, v) {
 				return
@@ -172,7 +172,7 @@ func (m *Machine) serveAside(c *Cell) {
 		case v.cell == c && !v.refuse:
 			i++
 		case v.cell == nil:
-			m.start(l)
+			m.start(l, nil)
 			i = 0
 		case v.refuse:
 			if !m.turnAway(c, l, v) {
