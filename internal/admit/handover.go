@@ -8,16 +8,20 @@ import "github.com/sluice-go/sluice/internal/breaker"
 // and taken again, and nobody else could start. It answers no where that is not so; then it has told
 // the breakers of the outcome, if anything.
 func (m *Machine) handOver(t *Ticket, o breaker.Outcome) bool {
-	l := m.successor(t)
-	if l == nil {
+	if m.queues != 1 || t.kin != nil || t.rec.adaptive || len(m.claims)|len(m.rest) != 0 {
 		return false
 	}
 	m.judge(t, o)
-	if !m.affords(t.needs) {
+	c := m.passedOn(t.needs)
+	if c == nil {
 		return false
 	}
-	l.at.q.stalled = false
-	m.waitsSince(l.at, m.now)
+	l := c.q.best(m.policy.Ageing)
+	if l.needs != t.needs || l.head.Limit <= m.over {
+		return false
+	}
+	c.q.stalled = false
+	m.waitsSince(c, m.now)
 	m.start(l, t)
 	if m.marked > 0 { // it made others give way
 		m.drain()
@@ -25,47 +29,40 @@ func (m *Machine) handOver(t *Ticket, o breaker.Outcome) bool {
 	return true
 }
 
-// successor is the lane whose head may run on what t holds, as far as slots decide it, or nil.
-func (m *Machine) successor(t *Ticket) *lane {
-	if m.queues != 1 || t.kin != nil || t.rec.adaptive || len(m.claims)|len(m.rest) != 0 {
-		return nil
-	}
+// passedOn is the cell of s where calls wait, if what a call has taken by s may be another's at once, as
+// far as cells decide it. Else it is nil.
+func (m *Machine) passedOn(s *needSet) *Cell {
 	var at *Cell
-	for i := range t.needs.list {
-		c := t.needs.list[i].Cell
-		if c.pause != nil || c.shared || c.kind == Foreign || c.kind == Slots && c.used > c.limit {
+	now := m.now
+	for i := range s.list {
+		c := s.list[i].Cell
+		if c.pause != nil {
 			return nil
 		}
 		if c.q != nil {
 			at = c
 		}
+		switch c.kind {
+		case Slots:
+			if c.used > c.limit || c.shared {
+				return nil
+			}
+		case Tokens:
+			if c.bucket.Ready(c.class.Rate, now, s.list[i].N) > now {
+				return nil
+			}
+		case Breaker:
+			if ok, _ := c.breaker.Ready(now); !ok {
+				return nil
+			}
+		default:
+			return nil
+		}
 	}
 	if at == nil || at.kind != Slots || at.used < at.limit || len(at.q.aside)|len(at.q.kin) != 0 {
 		return nil
 	}
-	l := at.q.best(m.policy.Ageing)
-	if l.needs != t.needs || l.head.Limit <= m.over {
-		return nil
-	}
-	return l
-}
-
-// affords reports whether the breakers and rates of s let one more call start.
-func (m *Machine) affords(s *needSet) bool {
-	for i := range s.list {
-		c := s.list[i].Cell
-		switch c.kind {
-		case Tokens:
-			if c.bucket.Ready(c.class.Rate, m.now, s.list[i].N) > m.now {
-				return false
-			}
-		case Breaker:
-			if ok, _ := c.breaker.Ready(m.now); !ok {
-				return false
-			}
-		}
-	}
-	return true
+	return at
 }
 
 // inherit has t run on what from held, which ends.

@@ -328,21 +328,20 @@ func (m *Machine) rank(t *Ticket) {
 
 // hopeless says why t cannot start in time whoever else leaves.
 func (m *Machine) hopeless(t *Ticket) (Refusal, bool) {
-	start, by := m.now, (*Cell)(nil)
-	for i := range t.needs.list {
-		n := &t.needs.list[i]
-		c := n.Cell
-		if !c.fits(n.N) && !t.shares(c) {
+	start, by, now, list := m.now, (*Cell)(nil), m.now, t.needs.list
+	for i := range list {
+		c, n := list[i].Cell, list[i].N
+		switch {
+		case c.kind == Slots && n > c.limit && !t.shares(c):
 			return Refusal{Reason: TooWide, By: c}, true
-		}
-		if c.kind == Breaker || c.class.Refuse {
-			if at := m.ready(c, t, n.N); at > m.now {
+		case c.kind == Breaker || c.class.Refuse:
+			if at := m.ready(c, t, n); at > now {
 				return m.refusal(c, at), true
 			}
-			continue
-		}
-		if at := c.own(m.now, n.N); at > start {
-			start, by = at, c
+		case t.Limit < Never: // else it is never too late
+			if at := c.own(now, n); at > start {
+				start, by = at, c
+			}
 		}
 	}
 	if start > t.Limit {

@@ -230,8 +230,10 @@ func (m *Machine) standDown(l *lane) {
 
 // rekey tells l's place that its head has changed.
 func (m *Machine) rekey(l *lane) {
-	m.waited(l.head) // where its lane was when it came
-	l.head.by = l.at
+	if l.head.by != l.at { // its lane has moved since it came
+		m.waited(l.head)
+		l.head.by = l.at
+	}
 	if l.flow == nil {
 		return
 	}
@@ -292,37 +294,47 @@ func (m *Machine) payerOf(t *Ticket) *tenant {
 // charge books the start of t, which waited at from or nowhere, at each of its cells where
 // others wait.
 func (m *Machine) charge(t *Ticket, from *Cell) {
+	if m.queues == 1 && from != nil && from.q != nil {
+		m.chargeAt(from, t, t.lane.width, true)
+		return
+	}
 	for i := range t.needs.list {
-		n := &t.needs.list[i]
-		q := n.Cell.q
-		if q == nil || !n.Cell.inOrder(n.N) {
-			continue
+		if n := &t.needs.list[i]; n.Cell.q != nil {
+			m.chargeAt(n.Cell, t, n.N, n.Cell == from)
 		}
-		if n.Cell.bucketLike() {
-			m.mark(n.Cell)
-		}
-		q.starts++
-		l := &q.levels[t.level]
-		l.since = q.starts
-		var f *flow
-		if t.lane != nil && t.lane.at == n.Cell {
-			f = t.lane.flow // nil if it is set aside
-		}
-		if f == nil {
-			f = m.flowOf(t, q)
-		}
-		v := l.v // of when t was the next here
-		if n.Cell != from {
-			v = l.now()
-		}
-		f.tag = max(f.tag, v) + float64(n.N)/f.tenant.weight
-		if f.place >= 0 {
-			l.flows.Fix(f.place, f.tag, f.lanes.Min())
-		}
-		for _, x := range q.aside {
-			if x != t.lane && x.width > 0 {
-				m.fail(x)
-			}
+	}
+}
+
+// chargeAt books it at c, where it takes n, and where it waited or did not.
+func (m *Machine) chargeAt(c *Cell, t *Ticket, n int64, waited bool) {
+	if !c.inOrder(n) {
+		return
+	}
+	if c.bucketLike() {
+		m.mark(c)
+	}
+	q := c.q
+	q.starts++
+	l := &q.levels[t.level]
+	l.since = q.starts
+	var f *flow
+	if t.lane != nil && t.lane.at == c {
+		f = t.lane.flow // nil if it is set aside
+	}
+	if f == nil {
+		f = m.flowOf(t, q)
+	}
+	v := l.v // of when t was the next here
+	if !waited {
+		v = l.now()
+	}
+	f.tag = max(f.tag, v) + float64(n)/f.tenant.weight
+	if f.place >= 0 {
+		l.flows.Fix(f.place, f.tag, f.lanes.Min())
+	}
+	for _, x := range q.aside {
+		if x != t.lane && x.width > 0 {
+			m.fail(x)
 		}
 	}
 }

@@ -2,14 +2,15 @@ package admit
 
 // drain serves the marked cells, narrow before wide, until no head can start.
 func (m *Machine) drain() {
-	if !m.frozen {
-		m.drainDirty()
-		m.returnLoose()
+	m.refusals = 0
+	if m.frozen || m.marked|len(m.rest)|len(m.claims)|len(m.knots)|len(m.loose) == 0 {
+		return
 	}
+	m.drainDirty()
+	m.returnLoose()
 }
 
 func (m *Machine) drainDirty() {
-	m.refusals = 0
 	if len(m.rest) > 0 {
 		for i, c := range m.rest {
 			m.mark(c)
