@@ -52,10 +52,7 @@ func (s *machineSlots) acquire(level int8) *admit.Ticket {
 	}
 	t.Owner = w
 	s.mu.Unlock()
-	<-w.ready
-	s.mu.Lock()
-	w.next, s.spare = s.spare, w
-	s.mu.Unlock()
+	<-w.ready // and goes back with the ticket
 	return t
 }
 
@@ -63,6 +60,9 @@ func (s *machineSlots) release(t *admit.Ticket) {
 	now := clock()
 	s.mu.Lock()
 	s.m.Finish(now, t, breaker.Success)
+	if w, ok := t.Owner.(*machineWaiter); ok {
+		w.next, s.spare = s.spare, w
+	}
 	s.m.Free(t)
 	var wake *machineWaiter // one slot, so at most one
 	if d := s.m.Decided(); d != nil {

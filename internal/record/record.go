@@ -17,11 +17,17 @@ type Record struct {
 	Place     int32         // in the queue on arrival, from 1; 0 means not queued
 	Overtaken int32
 	Attempts  int32
+	shared    bool   // Costs is others' as well
 	Waits     []Wait // in the order in which they began
 	Costs     []Cost
 
-	waits [2]Wait // where most of them fit
-	costs [2]Cost
+	waits [1]Wait // where most of them fit
+}
+
+// priced is a record of a call whose costs are its own.
+type priced struct {
+	Record
+	costs [2]Cost // where most of them fit
 }
 
 // Wait is time spent on one constraint.
@@ -37,13 +43,23 @@ type Cost struct {
 	Actual   int64
 }
 
-var records slab.Slab[Record]
+var (
+	records slab.Slab[Record]
+	ofOwn   slab.Slab[priced]
+)
 
-// New is an empty record.
-func New() *Record {
+// New is an empty record of a call that costs what others like it do, which is not changed.
+func New(costs []Cost) *Record {
 	r := records.Take()
-	r.Waits, r.Costs = r.waits[:0], r.costs[:0]
+	r.Waits, r.Costs, r.shared = r.waits[:0], costs, true
 	return r
+}
+
+// NewPriced is one of a call whose costs are its own.
+func NewPriced() *Record {
+	r := ofOwn.Take()
+	r.Waits, r.Costs = r.waits[:0], r.costs[:0]
+	return &r.Record
 }
 
 // Note adds what m knows of t, the ticket of that attempt, which waits no more, but for its costs: see
@@ -65,7 +81,16 @@ func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
 }
 
 // Charge notes what t costs, and has turned out to use.
-func (r *Record) Charge(t *admit.Ticket) { r.Costs = Costs(r.costs[:0], t.Needs(), t.Settled()) }
+func (r *Record) Charge(t *admit.Ticket) {
+	used := t.Settled()
+	if r.shared {
+		if len(used) == 0 {
+			return
+		}
+		r.Costs, r.shared = nil, false
+	}
+	r.Costs = Costs(r.Costs[:0], t.Needs(), used)
+}
 
 // With is a copy of r, which may be nil, with the costs of t as they are now; nil if there is
 // nothing to say.

@@ -49,7 +49,7 @@ func TestNote(t *testing.T) {
 		t.Fatalf("the second is %d", second.State())
 	}
 	r.m.Settle(int64(500*time.Millisecond), second, "tokens", 2)
-	rec := New()
+	rec := NewPriced()
 	rec.Note(r.m, second, 1)
 	rec.Charge(second)
 	if rec.Wait != 400*time.Millisecond || rec.Place != 1 || rec.Attempts != 1 {
@@ -75,7 +75,7 @@ func TestWith(t *testing.T) {
 	if none.With(one) != nil {
 		t.Error("there is a record although there is nothing to say")
 	}
-	rec := New()
+	rec := NewPriced()
 	rec.Note(r.m, one, 1)
 	rec.Charge(one)
 	r.m.Settle(0, one, "tokens", 7)
@@ -85,5 +85,23 @@ func TestWith(t *testing.T) {
 	}
 	if got := none.With(one); got == nil || got.Costs[0].Actual != 7 {
 		t.Errorf("without a record before: %+v", got)
+	}
+}
+
+// What calls like it cost is not changed by what one of them turned out to use.
+func TestChargeOfSharedCosts(t *testing.T) {
+	r := newRig(t)
+	one := r.arrives(0, 3)
+	shared := Costs(nil, one.Needs(), nil)
+	rec := New(shared)
+	rec.Note(r.m, one, 1)
+	rec.Charge(one)
+	if &rec.Costs[0] != &shared[0] {
+		t.Error("a call that cost what was estimated has costs of its own")
+	}
+	r.m.Settle(0, one, "tokens", 7)
+	rec.Charge(one)
+	if want := []Cost{{"tokens", 3, 7}}; !slices.Equal(rec.Costs, want) || shared[0].Actual != 3 {
+		t.Errorf("costs %v, want %v; those of others %v", rec.Costs, want, shared)
 	}
 }

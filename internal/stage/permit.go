@@ -103,7 +103,7 @@ func (y *Tally) wait(d int64) { y.own().queued.Add(max(0, d)) }
 func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
 	if x.says(t) {
 		y.write(x, t, attempt)
-		y.charge(x, t)
+		y.charge(t)
 	}
 }
 
@@ -116,19 +116,17 @@ func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 	if m.sealed { // an attempt that nobody waited for ends late
 		return
 	}
-	if m.record == nil {
-		m.record = record.New()
+	if m.record == nil && x.Needs != nil {
+		m.record = record.New(x.Costs)
+	} else if m.record == nil {
+		m.record = record.NewPriced()
 	}
 	m.record.Note(x.Stage.M, t, attempt)
 }
 
 // charge is the rest.
-func (y *Tally) charge(x *Tool, t *admit.Ticket) {
-	switch m := y.own(); {
-	case m.sealed:
-	case x.Needs != nil && len(t.Settled()) == 0:
-		m.record.Costs = x.Costs
-	default:
+func (y *Tally) charge(t *admit.Ticket) {
+	if m := y.own(); !m.sealed {
 		m.record.Charge(t)
 	}
 }
@@ -407,7 +405,7 @@ func (p *Permit) note() {
 		return
 	}
 	if p.noted = true; p.ahead {
-		p.tally.charge(p.tool, p.ticket)
+		p.tally.charge(p.ticket)
 	} else {
 		p.tally.Note(p.tool, p.ticket, p.Attempt)
 	}
