@@ -82,8 +82,12 @@ func (m *Machine) inherit(t, from *Ticket) {
 			c.bucket.Open(&r.charges[charges], c.class.Rate, m.now, t.needs.list[i].N)
 			charges++
 		default:
-			m.permit(c, r, permits)
+			p, probes := c.breaker.Take(m.now)
+			r.permits(p, permits)
 			permits++
+			if probes {
+				m.changed(c, breaker.Open, "")
+			}
 		}
 	}
 }

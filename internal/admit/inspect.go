@@ -102,10 +102,10 @@ type Lane struct {
 	At      *Cell
 }
 
-// Calm reports whether nobody has been decided on, nothing is to be told or done, and Due is due:
-// as when nobody waits. It may be false all the same.
+// Calm reports whether nothing is to be told or done but to read Decided, and Due is due, as where all
+// that wait do so for slots. It may be false all the same.
 func (m *Machine) Calm(due int64) bool {
-	return m.out == nil && m.watch == due &&
+	return m.watch == due &&
 		len(m.notices)|len(m.sought)|len(m.sweeps)|len(m.rest)|m.timers.Len()|m.limits.Len() == 0
 }
 

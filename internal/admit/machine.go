@@ -399,16 +399,6 @@ func (m *Machine) begin(t *Ticket) *record {
 	return r
 }
 
-// permit takes the n-th permit of r, of the breaker c.
-func (m *Machine) permit(c *Cell, r *record, n int) {
-	from := c.breaker.State(m.now)
-	p, changed := c.breaker.Take(m.now)
-	r.permits(p, n)
-	if changed {
-		m.changed(c, from, "")
-	}
-}
-
 // grant takes everything for t.
 func (m *Machine) grant(t *Ticket) {
 	r := m.begin(t)
@@ -434,8 +424,12 @@ func (m *Machine) grant(t *Ticket) {
 		case Foreign:
 			c.class.Foreign.Take()
 		default:
-			m.permit(c, r, permits)
+			p, probes := c.breaker.Take(now)
+			r.permits(p, permits)
 			permits++
+			if probes {
+				m.changed(c, breaker.Open, "")
+			}
 		}
 	}
 	if t.Parent != nil {
@@ -505,7 +499,9 @@ func (m *Machine) emit(t *Ticket) {
 // Refused. Walk them with Next, and read it before letting one go.
 func (m *Machine) Decided() *Ticket {
 	t := m.out
-	m.out, m.outLast = nil, nil
+	if t != nil {
+		m.out, m.outLast = nil, nil
+	}
 	return t
 }
 

@@ -122,7 +122,9 @@ func (m *Machine) End(now int64, s *NeedSet, p *Pass, left int, granted int64) {
 			if c.used--; c.latch.own {
 				m.running--
 			}
-			m.released(c)
+			if c.q != nil {
+				m.released(c)
+			}
 			if c.idle >= 0 {
 				m.fallsIdle(c)
 			}

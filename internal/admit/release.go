@@ -83,7 +83,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 			if c.shared {
 				c.giveBack()
 			}
-			m.released(c)
+			if c.q != nil {
+				m.released(c)
+			}
 		case Tokens:
 			if !ran {
 				m.takeBack(t, c, charges)

@@ -83,6 +83,8 @@ func (m *Machine) Obtained(now int64, c *Cell, n int64) {
 	m.advance(now)
 	c.taken += n
 	m.loose = append(m.loose, c)
-	m.released(c)
+	if c.q != nil {
+		m.released(c)
+	}
 	m.drain()
 }

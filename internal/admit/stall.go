@@ -52,11 +52,9 @@ func (m *Machine) stalls(l *lane) {
 	m.notices = append(m.notices, Notice{Kind: Stalled, Cell: c, Holding: int(c.calls), Waiting: c.q.calls()})
 }
 
-// released notes that slots of c came back.
+// released notes that slots of c, where calls wait, came back.
 func (m *Machine) released(c *Cell) {
-	if c.q != nil {
-		c.q.stalled = false
-		m.waitsSince(c, m.now)
-		m.mark(c)
-	}
+	c.q.stalled = false
+	m.waitsSince(c, m.now)
+	m.mark(c)
 }

@@ -382,8 +382,11 @@ func (p *Permit) giveBack(s *Stage, now int64, list []Throttle) *Returned {
 // free lets go of p's ticket.
 func (p *Permit) free(s *Stage) {
 	t := p.ticket
-	p.ticket = nil
-	s.Free(t)
+	if p.ticket = nil; t.Place() > 0 {
+		s.Free(t)
+	} else { // it has no waiter
+		s.M.Free(t)
+	}
 }
 
 // abandon says that nobody waits for the attempt any more.
@@ -413,7 +416,9 @@ func (p *Permit) note() {
 
 // conclude adds the attempt, which is over for its caller, to what its call's attempts add up to.
 func (p *Permit) conclude(now int64) {
-	p.note()
+	if !p.noted && (p.ahead || p.tool.says(p.ticket)) {
+		p.note()
+	}
 	p.tally.held += now - p.Granted
 }
 

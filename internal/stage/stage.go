@@ -77,7 +77,10 @@ func (s *Stage) Now() int64 { return s.Clock.Now() }
 // lock is held.
 func (s *Stage) Unlock() {
 	if s.news.none() && len(s.acquirers) == 0 && s.M.Calm(s.armed) {
-		s.mu.Unlock()
+		t := s.M.Decided()
+		if s.mu.Unlock(); t != nil {
+			wakeAll(t)
+		}
 		return
 	}
 	s.Release().Follow()
