@@ -27,6 +27,7 @@ type admission struct {
 	keys             []rules.Scope // to ask each call for
 	units            []string      // to ask the cost of
 	timeout, maxWait time.Duration
+	cooperative      bool // its code needs no goroutine for that
 	classify         func(Call, Result, error) Outcome
 	cost             func(Call, string) int64
 }
@@ -52,12 +53,12 @@ func newAdmission(e *Executor, t *tool) *admission {
 			}
 			p := part{class: l.class, unit: -1, key: -1}
 			if l.scope.Keyed() {
-				p.key = index(&a.keys, l.scope)
+				p.key = few.Index(&a.keys, l.scope)
 			} else {
 				p.cell = s.M.Pin(s.Now(), l.class, key)
 			}
 			if l.class.Kind == admit.Tokens || l.class.Kind == admit.Slots && l.class.Unit != "" {
-				p.unit = index(&a.units, l.class.Unit)
+				p.unit = few.Index(&a.units, l.class.Unit)
 			}
 			a.parts = append(a.parts, p)
 		}
@@ -78,32 +79,25 @@ func newAdmission(e *Executor, t *tool) *admission {
 	return a
 }
 
-func index[T comparable](list *[]T, v T) int {
-	if i := slices.Index(*list, v); i >= 0 {
-		return i
-	}
-	*list = append(*list, v)
-	return len(*list) - 1
-}
-
 // configure takes the settings of the tool's policy, else of the executor.
 func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine) {
 	p := &a.tool.spec.Policy
 	a.at = stage.Tool{
-		Stage:  e.stage,
-		Plan:   &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name},
-		Priced: p.Cost != nil,
-		Class:  class,
-		Direct: true, // see handler
-		Owner:  a,
-		Count:  e.countMore,
+		Stage:   e.stage,
+		Plan:    &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name},
+		Priced:  p.Cost != nil,
+		Class:   class,
+		Direct:  true, // see handler
+		Several: len(e.outer) > 0,
+		Owner:   a,
+		Count:   e.countMore,
 	}
 	for i := range a.parts {
 		if c := a.parts[i].cell; c != nil && c.Class().Upstream {
 			a.at.Upstreams = append(a.at.Upstreams, c)
 		}
 	}
-	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
+	a.timeout, a.cooperative = cmp.Or(p.Timeout, e.conf.Timeout), p.Cooperative
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
 	a.cost, a.classify = p.Cost, firstOpinion(p.Classify, e.conf.Classify)
 	if a.cost == nil && slices.Equal(a.units, []string{""}) {
@@ -118,7 +112,8 @@ func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine)
 			list[i] = admit.Need{Cell: p.cell, N: 1}
 		}
 		a.at.Needs, a.at.Costs = admit.NewNeedSet(list), record.Costs([]record.Cost{}, list, nil)
-		if !e.wraps() && a.timeout == 0 { // else what ends a call is not its own goroutine alone
+		// What answers inside, instead of the tool, has its token given back, exactly.
+		if len(e.inner) == 0 || !slices.ContainsFunc(a.parts, func(p part) bool { return p.class.Kind == admit.Tokens }) {
 			m.Quicken(a.at.Needs)
 		}
 	}
@@ -254,16 +249,15 @@ func (a *admission) handler(next Handler) Handler {
 func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res Result, err error) {
 	normal := false
 	defer func() {
-		switch {
-		case r == nil: // it was refused, or a sink called Goexit
+		if r == nil { // it was refused, or a sink called Goexit
 			if !c.inv.plan.once {
 				c.inv.attempts.End()
 			}
-		case !r.isTimed(): // else the goroutine of the code sees to it
+		} else if _, timed := r.Context.(*timedRun); !timed || a.cooperative { // else the goroutine of the code sees to it
 			if !normal {
 				res, err = Result{}, caught(c.Tool, recover())
 			}
-			a.returned(r, c, res, err)
+			err = a.returned(r, c, res, err)
 		}
 	}()
 	if r == nil {
@@ -272,7 +266,9 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 		}
 	}
 	if c.run = r; a.timeout > 0 {
-		return a.timed(r, c)
+		if x, began := a.limited(r); !a.cooperative {
+			return a.timed(r, c, x, began)
+		}
 	}
 	res, err = a.code(r, c)
 	normal = true
@@ -311,18 +307,35 @@ func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, er
 	if err != nil {
 		return nil, err
 	}
-	if inv := c.inv; inv.plan.alone && a.at.Needs != nil && w.now < w.finish && inv.parent.Load() == nil && !inv.plan.exec.closed() {
-		r := &inv.first.running
-		if r.GrantQuick(&a.at, &inv.first.Tally, rules.Level(c.Priority), w.now) {
-			r.Context = ctx
-			return r, nil
-		}
+	if r := a.quickly(ctx, c, w); r != nil {
+		return r, nil
 	}
 	r, t, err := a.arrive(ctx, c, w, nil)
 	if t != nil {
 		r, err = a.await(ctx, c, t)
 	}
 	return r, err
+}
+
+// quickly admits c's attempt without the lock, or answers nil if it has to come to the stage.
+func (a *admission) quickly(ctx context.Context, c *Call, w when) *running {
+	inv := c.inv
+	if a.at.Needs == nil || w.now >= w.finish || c.run != nil || inv.parent.Load() != nil || inv.plan.exec.closed() {
+		return nil
+	}
+	r := &inv.first.running
+	switch {
+	case inv.plan.once:
+		r.Context = ctx
+	case inv.first.aside.Load() == nil:
+		r = a.newAttempt(ctx, c)
+	default: // it has met something that is to be forgotten
+		return nil
+	}
+	if !r.GrantQuick(&a.at, &inv.first.Tally, rules.Level(c.Priority), c.Attempt, w.now) {
+		return nil
+	}
+	return r
 }
 
 // again is do for interceptors outside the gates, which may answer before it has ended, and call it
@@ -595,11 +608,14 @@ func (r *running) leaveCode() {
 // run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.
 // The stage is locked, unless it is the one attempt of a call that waited.
 func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
-	inv := c.inv
-	sum := inv.first
-	if sum == nil {
-		sum = inv.ownTotals()
-	}
+	r := a.newAttempt(ctx, c)
+	r.Grant(&a.at, &c.inv.first.Tally, t, c.Attempt, now)
+	return r
+}
+
+// newAttempt is c's, to be granted, with the context ctx.
+func (a *admission) newAttempt(ctx context.Context, c *Call) *running {
+	inv, sum := c.inv, c.inv.ownTotals()
 	r := &sum.running
 	if c.Attempt != 1 {
 		r = &running{inv: inv}
@@ -616,6 +632,5 @@ func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64
 		}
 	}
 	r.Context = ctx
-	r.Grant(&a.at, &sum.Tally, t, c.Attempt, now)
 	return r
 }

@@ -44,6 +44,8 @@ func BenchmarkInvoke(b *testing.B) {
 		{"four gates", sluice.Config{Interceptors: benchGates()}, sluice.Spec{}},
 		{"four gates, sink", sluice.Config{Interceptors: benchGates(), Sink: nothing}, sluice.Spec{}},
 		{"four gates, timeout", sluice.Config{Interceptors: benchGates(), Timeout: time.Hour}, sluice.Spec{}},
+		{"four gates, cooperative", sluice.Config{Interceptors: benchGates()}, sluice.Spec{Policy: sluice.Policy{Timeout: time.Hour, Cooperative: true}}},
+		{"four gates, timeout, sink", sluice.Config{Interceptors: benchGates(), Timeout: time.Hour, Sink: nothing}, sluice.Spec{}},
 		{"four gates, key", sluice.Config{Interceptors: append(benchGates(), sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
 			Name: "keyed", Limits: []sluice.Limit{{Max: 1 << 20, Scope: key}}})))}, sluice.Spec{}},
 		{"four gates, policy", sluice.Config{Interceptors: benchGates()}, sluice.Spec{Policy: sluice.Policy{Concurrency: 1 << 20, Rates: []sluice.Rate{{N: 1e12}}}}},

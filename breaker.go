@@ -225,7 +225,7 @@ func (a *admission) returned(r *running, c *Call, res Result, err error) error {
 	if err != nil || a.classify != nil {
 		return a.judged(r, c, res, err)
 	}
-	if x := r.inv.plan; x.alone && r.HasBegun() && r.Finish(x.exec.clock.Now()) {
+	if x := r.inv.plan; r.HasBegun() && (x.alone && r.Finish(x.exec.clock.Now()) == stage.Ended || !x.alone && r.finished()) {
 		return nil
 	}
 	r.Outcome = breaker.Success
@@ -245,16 +245,14 @@ func (r *running) giveBack(throttles []stage.Throttle) {
 		exec.helperStarts()
 		defer exec.helperEnds()
 	}
+	now := exec.clock.Now() // not under the lock, which others wait for
+	defer r.goBack(now, throttles)
 	if x, ok := r.Context.(*timedRun); ok {
-		defer r.goBack(throttles)
-		x.End() // which asks the caller's context, and that may panic
-		return
+		x.End(now) // which asks the caller's context, and that may panic
 	}
-	r.goBack(throttles)
 }
 
-func (r *running) goBack(throttles []stage.Throttle) {
-	now := r.inv.plan.exec.clock.Now() // not under the lock, which others wait for
+func (r *running) goBack(now int64, throttles []stage.Throttle) {
 	if back := r.GiveBack(now, throttles); back != nil {
 		r.goesOn(back)
 	} else {
@@ -290,6 +288,29 @@ func (r *running) goesOn(back *stage.Returned) {
 	if back.Stream != nil {
 		r.inv.endStreamed(back.Stream)
 	}
+}
+
+// finished ends an attempt that is a success all at once, if that is all there is to do.
+func (r *running) finished() bool {
+	x, timed := r.Context.(*timedRun)
+	if timed && x.hand != nil && !(r.IsQuick() && x.hand.Claim()) { // its caller may go on without it, and end the call
+		return false
+	}
+	now := r.inv.plan.exec.clock.Now()
+	switch r.Finish(now) {
+	case stage.NotEnded:
+		return false
+	case stage.EndedLate:
+		r.goesOn(&stage.Returned{Abandoned: true})
+	default:
+		if !r.inv.plan.once {
+			r.ends()
+		}
+	}
+	if timed {
+		x.End(now)
+	}
+	return true
 }
 
 // judged is returned where it has to be asked what the outcome means.
@@ -350,7 +371,7 @@ func (j *judging) Expire() {
 // inside, and nobody waits for it then.
 func (r *running) lingers(inside bool) {
 	if x, ok := r.Context.(*timedRun); ok && inside {
-		x.End()
+		x.End(r.inv.plan.exec.clock.Now())
 	}
 }
 

@@ -13,11 +13,12 @@ import (
 	"github.com/sluice-go/sluice/internal/census"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/kept"
 	"github.com/sluice-go/sluice/internal/payload"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/rules"
-	"github.com/sluice-go/sluice/internal/stack"
+	"github.com/sluice-go/sluice/internal/slab"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 	"github.com/sluice-go/sluice/internal/turn"
@@ -305,9 +306,7 @@ func (r *running) holder(s *stage.Stage) *admit.Ticket {
 
 // unnest lets go of what inv was nested in: of a chain of calls each of which was made in
 // the one before, those that have ended must not be kept by those that run.
-func (inv *invocation) unnest() {
-	inv.parent.Store(inv.parent.Load().stillRunning())
-}
+func (inv *invocation) unnest() { inv.parent.Store(inv.parent.Load().stillRunning()) }
 
 // running is one admitted attempt: the context that its code gets, and what it holds.
 type running struct {
@@ -563,16 +562,12 @@ func wrapAll(list []Interceptor, s Spec, h Handler) Handler {
 // ends or the attempt's time is over, whichever comes first. What the call holds is given
 // back when the code has really ended; what it means to the breakers is settled when its
 // time is over.
-func (a *admission) timed(r *running, c *Call) (Result, error) {
-	exec := c.inv.plan.exec
-	x := &timedRun{a: a, r: r, c: *c}
-	x.Begin(&exec.deadlines, r.Context, a.timeout, x)
-	r.Context = x
-	exec.helperStarts()
-	go x.do()
-	if x.Wait() {
-		res, err := x.res, x.err
-		x.res, x.err = Result{}, nil
+func (a *admission) timed(r *running, c *Call, x *timedRun, now int64) (Result, error) {
+	h := c.inv.plan.exec.kept.Take(now, x.Due())
+	h.Job.x, h.Job.c, x.hand = x, *c, h
+	if h.Wait() {
+		res, err := h.Job.res, h.Job.err
+		h.Free()
 		return res, err
 	}
 	outcome := breaker.Failure
@@ -583,52 +578,53 @@ func (a *admission) timed(r *running, c *Call) (Result, error) {
 	return Result{}, x.Cause()
 }
 
-// isTimed reports whether a goroutine of its own runs r's code.
-func (r *running) isTimed() bool {
-	_, timed := r.Context.(*timedRun)
-	return timed
+// limited gives the code of r a context that ends when its time is over, which begins now.
+func (a *admission) limited(r *running) (x *timedRun, now int64) {
+	exec, now := r.inv.plan.exec, r.Granted
+	if !r.IsQuick() {
+		now = exec.clock.Now() // sinks may have heard of others' starts since
+	}
+	x = timedRuns.Take()
+	x.Begin(&exec.clock, r.Context, now, a.timeout, x)
+	x.r, r.Context = r, x
+	return x, now
 }
 
-// timedRun is an attempt on a goroutine of its own, and the context that its code gets. A tool
-// may keep that, so it lets go of the call's input and result when they are no longer needed.
+// timedRun is an attempt whose time is limited, and the context that its code gets.
 type timedRun struct {
 	deadline.Context
-	a    *admission
 	r    *running
-	c    Call
-	res  Result // of the code
-	err  error
+	hand *kept.Hand[timedCall] // if it has one, until the code has ended
 	late atomic.Pointer[Error] // what it means that the time is over
 }
 
-func (x *timedRun) do() {
-	stack.Grow()
-	normal := false
-	defer x.c.inv.plan.exec.helperEnds()
-	defer x.hand()
+var timedRuns slab.Slab[timedRun]
+
+// timedCall is what a goroutine of its own runs, and what came of it.
+type timedCall struct {
+	x   *timedRun
+	c   Call
+	res Result
+	err error
+}
+
+func (j *timedCall) run() {
+	a, r, normal := j.x.r.admission(), j.x.r, false
 	defer func() {
 		if !normal {
-			x.res, x.err = Result{}, caught(x.c.Tool, recover())
+			j.res, j.err = Result{}, caught(j.c.Tool, recover())
 		}
 		left := false
 		defer func() {
-			if !left { // what is asked about the outcome called Goexit
-				x.res, x.err = Result{}, caught(x.c.Tool, recover())
+			if j.x.hand = nil; !left { // what is asked about the outcome called Goexit
+				j.res, j.err = Result{}, caught(j.c.Tool, recover())
 			}
 		}()
-		x.err = x.a.returned(x.r, &x.c, x.res, x.err)
+		j.err = a.returned(r, &j.c, j.res, j.err)
 		left = true
 	}()
-	x.res, x.err = x.a.code(x.r, &x.c)
+	j.res, j.err = a.code(r, &j.c)
 	normal = true
-}
-
-// hand gives the caller what the code answered, if it still waits.
-func (x *timedRun) hand() {
-	x.c.Input = nil
-	if !x.Finish() {
-		x.res, x.err = Result{}, nil
-	}
 }
 
 // timedOut makes the error of code that gave up because the attempt's time was over the
@@ -636,7 +632,7 @@ func (x *timedRun) hand() {
 func (x *timedRun) timedOut(err error) error {
 	late := err != nil && x.Caller().Err() == nil && x.Err() == context.DeadlineExceeded
 	if late && isReason(err, context.DeadlineExceeded) {
-		return x.c.inv.refused(ErrTimeout, "", err)
+		return x.r.inv.refused(ErrTimeout, "", err)
 	}
 	return err
 }
@@ -644,7 +640,7 @@ func (x *timedRun) timedOut(err error) error {
 // Cause is the error of a call whose time is over.
 func (x *timedRun) Cause() error {
 	if x.late.Load() == nil {
-		x.late.CompareAndSwap(nil, x.c.inv.refused(ErrTimeout, "", context.DeadlineExceeded))
+		x.late.CompareAndSwap(nil, x.r.inv.refused(ErrTimeout, "", context.DeadlineExceeded))
 	}
 	return x.late.Load()
 }

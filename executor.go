@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-go/sluice/internal/ctxwatch"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/kept"
 	"github.com/sluice-go/sluice/internal/oneshot"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -96,7 +97,8 @@ type Executor struct {
 
 	plans compiled.Table[*registrySnapshot, tool, plan]
 
-	deadlines deadline.Timer             // of attempts, of judging, of streams
+	deadlines deadline.Timer             // of judging, of streams
+	kept      *kept.Pool[timedCall]      // goroutines for code that has a timeout
 	watched   *ctxwatch.Set[*submission] // submitted calls that wait
 	crew      *crew.Crew                 // who runs and ends submitted calls
 
@@ -133,6 +135,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	}
 	e.wantsValues = valueSinkOf(c.Sink) != nil
 	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
+	e.kept = kept.New(e.clock, (*timedCall).run, e.helperStarts, e.helperEnds)
 	e.crew = crew.New(e.helperStarts, e.helperEnds)
 	e.watched = ctxwatch.New(e.helperStarts, e.helperEnds, func(x *submission) { e.crew.Cancel(x) })
 	e.members = []stage.Member{{Ref: &r.stage, Name: "the ToolRegistry"}}
@@ -238,8 +241,8 @@ type Request struct {
 // is over or the executor closes; and while the tool runs, until its code ends or Timeout is over.
 //
 // The error is an *[Error] if the library refused the call or its time was over, a *[PanicError]
-// if its code panicked, else the tool's own. After [runtime.Goexit] in a tool without a timeout
-// the calling goroutine ends, once all is given back and reported; else it is a *PanicError.
+// if its code panicked, else the tool's own. [runtime.Goexit] in a tool without a timeout, or
+// cooperative, ends the calling goroutine once all is reported; else it is a *PanicError.
 func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
 	if e == nil || e.registry == nil {
 		return Result{}, e.unmade(&r)
@@ -475,9 +478,7 @@ func (x *submission) Run() {
 }
 
 // End ends the call, whose attempt holds nothing.
-func (x *submission) End(err error) {
-	x.finish(Result{}, err)
-}
+func (x *submission) End(err error) { x.finish(Result{}, err) }
 
 // Cancel ends the call, whose context has ended, unless it has been decided meanwhile.
 func (x *submission) Cancel() {
@@ -581,6 +582,7 @@ func (e *Executor) Close(ctx context.Context) error {
 	if e.census.Close() {
 		e.ended()
 	}
+	e.kept.Close()
 	for more := true; more; {
 		s := e.stage.Lock()
 		more = s.M.Expel(s.Now(), e.client)

@@ -183,8 +183,9 @@ type Policy struct {
 	Priority    Priority       // unless the run sets one; zero means PriorityNormal
 	Concurrency int            // most calls at once; zero means no limit
 	Rates       []Rate         // of this tool alone
-	Breaker     *BreakerPolicy // of this tool alone
+	Breaker     *BreakerPolicy // likewise
 	Timeout     time.Duration  // per attempt; zero means Config.Timeout
+	Cooperative bool           // ends with its context: a timeout takes no goroutine
 	MaxWait     time.Duration  // in the queue; zero means Config.MaxWait; or NoWait
 
 	// Cost estimates what c takes of each Unit of its rates, and of its limits unless empty, once
@@ -192,8 +193,7 @@ type Policy struct {
 	// negative, or a panic, refuses. nil means 1, or what ReportUsage told of earlier calls.
 	Cost func(c Call, unit string) int64
 
-	// Classify runs on the call's goroutine, outside locks. OutcomeAuto, a panic and nil leave it
-	// to Config.Classify.
+	// Classify runs outside locks. OutcomeAuto, a panic and nil leave it to Config.Classify.
 	Classify func(c Call, r Result, err error) Outcome
 	_        struct{}
 }

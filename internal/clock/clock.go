@@ -29,6 +29,9 @@ func New() Clock {
 	return Clock{processEpoch, processEpoch.UnixNano(), time.Local}
 }
 
+// IsVirtual reports whether the clock is that of a bubble.
+func (c *Clock) IsVirtual() bool { return c.epoch == bubbleEpoch }
+
 // Now is the present instant. It is before zero where no time passes for the clock: in a bubble,
 // for a clock of the process.
 func (c *Clock) Now() int64 { return int64(time.Since(c.epoch)) }

@@ -49,3 +49,13 @@ func TestInstantIsTheInverseOfTime(t *testing.T) {
 		}
 	}
 }
+
+func TestTheClockOfABubbleIsVirtual(t *testing.T) {
+	process := New()
+	assert.False(t, process.IsVirtual())
+	synctest.Test(t, func(t *testing.T) {
+		c := New()
+		assert.True(t, c.IsVirtual())
+		assert.False(t, process.IsVirtual())
+	})
+}

@@ -2,78 +2,47 @@ package deadline
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/clock"
 )
 
-// Context is the context of code that has a timeout, and decides who is first: the code that
-// ends, or its deadline. Nobody can tell it from one that context.WithTimeoutCause makes, but
-// nothing is made until somebody asks for what only a timer can give: then it stands for one of
-// the standard library. It may be kept for ever. Make one with [Context.Begin], in place.
+// Context is the context of code that has a timeout. Nobody can tell it from one that
+// context.WithTimeoutCause makes, but nothing is made until somebody asks for what only a timer
+// can give: then it stands for one of the standard library. It may be kept for ever. Make one with
+// [Context.Begin], in place.
 type Context struct {
-	Entry
-	timer  *Timer
+	clock  *clock.Clock
 	caller context.Context
 	causer Causer
 	due    int64
-	ready  chan struct{} // told when somebody was first
+	made   atomic.Pointer[made] // nil until somebody asks, or the code has ended
 
-	first    atomic.Int32
 	borrowed bool // the deadline is the caller's own
-	ended    bool // the code has ended; under mu, as what follows
+}
 
-	mu   sync.Mutex
-	made context.Context // nil until somebody asks
+// made is what a Context stands for.
+type made struct {
+	context.Context
 	stop context.CancelFunc
 }
 
-// Who was first.
-const (
-	nobody = iota
-	codeFirst
-	deadlineFirst
-)
+// over is what a Context is whose code has ended before somebody asked.
+var over made
 
 // Causer says why a context has ended whose time is over: what context.Cause answers. It is
 // asked when that is needed, perhaps more than once, and gives the same error each time.
 type Causer interface{ Cause() error }
 
-// Begin has c begin now: the context of code that a caller gives so much time at most. If the
-// caller's own deadline is earlier, that counts, with the caller's cause.
-func (c *Context) Begin(t *Timer, caller context.Context, timeout time.Duration, causer Causer) {
-	now := t.Clock.Now()
-	c.timer, c.caller, c.causer, c.due = t, caller, causer, now+int64(timeout)
+// Begin has c begin at the instant now: the context of code that a caller gives so much time at
+// most. If the caller's own deadline is earlier, that counts, with the caller's cause.
+func (c *Context) Begin(t *clock.Clock, caller context.Context, now int64, timeout time.Duration, causer Causer) {
+	c.clock, c.caller, c.causer, c.due = t, caller, causer, now+int64(timeout)
 	if d, ok := caller.Deadline(); ok {
-		if at := t.Clock.Instant(d); at <= c.due {
+		if at := t.Instant(d); at <= c.due {
 			c.due, c.borrowed = max(at, now), true
 		}
-	}
-	c.quick = true
-	t.watch(c, now)
-}
-
-// Wait waits until the code has ended or its time is over, and reports whether it ended first.
-func (c *Context) Wait() bool {
-	<-c.ready
-	c.timer.forget(c)
-	return c.first.Load() == codeFirst
-}
-
-// Finish says that the code has ended, and reports whether that was first. The context goes on
-// until [Context.End]: others may use it still.
-func (c *Context) Finish() bool {
-	if !c.first.CompareAndSwap(nobody, codeFirst) {
-		return false
-	}
-	c.ready <- struct{}{}
-	return true
-}
-
-// Expire has the caller go on without the code, unless that has ended just now.
-func (c *Context) Expire() {
-	if c.first.CompareAndSwap(nobody, deadlineFirst) {
-		c.ready <- struct{}{}
 	}
 }
 
@@ -91,7 +60,7 @@ func (c *Context) Deadline() (time.Time, bool) {
 	if c.borrowed {
 		return c.caller.Deadline()
 	}
-	return c.timer.Clock.Time(c.due), true
+	return c.clock.Time(c.due), true
 }
 
 // Done is closed when the time is over, the code has ended, or the caller's context has.
@@ -99,13 +68,12 @@ func (c *Context) Done() <-chan struct{} { return c.real().Done() }
 
 // Err says why Done is closed, if it is.
 func (c *Context) Err() error {
-	made, ended := c.known()
-	switch {
-	case made != nil:
-		return made.Err()
-	case ended:
+	switch m := c.made.Load(); {
+	case m == &over:
 		return context.Canceled
-	case c.caller.Err() != nil, c.timer.Clock.Now() >= c.due:
+	case m != nil:
+		return m.Err()
+	case c.caller.Err() != nil, c.clock.Now() >= c.due:
 		return c.real().Err() // which has ended, and knows the cause
 	}
 	return nil
@@ -113,55 +81,41 @@ func (c *Context) Err() error {
 
 // Value passes the question on.
 func (c *Context) Value(key any) any {
-	made, ended := c.known()
-	switch {
-	case made != nil:
-		return made.Value(key)
-	case ended:
-		return c.real().Value(key)
+	if m := c.made.Load(); m == nil {
+		return c.caller.Value(key)
 	}
-	return c.caller.Value(key)
+	return c.real().Value(key)
 }
 
-// End ends the context: nobody is inside the code any more. One whose time was over before, or
-// whose caller had given up, has ended by that.
-func (c *Context) End() {
-	_ = c.Err() // which makes that known for good
-	c.mu.Lock()
-	c.ended = true
-	stop := c.stop
-	c.mu.Unlock()
-	if stop != nil {
-		stop()
+// End ends the context: nobody is inside the code any more, at the instant now. One whose time was
+// over before, or whose caller had given up, has ended by that.
+func (c *Context) End(now int64) {
+	m := c.made.Load()
+	if m == nil {
+		if c.caller.Err() == nil && now < c.due && c.made.CompareAndSwap(nil, &over) {
+			return
+		}
+		m = c.real()
+	}
+	if m != &over {
+		m.stop()
 	}
 }
 
-// known is the context that c stands for, if one has been made, and whether the code has ended.
-func (c *Context) known() (made context.Context, ended bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.made, c.ended
-}
-
-// real is the context of the standard library that c stands for from now on. It is made without
-// the lock, since that asks the caller's, so others may make one too: the first counts.
-func (c *Context) real() context.Context {
+// real is the context of the standard library that c stands for from now on. To make it asks the
+// caller's, so others may make one too: the first counts.
+func (c *Context) real() *made {
 	for {
-		made, ended := c.known()
-		if made != nil {
-			return made
+		was := c.made.Load()
+		if was != nil && was != &over {
+			return was
 		}
-		made, stop := c.build(ended)
-		c.mu.Lock()
-		first := c.made == nil && c.ended == ended
-		if first {
-			c.made, c.stop = made, stop
+		m := new(made)
+		m.Context, m.stop = c.build(was == &over)
+		if c.made.CompareAndSwap(was, m) {
+			return m
 		}
-		c.mu.Unlock()
-		if first {
-			return made
-		}
-		stop()
+		m.stop()
 	}
 }
 
@@ -169,39 +123,11 @@ func (c *Context) real() context.Context {
 func (c *Context) build(ended bool) (context.Context, context.CancelFunc) {
 	switch {
 	case ended: // whatever becomes of the caller's context later
-		made, stop := context.WithCancel(context.WithoutCancel(c.caller))
+		ctx, stop := context.WithCancel(context.WithoutCancel(c.caller))
 		stop()
-		return made, stop
+		return ctx, stop
 	case c.borrowed:
 		return context.WithCancel(c.caller)
 	}
-	return context.WithDeadlineCause(c.caller, c.timer.Clock.Time(c.due), c.causer.Cause())
-}
-
-// watch adds c, and gives it the channel that it is told by.
-func (t *Timer) watch(c *Context, now int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if n := len(t.spare); n > 0 && now >= 0 {
-		c.ready = t.spare[n-1]
-		t.spare = t.spare[:n-1]
-	} else {
-		c.ready = make(chan struct{}, 1)
-	}
-	t.addLocked(c, c.due, now)
-}
-
-// maxSpare bounds how many channels are kept.
-const maxSpare = 1024
-
-// forget removes c, whose channel has been told, and keeps that for another. One of a bubble
-// that t does not belong to stays there.
-func (t *Timer) forget(c *Context) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	shared := c.own == nil
-	t.removeLocked(c)
-	if shared && len(t.spare) < maxSpare {
-		t.spare = append(t.spare, c.ready)
-	}
+	return context.WithDeadlineCause(c.caller, c.clock.Time(c.due), c.causer.Cause())
 }

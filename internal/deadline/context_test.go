@@ -19,47 +19,48 @@ type because struct{ asked atomic.Int32 }
 
 func (b *because) Cause() error { b.asked.Add(1); return errLate }
 
-// Whoever waits goes on when the code ends or its time is over, whichever is first.
-func TestContext_WaitsForWhoIsFirst(t *testing.T) {
+// A context is over when its own time is, or its caller's if that is sooner.
+func TestContext_WhoseTimeItIs(t *testing.T) {
 	for name, tt := range map[string]struct {
-		takes, own time.Duration // of the code, and the caller's timeout; -1 is before all clocks
-		ended      bool
-		waits      time.Duration
-		borrowed   bool
+		own      time.Duration // the caller's timeout; -1 is before all clocks
+		due      time.Duration
+		borrowed bool
 	}{
-		"in time":                  {takes: time.Second, ended: true, waits: time.Second},
-		"late":                     {takes: 3 * time.Second, waits: 2 * time.Second},
-		"the caller's is sooner":   {takes: 3 * time.Second, own: time.Second, waits: time.Second, borrowed: true},
-		"the caller's is as soon":  {takes: 3 * time.Second, own: 2 * time.Second, waits: 2 * time.Second, borrowed: true},
-		"the caller's is later":    {takes: 3 * time.Second, own: time.Hour, waits: 2 * time.Second},
-		"the caller's is long ago": {takes: 3 * time.Second, own: -1, borrowed: true},
+		"its own":                  {due: 2 * time.Second},
+		"the caller's is sooner":   {own: time.Second, due: time.Second, borrowed: true},
+		"the caller's is as soon":  {own: 2 * time.Second, due: 2 * time.Second, borrowed: true},
+		"the caller's is later":    {own: time.Hour, due: 2 * time.Second},
+		"the caller's is long ago": {own: -1, borrowed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(time.Second)
-				timer, start, caller := &Timer{Clock: clock.New()}, time.Now(), t.Context()
+				k, start, caller := clock.New(), time.Now(), t.Context()
 				if tt.own > 0 {
 					caller = &until{caller, start.Add(tt.own)}
 				} else if tt.own < 0 {
 					caller = &until{caller, time.Time{}}
 				}
-				c := new(Context)
-				c.Begin(timer, caller, 2*time.Second, new(because))
-				finished := make(chan bool, 1)
-				go func() {
-					time.Sleep(tt.takes)
-					finished <- c.Finish()
-				}()
-				require.Equal(t, tt.ended, c.Wait())
-				require.Equal(t, tt.waits, time.Since(start))
+				c, now := new(Context), k.Now()
+				c.Begin(&k, caller, now, 2*time.Second, new(because))
+				require.Equal(t, tt.due, time.Duration(c.Due()-now))
 				require.Equal(t, tt.borrowed, c.Borrowed())
-				require.Equal(t, tt.ended, <-finished)
-				require.Equal(t, 0, timer.queue.Len())
-				require.Equal(t, 1, len(timer.spare))
-				timer.Close()
+				if tt.own >= 0 {
+					d, ok := c.Deadline()
+					require.True(t, ok)
+					require.Equal(t, tt.due, d.Sub(start))
+				}
 			})
 		})
 	}
+}
+
+// begin has a context begin that has a second.
+func begin(caller context.Context, why Causer) (c *Context, end func()) {
+	k := clock.New()
+	c = new(Context)
+	c.Begin(&k, caller, k.Now(), time.Second, why)
+	return c, func() { c.End(k.Now()) }
 }
 
 // until has a deadline that nobody watches.
@@ -70,20 +71,16 @@ type until struct {
 
 func (u *until) Deadline() (time.Time, bool) { return u.at, true }
 
-// A context that nobody asks makes nothing, and Finish does not end it: End does.
+// A context that nobody asks makes nothing.
 func TestContext_MadeOnceAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		timer, why := &Timer{Clock: clock.New()}, new(because)
-		c := new(Context)
-		c.Begin(timer, context.WithValue(t.Context(), key{}, "value"), time.Second, why)
+		why := new(because)
+		c, end := begin(context.WithValue(t.Context(), key{}, "value"), why)
 		require.Equal(t, nil, c.Err())
 		require.Equal(t, "value", c.Value(key{}))
-		c.Finish()
-		require.Equal(t, true, c.Wait())
-		require.Equal(t, nil, c.Err())
-		require.Equal(t, nil, c.made)
-		c.End()
-		require.Equal(t, nil, c.made)
+		require.Nil(t, c.made.Load())
+		end()
+		require.Same(t, &over, c.made.Load())
 		require.Equal(t, 0, int(why.asked.Load()))
 		require.Equal(t, context.Canceled, c.Err())
 		require.Equal(t, context.Canceled, context.Cause(c))
@@ -103,12 +100,11 @@ func TestContext_LateForGood(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				caller, cancel := context.WithCancel(t.Context())
-				c := new(Context)
-				c.Begin(&Timer{Clock: clock.New()}, caller, time.Second, new(because))
+				c, end := begin(caller, new(because))
 				ask(c)
-				require.Equal(t, false, c.Wait())
+				time.Sleep(time.Second)
 				synctest.Wait()
-				c.End()
+				end()
 				cancel()
 				require.Equal(t, context.DeadlineExceeded, c.Err())
 				require.Equal(t, errLate, context.Cause(c))
@@ -127,7 +123,7 @@ func (x *curious) asks() {
 	if c := x.of; c != nil {
 		x.of = nil
 		done := make(chan struct{})
-		go func() { defer close(done); c.known() }()
+		go func() { defer close(done); _ = c.Err() }()
 		<-done
 		x.of = c
 	}
@@ -141,32 +137,32 @@ func (x *curious) Value(k any) any             { x.asks(); return x.Context.Valu
 // The caller's context is asked nothing under the lock: its methods may take as long as they
 // like, or ask back.
 func TestContext_AsksCallerWithoutLock(t *testing.T) {
-	for name, use := range map[string]func(c *Context){
-		"Deadline": func(c *Context) { c.Deadline() },
-		"Done":     func(c *Context) { c.Done() },
-		"Err":      func(c *Context) { _ = c.Err() },
-		"Value":    func(c *Context) { c.Value(key{}) },
-		"End":      func(c *Context) { c.End() },
+	for name, use := range map[string]func(c *Context, end func()){
+		"Deadline": func(c *Context, _ func()) { c.Deadline() },
+		"Done":     func(c *Context, _ func()) { c.Done() },
+		"Err":      func(c *Context, _ func()) { _ = c.Err() },
+		"Value":    func(c *Context, _ func()) { c.Value(key{}) },
+		"End":      func(_ *Context, end func()) { end() },
 	} {
 		for _, before := range []string{"", "asked", "ended", "over"} {
 			t.Run(name+" "+before, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					own, cancel := context.WithCancel(context.Background())
 					defer cancel()
-					caller, c := &curious{Context: own}, new(Context)
-					c.Begin(&Timer{Clock: clock.New()}, caller, time.Second, new(because))
+					caller := &curious{Context: own}
+					c, end := begin(caller, new(because))
 					caller.of = c
 					switch before {
 					case "asked":
 						c.Done()
 					case "ended":
-						c.End()
+						end()
 					case "over":
-						c.Wait()
+						time.Sleep(time.Second)
 					}
-					use(c)
+					use(c, end)
 					caller.of = nil // the standard library asks it when c is over
-					c.End()
+					end()
 				})
 			})
 		}
@@ -175,18 +171,15 @@ func TestContext_AsksCallerWithoutLock(t *testing.T) {
 
 // Whoever asks while the code ends gets one and the same Done channel, which is closed.
 func TestContext_AskedWhileItEnds(t *testing.T) {
-	timer := &Timer{Clock: clock.New()}
 	for range 200 {
-		c := new(Context)
-		c.Begin(timer, context.Background(), time.Hour, new(because))
+		k, c := clock.New(), new(Context)
+		c.Begin(&k, context.Background(), k.Now(), time.Hour, new(because))
 		var all sync.WaitGroup
 		var done [4]<-chan struct{}
 		for i := range done {
 			all.Go(func() { done[i] = c.Done() })
 		}
-		all.Go(c.End)
-		all.Go(func() { c.Finish() })
-		require.Equal(t, true, c.Wait())
+		all.Go(func() { c.End(k.Now()) })
 		all.Wait()
 		for i := range done {
 			require.Equal(t, done[0], done[i])
@@ -194,24 +187,26 @@ func TestContext_AskedWhileItEnds(t *testing.T) {
 		}
 		require.Equal(t, context.Canceled, c.Err())
 	}
-	require.Equal(t, 1, len(timer.spare))
-	timer.Close()
 }
 
-// A channel of a testing/synctest bubble that a Timer from outside is used in stays there.
-func TestContext_ChannelStaysInItsBubble(t *testing.T) {
-	timer := &Timer{Clock: clock.New()}
-	for range 2 {
-		synctest.Test(t, func(t *testing.T) {
-			for _, takes := range []time.Duration{time.Second, time.Hour} {
-				start, c := time.Now(), new(Context)
-				c.Begin(timer, t.Context(), time.Minute, new(because))
-				time.AfterFunc(takes, func() { c.Finish() })
-				require.Equal(t, takes == time.Second, c.Wait())
-				require.Equal(t, min(takes, time.Minute), time.Since(start))
-				time.Sleep(time.Hour)
-			}
-		})
-	}
-	require.Equal(t, 0, len(timer.spare))
+// One whose time was over when the code ended has ended by that, also if nobody has asked, and one
+// whose caller had given up by that.
+func TestContext_EndsByWhatWasFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, end := begin(t.Context(), new(because))
+		time.Sleep(time.Second - 1)
+		end()
+		time.Sleep(1)
+		require.Equal(t, context.Canceled, c.Err())
+		c, end = begin(t.Context(), new(because))
+		time.Sleep(time.Second)
+		end()
+		require.Equal(t, errLate, context.Cause(c))
+		mine := errors.New("the caller's")
+		caller, cancel := context.WithCancelCause(t.Context())
+		c, end = begin(caller, new(because))
+		cancel(mine)
+		end()
+		require.Equal(t, mine, context.Cause(c))
+	})
 }

@@ -20,8 +20,7 @@ type Timer struct {
 	mu    sync.Mutex
 	queue heap.Heap[int64, Expirer]
 	timer *time.Timer
-	armed int64           // when the timer fires, no later than the first needs; zero if it does not run
-	spare []chan struct{} // for contexts to come
+	armed int64 // when the timer fires, no later than the first needs; zero if it does not run
 }
 
 // Expirer is what has a deadline. It embeds an [Entry].
@@ -34,7 +33,6 @@ type Expirer interface {
 type Entry struct {
 	own   *time.Timer // if the common one may not serve it
 	place int32       // in the queue, from one on; zero if it is not there
-	quick bool        // Expire does not block: it needs no goroutine
 }
 
 func (e *Entry) entry() *Entry { return e }
@@ -69,12 +67,10 @@ func (t *Timer) addOwnLocked(x Expirer, due, now int64) {
 	var own *time.Timer
 	own = time.AfterFunc(time.Duration(due-now), func() {
 		t.mu.Lock()
-		there := e.own == own // else it has been removed
-		here := there && !t.startLocked(x)
-		t.mu.Unlock()
-		if here {
-			x.Expire()
+		if e.own == own { // else it has been removed
+			t.startLocked(x)
 		}
+		t.mu.Unlock()
 	})
 	e.own = own
 }
@@ -118,34 +114,24 @@ func (t *Timer) armLocked(now int64) {
 
 // fire has those expire that are due.
 func (t *Timer) fire() {
-	var quick []Expirer
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	now := t.Clock.Now()
 	t.armed = 0
 	for t.queue.Len() > 0 && t.queue.Min() <= now {
 		x := t.queue.Top()
 		t.queue.Remove(0)
-		if !t.startLocked(x) {
-			quick = append(quick, x)
-		}
+		t.startLocked(x)
 	}
 	t.armLocked(now)
-	t.mu.Unlock()
-	for _, x := range quick {
-		x.Expire()
-	}
 }
 
-// startLocked has x expire on a goroutine of its own, unless it is quick. That is begun under
-// the lock, so that whoever finds x gone finds the goroutine counted.
-func (t *Timer) startLocked(x Expirer) bool {
-	switch {
-	case x.entry().quick:
-		return false
-	case t.Go != nil:
+// startLocked has x expire, on a goroutine of its own. That is begun under the lock, so that
+// whoever finds x gone finds the goroutine counted.
+func (t *Timer) startLocked(x Expirer) {
+	if t.Go != nil {
 		t.Go(x.Expire)
-	default:
+	} else {
 		go x.Expire()
 	}
-	return true
 }

@@ -46,32 +46,28 @@ func inSeconds(t *Timer, n int) int64 { return t.Clock.Now() + int64(n)*int64(ti
 
 // Each expires at its own instant, in whatever order they are added, unless it is removed.
 func TestTimer_EachAtItsInstant(t *testing.T) {
-	for name, quick := range map[string]bool{"on goroutines of their own": false, "on the timer's": true} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				timer := &Timer{Clock: clock.New()}
-				n := &notes{start: time.Now()}
-				var all []*told
-				for i, s := range []int{5, 1, 4, 2, 3, 9, 7} {
-					x := &told{Entry: Entry{quick: quick}, name: string(rune('a' + i)), to: n}
-					all = append(all, x)
-					timer.Add(x, inSeconds(timer, s))
-				}
-				timer.Remove(all[2])
-				timer.Remove(all[2]) // once more does nothing
-				timer.Remove(new(told))
-				time.Sleep(6500 * time.Millisecond)
-				timer.Remove(all[5])
-				timer.Remove(all[0]) // has expired
-				timer.Add(all[0], inSeconds(timer, 1))
-				time.Sleep(time.Hour)
-				require.Equal(t, []string{"b@1s", "d@2s", "e@3s", "a@5s", "g@7s", "a@7.5s"}, n.said())
-				timer.mu.Lock()
-				defer timer.mu.Unlock()
-				require.Equal(t, 0, timer.queue.Len())
-			})
-		})
-	}
+	synctest.Test(t, func(t *testing.T) {
+		timer := &Timer{Clock: clock.New()}
+		n := &notes{start: time.Now()}
+		var all []*told
+		for i, s := range []int{5, 1, 4, 2, 3, 9, 7} {
+			x := &told{name: string(rune('a' + i)), to: n}
+			all = append(all, x)
+			timer.Add(x, inSeconds(timer, s))
+		}
+		timer.Remove(all[2])
+		timer.Remove(all[2]) // once more does nothing
+		timer.Remove(new(told))
+		time.Sleep(6500 * time.Millisecond)
+		timer.Remove(all[5])
+		timer.Remove(all[0]) // has expired
+		timer.Add(all[0], inSeconds(timer, 1))
+		time.Sleep(time.Hour)
+		require.Equal(t, []string{"b@1s", "d@2s", "e@3s", "a@5s", "g@7s", "a@7.5s"}, n.said())
+		timer.mu.Lock()
+		defer timer.mu.Unlock()
+		require.Equal(t, 0, timer.queue.Len())
+	})
 }
 
 // What was removed early leaves the timer running, which costs less than stopping it; it fires
@@ -125,9 +121,8 @@ func TestTimer_GoroutineStartedUnderLock(t *testing.T) {
 			go f()
 		}
 		timer.Add(&told{name: "expires", to: n}, inSeconds(timer, 1))
-		timer.Add(&told{name: "quick", to: n, Entry: Entry{quick: true}}, inSeconds(timer, 2))
 		time.Sleep(3 * time.Second)
-		require.Equal(t, []string{"starts@1s", "expires@1s", "quick@2s"}, n.said())
+		require.Equal(t, []string{"starts@1s", "expires@1s"}, n.said())
 	})
 }
 
@@ -156,12 +151,11 @@ func TestTimer_BlockedHoldsUpNobody(t *testing.T) {
 // A Timer that was made outside testing/synctest bubbles serves one after the other.
 func TestTimer_FromOutsideABubble(t *testing.T) {
 	timer := &Timer{Clock: clock.New()}
-	for _, quick := range []bool{false, true} {
+	for range 2 {
 		synctest.Test(t, func(t *testing.T) {
 			n := &notes{start: time.Now()}
 			x, y, z := &told{name: "x", to: n}, &told{name: "y", to: n}, &told{name: "z", to: n}
 			for i, e := range []*told{x, y, z} {
-				e.quick = quick
 				timer.Add(e, inSeconds(timer, i+1))
 			}
 			timer.Remove(y)

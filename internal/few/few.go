@@ -1,6 +1,8 @@
 // Package few has lists that are almost always short.
 package few
 
+import "slices"
+
 // List is a list of values, of which the first four need no memory of their own. The zero value is
 // empty. It must not be copied while it is written.
 type List[T any] struct {
@@ -25,4 +27,14 @@ func (l *List[T]) At(i int) T {
 		return l.first[i]
 	}
 	return l.more[i-len(l.first)]
+}
+
+// Index is the place of v in *list, which it is added to if it is not there.
+func Index[T comparable](list *[]T, v T) int {
+	i := slices.Index(*list, v)
+	if i < 0 {
+		i = len(*list)
+		*list = append(*list, v)
+	}
+	return i
 }

@@ -23,3 +23,12 @@ func TestList(t *testing.T) {
 	}
 	assert.Zero(t, testing.AllocsPerRun(100, few), "allocations for four values")
 }
+
+func TestIndexAddsWhatIsNotThere(t *testing.T) {
+	var list []string
+	for _, v := range []string{"a", "b", "a", "c", "b"} {
+		i := Index(&list, v)
+		assert.Equal(t, v, list[i])
+	}
+	assert.Equal(t, []string{"a", "b", "c"}, list)
+}

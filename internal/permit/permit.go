@@ -152,22 +152,38 @@ func (s *State) Flags() (hasBegun, isKnown, wasHeld bool) {
 	return w&begun != 0, w&known != 0, w&held != 0
 }
 
-// Finished is Return, Judge and GaveBack in one, where the handler was the code, which has begun.
-func (s *State) Finished() { s.add(returned + judged + known + givenBack - oneCode) }
+// Finished is Return, Judge and GaveBack in one, where the code has begun, and has ended unless it is
+// the handler itself (isCode): then that ends with it.
+func (s *State) Finished(isCode bool) { s.add(returned + judged + known + givenBack - in(isCode)) }
+
+// in is the code that is inside if the handler is the code itself.
+func in(isCode bool) int32 {
+	if isCode {
+		return oneCode
+	}
+	return 0
+}
+
+// CanFinish reports whether FinishAlone would, but for Adopt.
+func (s *State) CanFinish(isCode bool) bool {
+	w := s.word.Load()
+	return w&held == 0 && w-uint32(in(isCode)) < oneCode
+}
 
 // Adopt has what the attempt holds be given back under a lock, and reports whether it was to be given
 // back without one until now, and is not yet.
 func (s *State) Adopt() bool { return s.word.Or(adopted)&(adopted|givenBack) == 0 }
 
-// FinishAlone is Finished, unless a stream has held the attempt open or Adopt came before. It
-// reports whether that was all there was to do but to give back what the attempt holds.
-func (s *State) FinishAlone() bool {
+// FinishAlone is Finished, unless code is inside still, a stream has held the attempt open or Adopt
+// came before. It reports whether that was all there was to do but to give back what the attempt holds.
+func (s *State) FinishAlone(isCode bool) bool {
 	for {
 		w := s.word.Load()
-		if w&(held|adopted) != 0 {
+		next := w - uint32(in(isCode))
+		if w&(held|adopted) != 0 || next >= oneCode {
 			return false
 		}
-		if s.word.CompareAndSwap(w, w+returned+judged+known+givenBack-oneCode) {
+		if s.word.CompareAndSwap(w, next+returned+judged+known+givenBack) {
 			return true
 		}
 	}

@@ -226,3 +226,37 @@ func isKnown(s *State) bool {
 	_, known, _ := s.Flags()
 	return known
 }
+
+// An attempt ends all at once only if nobody is inside but the handler that is the code, no stream has
+// held it open, and it has not been adopted.
+func TestFinishAlone(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		do     func(*State)
+		isCode bool
+		want   bool
+	}{
+		{"the handler is the code", func(*State) {}, true, true},
+		{"the code has ended before", func(s *State) { s.Leave() }, false, true},
+		{"the code is inside still", func(*State) {}, false, false},
+		{"it is adopted", func(s *State) { s.Adopt() }, true, false},
+		{"a stream has held it", func(s *State) { s.Hold(); s.EndHold() }, true, false},
+		{"its time is over", func(s *State) { s.Expire() }, true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var s State
+			s.Begin()
+			tt.do(&s)
+			can := s.CanFinish(tt.isCode)
+			if got := s.FinishAlone(tt.isCode); got != tt.want {
+				t.Fatalf("ended is %v", got)
+			}
+			if _, known, _ := s.Flags(); s.IsGivenBack() != tt.want || s.Over() != tt.want || known != tt.want {
+				t.Errorf("given back is %v, over %v, known %v", s.IsGivenBack(), s.Over(), known)
+			}
+			if tt.want && (s.Adopt() || s.Inside() || !can) {
+				t.Error("it can be adopted, or its code is inside")
+			}
+		})
+	}
+}

@@ -350,3 +350,96 @@ func TestPromise14_AttemptsAreTimedEachOnItsOwn(t *testing.T) {
 		time.Sleep(10 * time.Second)
 	})
 }
+
+// A cooperative tool runs on its caller's goroutine, and has its time all the same: one that ends with its
+// context has timed out, and one that does not is waited for, and is no failure.
+func TestCooperative_RunsOnTheCallersGoroutine(t *testing.T) {
+	for _, around := range [][]sluice.Interceptor{nil, {passing}} {
+		bubble(t, func(t *testing.T) {
+			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Minute})
+			r := newRig(t, sluice.Config{Interceptors: append(around, atMost(1), b)})
+			defer r.end()
+			own := sluice.Policy{Timeout: time.Second, Cooperative: true}
+			on := ""
+			r.tool(sluice.Spec{Name: "quick", Policy: own}, func(ctx context.Context) error {
+				d, ok := ctx.Deadline()
+				assert.True(t, ok)
+				assert.Equal(t, time.Second, time.Until(d))
+				assert.NoError(t, ctx.Err())
+				on = goroutine()
+				return nil
+			})
+			r.tool(sluice.Spec{Name: "heeds", Policy: own}, func(ctx context.Context) error {
+				<-ctx.Done()
+				assert.ErrorIs(t, context.Cause(ctx), sluice.ErrTimeout)
+				return ctx.Err()
+			})
+			r.tool(sluice.Spec{Name: "deaf", Policy: own}, sleeps(3*time.Second))
+			for range 3 {
+				start := time.Now()
+				require.NoError(t, r.call("quick"))
+				require.Equal(t, goroutine(), on)
+				require.NoError(t, r.call("deaf"))
+				require.Equal(t, 3*time.Second, time.Since(start))
+				assert.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("deaf")))
+				err := r.call("heeds")
+				require.ErrorIs(t, err, sluice.ErrTimeout)
+				require.NotErrorIs(t, err, sluice.ErrRejected)
+				require.Equal(t, 4*time.Second, time.Since(start))
+				assert.Equal(t, sluice.BreakerOpen, sluice.Must(b.State("heeds")))
+				require.NoError(t, b.Reset("heeds"))
+				r.idle()
+			}
+		})
+	}
+}
+
+// However the code of a cooperative tool ends, what it held is given back, and its context has ended.
+func TestCooperative_GivesBackHoweverItEnds(t *testing.T) {
+	for _, end := range endings {
+		t.Run(end.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
+				var kept context.Context
+				r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Timeout: time.Second, Cooperative: true}}, func(ctx context.Context) error {
+					kept = ctx
+					end.do()
+					return end.err
+				})
+				for range 3 {
+					_, err, returned := r.invokeApart(r.ctx, sluice.Request{Tool: "x"})
+					assert.Equal(t, end.name != "Goexit", returned)
+					assert.NotErrorIs(t, err, sluice.ErrRejected)
+					r.idle()
+					assert.Equal(t, context.Canceled, kept.Err())
+				}
+				r.end()
+			})
+		})
+	}
+}
+
+// The caller's own deadline is no timeout of a cooperative tool, and what it holds open ends with its time.
+func TestCooperative_OthersDeadlines(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(b)})
+		own := sluice.Policy{Timeout: time.Second, Cooperative: true}
+		r.tool(sluice.Spec{Name: "heeds", Policy: own}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		r.tool(sluice.Spec{Name: "streams", Policy: own}, func(ctx context.Context) error { _, _, err := sluice.Hold(ctx); return err })
+		ctx, cancel := context.WithTimeout(r.ctx, 100*ms)
+		defer cancel()
+		_, err := r.Invoke(ctx, sluice.Request{Tool: "heeds"})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NotErrorIs(t, err, sluice.ErrTimeout)
+		require.Equal(t, 100*ms, r.at())
+		require.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("heeds")))
+		require.NoError(t, r.call("streams"))
+		require.Equal(t, 1, r.Snapshot().InFlight)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Zero(t, r.Snapshot().InFlight)
+		require.Equal(t, "timeout", sluice.CodeOf(r.terminal("streams").Err))
+		r.end()
+	})
+}

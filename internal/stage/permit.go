@@ -22,6 +22,7 @@ type Tool struct {
 	Upstreams []*admit.Cell  // the fixed cells that a throttle of its calls pauses
 	Class     *admit.Class   // the tool's own limit, which a throttle pauses if nothing else
 	Direct    bool           // nothing stands between admission and the tool's code
+	Several   bool           // a call may have several attempts, also at once
 	Owner     any            // whose tool it is here
 
 	// Count counts calls that Close waits for beside those that it knows of, and attempts that nobody
@@ -53,13 +54,48 @@ type Permit struct {
 
 // Tally is what the attempts of one call add up to. The stage's lock guards it while attempts are
 // under way, also those that go on when the call is over; else it belongs to whoever is in charge
-// of the call.
+// of the call. What attempts that came without a ticket add to it needs no lock.
 type Tally struct {
-	more    atomic.Pointer[more] // nil until there is something to say
-	held    int64                // how long attempts held what they needed
-	waited  int32                // attempts that hold what they need and that somebody waits for
-	counted bool                 // those left are counted: the call is over
+	more   atomic.Pointer[more] // nil until there is something to say
+	held   int64                // how long the one attempt held what it needed
+	waited int32                // twice whether somebody waits for it, and one once it is counted
+	all    several              // instead of these two, if there may be several
 }
+
+// several is what attempts that may go on at once add up to.
+type several struct {
+	held   atomic.Int64
+	waited atomic.Int32
+}
+
+// add adds to how long attempts held what they needed, and to how many hold it and have somebody who
+// waits for them. It reports whether the call is over: those left are counted elsewhere.
+func (y *Tally) add(x *Tool, held int64, attempts int32) (over bool) {
+	if x.Several { // others may be at it, without the lock
+		y.all.held.Add(held)
+		return y.all.waited.Add(2*attempts)&1 != 0
+	}
+	y.held += held
+	y.waited += 2 * attempts
+	return y.waited&1 != 0
+}
+
+// isOver reports whether the call is over, and those left are counted. The stage is locked.
+func (y *Tally) isOver() bool { return (y.waited|y.all.waited.Load())&1 != 0 }
+
+// end says that the call, of x, is over. It answers how many attempts are left that somebody has waited
+// for so far. The stage is locked.
+func (y *Tally) end(x *Tool) (left int) {
+	if x.Several {
+		return int(y.all.waited.Add(1) / 2)
+	}
+	y.waited++
+	return int(y.waited / 2)
+}
+
+// Held is how long attempts have held what they needed. Whoever asks is in charge of the call, or has
+// locked the stage.
+func (y *Tally) Held() time.Duration { return time.Duration(y.held + y.all.held.Load()) }
 
 // more is what there is to say of calls that waited, or are charged for, or hold streams.
 type more struct {
@@ -136,21 +172,24 @@ func (y *Tally) charge(t *admit.Ticket) {
 // attempt of the call.
 func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now int64) {
 	p.Attempt, p.Granted, p.ticket, p.live, p.tool, p.tally = attempt, now, t, true, x, y
-	y.waited++
 	y.Waited(t, now)
-	if y.counted {
+	if y.add(x, 0, 1) {
 		x.Count(1, 1)
 	}
 }
 
-// GrantQuick is Grant for an attempt that takes all that calls of x need without the lock, if it can:
-// the one attempt of a call. It reports whether it has.
-func (p *Permit) GrantQuick(x *Tool, y *Tally, level int8, now int64) bool {
+// GrantQuick is Grant for an attempt that takes all that calls of x need without the lock, if it can.
+// It reports whether it has.
+func (p *Permit) GrantQuick(x *Tool, y *Tally, level int8, attempt int32, now int64) bool {
 	if !x.Needs.Take(now, &p.pass) {
 		return false
 	}
-	p.Attempt, p.Granted, p.quick, p.level, p.tool, p.tally = 1, now, true, level, x, y
-	y.waited++
+	p.Attempt, p.Granted, p.quick, p.level, p.tool, p.tally = attempt, now, true, level, x, y
+	if !x.Several {
+		y.waited = 2
+	} else if y.add(x, 0, 1) {
+		x.Count(1, 1)
+	}
 	return true
 }
 
@@ -159,6 +198,9 @@ func (p *Permit) MakeOver(x *Tool) {
 	p.State.MakeOver()
 	p.Attempt, p.tool = 1, x
 }
+
+// IsQuick reports whether the attempt came without a ticket.
+func (p *Permit) IsQuick() bool { return p.quick }
 
 // Tool is where the attempt was admitted; nil if it was not.
 func (p *Permit) Tool() *Tool { return p.tool }
@@ -286,49 +328,63 @@ func (p *Permit) GiveBack(now int64, list []Throttle) *Returned {
 	return r
 }
 
-// Finish is GiveBack of an attempt that is a success and whose handler, which is its code, has returned,
-// all at once. It reports whether that was all there was to do; else it has done nothing.
-func (p *Permit) Finish(now int64) (done bool) {
-	if p.quick && p.FinishAlone() {
-		p.finishQuick(now)
-		return true
+// Ending is what Finish did.
+type Ending uint8
+
+// The endings.
+const (
+	NotEnded  Ending = iota // nothing
+	Ended                   // all there was to do
+	EndedLate               // all but what is left of an attempt that had been counted as abandoned
+)
+
+// Finish is GiveBack of an attempt that is a success and whose handler has returned, all at once. Its
+// code has begun, and if that is not the handler itself it has ended. Nobody else may say meanwhile that
+// nobody waits for the attempt.
+func (p *Permit) Finish(now int64) Ending {
+	isCode := p.tool.Direct
+	if p.quick && p.FinishAlone(isCode) {
+		if p.finishQuick(now) {
+			return EndedLate
+		}
+		return Ended
 	}
-	if !p.quick && p.ticket.Place() > 0 { // what it has waited for changes no more: that needs no lock
+	if !p.quick && !p.tool.Several && p.ticket.Place() > 0 { // what it has waited for changes no more: that needs no lock
 		p.ahead = true
 		p.tally.write(p.tool, p.ticket, p.Attempt)
 	}
-	s := p.lock()
-	if _, _, held := p.Flags(); !held {
+	s, done := p.lock(), false
+	if p.CanFinish(isCode) {
 		p.Outcome = breaker.Success
 		done = p.finish(s, now)
 	}
 	s.Unlock()
-	if done {
-		p.Finished()
+	if !done {
+		return NotEnded
 	}
-	return done
+	p.Finished(isCode)
+	return Ended
 }
 
-// finishQuick gives back what an attempt holds that has no ticket, a success.
-func (p *Permit) finishQuick(now int64) {
+// finishQuick gives back what an attempt holds that has no ticket, a success. It reports whether the
+// attempt had been counted as one that nobody waits for.
+func (p *Permit) finishQuick(now int64) (abandoned bool) {
 	if left := p.tool.Needs.Give(&p.pass, now-p.Granted); left > 0 {
 		s := p.tool.Stage.Lock()
 		s.M.End(now, p.tool.Needs, &p.pass, left, p.Granted)
 		s.Unlock()
 	}
-	p.tally.held += now - p.Granted
-	p.tally.waited--
+	return p.tally.add(p.tool, now-p.Granted, -1)
 }
 
 // finish gives back what an attempt holds, unless somebody has to be told.
 func (p *Permit) finish(s *Stage, now int64) (done bool) {
 	t, y := p.ticket, p.tally
-	if p.left || y.counted || len(t.Settled()) > 0 {
+	if p.left || y.isOver() || len(t.Settled()) > 0 {
 		return false
 	}
 	s.M.Finish(now, t, p.Outcome)
-	p.conclude(now)
-	y.waited--
+	p.conclude(now, 1)
 	p.live = false
 	p.free(s)
 	return true
@@ -355,12 +411,12 @@ func (p *Permit) giveBack(s *Stage, now int64, list []Throttle) *Returned {
 	}
 	waits := stream != nil && stream.Keeps != nil
 	abandoned := p.left
-	if !p.left {
-		p.conclude(now)
-		if !waits {
-			y.waited--
-			abandoned = y.counted
-		}
+	switch {
+	case p.left:
+	case waits:
+		p.conclude(now, 0)
+	default:
+		abandoned = p.conclude(now, 1)
 	}
 	var r *Returned
 	if used := t.Settled(); abandoned || waits || len(used) > 0 {
@@ -395,9 +451,7 @@ func (p *Permit) abandon(now int64) {
 		return
 	}
 	p.left = true
-	p.conclude(now)
-	p.tally.waited--
-	if !p.tally.counted { // else it is with the call's others
+	if !p.conclude(now, 1) { // else it is counted with the call's others
 		p.tool.Count(1, 1)
 	}
 }
@@ -414,16 +468,14 @@ func (p *Permit) note() {
 	}
 }
 
-// conclude adds the attempt, which is over for its caller, to what its call's attempts add up to.
-func (p *Permit) conclude(now int64) {
+// conclude adds the attempt, which is over for its caller, to what its call's attempts add up to, and
+// counts out those that somebody has waited for: it, or none. It reports whether the call is over.
+func (p *Permit) conclude(now int64, waited int32) (over bool) {
 	if !p.noted && (p.ahead || p.tool.says(p.ticket)) {
 		p.note()
 	}
-	p.tally.held += now - p.Granted
+	return p.tally.add(p.tool, now-p.Granted, -waited)
 }
-
-// Held is how long attempts have held what they needed. Whoever asks is in charge of the call.
-func (y *Tally) Held() time.Duration { return time.Duration(y.held) }
 
 // IsPlain reports whether there is nothing to say of the attempts but how long they ran.
 func (y *Tally) IsPlain() bool { return y.more.Load() == nil }
@@ -447,7 +499,7 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 		s := x.Stage.Lock()
 		defer s.Unlock()
 	}
-	c.Held = time.Duration(y.held)
+	c.Held = y.Held()
 	var stream *Stream
 	if m := y.more.Load(); m != nil {
 		c.Record, c.Queued = m.record, y.Queued()
@@ -456,15 +508,16 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 		}
 	}
 	if x != nil {
-		y.own().sealed, y.counted = true, true
+		y.own().sealed = true
 		if c.Waits = stream != nil && stream.p.live; c.Waits {
 			if !stream.p.left {
-				y.waited--
+				y.add(x, 0, -1)
 			}
 			stream.Keeps, stream.Record = keep(), c.Record
 			x.Count(1, 0)
 		}
-		x.Count(int(y.waited), int(y.waited))
+		left := y.end(x)
+		x.Count(left, left)
 	}
 	if stream != nil && !c.Waits {
 		c.Err = stream.Err
@@ -475,6 +528,6 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 // others of it may be under way.
 func (y *Tally) Sum(c *Conclusion, x *Tool, r *record.Record) {
 	s := x.Stage.Lock()
-	*c = Conclusion{Record: r, Queued: y.Queued(), Held: time.Duration(y.held)}
+	*c = Conclusion{Record: r, Queued: y.Queued(), Held: y.Held()}
 	s.Unlock()
 }
