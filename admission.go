@@ -11,7 +11,6 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/permit"
-	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -20,24 +19,16 @@ import (
 // waits for them, and what is given back. It never changes once it is compiled.
 type admission struct {
 	tool             *tool
-	at               stage.Tool    // where its calls are admitted, and what permits know of it
-	dropped          bool          // its plan no longer keeps the cells of parts; guarded by the stage's lock
-	next             Handler       // what admitted calls run; nil means the tool itself
-	parts            []part        // narrow before wide
+	at               stage.Tool // where its calls are admitted, and what permits know of it
+	next             Handler    // what admitted calls run; nil means the tool itself
+	needs            stage.Needs
 	keys             []rules.Scope // to ask each call for
 	units            []string      // to ask the cost of
+	asks             bool          // functions say some of that
 	timeout, maxWait time.Duration
 	cooperative      bool // its code needs no goroutine for that
 	classify         func(Call, Result, error) Outcome
 	cost             func(Call, string) int64
-}
-
-// part is one constraint on the tool's calls.
-type part struct {
-	class *admit.Class
-	cell  *admit.Cell // unless keyed
-	key   int         // in keys
-	unit  int         // in units, or -1: every call takes one
 }
 
 // newAdmission compiles what e's gates, and the tool's own policy, ask of it.
@@ -51,36 +42,26 @@ func newAdmission(e *Executor, t *tool) *admission {
 			if !applies {
 				continue
 			}
-			p := part{class: l.class, unit: -1, key: -1}
+			p := stage.Part{Class: l.class, Unit: -1, Key: -1, Some: l.scope.Kind() == rules.ByKey}
 			if l.scope.Keyed() {
-				p.key = few.Index(&a.keys, l.scope)
+				p.Key = few.Index(&a.keys, l.scope)
 			} else {
-				p.cell = s.M.Pin(s.Now(), l.class, key)
+				p.Cell = s.M.Pin(s.Now(), l.class, key)
 			}
 			if l.class.Kind == admit.Tokens || l.class.Kind == admit.Slots && l.class.Unit != "" {
-				p.unit = few.Index(&a.units, l.class.Unit)
+				p.Unit = few.Index(&a.units, l.class.Unit)
 			}
-			a.parts = append(a.parts, p)
+			a.needs.Parts = append(a.needs.Parts, p)
 		}
 	}
-	slices.SortStableFunc(a.parts, func(x, y part) int { return cmp.Compare(x.class.Order(), y.class.Order()) })
-	var fixed []*admit.Cell
-	var keyed []*admit.Class
-	for _, p := range a.parts {
-		if p.cell != nil {
-			fixed = append(fixed, p.cell)
-		} else {
-			keyed = append(keyed, p.class)
-		}
-	}
-	s.M.Together(fixed, keyed)
-	a.configure(e, class, s.M)
+	slices.SortStableFunc(a.needs.Parts, func(x, y stage.Part) int { return cmp.Compare(x.Class.Order(), y.Class.Order()) })
+	a.configure(e, class)
 	s.Unlock()
 	return a
 }
 
 // configure takes the settings of the tool's policy, else of the executor.
-func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine) {
+func (a *admission) configure(e *Executor, class *admit.Class) {
 	p := &a.tool.spec.Policy
 	a.at = stage.Tool{
 		Stage:   e.stage,
@@ -92,8 +73,8 @@ func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine)
 		Owner:   a,
 		Count:   e.countMore,
 	}
-	for i := range a.parts {
-		if c := a.parts[i].cell; c != nil && c.Class().Upstream {
+	for _, p := range a.needs.Parts {
+		if c := p.Cell; c != nil && c.Class().Upstream {
 			a.at.Upstreams = append(a.at.Upstreams, c)
 		}
 	}
@@ -101,22 +82,15 @@ func (a *admission) configure(e *Executor, class *admit.Class, m *admit.Machine)
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
 	a.cost, a.classify = p.Cost, firstOpinion(p.Classify, e.conf.Classify)
 	if a.cost == nil && slices.Equal(a.units, []string{""}) {
-		for i := range a.parts {
-			a.parts[i].unit = -1
+		for i := range a.needs.Parts {
+			a.needs.Parts[i].Unit = -1
 		}
 		a.units = nil
 	}
-	if len(a.keys) == 0 && len(a.units) == 0 {
-		list := make([]admit.Need, len(a.parts))
-		for i, p := range a.parts {
-			list[i] = admit.Need{Cell: p.cell, N: 1}
-		}
-		a.at.Needs, a.at.Costs = admit.NewNeedSet(list), record.Costs([]record.Cost{}, list, nil)
-		// What answers inside, instead of the tool, has its token given back, exactly.
-		if len(e.inner) == 0 || !slices.ContainsFunc(a.parts, func(p part) bool { return p.class.Kind == admit.Tokens }) {
-			m.Quicken(a.at.Needs)
-		}
-	}
+	a.asks = len(a.units) > 0 || slices.ContainsFunc(a.keys, func(s rules.Scope) bool { return s.Kind() == rules.ByKey })
+	// What answers inside, instead of the tool, has its token given back, exactly.
+	quick := len(e.inner) == 0 || !slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Kind == admit.Tokens })
+	a.needs.Compile(&a.at, len(a.keys), len(a.units), quick)
 }
 
 // when is the present instant and that of its caller's deadline, or admit.Never.
@@ -126,8 +100,8 @@ type when struct{ now, finish int64 }
 // keys and costs.
 type asked struct {
 	when
-	keys  few.List[string]
-	costs few.List[int64]
+	stage.Answers
+	at *stage.Tool // the tool as calls with those keys see it
 }
 
 // ask is when c comes to admission, or why it must not. The present instant is now, unless that is zero.
@@ -152,11 +126,22 @@ func (a *admission) ask(ctx context.Context, c *Call, now int64) (when, error) {
 	return when{now, finish}, nil
 }
 
-// askUser runs key and cost functions, if there are any, outside every lock.
-func (a *admission) askUser(c *Call, q *asked) (err error) {
-	if a.at.Needs != nil {
-		return nil
+// answer makes q what is to be known of c before the stage is locked.
+func (a *admission) answer(c *Call, w when, q *asked) (err error) {
+	if q.when = w; a.asks {
+		err = a.askUser(c, q)
+		q.now = a.at.Stage.Clock.Now() // foreign code has run
+	} else {
+		err = a.askKeys(c, c.inv, q)
 	}
+	if err == nil {
+		q.at = a.needs.Of(&q.Answers)
+	}
+	return err
+}
+
+// askUser runs key and cost functions, outside every lock.
+func (a *admission) askUser(c *Call, q *asked) (err error) {
 	normal, inv, run, code := false, c.inv, c.run, c.code
 	c.inv, c.run, c.code = nil, nil, nil // see shown
 	defer func() {
@@ -164,13 +149,9 @@ func (a *admission) askUser(c *Call, q *asked) (err error) {
 			err = inv.refused(ErrRejected, "", caught(c.Tool, recover()))
 		}
 	}()
-	for _, s := range a.keys {
-		k := keyOf(s, c)
-		if len(k) > rules.MaxKeyBytes {
-			normal = true
-			return inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
-		}
-		q.keys.Add(k)
+	if err := a.askKeys(c, inv, q); err != nil {
+		normal = true
+		return err
 	}
 	for _, u := range a.units {
 		n := int64(1)
@@ -183,49 +164,20 @@ func (a *admission) askUser(c *Call, q *asked) (err error) {
 		case u != "":
 			n = a.tool.shared.learned.Estimate(u)
 		}
-		q.costs.Add(n)
+		q.Costs.Add(n)
 	}
 	normal = true
-	q.now = a.at.Stage.Clock.Now() // foreign code has run
 	return nil
 }
 
-// cellFunc finds or makes the cell of a key: Machine.Cell, or Machine.Peek for a forecast.
-type cellFunc func(*admit.Machine, int64, *admit.Class, string) *admit.Cell
-
-// fill gives t its needs, with cells of new keys made by cell, or answers that a table of keys is full.
-func (a *admission) fill(s *stage.Stage, t *admit.Ticket, c *Call, q *asked, cell cellFunc) error {
-	parts := a.parts
-	for i := range parts {
-		p := &parts[i]
-		n := int64(1)
-		if p.unit >= 0 {
-			switch n = q.costs.At(p.unit); {
-			case p.class.Kind == admit.Tokens:
-				n = min(n, p.class.Rate.Burst()) // zero too: what it turns out to use counts
-			case n == 0:
-				continue
-			default:
-				n = min(n, rules.MaxLimit+1) // too wide whatever it is, and sums stay in range
-			}
+// askKeys asks what c counts under.
+func (a *admission) askKeys(c *Call, inv *invocation, q *asked) error {
+	for _, s := range a.keys {
+		k := keyOf(s, c)
+		if len(k) > rules.MaxKeyBytes {
+			return inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
 		}
-		x := p.cell
-		if x == nil || a.dropped {
-			key := ""
-			if x != nil {
-				key = x.Key()
-			} else if key = q.keys.At(p.key); key == "" && a.keys[p.key].Kind() == rules.ByKey {
-				continue
-			}
-			if x = cell(s.M, q.now, p.class, key); x == nil {
-				err := c.inv.refused(ErrSaturated, p.class.Name, errors.New("sluice: all its keys are busy"))
-				if at := s.M.Vacancy(p.class); at != admit.Never {
-					err.RetryAfter = time.Duration(max(0, at-q.now))
-				}
-				return err
-			}
-		}
-		s.M.Add(t, x, n)
+		q.Keys.Add(k)
 	}
 	return nil
 }
@@ -307,20 +259,36 @@ func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, er
 	if err != nil {
 		return nil, err
 	}
-	if r := a.quickly(ctx, c, w); r != nil {
-		return r, nil
+	if a.at.Needs != nil {
+		if r := a.quickly(ctx, c, w, &a.at); r != nil {
+			return r, nil
+		}
 	}
-	r, t, err := a.arrive(ctx, c, w, nil)
+	return a.come(ctx, c, w)
+}
+
+// come admits c's attempt, of which has to be asked what it needs, or which has to come to the stage.
+func (a *admission) come(ctx context.Context, c *Call, w when) (*running, error) {
+	var q asked
+	if err := a.answer(c, w, &q); err != nil {
+		return nil, err
+	}
+	if a.at.Needs == nil {
+		if r := a.quickly(ctx, c, q.when, q.at); r != nil {
+			return r, nil
+		}
+	}
+	r, t, err := a.arrive(ctx, c, &q, nil)
 	if t != nil {
 		r, err = a.await(ctx, c, t)
 	}
 	return r, err
 }
 
-// quickly admits c's attempt without the lock, or answers nil if it has to come to the stage.
-func (a *admission) quickly(ctx context.Context, c *Call, w when) *running {
+// quickly admits c's attempt at x without the lock, or answers nil if it has to come to the stage.
+func (a *admission) quickly(ctx context.Context, c *Call, w when, x *stage.Tool) *running {
 	inv := c.inv
-	if a.at.Needs == nil || w.now >= w.finish || c.run != nil || inv.parent.Load() != nil || inv.plan.exec.closed() {
+	if x.Needs == nil || w.now >= w.finish || c.run != nil || inv.parent.Load() != nil || inv.plan.exec.closed() {
 		return nil
 	}
 	r := &inv.first.running
@@ -332,7 +300,7 @@ func (a *admission) quickly(ctx context.Context, c *Call, w when) *running {
 	default: // it has met something that is to be forgotten
 		return nil
 	}
-	if !r.GrantQuick(&a.at, &inv.first.Tally, rules.Level(c.Priority), c.Attempt, w.now) {
+	if !r.GrantQuick(x, &inv.first.Tally, rules.Level(c.Priority), c.Attempt, w.now) {
 		return nil
 	}
 	return r
@@ -388,15 +356,13 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *run
 
 // arrive asks for admission. It answers the attempt, if it may run, else the ticket with which the call
 // waits: its owner is x, if that is not nil, or a waiter.
-func (a *admission) arrive(ctx context.Context, c *Call, w when, x *submission) (*running, *admit.Ticket, error) {
-	inv, q := c.inv, asked{when: w}
-	if err := a.askUser(c, &q); err != nil {
-		return nil, nil, err
-	}
-	s, t, err := a.present(c, &q, (*admit.Machine).Cell)
+func (a *admission) arrive(ctx context.Context, c *Call, q *asked, x *submission) (*running, *admit.Ticket, error) {
+	inv := c.inv
+	s, t, err := a.present(c, q, (*admit.Machine).Cell)
 	if err != nil {
 		return nil, nil, err
 	}
+	a.needs.Note(t, &q.Answers)
 	switch s.M.Arrive(q.now, t) {
 	case admit.Running:
 		r := a.run(ctx, c, t, q.now)
@@ -419,7 +385,7 @@ func (a *admission) arrive(ctx context.Context, c *Call, w when, x *submission) 
 }
 
 // present locks the stage and makes the ticket with which c comes to it. If it fails, it locks nothing.
-func (a *admission) present(c *Call, q *asked, cell cellFunc) (*stage.Stage, *admit.Ticket, error) {
+func (a *admission) present(c *Call, q *asked, cell stage.CellFunc) (*stage.Stage, *admit.Ticket, error) {
 	s := a.at.Stage.Lock()
 	if c.inv.plan.exec.closed() {
 		s.Unlock()
@@ -427,9 +393,11 @@ func (a *admission) present(c *Call, q *asked, cell cellFunc) (*stage.Stage, *ad
 	}
 	s.M.Advance(q.now) // what is due comes first
 	t := s.M.Ticket()
-	if a.at.Needs != nil && !a.dropped {
-		s.M.Fixed(t, a.at.Needs)
-	} else if err := a.fill(s, t, c, q, cell); err != nil {
+	if full := a.needs.Fill(q.now, t, q.at, &q.Answers, cell); full != nil {
+		err := c.inv.refused(ErrSaturated, full.Name, errors.New("sluice: all its keys are busy"))
+		if at := s.M.Vacancy(full); at != admit.Never {
+			err.RetryAfter = time.Duration(max(0, at-q.now))
+		}
 		s.M.Free(t)
 		s.Unlock()
 		return nil, nil, err

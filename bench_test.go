@@ -79,6 +79,35 @@ func BenchmarkInvoke(b *testing.B) {
 	}
 }
 
+// BenchmarkKeyed is the whole call where a limit and a rate count by tenant, of so many tenants in an
+// order without a pattern.
+func BenchmarkKeyed(b *testing.B) {
+	for _, n := range []int{1, 100, 100_000} {
+		b.Run(fmt.Sprint(n, " tenants"), func(b *testing.B) {
+			exec := newExec(b, sluice.Config{Interceptors: append(benchGates(),
+				sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
+					Name: "keyed limit", Limits: []sluice.Limit{{Max: 1 << 20, MaxKeys: n, Scope: sluice.ByTenant}}})),
+				sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
+					Name: "keyed rate", Scope: sluice.ByTenant, Rates: []sluice.Rate{{N: 1e12}}, MaxKeys: n})))})
+			sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "noop"}, noop))
+			tenants := make([]context.Context, n)
+			input := any(7)
+			for i := range tenants {
+				tenants[i] = sluice.WithPipelineContext(context.Background(), sluice.PipelineContext{Tenant: fmt.Sprint("tenant ", i)})
+				for range 3 {
+					exec.Invoke(tenants[i], sluice.Request{ID: "a", Tool: "noop", Input: input})
+				}
+			}
+			b.ReportAllocs()
+			for i := uint32(1); b.Loop(); i = i*1664525 + 1013904223 {
+				if _, err := exec.Invoke(tenants[int(i>>4)%n], sluice.Request{ID: "a", Tool: "noop", Input: input}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkTyped is the same through a wrapped function.
 func BenchmarkTyped(b *testing.B) {
 	exec := newExec(b, sluice.Config{Interceptors: benchGates()})

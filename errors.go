@@ -427,9 +427,9 @@ func (a *admission) anonymous(c *admit.Cell) bool {
 	if c == nil || c.Key() != "" {
 		return false
 	}
-	for i := range a.parts {
-		if p := &a.parts[i]; p.class == c.Class() {
-			return p.key >= 0 && a.keys[p.key].Kind() == rules.ByTenant
+	for _, p := range a.needs.Parts {
+		if p.Class == c.Class() {
+			return p.Key >= 0 && a.keys[p.Key].Kind() == rules.ByTenant
 		}
 	}
 	return false

@@ -406,7 +406,12 @@ func (x *submission) submit(c *Call, now int64) {
 		x.End(err)
 		return
 	}
-	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, w, x)
+	var q asked
+	if err := x.inv.plan.adm.answer(c, w, &q); err != nil {
+		x.End(err)
+		return
+	}
+	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, &q, x)
 	switch {
 	case err != nil:
 		x.End(err)

@@ -154,8 +154,8 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	if err != nil {
 		return d, err
 	}
-	q := asked{when: w}
-	if err := a.askUser(c, &q); err != nil {
+	var q asked
+	if err := a.answer(c, w, &q); err != nil {
 		return d, err
 	}
 	s, t, err := a.present(c, &q, (*admit.Machine).Peek)

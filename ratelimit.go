@@ -295,10 +295,9 @@ func (a *admission) throttles(met []blame.Throttle) (list []stage.Throttle) {
 // aim finds what the narrowest of parts is that a's limits tell apart.
 func (a *admission) aim(parts []ThrottlePart) stage.Aim {
 	return stage.Narrowest(parts, func(kind string) (list []*admit.Class) {
-		for i := range a.parts {
-			l := &a.parts[i]
-			if l.class.Upstream && l.key >= 0 && a.keys[l.key].Kind() == rules.ByKey && a.keys[l.key].Name() == kind {
-				list = append(list, l.class)
+		for _, l := range a.needs.Parts {
+			if l.Class.Upstream && l.Key >= 0 && a.keys[l.Key].Kind() == rules.ByKey && a.keys[l.Key].Name() == kind {
+				list = append(list, l.Class)
 			}
 		}
 		return list

@@ -543,15 +543,7 @@ func (e *Executor) newPlan(t *tool) *plan {
 func (e *Executor) drop(gone []*plan) (then func()) {
 	s := e.stage.Lock()
 	for _, p := range gone {
-		p.adm.dropped = true
-		if p.adm.at.Needs != nil {
-			s.M.Retire(p.adm.at.Needs)
-		}
-		for _, x := range p.adm.parts {
-			if x.cell != nil {
-				s.M.Unpin(s.Now(), x.cell)
-			}
-		}
+		p.adm.needs.Drop()
 	}
 	return s.Release().Follow
 }

@@ -110,21 +110,28 @@ type Cell struct {
 	adaptive     bool  // class.Adaptive is not nil
 	shared       bool  // class.Semaphore is not nil
 	dirty        bool
-	deputies     int32 // lanes that wait elsewhere and stand for those here
-	pins         int32 // plans that need it, if its class is by plan
-	index        int32 // in class.list
+	open         bool   // its latch is
+	edition      uint32 // Tokens: another when the balance is changed by more than calls
+	deputies     int32  // lanes that wait elsewhere and stand for those here
+	pins         int32  // plans that need it, if its class is by plan
+	index        int32  // in class.list; gone if it has been forgotten
 
-	idleFrom    int64 // its key in the heap of idle cells
-	limit, used int64 // Slots
+	idleFrom   int64 // its key in the heap of idle cells
+	*slotCount       // Slots; else nil
+	breaker    *breaker.Breaker
+	key        string
+	id         uint64 // for hashing lanes
+	common     *common
+	latch      *latched // of what calls need that may come the quick way; else nil
+}
+
+// slotCount is what cells of slots count.
+type slotCount struct {
+	limit, used int64
 	taken       int64 // of the semaphore, if shared: more than used only while an event lasts
-	held        int64 // Slots: how long calls held theirs lately, on average
+	held        int64 // how long calls held theirs lately, on average
 	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
-	breaker     *breaker.Breaker
-	key         string
-	id          uint64 // for hashing lanes
-	aimd        *aimd  // Slots, if adaptive
-	common      *common
-	latch       *latched // of what calls need that may come the quick way; else nil
+	aimd        *aimd // if adaptive
 }
 
 // Class is what c shares with its siblings.
@@ -142,7 +149,19 @@ type Need struct {
 }
 
 func newCell(k *Class, key string) *Cell {
-	c := &Cell{class: k, kind: k.Kind, key: key, limit: k.Limit, adaptive: k.Adaptive != nil,
+	var c *Cell
+	var count *slotCount
+	if k.Kind == Slots {
+		x := new(struct { // one beside the other
+			cell  Cell
+			count slotCount
+		})
+		c, count = &x.cell, &x.count
+		count.limit = k.Limit
+	} else {
+		c = new(Cell)
+	}
+	*c = Cell{class: k, kind: k.Kind, key: key, slotCount: count, adaptive: k.Adaptive != nil,
 		shared: k.Semaphore != nil, timer: -1, idle: -1, common: &k.common}
 	if k.MaxKeys == 0 {
 		c.common = new(common)
@@ -205,7 +224,10 @@ func (m *Machine) shrink(k *Class, n int) bool {
 // fall idle.
 func (m *Machine) SetMaxKeys(now int64, k *Class, n int) {
 	m.advance(now)
-	if k.MaxKeys = n; n > 0 {
+	if k.MaxKeys = n; n > 0 && len(k.list) > n {
+		for _, c := range k.list {
+			c.shut() // until there are few enough: see usual
+		}
 		m.shrink(k, n)
 	}
 }
@@ -228,7 +250,10 @@ func (m *Machine) mayIdle(c *Cell) {
 	c.class.idle.Push(c.idleFrom, 0, c)
 }
 
-// forget takes c out of its class.
+// gone is the index of a cell that has been forgotten.
+const gone = -1
+
+// forget takes c, which is shut and stays so, out of its class.
 func (k *Class) forget(c *Cell) {
 	if c.idle >= 0 {
 		k.idle.Remove(c.idle)
@@ -238,6 +263,7 @@ func (k *Class) forget(c *Cell) {
 	k.list[c.index] = k.list[last]
 	k.list[c.index].index = c.index
 	k.list[last] = nil
+	c.index = gone
 	k.list = k.list[:last]
 	if last == 0 && cap(k.list) > keep { // the room for as many as there ever were
 		k.cells, k.list = nil, nil

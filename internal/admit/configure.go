@@ -166,7 +166,7 @@ func (m *Machine) requeue(pick func(*Ticket) bool, edit func([]Need) []Need) {
 		set.list = edit(append(set.list, t.needs.list...))
 		slices.SortStableFunc(set.list, func(a, b Need) int { return cmp.Compare(a.Cell.class.order(), b.Cell.class.order()) })
 		for _, n := range set.list {
-			set.count(n.Cell)
+			set.count(n.Cell.kind)
 		}
 		m.keep(set, 1)
 		m.keep(t.needs, -1)

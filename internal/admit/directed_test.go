@@ -592,8 +592,8 @@ func TestPromise02_AllOrNothing(t *testing.T) {
 		}
 		for i, k := range ks {
 			c := w.cell(k)
-			if taken := c.used > 0 || !c.bucket.Full(w.now); taken != (i == refuser) {
-				t.Errorf("%s refuses, and at %s: used %d, full %v", ks[refuser].Name, k.Name, c.used, c.bucket.Full(w.now))
+			if taken := c.count().used > 0 || !c.bucket.Full(w.now); taken != (i == refuser) {
+				t.Errorf("%s refuses, and at %s: used %d, full %v", ks[refuser].Name, k.Name, c.count().used, c.bucket.Full(w.now))
 			}
 		}
 		w.sees(want)

@@ -17,9 +17,19 @@ func (s *side) state(w *twins) string {
 	m := s.m
 	fmt.Fprintln(&b, "starts", m.starts, "waiting", m.waiting, "running", m.running, "queues", m.queues, "marked", m.marked,
 		"claims", len(m.claims), "lanes", len(m.all), "due", m.Due(), "notices", m.Notices(nil) != nil)
+	var cells []*Cell
 	for _, k := range s.classes {
-		c := s.cell(k)
-		fmt.Fprintln(&b, k.Name, "used", c.used, "calls", c.calls, "lanes", c.lanes, "held", c.held, "stuck", c.stuck, c.bucket.FullAt())
+		for _, key := range twinKeys { // the first of which is that of a class without keys
+			if c := k.Lookup(key); c != nil {
+				cells = append(cells, c)
+			}
+		}
+	}
+	for _, c := range cells {
+		fmt.Fprintln(&b, cellName(c), "calls", c.calls, "lanes", c.lanes, c.bucket.FullAt())
+		if c.kind == Slots {
+			fmt.Fprintln(&b, "  used", c.used, "held", c.held, "stuck", c.stuck)
+		}
 		if q := c.q; q != nil {
 			fmt.Fprintln(&b, "  since", q.since, q.stalled, "in order", q.n, q.ordered, "aside", len(q.aside))
 			for p := range q.levels {
@@ -62,7 +72,7 @@ func TestHandOver_TheSameAsInTwoSteps(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, n))
 		p := Policy{Ordered: r.IntN(4) > 0, Ageing: 1 + r.IntN(8), Claim: 1 + r.IntN(4), MaxQueue: 5 + r.IntN(40), MaxPerTenant: 20,
 			Shed: r.IntN(3) == 0, Standing: r.IntN(4) == 0, RefuseLate: r.IntN(4) == 0, Weights: map[string]int{"tenant 1": 3}}
-		w := &twins{TB: t, r: r, slow: newSide(t, false), fast: newSide(t, false), last: map[*Class]int{}, busy: n%4 > 0}
+		w := &twins{TB: t, r: r, slow: newSide(t, false), fast: newSide(t, false), last: map[string]int{}, busy: n%4 > 0}
 		w.slow.apart = true
 		for _, s := range []*side{w.slow, w.fast} {
 			s.m.SetPolicy(0, p)
@@ -83,7 +93,7 @@ func TestHandOver_TheSameAsInTwoSteps(t *testing.T) {
 				s.m.SetBreaker(0, s.classes[0], &breaker.Config{Failures: 1, Cooldown: ms})
 			})
 		case 1:
-			w.only = []int{5, 6}
+			w.only = []int{9, 10}
 		}
 		for range 300 {
 			before := w.fast.m.Work()

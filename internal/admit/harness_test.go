@@ -268,13 +268,21 @@ func (w *world) holds(k *Class, n int64) {
 	}
 }
 
+// count is what c counts; nothing, if that is not slots.
+func (c *Cell) count() slotCount {
+	if c.slotCount == nil {
+		return slotCount{}
+	}
+	return *c.slotCount
+}
+
 // rest fails unless nothing is left of what ran and waited.
 func (w *world) rest(classes ...*Class) {
 	w.Helper()
 	for _, k := range classes {
 		for _, c := range k.Cells() {
-			if c.used != 0 || c.stuck != 0 || c.calls != 0 || c.lanes != 0 || c.q != nil {
-				w.Errorf("%s %q at rest: used %d, stuck %d, calls %d, lanes %d, queue %v", k.Name, c.key, c.used, c.stuck, c.calls, c.lanes, c.q != nil)
+			if n := c.count(); n.used != 0 || n.stuck != 0 || c.calls != 0 || c.lanes != 0 || c.q != nil {
+				w.Errorf("%s %q at rest: used %d, stuck %d, calls %d, lanes %d, queue %v", k.Name, c.key, n.used, n.stuck, c.calls, c.lanes, c.q != nil)
 			}
 		}
 	}

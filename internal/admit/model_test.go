@@ -1117,8 +1117,8 @@ func (w *model) wind() {
 	}
 	for _, k := range w.classes {
 		for _, c := range k.class.cells {
-			if c.used != 0 || c.stuck != 0 || c.calls != 0 || c.lanes != 0 || c.q != nil || c.dirty {
-				w.fatal("%s %s left over: used %d stuck %d calls %d lanes %d", k.class.Name, c.key, c.used, c.stuck, c.calls, c.lanes)
+			if n := c.count(); n.used != 0 || n.stuck != 0 || c.calls != 0 || c.lanes != 0 || c.q != nil || c.dirty {
+				w.fatal("%s %s left over: used %d stuck %d calls %d lanes %d", k.class.Name, c.key, n.used, n.stuck, c.calls, c.lanes)
 			}
 		}
 	}

@@ -357,7 +357,7 @@ func (t *Ticket) tooWide(list []*Ticket) []*Ticket {
 // suspect has the nested calls that wait at c examined for a cycle, once everything that
 // can start has.
 func (m *Machine) suspect(c *Cell) {
-	if c.q != nil && c.stuck > 0 && c.stuck >= c.used && !slices.Contains(m.knots, c) {
+	if c.q != nil && c.kind == Slots && c.stuck > 0 && c.stuck >= c.used && !slices.Contains(m.knots, c) {
 		m.knots = append(m.knots, c)
 	}
 }

@@ -21,6 +21,10 @@ import (
 // rates a report of use gives back no more than if whoever came after it had come just then, and
 // nothing once the rate has changed, a pause has emptied its bucket, or another has given back. Calls
 // of a plan that makes such reports come by the lock from then on.
+//
+// A cell of a key may be forgotten while nobody needs it. Who needs it is counted at its slots, or by
+// a latch of its own. A cell that is forgotten has been shut and is never opened again, so whoever
+// still leads to it finds it shut.
 
 // Pass is what a call has got that came the quick way.
 type Pass = latch.Pass
@@ -28,28 +32,112 @@ type Pass = latch.Pass
 // latched is what a cell has for the quick way.
 type latched struct {
 	*latch.Latch
-	own     bool // calls are counted here
-	m       *Machine
-	open    bool
-	at      int    // in Machine.opened, if it is open
-	was     int64  // Slots: used, when it was opened
-	edition uint32 // Tokens: how often the balance was changed by more than calls, from 1
+	needing *latch.Latch // calls that need it, if it is of a key and has no slots; open while Latch is
+	own     bool         // calls are counted here
+	sets    int32        // that are shared, if it is of a key
+	m       *Machine     // of opened
+	at      int          // in Machine.opened, if it is open
+	was     int64        // Slots: used, when it was opened
 }
 
 // shyFor is how many calls of a plan come by the lock once one had to be adopted: they will have to
 // be, too. Tests change it.
 var shyFor int32 = 64
 
-// Quicken lets calls of s come the quick way, if what they need allows that. The first slot they
+// Way is how calls of one plan come, whatever their keys. The zero value is by the lock.
+type Way struct {
+	quick bool  // they may come the quick way
+	shy   int32 // so many are to come by the lock
+	known int8  // how many of those that came by the lock lately share their needs; see worthOpening
+}
+
+// worthOpening is what known must be at least for calls to open what they have shut. Each call that
+// shares its needs counts two, up to mostKnown, and each that does not takes one away: such calls have
+// to shut what they need, and if they are many that costs more than it saves.
+const (
+	worthOpening = 8
+	mostKnown    = 2 * worthOpening
+)
+
+// QuickWay is the way of a plan whose calls may come without the lock.
+func QuickWay() Way { return Way{quick: true, known: worthOpening} }
+
+// Along says that the needs of t, which were put together for it, are those of a call that comes by w.
+func (t *Ticket) Along(w *Way) {
+	if t.needs != nil {
+		t.needs.way = w
+	}
+}
+
+// Share makes the needs of t, which were put together for it, a NeedSet for all calls that come by w
+// and have the same keys.
+func (m *Machine) Share(t *Ticket, w *Way) *NeedSet {
+	s := NewNeedSet(slices.Clone(t.needs.list))
+	for _, n := range s.set.list {
+		if n.Cell.class.MaxKeys > 0 {
+			s.keyed = append(s.keyed, n.Cell)
+		}
+	}
+	m.unref(t.needs)
+	m.Fixed(t, s)
+	if w.quick {
+		m.Quicken(s, w)
+	}
+	return s
+}
+
+// Unshare ends what Share began: nobody finds s any more. Whoever has found it finds it shut, if no
+// other set has its keys.
+func (m *Machine) Unshare(s *NeedSet) {
+	for _, x := range s.latched {
+		l := x.latch
+		if x.needing || x.class.MaxKeys == 0 || l == nil {
+			continue
+		}
+		if l.sets--; l.sets == 0 {
+			x.shut()
+			x.latch = nil
+		}
+	}
+}
+
+// IsAlive reports whether no cell of s has been forgotten, which is shared.
+func (s *NeedSet) IsAlive() bool {
+	for _, c := range s.keyed {
+		if c.index == gone {
+			return false
+		}
+	}
+	return true
+}
+
+// counted is what one latch counts: the slots, tokens or state of a cell, or the calls that need it.
+type counted struct {
+	*Cell
+	needing bool
+}
+
+// order is that of [latch.Set].
+func (x counted) order() int {
+	switch {
+	case x.needing || x.kind == Slots:
+		return 1
+	case x.kind == Breaker:
+		return 0
+	}
+	return 2
+}
+
+// Quicken lets calls of s come by the quick way w, if what they need allows that. The first slot they
 // need must be of a cell that each call of another set needs first or not at all: there they are
 // counted.
-func (m *Machine) Quicken(s *NeedSet) {
+func (m *Machine) Quicken(s *NeedSet, w *Way) {
 	var own *Cell
 	rates, breakers := 0, 0
 	for _, n := range s.set.list {
 		c := n.Cell
 		switch {
-		case n.N != 1 || c.kind == Foreign || c.adaptive || c.shared || c.class.MaxKeys > 0:
+		case n.N != 1 || c.kind == Foreign || c.adaptive || c.shared:
 			return
 		case c.kind == Tokens:
 			rates++
@@ -59,31 +147,48 @@ func (m *Machine) Quicken(s *NeedSet) {
 			own = c
 		}
 	}
-	if own == nil || rates > latch.MaxRates || breakers > latch.MaxBreakers {
+	if own == nil || own.class.MaxKeys > 0 || rates > latch.MaxRates || breakers > latch.MaxBreakers {
 		return
 	}
 	for _, n := range s.set.list {
-		s.latched = append(s.latched, n.Cell)
-	}
-	slices.SortStableFunc(s.latched, func(a, b *Cell) int { return latchOrder[a.kind] - latchOrder[b.kind] })
-	for _, c := range s.latched {
+		c := n.Cell
 		if c.latch == nil {
-			c.latch = &latched{Latch: latch.New(latch.Kind(c.kind)), edition: 1}
+			c.latch = newLatched(c)
 		}
-		c.latch.m = m // it may have belonged to another
-		s.latches = append(s.latches, c.latch.Latch)
+		c.latch.sets++
+		s.latched = append(s.latched, counted{c, false})
+		if c.latch.needing != nil {
+			s.latched = append(s.latched, counted{c, true})
+		}
+	}
+	slices.SortStableFunc(s.latched, func(a, b counted) int { return a.order() - b.order() })
+	for _, x := range s.latched {
+		l := x.latch.Latch
+		if x.needing {
+			l = x.latch.needing
+		}
+		s.latches = append(s.latches, l)
 	}
 	own.latch.own = true
-	s.quick = true
+	s.set.way = w
 }
 
-// latchOrder is that of [latch.Set].
-var latchOrder = [...]int{Breaker: 0, Slots: 1, Tokens: 2}
+func newLatched(c *Cell) *latched {
+	l := &latched{Latch: latch.New(latch.Kind(c.kind))}
+	if c.countsCalls() {
+		l.needing = latch.New(latch.Slots)
+	}
+	return l
+}
 
-// Retire has no call of s come the quick way any more: nobody keeps its cells.
-func (m *Machine) Retire(s *NeedSet) {
-	s.quick = false
-	m.shutAll(&s.set)
+// countsCalls reports whether a latch of its own counts the calls that need c and come the quick way:
+// c may be forgotten, and has no slots that say it.
+func (c *Cell) countsCalls() bool { return c.class.MaxKeys > 0 && c.kind != Slots }
+
+// Retire has no call come by w any more: nobody keeps the cells of its plan.
+func (m *Machine) Retire(w *Way) {
+	w.quick = false
+	m.shutEvery()
 }
 
 // Take is [latch.Set.Take] of all that s says. It needs no lock.
@@ -107,9 +212,13 @@ func (m *Machine) End(now int64, s *NeedSet, p *Pass, left int, granted int64) {
 	m.advance(now)
 	m.shutAll(&s.set)
 	breakers := 0
-	for i, c := range s.latched {
-		ended := i < len(s.latches)-left
+	for i, x := range s.latched {
+		c, ended := x.Cell, i < len(s.latches)-left
 		switch {
+		case x.needing:
+			if !ended {
+				c.calls--
+			}
 		case c.kind == Breaker:
 			if breakers++; !ended {
 				m.judgeAt(c, breaker.PermitOf(p.Generations[breakers-1]), breaker.Success)
@@ -119,15 +228,17 @@ func (m *Machine) End(now int64, s *NeedSet, p *Pass, left int, granted int64) {
 		case c.kind == Slots && !ended:
 			c.book(m.now - granted)
 			c.calls--
-			if c.used--; c.latch.own {
+			if c.used--; c.latch != nil && c.latch.own {
 				m.running--
 			}
 			if c.q != nil {
 				m.released(c)
 			}
-			if c.idle >= 0 {
-				m.fallsIdle(c)
-			}
+		}
+	}
+	for i := range s.set.list {
+		if c := s.set.list[i].Cell; c.idle >= 0 {
+			m.fallsIdle(c)
 		}
 	}
 	m.drain()
@@ -140,7 +251,7 @@ func (m *Machine) Adopt(s *NeedSet, p *Pass, level int8, granted int64) *Ticket 
 	t := m.Ticket()
 	m.Fixed(t, s)
 	m.shutAll(t.needs)
-	s.shy = shyFor
+	s.set.way.shy = shyFor
 	r := m.record(t)
 	t.state, t.Level, t.level, t.arrived, r.granted = Running, level, level, granted, granted
 	r.room(t.needs)
@@ -152,7 +263,7 @@ func (m *Machine) Adopt(s *NeedSet, p *Pass, level int8, granted int64) *Ticket 
 			continue // it counts already, as the call does
 		case Tokens:
 			r.charges = r.charges[:rates+1]
-			if x := c.latch.Terms(); x.Edition == p.Editions[rates] {
+			if x := s.terms(c); x.Edition == p.Editions[rates] {
 				r.charges[rates].Late(c.class.Rate, x.Base, p.Full[rates])
 			} else {
 				r.charges[rates].Settle(1)
@@ -163,16 +274,23 @@ func (m *Machine) Adopt(s *NeedSet, p *Pass, level int8, granted int64) *Ticket 
 			r.permits(breaker.PermitOf(p.Generations[breakers]), breakers)
 			breakers++
 		}
-		c.calls++
+		if !c.countsCalls() { // else it counts already, too
+			c.calls++
+		}
 	}
 	return t
+}
+
+// terms is what the latch of c was opened with last.
+func (s *NeedSet) terms(c *Cell) *latch.Terms {
+	return s.latches[slices.Index(s.latched, counted{c, false})].Terms()
 }
 
 // charge is the n-th charge of the running t, at c, to be corrected. What came the quick way before
 // the balance of c was changed by more than calls is past giving back.
 func (t *Ticket) charge(c *Cell, n int) *bucket.Charge {
 	x := &t.rec.charges[n]
-	if t.cameQuickly(n) && t.rec.editions[n] != c.latch.edition {
+	if t.cameQuickly(n) && t.rec.editions[n] != c.edition {
 		x.Settle(x.Tokens())
 	}
 	return x
@@ -181,12 +299,8 @@ func (t *Ticket) charge(c *Cell, n int) *bucket.Charge {
 // cameQuickly reports whether the n-th charge of t was taken the quick way.
 func (t *Ticket) cameQuickly(n int) bool { return n < latch.MaxRates && t.rec.editions[n] != 0 }
 
-// renew is called when the balance of c is changed by more than calls.
-func (c *Cell) renew() {
-	if c.latch != nil {
-		c.latch.edition++
-	}
-}
+// renew is called when the balance of c is changed by more than calls. No edition is zero.
+func (c *Cell) renew() { c.edition = max(c.edition+1, 1) }
 
 // shutAll shuts the cells of s.
 func (m *Machine) shutAll(s *needSet) {
@@ -194,19 +308,26 @@ func (m *Machine) shutAll(s *needSet) {
 		return
 	}
 	for i := range s.list {
-		if l := s.list[i].Cell.latch; l != nil && l.open {
-			s.list[i].Cell.shut()
+		if s.list[i].Cell.open {
+			shutFrom(s.list[i:])
+			return
 		}
+	}
+}
+
+func shutFrom(list []Need) {
+	for i := range list {
+		list[i].Cell.shut()
 	}
 }
 
 // shut has what calls change of c stand still, and makes the fields of c say it.
 func (c *Cell) shut() {
-	l := c.latch
-	if l == nil || !l.open {
+	if !c.open {
 		return
 	}
-	l.open = false
+	c.open = false
+	l := c.latch
 	m := l.m
 	last := len(m.opened) - 1
 	m.opened[l.at] = m.opened[last]
@@ -224,19 +345,32 @@ func (c *Cell) shut() {
 	case Tokens:
 		c.bucket.Taken(c.class.Rate, m.now, l.Terms().Base, x)
 	}
+	if l.needing != nil {
+		c.calls = int32(l.needing.Shut())
+	}
 }
 
-// reopen opens the cells of s about which nothing is unusual.
+// reopen opens the cells of s about which nothing is unusual. Those of keys are left shut by a call
+// that was not known to have them: nobody comes for them in any other way.
 func (m *Machine) reopen(s *needSet) {
-	if !s.fixed.quick || m.policy.RefuseLate { // which has to know how long calls take
+	w := s.way
+	if w == nil || !w.quick || m.policy.RefuseLate { // which has to know how long calls take
 		return
 	}
-	if s.fixed.shy > 0 {
-		s.fixed.shy--
+	if w.shy > 0 {
+		w.shy--
+		return
+	}
+	if s.fixed != nil {
+		w.known = min(w.known+2, mostKnown)
+	} else {
+		w.known = max(w.known-1, 0)
+	}
+	if w.known < worthOpening {
 		return
 	}
 	for i := range s.list {
-		if c := s.list[i].Cell; !c.latch.open && c.usual(m.now) {
+		if c := s.list[i].Cell; c.latch != nil && !c.open && (s.fixed != nil || c.class.MaxKeys == 0) && c.usual(m.now) {
 			m.openCell(c)
 		}
 	}
@@ -244,7 +378,10 @@ func (m *Machine) reopen(s *needSet) {
 
 // usual reports whether c may be open.
 func (c *Cell) usual(now int64) bool {
-	if c.lanes > 0 || c.q != nil || c.pause != nil {
+	if c.lanes > 0 || c.q != nil || c.pause != nil || c.index == gone {
+		return false
+	}
+	if k := c.class; k.MaxKeys > 0 && len(k.list) > k.MaxKeys { // it has to go once it is idle
 		return false
 	}
 	switch c.kind {
@@ -263,24 +400,31 @@ const maxScale = 4096
 
 func (m *Machine) openCell(c *Cell) {
 	l := c.latch
-	l.open, l.at = true, len(m.opened)
+	c.open, l.m, l.at = true, m, len(m.opened)
 	m.opened = append(m.opened, c)
+	if c.idle >= 0 && c.idleFrom == Never { // it may fall idle without the lock
+		c.idleFrom = m.now
+		c.class.idle.Fix(c.idle, m.now, 0)
+	}
 	switch c.kind {
 	case Slots:
 		l.was = c.used
 		l.OpenSlots(c.used, c.limit)
 	case Tokens:
 		x, r := l.Terms(), c.class.Rate
-		if x == nil || x.Edition != l.edition || m.now > x.Until {
-			if x != nil && x.Edition == l.edition {
-				l.edition++ // units count from another instant
+		if x == nil || x.Edition != c.edition || m.now > x.Until {
+			if c.edition == 0 || x != nil && x.Edition == c.edition {
+				c.renew() // units count from another instant
 			}
-			x = &latch.Terms{Base: m.now, Until: m.now + latch.MostUnits/2/r.Scale(), Scale: r.Scale(), Edition: l.edition}
+			x = &latch.Terms{Base: m.now, Until: m.now + latch.MostUnits/2/r.Scale(), Scale: r.Scale(), Edition: c.edition}
 			x.One, x.Span = r.Units()
 		}
 		l.OpenTokens(c.bucket.FullIn(r, x.Base), x)
 	default:
 		l.OpenBreaker(c.breaker.Generation())
+	}
+	if l.needing != nil {
+		l.needing.OpenSlots(int64(c.calls), latch.MostSlots)
 	}
 }
 

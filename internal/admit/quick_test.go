@@ -2,6 +2,7 @@ package admit
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -17,15 +18,17 @@ type side struct {
 	quick   bool
 	apart   bool // what a call holds is given back before the next starts
 	classes []*Class
-	sets    []*NeedSet
+	sets    []*NeedSet // of plans without keys
+	ways    []Way      // of those with keys
 	plans   []*Plan
+	known   map[string]*NeedSet // of plans and keys
 }
 
 // sideCall is a call as one side has it.
 type sideCall struct {
 	t     *Ticket // nil if it came the quick way and has not been adopted
 	pass  Pass
-	set   *NeedSet
+	set   *NeedSet // nil if its needs were put together for it
 	at    int64
 	level int8
 }
@@ -34,6 +37,7 @@ type sideCall struct {
 type twinCall struct {
 	name   string
 	plan   int
+	keys   map[string]string // of classes with keys
 	parent *twinCall
 	slow   sideCall
 	fast   sideCall
@@ -50,16 +54,25 @@ type twins struct {
 	calls      []*twinCall // that wait or run
 	made       int
 	starts     int
-	last       map[*Class]int // of slow's rates: the serial of the call charged last
+	last       map[string]int // of slow's buckets: the serial of the call charged last
 	log        []string
 	busy       bool  // calls come faster than they can run
+	keyed      bool  // most calls have keys
 	only       []int // the plans that calls have; all if it is empty
 	came       int   // the quick way
+	withKeys   int   // of them
 	adopted    int
+	full       int // calls refused by a full table of keys
 }
 
 // The plans, each by the places of its classes.
-var twinPlans = [][]int{{0, 1, 4, 6}, {0, 2, 4, 5, 6}, {3, 4}, {2, 7}, {1, 4, 5}, {4, 8}, {8}}
+var twinPlans = [][]int{{0, 1, 4, 6}, {0, 2, 4, 5, 6}, {3, 4}, {2, 7}, {1, 4, 5}, {1, 8}, {2, 4, 9}, {3, 8, 9, 10}, {1, 5, 10}, {4, 11}, {11}}
+
+// The keys that calls have. The empty one is that of a call that the rate by key does not count.
+var twinKeys = []string{"", "a", "b", "c", "d"}
+
+// cellName tells a cell from others of its side.
+func cellName(c *Cell) string { return c.class.Name + "/" + c.key }
 
 func newSide(t testing.TB, quick bool) *side {
 	s := &side{world: newWorld(t, standard()), quick: quick}
@@ -70,31 +83,86 @@ func newSide(t testing.TB, quick bool) *side {
 		circuit("circuit", breaker.Config{Failures: 2, Cooldown: 3 * sec}),
 		slots("own a", 0, Unlimited), slots("own b", 0, 2), slots("own c", 0, Unlimited),
 		slots("all", 7, 3), s.rate("rate", 1, 7, 2*sec, 4), s.rate("slow rate", 6, 3, sec, 5), refuses,
+		slots("by tenant", 2, 2), s.rate("by key", 3, 5, 2*sec, 3), circuit("by user", breaker.Config{Failures: 2, Cooldown: 2 * sec}),
 		units("wide", 3, 4),
 	}
+	for i, n := range []int{3, 2, 2} {
+		s.classes[8+i].MaxKeys = n
+	}
+	s.ways, s.known = make([]Way, len(twinPlans)), map[string]*NeedSet{}
 	for i, p := range twinPlans {
 		var list []Need
-		for _, k := range p {
+		var fixed []*Cell
+		var keyed []*Class
+		for _, k := range s.inOrder(p) {
+			if k.MaxKeys > 0 {
+				keyed = append(keyed, k)
+				continue
+			}
 			n := int64(1)
-			if k == 8 {
+			if k.Name == "wide" {
 				n = int64(len(p)) // one of the two plans is wide
 			}
-			list = append(list, Need{s.cell(s.classes[k]), n})
+			list, fixed = append(list, Need{s.cell(k), n}), append(fixed, s.cell(k))
 		}
-		slices.SortStableFunc(list, func(x, y Need) int { return x.Cell.class.order() - y.Cell.class.order() })
-		set := NewNeedSet(list)
 		if quick {
-			s.m.Quicken(set)
+			s.ways[i] = QuickWay()
 		}
-		var cells []*Cell
-		for _, n := range list {
-			cells = append(cells, n.Cell)
+		var set *NeedSet
+		if keyed == nil {
+			if set = NewNeedSet(list); quick {
+				s.m.Quicken(set, &s.ways[i])
+			}
 		}
-		s.m.Together(cells, nil)
+		s.m.Together(fixed, keyed)
 		s.sets, s.plans = append(s.sets, set), append(s.plans, &Plan{Tool: uint64(i + 1), Client: s.me})
 	}
 	return s
 }
+
+// inOrder is the classes of a plan in the order in which they are asked.
+func (s *side) inOrder(plan []int) (list []*Class) {
+	for _, k := range plan {
+		list = append(list, s.classes[k])
+	}
+	slices.SortStableFunc(list, func(x, y *Class) int { return x.order() - y.order() })
+	return list
+}
+
+// fill gives t the needs of c, or answers the class whose table is full. On the fast side calls with
+// the same keys may share them from then on.
+func (s *side) fill(w *twins, c *twinCall, t *Ticket) (full *Class) {
+	for _, k := range s.inOrder(twinPlans[c.plan]) {
+		key := c.keys[k.Name]
+		if key == "" && k.Name == "by key" {
+			continue
+		}
+		x := s.m.Cell(w.now, k, key)
+		if x == nil {
+			return k
+		}
+		s.m.Add(t, x, 1)
+	}
+	if t.Along(&s.ways[c.plan]); s.quick && w.r.IntN(3) > 0 {
+		was := s.known[c.place()]
+		if s.known[c.place()] = s.m.Share(t, &s.ways[c.plan]); was != nil {
+			s.m.Unshare(was)
+		}
+	}
+	return nil
+}
+
+// forget has the fast side forget what some calls with keys share.
+func (s *side) forget(w *twins) {
+	if len(s.known) > 0 {
+		at := slices.Sorted(maps.Keys(s.known))[w.r.IntN(len(s.known))]
+		s.m.Unshare(s.known[at])
+		delete(s.known, at)
+	}
+}
+
+// place tells calls with other keys, or of another plan, from c.
+func (c *twinCall) place() string { return fmt.Sprint(c.plan, c.keys) }
 
 func (w *twins) logf(format string, a ...any) {
 	w.log = append(w.log, fmt.Sprintf("%v: ", w.now)+fmt.Sprintf(format, a...))
@@ -111,23 +179,41 @@ func (w *twins) fail(format string, a ...any) {
 // arrive has a call come to both, on the fast side the quick way if that lets it.
 func (w *twins) arrive(parent *twinCall) {
 	w.made++
-	c := &twinCall{name: fmt.Sprint("call ", w.made), plan: w.r.IntN(len(twinPlans)), parent: parent}
+	c := &twinCall{name: fmt.Sprint("call ", w.made), plan: w.r.IntN(len(twinPlans)), parent: parent, keys: map[string]string{}}
+	if w.keyed && w.r.IntN(4) > 0 {
+		c.plan = 5 + w.r.IntN(4)
+	}
 	if len(w.only) > 0 {
 		c.plan = w.only[w.r.IntN(len(w.only))]
 	}
+	for _, k := range twinPlans[c.plan] {
+		if k := w.slow.classes[k]; k.MaxKeys > 0 {
+			c.keys[k.Name] = twinKeys[min(w.r.IntN(len(twinKeys)), w.r.IntN(len(twinKeys)))]
+		}
+	}
+	var full [2]string
 	level, limit, tenant := int8(w.r.IntN(3)), Never, fmt.Sprint("tenant ", w.r.IntN(2))
 	if w.r.IntN(4) == 0 {
 		limit = w.now + w.r.Int64N(2*sec)
 	}
 	atOnce := w.r.IntN(8) == 0
 	come := func(s *side, x *sideCall, up *sideCall) State {
-		x.set, x.at, x.level = s.sets[c.plan], w.now, level
-		if s.quick && up == nil && x.set.Take(w.now, &x.pass) {
-			w.came++
+		if x.set, x.at, x.level = s.sets[c.plan], w.now, level; x.set == nil {
+			x.set = s.known[c.place()]
+		}
+		if s.quick && up == nil && x.set != nil && x.set.Take(w.now, &x.pass) {
+			if w.came++; len(c.keys) > 0 {
+				w.withKeys++
+			}
 			return Running
 		}
 		x.t = s.m.Ticket()
-		s.m.Fixed(x.t, x.set)
+		if x.set != nil && x.set.IsAlive() {
+			s.m.Fixed(x.t, x.set)
+		} else if k := s.fill(w, c, x.t); k != nil {
+			full[map[bool]int{true: 1}[s == w.fast]] = k.Name
+			return Refused
+		}
 		x.t.Owner, x.t.Plan, x.t.Level, x.t.Limit, x.t.Tenant, x.t.AtOnce = c.name, s.plans[c.plan], level, limit, tenant, atOnce
 		if up != nil {
 			x.t.Parent = s.ticketOf(w, up)
@@ -139,12 +225,19 @@ func (w *twins) arrive(parent *twinCall) {
 		upSlow, upFast = &parent.slow, &parent.fast
 	}
 	a, b := come(w.slow, &c.slow, upSlow), come(w.fast, &c.fast, upFast)
-	w.logf("%s of plan %d arrives (nested %v): %v, fast %v, quickly %v", c.name, c.plan, parent != nil, a, b, c.fast.t == nil)
+	w.logf("%s of plan %d %v arrives (nested %v): %v, fast %v, quickly %v", c.name, c.plan, c.keys, parent != nil, a, b, c.fast.t == nil)
 	if a != b {
-		w.fail("%s is %v on the slow side and %v on the fast one", c.name, a, b)
+		w.fail("%s is %v on the slow side and %v on the fast one, with the tables full of %q", c.name, a, b, full)
 	}
 	if a == Refused {
-		w.sameRefusal(c)
+		if full != ([2]string{}) {
+			w.full++
+			if full[0] != full[1] {
+				w.fail("%s finds the table of %q full, and on the fast side that of %q", c.name, full[0], full[1])
+			}
+		} else {
+			w.sameRefusal(c)
+		}
 		w.free(c)
 	} else {
 		w.calls = append(w.calls, c)
@@ -168,9 +261,9 @@ func (s *side) ticketOf(w *twins, x *sideCall) *Ticket {
 func (w *twins) started(c *twinCall) {
 	w.starts++
 	c.serial = w.starts
-	for _, n := range c.slow.set.set.list {
+	for _, n := range c.slow.t.needs.list {
 		if n.Cell.kind == Tokens {
-			w.last[n.Cell.class] = c.serial
+			w.last[cellName(n.Cell)] = c.serial
 		}
 	}
 }
@@ -178,8 +271,8 @@ func (w *twins) started(c *twinCall) {
 // newest reports whether nobody was charged after c by a rate of its own, nor that has changed or
 // been paused: what is given back is exact then.
 func (w *twins) newest(c *twinCall) bool {
-	return !slices.ContainsFunc(c.slow.set.set.list, func(n Need) bool {
-		return n.Cell.kind == Tokens && w.last[n.Cell.class] != c.serial
+	return !slices.ContainsFunc(c.slow.t.needs.list, func(n Need) bool {
+		return n.Cell.kind == Tokens && w.last[cellName(n.Cell)] != c.serial
 	})
 }
 
@@ -289,15 +382,13 @@ func (w *twins) both(what string, f func(s *side)) {
 // same holds that both count the same. To look shuts the cells.
 func (w *twins) same() {
 	for i, k := range w.slow.classes {
-		a, b := w.slow.cell(k).Usage(w.now), w.fast.cell(w.fast.classes[i]).Usage(w.now)
-		if a != b {
-			w.fail("of %s are used %+v, and on the fast side %+v", k.Name, a, b)
+		for _, key := range keysOf(k) {
+			w.sameCell(i, key)
 		}
-		if k.Kind == Breaker && w.slow.cell(k).BreakerState(w.now) != w.fast.cell(w.fast.classes[i]).BreakerState(w.now) {
-			w.fail("the breakers differ")
-		}
-		if k.Kind == Tokens && w.slow.cell(k).bucket.Ready(k.Rate, w.now, 1) != w.fast.cell(w.fast.classes[i]).bucket.Ready(k.Rate, w.now, 1) {
-			w.fail("the next token of %s comes at different times", k.Name)
+		if k.MaxKeys > 0 {
+			if a, b := w.slow.m.Vacancy(k), w.fast.m.Vacancy(w.fast.classes[i]); len(k.list) == len(w.fast.classes[i].list) && a != b {
+				w.fail("a key of %s falls idle at %v, and on the fast side at %v", k.Name, a, b)
+			}
 		}
 	}
 	if a, b := w.slow.m.Running(), w.fast.m.Running(); a != b {
@@ -305,6 +396,39 @@ func (w *twins) same() {
 	}
 	if a, b := w.slow.m.Waiting(), w.fast.m.Waiting(); a != b {
 		w.fail("%d wait, and on the fast side %d", a, b)
+	}
+}
+
+// keysOf is the keys that cells of k may have.
+func keysOf(k *Class) []string {
+	if k.MaxKeys > 0 {
+		return twinKeys
+	}
+	return twinKeys[:1]
+}
+
+// sameCell holds that both count the same at the cell of one key. A key that remembers nothing may
+// have been forgotten on one side: it counts as a new one.
+func (w *twins) sameCell(i int, key string) {
+	k, l := w.slow.classes[i], w.fast.classes[i]
+	x, y := w.slow.m.Peek(w.now, k, key), w.fast.m.Peek(w.now, l, key)
+	if x == nil || y == nil {
+		if x != y {
+			w.fail("%s has room for %q: %v, and on the fast side %v", k.Name, key, x != nil, y != nil)
+		}
+		return
+	}
+	if a, b := x.Usage(w.now), y.Usage(w.now); a != b {
+		w.fail("of %s are used %+v, and on the fast side %+v", cellName(x), a, b)
+	}
+	if k.MaxKeys > 0 && x.calls != y.calls {
+		w.fail("%d calls need %s, and on the fast side %d", x.calls, cellName(x), y.calls)
+	}
+	if k.Kind == Breaker && x.BreakerState(w.now) != y.BreakerState(w.now) {
+		w.fail("the breakers %s differ", cellName(x))
+	}
+	if k.Kind == Tokens && x.bucket.Ready(k.Rate, w.now, 1) != y.bucket.Ready(l.Rate, w.now, 1) {
+		w.fail("the next token of %s comes at different times", cellName(x))
 	}
 }
 
@@ -327,7 +451,11 @@ func (w *twins) hasChildren(c *twinCall) bool {
 }
 
 func (w *twins) step() {
-	k := w.r.IntN(len(w.slow.classes))
+	k, circuit := w.r.IntN(len(w.slow.classes)), 10*w.r.IntN(2)
+	key := twinKeys[w.r.IntN(len(twinKeys))]
+	if w.slow.classes[k].MaxKeys == 0 {
+		key = ""
+	}
 	switch x := w.r.IntN(100); {
 	case x < 30 || x < 40 && w.busy:
 		w.arrive(nil)
@@ -369,23 +497,33 @@ func (w *twins) step() {
 		}
 	case x < 80:
 		d := w.r.Int64N(sec)
-		delete(w.last, w.slow.classes[k]) // when it re-opens, its balance is what the pause says
-		w.both(fmt.Sprintf("%s is paused for %d", w.slow.classes[k].Name, d), func(s *side) { s.m.Pause(w.now, s.cell(s.classes[k]), w.now+d) })
+		delete(w.last, w.slow.classes[k].Name+"/"+key) // when it re-opens, its balance is what the pause says
+		w.at(k, key, fmt.Sprint("is paused for ", d), func(s *side, c *Cell) { s.m.Pause(w.now, c, w.now+d) })
 	case x < 81:
-		w.both(w.slow.classes[k].Name+" is lifted", func(s *side) { s.m.Lift(w.now, s.cell(s.classes[k])) })
+		w.at(k, key, "is lifted", func(s *side, c *Cell) { s.m.Lift(w.now, c) })
 	case x < 82:
-		w.both("the circuit is tripped", func(s *side) { s.m.Trip(w.now, s.cell(s.classes[0]), "me") })
+		w.at(circuit, key, "is tripped", func(s *side, c *Cell) { s.m.Trip(w.now, c, "me") })
 	case x < 84:
-		w.both("the circuit is reset", func(s *side) { s.m.Reset(w.now, s.cell(s.classes[0]), "me") })
+		w.at(circuit, key, "is reset", func(s *side, c *Cell) { s.m.Reset(w.now, c, "me") })
+	case x < 85:
+		n, k := 1+w.r.Int64N(4), 4*(1+w.r.IntN(2))
+		w.both(fmt.Sprint(w.slow.classes[k].Name, " has ", n), func(s *side) { s.m.SetLimit(w.now, s.classes[k], n) })
 	case x < 86:
-		n := 1 + w.r.Int64N(4)
-		w.both(fmt.Sprint("all has ", n), func(s *side) { s.m.SetLimit(w.now, s.classes[4], n) })
+		n, k := 1+w.r.IntN(4), 8+w.r.IntN(3)
+		w.both(fmt.Sprint(w.slow.classes[k].Name, " has at most ", n, " keys"), func(s *side) { s.m.SetMaxKeys(w.now, s.classes[k], n) })
 	case x < 87:
-		n := 1 + w.r.Int64N(9)
-		delete(w.last, w.slow.classes[5])
-		w.both(fmt.Sprint("rate is ", n), func(s *side) {
-			s.m.SetRate(w.now, s.classes[5], s.rate("", 0, n, sec, 1+n/2).Rate)
+		n, k := 1+w.r.Int64N(9), 5+4*w.r.IntN(2)
+		for _, key := range twinKeys {
+			delete(w.last, w.slow.classes[k].Name+"/"+key)
+		}
+		w.both(fmt.Sprint(w.slow.classes[k].Name, " is ", n), func(s *side) {
+			if s.m.Advance(w.now); s.classes[k].MaxKeys > 0 {
+				s.m.shrink(s.classes[k], 0) // a full bucket lacks something of a larger burst, a new one does not
+			}
+			s.m.SetRate(w.now, s.classes[k], s.rate("", 0, n, sec, 1+n/2).Rate)
 		})
+	case x < 88:
+		w.fast.forget(w)
 	case x < 89:
 		w.same()
 	default:
@@ -412,6 +550,24 @@ func (w *twins) wind() {
 	}
 }
 
+// at does the same to a cell of both: that of the key, if its class is by key.
+func (w *twins) at(k int, key, what string, f func(*side, *Cell)) {
+	if w.slow.classes[k].MaxKeys == 0 {
+		key = ""
+	}
+	var full [2]bool
+	w.both(w.slow.classes[k].Name+"/"+key+" "+what, func(s *side) {
+		if c := s.m.Cell(w.now, s.classes[k], key); c != nil {
+			f(s, c)
+			return
+		}
+		full[map[bool]int{true: 1}[s == w.fast]] = true
+	})
+	if full[0] != full[1] {
+		w.fail("%s is full: %v, and on the fast side %v", w.slow.classes[k].Name, full[0], full[1])
+	}
+}
+
 func (w *twins) of(c *twinCall, s *side) *sideCall {
 	if s == w.fast {
 		return &c.fast
@@ -427,18 +583,20 @@ func TestQuick_TheSameAsByTheLock(t *testing.T) {
 	shyFor = 3
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	came, adopted, made := 0, 0, 0
+	came, withKeys, adopted, made, full := 0, 0, 0, 0, 0
 	for n := range uint64(400) {
-		w := &twins{TB: t, r: rand.New(rand.NewPCG(seed, n)), slow: newSide(t, false), fast: newSide(t, true), last: map[*Class]int{}, busy: n%4 == 0}
+		w := &twins{TB: t, r: rand.New(rand.NewPCG(seed, n)), slow: newSide(t, false), fast: newSide(t, true), last: map[string]int{}, busy: n%4 == 0, keyed: n%3 == 0}
 		for range 400 {
 			w.step()
 		}
 		w.wind()
 		w.same()
-		came, adopted, made = came+w.came, adopted+w.adopted, made+w.made
+		came, withKeys, adopted, made, full = came+w.came, withKeys+w.withKeys, adopted+w.adopted, made+w.made, full+w.full
 	}
-	t.Logf("%d of %d calls came the quick way, %d of them were adopted", came, made, adopted)
+	t.Logf("%d of %d calls came the quick way, %d of them with keys, %d of them were adopted; %d found a table full", came, made, withKeys, adopted, full)
 	require.Greater(t, came, made/20, "calls that came the quick way")
+	require.Greater(t, withKeys, came/10, "of them with keys")
+	require.Greater(t, full, made/1000, "calls that found a table full")
 	require.Greater(t, adopted, came/50, "of them adopted")
 }
 
@@ -446,11 +604,11 @@ func TestQuick_TheSameAsByTheLock(t *testing.T) {
 func TestQuick_TokensComeLast(t *testing.T) {
 	s := newSide(t, true)
 	for i, set := range s.sets {
-		if slices.ContainsFunc(set.set.list, func(n Need) bool { return n.N > 1 }) {
-			continue // its calls come by the lock
+		if set == nil || slices.ContainsFunc(set.set.list, func(n Need) bool { return n.N > 1 }) {
+			continue // its calls come by the lock, or have keys
 		}
 		require.Len(t, set.latched, len(set.set.list), "plan %d", i)
-		require.True(t, slices.IsSortedFunc(set.latched, func(a, b *Cell) int {
+		require.True(t, slices.IsSortedFunc(set.latched, func(a, b counted) int {
 			rank := map[Kind]int{Breaker: 0, Slots: 1, Tokens: 2}
 			return rank[a.kind] - rank[b.kind]
 		}), "plan %d", i)

@@ -45,7 +45,7 @@ func (m *Machine) Finish(now int64, t *Ticket, o breaker.Outcome) {
 		m.finish(t, o, true)
 		m.drain()
 	}
-	if !nested && t.needs.fixed != nil {
+	if !nested && t.needs.way != nil {
 		m.reopen(t.needs)
 	}
 }

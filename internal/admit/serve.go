@@ -88,7 +88,7 @@ func (m *Machine) serve(c *Cell) {
 				m.arm(c, at)
 				return
 			}
-			if l.need(c) > 1 && c.used < c.limit && !c.shared {
+			if c.kind == Slots && l.need(c) > 1 && c.used < c.limit && !c.shared {
 				m.putAside(l)
 				m.fail(l)
 				continue

@@ -30,7 +30,7 @@ func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
 		c.shut()
 		c.reopen(m.now)
 		if t.cameQuickly(i - 1) {
-			t.needs.fixed.quick = false // the next to come are corrected as well, and exactly then
+			t.needs.way.quick = false // the next to come are corrected as well, and exactly then
 		}
 		got := m.correct(t, c, i-1, used)
 		if got < used {
@@ -60,10 +60,10 @@ func (m *Machine) correct(t *Ticket, c *Cell, n int, tokens int64) int64 {
 	x := t.charge(c, n)
 	was := x.Tokens()
 	got := c.bucket.Correct(c.class.Rate, m.now, x, tokens, maxDebt)
-	if got < was && c.latch != nil {
+	if got < was {
 		c.renew()
 		if t.cameQuickly(n) {
-			t.rec.editions[n] = c.latch.edition
+			t.rec.editions[n] = c.edition
 		}
 	}
 	return got

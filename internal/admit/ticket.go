@@ -178,17 +178,18 @@ type needSet struct {
 	rates    int16 // how many of list are
 	list     []Need
 	fixed    *NeedSet // whose it is; nil if it was put together for a call
+	way      *Way     // how calls of its plan come; nil if all come by the lock
 }
 
-// NeedSet is what the calls of one plan take when it is the same for all of them.
+// NeedSet is what the calls of one plan take when it is the same for all of them, or for all that
+// have the same keys.
 type NeedSet struct {
 	set     needSet
 	hash    uint64
 	recent  [Levels]*lane // that its last call of the level joined, while it is there
 	latches latch.Set     // of its cells, if its calls may come the quick way; not changed then
-	latched []*Cell       // those cells, in the order of latches
-	quick   bool          // they still may
-	shy     int32         // calls that are to come by the lock
+	latched []counted     // what they count, in their order
+	keyed   []*Cell       // its cells that may be forgotten, if it is shared
 }
 
 // NewNeedSet keeps list, which must not change any more.
@@ -196,7 +197,7 @@ func NewNeedSet(list []Need) *NeedSet {
 	s := &NeedSet{set: needSet{refs: 1, list: list}}
 	s.set.fixed, s.hash = s, s.set.hash()
 	for i := range list {
-		s.set.count(list[i].Cell)
+		s.set.count(list[i].Cell.kind)
 	}
 	return s
 }
@@ -207,6 +208,9 @@ func (m *Machine) Fixed(t *Ticket, s *NeedSet) {
 	t.needs = &s.set
 }
 
+// IsFixed reports whether the needs of t are a NeedSet.
+func (t *Ticket) IsFixed() bool { return t.needs != nil && t.needs.fixed != nil }
+
 // Add gives t one more need: breakers first, then narrow before wide, as [Class.Order] has
 // it. n must be positive.
 func (m *Machine) Add(t *Ticket, c *Cell, n int64) {
@@ -216,7 +220,7 @@ func (m *Machine) Add(t *Ticket, c *Cell, n int64) {
 		t.needs = s
 	}
 	s.list = append(s.list, Need{c, n})
-	s.count(c)
+	s.count(c.kind)
 }
 
 func (s *needSet) hash() (h uint64) {
@@ -226,9 +230,27 @@ func (s *needSet) hash() (h uint64) {
 	return h
 }
 
-// count notes what c is, which is one more of the list.
-func (s *needSet) count(c *Cell) {
-	switch c.kind {
+// Outline is what the calls of a plan need, one of each, where some cells differ by key.
+type Outline struct{ needSet }
+
+// Add appends a need of k: at c, or at a cell that is not known yet if c is nil. The order is that of
+// [Machine.Add].
+func (o *Outline) Add(k *Class, c *Cell) {
+	o.list = append(o.list, Need{c, 1})
+	o.count(k.Kind)
+}
+
+// Draw gives t what o says, and answers it: the caller fills in the cells that o does not know.
+func (m *Machine) Draw(t *Ticket, o *Outline) []Need {
+	s := m.newNeeds()
+	s.list, s.breakers, s.rates = append(s.list, o.list...), o.breakers, o.rates
+	t.needs = s
+	return s.list
+}
+
+// count notes what one more of the list is.
+func (s *needSet) count(k Kind) {
+	switch k {
 	case Breaker:
 		s.breakers = true
 	case Tokens:
@@ -249,7 +271,7 @@ func (m *Machine) newNeeds() *needSet {
 func (m *Machine) unref(s *needSet) {
 	if s.refs--; s.refs == 0 {
 		clear(s.list)
-		s.list, s.breakers, s.rates = s.list[:0], false, 0
+		s.list, s.breakers, s.rates, s.way = s.list[:0], false, 0, nil
 		if len(m.freeNeeds) < keep {
 			m.freeNeeds = append(m.freeNeeds, s)
 		}

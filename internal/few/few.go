@@ -21,6 +21,9 @@ func (l *List[T]) Add(v T) {
 	l.n++
 }
 
+// Len is how many values there are.
+func (l *List[T]) Len() int { return l.n }
+
 // At is the i-th value, from 0.
 func (l *List[T]) At(i int) T {
 	if i < len(l.first) {

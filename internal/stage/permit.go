@@ -16,7 +16,7 @@ import (
 type Tool struct {
 	Stage     *Stage
 	Plan      *admit.Plan
-	Needs     *admit.NeedSet // if it is the same for every call
+	Needs     *admit.NeedSet // if it is known: the same for every call, or for all with some keys
 	Costs     []record.Cost  // what those are charged; not to be changed
 	Priced    bool           // a function says what its calls cost
 	Upstreams []*admit.Cell  // the fixed cells that a throttle of its calls pauses
