@@ -38,6 +38,9 @@
 // freed where it needs some is kept for it. So a call that needs two contended limits, or
 // many slots, cannot be starved, and two half-collected claims cannot block each other.
 //
+// Where all wait for what the call that ends has held, it goes to the next of them in one step, which
+// comes to the same: see handover.go.
+//
 // Where nobody waits and nothing is unusual, calls need not ask the machine, nor its lock: see
 // [NeedSet.Take].
 //

@@ -17,7 +17,7 @@ func (m *Machine) handOver(t *Ticket, o breaker.Outcome) bool {
 		return false
 	}
 	l := c.q.best(m.policy.Ageing)
-	if l.needs != t.needs || l.head.Limit <= m.over {
+	if l.needs != t.needs || l.head.Limit <= m.over { // else all of them are shut, since l needs them
 		return false
 	}
 	c.q.stalled = false

@@ -349,7 +349,7 @@ func (p *Permit) Finish(now int64) Ending {
 		}
 		return Ended
 	}
-	if !p.quick && !p.tool.Several && p.ticket.Place() > 0 { // what it has waited for changes no more: that needs no lock
+	if !p.quick && !p.tool.Several && p.ticket.Place() > 0 { // nobody else writes into the record, nor does its wait change: no lock
 		p.ahead = true
 		p.tally.write(p.tool, p.ticket, p.Attempt)
 	}
