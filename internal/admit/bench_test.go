@@ -108,3 +108,30 @@ func TestPingPongIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkQueued is calls that each wait at a limit of one, of one tool or of several.
+func BenchmarkQueued(b *testing.B) {
+	for _, tools := range []int{1, 4} {
+		b.Run(fmt.Sprintf("tools=%d", tools), func(b *testing.B) {
+			c := newBare(standard())
+			all := c.cell(slots("all", 7, 1))
+			var sets []*NeedSet
+			for i := range tools {
+				sets = append(sets, NewNeedSet([]Need{{c.cell(slots(fmt.Sprint("tool ", i), 0, Unlimited)), 1}, {all, 1}}))
+			}
+			next := 0
+			call := func() {
+				next++
+				c.arrive(uint64(next%tools), 4, "", sets[next%tools], nil)
+			}
+			for range 100 {
+				call()
+			}
+			for b.Loop() {
+				c.now++
+				c.finish(0, func(*Ticket) {})
+				call()
+			}
+		})
+	}
+}

@@ -421,6 +421,7 @@ func (m *Machine) mark(c *Cell) {
 	if !c.dirty && c.q != nil {
 		c.dirty = true
 		m.marked++
+		m.ranks |= 1 << c.class.Rank
 		m.dirty[c.class.Rank] = append(m.dirty[c.class.Rank], c)
 	}
 }

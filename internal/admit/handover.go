@@ -8,20 +8,15 @@ import "github.com/sluice-go/sluice/internal/breaker"
 // and taken again, and nobody else could start. It answers no where that is not so; then it has told
 // the breakers of the outcome, if anything.
 func (m *Machine) handOver(t *Ticket, o breaker.Outcome) bool {
-	if m.queues != 1 || t.kin != nil || t.rec.adaptive || len(m.claims)|len(m.rest) != 0 {
+	l := m.successor(t)
+	if l == nil {
 		return false
 	}
-	m.judge(t, o)
-	c := m.passedOn(t.needs)
-	if c == nil {
+	if m.judge(t, o); !m.lets(l.needs) {
 		return false
 	}
-	l := c.q.best(m.policy.Ageing)
-	if l.needs != t.needs || l.head.Limit <= m.over { // else all of them are shut, since l needs them
-		return false
-	}
-	c.q.stalled = false
-	m.waitsSince(c, m.now)
+	l.at.q.stalled = false
+	m.waitsSince(l.at, m.now)
 	m.start(l, t)
 	if m.marked > 0 { // it made others give way
 		m.drain()
@@ -29,40 +24,57 @@ func (m *Machine) handOver(t *Ticket, o breaker.Outcome) bool {
 	return true
 }
 
-// passedOn is the cell of s where calls wait, if what a call has taken by s may be another's at once, as
-// far as cells decide it. Else it is nil.
-func (m *Machine) passedOn(s *needSet) *Cell {
-	var at *Cell
+// successor is the lane whose head comes next, if that needs just what t holds and all that wait do so
+// where it does. Else it is nil.
+func (m *Machine) successor(t *Ticket) *lane {
+	if m.queues != 1 || t.kin != nil || t.rec.adaptive || len(m.claims)|len(m.rest) != 0 {
+		return nil
+	}
+	list := t.needs.list
+	for i := range list {
+		c := list[i].Cell
+		if c.q == nil {
+			continue
+		}
+		if c.kind != Slots || c.used != c.limit || len(c.q.aside)|len(c.q.kin) != 0 {
+			return nil
+		}
+		l := c.q.best(m.policy.Ageing)
+		if l.needs != t.needs || l.head.Limit <= m.over {
+			return nil
+		}
+		return l
+	}
+	return nil
+}
+
+// lets reports whether what a call holds by s may be another's at once. Somebody waits who needs all of
+// s, so that all is shut.
+func (m *Machine) lets(s *needSet) bool {
 	now := m.now
 	for i := range s.list {
 		c := s.list[i].Cell
 		if c.pause != nil {
-			return nil
-		}
-		if c.q != nil {
-			at = c
+			return false
 		}
 		switch c.kind {
 		case Slots:
 			if c.used > c.limit || c.shared {
-				return nil
+				return false
 			}
 		case Tokens:
 			if c.bucket.Ready(c.class.Rate, now, s.list[i].N) > now {
-				return nil
+				return false
 			}
 		case Breaker:
 			if ok, _ := c.breaker.Ready(now); !ok {
-				return nil
+				return false
 			}
 		default:
-			return nil
+			return false
 		}
 	}
-	if at == nil || at.kind != Slots || at.used < at.limit || len(at.q.aside)|len(at.q.kin) != 0 {
-		return nil
-	}
-	return at
+	return true
 }
 
 // inherit has t run on what from held, which ends.

@@ -41,7 +41,8 @@ type Machine struct {
 	queues  int // cells where somebody waits
 
 	dirty  [Ranks][]*Cell
-	marked int // in dirty
+	ranks  uint8 // of dirty, a bit for each that is not empty
+	marked int   // in dirty
 	timers heap.Heap[int64, *Cell]
 	limits heap.Heap[int64, *Ticket]
 	claims []*lane // first come, first served; only the first collects

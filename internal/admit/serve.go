@@ -1,5 +1,7 @@
 package admit
 
+import "math/bits"
+
 // drain serves the marked cells, narrow before wide, until no head can start.
 func (m *Machine) drain() {
 	m.refusals = 0
@@ -41,16 +43,16 @@ func (m *Machine) nextDirty() *Cell {
 	if m.marked == 0 {
 		return nil
 	}
-	for r := range m.dirty {
-		if n := len(m.dirty[r]); n > 0 {
-			c := m.dirty[r][n-1]
-			m.marked--
-			m.dirty[r][n-1] = nil
-			m.dirty[r] = m.dirty[r][:n-1]
-			return c
-		}
+	r := bits.TrailingZeros8(m.ranks)
+	list := &m.dirty[r]
+	last := len(*list) - 1
+	c := (*list)[last]
+	(*list)[last] = nil
+	if *list = (*list)[:last]; last == 0 {
+		m.ranks &^= 1 << r
 	}
-	return nil
+	m.marked--
+	return c
 }
 
 // settleDirty unmarks everything: there is nobody to serve.
@@ -70,17 +72,22 @@ func (m *Machine) serve(c *Cell) {
 		m.arm(c, at)
 		return
 	}
-	m.serveAside(c)
-	m.serveKin(c)
-	if c.q == nil {
-		return
-	}
-	if at := c.opens(m.now); at > m.now { // those were as many as its ramp lets start
-		m.arm(c, at)
-		return
+	if len(c.q.aside)|len(c.q.kin) > 0 {
+		m.serveAside(c)
+		m.serveKin(c)
+		if c.q == nil {
+			return
+		}
+		if at := c.opens(m.now); at > m.now { // those were as many as its ramp lets start
+			m.arm(c, at)
+			return
+		}
 	}
 	for c.q != nil && c.q.n > 0 {
 		q := c.q
+		if c.kind == Slots && c.used >= c.limit && len(q.kin) == 0 {
+			return // none is left, and nobody may run on what an ancestor holds
+		}
 		l := q.best(m.policy.Ageing)
 		t := l.head
 		if at := m.ready(c, t, l.need(c)); at > m.now {
@@ -96,7 +103,7 @@ func (m *Machine) serve(c *Cell) {
 			return
 		}
 		v, busy := m.examine(t), false
-		if v.cell == nil {
+		if v.cell == nil && m.marked > 0 {
 			v.cell = m.contested(t, c)
 			busy = v.cell != nil
 		}
