@@ -123,17 +123,14 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &CircuitBreaker{conf: c}
-	b.core.name, b.core.stage = c.Name, new(stage.Ref)
+	b := &CircuitBreaker{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
 	scope := rules.Scope(c.Scope)
 	b.core.limits = []gateLimit{{rules.Circuit(c.Name, scope, c.MaxKeys, c.rule().Machine()), scope}}
 	return b, nil
 }
 
 // Wrap makes b an [Interceptor].
-func (b *CircuitBreaker) Wrap(tool Spec, next Handler) Handler {
-	return outside(b)
-}
+func (b *CircuitBreaker) Wrap(tool Spec, next Handler) Handler { return outside(b) }
 
 // String is the name.
 func (b *CircuitBreaker) String() string { return nameOf(b) }

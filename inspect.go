@@ -40,7 +40,7 @@ func (e *Executor) Plan(tool string) (string, bool) {
 			names = append(names, g.name)
 		}
 	}
-	if t.spec.Policy.limits() {
+	if p := &t.spec.Policy; p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil {
 		names = append(names, t.shared.core.name)
 	}
 	if len(names) > 0 {

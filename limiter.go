@@ -110,8 +110,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	if err != nil {
 		return nil, err
 	}
-	l := &ConcurrencyLimiter{conf: c}
-	l.core.name, l.core.stage = c.Name, new(stage.Ref)
+	l := &ConcurrencyLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
 	for _, x := range c.Limits {
 		s := x.slots()
 		l.core.limits = append(l.core.limits, gateLimit{s.Class(c.Name), s.Scope})
@@ -131,9 +130,7 @@ func (s sharedSemaphore) Release(n int64) {
 }
 
 // Wrap makes l an [Interceptor]; by hand it refuses calls.
-func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler {
-	return outside(l)
-}
+func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler { return outside(l) }
 
 // String is the name.
 func (l *ConcurrencyLimiter) String() string { return nameOf(l) }

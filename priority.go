@@ -97,15 +97,11 @@ func NewPriorityScheduler(c PrioritySchedulerConfig) (*PriorityScheduler, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &PriorityScheduler{conf: c}
-	s.core.name, s.core.stage = c.Name, new(stage.Ref)
-	return s, nil
+	return &PriorityScheduler{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}, nil
 }
 
 // Wrap makes s an [Interceptor].
-func (s *PriorityScheduler) Wrap(tool Spec, next Handler) Handler {
-	return outside(s)
-}
+func (s *PriorityScheduler) Wrap(tool Spec, next Handler) Handler { return outside(s) }
 
 // String is the name.
 func (s *PriorityScheduler) String() string { return nameOf(s) }

@@ -87,8 +87,7 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &RateLimiter{conf: c}
-	l.core.name, l.core.stage = c.Name, new(stage.Ref)
+	l := &RateLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
 	quota := c.quota()
 	for i, r := range c.Rates {
 		b, _ := rules.Rate(r).Bucket() // complete has made it before
@@ -142,9 +141,7 @@ func (f *foreignLimiter) Give(since int64) {
 }
 
 // Wrap makes l an [Interceptor].
-func (l *RateLimiter) Wrap(tool Spec, next Handler) Handler {
-	return outside(l)
-}
+func (l *RateLimiter) Wrap(tool Spec, next Handler) Handler { return outside(l) }
 
 // String is the name.
 func (l *RateLimiter) String() string { return nameOf(l) }

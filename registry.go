@@ -107,20 +107,12 @@ func (r *ToolRegistry) Remove(name string) bool {
 	}
 	r.storeLocked(cow.Without(old, name), name)
 	r.mu.Unlock()
-	for _, e := range r.executors() {
-		e.plans.Follow()
-	}
-	return true
-}
-
-// executors is the live ones over r.
-func (r *ToolRegistry) executors() (list []*Executor) {
 	for _, c := range r.stage.Clients() {
 		if e := executorOf(c); e.registry == r {
-			list = append(list, e)
+			e.plans.Follow()
 		}
 	}
-	return list
+	return true
 }
 
 // put adds t, or replaces the tool of that name, whichever is asked for.
@@ -492,10 +484,6 @@ func (r *ToolRegistry) Lift(tool string) error {
 	lift(s, cells)
 	s.Unlock()
 	return nil
-}
-
-func (p *Policy) limits() bool {
-	return p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil
 }
 
 // plan is one tool's chain in one executor, compiled once: interceptors, admission, tool.
