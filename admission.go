@@ -128,10 +128,14 @@ func (a *admission) ask(ctx context.Context, c *Call, now int64) (when, error) {
 
 // answer makes q what is to be known of c before the stage is locked.
 func (a *admission) answer(c *Call, w when, q *asked) (err error) {
-	if q.when = w; a.asks {
+	q.when, q.at = w, &a.at
+	switch {
+	case a.at.Needs != nil:
+		return nil
+	case a.asks:
 		err = a.askUser(c, q)
 		q.now = a.at.Stage.Clock.Now() // foreign code has run
-	} else {
+	default:
 		err = a.askKeys(c, c.inv, q)
 	}
 	if err == nil {
@@ -326,7 +330,7 @@ func (a *admission) code(r *running, c *Call) (Result, error) {
 	if a.next != nil {
 		return a.next(r, *c)
 	}
-	if inv := c.inv; !inv.attempts.IsKept() {
+	if inv := c.inv; !inv.isKept() {
 		return runTool(inv.first.give(r.Context), c, a.tool)
 	}
 	return runTool(r, c, a.tool)

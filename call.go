@@ -111,14 +111,18 @@ type invocation struct {
 	key      CallKey
 	began    int64           // the instant of tool.invoked
 	attempts permit.Attempts // how many, if they may be several; whether its end is reported, and it is kept
-	calls    atomic.Int32    // made under it, while it is the outermost that runs
 	emitting turn.Line       // of events
 	seq      uint32          // of the last event; owned by who emits
 	priority Priority
 	tried    bool // it has begun its one attempt
 	loud     bool // some sink listens
 	over     bool // the terminal event is out; owned by who emits
+	shared   bool // others may find it whatever its code does; never changes once it is known
 }
+
+// isKept reports whether somebody may find inv when it is over: it is never used again for another call
+// then.
+func (inv *invocation) isKept() bool { return inv.shared || inv.attempts.IsKept() }
 
 // noContext stands for a context that is nil: the call is reported and refused.
 var noContext context.Context = &nilContext{context.Background()}
@@ -143,12 +147,12 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 	}
 	if at.depth > 0 {
 		root := inv.root()
-		if at.calls = int(root.calls.Add(1)); at.calls > e.conf.MaxCallsPerRoot {
-			root.calls.Add(-1) // it is refused, however often that happens
+		if at.calls = int(root.first.calls.Add(1)); at.calls > e.conf.MaxCallsPerRoot {
+			root.first.calls.Add(-1) // it is refused, however often that happens
 		}
 	}
 	if !inv.plan.alone || !inv.plan.once || inv.first == nil { // who ends it may be another goroutine
-		inv.attempts.Keep()
+		inv.shared = true
 	}
 	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
 		if f := inv.first; f != nil && inv.parent.Load() == nil { // whose context must not be kept here
@@ -222,7 +226,7 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) (d
 		return 0
 	}
 	inv.parent.Store(around)
-	inv.attempts.Keep() // calls nested in it may find it
+	inv.shared = true // calls nested in it may find it
 	up := around.stillRunning()
 	if up != nil {
 		inv.priority = max(inv.priority, up.inv.priority)
@@ -245,6 +249,7 @@ type first struct {
 	given   *callContext // what sinks get, and the code; nil until one does, and if it must not be kept here
 	frame   *frame       // of who is in charge of the call; nil without one, and when more goroutines come in
 	aside   atomic.Pointer[aside]
+	calls   atomic.Int32 // made under the call, while it is the outermost that runs
 	done    atomic.Int32 // attempts that have ended, if there may be more than one
 	retried atomic.Int32 // after how many attempts a ToolRetrying came last
 }
@@ -448,6 +453,9 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 		x.kind, x.err = ToolFailed, x.Err
 	}
 	e.report(inv, x)
+	if busy {
+		x.sum.unlink()
+	}
 }
 
 // endStreamed reports the end of a call that its stream x has held open.
@@ -462,6 +470,7 @@ func (inv *invocation) endStreamed(x *stage.Stream) {
 		end.kind, end.err, end.value = ToolFailed, x.Err, nil
 	}
 	e.report(inv, &end)
+	inv.first.unlink()
 }
 
 // report counts a call's end, and tells it.
@@ -520,42 +529,6 @@ func (t *callEvent) gave(v any) {
 	if t.hasData = v != nil; t.hasData {
 		t.value, t.OutputBytes = v, payload.Bytes(v)
 	}
-}
-
-// wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and
-// say why.
-func (p *plan) wrap() {
-	normal := false
-	defer func() {
-		if !normal {
-			p.refuse, p.cause = ErrRejected, caught(p.tool.spec.Name, recover())
-		}
-	}()
-	e, t := p.exec, p.tool
-	h := p.adm.handler(wrapAll(e.inner, t.spec, func(ctx context.Context, c Call) (Result, error) {
-		if !t.accepts(c.Input) { // an interceptor's doing
-			err := fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)
-			if c.inv == nil {
-				return Result{}, &Error{Tool: t.spec.Name, CallID: c.ID, Reason: ErrInvalidArguments, Cause: err}
-			}
-			return Result{}, c.inv.refused(ErrInvalidArguments, "", err)
-		}
-		return runTool(ctx, &c, t)
-	}))
-	p.chain = wrapAll(e.outer, t.spec, h)
-	normal = true
-}
-
-// wrapAll puts a list of interceptors around h, the first of them outermost.
-func wrapAll(list []Interceptor, s Spec, h Handler) Handler {
-	for i := len(list) - 1; i >= 0; i-- {
-		next := list[i].Wrap(s.clone(), h)
-		if next == nil {
-			panic(fmt.Sprintf("sluice: interceptor %s answered a nil Handler", interceptorName(list[i])))
-		}
-		h = next
-	}
-	return h
 }
 
 // timed runs the code of an admitted call on a goroutine of its own, and answers when that

@@ -21,7 +21,7 @@ func TestCallsPerRoot_StayInRange(t *testing.T) {
 			_, err := inner(ctx, i)
 			assert.Equal(t, i >= 3, errors.Is(err, ErrNesting), "call %d: %v", i, err)
 		}
-		return int(callOf(ctx).inv.calls.Load()), nil
+		return int(callOf(ctx).inv.first.calls.Load()), nil
 	}))
 	if n, err := outer(t.Context(), 10); n != 3 || err != nil {
 		t.Errorf("%d calls are counted, want 3; %v", n, err)

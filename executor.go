@@ -284,6 +284,14 @@ func (e *Executor) invoke(ctx context.Context, r *Request, out *answer) (res Res
 	return res, err
 }
 
+// invokeFor runs a call that is counted in, and makes f its outcome, also if the goroutine exits.
+func (e *Executor) invokeFor(f *Future, ctx context.Context, r Request) {
+	defer e.countOut()
+	a := new(answer)
+	defer f.set(a)
+	_, _ = e.invoke(ctx, &r, a)
+}
+
 // Future is the outcome of a call that [Executor.Submit] has made. It is safe for
 // concurrent use; the zero value never comes to one.
 type Future struct{ answer oneshot.Value[answer] }
@@ -308,12 +316,7 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 	}
 	open := e.countIn()
 	if len(e.outer) > 0 {
-		go func() {
-			defer e.countOut()
-			a := new(answer)
-			defer f.set(a) // also if the goroutine exits
-			_, _ = e.invoke(ctx, new(r), a)
-		}()
+		go e.invokeFor(f, ctx, r)
 		return f
 	}
 	if ctx == nil {

@@ -137,7 +137,7 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 	}()
 	at := standing{open: !e.closed(), depth: inv.identify(ctx, e, r)}
 	if at.depth > 0 {
-		at.calls = int(inv.root().calls.Load()) + 1
+		at.calls = int(inv.root().first.calls.Load()) + 1
 	}
 	var c Call
 	inv.fill(&c)

@@ -217,7 +217,9 @@ func (x *callContext) set(ctx context.Context, inv *invocation) *callContext {
 // anybody looked for it, it is what is left of it.
 func (x *callContext) find() *invocation {
 	if inv := x.inv; !x.over.Load() {
-		inv.attempts.Keep()
+		if !inv.attempts.IsKept() {
+			inv.attempts.Keep()
+		}
 		if !x.over.Load() { // part has seen it, or will
 			return inv
 		}
@@ -234,7 +236,7 @@ func (x *callContext) find() *invocation {
 // part lets go of x's call, which is over, and reports whether nobody has found it.
 func (x *callContext) part() (alone bool) {
 	x.over.Store(true)
-	if x.inv.attempts.IsKept() {
+	if x.inv.isKept() {
 		x.over.Store(false) // as nobody has been told otherwise who goes by it
 		return false
 	}
@@ -254,8 +256,10 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 
 // give is the context for the code of r, and for sinks. Whoever asks is in charge of the call.
 func (f *first) give(ctx context.Context) *callContext {
-	if f.given == nil {
-		f.given = f.frame.rest[0].set(ctx, f.inv)
+	if f.given == nil && f.inv.plan.alone {
+		f.given = f.frame.context().set(ctx, f.inv)
+	} else if f.given == nil { // others may need it when the frame has gone on
+		f.given = new(callContext).set(ctx, f.inv)
 	}
 	return f.given
 }
@@ -316,7 +320,8 @@ type frame struct {
 	c     Call          // the attempt, if there can be one only
 	call  *whole        // nil after one that is kept
 	rest  []callContext // new ones
-	key   CallKey       // of the next call, if rest has a context for it
+	key   CallKey       // of the next call
+	keys  int           // that are left from there on
 	event callEvent
 	told  int // events that are not counted yet
 }
@@ -342,13 +347,17 @@ func newFrame() any {
 	return x
 }
 
-// callContexts is how many contexts are made at once. Who keeps one keeps the others.
-const callContexts = 7
+// callContexts is how many contexts are made at once: who keeps one keeps the others. And callKeys is how
+// many keys.
+const (
+	callContexts = 7
+	callKeys     = 64
+)
 
 // begin is a new call of that tool of e, which is counted in. It reports whether e is open.
 func (x *frame) begin(e *Executor, ctx context.Context, tool string) (inv *invocation, open bool) {
-	if len(x.rest) == 0 {
-		x.rest, x.key = make([]callContext, callContexts), CallKey(ids.NextKeys(callContexts))
+	if x.keys == 0 {
+		x.key, x.keys = CallKey(ids.NextKeys(callKeys)), callKeys
 	}
 	if x.call == nil {
 		x.call = wholes.Take()
@@ -356,9 +365,28 @@ func (x *frame) begin(e *Executor, ctx context.Context, tool string) (inv *invoc
 	w := x.call
 	w.key, w.first, w.space.inv, w.space.frame = x.key, &w.space, &w.invocation, x
 	x.key++
+	x.keys--
 	x.exec, x.ctx, x.stage, x.c.Tool = e, ctx, underWay, tool
 	x.by = e.census.Lane(x.lane)
 	return &w.invocation, e.census.EnterBy(x.by)
+}
+
+// context is a new one, for the call.
+func (x *frame) context() *callContext {
+	if len(x.rest) == 0 {
+		x.rest = make([]callContext, callContexts)
+	}
+	c := &x.rest[0]
+	x.rest = x.rest[1:]
+	return c
+}
+
+// unlink lets go of what the call was made with, when whoever is in charge of it is done: contexts that
+// were made together, and calls, must not lead from one to the next for ever.
+func (f *first) unlink() {
+	if f.inv.plan.alone {
+		f.given = nil
+	}
 }
 
 // leave counts the call out.
@@ -378,10 +406,13 @@ func (x *frame) end() {
 		}
 		x.event.Event, x.event.last = Event{}, false
 	}
-	if given := w.space.given; w.attempts.IsKept() || given != nil && !given.part() {
-		w.attempts.Report()
-		if w.space.frame != nil { // else others may be inside
+	if w.isKept() || w.space.given != nil && !w.space.given.part() {
+		if w.loud {
+			w.attempts.Report()
+		}
+		if w.space.frame != nil { // else others may be inside, and see to it
 			w.space.frame = nil
+			w.space.unlink()
 		}
 		x.call = nil
 	} else {
@@ -389,7 +420,6 @@ func (x *frame) end() {
 		w.plan, w.id, w.pipeline = nil, "", nil
 		w.seq, w.tried, w.loud, w.over = 0, false, false, false
 	}
-	x.rest = x.rest[1:]
 	x.leave()
 	x.exec, x.by, x.ctx = nil, nil, nil
 	x.c.Input, x.c.run, x.c.code, x.c.Attempt = nil, nil, nil, 0 // prepare writes the rest
@@ -404,7 +434,13 @@ func (x *frame) rescue(v any, res *Result, err *error, out *answer) {
 		defer func() { *out = answer{*res, *err} }()
 	}
 	inv := &x.call.invocation
-	defer inv.attempts.Report()
+	defer func() {
+		inv.attempts.Report()
+		if inv.first.frame != nil && inv.plan != nil {
+			inv.first.frame = nil
+			inv.first.unlink()
+		}
+	}()
 	if x.stage == inEnd { // a sink has called Goexit
 		return
 	}

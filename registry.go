@@ -526,6 +526,42 @@ func (e *Executor) newPlan(t *tool) *plan {
 	return &plan{exec: e, tool: t, adm: adm, once: len(e.outer) == 0, alone: !e.wraps() && adm.timeout == 0}
 }
 
+// wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and
+// say why.
+func (p *plan) wrap() {
+	normal := false
+	defer func() {
+		if !normal {
+			p.refuse, p.cause = ErrRejected, caught(p.tool.spec.Name, recover())
+		}
+	}()
+	e, t := p.exec, p.tool
+	h := p.adm.handler(wrapAll(e.inner, t.spec, func(ctx context.Context, c Call) (Result, error) {
+		if !t.accepts(c.Input) { // an interceptor's doing
+			err := fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)
+			if c.inv == nil {
+				return Result{}, &Error{Tool: t.spec.Name, CallID: c.ID, Reason: ErrInvalidArguments, Cause: err}
+			}
+			return Result{}, c.inv.refused(ErrInvalidArguments, "", err)
+		}
+		return runTool(ctx, &c, t)
+	}))
+	p.chain = wrapAll(e.outer, t.spec, h)
+	normal = true
+}
+
+// wrapAll puts a list of interceptors around h, the first of them outermost.
+func wrapAll(list []Interceptor, s Spec, h Handler) Handler {
+	for i := len(list) - 1; i >= 0; i-- {
+		next := list[i].Wrap(s.clone(), h)
+		if next == nil {
+			panic(fmt.Sprintf("sluice: interceptor %s answered a nil Handler", interceptorName(list[i])))
+		}
+		h = next
+	}
+	return h
+}
+
 // drop has plans that nobody finds any more keep no cell of a limit. A call that has found one
 // before finds its cells by their keys then.
 func (e *Executor) drop(gone []*plan) (then func()) {

@@ -171,3 +171,63 @@ func TestStorm_KeptContexts(t *testing.T) {
 	require.EqualValues(t, 1+3*rounds+nested.Load(), s.Completed)
 	require.EqualValues(t, 3*s.Completed, s.EventsDelivered)
 }
+
+// Who keeps a context, or nothing, keeps few other calls: what was made together does not lead from one
+// call to the next for ever, however calls end.
+func TestKeptContext_KeepsFewOthers(t *testing.T) {
+	for name, sink := range map[string]sluice.EventSink{"quiet": nil, "with a sink": sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return nil })} {
+		for _, how := range []string{"plain", "nested", "panics", "streams", "errors", "finds itself"} {
+			t.Run(how+", "+name, func(t *testing.T) {
+				exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: sink}))
+				inner := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "inner"}, func(_ context.Context, n int) (int, error) { return n, nil }))
+				var kept context.Context
+				outer := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "outer"}, func(ctx context.Context, n int) (int, error) {
+					kept = ctx
+					switch how {
+					case "nested":
+						return inner(ctx, n)
+					case "panics":
+						if n%5 == 0 {
+							panic("no")
+						}
+						return inner(ctx, n)
+					case "streams":
+						_, done, err := sluice.Hold(ctx)
+						if n%2 == 0 {
+							done(nil)
+						} else {
+							defer func() { go done(nil) }()
+						}
+						return n, err
+					case "errors":
+						return inner(ctx, n+int(float64(n))*0)
+					case "finds itself":
+						sluice.ReportUsage(ctx, "u", 1)
+					}
+					return n, nil
+				}))
+				const calls = 4000
+				var gone atomic.Int64
+				for i := range calls {
+					v := new([64]byte)
+					runtime.AddCleanup(v, func(int) { gone.Add(1) }, 0)
+					_, _ = outer(context.WithValue(t.Context(), ctxKey{}, v), i)
+					if i%200 == 199 {
+						runtime.GC()
+					}
+				}
+				for range 100 { // pools are used all the while, as they are where calls go on
+					if gone.Load() > calls*3/4 {
+						break
+					}
+					_, _ = outer(t.Context(), 1)
+					runtime.Gosched()
+					time.Sleep(time.Millisecond)
+				}
+				assert.Greater(t, gone.Load(), int64(calls*3/4), "calls of which nothing is left")
+				runtime.KeepAlive(kept)
+				require.NoError(t, exec.Close(t.Context()))
+			})
+		}
+	}
+}

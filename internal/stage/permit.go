@@ -9,7 +9,6 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/record"
-	"github.com/sluice-go/sluice/internal/slab"
 )
 
 // Tool is what the permits of a tool's calls know of it. It never changes.
@@ -105,14 +104,12 @@ type more struct {
 	sealed  bool           // the caller has the record: nothing is written into it any more
 }
 
-var mores slab.Slab[more]
-
 // own is what y has more to say, made if need be. The stage is locked, or nobody else knows of y.
 func (y *Tally) own() *more {
 	if x := y.more.Load(); x != nil {
 		return x
 	}
-	x := mores.Take()
+	x := new(more) // apart: it may lead to the call, and calls that were made together to others
 	y.more.Store(x)
 	return x
 }
