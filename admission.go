@@ -96,14 +96,6 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 // when is the present instant and that of its caller's deadline, or admit.Never.
 type when struct{ now, finish int64 }
 
-// asked is what is known about a call before admission: when that is, and what user code said of its
-// keys and costs.
-type asked struct {
-	when
-	stage.Answers
-	at *stage.Tool // the tool as calls with those keys see it
-}
-
 // ask is when c comes to admission, or why it must not. The present instant is now, unless that is zero.
 func (a *admission) ask(ctx context.Context, c *Call, now int64) (when, error) {
 	if ctx.Err() != nil {
@@ -126,26 +118,26 @@ func (a *admission) ask(ctx context.Context, c *Call, now int64) (when, error) {
 	return when{now, finish}, nil
 }
 
-// answer makes q what is to be known of c before the stage is locked.
-func (a *admission) answer(c *Call, w when, q *asked) (err error) {
-	q.when, q.at = w, &a.at
+// answer makes q what is to be known of c before the stage is locked. It answers the tool as calls with
+// those keys see it, and when that is.
+func (a *admission) answer(c *Call, w when, q *stage.Answers) (_ *stage.Tool, _ when, err error) {
 	switch {
 	case a.at.Needs != nil:
-		return nil
+		return &a.at, w, nil
 	case a.asks:
 		err = a.askUser(c, q)
-		q.now = a.at.Stage.Clock.Now() // foreign code has run
+		w.now = a.at.Stage.Clock.Now() // foreign code has run
 	default:
 		err = a.askKeys(c, c.inv, q)
 	}
-	if err == nil {
-		q.at = a.needs.Of(&q.Answers)
+	if err != nil {
+		return nil, w, err
 	}
-	return err
+	return a.needs.Of(q), w, nil
 }
 
 // askUser runs key and cost functions, outside every lock.
-func (a *admission) askUser(c *Call, q *asked) (err error) {
+func (a *admission) askUser(c *Call, q *stage.Answers) (err error) {
 	normal, inv, run, code := false, c.inv, c.run, c.code
 	c.inv, c.run, c.code = nil, nil, nil // see shown
 	defer func() {
@@ -175,7 +167,7 @@ func (a *admission) askUser(c *Call, q *asked) (err error) {
 }
 
 // askKeys asks what c counts under.
-func (a *admission) askKeys(c *Call, inv *invocation, q *asked) error {
+func (a *admission) askKeys(c *Call, inv *invocation, q *stage.Answers) error {
 	for _, s := range a.keys {
 		k := keyOf(s, c)
 		if len(k) > rules.MaxKeyBytes {
@@ -263,26 +255,31 @@ func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, er
 	if err != nil {
 		return nil, err
 	}
-	if a.at.Needs != nil {
-		if r := a.quickly(ctx, c, w, &a.at); r != nil {
-			return r, nil
-		}
+	if a.at.Needs == nil {
+		return a.askFirst(ctx, c, w)
 	}
-	return a.come(ctx, c, w)
+	return a.come(ctx, c, w, &a.at, &noAnswers)
 }
 
-// come admits c's attempt, of which has to be asked what it needs, or which has to come to the stage.
-func (a *admission) come(ctx context.Context, c *Call, w when) (*running, error) {
-	var q asked
-	if err := a.answer(c, w, &q); err != nil {
+// noAnswers is all there is to know of calls that all need the same.
+var noAnswers stage.Answers
+
+// askFirst is admit where has to be asked what an attempt needs.
+func (a *admission) askFirst(ctx context.Context, c *Call, w when) (*running, error) {
+	var q stage.Answers
+	x, w, err := a.answer(c, w, &q)
+	if err != nil {
 		return nil, err
 	}
-	if a.at.Needs == nil {
-		if r := a.quickly(ctx, c, q.when, q.at); r != nil {
-			return r, nil
-		}
+	return a.come(ctx, c, w, x, &q)
+}
+
+// come admits c's attempt, which comes to x, if need be once it has waited.
+func (a *admission) come(ctx context.Context, c *Call, w when, x *stage.Tool, q *stage.Answers) (*running, error) {
+	if r := a.quickly(ctx, c, w, x); r != nil {
+		return r, nil
 	}
-	r, t, err := a.arrive(ctx, c, &q, nil)
+	r, t, err := a.arrive(ctx, c, w, x, q, nil)
 	if t != nil {
 		r, err = a.await(ctx, c, t)
 	}
@@ -358,49 +355,49 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *run
 	return r, err
 }
 
-// arrive asks for admission. It answers the attempt, if it may run, else the ticket with which the call
-// waits: its owner is x, if that is not nil, or a waiter.
-func (a *admission) arrive(ctx context.Context, c *Call, q *asked, x *submission) (*running, *admit.Ticket, error) {
+// arrive asks for admission at x. It answers the attempt, if it may run, else the ticket with which the
+// call waits: its owner is y, if that is not nil, or a waiter.
+func (a *admission) arrive(ctx context.Context, c *Call, w when, x *stage.Tool, q *stage.Answers, y *submission) (*running, *admit.Ticket, error) {
 	inv := c.inv
-	s, t, err := a.present(c, q, (*admit.Machine).Cell)
+	s, t, err := a.present(c, w, x, q, (*admit.Machine).Cell)
 	if err != nil {
 		return nil, nil, err
 	}
-	a.needs.Note(t, &q.Answers)
-	switch s.M.Arrive(q.now, t) {
+	a.needs.Note(t, q)
+	switch s.M.Arrive(w.now, t) {
 	case admit.Running:
-		r := a.run(ctx, c, t, q.now)
+		r := a.run(ctx, c, t, w.now)
 		s.Unlock()
 		return r, nil, nil
 	case admit.Refused:
 		return nil, nil, a.turnedAway(s, inv, t, c.Attempt)
 	}
-	if x == nil {
+	if y == nil {
 		s.Waits(t)
 	} else {
-		t.Owner, x.ticket = x, t
+		t.Owner, y.ticket = y, t
 	}
 	by := t.WaitsAt().Class().Name
 	s.Unlock()
 	if inv.loud {
-		a.emitQueued(ctx, c, t, by, q.now)
+		a.emitQueued(ctx, c, t, by, w.now)
 	}
 	return nil, t, nil
 }
 
 // present locks the stage and makes the ticket with which c comes to it. If it fails, it locks nothing.
-func (a *admission) present(c *Call, q *asked, cell stage.CellFunc) (*stage.Stage, *admit.Ticket, error) {
+func (a *admission) present(c *Call, w when, x *stage.Tool, q *stage.Answers, cell stage.CellFunc) (*stage.Stage, *admit.Ticket, error) {
 	s := a.at.Stage.Lock()
 	if c.inv.plan.exec.closed() {
 		s.Unlock()
 		return nil, nil, c.inv.refused(ErrClosed, "", nil)
 	}
-	s.M.Advance(q.now) // what is due comes first
+	s.M.Advance(w.now) // what is due comes first
 	t := s.M.Ticket()
-	if full := a.needs.Fill(q.now, t, q.at, &q.Answers, cell); full != nil {
+	if full := a.needs.Fill(w.now, t, x, q, cell); full != nil {
 		err := c.inv.refused(ErrSaturated, full.Name, errors.New("sluice: all its keys are busy"))
 		if at := s.M.Vacancy(full); at != admit.Never {
-			err.RetryAfter = time.Duration(max(0, at-q.now))
+			err.RetryAfter = time.Duration(max(0, at-w.now))
 		}
 		s.M.Free(t)
 		s.Unlock()
@@ -412,9 +409,9 @@ func (a *admission) present(c *Call, q *asked, cell stage.CellFunc) (*stage.Stag
 	if tenant := c.Pipeline.tenant(); tenant != "" {
 		t.Tenant = tenant
 	}
-	a.bound(s, t, c, q.now)
-	if q.finish != admit.Never {
-		t.Finish = q.finish // by which it is to start, and to be done
+	a.bound(s, t, c, w.now)
+	if w.finish != admit.Never {
+		t.Finish = w.finish // by which it is to start, and to be done
 		t.Limit = min(t.Limit, t.Finish-1)
 	}
 	return s, t, nil

@@ -409,12 +409,13 @@ func (x *submission) submit(c *Call, now int64) {
 		x.End(err)
 		return
 	}
-	var q asked
-	if err := x.inv.plan.adm.answer(c, w, &q); err != nil {
+	var q stage.Answers
+	at, w, err := x.inv.plan.adm.answer(c, w, &q)
+	if err != nil {
 		x.End(err)
 		return
 	}
-	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, &q, x)
+	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, w, at, &q, x)
 	switch {
 	case err != nil:
 		x.End(err)

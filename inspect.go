@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/nameof"
 	"github.com/sluice-go/sluice/internal/record"
+	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/survey"
 )
 
@@ -154,16 +155,17 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	if err != nil {
 		return d, err
 	}
-	var q asked
-	if err := a.answer(c, w, &q); err != nil {
+	var q stage.Answers
+	x, w, err := a.answer(c, w, &q)
+	if err != nil {
 		return d, err
 	}
-	s, t, err := a.present(c, &q, (*admit.Machine).Peek)
+	s, t, err := a.present(c, w, x, &q, (*admit.Machine).Peek)
 	if err != nil {
 		return d, err
 	}
 	d.Costs = costs(record.Costs(nil, t.Needs(), nil))
-	f := s.M.Forecast(q.now, t)
+	f := s.M.Forecast(w.now, t)
 	why := s.Refusal(t, f.Refusal)
 	if f.By != nil && f.Refusal.Reason == admit.NoReason {
 		d.Place, d.Wait = f.Place, time.Duration(f.Wait)

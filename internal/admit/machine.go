@@ -380,8 +380,9 @@ func (m *Machine) examine(t *Ticket) verdict {
 	if t.state == Waiting && t.Limit <= m.over {
 		return verdict{t.lane.at, Never, true, true}
 	}
-	for i := range t.needs.list {
-		n := &t.needs.list[i]
+	list := t.needs.list
+	for i := range list {
+		n := &list[i]
 		if at := m.ready(n.Cell, t, n.N); at > m.now {
 			return verdict{n.Cell, at, n.Cell.class.Refuse || n.Cell.kind == Breaker, false}
 		}

@@ -54,12 +54,14 @@ func (k *kin) clear() {
 	clear(k.borrowed)
 	clear(k.lent)
 	clear(k.owned)
-	*k = kin{children: k.children[:0], borrowed: k.borrowed[:0], lent: k.lent[:0], owned: k.owned[:0]}
+	k.joined, k.runs, k.stuck, k.active = false, false, false, 0
+	k.children, k.borrowed, k.lent, k.owned = k.children[:0], k.borrowed[:0], k.lent[:0], k.owned[:0]
 }
 
 func (t *Ticket) wants(c *Cell) bool {
-	for i := range t.needs.list {
-		if t.needs.list[i].Cell == c {
+	list := t.needs.list
+	for i := range list {
+		if list[i].Cell == c {
 			return true
 		}
 	}
@@ -151,8 +153,9 @@ func (m *Machine) returns(t *Ticket) {
 	if t.Parent == nil {
 		return
 	}
-	for i := range t.needs.list {
-		if c := t.needs.list[i].Cell; c.kind == Slots {
+	list := t.needs.list
+	for i := range list {
+		if c := list[i].Cell; c.kind == Slots {
 			if a := m.lender(t, c); a != nil {
 				m.returned = append(m.returned, loan{c, a})
 			}
@@ -273,7 +276,9 @@ func (m *Machine) regard(p *Ticket) {
 
 func (m *Machine) setStuck(p *Ticket, stuck bool) {
 	p.kin.stuck = stuck
-	for _, n := range p.needs.list {
+	list := p.needs.list
+	for i := range list {
+		n := &list[i]
 		if n.Cell.kind != Slots {
 			continue
 		}

@@ -62,9 +62,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 	}
 	t.state = Left
 	m.running--
-	charges, permits := 0, 0
-	for i := range t.needs.list {
-		n := &t.needs.list[i]
+	charges, permits, list := 0, 0, t.needs.list
+	for i := range list {
+		n := &list[i]
 		c := n.Cell
 		c.calls--
 		if c.pause != nil {

@@ -6,7 +6,7 @@ package slab
 import "sync"
 
 // size makes the most of the allocator's size classes for what a call needs.
-const size = 15
+const size = 5
 
 // Slab is where values are taken from. The zero value is ready; it is safe for concurrent use and
 // must not be copied.
