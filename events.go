@@ -169,20 +169,15 @@ func (inv *invocation) event(k EventKind, now int64) *callEvent {
 		t = callEvents.Get().(*callEvent)
 	}
 	if t.CallKey == 0 { // else it has told of the same call
-		inv.describe(t)
+		t.CallKey = inv.key
+		inv.fill(&t.Call)
+		if p := inv.parent.Load(); p != nil {
+			t.ParentID, t.ParentKey = p.inv.id, p.inv.key
+		}
 	}
 	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
 	t.Elapsed = time.Duration(max(0, now-inv.began))
 	return t
-}
-
-// describe says of what call t is.
-func (inv *invocation) describe(t *callEvent) {
-	t.CallKey = inv.key
-	inv.fill(&t.Call)
-	if p := inv.parent.Load(); p != nil {
-		t.ParentID, t.ParentKey = p.inv.id, p.inv.key
-	}
 }
 
 // withValue is t with its value.

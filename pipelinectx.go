@@ -256,11 +256,19 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 
 // give is the context for the code of r, and for sinks. Whoever asks is in charge of the call.
 func (f *first) give(ctx context.Context) *callContext {
-	if f.given == nil && f.inv.plan.alone {
-		f.given = f.frame.context().set(ctx, f.inv)
-	} else if f.given == nil { // others may need it when the frame has gone on
-		f.given = new(callContext).set(ctx, f.inv)
+	if f.given != nil {
+		return f.given
 	}
+	if !f.inv.plan.alone { // others may need it when the frame has gone on
+		f.given = new(callContext).set(ctx, f.inv)
+		return f.given
+	}
+	x := f.frame
+	if len(x.rest) == 0 {
+		x.rest = make([]callContext, callContexts)
+	}
+	f.given = x.rest[0].set(ctx, f.inv)
+	x.rest = x.rest[1:]
 	return f.given
 }
 
@@ -369,16 +377,6 @@ func (x *frame) begin(e *Executor, ctx context.Context, tool string) (inv *invoc
 	x.exec, x.ctx, x.stage, x.c.Tool = e, ctx, underWay, tool
 	x.by = e.census.Lane(x.lane)
 	return &w.invocation, e.census.EnterBy(x.by)
-}
-
-// context is a new one, for the call.
-func (x *frame) context() *callContext {
-	if len(x.rest) == 0 {
-		x.rest = make([]callContext, callContexts)
-	}
-	c := &x.rest[0]
-	x.rest = x.rest[1:]
-	return c
 }
 
 // unlink lets go of what the call was made with, when whoever is in charge of it is done: contexts that
