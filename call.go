@@ -514,8 +514,10 @@ func (e *Executor) report(inv *invocation, x *ending) {
 // lastEvent makes the event of a call's end: its attempts held what they needed for so long.
 func (inv *invocation) lastEvent(k EventKind, sum *first, held time.Duration) *callEvent {
 	e := inv.plan.exec
-	now := sum.Granted + int64(held)
-	if !inv.plan.once || held == 0 { // else its one attempt was the end
+	var now int64
+	if inv.plan.once && held > 0 { // its one attempt was the end
+		now = sum.Granted + int64(held)
+	} else {
 		now = e.clock.Now()
 	}
 	t := inv.event(k, now)
