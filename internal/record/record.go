@@ -63,8 +63,7 @@ func NewPriced() *Record {
 }
 
 // Note adds what m knows of t, the ticket of that attempt, which waits no more, but for its costs: see
-// [Record.Charge]. Of one that has been admitted nothing read here changes any more, so its owner needs
-// no lock.
+// [Record.Charge].
 func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
 	r.Attempts = max(r.Attempts, attempt)
 	r.Place = int32(t.Place())

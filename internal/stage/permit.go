@@ -43,7 +43,6 @@ type Permit struct {
 	live  bool       // ticket still holds what it took
 	left  bool       // nobody waits for the attempt any more
 	noted bool       // it is in the call's record
-	ahead bool       // and what it waited for before that
 	pass  admit.Pass // what it took without a ticket
 
 	ticket *admit.Ticket // nil once nothing of it is needed
@@ -136,14 +135,12 @@ func (y *Tally) wait(d int64) { y.own().queued.Add(max(0, d)) }
 func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
 	if x.says(t) {
 		y.write(x, t, attempt)
-		y.charge(t)
 	}
 }
 
 // says reports whether a record has something to say of t, a call of x.
 func (x *Tool) says(t *admit.Ticket) bool { return t.Place() > 0 || x.Priced || len(t.Settled()) > 0 }
 
-// write is Note but for what t costs.
 func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 	m := y.own()
 	if m.sealed { // an attempt that nobody waited for ends late
@@ -155,13 +152,7 @@ func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 		m.record = record.NewPriced()
 	}
 	m.record.Note(x.Stage.M, t, attempt)
-}
-
-// charge is the rest.
-func (y *Tally) charge(t *admit.Ticket) {
-	if m := y.own(); !m.sealed {
-		m.record.Charge(t)
-	}
+	m.record.Charge(t)
 }
 
 // Grant makes p the permit of an attempt at x that holds what the ticket t took, from now on. If the
@@ -346,10 +337,6 @@ func (p *Permit) Finish(now int64) Ending {
 		}
 		return Ended
 	}
-	if !p.quick && !p.tool.Several && p.ticket.Place() > 0 { // nobody else writes into the record, nor does its wait change: no lock
-		p.ahead = true
-		p.tally.write(p.tool, p.ticket, p.Attempt)
-	}
 	s, done := p.lock(), false
 	if p.CanFinish(isCode) {
 		p.Outcome = breaker.Success
@@ -458,19 +445,14 @@ func (p *Permit) note() {
 	if p.noted {
 		return
 	}
-	if p.noted = true; p.ahead {
-		p.tally.charge(p.ticket)
-	} else {
-		p.tally.Note(p.tool, p.ticket, p.Attempt)
-	}
+	p.noted = true
+	p.tally.Note(p.tool, p.ticket, p.Attempt)
 }
 
 // conclude adds the attempt, which is over for its caller, to what its call's attempts add up to, and
 // counts out those that somebody has waited for: it, or none. It reports whether the call is over.
 func (p *Permit) conclude(now int64, waited int32) (over bool) {
-	if !p.noted && (p.ahead || p.tool.says(p.ticket)) {
-		p.note()
-	}
+	p.note()
 	return p.tally.add(p.tool, now-p.Granted, -waited)
 }
 
