@@ -18,7 +18,6 @@ import (
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/record"
 	"github.com/sluice-go/sluice/internal/rules"
-	"github.com/sluice-go/sluice/internal/slab"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 	"github.com/sluice-go/sluice/internal/turn"
@@ -559,7 +558,7 @@ func (a *admission) limited(r *running) (x *timedRun, now int64) {
 	if !r.IsQuick() {
 		now = exec.clock.Now() // sinks may have heard of others' starts since
 	}
-	x = timedRuns.Take()
+	x = new(timedRun) // apart: it leads to the call, and that to it
 	x.Begin(&exec.clock, r.Context, now, a.timeout, x)
 	x.r, r.Context = r, x
 	return x, now
@@ -572,8 +571,6 @@ type timedRun struct {
 	hand *kept.Hand[timedCall] // if it has one, until the code has ended
 	late atomic.Pointer[Error] // what it means that the time is over
 }
-
-var timedRuns slab.Slab[timedRun]
 
 // timedCall is what a goroutine of its own runs, and what came of it.
 type timedCall struct {

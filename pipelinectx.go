@@ -8,7 +8,6 @@ import (
 	"github.com/sluice-go/sluice/internal/census"
 	"github.com/sluice-go/sluice/internal/eventtext"
 	"github.com/sluice-go/sluice/internal/ids"
-	"github.com/sluice-go/sluice/internal/slab"
 )
 
 // PipelineContext says on whose behalf calls run: which run, user and tenant, how urgent, with which
@@ -344,7 +343,6 @@ const (
 )
 
 var (
-	wholes    slab.Slab[whole]
 	frames    = sync.Pool{New: newFrame}
 	lastFrame atomic.Uint32
 )
@@ -355,8 +353,7 @@ func newFrame() any {
 	return x
 }
 
-// callContexts is how many contexts are made at once: who keeps one keeps the others. And callKeys is how
-// many keys.
+// How many contexts and keys are made at once. Who keeps a context keeps the others.
 const (
 	callContexts = 7
 	callKeys     = 64
@@ -368,7 +365,7 @@ func (x *frame) begin(e *Executor, ctx context.Context, tool string) (inv *invoc
 		x.key, x.keys = CallKey(ids.NextKeys(callKeys)), callKeys
 	}
 	if x.call == nil {
-		x.call = wholes.Take()
+		x.call = new(whole) // apart: a call leads to the one that it is nested in
 	}
 	w := x.call
 	w.key, w.first, w.space.inv, w.space.frame = x.key, &w.space, &w.invocation, x

@@ -2,6 +2,7 @@ package promises_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -176,9 +177,16 @@ func TestStorm_KeptContexts(t *testing.T) {
 // call to the next for ever, however calls end.
 func TestKeptContext_KeepsFewOthers(t *testing.T) {
 	for name, sink := range map[string]sluice.EventSink{"quiet": nil, "with a sink": sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return nil })} {
-		for _, how := range []string{"plain", "nested", "panics", "streams", "errors", "finds itself"} {
+		for _, how := range []string{"plain", "nested", "panics", "streams", "errors", "finds itself", "timeout", "interceptor"} {
 			t.Run(how+", "+name, func(t *testing.T) {
-				exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: sink}))
+				conf := sluice.Config{Sink: sink}
+				switch how {
+				case "timeout":
+					conf.Timeout = time.Hour
+				case "interceptor":
+					conf.Interceptors = interceptors(passing)
+				}
+				exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), conf))
 				inner := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "inner"}, func(_ context.Context, n int) (int, error) { return n, nil }))
 				var kept context.Context
 				outer := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "outer"}, func(ctx context.Context, n int) (int, error) {
@@ -200,7 +208,7 @@ func TestKeptContext_KeepsFewOthers(t *testing.T) {
 						}
 						return n, err
 					case "errors":
-						return inner(ctx, n+int(float64(n))*0)
+						return n, errors.New("no")
 					case "finds itself":
 						sluice.ReportUsage(ctx, "u", 1)
 					}
