@@ -88,7 +88,8 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 		a.units = nil
 	}
 	a.asks = len(a.units) > 0 || slices.ContainsFunc(a.keys, func(s rules.Scope) bool { return s.Kind() == rules.ByKey })
-	// What answers inside, instead of the tool, has its token given back, exactly.
+	// An interceptor inside may answer instead of the tool: then the token goes back as if it had never been
+	// taken, and of one that was taken without the lock nobody knows what that would have changed.
 	quick := len(e.inner) == 0 || !slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Kind == admit.Tokens })
 	a.needs.Compile(&a.at, len(a.keys), len(a.units), quick)
 }

@@ -452,9 +452,6 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 		x.kind, x.err = ToolFailed, x.Err
 	}
 	e.report(inv, x)
-	if busy {
-		x.sum.unlink()
-	}
 }
 
 // endStreamed reports the end of a call that its stream x has held open.
@@ -469,7 +466,6 @@ func (inv *invocation) endStreamed(x *stage.Stream) {
 		end.kind, end.err, end.value = ToolFailed, x.Err, nil
 	}
 	e.report(inv, &end)
-	inv.first.unlink()
 }
 
 // report counts a call's end, and tells it.
@@ -558,7 +554,7 @@ func (a *admission) limited(r *running) (x *timedRun, now int64) {
 	if !r.IsQuick() {
 		now = exec.clock.Now() // sinks may have heard of others' starts since
 	}
-	x = new(timedRun) // apart: it leads to the call, and that to it
+	x = new(timedRun)
 	x.Begin(&exec.clock, r.Context, now, a.timeout, x)
 	x.r, r.Context = r, x
 	return x, now

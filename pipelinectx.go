@@ -255,19 +255,13 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 
 // give is the context for the code of r, and for sinks. Whoever asks is in charge of the call.
 func (f *first) give(ctx context.Context) *callContext {
-	if f.given != nil {
-		return f.given
+	if x := f.frame; f.given == nil {
+		if len(x.rest) == 0 {
+			x.rest = make([]callContext, callContexts)
+		}
+		f.given = x.rest[0].set(ctx, f.inv)
+		x.rest = x.rest[1:]
 	}
-	if !f.inv.plan.alone { // others may need it when the frame has gone on
-		f.given = new(callContext).set(ctx, f.inv)
-		return f.given
-	}
-	x := f.frame
-	if len(x.rest) == 0 {
-		x.rest = make([]callContext, callContexts)
-	}
-	f.given = x.rest[0].set(ctx, f.inv)
-	x.rest = x.rest[1:]
 	return f.given
 }
 
@@ -353,7 +347,9 @@ func newFrame() any {
 	return x
 }
 
-// How many contexts and keys are made at once. Who keeps a context keeps the others.
+// How many contexts and keys are made at once. Who keeps a context keeps the others. Of what leads to
+// calls, and calls to it, nothing else is made some at a time: what two kinds have in common would lead
+// from one call to the next for ever.
 const (
 	callContexts = 7
 	callKeys     = 64
@@ -365,7 +361,7 @@ func (x *frame) begin(e *Executor, ctx context.Context, tool string) (inv *invoc
 		x.key, x.keys = CallKey(ids.NextKeys(callKeys)), callKeys
 	}
 	if x.call == nil {
-		x.call = new(whole) // apart: a call leads to the one that it is nested in
+		x.call = new(whole)
 	}
 	w := x.call
 	w.key, w.first, w.space.inv, w.space.frame = x.key, &w.space, &w.invocation, x
@@ -374,14 +370,6 @@ func (x *frame) begin(e *Executor, ctx context.Context, tool string) (inv *invoc
 	x.exec, x.ctx, x.stage, x.c.Tool = e, ctx, underWay, tool
 	x.by = e.census.Lane(x.lane)
 	return &w.invocation, e.census.EnterBy(x.by)
-}
-
-// unlink lets go of what the call was made with, when whoever is in charge of it is done: contexts that
-// were made together, and calls, must not lead from one to the next for ever.
-func (f *first) unlink() {
-	if f.inv.plan.alone {
-		f.given = nil
-	}
 }
 
 // leave counts the call out.
@@ -407,7 +395,6 @@ func (x *frame) end() {
 		}
 		if w.space.frame != nil { // else others may be inside, and see to it
 			w.space.frame = nil
-			w.space.unlink()
 		}
 		x.call = nil
 	} else {
@@ -417,7 +404,8 @@ func (x *frame) end() {
 	}
 	x.leave()
 	x.exec, x.by, x.ctx = nil, nil, nil
-	x.c.Input, x.c.run, x.c.code, x.c.Attempt = nil, nil, nil, 0 // prepare writes the rest
+	x.c.inv, x.c.run, x.c.code, x.c.Input, x.c.Pipeline = nil, nil, nil, nil, nil
+	x.c.Attempt = 0 // prepare writes the rest
 	frames.Put(x)
 }
 
@@ -429,13 +417,7 @@ func (x *frame) rescue(v any, res *Result, err *error, out *answer) {
 		defer func() { *out = answer{*res, *err} }()
 	}
 	inv := &x.call.invocation
-	defer func() {
-		inv.attempts.Report()
-		if inv.first.frame != nil && inv.plan != nil {
-			inv.first.frame = nil
-			inv.first.unlink()
-		}
-	}()
+	defer inv.attempts.Report()
 	if x.stage == inEnd { // a sink has called Goexit
 		return
 	}

@@ -59,7 +59,8 @@ func TestTimed_GoroutineIsKeptUntilClose(t *testing.T) {
 }
 
 // Calls with timeouts that end in time, late, by panic and by Goexit, nested and with attempts at once,
-// against Close: each has an answer, nothing stays taken and no goroutine is left.
+// against Close: each has an answer, nothing stays taken and no goroutine is left. It is on the real
+// clock, since no goroutine is kept in a bubble.
 func TestStorm_TimedCallsAgainstClose(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -74,14 +75,16 @@ func TestStorm_TimedCallsAgainstClose(t *testing.T) {
 		}
 		r := newRig(t, sluice.Config{Timeout: 200 * time.Microsecond, Interceptors: list})
 		var inside atomic.Int64
+		var draws atomic.Uint64
 		var on sync.Map
 		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
 			on.Store(goroutine(), true)
 			inside.Add(1)
 			defer inside.Add(-1)
-			switch rand.IntN(8) {
+			draw := rand.New(rand.NewPCG(seed^n, draws.Add(1)))
+			switch draw.IntN(8) {
 			case 0:
-				time.Sleep(time.Duration(rand.IntN(500)) * time.Microsecond)
+				time.Sleep(time.Duration(draw.IntN(500)) * time.Microsecond)
 			case 1:
 				<-ctx.Done()
 				return ctx.Err()

@@ -27,6 +27,8 @@ type keyed struct {
 	inside [5]atomic.Int64 // by tenant
 	most   atomic.Int64    // that may be inside for one tenant: the highest limit there was
 	paid   sync.Map        // starts by user
+	seed   uint64
+	draws  atomic.Uint64 // of tools
 
 	ran, full, rated, other atomic.Int64
 }
@@ -38,9 +40,9 @@ const (
 
 type keyedUser struct{}
 
-func newKeyed(t *testing.T) *keyed {
+func newKeyed(t *testing.T, seed uint64) *keyed {
 	user := sluice.ByKey("user", func(c sluice.Call) string { return c.Input.(string) })
-	x := &keyed{t: t, reg: sluice.NewToolRegistry(),
+	x := &keyed{t: t, seed: seed, reg: sluice.NewToolRegistry(),
 		limit:  limitsOf(sluice.Limit{Max: 2, Scope: sluice.ByTenant, MaxKeys: 3, Refuse: true}, sluice.Limit{Max: 50}),
 		quota:  sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "quota", Scope: user, Rates: []sluice.Rate{{N: keyedBurst, Per: 1000 * time.Hour}}, Refuse: true, MaxKeys: keyedUsers})),
 		fast:   sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "fast", Scope: sluice.ByTenant, Rates: []sluice.Rate{{N: 1e6, Burst: 3}}, MaxKeys: 2})),
@@ -67,16 +69,17 @@ func (x *keyed) register(name string) {
 		}
 		defer x.inside[n].Add(-1)
 		x.ran.Add(1)
-		switch k := rand.IntN(500); {
+		r := rand.New(rand.NewPCG(x.seed, 1<<50+x.draws.Add(1)))
+		switch k := r.IntN(500); {
 		case k == 1:
 			return 0, errors.New("bad")
 		case k == 2:
 			panic("worse")
 		case k < 20:
-			time.Sleep(time.Duration(rand.IntN(50)) * time.Microsecond)
+			yield(r.IntN(50))
 		case k < 40:
 			runtime.Gosched()
-		case k == 40 && rand.IntN(20) == 0:
+		case k == 40 && r.IntN(20) == 0:
 			sluice.ReportUsage(ctx, "", 1)
 		}
 		return 1, nil
@@ -138,7 +141,7 @@ func (x *keyed) change(r *rand.Rand) {
 	case 6:
 		tenant := fmt.Sprint("tenant ", r.IntN(5))
 		x.fast.Pause(tenant, time.Hour)
-		time.Sleep(time.Duration(r.IntN(50)) * time.Microsecond)
+		yield(r.IntN(50))
 		x.fast.Lift(tenant)
 	}
 }
@@ -147,14 +150,14 @@ func (x *keyed) change(r *rand.Rand) {
 // passed, no token is given twice, no key in use is forgotten, and in the end nothing is left.
 func TestStorm_Keys(t *testing.T) {
 	seed := stormSeed(t)
-	x := newKeyed(t)
+	x := newKeyed(t, seed)
 	var over atomic.Bool
 	var changing sync.WaitGroup
 	changing.Go(func() {
 		r := rand.New(rand.NewPCG(seed, 1<<40))
 		for !over.Load() {
 			x.change(r)
-			time.Sleep(time.Duration(r.IntN(300)) * time.Microsecond)
+			yield(r.IntN(300))
 		}
 	})
 	parallel(6, func(i int) {

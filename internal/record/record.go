@@ -62,8 +62,8 @@ func NewPriced() *Record {
 	return &r.Record
 }
 
-// Note adds what m knows of t, the ticket of that attempt, which waits no more, but for its costs: see
-// [Record.Charge].
+// Note adds what m knows of t, the ticket of that attempt, which waits no more. The stage is locked: a
+// constraint may get another name.
 func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
 	r.Attempts = max(r.Attempts, attempt)
 	r.Place = int32(t.Place())
@@ -77,10 +77,11 @@ func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
 			r.Waits = append(r.Waits, Wait{name, d})
 		}
 	}
+	r.charge(t)
 }
 
-// Charge notes what t costs, and has turned out to use.
-func (r *Record) Charge(t *admit.Ticket) {
+// charge notes what t costs, and has turned out to use.
+func (r *Record) charge(t *admit.Ticket) {
 	used := t.Settled()
 	if r.shared {
 		if len(used) == 0 {

@@ -51,7 +51,6 @@ func TestNote(t *testing.T) {
 	r.m.Settle(int64(500*time.Millisecond), second, "tokens", 2)
 	rec := NewPriced()
 	rec.Note(r.m, second, 1)
-	rec.Charge(second)
 	if rec.Wait != 400*time.Millisecond || rec.Place != 1 || rec.Attempts != 1 {
 		t.Errorf("noted %+v", rec)
 	}
@@ -77,7 +76,6 @@ func TestWith(t *testing.T) {
 	}
 	rec := NewPriced()
 	rec.Note(r.m, one, 1)
-	rec.Charge(one)
 	r.m.Settle(0, one, "tokens", 7)
 	later := rec.With(one)
 	if rec.Costs[0].Actual != 3 || later.Costs[0].Actual != 7 || later.Attempts != 1 {
@@ -95,12 +93,11 @@ func TestChargeOfSharedCosts(t *testing.T) {
 	shared := Costs(nil, one.Needs(), nil)
 	rec := New(shared)
 	rec.Note(r.m, one, 1)
-	rec.Charge(one)
 	if &rec.Costs[0] != &shared[0] {
 		t.Error("a call that cost what was estimated has costs of its own")
 	}
 	r.m.Settle(0, one, "tokens", 7)
-	rec.Charge(one)
+	rec.charge(one)
 	if want := []Cost{{"tokens", 3, 7}}; !slices.Equal(rec.Costs, want) || shared[0].Actual != 3 {
 		t.Errorf("costs %v, want %v; those of others %v", rec.Costs, want, shared)
 	}

@@ -1,18 +1,19 @@
 // Package slab allocates small values a few at a time: one allocation serves so many of them, and
-// who keeps one keeps no more than its few neighbours alive. A value is zero when it is taken, or
-// as [Slab].Fill made it, and is never given back: the collector has it once nobody keeps any of its slab.
+// who keeps one keeps no more than its few neighbours alive. A value is zero when it is taken, and is
+// never given back: the collector has it once nobody keeps any of its slab.
+//
+// It is for values that lead to no others of their kind, nor to what leads back to them. Else one slab
+// leads to the next, and nothing is let go of as long as values are taken.
 package slab
 
 import "sync"
 
-// size makes the most of the allocator's size classes for what a call needs.
+// size makes the most of the allocator's size classes for records of calls.
 const size = 5
 
 // Slab is where values are taken from. The zero value is ready; it is safe for concurrent use and
 // must not be copied.
 type Slab[T any] struct {
-	Fill func([]T) // makes new values ready, if they are not zero; nil otherwise
-
 	pool sync.Pool
 }
 
@@ -30,9 +31,6 @@ func (s *Slab[T]) Take() *T {
 	}
 	if c.list == nil || c.used == size {
 		c.list, c.used = new([size]T), 0
-		if s.Fill != nil {
-			s.Fill(c.list[:])
-		}
 	}
 	v := &c.list[c.used]
 	c.used++

@@ -108,7 +108,7 @@ func (y *Tally) own() *more {
 	if x := y.more.Load(); x != nil {
 		return x
 	}
-	x := new(more) // apart: it may lead to the call, and calls that were made together to others
+	x := new(more)
 	y.more.Store(x)
 	return x
 }
@@ -133,15 +133,9 @@ func (y *Tally) wait(d int64) { y.own().queued.Add(max(0, d)) }
 // Note writes what admission knows of t, the ticket of that attempt, into the record of the call.
 // The stage is locked.
 func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
-	if x.says(t) {
-		y.write(x, t, attempt)
+	if !x.says(t) {
+		return
 	}
-}
-
-// says reports whether a record has something to say of t, a call of x.
-func (x *Tool) says(t *admit.Ticket) bool { return t.Place() > 0 || x.Priced || len(t.Settled()) > 0 }
-
-func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 	m := y.own()
 	if m.sealed { // an attempt that nobody waited for ends late
 		return
@@ -152,8 +146,10 @@ func (y *Tally) write(x *Tool, t *admit.Ticket, attempt int32) {
 		m.record = record.NewPriced()
 	}
 	m.record.Note(x.Stage.M, t, attempt)
-	m.record.Charge(t)
 }
+
+// says reports whether a record has something to say of t, a call of x.
+func (x *Tool) says(t *admit.Ticket) bool { return t.Place() > 0 || x.Priced || len(t.Settled()) > 0 }
 
 // Grant makes p the permit of an attempt at x that holds what the ticket t took, from now on. If the
 // call is over already, nobody waits for the attempt. The stage is locked, unless it is the one
