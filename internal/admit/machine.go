@@ -218,8 +218,8 @@ func (m *Machine) Arrive(now int64, t *Ticket) State {
 		t.needs = m.newNeeds()
 	}
 	m.shutAll(t.needs)
-	if m.waiting == 0 && t.Parent == nil && m.open(t) { // nobody to be fair to
-		t.level = t.Level
+	if m.waiting == 0 && m.open(t) { // nobody to be fair to
+		m.rank(t)
 		m.grant(t)
 		if len(m.loose) > 0 {
 			m.returnLoose()
@@ -243,7 +243,9 @@ func (m *Machine) open(t *Ticket) bool {
 		}
 		switch c.kind {
 		case Slots:
-			if c.used+list[i].N > c.limit || c.shared && !m.obtains(c, t, list[i].N) {
+			switch {
+			case t.Parent != nil && m.lender(t, c) != nil:
+			case c.used+list[i].N > c.limit, c.shared && !m.obtains(c, t, list[i].N):
 				return false
 			}
 		case Tokens, Foreign:
@@ -308,7 +310,7 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 			m.mark(at) // who was shed may be why t has to wait
 		}
 		if l.nested {
-			m.join(t)
+			m.join(t, false)
 			m.suspect(l.at)
 		}
 		return
@@ -435,8 +437,7 @@ func (m *Machine) grant(t *Ticket) {
 		}
 	}
 	if t.Parent != nil {
-		m.join(t)
-		m.alive(t, true)
+		m.join(t, true)
 	}
 }
 

@@ -40,6 +40,15 @@ func find(loans []loan, c *Cell) int {
 	return -1
 }
 
+// without is list without what is at i. The order of the others stays.
+func without[T any](list []T, i int) []T {
+	if last := len(list) - 1; i == last {
+		clear(list[last:])
+		return list[:last]
+	}
+	return slices.Delete(list, i, i+1)
+}
+
 // family is t's kin, made if need be.
 func (m *Machine) family(t *Ticket) *kin {
 	if t.kin == nil {
@@ -119,7 +128,11 @@ func (m *Machine) borrow(t *Ticket, c *Cell) bool {
 // giveBack ends t's use of n slots of c: they pass to who has borrowed them, or return
 // to who lent them, or are free.
 func (m *Machine) giveBack(t *Ticket, c *Cell, n int64) {
-	k, units := t.kin, t.charged(c, n)
+	k := t.kin
+	if len(k.borrowed)|len(k.lent)|len(k.owned) == 0 {
+		c.used -= n
+		return
+	}
 	var from *Ticket
 	if i := find(k.borrowed, c); i >= 0 {
 		from = k.borrowed[i].with
@@ -132,7 +145,8 @@ func (m *Machine) giveBack(t *Ticket, c *Cell, n int64) {
 			from.kin.lent[find(from.kin.lent, c)].with = heir
 			return
 		}
-		heir.kin.borrowed = slices.Delete(heir.kin.borrowed, j, j+1)
+		units := t.charged(c, n)
+		heir.kin.borrowed = without(heir.kin.borrowed, j)
 		heir.kin.owned = append(heir.kin.owned, Need{c, units})
 		if heir.kin.stuck {
 			c.stuck += units
@@ -140,17 +154,16 @@ func (m *Machine) giveBack(t *Ticket, c *Cell, n int64) {
 		return
 	}
 	if from != nil {
-		i := find(from.kin.lent, c)
-		from.kin.lent = slices.Delete(from.kin.lent, i, i+1)
+		from.kin.lent = without(from.kin.lent, find(from.kin.lent, c))
 		return
 	}
-	c.used -= units
+	c.used -= t.charged(c, n)
 }
 
 // returns notes the slots that descendants of t's ancestors may run on once t has ended:
 // what t gave back to them, and what was out of reach behind t.
 func (m *Machine) returns(t *Ticket) {
-	if t.Parent == nil {
+	if t.Parent == nil || m.waiting == 0 {
 		return
 	}
 	list := t.needs.list
@@ -165,9 +178,7 @@ func (m *Machine) returns(t *Ticket) {
 
 // serveSiblings has such slots used by the first descendant that waits for them.
 func (m *Machine) serveSiblings() {
-	for len(m.returned) > 0 {
-		r := m.returned[0]
-		m.returned = m.returned[1:]
+	for _, r := range m.returned {
 		for {
 			t := m.heir(r.with, r.with, r.cell, nil)
 			if t == nil {
@@ -190,7 +201,8 @@ func (m *Machine) serveSiblings() {
 			}
 		}
 	}
-	m.returned = nil
+	clear(m.returned)
+	m.returned = m.returned[:0]
 }
 
 // heir is the first of the descendants of t that wait at c and may run on what owner
@@ -238,14 +250,18 @@ func (m *Machine) serveKin(c *Cell) {
 	}
 }
 
-// join makes t a child of its parent.
-func (m *Machine) join(t *Ticket) {
-	if t.Parent == nil || m.family(t).joined {
+// join makes t a child of its parent, in which somebody can run if it runs.
+func (m *Machine) join(t *Ticket, runs bool) {
+	k := m.family(t)
+	if k.joined {
+		m.alive(t, runs)
 		return
 	}
-	t.kin.joined = true
+	k.joined, k.runs = true, runs
 	p := m.family(t.Parent)
-	p.children = append(p.children, t)
+	if p.children = append(p.children, t); runs {
+		p.active++
+	}
 	m.regard(t.Parent)
 }
 
@@ -298,8 +314,7 @@ func (m *Machine) part(t *Ticket) {
 		return
 	}
 	if p != nil && k.joined {
-		i := slices.Index(p.kin.children, t)
-		p.kin.children = slices.Delete(p.kin.children, i, i+1)
+		p.kin.children = without(p.kin.children, slices.Index(p.kin.children, t))
 		if k.runs {
 			p.kin.active--
 		}
@@ -318,7 +333,7 @@ func (m *Machine) part(t *Ticket) {
 	if p != nil && p.kin != nil {
 		m.regard(p)
 	}
-	for a := p; a != nil; a = a.Parent { // t may have been what kept others from waiting in vain
+	for a := p; a != nil && m.waiting > 0; a = a.Parent { // t may have been what kept others from waiting in vain
 		for _, n := range a.needs.list {
 			m.suspect(n.Cell)
 		}

@@ -111,6 +111,23 @@ func TestPromise09_SiblingBeforeStrangers(t *testing.T) {
 	w.rest(k)
 }
 
+// What an ended call gave back to an ancestor is used before what else it gave back, although that is narrower.
+func TestPromise09_SiblingBeforeStrangersAtANarrowerLimit(t *testing.T) {
+	w := newWorld(t, standard())
+	n, k, r := slots("tool a", 0, 1), slots("all", 1, 1), w.rate("per second", 2, 1, sec, 1)
+	p := w.arrive("p", 2, "", k)
+	a := w.arrive("a", 2, "", n, k, under(p))
+	x := w.arrive("x", 8, "", n, r) // more urgent, and earlier than b
+	b := w.arrive("b", 2, "", k, r, under(p))
+	w.sees("p a")
+	w.finish(a)
+	w.sees("b")
+	w.at(sec)
+	w.sees("x")
+	w.finish(b, p, x)
+	w.rest(n, k)
+}
+
 func TestPromise09_TwoCrossingLimits(t *testing.T) {
 	w := newWorld(t, standard())
 	x, y := slots("x", 0, 1), slots("y", 0, 1)
