@@ -226,15 +226,51 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 
 // attempt is do for the one attempt of a call that only its own goroutine, which has the frame x, is
 // in. Whoever has x gives back what it holds if its code does not return.
-func (a *admission) attempt(x *frame, now int64) (Result, error) {
-	r, err := a.admit(x.ctx, &x.c, now)
+func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Result, err error) {
+	c, inv := &x.c, x.c.inv
+	c.Attempt, inv.tried = 1, true
+	w, err := a.ask(ctx, c, now)
 	if err != nil {
-		return Result{}, err
+		return res, err
 	}
-	x.c.run, x.stage = r, inAttempt
-	res, err := a.code(r, &x.c)
+	var r *running
+	if a.at.Needs == nil {
+		r, err = a.askFirst(ctx, c, w)
+	} else if r = a.quickly(ctx, c, w, &a.at); r == nil {
+		r, err = a.wait(ctx, c, w, &a.at, &noAnswers)
+	}
+	if err != nil {
+		return res, err
+	}
+	given := (*callContext)(nil)
+	if ctx = r; !inv.isKept() {
+		given = inv.first.give(r.Context)
+		ctx = given
+	}
+	if inv.loud {
+		x.stage = inStart
+		r.emitStarted(ctx, c)
+	}
+	unseen := given != nil && r.IsQuick() && a.classify == nil
+	if !unseen {
+		r.Began()
+	}
+	x.stage = inAttempt
+	res, err = c.runCode(ctx, a.tool)
 	x.stage = underWay
-	a.returned(r, &x.c, res, err)
+	if unseen && err == nil {
+		to := uint32(over)
+		if inv.loud {
+			to = returned
+		}
+		if given.part(to) {
+			r.FinishUnseen(inv.plan.exec.clock.Now())
+			x.stage = succeeded
+			return res, nil
+		}
+	}
+	r.Began()
+	a.returned(r, c, res, err)
 	return res, err
 }
 
@@ -280,6 +316,11 @@ func (a *admission) come(ctx context.Context, c *Call, w when, x *stage.Tool, q 
 	if r := a.quickly(ctx, c, w, x); r != nil {
 		return r, nil
 	}
+	return a.wait(ctx, c, w, x, q)
+}
+
+// wait has c's attempt come to x, and waits until it may run.
+func (a *admission) wait(ctx context.Context, c *Call, w when, x *stage.Tool, q *stage.Answers) (*running, error) {
 	r, t, err := a.arrive(ctx, c, w, x, q, nil)
 	if t != nil {
 		r, err = a.await(ctx, c, t)
@@ -327,9 +368,6 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 func (a *admission) code(r *running, c *Call) (Result, error) {
 	if a.next != nil {
 		return a.next(r, *c)
-	}
-	if inv := c.inv; !inv.isKept() {
-		return runTool(inv.first.give(r.Context), c, a.tool)
 	}
 	return runTool(r, c, a.tool)
 }
@@ -494,39 +532,14 @@ func (a *admission) turnedAway(s *stage.Stage, inv *invocation, t *admit.Ticket,
 	return a.refusal(inv, &f)
 }
 
-// runTool is the innermost handler: from here on the call has run.
-func runTool(ctx context.Context, c *Call, t *tool) (Result, error) {
+// runTool is the innermost handler: from here on the call has run. An interceptor inside the gates may
+// have called next on a goroutine of its own: a panic must not be the end of that.
+func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 	r := c.run
 	if r == nil {
 		return Result{}, &Error{Tool: t.spec.Name, Reason: ErrRejected,
 			Cause: errors.New("sluice: an interceptor made a Call of its own: it must change a copy of the one it was given")}
 	}
-	if !r.inv.plan.alone {
-		return runAmong(ctx, c, t)
-	}
-	if r.inv.loud {
-		r.emitStarted(ctx, c)
-	}
-	if why := r.Begin(); why != permit.None {
-		return Result{}, r.mustNotBegin(ctx, why)
-	}
-	return c.runCode(ctx, t)
-}
-
-// runCode runs the tool's code.
-func (c *Call) runCode(ctx context.Context, t *tool) (res Result, err error) {
-	if c.code != nil {
-		res.Value, err = c.code(ctx)
-	} else {
-		res.Value, err = t.run(ctx, c.Input)
-	}
-	return res, err
-}
-
-// runAmong is runTool where the call's goroutine may not be the only one. An interceptor inside the
-// gates may have called next on a goroutine of its own: a panic must not be the end of that.
-func runAmong(ctx context.Context, c *Call, t *tool) (res Result, err error) {
-	r := c.run
 	if why := r.Begin(); why != permit.None {
 		return Result{}, r.mustNotBegin(ctx, why)
 	}
@@ -555,6 +568,16 @@ func runAmong(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 		normal = true
 	}
 	return c.runCode(ctx, t)
+}
+
+// runCode runs the tool's code.
+func (c *Call) runCode(ctx context.Context, t *tool) (res Result, err error) {
+	if c.code != nil {
+		res.Value, err = c.code(ctx)
+	} else {
+		res.Value, err = t.run(ctx, c.Input)
+	}
+	return res, err
 }
 
 // mustNotBegin is why the tool's code must not.

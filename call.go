@@ -10,7 +10,6 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
-	"github.com/sluice-go/sluice/internal/census"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/kept"
@@ -115,8 +114,10 @@ type invocation struct {
 	priority Priority
 	tried    bool // it has begun its one attempt
 	loud     bool // some sink listens
+	plain    bool // and that is the executor's alone, which does not look at values
 	over     bool // the terminal event is out; owned by who emits
 	shared   bool // others may find it whatever its code does; never changes once it is known
+	same     bool // plan and pipeline are those of the call before, in one frame
 }
 
 // isKept reports whether somebody may find inv when it is over: it is never used again for another call
@@ -154,18 +155,23 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		inv.shared = true
 	}
 	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
+		inv.plain = inv.pipeline.Sink == nil && !e.wantsValues
 		if f := inv.first; f != nil && inv.parent.Load() == nil { // whose context must not be kept here
 			f.give(ctx)
 		}
 		t := inv.event(ToolInvoked, now)
-		if t.value, t.InputBytes = r.Input, len(r.Args); r.Input == nil && len(r.Args) > 0 {
-			t.value = r.Args
+		if t.InputBytes = len(r.Args); !inv.plain {
+			if t.value = r.Input; r.Input == nil && len(r.Args) > 0 {
+				t.value = r.Args
+			}
 		}
 		inv.emit(inv.toSinks(ctx), t)
 		now = 0
 	}
-	inv.fill(c)
-	c.inv, c.code = inv, r.code
+	inv.fill(c, inv.same)
+	if !inv.same || r.code != nil || c.code != nil {
+		c.inv, c.code = inv, r.code
+	}
 	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
 		now = 0 // foreign code runs
 	}
@@ -210,12 +216,17 @@ type standing struct {
 // many of the calls around it run.
 func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) (depth int) {
 	inv.id = r.ID
-	if inv.plan = e.plan(r.Tool); inv.plan == nil {
-		inv.plan = e.refusing(&tool{spec: Spec{Name: r.Tool}}, ErrUnknownTool, nil) // should a method of ctx panic
-		inv.plan = e.compile(ctx, r.Tool)
+	p := e.plan(r.Tool)
+	if inv.same = p != nil && p == inv.plan; !inv.same {
+		if inv.plan = p; p == nil {
+			inv.plan = e.refusing(&tool{spec: Spec{Name: r.Tool}}, ErrUnknownTool, nil) // should a method of ctx panic
+			inv.plan = e.compile(ctx, r.Tool)
+		}
 	}
 	sc := scopeOf(ctx)
-	inv.pipeline = sc.pipeline
+	if sc.pipeline != inv.pipeline {
+		inv.pipeline, inv.same = sc.pipeline, false
+	}
 	inv.priority = cmp.Or(inv.plan.tool.spec.Policy.Priority, PriorityNormal)
 	if p := inv.pipeline.Priority; rules.IsPriority(p) { // else zero, or the call will be refused
 		inv.priority = p
@@ -236,9 +247,13 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) (d
 	return depth
 }
 
-func (inv *invocation) fill(c *Call) {
-	spec := &inv.plan.tool.spec
-	c.ID, c.Tool, c.Type, c.Priority, c.Pipeline = inv.id, spec.Name, spec.Type, inv.priority, inv.pipeline
+// fill writes into c what it says of inv. If it was a call of the same tool and run, most of that
+// stands there already.
+func (inv *invocation) fill(c *Call, same bool) {
+	if c.ID, c.Priority = inv.id, inv.priority; !same {
+		spec := &inv.plan.tool.spec
+		c.Tool, c.Type, c.Pipeline = spec.Name, spec.Type, inv.pipeline
+	}
 }
 
 // first is a call's first attempt, and what all of its attempts add up to.
@@ -255,12 +270,13 @@ type first struct {
 
 var noTotals first
 
-// lane is where what becomes of the call is counted. Whoever asks is in charge of the call.
-func (f *first) lane(e *Executor) *census.Lane {
+// completes counts the call, of e, as one that has completed. Whoever says so is in charge of it.
+func (f *first) completes(e *Executor) {
 	if f.frame != nil {
-		return f.frame.by
+		f.frame.completed = 1
+	} else {
+		e.census.Completed()
 	}
-	return e.census.Lane(0)
 }
 
 // ownTotals is what inv's attempts add up to so far, made if need be. Whoever asks is alone with
@@ -384,18 +400,22 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 	}
 	nested := inv.parent.Load() != nil
 	if *err == nil && !busy && sum.IsPlain() && !(nested && inv.loud) { // there is nothing to say of its attempts
-		res.rec, res.max = nil, e.conf.MaxResultBytes
-		sum.lane(e).Completed()
-		if inv.loud {
-			t := inv.lastEvent(ToolCompleted, sum, sum.Held())
-			t.gave(res.Value)
-			inv.emit(inv.toSinks(ctx), t)
-		} else if nested {
+		if e.completed(ctx, inv, res, sum); nested {
 			inv.unnest()
 		}
 		return
 	}
 	e.endFully(&ending{ctx: ctx, kind: ToolCompleted, sum: sum}, inv, res, err, ran, busy)
+}
+
+// completed reports the end of a call of which there is nothing to say but its result.
+func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, sum *first) {
+	res.rec, res.max = nil, e.conf.MaxResultBytes
+	if sum.completes(e); inv.loud {
+		t := inv.lastEvent(ToolCompleted, sum, sum.Held())
+		inv.gave(t, res.Value)
+		inv.emit(inv.toSinks(ctx), t)
+	}
 }
 
 // endFully is end where there may be something to say; ran says that the tool's code has run, and busy that
@@ -472,7 +492,7 @@ func (inv *invocation) endStreamed(x *stage.Stream) {
 func (e *Executor) report(inv *invocation, x *ending) {
 	switch x.kind {
 	case ToolCompleted:
-		x.sum.lane(e).Completed()
+		x.sum.completes(e)
 	case ToolDenied:
 		e.denied.Add(1)
 	default:
@@ -499,7 +519,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 		t.throttled(x.sum, inv.began+int64(t.Elapsed))
 	}
 	if x.kind == ToolCompleted {
-		t.gave(x.value)
+		inv.gave(t, x.value)
 	} else {
 		t.hasData = x.value != nil
 	}
@@ -516,15 +536,18 @@ func (inv *invocation) lastEvent(k EventKind, sum *first, held time.Duration) *c
 		now = e.clock.Now()
 	}
 	t := inv.event(k, now)
-	t.last, t.Call.Attempt = true, inv.begun()
+	t.last, t.Call.Attempt, t.InputBytes = true, inv.begun(), 0
 	t.Duration, t.Result.max = held, e.conf.MaxResultBytes
 	return t
 }
 
-// gave says what the call's result is.
-func (t *callEvent) gave(v any) {
-	if t.hasData = v != nil; t.hasData {
-		t.value, t.OutputBytes = v, payload.Bytes(v)
+// gave has t say what the call's result is.
+func (inv *invocation) gave(t *callEvent, v any) {
+	if t.hasData = v != nil; !t.hasData {
+		return
+	}
+	if t.OutputBytes = payload.Bytes(v); !inv.plain {
+		t.value = v
 	}
 }
 

@@ -52,7 +52,7 @@ func TestFindAndPart(t *testing.T) {
 		for range i % 64 { // part comes a little later each time
 			at.Load()
 		}
-		parted := x.part()
+		parted := x.part(over)
 		inv := found.Swap(nil)
 		for ; inv == nil; inv = found.Swap(nil) {
 			runtime.Gosched()
@@ -64,4 +64,45 @@ func TestFindAndPart(t *testing.T) {
 		}
 	}
 	t.Logf("parted %d times of %d", alone, rounds)
+}
+
+// TestFind: what there is to find of a call, at each step of its way.
+func TestFind(t *testing.T) {
+	exec := Must(NewExecutor(NewToolRegistry(), Config{}))
+	Must(Wrap(exec, Spec{Name: "x"}, func(_ context.Context, n int) (int, error) { return n, nil }))
+	plan := exec.compile(t.Context(), "x")
+	made := func() (*whole, *callContext) {
+		w := new(whole)
+		w.renew(nil)
+		w.plan, w.id = plan, "a"
+		return w, new(callContext).set(t.Context(), &w.invocation)
+	}
+	t.Run("found while it is under way", func(t *testing.T) {
+		w, x := made()
+		require.Same(t, &w.invocation, x.find())
+		require.False(t, w.space.HasBegun(), "a sink may have looked")
+		require.Same(t, &w.space.running, x.call())
+		require.True(t, w.space.Inside(), "whoever has the code's context is the code")
+		require.False(t, x.part(returned), "it is kept")
+		x.ended()
+		require.Same(t, &w.invocation, x.find())
+	})
+	t.Run("not found before it has returned", func(t *testing.T) {
+		w, x := made()
+		require.True(t, x.part(returned))
+		inv := x.find()
+		require.NotSame(t, &w.invocation, inv)
+		require.Equal(t, "a", inv.id)
+		require.True(t, x.call().Over())
+		require.False(t, inv.attempts.IsReported(), "its end is being reported")
+		x.ended()
+		require.True(t, x.find().attempts.IsReported())
+		require.False(t, w.space.HasBegun(), "nobody has touched what is used again")
+	})
+	t.Run("not found before it is over", func(t *testing.T) {
+		_, x := made()
+		require.True(t, x.part(over))
+		require.True(t, x.find().attempts.IsReported())
+		require.True(t, x.call().Over())
+	})
 }

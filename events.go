@@ -152,8 +152,6 @@ type callEvent struct {
 	last  bool  // it is a terminal event
 	ctx   context.Context
 	frame *frame // that it is part of, or nil
-
-	atSink bool // some sink has it and has not returned
 }
 
 // callEvents are reused: no sink keeps one. Those of calls that have a frame and one goroutine are
@@ -163,20 +161,20 @@ var callEvents = sync.Pool{New: func() any { return new(callEvent) }}
 // event makes an event of inv's, at the instant now, for emit.
 func (inv *invocation) event(k EventKind, now int64) *callEvent {
 	var t *callEvent
-	if f := inv.first; inv.plan.alone && f != nil && f.frame != nil {
+	if f := inv.first; f != nil && f.frame != nil && inv.plan.alone {
 		t = &f.frame.event
 	} else {
 		t = callEvents.Get().(*callEvent)
 	}
 	if t.CallKey == 0 { // else it has told of the same call
 		t.CallKey = inv.key
-		inv.fill(&t.Call)
+		inv.fill(&t.Call, inv.same && t.frame != nil)
 		if p := inv.parent.Load(); p != nil {
 			t.ParentID, t.ParentKey = p.inv.id, p.inv.key
 		}
 	}
-	t.Kind, t.Time = k, inv.plan.exec.clock.Time(now)
-	t.Elapsed = time.Duration(max(0, now-inv.began))
+	t.Kind, t.Elapsed = k, time.Duration(max(0, now-inv.began))
+	t.Time = inv.plan.exec.clock.Time(now)
 	return t
 }
 
@@ -193,20 +191,13 @@ func (t *callEvent) withValue() *Event {
 
 // free lets t be used again.
 func (t *callEvent) free() {
-	if t.value != nil {
-		t.value = nil
-	}
 	if t.full.Kind != "" {
 		t.full = Event{}
 	}
+	t.value = nil
 	if t.frame == nil {
 		t.Event, t.last, t.ctx = Event{}, false, nil
 		callEvents.Put(t)
-		return
-	}
-	t.InputBytes, t.Queued = 0, 0 // the next is as this one, but for what such events say
-	if t.By != "" {
-		t.By = ""
 	}
 }
 
@@ -229,17 +220,33 @@ const maxLateEvents = 1000
 // emit delivers t to the sinks, after the events of the same call that came before it. The
 // first terminal event is the last one, and is delivered when emit returns.
 func (inv *invocation) emit(ctx context.Context, t *callEvent) {
-	if inv.plan.alone {
+	x, normal := t.frame, false
+	switch {
+	case x != nil && inv.plain:
+	case inv.plan.alone:
 		inv.say(ctx, t)
-	} else {
-		inv.emitInTurn(ctx, t)
+		return
+	default:
+		if t.ctx = ctx; !turn.Take(&inv.emitting, inv, t, t.last, maxLateEvents) {
+			inv.plan.exec.dropped.Add(1)
+		}
+		return
 	}
-}
-
-func (inv *invocation) emitInTurn(ctx context.Context, t *callEvent) {
-	if t.ctx = ctx; !turn.Take(&inv.emitting, inv, t, t.last, maxLateEvents) {
-		inv.plan.exec.dropped.Add(1)
+	inv.seq++
+	t.Seq = inv.seq
+	defer func() {
+		if !normal && recover() != nil { // of the sink, which has lost it
+			x.exec.dropped.Add(1)
+		}
+	}()
+	if s := x.exec.conf.Sink; s.Enabled(t.Kind) {
+		if s.Emit(ctx, &t.Event) == nil {
+			x.told++
+		} else {
+			x.exec.dropped.Add(1)
+		}
 	}
+	normal = true
 }
 
 // Say delivers t, whose turn has come.
@@ -262,7 +269,7 @@ func (inv *invocation) say(ctx context.Context, t *callEvent) {
 	if inv.pipeline.Sink != nil {
 		inv.sayBoth(ctx, t, full)
 	} else if s := e.conf.Sink; s != nil {
-		e.count(t, t.send(ctx, s, full))
+		t.send(ctx, e, s, full)
 	}
 	t.free()
 }
@@ -275,11 +282,11 @@ func (inv *invocation) sayBoth(ctx context.Context, t *callEvent, full *Event) {
 		full = t.withValue()
 	}
 	if t.last { // also if the other one calls Goexit
-		defer func() { e.count(t, t.send(ctx, run, full)) }()
+		defer t.send(ctx, e, run, full)
 	}
-	e.count(t, t.send(ctx, e.conf.Sink, full))
+	t.send(ctx, e, e.conf.Sink, full)
 	if !t.last {
-		e.count(t, t.send(ctx, run, full))
+		t.send(ctx, e, run, full)
 	}
 }
 
@@ -293,54 +300,17 @@ func (inv *invocation) Waiting() *turn.Queue[*callEvent] {
 	return x.Load()
 }
 
-// count counts what became of t at a sink.
-func (e *Executor) count(t *callEvent, got fate) {
-	switch x := t.frame; {
-	case got != delivered:
-		if got == lost {
-			e.dropped.Add(1)
-		}
-	case x == nil:
-		e.census.Lane(0).Delivered(1)
-	case t.Seq == 1: // it counts with the second
-		x.told++
+// send has s, if it is not nil, emit t, and counts what becomes of that. If s calls Goexit, it does not
+// return.
+func (t *callEvent) send(ctx context.Context, e *Executor, s EventSink, full *Event) {
+	switch ok, err := deliver(ctx, s, &t.Event, full); {
+	case err != nil:
+		e.dropped.Add(1)
+	case !ok:
+	case t.frame == nil:
+		e.census.Delivered(1)
 	default:
-		x.by.Delivered(x.told + 1)
-		x.told = 0
-	}
-}
-
-// fate is what became of an event that was sent to a sink.
-type fate uint8
-
-const (
-	lost fate = iota
-	delivered
-	unwanted
-)
-
-// send has s, if it is not nil, emit t. A panic of s loses it. If s calls Goexit, it does not return.
-func (t *callEvent) send(ctx context.Context, s EventSink, full *Event) (got fate) {
-	t.atSink = true
-	defer t.left()
-	switch {
-	case s == nil || !s.Enabled(t.Kind):
-		got = unwanted
-	case full != nil:
-		if emitFull(ctx, s, &t.Event, full) == nil {
-			got = delivered
-		}
-	case s.Emit(ctx, &t.Event) == nil:
-		got = delivered
-	}
-	t.atSink = false
-	return got
-}
-
-// left is deferred by who sends t to a sink.
-func (t *callEvent) left() {
-	if t.atSink {
-		_ = recover()
+		t.frame.told++
 	}
 }
 
@@ -348,8 +318,10 @@ func (t *callEvent) left() {
 func (r *running) emitStarted(ctx context.Context, c *Call) {
 	inv := r.inv
 	t := inv.event(ToolStarted, r.Granted)
-	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt // whatever else an interceptor has changed
-	t.Queued = inv.first.Queued()
+	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt         // whatever else an interceptor has changed
+	if t.InputBytes, t.Queued = 0, inv.first.Queued(); t.By != "" { // which it was told before
+		t.By = ""
+	}
 	inv.emit(ctx, t)
 }
 
@@ -379,7 +351,7 @@ func (e *inDomain) Listeners(all []stage.Client) (list []stage.Listener) {
 func (l listener) Hear(n *stage.Notice) {
 	e := noticed(n)
 	if ok, err := deliver(context.Background(), l.sink, &e, nil); ok {
-		l.exec.census.Lane(0).Delivered(1)
+		l.exec.census.Delivered(1)
 	} else if err != nil {
 		l.exec.dropped.Add(1)
 	}
@@ -512,7 +484,7 @@ func (a *admission) emitQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 		a.at.Stage.Forsake(&t)
 	}()
 	x := c.inv.event(ToolQueued, now)
-	x.Call.Priority, x.Call.Attempt = c.Priority, c.Attempt
+	x.Call.Priority, x.Call.Attempt, x.InputBytes = c.Priority, c.Attempt, 0
 	x.By = by
 	c.inv.emit(c.inv.toSinks(ctx), x)
 	normal = true

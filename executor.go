@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,37 +48,22 @@ const (
 	defaultResultBytes = 16 << 20
 	defaultDepth       = 32
 	defaultCalls       = 10_000
+	maxSize            = 1 << 30 // of these
 	// nestedWait bounds the wait of a nested call that has no bound of its own: what it
 	// waits for may be held by whoever waits for it.
 	nestedWait = time.Minute
 )
 
 func (c Config) validate() (Config, error) {
-	if err := check.Duration("sluice: Config.Timeout", c.Timeout); err != nil {
-		return c, err
-	}
-	if err := check.Wait("sluice: Config.MaxWait", c.MaxWait, NoWait); err != nil {
-		return c, err
-	}
-	for _, f := range []struct {
-		name string
-		v    *int
-		def  int
-	}{
-		{"MaxArgBytes", &c.MaxArgBytes, defaultArgBytes},
-		{"MaxResultBytes", &c.MaxResultBytes, defaultResultBytes},
-		{"MaxDepth", &c.MaxDepth, defaultDepth},
-		{"MaxCallsPerRoot", &c.MaxCallsPerRoot, defaultCalls},
-	} {
-		if *f.v < 0 || *f.v > 1<<30 {
-			return c, fmt.Errorf("sluice: Config.%s is %d: must be zero (%d) or positive, up to %d", f.name, *f.v, f.def, 1<<30)
-		}
-		if *f.v == 0 {
-			*f.v = f.def
-		}
-	}
+	err := cmp.Or(
+		check.Duration("sluice: Config.Timeout", c.Timeout),
+		check.Wait("sluice: Config.MaxWait", c.MaxWait, NoWait),
+		check.Count("sluice: Config.MaxArgBytes", &c.MaxArgBytes, defaultArgBytes, maxSize),
+		check.Count("sluice: Config.MaxResultBytes", &c.MaxResultBytes, defaultResultBytes, maxSize),
+		check.Count("sluice: Config.MaxDepth", &c.MaxDepth, defaultDepth, maxSize),
+		check.Count("sluice: Config.MaxCallsPerRoot", &c.MaxCallsPerRoot, defaultCalls, maxSize))
 	c.Interceptors = slices.Clone(c.Interceptors)
-	return c, nil
+	return c, err
 }
 
 // Executor runs a registry's tools through the interceptors. Make one with [NewExecutor];
@@ -257,30 +243,37 @@ func (e *Executor) invoke(ctx context.Context, r *Request, out *answer) (res Res
 	if ctx == nil {
 		ctx = noContext
 	}
-	inv, open := x.begin(e, ctx, r.Tool)
+	inv, open := x.begin(e)
 	normal := false
 	defer func() {
 		if !normal {
-			x.rescue(recover(), &res, &err, out)
+			x.rescue(ctx, r.Tool, recover(), &res, &err, out)
 		}
 	}()
 	now, err := e.prepare(ctx, r, inv, open, &x.c)
 	switch p := inv.plan; {
 	case err != nil:
 	case p.alone:
-		res, err = p.adm.attempt(x, now)
+		res, err = p.adm.attempt(ctx, x, now)
 	case p.chain == nil:
 		res, err = p.adm.do(ctx, &x.c, now, nil)
 	default:
 		res, err = p.chain(ctx, x.c)
 	}
-	x.stage = inEnd
-	e.end(ctx, inv, &res, &err)
+	unseen := x.stage == succeeded
+	if x.stage = inEnd; unseen {
+		e.completed(ctx, inv, &res, inv.first)
+	} else {
+		e.end(ctx, inv, &res, &err)
+	}
 	if out != nil {
 		*out = answer{res, err}
 	}
-	normal = true
-	x.end()
+	if normal = true; unseen {
+		x.endUnseen()
+	} else {
+		x.end()
+	}
 	return res, err
 }
 
@@ -513,7 +506,7 @@ func (x *submission) fail(err error) {
 
 // call makes c the one attempt that there is.
 func (x *submission) call(c *Call) {
-	x.inv.fill(c)
+	x.inv.fill(c, false)
 	c.inv, c.Attempt, c.Input = &x.inv, 1, x.input
 }
 

@@ -141,7 +141,7 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 		at.calls = int(inv.root().first.calls.Load()) + 1
 	}
 	var c Call
-	inv.fill(&c)
+	inv.fill(&c, false)
 	c.inv = inv
 	if err = inv.resolve(ctx, &c, r, at); err == nil {
 		d, err = inv.plan.adm.explain(ctx, &c)
@@ -289,13 +289,12 @@ func (e *Executor) Snapshot() Snapshot {
 		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
 	}
 	out := Snapshot{
-		Completed:       e.census.Completed(),
-		Failed:          e.failed.Load(),
-		Denied:          e.denied.Load(),
-		Abandoned:       int(e.abandoned.Load()),
-		EventsDelivered: e.census.Delivered(),
-		EventsDropped:   e.dropped.Load(),
+		Failed:        e.failed.Load(),
+		Denied:        e.denied.Load(),
+		Abandoned:     int(e.abandoned.Load()),
+		EventsDropped: e.dropped.Load(),
 	}
+	out.Completed, out.EventsDelivered = e.census.Sums()
 	r := e.read()
 	for r.Next(readAtOnce) {
 	}

@@ -363,7 +363,7 @@ func (h *hold) done(err error) {
 		}
 	}
 	var c Call
-	r.inv.fill(&c)
+	r.inv.fill(&c, false)
 	c.Attempt = r.Attempt
 	o, throttles := r.admission().judge(r, &c, Result{}, err)
 	outcome = o

@@ -126,7 +126,7 @@ func scopeOf(ctx context.Context) scope {
 	}
 	switch x := ctx.Value(scopeKey{}).(type) {
 	case *callContext:
-		return scope{pipeline: x.pipeline, given: x}
+		return scope{pipeline: x.pipeline(), given: x}
 	case *running:
 		return scope{pipeline: x.inv.pipeline, run: x}
 	case *pipelineNode:
@@ -172,12 +172,18 @@ type callContext struct {
 	context.Context
 	inv      *invocation // to be found by find only
 	plan     *plan
-	pipeline *PipelineContext
 	id       string
 	key      CallKey
 	priority Priority
-	over     atomic.Bool // the call is, and nobody had found it
+	word     atomic.Uint32 // whether the call can be found; zero while it can, and nobody has
 }
+
+// What becomes of a call that can be found. None of these ends.
+const (
+	found    = 1 + iota // it has been, and can be for ever
+	returned            // its attempt is over: its end is being reported
+	over                // so is the call
+)
 
 // String keeps what prints the context from looking inside.
 func (x *callContext) String() string { return "sluice: the context of a tool" }
@@ -207,43 +213,55 @@ func (x *sinkContext) Value(key any) any {
 
 // set makes x the context of inv, which was made with ctx.
 func (x *callContext) set(ctx context.Context, inv *invocation) *callContext {
-	x.Context, x.inv, x.plan, x.pipeline = ctx, inv, inv.plan, inv.pipeline
-	x.id, x.key, x.priority = inv.id, inv.key, inv.priority
+	x.Context, x.inv, x.plan, x.id, x.key, x.priority = ctx, inv, inv.plan, inv.id, inv.key, inv.priority
 	return x
 }
 
-// find is the call that x belongs to, which will never be used for another. If it has ended before
-// anybody looked for it, it is what is left of it.
+// pipeline is on whose behalf the call runs.
+func (x *callContext) pipeline() *PipelineContext { return scopeOf(x.Context).pipeline }
+
+// find is the call that x belongs to, which will never be used for another. If its attempt was over
+// before anybody looked for it, it is what is left of it.
 func (x *callContext) find() *invocation {
-	if inv := x.inv; !x.over.Load() {
-		if !inv.attempts.IsKept() {
-			inv.attempts.Keep()
-		}
-		if !x.over.Load() { // part has seen it, or will
-			return inv
+	for {
+		switch w := x.word.Load(); {
+		case w == found:
+			return x.inv
+		case w != 0:
+			return x.remains(w == over)
+		case x.word.CompareAndSwap(0, found):
+			return x.inv
 		}
 	}
-	w := &whole{invocation: invocation{plan: x.plan, id: x.id, pipeline: x.pipeline, key: x.key, priority: x.priority, tried: true}}
+}
+
+// remains is what is left of x's call.
+func (x *callContext) remains(reported bool) *invocation {
+	w := &whole{invocation: invocation{plan: x.plan, id: x.id, pipeline: x.pipeline(), key: x.key, priority: x.priority, tried: true}}
 	w.first, w.space.inv = &w.space, &w.invocation
-	w.attempts.Report()
+	if reported {
+		w.attempts.Report()
+	}
 	if x.plan.adm != nil {
 		w.space.MakeOver(&x.plan.adm.at)
 	}
 	return &w.invocation
 }
 
-// part lets go of x's call, which is over, and reports whether nobody has found it.
-func (x *callContext) part() (alone bool) {
-	x.over.Store(true)
-	if x.inv.isKept() {
-		x.over.Store(false) // as nobody has been told otherwise who goes by it
-		return false
-	}
-	return true
-}
+// part says what has become of x's call, returned or over, and reports whether nobody has found it, and
+// so nobody will.
+func (x *callContext) part(to uint32) (alone bool) { return x.word.CompareAndSwap(0, to) }
 
-// call is the attempt that x belongs to.
-func (x *callContext) call() *running { return &x.find().first.running }
+// ended says that x's call is over, which has returned before.
+func (x *callContext) ended() { x.word.CompareAndSwap(returned, over) }
+
+// call is the attempt that x belongs to. Whoever has x is the attempt's code, or was, or is a sink that
+// is told that it begins.
+func (x *callContext) call() *running {
+	r := &x.find().first.running
+	r.Began()
+	return r
+}
 
 // toSinks is the context for events of inv, which was made with ctx.
 func (inv *invocation) toSinks(ctx context.Context) context.Context {
@@ -256,11 +274,11 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 // give is the context for the code of r, and for sinks. Whoever asks is in charge of the call.
 func (f *first) give(ctx context.Context) *callContext {
 	if x := f.frame; f.given == nil {
-		if len(x.rest) == 0 {
-			x.rest = make([]callContext, callContexts)
+		if x.left == 0 {
+			x.rest, x.left = new([callContexts]callContext), callContexts
 		}
-		f.given = x.rest[0].set(ctx, f.inv)
-		x.rest = x.rest[1:]
+		x.left--
+		f.given = x.rest[x.left].set(ctx, f.inv)
 	}
 	return f.given
 }
@@ -294,10 +312,10 @@ func CallFrom(ctx context.Context) (Call, bool) {
 	switch s := scopeOf(ctx); {
 	case s.given != nil: // which need not be found for that
 		x := s.given
-		(&invocation{plan: x.plan, id: x.id, pipeline: x.pipeline, priority: x.priority}).fill(&c)
+		(&invocation{plan: x.plan, id: x.id, pipeline: s.pipeline, priority: x.priority}).fill(&c, false)
 		c.Attempt = 1
 	case s.run != nil:
-		s.run.inv.fill(&c)
+		s.run.inv.fill(&c, false)
 		c.Attempt = s.run.Attempt
 	default:
 		return c, false
@@ -313,18 +331,18 @@ type whole struct {
 
 // frame is what a goroutine that waits for its call makes it in. One call after another uses it.
 type frame struct {
-	lane  uint32       // which of an executor's lanes its calls take
-	by    *census.Lane // that
-	exec  *Executor
-	ctx   context.Context
-	stage progress
-	c     Call          // the attempt, if there can be one only
-	call  *whole        // nil after one that is kept
-	rest  []callContext // new ones
-	key   CallKey       // of the next call
-	keys  int           // that are left from there on
-	event callEvent
-	told  int // events that are not counted yet
+	lane            uint32       // which of an executor's lanes its calls take
+	by              *census.Lane // that
+	exec            *Executor
+	stage           progress
+	c               Call                       // the attempt, if there can be one only
+	call            *whole                     // nil after one that is kept
+	rest            *[callContexts]callContext // new ones
+	left            uint8                      // of those
+	keys            uint8                      // that are left, from key on
+	key             CallKey                    // of the next call
+	event           callEvent
+	told, completed uint32 // what becomes of the call, counted as it leaves
 }
 
 // progress is how far a call has come.
@@ -332,7 +350,9 @@ type progress uint8
 
 const (
 	underWay  progress = iota // if it holds something, somebody sees to it
-	inAttempt                 // its one attempt runs
+	inStart                   // it is reported that its one attempt begins
+	inAttempt                 // that runs
+	succeeded                 // and is over, which nobody has seen
 	inEnd                     // its end is reported
 )
 
@@ -356,25 +376,36 @@ const (
 )
 
 // begin is a new call of that tool of e, which is counted in. It reports whether e is open.
-func (x *frame) begin(e *Executor, ctx context.Context, tool string) (inv *invocation, open bool) {
+func (x *frame) begin(e *Executor) (inv *invocation, open bool) {
 	if x.keys == 0 {
 		x.key, x.keys = CallKey(ids.NextKeys(callKeys)), callKeys
 	}
-	if x.call == nil {
-		x.call = new(whole)
-	}
 	w := x.call
-	w.key, w.first, w.space.inv, w.space.frame = x.key, &w.space, &w.invocation, x
+	if w == nil {
+		w = new(whole)
+		x.call = w
+		w.renew(x)
+	}
+	w.key = x.key
 	x.key++
 	x.keys--
-	x.exec, x.ctx, x.stage, x.c.Tool = e, ctx, underWay, tool
-	x.by = e.census.Lane(x.lane)
+	if x.stage = underWay; x.exec != e {
+		x.exec, x.by = e, e.census.Lane(x.lane)
+	}
 	return &w.invocation, e.census.EnterBy(x.by)
+}
+
+// renew makes w as good as new, for another call of x.
+func (w *whole) renew(x *frame) {
+	w.invocation, w.space = invocation{}, first{}
+	w.first, w.space.inv, w.space.frame = &w.space, &w.invocation, x
 }
 
 // leave counts the call out.
 func (x *frame) leave() {
-	if x.exec.census.LeaveBy(x.by) {
+	told, completed := x.told, x.completed
+	x.told, x.completed = 0, 0
+	if x.exec.census.LeaveBy(x.by, completed, told) {
 		x.exec.ended()
 	}
 }
@@ -382,14 +413,7 @@ func (x *frame) leave() {
 // end takes x back when its call is over.
 func (x *frame) end() {
 	w := x.call
-	if w.loud {
-		if x.told > 0 {
-			x.by.Delivered(x.told)
-			x.told = 0
-		}
-		x.event.Event, x.event.last = Event{}, false
-	}
-	if w.isKept() || w.space.given != nil && !w.space.given.part() {
+	if w.isKept() || w.space.given != nil && !w.space.given.part(over) {
 		if w.loud {
 			w.attempts.Report()
 		}
@@ -398,20 +422,39 @@ func (x *frame) end() {
 		}
 		x.call = nil
 	} else {
-		w.space = first{}
-		w.plan, w.id, w.pipeline = nil, "", nil
-		w.seq, w.tried, w.loud, w.over = 0, false, false, false
+		w.renew(x)
 	}
+	if x.event.CallKey != 0 {
+		x.event.Event, x.event.last = Event{}, false
+	}
+	x.c = Call{}
 	x.leave()
-	x.exec, x.by, x.ctx = nil, nil, nil
-	x.c.inv, x.c.run, x.c.code, x.c.Input, x.c.Pipeline = nil, nil, nil, nil, nil
-	x.c.Attempt = 0 // prepare writes the rest
+	frames.Put(x)
+}
+
+// endUnseen is end where nobody has seen the attempt, which succeeded. The next call may well be of the same tool and run: what is said of
+// those stays.
+func (x *frame) endUnseen() {
+	w, t := x.call, &x.event
+	if w.loud {
+		w.space.given.ended()
+	}
+	w.space.Renew()
+	w.space.given, w.space.Context = nil, nil
+	w.id, w.seq, w.tried = "", 0, false
+	if w.loud {
+		w.loud, w.plain, w.over = false, false, false
+		t.CallKey, t.Call.ID, t.Call.Attempt = 0, "", 0
+		t.Duration, t.Result.max, t.OutputBytes, t.hasData, t.last = 0, 0, 0, false, false
+	}
+	x.c.ID, x.c.Input, x.c.Attempt = "", nil, 0
+	x.leave()
 	frames.Put(x)
 }
 
 // rescue ends a call whose code, sink or context has panicked with v or, if that is nil, called Goexit.
 // The frame is not used again.
-func (x *frame) rescue(v any, res *Result, err *error, out *answer) {
+func (x *frame) rescue(ctx context.Context, tool string, v any, res *Result, err *error, out *answer) {
 	defer x.leave()
 	if out != nil {
 		defer func() { *out = answer{*res, *err} }()
@@ -419,11 +462,19 @@ func (x *frame) rescue(v any, res *Result, err *error, out *answer) {
 	inv := &x.call.invocation
 	defer inv.attempts.Report()
 	if x.stage == inEnd { // a sink has called Goexit
+		if g := inv.first.given; g != nil {
+			g.ended()
+		}
 		return
 	}
-	*res, *err = Result{}, caught(x.c.Tool, v)
-	defer x.exec.end(x.ctx, inv, res, err) // also if what is asked about the outcome calls Goexit
-	if x.stage == inAttempt {
-		inv.plan.adm.returned(x.c.run, &x.c, *res, *err)
+	*res, *err = Result{}, caught(tool, v)
+	defer x.exec.end(ctx, inv, res, err) // also if what is asked about the outcome calls Goexit
+	switch r := &inv.first.running; x.stage {
+	case inStart: // so too: the code does not run
+		r.CallOff()
+		inv.plan.adm.returned(r, &x.c, *res, *err)
+	case inAttempt:
+		r.Began()
+		inv.plan.adm.returned(r, &x.c, *res, *err)
 	}
 }

@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -192,13 +193,10 @@ type Policy struct {
 
 // complete fills in the defaults of s, and is what its policy limits the tool to.
 func (s *Spec) complete() (own rules.Tool, err error) {
-	if err := check.Tool("sluice: Spec.Name", s.Name); err != nil {
-		return own, err
-	}
-	if err := check.Name("sluice: Spec.Type", s.Type); err != nil {
-		return own, err
-	}
-	if err := strictjson.CheckSchema(s.field("OutputSchema"), s.OutputSchema); err != nil {
+	if err := cmp.Or(
+		check.Tool("sluice: Spec.Name", s.Name),
+		check.Name("sluice: Spec.Type", s.Type),
+		strictjson.CheckSchema(s.field("OutputSchema"), s.OutputSchema)); err != nil {
 		return own, err
 	}
 	return s.Policy.complete(s.Name)
@@ -213,13 +211,10 @@ func (p *Policy) complete(tool string) (own rules.Tool, err error) {
 		return own, fmt.Errorf("sluice: Policy.Priority is %d: must be zero (%d) or from %d to %d",
 			p.Priority, PriorityNormal, PriorityBatch, PriorityInteractive)
 	}
-	if err := check.Count("sluice: Policy.Concurrency", &p.Concurrency, 0, rules.MaxLimit); err != nil {
-		return own, err
-	}
-	if err := check.Duration("sluice: Policy.Timeout", p.Timeout); err != nil {
-		return own, err
-	}
-	if err := check.Wait("sluice: Policy.MaxWait", p.MaxWait, NoWait); err != nil {
+	if err := cmp.Or(
+		check.Count("sluice: Policy.Concurrency", &p.Concurrency, 0, rules.MaxLimit),
+		check.Duration("sluice: Policy.Timeout", p.Timeout),
+		check.Wait("sluice: Policy.MaxWait", p.MaxWait, NoWait)); err != nil {
 		return own, err
 	}
 	var b *rules.Breaker

@@ -1,7 +1,6 @@
 package sluice
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/distinct"
 	"github.com/sluice-go/sluice/internal/dropq"
 	"github.com/sluice-go/sluice/internal/errtext"
@@ -374,12 +374,7 @@ const (
 )
 
 func (c *AsyncSinkConfig) validate() error {
-	if c.MaxQueue < 0 || c.MaxQueue > maxAsyncQueue {
-		return fmt.Errorf("sluice: AsyncSinkConfig.MaxQueue is %d: must be zero (1,000) or from 1 to %d",
-			c.MaxQueue, maxAsyncQueue)
-	}
-	c.MaxQueue = cmp.Or(c.MaxQueue, defaultAsyncQueue)
-	return nil
+	return check.Count("sluice: AsyncSinkConfig.MaxQueue", &c.MaxQueue, defaultAsyncQueue, maxAsyncQueue)
 }
 
 var (

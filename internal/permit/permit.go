@@ -68,6 +68,13 @@ func (s *State) Begin() Refusal {
 	}
 }
 
+// Began says that the code has begun, if that has not been said.
+func (s *State) Began() {
+	for w := s.word.Load(); w&begun == 0; w = s.word.Load() {
+		s.word.CompareAndSwap(w, (w|begun)+oneCode)
+	}
+}
+
 // CallOff takes back that the code has begun: it has not, and leaves as if it had.
 func (s *State) CallOff() { s.word.And(^uint32(begun)) }
 

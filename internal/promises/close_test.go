@@ -279,6 +279,23 @@ func TestClose_WithAKeptEventContext(t *testing.T) {
 	r.end()
 }
 
+// So may one that has kept that of a call of which there was nothing to tell but that it completed.
+func TestClose_WithAKeptEventContextOfAPlainCall(t *testing.T) {
+	var kept []context.Context
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
+		Sink: sluice.EventSinkFunc(func(ctx context.Context, _ *sluice.Event) error {
+			kept = append(kept, ctx)
+			return nil
+		})}))
+	tool := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x"}, func(_ context.Context, n int) (int, error) { return n, nil }))
+	_, err := tool(t.Context(), 1)
+	require.NoError(t, err)
+	assert.Len(t, kept, 3, "events")
+	for _, ctx := range kept {
+		require.NoError(t, exec.Close(ctx))
+	}
+}
+
 func TestClose_MayBeCalledInsideAndManyTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newExec(t, sluice.Config{})

@@ -67,6 +67,40 @@ func TestKeptContext_SpeaksOfItsOwnCall(t *testing.T) {
 	}
 }
 
+// A sink that looks for the call in the context that it gets as the attempt begins, and then exits, has
+// kept the code from running.
+func TestKeptContext_ASinkLooksAndExits(t *testing.T) {
+	var exits atomic.Bool
+	var end error
+	ran := 0
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
+		Interceptors: interceptors(atMost(1)),
+		Sink: sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
+			switch {
+			case e.Kind == sluice.ToolStarted && exits.Load():
+				sluice.ReportThrottle(ctx, time.Nanosecond)
+				runtime.Goexit()
+			case e.Kind == sluice.ToolFailed:
+				end = e.Err
+			}
+			return nil
+		})}))
+	tool := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x"}, func(_ context.Context, n int) (int, error) { ran++; return n, nil }))
+	exits.Store(true)
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = tool(t.Context(), 1) })
+	wg.Wait()
+	require.ErrorIs(t, end, sluice.ErrRejected)
+	require.Zero(t, ran)
+	exits.Store(false)
+	for range 2 {
+		_, err := tool(t.Context(), 1)
+		require.NoError(t, err, "the slot is free")
+	}
+	require.Equal(t, 2, ran)
+	require.NoError(t, exec.Close(t.Context()))
+}
+
 // A call made with a context that was kept is nested in nothing, but its events name the call whose
 // context it was.
 func TestKeptContext_NamesTheParent(t *testing.T) {

@@ -343,8 +343,8 @@ func TestAsyncSinkBoundIsChecked(t *testing.T) {
 		want string
 	}{
 		{nil, 0, "sluice: NewAsyncSink: s is nil: must be an EventSink"},
-		{discarding{}, -1, "sluice: AsyncSinkConfig.MaxQueue is -1: must be zero (1,000) or from 1 to 16777216"},
-		{discarding{}, 1<<24 + 1, "sluice: AsyncSinkConfig.MaxQueue is 16777217: must be zero (1,000) or from 1 to 16777216"},
+		{discarding{}, -1, "sluice: AsyncSinkConfig.MaxQueue is -1: must be zero (1000) or positive, up to 16777216"},
+		{discarding{}, 1<<24 + 1, "sluice: AsyncSinkConfig.MaxQueue is 16777217: must be zero (1000) or positive, up to 16777216"},
 	} {
 		_, err := sluice.NewAsyncSink(tt.s, sluice.AsyncSinkConfig{MaxQueue: tt.size})
 		assert.EqualError(t, err, tt.want)

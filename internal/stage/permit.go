@@ -168,7 +168,10 @@ func (p *Permit) GrantQuick(x *Tool, y *Tally, level int8, attempt int32, now in
 	if !x.Needs.Take(now, &p.pass) {
 		return false
 	}
-	p.Attempt, p.Granted, p.quick, p.level, p.tool, p.tally = attempt, now, true, level, x, y
+	if p.tool != x || p.tally != y {
+		p.tool, p.tally = x, y
+	}
+	p.Attempt, p.Granted, p.quick, p.level = attempt, now, true, level
 	if !x.Several {
 		y.waited = 2
 	} else if y.add(x, 0, 1) {
@@ -346,15 +349,33 @@ func (p *Permit) Finish(now int64) Ending {
 	return Ended
 }
 
+// FinishUnseen is Finish of an attempt that has no ticket, if nobody has looked at its State but the
+// caller and nobody will: the State stays that of an attempt that has just been admitted.
+func (p *Permit) FinishUnseen(now int64) {
+	p.giveQuick(now)
+	p.tally.held = now - p.Granted
+}
+
+// Renew makes p, and what the attempts of its call add up to, ready for another call after FinishUnseen.
+func (p *Permit) Renew() {
+	p.Attempt, p.quick = 0, false
+	p.tally.held, p.tally.waited = 0, 0
+}
+
 // finishQuick gives back what an attempt holds that has no ticket, a success. It reports whether the
 // attempt had been counted as one that nobody waits for.
 func (p *Permit) finishQuick(now int64) (abandoned bool) {
+	p.giveQuick(now)
+	return p.tally.add(p.tool, now-p.Granted, -1)
+}
+
+// giveQuick gives back what an attempt took that has no ticket.
+func (p *Permit) giveQuick(now int64) {
 	if left := p.tool.Needs.Give(&p.pass, now-p.Granted); left > 0 {
 		s := p.tool.Stage.Lock()
 		s.M.End(now, p.tool.Needs, &p.pass, left, p.Granted)
 		s.Unlock()
 	}
-	return p.tally.add(p.tool, now-p.Granted, -1)
 }
 
 // finish gives back what an attempt holds, unless somebody has to be told.
