@@ -73,7 +73,7 @@ func TestFind(t *testing.T) {
 	plan := exec.compile(t.Context(), "x")
 	made := func() (*whole, *callContext) {
 		w := new(whole)
-		w.renew(nil)
+		w.join(nil)
 		w.plan, w.id = plan, "a"
 		return w, new(callContext).set(t.Context(), &w.invocation)
 	}

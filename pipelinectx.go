@@ -384,7 +384,7 @@ func (x *frame) begin(e *Executor) (inv *invocation, open bool) {
 	if w == nil {
 		w = new(whole)
 		x.call = w
-		w.renew(x)
+		w.join(x)
 	}
 	w.key = x.key
 	x.key++
@@ -395,11 +395,8 @@ func (x *frame) begin(e *Executor) (inv *invocation, open bool) {
 	return &w.invocation, e.census.EnterBy(x.by)
 }
 
-// renew makes w as good as new, for another call of x.
-func (w *whole) renew(x *frame) {
-	w.invocation, w.space = invocation{}, first{}
-	w.first, w.space.inv, w.space.frame = &w.space, &w.invocation, x
-}
+// join makes w, which is zero, a call of x.
+func (w *whole) join(x *frame) { w.first, w.space.inv, w.space.frame = &w.space, &w.invocation, x }
 
 // leave counts the call out.
 func (x *frame) leave() {
@@ -422,7 +419,8 @@ func (x *frame) end() {
 		}
 		x.call = nil
 	} else {
-		w.renew(x)
+		w.invocation, w.space = invocation{}, first{}
+		w.join(x)
 	}
 	if x.event.CallKey != 0 {
 		x.event.Event, x.event.last = Event{}, false
