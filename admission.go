@@ -196,13 +196,13 @@ func (a *admission) handler(next Handler) Handler {
 // do makes an attempt of c: it is admitted and runs, and gives back what it held however that ends.
 // The instant now is the present one, or zero. A call that was admitted already has its attempt r.
 func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res Result, err error) {
-	normal := false
+	normal, handed := false, false
 	defer func() {
 		if r == nil { // it was refused, or a sink called Goexit
 			if !c.inv.plan.once {
 				c.inv.attempts.End()
 			}
-		} else if _, timed := r.Context.(*timedRun); !timed || a.cooperative { // else the goroutine of the code sees to it
+		} else if !handed { // else the goroutine of the code sees to it
 			if !normal {
 				res, err = Result{}, caught(c.Tool, recover())
 			}
@@ -214,10 +214,16 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 			return Result{}, err
 		}
 	}
+	var x *timedRun
 	if c.run = r; a.timeout > 0 {
-		if x, began := a.limited(r); !a.cooperative {
-			return a.timed(r, c, x, began)
-		}
+		x = a.limited(r)
+	}
+	if a.next == nil {
+		r.starts(c)
+	}
+	if x != nil && !a.cooperative {
+		handed = true
+		return a.timed(r, c, x)
 	}
 	res, err = a.code(r, c)
 	normal = true
@@ -369,7 +375,7 @@ func (a *admission) code(r *running, c *Call) (Result, error) {
 	if a.next != nil {
 		return a.next(r, *c)
 	}
-	return runTool(r, c, a.tool)
+	return c.runCode(r, a.tool)
 }
 
 // await waits until t is decided, or ctx ends. The context may be anybody's: if that panics or
@@ -543,14 +549,12 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 	if why := r.Begin(); why != permit.None {
 		return Result{}, r.mustNotBegin(ctx, why)
 	}
-	if !r.Tool().Direct {
-		defer r.leaveCode()
-		defer func() {
-			if v := recover(); v != nil {
-				res, err = Result{}, caught(c.Tool, v)
-			}
-		}()
-	}
+	defer r.leaveCode()
+	defer func() {
+		if v := recover(); v != nil {
+			res, err = Result{}, caught(c.Tool, v)
+		}
+	}()
 	if !r.inv.plan.once && !r.inv.attempts.Run() { // nobody can have answered before if it is one attempt
 		r.CallOff()
 		return Result{}, r.inv.refused(ErrRejected, "",
@@ -568,6 +572,23 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 		normal = true
 	}
 	return c.runCode(ctx, t)
+}
+
+// starts says that the code of r, between which and admission nothing stands, is about to run. It is not
+// if a sink calls Goexit.
+func (r *running) starts(c *Call) {
+	r.Began()
+	if !r.inv.loud {
+		return
+	}
+	normal := false
+	defer func() {
+		if !normal {
+			r.CallOff()
+		}
+	}()
+	r.emitStarted(r, c)
+	normal = true
 }
 
 // runCode runs the tool's code.

@@ -555,8 +555,12 @@ func (inv *invocation) gave(t *callEvent, v any) {
 // ends or the attempt's time is over, whichever comes first. What the call holds is given
 // back when the code has really ended; what it means to the breakers is settled when its
 // time is over.
-func (a *admission) timed(r *running, c *Call, x *timedRun, now int64) (Result, error) {
-	h := c.inv.plan.exec.kept.Take(now, x.Due())
+func (a *admission) timed(r *running, c *Call, x *timedRun) (Result, error) {
+	exec, now := c.inv.plan.exec, r.Granted
+	if !r.IsQuick() || c.inv.loud { // sinks may have heard of starts since
+		now = exec.clock.Now()
+	}
+	h := exec.kept.Take(now, x.Due())
 	h.Job.x, h.Job.c, x.hand = x, *c, h
 	if h.Wait() {
 		res, err := h.Job.res, h.Job.err
@@ -572,15 +576,15 @@ func (a *admission) timed(r *running, c *Call, x *timedRun, now int64) (Result, 
 }
 
 // limited gives the code of r a context that ends when its time is over, which begins now.
-func (a *admission) limited(r *running) (x *timedRun, now int64) {
+func (a *admission) limited(r *running) *timedRun {
 	exec, now := r.inv.plan.exec, r.Granted
 	if !r.IsQuick() {
 		now = exec.clock.Now() // sinks may have heard of others' starts since
 	}
-	x = new(timedRun)
+	x := new(timedRun)
 	x.Begin(&exec.clock, r.Context, now, a.timeout, x)
 	x.r, r.Context = r, x
-	return x, now
+	return x
 }
 
 // timedRun is an attempt whose time is limited, and the context that its code gets.

@@ -161,7 +161,7 @@ var callEvents = sync.Pool{New: func() any { return new(callEvent) }}
 // event makes an event of inv's, at the instant now, for emit.
 func (inv *invocation) event(k EventKind, now int64) *callEvent {
 	var t *callEvent
-	if f := inv.first; f != nil && f.frame != nil && inv.plan.alone {
+	if f := inv.first; f != nil && f.frame != nil && inv.plan.single {
 		t = &f.frame.event
 	} else {
 		t = callEvents.Get().(*callEvent)
@@ -223,7 +223,7 @@ func (inv *invocation) emit(ctx context.Context, t *callEvent) {
 	x, normal := t.frame, false
 	switch {
 	case x != nil && inv.plain:
-	case inv.plan.alone:
+	case inv.plan.single:
 		inv.say(ctx, t)
 		return
 	default:
@@ -373,17 +373,10 @@ func noticed(n *stage.Notice) Event {
 	case stage.Changed:
 		e.Kind, e.OldLimit, e.NewLimit = LimitChanged, n.From, n.To
 	case stage.Stalled:
-		e.Kind, e.Err = LimitStalled, &stalled{n.Holding, n.Waiting}
+		e.Kind, e.Err = LimitStalled, fmt.Errorf("sluice: %d calls hold it and released nothing for a minute, "+
+			"while %d wait: does a tool call another without the context it was given?", n.Holding, n.Waiting)
 	}
 	return e
-}
-
-// stalled is the Err of LimitStalled.
-type stalled struct{ holding, waiting int }
-
-func (e *stalled) Error() string {
-	return fmt.Sprintf("sluice: %d calls hold it and released nothing for a minute, while %d wait: "+
-		"does a tool call another without the context it was given?", e.holding, e.waiting)
 }
 
 // valueSinkOf is s if it wants values, else nil. It goes by concrete type: a user's type that

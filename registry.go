@@ -488,7 +488,8 @@ type plan struct {
 	adm    *admission
 	chain  Handler // nil if nothing goes around the admission
 	once   bool    // nothing goes around the admission: a call is one attempt
-	alone  bool    // every event of a call comes from whoever is in charge of it: nobody else runs
+	single bool    // every event of a call comes from whoever is in charge of it
+	alone  bool    // nobody else runs, either
 	refuse error   // why every call is refused, if it is; and what came of it
 	cause  error
 }
@@ -518,7 +519,8 @@ func (e *Executor) wraps() bool { return len(e.outer)+len(e.inner) > 0 }
 // newPlan compiles what e's gates ask of t.
 func (e *Executor) newPlan(t *tool) *plan {
 	adm := newAdmission(e, t)
-	return &plan{exec: e, tool: t, adm: adm, once: len(e.outer) == 0, alone: !e.wraps() && adm.timeout == 0}
+	single := !e.wraps()
+	return &plan{exec: e, tool: t, adm: adm, once: len(e.outer) == 0, single: single, alone: single && adm.timeout == 0}
 }
 
 // wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and
@@ -610,5 +612,5 @@ func (e *Executor) missing(name string) *plan {
 
 // refusing is a plan that refuses every call.
 func (e *Executor) refusing(t *tool, reason, cause error) *plan {
-	return &plan{exec: e, tool: t, once: len(e.outer) == 0, alone: true, refuse: reason, cause: cause}
+	return &plan{exec: e, tool: t, once: len(e.outer) == 0, single: true, alone: true, refuse: reason, cause: cause}
 }

@@ -243,12 +243,9 @@ type PayloadConfig struct {
 	Redact   []string // more names of secret fields
 }
 
-const maxPayload = 1 << 26
-
 func (c *PayloadConfig) validate() error {
-	if c.MaxBytes < 0 || c.MaxBytes > maxPayload {
-		return fmt.Errorf("sluice: PayloadConfig.MaxBytes is %d: must be zero (4,096) or from 1 to %d",
-			c.MaxBytes, maxPayload)
+	if err := check.Count("sluice: PayloadConfig.MaxBytes", &c.MaxBytes, 4096, 1<<26); err != nil {
+		return err
 	}
 	for i, name := range c.Redact {
 		if !payload.IsName(name) {
@@ -368,19 +365,9 @@ type AsyncSinkConfig struct {
 	MaxQueue int // events that may wait; zero means 1,000
 }
 
-const (
-	defaultAsyncQueue = 1000
-	maxAsyncQueue     = 1 << 24
-)
-
 func (c *AsyncSinkConfig) validate() error {
-	return check.Count("sluice: AsyncSinkConfig.MaxQueue", &c.MaxQueue, defaultAsyncQueue, maxAsyncQueue)
+	return check.Count("sluice: AsyncSinkConfig.MaxQueue", &c.MaxQueue, 1000, 1<<24)
 }
-
-var (
-	errEventDropped = errors.New("sluice: event dropped: the queue of the AsyncSink is full")
-	errSinkClosed   = errors.New("sluice: event dropped: the AsyncSink is closed")
-)
 
 // AsyncSink is a bounded queue before a sink that may be slow, block, fail or panic: Emit never
 // waits. Make one with [NewAsyncSink]. It is safe for concurrent use, also by the sink.
@@ -442,13 +429,7 @@ func (a *AsyncSink) freeze(plain, full *Event) func(context.Context) error {
 
 // put queues x.
 func (a *AsyncSink) put(x *queuedEvent) error {
-	switch a.queue.Put(x, isTerminal(x.event.Kind)) {
-	case dropq.ErrFull:
-		return errEventDropped
-	case dropq.ErrClosed:
-		return errSinkClosed
-	}
-	return nil
+	return a.queue.Put(x, isTerminal(x.event.Kind))
 }
 
 // deliver delivers x to the sink.

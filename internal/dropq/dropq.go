@@ -18,8 +18,8 @@ import (
 
 // What became of an item that was not put in.
 var (
-	ErrFull   = errors.New("dropq: the queue is full of items marked as last")
-	ErrClosed = errors.New("dropq: the queue is closed")
+	ErrFull   = errors.New("sluice: event dropped: the queue of the AsyncSink is full")
+	ErrClosed = errors.New("sluice: event dropped: the AsyncSink is closed")
 )
 
 // Queue is such a queue. Make one with [New]; it is safe for concurrent use, also by the

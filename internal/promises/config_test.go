@@ -173,7 +173,7 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		{func() error { return errOf(sluice.NewAsyncSink(nil, sluice.AsyncSinkConfig{})) }, "NewAsyncSink: s is nil: must be an EventSink"},
 		{func() error {
 			return errOf(sluice.NewAsyncSink(new(sluice.Recorder), sluice.AsyncSinkConfig{MaxQueue: -1}))
-		}, "AsyncSinkConfig.MaxQueue is -1: must be zero (1,000) or from 1 to 16777216"},
+		}, "AsyncSinkConfig.MaxQueue is -1: must be zero (1000) or positive, up to 16777216"},
 	} {
 		assert.EqualError(t, tc.make(), "sluice: "+tc.want, "want sluice: %s", tc.want)
 	}

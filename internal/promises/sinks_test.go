@@ -755,8 +755,8 @@ func TestPayloadConfig(t *testing.T) {
 		c    sluice.PayloadConfig
 		want string
 	}{
-		{sluice.PayloadConfig{MaxBytes: -1}, "sluice: PayloadConfig.MaxBytes is -1: must be zero (4,096) or from 1 to 67108864"},
-		{sluice.PayloadConfig{MaxBytes: 1<<26 + 1}, "sluice: PayloadConfig.MaxBytes is 67108865: must be zero (4,096) or from 1 to 67108864"},
+		{sluice.PayloadConfig{MaxBytes: -1}, "sluice: PayloadConfig.MaxBytes is -1: must be zero (4096) or positive, up to 67108864"},
+		{sluice.PayloadConfig{MaxBytes: 1<<26 + 1}, "sluice: PayloadConfig.MaxBytes is 67108865: must be zero (4096) or positive, up to 67108864"},
 		{sluice.PayloadConfig{Redact: []string{"ssn", "_."}}, `sluice: PayloadConfig.Redact[1] is "_.": must be the name of a field, of 256 bytes at most`},
 	} {
 		_, err := sluice.WithPayloads(quiet, tt.c)
