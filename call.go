@@ -159,13 +159,13 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		if f := inv.first; f != nil && inv.parent.Load() == nil { // whose context must not be kept here
 			f.give(ctx)
 		}
-		t := inv.event(ToolInvoked, now)
+		t := inv.event(ToolInvoked, now, true)
 		if t.InputBytes = len(r.Args); !inv.plain {
 			if t.value = r.Input; r.Input == nil && len(r.Args) > 0 {
 				t.value = r.Args
 			}
 		}
-		inv.emit(inv.toSinks(ctx), t)
+		inv.say(inv.toSinks(ctx), t) // nobody else can have anything to say yet
 		now = 0
 	}
 	inv.fill(c, inv.same)
@@ -535,7 +535,7 @@ func (inv *invocation) lastEvent(k EventKind, sum *first, held time.Duration) *c
 	} else {
 		now = e.clock.Now()
 	}
-	t := inv.event(k, now)
+	t := inv.event(k, now, true)
 	t.last, t.Call.Attempt, t.InputBytes = true, inv.begun(), 0
 	t.Duration, t.Result.max = held, e.conf.MaxResultBytes
 	return t

@@ -154,14 +154,15 @@ type callEvent struct {
 	frame *frame // that it is part of, or nil
 }
 
-// callEvents are reused: no sink keeps one. Those of calls that have a frame and one goroutine are
-// made there.
+// callEvents are reused: no sink keeps one. What is told by who is in charge of a call that has a frame
+// is made there.
 var callEvents = sync.Pool{New: func() any { return new(callEvent) }}
 
-// event makes an event of inv's, at the instant now, for emit.
-func (inv *invocation) event(k EventKind, now int64) *callEvent {
+// event makes an event of inv's, at the instant now, for emit. It is told whether whoever asks is in
+// charge of the call.
+func (inv *invocation) event(k EventKind, now int64, own bool) *callEvent {
 	var t *callEvent
-	if f := inv.first; f != nil && f.frame != nil && inv.plan.single {
+	if f := inv.first; own && f != nil && f.frame != nil {
 		t = &f.frame.event
 	} else {
 		t = callEvents.Get().(*callEvent)
@@ -220,68 +221,59 @@ const maxLateEvents = 1000
 // emit delivers t to the sinks, after the events of the same call that came before it. The
 // first terminal event is the last one, and is delivered when emit returns.
 func (inv *invocation) emit(ctx context.Context, t *callEvent) {
-	x, normal := t.frame, false
-	switch {
-	case x != nil && inv.plain:
-	case inv.plan.single:
+	if inv.plan.single {
 		inv.say(ctx, t)
-		return
-	default:
-		if t.ctx = ctx; !turn.Take(&inv.emitting, inv, t, t.last, maxLateEvents) {
-			inv.plan.exec.dropped.Add(1)
-		}
-		return
+	} else if t.ctx = ctx; !turn.Take(&inv.emitting, inv, t, t.last, maxLateEvents) {
+		inv.plan.exec.dropped.Add(1)
 	}
-	inv.seq++
-	t.Seq = inv.seq
-	defer func() {
-		if !normal && recover() != nil { // of the sink, which has lost it
-			x.exec.dropped.Add(1)
-		}
-	}()
-	if s := x.exec.conf.Sink; s.Enabled(t.Kind) {
-		if s.Emit(ctx, &t.Event) == nil {
-			x.told++
-		} else {
-			x.exec.dropped.Add(1)
-		}
-	}
-	normal = true
 }
 
-// Say delivers t, whose turn has come.
-func (inv *invocation) Say(t *callEvent) { inv.say(t.ctx, t) }
-
-// say delivers t, unless the call's last event is out.
-func (inv *invocation) say(ctx context.Context, t *callEvent) {
+// Say delivers t, whose turn has come, unless the call's last event is out.
+func (inv *invocation) Say(t *callEvent) {
 	if inv.over {
 		t.free()
 		return
 	}
 	inv.over = t.last
-	inv.seq++
-	t.Seq = inv.seq
-	e := inv.plan.exec
-	var full *Event
-	if t.value != nil && e.wantsValues {
-		full = t.withValue()
-	}
-	if inv.pipeline.Sink != nil {
-		inv.sayBoth(ctx, t, full)
-	} else if s := e.conf.Sink; s != nil {
-		t.send(ctx, e, s, full)
-	}
-	t.free()
+	inv.say(t.ctx, t)
 }
 
-// sayBoth delivers t to the executor's sink and the run's own.
-func (inv *invocation) sayBoth(ctx context.Context, t *callEvent, full *Event) {
+// say delivers t.
+func (inv *invocation) say(ctx context.Context, t *callEvent) {
+	inv.seq++
+	t.Seq = inv.seq
+	if !inv.plain {
+		inv.sayFully(ctx, t)
+		return
+	}
+	e, normal := inv.plan.exec, false
+	defer func() {
+		if !normal && recover() != nil { // of the sink, which has lost it
+			e.dropped.Add(1)
+		}
+	}()
+	if s := e.conf.Sink; s.Enabled(t.Kind) {
+		if err := s.Emit(ctx, &t.Event); err == nil && t.frame != nil {
+			t.frame.told++
+		} else {
+			e.count(t, err)
+		}
+	}
+	if normal = true; t.frame == nil {
+		t.free()
+	}
+}
+
+// sayFully is say where more listen than the executor's sink, or where that looks at values.
+func (inv *invocation) sayFully(ctx context.Context, t *callEvent) {
 	e := inv.plan.exec
 	run := without(inv.pipeline.Sink, e.conf.Sink)
-	if full == nil && t.value != nil && valueSinkOf(run) != nil {
+	var full *Event
+	if t.value != nil && (e.wantsValues || valueSinkOf(run) != nil) {
 		full = t.withValue()
 	}
-	if t.last { // also if the other one calls Goexit
+	defer t.free()
+	if t.last { // also if the executor's calls Goexit
 		defer t.send(ctx, e, run, full)
 	}
 	t.send(ctx, e, e.conf.Sink, full)
@@ -303,10 +295,16 @@ func (inv *invocation) Waiting() *turn.Queue[*callEvent] {
 // send has s, if it is not nil, emit t, and counts what becomes of that. If s calls Goexit, it does not
 // return.
 func (t *callEvent) send(ctx context.Context, e *Executor, s EventSink, full *Event) {
-	switch ok, err := deliver(ctx, s, &t.Event, full); {
+	if ok, err := deliver(ctx, s, &t.Event, full); ok || err != nil {
+		e.count(t, err)
+	}
+}
+
+// count counts what became of t at a sink.
+func (e *Executor) count(t *callEvent, err error) {
+	switch {
 	case err != nil:
 		e.dropped.Add(1)
-	case !ok:
 	case t.frame == nil:
 		e.census.Delivered(1)
 	default:
@@ -317,7 +315,7 @@ func (t *callEvent) send(ctx context.Context, e *Executor, s EventSink, full *Ev
 // emitStarted reports that the attempt begins.
 func (r *running) emitStarted(ctx context.Context, c *Call) {
 	inv := r.inv
-	t := inv.event(ToolStarted, r.Granted)
+	t := inv.event(ToolStarted, r.Granted, inv.plan.single)
 	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt         // whatever else an interceptor has changed
 	if t.InputBytes, t.Queued = 0, inv.first.Queued(); t.By != "" { // which it was told before
 		t.By = ""
@@ -454,7 +452,7 @@ func (inv *invocation) emitRetry(ctx context.Context, c *Call) {
 }
 
 func (inv *invocation) emitRetrying(ctx context.Context, c *Call, attempt int32, wait time.Duration, err error) {
-	t := inv.event(ToolRetrying, inv.plan.exec.clock.Now())
+	t := inv.event(ToolRetrying, inv.plan.exec.clock.Now(), false)
 	t.Call.Priority, t.Call.Attempt = c.Priority, attempt
 	t.Queued = inv.first.Queued()
 	if t.Err = err; err != nil {
@@ -476,7 +474,7 @@ func (a *admission) emitQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 		}
 		a.at.Stage.Forsake(&t)
 	}()
-	x := c.inv.event(ToolQueued, now)
+	x := c.inv.event(ToolQueued, now, c.inv.plan.single)
 	x.Call.Priority, x.Call.Attempt, x.InputBytes = c.Priority, c.Attempt, 0
 	x.By = by
 	c.inv.emit(c.inv.toSinks(ctx), x)
