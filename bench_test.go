@@ -3,6 +3,7 @@ package sluice_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -165,7 +166,8 @@ func BenchmarkNested(b *testing.B) {
 	}
 }
 
-// BenchmarkIndependentTools are tools without a common limit, which meet nowhere while nobody waits.
+// BenchmarkIndependentTools are tools without a common limit, each with callers of its own: they meet
+// nowhere while nobody waits.
 func BenchmarkIndependentTools(b *testing.B) {
 	exec := newExec(b, sluice.Config{})
 	for i := range 64 {
@@ -174,10 +176,12 @@ func BenchmarkIndependentTools(b *testing.B) {
 	input := any(7)
 	for _, g := range []int{1, 8, 64} {
 		b.Run(fmt.Sprint(g, " goroutines"), func(b *testing.B) {
+			var goroutine atomic.Int64
 			b.SetParallelism(g)
 			b.RunParallel(func(pb *testing.PB) {
-				for i := 0; pb.Next(); i++ {
-					if _, err := exec.Invoke(context.Background(), sluice.Request{ID: "a", Tool: [...]string{"tool0", "tool1", "tool2", "tool3"}[i%4], Input: input}); err != nil {
+				name := fmt.Sprint("tool", goroutine.Add(1)%64)
+				for pb.Next() {
+					if _, err := exec.Invoke(context.Background(), sluice.Request{ID: "a", Tool: name, Input: input}); err != nil {
 						b.Error(err)
 						return
 					}
