@@ -522,7 +522,10 @@ func (m *Machine) Notices(buf []Notice) []Notice {
 	return buf
 }
 
+// changed is called when the breaker c, which is shut, has changed. Nobody knows before every latch has
+// been shut: see [latch.Set].
 func (m *Machine) changed(c *Cell, from breaker.State, by string) {
+	m.shutEvery()
 	to := c.breaker.State(m.now)
 	m.notices = append(m.notices, Notice{Kind: StateChanged, Cell: c, From: from, To: to, By: by})
 	if to == breaker.Open {

@@ -94,6 +94,9 @@ func (c *Cell) reopen(now int64) {
 func (m *Machine) Pause(now int64, c *Cell, until int64) {
 	m.advance(now)
 	c.shut()
+	if c.kind == Breaker {
+		m.shutEvery() // as in changed
+	}
 	p := c.pause
 	held := p != nil && p.end > m.now
 	switch {

@@ -117,15 +117,27 @@ type counted struct {
 	needing bool
 }
 
-// order is that of [latch.Set].
-func (x counted) order() int {
+// order is that of [latch.Set], where last is the cell of its Last.
+func (x counted) order(last *Cell) int {
 	switch {
-	case x.needing || x.kind == Slots:
+	case x.needing:
 		return 1
 	case x.kind == Breaker:
 		return 0
+	case x.kind == Tokens:
+		return 2
+	case x.Cell == last:
+		return 3
 	}
-	return 2
+	return 1
+}
+
+// latchOf is what counts x.
+func (x counted) latchOf() *latch.Latch {
+	if x.needing {
+		return x.latch.needing
+	}
+	return x.latch.Latch
 }
 
 // Quicken lets calls of s come by the quick way w, if what they need allows that. The first slot they
@@ -161,16 +173,31 @@ func (m *Machine) Quicken(s *NeedSet, w *Way) {
 			s.latched = append(s.latched, counted{c, true})
 		}
 	}
-	slices.SortStableFunc(s.latched, func(a, b counted) int { return a.order() - b.order() })
-	for _, x := range s.latched {
-		l := x.latch.Latch
-		if x.needing {
-			l = x.latch.needing
-		}
-		s.latches = append(s.latches, l)
+	last := own
+	if own.limit < latch.MostSlots && rates > 0 { // it may be full: that is to be known before tokens are taken
+		last = nil
 	}
+	s.arrange(last)
 	own.latch.own = true
 	s.set.way = w
+}
+
+// arrange brings what is latched into the order in which calls take from it.
+func (s *NeedSet) arrange(last *Cell) {
+	slices.SortStableFunc(s.latched, func(a, b counted) int { return a.order(last) - b.order(last) })
+	l := &s.latches
+	for _, x := range s.latched {
+		switch at := x.latchOf(); x.order(last) {
+		case 0:
+			l.Breakers = append(l.Breakers, at)
+		case 1:
+			l.Slots = append(l.Slots, at)
+		case 2:
+			l.Tokens = append(l.Tokens, at)
+		default:
+			l.Last = at
+		}
+	}
 }
 
 func newLatched(c *Cell) *latched {
@@ -192,16 +219,16 @@ func (m *Machine) Retire(w *Way) {
 }
 
 // Take is [latch.Set.Take] of all that s says. It needs no lock.
-func (s *NeedSet) Take(now int64, p *Pass) bool { return len(s.latches) > 0 && s.latches.Take(now, p) }
+func (s *NeedSet) Take(now int64, p *Pass) bool { return len(s.latched) > 0 && s.latches.Take(now, p) }
 
 // Give is [latch.Set.Give], for a call that has held what it took for so long. It needs no lock. It
 // answers how much is left to End: all, if it is worth remembering how long that was, since the
 // estimates of waits are made of it.
 func (s *NeedSet) Give(p *Pass, held int64) (left int) {
 	if held >= worthBooking {
-		return len(s.latches)
+		return len(s.latched)
 	}
-	return len(s.latches) - s.latches.Give(p)
+	return s.latches.Give(p)
 }
 
 // worthBooking is how long a call takes beside which a lock is nothing.
@@ -213,7 +240,7 @@ func (m *Machine) End(now int64, s *NeedSet, p *Pass, left int, granted int64) {
 	m.shutAll(&s.set)
 	breakers := 0
 	for i, x := range s.latched {
-		c, ended := x.Cell, i < len(s.latches)-left
+		c, ended := x.Cell, i < len(s.latched)-left
 		switch {
 		case x.needing:
 			if !ended {
@@ -263,7 +290,7 @@ func (m *Machine) Adopt(s *NeedSet, p *Pass, level int8, granted int64) *Ticket 
 			continue // it counts already, as the call does
 		case Tokens:
 			r.charges = r.charges[:rates+1]
-			if x := s.terms(c); x.Edition == p.Editions[rates] {
+			if x := s.latches.Tokens[rates].Terms(); x.Edition == p.Editions[rates] {
 				r.charges[rates].Late(c.class.Rate, x.Base, p.Full[rates])
 			} else {
 				r.charges[rates].Settle(1)
@@ -279,11 +306,6 @@ func (m *Machine) Adopt(s *NeedSet, p *Pass, level int8, granted int64) *Ticket 
 		}
 	}
 	return t
-}
-
-// terms is what the latch of c was opened with last.
-func (s *NeedSet) terms(c *Cell) *latch.Terms {
-	return s.latches[slices.Index(s.latched, counted{c, false})].Terms()
 }
 
 // charge is the n-th charge of the running t, at c, to be corrected. What came the quick way before

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/latch"
 )
 
 // side is one of two machines that are told the same: one lets calls come the quick way.
@@ -600,17 +601,89 @@ func TestQuick_TheSameAsByTheLock(t *testing.T) {
 	require.Greater(t, adopted, came/50, "of them adopted")
 }
 
-// Tokens are taken last, since they cannot always be given back: however narrow the rate.
-func TestQuick_TokensComeLast(t *testing.T) {
-	s := newSide(t, true)
+// Tokens are taken after slots that may be full, since they cannot always be given back: however narrow
+// the rate.
+func TestQuick_TokensComeAfterSlotsThatMayBeFull(t *testing.T) {
+	s, lasts := newSide(t, true), 0
 	for i, set := range s.sets {
 		if set == nil || slices.ContainsFunc(set.set.list, func(n Need) bool { return n.N > 1 }) {
 			continue // its calls come by the lock, or have keys
 		}
 		require.Len(t, set.latched, len(set.set.list), "plan %d", i)
+		require.Equal(t, len(set.latched), set.latches.Len(), "plan %d", i)
+		last := set.latches.Last
 		require.True(t, slices.IsSortedFunc(set.latched, func(a, b counted) int {
-			rank := map[Kind]int{Breaker: 0, Slots: 1, Tokens: 2}
-			return rank[a.kind] - rank[b.kind]
+			rank := func(x counted) int {
+				if x.latch.Latch == last {
+					return 3
+				}
+				return map[Kind]int{Breaker: 0, Slots: 1, Tokens: 2}[x.kind]
+			}
+			return rank(a) - rank(b)
 		}), "plan %d", i)
+		if last != nil {
+			lasts++
+		}
+		for _, x := range set.latched {
+			if x.kind == Slots && x.limit < latch.MostSlots && set.set.rates > 0 {
+				require.NotSame(t, last, x.latch.Latch, "plan %d: %s may be full", i, x.class.Name)
+			}
+		}
+	}
+	require.Positive(t, lasts, "plans with a last one")
+}
+
+// Calls look at a breaker once, and may take what else they need a little later: so all that they may be
+// taking is shut before anybody knows that the breaker has changed.
+func TestQuick_WhoeverChangesABreakerShutsAll(t *testing.T) {
+	const guarded, apart = 0, 3 // plans with and without the breaker
+	for name, change := range map[string]func(s *side, c *Cell){
+		"trip":  func(s *side, c *Cell) { s.m.Trip(s.now, c, "me") },
+		"pause": func(s *side, c *Cell) { s.m.Pause(s.now, c, s.now+sec) },
+		"failures": func(s *side, c *Cell) {
+			a, b := s.come(guarded), s.come(guarded)
+			s.m.Finish(s.now, a, breaker.Failure)
+			s.open(apart)
+			s.m.Finish(s.now, b, breaker.Failure)
+			require.Equal(t, breaker.Open, c.BreakerState(s.now))
+		},
+		"reset, which closes it": func(s *side, c *Cell) {
+			s.m.Trip(s.now, c, "me")
+			s.open(apart)
+			s.m.Reset(s.now, c, "me")
+		},
+		"a probe": func(s *side, c *Cell) {
+			s.m.Trip(s.now, c, "me")
+			s.m.Reset(s.now, c, "me")
+			for range 2 {
+				s.m.Finish(s.now, s.come(guarded), breaker.Failure)
+			}
+			s.open(apart)
+			s.now += 3 * sec
+			require.Equal(t, Running, s.come(guarded).State())
+			require.Equal(t, breaker.HalfOpen, c.BreakerState(s.now))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSide(t, true)
+			s.open(guarded)
+			s.open(apart)
+			far := s.sets[apart].set.list[0].Cell
+			require.True(t, s.sets[guarded].set.list[0].Cell.open && far.open)
+			change(s, s.cell(s.classes[0]))
+			require.False(t, far.open)
+		})
 	}
 }
+
+// come has a call of a plan without keys come by the lock.
+func (s *side) come(plan int) *Ticket {
+	t := s.m.Ticket()
+	s.m.Fixed(t, s.sets[plan])
+	t.Plan = s.plans[plan]
+	s.m.Arrive(s.now, t)
+	return t
+}
+
+// open has what calls of the plan need be open.
+func (s *side) open(plan int) { s.m.Finish(s.now, s.come(plan), breaker.Success) }

@@ -7,21 +7,28 @@
 //
 //   - Who may change what. An open latch is changed by calls, by compare and swap, and a shut one by
 //     the holder of the lock alone.
-//   - All agree at one instant. A call goes from latch to latch. What it has got so far is in doubt,
-//     which the word counts, and Shut does not return before nobody is in doubt there: so all that a
-//     call has got stays as it was while it asks for the rest. A breaker, which has nothing to take,
-//     is read first, and again when all else is had. At that instant all agree.
-//   - Nobody is refused for what another did not keep. A call that does not get all gives back what
-//     it has got while that is in doubt still. It needs no lock for that, so Shut waits for no more
-//     than a few instructions of another goroutine. Tokens come last, since one of them cannot be
-//     given back once others have taken of the same bucket: it is lost if a breaker changes, or a
-//     second bucket runs empty, in just that time.
-//   - Nobody is let in by old terms. What a word is read by changes only while it is shut, and who is
-//     in doubt looks whether it is what it was before.
+//   - Nobody is refused for what another did not keep. A call goes from latch to latch. What it has
+//     got so far is in doubt, which the word counts, and Shut does not return before nobody is in
+//     doubt there. A call that does not get all gives back what it has got while that is in doubt
+//     still. It needs no lock for that, so Shut waits for no more than a few instructions of another
+//     goroutine. One of the latches may be the [Set]'s Last: it is taken from when all else is had,
+//     and what is had there is kept, so it is never in doubt.
+//   - All agree at one instant: that of the last swap. What has been taken before is in doubt then, so
+//     it is as it was. A breaker has nothing to take. It is read, and lets calls start at that instant
+//     as it did when it was read, because whoever changes a breaker shuts every latch before anybody
+//     can know of the change. Before a call reads a breaker, it has read that Last is open, or is in
+//     doubt at other slots. If in doubt, it has got all, or nothing, before these are shut. And if
+//     Last is shut before the last swap, that fails, also if it is open again: the word counts how
+//     often it has been opened.
+//   - Nobody is let in by old terms. What a word is read by changes only while it is shut. That of
+//     slots is not what it was then, and who is in doubt at tokens looks whether the terms are.
+//   - Tokens come after slots that are in doubt, since one of them cannot always be given back once
+//     others have taken of the same bucket. It is lost if Last is shut or runs full, or a second
+//     bucket runs empty, in just that time.
 //
 // The word:
 //
-//	Slots    used (32 bits) | in doubt (31) | shut
+//	Slots    used (32 bits) | how often it has been opened (22) | in doubt (9) | shut
 //	Tokens   instant at which the bucket is full, by its terms (51) | in doubt (12) | shut
 //	Breaker  generation (32) | 0 (31) | shut
 package latch
@@ -45,7 +52,9 @@ const (
 	inDoubt uint64 = 2
 
 	oneSlot    = 1 << 32
-	slotDoubts = oneSlot - inDoubt
+	oneOpening = 1 << 10
+	openings   = oneSlot - oneOpening
+	slotDoubts = oneOpening - inDoubt
 
 	oneUnit     = 1 << 13
 	tokenDoubts = oneUnit - inDoubt
@@ -85,7 +94,7 @@ func New(k Kind) *Latch {
 // OpenSlots opens a latch of slots.
 func (l *Latch) OpenSlots(used, limit int64) {
 	l.room.Store(min(limit, MostSlots))
-	l.word.Store(uint64(used) * oneSlot)
+	l.word.Store(uint64(used)*oneSlot | (l.word.Load()+oneOpening)&openings)
 }
 
 // OpenTokens opens the latch of a bucket that is full so many units after the base of x.
@@ -114,6 +123,9 @@ func (l *Latch) Shut() int64 {
 	return int64(w / one)
 }
 
+// keep ends that what a call has taken is in doubt.
+func (l *Latch) keep() { l.word.Add(^(inDoubt - 1)) }
+
 // MaxRates and MaxBreakers bound how many of these a [Set] may have.
 const (
 	MaxRates    = 2
@@ -127,65 +139,111 @@ type Pass struct {
 	Generations [MaxBreakers]uint32 // of its breakers
 }
 
-// Set is the latches of all that a call needs: breakers first, then slots, then tokens.
-type Set []*Latch
+// Set is the latches of all that a call needs, in the order in which it takes from them. One with
+// Breakers has Slots, or Last.
+type Set struct {
+	Breakers, Slots, Tokens []*Latch
+	Last                    *Latch // slots that are not in doubt; nil for none
+}
 
 // Take takes one of everything, at the instant now, and writes into p what it got. If it answers no
 // it has taken nothing. That may have any reason: whoever holds the lock can say more.
-func (s Set) Take(now int64, p *Pass) bool {
-	rates, breakers := 0, 0
-	var was [MaxRates]int64 // what Full was before
-	for i, l := range s {
-		w := l.word.Load()
-		switch {
-		case w&shut != 0:
-		case l.kind == Slots:
-			if l.takeSlot(w) {
-				continue
-			}
-		case l.kind == Breaker:
-			p.Generations[breakers] = uint32(w >> 32)
-			breakers++
-			continue
-		case i+1 < len(s) && s[i+1].kind == Tokens && !s[i+1].hasToken(now):
-		case l.takeToken(w, now, p, rates, &was):
-			rates++
-			continue
-		}
-		s[:i].untake(p, &was)
-		return false
-	}
-	for i := range breakers {
-		if s[i].word.Load() != uint64(p.Generations[i])<<32 {
-			s.untake(p, &was)
+func (s *Set) Take(now int64, p *Pass) bool {
+	var last uint64
+	if s.Last != nil {
+		last = s.Last.word.Load()
+		if !s.Last.hasSlot(last) {
 			return false
 		}
 	}
-	for _, l := range s[breakers:] {
-		l.word.Add(^(inDoubt - 1))
+	for _, l := range s.Breakers {
+		if l.word.Load()&shut != 0 { // it will be when it counts, too
+			return false
+		}
+	}
+	for i, l := range s.Slots {
+		if !l.takeSlot() {
+			untakeSlots(s.Slots[:i])
+			return false
+		}
+	}
+	if !s.agree(p) || !s.takeRest(0, now, last, p) {
+		untakeSlots(s.Slots)
+		return false
+	}
+	for _, l := range s.Slots {
+		l.keep()
+	}
+	for _, l := range s.Tokens {
+		l.keep()
 	}
 	return true
 }
 
-// takeSlot takes a slot, which is in doubt; w is what the word was.
-func (l *Latch) takeSlot(w uint64) bool {
+// agree reports whether the breakers let a call start, and writes their generations into p.
+func (s *Set) agree(p *Pass) bool {
+	for i, l := range s.Breakers {
+		w := l.word.Load()
+		if w&shut != 0 {
+			return false
+		}
+		p.Generations[i] = uint32(w >> 32)
+	}
+	return true
+}
+
+// takeRest takes the tokens from the n-th on, which are in doubt, and of Last, whose word has been as it
+// is told. If it answers no it has taken nothing.
+func (s *Set) takeRest(n int, now int64, last uint64, p *Pass) bool {
+	if n == len(s.Tokens) {
+		return s.Last == nil || s.Last.takeLast(last)
+	}
+	l := s.Tokens[n]
+	if n+1 < len(s.Tokens) && !s.Tokens[n+1].hasToken(now) {
+		return false
+	}
+	was, ok := l.takeToken(now, p, n)
+	if !ok {
+		return false
+	}
+	if s.takeRest(n+1, now, last, p) {
+		return true
+	}
+	l.untakeToken(p.Full[n], was)
+	return false
+}
+
+// hasSlot reports whether there is a slot, if the word is w.
+func (l *Latch) hasSlot(w uint64) bool { return w&shut == 0 && int64(w>>32) < l.room.Load() }
+
+// takeSlot takes a slot, which is in doubt.
+func (l *Latch) takeSlot() bool {
 	for {
-		room := l.room.Load()
-		if w&shut != 0 || int64(w>>32) >= room || w&slotDoubts == slotDoubts {
+		w := l.word.Load()
+		if !l.hasSlot(w) || w&slotDoubts == slotDoubts {
 			return false
 		}
 		if l.word.CompareAndSwap(w, w+oneSlot+inDoubt) {
-			if l.room.Load() == room {
-				return true
-			}
-			l.untakeSlot()
-			return false
+			return true
 		}
-		w = l.word.Load()
 	}
 }
 
-func (l *Latch) untakeSlot() { l.word.Add(^(oneSlot + inDoubt - 1)) }
+// takeLast takes a slot for good, if the latch has been open since the word was that.
+func (l *Latch) takeLast(since uint64) bool {
+	for w := since; l.hasSlot(w) && (w^since)&openings == 0; w = l.word.Load() {
+		if l.word.CompareAndSwap(w, w+oneSlot) {
+			return true
+		}
+	}
+	return false
+}
+
+func untakeSlots(list []*Latch) {
+	for _, l := range list {
+		l.word.Add(^(oneSlot + inDoubt - 1))
+	}
+}
 
 // hasToken reports whether there is a token.
 func (l *Latch) hasToken(now int64) bool {
@@ -193,32 +251,39 @@ func (l *Latch) hasToken(now int64) bool {
 	if w&shut != 0 {
 		return false
 	}
-	x := l.terms.Load()
-	from := max(0, now-x.Base) * x.Scale
-	return now <= x.Until && max(int64(w/oneUnit), from)+x.One-from <= x.Span
+	_, ok := l.terms.Load().pays(w, now)
+	return ok
 }
 
-// takeToken takes a token, which is in doubt, as the n-th rate of a call.
-func (l *Latch) takeToken(w uint64, now int64, p *Pass, n int, was *[MaxRates]int64) bool {
+// pays reports whether there is a token at the instant now, if the word is w, and answers when the
+// bucket is full once that is taken.
+func (x *Terms) pays(w uint64, now int64) (full int64, ok bool) {
+	from := max(0, now-x.Base) * x.Scale
+	full = max(int64(w/oneUnit), from) + x.One
+	return full, now <= x.Until && full-from <= x.Span
+}
+
+// takeToken takes a token, which is in doubt, as the n-th rate of a call. It answers when the bucket was
+// to be full without that.
+func (l *Latch) takeToken(now int64, p *Pass, n int) (was int64, ok bool) {
 	for {
-		x := l.terms.Load()
-		if w&shut != 0 || now > x.Until || w&tokenDoubts == tokenDoubts {
-			return false
+		w, x := l.word.Load(), l.terms.Load()
+		if w&shut != 0 || w&tokenDoubts == tokenDoubts {
+			return 0, false
 		}
-		from := max(0, now-x.Base) * x.Scale
-		full := max(int64(w/oneUnit), from) + x.One
-		if full-from > x.Span {
-			return false
+		full, ok := x.pays(w, now)
+		if !ok {
+			return 0, false
 		}
 		if l.word.CompareAndSwap(w, uint64(full)*oneUnit|w&tokenDoubts+inDoubt) {
-			p.Full[n], p.Editions[n], was[n] = full, x.Edition, int64(w/oneUnit)
+			was = int64(w / oneUnit)
+			p.Full[n], p.Editions[n] = full, x.Edition
 			if l.terms.Load() == x {
-				return true
+				return was, true
 			}
-			l.untakeToken(full, was[n])
-			return false
+			l.untakeToken(full, was)
+			return 0, false
 		}
-		w = l.word.Load()
 	}
 }
 
@@ -237,45 +302,49 @@ func (l *Latch) untakeToken(full, was int64) {
 	}
 }
 
-// untake gives back what is in doubt.
-func (s Set) untake(p *Pass, was *[MaxRates]int64) {
-	rates := 0
-	for _, l := range s {
-		switch l.kind {
-		case Slots:
-			l.untakeSlot()
-		case Tokens:
-			l.untakeToken(p.Full[rates], was[rates])
-			rates++
+// giveSlot gives back a slot, unless the latch is shut.
+func (l *Latch) giveSlot() bool {
+	for {
+		w := l.word.Load()
+		if w&shut != 0 {
+			return false
+		}
+		if l.word.CompareAndSwap(w, w-oneSlot) {
+			return true
 		}
 	}
 }
 
-// Give gives back the slots of a call that took and that succeeded. It answers how many of s it got
-// through: len(s), unless one is shut, or of a breaker that has something to remember of the
-// success. Of that and the rest whoever holds the lock must be told.
-func (s Set) Give(p *Pass) int {
-	breakers := 0
-	for i, l := range s {
-		switch l.kind {
-		case Breaker:
-			if l.word.Load() != uint64(p.Generations[breakers])<<32 {
-				return i
-			}
-			breakers++
-		case Tokens: // which stay taken
-			if l.word.Load()&shut != 0 {
-				return i
-			}
-		case Slots:
-			w := l.word.Load()
-			for w&shut == 0 && !l.word.CompareAndSwap(w, w-oneSlot) {
-				w = l.word.Load()
-			}
-			if w&shut != 0 {
-				return i
-			}
+// Give gives back the slots of a call that took and that succeeded. It answers how many latches are left,
+// from the end of the order: none, unless one is shut, or of a breaker that has something to remember of
+// the success. Of these whoever holds the lock must be told.
+func (s *Set) Give(p *Pass) (left int) {
+	for i, l := range s.Breakers {
+		if l.word.Load() != uint64(p.Generations[i])<<32 {
+			return s.Len() - i
 		}
 	}
-	return len(s)
+	for i, l := range s.Slots {
+		if !l.giveSlot() {
+			return s.Len() - len(s.Breakers) - i
+		}
+	}
+	for i, l := range s.Tokens { // which stay taken
+		if l.word.Load()&shut != 0 {
+			return s.Len() - len(s.Breakers) - len(s.Slots) - i
+		}
+	}
+	if s.Last != nil && !s.Last.giveSlot() {
+		return 1
+	}
+	return 0
+}
+
+// Len is how many latches there are.
+func (s *Set) Len() int {
+	n := len(s.Breakers) + len(s.Slots) + len(s.Tokens)
+	if s.Last != nil {
+		n++
+	}
+	return n
 }

@@ -29,6 +29,31 @@ func openBreaker(generation uint32) *Latch {
 	return l
 }
 
+// setOf is a set of these, in the order in which they stand there.
+func setOf(list ...*Latch) *Set {
+	s := new(Set)
+	for _, l := range list {
+		switch l.kind {
+		case Breaker:
+			s.Breakers = append(s.Breakers, l)
+		case Slots:
+			s.Slots = append(s.Slots, l)
+		default:
+			s.Tokens = append(s.Tokens, l)
+		}
+	}
+	return s
+}
+
+// ending is s with l as the last of its latches.
+func (s *Set) ending(l *Latch) *Set {
+	s.Last = l
+	return s
+}
+
+// said is the word of slots that have been opened so often, where nobody is in doubt.
+func said(used, opened uint64) uint64 { return used*oneSlot + opened*oneOpening }
+
 // three is a bucket of three tokens: one comes in 1 2/3 ns.
 func three() *Terms {
 	return &Terms{Base: 100, Until: 1000, Scale: 3, One: 5, Span: 15, Edition: 7}
@@ -36,13 +61,13 @@ func three() *Terms {
 
 func TestTake_Slots(t *testing.T) {
 	l := New(Slots)
-	s, p := Set{l}, new(Pass)
+	s, p := setOf(l), new(Pass)
 	assert.False(t, s.Take(0, p), "shut")
 	l.OpenSlots(0, 2)
 	assert.True(t, s.Take(0, p))
 	assert.True(t, s.Take(0, p))
 	assert.False(t, s.Take(0, p), "a third of two")
-	assert.Equal(t, 1, s.Give(p))
+	assert.Zero(t, s.Give(p))
 	assert.True(t, s.Take(0, p), "the one given back")
 	assert.False(t, s.Take(0, p))
 	assert.Equal(t, int64(2), l.Shut())
@@ -54,7 +79,7 @@ func TestTake_Slots(t *testing.T) {
 	l.OpenSlots(3, 1)
 	for want := range 3 {
 		assert.False(t, s.Take(0, p), "a lower limit: %d given back", want)
-		assert.Equal(t, 1, s.Give(p))
+		assert.Zero(t, s.Give(p))
 	}
 	assert.True(t, s.Take(0, p))
 	assert.Equal(t, int64(1), l.Shut())
@@ -97,14 +122,14 @@ func TestTake_Tokens(t *testing.T) {
 			l := openTokens(c.opened, three())
 			for _, x := range c.takes {
 				p := new(Pass)
-				require.Equal(t, x.full > 0, Set{l}.Take(x.now, p), "%+v", x)
+				require.Equal(t, x.full > 0, setOf(l).Take(x.now, p), "%+v", x)
 				if x.full > 0 {
 					assert.Equal(t, Pass{Full: [MaxRates]int64{x.full}, Editions: [MaxRates]uint32{7}}, *p)
-					assert.Equal(t, 1, Set{l}.Give(p), "tokens are not given back")
+					assert.Zero(t, setOf(l).Give(p), "tokens are not given back")
 				}
 			}
 			assert.Equal(t, c.shut, l.Shut())
-			assert.False(t, Set{l}.Take(500, new(Pass)), "shut")
+			assert.False(t, setOf(l).Take(500, new(Pass)), "shut")
 			assert.Equal(t, uint32(7), l.Terms().Edition)
 		})
 	}
@@ -114,36 +139,36 @@ func TestTake_Tokens(t *testing.T) {
 func TestTake_Breaker(t *testing.T) {
 	for _, generation := range []uint32{0, 3, 1<<32 - 1} {
 		l, p := New(Breaker), new(Pass)
-		assert.False(t, Set{l}.Take(0, p), "shut")
+		assert.False(t, setOf(l).Take(0, p), "shut")
 		l.OpenBreaker(generation)
-		assert.True(t, Set{l}.Take(0, p))
+		assert.True(t, setOf(l).Take(0, p))
 		assert.Equal(t, generation, p.Generations[0])
-		assert.Equal(t, 1, Set{l}.Give(p))
+		assert.Zero(t, setOf(l).Give(p))
 		l.Shut()
-		assert.False(t, Set{l}.Take(0, new(Pass)), "shut")
-		assert.Equal(t, 0, Set{l}.Give(p), "shut")
+		assert.False(t, setOf(l).Take(0, new(Pass)), "shut")
+		assert.Equal(t, 1, setOf(l).Give(p), "shut")
 		l.OpenBreaker(generation + 1)
-		assert.Equal(t, 0, Set{l}.Give(p), "another generation")
-		assert.True(t, Set{l}.Take(0, p))
+		assert.Equal(t, 1, setOf(l).Give(p), "another generation")
+		assert.True(t, setOf(l).Take(0, p))
 		assert.Equal(t, generation+1, p.Generations[0])
-		assert.Equal(t, 1, Set{l}.Give(p))
+		assert.Zero(t, setOf(l).Give(p))
 	}
 }
 
 func TestTake_AllOfASet(t *testing.T) {
 	x := &Terms{Base: 0, Until: 1000, Scale: 1, One: 10, Span: 20, Edition: 9}
 	b, c, a, r, q := openBreaker(4), openBreaker(5), openSlots(0, 5), openTokens(2, three()), openTokens(95, x)
-	s, p := Set{b, c, a, r, q, a}, new(Pass)
+	s, p := setOf(b, c, a, r, q, a), new(Pass)
 	require.True(t, s.Take(101, p))
 	want := Pass{Full: [2]int64{8, 111}, Editions: [2]uint32{7, 9}, Generations: [2]uint32{4, 5}}
 	assert.Equal(t, want, *p)
-	assert.Equal(t, uint64(2)<<32, a.word.Load(), "nobody is in doubt")
+	assert.Equal(t, said(2, 1), a.word.Load(), "nobody is in doubt")
 	assert.Equal(t, uint64(8)<<13, r.word.Load(), "nobody is in doubt")
 	assert.Equal(t, uint64(111)<<13, q.word.Load(), "nobody is in doubt")
-	assert.Equal(t, 6, s.Give(p))
+	assert.Zero(t, s.Give(p))
 	assert.Zero(t, a.Shut())
-	assert.True(t, Set{}.Take(0, p))
-	assert.Equal(t, 0, Set{}.Give(p))
+	assert.True(t, setOf().Take(0, p))
+	assert.Zero(t, setOf().Give(p))
 }
 
 // Whichever of a set refuses, the others say what they said before.
@@ -165,18 +190,20 @@ func TestTake_ARefusalLeavesNothing(t *testing.T) {
 			{}, {"slots"}, {"tokens"}, {"breaker"}, {"breaker", "slots", "tokens"}, {"breaker", "tokens", "slots", "slots"},
 			{"breaker", "tokens2"}, {"full"}, {"slots", "full", "tokens"}, {"breaker", "slots", "slots", "tokens2", "slots"},
 		} {
-			var s Set
+			var list []*Latch
 			var said []int64
 			var words []uint64
 			for _, k := range order {
 				l, v := latches[k]()
-				s, said, words = append(s, l), append(said, v), append(words, l.word.Load())
+				list, said, words = append(list, l), append(said, v), append(words, l.word.Load())
 			}
-			s = append(s, last)
-			before := last.word.Load()
+			before, s := last.word.Load(), setOf(append(list, last)...)
 			require.False(t, s.Take(now, new(Pass)), "%v, then %s", order, name)
+			if last.kind == Slots {
+				require.False(t, setOf(list...).ending(last).Take(now, new(Pass)), "%v, at last %s", order, name)
+			}
 			require.Equal(t, before, last.word.Load(), "%v, then %s", order, name)
-			for i, l := range s[:len(order)] {
+			for i, l := range list {
 				require.Equal(t, words[i], l.word.Load(), "%v, then %s: the word of %s", order, name, order[i])
 				require.Equal(t, said[i], l.Shut(), "%v, then %s: %s", order, name, order[i])
 			}
@@ -184,35 +211,38 @@ func TestTake_ARefusalLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestGive_AnswersTheFirstThatIsLeft(t *testing.T) {
+func TestGive_AnswersHowManyAreLeft(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(s Set)
-		want   int
-		used   [2]int64 // of the slots
+		change func(s *Set)
+		left   int
+		used   [3]int64 // of the slots
 	}{
-		"nothing":                {func(Set) {}, 5, [2]int64{0, 0}},
-		"a shut breaker":         {func(s Set) { s[0].Shut() }, 0, [2]int64{1, 1}},
-		"the other shut breaker": {func(s Set) { s[1].Shut() }, 1, [2]int64{1, 1}},
-		"another generation":     {func(s Set) { s[1].Shut(); s[1].OpenBreaker(6) }, 1, [2]int64{1, 1}},
-		"the same generation":    {func(s Set) { s[1].Shut(); s[1].OpenBreaker(5) }, 5, [2]int64{0, 0}},
-		"shut slots":             {func(s Set) { s[2].Shut() }, 2, [2]int64{1, 1}},
-		"the other shut slots":   {func(s Set) { s[4].Shut() }, 4, [2]int64{0, 1}},
-		"a shut bucket":          {func(s Set) { s[3].Shut() }, 3, [2]int64{0, 1}},
-		"slots open again":       {func(s Set) { s[2].Shut(); s[2].OpenSlots(4, 1) }, 5, [2]int64{3, 0}},
-		"all shut": {func(s Set) {
-			for _, l := range s {
+		"nothing":                {func(*Set) {}, 0, [3]int64{0, 0, 0}},
+		"a shut breaker":         {func(s *Set) { s.Breakers[0].Shut() }, 6, [3]int64{1, 1, 1}},
+		"the other shut breaker": {func(s *Set) { s.Breakers[1].Shut() }, 5, [3]int64{1, 1, 1}},
+		"another generation":     {func(s *Set) { s.Breakers[1].Shut(); s.Breakers[1].OpenBreaker(6) }, 5, [3]int64{1, 1, 1}},
+		"the same generation":    {func(s *Set) { s.Breakers[1].Shut(); s.Breakers[1].OpenBreaker(5) }, 0, [3]int64{0, 0, 0}},
+		"shut slots":             {func(s *Set) { s.Slots[0].Shut() }, 4, [3]int64{1, 1, 1}},
+		"the other shut slots":   {func(s *Set) { s.Slots[1].Shut() }, 3, [3]int64{0, 1, 1}},
+		"a shut bucket":          {func(s *Set) { s.Tokens[0].Shut() }, 2, [3]int64{0, 0, 1}},
+		"the last, shut":         {func(s *Set) { s.Last.Shut() }, 1, [3]int64{0, 0, 1}},
+		"slots open again":       {func(s *Set) { s.Slots[0].Shut(); s.Slots[0].OpenSlots(4, 1) }, 0, [3]int64{3, 0, 0}},
+		"the last, open again":   {func(s *Set) { s.Last.Shut(); s.Last.OpenSlots(4, 1) }, 0, [3]int64{0, 0, 3}},
+		"all shut": {func(s *Set) {
+			for _, l := range append(append(append([]*Latch{s.Last}, s.Breakers...), s.Slots...), s.Tokens...) {
 				l.Shut()
 			}
-		}, 0, [2]int64{1, 1}},
+		}, 6, [3]int64{1, 1, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := new(Pass)
-			s := Set{openBreaker(4), openBreaker(5), openSlots(0, 5), openTokens(0, three()), openSlots(0, 5)}
+			s := setOf(openBreaker(4), openBreaker(5), openSlots(0, 5), openTokens(0, three()), openSlots(0, 5)).ending(openSlots(0, 5))
+			require.Equal(t, 6, s.Len())
 			require.True(t, s.Take(100, p))
 			c.change(s)
-			assert.Equal(t, c.want, s.Give(p))
-			assert.Equal(t, c.used, [2]int64{s[2].Shut(), s[4].Shut()})
-			assert.Equal(t, int64(5), s[3].Shut(), "tokens stay taken")
+			assert.Equal(t, c.left, s.Give(p))
+			assert.Equal(t, c.used, [3]int64{s.Slots[0].Shut(), s.Slots[1].Shut(), s.Last.Shut()})
+			assert.Equal(t, int64(5), s.Tokens[0].Shut(), "tokens stay taken")
 		})
 	}
 }
@@ -236,7 +266,7 @@ func TestUntakeToken(t *testing.T) {
 			l := openTokens(c.opened, three())
 			first, was := doubt(t, l, c.takes[0])
 			for _, at := range c.takes[1:] {
-				require.True(t, Set{l}.Take(at, new(Pass)))
+				require.True(t, setOf(l).Take(at, new(Pass)))
 			}
 			l.untakeToken(first, was)
 			assert.Equal(t, c.want, l.Shut())
@@ -246,9 +276,10 @@ func TestUntakeToken(t *testing.T) {
 
 // doubt takes a token of l, which is in doubt then.
 func doubt(t *testing.T, l *Latch, now int64) (full, was int64) {
-	p, w := new(Pass), new([MaxRates]int64)
-	require.True(t, l.takeToken(l.word.Load(), now, p, 0, w))
-	return p.Full[0], w[0]
+	p := new(Pass)
+	was, ok := l.takeToken(now, p, 0)
+	require.True(t, ok)
+	return p.Full[0], was
 }
 
 // Both give back, in either order, and what a third has kept meanwhile stays taken: what was taken
@@ -263,7 +294,7 @@ func TestUntakeToken_OfTwoInDoubt(t *testing.T) {
 		for i, of := range order {
 			l.untakeToken(full[of], was[of])
 			if i == 0 {
-				require.True(t, Set{l}.Take(100, new(Pass)))
+				require.True(t, setOf(l).Take(100, new(Pass)))
 			}
 		}
 		assert.Equal(t, want, l.Shut(), "%v", order)
@@ -276,20 +307,20 @@ func TestUntakeToken_CreatesNothing(t *testing.T) {
 		l := openTokens(0, three())
 		full, was := doubt(t, l, 100)
 		for range 3 {
-			require.True(t, Set{l}.Take(102, new(Pass)), "three at one instant")
+			require.True(t, setOf(l).Take(102, new(Pass)), "three at one instant")
 		}
 		l.untakeToken(full, was)
-		assert.False(t, Set{l}.Take(102, new(Pass)), "a fourth")
+		assert.False(t, setOf(l).Take(102, new(Pass)), "a fourth")
 	})
 	t.Run("two give back", func(t *testing.T) {
 		l := openTokens(0, three())
 		full, was := doubt(t, l, 100)
 		full2, was2 := doubt(t, l, 104)
 		l.untakeToken(full, was)
-		require.True(t, Set{l}.Take(104, new(Pass)))
+		require.True(t, setOf(l).Take(104, new(Pass)))
 		l.untakeToken(full2, was2)
 		got := 1
-		for (Set{l}).Take(104, new(Pass)) {
+		for setOf(l).Take(104, new(Pass)) {
 			got++
 		}
 		assert.LessOrEqual(t, got, 3, "at one instant")
@@ -308,13 +339,20 @@ func TestUntakeToken_OfOldTermsLeavesWhatThereIs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := openTokens(c.full, &c.terms[0])
-			s := Set{l, openSlots(1, 1)}
-			around(1, 10_000, func(*rand.Rand) { s.Take(c.now, new(Pass)) }, 4, func(turn int) {
+			around(1, 10_000, func(*rand.Rand) { takeAndGiveBack(l, c.now) }, 4, func(turn int) {
 				from := max(0, c.now-c.terms[turn%2].Base) * c.terms[turn%2].Scale
 				require.Equal(t, max(c.full, from), max(l.Shut(), from), "turn %d: full at", turn)
 				l.OpenTokens(c.full, &c.terms[(turn+1)%2])
 			})
 		})
+	}
+}
+
+// takeAndGiveBack takes a token, if there is one, and gives it back while that is in doubt.
+func takeAndGiveBack(l *Latch, now int64) {
+	p := new(Pass)
+	if was, ok := l.takeToken(now, p, 0); ok {
+		l.untakeToken(p.Full[0], was)
 	}
 }
 
@@ -324,10 +362,17 @@ func TestUntakeToken_OfOldTermsAfterAnother(t *testing.T) {
 	// and open it by terms by which one costs 10, and it says the same. So the swap succeeds:
 	l := openTokens(20, &Terms{Until: 1000, Scale: 3, One: 10, Span: 50, Edition: 2})
 	l.word.Store(25*oneUnit + inDoubt)
-	require.True(t, Set{l}.Take(3, new(Pass)), "another")
+	require.True(t, setOf(l).Take(3, new(Pass)), "another")
 	l.untakeToken(25, 20)
 	assert.GreaterOrEqual(t, l.Shut(), int64(30), "what the other has taken")
 }
+
+func takesToken(l *Latch) bool {
+	_, ok := l.takeToken(100, new(Pass), 0)
+	return ok
+}
+
+func untakeSlot(l *Latch) { untakeSlots([]*Latch{l}) }
 
 // Shut does not return while somebody is in doubt, and answers what is left when nobody is.
 func TestShut_WaitsForWhoeverIsInDoubt(t *testing.T) {
@@ -338,20 +383,10 @@ func TestShut_WaitsForWhoeverIsInDoubt(t *testing.T) {
 		want    int64
 		between int64
 	}{
-		"slots, given back": {openSlots(3, 9), func(l *Latch) bool { return l.takeSlot(l.word.Load()) },
-			(*Latch).untakeSlot, 3, 2},
-		"slots, kept": {openSlots(3, 9), func(l *Latch) bool { return l.takeSlot(l.word.Load()) },
-			func(l *Latch) { l.word.Add(^(inDoubt - 1)) }, 4, 2},
-		"tokens, given back": {openTokens(2, three()),
-			func(l *Latch) bool {
-				return l.takeToken(l.word.Load(), 100, new(Pass), 0, new([MaxRates]int64))
-			},
-			func(l *Latch) { l.untakeToken(7, 2) }, 2, 2},
-		"tokens, kept": {openTokens(2, three()),
-			func(l *Latch) bool {
-				return l.takeToken(l.word.Load(), 100, new(Pass), 0, new([MaxRates]int64))
-			},
-			func(l *Latch) { l.word.Add(^(inDoubt - 1)) }, 7, 2},
+		"slots, given back":  {openSlots(3, 9), (*Latch).takeSlot, untakeSlot, 3, 2},
+		"slots, kept":        {openSlots(3, 9), (*Latch).takeSlot, (*Latch).keep, 4, 2},
+		"tokens, given back": {openTokens(2, three()), takesToken, func(l *Latch) { l.untakeToken(7, 2) }, 2, 2},
+		"tokens, kept":       {openTokens(2, three()), takesToken, (*Latch).keep, 7, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := c.latch
@@ -370,7 +405,7 @@ func TestShut_WaitsForWhoeverIsInDoubt(t *testing.T) {
 			default:
 			}
 			assert.False(t, c.take(l), "it is shut")
-			assert.False(t, Set{l}.Take(100, new(Pass)), "it is shut")
+			assert.False(t, setOf(l).Take(100, new(Pass)), "it is shut")
 			c.give(l)
 			assert.Equal(t, c.want, <-said)
 			for range 100 {
@@ -384,11 +419,11 @@ func TestShut_WaitsForWhoeverIsInDoubt(t *testing.T) {
 // Give waits for nobody, and what it gives back to somebody else's doubt is given back.
 func TestGive_WhileOthersAreInDoubt(t *testing.T) {
 	l, p := openSlots(0, 2), new(Pass)
-	require.True(t, Set{l}.Take(0, p))
-	require.True(t, l.takeSlot(l.word.Load()))
-	assert.False(t, Set{l}.Take(0, new(Pass)), "what is in doubt is taken")
-	assert.Equal(t, 1, Set{l}.Give(p))
-	l.untakeSlot()
+	require.True(t, setOf(l).Take(0, p))
+	require.True(t, l.takeSlot())
+	assert.False(t, setOf(l).Take(0, new(Pass)), "what is in doubt is taken")
+	assert.Zero(t, setOf(l).Give(p))
+	untakeSlot(l)
 	assert.Zero(t, l.Shut())
 }
 
@@ -396,58 +431,78 @@ func TestGive_WhileOthersAreInDoubt(t *testing.T) {
 func TestTake_CountsEveryDoubt(t *testing.T) {
 	l := openTokens(0, &Terms{Until: 1, Scale: 1, One: 1, Span: 1 << 40})
 	for range tokenDoubts / inDoubt {
-		require.True(t, l.takeToken(l.word.Load(), 0, new(Pass), 0, new([MaxRates]int64)))
+		doubt(t, l, 0)
 	}
 	before := l.word.Load()
-	require.False(t, l.takeToken(before, 0, new(Pass), 0, new([MaxRates]int64)), "one more")
+	_, ok := l.takeToken(0, new(Pass), 0)
+	require.False(t, ok, "one more")
 	require.Equal(t, before, l.word.Load())
 	for i := int64(tokenDoubts / inDoubt); i > 0; i-- {
 		l.untakeToken(i, i-1)
 	}
 	assert.Zero(t, l.Shut())
 
-	l = New(Slots)
-	l.OpenSlots(1<<30, MostSlots)
-	l.word.Add(slotDoubts)
+	l = openSlots(1<<30, MostSlots)
+	for range slotDoubts / inDoubt {
+		require.True(t, l.takeSlot())
+	}
 	before = l.word.Load()
-	require.False(t, l.takeSlot(before), "one more")
+	require.False(t, l.takeSlot(), "one more")
 	require.Equal(t, before, l.word.Load())
+	require.Equal(t, said(1<<30+slotDoubts/inDoubt, 1)+slotDoubts, before)
 }
 
-// A breaker that changes, or is shut, while a call gets the rest has the call get nothing.
-func TestTake_ReadsBreakersAgain(t *testing.T) {
-	for name, change := range map[string]func(l *Latch){
-		"shut":               func(l *Latch) { l.Shut() },
-		"another generation": func(l *Latch) { l.Shut(); l.OpenBreaker(8) },
-	} {
+// How often slots have been opened comes round to zero, and touches nothing else.
+func TestOpenSlots_CountsOpenings(t *testing.T) {
+	l := New(Slots)
+	l.word.Store(said(0, openings/oneOpening-1) | shut)
+	for _, opened := range []uint64{openings / oneOpening, 0, 1} {
+		l.OpenSlots(7, 9)
+		require.Equal(t, said(7, opened), l.word.Load())
+		require.Equal(t, int64(7), l.Shut())
+	}
+}
+
+// A breaker that changes while a call gets the rest has the call get nothing, since whoever changes it
+// shuts every latch: also if all are open again, and the word says the same.
+func TestTake_NobodyGetsInOnceABreakerHasChanged(t *testing.T) {
+	for name, again := range map[string]bool{"shut": false, "open again": true} {
 		t.Run(name, func(t *testing.T) {
-			// So many slots that the breaker can be changed while it gets them.
-			for n := 1 << 16; ; n *= 2 {
-				b, first, rest := openBreaker(7), openSlots(0, 1), openSlots(0, MostSlots)
-				s := Set{b, openBreaker(1), first}
-				for range n {
-					s = append(s, rest)
-				}
-				var got bool
-				var ended sync.WaitGroup
-				ended.Go(func() { got = s.Take(0, new(Pass)) })
-				for first.word.Load() == 0 && rest.word.Load() == 0 {
-					runtime.Gosched()
-				}
-				change(b)
-				inTime := rest.word.Load()>>32 < uint64(n) && first.word.Load()&slotDoubts != 0
-				ended.Wait()
-				if !inTime {
-					require.Less(t, n, 1<<26, "it was never in time")
-					continue
-				}
-				assert.False(t, got)
-				assert.Zero(t, first.Shut())
-				assert.Zero(t, rest.Shut())
-				return
+			b, r, l, p := openBreaker(7), openTokens(0, three()), openSlots(3, 9), new(Pass)
+			s := setOf(b, r).ending(l)
+			last := l.word.Load()
+			require.True(t, s.agree(p))
+			b.Shut()
+			require.Equal(t, int64(3), l.Shut())
+			if again {
+				l.OpenSlots(3, 9)
+				b.OpenBreaker(9)
 			}
+			require.False(t, s.takeRest(0, 100, last, p))
+			assert.Equal(t, int64(3), l.Shut())
+			assert.Zero(t, r.Shut(), "the token is given back")
 		})
 	}
+}
+
+// Others may take from the last latch meanwhile, and give back.
+func TestTake_TheLastMayHaveBeenTakenFrom(t *testing.T) {
+	l := openSlots(3, 5)
+	last := l.word.Load()
+	require.True(t, setOf(l).Take(0, new(Pass)))
+	require.True(t, l.takeLast(last), "one more has been taken")
+	require.False(t, l.takeLast(last), "it is full")
+	require.True(t, l.giveSlot())
+	require.True(t, l.takeLast(last))
+	require.Equal(t, int64(5), l.Shut())
+}
+
+// What the last latch says is kept: nobody waits for that.
+func TestTake_TheLastIsNotInDoubt(t *testing.T) {
+	l, a := openSlots(0, 5), openSlots(0, 5)
+	require.True(t, setOf(a).ending(l).Take(0, new(Pass)))
+	require.Equal(t, said(1, 1), l.word.Load())
+	require.Equal(t, said(1, 1), a.word.Load())
 }
 
 // around has so many goroutines do something over and over until f, which has that many turns, is done.
@@ -478,11 +533,12 @@ func around(goroutines, turns int, do func(rng *rand.Rand), seed uint64, f func(
 func TestShut_SeesNothingThatIsNotKept(t *testing.T) {
 	a, b, x := openSlots(0, 1), openSlots(1, 1), &Terms{Until: 1000, Scale: 1, One: 5, Span: 15, Edition: 1}
 	r, k := openTokens(10, x), openBreaker(1)
-	sets := []Set{{a, b}, {k, r, a, b}, {k, a, r, b}, {r, b}}
+	sets := []*Set{setOf(a, b), setOf(k, a, b), setOf(k, a).ending(b)}
 	around(4, 2000, func(rng *rand.Rand) {
 		if sets[rng.IntN(len(sets))].Take(3, new(Pass)) {
 			t.Error("b is full")
 		}
+		takeAndGiveBack(r, 3)
 	}, 1, func(int) {
 		require.Zero(t, a.Shut(), "the slot of a")
 		require.Equal(t, int64(10), r.Shut(), "the token of r")
@@ -522,7 +578,7 @@ func TestTake_NobodyGetsInByOldTerms(t *testing.T) {
 			l := c.latch
 			c.open(l, false)
 			around(2, 1000, func(*rand.Rand) {
-				if (Set{l}).Take(0, new(Pass)) {
+				if setOf(l).Take(0, new(Pass)) {
 					in.Add(1)
 				}
 			}, 2, func(turn int) {
@@ -541,35 +597,45 @@ func TestTake_NobodyGetsInByOldTerms(t *testing.T) {
 	}
 }
 
-// Nobody gets in while the breaker is shut, whatever else is opened meanwhile.
+// Nobody gets in once the breaker has changed, that is once all have been shut, whatever else is opened
+// meanwhile.
 func TestTake_NobodyGetsInPastAShutBreaker(t *testing.T) {
-	k, a := openBreaker(1), openSlots(0, 100)
-	generation, in := uint32(1), atomic.Int64{}
-	s := Set{k, openSlots(0, 100), openSlots(0, 100), a}
-	around(3, 3000, func(*rand.Rand) {
-		if s.Take(0, new(Pass)) {
-			in.Add(1)
-			s[1].word.Add(^uint64(oneSlot - 1)) // what is not looked at
-			s[2].word.Add(^uint64(oneSlot - 1))
-		}
-	}, 3, func(turn int) {
-		k.Shut()
-		used := a.Shut()
-		for range 3 {
-			a.OpenSlots(used, 1<<30)
-			for i := 0; i < turn%50; i++ {
-				_ = k.word.Load()
+	for name, last := range map[string]bool{"the last": true, "in doubt": false} {
+		t.Run(name, func(t *testing.T) {
+			k, a, b := openBreaker(1), openSlots(0, 1<<30), openSlots(0, 1<<30)
+			generation, in := uint32(1), atomic.Int64{}
+			s := setOf(k, b, a)
+			if last {
+				s = setOf(k, b).ending(a)
 			}
-			require.Equal(t, used, a.Shut(), "turn %d: the breaker was shut", turn)
-		}
-		a.OpenSlots(used, 1<<30)
-		generation++
-		k.OpenBreaker(generation)
-		for in.Load() == 0 {
-			runtime.Gosched()
-		}
-	})
-	assert.Equal(t, in.Load(), a.Shut())
+			around(3, 3000, func(*rand.Rand) {
+				if s.Take(0, new(Pass)) {
+					in.Add(1)
+				}
+			}, 3, func(turn int) {
+				k.Shut()
+				used, other := a.Shut(), b.Shut()
+				for range 3 {
+					b.OpenSlots(other, 1<<30)
+					a.OpenSlots(used, 1<<30)
+					for i := 0; i < turn%50; i++ {
+						_ = k.word.Load()
+					}
+					require.Equal(t, used, a.Shut(), "turn %d: the breaker was shut", turn)
+					require.Equal(t, other, b.Shut(), "turn %d: the breaker was shut", turn)
+				}
+				b.OpenSlots(other, 1<<30)
+				a.OpenSlots(used, 1<<30)
+				generation++
+				k.OpenBreaker(generation)
+				for in.Load() == 0 {
+					runtime.Gosched()
+				}
+			})
+			assert.Equal(t, in.Load(), a.Shut())
+			assert.Equal(t, in.Load(), b.Shut())
+		})
+	}
 }
 
 // world is what a lock guards: three latches of slots, a bucket, a breaker.
@@ -684,15 +750,16 @@ func (w *world) change(rng *rand.Rand) {
 
 // call takes, and gives back what it can without the lock, and the rest with it.
 func (w *world) call(rng *rand.Rand) bool {
-	s, of := Set{w.breaker.Latch}, []int{-1}
-	for _, i := range rng.Perm(len(w.slots))[:1+rng.IntN(len(w.slots))] {
-		s, of = append(s, w.slots[i].Latch), append(of, i)
+	s, of := setOf(w.breaker.Latch, w.bucket.Latch), []int{-1}
+	some := rng.Perm(len(w.slots))[:1+rng.IntN(len(w.slots))]
+	for _, i := range some[1:] {
+		s.Slots, of = append(s.Slots, w.slots[i].Latch), append(of, i)
 	}
-	at := 1 + rng.IntN(len(s))
-	s, of = append(s, nil), append(of, -1)
-	copy(s[at+1:], s[at:])
-	copy(of[at+1:], of[at:])
-	s[at], of[at] = w.bucket.Latch, -1
+	if i := some[0]; rng.IntN(2) == 0 {
+		s.Slots, of = append(s.Slots, w.slots[i].Latch), append(of, i, -1)
+	} else {
+		s.Last, of = w.slots[i].Latch, append(of, -1, i)
+	}
 	p := new(Pass)
 	if !s.Take(w.clock.Load(), p) {
 		return false
@@ -710,10 +777,10 @@ func (w *world) call(rng *rand.Rand) bool {
 		runtime.Gosched()
 	}
 	each(of, func(i int) { w.slots[i].holders.Add(-1) })
-	if n := s.Give(p); n < len(s) {
+	if left := s.Give(p); left > 0 {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		each(of[n:], func(i int) {
+		each(of[len(of)-left:], func(i int) {
 			open := w.slots[i].open
 			w.shutSlots(i)
 			w.slots[i].used--
@@ -785,9 +852,9 @@ func TestTake_AnEmptyBucketCostsNobodyAToken(t *testing.T) {
 	second := openTokens(10, &Terms{Until: 1, Scale: 1, One: 1, Span: 10, Edition: 1})
 	const takes = 20_000
 	around(3, takes, func(*rand.Rand) {
-		if (Set{first, second}).Take(0, new(Pass)) {
+		if setOf(first, second).Take(0, new(Pass)) {
 			t.Error("the second is empty")
 		}
-	}, 4, func(int) { require.True(t, Set{first}.Take(0, new(Pass))) })
+	}, 4, func(int) { require.True(t, setOf(first).Take(0, new(Pass))) })
 	assert.Equal(t, int64(takes), first.Shut())
 }
