@@ -327,6 +327,11 @@ func (a *admission) come(ctx context.Context, c *Call, w when, x *stage.Tool, q 
 
 // wait has c's attempt come to x, and waits until it may run.
 func (a *admission) wait(ctx context.Context, c *Call, w when, x *stage.Tool, q *stage.Answers) (*running, error) {
+	if x.Needs != nil && !a.at.Priced && !c.inv.plan.exec.closed() {
+		if y, after := x.Needs.Refusal(w.now); y != nil {
+			return nil, c.inv.refusedPlainly(ErrBreakerOpen, y.By, after)
+		}
+	}
 	r, t, err := a.arrive(ctx, c, w, x, q, nil)
 	if t != nil {
 		r, err = a.await(ctx, c, t)

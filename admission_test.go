@@ -93,3 +93,20 @@ func TestHandOver_WhoLeavesAsItIsDecided(t *testing.T) {
 		require.NoError(t, h.exec.Close(t.Context()))
 	}
 }
+
+// A call that an open breaker refuses does not wait for whoever holds the lock, once one has been refused
+// under it.
+func TestRefused_WithoutTheLock(t *testing.T) {
+	b := Must(NewCircuitBreaker(CircuitBreakerConfig{}))
+	e := Must(NewExecutor(NewToolRegistry(), Config{Interceptors: []Interceptor{b}}))
+	f := Must(Wrap(e, Spec{Name: "x"}, func(_ context.Context, in string) (string, error) { return in, nil }))
+	require.NoError(t, b.Trip("x"))
+	refused := func() error { _, err := f(context.Background(), ""); return err }
+	want := refused()
+	require.ErrorIs(t, want, ErrBreakerOpen)
+	s := e.stage.Lock()
+	defer s.Unlock()
+	got := refused()
+	require.ErrorIs(t, got, ErrBreakerOpen)
+	require.Equal(t, want.Error(), got.Error())
+}

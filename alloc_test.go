@@ -205,3 +205,28 @@ func TestWaiterBytes(t *testing.T) {
 		})
 	}
 }
+
+// TestAllocsRefused: what a call that a breaker refuses allocates by itself, on average.
+func TestAllocsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		sink sluice.EventSink
+		want float64
+	}{
+		"quiet":       {nil, 0.15},              // an eighth of the errors
+		"with a sink": {discard{}, 0.15 + 1./7}, // and a seventh of the contexts
+	} {
+		breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{}))
+		e, _ := fourGates(t, sluice.Config{Sink: c.sink, Interceptors: []sluice.Interceptor{breaker}})
+		require.NoError(t, breaker.Trip("noop"))
+		const calls = 8000
+		input := any(7)
+		all := testing.AllocsPerRun(1, func() { // which counts one run of its own before
+			for range calls {
+				if _, err := e.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input}); err == nil {
+					t.Fatal("not refused")
+				}
+			}
+		})
+		require.LessOrEqual(t, all/calls, c.want, name)
+	}
+}

@@ -426,6 +426,11 @@ func (e *Executor) endFully(x *ending, inv *invocation, res *Result, err *error,
 		return
 	}
 	res.Value = nil
+	if own := plain(*err); own != nil && !ran {
+		x.kind, x.err, x.by, x.retry = ToolFailed, own, own.By, max(own.RetryAfter, 0)
+		e.conclude(inv, busy, res, x)
+		return
+	}
 	normal := false
 	defer func() {
 		if !normal { // the error's own code called Goexit

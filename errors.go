@@ -138,6 +138,18 @@ func isRefusal(err error) bool {
 	return ok && e != nil && e.Is(ErrRejected)
 }
 
+// plain is err, if that is a refusal of the library's own which nothing stands behind: no code of others has
+// to be asked about it.
+func plain(err error) *Error {
+	if e, ok := err.(*Error); ok && e != nil && e.Cause == nil {
+		switch e.Reason {
+		case ErrBreakerOpen, ErrRateLimited, ErrSaturated, ErrQueueFull, ErrWaitTooLong, ErrClosed:
+			return e
+		}
+	}
+	return nil
+}
+
 // ownError is the first of the library's own errors in err's tree; nil if there is none.
 func ownError(err error) *Error {
 	x, _ := errwalk.First[*Error](err)
@@ -187,6 +199,21 @@ func (notBegun) Is(target error) bool { return target == context.DeadlineExceede
 
 func (inv *invocation) refused(reason error, by string, cause error) *Error {
 	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause, key: inv.key}
+}
+
+// refusedPlainly is refused without a cause. It leads to no call, so it is made some at a time.
+func (inv *invocation) refusedPlainly(reason error, by string, retry int64) *Error {
+	var e *Error
+	if x := inv.first.frame; x != nil && inv.plan.alone { // else others may be at it
+		if len(x.errs) == 0 {
+			x.errs = make([]Error, callErrors)
+		}
+		e, x.errs = &x.errs[0], x.errs[1:]
+	} else {
+		e = new(Error)
+	}
+	*e = Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, RetryAfter: time.Duration(retry), key: inv.key}
+	return e
 }
 
 // caught is what recover gave as an error. It must be called by the deferred function

@@ -339,6 +339,7 @@ type frame struct {
 	call            *whole                     // nil after one that is kept
 	rest            *[callContexts]callContext // new ones
 	left            uint8                      // of those
+	errs            []Error                    // likewise
 	keys            uint8                      // that are left, from key on
 	key             CallKey                    // of the next call
 	event           callEvent
@@ -372,6 +373,7 @@ func newFrame() any {
 // from one call to the next for ever.
 const (
 	callContexts = 7
+	callErrors   = 8
 	callKeys     = 64
 )
 

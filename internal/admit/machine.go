@@ -268,6 +268,9 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 	m.rank(t)
 	if r, ok := m.hopeless(t); ok {
 		m.refuse(t, r)
+		if r.Reason == BreakerOpen {
+			m.refuseQuickly(r.By)
+		}
 		return
 	}
 	var l *lane

@@ -16,6 +16,9 @@ import (
 // Nobody is passed. A cell that somebody waits for, wherever that call is parked, is shut
 // (Cell.lanes). What is given back there is given back under the lock, so whoever waits is served.
 //
+// A breaker that refuses every call until its cooldown is over says so, and calls are refused without the
+// lock: once one has been refused under it, until somebody shuts the cell.
+//
 // A call that has come this way has no ticket. It gets one, as if it had been admitted with that,
 // when something of it is to be known or changed under the lock ([Machine.Adopt]). Of such a call's
 // rates a report of use gives back no more than if whoever came after it had come just then, and
@@ -34,6 +37,7 @@ type latched struct {
 	*latch.Latch
 	needing *latch.Latch // calls that need it, if it is of a key and has no slots; open while Latch is
 	own     bool         // calls are counted here
+	refuses bool         // the cell counts as open, but says no more than that it refuses calls
 	sets    int32        // that are shared, if it is of a key
 	m       *Machine     // of opened
 	at      int          // in Machine.opened, if it is open
@@ -356,6 +360,11 @@ func (c *Cell) shut() {
 	m.opened[l.at].latch.at = l.at
 	m.opened[last] = nil
 	m.opened = m.opened[:last]
+	if l.refuses {
+		l.refuses = false
+		l.Refuse(nil)
+		return
+	}
 	x := l.Shut()
 	switch c.kind {
 	case Slots:
@@ -420,10 +429,41 @@ func (c *Cell) usual(now int64) bool {
 // maxScale bounds how fine the units of an open bucket are.
 const maxScale = 4096
 
+// opens notes that the latch of c opens.
+func (m *Machine) opens(c *Cell) {
+	c.open, c.latch.m, c.latch.at = true, m, len(m.opened)
+	m.opened = append(m.opened, c)
+}
+
+// refuseQuickly has calls be refused by the breaker c without the lock, for as long as nothing but time
+// changes that.
+func (m *Machine) refuseQuickly(c *Cell) {
+	if c.latch == nil || c.open || c.pause != nil || c.breaker.State(m.now) != breaker.Open {
+		return
+	}
+	if ok, until := c.breaker.Ready(m.now); !ok {
+		m.opens(c)
+		c.latch.refuses = true
+		c.latch.Refuse(&latch.Refusal{Until: until, By: c.class.Name})
+	}
+}
+
+// Refusal is how a call of s is refused at the instant now, which is present, and after how long it may be
+// tried again, zero if nobody knows; nil if that is to be asked under the lock. It needs none.
+func (s *NeedSet) Refusal(now int64) (_ *latch.Refusal, after int64) {
+	if len(s.keyed) > 0 { // some key may be forgotten, and another have to be made room for
+		return nil, 0
+	}
+	x := s.latches.Refusal(now)
+	if x == nil || x.Until == Never {
+		return x, 0
+	}
+	return x, x.Until - now
+}
+
 func (m *Machine) openCell(c *Cell) {
 	l := c.latch
-	c.open, l.m, l.at = true, m, len(m.opened)
-	m.opened = append(m.opened, c)
+	m.opens(c)
 	if c.idle >= 0 && c.idleFrom == Never { // it may fall idle without the lock
 		c.idleFrom = m.now
 		c.class.idle.Fix(c.idle, m.now, 0)

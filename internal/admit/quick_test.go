@@ -32,6 +32,9 @@ type sideCall struct {
 	set   *NeedSet // nil if its needs were put together for it
 	at    int64
 	level int8
+
+	refusal *latch.Refusal // if it was refused without the lock
+	after   int64
 }
 
 // twinCall is one call of both.
@@ -63,6 +66,7 @@ type twins struct {
 	came       int   // the quick way
 	withKeys   int   // of them
 	adopted    int
+	turned     int // refused without the lock
 	full       int // calls refused by a full table of keys
 }
 
@@ -208,6 +212,12 @@ func (w *twins) arrive(parent *twinCall) {
 			}
 			return Running
 		}
+		if s.quick && x.set != nil {
+			if x.refusal, x.after = x.set.Refusal(w.now); x.refusal != nil {
+				w.turned++
+				return Refused
+			}
+		}
 		x.t = s.m.Ticket()
 		if x.set != nil && x.set.IsAlive() {
 			s.m.Fixed(x.t, x.set)
@@ -286,7 +296,12 @@ func (w *twins) free(c *twinCall) {
 }
 
 func (w *twins) sameRefusal(c *twinCall) {
-	a, b := c.slow.t.Refusal(), c.fast.t.Refusal()
+	a, b := c.slow.t.Refusal(), Refusal{}
+	if x := c.fast.refusal; x == nil {
+		b = c.fast.t.Refusal()
+	} else if b.Reason, b.After = BreakerOpen, c.fast.after; a.By.class.Name == x.By {
+		b.By = a.By
+	}
 	name := func(r Refusal) string {
 		if r.By == nil {
 			return ""
@@ -584,7 +599,7 @@ func TestQuick_TheSameAsByTheLock(t *testing.T) {
 	shyFor = 3
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	came, withKeys, adopted, made, full := 0, 0, 0, 0, 0
+	came, withKeys, adopted, turned, made, full := 0, 0, 0, 0, 0, 0
 	for n := range uint64(400) {
 		w := &twins{TB: t, r: rand.New(rand.NewPCG(seed, n)), slow: newSide(t, false), fast: newSide(t, true), last: map[string]int{}, busy: n%4 == 0, keyed: n%3 == 0}
 		for range 400 {
@@ -592,13 +607,15 @@ func TestQuick_TheSameAsByTheLock(t *testing.T) {
 		}
 		w.wind()
 		w.same()
-		came, withKeys, adopted, made, full = came+w.came, withKeys+w.withKeys, adopted+w.adopted, made+w.made, full+w.full
+		came, withKeys, adopted, turned, made, full = came+w.came, withKeys+w.withKeys, adopted+w.adopted, turned+w.turned, made+w.made, full+w.full
 	}
-	t.Logf("%d of %d calls came the quick way, %d of them with keys, %d of them were adopted; %d found a table full", came, made, withKeys, adopted, full)
+	t.Logf("%d of %d calls came the quick way, %d of them with keys, %d of them were adopted; %d were refused quickly, %d found a table full",
+		came, made, withKeys, adopted, turned, full)
 	require.Greater(t, came, made/20, "calls that came the quick way")
 	require.Greater(t, withKeys, came/10, "of them with keys")
 	require.Greater(t, full, made/1000, "calls that found a table full")
 	require.Greater(t, adopted, came/50, "of them adopted")
+	require.Greater(t, turned, made/200, "refused without the lock")
 }
 
 // Tokens are taken after slots that may be full, since they cannot always be given back: however narrow
@@ -687,3 +704,87 @@ func (s *side) come(plan int) *Ticket {
 
 // open has what calls of the plan need be open.
 func (s *side) open(plan int) { s.m.Finish(s.now, s.come(plan), breaker.Success) }
+
+// A breaker that refuses calls without the lock stops doing so with whatever lets one start, or changes
+// what is to be said, and does so again once a call has been refused under the lock.
+func TestQuick_ARefusingBreaker(t *testing.T) {
+	const guarded = 0
+	for name, c := range map[string]struct {
+		change func(s *side, c *Cell)
+		state  State // of the call that comes next, by the lock
+		until  int64 // of the next refusal; zero if it is no more known when
+	}{
+		"looked at":         {func(s *side, c *Cell) { c.Usage(s.now) }, Refused, 3 * sec},
+		"its state asked":   {func(s *side, c *Cell) { c.BreakerState(s.now) }, Refused, 3 * sec},
+		"all looked at":     {func(s *side, c *Cell) { s.m.Running() }, Refused, 3 * sec},
+		"reset":             {func(s *side, c *Cell) { s.m.Reset(s.now, c, "me") }, Running, 0},
+		"tripped":           {func(s *side, c *Cell) { s.m.Trip(s.now, c, "me") }, Refused, Never},
+		"reset and tripped": {func(s *side, c *Cell) { s.m.Reset(s.now, c, "me"); s.m.Trip(s.now, c, "me") }, Refused, Never},
+		"reconfigured":      {func(s *side, c *Cell) { s.m.SetBreaker(s.now, c.class, &breaker.Config{Cooldown: 9 * sec}) }, Refused, 3 * sec},
+		"paused":            {func(s *side, c *Cell) { s.m.Pause(s.now, c, s.now+5*sec) }, Refused, 0},
+		"cooled down":       {func(s *side, c *Cell) { s.now += 3 * sec }, Running, 0},
+		"retired":           {func(s *side, c *Cell) { s.m.Retire(&s.ways[guarded]) }, Refused, 3 * sec},
+		"policy":            {func(s *side, c *Cell) { s.m.SetPolicy(s.now, Policy{RefuseLate: true, MaxQueue: 9}) }, Refused, 3 * sec},
+		"renamed":           {func(s *side, c *Cell) { c.Usage(s.now); c.class.Name = "another" }, Refused, 3 * sec},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSide(t, true)
+			s.open(guarded)
+			cell, set := s.cell(s.classes[0]), s.sets[guarded]
+			a, b := s.come(guarded), s.come(guarded)
+			s.m.Finish(s.now, a, breaker.Failure)
+			s.m.Finish(s.now, b, breaker.Failure)
+			until := s.now + 3*sec
+			refusal := func(now int64) *latch.Refusal { x, _ := set.Refusal(now); return x }
+			require.Nil(t, refusal(s.now), "nobody has been refused yet")
+			require.Equal(t, Refused, s.come(guarded).State())
+			require.Equal(t, &latch.Refusal{Until: until, By: cell.class.Name}, refusal(s.now))
+			require.NotNil(t, refusal(until-1))
+			require.Nil(t, refusal(until), "a probe may start")
+			require.False(t, set.Take(s.now, new(Pass)))
+			x, after := set.Refusal(s.now + sec)
+			require.NotNil(t, x)
+			require.Equal(t, 2*sec, after)
+
+			c.change(s, cell)
+			require.Nil(t, refusal(s.now))
+			u := s.come(guarded)
+			require.Equal(t, c.state, u.State())
+			if x, after := set.Refusal(s.now); c.until == 0 {
+				require.Nil(t, x)
+			} else {
+				require.Equal(t, &latch.Refusal{Until: c.until, By: cell.class.Name}, x)
+				require.Equal(t, u.Refusal().After, after)
+			}
+			if c.state == Refused {
+				return
+			}
+			if v := s.come(guarded); cell.breaker.State(s.now) == breaker.HalfOpen {
+				require.Equal(t, Refused, v.State(), "one probe at a time")
+				require.Nil(t, refusal(s.now), "nobody knows when it ends")
+			}
+			s.m.Finish(s.now, u, breaker.Success)
+			require.Nil(t, refusal(s.now))
+		})
+	}
+}
+
+// Calls with keys are refused under the lock: a key may have been forgotten.
+func TestQuick_CallsWithKeysAreRefusedByTheLock(t *testing.T) {
+	s := newSide(t, true)
+	broken := circuit("broken", breaker.Config{})
+	cell := s.cell(broken)
+	tenant := s.m.Cell(s.now, s.classes[8], "a")
+	w := QuickWay()
+	u := s.m.Ticket()
+	for _, c := range []*Cell{cell, s.cell(s.classes[1]), tenant} {
+		s.m.Add(u, c, 1)
+	}
+	set := s.m.Share(u, &w)
+	u.Plan = s.plans[0]
+	s.m.Trip(s.now, cell, "me")
+	s.m.Arrive(s.now, u)
+	require.Equal(t, Refused, u.State())
+	x, _ := set.Refusal(s.now)
+	require.Nil(t, x)
+}

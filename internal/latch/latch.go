@@ -22,6 +22,8 @@
 //     often it has been opened.
 //   - Nobody is let in by old terms. What a word is read by changes only while it is shut. That of
 //     slots is not what it was then, and who is in doubt at tokens looks whether the terms are.
+//   - A breaker that is shut may say until when it refuses every call. That was so at the instant at
+//     which a call has read it, and the holder of the lock takes it back before anything changes.
 //   - Tokens come after slots that are in doubt, since one of them cannot always be given back once
 //     others have taken of the same bucket. It is lost if Last is shut or runs full, or a second
 //     bucket runs empty, in just that time.
@@ -72,7 +74,15 @@ type Latch struct {
 	room  atomic.Int64          // Slots: the limit; written while the latch is shut
 	terms atomic.Pointer[Terms] // Tokens; likewise
 	kind  Kind
-	_     [64 - 4*8]byte
+
+	refusal atomic.Pointer[Refusal] // Breaker: while it is shut; nil if it is open, or says nothing
+	_       [64 - 5*8]byte
+}
+
+// Refusal is that a breaker refuses every call before an instant. It never changes.
+type Refusal struct {
+	Until int64
+	By    string // what the breaker is called
 }
 
 // Terms is what a bucket's word is read by. It never changes.
@@ -105,6 +115,9 @@ func (l *Latch) OpenTokens(full int64, x *Terms) {
 
 // OpenBreaker opens the latch of a breaker that lets every call start.
 func (l *Latch) OpenBreaker(generation uint32) { l.word.Store(uint64(generation) << 32) }
+
+// Refuse has the shut latch of a breaker say x, or nothing if that is nil.
+func (l *Latch) Refuse(x *Refusal) { l.refusal.Store(x) }
 
 // Terms is what the latch of a bucket was opened with last; nil before.
 func (l *Latch) Terms() *Terms { return l.terms.Load() }
@@ -178,6 +191,26 @@ func (s *Set) Take(now int64, p *Pass) bool {
 		l.keep()
 	}
 	return true
+}
+
+// Refusal is how a breaker refuses a call at the instant now, which is present: the first that does not
+// let it start. It is nil if whoever holds the lock has to say that.
+func (s *Set) Refusal(now int64) *Refusal {
+	var words [MaxBreakers]uint64
+	for i, l := range s.Breakers {
+		if x := l.refusal.Load(); x != nil && now < x.Until {
+			for j, before := range s.Breakers[:i] { // those before it let the call start, when it was read
+				if before.word.Load() != words[j] {
+					return nil
+				}
+			}
+			return x
+		}
+		if words[i] = l.word.Load(); words[i]&shut != 0 {
+			return nil
+		}
+	}
+	return nil
 }
 
 // agree reports whether the breakers let a call start, and writes their generations into p.

@@ -858,3 +858,66 @@ func TestTake_AnEmptyBucketCostsNobodyAToken(t *testing.T) {
 	}, 4, func(int) { require.True(t, setOf(first).Take(0, new(Pass))) })
 	assert.Equal(t, int64(takes), first.Shut())
 }
+
+// The first breaker that does not let a call start refuses it, if it says how.
+func TestRefusal(t *testing.T) {
+	x := &Refusal{Until: 10, By: "it"}
+	says := func() *Latch { l := New(Breaker); l.Refuse(x); return l }
+	for name, c := range map[string]struct {
+		breakers []*Latch
+		now      int64
+		want     *Refusal
+	}{
+		"none":               {nil, 5, nil},
+		"one that is open":   {[]*Latch{openBreaker(1)}, 5, nil},
+		"one that is shut":   {[]*Latch{New(Breaker)}, 5, nil},
+		"one that refuses":   {[]*Latch{says()}, 9, x},
+		"no more":            {[]*Latch{says()}, 10, nil},
+		"the second":         {[]*Latch{openBreaker(1), says()}, 9, x},
+		"the first is shut":  {[]*Latch{New(Breaker), says()}, 9, nil},
+		"the first is over":  {[]*Latch{{kind: Breaker}, says()}, 9, x},
+		"the second is shut": {[]*Latch{openBreaker(1), New(Breaker)}, 9, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Same(t, c.want, setOf(c.breakers...).Refusal(c.now))
+		})
+	}
+	l := says()
+	l.Refuse(nil)
+	require.Nil(t, setOf(l).Refusal(0))
+	require.False(t, setOf(l).Take(0, new(Pass)))
+}
+
+// Whoever is refused was so at an instant at which the second breaker refused, and the first did not.
+func TestRefusal_IsThatOfOneInstant(t *testing.T) {
+	var begun, done, refused atomic.Int64
+	first, second := openBreaker(1), New(Breaker)
+	s := setOf(first, second)
+	around(3, 40_000, func(*rand.Rand) {
+		since := done.Load()
+		x := s.Refusal(-1)
+		if until := begun.Load(); x != nil {
+			refused.Add(1)
+			if round := x.Until; until < 3*round+1 || since >= 3*round+2 {
+				t.Errorf("refused by round %d from turn %d to turn %d", round, since, until)
+			}
+		}
+	}, 5, func(i int) {
+		n := int64(i)
+		begun.Store(n)
+		switch n % 3 { // both let nobody in, the second alone does not, both may
+		case 0:
+			first.Shut()
+			second.Refuse(&Refusal{Until: n / 3})
+		case 1:
+			first.OpenBreaker(uint32(i))
+		case 2:
+			second.Refuse(nil)
+		}
+		done.Store(n)
+		for j := 0; j < 1000 && refused.Load() < n/100; j++ {
+			runtime.Gosched()
+		}
+	})
+	require.Positive(t, refused.Load())
+}

@@ -2,10 +2,12 @@ package promises_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -280,4 +282,102 @@ func TestQuick_AttemptsThatAreLeftAreCounted(t *testing.T) {
 			r.end()
 		})
 	}
+}
+
+// runBreakerTwin is what becomes of calls of two tools, one after the other, and one nested in another,
+// where breakers open, are tried, and are changed, as lines.
+func runBreakerTwin(t *testing.T, seed, n uint64, lock bool) (lines []string) {
+	synctest.Test(t, func(t *testing.T) {
+		rnd := rand.New(rand.NewPCG(seed, n))
+		conf := sluice.CircuitBreakerConfig{Failures: 2, Cooldown: 3 * time.Second, Scope: sluice.ForType("remote")}
+		shared := breakerOf(conf)
+		own := breakerOf(sluice.CircuitBreakerConfig{Name: "own", Failures: 1 + rnd.IntN(3), Cooldown: 2 * time.Second})
+		list := interceptors(shared, own, atMost(3))
+		if lock {
+			list = append(list, never())
+		}
+		if rnd.IntN(2) == 0 { // calls have several attempts then
+			list = append(interceptors(sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+				return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+					if res, err = next(ctx, c); err != nil && c.Type == "remote" {
+						return next(ctx, c)
+					}
+					return res, err
+				}
+			})), list...)
+		}
+		r := newRig(t, sluice.Config{Interceptors: list})
+		say := func(format string, a ...any) {
+			lines = append(lines, fmt.Sprintf("%v: ", r.at())+fmt.Sprintf(format, a...))
+		}
+		fails := false
+		code := func(context.Context) error {
+			if fails {
+				return errTool
+			}
+			return nil
+		}
+		r.tool(sluice.Spec{Name: "a", Type: "remote"}, code)
+		r.tool(sluice.Spec{Name: "b", Type: "remote", Policy: sluice.Policy{MaxWait: sluice.NoWait}}, code)
+		r.tool(sluice.Spec{Name: "outer"}, func(ctx context.Context) error { return errOf(r.Invoke(ctx, sluice.Request{Tool: "a"})) })
+		change := func(c sluice.Change) { require.NoError(t, sluice.Reconfigure("me", c)) }
+		for i := range 120 {
+			tool := []string{"a", "a", "b", "outer"}[rnd.IntN(4)]
+			switch fails = rnd.IntN(2) == 0; rnd.IntN(16) {
+			case 0:
+				require.NoError(t, own.Trip([]string{"a", "b"}[rnd.IntN(2)]))
+			case 1:
+				require.NoError(t, own.Reset([]string{"a", "b"}[rnd.IntN(2)]))
+			case 2:
+				require.NoError(t, shared.Reset(""))
+			case 3:
+				conf.Cooldown = time.Duration(1+rnd.IntN(5)) * time.Second
+				change(shared.Change(conf))
+			case 4:
+				for _, g := range r.Snapshot().Gates {
+					if g.Kind == sluice.GateBreaker {
+						say("%s %s is %v until %v", g.Name, g.Key, g.State, g.Until.Sub(r.start))
+					}
+				}
+			case 5:
+				say("%s would be refused: %v", tool, r.Explain(r.ctx, sluice.Request{Tool: tool}).Refusal)
+			case 6, 7:
+				time.Sleep(time.Duration(rnd.Int64N(int64(2 * time.Second))))
+			default:
+				_, err := r.Invoke(r.ctx, sluice.Request{ID: fmt.Sprint("call ", i), Tool: tool})
+				say("call %d of %s: %v", i, tool, err)
+				if e := (*sluice.Error)(nil); errors.As(err, &e) {
+					say("%q %v %v", e.By, e.RetryAfter, e.Reason)
+				}
+			}
+			time.Sleep(time.Duration(rnd.Int64N(int64(300 * ms))))
+		}
+		s := r.Snapshot()
+		say("%d completed, %d failed, %d denied", s.Completed, s.Failed, s.Denied)
+		r.end()
+		for _, e := range r.rec.Events() {
+			lines = append(lines, fmt.Sprintf("%s %d %v at %v: attempt %d, took %v, by %s, retry after %v, %v",
+				e.Call.ID, e.Seq, e.Kind, e.Time.Sub(r.start), e.Call.Attempt, e.Duration, e.By, e.RetryAfter, e.Err))
+		}
+	})
+	return lines
+}
+
+// Calls that a breaker refuses without the lock get the same errors, and are told of the same way, as if
+// all came by the lock.
+func TestQuick_RefusedTheSameAsByTheLock(t *testing.T) {
+	seed, refused := rand.Uint64(), 0
+	t.Logf("seed %d", seed)
+	for n := range uint64(rounds(300)) {
+		a, b := runBreakerTwin(t, seed, n, true), runBreakerTwin(t, seed, n, false)
+		for i := range min(len(a), len(b)) {
+			require.Equal(t, a[i], b[i], "line %d of world %d", i, n)
+			if strings.Contains(a[i], "breaker open") {
+				refused++
+			}
+		}
+		require.Len(t, b, len(a), "world %d", n)
+	}
+	t.Log(refused, "lines of refusals")
+	require.Positive(t, refused)
 }
