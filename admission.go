@@ -327,9 +327,9 @@ func (a *admission) come(ctx context.Context, c *Call, w when, x *stage.Tool, q 
 
 // wait has c's attempt come to x, and waits until it may run.
 func (a *admission) wait(ctx context.Context, c *Call, w when, x *stage.Tool, q *stage.Answers) (*running, error) {
-	if x.Needs != nil && !a.at.Priced && !c.inv.plan.exec.closed() {
+	if x.Needs != nil && x.Needs.MayRefuse() && !a.at.Priced && !c.inv.plan.exec.closed() { // else there is something to note of it
 		if y, after := x.Needs.Refusal(w.now); y != nil {
-			return nil, c.inv.refusedPlainly(ErrBreakerOpen, y.By, after)
+			return nil, c.inv.refusedPlainly(w.now, ErrBreakerOpen, y.By, after)
 		}
 	}
 	r, t, err := a.arrive(ctx, c, w, x, q, nil)

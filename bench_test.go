@@ -139,9 +139,14 @@ func BenchmarkQueued(b *testing.B) {
 }
 
 // BenchmarkRefused is calls that a tripped breaker turns away.
-func BenchmarkRefused(b *testing.B) {
+func BenchmarkRefused(b *testing.B) { benchRefused(b, nil) }
+
+// BenchmarkRefusedTold is the same with a sink.
+func BenchmarkRefusedTold(b *testing.B) { benchRefused(b, nothing) }
+
+func benchRefused(b *testing.B, sink sluice.EventSink) {
 	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{}))
-	exec := newExec(b, sluice.Config{Interceptors: []sluice.Interceptor{breaker}})
+	exec := newExec(b, sluice.Config{Interceptors: []sluice.Interceptor{breaker}, Sink: sink})
 	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "noop"}, noop))
 	breaker.Trip("noop")
 	input := any(7)

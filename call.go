@@ -405,6 +405,16 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 		}
 		return
 	}
+	if own := plain(*err); own != nil && own.key == inv.key && !ran && !busy && !nested && sum.frame != nil && sum.IsPlain() && sum.aside.Load() == nil {
+		e.failed.Add(1)
+		res.Value, res.rec, res.max = nil, nil, e.conf.MaxResultBytes
+		if inv.loud {
+			t := inv.lastEvent(ToolFailed, sum, own.at, 0)
+			t.Err, t.By, t.RetryAfter, t.hasData = own, own.By, max(own.RetryAfter, 0), false
+			inv.emit(inv.toSinks(ctx), t)
+		}
+		return
+	}
 	e.endFully(&ending{ctx: ctx, kind: ToolCompleted, sum: sum}, inv, res, err, ran, busy)
 }
 
@@ -412,7 +422,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, sum *first) {
 	res.rec, res.max = nil, e.conf.MaxResultBytes
 	if sum.completes(e); inv.loud {
-		t := inv.lastEvent(ToolCompleted, sum, sum.Held())
+		t := inv.lastEvent(ToolCompleted, sum, 0, sum.Held())
 		inv.gave(t, res.Value)
 		inv.emit(inv.toSinks(ctx), t)
 	}
@@ -426,11 +436,6 @@ func (e *Executor) endFully(x *ending, inv *invocation, res *Result, err *error,
 		return
 	}
 	res.Value = nil
-	if own := plain(*err); own != nil && !ran {
-		x.kind, x.err, x.by, x.retry = ToolFailed, own, own.By, max(own.RetryAfter, 0)
-		e.conclude(inv, busy, res, x)
-		return
-	}
 	normal := false
 	defer func() {
 		if !normal { // the error's own code called Goexit
@@ -518,7 +523,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 			inv.unnest()
 		}
 	}()
-	t := inv.lastEvent(x.kind, x.sum, x.Held)
+	t := inv.lastEvent(x.kind, x.sum, 0, x.Held)
 	t.Queued, t.Result.rec = x.Queued, x.Record
 	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {
 		t.throttled(x.sum, inv.began+int64(t.Elapsed))
@@ -531,13 +536,13 @@ func (e *Executor) report(inv *invocation, x *ending) {
 	inv.emit(inv.toSinks(x.ctx), t)
 }
 
-// lastEvent makes the event of a call's end: its attempts held what they needed for so long.
-func (inv *invocation) lastEvent(k EventKind, sum *first, held time.Duration) *callEvent {
+// lastEvent makes the event of a call's end, which is now, unless that is zero: its attempts held what they
+// needed for so long.
+func (inv *invocation) lastEvent(k EventKind, sum *first, now int64, held time.Duration) *callEvent {
 	e := inv.plan.exec
-	var now int64
 	if inv.plan.once && held > 0 { // its one attempt was the end
 		now = sum.Granted + int64(held)
-	} else {
+	} else if now == 0 {
 		now = e.clock.Now()
 	}
 	t := inv.event(k, now, true)

@@ -49,6 +49,7 @@ type Error struct {
 	Cause      error         // may be nil
 
 	key CallKey // of the call; zero if somebody else made the error
+	at  int64   // when it was refused; zero if the clock was not read for that
 }
 
 // Error is one line: tool, reason, constraint, retry, cause; names quoted and cut, the rest escaped.
@@ -201,8 +202,8 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause, key: inv.key}
 }
 
-// refusedPlainly is refused without a cause. It leads to no call, so it is made some at a time.
-func (inv *invocation) refusedPlainly(reason error, by string, retry int64) *Error {
+// refusedPlainly is refused at the instant now, without a cause. It leads to no call, so it is made some at a time.
+func (inv *invocation) refusedPlainly(now int64, reason error, by string, retry int64) *Error {
 	var e *Error
 	if x := inv.first.frame; x != nil && inv.plan.alone { // else others may be at it
 		if len(x.errs) == 0 {
@@ -212,7 +213,8 @@ func (inv *invocation) refusedPlainly(reason error, by string, retry int64) *Err
 	} else {
 		e = new(Error)
 	}
-	*e = Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, RetryAfter: time.Duration(retry), key: inv.key}
+	e.Tool, e.CallID, e.Reason, e.By = inv.plan.tool.spec.Name, inv.id, reason, by
+	e.RetryAfter, e.key, e.at = time.Duration(retry), inv.key, now
 	return e
 }
 

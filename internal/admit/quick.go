@@ -448,6 +448,9 @@ func (m *Machine) refuseQuickly(c *Cell) {
 	}
 }
 
+// MayRefuse reports whether Refusal may say something. It needs no lock either.
+func (s *NeedSet) MayRefuse() bool { return s.latches.MayRefuse() }
+
 // Refusal is how a call of s is refused at the instant now, which is present, and after how long it may be
 // tried again, zero if nobody knows; nil if that is to be asked under the lock. It needs none.
 func (s *NeedSet) Refusal(now int64) (_ *latch.Refusal, after int64) {

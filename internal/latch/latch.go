@@ -162,15 +162,9 @@ type Set struct {
 // Take takes one of everything, at the instant now, and writes into p what it got. If it answers no
 // it has taken nothing. That may have any reason: whoever holds the lock can say more.
 func (s *Set) Take(now int64, p *Pass) bool {
-	var last uint64
-	if s.Last != nil {
-		last = s.Last.word.Load()
-		if !s.Last.hasSlot(last) {
-			return false
-		}
-	}
-	for _, l := range s.Breakers {
-		if l.word.Load()&shut != 0 { // it will be when it counts, too
+	last, since := s.Last, uint64(0)
+	if last != nil {
+		if since = last.word.Load(); !last.hasSlot(since) || !s.agree(p) {
 			return false
 		}
 	}
@@ -180,7 +174,7 @@ func (s *Set) Take(now int64, p *Pass) bool {
 			return false
 		}
 	}
-	if !s.agree(p) || !s.takeRest(0, now, last, p) {
+	if last == nil && !s.agree(p) || !s.takeRest(now, since, p) {
 		untakeSlots(s.Slots)
 		return false
 	}
@@ -191,6 +185,36 @@ func (s *Set) Take(now int64, p *Pass) bool {
 		l.keep()
 	}
 	return true
+}
+
+// takeRest takes the tokens, which are in doubt, and of Last, if that has been open since its word was as
+// it is told. If it answers no it has taken nothing.
+func (s *Set) takeRest(now int64, since uint64, p *Pass) bool {
+	var was [MaxRates]int64
+	n := 0
+	if len(s.Tokens) < 2 || s.Tokens[1].hasToken(now) {
+		for n < len(s.Tokens) && s.Tokens[n].takeToken(now, p, n, &was) {
+			n++
+		}
+	}
+	if n == len(s.Tokens) && (s.Last == nil || s.Last.takeLast(since)) {
+		return true
+	}
+	for n > 0 {
+		n--
+		s.Tokens[n].untakeToken(p.Full[n], was[n])
+	}
+	return false
+}
+
+// MayRefuse reports whether Refusal may say something.
+func (s *Set) MayRefuse() bool {
+	for _, l := range s.Breakers {
+		if l.refusal.Load() != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Refusal is how a breaker refuses a call at the instant now, which is present: the first that does not
@@ -223,27 +247,6 @@ func (s *Set) agree(p *Pass) bool {
 		p.Generations[i] = uint32(w >> 32)
 	}
 	return true
-}
-
-// takeRest takes the tokens from the n-th on, which are in doubt, and of Last, whose word has been as it
-// is told. If it answers no it has taken nothing.
-func (s *Set) takeRest(n int, now int64, last uint64, p *Pass) bool {
-	if n == len(s.Tokens) {
-		return s.Last == nil || s.Last.takeLast(last)
-	}
-	l := s.Tokens[n]
-	if n+1 < len(s.Tokens) && !s.Tokens[n+1].hasToken(now) {
-		return false
-	}
-	was, ok := l.takeToken(now, p, n)
-	if !ok {
-		return false
-	}
-	if s.takeRest(n+1, now, last, p) {
-		return true
-	}
-	l.untakeToken(p.Full[n], was)
-	return false
 }
 
 // hasSlot reports whether there is a slot, if the word is w.
@@ -296,26 +299,25 @@ func (x *Terms) pays(w uint64, now int64) (full int64, ok bool) {
 	return full, now <= x.Until && full-from <= x.Span
 }
 
-// takeToken takes a token, which is in doubt, as the n-th rate of a call. It answers when the bucket was
-// to be full without that.
-func (l *Latch) takeToken(now int64, p *Pass, n int) (was int64, ok bool) {
+// takeToken takes a token, which is in doubt, as the n-th rate of a call, and writes into was when the
+// bucket was to be full without that.
+func (l *Latch) takeToken(now int64, p *Pass, n int, was *[MaxRates]int64) bool {
 	for {
 		w, x := l.word.Load(), l.terms.Load()
 		if w&shut != 0 || w&tokenDoubts == tokenDoubts {
-			return 0, false
+			return false
 		}
 		full, ok := x.pays(w, now)
 		if !ok {
-			return 0, false
+			return false
 		}
 		if l.word.CompareAndSwap(w, uint64(full)*oneUnit|w&tokenDoubts+inDoubt) {
-			was = int64(w / oneUnit)
-			p.Full[n], p.Editions[n] = full, x.Edition
+			p.Full[n], p.Editions[n], was[n] = full, x.Edition, int64(w/oneUnit)
 			if l.terms.Load() == x {
-				return was, true
+				return true
 			}
-			l.untakeToken(full, was)
-			return 0, false
+			l.untakeToken(full, was[n])
+			return false
 		}
 	}
 }

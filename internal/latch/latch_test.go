@@ -276,10 +276,9 @@ func TestUntakeToken(t *testing.T) {
 
 // doubt takes a token of l, which is in doubt then.
 func doubt(t *testing.T, l *Latch, now int64) (full, was int64) {
-	p := new(Pass)
-	was, ok := l.takeToken(now, p, 0)
-	require.True(t, ok)
-	return p.Full[0], was
+	p, w := new(Pass), new([MaxRates]int64)
+	require.True(t, l.takeToken(now, p, 0, w))
+	return p.Full[0], w[0]
 }
 
 // Both give back, in either order, and what a third has kept meanwhile stays taken: what was taken
@@ -350,9 +349,9 @@ func TestUntakeToken_OfOldTermsLeavesWhatThereIs(t *testing.T) {
 
 // takeAndGiveBack takes a token, if there is one, and gives it back while that is in doubt.
 func takeAndGiveBack(l *Latch, now int64) {
-	p := new(Pass)
-	if was, ok := l.takeToken(now, p, 0); ok {
-		l.untakeToken(p.Full[0], was)
+	p, was := new(Pass), new([MaxRates]int64)
+	if l.takeToken(now, p, 0, was) {
+		l.untakeToken(p.Full[0], was[0])
 	}
 }
 
@@ -368,8 +367,7 @@ func TestUntakeToken_OfOldTermsAfterAnother(t *testing.T) {
 }
 
 func takesToken(l *Latch) bool {
-	_, ok := l.takeToken(100, new(Pass), 0)
-	return ok
+	return l.takeToken(100, new(Pass), 0, new([MaxRates]int64))
 }
 
 func untakeSlot(l *Latch) { untakeSlots([]*Latch{l}) }
@@ -434,8 +432,7 @@ func TestTake_CountsEveryDoubt(t *testing.T) {
 		doubt(t, l, 0)
 	}
 	before := l.word.Load()
-	_, ok := l.takeToken(0, new(Pass), 0)
-	require.False(t, ok, "one more")
+	require.False(t, l.takeToken(0, new(Pass), 0, new([MaxRates]int64)), "one more")
 	require.Equal(t, before, l.word.Load())
 	for i := int64(tokenDoubts / inDoubt); i > 0; i-- {
 		l.untakeToken(i, i-1)
@@ -478,7 +475,7 @@ func TestTake_NobodyGetsInOnceABreakerHasChanged(t *testing.T) {
 				l.OpenSlots(3, 9)
 				b.OpenBreaker(9)
 			}
-			require.False(t, s.takeRest(0, 100, last, p))
+			require.False(t, s.takeRest(100, last, p))
 			assert.Equal(t, int64(3), l.Shut())
 			assert.Zero(t, r.Shut(), "the token is given back")
 		})
@@ -893,7 +890,7 @@ func TestRefusal_IsThatOfOneInstant(t *testing.T) {
 	var begun, done, refused atomic.Int64
 	first, second := openBreaker(1), New(Breaker)
 	s := setOf(first, second)
-	around(3, 40_000, func(*rand.Rand) {
+	around(3, 10_000, func(*rand.Rand) {
 		since := done.Load()
 		x := s.Refusal(-1)
 		if until := begun.Load(); x != nil {

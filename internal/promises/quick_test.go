@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -380,4 +381,74 @@ func TestQuick_RefusedTheSameAsByTheLock(t *testing.T) {
 	}
 	t.Log(refused, "lines of refusals")
 	require.Positive(t, refused)
+}
+
+// Whoever has tripped a breaker finds every later call refused, and whoever has reset it none, however many
+// calls are refused without the lock meanwhile; and each of them is counted.
+func TestQuick_StormOfRefusals(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	tool := breakerOf(sluice.CircuitBreakerConfig{Name: "tool"})
+	all := breakerOf(sluice.CircuitBreakerConfig{Name: "all", Scope: sluice.Global})
+	e := newExec(t, sluice.Config{Interceptors: interceptors(tool, all, atMost(1000))})
+	var in, wrong, refused, ran atomic.Int64
+	var closed atomic.Bool // once the breaker is tripped, and nobody is inside
+	f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, n int) (int, error) {
+		in.Add(1)
+		if closed.Load() {
+			wrong.Add(1)
+		}
+		in.Add(-1)
+		return n, nil
+	}))
+	call := func() error {
+		_, err := f(context.Background(), 1)
+		switch {
+		case err == nil:
+			ran.Add(1)
+		case errors.Is(err, sluice.ErrBreakerOpen):
+			refused.Add(1)
+		default:
+			wrong.Add(1)
+		}
+		return err
+	}
+	var done atomic.Bool
+	var others sync.WaitGroup
+	for range 3 {
+		others.Go(func() {
+			for !done.Load() {
+				call()
+			}
+		})
+	}
+	for range rounds(300) {
+		b, key := tool, "x"
+		if rnd.IntN(2) == 0 {
+			b, key = all, ""
+		}
+		require.NoError(t, b.Trip(key))
+		require.ErrorIs(t, call(), sluice.ErrBreakerOpen)
+		for e.Snapshot().InFlight > 0 {
+			runtime.Gosched()
+		}
+		closed.Store(true)
+		for range rnd.IntN(20) {
+			require.ErrorIs(t, call(), sluice.ErrBreakerOpen)
+		}
+		closed.Store(false)
+		require.NoError(t, b.Reset(key))
+		for range 1 + rnd.IntN(20) {
+			require.NoError(t, call())
+		}
+	}
+	done.Store(true)
+	others.Wait()
+	s := e.Snapshot()
+	require.Zero(t, wrong.Load())
+	require.Equal(t, uint64(ran.Load()), s.Completed)
+	require.Equal(t, uint64(refused.Load()), s.Failed)
+	require.NoError(t, e.Close(t.Context()))
+	t.Logf("%d ran, %d were refused", ran.Load(), refused.Load())
 }
