@@ -110,3 +110,15 @@ func TestRefused_WithoutTheLock(t *testing.T) {
 	require.ErrorIs(t, got, ErrBreakerOpen)
 	require.Equal(t, want.Error(), got.Error())
 }
+
+// A call that succeeds takes no lock where a breaker counts results.
+func TestRatio_WithoutTheLock(t *testing.T) {
+	b := Must(NewCircuitBreaker(CircuitBreakerConfig{Ratio: 0.5, Window: 24 * time.Hour}))
+	e := Must(NewExecutor(NewToolRegistry(), Config{Interceptors: []Interceptor{b}}))
+	f := Must(Wrap(e, Spec{Name: "x"}, func(_ context.Context, in string) (string, error) { return in, nil }))
+	call := func() error { _, err := f(context.Background(), ""); return err }
+	require.NoError(t, call())
+	s := e.stage.Lock()
+	defer s.Unlock()
+	require.NoError(t, call())
+}

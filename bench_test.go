@@ -43,6 +43,8 @@ func BenchmarkInvoke(b *testing.B) {
 	}{
 		{"no gates", sluice.Config{}, sluice.Spec{}},
 		{"four gates", sluice.Config{Interceptors: benchGates()}, sluice.Spec{}},
+		{"four gates, ratio", sluice.Config{Interceptors: append(benchGates(), sluice.Must(sluice.NewCircuitBreaker(
+			sluice.CircuitBreakerConfig{Name: "ratio", Ratio: 0.5})))}, sluice.Spec{}},
 		{"four gates, sink", sluice.Config{Interceptors: benchGates(), Sink: nothing}, sluice.Spec{}},
 		{"four gates, timeout", sluice.Config{Interceptors: benchGates(), Timeout: time.Hour}, sluice.Spec{}},
 		{"four gates, cooperative", sluice.Config{Interceptors: benchGates()}, sluice.Spec{Policy: sluice.Policy{Timeout: time.Hour, Cooperative: true}}},

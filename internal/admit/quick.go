@@ -16,6 +16,9 @@ import (
 // Nobody is passed. A cell that somebody waits for, wherever that call is parked, is shut
 // (Cell.lanes). What is given back there is given back under the lock, so whoever waits is served.
 //
+// A breaker that goes by a ratio has the successes counted in its latch, as long as they are of one tenth of
+// its window: one later than that comes by the lock, and opens the latch for the next tenth.
+//
 // A breaker that refuses every call until its cooldown is over says so, and calls are refused without the
 // lock: once one has been refused under it, until somebody shuts the cell.
 //
@@ -41,7 +44,7 @@ type latched struct {
 	sets    int32        // that are shared, if it is of a key
 	m       *Machine     // of opened
 	at      int          // in Machine.opened, if it is open
-	was     int64        // Slots: used, when it was opened
+	was     int64        // Slots: used, when it was opened; Breaker: that instant
 }
 
 // shyFor is how many calls of a plan come by the lock once one had to be adopted: they will have to
@@ -225,14 +228,14 @@ func (m *Machine) Retire(w *Way) {
 // Take is [latch.Set.Take] of all that s says. It needs no lock.
 func (s *NeedSet) Take(now int64, p *Pass) bool { return len(s.latched) > 0 && s.latches.Take(now, p) }
 
-// Give is [latch.Set.Give], for a call that has held what it took for so long. It needs no lock. It
+// Give is [latch.Set.Give], at the instant now, for a call that has held what it took for so long. It needs no lock. It
 // answers how much is left to End: all, if it is worth remembering how long that was, since the
 // estimates of waits are made of it.
-func (s *NeedSet) Give(p *Pass, held int64) (left int) {
+func (s *NeedSet) Give(now int64, p *Pass, held int64) (left int) {
 	if held >= worthBooking {
 		return len(s.latched)
 	}
-	return s.latches.Give(p)
+	return s.latches.Give(now, p)
 }
 
 // worthBooking is how long a call takes beside which a lock is nothing.
@@ -375,6 +378,8 @@ func (c *Cell) shut() {
 		}
 	case Tokens:
 		c.bucket.Taken(c.class.Rate, m.now, l.Terms().Base, x)
+	default:
+		c.breaker.Succeeded(l.was, x)
 	}
 	if l.needing != nil {
 		c.calls = int32(l.needing.Shut())
@@ -486,7 +491,8 @@ func (m *Machine) openCell(c *Cell) {
 		}
 		l.OpenTokens(c.bucket.FullIn(r, x.Base), x)
 	default:
-		l.OpenBreaker(c.breaker.Generation())
+		l.was = m.now
+		l.OpenBreaker(c.breaker.Generation(), c.breaker.CountsUntil(m.now))
 	}
 	if l.needing != nil {
 		l.needing.OpenSlots(int64(c.calls), latch.MostSlots)

@@ -79,13 +79,20 @@ var twinKeys = []string{"", "a", "b", "c", "d"}
 // cellName tells a cell from others of its side.
 func cellName(c *Cell) string { return c.class.Name + "/" + c.key }
 
+// twinCircuits is what the breaker of the plans may be like.
+var twinCircuits = []*breaker.Config{
+	{Failures: 2, Cooldown: 3 * sec},
+	{Ratio: 0.5, MinCalls: 4, Window: 20 * sec, Cooldown: 3 * sec},
+	{Failures: 3, Ratio: 0.3, MinCalls: 6, Window: 2 * sec, Cooldown: sec},
+}
+
 func newSide(t testing.TB, quick bool) *side {
 	s := &side{world: newWorld(t, standard()), quick: quick}
 	s.m.SetPolicy(0, Policy{Ordered: true, Ageing: 3, Claim: 2, MaxQueue: 6, MaxPerTenant: 6})
 	refuses := slots("refuses", 2, 2)
 	refuses.Refuse = true
 	s.classes = []*Class{
-		circuit("circuit", breaker.Config{Failures: 2, Cooldown: 3 * sec}),
+		{Name: "circuit", Kind: Breaker, Breaker: twinCircuits[0]},
 		slots("own a", 0, Unlimited), slots("own b", 0, 2), slots("own c", 0, Unlimited),
 		slots("all", 7, 3), s.rate("rate", 1, 7, 2*sec, 4), s.rate("slow rate", 6, 3, sec, 5), refuses,
 		slots("by tenant", 2, 2), s.rate("by key", 3, 5, 2*sec, 3), circuit("by user", breaker.Config{Failures: 2, Cooldown: 2 * sec}),
@@ -374,7 +381,7 @@ func (w *twins) end(c *twinCall, o breaker.Outcome) {
 		if w.r.IntN(2) == 0 {
 			held = 0 // as if it were not worth remembering
 		}
-		if left := x.set.Give(&x.pass, held); left > 0 {
+		if left := x.set.Give(w.now, &x.pass, held); left > 0 {
 			w.fast.m.End(w.now, x.set, &x.pass, left, x.at)
 		}
 	} else {
@@ -442,6 +449,11 @@ func (w *twins) sameCell(i int, key string) {
 	}
 	if k.Kind == Breaker && x.BreakerState(w.now) != y.BreakerState(w.now) {
 		w.fail("the breakers %s differ", cellName(x))
+	}
+	if k.Kind == Breaker && k.Breaker == l.Breaker {
+		if a, b := fmt.Sprint(*x.breaker), fmt.Sprint(*y.breaker); a != b {
+			w.fail("the breakers %s count\n%s and\n%s", cellName(x), a, b)
+		}
 	}
 	if k.Kind == Tokens && x.bucket.Ready(k.Rate, w.now, 1) != y.bucket.Ready(l.Rate, w.now, 1) {
 		w.fail("the next token of %s comes at different times", cellName(x))
@@ -538,6 +550,9 @@ func (w *twins) step() {
 			}
 			s.m.SetRate(w.now, s.classes[k], s.rate("", 0, n, sec, 1+n/2).Rate)
 		})
+	case x < 88 && w.r.IntN(3) == 0:
+		b := twinCircuits[w.r.IntN(len(twinCircuits))]
+		w.both(fmt.Sprintf("circuit is %+v", *b), func(s *side) { s.m.SetBreaker(w.now, s.classes[0], b) })
 	case x < 88:
 		w.fast.forget(w)
 	case x < 89:
@@ -602,6 +617,7 @@ func TestQuick_TheSameAsByTheLock(t *testing.T) {
 	came, withKeys, adopted, turned, made, full := 0, 0, 0, 0, 0, 0
 	for n := range uint64(400) {
 		w := &twins{TB: t, r: rand.New(rand.NewPCG(seed, n)), slow: newSide(t, false), fast: newSide(t, true), last: map[string]int{}, busy: n%4 == 0, keyed: n%3 == 0}
+		w.both("begins", func(s *side) { s.m.SetBreaker(0, s.classes[0], twinCircuits[n%3]) })
 		for range 400 {
 			w.step()
 		}

@@ -114,9 +114,25 @@ func (b *Breaker) Take(now int64) (p Permit, changed bool) {
 }
 
 // IsClean reports whether b is closed, lets every call start, and has nothing to remember of one that
-// succeeds.
+// succeeds, unless it counts results: see Succeeded.
 func (b *Breaker) IsClean(now int64) bool {
-	return b.state == Closed && now >= b.until && b.streak == 0 && b.cfg.Ratio == 0
+	return b.state == Closed && now >= b.until && b.streak == 0
+}
+
+// CountsUntil is the instant before which a success counts as one at the instant now does, Never if b does
+// not count them.
+func (b *Breaker) CountsUntil(now int64) int64 {
+	if b.cfg.Ratio == 0 {
+		return Never
+	}
+	return edge(now, width(b.cfg.window()))
+}
+
+// Succeeded is Done at the instant now of so many calls that succeeded, while b is clean.
+func (b *Breaker) Succeeded(now, n int64) {
+	if b.cfg.Ratio > 0 && n > 0 {
+		b.window.addSuccesses(now, b.cfg.window(), uint64(n))
+	}
 }
 
 // Generation changes with the state, and PermitOf is what Take gives while b is clean.

@@ -738,3 +738,39 @@ func BenchmarkOpenRefusal(b *testing.B) {
 		}
 	}
 }
+
+// Many successes at once count as one after the other, in the same tenth of the window.
+func TestSucceeded(t *testing.T) {
+	for _, cfg := range []Config{{}, {Ratio: 0.5, MinCalls: 5}, {Ratio: 0.1, Window: 3}, {Ratio: 1, Failures: 2, Window: 7 * second}} {
+		one, many := begin(t, cfg), begin(t, cfg)
+		for i := range 50 {
+			at := float64(i*i) / 17
+			one.at(at)
+			many.at(at)
+			until := many.b.CountsUntil(many.now)
+			if cfg.Ratio == 0 {
+				require.Equal(t, Never, until)
+				until = many.now + 1
+			}
+			require.Greater(t, until, many.now)
+			for range i % 5 {
+				one.now = min(until-1, one.now+1)
+				one.call(1, Success)
+			}
+			many.b.Succeeded(many.now, int64(i%5))
+			require.Equal(t, one.b.window, many.b.window, "%+v at %v", cfg, at)
+			if i%7 == 0 {
+				one.call(1, Failure).call(1, Success)
+				many.now = one.now
+				many.call(1, Failure).call(1, Success)
+			}
+			require.Equal(t, one.b.window, many.b.window, "%+v at %v", cfg, at)
+		}
+	}
+	b := New(&Config{Ratio: 0.5})
+	b.Succeeded(0, math.MaxInt64)
+	require.Equal(t, uint32(math.MaxUint32), b.window.results())
+	require.Zero(t, b.window.failures())
+	b.Succeeded(0, 1)
+	require.Equal(t, uint32(math.MaxUint32), b.window.results())
+}

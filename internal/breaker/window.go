@@ -34,13 +34,28 @@ func (w *window) add(now, span int64, n uint64) {
 	w.total += n
 }
 
+// addSuccesses is add of so many successes.
+func (w *window) addSuccesses(now, span int64, n uint64) {
+	if now >= w.edge {
+		w.advance(now, width(span))
+	}
+	n = min(n, uint64(math.MaxUint32-w.results())) * oneResult
+	w.ring[w.head] += n
+	w.total += n
+}
+
+// edge is the end of the tenth that holds now.
+func edge(now, width int64) int64 {
+	begin := now - now%width
+	if now < 0 && begin != now {
+		begin -= width
+	}
+	return after(begin, width)
+}
+
 // advance makes the tenth that holds now the current one and drops what is too old.
 func (w *window) advance(now, width int64) {
-	edge := now - now%width
-	if now < 0 && edge != now {
-		edge -= width
-	}
-	edge = after(edge, width)
+	edge := edge(now, width)
 	// Both are multiples of width; the difference is taken without a sign since it may
 	// span the whole range.
 	steps := (uint64(edge) - uint64(w.edge)) / uint64(width)

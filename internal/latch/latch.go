@@ -32,10 +32,11 @@
 //
 //	Slots    used (32 bits) | how often it has been opened (22) | in doubt (9) | shut
 //	Tokens   instant at which the bucket is full, by its terms (51) | in doubt (12) | shut
-//	Breaker  generation (32) | 0 (31) | shut
+//	Breaker  generation (32) | successes since it was opened, if they count (31) | shut
 package latch
 
 import (
+	"math"
 	"runtime"
 	"sync/atomic"
 )
@@ -60,7 +61,13 @@ const (
 
 	oneUnit     = 1 << 13
 	tokenDoubts = oneUnit - inDoubt
+
+	oneSuccess = 1 << 1
+	successes  = 1<<32 - oneSuccess
 )
+
+// Never is the instant that does not come.
+const Never int64 = math.MaxInt64
 
 // MostSlots and MostUnits bound what a word can say.
 const (
@@ -71,7 +78,7 @@ const (
 // Latch is one counter. It fills a cache line. Make it with [New], shut.
 type Latch struct {
 	word  atomic.Uint64
-	room  atomic.Int64          // Slots: the limit; written while the latch is shut
+	room  atomic.Int64          // Slots: the limit; Breaker: see OpenBreaker; written while the latch is shut
 	terms atomic.Pointer[Terms] // Tokens; likewise
 	kind  Kind
 
@@ -113,8 +120,12 @@ func (l *Latch) OpenTokens(full int64, x *Terms) {
 	l.word.Store(uint64(full) * oneUnit)
 }
 
-// OpenBreaker opens the latch of a breaker that lets every call start.
-func (l *Latch) OpenBreaker(generation uint32) { l.word.Store(uint64(generation) << 32) }
+// OpenBreaker opens the latch of a breaker that lets every call start. It counts successes before the
+// instant until, and takes none later, unless that is Never: then it counts none.
+func (l *Latch) OpenBreaker(generation uint32, until int64) {
+	l.room.Store(until)
+	l.word.Store(uint64(generation) << 32)
+}
 
 // Refuse has the shut latch of a breaker say x, or nothing if that is nil.
 func (l *Latch) Refuse(x *Refusal) { l.refusal.Store(x) }
@@ -122,13 +133,17 @@ func (l *Latch) Refuse(x *Refusal) { l.refusal.Store(x) }
 // Terms is what the latch of a bucket was opened with last; nil before.
 func (l *Latch) Terms() *Terms { return l.terms.Load() }
 
-// Shut shuts an open latch, and answers what it says: slots in use, or when a bucket is full.
+// Shut shuts an open latch, and answers what it says: slots in use, when a bucket is full, or how many
+// successes a breaker has counted.
 func (l *Latch) Shut() int64 {
-	doubts, one := slotDoubts, uint64(oneSlot)
-	if l.kind == Tokens {
-		doubts, one = tokenDoubts, oneUnit
-	}
 	w := l.word.Or(shut) | shut
+	doubts, one := slotDoubts, uint64(oneSlot)
+	switch l.kind {
+	case Tokens:
+		doubts, one = tokenDoubts, oneUnit
+	case Breaker:
+		return int64(w & successes / oneSuccess)
+	}
 	for w&doubts != 0 {
 		runtime.Gosched()
 		w = l.word.Load()
@@ -224,7 +239,7 @@ func (s *Set) Refusal(now int64) *Refusal {
 	for i, l := range s.Breakers {
 		if x := l.refusal.Load(); x != nil && now < x.Until {
 			for j, before := range s.Breakers[:i] { // those before it let the call start, when it was read
-				if before.word.Load() != words[j] {
+				if (before.word.Load()^words[j])&^successes != 0 {
 					return nil
 				}
 			}
@@ -350,12 +365,33 @@ func (l *Latch) giveSlot() bool {
 	}
 }
 
-// Give gives back the slots of a call that took and that succeeded. It answers how many latches are left,
-// from the end of the order: none, unless one is shut, or of a breaker that has something to remember of
-// the success. Of these whoever holds the lock must be told.
-func (s *Set) Give(p *Pass) (left int) {
+// succeeds notes the success of a call that a breaker of that generation has let start, if it is open, and
+// of that generation still, and counts on at the instant now.
+func (l *Latch) succeeds(generation uint32, now int64) bool {
+	for {
+		w := l.word.Load()
+		if w&shut != 0 || uint32(w>>32) != generation {
+			return false
+		}
+		until := l.room.Load()
+		if until == Never {
+			return true
+		}
+		if now >= until || w&successes == successes {
+			return false
+		}
+		if l.word.CompareAndSwap(w, w+oneSuccess) {
+			return true
+		}
+	}
+}
+
+// Give gives back the slots of a call that took and that succeeded, at the instant now. It answers how many
+// latches are left, from the end of the order: none, unless one is shut, or of a breaker that is not what it
+// was, or has to begin another count. Of these whoever holds the lock must be told.
+func (s *Set) Give(now int64, p *Pass) (left int) {
 	for i, l := range s.Breakers {
-		if l.word.Load() != uint64(p.Generations[i])<<32 {
+		if !l.succeeds(p.Generations[i], now) {
 			return s.Len() - i
 		}
 	}

@@ -25,7 +25,7 @@ func openTokens(full int64, x *Terms) *Latch {
 
 func openBreaker(generation uint32) *Latch {
 	l := New(Breaker)
-	l.OpenBreaker(generation)
+	l.OpenBreaker(generation, Never)
 	return l
 }
 
@@ -67,7 +67,7 @@ func TestTake_Slots(t *testing.T) {
 	assert.True(t, s.Take(0, p))
 	assert.True(t, s.Take(0, p))
 	assert.False(t, s.Take(0, p), "a third of two")
-	assert.Zero(t, s.Give(p))
+	assert.Zero(t, s.Give(0, p))
 	assert.True(t, s.Take(0, p), "the one given back")
 	assert.False(t, s.Take(0, p))
 	assert.Equal(t, int64(2), l.Shut())
@@ -79,7 +79,7 @@ func TestTake_Slots(t *testing.T) {
 	l.OpenSlots(3, 1)
 	for want := range 3 {
 		assert.False(t, s.Take(0, p), "a lower limit: %d given back", want)
-		assert.Zero(t, s.Give(p))
+		assert.Zero(t, s.Give(0, p))
 	}
 	assert.True(t, s.Take(0, p))
 	assert.Equal(t, int64(1), l.Shut())
@@ -125,7 +125,7 @@ func TestTake_Tokens(t *testing.T) {
 				require.Equal(t, x.full > 0, setOf(l).Take(x.now, p), "%+v", x)
 				if x.full > 0 {
 					assert.Equal(t, Pass{Full: [MaxRates]int64{x.full}, Editions: [MaxRates]uint32{7}}, *p)
-					assert.Zero(t, setOf(l).Give(p), "tokens are not given back")
+					assert.Zero(t, setOf(l).Give(0, p), "tokens are not given back")
 				}
 			}
 			assert.Equal(t, c.shut, l.Shut())
@@ -140,18 +140,18 @@ func TestTake_Breaker(t *testing.T) {
 	for _, generation := range []uint32{0, 3, 1<<32 - 1} {
 		l, p := New(Breaker), new(Pass)
 		assert.False(t, setOf(l).Take(0, p), "shut")
-		l.OpenBreaker(generation)
+		l.OpenBreaker(generation, Never)
 		assert.True(t, setOf(l).Take(0, p))
 		assert.Equal(t, generation, p.Generations[0])
-		assert.Zero(t, setOf(l).Give(p))
+		assert.Zero(t, setOf(l).Give(0, p))
 		l.Shut()
 		assert.False(t, setOf(l).Take(0, new(Pass)), "shut")
-		assert.Equal(t, 1, setOf(l).Give(p), "shut")
-		l.OpenBreaker(generation + 1)
-		assert.Equal(t, 1, setOf(l).Give(p), "another generation")
+		assert.Equal(t, 1, setOf(l).Give(0, p), "shut")
+		l.OpenBreaker(generation+1, Never)
+		assert.Equal(t, 1, setOf(l).Give(0, p), "another generation")
 		assert.True(t, setOf(l).Take(0, p))
 		assert.Equal(t, generation+1, p.Generations[0])
-		assert.Zero(t, setOf(l).Give(p))
+		assert.Zero(t, setOf(l).Give(0, p))
 	}
 }
 
@@ -165,10 +165,10 @@ func TestTake_AllOfASet(t *testing.T) {
 	assert.Equal(t, said(2, 1), a.word.Load(), "nobody is in doubt")
 	assert.Equal(t, uint64(8)<<13, r.word.Load(), "nobody is in doubt")
 	assert.Equal(t, uint64(111)<<13, q.word.Load(), "nobody is in doubt")
-	assert.Zero(t, s.Give(p))
+	assert.Zero(t, s.Give(0, p))
 	assert.Zero(t, a.Shut())
 	assert.True(t, setOf().Take(0, p))
-	assert.Zero(t, setOf().Give(p))
+	assert.Zero(t, setOf().Give(0, p))
 }
 
 // Whichever of a set refuses, the others say what they said before.
@@ -179,7 +179,7 @@ func TestTake_ARefusalLeavesNothing(t *testing.T) {
 		"tokens":  func() (*Latch, int64) { return openTokens(12, three()), 12 },
 		"tokens2": func() (*Latch, int64) { return openTokens(6, three()), 6 },
 		"full":    func() (*Latch, int64) { return openTokens(1, three()), 1 },
-		"breaker": func() (*Latch, int64) { return openBreaker(8), 8 },
+		"breaker": func() (*Latch, int64) { return openBreaker(8), 0 },
 	}
 	refusing := map[string]*Latch{
 		"slots": openSlots(5, 5), "tokens": openTokens(17, three()),
@@ -220,8 +220,8 @@ func TestGive_AnswersHowManyAreLeft(t *testing.T) {
 		"nothing":                {func(*Set) {}, 0, [3]int64{0, 0, 0}},
 		"a shut breaker":         {func(s *Set) { s.Breakers[0].Shut() }, 6, [3]int64{1, 1, 1}},
 		"the other shut breaker": {func(s *Set) { s.Breakers[1].Shut() }, 5, [3]int64{1, 1, 1}},
-		"another generation":     {func(s *Set) { s.Breakers[1].Shut(); s.Breakers[1].OpenBreaker(6) }, 5, [3]int64{1, 1, 1}},
-		"the same generation":    {func(s *Set) { s.Breakers[1].Shut(); s.Breakers[1].OpenBreaker(5) }, 0, [3]int64{0, 0, 0}},
+		"another generation":     {func(s *Set) { s.Breakers[1].Shut(); s.Breakers[1].OpenBreaker(6, Never) }, 5, [3]int64{1, 1, 1}},
+		"the same generation":    {func(s *Set) { s.Breakers[1].Shut(); s.Breakers[1].OpenBreaker(5, Never) }, 0, [3]int64{0, 0, 0}},
 		"shut slots":             {func(s *Set) { s.Slots[0].Shut() }, 4, [3]int64{1, 1, 1}},
 		"the other shut slots":   {func(s *Set) { s.Slots[1].Shut() }, 3, [3]int64{0, 1, 1}},
 		"a shut bucket":          {func(s *Set) { s.Tokens[0].Shut() }, 2, [3]int64{0, 0, 1}},
@@ -240,7 +240,7 @@ func TestGive_AnswersHowManyAreLeft(t *testing.T) {
 			require.Equal(t, 6, s.Len())
 			require.True(t, s.Take(100, p))
 			c.change(s)
-			assert.Equal(t, c.left, s.Give(p))
+			assert.Equal(t, c.left, s.Give(0, p))
 			assert.Equal(t, c.used, [3]int64{s.Slots[0].Shut(), s.Slots[1].Shut(), s.Last.Shut()})
 			assert.Equal(t, int64(5), s.Tokens[0].Shut(), "tokens stay taken")
 		})
@@ -420,7 +420,7 @@ func TestGive_WhileOthersAreInDoubt(t *testing.T) {
 	require.True(t, setOf(l).Take(0, p))
 	require.True(t, l.takeSlot())
 	assert.False(t, setOf(l).Take(0, new(Pass)), "what is in doubt is taken")
-	assert.Zero(t, setOf(l).Give(p))
+	assert.Zero(t, setOf(l).Give(0, p))
 	untakeSlot(l)
 	assert.Zero(t, l.Shut())
 }
@@ -473,7 +473,7 @@ func TestTake_NobodyGetsInOnceABreakerHasChanged(t *testing.T) {
 			require.Equal(t, int64(3), l.Shut())
 			if again {
 				l.OpenSlots(3, 9)
-				b.OpenBreaker(9)
+				b.OpenBreaker(9, Never)
 			}
 			require.False(t, s.takeRest(100, last, p))
 			assert.Equal(t, int64(3), l.Shut())
@@ -624,7 +624,7 @@ func TestTake_NobodyGetsInPastAShutBreaker(t *testing.T) {
 				b.OpenSlots(other, 1<<30)
 				a.OpenSlots(used, 1<<30)
 				generation++
-				k.OpenBreaker(generation)
+				k.OpenBreaker(generation, Never)
 				for in.Load() == 0 {
 					runtime.Gosched()
 				}
@@ -726,7 +726,7 @@ func (w *world) openAll(rng *rand.Rand) {
 	w.openBucket()
 	if !w.closed {
 		w.breaker.open = true
-		w.breaker.OpenBreaker(w.breaker.generation)
+		w.breaker.OpenBreaker(w.breaker.generation, Never)
 	}
 }
 
@@ -774,7 +774,7 @@ func (w *world) call(rng *rand.Rand) bool {
 		runtime.Gosched()
 	}
 	each(of, func(i int) { w.slots[i].holders.Add(-1) })
-	if left := s.Give(p); left > 0 {
+	if left := s.Give(0, p); left > 0 {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		each(of[len(of)-left:], func(i int) {
@@ -907,7 +907,7 @@ func TestRefusal_IsThatOfOneInstant(t *testing.T) {
 			first.Shut()
 			second.Refuse(&Refusal{Until: n / 3})
 		case 1:
-			first.OpenBreaker(uint32(i))
+			first.OpenBreaker(uint32(i), Never)
 		case 2:
 			second.Refuse(nil)
 		}
@@ -917,4 +917,77 @@ func TestRefusal_IsThatOfOneInstant(t *testing.T) {
 		}
 	})
 	require.Positive(t, refused.Load())
+}
+
+// A breaker counts successes before an instant, of calls that it has let start, until it is shut.
+func TestGive_CountsSuccesses(t *testing.T) {
+	l, p := New(Breaker), new(Pass)
+	l.OpenBreaker(7, 10)
+	s := setOf(l).ending(openSlots(0, 9))
+	for range 3 {
+		require.True(t, s.Take(9, p))
+		require.Zero(t, s.Give(9, p))
+	}
+	require.Equal(t, uint64(7)<<32|3*oneSuccess, l.word.Load())
+	require.True(t, s.Take(10, p), "only what counts it is another")
+	require.Equal(t, 2, s.Give(10, p), "it is to be counted elsewhere")
+	require.Equal(t, 2, s.Give(11, p))
+	old := Pass{Generations: [MaxBreakers]uint32{6}}
+	require.Equal(t, 2, s.Give(9, &old), "another generation")
+	require.Equal(t, int64(3), l.Shut())
+	require.Equal(t, 2, s.Give(9, p), "it is shut")
+
+	l.OpenBreaker(7, 20)
+	require.Zero(t, s.Give(19, p))
+	require.Equal(t, int64(1), l.Shut())
+	l.OpenBreaker(8, Never)
+	p.Generations[0] = 8
+	require.Zero(t, s.Give(1<<60, p), "it counts none")
+	require.Zero(t, l.Shut())
+
+	l.OpenBreaker(8, 30)
+	l.word.Add(successes - oneSuccess)
+	s.Last.OpenSlots(9, 9)
+	require.Zero(t, s.Give(0, p))
+	require.Equal(t, 2, s.Give(0, p), "more than a word can say")
+	require.Equal(t, uint64(8)<<32|successes, l.word.Load())
+	require.Equal(t, int64(1)<<31-1, l.Shut())
+}
+
+// A breaker that counts is the one that lets a call start, however many have succeeded.
+func TestRefusal_PastABreakerThatCounts(t *testing.T) {
+	first, second := New(Breaker), New(Breaker)
+	first.OpenBreaker(1, 10)
+	second.Refuse(&Refusal{Until: 10})
+	s, p := setOf(first, second), &Pass{Generations: [MaxBreakers]uint32{1}}
+	for range 3 {
+		require.Equal(t, 1, s.Give(0, p), "the second is shut")
+		require.NotNil(t, s.Refusal(0))
+	}
+	require.Equal(t, int64(3), first.Shut())
+}
+
+// No success is lost, and none counted twice or after its time, whoever shuts the breaker meanwhile.
+func TestGive_StormOfSuccesses(t *testing.T) {
+	l, counted, inTime := New(Breaker), int64(0), atomic.Int64{}
+	var clock atomic.Int64
+	l.OpenBreaker(1, 1)
+	s, p := setOf(l).ending(openSlots(0, MostSlots)), &Pass{Generations: [MaxBreakers]uint32{1}}
+	around(3, 4000, func(*rand.Rand) {
+		if s.Take(0, new(Pass)) && s.Give(clock.Load(), p) == 0 {
+			inTime.Add(1)
+		}
+	}, 6, func(turn int) {
+		for i := 0; i < 1000 && inTime.Load() < int64(turn); i++ {
+			runtime.Gosched()
+		}
+		if turn%2 == 0 {
+			clock.Store(int64(turn + 1)) // whoever reads it now is too late
+		}
+		counted += l.Shut()
+		l.OpenBreaker(1, int64(turn+2))
+	})
+	counted += l.Shut()
+	require.Equal(t, inTime.Load(), counted)
+	require.Positive(t, counted)
 }

@@ -293,6 +293,9 @@ func runBreakerTwin(t *testing.T, seed, n uint64, lock bool) (lines []string) {
 		conf := sluice.CircuitBreakerConfig{Failures: 2, Cooldown: 3 * time.Second, Scope: sluice.ForType("remote")}
 		shared := breakerOf(conf)
 		own := breakerOf(sluice.CircuitBreakerConfig{Name: "own", Failures: 1 + rnd.IntN(3), Cooldown: 2 * time.Second})
+		if rnd.IntN(2) == 0 {
+			own = breakerOf(sluice.CircuitBreakerConfig{Name: "own", Ratio: 0.3, MinCalls: 4, Window: 5 * time.Second, Cooldown: 2 * time.Second})
+		}
 		list := interceptors(shared, own, atMost(3))
 		if lock {
 			list = append(list, never())
