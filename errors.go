@@ -205,7 +205,7 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 // refusedPlainly is refused at the instant now, without a cause. It leads to no call, so it is made some at a time.
 func (inv *invocation) refusedPlainly(now int64, reason error, by string, retry int64) *Error {
 	var e *Error
-	if x := inv.first.frame; x != nil && inv.plan.alone { // else others may be at it
+	if x := inv.first.frame; x != nil && inv.plan.once { // else others may be at it
 		if len(x.errs) == 0 {
 			x.errs = make([]Error, callErrors)
 		}

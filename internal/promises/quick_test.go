@@ -389,12 +389,31 @@ func TestQuick_RefusedTheSameAsByTheLock(t *testing.T) {
 // Whoever has tripped a breaker finds every later call refused, and whoever has reset it none, however many
 // calls are refused without the lock meanwhile; and each of them is counted.
 func TestQuick_StormOfRefusals(t *testing.T) {
+	twice := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+			if res, err = next(ctx, c); err == nil {
+				return res, nil
+			}
+			var other sync.WaitGroup
+			other.Go(func() { next(ctx, c) })
+			_, err = next(ctx, c)
+			other.Wait()
+			return res, err
+		}
+	})
+	for name, c := range map[string]sluice.Config{"plain": {}, "timeout": {Timeout: time.Hour}, "attempts": {Interceptors: interceptors(twice)}} {
+		t.Run(name, func(t *testing.T) { stormOfRefusals(t, c) })
+	}
+}
+
+func stormOfRefusals(t *testing.T, c sluice.Config) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	tool := breakerOf(sluice.CircuitBreakerConfig{Name: "tool"})
 	all := breakerOf(sluice.CircuitBreakerConfig{Name: "all", Scope: sluice.Global})
-	e := newExec(t, sluice.Config{Interceptors: interceptors(tool, all, atMost(1000))})
+	c.Interceptors = append(c.Interceptors, tool, all, atMost(1000))
+	e := newExec(t, c)
 	var in, wrong, refused, ran atomic.Int64
 	var closed atomic.Bool // once the breaker is tripped, and nobody is inside
 	f := sluice.Must(sluice.Wrap(e, sluice.Spec{Name: "x"}, func(_ context.Context, n int) (int, error) {
@@ -426,7 +445,7 @@ func TestQuick_StormOfRefusals(t *testing.T) {
 			}
 		})
 	}
-	for range rounds(300) {
+	for range rounds(200) {
 		b, key := tool, "x"
 		if rnd.IntN(2) == 0 {
 			b, key = all, ""
