@@ -405,12 +405,13 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 		}
 		return
 	}
-	if own := plain(*err); own != nil && own.key == inv.key && !ran && !busy && !nested && sum.frame != nil && sum.IsPlain() && sum.aside.Load() == nil {
+	if own, ok := (*err).(*Error); ok && own != nil && own.at != 0 && own.key == inv.key && inv.plan.once && !nested && sum.frame != nil {
+		// Its one attempt was refused, and nobody else has seen the error: there is nothing to ask it.
 		e.failed.Add(1)
 		res.Value, res.rec, res.max = nil, nil, e.conf.MaxResultBytes
 		if inv.loud {
 			t := inv.lastEvent(ToolFailed, sum, own.at, 0)
-			t.Err, t.By, t.RetryAfter, t.hasData = own, own.By, max(own.RetryAfter, 0), false
+			t.Err, t.By, t.RetryAfter, t.hasData = own, own.By, own.RetryAfter, false
 			inv.emit(inv.toSinks(ctx), t)
 		}
 		return

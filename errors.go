@@ -49,7 +49,7 @@ type Error struct {
 	Cause      error         // may be nil
 
 	key CallKey // of the call; zero if somebody else made the error
-	at  int64   // when it was refused; zero if the clock was not read for that
+	at  int64   // when it was refused by refusedPlainly; else zero
 }
 
 // Error is one line: tool, reason, constraint, retry, cause; names quoted and cut, the rest escaped.
@@ -137,18 +137,6 @@ func isReason(err, target error) bool {
 func isRefusal(err error) bool {
 	e, ok := err.(*Error)
 	return ok && e != nil && e.Is(ErrRejected)
-}
-
-// plain is err, if that is a refusal of the library's own which nothing stands behind: no code of others has
-// to be asked about it.
-func plain(err error) *Error {
-	if e, ok := err.(*Error); ok && e != nil && e.Cause == nil {
-		switch e.Reason {
-		case ErrBreakerOpen, ErrRateLimited, ErrSaturated, ErrQueueFull, ErrWaitTooLong, ErrClosed:
-			return e
-		}
-	}
-	return nil
 }
 
 // ownError is the first of the library's own errors in err's tree; nil if there is none.

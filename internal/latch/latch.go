@@ -280,14 +280,16 @@ func (l *Latch) takeSlot() bool {
 	}
 }
 
-// takeLast takes a slot for good, if the latch has been open since the word was that.
+// takeLast takes a slot for good, if the latch has been open since the word was that, when there was one.
 func (l *Latch) takeLast(since uint64) bool {
-	for w := since; l.hasSlot(w) && (w^since)&openings == 0; w = l.word.Load() {
+	for w := since; ; {
 		if l.word.CompareAndSwap(w, w+oneSlot) {
 			return true
 		}
+		if w = l.word.Load(); !l.hasSlot(w) || (w^since)&openings != 0 {
+			return false
+		}
 	}
-	return false
 }
 
 func untakeSlots(list []*Latch) {
