@@ -368,7 +368,7 @@ func newFrame() any {
 	return x
 }
 
-// How many contexts and keys are made at once. Who keeps a context keeps the others. Of what leads to
+// How many contexts, errors and keys are made at once. Who keeps one keeps the others. Of what leads to
 // calls, and calls to it, nothing else is made some at a time: what two kinds have in common would lead
 // from one call to the next for ever.
 const (
