@@ -554,10 +554,12 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 	if why := r.Begin(); why != permit.None {
 		return Result{}, r.mustNotBegin(ctx, why)
 	}
-	defer r.leaveCode()
 	defer func() {
 		if v := recover(); v != nil {
 			res, err = Result{}, caught(c.Tool, v)
+		}
+		if r.Leave() {
+			r.giveBack(nil)
 		}
 	}()
 	if !r.inv.plan.once && !r.inv.attempts.Run() { // nobody can have answered before if it is one attempt
@@ -615,13 +617,6 @@ func (r *running) mustNotBegin(ctx context.Context, why permit.Refusal) error {
 		return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
 	}
 	return r.inv.refused(ErrRejected, "", context.Cause(ctx)) // it is late
-}
-
-// leaveCode lets a next out of the tool's code.
-func (r *running) leaveCode() {
-	if r.Leave() {
-		r.giveBack(nil)
-	}
 }
 
 // run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.

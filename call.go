@@ -132,7 +132,7 @@ type nilContext struct{ context.Context }
 // prepare makes c the call of a request, and reports it. The instant it answers is the
 // present one, or zero if foreign code has run since the clock was read.
 func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, open bool, c *Call) (int64, error) {
-	at := standing{open: open, depth: inv.identify(ctx, e, r)}
+	depth, calls := inv.identify(ctx, e, r), 0
 	now := e.clock.Now()
 	inv.began = now
 	if inv.key == 0 {
@@ -145,9 +145,9 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 			inv.id = e.ids.Next()
 		}
 	}
-	if at.depth > 0 {
+	if depth > 0 {
 		root := inv.root()
-		if at.calls = int(root.first.calls.Add(1)); at.calls > e.conf.MaxCallsPerRoot {
+		if calls = int(root.first.calls.Add(1)); calls > e.conf.MaxCallsPerRoot {
 			root.first.calls.Add(-1) // it is refused, however often that happens
 		}
 	}
@@ -175,7 +175,7 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {
 		now = 0 // foreign code runs
 	}
-	err := inv.resolve(ctx, c, r, at)
+	err := inv.resolve(ctx, c, r, open, depth, calls)
 	if err == nil && (r.code == nil) != (inv.plan.tool.run != nil) {
 		err = inv.refused(ErrInvalidArguments, "", inv.plan.tool.wrongCode())
 	}
@@ -184,9 +184,12 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 
 // resolve gives c the value that the tool gets, if it takes that, or says why c must not be
 // admitted whatever the gates say.
-func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, at standing) error {
-	if p := inv.plan; !at.open || p.refuse != nil || at.depth > 0 || inv.pipeline.Priority != 0 || ctx == noContext {
-		if err := inv.barred(ctx, at); err != nil {
+//
+// The executor is open or not; so many of the calls around it run, and so many have been made so far
+// under the outermost of those, this one included.
+func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bool, depth, calls int) error {
+	if p := inv.plan; !open || p.refuse != nil || depth > 0 || inv.pipeline.Priority != 0 || ctx == noContext {
+		if err := inv.barred(ctx, open, depth, calls); err != nil {
 			return err
 		}
 	}
@@ -203,13 +206,6 @@ func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, at stan
 		return inv.refused(ErrInvalidArguments, "", err)
 	}
 	return nil
-}
-
-// standing is what a call finds when it is made.
-type standing struct {
-	open  bool // the executor is
-	depth int  // how many of the calls around it run
-	calls int  // made so far under the outermost of those, this one included
 }
 
 // identify says what inv is: which tool, on whose behalf, nested in what, how urgent. It answers how

@@ -230,15 +230,15 @@ func (e *Executor) isMade() error {
 	return nil
 }
 
-// barred says why inv, which was made with ctx, must not be admitted whatever its arguments are,
-// if it is the one that makes it so many calls under its root.
-func (inv *invocation) barred(ctx context.Context, now standing) error {
+// barred says why inv, which was made with ctx, must not be admitted whatever its arguments are; see
+// resolve.
+func (inv *invocation) barred(ctx context.Context, open bool, depth, calls int) error {
 	conf, priority := &inv.plan.exec.conf, inv.pipeline.Priority
 	switch {
 	case ctx == noContext:
 		return inv.refused(ErrInvalidArguments, "",
 			errors.New("sluice: the context is nil: must not be, context.Background() is one for any use"))
-	case !now.open:
+	case !open:
 		return inv.refused(ErrClosed, "", nil)
 	case inv.plan.refuse != nil:
 		return inv.refused(inv.plan.refuse, "", inv.plan.cause)
@@ -246,13 +246,13 @@ func (inv *invocation) barred(ctx context.Context, now standing) error {
 		return inv.refused(ErrInvalidArguments, "",
 			fmt.Errorf("sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from %d to %d",
 				priority, PriorityBatch, PriorityInteractive))
-	case now.depth > conf.MaxDepth:
+	case depth > conf.MaxDepth:
 		return inv.refused(ErrNesting, "",
-			fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", now.depth, conf.MaxDepth))
-	case now.calls > conf.MaxCallsPerRoot:
+			fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", depth, conf.MaxDepth))
+	case calls > conf.MaxCallsPerRoot:
 		return inv.refused(ErrNesting, "",
 			fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d",
-				now.calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
+				calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
 	}
 	return nil
 }
@@ -334,11 +334,6 @@ func reasonCode(reason error) errtext.Code {
 		}
 	}
 	return errtext.ToolError
-}
-
-// passes reports whether it makes sense to try again what ended with err.
-func passes(err error, code errtext.Code, retry time.Duration) bool {
-	return meanings.Passes(err, code, retry)
 }
 
 // messageOf is what an event says of err: for a panic nothing but that, else its text, cut.

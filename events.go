@@ -40,11 +40,6 @@ const (
 	RateLimitDebt       EventKind = "ratelimit.debt" // a report of use was cut
 )
 
-// isTerminal reports whether k ends a call.
-func isTerminal(k EventKind) bool {
-	return k == ToolCompleted || k == ToolFailed || k == ToolDenied
-}
-
 // Event is one thing that happened. A copy shares nothing that anybody changes.
 //
 // JSON and logs hold the text of a tool's or an interceptor's own error, cut to 1,024 bytes, whatever
@@ -115,7 +110,7 @@ func (e *Event) text(x *eventtext.Event) {
 	if e.Err != nil {
 		x.Err, x.Code = true, codeOf(e)
 		x.Message = messageOf(x.Code, e.Err)
-		x.Retryable = e.Kind == ToolRetrying || e.overload || passes(e.Err, x.Code, e.RetryAfter)
+		x.Retryable = e.Kind == ToolRetrying || e.overload || meanings.Passes(e.Err, x.Code, e.RetryAfter)
 	}
 	switch e.Kind {
 	case ToolInvoked:
@@ -347,19 +342,6 @@ func (e *inDomain) Listeners(all []stage.Client) (list []stage.Listener) {
 
 // Hear delivers what happened outside calls.
 func (l listener) Hear(n *stage.Notice) {
-	e := noticed(n)
-	if ok, err := deliver(context.Background(), l.sink, &e, nil); ok {
-		l.exec.census.Delivered(1)
-	} else if err != nil {
-		l.exec.dropped.Add(1)
-	}
-}
-
-// Missed counts an event at which the sink called Goexit.
-func (l listener) Missed() { l.exec.dropped.Add(1) }
-
-// noticed is the event of n.
-func noticed(n *stage.Notice) Event {
 	e := Event{Time: n.At, By: n.By, Key: n.Key, Actor: n.Actor, RetryAfter: n.After}
 	switch n.Kind {
 	case stage.Moved:
@@ -374,8 +356,15 @@ func noticed(n *stage.Notice) Event {
 		e.Kind, e.Err = LimitStalled, fmt.Errorf("sluice: %d calls hold it and released nothing for a minute, "+
 			"while %d wait: does a tool call another without the context it was given?", n.Holding, n.Waiting)
 	}
-	return e
+	if ok, err := deliver(context.Background(), l.sink, &e, nil); ok {
+		l.exec.census.Delivered(1)
+	} else if err != nil {
+		l.exec.dropped.Add(1)
+	}
 }
+
+// Missed counts an event at which the sink called Goexit.
+func (l listener) Missed() { l.exec.dropped.Add(1) }
 
 // valueSinkOf is s if it wants values, else nil. It goes by concrete type: a user's type that
 // embeds an AsyncSink would satisfy the interface too, and its own Emit would not be called.

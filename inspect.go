@@ -136,14 +136,14 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 			err = caught(r.Tool, recover())
 		}
 	}()
-	at := standing{open: !e.closed(), depth: inv.identify(ctx, e, r)}
-	if at.depth > 0 {
-		at.calls = int(inv.root().first.calls.Load()) + 1
+	depth, calls := inv.identify(ctx, e, r), 0
+	if depth > 0 {
+		calls = int(inv.root().first.calls.Load()) + 1
 	}
 	var c Call
 	inv.fill(&c, false)
 	c.inv = inv
-	if err = inv.resolve(ctx, &c, r, at); err == nil {
+	if err = inv.resolve(ctx, &c, r, !e.closed(), depth, calls); err == nil {
 		d, err = inv.plan.adm.explain(ctx, &c)
 	}
 	normal = true

@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,10 +158,9 @@ func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 
 // fits says why l cannot become to, if it cannot.
 func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyLimiterConfig) error {
-	if err := check.Same("sluice: ConcurrencyLimiterConfig.Name", to.Name, was.Name); err != nil {
-		return err
-	}
-	if err := check.SameLength("sluice: ConcurrencyLimiterConfig.Limits", len(to.Limits), len(was.Limits)); err != nil {
+	if err := cmp.Or(
+		check.Same("sluice: ConcurrencyLimiterConfig.Name", to.Name, was.Name),
+		check.SameLength("sluice: ConcurrencyLimiterConfig.Limits", len(to.Limits), len(was.Limits))); err != nil {
 		return err
 	}
 	for i, n := range to.Limits {

@@ -79,15 +79,8 @@ func (c PrioritySchedulerConfig) complete() (PrioritySchedulerConfig, error) {
 // policy is c as the machine has it, if c is complete.
 func (c *PrioritySchedulerConfig) policy() admit.Policy {
 	return admit.Policy{
-		Ordered:      true,
-		Claim:        rules.Claim,
-		Ageing:       c.Ageing,
-		MaxQueue:     c.MaxQueue,
-		MaxPerTenant: c.MaxPerTenant,
-		Shed:         c.Shed,
-		Standing:     c.ShedStanding,
-		RefuseLate:   c.RefuseLate,
-		Weights:      c.TenantWeights,
+		Ordered: true, Claim: rules.Claim, Ageing: c.Ageing, MaxQueue: c.MaxQueue, MaxPerTenant: c.MaxPerTenant,
+		Shed: c.Shed, Standing: c.ShedStanding, RefuseLate: c.RefuseLate, Weights: c.TenantWeights,
 	}
 }
 

@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,11 +38,9 @@ type SharedStateConfig struct {
 
 // complete fills in the defaults.
 func (c SharedStateConfig) complete() (SharedStateConfig, error) {
-	err := check.Count("sluice: SharedStateConfig.MaxKeys", &c.MaxKeys, 100_000, math.MaxInt)
-	if err == nil {
-		err = check.Count("sluice: SharedStateConfig.MaxBytes", &c.MaxBytes, 256<<20, math.MaxInt)
-	}
-	return c, err
+	return c, cmp.Or(
+		check.Count("sluice: SharedStateConfig.MaxKeys", &c.MaxKeys, 100_000, math.MaxInt),
+		check.Count("sluice: SharedStateConfig.MaxBytes", &c.MaxBytes, 256<<20, math.MaxInt))
 }
 
 // NewSharedState returns an empty store.

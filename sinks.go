@@ -429,7 +429,8 @@ func (a *AsyncSink) freeze(plain, full *Event) func(context.Context) error {
 
 // put queues x.
 func (a *AsyncSink) put(x *queuedEvent) error {
-	return a.queue.Put(x, isTerminal(x.event.Kind))
+	k := x.event.Kind
+	return a.queue.Put(x, k == ToolCompleted || k == ToolFailed || k == ToolDenied)
 }
 
 // deliver delivers x to the sink.
