@@ -269,7 +269,7 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 	if r, ok := m.hopeless(t); ok {
 		m.refuse(t, r)
 		if r.Reason == BreakerOpen {
-			m.refuseQuickly(r.By)
+			m.refuseQuickly(t, r.By)
 		}
 		return
 	}

@@ -440,10 +440,11 @@ func (m *Machine) opens(c *Cell) {
 	m.opened = append(m.opened, c)
 }
 
-// refuseQuickly has calls be refused by the breaker c without the lock, for as long as nothing but time
-// changes that.
-func (m *Machine) refuseQuickly(c *Cell) {
-	if c.latch == nil || c.open || c.pause != nil || c.breaker.State(m.now) != breaker.Open {
+// refuseQuickly has calls be refused by the breaker c without the lock, as t has been under it, for as long
+// as nothing but time changes that.
+func (m *Machine) refuseQuickly(t *Ticket, c *Cell) {
+	s := t.needs.fixed
+	if s == nil || !s.refusesQuickly() || c.open || c.pause != nil || c.breaker.State(m.now) != breaker.Open {
 		return
 	}
 	if ok, until := c.breaker.Ready(m.now); !ok {
@@ -453,13 +454,17 @@ func (m *Machine) refuseQuickly(c *Cell) {
 	}
 }
 
+// refusesQuickly reports whether calls of s may be refused without the lock: if some have keys, one may have
+// been forgotten, and another have to be made room for.
+func (s *NeedSet) refusesQuickly() bool { return len(s.latched) > 0 && len(s.keyed) == 0 }
+
 // MayRefuse reports whether Refusal may say something. It needs no lock either.
 func (s *NeedSet) MayRefuse() bool { return s.latches.MayRefuse() }
 
 // Refusal is how a call of s is refused at the instant now, which is present, and after how long it may be
 // tried again, zero if nobody knows; nil if that is to be asked under the lock. It needs none.
 func (s *NeedSet) Refusal(now int64) (_ *latch.Refusal, after int64) {
-	if len(s.keyed) > 0 { // some key may be forgotten, and another have to be made room for
+	if !s.refusesQuickly() {
 		return nil, 0
 	}
 	x := s.latches.Refusal(now)

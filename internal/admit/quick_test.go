@@ -803,4 +803,10 @@ func TestQuick_CallsWithKeysAreRefusedByTheLock(t *testing.T) {
 	require.Equal(t, Refused, u.State())
 	x, _ := set.Refusal(s.now)
 	require.Nil(t, x)
+	require.False(t, cell.open, "nobody would ask")
+	s.m.opens(cell) // as if a call without keys had been refused
+	cell.latch.refuses = true
+	cell.latch.Refuse(&latch.Refusal{Until: Never})
+	x, _ = set.Refusal(s.now)
+	require.Nil(t, x)
 }
