@@ -264,6 +264,9 @@ func (k *Class) forget(c *Cell) {
 	k.list[c.index].index = c.index
 	k.list[last] = nil
 	c.index = gone
+	if c.latch != nil {
+		c.latch.Forget()
+	}
 	k.list = k.list[:last]
 	if last == 0 && cap(k.list) > keep { // the room for as many as there ever were
 		k.cells, k.list = nil, nil

@@ -30,7 +30,8 @@ import (
 //
 // A cell of a key may be forgotten while nobody needs it. Who needs it is counted at its slots, or by
 // a latch of its own. A cell that is forgotten has been shut and is never opened again, so whoever
-// still leads to it finds it shut.
+// still leads to it finds it shut, and that it is forgotten: by that a call that would be refused all
+// the same knows that it has to be seen first whether there is room for its key.
 
 // Pass is what a call has got that came the quick way.
 type Pass = latch.Pass
@@ -103,6 +104,7 @@ func (m *Machine) Unshare(s *NeedSet) {
 		}
 		if l.sets--; l.sets == 0 {
 			x.shut()
+			l.Forget()
 			x.latch = nil
 		}
 	}
@@ -194,6 +196,9 @@ func (s *NeedSet) arrange(last *Cell) {
 	slices.SortStableFunc(s.latched, func(a, b counted) int { return a.order(last) - b.order(last) })
 	l := &s.latches
 	for _, x := range s.latched {
+		if x.class.MaxKeys > 0 && !x.needing {
+			s.mortal = append(s.mortal, x.latch.Latch)
+		}
 		switch at := x.latchOf(); x.order(last) {
 		case 0:
 			l.Breakers = append(l.Breakers, at)
@@ -444,7 +449,7 @@ func (m *Machine) opens(c *Cell) {
 // as nothing but time changes that.
 func (m *Machine) refuseQuickly(t *Ticket, c *Cell) {
 	s := t.needs.fixed
-	if s == nil || !s.refusesQuickly() || c.open || c.pause != nil || c.breaker.State(m.now) != breaker.Open {
+	if s == nil || len(s.latched) == 0 || c.open || c.pause != nil || c.breaker.State(m.now) != breaker.Open {
 		return
 	}
 	if ok, until := c.breaker.Ready(m.now); !ok {
@@ -454,21 +459,22 @@ func (m *Machine) refuseQuickly(t *Ticket, c *Cell) {
 	}
 }
 
-// refusesQuickly reports whether calls of s may be refused without the lock: if some have keys, one may have
-// been forgotten, and another have to be made room for.
-func (s *NeedSet) refusesQuickly() bool { return len(s.latched) > 0 && len(s.keyed) == 0 }
-
 // MayRefuse reports whether Refusal may say something. It needs no lock either.
 func (s *NeedSet) MayRefuse() bool { return s.latches.MayRefuse() }
 
 // Refusal is how a call of s is refused at the instant now, which is present, and after how long it may be
 // tried again, zero if nobody knows; nil if that is to be asked under the lock. It needs none.
 func (s *NeedSet) Refusal(now int64) (_ *latch.Refusal, after int64) {
-	if !s.refusesQuickly() {
+	x := s.latches.Refusal(now)
+	if x == nil {
 		return nil, 0
 	}
-	x := s.latches.Refusal(now)
-	if x == nil || x.Until == Never {
+	for _, l := range s.mortal { // none of which was forgotten then
+		if l.IsForgotten() { // there may be no room for a new one
+			return nil, 0
+		}
+	}
+	if x.Until == Never {
 		return x, 0
 	}
 	return x, x.Until - now

@@ -186,10 +186,11 @@ type needSet struct {
 type NeedSet struct {
 	set     needSet
 	hash    uint64
-	recent  [Levels]*lane // that its last call of the level joined, while it is there
-	latches latch.Set     // of its cells, if its calls may come the quick way; not changed then
-	latched []counted     // what they count, in their order
-	keyed   []*Cell       // its cells that may be forgotten, if it is shared
+	recent  [Levels]*lane  // that its last call of the level joined, while it is there
+	latches latch.Set      // of its cells, if its calls may come the quick way; not changed then
+	latched []counted      // what they count, in their order
+	keyed   []*Cell        // its cells that may be forgotten, if it is shared
+	mortal  []*latch.Latch // of those, if latches is of all
 }
 
 // NewNeedSet keeps list, which must not change any more.

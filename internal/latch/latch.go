@@ -82,7 +82,7 @@ type Latch struct {
 	terms atomic.Pointer[Terms] // Tokens; likewise
 	kind  Kind
 
-	refusal atomic.Pointer[Refusal] // Breaker: while it is shut; nil if it is open, or says nothing
+	refusal atomic.Pointer[Refusal] // of a Breaker, while it is shut; nil if it is open, or says nothing; see also Forget
 	_       [64 - 5*8]byte
 }
 
@@ -129,6 +129,15 @@ func (l *Latch) OpenBreaker(generation uint32, until int64) {
 
 // Refuse has the shut latch of a breaker say x, or nothing if that is nil.
 func (l *Latch) Refuse(x *Refusal) { l.refusal.Store(x) }
+
+// Forget is called when the latch, which is shut, will never be opened again.
+func (l *Latch) Forget() { l.refusal.Store(forgotten) }
+
+// IsForgotten reports whether it was.
+func (l *Latch) IsForgotten() bool { return l.refusal.Load() == forgotten }
+
+// forgotten is before every instant.
+var forgotten = &Refusal{Until: math.MinInt64}
 
 // Terms is what the latch of a bucket was opened with last; nil before.
 func (l *Latch) Terms() *Terms { return l.terms.Load() }

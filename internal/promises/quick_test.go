@@ -297,7 +297,11 @@ func runBreakerTwin(t *testing.T, seed, n uint64, lock bool) (lines []string) {
 			own = breakerOf(sluice.CircuitBreakerConfig{Name: "own", Ratio: 0.3, MinCalls: 4, Window: 5 * time.Second, Cooldown: 2 * time.Second})
 		}
 		list := interceptors(shared, own, atMost(3))
-		if lock {
+		keyed := rnd.IntN(2) == 0
+		if lock { // as all calls do that an adaptive limit counts
+			list = append(list, sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
+				Name: "adaptive", Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Min: 1000, Max: 1000}}}})))
+		} else if keyed {
 			list = append(list, never())
 		}
 		if rnd.IntN(2) == 0 { // calls have several attempts then
@@ -401,7 +405,7 @@ func TestQuick_StormOfRefusals(t *testing.T) {
 			return res, err
 		}
 	})
-	for name, c := range map[string]sluice.Config{"plain": {}, "timeout": {Timeout: time.Hour}, "attempts": {Interceptors: interceptors(twice)}} {
+	for name, c := range map[string]sluice.Config{"plain": {}, "timeout": {Timeout: time.Hour}, "keys": {Interceptors: interceptors(never())}, "attempts": {Interceptors: interceptors(twice)}} {
 		t.Run(name, func(t *testing.T) { stormOfRefusals(t, c) })
 	}
 }
