@@ -121,18 +121,24 @@ var anonymous = scope{pipeline: new(PipelineContext)}
 type scopeKey struct{}
 
 func scopeOf(ctx context.Context) scope {
-	if ctx == nil { // as an argument that was forgotten
-		return anonymous
+	s, ok := scopeIn(ctx)  // most contexts are our own
+	if !ok && ctx != nil { // nil is an argument that was forgotten
+		s, _ = scopeIn(ctx.Value(scopeKey{}))
 	}
-	switch x := ctx.Value(scopeKey{}).(type) {
+	return s
+}
+
+// scopeIn is the scope of a context, if it is one of the library's own.
+func scopeIn(ctx any) (s scope, ok bool) {
+	switch x := ctx.(type) {
 	case *callContext:
-		return scope{pipeline: x.pipeline(), given: x}
+		return scope{pipeline: x.pipeline(), given: x}, true
 	case *running:
-		return scope{pipeline: x.inv.pipeline, run: x}
+		return scope{pipeline: x.inv.pipeline, run: x}, true
 	case *pipelineNode:
-		return x.scope
+		return x.scope, true
 	}
-	return anonymous
+	return anonymous, false
 }
 
 // state is the store that keys use under this scope: the run's, else the executor's

@@ -66,10 +66,10 @@ func StateFrom(ctx context.Context) *SharedState { return scopeOf(ctx).state() }
 // viewFor is StateFrom for an operation on a key.
 func viewFor(ctx context.Context, key string) (*kv.View, error) {
 	s := scopeOf(ctx).state()
-	if err := s.check(key); err != nil {
-		return nil, err
+	if s != nil && s.view.Open() {
+		return &s.view, nil
 	}
-	return &s.view, nil
+	return nil, s.check(key)
 }
 
 // check returns an error if s was closed, or not made by NewSharedState.

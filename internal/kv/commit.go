@@ -20,7 +20,8 @@ type Op struct {
 	hash  uint64
 	full  string
 	entry *entry // while the commit runs: the locked live entry, or the new one
-	word  uint64 // what the entry's word was, zero for a new one
+	word  uint64 // and the word that it will get
+	was   uint64 // the version of the key before, zero if it was absent
 }
 
 // Kind says what an op does once all conditions hold.
@@ -48,7 +49,7 @@ func (s *Store) commit(ops []Op) Code {
 		o := &ops[i]
 		o.full = o.Scope.Prefix + o.Key
 		o.hash = s.hash(o.full)
-		o.entry, o.word = nil, 0
+		o.entry, o.was = nil, 0
 	}
 	slices.SortFunc(ops, func(a, b Op) int { return int(a.hash>>(64-shardBits)) - int(b.hash>>(64-shardBits)) })
 	var held *shard
@@ -75,6 +76,7 @@ func (s *Store) commitLocked(ops []Op) (c Code) {
 		o := &ops[i]
 		if o.entry = s.shard(o.hash).table.Load().find(uint32(o.hash), o.full); o.entry != nil {
 			o.word = o.entry.lock()
+			o.was = o.entry.version(o.word)
 		}
 	}
 	defer func() {
@@ -88,11 +90,11 @@ func (s *Store) commitLocked(ops []Op) (c Code) {
 	for i := range ops {
 		if o := &ops[i]; o.entry != nil && o.entry.dueAt(now) {
 			s.dropLocked(s.shard(o.hash), o.entry, o.word)
-			o.entry, o.word = nil, 0
+			o.entry, o.was = nil, 0
 		}
 	}
 	for i := range ops {
-		if o := &ops[i]; o.Cond.Must && o.Cond.Was != o.word/step {
+		if o := &ops[i]; o.Cond.Must && o.Cond.Was != o.was {
 			return Conflict
 		}
 	}
@@ -111,7 +113,7 @@ func (s *Store) commitLocked(ops []Op) (c Code) {
 		case Remove:
 			if o.entry != nil {
 				s.unlinkLocked(s.shard(o.hash), o.entry, o.word)
-				o.word = o.word + step | dead
+				o.word |= dead
 			}
 		}
 	}
@@ -119,19 +121,20 @@ func (s *Store) commitLocked(ops []Op) (c Code) {
 }
 
 func (s *Store) applyWriteLocked(o *Op) {
-	sh := s.shard(o.hash)
-	if e := o.entry; e != nil {
-		o.word = max(o.word/step+1, o.Least) * step
-		s.writeLocked(sh, e, o.Value, o.Life)
-	} else {
-		o.word = max(sh.floor+1, o.Least) * step
+	sh, e := s.shard(o.hash), o.entry
+	version := max(o.was+1, o.Least)
+	if e == nil {
+		version = max(sh.floor+1, o.Least)
+		o.word = 0
 		e = &entry{key: o.full, hash: uint32(o.hash)}
-		e.word.Store(o.word | locked)
-		s.writeLocked(sh, e, o.Value, o.Life)
+		e.word.Store(locked)
+	}
+	s.writeLocked(sh, e, o.Value, o.Life)
+	o.word = e.stampLocked(o.word, version) | s.publishLocked(sh, o.full, o.Value, version)
+	if o.entry == nil {
 		sh.insertLocked(e)
 		o.entry = e
 	}
-	s.publishLocked(sh, o.full, o.Value, o.word/step)
 }
 
 // charge is what a commit adds to an account, and the tightest bounds that its writers
@@ -202,8 +205,8 @@ func (s *Store) chargeAllLocked(ops []Op) bool {
 // value keeps its version if that is above all earlier ones of its key, and a key that
 // is created later starts above highest.
 func (s *Store) Replace(sc *Scope, list []Entry, highest uint64) Code {
-	s.freeze()
-	defer s.thaw()
+	s.lockAll()
+	defer s.unlockAll()
 	if sc.Closed() {
 		return Closed
 	}

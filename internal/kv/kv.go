@@ -95,11 +95,6 @@ type Store struct {
 	prefixes prefixes
 	timers   sync.WaitGroup // timers that are set or whose function runs
 
-	// slow counts those for whom every write must take the mutex of its shard: watches
-	// and snapshots. It is read under an entry's lock bit: a write that found zero there
-	// is finished before anybody who then raised it reads that entry.
-	slow atomic.Int64
-
 	std      Std
 	numBoxes atomic.Pointer[[]*Box]
 
@@ -212,34 +207,33 @@ func (s *Store) Put(sc *Scope, key string, cond Cond, v Value, life Life) (versi
 
 // putFast does a write that concerns nothing but its entry, if it is one.
 func (s *Store) putFast(e *entry, cond Cond, v Value, life Life) (version uint64, c Code, done bool) {
-	w := e.lock()
-	if w&dead != 0 || s.slow.Load() != 0 || life.Clear && e.expires.Load() != 0 || e.due(s) {
-		e.word.Store(w)
-		return 0, OK, false
+	for {
+		w, ok := e.open()
+		if !ok || life.Clear && e.expires.Load() != 0 || e.due(s) {
+			return 0, OK, false
+		}
+		old, version := e.box.Load(), e.version(w)
+		if c := cond.check(version, old, v.Box); c != OK {
+			if e.is(w) {
+				return 0, c, true
+			}
+			continue
+		}
+		if old.Size != v.Box.Size {
+			return 0, OK, false
+		}
+		if e.tryWrite(w, old, v) {
+			return version + 1, OK, true
+		}
 	}
-	old := e.box.Load()
-	if c := cond.check(w, old, v.Box); c != OK {
-		e.word.Store(w)
-		return 0, c, true
-	}
-	if old.Size != v.Box.Size {
-		e.word.Store(w)
-		return 0, OK, false
-	}
-	if old != v.Box {
-		e.box.Store(v.Box)
-	}
-	e.bits.Store(v.Bits)
-	e.word.Store(w + step)
-	return w/step + 1, OK, true
 }
 
 // check is what a write asks of a live entry.
-func (c Cond) check(w uint64, old, box *Box) Code {
+func (c Cond) check(version uint64, old, box *Box) Code {
 	switch {
 	case !c.Must:
 		return OK
-	case c.Was != w/step:
+	case c.Was != version:
 		return Conflict
 	case !box.Datum.Fits(old.Datum):
 		return WrongType
@@ -262,8 +256,8 @@ func (s *Store) putSlow(sc *Scope, h uint64, key string, cond Cond, v Value, lif
 		return s.createLocked(sc, sh, h, sc.Prefix+key, v, life)
 	}
 	w := e.lock()
-	old := e.box.Load()
-	c := cond.check(w, old, v.Box)
+	old, version := e.box.Load(), e.version(w)
+	c := cond.check(version, old, v.Box)
 	if grown := v.Box.Size - old.Size; c == OK && grown != 0 && !s.chargeLocked(sc, e.key, 0, grown) {
 		c = Full
 	}
@@ -271,10 +265,15 @@ func (s *Store) putSlow(sc *Scope, h uint64, key string, cond Cond, v Value, lif
 		e.word.Store(w)
 		return 0, c
 	}
+	s.rewriteLocked(sh, e, w, v, life)
+	return version + 1, OK
+}
+
+// rewriteLocked gives a locked entry, whose word was w, a new value, tells it, and frees the lock bit.
+func (s *Store) rewriteLocked(sh *shard, e *entry, w uint64, v Value, life Life) {
+	version := e.version(w) + 1
 	s.writeLocked(sh, e, v, life)
-	e.word.Store(w + step)
-	s.publishLocked(sh, e.key, v, w/step+1)
-	return w/step + 1, OK
+	e.word.Store(e.stampLocked(w, version) | s.publishLocked(sh, e.key, v, version))
 }
 
 // currentLocked returns the live entry of a key, after removing one that is expired.
@@ -298,16 +297,14 @@ func (s *Store) createLocked(sc *Scope, sh *shard, h uint64, full string, v Valu
 	version := sh.floor + 1
 	e := &entry{key: full, hash: uint32(h)}
 	s.writeLocked(sh, e, v, life)
-	e.word.Store(version * step)
+	e.word.Store(e.stampLocked(0, version) | s.publishLocked(sh, full, v, version))
 	sh.insertLocked(e)
-	s.publishLocked(sh, full, v, version)
 	return version, OK
 }
 
 // writeLocked sets the fields of an entry that is locked or that nobody sees yet.
 func (s *Store) writeLocked(sh *shard, e *entry, v Value, life Life) {
-	e.box.Store(v.Box)
-	e.bits.Store(v.Bits)
+	e.setLocked(v)
 	switch {
 	case life.For > 0:
 		s.expireAtLocked(sh, e, after(s.now(), life.For))
@@ -321,12 +318,12 @@ func (s *Store) writeLocked(sh *shard, e *entry, v Value, life Life) {
 func (s *Store) dropLocked(sh *shard, e *entry, w uint64) {
 	s.releaseLocked(e.key, e.box.Load().cost(e.key))
 	s.unlinkLocked(sh, e, w)
-	e.word.Store(w + step | dead)
+	e.word.Store(w | dead)
 }
 
 // unlinkLocked is dropLocked without counting and without freeing the lock bit.
 func (s *Store) unlinkLocked(sh *shard, e *entry, w uint64) {
-	version := w/step + 1
+	version := e.version(w) + 1
 	sh.floor = max(sh.floor, version)
 	if e.heap != 0 {
 		s.expireAtLocked(sh, e, 0)
@@ -354,28 +351,33 @@ func (s *Store) Add(sc *Scope, key string, box *Box, delta uint64, life Life) (s
 
 // addFast does an addition that concerns nothing but its entry, if it is one.
 func (s *Store) addFast(e *entry, box *Box, delta uint64) (sum, version uint64, c Code, done bool) {
-	w := e.lock()
-	if w&dead != 0 || s.slow.Load() != 0 || e.due(s) {
-		e.word.Store(w)
-		return 0, 0, OK, false
+	for {
+		w, ok := e.open()
+		if !ok || e.due(s) {
+			return 0, 0, OK, false
+		}
+		version = e.version(w) + 1
+		if sum, c = e.value(w).plus(box, delta); c != OK {
+			if e.is(w) {
+				return 0, 0, c, true
+			}
+			continue
+		}
+		if e.tryWrite(w, box, Value{box, sum}) {
+			return sum, version, OK, true
+		}
 	}
-	sum, c = e.addLocked(box, delta)
-	if c == OK {
-		w += step
-	}
-	e.word.Store(w)
-	return sum, w / step, c, true
 }
 
-func (e *entry) addLocked(box *Box, delta uint64) (uint64, Code) {
-	if e.box.Load() != box {
+// plus is the sum of a number whose box should be so, and delta.
+func (v Value) plus(box *Box, delta uint64) (sum uint64, c Code) {
+	if v.Box != box {
 		return 0, WrongType
 	}
-	sum, ok := box.Num.Add(e.bits.Load(), delta)
+	sum, ok := box.Num.Add(v.Bits, delta)
 	if !ok {
 		return 0, Overflow
 	}
-	e.bits.Store(sum)
 	return sum, OK
 }
 
@@ -398,14 +400,13 @@ func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64,
 		return sum, version, c
 	}
 	w := e.lock()
-	if sum, c = e.addLocked(box, delta); c != OK {
+	version = e.version(w) + 1
+	if sum, c = e.value(w).plus(box, delta); c != OK {
 		e.word.Store(w)
 		return 0, 0, c
 	}
-	s.writeLocked(sh, e, Value{box, sum}, life)
-	e.word.Store(w + step)
-	s.publishLocked(sh, e.key, Value{box, sum}, w/step+1)
-	return sum, w/step + 1, OK
+	s.rewriteLocked(sh, e, w, Value{box, sum}, life)
+	return sum, version, OK
 }
 
 // Delete removes a key. Without a condition an absent key is fine.
@@ -425,7 +426,7 @@ func (s *Store) Delete(sc *Scope, key string, cond Cond) Code {
 		return OK
 	}
 	w := e.lock()
-	if cond.Must && cond.Was != w/step {
+	if cond.Must && cond.Was != e.version(w) {
 		e.word.Store(w)
 		return Conflict
 	}

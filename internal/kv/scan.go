@@ -42,14 +42,19 @@ func (s *Store) List(sc *Scope, prefix string, yield func(Entry) bool) {
 // Snapshot returns the keys under sc as they were together at one instant, sorted, and a
 // version that none of the versions given so far exceeds.
 func (s *Store) Snapshot(sc *Scope) (list []Entry, highest uint64) {
-	s.freeze()
+	s.lockAll()
 	for i := range s.shards {
 		sh := &s.shards[i]
 		highest = max(highest, sh.floor)
 		for e := range sh.table.Load().entries {
-			v, version, ok := e.read(s)
+			if !strings.HasPrefix(e.key, sc.Prefix) {
+				_, version, _ := e.read(s)
+				highest = max(highest, version)
+				continue
+			}
+			v, version, ok := e.hold(s)
 			highest = max(highest, version)
-			if !ok || !strings.HasPrefix(e.key, sc.Prefix) {
+			if !ok {
 				continue
 			}
 			n := Entry{Key: e.key[len(sc.Prefix):], Value: v, Version: version}
@@ -59,19 +64,7 @@ func (s *Store) Snapshot(sc *Scope) (list []Entry, highest uint64) {
 			list = append(list, n)
 		}
 	}
-	s.thaw()
+	s.unlockAll()
 	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
 	return list, highest
-}
-
-// freeze stops all writes: new ones wait for the mutexes, and those under way with a
-// lock bit alone are waited for by whoever reads their entry.
-func (s *Store) freeze() {
-	s.slow.Add(1)
-	s.lockAll()
-}
-
-func (s *Store) thaw() {
-	s.unlockAll()
-	s.slow.Add(-1)
 }

@@ -2,75 +2,11 @@ package kv
 
 import (
 	"iter"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// An entry's word: the version above two flags.
-const (
-	locked = 1 << iota // a writer is at work: the other fields may be torn
-	dead               // no longer in the table: look the key up again
-	step               // one version
-)
-
-// entry is one key. Its fields change only while the lock bit is set.
-type entry struct {
-	key     string // immutable
-	word    atomic.Uint64
-	bits    atomic.Uint64 // the value, if box says it is a number
-	box     atomic.Pointer[Box]
-	expires atomic.Int64 // the first instant at which it is gone; zero means never
-	hash    uint32       // immutable
-	heap    int32        // one more than the place in the shard's heap; under the shard's mutex
-}
-
-// lock sets the lock bit and returns the word without it.
-func (e *entry) lock() uint64 {
-	for n := 0; ; n++ {
-		w := e.word.Load()
-		if w&locked == 0 && e.word.CompareAndSwap(w, w|locked) {
-			return w
-		}
-		pause(n)
-	}
-}
-
-// pause is called after the n-th look at a lock bit that was set. Its holder waits for
-// nothing, but may have been preempted.
-func pause(n int) {
-	if n > 16 {
-		runtime.Gosched()
-	}
-}
-
-// read returns the entry's value at one instant; it is not ok if dead or expired. The
-// clock is read while the word stands still: with a value that is old by the time the
-// clock is read, a key would look expired that was refreshed in between.
-func (e *entry) read(s *Store) (v Value, version uint64, ok bool) {
-	for n := 0; ; n++ {
-		w := e.word.Load()
-		if w&locked == 0 {
-			v = Value{e.box.Load(), e.bits.Load()}
-			ok = w&dead == 0 && !e.due(s)
-			if e.word.Load() == w {
-				return v, w / step, ok
-			}
-		}
-		pause(n)
-	}
-}
-
-// due reports whether the entry's lifetime is over. It holds still under the entry's
-// lock bit, or under the mutex of its shard.
-func (e *entry) due(s *Store) bool { return e.expires.Load() != 0 && e.dueAt(s.now()) }
-
-func (e *entry) dueAt(now int64) bool {
-	x := e.expires.Load()
-	return x != 0 && now >= x
-}
 
 // gone marks a slot whose entry was removed, so that probes go on behind it.
 var gone = new(entry)

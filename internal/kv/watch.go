@@ -53,20 +53,22 @@ func (w *watcher) end() {
 	w.signal()
 }
 
-// publishLocked tells the watches of key. It runs under the mutex of the key's shard, so
-// that changes of a key arrive in the order of their versions.
-func (s *Store) publishLocked(sh *shard, key string, v Value, version uint64) {
+// publishLocked tells the watches of key, and returns the flag with which its entry goes on: it is
+// shut while somebody watches. It runs under the mutex of the key's shard, so that changes of a key
+// arrive in the order of their versions.
+func (s *Store) publishLocked(sh *shard, key string, v Value, version uint64) (flag uint64) {
 	for _, w := range *s.watchers.Load() {
 		if strings.HasPrefix(key, w.prefix) {
 			w.push(Entry{Key: key, Value: v, Version: version, shard: sh.id})
+			flag = shut
 		}
 	}
+	return flag
 }
 
 func (s *Store) register(w *watcher) {
 	s.watchMu.Lock()
 	defer s.watchMu.Unlock()
-	s.slow.Add(1)
 	list := append(slices.Clone(*s.watchers.Load()), w)
 	s.watchers.Store(&list)
 }
@@ -76,7 +78,6 @@ func (s *Store) unregister(w *watcher) {
 	defer s.watchMu.Unlock()
 	list := slices.DeleteFunc(slices.Clone(*s.watchers.Load()), func(o *watcher) bool { return o == w })
 	s.watchers.Store(&list)
-	s.slow.Add(-1)
 }
 
 // endWatches ends the watches within sc.
@@ -198,7 +199,7 @@ func (r *reader) resync() (list []Entry) {
 		sh.mu.Lock()
 		s.sweepLocked(sh, math.MaxInt) // so that no key that is expired looks alive
 		for _, e := range sh.matchLocked(w.prefix) {
-			v, version, _ := e.read(s)
+			v, version, _ := e.hold(s)
 			delete(gone, e.key)
 			if r.seen[e.key] != version {
 				list = append(list, Entry{Key: e.key, Value: v, Version: version})
