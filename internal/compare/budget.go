@@ -48,6 +48,8 @@ var Budgets = []Budget{
 	{Row: "state: increment", Load: alone, Ours: "SharedState", Against: "sync.Map of atomics", Most: 1.5, MostAllocs: 0},
 	{Row: "state: get", Load: alone, Ours: "SharedState", Against: "sync.Map of atomics", Most: 1, MostAllocs: 0},
 	{Row: "state: increment", Load: hundred, Ours: "SharedState", Against: "sync.Map of atomics", Most: 2, MostAllocs: 0},
+	{Row: "slow calls: 10,000 at once", Load: Load{1, 2}, Ours: "Invoke, a goroutine each", Against: "goroutines that sleep", Most: 2, MostAllocs: -1},
+	{Row: "slow calls: 10,000 at once", Load: Load{1, 2}, Ours: "Submit", Against: "goroutines that sleep", Most: 2, MostAllocs: -1},
 	{Row: "asynchronous sink, drop mode", Load: Load{1, 2}, Ours: "AsyncSink", Against: "channel, select with default", Most: 2, MostAllocs: 0},
 }
 

@@ -74,6 +74,7 @@ var (
 // Rows returns all rows, in the order of the report.
 func Rows(s Size) []Row {
 	rows := callRows()
+	rows = append(rows, slowRows()...)
 	rows = append(rows, queueRows()...)
 	rows = append(rows, rateRows(s)...)
 	rows = append(rows, concurrencyRows()...)
