@@ -266,16 +266,16 @@ func (k Key[T]) Get(ctx context.Context) (v T, version uint64, err error) {
 
 // Set writes v and returns its version.
 func (k Key[T]) Set(ctx context.Context, v T, ttl ...TTL) (uint64, error) {
-	return k.write(ctx, kv.Cond{}, v, true, ttl)
+	return k.write(ctx, kv.Cond{}, v, kv.Endless, ttl)
 }
 
 // CompareAndSwap is Set if the version is was (zero: absent), else [ErrConflict].
 func (k Key[T]) CompareAndSwap(ctx context.Context, was uint64, v T, ttl ...TTL) (uint64, error) {
-	return k.write(ctx, kv.Cond{Must: true, Was: was}, v, false, ttl)
+	return k.write(ctx, kv.Cond{Must: true, Was: was}, v, kv.Keep, ttl)
 }
 
-func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, endless bool, ttl []TTL) (uint64, error) {
-	in, life, err := writing(ctx, string(k), ttl, endless)
+func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, otherwise kv.Life, ttl []TTL) (uint64, error) {
+	in, life, err := writing(ctx, string(k), ttl, otherwise)
 	if err != nil {
 		return 0, err
 	}
@@ -289,7 +289,7 @@ func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, endless bool, ttl 
 // should only compute. After 10,000 runs Update fails with [ErrConflict]: fn is too slow, or writes
 // the key itself.
 func (k Key[T]) Update(ctx context.Context, fn func(old T, ok bool) (T, error), ttl ...TTL) (T, error) {
-	in, life, err := writing(ctx, string(k), ttl, false)
+	in, life, err := writing(ctx, string(k), ttl, kv.Keep)
 	if err != nil {
 		var zero T
 		return zero, err
@@ -325,7 +325,7 @@ type Number interface {
 // returns unless somebody subtracts or sets. A sum that T cannot hold, or not finite, changes
 // nothing: [ErrOverflow].
 func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T, error) {
-	in, life, err := writing(ctx, string(k), ttl, false)
+	in, life, err := writing(ctx, string(k), ttl, kv.Keep)
 	if err != nil {
 		return 0, err
 	}
@@ -337,20 +337,15 @@ func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T,
 // Without it Set ends a lifetime, other writes keep it.
 type TTL time.Duration
 
-// writing is viewFor for a write, and what that makes of the lifetime: without a TTL it stays or, if
-// endless, ends. Of several the last counts.
-func writing(ctx context.Context, key string, ttl []TTL, endless bool) (*kv.View, kv.Life, error) {
-	life := kv.Life{Clear: endless}
+// writing is viewFor for a write, and what that makes of the lifetime. Of several TTLs the last counts.
+func writing(ctx context.Context, key string, ttl []TTL, otherwise kv.Life) (*kv.View, kv.Life, error) {
 	in, err := viewFor(ctx, key)
-	if err != nil {
-		return nil, life, err
-	}
 	for _, d := range ttl {
-		if life.For = time.Duration(d); d <= 0 {
-			return nil, life, fmt.Errorf("sluice: TTL is %v: must be positive", life.For)
+		if otherwise = kv.Life(d); d <= 0 && err == nil {
+			err = fmt.Errorf("sluice: TTL is %v: must be positive", time.Duration(d))
 		}
 	}
-	return in, life, nil
+	return in, otherwise, err
 }
 
 // Errors of SharedState.

@@ -216,7 +216,10 @@ func (s *Store) Replace(sc *Scope, list []Entry, highest uint64) Code {
 	ops := make([]Op, 0, len(list))
 	kept := make(map[string]bool, len(list))
 	for _, n := range list {
-		o := Op{Scope: sc, Key: n.Key, Kind: Write, Value: n.Value, Life: Life{For: n.Left, Clear: true}, Least: n.Version}
+		o := Op{Scope: sc, Key: n.Key, Kind: Write, Value: n.Value, Life: Endless, Least: n.Version}
+		if n.Left > 0 {
+			o.Life = Life(n.Left)
+		}
 		o.full = sc.Prefix + n.Key
 		o.hash = s.hash(o.full)
 		ops = append(ops, o)

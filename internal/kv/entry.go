@@ -57,30 +57,29 @@ func pause(n int) {
 	}
 }
 
-// open returns the word once no lock bit is set, and whether a write needs no mutex.
-func (e *entry) open() (w uint64, ok bool) {
-	for n := 0; ; n++ {
-		w = e.word.Load()
-		if w&locked == 0 {
-			return w, w&(dead|shut) == 0
-		}
-		pause(n)
-	}
-}
-
 // is reports whether the word is still w: all that was read since it was w, was there together.
 func (e *entry) is(w uint64) bool { return e.word.Load() == w }
 
 // tryWrite makes v the value if the word is still w, which was open, and the box old.
 func (e *entry) tryWrite(w uint64, old *Box, v Value) bool {
 	if old == v.Box {
-		growth := int64(v.Bits - e.bits.Load())
-		next := w&writes + step + uint64(growth)<<growthAt
-		// Not so if the growth has no room, or if so many writes have none.
-		if int64(next)>>growthAt == growth {
+		if next, ok := e.grown(w, v.Bits); ok {
 			return e.word.CompareAndSwap(w, next)
 		}
 	}
+	return e.rewrite(w, v)
+}
+
+// grown is the word after w if the number becomes bits. It is not ok if it has no room for the growth,
+// or for one more write.
+func (e *entry) grown(w, bits uint64) (next uint64, ok bool) {
+	growth := int64(bits - e.bits.Load())
+	next = w&writes + step + uint64(growth)<<growthAt
+	return next, int64(next)>>growthAt == growth
+}
+
+// rewrite is tryWrite under the lock bit.
+func (e *entry) rewrite(w uint64, v Value) bool {
 	if !e.word.CompareAndSwap(w, w|locked) {
 		return false
 	}
@@ -136,7 +135,9 @@ func (e *entry) hold(s *Store) (v Value, version uint64, ok bool) {
 
 // due reports whether the entry's lifetime is over. It holds still under the entry's
 // lock bit, or under the mutex of its shard.
-func (e *entry) due(s *Store) bool { return e.expires.Load() != 0 && e.dueAt(s.now()) }
+func (e *entry) due(s *Store) bool { return e.expires.Load() != 0 && e.dueNow(s) }
+
+func (e *entry) dueNow(s *Store) bool { return e.dueAt(s.now()) }
 
 func (e *entry) dueAt(now int64) bool {
 	x := e.expires.Load()

@@ -35,7 +35,7 @@ func TestFastWritesAreNotLate(t *testing.T) {
 		"another type":   func(s *Store, root *Scope, _ *Box, _ *entry) { s.Put(root, "n", Cond{}, val("x"), Keep) },
 		"the same value": func(s *Store, root *Scope, num *Box, _ *entry) { s.Put(root, "n", Cond{}, Value{num, 1}, Keep) },
 		"a lifetime": func(s *Store, root *Scope, num *Box, _ *entry) {
-			s.Put(root, "n", Cond{}, Value{num, 1}, Life{For: 1e9})
+			s.Put(root, "n", Cond{}, Value{num, 1}, Life(1e9))
 		},
 		"a deletion":      func(s *Store, root *Scope, _ *Box, _ *entry) { s.Delete(root, "n", Cond{}) },
 		"a commit begins": func(_ *Store, _ *Scope, _ *Box, e *entry) { e.lock() },
@@ -52,8 +52,8 @@ func TestFastWritesAreNotLate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, root, num, e := newCounter(t)
-			w, ok := e.open()
-			require.True(t, ok, "a write needs the mutex")
+			w := e.word.Load()
+			require.Zero(t, w&(locked|dead|shut), "a write needs the mutex")
 			happens(s, root, num, e)
 			assert.False(t, e.tryWrite(w, num, Value{num, 2}), "the number was written by its growth")
 			assert.False(t, e.tryWrite(w, num, Value{num, 1 << 40}), "and under the lock bit")
@@ -258,4 +258,33 @@ func TestWatchesBeginAmongFastWrites(t *testing.T) {
 	wg.Wait()
 	v, version := s.Get(root, "n")
 	assert.Equal(t, version, v.Bits)
+}
+
+// What an addition reads of two instants is not taken for an overflow.
+func TestSumsAreOfOneInstant(t *testing.T) {
+	s, root, num, _ := newCounter(t)
+	const most = 1<<(63-growthAt) - 1
+	put := func(v int64) { s.Put(root, "n", Cond{}, Value{num, uint64(v)}, Keep) }
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for {
+			put(1 << 40) // is far
+			put(0)       // is far
+			put(most)    // is near
+			put(math.MaxInt64 - most)
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	for i := range 1_000_000 {
+		if _, _, c := s.Add(root, "n", num, uint64(1-i%2*2), Keep); !assert.Equal(t, OK, c) {
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
 }

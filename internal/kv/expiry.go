@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// Life says what a write does to the lifetime of its key.
-type Life struct {
-	For   time.Duration // positive: the value lives this long, from the write
-	Clear bool          // without For: the value lives until it is deleted
-}
+// Life says what a write does to the lifetime of its key: if positive, the value lives this
+// long, from the write.
+type Life time.Duration
 
-// Keep leaves the lifetime as it is.
-var Keep = Life{}
+const (
+	Keep    Life = 0  // leaves the lifetime as it is
+	Endless Life = -1 // the value lives until it is deleted
+)
 
 // after returns the instant at which a lifetime ends that starts at now: half-open, the
 // value is gone at that instant.
-func after(now int64, d time.Duration) int64 {
+func after(now int64, d Life) int64 {
 	x := now + int64(d)
 	if x < now {
 		return math.MaxInt64

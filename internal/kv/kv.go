@@ -192,7 +192,7 @@ func (s *Store) Get(sc *Scope, key string) (v Value, version uint64) {
 // Put writes v and returns its version.
 func (s *Store) Put(sc *Scope, key string, cond Cond, v Value, life Life) (version uint64, c Code) {
 	e, h := s.find(sc, key)
-	if e != nil && life.For == 0 {
+	if e != nil && life <= 0 {
 		if version, c, done := s.putFast(e, cond, v, life); done {
 			return version, c
 		}
@@ -207,9 +207,13 @@ func (s *Store) Put(sc *Scope, key string, cond Cond, v Value, life Life) (versi
 
 // putFast does a write that concerns nothing but its entry, if it is one.
 func (s *Store) putFast(e *entry, cond Cond, v Value, life Life) (version uint64, c Code, done bool) {
-	for {
-		w, ok := e.open()
-		if !ok || life.Clear && e.expires.Load() != 0 || e.due(s) {
+	for n := 0; ; n++ {
+		w := e.word.Load()
+		if w&locked != 0 {
+			pause(n)
+			continue
+		}
+		if w&(dead|shut) != 0 || life == Endless && e.expires.Load() != 0 || e.due(s) {
 			return 0, OK, false
 		}
 		old, version := e.box.Load(), e.version(w)
@@ -306,9 +310,9 @@ func (s *Store) createLocked(sc *Scope, sh *shard, h uint64, full string, v Valu
 func (s *Store) writeLocked(sh *shard, e *entry, v Value, life Life) {
 	e.setLocked(v)
 	switch {
-	case life.For > 0:
-		s.expireAtLocked(sh, e, after(s.now(), life.For))
-	case life.Clear && e.expires.Load() != 0:
+	case life > 0:
+		s.expireAtLocked(sh, e, after(s.now(), life))
+	case life == Endless && e.expires.Load() != 0:
 		s.expireAtLocked(sh, e, 0)
 	}
 }
@@ -351,9 +355,13 @@ func (s *Store) Add(sc *Scope, key string, box *Box, delta uint64, life Life) (s
 
 // addFast does an addition that concerns nothing but its entry, if it is one.
 func (s *Store) addFast(e *entry, box *Box, delta uint64) (sum, version uint64, c Code, done bool) {
-	for {
-		w, ok := e.open()
-		if !ok || e.due(s) {
+	for n := 0; ; n++ {
+		w := e.word.Load()
+		if w&locked != 0 {
+			pause(n)
+			continue
+		}
+		if w&(dead|shut) != 0 || e.due(s) {
 			return 0, 0, OK, false
 		}
 		version = e.version(w) + 1
@@ -369,18 +377,6 @@ func (s *Store) addFast(e *entry, box *Box, delta uint64) (sum, version uint64, 
 	}
 }
 
-// plus is the sum of a number whose box should be so, and delta.
-func (v Value) plus(box *Box, delta uint64) (sum uint64, c Code) {
-	if v.Box != box {
-		return 0, WrongType
-	}
-	sum, ok := box.Num.Add(v.Bits, delta)
-	if !ok {
-		return 0, Overflow
-	}
-	return sum, OK
-}
-
 func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64, life Life) (
 	sum, version uint64, c Code,
 ) {
@@ -392,9 +388,8 @@ func (s *Store) addSlow(sc *Scope, h uint64, key string, box *Box, delta uint64,
 	}
 	e := s.currentLocked(sh, h, sc.Prefix, key)
 	if e == nil {
-		sum, ok := box.Num.Add(0, delta)
-		if !ok {
-			return 0, 0, Overflow
+		if sum, c = box.Num.Add(0, delta); c != OK {
+			return 0, 0, c
 		}
 		version, c = s.createLocked(sc, sh, h, sc.Prefix+key, Value{box, sum}, life)
 		return sum, version, c

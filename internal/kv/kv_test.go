@@ -119,7 +119,7 @@ func TestStoreAgainstAModel(t *testing.T) {
 				}
 				full := sc.Prefix + key
 				old := m[full]
-				life := []Life{Keep, {Clear: true}, {For: time.Duration(1 + r.IntN(200))}}[r.IntN(3)]
+				life := []Life{Keep, Endless, Life(1 + r.IntN(200))}[r.IntN(3)]
 				inView := 0
 				for k := range m {
 					if strings.HasPrefix(k, "v/") {
@@ -132,9 +132,9 @@ func TestStoreAgainstAModel(t *testing.T) {
 				}
 				n := model{v: fmt.Sprint("value", r.IntN(i+1)), expires: old.expires}
 				switch {
-				case life.For > 0:
-					n.expires = now + life.For
-				case life.Clear || old.version == 0:
+				case life > 0:
+					n.expires = now + time.Duration(life)
+				case life == Endless || old.version == 0:
 					n.expires = 0
 				}
 				var c Code
@@ -207,7 +207,7 @@ func TestStoreStorm(t *testing.T) {
 				if r.IntN(2) == 0 {
 					sc = view
 				}
-				life := []Life{Keep, {Clear: true}, {For: time.Duration(1 + r.IntN(50_000))}}[r.IntN(3)]
+				life := []Life{Keep, Endless, Life(1 + r.IntN(50_000))}[r.IntN(3)]
 				switch r.IntN(9) {
 				case 0:
 					s.Put(sc, key, Cond{}, val(strings.Repeat("x", r.IntN(200))), life)
@@ -355,7 +355,7 @@ func TestLifetimeEnds(t *testing.T) {
 		d    time.Duration
 		want int64
 	}{{5, 3, 8}, {5, math.MaxInt64, math.MaxInt64}, {-5, 5, 1}, {-10, 3, -7}} {
-		assert.Equal(t, c.want, after(c.now, c.d), "after(%d, %d)", c.now, c.d)
+		assert.Equal(t, c.want, after(c.now, Life(c.d)), "after(%d, %d)", c.now, c.d)
 	}
 }
 
@@ -374,7 +374,7 @@ func TestExpiredKeysMakeRoom(t *testing.T) {
 		} {
 			s, root := newTest(3, math.MaxInt)
 			for i := range 3 {
-				s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life{For: time.Second})
+				s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life(time.Second))
 			}
 			c := write(s, root)
 			assert.Equal(t, Full, c, "%s ended with %d in a full store", name, c)
@@ -403,17 +403,17 @@ func TestTimers(t *testing.T) {
 		}
 		s.Put(root, "a", Cond{}, val("x"), Keep)
 		assert.Zero(t, timers(), "timers without a lifetime")
-		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Minute})
-		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Second})
-		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Hour})
+		s.Put(root, "a", Cond{}, val("x"), Life(time.Minute))
+		s.Put(root, "a", Cond{}, val("x"), Life(time.Second))
+		s.Put(root, "a", Cond{}, val("x"), Life(time.Hour))
 		assert.Equal(t, 1, timers(), "timers for one lifetime")
-		s.Put(root, "a", Cond{}, val("x"), Life{Clear: true})
+		s.Put(root, "a", Cond{}, val("x"), Endless)
 		assert.Zero(t, timers(), "timers after the lifetime was cleared")
-		s.Put(root, "a", Cond{}, val("x"), Life{For: time.Second})
+		s.Put(root, "a", Cond{}, val("x"), Life(time.Second))
 		s.Delete(root, "a", Cond{})
 		assert.Zero(t, timers(), "timers after the key was deleted")
 		for i := range 10_000 {
-			s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life{For: time.Second})
+			s.Put(root, fmt.Sprint(i), Cond{}, val("x"), Life(time.Second))
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()

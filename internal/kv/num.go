@@ -19,26 +19,34 @@ const (
 	Float64
 )
 
-// Add returns a + d, and false if the kind cannot hold the sum or, for floating
-// point, if it is no finite number.
-func (n Num) Add(a, d uint64) (uint64, bool) {
+// plus is the sum of a number, whose box should be so, and delta.
+func (v Value) plus(box *Box, delta uint64) (uint64, Code) {
+	if box != v.Box {
+		return 0, WrongType
+	}
+	return v.Box.Num.Add(v.Bits, delta)
+}
+
+// Add returns a + d, or Overflow if the kind cannot hold the sum or, for floating point, if
+// it is no finite number.
+func (n Num) Add(a, d uint64) (uint64, Code) {
 	switch n {
 	case Int, Int64:
 		x, y := int64(a), int64(d)
 		sum := x + y
-		if y >= 0 != (sum >= x) {
-			return 0, false
+		if y >= 0 != (sum >= x) || n == Int && strconv.IntSize == 32 && int64(int32(sum)) != sum {
+			return 0, Overflow
 		}
-		if n == Int && strconv.IntSize == 32 && int64(int32(sum)) != sum {
-			return 0, false
-		}
-		return uint64(sum), true
+		return uint64(sum), OK
 	case Uint64:
-		sum, carry := bits.Add64(a, d, 0)
-		return sum, carry == 0
+		if sum, carry := bits.Add64(a, d, 0); carry == 0 {
+			return sum, OK
+		}
 	case Float64:
 		sum := math.Float64frombits(a) + math.Float64frombits(d)
-		return math.Float64bits(sum), !math.IsNaN(sum) && !math.IsInf(sum, 0)
+		if !math.IsNaN(sum) && !math.IsInf(sum, 0) {
+			return math.Float64bits(sum), OK
+		}
 	}
-	return 0, false
+	return 0, Overflow
 }

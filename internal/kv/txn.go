@@ -250,12 +250,9 @@ func (t *txn) add(sc *Scope, key string, delta Value, life Life) (uint64, Code) 
 	if k.version != 0 {
 		old = k.value
 	}
-	if old.Box != delta.Box {
-		return 0, WrongType
-	}
-	sum, ok := delta.Box.Num.Add(old.Bits, delta.Bits)
-	if !ok {
-		return 0, Overflow
+	sum, c := old.plus(delta.Box, delta.Bits)
+	if c != OK {
+		return 0, c
 	}
 	return sum, t.writeLocked(sc, k, Value{Box: delta.Box, Bits: sum}, life)
 }
@@ -272,7 +269,7 @@ func (t *txn) delete(sc *Scope, key string, cond Cond) Code {
 	case k.version == 0:
 		return OK
 	}
-	if c := t.writeLocked(sc, k, Value{}, Life{Clear: true}); c != OK {
+	if c := t.writeLocked(sc, k, Value{}, Endless); c != OK {
 		return c
 	}
 	k.version = 0

@@ -57,21 +57,18 @@ func Update[T any](
 
 // Add adds delta to a number and returns the sum; an absent key counts as zero.
 func Add[T any](in *kv.View, key string, delta T, life kv.Life) (T, error) {
-	var zero T
 	num := Encode(in.Store, delta)
-	for {
-		sum, c := in.Add(key, num, life)
-		switch c {
-		case kv.OK:
-			return fromBits[T](sum), nil
-		case kv.WrongType: // so is a restored number, until somebody writes it
-			if err := retype[T](in, key); err != nil {
-				return zero, err
-			}
-		default:
-			return zero, c
+	sum, c := in.Add(key, num, life)
+	for c == kv.WrongType { // so is a restored number, until somebody writes it
+		if err := retype[T](in, key); err != nil {
+			return fromBits[T](0), err
 		}
+		sum, c = in.Add(key, num, life)
 	}
+	if c != kv.OK {
+		return fromBits[T](0), c
+	}
+	return fromBits[T](sum), nil
 }
 
 // retype gives a restored value the type T, unless the key cannot be a T or be written.

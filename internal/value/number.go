@@ -7,49 +7,38 @@ import (
 	"github.com/sluice-go/sluice/internal/kv"
 )
 
-// numOf tells how the store keeps the values of T, and whether T is predeclared.
-func numOf[T any]() (n kv.Num, std bool) {
-	switch any((*T)(nil)).(type) {
+// number is what the store s holds of *p, if that is a number.
+func number[T any](s *kv.Store, p *T) (v kv.Value, ok bool) {
+	switch p := any(p).(type) {
 	case *int:
-		return kv.Int, true
+		return kv.Value{Box: s.StdBox(kv.Int), Bits: uint64(*p)}, true
 	case *int64:
-		return kv.Int64, true
+		return kv.Value{Box: s.StdBox(kv.Int64), Bits: uint64(*p)}, true
 	case *uint64:
-		return kv.Uint64, true
+		return kv.Value{Box: s.StdBox(kv.Uint64), Bits: *p}, true
 	case *float64:
-		return kv.Float64, true
+		return kv.Value{Box: s.StdBox(kv.Float64), Bits: math.Float64bits(*p)}, true
 	case *string, *[]byte, *bool:
-		return kv.NotNum, false
+		return kv.Value{}, false
 	}
+	var n kv.Num
 	switch reflect.TypeFor[T]().Kind() {
 	case reflect.Int:
-		return kv.Int, false
+		n = kv.Int
 	case reflect.Int64:
-		return kv.Int64, false
+		n = kv.Int64
 	case reflect.Uint64:
-		return kv.Uint64, false
+		n = kv.Uint64
 	case reflect.Float64:
-		return kv.Float64, false
+		n = kv.Float64
+	default:
+		return kv.Value{}, false
 	}
-	return kv.NotNum, false
+	return kv.Value{Box: s.NumBox((*cell[T])(nil), n), Bits: toBitsNamed(*p)}, true
 }
 
-// toBits is what the store keeps of a number of a kind that numOf tells.
-func toBits[T any](v T) uint64 {
-	switch p := any(&v).(type) {
-	case *int:
-		return uint64(*p)
-	case *int64:
-		return uint64(*p)
-	case *uint64:
-		return *p
-	case *float64:
-		return math.Float64bits(*p)
-	}
-	return toBitsNamed(v)
-}
-
-// toBitsNamed is toBits for defined types, apart so that toBits need not allocate.
+// toBitsNamed is what the store keeps of a number of a defined type. It is apart so that number need
+// not allocate.
 func toBitsNamed[T any](v T) uint64 {
 	switch r := reflect.ValueOf(v); r.Kind() {
 	case reflect.Uint64:
@@ -78,7 +67,7 @@ func fromBits[T any](bits uint64) (v T) {
 	return v
 }
 
-// fromBitsNamed is FromBits for defined types.
+// fromBitsNamed is fromBits for defined types.
 func fromBitsNamed[T any](bits uint64) (v T) {
 	switch r := reflect.ValueOf(&v).Elem(); r.Kind() {
 	case reflect.Uint64:

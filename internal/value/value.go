@@ -47,10 +47,8 @@ func New(maxKeys, maxBytes int) kv.View {
 
 // Encode makes what the store s holds of v. It may call a method Clone of v.
 func Encode[T any](s *kv.Store, v T) kv.Value {
-	if n, std := numOf[T](); std {
-		return kv.Value{Box: s.StdBox(n), Bits: toBits(v)}
-	} else if n != kv.NotNum {
-		return kv.Value{Box: s.NumBox((*cell[T])(nil), n), Bits: toBits(v)}
+	if n, ok := number(s, &v); ok {
+		return n
 	}
 	c := &cell[T]{v: v}
 	if !isPlain[T]() {
