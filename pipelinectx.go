@@ -121,24 +121,18 @@ var anonymous = scope{pipeline: new(PipelineContext)}
 type scopeKey struct{}
 
 func scopeOf(ctx context.Context) scope {
-	s, ok := scopeIn(ctx)  // most contexts are our own
-	if !ok && ctx != nil { // nil is an argument that was forgotten
-		s, _ = scopeIn(ctx.Value(scopeKey{}))
+	if ctx == nil { // as an argument that was forgotten
+		return anonymous
 	}
-	return s
-}
-
-// scopeIn is the scope of a context, if it is one of the library's own.
-func scopeIn(ctx any) (s scope, ok bool) {
-	switch x := ctx.(type) {
+	switch x := ctx.Value(scopeKey{}).(type) {
 	case *callContext:
-		return scope{pipeline: x.pipeline(), given: x}, true
+		return scope{pipeline: x.pipeline(), given: x}
 	case *running:
-		return scope{pipeline: x.inv.pipeline, run: x}, true
+		return scope{pipeline: x.inv.pipeline, run: x}
 	case *pipelineNode:
-		return x.scope, true
+		return x.scope
 	}
-	return anonymous, false
+	return anonymous
 }
 
 // state is the store that keys use under this scope: the run's, else the executor's

@@ -63,14 +63,25 @@ func WithState(ctx context.Context, s *SharedState) context.Context {
 // the running call's executor, else nil.
 func StateFrom(ctx context.Context) *SharedState { return scopeOf(ctx).state() }
 
-// viewFor is StateFrom for an operation on a key.
-func viewFor(ctx context.Context, key string) (*kv.View, error) {
-	s := scopeOf(ctx).state()
-	if s != nil && s.view.Open() {
-		return &s.view, nil
+// viewOf is StateFrom for an operation on a key; nil if there is none, or it was closed.
+func viewOf(ctx context.Context) *kv.View {
+	var s *SharedState
+	switch x := ctx.(type) { // most contexts are the library's own
+	case *callContext:
+		s = scope{pipeline: x.pipeline(), given: x}.state()
+	case *pipelineNode:
+		s = x.scope.state()
+	default:
+		s = scopeOf(ctx).state()
 	}
-	return nil, s.check(key)
+	if s == nil || !s.view.Open() {
+		return nil
+	}
+	return &s.view
 }
+
+// noView is why there is no view for a key.
+func noView(ctx context.Context, key string) error { return StateFrom(ctx).check(key) }
 
 // check returns an error if s was closed, or not made by NewSharedState.
 func (s *SharedState) check(key string) error {
@@ -253,12 +264,17 @@ type Key[T any] string
 
 // Get returns the value and its version, or [ErrAbsent].
 func (k Key[T]) Get(ctx context.Context) (v T, version uint64, err error) {
-	in, err := viewFor(ctx, string(k))
-	if err != nil {
-		return v, 0, err
+	in := viewOf(ctx)
+	if in == nil {
+		return v, 0, noView(ctx, string(k))
 	}
-	v, version, err = value.Get[T](in, string(k))
-	if err == nil && version == 0 {
+	stored, version, c := in.Get(string(k))
+	switch {
+	case version != 0:
+		v, err = value.Decode[T](stored)
+	case c != kv.OK:
+		err = c
+	default:
 		return v, 0, &value.Error{Key: string(k), Reason: ErrAbsent}
 	}
 	return v, version, stateErr(string(k), err)
@@ -309,9 +325,9 @@ func (k Key[T]) CompareAndDelete(ctx context.Context, was uint64) error {
 }
 
 func (k Key[T]) remove(ctx context.Context, cond kv.Cond) error {
-	in, err := viewFor(ctx, string(k))
-	if err != nil {
-		return err
+	in := viewOf(ctx)
+	if in == nil {
+		return noView(ctx, string(k))
 	}
 	return stateErr(string(k), in.Delete(string(k), cond).Err())
 }
@@ -337,15 +353,18 @@ func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T,
 // Without it Set ends a lifetime, other writes keep it.
 type TTL time.Duration
 
-// writing is viewFor for a write, and what that makes of the lifetime. Of several TTLs the last counts.
+// writing is viewOf for a write, and what that makes of the lifetime. Of several TTLs the last counts.
 func writing(ctx context.Context, key string, ttl []TTL, otherwise kv.Life) (*kv.View, kv.Life, error) {
-	in, err := viewFor(ctx, key)
+	in := viewOf(ctx)
+	if in == nil {
+		return nil, otherwise, noView(ctx, key)
+	}
 	for _, d := range ttl {
-		if otherwise = kv.Life(d); d <= 0 && err == nil {
-			err = fmt.Errorf("sluice: TTL is %v: must be positive", time.Duration(d))
+		if otherwise = kv.Life(d); d <= 0 {
+			return nil, otherwise, fmt.Errorf("sluice: TTL is %v: must be positive", time.Duration(d))
 		}
 	}
-	return in, otherwise, err
+	return in, otherwise, nil
 }
 
 // Errors of SharedState.

@@ -42,10 +42,11 @@ func (e *entry) value(w uint64) Value {
 func (e *entry) lock() uint64 {
 	for n := 0; ; n++ {
 		w := e.word.Load()
-		if w&locked == 0 && e.word.CompareAndSwap(w, w|locked) {
+		if w&locked != 0 {
+			pause(n)
+		} else if e.word.CompareAndSwap(w, w|locked) {
 			return w
 		}
-		pause(n)
 	}
 }
 
@@ -115,14 +116,15 @@ func (e *entry) stampLocked(w, version uint64) uint64 {
 func (e *entry) read(s *Store) (v Value, version uint64, ok bool) {
 	for n := 0; ; n++ {
 		w := e.word.Load()
-		if w&locked == 0 {
-			v, version = e.value(w), e.version(w)
-			ok = w&dead == 0 && !e.due(s)
-			if e.is(w) {
-				return v, version, ok
-			}
+		if w&locked != 0 {
+			pause(n)
+			continue
 		}
-		pause(n)
+		v, version = e.value(w), e.version(w)
+		ok = w&dead == 0 && !e.due(s)
+		if e.is(w) {
+			return v, version, ok
+		}
 	}
 }
 

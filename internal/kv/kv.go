@@ -89,13 +89,14 @@ const (
 
 // Store is the table. It is safe for concurrent use.
 type Store struct {
+	Std Std
+
 	seed     maphash.Seed
 	epoch    time.Time
 	root     *Scope
 	prefixes prefixes
 	timers   sync.WaitGroup // timers that are set or whose function runs
 
-	std      Std
 	numBoxes atomic.Pointer[[]*Box]
 
 	watchMu  sync.Mutex
@@ -104,13 +105,13 @@ type Store struct {
 	shards [shardCount]shard
 }
 
-// Std are the boxes of the predeclared types of numbers, by kind.
+// Std are the boxes of the predeclared types of numbers, one for each kind.
 type Std [Float64 + 1]*Box
 
 // New returns an empty store with its root scope.
 func New(maxKeys, maxBytes int, std Std) (*Store, *Scope) {
 	s := &Store{
-		std:   std,
+		Std:   std,
 		seed:  maphash.MakeSeed(),
 		epoch: time.Now(),
 		root:  &Scope{MaxKeys: maxKeys, MaxBytes: maxBytes, account: new(account)},
@@ -141,12 +142,16 @@ func (s *Store) shard(hash uint64) *shard { return &s.shards[hash>>(64-shardBits
 
 // find returns the entry of a key of sc and the key's hash.
 func (s *Store) find(sc *Scope, key string) (*entry, uint64) {
-	if sc.Prefix == "" {
-		h := maphash.String(s.seed, key)
-		return s.shard(h).table.Load().find(uint32(h), key), h
+	if sc.Prefix != "" {
+		return s.findIn(sc.Prefix, key)
 	}
-	h := s.hashIn(sc.Prefix, key)
-	return s.shard(h).table.Load().findIn(uint32(h), sc.Prefix, key), h
+	h := maphash.String(s.seed, key)
+	return s.shard(h).table.Load().find(uint32(h), key), h
+}
+
+func (s *Store) findIn(prefix, key string) (*entry, uint64) {
+	h := s.hashIn(prefix, key)
+	return s.shard(h).table.Load().findIn(uint32(h), prefix, key), h
 }
 
 func (s *Store) lockAll() {
@@ -160,9 +165,6 @@ func (s *Store) unlockAll() {
 		s.shards[i].mu.Unlock()
 	}
 }
-
-// StdBox returns the store's one box for the numbers of a predeclared type.
-func (s *Store) StdBox(n Num) *Box { return s.std[n] }
 
 // NumBox returns the store's one box for the numbers of the defined type that d stands
 // for. The list has as many boxes as the program stores such types.
@@ -341,7 +343,8 @@ func (s *Store) unlinkLocked(sh *shard, e *entry, w uint64) {
 func (s *Store) Add(sc *Scope, key string, box *Box, delta uint64, life Life) (sum, version uint64, c Code) {
 	e, h := s.find(sc, key)
 	if e != nil && life == Keep {
-		if sum, version, c, done := s.addFast(e, box, delta); done {
+		var done bool
+		if sum, version, c, done = s.addFast(e, box, delta); done {
 			return sum, version, c
 		}
 	}
@@ -371,7 +374,8 @@ func (s *Store) addFast(e *entry, box *Box, delta uint64) (sum, version uint64, 
 			}
 			continue
 		}
-		if e.tryWrite(w, box, Value{box, sum}) {
+		next, ok := e.grown(w, sum)
+		if ok && e.word.CompareAndSwap(w, next) || !ok && e.rewrite(w, Value{box, sum}) {
 			return sum, version, OK, true
 		}
 	}

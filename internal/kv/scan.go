@@ -40,7 +40,7 @@ func (s *Store) List(sc *Scope, prefix string, yield func(Entry) bool) {
 }
 
 // Snapshot returns the keys under sc as they were together at one instant, sorted, and a
-// version that none of the versions given so far exceeds.
+// version that none of the versions given before exceeds.
 func (s *Store) Snapshot(sc *Scope) (list []Entry, highest uint64) {
 	s.lockAll()
 	for i := range s.shards {

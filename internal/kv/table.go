@@ -28,7 +28,10 @@ func (t *table) find(hash uint32, key string) *entry {
 		if e == nil {
 			return nil
 		}
-		if e.hash == hash && e.key == key && e != gone {
+		if e.hash != hash || e == gone {
+			continue
+		}
+		if e.key == key {
 			return e
 		}
 	}
@@ -44,8 +47,10 @@ func (t *table) findIn(hash uint32, prefix, key string) *entry {
 		if e == nil {
 			return nil
 		}
-		if e.hash == hash && e != gone && len(e.key) == len(prefix)+len(key) &&
-			e.key[:len(prefix)] == prefix && e.key[len(prefix):] == key {
+		if e.hash != hash || e == gone || len(e.key) != len(prefix)+len(key) {
+			continue
+		}
+		if e.key[:len(prefix)] == prefix && e.key[len(prefix):] == key {
 			return e
 		}
 	}

@@ -2,6 +2,7 @@ package value
 
 import (
 	"context"
+	"math"
 	"runtime"
 
 	"github.com/sluice-go/sluice/internal/kv"
@@ -9,16 +10,6 @@ import (
 
 // Errors of these functions are a [kv.Code], a [*Mismatch], or what the caller's function or context
 // gave.
-
-// Get returns the value of a key and its version, which is zero if there is none.
-func Get[T any](in *kv.View, key string) (v T, version uint64, err error) {
-	stored, version, c := in.Get(key)
-	if version == 0 {
-		return v, 0, c.Err()
-	}
-	v, err = decode[T](stored)
-	return v, version, err
-}
 
 // Update writes what fn makes of the value, and returns it. It calls fn again whenever others have
 // written the key meanwhile, and writes nothing if fn fails, or once ctx is done when fn is about to
@@ -31,9 +22,15 @@ func Update[T any](
 		if ctx.Err() != nil {
 			return zero, context.Cause(ctx)
 		}
-		old, version, err := Get[T](in, key)
-		if err != nil {
-			return zero, err
+		var old T
+		stored, version, c := in.Get(key)
+		if c != kv.OK {
+			return zero, c
+		}
+		if version != 0 {
+			if old, err = Decode[T](stored); err != nil {
+				return zero, err
+			}
 		}
 		v, err := fn(old, version != 0)
 		if err == nil && ctx.Err() != nil {
@@ -42,7 +39,7 @@ func Update[T any](
 		if err != nil {
 			return zero, err
 		}
-		_, c := in.Put(key, kv.Cond{Must: true, Was: version}, Encode(in.Store, v), life)
+		_, c = in.Put(key, kv.Cond{Must: true, Was: version}, Encode(in.Store, v), life)
 		switch c {
 		case kv.OK:
 			return v, nil
@@ -56,19 +53,22 @@ func Update[T any](
 }
 
 // Add adds delta to a number and returns the sum; an absent key counts as zero.
-func Add[T any](in *kv.View, key string, delta T, life kv.Life) (T, error) {
-	num := Encode(in.Store, delta)
+func Add[T Number](in *kv.View, key string, delta T, life kv.Life) (T, error) {
+	num, _ := number(in.Store, &delta)
 	sum, c := in.Add(key, num, life)
 	for c == kv.WrongType { // so is a restored number, until somebody writes it
 		if err := retype[T](in, key); err != nil {
-			return fromBits[T](0), err
+			return 0, err
 		}
 		sum, c = in.Add(key, num, life)
 	}
 	if c != kv.OK {
-		return fromBits[T](0), c
+		return 0, c
 	}
-	return fromBits[T](sum), nil
+	if T(1)/2 != 0 {
+		return T(math.Float64frombits(sum)), nil
+	}
+	return T(sum), nil
 }
 
 // retype gives a restored value the type T, unless the key cannot be a T or be written.
@@ -77,7 +77,7 @@ func retype[T any](in *kv.View, key string) error {
 	if version == 0 {
 		return c.Err()
 	}
-	v, err := decode[T](stored)
+	v, err := Decode[T](stored)
 	if err != nil {
 		return err
 	}

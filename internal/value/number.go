@@ -7,20 +7,34 @@ import (
 	"github.com/sluice-go/sluice/internal/kv"
 )
 
+// Number is what the store can add to.
+type Number interface {
+	~int | ~int64 | ~uint64 | ~float64
+}
+
 // number is what the store s holds of *p, if that is a number.
 func number[T any](s *kv.Store, p *T) (v kv.Value, ok bool) {
+	var n kv.Num
 	switch p := any(p).(type) {
 	case *int:
-		return kv.Value{Box: s.StdBox(kv.Int), Bits: uint64(*p)}, true
+		n, v.Bits = kv.Int, uint64(*p)
 	case *int64:
-		return kv.Value{Box: s.StdBox(kv.Int64), Bits: uint64(*p)}, true
+		n, v.Bits = kv.Int64, uint64(*p)
 	case *uint64:
-		return kv.Value{Box: s.StdBox(kv.Uint64), Bits: *p}, true
+		n, v.Bits = kv.Uint64, *p
 	case *float64:
-		return kv.Value{Box: s.StdBox(kv.Float64), Bits: math.Float64bits(*p)}, true
+		n, v.Bits = kv.Float64, math.Float64bits(*p)
 	case *string, *[]byte, *bool:
-		return kv.Value{}, false
+		return v, false
+	default:
+		return named[T](s, p)
 	}
+	v.Box = s.Std[n]
+	return v, true
+}
+
+// named is number for a defined type.
+func named[T any](s *kv.Store, p any) (v kv.Value, ok bool) {
 	var n kv.Num
 	switch reflect.TypeFor[T]().Kind() {
 	case reflect.Int:
@@ -32,9 +46,9 @@ func number[T any](s *kv.Store, p *T) (v kv.Value, ok bool) {
 	case reflect.Float64:
 		n = kv.Float64
 	default:
-		return kv.Value{}, false
+		return v, false
 	}
-	return kv.Value{Box: s.NumBox((*cell[T])(nil), n), Bits: toBitsNamed(*p)}, true
+	return kv.Value{Box: s.NumBox((*cell[T])(nil), n), Bits: toBitsNamed(*p.(*T))}, true
 }
 
 // toBitsNamed is what the store keeps of a number of a defined type. It is apart so that number need

@@ -65,9 +65,9 @@ type Mismatch struct{ why string }
 
 func (e *Mismatch) Error() string { return e.why }
 
-// decode returns what v holds as a T, or the zero T and a *Mismatch. It may call a method Clone of
+// Decode returns what v holds as a T, or the zero T and a *Mismatch. It may call a method Clone of
 // the value, or one that decodes JSON.
-func decode[T any](v kv.Value) (out T, err error) {
+func Decode[T any](v kv.Value) (out T, err error) {
 	switch d := v.Box.Datum.(type) {
 	case *cell[T]:
 		if d == nil {
@@ -148,7 +148,7 @@ func (r *restored) load(uint64) any { return slices.Clone(r.data) }
 
 func (*restored) typeName() string { return "restored JSON" }
 
-// decodeJSON is decode for restored values, apart so that decode need not allocate.
+// decodeJSON is Decode for restored values, apart so that Decode need not allocate.
 func decodeJSON[T any](r *restored) (out T, err error) {
 	if err := r.decode(&out); err != nil {
 		var zero T

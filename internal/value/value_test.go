@@ -44,7 +44,7 @@ func numbers[T comparable](t *testing.T, s *kv.Store, boxes map[*kv.Box]bool, ki
 	for _, n := range list {
 		v := Encode(s, n)
 		boxes[v.Box] = true
-		if got, err := decode[T](v); got != n || err != nil || fromBits[T](v.Bits) != n || Load(v) != any(n) {
+		if got, err := Decode[T](v); got != n || err != nil || fromBits[T](v.Bits) != n || Load(v) != any(n) {
 			t.Errorf("%T %v comes back as %v, %v, and as %v", n, n, got, err, Load(v))
 		}
 		if v.Box.Num != kind || v.Box.Size != 0 || v.Box != Encode(s, n).Box {
@@ -67,7 +67,7 @@ func TestValuesOfOtherTypesAreToldApart(t *testing.T) {
 		{restore(json.RawMessage(`1`)), "cannot unmarshal number"},
 		{restore(json.RawMessage(`null`)), "cannot unmarshal null"},
 	} {
-		got, err := decode[string](c.v)
+		got, err := Decode[string](c.v)
 		switch {
 		case c.want == "" && (got != "x" || err != nil):
 			t.Errorf("%v: got %q, %v", Load(c.v), got, err)
@@ -96,7 +96,7 @@ func TestRestoredValuesGetATypeByAWrite(t *testing.T) {
 	if raw, ok := Load(stored).(json.RawMessage); !ok || string(raw) != "9007199254740993" {
 		t.Errorf("it is loaded as %v", Load(stored))
 	}
-	n, err := decode[int64](stored)
+	n, err := Decode[int64](stored)
 	_, c := v.Put("k", kv.Cond{Must: true, Was: 3}, Encode(v.Store, n), kv.Keep)
 	assert.Equal(t, int64(1<<53+1), n)
 	require.NoError(t, err)
