@@ -125,7 +125,6 @@ func (s *Store) applyWriteLocked(o *Op) {
 	version := max(o.was+1, o.Least)
 	if e == nil {
 		version = max(sh.floor+1, o.Least)
-		o.word = 0
 		e = &entry{key: o.full, hash: uint32(o.hash)}
 		e.word.Store(locked)
 	}

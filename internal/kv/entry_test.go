@@ -6,7 +6,10 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -153,19 +156,19 @@ func TestEntriesAreOpenedAgain(t *testing.T) {
 		yields++
 		assert.Equal(t, Value{num, uint64(1 + yields)}, got.Value, "the watch yields")
 		assert.Zero(t, lost)
-		for range 2 {
-			if yields == 1 {
-				add()
-			}
-			assert.True(t, e.isShut(), "an entry that is watched")
-		}
+		assert.True(t, e.isShut(), "an entry that is watched")
 		if yields == 1 {
+			add()
+			assert.True(t, e.isShut(), "and was written")
+			_, c := s.Put(root, "n", Cond{}, Value{num, 4}, Keep)
+			assert.Equal(t, OK, c)
+			assert.True(t, e.isShut(), "and again")
 			s.Add(root, "n2", num, 1, Keep)
 			made, _ := s.find(root, "n2")
 			assert.True(t, made.isShut(), "one made while it is watched")
 			s.Add(root, "other", num, 1, Keep)
 			assert.False(t, other.isShut(), "one that nobody watches")
-			s.Commit([]Op{{Scope: root, Key: "n", Kind: Write, Value: Value{num, 4}}, {Scope: root, Key: "n3", Kind: Write, Value: Value{num, 1}}})
+			s.Commit([]Op{{Scope: root, Key: "n", Kind: Write, Value: Value{num, 5}}, {Scope: root, Key: "n3", Kind: Write, Value: Value{num, 1}}})
 			made, _ = s.find(root, "n3")
 			assert.True(t, made.isShut() && e.isShut(), "those of a commit")
 		}
@@ -180,7 +183,7 @@ func TestEntriesAreOpenedAgain(t *testing.T) {
 }
 
 // A snapshot is of one instant: of numbers that are counted up in turn, none is ahead of those
-// before it.
+// before it. Nothing that is counted meanwhile is lost.
 func TestSnapshotsAmongFastWrites(t *testing.T) {
 	s, root := newTest(math.MaxInt, math.MaxInt)
 	num := s.NumBox(number{}, Int64)
@@ -190,16 +193,18 @@ func TestSnapshotsAmongFastWrites(t *testing.T) {
 		s.Add(root, keys[i], num, 0, Keep)
 	}
 	var wg sync.WaitGroup
+	var all atomic.Uint64
 	stop := make(chan struct{})
 	for by := range 2 {
 		wg.Go(func() {
 			for i := by; ; i += 2 {
+				d := uint64(1)
+				if i%3 == 0 {
+					d = 1 << 20
+				}
+				all.Add(d)
 				for _, k := range keys {
-					if i%3 == 0 {
-						s.Add(root, k, num, 1<<20, Keep)
-					} else {
-						s.Add(root, k, num, 1, Keep)
-					}
+					s.Add(root, k, num, d, Keep)
 				}
 				select {
 				case <-stop:
@@ -209,7 +214,7 @@ func TestSnapshotsAmongFastWrites(t *testing.T) {
 			}
 		})
 	}
-	for range 2000 {
+	for range 1000 {
 		list, highest := s.Snapshot(root)
 		require.Len(t, list, len(keys))
 		for i, e := range list {
@@ -222,6 +227,10 @@ func TestSnapshotsAmongFastWrites(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+	for _, k := range keys {
+		v, _ := s.Get(root, k)
+		assert.Equal(t, all.Load(), v.Bits, "number %s", k)
+	}
 }
 
 // A watch that begins among writes that need no mutex tells every change after its first entries.
@@ -241,7 +250,7 @@ func TestWatchesBeginAmongFastWrites(t *testing.T) {
 			}
 		})
 	}
-	for range 60 {
+	for range 20 {
 		var last uint64
 		n := 0
 		s.Watch(context.Background(), root, "n", func(e Entry, lost int) bool {
@@ -280,11 +289,39 @@ func TestSumsAreOfOneInstant(t *testing.T) {
 			}
 		}
 	})
-	for i := range 1_000_000 {
+	for i := range 150_000 {
 		if _, _, c := s.Add(root, "n", num, uint64(1-i%2*2), Keep); !assert.Equal(t, OK, c) {
 			break
 		}
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// A number whose lifetime is over is none, even before it is swept.
+func TestFastWritesLeaveExpiredEntriesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, root := newTest(math.MaxInt, math.MaxInt)
+		num := s.NumBox(number{}, Int64)
+		for _, key := range []string{"added", "set", "swapped", "read"} {
+			s.Put(root, key, Cond{}, Value{num, 7}, Life(time.Second))
+		}
+		for i := range s.shards { // as if the sweeps were late
+			if s.shards[i].armed != 0 && s.shards[i].timer.Stop() {
+				s.timers.Done()
+			}
+		}
+		time.Sleep(time.Second - 1)
+		sum, version, c := s.Add(root, "added", num, 1, Keep)
+		assert.Equal(t, []any{uint64(8), uint64(2), OK}, []any{sum, version, c}, "just before")
+		time.Sleep(1)
+		sum, version, c = s.Add(root, "added", num, 1, Keep)
+		assert.Equal(t, []any{uint64(1), uint64(4), OK}, []any{sum, version, c})
+		version, c = s.Put(root, "set", Cond{}, Value{num, 1}, Keep)
+		assert.Equal(t, []any{uint64(3), OK}, []any{version, c})
+		_, c = s.Put(root, "swapped", Cond{Must: true, Was: 1}, Value{num, 1}, Keep)
+		assert.Equal(t, Conflict, c)
+		_, version = s.Get(root, "read")
+		assert.Zero(t, version)
+	})
 }

@@ -291,50 +291,72 @@ func TestFindWhileTheTableChanges(t *testing.T) {
 // Whoever has found an entry and comes to write it after it was deleted must look again:
 // the write would be lost.
 func TestFastWritesLeaveDeadEntriesAlone(t *testing.T) {
-	s, root := newTest(math.MaxInt, math.MaxInt)
-	num := s.NumBox(number{}, Int64)
-	s.Add(root, "n", num, 1, Keep)
-	e, _ := s.find(root, "n")
-	if sum, version, c, done := s.addFast(e, num, 1); sum != 2 || version != 2 || c != OK || !done {
-		t.Fatalf("addFast of a live entry: %d, %d, %d, %v", sum, version, c, done)
-	}
-	s.Delete(root, "n", Cond{})
-	_, _, _, done := s.addFast(e, num, 1)
-	assert.False(t, done, "addFast wrote a dead entry")
-	_, _, done = s.putFast(e, Cond{}, Value{num, 1}, Keep)
-	assert.False(t, done, "putFast wrote a dead entry")
-	_, _, ok := e.read(s)
-	assert.False(t, ok, "a dead entry was read")
-	if sum, version, c := s.Add(root, "n", num, 5, Keep); sum != 5 || version <= 3 || c != OK {
-		t.Errorf("Add after a deletion: %d, version %d, %d", sum, version, c)
+	for name, remove := range map[string]func(s *Store, root *Scope) Code{
+		"Delete": func(s *Store, root *Scope) Code { return s.Delete(root, "n", Cond{}) },
+		"Commit": func(s *Store, root *Scope) Code {
+			return s.Commit([]Op{{Scope: root, Key: "n", Kind: Remove}})
+		},
+	} {
+		s, root := newTest(math.MaxInt, math.MaxInt)
+		num := s.NumBox(number{}, Int64)
+		s.Add(root, "n", num, 1, Keep)
+		e, _ := s.find(root, "n")
+		if sum, version, c, done := s.addFast(e, num, 1); sum != 2 || version != 2 || c != OK || !done {
+			t.Fatalf("addFast of a live entry: %d, %d, %d, %v", sum, version, c, done)
+		}
+		require.Equal(t, OK, remove(s, root), name)
+		_, _, _, done := s.addFast(e, num, 1)
+		assert.False(t, done, "%s: addFast wrote a dead entry", name)
+		_, _, done = s.putFast(e, Cond{}, Value{num, 1}, Keep)
+		assert.False(t, done, "%s: putFast wrote a dead entry", name)
+		_, _, ok := e.read(s)
+		assert.False(t, ok, "%s: a dead entry was read", name)
+		if sum, version, c := s.Add(root, "n", num, 5, Keep); sum != 5 || version <= 3 || c != OK {
+			t.Errorf("%s: Add after it: %d, version %d, %d", name, sum, version, c)
+		}
 	}
 }
 
 // A reader never sees the value of one write with the version of another.
 func TestReadsAreNotTorn(t *testing.T) {
-	s, root := newTest(math.MaxInt, math.MaxInt)
-	num := s.NumBox(number{}, Int64)
-	s.Add(root, "n", num, 1, Keep)
-	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() {
-			for range 500_000 {
-				if sum, version, _ := s.Add(root, "n", num, 1, Keep); sum != version {
-					t.Errorf("Add returned %d with version %d", sum, version)
-					return
+	for _, delta := range []uint64{1, 1 << 40} { // near, and far
+		s, root := newTest(math.MaxInt, math.MaxInt)
+		num := s.NumBox(number{}, Int64)
+		s.Add(root, "n", num, delta, Keep)
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				for range 250_000 {
+					if sum, version, _ := s.Add(root, "n", num, delta, Keep); sum != version*delta {
+						t.Errorf("Add returned %d with version %d", sum, version)
+						return
+					}
 				}
-			}
-		})
-		wg.Go(func() {
-			for range 500_000 {
-				if v, version := s.Get(root, "n"); v.Bits != version {
-					t.Errorf("Get returned %d with version %d", v.Bits, version)
-					return
+			})
+			wg.Go(func() {
+				for range 250_000 {
+					if v, version := s.Get(root, "n"); v.Bits != version*delta {
+						t.Errorf("Get returned %d with version %d", v.Bits, version)
+						return
+					}
 				}
-			}
-		})
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
+}
+
+// Two keys of the same hash are two keys.
+func TestKeysOfOneHash(t *testing.T) {
+	s, root := newTest(math.MaxInt, math.MaxInt)
+	s.Put(root, "a key", Cond{}, val("x"), Keep)
+	e, h := s.find(root, "a key")
+	tab := s.shard(h).table.Load()
+	assert.Same(t, e, tab.find(e.hash, "a key"))
+	assert.Same(t, e, tab.findIn(e.hash, "a ", "key"))
+	assert.Nil(t, tab.find(e.hash, "a bee"))
+	assert.Nil(t, tab.findIn(e.hash, "a ", "bee"))
+	assert.Nil(t, tab.findIn(e.hash, "b ", "key"))
 }
 
 func TestLongKeysInAScope(t *testing.T) {
