@@ -42,6 +42,7 @@ func WithPipelineContext(ctx context.Context, pc PipelineContext) context.Contex
 	n := &pipelineNode{Context: ctx}
 	n.scope = scopeOf(ctx)
 	n.scope.pipeline = &pc
+	n.state = n.scope.state()
 	return n
 }
 
@@ -153,6 +154,7 @@ func (s scope) state() *SharedState {
 type pipelineNode struct {
 	context.Context
 	scope scope
+	state *SharedState // of scope
 }
 
 func (n *pipelineNode) Value(key any) any {

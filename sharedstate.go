@@ -70,7 +70,7 @@ func viewOf(ctx context.Context) *kv.View {
 	case *callContext:
 		s = scope{pipeline: x.pipeline(), given: x}.state()
 	case *pipelineNode:
-		s = x.scope.state()
+		s = x.state
 	default:
 		s = scopeOf(ctx).state()
 	}
@@ -341,12 +341,18 @@ type Number interface {
 // returns unless somebody subtracts or sets. A sum that T cannot hold, or not finite, changes
 // nothing: [ErrOverflow].
 func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T, error) {
-	in, life, err := writing(ctx, string(k), ttl, kv.Keep)
-	if err != nil {
-		return 0, err
+	in, life, err := viewOf(ctx), kv.Keep, error(nil)
+	if in == nil || len(ttl) > 0 {
+		if in, life, err = writing(ctx, string(k), ttl, kv.Keep); err != nil {
+			return 0, err
+		}
 	}
-	sum, err := value.Add(in, string(k), delta, life)
-	return sum, stateErr(string(k), err)
+	num := value.ToBits(in.Store, delta)
+	sum, _, c := in.Add(string(k), num, life)
+	if c != kv.OK {
+		sum, err = value.AddAgain[T](in, string(k), num, life, c)
+	}
+	return value.ToNumber[T](sum), stateErr(string(k), err)
 }
 
 // TTL, positive, is how long a written value lives: at every instant before that, from the write on.

@@ -180,33 +180,6 @@ func (s *Store) NumBox(d Datum, n Num) *Box {
 	return s.NumBox(d, n)
 }
 
-// Get returns the value and the version of a key, version zero if it is absent.
-func (s *Store) Get(sc *Scope, key string) (v Value, version uint64) {
-	if e, _ := s.find(sc, key); e != nil {
-		v, version, ok := e.read(s)
-		if ok {
-			return v, version
-		}
-	}
-	return Value{}, 0
-}
-
-// Put writes v and returns its version.
-func (s *Store) Put(sc *Scope, key string, cond Cond, v Value, life Life) (version uint64, c Code) {
-	e, h := s.find(sc, key)
-	if e != nil && life <= 0 {
-		if version, c, done := s.putFast(e, cond, v, life); done {
-			return version, c
-		}
-	}
-	version, c = s.putSlow(sc, h, key, cond, v, life)
-	if c == Full { // perhaps of what has expired
-		s.reclaim()
-		version, c = s.putSlow(sc, h, key, cond, v, life)
-	}
-	return version, c
-}
-
 // putFast does a write that concerns nothing but its entry, if it is one.
 func (s *Store) putFast(e *entry, cond Cond, v Value, life Life) (version uint64, c Code, done bool) {
 	for n := 0; ; n++ {
@@ -336,24 +309,6 @@ func (s *Store) unlinkLocked(sh *shard, e *entry, w uint64) {
 	}
 	sh.removeLocked(e)
 	s.publishLocked(sh, e.key, Value{}, version)
-}
-
-// Add adds delta to a number; an absent key counts as zero. box is the store's box for
-// the type of the number.
-func (s *Store) Add(sc *Scope, key string, box *Box, delta uint64, life Life) (sum, version uint64, c Code) {
-	e, h := s.find(sc, key)
-	if e != nil && life == Keep {
-		var done bool
-		if sum, version, c, done = s.addFast(e, box, delta); done {
-			return sum, version, c
-		}
-	}
-	sum, version, c = s.addSlow(sc, h, key, box, delta, life)
-	if c == Full { // perhaps of what has expired
-		s.reclaim()
-		sum, version, c = s.addSlow(sc, h, key, box, delta, life)
-	}
-	return sum, version, c
 }
 
 // addFast does an addition that concerns nothing but its entry, if it is one.

@@ -32,7 +32,7 @@ func (s *Store) Keys(sc *Scope, prefix string) (keys []string) {
 // List yields the entries of sc that start with prefix, sorted, each as it is then.
 func (s *Store) List(sc *Scope, prefix string, yield func(Entry) bool) {
 	for _, key := range s.Keys(sc, prefix) {
-		v, version := s.Get(sc, key)
+		v, version, _ := s.outside(sc).Get(key)
 		if version != 0 && !yield(Entry{Key: key, Value: v, Version: version}) {
 			return
 		}

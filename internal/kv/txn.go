@@ -166,7 +166,7 @@ func (t *txn) useLocked(sc *Scope, key string) (*txnKey, Code) {
 	}
 	t.names += int64(len(full))
 	k := &txnKey{scope: sc, key: key}
-	k.stored, k.was = t.store.Get(sc, key)
+	k.stored, k.was, _ = t.store.outside(sc).Get(key)
 	k.value, k.version, k.top = k.stored, k.was, k.was
 	t.keys[full] = k
 	if !t.unchangedLocked(k) {
@@ -192,7 +192,7 @@ func (t *txn) unchangedLocked(last *txnKey) bool {
 	// time, so also when the last key was read.
 	for _, k := range t.keys {
 		if k != last {
-			if _, version := t.store.Get(k.scope, k.key); version != k.was {
+			if _, version, _ := t.store.outside(k.scope).Get(k.key); version != k.was {
 				return false
 			}
 		}
@@ -239,22 +239,21 @@ func (t *txn) put(sc *Scope, key string, cond Cond, v Value, life Life) (uint64,
 	return k.version, OK
 }
 
-func (t *txn) add(sc *Scope, key string, delta Value, life Life) (uint64, Code) {
+func (t *txn) add(sc *Scope, key string, delta Value, life Life) (sum, version uint64, c Code) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k, c := t.useLocked(sc, key)
 	if c != OK {
-		return 0, c
+		return 0, 0, c
 	}
 	old := Value{Box: delta.Box}
 	if k.version != 0 {
 		old = k.value
 	}
-	sum, c := old.plus(delta.Box, delta.Bits)
-	if c != OK {
-		return 0, c
+	if sum, c = old.plus(delta.Box, delta.Bits); c == OK {
+		c = t.writeLocked(sc, k, Value{Box: delta.Box, Bits: sum}, life)
 	}
-	return sum, t.writeLocked(sc, k, Value{Box: delta.Box, Bits: sum}, life)
+	return sum, k.version, c
 }
 
 func (t *txn) delete(sc *Scope, key string, cond Cond) Code {

@@ -10,6 +10,9 @@ type View struct {
 	txn   *txn // nil outside
 }
 
+// outside is the way through sc that is in no transaction.
+func (s *Store) outside(sc *Scope) *View { return &View{Store: s, Scope: sc} }
+
 // Open reports whether v leads to a store, and neither that nor its scope was closed.
 func (v *View) Open() bool { return v.Store != nil && !v.Scope.Closed() }
 
@@ -35,25 +38,53 @@ func (v *View) Get(key string) (Value, uint64, Code) {
 	if v.txn != nil {
 		return v.txn.get(v.Scope, key)
 	}
-	value, version := v.Store.Get(v.Scope, key)
-	return value, version, OK
+	if e, _ := v.Store.find(v.Scope, key); e != nil {
+		if value, version, ok := e.read(v.Store); ok {
+			return value, version, OK
+		}
+	}
+	return Value{}, 0, OK
 }
 
 // Put writes a value and returns its version.
-func (v *View) Put(key string, cond Cond, value Value, life Life) (uint64, Code) {
+func (v *View) Put(key string, cond Cond, value Value, life Life) (version uint64, c Code) {
 	if v.txn != nil {
 		return v.txn.put(v.Scope, key, cond, value, life)
 	}
-	return v.Store.Put(v.Scope, key, cond, value, life)
+	s := v.Store
+	e, h := s.find(v.Scope, key)
+	if e != nil && life <= 0 {
+		if version, c, done := s.putFast(e, cond, value, life); done {
+			return version, c
+		}
+	}
+	version, c = s.putSlow(v.Scope, h, key, cond, value, life)
+	if c == Full { // perhaps of what has expired
+		s.reclaim()
+		version, c = s.putSlow(v.Scope, h, key, cond, value, life)
+	}
+	return version, c
 }
 
-// Add adds delta to a number and returns the bits of the sum; an absent key counts as zero.
-func (v *View) Add(key string, delta Value, life Life) (sum uint64, c Code) {
+// Add adds delta to a number, which has the store's box for its type, and returns the bits of the sum
+// and its version. An absent key counts as zero.
+func (v *View) Add(key string, delta Value, life Life) (sum, version uint64, c Code) {
 	if v.txn != nil {
 		return v.txn.add(v.Scope, key, delta, life)
 	}
-	sum, _, c = v.Store.Add(v.Scope, key, delta.Box, delta.Bits, life)
-	return sum, c
+	s := v.Store
+	e, h := s.find(v.Scope, key)
+	if e != nil && life == Keep {
+		if sum, version, c, done := s.addFast(e, delta.Box, delta.Bits); done {
+			return sum, version, c
+		}
+	}
+	sum, version, c = s.addSlow(v.Scope, h, key, delta.Box, delta.Bits, life)
+	if c == Full { // perhaps of what has expired
+		s.reclaim()
+		sum, version, c = s.addSlow(v.Scope, h, key, delta.Box, delta.Bits, life)
+	}
+	return sum, version, c
 }
 
 // Delete removes a key. Without a condition an absent key is fine.

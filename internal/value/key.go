@@ -2,7 +2,6 @@ package value
 
 import (
 	"context"
-	"math"
 	"runtime"
 
 	"github.com/sluice-go/sluice/internal/kv"
@@ -52,23 +51,18 @@ func Update[T any](
 	return zero, kv.GivenUp
 }
 
-// Add adds delta to a number and returns the sum; an absent key counts as zero.
-func Add[T Number](in *kv.View, key string, delta T, life kv.Life) (T, error) {
-	num, _ := number(in.Store, &delta)
-	sum, c := in.Add(key, num, life)
+// AddAgain adds delta to a number, which has just ended with c, and returns the sum.
+func AddAgain[T Number](in *kv.View, key string, delta kv.Value, life kv.Life, c kv.Code) (sum uint64, err error) {
 	for c == kv.WrongType { // so is a restored number, until somebody writes it
 		if err := retype[T](in, key); err != nil {
 			return 0, err
 		}
-		sum, c = in.Add(key, num, life)
+		sum, _, c = in.Add(key, delta, life)
 	}
 	if c != kv.OK {
 		return 0, c
 	}
-	if T(1)/2 != 0 {
-		return T(math.Float64frombits(sum)), nil
-	}
-	return T(sum), nil
+	return sum, nil
 }
 
 // retype gives a restored value the type T, unless the key cannot be a T or be written.

@@ -12,6 +12,23 @@ type Number interface {
 	~int | ~int64 | ~uint64 | ~float64
 }
 
+// ToNumber is the number that the store keeps as bits.
+func ToNumber[T Number](bits uint64) T {
+	if T(1)/2 != 0 { // a floating point number
+		return T(math.Float64frombits(bits))
+	}
+	return T(bits)
+}
+
+// ToBits is what the store s holds of a number.
+func ToBits[T Number](s *kv.Store, v T) kv.Value {
+	if x, ok := any(v).(int64); ok { // most are
+		return kv.Value{Box: s.Std[kv.Int64], Bits: uint64(x)}
+	}
+	n, _ := number(s, &v)
+	return n
+}
+
 // number is what the store s holds of *p, if that is a number.
 func number[T any](s *kv.Store, p *T) (v kv.Value, ok bool) {
 	var n kv.Num
@@ -64,24 +81,7 @@ func toBitsNamed[T any](v T) uint64 {
 	}
 }
 
-// fromBits is the number that the store keeps as bits.
-func fromBits[T any](bits uint64) (v T) {
-	switch p := any(&v).(type) {
-	case *int:
-		*p = int(int64(bits))
-	case *int64:
-		*p = int64(bits)
-	case *uint64:
-		*p = bits
-	case *float64:
-		*p = math.Float64frombits(bits)
-	default:
-		return fromBitsNamed[T](bits)
-	}
-	return v
-}
-
-// fromBitsNamed is fromBits for defined types.
+// fromBitsNamed is the number of a defined type that the store keeps as bits.
 func fromBitsNamed[T any](bits uint64) (v T) {
 	switch r := reflect.ValueOf(&v).Elem(); r.Kind() {
 	case reflect.Uint64:

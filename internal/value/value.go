@@ -6,6 +6,7 @@ package value
 
 import (
 	"encoding/json"
+	"math"
 	"reflect"
 	"slices"
 
@@ -16,7 +17,7 @@ import (
 // datum is what the store holds of a value.
 type datum interface {
 	kv.Datum
-	load(bits uint64) any // the value as its owner may have it
+	load(v kv.Value) any // the value as its owner may have it
 	typeName() string
 }
 
@@ -70,10 +71,22 @@ func (e *Mismatch) Error() string { return e.why }
 func Decode[T any](v kv.Value) (out T, err error) {
 	switch d := v.Box.Datum.(type) {
 	case *cell[T]:
-		if d == nil {
-			return fromBits[T](v.Bits), nil
+		if d != nil {
+			return d.value(), nil
 		}
-		return d.value(), nil
+		switch p := any(&out).(type) { // a number
+		case *int:
+			*p = int(int64(v.Bits))
+		case *int64:
+			*p = int64(v.Bits)
+		case *uint64:
+			*p = v.Bits
+		case *float64:
+			*p = math.Float64frombits(v.Bits)
+		default:
+			out = fromBitsNamed[T](v.Bits)
+		}
+		return out, nil
 	case *restored:
 		return decodeJSON[T](d)
 	}
@@ -86,7 +99,7 @@ func Load(v kv.Value) any {
 	if v.Box == nil {
 		return nil
 	}
-	return v.Box.Datum.(datum).load(v.Bits)
+	return v.Box.Datum.(datum).load(v)
 }
 
 // Fits reports whether a T may replace old.
@@ -98,11 +111,9 @@ func (*cell[T]) Fits(old kv.Datum) bool {
 	return false
 }
 
-func (c *cell[T]) load(bits uint64) any {
-	if c == nil {
-		return fromBits[T](bits)
-	}
-	return c.value()
+func (*cell[T]) load(v kv.Value) any {
+	out, _ := Decode[T](v)
+	return out
 }
 
 func (*cell[T]) typeName() string { return reflect.TypeFor[T]().String() }
@@ -144,7 +155,7 @@ func isRestored(v kv.Value) bool {
 // Fits is never asked: only a snapshot writes restored values, and it asks nothing.
 func (*restored) Fits(kv.Datum) bool { return true }
 
-func (r *restored) load(uint64) any { return slices.Clone(r.data) }
+func (r *restored) load(kv.Value) any { return slices.Clone(r.data) }
 
 func (*restored) typeName() string { return "restored JSON" }
 
