@@ -39,10 +39,9 @@ type PipelineContext struct {
 // WithPipelineContext returns a context that carries pc. Calls made with it, and calls nested in
 // them, run on behalf of pc. Inside a tool they stay nested in the running call.
 func WithPipelineContext(ctx context.Context, pc PipelineContext) context.Context {
-	n := &pipelineNode{Context: ctx}
+	n := &pipelineNode{Context: ctx, state: pc.State}
 	n.scope = scopeOf(ctx)
 	n.scope.pipeline = &pc
-	n.state = n.scope.state()
 	return n
 }
 
@@ -154,7 +153,7 @@ func (s scope) state() *SharedState {
 type pipelineNode struct {
 	context.Context
 	scope scope
-	state *SharedState // of scope
+	state *SharedState // the pipeline's
 }
 
 func (n *pipelineNode) Value(key any) any {

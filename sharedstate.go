@@ -70,7 +70,9 @@ func viewOf(ctx context.Context) *kv.View {
 	case *callContext:
 		s = scope{pipeline: x.pipeline(), given: x}.state()
 	case *pipelineNode:
-		s = x.state
+		if s = x.state; s == nil {
+			s = x.scope.state()
+		}
 	default:
 		s = scopeOf(ctx).state()
 	}
