@@ -298,16 +298,13 @@ func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, er
 	if err != nil {
 		return nil, err
 	}
-	if a.at.Needs == nil {
-		return a.askFirst(ctx, c, w)
-	}
-	return a.come(ctx, c, w, &a.at, &noAnswers)
+	return a.askFirst(ctx, c, w)
 }
 
 // noAnswers is all there is to know of calls that all need the same.
 var noAnswers stage.Answers
 
-// askFirst is admit where has to be asked what an attempt needs.
+// askFirst is admit where it may have to be asked what an attempt needs.
 func (a *admission) askFirst(ctx context.Context, c *Call, w when) (*running, error) {
 	var q stage.Answers
 	x, w, err := a.answer(c, w, &q)

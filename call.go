@@ -184,9 +184,7 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 
 // resolve gives c the value that the tool gets, if it takes that, or says why c must not be
 // admitted whatever the gates say.
-//
-// The executor is open or not; so many of the calls around it run, and so many have been made so far
-// under the outermost of those, this one included.
+// So many of the calls around it run, and so many have been made under the outermost, this one included.
 func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bool, depth, calls int) error {
 	if p := inv.plan; !open || p.refuse != nil || depth > 0 || inv.pipeline.Priority != 0 || ctx == noContext {
 		if err := inv.barred(ctx, open, depth, calls); err != nil {

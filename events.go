@@ -311,10 +311,8 @@ func (e *Executor) count(t *callEvent, err error) {
 func (r *running) emitStarted(ctx context.Context, c *Call) {
 	inv := r.inv
 	t := inv.event(ToolStarted, r.Granted, inv.plan.single)
-	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt         // whatever else an interceptor has changed
-	if t.InputBytes, t.Queued = 0, inv.first.Queued(); t.By != "" { // which it was told before
-		t.By = ""
-	}
+	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt  // whatever else an interceptor has changed
+	t.InputBytes, t.Queued, t.By = 0, inv.first.Queued(), "" // it may be the event that has told before
 	inv.emit(ctx, t)
 }
 

@@ -49,8 +49,7 @@ const (
 	defaultDepth       = 32
 	defaultCalls       = 10_000
 	maxSize            = 1 << 30 // of these
-	// nestedWait bounds the wait of a nested call that has no bound of its own: what it
-	// waits for may be held by whoever waits for it.
+	// nestedWait bounds the wait of a nested call that has no bound: who waits for it may hold what it needs.
 	nestedWait = time.Minute
 )
 
@@ -307,7 +306,7 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 		f.set(&answer{err: err})
 		return f
 	}
-	open := e.countIn()
+	open := e.census.Enter()
 	if len(e.outer) > 0 {
 		go e.invokeFor(f, ctx, r)
 		return f
@@ -523,9 +522,6 @@ func (x *submission) finish(res Result, err error) {
 	}
 	e.end(ctx, &x.inv, &a.res, &a.err)
 }
-
-// countIn counts a call in, and reports whether the executor is open.
-func (e *Executor) countIn() bool { return e.census.Enter() }
 
 // countOut counts it out.
 func (e *Executor) countOut() {

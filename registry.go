@@ -582,7 +582,7 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 		return e.missing(name)
 	}
 	defer e.countOut()
-	if !e.countIn() { // nothing is made that nobody would take back
+	if !e.census.Enter() { // nothing is made that nobody would take back
 		return e.refusing(t, ErrClosed, nil)
 	}
 	var over <-chan struct{}

@@ -66,14 +66,9 @@ func StateFrom(ctx context.Context) *SharedState { return scopeOf(ctx).state() }
 // viewOf is StateFrom for an operation on a key; nil if there is none, or it was closed.
 func viewOf(ctx context.Context) *kv.View {
 	var s *SharedState
-	switch x := ctx.(type) { // most contexts are the library's own
-	case *callContext:
-		s = scope{pipeline: x.pipeline(), given: x}.state()
-	case *pipelineNode:
-		if s = x.state; s == nil {
-			s = x.scope.state()
-		}
-	default:
+	if x, ok := ctx.(*pipelineNode); ok && x.state != nil { // most contexts are the library's own
+		s = x.state
+	} else {
 		s = scopeOf(ctx).state()
 	}
 	if s == nil || !s.view.Open() {
@@ -81,9 +76,6 @@ func viewOf(ctx context.Context) *kv.View {
 	}
 	return &s.view
 }
-
-// noView is why there is no view for a key.
-func noView(ctx context.Context, key string) error { return StateFrom(ctx).check(key) }
 
 // check returns an error if s was closed, or not made by NewSharedState.
 func (s *SharedState) check(key string) error {
@@ -268,7 +260,7 @@ type Key[T any] string
 func (k Key[T]) Get(ctx context.Context) (v T, version uint64, err error) {
 	in := viewOf(ctx)
 	if in == nil {
-		return v, 0, noView(ctx, string(k))
+		return v, 0, StateFrom(ctx).check(string(k))
 	}
 	stored, version, c := in.Get(string(k))
 	switch {
@@ -329,7 +321,7 @@ func (k Key[T]) CompareAndDelete(ctx context.Context, was uint64) error {
 func (k Key[T]) remove(ctx context.Context, cond kv.Cond) error {
 	in := viewOf(ctx)
 	if in == nil {
-		return noView(ctx, string(k))
+		return StateFrom(ctx).check(string(k))
 	}
 	return stateErr(string(k), in.Delete(string(k), cond).Err())
 }
@@ -343,11 +335,9 @@ type Number interface {
 // returns unless somebody subtracts or sets. A sum that T cannot hold, or not finite, changes
 // nothing: [ErrOverflow].
 func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T, error) {
-	in, life, err := viewOf(ctx), kv.Keep, error(nil)
-	if in == nil || len(ttl) > 0 {
-		if in, life, err = writing(ctx, string(k), ttl, kv.Keep); err != nil {
-			return 0, err
-		}
+	in, life, err := writing(ctx, string(k), ttl, kv.Keep)
+	if err != nil {
+		return 0, err
 	}
 	num := value.ToBits(in.Store, delta)
 	sum, _, c := in.Add(string(k), num, life)
@@ -365,7 +355,7 @@ type TTL time.Duration
 func writing(ctx context.Context, key string, ttl []TTL, otherwise kv.Life) (*kv.View, kv.Life, error) {
 	in := viewOf(ctx)
 	if in == nil {
-		return nil, otherwise, noView(ctx, key)
+		return nil, otherwise, StateFrom(ctx).check(key)
 	}
 	for _, d := range ttl {
 		if otherwise = kv.Life(d); d <= 0 {
@@ -385,16 +375,13 @@ var (
 	ErrNoState   = errors.New("no state")   // none, or closed
 )
 
-// errNotText is the reason of a write to a key that no snapshot could hold.
-var errNotText = errors.New("not UTF-8: a key must be")
-
 // reasons is why an operation of the store ended as it did.
 var reasons = [...]error{
 	kv.Conflict:  ErrConflict,
 	kv.WrongType: ErrWrongType,
 	kv.Overflow:  ErrOverflow,
 	kv.Full:      ErrFull,
-	kv.NotText:   errNotText,
+	kv.NotText:   errors.New("not UTF-8: a key must be"), // else no snapshot could hold it
 	kv.Closed:    ErrNoState,
 	kv.Again:     ErrConflict,
 	kv.Over:      ErrNoState,
