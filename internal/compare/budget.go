@@ -2,127 +2,225 @@ package compare
 
 import "slices"
 
-// Budget is how much one contestant may need, measured against another of the same run.
+// Budget is one line of the table that the report begins with: a piece of work, and the marks
+// that it has to reach.
 type Budget struct {
-	Row     string
-	Load    Load
-	Ours    string // contestant that is judged
-	Against string // contestant of the same row
-	// AgainstLoad is the load of the other side; zero means Load.
-	AgainstLoad Load
-	Most        float64 // ratio of times; zero means that there is only an aim
-	Stretch     float64 // the ratio to aim for; zero means none
-	MostAllocs  int     // of the judged contestant; -1 means not judged
+	Work  string
+	Marks []Mark
+	See   string // what measures it, where this report does not
 }
 
+// Quantity is what a mark is about.
+type Quantity uint8
+
+// The quantities.
 const (
-	fullCall = "whole call"
-	chained  = "chain: six compiled closures"
-	oneFunc  = "fused: all in one function"
-	byHand   = "gobreaker + x/time + x/sync"
-	byFail   = "failsafe-go, 3 policies"
+	Time       Quantity = iota // of Ours, divided by that of Against
+	Throughput                 // of Ours, divided by that of Against: at least Must
+	Allocs                     // of Ours
+	Bytes                      // of Ours
 )
 
-// Budgets are what this project holds itself to.
+// Mark is one figure of a budget.
+type Mark struct {
+	What     string // how the figure reads in the report
+	Quantity Quantity
+	Row      string
+	Load     Load
+	Ours     string // contestant that is judged
+	Minus    string // contestant whose time is taken off ours; empty means none
+	Against  string // contestant of the same row
+	// AgainstLoad is the load of the other side; zero means Load.
+	AgainstLoad Load
+	Most        bool    // whether there is a bound, Must
+	Must, Aim   float64 // no aim is zero; without both the mark is there for comparison
+}
+
+// must is m with a bound, and an aim unless it is zero.
+func (m Mark) must(bound, aim float64) Mark {
+	m.Most, m.Must, m.Aim = true, bound, aim
+	return m
+}
+
+// beside is the time of Invoke divided by that of another contestant.
+func beside(what, row string, l Load, against string) Mark {
+	return Mark{What: "time / " + what, Row: row, Load: l, Ours: byInvoke, Against: against}
+}
+
+// only is the time of a call as people configure it, without what minus takes by itself, divided
+// by that of a plain call.
+func only(name, minus string) Mark {
+	what := name + ": time / plain"
+	if minus != "" {
+		what = name + ": (time − " + minus + ") / plain"
+	}
+	return Mark{What: what, Row: configured, Load: alone, Ours: name, Minus: minus, Against: byInvoke}.must(1.5, 1.2)
+}
+
+// refusal are the marks of calls that are refused.
+func refusal(what, row string) []Mark {
+	return []Mark{
+		beside("floor, "+what, row, alone, fusedOne).must(3, 2),
+		beside("hand-made, "+what, row, alone, byHand).must(0.9, 0),
+		Mark{What: "allocations, " + what, Quantity: Allocs, Row: row, Load: alone, Ours: byInvoke}.must(0.3, 0),
+	}
+}
+
+// Budgets are what this project holds itself to. Hand-made is a stack of gobreaker, x/time and
+// x/sync.
 var Budgets = []Budget{
-	{Row: fullCall, Load: alone, Ours: "Invoke", Against: chained, Most: 1.3, MostAllocs: 0},
-	{Row: fullCall, Load: alone, Ours: "Invoke", Against: oneFunc, Stretch: 1.3, MostAllocs: 0},
-	{Row: fullCall, Load: alone, Ours: "Invoke", Against: byFail, Most: 0.25, Stretch: 0.15, MostAllocs: 0},
-	{Row: fullCall, Load: alone, Ours: "Invoke", Against: byHand, Most: 0.9, Stretch: 0.5, MostAllocs: 0},
-	{Row: fullCall, Load: hundred, Ours: "Invoke", Against: byHand, Most: 0.9, Stretch: 0.25, MostAllocs: 0},
-	{Row: fullCall, Load: hundred, Ours: "Invoke", Against: "Invoke", AgainstLoad: alone, Most: 1, MostAllocs: 0},
-	{Row: fullCall, Load: thousand, Ours: "Invoke", Against: "Invoke", AgainstLoad: alone, Most: 1, MostAllocs: 0},
-	{Row: fullCall, Load: alone, Ours: "Tool.Invoke (typed)", Against: byHand, Most: 0.9, MostAllocs: 2},
-	{Row: "whole call with an attempt timeout", Load: alone, Ours: "Invoke", Against: byHand + " + WithTimeout", Most: 0.4, MostAllocs: 2},
-	{Row: "whole call with an attempt timeout", Load: alone, Ours: "Invoke", Against: "failsafe-go, 3 policies and timeout", Stretch: 0.13, MostAllocs: 2},
-	{Row: "whole call refused", Load: alone, Ours: "Invoke", Against: "fused", Most: 1.3, MostAllocs: -1},
-	{Row: "whole call refused", Load: alone, Ours: "Invoke", Against: byFail, Stretch: 0.25, MostAllocs: -1},
-	{Row: "whole call that queued", Load: hundred, Ours: "Invoke", Against: byHand, Most: 1, Stretch: 0.7, MostAllocs: 0},
-	{Row: "admission of a queued call", Load: hundred, Ours: "admission machine, lock, channel", Against: "four levels, lock, channel", Most: 1.5, MostAllocs: 0},
-	{Row: "admission of a queued call", Load: thousand, Ours: "admission machine, lock, channel", Against: "four levels, lock, channel", Most: 1.5, MostAllocs: 0},
-	{Row: "rate: allow, one key", Load: alone, Ours: "its bucket, own clock and lock", Against: "x/time Limiter.Allow", Most: 0.5, MostAllocs: 0},
-	{Row: "rate: allow, 1e6 keys", Load: alone, Ours: "admission machine by key, lock, clock", Against: "sharded map", Most: 1.3, MostAllocs: 0},
-	{Row: "concurrency: acquire and release", Load: alone, Ours: "admission machine, lock, clock", Against: "x/sync semaphore", Most: 1, MostAllocs: 0},
-	{Row: "concurrency: limit 64", Load: hundred, Ours: "admission machine, lock, clock", Against: "channel with select", Most: 1, MostAllocs: 0},
-	{Row: "breaker: closed, success", Load: alone, Ours: "its machine, own clock and lock", Against: "gobreaker Execute", Most: 0.5, MostAllocs: 0},
-	{Row: "state: increment", Load: alone, Ours: "SharedState", Against: "sync.Map of atomics", Most: 1.5, MostAllocs: 0},
-	{Row: "state: get", Load: alone, Ours: "SharedState", Against: "sync.Map of atomics", Most: 1, MostAllocs: 0},
-	{Row: "state: increment", Load: hundred, Ours: "SharedState", Against: "sync.Map of atomics", Most: 2, MostAllocs: 0},
-	{Row: "slow calls: 10,000 at once", Load: Load{1, 2}, Ours: "Invoke, a goroutine each", Against: "goroutines that sleep", Most: 2, MostAllocs: -1},
-	{Row: "slow calls: 10,000 at once", Load: Load{1, 2}, Ours: "Submit", Against: "goroutines that sleep", Most: 2, MostAllocs: -1},
-	{Row: "asynchronous sink, drop mode", Load: Load{1, 2}, Ours: "AsyncSink", Against: "channel, select with default", Most: 2, MostAllocs: 0},
+	{Work: "whole call with a sink, 1 goroutine", Marks: []Mark{
+		beside("chain", wholeCall, alone, chained).must(1.3, 1.1),
+		beside("hand-made", wholeCall, alone, byHand).must(0.75, 0),
+		beside("failsafe-go", wholeCall, alone, byFail).must(0.2, 0),
+		Mark{What: "allocations", Quantity: Allocs, Row: wholeCall, Load: alone, Ours: byInvoke}.must(0, 0),
+		Mark{What: "bytes", Quantity: Bytes, Row: wholeCall, Load: alone, Ours: byInvoke}.must(80, 0),
+	}},
+	{Work: "the same as people configure it", Marks: []Mark{
+		only(withArgs, decoding),
+		only(withKeys, keyFunction),
+		only(withAround, ""),
+		only(withRatio, ""),
+		only(withOwnSink, secondSink),
+	}},
+	{Work: "whole call, many goroutines, 2 cores", Marks: []Mark{
+		beside("hand-made, 100 goroutines", wholeCall, hundred, byHand).must(0.5, 0.35),
+		beside("hand-made, 1,000 goroutines", wholeCall, thousand, byHand).must(0.5, 0.35),
+	}},
+	{Work: "independent tools, 64 goroutines", Marks: []Mark{
+		Mark{What: "throughput on 2 cores / on 1", Quantity: Throughput, Row: independent, Load: Load{64, 2}, Ours: byInvoke,
+			Against: byInvoke, AgainstLoad: Load{64, 1}}.must(1.5, 1.8),
+		{What: "the same of arithmetic, for comparison", Quantity: Throughput, Row: independent, Load: Load{64, 2}, Ours: arithmetic,
+			Against: arithmetic, AgainstLoad: Load{64, 1}},
+	}},
+	{Work: "typed call, 1 goroutine", Marks: []Mark{
+		Mark{What: "time / hand-made", Row: wholeCall, Load: alone, Ours: byTyped, Against: byHand}.must(0.9, 0.75),
+	}},
+	{Work: "refused call, 1 goroutine", Marks: slices.Concat(refusal("open breaker", refusedOpen), refusal("full limit", refusedFull))},
+	{Work: "with an attempt timeout, 1 goroutine", Marks: []Mark{
+		beside("hand-made", withTimeout, alone, byHand+" + WithTimeout").must(1.1, 0.8),
+		beside("failsafe-go", withTimeout, alone, byFail+" and timeout").must(0.35, 0),
+	}},
+	{Work: "queued call, 2 cores", Marks: []Mark{
+		beside("hand-made, 100 goroutines", queuedCall, hundred, byHand).must(1.6, 1),
+		beside("hand-made, 1,000 goroutines", queuedCall, thousand, byHand).must(1.6, 1),
+	}},
+	{Work: "queued admission, the machine", Marks: []Mark{
+		Mark{What: "time / floor, 100 goroutines", Row: queuedPart, Load: hundred, Ours: machinePart, Against: levelFloor}.must(1.8, 1.5),
+		Mark{What: "time / floor, 1,000 goroutines", Row: queuedPart, Load: thousand, Ours: machinePart, Against: levelFloor}.must(1.8, 1.5),
+	}},
+	{Work: "limit of 8, a tool of 1 µs, 2 cores", Marks: []Mark{
+		Mark{What: "throughput / hand-made, 64 goroutines", Quantity: Throughput, Row: binding, Load: Load{64, 2}, Ours: byInvoke, Against: byHand}.must(0.75, 1),
+		Mark{What: "throughput / hand-made, 512 goroutines", Quantity: Throughput, Row: binding, Load: Load{512, 2}, Ours: byInvoke, Against: byHand}.must(0.75, 1),
+	}},
+	{Work: "nested; submitted; keyed call through the lock", See: "`go run ./cmd/versus -rows nested,submit,keyed OLDER ../..`: time / an older state, ≤ 1, aim 0.7"},
+	{Work: "shared state, 1 goroutine", Marks: []Mark{
+		Mark{What: "get: time / sync.Map of atomics", Row: "state: get", Load: alone, Ours: "SharedState", Against: syncMap}.must(1.3, 1),
+		Mark{What: "increment: time / sync.Map of atomics", Row: "state: increment", Load: alone, Ours: "SharedState", Against: syncMap}.must(1.3, 1),
+	}},
+	{Work: "10,000 calls of 10 ms at once", Marks: []Mark{
+		Mark{What: "Invoke: time / goroutines that sleep", Row: slowAtOnce, Load: Load{1, 2}, Ours: slowInvoke, Against: sleepers}.must(2, 0),
+		Mark{What: "Submit: time / goroutines that sleep", Row: slowAtOnce, Load: Load{1, 2}, Ours: "Submit", Against: sleepers}.must(2, 0),
+	}},
 }
 
-// MemoryBudgets are the most bytes per key.
-var MemoryBudgets = map[string]float64{"SharedState": 120, "RateLimiter by key": 120}
-
-// Verdict is a budget with what was measured.
-type Verdict struct {
-	Budget
-	Ratio, Allocs float64
-	Measured      bool
+// Figure is a mark with what was measured.
+type Figure struct {
+	Mark
+	Got      float64
+	Measured bool
 }
 
-// Met says whether the budget was kept. Allocations are counted for the whole process, so
-// less than one in twenty operations is none.
-func (v Verdict) Met() bool {
-	return (v.Most == 0 || v.Ratio <= v.Most) && (v.MostAllocs < 0 || v.Allocs < float64(v.MostAllocs)+0.05)
+// Met says whether the bound was kept. Allocations are counted for the whole process, so less
+// than one in twenty operations is none.
+func (f Figure) Met() bool { return !f.Most || f.reaches(f.Must) }
+
+func (f Figure) reaches(x float64) bool {
+	switch f.Quantity {
+	case Throughput:
+		return f.Got >= x
+	case Allocs:
+		return f.Got < x+0.05
+	}
+	return f.Got <= x
 }
 
-// String is the verdict in words.
-func (v Verdict) String() string {
-	aimed := v.Stretch > 0 && v.Ratio <= v.Stretch
+// Verdict is what the report says of the figure; nothing of one that is there for comparison.
+func (f Figure) Verdict() string {
 	switch {
-	case !v.Measured:
+	case !f.Measured:
 		return "not measured"
-	case !v.Met():
+	case !f.Met():
 		return "missed"
-	case v.Most == 0 && aimed:
+	case f.Aim > 0 && f.reaches(f.Aim):
 		return "aim met"
-	case v.Most == 0:
-		return "above the aim"
-	case aimed:
-		return "met, aim too"
+	case f.Most:
+		return "met"
 	}
-	return "met"
+	return ""
 }
 
-// Judge holds the results against the budgets.
-func Judge(results []Result) []Verdict {
-	find := func(row string, l Load, name string) *Line {
-		for i := range results {
-			r := &results[i]
-			if r.Row.Name != row || r.Load != l {
-				continue
-			}
-			for j := range r.Lines {
-				if r.Lines[j].Name == name && r.Lines[j].Err == nil && len(r.Lines[j].Samples) > 0 {
-					return &r.Lines[j]
-				}
-			}
-		}
-		return nil
-	}
-	var out []Verdict
-	for _, b := range Budgets {
-		v := Verdict{Budget: b}
-		al := b.AgainstLoad
-		if al == (Load{}) {
-			al = b.Load
-		}
-		ours, other := find(b.Row, b.Load, b.Ours), find(b.Row, al, b.Against)
-		if ours != nil && other != nil {
-			v.Measured = true
-			v.Allocs = median(ours.allocs())
-			if al == b.Load {
-				v.Ratio = median(ratios(ours, other))
-			} else { // measured at different times: no pairs
-				v.Ratio = median(ours.times()) / median(other.times())
-			}
-		}
-		out = append(out, v)
+// Judge holds the results against the marks of b.
+func (b Budget) Judge(results []Result) []Figure {
+	var out []Figure
+	for _, m := range b.Marks {
+		out = append(out, m.figure(results))
 	}
 	return out
+}
+
+func (m Mark) figure(results []Result) Figure {
+	f := Figure{Mark: m}
+	ours := line(results, m.Row, m.Load, m.Ours)
+	if ours == nil {
+		return f
+	}
+	switch m.Quantity {
+	case Allocs:
+		f.Got, f.Measured = median(ours.allocs()), true
+		return f
+	case Bytes:
+		f.Got, f.Measured = median(ours.bytes()), true
+		return f
+	}
+	otherLoad := m.AgainstLoad
+	if otherLoad == (Load{}) {
+		otherLoad = m.Load
+	}
+	other := line(results, m.Row, otherLoad, m.Against)
+	minus := new(Line)
+	if m.Minus != "" {
+		minus = line(results, m.Row, m.Load, m.Minus)
+	}
+	if other == nil || minus == nil {
+		return f
+	}
+	f.Measured = true
+	if otherLoad == m.Load {
+		f.Got = median(ratios(ours, minus, other))
+	} else { // measured at different times: no pairs
+		f.Got = median(ours.times()) / median(other.times())
+	}
+	if m.Quantity == Throughput {
+		f.Got = 1 / f.Got
+	}
+	return f
+}
+
+// line is what a contestant needed, or nil.
+func line(results []Result, row string, l Load, name string) *Line {
+	for i := range results {
+		r := &results[i]
+		if r.Row.Name != row || r.Load != l {
+			continue
+		}
+		for j := range r.Lines {
+			if r.Lines[j].Name == name && r.Lines[j].Err == nil && len(r.Lines[j].Samples) > 0 {
+				return &r.Lines[j]
+			}
+		}
+	}
+	return nil
 }
 
 func (l *Line) times() []float64 { return pick(l.Samples, func(s Sample) float64 { return s.NS }) }
@@ -139,11 +237,15 @@ func pick(s []Sample, f func(Sample) float64) []float64 {
 	return out
 }
 
-// ratios are a's times by b's, round for round.
-func ratios(a, b *Line) []float64 {
+// ratios are a's times, less those of minus if it has any, by b's, round for round.
+func ratios(a, minus, b *Line) []float64 {
 	out := make([]float64, min(len(a.Samples), len(b.Samples)))
 	for i := range out {
-		out[i] = a.Samples[i].NS / b.Samples[i].NS
+		t := a.Samples[i].NS
+		if i < len(minus.Samples) {
+			t -= minus.Samples[i].NS
+		}
+		out[i] = t / b.Samples[i].NS
 	}
 	return out
 }

@@ -40,7 +40,7 @@ func TestSmoke_EveryBodyRuns(t *testing.T) {
 	}
 	r.Waiting = MeasureWaiting(r.Size, r.Options)
 	for _, w := range r.Waiting {
-		if w.Err != nil || len(w.Machines) != len(Topologies) || w.Heap <= 0 {
+		if w.Err != nil || len(w.Machines) != len(Topologies) {
 			t.Errorf("%d waiting: %+v", w.Calls, w)
 		}
 	}
@@ -232,6 +232,35 @@ func TestFloor_RateAndBreaker(t *testing.T) {
 	}
 }
 
+// floorSemaphore is fifoSlots with a lock of its own.
+type floorSemaphore struct {
+	mu    sync.Mutex
+	slots fifoSlots
+}
+
+func newFloorSemaphore(n int) *floorSemaphore {
+	return &floorSemaphore{slots: fifoSlots{limit: n}}
+}
+
+func (s *floorSemaphore) acquire(ctx context.Context) error {
+	s.mu.Lock()
+	w := s.slots.takeLocked()
+	s.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	return s.slots.wait(ctx, &s.mu, w)
+}
+
+func (s *floorSemaphore) release() {
+	s.mu.Lock()
+	w := s.slots.giveLocked()
+	s.mu.Unlock()
+	if w != nil {
+		w.ready <- struct{}{}
+	}
+}
+
 // TestFloor_QueueCancelledAfterTheGrant: who leaves the queue when the slot is already its
 // own passes it on.
 func TestFloor_QueueCancelledAfterTheGrant(t *testing.T) {
@@ -418,6 +447,51 @@ func TestQuantiles(t *testing.T) {
 	} {
 		if got := quantile(c.v, c.q); got != c.want {
 			t.Errorf("quantile(%v, %v) is %v, want %v", c.v, c.q, got, c.want)
+		}
+	}
+}
+
+// TestFigures: a time may be at most its bound, a throughput at least, and few enough allocations
+// are none.
+func TestFigures(t *testing.T) {
+	row := &Row{Name: "row"}
+	line := func(name string, ns ...float64) Line {
+		l := Line{Name: name}
+		for _, x := range ns {
+			l.Samples = append(l.Samples, Sample{NS: x, Allocs: 0.04, Bytes: 80})
+		}
+		return l
+	}
+	results := []Result{
+		{row, alone, []Line{line("a", 30, 50, 40), line("b", 10, 20, 10), line("extra", 10, 10, 10), line("none")}},
+		{row, hundred, []Line{line("a", 20, 20, 20)}},
+	}
+	at := func(q Quantity, ours, against string) Mark {
+		return Mark{Quantity: q, Row: "row", Load: alone, Ours: ours, Against: against}
+	}
+	less, cores := at(Time, "a", "b"), at(Throughput, "a", "a")
+	less.Minus, cores.AgainstLoad = "extra", hundred
+	for _, c := range []struct {
+		mark    Mark
+		got     float64
+		verdict string
+	}{
+		{at(Time, "a", "b").must(3, 2), 3, "met"},
+		{at(Time, "a", "b").must(2.9, 2), 3, "missed"},
+		{at(Time, "a", "b").must(4, 3), 3, "aim met"},
+		{at(Time, "a", "b"), 3, ""},
+		{less.must(3, 2), 2, "aim met"},
+		{at(Throughput, "b", "a").must(3, 4), 3, "met"},
+		{at(Throughput, "b", "a").must(3.1, 4), 3, "missed"},
+		{cores.must(0.5, 0), 0.5, "met"},
+		{at(Allocs, "a", "").must(0, 0), 0.04, "met"},
+		{at(Bytes, "a", "").must(79, 0), 80, "missed"},
+		{at(Time, "a", "none").must(3, 2), 0, "not measured"},
+		{at(Time, "a", "nobody").must(3, 2), 0, "not measured"},
+	} {
+		f := c.mark.figure(results)
+		if f.Got != c.got || f.Verdict() != c.verdict {
+			t.Errorf("%+v: got %v, %q, want %v, %q", c.mark, f.Got, f.Verdict(), c.got, c.verdict)
 		}
 	}
 }

@@ -67,6 +67,7 @@ var (
 type fused struct {
 	tools    atomic.Pointer[map[string]*floorTool]
 	sink     floorSink // nil sends no events
+	refuse   bool      // when all slots are taken, instead of waiting
 	timeout  time.Duration
 	interval int64 // nanoseconds per token
 	burst    int64 // nanoseconds that the rate may run ahead
@@ -150,6 +151,10 @@ func (x *fused) admit(ctx context.Context, now int64) error {
 	if full-now > x.burst-x.interval {
 		x.mu.Unlock()
 		return errFloorRate
+	}
+	if x.refuse && x.slots.used == x.slots.limit {
+		x.mu.Unlock()
+		return errFloorFull
 	}
 	w := x.slots.takeLocked()
 	x.full = full + x.interval

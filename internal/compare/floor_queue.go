@@ -123,35 +123,6 @@ func (l *waiterList) remove(w *waiter) {
 	w.list, w.prev, w.next = nil, nil, nil
 }
 
-// floorSemaphore is fifoSlots with a lock of its own.
-type floorSemaphore struct {
-	mu    sync.Mutex
-	slots fifoSlots
-}
-
-func newFloorSemaphore(n int) *floorSemaphore {
-	return &floorSemaphore{slots: fifoSlots{limit: n}}
-}
-
-func (s *floorSemaphore) acquire(ctx context.Context) error {
-	s.mu.Lock()
-	w := s.slots.takeLocked()
-	s.mu.Unlock()
-	if w == nil {
-		return nil
-	}
-	return s.slots.wait(ctx, &s.mu, w)
-}
-
-func (s *floorSemaphore) release() {
-	s.mu.Lock()
-	w := s.slots.giveLocked()
-	s.mu.Unlock()
-	if w != nil {
-		w.ready <- struct{}{}
-	}
-}
-
 // levelSemaphore has four levels, the higher first, and first in, first out inside one.
 //
 // It leaves out: ageing (a low level may starve), fairness between tenants, leaving the

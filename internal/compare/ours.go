@@ -2,7 +2,7 @@ package compare
 
 import (
 	"context"
-	"errors"
+	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -14,63 +14,56 @@ type discard struct{}
 func (discard) Enabled(sluice.EventKind) bool                   { return true }
 func (discard) Emit(ctx context.Context, e *sluice.Event) error { return nil }
 
-// gates are the four components of a full call, in the default configuration but for the
-// limits.
-type gates struct {
-	breaker  *sluice.CircuitBreaker
-	slots    *sluice.ConcurrencyLimiter
-	rate     *sluice.RateLimiter
-	priority *sluice.PriorityScheduler
-}
-
-func newGates(limit int) (g gates, err error) {
-	if g.breaker, err = sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{}); err != nil {
-		return g, err
-	}
-	g.slots, err = sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: limit}}})
-	if err != nil {
-		return g, err
-	}
-	g.rate, err = sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1e9, Per: time.Second}}})
-	if err != nil {
-		return g, err
-	}
-	g.priority, err = sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 10_000})
-	return g, err
-}
-
-// guarded is an executor with the four gates and the tool.
-type guarded struct {
-	gates
-	exec  *sluice.Executor
-	typed *sluice.Tool[Input, int]
-}
-
+// oursConfig is what differs from the default configuration.
 type oursConfig struct {
-	limit   int
-	sink    sluice.EventSink
-	timeout time.Duration
+	limit       int
+	refuse      bool // when the limit is full
+	sink        sluice.EventSink
+	timeout     time.Duration
+	cooperative bool
+	breaker     sluice.CircuitBreakerConfig
+	more        []sluice.Interceptor // before the breaker
+}
+
+// guarded is an executor with all four gates and the tool.
+type guarded struct {
+	breaker *sluice.CircuitBreaker
+	exec    *sluice.Executor
+	typed   *sluice.Tool[Input, int]
+}
+
+func newGates(c oursConfig) (gates []sluice.Interceptor, b *sluice.CircuitBreaker, err error) {
+	if b, err = sluice.NewCircuitBreaker(c.breaker); err != nil {
+		return nil, nil, err
+	}
+	slots, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
+		Limits: []sluice.Limit{{Max: c.limit, Refuse: c.refuse}}})
+	if err != nil {
+		return nil, nil, err
+	}
+	rate, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1e9, Per: time.Second}}})
+	if err != nil {
+		return nil, nil, err
+	}
+	priority, err := sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 10_000})
+	return append(slices.Clone(c.more), b, slots, rate, priority), b, err
 }
 
 func newGuarded(f toolFunc, c oursConfig) (*guarded, func(), error) {
-	g, err := newGates(c.limit)
+	gates, breaker, err := newGates(c)
 	if err != nil {
 		return nil, nil, err
 	}
 	reg := sluice.NewToolRegistry()
-	typed, err := sluice.Register(reg, sluice.Spec{Name: toolName}, f)
+	typed, err := sluice.Register(reg, sluice.Spec{Name: toolName, Policy: sluice.Policy{Cooperative: c.cooperative}}, f)
 	if err != nil {
 		return nil, nil, err
 	}
-	exec, err := sluice.NewExecutor(reg, sluice.Config{
-		Interceptors: []sluice.Interceptor{g.breaker, g.slots, g.rate, g.priority},
-		Sink:         c.sink,
-		Timeout:      c.timeout,
-	})
+	exec, err := sluice.NewExecutor(reg, sluice.Config{Interceptors: gates, Sink: c.sink, Timeout: c.timeout})
 	if err != nil {
 		return nil, nil, err
 	}
-	return &guarded{g, exec, typed}, func() { exec.Close(context.Background()) }, nil
+	return &guarded{breaker, exec, typed}, func() { exec.Close(context.Background()) }, nil
 }
 
 // request is built once, as a model's call is decoded once.
@@ -78,25 +71,32 @@ var request = sluice.Request{ID: "call_1", Tool: toolName, Input: input}
 
 // oursCall is exec.Invoke: the tool is found by its name.
 func oursCall(f toolFunc, c oursConfig) func(int) (Body, func(), error) {
+	return oursCallOf(context.Background(), request, f, c)
+}
+
+// oursCallOf is exec.Invoke of r on behalf of the run in ctx.
+func oursCallOf(ctx context.Context, r sluice.Request, f toolFunc, c oursConfig) func(int) (Body, func(), error) {
 	return func(int) (Body, func(), error) {
 		g, done, err := newGuarded(f, c)
 		if err != nil {
 			return nil, nil, err
 		}
-		ctx := context.Background()
-		return func(_, n int) error {
-			for range n {
-				r, err := g.exec.Invoke(ctx, request)
-				if err != nil {
-					return err
-				}
-				if r.Value != any(answer) {
-					return errWrong
-				}
-			}
-			return nil
-		}, done, nil
+		return func(_, n int) error { return invokes(ctx, g.exec, r, n) }, done, nil
 	}
+}
+
+// invokes is n calls of r that must give the answer.
+func invokes(ctx context.Context, e *sluice.Executor, r sluice.Request, n int) error {
+	for range n {
+		r, err := e.Invoke(ctx, r)
+		if err != nil {
+			return err
+		}
+		if r.Value != any(answer) {
+			return errWrong
+		}
+	}
+	return nil
 }
 
 // oursTyped is a typed handle's Invoke: values in, values out.
@@ -118,61 +118,57 @@ func oursRefused(c oursConfig) func(int) (Body, func(), error) {
 			return nil, nil, err
 		}
 		g.breaker.Trip(toolName)
-		ctx := context.Background()
-		return func(_, n int) error {
-			for range n {
-				_, err := g.exec.Invoke(ctx, request)
-				if !errors.Is(err, sluice.ErrBreakerOpen) {
-					return errWrong
-				}
-			}
-			return nil
-		}, done, nil
+		return invokeRefused(g.exec, sluice.ErrBreakerOpen), done, nil
 	}
 }
 
-// oursGate is exec.Invoke with one gate and no sink. A gate cannot be called without an
-// executor, so this is more than what the peers of its rows do: a whole call.
-func oursGate(make func() (sluice.Interceptor, error)) func(int) (Body, func(), error) {
+// oursFull is exec.Invoke while the only slot of a limit that refuses is taken.
+func oursFull(c oursConfig) func(int) (Body, func(), error) {
+	c.limit, c.refuse = 1, true
 	return func(int) (Body, func(), error) {
-		exec, err := gateExecutor(make, tool)
+		inside, leave := make(chan struct{}), make(chan struct{})
+		g, done, err := newGuarded(func(ctx context.Context, in Input) (int, error) {
+			close(inside)
+			<-leave
+			return answer, nil
+		}, c)
 		if err != nil {
 			return nil, nil, err
 		}
-		ctx := context.Background()
-		return func(_, n int) error {
-			for range n {
-				if _, err := exec.Invoke(ctx, request); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, func() { exec.Close(ctx) }, nil
+		holder := g.exec.Submit(context.Background(), request)
+		<-inside
+		return invokeRefused(g.exec, sluice.ErrSaturated), func() {
+			close(leave)
+			<-holder.Done()
+			done()
+		}, nil
 	}
 }
 
-func gateExecutor[In any](make func() (sluice.Interceptor, error), f func(context.Context, In) (int, error)) (*sluice.Executor, error) {
-	g, err := make()
-	if err != nil {
-		return nil, err
-	}
-	reg := sluice.NewToolRegistry()
-	if _, err := sluice.Register(reg, sluice.Spec{Name: toolName}, f); err != nil {
-		return nil, err
-	}
-	return sluice.NewExecutor(reg, sluice.Config{Interceptors: []sluice.Interceptor{g}})
+func invokeRefused(e *sluice.Executor, reason error) Body {
+	return refusedBody(func(ctx context.Context) (int, error) {
+		_, err := e.Invoke(ctx, request)
+		return 0, err
+	}, reason)
 }
 
 // keyedRate is an executor whose rate counts by the input, a string, after one call for
 // each of the inputs.
 func keyedRate(inputs []any) (*sluice.Executor, error) {
-	exec, err := gateExecutor(func() (sluice.Interceptor, error) {
-		return sluice.NewRateLimiter(sluice.RateLimiterConfig{
-			Scope:   sluice.ByKey("key", func(c sluice.Call) string { return c.Input.(string) }),
-			Rates:   []sluice.Rate{{N: 1e9}},
-			MaxKeys: len(inputs),
-		})
-	}, func(ctx context.Context, key string) (int, error) { return answer, nil })
+	rate, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{
+		Scope:   sluice.ByKey("key", func(c sluice.Call) string { return c.Input.(string) }),
+		Rates:   []sluice.Rate{{N: 1e9}},
+		MaxKeys: len(inputs),
+	})
+	if err != nil {
+		return nil, err
+	}
+	reg := sluice.NewToolRegistry()
+	_, err = sluice.Register(reg, sluice.Spec{Name: toolName}, func(ctx context.Context, key string) (int, error) { return tool(ctx, input) })
+	if err != nil {
+		return nil, err
+	}
+	exec, err := sluice.NewExecutor(reg, sluice.Config{Interceptors: []sluice.Interceptor{rate}})
 	if err != nil {
 		return nil, err
 	}

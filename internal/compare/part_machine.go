@@ -5,7 +5,6 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
-	"github.com/sluice-go/sluice/internal/bucket"
 )
 
 // newPlan is a tool of c.
@@ -72,41 +71,4 @@ func (s *machineSlots) release(t *admit.Ticket) {
 	if wake != nil {
 		wake.ready <- struct{}{}
 	}
-}
-
-// machineRates is the admission machine with one rate that counts by key, behind a lock.
-type machineRates struct {
-	mu    sync.Mutex
-	m     *admit.Machine
-	plan  *admit.Plan
-	class *admit.Class
-}
-
-func newMachineRates(keys int) (*machineRates, error) {
-	r, err := bucket.NewRate(1e9, second, 1e9)
-	return &machineRates{
-		m:     admit.NewMachine(admit.Policy{Ordered: true, Ageing: 8, Claim: 4, MaxQueue: 10_000, MaxPerTenant: 10_000}),
-		plan:  newPlan(1, admit.NewClient()),
-		class: &admit.Class{Name: "rate", Kind: admit.Tokens, Rate: &r, MaxKeys: keys},
-	}, err
-}
-
-// allow is a call that starts and ends at once.
-func (r *machineRates) allow(key string) bool {
-	now := clock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c := r.m.Cell(now, r.class, key)
-	if c == nil {
-		return false
-	}
-	t := r.m.Ticket()
-	t.Plan, t.Limit = r.plan, admit.Never
-	r.m.Add(t, c, 1)
-	if r.m.Arrive(now, t) != admit.Running {
-		return false
-	}
-	r.m.Finish(now, t, breaker.Success)
-	r.m.Free(t)
-	return true
 }

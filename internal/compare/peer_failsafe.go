@@ -15,6 +15,7 @@ import (
 type fail struct {
 	exec    failsafe.Executor[int]
 	breaker circuitbreaker.CircuitBreaker[int]
+	slots   bulkhead.Bulkhead[int]
 	run     func() (int, error)
 	// runWith is set where the tool needs the context that the timeout policy ends.
 	runWith func(failsafe.Execution[int]) (int, error)
@@ -23,16 +24,18 @@ type fail struct {
 // failConfig says what is around the three policies.
 type failConfig struct {
 	limit     int
+	refuse    bool // when all slots are taken, instead of waiting: the slots are asked for first
 	timeout   time.Duration
 	listeners bool
 }
 
 func newFail(f toolFunc, c failConfig) *fail {
-	x := &fail{breaker: failBreaker()}
-	policies := []failsafe.Policy[int]{
-		x.breaker,
-		ratelimiter.NewBursty[int](1e9, time.Second),
-		bulkhead.NewBuilder[int](uint(c.limit)).WithMaxWaitTime(time.Hour).Build(),
+	x := &fail{breaker: failBreaker(), slots: bulkhead.NewBuilder[int](uint(c.limit)).WithMaxWaitTime(time.Hour).Build()}
+	rate := ratelimiter.NewBursty[int](1e9, time.Second)
+	policies := []failsafe.Policy[int]{x.breaker, rate, x.slots}
+	if c.refuse {
+		x.slots = bulkhead.New[int](uint(c.limit))
+		policies = []failsafe.Policy[int]{x.slots, x.breaker, rate}
 	}
 	if c.timeout > 0 {
 		policies = append(policies, timeout.New[int](c.timeout))

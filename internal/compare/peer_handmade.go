@@ -2,6 +2,7 @@ package compare
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -17,9 +18,12 @@ type handmade struct {
 	rate    *rate.Limiter
 	breaker *gobreaker.CircuitBreaker[int]
 	timeout time.Duration
+	refuse  bool // when all slots are taken, instead of waiting
 	tool    toolFunc
 	run     func() (int, error) // the tool with the input of every call
 }
+
+var errHandmadeFull = errors.New("handmade: full")
 
 func newHandmade(f toolFunc, limit int) *handmade {
 	h := &handmade{
@@ -33,7 +37,11 @@ func newHandmade(f toolFunc, limit int) *handmade {
 }
 
 func (h *handmade) call(ctx context.Context) (int, error) {
-	if err := h.slots.Acquire(ctx, 1); err != nil {
+	if h.refuse {
+		if !h.slots.TryAcquire(1) {
+			return 0, errHandmadeFull
+		}
+	} else if err := h.slots.Acquire(ctx, 1); err != nil {
 		return 0, err
 	}
 	defer h.slots.Release(1)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,13 +34,13 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 	if r.Options.Smoke {
 		p("**A smoke run: every body ran a few times. The figures mean nothing.**\n")
 	}
+	r.writeBudgets(p)
+	r.writeWeights(p)
 	r.writeMachine(p)
-	p("\n## What makes the comparison fair\n")
+	p("\n## How it is measured\n")
 	for _, f := range Fairness {
 		p("- %s", f)
 	}
-	p("\nColumns: time, allocations and bytes are per operation, over all goroutines. *spread* is half the distance between the quartiles of the rounds. *Sluice / this* is the time of the first line of the table divided by the time of this line: below 1, Sluice is faster.\n")
-	r.writeBudgets(p)
 	section := ""
 	for i := range r.Results {
 		res := &r.Results[i]
@@ -56,7 +57,6 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 		res.write(p)
 	}
 	r.writeWaiting(p)
-	r.writeWeights(p)
 	_, err := w.Write(b.Bytes())
 	return err
 }
@@ -64,7 +64,7 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 type printer func(format string, a ...any)
 
 func (r Report) writeMachine(p printer) {
-	p("## Run\n")
+	p("\n## Run\n")
 	p("| | |\n|---|---|")
 	p("| date | %s, took %s |", r.Started.UTC().Format("2006-01-02 15:04 UTC"), r.Took.Round(time.Second))
 	p("| Go | %s %s/%s |", runtime.Version(), runtime.GOOS, runtime.GOARCH)
@@ -112,56 +112,62 @@ func processor() string {
 }
 
 func (r Report) writeBudgets(p printer) {
-	p("\n## Budgets\n")
-	p("What the project holds itself to, as ratios of times in this run.\n")
-	p("| work | load | judged | against | budget | aim | measured | allocs | |")
-	p("|---|---|---|---|--:|--:|--:|--:|---|")
-	for _, v := range Judge(r.Results) {
-		against := v.Against
-		if v.AgainstLoad != (Load{}) {
-			against += " with " + v.AgainstLoad.String()
+	p("What Sluice holds itself to, measured in this run. Time is divided by that of another contestant; hand-made is gobreaker, x/time and x/sync put together. Everything behind this table says how the figures came about.\n")
+	p("| | work | figure | measured | must | aim | |")
+	p("|--:|---|---|--:|--:|--:|---|")
+	for i, b := range Budgets {
+		number, work := strconv.Itoa(i+1), b.Work
+		if b.See != "" {
+			p("| %s | %s | %s | | | | elsewhere |", number, work, b.See)
 		}
-		most, aim := "", ""
-		if v.Most > 0 {
-			most = number(v.Most)
+		for _, f := range b.Judge(r.Results) {
+			must, aim := f.bounds()
+			p("| %s | %s | %s | %s | %s | %s | %s |", number, work, f.What, f.got(), must, aim, f.emphasis())
+			number, work = "", ""
 		}
-		if v.Stretch > 0 {
-			aim = number(v.Stretch)
-		}
-		if !v.Measured {
-			p("| %s | %s | %s | %s | %s | %s | | | not measured |", v.Row, v.Load, v.Ours, against, most, aim)
-			continue
-		}
-		verdict := v.String()
-		if !v.Met() {
-			verdict = "**" + verdict + "**"
-		}
-		p("| %s | %s | %s | %s | %s | %s | %s | %s | %s |",
-			v.Row, v.Load, v.Ours, against, most, aim, number(v.Ratio), allocs(v.Allocs), verdict)
 	}
-	for _, w := range r.Weights {
-		most, ok := MemoryBudgets[w.Name]
-		if !ok || w.Err != nil {
-			continue
-		}
-		verdict := "met"
-		if w.Bytes > most {
-			verdict = "**missed**"
-		}
-		p("| %s: bytes per key | | %s | | %s B | | %s B | | %s |", w.Section, w.Name, number(most), number(w.Bytes), verdict)
+}
+
+// bounds are how the bound and the aim stand in the report.
+func (f Figure) bounds() (must, aim string) {
+	sign := "≤ "
+	if f.Quantity == Throughput {
+		sign = "≥ "
 	}
-	for _, v := range queueVerdicts(r.Waiting) {
-		verdict := "met"
-		if v.got > v.most {
-			verdict = "**missed**"
-		}
-		p("| a long queue | %s | %s | %s | %s%s | | %s%s | | %s |", v.load, v.ours, v.against, number(v.most), v.unit, number(v.got), v.unit, verdict)
+	switch {
+	case f.Most && f.Must == 0:
+		must = "0"
+	case f.Most:
+		must = sign + number(f.Must)
 	}
+	if f.Aim > 0 {
+		aim = number(f.Aim)
+	}
+	return must, aim
+}
+
+func (f Figure) got() string {
+	switch {
+	case !f.Measured:
+		return ""
+	case f.Quantity == Allocs:
+		return allocs(f.Got)
+	case f.Quantity == Bytes:
+		return number(math.Round(f.Got))
+	}
+	return number(f.Got)
+}
+
+func (f Figure) emphasis() string {
+	if f.Measured && !f.Met() {
+		return "**" + f.Verdict() + "**"
+	}
+	return f.Verdict()
 }
 
 func (r *Result) write(p printer) {
 	p("\n%s:\n", r.Load)
-	p("| contestant | | ns/op | spread | allocs/op | B/op | Sluice / this |")
+	p("| contestant | | ns/op | spread | allocs/op | B/op | first / this |")
 	p("|---|---|--:|--:|--:|--:|--:|")
 	first := &r.Lines[0]
 	for i := range r.Lines {
@@ -172,11 +178,11 @@ func (r *Result) write(p printer) {
 		}
 		t := l.times()
 		ratio := ""
-		if i > 0 && first.Role == Ours && first.Err == nil {
-			ratio = number(median(ratios(first, l)))
+		if i > 0 && (first.Role == Ours || first.Role == Part) && first.Err == nil {
+			ratio = number(median(ratios(first, new(Line), l)))
 		}
-		p("| %s | %s | %s | ±%.0f %% | %s | %.0f | %s |", l.Name, l.Role, number(median(t)),
-			50*(quantile(t, 0.75)-quantile(t, 0.25))/max(median(t), 1e-9), allocs(median(l.allocs())), median(l.bytes()), ratio)
+		p("| %s | %s | %s | ±%.0f %% | %s | %s | %s |", l.Name, l.Role, number(median(t)),
+			50*(quantile(t, 0.75)-quantile(t, 0.25))/max(median(t), 1e-9), allocs(median(l.allocs())), number(math.Round(median(l.bytes()))), ratio)
 	}
 }
 
@@ -184,26 +190,28 @@ func (r Report) writeWeights(p printer) {
 	if len(r.Weights) == 0 {
 		return
 	}
-	p("\n## Memory per key\n\n%d keys; the bytes of the keys themselves are not counted. SharedState keeps a version and a lifetime for each.\n", r.Size.Keys)
-	p("| table | | | bytes per key |\n|---|---|---|--:|")
+	p("\n## Memory\n\nBytes of the heap and of stacks; those of the keys themselves are not counted. The shared state keeps a version and a lifetime for each key.\n")
+	p("| of each | | | entries | bytes each |\n|---|---|---|--:|--:|")
 	for _, w := range r.Weights {
 		if w.Err != nil {
-			p("| %s | %s | %s | %s |", w.Section, w.Name, w.Role, oneLine(w.Err))
+			p("| %s | %s | %s | %s | %s |", w.What, w.Name, w.Role, number(float64(w.Entries)), oneLine(w.Err))
 			continue
 		}
-		p("| %s | %s | %s | %.0f |", w.Section, w.Name, w.Role, w.Bytes)
+		p("| %s | %s | %s | %s | %s |", w.What, w.Name, w.Role, number(float64(w.Entries)), number(math.Round(w.Bytes)))
 	}
 }
 
-// WriteSummary writes the budgets as plain text, for a terminal.
+// WriteSummary writes the table as plain text, for a terminal.
 func (r Report) WriteSummary(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, v := range Judge(r.Results) {
-		if !v.Measured {
-			continue
+	for i, b := range Budgets {
+		for _, f := range b.Judge(r.Results) {
+			if !f.Measured {
+				continue
+			}
+			must, aim := f.bounds()
+			fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\t(%s)\t%s\n", i+1, b.Work, f.What, f.got(), must, aim, f.Verdict())
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s / %s\t%.2f\tof %.2f (%.2f)\t%s allocs\t%s\n",
-			v.Row, v.Load, v.Ours, v.Against, v.Ratio, v.Most, v.Stretch, allocs(v.Allocs), v)
 	}
 	return tw.Flush()
 }
@@ -213,7 +221,10 @@ func number(x float64) string {
 	switch {
 	case x >= 1000:
 		s := fmt.Sprintf("%.0f", x)
-		return s[:len(s)-3] + "," + s[len(s)-3:]
+		for i := len(s) - 3; i > 0; i -= 3 {
+			s = s[:i] + "," + s[i:]
+		}
+		return s
 	case x >= 100:
 		return fmt.Sprintf("%.0f", x)
 	case x >= 10:

@@ -1,6 +1,9 @@
 package compare
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Role is what a contestant is in a row.
 type Role uint8
@@ -71,14 +74,37 @@ var (
 	Smoke = Size{Keys: 2_000}
 )
 
+// Names that several rows, or a row and a budget, have in common.
+const (
+	wholeCall   = "whole call"
+	withTimeout = "whole call with an attempt timeout"
+	refusedOpen = "whole call refused by an open breaker"
+	refusedFull = "whole call refused by a full limit"
+	queuedCall  = "whole call that queued"
+	queuedPart  = "admission of a queued call"
+	configured  = "whole call, as people configure it"
+	independent = "whole calls of independent tools"
+	binding     = "whole call through a limit that binds"
+	slowAtOnce  = "slow calls: 10,000 at once"
+
+	byInvoke    = "Invoke"
+	byInvokeNil = "Invoke, nil sink"
+	byTyped     = "Tool.Invoke (typed)"
+	chained     = "chain: six compiled closures"
+	fusedOne    = "fused: all in one function"
+	byHand      = "gobreaker + x/time + x/sync"
+	byFail      = "failsafe-go, 3 policies"
+	machinePart = "admission machine, lock, channel"
+	levelFloor  = "four levels, lock, channel"
+	syncMap     = "sync.Map of atomics"
+	slowInvoke  = "Invoke, a goroutine each"
+	sleepers    = "goroutines that sleep"
+)
+
 // Rows returns all rows, in the order of the report.
 func Rows(s Size) []Row {
-	rows := callRows()
-	rows = append(rows, slowRows()...)
-	rows = append(rows, queueRows()...)
-	rows = append(rows, rateRows(s)...)
-	rows = append(rows, concurrencyRows()...)
-	rows = append(rows, breakerRows()...)
-	rows = append(rows, stateRows()...)
-	return append(rows, sinkRows()...)
+	return slices.Concat(
+		callRows(), configuredRows(), refusedRows(), queuedRows(), toolRows(), slowRows(), keyedRows(s),
+		admissionRows(), rateRows(), breakerRows(), sinkRows(),
+		stateRows())
 }

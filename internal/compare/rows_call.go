@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"github.com/failsafe-go/failsafe-go/circuitbreaker"
-	"github.com/sony/gobreaker/v2"
 )
 
 const (
@@ -80,34 +77,20 @@ func callRows() []Row {
 	return []Row{
 		{
 			Section: "The whole call",
-			Name:    "whole call",
-			Note:    "A tool that returns at once, through a registry, a breaker, a concurrency limit, a rate, a priority queue, panic capture and three events to a sink that drops them. No limit binds.",
+			Name:    wholeCall,
+			Note:    "A tool that returns at once, through a registry, a breaker, a concurrency limit, a rate, a priority queue, panic capture and three events to a sink that drops them. No limit binds. Hand-made, sentinel-golang and failsafe-go without listeners send no events: beside them stands Invoke with a nil sink, too.",
 			Loads:   []Load{alone, {1, 2}, hundred, thousand},
 			Contestants: []Contestant{
-				{"Invoke", Ours, oursCall(tool, oursConfig{limit: wide, sink: discard{}})},
-				{"Invoke, nil sink", Ours, oursCall(tool, oursConfig{limit: wide})},
-				{"Tool.Invoke (typed)", Ours, oursTyped(tool, oursConfig{limit: wide, sink: discard{}})},
-				{"fused: all in one function", Floor, fusedCall(tool, wide, dropSink{}, 0)},
-				{"chain: six compiled closures", Floor, func(int) (Body, func(), error) {
+				{byInvoke, Ours, oursCall(tool, oursConfig{limit: wide, sink: discard{}})},
+				{byInvokeNil, Ours, oursCall(tool, oursConfig{limit: wide})},
+				{byTyped, Ours, oursTyped(tool, oursConfig{limit: wide, sink: discard{}})},
+				{fusedOne, Floor, fusedCall(tool, wide, dropSink{}, 0)},
+				{chained, Floor, func(int) (Body, func(), error) {
 					return floorBody(newChain(tool, wide, dropSink{}).invoke), nil, nil
 				}},
-				{"fused, no registry, no events", Floor, func(int) (Body, func(), error) {
-					x := newFused(tool, wide, nil)
-					t := (*x.tools.Load())[toolName]
-					return floorBody(func(ctx context.Context, id, _ string, in any) (any, error) {
-						now := clock()
-						if err := x.admit(ctx, now); err != nil {
-							return nil, err
-						}
-						return x.call(ctx, t, id, in, now)
-					}), nil, nil
-				}},
-				{"the tool alone", Floor, func(int) (Body, func(), error) {
-					return callBody(func(ctx context.Context) (int, error) { return tool(ctx, input) }), nil, nil
-				}},
-				{"gobreaker + x/time + x/sync", Peer, handmadeCall(tool, wide, 0)},
-				{"failsafe-go, 3 policies", Peer, failCall(tool, failConfig{limit: wide})},
-				{"failsafe-go, 3 policies, 3 listeners", Peer, failCall(tool, failConfig{limit: wide, listeners: true})},
+				{byHand, Peer, handmadeCall(tool, wide, 0)},
+				{byFail, Peer, failCall(tool, failConfig{limit: wide})},
+				{byFail + ", 3 listeners", Peer, failCall(tool, failConfig{limit: wide, listeners: true})},
 				{"sentinel-golang, 3 rules", Peer, func(int) (Body, func(), error) {
 					call, err := newSentinel(tool, wide)
 					if err != nil {
@@ -115,63 +98,36 @@ func callRows() []Row {
 					}
 					return callBody(call), nil, nil
 				}},
-				{"hystrix-go", Peer, func(int) (Body, func(), error) {
+			},
+		},
+		{
+			Section: "The whole call",
+			Name:    withTimeout,
+			Note:    "The same with a timeout of a minute on the attempt. The tool does not look at its context. Invoke and hystrix-go answer when the time is up, whatever the tool does; the others, and Invoke of a tool that is declared cooperative, wait for the tool.",
+			Loads:   []Load{alone, hundred},
+			Contestants: []Contestant{
+				{byInvoke, Ours, oursCall(tool, oursConfig{limit: wide, sink: discard{}, timeout: longTimeout})},
+				{"Invoke, cooperative tool", Ours, oursCall(tool, oursConfig{limit: wide, sink: discard{}, timeout: longTimeout, cooperative: true})},
+				{byTyped, Ours, oursTyped(tool, oursConfig{limit: wide, sink: discard{}, timeout: longTimeout})},
+				{"fused, lazy deadline", Floor, fusedCall(tool, wide, dropSink{}, longTimeout)},
+				{byHand + " + WithTimeout", Peer, handmadeCall(tool, wide, longTimeout)},
+				{byFail + " and timeout", Peer, failCall(tool, failConfig{limit: wide, timeout: longTimeout})},
+				{"hystrix-go (no rate)", Peer, func(int) (Body, func(), error) {
 					return callBody(newHystrix(tool, "call", wide)), nil, nil
 				}},
 			},
 		},
 		{
 			Section: "The whole call",
-			Name:    "whole call with an attempt timeout",
-			Note:    "The same with a timeout of a minute on the attempt. The tool does not look at its context.",
-			Loads:   []Load{alone, hundred},
-			Contestants: []Contestant{
-				{"Invoke", Ours, oursCall(tool, oursConfig{limit: wide, sink: discard{}, timeout: longTimeout})},
-				{"Tool.Invoke (typed)", Ours, oursTyped(tool, oursConfig{limit: wide, sink: discard{}, timeout: longTimeout})},
-				{"fused, lazy deadline", Floor, fusedCall(tool, wide, dropSink{}, longTimeout)},
-				{"gobreaker + x/time + x/sync + WithTimeout", Peer, handmadeCall(tool, wide, longTimeout)},
-				{"failsafe-go, 3 policies and timeout", Peer, failCall(tool, failConfig{limit: wide, timeout: longTimeout})},
-			},
-		},
-		{
-			Section: "The whole call",
-			Name:    "whole call with an attempt timeout that the tool watches",
+			Name:    withTimeout + " that the tool watches",
 			Note:    "The same with a tool that asks its context for Done, so that a lazy deadline has to start its timer.",
 			Loads:   []Load{alone, hundred},
 			Contestants: []Contestant{
-				{"Invoke", Ours, oursCall(watchingTool, oursConfig{limit: wide, sink: discard{}, timeout: longTimeout})},
+				{byInvoke, Ours, oursCall(watchingTool, oursConfig{limit: wide, sink: discard{}, timeout: longTimeout})},
+				{"Invoke, cooperative tool", Ours, oursCall(watchingTool, oursConfig{limit: wide, sink: discard{}, timeout: longTimeout, cooperative: true})},
 				{"fused, lazy deadline", Floor, fusedCall(watchingTool, wide, dropSink{}, longTimeout)},
-				{"gobreaker + x/time + x/sync + WithTimeout", Peer, handmadeCall(watchingTool, wide, longTimeout)},
-				{"failsafe-go, 3 policies and timeout", Peer, failCall(watchingTool, failConfig{limit: wide, timeout: longTimeout})},
-			},
-		},
-		{
-			Section: "The whole call",
-			Name:    "whole call refused",
-			Note:    "The breaker is open. Sluice says which constraint refused and when to retry, and sends two events.",
-			Loads:   []Load{alone, hundred},
-			Contestants: []Contestant{
-				{"Invoke", Ours, oursRefused(oursConfig{limit: wide, sink: discard{}})},
-				{"Invoke, nil sink", Ours, oursRefused(oursConfig{limit: wide})},
-				{"fused", Floor, func(int) (Body, func(), error) {
-					x := newFused(tool, wide, dropSink{})
-					x.open = clock() + int64(time.Hour)
-					var in any = input
-					return refusedBody(func(ctx context.Context) (int, error) {
-						_, err := x.invoke(ctx, "call_1", toolName, in)
-						return 0, err
-					}, errFloorOpen), nil, nil
-				}},
-				{"gobreaker + x/time + x/sync", Peer, func(int) (Body, func(), error) {
-					h := newHandmade(tool, wide)
-					h.open()
-					return refusedBody(h.call, gobreaker.ErrOpenState), nil, nil
-				}},
-				{"failsafe-go, 3 policies", Peer, func(int) (Body, func(), error) {
-					x := newFail(tool, failConfig{limit: wide})
-					x.breaker.Open()
-					return refusedBody(x.call, circuitbreaker.ErrOpen), nil, nil
-				}},
+				{byHand + " + WithTimeout", Peer, handmadeCall(watchingTool, wide, longTimeout)},
+				{byFail + " and timeout", Peer, failCall(watchingTool, failConfig{limit: wide, timeout: longTimeout})},
 			},
 		},
 	}

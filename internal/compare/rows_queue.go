@@ -6,101 +6,86 @@ import (
 	"sync"
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
-	"github.com/sluice-go/sluice"
-	"golang.org/x/sync/semaphore"
 )
 
 // narrow is a limit that makes nearly all of a hundred goroutines queue, because the tool
 // yields while it holds its slot.
 const narrow = 4
 
-func queueRows() []Row {
-	return []Row{
-		{
-			Section: "The whole call",
-			Name:    "whole call that queued",
-			Note:    "Four slots, and a tool that lets others run while it holds one, so nearly every call waits for its slot.",
-			Loads:   []Load{hundred, thousand},
-			Contestants: []Contestant{
-				{"Invoke", Ours, oursCall(yieldingTool, oursConfig{limit: narrow, sink: discard{}})},
-				{"fused, first in first out", Floor, fusedCall(yieldingTool, narrow, dropSink{}, 0)},
-				{"gobreaker + x/time + x/sync", Peer, handmadeCall(yieldingTool, narrow, 0)},
-				{"failsafe-go, 3 policies", Peer, failCall(yieldingTool, failConfig{limit: narrow})},
-			},
+func queuedRows() []Row {
+	return []Row{{
+		Section: "The whole call",
+		Name:    queuedCall,
+		Note:    "Four slots, and a tool that lets others run while it holds one, so nearly every call waits for its slot.",
+		Loads:   []Load{hundred, thousand},
+		Contestants: []Contestant{
+			{byInvoke, Ours, oursCall(yieldingTool, oursConfig{limit: narrow, sink: discard{}})},
+			{byInvokeNil, Ours, oursCall(yieldingTool, oursConfig{limit: narrow})},
+			{"fused, first in first out", Floor, fusedCall(yieldingTool, narrow, dropSink{}, 0)},
+			{byHand, Peer, handmadeCall(yieldingTool, narrow, 0)},
+			{byFail, Peer, failCall(yieldingTool, failConfig{limit: narrow})},
 		},
-		{
-			Section: "Parts",
-			Name:    "admission of a queued call",
-			Note:    "One slot; each goroutine takes it and gives it back at once, so all others wait all the time. Workers have different priorities; semaphores that know none stand beside as a measure.",
-			Loads:   []Load{hundred, thousand},
-			Contestants: []Contestant{
-				{"Invoke: limit and scheduler, nil sink", Ours, oursQueued},
-				{"admission machine, lock, channel", Part, func(workers int) (Body, func(), error) {
-					s := newMachineSlots(1)
-					return queuedBody(workers, func(hold func()) func(int) error {
-						return func(worker int) error {
-							t := s.acquire(int8(worker % 9))
-							hold()
-							s.release(t)
-							return nil
+	}}
+}
+
+func admissionRows() []Row {
+	return []Row{{
+		Section: "Parts",
+		Name:    queuedPart,
+		Note:    "One slot; each goroutine takes it and gives it back at once, so all others wait all the time. Workers have different priorities: four in the floor, nine in the heap and the machine.",
+		Loads:   []Load{hundred, thousand},
+		Contestants: []Contestant{
+			{machinePart, Part, func(workers int) (Body, func(), error) {
+				s := newMachineSlots(1)
+				return queuedBody(workers, func(hold func()) func(int) error {
+					return func(worker int) error {
+						t := s.acquire(int8(worker % 9))
+						hold()
+						s.release(t)
+						return nil
+					}
+				}), nil, nil
+			}},
+			{levelFloor, Floor, func(workers int) (Body, func(), error) {
+				s := newLevelSemaphore(1)
+				return queuedBody(workers, func(hold func()) func(int) error {
+					return func(worker int) error {
+						s.acquire(worker % 4)
+						hold()
+						s.release()
+						return nil
+					}
+				}), nil, nil
+			}},
+			{"heap, lock, channel", Peer, func(workers int) (Body, func(), error) {
+				s := &heapSemaphore{free: 1}
+				return queuedBody(workers, func(hold func()) func(int) error {
+					return func(worker int) error {
+						s.acquire(worker % 9)
+						hold()
+						s.release()
+						return nil
+					}
+				}), nil, nil
+			}},
+			{"failsafe-go priority limiter", Peer, func(workers int) (Body, func(), error) {
+				l := adaptivelimiter.NewBuilder[int]().WithLimits(1, 1, 1).WithQueueing(1e5, 1e6).
+					BuildPrioritized(adaptivelimiter.NewPrioritizer())
+				ctx := context.Background()
+				return queuedBody(workers, func(hold func()) func(int) error {
+					return func(worker int) error {
+						p, err := l.AcquirePermitWithLevel(ctx, worker%500)
+						if err != nil {
+							return err
 						}
-					}), nil, nil
-				}},
-				{"four levels, lock, channel", Floor, func(workers int) (Body, func(), error) {
-					s := newLevelSemaphore(1)
-					return queuedBody(workers, func(hold func()) func(int) error {
-						return func(worker int) error {
-							s.acquire(worker % 4)
-							hold()
-							s.release()
-							return nil
-						}
-					}), nil, nil
-				}},
-				{"heap, lock, channel", Peer, func(workers int) (Body, func(), error) {
-					s := &heapSemaphore{free: 1}
-					return queuedBody(workers, func(hold func()) func(int) error {
-						return func(worker int) error {
-							s.acquire(worker % 9)
-							hold()
-							s.release()
-							return nil
-						}
-					}), nil, nil
-				}},
-				{"failsafe-go priority limiter", Peer, func(workers int) (Body, func(), error) {
-					l := adaptivelimiter.NewBuilder[int]().WithLimits(1, 1, 1).WithQueueing(1e5, 1e6).
-						BuildPrioritized(adaptivelimiter.NewPrioritizer())
-					ctx := context.Background()
-					return queuedBody(workers, func(hold func()) func(int) error {
-						return func(worker int) error {
-							p, err := l.AcquirePermitWithLevel(ctx, worker%500)
-							if err != nil {
-								return err
-							}
-							hold()
-							p.Record()
-							return nil
-						}
-					}), nil, nil
-				}},
-				{"x/sync semaphore (no priorities)", Peer, func(workers int) (Body, func(), error) {
-					s := semaphore.NewWeighted(1)
-					ctx := context.Background()
-					return queuedBody(workers, func(hold func()) func(int) error {
-						return func(worker int) error {
-							if err := s.Acquire(ctx, 1); err != nil {
-								return err
-							}
-							hold()
-							s.Release(1)
-							return nil
-						}
-					}), nil, nil
-				}},
-			},
+						hold()
+						p.Record()
+						return nil
+					}
+				}), nil, nil
+			}},
 		},
-	}
+	}}
 }
 
 // queuedBody is n slots taken and given back, each after waiting for it. Whoever holds a
@@ -117,38 +102,6 @@ func queuedBody(workers int, make func(hold func()) (once func(worker int) error
 		}
 		return nil
 	}
-}
-
-func oursQueued(workers int) (Body, func(), error) {
-	slots, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1}}})
-	if err != nil {
-		return nil, nil, err
-	}
-	priority, err := sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 10_000})
-	if err != nil {
-		return nil, nil, err
-	}
-	ctxs := make([]context.Context, 9)
-	for i := range ctxs {
-		ctxs[i] = sluice.WithPipelineContext(context.Background(),
-			sluice.PipelineContext{Priority: sluice.PriorityBatch + sluice.Priority(i)})
-	}
-	reg := sluice.NewToolRegistry()
-	exec, err := sluice.NewExecutor(reg, sluice.Config{Interceptors: []sluice.Interceptor{slots, priority}})
-	if err != nil {
-		return nil, nil, err
-	}
-	body := queuedBody(workers, func(hold func()) func(int) error {
-		_, err = sluice.Register(reg, sluice.Spec{Name: toolName}, func(context.Context, Input) (int, error) {
-			hold()
-			return answer, nil
-		})
-		return func(worker int) error {
-			_, err := exec.Invoke(ctxs[worker%len(ctxs)], request)
-			return err
-		}
-	})
-	return body, func() { exec.Close(context.Background()) }, err
 }
 
 // heapSemaphore is what one writes with package container/heap: waiters ordered by level,

@@ -18,7 +18,7 @@ func sinkRows() []Row {
 	return []Row{{
 		Section: "Parts",
 		Name:    "asynchronous sink, drop mode",
-		Note:    "The same event handed over to a goroutine that drops it, through a buffer of 1,000; what does not fit is counted and lost.",
+		Note:    "The same event handed over to a goroutine that drops it, through a buffer of 1,000; what does not fit is counted and lost. How much that is differs: the row says what handing over takes, not what delivering does.",
 		Loads:   []Load{alone, {1, 2}, hundred},
 		Contestants: []Contestant{
 			{"AsyncSink", Ours, func(int) (Body, func(), error) {

@@ -1,15 +1,11 @@
 package compare
 
 import (
-	"container/heap"
-	"context"
 	"fmt"
 	"runtime"
-	"slices"
 	"strconv"
 	"time"
 
-	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
@@ -20,8 +16,6 @@ import (
 type Waiting struct {
 	Calls    int
 	Machines []QueueCost // one for each of Topologies
-	Heap     float64     // nanoseconds to take the first out of container/heap and put one in
-	Submit   float64     // bytes of a call that waits through Submit
 	Err      error
 }
 
@@ -71,17 +65,6 @@ func MeasureWaiting(s Size, o Options) []Waiting {
 				Start: median(start) * float64(ops*rounds) / starts,
 				Moved: float64(after.Moved-before.Moved) / starts,
 			})
-		}
-		h := newLongHeap(n)
-		var times []float64
-		for range rounds {
-			times = append(times, timed(ops, h.popAndPush))
-		}
-		w.Heap = median(times)
-		if bytes, err := submitBytes(n); err != nil {
-			w.Err = err
-		} else {
-			w.Submit = bytes
 		}
 		out = append(out, w)
 		runtime.GC()
@@ -228,114 +211,18 @@ func (q *longQueue) check() error {
 	return nil
 }
 
-// longHeap is calls ordered by level, then arrival, as one writes it with container/heap.
-type longHeap struct {
-	waiterHeap
-	walk walk
-	seq  uint64
-}
-
-func newLongHeap(n int) *longHeap {
-	h := &longHeap{walk: walk{x: 1}}
-	for range n {
-		h.push(new(heapWaiter))
-	}
-	return h
-}
-
-func (h *longHeap) push(w *heapWaiter) {
-	h.seq++
-	w.level, w.seq = h.walk.next(queueLevels), h.seq
-	heap.Push(&h.waiterHeap, w)
-}
-
-func (h *longHeap) popAndPush() { h.push(heap.Pop(&h.waiterHeap).(*heapWaiter)) }
-
-// submitBytes is what each of n calls takes that wait through Submit, whose inputs are
-// there already.
-func submitBytes(n int) (float64, error) {
-	order, err := sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: n})
-	if err != nil {
-		return 0, err
-	}
-	rates, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Hour}}})
-	if err != nil {
-		return 0, err
-	}
-	reg := sluice.NewToolRegistry()
-	exec, err := sluice.NewExecutor(reg, sluice.Config{Interceptors: []sluice.Interceptor{rates, order}})
-	if err != nil {
-		return 0, err
-	}
-	ctx := context.Background()
-	defer exec.Close(ctx)
-	names := make([]string, queueTools)
-	for i := range names {
-		names[i] = "tool-" + strconv.Itoa(i)
-		if _, err := sluice.Register(reg, sluice.Spec{Name: names[i]}, tool); err != nil {
-			return 0, err
-		}
-	}
-	var ctxs []context.Context
-	for i := range queueTenants {
-		for p := range queueLevels {
-			ctxs = append(ctxs, sluice.WithPipelineContext(ctx, sluice.PipelineContext{
-				Tenant: "tenant-" + strconv.Itoa(i), Priority: sluice.PriorityBatch + sluice.Priority(p)}))
-		}
-	}
-	var in any = input
-	if _, err := exec.Invoke(ctx, sluice.Request{Tool: names[0], Input: in}); err != nil { // takes the only token
-		return 0, err
-	}
-	before := heapSize()
-	for i := range n {
-		exec.Submit(ctxs[i%len(ctxs)], sluice.Request{Tool: names[i/len(ctxs)%len(names)], Input: in})
-	}
-	each := float64(heapSize()-before) / float64(n)
-	if s := exec.Snapshot(); s.Queued != n {
-		return 0, fmt.Errorf("compare: %d of %d calls wait: %w", s.Queued, n, errWrong)
-	}
-	return each, nil
-}
-
-// queueVerdicts are the budgets of a long queue: one more than ten thousand times its
-// length costs a start little more, little beside a heap, and few bytes a call.
-func queueVerdicts(list []Waiting) (out []queueVerdict) {
-	if len(list) < 2 {
-		return nil
-	}
-	last := list[len(list)-1]
-	i := slices.IndexFunc(list, func(w Waiting) bool { return w.Calls == 10_000 })
-	if i < 0 {
-		i = 0
-	}
-	chain := func(w Waiting) float64 { return w.Machines[0].Start }
-	at := fmt.Sprintf("%d waiting", last.Calls)
-	return []queueVerdict{
-		{at, "a start, chain", fmt.Sprintf("the same with %d waiting", list[i].Calls), 3, chain(last) / chain(list[i]), ""},
-		{at, "a start, chain", "container/heap", 0.43, chain(last) / last.Heap, ""},
-		{at, "Submit", "", 400, last.Submit, " B"},
-	}
-}
-
-type queueVerdict struct {
-	load, ours, against string
-	most, got           float64
-	unit                string
-}
-
 func (r Report) writeWaiting(p printer) {
 	if len(r.Waiting) == 0 {
 		return
 	}
 	p("\n## A long queue\n")
-	p("Calls of 20 tools, 100 tenants and 5 levels: 10,000 lanes. *Leave* is a call that comes and gives up, *start* one that ends, the next that starts, and another that comes; both in nanoseconds of the admission machine, without a lock or a clock. *Moved* is how many lanes were moved for each start. *Chain* is slots of the tool, its type and all calls, *crossing* has slots of the tenant too, *rate* a rate. *Heap* is what taking the first of as many calls out of a container/heap ordered by level and arrival, and putting another in, needs: it knows no tenants and one limit. *Bytes* is what each call takes that waits through Submit, its id, its future and its place in the queue included; a goroutine that waits takes at least 2,500.\n")
+	p("Calls of 20 tools, 100 tenants and 5 levels: 10,000 lanes. *Leave* is a call that comes and gives up, *start* one that ends, the next that starts, and another that comes; both in nanoseconds of the admission machine, without a lock or a clock. *Moved* is how many lanes were moved for each start. *Chain* is slots of the tool, its type and all calls, *crossing* has slots of the tenant too, *rate* a rate.\n")
 	head, line := "| waiting |", "|--:|"
 	for _, t := range Topologies {
 		head += fmt.Sprintf(" %s: leave | start | moved |", t)
 		line += "--:|--:|--:|"
 	}
-	p("%s heap | bytes |\n%s--:|--:|", head, line)
+	p("%s\n%s", head, line)
 	for _, w := range r.Waiting {
 		if w.Err != nil {
 			p("| %d | %s |", w.Calls, oneLine(w.Err))
@@ -345,6 +232,6 @@ func (r Report) writeWaiting(p printer) {
 		for _, m := range w.Machines {
 			row += fmt.Sprintf(" %s | %s | %.2f |", number(m.Leave), number(m.Start), m.Moved)
 		}
-		p("%s %s | %.0f |", row, number(w.Heap), w.Submit)
+		p("%s", row)
 	}
 }
