@@ -49,8 +49,12 @@ bench: ## The library's own benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-compare
-bench-compare: ## Measure beside peers and floors, and write BENCHMARKS.md (10 minutes)
+bench-compare: ## Measure beside peers and floors, and write BENCHMARKS.md (6 minutes)
 	cd internal/compare && $(GO) run ./cmd/report -o ../../BENCHMARKS.md
+
+.PHONY: instructions
+instructions: ## Count the instructions of whole calls with valgrind
+	cd internal/compare && $(GO) run ./cmd/instructions
 
 .PHONY: lint
 lint: ## gofmt, go vet (32-bit too), staticcheck, go mod tidy
