@@ -133,7 +133,10 @@ type Figure struct {
 
 // Met says whether the bound was kept. Allocations are counted for the whole process, so less
 // than one in twenty operations is none.
-func (f Figure) Met() bool { return !f.Most || f.reaches(f.Must) }
+func (f Figure) Met() bool { return !f.noise() && (!f.Most || f.reaches(f.Must)) }
+
+// noise says whether what was to be taken off took longer than all, so that the figure says nothing.
+func (f Figure) noise() bool { return f.Minus != "" && f.Got <= 0 }
 
 func (f Figure) reaches(x float64) bool {
 	switch f.Quantity {
@@ -150,6 +153,8 @@ func (f Figure) Verdict() string {
 	switch {
 	case !f.Measured:
 		return "not measured"
+	case f.noise():
+		return "too noisy"
 	case !f.Met():
 		return "missed"
 	case f.Aim > 0 && f.reaches(f.Aim):

@@ -471,6 +471,8 @@ func TestFigures(t *testing.T) {
 	}
 	less, cores := at(Time, "a", "b"), at(Throughput, "a", "a")
 	less.Minus, cores.AgainstLoad = "extra", hundred
+	noisy := less
+	noisy.Ours, noisy.Minus = "b", "a"
 	for _, c := range []struct {
 		mark    Mark
 		got     float64
@@ -481,6 +483,7 @@ func TestFigures(t *testing.T) {
 		{at(Time, "a", "b").must(4, 3), 3, "aim met"},
 		{at(Time, "a", "b"), 3, ""},
 		{less.must(3, 2), 2, "aim met"},
+		{noisy.must(3, 2), -2, "too noisy"},
 		{at(Throughput, "b", "a").must(3, 4), 3, "met"},
 		{at(Throughput, "b", "a").must(3.1, 4), 3, "missed"},
 		{cores.must(0.5, 0), 0.5, "met"},
