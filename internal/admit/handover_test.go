@@ -67,8 +67,11 @@ func (s *side) state(w *twins) string {
 func TestHandOver_TheSameAsInTwoSteps(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	handed := 0
-	for n := range uint64(300) {
+	handed, worlds := 0, uint64(300)
+	if raceDetector { // which has nothing to find in one goroutine, and takes ten times as long
+		worlds = 12
+	}
+	for n := range worlds {
 		r := rand.New(rand.NewPCG(seed, n))
 		p := Policy{Ordered: r.IntN(4) > 0, Ageing: 1 + r.IntN(8), Claim: 1 + r.IntN(4), MaxQueue: 5 + r.IntN(40), MaxPerTenant: 20,
 			Shed: r.IntN(3) == 0, Standing: r.IntN(4) == 0, RefuseLate: r.IntN(4) == 0, Weights: map[string]int{"tenant 1": 3}}
@@ -110,7 +113,7 @@ func TestHandOver_TheSameAsInTwoSteps(t *testing.T) {
 		require.Equal(t, w.slow.state(w), w.fast.state(w))
 	}
 	t.Logf("%d calls were handed what they needed", handed)
-	require.Greater(t, handed, 1000)
+	require.Greater(t, handed, int(worlds)*10/3)
 }
 
 // countdown is a limiter of other code with so many tokens.
