@@ -493,15 +493,14 @@ func (a *admission) giveUp(ctx context.Context, inv *invocation, p **admit.Ticke
 // bound says what t, the ticket of c, is nested in, and for how long it may wait, but for its
 // caller's deadline.
 func (a *admission) bound(s *stage.Stage, t *admit.Ticket, c *Call, now int64) {
-	if up := cmp.Or(c.run, c.inv.parent.Load()); up != nil {
-		t.Parent = up.holder(s)
-	}
+	up := cmp.Or(c.run, c.inv.parent.Load())
+	t.Parent = up.holder(s)
 	switch {
 	case a.maxWait == NoWait:
 		t.AtOnce = true
 	case a.maxWait > 0:
 		t.Limit = now + int64(a.maxWait)
-	case t.Parent != nil:
+	case up.stillRunning() != nil: // also in a call of another domain
 		t.Limit = now + int64(nestedWait)
 	}
 }

@@ -410,7 +410,7 @@ func (x *frame) leave() {
 	}
 }
 
-// end takes x back when its call is over.
+// end takes x back when its call is over. That serves the next call unless somebody has found it.
 func (x *frame) end() {
 	w := x.call
 	if w.isKept() || w.space.given != nil && !w.space.given.part(over) {

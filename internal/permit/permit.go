@@ -32,7 +32,10 @@ const (
 // MaxHolds bounds how many streams hold an attempt open at once.
 const MaxHolds = 1000
 
-func over(w uint32) bool   { return w&(returned|judged) == returned|judged && w < oneCode }
+// over reports whether nobody needs what the attempt holds: its handler has returned, what that means is
+// known or given up, no code is inside and no stream holds it open.
+func over(w uint32) bool { return w&(returned|judged) == returned|judged && w < oneCode }
+
 func inside(w uint32) bool { return w%oneHold >= oneCode }
 
 // add adds d to the word, and answers what that makes it.
@@ -98,8 +101,8 @@ func (s *State) returning(isCode bool) int32 {
 	return returned
 }
 
-// Judge says that it is known what the outcome means, after Return. It answers whether somebody has waited for
-// that so far, and if so whether the attempt is over.
+// Judge says that it is known what the outcome means, after Return. It answers whether the attempt is over by
+// that, and whether somebody has waited for it so far; if not, it is not told.
 func (s *State) Judge() (isOver, inTime bool) {
 	for {
 		w := s.word.Load()

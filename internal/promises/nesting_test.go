@@ -288,6 +288,33 @@ func TestPromise09_CrossingLimitsDoNotDeadlock(t *testing.T) {
 	})
 }
 
+// A call nested in one of an executor that shares nothing with its own waits a minute too: who holds what
+// it needs may wait for its caller, which nobody can see.
+func TestPromise09_ANestedWaitInAnotherDomainIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(1))}))
+		b := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: interceptors(atMost(1))}))
+		inner := sluice.Must(sluice.Wrap(b, sluice.Spec{Name: "inner"}, func(_ context.Context, d time.Duration) (int, error) {
+			time.Sleep(d)
+			return 0, nil
+		}))
+		outer := sluice.Must(sluice.Wrap(a, sluice.Spec{Name: "outer"}, func(ctx context.Context, d time.Duration) (int, error) {
+			return inner(ctx, d)
+		}))
+		var all sync.WaitGroup
+		all.Go(func() { _, err := inner(t.Context(), time.Hour); assert.NoError(t, err) })
+		synctest.Wait()
+		start := time.Now()
+		all.Go(func() { _, err := inner(t.Context(), 0); assert.NoError(t, err, "this one is nested in nothing") })
+		_, err := outer(t.Context(), 0)
+		require.ErrorIs(t, err, sluice.ErrWaitTooLong)
+		require.Equal(t, time.Minute, time.Since(start))
+		all.Wait()
+		require.NoError(t, a.Close(t.Context()))
+		require.NoError(t, b.Close(t.Context()))
+	})
+}
+
 func TestPromise09_ChildThatOutlivesItsParentKeepsTheSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1))})
