@@ -433,8 +433,8 @@ func (x *frame) end() {
 	frames.Put(x)
 }
 
-// endUnseen is end where nobody has seen the attempt, which succeeded. The next call may well be of the same tool and run: what is said of
-// those stays.
+// endUnseen is end where nobody has seen the attempt, which succeeded. What is said of its tool and its
+// run stays: the next call may well be of the same.
 func (x *frame) endUnseen() {
 	w, t := x.call, &x.event
 	if w.loud {

@@ -233,8 +233,8 @@ func (m *Machine) Retire(w *Way) {
 // Take is [latch.Set.Take] of all that s says. It needs no lock.
 func (s *NeedSet) Take(now int64, p *Pass) bool { return len(s.latched) > 0 && s.latches.Take(now, p) }
 
-// Give is [latch.Set.Give], at the instant now, for a call that has held what it took for so long. It needs no lock. It
-// answers how much is left to End: all, if it is worth remembering how long that was, since the
+// Give is [latch.Set.Give], at the instant now, for a call that has held what it took for so long. It needs
+// no lock. It answers how much is left to End: all, if it is worth remembering how long that was, since the
 // estimates of waits are made of it.
 func (s *NeedSet) Give(now int64, p *Pass, held int64) (left int) {
 	if held >= worthBooking {
