@@ -182,9 +182,8 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 	return now, err
 }
 
-// resolve gives c the value that the tool gets, if it takes that, or says why c must not be
-// admitted whatever the gates say.
-// So many of the calls around it run, and so many have been made under the outermost, this one included.
+// resolve gives c the value that the tool gets, if it takes that, or says why c must not be admitted
+// whatever the gates say: depth calls run around it, the outermost of which has made so many calls.
 func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bool, depth, calls int) error {
 	if p := inv.plan; !open || p.refuse != nil || depth > 0 || inv.pipeline.Priority != 0 || ctx == noContext {
 		if err := inv.barred(ctx, open, depth, calls); err != nil {

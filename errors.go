@@ -193,7 +193,8 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 // refusedPlainly is refused at the instant now, without a cause. It leads to no call, so it is made some at a time.
 func (inv *invocation) refusedPlainly(now int64, reason error, by string, retry int64) *Error {
 	var e *Error
-	if x := inv.first.frame; x != nil && inv.plan.once { // else others may be at it
+	if x := inv.first; inv.plan.once && x.frame != nil { // else the call may be over, and its frame another's
+		x := x.frame
 		if len(x.errs) == 0 {
 			x.errs = make([]Error, callErrors)
 		}

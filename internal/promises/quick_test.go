@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -477,4 +478,31 @@ func stormOfRefusals(t *testing.T, c sluice.Config) {
 	require.Equal(t, uint64(refused.Load()), s.Failed)
 	require.NoError(t, e.Close(t.Context()))
 	t.Logf("%d ran, %d were refused", ran.Load(), refused.Load())
+}
+
+// An attempt that its interceptor has left behind may be refused just as the call ends: it is none of its
+// business in what frame that was made.
+func TestQuick_RefusedAsTheCallEnds(t *testing.T) {
+	b := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{}))
+	var left sync.WaitGroup
+	leaves := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			left.Go(func() {
+				_, err := next(ctx, c)
+				assert.ErrorIs(t, err, sluice.ErrRejected)
+			})
+			runtime.Gosched()
+			return sluice.Result{Value: 7}, nil
+		}
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{leaves, b}}))
+	tool := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x"}, func(_ context.Context, n int) (int, error) { return n, nil }))
+	require.NoError(t, b.Trip("x"))
+	for range 5_000 {
+		n, err := tool(t.Context(), 1)
+		require.NoError(t, err)
+		require.Equal(t, 7, n)
+	}
+	left.Wait()
+	require.NoError(t, exec.Close(t.Context()))
 }
