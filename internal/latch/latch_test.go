@@ -635,6 +635,18 @@ func TestTake_NobodyGetsInPastAShutBreaker(t *testing.T) {
 	}
 }
 
+// Where nothing is Last, breakers are looked at once slots are in doubt, and not before: between the two
+// all might be shut and the slots opened again. That time is too short for a storm to meet it.
+func TestTake_LooksAtBreakersInDoubt(t *testing.T) {
+	k, l, p := openBreaker(7), openSlots(0, 1), new(Pass)
+	s := setOf(k, l)
+	require.True(t, s.Take(0, p))
+	require.Equal(t, uint32(7), p.Generations[0])
+	p = new(Pass)
+	require.False(t, s.Take(0, p), "full")
+	require.Zero(t, *p, "it has looked before it was in doubt")
+}
+
 // world is what a lock guards: three latches of slots, a bucket, a breaker.
 type world struct {
 	t     *testing.T
