@@ -15,7 +15,7 @@ import (
 
 // snapshot is what Marshal writes and Restore reads.
 type snapshot struct {
-	Version uint64           `json:"version"` // no version given so far is higher
+	Version uint64           `json:"version"` // no version given before the snapshot began is higher
 	Keys    map[string]entry `json:"keys"`
 }
 
