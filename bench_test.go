@@ -24,7 +24,7 @@ func benchGates() []sluice.Interceptor {
 		sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1 << 20})),
 		sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1 << 20}}})),
 		sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1e12}}})),
-		sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{})),
+		sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 5})),
 	}
 }
 

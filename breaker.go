@@ -22,11 +22,10 @@ var ErrBreakerOpen = errors.New("breaker open")
 // CircuitBreaker stops calls to what keeps failing, and finds out when it works again. It is a
 // gate, see [ConcurrencyLimiter], and asked first: nobody waits at it.
 //
-// Closed, it opens after Failures in a row, or if Ratio of the calls that ended within Window
-// failed. Open, it refuses all for Cooldown, doubled at each opening without recovery, up to 8
-// Cooldowns and 2 min, or one longer Cooldown. Half-open, it lets Probes calls through: as many
-// successes close it, one failure opens it. Then for one Cooldown it lets Probes calls run at once,
-// and one more for each success. A result counts only in the state its call was admitted in;
+// Closed, it opens if Ratio of the results in Window failed, or Failures in a row. Open, it refuses
+// all for Cooldown, doubled at each opening without recovery up to 2 min, or one longer Cooldown.
+// Half-open, Probes calls start: as many successes close it, one failure opens it. Then for one Cooldown Probes calls run at
+// once, and one more for each success. A result counts only in the state its call was admitted in;
 // refusals and the caller's own cancellation never.
 type CircuitBreaker struct {
 	core gateCore
@@ -37,11 +36,11 @@ type CircuitBreaker struct {
 type CircuitBreakerConfig struct {
 	Name     string        // empty means "breaker"
 	Scope    Scope         // zero means ByTool
-	Failures int           // zero means 5, or off with Ratio
-	Ratio    float64       // of failures, up to 1; zero means off
-	MinCalls int           // before Ratio counts; zero means 20
-	Window   time.Duration // zero means 10 s
-	Cooldown time.Duration // zero means 30 s
+	Ratio    float64       // of failures, up to 1; zero means 0.5, or off with Failures
+	MinCalls int           // before Ratio counts; zero means 5
+	Window   time.Duration // zero means 30 s
+	Failures int           // in a row; zero means off
+	Cooldown time.Duration // zero means 5 s
 	Probes   int           // zero means 1
 	Lease    time.Duration // of a hung probe; zero means 1 min
 	MaxKeys  int           // as in Limit
@@ -50,10 +49,10 @@ type CircuitBreakerConfig struct {
 
 // BreakerPolicy is a tool's own breaker, see [CircuitBreakerConfig].
 type BreakerPolicy struct {
-	Failures int
 	Ratio    float64
 	MinCalls int
 	Window   time.Duration
+	Failures int
 	Cooldown time.Duration
 	Probes   int
 	Lease    time.Duration // zero means Policy.Timeout, else 1 min
@@ -112,7 +111,7 @@ func (c CircuitBreakerConfig) complete() (_ CircuitBreakerConfig, err error) {
 	if err := r.Complete(field); err != nil {
 		return c, err
 	}
-	c.Failures, c.MinCalls, c.Probes = r.Failures, r.MinCalls, r.Probes
+	c.Ratio, c.Failures, c.MinCalls, c.Probes = r.Ratio, r.Failures, r.MinCalls, r.Probes
 	c.Window, c.Cooldown, c.Lease = r.Window, r.Cooldown, r.Lease
 	return c, rules.Keys(field+".MaxKeys", &c.MaxKeys)
 }

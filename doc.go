@@ -61,9 +61,8 @@
 //     forgotten.
 //   - What is due happens first, whether its timer has fired or not: tokens, ends of pauses and
 //     of waits. So nobody who comes later is served before.
-//   - Intervals are half-open: a breaker is open in [opened, opened+Cooldown), a key lives in
-//     [set, set+ttl). A call may start at exactly arrival+MaxWait, and not at its context's
-//     deadline.
+//   - Intervals are half-open: a key lives in [set, set+ttl). A call may start at exactly
+//     arrival+MaxWait, and not at its context's deadline.
 //   - Code that is asked what an outcome means (Classify, methods of the error) keeps the slot for
 //     a second at most, and delays its own caller alone; breakers get the outcome whenever it comes.
 //   - A call whose code did not run spends no token. At every instant a rate stands where it would
@@ -71,7 +70,8 @@
 //     late report gives back only what time has not.
 //   - A report of use, however wrong, leaves a rate in debt for a day at most, or as long as its
 //     burst takes to refill; more is forgotten, and [RateLimitDebt] says so.
-//   - Only keys that remember nothing make room for others; failures in a row count for an hour.
+//   - Only keys that remember nothing but successes make room for others; failures in a row last
+//     an hour.
 //   - A throttle concerns the call that met it. It pauses nothing of its ancestors, and is neutral to
 //     their breakers and limits, whatever they make of the error; also if theirs wraps or equals it
 //     and asks for a pause itself.

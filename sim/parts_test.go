@@ -239,7 +239,7 @@ func TestBackend(t *testing.T) {
 func TestBreakerProtects(t *testing.T) {
 	c := Config{
 		Tools: []Tool{{
-			Spec:    sluice.Spec{Name: "work", Policy: sluice.Policy{Breaker: &sluice.BreakerPolicy{Cooldown: 10 * time.Second}}},
+			Spec:    sluice.Spec{Name: "work", Policy: sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 5, Cooldown: 10 * time.Second}}},
 			Service: Constant(10 * time.Millisecond),
 			Outages: []Outage{{From: time.Minute, For: time.Minute}},
 		}},
@@ -250,9 +250,13 @@ func TestBreakerProtects(t *testing.T) {
 	c.Tools[0].Spec.Policy.Breaker = nil
 	without := simulate(t, c)
 	t.Logf("failed %d with a breaker, %d without; opened %d times", r.All.Failed, without.All.Failed, r.Openings)
+	c.Tools[0].Spec.Policy.Breaker = &sluice.BreakerPolicy{}
+	ratio := simulate(t, c)
 	if r.Openings < 2 || r.All.Failed > without.All.Failed/100 {
 		t.Errorf("%d openings and %d failures of %d: want several, and less than 1%%", r.Openings, r.All.Failed, without.All.Failed)
 	}
+	// By default it opens once half of the results of the last 30 s are failures, 15 s after the backend died.
+	assert.Equal(t, []int64{4, 1510}, []int64{int64(ratio.Openings), int64(ratio.All.Failed)}, "openings and failures by default")
 }
 
 // TestSharedLimiter: a *rate.Limiter counts as a bucket of its limit and burst.

@@ -262,7 +262,15 @@ func TestATableShrinksAsItsKeysFallIdle(t *testing.T) {
 	at := w.m.Vacancy(r)
 	assert.Equal(t, 1500*ms, at, "there is room from %d on, when b is full", at)
 
-	b := circuit("breaker", breaker.Config{})
+	c := circuit("ratio", breaker.Config{})
+	c.MaxKeys = 1
+	w.at(4 * sec)
+	w.ended(w.arrive("succeeds", 4, "", part{c, "a", 1}), breaker.Success)
+	assert.Equal(t, w.now, w.m.Vacancy(c), "a success makes room")
+	w.ended(w.arrive("fails", 4, "", part{c, "a", 1}), breaker.Failure)
+	assert.Equal(t, 33*sec, w.m.Vacancy(c), "there is room when the tenth of the window that has the failure is out of it")
+
+	b := circuit("breaker", breaker.Config{Failures: 5})
 	b.MaxKeys = 1
 	w.ended(w.arrive("fails", 4, "", part{b, "a", 1}), breaker.Failure)
 	at = w.m.Vacancy(b)

@@ -46,7 +46,7 @@ type Breaker struct {
 	seed            uint64
 	openings        uint32 // numbers the jitter
 	gen             uint32
-	streak          uint32 // failures in a row
+	streak          uint32 // failures in a row, if they are to open it
 	running, allows int32  // while it recovers: calls that run, and that may
 	state           State
 	again           uint8 // openings since it was last closed and well, without the first
@@ -122,7 +122,7 @@ func (b *Breaker) IsClean(now int64) bool {
 // CountsUntil is the instant before which a success counts as one at the instant now does, Never if b does
 // not count them.
 func (b *Breaker) CountsUntil(now int64) int64 {
-	if b.cfg.Ratio == 0 {
+	if b.cfg.ratio() == 0 {
 		return Never
 	}
 	return edge(now, width(b.cfg.window()))
@@ -130,7 +130,7 @@ func (b *Breaker) CountsUntil(now int64) int64 {
 
 // Succeeded is Done at the instant now of so many calls that succeeded, while b is clean.
 func (b *Breaker) Succeeded(now, n int64) {
-	if b.cfg.Ratio > 0 && n > 0 {
+	if b.cfg.ratio() > 0 && n > 0 {
 		b.window.addSuccesses(now, b.cfg.window(), uint64(n))
 	}
 }
@@ -162,7 +162,7 @@ func (b *Breaker) count(now int64, o Outcome) bool {
 	switch o {
 	case Success:
 		b.streak = 0
-		if b.cfg.Ratio > 0 {
+		if b.cfg.ratio() > 0 {
 			b.window.add(now, b.cfg.window(), oneResult)
 		}
 		return false
@@ -171,8 +171,10 @@ func (b *Breaker) count(now int64, o Outcome) bool {
 			b.streak = 0 // so far apart is no row
 		}
 		b.last = now
-		b.streak = min(b.streak, math.MaxUint32-2) + 1
-		if b.cfg.Ratio > 0 {
+		if b.cfg.Failures > 0 {
+			b.streak = min(b.streak, math.MaxUint32-2) + 1
+		}
+		if b.cfg.ratio() > 0 {
 			b.window.add(now, b.cfg.window(), oneFailure)
 		}
 		// A success cannot raise the ratio, so only failures open.
@@ -189,7 +191,7 @@ func (b *Breaker) count(now int64, o Outcome) bool {
 func (b *Breaker) tooMany() bool {
 	n := b.window.results()
 	// The quotient, unlike Ratio times n, is exact for a Ratio written as a decimal.
-	return b.cfg.Ratio > 0 && n >= b.cfg.minCalls() && float64(b.window.failures())/float64(n) >= b.cfg.Ratio
+	return b.cfg.ratio() > 0 && n >= b.cfg.minCalls() && float64(b.window.failures())/float64(n) >= b.cfg.ratio()
 }
 
 // probed is Done while half-open; no permit of an open breaker exists.
@@ -299,14 +301,18 @@ func (b *Breaker) NextChange(now int64) int64 {
 }
 
 // IdleAt is the instant from which b may be forgotten, and made anew when it is asked for again,
-// if nothing happens: it is closed then and has nothing to remember, or nothing has happened for
-// so long (see Failures of Config) that it would not count any more. It is Never if b is tripped.
+// if nothing happens: it is closed then and has no failure to remember, or nothing has happened for
+// so long (see Failures of Config) that it would not count any more. Successes alone hold nobody
+// up, so they are forgotten. It is Never if b is tripped.
 // The caller knows that no call that holds a permit runs.
 func (b *Breaker) IdleAt() int64 {
 	since := b.last
 	switch b.state {
 	case Closed:
-		at := max(b.floor, b.until, b.window.emptyAt(b.cfg.window()))
+		at := max(b.floor, b.until)
+		if b.window.failures() > 0 {
+			at = max(at, b.window.emptyAt(b.cfg.window()))
+		}
 		if b.streak == 0 {
 			return at
 		}
@@ -321,13 +327,16 @@ func (b *Breaker) IdleAt() int64 {
 
 // Reconfigure replaces the configuration. The state stays, and what has begun (a cooldown, a
 // lease, a recovery) ends as it would have; thresholds count from the next result on. A new
-// Window or Ratio starts with nothing counted.
+// Window or Ratio, and Failures after a time without, start with nothing counted.
 func (b *Breaker) Reconfigure(now int64, c *Config) {
 	if c == nil {
 		c = &defaults
 	}
-	if c.window() != b.cfg.window() || c.Ratio != b.cfg.Ratio {
+	if c.window() != b.cfg.window() || c.ratio() != b.cfg.ratio() {
 		b.window.clear()
+	}
+	if c.Failures <= 0 {
+		b.streak = 0
 	}
 	b.cfg = c
 	// With fewer probes to succeed than have succeeded nobody would be let in to say so.

@@ -3,6 +3,7 @@ package breaker
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 	"unsafe"
 
@@ -126,6 +127,67 @@ func sec(ns int64) string {
 func TestDefaultsFailWaitProbeClosed(t *testing.T) {
 	begin(t, Config{}).
 		call(4, Failure).is(Closed).
+		call(1, Failure).is(Open).refused(5).
+		at(5).start("probe").is(HalfOpen).refused(65). // lease of one minute
+		end("probe", Success).is(Closed).
+		call(20, Success).is(Closed) // one at a time is never refused
+}
+
+// Half of at least five results of the last 30 s open it, however many failures there are in a row.
+func TestDefaultsAreARatio(t *testing.T) {
+	for name, run := range map[string]func(s *script){
+		"five of five": func(s *script) { s.call(4, Failure).is(Closed).call(1, Failure).is(Open) },
+		"five of ten":  func(s *script) { s.call(5, Success).call(4, Failure).is(Closed).call(1, Failure).is(Open) },
+		"four of nine": func(s *script) { s.call(5, Success).call(4, Failure).is(Closed).call(1, Success).is(Closed) },
+		"nine in a row of nineteen": func(s *script) {
+			s.call(10, Success).call(9, Failure).is(Closed).call(1, Failure).is(Open)
+		},
+		"three of five, the last a success": func(s *script) {
+			s.call(3, Failure).call(2, Success).is(Closed).call(1, Failure).is(Open)
+		},
+		"three of ten each time": func(s *script) {
+			for range 1000 {
+				s.call(7, Success).call(3, Failure).is(Closed)
+			}
+		},
+		"just within the window": func(s *script) {
+			s.call(4, Failure).at(29.999999999).call(1, Failure).is(Open)
+		},
+		"out of the window": func(s *script) {
+			s.call(4, Failure).at(30).call(4, Failure).is(Closed).call(1, Failure).is(Open)
+		},
+		"one tenth out of the window": func(s *script) {
+			s.call(2, Failure).at(3).call(2, Failure).at(30).call(2, Failure).is(Closed).
+				at(32.999999999).call(1, Failure).is(Open)
+		},
+		"successes go out of the window too": func(s *script) {
+			s.call(100, Success).at(29).call(4, Failure).is(Closed).at(30).call(1, Failure).is(Open)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { run(begin(t, Config{})) })
+	}
+}
+
+// The open time doubles with each opening without recovery, and recovery ends that.
+func TestDefaultOpenTimes(t *testing.T) {
+	s, at := begin(t, Config{}).call(5, Failure), 0.0
+	for _, d := range []float64{5, 10, 20, 40, 80, 120, 120} {
+		s.refused(at + d)
+		at += d
+		s.at(at).call(1, Failure).is(Open)
+	}
+	at += 120
+	s.refused(at).at(at).call(1, Success).is(Closed)        // recovering
+	s.at(at+4.999999999).call(4, Failure).is(Closed)        // the probe is not counted
+	s.call(1, Failure).is(Open).refused(at + 124.999999999) // not yet recovered
+	s.at(at+125).call(1, Success).is(Closed).at(at + 130)   // recovered
+	s.call(5, Failure).is(Open).refused(at + 135)           // from the beginning
+	s.at(at+135).call(1, Failure).is(Open).refused(at + 135 + 2*5)
+}
+
+func TestFailuresInARow(t *testing.T) {
+	begin(t, Config{Failures: 5, Cooldown: 30 * second}).
+		call(4, Failure).is(Closed).
 		call(1, Success).call(4, Failure).is(Closed). // a success ends the row
 		call(1, Failure).is(Open).refused(30).
 		at(30).start("probe").is(HalfOpen).refused(90). // lease of one minute
@@ -134,7 +196,7 @@ func TestDefaultsFailWaitProbeClosed(t *testing.T) {
 }
 
 func TestCascadingFailure(t *testing.T) {
-	s := begin(t, Config{Failures: 3, Probes: 4})
+	s := begin(t, Config{Failures: 3, Probes: 4, Cooldown: 30 * second})
 	ran, refused, failed := 0, 0, 0
 	for i := range 20 {
 		if ok, at := s.b.Ready(s.now); !ok {
@@ -166,7 +228,7 @@ func TestSuccessesThatClose(t *testing.T) {
 }
 
 func TestOneFailedProbeOpensAgain(t *testing.T) {
-	begin(t, Config{Failures: 1, Probes: 3}).call(1, Failure).
+	begin(t, Config{Failures: 1, Probes: 3, Cooldown: 30 * second}).call(1, Failure).
 		at(30).start("a").start("b").start("c").end("a", Success).
 		at(31).end("b", Failure).is(Open).refused(91). // twice as long
 		end("c", Success).is(Open).refused(91)
@@ -197,16 +259,16 @@ func TestRatio(t *testing.T) {
 		}},
 		{"just below the ratio", Config{Ratio: 0.3, MinCalls: 10}, func(s *script) { s.call(8, Success).call(3, Failure).is(Closed) }},
 		{"a row alone does not count", Config{Ratio: 0.9, MinCalls: 100}, func(s *script) { s.call(99, Failure).is(Closed) }},
-		{"both set", Config{Ratio: 0.9, MinCalls: 100, Failures: 3}, func(s *script) { s.call(3, Failure).is(Open) }},
+		{"both set", Config{Ratio: 0.9, MinCalls: 100, Failures: 3, Cooldown: 30 * second}, func(s *script) { s.call(3, Failure).is(Open) }},
 		{"a success never opens", Config{Ratio: 0.5, MinCalls: 4}, func(s *script) {
 			s.call(3, Failure).call(1, Success).is(Closed).call(1, Failure).is(Open)
 		}},
 		{"neutral is no result", Config{Ratio: 0.5, MinCalls: 4}, func(s *script) {
 			s.call(100, Neutral).call(3, Failure).call(100, Neutral).is(Closed).call(1, Failure).is(Open)
 		}},
-		{"within the window", Config{Ratio: 1, MinCalls: 2}, func(s *script) { s.call(1, Failure).at(9.999999999).call(1, Failure).is(Open) }},
-		{"out of the window", Config{Ratio: 1, MinCalls: 2}, func(s *script) { s.call(1, Failure).at(10).call(1, Failure).is(Closed) }},
-		{"one tenth falls out", Config{Ratio: 1, MinCalls: 3}, func(s *script) {
+		{"within the window", Config{Ratio: 1, MinCalls: 2, Window: 10 * second}, func(s *script) { s.call(1, Failure).at(9.999999999).call(1, Failure).is(Open) }},
+		{"out of the window", Config{Ratio: 1, MinCalls: 2, Window: 10 * second}, func(s *script) { s.call(1, Failure).at(10).call(1, Failure).is(Closed) }},
+		{"one tenth falls out", Config{Ratio: 1, MinCalls: 3, Window: 10 * second}, func(s *script) {
 			s.call(1, Failure).at(1).call(1, Failure).at(10).call(1, Failure).is(Closed).at(10.5).call(1, Failure).is(Open)
 		}},
 		{"a long pause empties it", Config{Ratio: 1, MinCalls: 2}, func(s *script) { s.call(1, Failure).at(1e6).call(1, Failure).is(Closed) }},
@@ -240,7 +302,7 @@ func TestOnlyTheProbesStart(t *testing.T) {
 }
 
 func TestResultsOfAnOlderState(t *testing.T) {
-	s := begin(t, Config{Failures: 2}).start("ok1").start("ok2").start("bad1").start("bad2").start("none").call(2, Failure).is(Open)
+	s := begin(t, Config{Failures: 2, Cooldown: 30 * second}).start("ok1").start("ok2").start("bad1").start("bad2").start("none").call(2, Failure).is(Open)
 	s.at(1).end("ok1", Success).is(Open).refused(30)
 	s.at(30).start("probe").is(HalfOpen)
 	s.end("ok2", Success).is(HalfOpen).refused(90)
@@ -305,7 +367,7 @@ func TestPromise16_NeutralIsNoResult(t *testing.T) {
 }
 
 func TestCancellationsAndRefusalsAreNeutral(t *testing.T) {
-	begin(t, Config{}).call(1000, Neutral).is(Closed).call(4, Failure).call(1000, Neutral).is(Closed)
+	begin(t, Config{}).call(1000, Neutral).is(Closed).call(4, Failure).call(1000, Neutral).is(Closed).call(1, Failure).is(Open)
 }
 
 func TestHangingProbe(t *testing.T) {
@@ -327,7 +389,7 @@ func TestLateResultsGiveNothingBackTwice(t *testing.T) {
 }
 
 func TestLateSuccessLowersWhatIsNeeded(t *testing.T) {
-	s := begin(t, Config{Failures: 1, Probes: 2, Lease: 5 * second}).call(1, Failure)
+	s := begin(t, Config{Failures: 1, Probes: 2, Lease: 5 * second, Cooldown: 30 * second}).call(1, Failure)
 	s.at(30).start("a").at(31).start("b").at(35).start("c")
 	s.end("a", Success)                       // late; b and c run, one is needed
 	s.refused(40)                             // b's lease ends at 36, but c runs
@@ -393,7 +455,7 @@ func TestPromise17_HungProbesDelayByOneLease(t *testing.T) {
 }
 
 func TestPromise17_RecoveryIsRamped(t *testing.T) {
-	s := begin(t, Config{Failures: 1}).call(1, Failure).at(30).call(1, Success).is(Closed)
+	s := begin(t, Config{Failures: 1, Cooldown: 30 * second}).call(1, Failure).at(30).call(1, Success).is(Closed)
 	for _, want := range []int{1, 2, 4, 8, 16, 32, 64} { // 100 callers keep asking
 		s.admits(100, want, "r").refused(60)
 		for i := range want {
@@ -410,14 +472,14 @@ func TestPromise17_RampStartsWithWhatTheProbesShowed(t *testing.T) {
 }
 
 func TestPromise17_OneCallerIsNeverRefusedByTheRamp(t *testing.T) {
-	s := begin(t, Config{}).call(5, Failure).at(30).call(1, Success).is(Closed)
+	s := begin(t, Config{Failures: 5, Cooldown: 30 * second}).call(5, Failure).at(30).call(1, Success).is(Closed)
 	for _, o := range []Outcome{Neutral, Failure, Failure, Success, Failure, Neutral, Failure, Failure} {
 		s.call(1, o).is(Closed)
 	}
 }
 
 func TestPromise17_HungCallsInTheRampEndWithIt(t *testing.T) {
-	begin(t, Config{Failures: 1}).call(1, Failure).at(30).call(1, Success).
+	begin(t, Config{Failures: 1, Cooldown: 30 * second}).call(1, Failure).at(30).call(1, Success).
 		start("hangs").refused(60).at(59).refused(60).at(60).admits(100, 100, "all").
 		end("hangs", Success).admits(100, 100, "more")
 }
@@ -430,24 +492,25 @@ func TestPromise17_FailuresDoNotWidenTheRamp(t *testing.T) {
 func TestOpenTimeDoubles(t *testing.T) {
 	s := begin(t, Config{Failures: 1, Cooldown: 10 * second}).call(1, Failure)
 	at := 0.0
-	for _, d := range []float64{10, 20, 40, 80, 80, 80} { // up to eight times
+	for _, d := range []float64{10, 20, 40, 80, 120, 120} { // up to two minutes
 		s.refused(at + d)
 		at += d
 		s.at(at).call(1, Failure).is(Open)
 	}
 	// A failure in the recovery counts as opening again ...
-	s.at(at+80).call(1, Success).is(Closed).at(at+89).call(1, Failure).refused(at + 169)
+	s.at(at+120).call(1, Success).is(Closed).at(at+129).call(1, Failure).refused(at + 249)
 	// ... and one after it does not.
-	s.at(at+169).call(1, Success).is(Closed).at(at+179).call(1, Failure).refused(at + 189)
+	s.at(at+249).call(1, Success).is(Closed).at(at+259).call(1, Failure).refused(at + 269)
 }
 
 func TestOpenTimeLimits(t *testing.T) {
 	for _, c := range []struct{ cooldown, n, want int64 }{
-		{second, 0, second}, {second, 3, 8 * second}, {second, 9, 8 * second},
+		{second, 0, second}, {second, 3, 8 * second}, {second, 6, 64 * second}, {second, 7, 120 * second}, {second, 99, 120 * second},
+		{1, 36, 1 << 36}, {1, 37, 120 * second}, // as soon as that is reached
 		{30 * second, 0, 30 * second}, {30 * second, 1, 60 * second}, {30 * second, 2, 120 * second}, {30 * second, 3, 120 * second},
 		{50 * second, 2, 120 * second},
 		{200 * second, 0, 200 * second}, {200 * second, 3, 200 * second},
-		{Never, 3, Never}, {0, 0, 30 * second},
+		{Never, 3, Never}, {0, 0, 5 * second},
 	} {
 		cfg := Config{Cooldown: c.cooldown}
 		if got := cfg.openFor(uint8(min(c.n, maxDoubled))); got != c.want {
@@ -485,7 +548,7 @@ func TestJitter(t *testing.T) {
 }
 
 func TestThrottle(t *testing.T) {
-	s := begin(t, Config{Failures: 2})
+	s := begin(t, Config{Failures: 2, Cooldown: 30 * second})
 	s.b.Throttle(0, 45*second)
 	s.call(1, Failure).is(Closed)           // a throttle opens nothing
 	s.call(1, Failure).is(Open).refused(45) // but is a floor
@@ -507,7 +570,7 @@ func TestThrottle(t *testing.T) {
 }
 
 func TestTripAndReset(t *testing.T) {
-	s := begin(t, Config{})
+	s := begin(t, Config{Failures: 5, Cooldown: 30 * second})
 	step := func(changed, want bool, st State) {
 		t.Helper()
 		assert.Equal(t, want, changed, "changed")
@@ -562,16 +625,19 @@ func TestIdle(t *testing.T) {
 		at   float64 // idle from here on
 	}{
 		{"new", Config{}, func(s *script) *script { return s }, 0},
-		{"successes", Config{}, func(s *script) *script { return s.call(9, Success) }, 0},
-		{"successes in the window", Config{Ratio: 0.5}, func(s *script) *script { return s.at(4.5).call(9, Success) }, 14},
-		{"a row of failures", Config{}, func(s *script) *script { return s.at(5).call(2, Failure) }, 3605},
-		{"long window", Config{Window: 7200 * second}, func(s *script) *script { return s.at(5).call(2, Failure) }, 7205},
-		{"open", Config{Failures: 1}, func(s *script) *script { return s.at(5).call(1, Failure) }, 3635},
-		{"half-open, hung", Config{Failures: 1}, func(s *script) *script { return s.call(1, Failure).at(30).start("p") }, 3690},
-		{"half-open, given back", Config{Failures: 1}, func(s *script) *script {
+		{"successes", Config{Failures: 5}, func(s *script) *script { return s.call(9, Success) }, 0},
+		{"failures in the window", Config{}, func(s *script) *script { return s.at(4.5).call(4, Failure) }, 33},
+		{"successes in the window", Config{}, func(s *script) *script { return s.at(4.5).call(9, Success) }, 0},
+		{"and one failure", Config{Window: 10 * second}, func(s *script) *script { return s.call(1, Failure).at(4.5).call(9, Success) }, 14},
+		{"which is over", Config{Window: 10 * second}, func(s *script) *script { return s.call(1, Failure).at(10).call(9, Success) }, 0},
+		{"a row of failures", Config{Failures: 5}, func(s *script) *script { return s.at(5).call(2, Failure) }, 3605},
+		{"long window", Config{Failures: 5, Window: 7200 * second}, func(s *script) *script { return s.at(5).call(2, Failure) }, 7205},
+		{"open", Config{Failures: 1, Cooldown: 30 * second}, func(s *script) *script { return s.at(5).call(1, Failure) }, 3635},
+		{"half-open, hung", Config{Failures: 1, Cooldown: 30 * second}, func(s *script) *script { return s.call(1, Failure).at(30).start("p") }, 3690},
+		{"half-open, given back", Config{Failures: 1, Cooldown: 30 * second}, func(s *script) *script {
 			return s.call(1, Failure).at(30).start("p").at(40).end("p", Neutral)
 		}, 3640},
-		{"recovering", Config{Failures: 1}, func(s *script) *script { return s.call(1, Failure).at(30).call(1, Success) }, 60},
+		{"recovering", Config{Failures: 1, Cooldown: 30 * second}, func(s *script) *script { return s.call(1, Failure).at(30).call(1, Success) }, 60},
 		{"throttled", Config{}, func(s *script) *script { s.b.Throttle(0, 77*second); return s }, 77},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -597,7 +663,13 @@ func TestReconfigure(t *testing.T) {
 	s.b.Reconfigure(s.now, &Config{Probes: 1, Lease: second}) // two have succeeded already
 	s.start("p").refused(6).end("p", Success).is(Closed)
 	s.b.Reconfigure(s.now, nil)
-	s.call(4, Failure).is(Closed).call(1, Failure).is(Open)
+	s.call(4, Failure).is(Closed).call(1, Failure).is(Open).refused(15) // while it recovered
+
+	s = begin(t, Config{Failures: 5}).call(4, Failure)
+	s.b.Reconfigure(0, nil)
+	s.call(1, Failure).is(Closed)
+	s.b.Reconfigure(0, &Config{Failures: 5})
+	s.call(4, Failure).is(Closed).call(1, Failure).is(Open) // there was a time without rows
 
 	s = begin(t, Config{Failures: 1, Probes: 4, Lease: second}).call(1, Failure).at(30).
 		start("a").at(30.25).start("b").start("c").at(30.5).start("d")
@@ -619,13 +691,13 @@ func TestPromise22_Validate(t *testing.T) {
 	}{
 		{Config{}, ""},
 		{Config{Failures: 1, Ratio: 1, MinCalls: 1, Window: 1, Cooldown: 1, Lease: 1, Probes: MaxProbes}, ""},
-		{Config{Failures: -1}, "sluice: CircuitBreakerConfig.Failures is -1: must be zero (5, or off if Ratio is set) or positive"},
-		{Config{Ratio: -0.1}, "sluice: CircuitBreakerConfig.Ratio is -0.1: must be zero (off) or at most 1"},
-		{Config{Ratio: 1.5}, "sluice: CircuitBreakerConfig.Ratio is 1.5: must be zero (off) or at most 1"},
-		{Config{Ratio: nan}, "sluice: CircuitBreakerConfig.Ratio is NaN: must be zero (off) or at most 1"},
-		{Config{MinCalls: -2}, "sluice: CircuitBreakerConfig.MinCalls is -2: must be zero (20) or positive"},
-		{Config{Window: -3}, "sluice: CircuitBreakerConfig.Window is -3ns: must be zero (10 s) or positive"},
-		{Config{Cooldown: -4}, "sluice: CircuitBreakerConfig.Cooldown is -4ns: must be zero (30 s) or positive"},
+		{Config{Failures: -1}, "sluice: CircuitBreakerConfig.Failures is -1: must be zero (off) or positive"},
+		{Config{Ratio: -0.1}, "sluice: CircuitBreakerConfig.Ratio is -0.1: must be zero (0.5, or off if Failures is set) or at most 1"},
+		{Config{Ratio: 1.5}, "sluice: CircuitBreakerConfig.Ratio is 1.5: must be zero (0.5, or off if Failures is set) or at most 1"},
+		{Config{Ratio: nan}, "sluice: CircuitBreakerConfig.Ratio is NaN: must be zero (0.5, or off if Failures is set) or at most 1"},
+		{Config{MinCalls: -2}, "sluice: CircuitBreakerConfig.MinCalls is -2: must be zero (5) or positive"},
+		{Config{Window: -3}, "sluice: CircuitBreakerConfig.Window is -3ns: must be zero (30 s) or positive"},
+		{Config{Cooldown: -4}, "sluice: CircuitBreakerConfig.Cooldown is -4ns: must be zero (5 s) or positive"},
 		{Config{Lease: -5}, "sluice: CircuitBreakerConfig.Lease is -5ns: must be zero (1 min) or positive"},
 		{Config{Probes: 1025}, "sluice: CircuitBreakerConfig.Probes is 1025: must be zero (1) or from 1 to 1024"},
 		{Config{Probes: -1}, "sluice: CircuitBreakerConfig.Probes is -1: must be zero (1) or from 1 to 1024"},
@@ -674,7 +746,7 @@ func TestTheEndOfTime(t *testing.T) {
 	p, _ := b.Take(5)
 	b.Done(5, p, Failure)
 	assert.Equal(t, Never-1, b.NextChange(5), "the cooldown ends at: only Trip is for ever")
-	b = New(&Config{Failures: 1, Lease: Never})
+	b = New(&Config{Failures: 1, Cooldown: 30 * second, Lease: Never})
 	p, _ = b.Take(5)
 	b.Done(5, p, Failure)
 	_, changed := b.Take(31 * second)
@@ -712,7 +784,7 @@ func TestNoAllocations(t *testing.T) {
 }
 
 func BenchmarkClosedSuccess(b *testing.B) {
-	for name, c := range map[string]Config{"row": {}, "ratio": {Ratio: 0.5}} {
+	for name, c := range map[string]Config{"row": {Failures: 5}, "ratio": {}} {
 		b.Run(name, func(b *testing.B) {
 			x := New(&c)
 			now := int64(0)
@@ -741,14 +813,14 @@ func BenchmarkOpenRefusal(b *testing.B) {
 
 // Many successes at once count as one after the other, in the same tenth of the window.
 func TestSucceeded(t *testing.T) {
-	for _, cfg := range []Config{{}, {Ratio: 0.5, MinCalls: 5}, {Ratio: 0.1, Window: 3}, {Ratio: 1, Failures: 2, Window: 7 * second}} {
+	for _, cfg := range []Config{{}, {Failures: 5}, {Ratio: 0.5, MinCalls: 5}, {Ratio: 0.1, MinCalls: 20, Window: 3}, {Ratio: 1, Failures: 2, Window: 7 * second}} {
 		one, many := begin(t, cfg), begin(t, cfg)
 		for i := range 50 {
 			at := float64(i*i) / 17
 			one.at(at)
 			many.at(at)
 			until := many.b.CountsUntil(many.now)
-			if cfg.Ratio == 0 {
+			if cfg.Failures == 5 {
 				require.Equal(t, Never, until)
 				until = many.now + 1
 			}
@@ -773,4 +845,32 @@ func TestSucceeded(t *testing.T) {
 	require.Zero(t, b.window.failures())
 	b.Succeeded(0, 1)
 	require.Equal(t, uint32(math.MaxUint32), b.window.results())
+}
+
+// Three of ten calls fail, whatever was before. Five in a row do so every minute or so by chance, and half
+// of the results of a window only while these are few.
+func TestTransientFailures(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg     Config
+		refused int
+	}{
+		"by default": {Config{}, 2_744},
+		"in a row":   {Config{Failures: 5, Cooldown: 30 * second}, 59_006},
+	} {
+		r := rand.New(rand.NewPCG(3, 10))
+		s, refused := begin(t, c.cfg), 0
+		for i := range 100_000 { // ten each second
+			s.now = int64(i) * second / 10
+			if ok, _ := s.b.Ready(s.now); !ok {
+				refused++
+				continue
+			}
+			o := Success
+			if r.IntN(10) < 3 {
+				o = Failure
+			}
+			s.call(1, o)
+		}
+		assert.Equal(t, c.refused, refused, name)
+	}
 }

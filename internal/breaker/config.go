@@ -9,15 +9,17 @@ import (
 // Config says when a breaker opens and how it recovers. Times are nanoseconds. The zero
 // value of every field means its default.
 type Config struct {
-	// Failures in a row that open it; zero means 5, or never if Ratio is set. Failures are in a
-	// row if no success came between, nor an hour or a Window or an open time without a result.
+	// Failures in a row that open it; zero means never. They are in a row if no success came between, nor
+	// an hour or a Window or an open time without a result.
 	Failures int
-	Ratio    float64 // share of failures among the results in Window that opens it, at most 1; zero means never
-	MinCalls int     // results in Window before Ratio counts; zero means 20
-	Window   int64   // zero means 10 s
-	Cooldown int64   // zero means 30 s
-	Lease    int64   // zero means 1 min
-	Probes   int     // zero means 1
+	// Ratio is the share of failures among the results in Window that opens it, at most 1; zero means 0.5, or
+	// never if Failures is set.
+	Ratio    float64
+	MinCalls int   // results in Window before Ratio counts; zero means 5
+	Window   int64 // zero means 30 s
+	Cooldown int64 // zero means 5 s
+	Lease    int64 // zero means 1 min
+	Probes   int   // zero means 1
 }
 
 // Never is the instant that does not come.
@@ -29,7 +31,7 @@ const MaxProbes = 1024
 const (
 	second     int64 = 1e9
 	maxOpen          = 120 * second // of doubled open times
-	maxDoubled       = 3            // times: 8 Cooldowns
+	maxDoubled       = 64           // times, after which nothing is left to double
 )
 
 // Validate says which field is out of range and what is allowed. The message begins with
@@ -37,15 +39,15 @@ const (
 func (c *Config) Validate(name string) error {
 	switch {
 	case c.Failures < 0:
-		return fmt.Errorf("%s.Failures is %d: must be zero (5, or off if Ratio is set) or positive", name, c.Failures)
+		return fmt.Errorf("%s.Failures is %d: must be zero (off) or positive", name, c.Failures)
 	case !(c.Ratio >= 0 && c.Ratio <= 1):
-		return fmt.Errorf("%s.Ratio is %v: must be zero (off) or at most 1", name, c.Ratio)
+		return fmt.Errorf("%s.Ratio is %v: must be zero (0.5, or off if Failures is set) or at most 1", name, c.Ratio)
 	case c.MinCalls < 0:
-		return fmt.Errorf("%s.MinCalls is %d: must be zero (20) or positive", name, c.MinCalls)
+		return fmt.Errorf("%s.MinCalls is %d: must be zero (5) or positive", name, c.MinCalls)
 	case c.Window < 0:
-		return fmt.Errorf("%s.Window is %v: must be zero (10 s) or positive", name, time.Duration(c.Window))
+		return fmt.Errorf("%s.Window is %v: must be zero (30 s) or positive", name, time.Duration(c.Window))
 	case c.Cooldown < 0:
-		return fmt.Errorf("%s.Cooldown is %v: must be zero (30 s) or positive", name, time.Duration(c.Cooldown))
+		return fmt.Errorf("%s.Cooldown is %v: must be zero (5 s) or positive", name, time.Duration(c.Cooldown))
 	case c.Lease < 0:
 		return fmt.Errorf("%s.Lease is %v: must be zero (1 min) or positive", name, time.Duration(c.Lease))
 	case c.Probes < 0 || c.Probes > MaxProbes:
@@ -57,20 +59,25 @@ func (c *Config) Validate(name string) error {
 // The methods below give the default for what is zero, and for what Validate refuses.
 
 func (c *Config) failures() uint32 {
-	switch {
-	case c.Failures > 0:
+	if c.Failures > 0 {
 		return uint32(min(c.Failures, math.MaxInt32))
-	case c.Ratio > 0:
-		return math.MaxUint32
 	}
-	return 5
+	return math.MaxUint32
+}
+
+// ratio is zero if only failures in a row count.
+func (c *Config) ratio() float64 {
+	if c.Ratio == 0 && c.Failures <= 0 {
+		return 0.5
+	}
+	return c.Ratio
 }
 
 func (c *Config) minCalls() uint32 {
 	if c.MinCalls > 0 {
 		return uint32(min(c.MinCalls, math.MaxInt32))
 	}
-	return 20
+	return 5
 }
 
 func (c *Config) probes() int32 {
@@ -80,8 +87,8 @@ func (c *Config) probes() int32 {
 	return 1
 }
 
-func (c *Config) window() int64   { return orDefault(c.Window, 10*second) }
-func (c *Config) cooldown() int64 { return orDefault(c.Cooldown, 30*second) }
+func (c *Config) window() int64   { return orDefault(c.Window, 30*second) }
+func (c *Config) cooldown() int64 { return orDefault(c.Cooldown, 5*second) }
 func (c *Config) lease() int64    { return orDefault(c.Lease, 60*second) }
 
 // rowLasts is how far apart two failures may be to be in a row, if no setting is longer.

@@ -5,7 +5,7 @@
 //
 // # States
 //
-//	Closed    calls start. Failures in a row, or a failure ratio in a window of time, open it.
+//	Closed    calls start. A failure ratio in a window of time, or failures in a row, open it.
 //	Open      no call starts in [opened, opened+cooldown). The first call after that is a probe
 //	          and makes it half-open.
 //	HalfOpen  probes start, as many as are still needed. Probes successes close it, one failure
@@ -40,6 +40,6 @@
 // that hang do not hold up others beyond the end of that Cooldown.
 //
 // A breaker that opens again before that time is over stays open twice as long as the time
-// before, up to 8 Cooldowns and at most 2 minutes (or one Cooldown, if that is longer). One
-// that stayed closed starts again with one Cooldown.
+// before, up to 2 minutes (or one Cooldown, if that is longer). One that stayed closed starts
+// again with one Cooldown.
 package breaker

@@ -42,20 +42,23 @@ type mresult struct {
 	fail bool
 }
 
+// never is the number of failures in a row that does not come.
+const never = 1 << 30
+
 func full(c Config) Config {
 	if c.Failures == 0 {
-		if c.Failures = 5; c.Ratio > 0 {
-			c.Failures = 1 << 30
+		if c.Failures = never; c.Ratio == 0 {
+			c.Ratio = 0.5
 		}
 	}
 	if c.MinCalls == 0 {
-		c.MinCalls = 20
+		c.MinCalls = 5
 	}
 	if c.Window == 0 {
-		c.Window = 10e9
+		c.Window = 30e9
 	}
 	if c.Cooldown == 0 {
-		c.Cooldown = 30e9
+		c.Cooldown = 5e9
 	}
 	if c.Lease == 0 {
 		c.Lease = 60e9
@@ -184,7 +187,7 @@ func (m *model) done(now int64, c *mcall, o Outcome) bool {
 func (m *model) open(now int64) {
 	d := m.cfg.Cooldown
 	for range m.reopened {
-		d = min(2*d, 8*m.cfg.Cooldown, max(m.cfg.Cooldown, int64(2*time.Minute)))
+		d = min(2*d, max(m.cfg.Cooldown, int64(2*time.Minute)))
 	}
 	m.enter(Open)
 	m.openUntil = now + d
@@ -205,6 +208,9 @@ func (m *model) reconfigure(c Config) {
 	if c.Window != m.cfg.Window || c.Ratio != m.cfg.Ratio {
 		m.fromWindow = len(m.results)
 	}
+	if m.cfg.Failures == never { // no row is counted
+		m.fromStreak = len(m.results)
+	}
 	m.cfg = c
 	if m.state == HalfOpen {
 		m.forgiven += max(0, m.passed()-(c.Probes-1))
@@ -216,7 +222,10 @@ func randomConfig(r *rand.Rand) Config {
 		Failures: r.IntN(5), MinCalls: 1 + r.IntN(12), Probes: r.IntN(5),
 		Window: int64(1+r.IntN(40)) * 1e8, Cooldown: int64(1+r.IntN(50)) * 1e8, Lease: int64(1+r.IntN(30)) * 1e8,
 	}
-	if r.IntN(2) == 0 {
+	switch r.IntN(9) {
+	case 0:
+		c.MinCalls, c.Window, c.Cooldown = 0, 0, 0 // what is so by default
+	case 1, 2, 3, 4:
 		c.Ratio = float64(1+r.IntN(10)) / 10
 	}
 	return c

@@ -73,13 +73,8 @@ func (w *window) advance(now, width int64) {
 
 func (w *window) clear() { *w = window{edge: math.MinInt64} }
 
-// emptyAt is the instant from which nothing that was counted is young enough.
-func (w *window) emptyAt(span int64) int64 {
-	if w.total == 0 {
-		return past
-	}
-	return after(w.edge, (buckets-1)*width(span))
-}
+// emptyAt is the instant from which nothing that was counted is young enough, if anything was.
+func (w *window) emptyAt(span int64) int64 { return after(w.edge, (buckets-1)*width(span)) }
 
 func (w *window) failures() uint32 { return uint32(w.total >> 32) }
 func (w *window) results() uint32  { return uint32(w.total) }

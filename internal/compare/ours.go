@@ -33,6 +33,9 @@ type guarded struct {
 }
 
 func newGates(c oursConfig) (gates []sluice.Interceptor, b *sluice.CircuitBreaker, err error) {
+	if c.breaker.Ratio == 0 {
+		c.breaker.Failures = 5 // in a row, as peers count
+	}
 	if b, err = sluice.NewCircuitBreaker(c.breaker); err != nil {
 		return nil, nil, err
 	}

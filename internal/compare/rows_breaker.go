@@ -17,7 +17,7 @@ func breakerRows() []Row {
 		Note:    "A closed breaker is asked and told of a success.",
 		Loads:   []Load{alone, hundred},
 		Contestants: []Contestant{
-			{"its machine, own clock and lock", Part, oursBreaker(breaker.Config{})},
+			{"its machine, own clock and lock", Part, oursBreaker(breaker.Config{Failures: 5})},
 			{"its machine with a ratio, own clock and lock", Part, oursBreaker(breaker.Config{Ratio: 0.5})},
 			{"failures in a row, own clock and lock", Floor, floorBreaker},
 			{"gobreaker Execute", Peer, func(int) (Body, func(), error) {

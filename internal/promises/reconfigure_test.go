@@ -276,7 +276,7 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Name: "l", Limits: []sluice.Limit{{Max: 1}}}))
 		q := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "q", Rates: []sluice.Rate{{N: 5, Unit: "tokens"}}}))
-		b := breakerOf(sluice.CircuitBreakerConfig{Name: "b"})
+		b := breakerOf(sluice.CircuitBreakerConfig{Name: "b", Failures: 5})
 		s := scheduler(sluice.PrioritySchedulerConfig{Name: "s"})
 		sink := new(sluice.Recorder)
 		r := newRig(t, sluice.Config{Sink: sink, Interceptors: interceptors(l, q, b, s)})
@@ -310,7 +310,7 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 			{q.Change(sluice.RateLimiterConfig{Name: "z", Rates: []sluice.Rate{{N: 1, Unit: "tokens"}}}), "RateLimiterConfig.Name changes: it cannot change"},
 			{b.Change(sluice.CircuitBreakerConfig{Name: "c"}), `CircuitBreakerConfig.Name is "c": cannot change from "b"`},
 			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Scope: sluice.Global}), "CircuitBreakerConfig.Scope changes: it cannot change"},
-			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Ratio: math.NaN()}), "CircuitBreakerConfig.Ratio is NaN: must be from 0 (off) to 1"},
+			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Ratio: math.NaN()}), "CircuitBreakerConfig.Ratio is NaN: must be from 0 (0.5, or off with Failures) to 1"},
 			{s.Change(sluice.PrioritySchedulerConfig{Name: "t"}), `PrioritySchedulerConfig.Name is "t": cannot change from "s"`},
 			{s.Change(sluice.PrioritySchedulerConfig{Name: "s", MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be zero (1000) or positive, up to 1073741824"},
 			{r.reg.WithPolicy("other", sluice.Policy{}), `WithPolicy: tool "other" is not registered`},

@@ -16,11 +16,20 @@ import (
 func TestDefaultsAreFilledIn(t *testing.T) {
 	b := Breaker{}
 	require.NoError(t, b.Complete("x"))
-	assert.Equal(t, Breaker{5, 0, 20, 10 * time.Second, 30 * time.Second, 1, time.Minute}, b)
-	b = Breaker{Ratio: .5, Probes: 3}
+	const half, window, cooldown, lease = 0.5, 30 * time.Second, 5 * time.Second, time.Minute
+	whole := Breaker{half, 5, window, 0, cooldown, 1, lease}
+	assert.Equal(t, whole, b)
 	require.NoError(t, b.Complete("x"))
-	assert.Zero(t, b.Failures, "with a Ratio, failures in a row are off")
-	assert.Equal(t, 3, b.Probes)
+	assert.Equal(t, whole, b, "completed twice")
+	b = Breaker{Ratio: .25, Probes: 3}
+	require.NoError(t, b.Complete("x"))
+	assert.Equal(t, Breaker{.25, 5, window, 0, cooldown, 3, lease}, b, "with a Ratio, failures in a row are off")
+	b = Breaker{Failures: 7}
+	require.NoError(t, b.Complete("x"))
+	assert.Equal(t, Breaker{0, 5, window, 7, cooldown, 1, lease}, b, "with Failures, the ratio is off")
+	b = Breaker{Failures: 7, Ratio: .25, MinCalls: 20}
+	require.NoError(t, b.Complete("x"))
+	assert.Equal(t, Breaker{.25, 20, window, 7, cooldown, 1, lease}, b, "both")
 
 	l := Slots{Adaptive: &admit.Adaptive{Max: 8}}
 	require.NoError(t, l.Complete("x", nil))

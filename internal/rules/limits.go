@@ -140,10 +140,10 @@ func (l Slots) Class(limiter string) *admit.Class {
 // Breaker says when a breaker opens and how it recovers; its fields are those of the root's
 // BreakerPolicy.
 type Breaker struct {
-	Failures int
 	Ratio    float64
 	MinCalls int
 	Window   time.Duration
+	Failures int
 	Cooldown time.Duration
 	Probes   int
 	Lease    time.Duration
@@ -152,29 +152,28 @@ type Breaker struct {
 // Complete fills in the defaults of b.
 func (b *Breaker) Complete(field string) error {
 	if !(b.Ratio >= 0 && b.Ratio <= 1) {
-		return fmt.Errorf("%s.Ratio is %v: must be from 0 (off) to 1", field, b.Ratio)
+		return fmt.Errorf("%s.Ratio is %v: must be from 0 (0.5, or off with Failures) to 1", field, b.Ratio)
 	}
-	failures := 5
-	if b.Ratio > 0 {
-		failures = 0
+	if b.Failures == 0 && b.Ratio == 0 {
+		b.Ratio = 0.5
 	}
 	for _, f := range []struct {
 		name      string
 		v         *int
 		def, most int
 	}{
-		{".Failures", &b.Failures, failures, maxWeight},
-		{".MinCalls", &b.MinCalls, 20, maxWeight},
+		{".Failures", &b.Failures, 0, maxWeight},
+		{".MinCalls", &b.MinCalls, 5, maxWeight},
 		{".Probes", &b.Probes, 1, breaker.MaxProbes},
 	} {
 		if err := check.Count(field+f.name, f.v, f.def, f.most); err != nil {
 			return err
 		}
 	}
-	if err := check.Span(field+".Window", &b.Window, 10*time.Second); err != nil {
+	if err := check.Span(field+".Window", &b.Window, 30*time.Second); err != nil {
 		return err
 	}
-	if err := check.Span(field+".Cooldown", &b.Cooldown, 30*time.Second); err != nil {
+	if err := check.Span(field+".Cooldown", &b.Cooldown, 5*time.Second); err != nil {
 		return err
 	}
 	return check.Span(field+".Lease", &b.Lease, time.Minute)

@@ -27,7 +27,7 @@ func TestLimitsOfAToolAreCompleted(t *testing.T) {
 	assert.Equal(t, []Rate{{N: 2}}, given)
 	assert.Equal(t, rates, x.Rates)
 	assert.Equal(t, time.Second, b.Lease)
-	assert.Equal(t, 5, b.Failures)
+	assert.Equal(t, 0.5, b.Ratio)
 	var names []string
 	for _, k := range x.Classes() {
 		names = append(names, k.Name)
@@ -37,7 +37,7 @@ func TestLimitsOfAToolAreCompleted(t *testing.T) {
 	_, err = CompleteTool("x", "search", 3, &[]Rate{{}}, nil, 0)
 	require.EqualError(t, err, "x.Rates[0].N is 0: must be at least 1")
 	_, err = CompleteTool("x", "search", 3, new([]Rate), &Breaker{Ratio: 2}, 0)
-	require.EqualError(t, err, "x.Breaker.Ratio is 2: must be from 0 (off) to 1")
+	require.EqualError(t, err, "x.Breaker.Ratio is 2: must be from 0 (0.5, or off with Failures) to 1")
 }
 
 // A change keeps the constraints that stay, and tells of each that changes.

@@ -73,7 +73,7 @@ func executor(c sluice.Config) *sluice.Executor {
 		sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 1 << 30})),
 		limiter("wide", 1<<20, sluice.Global),
 		sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1e12}}})),
-		sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{})),
+		sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 5})),
 	}, c.Interceptors...)
 	return sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), c))
 }
