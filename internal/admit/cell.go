@@ -198,6 +198,9 @@ func (m *Machine) makeCell(k *Class, key string) *Cell {
 	c := newCell(k, key)
 	m.cells++
 	c.id = m.cells
+	if c.breaker != nil && m.seed != 0 {
+		c.breaker.Seed(m.seed + c.id<<32)
+	}
 	k.cells[key] = c
 	c.index = int32(len(k.list))
 	k.list = append(k.list, c)

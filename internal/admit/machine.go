@@ -35,6 +35,7 @@ type Machine struct {
 	over    int64  // waits that end by then are over, whether they were refused already or not
 	seq     uint64 // arrivals
 	cells   uint64 // made
+	seed    uint64
 	starts  uint64
 	waiting int
 	running int
@@ -121,6 +122,10 @@ func NewMachine(p Policy) *Machine {
 	m.limits.Place = func(t *Ticket, i int32) { t.limit = i }
 	return m
 }
+
+// Seed has the open times of breakers vary that are made from now on, see [breaker.Breaker.Seed]: those of
+// two of them have nothing to do with each other. Zero, the default, means exact times.
+func (m *Machine) Seed(seed uint64) { m.seed = seed }
 
 // Waiting and Running count calls.
 func (m *Machine) Waiting() int { return m.waiting }

@@ -2,6 +2,8 @@ package promises_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,4 +67,39 @@ func TestBreaker_Defaults(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Breakers that open together do not all try again together: each is open for up to 15 % more or less, another
+// time each. In a bubble they are open for exactly so long.
+func TestBreaker_OpenTimesDiffer(t *testing.T) {
+	const n = 200
+	open := func(t *testing.T) (times []time.Duration) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: 100 * time.Hour}))})
+		defer r.end()
+		for i := range n {
+			name := fmt.Sprint("tool", i)
+			r.tool(sluice.Spec{Name: name}, func(context.Context) error { return errTool })
+			require.Equal(t, errTool, r.call(name))
+			var e *sluice.Error
+			require.ErrorAs(t, r.call(name), &e)
+			require.ErrorIs(t, e, sluice.ErrBreakerOpen)
+			times = append(times, e.RetryAfter)
+		}
+		slices.Sort(times)
+		return times
+	}
+	bubble(t, func(t *testing.T) {
+		times := open(t)
+		require.Equal(t, slices.Repeat([]time.Duration{100 * time.Hour}, n), times)
+	})
+	one, other := open(t), open(t)
+	for _, times := range [][]time.Duration{one, other} {
+		require.Len(t, slices.Compact(times), n, "each its own")
+		first, last := times[0], times[n-1]
+		require.Greater(t, first, 84*time.Hour) // some time has passed since it opened
+		require.Less(t, first, 90*time.Hour)
+		require.Greater(t, last, 110*time.Hour)
+		require.LessOrEqual(t, last, 115*time.Hour)
+	}
+	require.NotEqual(t, one, other, "two processes, or executors, differ")
 }

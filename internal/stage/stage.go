@@ -25,6 +25,7 @@ package stage
 
 import (
 	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -54,13 +55,19 @@ type Stage struct {
 // fired is the instant for which a timer that has just fired is armed: no due one.
 const fired = math.MinInt64
 
+// newStage returns a stage whose breakers open for times of their own: exact ones where time is virtual,
+// since what is tested there is when things happen.
 func newStage() *Stage {
-	return &Stage{
+	s := &Stage{
 		Clock:  clock.New(),
 		M:      admit.NewMachine(rules.FirstInFirstOut),
 		armed:  admit.Never,
 		domain: domain{lists: make(map[*Ref]int)},
 	}
+	if !s.Clock.IsVirtual() {
+		s.M.Seed(rand.Uint64())
+	}
+	return s
 }
 
 // Lock locks s and answers it.
