@@ -24,7 +24,8 @@ var ErrBreakerOpen = errors.New("breaker open")
 //
 // Closed, it opens if Ratio of the results in Window failed, or Failures in a row. Open, it refuses
 // all for Cooldown (±15 % outside testing/synctest), doubled at each opening without recovery up to
-// 2 min, or one longer Cooldown. Half-open, Probes calls start: as many successes close it, one failure opens it. Then for one Cooldown Probes calls run at
+// 2 min, or one longer Cooldown, and while a throttle asks, up to 1 min. Half-open, Probes calls
+// start: as many successes close it, one failure opens it. Then for one Cooldown Probes calls run at
 // once, and one more for each success. A result counts only in the state its call was admitted in;
 // refusals and the caller's own cancellation never.
 type CircuitBreaker struct {

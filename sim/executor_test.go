@@ -115,7 +115,8 @@ func script(seed uint64) Config {
 			}}, Service: Uniform(40*time.Millisecond, 65*time.Millisecond),
 				Outages: []Outage{{From: time.Second, For: 300 * time.Millisecond}}},
 			{Spec: sluice.Spec{Name: "ask", Policy: sluice.Policy{MaxWait: 200 * time.Millisecond, Concurrency: 3}}, Service: Uniform(20*time.Millisecond, 40*time.Millisecond),
-				Capacity: []Step{{Max: 99}, {From: time.Second, Max: 0}, {From: 1200 * time.Millisecond, Max: 99}}, RejectAfter: Uniform(time.Millisecond, 2*time.Millisecond), RetryAfter: Constant(17_000_023 * time.Nanosecond)},
+				Capacity: []Step{{Max: 99}, {From: time.Second, Max: 0}, {From: 1200 * time.Millisecond, Max: 99}}, RejectAfter: Uniform(time.Millisecond, 2*time.Millisecond), RetryAfter: Constant(217_000_023 * time.Nanosecond),
+				Outages: []Outage{{From: 960 * time.Millisecond, For: 40 * time.Millisecond}}}, // its breaker opens, and then it is throttled
 			{Spec: sluice.Spec{Name: "plan", Policy: sluice.Policy{Priority: 7}}, Service: Uniform(3*time.Millisecond, 7*time.Millisecond), Calls: []string{"search", "note"}},
 			{Spec: sluice.Spec{Name: "note"}, Service: Uniform(1*time.Millisecond, 3*time.Millisecond)},
 			{Spec: sluice.Spec{Name: "slow", Policy: sluice.Policy{Timeout: 30_000_001}}, Service: Uniform(20*time.Millisecond, 40*time.Millisecond)},

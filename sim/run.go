@@ -440,25 +440,30 @@ func (s *simulation) finish(c *call) {
 	s.settle()
 }
 
-// throttle pauses what the backend's answer speaks of: the keys of the call's Upstream
-// rate limiters, or, without one, its tool, for a minute at most.
+// throttle pauses what the backend's answer speaks of: the keys of the call's Upstream rate limiters,
+// or, without one, its tool, for a minute at most. Breakers stay open for as long, if they are.
 func (s *simulation) throttle(c *call, d int64) {
 	if d <= 0 {
 		return
 	}
 	d = min(d, int64(24*time.Hour))
+	wider := min(d, int64(time.Minute))
 	tool, found := c.holds[0], false
 	for _, h := range c.holds {
-		if h.cell.Class() == c.s.tool.slots().class {
+		k := h.cell.Class()
+		if k == c.s.tool.slots().class {
 			tool = h
 		}
-		if h.cell.Class().Upstream {
+		if k.Upstream {
 			s.pause(h, d)
 			found = true
 		}
+		if k.Kind == admit.Breaker {
+			s.m.Throttle(s.now, h.cell, s.now+wider)
+		}
 	}
 	if !found {
-		s.pause(tool, min(d, int64(time.Minute)))
+		s.pause(tool, wider)
 	}
 }
 

@@ -118,6 +118,17 @@ func (m *Machine) Reset(now int64, c *Cell, by string) {
 	m.drain()
 }
 
+// Throttle has the breaker c stay open until that instant at least, if it is open, or opens before.
+func (m *Machine) Throttle(now int64, c *Cell, until int64) {
+	m.advance(now)
+	c.shut() // and it takes back until when it refuses
+	c.breaker.Throttle(m.now, until)
+	if c.breaker.State(m.now) == breaker.Open {
+		m.sweep(c) // as in Trip
+	}
+	m.drain()
+}
+
 // Replan has the waiting calls of a tool need other cells: those of the classes gone no
 // more, and those of add as well. They keep their order.
 func (m *Machine) Replan(now int64, tool uint64, gone map[*Class]bool, add []Need) {

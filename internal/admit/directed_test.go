@@ -500,6 +500,53 @@ func TestATripAfterTheCooldownRefusesWhoWaits(t *testing.T) {
 	w.sees("waits!")
 }
 
+// A throttle opens no breaker, but one that is open stays so for as long, and one that opens before its end.
+func TestAThrottleKeepsABreakerOpen(t *testing.T) {
+	w := newWorld(t, standard())
+	br := circuit("br", breaker.Config{Failures: 1, Cooldown: 3 * sec})
+	w.m.Throttle(w.now, w.cell(br), 10*sec)
+	first := w.arrive("first", 4, "", br)
+	w.sees("first")
+	w.at(sec)
+	w.ended(first, breaker.Failure)
+	w.refused(w.arrive("x", 4, "", br), BreakerOpen, br, 9*sec)
+	w.m.Throttle(w.now, w.cell(br), 5*sec)
+	w.refused(w.arrive("x", 4, "", br), BreakerOpen, br, 9*sec)
+	w.at(2 * sec)
+	w.m.Throttle(w.now, w.cell(br), 20*sec)
+	w.refused(w.arrive("x", 4, "", br), BreakerOpen, br, 18*sec)
+	w.at(20*sec - 1)
+	w.refused(w.arrive("x", 4, "", br), BreakerOpen, br, 1)
+	w.at(20 * sec)
+	w.news = nil
+	probe := w.arrive("probe", 4, "", br)
+	w.sees("probe")
+	w.m.Throttle(w.now, w.cell(br), 50*sec) // while it is half-open
+	w.ended(probe, breaker.Success)
+	w.finish(w.arrive("closed", 4, "", br))
+	w.sees("closed")
+	w.m.Reset(w.now, w.cell(br), "test") // takes that back
+	w.ended(w.arrive("last", 4, "", br), breaker.Failure)
+	w.refused(w.arrive("x", 4, "", br), BreakerOpen, br, 3*sec)
+}
+
+// A breaker that is throttled when its cooldown is over refuses at once who waits elsewhere.
+func TestAThrottleAfterTheCooldownRefusesWhoWaits(t *testing.T) {
+	w := newWorld(t, standard())
+	br, k := circuit("br", breaker.Config{Failures: 1, Cooldown: sec}), slots("k", 0, 1)
+	first := w.arrive("first", 4, "", br)
+	w.arrive("holder", 4, "", k)
+	w.m.Finish(w.now, first, breaker.Failure)
+	w.now = sec
+	x := w.arrive("waits", 4, "", br, k)
+	w.sees("first holder")
+	w.m.Throttle(w.now, w.cell(br), 5*sec)
+	require.True(t, w.m.Pending())
+	w.m.Step(w.now)
+	w.collect()
+	w.refused(x, BreakerOpen, br, 4*sec)
+}
+
 // A bound of tenants above that of the queue holds for the places on top of the queue.
 func TestAWideBoundOfTenantsHolds(t *testing.T) {
 	p := standard()

@@ -859,6 +859,11 @@ func (w *model) step() {
 		case 3:
 			w.last = "trip"
 			if c := pickCell(); c != nil && c.class.kind == Breaker {
+				if r.IntN(2) == 0 {
+					w.last = "throttle"
+					c.class.m.Throttle(w.now, c.cell, w.now+int64(r.IntN(90)))
+					break
+				}
 				c.class.m.Trip(w.now, c.cell, "test")
 				w.decided()
 				c.class.m.Reset(w.now, c.cell, "test")

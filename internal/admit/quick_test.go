@@ -555,6 +555,9 @@ func (w *twins) step() {
 		w.both(fmt.Sprintf("circuit is %+v", *b), func(s *side) { s.m.SetBreaker(w.now, s.classes[0], b) })
 	case x < 88:
 		w.fast.forget(w)
+	case x < 89 && w.r.IntN(2) == 0:
+		d := w.r.Int64N(8 * sec)
+		w.at(circuit, key, fmt.Sprint("is throttled for ", d), func(s *side, c *Cell) { s.m.Throttle(w.now, c, w.now+d) })
 	case x < 89:
 		w.same()
 	default:
@@ -737,6 +740,8 @@ func TestQuick_ARefusingBreaker(t *testing.T) {
 		"tripped":           {func(s *side, c *Cell) { s.m.Trip(s.now, c, "me") }, Refused, Never},
 		"reset and tripped": {func(s *side, c *Cell) { s.m.Reset(s.now, c, "me"); s.m.Trip(s.now, c, "me") }, Refused, Never},
 		"reconfigured":      {func(s *side, c *Cell) { s.m.SetBreaker(s.now, c.class, &breaker.Config{Cooldown: 9 * sec}) }, Refused, 3 * sec},
+		"throttled":         {func(s *side, c *Cell) { s.m.Throttle(s.now, c, s.now+5*sec) }, Refused, 5 * sec},
+		"throttled shortly": {func(s *side, c *Cell) { s.m.Throttle(s.now, c, s.now+sec) }, Refused, 3 * sec},
 		"paused":            {func(s *side, c *Cell) { s.m.Pause(s.now, c, s.now+5*sec) }, Refused, 0},
 		"cooled down":       {func(s *side, c *Cell) { s.now += 3 * sec }, Running, 0},
 		"retired":           {func(s *side, c *Cell) { s.m.Retire(&s.ways[guarded]) }, Refused, 3 * sec},

@@ -569,6 +569,17 @@ func TestThrottle(t *testing.T) {
 	s.is(Closed).call(2, Failure).is(Open).refused(90) // Reset has lifted the floor
 }
 
+func TestAThrottleShortensNothing(t *testing.T) {
+	s := begin(t, Config{Failures: 1, Cooldown: 30 * second}).call(1, Failure)
+	s.b.Throttle(0, 20*second)
+	s.refused(30)
+	s.b.Trip(0)
+	s.b.Throttle(0, 40*second)
+	ok, at := s.b.Ready(0)
+	require.False(t, ok)
+	require.Equal(t, Never, at)
+}
+
 func TestTripAndReset(t *testing.T) {
 	s := begin(t, Config{Failures: 5, Cooldown: 30 * second})
 	step := func(changed, want bool, st State) {

@@ -41,5 +41,6 @@
 //
 // A breaker that opens again before that time is over stays open twice as long as the time
 // before, up to 2 minutes (or one Cooldown, if that is longer). One that stayed closed starts
-// again with one Cooldown.
+// again with one Cooldown. With a Seed each of these times is a little longer or shorter, and
+// none ends before the callee wants to be called again, see Throttle.
 package breaker

@@ -46,8 +46,8 @@ func Narrowest[P ~struct{ Kind, Key string }](parts []P, classes func(kind strin
 	return Aim{Bound: bound}
 }
 
-// throttle pauses what the answers to the attempt of p speak of, all of it before anybody starts.
-// The stage is locked.
+// throttle pauses what the answers to the attempt of p speak of, and keeps open the breakers that are,
+// all of it before anybody starts. The stage is locked.
 func (s *Stage) throttle(p *Permit, list []Throttle) {
 	if len(list) > 0 {
 		s.throttleEach(p, list)
@@ -55,13 +55,24 @@ func (s *Stage) throttle(p *Permit, list []Throttle) {
 }
 
 func (s *Stage) throttleEach(p *Permit, list []Throttle) {
-	s.AtOnce(func(int64) {
+	s.AtOnce(func(now int64) {
 		for _, x := range list {
 			if d := min(x.After, x.Bound); d > 0 {
 				s.pauseAt(p, x.Aim, d)
+				s.keepOpen(p, now+int64(min(d, MaxWider)))
 			}
 		}
 	})
+}
+
+// keepOpen has the breakers that p's call is subject to stay open until that instant, if they are open or
+// open before. It opens none: an upstream that asks for a pause works.
+func (s *Stage) keepOpen(p *Permit, until int64) {
+	for _, n := range p.ticket.Needs() {
+		if n.Cell.Class().Kind == admit.Breaker {
+			s.M.Throttle(s.Now(), n.Cell, until)
+		}
+	}
 }
 
 // pauseAt pauses what a means for p's attempt.

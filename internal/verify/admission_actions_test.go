@@ -732,6 +732,9 @@ func (w *world) lift() {
 // throttled books what an upstream asked of x.
 func (w *world) throttled(x *call, d time.Duration, parts ...sluice.ThrottlePart) {
 	w.counts.throttles++
+	if b := w.circuitOf(x.tool); b != nil {
+		b.throttled(w.now() + int64(min(d, time.Minute)))
+	}
 	for _, p := range slices.Backward(parts) {
 		for i, ls := range w.rate {
 			if s := w.rates[i].Config().Scope; s.String() != "per "+p.Kind || !ls[0].upstream {

@@ -13,6 +13,7 @@ type circuit struct {
 	state sluice.BreakerState
 	era   int   // changes of state so far: who started in another is not heard
 	until int64 // of open: when probes may start; never if tripped
+	floor int64 // not before that, as upstreams asked
 	again int   // openings since it was well
 
 	row     int       // failures in a row
@@ -139,10 +140,17 @@ func (b *circuit) opens(now int64, again bool) {
 	}
 	b.move(sluice.BreakerOpen)
 	d := int64(b.conf.Cooldown)
-	for range min(b.again, 3) {
+	for range min(b.again, 40) {
 		d = min(2*d, max(longOpen, int64(b.conf.Cooldown)))
 	}
-	b.until = now + d
+	b.until = max(now+d, b.floor)
+}
+
+// throttled keeps b open until then, if it is, or opens before.
+func (b *circuit) throttled(until int64) {
+	if b.floor = max(b.floor, until); b.state == sluice.BreakerOpen {
+		b.until = max(b.until, until)
+	}
 }
 
 func (b *circuit) closes() {
@@ -159,6 +167,7 @@ func (b *circuit) trip() {
 
 func (b *circuit) reset() {
 	era, running := b.era, b.state == sluice.BreakerClosed
+	b.floor = 0
 	b.closes()
 	if running { // calls that run are heard
 		b.era = era
