@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/heap"
+	"github.com/sluice-go/sluice/internal/latch"
 )
 
 // Never is the instant that does not come: only a release or a change can help.
@@ -129,9 +130,10 @@ type Cell struct {
 type slotCount struct {
 	limit, used int64
 	taken       int64 // of the semaphore, if shared: more than used only while an event lasts
-	held        int64 // how long calls held theirs lately, on average
 	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
 	aimd        *aimd // if adaptive
+
+	held latch.Average // how long calls held theirs lately; calls that go without the lock say it, too
 }
 
 // Class is what c shares with its siblings.
@@ -398,16 +400,6 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 		}
 		return m.now
 	}
-}
-
-// book tells c how long a call held its slots: the average begins with the first of them
-// and then moves an eighth of the way to each.
-func (c *Cell) book(d int64) {
-	if c.held == 0 {
-		c.held = d
-		return
-	}
-	c.held += (d - c.held) >> 3
 }
 
 // fits reports whether n can ever be had from c.

@@ -269,11 +269,11 @@ func (w *world) holds(k *Class, n int64) {
 }
 
 // count is what c counts; nothing, if that is not slots.
-func (c *Cell) count() slotCount {
+func (c *Cell) count() *slotCount {
 	if c.slotCount == nil {
-		return slotCount{}
+		return new(slotCount)
 	}
-	return *c.slotCount
+	return c.slotCount
 }
 
 // rest fails unless nothing is left of what ran and waited.

@@ -181,6 +181,9 @@ func (m *Machine) Quicken(s *NeedSet, w *Way) {
 		if c.latch.needing != nil {
 			s.latched = append(s.latched, counted{c, true})
 		}
+		if c.kind == Slots {
+			s.slots = append(s.slots, c.slotCount)
+		}
 	}
 	last := own
 	if own.limit < latch.MostSlots && rates > 0 { // it may be full: that is to be known before tokens are taken
@@ -233,17 +236,19 @@ func (m *Machine) Retire(w *Way) {
 // Take is [latch.Set.Take] of all that s says. It needs no lock.
 func (s *NeedSet) Take(now int64, p *Pass) bool { return len(s.latched) > 0 && s.latches.Take(now, p) }
 
-// Give is [latch.Set.Give], at the instant now, for a call that has held what it took for so long. It needs
-// no lock. It answers how much is left to End: all, if it is worth remembering how long that was, since the
-// estimates of waits are made of it.
-func (s *NeedSet) Give(now int64, p *Pass, held int64) (left int) {
-	if held >= worthBooking {
-		return len(s.latched)
+// Give is [latch.Set.Give], at the instant now, for a call that was granted at that instant. It needs no
+// lock. It answers how much is left to End.
+func (s *NeedSet) Give(now int64, p *Pass, granted int64) (left int) {
+	if d := now - granted; d >= worthBooking {
+		for _, c := range s.slots {
+			c.held.Add(d)
+		}
 	}
 	return s.latches.Give(now, p)
 }
 
-// worthBooking is how long a call takes beside which a lock is nothing.
+// worthBooking is how long a call takes that ends without the lock if it is to count in the estimates of
+// waits: what all calls write takes time, and who estimates by calls that take less has Policy.RefuseLate.
 const worthBooking = second / 1000
 
 // End ends what Give has left of a call that was granted at that instant, and that succeeded.
@@ -265,7 +270,9 @@ func (m *Machine) End(now int64, s *NeedSet, p *Pass, left int, granted int64) {
 		case c.kind == Tokens && c.q != nil:
 			m.mark(c)
 		case c.kind == Slots && !ended:
-			c.book(m.now - granted)
+			if now-granted < worthBooking { // else Give has said it
+				c.held.Add(now - granted)
+			}
 			c.calls--
 			if c.used--; c.latch != nil && c.latch.own {
 				m.running--

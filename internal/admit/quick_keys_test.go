@@ -78,7 +78,7 @@ func (p *byKey) quick(key string) *Pass {
 // give ends a quick call, and answers whether that needed the lock.
 func (p *byKey) give(key string, x *Pass) (locked bool) {
 	s := p.known[key]
-	left := s.Give(p.now, x, 0)
+	left := s.Give(p.now, x, p.now)
 	if left > 0 {
 		p.m.End(p.now, s, x, left, p.now)
 	}
@@ -316,7 +316,7 @@ func TestQuickKeys_ASetThatNobodyFinds(t *testing.T) {
 
 		p.m.Unshare(set)
 		require.NotNil(p, c.latch, "the other set has it")
-		require.Zero(p, set.Give(p.now, z, 0))
+		require.Zero(p, set.Give(p.now, z, p.now))
 		p.m.Unshare(was)
 		require.Nil(p, c.latch)
 		require.Equal(p, int32(2), c.calls)

@@ -377,11 +377,11 @@ func (w *twins) end(c *twinCall, o breaker.Outcome) {
 		m.Finish(w.now, c.slow.t, o)
 	}
 	if x := &c.fast; x.t == nil && o == breaker.Success {
-		held := w.now - x.at
+		left := len(x.set.latched) // as if a cell were shut
 		if w.r.IntN(2) == 0 {
-			held = 0 // as if it were not worth remembering
+			left = x.set.Give(w.now, &x.pass, x.at)
 		}
-		if left := x.set.Give(w.now, &x.pass, held); left > 0 {
+		if left > 0 {
 			w.fast.m.End(w.now, x.set, &x.pass, left, x.at)
 		}
 	} else {
@@ -667,6 +667,45 @@ func TestQuick_TokensComeAfterSlotsThatMayBeFull(t *testing.T) {
 		}
 	}
 	require.Positive(t, lasts, "plans with a last one")
+}
+
+// What calls that take long add to the estimates is the same as by the lock, whether they end without it,
+// or with some or all cells shut, and they add it once.
+func TestQuick_LongCallsCountInEstimates(t *testing.T) {
+	const plan = 1 // with a slot of its own, one of all, and rates
+	slow, fast := newSide(t, false), newSide(t, true)
+	held := func(s *side) (list []int64) {
+		for _, n := range s.sets[plan].set.list {
+			if n.Cell.kind == Slots {
+				list = append(list, n.Cell.held.Value())
+			}
+		}
+		return list
+	}
+	set, lefts := fast.sets[plan], []int{}
+	for i, d := range []int64{sec, 3 * sec, worthBooking, sec / 3, 2 * sec} {
+		fast.open(plan)
+		slow.open(plan)
+		var p Pass
+		require.True(t, set.Take(fast.now, &p), i)
+		x, granted := slow.come(plan), slow.now
+		slow.now += d
+		fast.now += d
+		switch i {
+		case 3: // what is given back first is had without the lock
+			set.latched[len(set.latched)-1].shut()
+		case 4:
+			fast.m.Running() // which shuts all
+		}
+		slow.m.Finish(slow.now, x, breaker.Success)
+		left := set.Give(fast.now, &p, granted)
+		if lefts = append(lefts, left); left > 0 {
+			fast.m.End(fast.now, set, &p, left, granted)
+		}
+		require.Equal(t, held(slow), held(fast), "after %d calls", i+1)
+		slow.now, fast.now = slow.now+10*sec, fast.now+10*sec
+	}
+	require.Equal(t, []int{0, 0, 0, 1, len(set.latched)}, lefts)
 }
 
 // Calls look at a breaker once, and may take what else they need a little later: so all that they may be

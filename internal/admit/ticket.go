@@ -189,6 +189,7 @@ type NeedSet struct {
 	recent  [Levels]*lane  // that its last call of the level joined, while it is there
 	latches latch.Set      // of its cells, if its calls may come the quick way; not changed then
 	latched []counted      // what they count, in their order
+	slots   []*slotCount   // of its cells, likewise
 	keyed   []*Cell        // its cells that may be forgotten, if it is shared
 	mortal  []*latch.Latch // of those, if latches is of all
 }

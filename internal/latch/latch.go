@@ -160,6 +160,27 @@ func (l *Latch) Shut() int64 {
 	return int64(w / one)
 }
 
+// Average is that of what was added lately: it begins with the first, and then moves an eighth of the way to
+// each. It is safe for concurrent use, whoever holds the lock, and the zero value is ready.
+type Average struct{ v atomic.Int64 }
+
+// Add adds d.
+func (a *Average) Add(d int64) {
+	for {
+		was := a.v.Load()
+		to := was + (d-was)>>3
+		if was == 0 {
+			to = d
+		}
+		if to == was || a.v.CompareAndSwap(was, to) {
+			return
+		}
+	}
+}
+
+// Value is what it has come to; zero while nothing was added.
+func (a *Average) Value() int64 { return a.v.Load() }
+
 // keep ends that what a call has taken is in doubt.
 func (l *Latch) keep() { l.word.Add(^(inDoubt - 1)) }
 

@@ -59,6 +59,40 @@ func three() *Terms {
 	return &Terms{Base: 100, Until: 1000, Scale: 3, One: 5, Span: 15, Edition: 7}
 }
 
+func TestAverage(t *testing.T) {
+	var a Average
+	for _, x := range []struct{ d, want int64 }{{80, 80}, {160, 90}, {90, 90}, {10, 80}, {81, 80}, {79, 79}, {0, 69}} {
+		a.Add(x.d)
+		require.Equal(t, x.want, a.Value(), "once %d was added", x.d)
+	}
+}
+
+// Nothing that several goroutines add at once is lost.
+func TestAverage_Storm(t *testing.T) {
+	const rounds, each, workers = 100, 40, 4
+	for range rounds {
+		var all, one Average
+		all.Add(1 << 60)
+		one.Add(1 << 60)
+		var start, end sync.WaitGroup
+		start.Add(1)
+		for range workers {
+			end.Go(func() {
+				start.Wait()
+				for range each {
+					all.Add(5)
+				}
+			})
+		}
+		start.Done()
+		end.Wait()
+		for range each * workers {
+			one.Add(5)
+		}
+		require.Equal(t, one.Value(), all.Value())
+	}
+}
+
 func TestTake_Slots(t *testing.T) {
 	l := New(Slots)
 	s, p := setOf(l), new(Pass)

@@ -371,7 +371,7 @@ func (p *Permit) finishQuick(now int64) (abandoned bool) {
 
 // giveQuick gives back what an attempt took that has no ticket.
 func (p *Permit) giveQuick(now int64) {
-	if left := p.tool.Needs.Give(now, &p.pass, now-p.Granted); left > 0 {
+	if left := p.tool.Needs.Give(now, &p.pass, p.Granted); left > 0 {
 		s := p.tool.Stage.Lock()
 		s.M.End(now, p.tool.Needs, &p.pass, left, p.Granted)
 		s.Unlock()
