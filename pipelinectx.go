@@ -275,11 +275,12 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 // give is the context for the code of r, and for sinks. Whoever asks is in charge of the call.
 func (f *first) give(ctx context.Context) *callContext {
 	if x := f.frame; f.given == nil {
-		if x.left == 0 {
-			x.rest, x.left = new([callContexts]callContext), callContexts
+		if len(x.rest) == 0 {
+			x.rest = new([callContexts]callContext)[:]
 		}
-		x.left--
-		f.given = x.rest[x.left].set(ctx, f.inv)
+		last := len(x.rest) - 1
+		f.given = x.rest[last].set(ctx, f.inv)
+		x.rest = x.rest[:last]
 	}
 	return f.given
 }
@@ -336,13 +337,12 @@ type frame struct {
 	by              *census.Lane // that
 	exec            *Executor
 	stage           progress
-	c               Call                       // the attempt, if there can be one only
-	call            *whole                     // nil after one that is kept
-	rest            *[callContexts]callContext // new ones
-	left            uint8                      // of those
-	errs            []Error                    // likewise
-	keys            uint8                      // that are left, from key on
-	key             CallKey                    // of the next call
+	c               Call          // the attempt, if there can be one only
+	call            *whole        // nil after one that is kept
+	rest            []callContext // new ones
+	errs            []Error       // likewise
+	keys            uint8         // that are left, from key on
+	key             CallKey       // of the next call
 	event           callEvent
 	told, completed uint32 // what becomes of the call, counted as it leaves
 }
@@ -364,7 +364,7 @@ var (
 )
 
 func newFrame() any {
-	x := &frame{lane: lastFrame.Add(1)}
+	x := &frame{lane: lastFrame.Add(1), rest: new([1]callContext)[:]} // as many as a frame serves if thousands call at once
 	x.event.frame = x
 	return x
 }
