@@ -311,15 +311,10 @@ func (a *admission) askFirst(ctx context.Context, c *Call, w when) (*running, er
 	if err != nil {
 		return nil, err
 	}
-	return a.come(ctx, c, w, x, &q)
-}
-
-// come admits c's attempt, which comes to x, if need be once it has waited.
-func (a *admission) come(ctx context.Context, c *Call, w when, x *stage.Tool, q *stage.Answers) (*running, error) {
 	if r := a.quickly(ctx, c, w, x); r != nil {
 		return r, nil
 	}
-	return a.wait(ctx, c, w, x, q)
+	return a.wait(ctx, c, w, x, &q)
 }
 
 // wait has c's attempt come to x, and waits until it may run.
@@ -339,10 +334,11 @@ func (a *admission) wait(ctx context.Context, c *Call, w when, x *stage.Tool, q 
 // quickly admits c's attempt at x without the lock, or answers nil if it has to come to the stage.
 func (a *admission) quickly(ctx context.Context, c *Call, w when, x *stage.Tool) *running {
 	inv := c.inv
-	if x.Needs == nil || w.now >= w.finish || c.run != nil || inv.parent.Load() != nil || inv.plan.exec.closed() {
+	if x.Needs == nil || w.now >= w.finish || c.run != nil || inv.parent.Load() != nil || inv.plan.exec.closed() ||
+		inv.first == nil && !x.Needs.MayTake(w.now) { // of a submitted call that waits there is no more than has to be
 		return nil
 	}
-	r := &inv.first.running
+	r := &inv.ownTotals().running
 	switch {
 	case inv.plan.once:
 		r.Context = ctx

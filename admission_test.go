@@ -122,3 +122,24 @@ func TestRatio_WithoutTheLock(t *testing.T) {
 	defer s.Unlock()
 	require.NoError(t, call())
 }
+
+// A submitted call that nothing speaks against takes no lock.
+func TestSubmit_WithoutTheLock(t *testing.T) {
+	gates := []Interceptor{
+		Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1}}})),
+		Must(NewRateLimiter(RateLimiterConfig{Rates: []Rate{{N: 100}}})),
+		Must(NewCircuitBreaker(CircuitBreakerConfig{})),
+	}
+	e := Must(NewExecutor(NewToolRegistry(), Config{Interceptors: gates}))
+	Must(Wrap(e, Spec{Name: "x"}, func(_ context.Context, in string) (string, error) { return in, nil }))
+	call := func() { // the slot is given back before the outcome is known
+		_, err := e.Submit(context.Background(), Request{Tool: "x", Input: "in"}).Wait(context.Background())
+		require.NoError(t, err)
+	}
+	call()
+	s := e.stage.Lock()
+	call()
+	call()
+	s.Unlock()
+	require.NoError(t, e.Close(t.Context()))
+}

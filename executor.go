@@ -407,20 +407,21 @@ func (x *submission) submit(c *Call, now int64) {
 		x.End(err)
 		return
 	}
-	r, t, err := x.inv.plan.adm.arrive(x.ctx, c, w, at, &q, x)
+	var t *admit.Ticket
+	r := x.inv.plan.adm.quickly(x.ctx, c, w, at)
+	if r == nil {
+		r, t, err = x.inv.plan.adm.arrive(x.ctx, c, w, at, &q, x)
+	}
 	switch {
 	case err != nil:
 		x.End(err)
-		return
-	case t == nil && r.Granted < 0: // in a bubble, where the crew of an executor from outside is not
+	case t != nil:
+		if e.watched.Add(x.ctx, x); !x.phase.CompareAndSwap(submitting, submitted) {
+			e.crew.Run(x)
+		}
+	case r.Granted < 0: // in a bubble, where the crew of an executor from outside is not
 		go x.Run()
-		return
-	case t == nil:
-		e.crew.Run(x)
-		return
-	}
-	e.watched.Add(x.ctx, x)
-	if !x.phase.CompareAndSwap(submitting, submitted) {
+	default:
 		e.crew.Run(x)
 	}
 }

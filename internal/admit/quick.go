@@ -236,6 +236,9 @@ func (m *Machine) Retire(w *Way) {
 // Take is [latch.Set.Take] of all that s says. It needs no lock.
 func (s *NeedSet) Take(now int64, p *Pass) bool { return len(s.latched) > 0 && s.latches.Take(now, p) }
 
+// MayTake reports whether Take would take now, if nobody else came.
+func (s *NeedSet) MayTake(now int64) bool { return len(s.latched) > 0 && s.latches.MayTake(now) }
+
 // Give is [latch.Set.Give], at the instant now, for a call that was granted at that instant. It needs no
 // lock. It answers how much is left to End.
 func (s *NeedSet) Give(now int64, p *Pass, granted int64) (left int) {

@@ -232,6 +232,26 @@ func (s *Set) Take(now int64, p *Pass) bool {
 	return true
 }
 
+// MayTake reports whether Take would take at the instant now, if nobody else came.
+func (s *Set) MayTake(now int64) bool {
+	for _, l := range s.Breakers {
+		if l.word.Load()&shut != 0 {
+			return false
+		}
+	}
+	for _, l := range s.Slots {
+		if !l.hasSlot(l.word.Load()) {
+			return false
+		}
+	}
+	for _, l := range s.Tokens {
+		if !l.hasToken(now) {
+			return false
+		}
+	}
+	return s.Last == nil || s.Last.hasSlot(s.Last.word.Load())
+}
+
 // takeRest takes the tokens, which are in doubt, and of Last, if that has been open since its word was as
 // it is told. If it answers no it has taken nothing.
 func (s *Set) takeRest(now int64, since uint64, p *Pass) bool {

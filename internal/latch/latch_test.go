@@ -206,6 +206,41 @@ func TestTake_AllOfASet(t *testing.T) {
 }
 
 // Whichever of a set refuses, the others say what they said before.
+// MayTake says what Take will, if nobody comes in between.
+func TestMayTake(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	took, not := 0, 0
+	for range 5000 {
+		list := []*Latch{openBreaker(1), openSlots(r.Int64N(3), 2), openSlots(r.Int64N(3), 2), openTokens(r.Int64N(20), three()), openTokens(r.Int64N(20), three())}
+		s := setOf(list...)
+		if r.IntN(2) == 0 {
+			last := openSlots(r.Int64N(3), 2)
+			s, list = s.ending(last), append(list, last)
+		}
+		if r.IntN(3) == 0 {
+			list[r.IntN(len(list))].Shut()
+		}
+		now, words := 100+r.Int64N(3), make([]uint64, len(list))
+		for i, l := range list {
+			words[i] = l.word.Load()
+		}
+		may := s.MayTake(now)
+		for i, l := range list {
+			require.Equal(t, words[i], l.word.Load(), "the word of latch %d", i)
+		}
+		require.Equal(t, s.Take(now, new(Pass)), may)
+		if may {
+			took++
+		} else {
+			not++
+		}
+	}
+	require.Greater(t, took, 100)
+	require.Greater(t, not, 100)
+}
+
 func TestTake_ARefusalLeavesNothing(t *testing.T) {
 	const now = 102 // 6 units
 	latches := map[string]func() (*Latch, int64){

@@ -32,7 +32,8 @@ type twin struct {
 	own     time.Duration // the caller's timeout; zero is none
 	around  string        // what the interceptor outside does
 	inside  string        // and that inside
-	code    []string      // of the attempts
+	submit  bool
+	code    []string // of the attempts
 	takes   []time.Duration
 	attempt int
 }
@@ -48,6 +49,7 @@ func twinWorld(r *rand.Rand) (calls []*twin, outer, inner bool) {
 		if c.around, c.inside = pick("pass", "pass", "retry", "hedge", "leave"), pick("pass", "pass", "pass", "leave", "keep"); c.around != "hedge" && r.IntN(5) == 0 {
 			c.own = time.Duration(1 + r.Int64N(int64(2*time.Second)))
 		}
+		c.submit = r.IntN(3) == 0
 		for range 3 {
 			c.code = append(c.code, pick("return", "return", "return", "return", "error", "panic", "exit", "nested", "hold"))
 			c.takes = append(c.takes, time.Duration(1+r.Int64N(int64(1500*ms))))
@@ -184,7 +186,13 @@ func runTwin(t *testing.T, seed, n uint64, lock bool) (lines []string) {
 					ctx, cancel = context.WithTimeout(ctx, c.own)
 					defer cancel()
 				}
-				_, err, returned := r.invokeApart(ctx, sluice.Request{ID: fmt.Sprint("call ", i), Tool: c.tool})
+				q := sluice.Request{ID: fmt.Sprint("call ", i), Tool: c.tool}
+				if c.submit {
+					_, err := r.Submit(ctx, q).Wait(context.Background())
+					say("call %d of %s, submitted, ends: %q", i, c.tool, sluice.CodeOf(err))
+					return
+				}
+				_, err, returned := r.invokeApart(ctx, q)
 				say("call %d of %s ends: %v %q", i, c.tool, returned, sluice.CodeOf(err))
 			})
 		}
