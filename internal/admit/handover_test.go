@@ -37,7 +37,7 @@ func (s *side) state(w *twins) string {
 				if q.known&(1<<p) == 0 {
 					continue
 				}
-				fmt.Fprintln(&b, "  level", p, "at", l.v, "load", l.load, "passed", q.starts-l.since, q.ordered&(1<<p))
+				fmt.Fprintln(&b, "  level", p, "at", l.v, "load", l.load, "passed", q.starts-q.last[p], q.ordered&(1<<p))
 				for _, name := range []string{"tenant 0", "tenant 1", "tenant 2"} {
 					for f := range l.by.all {
 						if f.tenant.name == name || f.tenant == &m.everybody && name == "tenant 0" {

@@ -29,49 +29,52 @@ func (p *Policy) weight(tenant string) float64 {
 
 // Machine admits calls. It is not safe for concurrent use. Every method that takes now
 // first lets time pass up to it; a now before the last one counts as the last one.
+//
+// What every call reads or changes comes first, close together.
 type Machine struct {
-	policy  Policy
 	now     int64
 	over    int64  // waits that end by then are over, whether they were refused already or not
 	seq     uint64 // arrivals
-	cells   uint64 // made
-	seed    uint64
 	starts  uint64
 	waiting int
 	running int
 	queues  int // cells where somebody waits
+	marked  int // in dirty
 
-	dirty  [Ranks][]*Cell
-	ranks  uint8 // of dirty, a bit for each that is not empty
-	marked int   // in dirty
-	timers heap.Heap[int64, *Cell]
-	limits heap.Heap[int64, *Ticket]
-	claims []*lane // first come, first served; only the first collects
+	arriving     *Ticket
+	out, outLast *Ticket // decided
+	watch        int64   // when to look for limits that stall
+	work         Work
 
+	freeTickets []*Ticket
+	freeRecords spare[record]
+
+	policy Policy
+	ranks  uint8  // of dirty, a bit for each that is not empty
+	frozen bool   // see Freeze
+	cells  uint64 // made
+	seed   uint64 // of breakers
+
+	limits  heap.Heap[int64, *Ticket]
+	timers  heap.Heap[int64, *Cell]
+	claims  []*lane // first come, first served; only the first collects
+	rest    []*Cell // whose serving goes on in the next drain
+	knots   []*Cell // where nested calls may have come to wait for themselves
+	loose   []*Cell // whose semaphores gave slots in this event
+	sought  []*Cell // with a semaphore, where somebody waits
+	opened  []*Cell // whose latch is open
+	notices []Notice
+	sweeps  []sweep
+
+	dirty     [Ranks][]*Cell
 	lanes     table[lane] // but those of nested calls
 	all       []*lane
 	tenants   table[tenant]
-	everybody tenant // who pays if the policy does not order
-	sweeps    []sweep
-	refusals  int     // of waiting calls since drain began
-	rest      []*Cell // whose serving goes on in the next drain
-	loose     []*Cell // whose semaphores gave slots in this event
-	sought    []*Cell // with a semaphore, where somebody waits
+	everybody tenant    // who pays if the policy does not order
+	refusals  int       // of waiting calls since drain began
+	again     []*Ticket // what arrives again when Freeze ends
+	returned  []loan    // slots that came back to an ancestor
 
-	opened []*Cell // whose latch is open
-
-	frozen bool      // see Freeze
-	again  []*Ticket // what arrives again when that ends
-
-	arriving     *Ticket
-	returned     []loan  // slots that came back to an ancestor
-	knots        []*Cell // where nested calls may have come to wait for themselves
-	out, outLast *Ticket // decided
-	notices      []Notice
-	watch        int64 // when to look for limits that stall
-
-	freeTickets  []*Ticket
-	freeRecords  spare[record]
 	freeNeeds    []*needSet
 	freeLanes    spare[lane]
 	freeFlows    spare[flow]
@@ -80,8 +83,6 @@ type Machine struct {
 	shares       spare[share]
 	freeTenants  spare[tenant]
 	freeKin      spare[kin]
-
-	work Work
 }
 
 // Work counts what the machine did, for benchmarks and simulations.

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 
@@ -11,27 +12,28 @@ import (
 const Levels = 9
 
 // queue is the lanes parked at one cell, in the cell's own order. It exists only while
-// somebody waits there, so a newcomer never stands behind the past.
+// somebody waits there, so a newcomer never stands behind the past. What every start reads or
+// changes comes first, close together.
 type queue struct {
-	n       int     // lanes in order
-	since   int64   // when somebody came to wait, slots came back, or a pause ends
-	stalled bool    // it has been told that none came back for long
-	kin     []*lane // of them: of nested calls, which may run on what others cannot
-	// aside are heads wider than what was free when they reached the front, oldest first, and
-	// those that take no tokens and wait for the end of a pause.
-	aside  []*lane
-	starts int // given here; only differences count
+	starts int         // given here; only differences count
+	last   [Levels]int // starts at each level's last, or when it came to wait
 	// ordered is a bit for each level with lanes in order: mostly that is one, and to find it one
 	// word is looked at instead of all levels.
 	ordered uint16
 	known   uint16 // likewise, for those with flows
-	levels  [Levels]level
+	stalled bool   // it has been told that none came back for long
+	since   int64  // when somebody came to wait, slots came back, or a pause ends
+	n       int    // lanes in order
+	// aside are heads wider than what was free when they reached the front, oldest first, and
+	// those that take no tokens and wait for the end of a pause.
+	aside  []*lane
+	kin    []*lane // lanes in order of nested calls, which may run on what others cannot
+	levels [Levels]level
 }
 
 type level struct {
 	v     float64 // virtual time: no active tenant's tag is smaller
 	load  int64   // slots or tokens that the calls parked here need, aside included
-	since int     // the queue's starts at this level's last, or when it came to wait
 	flows heap.Heap[float64, *flow]
 	by    table[flow] // all of them
 }
@@ -47,14 +49,13 @@ type flow struct {
 // best is the lane whose head is next at this cell. There must be one in order.
 func (q *queue) best(ageing int) *lane { return q.levels[q.front(ageing)].flows.Top().lanes.Top() }
 
-// front is the level that is next.
+// front is the level that is next: that with the highest rank.
 func (q *queue) front(ageing int) int {
-	at := bits.Len16(q.ordered) - 1
-	for others := q.ordered &^ (1 << at); others != 0; {
-		p := bits.Len16(others) - 1
-		others &^= 1 << p
-		if q.rank(p, ageing) > q.rank(at, ageing) { // of equals the higher level
-			at = p
+	at, most := 0, math.MinInt
+	for some := q.ordered; some != 0; some &= some - 1 {
+		p := bits.TrailingZeros16(some)
+		if r := p*ageing - q.last[p]; r >= most { // of equals the higher level
+			at, most = p, r
 		}
 	}
 	return at
@@ -62,7 +63,7 @@ func (q *queue) front(ageing int) int {
 
 // rank is what the level p, which has lanes in order, is compared by: each start given to others
 // while it waits counts for something.
-func (q *queue) rank(p, ageing int) int { return p*ageing + q.starts - q.levels[p].since }
+func (q *queue) rank(p, ageing int) int { return p*ageing + q.starts - q.last[p] }
 
 func (q *queue) empty() bool { return q.n == 0 && len(q.aside) == 0 }
 
@@ -144,7 +145,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 	if f.place < 0 {
 		f.tag = max(f.tag, lv.now())
 		if lv.flows.Len() == 0 {
-			lv.since = q.starts
+			q.last[l.level] = q.starts
 			q.ordered |= 1 << l.level
 		}
 		lv.flows.Push(f.tag, f.lanes.Min(), f)
@@ -315,8 +316,8 @@ func (m *Machine) chargeAt(c *Cell, t *Ticket, n int64, waited bool) {
 	}
 	q := c.q
 	q.starts++
+	q.last[t.level] = q.starts
 	l := &q.levels[t.level]
-	l.since = q.starts
 	var f *flow
 	if t.lane != nil && t.lane.at == c {
 		f = t.lane.flow // nil if it is set aside

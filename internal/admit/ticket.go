@@ -326,10 +326,10 @@ func (r *record) clear() {
 		clear(r.settled)
 		r.settled = r.settled[:0]
 	}
-	if len(r.waits) > 0 {
-		clear(r.waits)
-		r.waits = r.waits[:0]
+	for i := range r.waits {
+		r.waits[i].Cell = nil
 	}
+	r.waits = r.waits[:0]
 	if r.refusal.Reason != NoReason {
 		r.refusal = Refusal{}
 	}
