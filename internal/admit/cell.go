@@ -131,9 +131,10 @@ type slotCount struct {
 	limit, used int64
 	taken       int64 // of the semaphore, if shared: more than used only while an event lasts
 	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
+	held        int64 // how long calls held theirs lately, on average, but for apart
 	aimd        *aimd // if adaptive
 
-	held latch.Average // how long calls held theirs lately; calls that go without the lock say it, too
+	apart latch.Samples // the same of calls that ended without the lock since
 }
 
 // Class is what c shares with its siblings.
@@ -400,6 +401,35 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 		}
 		return m.now
 	}
+}
+
+// book tells c how long a call held its slots: the average begins with the first of them
+// and then moves an eighth of the way to each.
+func (c *slotCount) book(d int64) {
+	c.gather()
+	c.learn(d)
+}
+
+// average is how long calls held theirs lately.
+func (c *slotCount) average() int64 {
+	c.gather()
+	return c.held
+}
+
+// gather books what is known of those that ended without the lock.
+func (c *slotCount) gather() {
+	n, d := c.apart.Take()
+	for range n {
+		c.learn(d)
+	}
+}
+
+func (c *slotCount) learn(d int64) {
+	if c.held == 0 {
+		c.held = d
+		return
+	}
+	c.held += (d - c.held) >> 3
 }
 
 // fits reports whether n can ever be had from c.

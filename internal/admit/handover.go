@@ -87,7 +87,7 @@ func (m *Machine) inherit(t, from *Ticket) {
 		c := t.needs.list[i].Cell
 		switch c.kind {
 		case Slots:
-			c.held.Add(held)
+			c.book(held)
 		case Tokens:
 			c.bucket.Close(&old.charges[charges])
 			r.charges = r.charges[:charges+1]

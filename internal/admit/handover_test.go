@@ -28,7 +28,7 @@ func (s *side) state(w *twins) string {
 	for _, c := range cells {
 		fmt.Fprintln(&b, cellName(c), "calls", c.calls, "lanes", c.lanes, c.bucket.FullAt())
 		if c.kind == Slots {
-			fmt.Fprintln(&b, "  used", c.used, "held", c.held.Value(), "stuck", c.stuck)
+			fmt.Fprintln(&b, "  used", c.used, "held", c.average(), "stuck", c.stuck)
 		}
 		if q := c.q; q != nil {
 			fmt.Fprintln(&b, "  since", q.since, q.stalled, "in order", q.n, q.ordered, "aside", len(q.aside))

@@ -29,7 +29,7 @@ func (m *Machine) estimate(c *Cell, t *Ticket) int64 {
 		}
 		return max(wait, at-m.now)
 	case Slots:
-		return wait + int64(float64(c.held.Value())*float64(ahead+own)/float64(max(1, c.limit)))
+		return wait + int64(float64(c.average())*float64(ahead+own)/float64(max(1, c.limit)))
 	case Foreign:
 		if at := c.pays(m.now, own); at != Never {
 			wait = max(wait, at-m.now)
@@ -42,7 +42,7 @@ func (m *Machine) estimate(c *Cell, t *Ticket) int64 {
 func (t *Ticket) takes() int64 {
 	for _, n := range t.needs.list {
 		if n.Cell.kind == Slots {
-			return n.Cell.held.Value()
+			return n.Cell.average()
 		}
 	}
 	return 0

@@ -244,7 +244,7 @@ func (s *NeedSet) MayTake(now int64) bool { return len(s.latched) > 0 && s.latch
 func (s *NeedSet) Give(now int64, p *Pass, granted int64) (left int) {
 	if d := now - granted; d >= worthBooking {
 		for _, c := range s.slots {
-			c.held.Add(d)
+			c.apart.Add(d)
 		}
 	}
 	return s.latches.Give(now, p)
@@ -274,7 +274,7 @@ func (m *Machine) End(now int64, s *NeedSet, p *Pass, left int, granted int64) {
 			m.mark(c)
 		case c.kind == Slots && !ended:
 			if now-granted < worthBooking { // else Give has said it
-				c.held.Add(now - granted)
+				c.book(now - granted)
 			}
 			c.calls--
 			if c.used--; c.latch != nil && c.latch.own {

@@ -73,7 +73,7 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 		switch c.kind {
 		case Slots:
 			if ran {
-				c.held.Add(m.now - r.granted)
+				c.book(m.now - r.granted)
 			}
 			if t.kin == nil {
 				c.used -= n.N

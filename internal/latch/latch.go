@@ -160,26 +160,38 @@ func (l *Latch) Shut() int64 {
 	return int64(w / one)
 }
 
-// Average is that of what was added lately: it begins with the first, and then moves an eighth of the way to
-// each. It is safe for concurrent use, whoever holds the lock, and the zero value is ready.
-type Average struct{ v atomic.Int64 }
+// Samples is how long calls took that have gone without the lock, until whoever holds it takes that: how
+// many they were, in the low bits of the word, and the sum. The zero value is ready.
+type Samples struct{ word atomic.Uint64 }
 
-// Add adds d.
-func (a *Average) Add(d int64) {
+const (
+	oneSample   = 1 << 7
+	mostSamples = oneSample - 1
+	longest     = 1 << 49 // six days; so many samples fit
+)
+
+// Add adds one.
+func (s *Samples) Add(d int64) {
 	for {
-		was := a.v.Load()
-		to := was + (d-was)>>3
-		if was == 0 {
-			to = d
+		w := s.word.Load()
+		n, sum := w%oneSample, w/oneSample
+		if n == mostSamples { // what half of them say is known well enough
+			n, sum = n/2, sum/n*(n/2)
 		}
-		if to == was || a.v.CompareAndSwap(was, to) {
+		if s.word.CompareAndSwap(w, (sum+uint64(min(d, longest)))*oneSample+n+1) {
 			return
 		}
 	}
 }
 
-// Value is what it has come to; zero while nothing was added.
-func (a *Average) Value() int64 { return a.v.Load() }
+// Take takes them all, and answers how many there were, and their mean.
+func (s *Samples) Take() (n int, mean int64) {
+	if s.word.Load() == 0 {
+		return 0, 0
+	}
+	w := s.word.Swap(0)
+	return int(w % oneSample), int64(w / oneSample / (w % oneSample))
+}
 
 // keep ends that what a call has taken is in doubt.
 func (l *Latch) keep() { l.word.Add(^(inDoubt - 1)) }

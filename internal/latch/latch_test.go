@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -59,38 +60,63 @@ func three() *Terms {
 	return &Terms{Base: 100, Until: 1000, Scale: 3, One: 5, Span: 15, Edition: 7}
 }
 
-func TestAverage(t *testing.T) {
-	var a Average
-	for _, x := range []struct{ d, want int64 }{{80, 80}, {160, 90}, {90, 90}, {10, 80}, {81, 80}, {79, 79}, {0, 69}} {
-		a.Add(x.d)
-		require.Equal(t, x.want, a.Value(), "once %d was added", x.d)
+func TestSamples(t *testing.T) {
+	var s Samples
+	take := func(count int, mean int64) {
+		t.Helper()
+		n, d := s.Take()
+		require.Equal(t, []int64{int64(count), mean}, []int64{int64(n), d})
 	}
+	take(0, 0)
+	s.Add(7)
+	take(1, 7)
+	take(0, 0)
+	s.Add(10)
+	s.Add(0)
+	s.Add(5)
+	take(3, 5)
+	for range mostSamples {
+		s.Add(1 << 62)
+	}
+	take(mostSamples, longest)
+	for range mostSamples {
+		s.Add(100)
+	}
+	s.Add(164)
+	take(mostSamples/2+1, 101)
 }
 
-// Nothing that several goroutines add at once is lost.
-func TestAverage_Storm(t *testing.T) {
-	const rounds, each, workers = 100, 40, 4
-	for range rounds {
-		var all, one Average
-		all.Add(1 << 60)
-		one.Add(1 << 60)
-		var start, end sync.WaitGroup
-		start.Add(1)
-		for range workers {
-			end.Go(func() {
-				start.Wait()
-				for range each {
-					all.Add(5)
+// Each that is added is taken once, however many goroutines add while another takes.
+func TestSamples_Storm(t *testing.T) {
+	const each, workers = 5_000, 4
+	var s Samples
+	var adding sync.WaitGroup
+	var added, taken atomic.Int64
+	for range workers {
+		adding.Go(func() {
+			for range each {
+				for added.Add(1)-taken.Load() > mostSamples { // more than are kept
+					added.Add(-1)
+					runtime.Gosched()
 				}
-			})
-		}
-		start.Done()
-		end.Wait()
-		for range each * workers {
-			one.Add(5)
-		}
-		require.Equal(t, one.Value(), all.Value())
+				s.Add(1000)
+				runtime.Gosched() // so that there seldom are so many
+			}
+		})
 	}
+	for lately := time.Now(); taken.Load() < each*workers; {
+		n, d := s.Take()
+		if n == 0 {
+			require.Less(t, time.Since(lately), 10*time.Second, "%d of %d were taken", taken.Load(), each*workers)
+			runtime.Gosched()
+			continue
+		}
+		lately = time.Now()
+		require.EqualValues(t, 1000, d)
+		taken.Add(int64(n))
+	}
+	adding.Wait()
+	require.EqualValues(t, each*workers, taken.Load())
 }
 
 func TestTake_Slots(t *testing.T) {
