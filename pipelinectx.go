@@ -422,7 +422,9 @@ func (x *frame) end() {
 		}
 		x.call = nil
 	} else {
+		spare := w.space.Spare()
 		w.invocation, w.space = invocation{}, first{}
+		w.space.Reuse(spare)
 		w.join(x)
 	}
 	if x.event.CallKey != 0 {

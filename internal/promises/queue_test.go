@@ -333,3 +333,36 @@ func TestMaxPerTenantRefuses(t *testing.T) {
 		assert.Equal(t, int64(42), ran.Load(), "ran")
 	})
 }
+
+// What is said of a call that waited is of that call alone, also of calls that one goroutine makes one
+// after the other.
+func TestQueued_EachCallHasItsOwnDecision(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{Interceptors: interceptors(rates(sluice.Rate{N: 1, Per: time.Second}))})
+		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
+		pauses := []time.Duration{0, 0, 300 * ms, 0, 2 * time.Second, 0, 900 * ms}
+		waits := []time.Duration{0, time.Second, 700 * ms, time.Second, 0, time.Second, 100 * ms}
+		var results []sluice.Result
+		for _, d := range pauses {
+			time.Sleep(d)
+			res, err := r.Invoke(r.ctx, sluice.Request{Tool: "x"})
+			require.NoError(t, err)
+			results = append(results, res)
+		}
+		var told []time.Duration
+		for _, e := range r.rec.Events() {
+			if e.Kind == sluice.ToolCompleted {
+				told = append(told, e.Queued)
+			}
+		}
+		require.Equal(t, waits, told, "as events have it")
+		for i, res := range results {
+			d := res.Decision()
+			require.Equal(t, waits[i], d.Wait, "call %d", i+1)
+			if waits[i] > 0 {
+				require.Equal(t, []sluice.Wait{{By: "rate calls per second", For: waits[i]}}, d.Waits, "call %d", i+1)
+			}
+		}
+		r.end()
+	})
+}

@@ -55,6 +55,7 @@ type Permit struct {
 // of the call. What attempts that came without a ticket add to it needs no lock.
 type Tally struct {
 	more   atomic.Pointer[more] // nil until there is something to say
+	spare  *more                // empty, from a call before; else nil
 	held   int64                // how long the one attempt held what it needed
 	waited int32                // twice whether somebody waits for it, and one once it is counted
 	all    several              // instead of these two, if there may be several
@@ -100,6 +101,7 @@ type more struct {
 	queued  atomic.Int64   // how long attempts waited
 	streams *streams       // nil without one
 	record  *record.Record // nil until there is something to say
+	blank   *record.Record // what it will be then; nil if that is still to be made
 	sealed  bool           // the caller has the record: nothing is written into it any more
 }
 
@@ -108,10 +110,33 @@ func (y *Tally) own() *more {
 	if x := y.more.Load(); x != nil {
 		return x
 	}
-	x := new(more)
+	x := y.spare
+	if y.spare = nil; x == nil {
+		x = new(more)
+	}
 	y.more.Store(x)
 	return x
 }
+
+// Spare is memory for what there is to say of a call.
+type Spare struct{ more *more }
+
+// Spare is that of y, which nobody uses any more, for another call.
+func (y *Tally) Spare() Spare {
+	x := y.more.Load()
+	switch {
+	case x == nil:
+		return Spare{y.spare}
+	case x.streams != nil || x.sealed:
+		return Spare{}
+	}
+	x.queued.Store(0)
+	x.record, x.blank = nil, nil
+	return Spare{x}
+}
+
+// Reuse gives x to y, which is zero.
+func (y *Tally) Reuse(x Spare) { y.spare = x.more }
 
 // Queued is how long attempts have waited.
 func (y *Tally) Queued() time.Duration {
@@ -140,12 +165,20 @@ func (y *Tally) Note(x *Tool, t *admit.Ticket, attempt int32) {
 	if m.sealed { // an attempt that nobody waited for ends late
 		return
 	}
-	if m.record == nil && x.Needs != nil {
-		m.record = record.New(x.Costs)
-	} else if m.record == nil {
-		m.record = record.NewPriced()
+	if m.record == nil {
+		if m.record = m.blank; m.record == nil {
+			m.record = x.record()
+		}
 	}
 	m.record.Note(x.Stage.M, t, attempt)
+}
+
+// record is an empty one of a call of x.
+func (x *Tool) record() *record.Record {
+	if x.Needs != nil {
+		return record.New(x.Costs)
+	}
+	return record.NewPriced()
 }
 
 // says reports whether a record has something to say of t, a call of x.
@@ -156,7 +189,12 @@ func (x *Tool) says(t *admit.Ticket) bool { return t.Place() > 0 || x.Priced || 
 // attempt of the call.
 func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now int64) {
 	p.Attempt, p.Granted, p.ticket, p.live, p.tool, p.tally = attempt, now, t, true, x, y
-	y.Waited(t, now)
+	if t.Place() > 0 {
+		y.Waited(t, now)
+		if m := y.own(); m.record == nil && m.blank == nil { // here the lock is seldom held, unlike where it is written
+			m.blank = x.record()
+		}
+	}
 	if y.add(x, 0, 1) {
 		x.Count(1, 1)
 	}
