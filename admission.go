@@ -334,11 +334,10 @@ func (a *admission) wait(ctx context.Context, c *Call, w when, x *stage.Tool, q 
 // quickly admits c's attempt at x without the lock, or answers nil if it has to come to the stage.
 func (a *admission) quickly(ctx context.Context, c *Call, w when, x *stage.Tool) *running {
 	inv := c.inv
-	if x.Needs == nil || w.now >= w.finish || c.run != nil || inv.parent.Load() != nil || inv.plan.exec.closed() ||
-		inv.first == nil && !x.Needs.MayTake(w.now) { // of a submitted call that waits there is no more than has to be
+	if x.Needs == nil || w.now >= w.finish || c.run != nil || inv.parent.Load() != nil || inv.plan.exec.closed() {
 		return nil
 	}
-	r := &inv.ownTotals().running
+	r := &inv.first.running
 	switch {
 	case inv.plan.once:
 		r.Context = ctx

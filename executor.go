@@ -407,8 +407,12 @@ func (x *submission) submit(c *Call, now int64) {
 		x.End(err)
 		return
 	}
+	var r *running
 	var t *admit.Ticket
-	r := x.inv.plan.adm.quickly(x.ctx, c, w, at)
+	if at.Needs != nil && at.Needs.MayTake(w.now) { // else it may have to wait, and has no more than that takes
+		x.inv.ownTotals()
+		r = x.inv.plan.adm.quickly(x.ctx, c, w, at)
+	}
 	if r == nil {
 		r, t, err = x.inv.plan.adm.arrive(x.ctx, c, w, at, &q, x)
 	}
