@@ -423,7 +423,7 @@ func (x *frame) end() {
 		x.call = nil
 	} else {
 		spare := w.space.Spare()
-		w.invocation, w.space = invocation{}, first{}
+		*w = whole{}
 		w.space.Reuse(spare)
 		w.join(x)
 	}

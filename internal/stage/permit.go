@@ -123,11 +123,15 @@ type Spare struct{ more *more }
 
 // Spare is that of y, which nobody uses any more, for another call.
 func (y *Tally) Spare() Spare {
-	x := y.more.Load()
-	switch {
-	case x == nil:
-		return Spare{y.spare}
-	case x.streams != nil || x.sealed:
+	if x := y.more.Load(); x != nil {
+		return x.emptied()
+	}
+	return Spare{y.spare}
+}
+
+// emptied is x as the memory for another call, unless somebody may still have it.
+func (x *more) emptied() Spare {
+	if x.streams != nil || x.sealed {
 		return Spare{}
 	}
 	x.queued.Store(0)
@@ -191,7 +195,7 @@ func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now in
 	p.Attempt, p.Granted, p.ticket, p.live, p.tool, p.tally = attempt, now, t, true, x, y
 	if t.Place() > 0 {
 		y.Waited(t, now)
-		if m := y.own(); m.record == nil && m.blank == nil { // here the lock is seldom held, unlike where it is written
+		if m := y.own(); m.record == nil && m.blank == nil { // the lock is seldom held here, but is where it is written
 			m.blank = x.record()
 		}
 	}
