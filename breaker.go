@@ -40,7 +40,7 @@ type CircuitBreakerConfig struct {
 	Ratio    float64       // of failures, up to 1; zero means 0.5, or off with Failures
 	MinCalls int           // before Ratio counts; zero means 5
 	Window   time.Duration // zero means 30 s
-	Failures int           // in a row; zero means off
+	Failures int           // in a row; zero means 20, or off with Ratio
 	Cooldown time.Duration // zero means 5 s
 	Probes   int           // zero means 1
 	Lease    time.Duration // of a hung probe; zero means 1 min

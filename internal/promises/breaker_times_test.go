@@ -25,7 +25,7 @@ func TestBreaker_Defaults(t *testing.T) {
 	assert.Equal(t, 0.5, c.Ratio)
 	assert.Equal(t, 5, c.MinCalls)
 	assert.Equal(t, 30*time.Second, c.Window)
-	assert.Zero(t, c.Failures)
+	assert.Equal(t, 20, c.Failures)
 	assert.Equal(t, 5*time.Second, c.Cooldown)
 	for name, own := range map[string]bool{"breaker": false, "tool/x breaker": true} {
 		t.Run(name, func(t *testing.T) {
@@ -70,6 +70,27 @@ func TestBreaker_Defaults(t *testing.T) {
 				calls(1, errTool)
 				refused(5 * time.Second)
 			})
+		})
+	}
+}
+
+// A backend that dies while it is busy is found by failures in a row, long before half of the last results have failed;
+// with a Ratio of its own a breaker counts no row.
+func TestBreaker_ADeadBackendIsFoundSoon(t *testing.T) {
+	for ratio, want := range map[float64]int{0: 20, 0.5: 1000} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{Interceptors: interceptors(breakerOf(sluice.CircuitBreakerConfig{Ratio: ratio}))})
+			defer r.end()
+			var answer error
+			r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return answer })
+			for range 1000 {
+				require.NoError(t, r.call("x"))
+			}
+			answer = errTool
+			failed := 0
+			for ; r.call("x") == errTool; failed++ {
+			}
+			require.Equal(t, want, failed)
 		})
 	}
 }

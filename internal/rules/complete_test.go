@@ -17,7 +17,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	b := Breaker{}
 	require.NoError(t, b.Complete("x"))
 	const half, window, cooldown, lease = 0.5, 30 * time.Second, 5 * time.Second, time.Minute
-	whole := Breaker{half, 5, window, 0, cooldown, 1, lease}
+	whole := Breaker{half, 5, window, 20, cooldown, 1, lease}
 	assert.Equal(t, whole, b)
 	require.NoError(t, b.Complete("x"))
 	assert.Equal(t, whole, b, "completed twice")

@@ -155,7 +155,7 @@ func (b *Breaker) Complete(field string) error {
 		return fmt.Errorf("%s.Ratio is %v: must be from 0 (0.5, or off with Failures) to 1", field, b.Ratio)
 	}
 	if b.Failures == 0 && b.Ratio == 0 {
-		b.Ratio = 0.5
+		b.Ratio, b.Failures = 0.5, 20
 	}
 	for _, f := range []struct {
 		name      string
