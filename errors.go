@@ -414,7 +414,7 @@ func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
 	case admit.QueueFull:
 		e.Cause = &errtext.Bound{Waiting: f.Waiting}
 	case admit.Saturated:
-		e.Reason, e.Cause = ErrSaturated, &errtext.Bound{Limit: f.Limit, Anonymous: a.anonymous(f.By)}
+		e.Reason, e.Cause = ErrSaturated, f.Cause
 	case admit.TooWide:
 		e.Reason, e.Cause = ErrSaturated, errTooWide
 	case admit.RateLimited:
@@ -422,7 +422,7 @@ func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
 	case admit.BreakerOpen:
 		e.Reason = ErrBreakerOpen
 	case admit.TooLong:
-		d := &errtext.Bound{Anonymous: a.anonymous(f.By), AtOnce: f.AtOnce}
+		d := &errtext.Bound{Anonymous: f.By.IsAnonymous(), AtOnce: f.AtOnce}
 		if !f.AtOnce && !f.Deadline {
 			d.Within, d.Nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
 		}
@@ -433,19 +433,6 @@ func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
 		e.Reason, e.By = ErrClosed, ""
 	}
 	return e
-}
-
-// anonymous reports whether c counts calls by tenant, and those without one.
-func (a *admission) anonymous(c *admit.Cell) bool {
-	if c == nil || c.Key() != "" {
-		return false
-	}
-	for _, p := range a.needs.Parts {
-		if p.Class == c.Class() {
-			return p.Key >= 0 && a.keys[p.Key].Kind() == rules.ByTenant
-		}
-	}
-	return false
 }
 
 // gaveUp is the error of a call whose own context ended before its code ran.

@@ -47,6 +47,8 @@ type Class struct {
 	Breaker  *breaker.Config // Breaker
 	Foreign  Limiter         // Foreign
 
+	Full func(*Cell) error // Slots; what is behind a refusal by a cell that is full; may be nil if nobody is told
+
 	Semaphore Semaphore // Slots; shared with other code, which Limit bounds within; may be nil
 
 	cells map[string]*Cell

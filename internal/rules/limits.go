@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/errtext"
 )
 
 const (
@@ -127,6 +128,7 @@ func (l Slots) Class(limiter string) *admit.Class {
 		Refuse:    l.Refuse,
 		MaxKeys:   l.Scope.TableSize(l.MaxKeys),
 		Limit:     l.Max,
+		Full:      full,
 		Adaptive:  l.Adaptive,
 		Semaphore: l.Shared,
 	}
@@ -135,6 +137,11 @@ func (l Slots) Class(limiter string) *admit.Class {
 	}
 	k.Rank, k.ByPlan = l.Scope.place()
 	return k
+}
+
+// full is what is behind refusals by c, whose slots are taken.
+func full(c *admit.Cell) error {
+	return &errtext.Bound{Limit: c.Limit(), Anonymous: c.IsAnonymous()}
 }
 
 // Breaker says when a breaker opens and how it recovers; its fields are those of the root's

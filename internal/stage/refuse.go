@@ -6,7 +6,7 @@ import "github.com/sluice-go/sluice/internal/admit"
 type Refusal struct {
 	admit.Refusal
 	Name     string // of the constraint, if there is one
-	Limit    int64  // of the constraint, if it is saturated
+	Cause    error  // what is behind it, if the constraint is saturated
 	Waiting  int    // calls of the client, if the queue was full
 	AtOnce   bool   // the call was not to wait at all
 	Deadline bool   // the bound of its wait was its caller's
@@ -22,7 +22,7 @@ func (s *Stage) Refusal(t *admit.Ticket, f admit.Refusal) Refusal {
 	case admit.QueueFull:
 		r.Waiting = t.Plan.Client.Waiting()
 	case admit.Saturated:
-		r.Limit = f.By.Usage(s.Now()).Limit
+		r.Cause = f.By.Class().Full(f.By)
 	case admit.TooLong:
 		r.Deadline = !t.AtOnce && t.Finish != 0 && t.Limit >= t.Finish-1
 	}
