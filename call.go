@@ -398,17 +398,6 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 		}
 		return
 	}
-	if own, ok := (*err).(*Error); ok && own != nil && own.at != 0 && own.key == inv.key && inv.plan.once && !nested && sum.frame != nil {
-		// Its one attempt was refused, and nobody else has seen the error: there is nothing to ask it.
-		e.failed.Add(1)
-		res.Value, res.rec, res.max = nil, nil, e.conf.MaxResultBytes
-		if inv.loud {
-			t := inv.lastEvent(ToolFailed, sum, own.at, 0)
-			t.Err, t.By, t.RetryAfter, t.hasData = own, own.By, own.RetryAfter, false
-			inv.emit(inv.toSinks(ctx), t)
-		}
-		return
-	}
 	e.endFully(&ending{ctx: ctx, kind: ToolCompleted, sum: sum}, inv, res, err, ran, busy)
 }
 
@@ -418,6 +407,16 @@ func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, 
 	if sum.completes(e); inv.loud {
 		t := inv.lastEvent(ToolCompleted, sum, 0, sum.Held())
 		inv.gave(t, res.Value)
+		inv.emit(inv.toSinks(ctx), t)
+	}
+}
+
+// turnedDown reports the end of a call of which there is nothing to say but err, its refusal.
+func (e *Executor) turnedDown(ctx context.Context, inv *invocation, res *Result, err error, now int64) {
+	e.failed.Add(1)
+	if res.max = e.conf.MaxResultBytes; inv.loud {
+		own, t := err.(*Error), inv.lastEvent(ToolFailed, inv.first, now, 0)
+		t.Err, t.By, t.RetryAfter = err, own.By, own.RetryAfter
 		inv.emit(inv.toSinks(ctx), t)
 	}
 }

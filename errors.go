@@ -49,7 +49,6 @@ type Error struct {
 	Cause      error         // may be nil
 
 	key CallKey // of the call; zero if somebody else made the error
-	at  int64   // when it was refused by refusedPlainly; else zero
 }
 
 // Error is one line: tool, reason, constraint, retry, cause; names quoted and cut, the rest escaped.
@@ -193,17 +192,19 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 // refusedPlainly is refused at the instant now, without a cause. It leads to no call, so it is made some at a time.
 func (inv *invocation) refusedPlainly(now int64, reason error, by string, retry int64) *Error {
 	var e *Error
-	if x := inv.first; inv.plan.once && x.frame != nil { // else the call may be over, and its frame another's
-		x := x.frame
+	if x := inv.first.frame; inv.plan.once && x != nil { // else the call may be over, and its frame another's
 		if len(x.errs) == 0 {
 			x.errs = make([]Error, callErrors)
 		}
 		e, x.errs = &x.errs[0], x.errs[1:]
+		if inv.parent.Load() == nil {
+			x.stage, x.refused = turnedDown, now
+		}
 	} else {
 		e = new(Error)
 	}
 	e.Tool, e.CallID, e.Reason, e.By = inv.plan.tool.spec.Name, inv.id, reason, by
-	e.RetryAfter, e.key, e.at = time.Duration(retry), inv.key, now
+	e.RetryAfter, e.key = time.Duration(retry), inv.key
 	return e
 }
 

@@ -259,19 +259,22 @@ func (e *Executor) invoke(ctx context.Context, r *Request, out *answer) (res Res
 	default:
 		res, err = p.chain(ctx, x.c)
 	}
-	unseen := x.stage == succeeded
-	if x.stage = inEnd; unseen {
+	went := x.stage
+	switch x.stage = inEnd; went {
+	case succeeded:
 		e.completed(ctx, inv, &res, inv.first)
-	} else {
+	case turnedDown:
+		e.turnedDown(ctx, inv, &res, err, x.refused)
+	default:
 		e.end(ctx, inv, &res, &err)
 	}
 	if out != nil {
 		*out = answer{res, err}
 	}
-	if normal = true; unseen {
-		x.endUnseen()
-	} else {
+	if normal = true; went == underWay {
 		x.end()
+	} else {
+		x.endUnseen(went)
 	}
 	return res, err
 }

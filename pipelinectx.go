@@ -344,6 +344,7 @@ type frame struct {
 	keys            uint8         // that are left, from key on
 	key             CallKey       // of the next call
 	event           callEvent
+	refused         int64  // the instant at which the call was turned down
 	told, completed uint32 // what becomes of the call, counted as it leaves
 }
 
@@ -351,11 +352,12 @@ type frame struct {
 type progress uint8
 
 const (
-	underWay  progress = iota // if it holds something, somebody sees to it
-	inStart                   // it is reported that its one attempt begins
-	inAttempt                 // that runs
-	succeeded                 // and is over, which nobody has seen
-	inEnd                     // its end is reported
+	underWay   progress = iota // if it holds something, somebody sees to it
+	inStart                    // it is reported that its one attempt begins
+	inAttempt                  // that runs
+	succeeded                  // and is over, which nobody has seen
+	turnedDown                 // it was refused, and there is no more to it
+	inEnd                      // its end is reported
 )
 
 var (
@@ -435,20 +437,28 @@ func (x *frame) end() {
 	frames.Put(x)
 }
 
-// endUnseen is end where nobody has seen the attempt, which succeeded. What is said of its tool and its
-// run stays: the next call may well be of the same.
-func (x *frame) endUnseen() {
+// endUnseen is end where nobody has seen the attempt, which succeeded or was turned down. What is said of its
+// tool and its run stays: the next call may well be of the same.
+func (x *frame) endUnseen(went progress) {
 	w, t := x.call, &x.event
-	if w.loud {
-		w.space.given.ended()
+	if went == succeeded {
+		if w.loud {
+			w.space.given.ended()
+		}
+		w.space.Renew()
+	} else if w.shared || w.loud && !w.space.given.part(over) {
+		x.end()
+		return
 	}
-	w.space.Renew()
 	w.space.given, w.space.Context = nil, nil
 	w.id, w.seq, w.tried = "", 0, false
 	if w.loud {
 		w.loud, w.plain, w.over = false, false, false
 		t.CallKey, t.Call.ID, t.Call.Attempt = 0, "", 0
 		t.Duration, t.Result.max, t.OutputBytes, t.hasData, t.last = 0, 0, 0, false, false
+		if t.Err != nil {
+			t.Err, t.By, t.RetryAfter = nil, "", 0
+		}
 	}
 	x.c.ID, x.c.Input, x.c.Attempt = "", nil, 0
 	x.leave()
