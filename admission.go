@@ -319,9 +319,9 @@ func (a *admission) askFirst(ctx context.Context, c *Call, w when) (*running, er
 
 // wait has c's attempt come to x, and waits until it may run.
 func (a *admission) wait(ctx context.Context, c *Call, w when, x *stage.Tool, q *stage.Answers) (*running, error) {
-	if x.Needs != nil && x.Needs.MayRefuse() && !a.at.Priced && !c.inv.plan.exec.closed() { // else there is something to note of it
-		if y, after := x.Needs.Refusal(w.now); y != nil {
-			return nil, c.inv.refusedPlainly(w.now, ErrBreakerOpen, y.By, after)
+	if inv := c.inv; x.Needs != nil && !a.at.Priced && !inv.plan.exec.closed() { // else there is something to note of it
+		if y, after := x.Needs.Refusal(w.now, c.run != nil || inv.parent.Load() != nil); y != nil {
+			return nil, inv.refusedPlainly(w.now, y, after)
 		}
 	}
 	r, t, err := a.arrive(ctx, c, w, x, q, nil)

@@ -3,6 +3,7 @@ package sluice
 import (
 	"context"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,6 +110,42 @@ func TestRefused_WithoutTheLock(t *testing.T) {
 	got := refused()
 	require.ErrorIs(t, got, ErrBreakerOpen)
 	require.Equal(t, want.Error(), got.Error())
+}
+
+// Nor does one that a full limit refuses, once one has been refused, and the error is the same.
+func TestRefused_ByAFullLimit(t *testing.T) {
+	gates := []Interceptor{
+		Must(NewConcurrencyLimiter(ConcurrencyLimiterConfig{Limits: []Limit{{Max: 1, Refuse: true}}})),
+		Must(NewRateLimiter(RateLimiterConfig{Rates: []Rate{{N: 1e9, Per: time.Second}}})),
+		Must(NewCircuitBreaker(CircuitBreakerConfig{})),
+	}
+	e := Must(NewExecutor(NewToolRegistry(), Config{Interceptors: gates}))
+	inside, leave, once := make(chan struct{}), make(chan struct{}), new(sync.Once)
+	Must(Wrap(e, Spec{Name: "x"}, func(_ context.Context, in string) (string, error) {
+		once.Do(func() {
+			close(inside)
+			<-leave
+		})
+		return in, nil
+	}))
+	holder := e.Submit(t.Context(), Request{Tool: "x", Input: ""})
+	<-inside
+	refused := func() error {
+		_, err := e.Invoke(context.Background(), Request{ID: "a", Tool: "x", Input: ""})
+		return err
+	}
+	want := refused()
+	require.ErrorIs(t, want, ErrSaturated)
+	s := e.stage.Lock()
+	got := refused()
+	s.Unlock()
+	own := *got.(*Error)
+	own.key = want.(*Error).key
+	require.Equal(t, want, &own)
+	require.NotEqual(t, want.(*Error).key, got.(*Error).key)
+	close(leave)
+	<-holder.Done()
+	require.NoError(t, refused())
 }
 
 // A call that succeeds takes no lock where a breaker counts results.

@@ -189,8 +189,8 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause, key: inv.key}
 }
 
-// refusedPlainly is refused at the instant now, without a cause. It leads to no call, so it is made some at a time.
-func (inv *invocation) refusedPlainly(now int64, reason error, by string, retry int64) *Error {
+// refusedPlainly is the error of a call that y refuses at the instant now. It leads to no call, so it is made some at a time.
+func (inv *invocation) refusedPlainly(now int64, y *admit.Said, retry int64) *Error {
 	var e *Error
 	if x := inv.first.frame; inv.plan.once && x != nil { // else the call may be over, and its frame another's
 		if len(x.errs) == 0 {
@@ -203,8 +203,10 @@ func (inv *invocation) refusedPlainly(now int64, reason error, by string, retry 
 	} else {
 		e = new(Error)
 	}
-	e.Tool, e.CallID, e.Reason, e.By = inv.plan.tool.spec.Name, inv.id, reason, by
-	e.RetryAfter, e.key = time.Duration(retry), inv.key
+	e.By, e.Cause, e.RetryAfter, e.key = y.By, y.Cause, time.Duration(retry), inv.key
+	if e.Tool, e.CallID, e.Reason = inv.plan.tool.spec.Name, inv.id, ErrBreakerOpen; y.Limit > 0 {
+		e.Reason = ErrSaturated
+	}
 	return e
 }
 

@@ -182,7 +182,7 @@ func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyL
 func (l *ConcurrencyLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to ConcurrencyLimiterConfig) {
 	for i, n := range to.Limits {
 		k, o, slots := l.core.limits[i].class, was.Limits[i], n.slots()
-		k.Refuse = n.Refuse
+		s.M.SetRefuse(k, n.Refuse)
 		s.M.SetMaxKeys(now, k, slots.Scope.TableSize(n.MaxKeys))
 		if n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
 			s.M.SetAdaptive(now, k, slots.Adaptive)

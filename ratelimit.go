@@ -237,7 +237,7 @@ func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLi
 	for i, r := range to.Rates {
 		at[i] = l.at[from[i]]
 		k := l.core.limits[at[i]].class
-		k.Refuse = to.Refuse
+		s.M.SetRefuse(k, to.Refuse)
 		s.M.SetMaxKeys(now, k, quota.Scope.TableSize(to.MaxKeys))
 		if o := was.Rates[from[i]]; r != o {
 			b, _ := rules.Rate(r).Bucket() // complete has made it before

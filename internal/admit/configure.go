@@ -54,10 +54,23 @@ func (m *Machine) setLimit(c *Cell, limit int64) {
 	c.shut()
 	shrinks := limit < c.limit
 	c.limit = limit
+	c.declare()
 	m.drop(c)
 	m.mark(c)
 	if shrinks && c.lanes > 0 {
 		m.sweep(c)
+	}
+}
+
+// SetRefuse has k refuse calls that come, where it lets none start, or has them wait.
+func (m *Machine) SetRefuse(k *Class, refuse bool) {
+	if k.Refuse == refuse {
+		return
+	}
+	m.shutEvery() // which of several limits is the first to refuse is another
+	k.Refuse = refuse
+	for _, c := range k.list {
+		c.declare()
 	}
 }
 

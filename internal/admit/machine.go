@@ -236,6 +236,9 @@ func (m *Machine) Arrive(now int64, t *Ticket) State {
 	m.arrive(t, false)
 	m.drain()
 	m.arriving = nil
+	if t.state == Refused && t.rec.refusal.Reason == Saturated {
+		m.reopen(t.needs) // the next is refused without the lock
+	}
 	return t.state
 }
 

@@ -20,7 +20,8 @@ import (
 // its window: one later than that comes by the lock, and opens the latch for the next tenth.
 //
 // A breaker that refuses every call until its cooldown is over says so, and calls are refused without the
-// lock: once one has been refused under it, until somebody shuts the cell.
+// lock: once one has been refused under it, until somebody shuts the cell. So are calls by open slots that
+// are full, if their class refuses calls: nobody waits there.
 //
 // A call that has come this way has no ticket. It gets one, as if it had been admitted with that,
 // when something of it is to be known or changed under the lock ([Machine.Adopt]). Of such a call's
@@ -35,6 +36,9 @@ import (
 
 // Pass is what a call has got that came the quick way.
 type Pass = latch.Pass
+
+// Said is how such a call is refused.
+type Said = latch.Refusal
 
 // latched is what a cell has for the quick way.
 type latched struct {
@@ -175,6 +179,7 @@ func (m *Machine) Quicken(s *NeedSet, w *Way) {
 		c := n.Cell
 		if c.latch == nil {
 			c.latch = newLatched(c)
+			c.declare()
 		}
 		c.latch.sets++
 		s.latched = append(s.latched, counted{c, false})
@@ -198,6 +203,11 @@ func (m *Machine) Quicken(s *NeedSet, w *Way) {
 func (s *NeedSet) arrange(last *Cell) {
 	slices.SortStableFunc(s.latched, func(a, b counted) int { return a.order(last) - b.order(last) })
 	l := &s.latches
+	for _, n := range s.set.list {
+		if n.Cell.kind != Breaker {
+			l.Asked = append(l.Asked, n.Cell.latch.Latch)
+		}
+	}
 	for _, x := range s.latched {
 		if x.class.MaxKeys > 0 && !x.needing {
 			s.mortal = append(s.mortal, x.latch.Latch)
@@ -469,13 +479,33 @@ func (m *Machine) refuseQuickly(t *Ticket, c *Cell) {
 	}
 }
 
-// MayRefuse reports whether Refusal may say something. It needs no lock either.
-func (s *NeedSet) MayRefuse() bool { return s.latches.MayRefuse() }
+// declare has the latch of c, which is shut, say whether c refuses calls, if it is no breaker.
+func (c *Cell) declare() {
+	switch l := c.latch; {
+	case l == nil || c.kind == Breaker:
+	case c.kind == Slots && c.limit < 1:
+		l.Refuse(&latch.Refusal{Until: Never}) // for another reason
+	case !c.class.Refuse:
+		l.Refuse(nil)
+	case c.kind == Slots:
+		x := &latch.Refusal{Until: Never, Limit: c.limit, By: c.class.Name}
+		if k := c.class; k.Full != nil {
+			x.Cause = k.Full(c)
+		}
+		l.Refuse(x)
+	default:
+		l.Refuse(&latch.Refusal{Until: Never})
+	}
+}
 
 // Refusal is how a call of s is refused at the instant now, which is present, and after how long it may be
-// tried again, zero if nobody knows; nil if that is to be asked under the lock. It needs none.
-func (s *NeedSet) Refusal(now int64) (_ *latch.Refusal, after int64) {
+// tried again, zero if nobody knows; nil if that is to be asked under the lock. It needs none. A nested call
+// may use slots of those around it: by slots it is refused under the lock alone.
+func (s *NeedSet) Refusal(now int64, nested bool) (_ *Said, after int64) {
 	x := s.latches.Refusal(now)
+	if x == nil && !nested {
+		x = s.latches.Full()
+	}
 	if x == nil {
 		return nil, 0
 	}

@@ -33,7 +33,7 @@ type sideCall struct {
 	at    int64
 	level int8
 
-	refusal *latch.Refusal // if it was refused without the lock
+	refusal *Said // if it was refused without the lock
 	after   int64
 }
 
@@ -67,11 +67,16 @@ type twins struct {
 	withKeys   int   // of them
 	adopted    int
 	turned     int // refused without the lock
+	saturated  int // of them by a full limit
 	full       int // calls refused by a full table of keys
 }
 
 // The plans, each by the places of its classes.
-var twinPlans = [][]int{{0, 1, 4, 6}, {0, 2, 4, 5, 6}, {3, 4}, {2, 7}, {1, 4, 5}, {1, 8}, {2, 4, 9}, {3, 8, 9, 10}, {1, 5, 10}, {4, 11}, {11}}
+var twinPlans = [][]int{{0, 1, 4, 6}, {0, 2, 4, 5, 6}, {3, 4}, {2, 7}, {1, 4, 5}, {1, 8}, {2, 4, 9}, {3, 8, 9, 10}, {1, 5, 10}, {4, 11}, {11},
+	{1, 7, 12}, {0, 3, 4, 7}, {2, 7, 13}, {2, 8, 12}}
+
+// The classes that refuse calls, or may come to do so.
+var twinLimits = []int{2, 4, 5, 6, 7, 8, 9, 12, 13}
 
 // The keys that calls have. The empty one is that of a call that the rate by key does not count.
 var twinKeys = []string{"", "a", "b", "c", "d"}
@@ -96,8 +101,9 @@ func newSide(t testing.TB, quick bool) *side {
 		slots("own a", 0, Unlimited), slots("own b", 0, 2), slots("own c", 0, Unlimited),
 		slots("all", 7, 3), s.rate("rate", 1, 7, 2*sec, 4), s.rate("slow rate", 6, 3, sec, 5), refuses,
 		slots("by tenant", 2, 2), s.rate("by key", 3, 5, 2*sec, 3), circuit("by user", breaker.Config{Failures: 2, Cooldown: 2 * sec}),
-		units("wide", 3, 4),
+		units("wide", 3, 4), slots("refuses all", 7, 3), s.rate("refusing rate", 1, 9, 2*sec, 5),
 	}
+	s.classes[12].Refuse, s.classes[13].Refuse = true, true
 	for i, n := range []int{3, 2, 2} {
 		s.classes[8+i].MaxKeys = n
 	}
@@ -220,8 +226,10 @@ func (w *twins) arrive(parent *twinCall) {
 			return Running
 		}
 		if s.quick && x.set != nil {
-			if x.refusal, x.after = x.set.Refusal(w.now); x.refusal != nil {
-				w.turned++
+			if x.refusal, x.after = x.set.Refusal(w.now, up != nil); x.refusal != nil {
+				if w.turned++; x.refusal.Limit > 0 {
+					w.saturated++
+				}
 				return Refused
 			}
 		}
@@ -304,10 +312,18 @@ func (w *twins) free(c *twinCall) {
 
 func (w *twins) sameRefusal(c *twinCall) {
 	a, b := c.slow.t.Refusal(), Refusal{}
-	if x := c.fast.refusal; x == nil {
+	switch x := c.fast.refusal; {
+	case x == nil:
 		b = c.fast.t.Refusal()
-	} else if b.Reason, b.After = BreakerOpen, c.fast.after; a.By.class.Name == x.By {
-		b.By = a.By
+	case x.Limit > 0:
+		b.Reason, b.After = Saturated, c.fast.after
+		if y := a.By; y != nil && y.kind == Slots && y.limit == x.Limit && y.class.Name == x.By {
+			b.By = a.By
+		}
+	default:
+		if b.Reason, b.After = BreakerOpen, c.fast.after; a.By.class.Name == x.By {
+			b.By = a.By
+		}
 	}
 	name := func(r Refusal) string {
 		if r.By == nil {
@@ -531,10 +547,13 @@ func (w *twins) step() {
 		w.at(k, key, "is lifted", func(s *side, c *Cell) { s.m.Lift(w.now, c) })
 	case x < 82:
 		w.at(circuit, key, "is tripped", func(s *side, c *Cell) { s.m.Trip(w.now, c, "me") })
-	case x < 84:
+	case x < 83:
 		w.at(circuit, key, "is reset", func(s *side, c *Cell) { s.m.Reset(w.now, c, "me") })
+	case x < 84:
+		k, is := twinLimits[w.r.IntN(len(twinLimits))], w.r.IntN(2) == 0
+		w.both(fmt.Sprint(w.slow.classes[k].Name, " refuses: ", is), func(s *side) { s.m.SetRefuse(s.classes[k], is) })
 	case x < 85:
-		n, k := 1+w.r.Int64N(4), 4*(1+w.r.IntN(2))
+		n, k := 1+w.r.Int64N(4), []int{4, 8, 7, 12}[w.r.IntN(4)]
 		w.both(fmt.Sprint(w.slow.classes[k].Name, " has ", n), func(s *side) { s.m.SetLimit(w.now, s.classes[k], n) })
 	case x < 86:
 		n, k := 1+w.r.IntN(4), 8+w.r.IntN(3)
@@ -617,24 +636,29 @@ func TestQuick_TheSameAsByTheLock(t *testing.T) {
 	shyFor = 3
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	came, withKeys, adopted, turned, made, full := 0, 0, 0, 0, 0, 0
+	came, withKeys, adopted, turned, saturated, made, full := 0, 0, 0, 0, 0, 0, 0
 	for n := range uint64(400) {
 		w := &twins{TB: t, r: rand.New(rand.NewPCG(seed, n)), slow: newSide(t, false), fast: newSide(t, true), last: map[string]int{}, busy: n%4 == 0, keyed: n%3 == 0}
+		if n%5 == 0 {
+			w.only = []int{3, 11, 12, 13, 14}
+		}
 		w.both("begins", func(s *side) { s.m.SetBreaker(0, s.classes[0], twinCircuits[n%3]) })
 		for range 400 {
 			w.step()
 		}
 		w.wind()
 		w.same()
-		came, withKeys, adopted, turned, made, full = came+w.came, withKeys+w.withKeys, adopted+w.adopted, turned+w.turned, made+w.made, full+w.full
+		came, withKeys, adopted, made, full = came+w.came, withKeys+w.withKeys, adopted+w.adopted, made+w.made, full+w.full
+		turned, saturated = turned+w.turned, saturated+w.saturated
 	}
-	t.Logf("%d of %d calls came the quick way, %d of them with keys, %d of them were adopted; %d were refused quickly, %d found a table full",
-		came, made, withKeys, adopted, turned, full)
+	t.Logf("%d of %d calls came the quick way, %d of them with keys, %d of them were adopted; %d were refused quickly, %d of them by a full limit, %d found a table full",
+		came, made, withKeys, adopted, turned, saturated, full)
 	require.Greater(t, came, made/20, "calls that came the quick way")
 	require.Greater(t, withKeys, came/10, "of them with keys")
 	require.Greater(t, full, made/1000, "calls that found a table full")
 	require.Greater(t, adopted, came/50, "of them adopted")
 	require.Greater(t, turned, made/200, "refused without the lock")
+	require.Greater(t, saturated, made/100, "of them by a full limit")
 }
 
 // Tokens are taken after slots that may be full, since they cannot always be given back: however narrow
@@ -797,14 +821,14 @@ func TestQuick_ARefusingBreaker(t *testing.T) {
 			s.m.Finish(s.now, a, breaker.Failure)
 			s.m.Finish(s.now, b, breaker.Failure)
 			until := s.now + 3*sec
-			refusal := func(now int64) *latch.Refusal { x, _ := set.Refusal(now); return x }
+			refusal := func(now int64) *latch.Refusal { x, _ := set.Refusal(now, false); return x }
 			require.Nil(t, refusal(s.now), "nobody has been refused yet")
 			require.Equal(t, Refused, s.come(guarded).State())
 			require.Equal(t, &latch.Refusal{Until: until, By: cell.class.Name}, refusal(s.now))
 			require.NotNil(t, refusal(until-1))
 			require.Nil(t, refusal(until), "a probe may start")
 			require.False(t, set.Take(s.now, new(Pass)))
-			x, after := set.Refusal(s.now + sec)
+			x, after := set.Refusal(s.now+sec, false)
 			require.NotNil(t, x)
 			require.Equal(t, 2*sec, after)
 
@@ -812,7 +836,7 @@ func TestQuick_ARefusingBreaker(t *testing.T) {
 			require.Nil(t, refusal(s.now))
 			u := s.come(guarded)
 			require.Equal(t, c.state, u.State())
-			if x, after := set.Refusal(s.now); c.until == 0 {
+			if x, after := set.Refusal(s.now, false); c.until == 0 {
 				require.Nil(t, x)
 			} else {
 				require.Equal(t, &latch.Refusal{Until: c.until, By: cell.class.Name}, x)
@@ -827,6 +851,91 @@ func TestQuick_ARefusingBreaker(t *testing.T) {
 			}
 			s.m.Finish(s.now, u, breaker.Success)
 			require.Nil(t, refusal(s.now))
+		})
+	}
+}
+
+// Full slots that refuse calls do so without the lock once they have under it, until somebody looks at them or
+// changes what is to be said, and nobody is refused whom the lock would let start or wait.
+func TestQuick_AFullLimit(t *testing.T) {
+	const plan, beside = 3, 13 // the second needs what the first does, and a rate that may refuse
+	first := func(s *side) *Cell { return s.cell(s.classes[7]) }
+	for name, c := range map[string]struct {
+		change func(s *side, c *Cell)
+		state  State // of the call that comes next, by the lock
+		limit  int64 // of which the next but one is refused without it; zero if it is not
+		nested bool
+	}{
+		"nothing":        {func(*side, *Cell) {}, Refused, 2, false},
+		"looked at":      {func(s *side, c *Cell) { c.Usage(s.now) }, Refused, 2, false},
+		"all looked at":  {func(s *side, c *Cell) { s.m.Running() }, Refused, 2, false},
+		"more":           {func(s *side, c *Cell) { s.m.SetLimit(s.now, c.class, 3) }, Running, 0, false},
+		"less":           {func(s *side, c *Cell) { s.m.SetLimit(s.now, c.class, 1) }, Refused, 1, false},
+		"none":           {func(s *side, c *Cell) { s.m.SetLimit(s.now, c.class, 0) }, Refused, 0, false},
+		"waiting":        {func(s *side, c *Cell) { s.m.SetRefuse(c.class, false) }, Waiting, 0, false},
+		"waiting, twice": {func(s *side, c *Cell) { s.m.SetRefuse(c.class, false); s.m.SetRefuse(c.class, true) }, Refused, 2, false},
+		"another first":  {func(s *side, c *Cell) { s.m.SetRefuse(s.classes[2], true) }, Refused, 0, false},
+		"another, none":  {func(s *side, c *Cell) { s.m.SetLimit(s.now, s.classes[2], 0) }, Refused, 0, false},
+		"paused":         {func(s *side, c *Cell) { s.m.Pause(s.now, c, s.now+sec) }, Refused, 0, false},
+		"retired":        {func(s *side, c *Cell) { s.m.Retire(&s.ways[plan]) }, Refused, 0, false},
+		"policy":         {func(s *side, c *Cell) { s.m.SetPolicy(s.now, Policy{RefuseLate: true, MaxQueue: 9}) }, Refused, 0, false},
+		"nested":         {func(*side, *Cell) {}, Running, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSide(t, true)
+			s.m.SetLimit(0, s.classes[2], 4)
+			cell, set := first(s), s.sets[plan]
+			holders := []*Ticket{s.come(plan), s.come(beside)}
+			says := func(nested bool) *Said { x, _ := set.Refusal(s.now, nested); return x }
+			require.Nil(t, says(false), "nobody has been refused yet")
+			require.Equal(t, Refused, s.come(plan).State())
+			require.Equal(t, &Said{Until: Never, Limit: 2, By: "refuses"}, says(false))
+			require.Nil(t, says(true), "a nested call may have one that is taken")
+			require.False(t, set.Take(s.now, new(Pass)))
+
+			c.change(s, cell)
+			u := s.m.Ticket()
+			s.m.Fixed(u, set)
+			if u.Plan = s.plans[plan]; c.nested {
+				u.Parent = holders[0]
+			} else if says(false) != nil {
+				require.Equal(t, "nothing", name)
+			}
+			require.Equal(t, c.state, s.m.Arrive(s.now, u))
+			if x := says(false); c.limit > 0 {
+				require.Equal(t, &Said{Until: Never, Limit: c.limit, By: "refuses"}, x)
+			} else {
+				require.Nil(t, x)
+			}
+			if c.state == Refused && c.limit > 0 {
+				require.Zero(t, u.Refusal().After)
+				for _, h := range holders {
+					s.m.Finish(s.now, h, breaker.Success)
+				}
+				require.Nil(t, says(false), "there is room")
+				require.True(t, set.Take(s.now, new(Pass)))
+			}
+		})
+	}
+}
+
+// Which of several limits is the first to refuse is asked once, and whether it is full a little later: so all
+// that says so is shut before anybody knows that it is another.
+func TestQuick_WhoeverChangesWhatRefusesShutsAll(t *testing.T) {
+	const apart = 0
+	for name, c := range map[string]struct {
+		class int
+		to    bool
+		open  bool
+	}{"more do": {2, true, false}, "fewer do": {7, false, false}, "as before": {7, true, true}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSide(t, true)
+			s.open(apart)
+			far := s.sets[apart].set.list[1].Cell
+			require.True(t, far.open)
+			s.m.SetRefuse(s.classes[c.class], c.to)
+			require.Equal(t, c.open, far.open)
+			require.Equal(t, c.to, s.classes[c.class].Refuse)
 		})
 	}
 }
@@ -851,10 +960,10 @@ func TestQuick_CallsWithKeysAreRefused(t *testing.T) {
 			s.m.Trip(s.now, cell, "me")
 			s.m.Arrive(s.now, u)
 			require.Equal(t, Refused, u.State())
-			x, _ := set.Refusal(s.now)
+			x, _ := set.Refusal(s.now, false)
 			require.Equal(t, &latch.Refusal{Until: Never, By: "broken"}, x)
 			forget(s, tenant, set)
-			x, _ = set.Refusal(s.now)
+			x, _ = set.Refusal(s.now, false)
 			require.Nil(t, x)
 		})
 	}

@@ -24,6 +24,10 @@
 //     slots is not what it was then, and who is in doubt at tokens looks whether the terms are.
 //   - A breaker that is shut may say until when it refuses every call. That was so at the instant at
 //     which a call has read it, and the holder of the lock takes it back before anything changes.
+//   - Open slots may say that they refuse calls while they are full. The instant is that at which a
+//     call has read that they are, and that nobody is in doubt there. It has read them before as well,
+//     and breakers in between: so these let it start then, as by Last. Who refuses is said before the
+//     latch is opened, and changes only while every latch is shut.
 //   - Tokens come after slots that are in doubt, since one of them cannot always be given back once
 //     others have taken of the same bucket. It is lost if Last is shut or runs full, or a second
 //     bucket runs empty, in just that time.
@@ -82,14 +86,17 @@ type Latch struct {
 	terms atomic.Pointer[Terms] // Tokens; likewise
 	kind  Kind
 
-	refusal atomic.Pointer[Refusal] // of a Breaker, while it is shut; nil if it is open, or says nothing; see also Forget
+	refusal atomic.Pointer[Refusal] // of a Breaker, while it is shut; of others, while they refuse; else nil; see also Forget
 	_       [64 - 5*8]byte
 }
 
-// Refusal is that a breaker refuses every call before an instant. It never changes.
+// Refusal is that a breaker refuses every call before an instant, or that slots do while they are full, or
+// that tokens may. It never changes.
 type Refusal struct {
-	Until int64
-	By    string // what the breaker is called
+	Until int64  // Breaker; else Never
+	Limit int64  // Slots; zero if whoever holds the lock has to say whether they refuse
+	By    string // what it is called
+	Cause error  // what is behind the refusal; nil for nothing
 }
 
 // Terms is what a bucket's word is read by. It never changes.
@@ -127,7 +134,7 @@ func (l *Latch) OpenBreaker(generation uint32, until int64) {
 	l.word.Store(uint64(generation) << 32)
 }
 
-// Refuse has the shut latch of a breaker say x, or nothing if that is nil.
+// Refuse has a latch, which is shut, say x, or nothing if that is nil.
 func (l *Latch) Refuse(x *Refusal) { l.refusal.Store(x) }
 
 // Forget is called when the latch, which is shut, will never be opened again.
@@ -213,7 +220,8 @@ type Pass struct {
 // Breakers has Slots, or Last.
 type Set struct {
 	Breakers, Slots, Tokens []*Latch
-	Last                    *Latch // slots that are not in doubt; nil for none
+	Last                    *Latch   // slots that are not in doubt; nil for none
+	Asked                   []*Latch // all that may refuse but Breakers, in the order in which a call is refused
 }
 
 // Take takes one of everything, at the instant now, and writes into p what it got. If it answers no
@@ -284,16 +292,6 @@ func (s *Set) takeRest(now int64, since uint64, p *Pass) bool {
 	return false
 }
 
-// MayRefuse reports whether Refusal may say something.
-func (s *Set) MayRefuse() bool {
-	for _, l := range s.Breakers {
-		if l.refusal.Load() != nil {
-			return true
-		}
-	}
-	return false
-}
-
 // Refusal is how a breaker refuses a call at the instant now, which is present: the first that does not
 // let it start. It is nil if whoever holds the lock has to say that.
 func (s *Set) Refusal(now int64) *Refusal {
@@ -312,6 +310,36 @@ func (s *Set) Refusal(now int64) *Refusal {
 		}
 	}
 	return nil
+}
+
+// Full is how slots refuse a call that takes one of each of all that is Asked, where every breaker lets it
+// start: the first that refuse calls, if they are full. It is nil if whoever holds the lock has to say that.
+func (s *Set) Full() *Refusal {
+	for _, l := range s.Asked {
+		if l.refusal.Load() == nil {
+			continue
+		}
+		since := l.word.Load()
+		x := l.refusal.Load() // what it has said since then
+		if !x.isFull(since) {
+			return nil
+		}
+		for _, b := range s.Breakers {
+			if b.word.Load()&shut != 0 {
+				return nil
+			}
+		}
+		if w := l.word.Load(); !x.isFull(w) || (w^since)&openings != 0 {
+			return nil
+		}
+		return x
+	}
+	return nil
+}
+
+// isFull reports whether the slots that say x are open and full, if their word is w, and nobody is in doubt.
+func (x *Refusal) isFull(w uint64) bool {
+	return x != nil && x.Limit > 0 && w&(shut|slotDoubts) == 0 && int64(w>>32) >= x.Limit
 }
 
 // agree reports whether the breakers let a call start, and writes their generations into p.

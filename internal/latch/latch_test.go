@@ -1026,6 +1026,117 @@ func TestRefusal_IsThatOfOneInstant(t *testing.T) {
 	require.Positive(t, refused.Load())
 }
 
+// askedOf is a set of these, which are asked in the order in which they stand there.
+func askedOf(list ...*Latch) *Set {
+	s := setOf(list...)
+	for _, l := range list {
+		if l.kind != Breaker {
+			s.Asked = append(s.Asked, l)
+		}
+	}
+	return s
+}
+
+// The first that refuse calls refuse one, if they are open slots that are full, and every breaker is open.
+func TestFull(t *testing.T) {
+	x := &Refusal{Until: Never, Limit: 3, By: "it"}
+	slots := func(used int64, x *Refusal) *Latch {
+		l := New(Slots)
+		l.Refuse(x)
+		l.OpenSlots(used, 3)
+		return l
+	}
+	closed := func(l *Latch, x *Refusal) *Latch { l.Shut(); l.Refuse(x); return l }
+	for name, c := range map[string]struct {
+		set  *Set
+		want *Refusal
+	}{
+		"none":                      {askedOf(), nil},
+		"full":                      {askedOf(slots(3, x)), x},
+		"more than full":            {askedOf(slots(5, x)), x},
+		"room":                      {askedOf(slots(2, x)), nil},
+		"shut":                      {askedOf(closed(slots(3, x), x)), nil},
+		"full, and calls wait":      {askedOf(slots(3, nil)), nil},
+		"others are full":           {askedOf(slots(3, nil), slots(3, x), slots(3, &Refusal{Limit: 3})), x},
+		"the second of two":         {askedOf(slots(2, &Refusal{Limit: 3}), slots(3, x)), nil},
+		"after a shut one":          {askedOf(closed(slots(0, nil), nil), slots(3, x)), x},
+		"after a shut one like it":  {askedOf(closed(slots(0, x), x), slots(3, x)), nil},
+		"after tokens":              {askedOf(openTokens(9, three()), slots(3, x)), x},
+		"after tokens that refuse":  {askedOf(closed(openTokens(9, three()), &Refusal{}), slots(3, x)), nil},
+		"before tokens that refuse": {askedOf(slots(3, x), closed(openTokens(9, three()), &Refusal{})), x},
+		"under an open breaker":     {askedOf(openBreaker(1), slots(3, x), openBreaker(2)), x},
+		"under a shut breaker":      {askedOf(openBreaker(1), slots(3, x), New(Breaker)), nil},
+		"forgotten":                 {askedOf(func() *Latch { l := closed(slots(3, x), x); l.Forget(); return l }()), nil},
+	} {
+		t.Run(name, func(t *testing.T) { require.Same(t, c.want, c.set.Full()) })
+	}
+	l := slots(3, x)
+	s := askedOf(l)
+	require.NotNil(t, s.Full())
+	require.True(t, l.giveSlot())
+	require.Nil(t, s.Full(), "one is free")
+	require.True(t, l.takeSlot())
+	require.Nil(t, s.Full(), "it is taken in doubt")
+	l.keep()
+	require.Same(t, x, s.Full())
+}
+
+// Whoever is refused was so at an instant at which the slots were full and the breaker was open, and by what
+// they said then.
+func TestFull_IsThatOfOneInstant(t *testing.T) {
+	var begun, done, refused atomic.Int64
+	k, l := New(Breaker), New(Slots)
+	s := askedOf(k, l)
+	around(3, 100_000, func(*rand.Rand) {
+		since := done.Load()
+		x := s.Full()
+		if until := begun.Load(); x != nil {
+			refused.Add(1)
+			if n := x.Until; n%3 != 2 || n > until || n < since {
+				t.Errorf("refused by turn %d, from turn %d to turn %d", n, since, until)
+			}
+		}
+	}, 7, func(i int) {
+		n := int64(i)
+		begun.Store(n)
+		k.Shut()
+		l.Shut()
+		l.Refuse(&Refusal{Until: n, Limit: 1})
+		switch n % 3 {
+		case 0: // the breaker lets nobody start
+			l.OpenSlots(1, 1)
+		case 1: // there is room
+			k.OpenBreaker(uint32(n/3), Never)
+			l.OpenSlots(0, 1)
+		case 2:
+			k.OpenBreaker(uint32(n/3), Never)
+			l.OpenSlots(1, 1)
+		}
+		done.Store(n)
+		for j := 0; j < 1000 && refused.Load() < n/500; j++ {
+			runtime.Gosched()
+		}
+	})
+	require.Positive(t, refused.Load())
+}
+
+// Nobody is refused for a slot that another is in doubt of, and does not keep.
+func TestFull_NotForWhatIsNotKept(t *testing.T) {
+	l := New(Slots)
+	l.Refuse(&Refusal{Limit: 2})
+	l.OpenSlots(1, 2)
+	s, other := askedOf(l), setOf(l, openSlots(1, 1))
+	around(3, 20_000, func(*rand.Rand) {
+		if other.Take(0, new(Pass)) {
+			t.Error("the second is full")
+		}
+	}, 8, func(int) {
+		if s.Full() != nil {
+			t.Error("one of two is taken")
+		}
+	})
+}
+
 // A breaker counts successes before an instant, of calls that it has let start, until it is shut.
 func TestGive_CountsSuccesses(t *testing.T) {
 	l, p := New(Breaker), new(Pass)
