@@ -193,13 +193,13 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 func (inv *invocation) refusedPlainly(now int64, y *admit.Said, retry int64) *Error {
 	var e *Error
 	if x := inv.first.frame; inv.plan.once && x != nil { // else the call may be over, and its frame another's
-		if len(x.errs) == 0 {
-			x.errs = make([]Error, callErrors)
+		if x.errsLeft == 0 {
+			x.errs, x.errsLeft = new([callErrors]Error), callErrors
 		}
-		e, x.errs = &x.errs[0], x.errs[1:]
-		if inv.parent.Load() == nil {
+		if x.errsLeft--; inv.parent.Load() == nil {
 			x.stage, x.refused = turnedDown, now
 		}
+		e = &x.errs[x.errsLeft]
 	} else {
 		e = new(Error)
 	}

@@ -337,12 +337,12 @@ type frame struct {
 	by              *census.Lane // that
 	exec            *Executor
 	stage           progress
-	c               Call          // the attempt, if there can be one only
-	call            *whole        // nil after one that is kept
-	rest            []callContext // new ones
-	errs            []Error       // likewise
-	keys            uint8         // that are left, from key on
-	key             CallKey       // of the next call
+	c               Call               // the attempt, if there can be one only
+	call            *whole             // nil after one that is kept
+	rest            []callContext      // new ones
+	errs            *[callErrors]Error // likewise
+	errsLeft, keys  uint8              // of those; and of keys, from key on
+	key             CallKey            // of the next call
 	event           callEvent
 	refused         int64  // the instant at which the call was turned down
 	told, completed uint32 // what becomes of the call, counted as it leaves

@@ -295,6 +295,12 @@ func (s *Set) takeRest(now int64, since uint64, p *Pass) bool {
 // Refusal is how a breaker refuses a call at the instant now, which is present: the first that does not
 // let it start. It is nil if whoever holds the lock has to say that.
 func (s *Set) Refusal(now int64) *Refusal {
+	if len(s.Breakers) == 0 {
+		return nil
+	}
+	if x := s.Breakers[0].refusal.Load(); x != nil && now < x.Until {
+		return x // as most are that refuse
+	}
 	var words [MaxBreakers]uint64
 	for i, l := range s.Breakers {
 		if x := l.refusal.Load(); x != nil && now < x.Until {

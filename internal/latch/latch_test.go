@@ -1087,7 +1087,7 @@ func TestFull_IsThatOfOneInstant(t *testing.T) {
 	var begun, done, refused atomic.Int64
 	k, l := New(Breaker), New(Slots)
 	s := askedOf(k, l)
-	around(3, 100_000, func(*rand.Rand) {
+	around(3, 20_000, func(*rand.Rand) {
 		since := done.Load()
 		x := s.Full()
 		if until := begun.Load(); x != nil {
@@ -1113,7 +1113,7 @@ func TestFull_IsThatOfOneInstant(t *testing.T) {
 			l.OpenSlots(1, 1)
 		}
 		done.Store(n)
-		for j := 0; j < 1000 && refused.Load() < n/500; j++ {
+		for j := 0; j < 50 && refused.Load() < n/500; j++ {
 			runtime.Gosched()
 		}
 	})

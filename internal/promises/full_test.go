@@ -359,3 +359,119 @@ func stormOfFullLimits(t *testing.T, c sluice.Config) {
 	require.NoError(t, e.Close(t.Context()))
 	t.Logf("%d ran, %d were refused, %d left", ran.Load(), refused.Load(), left.Load())
 }
+
+// One call after another is made where the one before was, whatever became of that: nothing of it is to be
+// seen in what the next one tells, answers and keeps.
+func TestQuick_OneCallLeavesNothingToTheNext(t *testing.T) {
+	for name, looks := range map[string]bool{"told": false, "found by a sink": true} {
+		t.Run(name, func(t *testing.T) { bubble(t, func(t *testing.T) { callsInOneFrame(t, looks) }) })
+	}
+}
+
+func callsInOneFrame(t *testing.T, looks bool) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	var told []sluice.Event
+	var e *sluice.Executor
+	var kept []context.Context
+	var inCall func()
+	limit := limitsOf(sluice.Limit{Max: 1, Scope: sluice.ForTool("full"), Refuse: true})
+	broken := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour, Scope: sluice.ForTool("open")})
+	e = newExec(t, sluice.Config{Interceptors: interceptors(limit, broken), Sink: sluice.EventSinkFunc(func(ctx context.Context, x *sluice.Event) error {
+		told = append(told, *x)
+		if inCall != nil {
+			inCall()
+		} else if looks && x.CallKey != 0 && rnd.IntN(3) == 0 {
+			require.ErrorContains(t, e.Close(ctx), x.Call.ID, "it is the call's context")
+			kept = append(kept, ctx)
+		}
+		return nil
+	})})
+	gate := make(chan bool)
+	for _, tool := range []string{"plain", "fails", "open", "full"} {
+		sluice.Must(sluice.Wrap(e, sluice.Spec{Name: tool, Type: "type of " + tool}, func(_ context.Context, in any) (any, error) {
+			switch tool {
+			case "fails", "open":
+				return nil, errTool
+			case "full":
+				<-gate
+			}
+			return in, nil
+		}))
+	}
+	require.ErrorIs(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "open", Input: 1})), errTool)
+	holder := e.Submit(t.Context(), sluice.Request{Tool: "full", Input: 1})
+	synctest.Wait()
+	time.Sleep(time.Minute)
+
+	shown := func(x sluice.Event) string { // what is the same of every such call
+		x.Call.ID, x.CallKey = "", 0
+		err := strings.ReplaceAll(fmt.Sprint(x.Err), "\n", " ")
+		x.Err = nil
+		return fmt.Sprintf("%+v %s", x, err)
+	}
+	first := map[string][]string{}
+	errs := map[string]error{}
+	for i := range rounds(3000) {
+		tool, id := []string{"plain", "fails", "open", "full", "unknown"}[rnd.IntN(5)], fmt.Sprint("call ", i)
+		pc := sluice.PipelineContext{Tenant: []string{"", "a"}[rnd.IntN(2)]}
+		told = nil
+		ctx := t.Context()
+		if pc.Tenant != "" {
+			ctx = sluice.WithPipelineContext(ctx, pc)
+		}
+		res, err := e.Invoke(ctx, sluice.Request{ID: id, Tool: tool, Input: i})
+		var lines []string
+		for j, x := range told {
+			require.Equal(t, []any{id, uint32(j + 1), told[0].CallKey, pc.Tenant}, []any{x.Call.ID, x.Seq, x.CallKey, x.Call.Pipeline.Tenant})
+			x.Call.Pipeline = nil
+			lines = append(lines, shown(x))
+		}
+		if first[tool] == nil {
+			first[tool] = lines
+		}
+		require.Equal(t, first[tool], lines, "call %d, of %s", i, tool)
+		if own, ok := err.(*sluice.Error); ok {
+			require.Equal(t, []any{tool, id}, []any{own.Tool, own.CallID})
+			require.Same(t, own, told[len(told)-1].Err)
+			errs[id+" of "+tool+": "+err.Error()] = err
+		}
+		if require.Equal(t, tool == "plain", err == nil); err == nil {
+			require.Equal(t, any(i), res.Value)
+		} else {
+			require.Nil(t, res.Value)
+		}
+		require.Empty(t, res.Decision())
+	}
+	for was, err := range errs {
+		own := err.(*sluice.Error)
+		require.Equal(t, was, own.CallID+" of "+own.Tool+": "+err.Error(), "an error that is kept")
+	}
+	require.Equal(t, time.Hour-time.Minute, errsOf(t, e, "open").RetryAfter)
+	close(gate)
+	<-holder.Done()
+	synctest.Wait()
+	s := e.Snapshot()
+	require.Equal(t, s.Completed+s.Failed, uint64(rounds(3000))+3)
+	if looks { // what a sink has of a call that was refused leads to no call that is made where that was
+		for kept = nil; kept == nil; {
+			require.ErrorIs(t, errsOf(t, e, "open"), sluice.ErrBreakerOpen)
+		}
+		inCall = func() {
+			inCall = nil
+			ctx, end := context.WithTimeout(kept[0], time.Second)
+			defer end()
+			require.ErrorContains(t, e.Close(ctx), "1 calls still run")
+		}
+		require.ErrorIs(t, errOf(e.Invoke(t.Context(), sluice.Request{Tool: "plain", Input: 1})), sluice.ErrClosed)
+	}
+	require.NoError(t, e.Close(t.Context()))
+}
+
+// errsOf is the refusal of one call more.
+func errsOf(t *testing.T, e *sluice.Executor, tool string) *sluice.Error {
+	_, err := e.Invoke(t.Context(), sluice.Request{Tool: tool, Input: 1})
+	require.IsType(t, &sluice.Error{}, err)
+	return err.(*sluice.Error)
+}
