@@ -26,7 +26,7 @@ type admission struct {
 	units            []string      // to ask the cost of
 	asks             bool          // functions say some of that
 	timeout, maxWait time.Duration
-	cooperative      bool // its code needs no goroutine for that
+	apart            bool // its code has a goroutine of its own for that
 	classify         func(Call, Result, error) Outcome
 	cost             func(Call, string) int64
 }
@@ -64,21 +64,18 @@ func newAdmission(e *Executor, t *tool) *admission {
 func (a *admission) configure(e *Executor, class *admit.Class) {
 	p := &a.tool.spec.Policy
 	a.at = stage.Tool{
-		Stage:   e.stage,
-		Plan:    &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name},
-		Priced:  p.Cost != nil,
-		Class:   class,
-		Direct:  true, // see handler
-		Several: len(e.outer) > 0,
-		Owner:   a,
-		Count:   e.countMore,
+		Stage: e.stage, Class: class, Owner: a, Count: e.countMore,
+		Plan:   &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name},
+		Direct: true, // see handler
+		Priced: p.Cost != nil, Several: len(e.outer) > 0,
 	}
 	for _, p := range a.needs.Parts {
 		if c := p.Cell; c != nil && c.Class().Upstream {
 			a.at.Upstreams = append(a.at.Upstreams, c)
 		}
 	}
-	a.timeout, a.cooperative = cmp.Or(p.Timeout, e.conf.Timeout), p.Cooperative
+	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
+	a.apart = a.timeout > 0 && !p.Cooperative
 	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
 	a.cost, a.classify = p.Cost, firstOpinion(p.Classify, e.conf.Classify)
 	if a.cost == nil && slices.Equal(a.units, []string{""}) {
@@ -214,18 +211,19 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 			return Result{}, err
 		}
 	}
-	var x *timedRun
 	if c.run = r; a.timeout > 0 {
-		x = a.limited(r)
+		a.limited(r, nil)
 	}
 	if a.next == nil {
 		r.starts(c)
 	}
-	if x != nil && !a.cooperative {
+	if a.apart {
 		handed = true
-		return a.timed(r, c, x)
+		own := *c
+		res, handed, err = a.timed(r, r, &own)
+	} else {
+		res, err = a.code(r, c)
 	}
-	res, err = a.code(r, c)
 	normal = true
 	return res, err
 }
@@ -253,31 +251,36 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 		given = inv.first.give(r.Context)
 		ctx = given
 	}
+	switch x.stage = inStart; {
+	case a.timeout == 0:
+	case given == nil:
+		a.limited(r, nil)
+	default:
+		ctx = a.limited(r, x.timed.Last())
+	}
 	if inv.loud {
-		x.stage = inStart
 		r.emitStarted(ctx, c)
 	}
 	unseen := given != nil && r.IsQuick() && a.classify == nil
 	if !unseen {
 		r.Began()
 	}
-	x.stage = inAttempt
-	res, err = c.runCode(ctx, a.tool)
-	x.stage = underWay
-	if unseen && err == nil {
-		to := uint32(over)
-		if inv.loud {
-			to = returned
-		}
-		if given.part(to) {
-			r.FinishUnseen(inv.plan.exec.clock.Now())
-			x.stage = succeeded
-			return res, nil
+	if x.stage = inAttempt; !a.apart {
+		res, err = c.runCode(ctx, a.tool)
+		x.stage = underWay
+	} else {
+		x.stage = underWay
+		var ended bool
+		if res, ended, err = a.timed(ctx, r, c); ended {
+			x.lent = r.IsLate()
+			return res, err
 		}
 	}
+	if unseen && err == nil && r.partUnseen(x, given) {
+		return res, nil
+	}
 	r.Began()
-	a.returned(r, c, res, err)
-	return res, err
+	return res, a.returned(r, c, res, err)
 }
 
 // admit begins an attempt and waits until it may run.
@@ -368,11 +371,11 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 }
 
 // code runs what an admitted call is for.
-func (a *admission) code(r *running, c *Call) (Result, error) {
+func (a *admission) code(ctx context.Context, c *Call) (Result, error) {
 	if a.next != nil {
-		return a.next(r, *c)
+		return a.next(ctx, *c)
 	}
-	return c.runCode(r, a.tool)
+	return c.runCode(ctx, a.tool)
 }
 
 // await waits until t is decided, or ctx ends. The context may be anybody's: if that panics or
@@ -632,7 +635,7 @@ func (a *admission) newAttempt(ctx context.Context, c *Call) *running {
 	case *callContext:
 		ctx = p.Context
 	case *running:
-		if _, timed := p.Context.(*timedRun); !timed {
+		if p.limit() == nil {
 			ctx = p.Context
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/enum"
+	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -89,13 +90,8 @@ func breakerState(s breaker.State) BreakerState {
 // rule is what a breaker of c goes by.
 func (c *CircuitBreakerConfig) rule() rules.Breaker {
 	return rules.Breaker{
-		Failures: c.Failures,
-		Ratio:    c.Ratio,
-		MinCalls: c.MinCalls,
-		Window:   c.Window,
-		Cooldown: c.Cooldown,
-		Probes:   c.Probes,
-		Lease:    c.Lease,
+		Failures: c.Failures, Ratio: c.Ratio, MinCalls: c.MinCalls, Window: c.Window,
+		Cooldown: c.Cooldown, Probes: c.Probes, Lease: c.Lease,
 	}
 }
 
@@ -216,14 +212,35 @@ const (
 // no code is inside, and what its outcome means is known, or has not become known for as
 // long as judging may take. The error that it answers is that of the call.
 func (a *admission) returned(r *running, c *Call, res Result, err error) error {
+	if err == nil && a.classify == nil && r.HasBegun() && r.finished() {
+		return nil
+	}
+	return a.settled(r, c, res, err)
+}
+
+// partUnseen ends r, a success, if nobody has found its call, which has the frame x.
+func (r *running) partUnseen(x *frame, given *callContext) bool {
+	to := permit.Gone
+	if r.inv.loud {
+		to = permit.Ending
+	}
+	if !given.part(to) {
+		return false
+	}
+	now := r.inv.plan.exec.clock.Now()
+	r.FinishUnseen(now)
+	x.stage = succeeded
+	r.limit().end(now)
+	return true
+}
+
+// settled is returned where there may be more to do, or nobody may wait for the attempt any more.
+func (a *admission) settled(r *running, c *Call, res Result, err error) error {
 	if err == nil {
 		r.Streams()
 	}
 	if err != nil || a.classify != nil {
 		return a.judged(r, c, res, err)
-	}
-	if x := r.inv.plan; r.HasBegun() && (x.alone && r.Finish(x.exec.clock.Now()) == stage.Ended || !x.alone && r.finished()) {
-		return nil
 	}
 	r.Outcome = breaker.Success
 	if r.ReturnJudged(a.next == nil) {
@@ -244,9 +261,7 @@ func (r *running) giveBack(throttles []stage.Throttle) {
 	}
 	now := exec.clock.Now() // not under the lock, which others wait for
 	defer r.goBack(now, throttles)
-	if x, ok := r.Context.(*timedRun); ok {
-		x.End(now) // which asks the caller's context, and that may panic
-	}
+	r.limit().end(now) // which asks the caller's context, and that may panic
 }
 
 func (r *running) goBack(now int64, throttles []stage.Throttle) {
@@ -289,10 +304,6 @@ func (r *running) goesOn(back *stage.Returned) {
 
 // finished ends an attempt that is a success all at once, if that is all there is to do.
 func (r *running) finished() bool {
-	x, timed := r.Context.(*timedRun)
-	if timed && x.hand != nil && !(r.IsQuick() && x.hand.Claim()) { // its caller may go on without it, and end the call
-		return false
-	}
 	now := r.inv.plan.exec.clock.Now()
 	switch r.Finish(now) {
 	case stage.NotEnded:
@@ -304,9 +315,7 @@ func (r *running) finished() bool {
 			r.ends()
 		}
 	}
-	if timed {
-		x.End(now)
-	}
+	r.limit().end(now)
 	return true
 }
 
@@ -340,9 +349,7 @@ func (a *admission) judged(r *running, c *Call, res Result, err error) error {
 			r.lingers(r.Hindsight(throttles))
 		}
 	}()
-	if x, ok := r.Context.(*timedRun); ok {
-		err = x.timedOut(err)
-	}
+	err = r.limit().timedOut(err)
 	outcome, throttles = a.judge(r, c, res, err)
 	return err
 }
@@ -367,8 +374,8 @@ func (j *judging) Expire() {
 // lingers goes on with an attempt that is not over although its outcome is known: code may be
 // inside, and nobody waits for it then.
 func (r *running) lingers(inside bool) {
-	if x, ok := r.Context.(*timedRun); ok && inside {
-		x.End(r.inv.plan.exec.clock.Now())
+	if inside {
+		r.limit().end(r.inv.plan.exec.clock.Now())
 	}
 }
 
@@ -431,8 +438,8 @@ func means(class Outcome, auto breaker.Outcome) breaker.Outcome {
 
 // caller is the context that the attempt was made with, without its timeout.
 func (r *running) caller() context.Context {
-	if x, ok := r.Context.(*timedRun); ok {
-		return x.Caller()
+	if x := r.limit(); x != nil {
+		return x.Context
 	}
 	return r.Context
 }

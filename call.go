@@ -10,7 +10,6 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
-	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/kept"
 	"github.com/sluice-go/sluice/internal/payload"
@@ -151,7 +150,7 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 			root.first.calls.Add(-1) // it is refused, however often that happens
 		}
 	}
-	if !inv.plan.alone || !inv.plan.once || inv.first == nil { // who ends it may be another goroutine
+	if !inv.plan.single || inv.first == nil { // who ends it may be another goroutine
 		inv.shared = true
 	}
 	if inv.loud = e.conf.Sink != nil || inv.pipeline.Sink != nil; inv.loud {
@@ -554,91 +553,77 @@ func (inv *invocation) gave(t *callEvent, v any) {
 	}
 }
 
-// timed runs the code of an admitted call on a goroutine of its own, and answers when that
-// ends or the attempt's time is over, whichever comes first. What the call holds is given
-// back when the code has really ended; what it means to the breakers is settled when its
-// time is over.
-func (a *admission) timed(r *running, c *Call, x *timedRun) (Result, error) {
-	exec, now := c.inv.plan.exec, r.Granted
-	if !r.IsQuick() || c.inv.loud { // sinks may have heard of starts since
-		now = exec.clock.Now()
-	}
-	h := exec.kept.Take(now, x.Due())
-	h.Job.x, h.Job.c, x.hand = x, *c, h
+// timed runs the code of an admitted call, which gets ctx, on a goroutine of its own, and answers when
+// that ends or the attempt's time is over, whichever comes first, and whether that goroutine sees to the
+// attempt's end: else it is a success, which is still to be ended. What the time means to breakers it says.
+func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result, ended bool, err error) {
+	x := r.limit()
+	h := r.inv.plan.exec.kept.Take(r.Granted, x.Due())
+	h.Job.ctx, h.Job.r, h.Job.c = ctx, r, c
 	if h.Wait() {
-		res, err := h.Job.res, h.Job.err
+		res, ended, err = h.Job.res, h.Job.ended, h.Job.err
 		h.Free()
-		return res, err
+		return res, ended, err
+	}
+	if x.find(); a.next == nil {
+		r.Began()
 	}
 	outcome := breaker.Failure
-	if !r.Expire() || x.Borrowed() || x.Caller().Err() != nil {
+	if !r.Expire() || x.Borrowed(x) || x.Context.Err() != nil {
 		outcome = breaker.Neutral
 	}
 	r.Abandon(outcome)
-	return Result{}, x.Cause()
+	return Result{}, true, x.Cause()
 }
 
-// limited gives the code of r a context that ends when its time is over, which begins now.
-func (a *admission) limited(r *running) *timedRun {
+// limited makes x, or a new one, the context of r that ends when its time is over, which begins now.
+func (a *admission) limited(r *running, x *timedContext) *timedContext {
 	exec, now := r.inv.plan.exec, r.Granted
 	if !r.IsQuick() {
 		now = exec.clock.Now() // sinks may have heard of others' starts since
 	}
-	x := new(timedRun)
-	x.Begin(&exec.clock, r.Context, now, a.timeout, x)
-	x.r, r.Context = r, x
+	if x == nil {
+		x = new(timedContext)
+		x.set(r.Context, r.inv)
+	}
+	x.Begin(x, now, a.timeout)
+	r.Context = x
 	return x
-}
-
-// timedRun is an attempt whose time is limited, and the context that its code gets.
-type timedRun struct {
-	deadline.Context
-	r    *running
-	hand *kept.Hand[timedCall] // if it has one, until the code has ended
-	late atomic.Pointer[Error] // what it means that the time is over
 }
 
 // timedCall is what a goroutine of its own runs, and what came of it.
 type timedCall struct {
-	x   *timedRun
-	c   Call
-	res Result
-	err error
+	ctx   context.Context
+	r     *running
+	c     *Call // nobody else's until the code has ended
+	res   Result
+	err   error
+	ended bool // see timed
 }
 
-func (j *timedCall) run() {
-	a, r, normal := j.x.r.admission(), j.x.r, false
+// runTimed is what that goroutine does.
+func runTimed(h *kept.Hand[timedCall]) {
+	j, normal := &h.Job, false
+	r, a := j.r, j.r.admission()
 	defer func() {
 		if !normal {
 			j.res, j.err = Result{}, caught(j.c.Tool, recover())
 		}
-		left := false
+		if j.err == nil && a.classify == nil && h.Claim() {
+			return
+		}
+		settled := false
 		defer func() {
-			if j.x.hand = nil; !left { // what is asked about the outcome called Goexit
+			if !settled { // what is asked about the outcome called Goexit
 				j.res, j.err = Result{}, caught(j.c.Tool, recover())
 			}
 		}()
-		j.err = a.returned(r, &j.c, j.res, j.err)
-		left = true
+		if j.ended = true; a.next == nil {
+			r.Began()
+		}
+		j.err = a.settled(r, j.c, j.res, j.err)
+		settled = true
 	}()
-	j.res, j.err = a.code(r, &j.c)
+	j.res, j.err = a.code(j.ctx, j.c)
 	normal = true
-}
-
-// timedOut makes the error of code that gave up because the attempt's time was over the
-// library's own.
-func (x *timedRun) timedOut(err error) error {
-	late := err != nil && x.Caller().Err() == nil && x.Err() == context.DeadlineExceeded
-	if late && isReason(err, context.DeadlineExceeded) {
-		return x.r.inv.refused(ErrTimeout, "", err)
-	}
-	return err
-}
-
-// Cause is the error of a call whose time is over.
-func (x *timedRun) Cause() error {
-	if x.late.Load() == nil {
-		x.late.CompareAndSwap(nil, x.r.inv.refused(ErrTimeout, "", context.DeadlineExceeded))
-	}
-	return x.late.Load()
 }

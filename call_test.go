@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -52,7 +53,7 @@ func TestFindAndPart(t *testing.T) {
 		for range i % 64 { // part comes a little later each time
 			at.Load()
 		}
-		parted := x.part(over)
+		parted := x.part(permit.Gone)
 		inv := found.Swap(nil)
 		for ; inv == nil; inv = found.Swap(nil) {
 			runtime.Gosched()
@@ -83,25 +84,25 @@ func TestFind(t *testing.T) {
 		require.False(t, w.space.HasBegun(), "a sink may have looked")
 		require.Same(t, &w.space.running, x.call())
 		require.True(t, w.space.Inside(), "whoever has the code's context is the code")
-		require.False(t, x.part(returned), "it is kept")
-		x.ended()
+		require.False(t, x.part(permit.Ending), "it is kept")
+		x.sight.Ended()
 		require.Same(t, &w.invocation, x.find())
 	})
 	t.Run("not found before it has returned", func(t *testing.T) {
 		w, x := made()
-		require.True(t, x.part(returned))
+		require.True(t, x.part(permit.Ending))
 		inv := x.find()
 		require.NotSame(t, &w.invocation, inv)
 		require.Equal(t, "a", inv.id)
 		require.True(t, x.call().Over())
 		require.False(t, inv.attempts.IsReported(), "its end is being reported")
-		x.ended()
+		x.sight.Ended()
 		require.True(t, x.find().attempts.IsReported())
 		require.False(t, w.space.HasBegun(), "nobody has touched what is used again")
 	})
 	t.Run("not found before it is over", func(t *testing.T) {
 		_, x := made()
-		require.True(t, x.part(over))
+		require.True(t, x.part(permit.Gone))
 		require.True(t, x.find().attempts.IsReported())
 		require.True(t, x.call().Over())
 	})

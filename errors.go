@@ -170,7 +170,7 @@ func (inv *invocation) verdict(err error, ran bool) error {
 		return err
 	}
 	if e, ok := err.(*Error); ok && e.Reason == ErrTimeout { // of an attempt whose code had not begun
-		return inv.refused(ErrWaitTooLong, "", notBegun{})
+		return inv.refused(ErrWaitTooLong, "", errtext.NotBegun{})
 	}
 	reason := ErrDenied
 	if _, ok := err.(*PanicError); ok || isReason(err, context.Canceled) || isReason(err, context.DeadlineExceeded) {
@@ -178,12 +178,6 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	}
 	return inv.refused(reason, "", err)
 }
-
-// notBegun is why a call was refused whose attempt was out of time before it ran.
-type notBegun struct{}
-
-func (notBegun) Error() string        { return "its time was over before its code began" }
-func (notBegun) Is(target error) bool { return target == context.DeadlineExceeded }
 
 func (inv *invocation) refused(reason error, by string, cause error) *Error {
 	return &Error{Tool: inv.plan.tool.spec.Name, CallID: inv.id, Reason: reason, By: by, Cause: cause, key: inv.key}
@@ -193,13 +187,10 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 func (inv *invocation) refusedPlainly(now int64, y *admit.Said, retry int64) *Error {
 	var e *Error
 	if x := inv.first.frame; inv.plan.once && x != nil { // else the call may be over, and its frame another's
-		if x.errsLeft == 0 {
-			x.errs, x.errsLeft = new([callErrors]Error), callErrors
-		}
-		if x.errsLeft--; inv.parent.Load() == nil {
+		if inv.parent.Load() == nil {
 			x.stage, x.refused = turnedDown, now
 		}
-		e = &x.errs[x.errsLeft]
+		e = x.errs.Take(callErrors)
 	} else {
 		e = new(Error)
 	}

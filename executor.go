@@ -120,7 +120,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	}
 	e.wantsValues = valueSinkOf(c.Sink) != nil
 	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
-	e.kept = kept.New(e.clock, (*timedCall).run, e.helperStarts, e.helperEnds)
+	e.kept = kept.New(e.clock, runTimed, e.helperStarts, e.helperEnds)
 	e.crew = crew.New(e.helperStarts, e.helperEnds)
 	e.watched = ctxwatch.New(e.helperStarts, e.helperEnds, func(x *submission) { e.crew.Cancel(x) })
 	e.members = []stage.Member{{Ref: &r.stage, Name: "the ToolRegistry"}}
@@ -252,7 +252,7 @@ func (e *Executor) invoke(ctx context.Context, r *Request, out *answer) (res Res
 	now, err := e.prepare(ctx, r, inv, open, &x.c)
 	switch p := inv.plan; {
 	case err != nil:
-	case p.alone:
+	case p.single:
 		res, err = p.adm.attempt(ctx, x, now)
 	case p.chain == nil:
 		res, err = p.adm.do(ctx, &x.c, now, nil)

@@ -184,15 +184,10 @@ func (r Result) Decision() Decision {
 	if r.rec == nil {
 		return Decision{}
 	}
-	d := Decision{
-		Wait:      r.rec.Wait,
-		Place:     int(r.rec.Place),
-		Overtaken: int(r.rec.Overtaken),
-		Attempts:  int(r.rec.Attempts),
-		Costs:     costs(r.rec.Costs),
-	}
-	d.Waits = make([]Wait, len(r.rec.Waits))
-	for i, w := range r.rec.Waits {
+	x := r.rec
+	d := Decision{Wait: x.Wait, Place: int(x.Place), Overtaken: int(x.Overtaken), Attempts: int(x.Attempts), Costs: costs(x.Costs)}
+	d.Waits = make([]Wait, len(x.Waits))
+	for i, w := range x.Waits {
 		d.Waits[i] = Wait(w)
 	}
 	slices.SortStableFunc(d.Waits, func(a, b Wait) int { return cmp.Compare(b.For, a.For) })
@@ -289,10 +284,8 @@ func (e *Executor) Snapshot() Snapshot {
 		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
 	}
 	out := Snapshot{
-		Failed:        e.failed.Load(),
-		Denied:        e.denied.Load(),
-		Abandoned:     int(e.abandoned.Load()),
-		EventsDropped: e.dropped.Load(),
+		Failed: e.failed.Load(), Denied: e.denied.Load(),
+		Abandoned: int(e.abandoned.Load()), EventsDropped: e.dropped.Load(),
 	}
 	out.Completed, out.EventsDelivered = e.census.Sums()
 	r := e.read()
@@ -353,17 +346,8 @@ func (e *Executor) names() *survey.Names {
 
 func gateState(c survey.Cell) GateState {
 	g := GateState{
-		Name:      c.Name,
-		Kind:      gateKind(c.Kind),
-		Scope:     c.Scope,
-		Key:       c.Key,
-		Limit:     c.Limit,
-		Used:      c.Used,
-		Waiting:   c.Waiting,
-		Paused:    c.Paused,
-		Stalled:   c.Stalled,
-		Until:     c.Until,
-		Unmatched: c.Unmatched,
+		Name: c.Name, Kind: gateKind(c.Kind), Scope: c.Scope, Key: c.Key, Unmatched: c.Unmatched,
+		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Until: c.Until,
 	}
 	if g.Kind == GateBreaker {
 		g.State = breakerState(c.State)

@@ -291,7 +291,7 @@ func Hold(ctx context.Context) (stream context.Context, done func(error), err er
 	exec := r.inv.plan.exec
 	now := exec.clock.Now()
 	due := now + int64(maxHold)
-	if x, ok := r.Context.(*timedRun); ok {
+	if x := r.limit(); x != nil {
 		due = min(due, x.Due())
 	}
 	h := &hold{r: r}
@@ -383,7 +383,7 @@ func (h *hold) Expire() {
 		return
 	}
 	outcome := breaker.Failure
-	if x, ok := h.r.Context.(*timedRun); ok && x.Borrowed() || h.r.caller().Err() != nil { // the time was the caller's
+	if x := h.r.limit(); x != nil && x.Borrowed(x) || h.r.caller().Err() != nil { // the time was the caller's
 		outcome = breaker.Neutral
 	}
 	err := h.r.inv.refused(ErrTimeout, "", context.DeadlineExceeded)

@@ -4,10 +4,15 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-go/sluice/internal/census"
+	"github.com/sluice-go/sluice/internal/clock"
+	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/eventtext"
 	"github.com/sluice-go/sluice/internal/ids"
+	"github.com/sluice-go/sluice/internal/permit"
+	"github.com/sluice-go/sluice/internal/slab"
 )
 
 // PipelineContext says on whose behalf calls run: which run, user and tenant, how urgent, with which
@@ -82,14 +87,8 @@ func (pc *PipelineContext) tenant() string {
 func NewTestPipelineContext() (PipelineContext, *Recorder) {
 	rec, counter := new(Recorder), new(ids.Counter)
 	return PipelineContext{
-		RunID:     counter.Run(),
-		RequestID: "request-1",
-		SessionID: "session-1",
-		UserID:    "user-1",
-		OrgID:     "org-1",
-		State:     Must(NewSharedState(SharedStateConfig{})),
-		Sink:      rec,
-		ids:       counter,
+		RunID: counter.Run(), RequestID: "request-1", SessionID: "session-1", UserID: "user-1", OrgID: "org-1",
+		State: Must(NewSharedState(SharedStateConfig{})), Sink: rec, ids: counter,
 	}, rec
 }
 
@@ -176,18 +175,63 @@ type callContext struct {
 	id       string
 	key      CallKey
 	priority Priority
-	word     atomic.Uint32 // whether the call can be found; zero while it can, and nobody has
+	sight    permit.Sight // whether the call can be found
 }
-
-// What becomes of a call that can be found. None of these ends.
-const (
-	found    = 1 + iota // it has been, and can be for ever
-	returned            // its attempt is over: its end is being reported
-	over                // so is the call
-)
 
 // String keeps what prints the context from looking inside.
 func (x *callContext) String() string { return "sluice: the context of a tool" }
+
+// timedContext is a callContext that ends when the time of the code is over.
+type timedContext struct {
+	callContext
+	deadline.Limit
+}
+
+// limit is the context that ends in time for r's code, or nil.
+func (r *running) limit() *timedContext {
+	if x, ok := r.Context.(*timedContext); ok && x.key == r.inv.key { // else it is that of the call around
+		return x
+	}
+	return nil
+}
+
+// Clock, Caller and Cause are what its limit asks.
+func (x *timedContext) Clock() *clock.Clock     { return &x.plan.exec.clock }
+func (x *timedContext) Caller() context.Context { return x.Context }
+func (x *timedContext) Cause() error            { return x.timeout(context.DeadlineExceeded) }
+
+// timeout is the error of a call whose time is over, which its code has answered with err.
+func (x *timedContext) timeout(err error) error {
+	return (&invocation{plan: x.plan, id: x.id, key: x.key}).refused(ErrTimeout, "", err)
+}
+
+// timedOut makes the error of code that gave up because its time was over the library's own.
+func (x *timedContext) timedOut(err error) error {
+	if x != nil && err != nil && x.Context.Err() == nil && x.Err() == context.DeadlineExceeded && isReason(err, context.DeadlineExceeded) {
+		return x.timeout(err)
+	}
+	return err
+}
+
+// end says that the code has ended, at the instant now.
+func (x *timedContext) end(now int64) {
+	if x != nil {
+		x.End(x, now)
+	}
+}
+
+func (x *timedContext) Deadline() (time.Time, bool) { return x.Limit.Deadline(x) }
+func (x *timedContext) Done() <-chan struct{}       { return x.Limit.Done(x) }
+func (x *timedContext) Err() error                  { return x.Limit.Err(x) }
+
+// Value is as that of a callContext, but for what only a context knows that ends in time.
+func (x *timedContext) Value(key any) any {
+	switch key.(type) {
+	case scopeKey, callKey:
+		return &x.callContext
+	}
+	return x.Limit.Value(x, key)
+}
 
 // sinkContext is a callContext whose code is not inside the call.
 type sinkContext callContext
@@ -224,16 +268,10 @@ func (x *callContext) pipeline() *PipelineContext { return scopeOf(x.Context).pi
 // find is the call that x belongs to, which will never be used for another. If its attempt was over
 // before anybody looked for it, it is what is left of it.
 func (x *callContext) find() *invocation {
-	for {
-		switch w := x.word.Load(); {
-		case w == found:
-			return x.inv
-		case w != 0:
-			return x.remains(w == over)
-		case x.word.CompareAndSwap(0, found):
-			return x.inv
-		}
+	if how := x.sight.Find(); how != permit.Found {
+		return x.remains(how == permit.Gone)
 	}
+	return x.inv
 }
 
 // remains is what is left of x's call.
@@ -249,12 +287,13 @@ func (x *callContext) remains(reported bool) *invocation {
 	return &w.invocation
 }
 
-// part says what has become of x's call, returned or over, and reports whether nobody has found it, and
-// so nobody will.
-func (x *callContext) part(to uint32) (alone bool) { return x.word.CompareAndSwap(0, to) }
-
-// ended says that x's call is over, which has returned before.
-func (x *callContext) ended() { x.word.CompareAndSwap(returned, over) }
+// part says what has become of x's call, and reports whether nobody has found it, and so nobody will.
+func (x *callContext) part(to permit.Seen) (alone bool) {
+	if alone = x.sight.Part(to); alone {
+		x.inv = nil // what is made together with x leads to none but calls that were found
+	}
+	return alone
+}
 
 // call is the attempt that x belongs to. Whoever has x is the attempt's code, or was, or is a sink that
 // is told that it begins.
@@ -274,13 +313,13 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 
 // give is the context for the code of r, and for sinks. Whoever asks is in charge of the call.
 func (f *first) give(ctx context.Context) *callContext {
-	if x := f.frame; f.given == nil {
-		if len(x.rest) == 0 {
-			x.rest = new([callContexts]callContext)[:]
+	if f.given == nil {
+		if a := f.inv.plan.adm; a != nil && a.timeout > 0 {
+			f.given = &f.frame.timed.Take(timedContexts).callContext
+		} else {
+			f.given = f.frame.contexts.Take(callContexts)
 		}
-		last := len(x.rest) - 1
-		f.given = x.rest[last].set(ctx, f.inv)
-		x.rest = x.rest[:last]
+		f.given.set(ctx, f.inv)
 	}
 	return f.given
 }
@@ -337,12 +376,13 @@ type frame struct {
 	by              *census.Lane // that
 	exec            *Executor
 	stage           progress
-	c               Call               // the attempt, if there can be one only
-	call            *whole             // nil after one that is kept
-	rest            []callContext      // new ones
-	errs            *[callErrors]Error // likewise
-	errsLeft, keys  uint8              // of those; and of keys, from key on
-	key             CallKey            // of the next call
+	c               Call   // the attempt, if there can be one only
+	call            *whole // nil after one that is kept
+	contexts        slab.Some[callContext]
+	timed           slab.Some[timedContext]
+	lent            bool // code goes on that has c
+	errs            slab.Some[Error]
+	keys            ids.Keys
 	event           callEvent
 	refused         int64  // the instant at which the call was turned down
 	told, completed uint32 // what becomes of the call, counted as it leaves
@@ -366,34 +406,29 @@ var (
 )
 
 func newFrame() any {
-	x := &frame{lane: lastFrame.Add(1), rest: new([1]callContext)[:]} // as many as a frame serves if thousands call at once
+	x := &frame{lane: lastFrame.Add(1)}
 	x.event.frame = x
 	return x
 }
 
-// How many contexts, errors and keys are made at once. Who keeps one keeps the others. Of what leads to
+// How many contexts and errors are made at once. Who keeps one keeps the others. Of what leads to
 // calls, and calls to it, nothing else is made some at a time: what two kinds have in common would lead
 // from one call to the next for ever.
 const (
-	callContexts = 7
-	callErrors   = 8
-	callKeys     = 64
+	callContexts  = 7
+	timedContexts = 5
+	callErrors    = 8
 )
 
 // begin is a new call of that tool of e, which is counted in. It reports whether e is open.
 func (x *frame) begin(e *Executor) (inv *invocation, open bool) {
-	if x.keys == 0 {
-		x.key, x.keys = CallKey(ids.NextKeys(callKeys)), callKeys
-	}
 	w := x.call
 	if w == nil {
 		w = new(whole)
 		x.call = w
 		w.join(x)
 	}
-	w.key = x.key
-	x.key++
-	x.keys--
+	w.key = CallKey(x.keys.Next())
 	if x.stage = underWay; x.exec != e {
 		x.exec, x.by = e, e.census.Lane(x.lane)
 	}
@@ -415,7 +450,7 @@ func (x *frame) leave() {
 // end takes x back when its call is over. That serves the next call unless somebody has found it.
 func (x *frame) end() {
 	w := x.call
-	if w.isKept() || w.space.given != nil && !w.space.given.part(over) {
+	if w.isKept() || w.space.given != nil && !w.space.given.part(permit.Gone) {
 		if w.loud {
 			w.attempts.Report()
 		}
@@ -428,6 +463,10 @@ func (x *frame) end() {
 		*w = whole{}
 		w.space.Reuse(spare)
 		w.join(x)
+	}
+	if x.lent { // and nobody takes it back
+		x.leave()
+		return
 	}
 	if x.event.CallKey != 0 {
 		x.event.Event, x.event.last = Event{}, false
@@ -443,10 +482,10 @@ func (x *frame) endUnseen(went progress) {
 	w, t := x.call, &x.event
 	if went == succeeded {
 		if w.loud {
-			w.space.given.ended()
+			w.space.given.sight.Ended()
 		}
 		w.space.Renew()
-	} else if w.shared || w.loud && !w.space.given.part(over) {
+	} else if w.shared || w.loud && !w.space.given.part(permit.Gone) {
 		x.end()
 		return
 	}
@@ -476,7 +515,7 @@ func (x *frame) rescue(ctx context.Context, tool string, v any, res *Result, err
 	defer inv.attempts.Report()
 	if x.stage == inEnd { // a sink has called Goexit
 		if g := inv.first.given; g != nil {
-			g.ended()
+			g.sight.Ended()
 		}
 		return
 	}
@@ -486,6 +525,8 @@ func (x *frame) rescue(ctx context.Context, tool string, v any, res *Result, err
 	case inStart: // so too: the code does not run
 		r.CallOff()
 		inv.plan.adm.returned(r, &x.c, *res, *err)
+	case succeeded:
+		r.State.MakeOver()
 	case inAttempt:
 		r.Began()
 		inv.plan.adm.returned(r, &x.c, *res, *err)

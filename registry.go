@@ -284,13 +284,8 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 		return nil, err
 	}
 	t := &tool{
-		spec:     s,
-		in:       reflect.TypeFor[In](),
-		accepts:  acceptsInput[In],
-		required: required,
-		decode:   strictjson.Into[In],
-		own:      own,
-		shared:   &toolShared{id: toolIDs.Add(1)},
+		spec: s, own: own, shared: &toolShared{id: toolIDs.Add(1)},
+		in: reflect.TypeFor[In](), accepts: acceptsInput[In], required: required, decode: strictjson.Into[In],
 	}
 	t.shared.core.name, t.shared.core.stage = rules.ToolLabel(s.Name), &r.stage
 	t.shared.core.limits = t.limits(own.Classes())
@@ -488,8 +483,7 @@ type plan struct {
 	adm    *admission
 	chain  Handler // nil if nothing goes around the admission
 	once   bool    // nothing goes around the admission: a call is one attempt
-	single bool    // every event of a call comes from whoever is in charge of it
-	alone  bool    // nobody else runs, either
+	single bool    // nor inside it: every event of a call comes from whoever is in charge of it
 	refuse error   // why every call is refused, if it is; and what came of it
 	cause  error
 }
@@ -504,8 +498,7 @@ func (e *Executor) initPlans() {
 		Of:      func(p *plan) *tool { return p.tool },
 		Name:    func(t *tool) string { return t.spec.Name },
 		Drop:    e.drop,
-		Starts:  e.helperStarts,
-		Ends:    e.helperEnds,
+		Starts:  e.helperStarts, Ends: e.helperEnds,
 	}
 	if e.wraps() {
 		c.Finish = (*plan).wrap
@@ -519,8 +512,7 @@ func (e *Executor) wraps() bool { return len(e.outer)+len(e.inner) > 0 }
 // newPlan compiles what e's gates ask of t.
 func (e *Executor) newPlan(t *tool) *plan {
 	adm := newAdmission(e, t)
-	single := !e.wraps()
-	return &plan{exec: e, tool: t, adm: adm, once: len(e.outer) == 0, single: single, alone: single && adm.timeout == 0}
+	return &plan{exec: e, tool: t, adm: adm, once: len(e.outer) == 0, single: !e.wraps()}
 }
 
 // wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and
@@ -612,5 +604,5 @@ func (e *Executor) missing(name string) *plan {
 
 // refusing is a plan that refuses every call.
 func (e *Executor) refusing(t *tool, reason, cause error) *plan {
-	return &plan{exec: e, tool: t, once: len(e.outer) == 0, single: true, alone: true, refuse: reason, cause: cause}
+	return &plan{exec: e, tool: t, once: len(e.outer) == 0, single: true, refuse: reason, cause: cause}
 }

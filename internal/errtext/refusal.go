@@ -87,6 +87,14 @@ func appendField(b []byte, key, s string) []byte {
 	return append(jsonx.AppendString(append(b, key...), s, MaxName), ',')
 }
 
+// NotBegun is why a call was refused whose attempt was out of time before it ran.
+type NotBegun struct{}
+
+func (NotBegun) Error() string { return "its time was over before its code began" }
+
+// Is makes it a context.DeadlineExceeded.
+func (NotBegun) Is(target error) bool { return target == context.DeadlineExceeded }
+
 // Withheld stands for an error whose text is not shown. It matches what the error matched of
 // the library's own errors and of package context's.
 type Withheld struct {

@@ -21,6 +21,27 @@ func NextKey() uint64 { return NextKeys(1) }
 // NextKeys is the first of n of them, one after the other.
 func NextKeys(n int) uint64 { return lastKey.Add(uint64(n)) - uint64(n) + 1 }
 
+// Keys is where one goroutine takes keys from, which it has for itself some at a time. The zero value is
+// ready.
+type Keys struct {
+	next uint64
+	left uint8
+}
+
+// keysAtOnce is how many keys a Keys takes.
+const keysAtOnce = 64
+
+// Next is a number as NextKey answers.
+func (k *Keys) Next() uint64 {
+	if k.left == 0 {
+		k.next, k.left = NextKeys(keysAtOnce), keysAtOnce
+	}
+	key := k.next
+	k.next++
+	k.left--
+	return key
+}
+
 // process is 65 random bits, which no other process has.
 var process = rand.Text()[:13]
 

@@ -77,7 +77,7 @@ func (h *Hand[J]) work() {
 		}
 	}()
 	for more := true; more; more = <-h.in {
-		h.pool.run(&h.Job)
+		h.pool.run(h)
 		if !h.ended() && !h.free() {
 			break
 		}

@@ -27,7 +27,7 @@ type counted struct {
 
 func newCounted(most int) *counted {
 	p := new(counted)
-	p.Pool = New(clock.New(), func(j *job) { j.do(); j.out++ },
+	p.Pool = New(clock.New(), func(h *Hand[job]) { h.Job.do(); h.Job.out++ },
 		func() { p.now.Add(1); p.all.Add(1) }, func() { p.now.Add(-1) })
 	p.most = most
 	return p
@@ -226,13 +226,13 @@ func TestGoexit(t *testing.T) {
 // In a bubble, which waits for whoever is left, nobody is kept.
 func TestNew_KeepsNobodyInABubble(t *testing.T) {
 	none := func() {}
-	require.Equal(t, 64, New(clock.New(), (*job).nothing, none, none).most)
+	require.Equal(t, 64, New(clock.New(), nothing, none, none).most)
 	synctest.Test(t, func(t *testing.T) {
-		require.Equal(t, 0, New(clock.New(), (*job).nothing, none, none).most)
+		require.Equal(t, 0, New(clock.New(), nothing, none, none).most)
 	})
 }
 
-func (*job) nothing() {}
+func nothing(*Hand[job]) {}
 
 // After Close nobody is kept, and code that is under way goes on, and has its time.
 func TestClose_WhileCodeRuns(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 // Pool is where goroutines are taken from.
 type Pool[J any] struct {
 	clock        clock.Clock
-	run          func(*J)
+	run          func(*Hand[J])
 	starts, ends func()
 	most         int // so many goroutines are kept
 
@@ -29,10 +29,10 @@ const idleFor = 10 * time.Second
 // most is how many goroutines a Pool keeps.
 const most = 64
 
-// New returns a Pool of nobody whose instants are those of the clock c. The function run runs a job's
-// code, and does not panic. A goroutine is counted in by starts before it exists, and out by ends as the
+// New returns a Pool of nobody whose instants are those of the clock c. The function run runs the code of
+// the job of a goroutine, and does not panic. A goroutine is counted in by starts before it exists, and out by ends as the
 // last it does. In a testing/synctest bubble, which waits for whoever is left, none is kept.
-func New[J any](c clock.Clock, run func(*J), starts, ends func()) *Pool[J] {
+func New[J any](c clock.Clock, run func(*Hand[J]), starts, ends func()) *Pool[J] {
 	p := &Pool[J]{clock: c, run: run, starts: starts, ends: ends, most: most}
 	if c.IsVirtual() {
 		p.most = 0
@@ -40,22 +40,22 @@ func New[J any](c clock.Clock, run func(*J), starts, ends func()) *Pool[J] {
 	return p
 }
 
-// Take answers a goroutine for code that is to run now and has time until due. Whoever takes it says
-// what its Job is and waits for it.
+// Take answers a goroutine for code that begins at the instant now, or a little later, and has time until
+// due. Whoever takes it says what its Job is and waits for it.
 func (p *Pool[J]) Take(now, due int64) *Hand[J] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.idle) - 1
 	if n < 0 || now < 0 { // before the clock's zero: nobody from outside a bubble can help in it
 		h := &Hand[J]{pool: p, in: make(chan bool, 1), out: make(chan bool, 1), foreign: now < 0}
-		p.limit(h, now, due)
+		p.limit(h, due)
 		return h
 	}
 	h := p.idle[n]
 	p.idle[n], p.idle = nil, p.idle[:n]
 	p.least = min(p.least, n)
 	h.first.Store(nobody)
-	p.limit(h, now, due)
+	p.limit(h, due)
 	return h
 }
 

@@ -18,12 +18,12 @@ type times[J any] struct {
 }
 
 // limit has h be told at the instant due.
-func (p *Pool[J]) limit(h *Hand[J], now, due int64) {
+func (p *Pool[J]) limit(h *Hand[J], due int64) {
 	t := &p.times
 	h.due = due
 	switch {
 	case h.foreign:
-		h.own = time.AfterFunc(time.Duration(due-now), func() {
+		h.own = time.AfterFunc(time.Duration(due-p.clock.Now()), func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			h.late()
@@ -45,7 +45,7 @@ func (p *Pool[J]) limit(h *Hand[J], now, due int64) {
 	if t.timer == nil {
 		t.timer = time.AfterFunc(time.Hour, p.fire)
 	}
-	t.arm(now)
+	t.arm(p.clock.Now())
 }
 
 // remove takes h out. If it is not there any more, it is late.

@@ -128,6 +128,9 @@ func (s *State) Know() { s.word.Or(known) }
 // Expire says that nobody waits for the attempt any more, and reports whether its code has begun.
 func (s *State) Expire() bool { return s.word.Or(late)&begun != 0 }
 
+// IsLate reports whether Expire has been called.
+func (s *State) IsLate() bool { return s.word.Load()&late != 0 }
+
 // Hold lets one more stream hold the attempt open, while its code runs.
 func (s *State) Hold() Refusal {
 	for {

@@ -19,8 +19,34 @@ type because struct{ asked atomic.Int32 }
 
 func (b *because) Cause() error { b.asked.Add(1); return errLate }
 
+// limited is a context that has a limit.
+type limited struct {
+	limit  Limit
+	clock  clock.Clock
+	caller context.Context
+	why    *because
+}
+
+// begin has c begin now, which has so much time.
+func (c *limited) begin(caller context.Context, timeout time.Duration, why *because) (now int64) {
+	c.clock, c.caller, c.why = clock.New(), caller, why
+	now = c.clock.Now()
+	c.limit.Begin(c, now, timeout)
+	return now
+}
+
+func (c *limited) end() { c.limit.End(c, c.clock.Now()) }
+
+func (c *limited) Clock() *clock.Clock         { return &c.clock }
+func (c *limited) Caller() context.Context     { return c.caller }
+func (c *limited) Cause() error                { return c.why.Cause() }
+func (c *limited) Deadline() (time.Time, bool) { return c.limit.Deadline(c) }
+func (c *limited) Done() <-chan struct{}       { return c.limit.Done(c) }
+func (c *limited) Err() error                  { return c.limit.Err(c) }
+func (c *limited) Value(k any) any             { return c.limit.Value(c, k) }
+
 // A context is over when its own time is, or its caller's if that is sooner.
-func TestContext_WhoseTimeItIs(t *testing.T) {
+func TestLimit_WhoseTimeItIs(t *testing.T) {
 	for name, tt := range map[string]struct {
 		own      time.Duration // the caller's timeout; -1 is before all clocks
 		due      time.Duration
@@ -35,16 +61,16 @@ func TestContext_WhoseTimeItIs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(time.Second)
-				k, start, caller := clock.New(), time.Now(), t.Context()
+				start, caller := time.Now(), t.Context()
 				if tt.own > 0 {
 					caller = &until{caller, start.Add(tt.own)}
 				} else if tt.own < 0 {
 					caller = &until{caller, time.Time{}}
 				}
-				c, now := new(Context), k.Now()
-				c.Begin(&k, caller, now, 2*time.Second, new(because))
-				require.Equal(t, tt.due, time.Duration(c.Due()-now))
-				require.Equal(t, tt.borrowed, c.Borrowed())
+				c := new(limited)
+				now := c.begin(caller, 2*time.Second, new(because))
+				require.Equal(t, tt.due, time.Duration(c.limit.Due()-now))
+				require.Equal(t, tt.borrowed, c.limit.Borrowed(c))
 				if tt.own >= 0 {
 					d, ok := c.Deadline()
 					require.True(t, ok)
@@ -56,11 +82,10 @@ func TestContext_WhoseTimeItIs(t *testing.T) {
 }
 
 // begin has a context begin that has a second.
-func begin(caller context.Context, why Causer) (c *Context, end func()) {
-	k := clock.New()
-	c = new(Context)
-	c.Begin(&k, caller, k.Now(), time.Second, why)
-	return c, func() { c.End(k.Now()) }
+func begin(caller context.Context, why *because) (c *limited, end func()) {
+	c = new(limited)
+	c.begin(caller, time.Second, why)
+	return c, c.end
 }
 
 // until has a deadline that nobody watches.
@@ -72,15 +97,15 @@ type until struct {
 func (u *until) Deadline() (time.Time, bool) { return u.at, true }
 
 // A context that nobody asks makes nothing.
-func TestContext_MadeOnceAsked(t *testing.T) {
+func TestLimit_MadeOnceAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		why := new(because)
 		c, end := begin(context.WithValue(t.Context(), key{}, "value"), why)
 		require.Equal(t, nil, c.Err())
 		require.Equal(t, "value", c.Value(key{}))
-		require.Nil(t, c.made.Load())
+		require.Nil(t, c.limit.made.Load())
 		end()
-		require.Same(t, &over, c.made.Load())
+		require.Same(t, &over, c.limit.made.Load())
 		require.Equal(t, 0, int(why.asked.Load()))
 		require.Equal(t, context.Canceled, c.Err())
 		require.Equal(t, context.Canceled, context.Cause(c))
@@ -92,10 +117,10 @@ func TestContext_MadeOnceAsked(t *testing.T) {
 type key struct{}
 
 // The time that is over when the code ends stays the reason, whoever asks first and when.
-func TestContext_LateForGood(t *testing.T) {
-	for name, ask := range map[string]func(c *Context){
-		"asked before": func(c *Context) { c.Done() },
-		"not asked":    func(*Context) {},
+func TestLimit_LateForGood(t *testing.T) {
+	for name, ask := range map[string]func(c *limited){
+		"asked before": func(c *limited) { c.Done() },
+		"not asked":    func(*limited) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -116,7 +141,7 @@ func TestContext_LateForGood(t *testing.T) {
 // curious asks the context that was made from it whenever it is asked itself.
 type curious struct {
 	context.Context
-	of *Context
+	of *limited
 }
 
 func (x *curious) asks() {
@@ -136,13 +161,13 @@ func (x *curious) Value(k any) any             { x.asks(); return x.Context.Valu
 
 // The caller's context is asked nothing under the lock: its methods may take as long as they
 // like, or ask back.
-func TestContext_AsksCallerWithoutLock(t *testing.T) {
-	for name, use := range map[string]func(c *Context, end func()){
-		"Deadline": func(c *Context, _ func()) { c.Deadline() },
-		"Done":     func(c *Context, _ func()) { c.Done() },
-		"Err":      func(c *Context, _ func()) { _ = c.Err() },
-		"Value":    func(c *Context, _ func()) { c.Value(key{}) },
-		"End":      func(_ *Context, end func()) { end() },
+func TestLimit_AsksCallerWithoutLock(t *testing.T) {
+	for name, use := range map[string]func(c *limited, end func()){
+		"Deadline": func(c *limited, _ func()) { c.Deadline() },
+		"Done":     func(c *limited, _ func()) { c.Done() },
+		"Err":      func(c *limited, _ func()) { _ = c.Err() },
+		"Value":    func(c *limited, _ func()) { c.Value(key{}) },
+		"End":      func(_ *limited, end func()) { end() },
 	} {
 		for _, before := range []string{"", "asked", "ended", "over"} {
 			t.Run(name+" "+before, func(t *testing.T) {
@@ -170,16 +195,16 @@ func TestContext_AsksCallerWithoutLock(t *testing.T) {
 }
 
 // Whoever asks while the code ends gets one and the same Done channel, which is closed.
-func TestContext_AskedWhileItEnds(t *testing.T) {
+func TestLimit_AskedWhileItEnds(t *testing.T) {
 	for range 200 {
-		k, c := clock.New(), new(Context)
-		c.Begin(&k, context.Background(), k.Now(), time.Hour, new(because))
+		c := new(limited)
+		c.begin(context.Background(), time.Hour, new(because))
 		var all sync.WaitGroup
 		var done [4]<-chan struct{}
 		for i := range done {
 			all.Go(func() { done[i] = c.Done() })
 		}
-		all.Go(func() { c.End(k.Now()) })
+		all.Go(c.end)
 		all.Wait()
 		for i := range done {
 			require.Equal(t, done[0], done[i])
@@ -191,7 +216,7 @@ func TestContext_AskedWhileItEnds(t *testing.T) {
 
 // One whose time was over when the code ended has ended by that, also if nobody has asked, and one
 // whose caller had given up by that.
-func TestContext_EndsByWhatWasFirst(t *testing.T) {
+func TestLimit_EndsByWhatWasFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, end := begin(t.Context(), new(because))
 		time.Sleep(time.Second - 1)
