@@ -98,8 +98,14 @@ func TestAllocsKeyed(t *testing.T) {
 
 // TestCallBytes bounds the memory of one call that nobody has looked for: its context.
 func TestCallBytes(t *testing.T) {
-	for name, sink := range map[string]sluice.EventSink{"quiet": nil, "with a sink": discard{}} {
-		e, _ := fourGates(t, sluice.Config{Sink: sink})
+	for name, c := range map[string]sluice.Config{
+		"quiet": {}, "with a sink": {Sink: discard{}}, "with a timeout": {Timeout: time.Hour}, "with both": {Sink: discard{}, Timeout: time.Hour},
+	} {
+		e, _ := fourGates(t, c)
+		most := int64(80)
+		if c.Timeout > 0 {
+			most = 96
+		}
 		input := any(7)
 		r := testing.Benchmark(func(b *testing.B) {
 			b.ReportAllocs()
@@ -107,22 +113,21 @@ func TestCallBytes(t *testing.T) {
 				e.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input})
 			}
 		})
-		if got := r.AllocedBytesPerOp(); got > 80 {
-			t.Errorf("%s: %d bytes a call, want at most 80", name, got)
+		if got := r.AllocedBytesPerOp(); got > most {
+			t.Errorf("%s: %d bytes a call, want at most %d", name, got, most)
 		}
 	}
 }
 
-// TestAllocsTimed: a timeout costs its context, and the call, to which that leads. Both are made apart: see
-// TestCallsAreLetGo.
+// TestAllocsTimed: a timeout costs its context, of which some are made at a time.
 func TestAllocsTimed(t *testing.T) {
-	e, _ := fourGates(t, sluice.Config{Timeout: time.Hour})
-	input := any(7)
-	got := testing.AllocsPerRun(1000, func() {
-		e.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input})
-	})
-	if got > 2 {
-		t.Errorf("%v allocations, want at most 2", got)
+	for name, c := range map[string]sluice.Config{"quiet": {Timeout: time.Hour}, "with a sink": {Timeout: time.Hour, Sink: discard{}}} {
+		e, _ := fourGates(t, c)
+		input := any(7)
+		got := testing.AllocsPerRun(1000, func() {
+			e.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "noop", Input: input})
+		})
+		require.Zero(t, got, "%s: allocations", name)
 	}
 }
 

@@ -416,7 +416,7 @@ func newFrame() any {
 // from one call to the next for ever.
 const (
 	callContexts  = 7
-	timedContexts = 5
+	timedContexts = 6
 	callErrors    = 8
 )
 

@@ -49,3 +49,25 @@ func TestCount(t *testing.T) {
 		}
 	}
 }
+
+// No key of whoever takes some at a time is another's.
+func TestKeysDoNotRepeat(t *testing.T) {
+	var mu sync.Mutex
+	seen := make(map[uint64]bool)
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			var k Keys
+			for range 3*keysAtOnce + 5 {
+				key, other := k.Next(), NextKey()
+				mu.Lock()
+				if seen[key] || seen[other] || key == other || key == 0 {
+					t.Errorf("key %d or %d came before", key, other)
+				}
+				seen[key], seen[other] = true, true
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+}

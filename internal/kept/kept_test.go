@@ -120,6 +120,25 @@ func TestTake_NobodyHearsWhatOthersWereTold(t *testing.T) {
 	})
 }
 
+// The time is over when it is due, also if the instant that it began at has passed when somebody is taken
+// for it.
+func TestTake_LaterThanItBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newCounted(64)
+		for range 3 {
+			began, start := p.clock.Now(), time.Now()
+			time.Sleep(time.Second)
+			h := p.Take(began, began+int64(3*time.Second))
+			h.Job.do = nap(time.Minute)
+			require.False(t, h.Wait())
+			require.Equal(t, 3*time.Second, time.Since(start))
+			time.Sleep(2 * time.Minute)
+		}
+		p.Close()
+		p.left(t, 0, 0)
+	})
+}
+
 // Code that claims to be first is waited for, however long it takes then; late code cannot.
 func TestClaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

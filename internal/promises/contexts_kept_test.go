@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -20,14 +22,24 @@ import (
 // A context that is kept beyond its call says whose it was, whatever calls have been made since, and
 // changes nothing of them.
 func TestKeptContext_SpeaksOfItsOwnCall(t *testing.T) {
-	for name, sink := range map[string]sluice.EventSink{"quiet": nil, "with a sink": new(sluice.Recorder)} {
+	for name, tt := range map[string]struct {
+		sink        sluice.EventSink
+		timeout     time.Duration
+		cooperative bool
+	}{
+		"quiet": {}, "quiet, timeout": {timeout: time.Hour}, "quiet, cooperative": {timeout: time.Hour, cooperative: true},
+		"with a sink":              {sink: new(sluice.Recorder)},
+		"with a sink, timeout":     {sink: new(sluice.Recorder), timeout: time.Hour},
+		"with a sink, cooperative": {sink: new(sluice.Recorder), timeout: time.Hour, cooperative: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
-			exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: sink, State: state}))
+			exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: tt.sink, State: state}))
 			var kept []context.Context
 			var inside func(context.Context)
 			sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x", Type: "t", Policy: sluice.Policy{
-				Rates: []sluice.Rate{{N: 1, Per: time.Hour, Burst: 100, Unit: "u"}},
+				Rates:   []sluice.Rate{{N: 1, Per: time.Hour, Burst: 100, Unit: "u"}},
+				Timeout: tt.timeout, Cooperative: tt.cooperative,
 			}}, func(ctx context.Context, n int) (int, error) {
 				kept = append(kept, ctx)
 				inside(ctx)
@@ -61,8 +73,11 @@ func TestKeptContext_SpeaksOfItsOwnCall(t *testing.T) {
 				require.Equal(t, want.tenant, sluice.PipelineContextFrom(ctx).Tenant)
 				require.Same(t, state, sluice.StateFrom(ctx))
 				require.Equal(t, want.id, ctx.Value(ctxKey{}))
+				if tt.timeout > 0 {
+					require.Equal(t, context.Canceled, ctx.Err())
+				}
 			}
-			require.NoError(t, exec.Close(kept[0]), "no call is under way")
+			require.NoError(t, exec.Close(context.WithoutCancel(kept[0])), "no call is under way")
 		})
 	}
 }
@@ -70,6 +85,13 @@ func TestKeptContext_SpeaksOfItsOwnCall(t *testing.T) {
 // A sink that looks for the call in the context that it gets as the attempt begins, and then exits, has
 // kept the code from running.
 func TestKeptContext_ASinkLooksAndExits(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { aSinkLooksAndExits(t, sluice.Policy{}) })
+	t.Run("timeout", func(t *testing.T) { aSinkLooksAndExits(t, sluice.Policy{Timeout: time.Hour}) })
+	t.Run("cooperative", func(t *testing.T) { aSinkLooksAndExits(t, sluice.Policy{Timeout: time.Hour, Cooperative: true}) })
+}
+
+func aSinkLooksAndExits(t *testing.T, p sluice.Policy) {
+	t.Helper()
 	var exits atomic.Bool
 	var end error
 	ran := 0
@@ -85,7 +107,7 @@ func TestKeptContext_ASinkLooksAndExits(t *testing.T) {
 			}
 			return nil
 		})}))
-	tool := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x"}, func(_ context.Context, n int) (int, error) { ran++; return n, nil }))
+	tool := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x", Policy: p}, func(_ context.Context, n int) (int, error) { ran++; return n, nil }))
 	_, err := tool(t.Context(), 1)
 	require.NoError(t, err)
 	exits.Store(true)
@@ -131,6 +153,13 @@ func TestKeptContext_NamesTheParent(t *testing.T) {
 // While calls come and go, others use contexts that they have kept, at any time: each speaks of its
 // own call, and no call has what another reports.
 func TestStorm_KeptContexts(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { stormOfKeptContexts(t, sluice.Policy{}) })
+	t.Run("timeout", func(t *testing.T) { stormOfKeptContexts(t, sluice.Policy{Timeout: time.Hour}) })
+	t.Run("cooperative", func(t *testing.T) { stormOfKeptContexts(t, sluice.Policy{Timeout: time.Hour, Cooperative: true}) })
+}
+
+func stormOfKeptContexts(t *testing.T, p sluice.Policy) {
+	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return nil })}))
@@ -140,8 +169,8 @@ func TestStorm_KeptContexts(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var kept []keep
-	var nested atomic.Int64
-	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x"}, func(ctx context.Context, id string) (string, error) {
+	var nested, refused atomic.Int64
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x", Policy: p}, func(ctx context.Context, id string) (string, error) {
 		mu.Lock()
 		if kept = append(kept, keep{ctx, id}); len(kept) > 64 {
 			kept = kept[1:]
@@ -190,7 +219,12 @@ func TestStorm_KeptContexts(t *testing.T) {
 					}
 				case 2:
 					_, err := exec.Invoke(k.ctx, sluice.Request{Tool: "y", Input: k.id})
-					assert.NoError(t, err)
+					if p.Timeout > 0 && errors.Is(err, sluice.ErrRejected) { // such a context ends with its code
+						refused.Add(1)
+						assert.Error(t, k.ctx.Err())
+					} else {
+						assert.NoError(t, err)
+					}
 				case 3:
 					assert.NotNil(t, sluice.StateFrom(k.ctx))
 				default:
@@ -202,22 +236,159 @@ func TestStorm_KeptContexts(t *testing.T) {
 		})
 	}
 	all.Wait()
-	assert.NotZero(t, nested.Load())
+	assert.NotZero(t, nested.Load()+refused.Load())
 	require.NoError(t, exec.Close(t.Context()))
 	s := exec.Snapshot()
 	require.EqualValues(t, 1+3*rounds+nested.Load(), s.Completed)
-	require.EqualValues(t, 3*s.Completed, s.EventsDelivered)
+	require.EqualValues(t, 3*s.Completed+2*s.Failed, s.EventsDelivered)
+	require.EqualValues(t, refused.Load(), s.Failed)
+}
+
+// A call made inside code that has a time limit does not end that, nor take its time for its own.
+func TestKeptContext_NestedInATimedCall(t *testing.T) {
+	inner := map[string]sluice.Policy{
+		"plain": {}, "timeout": {Timeout: time.Minute}, "cooperative": {Timeout: time.Minute, Cooperative: true},
+	}
+	for _, cooperative := range []bool{false, true} {
+		for name, p := range inner {
+			for _, fail := range []error{nil, errTool} {
+				t.Run(fmt.Sprintf("%s in one that is cooperative: %v, %v", name, cooperative, fail), func(t *testing.T) {
+					bubble(t, func(t *testing.T) {
+						r := newRig(t, sluice.Config{})
+						r.tool(sluice.Spec{Name: "inner", Policy: p}, func(ctx context.Context) error {
+							time.Sleep(time.Second)
+							return fail
+						})
+						r.tool(sluice.Spec{Name: "outer", Policy: sluice.Policy{Timeout: time.Hour, Cooperative: cooperative}}, func(ctx context.Context) error {
+							for n := range time.Duration(3) {
+								_, err := r.Invoke(ctx, sluice.Request{Tool: "inner"})
+								assert.Equal(t, fail, err)
+								assert.NoError(t, ctx.Err(), "after %d calls", n+1)
+								d, _ := ctx.Deadline()
+								assert.Equal(t, time.Hour-(n+1)*time.Second, time.Until(d))
+							}
+							assert.False(t, ctxDone(ctx))
+							return nil
+						})
+						require.NoError(t, r.call("outer"))
+						r.end()
+					})
+				})
+			}
+		}
+	}
+}
+
+// Code that ends at the very instant at which its time is over has ended in time or not, and all agree
+// on that, whenever they have looked at its context.
+func TestKeptContext_EndsAtTheVeryInstant(t *testing.T) {
+	for name, look := range map[string]func(context.Context){
+		"nobody looks": func(context.Context) {},
+		"finds":        func(ctx context.Context) { sluice.ReportUsage(ctx, "u", 1) },
+		"waits":        func(ctx context.Context) { ctx.Done() },
+	} {
+		for _, when := range []string{"before", "at", "after"} {
+			t.Run(name+" "+when, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					r := newRig(t, sluice.Config{Timeout: time.Second, Interceptors: interceptors(atMost(1))})
+					var kept context.Context
+					r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+						kept = ctx
+						if when == "before" {
+							look(ctx)
+						}
+						time.Sleep(time.Second)
+						if when == "at" {
+							look(ctx)
+						}
+						return nil
+					})
+					for range 100 {
+						err := r.call("x")
+						if err != nil {
+							require.ErrorIs(t, err, sluice.ErrTimeout)
+						}
+						synctest.Wait()
+						if when == "after" {
+							look(kept)
+						}
+						if how := kept.Err(); how == context.Canceled { // only by who has asked for a timer, which comes too late
+							require.Equal(t, "waits before", name+" "+when)
+						} else {
+							require.Equal(t, context.DeadlineExceeded, how)
+							require.ErrorIs(t, context.Cause(kept), sluice.ErrTimeout)
+						}
+						r.idle()
+						require.Equal(t, err != nil, r.terminal("x").Err != nil)
+						c, ok := sluice.CallFrom(kept)
+						require.True(t, ok)
+						require.Equal(t, r.terminal("x").Call.ID, c.ID)
+					}
+					r.end()
+				})
+			})
+		}
+	}
+}
+
+// Code that is late goes on with its own call, whatever calls are made meanwhile in the place of that.
+func TestKeptContext_LateCodeKeepsItsCall(t *testing.T) {
+	for name, sink := range map[string]bool{"quiet": false, "with a sink": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var mu sync.Mutex
+				judged := make(map[string]string)
+				conf := sluice.Config{Interceptors: interceptors(atMost(50)), Classify: func(c sluice.Call, res sluice.Result, err error) sluice.Outcome {
+					mu.Lock()
+					defer mu.Unlock()
+					judged[c.ID] = fmt.Sprint(c.Tool, c.Input, res.Value, err)
+					return sluice.OutcomeAuto
+				}}
+				if sink {
+					conf.Sink = sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return nil })
+				}
+				exec := newExec(t, conf)
+				late := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "late", Policy: sluice.Policy{Timeout: time.Second}}, func(ctx context.Context, in string) (string, error) {
+					time.Sleep(time.Minute)
+					c, _ := sluice.CallFrom(ctx)
+					return c.ID, nil
+				}))
+				quick := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "quick", Policy: sluice.Policy{Timeout: time.Second}}, echo))
+				for i := range 20 {
+					in := fmt.Sprint("late ", i)
+					_, err := late(t.Context(), in)
+					require.ErrorIs(t, err, sluice.ErrTimeout)
+					for range 3 {
+						out, err := quick(t.Context(), in)
+						require.NoError(t, err)
+						require.Equal(t, in, out)
+					}
+				}
+				require.Equal(t, 20, exec.Snapshot().Abandoned)
+				require.NoError(t, exec.Close(t.Context()))
+				n := 0
+				for id, what := range judged {
+					if strings.HasPrefix(what, "late") {
+						n++
+						require.Regexp(t, "^latelate [0-9]+ ?"+id+" ?<nil>$", what)
+					}
+				}
+				require.Equal(t, 20, n)
+			})
+		})
+	}
 }
 
 // Who keeps a context, or nothing, keeps few other calls: what was made together does not lead from one
 // call to the next for ever, however calls end.
 func TestKeptContext_KeepsFewOthers(t *testing.T) {
 	for name, sink := range map[string]sluice.EventSink{"quiet": nil, "with a sink": sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { return nil })} {
-		for _, how := range []string{"plain", "nested", "panics", "streams", "errors", "finds itself", "timeout", "interceptor"} {
+		for _, how := range []string{"plain", "nested", "panics", "streams", "errors", "finds itself", "timeout", "timeout, finds itself",
+			"timeouts by turns", "cooperative", "interceptor"} {
 			t.Run(how+", "+name, func(t *testing.T) {
 				conf := sluice.Config{Sink: sink}
 				switch how {
-				case "timeout":
+				case "timeout", "timeout, finds itself":
 					conf.Timeout = time.Hour
 				case "interceptor":
 					conf.Interceptors = interceptors(passing)
@@ -225,7 +396,11 @@ func TestKeptContext_KeepsFewOthers(t *testing.T) {
 				exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), conf))
 				inner := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "inner"}, func(_ context.Context, n int) (int, error) { return n, nil }))
 				var kept context.Context
-				outer := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "outer"}, func(ctx context.Context, n int) (int, error) {
+				policy := sluice.Policy{}
+				if how == "cooperative" {
+					policy = sluice.Policy{Timeout: time.Hour, Cooperative: true}
+				}
+				outer := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "outer", Policy: policy}, func(ctx context.Context, n int) (int, error) {
 					kept = ctx
 					switch how {
 					case "nested":
@@ -245,7 +420,17 @@ func TestKeptContext_KeepsFewOthers(t *testing.T) {
 						return n, err
 					case "errors":
 						return n, errors.New("no")
-					case "finds itself":
+					case "timeouts by turns":
+						if n%3 == 0 {
+							sluice.ReportUsage(ctx, "u", 1)
+						}
+					case "finds itself", "timeout, finds itself":
+						sluice.ReportUsage(ctx, "u", 1)
+					}
+					return n, nil
+				}))
+				timed := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "timed", Policy: sluice.Policy{Timeout: time.Hour}}, func(ctx context.Context, n int) (int, error) {
+					if n%5 == 0 {
 						sluice.ReportUsage(ctx, "u", 1)
 					}
 					return n, nil
@@ -255,7 +440,12 @@ func TestKeptContext_KeepsFewOthers(t *testing.T) {
 				for i := range calls {
 					v := new([64]byte)
 					runtime.AddCleanup(v, func(int) { gone.Add(1) }, 0)
-					_, _ = outer(context.WithValue(t.Context(), ctxKey{}, v), i)
+					ctx := context.WithValue(t.Context(), ctxKey{}, v)
+					if how == "timeouts by turns" && i%2 == 0 {
+						_, _ = timed(ctx, i)
+					} else {
+						_, _ = outer(ctx, i)
+					}
 					if i%200 == 199 {
 						runtime.GC()
 					}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -59,21 +60,36 @@ func TestTimed_GoroutineIsKeptUntilClose(t *testing.T) {
 }
 
 // Calls with timeouts that end in time, late, by panic and by Goexit, nested and with attempts at once,
-// against Close: each has an answer, nothing stays taken and no goroutine is left. It is on the real
-// clock, since no goroutine is kept in a bubble.
+// against Close, while others look at contexts that they have kept: each has an answer, each context
+// speaks of its own call, nothing stays taken and no goroutine is left. It is on the real clock, since no
+// goroutine is kept in a bubble.
 func TestStorm_TimedCallsAgainstClose(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	for n := range uint64(rounds(60)) {
 		rnd := rand.New(rand.NewPCG(seed, n))
 		list := interceptors(limitsOf(sluice.Limit{Max: 5}))
-		switch rnd.IntN(3) {
+		switch rnd.IntN(5) {
 		case 0:
 			list = interceptors(atOnce, limitsOf(sluice.Limit{Max: 5}))
 		case 1:
 			list = interceptors(limitsOf(sluice.Limit{Max: 5}), passing)
 		}
-		r := newRig(t, sluice.Config{Timeout: 200 * time.Microsecond, Interceptors: list})
+		conf := sluice.Config{Timeout: 200 * time.Microsecond, Interceptors: list}
+		if rnd.IntN(2) == 0 {
+			conf.Classify = func(c sluice.Call, _ sluice.Result, _ error) sluice.Outcome {
+				assert.NotEmpty(t, c.ID)
+				assert.Contains(t, []string{"x", "y"}, c.Tool)
+				return sluice.OutcomeAuto
+			}
+		}
+		r := newRig(t, conf)
+		var kept atomic.Pointer[context.Context]
+		speaks := func(ctx context.Context) {
+			c, ok := sluice.CallFrom(ctx)
+			assert.True(t, ok)
+			assert.Equal(t, ctx.Value(ctxKey{}), c.ID)
+		}
 		var inside atomic.Int64
 		var draws atomic.Uint64
 		var on sync.Map
@@ -81,6 +97,8 @@ func TestStorm_TimedCallsAgainstClose(t *testing.T) {
 			on.Store(goroutine(), true)
 			inside.Add(1)
 			defer inside.Add(-1)
+			defer speaks(ctx)
+			kept.Store(&ctx)
 			draw := rand.New(rand.NewPCG(seed^n, draws.Add(1)))
 			switch draw.IntN(8) {
 			case 0:
@@ -103,12 +121,40 @@ func TestStorm_TimedCallsAgainstClose(t *testing.T) {
 		r.tool(sluice.Spec{Name: "y"}, func(context.Context) error { return nil })
 		var all sync.WaitGroup
 		var asked, answered atomic.Int64
-		for range 8 {
+		for g := range 8 {
 			all.Go(func() {
-				for range 30 {
+				for i := range 30 {
 					asked.Add(1)
-					_ = r.call("x")
+					id := fmt.Sprint(g, "-", i)
+					_, _ = r.Invoke(context.WithValue(r.ctx, ctxKey{}, id), sluice.Request{ID: id, Tool: "x"})
 					answered.Add(1)
+				}
+			})
+		}
+		for g := range uint64(2) {
+			all.Go(func() {
+				draw := rand.New(rand.NewPCG(seed^n, 1<<32+g))
+				for answered.Load() < 8*30 {
+					runtime.Gosched()
+					p := kept.Load()
+					if p == nil {
+						continue
+					}
+					switch ctx := *p; draw.IntN(5) {
+					case 0:
+						sluice.ReportUsage(ctx, "u", 1)
+					case 1:
+						_, done, err := sluice.Hold(ctx)
+						if err == nil {
+							done(nil)
+						}
+					case 2:
+						_ = ctx.Err()
+					case 3:
+						_ = ctx.Done()
+					default:
+						speaks(ctx)
+					}
 				}
 			})
 		}
