@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
@@ -106,10 +107,7 @@ func (a *admission) ask(ctx context.Context, c *Call, now int64) (when, error) {
 	if c.Pipeline == nil {
 		c.Pipeline = c.inv.pipeline
 	}
-	finish := admit.Never
-	if deadline, bounded := ctx.Deadline(); bounded {
-		finish = a.at.Stage.Clock.Instant(deadline)
-	}
+	finish := deadline.Of(ctx, &a.at.Stage.Clock)
 	if now == 0 {
 		now = a.at.Stage.Clock.Now() // not under the lock, which others wait for
 	}
@@ -212,7 +210,7 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 		}
 	}
 	if c.run = r; a.timeout > 0 {
-		a.limited(r, nil)
+		a.limited(r, nil, deadline.Of(ctx, &a.at.Stage.Clock))
 	}
 	if a.next == nil {
 		r.starts(c)
@@ -254,9 +252,9 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 	switch x.stage = inStart; {
 	case a.timeout == 0:
 	case given == nil:
-		a.limited(r, nil)
+		a.limited(r, nil, w.finish)
 	default:
-		ctx = a.limited(r, x.timed.Last())
+		ctx = a.limited(r, x.timed.Last(), w.finish)
 	}
 	if inv.loud {
 		r.emitStarted(ctx, c)

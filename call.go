@@ -576,8 +576,9 @@ func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result,
 	return Result{}, true, x.Cause()
 }
 
-// limited makes x, or a new one, the context of r that ends when its time is over, which begins now.
-func (a *admission) limited(r *running, x *timedContext) *timedContext {
+// limited makes x, or a new one, the context of r that ends when its time is over, which begins now, or
+// at its caller's deadline.
+func (a *admission) limited(r *running, x *timedContext, finish int64) *timedContext {
 	exec, now := r.inv.plan.exec, r.Granted
 	if !r.IsQuick() {
 		now = exec.clock.Now() // sinks may have heard of others' starts since
@@ -586,7 +587,7 @@ func (a *admission) limited(r *running, x *timedContext) *timedContext {
 		x = new(timedContext)
 		x.set(r.Context, r.inv)
 	}
-	x.Begin(x, now, a.timeout)
+	x.Begin(now, a.timeout, finish)
 	r.Context = x
 	return x
 }

@@ -2,6 +2,7 @@ package deadline
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -33,15 +34,18 @@ type made struct {
 // over is what a Limit stands for if the code has ended before somebody asked.
 var over made
 
-// Begin has l begin at the instant now: the code has so much time at most. If its caller's own deadline
-// is earlier, that counts, with the caller's cause.
-func (l *Limit) Begin(o Owner, now int64, timeout time.Duration) {
-	l.due = now + int64(timeout)
-	if d, ok := o.Caller().Deadline(); ok {
-		if at := o.Clock().Instant(d); at <= l.due {
-			l.due = max(at, now)
-		}
+// Of is the deadline of a context, or an instant that does not come.
+func Of(ctx context.Context, c *clock.Clock) int64 {
+	if d, ok := ctx.Deadline(); ok {
+		return c.Instant(d)
 	}
+	return math.MaxInt64
+}
+
+// Begin has l begin at the instant now: the code has so much time at most. If finish, its caller's own
+// deadline, is earlier, that counts, with the caller's cause.
+func (l *Limit) Begin(now int64, timeout time.Duration, finish int64) {
+	l.due = min(now+int64(timeout), max(finish, now))
 }
 
 // Due is when the time is over.

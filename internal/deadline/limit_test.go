@@ -31,7 +31,7 @@ type limited struct {
 func (c *limited) begin(caller context.Context, timeout time.Duration, why *because) (now int64) {
 	c.clock, c.caller, c.why = clock.New(), caller, why
 	now = c.clock.Now()
-	c.limit.Begin(c, now, timeout)
+	c.limit.Begin(now, timeout, Of(caller, &c.clock))
 	return now
 }
 

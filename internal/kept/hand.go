@@ -13,8 +13,8 @@ type Hand[J any] struct {
 	Job J
 
 	pool    *Pool[J]
-	in      chan bool // tells the goroutine to run Job, or to end
-	out     chan bool // tells whoever waits whether the code was first, once for each Wait
+	in      chan struct{} // has the goroutine run Job, or end once it is closed
+	out     chan bool     // tells whoever waits whether the code was first, once for each Wait
 	first   atomic.Int32
 	begun   bool // the goroutine has started
 	gone    bool // it has ended with its code, by Goexit
@@ -38,7 +38,7 @@ const (
 func (h *Hand[J]) Wait() bool {
 	out := h.out
 	if h.begun {
-		h.in <- true
+		h.in <- struct{}{}
 	} else {
 		h.begun = true
 		h.pool.starts()
@@ -60,7 +60,7 @@ func (h *Hand[J]) Free() {
 	p.times.remove(h)
 	p.times.rest(p.closed)
 	if !h.gone && !p.keep(h) {
-		h.in <- false
+		close(h.in)
 	}
 	p.mu.Unlock()
 }
@@ -76,7 +76,7 @@ func (h *Hand[J]) work() {
 			h.ended()
 		}
 	}()
-	for more := true; more; more = <-h.in {
+	for more := true; more; _, more = <-h.in {
 		h.pool.run(h)
 		if !h.ended() && !h.free() {
 			break

@@ -47,7 +47,7 @@ func (p *Pool[J]) Take(now, due int64) *Hand[J] {
 	defer p.mu.Unlock()
 	n := len(p.idle) - 1
 	if n < 0 || now < 0 { // before the clock's zero: nobody from outside a bubble can help in it
-		h := &Hand[J]{pool: p, in: make(chan bool, 1), out: make(chan bool, 1), foreign: now < 0}
+		h := &Hand[J]{pool: p, in: make(chan struct{}, 1), out: make(chan bool, 1), foreign: now < 0}
 		p.limit(h, due)
 		return h
 	}
@@ -91,7 +91,7 @@ func (p *Pool[J]) sweep() {
 // endIdle ends the first n of those that are idle.
 func (p *Pool[J]) endIdle(n int) {
 	for _, h := range p.idle[:n] {
-		h.in <- false
+		close(h.in)
 	}
 	left := copy(p.idle, p.idle[n:])
 	clear(p.idle[left:])
