@@ -12,7 +12,6 @@ import (
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/enum"
-	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -216,22 +215,6 @@ func (a *admission) returned(r *running, c *Call, res Result, err error) error {
 		return nil
 	}
 	return a.settled(r, c, res, err)
-}
-
-// partUnseen ends r, a success, if nobody has found its call, which has the frame x.
-func (r *running) partUnseen(x *frame, given *callContext) bool {
-	to := permit.Gone
-	if r.inv.loud {
-		to = permit.Ending
-	}
-	if !given.part(to) {
-		return false
-	}
-	now := r.inv.plan.exec.clock.Now()
-	r.FinishUnseen(now)
-	x.stage = succeeded
-	r.limit().end(now)
-	return true
 }
 
 // settled is returned where there may be more to do, or nobody may wait for the attempt any more.

@@ -295,6 +295,22 @@ func (x *callContext) part(to permit.Seen) (alone bool) {
 	return alone
 }
 
+// partUnseen ends r, a success, if nobody has found its call, which has the frame x.
+func (r *running) partUnseen(x *frame, given *callContext) bool {
+	to := permit.Gone
+	if r.inv.loud {
+		to = permit.Ending
+	}
+	if !given.part(to) {
+		return false
+	}
+	now := r.inv.plan.exec.clock.Now()
+	r.FinishUnseen(now)
+	x.stage = succeeded
+	r.limit().end(now)
+	return true
+}
+
 // call is the attempt that x belongs to. Whoever has x is the attempt's code, or was, or is a sink that
 // is told that it begins.
 func (x *callContext) call() *running {
