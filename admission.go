@@ -227,7 +227,7 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 }
 
 // attempt is do for the one attempt of a call that only its own goroutine, which has the frame x, is
-// in. Whoever has x gives back what it holds if its code does not return.
+// in, unless its code has one. Whoever has x gives back what it holds if its code does not return.
 func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Result, err error) {
 	c, inv := &x.c, x.c.inv
 	c.Attempt, inv.tried = 1, true

@@ -171,12 +171,14 @@ func (c *asksPanic) Done() <-chan struct{}       { c.in("Done"); return nil }
 // call is rejected exactly if the code did not run.
 func TestContextThatPanics_KeepsNothing(t *testing.T) {
 	for _, method := range []string{"Deadline", "Err", "Done"} {
-		for _, timeout := range []time.Duration{0, time.Second} {
+		for name, own := range map[string]sluice.Policy{
+			"plain": {}, "timeout": {Timeout: time.Second}, "cooperative": {Timeout: time.Second, Cooperative: true},
+		} {
 			for _, fail := range []error{nil, errTool} {
-				t.Run(fmt.Sprint(method, " ", timeout, " ", fail), func(t *testing.T) {
+				t.Run(fmt.Sprint(method, " ", name, " ", fail), func(t *testing.T) {
 					bubble(t, func(t *testing.T) {
 						for n, asked := 1, true; asked; n++ {
-							asked = panicsOnce(t, method, n, timeout, fail)
+							asked = panicsOnce(t, method, n, own, fail)
 						}
 					})
 				})
@@ -187,11 +189,11 @@ func TestContextThatPanics_KeepsNothing(t *testing.T) {
 
 // panicsOnce makes a call whose context panics the n-th time that it is asked, and reports whether that
 // came to pass.
-func panicsOnce(t *testing.T, method string, n int, timeout time.Duration, fail error) (asked bool) {
+func panicsOnce(t *testing.T, method string, n int, own sluice.Policy, fail error) (asked bool) {
 	t.Helper()
-	r := newRig(t, sluice.Config{Timeout: timeout, MaxWait: sluice.NoWait, Interceptors: interceptors(atMost(1))})
+	r := newRig(t, sluice.Config{MaxWait: sluice.NoWait, Interceptors: interceptors(atMost(1))})
 	ran := false
-	r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { ran = true; return fail })
+	r.tool(sluice.Spec{Name: "x", Policy: own}, func(context.Context) error { ran = true; return fail })
 	ctx := &asksPanic{r.ctx, method, n}
 	_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
 	var p *sluice.PanicError
