@@ -178,7 +178,10 @@ func TestContextThatPanics_KeepsNothing(t *testing.T) {
 				t.Run(fmt.Sprint(method, " ", name, " ", fail), func(t *testing.T) {
 					bubble(t, func(t *testing.T) {
 						for n, asked := 1, true; asked; n++ {
-							asked = panicsOnce(t, method, n, own, fail)
+							asked = panicsOnce(t, method, n, own, fail, 0)
+						}
+						for n, asked := 1, true; asked; n++ { // a call that takes no lock
+							asked = panicsOnce(t, method, n, own, fail, 2)
 						}
 					})
 				})
@@ -187,13 +190,17 @@ func TestContextThatPanics_KeepsNothing(t *testing.T) {
 	}
 }
 
-// panicsOnce makes a call whose context panics the n-th time that it is asked, and reports whether that
-// came to pass.
-func panicsOnce(t *testing.T, method string, n int, own sluice.Policy, fail error) (asked bool) {
+// panicsOnce makes a call whose context panics the n-th time that it is asked, after so many others, and
+// reports whether that came to pass.
+func panicsOnce(t *testing.T, method string, n int, own sluice.Policy, fail error, before int) (asked bool) {
 	t.Helper()
 	r := newRig(t, sluice.Config{MaxWait: sluice.NoWait, Interceptors: interceptors(atMost(1))})
 	ran := false
 	r.tool(sluice.Spec{Name: "x", Policy: own}, func(context.Context) error { ran = true; return fail })
+	for range before {
+		require.Equal(t, fail, r.call("x"))
+	}
+	ran = false
 	ctx := &asksPanic{r.ctx, method, n}
 	_, err := r.Invoke(ctx, sluice.Request{Tool: "x"})
 	var p *sluice.PanicError
