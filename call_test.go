@@ -91,6 +91,7 @@ func TestFind(t *testing.T) {
 	t.Run("not found before it has returned", func(t *testing.T) {
 		w, x := made()
 		require.True(t, x.part(permit.Ending))
+		require.Nil(t, x.inv, "what leads to the call, and by it to others")
 		inv := x.find()
 		require.NotSame(t, &w.invocation, inv)
 		require.Equal(t, "a", inv.id)
@@ -103,6 +104,7 @@ func TestFind(t *testing.T) {
 	t.Run("not found before it is over", func(t *testing.T) {
 		_, x := made()
 		require.True(t, x.part(permit.Gone))
+		require.Nil(t, x.inv)
 		require.True(t, x.find().attempts.IsReported())
 		require.True(t, x.call().Over())
 	})
