@@ -1,6 +1,7 @@
 // Package sluicetest holds what tests of Sluice's plug-ins need: conformance kits for
-// engines ([Store], [Quota], [Slots], [Publisher]) and for event sinks ([Sink]), and
-// [Chaos], an engine that is slow, gone, lying or restarting.
+// engines ([Store], [Quota], [Slots], [Publisher]) and for event sinks ([Sink]);
+// [Chaos], an engine that is slow, gone, lying or restarting; and, for tests of agents,
+// [Faults], which make tools fail.
 //
 // A kit checks one rule after the other and explains the one that is broken, in words, by
 // T.Errorf. It uses keys of its own, random ones, so that it can run against a server
