@@ -255,8 +255,9 @@ func (inv *invocation) barred(ctx context.Context, open bool, depth, calls int) 
 // CodeOf is the code that events write for an error of [Executor.Invoke], good as a metric's label:
 // unknown_tool, invalid_arguments, breaker_open, rate_limited, saturated, queue_full, wait_too_long,
 // denied, nesting, closed, timeout, canceled, panic, goexit, or tool_error for all else; empty for
-// nil. A refusal of a nested call that a tool returns is its tool_error; its timeout or panic stays
-// one.
+// nil. Instead of denied and tool_error, an error may have a code of its own, by a method Code()
+// string: [a-z][a-z0-9_]{0,31}. A refusal of a nested call that a tool returns is its tool_error;
+// its timeout or panic stays one.
 func CodeOf(err error) string {
 	if err == nil {
 		return ""

@@ -131,7 +131,7 @@ func (e *Event) text(x *eventtext.Event) {
 
 // denial is why a rule refused.
 func denial(err error) string {
-	if x, ok := err.(*Error); ok && x != nil && x.Cause != nil && codeFor(x.Cause, 0, "") == errtext.ToolError {
+	if x, ok := err.(*Error); ok && x != nil && x.Cause != nil && meanings.Reason(x.Cause, 0, "") == errtext.ToolError {
 		if why := errwalk.Text(x.Cause); why != "" {
 			return why
 		}
@@ -513,7 +513,7 @@ func (e *Event) wrong() string {
 		return "tool.completed with an error: " + messageOf(codeOf(e), e.Err)
 	case (e.Kind == ToolFailed || e.Kind == ToolDenied) && e.Err == nil:
 		return string(e.Kind) + " without an error"
-	case e.Kind == ToolDenied && codeOf(e) != errtext.Denied:
+	case e.Kind == ToolDenied && meanings.Reason(e.Err, uint64(e.CallKey), e.Call.ID) != errtext.Denied:
 		return "tool.denied for another reason than ErrDenied: " + messageOf(codeOf(e), e.Err)
 	}
 	return ""

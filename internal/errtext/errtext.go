@@ -8,7 +8,10 @@ package errtext
 
 import (
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/sluice-go/sluice/internal/errwalk"
 )
 
 // What is shown at most, in bytes, of a name or id, and of an error's text.
@@ -40,6 +43,51 @@ const (
 	Goexit           Code = "goexit"
 	ToolError        Code = "tool_error"
 )
+
+var codes = [...]Code{UnknownTool, InvalidArguments, BreakerOpen, RateLimited, Saturated, QueueFull, WaitTooLong,
+	Denied, Nesting, Closed, Timeout, Canceled, Panic, Goexit, ToolError}
+
+// IsOwn reports whether c is one of the library's own codes.
+func (c Code) IsOwn() bool { return slices.Contains(codes[:], c) }
+
+// maxCode bounds a code that an error has by itself.
+const maxCode = 32
+
+// Named is the code that err, or what it wraps, has by itself, by a method Code() string: a lower-case
+// letter, then such letters, digits and underscores, and none of the library's own. Others are none:
+// a foreign error may mean something else by its method. Without one it is empty.
+func Named(err error) (code Code) {
+	errwalk.Walk(err, func(x error) errwalk.Step {
+		if c := named(x); c.isWord() && !c.IsOwn() {
+			code = c
+			return errwalk.Stop
+		}
+		return errwalk.Deeper
+	})
+	return code
+}
+
+// named is what err itself says that its code is.
+func named(err error) (c Code) {
+	defer func() {
+		if recover() != nil {
+			c = ""
+		}
+	}()
+	if x, ok := err.(interface{ Code() string }); ok {
+		c = Code(x.Code())
+	}
+	return c
+}
+
+func (c Code) isWord() bool {
+	for i, b := range []byte(c) {
+		if !(b >= 'a' && b <= 'z' || i > 0 && (b == '_' || b >= '0' && b <= '9')) {
+			return false
+		}
+	}
+	return c != "" && len(c) <= maxCode
+}
 
 // Passes reports whether the reason goes away by itself.
 func (c Code) Passes() bool {

@@ -8,6 +8,7 @@
 package meaning
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -54,13 +55,34 @@ func (r *Reader) refusal(err error) (Own, bool) {
 	return r.Own(x), true
 }
 
-// Code is the code of err, which ended the call of that key and id, as far as they are known.
+// Code is the code of err, which ended the call of that key and id, as far as they are known: that of
+// the library's first own error in it, but of what a rule, or nobody but the tool, has said it is what
+// that has by itself, if it does.
 func (r *Reader) Code(err error, key uint64, id string) errtext.Code {
-	found := errwalk.Find(err, func(x error) bool {
+	code, name := r.Reason(err, key, id), errtext.Code("")
+	switch code {
+	case errtext.Denied:
+		x, _ := r.refusal(err)
+		name = errtext.Named(x.Cause)
+	case errtext.ToolError:
+		if r.own(err) == nil {
+			name = errtext.Named(err)
+		}
+	}
+	return cmp.Or(name, code)
+}
+
+// own is the first of the library's own errors in err that says something; nil if there is none.
+func (r *Reader) own(err error) error {
+	return errwalk.Find(err, func(x error) bool {
 		_, withheld := x.(errtext.Withheld)
 		return withheld || r.Own(x).Kind > Empty
 	})
-	if found != nil {
+}
+
+// Reason is Code, but always one of the library's own.
+func (r *Reader) Reason(err error, key uint64, id string) errtext.Code {
+	if found := r.own(err); found != nil {
 		if x, ok := found.(errtext.Withheld); ok {
 			return x.Code
 		}
@@ -139,9 +161,9 @@ func (r *Reader) ForeignRetry(err error) time.Duration { return min(blame.After(
 
 // ModelText is the JSON object that a model reads of err, which is not nil.
 func (r *Reader) ModelText(err error) string {
-	code, retry := r.Code(err, 0, ""), r.Retry(err)
+	code, retry := r.Reason(err, 0, ""), r.Retry(err)
 	_, throttled := errwalk.First[blame.Retryable](err)
-	return errtext.ForModel(code, r.message(err, code, 0), throttled || r.Passes(err, code, retry), retry)
+	return errtext.ForModel(r.Code(err, 0, ""), r.message(err, code, 0), throttled || r.Passes(err, code, retry), retry)
 }
 
 // maxInMessage bounds how many errors within each other a message says something of.
@@ -196,6 +218,6 @@ func (r *Reader) text(err error, depth int) string {
 		case PassedOn:
 			next = errwalk.Beside
 		}
-		return r.message(x, r.Code(x, 0, ""), depth+1), next
+		return r.message(x, r.Reason(x, 0, ""), depth+1), next
 	})
 }

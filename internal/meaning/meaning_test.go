@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,51 @@ func TestCodes(t *testing.T) {
 		assert.Equal(t, tt.want, reader.Code(tt.err, tt.key, tt.id), tt.name)
 	}
 }
+
+// coded has a code of its own.
+type coded string
+
+func (coded) Error() string  { return "coded" }
+func (c coded) Code() string { return string(c) }
+
+// What a rule has said, or nobody but the tool, may have a code of its own, which is none of the library's.
+func TestCodesOfTheirOwn(t *testing.T) {
+	denied, full := refusal(errtext.Denied), refusal(errtext.QueueFull)
+	denied.Cause, full.Cause = fmt.Errorf("x: %w", coded("in_doubt")), coded("in_doubt")
+	nested := &own{Own{Kind: Refusal, Code: errtext.Denied, Key: 8, Cause: coded("in_doubt")}}
+	for _, tt := range []struct {
+		name         string
+		err          error
+		code, reason errtext.Code
+	}{
+		{"of a rule", denied, "in_doubt", errtext.Denied},
+		{"of a tool", fmt.Errorf("x: %w", coded("not_found2")), "not_found2", errtext.ToolError},
+		{"the first that is one", errors.Join(coded("NotFound"), coded("not_found")), "not_found", errtext.ToolError},
+		{"of a limit", full, errtext.QueueFull, errtext.QueueFull},
+		{"of a retry", &own{Own{Kind: PassedOn, Key: 7, Cause: denied}}, "in_doubt", errtext.Denied},
+		{"of a nested call", &own{Own{Kind: PassedOn, Key: 7, Cause: nested}}, errtext.ToolError, errtext.ToolError},
+		{"beside a refusal", errors.Join(coded("in_doubt"), full), errtext.QueueFull, errtext.QueueFull},
+		{"beside a cancellation", errors.Join(coded("in_doubt"), context.Canceled), errtext.Canceled, errtext.Canceled},
+		{"the library's", coded("breaker_open"), errtext.ToolError, errtext.ToolError},
+		{"too long", coded(strings.Repeat("a", 33)), errtext.ToolError, errtext.ToolError},
+		{"as long as may be", coded(strings.Repeat("a", 32)), errtext.Code(strings.Repeat("a", 32)), errtext.ToolError},
+		{"empty", coded(""), errtext.ToolError, errtext.ToolError},
+		{"no word", coded("not found"), errtext.ToolError, errtext.ToolError},
+		{"a number", coded("404"), errtext.ToolError, errtext.ToolError},
+		{"nil", (*panicking)(nil), errtext.ToolError, errtext.ToolError},
+	} {
+		assert.Equal(t, tt.code, reader.Code(tt.err, 7, ""), tt.name)
+		assert.Equal(t, tt.reason, reader.Reason(tt.err, 7, ""), tt.name)
+	}
+	assert.JSONEq(t, `{"type":"in_doubt","message":"the call was denied: x: coded","retryable":false}`, reader.ModelText(denied))
+	assert.JSONEq(t, `{"type":"not_found","message":"coded","retryable":false}`, reader.ModelText(coded("not_found")))
+}
+
+// panicking is an error whose methods panic if it is nil.
+type panicking struct{ code string }
+
+func (*panicking) Error() string  { return "x" }
+func (p *panicking) Code() string { return p.code }
 
 // To try again makes sense after what passes by itself, and when somebody says so.
 func TestRetries(t *testing.T) {

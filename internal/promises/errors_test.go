@@ -447,3 +447,40 @@ func TestNilErrorDoesNoHarm(t *testing.T) {
 	r.trace("x: invoked started failed")
 	r.end()
 }
+
+// coded is an error with a code of its own.
+type coded string
+
+func (coded) Error() string  { return "text" }
+func (c coded) Code() string { return string(c) }
+
+// An error's own code stands in events where the library would say denied or tool_error, and an event of it is
+// still one of its kind.
+func TestCodes_OfErrorsThemselves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		rule := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				if s.Name == "denied" {
+					return sluice.Result{}, coded("frozen")
+				}
+				return next(ctx, c)
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(rule)})
+		r.tool(sluice.Spec{Name: "denied"}, func(context.Context) error { return nil })
+		r.tool(sluice.Spec{Name: "fails"}, func(context.Context) error { return coded("not_found") })
+		for tool, want := range map[string][]string{
+			"denied": {`"type":"tool.denied"`, `"error_code":"frozen"`, `"reason":"text"`},
+			"fails":  {`"type":"tool.failed"`, `"error_code":"not_found"`, `"error_message":"text"`},
+		} {
+			require.Error(t, r.call(tool))
+			b, err := json.Marshal(r.terminal(tool))
+			require.NoError(t, err)
+			for _, w := range want {
+				require.Contains(t, string(b), w)
+			}
+		}
+		require.ErrorIs(t, r.call("denied"), sluice.ErrDenied)
+		r.end()
+	})
+}
