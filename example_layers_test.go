@@ -2,7 +2,9 @@ package sluice_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"sync"
 
 	"github.com/sluice-go/sluice"
 )
@@ -32,4 +34,36 @@ func ExampleCodeOf() {
 	// frozen
 	// sluice: tool "export": denied: no exports until Monday
 	// {"type":"frozen","message":"the call was denied: no exports until Monday","retryable":false}
+}
+
+// A cache keeps results as JSON, and answers with what the tool would.
+func ExampleSpec_Decode() {
+	var kept sync.Map // of json.RawMessage
+	cache := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			key := fmt.Sprint(c.Tool, c.Input)
+			if raw, ok := kept.Load(key); ok {
+				v, err := tool.Decode(raw.(json.RawMessage))
+				return sluice.Result{Value: v}, err
+			}
+			res, err := next(ctx, c)
+			if raw, bad := res.JSON(); err == nil && bad == nil {
+				kept.Store(key, raw)
+			}
+			return res, err
+		}
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{cache}}))
+	defer exec.Close(context.Background())
+	square := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "square"}, func(_ context.Context, n int) (int, error) {
+		fmt.Println("squaring", n)
+		return n * n, nil
+	}))
+	for range 2 {
+		fmt.Println(square(context.Background(), 7))
+	}
+	// Output:
+	// squaring 7
+	// 49 <nil>
+	// 49 <nil>
 }

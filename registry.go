@@ -154,7 +154,33 @@ type Spec struct {
 	// Explain, after decoding and before interceptors, on the caller's goroutine, outside locks; it
 	// may take time. A panic refuses.
 	Check func(ctx context.Context, c Call) error
-	_     struct{}
+
+	decode func(json.RawMessage) (any, error) // a result; nil if the tool is declared
+	_      struct{}
+}
+
+// Decode makes a result of the tool's Out again of its JSON, for interceptors that store results. It is
+// lenient, as encoding/json is. Of a declared tool, or a Spec that no registry gave, it is a copy of raw,
+// a json.RawMessage, which [Do] and typed handles decode.
+func (s Spec) Decode(raw json.RawMessage) (any, error) {
+	if s.decode == nil {
+		return slices.Clone(raw), nil
+	}
+	return s.decode(raw)
+}
+
+// decodeResult is Decode for a tool's Out.
+func decodeResult[Out any](raw json.RawMessage) (v any, err error) {
+	var out Out
+	defer func() { // a foreign UnmarshalJSON may panic
+		if p := recover(); p != nil {
+			v, err = nil, fmt.Errorf("sluice: decoding a result as %T: it panicked", out)
+		}
+	}()
+	if err := json.Unmarshal(raw, &out); err != nil {
+		return nil, fmt.Errorf("sluice: decoding a result as %T: %w", out, err)
+	}
+	return out, nil
 }
 
 func (s Spec) clone() Spec {
@@ -259,6 +285,7 @@ func put[In, Out any](
 	if fn == nil {
 		return nil, fmt.Errorf("sluice: the function of tool %q is nil: must not be", cut(s.Name, 128))
 	}
+	t.spec.decode = decodeResult[Out]
 	t.run = func(ctx context.Context, in any) (any, error) {
 		v, _ := in.(In) // accepted before
 		return untyped(fn(ctx, v))
@@ -330,7 +357,7 @@ func (t *tool) wrongCode() error {
 // alike reports whether s says what o does. Of two Checks nobody knows.
 func (s *Spec) alike(o *Spec) bool {
 	a, b := *s, *o
-	a.Policy, b.Policy = Policy{}, Policy{}
+	a.Policy, b.Policy, a.decode, b.decode = Policy{}, Policy{}, nil, nil
 	return a.Check == nil && b.Check == nil && reflect.DeepEqual(a, b)
 }
 
@@ -362,6 +389,11 @@ func answered[Out any](tool string, res Result, err error) (Out, error) {
 		return zero, err
 	}
 	out, ok := res.Value.(Out)
+	if raw, stored := res.Value.(json.RawMessage); stored && !ok {
+		v, err := decodeResult[Out](raw)
+		out, _ = v.(Out)
+		return out, err
+	}
 	if !ok && res.Value != nil {
 		return zero, fmt.Errorf("sluice: tool %q answered %T: want %T, was it replaced?", tool, res.Value, zero)
 	}

@@ -2,6 +2,7 @@ package promises_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"runtime"
 	"strings"
@@ -451,4 +452,81 @@ func TestWrap_AfterCloseRegistersNothing(t *testing.T) {
 	}
 	_, there := reg.Lookup("x")
 	assert.False(t, there, "the tool is registered")
+}
+
+type stored struct {
+	Title string `json:"title"`
+	Size  int    `json:"size,omitempty"`
+}
+
+// sour cannot be decoded.
+type sour struct{ stored }
+
+func (*sour) UnmarshalJSON([]byte) error { panic("sour") }
+
+// What an interceptor has stored as JSON comes back as the tool's own type, to whoever calls.
+func TestDecode_StoredResults(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var last json.RawMessage // of whatever tool
+		var values []any
+		replay := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+				if last == nil {
+					if res, err = next(ctx, c); err == nil {
+						last, err = res.JSON()
+					}
+					return res, err
+				}
+				v, err := s.Decode(last)
+				values = append(values, v)
+				return sluice.Result{Value: v}, err
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(replay)})
+		want := stored{"go", 7}
+		find := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "find"}, func(context.Context, string) (stored, error) { return want, nil }))
+		pointer := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "pointer"}, func(context.Context, string) (*stored, error) { return nil, nil }))
+		raw := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "raw"}, func(context.Context, string) (json.RawMessage, error) { return nil, nil }))
+		bad := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "bad"}, func(context.Context, string) (sour, error) { return sour{}, nil }))
+		require.NoError(t, sluice.Declare(r.reg, sluice.Spec{Name: "declared"}))
+
+		for range 2 {
+			got, err := find(r.ctx, "")
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		}
+		require.Equal(t, []any{want}, values, "the second time")
+		p, err := pointer(r.ctx, "")
+		require.NoError(t, err)
+		require.Equal(t, &want, p)
+		b, err := raw(r.ctx, "")
+		require.NoError(t, err)
+		require.JSONEq(t, `{"title":"go","size":7}`, string(b))
+		b[0] = 'x'
+		require.Equal(t, byte('{'), last[0], "it is a copy")
+		_, err = bad(r.ctx, "")
+		require.ErrorContains(t, err, "sluice: decoding a result as promises_test.sour: it panicked")
+
+		do := func(context.Context) (stored, error) { return stored{}, errors.New("ran") }
+		got, err := sluice.Do(r.ctx, r.Executor, sluice.Request{Tool: "declared"}, do)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		require.Equal(t, json.RawMessage(`{"title":"go","size":7}`), values[len(values)-1])
+
+		last = json.RawMessage(`{"title":3}`)
+		_, err = find(r.ctx, "")
+		require.ErrorContains(t, err, "sluice: decoding a result as promises_test.stored: json: cannot unmarshal number")
+		_, err = sluice.Do(r.ctx, r.Executor, sluice.Request{Tool: "declared"}, do)
+		require.ErrorContains(t, err, "sluice: decoding a result as promises_test.stored: json: cannot unmarshal number")
+
+		s, ok := r.reg.Lookup("find")
+		require.True(t, ok)
+		v, err := s.Decode([]byte(`{"title":"x","later":1}`))
+		require.NoError(t, err)
+		require.Equal(t, stored{"x", 0}, v)
+		v, err = sluice.Spec{}.Decode([]byte(`1`))
+		require.NoError(t, err)
+		require.Equal(t, json.RawMessage(`1`), v)
+		r.end()
+	})
 }
