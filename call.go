@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/kept"
 	"github.com/sluice-go/sluice/internal/payload"
@@ -440,8 +441,10 @@ func (e *Executor) endFully(x *ending, inv *invocation, res *Result, err *error,
 		x.err = *err
 		e.conclude(inv, busy, res, x)
 	}()
-	*err = inv.verdict(*err, ran)
-	if x.kind = ToolFailed; !ran && isReason(*err, ErrDenied) {
+	there := false
+	*err, there = cameFrom(*err)
+	*err = inv.verdict(*err, ran || there)
+	if x.kind = ToolFailed; !ran && !there && meanings.Reason(*err, uint64(inv.key), inv.id) == errtext.Denied {
 		x.kind = ToolDenied
 	}
 	if inv.loud {

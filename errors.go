@@ -120,6 +120,28 @@ type ranError struct {
 	key CallKey // of the outer call
 }
 
+// elsewhere is an error of a tool that has run for another call.
+type elsewhere struct{ errwalk.Except }
+
+// Elsewhere marks err as what a tool has answered to another call, whose outcome an interceptor shares or
+// has stored: a call that ends with it has failed with err, though its own tool has not run, and is not
+// denied. Of a refusal, and of nil, it is err itself.
+func Elsewhere(err error) error {
+	if err == nil || isReason(err, ErrRejected) {
+		return err
+	}
+	return elsewhere{errwalk.Except{Err: err, Not: ErrRejected}}
+}
+
+// cameFrom is what err marks, and whether it is of a tool that has run for another call.
+func cameFrom(err error) (error, bool) {
+	if x, ok := err.(elsewhere); ok {
+		return x.Err, true
+	}
+	_, there := errwalk.First[elsewhere](err) // around which somebody has said more
+	return err, there
+}
+
 func passedOn(err error, key CallKey) ranError {
 	return ranError{errwalk.Except{Err: err, Not: ErrRejected}, key}
 }

@@ -3,6 +3,7 @@ package sluice_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -66,4 +67,35 @@ func ExampleSpec_Decode() {
 	// squaring 7
 	// 49 <nil>
 	// 49 <nil>
+}
+
+// Who waits for another's call, and gets its outcome, has failed as that has.
+func ExampleElsewhere() {
+	errDisk := errors.New("disk full")
+	shared := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		var first sync.Once
+		var res sluice.Result
+		var err error
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			own := false
+			first.Do(func() {
+				own = true
+				res, err = next(ctx, c)
+			})
+			if own {
+				return res, err
+			}
+			return res, sluice.Elsewhere(err)
+		}
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{shared}}))
+	defer exec.Close(context.Background())
+	save := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "save"}, func(context.Context, string) (string, error) { return "", errDisk }))
+	for range 2 {
+		_, err := save(context.Background(), "")
+		fmt.Println(err == errDisk, errors.Is(err, sluice.ErrRejected))
+	}
+	// Output:
+	// true false
+	// true false
 }

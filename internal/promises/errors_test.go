@@ -484,3 +484,74 @@ func TestCodes_OfErrorsThemselves(t *testing.T) {
 		r.end()
 	})
 }
+
+// A call that shares the outcome of another fails as that has, whose tool ran; a refusal stays one.
+func TestPromise12_OutcomesOfOtherCalls(t *testing.T) {
+	boom := errors.New("boom")
+	nested := &sluice.Error{Tool: "inner", CallID: "inner-1", Reason: sluice.ErrDenied}
+	for _, tt := range []struct {
+		name     string
+		err      error // of the other call
+		around   func(error) error
+		kind     sluice.EventKind
+		code     string
+		rejected bool
+		same     bool
+	}{
+		{"own", boom, nil, sluice.ToolFailed, "tool_error", false, true},
+		{"wrapped", boom, func(err error) error { return fmt.Errorf("x: %w", err) }, sluice.ToolFailed, "tool_error", false, false},
+		{"coded", coded("not_found"), nil, sluice.ToolFailed, "not_found", false, true},
+		{"timeout", &sluice.Error{Tool: "x", Reason: sluice.ErrTimeout, Cause: context.DeadlineExceeded}, nil, sluice.ToolFailed, "timeout", false, true},
+		{"panic", &sluice.PanicError{Tool: "x", Value: 1}, nil, sluice.ToolFailed, "panic", false, true},
+		{"cancelled", context.Canceled, nil, sluice.ToolFailed, "canceled", false, true},
+		{"refused", &sluice.Error{Tool: "x", Reason: sluice.ErrQueueFull}, nil, sluice.ToolFailed, "queue_full", true, true},
+		{"denied", &sluice.Error{Tool: "x", Reason: sluice.ErrDenied}, nil, sluice.ToolDenied, "denied", true, true},
+		{"refusal and more", errors.Join(boom, nested), nil, sluice.ToolFailed, "denied", true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				share := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(context.Context, sluice.Call) (sluice.Result, error) {
+						err := sluice.Elsewhere(tt.err)
+						if tt.around != nil {
+							err = tt.around(err)
+						}
+						return sluice.Result{}, err
+					}
+				})
+				r := newRig(t, sluice.Config{Interceptors: interceptors(share)})
+				r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return errors.New("ran") })
+				err := r.call("x")
+				if tt.same {
+					require.True(t, err == tt.err || errors.Is(err, tt.err), "%v", err)
+				}
+				require.ErrorIs(t, err, tt.err)
+				require.Equal(t, tt.rejected, errors.Is(err, sluice.ErrRejected), "%v", err)
+				require.Equal(t, tt.kind, r.terminal("x").Kind)
+				require.Equal(t, tt.code, sluice.CodeOf(r.terminal("x").Err))
+				r.end()
+			})
+		})
+	}
+	require.NoError(t, sluice.Elsewhere(nil))
+	bubble(t, func(t *testing.T) { // what the other's tool returned of a call nested in it
+		var kept error
+		share := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				if kept != nil {
+					return sluice.Result{}, sluice.Elsewhere(kept)
+				}
+				return next(ctx, c)
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(share)})
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nested })
+		kept = r.call("x")
+		err := r.call("x")
+		require.ErrorIs(t, err, sluice.ErrDenied)
+		require.NotErrorIs(t, err, sluice.ErrRejected)
+		require.Equal(t, sluice.ToolFailed, r.terminal("x").Kind)
+		require.Equal(t, sluice.CodeOf(kept), sluice.CodeOf(err))
+		r.end()
+	})
+}
