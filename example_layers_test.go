@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sluice-go/sluice"
 )
@@ -98,4 +99,32 @@ func ExampleElsewhere() {
 	// Output:
 	// true false
 	// true false
+}
+
+// spent is an interceptor that counts calls, and shows how many in snapshots.
+type spent struct{ calls atomic.Int64 }
+
+func (s *spent) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+		s.calls.Add(1)
+		return next(ctx, c)
+	}
+}
+
+func (s *spent) Inspect() []sluice.GateState {
+	return []sluice.GateState{{Name: "calls", Used: s.calls.Load()}}
+}
+
+// An interceptor that has a method Inspect stands in snapshots beside the gates.
+func ExampleExecutor_Snapshot() {
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{new(spent)}}))
+	defer exec.Close(context.Background())
+	ping := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "ping"}, func(context.Context, string) (string, error) { return "", nil }))
+	ping(context.Background(), "")
+	for _, g := range exec.Snapshot().Gates {
+		fmt.Println(g.Kind, g.Name, g.Used)
+	}
+	// Output:
+	// concurrency tool/ping concurrency 0
+	// layer calls 1
 }

@@ -245,11 +245,12 @@ const (
 	GateRate                          // starts or cost over time
 	GateBreaker                       // outcomes
 	GateSharedLimiter                 // RateLimiterConfig.Limiter
+	GateLayer                         // what an interceptor says of itself
 )
 
-var gateKinds = enum.Names[GateKind]{Type: "GateKind", List: []string{"concurrency", "rate", "breaker", "shared limiter"}}
+var gateKinds = enum.Names[GateKind]{Type: "GateKind", List: []string{"concurrency", "rate", "breaker", "shared limiter", "layer"}}
 
-// String is "concurrency", "rate", "breaker" or "shared limiter".
+// String is "concurrency", "rate", "breaker", "shared limiter" or "layer".
 func (k GateKind) String() string { return gateKinds.Text(k) }
 
 // MarshalText is String.
@@ -278,7 +279,8 @@ type LaneState struct {
 
 // Snapshot is the state of all executors that share a registry, a gate or a scheduler with e; the
 // counters are e's alone. It is of one instant, but of Gates and Lanes each thousand after the first
-// is read some microseconds later.
+// is read some microseconds later. Last in Gates stands what e's interceptors say of themselves, by a
+// method Inspect() []GateState that does not wait; a panic says nothing.
 func (e *Executor) Snapshot() Snapshot {
 	if e.isMade() != nil {
 		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
@@ -298,10 +300,31 @@ func (e *Executor) Snapshot() Snapshot {
 	for i, c := range s.Cells {
 		out.Gates[i] = gateState(c)
 	}
+	for _, x := range slices.Concat(e.outer, e.inner) {
+		out.Gates = append(out.Gates, inspected(x)...)
+	}
 	for i, l := range s.Lanes {
 		out.Lanes[i] = LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
 	}
 	return out
+}
+
+// inspected is what x says of itself, if it does.
+func inspected(x Interceptor) (list []GateState) {
+	defer func() {
+		if recover() != nil {
+			list = nil
+		}
+	}()
+	i, ok := x.(interface{ Inspect() []GateState })
+	if !ok {
+		return nil
+	}
+	list = slices.Clone(i.Inspect())
+	for n := range list {
+		list[n].Kind = GateLayer
+	}
+	return list
 }
 
 // readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.

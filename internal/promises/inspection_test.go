@@ -594,3 +594,35 @@ func TestSnapshot_GatesSayKindScopeAndState(t *testing.T) {
 		assert.Error(t, s.UnmarshalText([]byte("odd")), "reads what is none")
 	})
 }
+
+// meter is an interceptor that says of itself what it counts.
+type meter struct {
+	sluice.InterceptorFunc
+	inspect func() []sluice.GateState
+}
+
+func (m meter) Inspect() []sluice.GateState { return m.inspect() }
+
+// A snapshot shows what interceptors say of themselves, as what they are, and does without what panics.
+func TestSnapshot_Interceptors(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		pass := func(_ sluice.Spec, next sluice.Handler) sluice.Handler { return next }
+		own := []sluice.GateState{{Name: "budget", Scope: "global", Limit: 10, Used: 3}}
+		around := meter{pass, func() []sluice.GateState { return own }}
+		broken := meter{pass, func() []sluice.GateState { panic("broken") }}
+		inside := meter{pass, func() []sluice.GateState { return []sluice.GateState{{Name: "inside"}} }}
+		r := newRig(t, sluice.Config{Interceptors: interceptors(around, broken, atMost(1), inside)})
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+		require.NoError(t, r.call("x"))
+		var kinds []string
+		for _, g := range r.Snapshot().Gates {
+			kinds = append(kinds, g.Kind.String()+" "+g.Name)
+		}
+		require.Equal(t, []string{"layer budget", "layer inside"}, kinds[len(kinds)-2:])
+		require.Equal(t, sluice.GateConcurrency, own[0].Kind, "its own list stays what it was")
+		b, err := json.Marshal(r.Snapshot().Gates[len(kinds)-2])
+		require.NoError(t, err)
+		require.JSONEq(t, `{"name":"budget","kind":"layer","scope":"global","limit":10,"used":3,"waiting":0}`, string(b))
+		r.end()
+	})
+}
