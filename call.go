@@ -77,7 +77,8 @@ func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 
 // Result is what a call gave: a small value, to copy and share.
 type Result struct {
-	Value any // the tool's Out; nil after an error
+	Value   any // the tool's Out; nil after an error
+	Partial any // after an error: what ReportPartial has left
 
 	rec *record.Record
 	max int
@@ -348,23 +349,6 @@ func (c *Call) shown() Call {
 	return d
 }
 
-// CallKey tells a call from every other, whatever ids callers give, in this process and
-// others. Zero belongs to no call.
-type CallKey uint64
-
-// String is the key as text; empty for zero.
-func (k CallKey) String() string { return string(k.append(nil)) }
-
-// MarshalText is String.
-func (k CallKey) MarshalText() ([]byte, error) { return k.append(nil), nil }
-
-func (k CallKey) append(b []byte) []byte {
-	if k == 0 {
-		return b
-	}
-	return ids.AppendKey(b, uint64(k))
-}
-
 // ending is how a call ended.
 type ending struct {
 	ctx   context.Context
@@ -470,6 +454,11 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	x.value = res.Value
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
 	res.rec, res.max = x.Record, e.conf.MaxResultBytes
+	if y := x.sum.aside.Load(); y != nil && x.err != nil {
+		if p := y.partial.Load(); p != nil {
+			res.Partial = *p
+		}
+	}
 	if x.Waits {
 		return
 	}

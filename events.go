@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/eventtext"
+	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/turn"
 )
@@ -68,6 +69,23 @@ type Event struct {
 
 	hasData  bool // the result had a value, whether it is shown or not
 	overload bool // the call met an upstream's throttle
+}
+
+// CallKey tells a call from every other, whatever ids callers give, in this process and
+// others. Zero belongs to no call.
+type CallKey uint64
+
+// String is the key as text; empty for zero.
+func (k CallKey) String() string { return string(k.append(nil)) }
+
+// MarshalText is String.
+func (k CallKey) MarshalText() ([]byte, error) { return k.append(nil), nil }
+
+func (k CallKey) append(b []byte) []byte {
+	if k == 0 {
+		return b
+	}
+	return ids.AppendKey(b, uint64(k))
 }
 
 // inCall reports whether e belongs to a call.
@@ -473,6 +491,8 @@ type aside struct {
 	again  atomic.Int64          // until when an upstream asked the latest attempt to wait, plus one; zero if none did
 	failed atomic.Pointer[error] // of the attempt that ended last; nil if it did not fail
 	late   atomic.Pointer[turn.Queue[*callEvent]]
+
+	partial atomic.Pointer[any] // what the tool has reported of its result
 
 	nested blame.Ledger // throttles that calls nested in the attempts have been charged with
 }

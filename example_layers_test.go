@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-go/sluice"
 )
@@ -127,4 +128,19 @@ func ExampleExecutor_Snapshot() {
 	// Output:
 	// concurrency tool/ping concurrency 0
 	// layer calls 1
+}
+
+// A tool that runs out of time has shown for something.
+func ExampleReportPartial() {
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Timeout: 20 * time.Millisecond}))
+	defer exec.Close(context.Background())
+	crawl := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "crawl"}, func(ctx context.Context, site string) ([]string, error) {
+		pages := []string{site + "/", site + "/about"}
+		sluice.ReportPartial(ctx, pages)
+		<-ctx.Done() // the rest takes too long
+		return nil, ctx.Err()
+	}))
+	pages, err := crawl(context.Background(), "example.org")
+	fmt.Println(pages, errors.Is(err, sluice.ErrTimeout))
+	// Output: [example.org/ example.org/about] true
 }

@@ -380,6 +380,15 @@ func CallFrom(ctx context.Context) (Call, bool) {
 	return c, true
 }
 
+// ReportPartial leaves v as what the running call has of its result so far, in place of what it has left
+// before. If the call fails, say because its time is over, v is [Result].Partial, and what a typed handle
+// gives beside the error, if it is an Out. v must not change any more. Outside a tool it does nothing.
+func ReportPartial(ctx context.Context, v any) {
+	if r := callOf(ctx); r != nil {
+		r.inv.first.remembers().partial.Store(&v)
+	}
+}
+
 // whole is a call that its caller waits for.
 type whole struct {
 	invocation

@@ -386,7 +386,8 @@ func untyped[Out any](out Out, err error) (any, error) {
 func answered[Out any](tool string, res Result, err error) (Out, error) {
 	var zero Out
 	if err != nil {
-		return zero, err
+		out, _ := res.Partial.(Out)
+		return out, err
 	}
 	out, ok := res.Value.(Out)
 	if raw, stored := res.Value.(json.RawMessage); stored && !ok {

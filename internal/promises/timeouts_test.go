@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -440,6 +441,101 @@ func TestCooperative_OthersDeadlines(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, r.Snapshot().InFlight)
 		require.Equal(t, "timeout", sluice.CodeOf(r.terminal("streams").Err))
+		r.end()
+	})
+}
+
+// What a tool has reported of its result reaches who called it if the call fails, in time or not; a success has
+// nothing partial.
+func TestReportPartial(t *testing.T) {
+	boom := errors.New("boom")
+	for _, tt := range []struct {
+		name string
+		tool func(ctx context.Context) ([]string, error)
+		want any
+		err  error
+	}{
+		{"time over", func(ctx context.Context) ([]string, error) {
+			for i := range 5 {
+				sluice.ReportPartial(ctx, []string{"page 1", "page 2", "page 3", "page 4", "page 5"}[:i+1])
+				time.Sleep(2 * time.Second)
+			}
+			return []string{"late"}, nil
+		}, []string{"page 1", "page 2", "page 3"}, sluice.ErrTimeout},
+		{"cooperative", func(ctx context.Context) ([]string, error) {
+			sluice.ReportPartial(ctx, []string{"page 1"})
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, []string{"page 1"}, context.DeadlineExceeded},
+		{"own error", func(ctx context.Context) ([]string, error) {
+			sluice.ReportPartial(ctx, []string{"page 1"})
+			return nil, boom
+		}, []string{"page 1"}, boom},
+		{"panic", func(ctx context.Context) ([]string, error) {
+			sluice.ReportPartial(ctx, []string{"page 1"})
+			panic(boom)
+		}, []string{"page 1"}, boom},
+		{"of another type", func(ctx context.Context) ([]string, error) {
+			sluice.ReportPartial(ctx, 7)
+			return nil, boom
+		}, 7, boom},
+		{"nothing", func(ctx context.Context) ([]string, error) { return []string{"x"}, boom }, nil, boom},
+		{"success", func(ctx context.Context) ([]string, error) {
+			sluice.ReportPartial(ctx, []string{"page 1"})
+			return []string{"all"}, nil
+		}, nil, nil},
+	} {
+		for _, timeout := range []time.Duration{0, 5 * time.Second} {
+			if timeout == 0 && (tt.err == sluice.ErrTimeout || tt.err == context.DeadlineExceeded) {
+				continue
+			}
+			t.Run(fmt.Sprint(tt.name, timeout), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					r := newRig(t, sluice.Config{Timeout: timeout})
+					f := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "x", Policy: sluice.Policy{Cooperative: tt.name == "cooperative"}},
+						func(ctx context.Context, _ string) ([]string, error) { return tt.tool(ctx) }))
+					res, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: ""})
+					require.ErrorIs(t, err, tt.err)
+					require.Equal(t, tt.want, res.Partial)
+					require.Equal(t, err != nil, res.Value == nil)
+					out, err := f(r.ctx, "")
+					require.ErrorIs(t, err, tt.err)
+					if list, ok := tt.want.([]string); ok || err != nil {
+						require.Equal(t, list, out)
+					}
+					res, err = r.Submit(r.ctx, sluice.Request{Tool: "x", Input: ""}).Wait(r.ctx)
+					require.ErrorIs(t, err, tt.err)
+					require.Equal(t, tt.want, res.Partial)
+					r.end()
+				})
+			})
+		}
+	}
+	sluice.ReportPartial(context.Background(), 1) // which nobody hears
+}
+
+// Of several attempts that failed the caller has what was reported last.
+func TestReportPartial_OfAttempts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		again := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+				for range 3 {
+					res, err = next(ctx, c)
+				}
+				return res, err
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(again)})
+		n := 0
+		r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+			if n++; n < 3 {
+				sluice.ReportPartial(ctx, n)
+			}
+			return errors.New("boom")
+		})
+		res, err := r.Invoke(r.ctx, sluice.Request{Tool: "x"})
+		require.EqualError(t, err, "boom")
+		require.Equal(t, 2, res.Partial)
 		r.end()
 	})
 }
