@@ -350,6 +350,7 @@ func (a *admission) quickly(ctx context.Context, c *Call, w when, x *stage.Tool)
 	if !r.GrantQuick(x, &inv.first.Tally, rules.Level(c.Priority), c.Attempt, w.now) {
 		return nil
 	}
+	inv.first.keep(r)
 	return r
 }
 
@@ -365,7 +366,9 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 		exec.helperEnds()
 	}()
 	c.Attempt = 0 // unless it begins
-	return a.do(ctx, c, 0, nil)
+	res, err = a.do(ctx, c, 0, nil)
+	res.attempt, res.of = c.Attempt, inv.key
+	return res, err
 }
 
 // code runs what an admitted call is for.
@@ -616,6 +619,7 @@ func (r *running) mustNotBegin(ctx context.Context, why permit.Refusal) error {
 func (a *admission) run(ctx context.Context, c *Call, t *admit.Ticket, now int64) *running {
 	r := a.newAttempt(ctx, c)
 	r.Grant(&a.at, &c.inv.first.Tally, t, c.Attempt, now)
+	c.inv.first.keep(r)
 	return r
 }
 

@@ -80,13 +80,15 @@ type Result struct {
 	Value   any // the tool's Out; nil after an error
 	Partial any // after an error: what ReportPartial has left
 
-	rec *record.Record
-	max int
+	rec     *record.Record
+	max     int32   // as in Config.MaxResultBytes
+	attempt int32   // that it comes from, if an interceptor is outside the gates
+	of      CallKey // whose that is
 }
 
 // JSON encodes Value, at most [Config].MaxResultBytes.
 func (r Result) JSON() (json.RawMessage, error) {
-	return encodeJSON(r.Value, cmp.Or(r.max, defaultResultBytes))
+	return encodeJSON(r.Value, cmp.Or(int(r.max), defaultResultBytes))
 }
 
 // encodeJSON is v as JSON, of bounded size and depth.
@@ -387,7 +389,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 
 // completed reports the end of a call of which there is nothing to say but its result.
 func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, sum *first) {
-	res.rec, res.max = nil, e.conf.MaxResultBytes
+	res.rec, res.max = nil, e.maxResult
 	if sum.completes(e); inv.loud {
 		t := inv.lastEvent(ToolCompleted, sum, 0, sum.Held())
 		inv.gave(t, res.Value)
@@ -398,7 +400,7 @@ func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, 
 // turnedDown reports the end of a call of which there is nothing to say but err, its refusal.
 func (e *Executor) turnedDown(ctx context.Context, inv *invocation, res *Result, err error, now int64) {
 	e.failed.Add(1)
-	if res.max = e.conf.MaxResultBytes; inv.loud {
+	if res.max = e.maxResult; inv.loud {
 		own, t := err.(*Error), inv.lastEvent(ToolFailed, inv.first, now, 0)
 		t.Err, t.By, t.RetryAfter = err, own.By, own.RetryAfter
 		inv.emit(inv.toSinks(ctx), t)
@@ -453,7 +455,7 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	}
 	x.value = res.Value
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
-	res.rec, res.max = x.Record, e.conf.MaxResultBytes
+	res.rec, res.max = x.Record, e.maxResult
 	if y := x.sum.aside.Load(); y != nil && x.err != nil {
 		if p := y.partial.Load(); p != nil {
 			res.Partial = *p
@@ -531,7 +533,7 @@ func (inv *invocation) lastEvent(k EventKind, sum *first, now int64, held time.D
 	}
 	t := inv.event(k, now, true)
 	t.last, t.Call.Attempt, t.InputBytes = true, inv.begun(), 0
-	t.Duration, t.Result.max = held, e.conf.MaxResultBytes
+	t.Duration, t.Result.max = held, e.maxResult
 	return t
 }
 

@@ -492,7 +492,8 @@ type aside struct {
 	failed atomic.Pointer[error] // of the attempt that ended last; nil if it did not fail
 	late   atomic.Pointer[turn.Queue[*callEvent]]
 
-	partial atomic.Pointer[any] // what the tool has reported of its result
+	partial atomic.Pointer[any]                   // what the tool has reported of its result
+	later   [manyAttempts]atomic.Pointer[running] // attempts after the first, by their numbers
 
 	nested blame.Ledger // throttles that calls nested in the attempts have been charged with
 }

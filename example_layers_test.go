@@ -144,3 +144,36 @@ func ExampleReportPartial() {
 	fmt.Println(pages, errors.Is(err, sluice.ErrTimeout))
 	// Output: [example.org/ example.org/about] true
 }
+
+// A retry that looks at what an attempt was: what has not run may run again.
+func ExampleCall_AttemptOf() {
+	retry := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+			for range 3 {
+				res, err = next(ctx, c)
+				a := c.AttemptOf(res, err)
+				fmt.Println(a.N, a.Ran, a.RetryAfter > 0)
+				if a.Ran || a.RetryAfter == 0 {
+					return res, err
+				}
+				c.ReportRetry(ctx, a.RetryAfter, err)
+				time.Sleep(a.RetryAfter)
+			}
+			return res, err
+		}
+	})
+	rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: 50 * time.Millisecond}}, Refuse: true}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{retry, rate}}))
+	defer exec.Close(context.Background())
+	ping := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "ping"}, func(context.Context, string) (string, error) { return "", nil }))
+	for range 2 {
+		_, err := ping(context.Background(), "")
+		fmt.Println(err)
+	}
+	// Output:
+	// 1 true false
+	// <nil>
+	// 1 false true
+	// 2 true false
+	// <nil>
+}

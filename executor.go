@@ -88,7 +88,8 @@ type Executor struct {
 	crew      *crew.Crew                 // who runs and ends submitted calls
 
 	ids         ids.Calls
-	wantsValues bool // its sink does
+	wantsValues bool  // its sink does
+	maxResult   int32 // conf.MaxResultBytes
 
 	census  census.Census // of calls and helpers under way
 	helpers atomic.Int64  // goroutines beside the calls' own
@@ -118,7 +119,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	e := &Executor{
 		registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{}),
 	}
-	e.wantsValues = valueSinkOf(c.Sink) != nil
+	e.wantsValues, e.maxResult = valueSinkOf(c.Sink) != nil, int32(c.MaxResultBytes)
 	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
 	e.kept = kept.New(e.clock, runTimed, e.helperStarts, e.helperEnds)
 	e.crew = crew.New(e.helperStarts, e.helperEnds)

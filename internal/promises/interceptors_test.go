@@ -530,3 +530,137 @@ func TestDecode_StoredResults(t *testing.T) {
 		r.end()
 	})
 }
+
+// slowDown is an upstream's word that it wants to be asked later.
+type slowDown time.Duration
+
+func (slowDown) Error() string               { return "slow down" }
+func (d slowDown) RetryAfter() time.Duration { return time.Duration(d) }
+
+// An interceptor outside the gates sees what each attempt was, whatever has become of it.
+func TestAttemptOf(t *testing.T) {
+	boom := errors.New("boom")
+	for _, tt := range []struct {
+		name string
+		conf sluice.Config
+		pol  sluice.Policy
+		tool func(ctx context.Context) error
+		want sluice.Attempt
+	}{
+		{"success", sluice.Config{}, sluice.Policy{}, func(context.Context) error { return nil },
+			sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeSuccess}},
+		{"failure", sluice.Config{}, sluice.Policy{}, func(context.Context) error { return boom },
+			sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeFailure}},
+		{"panic", sluice.Config{}, sluice.Policy{}, func(context.Context) error { panic(boom) },
+			sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeFailure}},
+		{"overload", sluice.Config{}, sluice.Policy{}, func(context.Context) error { return slowDown(7 * time.Second) },
+			sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeOverload, RetryAfter: 7 * time.Second}},
+		{"a result that is a failure", sluice.Config{}, sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { return sluice.OutcomeFailure }},
+			func(context.Context) error { return nil }, sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeFailure}},
+		{"an error that is none", sluice.Config{}, sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { return sluice.OutcomeSuccess }},
+			func(context.Context) error { return boom }, sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeSuccess}},
+		{"late, and goes on", sluice.Config{Timeout: time.Second}, sluice.Policy{}, func(context.Context) error { time.Sleep(time.Minute); return nil },
+			sluice.Attempt{N: 1, Ran: true, Running: true, Outcome: sluice.OutcomeFailure}},
+		{"late, and ends", sluice.Config{Timeout: time.Second}, sluice.Policy{Cooperative: true}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+			sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeFailure}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var got []sluice.Attempt
+				layer := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						require.Zero(t, c.AttemptOf(sluice.Result{}, boom), "of none")
+						res, err := next(ctx, c)
+						got = append(got, c.AttemptOf(res, err))
+						return res, err
+					}
+				})
+				tt.conf.Interceptors = interceptors(layer)
+				r := newRig(t, tt.conf)
+				r.tool(sluice.Spec{Name: "x", Policy: tt.pol}, tt.tool)
+				_ = r.call("x")
+				require.Equal(t, []sluice.Attempt{tt.want}, got)
+				r.end()
+			})
+		})
+	}
+}
+
+// A refusal says when; an attempt that goes on has ended later; what another call gave is no attempt of this one; of
+// many attempts the last are remembered; and attempts at once are told apart.
+func TestAttemptOf_Several(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var got []sluice.Attempt
+		var kept sluice.Result // of an earlier call
+		layer := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+				note := func() { got = append(got, c.AttemptOf(res, err)) }
+				switch s.Name {
+				case "refused":
+					res, err = next(ctx, c)
+					note()
+				case "goes_on":
+					res, err = next(ctx, c)
+					note()
+					time.Sleep(10 * time.Second)
+					note()
+				case "many":
+					first, _ := next(ctx, c)
+					for range 20 {
+						res, err = next(ctx, c)
+					}
+					note()
+					res = first
+					note()
+					second := kept
+					res = second
+					note()
+					kept = first
+				case "at_once":
+					var wg sync.WaitGroup
+					list := make([]sluice.Attempt, 3)
+					for range list {
+						wg.Go(func() {
+							res, err := next(ctx, c)
+							a := c.AttemptOf(res, err)
+							list[a.N-1] = a
+						})
+					}
+					wg.Wait()
+					got = append(got, list...)
+				}
+				return res, err
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(layer), Timeout: 5 * time.Second})
+		tool := func(name string, p sluice.Policy, f func(context.Context) error) {
+			r.tool(sluice.Spec{Name: name, Policy: p}, f)
+		}
+		tool("refused", sluice.Policy{Rates: []sluice.Rate{{N: 1, Per: time.Minute}}, MaxWait: sluice.NoWait}, func(context.Context) error { return nil })
+		tool("goes_on", sluice.Policy{}, func(context.Context) error { time.Sleep(8 * time.Second); return errors.New("late") })
+		tool("many", sluice.Policy{}, func(context.Context) error { return nil })
+		tool("at_once", sluice.Policy{}, func(context.Context) error {
+			time.Sleep(time.Second)
+			return nil
+		})
+		expect := func(name string, want ...sluice.Attempt) {
+			t.Helper()
+			got = nil
+			_ = r.call(name)
+			require.Equal(t, want, got, name)
+		}
+		ok := func(n int) sluice.Attempt {
+			return sluice.Attempt{N: n, Ran: true, Outcome: sluice.OutcomeSuccess}
+		}
+		expect("refused", ok(1))
+		expect("refused", sluice.Attempt{N: 1, Outcome: sluice.OutcomeNeutral, RetryAfter: time.Minute})
+		late := sluice.Attempt{N: 1, Ran: true, Running: true, Outcome: sluice.OutcomeFailure}
+		ended := late
+		ended.Running = false
+		expect("goes_on", late, ended)
+		expect("many", ok(21), ok(1), sluice.Attempt{})
+		expect("many", ok(21), ok(1), sluice.Attempt{})
+		expect("at_once", ok(1), ok(2), ok(3))
+		r.end()
+	})
+}
