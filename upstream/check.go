@@ -16,6 +16,21 @@ type StatusError struct {
 	StatusCode int
 	Method     string // of the request; may be empty
 	Host       string // of the request; may be empty
+
+	noRetry bool // the server asked not to be sent the request again
+}
+
+// NoRetry reports whether the same request will fail again: the server has said so, or the status blames
+// the request, as 400, 401, 403 or 404 does, but not 408, 425 and 429.
+func (e *StatusError) NoRetry() bool {
+	switch c := e.StatusCode; c {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return e.noRetry
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+		return true
+	default:
+		return e.noRetry || c >= 400 && c < 500
+	}
 }
 
 // Error is one line: "upstream: GET api.example.com: 404 Not Found".
@@ -53,6 +68,9 @@ func (e *ThrottledError) RetryAfter() time.Duration { return e.Signals.Pause }
 // the IETF draft, else a "resource" of the API, else the "host". A [sluice.RateLimiter] with
 // Upstream set that counts by a key of that name pauses that key.
 func (e *ThrottledError) ThrottledPart() (kind, key string) { return e.part.Kind, e.part.Key }
+
+// NoRetry reports whether the server has asked not to be sent the request again.
+func (e *ThrottledError) NoRetry() bool { return e.Signals.NoRetry }
 
 // Error is one line: "upstream: GET api.example.com: 429 Too Many Requests, retry in 3s".
 func (e *ThrottledError) Error() string {
@@ -93,6 +111,7 @@ func Check(resp *http.Response, body []byte) error {
 			g.corrected()
 		}
 	}
+	failed.noRetry = s.NoRetry
 	if !s.Throttled {
 		return &failed
 	}

@@ -158,3 +158,24 @@ func TestCheck_OddResponses(t *testing.T) {
 		t.Errorf("long: %v", err)
 	}
 }
+
+// What a status, or the server, says about sending the request again.
+func TestNoRetry(t *testing.T) {
+	never := http.Header{"X-Should-Retry": {"false"}}
+	for _, tt := range []struct {
+		status int
+		header http.Header
+		want   bool
+	}{
+		{400, nil, true}, {401, nil, true}, {403, nil, true}, {404, nil, true}, {422, nil, true},
+		{408, nil, false}, {425, nil, false}, {429, nil, false}, {429, never, true}, {408, never, true},
+		{500, nil, false}, {502, nil, false}, {503, nil, false}, {500, never, true}, {503, never, true},
+		{501, nil, true}, {505, nil, true},
+		{403, http.Header{"Retry-After": {"3"}, "X-Ratelimit-Remaining": {"0"}}, false}, // a limit, not a rule
+	} {
+		err := Check(&http.Response{StatusCode: tt.status, Header: tt.header}, nil)
+		x, ok := err.(interface{ NoRetry() bool })
+		require.True(t, ok, "%T", err)
+		require.Equal(t, tt.want, x.NoRetry(), "%d %v: %v", tt.status, tt.header, err)
+	}
+}
