@@ -177,3 +177,41 @@ func ExampleCall_AttemptOf() {
 	// 2 true false
 	// <nil>
 }
+
+// patience is an interceptor whose setting can be changed along with the limits of others.
+type patience struct{ tries atomic.Int64 }
+
+func (p *patience) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+		for range p.tries.Load() {
+			if res, err = next(ctx, c); err == nil {
+				break
+			}
+		}
+		return res, err
+	}
+}
+
+func (p *patience) Change(tries int64) sluice.Change {
+	return sluice.NewChange(p, func() error {
+		if tries < 1 {
+			return fmt.Errorf("patience: tries is %d: must be positive", tries)
+		}
+		return nil
+	}, func() { p.tries.Store(tries) })
+}
+
+// What is changed together is changed, or not, together.
+func ExampleNewChange() {
+	p := new(patience)
+	p.tries.Store(1)
+	limit := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 8}}}))
+	wider := limit.Config()
+	wider.Limits[0].Max = 32
+
+	fmt.Println(sluice.Reconfigure("operator", limit.Change(wider), p.Change(0)), limit.Config().Limits[0].Max)
+	fmt.Println(sluice.Reconfigure("operator", limit.Change(wider), p.Change(3)), limit.Config().Limits[0].Max, p.tries.Load())
+	// Output:
+	// patience: tries is 0: must be positive 8
+	// <nil> 32 3
+}

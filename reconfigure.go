@@ -77,11 +77,55 @@ func (lk *locked) changed(s *stage.Stage, name, from, to string) {
 // is admitted by half of it. Events name by as who changed it. An error says which change is not
 // possible, and why. It does not wait for calls, and is safe for concurrent use.
 func Reconfigure(by string, changes ...Change) error {
-	return stage.LockAll(func() ([]*stage.Ref, error) { return checked(changes) }, func(h *stage.Held) {
+	for _, c := range changes { // what is not the library's is not asked under its locks
+		if x, ok := c.impl.(*ownChange); ok && x.fits != nil {
+			if err := x.fits(); err != nil {
+				return err
+			}
+		}
+	}
+	err := stage.LockAll(func() ([]*stage.Ref, error) { return checked(changes) }, func(h *stage.Held) {
 		for _, c := range changes {
 			c.impl.apply(&locked{h, by})
 		}
 	})
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if x, ok := c.impl.(*ownChange); ok {
+			x.do()
+		}
+	}
+	return nil
+}
+
+// NewChange is the change of a component of your own: check, which may be nil, says why it cannot be, and
+// apply makes it, when all changes are possible, right after those of the library. Both run on the
+// goroutine of [Reconfigure], outside locks. Of one component, a pointer as a rule, there may be one change.
+func NewChange(component any, check func() error, apply func()) Change {
+	return Change{&ownChange{component, check, apply}}
+}
+
+// ownChange is the change of what the library does not know.
+type ownChange struct {
+	component any
+	fits      func() error
+	do        func()
+}
+
+func (x *ownChange) target() any        { return x.component }
+func (x *ownChange) refs() []*stage.Ref { return nil }
+func (x *ownChange) apply(*locked)      {} // outside the locks
+
+func (x *ownChange) check() error {
+	switch {
+	case x.do == nil:
+		return errors.New("sluice: NewChange: apply is nil: must be a function")
+	case x.component == nil || !reflect.TypeOf(x.component).Comparable():
+		return fmt.Errorf("sluice: NewChange: the component is %T: must be one that can be compared, as a pointer", x.component)
+	}
+	return nil
 }
 
 // checked says what is wrong with changes, or whose locks they need.

@@ -2,6 +2,7 @@ package promises_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -337,5 +338,45 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		r.slotsFree("work", &g, 9)
+	})
+}
+
+// A component of the user's own is changed with the others or not at all, and its code runs outside every lock: it
+// may ask the library what it likes.
+func TestReconfigure_OwnComponents(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		limit := atMost(1)
+		r := newRig(t, sluice.Config{Interceptors: interceptors(limit)})
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+		to := limit.Config()
+		to.Limits[0].Max = 5
+		var said []string
+		say := func(s string) {
+			require.NoError(t, r.call("x"), "the stage is free")
+			require.NoError(t, sluice.Reconfigure("inner", limit.Change(limit.Config())), "so is what guards domains")
+			said = append(said, fmt.Sprint(s, limit.Config().Limits[0].Max))
+		}
+		boom := errors.New("boom")
+		a, b := new(int), new(int)
+		change := func(c any, err error) sluice.Change {
+			return sluice.NewChange(c, func() error { say("check"); return err }, func() { say("apply") })
+		}
+		require.ErrorIs(t, sluice.Reconfigure("x", limit.Change(to), change(a, nil), change(b, boom)), boom)
+		require.Equal(t, []string{"check1", "check1"}, said)
+		said = nil
+		require.ErrorContains(t, sluice.Reconfigure("x", change(a, nil), change(a, nil)), "change 1 is the second of one component")
+		bad := limit.Config()
+		bad.Limits[0].Max = -1
+		require.Error(t, sluice.Reconfigure("x", change(a, nil), limit.Change(bad)))
+		require.Equal(t, []string{"check1", "check1", "check1"}, said)
+		said = nil
+		require.NoError(t, sluice.Reconfigure("x", change(a, nil), limit.Change(to), change(b, nil)))
+		require.Equal(t, []string{"check1", "check1", "apply5", "apply5"}, said)
+		require.NoError(t, sluice.Reconfigure("x", sluice.NewChange(a, nil, func() {})))
+		require.EqualError(t, sluice.Reconfigure("x", sluice.NewChange(a, nil, nil)), "sluice: NewChange: apply is nil: must be a function")
+		require.EqualError(t, sluice.Reconfigure("x", sluice.NewChange(nil, nil, func() {})),
+			"sluice: NewChange: the component is <nil>: must be one that can be compared, as a pointer")
+		require.ErrorContains(t, sluice.Reconfigure("x", sluice.NewChange([]int{}, nil, func() {})), "the component is []int")
+		r.end()
 	})
 }
