@@ -23,9 +23,10 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 		return Attempt{}
 	}
 	x := Attempt{N: int(r.attempt), Outcome: OutcomeNeutral}
-	by, after := whose(err)
-	if x.RetryAfter = after; by == "" && after == 0 {
-		x.RetryAfter = foreignRetry(err)
+	if err != nil {
+		if _, x.RetryAfter = whose(err); x.RetryAfter == 0 {
+			x.RetryAfter = foreignRetry(err)
+		}
 	}
 	p := inv.first.attempt(r.attempt)
 	if p == nil { // it was not admitted

@@ -1,0 +1,19 @@
+// Package resilience has the layers that stand around admission, and say what becomes of calls that fail.
+//
+// Each is an interceptor to list before the gates in [sluice.Config], outermost first. What stands outside
+// the gates holds nothing: while a call waits between two attempts, its slots and tokens are others'. The
+// layers are written on the public API of package sluice alone, as yours can be.
+//
+//	retry := sluice.Must(resilience.NewRetry(resilience.RetryConfig{}))
+//	exec, err := sluice.NewExecutor(reg, sluice.Config{Interceptors: []sluice.Interceptor{retry, limits, breaker}})
+//
+// # What is repeated
+//
+// A tool may have had an effect before it failed, so by default a [Retry] repeats what has not run, what an
+// upstream says it has not done, and tools whose Spec hints that they are ReadOnly or Idempotent: see
+// [Retryable]. Hints that come from elsewhere, as from a server of tools, are promises of others; whoever
+// registers a tool decides whether to pass them on.
+//
+// Retries are bounded by a [Budget]: when all calls fail, a fifth more attempts are made, and not three
+// times as many.
+package resilience

@@ -1,0 +1,293 @@
+package resilience
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// Retry makes calls again that failed and may succeed. It is an interceptor that stands before the gates:
+// nothing is held while it waits, and each attempt is admitted and charged anew. By default it repeats
+// only what is safe, see [Retryable]. It never repeats an attempt whose code still runs.
+//
+// A call whose last attempt failed too ends with a [*RetryError], one that made a single attempt with what
+// that ended with. Make it with [NewRetry]; it is safe for concurrent use. A wait ends with the context.
+type Retry struct{ conf atomic.Pointer[RetryConfig] }
+
+// RetryConfig configures a [Retry]. The zero value makes up to three attempts of what is safe to repeat.
+type RetryConfig struct {
+	Name     string        // empty means "retry"
+	Attempts int           // of a call, up to 100; zero means 3
+	Base     time.Duration // the first wait, doubled with each further one; zero means 500 ms
+	Max      time.Duration // no wait is longer: who asks for more is not asked again; zero means 30 s
+	Jitter   Jitter
+	Total    time.Duration // from the call's beginning to the end of its last wait; zero means no bound
+	Budget   *Budget       // may be shared; nil means one of its own, by the zero BudgetConfig
+
+	// If decides what is repeated, within the bounds above; nil means Retryable. It sees failing results
+	// too, and must not wait. A panic ends the call.
+	If func(tool sluice.Spec, a sluice.Attempt, r sluice.Result, err error) bool
+	_  struct{}
+}
+
+// maxAttempts bounds RetryConfig.Attempts.
+const maxAttempts = 100
+
+// complete fills in the defaults.
+func (c RetryConfig) complete() (RetryConfig, error) {
+	c.Name, c.Attempts = cmp.Or(c.Name, "retry"), cmp.Or(c.Attempts, 3)
+	c.Base, c.Max = cmp.Or(c.Base, 500*time.Millisecond), cmp.Or(c.Max, max(30*time.Second, c.Base))
+	switch {
+	case c.Attempts < 1 || c.Attempts > maxAttempts:
+		return c, fmt.Errorf("resilience: RetryConfig.Attempts is %d: must be zero (3) or from 1 to %d", c.Attempts, maxAttempts)
+	case c.Base < 0:
+		return c, fmt.Errorf("resilience: RetryConfig.Base is %v: must be zero (500 ms) or positive", c.Base)
+	case c.Max < c.Base:
+		return c, fmt.Errorf("resilience: RetryConfig.Max is %v: must be zero (30 s) or at least Base, %v", c.Max, c.Base)
+	case c.Jitter > NoJitter:
+		return c, fmt.Errorf("resilience: RetryConfig.Jitter is %v: must be one of the constants", c.Jitter)
+	case c.Total < 0:
+		return c, fmt.Errorf("resilience: RetryConfig.Total is %v: must be zero (no bound) or positive", c.Total)
+	}
+	if c.If == nil {
+		c.If = Retryable
+	}
+	return c, nil
+}
+
+// NewRetry returns a Retry, or an error that names the wrong field.
+func NewRetry(c RetryConfig) (*Retry, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	if c.Budget == nil {
+		if c.Budget, err = NewBudget(BudgetConfig{}); err != nil {
+			return nil, err
+		}
+	}
+	r := new(Retry)
+	r.conf.Store(&c)
+	return r, nil
+}
+
+// String is the name.
+func (r *Retry) String() string { return r.conf.Load().Name }
+
+// Config returns a copy, defaults filled in.
+func (r *Retry) Config() RetryConfig { return *r.conf.Load() }
+
+// Change changes all but the name, by [sluice.Reconfigure], for attempts that end from then on. Without a
+// Budget it keeps the one that it has.
+func (r *Retry) Change(c RetryConfig) sluice.Change {
+	return sluice.NewChange(r, func() error {
+		was := r.conf.Load()
+		c.Name, c.Budget = cmp.Or(c.Name, was.Name), cmp.Or(c.Budget, was.Budget)
+		if c.Name != was.Name {
+			return fmt.Errorf("resilience: RetryConfig.Name is %q: cannot change, it is %q", c.Name, was.Name)
+		}
+		var err error
+		c, err = c.complete()
+		return err
+	}, func() { r.conf.Store(&c) })
+}
+
+// Inspect is the budget, for snapshots.
+func (r *Retry) Inspect() []sluice.GateState {
+	c := r.conf.Load()
+	most := c.Budget.most / one
+	return []sluice.GateState{{Name: c.Name + " budget", Limit: most, Used: most - c.Budget.left()}}
+}
+
+// Wrap makes r an interceptor.
+func (r *Retry) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+		conf, began := r.conf.Load(), time.Time{}
+		conf.Budget.earn()
+		if conf.Total > 0 {
+			began = time.Now()
+		}
+		res, err := next(ctx, c)
+		a := c.AttemptOf(res, err)
+		if succeeded(a, err) {
+			return res, err
+		}
+		x := retrying{layer: r, tool: tool, call: c, next: next, began: began}
+		return x.goOn(ctx, a, res, err)
+	}
+}
+
+// succeeded reports whether there is nothing to repeat.
+func succeeded(a sluice.Attempt, err error) bool {
+	return err == nil && (a.N == 0 || a.Outcome == sluice.OutcomeSuccess)
+}
+
+// retrying is a call whose first attempt has failed.
+type retrying struct {
+	layer *Retry
+	tool  sluice.Spec
+	call  sluice.Call
+	next  sluice.Handler
+	began time.Time // zero if nobody asked
+	tried []Tried
+	res   sluice.Result // of the last attempt that ran, or of the last
+	err   error         // likewise
+	ran   bool          // some attempt has
+}
+
+// goOn makes further attempts after one that has failed.
+func (x *retrying) goOn(ctx context.Context, a sluice.Attempt, res sluice.Result, err error) (sluice.Result, error) {
+	for {
+		if x.tried = append(x.tried, Tried{Attempt: a, Err: err}); a.Ran || !x.ran {
+			x.res, x.err, x.ran = res, err, a.Ran
+		}
+		wait, why := x.decide(ctx, a, res, err)
+		if why != "" {
+			return x.giveUp(why, nil)
+		}
+		x.tried[len(x.tried)-1].Wait = wait
+		x.call.ReportRetry(ctx, wait, err)
+		if cause := pause(ctx, wait); cause != nil {
+			return x.giveUp("its caller left", cause)
+		}
+		res, err = x.next(ctx, x.call)
+		if a = x.call.AttemptOf(res, err); succeeded(a, err) {
+			return res, err
+		}
+	}
+}
+
+// decide is how long to wait before the next attempt, or why there is none.
+func (x *retrying) decide(ctx context.Context, a sluice.Attempt, res sluice.Result, err error) (wait time.Duration, why string) {
+	c := x.layer.conf.Load()
+	switch {
+	case ctx.Err() != nil:
+		return 0, "its caller left"
+	case a.Running:
+		return 0, "its code still runs"
+	case !c.If(x.tool, a, res, err):
+		return 0, "this is not to be repeated"
+	}
+	left, total := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
+	now := time.Now()
+	if t, ok := ctx.Deadline(); ok {
+		left = t.Sub(now)
+	}
+	if c.Total > 0 && !x.began.IsZero() {
+		total = c.Total - now.Sub(x.began)
+	}
+	n, last := len(x.tried), time.Duration(0)
+	if n > 1 {
+		last = x.tried[n-2].Wait
+	}
+	if wait, why = c.wait(n, last, a.RetryAfter, left, total, rand.Uint64()); why == "" && !c.Budget.spend() {
+		why = "the budget is used up"
+	}
+	return wait, why
+}
+
+// wait is how long to wait after n attempts, or why not to: who answered asks for after, the caller's
+// deadline leaves so much time, and Total that.
+func (c *RetryConfig) wait(n int, last, after, left, total time.Duration, chance uint64) (wait time.Duration, why string) {
+	switch wait = (backoff{c.Base, c.Max, c.Jitter}).wait(n, last, after, chance); {
+	case n >= c.Attempts:
+		return 0, "no more are allowed"
+	case wait > c.Max:
+		return 0, "the next was to wait longer than Max"
+	case wait >= left:
+		return 0, "its deadline comes before the next"
+	case wait > total:
+		return 0, "Total ends before the next"
+	}
+	return wait, ""
+}
+
+// giveUp is what the call ends with.
+func (x *retrying) giveUp(why string, cause error) (sluice.Result, error) {
+	if x.err == nil || len(x.tried) == 1 && cause == nil {
+		return x.res, x.err
+	}
+	return x.res, &RetryError{Tried: x.tried, Why: why, last: x.err, cause: cause}
+}
+
+// Tried is one attempt that failed.
+type Tried struct {
+	sluice.Attempt
+	Err  error         // nil if its result was the failure
+	Wait time.Duration // before the next
+}
+
+// RetryError is what a call ends with that a [Retry] has given up. It wraps the tool's own last error, or
+// the last refusal if the tool has not run, and why the caller left if that ended a wait.
+type RetryError struct {
+	Tried []Tried
+	Why   string // there were no more attempts
+
+	last, cause error
+}
+
+// Error is one line: how many attempts there were, why no more, and the last error.
+func (e *RetryError) Error() string {
+	return fmt.Sprintf("resilience: %d attempts failed, %s: %v", len(e.Tried), e.Why, e.last)
+}
+
+// Unwrap is the last error, and why the caller left.
+func (e *RetryError) Unwrap() []error {
+	if e.cause != nil {
+		return []error{e.last, e.cause}
+	}
+	return []error{e.last}
+}
+
+// Retryable is what a [Retry] repeats by default: attempts that were refused, by what passes at a known
+// time and is no breaker; that an upstream refused because it had too much to do; that failed before a
+// connection stood; and, of tools hinted ReadOnly or Idempotent, those that failed, but not by a panic.
+// It repeats nothing of which an error says NoRetry() bool.
+func Retryable(tool sluice.Spec, a sluice.Attempt, r sluice.Result, err error) bool {
+	var no interface{ NoRetry() bool }
+	var panicked *sluice.PanicError
+	switch {
+	case a.N == 0 || a.Running:
+		return false
+	case !a.Ran:
+		return a.RetryAfter > 0 && !errors.Is(err, sluice.ErrBreakerOpen)
+	case errors.As(err, &no) && no.NoRetry(), errors.As(err, &panicked):
+		return false
+	case a.Outcome == sluice.OutcomeOverload:
+		return true
+	case a.Outcome != sluice.OutcomeFailure:
+		return false
+	}
+	return tool.Hints.ReadOnly || tool.Hints.Idempotent || unconnected(err)
+}
+
+// unconnected reports whether err says that there was no connection by which the tool could have had an
+// effect.
+func unconnected(err error) bool {
+	var dns *net.DNSError
+	var op *net.OpError
+	return errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+}
+
+// pause waits for d, or until ctx ends, and answers why that has.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
