@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,9 +62,9 @@ func (r *rig) tool(s sluice.Spec, f func(ctx context.Context, n int) error) func
 	if s.Name == "" {
 		s.Name = "x"
 	}
-	n := 0
+	var runs atomic.Int64
 	g, err := sluice.Wrap(r.Executor, s, func(ctx context.Context, _ struct{}) (int, error) {
-		n++
+		n := int(runs.Add(1))
 		return n, f(ctx, n)
 	})
 	require.NoError(r.t, err)

@@ -1,0 +1,46 @@
+package resilience
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"strings"
+
+	"github.com/sluice-go/sluice"
+)
+
+// callKey tells calls apart that ask for different things: by tool, tenant, and arguments as JSON with the
+// names in order. It fails for a call whose arguments have no JSON.
+func callKey(c sluice.Call) (key string, ok bool) {
+	raw, err := c.JSON()
+	if err != nil {
+		return "", false
+	}
+	if _, isRaw := c.Input.(json.RawMessage); isRaw { // else it is in the order of the type's fields
+		if raw, err = inOrder(raw); err != nil {
+			return "", false
+		}
+	}
+	var b strings.Builder
+	b.Grow(len(c.Tool) + len(raw) + 16)
+	for _, part := range []string{c.Tool, cmp.Or(c.Pipeline.Tenant, c.Pipeline.OrgID)} {
+		b.WriteString(part)
+		b.WriteByte(0)
+	}
+	b.Write(raw)
+	return b.String(), true
+}
+
+// inOrder is raw with the names of each object in order, and no space.
+func inOrder(raw json.RawMessage) (json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
+}
+
+// readOnly reports whether a tool only reads.
+func readOnly(tool sluice.Spec) bool { return tool.Hints.ReadOnly }
