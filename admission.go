@@ -499,7 +499,7 @@ func (a *admission) bound(s *stage.Stage, t *admit.Ticket, c *Call, now int64) {
 		t.AtOnce = true
 	case a.maxWait > 0:
 		t.Limit = now + int64(a.maxWait)
-	case up.stillRunning() != nil: // also in a call of another domain
+	case up.mayHold(): // also in a call of another domain
 		t.Limit = now + int64(nestedWait)
 	}
 }
@@ -633,14 +633,6 @@ func (a *admission) newAttempt(ctx context.Context, c *Call) *running {
 	if x := sum.aside.Load(); x != nil {
 		x.again.Store(0) // whatever an earlier attempt met
 	}
-	switch p := ctx.(type) { // r answers for itself what p would: a chain of calls is no chain of contexts
-	case *callContext:
-		ctx = p.Context
-	case *running:
-		if p.limit() == nil {
-			ctx = p.Context
-		}
-	}
-	r.Context = ctx
+	r.Context = inside(ctx)
 	return r
 }

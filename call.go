@@ -310,6 +310,15 @@ func (r *running) stillRunning() *running {
 	return r
 }
 
+// mayHold reports whether r, or an attempt around it, still runs and may hold something.
+func (r *running) mayHold() bool {
+	r = r.stillRunning()
+	for r != nil && r.layer {
+		r = r.inv.parent.Load().stillRunning()
+	}
+	return r != nil
+}
+
 // holder is the ticket, of this stage, of the nearest call around that still runs.
 func (r *running) holder(s *stage.Stage) *admit.Ticket {
 	for ; r != nil; r = r.inv.parent.Load() {
@@ -327,7 +336,8 @@ func (inv *invocation) unnest() { inv.parent.Store(inv.parent.Load().stillRunnin
 // running is one admitted attempt: the context that its code gets, and what it holds.
 type running struct {
 	context.Context
-	inv *invocation
+	inv   *invocation
+	layer bool // it is an interceptor's, and holds nothing; see Call.Invoke
 	stage.Permit
 }
 

@@ -215,3 +215,29 @@ func ExampleNewChange() {
 	// patience: tries is 0: must be positive 8
 	// <nil> 32 3
 }
+
+// Where one tool fails another answers, in the same call.
+func ExampleCall_Invoke() {
+	mirror := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		if tool.Name != "weather" {
+			return next
+		}
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			res, err := next(ctx, c)
+			if err != nil {
+				return c.Invoke(ctx, sluice.Request{Tool: "almanac", Input: c.Input})
+			}
+			return res, err
+		}
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{mirror}}))
+	defer exec.Close(context.Background())
+	weather := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "weather"}, func(context.Context, string) (string, error) {
+		return "", errors.New("no connection")
+	}))
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "almanac"}, func(_ context.Context, city string) (string, error) {
+		return city + ": rain, as in most years", nil
+	}))
+	fmt.Println(weather(context.Background(), "Bergen"))
+	// Output: Bergen: rain, as in most years <nil>
+}

@@ -1,6 +1,8 @@
 package sluice
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/breaker"
@@ -78,4 +80,24 @@ func (f *first) keep(r *running) {
 	if r.Attempt > 1 {
 		f.remembers().later[r.Attempt%manyAttempts].Store(r)
 	}
+}
+
+// Invoke runs a call of another tool, as [Executor.Invoke], on behalf of this one and nested in it: an
+// interceptor outside the gates answers with what that gives, say, where the tool itself has failed. The
+// call of the interceptor holds nothing meanwhile, unless an attempt of it goes on. Once it is over it
+// makes no others.
+func (c Call) Invoke(ctx context.Context, r Request) (Result, error) {
+	inv := c.inv
+	if inv == nil || inv.first == nil {
+		return Result{}, &Error{Tool: r.Tool, CallID: r.ID, Reason: ErrRejected,
+			Cause: errors.New("sluice: Call.Invoke: the Call is of no interceptor outside the gates: must be the one that such an interceptor was given")}
+	}
+	if inv.attempts.IsAnswered() {
+		return Result{}, &Error{Tool: r.Tool, CallID: r.ID, Reason: ErrRejected,
+			Cause: errors.New("sluice: Call.Invoke: the call is over: an interceptor has answered")}
+	}
+	inv.attempts.Keep() // whoever has a context of the other call may look for this one
+	x := &running{Context: inside(ctx), inv: inv, layer: true}
+	defer x.Permit.State.MakeOver()
+	return inv.plan.exec.Invoke(x, r)
 }

@@ -340,6 +340,20 @@ func (f *first) give(ctx context.Context) *callContext {
 	return f.given
 }
 
+// inside is ctx for an attempt, which answers for itself what the context of another would: a chain of
+// calls is no chain of contexts.
+func inside(ctx context.Context) context.Context {
+	switch p := ctx.(type) {
+	case *callContext:
+		return p.Context
+	case *running:
+		if p.limit() == nil {
+			return p.Context
+		}
+	}
+	return ctx
+}
+
 // within is the call of e, if any, that is under way and whose code or sink has ctx.
 func (e *Executor) within(ctx context.Context) *invocation {
 	var r *running

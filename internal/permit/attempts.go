@@ -50,6 +50,9 @@ func (a *Attempts) Answer() (ran, busy bool) {
 	return w&hasRun != 0, underWay(w)
 }
 
+// IsAnswered reports whether the call is over.
+func (a *Attempts) IsAnswered() bool { return a.word.Load()&answered != 0 }
+
 // Report says that the call's end has been reported.
 func (a *Attempts) Report() { a.word.Or(reported) }
 

@@ -436,3 +436,84 @@ func TestNestedCallsOfAttemptsAtOnce(t *testing.T) {
 	r.end()
 	other.end()
 }
+
+// An interceptor that calls another tool does so in its call: events say so, priorities and the bounds of nesting
+// hold, and nothing is held meanwhile, so that a wait has no bound of its own.
+func TestInvokeOfALayer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		instead := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				res, err := next(ctx, c)
+				if to, ok := strings.CutPrefix(s.Description, "or "); ok && err != nil {
+					return c.Invoke(ctx, sluice.Request{Tool: to})
+				}
+				return res, err
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(instead, atMost(1)), MaxDepth: 5})
+		fails := func(context.Context) error { return errors.New("boom") }
+		r.tool(sluice.Spec{Name: "first", Description: "or second"}, fails)
+		r.tool(sluice.Spec{Name: "second", Description: "or third"}, fails)
+		var seen sluice.Call
+		r.tool(sluice.Spec{Name: "third"}, func(ctx context.Context) error {
+			seen, _ = sluice.CallFrom(ctx)
+			return nil
+		})
+		r.tool(sluice.Spec{Name: "round", Description: "or round"}, fails)
+
+		_, err := r.Invoke(r.as(sluice.PriorityInteractive, ""), sluice.Request{Tool: "first"})
+		require.NoError(t, err)
+		require.Equal(t, sluice.PriorityInteractive, seen.Priority)
+		require.Equal(t, "first", r.terminal("first").Call.Tool)
+		require.Equal(t, r.terminal("first").CallKey, r.terminal("second").ParentKey)
+		require.Equal(t, r.terminal("second").CallKey, r.terminal("third").ParentKey)
+		require.Equal(t, sluice.ToolCompleted, r.terminal("first").Kind)
+
+		err = r.call("round")
+		require.ErrorIs(t, err, sluice.ErrNesting)
+		require.Len(t, r.starts("round"), 6)
+
+		began := r.at()
+		r.tool(sluice.Spec{Name: "slow"}, func(context.Context) error { time.Sleep(time.Hour); return nil })
+		r.tool(sluice.Spec{Name: "busy", Description: "or third"}, func(context.Context) error {
+			go r.call("slow") // which comes to run before the third
+			time.Sleep(time.Second)
+			return errors.New("boom")
+		})
+		require.NoError(t, r.call("busy"))
+		require.Equal(t, time.Hour+time.Second, r.at()-began)
+		r.end()
+	})
+}
+
+// A Call that no interceptor was given, and one that is over, call nothing; a context that the other's tool has kept
+// says afterwards that nothing runs.
+func TestInvokeOfALayer_WhenItIsOver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var kept sluice.Call
+		var late context.Context
+		keep := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				if s.Name == "x" {
+					kept = c
+					_, err := c.Invoke(ctx, sluice.Request{Tool: "y"})
+					return sluice.Result{}, err
+				}
+				return next(ctx, c)
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(keep)})
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+		r.tool(sluice.Spec{Name: "y"}, func(ctx context.Context) error { late = ctx; return nil })
+		require.NoError(t, r.call("x"))
+		_, err := kept.Invoke(r.ctx, sluice.Request{Tool: "y"})
+		require.ErrorIs(t, err, sluice.ErrRejected)
+		require.ErrorContains(t, err, "the call is over")
+		_, err = sluice.Call{}.Invoke(r.ctx, sluice.Request{Tool: "y"})
+		require.ErrorIs(t, err, sluice.ErrRejected)
+		_, err = r.Invoke(late, sluice.Request{Tool: "y"})
+		require.NoError(t, err)
+		require.NoError(t, r.Close(late), "nobody would wait for itself")
+		r.end()
+	})
+}
