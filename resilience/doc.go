@@ -4,8 +4,12 @@
 // the gates holds nothing: while a call waits between two attempts, its slots and tokens are others'. The
 // layers are written on the public API of package sluice alone, as yours can be.
 //
+//	fallback := sluice.Must(resilience.NewFallback(resilience.FallbackConfig{To: "almanac"}))
+//	cache := sluice.Must(resilience.NewCache(resilience.CacheConfig{}))
 //	retry := sluice.Must(resilience.NewRetry(resilience.RetryConfig{}))
-//	exec, err := sluice.NewExecutor(reg, sluice.Config{Interceptors: []sluice.Interceptor{retry, limits, breaker}})
+//	exec, err := sluice.NewExecutor(reg, sluice.Config{
+//		Interceptors: []sluice.Interceptor{fallback, cache, retry, limits, breaker},
+//	})
 //
 // # What is repeated
 //

@@ -1,0 +1,151 @@
+package resilience_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/resilience"
+	"github.com/stretchr/testify/require"
+)
+
+func fallback(t *testing.T, c resilience.FallbackConfig) *resilience.Fallback {
+	t.Helper()
+	x, err := resilience.NewFallback(c)
+	require.NoError(t, err)
+	return x
+}
+
+// Who answers, and with what a call ends.
+func TestFallback(t *testing.T) {
+	second := errors.New("second")
+	value := func(context.Context, sluice.Call, error) (any, error) { return page{N: 9}, nil }
+	for _, tt := range []struct {
+		name string
+		conf resilience.FallbackConfig
+		err  error // of the tool
+		want int   // 1 is the tool's answer, 2 the other's, 9 the function's
+		code string
+		is   []error
+	}{
+		{"not needed", resilience.FallbackConfig{Func: value}, nil, 1, "", nil},
+		{"a function", resilience.FallbackConfig{Func: value}, boom, 9, "", nil},
+		{"a tool", resilience.FallbackConfig{To: "other"}, boom, 2, "", nil},
+		{"not for this error", resilience.FallbackConfig{Func: value, If: func(err error) bool { return err != boom }}, boom, 0, "tool_error", []error{boom}},
+		{"not for this tool", resilience.FallbackConfig{Func: value, Tools: func(sluice.Spec) bool { return false }}, boom, 0, "tool_error", []error{boom}},
+		{"a function that fails too", resilience.FallbackConfig{Func: func(_ context.Context, _ sluice.Call, err error) (any, error) {
+			return nil, fmt.Errorf("%w after %v", second, err)
+		}}, boom, 0, "tool_error", []error{boom}},
+		{"a tool that fails too", resilience.FallbackConfig{To: "broken"}, boom, 0, "tool_error", []error{boom}},
+		{"a tool that there is not", resilience.FallbackConfig{To: "none"}, boom, 0, "tool_error", []error{boom}},
+		{"a function that panics", resilience.FallbackConfig{Func: func(context.Context, sluice.Call, error) (any, error) { panic(second) }}, boom, 0, "panic", []error{second}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, sluice.Config{}, fallback(t, tt.conf))
+				f := search(r, "x", sluice.Hints{}, func(context.Context, int) error { return tt.err })
+				sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "other"}, func(_ context.Context, in query) (page, error) { return page{N: 2}, nil }))
+				search(r, "broken", sluice.Hints{}, func(context.Context, int) error { return second })
+				p, err := f(r.ctx, "a")
+				require.Equal(t, tt.code, sluice.CodeOf(err), "%v", err)
+				if err == nil {
+					require.Equal(t, tt.want, p.N)
+				}
+				for _, is := range tt.is {
+					require.ErrorIs(t, err, is)
+				}
+				require.NotErrorIs(t, err, sluice.ErrRejected, "the tool ran")
+				r.end()
+			})
+		})
+	}
+}
+
+// A refused call has a fallback too; one whose caller has left needs none; and where nothing has run at all, the error
+// says so.
+func TestFallback_Refusals(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{}))
+		asked := 0
+		layer := fallback(t, resilience.FallbackConfig{Func: func(_ context.Context, c sluice.Call, err error) (any, error) {
+			require.ErrorIs(t, err, sluice.ErrBreakerOpen)
+			if asked++; asked > 1 {
+				return nil, boom
+			}
+			return page{N: 9}, nil
+		}})
+		r := newRig(t, sluice.Config{Interceptors: []sluice.Interceptor{breaker}}, layer)
+		f := search(r, "x", sluice.Hints{}, works)
+		_, err := f(r.ctx, "a")
+		require.NoError(t, err)
+		require.NoError(t, breaker.Trip("x"))
+		p, err := f(r.ctx, "a")
+		require.NoError(t, err)
+		require.Equal(t, 9, p.N)
+		_, err = f(r.ctx, "a")
+		require.ErrorIs(t, err, sluice.ErrRejected)
+		require.ErrorIs(t, err, sluice.ErrBreakerOpen)
+		var both *resilience.FallbackError
+		require.ErrorAs(t, err, &both)
+		require.Equal(t, boom, both.Fallback)
+		require.Equal(t, "breaker_open", sluice.CodeOf(err))
+		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+		cancel()
+		_, err = f(ctx, "a")
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 2, asked)
+		r.end()
+	})
+}
+
+// What a fallback answers is not kept as the tool's, if the cache is further in.
+func TestFallback_IsNotCached(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		down := true
+		r := newRig(t, sluice.Config{}, fallback(t, resilience.FallbackConfig{To: "other"}), cache(t, resilience.CacheConfig{}))
+		f := search(r, "x", readOnly, func(context.Context, int) error {
+			if down {
+				return boom
+			}
+			return nil
+		})
+		sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "other"}, func(context.Context, query) (page, error) { return page{N: 99}, nil }))
+		p, err := f(r.ctx, "a")
+		require.NoError(t, err)
+		require.Equal(t, 99, p.N)
+		down = false
+		p, err = f(r.ctx, "a")
+		require.NoError(t, err)
+		require.Equal(t, 2, p.N)
+		require.Equal(t, r.rec.Events("x")[0].CallKey, r.rec.Events("other")[0].ParentKey, "nested in the call")
+		r.end()
+	})
+}
+
+func TestFallback_Config(t *testing.T) {
+	for _, c := range []resilience.FallbackConfig{{}, {To: "x", Func: func(context.Context, sluice.Call, error) (any, error) { return nil, nil }}} {
+		_, err := resilience.NewFallback(c)
+		require.EqualError(t, err, "resilience: FallbackConfig: To and Func are both set, or neither: must be one of them")
+	}
+}
+
+// Where one tool fails another answers.
+func ExampleNewFallback() {
+	layer := sluice.Must(resilience.NewFallback(resilience.FallbackConfig{
+		To:    "almanac",
+		Tools: func(tool sluice.Spec) bool { return tool.Name == "weather" },
+	}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{layer}}))
+	defer exec.Close(context.Background())
+	weather := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "weather"}, func(context.Context, string) (string, error) {
+		return "", errors.New("no connection")
+	}))
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "almanac"}, func(_ context.Context, city string) (string, error) {
+		return city + ": rain, as in most years", nil
+	}))
+	fmt.Println(weather(context.Background(), "Bergen"))
+	// Output: Bergen: rain, as in most years <nil>
+}
