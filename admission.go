@@ -274,7 +274,12 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 			return res, err
 		}
 	}
-	if unseen && err == nil && r.partUnseen(x, given) {
+	if unseen && err == nil && given.part(overOnce(inv.loud)) {
+		now := a.at.Stage.Clock.Now()
+		r.FinishUnseen(now)
+		if x.stage = succeeded; a.timeout > 0 {
+			r.limit().end(now) // which asks the caller's context, and that may panic
+		}
 		return res, nil
 	}
 	r.Began()
@@ -367,7 +372,7 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 	}()
 	c.Attempt = 0 // unless it begins
 	res, err = a.do(ctx, c, 0, nil)
-	res.attempt, res.of = c.Attempt, inv.key
+	res.from = sourceOf(inv.key, c.Attempt)
 	return res, err
 }
 

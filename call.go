@@ -77,18 +77,15 @@ func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 
 // Result is what a call gave: a small value, to copy and share.
 type Result struct {
-	Value   any // the tool's Out; nil after an error
-	Partial any // after an error: what ReportPartial has left
+	Value any // the tool's Out; nil after an error
 
-	rec     *record.Record
-	max     int32   // as in Config.MaxResultBytes
-	attempt int32   // that it comes from, if an interceptor is outside the gates
-	of      CallKey // whose that is
+	rec  *record.Record
+	from source // no more than a word, with which it goes from hand to hand in registers
 }
 
 // JSON encodes Value, at most [Config].MaxResultBytes.
 func (r Result) JSON() (json.RawMessage, error) {
-	return encodeJSON(r.Value, cmp.Or(int(r.max), defaultResultBytes))
+	return encodeJSON(r.Value, cmp.Or(r.from.max(), defaultResultBytes))
 }
 
 // encodeJSON is v as JSON, of bounded size and depth.
@@ -399,7 +396,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 
 // completed reports the end of a call of which there is nothing to say but its result.
 func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, sum *first) {
-	res.rec, res.max = nil, e.maxResult
+	res.rec, res.from = nil, source(e.conf.MaxResultBytes)
 	if sum.completes(e); inv.loud {
 		t := inv.lastEvent(ToolCompleted, sum, 0, sum.Held())
 		inv.gave(t, res.Value)
@@ -410,7 +407,7 @@ func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, 
 // turnedDown reports the end of a call of which there is nothing to say but err, its refusal.
 func (e *Executor) turnedDown(ctx context.Context, inv *invocation, res *Result, err error, now int64) {
 	e.failed.Add(1)
-	if res.max = e.maxResult; inv.loud {
+	if res.from = source(e.conf.MaxResultBytes); inv.loud {
 		own, t := err.(*Error), inv.lastEvent(ToolFailed, inv.first, now, 0)
 		t.Err, t.By, t.RetryAfter = err, own.By, own.RetryAfter
 		inv.emit(inv.toSinks(ctx), t)
@@ -465,11 +462,9 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	}
 	x.value = res.Value
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
-	res.rec, res.max = x.Record, e.maxResult
+	res.rec, res.from = x.Record, source(e.conf.MaxResultBytes)
 	if y := x.sum.aside.Load(); y != nil && x.err != nil {
-		if p := y.partial.Load(); p != nil {
-			res.Partial = *p
-		}
+		res.rec = x.Record.WithPartial(y.partial.Load())
 	}
 	if x.Waits {
 		return
@@ -543,7 +538,7 @@ func (inv *invocation) lastEvent(k EventKind, sum *first, now int64, held time.D
 	}
 	t := inv.event(k, now, true)
 	t.last, t.Call.Attempt, t.InputBytes = true, inv.begun(), 0
-	t.Duration, t.Result.max = held, e.maxResult
+	t.Duration, t.Result.from = held, source(e.conf.MaxResultBytes)
 	return t
 }
 

@@ -88,8 +88,7 @@ type Executor struct {
 	crew      *crew.Crew                 // who runs and ends submitted calls
 
 	ids         ids.Calls
-	wantsValues bool  // its sink does
-	maxResult   int32 // conf.MaxResultBytes
+	wantsValues bool // its sink does
 
 	census  census.Census // of calls and helpers under way
 	helpers atomic.Int64  // goroutines beside the calls' own
@@ -119,7 +118,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	e := &Executor{
 		registry: r, conf: c, state: c.State, clock: clock.New(), client: admit.NewClient(), idle: make(chan struct{}),
 	}
-	e.wantsValues, e.maxResult = valueSinkOf(c.Sink) != nil, int32(c.MaxResultBytes)
+	e.wantsValues = valueSinkOf(c.Sink) != nil
 	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
 	e.kept = kept.New(e.clock, runTimed, e.helperStarts, e.helperEnds)
 	e.crew = crew.New(e.helperStarts, e.helperEnds)

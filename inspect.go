@@ -181,7 +181,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 
 // Decision is how the call was admitted; zero if it did not wait and cost nothing of its own.
 func (r Result) Decision() Decision {
-	if r.rec == nil {
+	if r.rec == nil || r.rec.Attempts == 0 {
 		return Decision{}
 	}
 	x := r.rec

@@ -10,7 +10,7 @@ import (
 
 // Attempt is what came of one attempt of a call, see [Call.AttemptOf].
 type Attempt struct {
-	N          int           // from 1; zero if there was none: an interceptor further in has answered
+	N          int           // from 1; zero if an interceptor further in has answered, or eight later ones are made
 	Ran        bool          // the tool's code has begun
 	Running    bool          // and goes on, though nobody waits for it any more
 	Outcome    Outcome       // what the end means to breakers; of a refusal OutcomeNeutral
@@ -21,16 +21,21 @@ type Attempt struct {
 // next. It asks err, and does not wait.
 func (c Call) AttemptOf(r Result, err error) Attempt {
 	inv := c.inv
-	if inv == nil || inv.first == nil || r.attempt == 0 || r.of != inv.key {
+	if inv == nil || inv.first == nil {
 		return Attempt{}
 	}
-	x := Attempt{N: int(r.attempt), Outcome: OutcomeNeutral}
+	last := inv.begun()
+	n := r.from.attempt(inv.key, last)
+	if n <= 0 || n > 1 && last-n >= manyAttempts { // it is forgotten
+		return Attempt{}
+	}
+	x := Attempt{N: int(n), Outcome: OutcomeNeutral}
 	if err != nil {
 		if _, x.RetryAfter = whose(err); x.RetryAfter == 0 {
 			x.RetryAfter = foreignRetry(err)
 		}
 	}
-	p := inv.first.attempt(r.attempt)
+	p := inv.first.attempt(n)
 	if p == nil { // it was not admitted
 		return x
 	}
@@ -46,6 +51,35 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 	return x
 }
 
+// source is where a Result comes from: of how many bytes its JSON may be (31 bits, none is the default), which
+// attempt of the last few it is of (8, from 1, none is zero), and the end of its call's key.
+type source uint64
+
+const (
+	oneAttempt = 1 << 31
+	oneKey     = 1 << 39
+	attempts   = 255 // that are told apart
+)
+
+func sourceOf(k CallKey, attempt int32) source {
+	if attempt == 0 {
+		return 0
+	}
+	return source((attempt-1)%attempts+1)*oneAttempt | source(k)*oneKey
+}
+
+func (s source) max() int { return int(s % oneAttempt) }
+
+// attempt is the number of the attempt that s is of, if that is one of the call of that key, which has
+// begun so many; else zero.
+func (s source) attempt(k CallKey, begun int32) int32 {
+	n := int32(s % oneKey / oneAttempt)
+	if n == 0 || s/oneKey != source(k)*oneKey/oneKey {
+		return 0
+	}
+	return begun - ((begun-n)%attempts+attempts)%attempts
+}
+
 // outcomeOf is o for users.
 func outcomeOf(o breaker.Outcome) Outcome {
 	return [...]Outcome{
@@ -54,10 +88,10 @@ func outcomeOf(o breaker.Outcome) Outcome {
 	}[o]
 }
 
-// manyAttempts is how many of a call's attempts are remembered, beside the first.
+// manyAttempts is how many of a call's attempts are remembered, the last ones, beside the first.
 const manyAttempts = 8
 
-// attempt is the n-th of f's call, which has ended; nil if that was not admitted, or is forgotten.
+// attempt is the n-th of f's call, which has ended and is not forgotten; nil if it was not admitted.
 func (f *first) attempt(n int32) *running {
 	if n == 1 {
 		if f.Attempt == 1 {
@@ -78,9 +112,11 @@ func (f *first) attempt(n int32) *running {
 // keep has r, which is admitted, be found by its number.
 func (f *first) keep(r *running) {
 	if r.Attempt > 1 {
-		f.remembers().later[r.Attempt%manyAttempts].Store(r)
+		f.keepLater(r)
 	}
 }
+
+func (f *first) keepLater(r *running) { f.remembers().later[r.Attempt%manyAttempts].Store(r) }
 
 // Invoke runs a call of another tool, as [Executor.Invoke], on behalf of this one and nested in it: an
 // interceptor outside the gates answers with what that gives, say, where the tool itself has failed. The

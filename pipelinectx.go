@@ -287,28 +287,20 @@ func (x *callContext) remains(reported bool) *invocation {
 	return &w.invocation
 }
 
+// overOnce is what becomes of a call whose attempt is over: it is over, too, once it is told if it has to be.
+func overOnce(told bool) permit.Seen {
+	if told {
+		return permit.Ending
+	}
+	return permit.Gone
+}
+
 // part says what has become of x's call, and reports whether nobody has found it, and so nobody will.
 func (x *callContext) part(to permit.Seen) (alone bool) {
 	if alone = x.sight.Part(to); alone {
 		x.inv = nil // what is made together with x leads to none but calls that were found
 	}
 	return alone
-}
-
-// partUnseen ends r, a success, if nobody has found its call, which has the frame x.
-func (r *running) partUnseen(x *frame, given *callContext) bool {
-	to := permit.Gone
-	if r.inv.loud {
-		to = permit.Ending
-	}
-	if !given.part(to) {
-		return false
-	}
-	now := r.inv.plan.exec.clock.Now()
-	r.FinishUnseen(now)
-	x.stage = succeeded
-	r.limit().end(now)
-	return true
 }
 
 // call is the attempt that x belongs to. Whoever has x is the attempt's code, or was, or is a sink that
@@ -329,15 +321,19 @@ func (inv *invocation) toSinks(ctx context.Context) context.Context {
 
 // give is the context for the code of r, and for sinks. Whoever asks is in charge of the call.
 func (f *first) give(ctx context.Context) *callContext {
-	if f.given == nil {
-		if a := f.inv.plan.adm; a != nil && a.timeout > 0 {
-			f.given = &f.frame.timed.Take(timedContexts).callContext
-		} else {
-			f.given = f.frame.contexts.Take(callContexts)
-		}
-		f.given.set(ctx, f.inv)
+	if f.given != nil {
+		return f.given
 	}
-	return f.given
+	return f.giveNew(ctx)
+}
+
+func (f *first) giveNew(ctx context.Context) *callContext {
+	if a := f.inv.plan.adm; a != nil && a.timeout > 0 {
+		f.given = &f.frame.timed.Take(timedContexts).callContext
+	} else {
+		f.given = f.frame.contexts.Take(callContexts)
+	}
+	return f.given.set(ctx, f.inv)
 }
 
 // inside is ctx for an attempt, which answers for itself what the context of another would: a chain of
@@ -394,8 +390,16 @@ func CallFrom(ctx context.Context) (Call, bool) {
 	return c, true
 }
 
+// Partial is what the tool has left by [ReportPartial], if the call has failed; else nil.
+func (r Result) Partial() any {
+	if r.rec == nil {
+		return nil
+	}
+	return r.rec.Partial
+}
+
 // ReportPartial leaves v as what the running call has of its result so far, in place of what it has left
-// before. If the call fails, say because its time is over, v is [Result].Partial, and what a typed handle
+// before. If the call fails, say because its time is over, v is [Result.Partial], and what a typed handle
 // gives beside the error, if it is an Out. v must not change any more. Outside a tool it does nothing.
 func ReportPartial(ctx context.Context, v any) {
 	if r := callOf(ctx); r != nil {
@@ -533,7 +537,7 @@ func (x *frame) endUnseen(went progress) {
 	if w.loud {
 		w.loud, w.plain, w.over = false, false, false
 		t.CallKey, t.Call.ID, t.Call.Attempt = 0, "", 0
-		t.Duration, t.Result.max, t.OutputBytes, t.hasData, t.last = 0, 0, 0, false, false
+		t.Duration, t.Result.from, t.OutputBytes, t.hasData, t.last = 0, 0, 0, false, false
 		if t.Err != nil {
 			t.Err, t.By, t.RetryAfter = nil, "", 0
 		}

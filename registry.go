@@ -386,7 +386,7 @@ func untyped[Out any](out Out, err error) (any, error) {
 func answered[Out any](tool string, res Result, err error) (Out, error) {
 	var zero Out
 	if err != nil {
-		out, _ := res.Partial.(Out)
+		out, _ := res.Partial().(Out)
 		return out, err
 	}
 	out, ok := res.Value.(Out)

@@ -606,11 +606,16 @@ func TestAttemptOf_Several(t *testing.T) {
 					note()
 				case "many":
 					first, _ := next(ctx, c)
-					for range 20 {
-						res, err = next(ctx, c)
+					var ninth sluice.Result
+					for n := 2; n <= 201; n++ {
+						if res, err = next(ctx, c); n == 193 {
+							ninth = res
+						}
 					}
 					note()
 					res = first
+					note()
+					res = ninth // from the end: forgotten, and nobody says that it has not run
 					note()
 					second := kept
 					res = second
@@ -658,8 +663,8 @@ func TestAttemptOf_Several(t *testing.T) {
 		ended := late
 		ended.Running = false
 		expect("goes_on", late, ended)
-		expect("many", ok(21), ok(1), sluice.Attempt{})
-		expect("many", ok(21), ok(1), sluice.Attempt{})
+		expect("many", ok(201), ok(1), sluice.Attempt{}, sluice.Attempt{})
+		expect("many", ok(201), ok(1), sluice.Attempt{}, sluice.Attempt{})
 		expect("at_once", ok(1), ok(2), ok(3))
 		r.end()
 	})

@@ -496,7 +496,7 @@ func TestReportPartial(t *testing.T) {
 						func(ctx context.Context, _ string) ([]string, error) { return tt.tool(ctx) }))
 					res, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: ""})
 					require.ErrorIs(t, err, tt.err)
-					require.Equal(t, tt.want, res.Partial)
+					require.Equal(t, tt.want, res.Partial())
 					require.Equal(t, err != nil, res.Value == nil)
 					out, err := f(r.ctx, "")
 					require.ErrorIs(t, err, tt.err)
@@ -505,7 +505,7 @@ func TestReportPartial(t *testing.T) {
 					}
 					res, err = r.Submit(r.ctx, sluice.Request{Tool: "x", Input: ""}).Wait(r.ctx)
 					require.ErrorIs(t, err, tt.err)
-					require.Equal(t, tt.want, res.Partial)
+					require.Equal(t, tt.want, res.Partial())
 					r.end()
 				})
 			})
@@ -535,7 +535,7 @@ func TestReportPartial_OfAttempts(t *testing.T) {
 		})
 		res, err := r.Invoke(r.ctx, sluice.Request{Tool: "x"})
 		require.EqualError(t, err, "boom")
-		require.Equal(t, 2, res.Partial)
+		require.Equal(t, 2, res.Partial())
 		r.end()
 	})
 }

@@ -18,6 +18,7 @@ type Record struct {
 	Overtaken int32
 	Attempts  int32
 	shared    bool   // Costs is others' as well
+	Partial   any    // that the tool has left of its result
 	Waits     []Wait // in the order in which they began
 	Costs     []Cost
 
@@ -104,6 +105,20 @@ func (r *Record) With(t *admit.Ticket) *Record {
 	}
 	c.Costs = Costs(nil, t.Needs(), t.Settled())
 	return &c
+}
+
+// WithPartial is a copy of r, which may be nil, with what a tool has left; r itself if it has left
+// nothing. The copy is made alone: what v leads to is nobody else's.
+func (r *Record) WithPartial(v *any) *Record {
+	if v == nil {
+		return r
+	}
+	c := new(Record)
+	if r != nil {
+		*c = *r
+	}
+	c.Partial = *v
+	return c
 }
 
 // Costs appends what a call is charged of each unit to list, and what it turned out to use.
