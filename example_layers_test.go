@@ -241,3 +241,19 @@ func ExampleCall_Invoke() {
 	fmt.Println(weather(context.Background(), "Bergen"))
 	// Output: Bergen: rain, as in most years <nil>
 }
+
+// An interceptor that warms a cache leaves that to a goroutine of its own, which Close waits for.
+func ExampleCall_Go() {
+	warm := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			res, err := next(ctx, c)
+			c.Go(func() { fmt.Println("keeping what", c.Tool, "has found") })
+			return res, err
+		}
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{warm}}))
+	find := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "find"}, func(context.Context, string) (string, error) { return "", nil }))
+	find(context.Background(), "")
+	exec.Close(context.Background())
+	// Output: keeping what find has found
+}

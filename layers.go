@@ -137,3 +137,18 @@ func (c Call) Invoke(ctx context.Context, r Request) (Result, error) {
 	defer x.Permit.State.MakeOver()
 	return inv.plan.exec.Invoke(x, r)
 }
+
+// Go runs f on a goroutine that [Executor.Close] waits for, and reports whether it does: not once the call
+// is over, nor on a Call that no interceptor outside the gates was given. An interceptor that answers
+// before its next has ended calls that there. A panic of f ends no more than f.
+func (c Call) Go(f func()) bool {
+	inv := c.inv
+	if inv == nil || inv.first == nil || inv.attempts.IsAnswered() {
+		return false
+	}
+	inv.plan.exec.help(func() {
+		defer func() { _ = recover() }()
+		f()
+	})
+	return true
+}

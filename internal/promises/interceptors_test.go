@@ -669,3 +669,35 @@ func TestAttemptOf_Several(t *testing.T) {
 		r.end()
 	})
 }
+
+// Close waits for what a call's interceptor has left behind; once the call is over it starts nothing, and a panic ends
+// nothing else.
+func TestGoOfACall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var kept sluice.Call
+		var ended time.Duration
+		var r *rig
+		layer := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+				kept = c
+				require.True(t, c.Go(func() { panic("here") }))
+				require.True(t, c.Go(runtime.Goexit))
+				require.True(t, c.Go(func() {
+					time.Sleep(time.Minute)
+					ended = r.at()
+				}))
+				return next(ctx, c)
+			}
+		})
+		r = newRig(t, sluice.Config{Interceptors: interceptors(layer)})
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { return nil })
+		require.NoError(t, r.call("x"))
+		require.Zero(t, r.at())
+		require.False(t, kept.Go(func() { t.Error("it runs") }))
+		require.False(t, sluice.Call{}.Go(func() { t.Error("it runs") }))
+		require.NoError(t, r.Close(context.Background()))
+		require.Equal(t, time.Minute, ended)
+		require.Equal(t, time.Minute, r.at())
+		r.end()
+	})
+}
