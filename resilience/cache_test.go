@@ -71,7 +71,7 @@ func TestCache(t *testing.T) {
 		require.Equal(t, page{1, []string{"a"}}, res.Value, "the tool's own type")
 		time.Sleep(time.Minute - 1)
 		require.Equal(t, 1, get(r.ctx, "a"))
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.Equal(t, 4, get(r.ctx, "a"))
 		r.end()
 	})
@@ -103,7 +103,7 @@ func TestCache_RawArguments(t *testing.T) {
 
 // What is not kept, and what is.
 func TestCache_WhatIsKept(t *testing.T) {
-	fails := func(context.Context, int) error { return boom }
+	fails := func(context.Context, int) error { return errBoom }
 	for _, tt := range []struct {
 		name  string
 		conf  resilience.CacheConfig
@@ -166,7 +166,7 @@ func TestCache_Stale(t *testing.T) {
 		down := false
 		f := search(r, "x", readOnly, func(context.Context, int) error {
 			if down {
-				return boom
+				return errBoom
 			}
 			return nil
 		})
@@ -229,7 +229,7 @@ func TestCache_Storm(t *testing.T) {
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{layer}}))
 	f := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x", Hints: readOnly}, func(_ context.Context, n int) (int, error) {
 		if n%5 == 0 {
-			return 0, boom
+			return 0, errBoom
 		}
 		return n * n, nil
 	}))
@@ -240,7 +240,7 @@ func TestCache_Storm(t *testing.T) {
 				n := (i*7 + g) % 20
 				got, err := f(context.Background(), n)
 				if n%5 == 0 {
-					if !errors.Is(err, boom) {
+					if !errors.Is(err, errBoom) {
 						t.Errorf("%d: %v", n, err)
 					}
 				} else if got != n*n || err != nil {

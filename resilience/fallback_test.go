@@ -32,16 +32,16 @@ func TestFallback(t *testing.T) {
 		is   []error
 	}{
 		{"not needed", resilience.FallbackConfig{Func: value}, nil, 1, "", nil},
-		{"a function", resilience.FallbackConfig{Func: value}, boom, 9, "", nil},
-		{"a tool", resilience.FallbackConfig{To: "other"}, boom, 2, "", nil},
-		{"not for this error", resilience.FallbackConfig{Func: value, If: func(err error) bool { return err != boom }}, boom, 0, "tool_error", []error{boom}},
-		{"not for this tool", resilience.FallbackConfig{Func: value, Tools: func(sluice.Spec) bool { return false }}, boom, 0, "tool_error", []error{boom}},
+		{"a function", resilience.FallbackConfig{Func: value}, errBoom, 9, "", nil},
+		{"a tool", resilience.FallbackConfig{To: "other"}, errBoom, 2, "", nil},
+		{"not for this error", resilience.FallbackConfig{Func: value, If: func(err error) bool { return err != errBoom }}, errBoom, 0, "tool_error", []error{errBoom}},
+		{"not for this tool", resilience.FallbackConfig{Func: value, Tools: func(sluice.Spec) bool { return false }}, errBoom, 0, "tool_error", []error{errBoom}},
 		{"a function that fails too", resilience.FallbackConfig{Func: func(_ context.Context, _ sluice.Call, err error) (any, error) {
 			return nil, fmt.Errorf("%w after %v", second, err)
-		}}, boom, 0, "tool_error", []error{boom}},
-		{"a tool that fails too", resilience.FallbackConfig{To: "broken"}, boom, 0, "tool_error", []error{boom}},
-		{"a tool that there is not", resilience.FallbackConfig{To: "none"}, boom, 0, "tool_error", []error{boom}},
-		{"a function that panics", resilience.FallbackConfig{Func: func(context.Context, sluice.Call, error) (any, error) { panic(second) }}, boom, 0, "panic", []error{second}},
+		}}, errBoom, 0, "tool_error", []error{errBoom}},
+		{"a tool that fails too", resilience.FallbackConfig{To: "broken"}, errBoom, 0, "tool_error", []error{errBoom}},
+		{"a tool that there is not", resilience.FallbackConfig{To: "none"}, errBoom, 0, "tool_error", []error{errBoom}},
+		{"a function that panics", resilience.FallbackConfig{Func: func(context.Context, sluice.Call, error) (any, error) { panic(second) }}, errBoom, 0, "panic", []error{second}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestFallback_Refusals(t *testing.T) {
 		layer := fallback(t, resilience.FallbackConfig{Func: func(_ context.Context, c sluice.Call, err error) (any, error) {
 			require.ErrorIs(t, err, sluice.ErrBreakerOpen)
 			if asked++; asked > 1 {
-				return nil, boom
+				return nil, errBoom
 			}
 			return page{N: 9}, nil
 		}})
@@ -90,7 +90,7 @@ func TestFallback_Refusals(t *testing.T) {
 		require.ErrorIs(t, err, sluice.ErrBreakerOpen)
 		var both *resilience.FallbackError
 		require.ErrorAs(t, err, &both)
-		require.Equal(t, boom, both.Fallback)
+		require.Equal(t, errBoom, both.Fallback)
 		require.Equal(t, "breaker_open", sluice.CodeOf(err))
 		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 		cancel()
@@ -108,7 +108,7 @@ func TestFallback_IsNotCached(t *testing.T) {
 		r := newRig(t, sluice.Config{}, fallback(t, resilience.FallbackConfig{To: "other"}), cache(t, resilience.CacheConfig{}))
 		f := search(r, "x", readOnly, func(context.Context, int) error {
 			if down {
-				return boom
+				return errBoom
 			}
 			return nil
 		})

@@ -236,6 +236,9 @@ type RetryError struct {
 
 // Error is one line: how many attempts there were, why no more, and the last error.
 func (e *RetryError) Error() string {
+	if len(e.Tried) == 1 {
+		return fmt.Sprintf("resilience: an attempt failed, %s: %v", e.Why, e.last)
+	}
 	return fmt.Sprintf("resilience: %d attempts failed, %s: %v", len(e.Tried), e.Why, e.last)
 }
 

@@ -20,7 +20,7 @@ import (
 
 const ms = time.Millisecond
 
-var boom = errors.New("boom")
+var errBoom = errors.New("boom")
 
 // later is an upstream's word that it wants to be asked after so long.
 type later time.Duration
@@ -123,21 +123,21 @@ func TestRetry(t *testing.T) {
 		err    error
 	}{
 		{"success", resilience.RetryConfig{}, sluice.Spec{}, fails(nil), []int64{0}, "", nil},
-		{"not safe", resilience.RetryConfig{}, sluice.Spec{}, fails(boom), []int64{0}, "", boom},
-		{"read only", resilience.RetryConfig{}, sluice.Spec{Hints: readOnly}, fails(boom), []int64{0, 100, 300}, "no more are allowed", boom},
-		{"idempotent", resilience.RetryConfig{}, sluice.Spec{Hints: sluice.Hints{Idempotent: true}}, fails(boom), []int64{0, 100, 300}, "no more are allowed", boom},
-		{"destructive alone", resilience.RetryConfig{}, sluice.Spec{Hints: sluice.Hints{Destructive: true, OpenWorld: true}}, fails(boom), []int64{0}, "", boom},
+		{"not safe", resilience.RetryConfig{}, sluice.Spec{}, fails(errBoom), []int64{0}, "", errBoom},
+		{"read only", resilience.RetryConfig{}, sluice.Spec{Hints: readOnly}, fails(errBoom), []int64{0, 100, 300}, "no more are allowed", errBoom},
+		{"idempotent", resilience.RetryConfig{}, sluice.Spec{Hints: sluice.Hints{Idempotent: true}}, fails(errBoom), []int64{0, 100, 300}, "no more are allowed", errBoom},
+		{"destructive alone", resilience.RetryConfig{}, sluice.Spec{Hints: sluice.Hints{Destructive: true, OpenWorld: true}}, fails(errBoom), []int64{0}, "", errBoom},
 		{"the second time", resilience.RetryConfig{}, sluice.Spec{Hints: readOnly}, func(_ context.Context, n int) error {
 			if n == 1 {
-				return boom
+				return errBoom
 			}
 			return nil
 		}, []int64{0, 100}, "", nil},
 		{"six attempts, to the longest wait", resilience.RetryConfig{Attempts: 6, Base: 100 * ms, Max: 250 * ms, Jitter: resilience.NoJitter},
-			sluice.Spec{Hints: readOnly}, fails(boom), []int64{0, 100, 300, 550, 800, 1050}, "no more are allowed", boom},
-		{"one attempt", resilience.RetryConfig{Attempts: 1}, sluice.Spec{Hints: readOnly}, fails(boom), []int64{0}, "", boom},
-		{"no connection", resilience.RetryConfig{Attempts: 2}, sluice.Spec{}, fails(&net.OpError{Op: "dial", Err: boom}), []int64{0, 100}, "no more are allowed", boom},
-		{"a connection that broke", resilience.RetryConfig{}, sluice.Spec{}, fails(&net.OpError{Op: "read", Err: boom}), []int64{0}, "", boom},
+			sluice.Spec{Hints: readOnly}, fails(errBoom), []int64{0, 100, 300, 550, 800, 1050}, "no more are allowed", errBoom},
+		{"one attempt", resilience.RetryConfig{Attempts: 1}, sluice.Spec{Hints: readOnly}, fails(errBoom), []int64{0}, "", errBoom},
+		{"no connection", resilience.RetryConfig{Attempts: 2}, sluice.Spec{}, fails(&net.OpError{Op: "dial", Err: errBoom}), []int64{0, 100}, "no more are allowed", errBoom},
+		{"a connection that broke", resilience.RetryConfig{}, sluice.Spec{}, fails(&net.OpError{Op: "read", Err: errBoom}), []int64{0}, "", errBoom},
 		{"no name", resilience.RetryConfig{Attempts: 2}, sluice.Spec{}, fails(&net.DNSError{Err: "x"}), []int64{0, 100}, "no more are allowed", nil},
 		{"throttled", resilience.RetryConfig{}, sluice.Spec{}, fails(later(3 * time.Second)), []int64{0, 3000, 6000}, "no more are allowed", later(3 * time.Second)},
 		{"throttled for less than the wait", resilience.RetryConfig{}, sluice.Spec{}, fails(later(30 * ms)), []int64{0, 100, 300}, "no more are allowed", later(30 * ms)},
@@ -146,20 +146,20 @@ func TestRetry(t *testing.T) {
 		{"throttled for too long", resilience.RetryConfig{}, sluice.Spec{}, fails(later(31 * time.Second)), []int64{0}, "", later(31 * time.Second)},
 		{"throttled for ever", resilience.RetryConfig{}, sluice.Spec{}, fails(later(math.MaxInt64)), []int64{0}, "", later(math.MaxInt64)},
 		{"never again", resilience.RetryConfig{}, sluice.Spec{Hints: readOnly}, fails(never{}), []int64{0}, "", never{}},
-		{"a panic", resilience.RetryConfig{}, sluice.Spec{Hints: readOnly}, func(context.Context, int) error { panic(boom) }, []int64{0}, "", boom},
-		{"by its own rule", resilience.RetryConfig{Attempts: 2, If: func(_ sluice.Spec, _ sluice.Attempt, _ sluice.Result, err error) bool { return err == boom }},
-			sluice.Spec{}, fails(boom), []int64{0, 100}, "no more are allowed", boom},
+		{"a panic", resilience.RetryConfig{}, sluice.Spec{Hints: readOnly}, func(context.Context, int) error { panic(errBoom) }, []int64{0}, "", errBoom},
+		{"by its own rule", resilience.RetryConfig{Attempts: 2, If: func(_ sluice.Spec, _ sluice.Attempt, _ sluice.Result, err error) bool { return err == errBoom }},
+			sluice.Spec{}, fails(errBoom), []int64{0, 100}, "no more are allowed", errBoom},
 		{"against its own rule", resilience.RetryConfig{If: func(sluice.Spec, sluice.Attempt, sluice.Result, error) bool { return false }},
-			sluice.Spec{Hints: readOnly}, fails(boom), []int64{0}, "", boom},
+			sluice.Spec{Hints: readOnly}, fails(errBoom), []int64{0}, "", errBoom},
 		{"no budget", resilience.RetryConfig{Budget: sluice.Must(resilience.NewBudget(resilience.BudgetConfig{Share: 0.001, Min: 1}))},
-			sluice.Spec{Hints: readOnly}, fails(boom), []int64{0, 100}, "the budget is used up", boom},
-		{"in all", resilience.RetryConfig{Total: 250 * ms}, sluice.Spec{Hints: readOnly}, fails(boom), []int64{0, 100}, "Total ends before the next", boom},
-		{"in all, just", resilience.RetryConfig{Total: 300 * ms}, sluice.Spec{Hints: readOnly}, fails(boom), []int64{0, 100, 300}, "no more are allowed", boom},
+			sluice.Spec{Hints: readOnly}, fails(errBoom), []int64{0, 100}, "the budget is used up", errBoom},
+		{"in all", resilience.RetryConfig{Total: 250 * ms}, sluice.Spec{Hints: readOnly}, fails(errBoom), []int64{0, 100}, "Total ends before the next", errBoom},
+		{"in all, just", resilience.RetryConfig{Total: 300 * ms}, sluice.Spec{Hints: readOnly}, fails(errBoom), []int64{0, 100, 300}, "no more are allowed", errBoom},
 		{"the second error", resilience.RetryConfig{}, sluice.Spec{Hints: readOnly}, func(_ context.Context, n int) error {
 			if n == 2 {
 				return never{}
 			}
-			return boom
+			return errBoom
 		}, []int64{0, 100}, "this is not to be repeated", never{}},
 		{"its code goes on", resilience.RetryConfig{}, sluice.Spec{Hints: readOnly, Policy: sluice.Policy{Timeout: time.Second}},
 			func(context.Context, int) error { time.Sleep(time.Minute); return nil }, []int64{0}, "", context.DeadlineExceeded},
@@ -194,7 +194,7 @@ func TestRetry_HoldsNothingWhileItWaits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		limit := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1}}}))
 		r := newRig(t, sluice.Config{Interceptors: []sluice.Interceptor{limit}}, retry(t, resilience.RetryConfig{Attempts: 2}))
-		x := r.tool(sluice.Spec{Name: "x", Hints: readOnly}, func(context.Context, int) error { return boom })
+		x := r.tool(sluice.Spec{Name: "x", Hints: readOnly}, func(context.Context, int) error { return errBoom })
 		y := r.tool(sluice.Spec{Name: "y"}, func(context.Context, int) error { time.Sleep(60 * ms); return nil })
 		done := make(chan error)
 		go func() { done <- x(r.ctx) }()
@@ -202,7 +202,7 @@ func TestRetry_HoldsNothingWhileItWaits(t *testing.T) {
 		require.Zero(t, r.Snapshot().Gates[0].Used)
 		require.NoError(t, y(r.ctx))
 		require.Equal(t, 60*ms, time.Since(r.start), "it did not wait")
-		require.ErrorIs(t, <-done, boom)
+		require.ErrorIs(t, <-done, errBoom)
 		require.Equal(t, 100*ms, time.Since(r.start))
 		var told []string
 		for _, e := range r.rec.Events("x") {
@@ -234,9 +234,9 @@ func TestRetry_Refusals(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Hour}}, Refuse: true}))
 		r := newRig(t, sluice.Config{Interceptors: []sluice.Interceptor{rate}}, retry(t, resilience.RetryConfig{}))
-		x := r.tool(sluice.Spec{Hints: readOnly}, func(context.Context, int) error { return boom })
+		x := r.tool(sluice.Spec{Hints: readOnly}, func(context.Context, int) error { return errBoom })
 		err := x(r.ctx)
-		require.ErrorIs(t, err, boom)
+		require.ErrorIs(t, err, errBoom)
 		require.NotErrorIs(t, err, sluice.ErrRejected, "it ran")
 		require.EqualError(t, err, "resilience: 2 attempts failed, the next was to wait longer than Max: boom")
 		require.Equal(t, "tool_error", sluice.CodeOf(err))
@@ -298,22 +298,22 @@ func TestRetry_FailingResults(t *testing.T) {
 func TestRetry_CallersWhoLeave(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, sluice.Config{}, retry(t, resilience.RetryConfig{}))
-		x := r.tool(sluice.Spec{Hints: readOnly}, func(context.Context, int) error { return boom })
+		x := r.tool(sluice.Spec{Hints: readOnly}, func(context.Context, int) error { return errBoom })
 		ctx, cancel := context.WithCancelCause(r.ctx)
 		gone := errors.New("gone")
 		time.AfterFunc(50*ms, func() { cancel(gone) })
 		err := x(ctx)
 		require.Equal(t, 50*ms, time.Since(r.start))
-		require.ErrorIs(t, err, boom)
+		require.ErrorIs(t, err, errBoom)
 		require.ErrorIs(t, err, gone)
-		require.EqualError(t, err, "resilience: 1 attempts failed, its caller left: boom")
+		require.EqualError(t, err, "resilience: an attempt failed, its caller left: boom")
 
 		for _, left := range []time.Duration{100 * ms, 101 * ms} {
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(r.ctx, left)
 			err = x(ctx)
 			cancel()
-			require.ErrorIs(t, err, boom)
+			require.ErrorIs(t, err, errBoom)
 			if left == 100*ms {
 				require.Zero(t, time.Since(began))
 			} else {
@@ -330,8 +330,8 @@ func TestRetry_Change(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		layer := retry(t, resilience.RetryConfig{Name: "again"})
 		r := newRig(t, sluice.Config{}, layer)
-		x := r.tool(sluice.Spec{Hints: readOnly}, func(context.Context, int) error { return boom })
-		require.ErrorIs(t, x(r.ctx), boom)
+		x := r.tool(sluice.Spec{Hints: readOnly}, func(context.Context, int) error { return errBoom })
+		require.ErrorIs(t, x(r.ctx), errBoom)
 		plan, _ := r.Plan("x")
 		require.Equal(t, "again → x", plan)
 		gates := r.Snapshot().Gates
@@ -341,7 +341,7 @@ func TestRetry_Change(t *testing.T) {
 		to.Attempts = 1
 		require.NoError(t, sluice.Reconfigure("operator", layer.Change(to)))
 		before := len(r.starts())
-		require.Equal(t, boom, x(r.ctx))
+		require.Equal(t, errBoom, x(r.ctx))
 		require.Len(t, r.starts(), before+1)
 		require.Equal(t, 1, layer.Config().Attempts)
 		to.Attempts = -1
