@@ -1,0 +1,197 @@
+package resilience
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"runtime/debug"
+	"strconv"
+	"sync"
+
+	"github.com/sluice-go/sluice"
+)
+
+// Join lets calls that ask for the same at the same time share one execution. It is an interceptor that
+// stands before the gates: of what is shared only the execution takes slots and tokens. Each call has its
+// own events and outcome; a tool's error, or panic, reaches all.
+//
+// Who leaves does not take the others' execution along: its context ends when the last of them leaves.
+// Whoever comes then, or finds that the execution was refused because its own caller left, has one of
+// its own. Make it with [NewJoin]; it is safe for concurrent use. A call that shares waits for the
+// outcome, or until its context ends.
+type Join struct {
+	conf JoinConfig
+
+	mu      sync.Mutex
+	flights map[string]*flight
+}
+
+// JoinConfig configures a [Join].
+type JoinConfig struct {
+	Name  string                      // empty means "join"
+	Tools func(tool sluice.Spec) bool // nil means those hinted ReadOnly or Idempotent
+
+	// Key tells what calls ask for; ok is false for one that shares nothing. nil means tool, tenant,
+	// arguments and priority: who is urgent does not wait for who is not. It must not wait; a panic ends
+	// the call.
+	Key func(c sluice.Call) (key string, ok bool)
+	_   struct{}
+}
+
+// NewJoin returns a Join.
+func NewJoin(c JoinConfig) (*Join, error) {
+	c.Name = cmp.Or(c.Name, "join")
+	if c.Tools == nil {
+		c.Tools = func(tool sluice.Spec) bool { return tool.Hints.ReadOnly || tool.Hints.Idempotent }
+	}
+	if c.Key == nil {
+		c.Key = func(c sluice.Call) (string, bool) {
+			key, ok := callKey(c)
+			return strconv.Itoa(int(c.Priority)) + " " + key, ok
+		}
+	}
+	return &Join{conf: c, flights: make(map[string]*flight)}, nil
+}
+
+// String is the name.
+func (j *Join) String() string { return j.conf.Name }
+
+// Inspect is how many executions are under way that calls can share, for snapshots.
+func (j *Join) Inspect() []sluice.GateState {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return []sluice.GateState{{Name: j.conf.Name, Used: int64(len(j.flights))}}
+}
+
+// Wrap makes j an interceptor.
+func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+	if !j.conf.Tools(tool) {
+		return next
+	}
+	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+		key, ok := j.conf.Key(c)
+		if !ok {
+			return next(ctx, c)
+		}
+		for {
+			f, own := j.board(ctx, key)
+			switch {
+			case !own:
+			case ctx.Done() == nil || !c.Go(func() { f.run(next, c) }): // it will not leave
+				f.run(next, c)
+			}
+			if cause := f.wait(ctx); cause != nil {
+				j.leave(f, own)
+				return sluice.Result{}, cause
+			}
+			if j.leave(f, false); own {
+				return f.res, f.err
+			}
+			if res, err, ok := f.share(tool); ok {
+				return res, err
+			}
+		}
+	}
+}
+
+// flight is one execution that calls share.
+type flight struct {
+	join   *Join
+	key    string
+	ctx    context.Context // of the execution
+	cancel context.CancelFunc
+	aboard int           // calls that wait for it; guarded by join.mu
+	orphan bool          // its own caller has left; likewise
+	done   chan struct{} // closed when what follows is known
+	res    sluice.Result
+	err    error
+	ran    bool            // the tool has
+	raw    json.RawMessage // of res, for those who share it; nil if it has none
+}
+
+// wait waits for the outcome, or until ctx ends, and answers why that has.
+func (f *flight) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-f.done: // at the same time
+		return nil
+	default:
+		return context.Cause(ctx)
+	}
+}
+
+// board is the flight of key, made if there is none that somebody waits for: then it is the caller's to run.
+func (j *Join) board(ctx context.Context, key string) (f *flight, own bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if f = j.flights[key]; f != nil {
+		f.aboard++
+		return f, false
+	}
+	f = &flight{join: j, key: key, aboard: 1, done: make(chan struct{})}
+	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	j.flights[key] = f
+	return f, true
+}
+
+// leave says that one call waits no more for f, whose own it may be.
+func (j *Join) leave(f *flight, own bool) {
+	j.mu.Lock()
+	f.aboard--
+	f.orphan = f.orphan || own
+	last := f.aboard == 0
+	if last {
+		j.removeLocked(f)
+	}
+	j.mu.Unlock()
+	if last {
+		f.cancel()
+	}
+}
+
+// removeLocked has nobody board f any more.
+func (j *Join) removeLocked(f *flight) {
+	if j.flights[f.key] == f {
+		delete(j.flights, f.key)
+	}
+}
+
+// run executes c, whatever becomes of it.
+func (f *flight) run(next sluice.Handler, c sluice.Call) {
+	f.err, f.ran = &sluice.PanicError{Tool: c.Tool, Goexit: true}, true // unless it says more
+	defer func() {
+		if v := recover(); v != nil { // of an interceptor further in
+			f.res, f.err = sluice.Result{}, &sluice.PanicError{Tool: c.Tool, Value: v, Stack: debug.Stack()}
+		}
+		f.join.mu.Lock()
+		f.join.removeLocked(f)
+		shared := f.aboard > 1
+		f.join.mu.Unlock()
+		if shared && f.err == nil { // before anybody has it, and may change it
+			f.raw, _ = f.res.JSON()
+		}
+		close(f.done)
+	}()
+	f.res, f.err = next(f.ctx, c)
+	f.ran = c.AttemptOf(f.res, f.err).Ran
+}
+
+// share is the outcome for a call that has not run f. There is none if f has not run since its own caller
+// has left.
+func (f *flight) share(tool sluice.Spec) (sluice.Result, error, bool) {
+	if f.err != nil {
+		f.join.mu.Lock()
+		defer f.join.mu.Unlock()
+		return sluice.Result{}, sluice.Elsewhere(f.err), f.ran || !f.orphan
+	}
+	if f.raw != nil { // what one changes no other sees
+		if v, err := tool.Decode(f.raw); err == nil {
+			return sluice.Result{Value: v}, nil, true
+		}
+	}
+	return sluice.Result{Value: f.res.Value}, nil, true
+}
