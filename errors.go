@@ -439,7 +439,7 @@ func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
 	case admit.BreakerOpen:
 		e.Reason = ErrBreakerOpen
 	case admit.TooLong:
-		d := &errtext.Bound{Anonymous: f.By.IsAnonymous(), AtOnce: f.AtOnce}
+		d := &errtext.Bound{Anonymous: f.Anonymous, AtOnce: f.AtOnce}
 		if !f.AtOnce && !f.Deadline {
 			d.Within, d.Nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
 		}

@@ -49,8 +49,8 @@ func (c *Cell) BreakerState(now int64) breaker.State {
 // Limit is how many slots c has.
 func (c *Cell) Limit() int64 { return c.limit }
 
-// IsAnonymous reports whether c, which may be nil, is of calls without the key by which others are told apart.
-func (c *Cell) IsAnonymous() bool { return c != nil && c.class.MaxKeys > 0 && c.key == "" }
+// IsAnonymous reports whether c is of calls without the key by which others are told apart.
+func (c *Cell) IsAnonymous() bool { return c.class.MaxKeys > 0 && c.key == "" }
 
 // Usage is what a snapshot says of a cell.
 type Usage struct {
