@@ -111,6 +111,12 @@ func (a *admission) ask(ctx context.Context, c *Call, now int64) (when, error) {
 	if now == 0 {
 		now = a.at.Stage.Clock.Now() // not under the lock, which others wait for
 	}
+	if x := c.within; x != nil {
+		if now >= x.due {
+			return when{}, c.inv.refused(ErrWaitTooLong, "", x.cause)
+		}
+		finish = min(finish, x.due)
+	}
 	return when{now, finish}, nil
 }
 
@@ -134,10 +140,11 @@ func (a *admission) answer(c *Call, w when, q *stage.Answers) (_ *stage.Tool, _ 
 
 // askUser runs key and cost functions, outside every lock.
 func (a *admission) askUser(c *Call, q *stage.Answers) (err error) {
-	normal, inv, run, code := false, c.inv, c.run, c.code
-	c.inv, c.run, c.code = nil, nil, nil // see shown
+	normal, own := false, *c
+	c.inv, c.within, c.run, c.code = nil, nil, nil, nil // see shown
+	inv := own.inv
 	defer func() {
-		if c.inv, c.run, c.code = inv, run, code; !normal {
+		if c.inv, c.within, c.run, c.code = inv, own.within, own.run, own.code; !normal {
 			err = inv.refused(ErrRejected, "", caught(c.Tool, recover()))
 		}
 	}()
@@ -209,13 +216,13 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 			return Result{}, err
 		}
 	}
-	if c.run = r; a.timeout > 0 {
-		a.limited(r, nil, deadline.Of(ctx, &a.at.Stage.Clock))
+	if c.run = r; a.timeout > 0 || c.within != nil {
+		a.limited(r, nil, deadline.Of(ctx, &a.at.Stage.Clock), c.within)
 	}
 	if a.next == nil {
 		r.starts(c)
 	}
-	if a.apart {
+	if a.apart || c.within != nil && !a.tool.spec.Policy.Cooperative {
 		handed = true
 		own := *c
 		res, handed, err = a.timed(r, r, &own)
@@ -252,9 +259,9 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 	switch x.stage = inStart; {
 	case a.timeout == 0:
 	case given == nil:
-		a.limited(r, nil, w.finish)
+		a.limited(r, nil, w.finish, nil)
 	default:
-		ctx = a.limited(r, x.timed.Last(), w.finish)
+		ctx = a.limited(r, x.timed.Last(), w.finish, nil)
 	}
 	if inv.loud {
 		r.emitStarted(ctx, c)

@@ -52,6 +52,7 @@ type Call struct {
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
 	inv      *invocation
+	within   *within                            // what interceptors have bounded it by; may be nil
 	run      *running                           // once it is admitted
 	code     func(context.Context) (any, error) // of a declared tool
 }
@@ -354,7 +355,7 @@ func (r *running) Value(key any) any {
 // else, and it can be run nowhere.
 func (c *Call) shown() Call {
 	d := *c
-	d.inv, d.run, d.code = nil, nil, nil
+	d.inv, d.within, d.run, d.code = nil, nil, nil, nil
 	return d
 }
 
@@ -568,7 +569,7 @@ func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result,
 		r.Began()
 	}
 	outcome := breaker.Failure
-	if !r.Expire() || x.Borrowed(x) || x.Context.Err() != nil {
+	if !r.Expire() || x.isOthers() || x.Context.Err() != nil {
 		outcome = breaker.Neutral
 	}
 	r.Abandon(outcome)
@@ -576,8 +577,8 @@ func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result,
 }
 
 // limited makes x, or a new one, the context of r that ends when its time is over, which begins now, or
-// at its caller's deadline.
-func (a *admission) limited(r *running, x *timedContext, finish int64) *timedContext {
+// at its caller's deadline, or when what interceptors have left it is over.
+func (a *admission) limited(r *running, x *timedContext, finish int64, left *within) *timedContext {
 	exec, now := r.inv.plan.exec, r.Granted
 	if !r.IsQuick() {
 		now = exec.clock.Now() // sinks may have heard of others' starts since
@@ -586,7 +587,11 @@ func (a *admission) limited(r *running, x *timedContext, finish int64) *timedCon
 		x = new(timedContext)
 		x.set(r.Context, r.inv)
 	}
-	x.Begin(now, a.timeout, finish)
+	x.Begin(now, cmp.Or(a.timeout, endless), finish)
+	if left != nil && left.due < x.Due() {
+		x.within = left
+		x.Begin(now, endless, left.due)
+	}
 	r.Context = x
 	return x
 }

@@ -257,3 +257,31 @@ func ExampleCall_Go() {
 	exec.Close(context.Background())
 	// Output: keeping what find has found
 }
+
+// An interceptor gives each try a thirtieth of a second, the wait in the queue included.
+func ExampleCall_Within() {
+	patience := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+			for range 2 {
+				if res, err = next(ctx, c.Within(time.Second/30, errors.New("no patience"))); err == nil {
+					break
+				}
+				fmt.Println(err)
+			}
+			return res, err
+		}
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{patience}}))
+	defer exec.Close(context.Background())
+	var calls atomic.Int64
+	find := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "find"}, func(ctx context.Context, _ string) (string, error) {
+		if calls.Add(1) == 1 {
+			time.Sleep(time.Second / 10)
+		}
+		return "found", nil
+	}))
+	fmt.Println(find(context.Background(), ""))
+	// Output:
+	// sluice: tool "find": tool timed out: no patience
+	// found <nil>
+}

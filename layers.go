@@ -1,8 +1,10 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/breaker"
@@ -151,4 +153,42 @@ func (c Call) Go(f func()) bool {
 		f()
 	})
 	return true
+}
+
+// endless is longer than any time that is bounded.
+const endless time.Duration = math.MaxInt64 / 2
+
+// within is for how long a call may go on, as an interceptor has said.
+type within struct {
+	due   int64 // an instant
+	cause error
+}
+
+// Within is c bounded in time: an interceptor outside the gates that hands it on to its next leaves what is
+// further in d from now on, in the queue, between attempts and while the tool runs, unless it had less.
+// Beyond that no attempt begins, and who waits for one goes on without it: the error is an [ErrTimeout],
+// whose cause is cause. To breakers that is nobody's failure. A tool that is not cooperative runs on a
+// goroutine of its own.
+func (c Call) Within(d time.Duration, cause error) Call {
+	if c.inv == nil {
+		return c
+	}
+	now := c.inv.plan.exec.clock.Now()
+	due := now + int64(min(max(d, 0), endless))
+	if c.within == nil || due < c.within.due {
+		c.within = &within{due, cmp.Or[error](cause, context.DeadlineExceeded)}
+	}
+	return c
+}
+
+// Deadline is when the time of ctx, with which an interceptor was called, or that of c is over, whichever
+// comes first, if there is such a time.
+func (c Call) Deadline(ctx context.Context) (at time.Time, ok bool) {
+	at, ok = ctx.Deadline()
+	if c.inv != nil && c.within != nil {
+		if due := c.inv.plan.exec.clock.Time(c.within.due); !ok || due.Before(at) {
+			return due, true
+		}
+	}
+	return at, ok
 }

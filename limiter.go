@@ -383,7 +383,7 @@ func (h *hold) Expire() {
 		return
 	}
 	outcome := breaker.Failure
-	if x := h.r.limit(); x != nil && x.Borrowed(x) || h.r.caller().Err() != nil { // the time was the caller's
+	if x := h.r.limit(); x != nil && x.isOthers() || h.r.caller().Err() != nil { // the time was the caller's
 		outcome = breaker.Neutral
 	}
 	err := h.r.inv.refused(ErrTimeout, "", context.DeadlineExceeded)

@@ -185,6 +185,7 @@ func (x *callContext) String() string { return "sluice: the context of a tool" }
 type timedContext struct {
 	callContext
 	deadline.Limit
+	within *within // if that is what ends the time; else nil
 }
 
 // limit is the context that ends in time for r's code, or nil.
@@ -198,7 +199,15 @@ func (r *running) limit() *timedContext {
 // Clock, Caller and Cause are what its limit asks.
 func (x *timedContext) Clock() *clock.Clock     { return &x.plan.exec.clock }
 func (x *timedContext) Caller() context.Context { return x.Context }
-func (x *timedContext) Cause() error            { return x.timeout(context.DeadlineExceeded) }
+func (x *timedContext) Cause() error {
+	if x.within != nil {
+		return x.timeout(x.within.cause)
+	}
+	return x.timeout(context.DeadlineExceeded)
+}
+
+// isOthers reports whether the time that ends is not the attempt's own.
+func (x *timedContext) isOthers() bool { return x.within != nil || x.Borrowed(x) }
 
 // timeout is the error of a call whose time is over, which its code has answered with err.
 func (x *timedContext) timeout(err error) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -538,4 +539,62 @@ func TestReportPartial_OfAttempts(t *testing.T) {
 		require.Equal(t, 2, res.Partial())
 		r.end()
 	})
+}
+
+// What an interceptor leaves of a call's time bounds what is further in, each time anew, and the least of several
+// counts; none is left of what is negative.
+func TestWithin(t *testing.T) {
+	mine := errors.New("mine")
+	for _, tt := range []struct {
+		name   string
+		bounds []time.Duration
+		took   time.Duration
+		ran    bool
+		is     []error
+	}{
+		{"enough", []time.Duration{3 * time.Second}, 2 * time.Second, true, nil},
+		{"too little", []time.Duration{time.Second}, time.Second, true, []error{mine, sluice.ErrTimeout, context.DeadlineExceeded}},
+		{"the least", []time.Duration{3 * time.Second, time.Second, time.Hour}, time.Second, true, []error{mine, sluice.ErrTimeout}},
+		{"none", []time.Duration{0}, 0, false, []error{mine, sluice.ErrWaitTooLong, sluice.ErrRejected}},
+		{"less than none", []time.Duration{-time.Hour}, 0, false, []error{sluice.ErrWaitTooLong, sluice.ErrRejected}},
+		{"for ever", []time.Duration{1<<63 - 1}, 2 * time.Second, true, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				bound := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						_, ok := c.Deadline(ctx)
+						require.False(t, ok)
+						for _, d := range tt.bounds {
+							c = c.Within(d, mine)
+						}
+						at, ok := c.Deadline(ctx)
+						require.True(t, ok)
+						if d := max(0, slices.Min(tt.bounds)); d < time.Hour {
+							require.Equal(t, d, time.Until(at))
+						}
+						return next(ctx, c)
+					}
+				})
+				r := newRig(t, sluice.Config{Interceptors: interceptors(bound)})
+				ran := false
+				r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+					ran = true
+					time.Sleep(2 * time.Second)
+					return nil
+				})
+				err := r.call("x")
+				require.Equal(t, tt.took, r.at())
+				for _, is := range tt.is {
+					require.ErrorIs(t, err, is)
+				}
+				require.Equal(t, tt.is == nil, err == nil, "%v", err)
+				require.Equal(t, tt.ran, ran)
+				r.end()
+				c := sluice.Call{}.Within(time.Second, mine)
+				_, ok := c.Deadline(context.Background())
+				require.False(t, ok, "no interceptor was given it")
+			})
+		})
+	}
 }
