@@ -7,9 +7,10 @@
 //	fallback := sluice.Must(resilience.NewFallback(resilience.FallbackConfig{To: "almanac"}))
 //	cache := sluice.Must(resilience.NewCache(resilience.CacheConfig{}))
 //	join := sluice.Must(resilience.NewJoin(resilience.JoinConfig{}))
+//	timeout := sluice.Must(resilience.NewTimeout(resilience.TimeoutConfig{Total: time.Minute}))
 //	retry := sluice.Must(resilience.NewRetry(resilience.RetryConfig{}))
 //	exec, err := sluice.NewExecutor(reg, sluice.Config{
-//		Interceptors: []sluice.Interceptor{fallback, cache, join, retry, limits, breaker},
+//		Interceptors: []sluice.Interceptor{fallback, cache, join, timeout, retry, limits, breaker},
 //	})
 //
 // # What is repeated

@@ -178,7 +178,7 @@ func (x *retrying) decide(ctx context.Context, a sluice.Attempt, res sluice.Resu
 	}
 	left, total := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
 	now := time.Now()
-	if t, ok := ctx.Deadline(); ok {
+	if t, ok := x.call.Deadline(ctx); ok {
 		left = t.Sub(now)
 	}
 	if c.Total > 0 && !x.began.IsZero() {
