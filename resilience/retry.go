@@ -88,16 +88,17 @@ func (r *Retry) Config() RetryConfig { return *r.conf.Load() }
 // Change changes all but the name, by [sluice.Reconfigure], for attempts that end from then on. Without a
 // Budget it keeps the one that it has.
 func (r *Retry) Change(c RetryConfig) sluice.Change {
+	var to *RetryConfig // that the check has found
 	return sluice.NewChange(r, func() error {
 		was := r.conf.Load()
-		c.Name, c.Budget = cmp.Or(c.Name, was.Name), cmp.Or(c.Budget, was.Budget)
-		if c.Name != was.Name {
+		x, err := c.complete()
+		if c.Name != "" && c.Name != was.Name {
 			return fmt.Errorf("resilience: RetryConfig.Name is %q: cannot change, it is %q", c.Name, was.Name)
 		}
-		var err error
-		c, err = c.complete()
+		x.Name, x.Budget = was.Name, cmp.Or(x.Budget, was.Budget)
+		to = &x
 		return err
-	}, func() { r.conf.Store(&c) })
+	}, func() { r.conf.Store(to) })
 }
 
 // Inspect is the budget, for snapshots.
