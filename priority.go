@@ -60,7 +60,13 @@ type PrioritySchedulerConfig struct {
 	// RefuseLate refuses on arrival what by an estimate of the queue ahead and of tools misses
 	// MaxWait or its deadline.
 	RefuseLate bool
-	_          struct{}
+	// HandOff has a goroutine that gives back what calls wait for let those run before it goes on. So a
+	// slot idles for about a microsecond, not for as long as that computes, 50 µs and more: of use
+	// where tools are short and callers compute between calls. With more runnable goroutines than
+	// processors calls wait for Go's scheduler instead, where no priority counts: at 512 goroutines
+	// the slowest in a hundred took 18 to 32 ms, not 2 to 3.
+	HandOff bool
+	_       struct{}
 }
 
 // complete fills in the defaults.
@@ -80,7 +86,7 @@ func (c PrioritySchedulerConfig) complete() (PrioritySchedulerConfig, error) {
 func (c *PrioritySchedulerConfig) policy() admit.Policy {
 	return admit.Policy{
 		Ordered: true, Claim: rules.Claim, Ageing: c.Ageing, MaxQueue: c.MaxQueue, MaxPerTenant: c.MaxPerTenant,
-		Shed: c.Shed, Standing: c.ShedStanding, RefuseLate: c.RefuseLate, Weights: c.TenantWeights,
+		Shed: c.Shed, Standing: c.ShedStanding, RefuseLate: c.RefuseLate, Weights: c.TenantWeights, HandOff: c.HandOff,
 	}
 }
 
@@ -142,6 +148,6 @@ func (s *PriorityScheduler) turn(lk *locked, st *stage.Stage, now int64, was, to
 
 func (c *PrioritySchedulerConfig) equal(o *PrioritySchedulerConfig) bool {
 	return c.Name == o.Name && c.Ageing == o.Ageing && c.MaxQueue == o.MaxQueue && c.MaxPerTenant == o.MaxPerTenant &&
-		c.Shed == o.Shed && c.ShedStanding == o.ShedStanding && c.RefuseLate == o.RefuseLate &&
+		c.Shed == o.Shed && c.ShedStanding == o.ShedStanding && c.RefuseLate == o.RefuseLate && c.HandOff == o.HandOff &&
 		maps.Equal(c.TenantWeights, o.TenantWeights)
 }

@@ -18,6 +18,7 @@ type Policy struct {
 	Standing     bool // shed while the queue stands for long
 	Shed         bool // when full, drop from whoever floods the lowest level instead of the newcomer
 	Weights      map[string]int
+	HandOff      bool // who gives back what calls wait for lets them run first
 }
 
 func (p *Policy) weight(tenant string) float64 {
@@ -127,6 +128,9 @@ func NewMachine(p Policy) *Machine {
 // Seed has the open times of breakers vary that are made from now on, see [breaker.Breaker.Seed]: those of
 // two of them have nothing to do with each other. Zero, the default, means exact times.
 func (m *Machine) Seed(seed uint64) { m.seed = seed }
+
+// HandsOff reports whether who gives back what calls wait for is to let them run first.
+func (m *Machine) HandsOff() bool { return m.policy.HandOff }
 
 // Waiting and Running count calls.
 func (m *Machine) Waiting() int { return m.waiting }

@@ -21,6 +21,7 @@ type oursConfig struct {
 	sink        sluice.EventSink
 	timeout     time.Duration
 	cooperative bool
+	handOff     bool
 	breaker     sluice.CircuitBreakerConfig
 	more        []sluice.Interceptor // before the breaker
 }
@@ -48,7 +49,7 @@ func newGates(c oursConfig) (gates []sluice.Interceptor, b *sluice.CircuitBreake
 	if err != nil {
 		return nil, nil, err
 	}
-	priority, err := sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 10_000})
+	priority, err := sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{MaxQueue: 10_000, HandOff: c.handOff})
 	return append(slices.Clone(c.more), b, slots, rate, priority), b, err
 }
 

@@ -16,11 +16,12 @@ func queuedRows() []Row {
 	return []Row{{
 		Section: "The whole call",
 		Name:    queuedCall,
-		Note:    "Four slots, and a tool that lets others run while it holds one, so nearly every call waits for its slot.",
+		Note:    "Four slots, and a tool that lets others run while it holds one, so nearly every call waits for its slot. With HandOff who gives one back lets who gets it run first.",
 		Loads:   []Load{hundred, thousand},
 		Contestants: []Contestant{
 			{byInvoke, Ours, oursCall(yieldingTool, oursConfig{limit: narrow, sink: discard{}})},
 			{byInvokeNil, Ours, oursCall(yieldingTool, oursConfig{limit: narrow})},
+			{byInvoke + ", HandOff", Ours, oursCall(yieldingTool, oursConfig{limit: narrow, sink: discard{}, handOff: true})},
 			{"fused, first in first out", Floor, fusedCall(yieldingTool, narrow, dropSink{}, 0)},
 			{byHand, Peer, handmadeCall(yieldingTool, narrow, 0)},
 			{byFail, Peer, failCall(yieldingTool, failConfig{limit: narrow})},

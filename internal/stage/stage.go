@@ -26,6 +26,7 @@ package stage
 import (
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 
@@ -84,9 +85,11 @@ func (s *Stage) Now() int64 { return s.Clock.Now() }
 // lock is held.
 func (s *Stage) Unlock() {
 	if s.news.none() && len(s.acquirers) == 0 && s.M.Calm(s.armed) {
-		t := s.M.Decided()
+		t, yields := s.M.Decided(), s.M.HandsOff()
 		if s.mu.Unlock(); t != nil {
-			wakeAll(t)
+			if wakeAll(t); yields {
+				runtime.Gosched()
+			}
 		}
 		return
 	}
@@ -97,6 +100,7 @@ func (s *Stage) Unlock() {
 type Aftermath struct {
 	s       *Stage
 	decided *admit.Ticket // and those after it are to be woken
+	yields  bool          // and run first
 	more    bool          // the machine has something to do at once
 	deliver bool          // there are notices, and nobody delivers them yet
 }
@@ -105,6 +109,7 @@ type Aftermath struct {
 // held either.
 func (s *Stage) Release() Aftermath {
 	a := Aftermath{s: s, decided: s.M.Decided()}
+	a.yields = a.decided != nil && s.M.HandsOff()
 	s.takeNotices()
 	s.arm()
 	s.acquire()
@@ -125,7 +130,9 @@ func (a Aftermath) Follow() {
 func (a Aftermath) wake() (deliver bool) {
 	s := a.s
 	for {
-		wakeAll(a.decided)
+		if wakeAll(a.decided); a.yields {
+			runtime.Gosched()
+		}
 		deliver = deliver || a.deliver
 		if !a.more {
 			return deliver
