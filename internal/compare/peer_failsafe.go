@@ -8,6 +8,7 @@ import (
 	"github.com/failsafe-go/failsafe-go/bulkhead"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/failsafe-go/failsafe-go/ratelimiter"
+	"github.com/failsafe-go/failsafe-go/retrypolicy"
 	"github.com/failsafe-go/failsafe-go/timeout"
 )
 
@@ -27,6 +28,7 @@ type failConfig struct {
 	refuse    bool // when all slots are taken, instead of waiting: the slots are asked for first
 	timeout   time.Duration
 	listeners bool
+	retry     bool // three attempts, outermost
 }
 
 func newFail(f toolFunc, c failConfig) *fail {
@@ -39,6 +41,9 @@ func newFail(f toolFunc, c failConfig) *fail {
 	}
 	if c.timeout > 0 {
 		policies = append(policies, timeout.New[int](c.timeout))
+	}
+	if c.retry {
+		policies = append([]failsafe.Policy[int]{retrypolicy.NewBuilder[int]().WithMaxRetries(2).WithBackoff(500*time.Millisecond, 30*time.Second).Build()}, policies...)
 	}
 	x.exec = failsafe.With(policies...)
 	if c.listeners {
