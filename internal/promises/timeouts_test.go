@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -577,9 +578,9 @@ func TestWithin(t *testing.T) {
 					}
 				})
 				r := newRig(t, sluice.Config{Interceptors: interceptors(bound)})
-				ran := false
+				var ran atomic.Bool
 				r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
-					ran = true
+					ran.Store(true)
 					time.Sleep(2 * time.Second)
 					return nil
 				})
@@ -589,7 +590,7 @@ func TestWithin(t *testing.T) {
 					require.ErrorIs(t, err, is)
 				}
 				require.Equal(t, tt.is == nil, err == nil, "%v", err)
-				require.Equal(t, tt.ran, ran)
+				require.Equal(t, tt.ran, ran.Load())
 				r.end()
 				c := sluice.Call{}.Within(time.Second, mine)
 				_, ok := c.Deadline(context.Background())
