@@ -208,7 +208,8 @@ func (inv *invocation) refused(reason error, by string, cause error) *Error {
 // refusedPlainly is the error of a call that y refuses at the instant now. It leads to no call, so it is made some at a time.
 func (inv *invocation) refusedPlainly(now int64, y *admit.Said, retry int64) *Error {
 	var e *Error
-	if x := inv.first.frame; inv.plan.once && x != nil { // else the call may be over, and its frame another's
+	if f := inv.first; inv.plan.once && f.frame != nil { // else the call may be over: its frame is not even looked at
+		x := f.frame
 		if inv.parent.Load() == nil {
 			x.stage, x.refused = turnedDown, now
 		}
