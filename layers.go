@@ -48,7 +48,9 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 	case known && !x.Running:
 		x.Outcome = outcomeOf(p.Outcome)
 	case isReason(err, ErrTimeout):
-		x.Outcome = OutcomeFailure
+		if l := p.limit(); l == nil || !l.isOthers() {
+			x.Outcome = OutcomeFailure
+		}
 	}
 	return x
 }

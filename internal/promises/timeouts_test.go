@@ -574,7 +574,11 @@ func TestWithin(t *testing.T) {
 						if d := max(0, slices.Min(tt.bounds)); d < time.Hour {
 							require.Equal(t, d, time.Until(at))
 						}
-						return next(ctx, c)
+						res, err := next(ctx, c)
+						if errors.Is(err, sluice.ErrTimeout) {
+							require.Equal(t, sluice.Attempt{N: 1, Ran: true, Running: true, Outcome: sluice.OutcomeNeutral}, c.AttemptOf(res, err))
+						}
+						return res, err
 					}
 				})
 				r := newRig(t, sluice.Config{Interceptors: interceptors(bound)})
