@@ -147,13 +147,20 @@ func (c Call) Invoke(ctx context.Context, r Request) (Result, error) {
 // before its next has ended calls that there. A panic of f ends no more than f.
 func (c Call) Go(f func()) bool {
 	inv := c.inv
-	if inv == nil || inv.first == nil || inv.attempts.IsAnswered() {
+	if inv == nil || inv.first == nil {
 		return false
 	}
-	inv.plan.exec.help(func() {
+	e := inv.plan.exec
+	e.helperStarts()
+	if inv.attempts.IsAnswered() { // else the call is still counted in, so that Close has not returned
+		e.helperEnds()
+		return false
+	}
+	go func() {
+		defer e.helperEnds()
 		defer func() { _ = recover() }()
 		f()
-	})
+	}()
 	return true
 }
 
