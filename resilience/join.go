@@ -17,7 +17,8 @@ import (
 //
 // Who leaves does not take the others' execution along: its context ends when the last of them leaves.
 // Whoever comes then, or finds that the execution was refused because its own caller left, has one of
-// its own. Make it with [NewJoin]; it is safe for concurrent use. A call that shares waits for the
+// its own. A [Timeout] bounds an execution if it stands further in, and else each call; one that began
+// the execution takes that along. Make it with [NewJoin]; it is safe for concurrent use. A call that shares waits for the
 // outcome, or until its context ends.
 type Join struct {
 	conf JoinConfig
@@ -80,7 +81,7 @@ func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 			case ctx.Done() == nil || !c.Go(func() { f.run(next, c) }): // it will not leave
 				f.run(next, c)
 			}
-			if cause := f.wait(ctx); cause != nil {
+			if cause := f.wait(ctx, c); cause != nil {
 				j.leave(f, own)
 				return sluice.Result{}, cause
 			}
@@ -109,8 +110,13 @@ type flight struct {
 	raw    json.RawMessage // of res, for those who share it; nil if it has none
 }
 
-// wait waits for the outcome, or until ctx ends, and answers why that has.
-func (f *flight) wait(ctx context.Context) error {
+// wait waits for the outcome, or until ctx or the time of c ends, and answers why that has.
+func (f *flight) wait(ctx context.Context, c sluice.Call) error {
+	if at, ok := c.Deadline(context.Background()); ok { // which an interceptor further out has set
+		bounded, cancel := context.WithDeadline(ctx, at)
+		defer cancel()
+		ctx = bounded
+	}
 	select {
 	case <-f.done:
 		return nil

@@ -191,6 +191,29 @@ func TestJoin_WhoLeaves(t *testing.T) {
 	})
 }
 
+// Who has less time than the call it shares with, by a Timeout further out, goes on when that is over.
+func TestJoin_WithinATimeout(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		total := timeout(t, resilience.TimeoutConfig{Total: 5 * time.Second, Tools: func(s sluice.Spec) bool { return s.Name == "y" }})
+		r := newRig(t, sluice.Config{}, total, join(t, resilience.JoinConfig{Key: func(sluice.Call) (string, bool) { return "k", true }}))
+		x := search(r, "x", readOnly, func(context.Context, int) error { time.Sleep(time.Minute); return nil })
+		y := search(r, "y", readOnly, works)
+		done := make(chan error)
+		go func() {
+			_, err := x(r.ctx, "a")
+			done <- err
+		}()
+		time.Sleep(3 * time.Second)
+		_, err := y(r.ctx, "a")
+		require.Equal(t, 8*time.Second, time.Since(r.start))
+		var over *resilience.TimeoutError
+		require.ErrorAs(t, err, &over)
+		require.NoError(t, <-done)
+		require.Equal(t, time.Minute, time.Since(r.start))
+		r.end()
+	})
+}
+
 // Whose execution is refused since its own caller has left the queue goes on with one of another's.
 func TestJoin_WhoLeavesTheQueue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
