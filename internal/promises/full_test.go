@@ -168,20 +168,7 @@ func runFullTwin(t *testing.T, seed, n uint64, lock bool) (lines []string) {
 // way, as if all came by the lock: whichever limit is the first, while others wait, come with keys, are nested,
 // or what refuses changes.
 func TestQuick_FullTheSameAsByTheLock(t *testing.T) {
-	seed, refused := rand.Uint64(), 0
-	t.Logf("seed %d", seed)
-	for n := range uint64(rounds(150)) {
-		a, b := runFullTwin(t, seed, n, true), runFullTwin(t, seed, n, false)
-		for i := range min(len(a), len(b)) {
-			require.Equal(t, a[i], b[i], "line %d of world %d", i, n)
-			if strings.Contains(a[i], "saturated") {
-				refused++
-			}
-		}
-		require.Len(t, b, len(a), "world %d", n)
-	}
-	t.Log(refused, "lines of refusals")
-	require.Positive(t, refused)
+	sameByTheLock(t, rounds(150), "saturated", runFullTwin)
 }
 
 // Nobody is refused by slots that somebody takes in doubt and does not keep. All that call x, and the one

@@ -380,23 +380,30 @@ func runBreakerTwin(t *testing.T, seed, n uint64, lock bool) (lines []string) {
 	return lines
 }
 
-// Calls that a breaker refuses without the lock get the same errors, and are told of the same way, as if
-// all came by the lock.
-func TestQuick_RefusedTheSameAsByTheLock(t *testing.T) {
-	seed, refused := rand.Uint64(), 0
+// sameByTheLock holds that random worlds tell the same whether calls may do without the lock or not, and that some line
+// of them says what is looked for.
+func sameByTheLock(t *testing.T, worlds int, look string, run func(t *testing.T, seed, n uint64, quick bool) []string) {
+	t.Helper()
+	seed, found := rand.Uint64(), 0
 	t.Logf("seed %d", seed)
-	for n := range uint64(rounds(300)) {
-		a, b := runBreakerTwin(t, seed, n, true), runBreakerTwin(t, seed, n, false)
+	for n := range uint64(worlds) {
+		a, b := run(t, seed, n, true), run(t, seed, n, false)
 		for i := range min(len(a), len(b)) {
 			require.Equal(t, a[i], b[i], "line %d of world %d", i, n)
-			if strings.Contains(a[i], "breaker open") {
-				refused++
+			if strings.Contains(a[i], look) {
+				found++
 			}
 		}
 		require.Len(t, b, len(a), "world %d", n)
 	}
-	t.Log(refused, "lines of refusals")
-	require.Positive(t, refused)
+	t.Log(found, "lines of refusals")
+	require.Positive(t, found)
+}
+
+// Calls that a breaker refuses without the lock get the same errors, and are told of the same way, as if
+// all came by the lock.
+func TestQuick_RefusedTheSameAsByTheLock(t *testing.T) {
+	sameByTheLock(t, rounds(300), "breaker open", runBreakerTwin)
 }
 
 // Whoever has tripped a breaker finds every later call refused, and whoever has reset it none, however many

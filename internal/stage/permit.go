@@ -195,7 +195,7 @@ func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now in
 	p.Attempt, p.Granted, p.ticket, p.live, p.tool, p.tally = attempt, now, t, true, x, y
 	if t.Place() > 0 {
 		y.Waited(t, now)
-		if m := y.own(); m.record == nil && m.blank == nil { // the lock is seldom held here, but is where it is written
+		if m := y.own(); m.record == nil && m.blank == nil { // made now, since the lock is seldom held here, and is when it is written
 			m.blank = x.record()
 		}
 	}
