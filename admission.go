@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -27,7 +28,8 @@ type admission struct {
 	units            []string      // to ask the cost of
 	asks             bool          // functions say some of that
 	timeout, maxWait time.Duration
-	apart            bool // its code has a goroutine of its own for that
+	apart            bool        // its code has a goroutine of its own for that
+	bounded          atomic.Bool // interceptors have bounded calls of it
 	classify         func(Call, Result, error) Outcome
 	cost             func(Call, string) int64
 }
@@ -68,7 +70,7 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 		Stage: e.stage, Class: class, Owner: a, Count: e.countMore,
 		Plan:   &admit.Plan{Tool: a.tool.shared.id, Client: e.client, Name: a.tool.spec.Name},
 		Direct: true, // see handler
-		Priced: p.Cost != nil, Several: len(e.outer) > 0,
+		Priced: p.Cost != nil, Several: len(e.outer) > 0 && !e.inSteps,
 	}
 	for _, p := range a.needs.Parts {
 		if c := p.Cell; c != nil && c.Class().Upstream {
@@ -222,7 +224,7 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 	if a.next == nil {
 		r.starts(c)
 	}
-	if a.apart || c.within != nil && !a.tool.spec.Policy.Cooperative {
+	if a.isApart(c) {
 		handed = true
 		own := *c
 		res, handed, err = a.timed(r, r, &own)
@@ -233,11 +235,16 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 	return res, err
 }
 
-// attempt is do for the one attempt of a call that only its own goroutine, which has the frame x, is
+// isApart reports whether the code of c has a goroutine of its own, so that who waits for it can go on without.
+func (a *admission) isApart(c *Call) bool {
+	return a.apart || c.within != nil && !a.tool.spec.Policy.Cooperative
+}
+
+// attempt is do for the first attempt of a call that only its own goroutine, which has the frame x, is
 // in, unless its code has one. Whoever has x gives back what it holds if its code does not return.
 func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Result, err error) {
 	c, inv := &x.c, x.c.inv
-	c.Attempt, inv.tried = 1, true
+	c.Attempt, inv.tries = 1, 1
 	w, err := a.ask(ctx, c, now)
 	if err != nil {
 		return res, err
@@ -252,16 +259,20 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 		return res, err
 	}
 	given := (*callContext)(nil)
+	if c.within != nil {
+		w.finish = deadline.Of(ctx, &a.at.Stage.Clock) // without what interceptors have left
+		x.bound(a)
+	}
 	if ctx = r; !inv.isKept() {
 		given = inv.first.give(r.Context)
 		ctx = given
 	}
 	switch x.stage = inStart; {
-	case a.timeout == 0:
+	case a.timeout == 0 && c.within == nil:
 	case given == nil:
-		a.limited(r, nil, w.finish, nil)
+		a.limited(r, nil, w.finish, c.within)
 	default:
-		ctx = a.limited(r, x.timed.Last(), w.finish, nil)
+		ctx = a.limited(r, x.timed.Last(), w.finish, c.within)
 	}
 	if inv.loud {
 		r.emitStarted(ctx, c)
@@ -270,7 +281,7 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 	if !unseen {
 		r.Began()
 	}
-	if x.stage = inAttempt; !a.apart {
+	if x.stage = inAttempt; !a.isApart(c) {
 		res, err = c.runCode(ctx, a.tool)
 		x.stage = underWay
 	} else {
@@ -284,7 +295,7 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 	if unseen && err == nil && given.part(overOnce(inv.loud)) {
 		now := a.at.Stage.Clock.Now()
 		r.FinishUnseen(now)
-		if x.stage = succeeded; a.timeout > 0 {
+		if x.stage = succeeded; a.timeout > 0 || c.within != nil {
 			r.limit().end(now) // which asks the caller's context, and that may panic
 		}
 		return res, nil
@@ -296,7 +307,8 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 // admit begins an attempt and waits until it may run.
 func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, error) {
 	if inv := c.inv; inv.plan.once {
-		c.Attempt, inv.tried = 1, true
+		inv.tries++
+		c.Attempt = inv.tries
 	} else {
 		n, open := inv.attempts.Begin()
 		if !open {
@@ -352,7 +364,7 @@ func (a *admission) quickly(ctx context.Context, c *Call, w when, x *stage.Tool)
 	}
 	r := &inv.first.running
 	switch {
-	case inv.plan.once:
+	case inv.plan.once && c.Attempt == 1:
 		r.Context = ctx
 	case inv.first.aside.Load() == nil:
 		r = a.newAttempt(ctx, c)
@@ -404,7 +416,7 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *run
 		err = a.giveUp(ctx, c.inv, &t)
 		return err != nil
 	})
-	if how == admit.Running && c.inv.plan.once && ctx.Err() == nil { // nobody else has to do with t any more
+	if how == admit.Running && c.inv.plan.once && c.Attempt == 1 && ctx.Err() == nil { // nobody else has to do with t any more
 		r, t = a.run(ctx, c, t, a.at.Stage.Now()), nil
 	} else if how != admit.Left {
 		r, err = a.decided(ctx, c, &t)

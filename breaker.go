@@ -401,7 +401,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 	}
 	r.inv.passOn(b.Carried)
 	o := breaker.Failure
-	if x := r.limit(); x != nil && x.within != nil && x.Err() != nil || r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
+	if x := r.limit(); x != nil && x.cause != nil && x.Err() != nil || r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
 		o = breaker.Neutral
 	}
 	m := means(class, o)

@@ -112,8 +112,11 @@ type invocation struct {
 	attempts permit.Attempts // how many, if they may be several; whether its end is reported, and it is kept
 	emitting turn.Line       // of events
 	seq      uint32          // of the last event; owned by who emits
+	tries    int32           // how many attempts it has begun, if those come one after the other
 	priority Priority
-	tried    bool // it has begun its one attempt
+	ran      bool // of the attempts after the first, some has
+	busy     bool // and some may be under way still
+	wentOn   bool // after its first attempt
 	loud     bool // some sink listens
 	plain    bool // and that is the executor's alone, which does not look at values
 	over     bool // the terminal event is out; owned by who emits
@@ -285,8 +288,8 @@ func (inv *invocation) ownTotals() *first {
 
 // begun is how many attempts have.
 func (inv *invocation) begun() int32 {
-	if inv.tried {
-		return 1
+	if inv.tries > 0 {
+		return inv.tries
 	}
 	return inv.attempts.Begun()
 }
@@ -381,7 +384,10 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 	}
 	var ran, busy bool
 	if inv.plan.once {
-		ran, busy = sum.HasBegun(), sum.Attempt > 0 && !sum.IsGivenBack()
+		ran, busy = inv.ran || sum.HasBegun(), inv.busy || sum.Attempt > 0 && !sum.IsGivenBack()
+		if inv.wentOn { // somebody may keep the Call
+			inv.attempts.Answer()
+		}
 	} else {
 		ran, busy = inv.attempts.Answer()
 	}
@@ -446,7 +452,7 @@ func (e *Executor) endFully(x *ending, inv *invocation, res *Result, err *error,
 			x.retry = foreignRetry(*err)
 		}
 	}
-	if !inv.plan.once && inv.parent.Load() != nil { // which may have made it
+	if inv.plan.around && inv.parent.Load() != nil { // which may have made it
 		inv.passOn((*running)(nil).blames(*err).Carried)
 	}
 	normal = true
@@ -532,7 +538,7 @@ func (e *Executor) report(inv *invocation, x *ending) {
 // needed for so long.
 func (inv *invocation) lastEvent(k EventKind, sum *first, now int64, held time.Duration) *callEvent {
 	e := inv.plan.exec
-	if inv.plan.once && held > 0 { // its one attempt was the end
+	if inv.plan.once && held > 0 && !inv.wentOn { // its one attempt was the end
 		now = sum.Granted + int64(held)
 	} else if now == 0 {
 		now = e.clock.Now()
@@ -589,7 +595,7 @@ func (a *admission) limited(r *running, x *timedContext, finish int64, left *wit
 	}
 	x.Begin(now, cmp.Or(a.timeout, endless), finish)
 	if left != nil && left.due < x.Due() {
-		x.within = left
+		x.cause = left.cause
 		x.Begin(now, endless, left.due)
 	}
 	r.Context = x

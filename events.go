@@ -481,7 +481,7 @@ func (a *admission) emitQueued(ctx context.Context, c *Call, t *admit.Ticket, by
 	}()
 	x := c.inv.event(ToolQueued, now, c.inv.plan.single)
 	x.Call.Priority, x.Call.Attempt, x.InputBytes = c.Priority, c.Attempt, 0
-	x.By = by
+	x.By, x.Queued = by, 0 // it may be the event that has told before
 	c.inv.emit(c.inv.toSinks(ctx), x)
 	normal = true
 }

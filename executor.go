@@ -78,11 +78,13 @@ type Executor struct {
 	members  []stage.Member // what ties it to other executors
 
 	outer, inner []Interceptor // around admission, and inside it
+	inSteps      bool          // all of outer are Steppers, and there are some
 	gates        []*gateCore   // without the scheduler
 
 	plans compiled.Table[*registrySnapshot, tool, plan]
 
 	deadlines deadline.Timer             // of judging, of streams
+	pauses    deadline.Timer             // between attempts
 	kept      *kept.Pool[timedCall]      // goroutines for code that has a timeout
 	watched   *ctxwatch.Set[*submission] // submitted calls that wait
 	crew      *crew.Crew                 // who runs and ends submitted calls
@@ -120,6 +122,7 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	}
 	e.wantsValues = valueSinkOf(c.Sink) != nil
 	e.deadlines.Clock, e.deadlines.Go = e.clock, e.help
+	e.pauses.Clock, e.pauses.Brief = e.clock, true
 	e.kept = kept.New(e.clock, runTimed, e.helperStarts, e.helperEnds)
 	e.crew = crew.New(e.helperStarts, e.helperEnds)
 	e.watched = ctxwatch.New(e.helperStarts, e.helperEnds, func(x *submission) { e.crew.Cancel(x) })
@@ -179,6 +182,7 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 		}
 		e.members = append(e.members, stage.Member{Ref: g.stage, Name: fmt.Sprintf("Config.Interceptors[%d] (%s)", i, g.name)})
 	}
+	e.inSteps = len(e.outer) > 0 && !slices.ContainsFunc(e.outer, func(x Interceptor) bool { _, ok := x.(Stepper); return !ok })
 	return sched, nil
 }
 
@@ -252,6 +256,8 @@ func (e *Executor) invoke(ctx context.Context, r *Request, out *answer) (res Res
 	now, err := e.prepare(ctx, r, inv, open, &x.c)
 	switch p := inv.plan; {
 	case err != nil:
+	case p.steps != nil:
+		res, err = x.climb(ctx, now)
 	case p.single:
 		res, err = p.adm.attempt(ctx, x, now)
 	case p.chain == nil:
@@ -310,7 +316,7 @@ func (e *Executor) Submit(ctx context.Context, r Request) *Future {
 		return f
 	}
 	open := e.census.Enter()
-	if len(e.outer) > 0 {
+	if len(e.outer) > 0 && !e.inSteps {
 		go e.invokeFor(f, ctx, r)
 		return f
 	}
@@ -356,9 +362,10 @@ type submission struct {
 	ctx    context.Context
 	input  any
 	future *Future       // until somebody has ended the call; owned by whoever may
+	step   *Step         // where it is among the steps of interceptors; nil if there are none
 	ticket *admit.Ticket // while it waits; guarded by the stage's lock
 	place  ctxwatch.Place[*submission]
-	phase  atomic.Int32 // submitting, submitted or early
+	phase  atomic.Int32 // submitting, submitted, early or resting
 }
 
 // Place is where the call stands among the executor's watched ones.
@@ -366,21 +373,78 @@ func (x *submission) Place() *ctxwatch.Place[*submission] { return &x.place }
 
 // start makes the call and asks for admission.
 func (x *submission) start(e *Executor, r *Request, open bool) {
-	normal := false
-	defer func() {
-		if !normal && x.future != nil { // a sink called Goexit, or the context is not the standard library's
-			x.fail(caught(r.Tool, recover()))
+	x.guarded(func() {
+		var c Call
+		now, err := e.prepare(x.ctx, r, &x.inv, open, &c)
+		switch x.input = c.Input; {
+		case err != nil:
+			x.finish(Result{}, err)
+		case x.inv.plan.steps != nil:
+			x.step = &Step{list: x.inv.plan.steps, inv: &x.inv, input: c.Input, now: now}
+			x.climb(now)
+		default:
+			x.submit(&c, now)
 		}
-	}()
-	var c Call
-	now, err := e.prepare(x.ctx, r, &x.inv, open, &c)
-	if err != nil {
-		x.finish(Result{}, err)
-	} else {
-		x.input = c.Input
+	})
+}
+
+// climb takes the call from step to step until it has to wait, or its code is to run, or it is over.
+func (x *submission) climb(now int64) {
+	s := x.step
+	switch s.turn(x.ctx) {
+	case tries:
+		x.phase.Store(submitting)
+		var c Call
+		x.call(&c)
 		x.submit(&c, now)
+	case runs:
+		x.goesOn()
+		x.phase.Store(submitting)
+		x.inv.plan.exec.crew.Run(x)
+	case pauses:
+		x.goesOn()
+		x.rest()
+	default:
+		x.finish(s.Result, s.Err)
 	}
-	normal = true
+}
+
+// goesOn says that the call is not over with an attempt.
+func (x *submission) goesOn() {
+	x.inv.ownTotals()
+	x.inv.wentOn = true
+}
+
+// rest begins the wait for the next attempt.
+func (x *submission) rest() {
+	e, p := x.inv.plan.exec, &pause{call: x}
+	due := x.step.begin(x.ctx)
+	x.step.pause = p
+	x.phase.Store(toRest)
+	e.watched.Add(x.ctx, x)
+	if e.pauses.Add(p, due); !x.phase.CompareAndSwap(toRest, resting) {
+		x.phase.Store(submitting)
+		e.crew.Run(x)
+	}
+}
+
+// wakes ends the wait between attempts, and reports whether whoever asks is to carry the call on.
+func (x *submission) wakes() bool {
+	if x.phase.CompareAndSwap(resting, submitting) {
+		return true
+	}
+	x.phase.CompareAndSwap(toRest, early)
+	return false
+}
+
+// resume carries the call on after that.
+func (x *submission) resume() {
+	x.guarded(func() {
+		x.inv.plan.exec.watched.Remove(x)
+		x.inv.plan.exec.pauses.Remove(x.step.pause)
+		x.step.resume(x.ctx)
+		x.climb(0)
+	})
 }
 
 // Who has the call carried on that waited: its submitter and whoever decides may come to that
@@ -388,16 +452,19 @@ func (x *submission) start(e *Executor, r *Request, open bool) {
 const (
 	submitting = iota // also of a call that has not waited
 	submitted         // whoever decides does
+	toRest            // as submitting, where its time decides, or its context
+	resting           // as submitted, likewise
 	early             // it is decided already: the submitter does
 )
 
 // submit asks for admission, and has the call run when it is granted.
 func (x *submission) submit(c *Call, now int64) {
+	x.inv.tries++
+	c.Attempt = x.inv.tries
 	if x.ctx.Err() != nil {
-		x.finish(Result{}, x.inv.gaveUp(x.ctx, ""))
+		x.End(x.inv.gaveUp(x.ctx, ""))
 		return
 	}
-	c.Attempt, x.inv.tried = 1, true
 	e := x.inv.plan.exec
 	w, err := x.inv.plan.adm.ask(x.ctx, c, now)
 	if err != nil {
@@ -471,35 +538,67 @@ func (x *submission) Ready() (err error) {
 	return err
 }
 
-// Run runs the admitted call.
+// Run runs the admitted call, or what gives its outcome instead of an attempt, or takes it up again that has
+// rested.
 func (x *submission) Run() {
+	s := x.step
+	if s != nil && s.does == again {
+		x.resume()
+		return
+	}
 	res, err, normal := Result{}, error(nil), false
 	defer func() {
 		if !normal {
 			res, err = Result{}, caught(x.inv.plan.tool.spec.Name, recover())
 		}
-		x.finish(res, err)
+		x.ended(res, err)
 	}()
 	var c Call
-	x.call(&c)
-	res, err = x.inv.plan.adm.do(x.ctx, &c, 0, &x.inv.first.running)
+	if x.call(&c); s != nil && s.does == replaces {
+		res, err = s.run(x.ctx, c)
+	} else {
+		res, err = x.inv.plan.adm.do(x.ctx, &c, 0, x.inv.first.attempt(c.Attempt))
+	}
 	normal = true
 }
 
-// End ends the call, whose attempt holds nothing.
-func (x *submission) End(err error) { x.finish(Result{}, err) }
+// End ends the attempt, which holds nothing.
+func (x *submission) End(err error) { x.ended(Result{}, err) }
 
-// Cancel ends the call, whose context has ended, unless it has been decided meanwhile.
+// ended takes an outcome to the steps that are left, if there are any.
+func (x *submission) ended(res Result, err error) {
+	s := x.step
+	if s == nil {
+		x.finish(res, err)
+		return
+	}
+	if s.Result, s.Err = res, err; s.does != replaces {
+		s.Result.from = x.inv.tried()
+	}
+	x.guarded(func() { x.climb(0) })
+}
+
+// Cancel ends the attempt, whose context has ended, unless it has been decided meanwhile.
 func (x *submission) Cancel() {
+	x.guarded(func() {
+		if x.wakes() {
+			x.resume()
+		} else if err := x.inv.plan.adm.giveUp(x.ctx, &x.inv, &x.ticket); err != nil {
+			x.End(err)
+		}
+	})
+}
+
+// guarded runs f. The call ends if that panics or calls Goexit: a sink may have, or a context of somebody's
+// own, or a step of an interceptor.
+func (x *submission) guarded(f func()) {
 	normal := false
 	defer func() {
 		if !normal && x.future != nil {
 			x.fail(caught(x.inv.plan.tool.spec.Name, recover()))
 		}
 	}()
-	if err := x.inv.plan.adm.giveUp(x.ctx, &x.inv, &x.ticket); err != nil {
-		x.End(err)
-	}
+	f()
 	normal = true
 }
 
@@ -511,16 +610,19 @@ func (x *submission) fail(err error) {
 	x.finish(Result{}, err)
 }
 
-// call makes c the one attempt that there is.
+// call makes c the latest attempt.
 func (x *submission) call(c *Call) {
 	x.inv.fill(c, false)
-	c.inv, c.Attempt, c.Input = &x.inv, 1, x.input
+	c.inv, c.Attempt, c.Input = &x.inv, x.inv.tries, x.input
+	if x.step != nil {
+		c.within = x.step.within
+	}
 }
 
 // finish reports the call's end and makes its outcome known.
 func (x *submission) finish(res Result, err error) {
 	f, e := x.future, x.inv.plan.exec
-	x.input, x.future = nil, nil
+	x.input, x.future, x.step = nil, nil, nil
 	defer e.countOut()
 	a := &answer{res, err}
 	defer f.set(a) // also if a sink calls Goexit
@@ -589,6 +691,7 @@ func (e *Executor) Close(ctx context.Context) error {
 		e.ended()
 	}
 	e.kept.Close()
+	e.pauses.Hurry()
 	for more := true; more; {
 		s := e.stage.Lock()
 		more = s.M.Expel(s.Now(), e.client)
@@ -604,6 +707,7 @@ func (e *Executor) Close(ctx context.Context) error {
 		}
 	}
 	e.deadlines.Close()
+	e.pauses.Close()
 	if e.ownState {
 		return e.state.Close()
 	}

@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -175,6 +176,7 @@ type callContext struct {
 	id       string
 	key      CallKey
 	priority Priority
+	timed    bool         // it is that of a timedContext
 	sight    permit.Sight // whether the call can be found
 }
 
@@ -185,7 +187,7 @@ func (x *callContext) String() string { return "sluice: the context of a tool" }
 type timedContext struct {
 	callContext
 	deadline.Limit
-	within *within // if that is what ends the time; else nil
+	cause error // if interceptors have left less time; else nil
 }
 
 // limit is the context that ends in time for r's code, or nil.
@@ -200,14 +202,11 @@ func (r *running) limit() *timedContext {
 func (x *timedContext) Clock() *clock.Clock     { return &x.plan.exec.clock }
 func (x *timedContext) Caller() context.Context { return x.Context }
 func (x *timedContext) Cause() error {
-	if x.within != nil {
-		return x.timeout(x.within.cause)
-	}
-	return x.timeout(context.DeadlineExceeded)
+	return x.timeout(cmp.Or[error](x.cause, context.DeadlineExceeded))
 }
 
 // isOthers reports whether the time that ends is not the attempt's own.
-func (x *timedContext) isOthers() bool { return x.within != nil || x.Borrowed(x) }
+func (x *timedContext) isOthers() bool { return x.cause != nil || x.Borrowed(x) }
 
 // timeout is the error of a call whose time is over, which its code has answered with err.
 func (x *timedContext) timeout(err error) error {
@@ -285,7 +284,7 @@ func (x *callContext) find() *invocation {
 
 // remains is what is left of x's call.
 func (x *callContext) remains(reported bool) *invocation {
-	w := &whole{invocation: invocation{plan: x.plan, id: x.id, pipeline: x.pipeline(), key: x.key, priority: x.priority, tried: true}}
+	w := &whole{invocation: invocation{plan: x.plan, id: x.id, pipeline: x.pipeline(), key: x.key, priority: x.priority, tries: 1}}
 	w.first, w.space.inv = &w.space, &w.invocation
 	if reported {
 		w.attempts.Report()
@@ -337,8 +336,9 @@ func (f *first) give(ctx context.Context) *callContext {
 }
 
 func (f *first) giveNew(ctx context.Context) *callContext {
-	if a := f.inv.plan.adm; a != nil && a.timeout > 0 {
+	if a := f.inv.plan.adm; a != nil && (a.timeout > 0 || a.bounded.Load()) {
 		f.given = &f.frame.timed.Take(timedContexts).callContext
+		f.given.timed = true
 	} else {
 		f.given = f.frame.contexts.Take(callContexts)
 	}
@@ -428,7 +428,8 @@ type frame struct {
 	by              *census.Lane // that
 	exec            *Executor
 	stage           progress
-	c               Call   // the attempt, if there can be one only
+	c               Call   // the attempt, if there can be one only at a time
+	step            Step   // where the call is among the steps of interceptors
 	call            *whole // nil after one that is kept
 	contexts        slab.Some[callContext]
 	timed           slab.Some[timedContext]
@@ -523,7 +524,7 @@ func (x *frame) end() {
 	if x.event.CallKey != 0 {
 		x.event.Event, x.event.last = Event{}, false
 	}
-	x.c = Call{}
+	x.c, x.step = Call{}, Step{}
 	x.leave()
 	frames.Put(x)
 }
@@ -542,7 +543,7 @@ func (x *frame) endUnseen(went progress) {
 		return
 	}
 	w.space.given, w.space.Context = nil, nil
-	w.id, w.seq, w.tried = "", 0, false
+	w.id, w.seq, w.tries = "", 0, 0
 	if w.loud {
 		w.loud, w.plain, w.over = false, false, false
 		t.CallKey, t.Call.ID, t.Call.Attempt = 0, "", 0
@@ -552,6 +553,10 @@ func (x *frame) endUnseen(went progress) {
 		}
 	}
 	x.c.ID, x.c.Input, x.c.Attempt = "", nil, 0
+	if x.step.inv != nil {
+		x.c.within = nil
+		x.step.reset()
+	}
 	x.leave()
 	frames.Put(x)
 }
@@ -573,14 +578,22 @@ func (x *frame) rescue(ctx context.Context, tool string, v any, res *Result, err
 	}
 	*res, *err = Result{}, caught(tool, v)
 	defer x.exec.end(ctx, inv, res, err) // also if what is asked about the outcome calls Goexit
-	switch r := &inv.first.running; x.stage {
-	case inStart: // so too: the code does not run
+	x.broken(*res, *err)
+}
+
+// broken gives back what the attempt of x holds, whose code, sink or context has not returned.
+func (x *frame) broken(res Result, err error) {
+	went := x.stage
+	x.stage = underWay
+	switch r := &x.call.space.running; went {
+	case inStart: // the code does not run
 		r.CallOff()
-		inv.plan.adm.returned(r, &x.c, *res, *err)
+		x.c.inv.plan.adm.returned(r, &x.c, res, err)
 	case succeeded:
-		r.State.MakeOver()
+		x.stage = went
+		x.goesOn()
 	case inAttempt:
 		r.Began()
-		inv.plan.adm.returned(r, &x.c, *res, *err)
+		x.c.inv.plan.adm.returned(r, &x.c, res, err)
 	}
 }

@@ -514,9 +514,11 @@ type plan struct {
 	exec   *Executor
 	tool   *tool
 	adm    *admission
-	chain  Handler // nil if nothing goes around the admission
-	once   bool    // nothing goes around the admission: a call is one attempt
-	single bool    // nor inside it: every event of a call comes from whoever is in charge of it
+	chain  Handler // nil if nothing goes around the admission but steps
+	steps  []Steps // that do
+	around bool    // something does
+	once   bool    // attempts come one after the other, and the next when there is nothing to do for the last
+	single bool    // and nothing is inside the admission: every event of a call comes from whoever is in charge of it
 	refuse error   // why every call is refused, if it is; and what came of it
 	cause  error
 }
@@ -545,7 +547,9 @@ func (e *Executor) wraps() bool { return len(e.outer)+len(e.inner) > 0 }
 // newPlan compiles what e's gates ask of t.
 func (e *Executor) newPlan(t *tool) *plan {
 	adm := newAdmission(e, t)
-	return &plan{exec: e, tool: t, adm: adm, once: len(e.outer) == 0, single: !e.wraps()}
+	p := &plan{exec: e, tool: t, adm: adm, around: len(e.outer) > 0, once: len(e.outer) == 0 || e.inSteps}
+	p.single = p.once && len(e.inner) == 0
+	return p
 }
 
 // wrap puts the interceptors around the tool. One that panics makes the tool refuse calls, and
@@ -558,6 +562,17 @@ func (p *plan) wrap() {
 		}
 	}()
 	e, t := p.exec, p.tool
+	if e.inSteps {
+		for _, x := range e.outer {
+			if l := x.(Stepper).Steps(t.spec.clone()); l.Before != nil || l.After != nil {
+				p.steps = append(p.steps, l)
+			}
+		}
+	}
+	if p.single {
+		normal = true
+		return
+	}
 	h := p.adm.handler(wrapAll(e.inner, t.spec, func(ctx context.Context, c Call) (Result, error) {
 		if !t.accepts(c.Input) { // an interceptor's doing
 			err := fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)
@@ -568,7 +583,9 @@ func (p *plan) wrap() {
 		}
 		return runTool(ctx, &c, t)
 	}))
-	p.chain = wrapAll(e.outer, t.spec, h)
+	if !e.inSteps {
+		p.chain = wrapAll(e.outer, t.spec, h)
+	}
 	normal = true
 }
 

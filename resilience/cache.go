@@ -99,39 +99,61 @@ func (x *Cache) Clear() {
 	x.bytes = 0
 }
 
+// asked is a call that the cache could not answer.
+type asked struct {
+	key string
+	had *cached // an answer of old, or nil
+}
+
+// Steps makes x an interceptor in steps.
+func (x *Cache) Steps(tool sluice.Spec) sluice.Steps {
+	if !x.conf.Tools(tool) {
+		return sluice.Steps{}
+	}
+	return sluice.Steps{
+		Before: func(_ context.Context, s *sluice.Step) {
+			key, ok := x.conf.Key(s.Call())
+			if !ok {
+				return
+			}
+			had, fresh := x.get(key, time.Now())
+			if fresh {
+				if res, err, ok := had.answer(tool); ok {
+					s.Answer(res, err)
+					return
+				}
+			}
+			s.State = &asked{key, had}
+		},
+		After: func(ctx context.Context, s *sluice.Step) {
+			if y, ok := s.State.(*asked); ok {
+				x.learn(ctx, tool, s, y)
+			}
+		},
+	}
+}
+
 // Wrap makes x an interceptor.
 func (x *Cache) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
-	if !x.conf.Tools(tool) {
-		return next
+	return x.Steps(tool).Wrap(next)
+}
+
+// learn keeps the outcome of a call, or answers it by what there was before.
+func (x *Cache) learn(ctx context.Context, tool sluice.Spec, s *sluice.Step, y *asked) {
+	switch a := s.Attempt(); {
+	case s.Err == nil:
+		x.keep(y.key, a, s.Result)
+		return
+	case ctx.Err() != nil:
+		return
+	case y.had != nil && y.had.err == nil:
+		if res, _, ok := y.had.answer(tool); ok {
+			s.Answer(res, nil)
+			return
+		}
 	}
-	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-		key, ok := x.conf.Key(c)
-		if !ok {
-			return next(ctx, c)
-		}
-		had, fresh := x.get(key, time.Now())
-		if fresh {
-			if res, err, ok := had.answer(tool); ok {
-				return res, err
-			}
-		}
-		res, err := next(ctx, c)
-		if err == nil {
-			x.keep(key, c.AttemptOf(res, nil), res)
-			return res, nil
-		}
-		if ctx.Err() != nil {
-			return res, err
-		}
-		if had != nil && had.err == nil {
-			if res, _, ok := had.answer(tool); ok {
-				return res, nil
-			}
-		}
-		if a := c.AttemptOf(res, err); x.conf.ErrorTTL > 0 && a.Ran && !a.Running && a.Outcome == sluice.OutcomeFailure {
-			x.put(&cached{key: key, err: err}, errorBytes, x.conf.ErrorTTL, 0)
-		}
-		return res, err
+	if a := s.Attempt(); x.conf.ErrorTTL > 0 && a.Ran && !a.Running && a.Outcome == sluice.OutcomeFailure {
+		x.put(&cached{key: y.key, err: s.Err}, errorBytes, x.conf.ErrorTTL, 0)
 	}
 }
 

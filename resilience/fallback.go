@@ -50,22 +50,29 @@ func NewFallback(c FallbackConfig) (*Fallback, error) {
 // String is the name.
 func (f *Fallback) String() string { return f.conf.Name }
 
+// Steps makes f an interceptor in steps.
+func (f *Fallback) Steps(tool sluice.Spec) sluice.Steps {
+	if !f.conf.Tools(tool) {
+		return sluice.Steps{}
+	}
+	return sluice.Steps{After: func(ctx context.Context, s *sluice.Step) {
+		if s.Err == nil || ctx.Err() != nil || !f.conf.If(s.Err) {
+			return
+		}
+		res, failed := s.Result, s.Err
+		s.Instead(func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			instead, err := f.answer(ctx, c, failed)
+			if err != nil {
+				return res, &FallbackError{Err: failed, Fallback: err}
+			}
+			return instead, nil
+		})
+	}}
+}
+
 // Wrap makes f an interceptor.
 func (f *Fallback) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
-	if !f.conf.Tools(tool) {
-		return next
-	}
-	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-		res, err := next(ctx, c)
-		if err == nil || ctx.Err() != nil || !f.conf.If(err) {
-			return res, err
-		}
-		instead, ferr := f.answer(ctx, c, err)
-		if ferr != nil {
-			return res, &FallbackError{Err: err, Fallback: ferr}
-		}
-		return instead, nil
-	}
+	return f.Steps(tool).Wrap(next)
 }
 
 // answer is what the fallback gives.

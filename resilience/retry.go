@@ -22,6 +22,8 @@ import (
 // that ended with. Make it with [NewRetry]; it is safe for concurrent use. A wait ends with the context.
 type Retry struct{ conf atomic.Pointer[RetryConfig] }
 
+var _ sluice.Stepper = (*Retry)(nil)
+
 // RetryConfig configures a [Retry]. The zero value makes up to three attempts of what is safe to repeat.
 type RetryConfig struct {
 	Name     string        // empty means "retry"
@@ -108,22 +110,26 @@ func (r *Retry) Inspect() []sluice.GateState {
 	return []sluice.GateState{{Name: c.Name + " budget", Limit: most, Used: most - c.Budget.left()}}
 }
 
+// Steps makes r an interceptor in steps.
+func (r *Retry) Steps(tool sluice.Spec) sluice.Steps {
+	return sluice.Steps{
+		Before: func(_ context.Context, s *sluice.Step) {
+			c := r.conf.Load()
+			if c.Budget.earn(); c.Total > 0 {
+				s.State = &retrying{began: time.Now()}
+			}
+		},
+		After: func(ctx context.Context, s *sluice.Step) {
+			if a := s.Attempt(); !succeeded(a, s.Err) {
+				r.goOn(ctx, tool, s, a)
+			}
+		},
+	}
+}
+
 // Wrap makes r an interceptor.
 func (r *Retry) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
-	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-		conf, began := r.conf.Load(), time.Time{}
-		conf.Budget.earn()
-		if conf.Total > 0 {
-			began = time.Now()
-		}
-		res, err := next(ctx, c)
-		a := c.AttemptOf(res, err)
-		if succeeded(a, err) {
-			return res, err
-		}
-		x := retrying{layer: r, tool: tool, call: c, next: next, began: began}
-		return x.goOn(ctx, a, res, err)
-	}
+	return r.Steps(tool).Wrap(next)
 }
 
 // succeeded reports whether there is nothing to repeat.
@@ -131,12 +137,8 @@ func succeeded(a sluice.Attempt, err error) bool {
 	return err == nil && (a.N == 0 || a.Outcome == sluice.OutcomeSuccess)
 }
 
-// retrying is a call whose first attempt has failed.
+// retrying is a call whose first attempt has failed, or that has so much time in all.
 type retrying struct {
-	layer *Retry
-	tool  sluice.Spec
-	call  sluice.Call
-	next  sluice.Handler
 	began time.Time // zero if nobody asked
 	tried []Tried
 	res   sluice.Result // of the last attempt that ran, or of the last
@@ -144,42 +146,42 @@ type retrying struct {
 	ran   bool          // some attempt has
 }
 
-// goOn makes further attempts after one that has failed.
-func (x *retrying) goOn(ctx context.Context, a sluice.Attempt, res sluice.Result, err error) (sluice.Result, error) {
-	for {
-		if x.tried = append(x.tried, Tried{Attempt: a, Err: err}); a.Ran || !x.ran {
-			x.res, x.err, x.ran = res, err, a.Ran
-		}
-		wait, why := x.decide(ctx, a, res, err)
-		if why != "" {
-			return x.giveUp(why, nil)
-		}
-		x.tried[len(x.tried)-1].Wait = wait
-		x.call.ReportRetry(ctx, wait, err)
-		if cause := pause(ctx, wait); cause != nil {
-			return x.giveUp("its caller left", cause)
-		}
-		res, err = x.next(ctx, x.call)
-		if a = x.call.AttemptOf(res, err); succeeded(a, err) {
-			return res, err
-		}
+// goOn has a call made again whose attempt a has failed, or ends it.
+func (r *Retry) goOn(ctx context.Context, tool sluice.Spec, s *sluice.Step, a sluice.Attempt) {
+	x, _ := s.State.(*retrying)
+	if x == nil {
+		x = new(retrying)
+		s.State = x
 	}
+	if ctx.Err() != nil && len(x.tried) > 0 && a.N == 0 { // in a wait
+		s.Result, s.Err = x.giveUp("its caller left", context.Cause(ctx))
+		return
+	}
+	if x.tried = append(x.tried, Tried{Attempt: a, Err: s.Err}); a.Ran || !x.ran {
+		x.res, x.err, x.ran = s.Result, s.Err, a.Ran
+	}
+	wait, why := x.decide(ctx, r.conf.Load(), tool, s, a)
+	if why != "" {
+		s.Result, s.Err = x.giveUp(why, nil)
+		return
+	}
+	x.tried[len(x.tried)-1].Wait = wait
+	s.Again(wait)
 }
 
 // decide is how long to wait before the next attempt, or why there is none.
-func (x *retrying) decide(ctx context.Context, a sluice.Attempt, res sluice.Result, err error) (wait time.Duration, why string) {
-	c := x.layer.conf.Load()
+func (x *retrying) decide(ctx context.Context, c *RetryConfig, tool sluice.Spec, s *sluice.Step, a sluice.Attempt) (wait time.Duration, why string) {
 	switch {
 	case ctx.Err() != nil:
 		return 0, "its caller left"
 	case a.Running:
 		return 0, "its code still runs"
-	case !c.If(x.tool, a, res, err):
+	case !c.If(tool, a, s.Result, s.Err):
 		return 0, "this is not to be repeated"
 	}
 	left, total := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
 	now := time.Now()
-	if t, ok := x.call.Deadline(ctx); ok {
+	if t, ok := s.Deadline(ctx); ok {
 		left = t.Sub(now)
 	}
 	if c.Total > 0 && !x.began.IsZero() {
@@ -279,19 +281,4 @@ func unconnected(err error) bool {
 	var dns *net.DNSError
 	var op *net.OpError
 	return errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
-}
-
-// pause waits for d, or until ctx ends, and answers why that has.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

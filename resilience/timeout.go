@@ -42,28 +42,26 @@ func NewTimeout(c TimeoutConfig) (*Timeout, error) {
 // String is the name.
 func (t *Timeout) String() string { return t.conf.Name }
 
-// Wrap makes t an interceptor.
-func (t *Timeout) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+// Steps makes t an interceptor in steps.
+func (t *Timeout) Steps(tool sluice.Spec) sluice.Steps {
 	if !t.conf.Tools(tool) {
-		return next
+		return sluice.Steps{}
 	}
-	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-		cause := &TimeoutError{Total: t.conf.Total}
-		bounded := c.Within(t.conf.Total, cause)
-		at, _ := bounded.Deadline(context.Background())
-		if before, ok := c.Deadline(context.Background()); ok && before.Equal(at) { // it had less time
-			return next(ctx, c)
-		}
-		res, err := next(ctx, bounded)
-		if err != nil && ctx.Err() == nil && !errors.Is(err, error(cause)) && time.Until(at) <= early {
-			err = &TimeoutError{Total: t.conf.Total, err: err}
-		}
-		return res, err
+	cause := &TimeoutError{Total: t.conf.Total}
+	return sluice.Steps{
+		Before: func(_ context.Context, s *sluice.Step) { s.Within(t.conf.Total, cause) },
+		After: func(ctx context.Context, s *sluice.Step) {
+			if s.Err != nil && s.IsOver() && ctx.Err() == nil && !errors.Is(s.Err, error(cause)) {
+				s.Err = &TimeoutError{Total: t.conf.Total, err: s.Err}
+			}
+		},
 	}
 }
 
-// early is how much sooner than its time a wait in the queue ends.
-const early = time.Nanosecond
+// Wrap makes t an interceptor.
+func (t *Timeout) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+	return t.Steps(tool).Wrap(next)
+}
 
 // TimeoutError is what a call ends with whose whole time is over, or the cause of that. It wraps what the
 // call had come to, as a refusal if it was waiting.

@@ -28,7 +28,8 @@ type failConfig struct {
 	refuse    bool // when all slots are taken, instead of waiting: the slots are asked for first
 	timeout   time.Duration
 	listeners bool
-	retry     bool // three attempts, outermost
+	retry     bool          // three attempts, around these
+	total     time.Duration // of all attempts, outermost
 }
 
 func newFail(f toolFunc, c failConfig) *fail {
@@ -43,7 +44,10 @@ func newFail(f toolFunc, c failConfig) *fail {
 		policies = append(policies, timeout.New[int](c.timeout))
 	}
 	if c.retry {
-		policies = append([]failsafe.Policy[int]{retrypolicy.NewBuilder[int]().WithMaxRetries(2).WithBackoff(500*time.Millisecond, 30*time.Second).Build()}, policies...)
+		policies = append([]failsafe.Policy[int]{failRetries()}, policies...)
+	}
+	if c.total > 0 {
+		policies = append([]failsafe.Policy[int]{timeout.New[int](c.total)}, policies...)
 	}
 	x.exec = failsafe.With(policies...)
 	if c.listeners {
@@ -63,6 +67,20 @@ func (x *fail) call(ctx context.Context) (int, error) {
 		return x.exec.WithContext(ctx).GetWithExecution(x.runWith)
 	}
 	return x.exec.WithContext(ctx).Get(x.run)
+}
+
+// failRetries makes up to three attempts.
+func failRetries() failsafe.Policy[int] {
+	return retrypolicy.NewBuilder[int]().WithMaxRetries(2).WithBackoff(500*time.Millisecond, 30*time.Second).Build()
+}
+
+// failRetryAlone is failsafe-go's retry policy around nothing but the tool.
+func failRetryAlone(f toolFunc) func(int) (Body, func(), error) {
+	return func(int) (Body, func(), error) {
+		exec := failsafe.With(failRetries())
+		run := func() (int, error) { return f(context.Background(), input) }
+		return callBody(func(ctx context.Context) (int, error) { return exec.WithContext(ctx).Get(run) }), func() {}, nil
+	}
 }
 
 // failBreaker opens after five failures in a row.

@@ -17,10 +17,15 @@ type Timer struct {
 	// anybody can learn, by Remove, that an entry has expired, so it can count who is at work.
 	Go func(f func())
 
+	// Brief says that Expire methods are: they take no more than a few locks, and are called in the order of
+	// their deadlines without goroutines of their own, while Add or Hurry waits or the timer's own does.
+	Brief bool
+
 	mu    sync.Mutex
 	queue heap.Heap[int64, Expirer]
 	timer *time.Timer
 	armed int64 // when the timer fires, no later than the first needs; zero if it does not run
+	hurry bool  // nobody has any time left
 }
 
 // Expirer is what has a deadline. It embeds an [Entry].
@@ -37,8 +42,8 @@ type Entry struct {
 
 func (e *Entry) entry() *Entry { return e }
 
-// Add has x.Expire called at the instant due, on a goroutine of its own. It must not be there
-// already.
+// Add has x.Expire called at the instant due, on a goroutine of its own unless those are brief. It must not
+// be there already.
 func (t *Timer) Add(x Expirer, due int64) {
 	now := t.Clock.Now()
 	t.mu.Lock()
@@ -47,6 +52,10 @@ func (t *Timer) Add(x Expirer, due int64) {
 }
 
 func (t *Timer) addLocked(x Expirer, due, now int64) {
+	if t.hurry {
+		t.startLocked(x)
+		return
+	}
 	if now < 0 {
 		t.addOwnLocked(x, due, now)
 		return
@@ -92,6 +101,18 @@ func (t *Timer) removeLocked(x Expirer) {
 	}
 }
 
+// Hurry has all expire now, and whatever is added later at once, but for what has a timer of its own.
+func (t *Timer) Hurry() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hurry = true
+	for t.queue.Len() > 0 {
+		x := t.queue.Top()
+		t.queue.Remove(0)
+		t.startLocked(x)
+	}
+}
+
 // Close stops the timer, once nothing is added any more.
 func (t *Timer) Close() {
 	t.mu.Lock()
@@ -126,12 +147,15 @@ func (t *Timer) fire() {
 	t.armLocked(now)
 }
 
-// startLocked has x expire, on a goroutine of its own. That is begun under the lock, so that
-// whoever finds x gone finds the goroutine counted.
+// startLocked has x expire, on a goroutine of its own unless that is brief. That is begun under the lock, so
+// that whoever finds x gone finds the goroutine counted.
 func (t *Timer) startLocked(x Expirer) {
-	if t.Go != nil {
+	switch {
+	case t.Brief:
+		x.Expire()
+	case t.Go != nil:
 		t.Go(x.Expire)
-	} else {
+	default:
 		go x.Expire()
 	}
 }

@@ -21,7 +21,7 @@ type Tool struct {
 	Upstreams []*admit.Cell  // the fixed cells that a throttle of its calls pauses
 	Class     *admit.Class   // the tool's own limit, which a throttle pauses if nothing else
 	Direct    bool           // nothing stands between admission and the tool's code
-	Several   bool           // a call may have several attempts, also at once
+	Several   bool           // a call may have several attempts at once
 	Owner     any            // whose tool it is here
 
 	// Count counts calls that Close waits for beside those that it knows of, and attempts that nobody
@@ -58,7 +58,7 @@ type Tally struct {
 	spare  *more                // empty, from a call before; else nil
 	held   int64                // how long the one attempt held what it needed
 	waited int32                // twice whether somebody waits for it, and one once it is counted
-	all    several              // instead of these two, if there may be several
+	all    several              // instead of these two, of all attempts that may go on at once, and of later ones
 }
 
 // several is what attempts that may go on at once add up to.
@@ -67,10 +67,13 @@ type several struct {
 	waited atomic.Int32
 }
 
-// add adds to how long attempts held what they needed, and to how many hold it and have somebody who
+// several reports whether p may go on while another attempt of its call does.
+func (p *Permit) several() bool { return p.tool.Several || p.Attempt > 1 }
+
+// add adds to how long attempts such as p held what they needed, and to how many hold it and have somebody who
 // waits for them. It reports whether the call is over: those left are counted elsewhere.
-func (y *Tally) add(x *Tool, held int64, attempts int32) (over bool) {
-	if x.Several { // others may be at it, without the lock
+func (y *Tally) add(p *Permit, held int64, attempts int32) (over bool) {
+	if p.several() { // others may be at it, without the lock
 		y.all.held.Add(held)
 		return y.all.waited.Add(2*attempts)&1 != 0
 	}
@@ -82,14 +85,11 @@ func (y *Tally) add(x *Tool, held int64, attempts int32) (over bool) {
 // isOver reports whether the call is over, and those left are counted. The stage is locked.
 func (y *Tally) isOver() bool { return (y.waited|y.all.waited.Load())&1 != 0 }
 
-// end says that the call, of x, is over. It answers how many attempts are left that somebody has waited
-// for so far. The stage is locked.
-func (y *Tally) end(x *Tool) (left int) {
-	if x.Several {
-		return int(y.all.waited.Add(1) / 2)
-	}
+// end says that the call is over. It answers how many attempts are left that somebody has waited for so far.
+// The stage is locked.
+func (y *Tally) end() (left int) {
 	y.waited++
-	return int(y.waited / 2)
+	return int(y.waited/2 + y.all.waited.Add(1)/2)
 }
 
 // Held is how long attempts have held what they needed. Whoever asks is in charge of the call, or has
@@ -199,7 +199,7 @@ func (p *Permit) Grant(x *Tool, y *Tally, t *admit.Ticket, attempt int32, now in
 			m.blank = x.record()
 		}
 	}
-	if y.add(x, 0, 1) {
+	if y.add(p, 0, 1) {
 		x.Count(1, 1)
 	}
 }
@@ -214,9 +214,9 @@ func (p *Permit) GrantQuick(x *Tool, y *Tally, level int8, attempt int32, now in
 		p.tool, p.tally = x, y
 	}
 	p.Attempt, p.Granted, p.quick, p.level = attempt, now, true, level
-	if !x.Several {
+	if !p.several() {
 		y.waited = 2
-	} else if y.add(x, 0, 1) {
+	} else if y.add(p, 0, 1) {
 		x.Count(1, 1)
 	}
 	return true
@@ -398,6 +398,12 @@ func (p *Permit) FinishUnseen(now int64) {
 	p.tally.held = now - p.Granted
 }
 
+// Seen makes p, after FinishUnseen, what it would have been if somebody had looked at it.
+func (p *Permit) Seen() {
+	p.State.MakeOver()
+	p.Outcome, p.tally.waited = breaker.Success, 0
+}
+
 // Renew makes p, and what the attempts of its call add up to, ready for another call after FinishUnseen.
 func (p *Permit) Renew() {
 	p.Attempt, p.quick = 0, false
@@ -408,7 +414,7 @@ func (p *Permit) Renew() {
 // attempt had been counted as one that nobody waits for.
 func (p *Permit) finishQuick(now int64) (abandoned bool) {
 	p.giveQuick(now)
-	return p.tally.add(p.tool, now-p.Granted, -1)
+	return p.tally.add(p, now-p.Granted, -1)
 }
 
 // giveQuick gives back what an attempt took that has no ticket.
@@ -512,7 +518,7 @@ func (p *Permit) note() {
 // counts out those that somebody has waited for: it, or none. It reports whether the call is over.
 func (p *Permit) conclude(now int64, waited int32) (over bool) {
 	p.note()
-	return p.tally.add(p.tool, now-p.Granted, -waited)
+	return p.tally.add(p, now-p.Granted, -waited)
 }
 
 // IsPlain reports whether there is nothing to say of the attempts but how long they ran.
@@ -549,12 +555,12 @@ func (y *Tally) Conclude(c *Conclusion, x *Tool, failed bool, keep func() any) {
 		y.own().sealed = true
 		if c.Waits = stream != nil && stream.p.live; c.Waits {
 			if !stream.p.left {
-				y.add(x, 0, -1)
+				y.add(stream.p, 0, -1)
 			}
 			stream.Keeps, stream.Record = keep(), c.Record
 			x.Count(1, 0)
 		}
-		left := y.end(x)
+		left := y.end()
 		x.Count(left, left)
 	}
 	if stream != nil && !c.Waits {
