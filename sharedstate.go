@@ -79,19 +79,10 @@ func viewOf(ctx context.Context) *kv.View {
 
 // check returns an error if s was closed, or not made by NewSharedState.
 func (s *SharedState) check(key string) error {
-	if s != nil && s.view.Open() {
-		return nil
+	if s == nil {
+		return value.Usable(nil, key, ErrNoState)
 	}
-	e := &value.Error{Key: key, Reason: ErrNoState}
-	switch {
-	case s == nil:
-		e.Detail = "the context has none"
-	case s.view.Store == nil:
-		e.Detail = "the SharedState was not made by NewSharedState"
-	default:
-		e.Detail = kv.Closed.Error()
-	}
-	return e
+	return value.Usable(&s.view, key, ErrNoState)
 }
 
 // View returns the part of s under a prefix as a store of its own: its key "x" is prefix+"x" of
@@ -154,10 +145,7 @@ func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) erro
 		v = v.Join(outer.view)
 	}
 	c, err := v.Txn(ctx, func(in kv.View) error { return fn(WithState(ctx, &SharedState{view: in})) })
-	if err != nil {
-		return err
-	}
-	return stateErr("", c.Err())
+	return stateErr("", cmp.Or(err, c.Err()))
 }
 
 // StateEntry is the state of one key.
@@ -207,11 +195,7 @@ func (s *SharedState) MarshalJSON() ([]byte, error) {
 	if err := s.check(""); err != nil {
 		return nil, err
 	}
-	data, err := value.Marshal(&s.view)
-	if err != nil {
-		return nil, fmt.Errorf("sluice: shared state %w", err)
-	}
-	return data, nil
+	return value.Marshal(&s.view)
 }
 
 // UnmarshalJSON replaces all keys of s by those of a snapshot, at one instant, or changes
@@ -225,24 +209,14 @@ func (s *SharedState) UnmarshalJSON(data []byte) error {
 		if err := s.check(""); err != nil {
 			return err
 		}
-		_, err := restore(s.view, data)
-		return err
+		return stateErr("", value.Restore(&s.view, data))
 	}
-	c, _ := SharedStateConfig{}.complete()
-	v, err := restore(value.New(c.MaxKeys, c.MaxBytes), data)
+	fresh, _ := NewSharedState(SharedStateConfig{})
+	err := stateErr("", value.Restore(&fresh.view, data))
 	if err == nil {
-		s.view = v
+		s.view = fresh.view
 	}
 	return err
-}
-
-// restore makes a snapshot the content of v.
-func restore(v kv.View, data []byte) (kv.View, error) {
-	c, err := value.Restore(&v, data)
-	if err != nil {
-		return v, fmt.Errorf("sluice: shared state snapshot: %w", err)
-	}
-	return v, stateErr("", c.Err())
 }
 
 // Key names a value of type T, in UTF-8: const hits sluice.Key[int64] = "hits"

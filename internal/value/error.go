@@ -38,3 +38,17 @@ func Explain(key string, err error, reasons []error) error {
 	}
 	return err
 }
+
+// Usable is why no operation on v is possible, for the reason given: it is nil, was not made by [New], or
+// is closed. Else it is nil.
+func Usable(v *kv.View, key string, reason error) error {
+	switch {
+	case v == nil:
+		return &Error{key, reason, "the context has none"}
+	case v.Open():
+		return nil
+	case v.Store == nil:
+		return &Error{key, reason, "the SharedState was not made by NewSharedState"}
+	}
+	return &Error{key, reason, kv.Closed.Error()}
+}

@@ -37,7 +37,7 @@ func Marshal(v *kv.View) ([]byte, error) {
 	for _, e := range list {
 		data, err := json.Marshal(Load(e.Value))
 		if err != nil {
-			return nil, fmt.Errorf("key %s: %w", errtext.Quote(e.Key), shortError{err})
+			return nil, fmt.Errorf("sluice: shared state key %s: %w", errtext.Quote(e.Key), shortError{err})
 		}
 		n := entry{Value: data, Version: e.Version}
 		if e.Left > 0 {
@@ -49,14 +49,14 @@ func Marshal(v *kv.View) ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// Restore makes what Marshal wrote the whole content of v, at one instant. An error says
-// what is wrong with data; then, and unless the code is OK, nothing has changed.
-func Restore(v *kv.View, data []byte) (kv.Code, error) {
+// Restore makes what Marshal wrote the whole content of v, at one instant. If it fails, nothing has
+// changed: the error is a [kv.Code], or says what is wrong with data.
+func Restore(v *kv.View, data []byte) error {
 	list, highest, err := parse(data)
 	if err != nil {
-		return kv.OK, err
+		return fmt.Errorf("sluice: shared state snapshot: %w", err)
 	}
-	return v.Store.Replace(v.Scope, list, highest), nil
+	return v.Store.Replace(v.Scope, list, highest).Err()
 }
 
 // parse returns the entries of a snapshot that are still alive, and the highest version

@@ -86,9 +86,7 @@ func TestValuesOfOtherTypesAreToldApart(t *testing.T) {
 func TestRestoredValuesGetATypeByAWrite(t *testing.T) {
 	v := newTest(t)
 	data := []byte(`{"keys":{"k":{"value":9007199254740993,"version":3}}}`)
-	if c, err := Restore(&v, data); c != kv.OK || err != nil {
-		t.Fatal(c, err)
-	}
+	require.NoError(t, Restore(&v, data))
 	stored, version, _ := v.Get("k")
 	if !isRestored(stored) || version != 3 {
 		t.Errorf("got %v, version %d: want a restored value of version 3", Load(stored), version)
