@@ -1,9 +1,9 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -12,7 +12,6 @@ import (
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/distinct"
 	"github.com/sluice-go/sluice/internal/dropq"
-	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/eventtext"
 	"github.com/sluice-go/sluice/internal/payload"
 	"github.com/sluice-go/sluice/internal/trace"
@@ -39,21 +38,15 @@ func (f EventSinkFunc) Enabled(EventKind) bool { return true }
 // Emit calls f.
 func (f EventSinkFunc) Emit(ctx context.Context, e *Event) error { return f(ctx, e) }
 
-// valueSink is a sink of this package that other sinks may stand behind. It gets two events:
-// plain, for those behind it that did not opt in to values, and full, with the caller's values,
-// at which only [WithPayloads] looks. Its Emit, in contrast, takes the values of its event as
-// meant to be seen.
+// valueSink is a sink of this package that other sinks may stand behind. It gets two events: plain, for those
+// that did not opt in to values, and full, with the caller's values, at which only [WithPayloads] looks. Its
+// Emit, in contrast, takes the values of its event as meant to be seen.
 type valueSink interface {
 	EventSink
+	wantsValues() bool                                      // a sink behind this one opted in
+	emitBoth(ctx context.Context, plain, full *Event) error // Emit for the two
 
-	// wantsValues reports whether any sink behind this one opted in.
-	wantsValues() bool
-
-	// emitBoth is Emit for the two.
-	emitBoth(ctx context.Context, plain, full *Event) error
-
-	// freeze copies now what the sinks behind this one want of the two, and returns what
-	// delivers the copy later.
+	// freeze copies now what the sinks behind want of the two, and returns what delivers the copy later.
 	freeze(plain, full *Event) func(context.Context) error
 }
 
@@ -61,55 +54,36 @@ type valueSink interface {
 // Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use.
 func NewSlogSink(l *slog.Logger) EventSink {
 	if l == nil {
-		return slogSink{slog.DiscardHandler}
+		return MultiSink()
 	}
-	return slogSink{l.Handler()}
+	return slogSink{eventtext.Log{H: l.Handler()}}
 }
 
-type slogSink struct{ h slog.Handler }
+type slogSink struct{ log eventtext.Log }
 
-func (s slogSink) Enabled(k EventKind) bool {
-	level := slog.LevelDebug
-	if k == ToolFailed || k == ToolDenied {
-		level = slog.LevelError // as it may be
-	}
-	return s.h.Enabled(context.Background(), level)
-}
+func (s slogSink) Enabled(k EventKind) bool { return s.log.Enabled(k == ToolFailed || k == ToolDenied) }
 
 func (s slogSink) Emit(ctx context.Context, e *Event) error {
-	level := slog.LevelDebug
-	if e.Kind == ToolFailed || e.Kind == ToolDenied {
-		level = slog.LevelWarn
-		if code := codeOf(e); code == errtext.Panic || code == errtext.Goexit {
-			level = slog.LevelError
-		}
-	}
-	if !s.h.Enabled(ctx, level) {
-		return nil
-	}
-	r := slog.NewRecord(e.Time, level, "tool event", 0)
-	var (
-		room [28]slog.Attr
-		x    eventtext.Event
-	)
+	var x eventtext.Event
 	e.text(&x)
-	r.AddAttrs(eventtext.Attrs(room[:0], &x)...)
-	return s.h.Handle(ctx, r)
+	return s.log.Write(ctx, &x)
 }
 
 // NewJSONSink writes each event to w as one JSON object on a line, by one Write at a time, for which
 // calls wait. Emit returns w's errors; a short write is one. A nil w discards. It is safe for
 // concurrent use; w must not emit to it.
-func NewJSONSink(w io.Writer) EventSink { return &jsonSink{eventtext.Lines{W: w}} }
+func NewJSONSink(w io.Writer) EventSink {
+	if w == nil {
+		return MultiSink()
+	}
+	return &jsonSink{eventtext.Lines{W: w}}
+}
 
 type jsonSink struct{ lines eventtext.Lines }
 
-func (s *jsonSink) Enabled(EventKind) bool { return s.lines.W != nil }
+func (s *jsonSink) Enabled(EventKind) bool { return true }
 
 func (s *jsonSink) Emit(_ context.Context, e *Event) error {
-	if s.lines.W == nil {
-		return nil
-	}
 	var x eventtext.Event
 	e.text(&x)
 	return s.lines.Write(&x)
@@ -120,13 +94,9 @@ func (s *jsonSink) Emit(_ context.Context, e *Event) error {
 func MultiSink(sinks ...EventSink) EventSink {
 	m := new(multiSink)
 	for _, s := range sinks {
-		for _, x := range parts(s) {
-			if !distinct.Has(m.sinks, x) {
-				m.sinks = append(m.sinks, x)
-				m.wants = m.wants || valueSinkOf(x) != nil
-			}
-		}
+		m.sinks = distinct.Append(m.sinks, parts(s)...)
 	}
+	m.wants = slices.ContainsFunc(m.sinks, func(s EventSink) bool { return valueSinkOf(s) != nil })
 	return m
 }
 
@@ -219,11 +189,10 @@ func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) erro
 	}
 	var err error
 	defer func() {
-		if err != nil {
+		if catch(s, plain.Call.Tool, recover(), &err); err != nil {
 			emit = func(context.Context) error { return err }
 		}
 	}()
-	defer func() { catch(s, plain.Call.Tool, recover(), &err) }()
 	if !s.Enabled(plain.Kind) {
 		return func(context.Context) error { return nil }
 	}
@@ -243,19 +212,6 @@ type PayloadConfig struct {
 	Redact   []string // more names of secret fields
 }
 
-func (c *PayloadConfig) validate() error {
-	if err := check.Count("sluice: PayloadConfig.MaxBytes", &c.MaxBytes, 4096, 1<<26); err != nil {
-		return err
-	}
-	for i, name := range c.Redact {
-		if !payload.IsName(name) {
-			return fmt.Errorf("sluice: PayloadConfig.Redact[%d] is %q: must be the name of a field, of %d bytes at most",
-				i, cut(name, 128), payload.MaxName)
-		}
-	}
-	return nil
-}
-
 // WithPayloads opts s in to values: Call.Input of ToolInvoked and Result.Value of ToolCompleted are
 // copies, as [encoding/json.RawMessage]; or strings, where JSON ends early: after MaxBytes
 // ("…[truncated]"), at 64 levels or a cycle ("…[too deep]"). A nil s discards.
@@ -267,24 +223,26 @@ func (c *PayloadConfig) validate() error {
 // The goroutine of the call reads the values: nobody may write to them meanwhile. MaxBytes bounds
 // the work (16 times that and 64 KiB are read), but for MarshalJSON and MarshalText of small values.
 func WithPayloads(s EventSink, c PayloadConfig) (EventSink, error) {
-	if err := c.validate(); err != nil {
+	err := cmp.Or(check.Count("sluice: PayloadConfig.MaxBytes", &c.MaxBytes, 4096, 1<<26),
+		payload.Names("sluice: PayloadConfig.Redact", c.Redact))
+	switch {
+	case err != nil:
 		return nil, err
+	case s == nil:
+		return MultiSink(), nil
 	}
 	return &payloadFilter{next: s, filter: payload.New(c.MaxBytes, c.Redact)}, nil
 }
 
 // payloadFilter replaces the values of events by bounded copies.
 type payloadFilter struct {
-	next   EventSink // nil discards
+	next   EventSink
 	filter *payload.Filter
 }
 
-func (p *payloadFilter) Enabled(k EventKind) bool { return p.next != nil && p.next.Enabled(k) }
+func (p *payloadFilter) Enabled(k EventKind) bool { return p.next.Enabled(k) }
 
 func (p *payloadFilter) Emit(ctx context.Context, e *Event) error {
-	if p.next == nil {
-		return nil
-	}
 	if e.Call.Input == nil && e.Result.Value == nil {
 		return p.next.Emit(ctx, e)
 	}
@@ -300,7 +258,7 @@ func (p *payloadFilter) Emit(ctx context.Context, e *Event) error {
 // filtered are events with values replaced, to be used again: no sink keeps one.
 var filtered = sync.Pool{New: func() any { return new(Event) }}
 
-func (p *payloadFilter) wantsValues() bool { return p.next != nil }
+func (p *payloadFilter) wantsValues() bool { return true }
 
 func (p *payloadFilter) emitBoth(ctx context.Context, _, full *Event) error { return p.Emit(ctx, full) }
 
@@ -327,16 +285,18 @@ func (p *payloadFilter) replace(e *Event) {
 // WithoutErrorText is s without what tools and interceptors write into errors, which may be an
 // argument, an address or a key. Err says its code ([CodeOf]) alone and matches the same reasons; an
 // [Error] loses a foreign Cause. It goes around or inside any sink. A nil s discards.
-func WithoutErrorText(s EventSink) EventSink { return &errorTextFilter{s} }
+func WithoutErrorText(s EventSink) EventSink {
+	if s == nil {
+		return MultiSink()
+	}
+	return &errorTextFilter{s}
+}
 
 type errorTextFilter struct{ next EventSink }
 
-func (f *errorTextFilter) Enabled(k EventKind) bool { return f.next != nil && f.next.Enabled(k) }
+func (f *errorTextFilter) Enabled(k EventKind) bool { return f.next.Enabled(k) }
 
 func (f *errorTextFilter) Emit(ctx context.Context, e *Event) error {
-	if f.next == nil {
-		return nil
-	}
 	return f.next.Emit(ctx, withoutErrorText(e))
 }
 
@@ -363,10 +323,6 @@ func withoutErrorText(e *Event) *Event {
 // AsyncSinkConfig configures [NewAsyncSink].
 type AsyncSinkConfig struct {
 	MaxQueue int // events that may wait; zero means 1,000
-}
-
-func (c *AsyncSinkConfig) validate() error {
-	return check.Count("sluice: AsyncSinkConfig.MaxQueue", &c.MaxQueue, 1000, 1<<24)
 }
 
 // AsyncSink is a bounded queue before a sink that may be slow, block, fail or panic: Emit never
@@ -396,7 +352,7 @@ func NewAsyncSink(s EventSink, c AsyncSinkConfig) (*AsyncSink, error) {
 	if s == nil {
 		return nil, errors.New("sluice: NewAsyncSink: s is nil: must be an EventSink")
 	}
-	if err := c.validate(); err != nil {
+	if err := check.Count("sluice: AsyncSinkConfig.MaxQueue", &c.MaxQueue, 1000, 1<<24); err != nil {
 		return nil, err
 	}
 	a := &AsyncSink{sink: s, values: valueSinkOf(s)}
@@ -507,23 +463,14 @@ func (r *Recorder) Check() error {
 func (r *Recorder) calls() []*trace.Call {
 	var list []trace.Event
 	for _, e := range r.Events() {
-		if !e.inCall() {
-			continue
+		if e.inCall() {
+			x := trace.Event{Kind: string(e.Kind), Key: uint64(e.CallKey), ID: e.Call.ID, Tool: e.Call.Tool,
+				Seq: e.Seq, Attempt: e.Call.Attempt, Wrong: e.wrong()}
+			if e.Call.Pipeline != nil {
+				x.Run = e.Call.Pipeline.RunID
+			}
+			list = append(list, x)
 		}
-		x := trace.Event{Kind: string(e.Kind), Key: uint64(e.CallKey), ID: e.Call.ID, Tool: e.Call.Tool,
-			Seq: e.Seq, Attempt: e.Call.Attempt, Wrong: e.wrong()}
-		if e.Call.Pipeline != nil {
-			x.Run = e.Call.Pipeline.RunID
-		}
-		switch e.Kind {
-		case ToolInvoked:
-			x.Step = trace.Invoked
-		case ToolStarted:
-			x.Step = trace.Started
-		case ToolCompleted, ToolFailed, ToolDenied:
-			x.Step = trace.Ended
-		}
-		list = append(list, x)
 	}
 	return trace.Calls(list)
 }

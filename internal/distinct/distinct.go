@@ -19,6 +19,16 @@ func Has[T any](list []T, x T) bool {
 	return false
 }
 
+// Append appends to list what of more is not among it yet.
+func Append[T any](list []T, more ...T) []T {
+	for _, x := range more {
+		if !Has(list, x) {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
 func same(a, b any) bool {
 	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.ValueOf(a).Comparable() && a == b
 }

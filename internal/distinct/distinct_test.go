@@ -30,3 +30,9 @@ func TestOthersAreLeftOut(t *testing.T) {
 	same := Without(list, []any{4, shared{}})
 	assert.Same(t, &list[0], &same[0])
 }
+
+// A list gets each value once, but for those of which nobody knows.
+func TestValuesAreAppendedOnce(t *testing.T) {
+	assert.Equal(t, []any{1, 2, shared{}, shared{}}, Append([]any{1}, []any{2, 1, 2, shared{}, shared{}}...))
+	assert.Nil(t, Append[any](nil))
+}

@@ -3,10 +3,12 @@
 // reflection.
 //
 // It is given an event in plain values, bounds and escapes what it writes, and keeps nothing.
-// Only [Lines] locks, and calls foreign code under that lock: its writer, a line at a time.
+// [Log] calls a handler of log records. Only [Lines] locks, and calls foreign code under that lock: its
+// writer, a line at a time.
 package eventtext
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -114,6 +116,40 @@ func Attrs(a []slog.Attr, e *Event) []slog.Attr {
 	text("key", e.LimitKey)
 	text("actor", e.Actor)
 	return a
+}
+
+// Log writes events to H as "tool event": at Warn if a call failed or was denied, at Error if it
+// panicked, else at Debug. It locks nothing, whatever H does.
+type Log struct{ H slog.Handler }
+
+// Enabled reports whether H wants such events as end a call without a result, or others.
+func (l Log) Enabled(failed bool) bool {
+	if failed {
+		return l.H.Enabled(context.Background(), slog.LevelError) // as it may be
+	}
+	return l.H.Enabled(context.Background(), slog.LevelDebug)
+}
+
+// Write writes e, if H wants it.
+func (l Log) Write(ctx context.Context, e *Event) error {
+	level := e.level()
+	if !l.H.Enabled(ctx, level) {
+		return nil
+	}
+	r := slog.NewRecord(e.Time, level, "tool event", 0)
+	var room [28]slog.Attr
+	r.AddAttrs(Attrs(room[:0], e)...)
+	return l.H.Handle(ctx, r)
+}
+
+func (e *Event) level() slog.Level {
+	switch {
+	case e.Step != Failed && e.Step != Denied:
+		return slog.LevelDebug
+	case e.Code == errtext.Panic, e.Code == errtext.Goexit:
+		return slog.LevelError
+	}
+	return slog.LevelWarn
 }
 
 func keyText(key uint64) string {

@@ -2,6 +2,7 @@ package eventtext
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -85,4 +87,43 @@ func TestLinesAreWhole(t *testing.T) {
 	broken := errors.New("broken")
 	l.W = writerFunc(func([]byte) (int, error) { return 0, broken })
 	assert.ErrorIs(t, l.Write(&Event{}), broken)
+}
+
+// levels is a handler that wants records from min on, and keeps the levels of those it gets.
+type levels struct {
+	slog.Handler
+	min slog.Level
+	got []slog.Level
+}
+
+func (h *levels) Enabled(_ context.Context, l slog.Level) bool { return l >= h.min }
+
+func (h *levels) Handle(_ context.Context, r slog.Record) error {
+	h.got = append(h.got, r.Level)
+	return io.EOF
+}
+
+// A log record is as urgent as how the call ended, and only what the handler wants reaches it.
+func TestLogsHaveLevels(t *testing.T) {
+	events := []Event{{Step: Started}, {Step: Completed}, {Step: Denied}, {Step: Failed, Err: true, Code: errtext.ToolError},
+		{Step: Failed, Err: true, Code: errtext.Panic}, {Step: Failed, Err: true, Code: errtext.Goexit}, {Step: Other, Err: true, Code: errtext.Panic}}
+	for min, want := range map[slog.Level][]slog.Level{
+		slog.LevelDebug: {slog.LevelDebug, slog.LevelDebug, slog.LevelWarn, slog.LevelWarn, slog.LevelError, slog.LevelError, slog.LevelDebug},
+		slog.LevelWarn:  {slog.LevelWarn, slog.LevelWarn, slog.LevelError, slog.LevelError},
+		slog.LevelError: {slog.LevelError, slog.LevelError}, slog.LevelError + 1: nil,
+	} {
+		h := &levels{min: min}
+		l := Log{h}
+		n := 0
+		for i := range events {
+			if err := l.Write(t.Context(), &events[i]); err != nil {
+				require.ErrorIs(t, err, io.EOF)
+				n++
+			}
+		}
+		assert.Equal(t, want, h.got, "from %v on", min)
+		assert.Len(t, want, n, "the handler's errors are the log's")
+		assert.Equal(t, min <= slog.LevelDebug, l.Enabled(false))
+		assert.Equal(t, min <= slog.LevelError, l.Enabled(true), "a failure may be a panic")
+	}
 }

@@ -14,6 +14,7 @@ package payload
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"reflect"
 	"unicode/utf8"
@@ -26,8 +27,8 @@ const (
 	maxDepth     = 64
 )
 
-// MaxName is how many bytes of a name's end tell a secret.
-const MaxName = 256
+// maxFieldName is how many bytes of a name's end tell a secret.
+const maxFieldName = 256
 
 // secretNames are always redacted, written without separators. A field is redacted if its
 // name ends in one of them: client_secret, X-Api-Key, refreshToken.
@@ -47,9 +48,15 @@ type Filter struct {
 	types typeCache
 }
 
-// IsName reports whether a field of that name can be redacted: it can be told from others.
-func IsName(name string) bool {
-	return len(name) <= MaxName && len(jsonx.AppendFolded(nil, name)) > 0
+// Names refuses, in the configuration's field, names of secret fields of which one cannot be told from others.
+func Names(field string, names []string) error {
+	for i, name := range names {
+		if len(name) > maxFieldName || len(jsonx.AppendFolded(nil, name)) == 0 {
+			return fmt.Errorf("%s[%d] is %q: must be the name of a field, of %d bytes at most",
+				field, i, jsonx.Cut(name, 128, "…"), maxFieldName)
+		}
+	}
+	return nil
 }
 
 // New returns a Filter of copies of at most max bytes, below 1 of 4,096, that redacts the

@@ -397,3 +397,11 @@ func TestSixtyFourLevelsAreShown(t *testing.T) {
 	secret := json.RawMessage(`{"token":` + string(deep(9_000, `[{"a":`, "1", "}]")) + `,"b":1}`)
 	assert.Equal(t, `{"token":"[redacted]","b":1}`, fmt.Sprintf("%s", shown(t, secret, 1<<20)))
 }
+
+// A name that no field can be told by is refused, by its place; others are not.
+func TestNamesThatTellNoFieldAreRefused(t *testing.T) {
+	require.NoError(t, Names("Redact", nil))
+	require.NoError(t, Names("Redact", []string{"Card-Number", strings.Repeat("x", maxFieldName)}))
+	require.EqualError(t, Names("Redact", []string{"a", "-_."}), `Redact[1] is "-_.": must be the name of a field, of 256 bytes at most`)
+	require.ErrorContains(t, Names("Redact", []string{strings.Repeat("x", maxFieldName+1)}), `Redact[0] is "`+strings.Repeat("x", 128)+`…": must`)
+}

@@ -253,7 +253,7 @@ func arrayText(k reflect.Value) string {
 }
 
 // tail is the end of a name, by which a secret is known.
-func tail(name string) string { return name[max(0, len(name)-MaxName):] }
+func tail(name string) string { return name[max(0, len(name)-maxFieldName):] }
 
 func (w *writer) structure(v reflect.Value, t reflect.Type, depth int) bool {
 	w.b = append(w.b, '{')

@@ -13,21 +13,9 @@ import (
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
-// Step is what an event is in the course of its call.
-type Step uint8
-
-// The steps. What is none of the others is Other.
-const (
-	Other Step = iota
-	Invoked
-	Started
-	Ended
-)
-
 // Event is what is looked at of an event of a call.
 type Event struct {
-	Kind          string // as shown
-	Step          Step
+	Kind          string // as in its JSON form
 	Key           uint64 // the call's; zero if it has none and goes by Run and ID
 	Run, ID, Tool string
 	Seq           uint32
@@ -110,22 +98,23 @@ func (c *Call) Broken() (problems []string) {
 		if e.ID != c.ID {
 			bad("%s has the call id %q", e.Kind, short(e.ID))
 		}
-		if ended > 0 && e.Step != Ended {
+		ends := e.Kind == "tool.completed" || e.Kind == "tool.failed" || e.Kind == "tool.denied"
+		if ended > 0 && !ends {
 			bad("%s after the call had ended", e.Kind)
 		}
 		if e.Wrong != "" {
 			bad("%s", e.Wrong)
 		}
-		switch e.Step {
-		case Invoked:
+		switch {
+		case e.Kind == "tool.invoked":
 			if invoked++; invoked == 1 && i > 0 {
 				bad("%s is not first", e.Kind)
 			}
-		case Started:
+		case e.Kind == "tool.started":
 			if started[e.Attempt]++; started[e.Attempt] == 2 {
 				bad("attempt %d started twice", e.Attempt)
 			}
-		case Ended:
+		case ends:
 			ended++
 		}
 	}

@@ -10,12 +10,10 @@ import (
 
 // events are those of one call: a letter each, for invoked, started, completed and queued.
 func events(key uint64, id string, letters string) (list []Event) {
-	kinds := map[rune]Event{'i': {Kind: "tool.invoked", Step: Invoked}, 's': {Kind: "tool.started", Step: Started},
-		'c': {Kind: "tool.completed", Step: Ended}, 'q': {Kind: "tool.queued"}}
+	kinds := map[rune]string{'i': "tool.invoked", 's': "tool.started", 'q': "tool.queued",
+		'c': "tool.completed", 'f': "tool.failed", 'd': "tool.denied"}
 	for i, c := range letters {
-		e := kinds[c]
-		e.Key, e.Run, e.ID, e.Tool, e.Seq, e.Attempt = key, "r", id, "search", uint32(i+1), 1
-		list = append(list, e)
+		list = append(list, Event{Kind: kinds[c], Key: key, Run: "r", ID: id, Tool: "search", Seq: uint32(i + 1), Attempt: 1})
 	}
 	return list
 }
@@ -32,6 +30,7 @@ func TestBrokenRulesAreNamed(t *testing.T) {
 	}{
 		{"fine", events(0, "a", "iqsc"), nil},
 		{"gap", gap, []string{"tool.completed has seq 9, want 3"}},
+		{"each end", events(0, "a", "icfd"), []string{"3 terminal events, want one"}},
 		{"no end", events(0, "a", "is"), []string{"0 terminal events, want one"}},
 		{"two starts of an attempt", events(0, "a", "issc"), []string{"attempt 1 started twice"}},
 		{"not first", events(0, "a", "sic"), []string{"tool.invoked is not first"}},
