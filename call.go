@@ -442,14 +442,14 @@ func (e *Executor) endFully(x *ending, inv *invocation, res *Result, err *error,
 		e.conclude(inv, busy, res, x)
 	}()
 	there := false
-	*err, there = cameFrom(*err)
+	*err, there = meanings.CameFrom(*err)
 	*err = inv.verdict(*err, ran || there)
 	if x.kind = ToolFailed; !ran && !there && meanings.Reason(*err, uint64(inv.key), inv.id) == errtext.Denied {
 		x.kind = ToolDenied
 	}
 	if inv.loud {
 		if x.by, x.retry = whose(*err); !ran && x.retry == 0 { // an attempt that ran has asked its error already
-			x.retry = foreignRetry(*err)
+			x.retry = meanings.ForeignRetry(*err)
 		}
 	}
 	if inv.plan.around && inv.parent.Load() != nil { // which may have made it

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -59,12 +58,8 @@ func (e Error) MarshalJSON() ([]byte, error) { return e.text().JSON(e.Error()), 
 
 // text is e in plain values.
 func (e *Error) text() errtext.Refusal {
-	t := errtext.Refusal{Tool: e.Tool, CallID: e.CallID, Reason: "failed", By: e.By, Retry: e.RetryAfter}
-	if e.Reason != nil {
-		t.Reason = strings.TrimPrefix(errwalk.Text(e.Reason), "sluice: ")
-	}
-	t.Cause = errtext.Behind(e, e.Cause)
-	return t
+	return errtext.Refusal{Tool: e.Tool, CallID: e.CallID, Reason: errtext.Reason(e.Reason), By: e.By, Retry: e.RetryAfter,
+		Cause: errtext.Behind(e, e.Cause)}
 }
 
 // Is reports whether target is Reason or a parent of it.
@@ -91,17 +86,11 @@ type PanicError struct {
 }
 
 // Error says what happened.
-func (e *PanicError) Error() string {
-	what := "panicked"
-	if e.Goexit {
-		what = "called runtime.Goexit"
-	}
-	return fmt.Sprintf("sluice: code of tool %q %s", cut(e.Tool, 128), what)
-}
+func (e *PanicError) Error() string { return errtext.Panicked(e.Tool, e.Goexit) }
 
 // MarshalJSON says what happened.
 func (e PanicError) MarshalJSON() ([]byte, error) {
-	return errtext.Refusal{Tool: e.Tool, Reason: string(panicCode(&e))}.JSON(e.Error()), nil
+	return errtext.Refusal{Tool: e.Tool, Reason: string(errtext.PanicCode(e.Goexit))}.JSON(e.Error()), nil
 }
 
 // Unwrap is Value, if that is an error.
@@ -110,19 +99,6 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// errTooWide is behind the refusal of a call that no waiting makes fit.
-var errTooWide = errors.New("sluice: the call weighs more than the limit")
-
-// ranError is a refusal that a tool which did run returned, say of a call nested in it.
-// It is what it was, but does not claim that the outer tool did not run.
-type ranError struct {
-	errwalk.Except
-	key CallKey // of the outer call
-}
-
-// elsewhere is an error of a tool that has run for another call.
-type elsewhere struct{ errwalk.Except }
-
 // Elsewhere marks err as what a tool has answered to another call, whose outcome an interceptor shares or
 // has stored: a call that ends with it has failed with err, though its own tool has not run, and is not
 // denied. Of a refusal, and of nil, it is err itself.
@@ -130,20 +106,12 @@ func Elsewhere(err error) error {
 	if err == nil || isReason(err, ErrRejected) {
 		return err
 	}
-	return elsewhere{errwalk.Except{Err: err, Not: ErrRejected}}
+	return meaning.Elsewhere{Except: errwalk.Except{Err: err, Not: ErrRejected}}
 }
 
-// cameFrom is what err marks, and whether it is of a tool that has run for another call.
-func cameFrom(err error) (error, bool) {
-	if x, ok := err.(elsewhere); ok {
-		return x.Err, true
-	}
-	_, there := errwalk.First[elsewhere](err) // around which somebody has said more
-	return err, there
-}
-
-func passedOn(err error, key CallKey) ranError {
-	return ranError{errwalk.Except{Err: err, Not: ErrRejected}, key}
+// passedOn is err, which a tool that did run has returned: it does not claim that the call of that key did not.
+func passedOn(err error, key CallKey) meaning.Ran {
+	return meaning.Ran{Except: errwalk.Except{Err: err, Not: ErrRejected}, Key: uint64(key)}
 }
 
 // isReason is errors.Is, of errors that may be anybody's.
@@ -174,9 +142,6 @@ func whose(err error) (by string, retry time.Duration) {
 	return "", 0
 }
 
-// foreignRetry is when to retry as an error with a RetryAfter method says; zero if none does.
-func foreignRetry(err error) time.Duration { return meanings.ForeignRetry(err) }
-
 // verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
 func (inv *invocation) verdict(err error, ran bool) error {
 	refusal := isReason(err, ErrRejected)
@@ -184,7 +149,7 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	case ran && refusal:
 		return passedOn(err, inv.key)
 	case ran:
-		if x, ok := err.(ranError); ok { // of a nested call
+		if x, ok := err.(meaning.Ran); ok { // of a nested call
 			return passedOn(x.Err, inv.key)
 		}
 		return err
@@ -252,27 +217,26 @@ func (e *Executor) isMade() error {
 // resolve.
 func (inv *invocation) barred(ctx context.Context, open bool, depth, calls int) error {
 	conf, priority := &inv.plan.exec.conf, inv.pipeline.Priority
+	reason, cause := ErrInvalidArguments, error(nil)
 	switch {
 	case ctx == noContext:
-		return inv.refused(ErrInvalidArguments, "",
-			errors.New("sluice: the context is nil: must not be, context.Background() is one for any use"))
+		cause = errors.New("sluice: the context is nil: must not be, context.Background() is one for any use")
 	case !open:
-		return inv.refused(ErrClosed, "", nil)
+		reason = ErrClosed
 	case inv.plan.refuse != nil:
-		return inv.refused(inv.plan.refuse, "", inv.plan.cause)
+		reason, cause = inv.plan.refuse, inv.plan.cause
 	case priority != 0 && !rules.IsPriority(priority):
-		return inv.refused(ErrInvalidArguments, "",
-			fmt.Errorf("sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from %d to %d",
-				priority, PriorityBatch, PriorityInteractive))
+		cause = fmt.Errorf("sluice: PipelineContext.Priority is %d: must be zero (the tool's) or from %d to %d",
+			priority, PriorityBatch, PriorityInteractive)
 	case depth > conf.MaxDepth:
-		return inv.refused(ErrNesting, "",
-			fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", depth, conf.MaxDepth))
+		reason, cause = ErrNesting, fmt.Errorf("sluice: nested %d deep: Config.MaxDepth allows %d", depth, conf.MaxDepth)
 	case calls > conf.MaxCallsPerRoot:
-		return inv.refused(ErrNesting, "",
-			fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d",
-				calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot))
+		reason, cause = ErrNesting, fmt.Errorf("sluice: call %d under call %q: Config.MaxCallsPerRoot allows %d",
+			calls, cut(inv.root().id, 128), conf.MaxCallsPerRoot)
+	default:
+		return nil
 	}
-	return nil
+	return inv.refused(reason, "", cause)
 }
 
 // CodeOf is the code that events write for an error of [Executor.Invoke], good as a metric's label:
@@ -281,21 +245,10 @@ func (inv *invocation) barred(ctx context.Context, open bool, depth, calls int) 
 // nil. Instead of denied and tool_error, an error may have a code of its own, by a method Code()
 // string: [a-z][a-z0-9_]{0,31}. A refusal of a nested call that a tool returns is its tool_error;
 // its timeout or panic stays one.
-func CodeOf(err error) string {
-	if err == nil {
-		return ""
-	}
-	return string(codeFor(err, 0, ""))
-}
+func CodeOf(err error) string { return string(meanings.Code(err, 0, "")) }
 
 // codeOf is the code of e.Err.
-func codeOf(e *Event) errtext.Code { return codeFor(e.Err, e.CallKey, e.Call.ID) }
-
-// codeFor is the code of err, which ended the call of that key and id, as far as they are
-// known.
-func codeFor(err error, key CallKey, id string) errtext.Code {
-	return meanings.Code(err, uint64(key), id)
-}
+func codeOf(e *Event) errtext.Code { return meanings.Code(e.Err, uint64(e.CallKey), e.Call.ID) }
 
 // meanings reads what errors mean.
 var meanings = meaning.Reader{Own: ownMeaning, MaxRetry: stage.MaxPause}
@@ -304,34 +257,22 @@ var meanings = meaning.Reader{Own: ownMeaning, MaxRetry: stage.MaxPause}
 func ownMeaning(err error) meaning.Own {
 	switch x := err.(type) {
 	case *PanicError:
-		if x == nil {
-			return meaning.Own{Kind: meaning.Empty}
+		if x != nil {
+			return meaning.Own{Kind: meaning.Panic, Code: errtext.PanicCode(x.Goexit)}
 		}
-		return meaning.Own{Kind: meaning.Panic, Code: panicCode(x)}
 	case *Error:
-		if x == nil {
-			return meaning.Own{Kind: meaning.Empty}
+		if x != nil {
+			return meaning.Own{Kind: meaning.Refusal, Code: reasonCodes.Code(x.Reason), Key: uint64(x.key), ID: x.CallID,
+				Tool: x.Tool, Retry: x.RetryAfter, Cause: x.Cause}
 		}
-		return meaning.Own{Kind: meaning.Refusal, Code: reasonCode(x.Reason), Key: uint64(x.key), ID: x.CallID,
-			Tool: x.Tool, Retry: x.RetryAfter, TooWide: x.Cause == error(errTooWide), Cause: x.Cause}
-	case ranError:
-		return meaning.Own{Kind: meaning.PassedOn, Key: uint64(x.key), Cause: x.Err}
+	default:
+		return meaning.Own{}
 	}
-	return meaning.Own{}
-}
-
-func panicCode(p *PanicError) errtext.Code {
-	if p.Goexit {
-		return errtext.Goexit
-	}
-	return errtext.Panic
+	return meaning.Own{Kind: meaning.Empty}
 }
 
 // reasonCodes has the code of each Reason.
-var reasonCodes = [...]struct {
-	reason error
-	code   errtext.Code
-}{
+var reasonCodes = errtext.Reasons{
 	{ErrUnknownTool, errtext.UnknownTool},
 	{ErrInvalidArguments, errtext.InvalidArguments},
 	{ErrBreakerOpen, errtext.BreakerOpen},
@@ -346,23 +287,6 @@ var reasonCodes = [...]struct {
 	{ErrRejected, errtext.Canceled},
 }
 
-func reasonCode(reason error) errtext.Code {
-	for _, r := range reasonCodes {
-		if r.reason == reason {
-			return r.code
-		}
-	}
-	return errtext.ToolError
-}
-
-// messageOf is what an event says of err: for a panic nothing but that, else its text, cut.
-func messageOf(code errtext.Code, err error) string {
-	if code == errtext.Panic || code == errtext.Goexit {
-		return string(code)
-	}
-	return cut(errwalk.Text(err), errtext.MaxMessage)
-}
-
 // cut keeps at most n bytes of s, and says so.
 func cut(s string, n int) string { return jsonx.Cut(s, n, "…") }
 
@@ -374,19 +298,14 @@ func cut(s string, n int) string { return jsonx.Cut(s, n, "…") }
 // with [CodeOf] as type. It names no constraint, no library and no value of a panic, and escapes
 // what is invisible. Of a tool's own error it has the text, cut to 1,024 bytes: let tools return what
 // a model may read.
-func ModelText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return meanings.ModelText(err)
-}
+func ModelText(err error) string { return meanings.ModelText(err) }
 
 // withoutText is an error of e's without any text of foreign code.
 func withoutText(e *Event) error {
 	code := codeOf(e)
 	switch x := e.Err.(type) {
 	case *Error:
-		if x != nil && reasonCode(x.Reason) != errtext.ToolError {
+		if x != nil && reasonCodes.Code(x.Reason) != errtext.ToolError {
 			y := *x
 			y.Cause = ownCause(x.Cause)
 			return &y
@@ -399,7 +318,7 @@ func withoutText(e *Event) error {
 		return x
 	}
 	w := errtext.Withheld{Code: code}
-	if x := ownError(e.Err); x != nil && reasonCode(x.Reason) != errtext.ToolError {
+	if x := ownError(e.Err); x != nil && reasonCodes.Code(x.Reason) != errtext.ToolError {
 		w.Reason = x.Reason
 		if isReason(e.Err, ErrRejected) {
 			w.Parent = ErrRejected
@@ -418,37 +337,23 @@ func ownCause(cause error) error {
 			return &PanicError{Tool: x.Tool, Goexit: x.Goexit}
 		}
 	}
-	if cause == error(errTooWide) || cause == context.Canceled || cause == context.DeadlineExceeded {
+	if cause == errtext.TooWide || cause == context.Canceled || cause == context.DeadlineExceeded {
 		return cause
 	}
 	return nil
 }
 
+// refusals are the reasons of what a stage refuses.
+var refusals = [...]error{
+	admit.Saturated: ErrSaturated, admit.TooWide: ErrSaturated, admit.RateLimited: ErrRateLimited, admit.BreakerOpen: ErrBreakerOpen,
+	admit.QueueFull: ErrQueueFull, admit.Shed: ErrQueueFull, admit.TooLong: ErrWaitTooLong, admit.Cycle: ErrNesting, admit.Closed: ErrClosed,
+}
+
 // refusal is what f is to the caller. What its details say becomes text only when somebody reads it.
 func (a *admission) refusal(inv *invocation, f *stage.Refusal) error {
-	e := inv.refused(ErrQueueFull, cmp.Or(f.Name, errtext.QueueName), nil)
-	e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2))
-	switch f.Reason {
-	case admit.QueueFull:
-		e.Cause = &errtext.Bound{Waiting: f.Waiting}
-	case admit.Saturated:
-		e.Reason, e.Cause = ErrSaturated, f.Cause
-	case admit.TooWide:
-		e.Reason, e.Cause = ErrSaturated, errTooWide
-	case admit.RateLimited:
-		e.Reason = ErrRateLimited
-	case admit.BreakerOpen:
-		e.Reason = ErrBreakerOpen
-	case admit.TooLong:
-		d := &errtext.Bound{Anonymous: f.Anonymous, AtOnce: f.AtOnce}
-		if !f.AtOnce && !f.Deadline {
-			d.Within, d.Nested = cmp.Or(a.maxWait, nestedWait), a.maxWait == 0
-		}
-		e.Reason, e.Cause = ErrWaitTooLong, d
-	case admit.Cycle:
-		e.Reason, e.Cause = ErrNesting, fmt.Errorf("sluice: nested calls wait for each other: %s", f.Detail)
-	case admit.Closed:
-		e.Reason, e.By = ErrClosed, ""
+	e := inv.refused(refusals[f.Reason], cmp.Or(f.Name, errtext.QueueName), f.Behind(a.maxWait, nestedWait))
+	if e.RetryAfter = time.Duration(min(f.After, math.MaxInt64/2)); f.Reason == admit.Closed {
+		e.By = ""
 	}
 	return e
 }

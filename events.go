@@ -127,7 +127,7 @@ func (e *Event) text(x *eventtext.Event) {
 	}
 	if e.Err != nil {
 		x.Err, x.Code = true, codeOf(e)
-		x.Message = messageOf(x.Code, e.Err)
+		x.Message = errtext.MessageOf(x.Code, e.Err)
 		x.Retryable = e.Kind == ToolRetrying || e.overload || meanings.Passes(e.Err, x.Code, e.RetryAfter)
 	}
 	switch e.Kind {
@@ -531,11 +531,11 @@ func (f *first) toldAfter(n int32) bool {
 func (e *Event) wrong() string {
 	switch {
 	case e.Kind == ToolCompleted && e.Err != nil:
-		return "tool.completed with an error: " + messageOf(codeOf(e), e.Err)
+		return "tool.completed with an error: " + errtext.MessageOf(codeOf(e), e.Err)
 	case (e.Kind == ToolFailed || e.Kind == ToolDenied) && e.Err == nil:
 		return string(e.Kind) + " without an error"
 	case e.Kind == ToolDenied && meanings.Reason(e.Err, uint64(e.CallKey), e.Call.ID) != errtext.Denied:
-		return "tool.denied for another reason than ErrDenied: " + messageOf(codeOf(e), e.Err)
+		return "tool.denied for another reason than ErrDenied: " + errtext.MessageOf(codeOf(e), e.Err)
 	}
 	return ""
 }

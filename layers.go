@@ -35,7 +35,7 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 	x := Attempt{N: int(n), Outcome: OutcomeNeutral}
 	if err != nil {
 		if _, x.RetryAfter = whose(err); x.RetryAfter == 0 {
-			x.RetryAfter = foreignRetry(err)
+			x.RetryAfter = meanings.ForeignRetry(err)
 		}
 	}
 	p := inv.first.attempt(n)

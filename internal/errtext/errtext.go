@@ -7,11 +7,13 @@
 package errtext
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/errwalk"
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // What is shown at most, in bytes, of a name or id, and of an error's text.
@@ -49,6 +51,38 @@ var codes = [...]Code{UnknownTool, InvalidArguments, BreakerOpen, RateLimited, S
 
 // IsOwn reports whether c is one of the library's own codes.
 func (c Code) IsOwn() bool { return slices.Contains(codes[:], c) }
+
+// Reasons are the errors that are the library's reasons, each with its code.
+type Reasons []struct {
+	Err  error
+	Code Code
+}
+
+// Code is that of a reason; ToolError of what is none.
+func (r Reasons) Code(reason error) Code {
+	for _, x := range r {
+		if x.Err == reason {
+			return x.Code
+		}
+	}
+	return ToolError
+}
+
+// PanicCode is the code of a panic, or of a runtime.Goexit.
+func PanicCode(goexit bool) Code {
+	if goexit {
+		return Goexit
+	}
+	return Panic
+}
+
+// MessageOf is what an event says of err: for a panic nothing but that, else its text, cut.
+func MessageOf(code Code, err error) string {
+	if code == Panic || code == Goexit {
+		return string(code)
+	}
+	return jsonx.Cut(errwalk.Text(err), MaxMessage, "…")
+}
 
 // maxCode bounds a code that an error has by itself.
 const maxCode = 32
@@ -129,6 +163,9 @@ func (b *Bound) Error() string {
 	}
 	return s
 }
+
+// TooWide is behind the refusal of a call that no waiting makes fit.
+var TooWide = errors.New("sluice: the call weighs more than the limit")
 
 // CeilMillis rounds up: a retry is never early.
 func CeilMillis(d time.Duration) int64 {

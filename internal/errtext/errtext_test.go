@@ -125,3 +125,28 @@ func TestTextsBehindAnErrorEnd(t *testing.T) {
 	ring.next = ring
 	assert.Equal(t, "errors without end", Behind(err, ring))
 }
+
+// A reason has its code, whatever it is compared with; what is no reason is the tool's.
+func TestReasonsHaveCodes(t *testing.T) {
+	full, shut := errors.New("sluice: full"), errors.New("shut")
+	r := Reasons{{full, QueueFull}, {shut, Closed}}
+	assert.Equal(t, QueueFull, r.Code(full))
+	assert.Equal(t, Closed, r.Code(shut))
+	for _, err := range []error{nil, errors.New("shut"), fmt.Errorf("x: %w", full), Names{"x"}} {
+		assert.Equal(t, ToolError, r.Code(err), "%v", err)
+	}
+	assert.Equal(t, "full", Reason(full))
+	assert.Equal(t, "failed", Reason(nil))
+}
+
+// Of a panic nobody reads more than that there was one.
+func TestPanicsSayNothing(t *testing.T) {
+	text := errors.New(strings.Repeat("x", 2*MaxMessage))
+	assert.Equal(t, Panic, PanicCode(false))
+	assert.Equal(t, Goexit, PanicCode(true))
+	assert.Equal(t, "panic", MessageOf(Panic, text))
+	assert.Equal(t, "goexit", MessageOf(Goexit, text))
+	assert.Equal(t, strings.Repeat("x", MaxMessage)+"…", MessageOf(ToolError, text))
+	assert.Equal(t, `sluice: code of tool "a\nb" panicked`, Panicked("a\nb", false))
+	assert.Equal(t, `sluice: code of tool "a" called runtime.Goexit`, Panicked("a", true))
+}

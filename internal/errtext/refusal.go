@@ -3,6 +3,7 @@ package errtext
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -18,6 +19,23 @@ type Refusal struct {
 	By     string
 	Retry  time.Duration
 	Cause  string // the text of what lies behind it
+}
+
+// Reason is the text of a reason, which is nil in an error that somebody else has made.
+func Reason(err error) string {
+	if err == nil {
+		return "failed"
+	}
+	return strings.TrimPrefix(errwalk.Text(err), "sluice: ")
+}
+
+// Panicked says that the code of a tool did not return.
+func Panicked(tool string, goexit bool) string {
+	what := "panicked"
+	if goexit {
+		what = "called runtime.Goexit"
+	}
+	return "sluice: code of tool " + Quote(tool) + " " + what
 }
 
 // Line says it on one line.

@@ -25,19 +25,18 @@ const (
 	Empty                // the library's, but nil: it says nothing
 	Refusal              // the library's, about one call; a timeout too
 	Panic                // of foreign code
-	PassedOn             // a refusal of a nested call, returned by a tool that did run
+	PassedOn             // a [Ran]
 )
 
 // Own is what an error of the library says, apart from what it wraps.
 type Own struct {
-	Kind    Kind
-	Code    errtext.Code // of a Panic, or of a Refusal's reason: Canceled if that is none in particular
-	Key     uint64       // of the call that was refused, or that a PassedOn ended; zero if nobody knows
-	ID      string       // of the call that was refused; may be empty
-	Tool    string
-	Retry   time.Duration // from the refusal on; not positive if nobody knows
-	TooWide bool          // the call asks for more than the limit
-	Cause   error         // behind a Refusal, or what is passed on; may be nil
+	Kind  Kind
+	Code  errtext.Code // of a Panic, or of a Refusal's reason: Canceled if that is none in particular
+	Key   uint64       // of the call that was refused, or that a Ran ended; zero if nobody knows
+	ID    string       // of the call that was refused; may be empty
+	Tool  string
+	Retry time.Duration // from the refusal on; not positive if nobody knows
+	Cause error         // behind a Refusal, or what is passed on; may be nil
 }
 
 // Reader reads errors.
@@ -46,19 +45,49 @@ type Reader struct {
 	MaxRetry time.Duration   // the longest that a foreign error can ask for
 }
 
+// of is what err says, apart from what it wraps.
+func (r *Reader) of(err error) Own {
+	if x, ok := err.(Ran); ok {
+		return Own{Kind: PassedOn, Key: x.Key, Cause: x.Err}
+	}
+	return r.Own(err)
+}
+
+// Ran is a refusal that a tool which did run returned, say of a call nested in it. It is what it was, but does
+// not claim that the outer tool, whose call has that key, did not run.
+type Ran struct {
+	errwalk.Except
+	Key uint64
+}
+
+// Elsewhere is an error of a tool that has run for another call.
+type Elsewhere struct{ errwalk.Except }
+
+// CameFrom is what err marks, and whether it is of a tool that has run for another call.
+func (r *Reader) CameFrom(err error) (error, bool) {
+	if x, ok := err.(Elsewhere); ok {
+		return x.Err, true
+	}
+	_, there := errwalk.First[Elsewhere](err) // around which somebody has said more
+	return err, there
+}
+
 // refusal is the first Refusal of err's tree, if there is one.
 func (r *Reader) refusal(err error) (Own, bool) {
-	x := errwalk.Find(err, func(x error) bool { return r.Own(x).Kind == Refusal })
+	x := errwalk.Find(err, func(x error) bool { return r.of(x).Kind == Refusal })
 	if x == nil {
 		return Own{}, false
 	}
-	return r.Own(x), true
+	return r.of(x), true
 }
 
 // Code is the code of err, which ended the call of that key and id, as far as they are known: that of
 // the library's first own error in it, but of what a rule, or nobody but the tool, has said it is what
-// that has by itself, if it does.
+// that has by itself, if it does. It is empty for nil.
 func (r *Reader) Code(err error, key uint64, id string) errtext.Code {
+	if err == nil {
+		return ""
+	}
 	code, name := r.Reason(err, key, id), errtext.Code("")
 	switch code {
 	case errtext.Denied:
@@ -76,7 +105,7 @@ func (r *Reader) Code(err error, key uint64, id string) errtext.Code {
 func (r *Reader) own(err error) error {
 	return errwalk.Find(err, func(x error) bool {
 		_, withheld := x.(errtext.Withheld)
-		return withheld || r.Own(x).Kind > Empty
+		return withheld || r.of(x).Kind > Empty
 	})
 }
 
@@ -86,7 +115,7 @@ func (r *Reader) Reason(err error, key uint64, id string) errtext.Code {
 		if x, ok := found.(errtext.Withheld); ok {
 			return x.Code
 		}
-		return r.ownCode(r.Own(found), key, id)
+		return r.ownCode(r.of(found), key, id)
 	}
 	switch {
 	case errwalk.Is(err, context.Canceled):
@@ -120,8 +149,8 @@ func (r *Reader) refusalCode(x Own, key uint64, id string) errtext.Code {
 		return foreignCode(x.Cause)
 	}
 	if x.Code == errtext.Canceled {
-		if p := errwalk.Find(x.Cause, func(y error) bool { return r.Own(y).Kind == Panic }); p != nil {
-			return r.Own(p).Code
+		if p := errwalk.Find(x.Cause, func(y error) bool { return r.of(y).Kind == Panic }); p != nil {
+			return r.of(p).Code
 		}
 	}
 	return x.Code
@@ -145,7 +174,7 @@ func (r *Reader) Passes(err error, code errtext.Code, retry time.Duration) bool 
 		return false
 	}
 	x, _ := r.refusal(err)
-	return !x.TooWide
+	return x.Cause != errtext.TooWide
 }
 
 // Retry is when to try again, as far as err says.
@@ -159,8 +188,11 @@ func (r *Reader) Retry(err error) time.Duration {
 // ForeignRetry is when to try again as an error with a RetryAfter method says; zero if none does.
 func (r *Reader) ForeignRetry(err error) time.Duration { return min(blame.After(err), r.MaxRetry) }
 
-// ModelText is the JSON object that a model reads of err, which is not nil.
+// ModelText is the JSON object that a model reads of err; empty for nil.
 func (r *Reader) ModelText(err error) string {
+	if err == nil {
+		return ""
+	}
 	code, retry := r.Reason(err, 0, ""), r.Retry(err)
 	_, throttled := errwalk.First[blame.Retryable](err)
 	return errtext.ForModel(r.Code(err, 0, ""), r.message(err, code, 0), throttled || r.Passes(err, code, retry), retry)
@@ -175,12 +207,12 @@ func (r *Reader) message(err error, code errtext.Code, depth int) string {
 		return errtext.Failed
 	}
 	x, _ := r.refusal(err)
-	f := errtext.Failure{Code: code, Retry: r.Retry(err), Tool: x.Tool, TooWide: x.TooWide}
+	f := errtext.Failure{Code: code, Retry: r.Retry(err), Tool: x.Tool, TooWide: x.Cause == errtext.TooWide}
 	switch code {
 	case errtext.UnknownTool:
 		f.Names, _ = errwalk.First[errtext.Names](x.Cause)
 	case errtext.InvalidArguments:
-		f.Unusable = errwalk.Find(x.Cause, func(y error) bool { return r.Own(y).Kind == Panic }) != nil
+		f.Unusable = errwalk.Find(x.Cause, func(y error) bool { return r.of(y).Kind == Panic }) != nil
 		if !f.Unusable {
 			f.Detail = r.text(x.Cause, depth)
 		}
@@ -195,7 +227,7 @@ func (r *Reader) message(err error, code errtext.Code, depth int) string {
 // toolError says what happened to a call that ended with err, which is the tool's own; cause is
 // behind the first refusal in it.
 func (r *Reader) toolError(err, cause error, depth int) string {
-	switch x := r.Own(err); x.Kind {
+	switch x := r.of(err); x.Kind {
 	case PassedOn:
 		return "a call that the tool made was refused: " + r.text(x.Cause, depth)
 	case Refusal, Empty:
@@ -212,7 +244,7 @@ func (r *Reader) toolError(err, cause error, depth int) string {
 func (r *Reader) text(err error, depth int) string {
 	return errtext.Retell(err, func(x error) (string, errwalk.Step) {
 		next := errwalk.Deeper
-		switch r.Own(x).Kind {
+		switch r.of(x).Kind {
 		case Foreign:
 			return "", next
 		case PassedOn:

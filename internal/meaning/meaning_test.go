@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-go/sluice/internal/errtext"
+	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -120,7 +121,7 @@ func (p *panicking) Code() string { return p.code }
 // To try again makes sense after what passes by itself, and when somebody says so.
 func TestRetries(t *testing.T) {
 	full, wide := refusal(errtext.QueueFull), refusal(errtext.Saturated)
-	wide.TooWide = true
+	wide.Cause = errtext.TooWide
 	assert.True(t, reader.Passes(full, errtext.QueueFull, 0))
 	assert.False(t, reader.Passes(wide, errtext.Saturated, 0))
 	assert.True(t, reader.Passes(wide, errtext.Saturated, 1))
@@ -164,4 +165,34 @@ func TestModelTexts(t *testing.T) {
 	}
 	assert.LessOrEqual(t, len(reader.ModelText(deep)), 512, "it ends")
 	assert.JSONEq(t, `{"type":"tool_error","message":"busy","retryable":true,"retry_after_ms":1000}`, reader.ModelText(busy(time.Second)))
+}
+
+// A refusal that a tool passed on is what it was, but for the outer call, and one that came from elsewhere is
+// found also where somebody has said more.
+func TestErrorsOfOtherCallsAreToldApart(t *testing.T) {
+	rejected, full := errors.New("rejected"), refusal(errtext.QueueFull)
+	full.Key = 7
+	ran := Ran{errwalk.Except{Err: errors.Join(full, rejected), Not: rejected}, 7}
+	require.NotErrorIs(t, ran, rejected)
+	require.ErrorIs(t, ran, full)
+	assert.Equal(t, errtext.QueueFull, reader.Code(ran, 7, ""))
+	assert.Equal(t, errtext.ToolError, reader.Code(ran, 8, ""), "it is another call's")
+	assert.Contains(t, reader.ModelText(ran), "too many calls wait at present")
+
+	there := Elsewhere{errwalk.Except{Err: rejected, Not: rejected}}
+	around := fmt.Errorf("x: %w", there)
+	for _, tt := range []struct {
+		err, want error
+		there     bool
+	}{{there, rejected, true}, {around, around, true}, {rejected, rejected, false}, {ran, ran, false}, {nil, nil, false}} {
+		got, yes := reader.CameFrom(tt.err)
+		assert.Equal(t, tt.want, got)
+		assert.Equal(t, tt.there, yes, "%v", tt.err)
+	}
+}
+
+// Of no error there is nothing to say.
+func TestNilSaysNothing(t *testing.T) {
+	assert.Empty(t, reader.Code(nil, 0, ""))
+	assert.Empty(t, reader.ModelText(nil))
 }

@@ -1,6 +1,13 @@
 package stage
 
-import "github.com/sluice-go/sluice/internal/admit"
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/errtext"
+)
 
 // Refusal is why a call was turned away, as things stood when that was decided.
 type Refusal struct {
@@ -28,4 +35,26 @@ func (s *Stage) Refusal(t *admit.Ticket, f admit.Refusal) Refusal {
 		r.Deadline = !t.AtOnce && t.Finish != 0 && t.Limit >= t.Finish-1
 	}
 	return r
+}
+
+// Behind is what is behind the refusal, if anything is, of a call that may wait for maxWait, or, if that is
+// zero, for nested. It becomes text only when somebody reads it.
+func (r *Refusal) Behind(maxWait, nested time.Duration) error {
+	switch r.Reason {
+	case admit.QueueFull:
+		return &errtext.Bound{Waiting: r.Waiting}
+	case admit.Saturated:
+		return r.Cause
+	case admit.TooWide:
+		return errtext.TooWide
+	case admit.TooLong:
+		b := &errtext.Bound{Anonymous: r.Anonymous, AtOnce: r.AtOnce}
+		if !r.AtOnce && !r.Deadline {
+			b.Within, b.Nested = cmp.Or(maxWait, nested), maxWait == 0
+		}
+		return b
+	case admit.Cycle:
+		return fmt.Errorf("sluice: nested calls wait for each other: %s", r.Detail)
+	}
+	return nil
 }
