@@ -145,15 +145,12 @@ func whose(err error) (by string, retry time.Duration) {
 // verdict holds that an error matches ErrRejected if and only if the tool's code did not run.
 func (inv *invocation) verdict(err error, ran bool) error {
 	refusal := isReason(err, ErrRejected)
-	switch {
+	switch x, nested := err.(meaning.Ran); {
 	case ran && refusal:
 		return passedOn(err, inv.key)
-	case ran:
-		if x, ok := err.(meaning.Ran); ok { // of a nested call
-			return passedOn(x.Err, inv.key)
-		}
-		return err
-	case refusal:
+	case ran && nested: // of a nested call
+		return passedOn(x.Err, inv.key)
+	case ran || refusal:
 		return err
 	}
 	if e, ok := err.(*Error); ok && e.Reason == ErrTimeout { // of an attempt whose code had not begun
@@ -189,8 +186,7 @@ func (inv *invocation) refusedPlainly(now int64, y *admit.Said, retry int64) *Er
 	return e
 }
 
-// caught is what recover gave as an error. It must be called by the deferred function
-// that recovers, for the stack's sake.
+// caught is what recover gave as an error. The deferred function that recovers calls it, for the stack's sake.
 func caught(tool string, v any) *PanicError {
 	return &PanicError{Tool: tool, Value: v, Goexit: v == nil, Stack: debug.Stack()}
 }
@@ -213,8 +209,7 @@ func (e *Executor) isMade() error {
 	return nil
 }
 
-// barred says why inv, which was made with ctx, must not be admitted whatever its arguments are; see
-// resolve.
+// barred says why inv, which was made with ctx, must not be admitted whatever its arguments are; see resolve.
 func (inv *invocation) barred(ctx context.Context, open bool, depth, calls int) error {
 	conf, priority := &inv.plan.exec.conf, inv.pipeline.Priority
 	reason, cause := ErrInvalidArguments, error(nil)
@@ -273,18 +268,12 @@ func ownMeaning(err error) meaning.Own {
 
 // reasonCodes has the code of each Reason.
 var reasonCodes = errtext.Reasons{
-	{ErrUnknownTool, errtext.UnknownTool},
-	{ErrInvalidArguments, errtext.InvalidArguments},
-	{ErrBreakerOpen, errtext.BreakerOpen},
-	{ErrRateLimited, errtext.RateLimited},
-	{ErrSaturated, errtext.Saturated},
-	{ErrQueueFull, errtext.QueueFull},
-	{ErrWaitTooLong, errtext.WaitTooLong},
-	{ErrDenied, errtext.Denied},
-	{ErrNesting, errtext.Nesting},
-	{ErrClosed, errtext.Closed},
-	{ErrTimeout, errtext.Timeout},
-	{ErrRejected, errtext.Canceled},
+	{ErrUnknownTool, errtext.UnknownTool}, {ErrInvalidArguments, errtext.InvalidArguments},
+	{ErrBreakerOpen, errtext.BreakerOpen}, {ErrRateLimited, errtext.RateLimited},
+	{ErrSaturated, errtext.Saturated}, {ErrQueueFull, errtext.QueueFull},
+	{ErrWaitTooLong, errtext.WaitTooLong}, {ErrDenied, errtext.Denied},
+	{ErrNesting, errtext.Nesting}, {ErrClosed, errtext.Closed},
+	{ErrTimeout, errtext.Timeout}, {ErrRejected, errtext.Canceled},
 }
 
 // cut keeps at most n bytes of s, and says so.
@@ -302,22 +291,21 @@ func ModelText(err error) string { return meanings.ModelText(err) }
 
 // withoutText is an error of e's without any text of foreign code.
 func withoutText(e *Event) error {
-	code := codeOf(e)
 	switch x := e.Err.(type) {
 	case *Error:
 		if x != nil && reasonCodes.Code(x.Reason) != errtext.ToolError {
 			y := *x
-			y.Cause = ownCause(x.Cause)
+			y.Cause = cmp.Or(errtext.OwnText(x.Cause), bare(x.Cause))
 			return &y
 		}
 	case *PanicError:
 		if x != nil {
-			return &PanicError{Tool: x.Tool, Goexit: x.Goexit}
+			return bare(x)
 		}
 	case errtext.Withheld:
 		return x
 	}
-	w := errtext.Withheld{Code: code}
+	w := errtext.Withheld{Code: codeOf(e)}
 	if x := ownError(e.Err); x != nil && reasonCodes.Code(x.Reason) != errtext.ToolError {
 		w.Reason = x.Reason
 		if isReason(e.Err, ErrRejected) {
@@ -327,18 +315,10 @@ func withoutText(e *Event) error {
 	return w
 }
 
-// ownCause is what of a cause is the library's own text.
-func ownCause(cause error) error {
-	switch x := cause.(type) {
-	case *errtext.Bound, errtext.Names:
-		return cause
-	case *PanicError:
-		if x != nil {
-			return &PanicError{Tool: x.Tool, Goexit: x.Goexit}
-		}
-	}
-	if cause == errtext.TooWide || cause == context.Canceled || cause == context.DeadlineExceeded {
-		return cause
+// bare is a panic without its value and stack; nil of what is none.
+func bare(err error) error {
+	if x, ok := err.(*PanicError); ok && x != nil {
+		return &PanicError{Tool: x.Tool, Goexit: x.Goexit}
 	}
 	return nil
 }

@@ -1,15 +1,13 @@
 package sluice
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/enum"
+	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/nameof"
 	"github.com/sluice-go/sluice/internal/record"
@@ -31,10 +29,6 @@ func (e *Executor) Plan(tool string) (string, bool) {
 	if e.plan(tool) == nil && !e.wraps() {
 		e.compile(context.Background(), tool) // and Snapshot shows its limits from now on
 	}
-	var parts []string
-	for _, x := range e.outer {
-		parts = append(parts, interceptorName(x))
-	}
 	var names []string
 	for _, x := range e.conf.Interceptors {
 		if g := coreOf(x); g != nil && g.limit(&t.spec) {
@@ -44,13 +38,7 @@ func (e *Executor) Plan(tool string) (string, bool) {
 	if p := &t.spec.Policy; p.Concurrency > 0 || len(p.Rates) > 0 || p.Breaker != nil {
 		names = append(names, t.shared.core.name)
 	}
-	if len(names) > 0 {
-		parts = append(parts, "admit["+strings.Join(names, " ")+"]")
-	}
-	for _, x := range e.inner {
-		parts = append(parts, interceptorName(x))
-	}
-	return strings.Join(append(parts, t.spec.Name), " → "), true
+	return nameof.Chain(few.Map(e.outer, interceptorName), names, few.Map(e.inner, interceptorName), t.spec.Name), true
 }
 
 // interceptorName is x's own name, if it has one and says it in time, else its type's.
@@ -88,26 +76,10 @@ type Cost struct {
 
 // MarshalJSON writes milliseconds.
 func (d Decision) MarshalJSON() ([]byte, error) {
-	type waitJSON struct {
-		By string  `json:"by"`
-		MS float64 `json:"ms"`
-	}
-	out := struct {
-		Refusal   *Error     `json:"refusal,omitempty"`
-		WaitMS    float64    `json:"wait_ms"`
-		Waits     []waitJSON `json:"waits,omitempty"`
-		Place     int        `json:"place,omitempty"`
-		Overtaken int        `json:"overtaken,omitempty"`
-		Attempts  int        `json:"attempts,omitempty"`
-		Costs     []Cost     `json:"costs,omitempty"`
-	}{d.Refusal, millis(d.Wait), nil, d.Place, d.Overtaken, d.Attempts, d.Costs}
-	for _, w := range d.Waits {
-		out.Waits = append(out.Waits, waitJSON{w.By, millis(w.For)})
-	}
-	return json.Marshal(out)
+	return record.Decision[Error]{Refusal: d.Refusal, Wait: d.Wait, Place: d.Place, Overtaken: d.Overtaken, Attempts: d.Attempts,
+		Waits: few.Map(d.Waits, func(w Wait) record.Wait { return record.Wait(w) }),
+		Costs: few.Map(d.Costs, func(c Cost) record.Cost { return record.Cost(c) })}.MarshalJSON()
 }
-
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // Explain forecasts what [Executor.Invoke] would do now: Refusal if it would refuse, Waits with an
 // estimate if it would wait. It decodes the arguments, asks the tool's Check, key and cost functions,
@@ -164,7 +136,7 @@ func (a *admission) explain(ctx context.Context, c *Call) (d Decision, err error
 	if err != nil {
 		return d, err
 	}
-	d.Costs = costs(record.Costs(nil, t.Needs(), nil))
+	d.Costs = few.Map(record.Costs(nil, t.Needs(), nil), func(c record.Cost) Cost { return Cost(c) })
 	f := s.M.Forecast(w.now, t)
 	why := s.Refusal(t, f.Refusal)
 	if f.By != nil && f.Refusal.Reason == admit.NoReason {
@@ -185,25 +157,9 @@ func (r Result) Decision() Decision {
 		return Decision{}
 	}
 	x := r.rec
-	d := Decision{Wait: x.Wait, Place: int(x.Place), Overtaken: int(x.Overtaken), Attempts: int(x.Attempts), Costs: costs(x.Costs)}
-	d.Waits = make([]Wait, len(x.Waits))
-	for i, w := range x.Waits {
-		d.Waits[i] = Wait(w)
-	}
-	slices.SortStableFunc(d.Waits, func(a, b Wait) int { return cmp.Compare(b.For, a.For) })
-	return d
-}
-
-// costs is list for users; nil stays nil.
-func costs(list []record.Cost) []Cost {
-	if list == nil {
-		return nil
-	}
-	out := make([]Cost, len(list))
-	for i, c := range list {
-		out[i] = Cost(c)
-	}
-	return out
+	return Decision{Wait: x.Wait, Place: int(x.Place), Overtaken: int(x.Overtaken), Attempts: int(x.Attempts),
+		Waits: few.Map(x.Longest(), func(w record.Wait) Wait { return Wait(w) }),
+		Costs: few.Map(x.Costs, func(c record.Cost) Cost { return Cost(c) })}
 }
 
 // Snapshot is the state of an executor.
@@ -259,13 +215,6 @@ func (k GateKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil
 // UnmarshalText reads what MarshalText wrote.
 func (k *GateKind) UnmarshalText(text []byte) error { return gateKinds.Read(text, k) }
 
-// gateKind is k for users.
-func gateKind(k admit.Kind) GateKind {
-	return [...]GateKind{
-		admit.Slots: GateConcurrency, admit.Tokens: GateRate, admit.Breaker: GateBreaker, admit.Foreign: GateSharedLimiter,
-	}[k]
-}
-
 // LaneState is the waiting calls that have Tool, Tenant, Priority, By and Key in common.
 type LaneState struct {
 	Tool     string        `json:"tool"`
@@ -282,13 +231,11 @@ type LaneState struct {
 // is read some microseconds later. Last in Gates stands what e's interceptors say of themselves, by a
 // method Inspect() []GateState that does not wait; a panic says nothing.
 func (e *Executor) Snapshot() Snapshot {
+	out := Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
 	if e.isMade() != nil {
-		return Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
+		return out
 	}
-	out := Snapshot{
-		Failed: e.failed.Load(), Denied: e.denied.Load(),
-		Abandoned: int(e.abandoned.Load()), EventsDropped: e.dropped.Load(),
-	}
+	out.Failed, out.Denied, out.EventsDropped, out.Abandoned = e.failed.Load(), e.denied.Load(), e.dropped.Load(), int(e.abandoned.Load())
 	out.Completed, out.EventsDelivered = e.census.Sums()
 	r := e.read()
 	for r.Next(readAtOnce) {
@@ -296,15 +243,12 @@ func (e *Executor) Snapshot() Snapshot {
 	s := r.Done()
 	out.At, out.InFlight, out.Queued = s.At, s.Running, s.Waiting
 	out.EventsDropped += s.Lost
-	out.Gates, out.Lanes = make([]GateState, len(s.Cells)), make([]LaneState, len(s.Lanes))
-	for i, c := range s.Cells {
-		out.Gates[i] = gateState(c)
-	}
+	out.Gates = append(out.Gates, few.Map(s.Cells, gateState)...)
+	out.Lanes = append(out.Lanes, few.Map(s.Lanes, func(l survey.Lane) LaneState {
+		return LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
+	})...)
 	for _, x := range slices.Concat(e.outer, e.inner) {
 		out.Gates = append(out.Gates, inspected(x)...)
-	}
-	for i, l := range s.Lanes {
-		out.Lanes[i] = LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
 	}
 	return out
 }
@@ -320,11 +264,7 @@ func inspected(x Interceptor) (list []GateState) {
 	if !ok {
 		return nil
 	}
-	list = slices.Clone(i.Inspect())
-	for n := range list {
-		list[n].Kind = GateLayer
-	}
-	return list
+	return few.Map(i.Inspect(), func(g GateState) GateState { g.Kind = GateLayer; return g })
 }
 
 // readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.
@@ -336,22 +276,16 @@ func (e *Executor) read() *survey.Reading {
 	for _, t := range e.registry.current().tools {
 		cores = append(cores, &t.shared.core)
 	}
-	sources := make([]survey.Source, len(cores))
-	for i, g := range cores {
-		sources[i] = survey.Source{Stage: g.stage, Limits: func() []survey.Limit {
-			list := make([]survey.Limit, len(g.limits))
-			for i, l := range g.limits {
-				list[i] = survey.Limit{Class: l.class, Scope: l.scope}
-			}
-			return list
+	sources := few.Map(cores, func(g *gateCore) survey.Source {
+		return survey.Source{Stage: g.stage, Limits: func() []survey.Limit {
+			return few.Map(g.limits, func(l gateLimit) survey.Limit { return survey.Limit{Class: l.class, Scope: l.scope} })
 		}}
-	}
+	})
 	var names *survey.Names
-	for _, g := range e.gates {
-		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil }) {
-			names = e.names()
-			break
-		}
+	if slices.ContainsFunc(e.gates, func(g *gateCore) bool {
+		return slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil })
+	}) {
+		names = e.names()
 	}
 	return survey.New(e.stage, sources, names)
 }
@@ -367,9 +301,10 @@ func (e *Executor) names() *survey.Names {
 	return n
 }
 
+// gateState is c for users. The first kinds are those of package admit.
 func gateState(c survey.Cell) GateState {
 	g := GateState{
-		Name: c.Name, Kind: gateKind(c.Kind), Scope: c.Scope, Key: c.Key, Unmatched: c.Unmatched,
+		Name: c.Name, Kind: GateKind(c.Kind), Scope: c.Scope, Key: c.Key, Unmatched: c.Unmatched,
 		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Until: c.Until,
 	}
 	if g.Kind == GateBreaker {

@@ -9,6 +9,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/survey"
 )
 
 // A snapshot reads no more than it says under one hold of the lock, of keys, of tools and of
@@ -129,4 +132,13 @@ func TestSnapshot_LetsCallsInBetweenBatches(t *testing.T) {
 		t.Errorf("%d constraints, want %d", len(seen), want)
 	}
 	assert.NoError(t, e.Close(t.Context()))
+}
+
+// The kinds of constraints that the machine has are the first that users see, in the same order.
+func TestGateKindsAreTheMachines(t *testing.T) {
+	for is, want := range map[admit.Kind]GateKind{
+		admit.Slots: GateConcurrency, admit.Tokens: GateRate, admit.Breaker: GateBreaker, admit.Foreign: GateSharedLimiter,
+	} {
+		require.Equal(t, want, gateState(survey.Cell{Kind: is}).Kind)
+	}
 }

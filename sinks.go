@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-go/sluice/internal/distinct"
 	"github.com/sluice-go/sluice/internal/dropq"
 	"github.com/sluice-go/sluice/internal/eventtext"
+	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/payload"
 	"github.com/sluice-go/sluice/internal/trace"
 )
@@ -45,9 +46,35 @@ type valueSink interface {
 	EventSink
 	wantsValues() bool                                      // a sink behind this one opted in
 	emitBoth(ctx context.Context, plain, full *Event) error // Emit for the two
+}
 
-	// freeze copies now what the sinks behind want of the two, and returns what delivers the copy later.
-	freeze(plain, full *Event) func(context.Context) error
+// freeze copies now what a sink of this package, and those behind it, want of the two, and returns what delivers
+// the copy later.
+func freeze(s valueSink, plain, full *Event) func(context.Context) error {
+	switch s := s.(type) {
+	case *multiSink:
+		e := *plain
+		frozen := few.Map(s.sinks, func(x EventSink) func(context.Context) error { return freezeFor(x, &e, full) })
+		return func(ctx context.Context) error {
+			var errs []error
+			for i, x := range s.sinks {
+				if err := deliverFrozen(ctx, x, e.Call.Tool, frozen[i]); err != nil {
+					errs = append(errs, err)
+				}
+			}
+			return errors.Join(errs...)
+		}
+	case *payloadFilter:
+		e := *full
+		s.replace(&e)
+		return func(ctx context.Context) error { return s.next.Emit(ctx, &e) }
+	case *errorTextFilter:
+		return freeze(s.next.(valueSink), withoutErrorText(plain), withoutErrorText(full))
+	default:
+		a := s.(*AsyncSink)
+		e, later := *plain, freeze(a.values, plain, full)
+		return func(ctx context.Context) error { return a.put(&queuedEvent{ctx, e, later}) }
+	}
 }
 
 // NewSlogSink logs events, never values, as "tool event": at Warn if a call failed or was denied, at
@@ -111,8 +138,7 @@ func parts(s EventSink) []EventSink {
 	return []EventSink{s}
 }
 
-// without is s without what is part of other too, which gets each event already; nil if
-// nothing is left.
+// without is s without what is part of other too, which gets each event already; nil if nothing is left.
 func without(s, other EventSink) EventSink {
 	if s == nil || other == nil {
 		return s
@@ -133,8 +159,7 @@ type multiSink struct {
 	wants bool // values
 }
 
-// Enabled is true if any sink is. One that panics is taken to be, so that Emit is tried
-// and reports it.
+// Enabled is true if any sink is. One that panics is taken to be, so that Emit is tried and reports it.
 func (m *multiSink) Enabled(k EventKind) (on bool) {
 	defer func() {
 		if recover() != nil {
@@ -163,25 +188,7 @@ func (m *multiSink) emitBoth(ctx context.Context, plain, full *Event) error {
 	return errors.Join(errs...)
 }
 
-func (m *multiSink) freeze(plain, full *Event) func(context.Context) error {
-	e := *plain
-	frozen := make([]func(context.Context) error, len(m.sinks))
-	for i, s := range m.sinks {
-		frozen[i] = freezeFor(s, &e, full)
-	}
-	return func(ctx context.Context) error {
-		var errs []error
-		for i, s := range m.sinks {
-			if err := deliverFrozen(ctx, s, e.Call.Tool, frozen[i]); err != nil {
-				errs = append(errs, err)
-			}
-		}
-		return errors.Join(errs...)
-	}
-}
-
-// freezeFor is freeze for any sink. A panic is reported when the event is delivered, as any
-// other of the sink's.
+// freezeFor is freeze for any sink. A panic is reported when the event is delivered, as any other of the sink's.
 func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) error) {
 	v := valueSinkOf(s)
 	if v == nil {
@@ -196,11 +203,10 @@ func freezeFor(s EventSink, plain, full *Event) (emit func(context.Context) erro
 	if !s.Enabled(plain.Kind) {
 		return func(context.Context) error { return nil }
 	}
-	return v.freeze(plain, full)
+	return freeze(v, plain, full)
 }
 
-// deliverFrozen calls emit, which gives a frozen event of a tool to s, and makes its panic an
-// error.
+// deliverFrozen calls emit, which gives a frozen event of a tool to s, and makes its panic an error.
 func deliverFrozen(ctx context.Context, s EventSink, tool string, emit func(context.Context) error) (err error) {
 	defer func() { catch(s, tool, recover(), &err) }()
 	return emit(ctx)
@@ -262,14 +268,7 @@ func (p *payloadFilter) wantsValues() bool { return true }
 
 func (p *payloadFilter) emitBoth(ctx context.Context, _, full *Event) error { return p.Emit(ctx, full) }
 
-func (p *payloadFilter) freeze(_, full *Event) func(context.Context) error {
-	e := *full
-	p.replace(&e)
-	return func(ctx context.Context) error { return p.next.Emit(ctx, &e) }
-}
-
-// replace makes bounded copies of the values that an event like e is about, and takes others
-// away.
+// replace makes bounded copies of the values that an event like e is about, and takes others away.
 func (p *payloadFilter) replace(e *Event) {
 	input, value := e.Call.Input, e.Result.Value
 	e.hasData = e.hasData || value != nil
@@ -304,10 +303,6 @@ func (f *errorTextFilter) wantsValues() bool { return valueSinkOf(f.next) != nil
 
 func (f *errorTextFilter) emitBoth(ctx context.Context, plain, full *Event) error {
 	return f.next.(valueSink).emitBoth(ctx, withoutErrorText(plain), withoutErrorText(full))
-}
-
-func (f *errorTextFilter) freeze(plain, full *Event) func(context.Context) error {
-	return f.next.(valueSink).freeze(withoutErrorText(plain), withoutErrorText(full))
 }
 
 // withoutErrorText is e, or a copy of it if it has an error.
@@ -375,12 +370,7 @@ func (a *AsyncSink) Emit(ctx context.Context, e *Event) error {
 func (a *AsyncSink) wantsValues() bool { return a.values != nil }
 
 func (a *AsyncSink) emitBoth(ctx context.Context, plain, full *Event) error {
-	return a.put(&queuedEvent{ctx, *plain, a.values.freeze(plain, full)})
-}
-
-func (a *AsyncSink) freeze(plain, full *Event) func(context.Context) error {
-	e, later := *plain, a.values.freeze(plain, full)
-	return func(ctx context.Context) error { return a.put(&queuedEvent{ctx, e, later}) }
+	return a.put(&queuedEvent{ctx, *plain, freeze(a.values, plain, full)})
 }
 
 // put queues x.
@@ -436,11 +426,8 @@ func (r *Recorder) Events(tools ...string) []Event {
 	if r == nil {
 		return nil
 	}
-	list := r.log.Events()
-	if len(tools) == 0 {
-		return list
-	}
-	return slices.DeleteFunc(list, func(e Event) bool { return !slices.Contains(tools, e.Call.Tool) })
+	other := func(e Event) bool { return len(tools) > 0 && !slices.Contains(tools, e.Call.Tool) }
+	return slices.DeleteFunc(r.log.Events(), other)
 }
 
 // Trace is the story of each call, in the order of their first events:

@@ -154,7 +154,7 @@ func TestOneSinksTroubleDoesNotTouchTheOthers(t *testing.T) {
 		{func() error { return emitTo(t.Context(), s, e) }, 2},
 		{func() error { _, err := deliverTo(t.Context(), opted, e); return err }, 3},
 		{func() error { return emitTo(t.Context(), opted, e) }, 3},
-		{func() error { return opted.(valueSink).freeze(&e, &e)(t.Context()) }, 3},
+		{func() error { return freeze(opted.(valueSink), &e, &e)(t.Context()) }, 3},
 	} {
 		err := tt.emit()
 		var p *PanicError

@@ -150,3 +150,18 @@ func TestPanicsSayNothing(t *testing.T) {
 	assert.Equal(t, `sluice: code of tool "a\nb" panicked`, Panicked("a\nb", false))
 	assert.Equal(t, `sluice: code of tool "a" called runtime.Goexit`, Panicked("a", true))
 }
+
+// odd cannot be compared.
+type odd []int
+
+func (odd) Error() string { return "odd" }
+
+// Of what is behind a refusal only text that nobody else has written is kept.
+func TestOwnTextsAreKept(t *testing.T) {
+	for _, err := range []error{&Bound{Waiting: 1}, Names{"a"}, TooWide, context.Canceled, context.DeadlineExceeded} {
+		assert.Equal(t, err, OwnText(err))
+	}
+	for _, err := range []error{nil, errors.New("x"), odd{1}, fmt.Errorf("x: %w", context.Canceled), NotBegun{}, Withheld{}} {
+		assert.NoError(t, OwnText(err), "%v", err)
+	}
+}

@@ -105,6 +105,18 @@ func appendField(b []byte, key, s string) []byte {
 	return append(jsonx.AppendString(append(b, key...), s, MaxName), ',')
 }
 
+// OwnText is cause if its text is the library's own, or that of package context; else nil.
+func OwnText(cause error) error {
+	switch cause.(type) {
+	case *Bound, Names:
+		return cause
+	}
+	if cause == TooWide || cause == context.Canceled || cause == context.DeadlineExceeded {
+		return cause
+	}
+	return nil
+}
+
 // NotBegun is why a call was refused whose attempt was out of time before it ran.
 type NotBegun struct{}
 

@@ -1,4 +1,4 @@
-// Package few has lists that are almost always short.
+// Package few has lists that are almost always short, and lists that are made of others.
 package few
 
 import "slices"
@@ -40,4 +40,16 @@ func Index[T comparable](list *[]T, v T) int {
 		*list = append(*list, v)
 	}
 	return i
+}
+
+// Map is what f makes of each value of list; nil of nil.
+func Map[T, U any](list []T, f func(T) U) []U {
+	if list == nil {
+		return nil
+	}
+	out := make([]U, len(list))
+	for i, v := range list {
+		out[i] = f(v)
+	}
+	return out
 }

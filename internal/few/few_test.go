@@ -1,6 +1,7 @@
 package few
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -31,4 +32,12 @@ func TestIndexAddsWhatIsNotThere(t *testing.T) {
 		assert.Equal(t, v, list[i])
 	}
 	assert.Equal(t, []string{"a", "b", "c"}, list)
+}
+
+// A list is made value by value, and of none there is none.
+func TestMapMakesEachValue(t *testing.T) {
+	double := func(i int) string { return strconv.Itoa(2 * i) }
+	assert.Equal(t, []string{"2", "4", "2"}, Map([]int{1, 2, 1}, double))
+	assert.Equal(t, []string{}, Map([]int{}, double))
+	assert.Nil(t, Map(nil, double))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,16 @@ func Value(x any) string {
 
 // Func is the bare name of the function f.
 func Func(f any) string { return bare(runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()) }
+
+// Chain is how a call goes through what has these names: outside of the gates, at those that limit it, inside
+// of them, and to the tool.
+func Chain(outer, gates, inner []string, tool string) string {
+	parts := slices.Clone(outer)
+	if len(gates) > 0 {
+		parts = append(parts, "admit["+strings.Join(gates, " ")+"]")
+	}
+	return strings.Join(append(append(parts, inner...), tool), " → ")
+}
 
 // bare is a name without its package.
 func bare(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 type named struct{ name func() string }
@@ -46,4 +48,13 @@ func TestFunctionsHaveTheirBareName(t *testing.T) {
 	if got := Func(TestFunctionsHaveTheirBareName); got != "TestFunctionsHaveTheirBareName" {
 		t.Errorf("%q", got)
 	}
+}
+
+// A chain names what a call passes, in order, and the gates only if there are any.
+func TestChainsAreNamedFromTheOutside(t *testing.T) {
+	outer := make([]string, 1, 8) // nobody else's memory is written
+	outer[0] = "audit"
+	require.Equal(t, "audit → admit[breaker rate] → trim → search", Chain(outer, []string{"breaker", "rate"}, []string{"trim"}, "search"))
+	require.Empty(t, outer[:2][1])
+	require.Equal(t, "search", Chain(nil, nil, nil, "search"))
 }

@@ -4,6 +4,7 @@
 package record
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -39,9 +40,9 @@ type Wait struct {
 
 // Cost is one unit's estimate and its actual use: the estimate, if nothing was reported.
 type Cost struct {
-	Unit     string
-	Estimate int64
-	Actual   int64
+	Unit     string `json:"unit"`
+	Estimate int64  `json:"estimate"`
+	Actual   int64  `json:"actual"`
 }
 
 var (
@@ -79,6 +80,13 @@ func (r *Record) Note(m *admit.Machine, t *admit.Ticket, attempt int32) {
 		}
 	}
 	r.charge(t)
+}
+
+// Longest is the waits of r, the longest first, as a list of its own.
+func (r *Record) Longest() []Wait {
+	list := slices.Clone(r.Waits)
+	slices.SortStableFunc(list, func(a, b Wait) int { return cmp.Compare(b.For, a.For) })
+	return list
 }
 
 // charge notes what t costs, and has turned out to use.
