@@ -179,6 +179,10 @@ func TestErrorsOfOtherCallsAreToldApart(t *testing.T) {
 	assert.Equal(t, errtext.ToolError, reader.Code(ran, 8, ""), "it is another call's")
 	assert.Contains(t, reader.ModelText(ran), "too many calls wait at present")
 
+	inner := Ran{errwalk.Except{Err: &own{Own{Kind: Refusal, Code: errtext.QueueFull, Key: 8}}, Not: rejected}, 7}
+	assert.Equal(t, errtext.ToolError, reader.Code(inner, 0, ""), "the call was a nested one")
+	assert.Contains(t, reader.ModelText(inner), "a call that the tool made was refused: too many calls wait at present")
+
 	there := Elsewhere{errwalk.Except{Err: rejected, Not: rejected}}
 	around := fmt.Errorf("x: %w", there)
 	for _, tt := range []struct {
