@@ -4,7 +4,7 @@ GO          ?= go
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
 # The packages that lock, wait and start goroutines.
-SHELL_OF_MACHINES := compiled crew ctxwatch deadline dropq oneshot permit recall stage turn
+SHELL_OF_MACHINES := change compiled cow crew ctxwatch deadline dropq oneshot permit recall stage turn
 # Nested modules keep heavy dependencies out of the core's go.mod.
 NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path './.git/*'))
 

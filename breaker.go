@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"reflect"
@@ -9,7 +10,9 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/change"
 	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/classify"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/enum"
 	"github.com/sluice-go/sluice/internal/rules"
@@ -95,16 +98,10 @@ func (c *CircuitBreakerConfig) rule() rules.Breaker {
 }
 
 // complete fills in the defaults.
-func (c CircuitBreakerConfig) complete() (_ CircuitBreakerConfig, err error) {
+func (c CircuitBreakerConfig) complete() (CircuitBreakerConfig, error) {
 	const field = "sluice: CircuitBreakerConfig"
-	if err := check.NameOr(field+".Name", &c.Name, "breaker"); err != nil {
-		return c, err
-	}
-	if c.Scope, err = c.Scope.complete(field+".Scope", rules.ByTool); err != nil {
-		return c, err
-	}
 	r := c.rule()
-	if err := r.Complete(field); err != nil {
+	if err := cmp.Or(rules.Named(field, &c.Name, "breaker", (*rules.Scope)(&c.Scope), rules.ByTool), r.Complete(field)); err != nil {
 		return c, err
 	}
 	c.Ratio, c.Failures, c.MinCalls, c.Probes = r.Ratio, r.Failures, r.MinCalls, r.Probes
@@ -120,7 +117,7 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 	}
 	b := &CircuitBreaker{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
 	scope := rules.Scope(c.Scope)
-	b.core.limits = []gateLimit{{rules.Circuit(c.Name, scope, c.MaxKeys, c.rule().Machine()), scope}}
+	b.core.limits = []rules.Limit{{Class: rules.Circuit(c.Name, scope, c.MaxKeys, c.rule().Machine()), Scope: scope}}
 	return b, nil
 }
 
@@ -139,7 +136,7 @@ func (b *CircuitBreaker) Config() CircuitBreakerConfig {
 
 // Change changes all but name and scope, by [Reconfigure]. What was counted stays.
 func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
-	return Change{&configChange[CircuitBreakerConfig]{b, &b.core, &b.conf, c, b.fits, b.turn}}
+	return configChange(b, &b.core, &b.conf, c, b.fits, b.turn)
 }
 
 // State is that of key, closed if unused, half-open once Cooldown is over. Like Trip and Reset it
@@ -183,14 +180,14 @@ func (b *CircuitBreaker) fits(was CircuitBreakerConfig, to *CircuitBreakerConfig
 }
 
 // turn has the machine follow a change.
-func (b *CircuitBreaker) turn(lk *locked, s *stage.Stage, now int64, was, to CircuitBreakerConfig) {
+func (b *CircuitBreaker) turn(lk *change.Locked, s *stage.Stage, now int64, was, to CircuitBreakerConfig) {
 	if was == to {
 		return
 	}
-	k := b.core.limits[0].class
+	k := b.core.limits[0].Class
 	s.M.SetMaxKeys(now, k, rules.Scope(to.Scope).TableSize(to.MaxKeys))
 	s.M.SetBreaker(now, k, to.rule().Machine())
-	lk.changed(s, k.Name, "", "")
+	lk.Changed(s, k.Name, "", "")
 }
 
 // Outcome is what an end means to breakers and retries.
@@ -381,7 +378,7 @@ var plainError = reflect.TypeOf(errors.New(""))
 func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []stage.Throttle) {
 	class := OutcomeAuto
 	if a.classify != nil && r.HasBegun() {
-		class = classified(a.classify, c.shown(), res, err)
+		class = classify.Ask(a.classify, OutcomeOverload, c.shown(), res, err)
 	}
 	if err == nil {
 		if class == OutcomeOverload {
@@ -425,30 +422,4 @@ func (r *running) caller() context.Context {
 		return x.Context
 	}
 	return r.Context
-}
-
-// firstOpinion asks the tool's own classify function, and the executor's where that has none.
-func firstOpinion(own, common func(Call, Result, error) Outcome) func(Call, Result, error) Outcome {
-	switch {
-	case own == nil:
-		return common
-	case common == nil:
-		return own
-	}
-	return func(c Call, r Result, err error) Outcome {
-		if o := classified(own, c, r, err); o != OutcomeAuto {
-			return o
-		}
-		return common(c, r, err)
-	}
-}
-
-// classified runs a classify function; one that panics leaves the decision to the library.
-func classified(f func(Call, Result, error) Outcome, c Call, res Result, err error) (class Outcome) {
-	defer func() {
-		if recover() != nil || class > OutcomeOverload {
-			class = OutcomeAuto
-		}
-	}()
-	return f(c, res, err)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/errtext"
-	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/eventtext"
+	"github.com/sluice-go/sluice/internal/highest"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/turn"
@@ -76,17 +76,10 @@ type Event struct {
 type CallKey uint64
 
 // String is the key as text; empty for zero.
-func (k CallKey) String() string { return string(k.append(nil)) }
+func (k CallKey) String() string { return string(ids.KeyText(uint64(k))) }
 
 // MarshalText is String.
-func (k CallKey) MarshalText() ([]byte, error) { return k.append(nil), nil }
-
-func (k CallKey) append(b []byte) []byte {
-	if k == 0 {
-		return b
-	}
-	return ids.AppendKey(b, uint64(k))
-}
+func (k CallKey) MarshalText() ([]byte, error) { return ids.KeyText(uint64(k)), nil }
 
 // inCall reports whether e belongs to a call.
 func (e *Event) inCall() bool {
@@ -141,20 +134,10 @@ func (e *Event) text(x *eventtext.Event) {
 	case ToolFailed:
 		x.Step = eventtext.Failed
 	case ToolDenied:
-		x.Step, x.Why = eventtext.Denied, denial(e.Err)
+		x.Step, x.Why = eventtext.Denied, meanings.Denial(e.Err)
 	case BreakerStateChanged:
 		x.From, x.To = e.From.String(), e.To.String()
 	}
-}
-
-// denial is why a rule refused.
-func denial(err error) string {
-	if x, ok := err.(*Error); ok && x != nil && x.Cause != nil && meanings.Reason(x.Cause, 0, "") == errtext.ToolError {
-		if why := errwalk.Text(x.Cause); why != "" {
-			return why
-		}
-	}
-	return string(errtext.Denied)
 }
 
 // callEvent is an event of a call on its way to the sinks, which read it where it stands.
@@ -424,19 +407,10 @@ func emitFull(ctx context.Context, s EventSink, plain, full *Event) error {
 	return s.Emit(ctx, plain)
 }
 
-// sinkPanic is the error of a sink that panicked.
-type sinkPanic struct {
-	sink  string
-	panic *PanicError
-}
-
-func (e *sinkPanic) Error() string { return "sluice: event sink " + e.sink + " panicked" }
-func (e *sinkPanic) Unwrap() error { return e.panic }
-
 // catch makes err the error of s, which panicked with x at an event of that tool, if it did.
 func catch(s EventSink, tool string, x any, err *error) {
 	if x != nil {
-		*err = &sinkPanic{fmt.Sprintf("%T", s), &PanicError{Tool: tool, Value: x, Stack: debug.Stack()}}
+		*err = &errtext.SinkPanic{Sink: fmt.Sprintf("%T", s), Err: &PanicError{Tool: tool, Value: x, Stack: debug.Stack()}}
 	}
 }
 
@@ -471,13 +445,9 @@ func (inv *invocation) emitRetrying(ctx context.Context, c *Call, attempt int32,
 func (a *admission) emitQueued(ctx context.Context, c *Call, t *admit.Ticket, by string, now int64) {
 	normal := false
 	defer func() {
-		if normal {
-			return
+		if !normal && stage.Awaited(t) { // else it runs on, or is a submission, which withdraws by itself
+			a.at.Stage.Forsake(&t)
 		}
-		if !stage.Awaited(t) { // a submission withdraws by itself
-			return
-		}
-		a.at.Stage.Forsake(&t)
 	}()
 	x := c.inv.event(ToolQueued, now, c.inv.plan.single)
 	x.Call.Priority, x.Call.Attempt, x.InputBytes = c.Priority, c.Attempt, 0
@@ -518,14 +488,7 @@ func (f *first) attemptEnded(err error) {
 }
 
 // toldAfter notes that a retry is told after n attempts, and reports whether none had been.
-func (f *first) toldAfter(n int32) bool {
-	for was := f.retried.Load(); was < n; was = f.retried.Load() {
-		if f.retried.CompareAndSwap(was, n) {
-			return true
-		}
-	}
-	return false
-}
+func (f *first) toldAfter(n int32) bool { return highest.Raise(&f.retried, n) }
 
 // wrong is what is wrong with e alone: how its kind and its error go together.
 func (e *Event) wrong() string {

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/clock"
 	"github.com/sluice-go/sluice/internal/compiled"
+	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/crew"
 	"github.com/sluice-go/sluice/internal/ctxwatch"
 	"github.com/sluice-go/sluice/internal/deadline"
@@ -81,7 +82,7 @@ type Executor struct {
 	inSteps      bool          // all of outer are Steppers, and there are some
 	gates        []*gateCore   // without the scheduler
 
-	plans compiled.Table[*registrySnapshot, tool, plan]
+	plans compiled.Table[*cow.Snapshot[tool], tool, plan]
 
 	deadlines deadline.Timer             // of judging, of streams
 	pauses    deadline.Timer             // between attempts

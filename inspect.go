@@ -22,7 +22,7 @@ func (e *Executor) Plan(tool string) (string, bool) {
 	if e.isMade() != nil {
 		return "", false
 	}
-	t := e.registry.current().tools[tool]
+	t := e.registry.current()[tool]
 	if t == nil {
 		return "", false
 	}
@@ -273,17 +273,15 @@ const readAtOnce = 1000
 // read begins to read what e's stage counts.
 func (e *Executor) read() *survey.Reading {
 	cores := slices.Clone(e.gates)
-	for _, t := range e.registry.current().tools {
+	for _, t := range e.registry.current() {
 		cores = append(cores, &t.shared.core)
 	}
 	sources := few.Map(cores, func(g *gateCore) survey.Source {
-		return survey.Source{Stage: g.stage, Limits: func() []survey.Limit {
-			return few.Map(g.limits, func(l gateLimit) survey.Limit { return survey.Limit{Class: l.class, Scope: l.scope} })
-		}}
+		return survey.Source{Stage: g.stage, Limits: func() []survey.Limit { return g.limits }}
 	})
 	var names *survey.Names
 	if slices.ContainsFunc(e.gates, func(g *gateCore) bool {
-		return slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil })
+		return slices.ContainsFunc(g.limits, func(l survey.Limit) bool { return l.Scope.Names() != nil })
 	}) {
 		names = e.names()
 	}
@@ -294,7 +292,7 @@ func (e *Executor) read() *survey.Reading {
 func (e *Executor) names() *survey.Names {
 	n := &survey.Names{Tools: make(map[string]bool), Types: make(map[string]bool)}
 	for _, c := range append(e.registry.stage.Clients(), (*inDomain)(e)) {
-		for name, t := range executorOf(c).registry.current().tools {
+		for name, t := range executorOf(c).registry.current() {
 			n.Tools[name], n.Types[t.spec.Type] = true, true
 		}
 	}

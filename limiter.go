@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/change"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/permit"
@@ -114,7 +115,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	l := &ConcurrencyLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
 	for _, x := range c.Limits {
 		s := x.slots()
-		l.core.limits = append(l.core.limits, gateLimit{s.Class(c.Name), s.Scope})
+		l.core.limits = append(l.core.limits, rules.Limit{Class: s.Class(c.Name), Scope: s.Scope})
 	}
 	return l, nil
 }
@@ -153,7 +154,7 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 
 // Change changes Max, Refuse, MaxKeys and Adaptive's bounds, by [Reconfigure].
 func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
-	return Change{&configChange[ConcurrencyLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
+	return configChange(l, &l.core, &l.conf, c, l.fits, l.turn)
 }
 
 // fits says why l cannot become to, if it cannot.
@@ -179,17 +180,17 @@ func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyL
 }
 
 // turn has the machine follow a change.
-func (l *ConcurrencyLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to ConcurrencyLimiterConfig) {
+func (l *ConcurrencyLimiter) turn(lk *change.Locked, s *stage.Stage, now int64, was, to ConcurrencyLimiterConfig) {
 	for i, n := range to.Limits {
-		k, o, slots := l.core.limits[i].class, was.Limits[i], n.slots()
+		k, o, slots := l.core.limits[i].Class, was.Limits[i], n.slots()
 		s.M.SetRefuse(k, n.Refuse)
 		s.M.SetMaxKeys(now, k, slots.Scope.TableSize(n.MaxKeys))
 		if n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
 			s.M.SetAdaptive(now, k, slots.Adaptive)
-			lk.changed(s, k.Name, o.bound(), n.bound())
+			lk.Changed(s, k.Name, o.bound(), n.bound())
 		} else if n.Max != o.Max {
 			s.M.SetLimit(now, k, slots.Max)
-			lk.changed(s, k.Name, o.bound(), n.bound())
+			lk.Changed(s, k.Name, o.bound(), n.bound())
 		}
 	}
 }
@@ -256,12 +257,6 @@ func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 	c = c.shown()
 	key = keyOf(r, &c)
 	return key, key != "" || s == ByTenant
-}
-
-// complete is s, or the default, unless there can be no such scope.
-func (s Scope) complete(field string, def rules.Kind) (Scope, error) {
-	r, err := rules.Scope(s).Complete(field, def)
-	return Scope(r), err
 }
 
 // same reports whether s and o are one scope to the component that has them.

@@ -6,6 +6,7 @@ import (
 	"maps"
 
 	"github.com/sluice-go/sluice/internal/admit"
+	"github.com/sluice-go/sluice/internal/change"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
@@ -127,7 +128,7 @@ func (s *PriorityScheduler) order() stage.Order {
 
 // Change changes all but the name, by [Reconfigure]. Waiting calls stay, whatever the new bounds.
 func (s *PriorityScheduler) Change(c PrioritySchedulerConfig) Change {
-	return Change{&configChange[PrioritySchedulerConfig]{s, &s.core, &s.conf, c, s.fits, s.turn}}
+	return configChange(s, &s.core, &s.conf, c, s.fits, s.turn)
 }
 
 // fits says why s cannot become to, if it cannot.
@@ -136,18 +137,13 @@ func (s *PriorityScheduler) fits(was PrioritySchedulerConfig, to *PrioritySchedu
 }
 
 // turn has the machine follow a change.
-func (s *PriorityScheduler) turn(lk *locked, st *stage.Stage, now int64, was, to PrioritySchedulerConfig) {
-	if was.equal(&to) {
+func (s *PriorityScheduler) turn(lk *change.Locked, st *stage.Stage, now int64, was, to PrioritySchedulerConfig) {
+	old, policy := was.policy(), to.policy()
+	if policy.Equal(&old) {
 		return
 	}
 	if st.OrderedBy(s.core.stage) {
-		st.M.SetPolicy(now, to.policy())
+		st.M.SetPolicy(now, policy)
 	}
-	lk.changed(st, to.Name, fmt.Sprintf("queue %d", was.MaxQueue), fmt.Sprintf("queue %d", to.MaxQueue))
-}
-
-func (c *PrioritySchedulerConfig) equal(o *PrioritySchedulerConfig) bool {
-	return c.Name == o.Name && c.Ageing == o.Ageing && c.MaxQueue == o.MaxQueue && c.MaxPerTenant == o.MaxPerTenant &&
-		c.Shed == o.Shed && c.ShedStanding == o.ShedStanding && c.RefuseLate == o.RefuseLate && c.HandOff == o.HandOff &&
-		maps.Equal(c.TenantWeights, o.TenantWeights)
+	lk.Changed(st, to.Name, fmt.Sprintf("queue %d", was.MaxQueue), fmt.Sprintf("queue %d", to.MaxQueue))
 }

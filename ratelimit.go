@@ -3,7 +3,6 @@ package sluice
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -13,7 +12,8 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/bucket"
-	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/change"
+	"github.com/sluice-go/sluice/internal/highest"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -58,26 +58,9 @@ type Rate struct {
 
 // complete fills in the defaults.
 func (c RateLimiterConfig) complete() (_ RateLimiterConfig, err error) {
-	const field = "sluice: RateLimiterConfig"
-	if err := check.NameOr(field+".Name", &c.Name, "rate"); err != nil {
-		return c, err
-	}
-	if c.Scope, err = c.Scope.complete(field+".Scope", rules.Global); err != nil {
-		return c, err
-	}
-	if err := rules.Keys(field+".MaxKeys", &c.MaxKeys); err != nil {
-		return c, err
-	}
-	switch {
-	case c.Limiter == nil && len(c.Rates) == 0:
-		err = errors.New(field + ".Rates is empty: must have at least one rate, or Limiter")
-	case c.Limiter != nil && len(c.Rates) > 0:
-		err = errors.New(field + ".Rates and Limiter are both set: must be one of them")
-	case c.Limiter != nil && !rules.Scope(c.Scope).OneKey():
-		err = fmt.Errorf("%s.Scope is %v with Limiter: must be Global, ForTool or ForType", field, c.Scope)
-	default:
-		c.Rates, _, err = rules.CompleteRates(field+".Rates", c.Rates)
-	}
+	q := c.quota()
+	c.Rates, err = rules.CompleteQuota("sluice: RateLimiterConfig", &q, c.Rates)
+	c.Name, c.Scope, c.MaxKeys = q.Name, Scope(q.Scope), q.MaxKeys
 	return c, err
 }
 
@@ -87,25 +70,22 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &RateLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
-	quota := c.quota()
-	for i, r := range c.Rates {
-		b, _ := rules.Rate(r).Bucket() // complete has made it before
-		l.core.limits = append(l.core.limits, gateLimit{quota.Class(rules.Rate(r), &b), quota.Scope})
+	l := &RateLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref), limits: rules.QuotaLimits(c.quota(), c.Rates)}, conf: c}
+	for i := range c.Rates {
 		l.at = append(l.at, i)
-	}
-	if c.Limiter != nil {
-		l.core.foreign = &foreignLimiter{limiter: c.Limiter}
-		l.core.limits = append(l.core.limits, gateLimit{quota.Shared(l.core.foreign), quota.Scope})
 	}
 	return l, nil
 }
 
-// quota is what the rates of c have in common.
+// quota is what the rates of c have in common, or its Limiter.
 func (c *RateLimiterConfig) quota() rules.Quota {
-	return rules.Quota{
+	q := rules.Quota{
 		Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys,
 	}
+	if c.Limiter != nil {
+		q.Foreign = foreignLimiter{c.Limiter}
+	}
+	return q
 }
 
 // foreignLimiter asks a *rate.Limiter of the caller's own. Its methods do not block and run
@@ -113,7 +93,7 @@ func (c *RateLimiterConfig) quota() rules.Quota {
 type foreignLimiter struct{ limiter *rate.Limiter }
 
 // Wait is how many nanoseconds pass until a token may be there; it takes none.
-func (f *foreignLimiter) Wait() int64 {
+func (f foreignLimiter) Wait() int64 {
 	per := f.limiter.Limit()
 	switch missing := 1 - f.limiter.Tokens(); {
 	case per == rate.Inf || missing <= 0:
@@ -129,12 +109,12 @@ func (f *foreignLimiter) Wait() int64 {
 }
 
 // Take takes a token. One that other code has just taken leaves it in debt.
-func (f *foreignLimiter) Take() { f.limiter.Reserve() }
+func (f foreignLimiter) Take() { f.limiter.Reserve() }
 
 // Give gives back a token that was taken so many nanoseconds ago, if time has not brought
 // back any of it meanwhile; the limiter cannot tell how much that would be worth. (Its Cancel
 // gives nothing back once the instant of the reservation is over, which is at once.)
-func (f *foreignLimiter) Give(since int64) {
+func (f foreignLimiter) Give(since int64) {
 	if per := f.limiter.Limit(); per != rate.Inf && float64(since)*float64(per) < 1e7 { // a hundredth of a token
 		f.limiter.ReserveN(time.Now(), -1)
 	}
@@ -158,7 +138,7 @@ func (l *RateLimiter) Config() RateLimiterConfig {
 // Change changes N, Per, Burst, Refuse, MaxKeys and the order of Rates, by [Reconfigure]. A rate goes
 // on as that of its Unit and Per, else of its Unit, with debt and tokens, up to the new Burst.
 func (l *RateLimiter) Change(c RateLimiterConfig) Change {
-	return Change{&configChange[RateLimiterConfig]{l, &l.core, &l.conf, c, l.fits, l.turn}}
+	return configChange(l, &l.core, &l.conf, c, l.fits, l.turn)
 }
 
 // Pause holds all waiters of key for d: an upstream said so. A longer pause stays; zero ends it.
@@ -179,16 +159,7 @@ func (l *RateLimiter) Pause(key string, d time.Duration) error {
 
 // Lift ends a pause of key without a ramp, and its debt: buckets are empty, not below, and running
 // calls pay only for more than they reported. It fails as Pause.
-func (l *RateLimiter) Lift(key string) error { return withCells(l, key, false, lift) }
-
-// lift ends the pauses and debts of cells together.
-func lift(s *stage.Stage, cells []*admit.Cell) {
-	s.AtOnce(func(now int64) {
-		for _, c := range cells {
-			s.M.Lift(now, c)
-		}
-	})
-}
+func (l *RateLimiter) Lift(key string) error { return withCells(l, key, false, (*stage.Stage).Lift) }
 
 // ReportUsage reports what the running call really used of a unit: the difference to the estimate
 // is given back or taken, into debt if need be. Another report replaces it; negative is zero.
@@ -203,51 +174,19 @@ func ReportUsage(ctx context.Context, unit string, used int64) {
 
 // fits says why l cannot become to, if it cannot.
 func (l *RateLimiter) fits(was RateLimiterConfig, to *RateLimiterConfig) error {
-	if err := check.SameLength("sluice: RateLimiterConfig.Rates", len(to.Rates), len(was.Rates)); err != nil {
-		return err
-	}
-	fixed := ""
-	switch {
-	case to.Name != was.Name:
-		fixed = "Name"
-	case !to.Scope.same(was.Scope):
-		fixed = "Scope"
-	case to.Upstream != was.Upstream:
-		fixed = "Upstream"
-	case to.Limiter != was.Limiter:
-		fixed = "Limiter"
-	}
-	if fixed != "" {
-		return fmt.Errorf("sluice: RateLimiterConfig.%s changes: it cannot change", fixed)
-	}
-	for i, j := range rules.Match(was.Rates, to.Rates) {
-		if j < 0 {
-			return fmt.Errorf("sluice: RateLimiterConfig.Rates[%d].Unit is %q: cannot change from %q",
-				i, to.Rates[i].Unit, was.Rates[i].Unit)
-		}
-	}
+	err := was.change(to).Fits("sluice: RateLimiterConfig")
 	to.Scope = was.Scope // with the function that there is
-	return nil
+	return err
 }
 
 // turn has the machine follow a change.
-func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLimiterConfig) {
-	quota, from := to.quota(), rules.Match(was.Rates, to.Rates)
-	at := make([]int, len(from))
-	for i, r := range to.Rates {
-		at[i] = l.at[from[i]]
-		k := l.core.limits[at[i]].class
-		s.M.SetRefuse(k, to.Refuse)
-		s.M.SetMaxKeys(now, k, quota.Scope.TableSize(to.MaxKeys))
-		if o := was.Rates[from[i]]; r != o {
-			b, _ := rules.Rate(r).Bucket() // complete has made it before
-			s.M.SetRate(now, k, &b)
-			name := k.Name
-			k.Name = quota.RateName(rules.Rate(r))
-			lk.changed(s, name, rules.Rate(o).String(), rules.Rate(r).String())
-		}
-	}
-	l.at = at
+func (l *RateLimiter) turn(lk *change.Locked, s *stage.Stage, now int64, was, to RateLimiterConfig) {
+	l.at = was.change(&to).Apply(s.M, now, l.core.limits, l.at, func(name, from, to string) { lk.Changed(s, name, from, to) })
+}
+
+// change is that of c to another.
+func (c *RateLimiterConfig) change(to *RateLimiterConfig) *rules.QuotaChange[Rate] {
+	return &rules.QuotaChange[Rate]{Was: c.quota(), To: to.quota(), Old: c.Rates, Rates: to.Rates}
 }
 
 // ThrottlePart is a part that an upstream limits apart: a host, a resource, a model.
@@ -327,7 +266,5 @@ func (inv *invocation) passOn(carried []blame.Charge) {
 // throttled notes that an upstream asked the attempt to wait for d, or to slow down.
 func (r *running) throttled(d time.Duration) {
 	until := r.inv.plan.exec.clock.Now() + int64(min(d, stage.MaxPause)) + 1
-	again := &r.inv.first.remembers().again
-	for was := again.Load(); was < until && !again.CompareAndSwap(was, until); was = again.Load() {
-	}
+	highest.Raise(&r.inv.first.remembers().again, until)
 }

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
+	"github.com/sluice-go/sluice/internal/typed"
 )
 
 // ErrUnknownTool is the reason of a call that names no tool.
@@ -31,26 +31,12 @@ var ErrUnknownTool = errors.New("unknown tool")
 // ToolRegistry holds named tools; zero is empty. It is safe for concurrent use, and must not be
 // copied. A call keeps the tool it resolved. Reading takes no lock; a change copies the names.
 type ToolRegistry struct {
-	mu    sync.Mutex // held by writers
-	snap  atomic.Pointer[registrySnapshot]
+	tools cow.Map[tool]
 	stage stage.Ref // of its executors and tools
 }
 
-// registrySnapshot never changes once it is stored.
-type registrySnapshot struct {
-	tools map[string]*tool
-	seq   uint64 // of the registry's snapshots
-	name  string // of the one tool that was another, or not there, in the one before
-}
-
-var noTools registrySnapshot
-
-func (r *ToolRegistry) current() *registrySnapshot {
-	if s := r.snap.Load(); s != nil {
-		return s
-	}
-	return &noTools
-}
+// current is the tools that there are now.
+func (r *ToolRegistry) current() map[string]*tool { return r.tools.Now().All }
 
 // tool is one registered function under one policy.
 type tool struct {
@@ -78,7 +64,7 @@ func NewToolRegistry() *ToolRegistry { return new(ToolRegistry) }
 
 // Lookup returns the spec of a tool.
 func (r *ToolRegistry) Lookup(name string) (Spec, bool) {
-	if t := r.current().tools[name]; t != nil {
+	if t := r.current()[name]; t != nil {
 		return t.spec.clone(), true
 	}
 	return Spec{}, false
@@ -86,7 +72,7 @@ func (r *ToolRegistry) Lookup(name string) (Spec, bool) {
 
 // Tools lists the specs of one instant, sorted.
 func (r *ToolRegistry) Tools() iter.Seq[Spec] {
-	tools := r.current().tools
+	tools := r.current()
 	return func(yield func(Spec) bool) {
 		for _, name := range slices.Sorted(maps.Keys(tools)) {
 			if !yield(tools[name].spec.clone()) {
@@ -100,14 +86,9 @@ func (r *ToolRegistry) Tools() iter.Seq[Spec] {
 // After the last its limits are forgotten, but debt, pause or open breaker of a ByTool or ByType
 // limit when over, for the 1,000 tools that remember longest: one that comes back finds it.
 func (r *ToolRegistry) Remove(name string) bool {
-	r.mu.Lock()
-	old := r.current().tools
-	if old[name] == nil {
-		r.mu.Unlock()
+	if !r.tools.Remove(name) {
 		return false
 	}
-	r.storeLocked(cow.Without(old, name), name)
-	r.mu.Unlock()
 	for _, c := range r.stage.Clients() {
 		if e := executorOf(c); e.registry == r {
 			e.plans.Follow()
@@ -118,22 +99,15 @@ func (r *ToolRegistry) Remove(name string) bool {
 
 // put adds t, or replaces the tool of that name, whichever is asked for.
 func (r *ToolRegistry) put(t *tool, replace bool) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	old := r.current().tools
-	switch was := old[t.spec.Name]; {
-	case was != nil && !replace:
-		return fmt.Errorf("sluice: tool %q is registered already: use Replace, or another name", t.spec.Name)
-	case was == nil && replace:
-		return fmt.Errorf("sluice: tool %q is not registered: use Register", t.spec.Name)
-	}
-	r.storeLocked(cow.With(old, t.spec.Name, t), t.spec.Name)
-	return nil
-}
-
-// storeLocked makes tools, in which only that of the name has changed, the current ones.
-func (r *ToolRegistry) storeLocked(tools map[string]*tool, name string) {
-	r.snap.Store(&registrySnapshot{tools, r.current().seq + 1, name})
+	return r.tools.Change(t.spec.Name, func(was *tool) (*tool, error) {
+		switch {
+		case was != nil && !replace:
+			return nil, fmt.Errorf("sluice: tool %q is registered already: use Replace, or another name", t.spec.Name)
+		case was == nil && replace:
+			return nil, fmt.Errorf("sluice: tool %q is not registered: use Register", t.spec.Name)
+		}
+		return t, nil
+	})
 }
 
 // Spec describes a tool. Only Name is required.
@@ -167,20 +141,6 @@ func (s Spec) Decode(raw json.RawMessage) (any, error) {
 		return slices.Clone(raw), nil
 	}
 	return s.decode(raw)
-}
-
-// decodeResult is Decode for a tool's Out.
-func decodeResult[Out any](raw json.RawMessage) (v any, err error) {
-	var out Out
-	defer func() { // a foreign UnmarshalJSON may panic
-		if p := recover(); p != nil {
-			v, err = nil, fmt.Errorf("sluice: decoding a result as %T: it panicked", out)
-		}
-	}()
-	if err := json.Unmarshal(raw, &out); err != nil {
-		return nil, fmt.Errorf("sluice: decoding a result as %T: %w", out, err)
-	}
-	return out, nil
 }
 
 func (s Spec) clone() Spec {
@@ -251,15 +211,6 @@ func (p *Policy) complete(tool string) (own rules.Tool, err error) {
 	return rules.CompleteTool("sluice: Policy", tool, p.Concurrency, &p.Rates, b, p.Timeout)
 }
 
-// limits is the constraints of classes, which the policy makes.
-func (t *tool) limits(classes []*admit.Class) (list []gateLimit) {
-	only := rules.For(rules.ForTool, []string{t.spec.Name})
-	for _, k := range classes {
-		list = append(list, gateLimit{k, only})
-	}
-	return list
-}
-
 // Tool is a handle on a tool, for several executors. It calls what has its name then.
 type Tool[In, Out any] struct{ name string }
 
@@ -285,11 +236,7 @@ func put[In, Out any](
 	if fn == nil {
 		return nil, fmt.Errorf("sluice: the function of tool %q is nil: must not be", cut(s.Name, 128))
 	}
-	t.spec.decode = decodeResult[Out]
-	t.run = func(ctx context.Context, in any) (any, error) {
-		v, _ := in.(In) // accepted before
-		return untyped(fn(ctx, v))
-	}
+	t.spec.decode, t.run = typed.Decode[Out], typed.Func(fn)
 	if err := r.put(t, replace); err != nil {
 		return nil, err
 	}
@@ -312,10 +259,10 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 	}
 	t := &tool{
 		spec: s, own: own, shared: &toolShared{id: toolIDs.Add(1)},
-		in: reflect.TypeFor[In](), accepts: acceptsInput[In], required: required, decode: strictjson.Into[In],
+		in: reflect.TypeFor[In](), accepts: typed.Accepts[In], required: required, decode: strictjson.Into[In],
 	}
 	t.shared.core.name, t.shared.core.stage = rules.ToolLabel(s.Name), &r.stage
-	t.shared.core.limits = t.limits(own.Classes())
+	t.shared.core.limits = own.Limits()
 	return t, nil
 }
 
@@ -329,21 +276,19 @@ func Declare(r *ToolRegistry, s Spec) error {
 		return err
 	}
 	t.accepts = func(any) bool { return true }
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	name := t.spec.Name
-	old := r.current().tools
-	if was := old[name]; was != nil {
+	return r.tools.Change(t.spec.Name, func(was *tool) (*tool, error) {
+		if was == nil {
+			return t, nil
+		}
 		if was.run != nil {
-			return fmt.Errorf("sluice: tool %q is registered with a function of its own: must be another name", name)
+			return nil, fmt.Errorf("sluice: tool %q is registered with a function of its own: must be another name", t.spec.Name)
 		}
 		t.spec.Policy, t.own, t.shared = was.spec.Policy, was.own, was.shared
 		if t.spec.alike(&was.spec) {
-			return nil
+			return was, nil
 		}
-	}
-	r.storeLocked(cow.With(old, name, t), name)
-	return nil
+		return t, nil
+	})
 }
 
 // wrongCode says why a call of t, whose code comes with it or does not, cannot be.
@@ -368,43 +313,22 @@ func Do[Out any](ctx context.Context, e *Executor, r Request, fn func(context.Co
 		if fn == nil {
 			return nil, errors.New("sluice: Do: the function is nil: must not be")
 		}
-		return untyped(fn(ctx))
+		return typed.Any(fn(ctx))
 	}
 	res, err := e.Invoke(ctx, r)
 	return answered[Out](r.Tool, res, err)
 }
 
-// untyped is what a typed function gave.
-func untyped[Out any](out Out, err error) (any, error) {
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 // answered is the typed outcome of a call of the tool.
 func answered[Out any](tool string, res Result, err error) (Out, error) {
-	var zero Out
 	if err != nil {
 		out, _ := res.Partial().(Out)
 		return out, err
 	}
-	out, ok := res.Value.(Out)
-	if raw, stored := res.Value.(json.RawMessage); stored && !ok {
-		v, err := decodeResult[Out](raw)
-		out, _ = v.(Out)
-		return out, err
+	if out, ok := res.Value.(Out); ok {
+		return out, nil
 	}
-	if !ok && res.Value != nil {
-		return zero, fmt.Errorf("sluice: tool %q answered %T: want %T, was it replaced?", tool, res.Value, zero)
-	}
-	return out, nil
-}
-
-// acceptsInput reports whether in is an In. A nil interface is the zero value of one.
-func acceptsInput[In any](in any) bool {
-	_, ok := in.(In)
-	return ok || in == nil && reflect.TypeFor[In]().Kind() == reflect.Interface
+	return typed.Answer[Out](tool, res.Value)
 }
 
 // input is the value that the tool gets.
@@ -493,18 +417,18 @@ func (r *ToolRegistry) Lift(tool string) error {
 	if r == nil {
 		return errors.New("sluice: Lift: the ToolRegistry is nil")
 	}
-	t := r.current().tools[tool]
+	t := r.current()[tool]
 	if t == nil {
 		return fmt.Errorf("sluice: Lift: tool %q is not registered", cut(tool, 128))
 	}
 	s := t.shared.core.stage.Lock()
 	var cells []*admit.Cell
 	for _, l := range t.shared.core.limits {
-		if c := l.class.Lookup(""); c != nil {
+		if c := l.Class.Lookup(""); c != nil {
 			cells = append(cells, c)
 		}
 	}
-	lift(s, cells)
+	s.Lift(cells)
 	s.Unlock()
 	return nil
 }
@@ -525,10 +449,10 @@ type plan struct {
 
 // initPlans says how plans are made and dropped.
 func (e *Executor) initPlans() {
-	c := compiled.Config[*registrySnapshot, tool, plan]{
-		Current: e.registry.current,
-		Tool:    func(s *registrySnapshot, name string) *tool { return s.tools[name] },
-		Change:  func(s *registrySnapshot) (uint64, string) { return s.seq, s.name },
+	c := compiled.Config[*cow.Snapshot[tool], tool, plan]{
+		Current: e.registry.tools.Now,
+		Tool:    func(s *cow.Snapshot[tool], name string) *tool { return s.All[name] },
+		Change:  func(s *cow.Snapshot[tool]) (uint64, string) { return s.Seq, s.Name },
 		Begin:   e.newPlan,
 		Of:      func(p *plan) *tool { return p.tool },
 		Name:    func(t *tool) string { return t.spec.Name },
@@ -613,13 +537,13 @@ func (e *Executor) drop(gone []*plan) (then func()) {
 
 // plan finds a tool's plan: two atomic loads and one look-up, unless the tool is new or there
 // is none. Then it is nil; see compile.
-func (e *Executor) plan(name string) *plan { return e.plans.Find(e.registry.current(), name) }
+func (e *Executor) plan(name string) *plan { return e.plans.Find(e.registry.tools.Now(), name) }
 
 // compile finds or makes the plan of a tool that has none for the present registry. It answers
 // one that refuses if there is no such tool, if the executor is closed, and if ctx ends while
 // an interceptor's Wrap runs; the compiling goes on then, for later calls.
 func (e *Executor) compile(ctx context.Context, name string) *plan {
-	t := e.registry.current().tools[name]
+	t := e.registry.current()[name]
 	if t == nil {
 		return e.missing(name)
 	}
@@ -646,7 +570,7 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 // callers, and the library cannot know which: where there are any it names none.
 func (e *Executor) missing(name string) *plan {
 	var meant error
-	if tools := e.registry.current().tools; !e.wraps() {
+	if tools := e.registry.current(); !e.wraps() {
 		meant = errtext.Meant(name, len(tools), maps.Keys(tools))
 	}
 	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, meant)

@@ -21,7 +21,7 @@ func TestUnitsThatNoRateCountsAreForgotten(t *testing.T) {
 		_, err := x(t.Context(), i)
 		require.NoError(t, err)
 	}
-	learned := &e.registry.current().tools["x"].shared.learned
+	learned := &e.registry.current()["x"].shared.learned
 	assert.Equal(t, int64(7), learned.Estimate("tokens"), "of the unit of the rate")
 	for i := range 2000 {
 		require.Equal(t, int64(1), learned.Estimate(fmt.Sprint("unit-", i)), "of one that nothing counts")

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"maps"
 	"math"
 
 	"github.com/sluice-go/sluice/internal/breaker"
@@ -19,6 +20,13 @@ type Policy struct {
 	Shed         bool // when full, drop from whoever floods the lowest level instead of the newcomer
 	Weights      map[string]int
 	HandOff      bool // who gives back what calls wait for lets them run first
+}
+
+// Equal reports whether p and o are one order.
+func (p *Policy) Equal(o *Policy) bool {
+	return p.Ordered == o.Ordered && p.Ageing == o.Ageing && p.Claim == o.Claim && p.MaxQueue == o.MaxQueue &&
+		p.MaxPerTenant == o.MaxPerTenant && p.RefuseLate == o.RefuseLate && p.Standing == o.Standing &&
+		p.Shed == o.Shed && p.HandOff == o.HandOff && maps.Equal(p.Weights, o.Weights)
 }
 
 func (p *Policy) weight(tenant string) float64 {

@@ -1,6 +1,6 @@
 // Package cow changes maps that others may be reading: each change makes a copy, so that a map
-// that has been published never changes. It locks nothing; who writes a published map takes
-// turns.
+// that has been published never changes. [With] and [Without] lock nothing; a [Map] has who writes it
+// take turns, and runs what a writer says under its lock.
 package cow
 
 import "maps"

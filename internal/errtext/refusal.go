@@ -125,6 +125,17 @@ func (NotBegun) Error() string { return "its time was over before its code began
 // Is makes it a context.DeadlineExceeded.
 func (NotBegun) Is(target error) bool { return target == context.DeadlineExceeded }
 
+// SinkPanic is the error of an event sink of that type that panicked.
+type SinkPanic struct {
+	Sink string
+	Err  error
+}
+
+func (e *SinkPanic) Error() string { return "sluice: event sink " + e.Sink + " panicked" }
+
+// Unwrap is the panic.
+func (e *SinkPanic) Unwrap() error { return e.Err }
+
 // Withheld stands for an error whose text is not shown. It matches what the error matched of
 // the library's own errors and of package context's.
 type Withheld struct {

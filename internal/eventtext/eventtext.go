@@ -88,9 +88,9 @@ func Attrs(a []slog.Attr, e *Event) []slog.Attr {
 	text("event", e.Kind)
 	text("tool", e.Tool)
 	text("call_id", e.ID)
-	text("call_key", keyText(e.Key))
+	text("call_key", string(ids.KeyText(e.Key)))
 	text("parent_id", e.ParentID)
-	text("parent_key", keyText(e.ParentKey))
+	text("parent_key", string(ids.KeyText(e.ParentKey)))
 	if e.Seq != 0 {
 		a = append(a, slog.Uint64("seq", uint64(e.Seq)))
 	}
@@ -150,11 +150,4 @@ func (e *Event) level() slog.Level {
 		return slog.LevelError
 	}
 	return slog.LevelWarn
-}
-
-func keyText(key uint64) string {
-	if key == 0 {
-		return ""
-	}
-	return string(ids.AppendKey(nil, key))
 }

@@ -52,6 +52,14 @@ func AppendKey(b []byte, key uint64) []byte {
 	return strconv.AppendUint(b, key, 36)
 }
 
+// KeyText is the key as AppendKey writes it; nothing for zero, which is none.
+func KeyText(key uint64) []byte {
+	if key == 0 {
+		return nil
+	}
+	return AppendKey(nil, key)
+}
+
 // Random is the prefix and 130 random bits.
 func Random(prefix string) string { return prefix + rand.Text() }
 

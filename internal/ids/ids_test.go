@@ -71,3 +71,13 @@ func TestKeysDoNotRepeat(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// No key has no text.
+func TestKeyText(t *testing.T) {
+	if got := KeyText(0); got != nil {
+		t.Errorf("%q of no key", got)
+	}
+	if got, want := string(KeyText(36)), process+"-10"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

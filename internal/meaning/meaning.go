@@ -126,6 +126,16 @@ func (r *Reader) Reason(err error, key uint64, id string) errtext.Code {
 	return errtext.ToolError
 }
 
+// Denial is why a rule refused, as err says: the text of a foreign error that is its cause, or a word.
+func (r *Reader) Denial(err error) string {
+	if x := r.Own(err); x.Kind == Refusal && x.Cause != nil && r.Reason(x.Cause, 0, "") == errtext.ToolError {
+		if why := errwalk.Text(x.Cause); why != "" {
+			return why
+		}
+	}
+	return string(errtext.Denied)
+}
+
 func (r *Reader) ownCode(x Own, key uint64, id string) errtext.Code {
 	switch x.Kind {
 	case Refusal:

@@ -200,3 +200,24 @@ func TestNilSaysNothing(t *testing.T) {
 	assert.Empty(t, reader.Code(nil, 0, ""))
 	assert.Empty(t, reader.ModelText(nil))
 }
+
+// A denial is told in the words of who denied, if those are its own.
+func TestDenials(t *testing.T) {
+	because := func(cause error) error { return &own{Own{Kind: Refusal, Code: errtext.Denied, Cause: cause}} }
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"in words", because(errors.New("not on Sundays")), "not on Sundays"},
+		{"in none", because(errors.New("")), "denied"},
+		{"without a cause", because(nil), "denied"},
+		{"by another refusal", because(refusal(errtext.Saturated)), "denied"},
+		{"by a context", because(context.Canceled), "denied"},
+		{"that is wrapped", fmt.Errorf("x: %w", because(errors.New("not on Sundays"))), "denied"},
+		{"that is foreign", errors.New("x"), "denied"},
+		{"nil", nil, "denied"},
+	} {
+		assert.Equal(t, tt.want, reader.Denial(tt.err), tt.name)
+	}
+}

@@ -57,6 +57,12 @@ func Order(field string, p *admit.Policy) error {
 	return nil
 }
 
+// Limit is one constraint: its cells and what they count by.
+type Limit struct {
+	Class *admit.Class
+	Scope Scope
+}
+
 // Label is how a component stands in the names of its constraints: its kind, or kind/name.
 func Label(kind, name string) string {
 	if name == "" || name == kind {

@@ -19,6 +19,93 @@ type Quota struct {
 	Refuse   bool
 	Upstream bool
 	MaxKeys  int
+	Foreign  admit.Limiter // shared with other code, instead of rates; comparable; nil without one
+}
+
+// CompleteQuota fills in the defaults of q, and answers a copy of its rates with theirs.
+func CompleteQuota[R asRate](field string, q *Quota, rates []R) (_ []R, err error) {
+	if err := Named(field, &q.Name, "rate", &q.Scope, Global); err != nil {
+		return nil, err
+	}
+	if err := Keys(field+".MaxKeys", &q.MaxKeys); err != nil {
+		return nil, err
+	}
+	switch {
+	case q.Foreign == nil && len(rates) == 0:
+		return nil, fmt.Errorf("%s.Rates is empty: must have at least one rate, or Limiter", field)
+	case q.Foreign != nil && len(rates) > 0:
+		return nil, fmt.Errorf("%s.Rates and Limiter are both set: must be one of them", field)
+	case q.Foreign != nil && !q.Scope.OneKey():
+		return nil, fmt.Errorf("%s.Scope is %v with Limiter: must be Global, ForTool or ForType", field, q.Scope)
+	}
+	rates, _, err = CompleteRates(field+".Rates", rates)
+	return rates, err
+}
+
+// QuotaLimits is the constraints of q, which is complete: one for each of rates, or of the shared limiter.
+func QuotaLimits[R asRate](q Quota, rates []R) (list []Limit) {
+	for _, r := range rates {
+		b, _ := Rate(r).Bucket() // CompleteQuota has made it before
+		list = append(list, Limit{q.Class(Rate(r), &b), q.Scope})
+	}
+	if q.Foreign != nil {
+		list = append(list, Limit{q.Shared(q.Foreign), q.Scope})
+	}
+	return list
+}
+
+// QuotaChange is the change of a limiter of one quota to another.
+type QuotaChange[R asRate] struct {
+	Was, To Quota
+	Old     []R // the rates of Was
+	Rates   []R // and of To
+}
+
+// Fits says why there cannot be such a change, in the fields that begin with field.
+func (x *QuotaChange[R]) Fits(field string) error {
+	if err := check.SameLength(field+".Rates", len(x.Rates), len(x.Old)); err != nil {
+		return err
+	}
+	fixed, was, to := "", &x.Was, &x.To
+	switch {
+	case to.Name != was.Name:
+		fixed = "Name"
+	case !to.Scope.Same(was.Scope):
+		fixed = "Scope"
+	case to.Upstream != was.Upstream:
+		fixed = "Upstream"
+	case to.Foreign != was.Foreign:
+		fixed = "Limiter"
+	}
+	if fixed != "" {
+		return fmt.Errorf("%s.%s changes: it cannot change", field, fixed)
+	}
+	for i, j := range Match(x.Old, x.Rates) {
+		if j < 0 {
+			return fmt.Errorf("%s.Rates[%d].Unit is %q: cannot change from %q", field, i, Rate(x.Rates[i]).Unit, Rate(x.Old[i]).Unit)
+		}
+	}
+	return nil
+}
+
+// Apply has the machine m follow, and tells changed of each rate that does. Of the limits at says which is
+// that of each old rate; the answer says it of the rates.
+func (x *QuotaChange[R]) Apply(m *admit.Machine, now int64, limits []Limit, at []int, changed func(name, from, to string)) []int {
+	list := make([]int, len(x.Rates))
+	for i, from := range Match(x.Old, x.Rates) {
+		list[i] = at[from]
+		k, r, o := limits[at[from]].Class, Rate(x.Rates[i]), Rate(x.Old[from])
+		m.SetRefuse(k, x.To.Refuse)
+		m.SetMaxKeys(now, k, x.To.Scope.TableSize(x.To.MaxKeys))
+		if r != o {
+			b, _ := r.Bucket() // CompleteQuota has made it before
+			m.SetRate(now, k, &b)
+			name := k.Name
+			k.Name = x.To.RateName(r)
+			changed(name, o.String(), r.String())
+		}
+	}
+	return list
 }
 
 // Class is the constraint of one rate, whose bucket is b.

@@ -101,6 +101,15 @@ func (s Scope) Complete(field string, def Kind) (Scope, error) {
 	return s, nil
 }
 
+// Named completes the name of a component, and its scope.
+func Named(field string, name *string, defName string, s *Scope, defScope Kind) (err error) {
+	if err := check.NameOr(field+".Name", name, defName); err != nil {
+		return err
+	}
+	*s, err = s.Complete(field+".Scope", defScope)
+	return err
+}
+
 // checkNames refuses names that no tool or type can have, and to name none, or one twice.
 func (s Scope) checkNames(field string) error {
 	names := s.Names()

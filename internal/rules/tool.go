@@ -37,14 +37,23 @@ func CompleteTool[R asRate](field, name string, concurrency int, rates *[]R, b *
 	return t, nil
 }
 
-// Classes is the constraints of t: its slots, which there always are, its rates and its breaker.
-func (t *Tool) Classes() []*admit.Class {
+// Limits is the constraints of t: its slots, which there always are, its rates and its breaker.
+func (t *Tool) Limits() []Limit {
 	list := []*admit.Class{ToolSlots(t.Name, t.Concurrency)}
 	for i := range t.Rates {
 		list = append(list, t.rate(i))
 	}
 	if t.Breaker != nil {
 		list = append(list, ToolBreaker(t.Name, t.Breaker.Machine()))
+	}
+	return t.limits(list)
+}
+
+// limits is classes, which count the calls of t alone.
+func (t *Tool) limits(classes []*admit.Class) []Limit {
+	only, list := For(ForTool, []string{t.Name}), make([]Limit, len(classes))
+	for i, k := range classes {
+		list[i] = Limit{k, only}
 	}
 	return list
 }
@@ -64,10 +73,13 @@ type ToolChange struct {
 	add  []admit.Need
 }
 
-// Apply turns the constraints classes, which are those of was, into those of to, and has the calls
+// Apply turns the constraints limits, which are those of was, into those of to, and has the calls
 // that wait for the tool need these.
-func (x *ToolChange) Apply(was, to *Tool, classes []*admit.Class) []*admit.Class {
-	slots, others := classes[0], classes[1:]
+func (x *ToolChange) Apply(was, to *Tool, limits []Limit) []Limit {
+	slots, others := limits[0].Class, make([]*admit.Class, 0, len(limits))
+	for _, l := range limits[1:] {
+		others = append(others, l.Class)
+	}
 	if n := Concurrency(to.Concurrency); n != slots.Limit {
 		x.Changed(slots.Name, limitText(slots.Limit), limitText(n))
 		x.Machine.SetLimit(x.Now, slots, n)
@@ -84,7 +96,7 @@ func (x *ToolChange) Apply(was, to *Tool, classes []*admit.Class) []*admit.Class
 		x.Machine.Replan(x.Now, x.ID, x.gone, x.add)
 		x.Changed(ToolLabel(to.Name), "", "")
 	}
-	return list
+	return to.limits(list)
 }
 
 // rates turns the constraints of was's rates into those of to's.

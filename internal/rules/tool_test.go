@@ -29,8 +29,8 @@ func TestLimitsOfAToolAreCompleted(t *testing.T) {
 	assert.Equal(t, time.Second, b.Lease)
 	assert.Equal(t, 0.5, b.Ratio)
 	var names []string
-	for _, k := range x.Classes() {
-		names = append(names, k.Name)
+	for _, l := range x.Limits() {
+		names = append(names, l.Class.Name)
 	}
 	assert.Equal(t, []string{"tool/search concurrency", "tool/search calls per second", "tool/search breaker"}, names)
 
@@ -65,25 +65,27 @@ func TestAChangeKeepsWhatStays(t *testing.T) {
 			[]string{"tool/search:  -> "}},
 	} {
 		m := admit.NewMachine(FirstInFirstOut)
-		classes := tt.was.Classes()
-		for _, k := range classes {
-			m.Cell(0, k, "")
+		limits := tt.was.Limits()
+		for _, l := range limits {
+			m.Cell(0, l.Class, "")
 		}
 		var told []string
 		x := ToolChange{Machine: m, ID: 1, Cost: func(string) int64 { return 1 }, Changed: func(name, from, to string) {
 			told = append(told, fmt.Sprintf("%s: %s -> %s", name, from, to))
 		}}
-		got := x.Apply(tt.was, tt.to, classes)
-		want := tt.to.Classes()
+		got := x.Apply(tt.was, tt.to, limits)
+		want := tt.to.Limits()
 		require.Len(t, got, len(want), tt.name)
-		for i, k := range got {
-			assert.Equal(t, want[i].Name, k.Name, tt.name)
-			assert.Equal(t, want[i].Limit, k.Limit, tt.name)
-			assert.Equal(t, want[i].Rate, k.Rate, tt.name)
-			assert.Equal(t, want[i].Breaker, k.Breaker, tt.name)
+		for i, l := range got {
+			k, want := l.Class, want[i].Class
+			assert.Equal(t, For(ForTool, []string{"search"}), l.Scope, tt.name)
+			assert.Equal(t, want.Name, k.Name, tt.name)
+			assert.Equal(t, want.Limit, k.Limit, tt.name)
+			assert.Equal(t, want.Rate, k.Rate, tt.name)
+			assert.Equal(t, want.Breaker, k.Breaker, tt.name)
 			from := -1
-			for j, o := range classes {
-				if o == k {
+			for j, o := range limits {
+				if o.Class == k {
 					from = j
 				}
 			}
@@ -97,12 +99,12 @@ func TestAChangeKeepsWhatStays(t *testing.T) {
 func TestANewRateStartsNoFuller(t *testing.T) {
 	was, to := completeTool(t, 0, nil, Rate{N: 10}), completeTool(t, 0, nil, Rate{N: 10}, Rate{N: 10, Per: time.Minute})
 	m := admit.NewMachine(FirstInFirstOut)
-	classes := was.Classes()
+	limits := was.Limits()
 	ticket := m.Ticket()
 	ticket.Plan = &admit.Plan{Tool: 1, Client: admit.NewClient()}
-	m.Add(ticket, m.Cell(0, classes[1], ""), 7)
+	m.Add(ticket, m.Cell(0, limits[1].Class, ""), 7)
 	require.Equal(t, admit.Running, m.Arrive(0, ticket))
 	x := ToolChange{Machine: m, ID: 1, Changed: func(string, string, string) {}}
-	got := x.Apply(was, to, classes)
-	assert.Equal(t, int64(7), m.Cell(0, got[2], "").Usage(0).Used)
+	got := x.Apply(was, to, limits)
+	assert.Equal(t, int64(7), m.Cell(0, got[2].Class, "").Usage(0).Used)
 }

@@ -17,6 +17,7 @@ type Client interface {
 	Members() []Member
 	Names() []string                   // of its gates and its scheduler, in errors
 	Listeners(all []Client) []Listener // who listens for all, each once; asked of the first
+	Has(k rules.Kind, key string) bool // a tool of that name, or with ByType one of that type
 }
 
 // Member is one of what ties a client to others: they may list it too.

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/bucket"
+	"github.com/sluice-go/sluice/internal/rules"
 )
 
 // member is a client of a few lines: what it lists, and who listens for it.
@@ -28,6 +29,11 @@ func listing(refs map[string]*Ref, names ...string) *member {
 		c.lists = append(c.lists, Member{refs[n], n})
 	}
 	return c
+}
+
+// Has reports whether c has the tool "known", or one of the type "kind".
+func (c *member) Has(k rules.Kind, key string) bool {
+	return key == map[rules.Kind]string{rules.ByTool: "known", rules.ByType: "kind"}[k]
 }
 
 func (c *member) Members() []Member { return c.lists }

@@ -20,6 +20,7 @@
 //   - stream.go: streams that hold an attempt open
 //   - throttle.go: what pauses when an upstream asks for it
 //   - news.go: what listeners hear of breakers, limits, rates and pauses
+//   - cells.go: the cells that a gate has for one key
 //   - shared.go: who waits for a semaphore that other code uses too
 package stage
 

@@ -24,10 +24,7 @@ type Source struct {
 }
 
 // Limit is one constraint: its cells and what they count by.
-type Limit struct {
-	Class *admit.Class
-	Scope rules.Scope
-}
+type Limit = rules.Limit
 
 // Cell is one constraint under one key.
 type Cell struct {

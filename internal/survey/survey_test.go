@@ -23,7 +23,7 @@ func TestCellsAreReadInBatches(t *testing.T) {
 	}
 	s.Unlock()
 	require.Len(t, pinned, 25)
-	limits := func() []Limit { return []Limit{{class, rules.Of(rules.ByTenant)}} }
+	limits := func() []Limit { return []Limit{{Class: class, Scope: rules.Of(rules.ByTenant)}} }
 	r := New(s, []Source{{&ref, limits}}, nil)
 	holds := 1
 	for r.Next(10) {

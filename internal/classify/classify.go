@@ -1,0 +1,32 @@
+// Package classify asks functions of users what the end of a call means.
+//
+// They may panic, which is survived, and call Goexit, which goes on up. An outcome is a small number, and
+// zero leaves it to others. The package keeps nothing and locks nothing.
+package classify
+
+// First is a function that asks own, and common where that leaves it to others; the last outcome is the
+// largest that there is. Either may be nil; of two such the answer is nil.
+func First[C, R any, O ~uint8](own, common func(C, R, error) O, last O) func(C, R, error) O {
+	switch {
+	case own == nil:
+		return common
+	case common == nil:
+		return own
+	}
+	return func(c C, r R, err error) O {
+		if o := Ask(own, last, c, r, err); o != 0 {
+			return o
+		}
+		return common(c, r, err)
+	}
+}
+
+// Ask runs f. One that panics, or answers what there is not, leaves it to others.
+func Ask[C, R any, O ~uint8](f func(C, R, error) O, last O, c C, r R, err error) (o O) {
+	defer func() {
+		if recover() != nil || o > last {
+			o = 0
+		}
+	}()
+	return f(c, r, err)
+}
