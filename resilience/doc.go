@@ -23,4 +23,6 @@
 //
 // Retries are bounded by a [Budget]: when all calls fail, a fifth more attempts are made, and not three
 // times as many. So is what a [Hedge] asks for twice because it takes long.
+//
+// Beside the layers, [Available] says which tools are worth offering to a model now.
 package resilience
