@@ -158,7 +158,7 @@ func (a *admission) askUser(c *Call, q *stage.Answers) (err error) {
 	for _, u := range a.units {
 		n := int64(1)
 		switch {
-		case a.cost != nil:
+		case a.cost != nil && c.Input != any(anyInput{}):
 			if n = a.cost(*c, u); n < 0 {
 				normal = true
 				return inv.refused(ErrInvalidArguments, "", fmt.Errorf("sluice: Policy.Cost of unit %q is negative: must not be", u))

@@ -245,6 +245,22 @@ func ExampleExecutor_Explain() {
 	// would wait: 1h0m0s on rate calls per hour
 }
 
+// Whether it is worth while to tell a model of a tool now, whatever it would call it with.
+func ExampleExecutor_ExplainTool() {
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
+	export := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "export", Policy: sluice.Policy{
+		Rates: []sluice.Rate{{N: 1, Per: time.Hour}}, MaxWait: sluice.NoWait,
+	}}, func(_ context.Context, table string) (string, error) { return table + ".csv", nil }))
+
+	fmt.Println("refused:", exec.ExplainTool(context.Background(), "export").Refusal != nil)
+	export(context.Background(), "users")
+	why := exec.ExplainTool(context.Background(), "export").Refusal
+	fmt.Println("refused:", sluice.CodeOf(why), "for", why.RetryAfter.Round(time.Minute))
+	// Output:
+	// refused: false
+	// refused: wait_too_long for 1h0m0s
+}
+
 func ExampleExecutor_Submit() {
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
 	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "square"}, func(_ context.Context, n int) (int, error) { return n * n, nil }))

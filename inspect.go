@@ -101,6 +101,15 @@ func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	return d
 }
 
+// ExplainTool is [Executor.Explain] for a call whose arguments nobody knows yet. It asks nothing about
+// them: scopes of [ByKey] do not count, Policy.Cost is one call, or what calls have cost lately.
+func (e *Executor) ExplainTool(ctx context.Context, tool string) Decision {
+	return e.Explain(ctx, Request{Tool: tool, Input: anyInput{}})
+}
+
+// anyInput is the Input of a call that is not known.
+type anyInput struct{}
+
 func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d Decision, err error) {
 	normal := false
 	defer func() {
@@ -114,8 +123,11 @@ func (inv *invocation) explain(ctx context.Context, e *Executor, r *Request) (d 
 	}
 	var c Call
 	inv.fill(&c, false)
-	c.inv = inv
-	if err = inv.resolve(ctx, &c, r, !e.closed(), depth, calls); err == nil {
+	c.inv, c.Input = inv, r.Input
+	if err = inv.barred(ctx, !e.closed(), depth, calls); err == nil && c.Input != any(anyInput{}) {
+		err = inv.resolve(ctx, &c, r, !e.closed(), depth, calls)
+	}
+	if err == nil {
 		d, err = inv.plan.adm.explain(ctx, &c)
 	}
 	normal = true

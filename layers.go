@@ -16,6 +16,7 @@ type Attempt struct {
 	N          int           // from 1; zero if an interceptor further in has answered, or eight later ones are made
 	Ran        bool          // the tool's code has begun
 	Running    bool          // and goes on, though nobody waits for it any more
+	Held       bool          // a stream keeps the call open, see Hold
 	Outcome    Outcome       // what the end means to breakers; of a refusal OutcomeNeutral
 	RetryAfter time.Duration // that who refused it, or its error, asks for; zero if nobody does
 }
@@ -43,7 +44,7 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 		return x
 	}
 	begun, known, _ := p.Flags()
-	x.Ran, x.Running = begun, p.Inside()
+	x.Ran, x.Running, x.Held = begun, p.Inside(), p.IsHeld()
 	switch {
 	case !begun:
 	case known && !x.Running:

@@ -236,8 +236,11 @@ type keyFunc struct{ of func(Call) string }
 
 // keyOf is what c counts under by s, which is keyed.
 func keyOf(s rules.Scope, c *Call) string {
-	if s.Kind() == rules.ByTenant {
+	switch {
+	case s.Kind() == rules.ByTenant:
 		return c.Pipeline.tenant()
+	case c.Input == any(anyInput{}):
+		return ""
 	}
 	return s.Key().(*keyFunc).of(*c)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"sync/atomic"
+
+	"github.com/sluice-go/sluice"
 )
 
 // Budget bounds retries and hedges to a share of the calls that are made, so that what is overloaded is not
@@ -11,10 +13,12 @@ import (
 // safe for concurrent use, and nothing of it waits.
 //
 // Attempts beyond the first are never more than Share of the calls so far, and Min: each call adds Share to
-// the balance, which begins with Min and is at most Max, and each further attempt takes one.
+// the balance, which begins with Min and is at most Max, and each further attempt takes one. A call that
+// passes a [Retry] and a [Hedge] of one budget counts once, where it meets the Retry.
 type Budget struct {
 	share, most int64 // in parts of one attempt
 	balance     atomic.Int64
+	counted     atomic.Bool // a Retry counts the calls
 }
 
 // BudgetConfig configures a [Budget].
@@ -57,10 +61,23 @@ func NewBudget(c BudgetConfig) (*Budget, error) {
 }
 
 // earn adds the share of one call.
-func (b *Budget) earn() {
+func (b *Budget) earn() { b.add(b.share) }
+
+// sees adds the share of a call that a Hedge sees, unless a Retry counts the calls.
+func (b *Budget) sees() {
+	if !b.counted.Load() {
+		b.earn()
+	}
+}
+
+// giveBack takes back that an attempt was made.
+func (b *Budget) giveBack() { b.add(one) }
+
+// add adds so much, as far as there is room.
+func (b *Budget) add(much int64) {
 	for {
 		was := b.balance.Load()
-		now := min(was+b.share, b.most)
+		now := min(was+much, b.most)
 		if now == was || b.balance.CompareAndSwap(was, now) {
 			return
 		}
@@ -82,3 +99,9 @@ func (b *Budget) spend() bool {
 
 // left is how many attempts there are.
 func (b *Budget) left() int64 { return b.balance.Load() / one }
+
+// inspect is the budget of the layer of that name, for snapshots.
+func (b *Budget) inspect(layer string) []sluice.GateState {
+	most := b.most / one
+	return []sluice.GateState{{Name: layer + " budget", Limit: most, Used: most - b.left()}}
+}

@@ -3,6 +3,7 @@ package resilience
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -105,4 +106,93 @@ func TestBudget_Config(t *testing.T) {
 		b.earn()
 	}
 	require.EqualValues(t, 100, b.left())
+}
+
+func TestRecent_Quantile(t *testing.T) {
+	count := func(from, to int) (list []time.Duration) {
+		for i := from; i <= to; i++ {
+			list = append(list, time.Duration(i))
+		}
+		return list
+	}
+	back := count(1, 100)
+	slices.Reverse(back)
+	for _, tt := range []struct {
+		name string
+		came []time.Duration
+		q    float64
+		want time.Duration // zero: not enough is known
+	}{
+		{"none", nil, 0.5, 0},
+		{"not enough", count(1, 19), 0.5, 0},
+		{"enough", count(1, 20), 0.5, 10},
+		{"the last but one", count(1, 20), 0.95, 19},
+		{"rounded up", count(1, 21), 0.95, 20},
+		{"not enough for so rare a one", count(1, 99), 0.99, 0},
+		{"enough for that", count(1, 100), 0.99, 99},
+		{"in any order", back, 0.9, 90},
+		{"the oldest are forgotten", count(1, 1000), 0.5, 872 + 64},
+		{"all the same", slices.Repeat([]time.Duration{7}, 300), 0.95, 7},
+		{"all the same now", append(count(1, 200), slices.Repeat([]time.Duration{7}, 128)...), 0.99, 7},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var r recent
+			for _, d := range tt.came {
+				r.add(d)
+			}
+			d, ok := r.quantile(tt.q)
+			require.Equal(t, tt.want, d)
+			require.Equal(t, tt.want > 0, ok)
+		})
+	}
+}
+
+// At random, against a sorted copy of the last ones.
+func TestRecent_Random(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	var r recent
+	var all []time.Duration
+	for range 3000 {
+		d := time.Duration(rnd.IntN(50))
+		r.add(d)
+		all = append(all, d)
+		last := slices.Sorted(slices.Values(all[max(0, len(all)-recentMany):]))
+		require.Equal(t, last, r.ordered)
+		q := 0.5 + rnd.Float64()*0.49
+		if got, ok := r.quantile(q); ok {
+			require.Equal(t, last[int(math.Ceil(float64(len(last))*q-1e-9))-1], got)
+			over := 0
+			for _, x := range last {
+				if x > got {
+					over++
+				}
+			}
+			require.LessOrEqual(t, float64(over), float64(len(last))*(1-q)+1e-6)
+		}
+	}
+}
+
+// What is hedged counts with what it had taken until it was overtaken: so one call in ten is hedged for good, and not
+// more and more.
+func TestRecent_DoesNotDrift(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	took := func() time.Duration { return time.Duration(rnd.ExpFloat64() * float64(100*time.Millisecond)) }
+	var r recent
+	hedged := 0
+	for i := range 20_000 {
+		first, after := took(), time.Hour
+		if d, ok := r.quantile(0.9); ok {
+			after = d
+		}
+		if first > after {
+			second := after + took()
+			if first = min(first, second); i >= 10_000 {
+				hedged++
+			}
+		}
+		r.add(first)
+	}
+	require.InDelta(t, 1000, hedged, 150)
 }

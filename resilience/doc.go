@@ -9,8 +9,9 @@
 //	join := sluice.Must(resilience.NewJoin(resilience.JoinConfig{}))
 //	timeout := sluice.Must(resilience.NewTimeout(resilience.TimeoutConfig{Total: time.Minute}))
 //	retry := sluice.Must(resilience.NewRetry(resilience.RetryConfig{}))
+//	hedge := sluice.Must(resilience.NewHedge(resilience.HedgeConfig{Quantile: 0.95}))
 //	exec, err := sluice.NewExecutor(reg, sluice.Config{
-//		Interceptors: []sluice.Interceptor{fallback, cache, join, timeout, retry, limits, breaker},
+//		Interceptors: []sluice.Interceptor{fallback, cache, join, timeout, retry, hedge, limits, breaker},
 //	})
 //
 // # What is repeated
@@ -21,5 +22,7 @@
 // registers a tool decides whether to pass them on.
 //
 // Retries are bounded by a [Budget]: when all calls fail, a fifth more attempts are made, and not three
-// times as many.
+// times as many. So is what a [Hedge] asks for twice because it takes long.
+//
+// Beside the layers, [Available] says which tools are worth offering to a model now.
 package resilience

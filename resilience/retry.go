@@ -76,6 +76,7 @@ func NewRetry(c RetryConfig) (*Retry, error) {
 			return nil, err
 		}
 	}
+	c.Budget.counted.Store(true)
 	r := new(Retry)
 	r.conf.Store(&c)
 	return r, nil
@@ -100,14 +101,16 @@ func (r *Retry) Change(c RetryConfig) sluice.Change {
 		x.Name, x.Budget = was.Name, cmp.Or(x.Budget, was.Budget)
 		to = &x
 		return err
-	}, func() { r.conf.Store(to) })
+	}, func() {
+		to.Budget.counted.Store(true)
+		r.conf.Store(to)
+	})
 }
 
 // Inspect is the budget, for snapshots.
 func (r *Retry) Inspect() []sluice.GateState {
 	c := r.conf.Load()
-	most := c.Budget.most / one
-	return []sluice.GateState{{Name: c.Name + " budget", Limit: most, Used: most - c.Budget.left()}}
+	return c.Budget.inspect(c.Name)
 }
 
 // Steps makes r an interceptor in steps.

@@ -559,6 +559,13 @@ func TestAttemptOf(t *testing.T) {
 			func(context.Context) error { return nil }, sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeFailure}},
 		{"an error that is none", sluice.Config{}, sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { return sluice.OutcomeSuccess }},
 			func(context.Context) error { return boom }, sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeSuccess}},
+		{"a stream", sluice.Config{}, sluice.Policy{}, streams(t, time.Second, nil),
+			sluice.Attempt{N: 1, Ran: true, Held: true, Outcome: sluice.OutcomeSuccess}},
+		{"a stream that has ended", sluice.Config{}, sluice.Policy{}, func(ctx context.Context) error {
+			_, done, err := sluice.Hold(ctx)
+			done(nil)
+			return err
+		}, sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeSuccess}},
 		{"late, and goes on", sluice.Config{Timeout: time.Second}, sluice.Policy{}, func(context.Context) error { time.Sleep(time.Minute); return nil },
 			sluice.Attempt{N: 1, Ran: true, Running: true, Outcome: sluice.OutcomeFailure}},
 		{"late, and ends", sluice.Config{Timeout: time.Second}, sluice.Policy{Cooperative: true}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
