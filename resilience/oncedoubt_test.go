@@ -267,6 +267,66 @@ func TestOnce_ProcessGoesOn(t *testing.T) {
 	})
 }
 
+// Code that ends late, and with an error, frees no key that another call has by then.
+func TestOnce_LateErrorOfAForgottenCall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newShop(t, resilience.OnceConfig{}, sluice.Spec{Policy: sluice.Policy{Timeout: time.Hour}}, func(_ context.Context, n int) error {
+			time.Sleep(time.Minute)
+			if n == 1 {
+				return errBoom
+			}
+			return nil
+		})
+		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+		defer cancel()
+		_, err := s.pay(ctx, order{"a", 1})
+		require.Error(t, err)
+		require.NoError(t, s.once.Forget(s.ctx, key("a")))
+		for _, p := range s.all(s.ctx, 2, order{"a", 1}) {
+			require.NoError(t, p.err)
+			require.Equal(t, 2, p.receipt.N)
+		}
+		s.gives(order{"a", 1}, 2)
+		s.end()
+	})
+	bubble(t, func(t *testing.T) { // in another process, at the instant at which that looks
+		state := newState(t, sluice.SharedStateConfig{})
+		a := newShop(t, resilience.OnceConfig{State: state}, aSecond, ignoring(time.Minute, errBoom))
+		b := newShop(t, resilience.OnceConfig{State: state}, sluice.Spec{}, takes(2*time.Minute))
+		_, err := a.pay(a.ctx, order{"a", 1})
+		require.ErrorIs(t, err, sluice.ErrTimeout)
+		require.NoError(t, b.once.Forget(b.ctx, key("a")))
+		go b.pay(b.ctx, order{"a", 1})
+		time.Sleep(90 * time.Second)
+		a.gives(order{"a", 1}, 1)
+		require.EqualValues(t, 1, b.runs.Load())
+		require.EqualValues(t, 1, a.runs.Load())
+		a.end()
+		b.end()
+	})
+}
+
+// A call without a key that is nested in one with a key is none of its attempts.
+func TestOnce_NestedCallWithoutAKey(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := openShop(t, resilience.OnceConfig{}, anyNumber(), nil)
+		s.sell(aSecond, func(ctx context.Context, n int) error {
+			if n > 1 {
+				return nil
+			}
+			_, err := s.pay(ctx, order{"none", 1})
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			return errBoom
+		})
+		_, err := s.pay(s.ctx, order{"a", 1})
+		require.ErrorIs(t, err, sluice.ErrTimeout)
+		time.Sleep(time.Minute)
+		s.gives(order{"a", 1}, 3)
+		s.end()
+	})
+}
+
 // What is under way is not forgotten, nor resolved.
 func TestOnce_DecisionsTooEarly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
