@@ -118,6 +118,17 @@ var (
 	errOnceLost  = errors.New("the entry is another's")
 )
 
+// look is the entry that there is, if there is one.
+func (r *onceRecord) look() (e onceEntry, there bool, err error) {
+	switch e, _, err = r.key.Get(r.ctx); {
+	case err == nil:
+		return e, true, e.check()
+	case errors.Is(err, sluice.ErrAbsent):
+		return e, false, nil
+	}
+	return e, false, err
+}
+
 // add makes e the entry if there is none; else it answers that.
 func (r *onceRecord) add(e onceEntry, ttl time.Duration) (had onceEntry, taken bool, err error) {
 	_, err = r.key.Update(r.ctx, func(old onceEntry, ok bool) (onceEntry, error) {

@@ -43,12 +43,15 @@ func onceRunOf(ctx context.Context) *onceRun {
 // begin has the execution begin, or answers what there is of another; it waits while that is under way
 // elsewhere, or until ctx ends.
 func (r *onceRun) begin(ctx context.Context) (*onceEnding, error) {
-	r.by = rand.Text()
 	conf := &r.once.conf
 	for {
+		had, taken, err := r.record.look()
 		now := time.Now()
-		e := onceEntry{V: onceVersion, State: onceRunning, Args: r.args, By: r.by, Since: wall(now), Lease: wall(now.Add(conf.Lease))}
-		had, taken, err := r.record.add(e, longer(conf.DoubtTTL, conf.Lease))
+		if err == nil && !taken {
+			r.by = rand.Text()
+			had, taken, err = r.record.add(onceEntry{V: onceVersion, State: onceRunning, Args: r.args, By: r.by,
+				Since: wall(now), Lease: wall(now.Add(conf.Lease))}, longer(conf.DoubtTTL, conf.Lease))
+		}
 		switch {
 		case err != nil:
 			return &onceEnding{err: &OnceStateError{err}}, nil
@@ -232,7 +235,7 @@ func (r *onceRun) store(res sluice.Result) *onceEnding {
 	raw, err := res.JSON()
 	if err == nil {
 		err = r.conclude(onceDone, func(e *onceEntry) { e.Result = raw })
-		if err == nil || err == errOnceLost { // then somebody has decided otherwise meanwhile; those who wait have this
+		if err == nil || err == errOnceLost { // it was decided about the key meanwhile: that stands
 			return &onceEnding{raw: raw}
 		}
 	}
