@@ -31,3 +31,27 @@ func BenchmarkRetry(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOnce is a call with an idempotency key: one that is answered with what is known, and one that executes.
+func BenchmarkOnce(b *testing.B) {
+	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{MaxKeys: 1}))
+	defer state.Close()
+	for _, name := range []string{"replay", "execution"} {
+		once := sluice.Must(resilience.NewOnce(resilience.OnceConfig{State: state, Key: func(sluice.Call) (string, bool) { return "k", true }}))
+		exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
+			Interceptors: []sluice.Interceptor{once, anyNumber(), once.Inner()},
+		}))
+		sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x"}, func(context.Context, int) (int, error) { return 0, nil }))
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := exec.Invoke(context.Background(), sluice.Request{ID: "a", Tool: "x", Input: 1}); err != nil {
+					b.Fatal(err)
+				}
+				if name == "execution" {
+					state.Clear()
+				}
+			}
+		})
+	}
+}

@@ -14,6 +14,9 @@
 //		Interceptors: []sluice.Interceptor{fallback, cache, join, timeout, retry, hedge, limits, breaker},
 //	})
 //
+// For a tool that must have its effect once for a request, however often that comes, a [Once] stands outside
+// cache and join, and its [Once.Inner] after the gates.
+//
 // # What is repeated
 //
 // A tool may have had an effect before it failed, so by default a [Retry] repeats what has not run, what an

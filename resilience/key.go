@@ -3,6 +3,8 @@ package resilience
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"strings"
 
@@ -29,6 +31,20 @@ func callKey(c sluice.Call) (key string, ok bool) {
 	}
 	b.Write(raw)
 	return b.String(), true
+}
+
+// argsHash is the SHA-256 of the arguments as JSON with all names in order, in hexadecimal: the same for a
+// type whose fields are in another order.
+func argsHash(c sluice.Call) (string, error) {
+	raw, err := c.JSON()
+	if err == nil {
+		raw, err = inOrder(raw)
+	}
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // inOrder is raw with the names of each object in order, and no space.
