@@ -204,7 +204,7 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 	normal, handed := false, false
 	defer func() {
 		if r == nil { // it was refused, or a sink called Goexit
-			if !c.inv.plan.once {
+			if !c.isOnly() {
 				c.inv.attempts.End()
 			}
 		} else if !handed { // else the goroutine of the code sees to it
@@ -245,7 +245,7 @@ func (a *admission) isApart(c *Call) bool {
 // in, unless its code has one. Whoever has x gives back what it holds if its code does not return.
 func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Result, err error) {
 	c, inv := &x.c, x.c.inv
-	c.Attempt, inv.tries = 1, 1
+	c.Attempt, inv.tried = 1, true
 	w, err := a.ask(ctx, c, now)
 	if err != nil {
 		return res, err
@@ -305,20 +305,30 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 	return res, a.returned(r, c, res, err)
 }
 
+// isOnly reports whether c, whose attempt has begun, is the first of those that come one after the other: there
+// may be others, but none is under way.
+func (c *Call) isOnly() bool { return c.Attempt == 1 && c.inv.plan.once }
+
+// begin begins an attempt of c, unless the call is over.
+func (c *Call) begin() (open bool) {
+	inv := c.inv
+	if inv.plan.once && !inv.tried {
+		c.Attempt, inv.tried = 1, true
+		return true
+	}
+	_, open = inv.attempts.Begin()
+	c.Attempt = inv.begun()
+	return open
+}
+
 // admit begins an attempt and waits until it may run.
 func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, error) {
-	if inv := c.inv; inv.plan.once {
-		inv.tries++
-		c.Attempt = inv.tries
-	} else {
-		n, open := inv.attempts.Begin()
-		if !open {
-			return nil, inv.refused(ErrRejected, "",
-				errors.New("sluice: the call is over: an interceptor answered before it called next"))
-		}
-		if c.Attempt = n; n > 1 && inv.loud {
-			inv.emitRetry(ctx, c)
-		}
+	if !c.begin() {
+		return nil, c.inv.refused(ErrRejected, "",
+			errors.New("sluice: the call is over: an interceptor answered before it called next"))
+	}
+	if inv := c.inv; !inv.plan.once && c.Attempt > 1 && inv.loud {
+		inv.emitRetry(ctx, c)
 	}
 	w, err := a.ask(ctx, c, now)
 	if err != nil {
@@ -365,7 +375,7 @@ func (a *admission) quickly(ctx context.Context, c *Call, w when, x *stage.Tool)
 	}
 	r := &inv.first.running
 	switch {
-	case inv.plan.once && c.Attempt == 1:
+	case c.isOnly():
 		r.Context = ctx
 	case inv.first.aside.Load() == nil:
 		r = a.newAttempt(ctx, c)
@@ -417,7 +427,7 @@ func (a *admission) await(ctx context.Context, c *Call, t *admit.Ticket) (r *run
 		err = a.giveUp(ctx, c.inv, &t)
 		return err != nil
 	})
-	if how == admit.Running && c.inv.plan.once && c.Attempt == 1 && ctx.Err() == nil { // nobody else has to do with t any more
+	if how == admit.Running && c.isOnly() && ctx.Err() == nil { // nobody else has to do with t any more
 		r, t = a.run(ctx, c, t, a.at.Stage.Now()), nil
 	} else if how != admit.Left {
 		r, err = a.decided(ctx, c, &t)
@@ -582,7 +592,7 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 			r.giveBack(nil)
 		}
 	}()
-	if !r.inv.plan.once && !r.inv.attempts.Run() { // nobody can have answered before if it is one attempt
+	if !c.isOnly() && !r.inv.attempts.Run() { // else nobody can have answered before
 		r.CallOff()
 		return Result{}, r.inv.refused(ErrRejected, "",
 			errors.New("sluice: the call is over: an interceptor answered before its next had ended"))
@@ -604,7 +614,9 @@ func runTool(ctx context.Context, c *Call, t *tool) (res Result, err error) {
 // starts says that the code of r, between which and admission nothing stands, is about to run. It is not
 // if a sink calls Goexit.
 func (r *running) starts(c *Call) {
-	r.Began()
+	if r.Began(); !c.isOnly() {
+		r.inv.attempts.Run()
+	}
 	if !r.inv.loud {
 		return
 	}

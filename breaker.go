@@ -259,7 +259,8 @@ func (r *running) admission() *admission { return r.Tool().Owner.(*admission) }
 func (r *running) ends() {
 	if r.inv.plan.once {
 		r.GaveBack()
-	} else {
+	}
+	if !r.inv.plan.once || r.Attempt > 1 {
 		r.inv.attempts.End()
 	}
 }
@@ -291,7 +292,7 @@ func (r *running) finished() bool {
 	case stage.EndedLate:
 		r.goesOn(&stage.Returned{Abandoned: true})
 	default:
-		if !r.inv.plan.once {
+		if !r.inv.plan.once || r.Attempt > 1 {
 			r.ends()
 		}
 	}

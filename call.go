@@ -112,11 +112,9 @@ type invocation struct {
 	attempts permit.Attempts // how many, if they may be several; whether its end is reported, and it is kept
 	emitting turn.Line       // of events
 	seq      uint32          // of the last event; owned by who emits
-	tries    int32           // how many attempts it has begun, if those come one after the other
 	priority Priority
-	ran      bool // of the attempts after the first, some has
-	busy     bool // and some may be under way still
-	wentOn   bool // after its first attempt
+	tried    bool // it has begun its first attempt, of those that come one after the other
+	wentOn   bool // after that; attempts are those that have come since
 	loud     bool // some sink listens
 	plain    bool // and that is the executor's alone, which does not look at values
 	over     bool // the terminal event is out; owned by who emits
@@ -288,8 +286,8 @@ func (inv *invocation) ownTotals() *first {
 
 // begun is how many attempts have.
 func (inv *invocation) begun() int32 {
-	if inv.tries > 0 {
-		return inv.tries
+	if inv.tried {
+		return 1 + inv.attempts.Begun()
 	}
 	return inv.attempts.Begun()
 }
@@ -384,9 +382,10 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 	}
 	var ran, busy bool
 	if inv.plan.once {
-		ran, busy = inv.ran || sum.HasBegun(), inv.busy || sum.Attempt > 0 && !sum.IsGivenBack()
-		if inv.wentOn { // somebody may keep the Call
-			inv.attempts.Answer()
+		ran, busy = sum.HasBegun(), sum.Attempt > 0 && !sum.IsGivenBack()
+		if inv.wentOn {
+			r, b := inv.attempts.Answer()
+			ran, busy = ran || r, busy || b
 		}
 	} else {
 		ran, busy = inv.attempts.Answer()

@@ -361,9 +361,8 @@ func (f *Future) set(a *answer) {
 type submission struct {
 	inv    invocation
 	ctx    context.Context
-	input  any
+	input  any           // if it goes through steps of interceptors, its *Step, which has that
 	future *Future       // until somebody has ended the call; owned by whoever may
-	step   *Step         // where it is among the steps of interceptors; nil if there are none
 	ticket *admit.Ticket // while it waits; guarded by the stage's lock
 	place  ctxwatch.Place[*submission]
 	phase  atomic.Int32 // submitting, submitted, early or resting
@@ -377,21 +376,31 @@ func (x *submission) start(e *Executor, r *Request, open bool) {
 	x.guarded(func() {
 		var c Call
 		now, err := e.prepare(x.ctx, r, &x.inv, open, &c)
-		switch x.input = c.Input; {
+		switch {
 		case err != nil:
 			x.finish(Result{}, err)
 		case x.inv.plan.steps != nil:
-			x.step = &Step{list: x.inv.plan.steps, inv: &x.inv, input: c.Input, now: now}
-			x.climb(now)
+			s := &Step{list: &x.inv.plan.steps, inv: &x.inv, input: c.Input, now: now}
+			x.input = s
+			x.climb(s, now)
 		default:
+			x.input = c.Input
 			x.submit(&c, now)
 		}
 	})
 }
 
+// step is where x is among the steps of interceptors; nil if there are none.
+func (x *submission) step() *Step {
+	if x.inv.plan.steps == nil {
+		return nil
+	}
+	s, _ := x.input.(*Step)
+	return s
+}
+
 // climb takes the call from step to step until it has to wait, or its code is to run, or it is over.
-func (x *submission) climb(now int64) {
-	s := x.step
+func (x *submission) climb(s *Step, now int64) {
 	switch s.turn(x.ctx) {
 	case tries:
 		x.phase.Store(submitting)
@@ -404,7 +413,7 @@ func (x *submission) climb(now int64) {
 		x.inv.plan.exec.crew.Run(x)
 	case pauses:
 		x.goesOn()
-		x.rest()
+		x.rest(s)
 	default:
 		x.finish(s.Result, s.Err)
 	}
@@ -417,10 +426,10 @@ func (x *submission) goesOn() {
 }
 
 // rest begins the wait for the next attempt.
-func (x *submission) rest() {
+func (x *submission) rest(s *Step) {
 	e, p := x.inv.plan.exec, &pause{call: x}
-	due := x.step.begin(x.ctx)
-	x.step.pause = p
+	due := s.begin(x.ctx)
+	s.pause = p
 	x.phase.Store(toRest)
 	e.watched.Add(x.ctx, x)
 	if e.pauses.Add(p, due); !x.phase.CompareAndSwap(toRest, resting) {
@@ -441,10 +450,11 @@ func (x *submission) wakes() bool {
 // resume carries the call on after that.
 func (x *submission) resume() {
 	x.guarded(func() {
+		s := x.step()
 		x.inv.plan.exec.watched.Remove(x)
-		x.inv.plan.exec.pauses.Remove(x.step.pause)
-		x.step.resume(x.ctx)
-		x.climb(0)
+		x.inv.plan.exec.pauses.Remove(s.pause)
+		s.resume(x.ctx)
+		x.climb(s, 0)
 	})
 }
 
@@ -460,8 +470,7 @@ const (
 
 // submit asks for admission, and has the call run when it is granted.
 func (x *submission) submit(c *Call, now int64) {
-	x.inv.tries++
-	c.Attempt = x.inv.tries
+	c.begin()
 	if x.ctx.Err() != nil {
 		x.End(x.inv.gaveUp(x.ctx, ""))
 		return
@@ -542,7 +551,7 @@ func (x *submission) Ready() (err error) {
 // Run runs the admitted call, or what gives its outcome instead of an attempt, or takes it up again that has
 // rested.
 func (x *submission) Run() {
-	s := x.step
+	s := x.step()
 	if s != nil && s.does == again {
 		x.resume()
 		return
@@ -568,15 +577,15 @@ func (x *submission) End(err error) { x.ended(Result{}, err) }
 
 // ended takes an outcome to the steps that are left, if there are any.
 func (x *submission) ended(res Result, err error) {
-	s := x.step
+	s := x.step()
 	if s == nil {
 		x.finish(res, err)
 		return
 	}
 	if s.Result, s.Err = res, err; s.does != replaces {
-		s.Result.from = x.inv.tried()
+		s.Result.from = x.inv.latest()
 	}
-	x.guarded(func() { x.climb(0) })
+	x.guarded(func() { x.climb(s, 0) })
 }
 
 // Cancel ends the attempt, whose context has ended, unless it has been decided meanwhile.
@@ -614,16 +623,16 @@ func (x *submission) fail(err error) {
 // call makes c the latest attempt.
 func (x *submission) call(c *Call) {
 	x.inv.fill(c, false)
-	c.inv, c.Attempt, c.Input = &x.inv, x.inv.tries, x.input
-	if x.step != nil {
-		c.within = x.step.within
+	c.inv, c.Attempt, c.Input = &x.inv, x.inv.begun(), x.input
+	if s := x.step(); s != nil {
+		c.Input, c.within = s.input, s.within
 	}
 }
 
 // finish reports the call's end and makes its outcome known.
 func (x *submission) finish(res Result, err error) {
 	f, e := x.future, x.inv.plan.exec
-	x.input, x.future, x.step = nil, nil, nil
+	x.input, x.future = nil, nil
 	defer e.countOut()
 	a := &answer{res, err}
 	defer f.set(a) // also if a sink calls Goexit

@@ -177,7 +177,7 @@ type within struct {
 	due   int64 // an instant
 	cause error
 	up    *within // what the interceptors further out have said
-	layer int     // whose step has said it, if one has
+	layer int32   // whose step has said it, if one has
 }
 
 // Within is c bounded in time: an interceptor outside the gates that hands it on to its next leaves what is
@@ -237,10 +237,12 @@ type Step struct {
 	Err    error  // likewise
 	State  any    // the interceptor's own for this call, from step to step; nil at first
 
-	list    []Steps
-	states  []any // of each of list; nil if none has any
-	at      int   // which of them has its turn, or is next on the way in
-	out     bool  // the call is on its way out
+	list    *[]Steps
+	states  *[]any // of each of list; nil if none has any
+	at      int32  // which of them has its turn, or is next on the way in
+	out     bool   // the call is on its way out
+	hung    bool   // code of its last attempt went on when it was to go in again
+	unseen  bool   // the outcome is of the first attempt, a success of which nothing is known
 	does    deed
 	wait    time.Duration
 	instead Handler
@@ -252,7 +254,6 @@ type Step struct {
 	own    within  // the first of those
 	now    int64   // the present instant; zero if it is not known
 	pause  *pause  // of a submitted call that rests
-	unseen bool    // the outcome is of the first attempt, a success of which nothing is known
 }
 
 // deed is what a step wants.
@@ -302,8 +303,9 @@ func (s *Step) Instead(h Handler) { s.instead, s.does = h, replaces }
 
 // Again has the call go in once more after a wait, from where it has left this interceptor further in: another
 // attempt, told as a [ToolRetrying]. It holds nothing meanwhile. If the context ends before that, After has a
-// refusal next, of no attempt. The wait ends with the time that is left, and with Close: the attempt after it is
-// refused. Once any of these is over, and in Before, Again does nothing.
+// refusal next, of no attempt; if code of the last attempt goes on at the end of the wait, the same outcome once
+// more. The wait ends with the time that is left, and with Close: the attempt after it is refused. Once any of
+// these is over, and in Before, Again does nothing.
 func (s *Step) Again(wait time.Duration) { s.wait, s.does = max(wait, 0), again }
 
 // Within leaves what is further in no more than d from now on, as [Call.Within]. It is for Before.
@@ -330,10 +332,7 @@ func (s *Step) Within(d time.Duration, cause error) {
 // reset makes s, whose call was a single attempt, ready for another call.
 func (s *Step) reset() {
 	s.Result, s.Err, s.State = Result{}, nil, nil
-	s.inv, s.input, s.out, s.unseen = nil, nil, false, false
-	if s.states != nil {
-		clear(s.states)
-	}
+	s.inv, s.input, s.out, s.unseen, s.states = nil, nil, false, false, nil
 }
 
 // IsOver reports, on the way out, whether the time is over that this interceptor has left by Within.
@@ -366,12 +365,12 @@ const (
 func (s *Step) turn(ctx context.Context) move {
 	for {
 		switch {
-		case !s.out && s.at == len(s.list):
-			s.out, s.now = true, 0
+		case !s.out && int(s.at) == len(*s.list):
+			s.out, s.hung, s.now = true, false, 0
 			return tries
 		case !s.out:
 			s.does = goesOn
-			if f := s.list[s.at].Before; f != nil {
+			if f := (*s.list)[s.at].Before; f != nil {
 				s.State = nil
 				s.step(ctx, f)
 			}
@@ -385,13 +384,13 @@ func (s *Step) turn(ctx context.Context) move {
 		default:
 			s.at--
 			s.does = goesOn
-			if f := s.list[s.at].After; f != nil {
-				if s.State = nil; s.at < len(s.states) {
-					s.State = s.states[s.at]
+			if f := (*s.list)[s.at].After; f != nil {
+				if s.State = nil; s.states != nil {
+					s.State = (*s.states)[s.at]
 				}
 				s.step(ctx, f)
 			}
-			if s.does == again && s.mayGoOn(ctx) {
+			if s.does == again && !s.hung && s.mayGoOn(ctx) {
 				s.at++
 				s.out = false
 				return pauses
@@ -421,11 +420,12 @@ func (s *Step) mayGoOn(ctx context.Context) bool {
 // step has the interceptor whose turn it is take a step.
 func (s *Step) step(ctx context.Context, f func(context.Context, *Step)) {
 	f(ctx, s)
-	if s.State != nil && len(s.states) < len(s.list) {
-		s.states = make([]any, len(s.list))
+	if s.State != nil && s.states == nil {
+		states := make([]any, len(*s.list))
+		s.states = &states
 	}
-	if s.at < len(s.states) {
-		s.states[s.at] = s.State
+	if s.states != nil {
+		(*s.states)[s.at] = s.State
 	}
 }
 
@@ -490,11 +490,13 @@ func (s *Step) rest(ctx context.Context) {
 	s.resume(ctx)
 }
 
-// resume has the call go in again, unless its context has ended: then it goes out.
+// resume has the call go in again, unless its context has ended or code of it goes on: then it goes out.
 func (s *Step) resume(ctx context.Context) {
 	s.does, s.now = goesOn, 0
 	if s.out = ctx.Err() != nil; s.out {
 		s.Result, s.Err, s.unseen = Result{}, s.inv.gaveUp(ctx, ""), false
+	} else if s.hung = s.Attempt().Running; s.hung {
+		s.out = true
 	}
 }
 
@@ -503,7 +505,7 @@ func (l Steps) Wrap(next Handler) Handler {
 	if l.Before == nil && l.After == nil {
 		return next
 	}
-	list := []Steps{l}
+	list := &[]Steps{l}
 	return func(ctx context.Context, c Call) (Result, error) {
 		s := &Step{list: list, inv: c.inv, given: &c, within: c.within}
 		for {
@@ -526,12 +528,12 @@ func (l Steps) Wrap(next Handler) Handler {
 // climb takes the call of x through the steps of interceptors, and makes its attempts.
 func (x *frame) climb(ctx context.Context, now int64) (Result, error) {
 	inv, s := x.c.inv, &x.step
-	s.list, s.inv, s.input, s.now = inv.plan.steps, inv, x.c.Input, now
+	s.list, s.inv, s.input, s.now = &inv.plan.steps, inv, x.c.Input, now
 	var refused error // and nothing else has become of the call
 	for {
 		switch s.turn(ctx) {
 		case tries:
-			if inv.tries == 0 && inv.plan.single {
+			if !inv.tried && inv.plan.single {
 				x.c.within = s.within
 				s.Result, s.Err = x.try(ctx, now)
 			} else {
@@ -544,7 +546,7 @@ func (x *frame) climb(ctx context.Context, now int64) (Result, error) {
 			if s.unseen = x.stage == succeeded; x.stage == turnedDown {
 				refused = s.Err
 			}
-			s.Result.from = inv.tried()
+			s.Result.from = inv.latest()
 		case runs:
 			x.goesOn()
 			now = 0
@@ -605,12 +607,5 @@ func (x *frame) goesOn() {
 	w.attempts.Keep()
 }
 
-// tried notes what has become of the latest attempt, and answers what its outcome comes from.
-func (inv *invocation) tried() source {
-	if n := inv.tries; n > 1 {
-		if r := inv.first.attempt(n); r != nil {
-			inv.ran, inv.busy = inv.ran || r.HasBegun(), inv.busy || !r.IsGivenBack()
-		}
-	}
-	return sourceOf(inv.key, inv.tries)
-}
+// latest is where an outcome comes from that is of the latest attempt.
+func (inv *invocation) latest() source { return sourceOf(inv.key, inv.begun()) }

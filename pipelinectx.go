@@ -284,7 +284,7 @@ func (x *callContext) find() *invocation {
 
 // remains is what is left of x's call.
 func (x *callContext) remains(reported bool) *invocation {
-	w := &whole{invocation: invocation{plan: x.plan, id: x.id, pipeline: x.pipeline(), key: x.key, priority: x.priority, tries: 1}}
+	w := &whole{invocation: invocation{plan: x.plan, id: x.id, pipeline: x.pipeline(), key: x.key, priority: x.priority, tried: true}}
 	w.first, w.space.inv = &w.space, &w.invocation
 	if reported {
 		w.attempts.Report()
@@ -469,7 +469,7 @@ func newFrame() any {
 // from one call to the next for ever.
 const (
 	callContexts  = 7
-	timedContexts = 6
+	timedContexts = 5
 	callErrors    = 8
 )
 
@@ -543,7 +543,7 @@ func (x *frame) endUnseen(went progress) {
 		return
 	}
 	w.space.given, w.space.Context = nil, nil
-	w.id, w.seq, w.tries = "", 0, 0
+	w.id, w.seq, w.tried = "", 0, false
 	if w.loud {
 		w.loud, w.plain, w.over = false, false, false
 		t.CallKey, t.Call.ID, t.Call.Attempt = 0, "", 0
