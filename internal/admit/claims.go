@@ -25,7 +25,7 @@ func (m *Machine) collectable(l *lane) bool {
 			return false
 		case c.kind != Slots && m.ready(c, l.head, n.N) > m.now:
 			return false
-		case c.kind == Slots && c.class.Refuse:
+		case c.kind == Slots && c.class.Refuse, c.ordered && !m.inTurn(c, l.head):
 			return false
 		case c.kind == Slots && c.stuck > 0 && c.stuck >= c.used && c.used+n.N > c.limit:
 			return false // who holds c waits as well, perhaps for what would be kept
@@ -36,7 +36,7 @@ func (m *Machine) collectable(l *lane) bool {
 
 // held is how many slots of c are kept from t for the claim that collects.
 func (m *Machine) held(c *Cell, t *Ticket) int64 {
-	if len(m.claims) == 0 {
+	if len(m.claims) == 0 || c.ordered { // where nobody but the first in line starts
 		return 0
 	}
 	l := m.claims[0]
