@@ -36,7 +36,7 @@ func (m *Machine) collectable(l *lane) bool {
 
 // held is how many slots of c are kept from t for the claim that collects.
 func (m *Machine) held(c *Cell, t *Ticket) int64 {
-	if len(m.claims) == 0 || c.ordered { // where nobody but the first in line starts
+	if len(m.claims) == 0 {
 		return 0
 	}
 	l := m.claims[0]

@@ -111,6 +111,46 @@ func TestWhoIsFirstInLineKeepsItsPlaceWhileItWaitsElsewhere(t *testing.T) {
 	}
 }
 
+// What a call has held does not go to the next that needs just that, past who came earlier.
+func TestAHandOverPassesNobodyInALine(t *testing.T) {
+	w, f := newWorld(t, standard()), files(1)
+	a := w.arrive("a", 4, "", writes(f, "x"))
+	b := w.arrive("b", 8, "", writes(f, "x"))
+	w.arrive("c", 0, "", writes(f, "x"))
+	w.arrive("d", 8, "", writes(f, "x")) // in one lane with b
+	w.finish(a)
+	w.sees("a b")
+	w.finish(b)
+	w.sees("c")
+}
+
+// Who waits for a key collects nothing for it that others could use.
+func TestACallThatWaitsForItsKeyClaimsNothing(t *testing.T) {
+	p := standard()
+	p.Claim = 1
+	w, f, tool := newWorld(t, p), files(2), slots("tool", 0, 1)
+	r, busy := w.arrive("r", 4, "", reads(f, "a")), w.arrive("busy", 4, "", tool)
+	w.arrive("w", 8, "", tool, writes(f, "a"))
+	w.arrive("other", 0, "", tool)
+	w.finish(busy)
+	w.sees("r busy other")
+	require.Zero(t, w.m.Work().Claims)
+	w.finish(r, w.named("other"))
+	w.sees("w")
+}
+
+// Who is first in two lines starts where it stands, although one of higher level waits in the other.
+func TestWhoIsFirstInTwoLinesIsNotMoved(t *testing.T) {
+	w, f, g := newWorld(t, standard()), files(1), files(1)
+	g.Rank = 5
+	h := w.arrive("h", 4, "", writes(f, "a"), writes(g, "b"))
+	w.arrive("first", 0, "", writes(f, "a"), writes(g, "b"))
+	w.arrive("second", 8, "", writes(g, "b"))
+	w.finish(h)
+	w.sees("h first")
+	require.Zero(t, w.m.Work().Moved)
+}
+
 // Whoever is first may go in every way there is: the next in line goes on at that instant.
 func TestTheNextInLineGoesOnWhenTheFirstLeaves(t *testing.T) {
 	for _, x := range []struct {
@@ -216,15 +256,18 @@ func TestANestedCallPassesWhoWaitsForItsAncestors(t *testing.T) {
 		w.arrive("c", 4, "", reads(f, "a"), all, under(p))
 		w.sees("p c")
 	})
-	t.Run("for a limit at which another stands for it", func(t *testing.T) {
-		w, f, tool, all := newWorld(t, standard()), files(2), slots("tool", 0, 2), slots("all", 7, 1)
-		p := w.arrive("p", 4, "", all)
-		w.arrive("1", 4, "", writes(f, "x"), tool, all) // waits at all, for those at tool too
-		busy := w.arrive("busy", 4, "", reads(f, "a"))
-		w.arrive("w", 4, "", writes(f, "a"), tool, all)
+	t.Run("for a limit at which another stands for them", func(t *testing.T) {
+		w, f, tool, all := newWorld(t, standard()), files(2), slots("tool", 0, 1), slots("all", 7, 2)
+		h, p := w.arrive("h", 4, "", tool, all), w.arrive("p", 4, "", all)
+		w.arrive("1", 4, "", tool, all)
+		w.arrive("w", 4, "", tool, all, writes(f, "a"))
+		q := w.arrive("q", 8, "", all)
+		w.finish(h) // the first comes to wait for all, for both that wait for the tool
+		w.sees("h p q")
+		require.Equal(t, int32(1), w.cell(tool).deputies)
 		w.arrive("c", 4, "", reads(f, "a"), under(p))
-		w.sees("p busy")
-		w.finish(busy)
+		w.sees("") // q goes on
+		w.arrive("d", 4, "", reads(f, "a"), under(q))
 		w.sees("c")
 	})
 	t.Run("which come to wait for them later", func(t *testing.T) {
@@ -311,6 +354,15 @@ func TestChangesKeepTheOrderOfALine(t *testing.T) {
 		w.sees("b") // and the writer of two finds one left
 		w.finish(a)
 		w.sees("c d")
+	})
+	t.Run("a tool's limits, with room for all", func(t *testing.T) {
+		w, f, _ := setup(t)
+		w.m.Freeze(0)
+		w.m.SetLimit(0, f, 6)
+		w.m.Replan(0, 1, nil, nil)
+		w.m.Thaw(0)
+		w.collect()
+		w.sees("b c d")
 	})
 	t.Run("two tools' limits, the later call's first", func(t *testing.T) {
 		w, _, a := setup(t)

@@ -5,7 +5,7 @@ import "math/bits"
 // drain serves the marked cells, narrow before wide, until no head can start.
 func (m *Machine) drain() {
 	m.refusals = 0
-	if m.frozen || m.marked|len(m.rest)|len(m.claims)|len(m.knots)|len(m.loose)|len(m.kinInLine) == 0 {
+	if m.frozen || m.marked|len(m.rest)|len(m.claims)|len(m.knots)|len(m.loose) == 0 {
 		return
 	}
 	m.drainDirty()
