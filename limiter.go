@@ -49,10 +49,10 @@ type Limit struct {
 	Adaptive *Adaptive // nil means fixed
 	MaxKeys  int       // ByTenant, ByKey, ByKeys; idle ones make room; zero means 10,000
 
-	// Ordered has calls of one key start in the order they came: while one waits that needs it, here or
-	// for another limit, no later one starts, whatever its priority, tenant and weight, nor lends it its
-	// priority. Calls of other keys go on. If readers weigh 1 and writers Max, writers run alone, and
-	// are not passed. Calls keep their weight when Max changes: raise it while no writer runs or waits.
+	// Ordered has calls of one key start in the order they came. While one that needs it waits, here or
+	// for another limit, no later one starts, whatever its priority, tenant and weight; the earlier one
+	// keeps its own priority. Calls of other keys go on. If readers weigh 1 and writers Max, writers run
+	// alone, and are not passed. Calls keep their weight: raise Max while no writer runs or waits.
 	//
 	// A nested call runs on what its ancestor holds of the key, out of turn and whatever its weight. At
 	// another key it waits for its turn, but not behind calls that wait for its ancestors. An attempt

@@ -1145,8 +1145,14 @@ func (w *model) wind() {
 			w.fatal("left over: %d lanes, %d by hash, %d tenants, %d accounts, %d claims, %d limits, %d timers, %d sweeps", len(m.all), m.lanes.n, m.tenants.n, w.clients[0].books.n, len(m.claims), m.limits.Len(), m.timers.Len(), len(m.sweeps))
 		}
 	}
+	if m := w.ms[0]; m.lined+len(m.kinInLine) > 0 || m.returning != nil {
+		w.fatal("left over: %d lanes in line, %d of nested calls, one returning %v", m.lined, len(m.kinInLine), m.returning != nil)
+	}
 	for _, k := range w.classes {
 		for _, c := range k.class.cells {
+			if c.ordered && (c.line.spots.Len() > 0 || c.line.load != 0 || c.line.away != 0) {
+				w.fatal("%s %s left over: %d in line, load %d, away %d", k.class.Name, c.key, c.line.spots.Len(), c.line.load, c.line.away)
+			}
 			if n := c.count(); n.used != 0 || n.stuck != 0 || c.calls != 0 || c.lanes != 0 || c.q != nil || c.dirty {
 				w.fatal("%s %s left over: used %d stuck %d calls %d lanes %d", k.class.Name, c.key, n.used, n.stuck, c.calls, c.lanes)
 			}

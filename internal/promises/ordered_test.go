@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -360,7 +361,10 @@ func orderedStorm(t *testing.T, r *rand.Rand, virtual bool) {
 	}}}, func(ctx context.Context, x edit) (int, error) {
 		how := begin(x, 1)
 		defer begin(x, -1)
-		if time.Sleep(x.For); how == 0 {
+		if runtime.Gosched(); virtual {
+			time.Sleep(x.For)
+		}
+		if how == 0 {
 			panic("storm")
 		}
 		return 0, nil
