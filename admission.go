@@ -46,7 +46,7 @@ func newAdmission(e *Executor, t *tool) *admission {
 			if !applies {
 				continue
 			}
-			p := stage.Part{Class: l.Class, Unit: -1, Key: -1, Some: l.Scope.Kind() == rules.ByKey}
+			p := stage.Part{Class: l.Class, Unit: -1, Key: -1, Some: l.Scope.Asks(), Each: l.Scope.Kind() == rules.ByKeys}
 			if l.Scope.Keyed() {
 				p.Key = few.Index(&a.keys, l.Scope)
 			} else {
@@ -88,7 +88,7 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 		}
 		a.units = nil
 	}
-	a.asks = len(a.units) > 0 || slices.ContainsFunc(a.keys, func(s rules.Scope) bool { return s.Kind() == rules.ByKey })
+	a.asks = len(a.units) > 0 || slices.ContainsFunc(a.keys, rules.Scope.Asks)
 	// An interceptor inside may answer instead of the tool: then the token goes back as if it had never been
 	// taken, and of one that was taken without the lock nobody knows what that would have changed.
 	quick := len(e.inner) == 0 || !slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Kind == admit.Tokens })
@@ -175,9 +175,9 @@ func (a *admission) askUser(c *Call, q *stage.Answers) (err error) {
 // askKeys asks what c counts under.
 func (a *admission) askKeys(c *Call, inv *invocation, q *stage.Answers) error {
 	for _, s := range a.keys {
-		k := keyOf(s, c)
-		if len(k) > rules.MaxKeyBytes {
-			return inv.refused(ErrInvalidArguments, s.String(), fmt.Errorf("sluice: key has %d bytes: must have at most %d", len(k), rules.MaxKeyBytes))
+		k, err := keyOf(s, c)
+		if err != nil {
+			return inv.refused(ErrInvalidArguments, s.String(), err)
 		}
 		q.Keys.Add(k)
 	}

@@ -40,7 +40,8 @@
 //
 // At each constraint the next call is chosen as [PriorityScheduler] says. No formula bounds the wait
 // of a call that needs several contended constraints; but once it came to a front four times and
-// failed elsewhere, freed slots are collected for it, for one such call at a time.
+// failed elsewhere, freed slots are collected for it, for one such call at a time. A [Limit] with
+// Ordered goes by arrival instead.
 //
 // # Nested calls
 //

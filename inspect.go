@@ -85,7 +85,7 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 // estimate if it would wait. It decodes the arguments, asks the tool's Check, key and cost functions,
 // and runs no tool and no interceptor. It changes nothing and waits only for an interceptor's Wrap,
 // until ctx ends. For a rate the estimate is exact if nobody comes or leaves; for slots it is by
-// how long calls held them lately, zero before the first.
+// how long calls held them lately, zero before the first, without what those before wait for elsewhere.
 func (e *Executor) Explain(ctx context.Context, r Request) Decision {
 	if err, ok := e.unmade(&r).(*Error); ok {
 		return Decision{Refusal: err}
@@ -201,6 +201,7 @@ type GateState struct {
 	State     BreakerState `json:"state,omitzero"`  // of a breaker
 	Paused    bool         `json:"paused,omitempty"`
 	Stalled   bool         `json:"stalled,omitempty"`   // see LimitStalled
+	Ordered   bool         `json:"ordered,omitempty"`   // see Limit.Ordered
 	Until     time.Time    `json:"until,omitzero"`      // of an open State or a pause
 	Unmatched []string     `json:"unmatched,omitempty"` // names in Scope that no registered tool has
 }
@@ -315,7 +316,7 @@ func (e *Executor) names() *survey.Names {
 func gateState(c survey.Cell) GateState {
 	g := GateState{
 		Name: c.Name, Kind: GateKind(c.Kind), Scope: c.Scope, Key: c.Key, Unmatched: c.Unmatched,
-		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Until: c.Until,
+		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Ordered: c.Ordered, Until: c.Until,
 	}
 	if g.Kind == GateBreaker {
 		g.State = breakerState(c.State)

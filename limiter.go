@@ -48,7 +48,17 @@ type Limit struct {
 	Unit     string    // empty counts calls; else Policy.Cost weighs
 	Refuse   bool      // instead of waiting
 	Adaptive *Adaptive // nil means fixed
-	MaxKeys  int       // ByTenant, ByKey; idle ones make room; zero means 10,000
+	MaxKeys  int       // ByTenant, ByKey, ByKeys; idle ones make room; zero means 10,000
+
+	// Ordered has calls of one key start in the order they came. While one that needs it waits, here or
+	// for another limit, no later one starts, whatever its priority, tenant and weight; the earlier one
+	// keeps its own priority. Calls of other keys go on. If readers weigh 1 and writers Max, writers run
+	// alone, and are not passed. Calls keep their weight: raise Max while no writer runs or waits.
+	//
+	// A nested call runs on what its ancestor holds of the key, out of turn and whatever its weight. At
+	// another key it waits for its turn, but not behind calls that wait for its ancestors. An attempt
+	// that follows another comes anew. Not with Refuse or Semaphore.
+	Ordered bool
 
 	// Semaphore is shared with other code: what a call holds here it holds there too, Max its size
 	// or less. It is asked last. While calls wait, one goroutine stands in its line, for whoever is
@@ -70,7 +80,7 @@ type Adaptive struct {
 // slots is l as it is for the machine.
 func (l *Limit) slots() rules.Slots {
 	s := rules.Slots{
-		Scope: rules.Scope(l.Scope), Unit: l.Unit, Refuse: l.Refuse, Max: int64(l.Max), MaxKeys: l.MaxKeys,
+		Scope: rules.Scope(l.Scope), Unit: l.Unit, Refuse: l.Refuse, Ordered: l.Ordered, Max: int64(l.Max), MaxKeys: l.MaxKeys,
 	}
 	if a := l.Adaptive; a != nil {
 		s.Adaptive = &admit.Adaptive{Min: int64(a.Min), Max: int64(a.Max)}
@@ -152,7 +162,7 @@ func (l *ConcurrencyLimiter) Config() ConcurrencyLimiterConfig {
 	return c
 }
 
-// Change changes Max, Refuse, MaxKeys and Adaptive's bounds, by [Reconfigure].
+// Change changes Max, Refuse, Ordered, MaxKeys and Adaptive's bounds, by [Reconfigure].
 func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 	return configChange(l, &l.core, &l.conf, c, l.fits, l.turn)
 }
@@ -184,6 +194,7 @@ func (l *ConcurrencyLimiter) turn(lk *change.Locked, s *stage.Stage, now int64, 
 	for i, n := range to.Limits {
 		k, o, slots := l.core.limits[i].Class, was.Limits[i], n.slots()
 		s.M.SetRefuse(k, n.Refuse)
+		s.M.SetOrdered(now, k, n.Ordered)
 		s.M.SetMaxKeys(now, k, slots.Scope.TableSize(n.MaxKeys))
 		if n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
 			s.M.SetAdaptive(now, k, slots.Adaptive)
@@ -226,29 +237,43 @@ func ForType(types ...string) Scope { return Scope(rules.For(rules.ForType, type
 // attempt, before the queue, outside locks, and changes nothing; a panic refuses.
 func ByKey(name string, key func(c Call) string) Scope {
 	if key == nil {
-		return Scope(rules.Keyed(name, nil)) // which no component takes
+		return Scope(rules.Keyed(rules.ByKey, name, nil)) // which no component takes
 	}
-	return Scope(rules.Keyed(name, &keyFunc{key}))
+	return Scope(rules.Keyed(rules.ByKey, name, &keyFunc[string]{key}))
+}
+
+// ByKeys is [ByKey] for calls that name several, such as files: the call takes its weight of each, of
+// all at one instant, so that no two wait for each other. Of the same key twice one counts, and "" does
+// not; without any the limit does not apply. More than 64 refuse. Only a [Limit] takes it.
+func ByKeys(name string, keys func(c Call) []string) Scope {
+	if keys == nil {
+		return Scope(rules.Keyed(rules.ByKeys, name, nil))
+	}
+	return Scope(rules.Keyed(rules.ByKeys, name, &keyFunc[[]string]{keys}))
 }
 
 // keyFunc is a function that can be compared, by where it stands.
-type keyFunc struct{ of func(Call) string }
+type keyFunc[K any] struct{ of func(Call) K }
 
-// keyOf is what c counts under by s, which is keyed.
-func keyOf(s rules.Scope, c *Call) string {
+// keyOf is what c counts under by s, which is keyed; of ByKeys as rules.JoinKeys has it.
+func keyOf(s rules.Scope, c *Call) (key string, err error) {
 	switch {
 	case s.Kind() == rules.ByTenant:
-		return c.Pipeline.tenant()
+		key = c.Pipeline.tenant()
 	case c.Input == any(anyInput{}):
-		return ""
+		return "", nil
+	case s.Kind() == rules.ByKeys:
+		return rules.JoinKeys(s.Key().(*keyFunc[[]string]).of(*c))
+	default:
+		key = s.Key().(*keyFunc[string]).of(*c)
 	}
-	return s.Key().(*keyFunc).of(*c)
+	return key, rules.CheckKey(key)
 }
 
 // String is s in refusals and snapshots.
 func (s Scope) String() string { return rules.Scope(s).String() }
 
-// Key is what c counts under, and whether it does; it runs ByKey's function.
+// Key is what c counts under, and whether it does; it runs ByKey's function. Of ByKeys all are named.
 func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 	r := rules.Scope(s)
 	if !r.Keyed() {
@@ -258,7 +283,9 @@ func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 		c.Pipeline = anonymous.pipeline
 	}
 	c = c.shown()
-	key = keyOf(r, &c)
+	if key, _ = keyOf(r, &c); r.Kind() == rules.ByKeys {
+		key = rules.KeysText(key)
+	}
 	return key, key != "" || s == ByTenant
 }
 

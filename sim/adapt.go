@@ -117,7 +117,7 @@ func (w *world) gate(field string, g sluice.Interceptor) ([]*constraint, error) 
 		if g == nil || len(g.Config().Limits) == 0 {
 			return nil, notMade(field, "ConcurrencyLimiter")
 		}
-		return limits(g.Config()), nil
+		return limits(field, g.Config())
 	case *sluice.RateLimiter:
 		if g == nil || len(g.Config().Rates) == 0 && g.Config().Limiter == nil {
 			return nil, notMade(field, "RateLimiter")
@@ -135,10 +135,13 @@ func (w *world) gate(field string, g sluice.Interceptor) ([]*constraint, error) 
 }
 
 // limits is what c bounds. A semaphore is taken to be used by nobody else.
-func limits(c sluice.ConcurrencyLimiterConfig) (out []*constraint) {
+func limits(field string, c sluice.ConcurrencyLimiterConfig) (out []*constraint, err error) {
 	for _, l := range c.Limits {
+		if rules.Scope(l.Scope).Kind() == rules.ByKeys {
+			return nil, fmt.Errorf("sim: %s counts %v by several keys of a call: must be by one, as ByKey", field, l.Scope)
+		}
 		slots := rules.Slots{
-			Scope: rules.Scope(l.Scope), Unit: l.Unit, Refuse: l.Refuse, Max: int64(l.Max), MaxKeys: l.MaxKeys,
+			Scope: rules.Scope(l.Scope), Unit: l.Unit, Refuse: l.Refuse, Ordered: l.Ordered, Max: int64(l.Max), MaxKeys: l.MaxKeys,
 		}
 		most := slots.Max
 		if a := l.Adaptive; a != nil {
@@ -147,7 +150,7 @@ func limits(c sluice.ConcurrencyLimiterConfig) (out []*constraint) {
 		}
 		out = append(out, &constraint{class: slots.Class(c.Name), scope: slots.Scope, max: most})
 	}
-	return out
+	return out, nil
 }
 
 func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {

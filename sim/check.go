@@ -211,6 +211,9 @@ func (s *simulation) started(c *call) {
 			if most := h.limit(s.now); sh.used > most {
 				s.broken("%s holds %d of %d", sh.k.class.Name, sh.used, most)
 			}
+			if o := s.ahead(c, sh); o != nil && c.parent == nil {
+				s.broken("%s started at %s before %s, which came earlier", c.s.name, sh.k.class.Name, o.s.name)
+			}
 		case admit.Tokens:
 			var ok bool
 			if h.charge, ok = sh.quota.take(s.now, h.n, !slices.Contains(c.s.units, sh.k.class.Unit)); !ok {
@@ -356,7 +359,9 @@ func (s *simulation) scan() {
 		for i := range c.holds {
 			if c.holds[i].cell == l.At {
 				s.found = append(s.found, lane{c, i})
-				s.parked(c, c.holds[i].shadow)
+				if sh := c.holds[i].shadow; !sh.k.class.Ordered { // else there are no levels to compare
+					s.parked(c, sh)
+				}
 				break
 			}
 		}
@@ -364,7 +369,9 @@ func (s *simulation) scan() {
 	s.order = !many && s.lanes <= mostLanes
 	if s.order {
 		for _, l := range s.found {
-			s.regard(l.c.holds[l.at].shadow)
+			if sh := l.c.holds[l.at].shadow; sh.order != nil {
+				s.regard(sh)
+			}
 		}
 	}
 	s.idle = notIdle
@@ -385,7 +392,7 @@ func (s *simulation) scan() {
 	s.counting.idleEvents[s.idle]++
 }
 
-// could reports whether everything that c needs is there, whoever is before it.
+// could reports whether everything that c needs is there, whoever is before it but where order is kept.
 func (s *simulation) could(c *call, parked int) bool {
 	if !s.free(c, &c.holds[parked]) {
 		return false
@@ -405,7 +412,7 @@ func (s *simulation) free(c *call, h *hold) bool {
 	}
 	switch sh.k.class.Kind {
 	case admit.Slots:
-		return sh.used+h.n <= h.limit(s.now) || c.parent != nil && lends(c, sh)
+		return sh.used+h.n <= h.limit(s.now) && s.ahead(c, sh) == nil || c.parent != nil && lends(c, sh)
 	case admit.Tokens:
 		sh.drain(s.now)
 		lacks := sh.quota.owed(s.now)
@@ -416,6 +423,20 @@ func (s *simulation) free(c *call, h *hold) bool {
 		return !lacks.above(times(sh.k.rate.Burst, int64(sh.k.rate.Per)))
 	}
 	return h.cell.Usage(s.now).Until == admit.Never
+}
+
+// ahead is a call that waits, came before c and needs sh, if that keeps order; else nil.
+func (s *simulation) ahead(c *call, sh *shadow) *call {
+	if !sh.k.class.Ordered {
+		return nil
+	}
+	for l := range s.m.Lanes() {
+		o := l.Owner.(*call)
+		if o.number < c.number && slices.ContainsFunc(o.holds, func(h hold) bool { return h.shadow == sh }) {
+			return o
+		}
+	}
+	return nil
 }
 
 // parked notes that c's lane waits at sh.

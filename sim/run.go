@@ -42,13 +42,14 @@ type simulation struct {
 	ended   bool // what happens now is not counted any more
 
 	events
-	now     int64
-	steps   uint64 // decisions of the machine
-	total   int    // calls
-	waiting int
-	running int
-	spare   *call
-	notices []admit.Notice
+	now      int64
+	steps    uint64 // decisions of the machine
+	total    int    // calls
+	arrivals uint64 // of calls, again and again too
+	waiting  int
+	running  int
+	spare    *call
+	notices  []admit.Notice
 
 	checker
 	report Report
@@ -63,6 +64,7 @@ type call struct {
 	parent *call
 	holds  []hold
 
+	number           uint64 // of its arrival
 	arrived, started int64
 	service          int64 // how long its own code takes
 	deadline         int64 // its caller's
@@ -197,7 +199,8 @@ func (s *simulation) newCall(st *stream, parent *call) *call {
 	} else {
 		s.spare = c.spare
 	}
-	*c = call{s: st, parent: parent, holds: c.holds[:0], uses: c.uses[:0], arrived: s.now, started: -1}
+	s.arrivals++
+	*c = call{s: st, parent: parent, holds: c.holds[:0], uses: c.uses[:0], number: s.arrivals, arrived: s.now, started: -1}
 	c.deadline, c.forecast = never, -1
 	c.service = st.tool.Service.draw(st.rng)
 	c.fails = st.rng.Float64() < st.tool.ErrorRate

@@ -37,6 +37,7 @@ type Class struct {
 	Rank     uint8  // breakers ask first whatever their rank
 	Unit     string // what is counted; empty means calls
 	Refuse   bool   // refuse at once instead of waiting
+	Ordered  bool   // Slots; who comes later starts later, see order.go; not with Refuse or Semaphore
 	Upstream bool   // a throttle that a call reports pauses its cell
 	MaxKeys  int    // bound of the table of keys; zero means the class is not keyed
 	ByPlan   bool   // its cells live as long as some plan needs them, see [Machine.Pin]
@@ -90,7 +91,9 @@ func (m *Machine) Together(fixed []*Cell, keyed []*Class) {
 }
 
 // implies reports whether every call that needs c needs one slot of d too.
-func (c *Cell) implies(d *Cell) bool { return c != d && slices.Contains(c.common.cells, d) }
+func (c *Cell) implies(d *Cell) bool {
+	return c != d && !d.ordered && slices.Contains(c.common.cells, d)
+}
 
 // Limiter is a limiter shared with other code. Its methods must not block.
 type Limiter interface {
@@ -112,6 +115,7 @@ type Cell struct {
 	kind         Kind  // class.Kind, read at every step
 	adaptive     bool  // class.Adaptive is not nil
 	shared       bool  // class.Semaphore is not nil
+	ordered      bool  // class.Ordered
 	dirty        bool
 	open         bool   // its latch is
 	edition      uint32 // Tokens: another when the balance is changed by more than calls
@@ -135,6 +139,7 @@ type slotCount struct {
 	stuck       int64 // of used: held by chains in which nobody can run (nested calls)
 	held        int64 // how long calls held theirs lately, on average, but for apart
 	aimd        *aimd // if adaptive
+	line        *line // if ordered
 
 	apart latch.Samples // the same of calls that ended without the lock since
 }
@@ -176,6 +181,9 @@ func newCell(k *Class, key string) *Cell {
 	}
 	if c.adaptive {
 		c.aimd = new(aimd)
+	}
+	if k.Ordered {
+		c.setOrdered(true)
 	}
 	return c
 }
@@ -330,12 +338,20 @@ func (m *Machine) drop(c *Cell) {
 	if c.idle < 0 || c.calls > 0 || c.lanes > 0 {
 		return
 	}
+	m.idlesSooner(c)
+	if k := c.class; k.MaxKeys > 0 && len(k.cells) > k.MaxKeys { // the bound has been lowered
+		m.shrink(k, k.MaxKeys)
+	}
+}
+
+// idlesSooner is drop where nobody has to make room.
+func (m *Machine) idlesSooner(c *Cell) {
+	if c.idle < 0 || c.calls > 0 || c.lanes > 0 {
+		return
+	}
 	if at := m.idleAt(c); at < c.idleFrom {
 		c.idleFrom = at
 		c.class.idle.Fix(c.idle, at, 0)
-	}
-	if k := c.class; k.MaxKeys > 0 && len(k.cells) > k.MaxKeys { // the bound has been lowered
-		m.shrink(k, k.MaxKeys)
 	}
 }
 
@@ -378,7 +394,7 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 	}
 	switch c.kind {
 	case Slots:
-		room := c.used+n <= c.limit-m.held(c, t)
+		room := c.used+n <= c.limit-m.held(c, t) && (!c.ordered || m.inTurn(c, t))
 		switch {
 		case room && !c.shared, t.Parent != nil && m.lender(t, c) != nil, room && m.obtains(c, t, n):
 			return m.now

@@ -25,7 +25,7 @@ func (m *Machine) collectable(l *lane) bool {
 			return false
 		case c.kind != Slots && m.ready(c, l.head, n.N) > m.now:
 			return false
-		case c.kind == Slots && c.class.Refuse:
+		case c.kind == Slots && c.class.Refuse, c.ordered && !m.inTurn(c, l.head):
 			return false
 		case c.kind == Slots && c.stuck > 0 && c.stuck >= c.used && c.used+n.N > c.limit:
 			return false // who holds c waits as well, perhaps for what would be kept

@@ -216,16 +216,21 @@ func (m *Machine) resume() {
 	if m.frozen {
 		return
 	}
-	m.drain()
 	again := m.again
+	if m.depart(again) {
+		slices.SortFunc(again, func(a, b *Ticket) int { return cmp.Compare(a.seq, b.seq) })
+	}
+	m.drain()
 	m.again = nil
 	for _, t := range again {
+		m.comesBack(t)
 		m.arrive(t, true)
 		m.keep(t.needs, -1)
 		if t.state != Waiting {
 			m.emit(t)
 		}
 	}
+	m.returning = nil
 	m.drain()
 }
 

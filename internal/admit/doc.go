@@ -38,6 +38,9 @@
 // freed where it needs some is kept for it. So a call that needs two contended limits, or
 // many slots, cannot be starved, and two half-collected claims cannot block each other.
 //
+// A class of slots may keep order instead: at its cells who comes later starts later, whatever the level,
+// see order.go.
+//
 // Where all wait for what the call that ends has held, it goes to the next of them in one step, which
 // comes to the same: see handover.go.
 //

@@ -27,7 +27,7 @@ func (m *Machine) handOver(t *Ticket, o breaker.Outcome) bool {
 // successor is the lane whose head comes next, if that needs just what t holds and all that wait do so
 // where it does. Else it is nil.
 func (m *Machine) successor(t *Ticket) *lane {
-	if m.queues != 1 || t.kin != nil || t.rec.adaptive || len(m.claims)|len(m.rest) != 0 {
+	if m.queues != 1 || t.kin != nil || t.rec.adaptive || len(m.claims)|len(m.rest)|m.lined != 0 {
 		return nil
 	}
 	list := t.needs.list

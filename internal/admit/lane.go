@@ -31,6 +31,9 @@ type lane struct {
 
 	fails   int // times its head was at a front and failed elsewhere
 	claimed bool
+
+	spots  []spot // in the lines of the ordered cells that it needs
+	passes bool   // out of turn: it is of a nested call that would wait for itself
 }
 
 // need is how much one call of l takes from c.
@@ -132,8 +135,14 @@ func (m *Machine) newLane(t *Ticket, hash uint64) *lane {
 	l.tenant, l.needs, l.nested = m.intern(t), t.needs, t.Parent != nil
 	m.enlist(l)
 	l.needs.refs++
+	ordered := false
 	for i := range l.needs.list {
-		l.needs.list[i].Cell.lanes++
+		c := l.needs.list[i].Cell
+		c.lanes++
+		ordered = ordered || c.ordered
+	}
+	if ordered {
+		m.lineUp(l, t)
 	}
 	l.index = int32(len(m.all))
 	m.all = append(m.all, l)
@@ -167,7 +176,8 @@ func (m *Machine) dropLane(l *lane) {
 	m.unref(l.needs)
 	m.delist(l)
 	m.release(l.tenant)
-	*l = lane{}
+	clear(l.spots)
+	*l = lane{spots: l.spots[:0]}
 	m.freeLanes.put(l)
 	if last == 0 && cap(m.all) > keep { // the room for as many as there ever were
 		m.all = nil
@@ -194,6 +204,7 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 	if l.at != nil {
 		l.at.q.levels[l.level].load += l.width
 	}
+	l.load(1)
 	m.book(l, 1)
 	if t.place == 0 { // else it comes again
 		t.place = int32(min(m.waiting, 1<<30))
@@ -207,9 +218,9 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 
 // unlink takes the waiting t out of its lane, whose head may have changed then.
 func (m *Machine) unlink(t *Ticket) {
-	l := t.lane
+	l, head := t.lane, t.prev == nil
 	m.waited(t)
-	if t.prev != nil {
+	if !head {
 		t.prev.next = t.next
 	} else {
 		l.head = t.next
@@ -225,6 +236,10 @@ func (m *Machine) unlink(t *Ticket) {
 	l.n--
 	if l.at != nil {
 		l.at.q.levels[l.level].load -= l.width
+	}
+	l.load(-1)
+	if head && len(l.spots) > 0 {
+		m.moveUp(l)
 	}
 	m.book(l, -1)
 	if t.limit >= 0 {

@@ -64,16 +64,19 @@ type Machine struct {
 	cells  uint64 // made
 	seed   uint64 // of breakers
 
-	limits  heap.Heap[int64, *Ticket]
-	timers  heap.Heap[int64, *Cell]
-	claims  []*lane // first come, first served; only the first collects
-	rest    []*Cell // whose serving goes on in the next drain
-	knots   []*Cell // where nested calls may have come to wait for themselves
-	loose   []*Cell // whose semaphores gave slots in this event
-	sought  []*Cell // with a semaphore, where somebody waits
-	opened  []*Cell // whose latch is open
-	notices []Notice
-	sweeps  []sweep
+	limits    heap.Heap[int64, *Ticket]
+	timers    heap.Heap[int64, *Cell]
+	claims    []*lane // first come, first served; only the first collects
+	rest      []*Cell // whose serving goes on in the next drain
+	knots     []*Cell // where nested calls may have come to wait for themselves
+	loose     []*Cell // whose semaphores gave slots in this event
+	sought    []*Cell // with a semaphore, where somebody waits
+	kinInLine []*lane // nested calls that wait and need ordered cells
+	lined     int     // lanes that do
+	returning *Ticket // that arrives again, see resume
+	opened    []*Cell // whose latch is open
+	notices   []Notice
+	sweeps    []sweep
 
 	dirty     [Ranks][]*Cell
 	lanes     table[lane] // but those of nested calls
@@ -282,10 +285,13 @@ func (m *Machine) open(t *Ticket) bool {
 	return true
 }
 
-// arrive decides on t. One that comes again has its place in the queue already.
+// arrive decides on t. One that comes again has its place in the queue already, but is the last to have come,
+// unless it stands in line.
 func (m *Machine) arrive(t *Ticket, again bool) {
-	m.seq++
-	t.seq = m.seq
+	if !again || !t.needs.ordered() {
+		m.seq++
+		t.seq = m.seq
+	}
 	m.rank(t)
 	if r, ok := m.hopeless(t); ok {
 		m.refuse(t, r)

@@ -103,6 +103,7 @@ type modelPlan struct {
 	plan   *Plan
 	fixed  []modelNeed
 	keyed  []*modelClass
+	files  *modelClass // by several keys, in order; nil without
 	weight bool
 }
 
@@ -131,6 +132,7 @@ type counts struct {
 	idleEvents, idleClaim, idleBucket        int
 	overtakes, cycles, sheds, lates, settles int
 	replays                                  int
+	ordered, passes                          int
 }
 
 func (c *counts) add(o counts) {
@@ -147,6 +149,8 @@ func (c *counts) add(o counts) {
 	c.lates += o.lates
 	c.settles += o.settles
 	c.replays += o.replays
+	c.ordered += o.ordered
+	c.passes += o.passes
 }
 
 func (w *model) fatal(format string, a ...any) {
@@ -163,6 +167,7 @@ func (w *model) class(name string, kind Kind, rank uint8, unit string, keys int)
 	case Slots:
 		k.Limit = int64(1 + r.IntN(5))
 		k.Refuse = r.IntN(12) == 0
+		k.Ordered = !k.Refuse && r.IntN(8) == 0
 	case Tokens:
 		mk.n, mk.per, mk.burst = int64(1+r.IntN(3)), int64(1+r.IntN(20)), int64(4+r.IntN(3))
 		rate, err := bucket.NewRate(mk.n, mk.per, mk.burst)
@@ -235,6 +240,7 @@ func (w *model) topology(n int, unit bool) {
 		}
 		return out
 	}
+	from := len(w.plans)
 	global := maybe(fmt.Sprint("global", n), 7, 3)
 	var keyed []*modelClass
 	if r.IntN(2) == 0 {
@@ -276,6 +282,9 @@ func (w *model) topology(n int, unit bool) {
 				w.plans = append(w.plans, p)
 			}
 		}
+	}
+	if r.IntN(2) == 0 {
+		w.withFiles(from, unit)
 	}
 }
 
@@ -380,7 +389,7 @@ func (w *model) agrees(x *modelCall, n modelNeed) bool {
 	}
 	switch c.class.kind {
 	case Slots:
-		return c.used()+n.n <= c.limit || x.lends(c) != nil
+		return c.used()+n.n <= c.limit && w.inTurn(x, c) || x.lends(c) != nil
 	case Tokens:
 		return n.n == 0 || w.owed(c)+n.n*tokenParts <= c.class.burst*tokenParts
 	}
@@ -527,7 +536,8 @@ func (w *model) decided(arrived ...*modelCall) {
 		m.Notices(nil)
 	}
 	slices.SortFunc(started, func(a, b *modelCall) int { return cmp.Compare(a.t.rec.startedAs, b.t.rec.startedAs) })
-	for _, x := range started {
+	for i, x := range started {
+		w.keptOrder(x, started[i+1:])
 		w.started(x)
 	}
 	for _, x := range refused {
@@ -618,8 +628,14 @@ func (w *model) arrive() {
 		}
 		x.needs = append(x.needs, modelNeed{c, 1})
 	}
+	if p.files != nil && !w.open(x, p.files) {
+		w.part(x)
+		return
+	}
 	for i := range x.needs {
-		if n := &x.needs[i]; p.weight && n.cell.class.class.Unit != "" {
+		if n := &x.needs[i]; n.cell.class == p.files {
+			w.counts.ordered++
+		} else if p.weight && n.cell.class.class.Unit != "" {
 			n.n = int64(1 + w.rng.IntN(3))
 		} else if p.weight && n.cell.class.kind == Tokens && w.rng.IntN(4) == 0 {
 			n.n = 2 * int64(w.rng.IntN(2))
@@ -709,9 +725,11 @@ func (w *model) passed(x *modelCall, due []*modelCall) {
 }
 
 // full checks that a key was refused because all keys are busy.
-func (w *model) full(k *modelClass, key string) {
+func (w *model) full(k *modelClass, key string) { w.fullBut(k, key, 0) }
+
+// fullBut is full of a call that has found n others already.
+func (w *model) fullBut(k *modelClass, key string, n int) {
 	w.counts.keysFull++
-	n := 0
 	for _, c := range k.cells {
 		if c.calls > 0 || c.waits > 0 || c.pause.end > 0 && w.now < c.pause.end+ramp || k.kind == Tokens && w.owed(c) > 0 {
 			n++
@@ -829,7 +847,13 @@ func (w *model) step() {
 			w.settle(x)
 		}
 	default:
-		switch r.IntN(5) {
+		switch r.IntN(6) {
+		case 5:
+			w.last = "order"
+			if c := pickCell(); c != nil && c.class.class.Name == "files" {
+				w.late()
+				c.class.m.SetOrdered(w.now, c.class.class, !c.class.class.Ordered)
+			}
 		case 0:
 			w.last = "keys"
 			if c := pickCell(); c != nil && c.class.class.MaxKeys > 0 {
@@ -979,6 +1003,7 @@ func (w *model) check() {
 		}
 	}
 	w.checkQueue()
+	w.checkTurns()
 	idle := false
 	for _, x := range w.heads() {
 		if !w.free(x) {
@@ -1056,7 +1081,7 @@ func (w *model) claimed(x *modelCall) bool {
 	}
 	l := x.m.claims[0]
 	for _, n := range x.needs {
-		if n.cell.class.kind != Slots {
+		if n.cell.class.kind != Slots || n.cell.class.class.Ordered {
 			continue
 		}
 		for _, k := range l.needs.list {
@@ -1120,8 +1145,14 @@ func (w *model) wind() {
 			w.fatal("left over: %d lanes, %d by hash, %d tenants, %d accounts, %d claims, %d limits, %d timers, %d sweeps", len(m.all), m.lanes.n, m.tenants.n, w.clients[0].books.n, len(m.claims), m.limits.Len(), m.timers.Len(), len(m.sweeps))
 		}
 	}
+	if m := w.ms[0]; m.lined+len(m.kinInLine) > 0 || m.returning != nil {
+		w.fatal("left over: %d lanes in line, %d of nested calls, one returning %v", m.lined, len(m.kinInLine), m.returning != nil)
+	}
 	for _, k := range w.classes {
 		for _, c := range k.class.cells {
+			if c.ordered && (c.line.spots.Len() > 0 || c.line.load != 0 || c.line.away != 0) {
+				w.fatal("%s %s left over: %d in line, load %d, away %d", k.class.Name, c.key, c.line.spots.Len(), c.line.load, c.line.away)
+			}
 			if n := c.count(); n.used != 0 || n.stuck != 0 || c.calls != 0 || c.lanes != 0 || c.q != nil || c.dirty {
 				w.fatal("%s %s left over: used %d stuck %d calls %d lanes %d", k.class.Name, c.key, n.used, n.stuck, c.calls, c.lanes)
 			}
@@ -1155,10 +1186,10 @@ func TestModel(t *testing.T) {
 					work.Claims += m.work.Claims
 				}
 			}
-			t.Logf("%d events, %d starts, %d refused, %d cycles, %d shed, %d late, %d settled, %d keys refused, %d buckets replayed", sum.events, sum.starts, sum.refused, sum.cycles, sum.sheds, sum.lates, sum.settles, sum.keysFull, sum.replays)
+			t.Logf("%d events, %d starts, %d refused, %d cycles, %d shed, %d late, %d settled, %d keys refused, %d buckets replayed, %d ordered needs, %d passed out of turn", sum.events, sum.starts, sum.refused, sum.cycles, sum.sheds, sum.lates, sum.settles, sum.keysFull, sum.replays, sum.ordered, sum.passes)
 			t.Logf("events with idle capacity %d (%.2f %%): heads behind the claim %d, behind a bucket's first %d; overtakes %d", sum.idleEvents, 100*float64(sum.idleEvents)/float64(sum.events), sum.idleClaim, sum.idleBucket, sum.overtakes)
 			t.Logf("per start: %.2f examined, %.2f lanes moved; %d claims", float64(work.Examined)/float64(sum.starts), float64(work.Moved)/float64(sum.starts), work.Claims)
-			for name, n := range map[string]int{"starts": sum.starts, "cycles": sum.cycles, "sheds": sum.sheds, "lates": sum.lates, "keys refused": sum.keysFull, "claims": int(work.Claims), "overtakes": sum.overtakes} {
+			for name, n := range map[string]int{"starts": sum.starts, "cycles": sum.cycles, "sheds": sum.sheds, "lates": sum.lates, "keys refused": sum.keysFull, "claims": int(work.Claims), "overtakes": sum.overtakes, "ordered needs": sum.ordered, "passed out of turn": sum.passes} {
 				assert.NotZero(t, n, "no %s: the run tests less than it should", name)
 			}
 		})

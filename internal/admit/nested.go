@@ -229,7 +229,7 @@ func (m *Machine) serveKin(c *Cell) {
 	}
 	for i := 0; c.q != nil && i < len(c.q.kin); {
 		l := c.q.kin[i]
-		if m.lender(l.head, c) == nil {
+		if m.lender(l.head, c) == nil && !l.passes {
 			i++
 			continue
 		}
@@ -406,12 +406,14 @@ func (m *Machine) untie() bool {
 // cycle names the limits that wait for each other once the nested call of l waits where
 // it is parked, or answers "". There is one only if every holder of that limit is a
 // chain in which nobody can run, and the same is true wherever those chains wait. Who waits
-// for slots that are kept for a claim is in none: the claimant waits for somebody who runs.
+// for slots that are kept for a claim is in none: the claimant waits for somebody who runs. Who waits
+// for its turn waits where whoever comes before it does.
 func (m *Machine) cycle(l *lane) string {
-	if l.kept() {
+	b := m.blocker(l)
+	if b.kept() {
 		return ""
 	}
-	seen := []*Cell{l.at}
+	seen := []*Cell{b.at}
 	for i := 0; i < len(seen); i++ {
 		c := seen[i]
 		if c.kind != Slots || c.pause.ends() > m.now || c.stuck < c.used || c.used == 0 {
@@ -421,11 +423,12 @@ func (m *Machine) cycle(l *lane) string {
 			if !x.nested || !x.head.holdsAbove(c) {
 				continue
 			}
-			if x.kept() {
+			b := m.blocker(x)
+			if b.kept() {
 				return ""
 			}
-			if !slices.Contains(seen, x.at) {
-				seen = append(seen, x.at)
+			if !slices.Contains(seen, b.at) {
+				seen = append(seen, b.at)
 			}
 		}
 	}

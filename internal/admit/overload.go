@@ -12,7 +12,9 @@ func (m *Machine) estimate(c *Cell, t *Ticket) int64 {
 			own = n.N
 		}
 	}
-	if c.q != nil {
+	if c.ordered {
+		ahead = c.line.load
+	} else if c.q != nil {
 		for p := int(t.level); p < Levels; p++ {
 			ahead += c.q.levels[p].load
 		}

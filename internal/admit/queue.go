@@ -308,7 +308,7 @@ func (m *Machine) charge(t *Ticket, from *Cell) {
 
 // chargeAt books it at c, where it takes n, and where it waited or did not.
 func (m *Machine) chargeAt(c *Cell, t *Ticket, n int64, waited bool) {
-	if !c.inOrder(n) {
+	if !c.inOrder(n) || c.ordered {
 		return
 	}
 	if c.bucketLike() {

@@ -28,7 +28,7 @@ func (m *Machine) drainDirty() {
 		m.claim()
 		c := m.nextDirty()
 		if c == nil {
-			if m.untie() {
+			if m.passOn() || m.untie() {
 				continue
 			}
 			return
@@ -83,6 +83,10 @@ func (m *Machine) serve(c *Cell) {
 			return
 		}
 	}
+	if c.ordered {
+		m.serveLine(c)
+		return
+	}
 	for c.q != nil && c.q.n > 0 {
 		q := c.q
 		if c.kind == Slots && c.used >= c.limit && len(q.kin) == 0 {
@@ -117,7 +121,7 @@ func (m *Machine) serve(c *Cell) {
 		default:
 			d := v.cell
 			chain := c.implies(d)
-			if !chain && !busy {
+			if !chain && !busy && !d.ordered { // there it has its turn
 				m.fail(l)
 			}
 			if m.move(l, d); chain && c.q != nil && len(c.q.kin) == 0 {
@@ -151,7 +155,7 @@ func (m *Machine) turnAway(c *Cell, l *lane, v verdict) bool {
 func (m *Machine) contested(t *Ticket, at *Cell) *Cell {
 	for i := range t.needs.list {
 		c := t.needs.list[i].Cell
-		if c == at || !c.dirty || c.q == nil || c.q.n == 0 || m.outranks(c, t, c.q.best(m.policy.Ageing)) {
+		if c == at || c.ordered || !c.dirty || c.q == nil || c.q.n == 0 || m.outranks(c, t, c.q.best(m.policy.Ageing)) {
 			continue
 		}
 		if t.Parent == nil || c.kind != Slots || m.lender(t, c) == nil { // what it borrows is its own

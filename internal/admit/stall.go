@@ -44,6 +44,9 @@ func (m *Machine) stalls(l *lane) {
 	if c.kind != Slots || c.q.stalled {
 		return
 	}
+	if c.ordered && c.calls == 0 { // whoever is first in line waits elsewhere
+		c.q.since = m.now
+	}
 	if at := c.q.since + stallAfter; at > m.now {
 		m.watch = min(m.watch, at)
 		return

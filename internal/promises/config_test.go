@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
@@ -103,6 +104,12 @@ func TestPromise22_EveryFieldIsChecked(t *testing.T) {
 		{one(sluice.Limit{Max: 1, Scope: sluice.ByKey("", func(sluice.Call) string { return "" })}), "ConcurrencyLimiterConfig.Limits[0].Scope is ByKey without a name: must have one"},
 		{one(sluice.Limit{Max: 1, Scope: sluice.ByKey("host", nil)}), `ConcurrencyLimiterConfig.Limits[0].Scope is ByKey("host") with a nil function: must not be nil`},
 		{one(sluice.Limit{Max: 1, Scope: sluice.ByKey("ho\rst", func(sluice.Call) string { return "" })}), `ConcurrencyLimiterConfig.Limits[0].Scope "ho\rst" has a control character: must be printable`},
+		{one(sluice.Limit{Max: 1, Scope: sluice.ByKeys("", func(sluice.Call) []string { return nil })}), "ConcurrencyLimiterConfig.Limits[0].Scope is ByKeys without a name: must have one"},
+		{one(sluice.Limit{Max: 1, Scope: sluice.ByKeys("file", nil)}), `ConcurrencyLimiterConfig.Limits[0].Scope is ByKeys("file") with a nil function: must not be nil`},
+		{one(sluice.Limit{Max: 1, Ordered: true, Refuse: true}), "ConcurrencyLimiterConfig.Limits[0].Ordered is true with Refuse: must be false, nobody waits there who could be passed"},
+		{one(sluice.Limit{Max: 1, Ordered: true, Semaphore: semaphore.NewWeighted(1)}), "ConcurrencyLimiterConfig.Limits[0].Ordered is true with Semaphore: must be false, other code keeps no order"},
+		{quota(sluice.RateLimiterConfig{Rates: ok, Scope: sluice.ByKeys("file", func(sluice.Call) []string { return nil })}), `RateLimiterConfig.Scope is ByKeys("file"): must have one key for each call, only Limit.Scope may be ByKeys`},
+		{brk(sluice.CircuitBreakerConfig{Scope: sluice.ByKeys("file", func(sluice.Call) []string { return nil })}), `CircuitBreakerConfig.Scope is ByKeys("file"): must have one key for each call, only Limit.Scope may be ByKeys`},
 		{one(sluice.Limit{Max: 1, Scope: sluice.ForTool("a\x00b")}), `ConcurrencyLimiterConfig.Limits[0].Scope "a\x00b" has a control character: must be printable`},
 		{conc(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1}, {Max: 2, Scope: sluice.Global}}}), "ConcurrencyLimiterConfig.Limits[1] has the Scope and Unit of Limits[0]: must differ in one"},
 

@@ -52,6 +52,12 @@ func TestScopesCompareByContent(t *testing.T) {
 			t.Errorf("%v == %v", p[0], p[1])
 		}
 	}
+	files := sluice.ByKeys("file", func(sluice.Call) []string { return []string{"b", "", "a", "b"} })
+	assert.True(t, files == files && files != sluice.ByKeys("file", nil), "==")
+	says, counts := files.Key(sluice.Spec{}, sluice.Call{})
+	assert.Equal(t, "a, b true per file", fmt.Sprintf("%s %v %s", says, counts, files), "keys")
+	_, counts = sluice.ByKeys("file", func(sluice.Call) []string { return nil }).Key(sluice.Spec{}, sluice.Call{})
+	assert.False(t, counts, "without a key")
 	names := []string{"b", "a"}
 	s := sluice.ForTool(names...)
 	names[0] = "z"

@@ -71,9 +71,9 @@ func TestScopesThatCannotBeAreRefused(t *testing.T) {
 		"x names nothing: must name at least one":              For(ForTool, nil),
 		"x has an empty name at 1: must not be empty":          For(ForType, []string{"a", ""}),
 		`x names "a" twice: must name each once`:               For(ForType, []string{"a", "b", "a"}),
-		"x is ByKey without a name: must have one":             Keyed("", new(int)),
-		`x is ByKey("k") with a nil function: must not be nil`: Keyed("k", nil),
-		`x "a\nb" has a control character: must be printable`:  Keyed("a\nb", new(int)),
+		"x is ByKey without a name: must have one":             Keyed(ByKey, "", new(int)),
+		`x is ByKey("k") with a nil function: must not be nil`: Keyed(ByKey, "k", nil),
+		`x "a\nb" has a control character: must be printable`:  Keyed(ByKey, "a\nb", new(int)),
 	} {
 		_, err := s.Complete("x", Global)
 		assert.Equal(t, want, fmt.Sprint(err))
@@ -97,7 +97,7 @@ func TestKeysThatAScopeCanHave(t *testing.T) {
 		{Of(ByTool), "the name of a registered tool", []string{"x"}, []string{"", "a b"}},
 		{Of(ByType), "the Type of a registered tool", []string{"", "a b"}, []string{"a\n", most}},
 		{Of(ByTenant), "at most 1024 bytes", []string{"", "a\n", most}, []string{most + "x"}},
-		{Keyed("k", new(int)), "from 1 to 1024 bytes", []string{"a\n", most}, []string{"", most + "x"}},
+		{Keyed(ByKey, "k", new(int)), "from 1 to 1024 bytes", []string{"a\n", most}, []string{"", most + "x"}},
 	} {
 		for _, key := range append(tt.can, tt.cannot...) {
 			wants, may := tt.scope.Wants(key)

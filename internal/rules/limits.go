@@ -76,6 +76,7 @@ type Slots struct {
 	Scope    Scope
 	Unit     string // empty counts calls
 	Refuse   bool
+	Ordered  bool
 	Max      int64
 	Adaptive *admit.Adaptive // instead of Max; may be nil
 	MaxKeys  int
@@ -115,6 +116,12 @@ func (l *Slots) Complete(field string, before []Slots) (err error) {
 	if l.Shared != nil && !l.Scope.OneKey() {
 		return fmt.Errorf("%s.Scope is %v with Semaphore: must be Global, ForTool or ForType", field, l.Scope)
 	}
+	if l.Ordered && l.Refuse {
+		return fmt.Errorf("%s.Ordered is true with Refuse: must be false, nobody waits there who could be passed", field)
+	}
+	if l.Ordered && l.Shared != nil {
+		return fmt.Errorf("%s.Ordered is true with Semaphore: must be false, other code keeps no order", field)
+	}
 	return nil
 }
 
@@ -132,6 +139,7 @@ func (l Slots) Class(limiter string) *admit.Class {
 		Kind:      admit.Slots,
 		Unit:      l.Unit,
 		Refuse:    l.Refuse,
+		Ordered:   l.Ordered,
 		MaxKeys:   l.Scope.TableSize(l.MaxKeys),
 		Limit:     l.Max,
 		Full:      full,

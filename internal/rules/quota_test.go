@@ -28,7 +28,7 @@ func TestQuotasAreCompleted(t *testing.T) {
 		{"defaults", Quota{}, one, ""},
 		{"shared", Quota{Foreign: others{"a"}}, nil, ""},
 		{"name", Quota{Name: "a\n", MaxKeys: -1}, one, `x.Name "a\n" has a control character: must be printable`},
-		{"scope", Quota{Scope: Keyed("", nil), MaxKeys: -1}, one, "x.Scope is ByKey without a name: must have one"},
+		{"scope", Quota{Scope: Keyed(ByKey, "", nil), MaxKeys: -1}, one, "x.Scope is ByKey without a name: must have one"},
 		{"keys", Quota{MaxKeys: -1}, nil, "x.MaxKeys is -1: must be zero (10000) or positive"},
 		{"nothing", Quota{}, nil, "x.Rates is empty: must have at least one rate, or Limiter"},
 		{"both", Quota{Foreign: others{"a"}}, one, "x.Rates and Limiter are both set: must be one of them"},

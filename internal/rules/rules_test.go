@@ -13,7 +13,7 @@ import (
 )
 
 var scopes = []Scope{ // from narrow to wide
-	Of(ByTool), For(ForTool, []string{"b", "a"}), Of(ByTenant), Keyed("host", new(int)),
+	Of(ByTool), For(ForTool, []string{"b", "a"}), Of(ByTenant), Keyed(ByKey, "host", new(int)),
 	Of(ByType), For(ForType, []string{"web"}), Of(Global),
 }
 
@@ -104,8 +104,8 @@ func TestScopesApplyToWhatTheyName(t *testing.T) {
 		assert.Equal(t, tt.key, key, "%v", tt.s)
 		assert.Equal(t, tt.counts, counts, "%v", tt.s)
 	}
-	a, b := Keyed("host", new(int)), Keyed("host", new(int))
-	if a == b || !a.Same(b) || a.Same(Keyed("port", a.Key())) {
+	a, b := Keyed(ByKey, "host", new(int)), Keyed(ByKey, "host", new(int))
+	if a == b || !a.Same(b) || a.Same(Keyed(ByKey, "port", a.Key())) {
 		t.Error("want the name of a function to stand for it")
 	}
 }

@@ -20,14 +20,15 @@ const (
 	ForTool              // only some tools count, together
 	ForType              // only tools of some types count, together
 	ByKey                // by what a function says
+	ByKeys               // by each of several keys that a function says
 )
 
 // Scope is what a limit counts by. Scopes are ==, if they say the same; of two with functions
 // only copies of one another are, but see [Scope.Same].
 type Scope struct {
 	kind  Kind
-	names string // of ForTool and ForType: as joined makes it; of ByKey its name
-	key   any    // of ByKey: what its owner made it with; comparable
+	names string // of ForTool and ForType: as joined makes it; of ByKey and ByKeys its name
+	key   any    // of ByKey and ByKeys: what its owner made it with; comparable
 }
 
 // Of is the scope of a kind that needs no name.
@@ -36,9 +37,9 @@ func Of(k Kind) Scope { return Scope{kind: k} }
 // For is the scope of the kind ForTool or ForType that counts those of the names, in any order.
 func For(k Kind, names []string) Scope { return Scope{kind: k, names: joined(names)} }
 
-// Keyed is the scope of the kind ByKey with that name, and what its owner finds a call's key with;
-// nil is refused by Complete.
-func Keyed(name string, key any) Scope { return Scope{ByKey, name, key} }
+// Keyed is the scope of the kind ByKey or ByKeys with that name, and what its owner finds a call's keys
+// with; nil is refused by Complete.
+func Keyed(k Kind, name string, key any) Scope { return Scope{k, name, key} }
 
 // endOfName cannot be in a name that is valid: it is not UTF-8.
 const endOfName = "\xff"
@@ -60,10 +61,10 @@ func joined(names []string) string {
 // Kind is how s tells calls apart.
 func (s Scope) Kind() Kind { return s.kind }
 
-// Name is the name of a ByKey scope.
+// Name is the name of a ByKey or ByKeys scope.
 func (s Scope) Name() string { return s.names }
 
-// Key is what a ByKey scope was made with.
+// Key is what such a scope was made with.
 func (s Scope) Key() any { return s.key }
 
 // Names is what a ForTool or ForType scope names, sorted unless one is empty; nil of others.
@@ -89,24 +90,36 @@ func (s Scope) Complete(field string, def Kind) (Scope, error) {
 		return Of(def), nil
 	case ForTool, ForType:
 		return s, s.checkNames(field)
-	case ByKey:
+	case ByKey, ByKeys:
+		maker := "ByKey"
+		if s.kind == ByKeys {
+			maker = "ByKeys"
+		}
 		if s.names == "" {
-			return s, fmt.Errorf("%s is ByKey without a name: must have one", field)
+			return s, fmt.Errorf("%s is %s without a name: must have one", field, maker)
 		}
 		if s.key == nil {
-			return s, fmt.Errorf("%s is ByKey(%q) with a nil function: must not be nil", field, s.names)
+			return s, fmt.Errorf("%s is %s(%q) with a nil function: must not be nil", field, maker, s.names)
 		}
 		return s, check.Name(field, s.names)
 	}
 	return s, nil
 }
 
-// Named completes the name of a component, and its scope.
+// CompleteOne is Complete for a component whose calls have one key.
+func (s Scope) CompleteOne(field string, def Kind) (Scope, error) {
+	if s.kind == ByKeys {
+		return s, fmt.Errorf("%s is ByKeys(%q): must have one key for each call, only Limit.Scope may be ByKeys", field, s.names)
+	}
+	return s.Complete(field, def)
+}
+
+// Named completes the name of a component whose calls have one key, and its scope.
 func Named(field string, name *string, defName string, s *Scope, defScope Kind) (err error) {
 	if err := check.NameOr(field+".Name", name, defName); err != nil {
 		return err
 	}
-	*s, err = s.Complete(field+".Scope", defScope)
+	*s, err = s.CompleteOne(field+".Scope", defScope)
 	return err
 }
 
@@ -145,14 +158,17 @@ func (s Scope) String() string {
 		return "tool " + strings.Join(s.Names(), "+")
 	case ForType:
 		return "type " + strings.Join(s.Names(), "+")
-	case ByKey:
+	case ByKey, ByKeys:
 		return "per " + s.names
 	}
 	return "default"
 }
 
 // Keyed reports whether each call has to be asked for its key.
-func (s Scope) Keyed() bool { return s.kind == ByTenant || s.kind == ByKey }
+func (s Scope) Keyed() bool { return s.kind == ByTenant || s.Asks() }
+
+// Asks reports whether a function says a call's keys. A call for which it says none does not count.
+func (s Scope) Asks() bool { return s.kind == ByKey || s.kind == ByKeys }
 
 // Fixed is the key under which every call of a tool counts, and whether any counts at all. Of a
 // keyed scope all do, and the key is not known.
@@ -179,7 +195,7 @@ func (s Scope) Wants(key string) (wants string, may bool) {
 		return "the Type of a registered tool", check.Name("", key) == nil
 	case ByTenant:
 		return fmt.Sprintf("at most %d bytes", MaxKeyBytes), len(key) <= MaxKeyBytes
-	case ByKey:
+	case ByKey, ByKeys:
 		return fmt.Sprintf("from 1 to %d bytes", MaxKeyBytes), key != "" && len(key) <= MaxKeyBytes
 	}
 	return "empty", key == ""
@@ -194,7 +210,7 @@ func (s Scope) rank() uint8 {
 		return 1
 	case ByTenant:
 		return 2
-	case ByKey:
+	case ByKey, ByKeys:
 		return 3
 	case ByType:
 		return 4

@@ -14,6 +14,7 @@ type Part struct {
 	Cell  *admit.Cell // unless keyed
 	Key   int         // which of a call's keys, if keyed; else -1
 	Some  bool        // calls whose key is empty do not count
+	Each  bool        // that key is several, see rules.JoinKeys
 	Unit  int         // which of a call's costs, or -1: every call takes one
 }
 
@@ -46,7 +47,9 @@ func (n *Needs) Compile(x *Tool, keys, costs int, quick bool) {
 	var fixed []*admit.Cell
 	var keyed []*admit.Class
 	var list []admit.Need
+	each := false
 	for i, p := range n.Parts {
+		each = each || p.Each
 		if n.outline.Add(p.Class, p.Cell); p.Cell == nil {
 			n.keyed = append(n.keyed, i)
 			keyed = append(keyed, p.Class)
@@ -58,7 +61,7 @@ func (n *Needs) Compile(x *Tool, keys, costs int, quick bool) {
 	m := x.Stage.M
 	m.Together(fixed, keyed)
 	switch {
-	case costs > 0:
+	case costs > 0, each:
 	case keys > 0:
 		n.lately = &recall.Table[Tool]{
 			Alive: func(x *Tool) bool { return x.Needs.IsAlive() },
@@ -139,6 +142,12 @@ func (n *Needs) fillEach(now int64, t *admit.Ticket, q *Answers, cell CellFunc) 
 			if c != nil {
 				key = c.Key()
 			} else if key = q.Keys.At(p.Key); key == "" && p.Some {
+				continue
+			}
+			if p.Each {
+				if !m.AddEach(now, t, p.Class, rules.EachKey(key), need, cell) {
+					return p.Class
+				}
 				continue
 			}
 			if c = cell(m, now, p.Class, key); c == nil {

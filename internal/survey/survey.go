@@ -39,6 +39,7 @@ type Cell struct {
 	State     breaker.State // of a breaker
 	Paused    bool
 	Stalled   bool
+	Ordered   bool
 	Until     time.Time
 }
 
@@ -180,6 +181,7 @@ func cellOf(s *stage.Stage, now int64, c *admit.Cell, scope rules.Scope, unmatch
 		Waiting:   u.Waiting,
 		Paused:    u.Paused > now,
 		Stalled:   u.Stalled,
+		Ordered:   k.Ordered,
 	}
 	if x.Limit == admit.Unlimited {
 		x.Limit = 0

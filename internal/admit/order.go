@@ -1,0 +1,254 @@
+package admit
+
+import (
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/sluice-go/sluice/internal/heap"
+)
+
+// Order. At a cell of an ordered class nobody starts while a call waits that needs the cell and came
+// earlier, wherever that one is parked: not by a higher level, and not for being narrower. So a call
+// that needs much is not passed by those that need little, and whoever is first in line and finds room
+// has it until it starts, whatever else it waits for. Calls of other cells are not held up.
+//
+// A call that needs several such cells starts when it is first in the line of each. Nobody who waits
+// holds anything, and each waits for such as came earlier, so no two wait for each other.
+//
+// Levels and tenants do not count in a line, nor does a call that waits there lend its level to those
+// before it.
+//
+// Nested calls: what an ancestor holds is there to run on, out of turn. For a cell of its own a nested
+// call waits for its turn, unless it would wait for itself: whoever comes before it may need, at this
+// cell or another, what its ancestors hold. Then it passes them, see passOn.
+
+// line is the lanes that need a cell, wherever they are parked, the one whose head came first at the top.
+type line struct {
+	spots heap.Heap[uint64, *spot]
+	load  int64 // slots that their calls need
+	away  int   // calls that are out of the queue for as long as changes are made, see resume
+}
+
+// spot is where a lane stands in the line of a cell.
+type spot struct {
+	lane *lane
+	cell *Cell
+	n    int64 // what one of its calls takes there
+	at   int32
+}
+
+func newLine() *line {
+	l := new(line)
+	l.spots.Place = func(s *spot, i int32) { s.at = i }
+	return l
+}
+
+// setOrdered has c, for which nobody waits in the queue, keep order or not.
+func (c *Cell) setOrdered(yes bool) {
+	if c.ordered = yes; yes {
+		c.line = newLine()
+	} else {
+		c.line = nil
+	}
+}
+
+// first is the lane whose head is the first in line at c, or nil.
+func (c *Cell) first() *lane {
+	if c.line.spots.Len() == 0 {
+		return nil
+	}
+	return c.line.spots.Top().lane
+}
+
+// inTurn reports whether no other call that needs the ordered c comes before t. One that waits is the
+// head of its lane.
+func (m *Machine) inTurn(c *Cell, t *Ticket) bool {
+	if t.lane != nil && t.lane.passes {
+		return true
+	}
+	q := c.line
+	return (q.spots.Len() == 0 || q.spots.Min() >= t.seq) && (q.away == 0 || t == m.returning)
+}
+
+// lineUp has the new lane l, whose first call is t, stand in line wherever it needs an ordered cell.
+func (m *Machine) lineUp(l *lane, t *Ticket) {
+	for _, n := range l.needs.list {
+		if n.Cell.ordered {
+			l.spots = append(l.spots, spot{lane: l, cell: n.Cell, n: n.N})
+		}
+	}
+	for i := range l.spots { // which do not move any more
+		s := &l.spots[i]
+		s.cell.line.spots.Push(t.seq, 0, s)
+	}
+	if m.lined++; l.nested {
+		m.kinInLine = append(m.kinInLine, l)
+	}
+}
+
+// load adds the needs of n calls more, or fewer, to the lines of l.
+func (l *lane) load(n int64) {
+	for i := range l.spots {
+		s := &l.spots[i]
+		s.cell.line.load += n * s.n
+	}
+}
+
+// moveUp is called when the head of l, which stands in line, has gone. Others may be first now.
+func (m *Machine) moveUp(l *lane) {
+	for i := range l.spots {
+		s := &l.spots[i]
+		if l.head != nil {
+			s.cell.line.spots.Fix(s.at, l.head.seq, 0)
+		} else {
+			s.cell.line.spots.Remove(s.at)
+		}
+		m.mark(s.cell)
+	}
+	if l.head != nil {
+		return
+	}
+	if m.lined--; l.nested {
+		i := slices.Index(m.kinInLine, l)
+		m.kinInLine = slices.Delete(m.kinInLine, i, i+1)
+	}
+}
+
+// serveLine starts, moves or refuses whoever is first in line at the ordered c, until c refuses one, or
+// the first waits elsewhere.
+func (m *Machine) serveLine(c *Cell) {
+	for c.used < c.limit {
+		l := c.first()
+		if l == nil || l.at != c {
+			return
+		}
+		v := m.examine(l.head)
+		if v.cell == nil && m.marked > 0 {
+			v.cell = m.contested(l.head, c)
+		}
+		switch {
+		case v.cell == nil:
+			m.start(l, nil)
+		case v.refuse:
+			if !m.turnAway(c, l, v) {
+				return
+			}
+		case v.cell == c:
+			if v.at != Never {
+				m.arm(c, v.at)
+			}
+			return
+		default: // where c stays its own: nobody else is first
+			m.move(l, v.cell)
+			return
+		}
+	}
+}
+
+// awaitsTurn reports whether l waits where it is parked for others that came before it.
+func (l *lane) awaitsTurn() bool { return l.at.ordered && !l.passes && l.at.first() != l }
+
+// blocker is the lane that has to start first for l to start, that has not to wait for its turn and for
+// which no other one stands: l itself, as a rule.
+func (m *Machine) blocker(l *lane) *lane {
+	for range m.all {
+		switch c := l.at; {
+		case l.awaitsTurn():
+			l = c.first()
+		case c.deputies > 0 && !l.nested && (c.kind != Slots || l.kept()):
+			l = m.all[slices.IndexFunc(m.all, func(x *lane) bool { return x.stands == c })]
+		default:
+			return l
+		}
+	}
+	return l
+}
+
+// passOn finds a nested call that waits for its turn behind those who wait for its own ancestors, has it
+// pass them, and reports whether there was one. Each such call is looked at whenever something has
+// happened: who is first may have come to wait elsewhere.
+func (m *Machine) passOn() bool {
+	for _, l := range m.kinInLine {
+		if l.awaitsTurn() && m.cycle(l) != "" {
+			l.passes = true
+			m.mark(l.at)
+			return true
+		}
+	}
+	return false
+}
+
+// ordered reports whether some cell of s keeps order.
+func (s *needSet) ordered() bool {
+	return slices.ContainsFunc(s.list, func(n Need) bool { return n.Cell.ordered })
+}
+
+// depart notes that calls are out of the queue for as long as changes are made: nobody passes them where
+// they stand in line. It reports whether any do.
+func (m *Machine) depart(list []*Ticket) (some bool) {
+	for _, t := range list {
+		for _, n := range t.needs.list {
+			if n.Cell.ordered {
+				n.Cell.line.away++
+				some = true
+			}
+		}
+	}
+	return some
+}
+
+// comesBack is called when t, the first of those that are left, is about to arrive again.
+func (m *Machine) comesBack(t *Ticket) {
+	m.returning = t
+	for _, n := range t.needs.list {
+		if c := n.Cell; c.ordered {
+			if c.line.away--; c.line.away == 0 {
+				m.mark(c)
+			}
+		}
+	}
+}
+
+// SetOrdered has the cells of k keep order from now on, or not. Calls that wait keep their places.
+func (m *Machine) SetOrdered(now int64, k *Class, yes bool) {
+	if k.Ordered == yes {
+		return
+	}
+	m.advance(now)
+	m.requeue(func(t *Ticket) bool {
+		return slices.ContainsFunc(t.needs.list, func(n Need) bool { return n.Cell.class == k })
+	}, func(list []Need) []Need { return list })
+	k.Ordered = yes
+	for _, c := range k.list {
+		c.setOrdered(yes)
+	}
+	m.resume()
+}
+
+// AddEach gives t a need of n at k's cell of each key, as Add and cell do of one. It reports whether
+// there was room for all of them: none has to make room for another.
+func (m *Machine) AddEach(
+	now int64, t *Ticket, k *Class, keys iter.Seq[string], n int64, cell func(*Machine, int64, *Class, string) *Cell,
+) bool {
+	if t.needs == nil {
+		t.needs = m.newNeeds()
+	}
+	from, all := len(t.needs.list), true
+	for key := range keys {
+		if k.cells[key] == nil {
+			key = strings.Clone(key) // which may be a small part of something large
+		}
+		c := cell(m, now, k, key)
+		if all = c != nil; !all {
+			break
+		}
+		m.Add(t, c, n)
+		c.lanes++
+	}
+	for _, n := range t.needs.list[from:] {
+		n.Cell.lanes--
+		m.idlesSooner(n.Cell)
+	}
+	return all
+}
