@@ -90,13 +90,15 @@ func TestBudget(t *testing.T) {
 
 // Who spends and earns at once neither makes nor loses an attempt.
 func TestBudget_AtOnce(t *testing.T) {
-	const goroutines, each = 8, 20_000
+	const goroutines, each = 8, 400_000
 	b, err := NewBudget(BudgetConfig{Share: 0.5, Min: 1, Max: maxBudget})
 	require.NoError(t, err)
 	var spent atomic.Int64
 	var wg sync.WaitGroup
+	start := make(chan struct{})
 	for range goroutines {
 		wg.Go(func() {
+			<-start
 			for range each {
 				b.earn()
 				if b.spend() {
@@ -105,6 +107,7 @@ func TestBudget_AtOnce(t *testing.T) {
 			}
 		})
 	}
+	close(start)
 	wg.Wait()
 	for b.spend() {
 		spent.Add(1)
