@@ -73,7 +73,7 @@ func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 	}
 	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
 		key, ok := j.conf.Key(c)
-		if !ok {
+		if !ok || ctx.Err() != nil { // who has left before is refused
 			return next(ctx, c)
 		}
 		for {

@@ -191,6 +191,31 @@ func TestJoin_WhoLeaves(t *testing.T) {
 	})
 }
 
+// slowContext takes its time to say when it ends.
+type slowContext struct{ context.Context }
+
+func (c slowContext) Done() <-chan struct{} {
+	time.Sleep(ms)
+	return c.Context.Done()
+}
+
+// Who has left before begins no execution, however the goroutines run.
+func TestJoin_WhoHasLeftBefore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{}, join(t, resilience.JoinConfig{}))
+		f := search(r, "x", readOnly, works)
+		_, err := f(r.ctx, "a")
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(r.ctx)
+		cancel()
+		_, err = f(slowContext{ctx}, "a")
+		require.Equal(t, "canceled", sluice.CodeOf(err), "%v", err)
+		require.ErrorIs(t, err, sluice.ErrRejected)
+		require.Len(t, r.starts(), 1)
+		r.end()
+	})
+}
+
 // Who leaves for a reason of its own has left: nobody has denied its call, and it is no error of the tool.
 func TestJoin_WhoLeavesForAReason(t *testing.T) {
 	bubble(t, func(t *testing.T) {

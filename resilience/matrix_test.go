@@ -99,6 +99,7 @@ type matrixEnding struct {
 	policy sluice.Policy
 	before func(s *scene)                                      // the call is made
 	tool   func(ctx context.Context, s *scene) (string, error) // its code, each time
+	left   bool                                                // its caller has, before the call
 	leave  time.Duration                                       // when its caller does; zero is never
 	close  time.Duration                                       // when the executor is closed; zero is afterwards
 
@@ -181,6 +182,8 @@ var matrixEndings = []matrixEnding{
 		return "late", nil
 	},
 		kind: sluice.ToolFailed, code: "timeout", is: []error{sluice.ErrTimeout, context.DeadlineExceeded}, at: time.Second, ran: true, until: time.Minute},
+	{name: "a caller that has left before", left: true,
+		kind: sluice.ToolFailed, code: "canceled", is: []error{errLeft}},
 	{name: "a cancel in the queue", before: occupied, leave: 3 * time.Second,
 		kind: sluice.ToolFailed, code: "canceled", is: []error{errLeft}, at: 3 * time.Second},
 	{name: "a cancel while it runs, heeded", tool: heeds, leave: 3 * time.Second,
@@ -263,6 +266,8 @@ func newScene(t *testing.T, l *matrixLayer, e *matrixEnding, submit bool) *scene
 		got.at = time.Since(s.start)
 		return got
 	}
+	_, there := s.Plan("x") // so that layers stand around the first call, too, whatever its context
+	require.True(t, there)
 	if e.before != nil {
 		e.before(s)
 	}
@@ -273,6 +278,9 @@ func newScene(t *testing.T, l *matrixLayer, e *matrixEnding, submit bool) *scene
 func (s *scene) goes(e *matrixEnding) said {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
+	if e.left {
+		cancel(errLeft)
+	}
 	if e.leave > 0 {
 		time.AfterFunc(e.leave, func() { cancel(errLeft) })
 	}
@@ -321,7 +329,7 @@ func (e matrixEnding) as(l *matrixLayer, submit bool) wanted {
 	if l.catches || submit {
 		w.exits = false
 	}
-	if left := e.leave > 0 && e.leave <= w.at; l.answers && w.code != "" && !left && (l.catches || !e.exits) {
+	if left := e.left || e.leave > 0 && e.leave <= w.at; l.answers && w.code != "" && !left && (l.catches || !e.exits) {
 		w.kind, w.value, w.code = sluice.ToolCompleted, "instead", ""
 	}
 	w.until = max(w.until, w.at)
