@@ -147,8 +147,9 @@ type retrying struct {
 // goOn makes further attempts after one that has failed.
 func (x *retrying) goOn(ctx context.Context, a sluice.Attempt, res sluice.Result, err error) (sluice.Result, error) {
 	for {
-		if x.tried = append(x.tried, Tried{Attempt: a, Err: err}); a.Ran || !x.ran {
-			x.res, x.err, x.ran = res, err, a.Ran
+		ran := a.Ran || a.N == 0 && err != nil && !errors.Is(err, sluice.ErrRejected) // or a layer further in says that it has
+		if x.tried = append(x.tried, Tried{Attempt: a, Err: err}); ran || !x.ran {
+			x.res, x.err, x.ran = res, err, ran
 		}
 		wait, why := x.decide(ctx, a, res, err)
 		if why != "" {
