@@ -401,6 +401,9 @@ func (w *world) race() {
 	w.racy, w.perhaps = true, x
 	w.logf("  cancels %v", x)
 	if w.draw("order", 0, 1) == 0 {
+		if w.joins { // whose execution is told to end a little later
+			x.racing = w.act
+		}
 		x.cancel()
 		w.finish(y, w.drawQuiet())
 	} else {
@@ -811,6 +814,9 @@ func (w *world) settles() {
 	x := pick(w, "call", slices.DeleteFunc(slices.Clone(w.calls), func(x *call) bool { return x.starts == 0 }))
 	if len(w.running) > 0 && w.one("running", 2) {
 		x = pick(w, "running call", w.running)
+	}
+	if w.total > 0 && x.answers > 0 {
+		w.rt.Skip("what is reported after a Timeout is not in the model yet")
 	}
 	w.begin("settle")
 	w.unseen(false)

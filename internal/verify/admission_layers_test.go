@@ -57,7 +57,7 @@ func (w *world) stack(breaks bool) (list []sluice.Interceptor) {
 			w.keeps = true
 			return resilience.NewCache(resilience.CacheConfig{Tools: all, TTL: 1 << 61})
 		}},
-		{"join", !w.nests && !w.adaptive, func() (sluice.Interceptor, error) {
+		{"join", !w.nests && !w.adaptive && !breaks, func() (sluice.Interceptor, error) {
 			w.joins = true
 			return resilience.NewJoin(resilience.JoinConfig{Tools: all})
 		}},
