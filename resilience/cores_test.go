@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,6 +87,33 @@ func TestBudget(t *testing.T) {
 		b.earn()
 	}
 	require.EqualValues(t, 3, b.left(), "no more is saved up")
+}
+
+// Who spends and earns at once neither makes nor loses an attempt.
+func TestBudget_AtOnce(t *testing.T) {
+	const goroutines, each = 8, 400_000
+	b, err := NewBudget(BudgetConfig{Share: 0.5, Min: 1, Max: maxBudget})
+	require.NoError(t, err)
+	var spent atomic.Int64
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for range goroutines {
+		wg.Go(func() {
+			<-start
+			for range each {
+				b.earn()
+				if b.spend() {
+					spent.Add(1)
+				}
+			}
+		})
+	}
+	close(start)
+	wg.Wait()
+	for b.spend() {
+		spent.Add(1)
+	}
+	require.EqualValues(t, 1+goroutines*each/2, spent.Load())
 }
 
 func TestBudget_Config(t *testing.T) {

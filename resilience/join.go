@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -71,7 +73,7 @@ func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 	}
 	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
 		key, ok := j.conf.Key(c)
-		if !ok {
+		if !ok || ctx.Err() != nil { // who has left before is refused
 			return next(ctx, c)
 		}
 		for {
@@ -126,8 +128,17 @@ func (f *flight) wait(ctx context.Context, c sluice.Call) error {
 	case <-f.done: // at the same time
 		return nil
 	default:
-		return context.Cause(ctx)
+		return left(ctx)
 	}
+}
+
+// left is why ctx has ended: not the cause alone, which may be any error, but that its owner left, too.
+func left(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // board is the flight of key, made if there is none that somebody waits for: then it is the caller's to run.

@@ -191,6 +191,52 @@ func TestJoin_WhoLeaves(t *testing.T) {
 	})
 }
 
+// slowContext takes its time to say when it ends.
+type slowContext struct{ context.Context }
+
+func (c slowContext) Done() <-chan struct{} {
+	time.Sleep(ms)
+	return c.Context.Done()
+}
+
+// Who has left before begins no execution, however the goroutines run.
+func TestJoin_WhoHasLeftBefore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{}, join(t, resilience.JoinConfig{}))
+		f := search(r, "x", readOnly, works)
+		_, err := f(r.ctx, "a")
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(r.ctx)
+		cancel()
+		_, err = f(slowContext{ctx}, "a")
+		require.Equal(t, "canceled", sluice.CodeOf(err), "%v", err)
+		require.ErrorIs(t, err, sluice.ErrRejected)
+		require.Len(t, r.starts(), 1)
+		r.end()
+	})
+}
+
+// Who leaves for a reason of its own has left: nobody has denied its call, and it is no error of the tool.
+func TestJoin_WhoLeavesForAReason(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{}, join(t, resilience.JoinConfig{}))
+		f := search(r, "x", readOnly, func(context.Context, int) error { time.Sleep(10 * time.Second); return nil })
+		why := errors.New("the turn was aborted")
+		ctx, cancel := context.WithCancelCause(r.ctx)
+		time.AfterFunc(time.Second, func() { cancel(why) })
+		list := together(f, ctx, ctx, r.ctx)
+		for i, o := range list[:2] { // whose execution it is, and who shares it
+			require.Equal(t, "canceled", sluice.CodeOf(o.err), "%d: %v", i, o.err)
+			require.ErrorIs(t, o.err, why)
+			require.ErrorIs(t, o.err, context.Canceled)
+			require.NotErrorIs(t, o.err, sluice.ErrDenied)
+			require.Equal(t, i == 1, errors.Is(o.err, sluice.ErrRejected), "only of the first the tool runs")
+		}
+		require.NoError(t, list[2].err)
+		r.end()
+	})
+}
+
 // Who has less time than the call it shares with, by a Timeout further out, goes on when that is over.
 func TestJoin_WithinATimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {

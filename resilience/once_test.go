@@ -140,7 +140,7 @@ func anyNumber() sluice.Interceptor {
 	return sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 100_000}}}))
 }
 
-func takes(d time.Duration) func(context.Context, int) error {
+func lasts(d time.Duration) func(context.Context, int) error {
 	return func(context.Context, int) error { time.Sleep(d); return nil }
 }
 
@@ -148,7 +148,7 @@ func takes(d time.Duration) func(context.Context, int) error {
 // lifetime is over.
 func TestOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newShop(t, resilience.OnceConfig{TTL: time.Hour}, sluice.Spec{}, takes(time.Second))
+		s := newShop(t, resilience.OnceConfig{TTL: time.Hour}, sluice.Spec{}, lasts(time.Second))
 		for _, p := range s.all(s.ctx, 5, order{"a", 1}) {
 			require.NoError(t, p.err)
 			require.Equal(t, receipt{1, []string{"a"}}, p.receipt)
@@ -232,7 +232,7 @@ func TestOnce_Scope(t *testing.T) {
 // order are none. What is stored holds no argument.
 func TestOnce_Mismatch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newShop(t, resilience.OnceConfig{}, sluice.Spec{}, takes(time.Second))
+		s := newShop(t, resilience.OnceConfig{}, sluice.Spec{}, lasts(time.Second))
 		differs := func() {
 			t.Helper()
 			_, err := s.pay(s.ctx, order{"a", 2})

@@ -77,7 +77,7 @@ func TestOnce_LateCode(t *testing.T) {
 // whoever is first to know.
 func TestOnce_ResultAtTheLastMoment(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newShop(t, resilience.OnceConfig{}, aSecond, takes(time.Second))
+		s := newShop(t, resilience.OnceConfig{}, aSecond, lasts(time.Second))
 		late := 0
 		for i := range 500 {
 			o := order{string(rune('a' + i)), 1}
@@ -184,7 +184,7 @@ func TestOnce_LeaseIsRenewed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		state := newState(t, sluice.SharedStateConfig{})
 		conf := resilience.OnceConfig{State: state, Lease: time.Second, DoubtTTL: time.Second, TTL: time.Hour}
-		a := newShop(t, conf, sluice.Spec{}, takes(time.Minute))
+		a := newShop(t, conf, sluice.Spec{}, lasts(time.Minute))
 		b := newShop(t, conf, sluice.Spec{}, works)
 		go a.pay(a.ctx, order{"a", 1})
 		synctest.Wait()
@@ -211,7 +211,7 @@ func copied(t *testing.T, s *sluice.SharedState) *sluice.SharedState {
 func TestOnce_ProcessDies(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		state := newState(t, sluice.SharedStateConfig{})
-		dead := newShop(t, resilience.OnceConfig{State: state}, sluice.Spec{}, takes(10*time.Minute))
+		dead := newShop(t, resilience.OnceConfig{State: state}, sluice.Spec{}, lasts(10*time.Minute))
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -246,7 +246,7 @@ func TestOnce_ProcessGoesOn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		state := newState(t, sluice.SharedStateConfig{})
 		conf := resilience.OnceConfig{State: state}
-		a := newShop(t, conf, aSecond, takes(time.Minute))
+		a := newShop(t, conf, aSecond, lasts(time.Minute))
 		b := newShop(t, conf, sluice.Spec{}, works)
 		for _, no := range []string{"a", "b", "c"} {
 			_, err := a.pay(a.ctx, order{no, 1})
@@ -292,7 +292,7 @@ func TestOnce_LateErrorOfAForgottenCall(t *testing.T) {
 	bubble(t, func(t *testing.T) { // in another process, at the instant at which that looks
 		state := newState(t, sluice.SharedStateConfig{})
 		a := newShop(t, resilience.OnceConfig{State: state}, aSecond, ignoring(time.Minute, errBoom))
-		b := newShop(t, resilience.OnceConfig{State: state}, sluice.Spec{}, takes(2*time.Minute))
+		b := newShop(t, resilience.OnceConfig{State: state}, sluice.Spec{}, lasts(2*time.Minute))
 		_, err := a.pay(a.ctx, order{"a", 1})
 		require.ErrorIs(t, err, sluice.ErrTimeout)
 		require.NoError(t, b.once.Forget(b.ctx, key("a")))
@@ -330,7 +330,7 @@ func TestOnce_NestedCallWithoutAKey(t *testing.T) {
 // What is under way is not forgotten, nor resolved.
 func TestOnce_DecisionsTooEarly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newShop(t, resilience.OnceConfig{}, sluice.Spec{}, takes(time.Minute))
+		s := newShop(t, resilience.OnceConfig{}, sluice.Spec{}, lasts(time.Minute))
 		go s.pay(s.ctx, order{"a", 1})
 		synctest.Wait()
 		require.EqualError(t, s.once.Forget(s.ctx, key("a")), "resilience: Once.Forget: a call with the key is under way")
@@ -413,8 +413,8 @@ func TestOnce_Refusals(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		limit := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1}}}))
 		s := openShop(t, resilience.OnceConfig{}, limit, nil)
-		s.sell(sluice.Spec{}, takes(time.Second))
-		slow := s.tool(sluice.Spec{Name: "slow"}, takes(10*time.Second))
+		s.sell(sluice.Spec{}, lasts(time.Second))
+		slow := s.tool(sluice.Spec{Name: "slow"}, lasts(10*time.Second))
 		go slow(s.ctx)
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
@@ -488,7 +488,7 @@ func TestOnce_InOtherLayers(t *testing.T) {
 		s.end()
 	})
 	bubble(t, func(t *testing.T) { // of a call that Submit has made
-		s := newShop(t, resilience.OnceConfig{}, sluice.Spec{}, takes(time.Second))
+		s := newShop(t, resilience.OnceConfig{}, sluice.Spec{}, lasts(time.Second))
 		var list []*sluice.Future
 		for range 3 {
 			list = append(list, s.Submit(s.ctx, sluice.Request{Tool: "pay", Input: order{"a", 1}}))

@@ -191,7 +191,7 @@ func TestOnce_FailsClosed(t *testing.T) {
 	}
 	bubble(t, func(t *testing.T) { // the state is gone when the result comes
 		state := newState(t, sluice.SharedStateConfig{})
-		s := newShop(t, resilience.OnceConfig{State: state}, sluice.Spec{}, takes(time.Second))
+		s := newShop(t, resilience.OnceConfig{State: state}, sluice.Spec{}, lasts(time.Second))
 		time.AfterFunc(500*ms, func() { _ = state.Close() })
 		for _, p := range s.all(s.ctx, 3, order{"a", 1}) {
 			require.NoError(t, p.err, "who has waited for the result has it")

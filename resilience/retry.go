@@ -16,7 +16,7 @@ import (
 
 // Retry makes calls again that failed and may succeed. It is an interceptor that stands before the gates:
 // nothing is held while it waits, and each attempt is admitted and charged anew. By default it repeats
-// only what is safe, see [Retryable]. It never repeats an attempt whose code still runs.
+// only what is safe, see [Retryable]. It never repeats an attempt whose code still runs when the wait is over.
 //
 // A call whose last attempt failed too ends with a [*RetryError], one that made a single attempt with what
 // that ended with. Make it with [NewRetry]; it is safe for concurrent use. A wait ends with the context.
@@ -156,12 +156,18 @@ func (r *Retry) goOn(ctx context.Context, tool sluice.Spec, s *sluice.Step, a sl
 		x = new(retrying)
 		s.State = x
 	}
-	if ctx.Err() != nil && len(x.tried) > 0 && a.N == 0 { // in a wait
+	n := len(x.tried)
+	switch {
+	case n > 0 && a.N == 0 && ctx.Err() != nil: // in a wait
 		s.Result, s.Err = x.giveUp("its caller left", context.Cause(ctx))
 		return
+	case n > 0 && a.N > 0 && a.N == x.tried[n-1].N: // the wait is over
+		s.Result, s.Err = x.giveUp("its code still runs", nil)
+		return
 	}
-	if x.tried = append(x.tried, Tried{Attempt: a, Err: s.Err}); a.Ran || !x.ran {
-		x.res, x.err, x.ran = s.Result, s.Err, a.Ran
+	ran := a.Ran || a.N == 0 && s.Err != nil && !errors.Is(s.Err, sluice.ErrRejected) // or a layer further in says that it has
+	if x.tried = append(x.tried, Tried{Attempt: a, Err: s.Err}); ran || !x.ran {
+		x.res, x.err, x.ran = s.Result, s.Err, ran
 	}
 	wait, why := x.decide(ctx, r.conf.Load(), tool, s, a)
 	if why != "" {
@@ -177,8 +183,6 @@ func (x *retrying) decide(ctx context.Context, c *RetryConfig, tool sluice.Spec,
 	switch {
 	case ctx.Err() != nil:
 		return 0, "its caller left"
-	case a.Running:
-		return 0, "its code still runs"
 	case !c.If(tool, a, s.Result, s.Err):
 		return 0, "this is not to be repeated"
 	}
@@ -264,7 +268,7 @@ func Retryable(tool sluice.Spec, a sluice.Attempt, r sluice.Result, err error) b
 	var no interface{ NoRetry() bool }
 	var panicked *sluice.PanicError
 	switch {
-	case a.N == 0 || a.Running:
+	case a.N == 0:
 		return false
 	case !a.Ran:
 		return a.RetryAfter > 0 && !errors.Is(err, sluice.ErrBreakerOpen)

@@ -370,6 +370,30 @@ func TestRetry_Config(t *testing.T) {
 	require.Equal(t, time.Minute, x.Config().Max)
 }
 
+// How the last attempt ended is what a call ends with, also if a layer further in has caught that.
+func TestRetry_TheLastEndCounts(t *testing.T) {
+	for _, layers := range [][]sluice.Interceptor{
+		{timeout(t, resilience.TimeoutConfig{Total: time.Hour})},
+		{join(t, resilience.JoinConfig{})},
+	} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, sluice.Config{}, append([]sluice.Interceptor{retry(t, resilience.RetryConfig{})}, layers...)...)
+			err := r.tool(sluice.Spec{Hints: readOnly}, func(_ context.Context, n int) error {
+				if n == 2 {
+					runtime.Goexit()
+				}
+				return errBoom
+			})(r.ctx)
+			require.Equal(t, "goexit", sluice.CodeOf(err), "%v", err)
+			require.Equal(t, []int64{0, 100}, r.starts())
+			var gaveUp *resilience.RetryError
+			require.ErrorAs(t, err, &gaveUp)
+			require.Equal(t, errBoom, gaveUp.Tried[0].Err)
+			r.end()
+		})
+	}
+}
+
 // A tool that exits takes no other attempt with it, and the call ends.
 func TestRetry_Goexit(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -35,7 +35,8 @@ func (w *world) newCall(parent *call) *call {
 		x.how = "submit"
 	}
 	x.policy = x.tool.policies
-	x.first, x.tries, x.retries = x, []*call{x}, w.outsides && w.one("retries", 2)
+	x.first, x.tries, x.retries = x, []*call{x}, (w.outsides || w.rests) && w.one("retries", 2)
+	x.falls = w.falls && w.one("falls", 2)
 	if w.insides {
 		x.inside = []string{"pass", "pass", "keep", "leave"}[w.draw("inside", 0, 3)]
 	}
@@ -51,10 +52,10 @@ func (w *world) newCall(parent *call) *call {
 		parent.kids = append(parent.kids, x)
 		x.priority = max(x.priority, parent.priority)
 	}
-	switch w.draw("context", 0, 7) {
-	case 7:
+	switch n := w.draw("context", 0, 7); {
+	case n == 7 && !w.joins:
 		x.ctx, x.cancel = context.WithTimeout(up, ticks(w.draw("deadline", 1, 30)))
-	case 6:
+	case n == 6:
 		if x.ctx, x.cancel = context.WithCancel(up); w.one("dead on arrival", 6) {
 			x.cancel()
 		}
@@ -83,6 +84,7 @@ func (w *world) arrives(x *call) {
 	if d, ok := x.ctx.Deadline(); ok {
 		x.limit = min(x.limit, int64(d.Sub(w.born))-1)
 	}
+	w.bounds(now, x)
 	if !w.closing[x.exec] {
 		w.compile(x.tool)
 	}
@@ -99,6 +101,9 @@ func (w *world) again(x *call) {
 	y := &call{seq: x.seq, exec: x.exec, tool: x.tool, tenant: x.tenant, host: x.host, asked: x.asked, priority: x.priority, cost: x.cost, how: x.how,
 		nested: x.nested, parent: x.parent, root: x.root, limit: never, act: w.act, ctx: x.ctx, cancel: x.cancel, expires: never,
 		inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), first: x}
+	if !w.each {
+		y.due = x.due
+	}
 	if y.root == x {
 		y.root = y
 	}
@@ -129,7 +134,7 @@ func (w *world) unseen(due bool) {
 	now := w.now()
 	to := now + int64(w.draw("unseen ticks", 1, 12))*tick
 	if at := w.next(now); at <= to {
-		if to = at; !due || slices.ContainsFunc(w.waiting, func(x *call) bool { return x.limit == at }) {
+		if to = at; !due || slices.ContainsFunc(w.waiting, func(x *call) bool { return x.limit == at }) || slices.ContainsFunc(w.resting, func(x *call) bool { return x.resume == at }) {
 			to = max(now, at-tick)
 		}
 	}
@@ -223,7 +228,7 @@ func (w *world) tangled(x *call) bool {
 			in, out = in || inside(y), out || !inside(y)
 		}
 	}
-	return w.timeout > 0 && in && out
+	return w.timed() && in && out
 }
 
 // drawQuiet is an ending that pauses nothing.
@@ -309,14 +314,18 @@ func (w *world) finish(x *call, e ending) {
 	w.end(x, e)
 	// A call that is tried again goes by the policy that it was resolved with.
 	if x.retries && x.policy == x.tool.policies && x.answers == 0 && (e.how == "error" || e.how == "throttle") {
-		w.again(x)
+		if w.rests {
+			w.rest(x, e)
+		} else {
+			w.again(x)
+		}
 	}
 	x.end <- e
 }
 
 // stops books that the context of x ends, and with that who waits in it.
 func (w *world) stops(x *call) {
-	if x.inner.Err() == nil && w.timeout > 0 && len(x.kids) > 0 {
+	if x.inner.Err() == nil && w.timed() && len(x.kids) > 0 {
 		w.racy = true
 	}
 }
@@ -392,6 +401,9 @@ func (w *world) race() {
 	w.racy, w.perhaps = true, x
 	w.logf("  cancels %v", x)
 	if w.draw("order", 0, 1) == 0 {
+		if w.joins { // whose execution is told to end a little later
+			x.racing = w.act
+		}
 		x.cancel()
 		w.finish(y, w.drawQuiet())
 	} else {
@@ -417,6 +429,7 @@ func (w *world) sleep(until int64) {
 		now := w.now()
 		to := min(until, w.next(now))
 		time.Sleep(time.Duration(to - now))
+		w.resume()
 		w.observe()
 		if to == until {
 			return
@@ -454,6 +467,9 @@ func (w *world) next(now int64) int64 {
 		if x.answers == 0 {
 			take(x.expires)
 		}
+	}
+	for _, x := range w.resting {
+		take(x.resume)
 	}
 	return at
 }
@@ -502,7 +518,7 @@ func (w *world) rerate() {
 	w.begin("rates")
 	w.unseen(false)
 	list := []func() sluice.Change{func() sluice.Change { return w.newRates(i) }}
-	if w.one("policy too", 3) {
+	if len(w.resting) == 0 && w.one("policy too", 3) {
 		list = append(list, w.newPolicy)
 	}
 	if w.lim != nil && w.one("limits too", 2) {
@@ -545,6 +561,9 @@ func (w *world) drawRates() int {
 }
 
 func (w *world) repolicy() {
+	if len(w.resting) > 0 {
+		w.rt.Skip("second attempts go by the policy of the first")
+	}
 	w.begin("policy")
 	w.unseen(false)
 	w.reconfigure(w.newPolicy())
@@ -795,6 +814,9 @@ func (w *world) settles() {
 	x := pick(w, "call", slices.DeleteFunc(slices.Clone(w.calls), func(x *call) bool { return x.starts == 0 }))
 	if len(w.running) > 0 && w.one("running", 2) {
 		x = pick(w, "running call", w.running)
+	}
+	if w.total > 0 && x.answers > 0 {
+		w.rt.Skip("what is reported after a Timeout is not in the model yet")
 	}
 	w.begin("settle")
 	w.unseen(false)

@@ -19,10 +19,21 @@ func (w *world) observe() {
 	w.mu.Lock()
 	log := w.log
 	w.log = nil
+	for i, e := range log {
+		if !e.start { // a second attempt may have been refused before it was booked
+			log[i].x = e.x.first.tries[len(e.x.first.tries)-1]
+		}
+	}
 	w.mu.Unlock()
 	now := w.now()
 	var started []*call
-	for _, e := range log {
+	w.leaving = nil
+	for i := range log {
+		w.unhide(now, &log[i])
+		e := log[i]
+		if !e.start {
+			w.leaving = append(w.leaving, e.x)
+		}
 		w.logf("  at %d: %v started %v, err %v", e.at, e.x, e.start, e.err)
 		if e.at != now {
 			w.fatal("%v: seen at %d", e.x, e.at)
@@ -66,7 +77,7 @@ func (w *world) meets(now int64, started []*call, log []entry) {
 	all := w.waiting
 	w.waiting = w.earlier(all, true)
 	defer func() { w.waiting = all }()
-	full := func(e entry) bool { return errors.Is(e.err, sluice.ErrQueueFull) && e.x.act < w.act }
+	full := func(e entry) bool { return errors.Is(last(e.err), sluice.ErrQueueFull) && e.x.act < w.act }
 	stood := slices.ContainsFunc(log, func(e entry) bool { return full(e) && w.stood(now, e.x) })
 	shed := slices.ContainsFunc(log, full)
 	came := w.came
@@ -128,8 +139,10 @@ func (w *world) book(now int64, xs []*call) {
 			}
 			b.starts(now, x)
 		}
-		if w.timeout > 0 {
-			x.expires = now + w.timeout
+		if w.timed() {
+			if x.expires = x.due; w.timeout > 0 {
+				x.expires = min(x.due, now+w.timeout)
+			}
 			if d, ok := x.ctx.Deadline(); ok {
 				x.expires = min(x.expires, int64(d.Sub(w.born)))
 			}
@@ -185,6 +198,9 @@ func (w *world) answer(now int64, e entry) {
 		w.fatal("%v was answered twice", x)
 	}
 	rejected := errors.Is(e.err, sluice.ErrRejected)
+	if e.hidden {
+		rejected = !x.ran()
+	}
 	if x.starts == 0 {
 		if rejected == x.ran() || e.exited {
 			w.fatal("%v did not run, yet its answer is %v (exited %v)", x, e.err, e.exited)
@@ -209,19 +225,23 @@ func (w *world) answer(now int64, e entry) {
 		if !x.code {
 			reason = sluice.ErrWaitTooLong
 		}
-		ok = now == x.expires && errors.Is(e.err, reason) && errors.Is(e.err, context.DeadlineExceeded)
+		ok = now == x.expires && (errors.Is(e.err, reason) || e.hidden || w.joins || w.falls && errors.Is(e.err, sluice.ErrTimeout)) && errors.Is(e.err, context.DeadlineExceeded) ||
+			w.joins && x.ctx.Err() == context.Canceled && errors.Is(e.err, context.Canceled)
+	case x.gone:
+		ok = errors.Is(e.err, context.Canceled) && (w.joins || errors.Is(e.err, x.said.err))
 	case x.said.how == "return":
 		ok = e.err == nil && e.value == x.seq
+		x.first.kept = ok && w.keeps && x.code && x.inside == "pass" && x.ctx.Err() == nil
 	case x.said.how == "deny":
-		ok = errors.Is(e.err, sluice.ErrDenied) && errors.Is(e.err, x.said.err)
-	case x.said.how == "exit" && x.how == "invoke" && w.timeout == 0:
+		ok = (errors.Is(e.err, sluice.ErrDenied) || e.hidden || now == x.due-1) && errors.Is(e.err, x.said.err)
+	case x.said.how == "exit" && x.how == "invoke" && !w.away():
 		ok = e.exited
 	case x.said.how == "exit":
 		ok = panicked && p.Goexit && !e.exited
 	case x.said.how == "panic":
 		ok = panicked && p.Value == x.said.err
 	default:
-		ok = e.err == x.said.err
+		ok = e.err == x.said.err || len(w.names) > 0 && errors.Is(e.err, x.said.err)
 	}
 	if !ok {
 		w.fatal("%v ended by %v: the answer is %v, %v (exited %v)", x, x.said, e.value, e.err, e.exited)
@@ -231,6 +251,11 @@ func (w *world) answer(now int64, e entry) {
 // justify checks the reason for which x was refused.
 func (w *world) justify(now int64, x *call, err error) {
 	w.counts.rejected++
+	err, asks := w.refusal(x, err)
+	if !asks {
+		w.counts.gaveBack++
+		return
+	}
 	var e *sluice.Error
 	if !errors.As(err, &e) {
 		w.fatal("%v was refused by %T: %v", x, err, err)
@@ -491,7 +516,7 @@ func (w *world) check(now int64) {
 		}
 	}
 	for _, x := range w.calls {
-		if x = x.tries[len(x.tries)-1]; x.said != nil && x.answers != 1 {
+		if x = x.tries[len(x.tries)-1]; x.said != nil && x.answers != 1 && !slices.Contains(w.resting, x) {
 			w.fatal("%v has ended and was answered %d times", x, x.answers)
 		}
 	}
@@ -509,7 +534,7 @@ func (w *world) checkClosed(i int) {
 	if !w.closing[i] {
 		return
 	}
-	runs := slices.ContainsFunc(w.running, func(x *call) bool { return x.exec == i })
+	runs := slices.ContainsFunc(append(slices.Clone(w.running), w.resting...), func(x *call) bool { return x.exec == i })
 	select {
 	case err := <-w.closed[i]:
 		if err != nil || runs {

@@ -112,7 +112,15 @@ type call struct {
 	expires int64 // when its caller goes on without it
 	settled []used
 	answers int
-	racing  int // the action in which it was cancelled just after another ended
+
+	due    int64 // when the time of a Timeout is over; never if there is none
+	resume int64 // when the second attempt comes, of one that has failed
+	falls  bool  // the Fallback has an answer
+	hidden error // that it has answered for
+	kept   bool  // the Cache has the result
+	gone   bool  // its caller has left between two attempts
+
+	racing int // the action in which it was cancelled just after another ended
 }
 
 // ending is what a tool is told to do.
@@ -147,6 +155,7 @@ type entry struct {
 	err    error
 	exited bool
 	value  any
+	hidden bool // what an interceptor saw, and not the call's own end
 }
 
 // world is the system and the model of one sequence.
@@ -155,6 +164,7 @@ type world struct {
 	counts *counts
 	born   time.Time
 
+	layers
 	registry *sluice.ToolRegistry
 	execs    []*sluice.Executor
 	closing  []bool
@@ -197,6 +207,7 @@ type world struct {
 	fresh   *call           // the arrival of the action, if it is one
 	soonest int64           // when that could start, as things were before others did
 	began   []*call         // who started in the action
+	leaving []*call         // who is answered in it
 	place   int
 	stands  []int64 // of each executor: since when somebody has waited there, never if nobody does
 	quick   int64   // the least that calls have had slots of one cell for, on average; never before
@@ -211,6 +222,7 @@ type counts struct {
 	limited, cycles, closed, timeouts, throttles, settles   int
 	trips, broken                                           int
 	denied, left, retries                                   int
+	rests, leftRest, replays, instead                       int
 	unseen, parts, lifts                                    int
 	learned, others, guessed, stood                         int
 	cuts, debts                                             int
@@ -334,9 +346,14 @@ func newWorld(rt *rapid.T, c *counts) *world {
 	if w.insides = len(list) > 0 && !w.adaptive && w.one("insides", 2); w.insides { // without gates all are outside
 		list = append(list, sluice.InterceptorFunc(w.wrap))
 	}
-	if w.outsides = len(list) > 0 && w.one("outsides", 3); w.outsides {
-		list = slices.Insert(list, 0, sluice.Interceptor(sluice.InterceptorFunc(w.retry)))
+	var layers []sluice.Interceptor
+	if len(list) > 0 {
+		layers = w.stack(breaks)
 	}
+	if w.outsides = len(list) > 0 && !w.rests && w.one("outsides", 3); w.outsides {
+		layers = append(layers, sluice.InterceptorFunc(w.retry))
+	}
+	list = append(layers, list...)
 	cfg := sluice.Config{Interceptors: list, Sink: w.rec}
 	if !breaks && !w.adaptive && w.one("timeout", 5) {
 		w.timeout = int64(w.draw("timeout ticks", 5, 20)) * tick
@@ -572,6 +589,11 @@ func (w *world) run(ctx context.Context, seq int) (int, error) {
 // attempt is the one that runs with ctx.
 func (w *world) attempt(ctx context.Context, seq int) *call {
 	c, _ := sluice.CallFrom(ctx)
+	for len(w.calls[seq].tries) < int(c.Attempt) { // its wait is over, and who books that has yet to wake
+		w.mu.Unlock()
+		runtime.Gosched()
+		w.mu.Lock()
+	}
 	return w.calls[seq].tries[c.Attempt-1]
 }
 
@@ -654,7 +676,7 @@ func (w *world) send(x *call) {
 
 // wind lets everything end, inner calls before outer ones, and closes.
 func (w *world) wind() {
-	for n := 0; len(w.waiting)+len(w.running) > 0; n++ {
+	for n := 0; len(w.waiting)+len(w.running)+len(w.resting) > 0; n++ {
 		if n > 10_000 {
 			w.fatal("stuck: %v wait", w.waiting)
 		}
@@ -759,6 +781,8 @@ func TestAdmission(t *testing.T) {
 				"settle":   func(*rapid.T) { w.settles() },
 				"schedule": func(*rapid.T) { w.reschedule() },
 				"close":    func(*rapid.T) { w.close() },
+				"replay":   func(*rapid.T) { w.replay() },
+				"go":       func(*rapid.T) { w.leavesRest() },
 				"unknown":  func(*rapid.T) { w.unknown() },
 			})
 			w.wind()
@@ -771,7 +795,7 @@ func TestAdmission(t *testing.T) {
 	for name, n := range map[string]int{"waits": c.waits, "borrowed slots": c.borrowed, "late": c.late, "full queues": c.full, "shed": c.shed, "too wide": c.saturated, "busy keys": c.keys,
 		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket, "kept back by a ramp": c.idleRamp,
 		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen,
-		"denials": c.denied, "calls that are left": c.left, "retries": c.retries, "changes of breakers": c.trips, "limits that learned": c.learned, "refusals by estimate": c.guessed, "calls shed from a queue that stood": c.stood, "tokens that others took": c.others, "refusals by breakers": c.broken} {
+		"denials": c.denied, "calls that are left": c.left, "retries": c.retries, "retries after a wait": c.rests, "callers that left between attempts": c.leftRest, "replays": c.replays, "answers of fallbacks": c.instead, "changes of breakers": c.trips, "limits that learned": c.learned, "refusals by estimate": c.guessed, "calls shed from a queue that stood": c.stood, "tokens that others took": c.others, "refusals by breakers": c.broken} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
 		}
