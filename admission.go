@@ -379,7 +379,7 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 	}()
 	c.Attempt = 0 // unless it begins
 	res, err = a.do(ctx, c, 0, nil)
-	res.from = sourceOf(inv.key, c.Attempt)
+	res.from = permit.SourceOf(uint64(inv.key), c.Attempt)
 	return res, err
 }
 

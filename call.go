@@ -81,12 +81,12 @@ type Result struct {
 	Value any // the tool's Out; nil after an error
 
 	rec  *record.Record
-	from source // no more than a word, with which it goes from hand to hand in registers
+	from permit.Source // no more than a word, with which it goes from hand to hand in registers
 }
 
 // JSON encodes Value, at most [Config].MaxResultBytes.
 func (r Result) JSON() (json.RawMessage, error) {
-	return encodeJSON(r.Value, cmp.Or(r.from.max(), defaultResultBytes))
+	return encodeJSON(r.Value, cmp.Or(r.from.MaxBytes(), defaultResultBytes))
 }
 
 // encodeJSON is v as JSON, of bounded size and depth.
@@ -397,7 +397,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 
 // completed reports the end of a call of which there is nothing to say but its result.
 func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, sum *first) {
-	res.rec, res.from = nil, source(e.conf.MaxResultBytes)
+	res.rec, res.from = nil, permit.Source(e.conf.MaxResultBytes)
 	if sum.completes(e); inv.loud {
 		t := inv.lastEvent(ToolCompleted, sum, 0, sum.Held())
 		inv.gave(t, res.Value)
@@ -408,7 +408,7 @@ func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, 
 // turnedDown reports the end of a call of which there is nothing to say but err, its refusal.
 func (e *Executor) turnedDown(ctx context.Context, inv *invocation, res *Result, err error, now int64) {
 	e.failed.Add(1)
-	if res.from = source(e.conf.MaxResultBytes); inv.loud {
+	if res.from = permit.Source(e.conf.MaxResultBytes); inv.loud {
 		own, t := err.(*Error), inv.lastEvent(ToolFailed, inv.first, now, 0)
 		t.Err, t.By, t.RetryAfter = err, own.By, own.RetryAfter
 		inv.emit(inv.toSinks(ctx), t)
@@ -463,7 +463,7 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	}
 	x.value = res.Value
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
-	res.rec, res.from = x.Record, source(e.conf.MaxResultBytes)
+	res.rec, res.from = x.Record, permit.Source(e.conf.MaxResultBytes)
 	if y := x.sum.aside.Load(); y != nil && x.err != nil {
 		res.rec = x.Record.WithPartial(y.partial.Load())
 	}
@@ -539,7 +539,7 @@ func (inv *invocation) lastEvent(k EventKind, sum *first, now int64, held time.D
 	}
 	t := inv.event(k, now, true)
 	t.last, t.Call.Attempt, t.InputBytes = true, inv.begun(), 0
-	t.Duration, t.Result.from = held, source(e.conf.MaxResultBytes)
+	t.Duration, t.Result.from = held, permit.Source(e.conf.MaxResultBytes)
 	return t
 }
 

@@ -27,7 +27,7 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 		return Attempt{}
 	}
 	last := inv.begun()
-	n := r.from.attempt(inv.key, last)
+	n := r.from.Attempt(uint64(inv.key), last)
 	if n <= 0 || n > 1 && last-n >= manyAttempts { // it is forgotten
 		return Attempt{}
 	}
@@ -53,35 +53,6 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 		}
 	}
 	return x
-}
-
-// source is where a Result comes from: of how many bytes its JSON may be (31 bits, none is the default), which
-// attempt of the last few it is of (8, from 1, none is zero), and the end of its call's key.
-type source uint64
-
-const (
-	oneAttempt = 1 << 31
-	oneKey     = 1 << 39
-	attempts   = 255 // that are told apart
-)
-
-func sourceOf(k CallKey, attempt int32) source {
-	if attempt == 0 {
-		return 0
-	}
-	return source((attempt-1)%attempts+1)*oneAttempt | source(k)*oneKey
-}
-
-func (s source) max() int { return int(s % oneAttempt) }
-
-// attempt is the number of the attempt that s is of, if that is one of the call of that key, which has
-// begun so many; else zero.
-func (s source) attempt(k CallKey, begun int32) int32 {
-	n := int32(s % oneKey / oneAttempt)
-	if n == 0 || s/oneKey != source(k)*oneKey/oneKey {
-		return 0
-	}
-	return begun - ((begun-n)%attempts+attempts)%attempts
 }
 
 // outcomeOf is o for users.
