@@ -27,7 +27,8 @@ type admission struct {
 	units            []string      // to ask the cost of
 	asks             bool          // functions say some of that
 	timeout, maxWait time.Duration
-	apart            bool // its code has a goroutine of its own for that
+	more             time.Duration // that Extend can add to the timeout
+	apart            bool          // its code has a goroutine of its own for that
 	classify         func(Call, Result, error) Outcome
 	cost             func(Call, string) int64
 }
@@ -76,9 +77,9 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 		}
 	}
 	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
-	a.apart = a.timeout > 0 && !p.Cooperative
-	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
-	a.cost, a.classify = p.Cost, firstOpinion(p.Classify, e.conf.Classify)
+	a.apart, a.more = a.timeout > 0 && !p.Cooperative, max(0, p.MaxTimeout-a.timeout)
+	a.maxWait, a.cost = cmp.Or(p.MaxWait, e.conf.MaxWait), p.Cost
+	a.classify = firstOpinion(p.Classify, e.conf.Classify)
 	if a.cost == nil && slices.Equal(a.units, []string{""}) {
 		for i := range a.needs.Parts {
 			a.needs.Parts[i].Unit = -1
@@ -300,8 +301,7 @@ func (a *admission) admit(ctx context.Context, c *Call, now int64) (*running, er
 	} else {
 		n, open := inv.attempts.Begin()
 		if !open {
-			return nil, inv.refused(ErrRejected, "",
-				errors.New("sluice: the call is over: an interceptor answered before it called next"))
+			return nil, inv.refused(ErrRejected, "", errors.New("sluice: the call is over: an interceptor answered before it called next"))
 		}
 		if c.Attempt = n; n > 1 && inv.loud {
 			inv.emitRetry(ctx, c)

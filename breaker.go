@@ -56,7 +56,7 @@ type BreakerPolicy struct {
 	Failures int
 	Cooldown time.Duration
 	Probes   int
-	Lease    time.Duration // zero means Policy.Timeout, else 1 min
+	Lease    time.Duration // zero means Policy.MaxTimeout, else its Timeout, else 1 min
 }
 
 // BreakerState is that of a breaker; zero is none.
@@ -401,7 +401,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 	}
 	r.inv.passOn(b.Carried)
 	o := breaker.Failure
-	if x := r.limit(); x != nil && x.within != nil && x.Err() != nil || r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
+	if x := r.limit(); x != nil && x.isLeft() && x.Err() != nil || r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
 		o = breaker.Neutral
 	}
 	m := means(class, o)

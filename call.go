@@ -558,7 +558,11 @@ func (inv *invocation) gave(t *callEvent, v any) {
 // attempt's end: else it is a success, which is still to be ended. What the time means to breakers it says.
 func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result, ended bool, err error) {
 	x := r.limit()
-	h := r.inv.plan.exec.kept.Take(r.Granted, x.Due())
+	var term kept.Term
+	if x.Moves(x) {
+		term = x
+	}
+	h := r.inv.plan.exec.kept.Take(r.Granted, x.Due(), term)
 	h.Job.ctx, h.Job.r, h.Job.c = ctx, r, c
 	if h.Wait() {
 		res, ended, err = h.Job.res, h.Job.ended, h.Job.err
@@ -587,10 +591,14 @@ func (a *admission) limited(r *running, x *timedContext, finish int64, left *wit
 		x = new(timedContext)
 		x.set(r.Context, r.inv)
 	}
-	x.Begin(now, cmp.Or(a.timeout, endless), finish)
-	if left != nil && left.due < x.Due() {
+	own := cmp.Or(a.timeout, endless)
+	x.Begin(now, own, finish)
+	if left != nil && (left.due < x.Due() || x.Moves(x) || finish <= x.Due()) {
 		x.within = left
-		x.Begin(now, endless, left.due)
+		x.Begin(now, own, min(finish, left.due))
+	}
+	if finish <= x.Due() {
+		x.follow(now, own)
 	}
 	r.Context = x
 	return x
