@@ -355,10 +355,13 @@ func (j *judging) Expire() {
 }
 
 // lingers goes on with an attempt that is not over although its outcome is known: code may be
-// inside, and nobody waits for it then.
-func (r *running) lingers(inside bool) {
+// inside, and nobody waits for it then, which may be news.
+func (r *running) lingers(inside, news bool) {
 	if inside {
 		r.limit().end(r.inv.plan.exec.clock.Now())
+	}
+	if news && r.inv.loud {
+		r.emitAbandoned()
 	}
 }
 

@@ -463,6 +463,9 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	}
 	x.value = res.Value
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
+	if busy && inv.loud {
+		x.sum.forsakes()
+	}
 	res.rec, res.from = x.Record, permit.Source(e.conf.MaxResultBytes)
 	if y := x.sum.aside.Load(); y != nil && x.err != nil {
 		res.rec = x.Record.WithPartial(y.partial.Load())
@@ -576,7 +579,7 @@ func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result,
 	if !r.Expire() || x.isOthers() || x.Context.Err() != nil {
 		outcome = breaker.Neutral
 	}
-	r.Abandon(outcome)
+	r.lingers(false, r.Abandon(outcome))
 	return Result{}, true, x.Cause()
 }
 

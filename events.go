@@ -24,13 +24,16 @@ import (
 type EventKind string
 
 // The kinds of events. A call emits ToolInvoked first; ToolQueued if it waits; ToolStarted for each
-// attempt that runs; ToolRetrying between two, with number and error of the first; and one of
-// ToolCompleted, ToolFailed and ToolDenied last. The others belong to no call.
+// attempt that runs; ToolRetrying between two, with number and error of the first; ToolAbandoned for
+// one that nobody waits for any more and that goes on, and holds its slots until it ends, of which
+// nothing tells but [Snapshot]; and one of ToolCompleted, ToolFailed and ToolDenied last. The others
+// belong to no call.
 const (
 	ToolInvoked         EventKind = "tool.invoked"
 	ToolQueued          EventKind = "tool.queued"
 	ToolStarted         EventKind = "tool.started"
 	ToolRetrying        EventKind = "tool.retrying"
+	ToolAbandoned       EventKind = "tool.abandoned"
 	ToolCompleted       EventKind = "tool.completed"
 	ToolFailed          EventKind = "tool.failed" // a refusal too, without ToolStarted
 	ToolDenied          EventKind = "tool.denied" // only ErrDenied
@@ -57,7 +60,7 @@ type Event struct {
 	From, To                BreakerState  // of BreakerStateChanged
 	Elapsed                 time.Duration // since ToolInvoked
 	Queued                  time.Duration // waited for admission so far
-	Duration                time.Duration // of the tool's run, in the end
+	Duration                time.Duration // of the tool's run, in the end, and when it is abandoned
 	Err                     error         // of ToolFailed, ToolDenied, ToolRetrying and LimitStalled
 	By                      string        // the constraint that refused, queued or changed
 	RetryAfter              time.Duration // until a retry makes sense, or how long a wait or pause is
@@ -332,6 +335,14 @@ func (r *running) emitStarted(ctx context.Context, c *Call) {
 	t.Call.Priority, t.Call.Attempt = c.Priority, c.Attempt  // whatever else an interceptor has changed
 	t.InputBytes, t.Queued, t.By = 0, inv.first.Queued(), "" // it may be the event that has told before
 	inv.emit(ctx, t)
+}
+
+// emitAbandoned reports that nobody waits for the attempt any more, which goes on.
+func (r *running) emitAbandoned() {
+	inv, now := r.inv, r.inv.plan.exec.clock.Now()
+	t := inv.event(ToolAbandoned, now, false)
+	t.Call.Attempt, t.Queued, t.Duration = r.Attempt, inv.first.Queued(), time.Duration(max(0, now-r.Granted))
+	inv.emit(inv.toSinks(r.caller()), t)
 }
 
 // listener is an executor, and what of its sink no listener before it has.

@@ -91,6 +91,19 @@ func (f *first) keep(r *running) {
 	}
 }
 
+// forsakes tells of the attempts of f's call, which is over, that go on.
+func (f *first) forsakes() {
+	for n, last := int32(1), f.inv.begun(); n <= last; n = max(n+1, last-manyAttempts+1) {
+		r := &f.running
+		if n > 1 {
+			r = f.attempt(n)
+		}
+		if r != nil && r.HasBegun() && r.Forsaken() {
+			r.emitAbandoned()
+		}
+	}
+}
+
 func (f *first) keepLater(r *running) { f.remembers().later[r.Attempt%manyAttempts].Store(r) }
 
 // Invoke runs a call of another tool, as [Executor.Invoke], on behalf of this one and nested in it: an

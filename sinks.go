@@ -57,8 +57,8 @@ type valueSink interface {
 	freeze(plain, full *Event) func(context.Context) error
 }
 
-// NewSlogSink logs events, never values, as "tool event": at Warn if a call failed or was denied, at
-// Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use.
+// NewSlogSink logs events, never values, as "tool event": at Warn if a call failed, was denied or goes on
+// abandoned, at Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use.
 func NewSlogSink(l *slog.Logger) EventSink {
 	if l == nil {
 		return slogSink{slog.DiscardHandler}
@@ -70,15 +70,19 @@ type slogSink struct{ h slog.Handler }
 
 func (s slogSink) Enabled(k EventKind) bool {
 	level := slog.LevelDebug
-	if k == ToolFailed || k == ToolDenied {
+	switch k {
+	case ToolFailed, ToolDenied:
 		level = slog.LevelError // as it may be
+	case ToolAbandoned:
+		level = slog.LevelWarn
 	}
 	return s.h.Enabled(context.Background(), level)
 }
 
 func (s slogSink) Emit(ctx context.Context, e *Event) error {
 	level := slog.LevelDebug
-	if e.Kind == ToolFailed || e.Kind == ToolDenied {
+	switch e.Kind {
+	case ToolFailed, ToolDenied, ToolAbandoned:
 		level = slog.LevelWarn
 		if code := codeOf(e); code == errtext.Panic || code == errtext.Goexit {
 			level = slog.LevelError
@@ -493,7 +497,7 @@ func (r *Recorder) Events(tools ...string) []Event {
 func (r *Recorder) Trace() string { return trace.Story(r.calls()) }
 
 // Check reports broken promises about the calls seen so far, which must have ended: tool.invoked
-// first and once, one start of each attempt, one of tool.completed, tool.failed and tool.denied, last;
+// first and once, each attempt started and abandoned once at most, one of tool.completed, tool.failed and tool.denied, last;
 // Seq without gaps from 1; one tool and id; an error unless completed, [ErrDenied] if denied. Events
 // without a key go by run and call id. The error has 20 lines at most, and says if events were lost.
 func (r *Recorder) Check() error {
@@ -520,6 +524,8 @@ func (r *Recorder) calls() []*trace.Call {
 			x.Step = trace.Invoked
 		case ToolStarted:
 			x.Step = trace.Started
+		case ToolAbandoned:
+			x.Step = trace.Abandoned
 		case ToolCompleted, ToolFailed, ToolDenied:
 			x.Step = trace.Ended
 		}

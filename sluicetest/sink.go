@@ -38,7 +38,7 @@ var sinkRules = []rule[sink]{
 }
 
 var eventKinds = []sluice.EventKind{
-	sluice.ToolInvoked, sluice.ToolQueued, sluice.ToolStarted, sluice.ToolRetrying, sluice.ToolCompleted,
+	sluice.ToolInvoked, sluice.ToolQueued, sluice.ToolStarted, sluice.ToolRetrying, sluice.ToolAbandoned, sluice.ToolCompleted,
 	sluice.ToolFailed, sluice.ToolDenied, sluice.BreakerStateChanged, sluice.LimitChanged, sluice.RateLimitPaused,
 }
 

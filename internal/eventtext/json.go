@@ -99,7 +99,7 @@ func appendRun(b []byte, r *Run, inCall bool) []byte {
 
 // appendStep says what only events of this step have.
 func appendStep(b []byte, e *Event) []byte {
-	if e.Step.ends() {
+	if e.Step.ends() || e.Duration > 0 {
 		b = jsonx.AppendMillis(append(b, `,"duration_ms":`...), e.Duration)
 	}
 	switch e.Step {

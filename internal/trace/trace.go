@@ -1,6 +1,6 @@
 // Package trace sorts recorded events by the call that they belong to, tells each call's
 // story in a line, and finds what in it breaks the rules: a call is invoked first and once,
-// ends last and once, starts each attempt at most once, counts its events from 1 without
+// ends last and once, starts and abandons each attempt at most once, counts its events from 1 without
 // gaps, and keeps its tool and id.
 //
 // It is pure: it reads what it is given, and locks nothing.
@@ -21,6 +21,7 @@ const (
 	Other Step = iota
 	Invoked
 	Started
+	Abandoned
 	Ended
 )
 
@@ -97,7 +98,7 @@ func (c *Call) Broken() (problems []string) {
 		bad("has no call id")
 	}
 	invoked, ended := 0, 0
-	started := make(map[int32]int)
+	started, abandoned := make(map[int32]int), make(map[int32]int)
 	seq := uint32(0)
 	for i, e := range c.events {
 		if seq++; e.Seq != seq {
@@ -124,6 +125,10 @@ func (c *Call) Broken() (problems []string) {
 		case Started:
 			if started[e.Attempt]++; started[e.Attempt] == 2 {
 				bad("attempt %d started twice", e.Attempt)
+			}
+		case Abandoned:
+			if abandoned[e.Attempt]++; abandoned[e.Attempt] == 2 {
+				bad("attempt %d was abandoned twice", e.Attempt)
 			}
 		case Ended:
 			ended++

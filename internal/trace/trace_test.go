@@ -8,10 +8,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// events are those of one call: a letter each, for invoked, started, completed and queued.
+// events are those of one call: a letter each, for invoked, started, completed, queued and abandoned.
 func events(key uint64, id string, letters string) (list []Event) {
 	kinds := map[rune]Event{'i': {Kind: "tool.invoked", Step: Invoked}, 's': {Kind: "tool.started", Step: Started},
-		'c': {Kind: "tool.completed", Step: Ended}, 'q': {Kind: "tool.queued"}}
+		'c': {Kind: "tool.completed", Step: Ended}, 'q': {Kind: "tool.queued"}, 'a': {Kind: "tool.abandoned", Step: Abandoned}}
 	for i, c := range letters {
 		e := kinds[c]
 		e.Key, e.Run, e.ID, e.Tool, e.Seq, e.Attempt = key, "r", id, "search", uint32(i+1), 1
@@ -34,6 +34,8 @@ func TestBrokenRulesAreNamed(t *testing.T) {
 		{"gap", gap, []string{"tool.completed has seq 9, want 3"}},
 		{"no end", events(0, "a", "is"), []string{"0 terminal events, want one"}},
 		{"two starts of an attempt", events(0, "a", "issc"), []string{"attempt 1 started twice"}},
+		{"abandoned", events(0, "a", "isac"), nil},
+		{"an attempt abandoned twice", events(0, "a", "isaac"), []string{"attempt 1 was abandoned twice"}},
 		{"not first", events(0, "a", "sic"), []string{"tool.invoked is not first"}},
 		{"after the end", events(0, "a", "icq"), []string{"tool.queued after the call had ended"}},
 		{"no id", events(1, "", "c"), []string{"has no call id", "0 times tool.invoked, want once"}},
