@@ -37,21 +37,21 @@ type admission struct {
 func newAdmission(e *Executor, t *tool) *admission {
 	a := &admission{tool: t}
 	s := e.stage.Lock()
-	class := t.shared.core.limits[0].class // which a change of the policy writes, as all of limits
+	class := t.shared.core.limits[0].Class // which a change of the policy writes, as all of limits
 	for _, g := range append([]*gateCore{&t.shared.core}, e.gates...) {
 		for _, l := range g.limits {
-			key, applies := l.scope.Fixed(t.spec.Name, t.spec.Type)
+			key, applies := l.Scope.Fixed(t.spec.Name, t.spec.Type)
 			if !applies {
 				continue
 			}
-			p := stage.Part{Class: l.class, Unit: -1, Key: -1, Some: l.scope.Kind() == rules.ByKey}
-			if l.scope.Keyed() {
-				p.Key = few.Index(&a.keys, l.scope)
+			p := stage.Part{Class: l.Class, Unit: -1, Key: -1, Some: l.Scope.Kind() == rules.ByKey}
+			if l.Scope.Keyed() {
+				p.Key = few.Index(&a.keys, l.Scope)
 			} else {
-				p.Cell = s.M.Pin(s.Now(), l.class, key)
+				p.Cell = s.M.Pin(s.Now(), l.Class, key)
 			}
-			if l.class.Kind == admit.Tokens || l.class.Kind == admit.Slots && l.class.Unit != "" {
-				p.Unit = few.Index(&a.units, l.class.Unit)
+			if l.Class.Kind == admit.Tokens || l.Class.Kind == admit.Slots && l.Class.Unit != "" {
+				p.Unit = few.Index(&a.units, l.Class.Unit)
 			}
 			a.needs.Parts = append(a.needs.Parts, p)
 		}

@@ -51,7 +51,7 @@ func newHanding(t *testing.T) *handing {
 // decide has the waiter decided, who is told of it by following what is answered.
 func (h *handing) decide() stage.Aftermath {
 	s := h.exec.stage.Lock()
-	s.M.SetLimit(s.Now(), h.slots.core.limits[0].class, 2)
+	s.M.SetLimit(s.Now(), h.slots.core.limits[0].Class, 2)
 	return s.Release()
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-go/sluice/internal/enum"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/survey"
 )
 
 // ErrBreakerOpen is the reason of a call that a breaker refused.
@@ -120,7 +121,7 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 	}
 	b := &CircuitBreaker{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
 	scope := rules.Scope(c.Scope)
-	b.core.limits = []gateLimit{{rules.Circuit(c.Name, scope, c.MaxKeys, c.rule().Machine()), scope}}
+	b.core.limits = []survey.Limit{{Class: rules.Circuit(c.Name, scope, c.MaxKeys, c.rule().Machine()), Scope: scope}}
 	return b, nil
 }
 
@@ -187,7 +188,7 @@ func (b *CircuitBreaker) turn(lk *locked, s *stage.Stage, now int64, was, to Cir
 	if was == to {
 		return
 	}
-	k := b.core.limits[0].class
+	k := b.core.limits[0].Class
 	s.M.SetMaxKeys(now, k, rules.Scope(to.Scope).TableSize(to.MaxKeys))
 	s.M.SetBreaker(now, k, to.rule().Machine())
 	lk.changed(s, k.Name, "", "")

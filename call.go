@@ -71,7 +71,7 @@ func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 	if inv == nil || !inv.loud || inv.first == nil {
 		return
 	}
-	if n := inv.begun(); inv.first.toldAfter(n) {
+	if n := inv.begun(); inv.first.retries.Tell(n) {
 		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
 	}
 }
@@ -258,8 +258,7 @@ type first struct {
 	frame   *frame       // of who is in charge of the call; nil without one, and when more goroutines come in
 	aside   atomic.Pointer[aside]
 	calls   atomic.Int32 // made under the call, while it is the outermost that runs
-	done    atomic.Int32 // attempts that have ended, if there may be more than one
-	retried atomic.Int32 // after how many attempts a ToolRetrying came last
+	retries permit.Retries
 }
 
 var noTotals first

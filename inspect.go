@@ -338,17 +338,11 @@ func (e *Executor) read() *survey.Reading {
 	}
 	sources := make([]survey.Source, len(cores))
 	for i, g := range cores {
-		sources[i] = survey.Source{Stage: g.stage, Limits: func() []survey.Limit {
-			list := make([]survey.Limit, len(g.limits))
-			for i, l := range g.limits {
-				list[i] = survey.Limit{Class: l.class, Scope: l.scope}
-			}
-			return list
-		}}
+		sources[i] = survey.Source{Stage: g.stage, Limits: func() []survey.Limit { return slices.Clone(g.limits) }}
 	}
 	var names *survey.Names
 	for _, g := range e.gates {
-		if slices.ContainsFunc(g.limits, func(l gateLimit) bool { return l.scope.Names() != nil }) {
+		if slices.ContainsFunc(g.limits, func(l survey.Limit) bool { return l.Scope.Names() != nil }) {
 			names = e.names()
 			break
 		}

@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"math"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/eventtext"
 )
 
 // Attempt is what came of one attempt of a call, see [Call.AttemptOf].
@@ -124,6 +127,27 @@ func (c Call) Invoke(ctx context.Context, r Request) (Result, error) {
 	x := &running{Context: inside(ctx), inv: inv, layer: true}
 	defer x.Permit.State.MakeOver()
 	return inv.plan.exec.Invoke(x, r)
+}
+
+// Emit emits an event of a layer's own, in the call's order: an interceptor calls it on the Call that it was
+// given. Its kind is none of the library's, but like them: two words or more with points between them, each of
+// [a-z0-9_] and from a letter on. It has 16 attrs at most, strings, numbers, bools, times and durations, that the
+// layer itself has to say, never of arguments and results; texts are cut to 256 bytes. Else Emit answers what is
+// wrong, and nothing is emitted.
+//
+// It waits for sinks only, and does nothing once the call has ended.
+func (c Call) Emit(ctx context.Context, kind EventKind, attrs ...slog.Attr) error {
+	said, err := eventtext.Check(string(kind), attrs)
+	if err == nil && c.inv == nil {
+		err = errors.New("the Call is of no interceptor: must be the one that such a one was given")
+	}
+	if err != nil {
+		return fmt.Errorf("sluice: Call.Emit: %w", err)
+	}
+	if c.inv.loud && c.inv.first != nil {
+		c.inv.emitOwn(ctx, &c, kind, said)
+	}
+	return nil
 }
 
 // Go runs f on a goroutine that [Executor.Close] waits for, and reports whether it does: not once the call

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/survey"
 )
 
 // ErrSaturated is the reason of a call refused by a [Limit] with Refuse, too narrow, or with all
@@ -114,7 +115,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	l := &ConcurrencyLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
 	for _, x := range c.Limits {
 		s := x.slots()
-		l.core.limits = append(l.core.limits, gateLimit{s.Class(c.Name), s.Scope})
+		l.core.limits = append(l.core.limits, survey.Limit{Class: s.Class(c.Name), Scope: s.Scope})
 	}
 	return l, nil
 }
@@ -181,7 +182,7 @@ func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyL
 // turn has the machine follow a change.
 func (l *ConcurrencyLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to ConcurrencyLimiterConfig) {
 	for i, n := range to.Limits {
-		k, o, slots := l.core.limits[i].class, was.Limits[i], n.slots()
+		k, o, slots := l.core.limits[i].Class, was.Limits[i], n.slots()
 		s.M.SetRefuse(k, n.Refuse)
 		s.M.SetMaxKeys(now, k, slots.Scope.TableSize(n.MaxKeys))
 		if n.Adaptive != nil && *n.Adaptive != *o.Adaptive {

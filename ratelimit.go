@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/survey"
 )
 
 // ErrRateLimited is the reason of a call refused by a [RateLimiter] with Refuse.
@@ -91,12 +92,12 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	quota := c.quota()
 	for i, r := range c.Rates {
 		b, _ := rules.Rate(r).Bucket() // complete has made it before
-		l.core.limits = append(l.core.limits, gateLimit{quota.Class(rules.Rate(r), &b), quota.Scope})
+		l.core.limits = append(l.core.limits, survey.Limit{Class: quota.Class(rules.Rate(r), &b), Scope: quota.Scope})
 		l.at = append(l.at, i)
 	}
 	if c.Limiter != nil {
 		l.core.foreign = &foreignLimiter{limiter: c.Limiter}
-		l.core.limits = append(l.core.limits, gateLimit{quota.Shared(l.core.foreign), quota.Scope})
+		l.core.limits = append(l.core.limits, survey.Limit{Class: quota.Shared(l.core.foreign), Scope: quota.Scope})
 	}
 	return l, nil
 }
@@ -236,7 +237,7 @@ func (l *RateLimiter) turn(lk *locked, s *stage.Stage, now int64, was, to RateLi
 	at := make([]int, len(from))
 	for i, r := range to.Rates {
 		at[i] = l.at[from[i]]
-		k := l.core.limits[at[i]].class
+		k := l.core.limits[at[i]].Class
 		s.M.SetRefuse(k, to.Refuse)
 		s.M.SetMaxKeys(now, k, quota.Scope.TableSize(to.MaxKeys))
 		if o := was.Rates[from[i]]; r != o {

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-go/sluice/internal/cow"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/survey"
 )
 
 // Change is a change to one component, made by its Change method and applied, and checked, by
@@ -194,7 +195,7 @@ func (x *policyChange) apply(lk *locked) {
 		Changed: func(name, from, to string) { lk.changed(s, name, from, to) }}
 	var classes []*admit.Class
 	for _, l := range core.limits {
-		classes = append(classes, l.class)
+		classes = append(classes, l.Class)
 	}
 	core.limits = t.limits(change.Apply(&was.own, &t.own, classes))
 	x.r.storeLocked(cow.With(old.tools, x.name, &t), x.name)
@@ -207,7 +208,7 @@ func (x *policyChange) apply(lk *locked) {
 type gateCore struct {
 	name    string     // shown in Plan; empty in a component that no New function made
 	stage   *stage.Ref // of a tool's policy, its registry's
-	limits  []gateLimit
+	limits  []survey.Limit
 	foreign *foreignLimiter // a *rate.Limiter of the caller's own, asked last
 
 	mu sync.Mutex // guards the owner's configuration
@@ -232,16 +233,10 @@ func coreOf(x Interceptor) *gateCore {
 // limit reports whether g limits calls of a tool, as far as their keys are not needed to know
 // it. A scheduler orders those of all.
 func (g *gateCore) limit(tool *Spec) bool {
-	return len(g.limits) == 0 || slices.ContainsFunc(g.limits, func(l gateLimit) bool {
-		_, applies := l.scope.Fixed(tool.Name, tool.Type)
+	return len(g.limits) == 0 || slices.ContainsFunc(g.limits, func(l survey.Limit) bool {
+		_, applies := l.Scope.Fixed(tool.Name, tool.Type)
 		return applies
 	})
-}
-
-// gateLimit is one constraint: its cells and what they count by.
-type gateLimit struct {
-	class *admit.Class
-	scope rules.Scope
 }
 
 // component is what the type of a gate is called in errors.
@@ -275,7 +270,7 @@ func withCells(gate Interceptor, key string, make bool, f func(*stage.Stage, []*
 	if g.name == "" {
 		return fmt.Errorf("sluice: the %s is a zero value: must be made by its New function", component(gate))
 	}
-	scope := g.limits[0].scope
+	scope := g.limits[0].Scope
 	wants, has := hasKey(scope, key, g.stage)
 	s := g.stage.Lock()
 	defer s.Unlock()
@@ -283,12 +278,12 @@ func withCells(gate Interceptor, key string, make bool, f func(*stage.Stage, []*
 	s.M.Advance(now) // which may forget keys: none goes between the first and the last
 	var cells []*admit.Cell
 	for _, l := range g.limits {
-		c := l.class.Lookup(key)
+		c := l.Class.Lookup(key)
 		if c == nil && !has {
 			return fmt.Errorf("sluice: %s %q, which counts %s, has no key %q: must be %s", component(gate), g.name, scope, cut(key, 128), wants)
 		}
 		if c == nil && make {
-			if c = s.M.Cell(now, l.class, key); c == nil {
+			if c = s.M.Cell(now, l.Class, key); c == nil {
 				return fmt.Errorf("sluice: %s %q has no room for key %q: all keys that it may have are busy", component(gate), g.name, cut(key, 128))
 			}
 		}

@@ -19,10 +19,10 @@ func TestReconfigure_MaxKeysReachesWhatCountsTheKeys(t *testing.T) {
 	qc.MaxKeys, bc.MaxKeys = 11, 11
 	require.NoError(t, Reconfigure("me", l.Change(conf(11)), q.Change(qc), b.Change(bc)))
 	for name, tt := range map[string][2]int{
-		"limiter":        {l.core.limits[0].class.MaxKeys, 11},
-		"limiter global": {l.core.limits[1].class.MaxKeys, 0},
-		"rate":           {q.core.limits[0].class.MaxKeys, 11},
-		"breaker":        {b.core.limits[0].class.MaxKeys, 11},
+		"limiter":        {l.core.limits[0].Class.MaxKeys, 11},
+		"limiter global": {l.core.limits[1].Class.MaxKeys, 0},
+		"rate":           {q.core.limits[0].Class.MaxKeys, 11},
+		"breaker":        {b.core.limits[0].Class.MaxKeys, 11},
 	} {
 		assert.Equal(t, tt[1], tt[0], "%s: keys", name)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
+	"github.com/sluice-go/sluice/internal/survey"
 )
 
 // ErrUnknownTool is the reason of a call that names no tool.
@@ -254,10 +255,10 @@ func (p *Policy) complete(tool string) (own rules.Tool, err error) {
 }
 
 // limits is the constraints of classes, which the policy makes.
-func (t *tool) limits(classes []*admit.Class) (list []gateLimit) {
+func (t *tool) limits(classes []*admit.Class) (list []survey.Limit) {
 	only := rules.For(rules.ForTool, []string{t.spec.Name})
 	for _, k := range classes {
-		list = append(list, gateLimit{k, only})
+		list = append(list, survey.Limit{Class: k, Scope: only})
 	}
 	return list
 }
@@ -502,7 +503,7 @@ func (r *ToolRegistry) Lift(tool string) error {
 	s := t.shared.core.stage.Lock()
 	var cells []*admit.Cell
 	for _, l := range t.shared.core.limits {
-		if c := l.class.Lookup(""); c != nil {
+		if c := l.Class.Lookup(""); c != nil {
 			cells = append(cells, c)
 		}
 	}

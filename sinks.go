@@ -69,36 +69,20 @@ func NewSlogSink(l *slog.Logger) EventSink {
 type slogSink struct{ h slog.Handler }
 
 func (s slogSink) Enabled(k EventKind) bool {
-	level := slog.LevelDebug
-	switch k {
-	case ToolFailed, ToolDenied:
-		level = slog.LevelError // as it may be
-	case ToolAbandoned:
-		level = slog.LevelWarn
-	}
-	return s.h.Enabled(context.Background(), level)
+	return s.h.Enabled(context.Background(), eventtext.Level(string(k), errtext.Panic)) // as it may be
 }
 
 func (s slogSink) Emit(ctx context.Context, e *Event) error {
-	level := slog.LevelDebug
-	switch e.Kind {
-	case ToolFailed, ToolDenied, ToolAbandoned:
-		level = slog.LevelWarn
-		if code := codeOf(e); code == errtext.Panic || code == errtext.Goexit {
-			level = slog.LevelError
-		}
+	level := eventtext.Level(string(e.Kind), "")
+	if level == slog.LevelWarn {
+		level = eventtext.Level(string(e.Kind), codeOf(e))
 	}
 	if !s.h.Enabled(ctx, level) {
 		return nil
 	}
-	r := slog.NewRecord(e.Time, level, "tool event", 0)
-	var (
-		room [28]slog.Attr
-		x    eventtext.Event
-	)
+	var x eventtext.Event
 	e.text(&x)
-	r.AddAttrs(eventtext.Attrs(room[:0], &x)...)
-	return s.h.Handle(ctx, r)
+	return eventtext.Log(ctx, s.h, level, &x)
 }
 
 // NewJSONSink writes each event to w as one JSON object on a line, by one Write at a time, for which
@@ -518,16 +502,6 @@ func (r *Recorder) calls() []*trace.Call {
 			Seq: e.Seq, Attempt: e.Call.Attempt, Wrong: e.wrong()}
 		if e.Call.Pipeline != nil {
 			x.Run = e.Call.Pipeline.RunID
-		}
-		switch e.Kind {
-		case ToolInvoked:
-			x.Step = trace.Invoked
-		case ToolStarted:
-			x.Step = trace.Started
-		case ToolAbandoned:
-			x.Step = trace.Abandoned
-		case ToolCompleted, ToolFailed, ToolDenied:
-			x.Step = trace.Ended
 		}
 		list = append(list, x)
 	}

@@ -7,6 +7,7 @@
 package eventtext
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -27,6 +28,9 @@ const (
 	Failed
 	Denied
 )
+
+// StepOf is what an event of that kind is.
+func StepOf(kind string) Step { return own[kind] }
 
 // ends reports whether s ends a call.
 func (s Step) ends() bool { return s >= Completed }
@@ -64,11 +68,32 @@ type Event struct {
 	RetryAfter time.Duration
 
 	From, To, LimitKey, Actor string
+
+	Attrs []slog.Attr // of a layer's own event
 }
 
 // Run is on whose behalf a call runs.
 type Run struct {
 	ID, Request, Parent, Session, User, Org, Interaction, Tenant, Topology, Service, Behavior string
+}
+
+// Level is how much it matters to a log that there is an event of that kind, with an error of that code.
+func Level(kind string, code errtext.Code) slog.Level {
+	switch step := own[kind]; {
+	case step != Failed && step != Denied && kind != "tool.abandoned":
+		return slog.LevelDebug
+	case code == errtext.Panic || code == errtext.Goexit:
+		return slog.LevelError
+	}
+	return slog.LevelWarn
+}
+
+// Log has h handle a record of e.
+func Log(ctx context.Context, h slog.Handler, level slog.Level, e *Event) error {
+	var room [28]slog.Attr
+	r := slog.NewRecord(e.Time, level, "tool event", 0)
+	r.AddAttrs(Attrs(room[:0], e)...)
+	return h.Handle(ctx, r)
 }
 
 // Attrs appends what a log record says of e: no argument, no result.
@@ -113,6 +138,9 @@ func Attrs(a []slog.Attr, e *Event) []slog.Attr {
 	text("to", e.To)
 	text("key", e.LimitKey)
 	text("actor", e.Actor)
+	if list := said(e.Attrs); len(list) > 0 {
+		a = append(a, slog.Attr{Key: "attrs", Value: slog.GroupValue(list...)})
+	}
 	return a
 }
 

@@ -58,6 +58,9 @@ func AppendJSON(b []byte, e *Event) []byte {
 	b = appendText(b, `,"to":`, e.To)
 	b = appendText(b, `,"key":`, e.LimitKey)
 	b = appendText(b, `,"actor":`, e.Actor)
+	if len(e.Attrs) > 0 {
+		b = appendSaid(b, e.Attrs)
+	}
 	return append(b, '}')
 }
 

@@ -13,22 +13,9 @@ import (
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
-// Step is what an event is in the course of its call.
-type Step uint8
-
-// The steps. What is none of the others is Other.
-const (
-	Other Step = iota
-	Invoked
-	Started
-	Abandoned
-	Ended
-)
-
 // Event is what is looked at of an event of a call.
 type Event struct {
-	Kind          string // as shown
-	Step          Step
+	Kind          string
 	Key           uint64 // the call's; zero if it has none and goes by Run and ID
 	Run, ID, Tool string
 	Seq           uint32
@@ -111,26 +98,26 @@ func (c *Call) Broken() (problems []string) {
 		if e.ID != c.ID {
 			bad("%s has the call id %q", e.Kind, short(e.ID))
 		}
-		if ended > 0 && e.Step != Ended {
+		if ended > 0 && !ends(e.Kind) {
 			bad("%s after the call had ended", e.Kind)
 		}
 		if e.Wrong != "" {
 			bad("%s", e.Wrong)
 		}
-		switch e.Step {
-		case Invoked:
+		switch {
+		case e.Kind == "tool.invoked":
 			if invoked++; invoked == 1 && i > 0 {
 				bad("%s is not first", e.Kind)
 			}
-		case Started:
+		case e.Kind == "tool.started":
 			if started[e.Attempt]++; started[e.Attempt] == 2 {
 				bad("attempt %d started twice", e.Attempt)
 			}
-		case Abandoned:
+		case e.Kind == "tool.abandoned":
 			if abandoned[e.Attempt]++; abandoned[e.Attempt] == 2 {
 				bad("attempt %d was abandoned twice", e.Attempt)
 			}
-		case Ended:
+		case ends(e.Kind):
 			ended++
 		}
 	}
@@ -141,6 +128,11 @@ func (c *Call) Broken() (problems []string) {
 		bad("%d terminal events, want one", ended)
 	}
 	return problems
+}
+
+// ends reports whether an event of that kind ends its call.
+func ends(kind string) bool {
+	return kind == "tool.completed" || kind == "tool.failed" || kind == "tool.denied"
 }
 
 // printable is a tool's name as it is, if it is one, else quoted and cut.

@@ -10,8 +10,8 @@ import (
 
 // events are those of one call: a letter each, for invoked, started, completed, queued and abandoned.
 func events(key uint64, id string, letters string) (list []Event) {
-	kinds := map[rune]Event{'i': {Kind: "tool.invoked", Step: Invoked}, 's': {Kind: "tool.started", Step: Started},
-		'c': {Kind: "tool.completed", Step: Ended}, 'q': {Kind: "tool.queued"}, 'a': {Kind: "tool.abandoned", Step: Abandoned}}
+	kinds := map[rune]Event{'i': {Kind: "tool.invoked"}, 's': {Kind: "tool.started"},
+		'c': {Kind: "tool.completed"}, 'q': {Kind: "tool.queued"}, 'a': {Kind: "tool.abandoned"}}
 	for i, c := range letters {
 		e := kinds[c]
 		e.Key, e.Run, e.ID, e.Tool, e.Seq, e.Attempt = key, "r", id, "search", uint32(i+1), 1
