@@ -29,8 +29,9 @@ type admission struct {
 	units            []string      // to ask the cost of
 	asks             bool          // functions say some of that
 	timeout, maxWait time.Duration
-	apart            bool        // its code has a goroutine of its own for that
-	bounded          atomic.Bool // interceptors have bounded calls of it
+	more             time.Duration // that Extend can add to the timeout
+	apart            bool          // its code has a goroutine of its own for that
+	bounded          atomic.Bool   // interceptors have bounded calls of it
 	classify         func(Call, Result, error) Outcome
 	cost             func(Call, string) int64
 }
@@ -79,9 +80,9 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 		}
 	}
 	a.timeout = cmp.Or(p.Timeout, e.conf.Timeout)
-	a.apart = a.timeout > 0 && !p.Cooperative
-	a.maxWait = cmp.Or(p.MaxWait, e.conf.MaxWait)
-	a.cost, a.classify = p.Cost, classify.First(p.Classify, e.conf.Classify, OutcomeOverload)
+	a.apart, a.more = a.timeout > 0 && !p.Cooperative, max(0, p.MaxTimeout-a.timeout)
+	a.maxWait, a.cost = cmp.Or(p.MaxWait, e.conf.MaxWait), p.Cost
+	a.classify = classify.First(p.Classify, e.conf.Classify, OutcomeOverload)
 	if a.cost == nil && slices.Equal(a.units, []string{""}) {
 		for i := range a.needs.Parts {
 			a.needs.Parts[i].Unit = -1
@@ -402,7 +403,7 @@ func (a *admission) again(ctx context.Context, c *Call) (res Result, err error) 
 	}()
 	c.Attempt = 0 // unless it begins
 	res, err = a.do(ctx, c, 0, nil)
-	res.from = sourceOf(inv.key, c.Attempt)
+	res.from = permit.SourceOf(uint64(inv.key), c.Attempt)
 	return res, err
 }
 

@@ -59,7 +59,7 @@ type BreakerPolicy struct {
 	Failures int
 	Cooldown time.Duration
 	Probes   int
-	Lease    time.Duration // zero means Policy.Timeout, else 1 min
+	Lease    time.Duration // zero means Policy.MaxTimeout, else its Timeout, else 1 min
 }
 
 // BreakerState is that of a breaker; zero is none.
@@ -353,10 +353,13 @@ func (j *judging) Expire() {
 }
 
 // lingers goes on with an attempt that is not over although its outcome is known: code may be
-// inside, and nobody waits for it then.
-func (r *running) lingers(inside bool) {
+// inside, and nobody waits for it then, which may be news.
+func (r *running) lingers(inside, news bool) {
 	if inside {
 		r.limit().end(r.inv.plan.exec.clock.Now())
+	}
+	if news && r.inv.loud {
+		r.emitAbandoned()
 	}
 }
 
@@ -399,7 +402,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 	}
 	r.inv.passOn(b.Carried)
 	o := breaker.Failure
-	if x := r.limit(); x != nil && x.cause != nil && x.Err() != nil || r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
+	if x := r.limit(); x != nil && x.isLeft() && x.Err() != nil || r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
 		o = breaker.Neutral
 	}
 	m := means(class, o)

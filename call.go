@@ -71,7 +71,7 @@ func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
 	if inv == nil || !inv.loud || inv.first == nil {
 		return
 	}
-	if n := inv.begun(); inv.first.toldAfter(n) {
+	if n := inv.begun(); inv.first.retries.Tell(n) {
 		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
 	}
 }
@@ -81,12 +81,12 @@ type Result struct {
 	Value any // the tool's Out; nil after an error
 
 	rec  *record.Record
-	from source // no more than a word, with which it goes from hand to hand in registers
+	from permit.Source // no more than a word, with which it goes from hand to hand in registers
 }
 
 // JSON encodes Value, at most [Config].MaxResultBytes.
 func (r Result) JSON() (json.RawMessage, error) {
-	return encodeJSON(r.Value, cmp.Or(r.from.max(), defaultResultBytes))
+	return encodeJSON(r.Value, cmp.Or(r.from.MaxBytes(), defaultResultBytes))
 }
 
 // encodeJSON is v as JSON, of bounded size and depth.
@@ -259,8 +259,7 @@ type first struct {
 	frame   *frame       // of who is in charge of the call; nil without one, and when more goroutines come in
 	aside   atomic.Pointer[aside]
 	calls   atomic.Int32 // made under the call, while it is the outermost that runs
-	done    atomic.Int32 // attempts that have ended, if there may be more than one
-	retried atomic.Int32 // after how many attempts a ToolRetrying came last
+	retries permit.Retries
 }
 
 var noTotals first
@@ -402,7 +401,7 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 
 // completed reports the end of a call of which there is nothing to say but its result.
 func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, sum *first) {
-	res.rec, res.from = nil, source(e.conf.MaxResultBytes)
+	res.rec, res.from = nil, permit.Source(e.conf.MaxResultBytes)
 	if sum.completes(e); inv.loud {
 		t := inv.lastEvent(ToolCompleted, sum, 0, sum.Held())
 		inv.gave(t, res.Value)
@@ -413,7 +412,7 @@ func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, 
 // turnedDown reports the end of a call of which there is nothing to say but err, its refusal.
 func (e *Executor) turnedDown(ctx context.Context, inv *invocation, res *Result, err error, now int64) {
 	e.failed.Add(1)
-	if res.from = source(e.conf.MaxResultBytes); inv.loud {
+	if res.from = permit.Source(e.conf.MaxResultBytes); inv.loud {
 		own, t := err.(*Error), inv.lastEvent(ToolFailed, inv.first, now, 0)
 		t.Err, t.By, t.RetryAfter = err, own.By, own.RetryAfter
 		inv.emit(inv.toSinks(ctx), t)
@@ -468,7 +467,10 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	}
 	x.value = res.Value
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
-	res.rec, res.from = x.Record, source(e.conf.MaxResultBytes)
+	if busy && inv.loud {
+		x.sum.forsakes()
+	}
+	res.rec, res.from = x.Record, permit.Source(e.conf.MaxResultBytes)
 	if y := x.sum.aside.Load(); y != nil && x.err != nil {
 		res.rec = x.Record.WithPartial(y.partial.Load())
 	}
@@ -544,7 +546,7 @@ func (inv *invocation) lastEvent(k EventKind, sum *first, now int64, held time.D
 	}
 	t := inv.event(k, now, true)
 	t.last, t.Call.Attempt, t.InputBytes = true, inv.begun(), 0
-	t.Duration, t.Result.from = held, source(e.conf.MaxResultBytes)
+	t.Duration, t.Result.from = held, permit.Source(e.conf.MaxResultBytes)
 	return t
 }
 
@@ -563,7 +565,11 @@ func (inv *invocation) gave(t *callEvent, v any) {
 // attempt's end: else it is a success, which is still to be ended. What the time means to breakers it says.
 func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result, ended bool, err error) {
 	x := r.limit()
-	h := r.inv.plan.exec.kept.Take(r.Granted, x.Due())
+	var term kept.Term
+	if x.Moves(x) {
+		term = x
+	}
+	h := r.inv.plan.exec.kept.Take(r.Granted, x.Due(), term)
 	h.Job.ctx, h.Job.r, h.Job.c = ctx, r, c
 	if h.Wait() {
 		res, ended, err = h.Job.res, h.Job.ended, h.Job.err
@@ -577,7 +583,7 @@ func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result,
 	if !r.Expire() || x.isOthers() || x.Context.Err() != nil {
 		outcome = breaker.Neutral
 	}
-	r.Abandon(outcome)
+	r.lingers(false, r.Abandon(outcome))
 	return Result{}, true, x.Cause()
 }
 
@@ -592,10 +598,16 @@ func (a *admission) limited(r *running, x *timedContext, finish int64, left *wit
 		x = new(timedContext)
 		x.set(r.Context, r.inv)
 	}
-	x.Begin(now, cmp.Or(a.timeout, endless), finish)
-	if left != nil && left.due < x.Due() {
-		x.cause = left.cause
-		x.Begin(now, endless, left.due)
+	own := cmp.Or(a.timeout, endless)
+	x.Begin(now, own, finish)
+	if moves := x.Moves(x) || finish <= x.Due(); left != nil && (left.due < x.Due() || moves) {
+		if x.left = left.cause; moves {
+			x.left = &within{due: left.due, cause: left.cause}
+		}
+		x.Begin(now, own, min(finish, left.due))
+	}
+	if finish <= x.Due() {
+		x.follow(now, own)
 	}
 	r.Context = x
 	return x

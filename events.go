@@ -1,6 +1,7 @@
 package sluice
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -14,7 +15,6 @@ import (
 	"github.com/sluice-go/sluice/internal/blame"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/eventtext"
-	"github.com/sluice-go/sluice/internal/highest"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/turn"
@@ -24,13 +24,16 @@ import (
 type EventKind string
 
 // The kinds of events. A call emits ToolInvoked first; ToolQueued if it waits; ToolStarted for each
-// attempt that runs; ToolRetrying between two, with number and error of the first; and one of
-// ToolCompleted, ToolFailed and ToolDenied last. The others belong to no call.
+// attempt that runs; ToolRetrying between two, with number and error of the first; ToolAbandoned for
+// one that nobody waits for any more and that goes on, and holds its slots until it ends, of which
+// nothing tells but [Snapshot]; and one of ToolCompleted, ToolFailed and ToolDenied last. Between them
+// stand those of layers, see [Call.Emit]. The others belong to no call.
 const (
 	ToolInvoked         EventKind = "tool.invoked"
 	ToolQueued          EventKind = "tool.queued"
 	ToolStarted         EventKind = "tool.started"
 	ToolRetrying        EventKind = "tool.retrying"
+	ToolAbandoned       EventKind = "tool.abandoned"
 	ToolCompleted       EventKind = "tool.completed"
 	ToolFailed          EventKind = "tool.failed" // a refusal too, without ToolStarted
 	ToolDenied          EventKind = "tool.denied" // only ErrDenied
@@ -57,7 +60,7 @@ type Event struct {
 	From, To                BreakerState  // of BreakerStateChanged
 	Elapsed                 time.Duration // since ToolInvoked
 	Queued                  time.Duration // waited for admission so far
-	Duration                time.Duration // of the tool's run, in the end
+	Duration                time.Duration // of the tool's run, in the end, and when it is abandoned
 	Err                     error         // of ToolFailed, ToolDenied, ToolRetrying and LimitStalled
 	By                      string        // the constraint that refused, queued or changed
 	RetryAfter              time.Duration // until a retry makes sense, or how long a wait or pause is
@@ -66,6 +69,7 @@ type Event struct {
 	OldLimit, NewLimit      string        // of LimitChanged: number, rate or range
 	Key                     string        // under which By counts, outside calls
 	Actor                   string        // who changed it, if anybody
+	Attrs                   []slog.Attr   // of a layer's own event, see Call.Emit
 
 	hasData  bool // the result had a value, whether it is shown or not
 	overload bool // the call met an upstream's throttle
@@ -114,7 +118,7 @@ func (e *Event) text(x *eventtext.Event) {
 	x.Elapsed, x.Queued, x.Duration = e.Elapsed, e.Queued, e.Duration
 	x.InputBytes, x.OutputBytes = e.InputBytes, e.OutputBytes
 	x.By, x.RetryAfter, x.LimitKey, x.Actor = e.By, e.RetryAfter, e.Key, e.Actor
-	x.From, x.To = e.OldLimit, e.NewLimit
+	x.From, x.To, x.Attrs = e.OldLimit, e.NewLimit, e.Attrs
 	if p := c.Pipeline; p != nil {
 		p.text(&x.Run)
 	}
@@ -123,19 +127,15 @@ func (e *Event) text(x *eventtext.Event) {
 		x.Message = errtext.MessageOf(x.Code, e.Err)
 		x.Retryable = e.Kind == ToolRetrying || e.overload || meanings.Passes(e.Err, x.Code, e.RetryAfter)
 	}
-	switch e.Kind {
-	case ToolInvoked:
-		x.Step, x.Value = eventtext.Invoked, c.Input
-	case ToolStarted:
-		x.Step = eventtext.Started
-	case ToolCompleted:
-		x.Step, x.Value = eventtext.Completed, e.Result.Value
-		x.HasData = e.hasData || e.Result.Value != nil || e.OutputBytes > 0
-	case ToolFailed:
-		x.Step = eventtext.Failed
-	case ToolDenied:
-		x.Step, x.Why = eventtext.Denied, meanings.Denial(e.Err)
-	case BreakerStateChanged:
+	switch x.Step = eventtext.StepOf(x.Kind); x.Step {
+	case eventtext.Invoked:
+		x.Value = c.Input
+	case eventtext.Completed:
+		x.Value, x.HasData = e.Result.Value, e.hasData || e.Result.Value != nil || e.OutputBytes > 0
+	case eventtext.Denied:
+		x.Why = meanings.Denial(e.Err)
+	}
+	if e.Kind == BreakerStateChanged {
 		x.From, x.To = e.From.String(), e.To.String()
 	}
 }
@@ -317,6 +317,22 @@ func (r *running) emitStarted(ctx context.Context, c *Call) {
 	inv.emit(ctx, t)
 }
 
+// emitOwn reports what a layer says, in the course of its call.
+func (inv *invocation) emitOwn(ctx context.Context, c *Call, k EventKind, attrs []slog.Attr) {
+	t := inv.event(k, inv.plan.exec.clock.Now(), false)
+	t.Call.Priority, t.Call.Attempt = c.Priority, cmp.Or(c.Attempt, inv.begun())
+	t.Queued, t.Attrs = inv.first.Queued(), attrs
+	inv.emit(inv.toSinks(ctx), t)
+}
+
+// emitAbandoned reports that nobody waits for the attempt any more, which goes on.
+func (r *running) emitAbandoned() {
+	inv, now := r.inv, r.inv.plan.exec.clock.Now()
+	t := inv.event(ToolAbandoned, now, false)
+	t.Call.Attempt, t.Queued, t.Duration = r.Attempt, inv.first.Queued(), time.Duration(max(0, now-r.Granted))
+	inv.emit(inv.toSinks(r.caller()), t)
+}
+
 // listener is an executor, and what of its sink no listener before it has.
 type listener struct {
 	exec *Executor
@@ -418,7 +434,7 @@ func catch(s EventSink, tool string, x any, err *error) {
 // attempts before it have ended.
 func (inv *invocation) emitRetry(ctx context.Context, c *Call) {
 	before, f := c.Attempt-1, inv.first
-	if f.done.Load() < before || !f.toldAfter(before) {
+	if !f.retries.Follows(before) {
 		return
 	}
 	var err error
@@ -484,11 +500,8 @@ func (f *first) attemptEnded(err error) {
 	} else if x := f.aside.Load(); x != nil {
 		x.failed.Store(nil)
 	}
-	f.done.Add(1)
+	f.retries.Ended()
 }
-
-// toldAfter notes that a retry is told after n attempts, and reports whether none had been.
-func (f *first) toldAfter(n int32) bool { return highest.Raise(&f.retried, n) }
 
 // wrong is what is wrong with e alone: how its kind and its error go together.
 func (e *Event) wrong() string {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,6 +101,29 @@ func ExampleElsewhere() {
 	// Output:
 	// true false
 	// true false
+}
+
+// A layer tells what it does where the call's own events stand.
+func ExampleCall_Emit() {
+	audit := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			if err := c.Emit(ctx, "audit.checked", slog.String("rule", "exports"), slog.Int("version", 3)); err != nil {
+				return sluice.Result{}, err // it says what is wrong with the event
+			}
+			return next(ctx, c)
+		}
+	})
+	rec := new(sluice.Recorder)
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{audit}, Sink: rec}))
+	defer exec.Close(context.Background())
+	export := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "export"}, func(context.Context, string) (string, error) { return "", nil }))
+
+	_, _ = export(context.Background(), "all")
+	fmt.Println(rec.Trace())
+	fmt.Println(rec.Events()[1].Attrs)
+	// Output:
+	// export: invoked audit.checked started completed
+	// [rule=exports version=3]
 }
 
 // spent is an interceptor that counts calls, and shows how many in snapshots.

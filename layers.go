@@ -4,11 +4,15 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"math"
 	"time"
 
 	"github.com/sluice-go/sluice/internal/breaker"
 	"github.com/sluice-go/sluice/internal/deadline"
+	"github.com/sluice-go/sluice/internal/eventtext"
+	"github.com/sluice-go/sluice/internal/permit"
 )
 
 // Attempt is what came of one attempt of a call, see [Call.AttemptOf].
@@ -29,7 +33,7 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 		return Attempt{}
 	}
 	last := inv.begun()
-	n := r.from.attempt(inv.key, last)
+	n := r.from.Attempt(uint64(inv.key), last)
 	if n <= 0 || n > 1 && last-n >= manyAttempts { // it is forgotten
 		return Attempt{}
 	}
@@ -55,35 +59,6 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 		}
 	}
 	return x
-}
-
-// source is where a Result comes from: of how many bytes its JSON may be (31 bits, none is the default), which
-// attempt of the last few it is of (8, from 1, none is zero), and the end of its call's key.
-type source uint64
-
-const (
-	oneAttempt = 1 << 31
-	oneKey     = 1 << 39
-	attempts   = 255 // that are told apart
-)
-
-func sourceOf(k CallKey, attempt int32) source {
-	if attempt == 0 {
-		return 0
-	}
-	return source((attempt-1)%attempts+1)*oneAttempt | source(k)*oneKey
-}
-
-func (s source) max() int { return int(s % oneAttempt) }
-
-// attempt is the number of the attempt that s is of, if that is one of the call of that key, which has
-// begun so many; else zero.
-func (s source) attempt(k CallKey, begun int32) int32 {
-	n := int32(s % oneKey / oneAttempt)
-	if n == 0 || s/oneKey != source(k)*oneKey/oneKey {
-		return 0
-	}
-	return begun - ((begun-n)%attempts+attempts)%attempts
 }
 
 // outcomeOf is o for users.
@@ -125,6 +100,19 @@ func (f *first) keep(r *running) {
 	}
 }
 
+// forsakes tells of the attempts of f's call, which is over, that go on.
+func (f *first) forsakes() {
+	for n, last := int32(1), f.inv.begun(); n <= last; n = max(n+1, last-manyAttempts+1) {
+		r := &f.running
+		if n > 1 {
+			r = f.attempt(n)
+		}
+		if r != nil && r.HasBegun() && r.Forsaken() {
+			r.emitAbandoned()
+		}
+	}
+}
+
 func (f *first) keepLater(r *running) { f.remembers().later[r.Attempt%manyAttempts].Store(r) }
 
 // Invoke runs a call of another tool, as [Executor.Invoke], on behalf of this one and nested in it: an
@@ -145,6 +133,27 @@ func (c Call) Invoke(ctx context.Context, r Request) (Result, error) {
 	x := &running{Context: inside(ctx), inv: inv, layer: true}
 	defer x.Permit.State.MakeOver()
 	return inv.plan.exec.Invoke(x, r)
+}
+
+// Emit emits an event of a layer's own, in the call's order: an interceptor calls it on the Call that it was
+// given. Its kind is none of the library's, but like them: two words or more with points between them, each of
+// [a-z0-9_] and from a letter on. It has 16 attrs at most, strings, numbers, bools, times and durations, that the
+// layer itself has to say, never of arguments and results; texts are cut to 256 bytes. Else Emit answers what is
+// wrong, and nothing is emitted.
+//
+// It waits for sinks only, and does nothing once the call has ended.
+func (c Call) Emit(ctx context.Context, kind EventKind, attrs ...slog.Attr) error {
+	said, err := eventtext.Check(string(kind), attrs)
+	if err == nil && c.inv == nil {
+		err = errors.New("the Call is of no interceptor: must be the one that such a one was given")
+	}
+	if err != nil {
+		return fmt.Errorf("sluice: Call.Emit: %w", err)
+	}
+	if c.inv.loud && c.inv.first != nil {
+		c.inv.emitOwn(ctx, &c, kind, said)
+	}
+	return nil
 }
 
 // Go runs f on a goroutine that [Executor.Close] waits for, and reports whether it does: not once the call
@@ -285,7 +294,7 @@ func (s *Step) Call() Call {
 // Attempt is the attempt that the outcome is of, as [Call.AttemptOf].
 func (s *Step) Attempt() Attempt {
 	c := Call{inv: s.inv}
-	if s.unseen && s.Result.from.attempt(s.inv.key, 1) == 1 {
+	if s.unseen && s.Result.from.Attempt(uint64(s.inv.key), 1) == 1 {
 		return Attempt{N: 1, Ran: true, Outcome: OutcomeSuccess}
 	}
 	return c.AttemptOf(s.Result, s.Err)
@@ -608,4 +617,4 @@ func (x *frame) goesOn() {
 }
 
 // latest is where an outcome comes from that is of the latest attempt.
-func (inv *invocation) latest() source { return sourceOf(inv.key, inv.begun()) }
+func (inv *invocation) latest() permit.Source { return permit.SourceOf(uint64(inv.key), inv.begun()) }

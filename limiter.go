@@ -315,20 +315,17 @@ func Hold(ctx context.Context) (stream context.Context, done func(error), err er
 	}
 	exec := r.inv.plan.exec
 	now := exec.clock.Now()
-	due := now + int64(maxHold)
+	h := &hold{r: r, most: now + int64(maxHold)}
+	due := h.most
 	if x := r.limit(); x != nil {
 		due = min(due, x.Due())
 	}
-	h := &hold{r: r}
 	stream, h.cancel = context.WithCancelCause(ctx)
 	if err := r.hold(h); err != nil {
 		h.cancel(nil)
 		return nil, nil, err
 	}
-	exec.deadlines.Add(h, due)
-	if h.over.Load() { // already: it was not there yet to be removed
-		exec.deadlines.Remove(h)
-	}
+	h.keep(due)
 	return stream, h.done, nil
 }
 
@@ -336,6 +333,7 @@ func Hold(ctx context.Context) (stream context.Context, done func(error), err er
 type hold struct {
 	deadline.Entry
 	r      *running
+	most   int64 // an instant
 	cancel context.CancelCauseFunc
 	asked  atomic.Bool // done has been called
 	over   atomic.Bool // it is given up
@@ -353,6 +351,14 @@ func (r *running) hold(h *hold) error {
 		return fmt.Errorf("sluice: Hold: the call is held open %d times: must be at most that at once", permit.MaxHolds)
 	}
 	return nil
+}
+
+// keep has h expire at the instant due, unless it is over.
+func (h *hold) keep(due int64) {
+	e := &h.r.inv.plan.exec.deadlines
+	if e.Add(h, due); h.over.Load() { // already: it was not there yet to be removed
+		e.Remove(h)
+	}
 }
 
 // Cut ends a stream of an attempt that has failed.
@@ -381,9 +387,7 @@ func (h *hold) done(err error) {
 		given := err
 		h.failed.Store(&given)
 		exec.deadlines.Remove(h)
-		exec.deadlines.Add(h, exec.clock.Now()+int64(maxJudging))
-		if h.over.Load() { // already: it was not there yet to be removed
-			exec.deadlines.Remove(h)
+		if h.keep(exec.clock.Now() + int64(maxJudging)); h.over.Load() {
 			return
 		}
 	}
@@ -400,6 +404,13 @@ func (h *hold) done(err error) {
 
 // Expire ends a hold that has lasted too long, or whose end has been judged for too long.
 func (h *hold) Expire() {
+	if x := h.r.limit(); x != nil && x.Moves(x) && h.failed.Load() == nil {
+		now := x.Clock().Now()
+		if due := min(h.most, x.Expire(now)); due > now {
+			h.keep(due)
+			return
+		}
+	}
 	if !h.over.CompareAndSwap(false, true) {
 		return
 	}

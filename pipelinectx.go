@@ -1,8 +1,8 @@
 package sluice
 
 import (
-	"cmp"
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -187,8 +187,11 @@ func (x *callContext) String() string { return "sluice: the context of a tool" }
 type timedContext struct {
 	callContext
 	deadline.Limit
-	cause error // if interceptors have left less time; else nil
+	left any // nil, the error with which interceptors end it, or a *within if that may change
 }
+
+// timeKey asks a context for the innermost that ends in time.
+type timeKey struct{}
 
 // limit is the context that ends in time for r's code, or nil.
 func (r *running) limit() *timedContext {
@@ -202,11 +205,54 @@ func (r *running) limit() *timedContext {
 func (x *timedContext) Clock() *clock.Clock     { return &x.plan.exec.clock }
 func (x *timedContext) Caller() context.Context { return x.Context }
 func (x *timedContext) Cause() error {
-	return x.timeout(cmp.Or[error](x.cause, context.DeadlineExceeded))
+	switch left := x.left.(type) {
+	case error:
+		return x.timeout(left)
+	case *within:
+		if x.isLeft() {
+			return x.timeout(left.cause)
+		}
+	}
+	return x.timeout(context.DeadlineExceeded)
 }
 
 // isOthers reports whether the time that ends is not the attempt's own.
-func (x *timedContext) isOthers() bool { return x.cause != nil || x.Borrowed(x) }
+func (x *timedContext) isOthers() bool { return x.isLeft() || x.Borrowed(x) }
+
+// isLeft reports whether it is what interceptors have left that ends.
+func (x *timedContext) isLeft() bool {
+	if w, moves := x.left.(*within); moves {
+		return w.due <= x.Due()
+	}
+	return x.left != nil
+}
+
+// most is until when interceptors let it go on, if it may change.
+func (x *timedContext) most() int64 {
+	if w, moves := x.left.(*within); moves {
+		return w.due
+	}
+	return math.MaxInt64
+}
+
+// Latest is until when code can extend its time, which is over at due otherwise, as far as others let it.
+func (x *timedContext) Latest(due int64) int64 {
+	if _, ends := x.left.(error); ends {
+		return due
+	}
+	return min(due+int64(x.plan.adm.more), x.most())
+}
+
+// follow has x, which begins now, has so much time of its own and ends with the time of its caller, end when
+// that does, also if it is that of an attempt around which is extended.
+func (x *timedContext) follow(now int64, own time.Duration) {
+	up, ok := x.Context.Value(timeKey{}).(*timedContext)
+	if !ok || !up.Moves(up) || up.Due() != deadline.Of(x.Context, x.Clock()) {
+		return
+	}
+	x.Begin(now, own, x.most())
+	x.Follow(&up.Limit)
+}
 
 // timeout is the error of a call whose time is over, which its code has answered with err.
 func (x *timedContext) timeout(err error) error {
@@ -237,6 +283,8 @@ func (x *timedContext) Value(key any) any {
 	switch key.(type) {
 	case scopeKey, callKey:
 		return &x.callContext
+	case timeKey:
+		return x
 	}
 	return x.Limit.Value(x, key)
 }
@@ -414,6 +462,28 @@ func ReportPartial(ctx context.Context, v any) {
 	if r := callOf(ctx); r != nil {
 		r.inv.first.remembers().partial.Store(&v)
 	}
+}
+
+// Extend has the time of the running attempt be over d from now at the earliest, as far as Policy.MaxTimeout,
+// the caller's deadline and [Call.Within] let it; a later end stays. It reports whether the attempt has d: if
+// not, it has what ctx.Deadline says, or its time is over. Exactly one is first, the end or Extend.
+//
+// The attempt's context, and what is derived from it, end at the new time; whatever has read their deadline
+// before knows the old one. A deadline that was set between the two times is lost. A call that is nested in the
+// attempt and waits in the queue keeps to the old time, one that runs does not.
+//
+// Code that repeats it shows that it is alive. It asks for the time of the call that ctx belongs to, not of
+// those around that. It does not wait; outside a tool it answers false.
+func Extend(ctx context.Context, d time.Duration) bool {
+	r := callOf(ctx)
+	if r == nil || r.Over() || r.IsLate() {
+		return false
+	}
+	if x := r.limit(); x != nil {
+		return x.Extend(x, d)
+	}
+	at, ok := r.Context.Deadline()
+	return r.Context.Err() == nil && (!ok || time.Until(at) >= d)
 }
 
 // whole is a call that its caller waits for.

@@ -164,6 +164,7 @@ type Policy struct {
 	Rates       []Rate         // of this tool alone
 	Breaker     *BreakerPolicy // likewise
 	Timeout     time.Duration  // per attempt; zero means Config.Timeout
+	MaxTimeout  time.Duration  // per attempt, with what Extend adds; zero means Timeout
 	Cooperative bool           // ends with its context: a timeout takes no goroutine
 	MaxWait     time.Duration  // in the queue; zero means Config.MaxWait; or NoWait
 
@@ -200,6 +201,7 @@ func (p *Policy) complete(tool string) (own rules.Tool, err error) {
 	if err := cmp.Or(
 		check.Count("sluice: Policy.Concurrency", &p.Concurrency, 0, rules.MaxLimit),
 		check.Duration("sluice: Policy.Timeout", p.Timeout),
+		check.Most("sluice: Policy.MaxTimeout", p.MaxTimeout, "Timeout", p.Timeout),
 		check.Wait("sluice: Policy.MaxWait", p.MaxWait, NoWait)); err != nil {
 		return own, err
 	}
@@ -208,7 +210,7 @@ func (p *Policy) complete(tool string) (own rules.Tool, err error) {
 		b = new(rules.Breaker(*p.Breaker))
 		p.Breaker = (*BreakerPolicy)(b)
 	}
-	return rules.CompleteTool("sluice: Policy", tool, p.Concurrency, &p.Rates, b, p.Timeout)
+	return rules.CompleteTool("sluice: Policy", tool, p.Concurrency, &p.Rates, b, max(p.Timeout, p.MaxTimeout))
 }
 
 // Tool is a handle on a tool, for several executors. It calls what has its name then.

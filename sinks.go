@@ -77,8 +77,8 @@ func freeze(s valueSink, plain, full *Event) func(context.Context) error {
 	}
 }
 
-// NewSlogSink logs events, never values, as "tool event": at Warn if a call failed or was denied, at
-// Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use.
+// NewSlogSink logs events, never values, as "tool event": at Warn if a call failed, was denied or goes on
+// abandoned, at Error if it panicked, else at Debug. A nil l discards. It is safe for concurrent use.
 func NewSlogSink(l *slog.Logger) EventSink {
 	if l == nil {
 		return MultiSink()
@@ -88,7 +88,9 @@ func NewSlogSink(l *slog.Logger) EventSink {
 
 type slogSink struct{ log eventtext.Log }
 
-func (s slogSink) Enabled(k EventKind) bool { return s.log.Enabled(k == ToolFailed || k == ToolDenied) }
+func (s slogSink) Enabled(k EventKind) bool {
+	return s.log.Enabled(k == ToolFailed || k == ToolDenied || k == ToolAbandoned)
+}
 
 func (s slogSink) Emit(ctx context.Context, e *Event) error {
 	var x eventtext.Event
@@ -436,7 +438,7 @@ func (r *Recorder) Events(tools ...string) []Event {
 func (r *Recorder) Trace() string { return trace.Story(r.calls()) }
 
 // Check reports broken promises about the calls seen so far, which must have ended: tool.invoked
-// first and once, one start of each attempt, one of tool.completed, tool.failed and tool.denied, last;
+// first and once, each attempt started and abandoned once at most, one of tool.completed, tool.failed and tool.denied, last;
 // Seq without gaps from 1; one tool and id; an error unless completed, [ErrDenied] if denied. Events
 // without a key go by run and call id. The error has 20 lines at most, and says if events were lost.
 func (r *Recorder) Check() error {

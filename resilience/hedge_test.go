@@ -138,7 +138,9 @@ func testHedge(t *testing.T, tt hedgeCase, submit bool) {
 			delete(want, sluice.ToolCompleted)
 			want[sluice.ToolFailed] = 1
 		}
-		require.Equal(t, want, r.kinds(), "attempts at once are no retries")
+		got := r.kinds()
+		delete(got, sluice.ToolAbandoned) // of a loser, unless its code ends at once
+		require.Equal(t, want, got, "attempts at once are no retries")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -38,7 +39,7 @@ var sinkRules = []rule[sink]{
 }
 
 var eventKinds = []sluice.EventKind{
-	sluice.ToolInvoked, sluice.ToolQueued, sluice.ToolStarted, sluice.ToolRetrying, sluice.ToolCompleted,
+	sluice.ToolInvoked, sluice.ToolQueued, sluice.ToolStarted, sluice.ToolRetrying, sluice.ToolAbandoned, sluice.ToolCompleted,
 	sluice.ToolFailed, sluice.ToolDenied, sluice.BreakerStateChanged, sluice.LimitChanged, sluice.RateLimitPaused,
 }
 
@@ -57,7 +58,7 @@ func sinkAnyEvent(r *run, s sink) {
 			"an empty event": {Kind: k},
 			"an event with everything": {Kind: k, Time: time.Unix(1, 0), CallKey: 7, ParentKey: 1, ParentID: "p", Seq: 9, Elapsed: -1, Queued: -1, Duration: 1 << 62,
 				Err: errors.New("\x00\xff"), By: "\n", RetryAfter: -1, From: sluice.BreakerClosed, To: 99, OldLimit: "a", NewLimit: "b", Key: "\u2028", Actor: "x",
-				Call: sluice.Call{ID: "\"", Tool: "tool\xff"}},
+				Call: sluice.Call{ID: "\"", Tool: "tool\xff"}, Attrs: []slog.Attr{slog.Any("\x00", r), {}}},
 		} {
 			r.tried(r.ctx, s, e, fmt.Sprintf("%s of kind %q", what, k))
 		}
@@ -169,8 +170,10 @@ func sinkKeepsCopies(r *run, s sink) {
 func sinkOnlyReads(r *run, s sink) {
 	call := sluice.Call{ID: r.key("call"), Tool: "kit", Input: "input", Attempt: 1}
 	for _, k := range eventKinds {
-		e := sluice.Event{Kind: k, Time: r.Now(), Seq: 1, Call: call, Result: sluice.Result{Value: "value"}, Err: errors.New("an error")}
+		e := sluice.Event{Kind: k, Time: r.Now(), Seq: 1, Call: call, Result: sluice.Result{Value: "value"}, Err: errors.New("an error"),
+			Attrs: []slog.Attr{slog.String("key", "value")}}
 		given := e
+		given.Attrs = slices.Clone(e.Attrs)
 		_ = s.Emit(r.ctx, &given)
 		r.must(reflect.DeepEqual(given, e), "Emit changed an event of kind %q: other sinks read it too", k)
 	}

@@ -26,6 +26,14 @@ func Duration(field string, d time.Duration) error {
 	return Unit(field, d)
 }
 
+// Most demands of d, the most that may come of a time called least, that it is zero, or a time as long as that.
+func Most(field string, d time.Duration, least string, than time.Duration) error {
+	if d > 0 && d < than {
+		return fmt.Errorf("%s is %v: must be zero, or at least %s, which is %v", field, d, least, than)
+	}
+	return Duration(field, d)
+}
+
 // Unit refuses what only a Duration can be whose unit was forgotten: less than a microsecond.
 func Unit(field string, d time.Duration) error {
 	if d > 0 && d < time.Microsecond {

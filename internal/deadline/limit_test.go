@@ -25,6 +25,7 @@ type limited struct {
 	clock  clock.Clock
 	caller context.Context
 	why    *because
+	more   time.Duration // by which it may be extended
 }
 
 // begin has c begin now, which has so much time.
@@ -40,6 +41,7 @@ func (c *limited) end() { c.limit.End(c, c.clock.Now()) }
 func (c *limited) Clock() *clock.Clock         { return &c.clock }
 func (c *limited) Caller() context.Context     { return c.caller }
 func (c *limited) Cause() error                { return c.why.Cause() }
+func (c *limited) Latest(due int64) int64      { return due + int64(c.more) }
 func (c *limited) Deadline() (time.Time, bool) { return c.limit.Deadline(c) }
 func (c *limited) Done() <-chan struct{}       { return c.limit.Done(c) }
 func (c *limited) Err() error                  { return c.limit.Err(c) }

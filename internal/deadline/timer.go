@@ -38,20 +38,26 @@ type Expirer interface {
 type Entry struct {
 	own   *time.Timer // if the common one may not serve it
 	place int32       // in the queue, from one on; zero if it is not there
+	due   int64       // while it is there
 }
 
 func (e *Entry) entry() *Entry { return e }
 
-// Add has x.Expire called at the instant due, on a goroutine of its own unless those are brief. It must not
-// be there already.
+// Add has x.Expire called at the instant due, on a goroutine of its own unless those are brief. If x is there
+// already, that is when it was to be, or due if that comes before.
 func (t *Timer) Add(x Expirer, due int64) {
 	now := t.Clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if e := x.entry(); e.own != nil || e.place > 0 {
+		due = min(due, e.due)
+		t.removeLocked(x)
+	}
 	t.addLocked(x, due, now)
 }
 
 func (t *Timer) addLocked(x Expirer, due, now int64) {
+	x.entry().due = due
 	if t.hurry {
 		t.startLocked(x)
 		return
@@ -77,6 +83,7 @@ func (t *Timer) addOwnLocked(x Expirer, due, now int64) {
 	own = time.AfterFunc(time.Duration(due-now), func() {
 		t.mu.Lock()
 		if e.own == own { // else it has been removed
+			e.own = nil
 			t.startLocked(x)
 		}
 		t.mu.Unlock()

@@ -188,3 +188,27 @@ func TestTimer_OwnTimerFiresTooLate(t *testing.T) {
 		require.Equal(t, []string{"x@6s"}, n.said())
 	})
 }
+
+// One that is added while it is there comes at the earlier time, once, also by a timer of its own.
+func TestTimer_AddedTwice(t *testing.T) {
+	outside := &Timer{Clock: clock.New()}
+	for name, timer := range map[string]*Timer{"in the bubble": nil, "from outside": outside} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if timer == nil {
+					timer = &Timer{Clock: clock.New()}
+				}
+				n := &notes{start: time.Now()}
+				x, y := &told{name: "x", to: n}, &told{name: "y", to: n}
+				timer.Add(x, inSeconds(timer, 5))
+				timer.Add(x, inSeconds(timer, 2))
+				timer.Add(y, inSeconds(timer, 3))
+				timer.Add(y, inSeconds(timer, 9))
+				time.Sleep(4 * time.Second)
+				timer.Add(x, inSeconds(timer, 4)) // it has come: this is another time
+				time.Sleep(time.Hour)
+				require.Equal(t, []string{"x@2s", "y@3s", "x@8s"}, n.said())
+			})
+		})
+	}
+}

@@ -30,6 +30,23 @@ const (
 	Denied
 )
 
+// StepOf is what an event of that kind is.
+func StepOf(kind string) Step {
+	switch kind {
+	case "tool.invoked":
+		return Invoked
+	case "tool.started":
+		return Started
+	case "tool.completed":
+		return Completed
+	case "tool.failed":
+		return Failed
+	case "tool.denied":
+		return Denied
+	}
+	return Other
+}
+
 // ends reports whether s ends a call.
 func (s Step) ends() bool { return s >= Completed }
 
@@ -66,6 +83,8 @@ type Event struct {
 	RetryAfter time.Duration
 
 	From, To, LimitKey, Actor string
+
+	Attrs []slog.Attr // of a layer's own event
 }
 
 // Run is on whose behalf a call runs.
@@ -115,11 +134,14 @@ func Attrs(a []slog.Attr, e *Event) []slog.Attr {
 	text("to", e.To)
 	text("key", e.LimitKey)
 	text("actor", e.Actor)
+	if list := said(e.Attrs); len(list) > 0 {
+		a = append(a, slog.Attr{Key: "attrs", Value: slog.GroupValue(list...)})
+	}
 	return a
 }
 
-// Log writes events to H as "tool event": at Warn if a call failed or was denied, at Error if it
-// panicked, else at Debug. It locks nothing, whatever H does.
+// Log writes events to H as "tool event": at Warn if a call failed, was denied or goes on
+// abandoned, at Error if it panicked, else at Debug. It locks nothing, whatever H does.
 type Log struct{ H slog.Handler }
 
 // Enabled reports whether H wants such events as end a call without a result, or others.
@@ -144,7 +166,7 @@ func (l Log) Write(ctx context.Context, e *Event) error {
 
 func (e *Event) level() slog.Level {
 	switch {
-	case e.Step != Failed && e.Step != Denied:
+	case e.Step != Failed && e.Step != Denied && e.Kind != "tool.abandoned":
 		return slog.LevelDebug
 	case e.Code == errtext.Panic, e.Code == errtext.Goexit:
 		return slog.LevelError

@@ -39,6 +39,12 @@ func TestEachStepHasItsFields(t *testing.T) {
 	}
 }
 
+// What goes on says for how long it has.
+func TestDurationOfWhatGoesOn(t *testing.T) {
+	assert.Contains(t, string(AppendJSON(nil, &Event{InCall: true, Duration: time.Second})), `"duration_ms":1000`)
+	assert.NotContains(t, string(AppendJSON(nil, &Event{InCall: true})), `"duration_ms"`)
+}
+
 // A value is written only as package payload made it.
 func TestForeignValuesAreNotWritten(t *testing.T) {
 	for want, v := range map[string]any{

@@ -58,6 +58,9 @@ func AppendJSON(b []byte, e *Event) []byte {
 	b = appendText(b, `,"to":`, e.To)
 	b = appendText(b, `,"key":`, e.LimitKey)
 	b = appendText(b, `,"actor":`, e.Actor)
+	if len(e.Attrs) > 0 {
+		b = appendSaid(b, e.Attrs)
+	}
 	return append(b, '}')
 }
 
@@ -99,7 +102,7 @@ func appendRun(b []byte, r *Run, inCall bool) []byte {
 
 // appendStep says what only events of this step have.
 func appendStep(b []byte, e *Event) []byte {
-	if e.Step.ends() {
+	if e.Step.ends() || e.Duration > 0 {
 		b = jsonx.AppendMillis(append(b, `,"duration_ms":`...), e.Duration)
 	}
 	switch e.Step {

@@ -21,6 +21,7 @@ type Hand[J any] struct {
 	foreign bool // it is of a testing/synctest bubble and its Pool is not
 
 	due        int64 // below, its place among others whose time is not over; guarded by the pool's lock
+	term       Term  // which due may have come before; nil if it is the end
 	next, prev *Hand[J]
 	place      int32       // in times.early, from 1
 	own        *time.Timer // if the common one cannot serve it
@@ -57,6 +58,7 @@ func (h *Hand[J]) Free() {
 	h.Job = none
 	p := h.pool
 	p.mu.Lock()
+	h.term = nil
 	p.times.remove(h)
 	p.times.rest(p.closed)
 	if !h.gone && !p.keep(h) {
@@ -101,6 +103,7 @@ func (h *Hand[J]) free() bool {
 	p := h.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	h.term = nil
 	h.out = make(chan bool, 1) // whoever has waited may not have heard it yet
 	return p.keep(h)
 }

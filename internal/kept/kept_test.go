@@ -36,7 +36,7 @@ func newCounted(most int) *counted {
 // run runs f, which has so much time, and reports whether it has ended by then.
 func (p *counted) run(timeout time.Duration, f func()) bool {
 	now := p.clock.Now()
-	h := p.Take(now, now+int64(timeout))
+	h := p.Take(now, now+int64(timeout), nil)
 	h.Job.do = f
 	if !h.Wait() {
 		return false
@@ -105,7 +105,7 @@ func TestTake_TheSameGoroutineAgain(t *testing.T) {
 func TestTake_NobodyHearsWhatOthersWereTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newCounted(64)
-		h := p.Take(p.clock.Now(), p.clock.Now()+1)
+		h := p.Take(p.clock.Now(), p.clock.Now()+1, nil)
 		out := h.out
 		h.Job.do, h.begun = nap(time.Second), true
 		p.starts()
@@ -128,7 +128,7 @@ func TestTake_LaterThanItBegan(t *testing.T) {
 		for range 3 {
 			began, start := p.clock.Now(), time.Now()
 			time.Sleep(time.Second)
-			h := p.Take(began, began+int64(3*time.Second))
+			h := p.Take(began, began+int64(3*time.Second), nil)
 			h.Job.do = nap(time.Minute)
 			require.False(t, h.Wait())
 			require.Equal(t, 3*time.Second, time.Since(start))
@@ -148,7 +148,7 @@ func TestClaim(t *testing.T) {
 			want   bool
 		}{{0, true}, {time.Second - 1, true}, {time.Second + 1, false}} {
 			start, now := time.Now(), p.clock.Now()
-			h := p.Take(now, now+int64(time.Second))
+			h := p.Take(now, now+int64(time.Second), nil)
 			claimed := make(chan bool, 1)
 			h.Job.do = func() {
 				time.Sleep(tt.before)
@@ -385,7 +385,7 @@ func TestPool_Storm(t *testing.T) {
 					}
 					asked.Add(1)
 					now := p.clock.Now()
-					h := p.Take(now, now+[]int64{int64(time.Hour), 50_000, 0, 1}[r.IntN(4)])
+					h := p.Take(now, now+[]int64{int64(time.Hour), 50_000, 0, 1}[r.IntN(4)], nil)
 					h.Job = job{do: f}
 					if r.IntN(4) == 0 {
 						h.Job.do = func() { h.Claim(); f() }
@@ -433,4 +433,54 @@ func BenchmarkPool(b *testing.B) {
 			p.Close()
 		})
 	}
+}
+
+// term is a time that can be extended.
+type term struct{ due, asked atomic.Int64 }
+
+func (x *term) Expire(int64) int64 { x.asked.Add(1); return x.due.Load() }
+
+// Whoever waits goes on when the time is over that there is in the end, however often it has been extended
+// meanwhile, and when the code ends if that is sooner; also with a Pool from outside the bubble.
+func TestTerm_IsExtended(t *testing.T) {
+	outside := newCounted(64)
+	for name, p := range map[string]*counted{"in the bubble": nil, "from outside": outside} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if p == nil {
+					p = newCounted(64)
+				}
+				for _, takes := range []time.Duration{5 * time.Second, time.Minute} {
+					start, x := time.Now(), new(term)
+					at := func(d time.Duration) int64 { return p.clock.Now() - int64(time.Since(start)) + int64(d) }
+					x.due.Store(at(time.Second))
+					h := p.Take(at(0), at(time.Second), x)
+					other := make(chan time.Duration)
+					go func() {
+						p.run(2*time.Second, nap(time.Minute))
+						other <- time.Since(start)
+					}()
+					h.Job.do = func() {
+						time.Sleep(900 * time.Millisecond)
+						x.due.Store(at(4 * time.Second))
+						time.Sleep(2 * time.Second)
+						x.due.Store(at(9 * time.Second))
+						time.Sleep(takes - 2900*time.Millisecond)
+					}
+					inTime := h.Wait()
+					require.Equal(t, takes == 5*time.Second, inTime)
+					require.Equal(t, min(takes, 9*time.Second), time.Since(start))
+					if inTime {
+						h.Free()
+					}
+					require.Equal(t, 2*time.Second, <-other)
+					time.Sleep(2 * time.Minute)
+					require.Equal(t, map[bool]int64{true: 2, false: 3}[inTime], x.asked.Load(), "asked")
+				}
+				p.left(t, 0, 0)
+			})
+		})
+	}
+	outside.Close()
+	require.Zero(t, outside.now.Load())
 }

@@ -40,14 +40,20 @@ func New[J any](c clock.Clock, run func(*Hand[J]), starts, ends func()) *Pool[J]
 	return p
 }
 
+// Term is a time that may be extended while code has it.
+type Term interface {
+	// Expire answers when the time is over. If that is no later than now, it is for good. The pool is locked.
+	Expire(now int64) (due int64)
+}
+
 // Take answers a goroutine for code that begins at the instant now, or a little later, and has time until
-// due. Whoever takes it says what its Job is and waits for it.
-func (p *Pool[J]) Take(now, due int64) *Hand[J] {
+// due, or for as long as x says then, if that is not nil. Whoever takes it says what its Job is and waits for it.
+func (p *Pool[J]) Take(now, due int64, x Term) *Hand[J] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.idle) - 1
 	if n < 0 || now < 0 { // before the clock's zero: nobody from outside a bubble can help in it
-		h := &Hand[J]{pool: p, in: make(chan struct{}, 1), out: make(chan bool, 1), foreign: now < 0}
+		h := &Hand[J]{pool: p, in: make(chan struct{}, 1), out: make(chan bool, 1), foreign: now < 0, term: x}
 		p.limit(h, due)
 		return h
 	}
@@ -55,6 +61,7 @@ func (p *Pool[J]) Take(now, due int64) *Hand[J] {
 	p.idle[n], p.idle = nil, p.idle[:n]
 	p.least = min(p.least, n)
 	h.first.Store(nobody)
+	h.term = x
 	p.limit(h, due)
 	return h
 }

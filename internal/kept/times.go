@@ -26,7 +26,7 @@ func (p *Pool[J]) limit(h *Hand[J], due int64) {
 		h.own = time.AfterFunc(time.Duration(due-p.clock.Now()), func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			h.late()
+			p.late(h, p.clock.Now())
 		})
 		return
 	case t.tail == nil:
@@ -109,19 +109,25 @@ func (p *Pool[J]) fire() {
 	for t.head != nil && t.head.due <= now {
 		h := t.head
 		t.remove(h)
-		h.late()
+		p.late(h, now)
 	}
 	for t.early.Len() > 0 && t.early.Min() <= now {
 		h := t.early.Top()
 		t.early.Remove(0)
-		h.late()
+		p.late(h, now)
 	}
 	t.arm(now)
 }
 
-// late has whoever waits for h go on without the code, unless that is first. It does not block. The Pool
-// is locked.
-func (h *Hand[J]) late() {
+// late has whoever waits for h go on without the code, unless that is first or has more time by now. It does
+// not block. The Pool is locked.
+func (p *Pool[J]) late(h *Hand[J], now int64) {
+	if h.term != nil {
+		if due := h.term.Expire(now); due > now {
+			p.limit(h, due)
+			return
+		}
+	}
 	if h.first.CompareAndSwap(nobody, deadline) {
 		h.out <- false
 	}

@@ -65,3 +65,26 @@ func (a *Attempts) IsKept() bool { return a.word.Load()&kept != 0 }
 
 // IsReported reports whether it has been.
 func (a *Attempts) IsReported() bool { return a.word.Load()&reported != 0 }
+
+// Retries is which of a call's attempts are told to be retries, if there may be several. The zero value is
+// none.
+type Retries struct {
+	ended atomic.Int32 // attempts
+	told  atomic.Int32 // after how many a retry has been told last
+}
+
+// Ended says that one attempt more has ended.
+func (r *Retries) Ended() { r.ended.Add(1) }
+
+// Tell says that a retry is told after n attempts, and reports whether none had been.
+func (r *Retries) Tell(n int32) bool {
+	for was := r.told.Load(); was < n; was = r.told.Load() {
+		if r.told.CompareAndSwap(was, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// Follows is Tell, unless some of the n attempts go on: what begins then is no retry.
+func (r *Retries) Follows(n int32) bool { return r.ended.Load() >= n && r.Tell(n) }

@@ -430,7 +430,7 @@ func TestClose_WaitsForASinkThatHearsOfAnAttemptLeftBehind(t *testing.T) {
 				}
 				require.NoError(t, r.Close(t.Context()))
 				assert.Equal(t, 61*time.Second, r.at(), "closed after")
-				r.trace("x: invoked started failed")
+				r.trace("x: invoked started abandoned failed")
 				r.end()
 			})
 		})

@@ -281,6 +281,7 @@ func TestDurationsWithoutAUnitAreRefused(t *testing.T) {
 	fields := map[string]func(d time.Duration) error{
 		"Config.Timeout":      func(d time.Duration) error { return exec(sluice.Config{Timeout: d}) },
 		"Config.MaxWait":      func(d time.Duration) error { return exec(sluice.Config{MaxWait: d}) },
+		"Policy.MaxTimeout":   func(d time.Duration) error { return tool(sluice.Policy{MaxTimeout: d}) },
 		"Policy.Timeout":      func(d time.Duration) error { return tool(sluice.Policy{Timeout: d}) },
 		"Policy.MaxWait":      func(d time.Duration) error { return tool(sluice.Policy{MaxWait: d}) },
 		"Policy.Rates[1].Per": func(d time.Duration) error { return tool(sluice.Policy{Rates: rate(d)}) },

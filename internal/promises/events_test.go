@@ -135,7 +135,7 @@ func TestPromise18_InterceptorsDoNotSplitCalls(t *testing.T) {
 			})
 			wait()
 			time.Sleep(time.Second)
-			r.trace("work: invoked started completed; work: invoked queued started completed; late: invoked queued started failed; deaf: invoked queued started failed")
+			r.trace("work: invoked started completed; work: invoked queued started completed; late: invoked queued started abandoned? failed; deaf: invoked queued started abandoned failed")
 			for _, e := range r.rec.Events() {
 				if !strings.HasPrefix(e.Call.ID, "mine-") || e.Call.Type != "web" || e.Call.Pipeline.RunID != "run-1" {
 					t.Errorf("%s: %s of call %q, type %q, run %q", place, e.Kind, e.Call.ID, e.Call.Type, e.Call.Pipeline.RunID)
@@ -544,13 +544,13 @@ func TestPromise18_EveryPathHasOneTerminalEvent(t *testing.T) {
 		{"invalid arguments", func(r *rig) {
 			_, _ = r.Invoke(r.ctx, sluice.Request{Tool: "fine", Args: json.RawMessage(`{`)})
 		}, "fine: invoked failed", "invalid_arguments"},
-		{"timeout, deaf", func(r *rig) { _ = r.call("deaf") }, "deaf: invoked started failed", "timeout"},
-		{"timeout, listens", func(r *rig) { _ = r.call("listens") }, "listens: invoked started failed", "timeout"},
+		{"timeout, deaf", func(r *rig) { _ = r.call("deaf") }, "deaf: invoked started abandoned failed", "timeout"},
+		{"timeout, listens", func(r *rig) { _ = r.call("listens") }, "listens: invoked started abandoned? failed", "timeout"},
 		{"cancelled while it runs", func(r *rig) {
 			ctx, cancel := context.WithTimeoutCause(r.ctx, 5*ms, context.Canceled)
 			defer cancel()
 			_, _ = r.Invoke(ctx, sluice.Request{Tool: "listens"})
-		}, "listens: invoked started failed", "timeout"},
+		}, "listens: invoked started abandoned? failed", "timeout"},
 		{"cancelled before", func(r *rig) {
 			ctx, cancel := context.WithCancel(r.ctx)
 			cancel()
@@ -703,9 +703,9 @@ func TestPromise18_EventsFromSeveralGoroutinesAreInOrder(t *testing.T) {
 			require.NoError(t, r.call("work"))
 			time.Sleep(2 * time.Second)
 			r.idle()
-			want := "work: invoked started started completed"
+			want := "work: invoked started started abandoned completed"
 			if exits { // the recorder comes after the sink, which kept the first from it
-				want = "work: invoked started completed"
+				want = "work: invoked started abandoned completed"
 			}
 			r.trace(want)
 		})

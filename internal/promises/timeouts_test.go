@@ -263,7 +263,7 @@ func TestPromise14_TimedOutToolKeepsItsSlot(t *testing.T) {
 		s = r.Snapshot()
 		assert.Zero(t, s.Abandoned)
 		assert.Zero(t, s.InFlight)
-		r.trace("deaf: invoked started failed; next: invoked queued started completed")
+		r.trace("deaf: invoked started abandoned failed; next: invoked queued started completed")
 		for _, e := range r.rec.Events("deaf") {
 			if e.Kind == sluice.ToolFailed && (e.Duration != time.Second || e.Time.Sub(r.start) != time.Second) {
 				t.Errorf("failed at %v after %v, want 1s", e.Time.Sub(r.start), e.Duration)
@@ -340,7 +340,7 @@ func TestPromise14_AttemptsAreTimedEachOnItsOwn(t *testing.T) {
 		if err := r.call("deaf"); !errors.Is(err, sluice.ErrTimeout) || r.at() != time.Minute+1100*ms {
 			t.Errorf("%v at %v", err, r.at())
 		}
-		r.trace("deaf: invoked started retrying started failed")
+		r.trace("deaf: invoked started retrying started abandoned failed")
 		var last time.Duration
 		for _, e := range r.rec.Events() {
 			at := e.Time.Sub(r.start)

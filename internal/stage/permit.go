@@ -42,6 +42,7 @@ type Permit struct {
 	level int8       // of its call, if it did
 	live  bool       // ticket still holds what it took
 	left  bool       // nobody waits for the attempt any more
+	told  bool       // somebody has been told that
 	noted bool       // it is in the call's record
 	pass  admit.Pass // what it took without a ticket
 
@@ -287,38 +288,52 @@ func (p *Permit) Throttle(list []Throttle, meet func()) {
 }
 
 // Abandon says that nobody waits for p's attempt any more, whose code has not ended, and what that
-// is to breakers. It is counted as abandoned until it is given back.
-func (p *Permit) Abandon(o breaker.Outcome) {
+// is to breakers. It is counted as abandoned until it is given back. That is news once, to whoever is
+// told so.
+func (p *Permit) Abandon(o breaker.Outcome) (news bool) {
 	s := p.lock()
 	if p.live {
 		now := s.Now()
 		s.M.Judge(now, p.ticket, o)
-		p.abandon(now)
+		news = p.abandon(now)
 	}
 	s.Unlock()
+	return news
+}
+
+// Forsaken reports whether p's attempt goes on although its call is over, unless that is no news or its stream
+// is what the call has come to. The code has begun.
+func (p *Permit) Forsaken() (news bool) {
+	s := p.lock()
+	defer s.Unlock()
+	if stream := p.tally.stream(p); !p.live || stream != nil && stream.Keeps != nil {
+		return false
+	}
+	news, p.told = !p.told, true
+	return news
 }
 
 // Linger says what the outcome is of an attempt whose code has not ended, or whose stream has not.
-// It reports whether code is inside; then the attempt is abandoned.
-func (p *Permit) Linger(list []Throttle) (inside bool) {
+// It reports whether code is inside; then the attempt is abandoned, and whether that is news.
+func (p *Permit) Linger(list []Throttle) (inside, news bool) {
 	s := p.lock()
 	if p.live {
 		s.throttle(p, list)
 		if inside = p.Inside(); inside {
 			now := s.Now()
 			s.M.Judge(now, p.ticket, p.Outcome)
-			p.abandon(now)
+			news = p.abandon(now)
 		} else {
 			p.note() // the caller gets the record now
 		}
 	}
 	s.Unlock()
-	return inside
+	return inside, news
 }
 
 // Hindsight tells the breakers of an outcome that was long in coming. Whoever gives back what the
 // attempt holds finds all that follows from it under the lock, or nothing. It answers as Linger.
-func (p *Permit) Hindsight(list []Throttle) (inside bool) {
+func (p *Permit) Hindsight(list []Throttle) (inside, news bool) {
 	s := p.lock()
 	t := p.ticket
 	if t != nil {
@@ -334,7 +349,7 @@ func (p *Permit) Hindsight(list []Throttle) (inside bool) {
 		p.free(s)
 	}
 	s.Unlock()
-	return false
+	return false, false
 }
 
 // Returned is what is left to do for who has given a permit back. It is nil if there is nothing.
@@ -494,15 +509,17 @@ func (p *Permit) free(s *Stage) {
 	}
 }
 
-// abandon says that nobody waits for the attempt any more.
-func (p *Permit) abandon(now int64) {
+// abandon says that nobody waits for the attempt any more, and reports whether that is news.
+func (p *Permit) abandon(now int64) (news bool) {
 	if p.left {
-		return
+		return false
 	}
 	p.left = true
 	if !p.conclude(now, 1) { // else it is counted with the call's others
 		p.tool.Count(1, 1)
 	}
+	news, p.told = !p.told, true
+	return news
 }
 
 // note writes what admission knows of the attempt into the record of its call, once.

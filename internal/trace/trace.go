@@ -1,6 +1,6 @@
 // Package trace sorts recorded events by the call that they belong to, tells each call's
 // story in a line, and finds what in it breaks the rules: a call is invoked first and once,
-// ends last and once, starts each attempt at most once, counts its events from 1 without
+// ends last and once, starts and abandons each attempt at most once, counts its events from 1 without
 // gaps, and keeps its tool and id.
 //
 // It is pure: it reads what it is given, and locks nothing.
@@ -85,7 +85,7 @@ func (c *Call) Broken() (problems []string) {
 		bad("has no call id")
 	}
 	invoked, ended := 0, 0
-	started := make(map[int32]int)
+	started, abandoned := make(map[int32]int), make(map[int32]int)
 	seq := uint32(0)
 	for i, e := range c.events {
 		if seq++; e.Seq != seq {
@@ -98,8 +98,7 @@ func (c *Call) Broken() (problems []string) {
 		if e.ID != c.ID {
 			bad("%s has the call id %q", e.Kind, short(e.ID))
 		}
-		ends := e.Kind == "tool.completed" || e.Kind == "tool.failed" || e.Kind == "tool.denied"
-		if ended > 0 && !ends {
+		if ended > 0 && !ends(e.Kind) {
 			bad("%s after the call had ended", e.Kind)
 		}
 		if e.Wrong != "" {
@@ -114,7 +113,11 @@ func (c *Call) Broken() (problems []string) {
 			if started[e.Attempt]++; started[e.Attempt] == 2 {
 				bad("attempt %d started twice", e.Attempt)
 			}
-		case ends:
+		case e.Kind == "tool.abandoned":
+			if abandoned[e.Attempt]++; abandoned[e.Attempt] == 2 {
+				bad("attempt %d was abandoned twice", e.Attempt)
+			}
+		case ends(e.Kind):
 			ended++
 		}
 	}
@@ -125,6 +128,11 @@ func (c *Call) Broken() (problems []string) {
 		bad("%d terminal events, want one", ended)
 	}
 	return problems
+}
+
+// ends reports whether an event of that kind ends its call.
+func ends(kind string) bool {
+	return kind == "tool.completed" || kind == "tool.failed" || kind == "tool.denied"
 }
 
 // printable is a tool's name as it is, if it is one, else quoted and cut.

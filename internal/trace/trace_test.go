@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// events are those of one call: a letter each, for invoked, started, completed and queued.
+// events are those of one call: a letter each, for invoked, started, completed, queued and abandoned.
 func events(key uint64, id string, letters string) (list []Event) {
-	kinds := map[rune]string{'i': "tool.invoked", 's': "tool.started", 'q': "tool.queued",
+	kinds := map[rune]string{'i': "tool.invoked", 's': "tool.started", 'q': "tool.queued", 'a': "tool.abandoned",
 		'c': "tool.completed", 'f': "tool.failed", 'd': "tool.denied"}
 	for i, c := range letters {
 		list = append(list, Event{Kind: kinds[c], Key: key, Run: "r", ID: id, Tool: "search", Seq: uint32(i + 1), Attempt: 1})
@@ -33,6 +33,8 @@ func TestBrokenRulesAreNamed(t *testing.T) {
 		{"each end", events(0, "a", "icfd"), []string{"3 terminal events, want one"}},
 		{"no end", events(0, "a", "is"), []string{"0 terminal events, want one"}},
 		{"two starts of an attempt", events(0, "a", "issc"), []string{"attempt 1 started twice"}},
+		{"abandoned", events(0, "a", "isac"), nil},
+		{"an attempt abandoned twice", events(0, "a", "isaac"), []string{"attempt 1 was abandoned twice"}},
 		{"not first", events(0, "a", "sic"), []string{"tool.invoked is not first"}},
 		{"after the end", events(0, "a", "icq"), []string{"tool.queued after the call had ended"}},
 		{"no id", events(1, "", "c"), []string{"has no call id", "0 times tool.invoked, want once"}},
