@@ -355,6 +355,14 @@ func (s *Step) Deadline(ctx context.Context) (at time.Time, ok bool) {
 	return Call{inv: s.inv, within: s.within}.Deadline(ctx)
 }
 
+// Emit emits an event of the interceptor's own, as [Call.Emit].
+func (s *Step) Emit(ctx context.Context, kind EventKind, attrs ...slog.Attr) error {
+	if s.inv != nil {
+		s.inv.ownTotals()
+	}
+	return Call{inv: s.inv, Priority: s.Call().Priority}.Emit(ctx, kind, attrs...)
+}
+
 // isOwn reports whether w is of the interceptor whose turn it is.
 func (s *Step) isOwn(w *within) bool {
 	return w != nil && w.layer == s.at && (s.given == nil || w != s.given.within)
