@@ -115,13 +115,10 @@ func (a *admission) ask(ctx context.Context, c *Call, now int64) (when, error) {
 	if now == 0 {
 		now = a.at.Stage.Clock.Now() // not under the lock, which others wait for
 	}
-	if x := c.within; x != nil {
-		if now >= x.due {
-			return when{}, c.inv.refused(ErrWaitTooLong, "", x.cause)
-		}
-		finish = min(finish, x.due)
+	if x := c.within; x != nil && now >= x.Due {
+		return when{}, c.inv.refused(ErrWaitTooLong, "", x.Cause)
 	}
-	return when{now, finish}, nil
+	return when{now, c.within.Until(finish)}, nil
 }
 
 // answer makes q what is to be known of c before the stage is locked. It answers the tool as calls with
@@ -237,11 +234,6 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 	return res, err
 }
 
-// isApart reports whether the code of c has a goroutine of its own, so that who waits for it can go on without.
-func (a *admission) isApart(c *Call) bool {
-	return a.apart || c.within != nil && !a.tool.spec.Policy.Cooperative
-}
-
 // attempt is do for the first attempt of a call that only its own goroutine, which has the frame x, is
 // in, unless its code has one. Whoever has x gives back what it holds if its code does not return.
 func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Result, err error) {
@@ -304,22 +296,6 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 	}
 	r.Began()
 	return res, a.returned(r, c, res, err)
-}
-
-// isOnly reports whether c, whose attempt has begun, is the first of those that come one after the other: there
-// may be others, but none is under way.
-func (c *Call) isOnly() bool { return c.Attempt == 1 && c.inv.plan.once }
-
-// begin begins an attempt of c, unless the call is over.
-func (c *Call) begin() (open bool) {
-	inv := c.inv
-	if inv.plan.once && !inv.tried {
-		c.Attempt, inv.tried = 1, true
-		return true
-	}
-	_, open = inv.attempts.Begin()
-	c.Attempt = inv.begun()
-	return open
 }
 
 // admit begins an attempt and waits until it may run.
@@ -639,17 +615,6 @@ func (c *Call) runCode(ctx context.Context, t *tool) (res Result, err error) {
 		res.Value, err = t.run(ctx, c.Input)
 	}
 	return res, err
-}
-
-// mustNotBegin is why the tool's code must not.
-func (r *running) mustNotBegin(ctx context.Context, why permit.Refusal) error {
-	switch why {
-	case permit.Twice:
-		return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
-	case permit.Returned:
-		return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
-	}
-	return r.inv.refused(ErrRejected, "", context.Cause(ctx)) // it is late
 }
 
 // run makes c's attempt one that runs, with what the ticket t holds, from the instant now on.

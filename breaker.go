@@ -82,12 +82,8 @@ func (s BreakerState) MarshalText() ([]byte, error) { return []byte(s.String()),
 // UnmarshalText reads what MarshalText wrote.
 func (s *BreakerState) UnmarshalText(text []byte) error { return breakerStates.Read(text, s) }
 
-// breakerState is s for users.
-func breakerState(s breaker.State) BreakerState {
-	return [...]BreakerState{
-		breaker.Closed: BreakerClosed, breaker.Open: BreakerOpen, breaker.HalfOpen: BreakerHalfOpen,
-	}[s]
-}
+// breakerState is s for users. They stand in the order of those of package breaker.
+func breakerState(s breaker.State) BreakerState { return BreakerState(s) + BreakerClosed }
 
 // rule is what a breaker of c goes by.
 func (c *CircuitBreakerConfig) rule() rules.Breaker {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/kept"
@@ -52,29 +53,13 @@ type Call struct {
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
 	inv      *invocation
-	within   *within                            // what interceptors have bounded it by; may be nil
+	within   *deadline.Bound                    // what interceptors have bounded it by; may be nil
 	run      *running                           // once it is admitted
 	code     func(context.Context) (any, error) // of a declared tool
 }
 
 // JSON encodes Input.
 func (c Call) JSON() (json.RawMessage, error) { return encodeJSON(c.Input, defaultArgBytes) }
-
-// ReportRetry emits [ToolRetrying]. An interceptor outside the gates, whose latest attempt ended with
-// err, calls it on the Call that it was given, before it waits to call its next again. Without it that
-// next emits the event, with a wait of zero. Attempts at once are no retries.
-//
-// It waits for sinks only, and does nothing once the call has ended, again for one attempt, or on a
-// Call that no interceptor was given.
-func (c Call) ReportRetry(ctx context.Context, wait time.Duration, err error) {
-	inv := c.inv
-	if inv == nil || !inv.loud || inv.first == nil {
-		return
-	}
-	if n := inv.begun(); inv.first.retries.Tell(n) {
-		inv.emitRetrying(ctx, &c, n, max(wait, 0), err)
-	}
-}
 
 // Result is what a call gave: a small value, to copy and share.
 type Result struct {
@@ -401,7 +386,9 @@ func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *e
 
 // completed reports the end of a call of which there is nothing to say but its result.
 func (e *Executor) completed(ctx context.Context, inv *invocation, res *Result, sum *first) {
-	res.rec, res.from = nil, permit.Source(e.conf.MaxResultBytes)
+	if res.from = permit.Source(e.conf.MaxResultBytes); res.rec.By() == "" {
+		res.rec = nil
+	}
 	if sum.completes(e); inv.loud {
 		t := inv.lastEvent(ToolCompleted, sum, 0, sum.Held())
 		inv.gave(t, res.Value)
@@ -470,7 +457,10 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	if busy && inv.loud {
 		x.sum.forsakes()
 	}
-	res.rec, res.from = x.Record, permit.Source(e.conf.MaxResultBytes)
+	by := res.rec.By()
+	if res.rec, res.from = x.Record, permit.Source(e.conf.MaxResultBytes); by != "" && x.err == nil {
+		res.rec = x.Record.WithPartial(new(any(by)))
+	}
 	if y := x.sum.aside.Load(); y != nil && x.err != nil {
 		res.rec = x.Record.WithPartial(y.partial.Load())
 	}
@@ -589,7 +579,7 @@ func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result,
 
 // limited makes x, or a new one, the context of r that ends when its time is over, which begins now, or
 // at its caller's deadline, or when what interceptors have left it is over.
-func (a *admission) limited(r *running, x *timedContext, finish int64, left *within) *timedContext {
+func (a *admission) limited(r *running, x *timedContext, finish int64, left *deadline.Bound) *timedContext {
 	exec, now := r.inv.plan.exec, r.Granted
 	if !r.IsQuick() {
 		now = exec.clock.Now() // sinks may have heard of others' starts since
@@ -598,13 +588,13 @@ func (a *admission) limited(r *running, x *timedContext, finish int64, left *wit
 		x = new(timedContext)
 		x.set(r.Context, r.inv)
 	}
-	own := cmp.Or(a.timeout, endless)
+	own := cmp.Or(a.timeout, deadline.Endless)
 	x.Begin(now, own, finish)
-	if moves := x.Moves(x) || finish <= x.Due(); left != nil && (left.due < x.Due() || moves) {
-		if x.left = left.cause; moves {
-			x.left = &within{due: left.due, cause: left.cause}
+	if moves := x.Moves(x) || finish <= x.Due(); left != nil && (left.Due < x.Due() || moves) {
+		if x.left = left.Cause; moves {
+			x.left = &deadline.Bound{Due: left.Due, Cause: left.Cause}
 		}
-		x.Begin(now, own, min(finish, left.due))
+		x.Begin(now, own, left.Until(finish))
 	}
 	if finish <= x.Due() {
 		x.follow(now, own)

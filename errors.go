@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/jsonx"
 	"github.com/sluice-go/sluice/internal/meaning"
+	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -345,4 +346,15 @@ func (inv *invocation) gaveUp(ctx context.Context, by string) error {
 		reason = ErrWaitTooLong
 	}
 	return inv.refused(reason, by, cause)
+}
+
+// mustNotBegin is why the tool's code must not.
+func (r *running) mustNotBegin(ctx context.Context, why permit.Refusal) error {
+	switch why {
+	case permit.Twice:
+		return errors.New("sluice: an interceptor inside the gates called next twice: what retries must stand outside them, so that each attempt is admitted")
+	case permit.Returned:
+		return r.inv.refused(ErrRejected, "", errors.New("sluice: the attempt is over: an interceptor inside the gates answered before it called next"))
+	}
+	return r.inv.refused(ErrRejected, "", context.Cause(ctx)) // it is late
 }

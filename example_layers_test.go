@@ -40,6 +40,68 @@ func ExampleCodeOf() {
 	// {"type":"frozen","message":"the call was denied: no exports until Monday","retryable":false}
 }
 
+// pacer has calls that are refused made once more, when who refused them says.
+type pacer struct{}
+
+func (pacer) Steps(sluice.Spec) sluice.Steps {
+	return sluice.Steps{After: func(_ context.Context, s *sluice.Step) {
+		if a := s.Attempt(); !a.Ran && a.N == 1 && a.RetryAfter > 0 {
+			s.Again(a.RetryAfter)
+		}
+	}}
+}
+
+func (p pacer) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+	return p.Steps(tool).Wrap(next)
+}
+
+// An interceptor whose steps do not wait takes no goroutine of a submitted call, also where the call does.
+func ExampleStepper() {
+	rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
+		Rates: []sluice.Rate{{N: 1, Per: 20 * time.Millisecond}}, Refuse: true,
+	}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
+		Interceptors: []sluice.Interceptor{pacer{}, rate},
+		Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+			fmt.Println(e.Kind, e.Call.ID)
+			return nil
+		}),
+	}))
+	defer exec.Close(context.Background())
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "search"}, func(context.Context, string) (string, error) { return "found", nil }))
+
+	for _, id := range []string{"a", "b"} {
+		res, err := exec.Submit(context.Background(), sluice.Request{ID: id, Tool: "search", Input: "x"}).Wait(context.Background())
+		fmt.Println(res.Value, err)
+	}
+	// Output:
+	// tool.invoked a
+	// tool.started a
+	// tool.completed a
+	// found <nil>
+	// tool.invoked b
+	// tool.retrying b
+	// tool.started b
+	// tool.completed b
+	// found <nil>
+}
+
+// Who gets a result can see that it is not the tool's.
+func ExampleResult_AnsweredBy() {
+	closed := sluice.InterceptorFunc(func(sluice.Spec, sluice.Handler) sluice.Handler {
+		return func(context.Context, sluice.Call) (sluice.Result, error) {
+			return sluice.Result{Value: "out of office"}.By("office hours"), nil
+		}
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{closed}}))
+	defer exec.Close(context.Background())
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "ask"}, func(context.Context, string) (string, error) { return "yes", nil }))
+
+	res, _ := exec.Invoke(context.Background(), sluice.Request{Tool: "ask", Input: "?"})
+	fmt.Println(res.Value, "–", res.AnsweredBy())
+	// Output: out of office – office hours
+}
+
 // A cache keeps results as JSON, and answers with what the tool would.
 func ExampleSpec_Decode() {
 	var kept sync.Map // of json.RawMessage

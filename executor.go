@@ -195,26 +195,6 @@ func (e *Executor) Registry() *ToolRegistry {
 	return e.registry
 }
 
-// inDomain is an executor as its domain sees it.
-type inDomain Executor
-
-// executorOf is who a domain knows as c.
-func executorOf(c stage.Client) *Executor { return (*Executor)(c.(*inDomain)) }
-
-// Members is what ties it to other executors.
-func (e *inDomain) Members() []stage.Member { return e.members }
-
-// Names is those of its gates and its scheduler.
-func (e *inDomain) Names() []string {
-	var names []string
-	for _, x := range e.conf.Interceptors {
-		if c := coreOf(x); c != nil {
-			names = append(names, c.name)
-		}
-	}
-	return names
-}
-
 // Request names a tool as a model does. Priority, tenant and sink come from the context's
 // [PipelineContext].
 type Request struct {
@@ -305,8 +285,8 @@ type answer struct {
 }
 
 // Submit queues a call, in less than 400 bytes and without a goroutine: one starts when the call
-// does, or at once if interceptors stand outside the gates. It does not wait. The call ends as
-// [Executor.Invoke] would end it, refusals included; ctx is the call's own.
+// does, or at once if an interceptor that is no [Stepper] stands outside the gates. It does not wait. The
+// call ends as [Executor.Invoke] would end it, refusals included; ctx is the call's own.
 //
 // The ends of calls that are not admitted are reported by at most four goroutines for each
 // processor: a sink that waits for another submitted call may wait for ever.
@@ -387,74 +367,6 @@ func (x *submission) start(e *Executor, r *Request, open bool) {
 			x.input = c.Input
 			x.submit(&c, now)
 		}
-	})
-}
-
-// step is where x is among the steps of interceptors; nil if there are none.
-func (x *submission) step() *Step {
-	if x.inv.plan.steps == nil {
-		return nil
-	}
-	s, _ := x.input.(*Step)
-	return s
-}
-
-// climb takes the call from step to step until it has to wait, or its code is to run, or it is over.
-func (x *submission) climb(s *Step, now int64) {
-	switch s.turn(x.ctx) {
-	case tries:
-		x.phase.Store(submitting)
-		var c Call
-		x.call(&c)
-		x.submit(&c, now)
-	case runs:
-		x.goesOn()
-		x.phase.Store(submitting)
-		x.inv.plan.exec.crew.Run(x)
-	case pauses:
-		x.goesOn()
-		x.rest(s)
-	default:
-		x.finish(s.Result, s.Err)
-	}
-}
-
-// goesOn says that the call is not over with an attempt.
-func (x *submission) goesOn() {
-	x.inv.ownTotals()
-	x.inv.wentOn = true
-}
-
-// rest begins the wait for the next attempt.
-func (x *submission) rest(s *Step) {
-	e, p := x.inv.plan.exec, &pause{call: x}
-	due := s.begin(x.ctx)
-	s.pause = p
-	x.phase.Store(toRest)
-	e.watched.Add(x.ctx, x)
-	if e.pauses.Add(p, due); !x.phase.CompareAndSwap(toRest, resting) {
-		x.phase.Store(submitting)
-		e.crew.Run(x)
-	}
-}
-
-// wakes ends the wait between attempts, and reports whether whoever asks is to carry the call on.
-func (x *submission) wakes() bool {
-	if x.phase.CompareAndSwap(resting, submitting) {
-		return true
-	}
-	x.phase.CompareAndSwap(toRest, early)
-	return false
-}
-
-// resume carries the call on after that.
-func (x *submission) resume() {
-	x.guarded(func() {
-		s := x.step()
-		x.inv.plan.exec.watched.Remove(x)
-		x.inv.plan.exec.pauses.Remove(s.pause)
-		s.resume(x.ctx)
-		x.climb(s, 0)
 	})
 }
 

@@ -2,7 +2,6 @@ package sluice
 
 import (
 	"context"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -187,11 +186,8 @@ func (x *callContext) String() string { return "sluice: the context of a tool" }
 type timedContext struct {
 	callContext
 	deadline.Limit
-	left any // nil, the error with which interceptors end it, or a *within if that may change
+	left any // nil, the error with which interceptors end it, or a *Bound if that may change
 }
-
-// timeKey asks a context for the innermost that ends in time.
-type timeKey struct{}
 
 // limit is the context that ends in time for r's code, or nil.
 func (r *running) limit() *timedContext {
@@ -208,9 +204,9 @@ func (x *timedContext) Cause() error {
 	switch left := x.left.(type) {
 	case error:
 		return x.timeout(left)
-	case *within:
+	case *deadline.Bound:
 		if x.isLeft() {
-			return x.timeout(left.cause)
+			return x.timeout(left.Cause)
 		}
 	}
 	return x.timeout(context.DeadlineExceeded)
@@ -218,41 +214,6 @@ func (x *timedContext) Cause() error {
 
 // isOthers reports whether the time that ends is not the attempt's own.
 func (x *timedContext) isOthers() bool { return x.isLeft() || x.Borrowed(x) }
-
-// isLeft reports whether it is what interceptors have left that ends.
-func (x *timedContext) isLeft() bool {
-	if w, moves := x.left.(*within); moves {
-		return w.due <= x.Due()
-	}
-	return x.left != nil
-}
-
-// most is until when interceptors let it go on, if it may change.
-func (x *timedContext) most() int64 {
-	if w, moves := x.left.(*within); moves {
-		return w.due
-	}
-	return math.MaxInt64
-}
-
-// Latest is until when code can extend its time, which is over at due otherwise, as far as others let it.
-func (x *timedContext) Latest(due int64) int64 {
-	if _, ends := x.left.(error); ends {
-		return due
-	}
-	return min(due+int64(x.plan.adm.more), x.most())
-}
-
-// follow has x, which begins now, has so much time of its own and ends with the time of its caller, end when
-// that does, also if it is that of an attempt around which is extended.
-func (x *timedContext) follow(now int64, own time.Duration) {
-	up, ok := x.Context.Value(timeKey{}).(*timedContext)
-	if !ok || !up.Moves(up) || up.Due() != deadline.Of(x.Context, x.Clock()) {
-		return
-	}
-	x.Begin(now, own, x.most())
-	x.Follow(&up.Limit)
-}
 
 // timeout is the error of a call whose time is over, which its code has answered with err.
 func (x *timedContext) timeout(err error) error {
@@ -449,7 +410,7 @@ func CallFrom(ctx context.Context) (Call, bool) {
 
 // Partial is what the tool has left by [ReportPartial], if the call has failed; else nil.
 func (r Result) Partial() any {
-	if r.rec == nil {
+	if r.rec == nil || r.rec.By() != "" {
 		return nil
 	}
 	return r.rec.Partial
@@ -649,21 +610,4 @@ func (x *frame) rescue(ctx context.Context, tool string, v any, res *Result, err
 	*res, *err = Result{}, caught(tool, v)
 	defer x.exec.end(ctx, inv, res, err) // also if what is asked about the outcome calls Goexit
 	x.broken(*res, *err)
-}
-
-// broken gives back what the attempt of x holds, whose code, sink or context has not returned.
-func (x *frame) broken(res Result, err error) {
-	went := x.stage
-	x.stage = underWay
-	switch r := &x.call.space.running; went {
-	case inStart: // the code does not run
-		r.CallOff()
-		x.c.inv.plan.adm.returned(r, &x.c, res, err)
-	case succeeded:
-		x.stage = went
-		x.goesOn()
-	case inAttempt:
-		r.Began()
-		x.c.inv.plan.adm.returned(r, &x.c, res, err)
-	}
 }

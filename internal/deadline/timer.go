@@ -1,6 +1,7 @@
 package deadline
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -107,6 +108,25 @@ func (t *Timer) removeLocked(x Expirer) {
 		t.queue.Remove(e.place - 1)
 	}
 }
+
+// Sleep waits until the instant due, or ctx ends. It is for a Timer whose Expire methods are brief.
+func (t *Timer) Sleep(ctx context.Context, due int64) {
+	s := &sleeper{over: make(chan struct{})}
+	t.Add(s, due)
+	select {
+	case <-s.over:
+	case <-ctx.Done():
+		t.Remove(s)
+	}
+}
+
+// sleeper is who sleeps.
+type sleeper struct {
+	Entry
+	over chan struct{}
+}
+
+func (s *sleeper) Expire() { close(s.over) }
 
 // Hurry has all expire now, and whatever is added later at once, but for what has a timer of its own.
 func (t *Timer) Hurry() {

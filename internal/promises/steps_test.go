@@ -494,6 +494,43 @@ func TestSteps_ChangeOutcomes(t *testing.T) {
 	}, []sluice.Interceptor{turn})
 }
 
+// A result says who has given it instead of the tool, whatever else there is to say of the call.
+func TestSteps_AnsweredBy(t *testing.T) {
+	answer := func() sluice.Result { return sluice.Result{Value: json.RawMessage(`1`)}.By("almanac") }
+	list := []sluice.Interceptor{&steps{
+		before: func(_ context.Context, s *sluice.Step) {
+			if s.Call().Tool == "cached" {
+				s.Answer(answer(), nil)
+			}
+		},
+		after: func(_ context.Context, s *sluice.Step) {
+			if s.Err != nil && s.Call().Tool == "fails" {
+				s.Instead(func(context.Context, sluice.Call) (sluice.Result, error) { return answer(), nil })
+			}
+		},
+	}}
+	eachWay(t, func(t *testing.T, r *rig, do func(context.Context, string) (sluice.Result, error)) {
+		r.tool(sluice.Spec{Name: "cached"}, func(context.Context) error { return nil })
+		r.tool(sluice.Spec{Name: "works"}, func(context.Context) error { return nil })
+		r.tool(sluice.Spec{Name: "fails"}, func(ctx context.Context) error {
+			sluice.ReportPartial(ctx, "half")
+			time.Sleep(ms)
+			return errors.New("down")
+		})
+		for tool, want := range map[string]string{"cached": "almanac", "works": "", "fails": "almanac"} {
+			res, err := do(r.ctx, tool)
+			require.NoError(t, err)
+			require.Equal(t, want, res.AnsweredBy(), tool)
+			require.Nil(t, res.Partial())
+		}
+		parallel(2, func(int) { // one waits, of which there is more to say
+			res, err := do(r.ctx, "fails")
+			assert.NoError(t, err)
+			assert.Equal(t, "almanac", res.AnsweredBy())
+		})
+	}, list, atMost(1))
+}
+
 // A refusal is an outcome with an attempt that has not run.
 func TestSteps_Refusals(t *testing.T) {
 	var seen []sluice.Attempt

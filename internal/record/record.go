@@ -19,7 +19,7 @@ type Record struct {
 	Overtaken int32
 	Attempts  int32
 	shared    bool   // Costs is others' as well
-	Partial   any    // that the tool has left of its result
+	Partial   any    // that the tool has left of its result, or By
 	Waits     []Wait // in the order in which they began
 	Costs     []Cost
 
@@ -113,6 +113,18 @@ func (r *Record) With(t *admit.Ticket) *Record {
 	}
 	c.Costs = Costs(nil, t.Needs(), t.Settled())
 	return &c
+}
+
+// By is who has answered instead of the tool, as a Record's Partial.
+type By string
+
+// By is who that is; empty if it is the tool, or r is nil.
+func (r *Record) By() By {
+	if r == nil {
+		return ""
+	}
+	by, _ := r.Partial.(By)
+	return by
 }
 
 // WithPartial is a copy of r, which may be nil, with what a tool has left; r itself if it has left
