@@ -187,14 +187,6 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 	return sched, nil
 }
 
-// Registry is what [NewExecutor] was given; nil for an executor that it has not made.
-func (e *Executor) Registry() *ToolRegistry {
-	if e == nil {
-		return nil
-	}
-	return e.registry
-}
-
 // Request names a tool as a model does. Priority, tenant and sink come from the context's
 // [PipelineContext].
 type Request struct {
@@ -485,7 +477,12 @@ func (x *submission) Run() {
 }
 
 // End ends the attempt, which holds nothing.
-func (x *submission) End(err error) { x.ended(Result{}, err) }
+func (x *submission) End(err error) {
+	if x.inv.begun() > 1 {
+		x.inv.attempts.End()
+	}
+	x.ended(Result{}, err)
+}
 
 // ended takes an outcome to the steps that are left, if there are any.
 func (x *submission) ended(res Result, err error) {

@@ -582,3 +582,11 @@ func (e *Executor) missing(name string) *plan {
 func (e *Executor) refusing(t *tool, reason, cause error) *plan {
 	return &plan{exec: e, tool: t, once: len(e.outer) == 0, single: true, refuse: reason, cause: cause}
 }
+
+// Registry is what [NewExecutor] was given; nil for an executor that it has not made.
+func (e *Executor) Registry() *ToolRegistry {
+	if e == nil {
+		return nil
+	}
+	return e.registry
+}

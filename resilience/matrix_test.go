@@ -38,6 +38,7 @@ type layerTraits struct {
 	catches bool // a Goexit, so that it does not end the goroutine that called; a submitted call has its own
 	writes  bool // the tool is one that does: nothing is shared or kept, and only what has not run is repeated
 	faulty  bool // it is no interceptor but around the tool's code
+	doubts  bool // whether a tool whose code went on has had its effect
 }
 
 func one(x sluice.Interceptor) []sluice.Interceptor { return []sluice.Interceptor{x} }
@@ -52,6 +53,22 @@ var matrixLayers = []matrixLayer{
 	{"fallback", layerTraits{answers: true}, func(t *testing.T) []sluice.Interceptor { return one(insteadOf(t)) }},
 	{"timeout", layerTraits{bounds: true, catches: true}, func(t *testing.T) []sluice.Interceptor {
 		return one(timeout(t, resilience.TimeoutConfig{Total: time.Hour}))
+	}},
+	{"hedge", layerTraits{catches: true}, func(t *testing.T) []sluice.Interceptor {
+		return one(hedge(t, resilience.HedgeConfig{After: 24 * time.Hour}))
+	}},
+	{"once", layerTraits{keeps: true, doubts: true}, func(t *testing.T) []sluice.Interceptor {
+		return one(sluice.Must(resilience.NewOnce(resilience.OnceConfig{
+			TTL:   24 * time.Hour,
+			Tools: func(tool sluice.Spec) bool { return tool.Name == "x" },
+			Key:   func(sluice.Call) (string, bool) { return "k", true },
+		})))
+	}},
+	{"standard", layerTraits{repeats: true, bounds: true, catches: true}, func(t *testing.T) []sluice.Interceptor {
+		c := sluice.Must(resilience.Standard(resilience.StandardConfig{
+			Total: time.Hour, Retry: retry(t, resilience.RetryConfig{}).Config(),
+		}))
+		return c.Interceptors[:len(c.Interceptors)-1] // the cell has gates of its own
 	}},
 	{"faults", layerTraits{faulty: true}, func(*testing.T) []sluice.Interceptor { return nil }},
 	{"the usual stack", layerTraits{repeats: true, bounds: true, answers: true, keeps: true, lets: true, catches: true}, usualStack},
@@ -438,6 +455,13 @@ func TestMatrix_TheNext(t *testing.T) {
 				runs, want = runs-1, w.value
 			}
 			next := s.call(s.ctx)
+			if l.doubts && e.hangs {
+				var doubt *resilience.OnceInDoubtError
+				require.ErrorAs(t, next.err, &doubt)
+				require.NoError(t, s.Close(context.Background()))
+				s.left()
+				return
+			}
 			require.NoError(t, next.err)
 			require.Equal(t, want, next.value)
 			require.Equal(t, runs, s.runs.Load())
