@@ -77,11 +77,10 @@ func (s *Step) Call() Call {
 
 // Attempt is the attempt that the outcome is of, as [Call.AttemptOf].
 func (s *Step) Attempt() Attempt {
-	c := Call{inv: s.inv}
 	if s.unseen && s.Result.from.Attempt(uint64(s.inv.key), 1) == 1 {
 		return Attempt{N: 1, Ran: true, Outcome: OutcomeSuccess}
 	}
-	return c.AttemptOf(s.Result, s.Err)
+	return Call{inv: s.inv}.AttemptOf(s.Result, s.Err)
 }
 
 // Answer has r and err be the outcome, as one of the interceptor's own. In Before it keeps the call from going
@@ -212,11 +211,8 @@ func (s *Step) turn(ctx context.Context) move {
 // mayGoOn reports whether the call may be made again: its context and its time are not over, nor is the executor
 // closed.
 func (s *Step) mayGoOn(ctx context.Context) bool {
-	if s.inv == nil || ctx.Err() != nil || s.inv.plan.exec.closed() {
-		return false
-	}
 	w := s.within
-	return w == nil || s.inv.plan.exec.clock.Now() < w.Due
+	return s.inv != nil && ctx.Err() == nil && !s.inv.plan.exec.closed() && (w == nil || s.inv.plan.exec.clock.Now() < w.Due)
 }
 
 // step has the interceptor whose turn it is take a step.
