@@ -963,3 +963,96 @@ func TestSteps_AllWaysAreOne(t *testing.T) {
 		}
 	}
 }
+
+// Many calls at once, each made again, cancelled and answered at random instants that often coincide, by
+// Invoke and by Submit, while the executor may close: each has one outcome and one end, and nothing is left.
+func TestStorm_Steps(t *testing.T) {
+	rounds := 60
+	if underRace || testing.Short() {
+		rounds = 12
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for round := range rounds {
+		bubble(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, uint64(round)))
+			var asked atomic.Uint64
+			asked.Store(rnd.Uint64())
+			chance := func() uint64 { return asked.Add(0x9E3779B97F4A7C15) * 0xBF58476D1CE4E5B9 >> 60 } // one of sixteen
+			layer := func() *steps {
+				return &steps{
+					before: func(_ context.Context, s *sluice.Step) {
+						if c := chance(); c == 0 {
+							s.Answer(sluice.Result{}, errScript)
+						} else if c < 3 {
+							s.Within(time.Duration(c)*3*ms, errScript)
+						}
+					},
+					after: func(_ context.Context, s *sluice.Step) {
+						switch c := chance(); {
+						case s.Err != nil && c < 10:
+							s.Again(time.Duration(c%4) * ms)
+						case c == 10:
+							s.Instead(func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+								time.Sleep(ms)
+								return sluice.Result{}, ctx.Err()
+							})
+						}
+					},
+				}
+			}
+			list := interceptors(layer(), layer())
+			if round%3 == 0 {
+				list = append(list, plainly())
+			}
+			list = append(list, atMost(3), breakerOf(sluice.CircuitBreakerConfig{Failures: 5, Cooldown: 2 * ms}))
+			if round%4 == 0 {
+				list = append(list, plainly())
+			}
+			r := newRig(t, sluice.Config{Interceptors: list, MaxWait: 7 * ms})
+			r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+				switch c := chance(); {
+				case c < 5:
+					return errScript
+				case c == 5:
+					panic("storm")
+				case c < 9:
+					select {
+					case <-ctx.Done():
+						return ctx.Err()
+					case <-time.After(time.Duration(c) * ms):
+					}
+				case c == 9:
+					time.Sleep(5 * ms)
+				}
+				return nil
+			})
+			var outcomes atomic.Int64
+			const calls = 60
+			closes := rnd.IntN(3) == 0
+			for i := range calls {
+				ctx, cancel := context.WithCancel(r.ctx)
+				at, until := time.Duration(rnd.IntN(10))*ms, time.Duration(rnd.IntN(40))*ms
+				submit := rnd.IntN(2) == 0
+				time.AfterFunc(at+until, cancel)
+				go func() {
+					time.Sleep(at)
+					q := sluice.Request{Tool: "x", ID: fmt.Sprint(i)}
+					if submit {
+						_, _ = r.Submit(ctx, q).Wait(context.Background())
+					} else {
+						_, _ = r.Invoke(ctx, q)
+					}
+					outcomes.Add(1)
+				}()
+			}
+			if closes {
+				time.Sleep(12 * ms)
+				assert.NoError(t, r.Close(context.Background()))
+			}
+			time.Sleep(time.Second)
+			require.Equal(t, int64(calls), outcomes.Load())
+			r.end()
+		})
+	}
+}
