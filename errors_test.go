@@ -38,7 +38,7 @@ func TestModelText(t *testing.T) {
 		{"queue", own(ErrQueueFull, &errtext.Bound{Waiting: 50}), `{"type":"queue_full","message":"too many calls wait at present; try again later","retryable":true}`},
 		{"wait", in(own(ErrWaitTooLong, &errtext.Bound{Within: time.Second}), 5*time.Minute), `{"type":"wait_too_long","message":"the call could not start in time; try again in 5 min","retryable":true,"retry_after_ms":300000}`},
 		{"saturated", in(own(ErrSaturated, &errtext.Bound{Limit: 4, Anonymous: true}), 3*time.Hour), `{"type":"saturated","message":"too many calls run at present; try again in 3 h","retryable":true,"retry_after_ms":10800000}`},
-		{"too wide", own(ErrSaturated, errtext.TooWide), `{"type":"saturated","message":"the call asks for more than is allowed at once; ask for less","retryable":false}`},
+		{"too wide", own(ErrSaturated, errtext.ErrTooWide), `{"type":"saturated","message":"the call asks for more than is allowed at once; ask for less","retryable":false}`},
 		{"unknown tool", &Error{Tool: "se\narch", Reason: ErrUnknownTool}, `{"type":"unknown_tool","message":"there is no tool \"se\narch\"","retryable":false}`},
 		{"unknown tool, near", &Error{Tool: "serch", Reason: ErrUnknownTool, Cause: errtext.Names{"search", "fetch"}}, `{"type":"unknown_tool","message":"there is no tool \"serch\"; did you mean \"search\" or \"fetch\"?","retryable":false}`},
 		{"arguments", own(ErrInvalidArguments, errors.New("sluice: $.limit is 1.5: must be a whole number")), `{"type":"invalid_arguments","message":"the arguments do not fit the tool: $.limit is 1.5: must be a whole number","retryable":false}`},

@@ -376,7 +376,7 @@ func TestDuplicates_Replay(t *testing.T) {
 		hold(1, time.Second+ttl-1, ask(r, 1, always))
 		require.NoError(t, breaker.Reset(""))
 		require.Len(t, r.starts(), 2)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		hold(2, 2*time.Second+ttl, ask(r, 1000, always))
 		require.Len(t, r.starts(), 3, "one of x, one of the other, and one more of x")
 		for _, g := range r.Snapshot().Gates {

@@ -164,8 +164,8 @@ func (b *Bound) Error() string {
 	return s
 }
 
-// TooWide is behind the refusal of a call that no waiting makes fit.
-var TooWide = errors.New("sluice: the call weighs more than the limit")
+// ErrTooWide is behind the refusal of a call that no waiting makes fit.
+var ErrTooWide = errors.New("sluice: the call weighs more than the limit")
 
 // CeilMillis rounds up: a retry is never early.
 func CeilMillis(d time.Duration) int64 {

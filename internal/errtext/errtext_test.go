@@ -158,7 +158,7 @@ func (odd) Error() string { return "odd" }
 
 // Of what is behind a refusal only text that nobody else has written is kept.
 func TestOwnTextsAreKept(t *testing.T) {
-	for _, err := range []error{&Bound{Waiting: 1}, Names{"a"}, TooWide, context.Canceled, context.DeadlineExceeded} {
+	for _, err := range []error{&Bound{Waiting: 1}, Names{"a"}, ErrTooWide, context.Canceled, context.DeadlineExceeded} {
 		assert.Equal(t, err, OwnText(err))
 	}
 	for _, err := range []error{nil, errors.New("x"), odd{1}, fmt.Errorf("x: %w", context.Canceled), NotBegun{}, Withheld{}} {

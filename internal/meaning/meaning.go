@@ -184,7 +184,7 @@ func (r *Reader) Passes(err error, code errtext.Code, retry time.Duration) bool 
 		return false
 	}
 	x, _ := r.refusal(err)
-	return x.Cause != errtext.TooWide
+	return x.Cause != errtext.ErrTooWide
 }
 
 // Retry is when to try again, as far as err says.
@@ -217,7 +217,7 @@ func (r *Reader) message(err error, code errtext.Code, depth int) string {
 		return errtext.Failed
 	}
 	x, _ := r.refusal(err)
-	f := errtext.Failure{Code: code, Retry: r.Retry(err), Tool: x.Tool, TooWide: x.Cause == errtext.TooWide}
+	f := errtext.Failure{Code: code, Retry: r.Retry(err), Tool: x.Tool, TooWide: x.Cause == errtext.ErrTooWide}
 	switch code {
 	case errtext.UnknownTool:
 		f.Names, _ = errwalk.First[errtext.Names](x.Cause)

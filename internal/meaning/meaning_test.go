@@ -121,7 +121,7 @@ func (p *panicking) Code() string { return p.code }
 // To try again makes sense after what passes by itself, and when somebody says so.
 func TestRetries(t *testing.T) {
 	full, wide := refusal(errtext.QueueFull), refusal(errtext.Saturated)
-	wide.Cause = errtext.TooWide
+	wide.Cause = errtext.ErrTooWide
 	assert.True(t, reader.Passes(full, errtext.QueueFull, 0))
 	assert.False(t, reader.Passes(wide, errtext.Saturated, 0))
 	assert.True(t, reader.Passes(wide, errtext.Saturated, 1))

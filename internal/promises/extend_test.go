@@ -93,7 +93,7 @@ func TestExtend_AsFarAsOthersLetIt(t *testing.T) {
 								time.Sleep(tt.end - r.at() - 1)
 								require.NoError(t, seen.Err(), "just before")
 								require.False(t, ctxDone(seen))
-								time.Sleep(1)
+								time.Sleep(time.Nanosecond)
 								synctest.Wait()
 								require.Equal(t, context.DeadlineExceeded, seen.Err())
 								require.True(t, ctxDone(seen))
@@ -268,7 +268,7 @@ func TestExtend_WhileAStreamHoldsTheCall(t *testing.T) {
 					time.Sleep(time.Second - 1)
 				}
 				<-stream.Done()
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				done(nil) // which comes too late
 			}()
 			return nil
@@ -276,7 +276,7 @@ func TestExtend_WhileAStreamHoldsTheCall(t *testing.T) {
 		require.NoError(t, r.call("x"))
 		require.NoError(t, r.Close(context.Background()))
 		require.Equal(t, 10*time.Second-9, r.at())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.ErrorIs(t, r.terminal("x").Err, sluice.ErrTimeout)
 		r.end()
 	})

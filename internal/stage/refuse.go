@@ -46,7 +46,7 @@ func (r *Refusal) Behind(maxWait, nested time.Duration) error {
 	case admit.Saturated:
 		return r.Cause
 	case admit.TooWide:
-		return errtext.TooWide
+		return errtext.ErrTooWide
 	case admit.TooLong:
 		b := &errtext.Bound{Anonymous: r.Anonymous, AtOnce: r.AtOnce}
 		if !r.AtOnce && !r.Deadline {

@@ -28,7 +28,7 @@ func TestBehindARefusalIsItsBound(t *testing.T) {
 		{"gave way", refused(admit.Shed, Refusal{Waiting: 3}), 0, nil},
 		{"saturated", refused(admit.Saturated, Refusal{Cause: full}), 0, full},
 		{"saturated, of which there is no more to say", refused(admit.Saturated, Refusal{}), 0, nil},
-		{"too wide", refused(admit.TooWide, Refusal{}), 0, errtext.TooWide},
+		{"too wide", refused(admit.TooWide, Refusal{}), 0, errtext.ErrTooWide},
 		{"rate", refused(admit.RateLimited, Refusal{}), 0, nil},
 		{"breaker", refused(admit.BreakerOpen, Refusal{}), 0, nil},
 		{"closed", refused(admit.Closed, Refusal{}), 0, nil},
