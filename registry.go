@@ -154,7 +154,10 @@ func (s Spec) clone() Spec {
 }
 
 // Hints are MCP's tool annotations, for interceptors; nobody checks them.
-type Hints struct{ ReadOnly, Idempotent, Destructive, OpenWorld bool }
+type Hints struct {
+	ReadOnly, Idempotent, Destructive, OpenWorld bool
+	Untrusted                                    bool // as of a server that nobody vouches for: no layer goes by them unasked
+}
 
 // Policy is what one tool needs without an interceptor. Its limits join the gates, in all
 // executors; its settings replace theirs.
