@@ -301,6 +301,7 @@ func TestStandard_SubmitKeepsTheOrder(t *testing.T) {
 				require.LessOrEqual(t, goroutines(routines), routines, "nobody waits on a goroutine")
 				close(free)
 				time.Sleep(30 * time.Second)
+				synctest.Wait()
 				require.Len(t, starts[0], producers*each+1)
 				require.Empty(t, starts[1])
 				require.LessOrEqual(t, goroutines(routines), routines, "nor to be made again")
