@@ -16,7 +16,7 @@ import (
 // interceptor that stands before the gates: an answer from it takes no slot and no token.
 //
 // It keeps results as JSON, so that what one caller changes no other sees; what cannot be encoded is not
-// kept. Of errors it keeps none unless ErrorTTL is set, and never one of the caller's own leaving, a
+// kept, nor a stream, nor what is not of an attempt of the tool, as the answer of a [Fallback] further in. Of errors it keeps none unless ErrorTTL is set, and never one of the caller's own leaving, a
 // refusal, or one of an attempt that still runs. Make it with [NewCache]; it is safe for concurrent use,
 // and nothing of it waits.
 type Cache struct {
@@ -157,9 +157,9 @@ func (x *Cache) learn(ctx context.Context, tool sluice.Spec, s *sluice.Step, y *
 	}
 }
 
-// keep keeps a result, if it is one and has a JSON.
+// keep keeps a result, if it is the tool's, a success, and has a JSON.
 func (x *Cache) keep(key string, a sluice.Attempt, res sluice.Result) {
-	if a.N > 0 && a.Outcome != sluice.OutcomeSuccess {
+	if a.N == 0 || a.Held || a.Outcome != sluice.OutcomeSuccess {
 		return
 	}
 	if raw, err := res.JSON(); err == nil {

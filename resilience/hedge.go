@@ -275,8 +275,15 @@ var ErrHedged = errors.New("resilience: the call has been answered by another at
 
 // dispose ends the stream that nobody gets.
 func (e *entry) dispose() {
+	if e.was.Held {
+		disposeOf(e.res)
+	}
+}
+
+// disposeOf closes a stream.
+func disposeOf(res sluice.Result) {
 	defer func() { _ = recover() }()
-	if s, ok := e.res.Value.(io.Closer); ok && e.was.Held {
+	if s, ok := res.Value.(io.Closer); ok {
 		s.Close()
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/sluice-go/sluice"
 )
@@ -19,7 +20,8 @@ import (
 //
 // Who leaves does not take the others' execution along: its context ends when the last of them leaves.
 // Whoever comes then, or finds that the execution was refused because its own caller left, has one of
-// its own. A [Timeout] bounds an execution if it stands further in, and else each call; one that began
+// its own. So has each that finds that the outcome is none to share: a stream, see [sluice.Hold], which is its own
+// caller's alone, or what is not of an attempt of the tool, as the answer of a [Fallback] further in. A [Timeout] bounds an execution if it stands further in, and else each call; one that began
 // the execution takes that along. Make it with [NewJoin]; it is safe for concurrent use. A call that shares waits for the
 // outcome, or until its context ends.
 type Join struct {
@@ -84,14 +86,20 @@ func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 				f.run(next, c)
 			}
 			if cause := f.wait(ctx, c); cause != nil {
-				j.leave(f, own)
+				if j.leave(f, own) {
+					c.Go(f.dispose)
+				}
 				return sluice.Result{}, cause
 			}
-			if j.leave(f, false); own {
+			switch j.leave(f, false); {
+			case own:
+				f.release(ctx)
 				return f.res, f.err
-			}
-			if res, err, ok := f.share(tool); ok {
-				return res, err
+			case f.isVoid():
+			case f.private:
+				return next(ctx, c)
+			default:
+				return f.share(tool)
 			}
 		}
 	}
@@ -103,13 +111,17 @@ type flight struct {
 	key    string
 	ctx    context.Context // of the execution
 	cancel context.CancelFunc
-	aboard int           // calls that wait for it; guarded by join.mu
-	orphan bool          // its own caller has left; likewise
-	done   chan struct{} // closed when what follows is known
-	res    sluice.Result
-	err    error
-	ran    bool            // the tool has
-	raw    json.RawMessage // of res, for those who share it; nil if it has none
+	aboard int  // calls that wait for it; guarded by join.mu
+	orphan bool // its own caller has left; likewise
+	over   bool // it has ended; likewise
+
+	done    chan struct{} // closed when what follows is known
+	res     sluice.Result
+	err     error
+	ran     bool            // the tool has
+	held    bool            // res is a stream
+	private bool            // it is nobody's but its own caller's
+	raw     json.RawMessage // of res, for those who share it; nil if it has none
 }
 
 // wait waits for the outcome, or until ctx or the time of c ends, and answers why that has.
@@ -155,20 +167,34 @@ func (j *Join) board(ctx context.Context, key string) (f *flight, own bool) {
 	return f, true
 }
 
-// leave says that one call waits no more for f, whose own it may be.
-func (j *Join) leave(f *flight, own bool) {
+// leave says that one call waits no more for f, whose own it may be, so that it does not get the outcome. It reports
+// whether that is for this one to dispose of.
+func (j *Join) leave(f *flight, own bool) (disposes bool) {
 	j.mu.Lock()
 	f.aboard--
 	f.orphan = f.orphan || own
-	last := f.aboard == 0
+	last, used := f.aboard == 0, f.over && f.held && !f.orphan
 	if last {
 		j.removeLocked(f)
 	}
+	disposes = own && f.over && f.held
 	j.mu.Unlock()
-	if last {
+	if last && !used || disposes {
 		f.cancel()
 	}
+	return disposes
 }
+
+// release lets go of the context of f, whose own caller, with ctx, has the outcome, once that can be of no use.
+func (f *flight) release(ctx context.Context) {
+	if f.held {
+		stop := context.AfterFunc(ctx, f.cancel)
+		time.AfterFunc(longestStream, func() { stop(); f.cancel() })
+	}
+}
+
+// dispose ends the stream that nobody gets.
+func (f *flight) dispose() { disposeOf(f.res) }
 
 // removeLocked has nobody board f any more.
 func (j *Join) removeLocked(f *flight) {
@@ -185,30 +211,39 @@ func (f *flight) run(next sluice.Handler, c sluice.Call) {
 			f.res, f.err = sluice.Result{}, &sluice.PanicError{Tool: c.Tool, Value: v, Stack: debug.Stack()}
 		}
 		f.join.mu.Lock()
+		f.over = true
 		f.join.removeLocked(f)
-		shared := f.aboard > 1
+		shared, orphan := f.aboard > 1, f.orphan
 		f.join.mu.Unlock()
-		if shared && f.err == nil { // before anybody has it, and may change it
+		if shared && f.err == nil && !f.private { // before anybody has it, and may change it
 			f.raw, _ = f.res.JSON()
 		}
-		close(f.done)
+		if close(f.done); f.held && orphan {
+			f.cancel()
+			f.dispose()
+		}
 	}()
 	f.res, f.err = next(f.ctx, c)
-	f.ran = c.AttemptOf(f.res, f.err).Ran
+	a := c.AttemptOf(f.res, f.err)
+	f.ran, f.held, f.private = a.Ran, a.Held, a.Held || a.N == 0
 }
 
-// share is the outcome for a call that has not run f. There is none if f has not run since its own caller
-// has left.
-func (f *flight) share(tool sluice.Spec) (sluice.Result, error, bool) {
+// isVoid reports whether f has come to nothing: it has not run since its own caller has left.
+func (f *flight) isVoid() bool {
+	f.join.mu.Lock()
+	defer f.join.mu.Unlock()
+	return f.err != nil && !f.ran && f.orphan
+}
+
+// share is the outcome for a call that has not run f.
+func (f *flight) share(tool sluice.Spec) (sluice.Result, error) {
 	if f.err != nil {
-		f.join.mu.Lock()
-		defer f.join.mu.Unlock()
-		return sluice.Result{}, sluice.Elsewhere(f.err), f.ran || !f.orphan
+		return sluice.Result{}, sluice.Elsewhere(f.err)
 	}
 	if f.raw != nil { // what one changes no other sees
 		if v, err := tool.Decode(f.raw); err == nil {
-			return sluice.Result{Value: v}, nil, true
+			return sluice.Result{Value: v}, nil
 		}
 	}
-	return sluice.Result{Value: f.res.Value}, nil, true
+	return sluice.Result{Value: f.res.Value}, nil
 }
