@@ -110,25 +110,31 @@ func TestJoin_AStreamThatNobodyGets(t *testing.T) {
 	})
 }
 
-// Who leaves at the instant at which its stream comes has it, or it is closed: never neither.
-func TestJoin_LeavesAsTheStreamComes(t *testing.T) {
-	for range 200 {
-		bubble(t, func(t *testing.T) {
-			r := newRig(t, sluice.Config{}, join(t, resilience.JoinConfig{}))
-			x := new(streams)
-			f := x.wrap(r)
-			ctx, cancel := context.WithTimeout(r.ctx, time.Second)
-			defer cancel()
-			s, err := f(ctx, "a")
-			synctest.Wait()
-			if len(x.made) == 1 {
-				require.Equal(t, err != nil, x.made[0].closed.Load())
-				require.Error(t, x.made[0].stream.Err(), "its caller has left")
-				if err == nil {
-					require.NoError(t, s.Close())
-				}
-			}
-			r.end()
-		})
+// slowToSay takes its time to say why it has ended.
+type slowToSay struct{ context.Context }
+
+func (c slowToSay) Err() error {
+	err := c.Context.Err()
+	if err != nil {
+		time.Sleep(ms)
 	}
+	return err
+}
+
+// Nor does anybody get one that comes while its caller is leaving.
+func TestJoin_AStreamThatComesAsItsCallerLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{}, join(t, resilience.JoinConfig{}))
+		x := new(streams)
+		f := x.wrap(r)
+		ctx, cancel := context.WithCancel(r.ctx)
+		time.AfterFunc(time.Second-ms/2, cancel)
+		_, err := f(slowToSay{ctx}, "a")
+		require.ErrorIs(t, err, context.Canceled)
+		time.Sleep(time.Second)
+		require.Len(t, x.made, 1)
+		require.True(t, x.made[0].closed.Load())
+		require.Error(t, x.made[0].stream.Err())
+		r.end()
+	})
 }
