@@ -30,7 +30,7 @@ import (
 // A result that goes on using its context must be a stream, see [sluice.Hold]: that goes on until its caller
 // leaves. Make it with [NewHedge]; it is safe for concurrent use. A call waits for its attempts, as it would
 // for one; when its caller leaves, both end as one would.
-type Hedge struct{ conf atomic.Pointer[HedgeConfig] }
+type Hedge struct{ conf settings[HedgeConfig] }
 
 // HedgeConfig configures a [Hedge]. The zero value hedges calls of tools that read after a second.
 type HedgeConfig struct {
@@ -67,6 +67,13 @@ func (c HedgeConfig) complete() (HedgeConfig, error) {
 	return c, nil
 }
 
+func (c HedgeConfig) title() (kind, name string) { return "HedgeConfig", c.Name }
+
+func (c HedgeConfig) keeps(was *HedgeConfig) HedgeConfig {
+	c.Name, c.Budget = was.Name, cmp.Or(c.Budget, was.Budget)
+	return c
+}
+
 // NewHedge returns a Hedge, or an error that names the wrong field.
 func NewHedge(c HedgeConfig) (*Hedge, error) {
 	c, err := c.complete()
@@ -91,19 +98,7 @@ func (h *Hedge) Config() HedgeConfig { return *h.conf.Load() }
 
 // Change changes all but the name, by [sluice.Reconfigure], for calls that come from then on. Without a
 // Budget it keeps the one that it has.
-func (h *Hedge) Change(c HedgeConfig) sluice.Change {
-	var to *HedgeConfig // that the check has found
-	return sluice.NewChange(h, func() error {
-		was := h.conf.Load()
-		x, err := c.complete()
-		if c.Name != "" && c.Name != was.Name {
-			return fmt.Errorf("resilience: HedgeConfig.Name is %q: cannot change, it is %q", c.Name, was.Name)
-		}
-		x.Name, x.Budget = was.Name, cmp.Or(x.Budget, was.Budget)
-		to = &x
-		return err
-	}, func() { h.conf.Store(to) })
-}
+func (h *Hedge) Change(c HedgeConfig) sluice.Change { return h.conf.change(h, c, nil) }
 
 // Inspect is the budget, for snapshots.
 func (h *Hedge) Inspect() []sluice.GateState {

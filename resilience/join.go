@@ -25,16 +25,22 @@ import (
 // the execution takes that along. Make it with [NewJoin]; it is safe for concurrent use. A call that shares waits for the
 // outcome, or until its context ends.
 type Join struct {
-	conf JoinConfig
+	conf settings[JoinConfig]
 
 	mu      sync.Mutex
-	flights map[string]*flight
+	flights map[flightKey]*flight
+}
+
+// flightKey tells executions apart. Those of before and after a change have nothing in common.
+type flightKey struct {
+	conf *JoinConfig
+	key  string
 }
 
 // JoinConfig configures a [Join].
 type JoinConfig struct {
 	Name  string                      // empty means "join"
-	Tools func(tool sluice.Spec) bool // nil means those hinted ReadOnly or Idempotent
+	Tools func(tool sluice.Spec) bool // asked for each call, must not wait; nil means those hinted ReadOnly or Idempotent
 
 	// Key tells what calls ask for; ok is false for one that shares nothing. nil means tool, tenant,
 	// arguments and priority: who is urgent does not wait for who is not. It must not wait; a panic ends
@@ -43,8 +49,8 @@ type JoinConfig struct {
 	_   struct{}
 }
 
-// NewJoin returns a Join.
-func NewJoin(c JoinConfig) (*Join, error) {
+// complete fills in the defaults. There are no others to check.
+func (c JoinConfig) complete() (JoinConfig, error) {
 	c.Name = cmp.Or(c.Name, "join")
 	if c.Tools == nil {
 		c.Tools = func(tool sluice.Spec) bool { return tool.Hints.ReadOnly || tool.Hints.Idempotent }
@@ -55,31 +61,57 @@ func NewJoin(c JoinConfig) (*Join, error) {
 			return strconv.Itoa(int(c.Priority)) + " " + key, ok
 		}
 	}
-	return &Join{conf: c, flights: make(map[string]*flight)}, nil
+	return c, nil
+}
+
+func (c JoinConfig) title() (kind, name string) { return "JoinConfig", c.Name }
+
+func (c JoinConfig) keeps(was *JoinConfig) JoinConfig {
+	c.Name = was.Name
+	return c
+}
+
+// NewJoin returns a Join.
+func NewJoin(c JoinConfig) (*Join, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	j := &Join{flights: make(map[flightKey]*flight)}
+	j.conf.Store(&c)
+	return j, nil
 }
 
 // String is the name.
-func (j *Join) String() string { return j.conf.Name }
+func (j *Join) String() string { return j.conf.Load().Name }
+
+// Config returns a copy, defaults filled in.
+func (j *Join) Config() JoinConfig { return *j.conf.Load() }
+
+// Change changes all but the name, by [sluice.Reconfigure], for calls that come from then on: they share nothing
+// with those of before.
+func (j *Join) Change(c JoinConfig) sluice.Change { return j.conf.change(j, c, nil) }
 
 // Inspect is how many executions are under way that calls can share, for snapshots.
 func (j *Join) Inspect() []sluice.GateState {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return []sluice.GateState{{Name: j.conf.Name, Used: int64(len(j.flights))}}
+	return []sluice.GateState{{Name: j.String(), Used: int64(len(j.flights))}}
 }
 
 // Wrap makes j an interceptor.
 func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
-	if !j.conf.Tools(tool) {
-		return next
-	}
 	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-		key, ok := j.conf.Key(c)
+		conf := j.conf.Load()
+		if !conf.Tools(tool) {
+			return next(ctx, c)
+		}
+		key, ok := conf.Key(c)
 		if !ok || ctx.Err() != nil { // who has left before is refused
 			return next(ctx, c)
 		}
 		for {
-			f, own := j.board(ctx, key)
+			f, own := j.board(ctx, flightKey{conf, key})
 			switch {
 			case !own:
 			case ctx.Done() == nil || !c.Go(func() { f.run(next, c) }): // it will not leave
@@ -108,7 +140,7 @@ func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 // flight is one execution that calls share.
 type flight struct {
 	join   *Join
-	key    string
+	key    flightKey
 	ctx    context.Context // of the execution
 	cancel context.CancelFunc
 	aboard int  // calls that wait for it; guarded by join.mu
@@ -154,7 +186,7 @@ func left(ctx context.Context) error {
 }
 
 // board is the flight of key, made if there is none that somebody waits for: then it is the caller's to run.
-func (j *Join) board(ctx context.Context, key string) (f *flight, own bool) {
+func (j *Join) board(ctx context.Context, key flightKey) (f *flight, own bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if f = j.flights[key]; f != nil {
