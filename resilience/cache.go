@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -154,7 +155,7 @@ type asked struct {
 // Steps makes x an interceptor in steps.
 func (x *Cache) Steps(tool sluice.Spec) sluice.Steps {
 	return sluice.Steps{
-		Before: func(_ context.Context, s *sluice.Step) {
+		Before: func(ctx context.Context, s *sluice.Step) {
 			c := x.conf.Load()
 			if !c.Tools(tool) {
 				return
@@ -166,6 +167,7 @@ func (x *Cache) Steps(tool sluice.Spec) sluice.Steps {
 			had, fresh := x.get(c, key, time.Now())
 			if fresh {
 				if res, err, ok := had.answer(tool); ok {
+					s.Emit(ctx, cacheHit, slog.Bool("stale", false))
 					s.Answer(res, err)
 					return
 				}
@@ -195,6 +197,7 @@ func (x *Cache) learn(ctx context.Context, tool sluice.Spec, s *sluice.Step, y *
 		return
 	case y.had != nil && y.had.err == nil:
 		if res, _, ok := y.had.answer(tool); ok {
+			s.Emit(ctx, cacheHit, slog.Bool("stale", true))
 			s.Answer(res, nil)
 			return
 		}

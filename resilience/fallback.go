@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -97,6 +98,11 @@ func (f *Fallback) Steps(tool sluice.Spec) sluice.Steps {
 			if err != nil {
 				return res, &FallbackError{Err: failed, Fallback: err}
 			}
+			by := "func"
+			if conf.To != "" {
+				by = "tool"
+			}
+			c.Emit(ctx, fallbackAnswered, slog.String("by", by))
 			return instead, nil
 		})
 	}}

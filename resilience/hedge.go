@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -153,7 +154,7 @@ func (x *hedging) run() (sluice.Result, error) {
 	for {
 		select {
 		case <-timer.C:
-			second = x.hedge()
+			second = x.hedge(first.began)
 		case <-left:
 		case e := <-x.ended:
 			switch {
@@ -175,11 +176,12 @@ func (x *hedging) run() (sluice.Result, error) {
 }
 
 // hedge begins the second attempt, which is due, or answers nil if there is to be none.
-func (x *hedging) hedge() *entry {
+func (x *hedging) hedge(began time.Time) *entry {
 	if x.ctx.Err() != nil || len(x.ended) > 0 || !x.conf.Budget.spend() {
 		return nil
 	}
 	c := x.call
+	c.Emit(x.ctx, hedgeStarted, slog.Duration("after", time.Since(began)))
 	c.Priority = max(c.Priority-1, sluice.PriorityBatch)
 	e := x.begin(c, true)
 	if e == nil {
@@ -194,6 +196,7 @@ func (x *hedging) won(e, first, second *entry, failed bool) (sluice.Result, erro
 		x.learn(e.was.N > 0, e.lasted)
 		x.drop(second)
 	} else {
+		x.call.Emit(x.ctx, hedgeWon)
 		x.learn(!failed, time.Since(first.began)) // at least: if what is slow did not count, the rest would seem to be
 		x.drop(first)
 	}

@@ -131,6 +131,7 @@ func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 			case f.private:
 				return next(ctx, c)
 			default:
+				c.Emit(ctx, joinShared)
 				return f.share(tool)
 			}
 		}
