@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -16,14 +17,14 @@ import (
 // interceptor that stands before the gates: an answer from it takes no slot and no token.
 //
 // It keeps results as JSON, so that what one caller changes no other sees; what cannot be encoded is not
-// kept. Of errors it keeps none unless ErrorTTL is set, and never one of the caller's own leaving, a
+// kept, nor a stream, nor what is not of an attempt of the tool, as the answer of a [Fallback] further in. Of errors it keeps none unless ErrorTTL is set, and never one of the caller's own leaving, a
 // refusal, or one of an attempt that still runs. Make it with [NewCache]; it is safe for concurrent use,
 // and nothing of it waits.
 type Cache struct {
-	conf CacheConfig
+	conf settings[CacheConfig]
 
-	mu    sync.Mutex
-	list  list.List // of *cached, the last used first
+	mu    sync.Mutex // held while the configuration changes, too
+	list  list.List  // of *cached, the last used first
 	at    map[string]*list.Element
 	bytes int
 }
@@ -31,7 +32,7 @@ type Cache struct {
 // CacheConfig configures a [Cache].
 type CacheConfig struct {
 	Name  string                      // empty means "cache"
-	Tools func(tool sluice.Spec) bool // nil means those hinted ReadOnly
+	Tools func(tool sluice.Spec) bool // asked for each call, must not wait; nil means those hinted ReadOnly
 
 	// Key tells what calls ask for; ok is false for one that is not kept. Whatever answers depend on must
 	// be in it. nil means tool, tenant and arguments. It must not wait; a panic ends the call.
@@ -48,8 +49,8 @@ type CacheConfig struct {
 // maxBound bounds MaxEntries and MaxBytes.
 const maxBound = 1 << 30
 
-// NewCache returns an empty cache, or an error that names the wrong field.
-func NewCache(c CacheConfig) (*Cache, error) {
+// complete fills in the defaults, but Key.
+func (c CacheConfig) complete() (CacheConfig, error) {
 	c.Name, c.TTL = cmp.Or(c.Name, "cache"), cmp.Or(c.TTL, time.Minute)
 	c.MaxEntries, c.MaxBytes = cmp.Or(c.MaxEntries, 1000), cmp.Or(c.MaxBytes, 16<<20)
 	for _, d := range []struct {
@@ -57,7 +58,7 @@ func NewCache(c CacheConfig) (*Cache, error) {
 		v    time.Duration
 	}{{"TTL", c.TTL}, {"ErrorTTL", c.ErrorTTL}, {"StaleTTL", c.StaleTTL}} {
 		if d.v < 0 {
-			return nil, fmt.Errorf("resilience: CacheConfig.%s is %v: must not be negative", d.name, d.v)
+			return c, fmt.Errorf("resilience: CacheConfig.%s is %v: must not be negative", d.name, d.v)
 		}
 	}
 	for _, n := range []struct {
@@ -65,28 +66,69 @@ func NewCache(c CacheConfig) (*Cache, error) {
 		v    int
 	}{{"MaxEntries", c.MaxEntries}, {"MaxBytes", c.MaxBytes}} {
 		if n.v < 0 || n.v > maxBound {
-			return nil, fmt.Errorf("resilience: CacheConfig.%s is %d: must be zero or up to %d", n.name, n.v, maxBound)
+			return c, fmt.Errorf("resilience: CacheConfig.%s is %d: must be zero or up to %d", n.name, n.v, maxBound)
 		}
 	}
 	if c.Tools == nil {
 		c.Tools = readOnly
 	}
-	if c.Key == nil {
-		c.Key = callKey
+	return c, nil
+}
+
+func (c CacheConfig) title() (kind, name string) { return "CacheConfig", c.Name }
+
+func (c CacheConfig) keeps(was *CacheConfig) CacheConfig {
+	c.Name = was.Name
+	return c
+}
+
+// keyOf is Key, or what that is if it is nil.
+func (c *CacheConfig) keyOf(call sluice.Call) (key string, ok bool) {
+	if c.Key != nil {
+		return c.Key(call)
 	}
-	return &Cache{conf: c, at: make(map[string]*list.Element)}, nil
+	return callKey(call)
+}
+
+// NewCache returns an empty cache, or an error that names the wrong field.
+func NewCache(c CacheConfig) (*Cache, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	x := &Cache{at: make(map[string]*list.Element)}
+	x.conf.Store(&c)
+	return x, nil
 }
 
 // String is the name.
-func (x *Cache) String() string { return x.conf.Name }
+func (x *Cache) String() string { return x.conf.Load().Name }
+
+// Config returns a copy, defaults filled in but for Key, which is as it was given.
+func (x *Cache) Config() CacheConfig { return *x.conf.Load() }
+
+// Change changes all but the name, by [sluice.Reconfigure], for calls that come and answers that are kept from
+// then on. What there is stays for the time that it was given, as far as there is room for it; but if there is a
+// Key, or was, all is forgotten, since nobody can know whether keys mean the same.
+func (x *Cache) Change(c CacheConfig) sluice.Change {
+	return x.conf.change(x, c, func(c *CacheConfig) {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if was := x.conf.Swap(c); was.Key != nil || c.Key != nil {
+			x.clearLocked()
+		}
+		x.fitLocked(0, 0)
+	})
+}
 
 // Inspect is how much of the cache is used, for snapshots.
 func (x *Cache) Inspect() []sluice.GateState {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	c := x.conf.Load()
 	return []sluice.GateState{
-		{Name: x.conf.Name + " entries", Limit: int64(x.conf.MaxEntries), Used: int64(len(x.at))},
-		{Name: x.conf.Name + " bytes", Limit: int64(x.conf.MaxBytes), Used: int64(x.bytes)},
+		{Name: c.Name + " entries", Limit: int64(c.MaxEntries), Used: int64(len(x.at))},
+		{Name: c.Name + " bytes", Limit: int64(c.MaxBytes), Used: int64(x.bytes)},
 	}
 }
 
@@ -94,6 +136,10 @@ func (x *Cache) Inspect() []sluice.GateState {
 func (x *Cache) Clear() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.clearLocked()
+}
+
+func (x *Cache) clearLocked() {
 	x.list.Init()
 	clear(x.at)
 	x.bytes = 0
@@ -101,29 +147,32 @@ func (x *Cache) Clear() {
 
 // asked is a call that the cache could not answer.
 type asked struct {
-	key string
-	had *cached // an answer of old, or nil
+	conf *CacheConfig // that the key is by
+	key  string
+	had  *cached // an answer of old, or nil
 }
 
 // Steps makes x an interceptor in steps.
 func (x *Cache) Steps(tool sluice.Spec) sluice.Steps {
-	if !x.conf.Tools(tool) {
-		return sluice.Steps{}
-	}
 	return sluice.Steps{
-		Before: func(_ context.Context, s *sluice.Step) {
-			key, ok := x.conf.Key(s.Call())
+		Before: func(ctx context.Context, s *sluice.Step) {
+			c := x.conf.Load()
+			if !c.Tools(tool) {
+				return
+			}
+			key, ok := c.keyOf(s.Call())
 			if !ok {
 				return
 			}
-			had, fresh := x.get(key, time.Now())
+			had, fresh := x.get(c, key, time.Now())
 			if fresh {
 				if res, err, ok := had.answer(tool); ok {
+					s.Emit(ctx, cacheHit, slog.Bool("stale", false))
 					s.Answer(res, err)
 					return
 				}
 			}
-			s.State = &asked{key, had}
+			s.State = &asked{c, key, had}
 		},
 		After: func(ctx context.Context, s *sluice.Step) {
 			if y, ok := s.State.(*asked); ok {
@@ -142,28 +191,31 @@ func (x *Cache) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 func (x *Cache) learn(ctx context.Context, tool sluice.Spec, s *sluice.Step, y *asked) {
 	switch a := s.Attempt(); {
 	case s.Err == nil:
-		x.keep(y.key, a, s.Result)
+		x.keep(y, a, s.Result)
 		return
 	case ctx.Err() != nil:
 		return
 	case y.had != nil && y.had.err == nil:
 		if res, _, ok := y.had.answer(tool); ok {
+			s.Emit(ctx, cacheHit, slog.Bool("stale", true))
 			s.Answer(res, nil)
 			return
 		}
 	}
-	if a := s.Attempt(); x.conf.ErrorTTL > 0 && a.Ran && !a.Running && a.Outcome == sluice.OutcomeFailure {
-		x.put(&cached{key: y.key, err: s.Err}, errorBytes, x.conf.ErrorTTL, 0)
+	c := x.conf.Load()
+	if a := s.Attempt(); c.ErrorTTL > 0 && a.Ran && !a.Running && a.Outcome == sluice.OutcomeFailure {
+		x.put(y.conf, &cached{key: y.key, err: s.Err}, errorBytes, c.ErrorTTL, 0)
 	}
 }
 
-// keep keeps a result, if it is one and has a JSON.
-func (x *Cache) keep(key string, a sluice.Attempt, res sluice.Result) {
-	if a.N > 0 && a.Outcome != sluice.OutcomeSuccess {
+// keep keeps a result, if it is the tool's, a success, and has a JSON.
+func (x *Cache) keep(y *asked, a sluice.Attempt, res sluice.Result) {
+	if a.N == 0 || a.Held || a.Outcome != sluice.OutcomeSuccess {
 		return
 	}
 	if raw, err := res.JSON(); err == nil {
-		x.put(&cached{key: key, raw: raw}, len(raw), x.conf.TTL, x.conf.StaleTTL)
+		c := x.conf.Load()
+		x.put(y.conf, &cached{key: y.key, raw: raw}, len(raw), c.TTL, c.StaleTTL)
 	}
 }
 
@@ -191,12 +243,19 @@ func (y *cached) answer(tool sluice.Spec) (res sluice.Result, err error, ok bool
 	return sluice.Result{Value: v}, nil, err == nil
 }
 
-// get is what there is for key at the instant now, and whether it is fresh; nil if it is of no use.
-func (x *Cache) get(key string, now time.Time) (y *cached, fresh bool) {
+// knowsLocked reports whether what is kept has keys as by.
+func (x *Cache) knowsLocked(by *CacheConfig) bool {
+	c := x.conf.Load()
+	return c == by || c.Key == nil && by.Key == nil
+}
+
+// get is what there is at the instant now for key, which is by that configuration, and whether it is fresh; nil if it
+// is of no use.
+func (x *Cache) get(by *CacheConfig, key string, now time.Time) (y *cached, fresh bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.at[key]
-	if e == nil {
+	if e == nil || !x.knowsLocked(by) {
 		return nil, false
 	}
 	if y = e.Value.(*cached); !now.Before(y.last) {
@@ -207,24 +266,33 @@ func (x *Cache) get(key string, now time.Time) (y *cached, fresh bool) {
 	return y, now.Before(y.until)
 }
 
-// put keeps y, of so many bytes, for so long, in place of what there is.
-func (x *Cache) put(y *cached, bytes int, ttl, stale time.Duration) {
+// put keeps y, whose key is by that configuration, of so many bytes, for so long, in place of what there is.
+func (x *Cache) put(by *CacheConfig, y *cached, bytes int, ttl, stale time.Duration) {
 	y.bytes = bytes + len(y.key) + overhead
 	y.until = time.Now().Add(ttl)
 	y.last = y.until.Add(stale)
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if !x.knowsLocked(by) {
+		return
+	}
 	if e := x.at[y.key]; e != nil {
 		x.removeLocked(e)
 	}
-	if y.bytes > x.conf.MaxBytes {
+	if y.bytes > x.conf.Load().MaxBytes {
 		return
 	}
-	for len(x.at) >= x.conf.MaxEntries || x.bytes+y.bytes > x.conf.MaxBytes {
-		x.removeLocked(x.list.Back())
-	}
+	x.fitLocked(1, y.bytes)
 	x.at[y.key] = x.list.PushFront(y)
 	x.bytes += y.bytes
+}
+
+// fitLocked makes room for so many more entries and bytes.
+func (x *Cache) fitLocked(entries, bytes int) {
+	c := x.conf.Load()
+	for len(x.at) > 0 && (len(x.at)+entries > c.MaxEntries || x.bytes+bytes > c.MaxBytes) {
+		x.removeLocked(x.list.Back())
+	}
 }
 
 func (x *Cache) removeLocked(e *list.Element) {

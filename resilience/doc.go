@@ -27,5 +27,10 @@
 // Retries are bounded by a [Budget]: when all calls fail, a fifth more attempts are made, and not three
 // times as many. So is what a [Hedge] asks for twice because it takes long.
 //
+// # Changes
+//
+// [sluice.Reconfigure] changes layers while calls go on, by their Change methods; all but a [Once], and a name.
+// A predicate on tools is asked for each call, so it may change too, and must not wait.
+//
 // Beside the layers, [Available] says which tools are worth offering to a model now.
 package resilience

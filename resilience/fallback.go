@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/sluice-go/sluice"
 )
@@ -13,12 +15,14 @@ import (
 // before the gates, outside what stores or shares answers, so that its own are never taken for the tool's.
 //
 // Make it with [NewFallback]; it is safe for concurrent use. It waits for what it calls.
-type Fallback struct{ conf FallbackConfig }
+type Fallback struct{ conf settings[FallbackConfig] }
+
+var _ sluice.Stepper = (*Fallback)(nil)
 
 // FallbackConfig configures a [Fallback]: To or Func is required.
 type FallbackConfig struct {
 	Name  string                      // empty means "fallback"
-	Tools func(tool sluice.Spec) bool // nil means all but To
+	Tools func(tool sluice.Spec) bool // asked for each call that fails, must not wait; nil means all but To
 
 	// To is the tool that is called instead, with the same input, nested in the call. It must take and
 	// give what the tool does.
@@ -27,44 +31,78 @@ type FallbackConfig struct {
 	// Func answers instead, with a value of the tool's Out.
 	Func func(ctx context.Context, c sluice.Call, err error) (any, error)
 
-	// If says for which errors; nil means all but those of the caller's own leaving. It must not wait.
+	// If says for which errors, as errors.Is(err, sluice.ErrRejected) does for all that keep the tool from running;
+	// nil means for all. It is not asked, and nobody answers, once the caller has left or its time is over: nobody
+	// waits for an answer then. It must not wait.
 	If func(err error) bool
 	_  struct{}
 }
 
-// NewFallback returns a Fallback, or an error that names the wrong field.
-func NewFallback(c FallbackConfig) (*Fallback, error) {
+// complete checks c. What Tools is if it is nil depends on To.
+func (c FallbackConfig) complete() (FallbackConfig, error) {
 	c.Name = cmp.Or(c.Name, "fallback")
 	if (c.To == "") == (c.Func == nil) {
-		return nil, errors.New("resilience: FallbackConfig: To and Func are both set, or neither: must be one of them")
+		return c, errors.New("resilience: FallbackConfig: To and Func are both set, or neither: must be one of them")
 	}
-	if c.Tools == nil {
-		c.Tools = func(tool sluice.Spec) bool { return tool.Name != c.To }
+	return c, nil
+}
+
+func (c FallbackConfig) title() (kind, name string) { return "FallbackConfig", c.Name }
+
+func (c FallbackConfig) keeps(was *FallbackConfig) FallbackConfig {
+	c.Name = was.Name
+	return c
+}
+
+// answersFor reports whether c says that calls of the tool are answered that fail with err.
+func (c *FallbackConfig) answersFor(tool sluice.Spec, err error) bool {
+	if c.Tools == nil && tool.Name == c.To || c.Tools != nil && !c.Tools(tool) {
+		return false
 	}
-	if c.If == nil {
-		c.If = func(error) bool { return true }
+	return c.If == nil || c.If(err)
+}
+
+// NewFallback returns a Fallback, or an error that names the wrong field.
+func NewFallback(c FallbackConfig) (*Fallback, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
 	}
-	return &Fallback{c}, nil
+	f := new(Fallback)
+	f.conf.Store(&c)
+	return f, nil
 }
 
 // String is the name.
-func (f *Fallback) String() string { return f.conf.Name }
+func (f *Fallback) String() string { return f.conf.Load().Name }
+
+// Config returns a copy. Functions are as they were given.
+func (f *Fallback) Config() FallbackConfig { return *f.conf.Load() }
+
+// Change changes all but the name, by [sluice.Reconfigure], for calls that fail from then on.
+func (f *Fallback) Change(c FallbackConfig) sluice.Change { return f.conf.change(f, c, nil) }
 
 // Steps makes f an interceptor in steps.
 func (f *Fallback) Steps(tool sluice.Spec) sluice.Steps {
-	if !f.conf.Tools(tool) {
-		return sluice.Steps{}
-	}
 	return sluice.Steps{After: func(ctx context.Context, s *sluice.Step) {
-		if s.Err == nil || ctx.Err() != nil || !f.conf.If(s.Err) {
+		if s.Err == nil || ctx.Err() != nil || isLate(ctx, s) {
+			return
+		}
+		conf := f.conf.Load()
+		if !conf.answersFor(tool, s.Err) {
 			return
 		}
 		res, failed := s.Result, s.Err
 		s.Instead(func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-			instead, err := f.answer(ctx, c, failed)
+			instead, err := conf.answer(ctx, c, failed)
 			if err != nil {
 				return res, &FallbackError{Err: failed, Fallback: err}
 			}
+			by := "func"
+			if conf.To != "" {
+				by = "tool"
+			}
+			c.Emit(ctx, fallbackAnswered, slog.String("by", by))
 			return instead, nil
 		})
 	}}
@@ -75,12 +113,18 @@ func (f *Fallback) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 	return f.Steps(tool).Wrap(next)
 }
 
+// isLate reports whether the time is over that the caller, or an interceptor further out, has left the call.
+func isLate(ctx context.Context, s *sluice.Step) bool {
+	at, ok := s.Deadline(ctx)
+	return ok && time.Until(at) <= 1 // ns, at which a wait in the queue ends
+}
+
 // answer is what the fallback gives.
-func (f *Fallback) answer(ctx context.Context, c sluice.Call, err error) (sluice.Result, error) {
-	if f.conf.To != "" {
-		return c.Invoke(ctx, sluice.Request{Tool: f.conf.To, Input: c.Input})
+func (c *FallbackConfig) answer(ctx context.Context, call sluice.Call, err error) (sluice.Result, error) {
+	if c.To != "" {
+		return call.Invoke(ctx, sluice.Request{Tool: c.To, Input: call.Input})
 	}
-	v, err := f.conf.Func(ctx, c, err)
+	v, err := c.Func(ctx, call, err)
 	return sluice.Result{Value: v}, err
 }
 

@@ -125,6 +125,70 @@ func TestFallback_IsNotCached(t *testing.T) {
 	})
 }
 
+// Nor if it stands further in, whoever answers: the cache keeps nothing, and of those who share an execution each asks again.
+// A result of the tool's is kept and shared as ever.
+func TestFallback_FurtherIn(t *testing.T) {
+	for name, conf := range map[string]resilience.FallbackConfig{
+		"a tool": {To: "other"},
+		"a function": {Func: func(context.Context, sluice.Call, error) (any, error) {
+			time.Sleep(time.Second)
+			return page{N: 99}, nil
+		}},
+		"one that fails": {Func: func(context.Context, sluice.Call, error) (any, error) {
+			time.Sleep(time.Second)
+			return nil, errors.New("second")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				down := true
+				answers := func(want int, list []outcome) {
+					t.Helper()
+					for _, o := range list {
+						if want == 99 && name == "one that fails" {
+							require.ErrorIs(t, o.err, errBoom)
+							continue
+						}
+						require.NoError(t, o.err)
+						require.Equal(t, want, o.page.N)
+					}
+				}
+				for _, layer := range []sluice.Interceptor{cache(t, resilience.CacheConfig{ErrorTTL: time.Hour}), join(t, resilience.JoinConfig{})} {
+					r := newRig(t, sluice.Config{}, layer, fallback(t, conf))
+					f := search(r, "x", readOnly, func(context.Context, int) error {
+						if time.Sleep(time.Second); down {
+							return errBoom
+						}
+						return nil
+					})
+					sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "other"}, func(context.Context, query) (page, error) {
+						time.Sleep(time.Second)
+						return page{N: 99}, nil
+					}))
+					answers(99, together(f, r.ctx, r.ctx, r.ctx))
+					_, joins := layer.(*resilience.Join)
+					runs := 0
+					for _, e := range r.rec.Events("x") {
+						if e.Kind == sluice.ToolStarted {
+							runs++
+						}
+					}
+					require.Equal(t, 3, runs, "each asks the tool itself")
+					down = false
+					if joins {
+						answers(4, together(f, r.ctx, r.ctx, r.ctx))
+					} else {
+						answers(4, together(f, r.ctx))
+						answers(4, together(f, r.ctx, r.ctx, r.ctx))
+					}
+					down = true
+					r.end()
+				}
+			})
+		})
+	}
+}
+
 func TestFallback_Config(t *testing.T) {
 	for _, c := range []resilience.FallbackConfig{{}, {To: "x", Func: func(context.Context, sluice.Call, error) (any, error) { return nil, nil }}} {
 		_, err := resilience.NewFallback(c)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,7 @@ import (
 // A result that goes on using its context must be a stream, see [sluice.Hold]: that goes on until its caller
 // leaves. Make it with [NewHedge]; it is safe for concurrent use. A call waits for its attempts, as it would
 // for one; when its caller leaves, both end as one would.
-type Hedge struct{ conf atomic.Pointer[HedgeConfig] }
+type Hedge struct{ conf settings[HedgeConfig] }
 
 // HedgeConfig configures a [Hedge]. The zero value hedges calls of tools that read after a second.
 type HedgeConfig struct {
@@ -67,6 +68,13 @@ func (c HedgeConfig) complete() (HedgeConfig, error) {
 	return c, nil
 }
 
+func (c HedgeConfig) title() (kind, name string) { return "HedgeConfig", c.Name }
+
+func (c HedgeConfig) keeps(was *HedgeConfig) HedgeConfig {
+	c.Name, c.Budget = was.Name, cmp.Or(c.Budget, was.Budget)
+	return c
+}
+
 // NewHedge returns a Hedge, or an error that names the wrong field.
 func NewHedge(c HedgeConfig) (*Hedge, error) {
 	c, err := c.complete()
@@ -91,19 +99,7 @@ func (h *Hedge) Config() HedgeConfig { return *h.conf.Load() }
 
 // Change changes all but the name, by [sluice.Reconfigure], for calls that come from then on. Without a
 // Budget it keeps the one that it has.
-func (h *Hedge) Change(c HedgeConfig) sluice.Change {
-	var to *HedgeConfig // that the check has found
-	return sluice.NewChange(h, func() error {
-		was := h.conf.Load()
-		x, err := c.complete()
-		if c.Name != "" && c.Name != was.Name {
-			return fmt.Errorf("resilience: HedgeConfig.Name is %q: cannot change, it is %q", c.Name, was.Name)
-		}
-		x.Name, x.Budget = was.Name, cmp.Or(x.Budget, was.Budget)
-		to = &x
-		return err
-	}, func() { h.conf.Store(to) })
-}
+func (h *Hedge) Change(c HedgeConfig) sluice.Change { return h.conf.change(h, c, nil) }
 
 // Inspect is the budget, for snapshots.
 func (h *Hedge) Inspect() []sluice.GateState {
@@ -158,7 +154,7 @@ func (x *hedging) run() (sluice.Result, error) {
 	for {
 		select {
 		case <-timer.C:
-			second = x.hedge()
+			second = x.hedge(first.began)
 		case <-left:
 		case e := <-x.ended:
 			switch {
@@ -180,11 +176,12 @@ func (x *hedging) run() (sluice.Result, error) {
 }
 
 // hedge begins the second attempt, which is due, or answers nil if there is to be none.
-func (x *hedging) hedge() *entry {
+func (x *hedging) hedge(began time.Time) *entry {
 	if x.ctx.Err() != nil || len(x.ended) > 0 || !x.conf.Budget.spend() {
 		return nil
 	}
 	c := x.call
+	c.Emit(x.ctx, hedgeStarted, slog.Duration("after", time.Since(began)))
 	c.Priority = max(c.Priority-1, sluice.PriorityBatch)
 	e := x.begin(c, true)
 	if e == nil {
@@ -199,6 +196,7 @@ func (x *hedging) won(e, first, second *entry, failed bool) (sluice.Result, erro
 		x.learn(e.was.N > 0, e.lasted)
 		x.drop(second)
 	} else {
+		x.call.Emit(x.ctx, hedgeWon)
 		x.learn(!failed, time.Since(first.began)) // at least: if what is slow did not count, the rest would seem to be
 		x.drop(first)
 	}
@@ -275,8 +273,15 @@ var ErrHedged = errors.New("resilience: the call has been answered by another at
 
 // dispose ends the stream that nobody gets.
 func (e *entry) dispose() {
+	if e.was.Held {
+		disposeOf(e.res)
+	}
+}
+
+// disposeOf closes a stream.
+func disposeOf(res sluice.Result) {
 	defer func() { _ = recover() }()
-	if s, ok := e.res.Value.(io.Closer); ok && e.was.Held {
+	if s, ok := res.Value.(io.Closer); ok {
 		s.Close()
 	}
 }

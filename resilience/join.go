@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/sluice-go/sluice"
 )
@@ -19,20 +20,27 @@ import (
 //
 // Who leaves does not take the others' execution along: its context ends when the last of them leaves.
 // Whoever comes then, or finds that the execution was refused because its own caller left, has one of
-// its own. A [Timeout] bounds an execution if it stands further in, and else each call; one that began
+// its own. So has each that finds that the outcome is none to share: a stream, see [sluice.Hold], which is its own
+// caller's alone, or what is not of an attempt of the tool, as the answer of a [Fallback] further in. A [Timeout] bounds an execution if it stands further in, and else each call; one that began
 // the execution takes that along. Make it with [NewJoin]; it is safe for concurrent use. A call that shares waits for the
 // outcome, or until its context ends.
 type Join struct {
-	conf JoinConfig
+	conf settings[JoinConfig]
 
 	mu      sync.Mutex
-	flights map[string]*flight
+	flights map[flightKey]*flight
+}
+
+// flightKey tells executions apart. Those of before and after a change have nothing in common.
+type flightKey struct {
+	conf *JoinConfig
+	key  string
 }
 
 // JoinConfig configures a [Join].
 type JoinConfig struct {
 	Name  string                      // empty means "join"
-	Tools func(tool sluice.Spec) bool // nil means those hinted ReadOnly or Idempotent
+	Tools func(tool sluice.Spec) bool // asked for each call, must not wait; nil means those hinted ReadOnly or Idempotent
 
 	// Key tells what calls ask for; ok is false for one that shares nothing. nil means tool, tenant,
 	// arguments and priority: who is urgent does not wait for who is not. It must not wait; a panic ends
@@ -41,8 +49,8 @@ type JoinConfig struct {
 	_   struct{}
 }
 
-// NewJoin returns a Join.
-func NewJoin(c JoinConfig) (*Join, error) {
+// complete fills in the defaults. There are no others to check.
+func (c JoinConfig) complete() (JoinConfig, error) {
 	c.Name = cmp.Or(c.Name, "join")
 	if c.Tools == nil {
 		c.Tools = func(tool sluice.Spec) bool { return tool.Hints.ReadOnly || tool.Hints.Idempotent }
@@ -53,45 +61,78 @@ func NewJoin(c JoinConfig) (*Join, error) {
 			return strconv.Itoa(int(c.Priority)) + " " + key, ok
 		}
 	}
-	return &Join{conf: c, flights: make(map[string]*flight)}, nil
+	return c, nil
+}
+
+func (c JoinConfig) title() (kind, name string) { return "JoinConfig", c.Name }
+
+func (c JoinConfig) keeps(was *JoinConfig) JoinConfig {
+	c.Name = was.Name
+	return c
+}
+
+// NewJoin returns a Join.
+func NewJoin(c JoinConfig) (*Join, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	j := &Join{flights: make(map[flightKey]*flight)}
+	j.conf.Store(&c)
+	return j, nil
 }
 
 // String is the name.
-func (j *Join) String() string { return j.conf.Name }
+func (j *Join) String() string { return j.conf.Load().Name }
+
+// Config returns a copy, defaults filled in.
+func (j *Join) Config() JoinConfig { return *j.conf.Load() }
+
+// Change changes all but the name, by [sluice.Reconfigure], for calls that come from then on: they share nothing
+// with those of before.
+func (j *Join) Change(c JoinConfig) sluice.Change { return j.conf.change(j, c, nil) }
 
 // Inspect is how many executions are under way that calls can share, for snapshots.
 func (j *Join) Inspect() []sluice.GateState {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return []sluice.GateState{{Name: j.conf.Name, Used: int64(len(j.flights))}}
+	return []sluice.GateState{{Name: j.String(), Used: int64(len(j.flights))}}
 }
 
 // Wrap makes j an interceptor.
 func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
-	if !j.conf.Tools(tool) {
-		return next
-	}
 	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-		key, ok := j.conf.Key(c)
+		conf := j.conf.Load()
+		if !conf.Tools(tool) {
+			return next(ctx, c)
+		}
+		key, ok := conf.Key(c)
 		if !ok || ctx.Err() != nil { // who has left before is refused
 			return next(ctx, c)
 		}
 		for {
-			f, own := j.board(ctx, key)
+			f, own := j.board(ctx, flightKey{conf, key})
 			switch {
 			case !own:
 			case ctx.Done() == nil || !c.Go(func() { f.run(next, c) }): // it will not leave
 				f.run(next, c)
 			}
 			if cause := f.wait(ctx, c); cause != nil {
-				j.leave(f, own)
+				if j.leave(f, own) {
+					c.Go(f.dispose)
+				}
 				return sluice.Result{}, cause
 			}
-			if j.leave(f, false); own {
+			switch j.leave(f, false); {
+			case own:
+				f.release(ctx)
 				return f.res, f.err
-			}
-			if res, err, ok := f.share(tool); ok {
-				return res, err
+			case f.isVoid():
+			case f.private:
+				return next(ctx, c)
+			default:
+				c.Emit(ctx, joinShared)
+				return f.share(tool)
 			}
 		}
 	}
@@ -100,16 +141,20 @@ func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 // flight is one execution that calls share.
 type flight struct {
 	join   *Join
-	key    string
+	key    flightKey
 	ctx    context.Context // of the execution
 	cancel context.CancelFunc
-	aboard int           // calls that wait for it; guarded by join.mu
-	orphan bool          // its own caller has left; likewise
-	done   chan struct{} // closed when what follows is known
-	res    sluice.Result
-	err    error
-	ran    bool            // the tool has
-	raw    json.RawMessage // of res, for those who share it; nil if it has none
+	aboard int  // calls that wait for it; guarded by join.mu
+	orphan bool // its own caller has left; likewise
+	over   bool // it has ended; likewise
+
+	done    chan struct{} // closed when what follows is known
+	res     sluice.Result
+	err     error
+	ran     bool            // the tool has
+	held    bool            // res is a stream
+	private bool            // it is nobody's but its own caller's
+	raw     json.RawMessage // of res, for those who share it; nil if it has none
 }
 
 // wait waits for the outcome, or until ctx or the time of c ends, and answers why that has.
@@ -142,7 +187,7 @@ func left(ctx context.Context) error {
 }
 
 // board is the flight of key, made if there is none that somebody waits for: then it is the caller's to run.
-func (j *Join) board(ctx context.Context, key string) (f *flight, own bool) {
+func (j *Join) board(ctx context.Context, key flightKey) (f *flight, own bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if f = j.flights[key]; f != nil {
@@ -155,20 +200,34 @@ func (j *Join) board(ctx context.Context, key string) (f *flight, own bool) {
 	return f, true
 }
 
-// leave says that one call waits no more for f, whose own it may be.
-func (j *Join) leave(f *flight, own bool) {
+// leave says that one call waits no more for f, whose own it may be, so that it does not get the outcome. It reports
+// whether that is for this one to dispose of.
+func (j *Join) leave(f *flight, own bool) (disposes bool) {
 	j.mu.Lock()
 	f.aboard--
 	f.orphan = f.orphan || own
-	last := f.aboard == 0
+	last, used := f.aboard == 0, f.over && f.held && !f.orphan
 	if last {
 		j.removeLocked(f)
 	}
+	disposes = own && f.over && f.held
 	j.mu.Unlock()
-	if last {
+	if last && !used || disposes {
 		f.cancel()
 	}
+	return disposes
 }
+
+// release lets go of the context of f, whose own caller, with ctx, has the outcome, once that can be of no use.
+func (f *flight) release(ctx context.Context) {
+	if f.held {
+		stop := context.AfterFunc(ctx, f.cancel)
+		time.AfterFunc(longestStream, func() { stop(); f.cancel() })
+	}
+}
+
+// dispose ends the stream that nobody gets.
+func (f *flight) dispose() { disposeOf(f.res) }
 
 // removeLocked has nobody board f any more.
 func (j *Join) removeLocked(f *flight) {
@@ -185,30 +244,39 @@ func (f *flight) run(next sluice.Handler, c sluice.Call) {
 			f.res, f.err = sluice.Result{}, &sluice.PanicError{Tool: c.Tool, Value: v, Stack: debug.Stack()}
 		}
 		f.join.mu.Lock()
+		f.over = true
 		f.join.removeLocked(f)
-		shared := f.aboard > 1
+		shared, orphan := f.aboard > 1, f.orphan
 		f.join.mu.Unlock()
-		if shared && f.err == nil { // before anybody has it, and may change it
+		if shared && f.err == nil && !f.private { // before anybody has it, and may change it
 			f.raw, _ = f.res.JSON()
 		}
-		close(f.done)
+		if close(f.done); f.held && orphan {
+			f.cancel()
+			f.dispose()
+		}
 	}()
 	f.res, f.err = next(f.ctx, c)
-	f.ran = c.AttemptOf(f.res, f.err).Ran
+	a := c.AttemptOf(f.res, f.err)
+	f.ran, f.held, f.private = a.Ran, a.Held, a.Held || a.N == 0
 }
 
-// share is the outcome for a call that has not run f. There is none if f has not run since its own caller
-// has left.
-func (f *flight) share(tool sluice.Spec) (sluice.Result, error, bool) {
+// isVoid reports whether f has come to nothing: it has not run since its own caller has left.
+func (f *flight) isVoid() bool {
+	f.join.mu.Lock()
+	defer f.join.mu.Unlock()
+	return f.err != nil && !f.ran && f.orphan
+}
+
+// share is the outcome for a call that has not run f.
+func (f *flight) share(tool sluice.Spec) (sluice.Result, error) {
 	if f.err != nil {
-		f.join.mu.Lock()
-		defer f.join.mu.Unlock()
-		return sluice.Result{}, sluice.Elsewhere(f.err), f.ran || !f.orphan
+		return sluice.Result{}, sluice.Elsewhere(f.err)
 	}
 	if f.raw != nil { // what one changes no other sees
 		if v, err := tool.Decode(f.raw); err == nil {
-			return sluice.Result{Value: v}, nil, true
+			return sluice.Result{Value: v}, nil
 		}
 	}
-	return sluice.Result{Value: f.res.Value}, nil, true
+	return sluice.Result{Value: f.res.Value}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,6 +142,7 @@ func (o *Once) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 				return sluice.Result{}, cause
 			}
 			if x != nil {
+				x.tell(ctx, c)
 				return x.answer(tool)
 			}
 		}
@@ -230,6 +232,27 @@ func (x *onceEnding) answer(tool sluice.Spec) (sluice.Result, error) {
 	return sluice.Result{Value: v}, nil
 }
 
+// tell has it be told that c, which has not executed, ends so.
+func (x *onceEnding) tell(ctx context.Context, c sluice.Call) {
+	var mismatch *OnceMismatchError
+	var state *OnceStateError
+	if !x.tellDoubt(ctx, c) && !errors.As(x.err, &mismatch) && !errors.As(x.err, &state) {
+		c.Emit(ctx, onceReplayed, slog.Bool("failed", x.err != nil))
+	}
+}
+
+// tellDoubt has it be told that the key of c is in doubt, if it is. There may be no x.
+func (x *onceEnding) tellDoubt(ctx context.Context, c sluice.Call) bool {
+	if x == nil {
+		return false
+	}
+	doubt, ok := errors.AsType[*OnceInDoubtError](x.err)
+	if ok {
+		c.Emit(ctx, onceInDoubt, slog.Time("since", doubt.Since))
+	}
+	return ok
+}
+
 // join has a call wait with the others of its key. The first does not, but leads: w is nil.
 func (o *Once) join(id onceID, args string) (f *onceFlight, w *onceWaiter, err error) {
 	o.mu.Lock()
@@ -294,6 +317,7 @@ func (o *Once) lead(ctx, bounded context.Context, c sluice.Call, tool sluice.Spe
 	if shared, err = r.begin(bounded); err != nil {
 		return res, err
 	} else if shared != nil {
+		shared.tell(ctx, c)
 		return shared.answer(tool)
 	}
 	normal := false
@@ -312,6 +336,7 @@ func (o *Once) lead(ctx, bounded context.Context, c sluice.Call, tool sluice.Spe
 	}
 	shared = r.end(facts, res, err)
 	normal = true
+	shared.tellDoubt(ctx, c)
 	return res, err
 }
 

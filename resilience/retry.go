@@ -8,7 +8,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -20,7 +19,7 @@ import (
 //
 // A call whose last attempt failed too ends with a [*RetryError], one that made a single attempt with what
 // that ended with. Make it with [NewRetry]; it is safe for concurrent use. A wait ends with the context.
-type Retry struct{ conf atomic.Pointer[RetryConfig] }
+type Retry struct{ conf settings[RetryConfig] }
 
 var _ sluice.Stepper = (*Retry)(nil)
 
@@ -65,6 +64,13 @@ func (c RetryConfig) complete() (RetryConfig, error) {
 	return c, nil
 }
 
+func (c RetryConfig) title() (kind, name string) { return "RetryConfig", c.Name }
+
+func (c RetryConfig) keeps(was *RetryConfig) RetryConfig {
+	c.Name, c.Budget = was.Name, cmp.Or(c.Budget, was.Budget)
+	return c
+}
+
 // NewRetry returns a Retry, or an error that names the wrong field.
 func NewRetry(c RetryConfig) (*Retry, error) {
 	c, err := c.complete()
@@ -91,19 +97,9 @@ func (r *Retry) Config() RetryConfig { return *r.conf.Load() }
 // Change changes all but the name, by [sluice.Reconfigure], for attempts that end from then on. Without a
 // Budget it keeps the one that it has.
 func (r *Retry) Change(c RetryConfig) sluice.Change {
-	var to *RetryConfig // that the check has found
-	return sluice.NewChange(r, func() error {
-		was := r.conf.Load()
-		x, err := c.complete()
-		if c.Name != "" && c.Name != was.Name {
-			return fmt.Errorf("resilience: RetryConfig.Name is %q: cannot change, it is %q", c.Name, was.Name)
-		}
-		x.Name, x.Budget = was.Name, cmp.Or(x.Budget, was.Budget)
-		to = &x
-		return err
-	}, func() {
-		to.Budget.counted.Store(true)
-		r.conf.Store(to)
+	return r.conf.change(r, c, func(c *RetryConfig) {
+		c.Budget.counted.Store(true)
+		r.conf.Store(c)
 	})
 }
 

@@ -17,42 +17,84 @@ import (
 //
 // A call that it ends has a [*TimeoutError], which matches context.DeadlineExceeded; the tool finds it by
 // context.Cause. Make it with [NewTimeout]; it is safe for concurrent use.
-type Timeout struct{ conf TimeoutConfig }
+type Timeout struct {
+	conf  settings[TimeoutConfig]
+	first *TimeoutConfig // which calls do not remember
+}
+
+var _ sluice.Stepper = (*Timeout)(nil)
 
 // TimeoutConfig configures a [Timeout]. Total is required.
 type TimeoutConfig struct {
 	Name  string                      // empty means "timeout"
-	Tools func(tool sluice.Spec) bool // nil means all
+	Tools func(tool sluice.Spec) bool // asked for each call, must not wait; nil means all
 	Total time.Duration               // from where the call meets this interceptor
+	cause *TimeoutError               // of its own calls
 	_     struct{}
 }
 
-// NewTimeout returns a Timeout, or an error that names the wrong field.
-func NewTimeout(c TimeoutConfig) (*Timeout, error) {
+// complete fills in the defaults.
+func (c TimeoutConfig) complete() (TimeoutConfig, error) {
 	c.Name = cmp.Or(c.Name, "timeout")
 	if c.Total <= 0 {
-		return nil, fmt.Errorf("resilience: TimeoutConfig.Total is %v: must be positive", c.Total)
+		return c, fmt.Errorf("resilience: TimeoutConfig.Total is %v: must be positive", c.Total)
 	}
 	if c.Tools == nil {
 		c.Tools = func(sluice.Spec) bool { return true }
 	}
-	return &Timeout{c}, nil
+	c.cause = &TimeoutError{Total: c.Total}
+	return c, nil
+}
+
+func (c TimeoutConfig) title() (kind, name string) { return "TimeoutConfig", c.Name }
+
+func (c TimeoutConfig) keeps(was *TimeoutConfig) TimeoutConfig {
+	c.Name = was.Name
+	return c
+}
+
+// NewTimeout returns a Timeout, or an error that names the wrong field.
+func NewTimeout(c TimeoutConfig) (*Timeout, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	t := &Timeout{first: &c}
+	t.conf.Store(&c)
+	return t, nil
 }
 
 // String is the name.
-func (t *Timeout) String() string { return t.conf.Name }
+func (t *Timeout) String() string { return t.conf.Load().Name }
+
+// Config returns a copy, defaults filled in.
+func (t *Timeout) Config() TimeoutConfig { return *t.conf.Load() }
+
+// Change changes all but the name, by [sluice.Reconfigure], for calls that come from then on.
+func (t *Timeout) Change(c TimeoutConfig) sluice.Change { return t.conf.change(t, c, nil) }
 
 // Steps makes t an interceptor in steps.
 func (t *Timeout) Steps(tool sluice.Spec) sluice.Steps {
-	if !t.conf.Tools(tool) {
-		return sluice.Steps{}
-	}
-	cause := &TimeoutError{Total: t.conf.Total}
 	return sluice.Steps{
-		Before: func(_ context.Context, s *sluice.Step) { s.Within(t.conf.Total, cause) },
+		Before: func(_ context.Context, s *sluice.Step) {
+			c := t.conf.Load()
+			if !c.Tools(tool) {
+				return
+			}
+			if s.Within(c.Total, c.cause); c != t.first {
+				s.State = c
+			}
+		},
 		After: func(ctx context.Context, s *sluice.Step) {
-			if s.Err != nil && s.IsOver() && ctx.Err() == nil && !errors.Is(s.Err, error(cause)) {
-				s.Err = &TimeoutError{Total: t.conf.Total, err: s.Err}
+			if s.Err == nil || !s.IsOver() || ctx.Err() != nil {
+				return
+			}
+			c, changed := s.State.(*TimeoutConfig)
+			if !changed {
+				c = t.first
+			}
+			if !errors.Is(s.Err, error(c.cause)) {
+				s.Err = &TimeoutError{Total: c.Total, err: s.Err}
 			}
 		},
 	}

@@ -1,0 +1,34 @@
+package resilience
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/sluice-go/sluice"
+)
+
+// settings is the configuration of a layer of which C is the type. [sluice.Reconfigure] may change it at any time.
+type settings[C interface {
+	complete() (C, error)       // defaults filled in
+	title() (kind, name string) // of the type, and the Name
+	keeps(was *C) C             // what no change changes is as it was
+}] struct{ atomic.Pointer[C] }
+
+// change is the change to another configuration, which apply, if there is one, makes the present one.
+func (s *settings[C]) change(layer any, to C, apply func(c *C)) sluice.Change {
+	if apply == nil {
+		apply = s.Store
+	}
+	var next *C // that the check has found
+	return sluice.NewChange(layer, func() error {
+		was := s.Load()
+		kind, name := to.title()
+		if _, is := (*was).title(); name != "" && name != is {
+			return fmt.Errorf("resilience: %s.Name is %q: cannot change, it is %q", kind, name, is)
+		}
+		x, err := to.complete()
+		x = x.keeps(was)
+		next = &x
+		return err
+	}, func() { apply(next) })
+}
