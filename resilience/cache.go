@@ -166,7 +166,7 @@ func (x *Cache) Steps(tool sluice.Spec) sluice.Steps {
 			}
 			had, fresh := x.get(c, key, time.Now())
 			if fresh {
-				if res, err, ok := had.answer(tool); ok {
+				if res, err, ok := had.answer(x.String(), tool); ok {
 					s.Emit(ctx, cacheHit, slog.Bool("stale", false))
 					s.Answer(res, err)
 					return
@@ -196,7 +196,7 @@ func (x *Cache) learn(ctx context.Context, tool sluice.Spec, s *sluice.Step, y *
 	case ctx.Err() != nil:
 		return
 	case y.had != nil && y.had.err == nil:
-		if res, _, ok := y.had.answer(tool); ok {
+		if res, _, ok := y.had.answer(x.String(), tool); ok {
 			s.Emit(ctx, cacheHit, slog.Bool("stale", true))
 			s.Answer(res, nil)
 			return
@@ -235,12 +235,12 @@ const (
 )
 
 // answer is what a call of the tool gets, if it can be decoded.
-func (y *cached) answer(tool sluice.Spec) (res sluice.Result, err error, ok bool) {
+func (y *cached) answer(name string, tool sluice.Spec) (res sluice.Result, err error, ok bool) {
 	if y.err != nil {
 		return res, sluice.Elsewhere(y.err), true
 	}
 	v, err := tool.Decode(y.raw)
-	return sluice.Result{Value: v}, nil, err == nil
+	return sluice.Result{Value: v}.By(name), nil, err == nil
 }
 
 // knowsLocked reports whether what is kept has keys as by.

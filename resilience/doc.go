@@ -21,8 +21,8 @@
 //
 // A tool may have had an effect before it failed, so by default a [Retry] repeats what has not run, what an
 // upstream says it has not done, and tools whose Spec hints that they are ReadOnly or Idempotent: see
-// [Retryable]. Hints that come from elsewhere, as from a server of tools, are promises of others; whoever
-// registers a tool decides whether to pass them on.
+// [Retryable]. Hints are promises. Those that come from elsewhere, as from a server of tools, are to be registered
+// as Untrusted: no layer goes by them then, unless a Tools or an If of its config does.
 //
 // Retries are bounded by a [Budget]: when all calls fail, a fifth more attempts are made, and not three
 // times as many. So is what a [Hedge] asks for twice because it takes long.

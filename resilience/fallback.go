@@ -103,7 +103,7 @@ func (f *Fallback) Steps(tool sluice.Spec) sluice.Steps {
 				by = "tool"
 			}
 			c.Emit(ctx, fallbackAnswered, slog.String("by", by))
-			return instead, nil
+			return instead.By(conf.Name), nil
 		})
 	}}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,4 +213,59 @@ func ExampleNewFallback() {
 	}))
 	fmt.Println(weather(context.Background(), "Bergen"))
 	// Output: Bergen: rain, as in most years <nil>
+}
+
+// Who gets an answer of a fallback, or of a cache, can see that it is not the tool's.
+func TestAnsweredBy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{}, insteadOf(t), cache(t, resilience.CacheConfig{Name: "memory"}))
+		_, err := sluice.Wrap(r.Executor, sluice.Spec{Name: "x", Hints: readOnly}, func(_ context.Context, works bool) (string, error) {
+			if !works {
+				return "", errBoom
+			}
+			return "fine", nil
+		})
+		require.NoError(t, err)
+		for _, want := range []struct {
+			in        bool
+			value, by string
+		}{{true, "fine", ""}, {true, "fine", "memory"}, {false, "instead", "fallback"}} {
+			res, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: want.in})
+			require.NoError(t, err)
+			require.Equal(t, want.value, res.Value)
+			require.Equal(t, want.by, res.AnsweredBy())
+		}
+		r.end()
+	})
+}
+
+// Hints that nobody vouches for enable nothing by themselves.
+func TestUntrustedHints(t *testing.T) {
+	h := sluice.Hints{ReadOnly: true, Idempotent: true, Untrusted: true}
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, sluice.Config{}, cache(t, resilience.CacheConfig{}), join(t, resilience.JoinConfig{}),
+			retry(t, resilience.RetryConfig{}), hedge(t, resilience.HedgeConfig{After: time.Second}))
+		var runs atomic.Int64
+		_, err := sluice.Wrap(r.Executor, sluice.Spec{Name: "x", Hints: h}, func(_ context.Context, fails bool) (string, error) {
+			runs.Add(1)
+			time.Sleep(time.Minute)
+			if fails {
+				return "", errBoom
+			}
+			return "fine", nil
+		})
+		require.NoError(t, err)
+		for _, fails := range []bool{false, false, true} {
+			_, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: fails})
+			require.Equal(t, fails, err != nil)
+		}
+		require.EqualValues(t, 3, runs.Load(), "nothing is kept, repeated, or asked for twice")
+		a, b := r.Submit(r.ctx, sluice.Request{Tool: "x", Input: false}), r.Submit(r.ctx, sluice.Request{Tool: "x", Input: false})
+		for _, f := range []*sluice.Future{a, b} {
+			_, err := f.Wait(r.ctx)
+			require.NoError(t, err)
+		}
+		require.EqualValues(t, 5, runs.Load(), "nor shared")
+		r.end()
+	})
 }

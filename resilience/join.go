@@ -53,7 +53,7 @@ type JoinConfig struct {
 func (c JoinConfig) complete() (JoinConfig, error) {
 	c.Name = cmp.Or(c.Name, "join")
 	if c.Tools == nil {
-		c.Tools = func(tool sluice.Spec) bool { return tool.Hints.ReadOnly || tool.Hints.Idempotent }
+		c.Tools = harmless
 	}
 	if c.Key == nil {
 		c.Key = func(c sluice.Call) (string, bool) {

@@ -65,7 +65,7 @@ func TestJoin(t *testing.T) {
 		for _, e := range r.rec.Events() {
 			kinds[e.Kind]++
 		}
-		require.Equal(t, map[sluice.EventKind]int{sluice.ToolInvoked: 4, sluice.ToolStarted: 2, sluice.ToolCompleted: 4}, kinds)
+		require.Equal(t, map[sluice.EventKind]int{sluice.ToolInvoked: 4, sluice.ToolStarted: 2, sluice.ToolCompleted: 4, "join.shared": 2}, kinds)
 		r.end()
 	})
 }

@@ -59,4 +59,9 @@ func inOrder(raw json.RawMessage) (json.RawMessage, error) {
 }
 
 // readOnly reports whether a tool only reads.
-func readOnly(tool sluice.Spec) bool { return tool.Hints.ReadOnly }
+func readOnly(tool sluice.Spec) bool { return tool.Hints.ReadOnly && !tool.Hints.Untrusted }
+
+// harmless reports whether a tool can be called again as if it had been called once.
+func harmless(tool sluice.Spec) bool {
+	return (tool.Hints.ReadOnly || tool.Hints.Idempotent) && !tool.Hints.Untrusted
+}

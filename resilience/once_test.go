@@ -169,7 +169,7 @@ func TestOnce(t *testing.T) {
 		for _, e := range s.rec.Events() {
 			kinds[e.Kind]++
 		}
-		require.Equal(t, map[sluice.EventKind]int{sluice.ToolInvoked: 8, sluice.ToolStarted: 2, sluice.ToolCompleted: 8}, kinds)
+		require.Equal(t, map[sluice.EventKind]int{sluice.ToolInvoked: 8, sluice.ToolStarted: 2, sluice.ToolCompleted: 8, "once.replayed": 6}, kinds)
 		require.Equal(t, []sluice.GateState{{Name: "once"}}, s.once.Inspect())
 		s.end()
 	})

@@ -275,7 +275,7 @@ func Retryable(tool sluice.Spec, a sluice.Attempt, r sluice.Result, err error) b
 	case a.Outcome != sluice.OutcomeFailure:
 		return false
 	}
-	return tool.Hints.ReadOnly || tool.Hints.Idempotent || unconnected(err)
+	return harmless(tool) || unconnected(err)
 }
 
 // unconnected reports whether err says that there was no connection by which the tool could have had an
