@@ -240,9 +240,7 @@ func (s *Step) run(ctx context.Context, c Call) (Result, error) {
 		own := *w // who has c may keep it
 		c.within, ctx = &own, bounded
 	}
-	r, err := h(ctx, c)
-	r.from = 0
-	return r, err
+	return h(ctx, c)
 }
 
 // pause is the wait of a submitted call between attempts.
