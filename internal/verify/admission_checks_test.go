@@ -315,12 +315,14 @@ func (w *world) justify(now int64, x *call, err error) {
 
 // unmake forgets cells of calls that were refused before they came to admission.
 func (w *world) unmake() {
-	for _, x := range w.calls {
-		if x.act != w.act || x.outside {
-			continue
-		}
-		for _, n := range x.needs {
-			n.cell.real = true
+	for _, first := range w.calls {
+		for _, x := range first.tries {
+			if x.act != w.act || x.outside {
+				continue
+			}
+			for _, n := range x.needs {
+				n.cell.real = true
+			}
 		}
 	}
 	for _, l := range w.limitsAll() {

@@ -94,7 +94,7 @@ func (w *world) decide(now int64, k need, list []outcome) {
 	s := w.execs[w.last].Snapshot()
 	i := slices.IndexFunc(s.Gates, func(g sluice.GateState) bool { return g.Key == c.key && g.Name == c.of.name })
 	for j, o := range list {
-		if i >= 0 && c.of.burst-floorDiv(o.have, c.of.per) == s.Gates[i].Used {
+		if i < 0 || c.of.burst-floorDiv(o.have, c.of.per) == s.Gates[i].Used { // else the tool's policy has it no more
 			if o.apply(); j > 0 {
 				w.logf("  it counts from now on, or gives nothing back")
 				w.counts.lateReports++
