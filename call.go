@@ -569,12 +569,14 @@ func (a *admission) timed(ctx context.Context, r *running, c *Call) (res Result,
 	if x.find(); a.next == nil {
 		r.Began()
 	}
-	outcome := breaker.Failure
-	if !r.Expire() || x.isOthers() || x.Context.Err() != nil {
+	outcome, err := breaker.Failure, x.Cause()
+	if !r.Expire() {
+		outcome, err = breaker.Neutral, r.inv.verdict(err, false)
+	} else if x.isOthers() || x.Context.Err() != nil {
 		outcome = breaker.Neutral
 	}
 	r.lingers(false, r.Abandon(outcome))
-	return Result{}, true, x.Cause()
+	return Result{}, true, err
 }
 
 // limited makes x, or a new one, the context of r that ends when its time is over, which begins now, or

@@ -154,8 +154,11 @@ func (inv *invocation) verdict(err error, ran bool) error {
 	case ran || refusal:
 		return err
 	}
-	if e, ok := err.(*Error); ok && e.Reason == ErrTimeout { // of an attempt whose code had not begun
-		return inv.refused(ErrWaitTooLong, "", errtext.NotBegun{})
+	if isReason(err, ErrTimeout) { // of an attempt whose code had not begun
+		if e, ok := err.(*Error); ok {
+			err = e.Cause
+		}
+		return inv.refused(ErrWaitTooLong, "", errtext.LateBy(err, ErrTimeout))
 	}
 	reason := ErrDenied
 	if _, ok := err.(*PanicError); ok || isReason(err, context.Canceled) || isReason(err, context.DeadlineExceeded) {

@@ -61,13 +61,11 @@ const (
 
 // Call is the call, to read.
 func (s *Step) Call() Call {
-	var c Call
-	switch {
-	case s.given != nil:
+	c := Call{Input: s.input}
+	if s.given != nil {
 		c = s.given.shown()
-	case s.inv != nil:
+	} else if s.inv != nil {
 		s.inv.fill(&c, false)
-		c.Input = s.input
 	}
 	if s.inv != nil {
 		c.Attempt = s.inv.begun()
@@ -175,11 +173,10 @@ func (s *Step) turn(ctx context.Context) move {
 				s.State = nil
 				s.step(ctx, f)
 			}
-			if s.does == goesOn || s.does == again {
+			if s.out = s.does == answers || s.does == replaces; !s.out {
 				s.at++
 				continue
 			}
-			s.out = true
 		case s.at == 0:
 			return isOut
 		default:
@@ -240,9 +237,7 @@ func (s *Step) run(ctx context.Context, c Call) (Result, error) {
 		own := *w // who has c may keep it
 		c.within, ctx = &own, bounded
 	}
-	r, err := h(ctx, c)
-	r.from = 0
-	return r, err
+	return h(ctx, c)
 }
 
 // pause is the wait of a submitted call between attempts.
@@ -479,8 +474,9 @@ func (c *Call) begin() (open bool) {
 		c.Attempt, inv.tried = 1, true
 		return true
 	}
-	_, open = inv.attempts.Begin()
-	c.Attempt = inv.begun()
+	if c.Attempt, open = inv.attempts.Begin(); inv.tried {
+		c.Attempt++
+	}
 	return open
 }
 

@@ -203,7 +203,7 @@ func (x *Cache) learn(ctx context.Context, tool sluice.Spec, s *sluice.Step, y *
 		}
 	}
 	c := x.conf.Load()
-	if a := s.Attempt(); c.ErrorTTL > 0 && a.Ran && !a.Running && a.Outcome == sluice.OutcomeFailure {
+	if a := s.Attempt(); c.ErrorTTL > 0 && a.Ran && !a.Running && a.Outcome == sluice.OutcomeFailure && !fellBack(s.Err) {
 		x.put(y.conf, &cached{key: y.key, err: s.Err}, errorBytes, c.ErrorTTL, 0)
 	}
 }

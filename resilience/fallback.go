@@ -132,6 +132,12 @@ func (c *FallbackConfig) answer(ctx context.Context, call sluice.Call, err error
 // call itself failed with.
 type FallbackError struct{ Err, Fallback error }
 
+// fellBack reports whether err is of a fallback, too, and not the tool's alone.
+func fellBack(err error) bool {
+	var f *FallbackError
+	return errors.As(err, &f)
+}
+
 // Error is one line, of both.
 func (e *FallbackError) Error() string {
 	return fmt.Sprintf("%v; its fallback failed too: %v", e.Err, e.Fallback)

@@ -269,3 +269,34 @@ func TestUntrustedHints(t *testing.T) {
 		r.end()
 	})
 }
+
+// Where a fallback fails too, what stands around it still knows the attempt: a Retry waits for as long as the
+// tool has asked.
+func TestFallback_LeavesTheAttempt(t *testing.T) {
+	for _, submit := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			var seen []sluice.Attempt
+			again := retry(t, resilience.RetryConfig{Attempts: 2, Base: time.Second, Jitter: resilience.NoJitter,
+				If: func(_ sluice.Spec, a sluice.Attempt, _ sluice.Result, _ error) bool {
+					seen = append(seen, a)
+					return true
+				}})
+			r := newRig(t, sluice.Config{}, again, fallback(t, resilience.FallbackConfig{Func: func(context.Context, sluice.Call, error) (any, error) { return nil, errBoom }}))
+			search(r, "x", sluice.Hints{}, func(context.Context, int) error { return later(7 * time.Second) })
+			start, req := time.Now(), sluice.Request{Tool: "x", Input: query{Q: "a"}}
+			var err error
+			if submit {
+				_, err = r.Submit(r.ctx, req).Wait(context.Background())
+			} else {
+				_, err = r.Invoke(r.ctx, req)
+			}
+			require.ErrorIs(t, err, later(7*time.Second))
+			require.Equal(t, 7*time.Second, time.Since(start))
+			require.Equal(t, []sluice.Attempt{
+				{N: 1, Ran: true, Outcome: sluice.OutcomeOverload, RetryAfter: 7 * time.Second},
+				{N: 2, Ran: true, Outcome: sluice.OutcomeOverload, RetryAfter: 7 * time.Second},
+			}, seen)
+			r.end()
+		})
+	}
+}

@@ -258,7 +258,7 @@ func (f *flight) run(next sluice.Handler, c sluice.Call) {
 	}()
 	f.res, f.err = next(f.ctx, c)
 	a := c.AttemptOf(f.res, f.err)
-	f.ran, f.held, f.private = a.Ran, a.Held, a.Held || a.N == 0
+	f.ran, f.held, f.private = a.Ran, a.Held, a.Held || a.N == 0 || fellBack(f.err)
 }
 
 // isVoid reports whether f has come to nothing: it has not run since its own caller has left.

@@ -165,3 +165,17 @@ func TestOwnTextsAreKept(t *testing.T) {
 		assert.NoError(t, OwnText(err), "%v", err)
 	}
 }
+
+// Of a call that was refused since its time was over, what is said beyond that is kept, but not that it ran.
+func TestLateBy(t *testing.T) {
+	timeout, over := errors.New("timed out"), errors.New("over")
+	for _, err := range []error{nil, context.DeadlineExceeded} {
+		assert.Equal(t, NotBegun{}, LateBy(err, timeout))
+	}
+	assert.Equal(t, over, LateBy(over, timeout))
+	assert.Equal(t, odd{1}, LateBy(odd{1}, timeout))
+	err := LateBy(fmt.Errorf("%w: %w", over, timeout), timeout)
+	assert.EqualError(t, err, "over: timed out")
+	assert.ErrorIs(t, err, over)
+	assert.NotErrorIs(t, err, timeout)
+}

@@ -125,6 +125,18 @@ func (NotBegun) Error() string { return "its time was over before its code began
 // Is makes it a context.DeadlineExceeded.
 func (NotBegun) Is(target error) bool { return target == context.DeadlineExceeded }
 
+// LateBy is why a call was refused whose attempt was out of time before it ran, as far as err says more
+// than that; it is no timeout, the error of an attempt that ran.
+func LateBy(err, timeout error) error {
+	switch {
+	case err == nil || err == context.DeadlineExceeded:
+		return NotBegun{}
+	case errwalk.Is(err, timeout):
+		return errwalk.Except{Err: err, Not: timeout}
+	}
+	return err
+}
+
 // SinkPanic is the error of an event sink of that type that panicked.
 type SinkPanic struct {
 	Sink string

@@ -430,6 +430,70 @@ func TestRefusalOfALateAttemptSaysOneThing(t *testing.T) {
 	})
 }
 
+// So it does where interceptors around the gates have said for how long it may go on, or wrap its error.
+func TestRefusalOfALateAttemptSaysOneThing_Around(t *testing.T) {
+	over := errors.New("the whole time is over")
+	for _, tt := range []struct {
+		name, text string
+		leaves     time.Duration // by an interceptor
+		gone       bool          // the one inside gives up, and does not come late
+		cause      error
+	}{
+		{"comes late", `wrapped: sluice: tool "x": wait too long: its time was over before its code began`, time.Hour, false, context.DeadlineExceeded},
+		{"comes late, bounded", `wrapped: sluice: tool "x": wait too long: the whole time is over`, time.Minute, false, over},
+		{"gives up", `sluice: tool "x": wait too long: wrapped: sluice: tool "x": tool timed out: context deadline exceeded`, time.Hour, true, context.DeadlineExceeded},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				around := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						r, err := next(ctx, c.Within(tt.leaves, over))
+						return r, fmt.Errorf("wrapped: %w", err)
+					}
+				})
+				slow := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						<-ctx.Done()
+						if tt.gone {
+							return sluice.Result{}, ctx.Err()
+						}
+						time.Sleep(time.Second)
+						return next(ctx, c)
+					}
+				})
+				r := newRig(t, sluice.Config{Timeout: 30 * time.Minute, Interceptors: interceptors(around, atMost(1), slow)})
+				spec := sluice.Spec{Name: "x", Policy: sluice.Policy{Cooperative: tt.gone}} // else which of both ends is first nobody knows
+				r.tool(spec, func(context.Context) error { t.Error("the tool ran"); return nil })
+				_, err := r.Invoke(r.ctx, sluice.Request{Tool: "x"})
+				require.EqualError(t, err, tt.text)
+				require.ErrorIs(t, err, sluice.ErrRejected)
+				require.ErrorIs(t, err, sluice.ErrWaitTooLong)
+				require.ErrorIs(t, err, tt.cause)
+				require.NotErrorIs(t, err, sluice.ErrTimeout)
+				time.Sleep(time.Minute)
+				r.end()
+			})
+		})
+	}
+}
+
+// An interceptor that answers with an error of no value denies the call.
+func TestTypedNilOfAnInterceptorIsADenial(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		deny := sluice.InterceptorFunc(func(sluice.Spec, sluice.Handler) sluice.Handler {
+			return func(context.Context, sluice.Call) (sluice.Result, error) {
+				return sluice.Result{}, (*sluice.Error)(nil)
+			}
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(deny, atMost(1))})
+		r.tool(sluice.Spec{Name: "x"}, func(context.Context) error { t.Error("the tool ran"); return nil })
+		_, err := r.Invoke(r.ctx, sluice.Request{Tool: "x"})
+		require.ErrorIs(t, err, sluice.ErrDenied)
+		require.ErrorIs(t, err, sluice.ErrRejected)
+		r.end()
+	})
+}
+
 // A call that an interceptor inside the gates refused has been admitted, but has not run:
 // its token goes back, and the breaker hears nothing of it.
 func TestWhatDidNotRunSpendsNothing(t *testing.T) {

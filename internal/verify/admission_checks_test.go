@@ -131,6 +131,7 @@ func (w *world) book(now int64, xs []*call) {
 		w.counts.starts++
 		if x.act < w.act {
 			w.counts.waits++
+			x.waited = true
 		}
 		x.starts, x.started = 1, now
 		if b := w.circuitOf(x.tool); b != nil {
@@ -225,7 +226,7 @@ func (w *world) answer(now int64, e entry) {
 		if !x.code {
 			reason = sluice.ErrWaitTooLong
 		}
-		ok = now == x.expires && (errors.Is(e.err, reason) || e.hidden || w.joins || w.falls && errors.Is(e.err, sluice.ErrTimeout)) && errors.Is(e.err, context.DeadlineExceeded) ||
+		ok = now == x.expires && (errors.Is(e.err, reason) || e.hidden || w.joins) && errors.Is(e.err, context.DeadlineExceeded) ||
 			w.joins && x.ctx.Err() == context.Canceled && errors.Is(e.err, context.Canceled)
 	case x.gone:
 		ok = errors.Is(e.err, context.Canceled) && (w.joins || errors.Is(e.err, x.said.err))
@@ -314,12 +315,14 @@ func (w *world) justify(now int64, x *call, err error) {
 
 // unmake forgets cells of calls that were refused before they came to admission.
 func (w *world) unmake() {
-	for _, x := range w.calls {
-		if x.act != w.act || x.outside {
-			continue
-		}
-		for _, n := range x.needs {
-			n.cell.real = true
+	for _, first := range w.calls {
+		for _, x := range first.tries {
+			if x.act != w.act || x.outside {
+				continue
+			}
+			for _, n := range x.needs {
+				n.cell.real = true
+			}
 		}
 	}
 	for _, l := range w.limitsAll() {

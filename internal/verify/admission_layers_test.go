@@ -144,7 +144,7 @@ func (w *world) rest(x *call, e ending) {
 	if !w.each && x.due < never {
 		left = min(left, x.due-now)
 	}
-	if wait > w.longest || wait >= left || x.ctx.Err() != nil || w.within && x.falls {
+	if wait > w.longest || wait >= left || x.ctx.Err() != nil || w.closing[x.exec] || w.within && x.falls {
 		return
 	}
 	w.logf("  %v is tried again at %d", x, now+wait)
@@ -250,7 +250,11 @@ func last(err error) error {
 func (w *world) refusal(x *call, err error) (error, bool) {
 	var gaveUp *resilience.RetryError
 	if errors.As(err, &gaveUp) {
-		if n := len(gaveUp.Tried); n != 2 || !errors.Is(err, x.first.said.err) {
+		n := len(gaveUp.Tried)
+		if n == 1 && w.joins && x.ctx.Err() == context.Canceled && errors.Is(err, context.Canceled) && errors.Is(err, x.first.said.err) {
+			return err, false // a Join further in lets a caller go that leaves, and says nothing of the attempt
+		}
+		if n != 2 || !errors.Is(err, x.first.said.err) {
 			w.fatal("%v has given up after %d attempts, with %v", x, n, err)
 		}
 		return last(err), true

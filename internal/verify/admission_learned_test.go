@@ -203,11 +203,11 @@ func (w *world) standing(now int64) {
 }
 
 // stood reports whether x may have been shed since the queue has stood for too long, as is
-// found out when another starts: for at least twenty times as long as calls took, on average, with nobody
+// found out when another starts, also if that is cancelled at once: for at least twenty times as long as calls took, on average, with nobody
 // less urgent there, but for those who are refused in the same step.
 func (w *world) stood(now int64, x *call) bool {
 	return w.sched != nil && w.sched.Config().ShedStanding && x.act < w.act && w.stands[x.exec] != never && w.quick != never &&
-		slices.ContainsFunc(w.began, func(y *call) bool { return y.exec == x.exec }) &&
+		(w.perhaps != nil && w.perhaps.exec == x.exec || slices.ContainsFunc(w.began, func(y *call) bool { return y.exec == x.exec })) &&
 		now-w.stands[x.exec] >= 20*w.quick &&
 		!slices.ContainsFunc(w.waiting, func(y *call) bool {
 			return y.exec == x.exec && y.act < w.act && y.priority < x.priority && !slices.Contains(w.leaving, y)

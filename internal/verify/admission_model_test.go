@@ -105,6 +105,7 @@ type need struct {
 type charge struct {
 	n        int64
 	forgiven bool // it is what it is: only what is reported beyond it counts, from then on
+	late     bool // likewise, but it may give something back; see outcomes
 }
 
 // event is one thing that happened to a bucket.
@@ -113,6 +114,7 @@ type event struct {
 	charge     *charge // takes its amount
 	capped     bool    // at most one token is left
 	forgiven   bool    // no debt is left
+	back       int64   // nanoseconds that are given back
 	per, burst int64   // the rate from here on, if it changes
 }
 
@@ -124,6 +126,8 @@ func (e event) String() string {
 		return fmt.Sprintf("%d: one token at most", e.at)
 	case e.forgiven:
 		return fmt.Sprintf("%d: no debt", e.at)
+	case e.back != 0:
+		return fmt.Sprintf("%d: gets %d ns back", e.at, e.back)
 	}
 	return fmt.Sprintf("%d: one token in %d ns, burst %d", e.at, e.per, e.burst)
 }
@@ -143,6 +147,8 @@ func (c *cell) have(now int64) int64 {
 			have = min(have, per)
 		case e.forgiven:
 			have = max(have, 0)
+		case e.back != 0:
+			have += e.back
 		default:
 			if e.per > per { // one is a multiple of the other
 				have *= e.per / per

@@ -108,6 +108,7 @@ type call struct {
 	said    *ending // what its caller is to be told
 	starts  int
 	started int64
+	waited  bool  // before that
 	over    bool  // nothing of it runs any more
 	expires int64 // when its caller goes on without it
 	settled []used
@@ -225,7 +226,7 @@ type counts struct {
 	rests, leftRest, replays, instead                       int
 	unseen, parts, lifts                                    int
 	learned, others, guessed, stood                         int
-	cuts, debts                                             int
+	cuts, debts, lateReports                                int
 	resizes, reratings, policies, replans, pauses, gaveBack int
 	idleClaim, idleBucket, idleRamp, passed, checks         int
 }
