@@ -242,6 +242,21 @@ func (w *world) heard(x *call, e ending) {
 	}
 }
 
+// lapses has the breakers know of those whose time is over, that a Timeout or the caller has set: that is
+// nobody's failure, and what their code comes to is not heard. It only lets others start at that instant.
+func (w *world) lapses(now int64, log []entry) {
+	for _, e := range log {
+		x := e.x
+		b := w.circuitOf(x.tool)
+		if b == nil || e.start || x.starts == 0 || x.said != nil || x.heard || now != x.expires {
+			continue
+		}
+		x.heard = true
+		b.ends(now, x, neutral)
+		w.counts.lapsed++
+	}
+}
+
 func (w *world) trip() {
 	if w.breaker == nil {
 		w.rt.Skip("no breaker")

@@ -43,6 +43,7 @@ func (w *world) observe() {
 		}
 	}
 	w.began = started
+	w.lapses(now, log)
 	before := w.earlier(started, true)
 	if w.fresh != nil && !w.racy {
 		w.meets(now, before, log)
