@@ -23,6 +23,7 @@ type circuit struct {
 	recovers int64 // closed: until then at most so many run
 	most     int
 	running  map[*call]bool
+	lapsed   int64 // when the time of one was over last: who came at that instant may have found it there
 
 	passed int             // half-open: probes that ended well
 	leases map[*call]int64 // and those that run, and until when they count
@@ -45,7 +46,7 @@ const (
 const longOpen, rowLasts = 120 * int64(time.Second), int64(time.Hour)
 
 func newCircuit(conf sluice.CircuitBreakerConfig) *circuit {
-	return &circuit{conf: conf, state: sluice.BreakerClosed, last: -rowLasts}
+	return &circuit{conf: conf, state: sluice.BreakerClosed, last: -rowLasts, lapsed: -1}
 }
 
 func (b *circuit) move(to sluice.BreakerState) {
@@ -252,6 +253,7 @@ func (w *world) lapses(now int64, log []entry) {
 			continue
 		}
 		x.heard = true
+		b.lapsed = now
 		b.ends(now, x, neutral)
 		w.counts.lapsed++
 	}
