@@ -23,6 +23,7 @@ type circuit struct {
 	recovers int64 // closed: until then at most so many run
 	most     int
 	running  map[*call]bool
+	lapsed   int64 // when the time of one was over last: who came at that instant may have found it there
 
 	passed int             // half-open: probes that ended well
 	leases map[*call]int64 // and those that run, and until when they count
@@ -45,7 +46,7 @@ const (
 const longOpen, rowLasts = 120 * int64(time.Second), int64(time.Hour)
 
 func newCircuit(conf sluice.CircuitBreakerConfig) *circuit {
-	return &circuit{conf: conf, state: sluice.BreakerClosed, last: -rowLasts}
+	return &circuit{conf: conf, state: sluice.BreakerClosed, last: -rowLasts, lapsed: -1}
 }
 
 func (b *circuit) move(to sluice.BreakerState) {
@@ -239,6 +240,22 @@ func (w *world) heard(x *call, e ending) {
 	was := b.state
 	if b.ends(w.now(), x, f); b.state != was {
 		w.counts.trips++
+	}
+}
+
+// lapses has the breakers know of those whose time is over, that a Timeout or the caller has set: that is
+// nobody's failure, and what their code comes to is not heard. It only lets others start at that instant.
+func (w *world) lapses(now int64, log []entry) {
+	for _, e := range log {
+		x := e.x
+		b := w.circuitOf(x.tool)
+		if b == nil || e.start || x.starts == 0 || x.said != nil || x.heard || now != x.expires {
+			continue
+		}
+		x.heard = true
+		b.lapsed = now
+		b.ends(now, x, neutral)
+		w.counts.lapsed++
 	}
 }
 

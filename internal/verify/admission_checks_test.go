@@ -43,6 +43,7 @@ func (w *world) observe() {
 		}
 	}
 	w.began = started
+	w.lapses(now, log)
 	before := w.earlier(started, true)
 	if w.fresh != nil && !w.racy {
 		w.meets(now, before, log)
@@ -287,7 +288,7 @@ func (w *world) justify(now int64, x *call, err error) {
 		}
 	case sluice.ErrBreakerOpen:
 		w.counts.broken++
-		if b := w.circuitOf(x.tool); b == nil || !w.racy && b.lets(now) {
+		if b := w.circuitOf(x.tool); b == nil || !w.racy && b.lapsed != now && b.lets(now) {
 			bad("its breaker lets it start: %+v", b)
 		}
 	case sluice.ErrQueueFull:

@@ -39,7 +39,7 @@ var errDeclined = errors.New("the fallback's own error")
 // stack draws the layers, and makes them. Calls that a Join lets go when their time is over, or that
 // are nested and end with what they are nested in, are more than the model says: so each has sequences
 // in which it does not stand.
-func (w *world) stack(breaks bool) (list []sluice.Interceptor) {
+func (w *world) stack() (list []sluice.Interceptor) {
 	if w.repeat = map[error]bool{}; !w.one("layers", 2) {
 		return nil
 	}
@@ -57,11 +57,11 @@ func (w *world) stack(breaks bool) (list []sluice.Interceptor) {
 			w.keeps = true
 			return resilience.NewCache(resilience.CacheConfig{Tools: all, TTL: 1 << 61})
 		}},
-		{"join", !w.nests && !w.adaptive && !breaks, func() (sluice.Interceptor, error) {
+		{"join", !w.nests && !w.adaptive, func() (sluice.Interceptor, error) {
 			w.joins = true
 			return resilience.NewJoin(resilience.JoinConfig{Tools: all})
 		}},
-		{"timeout", !breaks && !w.adaptive, func() (sluice.Interceptor, error) {
+		{"timeout", !w.adaptive, func() (sluice.Interceptor, error) {
 			if w.total, w.each = int64(ticks(w.draw("total ticks", 10, 60))), w.rests; w.one("endless", 3) {
 				w.total = 1 << 61
 			}

@@ -226,7 +226,7 @@ type counts struct {
 	rests, leftRest, replays, instead                       int
 	unseen, parts, lifts                                    int
 	learned, others, guessed, stood                         int
-	cuts, debts, lateReports                                int
+	cuts, debts, lateReports, lapsed                        int
 	resizes, reratings, policies, replans, pauses, gaveBack int
 	idleClaim, idleBucket, idleRamp, passed, checks         int
 }
@@ -349,7 +349,7 @@ func newWorld(rt *rapid.T, c *counts) *world {
 	}
 	var layers []sluice.Interceptor
 	if len(list) > 0 {
-		layers = w.stack(breaks)
+		layers = w.stack()
 	}
 	if w.outsides = len(list) > 0 && !w.rests && w.one("outsides", 3); w.outsides {
 		layers = append(layers, sluice.InterceptorFunc(w.retry))
@@ -796,7 +796,7 @@ func TestAdmission(t *testing.T) {
 	for name, n := range map[string]int{"waits": c.waits, "borrowed slots": c.borrowed, "late": c.late, "full queues": c.full, "shed": c.shed, "too wide": c.saturated, "busy keys": c.keys,
 		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket, "kept back by a ramp": c.idleRamp,
 		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen,
-		"denials": c.denied, "calls that are left": c.left, "retries": c.retries, "retries after a wait": c.rests, "callers that left between attempts": c.leftRest, "replays": c.replays, "answers of fallbacks": c.instead, "changes of breakers": c.trips, "limits that learned": c.learned, "refusals by estimate": c.guessed, "calls shed from a queue that stood": c.stood, "tokens that others took": c.others, "refusals by breakers": c.broken} {
+		"times that are over at a breaker": c.lapsed, "denials": c.denied, "calls that are left": c.left, "retries": c.retries, "retries after a wait": c.rests, "callers that left between attempts": c.leftRest, "replays": c.replays, "answers of fallbacks": c.instead, "changes of breakers": c.trips, "limits that learned": c.learned, "refusals by estimate": c.guessed, "calls shed from a queue that stood": c.stood, "tokens that others took": c.others, "refusals by breakers": c.broken} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
 		}
