@@ -33,7 +33,7 @@ func TestStandard_WaiterBytes(t *testing.T) {
 		most float64
 	}{
 		{"in the queue", sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: time.Hour}}})), nil, 600},
-		{"between two attempts", limits(sluice.Limit{Max: calls}), errBoom, 1100},
+		{"between two attempts", limits(sluice.Limit{Max: calls}), errBoom, 1200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {

@@ -210,6 +210,18 @@ func (w *world) replay() {
 	w.counts.replays++
 }
 
+// outside reports whether the one layer stands around the other.
+func (w *world) outside(one, other string) bool {
+	i := slices.Index(w.names, one)
+	return i >= 0 && i < slices.Index(w.names, other)
+}
+
+// isLate reports whether nobody waits for an answer of the fallback's any more.
+func isLate(ctx context.Context) bool {
+	at, ok := ctx.Deadline()
+	return ok && time.Until(at) <= time.Nanosecond
+}
+
 // unhide has e say what the call has come to, if the Fallback has answered for it, and checks that it has whenever it
 // must.
 func (w *world) unhide(now int64, e *entry) {
@@ -230,6 +242,7 @@ func (w *world) unhide(now int64, e *entry) {
 	switch {
 	case e.err == nil, errors.As(e.err, &both) && !x.falls && both.Fallback == errDeclined:
 	case x.ctx.Err() != nil, errors.Is(e.err, sluice.ErrClosed):
+	case isLate(x.ctx), w.outside("timeout", "fallback") && now >= x.due-1: // a wait ends a nanosecond before
 	case errors.As(e.err, &p) && p.Goexit && !w.timed(): // which no layer sees but a Join
 	case w.joins && w.timed() && now == e.x.expires: // its wait ends as what it waits for does
 	default:
