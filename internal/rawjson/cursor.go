@@ -127,7 +127,7 @@ func (c *Cursor) String() (inside []byte, escaped bool) {
 		return nil, false
 	}
 	rest := c.data[c.pos:]
-	if n := bytes.IndexByte(rest[1:], '"'); n >= 0 && n < 64 && plain(rest[1:1+n]) {
+	if n := bytes.IndexByte(rest[1:min(len(rest), 64)], '"'); n >= 0 && plain(rest[1:1+n]) { // most are so
 		c.pos += n + 2
 		return rest[1 : 1+n : 1+n], false
 	}
