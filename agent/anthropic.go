@@ -185,12 +185,19 @@ func (s *anthropicStream) event(data []byte) error {
 	case "message_start":
 		s.here = true
 	case "content_block_start":
+		if len(s.blocks) == maxParts {
+			return errParts
+		}
 		x := &block{index: string(index)}
 		s.blocks = append(s.blocks, x)
-		x.take(start)
+		if x.take(start); x.merged.over {
+			return errParts
+		}
 	case "content_block_delta":
 		if x := s.block(index); x != nil {
-			x.take(delta)
+			if x.take(delta); x.merged.over {
+				return errParts
+			}
 		}
 	case "content_block_stop":
 		if x := s.block(index); x != nil {

@@ -215,6 +215,7 @@ type chatStream struct {
 	calls   []*merged
 	stop    []byte
 	here    bool
+	over    bool // some call had more members than are kept
 }
 
 func (s *chatStream) event(data []byte) error {
@@ -242,8 +243,11 @@ func (s *chatStream) event(data []byte) error {
 	if err := c.End(); err != nil {
 		return err
 	}
-	if failed {
+	switch {
+	case failed:
 		return errFailed
+	case s.over || s.message.over || len(s.calls) > maxParts:
+		return errParts
 	}
 	return nil
 }
@@ -295,6 +299,9 @@ func (s *chatStream) choice(raw []byte) {
 // call takes a part of a call. It belongs to the one with its index; some servers give none, or one
 // index to all, and another id.
 func (s *chatStream) call(raw []byte) {
+	if len(s.calls) > maxParts {
+		return // event says so
+	}
 	if raw[0] != '{' {
 		s.calls = append(s.calls, &merged{whole: append([]byte(nil), raw...)})
 		return
@@ -338,6 +345,7 @@ func (s *chatStream) call(raw []byte) {
 			to.add(key, c.Skip())
 		}
 	}
+	s.over = s.over || to.over
 }
 
 // hasName reports whether raw, a function, has a name that is not empty.

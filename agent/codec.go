@@ -97,6 +97,7 @@ const (
 	defaultImageBytes  = 5 << 20
 	mostBytes          = 1 << 30
 	maxCalls           = 4096 // of a message
+	maxParts           = 4096 // of a streamed message, and members of a part: each is looked for among the others
 )
 
 // CodecConfig says how a [Codec] differs from its Format. The zero value changes nothing.

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
@@ -250,7 +253,7 @@ func TestArgumentsThatWereCutOffNeverRun(t *testing.T) {
 		require.Len(t, m.Calls, 2)
 		require.NoError(t, m.Calls[0].Err, f.format)
 		require.ErrorContains(t, m.Calls[1].Err, "cut off", f.format)
-		require.JSONEq(t, `{"type":"invalid_arguments","message":"the arguments do not fit the tool: they were cut off before their end, because the message became too long; call again, with less","retryable":false}`,
+		require.JSONEq(t, `{"type":"invalid_arguments","message":"the arguments do not fit the tool: they were cut off before their end, as the message was too long or was stopped; call again, with less","retryable":false}`,
 			sluice.ModelText(m.Calls[1].Err))
 	}
 }
@@ -439,6 +442,42 @@ func TestPartialResultsAreShown(t *testing.T) {
 	out, err := agent.Gemini.Render(m, []agent.Reply{{Result: res, Err: err}})
 	require.NoError(t, err)
 	require.Equal(t, []string{`{"role":"user","parts":[{"functionResponse":{"id":"a","name":"f","response":{"error":{"type":"tool_error","message":"no more","retryable":false},"partial":[1,2]}}}]}`}, texts(t, out))
+}
+
+func TestContentCanBeStored(t *testing.T) {
+	was := agent.Content{agent.Text("a \"plan\""), agent.Image("image/png", []byte{0, 255}), agent.Text("")}
+	b, err := json.Marshal(was)
+	require.NoError(t, err)
+	var now agent.Content
+	require.NoError(t, json.Unmarshal(b, &now))
+	require.Equal(t, was, now)
+}
+
+// A codec is for any number of goroutines, and a message for as many readers.
+func TestCodecsAreShared(t *testing.T) {
+	names, err := agent.NewNames(slices.Values(specs("crm.get")))
+	require.NoError(t, err)
+	for _, f := range formats {
+		codec, err := f.format.With(agent.CodecConfig{Names: names})
+		require.NoError(t, err)
+		body := []byte(fmt.Sprintf(f.body, f.call("a", names.Name("crm.get"), `{"q":"\n"}`)))
+		shared, err := codec.Parse(body)
+		require.NoError(t, err)
+		want, err := codec.Render(shared, values("x"))
+		require.NoError(t, err)
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				m, err := codec.Parse(body)
+				assert.NoError(t, err)
+				assert.Equal(t, shared, m)
+				out, err := codec.Render(shared, values("x"))
+				assert.NoError(t, err)
+				assert.Equal(t, want, out)
+			})
+		}
+		all.Wait()
+	}
 }
 
 func TestConfigOfCodecs(t *testing.T) {

@@ -12,6 +12,7 @@ type merged struct {
 	index   []byte // of a call, raw
 	id      []byte // likewise
 	whole   []byte // it is no object but this
+	over    bool   // it had more members than are kept
 }
 
 type member struct {
@@ -49,6 +50,9 @@ func (m *merged) add(name, raw []byte) {
 	}
 	x := m.find(string(name))
 	switch {
+	case x == nil && len(m.members) == maxParts:
+		m.over = true
+		return
 	case x == nil:
 		x = &member{name: string(name)}
 		m.members = append(m.members, x)
@@ -78,6 +82,7 @@ func (m *merged) add(name, raw []byte) {
 		for more := c.Open('{'); more; more = c.More('}') {
 			x.object.add(c.Key(), c.Skip())
 		}
+		m.over = m.over || x.object.over
 	default:
 		x.value = append(x.value[:0], raw...)
 	}

@@ -66,6 +66,7 @@ var (
 	errTwo    = errors.New("is two messages: must be a response, or a message alone")
 	errNoList = errors.New("has calls that are no list")
 	errFailed = errors.New("an error of the provider")
+	errParts  = fmt.Errorf("more than %d parts, or members of one", maxParts)
 )
 
 // isNull reports whether raw is null, or not there.
@@ -146,7 +147,7 @@ func (a *Asked) spoil(why string) {
 }
 
 const (
-	cutOff = "they were cut off before their end, because the message became too long; call again, with less"
+	cutOff = "they were cut off before their end, as the message was too long or was stopped; call again, with less"
 	broken = "they were cut off before their end, because the connection broke; call again"
 )
 

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+
 	"github.com/sluice-go/sluice/internal/rawjson"
 )
 
@@ -197,6 +199,9 @@ func (s *responsesStream) event(data []byte) error {
 			return nil
 		}
 		x := s.item(index)
+		if x == nil && len(s.items) == maxParts {
+			return errParts
+		}
 		if x == nil {
 			x = &item{index: string(index)}
 			s.items = append(s.items, x)
@@ -249,7 +254,7 @@ func (s *responsesStream) body() (b []byte, cut []int, ended bool) {
 		return nil, nil, false
 	}
 	if s.ended && (hasOutput(s.response) || len(s.items) == 0) && len(s.response) > 0 {
-		return s.response, nil, true
+		return bytes.Clone(s.response), nil, true
 	}
 	b = []byte(`{"output":[`)
 	for i, x := range s.items {

@@ -29,7 +29,7 @@ type assembler interface {
 	// event takes what stands in an event, and keeps no part of it.
 	event(data []byte) error
 
-	// body is the message as if it had come whole, nil if there is none; which of its calls are not
+	// body is the message as if it had come whole, in memory of its own, nil if there is none; which of its calls are not
 	// whole; and whether the stream has said that this is all.
 	body() (b []byte, cut []int, ended bool)
 }
@@ -157,7 +157,7 @@ func (s *Stream) Message() (*Message, error) {
 	}
 	c := *s.codec
 	c.conf.MaxBodyBytes = 2*c.conf.MaxBodyBytes + 1024 // what has been put around it does not count
-	m, err := c.Parse(bytes.Clone(body))
+	m, err := c.Parse(body)
 	if err != nil {
 		return nil, err
 	}

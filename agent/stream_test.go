@@ -208,6 +208,25 @@ func TestStreamThatBreaksOff(t *testing.T) {
 	}
 }
 
+// A message is what had come when it was asked for, whatever comes later.
+func TestMessageOfAStreamStaysAsItIs(t *testing.T) {
+	for _, x := range streams {
+		s := x.format.Stream()
+		for _, e := range x.events {
+			require.NoError(t, s.Event([]byte(e)))
+		}
+		m, err := s.Message()
+		require.NoError(t, err)
+		for _, e := range x.events {
+			require.NoError(t, s.Event([]byte(strings.NewReplacer("search", "SEARCH", "c1", "C1").Replace(e))))
+		}
+		_, err = s.Message()
+		require.NoError(t, err)
+		require.Equal(t, x.want, echoed(m))
+		require.Equal(t, x.calls, asked(m))
+	}
+}
+
 func TestStreamOfAnInputThatIsNoJSON(t *testing.T) {
 	s := agent.Anthropic.Stream()
 	for _, e := range []string{
@@ -226,6 +245,41 @@ func TestStreamOfAnInputThatIsNoJSON(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"a f failed", "b f {}"}, asked(m))
 	require.Equal(t, `{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"f","input":{"INVALID_JSON":"{\"x\": \"y"}},{"type":"tool_use","id":"b","name":"f","input":{}}]}`+"\n", echoed(m))
+}
+
+// Parts are looked for among each other, so there are only so many.
+func TestPartsOfAStreamAreBounded(t *testing.T) {
+	members := make([]string, 4097)
+	for i := range members {
+		members[i] = fmt.Sprintf(`"m%d":1`, i)
+	}
+	all := strings.Join(members, ",")
+	for _, c := range []struct {
+		format agent.Format
+		event  func(i int) string
+		most   int // events that are taken
+	}{
+		{agent.OpenAIChat, func(i int) string {
+			return fmt.Sprintf(`{"choices":[{"delta":{"tool_calls":[{"index":%d,"id":"a"}]}}]}`, i)
+		}, 4096},
+		{agent.OpenAIChat, func(int) string { return `{"choices":[{"delta":{` + all + `}}]}` }, 0},
+		{agent.OpenAIChat, func(int) string { return `{"choices":[{"delta":{"tool_calls":[{"function":{` + all + `}}]}}]}` }, 0},
+		{agent.OpenAIResponses, func(i int) string {
+			return fmt.Sprintf(`{"type":"response.output_item.added","output_index":%d,"item":{}}`, i)
+		}, 4096},
+		{agent.Anthropic, func(i int) string {
+			return fmt.Sprintf(`{"type":"content_block_start","index":%d,"content_block":{}}`, i)
+		}, 4096},
+		{agent.Anthropic, func(int) string { return `{"type":"content_block_start","index":0,"content_block":{` + all + `}}` }, 0},
+	} {
+		s, n := c.format.Stream(), 0
+		var err error
+		for ; n < 5000 && err == nil; n++ {
+			err = s.Event([]byte(c.event(n)))
+		}
+		require.EqualError(t, err, "agent: the "+c.format.String()+" stream: more than 4096 parts, or members of one")
+		require.Equal(t, c.most, n-1)
+	}
 }
 
 func TestStreamThatFails(t *testing.T) {
