@@ -19,6 +19,14 @@ func Cut(s string, n int, mark string) string {
 	return s[:n] + mark
 }
 
+// plain are the bytes that stand for themselves in a string, wherever that is shown.
+var plain = func() (t [256]bool) {
+	for c := ' '; c < 0x7f; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
 const hexDigits = "0123456789abcdef"
 
 // AppendString quotes at most limit bytes of s, and says by … if that is not all. What
@@ -30,7 +38,7 @@ func AppendString(b []byte, s string, limit int) []byte {
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if c >= ' ' && c < 0x7f && c != '"' && c != '\\' {
+		if plain[c] {
 			i++
 			continue
 		}

@@ -1,6 +1,7 @@
 package jsonx
 
 import (
+	"bytes"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -126,25 +127,31 @@ func Paired(inside []byte) (lone int) {
 // Unescape decodes the inside of a string that String has measured. A surrogate without
 // its partner becomes U+FFFD.
 func Unescape(inside []byte) []byte {
-	out := make([]byte, 0, len(inside))
-	for i := 0; i < len(inside); i++ {
-		c := inside[i]
-		if c != '\\' {
-			out = append(out, c)
-			continue
+	return AppendUnescaped(make([]byte, 0, len(inside)), inside)
+}
+
+// AppendUnescaped appends what Unescape makes of the inside of a string.
+func AppendUnescaped(out, inside []byte) []byte {
+	for {
+		n := bytes.IndexByte(inside, '\\')
+		if n < 0 {
+			return append(out, inside...)
 		}
-		if r := unicodeEscape(inside[i:]); r >= 0 {
-			i += 5
+		out = append(out, inside[:n]...)
+		inside = inside[n:]
+		if r := unicodeEscape(inside); r >= 0 {
+			inside = inside[6:]
 			if utf16.IsSurrogate(r) {
-				if r = utf16.DecodeRune(r, unicodeEscape(inside[i+1:])); r != utf8.RuneError {
-					i += 6
+				if r = utf16.DecodeRune(r, unicodeEscape(inside)); r != utf8.RuneError {
+					inside = inside[6:]
 				}
 			}
 			out = utf8.AppendRune(out, r)
 			continue
 		}
-		i++
-		switch c = inside[i]; c {
+		c := inside[1]
+		inside = inside[2:]
+		switch c {
 		case 'b':
 			c = '\b'
 		case 'f':
@@ -158,7 +165,6 @@ func Unescape(inside []byte) []byte {
 		}
 		out = append(out, c)
 	}
-	return out
 }
 
 // unicodeEscape is what s means if it begins with \u and four digits, else -1.

@@ -1,0 +1,396 @@
+package agent
+
+import (
+	"encoding/json"
+
+	"github.com/sluice-go/sluice/internal/rawjson"
+)
+
+// parseChat reads a chat completion, of which the first choice counts, or its message alone.
+func parseChat(r *reader) {
+	var here, tops seen
+	r.Kind()
+	start := r.Pos()
+	alone := false
+	for more := r.Open('{'); more; more = r.More('}') {
+		switch key := r.Key(); string(key) {
+		case "choices":
+			r.once(&tops, 1, key)
+			r.first(func() { chatChoice(r) })
+		case "error":
+			r.failed = !isNull(r.Skip())
+		default:
+			alone = chatMember(r, &here, key) || alone
+		}
+	}
+	switch {
+	case alone && r.found:
+		r.bad = errTwo
+	case alone:
+		r.found = true
+		r.m.Echo = []json.RawMessage{r.Since(start)}
+	}
+	if r.m.Stop == "length" || r.m.Stop == "content_filter" {
+		r.last = true
+		r.cutLast()
+	}
+}
+
+func chatChoice(r *reader) {
+	var here, own seen
+	for more := r.Open('{'); more; more = r.More('}') {
+		switch key := r.Key(); string(key) {
+		case "finish_reason":
+			r.once(&own, 1, key)
+			r.m.Stop = r.word()
+		case "message":
+			r.once(&own, 2, key)
+			if r.Kind() != '{' {
+				r.Skip()
+				continue
+			}
+			start := r.Pos()
+			for more := r.Open('{'); more; more = r.More('}') {
+				chatMember(r, &here, r.Key())
+			}
+			r.found = true
+			r.m.Echo = []json.RawMessage{r.Since(start)}
+		default:
+			r.Skip()
+		}
+	}
+}
+
+// chatMember reads a member of the message, and reports whether only messages have it.
+func chatMember(r *reader, s *seen, key []byte) bool {
+	switch string(key) {
+	case "role":
+		r.once(s, 1, key)
+		r.Skip()
+	case "content":
+		r.once(s, 2, key)
+		r.textIn(r.Skip(), "text")
+	case "tool_calls":
+		r.once(s, 4, key)
+		if r.Kind() != '[' {
+			if !isNull(r.Skip()) {
+				r.bad = errNoList
+			}
+			return true
+		}
+		for more := r.Open('['); more; more = r.More(']') {
+			chatCall(r)
+		}
+	case "function_call": // of old; its answer has another form
+		if raw := r.Skip(); !isNull(raw) {
+			r.other(raw)
+		}
+	default:
+		r.Skip()
+		return false
+	}
+	return true
+}
+
+func chatCall(r *reader) {
+	var d draft
+	if r.Kind() != '{' {
+		d.wrong("the call is no object")
+		r.call(&d, r.Skip())
+		return
+	}
+	var s seen
+	var kind []byte
+	var function, custom bool
+	start := r.Pos()
+	for more := r.Open('{'); more; more = r.More('}') {
+		switch key := r.Key(); string(key) {
+		case "id":
+			d.once(&s, 1, key)
+			d.id = r.Skip()
+		case "type":
+			d.once(&s, 2, key)
+			kind = r.Skip()
+		case "function":
+			d.once(&s, 4, key)
+			if function = r.Kind() == '{'; function {
+				chatCode(r, &d, "arguments")
+			} else {
+				r.Skip()
+			}
+		case "custom":
+			d.once(&s, 8, key)
+			if custom = r.Kind() == '{'; custom {
+				chatCode(r, &d, "input")
+			} else {
+				r.Skip()
+			}
+		default:
+			r.Skip()
+		}
+	}
+	is, _ := unquote(kind)
+	d.custom = is == "custom"
+	switch {
+	case function && custom:
+		d.wrong("the call is of two kinds")
+	case !isNull(kind) && is != "" && is != "function" && is != "custom":
+		d.wrong("the call is of a kind that is not known: must be function or custom")
+	case d.custom && !custom || !d.custom && !function:
+		d.wrong("the call does not have what its kind demands")
+	}
+	r.call(&d, r.Since(start))
+}
+
+// chatCode reads which tool is called, and how.
+func chatCode(r *reader, d *draft, args string) {
+	var s seen
+	for more := r.Open('{'); more; more = r.More('}') {
+		switch key := r.Key(); string(key) {
+		case "name":
+			d.once(&s, 1, key)
+			d.name = r.Skip()
+		case args:
+			d.once(&s, 2, key)
+			if raw := r.Skip(); args == "input" {
+				d.args = raw
+			} else {
+				d.args = d.argsIn(raw)
+			}
+		default:
+			r.Skip()
+		}
+	}
+}
+
+// renderChat answers each call with a message of its own. Such a message has no images: those of all
+// follow in one message of the user.
+func renderChat(w *writer, m *Message, replies []Reply) {
+	var images []Part
+	for i := range m.Calls {
+		w.begin()
+		w.raw(`{"role":"tool","tool_call_id":`)
+		w.quote(m.Calls[i].Request.ID)
+		w.raw(`,"content":`)
+		a := w.answer(&m.Calls[i], &replies[i])
+		switch {
+		case a.err != "":
+			w.quote(a.failure())
+		case len(a.parts) == 1 && a.parts[0].MIME == "":
+			w.quote(a.parts[0].Text)
+		default:
+			w.raw(`[`)
+			for j, p := range a.parts {
+				if w.comma(j); p.MIME != "" {
+					images = append(images, p)
+					p.Text = imageMark(len(images))
+				}
+				w.raw(`{"type":"text","text":`)
+				w.quote(p.Text)
+				w.raw(`}`)
+			}
+			w.raw(`]`)
+		}
+		w.raw(`}`)
+	}
+	if len(images) == 0 {
+		return
+	}
+	w.begin()
+	w.raw(`{"role":"user","content":[`)
+	for i, p := range images {
+		w.comma(i)
+		w.raw(`{"type":"text","text":`)
+		w.quote(imageMark(i + 1))
+		w.raw(`},{"type":"image_url","image_url":{"url":`)
+		w.dataURL(p)
+		w.raw(`}}`)
+	}
+	w.raw(`]}`)
+}
+
+// chatStream joins the chunks of a chat completion.
+type chatStream struct {
+	message merged
+	calls   []*merged
+	stop    []byte
+	here    bool
+	over    bool // some call had more members than are kept
+}
+
+func (s *chatStream) event(data []byte) error {
+	if string(data) == "[DONE]" {
+		return nil
+	}
+	c := rawjson.New(data)
+	failed := false
+	for more := c.Open('{'); more; more = c.More('}') {
+		switch string(c.Key()) {
+		case "choices":
+			if c.Kind() != '[' {
+				c.Skip()
+				continue
+			}
+			for more := c.Open('['); more; more = c.More(']') {
+				s.choice(c.Skip())
+			}
+		case "error":
+			failed = !isNull(c.Skip())
+		default:
+			c.Skip()
+		}
+	}
+	if err := c.End(); err != nil {
+		return err
+	}
+	switch {
+	case failed:
+		return errFailed
+	case s.over || s.message.over || len(s.calls) > maxParts:
+		return errParts
+	}
+	return nil
+}
+
+func (s *chatStream) choice(raw []byte) {
+	if len(raw) == 0 || raw[0] != '{' {
+		return
+	}
+	c := rawjson.New(raw)
+	var index, delta, stop []byte
+	for more := c.Open('{'); more; more = c.More('}') {
+		switch string(c.Key()) {
+		case "index":
+			index = c.Skip()
+		case "delta":
+			delta = c.Skip()
+		case "finish_reason":
+			stop = c.Skip()
+		default:
+			c.Skip()
+		}
+	}
+	if len(index) > 0 && string(index) != "0" {
+		return
+	}
+	if s.here = true; !isNull(stop) {
+		s.stop = append(s.stop[:0], stop...)
+	}
+	if len(delta) == 0 || delta[0] != '{' {
+		return
+	}
+	c = rawjson.New(delta)
+	for more := c.Open('{'); more; more = c.More('}') {
+		key := c.Key()
+		if string(key) != "tool_calls" {
+			s.message.add(key, c.Skip())
+			continue
+		}
+		if c.Kind() != '[' {
+			c.Skip()
+			continue
+		}
+		for more := c.Open('['); more; more = c.More(']') {
+			s.call(c.Skip())
+		}
+	}
+}
+
+// call takes a part of a call. It belongs to the one with its index; some servers give none, or one
+// index to all, and another id.
+func (s *chatStream) call(raw []byte) {
+	if len(s.calls) > maxParts {
+		return // event says so
+	}
+	if raw[0] != '{' {
+		s.calls = append(s.calls, &merged{whole: append([]byte(nil), raw...)})
+		return
+	}
+	var index, id []byte
+	named := false
+	c := rawjson.New(raw)
+	for more := c.Open('{'); more; more = c.More('}') {
+		switch string(c.Key()) {
+		case "index":
+			index = c.Skip()
+		case "id":
+			id = c.Skip()
+		case "function", "custom":
+			named = hasName(c.Skip()) || named
+		default:
+			c.Skip()
+		}
+	}
+	if isNull(id) || len(id) == 2 {
+		id = nil
+	}
+	var to *merged
+	for i := len(s.calls) - 1; i >= 0 && to == nil; i-- {
+		if len(index) == 0 || string(s.calls[i].index) == string(index) {
+			to = s.calls[i]
+		}
+	}
+	if to == nil || named && id != nil && to.id != nil && string(to.id) != string(id) {
+		to = &merged{index: append([]byte(nil), index...)}
+		s.calls = append(s.calls, to)
+	}
+	if to.id == nil && id != nil {
+		to.id = append([]byte(nil), id...)
+	}
+	c = rawjson.New(raw)
+	for more := c.Open('{'); more; more = c.More('}') {
+		if key := c.Key(); string(key) == "index" {
+			c.Skip()
+		} else {
+			to.add(key, c.Skip())
+		}
+	}
+	s.over = s.over || to.over
+}
+
+// hasName reports whether raw, a function, has a name that is not empty.
+func hasName(raw []byte) (named bool) {
+	if raw == nil || raw[0] != '{' {
+		return false
+	}
+	c := rawjson.New(raw)
+	for more := c.Open('{'); more; more = c.More('}') {
+		if key := c.Key(); string(key) == "name" {
+			named = len(c.Skip()) > 2
+		} else {
+			c.Skip()
+		}
+	}
+	return named
+}
+
+func (s *chatStream) body() (b []byte, cut []int, ended bool) {
+	if !s.here {
+		return nil, nil, false
+	}
+	b = []byte(`{"choices":[{"message":{`)
+	if !s.message.has("role") {
+		b = append(b, `"role":"assistant",`...)
+	}
+	n := len(b)
+	if b = s.message.appendMembers(b); len(s.calls) > 0 {
+		if len(b) > n {
+			b = append(b, ',')
+		}
+		b = append(b, `"tool_calls":[`...)
+		for i, call := range s.calls {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = call.append(b)
+		}
+		b = append(b, ']')
+	} else if len(b) == n && b[n-1] == ',' {
+		b = b[:n-1]
+	}
+	b = append(b, '}')
+	if s.stop != nil {
+		b = append(append(b, `,"finish_reason":`...), s.stop...)
+	}
+	return append(b, `}]}`...), nil, s.stop != nil
+}

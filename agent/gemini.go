@@ -1,0 +1,306 @@
+package agent
+
+import (
+	"encoding/json"
+
+	"github.com/sluice-go/sluice/internal/rawjson"
+)
+
+// parseGemini reads a response, of which the first candidate counts, or its content alone.
+func parseGemini(r *reader) {
+	var tops, here seen
+	alone := false
+	r.Kind()
+	start := r.Pos()
+	for more := r.Open('{'); more; more = r.More('}') {
+		switch key := r.Key(); string(key) {
+		case "candidates":
+			r.once(&tops, 1, key)
+			r.first(func() { geminiCandidate(r) })
+		case "error":
+			r.failed = !isNull(r.Skip())
+		case "parts":
+			alone = true
+			geminiParts(r, &here, key)
+		default:
+			r.Skip()
+		}
+	}
+	switch {
+	case alone && r.found:
+		r.bad = errTwo
+	case alone:
+		r.found = true
+		r.m.Echo = []json.RawMessage{r.Since(start)}
+	}
+	switch r.m.Stop {
+	case "", "STOP", "FINISH_REASON_UNSPECIFIED":
+	default:
+		r.cutLast()
+	}
+}
+
+func geminiCandidate(r *reader) {
+	var own, here seen
+	r.found = true // also without content, if a filter has taken that away
+	for more := r.Open('{'); more; more = r.More('}') {
+		switch key := r.Key(); string(key) {
+		case "finishReason":
+			r.once(&own, 1, key)
+			r.m.Stop = r.word()
+		case "content":
+			r.once(&own, 2, key)
+			if r.Kind() != '{' {
+				r.Skip()
+				continue
+			}
+			start, parts := r.Pos(), false
+			for more := r.Open('{'); more; more = r.More('}') {
+				if key := r.Key(); string(key) == "parts" {
+					parts = true
+					geminiParts(r, &here, key)
+				} else {
+					r.Skip()
+				}
+			}
+			if parts {
+				r.m.Echo = []json.RawMessage{r.Since(start)}
+			}
+		default:
+			r.Skip()
+		}
+	}
+}
+
+func geminiParts(r *reader, s *seen, key []byte) {
+	if r.once(s, 1, key); r.Kind() != '[' {
+		if !isNull(r.Skip()) {
+			r.bad = errNoList
+		}
+		return
+	}
+	for more := r.Open('['); more; more = r.More(']') {
+		geminiPart(r)
+	}
+}
+
+func geminiPart(r *reader) {
+	if r.last = false; r.Kind() != '{' {
+		r.other(r.Skip())
+		return
+	}
+	var d draft
+	var s seen
+	var text, thought []byte
+	call := false
+	start := r.Pos()
+	for more := r.Open('{'); more; more = r.More('}') {
+		switch key := r.Key(); string(key) {
+		case "functionCall":
+			d.once(&s, 1, key)
+			if call = true; r.Kind() == '{' {
+				geminiCall(r, &d)
+			} else {
+				r.Skip()
+				d.wrong("the call is no object")
+			}
+		case "text":
+			text = r.Skip()
+		case "thought":
+			thought = r.Skip()
+		default:
+			r.Skip()
+		}
+	}
+	switch raw := r.Since(start); {
+	case call:
+		r.call(&d, raw)
+	case text == nil:
+		r.other(raw)
+	case string(thought) != "true":
+		r.text(text)
+	}
+}
+
+func geminiCall(r *reader, d *draft) {
+	var s seen
+	for more := r.Open('{'); more; more = r.More('}') {
+		switch key := r.Key(); string(key) {
+		case "id":
+			d.once(&s, 1, key)
+			d.id = r.Skip()
+		case "name":
+			d.once(&s, 2, key)
+			d.name = r.Skip()
+		case "args":
+			d.once(&s, 4, key)
+			if d.args = r.Skip(); isNull(d.args) {
+				d.args = nil
+			}
+		case "partialArgs", "willContinue":
+			if raw := r.Skip(); !isNull(raw) && string(raw) != "false" {
+				d.wrong("the arguments came in parts, which is not supported: switch the streaming of arguments off")
+			}
+		default:
+			r.Skip()
+		}
+	}
+}
+
+// renderGemini answers all calls in one content. What is no text stands beside the response.
+func renderGemini(w *writer, m *Message, replies []Reply) {
+	w.begin()
+	w.raw(`{"role":"user","parts":[`)
+	for i := range m.Calls {
+		w.comma(i)
+		w.raw(`{"functionResponse":{`)
+		if id := m.Calls[i].Request.ID; id != "" {
+			w.raw(`"id":`)
+			w.quote(id)
+			w.raw(`,`)
+		}
+		w.raw(`"name":`)
+		w.quote(m.Calls[i].wireName(w.conf.Names))
+		w.raw(`,"response":`)
+		a := w.answer(&m.Calls[i], &replies[i])
+		if a.err != "" {
+			w.raw(a.failure())
+			w.raw(`}}`)
+			continue
+		}
+		w.raw(`{"output":`)
+		texts := 0
+		for _, p := range a.parts {
+			if p.MIME == "" {
+				texts++
+			}
+		}
+		switch {
+		case a.json != nil:
+			w.bytes(a.json)
+		case texts == 1 && len(a.parts) == 1:
+			w.quote(a.parts[0].Text)
+		default:
+			w.raw(`[`)
+			n := 0
+			for _, p := range a.parts {
+				if p.MIME == "" {
+					w.comma(n)
+					w.quote(p.Text)
+					n++
+				}
+			}
+			w.raw(`]`)
+		}
+		w.raw(`}`)
+		if n := 0; texts < len(a.parts) {
+			w.raw(`,"parts":[`)
+			for _, p := range a.parts {
+				if p.MIME == "" {
+					continue
+				}
+				w.comma(n)
+				n++
+				w.raw(`{"inlineData":{"mimeType":`)
+				w.quote(p.MIME)
+				w.raw(`,"data":`)
+				w.base64(p.Data)
+				w.raw(`}}`)
+			}
+			w.raw(`]`)
+		}
+		w.raw(`}}`)
+	}
+	w.raw(`]}`)
+}
+
+// geminiStream joins the responses of a stream, whose parts follow each other.
+type geminiStream struct {
+	parts []byte
+	stop  []byte
+	here  bool
+}
+
+func (s *geminiStream) event(data []byte) error {
+	c := rawjson.New(data)
+	var candidate []byte
+	failed := false
+	for more := c.Open('{'); more; more = c.More('}') {
+		switch string(c.Key()) {
+		case "candidates":
+			if c.Kind() != '[' {
+				c.Skip()
+				continue
+			}
+			for more := c.Open('['); more; more = c.More(']') {
+				if raw := c.Skip(); candidate == nil {
+					candidate = raw
+				}
+			}
+		case "error":
+			failed = !isNull(c.Skip())
+		default:
+			c.Skip()
+		}
+	}
+	if err := c.End(); err != nil {
+		return err
+	}
+	if failed {
+		return errFailed
+	}
+	if len(candidate) == 0 || candidate[0] != '{' {
+		return nil
+	}
+	s.here = true
+	c = rawjson.New(candidate)
+	for more := c.Open('{'); more; more = c.More('}') {
+		switch string(c.Key()) {
+		case "finishReason":
+			if stop := c.Skip(); !isNull(stop) {
+				s.stop = append(s.stop[:0], stop...)
+			}
+		case "content":
+			s.content(c.Skip())
+		default:
+			c.Skip()
+		}
+	}
+	return nil
+}
+
+func (s *geminiStream) content(raw []byte) {
+	if len(raw) == 0 || raw[0] != '{' {
+		return
+	}
+	c := rawjson.New(raw)
+	for more := c.Open('{'); more; more = c.More('}') {
+		if key := c.Key(); string(key) != "parts" || c.Kind() != '[' {
+			c.Skip()
+			continue
+		}
+		for more := c.Open('['); more; more = c.More(']') {
+			if len(s.parts) > 0 {
+				s.parts = append(s.parts, ',')
+			}
+			s.parts = append(s.parts, c.Skip()...)
+		}
+	}
+}
+
+func (s *geminiStream) body() (b []byte, cut []int, ended bool) {
+	if !s.here {
+		return nil, nil, false
+	}
+	b = []byte(`{"candidates":[{`)
+	if len(s.parts) > 0 {
+		b = append(append(append(b, `"content":{"role":"model","parts":[`...), s.parts...), `]}`...)
+	}
+	if s.stop != nil {
+		if len(s.parts) > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(b, `"finishReason":`...), s.stop...)
+	}
+	return append(b, `}]}`...), nil, s.stop != nil
+}
