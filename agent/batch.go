@@ -54,9 +54,10 @@ func New(e *sluice.Executor, c Config) (*Runner, error) {
 // Arguments that do not parse, an unknown tool, a refusal, a panic, [runtime.Goexit] in a tool: each is the Err of
 // its own reply, as [sluice.Executor.Invoke] would return it.
 //
-// Run returns when every call has ended. When ctx ends, or the deadline is over, calls that run see their contexts
-// end, and those that have not started are refused with the context's cause. A tool that ignores its context and
-// has no timeout keeps Run waiting, as it keeps Invoke.
+// Run returns when every call has ended. When ctx is cancelled, calls that run see their contexts end, and those that
+// have not started are refused with the context's cause; when a deadline is over, with [sluice.ErrWaitTooLong]. A
+// tool that ignores its context and has no timeout keeps Run waiting, as it keeps Invoke. If code that runs before
+// admission, as a Spec's Check, or a sink, calls [runtime.Goexit], that ends the goroutine of Run, as that of Invoke.
 //
 // The calls' context ends with the last of them, so what a tool streams by [sluice.Hold] can be read after Run.
 func (r *Runner) Run(ctx context.Context, calls []sluice.Request) []Reply {

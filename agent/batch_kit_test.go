@@ -19,7 +19,7 @@ import (
 
 var errOwn = errors.New("the tool's own")
 
-// bench is an executor with tools for batches, and what it has come to.
+// desk is an executor with tools for batches, and what it has come to.
 type desk struct {
 	t        *testing.T
 	exec     *sluice.Executor

@@ -90,7 +90,7 @@ func TestFeed_AlwaysGoesOn(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	for range 20_000 {
+	for range 4_000 {
 		tools := make([]string, rnd.IntN(20))
 		for i := range tools {
 			tools[i] = string(rune('a' + rnd.IntN(3)))
