@@ -132,7 +132,10 @@ func TestEach_LeftWhileACallIsSubmitted(t *testing.T) {
 				<-hold
 			}
 			return nil
-		}}, func(context.Context, workIn) (int, error) { return n, nil })
+		}}, func(context.Context, workIn) (int, error) {
+			time.Sleep(time.Millisecond) // so that whoever ranges waits for the end
+			return 1, nil
+		})
 		require.NoError(t, err)
 		calls := make([]sluice.Request, 5)
 		for i := range calls {
