@@ -348,6 +348,7 @@ func (c *Call) shown() Call {
 type ending struct {
 	ctx   context.Context
 	sum   *first // what its attempts add up to
+	busy  bool   // some may be under way
 	kind  EventKind
 	value any // the result
 	err   error
@@ -452,11 +453,8 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 		x.sum, at = inv.ownTotals(), &inv.plan.adm.at
 		x.sum.frame = nil // who ends the stream may be at it
 	}
-	x.value = res.Value
+	x.value, x.busy = res.Value, busy
 	x.sum.Conclude(&x.Conclusion, at, x.err != nil, func() any { kept := *x; return &kept })
-	if busy && inv.loud {
-		x.sum.forsakes()
-	}
 	by := res.rec.By()
 	if res.rec, res.from = x.Record, permit.Source(e.conf.MaxResultBytes); by != "" && x.err == nil {
 		res.rec = x.Record.WithPartial(new(any(by)))
@@ -464,13 +462,12 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	if y := x.sum.aside.Load(); y != nil && x.err != nil {
 		res.rec = x.Record.WithPartial(y.partial.Load())
 	}
-	if x.Waits {
-		return
-	}
 	if x.Err != nil { // the stream has ended already
 		x.kind, x.err = ToolFailed, x.Err
 	}
-	e.report(inv, x)
+	if !x.Waits { // else who ends the stream does
+		e.report(inv, x)
+	}
 }
 
 // endStreamed reports the end of a call that its stream x has held open.
@@ -512,6 +509,9 @@ func (e *Executor) report(inv *invocation, x *ending) {
 			inv.unnest()
 		}
 	}()
+	if x.busy {
+		x.sum.forsakes()
+	}
 	t := inv.lastEvent(x.kind, x.sum, 0, x.Held)
 	t.Queued, t.Result.rec = x.Queued, x.Record
 	if t.Err, t.By, t.RetryAfter = x.err, x.by, x.retry; x.err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -153,7 +154,8 @@ func TestRun_StartsByPriorityThenCallOrder(t *testing.T) {
 					require.Len(t, d.starts(), 8)
 					before := runtime.NumGoroutine()
 					most, stop := 0, make(chan struct{})
-					go func() { // looks between the starts
+					var looks sync.WaitGroup
+					looks.Go(func() { // between the starts
 						for wait := 500 * time.Millisecond; ; wait = time.Second {
 							select {
 							case <-time.After(wait):
@@ -162,7 +164,7 @@ func TestRun_StartsByPriorityThenCallOrder(t *testing.T) {
 								return
 							}
 						}
-					}()
+					})
 					calls := make([]sluice.Request, 500)
 					tools := []string{"work", "idle", "urgent"}
 					for i := range calls {
@@ -176,6 +178,7 @@ func TestRun_StartsByPriorityThenCallOrder(t *testing.T) {
 						replies = r.Run(d.ctx, calls)
 					}
 					close(stop)
+					looks.Wait()
 					for _, r := range replies {
 						require.NoError(t, r.Err)
 					}
