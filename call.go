@@ -465,8 +465,11 @@ func (e *Executor) conclude(inv *invocation, busy bool, res *Result, x *ending) 
 	if x.Err != nil { // the stream has ended already
 		x.kind, x.err = ToolFailed, x.Err
 	}
-	if !x.Waits { // else who ends the stream does
+	switch {
+	case !x.Waits:
 		e.report(inv, x)
+	case inv.loud && !inv.plan.single: // who ends the stream reports the end, and may be at it
+		x.sum.forsakes()
 	}
 }
 

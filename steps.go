@@ -255,16 +255,14 @@ func (p *pause) Expire() {
 
 // begin reports that the call is made again, and says when.
 func (s *Step) begin(ctx context.Context) (due int64) {
-	e := s.inv.plan.exec
 	s.inv.ownTotals()
 	Call{inv: s.inv, Priority: s.inv.priority}.ReportRetry(ctx, s.wait, s.Err)
-	return s.within.Until(e.clock.Now() + int64(min(s.wait, deadline.Endless)))
+	return s.within.Until(s.inv.plan.exec.clock.Now() + int64(min(s.wait, deadline.Endless)))
 }
 
 // rest waits until the call is to go in again, or its context ends.
 func (s *Step) rest(ctx context.Context) {
-	due := s.begin(ctx)
-	if s.wait > 0 {
+	if due := s.begin(ctx); s.wait > 0 {
 		s.inv.plan.exec.pauses.Sleep(ctx, due)
 	}
 	s.resume(ctx)
@@ -378,10 +376,9 @@ func (x *frame) bound(a *admission) {
 func (x *frame) goesOn() {
 	w := x.call
 	if x.stage == succeeded {
-		if w.space.Seen(); w.space.given != nil {
-			w.space.given.sight.Ended()
-			w.space.given = nil
-		}
+		w.space.Seen()
+		w.space.given.sight.Ended()
+		w.space.given = nil
 	}
 	x.stage, w.wentOn = underWay, true
 	w.attempts.Keep()
