@@ -20,6 +20,9 @@ import (
 // a copy. It is an interceptor that stands before the gates, outside what repeats; its other part,
 // [Once.Inner], stands after them.
 //
+// What somebody further in has answered instead of the tool ([sluice.Result.AnsweredBy]) is not kept. With Inner the
+// key is free then unless the tool's code goes on; without, nobody knows whether it does, and the key is in doubt.
+//
 // Keys count for a tenant and a tool. What is known of a key is kept in a [sluice.SharedState], so that it
 // holds for all who share that. If it cannot be kept there the tool does not run: [*OnceStateError]. A call
 // that brings a known key with other arguments ends with a [*OnceMismatchError].
@@ -328,7 +331,8 @@ func (o *Once) lead(ctx, bounded context.Context, c sluice.Call, tool sluice.Spe
 		}
 	}()
 	res, err = next(context.WithValue(ctx, onceRunKey{}, r), c)
-	facts := onceFacts{normal: true, attempt: c.AttemptOf(res, err), cooperative: tool.Policy.Cooperative}
+	facts := onceFacts{normal: true, attempt: c.AttemptOf(res, err), cooperative: tool.Policy.Cooperative,
+		instead: res.AnsweredBy() != ""}
 	if err != nil {
 		facts.left = bounded.Err() != nil
 		facts.timedOut, facts.rejected = errors.Is(err, sluice.ErrTimeout), errors.Is(err, sluice.ErrRejected)

@@ -536,3 +536,37 @@ func TestOnce_InOtherLayers(t *testing.T) {
 		s.end()
 	})
 }
+
+// What a fallback further in has answered is not what the tool has done: a duplicate of a call that failed executes,
+// one of a call whose code goes on does not, and has the tool's own result when that has ended.
+func TestOnce_FallbackFurtherIn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		instead := fallback(t, resilience.FallbackConfig{Func: func(context.Context, sluice.Call, error) (any, error) { return receipt{N: 99}, nil }})
+		s := newShop(t, resilience.OnceConfig{}, sluice.Spec{Policy: sluice.Policy{Timeout: time.Second}}, func(_ context.Context, n int) error {
+			if n == 1 {
+				return errBoom
+			}
+			time.Sleep(time.Minute)
+			return nil
+		}, instead)
+		pay := func() (int, error) {
+			p, err := s.pay(s.ctx, order{No: "1"})
+			return p.N, err
+		}
+		for want := range 2 { // the first fails, the second goes on
+			n, err := pay()
+			require.NoError(t, err)
+			require.Equal(t, 99, n)
+			require.EqualValues(t, want+1, s.runs.Load())
+		}
+		_, err := pay()
+		var doubt *resilience.OnceInDoubtError
+		require.ErrorAs(t, err, &doubt)
+		time.Sleep(time.Minute)
+		n, err := pay()
+		require.NoError(t, err)
+		require.Equal(t, 2, n, "the tool's own")
+		require.EqualValues(t, 2, s.runs.Load())
+		s.end()
+	})
+}

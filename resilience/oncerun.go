@@ -112,6 +112,7 @@ type onceFacts struct {
 	rejected    bool // or that it did not run
 	left        bool // the caller's own time is over
 	cooperative bool // the code cannot go on without its caller
+	instead     bool // the result is not the tool's, say of a Fallback further in
 	attempt     sluice.Attempt
 
 	listed  bool // Inner is, and tells this:
@@ -135,11 +136,11 @@ const (
 func (f *onceFacts) verdict() onceVerdict {
 	a := f.attempt
 	switch ran := f.entered || a.Ran; {
-	case f.normal && !f.failed && (a.N == 0 || a.Outcome == sluice.OutcomeSuccess):
+	case f.normal && !f.failed && !f.instead && (a.N == 0 || a.Outcome == sluice.OutcomeSuccess):
 		return onceKeep
 	case f.inside > 0, !f.entered && a.Running: // who has seen the code knows sooner that it has ended
 		return onceUnsure
-	case f.value && f.failed && (f.timedOut || f.left):
+	case f.value && (f.instead || f.failed && (f.timedOut || f.left)):
 		return onceRescue
 	case f.entered:
 		return onceOver
