@@ -20,9 +20,11 @@ import (
 //
 // Who leaves does not take the others' execution along: its context ends when the last of them leaves.
 // Whoever comes then, or finds that the execution was refused because its own caller left, has one of
-// its own. So has each that finds that the outcome is none to share: a stream, see [sluice.Hold], which is its own
-// caller's alone, or what is not of an attempt of the tool, as the answer of a [Fallback] further in. A [Timeout] bounds an execution if it stands further in, and else each call; one that began
-// the execution takes that along. Make it with [NewJoin]; it is safe for concurrent use. A call that shares waits for the
+// its own. So has each that finds that the outcome is none to share: a stream, see [sluice.Hold], which is
+// its own caller's alone, or what is not of an attempt of the tool, as the answer of a [Fallback] further in.
+//
+// A [Timeout] bounds an execution if it stands further in, and else each call; one that began the execution
+// takes that along. Make it with [NewJoin]; it is safe for concurrent use. A call that shares waits for the
 // outcome, or until its context ends.
 type Join struct {
 	conf settings[JoinConfig]
