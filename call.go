@@ -56,10 +56,16 @@ type Call struct {
 	within   *deadline.Bound                    // what interceptors have bounded it by; may be nil
 	run      *running                           // once it is admitted
 	code     func(context.Context) (any, error) // of a declared tool
+	args     *json.RawMessage                   // as they came, for a Check
 }
 
-// JSON encodes Input.
-func (c Call) JSON() (json.RawMessage, error) { return encodeJSON(c.Input, defaultArgBytes) }
+// JSON encodes Input. In a Spec.Check it is a copy of the arguments as they came, if they came as JSON.
+func (c Call) JSON() (json.RawMessage, error) {
+	if c.args != nil {
+		return strictjson.Raw(*c.args), nil
+	}
+	return encodeJSON(c.Input, defaultArgBytes)
+}
 
 // Result is what a call gave: a small value, to copy and share.
 type Result struct {
@@ -179,14 +185,12 @@ func (inv *invocation) resolve(ctx context.Context, c *Call, r *Request, open bo
 	}
 	t := inv.plan.tool
 	in, err := t.input(r, inv.plan.exec.conf.MaxArgBytes)
+	if err == nil {
+		if c.Input = in; t.spec.Check != nil {
+			err = t.checked(ctx, c.shown(), r)
+		}
+	}
 	if err != nil {
-		return inv.refused(ErrInvalidArguments, "", err)
-	}
-	c.Input = in
-	if t.spec.Check == nil {
-		return nil
-	}
-	if err := t.checked(ctx, c.shown()); err != nil {
 		return inv.refused(ErrInvalidArguments, "", err)
 	}
 	return nil
@@ -336,8 +340,7 @@ func (r *running) Value(key any) any {
 	return r.Context.Value(key)
 }
 
-// shown is c without what only the library may see of it: whoever keeps it keeps nothing
-// else, and it can be run nowhere.
+// shown is c without what only the library may see of it: whoever keeps it can run it nowhere.
 func (c *Call) shown() Call {
 	d := *c
 	d.inv, d.within, d.run, d.code = nil, nil, nil, nil

@@ -126,7 +126,7 @@ type Spec struct {
 	// Check, by a schema or business rules, refuses calls with ErrInvalidArguments and its error as
 	// the Cause, whose text reaches models and events. It runs once per call, also if typed, and for
 	// Explain, after decoding and before interceptors, on the caller's goroutine, outside locks; it
-	// may take time. A panic refuses.
+	// may take time. c.JSON has the arguments as they came. A panic refuses.
 	Check func(ctx context.Context, c Call) error
 
 	decode func(json.RawMessage) (any, error) // a result; nil if the tool is declared
@@ -255,11 +255,8 @@ func newTool[In any](r *ToolRegistry, s Spec) (*tool, error) {
 	}
 	s = s.clone()
 	own, err := s.complete()
-	if err != nil {
-		return nil, err
-	}
-	required, err := strictjson.Required(s.field("InputSchema"), s.InputSchema)
-	if err != nil {
+	required, wrong := strictjson.Required(s.field("InputSchema"), s.InputSchema)
+	if err := cmp.Or(err, wrong); err != nil {
 		return nil, err
 	}
 	t := &tool{
@@ -352,27 +349,26 @@ func (t *tool) input(r *Request, max int) (in any, err error) {
 
 // decoded is the value that args say.
 func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
-	defer func() { // a foreign UnmarshalJSON may panic
-		if v := recover(); v != nil {
-			in, err = nil, caught(t.spec.Name, v)
-		}
-	}()
+	defer t.rescue(&err) // a foreign UnmarshalJSON may panic
 	if in, err = t.decode(args, strictjson.Limits{MaxBytes: max}); err == nil && len(t.required) > 0 {
 		err = strictjson.Require(args, t.required)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return in, nil
+	return in, err
 }
 
-// checked is what the tool's Check says.
-func (t *tool) checked(ctx context.Context, c Call) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = caught(t.spec.Name, v)
-		}
-	}()
+// rescue makes an error of a panic.
+func (t *tool) rescue(err *error) {
+	if v := recover(); v != nil {
+		*err = caught(t.spec.Name, v)
+	}
+}
+
+// checked is what the tool's Check says of c, which is r's.
+func (t *tool) checked(ctx context.Context, c Call, r *Request) (err error) {
+	defer t.rescue(&err)
+	if r.Input == nil && !r.typed {
+		c.args = new(r.Args)
+	}
 	return t.spec.Check(ctx, c)
 }
 

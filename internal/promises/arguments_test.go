@@ -446,3 +446,46 @@ func TestArgumentsAreStrict(t *testing.T) {
 		t.Errorf("wrong type: %v", err)
 	}
 }
+
+// A Check sees the arguments as they came, and not what the tool's type makes of them: what is left out is not
+// zero, and null not either. What it changes is its own.
+func TestCheckSeesTheArgumentsAsTheyCame(t *testing.T) {
+	type in struct{ A, B int }
+	var seen []string
+	r := newRig(t, sluice.Config{})
+	spec := sluice.Spec{Name: "x", Check: func(_ context.Context, c sluice.Call) error {
+		raw, err := c.JSON()
+		seen = append(seen, string(raw))
+		for i := range raw {
+			raw[i] = 'x'
+		}
+		return err
+	}}
+	sluice.Must(sluice.Register(r.reg, spec, func(_ context.Context, v in) (in, error) { return v, nil }))
+	for _, args := range []string{` {"A": 1e0}`, `{"B":null}`, `null`, ``, "\t"} {
+		raw := json.RawMessage(args)
+		_, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Args: raw})
+		require.NoError(t, err, args)
+		require.Equal(t, args, string(raw))
+	}
+	res, err := r.Invoke(r.ctx, sluice.Request{Tool: "x", Input: in{1, 2}})
+	require.NoError(t, err)
+	require.Equal(t, in{1, 2}, res.Value)
+	_, err = r.Submit(r.ctx, sluice.Request{Tool: "x", Args: json.RawMessage(`{ }`)}).Wait(r.ctx)
+	require.NoError(t, err)
+	require.Equal(t, []string{` {"A": 1e0}`, `{"B":null}`, `null`, `{}`, `{}`, `{"A":1,"B":2}`, `{ }`}, seen)
+
+	// What goes around a call sees what the tool gets.
+	around := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			raw, err := c.JSON()
+			require.NoError(t, err)
+			require.JSONEq(t, `{"A":3,"B":0}`, string(raw))
+			return next(ctx, c)
+		}
+	})
+	r = newRig(t, sluice.Config{Interceptors: []sluice.Interceptor{around}})
+	sluice.Must(sluice.Register(r.reg, spec, func(_ context.Context, v in) (in, error) { return v, nil }))
+	_, err = r.Invoke(r.ctx, sluice.Request{Tool: "x", Args: json.RawMessage(`{"A":3}`)})
+	require.NoError(t, err)
+}

@@ -89,10 +89,7 @@ func Into[T any](data json.RawMessage, l Limits) (any, error) {
 		if err := Check(data, l); err != nil {
 			return nil, err
 		}
-		if Blank(data) {
-			data = empty
-		}
-		*p = slices.Clone(data)
+		*p = Raw(data)
 		return v, nil
 	case *any:
 		if len(data) == 0 {
@@ -107,6 +104,14 @@ func Into[T any](data json.RawMessage, l Limits) (any, error) {
 		return nil, err
 	}
 	return v, nil
+}
+
+// Raw is a copy of data, which Decode or Check has taken; of nothing it is {}.
+func Raw(data json.RawMessage) json.RawMessage {
+	if Blank(data) {
+		data = empty
+	}
+	return slices.Clone(data)
 }
 
 // Check reports whether data is JSON that Decode could take into an any.
