@@ -23,7 +23,8 @@ var update = flag.Bool("update", false, "write golden files")
 // TestAPI compares the exported API with testdata/api.txt, so that every change of it is
 // seen in review. `make api` writes the file.
 func TestAPI(t *testing.T) {
-	got := exported(t, ".") + exported(t, "resilience") + exported(t, "agent") + exported(t, "upstream")
+	got := exported(t, ".") + exported(t, "resilience") + exported(t, "agent") + exported(t, "upstream") +
+		exported(t, "contrib/jsonschema")
 	const golden = "testdata/api.txt"
 	if *update {
 		require.NoError(t, os.MkdirAll("testdata", 0o755))
@@ -52,7 +53,7 @@ func TestAPI(t *testing.T) {
 
 // TestEveryExportedNameIsDocumented: the comments are the contract.
 func TestEveryExportedNameIsDocumented(t *testing.T) {
-	for _, dir := range []string{".", "resilience", "agent", "upstream"} {
+	for _, dir := range []string{".", "resilience", "agent", "upstream", "contrib/jsonschema"} {
 		p := parse(t, dir)
 		check := func(kind, name, doc string) {
 			if ast.IsExported(name) && strings.TrimSpace(doc) == "" {

@@ -158,6 +158,17 @@ func TestModuleRequires(t *testing.T) {
 	assert.Equal(t, []string{"github.com/stretchr/testify", "golang.org/x/sync", "golang.org/x/time"}, direct)
 }
 
+// TestContribUsesThePublicAPI holds that nested modules which others can require build on what the root
+// exports: their versions are not the root's.
+func TestContribUsesThePublicAPI(t *testing.T) {
+	eachFile(t, "contrib", func(path string, _ *token.FileSet, f *ast.File) {
+		for _, i := range f.Imports {
+			p, _ := strconv.Unquote(i.Path.Value)
+			assert.False(t, strings.HasPrefix(p, module+"/internal/"), "%s imports %s", path, p)
+		}
+	})
+}
+
 // eachFile parses the Go files under dir, those of nested modules and of tests as well.
 func eachFile(t *testing.T, dir string, do func(path string, fset *token.FileSet, f *ast.File)) {
 	t.Helper()
