@@ -188,7 +188,7 @@ func (c *checker) typed(t types, v int) bool {
 		return false
 	}
 	raw := c.raw(v)
-	if len(raw) < 300 && bytes.IndexAny(raw, ".eE") < 0 {
+	if len(raw) < 300 && !bytes.ContainsAny(raw, ".eE") {
 		return true
 	}
 	x := decimalOf(raw)

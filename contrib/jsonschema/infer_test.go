@@ -1,5 +1,8 @@
 package jsonschema
 
+//lint:file-ignore SA5008 the tags are odd on purpose
+//lint:file-ignore U1000 and so are fields that nobody uses
+
 import (
 	"encoding/json"
 	"fmt"

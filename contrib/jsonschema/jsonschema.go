@@ -60,10 +60,10 @@ func For[In, Out any](s sluice.Spec) (sluice.Spec, error) {
 	s.Check = func(ctx context.Context, c sluice.Call) error {
 		args, err := c.JSON()
 		switch {
+		case inferred && (err != nil || isNull(args)):
+			err = nil // a typed call with values that JSON does not have, or nil: they are of the type
 		case err == nil:
 			err = p.arguments(args)
-		case inferred: // a typed call, whose values JSON does not have: they are of the type
-			err = nil
 		}
 		if err != nil || also == nil {
 			return err
@@ -79,8 +79,10 @@ func subject(s *sluice.Spec, name string) string {
 
 // arguments is check for what a call is given: null is as good as nothing.
 func (p *program) arguments(args json.RawMessage) error {
-	if string(bytes.TrimSpace(args)) == "null" {
+	if isNull(args) {
 		args = json.RawMessage("{}")
 	}
 	return p.check(args)
 }
+
+func isNull(args json.RawMessage) bool { return string(bytes.TrimSpace(args)) == "null" }

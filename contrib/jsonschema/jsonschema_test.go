@@ -198,6 +198,15 @@ func TestTypedCallsWithoutJSON(t *testing.T) {
 	nan, err := tool.Invoke(context.Background(), exec, in{math.NaN()})
 	require.NoError(t, err)
 	require.True(t, nan)
+	byPointer, err := jsonschema.Register(exec.Registry(), sluice.Spec{Name: "pointer"}, func(_ context.Context, v *in) (bool, error) { return v == nil, nil })
+	require.NoError(t, err)
+	none, err := byPointer.Invoke(context.Background(), exec, nil)
+	require.NoError(t, err)
+	require.True(t, none)
+	for _, args := range []string{`null`, `{}`, ``} { // as JSON that is no input
+		_, err = call(exec, "pointer", args)
+		require.Equal(t, `$ lacks "F": required`, cause(t, err))
+	}
 	tool, err = jsonschema.Register(exec.Registry(), sluice.Spec{Name: "written", InputSchema: json.RawMessage(`{"properties":{"F":{"type":"number"}}}`)}, id)
 	require.NoError(t, err)
 	_, err = tool.Invoke(context.Background(), exec, in{math.NaN()})
