@@ -49,9 +49,9 @@ func (c FallbackConfig) complete() (FallbackConfig, error) {
 
 func (c FallbackConfig) title() (kind, name string) { return "FallbackConfig", c.Name }
 
-func (c FallbackConfig) keeps(was *FallbackConfig) FallbackConfig {
+func (c FallbackConfig) keeps(was *FallbackConfig) (FallbackConfig, error) {
 	c.Name = was.Name
-	return c
+	return c, nil
 }
 
 // answersFor reports whether c says that calls of the tool are answered that fail with err.

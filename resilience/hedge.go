@@ -70,9 +70,9 @@ func (c HedgeConfig) complete() (HedgeConfig, error) {
 
 func (c HedgeConfig) title() (kind, name string) { return "HedgeConfig", c.Name }
 
-func (c HedgeConfig) keeps(was *HedgeConfig) HedgeConfig {
+func (c HedgeConfig) keeps(was *HedgeConfig) (HedgeConfig, error) {
 	c.Name, c.Budget = was.Name, cmp.Or(c.Budget, was.Budget)
-	return c
+	return c, nil
 }
 
 // NewHedge returns a Hedge, or an error that names the wrong field.

@@ -68,9 +68,9 @@ func (c JoinConfig) complete() (JoinConfig, error) {
 
 func (c JoinConfig) title() (kind, name string) { return "JoinConfig", c.Name }
 
-func (c JoinConfig) keeps(was *JoinConfig) JoinConfig {
+func (c JoinConfig) keeps(was *JoinConfig) (JoinConfig, error) {
 	c.Name = was.Name
-	return c
+	return c, nil
 }
 
 // NewJoin returns a Join.
