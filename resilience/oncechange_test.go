@@ -65,7 +65,6 @@ func TestOnce_ChangeRefused(t *testing.T) {
 	}
 	require.ErrorContains(t, sluice.Reconfigure("a test", free.Change(resilience.OnceConfig{State: other})), "State is another", "it is that of a call's context")
 
-	no := func(sluice.Spec) bool { return false }
 	reconfigure(t, wide(9), free.Change(resilience.OnceConfig{TTL: time.Hour, Lease: time.Minute, Tools: no}),
 		bound.Change(resilience.OnceConfig{Name: "once", State: state, DoubtTTL: time.Minute}))
 	require.Equal(t, 9, gate.Config().Limits[0].Max)
