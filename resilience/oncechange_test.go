@@ -307,7 +307,7 @@ func TestOnce_IsSeen(t *testing.T) {
 		require.Equal(t, "idempotency → admit[concurrency] → idempotency inner → pay", plan)
 		layers := func() (list []sluice.GateState) {
 			for _, g := range s.Snapshot().Gates {
-				if g.Kind == sluice.GateLayer {
+				if g.Kind == "layer" {
 					list = append(list, g)
 				}
 			}
@@ -318,11 +318,11 @@ func TestOnce_IsSeen(t *testing.T) {
 			go s.pay(s.ctx, order{"b", 1})
 			synctest.Wait()
 			s.becomes(func(c *resilience.OnceConfig) { c.TTL = time.Hour })
-			require.Equal(t, []sluice.GateState{{Name: "idempotency", Kind: sluice.GateLayer, Used: 2}}, layers())
+			require.Equal(t, []sluice.GateState{{Name: "idempotency", Kind: "layer", Used: 2}}, layers())
 		})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		require.Equal(t, []sluice.GateState{{Name: "idempotency", Kind: sluice.GateLayer}}, layers())
+		require.Equal(t, []sluice.GateState{{Name: "idempotency", Kind: "layer"}}, layers())
 		s.end()
 	})
 }
