@@ -41,3 +41,22 @@ func BenchmarkTurnOfEight(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkStream reads a streamed answer.
+func BenchmarkStream(b *testing.B) {
+	for _, x := range streams {
+		body := []byte(sse(x.events, "\n"))
+		b.Run(strings.ReplaceAll(x.name, " ", "-"), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				s := x.format.Stream()
+				if _, err := s.Write(body); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := s.Message(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
