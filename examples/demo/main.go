@@ -20,7 +20,10 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/sluice-go/sluice"
 )
 
 func main() {
@@ -54,13 +57,20 @@ once; %s is broken for its first %v.
 	}
 
 	fmt.Fprintln(term.w, term.paint(bold, "\n2. guarded: the same calls through Sluice"))
+	var retried atomic.Int64
 	with, err = on.run(ctx, term, turns, func(tools map[string]agentTool) (caller, closer, error) {
-		exec, err := newGuard(tools)
+		exec, err := newGuard(tools, sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+			if e.Kind == sluice.ToolRetrying {
+				retried.Add(1)
+			}
+			return nil
+		}))
 		if err != nil {
 			return nil, nil, err
 		}
 		return guarded(exec), exec.Close, nil
 	})
+	with.retried = int(retried.Load())
 	if err != nil {
 		return without, with, err
 	}

@@ -18,6 +18,7 @@ type column struct {
 	answers []answer
 	counts  backendCounts
 	took    time.Duration
+	retried int // calls that an open breaker held back, and that were made again
 }
 
 // levels, as the table lists them.
@@ -52,14 +53,6 @@ func (c column) excused() int {
 		return ok && a.Tool == brokenTool && status.Status == http.StatusInternalServerError ||
 			errors.Is(a.Err, sluice.ErrBreakerOpen)
 	})
-}
-
-func (c column) refusals() int {
-	n := 0
-	for _, a := range c.answers {
-		n += a.Refusals
-	}
-	return n
 }
 
 // wait is a quantile of the time from a call's arrival to its start, for one level. Calls
@@ -203,7 +196,7 @@ func rows(tenants []string) []row {
 		harm("429 too many requests", func(c column) int { return c.counts.TooMany }, 0),
 		harm("503 too busy", func(c column) int { return c.counts.TooBusy }, 0),
 		number("500 wasted on the broken endpoint", func(c column) int { return c.counts.Wasted }),
-		number("held back by its breaker, tried again", column.refusals),
+		number("held back by its breaker, tried again", func(c column) int { return c.retried }),
 		harm("peak in flight, seen by the server", func(c column) int { return c.counts.Peak }, serverSlots),
 	)
 	for _, l := range levels {

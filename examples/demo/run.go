@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/resilience"
 )
 
 // answer is how one tool call ended. Times count from the start of the replay.
@@ -20,13 +20,12 @@ type answer struct {
 	Arrived  time.Duration
 	Began    time.Duration // when the tool's code started; Arrived if it never did
 	Ran      bool
-	Refusals int // answers "not now" before it ran, each followed by another try
 	Err      error
 	Message  toolMessage // what the model gets; every call must have one
 }
 
-// caller makes one tool call of t, and says how often it was refused before it ran.
-type caller func(ctx context.Context, t turn, c toolCall) (result json.RawMessage, refusals int, err error)
+// caller makes one tool call of t.
+type caller func(ctx context.Context, t turn, c toolCall) (json.RawMessage, error)
 
 // replay lets every turn arrive at its time and makes its calls at once, as an agent
 // does. It returns the answers in the order of the calls, and the time that all took.
@@ -54,7 +53,7 @@ func replay(ctx context.Context, turns []turn, tools map[string]agentTool, live 
 					live.began()
 				})
 				var result json.RawMessage
-				result, a.Refusals, a.Err = call(ctx, t, c)
+				result, a.Err = call(ctx, t, c)
 				a.Message = toolMessage{Role: "tool", ToolCallID: c.ID, Content: content(result, a.Err)}
 				live.ended(a.Ran, a.Err)
 			})
@@ -75,9 +74,8 @@ func content(result json.RawMessage, err error) string {
 
 // unguarded calls the tool's function: nothing stands between the model and the backend.
 func unguarded(tools map[string]agentTool) caller {
-	return func(ctx context.Context, _ turn, c toolCall) (json.RawMessage, int, error) {
-		result, err := tools[c.Function.Name].run(ctx, json.RawMessage(c.Function.Arguments))
-		return result, 0, err
+	return func(ctx context.Context, _ turn, c toolCall) (json.RawMessage, error) {
+		return tools[c.Function.Name].run(ctx, json.RawMessage(c.Function.Arguments))
 	}
 }
 
@@ -98,9 +96,9 @@ const (
 // tenantWeights: acme pays for twice the share; a tenant that is not named weighs 1.
 var tenantWeights = map[string]int{"acme": 2}
 
-// newGuard returns an executor over tools with the four gates of the demo. Their order in
-// the list has no meaning: one decision asks them all.
-func newGuard(tools map[string]agentTool) (*sluice.Executor, error) {
+// newGuard returns an executor over tools with the four gates of the demo, and in front of them
+// what waits for the broken endpoint. The order of gates has no meaning: one decision asks them all.
+func newGuard(tools map[string]agentTool, sink sluice.EventSink) (*sluice.Executor, error) {
 	rates, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{
 		Name:     "provider",
 		Scope:    sluice.ByType, // each provider's key apart
@@ -131,6 +129,10 @@ func newGuard(tools map[string]agentTool) (*sluice.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	again, err := newRetry()
+	if err != nil {
+		return nil, err
+	}
 	registry := sluice.NewToolRegistry()
 	for _, t := range tools {
 		if _, err := sluice.Register(registry, t.spec, t.run); err != nil {
@@ -138,41 +140,43 @@ func newGuard(tools map[string]agentTool) (*sluice.Executor, error) {
 		}
 	}
 	return sluice.NewExecutor(registry, sluice.Config{
-		Interceptors: []sluice.Interceptor{order, rates, slots, breaker},
+		Interceptors: []sluice.Interceptor{again, order, rates, slots, breaker},
+		Sink:         sink,
 	})
 }
 
 // patience is how long a call waits for a broken endpoint before the model hears of it.
 const patience = 8 * time.Second
 
-// guarded makes the call through exec. An open breaker refuses a call before the tool's
-// code ran, so trying again is safe for every tool, and the refusal says when; the model
-// hears of it only when patience is over. A call that did run and failed is reported as it
-// is, in both runs: whether to repeat it is for the model to decide.
+// newRetry makes calls again that the open breaker has refused, when the refusal says so. Their code
+// did not run, so that is safe for every tool, and costs the backend nothing: the budget is large.
+func newRetry() (*resilience.Retry, error) {
+	budget, err := resilience.NewBudget(resilience.BudgetConfig{Share: 10})
+	if err != nil {
+		return nil, err
+	}
+	return resilience.NewRetry(resilience.RetryConfig{
+		Attempts: 100, Base: 100 * time.Millisecond, Max: patience, Total: patience, Budget: budget,
+		If: func(_ sluice.Spec, a sluice.Attempt, _ sluice.Result, err error) bool {
+			return !a.Ran && errors.Is(err, sluice.ErrBreakerOpen)
+		},
+	})
+}
+
+// guarded makes the call through exec. A call that did run and failed is reported as it is, in
+// both runs: whether to repeat it is for the model to decide.
 func guarded(exec *sluice.Executor) caller {
-	return func(ctx context.Context, t turn, c toolCall) (json.RawMessage, int, error) {
+	return func(ctx context.Context, t turn, c toolCall) (json.RawMessage, error) {
 		ctx = sluice.WithPipelineContext(ctx, sluice.PipelineContext{
 			Tenant: t.Tenant, Priority: t.Priority, UserID: t.User,
 		})
-		first := time.Now()
-		for refusals := 0; ; refusals++ {
-			res, err := exec.Invoke(ctx, sluice.Request{
-				ID: c.ID, Tool: c.Function.Name, Args: json.RawMessage(c.Function.Arguments),
-			})
-			refusal, refused := errors.AsType[*sluice.Error](err)
-			switch {
-			case err == nil:
-				out, err := res.JSON()
-				return out, refusals, err
-			case !refused || !errors.Is(err, sluice.ErrBreakerOpen):
-				return nil, refusals, err
-			case time.Since(first) > patience:
-				return nil, refusals, fmt.Errorf("%s is down: %w", c.Function.Name, err)
-			}
-			if err := sleep(ctx, max(refusal.RetryAfter, 100*time.Millisecond)); err != nil {
-				return nil, refusals, err
-			}
+		res, err := exec.Invoke(ctx, sluice.Request{
+			ID: c.ID, Tool: c.Function.Name, Args: json.RawMessage(c.Function.Arguments),
+		})
+		if err != nil {
+			return nil, err
 		}
+		return res.JSON()
 	}
 }
 
