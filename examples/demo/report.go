@@ -42,16 +42,14 @@ func (c column) count(is func(a answer) bool) int {
 }
 
 func (c column) succeeded() int { return c.count(func(a answer) bool { return a.Err == nil }) }
-func (c column) answered() int {
-	return c.count(func(a answer) bool { return a.Message.ToolCallID != "" && a.Message.Content != "" })
-}
+func (c column) answered() int  { return c.count(func(a answer) bool { return a.Sent != nil }) }
 
 // excused counts failures with the broken endpoint's own answer, or a refusal because of it.
 func (c column) excused() int {
 	return c.count(func(a answer) bool {
 		status, ok := errors.AsType[*statusError](a.Err)
-		return ok && a.Tool == brokenTool && status.Status == http.StatusInternalServerError ||
-			errors.Is(a.Err, sluice.ErrBreakerOpen)
+		return a.Tool == brokenTool && (ok && status.Status == http.StatusInternalServerError ||
+			errors.Is(a.Err, sluice.ErrBreakerOpen))
 	})
 }
 
