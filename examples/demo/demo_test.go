@@ -47,8 +47,8 @@ func TestDemo(t *testing.T) {
 	})
 }
 
-// checkAnswers: every tool call of every turn has one answer for the model, in order, which says
-// whether it failed.
+// checkAnswers: every tool call of every turn has one answer for the model, in order, which is its
+// own result or says that it failed.
 func checkAnswers(t *testing.T, c column) {
 	t.Helper()
 	turns, err := loadTurns(turnFiles)
@@ -61,6 +61,7 @@ func checkAnswers(t *testing.T, c column) {
 			i++
 			require.Equal(t, call.Request.Tool, a.Tool)
 			require.True(t, isAnswer(a.Sent, call.Request), "%s call %s is answered by %s", tn.Format, call.Request.ID, a.Sent)
+			require.Equal(t, a.Err == nil, bytes.Contains(a.Sent, []byte(a.Tool+" done")), "%v: the model reads %s", a.Err, a.Sent)
 			require.Equal(t, a.Err != nil, bytes.Contains(a.Sent, []byte("error")), "%v: the model reads %s", a.Err, a.Sent)
 		}
 	}

@@ -147,7 +147,7 @@ func TestAnswersAreReadInEveryFormat(t *testing.T) {
 			replies[0].Err = errors.New("refused")
 			// sent counts the answers in what is rendered, changed by how.
 			sent := func(how func(m *agent.Message, replies []agent.Reply)) (n int) {
-				m, replies := *tn.Message, slices.Clone(replies)
+				m, replies := *tn.Message, append(slices.Clone(replies), replies[0])
 				m.Calls = slices.Clone(m.Calls)
 				how(&m, replies)
 				messages, err := f.Render(&m, replies[:len(m.Calls)])
@@ -165,7 +165,8 @@ func TestAnswersAreReadInEveryFormat(t *testing.T) {
 				m.Calls[0], m.Calls[1] = m.Calls[1], m.Calls[0]
 			}), "two in each other's place")
 			require.Equal(t, all-1, sent(func(m *agent.Message, _ []agent.Reply) { m.Calls[1] = m.Calls[0] }), "one twice")
-			require.Equal(t, 0, sent(func(m *agent.Message, _ []agent.Reply) { m.Calls = m.Calls[1:] }), "one is missing")
+			require.Equal(t, 0, sent(func(m *agent.Message, _ []agent.Reply) { m.Calls = m.Calls[:all-1] }), "one is missing")
+			require.Equal(t, 0, sent(func(m *agent.Message, _ []agent.Reply) { m.Calls = append(m.Calls, m.Calls[0]) }), "one too many")
 			require.Equal(t, all-1, sent(func(_ *agent.Message, replies []agent.Reply) { replies[1].Result.Value = "" }), "one says nothing")
 		})
 	}
