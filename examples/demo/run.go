@@ -164,7 +164,7 @@ func newGuard(tools map[string]agentTool, retried *atomic.Int64) *sluice.Executo
 // patience is how long a call waits for a broken endpoint before the model hears of it.
 const patience = 8 * time.Second
 
-// newRetry makes calls again that the open breaker has refused, when the refusal says so. Their code
+// newRetry makes calls again that the open breaker has refused, not before the refusal says. Their code
 // did not run, so that is safe for every tool, and costs the backend nothing: the budget is large.
 func newRetry() *resilience.Retry {
 	return sluice.Must(resilience.NewRetry(resilience.RetryConfig{
