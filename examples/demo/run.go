@@ -31,7 +31,7 @@ type turnFunc func(ctx context.Context, t turn) (*agent.Turn, error)
 
 type closer func(ctx context.Context) error
 
-// builder makes a turnFunc of tools. It counts in retried the calls that are made again.
+// builder makes a turnFunc of tools; closer ends it. It counts in retried the calls that are made again.
 type builder func(tools map[string]agentTool, retried *atomic.Int64) (turnFunc, closer)
 
 // replay lets every turn arrive at its time and makes its calls at once, as an agent
@@ -176,14 +176,12 @@ func newRetry() *resilience.Retry {
 	}))
 }
 
-// sleep waits for d, or until ctx ends and then returns its cause.
-func sleep(ctx context.Context, d time.Duration) error {
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

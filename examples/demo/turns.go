@@ -50,10 +50,7 @@ type turnFile struct {
 // loadTurns reads every turns/*.json of fsys, in order of arrival. A file that an agent
 // could not replay is an error that names the file and the turn.
 func loadTurns(fsys fs.FS) ([]turn, error) {
-	names, err := fs.Glob(fsys, "turns/*.json")
-	if err != nil {
-		return nil, err
-	}
+	names, _ := fs.Glob(fsys, "turns/*.json") // an error would be the pattern's
 	var turns []turn
 	for _, name := range names {
 		data, err := fs.ReadFile(fsys, name)
