@@ -25,6 +25,7 @@
 //
 // # Streams
 //
-// A [Stream] makes the same [Message] of a streamed answer, cut anywhere. Arguments that were cut off,
-// by a limit of tokens or because the stream broke, never run.
+// [ReadMessage] reads an answer from a response, whole or streamed. A [Stream] makes the same [Message] of a
+// streamed answer that is shown while it comes, cut anywhere. Arguments that were cut off, by a limit of tokens
+// or because the stream broke, never run.
 package agent

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/agent"
@@ -111,6 +112,30 @@ func ExampleStream() {
 	m, err := s.Message()
 	fmt.Println(m.Calls[0].Request.Tool, string(m.Calls[0].Request.Args), err)
 	// Output: now {} <nil>
+}
+
+// An answer is read from the response, whole or streamed.
+func ExampleReadMessage() {
+	for _, body := range []string{
+		`{"content":[{"type":"text","text":"Good morning."}],"stop_reason":"end_turn"}`,
+		`data: {"type":"message_start"}
+
+data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}
+
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Good "}}
+
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"morning."}}
+
+data: {"type":"message_stop"}
+
+`,
+	} {
+		m, err := agent.ReadMessage(agent.Anthropic, strings.NewReader(body))
+		fmt.Println(m.Text(), m.Done(), err)
+	}
+	// Output:
+	// Good morning. true <nil>
+	// Good morning. true <nil>
 }
 
 // A result of several parts.
