@@ -15,7 +15,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Replay agent turns against a strict backend, unguarded and guarded
+demo: ## Replay agent turns of four providers against a strict backend, unguarded and guarded
 	@$(GO) run ./examples/demo
 
 .PHONY: test

@@ -264,6 +264,33 @@ func ExampleCall_AttemptOf() {
 	// <nil>
 }
 
+// An interceptor that gives attempts a context of its own keeps it for a stream as long as that lasts.
+func ExampleCall_AfterStream() {
+	own := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			ctx, cancel := context.WithCancel(ctx)
+			release := func() { fmt.Println("released"); cancel() }
+			res, err := next(ctx, c)
+			if !c.AfterStream(res, release) {
+				release()
+			}
+			return res, err
+		}
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{own}}))
+	defer exec.Close(context.Background())
+	tail := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "tail"}, func(ctx context.Context, file string) (func(error), error) {
+		_, done, err := sluice.Hold(ctx)
+		return done, err
+	}))
+	done, err := tail(context.Background(), "log")
+	fmt.Println("reading", err)
+	done(nil)
+	// Output:
+	// reading <nil>
+	// released
+}
+
 // patience is an interceptor whose setting can be changed along with the limits of others.
 type patience struct{ tries atomic.Int64 }
 

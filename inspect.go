@@ -11,7 +11,6 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/change"
-	"github.com/sluice-go/sluice/internal/enum"
 	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/nameof"
@@ -198,7 +197,7 @@ type Snapshot struct {
 // GateState is one constraint under one key.
 type GateState struct {
 	Name      string       `json:"name"`
-	Kind      GateKind     `json:"kind"`
+	Kind      string       `json:"kind"`  // "concurrency", "rate", "breaker", "shared limiter" or, of an interceptor, "layer"
 	Scope     string       `json:"scope"` // as "per tool"
 	Key       string       `json:"key,omitempty"`
 	Limit     int64        `json:"limit,omitempty"` // of a rate Burst; zero means none
@@ -211,28 +210,6 @@ type GateState struct {
 	Until     time.Time    `json:"until,omitzero"`      // of an open State or a pause
 	Unmatched []string     `json:"unmatched,omitempty"` // names in Scope that no registered tool has
 }
-
-// GateKind says what a constraint is.
-type GateKind uint8
-
-const (
-	GateConcurrency   GateKind = iota // calls or weight in flight
-	GateRate                          // starts or cost over time
-	GateBreaker                       // outcomes
-	GateSharedLimiter                 // RateLimiterConfig.Limiter
-	GateLayer                         // what an interceptor says of itself
-)
-
-var gateKinds = enum.Names[GateKind]{Type: "GateKind", List: []string{"concurrency", "rate", "breaker", "shared limiter", "layer"}}
-
-// String is "concurrency", "rate", "breaker", "shared limiter" or "layer".
-func (k GateKind) String() string { return gateKinds.Text(k) }
-
-// MarshalText is String.
-func (k GateKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
-
-// UnmarshalText reads what MarshalText wrote.
-func (k *GateKind) UnmarshalText(text []byte) error { return gateKinds.Read(text, k) }
 
 // LaneState is the waiting calls that have Tool, Tenant, Priority, By and Key in common.
 type LaneState struct {
@@ -283,7 +260,7 @@ func inspected(x Interceptor) (list []GateState) {
 	if !ok {
 		return nil
 	}
-	return few.Map(i.Inspect(), func(g GateState) GateState { g.Kind = GateLayer; return g })
+	return few.Map(i.Inspect(), func(g GateState) GateState { g.Kind = "layer"; return g })
 }
 
 // readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.
@@ -318,13 +295,13 @@ func (e *Executor) names() *survey.Names {
 	return n
 }
 
-// gateState is c for users. The first kinds are those of package admit.
+// gateState is c for users.
 func gateState(c survey.Cell) GateState {
 	g := GateState{
-		Name: c.Name, Kind: GateKind(c.Kind), Scope: c.Scope, Key: c.Key, Unmatched: c.Unmatched,
+		Name: c.Name, Kind: c.Kind.String(), Scope: c.Scope, Key: c.Key, Unmatched: c.Unmatched,
 		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Ordered: c.Ordered, Until: c.Until,
 	}
-	if g.Kind == GateBreaker {
+	if c.Kind == admit.Breaker {
 		g.State = breakerState(c.State)
 	}
 	return g

@@ -134,10 +134,10 @@ func TestSnapshot_LetsCallsInBetweenBatches(t *testing.T) {
 	assert.NoError(t, e.Close(t.Context()))
 }
 
-// The kinds of constraints that the machine has are the first that users see, in the same order.
+// Each kind of constraint that the machine has is named for users.
 func TestGateKindsAreTheMachines(t *testing.T) {
-	for is, want := range map[admit.Kind]GateKind{
-		admit.Slots: GateConcurrency, admit.Tokens: GateRate, admit.Breaker: GateBreaker, admit.Foreign: GateSharedLimiter,
+	for is, want := range map[admit.Kind]string{
+		admit.Slots: "concurrency", admit.Tokens: "rate", admit.Breaker: "breaker", admit.Foreign: "shared limiter",
 	} {
 		require.Equal(t, want, gateState(survey.Cell{Kind: is}).Kind)
 	}

@@ -27,13 +27,8 @@ type Attempt struct {
 // AttemptOf is the attempt that r and err come from, as an interceptor outside the gates got them from its
 // next. It asks err, and does not wait.
 func (c Call) AttemptOf(r Result, err error) Attempt {
-	inv := c.inv
-	if inv == nil {
-		return Attempt{}
-	}
-	last := inv.begun()
-	n := r.from.Attempt(uint64(inv.key), last)
-	if n <= 0 || n > 1 && last-n >= manyAttempts { // it is forgotten
+	n, p := c.attemptOf(r)
+	if n == 0 {
 		return Attempt{}
 	}
 	x := Attempt{N: int(n), Outcome: OutcomeNeutral}
@@ -42,7 +37,6 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 			x.RetryAfter = meanings.ForeignRetry(err)
 		}
 	}
-	p := inv.first.attempt(n)
 	if p == nil { // it was not admitted
 		return x
 	}
@@ -58,6 +52,27 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 		}
 	}
 	return x
+}
+
+// AfterStream has f called when the stream that r is, as an interceptor got it from its next, has ended, and
+// reports whether it will: false means that r is no stream, see [Hold], or that it has ended. An interceptor
+// that makes the context of an attempt lets go of it then. f must not wait; a panic of f ends no more than f.
+func (c Call) AfterStream(r Result, f func()) bool {
+	_, p := c.attemptOf(r)
+	return p != nil && p.AfterStreams(f)
+}
+
+// attemptOf is the number of the attempt that r comes from, zero if that is none or is forgotten, and what it
+// has, nil if it was not admitted.
+func (c Call) attemptOf(r Result) (n int32, p *running) {
+	if c.inv == nil {
+		return 0, nil
+	}
+	last := c.inv.begun()
+	if n = r.from.Attempt(uint64(c.inv.key), last); n <= 0 || n > 1 && last-n >= manyAttempts {
+		return 0, nil
+	}
+	return n, c.inv.first.attempt(n)
 }
 
 // outcomeOf is o for users. They stand in the order of those of package breaker, behind OutcomeAuto.
@@ -176,8 +191,7 @@ func (c Call) Go(f func()) bool {
 	}
 	go func() {
 		defer e.helperEnds()
-		defer func() { _ = recover() }()
-		f()
+		harmless(f)
 	}()
 	return true
 }

@@ -429,9 +429,18 @@ func (h *hold) Expire() {
 // end gives back what h kept.
 func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	h.r.inv.plan.exec.deadlines.Remove(h)
-	h.r.Drop(h, err, outcome)
+	next := h.r.Drop(h, err, outcome)
 	h.cancel(cause)
 	if h.r.EndHold() {
 		h.r.giveBack(nil)
 	}
+	for _, f := range next {
+		harmless(f)
+	}
+}
+
+// harmless calls f, whose panic ends no more than f.
+func harmless(f func()) {
+	defer func() { _ = recover() }()
+	f()
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/sluice-go/sluice/internal/jsonx"
 	"github.com/sluice-go/sluice/internal/rawjson"
@@ -58,22 +59,17 @@ func anthropicBlock(r *reader) {
 	for more := r.Open('{'); more; more = r.More('}') {
 		switch key := r.Key(); string(key) {
 		case "type":
-			d.once(&s, 1, key)
-			kind = r.Skip()
+			kind = r.own(&d, &s, 1, key)
 		case "id":
-			d.once(&s, 2, key)
-			d.id = r.Skip()
+			d.id = r.own(&d, &s, 2, key)
 		case "name":
-			d.once(&s, 4, key)
-			d.name = r.Skip()
+			d.name = r.own(&d, &s, 4, key)
 		case "input":
-			d.once(&s, 8, key)
-			d.args = r.Skip()
+			d.args = r.own(&d, &s, 8, key)
 		case "text":
 			text = r.Skip()
 		case "toolset_name":
-			d.once(&s, 16, key)
-			toolset = r.Skip()
+			toolset = r.own(&d, &s, 16, key)
 		default:
 			r.Skip()
 		}
@@ -113,32 +109,24 @@ func renderAnthropic(w *writer, m *Message, replies []Reply) {
 		w.bytes(m.Calls[i].extra)
 		w.raw(`,"content":`)
 		a := w.answer(&m.Calls[i], &replies[i])
-		switch {
-		case a.err != "":
-			if a.left == nil {
-				w.quote(a.err)
-			} else {
-				w.quote(a.failure())
-			}
-			w.raw(`,"is_error":true`)
-		case len(a.parts) == 1 && a.parts[0].MIME == "":
-			w.quote(a.parts[0].Text)
-		default:
-			w.raw(`[`)
-			for j, p := range a.parts {
-				if w.comma(j); p.MIME == "" {
-					w.raw(`{"type":"text","text":`)
-					w.quote(p.Text)
-					w.raw(`}`)
-					continue
+		failed := a.err != ""
+		if failed && a.left == nil {
+			w.quote(a.err)
+		} else {
+			w.content(a, func(p Part) {
+				if p.MIME == "" {
+					w.text(p.Text)
+					return
 				}
 				w.raw(`{"type":"image","source":{"type":"base64","media_type":`)
 				w.quote(p.MIME)
 				w.raw(`,"data":`)
 				w.base64(p.Data)
 				w.raw(`}}`)
-			}
-			w.raw(`]`)
+			})
+		}
+		if failed {
+			w.raw(`,"is_error":true`)
 		}
 		w.raw(`}`)
 	}
@@ -164,18 +152,16 @@ type block struct {
 func (s *anthropicStream) event(data []byte) error {
 	c := rawjson.New(data)
 	var kind, index, start, delta []byte
-	for more := c.Open('{'); more; more = c.More('}') {
-		switch string(c.Key()) {
+	for key, value := range c.Members() {
+		switch string(key) {
 		case "type":
-			kind = c.Skip()
+			kind = value
 		case "index":
-			index = c.Skip()
+			index = value
 		case "content_block":
-			start = c.Skip()
+			start = value
 		case "delta":
-			delta = c.Skip()
-		default:
-			c.Skip()
+			delta = value
 		}
 	}
 	if err := c.End(); err != nil {
@@ -224,37 +210,29 @@ func (s *anthropicStream) block(index []byte) *block {
 }
 
 func (s *anthropicStream) delta(raw []byte) {
-	if len(raw) == 0 || raw[0] != '{' {
-		return
-	}
-	c := rawjson.New(raw)
-	for more := c.Open('{'); more; more = c.More('}') {
-		if key := c.Key(); string(key) != "stop_reason" {
-			c.Skip()
-		} else if stop := c.Skip(); !isNull(stop) {
-			s.stop = append(s.stop[:0], stop...)
+	for key, value := range members(raw) {
+		if string(key) == "stop_reason" && !isNull(value) {
+			s.stop = append(s.stop[:0], value...)
 		}
 	}
 }
 
 // take adds a part: the block as it begins, or a delta.
 func (x *block) take(raw []byte) {
-	if len(raw) == 0 || raw[0] != '{' {
+	if !isObject(raw) {
 		if x.merged.whole == nil && len(x.merged.members) == 0 && len(raw) > 0 {
 			x.merged.whole = append([]byte(nil), raw...)
 		}
 		return
 	}
-	c := rawjson.New(raw)
-	for more := c.Open('{'); more; more = c.More('}') {
-		key := c.Key()
-		switch value := c.Skip(); string(key) {
+	for key, value := range members(raw) {
+		switch string(key) {
 		case "partial_json":
 			if len(value) > 1 && value[0] == '"' {
 				x.input = append(x.input, value[1:len(value)-1]...)
 			}
 		case "citation":
-			x.merged.add([]byte("citations"), append(append([]byte("["), value...), ']'))
+			x.merged.add([]byte("citations"), slices.Concat([]byte("["), value, []byte("]")))
 		default:
 			x.merged.add(key, value)
 		}

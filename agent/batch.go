@@ -22,7 +22,14 @@ type Config struct {
 	Parallel int           // calls of a turn under way at once, waiting ones included; zero means any number
 	Deadline time.Duration // of a turn, from its beginning; zero means none
 	FailFast bool          // the first call that fails cancels the others
-	_        struct{}
+
+	// Repair says what to call instead of a call that would be refused for its arguments or its tool's name;
+	// why is that refusal, whose [sluice.ModelText] a model can act on. false leaves the call as it is, and so
+	// does a panic, which is in the call's error. Each is asked about once, one after the other, before any
+	// call of the turn starts; not those that a Codec could not read or that were cut off. The ID stays. nil
+	// repairs nothing.
+	Repair func(ctx context.Context, call sluice.Request, why error) (sluice.Request, bool)
+	_      struct{}
 }
 
 // Runner makes the calls of a turn in parallel, and has a reply for each of them. Make it with [New]; it has no
@@ -70,6 +77,7 @@ func (r *Runner) Run(ctx context.Context, calls []sluice.Request) []Reply {
 	}
 	b := r.begin(ctx, calls, false)
 	defer b.end()
+	r.repair(b)
 	b.run()
 	for i := range calls {
 		replies[i] = b.reply(i)
@@ -100,6 +108,7 @@ func (r *Runner) Each(ctx context.Context, calls []sluice.Request) iter.Seq2[int
 		}
 		b := r.begin(ctx, calls, true)
 		defer b.end()
+		r.repair(b)
 		for range calls {
 			i := b.nextEnded()
 			reply := b.reply(i)
@@ -133,6 +142,7 @@ type batch struct {
 	each     bool // outcomes are wanted one by one
 	watches  bool // all that run are to be watched, see wait
 	failFast bool
+	broken   map[int]error // of calls about which Repair has panicked
 	wake     chan struct{} // of the collector
 
 	mu      sync.Mutex
@@ -158,13 +168,9 @@ type state struct {
 }
 
 func (r *Runner) begin(ctx context.Context, calls []sluice.Request, each bool) *batch {
-	tools := make([]string, len(calls))
-	for i := range calls {
-		tools[i] = calls[i].Tool
-	}
 	b := &batch{
 		exec: r.exec, calls: calls, each: each, watches: each || r.conf.Parallel > 0, failFast: r.conf.FailFast,
-		wake: make(chan struct{}, 1), feed: newFeed(tools, r.conf.Parallel), state: make([]state, len(calls)),
+		wake: make(chan struct{}, 1), feed: newFeed(toolsOf(calls), r.conf.Parallel), state: make([]state, len(calls)),
 	}
 	b.ctx, b.stop = ctx, func() {}
 	if r.conf.Deadline > 0 {
@@ -179,6 +185,15 @@ func (r *Runner) begin(ctx context.Context, calls []sluice.Request, each bool) *
 	}
 	b.ctx = sluice.WithPipelineContext(b.ctx, pc)
 	return b
+}
+
+// toolsOf is the tools of calls.
+func toolsOf(calls []sluice.Request) []string {
+	tools := make([]string, len(calls))
+	for i := range calls {
+		tools[i] = calls[i].Tool
+	}
+	return tools
 }
 
 // end says that nobody collects any more.
@@ -251,6 +266,9 @@ func (b *batch) reply(i int) Reply {
 		r.Err = err
 	} else {
 		r.Result, r.Err = f.Wait(context.Background()) // it has told its end, and comes at once
+	}
+	if broken := b.broken[i]; broken != nil && r.Err != nil {
+		r.Err = fmt.Errorf("%w; %w", r.Err, broken)
 	}
 	return r
 }

@@ -23,12 +23,8 @@ func parseChat(r *reader) {
 			alone = chatMember(r, &here, key) || alone
 		}
 	}
-	switch {
-	case alone && r.found:
-		r.bad = errTwo
-	case alone:
-		r.found = true
-		r.m.Echo = []json.RawMessage{r.Since(start)}
+	if alone {
+		r.alone(start)
 	}
 	if r.m.Stop == "length" || r.m.Stop == "content_filter" {
 		r.last = true
@@ -72,15 +68,7 @@ func chatMember(r *reader, s *seen, key []byte) bool {
 		r.textIn(r.Skip(), "text")
 	case "tool_calls":
 		r.once(s, 4, key)
-		if r.Kind() != '[' {
-			if !isNull(r.Skip()) {
-				r.bad = errNoList
-			}
-			return true
-		}
-		for more := r.Open('['); more; more = r.More(']') {
-			chatCall(r)
-		}
+		r.list(chatCall)
 	case "function_call": // of old; its answer has another form
 		if raw := r.Skip(); !isNull(raw) {
 			r.other(raw)
@@ -106,25 +94,15 @@ func chatCall(r *reader) {
 	for more := r.Open('{'); more; more = r.More('}') {
 		switch key := r.Key(); string(key) {
 		case "id":
-			d.once(&s, 1, key)
-			d.id = r.Skip()
+			d.id = r.own(&d, &s, 1, key)
 		case "type":
-			d.once(&s, 2, key)
-			kind = r.Skip()
+			kind = r.own(&d, &s, 2, key)
 		case "function":
 			d.once(&s, 4, key)
-			if function = r.Kind() == '{'; function {
-				chatCode(r, &d, "arguments")
-			} else {
-				r.Skip()
-			}
+			function = chatCode(r, &d, "arguments")
 		case "custom":
 			d.once(&s, 8, key)
-			if custom = r.Kind() == '{'; custom {
-				chatCode(r, &d, "input")
-			} else {
-				r.Skip()
-			}
+			custom = chatCode(r, &d, "input")
 		default:
 			r.Skip()
 		}
@@ -142,17 +120,19 @@ func chatCall(r *reader) {
 	r.call(&d, r.Since(start))
 }
 
-// chatCode reads which tool is called, and how.
-func chatCode(r *reader, d *draft, args string) {
+// chatCode reads which tool is called, and how, and reports whether an object says so.
+func chatCode(r *reader, d *draft, args string) bool {
+	if r.Kind() != '{' {
+		r.Skip()
+		return false
+	}
 	var s seen
 	for more := r.Open('{'); more; more = r.More('}') {
 		switch key := r.Key(); string(key) {
 		case "name":
-			d.once(&s, 1, key)
-			d.name = r.Skip()
+			d.name = r.own(d, &s, 1, key)
 		case args:
-			d.once(&s, 2, key)
-			if raw := r.Skip(); args == "input" {
+			if raw := r.own(d, &s, 2, key); args == "input" {
 				d.args = raw
 			} else {
 				d.args = d.argsIn(raw)
@@ -161,6 +141,7 @@ func chatCode(r *reader, d *draft, args string) {
 			r.Skip()
 		}
 	}
+	return true
 }
 
 // renderChat answers each call with a message of its own. Such a message has no images: those of all
@@ -172,25 +153,13 @@ func renderChat(w *writer, m *Message, replies []Reply) {
 		w.raw(`{"role":"tool","tool_call_id":`)
 		w.quote(m.Calls[i].Request.ID)
 		w.raw(`,"content":`)
-		a := w.answer(&m.Calls[i], &replies[i])
-		switch {
-		case a.err != "":
-			w.quote(a.failure())
-		case len(a.parts) == 1 && a.parts[0].MIME == "":
-			w.quote(a.parts[0].Text)
-		default:
-			w.raw(`[`)
-			for j, p := range a.parts {
-				if w.comma(j); p.MIME != "" {
-					images = append(images, p)
-					p.Text = imageMark(len(images))
-				}
-				w.raw(`{"type":"text","text":`)
-				w.quote(p.Text)
-				w.raw(`}`)
+		w.content(w.answer(&m.Calls[i], &replies[i]), func(p Part) {
+			if p.MIME != "" {
+				images = append(images, p)
+				p.Text = imageMark(len(images))
 			}
-			w.raw(`]`)
-		}
+			w.text(p.Text)
+		})
 		w.raw(`}`)
 	}
 	if len(images) == 0 {
@@ -200,9 +169,8 @@ func renderChat(w *writer, m *Message, replies []Reply) {
 	w.raw(`{"role":"user","content":[`)
 	for i, p := range images {
 		w.comma(i)
-		w.raw(`{"type":"text","text":`)
-		w.quote(imageMark(i + 1))
-		w.raw(`},{"type":"image_url","image_url":{"url":`)
+		w.text(imageMark(i + 1))
+		w.raw(`,{"type":"image_url","image_url":{"url":`)
 		w.dataURL(p)
 		w.raw(`}}`)
 	}
@@ -227,12 +195,8 @@ func (s *chatStream) event(data []byte) error {
 	for more := c.Open('{'); more; more = c.More('}') {
 		switch string(c.Key()) {
 		case "choices":
-			if c.Kind() != '[' {
-				c.Skip()
-				continue
-			}
-			for more := c.Open('['); more; more = c.More(']') {
-				s.choice(c.Skip())
+			for raw := range c.Elements() {
+				s.choice(raw)
 			}
 		case "error":
 			failed = !isNull(c.Skip())
@@ -253,21 +217,18 @@ func (s *chatStream) event(data []byte) error {
 }
 
 func (s *chatStream) choice(raw []byte) {
-	if len(raw) == 0 || raw[0] != '{' {
+	if !isObject(raw) {
 		return
 	}
-	c := rawjson.New(raw)
 	var index, delta, stop []byte
-	for more := c.Open('{'); more; more = c.More('}') {
-		switch string(c.Key()) {
+	for key, value := range members(raw) {
+		switch string(key) {
 		case "index":
-			index = c.Skip()
+			index = value
 		case "delta":
-			delta = c.Skip()
+			delta = value
 		case "finish_reason":
-			stop = c.Skip()
-		default:
-			c.Skip()
+			stop = value
 		}
 	}
 	if len(index) > 0 && string(index) != "0" {
@@ -276,22 +237,18 @@ func (s *chatStream) choice(raw []byte) {
 	if s.here = true; !isNull(stop) {
 		s.stop = append(s.stop[:0], stop...)
 	}
-	if len(delta) == 0 || delta[0] != '{' {
+	if !isObject(delta) {
 		return
 	}
-	c = rawjson.New(delta)
+	c := rawjson.New(delta)
 	for more := c.Open('{'); more; more = c.More('}') {
 		key := c.Key()
 		if string(key) != "tool_calls" {
 			s.message.add(key, c.Skip())
 			continue
 		}
-		if c.Kind() != '[' {
-			c.Skip()
-			continue
-		}
-		for more := c.Open('['); more; more = c.More(']') {
-			s.call(c.Skip())
+		for raw := range c.Elements() {
+			s.call(raw)
 		}
 	}
 }
@@ -302,23 +259,20 @@ func (s *chatStream) call(raw []byte) {
 	if len(s.calls) > maxParts {
 		return // event says so
 	}
-	if raw[0] != '{' {
+	if !isObject(raw) {
 		s.calls = append(s.calls, &merged{whole: append([]byte(nil), raw...)})
 		return
 	}
 	var index, id []byte
 	named := false
-	c := rawjson.New(raw)
-	for more := c.Open('{'); more; more = c.More('}') {
-		switch string(c.Key()) {
+	for key, value := range members(raw) {
+		switch string(key) {
 		case "index":
-			index = c.Skip()
+			index = value
 		case "id":
-			id = c.Skip()
+			id = value
 		case "function", "custom":
-			named = hasName(c.Skip()) || named
-		default:
-			c.Skip()
+			named = hasName(value) || named
 		}
 	}
 	if isNull(id) || len(id) == 2 {
@@ -337,12 +291,9 @@ func (s *chatStream) call(raw []byte) {
 	if to.id == nil && id != nil {
 		to.id = append([]byte(nil), id...)
 	}
-	c = rawjson.New(raw)
-	for more := c.Open('{'); more; more = c.More('}') {
-		if key := c.Key(); string(key) == "index" {
-			c.Skip()
-		} else {
-			to.add(key, c.Skip())
+	for key, value := range members(raw) {
+		if string(key) != "index" {
+			to.add(key, value)
 		}
 	}
 	s.over = s.over || to.over
@@ -350,15 +301,9 @@ func (s *chatStream) call(raw []byte) {
 
 // hasName reports whether raw, a function, has a name that is not empty.
 func hasName(raw []byte) (named bool) {
-	if raw == nil || raw[0] != '{' {
-		return false
-	}
-	c := rawjson.New(raw)
-	for more := c.Open('{'); more; more = c.More('}') {
-		if key := c.Key(); string(key) == "name" {
-			named = len(c.Skip()) > 2
-		} else {
-			c.Skip()
+	for key, value := range members(raw) {
+		if string(key) == "name" {
+			named = len(value) > 2
 		}
 	}
 	return named

@@ -164,6 +164,33 @@ func TestParseOfWhatIsNoMessage(t *testing.T) {
 		_, err := format.Parse([]byte(body))
 		require.ErrorContains(t, err, "twice", format)
 	}
+	for format, body := range map[agent.Format]string{
+		agent.OpenAIChat: `{"choices":[{"message":{"role":"assistant"}}],"role":"assistant"}`,
+		agent.Gemini:     `{"candidates":[{"content":{"parts":[]}}],"parts":[]}`,
+	} {
+		_, err := format.Parse([]byte(body))
+		require.ErrorContains(t, err, "is two messages: must be a response, or a message alone", format)
+	}
+}
+
+func TestCallsThatAreNoList(t *testing.T) {
+	for format, body := range map[agent.Format]string{
+		agent.OpenAIChat:      `{"role":"assistant","tool_calls":%s}`,
+		agent.OpenAIResponses: `{"output":%s}`,
+		agent.Gemini:          `{"parts":%s}`,
+	} {
+		for _, value := range []string{`{}`, `"calls"`, `3`, `false`} {
+			_, err := format.Parse(fmt.Appendf(nil, body, value))
+			require.ErrorContains(t, err, "has calls that are no list", format)
+		}
+		m, err := format.Parse(fmt.Appendf(nil, body, "null"))
+		if format == agent.OpenAIResponses {
+			require.ErrorContains(t, err, "has no message of that format")
+			continue
+		}
+		require.NoError(t, err, format)
+		require.True(t, m.Done(), "null is none")
+	}
 }
 
 // One malformed call spoils only itself, and is answered.
@@ -439,9 +466,34 @@ func TestPartialResultsAreShown(t *testing.T) {
 	require.NoError(t, err)
 	res, err := exec.Invoke(context.Background(), sluice.Request{Tool: "f"})
 	m := &agent.Message{Calls: []agent.Asked{{Request: sluice.Request{ID: "a", Tool: "f"}}}}
-	out, err := agent.Gemini.Render(m, []agent.Reply{{Result: res, Err: err}})
-	require.NoError(t, err)
-	require.Equal(t, []string{`{"role":"user","parts":[{"functionResponse":{"id":"a","name":"f","response":{"error":{"type":"tool_error","message":"no more","retryable":false},"partial":[1,2]}}}]}`}, texts(t, out))
+	failed := `{"error":{"type":"tool_error","message":"no more","retryable":false},"partial":[1,2]}`
+	quoted, _ := json.Marshal(failed)
+	for format, want := range map[agent.Format]string{
+		agent.OpenAIChat:      `{"role":"tool","tool_call_id":"a","content":` + string(quoted) + `}`,
+		agent.OpenAIResponses: `{"type":"function_call_output","call_id":"a","output":` + string(quoted) + `}`,
+		agent.Anthropic:       `{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":` + string(quoted) + `,"is_error":true}]}`,
+		agent.Gemini:          `{"role":"user","parts":[{"functionResponse":{"id":"a","name":"f","response":` + failed + `}}]}`,
+	} {
+		out, err := format.Render(m, []agent.Reply{{Result: res, Err: err}})
+		require.NoError(t, err)
+		require.Equal(t, []string{want}, texts(t, out))
+	}
+}
+
+func TestOneImageIsAListOfOnePart(t *testing.T) {
+	m := &agent.Message{Calls: []agent.Asked{{Request: sluice.Request{ID: "a", Tool: "f"}}}}
+	for format, want := range map[agent.Format][]string{
+		agent.OpenAIChat: {`{"role":"tool","tool_call_id":"a","content":[{"type":"text","text":"[image 1]"}]}`,
+			`{"role":"user","content":[{"type":"text","text":"[image 1]"},{"type":"image_url","image_url":{"url":"data:image/png;base64,cG5n"}}]}`},
+		agent.OpenAIResponses: {`{"type":"function_call_output","call_id":"a","output":[{"type":"input_image","image_url":"data:image/png;base64,cG5n"}]}`},
+		agent.Anthropic: {`{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":` +
+			`[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"cG5n"}}]}]}`},
+		agent.Gemini: {`{"role":"user","parts":[{"functionResponse":{"id":"a","name":"f","response":{"output":[]},"parts":[{"inlineData":{"mimeType":"image/png","data":"cG5n"}}]}}]}`},
+	} {
+		out, err := format.Render(m, values(agent.Image("image/png", []byte("png"))))
+		require.NoError(t, err)
+		require.Equal(t, want, texts(t, out))
+	}
 }
 
 func TestContentCanBeStored(t *testing.T) {

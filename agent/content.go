@@ -86,6 +86,30 @@ func (w *writer) dataURL(p Part) {
 	w.b = append(base64.StdEncoding.AppendEncode(w.b[:len(w.b)-1], p.Data), '"')
 }
 
+// text writes a part that is text, as chat completions and Anthropic's messages have it.
+func (w *writer) text(s string) {
+	w.raw(`{"type":"text","text":`)
+	w.quote(s)
+	w.raw(`}`)
+}
+
+// content writes what a model reads of a call: one text by itself, or else a list of parts, of which part writes each.
+func (w *writer) content(a answer, part func(Part)) {
+	switch {
+	case a.err != "":
+		w.quote(a.failure())
+	case len(a.parts) == 1 && a.parts[0].MIME == "":
+		w.quote(a.parts[0].Text)
+	default:
+		w.raw(`[`)
+		for i, p := range a.parts {
+			w.comma(i)
+			part(p)
+		}
+		w.raw(`]`)
+	}
+}
+
 // answer is what a model reads of a call.
 type answer struct {
 	err   string // the JSON of an error, if it is one

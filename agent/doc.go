@@ -2,13 +2,14 @@
 // what the calls gave in the form that the model's provider wants. It needs no provider's SDK, and
 // beside package sluice nothing but the standard library.
 //
-//	m, err := agent.Anthropic.Parse(body)   // the provider's answer
-//	if m.Done() {
-//		return m.Text()
+//	turn, err := runner.Turn(ctx, agent.Anthropic, body) // body is the provider's answer
+//	history = append(history, turn.Messages...)          // the model's own message, the same bytes, and the answers
+//	if turn.Done() {
+//		return turn.Message.Text()
 //	}
-//	history = append(history, m.Echo...)    // the model's own message, the same bytes
-//	answers, err := agent.Anthropic.Render(m, replies) // one Reply for each of m.Calls
-//	history = append(history, answers...)
+//
+// A [Runner] makes the calls of a turn, in parallel, and has a reply for each; [Runner.Turn] parses, runs and
+// renders in one step. [Runner.Each] shows replies as they come, and a [Codec] does its part alone.
 //
 // # Formats
 //
@@ -24,6 +25,7 @@
 //
 // # Streams
 //
-// A [Stream] makes the same [Message] of a streamed answer, cut anywhere. Arguments that were cut off,
-// by a limit of tokens or because the stream broke, never run.
+// [ReadMessage] reads an answer from a response, whole or streamed. A [Stream] makes the same [Message] of a
+// streamed answer that is shown while it comes, cut anywhere. Arguments that were cut off, by a limit of tokens
+// or because the stream broke, never run.
 package agent

@@ -2,7 +2,10 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/agent"
@@ -41,6 +44,43 @@ func ExampleFormat() {
 	// false <nil>
 }
 
+// A whole turn in one call: what is to be sent back with the history.
+func ExampleRunner_Turn() {
+	exec := newLookup()
+	defer exec.Close(context.Background())
+	runner := sluice.Must(agent.New(exec, agent.Config{}))
+
+	turn, err := runner.Turn(context.Background(), agent.OpenAIChat, []byte(`{"choices":[{"message":{"role":"assistant","tool_calls":[
+		{"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"city\":\"Oslo\"}"}},
+		{"id":"c2","type":"function","function":{"name":"wether","arguments":"{\"city\":\"Rome\"}"}}]}}]}`))
+	for _, raw := range turn.Messages[1:] { // the first is the model's own
+		fmt.Printf("%s\n", raw)
+	}
+	fmt.Println(turn.Done(), err)
+	// Output:
+	// {"role":"tool","tool_call_id":"c1","content":"sunny in Oslo"}
+	// {"role":"tool","tool_call_id":"c2","content":"{\"error\":{\"type\":\"unknown_tool\",\"message\":\"there is no tool \\\"wether\\\"; did you mean \\\"weather\\\"?\",\"retryable\":false}}"}
+	// false <nil>
+}
+
+// What a model got wrong in a call can be put right before the turn begins.
+func ExampleConfig_repair() {
+	exec := newLookup()
+	defer exec.Close(context.Background())
+	runner := sluice.Must(agent.New(exec, agent.Config{
+		Repair: func(_ context.Context, call sluice.Request, why error) (sluice.Request, bool) {
+			fmt.Println(sluice.CodeOf(why))
+			call.Tool = "weather"
+			return call, errors.Is(why, sluice.ErrUnknownTool)
+		},
+	}))
+	replies := runner.Run(context.Background(), []sluice.Request{{Tool: "wether", Args: json.RawMessage(`{"city":"Oslo"}`)}})
+	fmt.Println(replies[0].Result.Value)
+	// Output:
+	// unknown_tool
+	// sunny in Oslo
+}
+
 // Tools whose names models do not take are listed under others, and called by their own.
 func ExampleNewNames() {
 	reg := sluice.NewToolRegistry()
@@ -72,6 +112,30 @@ func ExampleStream() {
 	m, err := s.Message()
 	fmt.Println(m.Calls[0].Request.Tool, string(m.Calls[0].Request.Args), err)
 	// Output: now {} <nil>
+}
+
+// An answer is read from the response, whole or streamed.
+func ExampleReadMessage() {
+	for _, body := range []string{
+		`{"content":[{"type":"text","text":"Good morning."}],"stop_reason":"end_turn"}`,
+		`data: {"type":"message_start"}
+
+data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}
+
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Good "}}
+
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"morning."}}
+
+data: {"type":"message_stop"}
+
+`,
+	} {
+		m, err := agent.ReadMessage(agent.Anthropic, strings.NewReader(body))
+		fmt.Println(m.Text(), m.Done(), err)
+	}
+	// Output:
+	// Good morning. true <nil>
+	// Good morning. true <nil>
 }
 
 // A result of several parts.

@@ -26,12 +26,8 @@ func parseGemini(r *reader) {
 			r.Skip()
 		}
 	}
-	switch {
-	case alone && r.found:
-		r.bad = errTwo
-	case alone:
-		r.found = true
-		r.m.Echo = []json.RawMessage{r.Since(start)}
+	if alone {
+		r.alone(start)
 	}
 	switch r.m.Stop {
 	case "", "STOP", "FINISH_REASON_UNSPECIFIED":
@@ -73,15 +69,8 @@ func geminiCandidate(r *reader) {
 }
 
 func geminiParts(r *reader, s *seen, key []byte) {
-	if r.once(s, 1, key); r.Kind() != '[' {
-		if !isNull(r.Skip()) {
-			r.bad = errNoList
-		}
-		return
-	}
-	for more := r.Open('['); more; more = r.More(']') {
-		geminiPart(r)
-	}
+	r.once(s, 1, key)
+	r.list(geminiPart)
 }
 
 func geminiPart(r *reader) {
@@ -127,14 +116,11 @@ func geminiCall(r *reader, d *draft) {
 	for more := r.Open('{'); more; more = r.More('}') {
 		switch key := r.Key(); string(key) {
 		case "id":
-			d.once(&s, 1, key)
-			d.id = r.Skip()
+			d.id = r.own(d, &s, 1, key)
 		case "name":
-			d.once(&s, 2, key)
-			d.name = r.Skip()
+			d.name = r.own(d, &s, 2, key)
 		case "args":
-			d.once(&s, 4, key)
-			if d.args = r.Skip(); isNull(d.args) {
+			if d.args = r.own(d, &s, 4, key); isNull(d.args) {
 				d.args = nil
 			}
 		case "partialArgs", "willContinue":
@@ -228,12 +214,8 @@ func (s *geminiStream) event(data []byte) error {
 	for more := c.Open('{'); more; more = c.More('}') {
 		switch string(c.Key()) {
 		case "candidates":
-			if c.Kind() != '[' {
-				c.Skip()
-				continue
-			}
-			for more := c.Open('['); more; more = c.More(']') {
-				if raw := c.Skip(); candidate == nil {
+			for raw := range c.Elements() {
+				if candidate == nil {
 					candidate = raw
 				}
 			}
@@ -249,41 +231,35 @@ func (s *geminiStream) event(data []byte) error {
 	if failed {
 		return errFailed
 	}
-	if len(candidate) == 0 || candidate[0] != '{' {
-		return nil
-	}
-	s.here = true
-	c = rawjson.New(candidate)
-	for more := c.Open('{'); more; more = c.More('}') {
-		switch string(c.Key()) {
+	s.here = s.here || isObject(candidate)
+	for key, value := range members(candidate) {
+		switch string(key) {
 		case "finishReason":
-			if stop := c.Skip(); !isNull(stop) {
-				s.stop = append(s.stop[:0], stop...)
+			if !isNull(value) {
+				s.stop = append(s.stop[:0], value...)
 			}
 		case "content":
-			s.content(c.Skip())
-		default:
-			c.Skip()
+			s.content(value)
 		}
 	}
 	return nil
 }
 
 func (s *geminiStream) content(raw []byte) {
-	if len(raw) == 0 || raw[0] != '{' {
+	if !isObject(raw) {
 		return
 	}
 	c := rawjson.New(raw)
 	for more := c.Open('{'); more; more = c.More('}') {
-		if key := c.Key(); string(key) != "parts" || c.Kind() != '[' {
+		if string(c.Key()) != "parts" {
 			c.Skip()
 			continue
 		}
-		for more := c.Open('['); more; more = c.More(']') {
+		for part := range c.Elements() {
 			if len(s.parts) > 0 {
 				s.parts = append(s.parts, ',')
 			}
-			s.parts = append(s.parts, c.Skip()...)
+			s.parts = append(s.parts, part...)
 		}
 	}
 }

@@ -1,9 +1,6 @@
 package agent
 
-import (
-	"github.com/sluice-go/sluice/internal/jsonx"
-	"github.com/sluice-go/sluice/internal/rawjson"
-)
+import "github.com/sluice-go/sluice/internal/jsonx"
 
 // merged is an object that comes in parts: strings and lists of one name are put together, of other
 // values the last counts.
@@ -78,9 +75,8 @@ func (m *merged) add(name, raw []byte) {
 		if x.object == nil {
 			x.object = &merged{}
 		}
-		c := rawjson.New(raw)
-		for more := c.Open('{'); more; more = c.More('}') {
-			x.object.add(c.Key(), c.Skip())
+		for key, value := range members(raw) {
+			x.object.add(key, value)
 		}
 		m.over = m.over || x.object.over
 	default:

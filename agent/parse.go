@@ -2,8 +2,10 @@ package agent
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"unicode/utf8"
 
 	"github.com/sluice-go/sluice"
@@ -72,6 +74,17 @@ var (
 // isNull reports whether raw is null, or not there.
 func isNull(raw []byte) bool { return len(raw) == 0 || raw[0] == 'n' }
 
+func isObject(raw []byte) bool { return len(raw) > 0 && raw[0] == '{' }
+
+// members goes through raw, a value that has been read: each name and its value. What is no object has none.
+func members(raw []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		if c := rawjson.New(raw); isObject(raw) {
+			c.Members()(yield)
+		}
+	}
+}
+
 // draft is a call as it stands in the message.
 type draft struct {
 	id, name []byte // raw; nil if they are not there
@@ -93,6 +106,12 @@ func (d *draft) once(s *seen, bit seen, key []byte) {
 	if s.twice(bit) {
 		d.wrong("the call has the key %q twice", key)
 	}
+}
+
+// own is the next value, of a member that the call d may have once.
+func (r *reader) own(d *draft, s *seen, bit seen, key []byte) []byte {
+	d.once(s, bit, key)
+	return r.Skip()
 }
 
 // argsIn are the arguments in a string, raw, or those that a server wrote without one.
@@ -175,26 +194,44 @@ func (r *reader) textIn(raw []byte, kind string) {
 		return
 	}
 	c := rawjson.New(raw)
-	for more := c.Open('['); more; more = c.More(']') {
-		if c.Kind() != '{' {
-			c.Skip()
-			continue
-		}
+	for part := range c.Elements() {
 		var is, text []byte
-		for more := c.Open('{'); more; more = c.More('}') {
-			switch string(c.Key()) {
+		for key, value := range members(part) {
+			switch string(key) {
 			case "type":
-				is = c.Skip()
+				is = value
 			case "text":
-				text = c.Skip()
-			default:
-				c.Skip()
+				text = value
 			}
 		}
 		if s, _ := unquote(is); s == kind {
 			r.text(text)
 		}
 	}
+}
+
+// alone takes the whole document, which begins at start, as the message.
+func (r *reader) alone(start int) {
+	if r.found {
+		r.bad = errTwo
+		return
+	}
+	r.found = true
+	r.m.Echo = []json.RawMessage{r.Since(start)}
+}
+
+// list reads each element of the list in which calls stand, and reports whether there is one: null is none.
+func (r *reader) list(element func(*reader)) bool {
+	if r.Kind() != '[' {
+		if !isNull(r.Skip()) {
+			r.bad = errNoList
+		}
+		return false
+	}
+	for more := r.Open('['); more; more = r.More(']') {
+		element(r)
+	}
+	return true
 }
 
 // first goes into the first element of a list, if that is an object, and passes the others.

@@ -14,15 +14,8 @@ func parseResponses(r *reader) {
 		switch key := r.Key(); string(key) {
 		case "output":
 			r.once(&s, 1, key)
-			if r.Kind() != '[' {
-				if !isNull(r.Skip()) {
-					r.bad = errNoList
-				}
-				continue
-			}
-			r.found = true
-			for more := r.Open('['); more; more = r.More(']') {
-				whole = responsesItem(r)
+			if r.list(func(r *reader) { whole = responsesItem(r) }) {
+				r.found = true
 			}
 		case "status":
 			r.once(&s, 2, key)
@@ -54,29 +47,21 @@ func responsesItem(r *reader) (whole bool) {
 	for more := r.Open('{'); more; more = r.More('}') {
 		switch key := r.Key(); string(key) {
 		case "type":
-			d.once(&s, 1, key)
-			kind = r.Skip()
+			kind = r.own(&d, &s, 1, key)
 		case "call_id":
-			d.once(&s, 2, key)
-			d.id = r.Skip()
+			d.id = r.own(&d, &s, 2, key)
 		case "name":
-			d.once(&s, 4, key)
-			d.name = r.Skip()
+			d.name = r.own(&d, &s, 4, key)
 		case "arguments":
-			d.once(&s, 8, key)
-			args = r.Skip()
+			args = r.own(&d, &s, 8, key)
 		case "input":
-			d.once(&s, 16, key)
-			input = r.Skip()
+			input = r.own(&d, &s, 16, key)
 		case "status":
-			d.once(&s, 32, key)
-			status = r.Skip()
+			status = r.own(&d, &s, 32, key)
 		case "caller":
-			d.once(&s, 64, key)
-			caller = r.Skip()
+			caller = r.own(&d, &s, 64, key)
 		case "namespace":
-			d.once(&s, 128, key)
-			space = r.Skip()
+			space = r.own(&d, &s, 128, key)
 		case "content":
 			content = r.Skip()
 		default:
@@ -124,26 +109,16 @@ func renderResponses(w *writer, m *Message, replies []Reply) {
 		w.quote(m.Calls[i].Request.ID)
 		w.bytes(m.Calls[i].extra)
 		w.raw(`,"output":`)
-		a := w.answer(&m.Calls[i], &replies[i])
-		switch {
-		case a.err != "":
-			w.quote(a.failure())
-		case len(a.parts) == 1 && a.parts[0].MIME == "":
-			w.quote(a.parts[0].Text)
-		default:
-			w.raw(`[`)
-			for j, p := range a.parts {
-				if w.comma(j); p.MIME == "" {
-					w.raw(`{"type":"input_text","text":`)
-					w.quote(p.Text)
-				} else {
-					w.raw(`{"type":"input_image","image_url":`)
-					w.dataURL(p)
-				}
-				w.raw(`}`)
+		w.content(w.answer(&m.Calls[i], &replies[i]), func(p Part) {
+			if p.MIME == "" {
+				w.raw(`{"type":"input_text","text":`)
+				w.quote(p.Text)
+			} else {
+				w.raw(`{"type":"input_image","image_url":`)
+				w.dataURL(p)
 			}
-			w.raw(`]`)
-		}
+			w.raw(`}`)
+		})
 		w.raw(`}`)
 	}
 }
@@ -172,20 +147,18 @@ func (s *responsesStream) event(data []byte) error {
 	}
 	c := rawjson.New(data)
 	var kind, index, it, delta, response []byte
-	for more := c.Open('{'); more; more = c.More('}') {
-		switch string(c.Key()) {
+	for key, value := range c.Members() {
+		switch string(key) {
 		case "type":
-			kind = c.Skip()
+			kind = value
 		case "output_index":
-			index = c.Skip()
+			index = value
 		case "item":
-			it = c.Skip()
+			it = value
 		case "delta":
-			delta = c.Skip()
+			delta = value
 		case "response":
-			response = c.Skip()
-		default:
-			c.Skip()
+			response = value
 		}
 	}
 	if err := c.End(); err != nil {
@@ -232,17 +205,8 @@ func (s *responsesStream) item(index []byte) *item {
 
 // hasOutput reports whether raw, a response, has items.
 func hasOutput(raw []byte) (some bool) {
-	if len(raw) == 0 || raw[0] != '{' {
-		return false
-	}
-	c := rawjson.New(raw)
-	for more := c.Open('{'); more; more = c.More('}') {
-		if key := c.Key(); string(key) != "output" || c.Kind() != '[' {
-			c.Skip()
-			continue
-		}
-		for more := c.Open('['); more; more = c.More(']') {
-			c.Skip()
+	for key, value := range members(raw) {
+		if string(key) == "output" && value[0] == '[' && trim(value[1:])[0] != ']' {
 			some = true
 		}
 	}
@@ -272,13 +236,12 @@ func (s *responsesStream) body() (b []byte, cut []int, ended bool) {
 
 // append appends the item: one that is not done has what has come of its arguments, and says so.
 func (x *item) append(b []byte) []byte {
-	if x.done || x.raw[0] != '{' {
+	if x.done || !isObject(x.raw) {
 		return append(b, x.raw...)
 	}
 	var m merged
-	c := rawjson.New(x.raw)
-	for more := c.Open('{'); more; more = c.More('}') {
-		m.add(c.Key(), c.Skip())
+	for key, value := range members(x.raw) {
+		m.add(key, value)
 	}
 	for _, name := range []string{"arguments", "input"} {
 		if len(x.text) > 0 && m.has(name) {

@@ -95,7 +95,7 @@ var streams = []struct {
 	{"responses of a server that leaves the last event empty", agent.OpenAIResponses, []string{
 		`{"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","call_id":"c1","name":"search","arguments":""}}`,
 		`{"type":"response.output_item.done","output_index":0,"item":{"type":"function_call","call_id":"c1","name":"search","arguments":"{}"}}`,
-		`{"type":"response.completed","response":{"status":"completed","output":[]}}`,
+		`{"type":"response.completed","response":{"status":"completed","output":[ ]}}`,
 	},
 		`{"type":"function_call","call_id":"c1","name":"search","arguments":"{}"}` + "\n", []string{`c1 search {}`}, ""},
 	{"gemini", agent.Gemini, []string{

@@ -77,9 +77,9 @@ func (c CacheConfig) complete() (CacheConfig, error) {
 
 func (c CacheConfig) title() (kind, name string) { return "CacheConfig", c.Name }
 
-func (c CacheConfig) keeps(was *CacheConfig) CacheConfig {
+func (c CacheConfig) keeps(was *CacheConfig) (CacheConfig, error) {
 	c.Name = was.Name
-	return c
+	return c, nil
 }
 
 // keyOf is Key, or what that is if it is nil.

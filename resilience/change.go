@@ -11,7 +11,7 @@ import (
 type configuration[C any] interface {
 	complete() (C, error)       // defaults filled in
 	title() (kind, name string) // of the type, and the Name
-	keeps(was *C) C             // what no change changes is as it was
+	keeps(was *C) (C, error)    // what no change changes is as it was, or why it cannot be else
 }
 
 var (
@@ -21,6 +21,7 @@ var (
 	_ configuration[JoinConfig]     = JoinConfig{}
 	_ configuration[FallbackConfig] = FallbackConfig{}
 	_ configuration[TimeoutConfig]  = TimeoutConfig{}
+	_ configuration[OnceConfig]     = OnceConfig{}
 )
 
 // settings is a layer's configuration, which [sluice.Reconfigure] may change at any time.
@@ -38,8 +39,10 @@ func (s *settings[C]) change(layer any, to C, apply func(c *C)) sluice.Change {
 		if _, is := (*was).title(); name != "" && name != is {
 			return fmt.Errorf("resilience: %s.Name is %q: cannot change, it is %q", kind, name, is)
 		}
-		x, err := to.complete()
-		x = x.keeps(was)
+		x, err := to.keeps(was)
+		if err == nil {
+			x, err = x.complete()
+		}
 		next = &x
 		return err
 	}, func() { apply(next) })

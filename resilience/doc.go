@@ -29,7 +29,8 @@
 //
 // # Changes
 //
-// [sluice.Reconfigure] changes layers while calls go on, by their Change methods; all but a [Once], and a name.
+// [sluice.Reconfigure] changes layers while calls go on, by their Change methods; all but a name, and what a
+// [Once] knows duplicates by.
 // A predicate on tools is asked for each call, so it may change too, and must not wait.
 //
 // Beside the layers, [Available] says which tools are worth offering to a model now.

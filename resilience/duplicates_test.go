@@ -380,7 +380,7 @@ func TestDuplicates_Replay(t *testing.T) {
 		hold(2, 2*time.Second+ttl, ask(r, 1000, always))
 		require.Len(t, r.starts(), 3, "one of x, one of the other, and one more of x")
 		for _, g := range r.Snapshot().Gates {
-			if g.Kind == sluice.GateRate {
+			if g.Kind == "rate" {
 				require.EqualValues(t, 2, g.Used, fmt.Sprint(g.Name))
 			}
 		}

@@ -14,6 +14,10 @@ import (
 // Fallback answers for tools that fail, by another tool or a function. It is an interceptor that stands
 // before the gates, outside what stores or shares answers, so that its own are never taken for the tool's.
 //
+// It answers for a tool's [runtime.Goexit] only where the call goes on after that, as one with a time limit, or a
+// submitted one with nothing but [sluice.Stepper]s around it; else that ends the goroutine that the call runs on, of
+// [sluice.Executor.Invoke] the caller's, and all interceptors with it.
+//
 // Make it with [NewFallback]; it is safe for concurrent use. It waits for what it calls.
 type Fallback struct{ conf settings[FallbackConfig] }
 
@@ -49,9 +53,9 @@ func (c FallbackConfig) complete() (FallbackConfig, error) {
 
 func (c FallbackConfig) title() (kind, name string) { return "FallbackConfig", c.Name }
 
-func (c FallbackConfig) keeps(was *FallbackConfig) FallbackConfig {
+func (c FallbackConfig) keeps(was *FallbackConfig) (FallbackConfig, error) {
 	c.Name = was.Name
-	return c
+	return c, nil
 }
 
 // answersFor reports whether c says that calls of the tool are answered that fail with err.

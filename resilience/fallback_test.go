@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -194,6 +195,79 @@ func TestFallback_Config(t *testing.T) {
 	for _, c := range []resilience.FallbackConfig{{}, {To: "x", Func: func(context.Context, sluice.Call, error) (any, error) { return nil, nil }}} {
 		_, err := resilience.NewFallback(c)
 		require.EqualError(t, err, "resilience: FallbackConfig: To and Func are both set, or neither: must be one of them")
+	}
+}
+
+// Where a tool's Goexit ends the goroutine that the call runs on no answer is made; where the call goes on after that
+// there is one, as for any other failure.
+func TestFallback_Goexit(t *testing.T) {
+	total := func(t *testing.T) sluice.Interceptor { return timeout(t, resilience.TimeoutConfig{Total: time.Minute}) }
+	for _, tt := range []struct {
+		name   string
+		policy sluice.Policy
+		inside func(t *testing.T) sluice.Interceptor // further in
+		exits  bool                                  // if it is invoked
+		both   bool                                  // and if it is submitted
+	}{
+		{"no time limit", sluice.Policy{}, nil, true, false},
+		{"a time limit", sluice.Policy{Timeout: time.Minute}, nil, false, false},
+		{"a time limit of a cooperative tool", sluice.Policy{Timeout: time.Minute, Cooperative: true}, nil, true, false},
+		{"a Timeout", sluice.Policy{}, total, false, false},
+		{"a Timeout of a cooperative tool", sluice.Policy{Cooperative: true}, total, true, false},
+		{"a Join", sluice.Policy{}, func(t *testing.T) sluice.Interceptor { return join(t, resilience.JoinConfig{}) }, false, false},
+		{"a Retry", sluice.Policy{}, func(t *testing.T) sluice.Interceptor { return retry(t, resilience.RetryConfig{}) }, true, false},
+		{"an interceptor that is no Stepper", sluice.Policy{}, func(*testing.T) sluice.Interceptor {
+			return sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler { return next })
+		}, true, true},
+	} {
+		for _, submit := range []bool{false, true} {
+			t.Run(fmt.Sprint(tt.name, ", submitted ", submit), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					asked := 0
+					layers := []sluice.Interceptor{fallback(t, resilience.FallbackConfig{Func: func(_ context.Context, _ sluice.Call, err error) (any, error) {
+						var p *sluice.PanicError
+						require.ErrorAs(t, err, &p)
+						require.True(t, p.Goexit)
+						asked++
+						return 9, nil
+					}})}
+					if tt.inside != nil {
+						layers = append(layers, tt.inside(t))
+					}
+					r := newRig(t, sluice.Config{}, layers...)
+					r.tool(sluice.Spec{Hints: readOnly, Policy: tt.policy}, func(context.Context, int) error { runtime.Goexit(); return nil })
+					ctx, cancel := context.WithCancel(r.ctx) // so that a Join may be left
+					defer cancel()
+					var res sluice.Result
+					err, done := error(errExit), make(chan struct{})
+					go func() {
+						defer close(done)
+						if q := (sluice.Request{Tool: "x", Input: struct{}{}}); submit {
+							res, err = r.Submit(ctx, q).Wait(ctx)
+						} else {
+							res, err = r.Invoke(ctx, q)
+						}
+					}()
+					<-done
+					list := r.rec.Events()
+					last := list[len(list)-1]
+					if tt.exits && (tt.both || !submit) {
+						require.Equal(t, submit, err != error(errExit), "the goroutine that called has ended")
+						require.Equal(t, "goexit", sluice.CodeOf(err))
+						require.Zero(t, asked)
+						require.Equal(t, sluice.ToolFailed, last.Kind)
+						require.Equal(t, "goexit", sluice.CodeOf(last.Err))
+					} else {
+						require.NoError(t, err)
+						require.Equal(t, 9, res.Value)
+						require.Equal(t, "fallback", res.AnsweredBy())
+						require.Equal(t, 1, asked)
+						require.Equal(t, sluice.ToolCompleted, last.Kind)
+					}
+					r.end()
+				})
+			})
+		}
 	}
 }
 

@@ -70,9 +70,9 @@ func (c HedgeConfig) complete() (HedgeConfig, error) {
 
 func (c HedgeConfig) title() (kind, name string) { return "HedgeConfig", c.Name }
 
-func (c HedgeConfig) keeps(was *HedgeConfig) HedgeConfig {
+func (c HedgeConfig) keeps(was *HedgeConfig) (HedgeConfig, error) {
 	c.Name, c.Budget = was.Name, cmp.Or(c.Budget, was.Budget)
-	return c
+	return c, nil
 }
 
 // NewHedge returns a Hedge, or an error that names the wrong field.
@@ -169,7 +169,7 @@ func (x *hedging) run() (sluice.Result, error) {
 		}
 		if failed && (second == nil || x.ctx.Err() != nil) {
 			x.drop(second)
-			first.release()
+			first.release(x.call)
 			return first.res, first.err
 		}
 	}
@@ -200,7 +200,7 @@ func (x *hedging) won(e, first, second *entry, failed bool) (sluice.Result, erro
 		x.learn(!failed, time.Since(first.began)) // at least: if what is slow did not count, the rest would seem to be
 		x.drop(first)
 	}
-	e.release()
+	e.release(x.call)
 	return e.res, e.err
 }
 
@@ -286,14 +286,9 @@ func disposeOf(res sluice.Result) {
 	}
 }
 
-// longestStream is how long a stream holds its call open at most.
-const longestStream = 10 * time.Minute
-
-// release lets go of the context of e, which has ended, once that can be of no use.
-func (e *entry) release() {
-	if e.was.Held {
-		time.AfterFunc(longestStream, func() { e.cancel(nil) })
-	} else {
-		e.cancel(nil)
+// release lets go of the context of e, an attempt of c that has ended, once that can be of no use.
+func (e *entry) release(c sluice.Call) {
+	if end := func() { e.cancel(nil) }; !c.AfterStream(e.res, end) {
+		end()
 	}
 }

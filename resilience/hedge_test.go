@@ -221,7 +221,7 @@ func TestHedge_TheLoser(t *testing.T) {
 				require.Equal(t, context.Canceled, plain)
 				used := func() (list []int64) {
 					for _, g := range r.Snapshot().Gates {
-						if g.Kind == sluice.GateConcurrency && g.Limit == 2 || g.Kind == sluice.GateRate {
+						if g.Kind == "concurrency" && g.Limit == 2 || g.Kind == "rate" {
 							list = append(list, g.Used)
 						}
 					}

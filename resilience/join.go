@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/sluice-go/sluice"
 )
@@ -68,9 +67,9 @@ func (c JoinConfig) complete() (JoinConfig, error) {
 
 func (c JoinConfig) title() (kind, name string) { return "JoinConfig", c.Name }
 
-func (c JoinConfig) keeps(was *JoinConfig) JoinConfig {
+func (c JoinConfig) keeps(was *JoinConfig) (JoinConfig, error) {
 	c.Name = was.Name
-	return c
+	return c, nil
 }
 
 // NewJoin returns a Join.
@@ -127,7 +126,7 @@ func (j *Join) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
 			}
 			switch j.leave(f, false); {
 			case own:
-				f.release(ctx)
+				f.release(ctx, c)
 				return f.res, f.err
 			case f.isVoid():
 			case f.private:
@@ -220,11 +219,14 @@ func (j *Join) leave(f *flight, own bool) (disposes bool) {
 	return disposes
 }
 
-// release lets go of the context of f, whose own caller, with ctx, has the outcome, once that can be of no use.
-func (f *flight) release(ctx context.Context) {
-	if f.held {
-		stop := context.AfterFunc(ctx, f.cancel)
-		time.AfterFunc(longestStream, func() { stop(); f.cancel() })
+// release lets go of the context of f once that can be of no use. The outcome is that of c, with ctx, its own caller.
+func (f *flight) release(ctx context.Context, c sluice.Call) {
+	if !f.held { // leave has
+		return
+	}
+	stop := context.AfterFunc(ctx, f.cancel)
+	if end := func() { stop(); f.cancel() }; !c.AfterStream(f.res, end) {
+		end()
 	}
 }
 

@@ -110,6 +110,48 @@ func TestJoin_AStreamThatNobodyGets(t *testing.T) {
 	})
 }
 
+// The context that an execution, or an attempt, was given lasts as long as its stream, and no longer: nothing is left
+// of it when Close has returned.
+func TestStreams_TheirContextEndsWithThem(t *testing.T) {
+	for name, layer := range map[string]func(t *testing.T) sluice.Interceptor{
+		"join":  func(t *testing.T) sluice.Interceptor { return join(t, resilience.JoinConfig{}) },
+		"hedge": func(t *testing.T) sluice.Interceptor { return hedge(t, resilience.HedgeConfig{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var given []context.Context
+				sees := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						if c.Tool == "x" {
+							given = append(given, ctx)
+						}
+						return next(ctx, c)
+					}
+				})
+				r := newRig(t, sluice.Config{}, layer(t), sees)
+				f := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "x", Hints: readOnly}, func(ctx context.Context, _ string) (*tail, error) {
+					s := &tail{}
+					var err error
+					s.stream, s.done, err = sluice.Hold(ctx)
+					return s, err
+				}))
+				ctx, leave := context.WithCancel(r.ctx)
+				defer leave()
+				s, err := f(ctx, "a")
+				require.NoError(t, err)
+				synctest.Wait()
+				require.Len(t, given, 1)
+				require.NoError(t, given[0].Err())
+				time.Sleep(5 * time.Minute)
+				require.NoError(t, given[0].Err())
+				require.NoError(t, s.Close())
+				require.ErrorIs(t, given[0].Err(), context.Canceled)
+				r.end()
+			})
+		})
+	}
+}
+
 // slowToSay takes its time to say why it has ended.
 type slowToSay struct{ context.Context }
 

@@ -410,7 +410,7 @@ func (s *scene) left() {
 	require.Empty(t, n.Lanes)
 	for _, g := range n.Gates {
 		require.Zero(t, g.Waiting, g.Name)
-		if g.Kind == sluice.GateConcurrency || strings.HasPrefix(g.Name, "join") {
+		if g.Kind == "concurrency" || strings.HasPrefix(g.Name, "join") {
 			require.Zero(t, g.Used, g.Name)
 		}
 	}

@@ -36,7 +36,7 @@ import (
 // Make it with [NewOnce]; it is safe for concurrent use. A call waits while another with its key is under
 // way, or until its context ends. One nested in such a call is refused.
 type Once struct {
-	conf  OnceConfig
+	conf  settings[OnceConfig]
 	inner atomic.Bool // Inner is in use
 
 	mu      sync.Mutex
@@ -46,7 +46,7 @@ type Once struct {
 // OnceConfig configures a [Once]. Key is required.
 type OnceConfig struct {
 	Name  string                      // empty means "once"
-	Tools func(tool sluice.Spec) bool // nil means all
+	Tools func(tool sluice.Spec) bool // asked for each call, must not wait; nil means all
 
 	// Key is what a call and its duplicates have in common: 1 to 255 bytes of UTF-8, as an order's number
 	// or what a request's Idempotency-Key header says; ok is false for a call that has none, and is not
@@ -74,20 +74,20 @@ const (
 	maxKey   = 255 // bytes
 )
 
-// NewOnce returns a Once, or an error that names the wrong field.
-func NewOnce(c OnceConfig) (*Once, error) {
+// complete fills in the defaults.
+func (c OnceConfig) complete() (OnceConfig, error) {
 	c.Name = cmp.Or(c.Name, "once")
 	c.TTL, c.Lease = cmp.Or(c.TTL, 24*time.Hour), cmp.Or(c.Lease, 30*time.Second)
 	c.DoubtTTL = cmp.Or(c.DoubtTTL, c.TTL)
 	switch {
 	case c.Key == nil:
-		return nil, errors.New("resilience: OnceConfig.Key is nil: must say which calls are the same")
+		return c, errors.New("resilience: OnceConfig.Key is nil: must say which calls are the same")
 	case c.TTL < 0:
-		return nil, fmt.Errorf("resilience: OnceConfig.TTL is %v: must be zero (24 h) or positive", c.TTL)
+		return c, fmt.Errorf("resilience: OnceConfig.TTL is %v: must be zero (24 h) or positive", c.TTL)
 	case c.DoubtTTL < 0:
-		return nil, fmt.Errorf("resilience: OnceConfig.DoubtTTL is %v: must be zero (TTL) or positive", c.DoubtTTL)
+		return c, fmt.Errorf("resilience: OnceConfig.DoubtTTL is %v: must be zero (TTL) or positive", c.DoubtTTL)
 	case c.Lease < minLease || c.Lease > maxLease:
-		return nil, fmt.Errorf("resilience: OnceConfig.Lease is %v: must be zero (30 s) or from %v to %v", c.Lease, minLease, maxLease)
+		return c, fmt.Errorf("resilience: OnceConfig.Lease is %v: must be zero (30 s) or from %v to %v", c.Lease, minLease, maxLease)
 	}
 	if c.Tools == nil {
 		c.Tools = func(sluice.Spec) bool { return true }
@@ -95,17 +95,57 @@ func NewOnce(c OnceConfig) (*Once, error) {
 	if c.Errors == nil {
 		c.Errors = func(error) bool { return false }
 	}
-	return &Once{conf: c, flights: make(map[onceID]*onceFlight)}, nil
+	return c, nil
+}
+
+func (c OnceConfig) title() (kind, name string) { return "OnceConfig", c.Name }
+
+func (c OnceConfig) keeps(was *OnceConfig) (OnceConfig, error) {
+	switch {
+	case c.Key != nil:
+		return c, errors.New("resilience: OnceConfig.Key is set: cannot change, must be nil")
+	case c.State != nil && c.State != was.State:
+		return c, errors.New("resilience: OnceConfig.State is another: cannot change, must be nil or the one of before")
+	}
+	c.Name, c.Key, c.State = was.Name, was.Key, was.State
+	return c, nil
+}
+
+// NewOnce returns a Once, or an error that names the wrong field.
+func NewOnce(c OnceConfig) (*Once, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	o := &Once{flights: make(map[onceID]*onceFlight)}
+	o.conf.Store(&c)
+	return o, nil
 }
 
 // String is the name.
-func (o *Once) String() string { return o.conf.Name }
+func (o *Once) String() string { return o.conf.Load().Name }
+
+// Config returns a copy, defaults filled in, to be changed: it is without Key, which stays.
+func (o *Once) Config() OnceConfig {
+	c := *o.conf.Load()
+	c.Key = nil
+	return c
+}
+
+// Change changes all but Name, Key and State, by [sluice.Reconfigure], also while calls are under way: no key is
+// executed twice for it, and nothing that is kept is lost. Key must be nil, and State nil or the same, since with
+// others a duplicate would not be known as one.
+//
+// TTL and Errors are for executions that end from then on, DoubtTTL is for keys that come to be in doubt from then on;
+// what is kept has the time that it was given. An execution under way has the new Lease, and the new DoubtTTL after
+// it, from its next renewal on. A tool that Tools leaves out has no keys any more: its calls execute, whatever is kept.
+func (o *Once) Change(c OnceConfig) sluice.Change { return o.conf.change(o, c, nil) }
 
 // Inspect is how many keys calls are under way for, for snapshots.
 func (o *Once) Inspect() []sluice.GateState {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return []sluice.GateState{{Name: o.conf.Name, Used: int64(len(o.flights))}}
+	return []sluice.GateState{{Name: o.String(), Used: int64(len(o.flights))}}
 }
 
 // Inner is the part of o that stands after the gates, last, in each executor that o stands in. It sees when the
@@ -121,11 +161,12 @@ func (o *Once) Inner() sluice.Interceptor {
 
 // Wrap makes o an interceptor.
 func (o *Once) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
-	if !o.conf.Tools(tool) {
-		return next
-	}
 	return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-		key, ok := o.conf.Key(c)
+		conf := o.conf.Load()
+		if !conf.Tools(tool) {
+			return next(ctx, c)
+		}
+		key, ok := conf.Key(c)
 		if !ok {
 			return next(ctx, c)
 		}
@@ -198,10 +239,7 @@ var errOnceNested = errors.New("resilience: the call is nested in one with the s
 
 // state is where what is known of keys is kept, under ctx; nil if there is none.
 func (o *Once) state(ctx context.Context) *sluice.SharedState {
-	if o.conf.State != nil {
-		return o.conf.State
-	}
-	return sluice.StateFrom(ctx)
+	return cmp.Or(o.conf.Load().State, sluice.StateFrom(ctx))
 }
 
 // onceFlight is the calls of one key that are under way here: one leads, the others wait for what it gets.
@@ -366,7 +404,7 @@ func (o *Once) Resolve(ctx context.Context, k OnceKey, result any) error {
 	if err != nil {
 		return fmt.Errorf("resilience: Once.Resolve: the result has no JSON: %w", err)
 	}
-	return r.resolve(raw, o.conf.TTL)
+	return r.resolve(raw, o.conf.Load().TTL)
 }
 
 func (o *Once) recordFor(ctx context.Context, k OnceKey) (*onceRecord, error) {

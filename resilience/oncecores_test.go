@@ -189,3 +189,47 @@ func TestCutText(t *testing.T) {
 	require.Equal(t, strings.Repeat("x", maxErrorText), cutText(strings.Repeat("x", maxErrorText+1)))
 	require.Equal(t, "\uFFFDa", cutText("\xffa"))
 }
+
+// A lease is renewed in a third of what the entry says, though the configuration says a day by now: also the first time,
+// and after a renewal that could not be.
+func TestOnceRun_RenewalAfterAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := onceRunFor(t, OnceConfig{Lease: 30 * ms, DoubtTTL: 1})
+		began, day := time.Now(), 24*time.Hour
+		r.by = "x"
+		first := onceEntry{V: onceVersion, State: onceRunning, By: r.by, Lease: wall(began.Add(30 * ms))}
+		_, taken, err := r.record.add(first, 30*ms+1)
+		require.NoError(t, err)
+		require.False(t, taken)
+		require.NoError(t, sluice.Reconfigure("a test", r.once.Change(OnceConfig{Lease: day, DoubtTTL: 1}))) // just then
+		r.keep(30 * ms)
+
+		time.Sleep(9 * ms)
+		_, err = sluice.Key[int](r.id.name()).Set(r.record.ctx, 7) // which nobody can renew
+		require.NoError(t, err)
+		time.Sleep(2 * ms)
+		_, err = r.record.key.Set(r.record.ctx, first, sluice.TTL(19*ms+1))
+		require.NoError(t, err)
+		lease := func() time.Duration {
+			e, there, err := r.record.look()
+			require.NoError(t, err)
+			require.True(t, there)
+			return e.Lease.Sub(began)
+		}
+		require.Equal(t, 30*ms, lease())
+		time.Sleep(9*ms + 1)
+		synctest.Wait()
+		require.Equal(t, day+20*ms, lease())
+		time.Sleep(day / 3)
+		synctest.Wait()
+		require.Equal(t, day+day/3+20*ms, lease())
+		require.NoError(t, sluice.Reconfigure("a test", r.once.Change(OnceConfig{Lease: 30 * ms, DoubtTTL: 1})))
+		time.Sleep(day/3 + time.Second) // the short ones follow at once
+		synctest.Wait()
+		require.InDelta(t, time.Since(began)+30*ms, lease(), float64(10*ms))
+		r.end(onceFacts{normal: true, failed: true, attempt: sluice.Attempt{N: 1}}, sluice.Result{}, errors.New("refused"))
+		_, there, err := r.record.look()
+		require.NoError(t, err)
+		require.False(t, there)
+	})
+}

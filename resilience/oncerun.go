@@ -43,8 +43,8 @@ func onceRunOf(ctx context.Context) *onceRun {
 // begin has the execution begin, or answers what there is of another; it waits while that is under way
 // elsewhere, or until ctx ends.
 func (r *onceRun) begin(ctx context.Context) (*onceEnding, error) {
-	conf := &r.once.conf
 	for {
+		conf := r.once.conf.Load()
 		had, taken, err := r.record.look()
 		now := time.Now()
 		if err == nil && !taken {
@@ -56,7 +56,7 @@ func (r *onceRun) begin(ctx context.Context) (*onceEnding, error) {
 		case err != nil:
 			return &onceEnding{err: &OnceStateError{err}}, nil
 		case !taken:
-			r.keep()
+			r.keep(conf.Lease)
 			return nil, nil
 		}
 		if x := had.ending(r.id.OnceKey, r.args, now); x != nil {
@@ -76,13 +76,13 @@ func longer(a, b time.Duration) time.Duration {
 	return a
 }
 
-// keep has the lease be renewed until quiet.
-func (r *onceRun) keep() {
+// keep has the lease, which is for so long now, be renewed until quiet: each time three times in what the entry says,
+// whatever the configuration has come to.
+func (r *onceRun) keep(lease time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	every := r.once.conf.Lease / 3
-	r.beat = time.AfterFunc(every, func() {
-		conf := &r.once.conf
+	r.beat = time.AfterFunc(lease/3, func() {
+		conf := r.once.conf.Load()
 		err := r.record.change(r.by, false, longer(conf.DoubtTTL, conf.Lease), func(e *onceEntry) error {
 			if e.State != onceRunning {
 				return errOnceLost
@@ -92,8 +92,11 @@ func (r *onceRun) keep() {
 		})
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if err == nil {
+			lease = conf.Lease
+		}
 		if !r.still && err != errOnceLost {
-			r.beat.Reset(every)
+			r.beat.Reset(lease / 3)
 		}
 	})
 }
@@ -166,18 +169,19 @@ func (r *onceRun) end(f onceFacts, res sluice.Result, err error) (shared *onceEn
 	v := f.verdict()
 	r.gone = v == onceUnsure
 	r.mu.Unlock()
+	conf := r.once.conf.Load()
 	switch v {
 	case onceKeep:
-		return r.store(res)
+		return r.store(conf, res)
 	case onceRescue:
-		return r.store(*r.value)
+		return r.store(conf, *r.value)
 	case onceUnsure:
-		return r.doubt()
+		return r.doubt(conf)
 	case onceIdle:
 		r.free()
 		return nil
 	}
-	kept := r.over(err)
+	kept := r.over(conf, err)
 	var panicked *sluice.PanicError
 	switch {
 	case err == nil: // a failing result
@@ -192,17 +196,17 @@ func (r *onceRun) end(f onceFacts, res sluice.Result, err error) (shared *onceEn
 }
 
 // over says that the code has ended with err, nil for a failing result, and reports whether that is kept.
-func (r *onceRun) over(err error) (kept bool) {
+func (r *onceRun) over(conf *OnceConfig, err error) (kept bool) {
 	decided := false
 	defer func() {
 		if !decided || !kept {
 			r.free()
 		}
 	}()
-	kept = err != nil && r.once.conf.Errors(err)
+	kept = err != nil && conf.Errors(err)
 	decided = true
 	if kept {
-		r.fail(sluice.CodeOf(err), err.Error())
+		r.fail(conf, sluice.CodeOf(err), err.Error())
 	}
 	return kept
 }
@@ -218,9 +222,9 @@ func (r *onceRun) free() {
 }
 
 // doubt has the key be in doubt, unless the code has ended meanwhile.
-func (r *onceRun) doubt() *onceEnding {
+func (r *onceRun) doubt(conf *OnceConfig) *onceEnding {
 	now := time.Now()
-	_ = r.record.change(r.by, false, r.once.conf.DoubtTTL, func(e *onceEntry) error {
+	_ = r.record.change(r.by, false, conf.DoubtTTL, func(e *onceEntry) error {
 		if e.State != onceRunning {
 			return errOnceLost
 		}
@@ -232,15 +236,15 @@ func (r *onceRun) doubt() *onceEnding {
 }
 
 // store keeps a result, or that there is one which cannot be kept.
-func (r *onceRun) store(res sluice.Result) *onceEnding {
+func (r *onceRun) store(conf *OnceConfig, res sluice.Result) *onceEnding {
 	raw, err := res.JSON()
 	if err == nil {
-		err = r.conclude(onceDone, func(e *onceEntry) { e.Result = raw })
+		err = r.conclude(conf, onceDone, func(e *onceEntry) { e.Result = raw })
 		if err == nil || err == errOnceLost { // it was decided about the key meanwhile: that stands
 			return &onceEnding{raw: raw}
 		}
 	}
-	r.fail(onceNotStored, "")
+	r.fail(conf, onceNotStored, "")
 	if raw != nil {
 		return &onceEnding{raw: raw}
 	}
@@ -250,17 +254,17 @@ func (r *onceRun) store(res sluice.Result) *onceEnding {
 
 // fail keeps an error, or that there is an end which cannot be kept: that takes no more room than what there
 // was. If not even that can be, the key is in doubt when the lease has run out.
-func (r *onceRun) fail(code, text string) {
-	err := r.conclude(onceFailed, func(e *onceEntry) { e.Code, e.Text = code, cutText(text) })
+func (r *onceRun) fail(conf *OnceConfig, code, text string) {
+	err := r.conclude(conf, onceFailed, func(e *onceEntry) { e.Code, e.Text = code, cutText(text) })
 	if err != nil && err != errOnceLost && code != onceNotStored {
-		r.fail(onceNotStored, "")
+		r.fail(conf, onceNotStored, "")
 	}
 }
 
 // conclude makes the entry one of that state, for its lifetime.
-func (r *onceRun) conclude(state string, f func(e *onceEntry)) error {
+func (r *onceRun) conclude(conf *OnceConfig, state string, f func(e *onceEntry)) error {
 	now := time.Now()
-	return r.record.change(r.by, true, r.once.conf.TTL, func(e *onceEntry) error {
+	return r.record.change(r.by, true, conf.TTL, func(e *onceEntry) error {
 		e.Args = r.args
 		e.become(state, now)
 		f(e)
@@ -282,15 +286,12 @@ func cutText(s string) string {
 type onceInner struct{ once *Once }
 
 // String is the name.
-func (x onceInner) String() string { return x.once.conf.Name + " inner" }
+func (x onceInner) String() string { return x.once.String() + " inner" }
 
 // Wrap makes x an interceptor.
-func (x onceInner) Wrap(tool sluice.Spec, next sluice.Handler) sluice.Handler {
-	if !x.once.conf.Tools(tool) {
-		return next
-	}
+func (x onceInner) Wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 	return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
-		r := onceRunOf(ctx)
+		r := onceRunOf(ctx) // of a call that has a key, whatever tools have one by now
 		for r != nil && (r.once != x.once || r.id.Tool != c.Tool || r.call != c.ID) {
 			r = r.up
 		}
@@ -343,9 +344,9 @@ func (r *onceRun) leave(c sluice.Call, res sluice.Result, err error) {
 	switch {
 	case !late:
 	case value != nil:
-		r.store(*value)
+		r.store(r.once.conf.Load(), *value)
 	case ran:
-		r.over(err)
+		r.over(r.once.conf.Load(), err)
 	default:
 		r.free()
 	}

@@ -66,9 +66,9 @@ func (c RetryConfig) complete() (RetryConfig, error) {
 
 func (c RetryConfig) title() (kind, name string) { return "RetryConfig", c.Name }
 
-func (c RetryConfig) keeps(was *RetryConfig) RetryConfig {
+func (c RetryConfig) keeps(was *RetryConfig) (RetryConfig, error) {
 	c.Name, c.Budget = was.Name, cmp.Or(c.Budget, was.Budget)
-	return c
+	return c, nil
 }
 
 // NewRetry returns a Retry, or an error that names the wrong field.

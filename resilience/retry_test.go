@@ -335,7 +335,7 @@ func TestRetry_Change(t *testing.T) {
 		plan, _ := r.Plan("x")
 		require.Equal(t, "again → x", plan)
 		gates := r.Snapshot().Gates
-		require.Equal(t, sluice.GateState{Name: "again budget", Kind: sluice.GateLayer, Limit: 100, Used: 92}, gates[len(gates)-1])
+		require.Equal(t, sluice.GateState{Name: "again budget", Kind: "layer", Limit: 100, Used: 92}, gates[len(gates)-1])
 
 		to := layer.Config()
 		to.Attempts = 1

@@ -146,7 +146,7 @@ func TestStandard_DeadBackend(t *testing.T) {
 					sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "x", Hints: readOnly}, x.tool))
 					isOpen := func() bool {
 						return slices.ContainsFunc(exec.Snapshot().Gates, func(g sluice.GateState) bool {
-							return g.Kind == sluice.GateBreaker && g.Key == "x" && g.State == sluice.BreakerOpen
+							return g.Kind == "breaker" && g.Key == "x" && g.State == sluice.BreakerOpen
 						})
 					}
 					var wg sync.WaitGroup

@@ -48,9 +48,9 @@ func (c TimeoutConfig) complete() (TimeoutConfig, error) {
 
 func (c TimeoutConfig) title() (kind, name string) { return "TimeoutConfig", c.Name }
 
-func (c TimeoutConfig) keeps(was *TimeoutConfig) TimeoutConfig {
+func (c TimeoutConfig) keeps(was *TimeoutConfig) (TimeoutConfig, error) {
 	c.Name = was.Name
-	return c
+	return c, nil
 }
 
 // NewTimeout returns a Timeout, or an error that names the wrong field.

@@ -1,11 +1,12 @@
 // Demo replays the tool calls of an AI agent against a backend with limits, first as they
 // come and then through Sluice, and shows the two runs side by side.
 //
-// The turns are in turns/*.json, in the form of the OpenAI chat-completions API: several
-// tool calls in one assistant message, three priorities, four tenants of which one floods.
-// The backend is an HTTP server on the loopback interface that enforces what hosted APIs
-// enforce: a rate for each API key, a number of requests at once, and one endpoint that is
-// broken for a while. Nothing leaves the machine.
+// The turns are in turns/*.json: several tool calls in each answer of a model, three
+// priorities, four tenants of which one floods. Each tenant has another provider, and its
+// file the bodies of that one's responses: package agent reads them, and renders what goes
+// back to the model. The backend is an HTTP server on the loopback interface that enforces
+// what hosted APIs enforce: a rate for each API key, a number of requests at once, and one
+// endpoint that is broken for a while. Nothing leaves the machine.
 //
 //	go run ./examples/demo
 //
@@ -15,11 +16,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,28 +42,21 @@ func demo(ctx context.Context, term terminal, on network) (without, with column,
 	if err != nil {
 		return without, with, err
 	}
-	fmt.Fprintf(term.w, `%d agent turns ask for %d tool calls: three priorities, four tenants, and hooli floods.
-The backend on 127.0.0.1 takes %d requests/s for each of three API keys (burst %d) and %d at
-once; %s is broken for its first %v.
+	fmt.Fprintf(term.w, `%d agent turns ask for %d tool calls, in the formats of four providers: three
+priorities, four tenants, and hooli floods. The backend on 127.0.0.1 takes %d requests/s
+for each of three API keys (burst %d) and %d at once; %s is broken for its
+first %v.
 
 `, len(turns), countCalls(turns), serverRate, serverBurst, serverSlots, brokenTool, brokenFor)
 
 	fmt.Fprintln(term.w, term.paint(bold, "1. unguarded: each call runs as soon as the model asks for it"))
-	without, err = on.run(ctx, term, turns, func(tools map[string]agentTool) (caller, closer, error) {
-		return unguarded(tools), noCloser, nil
-	})
+	without, err = on.run(ctx, term, turns, unguarded)
 	if err != nil {
 		return without, with, err
 	}
 
 	fmt.Fprintln(term.w, term.paint(bold, "\n2. guarded: the same calls through Sluice"))
-	with, err = on.run(ctx, term, turns, func(tools map[string]agentTool) (caller, closer, error) {
-		exec, err := newGuard(tools)
-		if err != nil {
-			return nil, nil, err
-		}
-		return guarded(exec), exec.Close, nil
-	})
+	with, err = on.run(ctx, term, turns, guarded)
 	if err != nil {
 		return without, with, err
 	}
@@ -84,12 +80,8 @@ var loopback = network{
 	dial:   new(net.Dialer).DialContext,
 }
 
-type closer func(ctx context.Context) error
-
-func noCloser(context.Context) error { return nil }
-
-// run replays turns against a new backend, with the caller that build makes of its tools.
-func (n network) run(ctx context.Context, term terminal, turns []turn, build func(tools map[string]agentTool) (caller, closer, error)) (column, error) {
+// run replays turns against a new backend, by what build makes of its tools.
+func (n network) run(ctx context.Context, term terminal, turns []turn, build builder) (column, error) {
 	l, err := n.listen()
 	if err != nil {
 		return column{}, err
@@ -99,19 +91,15 @@ func (n network) run(ctx context.Context, term terminal, turns []turn, build fun
 	client := newClient(n.dial)
 	defer client.CloseIdleConnections()
 
-	tools := agentTools(client, "http://"+l.Addr().String())
-	call, closeCaller, err := build(tools)
-	if err != nil {
-		return column{}, err
-	}
 	live := newProgress(term, countCalls(turns), b)
-	answers, took := replay(ctx, turns, tools, live, call)
-	live.Close()
+	defer live.Close()
+	tools := live.watch(agentTools(client, "http://"+l.Addr().String()))
+	var retried atomic.Int64
+	makeCalls, closeExecutor := build(tools, &retried)
+	answers, took, err := replay(ctx, turns, tools, live, makeCalls)
 
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := closeCaller(closing); err != nil {
-		return column{}, err
-	}
-	return column{answers: answers, counts: b.Counts(), took: took}, context.Cause(ctx)
+	err = errors.Join(err, closeExecutor(closing), context.Cause(ctx))
+	return column{answers: answers, counts: b.Counts(), took: took, retried: int(retried.Load())}, err
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -57,8 +59,8 @@ func newProgress(term terminal, total int, b *backend) *progress {
 	return p
 }
 
-func (p *progress) arrived() { p.unstarted.Add(1) }
-func (p *progress) began()   { p.unstarted.Add(-1); p.running.Add(1) }
+func (p *progress) arrived(n int) { p.unstarted.Add(int64(n)) }
+func (p *progress) began()        { p.unstarted.Add(-1); p.running.Add(1) }
 
 func (p *progress) ended(ran bool, err error) {
 	if ran {
@@ -70,6 +72,20 @@ func (p *progress) ended(ran bool, err error) {
 		p.succeeded.Add(1)
 	}
 	p.done.Add(1)
+}
+
+// watch returns tools whose code tells p when it begins and ends.
+func (p *progress) watch(tools map[string]agentTool) map[string]agentTool {
+	watched := make(map[string]agentTool, len(tools))
+	for name, t := range tools {
+		watched[name] = agentTool{t.spec, func(ctx context.Context, args json.RawMessage) (json.RawMessage, error) {
+			p.began()
+			out, err := t.run(ctx, args)
+			p.ended(true, err)
+			return out, err
+		}}
+	}
+	return watched
 }
 
 // Close shows the last state and ends the display.
@@ -99,7 +115,7 @@ func (p *progress) loop() {
 
 func (p *progress) show(last bool) {
 	c := p.backend.Counts()
-	line := fmt.Sprintf("%5.1f s  %3d/%d answered, %3d ok, %3d wait, %2d run   429: %d  503: %d  500: %d",
+	line := fmt.Sprintf("%5.1f s  %3d/%d ended, %3d ok, %3d wait, %2d run   429: %d  503: %d  500: %d",
 		time.Since(p.start).Seconds(), p.done.Load(), p.total, p.succeeded.Load(),
 		p.unstarted.Load(), p.running.Load(), c.TooMany, c.TooBusy, c.Wasted)
 	switch {

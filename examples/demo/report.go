@@ -18,6 +18,7 @@ type column struct {
 	answers []answer
 	counts  backendCounts
 	took    time.Duration
+	retried int // calls that an open breaker held back, and that were made again
 }
 
 // levels, as the table lists them.
@@ -41,25 +42,15 @@ func (c column) count(is func(a answer) bool) int {
 }
 
 func (c column) succeeded() int { return c.count(func(a answer) bool { return a.Err == nil }) }
-func (c column) answered() int {
-	return c.count(func(a answer) bool { return a.Message.ToolCallID != "" && a.Message.Content != "" })
-}
+func (c column) answered() int  { return c.count(func(a answer) bool { return a.Sent != nil }) }
 
 // excused counts failures with the broken endpoint's own answer, or a refusal because of it.
 func (c column) excused() int {
 	return c.count(func(a answer) bool {
 		status, ok := errors.AsType[*statusError](a.Err)
-		return ok && a.Tool == brokenTool && status.Status == http.StatusInternalServerError ||
-			errors.Is(a.Err, sluice.ErrBreakerOpen)
+		return a.Tool == brokenTool && (ok && status.Status == http.StatusInternalServerError ||
+			errors.Is(a.Err, sluice.ErrBreakerOpen))
 	})
-}
-
-func (c column) refusals() int {
-	n := 0
-	for _, a := range c.answers {
-		n += a.Refusals
-	}
-	return n
 }
 
 // wait is a quantile of the time from a call's arrival to its start, for one level. Calls
@@ -203,7 +194,7 @@ func rows(tenants []string) []row {
 		harm("429 too many requests", func(c column) int { return c.counts.TooMany }, 0),
 		harm("503 too busy", func(c column) int { return c.counts.TooBusy }, 0),
 		number("500 wasted on the broken endpoint", func(c column) int { return c.counts.Wasted }),
-		number("held back by its breaker, tried again", column.refusals),
+		number("held back by its breaker, tried again", func(c column) int { return c.retried }),
 		harm("peak in flight, seen by the server", func(c column) int { return c.counts.Peak }, serverSlots),
 	)
 	for _, l := range levels {

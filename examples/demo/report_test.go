@@ -42,8 +42,7 @@ func contest() column {
 	var c column
 	add := func(tenant, tool string, p sluice.Priority, began time.Duration, err error) {
 		c.answers = append(c.answers, answer{
-			Tenant: tenant, Tool: tool, Provider: "web", Priority: p, Began: began, Ran: true, Err: err,
-			Message: toolMessage{Role: "tool", ToolCallID: "id", Content: "{}"},
+			Tenant: tenant, Tool: tool, Provider: "web", Priority: p, Began: began, Err: err, Sent: []byte("{}"),
 		})
 	}
 	at := time.Duration(0)
@@ -86,11 +85,12 @@ func TestBrokenPromises(t *testing.T) {
 		{"429", func(c *column) { c.counts.TooMany = 1 }, "429"},
 		{"503", func(c *column) { c.counts.TooBusy = 1 }, "503"},
 		{"in flight", func(c *column) { c.counts.Peak = serverSlots + 1 }, "in flight"},
-		{"no answer", func(c *column) { c.answers[3].Message = toolMessage{} }, "1 of 103 calls have no answer"},
+		{"no answer", func(c *column) { c.answers[3].Sent = nil }, "1 of 103 calls have no answer"},
 		{"lost", func(c *column) { c.answers[3].Err = errors.New("queue full") }, "1 calls failed"},
 		{"lost to a 500 elsewhere", func(c *column) { c.answers[3].Err = &statusError{Status: 500} }, "1 calls failed"},
 		{"the broken endpoint answers 429", func(c *column) { c.answers[102].Err = &throttled{} }, "1 calls failed"},
 		{"the breaker refused to the end", func(c *column) { c.answers[102].Err = sluice.ErrBreakerOpen }, ""},
+		{"a breaker refused elsewhere", func(c *column) { c.answers[3].Err = sluice.ErrBreakerOpen }, "1 calls failed"},
 		{"priority", func(c *column) { c.answers[100].Began = time.Hour }, "half of the interactive calls"},
 		{"unfair", func(c *column) {
 			for i := range c.answers[:50] {
@@ -133,8 +133,7 @@ func TestProgress(t *testing.T) {
 		show := func(live bool) string {
 			var out bytes.Buffer
 			p := newProgress(terminal{w: &out, live: live}, 2, newBackend())
-			p.arrived()
-			p.arrived()
+			p.arrived(2)
 			p.began()
 			time.Sleep(2500 * time.Millisecond)
 			p.ended(true, nil)
@@ -146,7 +145,7 @@ func TestProgress(t *testing.T) {
 		if n := strings.Count(plain, "\n"); n != 3 { // after 1 s, 2 s, and at the end
 			t.Errorf("%d plain lines, want 3:\n%s", n, plain)
 		}
-		if !strings.Contains(plain, "0/2 answered,   0 ok,   1 wait,  1 run") || !strings.Contains(plain, "2/2 answered,   1 ok,   0 wait,  0 run") {
+		if !strings.Contains(plain, "0/2 ended,   0 ok,   1 wait,  1 run") || !strings.Contains(plain, "2/2 ended,   1 ok,   0 wait,  0 run") {
 			t.Errorf("the lines are\n%s", plain)
 		}
 		inPlace := show(true)

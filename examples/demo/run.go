@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
+	"github.com/sluice-go/sluice/resilience"
 )
 
 // answer is how one tool call ended. Times count from the start of the replay.
@@ -18,67 +21,79 @@ type answer struct {
 	Tool     string
 	Provider string // whose API key it used
 	Arrived  time.Duration
-	Began    time.Duration // when the tool's code started; Arrived if it never did
-	Ran      bool
-	Refusals int // answers "not now" before it ran, each followed by another try
+	Began    time.Duration // when it had waited for its turn, which took no time if unguarded
 	Err      error
-	Message  toolMessage // what the model gets; every call must have one
+	Sent     json.RawMessage // what the model gets; nil if nothing answers the call in its place
 }
 
-// caller makes one tool call of t, and says how often it was refused before it ran.
-type caller func(ctx context.Context, t turn, c toolCall) (result json.RawMessage, refusals int, err error)
+// turnFunc makes the calls of one turn and renders what goes back to the model.
+type turnFunc func(ctx context.Context, t turn) (*agent.Turn, error)
+
+type closer func(ctx context.Context) error
+
+// builder makes a turnFunc of tools; closer ends it. It counts in retried the calls that are made again.
+type builder func(tools map[string]agentTool, retried *atomic.Int64) (turnFunc, closer)
 
 // replay lets every turn arrive at its time and makes its calls at once, as an agent
 // does. It returns the answers in the order of the calls, and the time that all took.
 // An error of a call becomes its answer: the model reads it.
-func replay(ctx context.Context, turns []turn, tools map[string]agentTool, live *progress, call caller) ([]answer, time.Duration) {
-	answers := make([]answer, countCalls(turns))
+func replay(ctx context.Context, turns []turn, tools map[string]agentTool, live *progress, run turnFunc) ([]answer, time.Duration, error) {
+	answers, errs := make([][]answer, len(turns)), make([]error, len(turns))
 	start := time.Now()
 	var wg sync.WaitGroup
-	next := 0
-	for _, t := range turns {
+	for i, t := range turns {
 		sleep(ctx, t.At-time.Since(start))
-		for _, c := range t.Calls {
-			a := &answers[next]
-			next++
-			live.arrived()
-			wg.Go(func() {
-				*a = answer{
-					Tenant: t.Tenant, Priority: t.Priority,
-					Tool: c.Function.Name, Provider: tools[c.Function.Name].spec.Type,
-					Arrived: time.Since(start),
+		arrived := time.Since(start)
+		live.arrived(len(t.Message.Calls))
+		wg.Go(func() {
+			done, err := run(ctx, t)
+			if errs[i] = err; err != nil {
+				return
+			}
+			answers[i] = answersTo(t, arrived, done, tools)
+			for _, a := range answers[i] {
+				if errors.Is(a.Err, sluice.ErrRejected) { // else its code has told
+					live.ended(false, a.Err)
 				}
-				a.Began = a.Arrived
-				ctx := context.WithValue(ctx, beganKey{}, func() {
-					a.Began, a.Ran = time.Since(start), true
-					live.began()
-				})
-				var result json.RawMessage
-				result, a.Refusals, a.Err = call(ctx, t, c)
-				a.Message = toolMessage{Role: "tool", ToolCallID: c.ID, Content: content(result, a.Err)}
-				live.ended(a.Ran, a.Err)
-			})
-		}
+			}
+		})
 	}
 	wg.Wait()
-	return answers, time.Since(start)
+	return slices.Concat(answers...), time.Since(start), errors.Join(errs...)
 }
 
-// content is the text that the model gets for a result or an error.
-func content(result json.RawMessage, err error) string {
-	if err != nil {
-		text, _ := json.Marshal(map[string]string{"error": err.Error()})
-		return string(text)
+// answersTo says how the calls of t ended, which arrived then, and what the model gets of each.
+func answersTo(t turn, arrived time.Duration, done *agent.Turn, tools map[string]agentTool) []answer {
+	answers := make([]answer, len(t.Message.Calls))
+	sent := answersIn(t.Format, done.Messages[len(t.Message.Echo):])
+	for i, c := range t.Message.Calls {
+		r := done.Replies[i]
+		answers[i] = answer{
+			Tenant: t.Tenant, Priority: t.Priority, Tool: c.Request.Tool, Provider: tools[c.Request.Tool].spec.Type,
+			Arrived: arrived, Began: arrived + r.Result.Decision().Wait, Err: r.Err,
+		}
+		if len(sent) == len(answers) && isAnswer(sent[i], c.Request) {
+			answers[i].Sent = sent[i]
+		}
 	}
-	return string(result)
+	return answers
 }
 
-// unguarded calls the tool's function: nothing stands between the model and the backend.
-func unguarded(tools map[string]agentTool) caller {
-	return func(ctx context.Context, _ turn, c toolCall) (json.RawMessage, int, error) {
-		result, err := tools[c.Function.Name].run(ctx, json.RawMessage(c.Function.Arguments))
-		return result, 0, err
-	}
+// unguarded calls the tools' functions: nothing stands between the model and the backend.
+func unguarded(tools map[string]agentTool, _ *atomic.Int64) (turnFunc, closer) {
+	return func(ctx context.Context, t turn) (*agent.Turn, error) {
+		replies := make([]agent.Reply, len(t.Message.Calls))
+		var wg sync.WaitGroup
+		for i, c := range t.Message.Calls {
+			wg.Go(func() {
+				out, err := tools[c.Request.Tool].run(ctx, c.Request.Args)
+				replies[i] = agent.Reply{Request: c.Request, Result: sluice.Result{Value: out}, Err: err}
+			})
+		}
+		wg.Wait()
+		answers, err := t.Format.Render(t.Message, replies)
+		return &agent.Turn{Message: t.Message, Replies: replies, Messages: slices.Concat(t.Message.Echo, answers)}, err
+	}, func(context.Context) error { return nil }
 }
 
 // The guard stands slightly inside what the server enforces.
@@ -98,92 +113,75 @@ const (
 // tenantWeights: acme pays for twice the share; a tenant that is not named weighs 1.
 var tenantWeights = map[string]int{"acme": 2}
 
-// newGuard returns an executor over tools with the four gates of the demo. Their order in
-// the list has no meaning: one decision asks them all.
-func newGuard(tools map[string]agentTool) (*sluice.Executor, error) {
-	rates, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{
+// guarded makes the turns' calls through Sluice. A call that did run and failed is reported as it
+// is, in both runs: whether to repeat it is for the model to decide.
+func guarded(tools map[string]agentTool, retried *atomic.Int64) (turnFunc, closer) {
+	exec := newGuard(tools, retried)
+	runner := sluice.Must(agent.New(exec, agent.Config{}))
+	return func(ctx context.Context, t turn) (*agent.Turn, error) {
+		return runner.Answer(sluice.WithPipelineContext(ctx, sluice.PipelineContext{
+			Tenant: t.Tenant, Priority: t.Priority, UserID: t.User,
+		}), t.Format, t.Message)
+	}, exec.Close
+}
+
+// newGuard returns an executor over tools with the four gates of the demo, and in front of them
+// what waits for the broken endpoint. The order of gates has no meaning: one decision asks them all.
+func newGuard(tools map[string]agentTool, retried *atomic.Int64) *sluice.Executor {
+	order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{TenantWeights: tenantWeights}))
+	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
 		Name:     "provider",
 		Scope:    sluice.ByType, // each provider's key apart
 		Rates:    []sluice.Rate{{N: guardRate, Per: time.Second, Burst: guardBurst}},
 		Upstream: true,
-	})
-	if err != nil {
-		return nil, err
-	}
-	slots, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
+	}))
+	slots := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
 		Name:   "backend",
 		Limits: []sluice.Limit{{Max: guardSlots}},
-	})
-	if err != nil {
-		return nil, err
-	}
-	order, err := sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{TenantWeights: tenantWeights})
-	if err != nil {
-		return nil, err
-	}
-	breaker, err := sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{
+	}))
+	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{
 		Failures: 3, // each tool apart, so that a broken one leaves the others alone
 		Cooldown: time.Second,
 		// Callers refused during a trial call are told to come back when its lease ends, at
 		// the latest: the tools answer within 300 ms, so half a second is enough.
 		Lease: 500 * time.Millisecond,
-	})
-	if err != nil {
-		return nil, err
-	}
+	}))
 	registry := sluice.NewToolRegistry()
 	for _, t := range tools {
-		if _, err := sluice.Register(registry, t.spec, t.run); err != nil {
-			return nil, err
-		}
+		sluice.Must(sluice.Register(registry, t.spec, t.run))
 	}
-	return sluice.NewExecutor(registry, sluice.Config{
-		Interceptors: []sluice.Interceptor{order, rates, slots, breaker},
-	})
+	return sluice.Must(sluice.NewExecutor(registry, sluice.Config{
+		Interceptors: []sluice.Interceptor{newRetry(), order, rates, slots, breaker},
+		Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+			if e.Kind == sluice.ToolRetrying {
+				retried.Add(1)
+			}
+			return nil
+		}),
+	}))
 }
 
 // patience is how long a call waits for a broken endpoint before the model hears of it.
 const patience = 8 * time.Second
 
-// guarded makes the call through exec. An open breaker refuses a call before the tool's
-// code ran, so trying again is safe for every tool, and the refusal says when; the model
-// hears of it only when patience is over. A call that did run and failed is reported as it
-// is, in both runs: whether to repeat it is for the model to decide.
-func guarded(exec *sluice.Executor) caller {
-	return func(ctx context.Context, t turn, c toolCall) (json.RawMessage, int, error) {
-		ctx = sluice.WithPipelineContext(ctx, sluice.PipelineContext{
-			Tenant: t.Tenant, Priority: t.Priority, UserID: t.User,
-		})
-		first := time.Now()
-		for refusals := 0; ; refusals++ {
-			res, err := exec.Invoke(ctx, sluice.Request{
-				ID: c.ID, Tool: c.Function.Name, Args: json.RawMessage(c.Function.Arguments),
-			})
-			refusal, refused := errors.AsType[*sluice.Error](err)
-			switch {
-			case err == nil:
-				out, err := res.JSON()
-				return out, refusals, err
-			case !refused || !errors.Is(err, sluice.ErrBreakerOpen):
-				return nil, refusals, err
-			case time.Since(first) > patience:
-				return nil, refusals, fmt.Errorf("%s is down: %w", c.Function.Name, err)
-			}
-			if err := sleep(ctx, max(refusal.RetryAfter, 100*time.Millisecond)); err != nil {
-				return nil, refusals, err
-			}
-		}
-	}
+// newRetry makes calls again that the open breaker has refused, not before the refusal says. Their code
+// did not run, so that is safe for every tool, and costs the backend nothing: the budget is large.
+func newRetry() *resilience.Retry {
+	return sluice.Must(resilience.NewRetry(resilience.RetryConfig{
+		Attempts: 100, Base: 100 * time.Millisecond, Max: patience, Total: patience,
+		Budget: sluice.Must(resilience.NewBudget(resilience.BudgetConfig{Share: 10})),
+		If: func(_ sluice.Spec, a sluice.Attempt, _ sluice.Result, err error) bool {
+			return !a.Ran && errors.Is(err, sluice.ErrBreakerOpen)
+		},
+	}))
 }
 
-// sleep waits for d, or until ctx ends and then returns its cause.
-func sleep(ctx context.Context, d time.Duration) error {
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

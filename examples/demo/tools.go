@@ -31,9 +31,6 @@ func agentTools(client *http.Client, base string) map[string]agentTool {
 		tools[name] = agentTool{
 			spec: sluice.Spec{Name: name, Type: provider, Description: description, Hints: hints},
 			run: func(ctx context.Context, args json.RawMessage) (json.RawMessage, error) {
-				if began, ok := ctx.Value(beganKey{}).(func()); ok {
-					began()
-				}
 				return post(ctx, client, base+"/v1/"+name, key, args)
 			},
 		}
@@ -49,10 +46,6 @@ func agentTools(client *http.Client, base string) map[string]agentTool {
 	add("office", officeKey, "create_ticket", "Open a support ticket.", write)
 	return tools
 }
-
-// beganKey is the context key of a func() that a tool calls when its code starts: that
-// is how the replay learns how long a call has waited, with or without Sluice.
-type beganKey struct{}
 
 // newClient returns a client for the backend alone: it uses no proxy.
 func newClient(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {

@@ -26,6 +26,11 @@ const (
 	Foreign             // starts, as a limiter shared with other code counts them
 )
 
+// String is what users call it.
+func (k Kind) String() string {
+	return [...]string{"concurrency", "rate", "breaker", "shared limiter"}[k]
+}
+
 // Ranks is how many scopes there are, from narrow (0) to wide.
 const Ranks = 8
 

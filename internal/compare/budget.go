@@ -127,6 +127,7 @@ var Budgets = []Budget{
 		Mark{What: "allocations with Retry", Quantity: Allocs, Row: layered, Load: alone, Ours: withRetry}.must(0.1, 0),
 		Mark{What: "Standard: time / failsafe-go's same policies", Row: layered, Load: alone, Ours: standard, Against: failStandard}.must(0.3, 0),
 	}},
+	{Work: "reading and writing a turn of 8 calls, 1 goroutine", Marks: turnMarks()},
 }
 
 // Figure is a mark with what was measured.

@@ -3,7 +3,9 @@ package compare
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -11,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-go/sluice/agent"
 )
 
 // TestSmoke_EveryBodyRuns does each operation of each row a few times, so that none rots,
@@ -410,6 +414,92 @@ func TestStateContestantsCountAlike(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTurnsAgree: whoever reads and writes a turn gives the model the same calls and answers again.
+func TestTurnsAgree(t *testing.T) {
+	for _, x := range sdks {
+		turn := newTurn(x.format)
+		m, err := x.format.Parse(turn.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Calls) != turnCalls {
+			t.Fatalf("%v: %d calls, want %d", x.format, len(m.Calls), turnCalls)
+		}
+		for _, c := range m.Calls {
+			if c.Err != nil || c.Request.Tool != toolName || string(c.Request.Args) != turnArgs {
+				t.Errorf("%v: %+v", x.format, c)
+			}
+		}
+		ours, err := x.format.Render(m, turn.replies)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, do := range map[string]turnFunc{parseRender: oursTurn, x.name: x.do, plainStructs: x.plain} {
+			got, err := do(turn)
+			if err != nil || len(got) != len(m.Echo)+len(ours) {
+				t.Fatalf("%v, %s: %d messages and %v, want %d", x.format, name, len(got), err, len(m.Echo)+len(ours))
+			}
+			if again := asked(t, x.format, got[:len(m.Echo)]); !reflect.DeepEqual(again, asked(t, x.format, m.Echo)) {
+				t.Errorf("%v, %s: the message has other calls: %s", x.format, name, again)
+			}
+			for i, raw := range ours {
+				if got := got[len(m.Echo)+i]; !reflect.DeepEqual(asText(t, got), asText(t, raw)) {
+					t.Errorf("%v, %s: answers %s, want %s", x.format, name, got, raw)
+				}
+			}
+		}
+	}
+}
+
+// asked are the calls of a message of a history: id, tool and arguments.
+func asked(t *testing.T, format agent.Format, echo []json.RawMessage) (calls []any) {
+	t.Helper()
+	body := []byte(echo[0])
+	if format == agent.OpenAIResponses {
+		body, _ = json.Marshal(map[string]any{"output": echo})
+	}
+	m, err := format.Parse(body)
+	if err != nil {
+		t.Fatalf("%v: %v", format, err)
+	}
+	for _, c := range m.Calls {
+		if c.Err != nil {
+			t.Errorf("%v: %v", format, c.Err)
+		}
+		calls = append(calls, c.Request.ID, c.Request.Tool, asText(t, c.Request.Args))
+	}
+	return calls
+}
+
+// asText is the value of raw, in which lists of one text are that text.
+func asText(t *testing.T, raw []byte) any {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		t.Fatalf("%v: %s", err, raw)
+	}
+	return flatten(v)
+}
+
+func flatten(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, x := range v {
+			v[k] = flatten(x)
+		}
+	case []any:
+		for i, x := range v {
+			v[i] = flatten(x)
+		}
+		if len(v) == 1 {
+			if part, _ := v[0].(map[string]any); len(part) == 2 && part["type"] == "text" {
+				return part["text"]
+			}
+		}
+	}
+	return v
 }
 
 func TestQueuedRowsQueue(t *testing.T) {

@@ -89,12 +89,15 @@ func (r Report) writeMachine(p printer) {
 var direct = []string{
 	"github.com/afex/hystrix-go",
 	"github.com/alibaba/sentinel-golang",
+	"github.com/anthropics/anthropic-sdk-go/v2",
 	"github.com/failsafe-go/failsafe-go",
+	"github.com/openai/openai-go/v3",
 	"github.com/orcaman/concurrent-map/v2",
 	"github.com/puzpuzpuz/xsync/v4",
 	"github.com/sony/gobreaker/v2",
 	"golang.org/x/sync",
 	"golang.org/x/time",
+	"google.golang.org/genai",
 }
 
 // processor is the model, where the system tells.

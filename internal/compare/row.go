@@ -105,6 +105,6 @@ const (
 func Rows(s Size) []Row {
 	return slices.Concat(
 		callRows(), configuredRows(), refusedRows(), queuedRows(), toolRows(), slowRows(), keyedRows(s),
-		layerRows(), admissionRows(), rateRows(), breakerRows(), sinkRows(),
+		layerRows(), turnRows(), admissionRows(), rateRows(), breakerRows(), sinkRows(),
 		stateRows())
 }

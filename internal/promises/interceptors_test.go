@@ -593,6 +593,69 @@ func TestAttemptOf(t *testing.T) {
 	}
 }
 
+// An interceptor hears once when the stream that it has passed on has ended, the last one if there are several, in
+// whatever way, and only of that; a panic in what it does then ends nothing else.
+func TestAfterStream(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		conf sluice.Config
+		tool func(ctx context.Context) error
+		want []time.Duration // nil if there is nothing to wait for
+	}{
+		{"no stream", sluice.Config{}, func(context.Context) error { return nil }, nil},
+		{"one that has ended", sluice.Config{}, func(ctx context.Context) error {
+			_, done, err := sluice.Hold(ctx)
+			done(nil)
+			return err
+		}, nil},
+		{"of an attempt that has failed", sluice.Config{}, func(ctx context.Context) error {
+			_, _, err := sluice.Hold(ctx)
+			return errors.Join(err, errors.New("boom"))
+		}, nil},
+		{"done", sluice.Config{}, streams(t, time.Second, nil), []time.Duration{time.Second}},
+		{"failed", sluice.Config{}, streams(t, time.Second, errors.New("boom")), []time.Duration{time.Second}},
+		{"two", sluice.Config{}, func(ctx context.Context) error {
+			return errors.Join(streams(t, 3*time.Second, nil)(ctx), streams(t, time.Second, nil)(ctx))
+		}, []time.Duration{3 * time.Second}},
+		{"out of time", sluice.Config{Timeout: 2 * time.Second}, func(ctx context.Context) error {
+			_, _, err := sluice.Hold(ctx)
+			return err
+		}, []time.Duration{2 * time.Second}},
+		{"never done", sluice.Config{}, func(ctx context.Context) error {
+			_, _, err := sluice.Hold(ctx)
+			return err
+		}, []time.Duration{10 * time.Minute}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var r *rig
+				var said bool
+				var got, panicked []time.Duration
+				layer := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+					return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+						require.False(t, c.AfterStream(sluice.Result{}, nil), "of none")
+						res, err := next(ctx, c)
+						c.AfterStream(res, func() { panicked = append(panicked, r.at()); panic("of a layer") })
+						said = c.AfterStream(res, func() { got = append(got, r.at()) })
+						return res, err
+					}
+				})
+				tt.conf.Interceptors = interceptors(layer)
+				r = newRig(t, tt.conf)
+				r.tool(sluice.Spec{Name: "x"}, tt.tool)
+				_ = r.call("x")
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				require.Equal(t, tt.want, got)
+				require.Equal(t, tt.want, panicked)
+				require.Equal(t, tt.want != nil, said)
+				r.end()
+			})
+		})
+	}
+	require.False(t, sluice.Call{}.AfterStream(sluice.Result{}, nil))
+}
+
 // A refusal says when; an attempt that goes on has ended later; what another call gave is no attempt of this one; of
 // many attempts the last are remembered; and attempts at once are told apart.
 func TestAttemptOf_Several(t *testing.T) {

@@ -453,7 +453,7 @@ func TestKeys_LowerMaxKeysCountsAsKeysFallIdle(t *testing.T) {
 		r.tool(sluice.Spec{Name: "x"}, sleeps(0))
 		keys := func() (n int) {
 			for _, g := range r.Snapshot().Gates {
-				if g.Kind == sluice.GateRate {
+				if g.Kind == "rate" {
 					n++
 				}
 			}

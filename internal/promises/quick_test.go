@@ -352,7 +352,7 @@ func runBreakerTwin(t *testing.T, seed, n uint64, lock bool) (lines []string) {
 				change(shared.Change(conf))
 			case 4:
 				for _, g := range r.Snapshot().Gates {
-					if g.Kind == sluice.GateBreaker {
+					if g.Kind == "breaker" {
 						say("%s %s is %v until %v", g.Name, g.Key, g.State, g.Until.Sub(r.start))
 					}
 				}

@@ -473,10 +473,10 @@ func (s *storm) run() {
 		assert.Zero(s.t, x.Queued)
 		assert.Empty(s.t, x.Lanes)
 		for _, c := range x.Gates {
-			if c.Waiting != 0 || c.Used != 0 && (c.Kind == sluice.GateConcurrency || s.step == time.Millisecond) {
+			if c.Waiting != 0 || c.Used != 0 && (c.Kind == "concurrency" || s.step == time.Millisecond) {
 				s.t.Errorf("%+v", c)
 			}
-			if strings.Contains(c.Name, "per tool") && s.step == time.Millisecond && c.Kind != sluice.GateBreaker {
+			if strings.Contains(c.Name, "per tool") && s.step == time.Millisecond && c.Kind != "breaker" {
 				_, ok := reg.Lookup(c.Key)
 				assert.True(s.t, ok, "a removed tool is remembered: %+v", c)
 			}

@@ -185,7 +185,7 @@ func TestStorm_Keys(t *testing.T) {
 	s := x.execs[0].Snapshot()
 	require.Zero(t, s.InFlight)
 	for _, g := range s.Gates {
-		if g.Kind == sluice.GateConcurrency && g.Used > 0 {
+		if g.Kind == "concurrency" && g.Used > 0 {
 			t.Errorf("%s/%s: %d are in use", g.Name, g.Key, g.Used)
 		}
 	}

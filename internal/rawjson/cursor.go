@@ -10,6 +10,7 @@ package rawjson
 import (
 	"bytes"
 	"fmt"
+	"iter"
 
 	"github.com/sluice-go/sluice/internal/jsonx"
 )
@@ -153,8 +154,14 @@ func plain(s []byte) bool {
 
 // Skip passes the next value, and is its bytes.
 func (c *Cursor) Skip() []byte {
-	c.Kind()
+	kind := c.Kind()
 	start := c.pos
+	if kind == '"' { // most are
+		if c.String(); c.err != nil {
+			return nil
+		}
+		return c.Since(start)
+	}
 	var room [8]byte
 	open := room[:0] // what is open around the cursor, by their closing bytes
 	for c.err == nil {
@@ -193,6 +200,33 @@ func (c *Cursor) Skip() []byte {
 		return nil
 	}
 	return c.Since(start)
+}
+
+// Members goes through the object at the cursor: each name, decoded, and its value. What is no object has none, and
+// is an error. Whoever leaves the loop leaves the cursor behind that value.
+func (c *Cursor) Members() iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		for more := c.Open('{'); more; more = c.More('}') {
+			if key := c.Key(); !yield(key, c.Skip()) {
+				return
+			}
+		}
+	}
+}
+
+// Elements goes through the list at the cursor, likewise. Another value has none, and is passed.
+func (c *Cursor) Elements() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		if c.Kind() != '[' {
+			c.Skip()
+			return
+		}
+		for more := c.Open('['); more; more = c.More(']') {
+			if !yield(c.Skip()) {
+				return
+			}
+		}
+	}
 }
 
 // colon passes a member's name and what stands behind it.

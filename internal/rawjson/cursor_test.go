@@ -26,6 +26,18 @@ func agree(t *testing.T, doc []byte) {
 		require.Equal(t, strings.Trim(string(doc), " \n\t\r"), string(raw))
 		require.Equal(t, len(raw), cap(raw), "nobody can write behind it")
 	}
+	parts := New(doc)
+	switch parts.Kind() {
+	case '{':
+		for key, value := range parts.Members() {
+			require.True(t, parts.Err() != nil || key != nil && value != nil, "%q", doc)
+		}
+	default:
+		for value := range parts.Elements() {
+			require.Equal(t, parts.Err() == nil, value != nil, "%q", doc)
+		}
+	}
+	require.Equal(t, valid, parts.End() == nil, "%q", doc)
 	d := New(doc)
 	walk(&d)
 	if strings.Count(string(doc), "[")+strings.Count(string(doc), "{") < 1000 {
@@ -84,6 +96,34 @@ func TestCursorReadsMembers(t *testing.T) {
 	require.Equal(t, map[string]string{"a": `"x\ny"`, "b": `[1, {"c":2} ]`, "d": "9007199254740993"}, got)
 }
 
+func TestCursorGoesThroughMembersAndElements(t *testing.T) {
+	c := New([]byte(` { "a" : [1, "x" ,{"b":2}], "\u0063":3, "a":null } `))
+	var members, elements []string
+	for key, value := range c.Members() {
+		members = append(members, string(key)+" "+string(value))
+		list := New(value)
+		for raw := range list.Elements() {
+			elements = append(elements, string(raw))
+		}
+		require.NoError(t, list.End(), "what is no list is passed")
+	}
+	require.NoError(t, c.End())
+	require.Equal(t, []string{`a [1, "x" ,{"b":2}]`, `c 3`, `a null`}, members)
+	require.Equal(t, []string{`1`, `"x"`, `{"b":2}`}, elements)
+
+	c = New([]byte(`{"a":1,"b":2}`))
+	for range c.Members() {
+		break
+	}
+	require.Equal(t, 6, c.Pos(), "behind the value of a")
+
+	c = New([]byte(`[1]`))
+	for range c.Members() {
+		require.Fail(t, "a list has no members")
+	}
+	require.EqualError(t, c.End(), "is not JSON at byte 0: must have { there")
+}
+
 func TestCursorSaysWhereItStopped(t *testing.T) {
 	for doc, want := range map[string]string{
 		`{"a":1,}`: "is not JSON at byte 7: must have a string there",
@@ -94,7 +134,7 @@ func TestCursorSaysWhereItStopped(t *testing.T) {
 		`[1]2`:     "is not JSON at byte 3: must have its end there",
 	} {
 		c := New([]byte(doc))
-		c.Skip()
+		require.Equal(t, c.Skip() != nil, c.Err() == nil, doc)
 		require.EqualError(t, c.End(), want, doc)
 		require.False(t, c.Open('{'), "there is no more after an error")
 		require.Nil(t, c.Skip())

@@ -26,6 +26,7 @@ type Stream struct {
 // streams are those of a call's attempts.
 type streams struct {
 	list   []held
+	after  []after
 	early  []Stream // that failed before their code has returned
 	Stream          // without a permit until one has returned
 }
@@ -33,6 +34,12 @@ type streams struct {
 type held struct {
 	p *Permit
 	h Holder
+}
+
+// after is what to call once no stream holds p's attempt any more.
+type after struct {
+	p *Permit
+	f func()
 }
 
 // stream is the stream if that is p's, else nil.
@@ -95,11 +102,40 @@ func (p *Permit) CutStreams() {
 	}
 }
 
-// Drop says that h has ended, with that error and outcome. The State is told of it apart.
-func (p *Permit) Drop(h Holder, err error, o breaker.Outcome) {
+// AfterStreams has f called once no stream holds p's attempt any more, and reports whether one does.
+func (p *Permit) AfterStreams(f func()) bool {
+	if !p.IsHeld() {
+		return false
+	}
+	s := p.lock()
+	defer s.Unlock()
+	x := p.tally.own().streams
+	if x == nil || !x.hold(p) {
+		return false
+	}
+	x.after = append(x.after, after{p, f})
+	return true
+}
+
+// hold reports whether some of them holds p's attempt.
+func (x *streams) hold(p *Permit) bool {
+	return slices.ContainsFunc(x.list, func(y held) bool { return y.p == p })
+}
+
+// Drop says that h has ended, with that error and outcome. The State is told of it apart. It answers what
+// is to be called then, see AfterStreams.
+func (p *Permit) Drop(h Holder, err error, o breaker.Outcome) (next []func()) {
 	s := p.lock()
 	x := p.tally.own().streams
 	x.list = slices.DeleteFunc(x.list, func(y held) bool { return y.h == h })
+	if len(x.after) > 0 && !x.hold(p) {
+		x.after = slices.DeleteFunc(x.after, func(a after) bool {
+			if a.p == p {
+				next = append(next, a.f)
+			}
+			return a.p == p
+		})
+	}
 	switch r := p.tally.stream(p); {
 	case err == nil:
 	case r == nil: // the code has not returned yet
@@ -108,4 +144,5 @@ func (p *Permit) Drop(h Holder, err error, o breaker.Outcome) {
 		r.Err, r.outcome = err, o
 	}
 	s.Unlock()
+	return next
 }

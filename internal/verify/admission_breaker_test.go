@@ -294,7 +294,7 @@ func (w *world) checkCircuits(now int64, s sluice.Snapshot) {
 		}
 	}
 	for t, b := range w.circuits {
-		i := slices.IndexFunc(s.Gates, func(g sluice.GateState) bool { return g.Kind == sluice.GateBreaker && g.Key == t.name })
+		i := slices.IndexFunc(s.Gates, func(g sluice.GateState) bool { return g.Kind == "breaker" && g.Key == t.name })
 		got := sluice.BreakerClosed
 		if i >= 0 {
 			got = s.Gates[i].State
