@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 
@@ -12,6 +13,7 @@ import (
 func parseAnthropic(r *reader) {
 	var s seen
 	var content []byte
+	blank := false // some of its text says nothing
 	for more := r.Open('{'); more; more = r.More('}') {
 		switch key := r.Key(); string(key) {
 		case "content":
@@ -19,7 +21,7 @@ func parseAnthropic(r *reader) {
 			start := r.Pos()
 			if r.found = true; r.Kind() == '[' {
 				for more := r.Open('['); more; more = r.More(']') {
-					anthropicBlock(r)
+					blank = anthropicBlock(r) || blank
 				}
 			} else {
 				r.text(r.Skip())
@@ -40,6 +42,9 @@ func parseAnthropic(r *reader) {
 	case "pause_turn":
 		r.m.Paused = true
 	}
+	if blank && r.Err() == nil {
+		content = said(content)
+	}
 	if len(content) > 0 && string(content) != "[]" && string(content) != `""` && r.Err() == nil { // which an API refuses
 		const head = `{"role":"assistant","content":`
 		b := make([]byte, 0, len(head)+len(content)+1)
@@ -47,10 +52,11 @@ func parseAnthropic(r *reader) {
 	}
 }
 
-func anthropicBlock(r *reader) {
+// anthropicBlock reads a block, and reports whether it is text that says nothing.
+func anthropicBlock(r *reader) (blank bool) {
 	if r.last = false; r.Kind() != '{' {
 		r.other(r.Skip())
-		return
+		return false
 	}
 	var d draft
 	var s seen
@@ -84,10 +90,39 @@ func anthropicBlock(r *reader) {
 		r.call(&d, raw)
 	case "text":
 		r.text(text)
+		return saysNothing(text)
 	case "thinking", "redacted_thinking":
 	default:
 		r.other(raw)
 	}
+	return false
+}
+
+// saysNothing reports whether text, raw, is a string of white space.
+func saysNothing(text []byte) bool {
+	if len(text) < 2 || text[0] != '"' {
+		return false
+	}
+	inside := bytes.TrimSpace(text[1 : len(text)-1])
+	return len(inside) == 0 || inside[0] == '\\' && len(bytes.TrimSpace(jsonx.Unescape(inside))) == 0
+}
+
+// said is content, a list of blocks, without texts that say nothing: models write them, and the API refuses to
+// have them back.
+func said(content []byte) []byte {
+	b := append(make([]byte, 0, len(content)), '[')
+	list := rawjson.New(content)
+	for more := list.Open('['); more; more = list.More(']') {
+		raw := list.Skip()
+		if anthropicBlock(&reader{Cursor: rawjson.New(raw), m: &Message{}}) {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(b, raw...)
+	}
+	return append(b, ']')
 }
 
 // repeat has the answer of the call say a member again.

@@ -28,7 +28,8 @@ type Codec interface {
 // Message is what a model answered.
 type Message struct {
 	// Echo is the model's own message, to append to the history: one element, or an item each
-	// with OpenAIResponses. What stands in it are the same bytes that came.
+	// with OpenAIResponses. What stands in it are the same bytes that came. Texts of white space
+	// are left out for Anthropic, whose API does not take them back.
 	Echo []json.RawMessage
 
 	// Calls are the calls that wait for an answer, in the order of the message. A call's place is
@@ -107,8 +108,8 @@ type CodecConfig struct {
 	Names *Names
 
 	// Strict lists tools for OpenAI with schemas that the model cannot but follow: see
-	// [StrictSchema]. Tools whose schema has no such form are listed as they are. Other formats
-	// do not have it.
+	// [StrictSchema]. Tools whose schema has no such form are listed as they are. In other formats
+	// it changes nothing.
 	Strict bool
 
 	MaxBodyBytes   int // of an answer of a model; zero means 32 MiB

@@ -317,6 +317,42 @@ func TestProvidersOwnItemsAreLeftAlone(t *testing.T) {
 	}
 }
 
+// Texts that say nothing are not sent again: models write them, and the API refuses them.
+func TestAnthropicTextsThatSayNothing(t *testing.T) {
+	const call = `{"type":"tool_use","id":"a","name":"f","input":{}}`
+	const thought = `{"type":"thinking","thinking":"","signature":"c2ln"}`
+	for content, want := range map[string]string{
+		`[{"type":"text","text":""}, ` + call + `]`:                                              `[` + call + `]`,
+		`[ ` + thought + ` ,{"text":" \n\t\u0020","type":"text","citations":null},` + call + `]`: `[` + thought + `,` + call + `]`,
+		`[` + call + `,{"type":"text","text":"\r\n"}]`:                                           `[` + call + `]`,
+		`[{"type":"text","text":"\n- x"}, {"type":"text"}]`:                                      `[{"type":"text","text":"\n- x"}, {"type":"text"}]`,
+		`[{"type":"text","text":"\u00a0 x"}]`:                                                    `[{"type":"text","text":"\u00a0 x"}]`,
+		`[{"type":"text","text":""}]`:                                                            ``,
+		`[5, {"type":"text","text":""}]`:                                                         `[5]`,
+	} {
+		m, err := agent.Anthropic.Parse([]byte(`{"content":` + content + `,"stop_reason":"tool_use"}`))
+		require.NoError(t, err)
+		if want != "" {
+			want = `{"role":"assistant","content":` + want + "}\n"
+		}
+		require.Equal(t, want, echoed(m))
+		require.Len(t, m.Calls, strings.Count(content, "tool_use"))
+	}
+	s := agent.Anthropic.Stream()
+	for _, e := range []string{
+		`{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`,
+		`{"type":"content_block_stop","index":0}`,
+		`{"type":"content_block_start","index":1,"content_block":` + call + `}`,
+		`{"type":"content_block_stop","index":1}`,
+		`{"type":"message_stop"}`,
+	} {
+		require.NoError(t, s.Event([]byte(e)))
+	}
+	m, err := s.Message()
+	require.NoError(t, err)
+	require.Equal(t, `{"role":"assistant","content":[`+call+"]}\n", echoed(m))
+}
+
 func TestCustomTools(t *testing.T) {
 	m, err := agent.OpenAIChat.Parse([]byte(`{"role":"assistant","tool_calls":[{"id":"a","type":"custom","custom":{"name":"shell","input":"ls \"x\"\n"}}]}`))
 	require.NoError(t, err)
@@ -326,7 +362,7 @@ func TestCustomTools(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{`{"role":"tool","tool_call_id":"a","content":"done"}`}, texts(t, out))
 
-	m, err = agent.OpenAIResponses.Parse([]byte(`{"output":[{"type":"custom_tool_call","call_id":"a","name":"shell","input":"ls","status":"completed"},` +
+	m, err = agent.OpenAIResponses.Parse([]byte(`{"output":[{"type":"custom_tool_call","call_id":"a","name":"shell","input":"ls","status":"completed","caller":{"type":"direct"},"namespace":"os"},` +
 		`{"type":"function_call","call_id":"b","name":"f","arguments":"","caller":{"type":"program"},"namespace":"crm"}]}`))
 	require.NoError(t, err)
 	require.Equal(t, `"ls"`, string(m.Calls[0].Request.Args))
@@ -334,7 +370,7 @@ func TestCustomTools(t *testing.T) {
 	out, err = agent.OpenAIResponses.Render(m, values("done", "too"))
 	require.NoError(t, err)
 	require.Equal(t, []string{
-		`{"type":"custom_tool_call_output","call_id":"a","output":"done"}`,
+		`{"type":"custom_tool_call_output","call_id":"a","caller":{"type":"direct"},"output":"done"}`, // the API knows no namespace there
 		`{"type":"function_call_output","call_id":"b","caller":{"type":"program"},"namespace":"crm","output":"too"}`,
 	}, texts(t, out))
 }
@@ -435,6 +471,9 @@ func TestLongResultsAreCutAndSayThatTheyAre(t *testing.T) {
 		{[]int{1000, 2000, 3000}, `"[1000,2000… [cut: 10 of 16 bytes are shown]"`},
 		{"bad \xff", `"bad \ufffd"`},
 		{agent.Content{}, `""`},
+		{agent.Content{agent.Text(""), agent.Text(" \n")}, `""`},
+		{agent.Content{agent.Text(""), agent.Image("image/png", []byte("1")), agent.Text("x")},
+			`[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"MQ=="}},{"type":"text","text":"x"}]`},
 		{agent.Text("x"), `"x"`},
 		{agent.Content{agent.Text("01234567"), agent.Text("abcd"), agent.Text("e"), agent.Text("f")},
 			`[{"type":"text","text":"01234567"},{"type":"text","text":"ab… [cut: 2 of 4 bytes are shown]"},{"type":"text","text":"[cut: 2 more parts are not shown]"}]`},

@@ -194,15 +194,14 @@ func cut(s string, n, of int) string {
 	return s[:n] + fmt.Sprintf("… [cut: %d of %d bytes are shown]", n, of)
 }
 
-// bounded is c with what a model takes: text up to the bound in all, and images.
+// bounded is c with what a model takes: text up to the bound in all, and images. A text that says nothing is left
+// out, since an API refuses it as a part.
 func (w *writer) bounded(c Content) []Part {
-	if len(c) == 0 {
-		return w.one("")
-	}
 	out := make([]Part, 0, len(c))
 	left := w.conf.MaxResultBytes
 	for i, p := range c {
 		switch {
+		case p.MIME == "" && strings.TrimSpace(p.Text) == "":
 		case p.MIME == "" && left == 0:
 			out = append(out, Part{Text: fmt.Sprintf("[cut: %d more parts are not shown]", len(c)-i)})
 			return out
@@ -217,6 +216,9 @@ func (w *writer) bounded(c Content) []Part {
 		default:
 			out = append(out, p)
 		}
+	}
+	if len(out) == 0 {
+		return w.one("")
 	}
 	return out
 }

@@ -13,9 +13,9 @@ import (
 // maxName is how long a name may be for all providers.
 const maxName = 64
 
-// Names gives tools names that all models take, [A-Za-z0-9_-]{1,64}, and knows which tool each means. A tool
-// whose own name is such keeps it. The nil *Names changes no name. It never changes, and is safe for concurrent
-// use.
+// Names gives tools names that all models take, [A-Za-z0-9_-]{1,64} with no digit and no dash at the front, and
+// knows which tool each means. A tool whose own name is such keeps it. The nil *Names changes no name. It never
+// changes, and is safe for concurrent use.
 type Names struct {
 	wire map[string]string // by the tool's name
 	tool map[string]string // by the model's
@@ -40,7 +40,7 @@ func NewNames(lists ...iter.Seq[sluice.Spec]) (*Names, error) {
 		if i > 0 && all[i-1] == name {
 			return nil, fmt.Errorf("agent: the tool %q is listed twice: names must differ", name)
 		}
-		if fits(name) {
+		if fits(name) && leads(name) {
 			n.wire[name], n.tool[name] = name, name
 		}
 	}
@@ -56,7 +56,7 @@ func NewNames(lists ...iter.Seq[sluice.Spec]) (*Names, error) {
 	return n, nil
 }
 
-// fits reports whether all models take a name.
+// fits reports whether all models take a name, but for what it begins with.
 func fits(name string) bool {
 	for i := range len(name) {
 		if !letter(name[i]) {
@@ -70,9 +70,15 @@ func letter(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
 }
 
+// leads reports whether name, which fits, has no digit and no dash at its front, where Gemini takes none.
+func leads(name string) bool { return name[0] > '9' }
+
 // renamed is a name that fits: what can be kept of name, and digits of its hash.
 func renamed(name string, digits int) string {
 	sum := sha256.Sum256([]byte(name))
+	if letter(name[0]) && !leads(name) {
+		name = "_" + name
+	}
 	b := []byte(name[:min(len(name), maxName-1-digits)])
 	for i, c := range b {
 		if !letter(c) {

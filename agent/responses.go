@@ -89,7 +89,9 @@ func responsesItem(r *reader) (whole bool) {
 		d.args = d.argsIn(args)
 	}
 	d.repeat("caller", caller)
-	d.repeat("namespace", space)
+	if !d.custom { // whose answer has none
+		d.repeat("namespace", space)
+	}
 	if state != "" && state != "completed" {
 		d.wrong(cutOff)
 	}

@@ -45,8 +45,12 @@ func (c *codec) Tools(lists ...iter.Seq[sluice.Spec]) (json.RawMessage, error) {
 
 func (c *codec) listed(spec *sluice.Spec) (*listed, error) {
 	t := &listed{name: c.conf.Names.Name(spec.Name), description: spec.Description}
-	if !fits(t.name) {
-		return nil, fmt.Errorf("agent: the tool %q: models take [A-Za-z0-9_-]{1,%d}: set CodecConfig.Names to the NewNames of all tools", spec.Name, maxName)
+	const remedy = "set CodecConfig.Names to the NewNames of all tools"
+	switch {
+	case !fits(t.name):
+		return nil, fmt.Errorf("agent: the tool %q: models take [A-Za-z0-9_-]{1,%d}: %s", spec.Name, maxName, remedy)
+	case c.format == Gemini && !leads(t.name):
+		return nil, fmt.Errorf("agent: the tool %q: Gemini takes a letter or _ at the front: %s", spec.Name, remedy)
 	}
 	var err error
 	if t.schema, err = objectSchema(spec.InputSchema); err != nil {

@@ -50,6 +50,27 @@ func TestNames(t *testing.T) {
 	require.Equal(t, one.Name("crm.get"), two.Name("crm.get"))
 	require.Equal(t, "crm.get", one.Tool(one.Name("crm.get")))
 
+	// No digit and no dash stands at the front of a name for all models.
+	front := []string{"2fa", "-x", ".y", "_z", "3.d" + long}
+	names, err = agent.NewNames(slices.Values(specs(front...)))
+	require.NoError(t, err)
+	for i, want := range []string{`^_2fa_[0-9a-f]{8}$`, `^_-x_[0-9a-f]{8}$`, `^_y_[0-9a-f]{8}$`, `^_z$`, `^_3_da{51}_[0-9a-f]{8}$`} {
+		require.Regexp(t, want, names.Name(front[i]))
+		require.Equal(t, front[i], names.Tool(names.Name(front[i])))
+	}
+	for _, f := range formats {
+		_, err = f.format.Tools(slices.Values(specs("2fa")))
+		if f.format == agent.Gemini {
+			require.EqualError(t, err, `agent: the tool "2fa": Gemini takes a letter or _ at the front: set CodecConfig.Names to the NewNames of all tools`)
+		} else {
+			require.NoError(t, err)
+		}
+		codec, err := f.format.With(agent.CodecConfig{Names: names})
+		require.NoError(t, err)
+		_, err = codec.Tools(slices.Values(specs(front...)))
+		require.NoError(t, err)
+	}
+
 	_, err = agent.NewNames(slices.Values(specs("a", "b")), slices.Values(specs("a")))
 	require.EqualError(t, err, `agent: the tool "a" is listed twice: names must differ`)
 	_, err = agent.NewNames(slices.Values(specs("")))
@@ -61,12 +82,12 @@ func TestNamesAreReversible(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	fits := regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	fits := regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,63}$`)
 	var all []string
 	for n := range 3000 {
 		b := make([]byte, 1+random.IntN(128))
 		for i := range b {
-			b[i] = "ab._-"[random.IntN(5)]
+			b[i] = "ab._-7"[random.IntN(6)]
 		}
 		all = append(all, fmt.Sprintf("%.124s%04d", b, n))
 	}
