@@ -43,7 +43,7 @@ func parseAnthropic(r *reader) {
 		r.m.Paused = true
 	}
 	if blank && r.Err() == nil {
-		content = said(content)
+		content = without(content, anthropicBlock)
 	}
 	if len(content) > 0 && string(content) != "[]" && string(content) != `""` && r.Err() == nil { // which an API refuses
 		const head = `{"role":"assistant","content":`
@@ -105,24 +105,6 @@ func saysNothing(text []byte) bool {
 	}
 	inside := bytes.TrimSpace(text[1 : len(text)-1])
 	return len(inside) == 0 || inside[0] == '\\' && len(bytes.TrimSpace(jsonx.Unescape(inside))) == 0
-}
-
-// said is content, a list of blocks, without texts that say nothing: models write them, and the API refuses to
-// have them back.
-func said(content []byte) []byte {
-	b := append(make([]byte, 0, len(content)), '[')
-	list := rawjson.New(content)
-	for more := list.Open('['); more; more = list.More(']') {
-		raw := list.Skip()
-		if anthropicBlock(&reader{Cursor: rawjson.New(raw), m: &Message{}}) {
-			continue
-		}
-		if len(b) > 1 {
-			b = append(b, ',')
-		}
-		b = append(b, raw...)
-	}
-	return append(b, ']')
 }
 
 // repeat has the answer of the call say a member again.

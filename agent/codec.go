@@ -28,8 +28,8 @@ type Codec interface {
 // Message is what a model answered.
 type Message struct {
 	// Echo is the model's own message, to append to the history: one element, or an item each
-	// with OpenAIResponses. What stands in it are the same bytes that came. Texts of white space
-	// are left out for Anthropic, whose API does not take them back.
+	// with OpenAIResponses. What stands in it are the same bytes that came. Empty texts are left
+	// out for Anthropic and Gemini, which write them, and do not take them back.
 	Echo []json.RawMessage
 
 	// Calls are the calls that wait for an answer, in the order of the message. A call's place is

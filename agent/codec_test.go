@@ -353,6 +353,30 @@ func TestAnthropicTextsThatSayNothing(t *testing.T) {
 	require.Equal(t, `{"role":"assistant","content":[`+call+"]}\n", echoed(m))
 }
 
+func TestGeminiTextsThatSayNothing(t *testing.T) {
+	const call = `{"functionCall":{"name":"f"},"thoughtSignature":"c2ln"}`
+	for content, want := range map[string]string{
+		`{"parts" : [ {"text":""}, ` + call + ` ] ,"role":"model"}`:                      `{"parts" : [` + call + `] ,"role":"model"}`,
+		`{"role":"model","parts":[` + call + `,{"thought":true,"text":""}]}`:             `{"role":"model","parts":[` + call + `]}`,
+		`{"role":"model","parts":[` + call + `, {"text":"","thoughtSignature":"c2ln"}]}`: `{"role":"model","parts":[` + call + `, {"text":"","thoughtSignature":"c2ln"}]}`,
+		`{"role":"model","parts":[{"text":"\n"}, ` + call + `,{"text":""}]}`:             `{"role":"model","parts":[{"text":"\n"},` + call + `]}`,
+		`{"role":"model","parts":[{"text":""}]}`:                                         ``,
+		`{"role":"model","parts":[]}`:                                                    ``,
+		`{"role":"model"}`:                                                               ``,
+	} {
+		for _, body := range []string{`{"candidates":[{"content":` + content + `,"finishReason":"STOP"}]}`, content} {
+			m, err := agent.Gemini.Parse([]byte(body))
+			if body == `{"role":"model"}` {
+				require.EqualError(t, err, "agent: the gemini message has no message of that format")
+				continue
+			}
+			require.NoError(t, err, body)
+			require.Equal(t, want, strings.TrimSuffix(echoed(m), "\n"))
+			require.Len(t, m.Calls, strings.Count(content, "functionCall"))
+		}
+	}
+}
+
 func TestCustomTools(t *testing.T) {
 	m, err := agent.OpenAIChat.Parse([]byte(`{"role":"assistant","tool_calls":[{"id":"a","type":"custom","custom":{"name":"shell","input":"ls \"x\"\n"}}]}`))
 	require.NoError(t, err)

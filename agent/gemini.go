@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/sluice-go/sluice/internal/rawjson"
 )
@@ -9,6 +10,7 @@ import (
 // parseGemini reads a response, of which the first candidate counts, or its content alone.
 func parseGemini(r *reader) {
 	var tops, here seen
+	var parts geminiList
 	alone := false
 	r.Kind()
 	start := r.Pos()
@@ -21,13 +23,14 @@ func parseGemini(r *reader) {
 			r.failed = !isNull(r.Skip())
 		case "parts":
 			alone = true
-			geminiParts(r, &here, key)
+			parts = geminiParts(r, &here, key)
 		default:
 			r.Skip()
 		}
 	}
 	if alone {
 		r.alone(start)
+		r.echoGemini(start, parts)
 	}
 	switch r.m.Stop {
 	case "", "STOP", "FINISH_REASON_UNSPECIFIED":
@@ -50,40 +53,71 @@ func geminiCandidate(r *reader) {
 				r.Skip()
 				continue
 			}
-			start, parts := r.Pos(), false
+			var parts geminiList
+			start := r.Pos()
 			for more := r.Open('{'); more; more = r.More('}') {
 				if key := r.Key(); string(key) == "parts" {
-					parts = true
-					geminiParts(r, &here, key)
+					parts = geminiParts(r, &here, key)
 				} else {
 					r.Skip()
 				}
 			}
-			if parts {
-				r.m.Echo = []json.RawMessage{r.Since(start)}
-			}
+			r.echoGemini(start, parts)
 		default:
 			r.Skip()
 		}
 	}
 }
 
-func geminiParts(r *reader, s *seen, key []byte) {
-	r.once(s, 1, key)
-	r.list(geminiPart)
+// geminiList is where the parts of a content stand.
+type geminiList struct {
+	from, to int
+	some     bool // there are parts that say something
+	empty    bool // and such that do not
 }
 
-func geminiPart(r *reader) {
+// echoGemini has the content from start on sent again, without parts that say nothing: the API refuses them, and
+// a content without parts.
+func (r *reader) echoGemini(start int, parts geminiList) {
+	if r.m.Echo = nil; !parts.some || r.Err() != nil {
+		return
+	}
+	content := r.Since(start)
+	if parts.empty {
+		from, to := parts.from-start, parts.to-start
+		content = slices.Concat(content[:from], without(content[from:to], geminiPart), content[to:])
+	}
+	r.m.Echo = []json.RawMessage{content}
+}
+
+func geminiParts(r *reader, s *seen, key []byte) (list geminiList) {
+	r.once(s, 1, key)
+	r.Kind()
+	list.from = r.Pos()
+	r.list(func(r *reader) {
+		if geminiPart(r) {
+			list.empty = true
+		} else {
+			list.some = true
+		}
+	})
+	list.to = r.Pos()
+	return list
+}
+
+// geminiPart reads a part, and reports whether it is an empty text and no more: one that has a signature is sent
+// again.
+func geminiPart(r *reader) (empty bool) {
 	if r.last = false; r.Kind() != '{' {
 		r.other(r.Skip())
-		return
+		return false
 	}
 	var d draft
 	var s seen
 	var text, thought []byte
-	call := false
+	call, more := false, false
 	start := r.Pos()
-	for more := r.Open('{'); more; more = r.More('}') {
+	for next := r.Open('{'); next; next = r.More('}') {
 		switch key := r.Key(); string(key) {
 		case "functionCall":
 			d.once(&s, 1, key)
@@ -98,6 +132,7 @@ func geminiPart(r *reader) {
 		case "thought":
 			thought = r.Skip()
 		default:
+			more = true
 			r.Skip()
 		}
 	}
@@ -109,6 +144,7 @@ func geminiPart(r *reader) {
 	case string(thought) != "true":
 		r.text(text)
 	}
+	return !call && !more && string(text) == `""`
 }
 
 func geminiCall(r *reader, d *draft) {

@@ -180,6 +180,24 @@ func (r *reader) cutLast() {
 // other leaves a part of the message alone.
 func (r *reader) other(raw []byte) { r.m.Others = append(r.m.Others, raw) }
 
+// without is list without the parts of which empty says so: models write texts that say nothing, and APIs
+// refuse to have them back.
+func without(list []byte, empty func(*reader) bool) []byte {
+	b := append(make([]byte, 0, len(list)), '[')
+	c := rawjson.New(list)
+	for more := c.Open('['); more; more = c.More(']') {
+		raw := c.Skip()
+		if empty(&reader{Cursor: rawjson.New(raw), m: &Message{}}) {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(b, raw...)
+	}
+	return append(b, ']')
+}
+
 // text adds a string of the message's text.
 func (r *reader) text(raw []byte) {
 	if len(raw) > 2 && raw[0] == '"' {
