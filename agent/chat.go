@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/json"
 
+	"github.com/sluice-go/sluice/internal/jsonx"
 	"github.com/sluice-go/sluice/internal/rawjson"
 )
 
@@ -254,7 +255,7 @@ func (s *chatStream) choice(raw []byte) {
 }
 
 // call takes a part of a call. It belongs to the one with its index; some servers give none, or one
-// index to all, and another id.
+// index to all, and another id, and some neither: then one that is named comes after one whose arguments are whole.
 func (s *chatStream) call(raw []byte) {
 	if len(s.calls) > maxParts {
 		return // event says so
@@ -284,7 +285,8 @@ func (s *chatStream) call(raw []byte) {
 			to = s.calls[i]
 		}
 	}
-	if to == nil || named && id != nil && to.id != nil && string(to.id) != string(id) {
+	other := id != nil && to != nil && to.id != nil && string(to.id) != string(id)
+	if to == nil || named && (other || id == nil && len(index) == 0 && to.argued()) {
 		to = &merged{index: append([]byte(nil), index...)}
 		s.calls = append(s.calls, to)
 	}
@@ -297,6 +299,21 @@ func (s *chatStream) call(raw []byte) {
 		}
 	}
 	s.over = s.over || to.over
+}
+
+// argued reports whether the arguments of a call are whole.
+func (m *merged) argued() bool {
+	function := m.find("function")
+	if function == nil || function.object == nil {
+		return false
+	}
+	args := function.object.find("arguments")
+	if args == nil || args.kind != '"' {
+		return false
+	}
+	c := rawjson.New(jsonx.Unescape(args.value))
+	c.Skip()
+	return c.End() == nil
 }
 
 // hasName reports whether raw, a function, has a name that is not empty.

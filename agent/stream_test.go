@@ -48,6 +48,13 @@ var streams = []struct {
 	},
 		`{"role":"assistant","content":"so!","tool_calls":[{"id":"a","function":{"name":"f","arguments":"{}"}},{"id":"b","function":{"name":"f","arguments":"{\"x\":1}"}}]}` + "\n",
 		[]string{`a f {}`, `b f {"x":1}`}, "so!"},
+	{"chat of a server without indexes and ids", agent.OpenAIChat, []string{
+		`{"choices":[{"delta":{"role":"assistant","tool_calls":[{"id":"","type":"function","function":{"name":"f","arguments":"{\"x\":"}}]}}]}`,
+		`{"choices":[{"delta":{"tool_calls":[{"id":"","type":"function","function":{"name":"f","arguments":"1}"}},{"id":"","type":"function","function":{"name":"f","arguments":"{}"}}]}}]}`,
+		`{"choices":[{"delta":{"tool_calls":[{"function":{"name":"g","arguments":"{}"}}]},"finish_reason":"stop"}]}`,
+	},
+		`{"role":"assistant","tool_calls":[{"id":"","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},{"id":"","type":"function","function":{"name":"f","arguments":"{}"}},{"function":{"name":"g","arguments":"{}"}}]}` + "\n",
+		[]string{` f {"x":1}`, ` f {}`, ` g {}`}, ""},
 	{"chat of a server with one index and repetitions", agent.OpenAIChat, []string{
 		`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]}}]}`,
 		`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"b","type":"function","function":{"name":"g","arguments":"{\"x\""}}]}}]}`,
