@@ -13,6 +13,9 @@
 //
 // # Formats
 //
+// Each has a page with a whole loop, plain and streamed, and what is particular to it: docs/openai-chat.md,
+// docs/openai-responses.md, docs/anthropic.md and docs/gemini.md.
+//
 // A [Format] speaks a provider's format with the usual bounds: [OpenAIChat], [OpenAIResponses],
 // [Anthropic] and [Gemini]. [Format.With] makes a [Codec] with others, and with the [Names] that tools
 // have for models where their own do not fit. Servers that imitate a provider are taken as they are:
