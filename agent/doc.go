@@ -13,17 +13,17 @@
 //
 // # Formats
 //
-// Each has a page with a whole loop, plain and streamed, and what is particular to it: docs/openai-chat.md,
-// docs/openai-responses.md, docs/anthropic.md and docs/gemini.md.
-//
 // A [Format] speaks a provider's format with the usual bounds: [OpenAIChat], [OpenAIResponses],
 // [Anthropic] and [Gemini]. [Format.With] makes a [Codec] with others, and with the [Names] that tools
 // have for models where their own do not fit. Servers that imitate a provider are taken as they are:
 // calls are told apart by their place in the message, so ids may be missing, or several the same.
+// Each has a page, with a whole loop and what is particular to it: docs/openai-chat.md,
+// docs/openai-responses.md, docs/anthropic.md and docs/gemini.md.
 //
 // What a Codec does not know it leaves alone: it is in [Message.Echo], byte for byte, and so are
-// numbers, the order of members, and what a provider's own tools did. A malformed call spoils no other:
-// it is an [Asked] with an Err, which its answer tells the model. What makes the whole message
+// numbers, the order of members, and what a provider's own tools did. (When a request is made of it,
+// json.Marshal may write a character as an escape, which says the same.) A malformed call spoils no
+// other: it is an [Asked] with an Err, which its answer tells the model. What makes the whole message
 // unreadable, such as broken JSON around the calls, is an error of Parse.
 //
 // # Streams
