@@ -152,11 +152,14 @@ func TestPages(t *testing.T) {
 			require.NoError(t, err)
 			source, err := os.ReadFile("example_" + strings.ReplaceAll(p.name, "-", "") + "_test.go")
 			require.NoError(t, err)
+			libraries, err := os.ReadFile("../internal/compare/pages_test.go") // which runs there
+			require.NoError(t, err)
+			run := unindented(string(source)) + unindented(string(libraries))
 			code, answers := 0, 0
 			for _, block := range fence.FindAllStringSubmatch(string(page), -1) {
 				switch block[1] {
 				case "go":
-					require.Contains(t, unindented(string(source)), unindented(block[2]))
+					require.Contains(t, run, unindented(block[2]))
 					code++
 				case "json":
 					require.Equal(t, p.rendered(t), compacted(t, block[2]))
@@ -165,7 +168,7 @@ func TestPages(t *testing.T) {
 					require.Fail(t, "a block of code that nothing runs", block[0])
 				}
 			}
-			require.GreaterOrEqual(t, code, 2)
+			require.Equal(t, 4, code, "the loop, the stream, the names, the provider's library")
 			require.Equal(t, 1, answers)
 		})
 	}
