@@ -26,20 +26,24 @@ type messagesClient struct {
 // ask has the model answer. It gives back the history with all that was said, and the text at its end.
 func (c *messagesClient) ask(ctx context.Context, history []json.RawMessage) ([]json.RawMessage, string, error) {
 	for range 20 { // turns at most
-		turn, err := c.turn(ctx, map[string]any{
+		m, err := c.post(ctx, map[string]any{
 			"model": "claude-sonnet-5", "max_tokens": 4096, "messages": history, "tools": c.tools, "stream": c.stream,
 		})
 		if err != nil {
 			return history, "", err
 		}
+		turn, err := c.runner.Answer(ctx, c.codec, m)
+		if err != nil {
+			return history, "", err
+		}
 		if history = append(history, turn.Messages...); turn.Done() {
-			return history, turn.Message.Text(), nil
+			return history, m.Text(), nil
 		}
 	}
 	return history, "", errors.New("the model has called tools 20 times")
 }
 
-func (c *messagesClient) turn(ctx context.Context, request any) (*agent.Turn, error) {
+func (c *messagesClient) post(ctx context.Context, request any) (*agent.Message, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
@@ -54,32 +58,11 @@ func (c *messagesClient) turn(ctx context.Context, request any) (*agent.Turn, er
 		return nil, err
 	}
 	defer resp.Body.Close()
-	answer := http.MaxBytesReader(nil, resp.Body, 32<<20)
-	if c.stream && resp.StatusCode == http.StatusOK {
-		return c.streamed(ctx, answer)
-	}
-	if body, err = io.ReadAll(answer); err != nil {
-		return nil, err
-	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %.1000s", resp.Status, body)
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return nil, fmt.Errorf("%s: %s", resp.Status, text)
 	}
-	return c.runner.Turn(ctx, c.codec, body)
-}
-
-func (c *messagesClient) streamed(ctx context.Context, answer io.Reader) (*agent.Turn, error) {
-	s, err := agent.NewStream(c.codec)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := io.Copy(s, answer); err != nil {
-		return nil, err
-	}
-	m, err := s.Message()
-	if err != nil {
-		return nil, err
-	}
-	return c.runner.Answer(ctx, c.codec, m)
+	return agent.ReadMessage(c.codec, resp.Body)
 }
 
 // newMessagesClient speaks of the tools of exec by names that the model takes.

@@ -168,7 +168,7 @@ func TestPages(t *testing.T) {
 					require.Fail(t, "a block of code that nothing runs", block[0])
 				}
 			}
-			require.Equal(t, 4, code, "the loop, the stream, the names, the provider's library")
+			require.Equal(t, 3, code, "the loop, the names, the provider's library")
 			require.Equal(t, 1, answers)
 		})
 	}
