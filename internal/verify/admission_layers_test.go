@@ -57,11 +57,11 @@ func (w *world) stack() (list []sluice.Interceptor) {
 			w.keeps = true
 			return resilience.NewCache(resilience.CacheConfig{Tools: all, TTL: 1 << 61})
 		}},
-		{"join", !w.nests && !w.adaptive, func() (sluice.Interceptor, error) {
+		{"join", !w.nests, func() (sluice.Interceptor, error) {
 			w.joins = true
 			return resilience.NewJoin(resilience.JoinConfig{Tools: all})
 		}},
-		{"timeout", !w.adaptive, func() (sluice.Interceptor, error) {
+		{"timeout", true, func() (sluice.Interceptor, error) {
 			if w.total, w.each = int64(ticks(w.draw("total ticks", 10, 60))), w.rests; w.one("endless", 3) {
 				w.total = 1 << 61
 			}

@@ -356,7 +356,7 @@ func newWorld(rt *rapid.T, c *counts) *world {
 	}
 	list = append(layers, list...)
 	cfg := sluice.Config{Interceptors: list, Sink: w.rec}
-	if !breaks && !w.adaptive && w.one("timeout", 5) {
+	if !breaks && w.one("timeout", 5) {
 		w.timeout = int64(w.draw("timeout ticks", 5, 20)) * tick
 		cfg.Timeout = time.Duration(w.timeout)
 	}
