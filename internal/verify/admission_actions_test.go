@@ -25,7 +25,7 @@ func (w *world) begin(name string) {
 
 // newCall draws a call, which is to be sent at once.
 func (w *world) newCall(parent *call) *call {
-	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), limit: never, expires: never, how: "invoke"}
+	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), limit: never, expires: never, lapses: never, how: "invoke"}
 	x.exec = w.draw("exec", 0, len(w.execs)-1)
 	x.tool = w.tools[w.draw("tool", 0, len(w.tools)-1)]
 	x.tenant = tenants[w.draw("tenant", 0, len(tenants)-1)]
@@ -99,7 +99,7 @@ func (w *world) arrives(x *call) {
 func (w *world) again(x *call) {
 	w.counts.retries++
 	y := &call{seq: x.seq, exec: x.exec, tool: x.tool, tenant: x.tenant, host: x.host, asked: x.asked, priority: x.priority, cost: x.cost, how: x.how,
-		nested: x.nested, parent: x.parent, root: x.root, limit: never, act: w.act, ctx: x.ctx, cancel: x.cancel, expires: never,
+		nested: x.nested, parent: x.parent, root: x.root, limit: never, act: w.act, ctx: x.ctx, cancel: x.cancel, expires: never, lapses: never,
 		inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), first: x}
 	if !w.each {
 		y.due = x.due
@@ -466,6 +466,9 @@ func (w *world) next(now int64) int64 {
 	for _, x := range w.running {
 		if x.answers == 0 {
 			take(x.expires)
+		}
+		if !x.heard {
+			take(x.lapses)
 		}
 	}
 	for _, x := range w.resting {

@@ -43,7 +43,7 @@ func (w *world) observe() {
 		}
 	}
 	w.began = started
-	w.lapses(now, log)
+	late := w.lapses(now, started)
 	before := w.earlier(started, true)
 	if w.fresh != nil && !w.racy {
 		w.meets(now, before, log)
@@ -54,6 +54,9 @@ func (w *world) observe() {
 	w.book(now, before)
 	w.served(now)
 	w.book(now, w.earlier(started, false))
+	for _, x := range late {
+		w.lapse(now, x)
+	}
 	for _, e := range log {
 		if !e.start {
 			w.answer(now, e)
@@ -63,6 +66,7 @@ func (w *world) observe() {
 	w.standing(now)
 	w.order(started)
 	w.check(now)
+	w.settleVague()
 }
 
 // earlier is those of xs who came before the action, or in it.
@@ -141,14 +145,7 @@ func (w *world) book(now int64, xs []*call) {
 			}
 			b.starts(now, x)
 		}
-		if w.timed() {
-			if x.expires = x.due; w.timeout > 0 {
-				x.expires = min(x.due, now+w.timeout)
-			}
-			if d, ok := x.ctx.Deadline(); ok {
-				x.expires = min(x.expires, int64(d.Sub(w.born)))
-			}
-		}
+		w.clocks(now, x)
 		for i := range x.needs {
 			n := &x.needs[i]
 			if at := n.cell.opens(now); at > now {
