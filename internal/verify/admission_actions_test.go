@@ -53,7 +53,7 @@ func (w *world) newCall(parent *call) *call {
 		x.priority = max(x.priority, parent.priority)
 	}
 	switch n := w.draw("context", 0, 7); {
-	case n == 7 && !w.joins:
+	case n == 7:
 		x.ctx, x.cancel = context.WithTimeout(up, ticks(w.draw("deadline", 1, 30)))
 	case n == 6:
 		if x.ctx, x.cancel = context.WithCancel(up); w.one("dead on arrival", 6) {
@@ -81,7 +81,7 @@ func (w *world) arrives(x *call) {
 	case x.parent != nil:
 		x.limit = now + int64(time.Minute)
 	}
-	if d, ok := x.ctx.Deadline(); ok {
+	if d, ok := x.ctx.Deadline(); ok && !w.joins {
 		x.limit = min(x.limit, int64(d.Sub(w.born))-1)
 	}
 	w.bounds(now, x)
@@ -134,7 +134,7 @@ func (w *world) unseen(due bool) {
 	now := w.now()
 	to := now + int64(w.draw("unseen ticks", 1, 12))*tick
 	if at := w.next(now); at <= to {
-		if to = at; !due || slices.ContainsFunc(w.waiting, func(x *call) bool { return x.limit == at }) || slices.ContainsFunc(w.resting, func(x *call) bool { return x.resume == at }) {
+		if to = at; !due || slices.ContainsFunc(w.waiting, func(x *call) bool { return x.limit == at || w.joins && w.leaves(x) == at }) || slices.ContainsFunc(w.resting, func(x *call) bool { return x.resume == at }) {
 			to = max(now, at-tick)
 		}
 	}
@@ -222,13 +222,17 @@ func (w *world) tangled(x *call) bool {
 		}
 		return y != nil
 	}
-	in, out := false, false
+	in, out := 0, 0
 	for _, y := range w.waiting {
-		if y.root == x.root {
-			in, out = in || inside(y), out || !inside(y)
+		switch {
+		case y.root != x.root:
+		case inside(y):
+			in++
+		default:
+			out++
 		}
 	}
-	return w.timed() && in && out
+	return w.away() && in > 0 && out > 0 || w.detached() && in > 1 // which may be let through before they are cancelled
 }
 
 // drawQuiet is an ending that pauses nothing.
@@ -325,7 +329,7 @@ func (w *world) finish(x *call, e ending) {
 
 // stops books that the context of x ends, and with that who waits in it.
 func (w *world) stops(x *call) {
-	if x.inner.Err() == nil && w.timed() && len(x.kids) > 0 {
+	if x.inner.Err() == nil && w.away() && len(x.kids) > 0 {
 		w.racy = true
 	}
 }
@@ -379,8 +383,10 @@ func (w *world) part(x *call) {
 		p.kids = slices.DeleteFunc(p.kids, func(y *call) bool { return y == x })
 		p.kids = append(p.kids, x.kids...)
 	}
-	for _, k := range x.kids {
-		k.parent = x.parent
+	for _, k := range append(x.kids, w.resting...) {
+		if k.parent == x {
+			k.parent = x.parent
+		}
 	}
 	x.kids = nil
 }
@@ -448,6 +454,9 @@ func (w *world) next(now int64) int64 {
 	}
 	for _, x := range w.waiting {
 		take(x.limit)
+		if w.joins {
+			take(w.leaves(x))
+		}
 		for _, n := range x.needs {
 			take(n.cell.opens(now))
 			for _, at := range n.cell.looks {
@@ -473,6 +482,7 @@ func (w *world) next(now int64) int64 {
 	}
 	for _, x := range w.resting {
 		take(x.resume)
+		take(w.leaves(x))
 	}
 	return at
 }

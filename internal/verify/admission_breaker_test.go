@@ -247,14 +247,18 @@ func (w *world) heard(x *call, e ending) {
 // clocks books until when x, which starts now, may go on, and its caller waits for it.
 func (w *world) clocks(now int64, x *call) {
 	x.others = w.leaves(x)
-	if !w.timed() {
+	switch {
+	case w.joins: // the execution does not know of its caller's deadline
+		x.lapses = x.due
+	case w.timed():
+		x.lapses = x.others
+	default:
 		return
 	}
-	x.lapses, x.expires = x.others, x.others
 	if w.timeout > 0 {
-		x.lapses = min(x.others, now+w.timeout)
-		x.expires = x.lapses
+		x.lapses = min(x.lapses, now+w.timeout)
 	}
+	x.expires = min(x.lapses, x.others)
 }
 
 // leaves is when the time is over that a Timeout, or the caller, has set for x or what it is nested in.
@@ -262,6 +266,9 @@ func (w *world) leaves(x *call) int64 {
 	at := x.due
 	if d, ok := x.ctx.Deadline(); ok {
 		at = min(at, int64(d.Sub(w.born)))
+	}
+	for a := x.parent; a != nil && w.joins; a = a.parent {
+		at = min(at, a.expires)
 	}
 	return at
 }

@@ -26,6 +26,7 @@ func (w *world) observe() {
 	}
 	w.mu.Unlock()
 	now := w.now()
+	w.letGo()
 	var started []*call
 	w.leaving = nil
 	for i := range log {
@@ -67,6 +68,7 @@ func (w *world) observe() {
 	w.order(started)
 	w.check(now)
 	w.settleVague()
+	w.untie()
 }
 
 // earlier is those of xs who came before the action, or in it.
@@ -126,7 +128,7 @@ func (w *world) book(now int64, xs []*call) {
 			w.fatal("%v started twice", x)
 		case i < 0:
 			w.fatal("%v started after it had been answered", x)
-		case x.ctx.Err() != nil && x.racing != w.act:
+		case x.ctx.Err() != nil && x.racing != w.act && !w.detached(): // which tells the execution a little later
 			w.fatal("%v started though its context had ended", x)
 		case now > x.limit:
 			w.fatal("%v started after its limit %d", x, x.limit)
@@ -225,9 +227,9 @@ func (w *world) answer(now int64, e entry) {
 			reason = sluice.ErrWaitTooLong
 		}
 		ok = now == x.expires && (errors.Is(e.err, reason) || e.hidden || w.joins) && errors.Is(e.err, context.DeadlineExceeded) ||
-			w.joins && x.ctx.Err() == context.Canceled && errors.Is(e.err, context.Canceled)
+			w.lets(x, e.err)
 	case x.gone:
-		ok = errors.Is(e.err, context.Canceled) && (w.joins || errors.Is(e.err, x.said.err))
+		ok = errors.Is(e.err, x.ctx.Err()) && (w.joins || errors.Is(e.err, x.said.err))
 	case x.said.how == "return":
 		ok = e.err == nil && e.value == x.seq
 		x.first.kept = ok && w.keeps && x.code && x.inside == "pass" && x.ctx.Err() == nil
@@ -271,7 +273,7 @@ func (w *world) justify(now int64, x *call, err error) {
 			bad("its executor is open")
 		}
 	case sluice.ErrRejected:
-		if w.counts.gaveBack++; x.ctx.Err() != context.Canceled {
+		if w.counts.gaveBack++; x.ctx.Err() != context.Canceled && !w.lets(x, err) {
 			bad("its context says %v", x.ctx.Err())
 		}
 	case sluice.ErrWaitTooLong:
