@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -262,13 +263,15 @@ func (x *call) String() string {
 
 var ranges = map[[2]int]*rapid.Generator[int]{}
 
-func (w *world) draw(label string, lo, hi int) int {
+func (w *world) draw(label string, lo, hi int) int { return draw(w.rt, label, lo, hi) }
+
+func draw(rt *rapid.T, label string, lo, hi int) int {
 	g := ranges[[2]int{lo, hi}]
 	if g == nil {
 		g = rapid.SampledFrom(span(lo, hi)) // not IntRange: that prefers small numbers
 		ranges[[2]int{lo, hi}] = g
 	}
-	return g.Draw(w.rt, label)
+	return g.Draw(rt, label)
 }
 
 func span(lo, hi int) []int {
@@ -746,6 +749,24 @@ func (w *world) abort() {
 	synctest.Wait()
 }
 
+// gcPercent is that of tests which make much garbage and keep little.
+const gcPercent = 400
+
+// setChecks has rapid make so many, unless somebody has said how many.
+func setChecks(t *testing.T, checks int) (given bool) {
+	given = os.Getenv("RAPID_CHECKS") != ""
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	if !given {
+		f := flag.Lookup("rapid.checks")
+		was := f.Value.String()
+		t.Cleanup(func() { f.Value.Set(was) })
+		if err := f.Value.Set(fmt.Sprint(checks)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return given
+}
+
 // TestAdmission drives random sequences of everything that an Executor can be asked for,
 // and holds each step against the model. Its sequences are others each time; rapid prints the
 // seed of one that fails.
@@ -754,16 +775,8 @@ func TestAdmission(t *testing.T) {
 	if raceDetector {
 		checks = 1000
 	}
-	given := os.Getenv("RAPID_CHECKS") != ""
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
-	if !given {
-		f := flag.Lookup("rapid.checks")
-		was := f.Value.String()
-		defer f.Value.Set(was)
-		if err := f.Value.Set(fmt.Sprint(checks)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	given := setChecks(t, checks)
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	var c counts
 	rapid.Check(t, func(rt *rapid.T) {
 		rapid.SyncTest(rt, func(rt *rapid.T) {
