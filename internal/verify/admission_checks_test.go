@@ -96,7 +96,7 @@ func (w *world) meets(now int64, started []*call, log []entry) {
 			w.went = append(w.went, x)
 		case !slices.Contains(started, x) || shed && !w.could(now, x):
 			w.came = append(w.came, x)
-		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil):
+		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil || x.waitedForFresh(now)):
 			w.went = append(w.went, x)
 		}
 	}
@@ -172,8 +172,10 @@ func (w *world) book(now int64, xs []*call) {
 	for f, xs := range starts {
 		before := f.cell.families[f.root]
 		f.cell.started(f.root, xs)
-		if x := w.perhaps; x != nil && x.root == f.root && x.starts == 0 {
-			f.cell.perhaps(x, before, xs)
+		for _, x := range w.mayHaveStarted() {
+			if x.root == f.root && !slices.ContainsFunc(xs, func(n need1) bool { return n.x == x }) {
+				f.cell.perhaps(x, before, xs)
+			}
 		}
 		if e := w.paused[f.cell]; e.x != nil && e.x.root == f.root {
 			f.cell.add(e.x, orders(e.before, xs))
@@ -190,6 +192,20 @@ func (w *world) book(now int64, xs []*call) {
 			w.counts.borrowed++
 		}
 	}
+}
+
+// mayHaveStarted is who may have been let through before the context ended, but did not run: who was cancelled as others
+// ended, and whom a Join has let go when the time was over.
+func (w *world) mayHaveStarted() (list []*call) {
+	if x := w.perhaps; x != nil && x.starts == 0 {
+		list = append(list, x)
+	}
+	for _, x := range w.leaving {
+		if w.joins && x != w.perhaps && x.starts == 0 && x.ctx.Err() != nil {
+			list = append(list, x)
+		}
+	}
+	return list
 }
 
 // answer books and checks what a caller got.
@@ -569,7 +585,7 @@ func (w *world) idle(now int64) {
 			w.counts.idleBucket++
 			continue
 		}
-		if slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.fresh(now) }) {
+		if x.waitedForFresh(now) {
 			continue
 		}
 		kept = append(kept, x)
