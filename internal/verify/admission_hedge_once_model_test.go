@@ -76,10 +76,10 @@ type pairConf struct {
 }
 
 type pairCounts struct {
-	actions, starts, waits, hedges, won, both, unpaid, refused, lost, late int
+	actions, starts, hedges, won, both, unpaid, refused, lost, late        int
 	doubts, doubted, rescued, replays, mismatches, shared, next, kept      int
 	replayedErrors, leftLine, leftLeading, timeouts, free, decided, broken int
-	gone, closed, forgotten, asked                                         int
+	gone, closed, forgotten, asked, raced                                  int
 }
 
 // errand is one call.
@@ -98,6 +98,7 @@ type errand struct {
 	failed  bool  // its first attempt has
 	because want  // with that
 	also    *want // with what the second had failed before
+	out     bool  // it has come out of the Hedge
 	over    bool  // for its caller: what it has come to is known
 	want    want
 	told    bool // it has been answered so
@@ -125,6 +126,7 @@ type try struct {
 	out    bool  // and ended
 	done   bool  // for its call: it has ended, or its time is over, or it was refused, or has lost
 	lost   bool
+	raced  bool // it has begun as its call was answered
 	lapsed bool // its time was over before its code
 	lapses int64
 	inner  context.Context
@@ -366,7 +368,7 @@ func (p *pairs) starts(t *try, s sight) {
 		p.fatal("%v starts: the bucket has %d of %d ns", t, p.holds(now), p.per)
 	case p.tripped:
 		p.fatal("%v starts: the breaker is open", t)
-	case s.err != nil && t.of.left != p.act && !t.of.over:
+	case s.err != nil && t.of.left != p.act && !t.of.out:
 		p.fatal("%v starts: its context has ended: %v", t, s.err)
 	}
 	p.counts.starts++
@@ -434,13 +436,15 @@ func (p *pairs) second(x *errand) *try {
 
 // comesOut has x come out of the Hedge, with w: what else there is of it has lost.
 func (p *pairs) comesOut(x *errand, w want) {
-	x.hedged = never
+	x.hedged, x.out = never, true
 	for _, t := range x.tries {
 		if t.done {
 			continue
 		}
 		if s, ok := p.seen[[2]int{x.seq, t.n}]; ok && !t.code { // it was let through before it was cancelled
 			p.starts(t, s)
+			t.raced = true
+			p.counts.raced++
 		}
 		t.done, t.lost = true, true
 		p.counts.lost++
@@ -465,8 +469,14 @@ func (p *pairs) concludes(x *errand, w want) {
 	if !p.inner { // nobody knows what has become of code whose time was over, nor what a Hedge has made an error of
 		hangs = hangs || slices.ContainsFunc(x.tries, func(t *try) bool { return t.lapsed }) || w.what == "exit" && p.hedges && !p.apart()
 	}
-	if t := x.tries[len(x.tries)-1]; !p.inner && t.n == 2 && !t.code && x.left == p.act { // nobody knows whether it is cancelled before that is looked at
-		hangs = hangs || p.isInDoubt(x)
+	if t := x.tries[len(x.tries)-1]; !p.inner && t.n == 2 && !t.code && x.left == p.act && !hangs { // nobody knows whether it is cancelled before that is looked at
+		p.counts.asked++
+		if len(p.lines[x.key].waiting) == 0 {
+			p.forgets(x.key)
+			p.releases(x, nil)
+			return
+		}
+		hangs = p.isInDoubt(p.lines[x.key].waiting[0])
 	}
 	switch {
 	case w.what == "value":
@@ -498,17 +508,17 @@ func (p *pairs) concludes(x *errand, w want) {
 	}
 }
 
-// isInDoubt asks the library whether the key of x, whose call has just ended, is in doubt. If nobody waits to be told
-// that, the key is free afterwards.
+// isInDoubt reports whether x, who waits for a key, is told now that it is in doubt.
 func (p *pairs) isInDoubt(x *errand) bool {
-	p.counts.asked++
-	if l := p.lines[x.key]; len(l.waiting) > 0 {
-		var doubt *resilience.OnceInDoubtError
-		return slices.ContainsFunc(p.sights, func(s sight) bool { return s.seq == l.waiting[0].seq && !s.start && errors.As(s.err, &doubt) })
-	}
-	err := p.once.Forget(context.Background(), resilience.OnceKey{Tool: "x", Key: x.key})
-	p.logf("  nobody knows whether the key was in doubt; it was: %v", err == nil)
-	return false
+	var doubt *resilience.OnceInDoubtError
+	return slices.ContainsFunc(p.sights, func(s sight) bool { return s.seq == x.seq && !s.start && errors.As(s.err, &doubt) })
+}
+
+// forgets makes a key free of which nobody knows what has become.
+func (p *pairs) forgets(key string) {
+	err := p.once.Forget(context.Background(), resilience.OnceKey{Tool: "x", Key: key})
+	p.logf("  nobody knows what has become of %s; there was something: %v", key, err == nil)
+	p.frees(key)
 }
 
 // mine is the entry of x's key, if it is still x that may change it; anew says that it may be made.
