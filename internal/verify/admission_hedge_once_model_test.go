@@ -65,6 +65,8 @@ type pairConf struct {
 	hedges     bool
 	after      int64
 	share      int64 // of the budget
+	repeats    bool  // a Retry, where no Hedge stands: one attempt more, after a wait
+	rest       int64
 	onces      bool
 	inner      bool // its other part stands after the gates
 	ttl, doubt int64
@@ -79,7 +81,7 @@ type pairCounts struct {
 	actions, starts, hedges, won, both, unpaid, refused, lost, late        int
 	doubts, doubted, rescued, replays, mismatches, shared, next, kept      int
 	replayedErrors, leftLine, leftLeading, timeouts, free, decided, broken int
-	gone, closed, forgotten, asked, raced                                  int
+	gone, closed, forgotten, asked, raced, again                           int
 }
 
 // errand is one call.
@@ -94,6 +96,7 @@ type errand struct {
 	leads   bool  // it is past the Once
 	begun   int64 // it has met the Hedge
 	hedged  int64 // when its second attempt is due; never if it is not any more
+	resume  int64 // when it is made again; never if it is not to be
 	tries   []*try
 	failed  bool  // its first attempt has
 	because want  // with that
@@ -178,7 +181,7 @@ type sight struct {
 	exited bool
 }
 
-var errKept = errors.New("an error that is kept")
+var errKept, errPlain = errors.New("an error that is kept"), errors.New("the tool's own")
 
 // keep is what is known of a key now.
 func (p *pairs) keep(key string) *entry1 {
@@ -278,7 +281,7 @@ func (p *pairs) goesIn(x *errand) {
 	if p.total > 0 && !p.outside {
 		x.due = now + p.total
 	}
-	x.begun, x.hedged = now, never
+	x.begun, x.hedged, x.resume = now, never, never
 	if p.hedges {
 		p.budget.adds += p.share
 		x.hedged = now + p.after
@@ -406,6 +409,8 @@ func (p *pairs) triesEnd(t *try, w want) {
 			p.counts.won++
 		}
 		p.comesOut(x, w)
+	case p.repeats:
+		p.fails1(t, w)
 	case !p.hedges:
 		p.comesOut(x, w)
 	case t.n == 1:
@@ -426,6 +431,34 @@ func (p *pairs) triesEnd(t *try, w want) {
 	}
 }
 
+// fails1 has an attempt that stands in a Retry fail.
+func (p *pairs) fails1(t *try, w want) {
+	x := t.of
+	if w.ran = t.code; t.n == 2 {
+		if t.code {
+			x.because = w
+		}
+		p.comesOut(x, x.because)
+		return
+	}
+	x.because = w
+	if again := w.what == "timeout" || w.what == "own" && w.err != errKept; !again || x.ctx.Err() != nil || p.closed != nil || p.now()+p.rest >= x.due {
+		p.comesOut(x, w)
+		return
+	}
+	x.resume = p.now() + p.rest
+}
+
+// resumes has x made again, unless code of it goes on.
+func (p *pairs) resumes(x *errand) {
+	if x.resume = never; x.tries[0].code && !x.tries[0].out {
+		p.comesOut(x, x.because)
+		return
+	}
+	p.counts.again++
+	p.asks(x)
+}
+
 // second is the second attempt of x, while that goes on.
 func (p *pairs) second(x *errand) *try {
 	if len(x.tries) == 2 && !x.tries[1].done {
@@ -436,7 +469,7 @@ func (p *pairs) second(x *errand) *try {
 
 // comesOut has x come out of the Hedge, with w: what else there is of it has lost.
 func (p *pairs) comesOut(x *errand, w want) {
-	x.hedged, x.out = never, true
+	x.hedged, x.resume, x.out = never, never, true
 	for _, t := range x.tries {
 		if t.done {
 			continue

@@ -55,7 +55,7 @@ func newPairs(rt *rapid.T, c *pairCounts) *pairs {
 		p.names = append(p.names, name)
 		list = append(list, x)
 	}
-	which := p.draw("layers", 1, 3)
+	which := p.draw("layers", 0, 3)
 	p.hedges, p.onces = which&1 > 0, which&2 > 0
 	times := p.one("timeout", 3)
 	if times {
@@ -80,6 +80,14 @@ func newPairs(rt *rapid.T, c *pairCounts) *pairs {
 		p.share, p.budget = int64(share)*125_000, budget{top: int64(top) * 1_000_000, least: int64(top) * 1_000_000, most: int64(top) * 1_000_000}
 		stands("hedge", sluice.Must(resilience.NewHedge(resilience.HedgeConfig{After: time.Duration(p.after),
 			Budget: sluice.Must(resilience.NewBudget(resilience.BudgetConfig{Share: float64(share) / 8, Min: top, Max: top}))})))
+	}
+	if p.repeats = !p.hedges && p.one("retry", 2); p.repeats {
+		p.rest = int64(p.draw("rest ticks", 1, 10))*tick + tick/16
+		stands("retry", sluice.Must(resilience.NewRetry(resilience.RetryConfig{Attempts: 2, Base: time.Duration(p.rest), Max: time.Duration(p.rest), Jitter: resilience.NoJitter,
+			Budget: sluice.Must(resilience.NewBudget(resilience.BudgetConfig{Min: 1 << 20})),
+			If: func(_ sluice.Spec, _ sluice.Attempt, _ sluice.Result, err error) bool {
+				return errors.Is(err, errPlain) || errors.Is(err, sluice.ErrTimeout)
+			}})))
 	}
 	p.most = int64(p.draw("max", 1, 4))
 	p.lim = sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Name: "lim", Limits: []sluice.Limit{{Max: int(p.most)}}}))
@@ -171,7 +179,7 @@ func (p *pairs) begin(name string) {
 func (p *pairs) calling() {
 	for range p.draw("calls", 1, 3) {
 		p.begin("call")
-		x := &errand{seq: len(p.calls), due: never, hedged: never, how: "invoke"}
+		x := &errand{seq: len(p.calls), due: never, hedged: never, resume: never, how: "invoke"}
 		x.key, x.args = []string{"", "k1", "k1", "k1", "k2"}[p.draw("key", 0, 4)], 0
 		if !p.onces {
 			x.key = ""
@@ -235,8 +243,10 @@ func (p *pairs) ending() {
 
 func (p *pairs) finish(t *try, e ending) {
 	switch e.how {
-	case "error", "panic":
-		e.err = errors.New("the tool's own")
+	case "error":
+		e.err = errPlain
+	case "panic":
+		e.err = errors.New("a panic")
 	case "kept":
 		e.err = errKept
 	}
@@ -263,7 +273,7 @@ func (p *pairs) leaving() {
 				p.turnsAway(t, context.Canceled)
 			}
 		}
-		if x.failed && !x.over {
+		if !x.over && (x.failed || x.resume < never) {
 			p.comesOut(x, x.because)
 		}
 	})
@@ -308,6 +318,7 @@ func (p *pairs) next() int64 {
 		}
 		take(x.hedged)
 		take(x.due)
+		take(x.resume)
 		for _, t := range x.tries {
 			if t.waits() {
 				take(t.limit)
@@ -378,6 +389,11 @@ func (p *pairs) shut() {
 		p.closed = c
 		p.counts.closed++
 		p.refuses(sluice.ErrClosed)
+		for _, x := range p.calls {
+			if !x.over && x.resume < never { // which ends its wait
+				p.comesOut(x, x.because)
+			}
+		}
 	})
 }
 
@@ -465,10 +481,15 @@ func (p *pairs) follows(now int64) (some bool) {
 				p.budget.spent += 1_000_000
 				p.counts.hedges++
 				p.asks(x)
+			case may && min(x.tries[0].limit, x.tries[0].lapses) <= now: // the first ends at the same instant
 			case may: // of several at one instant nobody knows who gets what the budget has
 				p.counts.unpaid++
 				p.unpaid = true
 			}
+		}
+		if x.resume <= now && !x.over {
+			p.resumes(x)
+			some = true
 		}
 		for _, t := range x.tries {
 			s, starts := p.seen[[2]int{x.seq, t.n}]
@@ -689,7 +710,7 @@ func TestHedgeAndOnce(t *testing.T) {
 	for name, n := range map[string]int{"second attempts": c.hedges, "that win": c.won, "calls whose attempts both fail": c.both, "second attempts that the budget does not have": c.unpaid,
 		"refusals": c.refused, "losers": c.lost, "code that goes on when nobody waits": c.late, "doubts": c.doubts, "calls in doubt": c.doubted, "late results that are kept": c.rescued + c.decided,
 		"replays": c.replays, "other arguments": c.mismatches, "shared outcomes": c.shared, "calls that execute next": c.next, "errors that are kept": c.kept, "and answer": c.replayedErrors,
-		"calls that leave a line": c.leftLine, "calls that leave while they execute": c.leftLeading, "attempts whose time is over": c.timeouts, "keys that are free again": c.free,
+		"calls made again": c.again, "calls that leave a line": c.leftLine, "calls that leave while they execute": c.leftLeading, "attempts whose time is over": c.timeouts, "keys that are free again": c.free,
 		"open breakers": c.broken, "decisions": c.gone, "lifetimes that are over": c.forgotten} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
