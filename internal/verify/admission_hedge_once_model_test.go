@@ -140,6 +140,11 @@ func (t *try) String() string { return fmt.Sprintf("attempt %d of call %d", t.n,
 // waits reports whether t is in the queue.
 func (t *try) waits() bool { return !t.code && !t.done }
 
+// isDue reports whether t ends at the instant now because its time is over, in the queue or out of it.
+func (t *try) isDue(now int64) bool {
+	return t.waits() && t.limit <= now || t.code && !t.done && t.lapses <= now
+}
+
 // id is what the code of t gives.
 func (t *try) id() string { return fmt.Sprintf("v%d.%d", t.of.seq, t.n) }
 

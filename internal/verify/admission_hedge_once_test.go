@@ -481,7 +481,7 @@ func (p *pairs) follows(now int64) (some bool) {
 				p.budget.spent += 1_000_000
 				p.counts.hedges++
 				p.asks(x)
-			case may && min(x.tries[0].limit, x.tries[0].lapses) <= now: // the first ends at the same instant
+			case may && x.tries[0].isDue(now): // it ends at the same instant
 			case may: // of several at one instant nobody knows who gets what the budget has
 				p.counts.unpaid++
 				p.unpaid = true
