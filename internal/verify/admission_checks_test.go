@@ -44,6 +44,9 @@ func (w *world) observe() {
 		}
 	}
 	w.began = started
+	for _, x := range w.mayHaveStarted() { // and have kept others out until then
+		w.racy = w.racy || x.ctx.Err() == context.DeadlineExceeded || x.parent != nil
+	}
 	late := w.lapses(now, started)
 	before := w.earlier(started, true)
 	if w.fresh != nil && !w.racy {

@@ -682,7 +682,7 @@ func (p *pairs) wind() {
 func TestHedgeAndOnce(t *testing.T) {
 	checks := 3000
 	if raceDetector {
-		checks = 800
+		checks = 400
 	}
 	given := setChecks(t, checks)
 	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
