@@ -21,8 +21,8 @@ import (
 // Whichever attempt succeeds first is the call's result. The other is cancelled, with [ErrHedged] as its
 // cause: it holds its slot until its code has ended, what it used counts, Close waits for it, and nobody
 // gets its result; a stream is closed, if it is an io.Closer. If one fails while the other goes on, the call
-// waits for that; if both fail, it ends as the first did. One that fails before the second was due is not
-// hedged: to repeat it is for a [Retry], which stands further out.
+// waits for that; if both fail, it ends as the first did, or as the second if the first alone was refused. One
+// that fails before the second was due is not hedged: to repeat it is for a [Retry], which stands further out.
 //
 // The second attempt waits in the queue as any, one priority below the first. An open breaker or a full
 // queue refuses it, which is no more than that: the call waits for the first. So nothing is hedged into what
@@ -149,8 +149,8 @@ func (x *hedging) run() (sluice.Result, error) {
 	}
 	timer := time.NewTimer(x.conf.after(x.took))
 	defer timer.Stop()
-	var left <-chan struct{} // of its caller: matters once the first attempt has failed
-	failed := false
+	var left <-chan struct{}             // of its caller: matters once the first attempt has failed
+	failed, also := false, (*entry)(nil) // the second, once it has failed
 	for {
 		select {
 		case <-timer.C:
@@ -159,18 +159,23 @@ func (x *hedging) run() (sluice.Result, error) {
 		case e := <-x.ended:
 			switch {
 			case succeeded(e.was, e.err):
+				x.drop(also)
 				return x.won(e, first, second, failed)
 			case e == first:
 				failed, left = true, x.ctx.Done()
 			default:
-				x.drop(e)
-				second = nil
+				if e.was.Ran && (e.was.Running || errors.Is(e.err, sluice.ErrTimeout)) {
+					goesOn(x.ctx, x.call)
+				}
+				second, also = nil, e
 			}
 		}
 		if failed && (second == nil || x.ctx.Err() != nil) {
+			if second != nil {
+				goesOn(x.ctx, x.call)
+			}
 			x.drop(second)
-			first.release(x.call)
-			return first.res, first.err
+			return x.lost(first, also)
 		}
 	}
 }
@@ -203,6 +208,20 @@ func (x *hedging) won(e, first, second *entry, failed bool) (sluice.Result, erro
 	e.release(x.call)
 	return e.res, e.err
 }
+
+// lost ends the call, whose first attempt has failed, as has the second if there is one.
+func (x *hedging) lost(first, second *entry) (sluice.Result, error) {
+	e := first
+	if second != nil && first.isRefused() && !second.isRefused() { // what the tool says tells more
+		e, second = second, first
+	}
+	x.drop(second)
+	e.release(x.call)
+	return e.res, e.err
+}
+
+// isRefused reports whether e has not been admitted.
+func (e *entry) isRefused() bool { return e.was.N > 0 && !e.was.Ran }
 
 // learn notes how long a first attempt took, if that says something and somebody asks.
 func (x *hedging) learn(says bool, d time.Duration) {
@@ -254,7 +273,7 @@ func (x *hedging) attempt(e *entry, c sluice.Call, hedge bool) {
 		if v := recover(); v != nil { // of an interceptor further in
 			e.res, e.err = sluice.Result{}, &sluice.PanicError{Tool: c.Tool, Value: v, Stack: debug.Stack()}
 		}
-		if hedge && e.was.N > 0 && !e.was.Ran {
+		if hedge && e.isRefused() {
 			x.conf.Budget.giveBack()
 		}
 		if e.over.CompareAndSwap(false, true) {

@@ -152,8 +152,9 @@ func (o *Once) Inspect() []sluice.GateState {
 // tool's code ends, and with what, also if nobody waits for it any more: the key is in doubt no longer then,
 // and a late result is what duplicates get. In an executor without gates it sees nothing.
 //
-// Without it the key of a call that timed out stays in doubt for DoubtTTL, or until somebody decides; and so
-// does that of a call that another interceptor, between o and the gates, has ended by an error of its own.
+// Without it the key of a call that failed stays in doubt for DoubtTTL, or until somebody decides, if one of its
+// attempts timed out, or went on when a [Hedge] did not wait for it; and so does that of a call that another
+// interceptor, between o and the gates, has ended by an error of its own.
 func (o *Once) Inner() sluice.Interceptor {
 	o.inner.Store(true)
 	return onceInner{o}

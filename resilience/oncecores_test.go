@@ -173,9 +173,9 @@ func TestOnceRun_CodeThatDoesNotBegin(t *testing.T) {
 		r.enter()
 		if late {
 			require.Equal(t, "once_in_doubt", sluice.CodeOf(r.end(left, sluice.Result{}, context.DeadlineExceeded).err))
-			r.leave(c, sluice.Result{}, refusal)
+			r.leave(context.Background(), c, sluice.Result{}, refusal)
 		} else {
-			r.leave(c, sluice.Result{}, refusal)
+			r.leave(context.Background(), c, sluice.Result{}, refusal)
 			require.Nil(t, r.end(left, sluice.Result{}, context.DeadlineExceeded))
 		}
 		_, _, err = r.record.key.Get(r.record.ctx)

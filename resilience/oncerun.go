@@ -27,6 +27,8 @@ type onceRun struct {
 	still  bool           // no more
 	blind  bool           // Inner sees nothing
 	ran    bool           // it has seen code run that has ended
+	late   bool           // and succeed when its time was over
+	hangs  bool           // code may go on, or have gone on, of which the outcome says nothing
 	inside int            // code that goes on
 	value  *sluice.Result // of code that has succeeded
 	gone   bool           // the caller has left, and not the code
@@ -122,6 +124,9 @@ type onceFacts struct {
 	entered bool // the code began
 	inside  int  // how often it still runs
 	value   bool // it has succeeded, in some attempt
+	late    bool // when nobody waited for that any more
+
+	hangs bool // without Inner: code that is not of the attempt may go on, or have succeeded late
 }
 
 // onceVerdict is what becomes of the key.
@@ -141,9 +146,9 @@ func (f *onceFacts) verdict() onceVerdict {
 	switch ran := f.entered || a.Ran; {
 	case f.normal && !f.failed && !f.instead && (a.N == 0 || a.Outcome == sluice.OutcomeSuccess):
 		return onceKeep
-	case f.inside > 0, !f.entered && a.Running: // who has seen the code knows sooner that it has ended
+	case f.inside > 0, !f.entered && (a.Running || f.hangs): // who has seen the code knows sooner that it has ended
 		return onceUnsure
-	case f.value && (f.instead || f.failed && (f.timedOut || f.left)):
+	case f.value && (f.instead || f.failed && (f.timedOut || f.left || f.late)):
 		return onceRescue
 	case f.entered:
 		return onceOver
@@ -166,6 +171,7 @@ func (r *onceRun) end(f onceFacts, res sluice.Result, err error) (shared *onceEn
 	r.mu.Lock()
 	r.quietLocked()
 	f.listed, f.entered, f.inside, f.value = r.once.inner.Load() && !r.blind, r.ran || r.inside > 0, r.inside, r.value != nil
+	f.late, f.hangs = r.late, r.hangs && !f.listed
 	v := f.verdict()
 	r.gone = v == onceUnsure
 	r.mu.Unlock()
@@ -308,7 +314,7 @@ func (x onceInner) Wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 			if !normal {
 				err = &sluice.PanicError{Tool: c.Tool, Goexit: true}
 			}
-			r.leave(c, res, err)
+			r.leave(ctx, c, res, err)
 		}()
 		res, err = next(ctx, c)
 		normal = true
@@ -323,6 +329,18 @@ func (r *onceRun) astray() {
 	r.mu.Unlock()
 }
 
+// goesOn tells the executions that c is of that code of it may go on, or have succeeded when its time was over, and
+// that what c comes to will not say so.
+func goesOn(ctx context.Context, c sluice.Call) {
+	for r := onceRunOf(ctx); r != nil; r = r.up {
+		if r.id.Tool == c.Tool && r.call == c.ID {
+			r.mu.Lock()
+			r.hangs = true
+			r.mu.Unlock()
+		}
+	}
+}
+
 // enter says that code begins.
 func (r *onceRun) enter() {
 	r.mu.Lock()
@@ -331,13 +349,14 @@ func (r *onceRun) enter() {
 }
 
 // leave says that the code of c has ended, as late as that may be, or has not begun.
-func (r *onceRun) leave(c sluice.Call, res sluice.Result, err error) {
+func (r *onceRun) leave(ctx context.Context, c sluice.Call, res sluice.Result, err error) {
+	over := ctx.Err() != nil
 	own, refused := errors.AsType[*sluice.Error](err)
 	refused = refused && own.CallID == c.ID && own.Tool == c.Tool && own.Is(sluice.ErrRejected)
 	r.mu.Lock()
 	r.ran = r.ran || !refused
 	if r.inside--; err == nil {
-		r.value = &res
+		r.value, r.late = &res, r.late || over
 	}
 	late, ran, value := r.gone && r.inside == 0, r.ran, r.value
 	r.mu.Unlock()

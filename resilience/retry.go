@@ -171,6 +171,9 @@ func (r *Retry) goOn(ctx context.Context, tool sluice.Spec, s *sluice.Step, a sl
 		return
 	}
 	x.tried[len(x.tried)-1].Wait = wait
+	if a.Ran && errors.Is(s.Err, sluice.ErrTimeout) {
+		goesOn(ctx, s.Call())
+	}
 	s.Again(wait)
 }
 
