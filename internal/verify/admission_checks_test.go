@@ -61,6 +61,7 @@ func (w *world) observe() {
 	for _, x := range late {
 		w.lapse(now, x)
 	}
+	w.tooLate(started)
 	for _, e := range log {
 		if !e.start {
 			w.answer(now, e)
@@ -193,6 +194,20 @@ func (w *world) book(now int64, xs []*call) {
 			w.counts.ambiguous++
 		} else if f.root.seq != starts[f][0].x.seq && len(ls[0].holds) == 1 {
 			w.counts.borrowed++
+		}
+	}
+}
+
+// tooLate books of those who have started whose callers a Join has let go just then that their code does not begin, if an
+// interceptor inside the gates was first.
+func (w *world) tooLate(started []*call) {
+	for _, x := range started {
+		switch {
+		case !w.joins || x.ctx.Err() == nil || x.code:
+		case x.inside == "pass":
+			w.end(x, ending{how: "deny"})
+		case x.inside == "leave":
+			x.coded = true
 		}
 	}
 }
