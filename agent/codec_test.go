@@ -155,6 +155,10 @@ func TestParseOfWhatIsNoMessage(t *testing.T) {
 	}
 	_, err := agent.OpenAIResponses.Parse([]byte(`{"output":[],"status":"failed","error":{"code":"server_error"}}`))
 	require.ErrorContains(t, err, "is an error of the provider, and no message")
+	for _, status := range []string{"queued", "in_progress"} {
+		_, err := agent.OpenAIResponses.Parse([]byte(`{"output":[],"status":"` + status + `"}`))
+		require.EqualError(t, err, `agent: the openai-responses message is not finished: its status is "`+status+`"`)
+	}
 	for format, body := range map[agent.Format]string{
 		agent.OpenAIChat:      `{"role":"assistant","tool_calls":[],"tool_calls":[]}`,
 		agent.OpenAIResponses: `{"output":[],"output":[]}`,

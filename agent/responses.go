@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"fmt"
 
 	"github.com/sluice-go/sluice/internal/rawjson"
 )
@@ -26,7 +27,10 @@ func parseResponses(r *reader) {
 			r.Skip()
 		}
 	}
-	if r.m.Stop != "" && r.m.Stop != "completed" && !whole {
+	switch stop := r.m.Stop; {
+	case (stop == "queued" || stop == "in_progress") && len(r.m.Echo) == 0: // else it would seem to have had its say
+		r.bad = fmt.Errorf("is not finished: its status is %q", stop)
+	case stop != "" && stop != "completed" && !whole:
 		r.cutLast()
 	}
 }
