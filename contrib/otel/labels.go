@@ -20,10 +20,13 @@ type names struct {
 // of is s if that is one of them, or becomes one.
 func (n *names) of(s string) string {
 	n.mu.RLock()
-	ok := n.seen[s]
+	ok, full := n.seen[s], len(n.seen) >= n.max
 	n.mu.RUnlock()
 	if ok {
 		return s
+	}
+	if full {
+		return other
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -3,6 +3,7 @@ package sluiceotel_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -258,6 +259,7 @@ func TestErrorText_IsBounded(t *testing.T) {
 	}{
 		{errors.New("a" + strings.Repeat("é", 1024)), "a" + strings.Repeat("é", 511)},
 		{errors.New("a\xffb"), "a\uFFFDb"},
+		{errors.New(strings.Repeat("\xffb", 1024)), strings.Repeat("\uFFFDb", 256)},
 		{panics{}, ""},
 	} {
 		err = test.err
@@ -268,6 +270,15 @@ func TestErrorText_IsBounded(t *testing.T) {
 		require.Equal(t, test.want, s[0].Status.Description)
 		require.Equal(t, "Error", s[0].Status.Code.String())
 	}
+}
+
+// TestCallID_IsBounded: 256 bytes at most, as UTF-8.
+func TestCallID_IsBounded(t *testing.T) {
+	r := newRig(t, sluiceotel.Config{})
+	e := r.exec(sluice.Config{})
+	r.tool(e, sluice.Spec{Name: "search"}, nothing)
+	require.NoError(t, call(t.Context(), e, strings.Repeat("é", 1000), "search", ""))
+	require.Contains(t, r.take()[0], "\ngen_ai.tool.call.id="+strings.Repeat("é", 128)+"\n")
 }
 
 // panics is an error whose methods do.
@@ -450,6 +461,55 @@ func TestLostBeginning_HasTheTimes(t *testing.T) {
 		require.NoError(t, call(t.Context(), e, "1", "search", ""))
 		require.Equal(t, `execute_tool search (internal) in "", 0s to 1s`, strings.SplitN(r.take()[0], "\n", 2)[0])
 	})
+}
+
+// TestBounds_NoCallIsLost: beyond so many calls under way, which a sink that drops events has made, a call has its span
+// at its end; beyond so many tools one is _OTHER.
+func TestBounds_NoCallIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, sluiceotel.Config{})
+		e := r.exec(sluice.Config{})
+		r.tool(e, sluice.Spec{Name: "search"}, func(context.Context, string) (string, error) {
+			time.Sleep(time.Second)
+			return "", errors.New("no route")
+		})
+		r.obs.Fill()
+		before := r.obs.UnderWay()
+		require.Error(t, call(t.Context(), e, "1", "search", ""))
+		require.Equal(t, before, r.obs.UnderWay())
+		require.Equal(t, []string{`execute_tool search (internal) in "", 0s to 1s, Error: no route
+error.type=tool_error
+gen_ai.operation.name=execute_tool
+gen_ai.tool.call.id=1
+gen_ai.tool.name=search
+gen_ai.tool.type=function
+sluice.attempts=1
+sluice.priority=5`}, r.take())
+	})
+	r := newRig(t, sluiceotel.Config{})
+	e := r.exec(sluice.Config{})
+	const most = 10_000
+	for i := range most + 10 {
+		spec := sluice.Spec{Name: fmt.Sprint("tool", i)}
+		r.obs.Wrap(spec, nil) // as an executor does at a tool's first call
+		if i >= most {
+			r.tool(e, spec, nothing)
+			require.NoError(t, call(t.Context(), e, "", spec.Name, ""))
+		}
+	}
+	require.Equal(t, map[string]uint64{"gen_ai.tool.name=_OTHER gen_ai.tool.type=function": 10}, counts(t, r.collect()["gen_ai.execute_tool.duration"]))
+}
+
+// counts are how many a histogram has counted, by labels.
+func counts(t *testing.T, m metricdata.Metrics) map[string]uint64 {
+	t.Helper()
+	h, ok := m.Data.(metricdata.Histogram[float64])
+	require.True(t, ok, "%T", m.Data)
+	out := map[string]uint64{}
+	for _, p := range h.DataPoints {
+		out[list(p.Attributes.ToSlice(), " ")] = p.Count
+	}
+	return out
 }
 
 // TestPlan_NamesIt: operators see where it stands.

@@ -54,8 +54,9 @@ const (
 const (
 	other       = "_OTHER" // for what is no label
 	unknownTool = "unknown_tool"
-	maxText     = 1024
-	maxEvents   = 32 // attributes of a layer's own event
+	maxText     = 1024 // bytes of an error's text
+	maxID       = 256  // of a call's id
+	maxAttrs    = 32   // of a layer's own event
 )
 
 // open opens the span of e's call, which has begun then, unless it is there already.
@@ -80,7 +81,7 @@ func (o *Observer) describe(ctx context.Context, e *sluice.Event, x *call) {
 	list := make([]attribute.KeyValue, 0, 16)
 	list = append(list, callKeyKey.String(e.CallKey.String()), priorityKey.Int(int(c.Priority)))
 	if x.own {
-		list = append(list, callIDKey.String(c.ID))
+		list = append(list, callIDKey.String(cut(c.ID, maxID)))
 	}
 	if p := c.Pipeline; p != nil {
 		if x.own && o.conf.MCP == trace.SpanKindUnspecified {
@@ -175,7 +176,7 @@ func (o *Observer) mark(x *call, e *sluice.Event) {
 	case sluice.ToolAbandoned:
 		list = append(list, attemptKey.Int(int(e.Call.Attempt)), heldKey.Float64(e.Duration.Seconds()))
 	default:
-		for _, a := range e.Attrs[:min(len(e.Attrs), maxEvents)] {
+		for _, a := range e.Attrs[:min(len(e.Attrs), maxAttrs)] {
 			list = append(list, plain(a))
 		}
 	}
@@ -216,12 +217,21 @@ func textOf(err error) (s string) {
 			s = ""
 		}
 	}()
-	if s = err.Error(); len(s) > maxText {
-		n := maxText
-		for n > maxText-utf8.UTFMax && !utf8.RuneStart(s[n]) {
-			n--
-		}
-		s = s[:n]
+	return cut(err.Error(), maxText)
+}
+
+// cut is s as UTF-8 in at most n bytes.
+func cut(s string, n int) string {
+	return prefix(strings.ToValidUTF8(prefix(s, n), "\uFFFD"), n) // which may have made it longer
+}
+
+// prefix is at most n bytes of s, whole runes if those are UTF-8.
+func prefix(s string, n int) string {
+	if len(s) <= n {
+		return s
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	for least := n - utf8.UTFMax; n > least && !utf8.RuneStart(s[n]); {
+		n--
+	}
+	return s[:n]
 }
