@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluice-go/sluice"
 	sluiceotel "github.com/sluice-go/sluice/contrib/otel"
+	"github.com/sluice-go/sluice/sluicetest"
 )
 
 // nothing is a tool's code.
@@ -210,6 +211,11 @@ func TestAttributes_HarmNobody(t *testing.T) {
 		require.Equal(t, test.has, strings.Contains(spans[0], "\nuser=ada"), spans[0])
 		require.Equal(t, test.has, strings.Contains(spans[0], "\ninput=false"), spans[0])
 	}
+	total := uint64(0)
+	for _, n := range counts(t, r.collect()["gen_ai.execute_tool.duration"]) {
+		total += n
+	}
+	require.EqualValues(t, 3, total)
 }
 
 // TestPayloads_OnlyOptIn: arguments and results are on spans only behind WithPayloads, bounded and redacted.
@@ -510,6 +516,15 @@ func counts(t *testing.T, m metricdata.Metrics) map[string]uint64 {
 		out[list(p.Attributes.ToSlice(), " ")] = p.Count
 	}
 	return out
+}
+
+// TestSink_DoesWhatASinkMust: it takes whatever comes, does not wait, and keeps and changes no event.
+func TestSink_DoesWhatASinkMust(t *testing.T) {
+	for _, annotate := range []bool{false, true} {
+		sluicetest.Sink(t, func() (sluice.EventSink, func() []sluice.Event) {
+			return newRig(t, sluiceotel.Config{Annotate: annotate}).obs, nil
+		}, sluicetest.Options{})
+	}
 }
 
 // TestPlan_NamesIt: operators see where it stands.

@@ -136,7 +136,7 @@ func (o *Observer) Emit(ctx context.Context, e *sluice.Event) error {
 
 // invoked opens the span of a call that begins.
 func (o *Observer) invoked(ctx context.Context, e *sluice.Event) {
-	if o.calls.full(e.CallKey) { // its span is opened at its end
+	if e.CallKey == 0 || o.calls.full(e.CallKey) { // it is made by hand, or one too many: its span is opened at its end
 		return
 	}
 	x := o.open(ctx, e, e.Time)
