@@ -20,7 +20,7 @@ func (o *Observer) Fill() {
 		s.mu.Lock()
 		s.of = make(map[sluice.CallKey]*call)
 		for k := range sluice.CallKey(maxCalls / shards) {
-			s.of[k+1] = nil
+			s.of[1<<63+k] = nil // no real call has that key
 		}
 		s.mu.Unlock()
 	}

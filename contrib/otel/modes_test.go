@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -210,6 +211,7 @@ func TestAttributes_HarmNobody(t *testing.T) {
 		require.Len(t, spans, 1)
 		require.Equal(t, test.has, strings.Contains(spans[0], "\nuser=ada"), spans[0])
 		require.Equal(t, test.has, strings.Contains(spans[0], "\ninput=false"), spans[0])
+		require.Zero(t, e.Snapshot().EventsDropped)
 	}
 	total := uint64(0)
 	for _, n := range counts(t, r.collect()["gen_ai.execute_tool.duration"]) {
@@ -276,6 +278,8 @@ func TestErrorText_IsBounded(t *testing.T) {
 		require.Equal(t, test.want, s[0].Status.Description)
 		require.Equal(t, "Error", s[0].Status.Code.String())
 	}
+	require.Zero(t, e.Snapshot().EventsDropped)
+	require.EqualValues(t, 4, counts(t, r.collect()["gen_ai.execute_tool.duration"])["error.type=tool_error gen_ai.tool.name=search gen_ai.tool.type=function"])
 }
 
 // TestCallID_IsBounded: 256 bytes at most, as UTF-8.
@@ -433,11 +437,18 @@ func TestExemplar_IsTheCallsSpan(t *testing.T) {
 	require.Equal(t, id[:], h.DataPoints[0].Exemplars[0].SpanID)
 }
 
-// TestAsyncSink_HasTheTimes: behind a queue, spans are late, and have the times of what happened.
-func TestAsyncSink_HasTheTimes(t *testing.T) {
+// TestLateSink_HasTheTimes: events that come late make spans of the times of what happened.
+func TestLateSink_HasTheTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, sluiceotel.Config{})
-		sink := sluice.Must(sluice.NewAsyncSink(r.obs, sluice.AsyncSinkConfig{}))
+		first := true
+		sink := sluice.Must(sluice.NewAsyncSink(sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
+			if first { // and what comes behind it is late
+				first = false
+				time.Sleep(time.Minute)
+			}
+			return r.obs.Emit(ctx, e)
+		}), sluice.AsyncSinkConfig{}))
 		e := r.exec(sluice.Config{Sink: sink})
 		r.tool(e, sluice.Spec{Name: "search"}, func(context.Context, string) (string, error) {
 			time.Sleep(time.Second)
@@ -446,7 +457,35 @@ func TestAsyncSink_HasTheTimes(t *testing.T) {
 		require.NoError(t, call(t.Context(), e, "1", "search", ""))
 		require.NoError(t, e.Close(t.Context()))
 		require.NoError(t, sink.Close(t.Context()))
-		require.Equal(t, `execute_tool search (internal) in "", 0s to 1s`, strings.SplitN(r.take()[0], "\n", 2)[0])
+		require.Equal(t, []string{`execute_tool search (internal) in "", 0s to 1s
+gen_ai.operation.name=execute_tool
+gen_ai.tool.call.id=1
+gen_ai.tool.name=search
+gen_ai.tool.type=function
+sluice.attempts=1
+sluice.priority=5
+sluice.run.duration=1
+@0s sluice.started sluice.attempt=1 sluice.queue.wait=0`}, r.take())
+		require.Equal(t, map[string]string{"gen_ai.tool.name=search gen_ai.tool.type=function": "1 in 1"}, points(t, r.collect()["gen_ai.execute_tool.duration"]))
+	})
+}
+
+// TestAsyncSink_IsSafe: behind a queue, a call's span is opened while the call runs.
+func TestAsyncSink_IsSafe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, sluiceotel.Config{})
+		sink := sluice.Must(sluice.NewAsyncSink(r.obs, sluice.AsyncSinkConfig{}))
+		e := r.exec(sluice.Config{Sink: sink})
+		r.tool(e, sluice.Spec{Name: "search"}, nothing)
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() { _ = call(t.Context(), e, "", "search", "") })
+		}
+		wg.Wait()
+		require.NoError(t, e.Close(t.Context()))
+		require.NoError(t, sink.Close(t.Context()))
+		require.Len(t, r.take(), 100)
+		require.Zero(t, r.obs.UnderWay())
 	})
 }
 

@@ -24,7 +24,7 @@ func (o *Observer) Watch(name string, e *sluice.Executor) (stop func(), err erro
 	if !o.claim(name) {
 		return nil, fmt.Errorf("sluiceotel: Watch: %q is watched already: must be another name, or the first must be stopped", name)
 	}
-	w := &watch{gauges: &o.gauges, limits: &o.limits, exec: e, gates: make(map[gateLabels]bool), waited: make(map[queueLabels]bool)}
+	w := &watch{gauges: &o.gauges, limits: &o.limits, exec: e, waited: make(map[queueLabels]bool)}
 	if name != "" {
 		w.labels = []attribute.KeyValue{executorKey.String(name)}
 	}
@@ -101,9 +101,8 @@ type watch struct {
 	exec   *sluice.Executor
 	labels []attribute.KeyValue // of all that it shows
 
-	mu     sync.Mutex          // of collectors, of which each reader has one
-	gates  map[gateLabels]bool // that have had a value, and go on with zero
-	waited map[queueLabels]bool
+	mu     sync.Mutex           // of collectors, of which each reader has one
+	waited map[queueLabels]bool // queues that have been seen, and go on with zero
 }
 
 // queueLabels tell queues apart.
@@ -172,15 +171,12 @@ func (w *watch) with(labels ...attribute.KeyValue) metric.ObserveOption {
 	return metric.WithAttributes(append(labels, w.labels...)...)
 }
 
-// sums adds up the keys of each constraint, and the lanes that wait for one at one priority. Of those that were
-// there before it says zero.
+// sums adds up the keys of each constraint, and the lanes that wait for one at one priority. Lanes are there only
+// while calls wait: of those that were there before it says zero.
 func (w *watch) sums(states []sluice.GateState, lanes []sluice.LaneState) (map[gateLabels]gateSum, map[queueLabels]queueState) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	gates, queues := make(map[gateLabels]gateSum, len(w.gates)), make(map[queueLabels]queueState, len(w.waited))
-	for k := range w.gates {
-		gates[k] = gateSum{}
-	}
+	gates, queues := make(map[gateLabels]gateSum), make(map[queueLabels]queueState, len(w.waited))
 	for k := range w.waited {
 		queues[k] = queueState{}
 	}
@@ -196,7 +192,7 @@ func (w *watch) sums(states []sluice.GateState, lanes []sluice.LaneState) (map[g
 		sum.paused += one(x.Paused)
 		sum.stalled += one(x.Stalled)
 		sum.states[min(int(x.State), len(sum.states)-1)]++
-		gates[k], w.gates[k] = sum, true
+		gates[k] = sum
 	}
 	for _, x := range lanes {
 		k := queueLabels{w.limits.of(x.By), x.Priority}
