@@ -45,7 +45,8 @@ func (f InterceptorFunc) Wrap(tool Spec, next Handler) Handler { return f(tool, 
 
 // Call is one attempt of one invocation. It is passed by value: copy it to change it.
 type Call struct {
-	ID       string // Request.ID, or made up
+	ID       string  // Request.ID, or made up
+	Key      CallKey // unique, as in events
 	Tool     string
 	Type     string           // the tool's Spec.Type
 	Input    any              // the tool's In, decoded; json.RawMessage for a raw tool
@@ -234,9 +235,8 @@ func (inv *invocation) identify(ctx context.Context, e *Executor, r *Request) (d
 // fill writes into c what it says of inv. If it was a call of the same tool and run, most of that
 // stands there already.
 func (inv *invocation) fill(c *Call, same bool) {
-	if c.ID, c.Priority = inv.id, inv.priority; !same {
-		spec := &inv.plan.tool.spec
-		c.Tool, c.Type, c.Pipeline = spec.Name, spec.Type, inv.pipeline
+	if c.ID, c.Key, c.Priority = inv.id, inv.key, inv.priority; !same {
+		c.Tool, c.Type, c.Pipeline = inv.plan.tool.spec.Name, inv.plan.tool.spec.Type, inv.pipeline
 	}
 }
 

@@ -188,6 +188,30 @@ func ExampleCall_Emit() {
 	// [rule=exports version=3]
 }
 
+// What an interceptor learns of a call goes to whoever hears of the call's end, by a key that no other call has.
+func ExampleCall_Key() {
+	var regions sync.Map // of calls under way
+	route := sluice.InterceptorFunc(func(tool sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			regions.Store(c.Key, "eu-west")
+			return next(ctx, c)
+		}
+	})
+	sink := sluice.EventSinkFunc(func(ctx context.Context, e *sluice.Event) error {
+		if e.Kind == sluice.ToolCompleted {
+			region, _ := regions.LoadAndDelete(e.CallKey)
+			fmt.Println(e.Call.ID, "ran in", region)
+		}
+		return nil
+	})
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{route}, Sink: sink}))
+	defer exec.Close(context.Background())
+	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "export"}, func(context.Context, string) (string, error) { return "", nil }))
+
+	_, _ = exec.Invoke(context.Background(), sluice.Request{ID: "call_0", Tool: "export", Input: "all"})
+	// Output: call_0 ran in eu-west
+}
+
 // spent is an interceptor that counts calls, and shows how many in snapshots.
 type spent struct{ calls atomic.Int64 }
 

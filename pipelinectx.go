@@ -397,7 +397,7 @@ func CallFrom(ctx context.Context) (Call, bool) {
 	switch s := scopeOf(ctx); {
 	case s.given != nil: // which need not be found for that
 		x := s.given
-		(&invocation{plan: x.plan, id: x.id, pipeline: s.pipeline, priority: x.priority}).fill(&c, false)
+		(&invocation{plan: x.plan, id: x.id, key: x.key, pipeline: s.pipeline, priority: x.priority}).fill(&c, false)
 		c.Attempt = 1
 	case s.run != nil:
 		s.run.inv.fill(&c, false)

@@ -393,7 +393,7 @@ func callsInOneFrame(t *testing.T, looks bool) {
 	time.Sleep(time.Minute)
 
 	shown := func(x sluice.Event) string { // what is the same of every such call
-		x.Call.ID, x.CallKey = "", 0
+		x.Call.ID, x.Call.Key, x.CallKey = "", 0, 0
 		err := strings.ReplaceAll(fmt.Sprint(x.Err), "\n", " ")
 		x.Err = nil
 		return fmt.Sprintf("%+v %s", x, err)
