@@ -31,8 +31,9 @@ test: lint ## Everything a change must pass: lint, tests with the race detector 
 
 .PHONY: race
 race: RACE := $(GO) test -race -cpu 1,2,4 -timeout 45m
-race: ## Hand-overs twenty times, models twice, on 1, 2 and 4 processors
-	$(RACE) -count=20 -run 'HandOver|Combine|Chaos|Watch|Txn' . ./internal/... ./engine ./sluicetest
+race: ## Hand-overs twenty times, storms of layers and turns, models twice, on 1, 2 and 4 processors
+	$(RACE) -count=20 -run 'HandOver|Combine|Chaos|Watch|Txn' . ./internal/promises ./internal/kv ./internal/ctxwatch ./engine ./sluicetest
+	$(RACE) -count=3 -run 'Storm' ./resilience ./agent
 	$(RACE) -count=20 $(addprefix ./internal/,$(SHELL_OF_MACHINES))
 	$(RACE) -count=2 -run Model ./...
 	cd internal/verify && $(RACE) -count=2 .
