@@ -1,0 +1,151 @@
+package mcpgo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+
+	"github.com/mark3labs/mcp-go/mcp"
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/sluice-go/sluice"
+)
+
+// call makes a call of a tool, and answers as the server is to go on.
+func (g *guard) call(ctx context.Context, req *mcp.CallToolRequest, next server.ToolHandlerFunc) (*mcp.CallToolResult, error) {
+	session := server.ClientSessionFromContext(ctx)
+	on, err := g.onBehalf(ctx, session, req.Params.Name)
+	if err != nil {
+		return mcp.NewToolResultError(g.text(err)), nil
+	}
+	for again := true; ; again = false {
+		name, tool, err := g.declared(ctx, session, req.Params.Name)
+		if err != nil {
+			return nil, err
+		}
+		if g.only != nil || runsAsTask(tool, req) { // its context ends when the request has been answered: mcp-go#897
+			ctx, on = context.WithoutCancel(ctx), context.WithoutCancel(on)
+		}
+		res, err := sluice.Do(on, g.exec, request(name, req), func(ctx context.Context) (*mcp.CallToolResult, error) {
+			return run(ctx, name, req, next)
+		})
+		if again && err != nil && sluice.CodeOf(err) == "unknown_tool" { // somebody has taken it out of the registry
+			g.forget(name)
+			continue
+		}
+		return g.answer(ctx, res, err)
+	}
+}
+
+// runsAsTask reports whether the server runs a tool as a task, as it decides that.
+func runsAsTask(tool *mcp.Tool, req *mcp.CallToolRequest) bool {
+	if req.Params.Task == nil || tool == nil || tool.Execution == nil {
+		return false
+	}
+	x := tool.Execution
+	return x.TaskSupport == mcp.TaskSupportOptional || x.TaskSupport == mcp.TaskSupportRequired
+}
+
+// onBehalf is ctx with on whose behalf the call runs.
+func (g *guard) onBehalf(ctx context.Context, s server.ClientSession, tool string) (context.Context, error) {
+	pc := sluice.PipelineContextFrom(ctx)
+	if s != nil && pc.SessionID == "" {
+		pc.SessionID = s.SessionID()
+	}
+	switch {
+	case g.conf.Behalf != nil:
+		return g.ask(ctx, pc, tool)
+	case pc.SessionID == "":
+		return ctx, nil
+	}
+	return sluice.WithPipelineContext(ctx, pc), nil
+}
+
+func (g *guard) ask(ctx context.Context, pc sluice.PipelineContext, tool string) (context.Context, error) {
+	if err := contained(tool, func() { pc = g.conf.Behalf(ctx, pc) }); err != nil {
+		return nil, err
+	}
+	return sluice.WithPipelineContext(ctx, pc), nil
+}
+
+// request has the arguments as they came, or as the server's middleware has made them.
+func request(tool string, req *mcp.CallToolRequest) sluice.Request {
+	r := sluice.Request{Tool: tool, Args: req.Params.RawArguments}
+	if len(r.Args) == 0 && req.Params.Arguments != nil {
+		var err error
+		if r.Args, err = json.Marshal(req.Params.Arguments); err != nil {
+			r.Args, r.Input = nil, req.Params.Arguments
+		}
+	}
+	return r
+}
+
+// handlerError marks what a tool's own code has returned, which the server knows what to do with.
+type handlerError struct{ error }
+
+func (e handlerError) Unwrap() error { return e.error }
+
+// run is the tool's code.
+func run(ctx context.Context, tool string, req *mcp.CallToolRequest, next server.ToolHandlerFunc) (res *mcp.CallToolResult, err error) {
+	if p := contained(tool, func() { res, err = next(ctx, *req) }); p != nil {
+		return nil, p
+	}
+	switch {
+	case err != nil:
+		return nil, handlerError{err}
+	case res != nil && res.IsError:
+		return nil, &ResultError{res}
+	}
+	return res, nil
+}
+
+// answer is how the server goes on after a call. A tool's results are left as they are, and so are its own errors;
+// a request that was cancelled ends with an error, since nobody reads it; all else is for the model to read.
+func (g *guard) answer(ctx context.Context, res *mcp.CallToolResult, err error) (*mcp.CallToolResult, error) {
+	if err == nil {
+		return copied(res), nil
+	}
+	if !isOfSluice(err) {
+		if failed, ok := errors.AsType[*ResultError](err); ok {
+			return copied(failed.Result), nil
+		}
+		if own, ok := errors.AsType[handlerError](err); ok {
+			return nil, own.error
+		}
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil, ctx.Err()
+	}
+	return mcp.NewToolResultError(g.text(err)), nil
+}
+
+// isOfSluice reports whether Sluice has said why the call, or one that the tool made itself, did not do what it
+// should: that names limits, and ModelText has it in words for a model.
+func isOfSluice(err error) bool {
+	_, refused := errors.AsType[*sluice.Error](err)
+	_, panicked := errors.AsType[*sluice.PanicError](err)
+	return refused || panicked
+}
+
+// text is what a model reads of err.
+func (g *guard) text(err error) (text string) {
+	if g.conf.Text != nil && contained("", func() { text = g.conf.Text(err) }) == nil {
+		return text
+	}
+	return sluice.ModelText(err)
+}
+
+// copied is a result that the server may write to, as it does: resilience.Join, say, gives one to several calls.
+func copied(res *mcp.CallToolResult) *mcp.CallToolResult {
+	if res == nil {
+		return nil
+	}
+	c := *res
+	if c.Meta != nil {
+		m := *c.Meta
+		m.AdditionalFields = maps.Clone(m.AdditionalFields)
+		c.Meta = &m
+	}
+	return &c
+}

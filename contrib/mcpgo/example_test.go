@@ -1,0 +1,127 @@
+package mcpgo_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mark3labs/mcp-go/client"
+	"github.com/mark3labs/mcp-go/mcp"
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/contrib/mcpgo"
+)
+
+func search(context.Context, mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+	return mcp.NewToolResultText("3 hits"), nil
+}
+
+// A server whose tools may be called once in ten seconds, all together.
+func ExampleMiddleware() {
+	rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1, Per: 10 * time.Second}}, Refuse: true}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{rate}}))
+	defer exec.Close(context.Background())
+
+	s := server.NewMCPServer("demo", "1.0.0", server.WithToolHandlerMiddleware(mcpgo.Middleware(exec, mcpgo.Config{})))
+
+	s.AddTool(mcp.NewTool("search", mcp.WithString("query", mcp.Required())), search)
+	for range 2 {
+		ask(s, "search")
+	}
+	// Output:
+	// false 3 hits
+	// true {"type":"rate_limited","message":"too many calls for now; try again in 10 s"
+}
+
+// Each session has a share of its own, and one tool a limit of its own. The executor's limits hold for all.
+func ExampleConfig() {
+	rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ByTenant, Rates: []sluice.Rate{{N: 60, Per: time.Minute}}}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{rate}, MaxWait: 10 * time.Second}))
+	defer exec.Close(context.Background())
+
+	s := server.NewMCPServer("demo", "1.0.0", server.WithToolHandlerMiddleware(mcpgo.Middleware(exec, mcpgo.Config{
+		Behalf: func(ctx context.Context, pc sluice.PipelineContext) sluice.PipelineContext {
+			pc.Tenant = pc.SessionID
+			return pc
+		},
+		Policy: func(tool string) sluice.Policy {
+			if tool == "export" {
+				return sluice.Policy{Concurrency: 1, Timeout: time.Minute}
+			}
+			return sluice.Policy{Timeout: 10 * time.Second}
+		},
+	})))
+
+	s.AddTool(mcp.NewTool("search"), search)
+	s.AddTool(mcp.NewTool("export"), func(context.Context, mcp.CallToolRequest) (*mcp.CallToolResult, error) { panic("disk full") })
+	ask(s, "search")
+	ask(s, "export")
+	fmt.Println(exec.Plan("export"))
+	// Output:
+	// false 3 hits
+	// true {"type":"panic","message":"the tool failed"
+	// admit[rate tool/export] → export true
+}
+
+// A task tool goes by middleware, and is guarded where it is added.
+func ExampleTaskTool() {
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Timeout: time.Minute}))
+	defer exec.Close(context.Background())
+	s := server.NewMCPServer("demo", "1.0.0", server.WithTaskCapabilities(true, true, true))
+
+	report := mcp.NewTool("report", mcp.WithTaskSupport(mcp.TaskSupportRequired))
+	write := func(context.Context, mcp.CallToolRequest) (*mcp.CreateTaskResult, error) { panic("disk full") }
+	tool := mcpgo.TaskTool(exec, mcpgo.Config{}, report, write)
+	s.AddTaskTools(tool)
+
+	res, err := tool.Handler(context.Background(), mcp.CallToolRequest{})
+	fmt.Println(res.IsError, res.Content[0].(mcp.TextContent).Text, err)
+	// Output:
+	// true {"type":"panic","message":"the tool failed","retryable":false} <nil>
+}
+
+// ResultError is what classify functions see of a result that is an error: here those of one tool say that a
+// backend is down, and count for its breaker.
+func ExampleClassify() {
+	classify := func(c sluice.Call, r sluice.Result, err error) sluice.Outcome {
+		if _, ok := err.(*mcpgo.ResultError); ok && c.Tool == "search" {
+			return sluice.OutcomeFailure
+		}
+		return mcpgo.Classify(c, r, err)
+	}
+	mistake := &mcpgo.ResultError{Result: mcp.NewToolResultError("which city?")}
+	fmt.Println(classify(sluice.Call{Tool: "weather"}, sluice.Result{}, mistake) == sluice.OutcomeNeutral)
+	fmt.Println(classify(sluice.Call{Tool: "search"}, sluice.Result{}, mistake) == sluice.OutcomeFailure)
+	// Output:
+	// true
+	// true
+}
+
+// ask calls a tool of s and prints what it answers.
+func ask(s *server.MCPServer, tool string) {
+	ctx := context.Background()
+	c, err := client.NewInProcessClient(s)
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	if err := c.Start(ctx); err != nil {
+		panic(err)
+	}
+	if _, err := c.Initialize(ctx, mcp.InitializeRequest{}); err != nil {
+		panic(err)
+	}
+	r := mcp.CallToolRequest{}
+	r.Params.Name, r.Params.Arguments = tool, map[string]any{"query": "go"}
+	res, err := c.CallTool(ctx, r)
+	if err != nil {
+		panic(err)
+	}
+	text := res.Content[0].(mcp.TextContent).Text
+	if res.IsError {
+		text, _, _ = strings.Cut(text, `,"retryable"`) // and when to try again
+	}
+	fmt.Println(res.IsError, text)
+}
