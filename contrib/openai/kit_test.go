@@ -49,6 +49,9 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // RoundTrip answers without a network, for bubbles.
 func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	return w.Result(), nil
