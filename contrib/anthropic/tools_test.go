@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -197,16 +198,20 @@ func TestTools_Config(t *testing.T) {
 // A function of Config that panics or exits fails its call, and no more.
 func TestTools_ConfigFails(t *testing.T) {
 	exec, g := executor(t, sluice.Config{}), new(gauge)
-	for _, c := range []sluiceanthropic.Config{
-		{Behalf: func(context.Context, sluice.PipelineContext) sluice.PipelineContext { panic("secret") }},
-		{Text: func(error) string { panic("secret") }},
+	for _, c := range []struct {
+		conf sluiceanthropic.Config
+		want string
+	}{
+		{sluiceanthropic.Config{Behalf: func(context.Context, sluice.PipelineContext) sluice.PipelineContext { panic("secret") }}, "panic"},
+		{sluiceanthropic.Config{Text: func(error) string { panic("secret") }}, "panic"},
+		{sluiceanthropic.Config{Text: func(error) string { runtime.Goexit(); return "" }}, "goexit"},
 	} {
-		out, err := guarded(t, exec, c, tool(t, "search", g.search))[0].Execute(t.Context(), json.RawMessage(`{"query":"fail"}`))
+		out, err := guarded(t, exec, c.conf, tool(t, "search", g.search))[0].Execute(t.Context(), json.RawMessage(`{"query":"fail"}`))
 		require.Nil(t, out)
-		require.EqualError(t, err, `{"type":"panic","message":"the tool failed","retryable":false}`)
+		require.EqualError(t, err, `{"type":"`+c.want+`","message":"the tool failed","retryable":false}`)
 		var p *sluice.PanicError
 		require.ErrorAs(t, err, &p)
-		require.Equal(t, "secret", p.Value)
+		require.NotEmpty(t, p.Stack)
 	}
 }
 
