@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"runtime/debug"
 
 	"github.com/anthropics/anthropic-sdk-go/v2"
@@ -79,29 +78,25 @@ func (g *guarded) declare() error {
 // content is what a tool answers.
 type content = []anthropic.BetaToolResultBlockParamContentUnion
 
-// Execute runs the tool through the executor, as a coroutine: a tool that calls runtime.Goexit must not end the
-// runner's goroutine, which would answer with nothing. It is left where it yields, and ended elsewhere.
+// Execute runs the tool through the executor, on a goroutine of its own: a tool that calls runtime.Goexit must not
+// end the runner's, which would answer with nothing.
 func (g *guarded) Execute(ctx context.Context, input json.RawMessage) (out content, err error) {
-	next, stop := iter.Pull(func(yield func(struct{}) bool) {
+	done := make(chan struct{})
+	go func() {
 		grow(len(input))
 		normal := false
 		defer func() {
-			if normal {
-				return
+			if !normal {
+				v := recover()
+				p := &sluice.PanicError{Tool: g.name, Value: v, Goexit: v == nil, Stack: debug.Stack()}
+				out, err = nil, toModel{sluice.ModelText(p), p}
 			}
-			v := recover()
-			p := &sluice.PanicError{Tool: g.name, Value: v, Goexit: v == nil, Stack: debug.Stack()}
-			out, err = nil, toModel{sluice.ModelText(p), p}
-			if p.Goexit {
-				yield(struct{}{})
-			}
+			close(done)
 		}()
 		out, err = g.call(ctx, input)
 		normal = true
-	})
-	if _, exits := next(); exits {
-		go stop()
-	}
+	}()
+	<-done
 	return out, err
 }
 
@@ -131,12 +126,12 @@ type toModel struct {
 func (e toModel) Error() string { return e.text }
 func (e toModel) Unwrap() error { return e.err }
 
-// grow has the stack of a new coroutine grow at once, while there is next to nothing on it that must be moved: else it
-// does so deep inside a call, twice, which takes most of the time that a call takes.
+// grow has the stack of a new goroutine grow at once, while there is next to nothing on it that must be moved: else it
+// does so deep inside a call, several times, which takes longer than all else that is done here.
 //
 //go:noinline
 func grow(i int) byte {
-	var room [4 << 10]byte
+	var room [8 << 10]byte
 	room[i%len(room)] = 1
 	return room[(i+1)%len(room)]
 }
