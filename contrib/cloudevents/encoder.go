@@ -60,18 +60,17 @@ func NewEncoder(c Config) (*Encoder, error) {
 	return &Encoder{conf: c, origin: rand.Text()}, nil
 }
 
-// envelope is a CloudEvent in structured mode.
-type envelope struct {
-	SpecVersion  string          `json:"specversion"`
-	ID           string          `json:"id"`
-	Source       string          `json:"source"`
-	Type         string          `json:"type"`
-	Subject      string          `json:"subject,omitempty"`
-	Time         string          `json:"time,omitempty"`
-	ContentType  string          `json:"datacontenttype"`
-	Sequence     string          `json:"sequence,omitempty"`
-	PartitionKey string          `json:"partitionkey,omitempty"`
-	Data         json.RawMessage `json:"data"`
+// attributes are those of a CloudEvent in structured mode. Its data comes after them.
+type attributes struct {
+	SpecVersion  string `json:"specversion"`
+	ID           string `json:"id"`
+	Source       string `json:"source"`
+	Type         string `json:"type"`
+	Subject      string `json:"subject,omitempty"`
+	Time         string `json:"time,omitempty"`
+	ContentType  string `json:"datacontenttype"`
+	Sequence     string `json:"sequence,omitempty"`
+	PartitionKey string `json:"partitionkey,omitempty"`
 }
 
 // Encode is e as one JSON object on one line. It does not keep e. An error is that of e's own JSON.
@@ -80,13 +79,12 @@ func (x *Encoder) Encode(e *sluice.Event) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sluicecloudevents: %s: %w", e.Kind, err)
 	}
-	out := envelope{
+	out := attributes{
 		SpecVersion: "1.0",
 		Source:      x.conf.Source,
 		Type:        x.conf.TypePrefix + "." + text(string(e.Kind)) + ".v1",
 		Subject:     text(cut(e.Call.Tool)),
 		ContentType: "application/json",
-		Data:        data,
 	}
 	if !e.Time.IsZero() {
 		out.Time = e.Time.UTC().Format(time.RFC3339Nano)
@@ -100,7 +98,12 @@ func (x *Encoder) Encode(e *sluice.Event) ([]byte, error) {
 			out.Subject = text(cut(e.By))
 		}
 	}
-	return json.Marshal(&out)
+	b, err := json.Marshal(&out)
+	if err != nil {
+		return nil, fmt.Errorf("sluicecloudevents: %s: %w", e.Kind, err)
+	}
+	b = append(b[:len(b)-1], `,"data":`...)
+	return append(append(b, data...), '}'), nil
 }
 
 // cut is s, or its beginning, if that is too long for a subject.
