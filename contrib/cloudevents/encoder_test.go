@@ -175,8 +175,8 @@ func TestEncode_SameEventSameID(t *testing.T) {
 	ofCall := &sluice.Event{Kind: sluice.ToolStarted, CallKey: 7, Seq: 2, Call: sluice.Call{Tool: "search"}}
 	require.Equal(t, id(enc, ofCall), id(other, ofCall))
 	outside := &sluice.Event{Kind: sluice.BreakerStateChanged, By: "breaker"}
-	require.NotEqual(t, id(enc, outside), id(enc, outside))
 	require.NotEqual(t, id(enc, outside), id(other, outside), "of another process")
+	require.NotEqual(t, id(enc, outside), id(enc, outside))
 }
 
 // TestEncode_Subject: what a model made up is cut, and has nothing in it that is not seen.

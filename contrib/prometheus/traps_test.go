@@ -50,7 +50,7 @@ func TestTrap_MadeUpNamesAddNoSeries(t *testing.T) {
 	for i := range made {
 		require.ErrorIs(t, call(t.Context(), e, name(i), ""), sluice.ErrUnknownTool)
 	}
-	require.Len(t, r.scrape(), before)
+	require.Equal(t, before, len(r.scrape()))
 	for i := range made / 5 {
 		ctx := sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Tenant: name(i), UserID: name(i), RunID: name(i), SessionID: name(i)})
 		require.NoError(t, call(ctx, e, "search", ""))
@@ -391,4 +391,21 @@ func TestStorm(t *testing.T) {
 	require.Equal(t, want, counted)
 	require.Len(t, tools, 6)
 	require.Zero(t, r.col.Waiting())
+}
+
+// awkward is an error whose own code panics.
+type awkward struct{}
+
+func (awkward) Error() string { return "awkward" }
+func (awkward) Is(error) bool { panic("no") }
+
+// TestTrap_ErrorsThatPanic: are counted as others are, and no event is lost.
+func TestTrap_ErrorsThatPanic(t *testing.T) {
+	r := newRig(t, sluiceprom.Config{})
+	e := r.exec(sluice.Config{})
+	r.tool(e, "search", func(context.Context, string) (string, error) { return "", awkward{} })
+	require.Error(t, call(t.Context(), e, "search", ""))
+	s := r.scrape()
+	require.Equal(t, "1", s[`sluice_calls_total{outcome="failed",reason="tool_error",tool="search"}`])
+	require.Equal(t, "0", s["sluice_events_dropped_total"])
 }
