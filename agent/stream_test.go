@@ -55,6 +55,14 @@ var streams = []struct {
 	},
 		`{"role":"assistant","tool_calls":[{"id":"","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},{"id":"","type":"function","function":{"name":"f","arguments":"{}"}},{"function":{"name":"g","arguments":"{}"}}]}` + "\n",
 		[]string{` f {"x":1}`, ` f {}`, ` g {}`}, ""},
+	{"chat of a server without indexes and ids, with arguments that are no text, or none", agent.OpenAIChat, []string{
+		`{"choices":[{"delta":{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{"x":1}}},{"function":{"name":"g","arguments":{"y":2}}}]}}]}`,
+		`{"choices":[{"delta":{"tool_calls":[{"function":{"name":"g","arguments":{}}}]}}]}`,
+		`{"choices":[{"delta":{"tool_calls":[{"index":null,"function":{"name":"h","arguments":""}},{"index":null,"function":{"name":"i"}}]}}]}`,
+		`{"choices":[{"delta":{"tool_calls":[{"index":null,"function":{"name":"f"}}]},"finish_reason":"stop"}]}`,
+	},
+		`{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{"x":1}}},{"function":{"name":"g","arguments":{"y":2}}},{"function":{"name":"g","arguments":{}}},{"function":{"name":"h","arguments":""}},{"function":{"name":"i"}},{"function":{"name":"f"}}]}` + "\n",
+		[]string{` f {"x":1}`, ` g {"y":2}`, ` g {}`, ` h `, ` i `, ` f `}, ""},
 	{"chat of a server with one index and repetitions", agent.OpenAIChat, []string{
 		`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]}}]}`,
 		`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"b","type":"function","function":{"name":"g","arguments":"{\"x\""}}]}}]}`,
