@@ -103,17 +103,26 @@ func TestReadMessage_IsBounded(t *testing.T) {
 		_, err = agent.ReadMessage(codec, io.MultiReader(strings.NewReader(begin), &endless{}))
 		require.ErrorContains(t, err, "more than 100 bytes")
 	}
+	_, err = agent.ReadMessage(codec, &endless{space: true})
+	require.EqualError(t, err, "agent: reading the model's answer: 100 bytes say nothing")
+	_, err = agent.ReadMessage(codec, strings.NewReader(strings.Repeat(" ", 99)+message))
+	require.NoError(t, err, "what stands before it does not count")
 }
 
 // endless is text without an end, of which somebody reads too much.
-type endless struct{ read int }
+type endless struct {
+	read  int
+	space bool // of nothing else
+}
 
 func (e *endless) Read(p []byte) (int, error) {
 	if e.read += len(p); e.read > 1<<20 {
 		return 0, errors.New("a megabyte has been read")
 	}
 	for i := range p {
-		p[i] = 'x'
+		if p[i] = 'x'; e.space {
+			p[i] = ' '
+		}
 	}
 	return len(p), nil
 }
