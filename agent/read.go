@@ -14,8 +14,8 @@ import (
 //	m, err := agent.ReadMessage(agent.Anthropic, response.Body)
 //
 // If r fails, as when its request is cancelled, that is the error, and what has come of the message is lost. Where
-// a stream ends before it has said that it is whole, there is a message, but its calls do not run: see
-// [Stream.Message]. A body of more than MaxBodyBytes is an error, and no more of it is read; for a Codec that another
+// a stream ends before it has said that it is whole, there is a message, but its calls do not run, and an error if
+// nothing of it has come: see [Stream.Message]. A body of more than MaxBodyBytes is an error, and no more of it is read; for a Codec that another
 // package has made that is 32 MiB, and streams are an error.
 //
 // ReadMessage waits for r, and for nothing else.
