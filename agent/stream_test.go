@@ -113,6 +113,12 @@ var streams = []struct {
 		`{"type":"response.completed","response":{"status":"completed","output":[ ]}}`,
 	},
 		`{"type":"function_call","call_id":"c1","name":"search","arguments":"{}"}` + "\n", []string{`c1 search {}`}, ""},
+	{"gemini with two candidates", agent.Gemini, []string{
+		`{"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":"a"}]}},{"index":1,"content":{"role":"model","parts":[{"text":"x"}]}}]}`,
+		`{"candidates":[{"index":1,"content":{"role":"model","parts":[{"text":"y"}]},"finishReason":"STOP"}]}`,
+		`{"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":"b"}]},"finishReason":"STOP"}]}`,
+	},
+		`{"role":"model","parts":[{"text":"a"},{"text":"b"}]}` + "\n", nil, "ab"},
 	{"gemini", agent.Gemini, []string{
 		`{"candidates":[{"content":{"role":"model","parts":[{"text":"let "}]}}]}`,
 		`{"candidates":[{"content":{"role":"model","parts":[{"text":"me"},{"functionCall":{"name":"search","args":{"n":9007199254740993}},"thoughtSignature":"c2ln"}]}}]}`,
