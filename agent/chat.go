@@ -255,7 +255,8 @@ func (s *chatStream) choice(raw []byte) {
 }
 
 // call takes a part of a call. It belongs to the one with its index; some servers give none, or one
-// index to all, and another id, and some neither: then one that is named comes after one whose arguments are whole.
+// index to all, and another id, and some neither: then one that is named comes after one of another name, or whose
+// arguments are whole.
 func (s *chatStream) call(raw []byte) {
 	if len(s.calls) > maxParts {
 		return // event says so
@@ -264,8 +265,7 @@ func (s *chatStream) call(raw []byte) {
 		s.calls = append(s.calls, &merged{whole: append([]byte(nil), raw...)})
 		return
 	}
-	var index, id []byte
-	named := false
+	var index, id, name []byte
 	for key, value := range members(raw) {
 		switch string(key) {
 		case "index":
@@ -273,11 +273,14 @@ func (s *chatStream) call(raw []byte) {
 		case "id":
 			id = value
 		case "function", "custom":
-			named = hasName(value) || named
+			name = append(name, nameOf(value)...)
 		}
 	}
 	if isNull(id) || len(id) == 2 {
 		id = nil
+	}
+	if isNull(index) {
+		index = nil
 	}
 	var to *merged
 	for i := len(s.calls) - 1; i >= 0 && to == nil; i-- {
@@ -286,7 +289,7 @@ func (s *chatStream) call(raw []byte) {
 		}
 	}
 	other := id != nil && to != nil && to.id != nil && string(to.id) != string(id)
-	if to == nil || named && (other || id == nil && len(index) == 0 && to.argued()) {
+	if to == nil || len(name) > 0 && (other || id == nil && len(index) == 0 && to.isBefore(name)) {
 		to = &merged{index: append([]byte(nil), index...)}
 		s.calls = append(s.calls, to)
 	}
@@ -301,29 +304,36 @@ func (s *chatStream) call(raw []byte) {
 	s.over = s.over || to.over
 }
 
-// argued reports whether the arguments of a call are whole.
-func (m *merged) argued() bool {
-	function := m.find("function")
-	if function == nil || function.object == nil {
-		return false
-	}
-	args := function.object.find("arguments")
-	if args == nil || args.kind != '"' {
-		return false
-	}
-	c := rawjson.New(jsonx.Unescape(args.value))
-	c.Skip()
-	return c.End() == nil
-}
-
-// hasName reports whether raw, a function, has a name that is not empty.
-func hasName(raw []byte) (named bool) {
-	for key, value := range members(raw) {
-		if string(key) == "name" {
-			named = len(value) > 2
+// isBefore reports whether a call of that name comes after m: it is not m's own, or m's arguments are whole.
+func (m *merged) isBefore(name []byte) bool {
+	for _, kind := range []string{"function", "custom"} {
+		code := m.find(kind)
+		if code == nil || code.object == nil {
+			continue
+		}
+		if is := code.object.find("name"); is != nil && len(is.value) > 0 && string(is.value) != string(name) {
+			return true
+		}
+		if args := code.object.find("arguments"); args != nil {
+			c := rawjson.New(args.value)
+			if args.kind == '"' {
+				c = rawjson.New(jsonx.Unescape(args.value))
+			}
+			c.Skip()
+			return c.End() == nil
 		}
 	}
-	return named
+	return false
+}
+
+// nameOf is the name that raw, a function, has, as it stands there; empty if it has none.
+func nameOf(raw []byte) (name []byte) {
+	for key, value := range members(raw) {
+		if string(key) == "name" && len(value) > 2 && value[0] == '"' {
+			name = value[1 : len(value)-1]
+		}
+	}
+	return name
 }
 
 func (s *chatStream) body() (b []byte, cut []int, ended bool) {

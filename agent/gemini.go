@@ -251,7 +251,7 @@ func (s *geminiStream) event(data []byte) error {
 		switch string(c.Key()) {
 		case "candidates":
 			for raw := range c.Elements() {
-				if candidate == nil {
+				if candidate == nil && isFirst(raw) {
 					candidate = raw
 				}
 			}
@@ -279,6 +279,17 @@ func (s *geminiStream) event(data []byte) error {
 		}
 	}
 	return nil
+}
+
+// isFirst reports whether raw is the first candidate, which need not say so.
+func isFirst(raw []byte) bool {
+	first := true
+	for key, value := range members(raw) {
+		if string(key) == "index" {
+			first = isNull(value) || string(value) == "0"
+		}
+	}
+	return first
 }
 
 func (s *geminiStream) content(raw []byte) {

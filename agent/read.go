@@ -14,8 +14,8 @@ import (
 //	m, err := agent.ReadMessage(agent.Anthropic, response.Body)
 //
 // If r fails, as when its request is cancelled, that is the error, and what has come of the message is lost. Where
-// a stream ends before it has said that it is whole, there is a message, but its calls do not run: see
-// [Stream.Message]. A body of more than MaxBodyBytes is an error, and no more of it is read; for a Codec that another
+// a stream ends before it has said that it is whole, there is a message, but its calls do not run, and an error if
+// nothing of it has come: see [Stream.Message]. A body of more than MaxBodyBytes is an error, and no more of it is read; for a Codec that another
 // package has made that is 32 MiB, and streams are an error.
 //
 // ReadMessage waits for r, and for nothing else.
@@ -26,15 +26,15 @@ func ReadMessage(c Codec, r io.Reader) (*Message, error) {
 	case r == nil:
 		return nil, errors.New("agent: ReadMessage: the reader is nil")
 	}
+	most := maxBody(c)
 	b := bufio.NewReader(r)
-	first, err := begins(b)
+	first, err := begins(b, most)
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("agent: reading the model's answer: %w", err)
 	}
 	if isEvents(first) {
 		return readStream(c, b)
 	}
-	most := maxBody(c)
 	body, err := io.ReadAll(io.LimitReader(b, int64(most)+1))
 	switch {
 	case err != nil:
@@ -60,9 +60,9 @@ func readStream(c Codec, r io.Reader) (*Message, error) {
 }
 
 // begins leaves out what may stand before the body, as spaces that servers write while they work, and looks at its
-// first byte.
-func begins(b *bufio.Reader) (byte, error) {
-	for {
+// first byte. That is at most so many bytes.
+func begins(b *bufio.Reader, most int) (byte, error) {
+	for range most {
 		p, err := b.Peek(1)
 		if len(p) == 0 {
 			return 0, err
@@ -81,6 +81,7 @@ func begins(b *bufio.Reader) (byte, error) {
 			return 0, err
 		}
 	}
+	return 0, fmt.Errorf("%d bytes say nothing", most)
 }
 
 func isByteOrder(b *bufio.Reader) bool {

@@ -66,6 +66,27 @@ func TestReadMessage_BrokenOff(t *testing.T) {
 	require.EqualError(t, err, "agent: reading the model's answer: connection reset")
 }
 
+// A stream that breaks off before there is anything of its message is not the model's last word.
+func TestReadMessage_BrokenOffBeforeItSaysAnything(t *testing.T) {
+	for _, x := range []struct {
+		format       agent.Format
+		begins, ends string
+	}{
+		{agent.OpenAIChat, `{"choices":[{"delta":{"role":"assistant","content":""}}]}`, `{"choices":[{"delta":{},"finish_reason":"stop"}]}`},
+		{agent.OpenAIResponses, `{"type":"response.created","response":{"status":"in_progress","output":[]}}`, `{"type":"response.completed","response":{"status":"completed","output":[]}}`},
+		{agent.Anthropic, `{"type":"message_start","message":{"role":"assistant","content":[]}}`, `{"type":"message_stop"}`},
+		{agent.Gemini, `{"candidates":[{"content":{"role":"model","parts":[{"text":"hm","thought":true}]}}]}`, `{"candidates":[{"finishReason":"STOP"}]}`},
+	} {
+		m, err := agent.ReadMessage(x.format, strings.NewReader("data: "+x.begins+"\n\n"))
+		require.EqualError(t, err, "agent: the "+x.format.String()+" stream: no message has come")
+		require.Nil(t, m)
+
+		m, err = agent.ReadMessage(x.format, strings.NewReader("data: "+x.begins+"\n\ndata: "+x.ends+"\n\n"))
+		require.NoError(t, err, "%v: that it has nothing to say may be all", x.format)
+		require.True(t, m.Done())
+	}
+}
+
 // What is no message is an error that says what came instead.
 func TestReadMessage_Errors(t *testing.T) {
 	for _, c := range []struct{ body, want string }{
@@ -103,17 +124,26 @@ func TestReadMessage_IsBounded(t *testing.T) {
 		_, err = agent.ReadMessage(codec, io.MultiReader(strings.NewReader(begin), &endless{}))
 		require.ErrorContains(t, err, "more than 100 bytes")
 	}
+	_, err = agent.ReadMessage(codec, &endless{space: true})
+	require.EqualError(t, err, "agent: reading the model's answer: 100 bytes say nothing")
+	_, err = agent.ReadMessage(codec, strings.NewReader(strings.Repeat(" ", 99)+message))
+	require.NoError(t, err, "what stands before it does not count")
 }
 
 // endless is text without an end, of which somebody reads too much.
-type endless struct{ read int }
+type endless struct {
+	read  int
+	space bool // of nothing else
+}
 
 func (e *endless) Read(p []byte) (int, error) {
 	if e.read += len(p); e.read > 1<<20 {
 		return 0, errors.New("a megabyte has been read")
 	}
 	for i := range p {
-		p[i] = 'x'
+		if p[i] = 'x'; e.space {
+			p[i] = ' '
+		}
 	}
 	return len(p), nil
 }

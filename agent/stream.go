@@ -62,6 +62,8 @@ func (c *codec) stream() *Stream { return &Stream{codec: c, join: providers[c.fo
 
 var errNoStream = errors.New("agent: the Stream is not made: must come from Format.Stream or NewStream")
 
+var errNothing = errors.New("no message has come")
+
 // fail keeps the first error.
 func (s *Stream) fail(err error) error {
 	if s.err == nil {
@@ -145,21 +147,25 @@ func (s *Stream) take(data []byte) error {
 }
 
 // Message is what has come. If the stream broke off before it said that it was whole, no call of it runs: each
-// has an Err. The error is that of Write or Event if there was one: an event that could not be read may
-// belong to any call.
+// has an Err; if it had neither said nor called anything, that is an error, since the model would seem to have had its
+// say. Else the error is that of Write or Event if there was one: an event that could not be read may belong to any
+// call.
 func (s *Stream) Message() (*Message, error) {
 	if err := s.grow(0); err != nil {
 		return nil, err
 	}
 	body, cut, ended := s.join.body()
 	if body == nil {
-		return nil, s.fail(errors.New("no message has come"))
+		return nil, s.fail(errNothing)
 	}
 	c := *s.codec
 	c.conf.MaxBodyBytes = 2*c.conf.MaxBodyBytes + 1024 // what has been put around it does not count
 	m, err := c.Parse(body)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case !ended && len(m.Calls)+len(m.texts)+len(m.Others) == 0:
+		return nil, fmt.Errorf("agent: the %v stream: %w", c.format, errNothing)
 	}
 	for i := range m.Calls {
 		if !ended {

@@ -55,6 +55,14 @@ var streams = []struct {
 	},
 		`{"role":"assistant","tool_calls":[{"id":"","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},{"id":"","type":"function","function":{"name":"f","arguments":"{}"}},{"function":{"name":"g","arguments":"{}"}}]}` + "\n",
 		[]string{` f {"x":1}`, ` f {}`, ` g {}`}, ""},
+	{"chat of a server without indexes and ids, with arguments that are no text, or none", agent.OpenAIChat, []string{
+		`{"choices":[{"delta":{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{"x":1}}},{"function":{"name":"g","arguments":{"y":2}}}]}}]}`,
+		`{"choices":[{"delta":{"tool_calls":[{"function":{"name":"g","arguments":{}}}]}}]}`,
+		`{"choices":[{"delta":{"tool_calls":[{"index":null,"function":{"name":"h","arguments":""}},{"index":null,"function":{"name":"i"}}]}}]}`,
+		`{"choices":[{"delta":{"tool_calls":[{"index":null,"function":{"name":"f"}}]},"finish_reason":"stop"}]}`,
+	},
+		`{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{"x":1}}},{"function":{"name":"g","arguments":{"y":2}}},{"function":{"name":"g","arguments":{}}},{"function":{"name":"h","arguments":""}},{"function":{"name":"i"}},{"function":{"name":"f"}}]}` + "\n",
+		[]string{` f {"x":1}`, ` g {"y":2}`, ` g {}`, ` h `, ` i `, ` f `}, ""},
 	{"chat of a server with one index and repetitions", agent.OpenAIChat, []string{
 		`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]}}]}`,
 		`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"b","type":"function","function":{"name":"g","arguments":"{\"x\""}}]}}]}`,
@@ -105,6 +113,12 @@ var streams = []struct {
 		`{"type":"response.completed","response":{"status":"completed","output":[ ]}}`,
 	},
 		`{"type":"function_call","call_id":"c1","name":"search","arguments":"{}"}` + "\n", []string{`c1 search {}`}, ""},
+	{"gemini with two candidates", agent.Gemini, []string{
+		`{"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":"a"}]}},{"index":1,"content":{"role":"model","parts":[{"text":"x"}]}}]}`,
+		`{"candidates":[{"index":1,"content":{"role":"model","parts":[{"text":"y"}]},"finishReason":"STOP"}]}`,
+		`{"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":"b"}]},"finishReason":"STOP"}]}`,
+	},
+		`{"role":"model","parts":[{"text":"a"},{"text":"b"}]}` + "\n", nil, "ab"},
 	{"gemini", agent.Gemini, []string{
 		`{"candidates":[{"content":{"role":"model","parts":[{"text":"let "}]}}]}`,
 		`{"candidates":[{"content":{"role":"model","parts":[{"text":"me"},{"functionCall":{"name":"search","args":{"n":9007199254740993}},"thoughtSignature":"c2ln"}]}}]}`,

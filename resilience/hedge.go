@@ -21,8 +21,9 @@ import (
 // Whichever attempt succeeds first is the call's result. The other is cancelled, with [ErrHedged] as its
 // cause: it holds its slot until its code has ended, what it used counts, Close waits for it, and nobody
 // gets its result; a stream is closed, if it is an io.Closer. If one fails while the other goes on, the call
-// waits for that; if both fail, it ends as the first did, or as the second if the first alone was refused. One
-// that fails before the second was due is not hedged: to repeat it is for a [Retry], which stands further out.
+// waits for that; if both fail, it ends as the first did, or as the second if the first alone was refused, as
+// it does when its caller leaves then. One that fails before the second was due is not hedged: to repeat it is for
+// a [Retry], which stands further out.
 //
 // The second attempt waits in the queue as any, one priority below the first. An open breaker or a full
 // queue refuses it, which is no more than that: the call waits for the first. So nothing is hedged into what
@@ -149,20 +150,20 @@ func (x *hedging) run() (sluice.Result, error) {
 	}
 	timer := time.NewTimer(x.conf.after(x.took))
 	defer timer.Stop()
-	var left <-chan struct{}             // of its caller: matters once the first attempt has failed
+	var gone <-chan struct{}             // its caller: matters once the first attempt has failed
 	failed, also := false, (*entry)(nil) // the second, once it has failed
 	for {
 		select {
 		case <-timer.C:
 			second = x.hedge(first.began)
-		case <-left:
+		case <-gone:
 		case e := <-x.ended:
 			switch {
 			case succeeded(e.was, e.err):
 				x.drop(also)
 				return x.won(e, first, second, failed)
 			case e == first:
-				failed, left = true, x.ctx.Done()
+				failed, gone = true, x.ctx.Done()
 			default:
 				if e.was.Ran && (e.was.Running || errors.Is(e.err, sluice.ErrTimeout)) {
 					goesOn(x.ctx, x.call)
@@ -175,7 +176,7 @@ func (x *hedging) run() (sluice.Result, error) {
 				goesOn(x.ctx, x.call)
 			}
 			x.drop(second)
-			return x.lost(first, also)
+			return x.lost(first, also, second != nil)
 		}
 	}
 }
@@ -209,8 +210,14 @@ func (x *hedging) won(e, first, second *entry, failed bool) (sluice.Result, erro
 	return e.res, e.err
 }
 
-// lost ends the call, whose first attempt has failed, as has the second if there is one.
-func (x *hedging) lost(first, second *entry) (sluice.Result, error) {
+// lost ends the call, whose first attempt has failed, as has the second if there is one; or its caller has left while
+// that is still under way.
+func (x *hedging) lost(first, second *entry, still bool) (sluice.Result, error) {
+	if hedged := still || second != nil && second.isRefused(); hedged && first.isRefused() && x.ctx.Err() != nil {
+		x.drop(first) // whose refusal says nothing of code that runs
+		x.drop(second)
+		return sluice.Result{}, left(x.ctx)
+	}
 	e := first
 	if second != nil && first.isRefused() && !second.isRefused() { // what the tool says tells more
 		e, second = second, first

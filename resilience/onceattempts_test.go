@@ -2,6 +2,7 @@ package resilience_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,6 +127,42 @@ func TestHedge_TheFirstIsRefused(t *testing.T) {
 					require.Equal(t, 400*ms, time.Since(r.start))
 				}
 				r.end()
+			})
+		})
+	}
+}
+
+// A call whose first attempt was refused, and whose caller leaves while the second runs, is not said to have been
+// refused: code has run. Where none has, it is.
+func TestHedge_TheFirstIsRefusedAndTheCallerLeaves(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		other time.Duration // holds the only slot for so long
+		runs  int
+	}{{"the second runs", 350 * ms, 1}, {"the second waits", time.Second, 0}} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				limit := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1}}}))
+				r := newRig(t, sluice.Config{Interceptors: []sluice.Interceptor{limit}}, hedge(t, resilience.HedgeConfig{}))
+				slow := r.runs(sluice.Spec{Name: "slow"}, func(context.Context, int) error { time.Sleep(tt.other); return nil })
+				runs := 0
+				f := r.runs(sluice.Spec{Name: "x", Hints: readOnly, Policy: sluice.Policy{MaxWait: 300 * ms}}, func(context.Context, int) error {
+					runs++
+					time.Sleep(time.Second)
+					return nil
+				})
+				go slow(r.ctx)
+				synctest.Wait()
+				ctx, cancel := context.WithCancel(r.ctx)
+				time.AfterFunc(380*ms, cancel)
+				_, err := f(ctx)
+				require.Equal(t, 380*ms, time.Since(r.start))
+				require.ErrorIs(t, err, context.Canceled)
+				require.Equal(t, tt.runs == 0, errors.Is(err, sluice.ErrRejected))
+				require.NotErrorIs(t, err, sluice.ErrWaitTooLong)
+				require.Equal(t, "canceled", sluice.CodeOf(err))
+				r.end()
+				require.Equal(t, tt.runs, runs)
 			})
 		})
 	}

@@ -427,7 +427,7 @@ func (p *pairs) triesEnd(t *try, w want) {
 		}
 	case x.failed:
 		p.counts.both++
-		if w.ran = t.code; !x.tries[0].code && t.code {
+		if w.ran = t.code; !x.tries[0].code && (t.code || x.ctx.Err() != nil) { // of both that are refused, the caller knows why
 			x.because = w
 		}
 		p.comesOut(x, x.because)
