@@ -26,7 +26,6 @@ func (w *world) observe() {
 	}
 	w.mu.Unlock()
 	now := w.now()
-	w.letGo()
 	var started []*call
 	w.leaving = nil
 	for i := range log {
@@ -44,10 +43,7 @@ func (w *world) observe() {
 		}
 	}
 	w.began = started
-	for _, x := range w.mayHaveStarted() { // and have kept others out until then
-		w.racy = w.racy || x.ctx.Err() == context.DeadlineExceeded || x.parent != nil
-	}
-	late := w.lapses(now, started)
+	w.lapses(now, log)
 	before := w.earlier(started, true)
 	if w.fresh != nil && !w.racy {
 		w.meets(now, before, log)
@@ -58,10 +54,6 @@ func (w *world) observe() {
 	w.book(now, before)
 	w.served(now)
 	w.book(now, w.earlier(started, false))
-	for _, x := range late {
-		w.lapse(now, x)
-	}
-	w.tooLate(started)
 	for _, e := range log {
 		if !e.start {
 			w.answer(now, e)
@@ -71,8 +63,6 @@ func (w *world) observe() {
 	w.standing(now)
 	w.order(started)
 	w.check(now)
-	w.settleVague()
-	w.untie()
 }
 
 // earlier is those of xs who came before the action, or in it.
@@ -100,7 +90,7 @@ func (w *world) meets(now int64, started []*call, log []entry) {
 			w.went = append(w.went, x)
 		case !slices.Contains(started, x) || shed && !w.could(now, x):
 			w.came = append(w.came, x)
-		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil || x.waitedForFresh(now)):
+		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil):
 			w.went = append(w.went, x)
 		}
 	}
@@ -132,7 +122,7 @@ func (w *world) book(now int64, xs []*call) {
 			w.fatal("%v started twice", x)
 		case i < 0:
 			w.fatal("%v started after it had been answered", x)
-		case x.ctx.Err() != nil && x.racing != w.act && !w.detached(): // which tells the execution a little later
+		case x.ctx.Err() != nil && x.racing != w.act:
 			w.fatal("%v started though its context had ended", x)
 		case now > x.limit:
 			w.fatal("%v started after its limit %d", x, x.limit)
@@ -151,7 +141,14 @@ func (w *world) book(now int64, xs []*call) {
 			}
 			b.starts(now, x)
 		}
-		w.clocks(now, x)
+		if w.timed() {
+			if x.expires = x.due; w.timeout > 0 {
+				x.expires = min(x.due, now+w.timeout)
+			}
+			if d, ok := x.ctx.Deadline(); ok {
+				x.expires = min(x.expires, int64(d.Sub(w.born)))
+			}
+		}
 		for i := range x.needs {
 			n := &x.needs[i]
 			if at := n.cell.opens(now); at > now {
@@ -176,10 +173,8 @@ func (w *world) book(now int64, xs []*call) {
 	for f, xs := range starts {
 		before := f.cell.families[f.root]
 		f.cell.started(f.root, xs)
-		for _, x := range w.mayHaveStarted() {
-			if x.root == f.root && !slices.ContainsFunc(xs, func(n need1) bool { return n.x == x }) {
-				f.cell.perhaps(x, before, xs)
-			}
+		if x := w.perhaps; x != nil && x.root == f.root && x.starts == 0 {
+			f.cell.perhaps(x, before, xs)
 		}
 		if e := w.paused[f.cell]; e.x != nil && e.x.root == f.root {
 			f.cell.add(e.x, orders(e.before, xs))
@@ -196,34 +191,6 @@ func (w *world) book(now int64, xs []*call) {
 			w.counts.borrowed++
 		}
 	}
-}
-
-// tooLate books of those who have started whose callers a Join has let go just then that their code does not begin, if an
-// interceptor inside the gates was first.
-func (w *world) tooLate(started []*call) {
-	for _, x := range started {
-		switch {
-		case !w.joins || x.ctx.Err() == nil || x.code:
-		case x.inside == "pass":
-			w.end(x, ending{how: "deny"})
-		case x.inside == "leave":
-			x.coded = true
-		}
-	}
-}
-
-// mayHaveStarted is who may have been let through before the context ended, but did not run: who was cancelled as others
-// ended, and whom a Join has let go when the time was over.
-func (w *world) mayHaveStarted() (list []*call) {
-	if x := w.perhaps; x != nil && x.starts == 0 {
-		list = append(list, x)
-	}
-	for _, x := range w.leaving {
-		if w.joins && x != w.perhaps && x.starts == 0 && x.ctx.Err() != nil {
-			list = append(list, x)
-		}
-	}
-	return list
 }
 
 // answer books and checks what a caller got.
@@ -261,9 +228,9 @@ func (w *world) answer(now int64, e entry) {
 			reason = sluice.ErrWaitTooLong
 		}
 		ok = now == x.expires && (errors.Is(e.err, reason) || e.hidden || w.joins) && errors.Is(e.err, context.DeadlineExceeded) ||
-			w.lets(x, e.err)
+			w.joins && x.ctx.Err() == context.Canceled && errors.Is(e.err, context.Canceled)
 	case x.gone:
-		ok = errors.Is(e.err, x.ctx.Err()) && (w.joins || errors.Is(e.err, x.said.err))
+		ok = errors.Is(e.err, context.Canceled) && (w.joins || errors.Is(e.err, x.said.err))
 	case x.said.how == "return":
 		ok = e.err == nil && e.value == x.seq
 		x.first.kept = ok && w.keeps && x.code && x.inside == "pass" && x.ctx.Err() == nil
@@ -307,7 +274,7 @@ func (w *world) justify(now int64, x *call, err error) {
 			bad("its executor is open")
 		}
 	case sluice.ErrRejected:
-		if w.counts.gaveBack++; x.ctx.Err() != context.Canceled && !w.lets(x, err) {
+		if w.counts.gaveBack++; x.ctx.Err() != context.Canceled {
 			bad("its context says %v", x.ctx.Err())
 		}
 	case sluice.ErrWaitTooLong:
@@ -603,7 +570,7 @@ func (w *world) idle(now int64) {
 			w.counts.idleBucket++
 			continue
 		}
-		if x.waitedForFresh(now) {
+		if slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.fresh(now) }) {
 			continue
 		}
 		kept = append(kept, x)
