@@ -136,10 +136,7 @@ type sharedSemaphore struct{ *semaphore.Weighted }
 
 // Release gives n back. If other code has given back more than it held, which panics sooner or
 // later, that stops no call.
-func (s sharedSemaphore) Release(n int64) {
-	defer func() { _ = recover() }()
-	s.Weighted.Release(n)
-}
+func (s sharedSemaphore) Release(n int64) { harmless(func() { s.Weighted.Release(n) }) }
 
 // Wrap makes l an [Interceptor]; by hand it refuses calls.
 func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler { return outside(l) }
@@ -431,10 +428,12 @@ func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 	h.r.inv.plan.exec.deadlines.Remove(h)
 	next := h.r.Drop(h, err, outcome)
 	h.cancel(cause)
-	if h.r.EndHold() {
-		h.r.giveBack(nil)
-	}
-	for _, f := range next {
+	defer func() {
+		if h.r.EndHold() {
+			h.r.giveBack(nil)
+		}
+	}()
+	for _, f := range next { // before the call ends, so that Close waits for them
 		harmless(f)
 	}
 }

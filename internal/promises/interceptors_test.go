@@ -771,3 +771,31 @@ func TestGoOfACall(t *testing.T) {
 		r.end()
 	})
 }
+
+// What an interceptor does when its stream ends is done when the call has ended, also if it ends the goroutine.
+func TestAfterStream_BeforeTheCallEnds(t *testing.T) {
+	for _, exits := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			done := false
+			layer := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+				return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+					res, err := next(ctx, c)
+					c.AfterStream(res, func() {
+						time.Sleep(time.Second)
+						done = true
+						if exits {
+							runtime.Goexit()
+						}
+					})
+					return res, err
+				}
+			})
+			r := newRig(t, sluice.Config{Interceptors: interceptors(layer)})
+			r.tool(sluice.Spec{Name: "x"}, streams(t, time.Second, nil))
+			require.NoError(t, r.call("x"))
+			require.NoError(t, r.Close(context.Background()))
+			require.True(t, done)
+			require.Equal(t, 2*time.Second, r.at())
+		})
+	}
+}
