@@ -56,7 +56,8 @@ func (c Call) AttemptOf(r Result, err error) Attempt {
 
 // AfterStream has f called when the stream that r is, as an interceptor got it from its next, has ended, and
 // reports whether it will: false means that r is no stream, see [Hold], or that it has ended. An interceptor
-// that makes the context of an attempt lets go of it then. f must not wait; a panic of f ends no more than f.
+// that makes the context of an attempt lets go of it then. f runs before the call's last event, on the goroutine
+// that ends the stream; it must not wait, and a panic of f ends no more than f.
 func (c Call) AfterStream(r Result, f func()) bool {
 	_, p := c.attemptOf(r)
 	return p != nil && p.AfterStreams(f)

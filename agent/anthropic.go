@@ -37,8 +37,12 @@ func parseAnthropic(r *reader) {
 		}
 	}
 	switch r.m.Stop {
-	case "max_tokens", "model_context_window_exceeded", "refusal":
+	case "max_tokens", "model_context_window_exceeded":
 		r.cutLast()
+	case "refusal": // the turn is to be taken back: no effect of it should stay
+		for i := range r.m.Calls {
+			r.m.Calls[i].spoil("the answer was stopped as a refusal, so nothing of it runs")
+		}
 	case "pause_turn":
 		r.m.Paused = true
 	}

@@ -155,6 +155,12 @@ func TestParseOfWhatIsNoMessage(t *testing.T) {
 	}
 	_, err := agent.OpenAIResponses.Parse([]byte(`{"output":[],"status":"failed","error":{"code":"server_error"}}`))
 	require.ErrorContains(t, err, "is an error of the provider, and no message")
+	m, err := agent.Anthropic.Parse([]byte(`{"content":[{"type":"tool_use","id":"a","name":"x","input":{}},{"type":"tool_use","id":"b","name":"x","input":{}}],"stop_reason":"refusal"}`))
+	require.NoError(t, err)
+	require.Len(t, m.Calls, 2)
+	for _, c := range m.Calls {
+		require.ErrorIs(t, c.Err, sluice.ErrInvalidArguments, "nothing of a refused answer runs")
+	}
 	for _, status := range []string{"queued", "in_progress"} {
 		_, err := agent.OpenAIResponses.Parse([]byte(`{"output":[],"status":"` + status + `"}`))
 		require.EqualError(t, err, `agent: the openai-responses message is not finished: its status is "`+status+`"`)
