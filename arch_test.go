@@ -98,6 +98,7 @@ func TestDependencyDirections(t *testing.T) {
 				t.Errorf("%s imports %s: what goes around calls, and makes them, is written as a user's own can be", dir, p)
 			case code == "." && !strings.HasPrefix(in, "internal/"):
 				t.Errorf("%s imports %s: what stands beside the root builds on it, not the other way", dir, p)
+			case strings.HasPrefix(in, code+"/"): // what package main of an example starts
 			case strings.HasPrefix(in, "examples"):
 				t.Errorf("%s imports %s: examples are read, not used", dir, p)
 			case strings.HasPrefix(code, "examples/") && strings.HasPrefix(in, "internal/"):

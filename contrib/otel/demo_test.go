@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-go/sluice"
 	sluiceotel "github.com/sluice-go/sluice/contrib/otel"
+	"github.com/sluice-go/sluice/examples/demo/office"
 	"github.com/sluice-go/sluice/resilience"
 )
 
@@ -121,6 +122,16 @@ var ofMetric = map[string][]attribute.Key{
 	"sluice.rate_limit.pauses":     {"sluice.limiter"},
 }
 
+// ofState is likewise of what Watch shows.
+var ofState = map[string][]attribute.Key{
+	"sluice.executor.running": nil, "sluice.executor.queued": nil, "sluice.executor.abandoned": nil, "sluice.events.dropped": nil,
+	"sluice.in_flight": {"sluice.limiter"}, "sluice.limit": {"sluice.limiter"}, "sluice.limit.keys": {"sluice.limiter"}, "sluice.limit.stalled": {"sluice.limiter"},
+	"sluice.queue.length": {"sluice.limiter", "sluice.priority"}, "sluice.queue.oldest": {"sluice.limiter", "sluice.priority"},
+	"sluice.rate_limit.tokens": {"sluice.limiter"}, "sluice.rate_limit.paused": {"sluice.limiter"},
+	"sluice.breaker.state": {"sluice.breaker.state", "sluice.limiter"},
+	"sluice.layer.used":    {"sluice.layer"}, "sluice.layer.limit": {"sluice.layer"},
+}
+
 // TestDemo_ByTheConventions: of 300 calls of an office agent every span and every series has the attributes of the
 // conventions' tables, and no other, and both tell the same story.
 func TestDemo_ByTheConventions(t *testing.T) {
@@ -131,70 +142,118 @@ func TestDemo_ByTheConventions(t *testing.T) {
 			r := newRig(t, sluiceotel.Config{})
 			e := everything(t, r)
 			calls := runEverything(t, e, seed)
-			count, sum := map[string]uint64{}, map[string]float64{}
-			byID, n := map[trace.SpanID]tracetest.SpanStub{}, 0
-			for _, s := range r.spans.GetSpans() {
-				byID[s.SpanContext.SpanID()] = s
-			}
-			for _, s := range byID {
-				if s.Name == "POST" {
-					require.Contains(t, byID[s.Parent.SpanID()].Name, "execute_tool ", "what a tool does is inside its call")
-					continue
-				}
-				n++
-				attrs := attribute.NewSet(s.Attributes...)
-				for _, a := range s.Attributes {
-					require.Contains(t, ofSpan, a.Key)
-					require.Equal(t, ofSpan[a.Key].kind, a.Value.Type(), a.Key)
-				}
-				for k, of := range ofSpan {
-					_, has := attrs.Value(k)
-					require.True(t, has || !of.must, "%s has no %s", s.Name, k)
-				}
-				tool, _ := attrs.Value("gen_ai.tool.name")
-				code, failed := attrs.Value("error.type")
-				require.Equal(t, "execute_tool "+tool.AsString(), s.Name)
-				require.Equal(t, trace.SpanKindInternal, s.SpanKind)
-				require.Equal(t, failed, s.Status.Code == codes.Error)
-				labels := "gen_ai.tool.name=" + tool.AsString() + " gen_ai.tool.type=function"
-				if failed {
-					labels = "error.type=" + code.AsString() + " " + labels
-				}
-				count[labels]++
-				sum[labels] += s.EndTime.Sub(s.StartTime).Seconds()
-			}
-			require.GreaterOrEqual(t, n, calls)
-			m := r.collect()
-			for name, x := range m {
-				allowed, ok := ofMetric[name]
-				require.True(t, ok, name)
-				for k := range points(t, x) {
-					require.NotContains(t, k, "made_up")
-				}
-				for _, set := range sets(x) {
-					for _, a := range set.ToSlice() {
-						require.Contains(t, allowed, a.Key, name)
-					}
-				}
-			}
-			h := m["gen_ai.execute_tool.duration"].Data.(metricdata.Histogram[float64])
-			require.Len(t, h.DataPoints, len(count))
-			total := uint64(0)
-			for _, p := range h.DataPoints {
-				k := list(p.Attributes.ToSlice(), " ")
-				require.Equal(t, count[k], p.Count, k)
-				require.InDelta(t, sum[k], p.Sum, 1e-6, k)
-				total += p.Count
-			}
-			s := e.Snapshot()
-			require.Equal(t, s.Completed+s.Failed+s.Denied, total)
-			require.Zero(t, s.EventsDropped)
-			for name := range m {
+			for name := range r.byTheConventions(e, calls) {
 				met[name] = true
 			}
 		})
 	}
 	require.Len(t, met, len(ofMetric), "the demo has some of each")
+}
+
+// TestDemo_OfTheRepository: the same of what make demo runs guarded, watched as well.
+func TestDemo_OfTheRepository(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, sluiceotel.Config{})
+		var e *sluice.Executor
+		var mid metricdata.ResourceMetrics // as it is read while calls wait
+		calls, failed, err := office.Observed(t.Context(), office.Observer{Interceptor: r.obs, Sink: r.obs, Watch: func(x *sluice.Executor) {
+			e = x
+			stop, err := r.obs.Watch("", x)
+			require.NoError(t, err)
+			t.Cleanup(stop)
+			time.AfterFunc(3*time.Second, func() { _ = r.read.Collect(context.Background(), &mid) })
+		}})
+		require.NoError(t, err)
+		require.Greater(t, calls, 200)
+		require.Positive(t, failed, "the broken endpoint")
+		r.byTheConventions(e, calls)
+		m := named(t, mid)
+		allKnown(t, m)
+		for name := range ofMetric {
+			if name != "sluice.rejections" && name != "sluice.abandoned" && name != "sluice.rate_limit.pauses" { // of which it has none by then
+				require.True(t, m[name].Data != nil, name)
+			}
+		}
+		for name := range ofState {
+			require.True(t, m[name].Data != nil, name)
+		}
+		require.Equal(t, "8", points(t, m["sluice.limit"])["sluice.limiter=concurrency/backend global"])
+		require.Equal(t, "1", points(t, m["sluice.breaker.state"])["sluice.breaker.state=open sluice.limiter=breaker"])
+	})
+}
+
+// byTheConventions checks what r has of so many calls of e, and answers its metrics.
+func (r *rig) byTheConventions(e *sluice.Executor, calls int) map[string]metricdata.Metrics {
+	t := r.t
+	t.Helper()
+	count, sum := map[string]uint64{}, map[string]float64{}
+	byID, n := map[trace.SpanID]tracetest.SpanStub{}, 0
+	for _, s := range r.spans.GetSpans() {
+		byID[s.SpanContext.SpanID()] = s
+	}
+	for _, s := range byID {
+		if s.Name == "POST" {
+			require.Contains(t, byID[s.Parent.SpanID()].Name, "execute_tool ", "what a tool does is inside its call")
+			continue
+		}
+		n++
+		attrs := attribute.NewSet(s.Attributes...)
+		for _, a := range s.Attributes {
+			require.Contains(t, ofSpan, a.Key)
+			require.Equal(t, ofSpan[a.Key].kind, a.Value.Type(), a.Key)
+		}
+		for k, of := range ofSpan {
+			_, has := attrs.Value(k)
+			require.True(t, has || !of.must, "%s has no %s", s.Name, k)
+		}
+		tool, _ := attrs.Value("gen_ai.tool.name")
+		code, failed := attrs.Value("error.type")
+		require.Equal(t, "execute_tool "+tool.AsString(), s.Name)
+		require.Equal(t, trace.SpanKindInternal, s.SpanKind)
+		require.Equal(t, failed, s.Status.Code == codes.Error)
+		labels := "gen_ai.tool.name=" + tool.AsString() + " gen_ai.tool.type=function"
+		if failed {
+			labels = "error.type=" + code.AsString() + " " + labels
+		}
+		count[labels]++
+		sum[labels] += s.EndTime.Sub(s.StartTime).Seconds()
+	}
+	require.GreaterOrEqual(t, n, calls)
+	m := r.collect()
+	allKnown(t, m)
+	h := m["gen_ai.execute_tool.duration"].Data.(metricdata.Histogram[float64])
+	require.Len(t, h.DataPoints, len(count))
+	total := uint64(0)
+	for _, p := range h.DataPoints {
+		k := list(p.Attributes.ToSlice(), " ")
+		require.Equal(t, count[k], p.Count, k)
+		require.InDelta(t, sum[k], p.Sum, 1e-6, k)
+		total += p.Count
+	}
+	s := e.Snapshot()
+	require.Equal(t, s.Completed+s.Failed+s.Denied, total)
+	require.Zero(t, s.EventsDropped)
+	return m
+}
+
+// allKnown checks that each metric is one of the tables, and has the labels that it may have.
+func allKnown(t *testing.T, m map[string]metricdata.Metrics) {
+	t.Helper()
+	for name, x := range m {
+		allowed, ok := ofMetric[name]
+		if !ok {
+			allowed, ok = ofState[name]
+		}
+		require.True(t, ok, name)
+		for k := range points(t, x) {
+			require.NotContains(t, k, "made_up")
+		}
+		for _, set := range sets(x) {
+			for _, a := range set.ToSlice() {
+				require.Contains(t, allowed, a.Key, name)
+			}
+		}
+	}
 }
 
 // sets are the labels of a metric's series.
@@ -205,6 +264,10 @@ func sets(m metricdata.Metrics) (list []attribute.Set) {
 			list = append(list, p.Attributes)
 		}
 	case metricdata.Sum[int64]:
+		for _, p := range d.DataPoints {
+			list = append(list, p.Attributes)
+		}
+	case metricdata.Gauge[float64]:
 		for _, p := range d.DataPoints {
 			list = append(list, p.Attributes)
 		}

@@ -122,9 +122,15 @@ func (r *rig) collect() map[string]metricdata.Metrics {
 	r.t.Helper()
 	var rm metricdata.ResourceMetrics
 	require.NoError(r.t, r.read.Collect(context.Background(), &rm))
+	return named(r.t, rm)
+}
+
+// named is the metrics by their names.
+func named(t *testing.T, rm metricdata.ResourceMetrics) map[string]metricdata.Metrics {
+	t.Helper()
 	out := map[string]metricdata.Metrics{}
 	for _, s := range rm.ScopeMetrics {
-		require.Equal(r.t, "github.com/sluice-go/sluice/contrib/otel", s.Scope.Name)
+		require.Equal(t, "github.com/sluice-go/sluice/contrib/otel", s.Scope.Name)
 		for _, m := range s.Metrics {
 			out[m.Name] = m
 		}

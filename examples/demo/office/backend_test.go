@@ -1,7 +1,6 @@
-package main
+package office
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -15,56 +14,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-// pipes is a network in memory, so that a whole run fits into a synctest bubble and its
-// seconds pass in no time.
-func pipes() network {
-	var l *pipeListener
-	return network{
-		listen: func() (net.Listener, error) {
-			l = &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-			return l, nil
-		},
-		dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ours, theirs := net.Pipe()
-			select {
-			case l.conns <- theirs:
-				return ours, nil
-			case <-l.closed:
-				return nil, net.ErrClosed
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		},
-	}
-}
-
-type pipeListener struct {
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *pipeListener) Addr() net.Addr { return pipeAddr{} }
-
-type pipeAddr struct{}
-
-func (pipeAddr) Network() string { return "pipe" }
-func (pipeAddr) String() string  { return "backend.test" }
 
 // inBubble runs fn with a backend and its tools on virtual time.
 func inBubble(t *testing.T, fn func(t *testing.T, b *backend, tools map[string]agentTool)) {

@@ -1,4 +1,4 @@
-package main
+package office
 
 import (
 	"bytes"
@@ -25,7 +25,7 @@ import (
 func TestGuardOfWhatStaysBroken(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
 		b.born = b.born.Add(time.Hour)
-		exec := newGuard(tools, new(atomic.Int64))
+		exec := newGuard(tools, new(atomic.Int64), Observer{})
 		invoke := func() error {
 			_, err := exec.Invoke(t.Context(), sluice.Request{Tool: brokenTool, Args: []byte(`{}`)})
 			return err

@@ -1,4 +1,4 @@
-package main
+package office
 
 import (
 	"context"
@@ -116,18 +116,28 @@ var tenantWeights = map[string]int{"acme": 2}
 // guarded makes the turns' calls through Sluice. A call that did run and failed is reported as it
 // is, in both runs: whether to repeat it is for the model to decide.
 func guarded(tools map[string]agentTool, retried *atomic.Int64) (turnFunc, closer) {
-	exec := newGuard(tools, retried)
-	runner := sluice.Must(agent.New(exec, agent.Config{}))
-	return func(ctx context.Context, t turn) (*agent.Turn, error) {
-		return runner.Answer(sluice.WithPipelineContext(ctx, sluice.PipelineContext{
-			Tenant: t.Tenant, Priority: t.Priority, UserID: t.User,
-		}), t.Format, t.Message)
-	}, exec.Close
+	return guardedSeenBy(Observer{})(tools, retried)
+}
+
+// guardedSeenBy is guarded, and o sees it.
+func guardedSeenBy(o Observer) builder {
+	return func(tools map[string]agentTool, retried *atomic.Int64) (turnFunc, closer) {
+		exec := newGuard(tools, retried, o)
+		if o.Watch != nil {
+			o.Watch(exec)
+		}
+		runner := sluice.Must(agent.New(exec, agent.Config{}))
+		return func(ctx context.Context, t turn) (*agent.Turn, error) {
+			return runner.Answer(sluice.WithPipelineContext(ctx, sluice.PipelineContext{
+				Tenant: t.Tenant, Priority: t.Priority, UserID: t.User,
+			}), t.Format, t.Message)
+		}, exec.Close
+	}
 }
 
 // newGuard returns an executor over tools with the four gates of the demo, and in front of them
 // what waits for the broken endpoint. The order of gates has no meaning: one decision asks them all.
-func newGuard(tools map[string]agentTool, retried *atomic.Int64) *sluice.Executor {
+func newGuard(tools map[string]agentTool, retried *atomic.Int64, o Observer) *sluice.Executor {
 	order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{TenantWeights: tenantWeights}))
 	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
 		Name:     "provider",
@@ -150,15 +160,20 @@ func newGuard(tools map[string]agentTool, retried *atomic.Int64) *sluice.Executo
 	for _, t := range tools {
 		sluice.Must(sluice.Register(registry, t.spec, t.run))
 	}
-	return sluice.Must(sluice.NewExecutor(registry, sluice.Config{
-		Interceptors: []sluice.Interceptor{newRetry(), order, rates, slots, breaker},
-		Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-			if e.Kind == sluice.ToolRetrying {
-				retried.Add(1)
-			}
-			return nil
-		}),
-	}))
+	interceptors := []sluice.Interceptor{newRetry(), order, rates, slots, breaker}
+	if o.Interceptor != nil {
+		interceptors = slices.Insert(interceptors, 0, o.Interceptor)
+	}
+	var sink sluice.EventSink = sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+		if e.Kind == sluice.ToolRetrying {
+			retried.Add(1)
+		}
+		return nil
+	})
+	if o.Sink != nil {
+		sink = sluice.MultiSink(sink, o.Sink)
+	}
+	return sluice.Must(sluice.NewExecutor(registry, sluice.Config{Interceptors: interceptors, Sink: sink}))
 }
 
 // patience is how long a call waits for a broken endpoint before the model hears of it.
