@@ -195,6 +195,13 @@ func (b *circuit) stale(now int64) bool {
 	return at < never && now >= at+rowLasts
 }
 
+// onlySuccesses reports whether all that b remembers is calls that went well, as it does not have to
+// where no executor that is open knows its tool.
+func (b *circuit) onlySuccesses(now int64) bool {
+	return b.state == sluice.BreakerClosed && now >= max(b.floor, b.recovers) && (b.row == 0 || now >= b.last+rowLasts) &&
+		!slices.ContainsFunc(b.results, func(r verdict) bool { return r.failed && r.at > now-int64(b.conf.Window) })
+}
+
 // What the world does with breakers.
 
 func (w *world) addBreaker() sluice.Interceptor {
@@ -298,6 +305,9 @@ func (w *world) checkCircuits(now int64, s sluice.Snapshot) {
 		got := sluice.BreakerClosed
 		if i >= 0 {
 			got = s.Gates[i].State
+		} else if slices.Contains(w.closing, true) && b.onlySuccesses(now) {
+			w.circuits[t] = newCircuit(w.circuit) // it may have been forgotten, and may come again
+			continue
 		}
 		if want := b.shown(now); got == want {
 			continue

@@ -72,7 +72,8 @@ func (w *world) earlier(xs []*call, before bool) []*call {
 
 // meets works out who waited when the newcomer came: not who had started, unless somebody had
 // to give way for that. Nobody knows of who was refused, but for the queue, nor of who was kept
-// waiting for a claim or behind a bucket's first, which whoever gave way may have been, nor of anybody who is gone if
+// waiting for a claim or behind a bucket's first, which whoever gave way may have been, or for a shared limiter, whose
+// instants are rounded, nor of anybody who is gone if
 // somebody may have been shed as others started.
 func (w *world) meets(now int64, started []*call, log []entry) {
 	all := w.waiting
@@ -90,7 +91,7 @@ func (w *world) meets(now int64, started []*call, log []entry) {
 			w.went = append(w.went, x)
 		case !slices.Contains(started, x) || shed && !w.could(now, x):
 			w.came = append(w.came, x)
-		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil):
+		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil || slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.fresh(now) })):
 			w.went = append(w.went, x)
 		}
 	}

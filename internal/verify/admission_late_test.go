@@ -6,8 +6,8 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
-// A call that was admitted without the lock leaves no trace of when others took tokens after it. What it
-// reports then, if others have, is not exact: more is taken from that instant on, and of less no more
+// A call that was admitted without the lock leaves no trace of when others took tokens after it, or the rate was
+// changed. What it reports then, if so, is not exact: more is taken from that instant on, and of less no more
 // goes back than would have. Nobody outside can tell how a call was admitted, so the model asks the
 // library which it was.
 
@@ -27,40 +27,50 @@ func (c *cell) since(x *charge) (sum int64) {
 	i := slices.IndexFunc(c.events, func(e event) bool { return e.charge == x })
 	for _, e := range c.events[i+1:] {
 		if e.charge != nil {
-			sum += e.charge.n
+			sum += e.charge.taken()
 		}
 	}
 	return sum
 }
 
+// isLast reports whether nothing has become of c since x: nobody has taken from it, nor has it been changed.
+func (c *cell) isLast(x *charge) bool {
+	n := len(c.events)
+	return n > 0 && c.events[n-1].charge == x
+}
+
 // outcomes are what may become of x, which is not forgiven, if n is reported: as charged from the beginning,
 // unless that was over with an earlier report; from now on; or as it is.
 func (c *cell) outcomes(now int64, x *charge, n int64) (list []outcome) {
-	was, late, events := x.n, x.late, slices.Clone(c.events)
+	before, events := *x, slices.Clone(c.events)
+	was := x.n
 	try := func(f func()) {
 		f()
 		list = append(list, outcome{c.have(now), f})
-		x.n, x.late, c.events = was, late, slices.Clone(events)
+		*x, c.events = before, slices.Clone(events)
 	}
-	if !late {
+	fix := func() { x.took, x.late = x.taken(), true }
+	if !x.late {
 		try(func() { c.report(now, x, n) })
 	}
 	if n > was {
 		try(func() {
-			x.n, x.late = was+c.raise(now, c.take(now, 0), n-was), true
+			fix()
+			x.n = was + c.raise(now, c.take(now, 0), n-was)
 		})
 		return list
 	}
 	try(func() {
+		fix()
 		full := c.of.burst * c.of.per
 		have := c.have(now)
 		most := max(have, full-c.since(x)*c.of.per)
 		if back := min(have+(was-n)*c.of.per, most) - have; back > 0 {
 			c.note(now, event{back: back})
 		}
-		x.n, x.late = n, true
+		x.n = n
 	})
-	try(func() { x.late = true })
+	try(fix)
 	return list
 }
 
@@ -69,7 +79,7 @@ func (c *cell) outcomes(now int64, x *charge, n int64) (list []outcome) {
 func (w *world) inDoubt(now int64, x *call, unit string, n int64) (at need, list []outcome) {
 	for _, k := range x.needs {
 		c := k.cell
-		if k.charge == nil || c.of.unit != unit || c.of.shared != nil || k.charge.forgiven || x.over || !x.quick() || !k.charge.late && c.since(k.charge) == 0 {
+		if k.charge == nil || c.of.unit != unit || c.of.shared != nil || k.charge.forgiven || x.over || !x.quick() || !k.charge.late && c.isLast(k.charge) {
 			continue
 		}
 		if list != nil || slices.ContainsFunc(w.waiting, func(y *call) bool { return slices.ContainsFunc(y.needs, func(n need) bool { return n.cell == c }) }) {

@@ -104,8 +104,17 @@ type need struct {
 // charge is what one call is charged. Its amount changes with what the call reports.
 type charge struct {
 	n        int64
-	forgiven bool // it is what it is: only what is reported beyond it counts, from then on
-	late     bool // likewise, but it may give something back; see outcomes
+	forgiven bool  // it is what it is: only what is reported beyond it counts, from then on
+	late     bool  // likewise, but it may give something back; see outcomes
+	took     int64 // then: what it has taken when it started, whatever has been reported since
+}
+
+// taken is what x took when it started, as far as is known by now.
+func (x *charge) taken() int64 {
+	if x.late {
+		return x.took
+	}
+	return x.n
 }
 
 // event is one thing that happened to a bucket.
@@ -121,7 +130,7 @@ type event struct {
 func (e event) String() string {
 	switch {
 	case e.charge != nil:
-		return fmt.Sprintf("%d: takes %d", e.at, e.charge.n)
+		return fmt.Sprintf("%d: takes %d", e.at, e.charge.taken())
 	case e.capped:
 		return fmt.Sprintf("%d: one token at most", e.at)
 	case e.forgiven:
@@ -142,7 +151,7 @@ func (c *cell) have(now int64) int64 {
 		have, at = min(burst*per, have+e.at-at), e.at
 		switch {
 		case e.charge != nil:
-			have -= e.charge.n * per
+			have -= e.charge.taken() * per
 		case e.capped:
 			have = min(have, per)
 		case e.forgiven:
