@@ -23,6 +23,8 @@ type Report struct {
 	Results []Result
 	Weights []Weight
 	Waiting []Waiting
+
+	Adapters []Adapter
 }
 
 // WriteMarkdown writes the report.
@@ -56,6 +58,7 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 		}
 		res.write(p)
 	}
+	r.writeAdapters(p)
 	r.writeWaiting(p)
 	_, err := w.Write(b.Bytes())
 	return err

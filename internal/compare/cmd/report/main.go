@@ -25,13 +25,14 @@ func main() {
 
 func run() error {
 	var (
-		out    = flag.String("o", "", "write the Markdown to this file instead of standard output")
-		rounds = flag.Int("rounds", 7, "how often each contestant is measured, interleaved with the others of its row")
-		dur    = flag.Duration("benchtime", 120*time.Millisecond, "how long one measurement takes")
-		only   = flag.String("run", "", "only contestants whose row/name matches this regular expression; \"memory\" and \"a long queue\" are rows, too")
-		smoke  = flag.Bool("smoke", false, "run every body a few times, to see that it works")
-		memory = flag.Bool("memory", true, "weigh what takes memory, and measure long queues")
-		quiet  = flag.Bool("q", false, "no progress on standard error")
+		out     = flag.String("o", "", "write the Markdown to this file instead of standard output")
+		rounds  = flag.Int("rounds", 7, "how often each contestant is measured, interleaved with the others of its row")
+		dur     = flag.Duration("benchtime", 120*time.Millisecond, "how long one measurement takes")
+		only    = flag.String("run", "", "only contestants whose row/name matches this regular expression; \"memory\", \"a long queue\" and \"adapters\" are rows, too")
+		smoke   = flag.Bool("smoke", false, "run every body a few times, to see that it works")
+		memory  = flag.Bool("memory", true, "weigh what takes memory, and measure long queues")
+		contrib = flag.String("contrib", "../../contrib", "the folder of the adapters' modules")
+		quiet   = flag.Bool("q", false, "no progress on standard error")
 	)
 	flag.Parse()
 	if *rounds < 1 || *dur <= 0 {
@@ -91,6 +92,17 @@ func run() error {
 			if w.Err != nil {
 				failed++
 				fmt.Fprintf(progress, "         %d waiting: %v\n", w.Calls, w.Err)
+			}
+		}
+	}
+	if match.MatchString("adapters") {
+		start := time.Now()
+		r.Adapters = compare.MeasureAdapters(*contrib, compare.Adapters(), r.Options)
+		fmt.Fprintf(progress, "%6.1fs  adapters\n", time.Since(start).Seconds())
+		for _, a := range r.Adapters {
+			if a.Err != nil {
+				failed++
+				fmt.Fprintf(progress, "         %s, %s: %v\n", a.Name, a.Work, a.Err)
 			}
 		}
 	}
