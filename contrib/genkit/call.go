@@ -38,6 +38,7 @@ func call[Out any](
 			on = sluice.WithPipelineContext(on, g.conf.Behalf(ctx, sluice.PipelineContextFrom(ctx)))
 		}
 		out, err = sluice.Do(on, g.exec, r, func(ctx context.Context) (Out, error) {
+			grow(len(r.Args))
 			out, err := f(ctx)
 			if is, _ := ai.IsToolInterruptError(err); is {
 				err = interrupt{err}
@@ -49,6 +50,16 @@ func call[Out any](
 		err = p
 	}
 	return out, err
+}
+
+// grow has the stack of a goroutine grow at once to what a tool's code in genkit needs: else it does so deep inside,
+// several times, which takes a tenth of the call. A call that waits has not done so yet.
+//
+//go:noinline
+func grow(i int) byte {
+	var room [32 << 10]byte
+	room[i%len(room)] = 1
+	return room[(i+1)%len(room)]
 }
 
 // interrupt is a tool's wish that somebody be asked first, as genkit has it. Its text has nothing of what is asked,
