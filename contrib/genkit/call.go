@@ -73,8 +73,7 @@ func (e interrupt) Unwrap() error { return e.error }
 // answer is how genkit goes on after a call that ended with err: with an output, or with an error, which is an
 // interrupt, or ends the run. A run that has been cancelled ends: nobody reads what its tools say.
 func (g *guard) answer(ctx context.Context, err error) (told map[string]any, _ error) {
-	_, panicked := errors.AsType[*sluice.PanicError](err)
-	if i, ok := errors.AsType[interrupt](err); ok && !panicked {
+	if i, ok := errors.AsType[interrupt](err); ok {
 		return nil, i.error
 	}
 	if ctx.Err() != nil {

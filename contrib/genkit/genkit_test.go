@@ -23,82 +23,72 @@ import (
 
 // Each call has its output, whatever becomes of it, in the order of the calls, and the run goes on.
 func TestGenerate(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
-		synctest.Test(t, func(t *testing.T) {
-			e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{limit(2)}, Timeout: 200 * time.Millisecond})
-			var g gauge
-			opts := define(t, w, gk, e, "search", Config{}, g.search)
-			calls := append(asks("search", "a", "bb", "panic", "exit", "fail", "hang", "deaf"),
-				ai.NewToolRequestPart(&ai.ToolRequest{Name: "search", Ref: "call_7", Input: map[string]any{"quary": "x", "limit": "3"}}),
-				ai.NewToolRequestPart(&ai.ToolRequest{Name: "search", Ref: "call_8", Input: map[string]any{"query": "ccc", "limit": nil}}))
-			require.Equal(t, []string{`{"hits":1}`, `{"hits":2}`, panicked, exited, failed, timedOut, timedOut,
-				`{"error":{"message":"the arguments do not fit the tool: $ lacks \"query\": required","retryable":false,"type":"invalid_arguments"}}`,
-				`{"hits":3}`}, outputsOf(t, gk, opts, calls...))
-			require.EqualValues(t, 8, g.ran.Load())
-			require.EqualValues(t, 2, g.peak.Load())
-			time.Sleep(time.Second) // what does not hear of its timeout ends
-			require.Zero(t, e.Snapshot().InFlight)
-		})
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{limit(2)}, Timeout: 200 * time.Millisecond})
+		var g gauge
+		opts := define(t, w, gk, e, "search", Config{}, g.search)
+		calls := append(asks("search", "a", "bb", "panic", "exit", "fail", "hang", "deaf"),
+			ai.NewToolRequestPart(&ai.ToolRequest{Name: "search", Ref: "call_7", Input: map[string]any{"quary": "x", "limit": "3"}}),
+			ai.NewToolRequestPart(&ai.ToolRequest{Name: "search", Ref: "call_8", Input: map[string]any{"query": "ccc", "limit": nil}}))
+		require.Equal(t, []string{`{"hits":1}`, `{"hits":2}`, panicked, exited, failed, timedOut, timedOut,
+			`{"error":{"message":"the arguments do not fit the tool: $ lacks \"query\": required","retryable":false,"type":"invalid_arguments"}}`,
+			`{"hits":3}`}, outputsOf(t, gk, opts, calls...))
+		require.EqualValues(t, 8, g.ran.Load())
+		require.EqualValues(t, 2, g.peak.Load())
+		time.Sleep(time.Second) // what does not hear of its timeout ends
+		require.Zero(t, e.Snapshot().InFlight)
 	})
 }
 
 // A refusal is an output that says when to try again; which of the calls it meets is genkit's choice.
 func TestRefusal(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
-		synctest.Test(t, func(t *testing.T) {
-			e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{perMinute(1)}})
-			var g gauge
-			got := outputsOf(t, gk, define(t, w, gk, e, "search", Config{}, g.search), asks("search", "a", "a")...)
-			require.ElementsMatch(t, []string{`{"hits":1}`, limited}, got)
-			require.EqualValues(t, 1, g.ran.Load())
-		})
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{perMinute(1)}})
+		var g gauge
+		got := outputsOf(t, gk, define(t, w, gk, e, "search", Config{}, g.search), asks("search", "a", "a")...)
+		require.ElementsMatch(t, []string{`{"hits":1}`, limited}, got)
+		require.EqualValues(t, 1, g.ran.Load())
 	})
 }
 
 // Policy, Behalf, Text and Prefix do what they say.
 func TestConfig(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		type key struct{}
-		synctest.Test(t, func(t *testing.T) {
-			start := time.Now()
-			e, _ := newExecutor(t, sluice.Config{})
-			c := Config{
-				Prefix: "crm.",
-				Policy: func(tool string) sluice.Policy {
-					require.Equal(t, "crm.whoami", tool)
-					return sluice.Policy{Concurrency: 1}
-				},
-				Behalf: func(ctx context.Context, pc sluice.PipelineContext) sluice.PipelineContext {
-					pc.Tenant = fmt.Sprint("acme-", ctx.Value(key{}))
-					return pc
-				},
-				Text: func(err error) string { return "sorry: " + sluice.CodeOf(err) },
+		start := time.Now()
+		e, _ := newExecutor(t, sluice.Config{})
+		c := Config{
+			Prefix: "crm.",
+			Policy: func(tool string) sluice.Policy {
+				require.Equal(t, "crm.whoami", tool)
+				return sluice.Policy{Concurrency: 1}
+			},
+			Behalf: func(ctx context.Context, pc sluice.PipelineContext) sluice.PipelineContext {
+				pc.Tenant = fmt.Sprint("acme-", ctx.Value(key{}))
+				return pc
+			},
+			Text: func(err error) string { return "sorry: " + sluice.CodeOf(err) },
+		}
+		opts := define(t, w, gk, e, "whoami", c, func(tc *ai.ToolContext, in searchIn) (string, error) {
+			time.Sleep(time.Second)
+			if in.Query == "fail" {
+				return "", errBackend
 			}
-			opts := define(t, w, gk, e, "whoami", c, func(tc *ai.ToolContext, in searchIn) (string, error) {
-				time.Sleep(time.Second)
-				if in.Query == "fail" {
-					return "", errBackend
-				}
-				call, _ := sluice.CallFrom(tc)
-				pc := sluice.PipelineContextFrom(tc)
-				return fmt.Sprint(call.Tool, " ", pc.Tenant, " ", pc.RunID, " ", tc.Value(key{})), nil
-			})
-			ctx := sluice.WithPipelineContext(context.WithValue(t.Context(), key{}, 7), sluice.PipelineContext{RunID: "run-1"})
-			_, outputs, err := generate(ctx, gk, opts, asks("whoami", "a", "fail")...)
-			require.NoError(t, err)
-			require.Equal(t, []string{`"crm.whoami acme-7 run-1 7"`, `{"error":"sorry: tool_error"}`}, outputs)
-			require.Equal(t, 2*time.Second, time.Since(start), "one after the other")
+			call, _ := sluice.CallFrom(tc)
+			pc := sluice.PipelineContextFrom(tc)
+			return fmt.Sprint(call.Tool, " ", pc.Tenant, " ", pc.RunID, " ", tc.Value(key{})), nil
 		})
+		ctx := sluice.WithPipelineContext(context.WithValue(t.Context(), key{}, 7), sluice.PipelineContext{RunID: "run-1"})
+		_, outputs, err := generate(ctx, gk, opts, asks("whoami", "a", "fail")...)
+		require.NoError(t, err)
+		require.Equal(t, []string{`"crm.whoami acme-7 run-1 7"`, `{"error":"sorry: tool_error"}`}, outputs)
+		require.Equal(t, 2*time.Second, time.Since(start), "one after the other")
 	})
 }
 
 // An error of which a model reads nothing ends the run, as it would without a guard.
 func TestTextOfNothing(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, _ := newExecutor(t, sluice.Config{})
 		var g gauge
 		c := Config{Text: func(err error) string {
@@ -118,8 +108,7 @@ func TestTextOfNothing(t *testing.T) {
 // A function of Config that panics or exits fails its call, and no more.
 func TestConfigFails(t *testing.T) {
 	for name, fail := range map[string]func(){"panic": func() { panic("secret") }, "goexit": runtime.Goexit} {
-		eachWay(t, func(t *testing.T, w way) {
-			gk := newGenkit()
+		eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 			e, _ := newExecutor(t, sluice.Config{})
 			var g gauge
 			opts := define(t, w, gk, e, "search", Config{Behalf: func(context.Context, sluice.PipelineContext) (pc sluice.PipelineContext) {
@@ -233,7 +222,11 @@ func TestMiddleware_Errors(t *testing.T) {
 
 // Whoever runs the tool, it is guarded: by itself, by the developer UI, in another Genkit.
 func TestDefineTool_Everywhere(t *testing.T) {
-	gk := newGenkit()
+	other := newGenkit()
+	bubble(t, func(t *testing.T, gk *genkit.Genkit) { testEverywhere(t, gk, other) })
+}
+
+func testEverywhere(t *testing.T, gk, other *genkit.Genkit) {
 	e, rec := newExecutor(t, sluice.Config{})
 	var g gauge
 	tool := sluice.Must(DefineTool(gk, e, "search", "", Config{}, g.search))
@@ -253,7 +246,7 @@ func TestDefineTool_Everywhere(t *testing.T) {
 	require.Contains(t, string(res.Result), "invalid_arguments")
 	require.Empty(t, res.TraceId)
 
-	require.Equal(t, []string{`{"hits":3}`}, outputsOf(t, newGenkit(), []ai.GenerateOption{ai.WithTools(tool)}, asks("search", "ccc")...))
+	require.Equal(t, []string{`{"hits":3}`}, outputsOf(t, other, []ai.GenerateOption{ai.WithTools(tool)}, asks("search", "ccc")...))
 	invoked := 0
 	for _, e := range rec.Events("search") {
 		if e.Kind == sluice.ToolInvoked {
@@ -287,8 +280,7 @@ func TestGuardedOnce(t *testing.T) {
 
 // A Middleware that is made anew for each Generate keeps what limits have counted, and nothing is compiled again.
 func TestMiddleware_MadeAnew(t *testing.T) {
-	gk := newGenkit()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T, gk *genkit.Genkit) {
 		w := &wraps{}
 		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{w}})
 		var g gauge
@@ -375,56 +367,49 @@ func TestMiddleware_InPrompts(t *testing.T) {
 
 // A run that is cancelled ends at once: calls that run see their contexts end, and those that wait do not start.
 func TestCancelled(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
-		synctest.Test(t, func(t *testing.T) {
-			start := time.Now()
-			e, rec := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{limit(1)}})
-			var g gauge
-			ctx, cancel := context.WithCancel(t.Context())
-			time.AfterFunc(time.Second, cancel)
-			_, outputs, err := generate(ctx, gk, define(t, w, gk, e, "search", Config{}, g.search), asks("search", "hang", "hang")...)
-			require.ErrorIs(t, err, context.Canceled)
-			require.Equal(t, time.Second, time.Since(start))
-			require.Empty(t, outputs, "a cancelled run asks no more")
-			synctest.Wait()
-			require.EqualValues(t, 1, g.ran.Load())
-			codes := map[string]int{}
-			for _, e := range rec.Events() {
-				if e.Kind == sluice.ToolFailed {
-					codes[sluice.CodeOf(e.Err)]++
-				}
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		start := time.Now()
+		e, rec := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{limit(1)}})
+		var g gauge
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		_, outputs, err := generate(ctx, gk, define(t, w, gk, e, "search", Config{}, g.search), asks("search", "hang", "hang")...)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, time.Second, time.Since(start))
+		require.Empty(t, outputs, "a cancelled run asks no more")
+		synctest.Wait()
+		require.EqualValues(t, 1, g.ran.Load())
+		codes := map[string]int{}
+		for _, e := range rec.Events() {
+			if e.Kind == sluice.ToolFailed {
+				codes[sluice.CodeOf(e.Err)]++
 			}
-			require.Equal(t, map[string]int{"canceled": 2}, codes)
-		})
+		}
+		require.Equal(t, map[string]int{"canceled": 2}, codes)
 	})
 }
 
 // A thousand calls of one message at limit 8: eight run at once, and each has its output.
 func TestLoad(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
-		synctest.Test(t, func(t *testing.T) {
-			start := time.Now()
-			e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{limit(8)}})
-			var g gauge
-			var queries, want []string
-			for i := range 1000 {
-				queries = append(queries, fmt.Sprintf("%*d", i%7+1, i%10))
-				want = append(want, fmt.Sprintf(`{"hits":%d}`, i%7+1))
-			}
-			require.Equal(t, want, outputsOf(t, gk, define(t, w, gk, e, "search", Config{}, g.search), asks("search", queries...)...))
-			require.EqualValues(t, 1000, g.ran.Load())
-			require.EqualValues(t, 8, g.peak.Load())
-			require.Equal(t, 125*10*time.Millisecond, time.Since(start))
-		})
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		start := time.Now()
+		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{limit(8)}})
+		var g gauge
+		var queries, want []string
+		for i := range 1000 {
+			queries = append(queries, fmt.Sprintf("%*d", i%7+1, i%10))
+			want = append(want, fmt.Sprintf(`{"hits":%d}`, i%7+1))
+		}
+		require.Equal(t, want, outputsOf(t, gk, define(t, w, gk, e, "search", Config{}, g.search), asks("search", queries...)...))
+		require.EqualValues(t, 1000, g.ran.Load())
+		require.EqualValues(t, 8, g.peak.Load())
+		require.Equal(t, 125*10*time.Millisecond, time.Since(start))
 	})
 }
 
 // Several runs at once use one tool.
 func TestRunsAtOnce(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{limit(2)}})
 		var g gauge
 		opts := define(t, w, gk, e, "search", Config{}, g.search)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/firebase/genkit/go/ai"
@@ -87,11 +88,19 @@ const (
 	byMiddleware way = "Middleware"
 )
 
-// eachWay runs a test with both.
-func eachWay(t *testing.T, f func(t *testing.T, w way)) {
+// eachWay runs a test with both, in a bubble.
+func eachWay(t *testing.T, f func(t *testing.T, w way, gk *genkit.Genkit)) {
 	for _, w := range []way{byTool, byMiddleware} {
-		t.Run(string(w), func(t *testing.T) { f(t, w) })
+		t.Run(string(w), func(t *testing.T) {
+			bubble(t, func(t *testing.T, gk *genkit.Genkit) { f(t, w, gk) })
+		})
 	}
+}
+
+// bubble runs a test in a bubble.
+func bubble(t *testing.T, f func(t *testing.T, gk *genkit.Genkit)) {
+	gk := newGenkit()
+	synctest.Test(t, func(t *testing.T) { f(t, gk) })
 }
 
 // define is a tool, guarded as w has it, and what a Generate with it needs.

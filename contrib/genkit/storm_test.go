@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/firebase/genkit/go/ai"
+	"github.com/firebase/genkit/go/genkit"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
@@ -24,43 +25,40 @@ import (
 func TestStorm(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
-		synctest.Test(t, func(t *testing.T) {
-			e, _ := newExecutor(t, sluice.Config{})
-			var g gauge
-			opts := define(t, w, gk, e, "search", Config{Policy: func(string) sluice.Policy {
-				return sluice.Policy{Concurrency: 3, Timeout: 50 * time.Millisecond, MaxWait: 200 * time.Millisecond}
-			}}, g.search)
-			kinds := []string{"go", "panic", "exit", "hang", "deaf", "fail", "interrupt"}
-			var wg sync.WaitGroup
-			for i := range 8 {
-				rnd := rand.New(rand.NewPCG(seed, uint64(i)))
-				wg.Go(func() {
-					for range 12 {
-						if w == byMiddleware && rnd.IntN(4) == 0 {
-							e.Registry().Remove("search")
-						}
-						ctx, cancel := context.WithCancel(t.Context())
-						if rnd.IntN(4) == 0 {
-							time.AfterFunc(time.Duration(rnd.IntN(30))*time.Millisecond, cancel)
-						}
-						var queries []string
-						for range 1 + rnd.IntN(5) {
-							queries = append(queries, kinds[rnd.IntN(len(kinds))])
-						}
-						res, outputs, err := generate(ctx, gk, opts, asks("search", queries...)...)
-						check(t, ctx, queries, res, outputs, err)
-						cancel()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		e, _ := newExecutor(t, sluice.Config{})
+		var g gauge
+		opts := define(t, w, gk, e, "search", Config{Policy: func(string) sluice.Policy {
+			return sluice.Policy{Concurrency: 3, Timeout: 50 * time.Millisecond, MaxWait: 200 * time.Millisecond}
+		}}, g.search)
+		kinds := []string{"go", "panic", "exit", "hang", "deaf", "fail", "interrupt"}
+		var wg sync.WaitGroup
+		for i := range 8 {
+			rnd := rand.New(rand.NewPCG(seed, uint64(i)))
+			wg.Go(func() {
+				for range 8 {
+					if w == byMiddleware && rnd.IntN(4) == 0 {
+						e.Registry().Remove("search")
 					}
-				})
-			}
-			wg.Wait()
-			time.Sleep(2 * time.Second) // what does not hear of its timeout ends
-			x := e.Snapshot()
-			require.Zero(t, x.InFlight+x.Queued)
-			require.Zero(t, g.now.Load())
-		})
+					ctx, cancel := context.WithCancel(t.Context())
+					if rnd.IntN(4) == 0 {
+						time.AfterFunc(time.Duration(rnd.IntN(30))*time.Millisecond, cancel)
+					}
+					var queries []string
+					for range 1 + rnd.IntN(5) {
+						queries = append(queries, kinds[rnd.IntN(len(kinds))])
+					}
+					res, outputs, err := generate(ctx, gk, opts, asks("search", queries...)...)
+					check(t, ctx, queries, res, outputs, err)
+					cancel()
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(2 * time.Second) // what does not hear of its timeout ends
+		x := e.Snapshot()
+		require.Zero(t, x.InFlight+x.Queued)
+		require.Zero(t, g.now.Load())
 	})
 }
 

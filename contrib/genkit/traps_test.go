@@ -7,11 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firebase/genkit/go/ai"
@@ -27,24 +28,22 @@ import (
 
 // TestTrapErrorsEndTheRun: without a guard an error of one tool ends the run, and nobody reads what the others say.
 func TestTrapErrorsEndTheRun(t *testing.T) {
-	gk := newGenkit()
-	e, _ := newExecutor(t, sluice.Config{})
-	var g gauge
-	plain := []ai.GenerateOption{ai.WithTools(genkit.DefineTool(gk, "plain", "", g.search))}
-	_, outputs, err := generate(t.Context(), gk, plain, asks("plain", "a", "fail")...)
-	require.ErrorIs(t, err, errBackend)
-	require.Empty(t, outputs)
-	eachWay(t, func(t *testing.T, w way) {
-		opts := define(t, w, gk, e, string(w), Config{}, g.search)
-		require.Equal(t, []string{`{"hits":1}`, failed}, outputsOf(t, gk, opts, asks(string(w), "a", "fail")...))
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		e, _ := newExecutor(t, sluice.Config{})
+		var g gauge
+		plain := []ai.GenerateOption{ai.WithTools(genkit.DefineTool(gk, "plain", "", g.search))}
+		_, outputs, err := generate(t.Context(), gk, plain, asks("plain", "a", "fail")...)
+		require.ErrorIs(t, err, errBackend)
+		require.Empty(t, outputs)
+		opts := define(t, w, gk, e, "search", Config{}, g.search)
+		require.Equal(t, []string{`{"hits":1}`, failed}, outputsOf(t, gk, opts, asks("search", "a", "fail")...))
 	})
 }
 
 // TestTrapPanicInJSON: neither the value of a panic nor its stack is in what the model reads, in events, or in the
 // error of a run that ends with it.
 func TestTrapPanicInJSON(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, rec := newExecutor(t, sluice.Config{})
 		var g gauge
 		opts := define(t, w, gk, e, "search", Config{Text: func(error) string { return "" }}, g.search)
@@ -63,8 +62,7 @@ func TestTrapPanicInJSON(t *testing.T) {
 // TestTrapInterruptsAreFailures: a tool that interrupts the run has neither failed nor succeeded: no breaker opens.
 // The run stops with what is asked, its siblings' outputs wait, and a restart knows that it is one.
 func TestTrapInterruptsAreFailures(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, rec := newExecutor(t, sluice.Config{})
 		var g gauge
 		c := Config{Policy: func(string) sluice.Policy {
@@ -104,8 +102,7 @@ func TestTrapInterruptsAreFailures(t *testing.T) {
 
 // TestTrapPanicsThatInterrupt: a panic is one, whatever its value.
 func TestTrapPanicsThatInterrupt(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, _ := newExecutor(t, sluice.Config{})
 		opts := define(t, w, gk, e, "search", Config{Policy: func(string) sluice.Policy {
 			return sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 1}}
@@ -118,8 +115,7 @@ func TestTrapPanicsThatInterrupt(t *testing.T) {
 // TestTrapClassifyOfTheExecutor: what an adapter says of ends must not switch off what the executor's user says, and
 // a tool's own Policy may say otherwise.
 func TestTrapClassifyOfTheExecutor(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, _ := newExecutor(t, sluice.Config{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { return sluice.OutcomeNeutral }})
 		var g gauge
 		p := sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 1}}
@@ -145,8 +141,7 @@ func TestTrapClassifyOfTheExecutor(t *testing.T) {
 // TestTrapArgumentsInABox: arguments are the call's own bytes: their size is counted, and bounded, and cost and key
 // functions can read them.
 func TestTrapArgumentsInABox(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		var input any
 		keyed := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 5, Scope: sluice.ByKey("query", func(c sluice.Call) string {
 			input = c.Input
@@ -166,26 +161,23 @@ func TestTrapArgumentsInABox(t *testing.T) {
 // TestTrapSchemaCheckedAfterAdmission: arguments that do not fit the schema cost no token, and open no breaker; what
 // is wrong is told, and no more than can be read.
 func TestTrapSchemaCheckedAfterAdmission(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
-		synctest.Test(t, func(t *testing.T) {
-			e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{perMinute(1)}})
-			var g gauge
-			opts := define(t, w, gk, e, "search", Config{Policy: func(string) sluice.Policy {
-				return sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 1}}
-			}}, g.search)
-			input := map[string]any{"query": 7, "limit": "three"}
-			for i := range 10 {
-				input[fmt.Sprint("x", i)] = "sk-123"
-			}
-			got := outputsOf(t, gk, opts, ai.NewToolRequestPart(&ai.ToolRequest{Name: "search", Input: input}))[0]
-			require.Contains(t, got, `"type":"invalid_arguments"`)
-			require.Contains(t, got, "and 4 more")
-			require.NotContains(t, got, "sk-123")
-			got = outputsOf(t, gk, opts, ai.NewToolRequestPart(&ai.ToolRequest{Name: "search", Input: map[string]any{"query": "a", "limit": 1.5}}))[0]
-			require.Equal(t, `{"error":{"message":"the arguments do not fit the tool: limit: Invalid type. Expected: integer, given: number","retryable":false,"type":"invalid_arguments"}}`, got)
-			require.Equal(t, []string{`{"hits":1}`}, outputsOf(t, gk, opts, asks("search", "a")...))
-		})
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{perMinute(1)}})
+		var g gauge
+		opts := define(t, w, gk, e, "search", Config{Policy: func(string) sluice.Policy {
+			return sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 1}}
+		}}, g.search)
+		input := map[string]any{"query": 7, "limit": "three"}
+		for i := range 10 {
+			input[fmt.Sprint("x", i)] = "sk-123"
+		}
+		got := outputsOf(t, gk, opts, ai.NewToolRequestPart(&ai.ToolRequest{Name: "search", Input: input}))[0]
+		require.Contains(t, got, `"type":"invalid_arguments"`)
+		require.Contains(t, got, "and 4 more")
+		require.NotContains(t, got, "sk-123")
+		got = outputsOf(t, gk, opts, ai.NewToolRequestPart(&ai.ToolRequest{Name: "search", Input: map[string]any{"query": "a", "limit": 1.5}}))[0]
+		require.Equal(t, `{"error":{"message":"the arguments do not fit the tool: limit: Invalid type. Expected: integer, given: number","retryable":false,"type":"invalid_arguments"}}`, got)
+		require.Equal(t, []string{`{"hits":1}`}, outputsOf(t, gk, opts, asks("search", "a")...))
 	})
 }
 
@@ -193,20 +185,39 @@ func TestTrapSchemaCheckedAfterAdmission(t *testing.T) {
 // none does not keep the tool from running.
 func TestTrapSchemasOfOthers(t *testing.T) {
 	deep := func(to string) map[string]any {
-		return map[string]any{"properties": map[string]any{"a": []any{map[string]any{"$ref": to}}}}
+		return map[string]any{"properties": map[string]any{"a": map[string]any{"anyOf": []any{map[string]any{"$ref": to}}}}}
 	}
+	file := filepath.Join(t.TempDir(), "x.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"type":"string"}`), 0o600))
+	require.Nil(t, newSchema(deep("file://"+file)))
 	require.Nil(t, newSchema(deep("http://127.0.0.1:1/x.json")))
-	require.Nil(t, newSchema(deep("file:///etc/passwd")))
 	require.Nil(t, newSchema(deep("genkit:Query")))
 	require.Nil(t, newSchema(map[string]any{"type": 7}))
 	require.Nil(t, newSchema(nil))
 	require.NotNil(t, newSchema(map[string]any{"$ref": "#/$defs/x", "$defs": map[string]any{"x": map[string]any{"type": "object"}}}))
 }
 
+// TestTrapSchemaOfTheCaller: a tool that calls another one by Sluice has its call checked by nobody's schema but that
+// tool's.
+func TestTrapSchemaOfTheCaller(t *testing.T) {
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		e, _ := newExecutor(t, sluice.Config{})
+		var g gauge
+		_ = define(t, byTool, gk, e, "inner", Config{}, func(*ai.ToolContext, map[string]any) (string, error) { return "", nil })
+		opts := define(t, w, gk, e, "search", Config{}, func(tc *ai.ToolContext, in searchIn) (string, error) {
+			return sluice.Do(tc, e, sluice.Request{Tool: "inner", Args: json.RawMessage(`{"n":1}`)}, func(context.Context) (string, error) {
+				defer g.enter()()
+				return in.Query, nil
+			})
+		})
+		require.Equal(t, []string{`"a"`}, outputsOf(t, gk, opts, asks("search", "a")...))
+		require.EqualValues(t, 1, g.ran.Load())
+	})
+}
+
 // TestTrapRequiredArgumentAbsent: a required argument that is absent or null does not run the tool with a zero value.
 func TestTrapRequiredArgumentAbsent(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, _ := newExecutor(t, sluice.Config{})
 		var g gauge
 		opts := define(t, w, gk, e, "search", Config{}, g.search)
@@ -220,8 +231,7 @@ func TestTrapRequiredArgumentAbsent(t *testing.T) {
 
 // TestTrapMadeUpName: a name that the model has made up ends the run, as without a guard, and is never registered.
 func TestTrapMadeUpName(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, rec := newExecutor(t, sluice.Config{})
 		var g gauge
 		opts := define(t, w, gk, e, "search", Config{}, g.search)
@@ -294,8 +304,7 @@ func TestTrapOneNameForTwoTools(t *testing.T) {
 // TestTrapDeclaredBefore: what somebody has declared keeps its type, hints, check and limits, and one that somebody has
 // removed is declared again.
 func TestTrapDeclaredBefore(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		e, _ := newExecutor(t, sluice.Config{})
 		var g gauge
 		refuse := errors.New("not today")
@@ -334,8 +343,7 @@ func TestTrapMemory(t *testing.T) {
 
 // TestTrapStored: results that are stored as JSON come back as they were, and who shares one may change it.
 func TestTrapStored(t *testing.T) {
-	eachWay(t, func(t *testing.T, w way) {
-		gk := newGenkit()
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
 		cache, err := resilience.NewCache(resilience.CacheConfig{Tools: func(sluice.Spec) bool { return true }})
 		require.NoError(t, err)
 		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{cache}})
@@ -370,45 +378,44 @@ func (s *spans) Save(_ context.Context, d *tracing.Data) error {
 }
 
 // TestTrapToolHasBegun: genkit notes without a lock that a tool has begun. Attempts that run on or at once with others
-// do not write that note where it is read, and a tool that ran has one span, one that did not as well.
+// do not write that note where it is read, and each attempt has one span, as has a call that was refused.
 func TestTrapToolHasBegun(t *testing.T) {
-	gk := newGenkit()
 	s := &spans{n: map[string]int{}}
 	tracing.WriteTelemetryImmediate(s)
-	hedge, err := resilience.NewHedge(resilience.HedgeConfig{After: 5 * time.Millisecond, Tools: func(sluice.Spec) bool { return true }})
-	require.NoError(t, err)
-	e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{hedge}, MaxArgBytes: 100})
-	var mine *bool
-	key := new(int)
-	opts := define(t, byMiddleware, gk, e, "span-a", Config{}, func(tc *ai.ToolContext, in searchIn) (string, error) {
-		if tc.Value(key) != mine {
-			return "", errors.New("not my value")
-		}
-		time.Sleep(20 * time.Millisecond)
-		return in.Query, nil
-	})
-	mine = new(bool)
-	_, outputs, err := generate(context.WithValue(t.Context(), key, mine), gk, opts, asks("span-a", "a", strings.Repeat("x", 100))...)
-	require.NoError(t, err)
-	require.Equal(t, `"a"`, outputs[0])
-	require.Contains(t, outputs[1], "invalid_arguments")
+	bubble(t, func(t *testing.T, gk *genkit.Genkit) {
+		hedge, err := resilience.NewHedge(resilience.HedgeConfig{After: 5 * time.Millisecond, Tools: func(sluice.Spec) bool { return true }})
+		require.NoError(t, err)
+		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{hedge}, MaxArgBytes: 100})
+		key, mine := new(int), new(bool)
+		opts := define(t, byMiddleware, gk, e, "span-a", Config{}, func(tc *ai.ToolContext, in searchIn) (string, error) {
+			if tc.Value(key) != mine {
+				return "", errors.New("not my value")
+			}
+			time.Sleep(20 * time.Millisecond)
+			return in.Query, nil
+		})
+		_, outputs, err := generate(context.WithValue(t.Context(), key, mine), gk, opts, asks("span-a", "a", strings.Repeat("x", 100))...)
+		require.NoError(t, err)
+		require.Equal(t, `"a"`, outputs[0])
+		require.Contains(t, outputs[1], "invalid_arguments")
 
-	e2, _ := newExecutor(t, sluice.Config{Timeout: 5 * time.Millisecond})
-	opts = define(t, byMiddleware, gk, e2, "span-b", Config{}, func(*ai.ToolContext, searchIn) (string, error) {
-		time.Sleep(30 * time.Millisecond)
-		return "", nil
-	})
-	require.Equal(t, []string{timedOut}, outputsOf(t, gk, opts, asks("span-b", "b")...))
-	require.Eventually(t, func() bool {
+		late, _ := newExecutor(t, sluice.Config{Timeout: 5 * time.Millisecond})
+		opts = define(t, byMiddleware, gk, late, "span-b", Config{}, func(*ai.ToolContext, searchIn) (string, error) {
+			time.Sleep(30 * time.Millisecond)
+			return "", nil
+		})
+		require.Equal(t, []string{timedOut}, outputsOf(t, gk, opts, asks("span-b", "b")...))
+		time.Sleep(time.Second) // all attempts end
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.n["span-a"] == 3 && s.n["span-b"] == 1 // two attempts and a refusal; one attempt
-	}, 10*time.Second, 5*time.Millisecond)
+		require.Equal(t, []int{2 + 1, 1}, []int{s.n["span-a"], s.n["span-b"]})
+	})
 }
 
 // TestTrapOrderOfHooks: other middleware of the run goes around the guard or inside it, as it is listed.
-func TestTrapOrderOfHooks(t *testing.T) {
-	gk := newGenkit()
+func TestTrapOrderOfHooks(t *testing.T) { bubble(t, testOrderOfHooks) }
+
+func testOrderOfHooks(t *testing.T, gk *genkit.Genkit) {
 	e, _ := newExecutor(t, sluice.Config{})
 	var g gauge
 	var seen []string
