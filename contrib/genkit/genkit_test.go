@@ -14,6 +14,7 @@ import (
 
 	"github.com/firebase/genkit/go/ai"
 	genkittool "github.com/firebase/genkit/go/ai/exp/tool"
+	"github.com/firebase/genkit/go/core"
 	"github.com/firebase/genkit/go/core/api"
 	"github.com/firebase/genkit/go/genkit"
 	"github.com/stretchr/testify/require"
@@ -83,6 +84,27 @@ func TestConfig(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []string{`"crm.whoami acme-7 run-1 7"`, `{"error":"sorry: tool_error"}`}, outputs)
 		require.Equal(t, 2*time.Second, time.Since(start), "one after the other")
+	})
+}
+
+// Who is asking is in the action context, as the documentation shows.
+func TestBehalf_ActionContext(t *testing.T) {
+	eachWay(t, func(t *testing.T, w way, gk *genkit.Genkit) {
+		e, _ := newExecutor(t, sluice.Config{})
+		c := Config{Behalf: func(ctx context.Context, pc sluice.PipelineContext) sluice.PipelineContext {
+			if auth, ok := core.FromContext(ctx)["auth"].(map[string]any); ok {
+				pc.Tenant, _ = auth["uid"].(string)
+			}
+			return pc
+		}}
+		opts := define(t, w, gk, e, "whoami", c, func(tc *ai.ToolContext, _ searchIn) (string, error) {
+			return sluice.PipelineContextFrom(tc).Tenant, nil
+		})
+		ctx := core.WithActionContext(t.Context(), core.ActionContext{"auth": map[string]any{"uid": "ada"}})
+		_, outputs, err := generate(ctx, gk, opts, asks("whoami", "a")...)
+		require.NoError(t, err)
+		require.Equal(t, []string{`"ada"`}, outputs)
+		require.Equal(t, []string{`""`}, outputsOf(t, gk, opts, asks("whoami", "a")...))
 	})
 }
 
