@@ -64,7 +64,7 @@ func DefineTool[In, Out any](
 // Middleware has all tools of a [genkit.Generate], or of a prompt, run through e, those too that it is given for that
 // one time, that answer with media, and that a plugin brings. The id of a call is its ref. A tool is declared in e's
 // registry at its first call, by its name behind c.Prefix. All else is as for [DefineTool]; a tool of that is guarded
-// once. List it last, so that genkit's other middleware goes around it.
+// once, as c says. List it once and last, so that genkit's other middleware goes around it.
 //
 //	genkit.Generate(ctx, g, ai.WithTools(search), ai.WithUse(sluicegenkit.Middleware(exec, sluicegenkit.Config{})))
 //

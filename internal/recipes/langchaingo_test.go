@@ -100,7 +100,7 @@ func act(tool, input string) string {
 	return fmt.Sprintf("Thought: search\nAction: %s\nAction Input: %s", tool, input)
 }
 
-// An agent that searches with a quota of four calls a minute.
+// An agent that searches with a quota of four calls an hour.
 func Example_langchaingo() {
 	ctx := context.Background()
 	quota := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
