@@ -154,7 +154,7 @@ func (r *Retry) goOn(ctx context.Context, tool sluice.Spec, s *sluice.Step, a sl
 	}
 	n := len(x.tried)
 	switch {
-	case n > 0 && a.N == 0 && ctx.Err() != nil: // in a wait
+	case n > 0 && a.N == 0 && ctx.Err() != nil && errors.Is(s.Err, sluice.ErrRejected): // in a wait
 		s.Result, s.Err = x.giveUp("its caller left", context.Cause(ctx))
 		return
 	case n > 0 && a.N > 0 && a.N == x.tried[n-1].N: // the wait is over

@@ -325,6 +325,30 @@ func TestRetry_CallersWhoLeave(t *testing.T) {
 	})
 }
 
+// What an attempt came to is told, too, if its code exits just as its caller leaves: it was no wait that ended.
+func TestRetry_CodeExitsAsCallersLeave(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		hedge := sluice.Must(resilience.NewHedge(resilience.HedgeConfig{})) // has each attempt on a goroutine of its own
+		r := newRig(t, sluice.Config{}, retry(t, resilience.RetryConfig{}), hedge)
+		ctx, cancel := context.WithCancel(r.ctx)
+		n := 0
+		x := r.tool(sluice.Spec{Hints: readOnly}, func(context.Context, int) error {
+			if n++; n == 1 {
+				return errBoom
+			}
+			cancel()
+			runtime.Goexit()
+			return nil
+		})
+		err := x(ctx)
+		var p *sluice.PanicError
+		require.ErrorAs(t, err, &p)
+		require.True(t, p.Goexit)
+		require.EqualError(t, err, `resilience: 2 attempts failed, its caller left: sluice: code of tool "x" called runtime.Goexit`)
+		r.end()
+	})
+}
+
 // A retry is changed while calls run, and shows its budget.
 func TestRetry_Change(t *testing.T) {
 	bubble(t, func(t *testing.T) {
