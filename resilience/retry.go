@@ -154,7 +154,7 @@ func (r *Retry) goOn(ctx context.Context, tool sluice.Spec, s *sluice.Step, a sl
 	}
 	n := len(x.tried)
 	switch {
-	case n > 0 && a.N == 0 && ctx.Err() != nil && errors.Is(s.Err, sluice.ErrRejected): // in a wait
+	case n > 0 && a.N == 0 && ctx.Err() != nil && !panicked(s.Err): // in a wait, here or in a layer further in
 		s.Result, s.Err = x.giveUp("its caller left", context.Cause(ctx))
 		return
 	case n > 0 && a.N > 0 && a.N == x.tried[n-1].N: // the wait is over
@@ -175,6 +175,12 @@ func (r *Retry) goOn(ctx context.Context, tool sluice.Spec, s *sluice.Step, a sl
 		goesOn(ctx, s.Call())
 	}
 	s.Again(wait)
+}
+
+// panicked reports whether code did, or exited: a layer further in, as a Hedge, can tell that of an attempt alone.
+func panicked(err error) bool {
+	_, ok := errors.AsType[*sluice.PanicError](err)
+	return ok
 }
 
 // decide is how long to wait before the next attempt, or why there is none.
