@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
-	"sync"
+	"sync/atomic"
 
 	"github.com/cloudwego/eino/compose"
 	"github.com/cloudwego/eino/schema"
@@ -23,7 +23,7 @@ func stream[T any](
 		if err != nil {
 			return nil, err
 		}
-		h := &held[T]{guard: g, tool: in.Name, caller: ctx, as: as, done: done, chunks: make(chan chunk[T])}
+		h := &held[T]{guard: g, tool: in.Name, caller: ctx, as: as, done: done, chunks: make(chan chunk[T]), ended: make(chan struct{})}
 		h.on, h.leave = context.WithCancelCause(on)
 		h.from, err = next(h.on, in)
 		if err != nil || h.from == nil || h.on.Err() != nil {
@@ -49,9 +49,10 @@ type held[T any] struct {
 	leave context.CancelCauseFunc // that of the reader
 	done  func(error)             // ends the call
 
-	once  sync.Once
-	end   error // what the reader gets in the end; once says it, and then it is the reader's
-	began bool  // the reader has got something; its own
+	said  atomic.Bool   // somebody says how it has ended
+	ended chan struct{} // and has said it
+	end   error         // what the reader gets then; it is the reader's from then on
+	began bool          // the reader has got something; its own
 }
 
 // chunk is what a tool sends, or the end of one of its named streams.
@@ -89,11 +90,11 @@ func (h *held[T]) pump() {
 		if end == io.EOF {
 			of = nil
 		}
-		h.once.Do(func() {
+		if h.said.CompareAndSwap(false, true) {
 			h.end = end
-			h.done(of) // the reader waits for this before it learns of the end
-		})
-		h.done(of) // only the first counts
+			defer close(h.ended) // the reader learns of the end when the call has ended
+		}
+		h.done(of)
 	}()
 	end = h.pass()
 	normal = true
@@ -140,7 +141,11 @@ func (h *held[T]) recv() (value T, err error, last bool) {
 		return c.value, c.err, false
 	case <-h.on.Done():
 	}
-	h.once.Do(func() { h.end = h.cause() }) // unless it has ended otherwise
+	if h.said.CompareAndSwap(false, true) { // else the tool has ended it
+		h.end = h.cause()
+		close(h.ended)
+	}
+	<-h.ended
 	end := h.end
 	h.end = io.EOF
 	if end == io.EOF {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,20 +56,62 @@ func TestStreamHoldsItsSlot(t *testing.T) {
 	})
 }
 
-// When the reader of a stream learns that it has ended, the call has ended.
+// When the reader of a stream learns that it has ended, the call has ended, and its sink has been told.
 func TestStreamEndsWithItsCall(t *testing.T) {
-	e, rec := newExecutor(t, sluice.Config{Interceptors: limit(1)})
-	n := newNode(t, e, Config{}, streamable(t, "stream", func(ctx context.Context, in query) (*schema.StreamReader[string], error) {
-		return schema.StreamReaderFromArray([]string{"3 ", "hits"}), nil
-	}))
-	for i := range 200 {
+	synctest.Test(t, func(t *testing.T) {
+		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Sink: slowSink{}}))
+		defer e.Close(context.Background())
+		n := newNode(t, e, Config{}, streamable(t, "stream", func(ctx context.Context, in query) (*schema.StreamReader[string], error) {
+			return schema.StreamReaderFromArray([]string{"3 ", "hits"}), nil
+		}))
+		began := time.Now()
 		sr := open(t, t.Context(), n, "stream", "go")
-		all, err := rest(sr)
-		require.NoError(t, err)
-		require.Equal(t, "3 hits", all)
-		require.Zero(t, e.Snapshot().InFlight, i)
-		require.Len(t, rec.Events("stream"), 3*(i+1))
-	}
+		defer sr.Close()
+		require.Equal(t, "3 ", next(t, sr))
+		require.Equal(t, "hits", next(t, sr))
+		require.Zero(t, time.Since(began))
+		_, err := sr.Recv()
+		require.Equal(t, io.EOF, err)
+		require.Equal(t, time.Second, time.Since(began))
+		require.Zero(t, e.Snapshot().InFlight)
+	})
+}
+
+// slowSink takes a second to hear that a call has completed.
+type slowSink struct{}
+
+func (slowSink) Enabled(k sluice.EventKind) bool { return k == sluice.ToolCompleted }
+func (slowSink) Emit(context.Context, *sluice.Event) error {
+	time.Sleep(time.Second)
+	return nil
+}
+
+// A tool that ends its stream without an error because its context has ended has not ended it: who reads later
+// learns why there is no more.
+func TestStreamEndsUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newExecutor(t, sluice.Config{Timeout: 15 * time.Millisecond})
+		n := newNode(t, e, Config{}, streamable(t, "stream", func(ctx context.Context, in query) (*schema.StreamReader[string], error) {
+			return sends(ctx, 5), nil
+		}))
+		sr := open(t, t.Context(), n, "stream", "go")
+		defer sr.Close()
+		require.Equal(t, "0 ", next(t, sr))
+		require.Equal(t, "1 ", next(t, sr))
+		time.Sleep(time.Second)
+		requireRefusal(t, strings.TrimPrefix(next(t, sr), "\n"), "timeout")
+		_, err := sr.Recv()
+		require.Equal(t, io.EOF, err)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		left := open(t, ctx, n, "stream", "go")
+		defer left.Close()
+		require.Equal(t, "0 ", next(t, left))
+		cancel()
+		synctest.Wait()
+		_, err = left.Recv()
+		require.ErrorIs(t, err, context.Canceled)
+	})
 }
 
 // A stream that has been read to its end leaves nothing, also if its reader is not closed: the bubble would not end.

@@ -188,6 +188,34 @@ func TestTrapRequiredArgument(t *testing.T) {
 	})
 }
 
+// TestTrapDeclaredBefore: what somebody has said of a tool stays, and Declare adds what the tool says of itself.
+func TestTrapDeclaredBefore(t *testing.T) {
+	e, _ := newExecutor(t, sluice.Config{})
+	x := invokable(t, "search", func(context.Context, query) (string, error) { return "3 hits", nil })
+	require.NoError(t, sluice.Declare(e.Registry(), sluice.Spec{
+		Name: "search", Type: "web", Hints: sluice.Hints{ReadOnly: true}, Policy: sluice.Policy{Concurrency: 7},
+		Check: func(_ context.Context, c sluice.Call) error {
+			if args, _ := c.JSON(); strings.Contains(string(args), "rust") {
+				return errors.New("not that")
+			}
+			return nil
+		},
+	}))
+	c := Config{Policy: func(string) sluice.Policy { return sluice.Policy{Concurrency: 1} }}
+	for range 2 {
+		n := newNode(t, e, c, x)
+		require.Equal(t, "3 hits", invoke(t, n, "search", "go"))
+		require.Contains(t, invoke(t, n, "search", "rust"), "not that")
+		spec, _ := e.Registry().Lookup("search")
+		require.Equal(t, "web", spec.Type)
+		require.Equal(t, sluice.Hints{ReadOnly: true}, spec.Hints)
+		require.Equal(t, 7, spec.Policy.Concurrency)
+		require.NoError(t, Declare(t.Context(), e, c, x))
+		spec, _ = e.Registry().Lookup("search")
+		require.Equal(t, "search the web", spec.Description)
+	}
+}
+
 // TestTrapClassifyOfTheExecutor: what an adapter says of ends must not switch off what the executor's user says, nor
 // what a Policy says.
 func TestTrapClassifyOfTheExecutor(t *testing.T) {
