@@ -16,9 +16,7 @@
 // Handlers get what they would get without a guard, and clients what handlers give: arguments byte for byte, _meta,
 // progress, structured content, context values, the session, cancellation, results that are errors, and errors. A
 // tool's description, schemas and annotations are in the executor's registry from its first call on, as they were
-// last listed; a tool that you declare there yourself, with sluice.Declare, keeps its Type, Check and Policy. A
-// required argument that has a default need not be there, as the library fills it in, so the registry's schema does
-// not require it.
+// last listed; a tool that you declare there yourself, with sluice.Declare, keeps its Type, Check and Policy.
 //
 // A tool's name in the registry is Config.Prefix and the name. A name that the registry does not take keeps what can
 // be kept, at most 55 letters, digits, _ and -, and gets _ and eight hexadecimal digits of its SHA-256, as from
@@ -27,8 +25,7 @@
 // and the oldest goes first.
 //
 // The guard learns of tools from the lists that pass by. It asks for one itself when it does not know a name, and
-// when a call lacks an argument that the tool required so far: at most once for each such call, and once for all that
-// wait.
+// when a call lacks an argument that the tool required so far: once for each, and for all calls that wait.
 //
 // # What a refusal looks like
 //

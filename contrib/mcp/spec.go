@@ -19,7 +19,6 @@ func describe(prefix string, t *mcp.Tool) sluice.Spec {
 		InputSchema: schema(t.InputSchema), OutputSchema: schema(t.OutputSchema),
 		Hints: sluice.Hints{Destructive: true, OpenWorld: true}, // the protocol's defaults
 	}
-	s.InputSchema = withDefaults(s.InputSchema)
 	if a := t.Annotations; a != nil {
 		s.Hints = sluice.Hints{ReadOnly: a.ReadOnlyHint, Idempotent: a.IdempotentHint, OpenWorld: says(a.OpenWorldHint)}
 		s.Hints.Destructive = !s.Hints.ReadOnly && says(a.DestructiveHint) // it means nothing of what only reads
@@ -36,34 +35,6 @@ func schema(v any) (b json.RawMessage) {
 		return nil
 	}
 	return b
-}
-
-// withDefaults is a schema without those required names that have a default: the library fills them in.
-func withDefaults(raw json.RawMessage) json.RawMessage {
-	var s struct {
-		Required   []string
-		Properties map[string]json.RawMessage
-	}
-	if json.Unmarshal(raw, &s) != nil {
-		return raw
-	}
-	rest := slices.DeleteFunc(slices.Clone(s.Required), func(name string) bool {
-		var p struct{ Default json.RawMessage }
-		return json.Unmarshal(s.Properties[name], &p) == nil && len(p.Default) > 0
-	})
-	if len(rest) == len(s.Required) {
-		return raw
-	}
-	all := map[string]any{}
-	if json.Unmarshal(raw, &all) != nil {
-		return raw
-	}
-	all["required"] = rest
-	out, err := json.Marshal(all)
-	if err != nil {
-		return raw
-	}
-	return out
 }
 
 // infer fills in the schema of T, as the library does for itself, unless there is one. Of what it cannot infer the
