@@ -193,6 +193,34 @@ func TestTrapFirstCallsList(t *testing.T) {
 	})
 }
 
+// TestTrapListsFlood: a model that makes up names, or forgets arguments, does not have the server flooded with
+// requests for lists, which no limit would stop.
+func TestTrapListsFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newExecutor(t, sluice.Config{})
+		var server *mcp.Server
+		c, n := newGuarded(t, e, Config{}, func(s *mcp.Server) {
+			server = s
+			mcp.AddTool(s, search(), answers("3 hits"))
+		})
+		for i := range 50 {
+			_, err := c.CallTool(t.Context(), newParams(fmt.Sprint("made-up", i), "go"))
+			require.ErrorContains(t, err, "unknown tool")
+			_, err = c.CallTool(t.Context(), &mcp.CallToolParams{Name: "search"})
+			require.ErrorIs(t, err, sluice.ErrInvalidArguments)
+		}
+		require.Equal(t, 10, n.of["tools/list"])
+		mcp.AddTool(server, &mcp.Tool{Name: "later"}, answers("later"))
+		for _, wait := range []time.Duration{0, time.Second} {
+			time.Sleep(wait)
+			require.False(t, mustCall(t, c, "later", "go").IsError)
+			_, ok := e.Registry().Lookup("later")
+			require.Equal(t, wait > 0, ok)
+		}
+		require.Equal(t, 11, n.of["tools/list"])
+	})
+}
+
 // TestTrapListHangs: a server that does not answer with its tools holds no call for ever, and a call that is given
 // up does not end the list of others. A list that fails is asked for again.
 func TestTrapListHangs(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
 )
@@ -17,6 +18,7 @@ const (
 	maxTools = 10_000           // of one guard; the oldest goes first
 	maxPages = 1_000            // of one list
 	listTime = 30 * time.Second // for one list
+	maxLists = 10               // at once, then one a second, so that wrong calls do not flood a server with them
 	other    = "_OTHER"         // what the registry calls all tools that are not listed
 )
 
@@ -27,6 +29,7 @@ type pages func(ctx context.Context, cursor string) (*mcp.ListToolsResult, error
 type guard struct {
 	exec    *sluice.Executor
 	conf    Config
+	lists   *rate.Limiter
 	foreign bool // nobody vouches for what tools say of themselves
 	max     int  // tools
 	other   *tool
@@ -47,7 +50,7 @@ type tool struct {
 
 func newGuard(e *sluice.Executor, c Config) *guard {
 	return &guard{
-		exec: e, conf: c, max: maxTools, other: &tool{spec: sluice.Spec{Name: registryName(c.Prefix, other)}},
+		exec: e, conf: c, max: maxTools, lists: rate.NewLimiter(1, maxLists), other: &tool{spec: sluice.Spec{Name: registryName(c.Prefix, other)}},
 		tools: map[string]*tool{}, names: map[string]string{}, flights: map[mcp.Session]*flight{},
 	}
 }
@@ -179,13 +182,17 @@ type flight struct {
 	err  error
 }
 
-// refresh asks for the tools that there are now, and waits until they are noted or ctx ends.
+// refresh asks for the tools that there are now, unless that has been done too often, and waits until they are noted
+// or ctx ends.
 func (g *guard) refresh(ctx context.Context, x *call) error {
 	if x.list == nil {
 		return nil
 	}
 	for range 2 { // a list that somebody has asked for before may not have it yet
 		f, own := g.board(ctx, x)
+		if f == nil {
+			return nil
+		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():
@@ -198,12 +205,15 @@ func (g *guard) refresh(ctx context.Context, x *call) error {
 	return nil
 }
 
-// board is the flight of x's session, which is new if there was none.
+// board is the flight of x's session, which is new if there was none; nil if there may be no other now.
 func (g *guard) board(ctx context.Context, x *call) (f *flight, own bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if f := g.flights[x.session]; f != nil {
 		return f, false
+	}
+	if !g.lists.Allow() {
+		return nil, false
 	}
 	f = &flight{done: make(chan struct{})}
 	g.flights[x.session] = f

@@ -25,7 +25,8 @@
 // and the oldest goes first.
 //
 // The guard learns of tools from the lists that pass by. It asks for one itself when it does not know a name, and
-// when a call lacks an argument that the tool required so far: once for each, and for all calls that wait.
+// when a call lacks an argument that the tool required so far: once for all calls that wait, ten times in a row at most,
+// and then once a second. Until it may ask again, a name that it does not know is _OTHER.
 //
 // # What a refusal looks like
 //

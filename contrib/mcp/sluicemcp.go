@@ -106,13 +106,13 @@ func Client(e *sluice.Executor, c Config) mcp.Middleware {
 }
 
 // AddTool is [mcp.AddTool] with every call of the tool run through e. Unlike with [Server], arguments have been
-// checked by the whole schema, and decoded, before the call is admitted: a model's mistake takes nothing of a limit.
-// And a tool that asks the user for more, by InputRequests, holds nothing while the user thinks, whatever the
+// checked by the whole schema, and decoded, before the call is admitted: a model's mistake takes nothing of a limit,
+// and is no event. And a tool that asks the user for more, by InputRequests, holds nothing while the user thinks, whatever the
 // client's protocol is.
 //
-// The tool is declared in e's registry at once. It is an error if that does not take it or its Policy, if its name
-// there is that of another tool, or if [mcp.AddTool] would panic; the server is then as before. A call waits, and is
-// refused, as [Server] says. On a server that has Server as well, with the same executor, a call is admitted once.
+// The tool is declared in e's registry at once. It is an error if that does not take it or its Policy, or if
+// [mcp.AddTool] would panic; the server is then as before. A call waits, and is refused, as [Server] says. On a server
+// that has Server as well, with the same executor, a call is admitted once.
 func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Config, h mcp.ToolHandlerFor[In, Out]) error {
 	switch {
 	case s == nil:

@@ -201,7 +201,7 @@ func TestClientOverStdio(t *testing.T) {
 	require.Len(t, rec.Events("child.search"), 35)
 }
 
-// TestTrapStdout: nothing but messages is on a server's standard output, whatever its tools do.
+// TestTrapStdout: nothing but messages is on a server's standard output, whatever becomes of its tools.
 func TestTrapStdout(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)

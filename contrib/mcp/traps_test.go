@@ -390,6 +390,30 @@ func TestTrapToolRunsTwice(t *testing.T) {
 	})
 }
 
+// TestTrapRefusalsHaveOutput: the library fills in the structured content of a typed tool's results, also of errors.
+// A refusal has none: it would be a made-up answer.
+func TestTrapRefusalsHaveOutput(t *testing.T) {
+	e, _ := newExecutor(t, sluice.Config{})
+	s := mcp.NewServer(demo, nil)
+	conf := Config{Policy: func(string) sluice.Policy {
+		return sluice.Policy{Rates: []sluice.Rate{{N: 2, Per: time.Hour}}, MaxWait: sluice.NoWait}
+	}}
+	require.NoError(t, AddTool(s, e, search(), conf, func(_ context.Context, _ *mcp.CallToolRequest, q Query) (*mcp.CallToolResult, Hits, error) {
+		if q.Query == "panic" {
+			panic("secret")
+		}
+		return nil, Hits{3}, nil
+	}))
+	c := connect(t, s, nil)
+	require.Equal(t, map[string]any{"hits": float64(3)}, mustCall(t, c, "search", "go").StructuredContent)
+	requireRefusal(t, mustCall(t, c, "search", "panic"), "panic", 0)
+	res := mustCall(t, c, "search", "go")
+	text, isError := textOf(t, res)
+	require.True(t, isError)
+	require.Contains(t, text, `"type":"wait_too_long"`)
+	require.Nil(t, res.StructuredContent)
+}
+
 // TestTrapAdmittedTwice: a tool of AddTool on a server that has Server, too, would wait for its own slot.
 func TestTrapAdmittedTwice(t *testing.T) {
 	conf := Config{Policy: func(string) sluice.Policy { return sluice.Policy{Concurrency: 1} }}
