@@ -453,6 +453,16 @@ func TestCancelledRequests(t *testing.T) {
 				<-ctx.Done()
 				return nil, nil, ctx.Err()
 			})
+		var told []error
+		s.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+			return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
+				res, err := next(ctx, method, req)
+				if method == callTool {
+					told = append(told, err)
+				}
+				return res, err
+			}
+		})
 		c := connect(t, s, nil)
 		start := func() (cancel func() error) {
 			ctx, stop := context.WithCancel(t.Context())
@@ -474,5 +484,8 @@ func TestCancelledRequests(t *testing.T) {
 		require.Equal(t, 0, e.Snapshot().InFlight)
 		events := rec.Events()
 		require.Equal(t, "canceled", sluice.CodeOf(events[len(events)-1].Err))
+		if w.name == "Server" {
+			require.Equal(t, []error{context.Canceled, nil}, told, "the tool has made a result of it")
+		}
 	})
 }

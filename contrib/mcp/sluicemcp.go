@@ -91,16 +91,19 @@ func Client(e *sluice.Executor, c Config) mcp.Middleware {
 			res, err := do(ctx, g, x, func(ctx context.Context) (*mcp.CallToolResult, error) {
 				return passOn(ctx, next, method, req)
 			})
+			switch {
+			case err == nil:
+				return copied(res), nil
+			case isOfSluice(err): // a timeout may have what the library said then as its cause
+				return nil, err
+			}
 			if failed, ok := errors.AsType[*ResultError](err); ok {
 				return copied(failed.Result), nil
 			}
 			if own, ok := errors.AsType[handlerError](err); ok {
 				return nil, own.error
 			}
-			if err != nil {
-				return nil, err
-			}
-			return copied(res), nil
+			return nil, err
 		}
 	}
 }

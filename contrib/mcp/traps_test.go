@@ -365,26 +365,20 @@ func TestTrapToolsChange(t *testing.T) {
 	require.True(t, ok)
 }
 
-// coded is an error of a tool with a code that the library uses, too.
-type coded string
-
-func (e coded) Error() string { return string(e) }
-func (e coded) Code() string  { return string(e) }
-
 // TestTrapToolRunsTwice: a call is made again when its tool has left the registry or changed, and only if it has not
-// run: codes of a tool's own say nothing of that.
+// run: what a call that the tool made was refused for says nothing of that.
 func TestTrapToolRunsTwice(t *testing.T) {
 	each(t, func(t *testing.T, w way) {
 		e, _ := newExecutor(t, sluice.Config{})
+		sluice.Must(sluice.Register(e.Registry(), sluice.Spec{Name: "inner"}, func(context.Context, Query) (string, error) { return "", nil }))
 		ran := 0
-		c := connect(t, w.serve(t, e, Config{}, search(), func(_ context.Context, _ *mcp.CallToolRequest, q Query) (*mcp.CallToolResult, any, error) {
+		c := connect(t, w.serve(t, e, Config{}, search(), func(ctx context.Context, _ *mcp.CallToolRequest, q Query) (*mcp.CallToolResult, any, error) {
 			ran++
-			return nil, nil, coded(q.Query)
+			_, err := e.Invoke(ctx, sluice.Request{Tool: q.Query, Args: json.RawMessage(`{"no":1}`)})
+			return nil, nil, err
 		}), nil)
-		for i, code := range []string{"unknown_tool", "invalid_arguments"} {
-			text, isError := textOf(t, mustCall(t, c, "search", code))
-			require.True(t, isError)
-			require.Equal(t, code, text)
+		for i, tool := range []string{"not there", "inner"} {
+			requireRefusal(t, mustCall(t, c, "search", tool), "tool_error", 0)
 			require.Equal(t, i+1, ran)
 		}
 	})
