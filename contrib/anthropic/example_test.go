@@ -41,7 +41,8 @@ func ExampleTools() {
 	model := &script{bodies: []string{
 		body("tool_use", `{"type":"tool_use","id":"toolu_1","name":"weather","input":{"city":"Oslo"}}`,
 			`{"type":"tool_use","id":"toolu_2","name":"weather","input":{"city":"Atlantis"}}`,
-			`{"type":"tool_use","id":"toolu_3","name":"weather","input":{"city":"Vineta"}}`),
+			`{"type":"tool_use","id":"toolu_3","name":"weather","input":{"city":"Vineta"}}`,
+			`{"type":"tool_use","id":"toolu_4","name":"weather","input":{}}`),
 		body("end_turn", `{"type":"text","text":"It is 12 degrees."}`),
 	}}
 	client := model.client()
@@ -71,6 +72,7 @@ func ExampleTools() {
 	// false 12 degrees in Oslo
 	// true Error: {"type":"tool_error","message":"no such city","retryable":false}
 	// true Error: {"type":"panic","message":"the tool failed","retryable":false}
+	// true Error: {"type":"invalid_arguments","message":"the arguments do not fit the tool: $ lacks \"city\": required","retryable":false}
 }
 
 // ask is an agent on messages. Answer is the line that runs the model's calls.
