@@ -83,20 +83,18 @@ func Decode(data []byte, v any, l Limits) error {
 // Into is Decode into a new T, as the input of a call. A json.RawMessage is a copy of the data as it
 // came; of an interface that an object does not implement nothing is nil.
 func Into[T any](data json.RawMessage, l Limits) (any, error) {
-	var v T
-	switch p := any(&v).(type) {
+	switch any((*T)(nil)).(type) {
 	case *json.RawMessage:
 		if err := Check(data, l); err != nil {
 			return nil, err
 		}
-		*p = Raw(data)
-		return v, nil
+		return Raw(data), nil
 	case *any:
 		if len(data) == 0 {
-			*p = map[string]any{} // as Decode makes it
-			return v, nil
+			return map[string]any{}, nil // as Decode makes it
 		}
 	}
+	var v T
 	if t := reflect.TypeFor[T](); t.Kind() == reflect.Interface && t.NumMethod() > 0 && Blank(data) {
 		return nil, nil
 	}
