@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -15,7 +16,7 @@ const (
 	everythingServer = "conformance/everything-server"
 )
 
-// TestConformance_GoSDK runs MCP's conformance suite against go-sdk's own server for it, as it is.
+// TestConformance_GoSDK runs MCP's conformance suite against go-sdk's own server for it, as it is and guarded.
 func TestConformance_GoSDK(t *testing.T) {
 	n := withNode(t)
 	version := versionOf(t, goSDK, "mcpgo")
@@ -24,21 +25,29 @@ func TestConformance_GoSDK(t *testing.T) {
 		server copied
 	}{
 		{"unguarded", copied{module: goSDK, version: version}},
+		{"guarded", copied{
+			module: goSDK, version: version, laid: "go-sdk", adapters: []string{"mcp"},
+			edit: edit{everythingServer + "/main.go", "\t// Register server features.\n", "\tguard(server)\n\n\t// Register server features.\n"},
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := c.server.lay(t)
 			program := filepath.Join(t.TempDir(), "server")
 			run(t, command(t, dir, "go", "build", "-o", program, "./"+everythingServer))
-			address, _ := listening(t, nil, program, "-http="+addressHere, "-stateless=false")
+			address, log := listening(t, nil, program, "-http="+addressHere, "-stateless=false")
 
 			results := t.TempDir()
 			suite := n.command(t.Context(), "@modelcontextprotocol/conformance/dist/index.js", "server", "--url", "http://"+address, "--output-dir", results)
 			out, err := suite.CombinedOutput()
 			require.NoError(t, err, string(out))
 			scenarios, checks := passed(t, results)
-			t.Logf("%d scenarios and %d checks pass", scenarios, checks)
+			guarded := strings.Count(log.String(), "guarded ")
+			t.Logf("%d scenarios and %d checks pass, %d calls were guarded", scenarios, checks, guarded)
 			assert.Equal(t, 30, scenarios)
 			assert.Equal(t, 40, checks)
+			if c.name == "guarded" {
+				assert.NotZero(t, guarded)
+			}
 		})
 	}
 }
