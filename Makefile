@@ -30,7 +30,7 @@ test: lint ## Everything a change must pass: lint, tests with the race detector 
 	@set -e; for m in $(NESTED); do echo "== $$m"; (cd $$m && $(GO) vet ./... && $(GO) test -race ./...); done
 
 .PHONY: test-frameworks
-test-frameworks: ## Suites and servers of others with guards laid over: needs npm, the network and half an hour
+test-frameworks: ## Suites and servers of others with guards laid over: needs npm, the network and a quarter of an hour
 	cd internal/frameworks && $(GO) vet . && FRAMEWORKS=all $(GO) test -v -count=1 -timeout 90m .
 
 .PHONY: race
