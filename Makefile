@@ -5,14 +5,14 @@ STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
 # The packages that lock, wait and start goroutines.
 SHELL_OF_MACHINES := change compiled cow crew ctxwatch deadline dropq oneshot permit recall stage turn
-# Nested modules keep heavy dependencies out of the core's go.mod.
-NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path './.git/*'))
+# Nested modules keep heavy dependencies out of the core's go.mod. Frameworks has a target of its own.
+NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path './.git/*' -not -path './internal/frameworks/*'))
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Replay agent turns of four providers against a strict backend, unguarded and guarded
@@ -28,6 +28,10 @@ test: lint ## Everything a change must pass: lint, tests with the race detector 
 	esac
 	$(GO) test -run '^$$' -bench . -benchtime 1x ./... >/dev/null
 	@set -e; for m in $(NESTED); do echo "== $$m"; (cd $$m && $(GO) vet ./... && $(GO) test -race ./...); done
+
+.PHONY: test-frameworks
+test-frameworks: ## Suites and servers of others with guards laid over: needs npm, the network and a quarter of an hour
+	cd internal/frameworks && $(GO) vet . && FRAMEWORKS=all $(GO) test -v -count=1 -timeout 90m .
 
 .PHONY: race
 race: RACE := $(GO) test -race -cpu 1,2,4 -timeout 45m

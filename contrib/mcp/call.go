@@ -104,6 +104,8 @@ func passOn(ctx context.Context, next mcp.MethodHandler, method string, req mcp.
 	switch {
 	case !ok:
 		return nil, handlerError{fmt.Errorf("sluicemcp: the answer to tools/call is a %T: must be a *mcp.CallToolResult", r)}
+	case res != nil && res.IsError && isLate(ctx):
+		return nil, ctx.Err()
 	case res != nil && res.IsError:
 		return nil, &ResultError{res}
 	}
@@ -132,11 +134,16 @@ func ask[In, Out any](ctx context.Context, h mcp.ToolHandlerFor[In, Out], req *m
 	switch {
 	case err != nil:
 		return nil, handlerError{err}
+	case res != nil && res.IsError && isLate(ctx):
+		return nil, ctx.Err()
 	case res != nil && res.IsError:
 		return nil, &failedWith[Out]{&ResultError{res}, out}
 	}
 	return &answer[Out]{res, out}, nil
 }
+
+// isLate reports whether the call's time is over. What a tool says of that, in words of its own, is not its answer.
+func isLate(ctx context.Context) bool { return errors.Is(context.Cause(ctx), sluice.ErrTimeout) }
 
 // onBehalf is ctx with on whose behalf the call runs.
 func (g *guard) onBehalf(ctx context.Context, x *call) (context.Context, error) {

@@ -94,6 +94,8 @@ func run(ctx context.Context, tool string, req *mcp.CallToolRequest, next server
 	switch {
 	case err != nil:
 		return nil, handlerError{err}
+	case res != nil && res.IsError && errors.Is(context.Cause(ctx), sluice.ErrTimeout): // the tool tells it in its own words
+		return nil, ctx.Err()
 	case res != nil && res.IsError:
 		return nil, &ResultError{res}
 	}

@@ -514,3 +514,26 @@ func TestTrapSharedResults(t *testing.T) {
 		require.Len(t, shared.Meta.AdditionalFields, 1)
 	})
 }
+
+// TestTrapTimeoutInTheToolsWords: a tool whose backend hangs often makes a result of its context's error, which
+// names the limit. It is a timeout nevertheless: the model reads the guard's words, and breakers count it.
+func TestTrapTimeoutInTheToolsWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 2}))
+		e, _ := newExecutor(t, sluice.Config{Timeout: time.Second, Interceptors: []sluice.Interceptor{breaker}})
+		s := newServer(e, Config{})
+		s.AddTool(searchTool(), func(ctx context.Context, _ mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			<-ctx.Done()
+			return mcp.NewToolResultErrorFromErr("get web.example", context.Cause(ctx)), nil
+		})
+		c := newClient(t, s)
+		for range 2 {
+			began := time.Now()
+			text, isError := textOf(t, mustCall(t, c, "search", "go"))
+			require.True(t, isError)
+			require.Equal(t, `{"type":"timeout","message":"the tool did not finish in time","retryable":false}`, text)
+			require.Equal(t, time.Second, time.Since(began))
+		}
+		requireRefusal(t, mustCall(t, c, "search", "go"), "breaker_open", 5*time.Second)
+	})
+}
