@@ -25,7 +25,7 @@ func (w *world) begin(name string) {
 
 // newCall draws a call, which is to be sent at once.
 func (w *world) newCall(parent *call) *call {
-	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), limit: never, expires: never, how: "invoke"}
+	x := &call{seq: len(w.calls), parent: parent, nested: parent != nil, act: w.act, inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), limit: never, expires: never, lapses: never, how: "invoke"}
 	x.exec = w.draw("exec", 0, len(w.execs)-1)
 	x.tool = w.tools[w.draw("tool", 0, len(w.tools)-1)]
 	x.tenant = tenants[w.draw("tenant", 0, len(tenants)-1)]
@@ -53,7 +53,7 @@ func (w *world) newCall(parent *call) *call {
 		x.priority = max(x.priority, parent.priority)
 	}
 	switch n := w.draw("context", 0, 7); {
-	case n == 7 && !w.joins:
+	case n == 7:
 		x.ctx, x.cancel = context.WithTimeout(up, ticks(w.draw("deadline", 1, 30)))
 	case n == 6:
 		if x.ctx, x.cancel = context.WithCancel(up); w.one("dead on arrival", 6) {
@@ -81,7 +81,7 @@ func (w *world) arrives(x *call) {
 	case x.parent != nil:
 		x.limit = now + int64(time.Minute)
 	}
-	if d, ok := x.ctx.Deadline(); ok {
+	if d, ok := x.ctx.Deadline(); ok && !w.joins {
 		x.limit = min(x.limit, int64(d.Sub(w.born))-1)
 	}
 	w.bounds(now, x)
@@ -99,7 +99,7 @@ func (w *world) arrives(x *call) {
 func (w *world) again(x *call) {
 	w.counts.retries++
 	y := &call{seq: x.seq, exec: x.exec, tool: x.tool, tenant: x.tenant, host: x.host, asked: x.asked, priority: x.priority, cost: x.cost, how: x.how,
-		nested: x.nested, parent: x.parent, root: x.root, limit: never, act: w.act, ctx: x.ctx, cancel: x.cancel, expires: never,
+		nested: x.nested, parent: x.parent, root: x.root, limit: never, act: w.act, ctx: x.ctx, cancel: x.cancel, expires: never, lapses: never,
 		inside: "pass", end: make(chan ending, 1), leave: make(chan ending, 1), first: x}
 	if !w.each {
 		y.due = x.due
@@ -134,7 +134,7 @@ func (w *world) unseen(due bool) {
 	now := w.now()
 	to := now + int64(w.draw("unseen ticks", 1, 12))*tick
 	if at := w.next(now); at <= to {
-		if to = at; !due || slices.ContainsFunc(w.waiting, func(x *call) bool { return x.limit == at }) || slices.ContainsFunc(w.resting, func(x *call) bool { return x.resume == at }) {
+		if to = at; !due || slices.ContainsFunc(w.waiting, func(x *call) bool { return x.limit == at || w.joins && w.leaves(x) == at }) || slices.ContainsFunc(w.resting, func(x *call) bool { return x.resume == at }) {
 			to = max(now, at-tick)
 		}
 	}
@@ -222,13 +222,17 @@ func (w *world) tangled(x *call) bool {
 		}
 		return y != nil
 	}
-	in, out := false, false
+	in, out := 0, 0
 	for _, y := range w.waiting {
-		if y.root == x.root {
-			in, out = in || inside(y), out || !inside(y)
+		switch {
+		case y.root != x.root:
+		case inside(y):
+			in++
+		default:
+			out++
 		}
 	}
-	return w.timed() && in && out
+	return w.away() && in > 0 && out > 0 || w.detached() && in > 1 // which may be let through before they are cancelled
 }
 
 // drawQuiet is an ending that pauses nothing.
@@ -325,7 +329,7 @@ func (w *world) finish(x *call, e ending) {
 
 // stops books that the context of x ends, and with that who waits in it.
 func (w *world) stops(x *call) {
-	if x.inner.Err() == nil && w.timed() && len(x.kids) > 0 {
+	if x.inner.Err() == nil && w.away() && len(x.kids) > 0 {
 		w.racy = true
 	}
 }
@@ -379,8 +383,10 @@ func (w *world) part(x *call) {
 		p.kids = slices.DeleteFunc(p.kids, func(y *call) bool { return y == x })
 		p.kids = append(p.kids, x.kids...)
 	}
-	for _, k := range x.kids {
-		k.parent = x.parent
+	for _, k := range append(x.kids, w.resting...) {
+		if k.parent == x {
+			k.parent = x.parent
+		}
 	}
 	x.kids = nil
 }
@@ -448,6 +454,9 @@ func (w *world) next(now int64) int64 {
 	}
 	for _, x := range w.waiting {
 		take(x.limit)
+		if w.joins {
+			take(w.leaves(x))
+		}
 		for _, n := range x.needs {
 			take(n.cell.opens(now))
 			for _, at := range n.cell.looks {
@@ -467,9 +476,13 @@ func (w *world) next(now int64) int64 {
 		if x.answers == 0 {
 			take(x.expires)
 		}
+		if !x.heard {
+			take(x.lapses)
+		}
 	}
 	for _, x := range w.resting {
 		take(x.resume)
+		take(w.leaves(x))
 	}
 	return at
 }

@@ -24,6 +24,7 @@ type circuit struct {
 	most     int
 	running  map[*call]bool
 	lapsed   int64 // when the time of one was over last: who came at that instant may have found it there
+	vague    bool  // nobody knows whether that was its own time, or somebody else's
 
 	passed int             // half-open: probes that ended well
 	leases map[*call]int64 // and those that run, and until when they count
@@ -250,19 +251,97 @@ func (w *world) heard(x *call, e ending) {
 	}
 }
 
-// lapses has the breakers know of those whose time is over, that a Timeout or the caller has set: that is
-// nobody's failure, and what their code comes to is not heard. It only lets others start at that instant.
-func (w *world) lapses(now int64, log []entry) {
-	for _, e := range log {
-		x := e.x
-		b := w.circuitOf(x.tool)
-		if b == nil || e.start || x.starts == 0 || x.said != nil || x.heard || now != x.expires {
+// clocks books until when x, which starts now, may go on, and its caller waits for it.
+func (w *world) clocks(now int64, x *call) {
+	x.others = w.leaves(x)
+	switch {
+	case w.joins: // the execution does not know of its caller's deadline
+		x.lapses = x.due
+	case w.timed():
+		x.lapses = x.others
+	default:
+		return
+	}
+	if w.timeout > 0 {
+		x.lapses = min(x.lapses, now+w.timeout)
+	}
+	x.expires = min(x.lapses, x.others)
+}
+
+// leaves is when the time is over that a Timeout, or the caller, has set for x or what it is nested in.
+func (w *world) leaves(x *call) int64 {
+	at := x.due
+	if d, ok := x.ctx.Deadline(); ok {
+		at = min(at, int64(d.Sub(w.born)))
+	}
+	for a := x.parent; a != nil && w.joins; a = a.parent {
+		at = min(at, a.expires)
+	}
+	return at
+}
+
+// lapses has the breakers know of those whose time is over, unless others have started that could not have after that:
+// these it answers.
+func (w *world) lapses(now int64, started []*call) (late []*call) {
+	for _, x := range w.running {
+		if x.lapses != now || x.heard {
 			continue
 		}
-		x.heard = true
-		b.lapsed = now
-		b.ends(now, x, neutral)
-		w.counts.lapsed++
+		if b := w.circuitOf(x.tool); b != nil && w.fails(x) && slices.ContainsFunc(started, func(y *call) bool { return y.tool == x.tool }) {
+			late = append(late, x)
+			continue
+		}
+		w.lapse(now, x)
+	}
+	return late
+}
+
+// fails reports whether it is a failure that the time of x is over: it is its own, and its code has begun.
+func (w *world) fails(x *call) bool {
+	return x.code && w.timeout > 0 && x.lapses == x.started+w.timeout && x.lapses < x.others && x.ctx.Err() == nil
+}
+
+// lapse has the breaker of x know that its time is over, and what its code comes to is not heard. If a Timeout or the
+// caller has set that time, it is nobody's failure, and only lets others start at that instant.
+func (w *world) lapse(now int64, x *call) {
+	b := w.circuitOf(x.tool)
+	if x.heard || b == nil {
+		return
+	}
+	x.heard = true
+	b.lapsed = now
+	f, was := neutral, b.state
+	if w.fails(x) {
+		f = failed
+		w.counts.overdue++
+	} else if x.code && w.timeout > 0 && x.lapses == x.started+w.timeout && x.lapses == x.others {
+		b.vague = true
+	}
+	if b.ends(now, x, f); b.state != was {
+		w.counts.trips++
+	}
+	w.counts.lapsed++
+}
+
+// settleVague has the breakers of which nobody knows what they have heard be as new: so who has started before is not heard.
+func (w *world) settleVague() {
+	for _, t := range w.tools {
+		b := w.circuits[t]
+		if b == nil || !b.vague {
+			continue
+		}
+		w.begin("nobody knows whose time was over")
+		w.logf("  %s", t.name)
+		b.trip()
+		b.reset()
+		b.vague = false
+		for _, do := range []func(string) error{w.breaker.Trip, w.breaker.Reset} {
+			if err := do(t.name); err != nil {
+				w.fatal("%v", err)
+			}
+		}
+		w.counts.vague++
+		w.observe()
 	}
 }
 
@@ -296,7 +375,7 @@ func (w *world) checkCircuits(now int64, s sluice.Snapshot) {
 		return
 	}
 	for _, x := range w.waiting {
-		if w.circuitOf(x.tool).shown(now) == sluice.BreakerOpen {
+		if b := w.circuitOf(x.tool); b.shown(now) == sluice.BreakerOpen && !b.vague {
 			w.fatal("%v waits, its breaker is open", x)
 		}
 	}
@@ -309,7 +388,7 @@ func (w *world) checkCircuits(now int64, s sluice.Snapshot) {
 			w.circuits[t] = newCircuit(w.circuit) // it may have been forgotten, and may come again
 			continue
 		}
-		if want := b.shown(now); got == want {
+		if want := b.shown(now); got == want || b.vague {
 			continue
 		} else if got == sluice.BreakerClosed && b.stale(now) {
 			w.circuits[t] = newCircuit(w.circuit)

@@ -26,6 +26,7 @@ func (w *world) observe() {
 	}
 	w.mu.Unlock()
 	now := w.now()
+	w.letGo()
 	var started []*call
 	w.leaving = nil
 	for i := range log {
@@ -43,7 +44,10 @@ func (w *world) observe() {
 		}
 	}
 	w.began = started
-	w.lapses(now, log)
+	for _, x := range w.mayHaveStarted() { // and have kept others out until then
+		w.racy = w.racy || x.ctx.Err() == context.DeadlineExceeded || x.parent != nil
+	}
+	late := w.lapses(now, started)
 	before := w.earlier(started, true)
 	if w.fresh != nil && !w.racy {
 		w.meets(now, before, log)
@@ -51,9 +55,12 @@ func (w *world) observe() {
 	if w.fresh != nil { // its coming may be what lets others start, who take tokens after it was judged
 		w.soonest = w.earliest(now, w.fresh)
 	}
-	w.book(now, before)
+	w.start(now, before)
 	w.served(now)
-	w.book(now, w.earlier(started, false))
+	w.start(now, w.earlier(started, false))
+	for _, x := range late {
+		w.lapse(now, x)
+	}
 	for _, e := range log {
 		if !e.start {
 			w.answer(now, e)
@@ -63,6 +70,8 @@ func (w *world) observe() {
 	w.standing(now)
 	w.order(started)
 	w.check(now)
+	w.settleVague()
+	w.untie()
 }
 
 // earlier is those of xs who came before the action, or in it.
@@ -91,7 +100,7 @@ func (w *world) meets(now int64, started []*call, log []entry) {
 			w.went = append(w.went, x)
 		case !slices.Contains(started, x) || shed && !w.could(now, x):
 			w.came = append(w.came, x)
-		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil || slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.fresh(now) })):
+		case shed && (w.behindBucket(now, x) || w.claimant(now, []*call{x}) != nil || x.waitedForFresh(now)):
 			w.went = append(w.went, x)
 		}
 	}
@@ -109,6 +118,14 @@ func (w *world) served(now int64) {
 	w.waiting = all
 }
 
+// start books those who have started: first those whose code does not begin, since others may have what they gave back.
+func (w *world) start(now int64, xs []*call) {
+	gone := slices.DeleteFunc(slices.Clone(xs), func(x *call) bool { return !w.isTooLate(x) })
+	w.book(now, gone)
+	w.tooLate(gone)
+	w.book(now, slices.DeleteFunc(slices.Clone(xs), w.isTooLate))
+}
+
 // book books and checks starts.
 func (w *world) book(now int64, xs []*call) {
 	type family struct {
@@ -123,7 +140,7 @@ func (w *world) book(now int64, xs []*call) {
 			w.fatal("%v started twice", x)
 		case i < 0:
 			w.fatal("%v started after it had been answered", x)
-		case x.ctx.Err() != nil && x.racing != w.act:
+		case x.ctx.Err() != nil && x.racing != w.act && !w.detached(): // which tells the execution a little later
 			w.fatal("%v started though its context had ended", x)
 		case now > x.limit:
 			w.fatal("%v started after its limit %d", x, x.limit)
@@ -142,14 +159,7 @@ func (w *world) book(now int64, xs []*call) {
 			}
 			b.starts(now, x)
 		}
-		if w.timed() {
-			if x.expires = x.due; w.timeout > 0 {
-				x.expires = min(x.due, now+w.timeout)
-			}
-			if d, ok := x.ctx.Deadline(); ok {
-				x.expires = min(x.expires, int64(d.Sub(w.born)))
-			}
-		}
+		w.clocks(now, x)
 		for i := range x.needs {
 			n := &x.needs[i]
 			if at := n.cell.opens(now); at > now {
@@ -174,8 +184,10 @@ func (w *world) book(now int64, xs []*call) {
 	for f, xs := range starts {
 		before := f.cell.families[f.root]
 		f.cell.started(f.root, xs)
-		if x := w.perhaps; x != nil && x.root == f.root && x.starts == 0 {
-			f.cell.perhaps(x, before, xs)
+		for _, x := range w.mayHaveStarted() {
+			if x.root == f.root && !slices.ContainsFunc(xs, func(n need1) bool { return n.x == x }) {
+				f.cell.perhaps(x, before, xs)
+			}
 		}
 		if e := w.paused[f.cell]; e.x != nil && e.x.root == f.root {
 			f.cell.add(e.x, orders(e.before, xs))
@@ -192,6 +204,35 @@ func (w *world) book(now int64, xs []*call) {
 			w.counts.borrowed++
 		}
 	}
+}
+
+// tooLate books of those who have started that their code does not begin, if an interceptor inside the gates was first.
+func (w *world) tooLate(gone []*call) {
+	for _, x := range gone {
+		switch x.inside {
+		case "pass":
+			w.end(x, ending{how: "deny"})
+		case "leave":
+			x.coded = true
+		}
+	}
+}
+
+// isTooLate reports whether a Join has let the caller of x go just as x started, so that its code does not begin.
+func (w *world) isTooLate(x *call) bool { return w.joins && x.ctx.Err() != nil && !x.code }
+
+// mayHaveStarted is who may have been let through before the context ended, but did not run: who was cancelled as others
+// ended, and whom a Join has let go when the time was over.
+func (w *world) mayHaveStarted() (list []*call) {
+	if x := w.perhaps; x != nil && x.starts == 0 {
+		list = append(list, x)
+	}
+	for _, x := range w.leaving {
+		if w.joins && x != w.perhaps && x.starts == 0 && x.ctx.Err() != nil {
+			list = append(list, x)
+		}
+	}
+	return list
 }
 
 // answer books and checks what a caller got.
@@ -229,9 +270,9 @@ func (w *world) answer(now int64, e entry) {
 			reason = sluice.ErrWaitTooLong
 		}
 		ok = now == x.expires && (errors.Is(e.err, reason) || e.hidden || w.joins) && errors.Is(e.err, context.DeadlineExceeded) ||
-			w.joins && x.ctx.Err() == context.Canceled && errors.Is(e.err, context.Canceled)
+			w.lets(x, e.err)
 	case x.gone:
-		ok = errors.Is(e.err, context.Canceled) && (w.joins || errors.Is(e.err, x.said.err))
+		ok = errors.Is(e.err, x.ctx.Err()) && (w.joins || errors.Is(e.err, x.said.err))
 	case x.said.how == "return":
 		ok = e.err == nil && e.value == x.seq
 		x.first.kept = ok && w.keeps && x.code && x.inside == "pass" && x.ctx.Err() == nil
@@ -275,7 +316,7 @@ func (w *world) justify(now int64, x *call, err error) {
 			bad("its executor is open")
 		}
 	case sluice.ErrRejected:
-		if w.counts.gaveBack++; x.ctx.Err() != context.Canceled {
+		if w.counts.gaveBack++; x.ctx.Err() != context.Canceled && !w.lets(x, err) {
 			bad("its context says %v", x.ctx.Err())
 		}
 	case sluice.ErrWaitTooLong:
@@ -571,7 +612,7 @@ func (w *world) idle(now int64) {
 			w.counts.idleBucket++
 			continue
 		}
-		if slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.fresh(now) }) {
+		if x.waitedForFresh(now) {
 			continue
 		}
 		kept = append(kept, x)

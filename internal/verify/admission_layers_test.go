@@ -23,12 +23,16 @@ type layers struct {
 	joins   bool     // a Join, by which nobody shares: code has a goroutine that it has started
 	total   int64    // of a Timeout; zero is none
 	each    bool     // it stands inside the Retry: each attempt has so much
+	hedges  bool     // a Hedge, which has no second attempt made
 	rests   bool     // a Retry
 	base    int64    // of its waits
 	longest int64
 
+	onces *sluice.SharedState // of a Once, whose keys no two calls share; nil if there is none
+
 	repeat  map[error]bool // what the Retry is to repeat
 	resting []*call        // that wait for their second attempt
+	tied    []*call        // of those, who leave at once
 }
 
 // instead is what a Fallback answers.
@@ -36,38 +40,33 @@ const instead = -1
 
 var errDeclined = errors.New("the fallback's own error")
 
-// stack draws the layers, and makes them. Calls that a Join lets go when their time is over, or that
-// are nested and end with what they are nested in, are more than the model says: so each has sequences
-// in which it does not stand.
+// stack draws the layers, and makes them. What a Hedge does with a second attempt, and a Once with duplicates, is for
+// TestHedgeAndOnce: here they have none.
 func (w *world) stack() (list []sluice.Interceptor) {
 	if w.repeat = map[error]bool{}; !w.one("layers", 2) {
 		return nil
 	}
 	all := func(sluice.Spec) bool { return true }
-	kinds := []struct {
-		name string
-		can  bool
-		make func() (sluice.Interceptor, error)
-	}{
-		{"fallback", true, func() (sluice.Interceptor, error) {
+	kinds := []layer{
+		{"fallback", func() (sluice.Interceptor, error) {
 			w.falls, w.within = true, w.rests
 			return resilience.NewFallback(resilience.FallbackConfig{Func: w.insteadOf})
 		}},
-		{"cache", true, func() (sluice.Interceptor, error) {
+		{"cache", func() (sluice.Interceptor, error) {
 			w.keeps = true
 			return resilience.NewCache(resilience.CacheConfig{Tools: all, TTL: 1 << 61})
 		}},
-		{"join", !w.nests && !w.adaptive, func() (sluice.Interceptor, error) {
+		{"join", func() (sluice.Interceptor, error) {
 			w.joins = true
 			return resilience.NewJoin(resilience.JoinConfig{Tools: all})
 		}},
-		{"timeout", !w.adaptive, func() (sluice.Interceptor, error) {
+		{"timeout", func() (sluice.Interceptor, error) {
 			if w.total, w.each = int64(ticks(w.draw("total ticks", 10, 60))), w.rests; w.one("endless", 3) {
 				w.total = 1 << 61
 			}
 			return resilience.NewTimeout(resilience.TimeoutConfig{Total: time.Duration(w.total)})
 		}},
-		{"retry", !w.nests, func() (sluice.Interceptor, error) {
+		{"retry", func() (sluice.Interceptor, error) {
 			w.rests, w.base = true, int64(ticks(w.draw("base ticks", 1, 8)))
 			w.longest = w.base * int64(w.draw("longest", 1, 2))
 			return resilience.NewRetry(resilience.RetryConfig{
@@ -76,9 +75,14 @@ func (w *world) stack() (list []sluice.Interceptor) {
 			})
 		}},
 	}
+	for _, k := range w.alone() {
+		if k.name != "hedge" || !w.nests { // with which what is nested ends as the call around it does, at one instant
+			kinds = append(kinds, k)
+		}
+	}
 	for len(kinds) > 0 {
 		i := w.draw("layer", 0, len(kinds)-1)
-		if k := kinds[i]; k.can && w.one("stands", 2) {
+		if k := kinds[i]; w.one("stands", 2) {
 			list = append(list, sluice.Must(k.make()))
 			w.names = append(w.names, k.name)
 		}
@@ -88,11 +92,38 @@ func (w *world) stack() (list []sluice.Interceptor) {
 	return list
 }
 
+// layer is one that may stand.
+type layer struct {
+	name string
+	make func() (sluice.Interceptor, error)
+}
+
+// alone are the layers of which calls see nothing here but that they stand.
+func (w *world) alone() []layer {
+	all := func(sluice.Spec) bool { return true }
+	return []layer{
+		{"hedge", func() (sluice.Interceptor, error) {
+			w.hedges = true
+			return resilience.NewHedge(resilience.HedgeConfig{Tools: all, After: 1 << 61})
+		}},
+		{"once", func() (sluice.Interceptor, error) {
+			w.onces = sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+			return resilience.NewOnce(resilience.OnceConfig{
+				Key:   func(c sluice.Call) (string, bool) { return fmt.Sprint(c.Input), true },
+				State: w.onces, TTL: 365 * 24 * time.Hour, Lease: 24 * time.Hour,
+			})
+		}},
+	}
+}
+
 // timed reports whether attempts may be over before their code is.
 func (w *world) timed() bool { return w.timeout > 0 || w.total > 0 }
 
 // away reports whether code has another goroutine than who calls.
-func (w *world) away() bool { return w.timed() || w.joins }
+func (w *world) away() bool { return w.timed() || w.detached() }
+
+// detached reports whether code has a context of its own, which ends a little later than who called goes on.
+func (w *world) detached() bool { return w.joins || w.hedges }
 
 // insteadOf is the Fallback's function: of a call for which it has no answer it says so.
 func (w *world) insteadOf(_ context.Context, c sluice.Call, err error) (any, error) {
@@ -138,7 +169,7 @@ func (w *world) rest(x *call, e ending) {
 	w.mu.Unlock()
 	now := w.now()
 	wait, left := max(w.base, int64(e.pause)), never
-	if d, ok := x.ctx.Deadline(); ok {
+	if d, ok := x.ctx.Deadline(); ok && !w.outside("join", "retry") { // of which the execution does not know
 		left = int64(d.Sub(w.born)) - now
 	}
 	if !w.each && x.due < never {
@@ -150,6 +181,23 @@ func (w *world) rest(x *call, e ending) {
 	w.logf("  %v is tried again at %d", x, now+wait)
 	x.resume = now + wait
 	w.resting = append(w.resting, x)
+	if w.leaves(x) == x.resume { // nobody knows what comes first: it leaves before
+		w.logf("  it leaves before that")
+		w.tied = append(w.tied, x)
+	}
+}
+
+// untie has those leave that would leave just when they are to be tried again.
+func (w *world) untie() {
+	if len(w.tied) == 0 {
+		return
+	}
+	w.begin("leave instead of coming again")
+	for _, x := range w.tied {
+		x.cancel()
+	}
+	w.tied = nil
+	w.observe()
 }
 
 // resume has the second attempts arrive that are due.
@@ -169,6 +217,17 @@ func (w *world) resume() {
 	}
 }
 
+// letGo books that those leave which wait for their second attempt and whose context has ended.
+func (w *world) letGo() {
+	for _, x := range slices.Clone(w.resting) {
+		if x.ctx.Err() != nil {
+			x.gone = true
+			w.stay(x)
+			w.counts.ended++
+		}
+	}
+}
+
 // stay has x wait for no second attempt.
 func (w *world) stay(x *call) {
 	w.resting = slices.DeleteFunc(w.resting, func(y *call) bool { return y == x })
@@ -177,6 +236,12 @@ func (w *world) stay(x *call) {
 // leavesRest has the caller of x leave, which waits for its second attempt and holds nothing.
 func (w *world) leavesRest() {
 	x := pick(w, "call", w.resting)
+	if p := x.parent; p != nil && !w.tangled(p) && w.one("with what it is nested in", 2) {
+		w.begin("end around one that waits")
+		w.goOn(p, w.drawEnding)
+		w.observe()
+		return
+	}
 	w.begin("leave between attempts")
 	w.logf("  %v", x)
 	x.gone = true
@@ -264,7 +329,7 @@ func (w *world) refusal(x *call, err error) (error, bool) {
 	var gaveUp *resilience.RetryError
 	if errors.As(err, &gaveUp) {
 		n := len(gaveUp.Tried)
-		if n == 1 && w.joins && x.ctx.Err() == context.Canceled && errors.Is(err, context.Canceled) && errors.Is(err, x.first.said.err) {
+		if n == 1 && w.lets(x, err) && errors.Is(err, x.first.said.err) {
 			return err, false // a Join further in lets a caller go that leaves, and says nothing of the attempt
 		}
 		if n != 2 || !errors.Is(err, x.first.said.err) {
@@ -272,5 +337,10 @@ func (w *world) refusal(x *call, err error) (error, bool) {
 		}
 		return last(err), true
 	}
-	return err, !(w.joins && x != x.first && x.ctx.Err() == context.Canceled && errors.Is(err, context.Canceled))
+	return err, !(x != x.first && w.lets(x, err))
+}
+
+// lets reports whether a Join may have let x go, so that err is why it has left.
+func (w *world) lets(x *call, err error) bool {
+	return w.joins && x.ctx.Err() != nil && errors.Is(err, x.ctx.Err())
 }

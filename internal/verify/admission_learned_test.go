@@ -147,6 +147,11 @@ func (c *cell) fresh(now int64) bool {
 	return c.of.shared != nil && c.of.sharedAt(now-sharedLate) > now-sharedLate
 }
 
+// waitedForFresh reports whether x needs a token that has come just now, or is about to.
+func (x *call) waitedForFresh(now int64) bool {
+	return slices.ContainsFunc(x.needs, func(n need) bool { return n.cell.fresh(now) })
+}
+
 // giveBack returns the token of a call that has not run: only if it has left at once, since
 // nobody can tell otherwise how much of it time has brought.
 func (l *limit) giveBack(now, since int64) {
@@ -207,7 +212,7 @@ func (w *world) standing(now int64) {
 // less urgent there, but for those who are refused in the same step.
 func (w *world) stood(now int64, x *call) bool {
 	return w.sched != nil && w.sched.Config().ShedStanding && x.act < w.act && w.stands[x.exec] != never && w.quick != never &&
-		(w.perhaps != nil && w.perhaps.exec == x.exec || slices.ContainsFunc(w.began, func(y *call) bool { return y.exec == x.exec })) &&
+		(slices.ContainsFunc(w.mayHaveStarted(), func(y *call) bool { return y.exec == x.exec }) || slices.ContainsFunc(w.began, func(y *call) bool { return y.exec == x.exec })) &&
 		now-w.stands[x.exec] >= 20*w.quick &&
 		!slices.ContainsFunc(w.waiting, func(y *call) bool {
 			return y.exec == x.exec && y.act < w.act && y.priority < x.priority && !slices.Contains(w.leaving, y)

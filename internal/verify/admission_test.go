@@ -112,6 +112,8 @@ type call struct {
 	waited  bool  // before that
 	over    bool  // nothing of it runs any more
 	expires int64 // when its caller goes on without it
+	lapses  int64 // when its own time is over: after that nobody hears what its code comes to
+	others  int64 // when the time of somebody else is that it depends on
 	settled []used
 	answers int
 
@@ -224,10 +226,10 @@ type counts struct {
 	limited, cycles, closed, timeouts, throttles, settles   int
 	trips, broken                                           int
 	denied, left, retries                                   int
-	rests, leftRest, replays, instead                       int
+	rests, leftRest, ended, replays, instead                int
 	unseen, parts, lifts                                    int
 	learned, others, guessed, stood                         int
-	cuts, debts, lateReports, lapsed                        int
+	cuts, debts, lateReports, lapsed, overdue, vague        int
 	resizes, reratings, policies, replans, pauses, gaveBack int
 	idleClaim, idleBucket, idleRamp, passed, checks         int
 }
@@ -359,7 +361,7 @@ func newWorld(rt *rapid.T, c *counts) *world {
 	}
 	list = append(layers, list...)
 	cfg := sluice.Config{Interceptors: list, Sink: w.rec}
-	if !breaks && !w.adaptive && w.one("timeout", 5) {
+	if w.one("timeout", 5) {
 		w.timeout = int64(w.draw("timeout ticks", 5, 20)) * tick
 		cfg.Timeout = time.Duration(w.timeout)
 	}
@@ -741,6 +743,9 @@ func (w *world) abort() {
 	for _, e := range w.execs {
 		e.Close(context.Background())
 	}
+	if w.onces != nil {
+		w.onces.Close()
+	}
 	synctest.Wait()
 }
 
@@ -809,7 +814,7 @@ func TestAdmission(t *testing.T) {
 	for name, n := range map[string]int{"waits": c.waits, "borrowed slots": c.borrowed, "late": c.late, "full queues": c.full, "shed": c.shed, "too wide": c.saturated, "busy keys": c.keys,
 		"refusals by limits": c.limited, "cycles": c.cycles, "closed": c.closed, "timeouts": c.timeouts, "new plans": c.replans, "cuts": c.cuts, "kept for a claim": c.idleClaim, "behind a bucket's first": c.idleBucket, "kept back by a ramp": c.idleRamp,
 		"lifts": c.lifts, "parts": c.parts, "debts that are cut": c.debts, "unseen time": c.unseen,
-		"times that are over at a breaker": c.lapsed, "denials": c.denied, "calls that are left": c.left, "retries": c.retries, "retries after a wait": c.rests, "callers that left between attempts": c.leftRest, "replays": c.replays, "answers of fallbacks": c.instead, "changes of breakers": c.trips, "limits that learned": c.learned, "refusals by estimate": c.guessed, "calls shed from a queue that stood": c.stood, "tokens that others took": c.others, "refusals by breakers": c.broken} {
+		"times that are over at a breaker": c.lapsed, "failures of breakers by time": c.overdue, "denials": c.denied, "calls that are left": c.left, "retries": c.retries, "retries after a wait": c.rests, "callers that left between attempts": c.leftRest, "and calls around that ended": c.ended, "replays": c.replays, "answers of fallbacks": c.instead, "changes of breakers": c.trips, "limits that learned": c.learned, "refusals by estimate": c.guessed, "calls shed from a queue that stood": c.stood, "tokens that others took": c.others, "refusals by breakers": c.broken} {
 		if n == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
 		}
