@@ -605,25 +605,3 @@ func TestCombineLeavesFewTripsBehind(t *testing.T) {
 		assert.Equal(t, int64(34), n, "asked %d times", n)
 	})
 }
-
-// TestPrefetchFetchesOncePerListOfMeters: of an engine that hangs there is one fetch under
-// way for each list of meters, and MaxPools lists.
-func TestPrefetchFetchesOncePerListOfMeters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHung()
-		p, err := engine.NewPrefetch(h, engine.PrefetchConfig{Size: 4, MaxPools: 10, Budget: time.Millisecond})
-		p = must(t, p, err)
-		for range 20 {
-			for i := range 50 {
-				m := perSecond(1, 9)
-				m.Key = fmt.Sprint("key ", i)
-				_, ok := p.Try(one(m, 0))
-				assert.False(t, ok, "got a unit of an engine that hangs")
-			}
-			time.Sleep(time.Minute)
-		}
-		n := h.asked.Load()
-		assert.Equal(t, int64(10), n, "an engine that hangs was asked %d times", n)
-		h.let(10)
-	})
-}

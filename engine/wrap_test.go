@@ -55,11 +55,6 @@ func combine(t testing.TB, q engine.Quota, c engine.CombineConfig) *engine.Combi
 	return must(t, b, err)
 }
 
-func prefetch(t testing.TB, q engine.Quota, c engine.PrefetchConfig) *engine.Prefetch {
-	p, err := engine.NewPrefetch(q, c)
-	return must(t, p, err)
-}
-
 func fallback(t testing.TB, q engine.Quota, c engine.FallbackConfig) *engine.Fallback {
 	f, err := engine.NewFallback(q, c)
 	return must(t, f, err)
@@ -126,15 +121,6 @@ func TestPromise22_WrapperConfigs(t *testing.T) {
 		{func() error { _, err := engine.NewAudit(nil); return err }, "engine: NewAudit's q is <nil>: must be a Quota"},
 		{func() error { _, err := engine.NewCombine(nil, engine.CombineConfig{}); return err }, "engine: NewCombine's q is <nil>: must be a Quota"},
 		{func() error { _, err := engine.NewCombine(q, engine.CombineConfig{MaxWaiting: -1}); return err }, "engine: CombineConfig.MaxWaiting is -1: must be zero (100,000) or positive"},
-		{func() error { _, err := engine.NewPrefetch(nil, engine.PrefetchConfig{}); return err }, "engine: NewPrefetch's q is <nil>: must be a Quota"},
-		{func() error { _, err := engine.NewPrefetch(q, engine.PrefetchConfig{}); return err }, "engine: PrefetchConfig.Size is 0: must be from 1 to 1<<30"},
-		{func() error { _, err := engine.NewPrefetch(q, engine.PrefetchConfig{Size: 5, LowWater: 6}); return err }, "engine: PrefetchConfig.LowWater is 6: must be zero (half of Size) or from 1 to Size"},
-		{func() error { _, err := engine.NewPrefetch(q, engine.PrefetchConfig{Size: 5, Hold: -1}); return err }, "engine: PrefetchConfig.Hold is -1ns: must be"},
-		{func() error { _, err := engine.NewPrefetch(q, engine.PrefetchConfig{Size: 5, Budget: -1}); return err }, "engine: PrefetchConfig.Budget is -1ns: must be"},
-		{func() error {
-			_, err := engine.NewPrefetch(q, engine.PrefetchConfig{Size: 5, MaxPools: -1})
-			return err
-		}, "engine: PrefetchConfig.MaxPools is -1: must be"},
 		{func() error { _, err := engine.NewFallback(nil, engine.FallbackConfig{}); return err }, "engine: NewFallback's q is <nil>: must be a Quota"},
 		{func() error { _, err := engine.NewFallback(q, engine.FallbackConfig{Budget: -1}); return err }, "engine: FallbackConfig.Budget is -1ns: must be"},
 		{func() error { _, err := engine.NewFallback(q, engine.FallbackConfig{Mode: 3}); return err }, "engine: FallbackConfig.Mode is 3: must be Deny, LocalShare or Admit"},
