@@ -109,6 +109,22 @@ func TestStoreKitCatchesMutants(t *testing.T) {
 				return force(ctx, m.Store, key, value, ttl)
 			}
 		}},
+		{"knows no AnyRevision", "Store.AnyRevision", "it writes whatever is there", func(m *storeMutant) {
+			m.write = func(ctx context.Context, key string, was engine.Revision, value []byte, ttl time.Duration) (engine.Revision, error) {
+				if was == engine.AnyRevision {
+					return 0, engine.ErrConflict
+				}
+				return m.Store.Write(ctx, key, was, value, ttl)
+			}
+		}},
+		{"keeps the end of what any write replaces", "Store.AnyRevision", "without an end in place of one with it", func(m *storeMutant) {
+			m.write = func(ctx context.Context, key string, was engine.Revision, value []byte, ttl time.Duration) (engine.Revision, error) {
+				if rec, err := m.Store.Read(ctx, key); was == engine.AnyRevision && err == nil && ttl == 0 {
+					ttl = rec.Left
+				}
+				return m.Store.Write(ctx, key, was, value, ttl)
+			}
+		}},
 		{"refuses and writes all the same", "Store.Conflict", "a refused write must change nothing", func(m *storeMutant) {
 			m.write = func(ctx context.Context, key string, was engine.Revision, value []byte, ttl time.Duration) (engine.Revision, error) {
 				rev, err := m.Store.Write(ctx, key, was, value, ttl)
