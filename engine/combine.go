@@ -18,7 +18,8 @@ import (
 // the same meters. First every caller in order of arrival gets its least, then what is
 // left fills them up in that order. A caller that leaves while its units travel leaves
 // them to the next; if there is none they are lost, and counted. Draws that have an Op,
-// which only the engine can remember, and ranges with a Min above 1 travel alone.
+// which only the engine can remember, those that Keep some, and ranges with a Min above 1
+// travel alone.
 //
 // A trip has a goroutine until the engine has returned, which one that does not heed its
 // context does late or never. While 32 trips have not returned that all callers have left,
@@ -111,7 +112,7 @@ func (b *Combine) Take(ctx context.Context, d Draw) (Grant, error) {
 	if d.Min < d.Max {
 		scale = 1
 	}
-	alone := !d.Op.IsZero() || d.Min > 1 && d.Min < d.Max
+	alone := !d.Op.IsZero() || d.Keep > 0 || d.Min > 1 && d.Min < d.Max
 	for _, m := range d.Meters {
 		alone = alone || scale*m.Each > MaxUnits
 	}

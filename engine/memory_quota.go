@@ -115,11 +115,11 @@ func (q *memoryQuota) decideLocked(now int64, d Draw, meters []*memoryMeter) quo
 	var every time.Duration
 	for i, m := range meters {
 		each := d.Meters[i].Each
-		if units >= d.Min && m.bucket.Ready(&m.rate, now, units*each) > now {
+		if units >= d.Min && m.bucket.Ready(&m.rate, now, (units+d.Keep)*each) > now {
 			// Whole units, before anything is charged: a fraction stays in the bucket.
-			units = min(units, max(0, m.bucket.Tokens(&m.rate, now)/each))
+			units = min(units, max(0, m.bucket.Tokens(&m.rate, now)/each-d.Keep))
 		}
-		ready = max(ready, m.bucket.Ready(&m.rate, now, d.Min*each))
+		ready = max(ready, m.bucket.Ready(&m.rate, now, (d.Min+d.Keep)*each))
 		every = max(every, d.Meters[i].Every())
 	}
 	if units < d.Min {
@@ -148,7 +148,7 @@ func (q *memoryQuota) decideLocked(now int64, d Draw, meters []*memoryMeter) quo
 	}
 	if units < d.Max {
 		for i, m := range meters {
-			done.retry = max(done.retry, m.bucket.Ready(&m.rate, now, d.Meters[i].Each))
+			done.retry = max(done.retry, m.bucket.Ready(&m.rate, now, (1+d.Keep)*d.Meters[i].Each))
 		}
 	}
 	return done

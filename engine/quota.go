@@ -86,11 +86,14 @@ type Draw struct {
 	// MaxWait lets the engine book units that come in later but within it, so that nobody
 	// has to ask again. Zero means now or not at all.
 	MaxWait time.Duration
+	// Keep is how many units this draw leaves there, for draws that are more urgent and keep
+	// less: it gets what it would if it asked for Keep more, and is charged without them.
+	Keep int64
 }
 
 // Normal returns d with its zero fields and those of its meters filled in, or an error
 // that names the field, its value and what is allowed. A Min that can never be had,
-// because it costs more than a meter's burst, is an error, too. All errors match
+// because it costs, with Keep, more than a meter's burst, is an error, too. All errors match
 // [ErrRefused].
 func (d Draw) Normal() (Draw, error) {
 	if d.Min == 0 {
@@ -106,6 +109,8 @@ func (d Draw) Normal() (Draw, error) {
 		return d, invalid("Draw.Max", d.Max, "zero (Min) or from Min to 1<<30")
 	case d.MaxWait < 0 || d.MaxWait > MaxWait:
 		return d, invalid("Draw.MaxWait", d.MaxWait, "zero (do not wait) or positive, at most a year")
+	case d.Keep < 0 || d.Keep > MaxUnits:
+		return d, invalid("Draw.Keep", d.Keep, "zero or from 1 to 1<<30")
 	case len(d.Meters) == 0 || len(d.Meters) > MaxMeters:
 		return d, invalid("length of Draw.Meters", len(d.Meters), "from 1 to 16")
 	}
@@ -120,10 +125,10 @@ func (d Draw) Normal() (Draw, error) {
 				return d, invalid("Draw.Meters", m.Key, "one meter per key")
 			}
 		}
-		// Min and Each are at most 1<<30 each: the product fits.
-		if d.Min*n.Each > n.Burst {
-			return d, fmt.Errorf("%w: %d units cost %d tokens of meter %q: its Burst is %d, so they never come",
-				ErrRefused, d.Min, d.Min*n.Each, n.Key, n.Burst)
+		// Min, Keep and Each are at most 1<<30 each: the product fits.
+		if least := d.Min + d.Keep; least*n.Each > n.Burst {
+			return d, fmt.Errorf("%w: %d units, Keep included, cost %d tokens of meter %q: its Burst is %d, so they never come",
+				ErrRefused, least, least*n.Each, n.Key, n.Burst)
 		}
 		if n != m {
 			if !owned {

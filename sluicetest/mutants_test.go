@@ -360,6 +360,10 @@ func (m *quotaMutant) Settle(ctx context.Context, op, of engine.OpID, mm engine.
 	return m.Quota.Settle(ctx, op, of, mm, delta)
 }
 
+func units(least, most int64, list ...engine.Meter) engine.Draw {
+	return engine.Draw{Meters: list, Min: least, Max: most}
+}
+
 // fractions grants whole tokens and charges parts as well.
 func fractions(d engine.Draw, state map[string]time.Time) (engine.Grant, error) {
 	d, err := d.Normal()
@@ -516,6 +520,32 @@ func TestQuotaKitCatchesMutants(t *testing.T) {
 					g.Units++
 				}
 				return g, err
+			}
+		}},
+		{"keeps nothing", "Quota.Keep", "what it keeps is for others", func(m *quotaMutant) {
+			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+				if g, err := m.Quota.Take(ctx, d); err != nil || g.Units > 0 {
+					return g, err
+				}
+				d.Keep = 0
+				return m.Quota.Take(ctx, d)
+			}
+		}},
+		{"charges what it keeps", "Quota.Keep", "what is kept is not charged", func(m *quotaMutant) {
+			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+				g, err := m.Quota.Take(ctx, d)
+				if g.Units > 0 && d.Keep == 4 {
+					_, _ = m.Quota.Take(ctx, units(d.Keep, d.Keep, d.Meters...))
+				}
+				return g, err
+			}
+		}},
+		{"books without what it keeps", "Quota.KeepBooking", "before what it keeps is there", func(m *quotaMutant) {
+			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+				if d.MaxWait > 0 {
+					d.Keep = 0
+				}
+				return m.Quota.Take(ctx, d)
 			}
 		}},
 		{"denies with an error", "Quota.Burst", "a denial is an answer, not an error", func(m *quotaMutant) {

@@ -30,6 +30,8 @@ var quotaRules = []rule[engine.Quota]{
 	{"Booking", quotaBooking},
 	{"BookingRange", quotaBookingRange},
 	{"BookingTooLong", quotaBookingTooLong},
+	{"Keep", quotaKeep},
+	{"KeepBooking", quotaKeepBooking},
 	{"SettleDebt", quotaSettleDebt},
 	{"SettleBack", quotaSettleBack},
 	{"SettleLate", quotaSettleLate},
@@ -248,6 +250,57 @@ func quotaBookingTooLong(r *run, q engine.Quota) {
 	g := r.take(q, d)
 	late := r.Now().Add(g.After).Sub(before) - r.Tick
 	r.must(g.Units == 1 && late <= r.Slack, "after bookings that were denied because they would have come too late, the next unit comes %v late: a denial must charge nothing", late)
+}
+
+// quotaKeep: what a draw keeps is there for those that keep less, and for nobody else.
+func quotaKeep(r *run, q engine.Quota) {
+	calls, words := r.slow(10), r.slow(100)
+	words.Each = 8
+	d := units(1, 20, calls, words)
+	d.Keep = 6
+	g := r.take(q, d)
+	r.must(g.Units == 4, "Take of 1 to 20 units that keeps 6 of 10 got %d: must be 4", g.Units)
+	r.must(g.Retry > 0, "Take that keeps 6 got less than Max and Retry is %v: must be how long it takes until one more comes in", g.Retry)
+	g = r.take(q, d)
+	r.must(g.Units == 0 && g.Retry > 0, "Take that keeps 6 got %d units with 6 there, and Retry is %v: what it keeps is for others", g.Units, g.Retry)
+	d.Keep = 4
+	g = r.take(q, d)
+	r.must(g.Units == 2, "Take that keeps 4 got %d units with 6 there: must be 2", g.Units)
+	gotCalls, gotWords := r.left(q, calls), r.left(q, words)
+	r.must(gotCalls == 4 && gotWords == 52, "6 units of one call and 8 words each were granted by draws that keep some, and %d of 10 calls and %d of 100 words are there: must be 4 and 52, what is kept is not charged", gotCalls, gotWords)
+
+	m := r.slow(10)
+	for _, keep := range []int64{10, -1} {
+		d := units(1, 1, m)
+		d.Keep = keep
+		_, err := q.Take(r.ctx, d)
+		r.refused(err, "Take of 1 unit that keeps what with it exceeds a burst of 10, or less than nothing,")
+	}
+}
+
+// quotaKeepBooking: a booking that keeps units is for when they are there as well.
+func quotaKeepBooking(r *run, q engine.Quota) {
+	m := r.per(4)
+	before := r.Now()
+	r.left(q, m)
+	d := units(1, 1, m)
+	d.Keep, d.MaxWait = 2, 10*r.Tick
+	g := r.take(q, d)
+	after := r.Now()
+	r.must(g.Units == 1, "Take of 1 that keeps 2 and waits %v was denied, at one token per %v", d.MaxWait, r.Tick)
+	r.must(after.Add(g.After).Sub(before) >= 3*r.Tick, "a booking of 1 that keeps 2 may be used %v after the meter was drained: at one per %v that is before what it keeps is there", after.Add(g.After).Sub(before), r.Tick)
+	r.must(g.After <= 3*r.Tick, "a booking of 1 that keeps 2 is for %v later, at one per %v", g.After, r.Tick)
+	urgent := units(1, 1, m)
+	urgent.MaxWait = 10 * r.Tick
+	use := r.take(q, urgent).After + r.Now().Sub(before)
+	r.must(use >= 2*r.Tick && use <= 2*r.Tick+r.Slack, "a draw that keeps nothing, after a booking of 1 that keeps 2, gets its unit %v after the meter was drained: must be %v, one unit was charged and it waits for no more", use, 2*r.Tick)
+	late := d
+	late.MaxWait = r.Tick
+	denied := r.take(q, late)
+	r.must(denied.Units == 0, "Take of 1 that keeps 2 was granted on a drained meter within %v", late.MaxWait)
+	r.must(denied.Retry <= 5*r.Tick, "a denial of 1 that keeps 2, with 2 booked, comes with Retry %v: must be %v less what has passed", denied.Retry, 5*r.Tick)
+	r.Sleep(denied.Retry + r.Slack)
+	r.must(r.take(q, late).Units == 1, "a denied Take that keeps 2 was denied again after its Retry, %v", denied.Retry)
 }
 
 func quotaSettleDebt(r *run, q engine.Quota) {
