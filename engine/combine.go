@@ -149,11 +149,19 @@ func (b *Combine) Take(ctx context.Context, d Draw) (Grant, error) {
 
 // Settle goes to the engine as it is. Draws that travelled together had no Op: there is
 // nothing of them to give back.
-func (b *Combine) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
+func (b *Combine) Settle(ctx context.Context, op OpID, list []Correction) error {
 	if b.quit.Err() != nil {
 		return ErrClosed
 	}
-	return b.quota.Settle(ctx, op, of, m, delta)
+	return b.quota.Settle(ctx, op, list)
+}
+
+// Hold goes to the engine as it is.
+func (b *Combine) Hold(ctx context.Context, m Meter, d time.Duration) error {
+	if b.quit.Err() != nil {
+		return ErrClosed
+	}
+	return b.quota.Hold(ctx, m, d)
 }
 
 // Close refuses new calls, ends the trips under way, whose callers are left unsure, and

@@ -39,6 +39,15 @@ func NewOpID() OpID {
 // IsZero reports whether id is no name.
 func (id OpID) IsZero() bool { return id == OpID{} }
 
+// other is a second name made of id, none if id is none.
+func (id OpID) other() OpID {
+	if !id.IsZero() {
+		id[0] ^= 0x80
+		id[15] ^= 0x80
+	}
+	return id
+}
+
 // String is id in hexadecimal digits.
 func (id OpID) String() string { return hex.EncodeToString(id[:]) }
 

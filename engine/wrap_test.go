@@ -15,10 +15,9 @@ import (
 // quotaFunc is a Quota that a test writes down.
 type quotaFunc func(ctx context.Context, d engine.Draw) (engine.Grant, error)
 
-func (f quotaFunc) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) { return f(ctx, d) }
-func (f quotaFunc) Settle(context.Context, engine.OpID, engine.OpID, engine.Meter, int64) error {
-	return nil
-}
+func (f quotaFunc) Take(ctx context.Context, d engine.Draw) (engine.Grant, error)  { return f(ctx, d) }
+func (f quotaFunc) Settle(context.Context, engine.OpID, []engine.Correction) error { return nil }
+func (f quotaFunc) Hold(context.Context, engine.Meter, time.Duration) error        { return nil }
 
 // after is q, each call d later.
 func after(d time.Duration, q engine.Quota) quotaFunc {
@@ -149,7 +148,8 @@ func TestAuditCounts(t *testing.T) {
 		for _, f := range []sluicetest.Fault{sluicetest.Refusing, sluicetest.Dropping, sluicetest.LosingAcks, sluicetest.Lying} {
 			x.Set(f)
 			take(some(m, 1, 1))
-			_ = a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 5)
+			_ = a.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: m, Delta: 5}})
+			_ = a.Hold(ctx, m, 0)
 		}
 		x.Set(sluicetest.Panicking)
 		func() {
@@ -161,8 +161,8 @@ func TestAuditCounts(t *testing.T) {
 			take(some(m, 1, 1))
 		}()
 		x.Set(sluicetest.Healthy)
-		assert.NoError(t, a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -4))
-		want := engine.AuditCounts{Takes: 9, Denied: 1, Booked: 1, Refused: 2, Unsure: 4, Units: 4, Settles: 5, SettlesFailed: 3, Settled: 1}
+		assert.NoError(t, a.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: m, Delta: -4}}))
+		want := engine.AuditCounts{Takes: 9, Denied: 1, Booked: 1, Refused: 2, Unsure: 4, Units: 4, Settles: 5, SettlesFailed: 3, Settled: 1, Holds: 4}
 		assert.Equal(t, want, a.Counts())
 	})
 }

@@ -246,8 +246,12 @@ func (q chaosQuota) Take(ctx context.Context, d engine.Draw) (g engine.Grant, er
 	return g, nil
 }
 
-func (q chaosQuota) Settle(ctx context.Context, op, of engine.OpID, m engine.Meter, delta int64) error {
-	return q.x.pass(ctx, func(e engine.Engine) error { return e.Quota().Settle(ctx, op, of, m, delta) }, func(int) {})
+func (q chaosQuota) Settle(ctx context.Context, op engine.OpID, list []engine.Correction) error {
+	return q.x.pass(ctx, func(e engine.Engine) error { return e.Quota().Settle(ctx, op, list) }, func(int) {})
+}
+
+func (q chaosQuota) Hold(ctx context.Context, m engine.Meter, d time.Duration) error {
+	return q.x.pass(ctx, func(e engine.Engine) error { return e.Quota().Hold(ctx, m, d) }, func(int) {})
 }
 
 type chaosStore struct{ x *Chaos }
