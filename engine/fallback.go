@@ -133,7 +133,7 @@ func NewFallback(q Quota, c FallbackConfig) (*Fallback, error) {
 	if err := limits.normal(); err != nil {
 		return nil, err
 	}
-	f.local.open(limits)
+	f.local.open(limits, newClock())
 	f.quit, f.stop = context.WithCancel(context.Background())
 	return f, nil
 }

@@ -66,8 +66,9 @@ func (m Meter) rate() (bucket.Rate, error) {
 	return bucket.NewRate(m.N, int64(m.Per), m.Burst)
 }
 
-func (q *memoryQuota) open(c MemoryConfig) {
-	q.conf, q.clock = c, newClock()
+// open begins with the clock's first instant, at which a cold meter is empty.
+func (q *memoryQuota) open(c MemoryConfig, k clock) {
+	q.conf, q.clock = c, k
 	q.meters = map[string]*memoryMeter{}
 	q.sweep = min(1024, c.MaxMeters)
 	q.ops = newOpLog[OpID, quotaDone](c.OpMemory, c.MaxOps)
@@ -329,8 +330,8 @@ func (q *memoryQuota) took(of OpID, key string) bool {
 	return !q.closed && q.openLocked(q.clock.now(), of, key) != nil
 }
 
-// meterLocked is the meter of m's key, full if it is new. One whose rate has changed
-// keeps its tokens, up to the new burst, and what may still be corrected.
+// meterLocked is the meter of m's key, full if it is new, or as full as it has come to be
+// since the engine began if it is cold. One whose rate has changed keeps its tokens, up to the new burst, and what may still be corrected.
 func (q *memoryQuota) meterLocked(now int64, m Meter) (*memoryMeter, error) {
 	old := q.meters[m.Key]
 	if old != nil && old.conf.N == m.N && old.conf.Per == m.Per && old.conf.Burst == m.Burst {
@@ -354,6 +355,10 @@ func (q *memoryQuota) meterLocked(now int64, m Meter) (*memoryMeter, error) {
 	}
 	m.Key = strings.Clone(m.Key)
 	mm := &memoryMeter{conf: m, rate: rate}
+	if m.Cold {
+		mm.bucket.Take(&mm.rate, 0, m.Burst)
+		q.fullAt = min(q.fullAt, mm.idleAt())
+	}
 	q.meters[m.Key] = mm
 	return mm, nil
 }
@@ -405,6 +410,12 @@ func (q *memoryQuota) dropLocked(now int64, open bool) {
 			q.fullAt = min(q.fullAt, m.idleAt())
 		}
 	}
+}
+
+func (q *memoryQuota) isClosed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed
 }
 
 func (q *memoryQuota) close() error {

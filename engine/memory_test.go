@@ -259,9 +259,11 @@ func TestHolderWaitsOnce(t *testing.T) {
 		c.Holder, c.MaxWait = "b", time.Second
 		go func() { _, _ = m.Slots().Acquire(context.Background(), c) }()
 		synctest.Wait()
-		_, err = m.Slots().Acquire(t.Context(), c)
+		urgent := c
+		urgent.Priority = 1
+		_, err = m.Slots().Acquire(t.Context(), urgent)
 		assert.ErrorIs(t, err, ErrRefused)
-		assert.ErrorContains(t, err, `"b" waits for "k" already`)
+		assert.ErrorContains(t, err, `"b" waits for "k" already, with another claim`)
 		time.Sleep(time.Second)
 	})
 }

@@ -33,6 +33,10 @@ type Meter struct {
 	// one draw of one unit can cost one token of a meter of requests and 500 of a meter
 	// of words.
 	Each int64
+	// Cold makes a meter that the engine knows nothing of as full as if it had been empty
+	// when the engine's data began, see [Engine]'s Epoch: what lost its data grants no second
+	// burst. Otherwise such a meter is full.
+	Cold bool
 }
 
 // Normal returns m with its zero fields filled in, or an error that names the field, its

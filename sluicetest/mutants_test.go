@@ -532,6 +532,53 @@ func TestSlotsKitCatchesMutants(t *testing.T) {
 		{"ignores priority", "Slots.Priority", "the highest priority is", claims(func(c *engine.Claim) { c.Priority = 0 })},
 		{"ignores weights", "Slots.FairShare", "tenants of weight 3 and 1", claims(func(c *engine.Claim) { c.Weight = min(c.Weight, 1) })},
 		{"ignores tenants", "Slots.FairShare", "tenants of weight 3 and 1", claims(func(c *engine.Claim) { c.Tenant = "" })},
+		{"lets a holder wait twice", "Slots.HolderTwice", "the second one waits in its place", func(m *slotsMutant) {
+			var n atomic.Int64
+			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+				holder := c.Holder
+				if c.MaxWait > 0 {
+					c.Holder += fmt.Sprint(n.Add(1))
+				}
+				l, err := m.Slots.Acquire(ctx, c)
+				l.Holder = holder
+				return l, err
+			}
+		}},
+		{"lets a holder wait once", "Slots.HolderTwice", "goes on to wait", func(m *slotsMutant) {
+			var mu sync.Mutex
+			waits := map[string]bool{}
+			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+				mu.Lock()
+				twice := c.MaxWait > 0 && waits[c.Holder]
+				waits[c.Holder] = c.MaxWait > 0
+				mu.Unlock()
+				if twice {
+					return engine.Lease{}, engine.ErrRefused
+				}
+				return m.Slots.Acquire(ctx, c)
+			}
+		}},
+		{"sends a holder that asks again to the end", "Slots.HolderTwice", "it keeps the place that it had", func(m *slotsMutant) {
+			var mu sync.Mutex
+			waits := map[string]context.CancelCauseFunc{}
+			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+				if c.MaxWait == 0 {
+					return m.Slots.Acquire(ctx, c)
+				}
+				mine, cancel := context.WithCancelCause(ctx)
+				defer cancel(nil)
+				mu.Lock()
+				if old := waits[c.Holder]; old != nil && c.Priority == 0 {
+					old(engine.ErrLost)
+				}
+				if c.Priority == 0 {
+					waits[c.Holder] = cancel
+				}
+				mu.Unlock()
+				time.Sleep(1)
+				return m.Slots.Acquire(mine, c)
+			}
+		}},
 		{"checks, then gives", "Slots.Storm", "leases were live at once", func(m *slotsMutant) {
 			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
 				if strings.HasSuffix(c.Key, "storm") {
