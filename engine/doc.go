@@ -36,10 +36,17 @@
 //	                    or none; whole units only, so no fraction is lost
 //	booking (MaxWait)   the same: no unit may be used before its time. What travels late is
 //	                    used late. A booked unit that nobody uses is lost
-//	Quota.Settle        as if the named Take had been its final amount from its own instant
-//	                    on, so that nothing is spent twice; a debt is paid back at r, and is
-//	                    at most what comes in within a day or B/r, the longer of them. Of a
-//	                    Take that is unnamed or forgotten nothing is given back
+//	Draw.Keep           a draw that keeps k units leaves k there; what is kept is not charged
+//	Quota.Settle        all corrections of a list at one instant, or none; as if the named
+//	                    Take had been its final amount from its own instant on, so that
+//	                    nothing is spent twice; a debt is paid back at r, and is at most what
+//	                    comes in within a day or B/r, the longer of them. Of a Take that is
+//	                    unnamed or forgotten nothing is given back
+//	Quota.Hold          no unit of what is granted from then on may be used before its end;
+//	                    what was granted before is not recalled
+//	Meter.Cold          after the engine has lost its data at most r*(time since) until the
+//	                    burst is full again; a meter that is not cold grants a second burst
+//	Engine.Epoch        another id after whatever was acknowledged may have been lost
 //	Slots               live units at the engine never exceed Limit. In the world neither, if
 //	                    holders stop at Until by their own monotonic clock
 //	Lease.Fence         grows with every lease of a key; a resource that remembers the

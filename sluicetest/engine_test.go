@@ -2,6 +2,7 @@ package sluicetest_test
 
 import (
 	"context"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -247,3 +248,22 @@ func TestEngineKitCatchesMutants(t *testing.T) {
 		})
 	}
 }
+
+// TestProcessesKitCatchesAQuotaOfEach: a quota that each process has for itself is none. The
+// processes are real, and so is their time.
+func TestProcessesKitCatchesAQuotaOfEach(t *testing.T) {
+	var r named
+	r.name = t.Name()
+	sluicetest.Processes(&r, memory(t).Quota, []string{"SLUICETEST_OTHER=1"}, sluicetest.Options{Tick: 20 * time.Millisecond, Slack: 10 * time.Millisecond, Seed: 7})
+	if os.Getenv("SLUICETEST_OTHER") == "" {
+		r.caught(t, "Processes", "at most B + r*W")
+	}
+}
+
+// named is a record of a test's name.
+type named struct {
+	record
+	name string
+}
+
+func (n *named) Name() string { return n.name }

@@ -362,8 +362,8 @@ func quotaEndedContext(r *run, q engine.Quota) {
 	}
 }
 
-// use is a unit that may be used; the engine granted it no earlier than lo, no later than hi.
-type use struct{ lo, hi time.Duration }
+// use is a unit that may be used; the engine granted it no earlier than Lo, no later than Hi.
+type use struct{ Lo, Hi time.Duration }
 
 // quotaExact lets several clients draw as fast as they can, now and booked, and looks at
 // every window. It begins at different points of a tick: an engine that counts by windows
@@ -408,19 +408,25 @@ func (r *run) saturate(q engine.Quota, round uint64) {
 			r.Sleep(max(last, min(g.Retry, r.Tick/7)) + 1)
 		}
 	})
-	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(a.hi, b.hi) })
+	r.windows(uses, m)
+	const least = burst + ticks*10/2
+	r.must(len(uses) >= least, "%d clients that draw all the time got %d units in %v: the burst of %d and most of the %d that came in are theirs", clients, len(uses), ticks*r.Tick, burst, ticks*10)
+}
+
+// windows looks at every window of uses, which are of single tokens of m.
+func (r *run) windows(uses []use, m engine.Meter) {
+	r.t.Helper()
+	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(a.Hi, b.Hi) })
 	for _, first := range uses {
 		sum := int64(0)
 		for _, last := range uses {
-			if last.lo < first.lo {
+			if last.Lo < first.Lo {
 				continue
 			}
 			sum++
-			window := last.hi - first.lo
-			most := burst + int64(window/(r.Tick/10))
-			r.must(sum <= most, "%d units were granted in a window of %v: at most B + r*W = %d + %d (seed %d)", sum, window, burst, most-burst, r.Seed)
+			window := last.Hi - first.Lo
+			most := m.Burst + int64(window/m.Every())
+			r.must(sum <= most, "%d units were granted in a window of %v: at most B + r*W = %d + %d (seed %d)", sum, window, m.Burst, most-m.Burst, r.Seed)
 		}
 	}
-	const least = burst + ticks*10/2
-	r.must(len(uses) >= least, "%d clients that draw all the time got %d units in %v: the burst of %d and most of the %d that came in are theirs", clients, len(uses), ticks*r.Tick, burst, ticks*10)
 }
