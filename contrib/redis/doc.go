@@ -1,0 +1,2 @@
+// Package sluiceredis is an engine on Redis or Valkey.
+package sluiceredis
