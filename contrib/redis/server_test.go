@@ -134,13 +134,20 @@ func open(t testing.TB, c sluiceredis.Config) *sluiceredis.Engine {
 	return e
 }
 
-// mini is a server inside the test, whose time passes as the test's does.
+// mini is a server inside the test. Nothing in it expires.
 func mini(t testing.TB) (*miniredis.Miniredis, rueidis.Client) {
 	t.Helper()
-	m := miniredis.NewMiniRedis()
-	require.NoError(t, m.Start())
+	m := miniredis.RunT(t)
+	return m, client(t, m.Addr())
+}
+
+// aging is one in which what lives for a time ends: there it does so when it is told that
+// time has passed. What was written in between ends that much too early.
+func aging(t testing.TB) (*miniredis.Miniredis, rueidis.Client) {
+	t.Helper()
+	m, c := mini(t)
 	quit, done := make(chan struct{}), make(chan struct{})
-	go func() { // what lives for a time lives, there, until it is told that time has passed
+	go func() {
 		defer close(done)
 		last := time.Now()
 		for tick := time.NewTicker(2 * time.Millisecond); ; {
@@ -158,9 +165,8 @@ func mini(t testing.TB) (*miniredis.Miniredis, rueidis.Client) {
 	t.Cleanup(func() {
 		close(quit)
 		<-done
-		m.Close()
 	})
-	return m, client(t, m.Addr())
+	return m, c
 }
 
 // miniAddr is that of a server inside the test, or inside the one that started this process.

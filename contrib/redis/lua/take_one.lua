@@ -10,9 +10,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local rate, last, held, K, b, c, seq, from, count, rest =
   string.match(s, '^(%d+ %d+ %d+) (%d+) (%d+) (%S+) (%d+) (%S+) (%d+) (%d+) (%d+)(.*)$')
-held, K, b, c, seq, count = held + 0, K + 0, b + 0, c + 0, seq + 0, count + 0
-local memory, lo, hi, left, n, p, u = ARGV[1] + 0, ARGV[3] + 0, ARGV[4] + 0, ARGV[5] + 0, ARGV[8] + 0, ARGV[9] + 0, ARGV[10] + 0
-if rate ~= ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10] or now < last + 0 or held > now or count >= 23 or K > 1e15 or b > now then return {-1} end
+last, held, K, b, c, seq, count = tonumber(last), tonumber(held), tonumber(K), tonumber(b), tonumber(c), tonumber(seq), tonumber(count)
+local memory, lo, hi, left = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local n, p, u = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+if rate ~= ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10] or now < last or held > now or count >= 23 or K > 1e15 or b > now then return {-1} end
 
 local d = now - b
 local q = math.floor(d / p)
@@ -20,6 +21,7 @@ local have = u - K + c + q * n + math.floor((d - q * p) * n / p)
 local tu, ta, tb, tc, book
 if count > 0 then
   tu, ta, tb, tc, book = string.match(rest, '^ (%S+) (%S+) (%S+) (%S+) (.*)$')
+  tu, ta, tb, tc = tonumber(tu), tonumber(ta), tonumber(tb), tonumber(tc)
   if ta + memory <= now then return {-1} end
 end
 if have >= u then
@@ -38,21 +40,21 @@ local units, after, every = have - left, 0, 0
 if units > hi then units = hi end
 if units < lo then
   after = ready(lo + left)
-  local wait = ARGV[6] - after
+  local wait = tonumber(ARGV[6]) - after
   if wait < 0 then return {0, 0, 0, after} end
-  every = ARGV[7] + 0
+  every = tonumber(ARGV[7])
   units = lo + math.min(hi - lo, math.floor(wait / every))
 end
 
 local tail = ''
 if book then
   if (now - tb) * n > (K - tc) * p then tb, tc = now, K end
-  if not named then tail = string.format(' %s %s %.0f %.0f %s', tu, ta, tb, tc, book) end
+  if not named then tail = string.format(' %.0f %.0f %.0f %.0f %s', tu, ta, tb, tc, book) end
 end
 if named then
   seq, count = seq + 1, count + 1
   if book then
-    tail = string.format(' %.0f %.0f 0 4503599627370496 %s;%s,%s,0,4503599627370496,%.0f,%.0f', seq, now, book, tu, ta, tb, tc)
+    tail = string.format(' %.0f %.0f 0 4503599627370496 %s;%.0f,%.0f,0,4503599627370496,%.0f,%.0f', seq, now, book, tu, ta, tb, tc)
   else
     tail = string.format(' %.0f %.0f 0 4503599627370496 %.0f,%.0f', seq, now, b, c)
   end
