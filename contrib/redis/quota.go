@@ -23,6 +23,10 @@ var _ engine.Quota = quota{}
 // Take asks the script for one meter if d may be for it, and the general one if that is not
 // so, or if the other says that the case is too seldom for it.
 func (q quota) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+	return q.take(ctx, d, len(d.Meters) == 1 && d.Meters[0].Each <= 1)
+}
+
+func (q quota) take(ctx context.Context, d engine.Draw, one bool) (engine.Grant, error) {
 	d, err := d.Normal()
 	if err != nil {
 		return engine.Grant{}, err
@@ -38,7 +42,11 @@ func (q quota) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) {
 	}
 	// No script counts beyond what it can: of a Max that costs more, less is granted.
 	d.Max = max(d.Min, min(d.Max, most/largest))
-	args = append(args, q.e.opMemory(), yes(!d.Op.IsZero()), itoa(d.Min), itoa(d.Max), itoa(d.Keep),
+	named := ""
+	if !d.Op.IsZero() {
+		named = itoa(millis(q.e.conf.OpMemory))
+	}
+	args = append(args, q.e.memory, named, itoa(d.Min), itoa(d.Max), itoa(d.Keep),
 		itoa(int64(d.MaxWait/time.Microsecond)), itoa(micros(every)))
 	for _, m := range d.Meters {
 		n, per, err := rate(m)
@@ -50,7 +58,7 @@ func (q quota) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) {
 	}
 	keys = append(keys, q.e.key("o", d.Op.String()), q.e.key("b", ""))
 	var out []int64
-	if len(d.Meters) == 1 && d.Meters[0].Each == 1 {
+	if one {
 		out, err = q.e.exec(ctx, takeOneScript, keys, args[:10]).AsIntSlice()
 	}
 	if err == nil && len(out) < 2 {
@@ -72,7 +80,7 @@ func (q quota) Settle(ctx context.Context, op engine.OpID, list []engine.Correct
 	keys := make([]string, 0, 2+2*len(list))
 	args := make([]string, 0, 2+5*len(list))
 	keys = append(keys, q.e.key("o", op.String()), q.e.key("b", ""))
-	args = append(args, q.e.opMemory(), "")
+	args = append(args, q.e.memory, "")
 	says := sha256.New()
 	for _, c := range list {
 		m, err := c.Meter.Normal()
@@ -115,7 +123,7 @@ func (q quota) Hold(ctx context.Context, m engine.Meter, d time.Duration) error 
 		return err
 	}
 	return outcome(q.e.exec(ctx, holdScript, []string{q.e.key("q", m.Key), q.e.key("b", "")},
-		[]string{q.e.opMemory(), itoa(n), itoa(per), itoa(m.Burst), yes(m.Cold), itoa(micros(d))}).Error())
+		[]string{q.e.memory, itoa(n), itoa(per), itoa(m.Burst), yes(m.Cold), itoa(micros(d))}).Error())
 }
 
 // rate is how many tokens of m come in within how many microseconds, in lowest terms, so that

@@ -41,7 +41,7 @@ type Engine struct {
 	conf   Config
 	client rueidis.Client
 	id     string
-	memory string // OpMemory in microseconds
+	memory string // OpMemory in microseconds, as scripts are told
 	quit   context.Context
 	stop   context.CancelFunc
 	hub    *hub
@@ -161,9 +161,6 @@ func (e *Engine) key(kind, key string) string {
 	}
 	return "{" + e.conf.Prefix + "}:" + kind + ":" + key
 }
-
-// opMemory is how long names are remembered, as scripts are told.
-func (e *Engine) opMemory() string { return e.memory }
 
 func (e *Engine) exec(ctx context.Context, s *rueidis.Lua, keys, args []string) rueidis.RedisResult {
 	return s.Exec(ctx, e.client, keys, args)

@@ -15,9 +15,22 @@
 -- greatest can ever count: the book is a list of these charges, each with the greatest gap
 -- after it.
 --
--- The book is kept short. Neighbours in it that are old become one entry: what is corrected
--- of it counts from the earliest of them if that gives back less, from the latest if it
--- charges more. So it may give back too little, never too much.
+-- The book is kept short. When it has some entries neighbours become one, with the greatest
+-- gap between its charges: at once if the bucket lacked more, at that gap, than they were
+-- charged, so that it hardly matters which of them was first, and else when the book is long,
+-- those first that lacked most. What is corrected of such an entry counts from its first
+-- charge if that gives back less, and from its last if that charges more: it may give back
+-- too little, never too much.
+--
+-- It is stored as text, for each meter one value:
+--
+--   [H held ]n p u last K b c[ seq ta tw hb hc tb tc count from book]
+--
+-- held: nothing before. n, p, u: tokens, per, burst. last: when it was written. With a book
+-- seq is the number of the last charge in it. Its last entry ended at ta with charges of tw in
+-- all; hb and hc is the greatest gap in it, tb and tc the greatest after it. count is how many
+-- entries it has, from the last number that is in it no more; book has the gap before all
+-- and the other entries. take_one reads and writes this text, too.
 
 local opmemory = tonumber(ARGV[1]) -- how long names are remembered, in microseconds
 local time = redis.call('TIME')
@@ -40,7 +53,7 @@ local function greater(m, b1, c1, b2, c2)
   return (b1 - b2) * m.n > (c1 - c2) * m.p
 end
 
-local function int(x) return string.format('%.0f', x) end
+local function int(x) return string.format('%d', x) end
 
 -- tokens is how many there are, below zero in debt.
 local function tokens(m)
@@ -56,10 +69,7 @@ local function ready(m, k)
 end
 
 -- close makes all charges final: what is in the book cannot be corrected any more.
-local function close(m)
-  m.book, m.count = nil, 0
-  m.from = m.seq
-end
+local function close(m) m.book = nil end
 
 -- full notes that the bucket is full now.
 local function full(m)
@@ -84,23 +94,21 @@ end
 local function load(key, n, p, u, born)
   local s = redis.call('GET', key)
   if not s then
-    -- Charges are numbered on from the time, so that no number comes again.
-    local m = {key=key, n=n, p=p, u=u, held=0, K=0, b=now, c=0, seq=now, from=now, count=0}
+    local m = {key = key, n = n, p = p, u = u, held = 0, K = 0, b = now, c = 0}
     if born then
-      local since = birth(born)
-      if since > now then since = now end
-      m.K, m.b = u, since
+      m.K, m.b = u, math.min(now, birth(born))
       if tokens(m) >= u then m.K, m.b = 0, now end
     end
     return m
   end
-  local n0, p0, u0, last, held, K, b, c, seq, from, count, rest =
-    string.match(s, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)(.*)$')
-  local m = {key=key, n=tonumber(n0), p=tonumber(p0), u=tonumber(u0), held=tonumber(held), K=tonumber(K),
-    b=tonumber(b), c=tonumber(c), seq=tonumber(seq), from=tonumber(from), count=tonumber(count)}
-  if m.count > 0 then
-    local tu, ta, tb, tc, book = string.match(rest, '^ (%S+) (%S+) (%S+) (%S+) (.*)$')
-    m.tu, m.ta, m.tb, m.tc, m.book = tonumber(tu), tonumber(ta), tonumber(tb), tonumber(tc), book
+  local held, n0, p0, u0, last, K, b, c, rest = string.match(s, '^(.-)(%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%S+)(.*)$')
+  local m = {key = key, n = tonumber(n0), p = tonumber(p0), u = tonumber(u0), held = tonumber(string.match(held, '%d+') or '0'),
+    K = tonumber(K), b = tonumber(b), c = tonumber(c)}
+  if rest ~= '' then
+    local seq, ta, tw, hb, hc, tb, tc, count, from, book =
+      string.match(rest, '^ (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    m.seq, m.from, m.count, m.ta, m.tw = tonumber(seq), tonumber(from), tonumber(count), tonumber(ta), tonumber(tw)
+    m.hb, m.hc, m.tb, m.tc, m.book = tonumber(hb), tonumber(hc), tonumber(tb), tonumber(tc), book
   end
   last = tonumber(last)
   if now < last then
@@ -117,11 +125,10 @@ local function load(key, n, p, u, born)
   if m.n ~= n or m.p ~= p or m.u ~= u then
     -- Another rate: the tokens there are stay, up to the new burst, and so does the part of
     -- one that has come in. Of what was charged before nothing can be corrected any more.
-    local have = tokens(m)
-    close(m)
+    local have, was = tokens(m), m.u
     local q = math.floor((now - m.b) / m.p)
     local part = ((now - m.b - q * m.p) * m.n % m.p) / m.p
-    local was = m.u
+    close(m)
     m.n, m.p, m.u, m.c = n, p, u, 0
     if have >= was or have >= u then
       m.K, m.b = 0, now
@@ -131,30 +138,29 @@ local function load(key, n, p, u, born)
   end
   if m.book and m.ta + opmemory <= now or m.K > NONE / 2 then close(m) end
   if not m.book and m.c ~= 0 then m.K, m.c = m.K - m.c, 0 end
-  if tokens(m) >= m.u and m.b <= now then full(m) end
+  if m.b <= now and tokens(m) >= m.u then full(m) end
   return m
 end
 
 -- save writes m until nothing of it matters any more.
 local function save(m)
-  local ends = m.b + cost(m.K - m.c, m.n, m.p)
-  if m.held > ends then ends = m.held end
-  if m.book and m.ta + opmemory > ends then ends = m.ta + opmemory end
+  local ends = math.max(m.held, m.b + cost(m.K - m.c, m.n, m.p))
+  if m.book then ends = math.max(ends, m.ta + opmemory) end
   if ends <= now then
     redis.call('DEL', m.key)
     return
   end
-  local s = string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f',
-    m.n, m.p, m.u, now, m.held, m.K, m.b, m.c, m.seq, m.from, m.count)
+  local s = string.format('%d %d %d %d %d %d %d', m.n, m.p, m.u, now, m.K, m.b, m.c)
+  if m.held > now then s = 'H ' .. int(m.held) .. ' ' .. s end
   if m.book then
-    s = s .. string.format(' %.0f %.0f %.0f %.0f ', m.tu, m.ta, m.tb, m.tc) .. m.book
+    s = s .. string.format(' %d %d %d %d %d %d %d %d %d ', m.seq, m.ta, m.tw, m.hb, m.hc, m.tb, m.tc, m.count, m.from) .. m.book
   end
   redis.call('SET', m.key, s, 'PX', int(math.min(math.ceil((ends - now) / 1000) + 1, 315360000000)))
 end
 
--- entries are the charges that may be corrected, oldest first, each {last number, last
--- instant, greatest gap between its charges (b, c), greatest gap after it (b, c)}. The
--- entry 0 is the greatest gap before them.
+-- entries are the charges that may be corrected, oldest first, each {number of its last,
+-- instant, greatest gap in it (b, c), greatest gap after it (b, c)}. The entry 0 has the
+-- greatest gap before them.
 local function entries(m)
   local list = {}
   local b, c, rest = string.match(m.book, '^([^,]+),([^,;]+)(.*)$')
@@ -162,7 +168,7 @@ local function entries(m)
   for u, a, hb, hc, gb, gc in string.gmatch(rest, ';([^,]+),([^,]+),([^,]+),([^,]+),([^,]+),([^,;]+)') do
     list[#list+1] = {tonumber(u), tonumber(a), tonumber(hb), tonumber(hc), tonumber(gb), tonumber(gc)}
   end
-  list[#list+1] = {m.tu, m.ta, 0, NONE, m.tb, m.tc}
+  list[#list+1] = {m.seq, m.ta, m.hb, m.hc, m.tb, m.tc}
   return list
 end
 
@@ -174,17 +180,20 @@ local function keep(m, list)
     if greater(m, e[3], e[4], m.b, m.c) then m.b, m.c = e[3], e[4] end
     if greater(m, e[5], e[6], m.b, m.c) then m.b, m.c = e[5], e[6] end
     if i < #list then
-      parts[i+1] = string.format('%.0f,%.0f,%.0f,%.0f,%.0f,%.0f', e[1], e[2], e[3], e[4], e[5], e[6])
+      parts[i+1] = string.format('%d,%d,%d,%d,%d,%d', e[1], e[2], e[3], e[4], e[5], e[6])
     else
-      m.tu, m.ta, m.tb, m.tc = e[1], e[2], e[5], e[6]
+      m.ta, m.hb, m.hc, m.tb, m.tc = e[2], e[3], e[4], e[5], e[6]
     end
   end
   m.book, m.count = table.concat(parts, ';'), #list
 end
 
--- shorten makes the book half as long: what is forgotten leaves it, then the oldest two
--- become one, and so on; the last stays as it is.
-local function shorten(m, most)
+-- A book has at most so many entries; with few each charge has one of its own.
+local most, few = 16, 4
+
+-- shorten makes the book half as long: what is forgotten leaves it, then neighbours become
+-- one, those first between which the bucket lacked most; the last stays as it is.
+local function shorten(m)
   local list = entries(m)
   local function higher(b, c, e, i) -- the greater of (b, c) and a gap of e
     if greater(m, e[i], e[i+1], b, c) then return e[i], e[i+1] end
@@ -197,26 +206,34 @@ local function shorten(m, most)
     m.from = e[1]
   end
   while #list > most / 2 do
-    local one, two = list[1], table.remove(list, 2)
+    local at = 1
+    for i = 2, #list - 2 do
+      if greater(m, list[at][5], list[at][6], list[i][5], list[i][6]) then at = i end
+    end
+    local one, two = list[at], table.remove(list, at + 1)
     local b, c = higher(one[3], one[4], one, 5)
     b, c = higher(b, c, two, 3)
-    list[1] = {two[1], two[2], b, c, two[5], two[6]}
+    list[at] = {two[1], two[2], b, c, two[5], two[6]}
   end
   keep(m, list)
 end
 
--- charge takes k tokens now, in a name if named. At most 24 charges stay in the book.
+-- charge takes k tokens now, in a name if named.
 local function charge(m, k, named)
   if m.book and greater(m, now, m.K, m.tb, m.tc) then m.tb, m.tc = now, m.K end
-  if named then
-    m.seq = m.seq + 1
-    if not m.book then
-      m.book = int(m.b) .. ',' .. int(m.c)
+  if named and not m.book then
+    m.book, m.count, m.seq, m.from = int(m.b) .. ',' .. int(m.c), 1, now + 1, now -- no number comes again
+    m.ta, m.tw, m.hb, m.hc, m.tb, m.tc = now, k, 0, NONE, 0, NONE
+  elseif named then
+    if m.count >= few and (m.tc - m.c) - (m.tb - m.b) * m.n / m.p > m.tw + k then -- one entry
+      if greater(m, m.tb, m.tc, m.hb, m.hc) then m.hb, m.hc = m.tb, m.tc end
+      m.tw = m.tw + k
     else
-      m.book = m.book .. string.format(';%.0f,%.0f,0,%.0f,%.0f,%.0f', m.tu, m.ta, NONE, m.tb, m.tc)
+      m.book = m.book .. string.format(';%d,%d,%d,%d,%d,%d', m.seq, m.ta, m.hb, m.hc, m.tb, m.tc)
+      m.count, m.tw, m.hb, m.hc = m.count + 1, k, 0, NONE
     end
-    m.tu, m.ta, m.tb, m.tc, m.count = m.seq, now, 0, NONE, m.count + 1
+    m.seq, m.ta, m.tb, m.tc = m.seq + 1, now, 0, NONE
   end
   m.K = m.K + k
-  if m.count >= 24 then shorten(m, 24) end
+  if m.book and m.count > most then shorten(m) end
 end

@@ -15,12 +15,13 @@ end
 -- said, tokens now}; nil if nobody knows.
 local function taken(name)
   local done = redis.call('GET', name)
-  local head, rest = string.match(done or '', '^(T %S+ %S+ %S+ %S+ %S+ )(.*)$')
+  local head, units, rest = string.match(done or '', '^(T %S+ (%S+) %S+ %S+ %S+ )(.*)$')
   if not head then return nil end
   local t, at = {head=head, order={}}, 1
   while at <= #rest do
     local _, last, seq, said, n, size = string.find(rest, '^(%S+) (%S+) (%S+) (%S+) ', at)
     local key = string.sub(rest, last + 1, last + size)
+    if said == '=' then said, n = units, units end -- as take_one writes it
     t[key] = {tonumber(seq), tonumber(said), tonumber(n)}
     t.order[#t.order+1] = key
     at = last + size + 2
@@ -87,7 +88,7 @@ for name, t in pairs(names) do
   if t and t.changed then
     local parts = {}
     for i, key in ipairs(t.order) do
-      parts[i] = string.format('%.0f %.0f %.0f %d %s', t[key][1], t[key][2], t[key][3], #key, key)
+      parts[i] = string.format('%d %d %d %d %s', t[key][1], t[key][2], t[key][3], #key, key)
     end
     local left = redis.call('PTTL', name)
     redis.call('SET', name, t.head .. table.concat(parts, ' '), 'PX', math.max(1, left))

@@ -1,10 +1,10 @@
 -- take decides a Draw over any number of meters.
 -- KEYS: the meters, the name of the draw, the engine's birth.
--- ARGV: memory of names, whether it has a name, min, max, keep, wait, every, then for each
--- meter n, p, burst, each, cold; times in microseconds, yes is 1.
+-- ARGV: memory of names, the same in milliseconds if it has a name (else ''), min, max, keep,
+-- wait, every, then for each meter n, p, burst, each, cold (1 or 0); times in microseconds.
 -- It returns units, after, every, retry.
 local meters = #KEYS - 2
-local named = ARGV[2] == '1'
+local named = ARGV[2] ~= ''
 local lo, hi, left, wait, every = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 if named then
   local done = redis.call('GET', KEYS[meters+1])
@@ -41,10 +41,10 @@ for i, m in ipairs(list) do
   charge(m, units * m.each, named)
   if units < hi then re = math.max(re, ready(m, (1 + left) * m.each)) end
   save(m)
-  if named then names[i] = string.format('%.0f %.0f %.0f %d %s', m.seq, units * m.each, units * m.each, #m.key, m.key) end
+  if named then names[i] = string.format('%d %d %d %d %s', m.seq, units * m.each, units * m.each, #m.key, m.key) end
 end
 if named then
-  redis.call('SET', KEYS[meters+1], string.format('T %s %.0f %.0f %.0f %.0f ', ARGV[4], units, at, ev, re) .. table.concat(names, ' '),
-    'PX', int(math.ceil(opmemory / 1000)))
+  redis.call('SET', KEYS[meters+1], string.format('T %s %d %d %d %d ', ARGV[4], units, at, ev, re) .. table.concat(names, ' '),
+    'PX', ARGV[2])
 end
 return {units, at - now, ev, math.max(0, re - now)}
