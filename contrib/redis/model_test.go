@@ -80,9 +80,11 @@ func replay(t *testing.T, rnd *rand.Rand, few bool) {
 		said   int64
 	}
 	var names []named
+	pace := int64(3)
 	for step := range 250 {
-		set(rnd.Int64N(3 * token))
-		if rnd.IntN(20) == 0 {
+		set(rnd.Int64N(pace * token))
+		if rnd.IntN(30) == 0 { // it waits, and goes on quicker or slower
+			pace = 1 + rnd.Int64N(4)
 			set(rnd.Int64N(2 * b.burst * token))
 		}
 		there := b.level(now)
@@ -92,18 +94,23 @@ func replay(t *testing.T, rnd *rand.Rand, few bool) {
 		}
 		switch {
 		case len(names) > 0 && rnd.IntN(3) == 0:
-			recent := min(len(names), 1+rnd.IntN(6))
+			recent := min(len(names), 1+rnd.IntN(1+rnd.IntN(40)))
 			x := &names[len(names)-recent]
 			delta := rnd.Int64N(2*b.burst+1) - b.burst
+			if !few && rnd.IntN(2) == 0 {
+				delta = -b.charges[x.charge].tokens // all of it
+			}
 			at := &b.charges[x.charge]
 			x.said += delta
 			k := max(0, min(x.said, at.tokens+max(0, delta)))
 			at.tokens = k
 			require.NoError(t, e.Quota().Settle(t.Context(), engine.OpID{}, []engine.Correction{{Of: x.op, Meter: meter, Delta: delta}}))
 		default:
-			d := engine.Draw{Meters: []engine.Meter{meter}, Min: 1 + rnd.Int64N(b.burst), Max: 0}
-			d.Max = d.Min + rnd.Int64N(b.burst)
-			d.Keep = rnd.Int64N(b.burst - d.Min + 1)
+			d := engine.Draw{Meters: []engine.Meter{meter}, Min: 1 + rnd.Int64N(1+rnd.Int64N(b.burst))}
+			d.Max = d.Min + rnd.Int64N(1+rnd.Int64N(b.burst))
+			if rnd.IntN(3) == 0 {
+				d.Keep = rnd.Int64N(b.burst - d.Min + 1)
+			}
 			if !few || len(names) < 4 {
 				if rnd.IntN(2) == 0 {
 					d.Op = engine.NewOpID()
@@ -160,5 +167,50 @@ func TestFractionsAreSlower(t *testing.T) {
 			require.LessOrEqual(t, float64(a)/float64(b), exact*(1+1e-15), "%d/%d is %d/%d", n, p, a, b)
 			require.InEpsilon(t, exact, float64(a)/float64(b), 1e-9, "%d/%d is %d/%d", n, p, a, b)
 		}
+	}
+}
+
+// TestNeighboursGiveBackNoMore: charges that share an entry of the book give back no more
+// than time has left of them: between the fourth and the fifth the bucket would have been
+// full, had the others not been.
+func TestNeighboursGiveBackNoMore(t *testing.T) {
+	for name, general := range map[string]bool{"one meter": false, "general": true} {
+		t.Run(name, func(t *testing.T) {
+			m, c := mini(t)
+			e := open(t, sluiceredis.Config{Client: c, NoEviction: true})
+			now := time.UnixMicro(1_800_000_000_000_000)
+			m.SetTime(now)
+			meter := engine.Meter{Key: "m", N: 1, Per: time.Millisecond, Burst: 1000}
+			take := func(k int64) engine.OpID {
+				d := engine.Draw{Op: engine.NewOpID(), Meters: []engine.Meter{meter}, Min: k}
+				draw := e.Quota().Take
+				if general {
+					draw = e.TakeGeneral
+				}
+				g, err := draw(t.Context(), d)
+				require.NoError(t, err)
+				require.Equal(t, k, g.Units)
+				return d.Op
+			}
+			back := func(op engine.OpID, k int64) {
+				require.NoError(t, e.Quota().Settle(t.Context(), engine.OpID{}, []engine.Correction{{Of: op, Meter: meter, Delta: -k}}))
+			}
+			var ops []engine.OpID
+			for range 4 {
+				ops = append(ops, take(150))
+			}
+			m.SetTime(now.Add(100 * time.Millisecond))
+			last := take(100)
+			for _, op := range ops {
+				back(op, 150) // of the last 50 are left: 950 were there, and 1000 is all
+			}
+			g, err := e.Quota().Take(t.Context(), engine.Draw{Meters: []engine.Meter{meter}, Max: 2000})
+			require.NoError(t, err)
+			require.Equal(t, int64(900), g.Units)
+			back(last, 100) // it shares the entry of the fourth: at least nothing too much
+			g, err = e.Quota().Take(t.Context(), engine.Draw{Meters: []engine.Meter{meter}, Max: 2000})
+			require.NoError(t, err)
+			require.LessOrEqual(t, g.Units, int64(100))
+		})
 	}
 }
