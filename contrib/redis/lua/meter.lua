@@ -101,8 +101,9 @@ local function load(key, n, p, u, born)
     end
     return m
   end
-  local held, n0, p0, u0, last, K, b, c, rest = string.match(s, '^(.-)(%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%S+)(.*)$')
-  local m = {key = key, n = tonumber(n0), p = tonumber(p0), u = tonumber(u0), held = tonumber(string.match(held, '%d+') or '0'),
+  local held, after = string.match(s, '^H (%d+) (.*)$')
+  local n0, p0, u0, last, K, b, c, rest = string.match(after or s, '^(%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%S+)(.*)$')
+  local m = {key = key, n = tonumber(n0), p = tonumber(p0), u = tonumber(u0), held = tonumber(held or '0'),
     K = tonumber(K), b = tonumber(b), c = tonumber(c)}
   if rest ~= '' then
     local seq, ta, tw, hb, hc, tb, tc, count, from, book =
