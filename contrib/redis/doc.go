@@ -30,7 +30,7 @@
 //	ACL SETUSER worker on >password ~{agents}:* &{agents}:* -@all
 //	  +hello +auth +ping +eval +evalsha +subscribe +unsubscribe
 //	  +time +get +mget +set +del +exists +pttl +pexpire +persist +incrby
-//	  +hget +hmget +hset +zadd +zrem +zrangebylex +xadd +publish
+//	  +hget +hmget +hset +zadd +zrem +zrangebylex +zrangebyscore +xadd +publish
 //	  +info
 //
 // The last is for New's question, and Config.NoEviction does without. A cluster needs +cluster|slots, +cluster|shards
@@ -38,9 +38,9 @@
 //
 // # What is there
 //
-// After {PREFIX}: come q and o (meters and named operations), r, i and x (records, their index, a scratch), s (slots),
+// After {PREFIX}: come q and o (meters and named operations), r, i, t and x (records, their index, their ends, a scratch), s (slots),
 // n (the last revision or fence), b (when the data began), d and e (IDs of events, their stream); c begins the channels.
-// All but r, i, n, b and e end by themselves. Operations are remembered for Config.OpMemory.
+// All but r, i, t, n, b and e end by themselves. Operations are remembered for Config.OpMemory.
 //
 // # Limits
 //

@@ -243,7 +243,7 @@ func (s store) readAll(ctx context.Context, f *follower, deliver func(engine.Rec
 	}
 	there := map[string]bool{}
 	for {
-		out, err := s.e.exec(ctx, scanScript, []string{s.e.key("i", "")}, []string{from, to, s.e.key("r", "") + ":", itoa(page)}).AsStrSlice()
+		out, err := s.e.exec(ctx, scanScript, []string{s.e.key("i", "")}, []string{from, to, s.records(), itoa(page)}).AsStrSlice()
 		if err != nil {
 			return true, outcome(err)
 		}

@@ -64,7 +64,13 @@ func (s slots) Acquire(ctx context.Context, c engine.Claim) (engine.Lease, error
 	token := engine.NewOpID().String()
 	var told chan struct{}
 	if c.MaxWait > 0 {
-		if err := s.e.hub.ready(ctx); err != nil {
+		soon, cancel := context.WithTimeout(ctx, c.MaxWait)
+		err := s.e.hub.ready(soon)
+		cancel()
+		switch {
+		case err != nil && ctx.Err() == nil && !errors.Is(err, engine.ErrClosed):
+			return engine.Lease{}, fmt.Errorf("%w: the server is away", engine.ErrBusy)
+		case err != nil:
 			return engine.Lease{}, err
 		}
 		var forget func()

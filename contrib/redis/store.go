@@ -35,10 +35,13 @@ func lifetime(ttl time.Duration) (string, error) {
 
 func millis(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
 
-// keys are a record, the last revision and the index.
+// keys are a record, the last revision, the index and the ends.
 func (s store) keys(key string) []string {
-	return []string{s.e.key("r", key), s.e.key("n", ""), s.e.key("i", "")}
+	return []string{s.e.key("r", key), s.e.key("n", ""), s.e.key("i", ""), s.e.key("t", "")}
 }
+
+// records is what all records' keys begin with.
+func (s store) records() string { return s.e.key("r", "") + ":" }
 
 func (s store) Read(ctx context.Context, key string) (engine.Record, error) {
 	if err := s.check(ctx, key); err != nil {
@@ -85,7 +88,7 @@ func (s store) Write(ctx context.Context, key string, was engine.Revision, value
 	if err := s.check(ctx, key); err != nil {
 		return 0, err
 	}
-	out, err := s.e.exec(ctx, writeScript, s.keys(key), []string{key, revision(was), string(value), ms, s.e.changes()}).ToString()
+	out, err := s.e.exec(ctx, writeScript, s.keys(key), []string{key, revision(was), string(value), ms, s.e.changes(), s.records()}).ToString()
 	if err != nil {
 		return 0, outcome(err)
 	}
@@ -135,7 +138,7 @@ func (s store) Add(ctx context.Context, op engine.OpID, key string, delta int64,
 	}
 	keys := append(s.keys(key), s.e.key("o", op.String()), s.e.key("x", ""))
 	out, err := s.e.exec(ctx, addScript, keys, []string{key, itoa(delta), itoa(b.Floor), itoa(b.Ceil), yes(within != nil), ms,
-		s.e.changes(), says, itoa(millis(s.e.conf.OpMemory))}).AsStrSlice()
+		s.e.changes(), says, itoa(millis(s.e.conf.OpMemory)), s.records()}).AsStrSlice()
 	if err != nil {
 		return 0, 0, outcome(err)
 	}

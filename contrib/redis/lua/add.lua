@@ -1,12 +1,12 @@
 -- add adds to a counter what its bounds allow, and returns what it was and what it is. A
 -- counter is any int64: beyond what a double holds the server adds.
--- KEYS: the record, the last revision, the index, the name, a scratch key.
+-- KEYS: the record, the last revision, the index, the ends, the name, a scratch key.
 -- ARGV: key, delta, floor, ceil, whether they were given, time to live of a new record in
 -- milliseconds (0 for ever), channel, what it says if it has a name (else ''), memory of
--- names in milliseconds.
+-- names in milliseconds, what records' keys begin with.
 local says = ARGV[8]
 if says ~= '' then
-  local done = redis.call('GET', KEYS[4])
+  local done = redis.call('GET', KEYS[5])
   if done then
     local old, total, s = string.match(done, '^A (%S+) (%S+) (.*)$')
     if s ~= says then return redis.error_reply('REFUSED the OpID was another operation') end
@@ -35,16 +35,16 @@ if delta ~= '0' and (up and less(old, ceil) or not up and less(floor, old)) then
   if #old < 15 and #delta < 15 then
     total = string.format('%.0f', tonumber(old) + tonumber(delta))
   else
-    redis.call('SET', KEYS[5], old)
-    local r = redis.pcall('INCRBY', KEYS[5], delta)
+    redis.call('SET', KEYS[6], old)
+    local r = redis.pcall('INCRBY', KEYS[6], delta)
     if type(r) == 'table' and r.err then
-      redis.call('DEL', KEYS[5])
+      redis.call('DEL', KEYS[6])
       if not string.find(r.err, 'overflow') then return redis.error_reply('REFUSED the value is no number') end
       if ARGV[5] == '0' then return redis.error_reply('REFUSED the sum is outside of int64') end
       total = up and ceil or floor
     else
-      total = redis.call('GET', KEYS[5])
-      redis.call('DEL', KEYS[5])
+      total = redis.call('GET', KEYS[6])
+      redis.call('DEL', KEYS[6])
     end
   end
   if up and less(ceil, total) then total = ceil end
@@ -56,7 +56,7 @@ if total ~= old then
   local rev, left = nextrev(KEYS[2]), '0'
   redis.call('HSET', KEYS[1], 'v', total, 'r', rev)
   if not had then
-    redis.call('ZADD', KEYS[3], 0, ARGV[1])
+    note(KEYS[3], KEYS[4], ARGV[10], ARGV[1], ARGV[6])
     if ARGV[6] ~= '0' then
       redis.call('PEXPIRE', KEYS[1], ARGV[6])
       left = ARGV[6]
@@ -67,5 +67,5 @@ if total ~= old then
   end
   tell(ARGV[7], ARGV[1], rev, left, total)
 end
-if says ~= '' then redis.call('SET', KEYS[4], 'A ' .. old .. ' ' .. total .. ' ' .. says, 'PX', ARGV[9]) end
+if says ~= '' then redis.call('SET', KEYS[5], 'A ' .. old .. ' ' .. total .. ' ' .. says, 'PX', ARGV[9]) end
 return {old, total}
