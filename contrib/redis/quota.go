@@ -59,7 +59,7 @@ func (q quota) take(ctx context.Context, d engine.Draw, one bool) (engine.Grant,
 	keys = append(keys, q.e.key("o", d.Op.String()), q.e.key("b", ""))
 	var out []int64
 	if one {
-		out, err = q.e.exec(ctx, takeOneScript, keys, args[:10]).AsIntSlice()
+		out, err = q.e.exec(ctx, takeOneScript, keys, args).AsIntSlice()
 	}
 	if err == nil && len(out) < 2 {
 		out, err = q.e.exec(ctx, takeScript, keys, args).AsIntSlice()

@@ -90,7 +90,8 @@ local function birth(key)
 end
 
 -- load reads the meter under key, of the rate n per p and the burst u. One that is not there
--- is full, or, if born is the key of the engine's birth, as if it had been empty then.
+-- is full, or, if born is the key of the engine's birth, as if it had been empty then. If it
+-- is moved it has to be saved, even if nothing is charged.
 local function load(key, n, p, u, born)
   local s = redis.call('GET', key)
   if not s then
@@ -120,7 +121,7 @@ local function load(key, n, p, u, born)
       now = last
     else
       close(m)
-      m.b, m.held = m.b - d, math.max(0, m.held - d)
+      m.b, m.held, m.moved = m.b - d, math.max(0, m.held - d), true
     end
   end
   if m.n ~= n or m.p ~= p or m.u ~= u then
@@ -130,7 +131,7 @@ local function load(key, n, p, u, born)
     local q = math.floor((now - m.b) / m.p)
     local part = ((now - m.b - q * m.p) * m.n % m.p) / m.p
     close(m)
-    m.n, m.p, m.u, m.c = n, p, u, 0
+    m.n, m.p, m.u, m.c, m.moved = n, p, u, 0, true
     if have >= was or have >= u then
       m.K, m.b = 0, now
     else

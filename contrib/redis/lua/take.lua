@@ -30,7 +30,12 @@ for i, m in ipairs(list) do
 end
 local ev = 0
 if units < lo then
-  if at - now > wait then return {0, 0, 0, at - now} end
+  if at - now > wait then
+    for _, m in ipairs(list) do
+      if m.moved then save(m) end
+    end
+    return {0, 0, 0, at - now}
+  end
   units = lo + math.min(hi - lo, math.floor((wait - (at - now)) / every))
   ev = every
 else

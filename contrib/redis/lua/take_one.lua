@@ -2,7 +2,7 @@
 -- happens seldom. Where it is not that, it changes nothing and returns {-1}: then take is
 -- asked, which decides the same in all cases. See meter for what the numbers mean.
 -- KEYS: the meter, the name of the draw, the engine's birth.
--- ARGV: as take has, up to burst.
+-- ARGV: as take has.
 local floor, ceil = math.floor, math.ceil
 local named, s = ARGV[2] ~= ''
 if named then
@@ -12,9 +12,15 @@ if named then
 else
   s = redis.call('GET', KEYS[1])
 end
-if not s then return {-1} end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+if not s then -- it is full; unless it is cold, and was born not long ago
+  if ARGV[12] == '1' then
+    local born = redis.call('GET', KEYS[3])
+    if not born or (now - born - 1) * ARGV[8] < ARGV[10] * ARGV[9] then return {-1} end
+  end
+  s = string.format('%s %s %s %d 0 %d 0', ARGV[8], ARGV[9], ARGV[10], now, now)
+end
 local n, p, u, last, K, b, c, rest = string.match(s, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+)(.*)$')
 if n ~= ARGV[8] or p ~= ARGV[9] or u ~= ARGV[10] then return {-1} end
 K, b, c = K + 0, b + 0, c + 0
