@@ -18,10 +18,9 @@
 //
 // The server must not evict keys: one that does forgets what was spent. [New] asks each node that the client knows of for
 // its maxmemory-policy, by INFO or CONFIG GET, and fails unless that is noeviction. Managed servers as a rule allow INFO.
-// Some come with an evicting policy: ElastiCache and MemoryDB with volatile-lru, Azure's with volatile-lru too, and that
-// is to be changed in a parameter group or in the settings. Where neither may be asked, Config.NoEviction states it.
-// A service that charges for each command, or forbids scripts to use keys that they were not given, is not for this:
-// Follow reads records by an index.
+// Some come with an evicting policy, ElastiCache, Memorystore and Azure's with volatile-lru, which takes meters and leases
+// first: change that in their settings. Where neither may be asked, Config.NoEviction states it. A service that lets
+// scripts use no keys but those that they were given is not for this: Follow reads records by an index.
 //
 // # Rights
 //
