@@ -17,13 +17,9 @@ import (
 type bucket struct {
 	n, per, burst int64
 	charges       []charge
-	hold          int64
 }
 
-type charge struct {
-	at, tokens int64 // tokens of a hold: what it leaves, below zero
-	held       bool
-}
+type charge struct{ at, tokens int64 }
 
 // level is what is there at now, in parts.
 func (b *bucket) level(now int64) int64 {
@@ -37,10 +33,6 @@ func (b *bucket) level(now int64) int64 {
 			break
 		}
 		level, last = min(full, level+(c.at-last)*b.n), c.at
-		if c.held {
-			level = min(level, -c.tokens*b.per)
-			continue
-		}
 		level -= c.tokens * b.per
 	}
 	return min(full, level+(now-last)*b.n)

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"sort"
 	"strconv"
 	"time"
 
@@ -158,11 +157,15 @@ func fraction(n, p int64) (int64, int64) {
 	h0, k0, h1, k1 := int64(0), int64(1), int64(1), int64(0) // the last two convergents
 	for even := true; p != 0; even = !even {
 		a := n / p
-		// The largest part of a that keeps within the limit.
-		t := int64(sort.Search(int(min(a, limit))+1, func(t int) bool {
-			h, k := int64(t)*h1+h0, int64(t)*k1+k0
-			return k > 0 && h > limit/k
-		})) - 1
+		t := int64(-1) // the largest part of a that keeps within the limit
+		for over := min(a, limit) + 1; t < over-1; {
+			mid := t + (over-t)/2
+			if h, k := mid*h1+h0, mid*k1+k0; k > 0 && h > limit/k {
+				over = mid
+			} else {
+				t = mid
+			}
+		}
 		if t >= 0 && even { // those of even number are not above
 			below, of = t*h1+h0, t*k1+k0
 		}
