@@ -13,12 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCost says what each script costs the server, by its own count: the least of several
-// rounds in turn. That for one meter is to cost at most 0.65 of the general one; it fails
-// above 0.75, four times, since the machine may be busy.
-func TestCost(t *testing.T) {
-	client := client(t, start(t).addr)
-	e := open(t, sluiceredis.Config{Client: client})
+// BenchmarkScripts says what each script costs the server, by its own count: the least of several rounds in turn, and
+// what part of the general one that for one meter takes, which is to be at most 0.65.
+func BenchmarkScripts(b *testing.B) {
+	client := client(b, start(b).addr)
+	e := open(b, sluiceredis.Config{Client: client})
 
 	draw := func(name string, named bool) engine.Draw {
 		d := engine.Draw{Meters: []engine.Meter{{Key: name, N: 90_000, Per: time.Minute, Burst: 1 << 30}}, Min: 1, Max: 4, MaxWait: time.Second}
@@ -34,8 +33,8 @@ func TestCost(t *testing.T) {
 		if general {
 			draw = e.TakeGeneral
 		}
-		_, err := draw(t.Context(), d)
-		require.NoError(t, err)
+		_, err := draw(context.Background(), d)
+		require.NoError(b, err)
 	}
 	cases := []struct {
 		name string
@@ -49,42 +48,30 @@ func TestCost(t *testing.T) {
 		{"denied, general script", func() { take(dry, true) }},
 		{"three meters", func() { take(three, true) }},
 	}
-	const rounds, calls = 9, 400
-	measure := func() (least []float64) {
-		least = make([]float64, len(cases))
-		for range rounds {
-			for i, c := range cases {
-				c.call() // the script is there
-				require.NoError(t, client.Do(context.Background(), client.B().ConfigResetstat().Build()).Error())
-				for range calls {
-					c.call()
-				}
-				if us := scriptMicros(t, client); least[i] == 0 || us < least[i] {
-					least[i] = us
-				}
+	const calls = 400
+	least := make([]float64, len(cases))
+	for b.Loop() {
+		for i, c := range cases {
+			c.call() // the script is there
+			require.NoError(b, client.Do(context.Background(), client.B().ConfigResetstat().Build()).Error())
+			for range calls {
+				c.call()
+			}
+			if us := scriptMicros(b, client); least[i] == 0 || us < least[i] {
+				least[i] = us
 			}
 		}
-		return least
 	}
-	for try := 1; ; try++ {
-		least, dear := measure(), 0.0
-		for i, c := range cases {
-			t.Logf("%-34s %5.1f µs", c.name, least[i])
-		}
-		for i := 0; i < 6; i += 2 {
-			ratio := least[i] / least[i+1]
-			t.Logf("%s: %.2f of the general script", cases[i].name, ratio)
-			dear = max(dear, ratio)
-		}
-		if dear <= 0.75 {
-			return
-		}
-		require.Less(t, try, 4, "one of them is too dear, four times")
+	for i, c := range cases {
+		b.Logf("%-34s %5.1f µs", c.name, least[i])
+	}
+	for i := 0; i < 6; i += 2 {
+		b.ReportMetric(least[i]/least[i+1], strings.NewReplacer(", ", "-", " ", "-").Replace(cases[i].name)+"/general")
 	}
 }
 
 // scriptMicros is what a script has cost since the counts were reset.
-func scriptMicros(t *testing.T, client rueidis.Client) float64 {
+func scriptMicros(t testing.TB, client rueidis.Client) float64 {
 	text, err := client.Do(context.Background(), client.B().Info().Section("commandstats").Build()).ToString()
 	require.NoError(t, err)
 	for line := range strings.SplitSeq(text, "\r\n") {
