@@ -86,7 +86,9 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	}
 	k.Rate = r
 	for _, c := range cells {
-		c.bucket.Reconfigure(old, r, m.now)
+		if c.bucket.Reconfigure(old, r, m.now); c.stock != nil {
+			m.thirst(c)
+		}
 		m.drop(c)
 		m.mark(c)
 	}

@@ -19,10 +19,11 @@ func (m *Machine) waitsSince(c *Cell, at int64) {
 	m.watch = min(m.watch, at+stallAfter) // one that is due already stays so until the next tick
 }
 
-// Rest forgets the look that is due if nobody waits.
+// Rest forgets the look that is due if nobody waits, and gives back what is in stock.
 func (m *Machine) Rest() {
 	if m.waiting == 0 {
 		m.watch = Never
+		m.restStocks()
 	}
 }
 

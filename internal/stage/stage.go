@@ -112,6 +112,9 @@ func (s *Stage) Release() Aftermath {
 	a := Aftermath{s: s, decided: s.M.Decided()}
 	a.yields = a.decided != nil && s.M.HandsOff()
 	s.takeNotices()
+	if s.M.Thirsty() {
+		s.M.Errands(time.Now().Round(0).UnixNano())
+	}
 	s.arm()
 	s.acquire()
 	a.more = s.M.Pending()
