@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 )
 
 // Audit counts what passes through to a [Quota]: how many trips, and what came of them.
@@ -11,7 +12,7 @@ import (
 type Audit struct {
 	quota                                   Quota
 	takes, denied, booked, refused, unsures atomic.Uint64
-	settles, settlesFailed                  atomic.Uint64
+	settles, settlesFailed, holds           atomic.Uint64
 	units                                   atomic.Int64
 	delta                                   atomic.Int64
 }
@@ -27,9 +28,10 @@ type AuditCounts struct {
 	Refused       uint64 // of them, failed with nothing charged
 	Unsure        uint64 // of them, failed or answered with what cannot be true
 	Units         int64  // granted
-	Settles       uint64 // corrections that were sent
+	Settles       uint64 // lists of corrections that were sent
 	SettlesFailed uint64 // of them, failed
 	Settled       int64  // tokens by which the others corrected, in sum
+	Holds         uint64 // that were sent
 }
 
 // NewAudit returns an Audit before q.
@@ -67,8 +69,8 @@ func (a *Audit) Take(ctx context.Context, d Draw) (Grant, error) {
 	return g, err
 }
 
-// Settle passes the correction on, and the answer back.
-func (a *Audit) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
+// Settle passes the corrections on, and the answer back.
+func (a *Audit) Settle(ctx context.Context, op OpID, list []Correction) error {
 	a.settles.Add(1)
 	normal := false
 	defer func() {
@@ -76,14 +78,22 @@ func (a *Audit) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) e
 			a.settlesFailed.Add(1)
 		}
 	}()
-	err := a.quota.Settle(ctx, op, of, m, delta)
+	err := a.quota.Settle(ctx, op, list)
 	normal = true
 	if err != nil {
 		a.settlesFailed.Add(1)
-	} else {
-		a.delta.Add(delta)
+		return err
 	}
-	return err
+	for _, c := range list {
+		a.delta.Add(c.Delta)
+	}
+	return nil
+}
+
+// Hold passes the hold on, and the answer back.
+func (a *Audit) Hold(ctx context.Context, m Meter, d time.Duration) error {
+	a.holds.Add(1)
+	return a.quota.Hold(ctx, m, d)
 }
 
 // Counts returns what has passed so far.
@@ -98,5 +108,6 @@ func (a *Audit) Counts() AuditCounts {
 		Settles:       a.settles.Load(),
 		SettlesFailed: a.settlesFailed.Load(),
 		Settled:       a.delta.Load(),
+		Holds:         a.holds.Load(),
 	}
 }

@@ -18,20 +18,6 @@ func BenchmarkMemoryTake(b *testing.B) {
 	}
 }
 
-func BenchmarkPrefetchTry(b *testing.B) {
-	q, d := memory(b).Quota(), one(engine.Meter{Key: "m", N: 1 << 40, Per: time.Second, Burst: 1 << 40, Each: 1}, 0)
-	filled := make(chan struct{}, 1)
-	p := prefetch(b, q, engine.PrefetchConfig{Size: 1 << 30, LowWater: 1, Hold: time.Hour, OnRefill: func() { filled <- struct{}{} }})
-	p.Try(d)
-	<-filled
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, ok := p.Try(d); !ok {
-			b.Fatal("nothing is held")
-		}
-	}
-}
-
 func BenchmarkCombineAlone(b *testing.B) {
 	c := combine(b, memory(b).Quota(), engine.CombineConfig{})
 	d := one(engine.Meter{Key: "m", N: 1 << 40, Per: time.Second, Burst: 1 << 40, Each: 1}, 0)

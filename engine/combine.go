@@ -18,7 +18,8 @@ import (
 // the same meters. First every caller in order of arrival gets its least, then what is
 // left fills them up in that order. A caller that leaves while its units travel leaves
 // them to the next; if there is none they are lost, and counted. Draws that have an Op,
-// which only the engine can remember, and ranges with a Min above 1 travel alone.
+// which only the engine can remember, those that Keep some, and ranges with a Min above 1
+// travel alone.
 //
 // A trip has a goroutine until the engine has returned, which one that does not heed its
 // context does late or never. While 32 trips have not returned that all callers have left,
@@ -111,7 +112,7 @@ func (b *Combine) Take(ctx context.Context, d Draw) (Grant, error) {
 	if d.Min < d.Max {
 		scale = 1
 	}
-	alone := !d.Op.IsZero() || d.Min > 1 && d.Min < d.Max
+	alone := !d.Op.IsZero() || d.Keep > 0 || d.Min > 1 && d.Min < d.Max
 	for _, m := range d.Meters {
 		alone = alone || scale*m.Each > MaxUnits
 	}
@@ -148,11 +149,19 @@ func (b *Combine) Take(ctx context.Context, d Draw) (Grant, error) {
 
 // Settle goes to the engine as it is. Draws that travelled together had no Op: there is
 // nothing of them to give back.
-func (b *Combine) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
+func (b *Combine) Settle(ctx context.Context, op OpID, list []Correction) error {
 	if b.quit.Err() != nil {
 		return ErrClosed
 	}
-	return b.quota.Settle(ctx, op, of, m, delta)
+	return b.quota.Settle(ctx, op, list)
+}
+
+// Hold goes to the engine as it is.
+func (b *Combine) Hold(ctx context.Context, m Meter, d time.Duration) error {
+	if b.quit.Err() != nil {
+		return ErrClosed
+	}
+	return b.quota.Hold(ctx, m, d)
 }
 
 // Close refuses new calls, ends the trips under way, whose callers are left unsure, and

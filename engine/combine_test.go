@@ -330,7 +330,7 @@ func TestCombineClose(t *testing.T) {
 		assert.ErrorIs(t, err, engine.ErrClosed)
 		_, err = b.Take(t.Context(), some(perSecond(1, 9), 2, 3))
 		assert.ErrorIs(t, err, engine.ErrClosed)
-		assert.ErrorIs(t, b.Settle(t.Context(), engine.OpID{}, engine.OpID{}, perSecond(1, 1), 1), engine.ErrClosed)
+		assert.ErrorIs(t, b.Settle(t.Context(), engine.OpID{}, []engine.Correction{{Meter: perSecond(1, 1), Delta: 1}}), engine.ErrClosed)
 		b.Close()
 	})
 }

@@ -22,9 +22,8 @@
 //
 // # Guarantees
 //
-// B is a meter's burst, r its rate, W a window, N the number of processes, L the size of
-// a prefetch and h how long it is held, D how long an outage lasts, s the share of a
-// process that was cut off.
+// B is a meter's burst, r its rate, W a window, N the number of processes, D how long an
+// outage lasts, s the share of a process that was cut off.
 //
 //	part                bound
 //	Store               linearizable per key; a refused write changes nothing; a revision
@@ -37,10 +36,17 @@
 //	                    or none; whole units only, so no fraction is lost
 //	booking (MaxWait)   the same: no unit may be used before its time. What travels late is
 //	                    used late. A booked unit that nobody uses is lost
-//	Quota.Settle        as if the named Take had been its final amount from its own instant
-//	                    on, so that nothing is spent twice; a debt is paid back at r, and is
-//	                    at most what comes in within a day or B/r, the longer of them. Of a
-//	                    Take that is unnamed or forgotten nothing is given back
+//	Draw.Keep           a draw that keeps k units leaves k there; what is kept is not charged
+//	Quota.Settle        all corrections of a list at one instant, or none; as if the named
+//	                    Take had been its final amount from its own instant on, so that
+//	                    nothing is spent twice; a debt is paid back at r, and is at most what
+//	                    comes in within a day or B/r, the longer of them. Of a Take that is
+//	                    unnamed or forgotten nothing is given back
+//	Quota.Hold          no unit of what is granted from then on may be used before its end;
+//	                    what was granted before is not recalled
+//	Meter.Cold          after the engine has lost its data at most r*(time since) until the
+//	                    burst is full again; a meter that is not cold grants a second burst
+//	Engine.Epoch        another id after whatever was acknowledged may have been lost
 //	Slots               live units at the engine never exceed Limit. In the world neither, if
 //	                    holders stop at Until by their own monotonic clock
 //	Lease.Fence         grows with every lease of a key; a resource that remembers the
@@ -49,9 +55,6 @@
 //	                    tenant), then arrival; a waiter that left is skipped
 //	Publisher           at least once, stored once per ID, in the order given
 //	[Combine]           as Take: no unit is drawn before somebody asked for it
-//	[Prefetch]          draws as Take; uses at most B + r*W + N*L in a window, since held
-//	                    units may be spent later; at any time at most L are held, so a crash
-//	                    loses L at most, and after h none of them is used
 //	[Fallback] Deny     nothing beyond the above
 //	[Fallback] LocalShare  (B + r*D)*(1 + k*s) for k processes cut off; with s <= 1/N at
 //	                    most twice B + r*D, as long as B is at least N
@@ -59,25 +62,23 @@
 //	an unsure outcome   counts as spent: never too much is granted, and too little by at
 //	                    most the units of the calls left unsure
 //
-// To keep the uses of [Prefetch] within B + r*W as well, give the meter a burst of
-// B - N*L. Splitting a meter among processes for good is worse than sharing it, always
-// (Guérin, "When two is worse than one", 2019): keep L small, a tenth of B/N or less.
+// Whoever draws ahead, at most L units in each process, may use B + r*W + N*L of them in a
+// window, since what is held is spent later; a meter with a burst of B - N*L keeps that
+// within B + r*W. Splitting a meter among processes for good is worse than sharing it,
+// always (Guérin, "When two is worse than one", 2019): keep L small, a tenth of B/N or less.
 //
 // # Composition
 //
 // From the engine outwards; each is a [Quota] around a [Quota]:
 //
-//	Prefetch( Combine( Fallback( Audit( engine ) ) ) )
+//	Combine( Fallback( Audit( engine ) ) )
 //
-// A draw with an Op, of which something may be given back, passes Prefetch and Combine and
-// costs a trip of its own: only the engine can remember it.
-//
-// Whoever must do no I/O while it decides uses [Prefetch.Try], which spends what was drawn
-// ahead and has more fetched.
+// A draw with an Op, of which something may be given back, passes Combine and costs a trip
+// of its own: only the engine can remember it.
 //
 // # An engine that hangs
 //
 // Calls to an engine that heeds no context cannot be ended, only left. [Fallback] and
-// [Combine] leave at most 32 at a time and make no new ones beyond that; [Prefetch] has one
-// fetch under way per list of meters, and MaxPools lists. Close of each waits for them.
+// [Combine] leave at most 32 at a time and make no new ones beyond that. Close of each waits
+// for them.
 package engine

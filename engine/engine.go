@@ -1,6 +1,10 @@
 package engine
 
-import "strings"
+import (
+	"context"
+	"strings"
+	"time"
+)
 
 // Engine is a backend. A part that it does not offer is nil. All parts are safe for
 // concurrent use. Close ends every wait and every goroutine of the engine; what was
@@ -8,11 +12,25 @@ import "strings"
 // [ErrClosed].
 type Engine interface {
 	Promises() Promise
+	Limits() Limits
+
+	// Epoch says whether the engine still has what it acknowledged: id is another one after
+	// it has lost its data, or may have, and age is how long it has had its present ones, by
+	// its own clock. No id is zero.
+	Epoch(ctx context.Context) (id uint64, age time.Duration, err error)
+
 	Store() Store
 	Quota() Quota
 	Slots() Slots
 	Events() Publisher
 	Close() error
+}
+
+// Limits says what an engine can do. None of them is zero.
+type Limits struct {
+	MinTTL   time.Duration // the least time to live of a record or lease that it tells from others
+	OpMemory time.Duration // how long an OpID is remembered, and what its Take drew can be settled
+	MaxValue int           // bytes of a value or payload
 }
 
 // Promise is a set of what an engine guarantees beyond the interfaces.

@@ -25,8 +25,9 @@ var (
 	ErrFull     = fmt.Errorf("%w: the engine is full", ErrRefused)
 	ErrClosed   = fmt.Errorf("%w: closed", ErrRefused)
 
-	// ErrLost says that a lease has ended before, or that a [Follower] fell so far behind
-	// that it has to start anew.
+	// ErrLost says that a lease has ended before, that another Acquire of the same Holder
+	// waits in the place of this one, or that a [Follower] fell so far behind that it has to
+	// start anew.
 	ErrLost = fmt.Errorf("%w: lost", ErrRefused)
 
 	// ErrPoison says that the event at the index returned will never be accepted (too

@@ -66,29 +66,6 @@ func ExampleNewCombine() {
 	// Output: 1 <nil> 1
 }
 
-func ExampleNewPrefetch() {
-	m, _ := engine.NewMemory(engine.MemoryConfig{})
-	defer m.Close()
-	refilled := make(chan struct{}, 1)
-	ahead, err := engine.NewPrefetch(m.Quota(), engine.PrefetchConfig{
-		Size: 10, Hold: time.Minute, OnRefill: func() { refilled <- struct{}{} },
-	})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer ahead.Close()
-	d := engine.Draw{Meters: []engine.Meter{{Key: "calls", N: 100, Per: time.Second}}}
-	_, ok := ahead.Try(d) // nothing is held yet
-	fmt.Println(ok)
-	<-refilled
-	g, ok := ahead.Try(d)
-	fmt.Println(g.Units, ok)
-	// Output:
-	// false
-	// 1 true
-}
-
 func ExampleNewFallback() {
 	down := quotaFunc(func(context.Context, engine.Draw) (engine.Grant, error) {
 		return engine.Grant{}, fmt.Errorf("%w: connection refused", engine.ErrRefused)

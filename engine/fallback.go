@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -132,7 +133,7 @@ func NewFallback(q Quota, c FallbackConfig) (*Fallback, error) {
 	if err := limits.normal(); err != nil {
 		return nil, err
 	}
-	f.local.open(limits)
+	f.local.open(limits, newClock())
 	f.quit, f.stop = context.WithCancel(context.Background())
 	return f, nil
 }
@@ -158,40 +159,77 @@ func (f *Fallback) Take(ctx context.Context, d Draw) (Grant, error) {
 	return g, err
 }
 
-// Settle corrects the engine's meter within Budget. A Take that LocalShare has answered is
+// Settle corrects the engine's meters within Budget. A Take that LocalShare has answered is
 // corrected where it was charged, whether the engine is back or not. While the engine is
 // away an increase of any other is charged to LocalShare, and a decrease gives back nothing
-// there; without LocalShare Settle then returns [ErrAway].
-func (f *Fallback) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
-	m, err := m.Normal()
+// there; without LocalShare Settle then returns [ErrAway]. So a list that concerns both is
+// not settled at one instant.
+func (f *Fallback) Settle(ctx context.Context, op OpID, list []Correction) error {
+	list, err := checkList(list)
 	if err != nil {
 		return err
 	}
-	if err := checkDelta(delta); err != nil {
-		return err
-	}
-	if ctx.Err() == nil && f.local.took(of, m.Key) {
-		return f.settleLocal(ctx, op, of, m, delta)
+	if f.conf.Mode == LocalShare && ctx.Err() == nil {
+		here := slices.DeleteFunc(slices.Clone(list), func(c Correction) bool { return !f.local.took(c.Of, c.Meter.Key) })
+		list = slices.DeleteFunc(list, func(c Correction) bool { return f.local.took(c.Of, c.Meter.Key) })
+		if len(here) > 0 {
+			if err := f.settleLocal(ctx, op, here); err != nil || len(list) == 0 {
+				return err
+			}
+		}
 	}
 	_, err, instead := f.call(ctx, func(ctx context.Context) (Grant, error) {
-		return Grant{}, unsure(f.quota.Settle(ctx, op, of, m, delta))
+		return Grant{}, unsure(f.quota.Settle(ctx, op, list))
 	})
 	switch {
 	case !instead:
 		return err
 	case f.conf.Mode == LocalShare:
-		return f.settleLocal(ctx, op, of, m, delta)
+		// Another name: there may be corrections of Takes from here in the list's own.
+		return f.settleLocal(ctx, op.other(), list)
 	default:
 		return fmt.Errorf("%w: %w", ErrAway, err)
 	}
 }
 
-func (f *Fallback) settleLocal(ctx context.Context, op, of OpID, m Meter, delta int64) error {
-	m, err := f.part(m)
+func (f *Fallback) settleLocal(ctx context.Context, op OpID, list []Correction) error {
+	list = slices.Clone(list)
+	for i := range list {
+		part, err := f.part(list[i].Meter)
+		if err != nil {
+			return err
+		}
+		list[i].Meter = part
+	}
+	return f.local.Settle(context.WithoutCancel(ctx), op, list)
+}
+
+// Hold holds the engine's meter within Budget. With LocalShare the part that this process
+// keeps is held, too, whether the engine is there or not. Without it Hold returns [ErrAway]
+// while the engine is away.
+func (f *Fallback) Hold(ctx context.Context, m Meter, d time.Duration) error {
+	m, err := checkHold(m, d)
 	if err != nil {
 		return err
 	}
-	return f.local.Settle(context.WithoutCancel(ctx), op, of, m, delta)
+	var here error
+	if f.conf.Mode == LocalShare && ctx.Err() == nil {
+		var part Meter
+		if part, here = f.part(m); here == nil {
+			here = f.local.Hold(ctx, part, d)
+		}
+	}
+	_, err, instead := f.call(ctx, func(ctx context.Context) (Grant, error) {
+		return Grant{}, unsure(f.quota.Hold(ctx, m, d))
+	})
+	switch {
+	case !instead:
+		return err
+	case f.conf.Mode == LocalShare:
+		return here
+	default:
+		return fmt.Errorf("%w: %w", ErrAway, err)
+	}
 }
 
 // Away reports whether the engine counts as away.

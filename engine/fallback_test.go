@@ -310,7 +310,7 @@ func TestFallbackLocalShare(t *testing.T) {
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
 		g, err = f.Take(t.Context(), one(m, 2*time.Second))
 		wantGrant(t, g, err, engine.Grant{Units: 1, After: time.Second, Every: time.Second})
-		assert.NoError(t, f.Settle(t.Context(), engine.OpID{}, first.Op, m, -2))
+		assert.NoError(t, f.Settle(t.Context(), engine.OpID{}, []engine.Correction{{Of: first.Op, Meter: m, Delta: -2}}))
 		g, err = f.Take(t.Context(), some(m, 1, 9))
 		wantGrant(t, g, err, engine.Grant{Units: 1, Retry: time.Second})
 		_, err = f.Take(t.Context(), some(m, 4, 12))
@@ -332,22 +332,22 @@ func TestFallbackSettle(t *testing.T) {
 		x := chaos(t, sluicetest.Healthy)
 		f := fallback(t, x.Quota(), engine.FallbackConfig{Trip: 1})
 		ctx, m := t.Context(), perSecond(1, 10)
-		assert.NoError(t, f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 7))
+		assert.NoError(t, f.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: m, Delta: 7}}))
 		g, err := x.Quota().Take(ctx, some(m, 1, 10))
 		wantGrant(t, g, err, engine.Grant{Units: 3, Retry: time.Second})
-		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, engine.Meter{}, 1)
+		err = f.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: engine.Meter{}, Delta: 1}})
 		assert.ErrorIs(t, err, engine.ErrRefused)
 		assert.ErrorContains(t, err, "Meter.Key")
-		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -1<<63)
+		err = f.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: m, Delta: -1 << 63}})
 		assert.ErrorIs(t, err, engine.ErrRefused)
-		assert.ErrorContains(t, err, "delta is")
+		assert.ErrorContains(t, err, "Correction.Delta is")
 		x.Set(sluicetest.Gone)
 		start := time.Now()
-		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
+		err = f.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: m, Delta: 1}})
 		assert.ErrorIs(t, err, engine.ErrAway)
 		assert.ErrorIs(t, err, engine.ErrUnsure)
 		assert.Equal(t, 100*time.Millisecond, time.Since(start), "took")
-		err = f.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 1)
+		err = f.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: m, Delta: 1}})
 		assert.ErrorIs(t, err, engine.ErrRefused)
 		assert.ErrorContains(t, err, "not asked")
 	})
@@ -370,7 +370,7 @@ func TestFallbackSettlesWhereItWasCharged(t *testing.T) {
 		}
 		settle := func(of engine.OpID, delta int64) {
 			t.Helper()
-			assert.NoError(t, f.Settle(ctx, engine.OpID{}, of, m, delta))
+			assert.NoError(t, f.Settle(ctx, engine.OpID{}, []engine.Correction{{Of: of, Meter: m, Delta: delta}}))
 		}
 		there, here := engine.NewOpID(), engine.NewOpID()
 		take(f, there, 8, 8)
@@ -390,6 +390,65 @@ func TestFallbackSettlesWhereItWasCharged(t *testing.T) {
 		take(x.Quota(), engine.OpID{}, 20, 13)
 		x.Set(sluicetest.Refusing)
 		take(f, engine.OpID{}, 20, 2)
+	})
+}
+
+// TestFallbackHold: the share that a process keeps heeds holds as well, those that were made
+// while the engine was there too; without a share nobody could.
+func TestFallbackHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Healthy)
+		m := perSecond(10, 10)
+		share := fallback(t, x.Quota(), engine.FallbackConfig{Mode: engine.LocalShare, Share: 2})
+		require.NoError(t, share.Hold(t.Context(), m, 3*time.Second))
+		x.Set(sluicetest.Refusing)
+		g, err := share.Take(t.Context(), some(m, 1, 9))
+		wantGrant(t, g, err, engine.Grant{Retry: 3 * time.Second})
+		require.NoError(t, share.Hold(t.Context(), m, 5*time.Second))
+		x.Set(sluicetest.Healthy)
+		time.Sleep(4 * time.Second)
+		g, err = share.Take(t.Context(), some(m, 1, 9)) // the engine knows of the first alone: 1 token at its end, and a second's
+		wantGrant(t, g, err, engine.Grant{Units: 9})
+		x.Set(sluicetest.Refusing)
+		g, err = share.Take(t.Context(), some(m, 1, 9))
+		wantGrant(t, g, err, engine.Grant{Retry: time.Second})
+
+		deny := fallback(t, x.Quota(), engine.FallbackConfig{})
+		assert.ErrorIs(t, deny.Hold(t.Context(), m, time.Second), engine.ErrAway)
+		assert.ErrorContains(t, deny.Hold(t.Context(), m, -1), "d is -1ns: must be")
+		assert.ErrorContains(t, deny.Hold(t.Context(), engine.Meter{}, 1), "Meter.Key")
+	})
+}
+
+// TestFallbackSettlesAList: of one list each part is settled where it was charged, and once.
+func TestFallbackSettlesAList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := chaos(t, sluicetest.Healthy)
+		f := fallback(t, x.Quota(), engine.FallbackConfig{Mode: engine.LocalShare, Share: 2, Trip: 100})
+		m := engine.Meter{Key: "m", N: 1, Per: 24 * time.Hour, Burst: 20}
+		there, here := some(m, 8, 8), some(m, 8, 8)
+		there.Op, here.Op = engine.NewOpID(), engine.NewOpID()
+		_, err := f.Take(t.Context(), there)
+		require.NoError(t, err)
+		x.Set(sluicetest.Refusing)
+		_, err = f.Take(t.Context(), here)
+		require.NoError(t, err)
+		list := []engine.Correction{{Of: there.Op, Meter: m, Delta: -5}, {Of: here.Op, Meter: m, Delta: -3}, {Meter: m, Delta: 1}}
+		op := engine.NewOpID()
+		x.Set(sluicetest.Healthy)
+		for range 2 {
+			require.NoError(t, f.Settle(t.Context(), op, list))
+		}
+		g, err := f.Take(t.Context(), some(m, 1, 99))
+		require.NoError(t, err)
+		assert.Equal(t, int64(16), g.Units, "the engine's: 20 - 8 + 5 - 1")
+		x.Set(sluicetest.Refusing)
+		for range 2 { // what is the engine's is charged here if it is more, and not given back here
+			require.NoError(t, f.Settle(t.Context(), engine.OpID{1}, list))
+		}
+		g, err = f.Take(t.Context(), some(m, 1, 99))
+		require.NoError(t, err)
+		assert.Equal(t, int64(7), g.Units, "the share's: 10 - 8 + 3 + 3 - 1")
 	})
 }
 
@@ -464,7 +523,12 @@ func (h *hung) Take(context.Context, engine.Draw) (engine.Grant, error) {
 	return engine.Grant{Units: 1}, nil
 }
 
-func (h *hung) Settle(context.Context, engine.OpID, engine.OpID, engine.Meter, int64) error {
+func (h *hung) Settle(context.Context, engine.OpID, []engine.Correction) error {
+	h.hang()
+	return nil
+}
+
+func (h *hung) Hold(context.Context, engine.Meter, time.Duration) error {
 	h.hang()
 	return nil
 }
@@ -478,9 +542,11 @@ func TestFallbackLeavesFewCallsBehind(t *testing.T) {
 		trip int
 		call func(f *engine.Fallback)
 	}{
-		"probes":      {5, func(f *engine.Fallback) { take(context.Background(), f) }},
-		"no trip":     {1 << 20, func(f *engine.Fallback) { take(context.Background(), f) }},
-		"corrections": {1 << 20, func(f *engine.Fallback) { _ = f.Settle(context.Background(), engine.OpID{}, engine.OpID{}, m, 1) }},
+		"probes":  {5, func(f *engine.Fallback) { take(context.Background(), f) }},
+		"no trip": {1 << 20, func(f *engine.Fallback) { take(context.Background(), f) }},
+		"corrections": {1 << 20, func(f *engine.Fallback) {
+			_ = f.Settle(context.Background(), engine.OpID{}, []engine.Correction{{Meter: m, Delta: 1}})
+		}},
 		"callers that leave": {1, func(f *engine.Fallback) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
 			defer cancel()
@@ -531,12 +597,12 @@ func TestFallbackCallsUnderWayAreBounded(t *testing.T) {
 		_, err := f.Take(t.Context(), one(m, 0))
 		assert.ErrorIs(t, err, engine.ErrAway)
 		assert.ErrorContains(t, err, "not asked: too many calls are under way")
-		assert.ErrorIs(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1), engine.ErrRefused)
+		assert.ErrorIs(t, f.Settle(t.Context(), engine.OpID{}, []engine.Correction{{Meter: m, Delta: 1}}), engine.ErrRefused)
 		h.let(3)
 		wg.Wait()
 		for range 3 {
 			wg.Go(func() {
-				assert.NoError(t, f.Settle(t.Context(), engine.OpID{}, engine.OpID{}, m, 1))
+				assert.NoError(t, f.Settle(t.Context(), engine.OpID{}, []engine.Correction{{Meter: m, Delta: 1}}))
 			})
 			synctest.Wait()
 			h.let(1)
@@ -603,27 +669,5 @@ func TestCombineLeavesFewTripsBehind(t *testing.T) {
 		h.let(32)
 		n = h.asked.Load()
 		assert.Equal(t, int64(34), n, "asked %d times", n)
-	})
-}
-
-// TestPrefetchFetchesOncePerListOfMeters: of an engine that hangs there is one fetch under
-// way for each list of meters, and MaxPools lists.
-func TestPrefetchFetchesOncePerListOfMeters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHung()
-		p, err := engine.NewPrefetch(h, engine.PrefetchConfig{Size: 4, MaxPools: 10, Budget: time.Millisecond})
-		p = must(t, p, err)
-		for range 20 {
-			for i := range 50 {
-				m := perSecond(1, 9)
-				m.Key = fmt.Sprint("key ", i)
-				_, ok := p.Try(one(m, 0))
-				assert.False(t, ok, "got a unit of an engine that hangs")
-			}
-			time.Sleep(time.Minute)
-		}
-		n := h.asked.Load()
-		assert.Equal(t, int64(10), n, "an engine that hangs was asked %d times", n)
-		h.let(10)
 	})
 }

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 )
 
@@ -10,6 +12,9 @@ import (
 // promises Atomic, EngineClock and Pushes. It has no goroutine of its own; timers end
 // records and leases when their time has come, and [Memory.Close] stops them.
 type Memory struct {
+	limits Limits
+	clock  clock // since its data began
+	epoch  uint64
 	store  memoryStore
 	quota  memoryQuota
 	slots  memorySlots
@@ -73,9 +78,9 @@ func NewMemory(c MemoryConfig) (*Memory, error) {
 	if err := c.normal(); err != nil {
 		return nil, err
 	}
-	m := new(Memory)
+	m := &Memory{limits: Limits{1, c.OpMemory, c.MaxValue}, clock: newClock(), epoch: rand.Uint64() | 1}
 	m.store.open(c)
-	m.quota.open(c)
+	m.quota.open(c, m.clock)
 	m.slots.open(c)
 	m.events.open(c)
 	return m, nil
@@ -83,6 +88,20 @@ func NewMemory(c MemoryConfig) (*Memory, error) {
 
 // Promises is Atomic|EngineClock|Pushes.
 func (m *Memory) Promises() Promise { return Atomic | EngineClock | Pushes }
+
+// Limits are a nanosecond, and what its configuration says.
+func (m *Memory) Limits() Limits { return m.limits }
+
+// Epoch is of this Memory: another one is another epoch.
+func (m *Memory) Epoch(ctx context.Context) (id uint64, age time.Duration, err error) {
+	if ctx.Err() != nil {
+		return 0, 0, ended(ctx)
+	}
+	if m.quota.isClosed() {
+		return 0, 0, ErrClosed
+	}
+	return m.epoch, time.Duration(m.clock.now()), nil
+}
 
 // Store is the engine's store.
 func (m *Memory) Store() Store { return &m.store }

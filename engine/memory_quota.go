@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,9 +29,13 @@ type memoryMeter struct {
 	conf   Meter
 	rate   bucket.Rate
 	bucket bucket.Bucket
-	open   int  // charges of named Takes
-	gone   bool // dropped by a sweep
+	held   int64 // nothing can be used before
+	open   int   // charges of named Takes
+	gone   bool  // dropped by a sweep
 }
+
+// idleAt is when m is as a new one would be.
+func (m *memoryMeter) idleAt() int64 { return max(m.held, m.bucket.FullAt()) }
 
 // openCharge is what a named Take was charged on one meter. It can be corrected until the
 // Take is forgotten.
@@ -46,10 +51,10 @@ const maxDebt = int64(24 * time.Hour)
 
 // quotaDone is the answer to a Take or a Settle, in points of time.
 type quotaDone struct {
-	what  string // the first meter's key, or that of Settle
-	asked int64  // Max, or delta
-	of    OpID   // of Settle
+	list  []Correction // of a Settle
 	take  bool
+	what  string // the first meter's key
+	asked int64  // Max
 	units int64
 	at    int64
 	retry int64
@@ -61,8 +66,9 @@ func (m Meter) rate() (bucket.Rate, error) {
 	return bucket.NewRate(m.N, int64(m.Per), m.Burst)
 }
 
-func (q *memoryQuota) open(c MemoryConfig) {
-	q.conf, q.clock = c, newClock()
+// open begins with the clock's first instant, at which a cold meter is empty.
+func (q *memoryQuota) open(c MemoryConfig, k clock) {
+	q.conf, q.clock = c, k
 	q.meters = map[string]*memoryMeter{}
 	q.sweep = min(1024, c.MaxMeters)
 	q.ops = newOpLog[OpID, quotaDone](c.OpMemory, c.MaxOps)
@@ -115,11 +121,14 @@ func (q *memoryQuota) decideLocked(now int64, d Draw, meters []*memoryMeter) quo
 	var every time.Duration
 	for i, m := range meters {
 		each := d.Meters[i].Each
-		if units >= d.Min && m.bucket.Ready(&m.rate, now, units*each) > now {
-			// Whole units, before anything is charged: a fraction stays in the bucket.
-			units = min(units, max(0, m.bucket.Tokens(&m.rate, now)/each))
+		if m.held > now {
+			units, ready = 0, max(ready, m.held)
 		}
-		ready = max(ready, m.bucket.Ready(&m.rate, now, d.Min*each))
+		if units >= d.Min && m.bucket.Ready(&m.rate, now, (units+d.Keep)*each) > now {
+			// Whole units, before anything is charged: a fraction stays in the bucket.
+			units = min(units, max(0, m.bucket.Tokens(&m.rate, now)/each-d.Keep))
+		}
+		ready = max(ready, m.bucket.Ready(&m.rate, now, (d.Min+d.Keep)*each))
 		every = max(every, d.Meters[i].Every())
 	}
 	if units < d.Min {
@@ -148,7 +157,7 @@ func (q *memoryQuota) decideLocked(now int64, d Draw, meters []*memoryMeter) quo
 	}
 	if units < d.Max {
 		for i, m := range meters {
-			done.retry = max(done.retry, m.bucket.Ready(&m.rate, now, d.Meters[i].Each))
+			done.retry = max(done.retry, m.held, m.bucket.Ready(&m.rate, now, (1+d.Keep)*d.Meters[i].Each))
 		}
 	}
 	return done
@@ -166,12 +175,9 @@ func (t quotaDone) grant(now int64) Grant {
 	return g
 }
 
-func (q *memoryQuota) Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error {
-	m, err := m.Normal()
+func (q *memoryQuota) Settle(ctx context.Context, op OpID, list []Correction) error {
+	list, err := checkList(list)
 	if err != nil {
-		return err
-	}
-	if err := checkDelta(delta); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -185,36 +191,94 @@ func (q *memoryQuota) Settle(ctx context.Context, op, of OpID, m Meter, delta in
 	now := q.clock.now()
 	if !op.IsZero() {
 		if done, ok := q.ops.get(now, op); ok {
-			if done.take || done.what != m.Key || done.asked != delta || done.of != of {
+			if done.take || !slices.Equal(done.list, list) {
 				return fmt.Errorf("%w: OpID %s was another operation", ErrRefused, op)
 			}
 			return nil
 		}
 	}
-	c := q.openLocked(now, of, m.Key)
-	switch {
-	case c != nil:
-		if _, err := q.meterLocked(now, m); err != nil {
-			return err
+	var room [MaxMeters]Meter
+	more := room[:0]
+	for _, c := range list {
+		if c.Delta > 0 {
+			more = append(more, c.Meter)
 		}
-		c.correct(now, delta)
-		q.fullAt = min(q.fullAt, c.meter.bucket.FullAt())
-	case delta > 0:
-		if err := q.roomLocked(now, m); err != nil {
-			return err
+	}
+	if err := q.roomLocked(now, more...); err != nil {
+		return err
+	}
+	for _, c := range list {
+		if err := q.correctLocked(now, c); err != nil {
+			return err // not after the first: a list that checkList accepts has room now
 		}
-		mm, err := q.meterLocked(now, m)
-		if err != nil {
-			return err
-		}
-		one := new(bucket.Charge)
-		mm.bucket.Open(one, &mm.rate, now, 0)
-		mm.bucket.Correct(&mm.rate, now, one, delta, maxDebt)
-		mm.bucket.Close(one)
 	}
 	if !op.IsZero() {
-		q.ops.put(now, op, quotaDone{what: m.Key, asked: delta, of: of})
+		q.ops.put(now, op, quotaDone{list: list})
 	}
+	return nil
+}
+
+func (q *memoryQuota) correctLocked(now int64, c Correction) error {
+	open := q.openLocked(now, c.Of, c.Meter.Key)
+	if open == nil && c.Delta <= 0 {
+		return nil
+	}
+	m, err := q.meterLocked(now, c.Meter)
+	if err != nil {
+		return err
+	}
+	if open != nil {
+		open.correct(now, c.Delta)
+	} else {
+		one := new(bucket.Charge)
+		m.bucket.Open(one, &m.rate, now, 0)
+		m.bucket.Correct(&m.rate, now, one, c.Delta, maxDebt)
+		m.bucket.Close(one)
+	}
+	q.fullAt = min(q.fullAt, m.idleAt())
+	return nil
+}
+
+// quickRefill is how long a burst may take to refill for its meter to have one token at
+// most at the end of a hold that is no longer: such a rate is what an upstream throttles
+// by, and what came in meanwhile would all be used at once.
+const quickRefill = time.Minute
+
+func (q *memoryQuota) Hold(ctx context.Context, m Meter, d time.Duration) error {
+	m, err := checkHold(m, d)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ended(ctx)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return ErrClosed
+	}
+	now := q.clock.now()
+	if d == 0 && q.meters[m.Key] == nil {
+		return nil // there is none, and it owes nothing
+	}
+	if err := q.roomLocked(now, m); err != nil {
+		return err
+	}
+	mm, err := q.meterLocked(now, m)
+	if err != nil {
+		return err
+	}
+	switch at := end(now, d); {
+	case d == 0:
+		mm.held = 0
+		mm.bucket.Forgive(&mm.rate, now)
+	case at > mm.held:
+		mm.held = at
+		if mm.rate.Refill() <= int64(max(d, quickRefill)) {
+			mm.bucket.Cap(&mm.rate, at)
+		}
+	}
+	q.fullAt = min(q.fullAt, mm.idleAt())
 	return nil
 }
 
@@ -266,8 +330,8 @@ func (q *memoryQuota) took(of OpID, key string) bool {
 	return !q.closed && q.openLocked(q.clock.now(), of, key) != nil
 }
 
-// meterLocked is the meter of m's key, full if it is new. One whose rate has changed
-// keeps its tokens, up to the new burst, and what may still be corrected.
+// meterLocked is the meter of m's key, full if it is new, or as full as it has come to be
+// since the engine began if it is cold. One whose rate has changed keeps its tokens, up to the new burst, and what may still be corrected.
 func (q *memoryQuota) meterLocked(now int64, m Meter) (*memoryMeter, error) {
 	old := q.meters[m.Key]
 	if old != nil && old.conf.N == m.N && old.conf.Per == m.Per && old.conf.Burst == m.Burst {
@@ -286,11 +350,15 @@ func (q *memoryQuota) meterLocked(now int64, m Meter) (*memoryMeter, error) {
 		}
 		m.Key = old.conf.Key
 		old.conf, old.rate = m, rate
-		q.fullAt = min(q.fullAt, old.bucket.FullAt())
+		q.fullAt = min(q.fullAt, old.idleAt())
 		return old, nil
 	}
 	m.Key = strings.Clone(m.Key)
 	mm := &memoryMeter{conf: m, rate: rate}
+	if m.Cold {
+		mm.bucket.Take(&mm.rate, 0, m.Burst)
+		q.fullAt = min(q.fullAt, mm.idleAt())
+	}
 	q.meters[m.Key] = mm
 	return mm, nil
 }
@@ -335,13 +403,19 @@ func (q *memoryQuota) sweepLocked(now int64, more int) {
 func (q *memoryQuota) dropLocked(now int64, open bool) {
 	q.fullAt = bucket.Never
 	for key, m := range q.meters {
-		if m.bucket.Full(now) && (open || m.open == 0) {
+		if m.bucket.Full(now) && m.held <= now && (open || m.open == 0) {
 			m.gone = true
 			delete(q.meters, key)
 		} else {
-			q.fullAt = min(q.fullAt, m.bucket.FullAt())
+			q.fullAt = min(q.fullAt, m.idleAt())
 		}
 	}
+}
+
+func (q *memoryQuota) isClosed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed
 }
 
 func (q *memoryQuota) close() error {

@@ -138,7 +138,7 @@ func TestALateRefundGivesBackOnlyWhatTimeHasNot(t *testing.T) {
 						op = names[s.name]
 					}
 					if s.take == 0 {
-						require.NoError(t, q.Settle(t.Context(), OpID{}, op, m, s.settle))
+						require.NoError(t, q.Settle(t.Context(), OpID{}, []Correction{{Of: op, Meter: m, Delta: s.settle}}))
 						continue
 					}
 					g, err := q.Take(t.Context(), Draw{Op: op, Meters: []Meter{m}, Min: 1, Max: s.take})
@@ -167,7 +167,7 @@ func TestSettleKeepsToItsTakeAcrossRates(t *testing.T) {
 		}
 		settle := func(m Meter, of OpID, delta int64) {
 			t.Helper()
-			assert.NoError(t, q.Settle(t.Context(), OpID{}, of, m, delta))
+			assert.NoError(t, q.Settle(t.Context(), OpID{}, []Correction{{Of: of, Meter: m, Delta: delta}}))
 		}
 		a, b := NewOpID(), NewOpID()
 		take(slow, a, 10, 10)
@@ -198,7 +198,7 @@ func TestDroppedMetersKeepTheirOpenCharges(t *testing.T) {
 		}
 		settle := func(key string, of OpID, delta int64) {
 			t.Helper()
-			assert.NoError(t, q.Settle(ctx, OpID{}, of, meter(key), delta))
+			assert.NoError(t, q.Settle(ctx, OpID{}, []Correction{{Of: of, Meter: meter(key), Delta: delta}}))
 		}
 		a := NewOpID()
 		take("a", a, 4)
@@ -215,7 +215,7 @@ func TestDroppedMetersKeepTheirOpenCharges(t *testing.T) {
 		take("e", OpID{}, 4)
 		take("f", OpID{}, 4) // in place of a
 		assert.Nil(t, q.meters["a"], "a full meter stood in the way of one that is not")
-		err := q.Settle(ctx, OpID{}, a, meter("a"), 1)
+		err := q.Settle(ctx, OpID{}, []Correction{{Of: a, Meter: meter("a"), Delta: 1}})
 		assert.ErrorIs(t, err, ErrFull)
 		assert.ErrorContains(t, err, "MaxMeters is 3")
 		settle("a", a, -4) // needs no meter: it gives back nothing
@@ -425,7 +425,7 @@ func replayQuota(t *testing.T, rnd *rand.Rand) {
 				tapes[i].list = append(tapes[i].list, tapeEntry{at: now})
 				tapes[i].raise(now, len(tapes[i].list)-1, delta)
 			}
-			settle := func() error { return q.Settle(t.Context(), op, n.op, m, delta) }
+			settle := func() error { return q.Settle(t.Context(), op, []Correction{{Of: n.op, Meter: m, Delta: delta}}) }
 			require.NoError(t, settle(), "step %d", step)
 			if !op.IsZero() {
 				forget(now, most-1)

@@ -143,8 +143,15 @@ func (s *memorySlots) ask(ctx context.Context, c Claim) (*slotWaiter, error) {
 			w.finish(s.extendLocked(now, l, c.TTL), nil)
 			return w, nil
 		}
-		if k.queued[c.Holder] != nil {
-			return nil, fmt.Errorf("%w: %q waits for %q already", ErrRefused, c.Holder, c.Key)
+		if old := k.queued[c.Holder]; old != nil {
+			if !c.same(old.claim) {
+				return nil, fmt.Errorf("%w: %q waits for %q already, with another claim", ErrRefused, c.Holder, c.Key)
+			}
+			w.seq, w.place = old.seq, old.place
+			w.place.Value, k.queued[c.Holder] = w, w
+			old.finish(Lease{}, fmt.Errorf("%w: another Acquire of %q waits in its place", ErrLost, c.Holder))
+			s.serveLocked(now, k)
+			return w, nil
 		}
 	}
 	if s.count >= s.conf.MaxSlots {
@@ -324,6 +331,12 @@ func (s *memorySlots) close() error {
 func (w *slotWaiter) finish(l Lease, err error) {
 	w.lease, w.err, w.done = l, err, true
 	close(w.answer)
+}
+
+// same reports whether c can wait where other does.
+func (c Claim) same(other Claim) bool {
+	c.Limit, c.TTL, c.MaxWait = other.Limit, other.TTL, other.MaxWait
+	return c == other
 }
 
 // level is k's level of a priority, made if there is none.

@@ -80,7 +80,7 @@ func (s *memoryStore) Write(ctx context.Context, key string, was Revision, value
 		return 0, err
 	}
 	defer s.mu.Unlock()
-	if s.current(key) != was {
+	if was != AnyRevision && s.current(key) != was {
 		return 0, ErrConflict
 	}
 	return s.putLocked(now, key, bytes.Clone(value), end(now, ttl))
@@ -97,7 +97,7 @@ func (s *memoryStore) Erase(ctx context.Context, key string, was Revision) error
 	switch r := s.records[key]; {
 	case r == nil:
 		return ErrAbsent
-	case r.rev != was:
+	case was != AnyRevision && r.rev != was:
 		return ErrConflict
 	default:
 		s.removeLocked(r)

@@ -163,7 +163,7 @@ func TestOpMemoryIsBounded(t *testing.T) {
 		if _, err := m.Quota().Take(ctx, d); err != nil {
 			t.Fatal(err)
 		}
-		err = m.Quota().Settle(ctx, d.Op, OpID{}, d.Meters[0], 1)
+		err = m.Quota().Settle(ctx, d.Op, []Correction{{Meter: d.Meters[0], Delta: 1}})
 		assert.ErrorIs(t, err, ErrRefused)
 		assert.ErrorContains(t, err, "was another operation")
 		d.Meters = []Meter{{Key: "other", N: 1, Per: time.Second}}
@@ -259,9 +259,11 @@ func TestHolderWaitsOnce(t *testing.T) {
 		c.Holder, c.MaxWait = "b", time.Second
 		go func() { _, _ = m.Slots().Acquire(context.Background(), c) }()
 		synctest.Wait()
-		_, err = m.Slots().Acquire(t.Context(), c)
+		urgent := c
+		urgent.Priority = 1
+		_, err = m.Slots().Acquire(t.Context(), urgent)
 		assert.ErrorIs(t, err, ErrRefused)
-		assert.ErrorContains(t, err, `"b" waits for "k" already`)
+		assert.ErrorContains(t, err, `"b" waits for "k" already, with another claim`)
 		time.Sleep(time.Second)
 	})
 }
@@ -358,7 +360,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		_, errRenew := m.Slots().Renew(ctx, Lease{}, 1)
 		_, errPublish := m.Events().Publish(ctx, []Event{{ID: "a"}})
 		for _, err := range []error{errRead, errWrite, errAdd, errTake, errAcquire, errRenew, errPublish,
-			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, OpID{}, meter, 1), m.Slots().Release(ctx, Lease{})} {
+			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, []Correction{{Meter: meter, Delta: 1}}), m.Slots().Release(ctx, Lease{})} {
 			assert.ErrorIs(t, err, ErrClosed, "a call after Close")
 		}
 		time.Sleep(2 * time.Hour)

@@ -13,7 +13,7 @@ const (
 	// year.
 	MaxWait = 365 * 24 * time.Hour
 
-	// MaxMeters is how many meters one [Draw] can name.
+	// MaxMeters is how many meters one [Draw] can name, and corrections one Settle.
 	MaxMeters = 16
 
 	// MaxUnits is how many units one [Draw] can ask for, and Each of a [Meter].
@@ -33,6 +33,10 @@ type Meter struct {
 	// one draw of one unit can cost one token of a meter of requests and 500 of a meter
 	// of words.
 	Each int64
+	// Cold makes a meter that the engine knows nothing of as full as if it had been empty
+	// when the engine's data began, see [Engine]'s Epoch: what lost its data grants no second
+	// burst. Otherwise such a meter is full.
+	Cold bool
 }
 
 // Normal returns m with its zero fields filled in, or an error that names the field, its
@@ -86,11 +90,14 @@ type Draw struct {
 	// MaxWait lets the engine book units that come in later but within it, so that nobody
 	// has to ask again. Zero means now or not at all.
 	MaxWait time.Duration
+	// Keep is how many units this draw leaves there, for draws that are more urgent and keep
+	// less: it gets what it would if it asked for Keep more, and is charged without them.
+	Keep int64
 }
 
 // Normal returns d with its zero fields and those of its meters filled in, or an error
 // that names the field, its value and what is allowed. A Min that can never be had,
-// because it costs more than a meter's burst, is an error, too. All errors match
+// because it costs, with Keep, more than a meter's burst, is an error, too. All errors match
 // [ErrRefused].
 func (d Draw) Normal() (Draw, error) {
 	if d.Min == 0 {
@@ -106,6 +113,8 @@ func (d Draw) Normal() (Draw, error) {
 		return d, invalid("Draw.Max", d.Max, "zero (Min) or from Min to 1<<30")
 	case d.MaxWait < 0 || d.MaxWait > MaxWait:
 		return d, invalid("Draw.MaxWait", d.MaxWait, "zero (do not wait) or positive, at most a year")
+	case d.Keep < 0 || d.Keep > MaxUnits:
+		return d, invalid("Draw.Keep", d.Keep, "zero or from 1 to 1<<30")
 	case len(d.Meters) == 0 || len(d.Meters) > MaxMeters:
 		return d, invalid("length of Draw.Meters", len(d.Meters), "from 1 to 16")
 	}
@@ -120,10 +129,10 @@ func (d Draw) Normal() (Draw, error) {
 				return d, invalid("Draw.Meters", m.Key, "one meter per key")
 			}
 		}
-		// Min and Each are at most 1<<30 each: the product fits.
-		if d.Min*n.Each > n.Burst {
-			return d, fmt.Errorf("%w: %d units cost %d tokens of meter %q: its Burst is %d, so they never come",
-				ErrRefused, d.Min, d.Min*n.Each, n.Key, n.Burst)
+		// Min, Keep and Each are at most 1<<30 each: the product fits.
+		if least := d.Min + d.Keep; least*n.Each > n.Burst {
+			return d, fmt.Errorf("%w: %d units, Keep included, cost %d tokens of meter %q: its Burst is %d, so they never come",
+				ErrRefused, least, least*n.Each, n.Key, n.Burst)
 		}
 		if n != m {
 			if !owned {
@@ -171,6 +180,13 @@ type Grant struct {
 	Retry time.Duration
 }
 
+// Correction says that a Take cost more or less than it was charged.
+type Correction struct {
+	Of    OpID  // the Draw.Op of the Take
+	Meter Meter // one of its meters; Each does not count
+	Delta int64 // tokens, actual minus estimate: below zero they are given back
+}
+
 // Quota hands out units at shared rates.
 type Quota interface {
 	// Take answers d at once: with as many units as are there, between Min and Max; or,
@@ -178,26 +194,54 @@ type Quota interface {
 	// or with a denial, which charges nothing.
 	Take(ctx context.Context, d Draw) (Grant, error)
 
-	// Settle corrects by delta tokens, actual minus estimate, what the Take whose Draw.Op
-	// is of was charged on m: relative to what it was granted and to what earlier Settles
-	// of it said, in whatever order they come. A sum below zero counts as zero. Afterwards
-	// the meter is as if the Take had been that much from its own instant on, so what is
-	// given back late is only what time has not brought back already. An increase may
-	// leave the meter in debt, up to what comes in within a day or one refill of the burst,
-	// the longer of them; what it exceeds that by is never charged.
+	// Settle makes the corrections of list, 1 to MaxMeters, all at one instant, or none and
+	// returns an error. Each is relative to what its Take was granted on the meter and to
+	// what earlier corrections said, in whatever order they come. A sum below zero counts
+	// as zero. Afterwards the meter is as if the Take had been that much from its own
+	// instant on, so what is given back late is only what time has not brought back
+	// already. An increase may leave the meter in debt, up to what comes in within a day or
+	// one refill of the burst, the longer of them; what it exceeds that by is never charged.
 	//
-	// If the Take had no name (of is zero), is forgotten, or drew nothing from m, an
-	// increase is charged now, and a decrease gives back nothing: nobody knows any more
-	// when that was charged, and what time has brought back since would be spent twice.
-	// That is no error.
+	// If the Take had no name, is forgotten, or drew nothing from the meter, an increase is
+	// charged now, and a decrease gives back nothing: nobody knows any more when that was
+	// charged, and what time has brought back since would be spent twice. That is no error.
 	//
-	// op names the correction itself, for its repetition.
-	Settle(ctx context.Context, op, of OpID, m Meter, delta int64) error
+	// op names the whole list, for its repetition.
+	Settle(ctx context.Context, op OpID, list []Correction) error
+
+	// Hold keeps everybody from m for d, as an upstream's throttle asks for: no unit can be
+	// used before, and a Take books or is denied until then. Of several holds the one that
+	// ends last counts, so that a repetition does no harm. What was granted before stays
+	// granted. At the end at most one token is there; but a meter that takes longer than d,
+	// and than a minute, to refill has what it has. A d of zero ends a hold and forgives what
+	// is owed: the meter is empty then, or as full as it is.
+	Hold(ctx context.Context, m Meter, d time.Duration) error
 }
 
-func checkDelta(delta int64) error {
-	if delta < -1<<62 || delta > 1<<62 {
-		return invalid("delta", delta, "from -1<<62 to 1<<62")
+// checkList is list with its meters' zero fields filled in, or an error that names what is
+// wrong.
+func checkList(list []Correction) ([]Correction, error) {
+	if len(list) == 0 || len(list) > MaxMeters {
+		return nil, invalid("length of Settle's list", len(list), "from 1 to 16")
 	}
-	return nil
+	list = slices.Clone(list)
+	for i := range list {
+		m, err := list[i].Meter.Normal()
+		if err != nil {
+			return nil, err
+		}
+		if d := list[i].Delta; d < -1<<62 || d > 1<<62 {
+			return nil, invalid("Correction.Delta", d, "from -1<<62 to 1<<62")
+		}
+		list[i].Meter = m
+	}
+	return list, nil
+}
+
+// checkHold is m with its zero fields filled in, or an error that names what is wrong.
+func checkHold(m Meter, d time.Duration) (Meter, error) {
+	if d < 0 || d > MaxWait {
+		return m, invalid("d", d, "zero (end a hold) or positive, at most a year")
+	}
+	return m.Normal()
 }

@@ -10,7 +10,8 @@ type Claim struct {
 	Key string
 	// Holder names this one acquisition; a random string will do. It can have one lease of
 	// a key: a second Acquire in its name, after an unknown outcome, finds that lease and
-	// renews it.
+	// renews it. If the first still waits, the second waits in its place from then on, and
+	// the first returns ErrLost; of other units, priority or tenant it is refused.
 	Holder   string
 	Units    int           // zero means 1
 	Limit    int           // at least Units

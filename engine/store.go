@@ -17,6 +17,10 @@ const MaxKey = 512
 // keys' revisions say nothing about it.
 type Revision uint64
 
+// AnyRevision stands for whatever revision is current: a [Records.Write] with it replaces
+// what is there, or writes the first record; an Erase takes away what is there.
+const AnyRevision = ^Revision(0)
+
 // OpID names one change, so that a repetition of it takes effect once and is answered
 // like the first. An engine remembers it for a limited time that its documentation
 // states. The zero OpID is no name: nothing is remembered.
@@ -34,6 +38,15 @@ func NewOpID() OpID {
 
 // IsZero reports whether id is no name.
 func (id OpID) IsZero() bool { return id == OpID{} }
+
+// other is a second name made of id, none if id is none.
+func (id OpID) other() OpID {
+	if !id.IsZero() {
+		id[0] ^= 0x80
+		id[15] ^= 0x80
+	}
+	return id
+}
 
 // String is id in hexadecimal digits.
 func (id OpID) String() string { return hex.EncodeToString(id[:]) }
@@ -65,14 +78,15 @@ type Records interface {
 	// Read returns the record of key, or [ErrAbsent].
 	Read(ctx context.Context, key string) (Record, error)
 
-	// Write puts value in place of the record with revision was, zero meaning that there
-	// is none, and returns the new revision. If another revision is current, it changes
+	// Write puts value in place of the record with revision was, zero meaning that there is
+	// none, [AnyRevision] that it does not matter, and returns the new revision. If another
+	// revision is current, it changes
 	// nothing, not the time to expiry either, and returns [ErrConflict]. The record ends
 	// after ttl; zero means never. The engine keeps no reference to value.
 	Write(ctx context.Context, key string, was Revision, value []byte, ttl time.Duration) (Revision, error)
 
-	// Erase removes the record with revision was. Without a record it returns
-	// [ErrAbsent], with another revision [ErrConflict].
+	// Erase removes the record with revision was, or with any if that is [AnyRevision].
+	// Without a record it returns [ErrAbsent], with another revision [ErrConflict].
 	Erase(ctx context.Context, key string, was Revision) error
 }
 

@@ -41,6 +41,11 @@ func appendMeters(b []byte, list []Meter) []byte {
 		b = binary.AppendUvarint(b, uint64(m.Per))
 		b = binary.AppendUvarint(b, uint64(m.Burst))
 		b = binary.AppendUvarint(b, uint64(m.Each))
+		cold := byte(0)
+		if m.Cold {
+			cold = 1
+		}
+		b = append(b, cold)
 	}
 	return b
 }

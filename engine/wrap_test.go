@@ -15,10 +15,9 @@ import (
 // quotaFunc is a Quota that a test writes down.
 type quotaFunc func(ctx context.Context, d engine.Draw) (engine.Grant, error)
 
-func (f quotaFunc) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) { return f(ctx, d) }
-func (f quotaFunc) Settle(context.Context, engine.OpID, engine.OpID, engine.Meter, int64) error {
-	return nil
-}
+func (f quotaFunc) Take(ctx context.Context, d engine.Draw) (engine.Grant, error)  { return f(ctx, d) }
+func (f quotaFunc) Settle(context.Context, engine.OpID, []engine.Correction) error { return nil }
+func (f quotaFunc) Hold(context.Context, engine.Meter, time.Duration) error        { return nil }
 
 // after is q, each call d later.
 func after(d time.Duration, q engine.Quota) quotaFunc {
@@ -53,11 +52,6 @@ func must[V interface{ Close() error }](t testing.TB, v V, err error) V {
 func combine(t testing.TB, q engine.Quota, c engine.CombineConfig) *engine.Combine {
 	b, err := engine.NewCombine(q, c)
 	return must(t, b, err)
-}
-
-func prefetch(t testing.TB, q engine.Quota, c engine.PrefetchConfig) *engine.Prefetch {
-	p, err := engine.NewPrefetch(q, c)
-	return must(t, p, err)
 }
 
 func fallback(t testing.TB, q engine.Quota, c engine.FallbackConfig) *engine.Fallback {
@@ -126,15 +120,6 @@ func TestPromise22_WrapperConfigs(t *testing.T) {
 		{func() error { _, err := engine.NewAudit(nil); return err }, "engine: NewAudit's q is <nil>: must be a Quota"},
 		{func() error { _, err := engine.NewCombine(nil, engine.CombineConfig{}); return err }, "engine: NewCombine's q is <nil>: must be a Quota"},
 		{func() error { _, err := engine.NewCombine(q, engine.CombineConfig{MaxWaiting: -1}); return err }, "engine: CombineConfig.MaxWaiting is -1: must be zero (100,000) or positive"},
-		{func() error { _, err := engine.NewPrefetch(nil, engine.PrefetchConfig{}); return err }, "engine: NewPrefetch's q is <nil>: must be a Quota"},
-		{func() error { _, err := engine.NewPrefetch(q, engine.PrefetchConfig{}); return err }, "engine: PrefetchConfig.Size is 0: must be from 1 to 1<<30"},
-		{func() error { _, err := engine.NewPrefetch(q, engine.PrefetchConfig{Size: 5, LowWater: 6}); return err }, "engine: PrefetchConfig.LowWater is 6: must be zero (half of Size) or from 1 to Size"},
-		{func() error { _, err := engine.NewPrefetch(q, engine.PrefetchConfig{Size: 5, Hold: -1}); return err }, "engine: PrefetchConfig.Hold is -1ns: must be"},
-		{func() error { _, err := engine.NewPrefetch(q, engine.PrefetchConfig{Size: 5, Budget: -1}); return err }, "engine: PrefetchConfig.Budget is -1ns: must be"},
-		{func() error {
-			_, err := engine.NewPrefetch(q, engine.PrefetchConfig{Size: 5, MaxPools: -1})
-			return err
-		}, "engine: PrefetchConfig.MaxPools is -1: must be"},
 		{func() error { _, err := engine.NewFallback(nil, engine.FallbackConfig{}); return err }, "engine: NewFallback's q is <nil>: must be a Quota"},
 		{func() error { _, err := engine.NewFallback(q, engine.FallbackConfig{Budget: -1}); return err }, "engine: FallbackConfig.Budget is -1ns: must be"},
 		{func() error { _, err := engine.NewFallback(q, engine.FallbackConfig{Mode: 3}); return err }, "engine: FallbackConfig.Mode is 3: must be Deny, LocalShare or Admit"},
@@ -163,7 +148,8 @@ func TestAuditCounts(t *testing.T) {
 		for _, f := range []sluicetest.Fault{sluicetest.Refusing, sluicetest.Dropping, sluicetest.LosingAcks, sluicetest.Lying} {
 			x.Set(f)
 			take(some(m, 1, 1))
-			_ = a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, 5)
+			_ = a.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: m, Delta: 5}})
+			_ = a.Hold(ctx, m, 0)
 		}
 		x.Set(sluicetest.Panicking)
 		func() {
@@ -175,8 +161,8 @@ func TestAuditCounts(t *testing.T) {
 			take(some(m, 1, 1))
 		}()
 		x.Set(sluicetest.Healthy)
-		assert.NoError(t, a.Settle(ctx, engine.OpID{}, engine.OpID{}, m, -4))
-		want := engine.AuditCounts{Takes: 9, Denied: 1, Booked: 1, Refused: 2, Unsure: 4, Units: 4, Settles: 5, SettlesFailed: 3, Settled: 1}
+		assert.NoError(t, a.Settle(ctx, engine.OpID{}, []engine.Correction{{Meter: m, Delta: -4}}))
+		want := engine.AuditCounts{Takes: 9, Denied: 1, Booked: 1, Refused: 2, Unsure: 4, Units: 4, Settles: 5, SettlesFailed: 3, Settled: 1, Holds: 4}
 		assert.Equal(t, want, a.Counts())
 	})
 }

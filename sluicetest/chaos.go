@@ -127,6 +127,26 @@ func (x *Chaos) Counts() ChaosCounts {
 // Promises are those of the engine.
 func (x *Chaos) Promises() engine.Promise { return x.engine().Promises() }
 
+// Limits are those of the engine.
+func (x *Chaos) Limits() engine.Limits { return x.engine().Limits() }
+
+// Epoch is the engine's, with faults; after Restart it is another one.
+func (x *Chaos) Epoch(ctx context.Context) (id uint64, age time.Duration, err error) {
+	err = x.pass(ctx, func(e engine.Engine) (err error) {
+		id, age, err = e.Epoch(ctx)
+		return err
+	}, func(n int) {
+		if n%2 == 0 {
+			id = 0
+		}
+		age = -age - 1
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	return id, age, nil
+}
+
 // Store is the engine's, with faults.
 func (x *Chaos) Store() engine.Store { return chaosStore{x} }
 
@@ -246,8 +266,12 @@ func (q chaosQuota) Take(ctx context.Context, d engine.Draw) (g engine.Grant, er
 	return g, nil
 }
 
-func (q chaosQuota) Settle(ctx context.Context, op, of engine.OpID, m engine.Meter, delta int64) error {
-	return q.x.pass(ctx, func(e engine.Engine) error { return e.Quota().Settle(ctx, op, of, m, delta) }, func(int) {})
+func (q chaosQuota) Settle(ctx context.Context, op engine.OpID, list []engine.Correction) error {
+	return q.x.pass(ctx, func(e engine.Engine) error { return e.Quota().Settle(ctx, op, list) }, func(int) {})
+}
+
+func (q chaosQuota) Hold(ctx context.Context, m engine.Meter, d time.Duration) error {
+	return q.x.pass(ctx, func(e engine.Engine) error { return e.Quota().Hold(ctx, m, d) }, func(int) {})
 }
 
 type chaosStore struct{ x *Chaos }

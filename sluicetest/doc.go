@@ -1,5 +1,6 @@
 // Package sluicetest holds what tests of Sluice's plug-ins need: conformance kits for
-// engines ([Store], [Quota], [Slots], [Publisher]) and for event sinks ([Sink]);
+// engines ([Store], [Quota], [Slots], [Publisher], [Engine] for what concerns all of them,
+// and [Processes]) and for event sinks ([Sink]);
 // [Chaos], an engine that is slow, gone, lying or restarting; and, for tests of agents,
 // [Faults], which make tools fail.
 //

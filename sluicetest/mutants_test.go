@@ -109,6 +109,22 @@ func TestStoreKitCatchesMutants(t *testing.T) {
 				return force(ctx, m.Store, key, value, ttl)
 			}
 		}},
+		{"knows no AnyRevision", "Store.AnyRevision", "it writes whatever is there", func(m *storeMutant) {
+			m.write = func(ctx context.Context, key string, was engine.Revision, value []byte, ttl time.Duration) (engine.Revision, error) {
+				if was == engine.AnyRevision {
+					return 0, engine.ErrConflict
+				}
+				return m.Store.Write(ctx, key, was, value, ttl)
+			}
+		}},
+		{"keeps the end of what any write replaces", "Store.AnyRevision", "without an end in place of one with it", func(m *storeMutant) {
+			m.write = func(ctx context.Context, key string, was engine.Revision, value []byte, ttl time.Duration) (engine.Revision, error) {
+				if rec, err := m.Store.Read(ctx, key); was == engine.AnyRevision && err == nil && ttl == 0 {
+					ttl = rec.Left
+				}
+				return m.Store.Write(ctx, key, was, value, ttl)
+			}
+		}},
 		{"refuses and writes all the same", "Store.Conflict", "a refused write must change nothing", func(m *storeMutant) {
 			m.write = func(ctx context.Context, key string, was engine.Revision, value []byte, ttl time.Duration) (engine.Revision, error) {
 				rev, err := m.Store.Write(ctx, key, was, value, ttl)
@@ -323,339 +339,6 @@ func TestStoreKitCatchesMutants(t *testing.T) {
 	}
 }
 
-// quotaMutant is a quota with one method replaced.
-type quotaMutant struct {
-	engine.Quota
-	take   func(ctx context.Context, d engine.Draw) (engine.Grant, error)
-	settle func(ctx context.Context, op, of engine.OpID, m engine.Meter, delta int64) error
-}
-
-func (m *quotaMutant) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-	if m.take != nil {
-		return m.take(ctx, d)
-	}
-	return m.Quota.Take(ctx, d)
-}
-
-func (m *quotaMutant) Settle(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
-	if m.settle != nil {
-		return m.settle(ctx, op, of, mm, delta)
-	}
-	return m.Quota.Settle(ctx, op, of, mm, delta)
-}
-
-// fractions grants whole tokens and charges parts as well.
-func fractions(d engine.Draw, state map[string]time.Time) (engine.Grant, error) {
-	d, err := d.Normal()
-	if err != nil {
-		return engine.Grant{}, err
-	}
-	m, now := d.Meters[0], time.Now()
-	last, ok := state[m.Key]
-	tokens := float64(m.Burst)
-	if ok {
-		tokens = min(tokens, float64(now.Sub(last))*float64(m.N)/float64(m.Per))
-	}
-	if int64(tokens) < d.Min {
-		return engine.Grant{Retry: time.Duration((float64(d.Min)-tokens)*float64(m.Per)/float64(m.N)) + 1}, nil
-	}
-	state[m.Key] = now
-	return engine.Grant{Units: min(d.Max, int64(tokens))}, nil
-}
-
-// plain keeps for each key when it is full again, and moves that by whatever is settled.
-type plain struct {
-	mu   sync.Mutex
-	full map[string]time.Time
-	debt time.Duration // the most, beyond empty
-}
-
-func (p *plain) take(_ context.Context, d engine.Draw) (engine.Grant, error) {
-	d, err := d.Normal()
-	if err != nil {
-		return engine.Grant{}, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now, g := time.Now(), engine.Grant{Units: d.Max}
-	for _, m := range d.Meters {
-		there := now.Add(time.Duration(m.Burst) * m.Every()).Sub(p.at(m.Key, now))
-		units := max(0, int64(there/m.Every()))
-		if g.Units = min(g.Units, units); g.Units < d.Min {
-			return engine.Grant{Retry: time.Duration(d.Min)*m.Every() - there}, nil
-		}
-	}
-	for _, m := range d.Meters {
-		p.full[m.Key] = p.at(m.Key, now).Add(time.Duration(g.Units) * m.Every())
-	}
-	return g, nil
-}
-
-func (p *plain) at(key string, now time.Time) time.Time {
-	if t := p.full[key]; t.After(now) {
-		return t
-	}
-	return now
-}
-
-func (p *plain) settle(_ context.Context, _, _ engine.OpID, m engine.Meter, delta int64) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	t := p.at(m.Key, now).Add(time.Duration(max(-1<<20, min(delta, 1<<20))) * m.Every())
-	if most := now.Add(time.Duration(m.Burst)*m.Every() + p.debt); t.After(most) {
-		t = most
-	}
-	p.full[m.Key] = t
-	return nil
-}
-
-func TestQuotaKitCatchesMutants(t *testing.T) {
-	for _, c := range []struct {
-		name, rule, why string
-		mutate          func(m *quotaMutant)
-	}{
-		{"charges fractions", "Quota.NoFractionLoss", "round down before charging", func(m *quotaMutant) {
-			state := map[string]time.Time{}
-			var mu sync.Mutex
-			m.take = func(_ context.Context, d engine.Draw) (engine.Grant, error) {
-				mu.Lock()
-				defer mu.Unlock()
-				return fractions(d, state)
-			}
-		}},
-		{"charges meter by meter", "Quota.AllOrNothing", "look at all before charging any", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				if len(d.Meters) == 1 || d.Meters[0].Key == d.Meters[1].Key {
-					return m.Quota.Take(ctx, d)
-				}
-				var g engine.Grant
-				for _, one := range d.Meters {
-					part := d
-					part.Meters = []engine.Meter{one}
-					var err error
-					if g, err = m.Quota.Take(ctx, part); err != nil || g.Units == 0 {
-						return g, err
-					}
-				}
-				return g, nil
-			}
-		}},
-		{"charges a denial", "Quota.Range", "a denial must charge nothing", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				g, err := m.Quota.Take(ctx, d)
-				if err == nil && g.Units == 0 {
-					_ = m.Quota.Settle(ctx, engine.OpID{}, engine.OpID{}, d.Meters[0], 1)
-				}
-				return g, err
-			}
-		}},
-		{"counts fixed windows", "Quota.Exact", "at most B + r*W", func(m *quotaMutant) {
-			var mu sync.Mutex
-			used := map[string]int64{}
-			m.take = func(_ context.Context, d engine.Draw) (engine.Grant, error) {
-				d, err := d.Normal()
-				if err != nil {
-					return engine.Grant{}, err
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				one := d.Meters[0]
-				window := time.Duration(one.Burst) * one.Per / time.Duration(one.N)
-				key := fmt.Sprint(one.Key, time.Now().UnixNano()/int64(window))
-				g := engine.Grant{Units: min(d.Max, one.Burst-used[key]), Retry: time.Millisecond}
-				if g.Units < d.Min {
-					g.Units = 0
-				}
-				used[key] += g.Units
-				return g, nil
-			}
-		}},
-		{"books too early", "Quota.Booking", "before its time", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				g, err := m.Quota.Take(ctx, d)
-				g.After /= 2
-				return g, err
-			}
-		}},
-		{"books a range too densely", "Quota.BookingRange", "before their time", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				g, err := m.Quota.Take(ctx, d)
-				g.Every /= 2
-				return g, err
-			}
-		}},
-		{"does not book", "Quota.Booking", "was denied, and its unit comes in within", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				if d.MaxWait > 0 {
-					d.MaxWait = 0
-				}
-				return m.Quota.Take(ctx, d)
-			}
-		}},
-		{"grants more than was asked for", "Quota.Range", "must be zero or from", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				g, err := m.Quota.Take(ctx, d)
-				if d.Min == 2 && d.Max == 4 {
-					g.Units++
-				}
-				return g, err
-			}
-		}},
-		{"denies with an error", "Quota.Burst", "a denial is an answer, not an error", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				g, err := m.Quota.Take(ctx, d)
-				if err == nil && g.Units == 0 {
-					err = engine.ErrRefused
-				}
-				return g, err
-			}
-		}},
-		{"waits for what never comes", "Quota.Invalid", "Take with Min above Burst returned no error", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				g, err := m.Quota.Take(ctx, d)
-				if err != nil && strings.Contains(err.Error(), "never come") {
-					return engine.Grant{Retry: time.Second}, nil
-				}
-				return g, err
-			}
-		}},
-		{"forgets draws", "Quota.OpID", "a repetition takes effect once", func(m *quotaMutant) {
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				d.Op = engine.OpID{}
-				return m.Quota.Take(ctx, d)
-			}
-		}},
-		{"forgets corrections", "Quota.OpID", "a repetition takes effect once", func(m *quotaMutant) {
-			m.settle = func(ctx context.Context, _, of engine.OpID, mm engine.Meter, delta int64) error {
-				return m.Quota.Settle(ctx, engine.OpID{}, of, mm, delta)
-			}
-		}},
-		{"answers a repetition with the old time", "Quota.OpID", "After counts from the answer", func(m *quotaMutant) {
-			var mu sync.Mutex
-			old := map[engine.OpID]engine.Grant{}
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				mu.Lock()
-				defer mu.Unlock()
-				if g, ok := old[d.Op]; ok {
-					return g, nil
-				}
-				g, err := m.Quota.Take(ctx, d)
-				if err == nil && !d.Op.IsZero() {
-					old[d.Op] = g
-				}
-				return g, err
-			}
-		}},
-		{"stops at zero", "Quota.SettleDebt", "a meter that owes 3 tokens", func(m *quotaMutant) {
-			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
-				return m.Quota.Settle(ctx, op, of, mm, min(delta, 5))
-			}
-		}},
-		{"gives nothing back", "Quota.SettleBack", "must be 4", func(m *quotaMutant) {
-			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
-				return m.Quota.Settle(ctx, op, of, mm, max(delta, 0))
-			}
-		}},
-		{"refunds late in full", "Quota.SettleLate", "the others are spent twice", func(m *quotaMutant) {
-			p := &plain{full: map[string]time.Time{}, debt: 24 * time.Hour}
-			m.take, m.settle = p.take, p.settle
-		}},
-		{"refunds what is partly late in full", "Quota.SettlePartlyLate", "cannot be more than", func(m *quotaMutant) {
-			p := &plain{full: map[string]time.Time{}, debt: 24 * time.Hour}
-			m.take, m.settle = p.take, p.settle
-		}},
-		{"refunds what has no name", "Quota.SettleUnnamed", "a Take without a name gave back something", func(m *quotaMutant) {
-			p := &plain{full: map[string]time.Time{}, debt: 24 * time.Hour}
-			m.take, m.settle = p.take, p.settle
-		}},
-		{"forgets debt", "Quota.SettleDebt", "a meter that owes 3 tokens", func(m *quotaMutant) {
-			p := &plain{full: map[string]time.Time{}}
-			m.take, m.settle = p.take, p.settle
-		}},
-		{"owes for ever", "Quota.SettleBound", "debt is bounded", func(m *quotaMutant) {
-			p := &plain{full: map[string]time.Time{}, debt: 1 << 60}
-			m.take, m.settle = p.take, p.settle
-		}},
-		{"refunds nothing late", "Quota.SettlePartlyLate", "must be at least", func(m *quotaMutant) {
-			var mu sync.Mutex
-			taken := map[engine.OpID]time.Time{}
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				mu.Lock()
-				defer mu.Unlock()
-				taken[d.Op] = time.Now()
-				return m.Quota.Take(ctx, d)
-			}
-			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
-				mu.Lock()
-				defer mu.Unlock()
-				if time.Since(taken[of]) > 0 {
-					delta = max(delta, 0)
-				}
-				return m.Quota.Settle(ctx, op, of, mm, delta)
-			}
-		}},
-		{"charges an increase now", "Quota.SettleLate", "it counts from its own instant on", func(m *quotaMutant) {
-			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
-				if delta > 0 {
-					of = engine.OpID{}
-				}
-				return m.Quota.Settle(ctx, op, of, mm, delta)
-			}
-		}},
-		{"stops at nothing in between", "Quota.SettleSum", "Settles add up", func(m *quotaMutant) {
-			var mu sync.Mutex
-			counts := map[engine.OpID]int64{}
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				mu.Lock()
-				defer mu.Unlock()
-				g, err := m.Quota.Take(ctx, d)
-				counts[d.Op] = g.Units
-				return g, err
-			}
-			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
-				mu.Lock()
-				defer mu.Unlock()
-				delta = max(delta, -counts[of])
-				counts[of] += delta
-				return m.Quota.Settle(ctx, op, of, mm, delta)
-			}
-		}},
-		{"settles units", "Quota.SettleBack", "each meter is settled by itself, in tokens", func(m *quotaMutant) {
-			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
-				return m.Quota.Settle(ctx, op, of, mm, delta*max(mm.Each, 1))
-			}
-		}},
-		{"fills beyond the burst", "Quota.SettleBack", "never filled beyond its burst", func(m *quotaMutant) {
-			var extra atomic.Int64
-			m.settle = func(ctx context.Context, op, of engine.OpID, mm engine.Meter, delta int64) error {
-				if delta < -1<<50 {
-					extra.Store(2)
-				}
-				return m.Quota.Settle(ctx, op, of, mm, delta)
-			}
-			m.take = func(ctx context.Context, d engine.Draw) (engine.Grant, error) {
-				g, err := m.Quota.Take(ctx, d)
-				g.Units += extra.Swap(0)
-				return g, err
-			}
-		}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := memory(t)
-				var r record
-				sluicetest.Quota(&r, func() engine.Quota {
-					q := &quotaMutant{Quota: m.Quota()}
-					c.mutate(q)
-					return q
-				}, sluicetest.Options{Exact: true, Seed: 7})
-				r.caught(t, c.rule, c.why)
-			})
-		})
-	}
-}
-
 // slotsMutant is slots with one method replaced.
 type slotsMutant struct {
 	engine.Slots
@@ -849,6 +532,53 @@ func TestSlotsKitCatchesMutants(t *testing.T) {
 		{"ignores priority", "Slots.Priority", "the highest priority is", claims(func(c *engine.Claim) { c.Priority = 0 })},
 		{"ignores weights", "Slots.FairShare", "tenants of weight 3 and 1", claims(func(c *engine.Claim) { c.Weight = min(c.Weight, 1) })},
 		{"ignores tenants", "Slots.FairShare", "tenants of weight 3 and 1", claims(func(c *engine.Claim) { c.Tenant = "" })},
+		{"lets a holder wait twice", "Slots.HolderTwice", "the second one waits in its place", func(m *slotsMutant) {
+			var n atomic.Int64
+			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+				holder := c.Holder
+				if c.MaxWait > 0 {
+					c.Holder += fmt.Sprint(n.Add(1))
+				}
+				l, err := m.Slots.Acquire(ctx, c)
+				l.Holder = holder
+				return l, err
+			}
+		}},
+		{"lets a holder wait once", "Slots.HolderTwice", "goes on to wait", func(m *slotsMutant) {
+			var mu sync.Mutex
+			waits := map[string]bool{}
+			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+				mu.Lock()
+				twice := c.MaxWait > 0 && waits[c.Holder]
+				waits[c.Holder] = c.MaxWait > 0
+				mu.Unlock()
+				if twice {
+					return engine.Lease{}, engine.ErrRefused
+				}
+				return m.Slots.Acquire(ctx, c)
+			}
+		}},
+		{"sends a holder that asks again to the end", "Slots.HolderTwice", "it keeps the place that it had", func(m *slotsMutant) {
+			var mu sync.Mutex
+			waits := map[string]context.CancelCauseFunc{}
+			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+				if c.MaxWait == 0 {
+					return m.Slots.Acquire(ctx, c)
+				}
+				mine, cancel := context.WithCancelCause(ctx)
+				defer cancel(nil)
+				mu.Lock()
+				if old := waits[c.Holder]; old != nil && c.Priority == 0 {
+					old(engine.ErrLost)
+				}
+				if c.Priority == 0 {
+					waits[c.Holder] = cancel
+				}
+				mu.Unlock()
+				time.Sleep(1)
+				return m.Slots.Acquire(mine, c)
+			}
+		}},
 		{"checks, then gives", "Slots.Storm", "leases were live at once", func(m *slotsMutant) {
 			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
 				if strings.HasSuffix(c.Key, "storm") {

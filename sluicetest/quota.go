@@ -30,6 +30,8 @@ var quotaRules = []rule[engine.Quota]{
 	{"Booking", quotaBooking},
 	{"BookingRange", quotaBookingRange},
 	{"BookingTooLong", quotaBookingTooLong},
+	{"Keep", quotaKeep},
+	{"KeepBooking", quotaKeepBooking},
 	{"SettleDebt", quotaSettleDebt},
 	{"SettleBack", quotaSettleBack},
 	{"SettleLate", quotaSettleLate},
@@ -37,6 +39,10 @@ var quotaRules = []rule[engine.Quota]{
 	{"SettleSum", quotaSettleSum},
 	{"SettleUnnamed", quotaSettleUnnamed},
 	{"SettleBound", quotaSettleBound},
+	{"SettleList", quotaSettleList},
+	{"Hold", quotaHold},
+	{"HoldBooking", quotaHoldBooking},
+	{"HoldEnds", quotaHoldEnds},
 	{"OpID", quotaOpID},
 	{"OpIDTogether", quotaOpIDTogether},
 	{"EndedContext", quotaEndedContext},
@@ -250,158 +256,55 @@ func quotaBookingTooLong(r *run, q engine.Quota) {
 	r.must(g.Units == 1 && late <= r.Slack, "after bookings that were denied because they would have come too late, the next unit comes %v late: a denial must charge nothing", late)
 }
 
-func quotaSettleDebt(r *run, q engine.Quota) {
-	m := r.per(5)
-	before := r.Now()
-	r.settle(q, r.named(q, units(1, 1, m)), m, 7)
-	g := r.take(q, units(1, 1, m))
-	r.must(g.Units == 0, "a meter in debt granted a unit")
-	due := before.Add(4 * r.Tick) // five were there, three are owed, one is wanted
-	retry := r.Now().Add(g.Retry)
-	r.must(!retry.Before(due) && retry.Sub(due) <= r.Slack, "a meter that owes 3 tokens says that one comes in after %v: at one per %v it must be after %v", retry.Sub(before), r.Tick, 4*r.Tick)
-	r.Sleep(g.Retry + r.Slack)
-	r.must(r.take(q, units(1, 1, m)).Units == 1, "a debt was not paid back at the meter's rate")
-}
-
-// named draws d in a name, which it returns.
-func (r *run) named(q engine.Quota, d engine.Draw) engine.OpID {
-	r.t.Helper()
-	d.Op = engine.NewOpID()
+// quotaKeep: what a draw keeps is there for those that keep less, and for nobody else.
+func quotaKeep(r *run, q engine.Quota) {
+	calls, words := r.slow(10), r.slow(100)
+	words.Each = 8
+	d := units(1, 20, calls, words)
+	d.Keep = 6
 	g := r.take(q, d)
-	r.must(g.Units == d.Max, "Take of %d units of a full meter was granted %d", d.Max, g.Units)
-	return d.Op
-}
-
-func (r *run) settle(q engine.Quota, of engine.OpID, m engine.Meter, delta int64) {
-	r.t.Helper()
-	err := q.Settle(r.ctx, engine.OpID{}, of, m, delta)
-	r.must(err == nil, "Settle of %d tokens returned %v", delta, err)
-}
-
-func quotaSettleBack(r *run, q engine.Quota) {
-	m := r.slow(5)
-	op := r.named(q, units(4, 4, m))
-	r.settle(q, op, m, -3)
-	got := r.left(q, m)
-	r.must(got == 4, "4 of 5 tokens were taken, 3 given back, and %d are there: must be 4", got)
-	for range 12 { // enough to overflow a sum of times that is kept without a bound
-		r.settle(q, op, m, -1<<40)
-	}
-	got = r.left(q, m)
-	r.must(got == 1, "after a Take of 4, of which 1 counted, gave back 12 times 1<<40, %d tokens came back: must be 1, a Take gives back no more than it took", got)
-
-	m = r.slow(5)
-	op = r.named(q, units(4, 4, m))
-	r.settle(q, op, m, -1<<62)
-	got = r.left(q, m)
-	r.must(got == 5, "after more was given back than was taken a meter with a burst of 5 held %d: it is never filled beyond its burst", got)
-	r.must(r.take(q, units(1, 1, m)).Units == 0, "a meter filled beyond its burst kept the rest for later")
-	r.refused(q.Settle(r.ctx, engine.OpID{}, op, engine.Meter{Key: "x"}, 1), "Settle of an invalid meter")
-
-	calls, words := r.slow(9), r.slow(100)
-	words.Each = 30
-	op = r.named(q, units(2, 2, calls, words))
-	r.settle(q, op, words, -20)
+	r.must(g.Units == 4, "Take of 1 to 20 units that keeps 6 of 10 got %d: must be 4", g.Units)
+	r.must(g.Retry > 0, "Take that keeps 6 got less than Max and Retry is %v: must be how long it takes until one more comes in", g.Retry)
+	g = r.take(q, d)
+	r.must(g.Units == 0 && g.Retry > 0, "Take that keeps 6 got %d units with 6 there, and Retry is %v: what it keeps is for others", g.Units, g.Retry)
+	d.Keep = 4
+	g = r.take(q, d)
+	r.must(g.Units == 2, "Take that keeps 4 got %d units with 6 there: must be 2", g.Units)
 	gotCalls, gotWords := r.left(q, calls), r.left(q, words)
-	r.must(gotCalls == 7 && gotWords == 60, "2 units of one call and 30 words each, 20 words of which were given back, left %d of 9 calls and %d of 100 words: must be 7 and 60, each meter is settled by itself, in tokens", gotCalls, gotWords)
+	r.must(gotCalls == 4 && gotWords == 52, "6 units of one call and 8 words each were granted by draws that keep some, and %d of 10 calls and %d of 100 words are there: must be 4 and 52, what is kept is not charged", gotCalls, gotWords)
+
+	m := r.slow(10)
+	for _, keep := range []int64{10, -1} {
+		d := units(1, 1, m)
+		d.Keep = keep
+		_, err := q.Take(r.ctx, d)
+		r.refused(err, "Take of 1 unit that keeps what with it exceeds a burst of 10, or less than nothing,")
+	}
 }
 
-// quotaSettleLate: what a Take gives back after time has brought it back is worth nothing.
-func quotaSettleLate(r *run, q engine.Quota) {
-	m := r.per(5)
-	op := r.named(q, units(5, 5, m))
-	r.Sleep(7*r.Tick + r.Slack)
+// quotaKeepBooking: a booking that keeps units is for when they are there as well.
+func quotaKeepBooking(r *run, q engine.Quota) {
+	m := r.per(4)
 	before := r.Now()
-	r.must(r.left(q, m) == 5, "7 ticks after it was drained a meter with a burst of 5 is not full")
-	r.settle(q, op, m, -5)
-	got := r.left(q, m)
-	most := int64(r.Now().Sub(before) / r.Tick)
-	r.must(got <= most, "a Take of 5, which time had brought back and others had taken since, was settled to nothing, and %d tokens more were there: must be at most %d, the others are spent twice", got, most)
-	r.settle(q, op, m, 5)
-	before = r.Now()
-	r.Sleep(2*r.Tick + r.Slack)
-	got = r.left(q, m)
-	r.must(got >= 1, "a Take whose tokens had come back long ago was settled to nothing and to what it was again, and %v later nothing was there: it counts from its own instant on", r.Now().Sub(before))
-}
-
-// quotaSettlePartlyLate: time has brought back half of what a Take gives back.
-func quotaSettlePartlyLate(r *run, q engine.Quota) {
-	m := r.per(10)
-	op := r.named(q, units(10, 10, m))
-	r.Sleep(5*r.Tick + r.Slack)
-	before := r.Now()
-	others := r.left(q, m)
-	drained := r.Now()
-	r.must(others >= 5, "5 ticks after it was drained %d tokens of a meter were there: must be 5", others)
-	r.settle(q, op, m, -10)
-	asked := r.Now()
-	got := r.left(q, m)
-	least := 10 - others + int64((asked.Sub(drained)-r.Slack)/r.Tick)
-	most := 10 - others + int64(r.Now().Sub(before)/r.Tick)
-	r.must(got >= least, "a Take of all 10 was settled to nothing when others had taken %d, and %d were there: must be at least %d, as if it had never been", others, got, least)
-	r.must(got <= most, "a Take of all 10 was settled to nothing when others had taken %d, and %d were there: cannot be more than %d, as if it had never been", others, got, most)
-}
-
-// quotaSettleSum: the Settles of one Take add up, in whatever order.
-func quotaSettleSum(r *run, q engine.Quota) {
-	for _, list := range [][]int64{{3, -5, 1}, {-5, 3, 1}, {-9, 8}, {1 << 40, -1 << 40, -1}, {-1 << 40, 1 << 40, -1}} {
-		m := r.slow(10)
-		op := r.named(q, units(4, 4, m))
-		for _, delta := range list {
-			r.settle(q, op, m, delta)
-		}
-		got := r.left(q, m)
-		r.must(got == 7, "a Take of 4 that was settled by %d left %d of 10: must be 7, Settles add up and it counted 3", list, got)
-	}
-}
-
-func quotaSettleUnnamed(r *run, q engine.Quota) {
-	for _, of := range []engine.OpID{{}, engine.NewOpID()} {
-		what := "a Take without a name"
-		if of != (engine.OpID{}) {
-			what = "a Take that nobody knows"
-		}
-		m := r.slow(5)
-		r.take(q, units(4, 4, m))
-		r.settle(q, of, m, -4)
-		got := r.left(q, m)
-		r.must(got == 1, "Settle of -4 of %s gave back something, 1 token was there and %d were taken: nobody can tell what time has brought back since", what, got)
-
-		m = r.slow(5)
-		r.settle(q, of, m, 3)
-		got = r.left(q, m)
-		r.must(got == 2, "Settle of 3 of %s left %d of 5: must be 2, an increase is charged now", what, got)
-	}
-	m, other := r.slow(5), r.slow(5)
-	op := r.named(q, units(4, 4, m))
-	r.take(q, units(2, 2, other))
-	r.settle(q, op, other, -2)
-	got := r.left(q, other)
-	r.must(got == 3, "Settle of -2 on a meter that the Take did not draw from left %d of 3 tokens: must give back nothing", got)
-}
-
-// quotaSettleBound: no report, however wrong, closes a meter for ever, and none is wrong for ever.
-func quotaSettleBound(r *run, q engine.Quota) {
-	const day = 24 * time.Hour
-	for _, m := range []engine.Meter{
-		{Key: r.key("meter"), N: 1, Per: time.Second, Burst: 5},
-		{Key: r.key("meter"), N: 1, Per: 5 * day, Burst: 2},
-	} {
-		refill := m.Per * time.Duration(m.Burst)
-		most := max(day, refill) + m.Per
-		for range 3 {
-			r.settle(q, engine.OpID{}, m, 1<<62)
-		}
-		g := r.take(q, units(1, 1, m))
-		r.must(g.Units == 0 && g.Retry <= most, "after Settles of 1<<62 a meter whose burst comes in within %v says that a token comes in after %v: must be at most %v, debt is bounded", refill, g.Retry, most)
-		r.must(g.Retry > most-2*m.Per, "after Settles of 1<<62 a meter says that a token comes in after %v: must be about %v, debt is bounded and not forgotten", g.Retry, most)
-	}
-	m := r.slow(5)
-	op := r.named(q, units(2, 2, m))
-	r.settle(q, op, m, 1<<40)
-	r.settle(q, op, m, 1-1<<40)
-	got := r.left(q, m)
-	r.must(got == 2, "a Take of 2 was settled by 1<<40 and then by as much less, but 1: %d of 5 tokens were left, must be 2", got)
+	r.left(q, m)
+	d := units(1, 1, m)
+	d.Keep, d.MaxWait = 2, 10*r.Tick
+	g := r.take(q, d)
+	after := r.Now()
+	r.must(g.Units == 1, "Take of 1 that keeps 2 and waits %v was denied, at one token per %v", d.MaxWait, r.Tick)
+	r.must(after.Add(g.After).Sub(before) >= 3*r.Tick, "a booking of 1 that keeps 2 may be used %v after the meter was drained: at one per %v that is before what it keeps is there", after.Add(g.After).Sub(before), r.Tick)
+	r.must(g.After <= 3*r.Tick, "a booking of 1 that keeps 2 is for %v later, at one per %v", g.After, r.Tick)
+	urgent := units(1, 1, m)
+	urgent.MaxWait = 10 * r.Tick
+	use := r.take(q, urgent).After + r.Now().Sub(before)
+	r.must(use >= 2*r.Tick && use <= 2*r.Tick+r.Slack, "a draw that keeps nothing, after a booking of 1 that keeps 2, gets its unit %v after the meter was drained: must be %v, one unit was charged and it waits for no more", use, 2*r.Tick)
+	late := d
+	late.MaxWait = r.Tick
+	denied := r.take(q, late)
+	r.must(denied.Units == 0, "Take of 1 that keeps 2 was granted on a drained meter within %v", late.MaxWait)
+	r.must(denied.Retry <= 5*r.Tick, "a denial of 1 that keeps 2, with 2 booked, comes with Retry %v: must be %v less what has passed", denied.Retry, 5*r.Tick)
+	r.Sleep(denied.Retry + r.Slack)
+	r.must(r.take(q, late).Units == 1, "a denied Take that keeps 2 was denied again after its Retry, %v", denied.Retry)
 }
 
 func quotaOpID(r *run, q engine.Quota) {
@@ -414,7 +317,7 @@ func quotaOpID(r *run, q engine.Quota) {
 	}
 	op := engine.NewOpID()
 	for range 3 {
-		err := q.Settle(r.ctx, op, engine.OpID{}, m, 2)
+		err := q.Settle(r.ctx, op, []engine.Correction{{Meter: m, Delta: 2}})
 		r.must(err == nil, "Settle repeated with its OpID returned %v", err)
 	}
 	got := r.left(q, m)
@@ -450,7 +353,7 @@ func quotaEndedContext(r *run, q engine.Quota) {
 	m := r.slow(5)
 	_, err := q.Take(endedContext(), units(1, 1, m))
 	r.must(err != nil, "Take with a context that had ended returned no error")
-	errSettle := q.Settle(endedContext(), engine.OpID{}, engine.OpID{}, m, 1)
+	errSettle := q.Settle(endedContext(), engine.OpID{}, []engine.Correction{{Meter: m, Delta: 1}})
 	r.must(errSettle != nil, "Settle with a context that had ended returned no error")
 	r.Sleep(r.Tick)
 	got := r.left(q, m)
@@ -459,8 +362,8 @@ func quotaEndedContext(r *run, q engine.Quota) {
 	}
 }
 
-// use is a unit that may be used; the engine granted it no earlier than lo, no later than hi.
-type use struct{ lo, hi time.Duration }
+// use is a unit that may be used; the engine granted it no earlier than Lo, no later than Hi.
+type use struct{ Lo, Hi time.Duration }
 
 // quotaExact lets several clients draw as fast as they can, now and booked, and looks at
 // every window. It begins at different points of a tick: an engine that counts by windows
@@ -505,19 +408,25 @@ func (r *run) saturate(q engine.Quota, round uint64) {
 			r.Sleep(max(last, min(g.Retry, r.Tick/7)) + 1)
 		}
 	})
-	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(a.hi, b.hi) })
+	r.windows(uses, m)
+	const least = burst + ticks*10/2
+	r.must(len(uses) >= least, "%d clients that draw all the time got %d units in %v: the burst of %d and most of the %d that came in are theirs", clients, len(uses), ticks*r.Tick, burst, ticks*10)
+}
+
+// windows looks at every window of uses, which are of single tokens of m.
+func (r *run) windows(uses []use, m engine.Meter) {
+	r.t.Helper()
+	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(a.Hi, b.Hi) })
 	for _, first := range uses {
 		sum := int64(0)
 		for _, last := range uses {
-			if last.lo < first.lo {
+			if last.Lo < first.Lo {
 				continue
 			}
 			sum++
-			window := last.hi - first.lo
-			most := burst + int64(window/(r.Tick/10))
-			r.must(sum <= most, "%d units were granted in a window of %v: at most B + r*W = %d + %d (seed %d)", sum, window, burst, most-burst, r.Seed)
+			window := last.Hi - first.Lo
+			most := m.Burst + int64(window/m.Every())
+			r.must(sum <= most, "%d units were granted in a window of %v: at most B + r*W = %d + %d (seed %d)", sum, window, m.Burst, most-m.Burst, r.Seed)
 		}
 	}
-	const least = burst + ticks*10/2
-	r.must(len(uses) >= least, "%d clients that draw all the time got %d units in %v: the burst of %d and most of the %d that came in are theirs", clients, len(uses), ticks*r.Tick, burst, ticks*10)
 }

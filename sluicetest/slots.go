@@ -33,6 +33,7 @@ var slotRules = []rule[engine.Slots]{
 	{"Priority", slotsPriority},
 	{"FairShare", slotsFairShare},
 	{"Wide", slotsWide},
+	{"HolderTwice", slotsHolderTwice},
 	{"Storm", slotsStorm},
 }
 
@@ -376,6 +377,44 @@ func slotsWide(r *run, s engine.Slots) {
 	r.must(r.until(first.over) && first.err == nil, "two units are free and the claim of two that was next did not get them")
 	r.release(s, first.lease)
 	r.must(r.until(second.over) && second.err == nil, "the claim behind a wide one did not get its slot")
+}
+
+// slotsHolderTwice: whoever asks again while its lost request still waits goes on from there.
+func slotsHolderTwice(r *run, s engine.Slots) {
+	key := r.key("twice")
+	l := r.acquire(s, r.claim(key, 1))
+	mine, other := r.claim(key, 1), r.claim(key, 1)
+	mine.MaxWait, other.MaxWait = 400*r.Tick, 400*r.Tick
+	first := r.wait(s, r.ctx, mine)
+	behind := r.wait(s, r.ctx, other)
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	second := r.wait(s, ctx, mine)
+	r.must(r.until(first.over), "a Holder asked again while it waited, and its first Acquire goes on to wait: the second one waits in its place")
+	r.must(errors.Is(first.err, engine.ErrLost), "a Holder asked again while it waited, and its first Acquire returned %v, not ErrLost", first.err)
+	r.must(!second.over(), "the second Acquire of a Holder that waits came back while the slot was taken: %v", second.err)
+	differs := mine
+	differs.Priority = 7
+	_, err := s.Acquire(r.ctx, differs)
+	r.refused(err, "Acquire of a Holder that waits, with another priority,")
+	r.must(!second.over(), "a Holder that waits asked for what it cannot change, and lost its place: %v", second.err)
+	r.release(s, l)
+	r.must(r.until(second.over) && second.err == nil, "a Holder that asked again did not get its slot, though another came later: it keeps the place that it had (%v)", second.err)
+	r.must(!behind.over(), "a Holder that asked twice had two places, or gave its own away")
+	again := r.acquire(s, mine)
+	r.must(again.Fence == second.lease.Fence, "a Holder that asked twice and has its lease asked once more and got fence %d after %d: it must find the lease it has", again.Fence, second.lease.Fence)
+	r.release(s, again)
+	r.must(r.until(behind.over) && behind.err == nil, "a Holder that asked twice released its lease, and the next did not get the slot: it had one lease")
+	r.release(s, behind.lease)
+
+	// Whoever leaves after it has asked again leaves nothing behind.
+	l = r.acquire(s, r.claim(key, 1))
+	r.wait(s, r.ctx, mine)
+	second = r.wait(s, ctx, mine)
+	cancel()
+	r.must(r.until(second.over) && second.err != nil, "the second Acquire of a Holder did not return when its context ended")
+	r.release(s, l)
+	r.acquire(s, r.claim(key, 1))
 }
 
 func slotsStorm(r *run, s engine.Slots) {

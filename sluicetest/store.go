@@ -24,6 +24,7 @@ var storeRules = []rule[engine.Store]{
 	{"Absent", storeAbsent},
 	{"Write", storeWrite},
 	{"Conflict", storeConflict},
+	{"AnyRevision", storeAnyRevision},
 	{"Erase", storeErase},
 	{"Revisions", storeRevisions},
 	{"Owned", storeOwned},
@@ -119,6 +120,27 @@ func storeConflict(r *run, s engine.Store) {
 		r.must(!changed, "Write returned ErrConflict but changed the value: a refused write must change nothing")
 		r.must(rec.Left > 0, "Write returned ErrConflict but took the record's end away: a refused write must change nothing")
 	}
+}
+
+func storeAnyRevision(r *run, s engine.Store) {
+	key := r.key("any")
+	first, err := s.Write(r.ctx, key, engine.AnyRevision, []byte("one"), 0)
+	r.must(err == nil && first != 0 && first != engine.AnyRevision, "Write with AnyRevision to a key without a record returned %d, %v: it writes whatever is there, nothing too", first, err)
+	second, err := s.Write(r.ctx, key, engine.AnyRevision, []byte("two"), 10*r.Tick)
+	r.must(err == nil && second > first, "Write with AnyRevision over revision %d returned %d, %v: it writes whatever is there", first, second, err)
+	rec := r.read(s, key)
+	r.must(string(rec.Value) == "two" && rec.Rev == second && rec.Left > 0, "Read after a Write with AnyRevision returned %q at %d, ending in %v: must be what was written, %q at %d, with its end", rec.Value, rec.Rev, rec.Left, "two", second)
+	third, err := s.Write(r.ctx, key, engine.AnyRevision, []byte("three"), 0)
+	r.must(err == nil && third > second, "Write with AnyRevision over revision %d returned %d, %v", second, third, err)
+	rec = r.read(s, key)
+	r.must(rec.Left == 0, "a record written without an end in place of one with it ends in %v", rec.Left)
+	_, err = s.Write(r.ctx, key, second, []byte("lost"), 0)
+	r.must(errors.Is(err, engine.ErrConflict), "Write with an old revision after one with AnyRevision returned %v, not ErrConflict", err)
+	err = s.Erase(r.ctx, key, engine.AnyRevision)
+	r.must(err == nil, "Erase with AnyRevision of a record that is there returned %v", err)
+	r.absent(s, key, "it was erased")
+	err = s.Erase(r.ctx, key, engine.AnyRevision)
+	r.must(errors.Is(err, engine.ErrAbsent), "Erase with AnyRevision of a key without a record returned %v, not ErrAbsent", err)
 }
 
 func storeErase(r *run, s engine.Store) {
