@@ -63,6 +63,7 @@ type Class struct {
 	idle  heap.Heap[int64, *Cell] // what may be evicted, by the instant from which: all of a keyed class, what no plan needs of one by plan
 
 	closed bool   // see CloseStock
+	short  uint64 // see Short
 	common common // of keyed classes: what all their cells share
 }
 

@@ -106,9 +106,8 @@ type stock struct {
 	calls, used int64 // so many came, and took so much;
 	most        int64 // and the most of that in the span before, if at least two came
 
-	short     uint64 // in shadow: calls that would have waited, or would have been refused
-	lent      int64  // and units that some have taken of which nobody knows yet whether they are there,
-	lentCalls uint64 // and how many these are
+	lent      int64  // in shadow: units that calls have taken of which nobody knows yet whether they are there
+	lentCalls uint64 // and how many calls these are
 }
 
 // pausing is what a Keeper is told of a pause.

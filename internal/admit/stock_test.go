@@ -19,8 +19,10 @@ type purse struct {
 	e     Errand // under way
 }
 
-func (p *purse) Run(*Cell)             { p.runs++ }
-func (p *purse) Hold(c *Cell, d int64) { p.holds = append(p.holds, fmt.Sprintf("%s %dms", c.key, d/ms)) }
+func (p *purse) Run(*Cell) { p.runs++ }
+func (p *purse) Hold(c *Cell, d int64) {
+	p.holds = append(p.holds, fmt.Sprintf("%s %dms", c.key, d/ms))
+}
 
 // newPurse is one of 100 units a second, at most 20 at once, of which so many are in stock.
 func newPurse(t testing.TB, stock Stock) *purse {
@@ -124,13 +126,17 @@ func TestStockIsFetchedAndUsedWhenDue(t *testing.T) {
 	p.sees("b")
 	p.pass(10 * ms)
 	p.sees("c")
-	require.Equal(t, 2, p.runs, "half is left of what 13 need")
-	require.Equal(t, "4: 1-2", p.asks())
-	p.supply(Supplied{Units: 2, After: 20 * ms, Every: 10 * ms})
+	require.Equal(t, 1, p.runs, "more than a quarter is left of what 13 need")
 	p.pass(10 * ms)
 	p.sees("d")
+	require.Equal(t, 1, p.runs)
 	p.pass(10 * ms)
-	p.sees("e f") // of the second fetch one is due
+	p.sees("e")
+	require.Equal(t, 2, p.runs)
+	require.Equal(t, "4: 1-3", p.asks(), "for 11")
+	p.supply(Supplied{Units: 2, After: 10 * ms, Every: 10 * ms})
+	p.pass(10 * ms)
+	p.sees("f")
 	p.pass(10 * ms)
 	p.sees("g")
 }
@@ -387,13 +393,13 @@ func TestStockInShadowOnlyCounts(t *testing.T) {
 	require.Equal(t, "1: 3-3", p.asks())
 	require.Zero(t, p.e.Ahead)
 	p.supply(Supplied{Units: 3})
-	require.Zero(t, p.c.Short(), "they would have started after one trip")
+	require.Zero(t, p.k.Short(), "they would have started after one trip")
 	require.Zero(t, p.c.InStock())
 	p.come("x", 4, 1)
 	p.come("y", 4, 1)
 	require.NotEmpty(t, p.asks())
 	p.supply(Supplied{Pause: 10 * ms})
-	require.EqualValues(t, 2, p.c.Short())
+	require.EqualValues(t, 2, p.k.Short())
 }
 
 // A cell is kept while it has something or something is under way, and forgotten afterwards.

@@ -124,16 +124,19 @@ func (m *Machine) wants(c *Cell) (f fetch) {
 		return s.fetch
 	}
 	s.unsure = false
-	have, head, goal := s.total(), int64(0), s.lent
-	f.urgent, f.Ahead = s.urgent, k.Ahead
+	have, head, goal, part := s.total(), int64(0), s.lent, int64(2)
+	if f.urgent = s.urgent; !c.class.Refuse {
+		f.Ahead = k.Ahead
+	}
 	if c.q != nil && c.q.n > 0 {
 		l, per, load := c.q.best(m.policy.Ageing), int64(perUnit), int64(0)
 		for i := range c.q.levels {
 			load += c.q.levels[i].load
 		}
 		if c.class.Refuse || l.head.AtOnce { // they wait for an answer
-			per = 1
+			per, f.Ahead = 1, 0
 		}
+		part = 4 // what is left is booked, and need not be there at once
 		head, f.urgent = l.need(c), max(l.level, l.declared) == Levels-1
 		if k.Reserve > 0 && f.urgent { // nothing of the reserve is for others
 			if load = head; m.policy.Ordered {
@@ -150,14 +153,12 @@ func (m *Machine) wants(c *Cell) (f fetch) {
 	if s.lent > 0 {
 		have, f.Ahead = s.due(m.now), 0
 	}
-	if have >= max(head, s.lent) && have > goal/2 || goal == 0 {
+	if have >= max(head, s.lent) && have > goal/part || goal == 0 {
 		return fetch{}
 	}
 	f.Min = min(max(1, head-have, s.lent-have), c.class.Rate.Burst(), maxFetch)
 	f.Max = min(max(f.Min, goal-have), maxFetch)
-	if c.class.Refuse {
-		f.Ahead = 0
-	} else if f.Min > 1 && s.lent == 0 { // it would never come if others took it little by little
+	if f.Min > 1 && f.Ahead > 0 { // it would never come if others took it little by little
 		f.Ahead = max(f.Ahead, 4*min(c.class.Rate.From(0, f.Min+1), maxAhead/4))
 	}
 	if !f.urgent {
@@ -247,7 +248,7 @@ func (m *Machine) Supply(now int64, c *Cell, x Supplied) {
 		if s.due(m.now) >= s.lent {
 			s.take(m.now, s.lent, nil)
 		} else {
-			s.short += s.lentCalls
+			c.class.short += s.lentCalls
 		}
 		s.lent, s.lentCalls = 0, 0
 	}
@@ -298,8 +299,8 @@ func (m *Machine) SetStock(now int64, k *Class, s *Stock) {
 	}
 }
 
-// Short is how many calls would have waited for c, or would have been refused, did it not only count.
-func (c *Cell) Short() uint64 { return c.stock.short }
+// Short is how many calls would have waited for a cell of k, or would have been refused, did they not only count.
+func (k *Class) Short() uint64 { return k.short }
 
 // InStock is how many units c has, there or booked.
 func (c *Cell) InStock() int64 {
@@ -404,8 +405,12 @@ func (m *Machine) draw(r *record, c *Cell, n int64) {
 	s.came(m.now, k.Hold, 1, n)
 	m.thirst(c)
 	if k.Shadow && s.first(m.now, n) > m.now {
-		s.lent += n
-		s.lentCalls++
+		if c.answered(m.now) {
+			c.class.short++
+		} else {
+			s.lent += n
+			s.lentCalls++
+		}
 		return
 	}
 	s.take(m.now, n, func(op Op, n, at int64) { r.drawn = append(r.drawn, drawn{int32(i), op, n, at}) })

@@ -1,0 +1,42 @@
+package sluice_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/engine"
+)
+
+// Two processes share the quota of one API key: here in one program, on the engine that lives in it. Processes
+// of their own have an engine module, such as that for Redis, in place of engine.Memory.
+func ExampleFleet() {
+	memory := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	defer memory.Close()
+	process := func(origin string) (search func() error, state func() sluice.FleetState, end func() error) {
+		fleet := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: memory, Name: "agents", Origin: origin}))
+		quota := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
+			Name: "openai", Fleet: fleet, Refuse: true,
+			Rates: []sluice.Rate{{N: 3, Per: time.Hour}},
+		}))
+		exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{quota}}))
+		tool := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "search"}, func(context.Context, struct{}) (string, error) { return "found", nil }))
+		ctx := context.Background()
+		search = func() error { _, err := tool(ctx, struct{}{}); return err }
+		return search, func() sluice.FleetState { return exec.Snapshot().Fleets[0] }, func() error { return fleet.Close(ctx) }
+	}
+	a, state, endA := process("a")
+	b, _, endB := process("b")
+	fmt.Println(a(), b(), a())
+	fmt.Println(errors.Is(b(), sluice.ErrRateLimited))
+	s := state()
+	fmt.Println(s.Name, s.Origin, s.Fetched, s.Away)
+	fmt.Println(endA(), endB())
+	// Output:
+	// <nil> <nil> <nil>
+	// true
+	// agents a 2 false
+	// <nil> <nil>
+}
