@@ -132,7 +132,8 @@ func (m *Machine) Lift(now int64, c *Cell) {
 		m.timers.Remove(c.timer)
 	}
 	c.pause = nil
-	if c.stock != nil {
+	if c.stock != nil { // what is booked is part of the debt
+		c.stock.leave(Never)
 		c.stock.hold = lifts
 		m.thirst(c)
 	} else if c.kind == Tokens && c.bucket.Forgive(c.class.Rate, m.now) {
