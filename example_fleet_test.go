@@ -40,3 +40,30 @@ func ExampleFleet() {
 	// agents a 2 false
 	// <nil> <nil>
 }
+
+// sharedQuota is what docs/fleet.md shows.
+func sharedQuota(shared engine.Engine) error {
+	fleet, err := sluice.NewFleet(sluice.FleetConfig{Engine: shared, Name: "agents"})
+	if err != nil {
+		return err
+	}
+	quota, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{
+		Name: "openai", Scope: sluice.ForType("openai"), Upstream: true,
+		Rates: []sluice.Rate{{N: 60, Per: time.Minute}, {N: 90_000, Per: time.Minute, Unit: "tokens"}},
+		Fleet: fleet,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(quota.Config().Stock, len(quota.Config().Rates))
+	return fleet.Close(context.Background())
+}
+
+func ExampleNewFleet() {
+	shared := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	defer shared.Close()
+	fmt.Println(sharedQuota(shared))
+	// Output:
+	// 0 2
+	// <nil>
+}

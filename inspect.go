@@ -245,8 +245,8 @@ func (e *Executor) Snapshot() Snapshot {
 	})...)
 	var fleets []*Fleet
 	for _, x := range e.conf.Interceptors {
-		if l, ok := x.(*RateLimiter); ok && l.conf.Fleet != nil {
-			_ = few.Index(&fleets, l.conf.Fleet)
+		if l, ok := x.(*RateLimiter); ok && l.Config().Fleet != nil {
+			_ = few.Index(&fleets, l.Config().Fleet)
 		}
 	}
 	out.Fleets = few.Map(fleets, (*Fleet).state)

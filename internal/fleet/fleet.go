@@ -89,6 +89,7 @@ type Fleet struct {
 	ending  bool
 	ended   bool
 	workers int
+	left    int           // calls to the store that nobody waits for any more
 	queue   []func()      // errands that no worker is at yet
 	idle    chan struct{} // closed when there is no worker, once ending
 	group   sync.WaitGroup
@@ -98,6 +99,7 @@ type Fleet struct {
 
 const (
 	maxWorkers = 64
+	maxLeft    = 32
 	maxNews    = 100
 
 	trip     = 3 // failures in a row until the engine counts as away
@@ -269,13 +271,13 @@ func (f *Fleet) Close(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	select { // both at once
+	brief := time.NewTimer(f.conf.Budget) // what heeds its context has ended by then
+	defer brief.Stop()
+	select {
 	case <-f.closed:
 		return err
-	case <-time.After(f.conf.Budget): // what heeds its context has ended by then
+	case <-brief.C:
 		return errors.Join(err, fmt.Errorf("sluice: Fleet %q: the engine, or the Sink, has not returned: %w", *f.conf.Name, context.Cause(ctx)))
-	case <-f.closed:
-		return err
 	}
 }
 

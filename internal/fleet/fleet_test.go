@@ -566,3 +566,133 @@ func TestFleet_Shadow(t *testing.T) {
 		p.close(t)
 	})
 }
+
+// What is fetched is used or given back, also where many calls come and leave.
+func TestFleet_LosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, u := memory(t), &usage{begin: time.Now()}
+		defer e.Close()
+		var list []*process
+		for range 3 {
+			list = append(list, newProcess(t, e, u, processConfig{rate: sluice.RateLimiterConfig{
+				Rates: []sluice.Rate{{N: 100, Burst: 20}}, Stock: 6,
+			}}))
+		}
+		var group sync.WaitGroup
+		for i := range 3000 {
+			group.Go(func() {
+				random := rand.New(rand.NewPCG(uint64(i), 3))
+				time.Sleep(time.Duration(random.Int64N(int64(10 * time.Second))))
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(random.Int64N(int64(300*time.Millisecond))))
+				defer cancel()
+				if i%2 == 0 { // not its deadline, which would be known
+					var stop context.CancelFunc
+					ctx, stop = context.WithCancel(context.Background())
+					time.AfterFunc(time.Duration(random.Int64N(int64(300*time.Millisecond))), stop)
+				}
+				_, _ = list[i%3].tool(ctx, job{Cost: 1 + int64(i%7)})
+			})
+		}
+		group.Wait()
+		require.LessOrEqual(t, u.over(20, 100), 3*7.0)
+		require.Zero(t, list[0].exec.Snapshot().Queued)
+		left := int64(0)
+		for _, p := range list {
+			p.close(t)
+		}
+		for _, p := range list {
+			s := p.state()
+			require.Zero(t, s.Failed)
+			left += s.Fetched - s.Returned
+		}
+		require.Equal(t, u.total(1<<62), left)
+		require.GreaterOrEqual(t, left, int64(900), "nearly all of the rate is used")
+	})
+}
+
+// Explain, Snapshot, Reconfigure and nested calls see a shared rate as one of the process's own.
+func TestFleet_IsARateAsAnyOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := memory(t)
+		defer e.Close()
+		p := newProcess(t, e, nil, processConfig{rate: sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 10, Burst: 4}}, Stock: 2}})
+		ctx, request := context.Background(), sluice.Request{Tool: "work", Input: job{}}
+		d := p.exec.Explain(ctx, request)
+		require.Nil(t, d.Refusal)
+		require.Equal(t, "rate/quota calls per second", d.Waits[0].By, "nothing is at hand yet")
+		for range 4 {
+			_, err := p.tool(ctx, job{})
+			require.NoError(t, err)
+			synctest.Wait()
+		}
+		d = p.exec.Explain(ctx, request)
+		require.Nil(t, d.Refusal)
+		require.Equal(t, 100*time.Millisecond, d.Wait, "what is booked")
+		s := p.exec.Snapshot()
+		require.Len(t, s.Gates, 1+1)
+		require.Equal(t, "rate", s.Gates[0].Kind)
+		require.EqualValues(t, []int64{4, 4}, []int64{s.Gates[0].Limit, s.Gates[0].Used})
+		require.Equal(t, "fleet", s.Fleets[0].Name)
+		require.NotEmpty(t, s.Fleets[0].Origin)
+
+		outer := sluice.Must(sluice.Wrap(p.exec, sluice.Spec{Name: "outer"}, func(ctx context.Context, _ struct{}) (int, error) {
+			return p.tool(ctx, job{})
+		}))
+		begin := time.Now()
+		_, err := outer(ctx, struct{}{})
+		require.NoError(t, err)
+		require.Equal(t, 200*time.Millisecond, time.Since(begin))
+
+		c := p.limit.Config()
+		c.Rates[0].N, c.Rates[0].Burst = 100, 50
+		require.NoError(t, sluice.Reconfigure("test", p.limit.Change(c)))
+		require.EqualValues(t, 50, p.exec.Snapshot().Gates[0].Limit)
+		begin = time.Now()
+		for range 100 {
+			_, err := p.tool(ctx, job{})
+			require.NoError(t, err)
+		}
+		require.InDelta(t, 1.0, time.Since(begin).Seconds(), 0.15)
+		p.close(t)
+	})
+}
+
+// hanging is an engine whose calls do not return, whatever their contexts say, until it is let go.
+type hanging struct {
+	*engine.Memory
+	go_ chan struct{}
+}
+
+func (h hanging) Quota() engine.Quota { return hangingQuota{h.Memory.Quota(), h.go_} }
+
+type hangingQuota struct {
+	engine.Quota
+	go_ chan struct{}
+}
+
+func (h hangingQuota) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+	<-h.go_
+	return h.Quota.Take(ctx, d)
+}
+
+// Close ends when its context does, though the engine heeds none, and says so.
+func TestFleet_CloseDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := hanging{memory(t), make(chan struct{})}
+		p := newProcess(t, e, nil, processConfig{rate: sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 10, Burst: 4}}}})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := p.tool(ctx, job{})
+		require.ErrorIs(t, err, sluice.ErrWaitTooLong)
+		begin := time.Now()
+		late, end := context.WithTimeout(context.Background(), 2*time.Second)
+		defer end()
+		err = p.fleet.Close(late)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Less(t, time.Since(begin), 3*time.Second)
+		close(e.go_)
+		require.NoError(t, p.fleet.Close(context.Background()))
+		require.NoError(t, p.exec.Close(context.Background()))
+		require.NoError(t, e.Memory.Close())
+	})
+}

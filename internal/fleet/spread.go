@@ -116,21 +116,49 @@ func (f *Fleet) write(key string, x said, ttl time.Duration) error {
 	})
 }
 
-// apart calls the engine's store within the budget. A panic is its error, and so is that it ends the goroutine.
+// apart calls the engine's store, and waits no longer than the budget. A call that does not heed its context is
+// left, and none is made while many are.
 func (f *Fleet) apart(do func(context.Context) error) error {
+	f.mu.Lock()
+	if f.ended || f.left >= maxLeft {
+		f.mu.Unlock()
+		return errors.New("the engine's store has not returned from earlier calls")
+	}
+	f.left++
+	f.group.Add(1)
+	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(f.ctx, f.conf.Budget)
-	defer cancel()
-	return guarded(func() error { return do(ctx) })
+	done := make(chan error, 1)
+	go func() {
+		defer f.group.Done()
+		defer cancel()
+		err := guarded(func() error { return do(ctx) })
+		f.mu.Lock()
+		f.left--
+		f.mu.Unlock()
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	default:
+		return context.Cause(ctx)
+	}
 }
 
-// guarded is what do answers, whatever it does.
+// guarded is what do answers, whatever it does: a panic is an error, and so is that it ends its goroutine.
 func guarded(do func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		err := errors.New("the engine ended the goroutine")
+		err := errors.New("the goroutine was ended")
 		defer func() {
 			if v := recover(); v != nil {
-				err = fmt.Errorf("the engine panicked: %v", v)
+				err = fmt.Errorf("panic: %v", v)
 			}
 			done <- err
 		}()
