@@ -134,8 +134,7 @@ func (m *Machine) Lift(now int64, c *Cell) {
 	c.pause = nil
 	if c.stock != nil { // what is booked is part of the debt
 		c.stock.leave(Never)
-		c.stock.hold = lifts
-		m.thirst(c)
+		m.liftStock(c)
 	} else if c.kind == Tokens && c.bucket.Forgive(c.class.Rate, m.now) {
 		c.renew()
 	}

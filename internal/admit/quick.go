@@ -545,7 +545,7 @@ func (m *Machine) openCell(c *Cell) {
 	case Tokens:
 		if s := c.stock; s != nil { // its units are those of a bucket in which time brings nothing
 			c.renew()
-			l.OpenTokens(0, &latch.Terms{Base: m.now, Until: s.lots[0].at + c.class.Stock.Hold, One: 1, Span: c.inHand(m.now), Edition: c.edition})
+			l.OpenTokens(0, &latch.Terms{Base: m.now, Until: s.lots[0].at + c.class.Stock.Hold - 1, One: 1, Span: c.inHand(m.now), Edition: c.edition})
 			break
 		}
 		x, r := l.Terms(), c.class.Rate

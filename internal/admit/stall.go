@@ -19,11 +19,10 @@ func (m *Machine) waitsSince(c *Cell, at int64) {
 	m.watch = min(m.watch, at+stallAfter) // one that is due already stays so until the next tick
 }
 
-// Rest forgets the look that is due if nobody waits, and gives back what is in stock.
+// Rest forgets the look that is due if nobody waits.
 func (m *Machine) Rest() {
 	if m.waiting == 0 {
 		m.watch = Never
-		m.restStocks()
 	}
 }
 

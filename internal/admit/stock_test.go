@@ -274,6 +274,18 @@ func TestStockInAPause(t *testing.T) {
 	p.m.Lift(p.now, p.c)
 	p.over()
 	require.Equal(t, []string{" 100ms", " 0ms"}, p.holds)
+
+	p.c.stock.lifted = false // by an errand of before
+	p.come("c", 4, 1)
+	require.NotEmpty(t, p.asks())
+	p.supply(Supplied{Pause: 50 * sec}) // since others have paused it, who have not told yet
+	require.Empty(t, p.asks())
+	p.m.Pause(p.now, p.c, p.now+51*sec)
+	p.m.Told(p.c)
+	p.over()
+	p.m.Lift(p.now, p.c)
+	p.over()
+	require.NotEmpty(t, p.asks())
 }
 
 // What a call has used less or more than it took is said where the bucket is kept, of the fetches by which it
@@ -447,7 +459,8 @@ func TestStockIsClosed(t *testing.T) {
 	p.c.stock.add(lot{units: 3, at: p.now + ms, op: Op{9}})
 	p.m.thirst(p.c)
 	p.over()
-	p.m.Rest()
+	p.m.RestStocks()
+	require.Equal(t, Never, p.m.Due())
 	require.Zero(t, p.c.InStock())
 	require.Contains(t, p.asks(), "-3 of 9")
 	p.settled(true, 0)
@@ -461,4 +474,54 @@ func TestStockIsClosed(t *testing.T) {
 	require.Empty(t, p.asks())
 	c := p.come("c", 4, 1)
 	p.refused(c, RateLimited, p.k, 0)
+}
+
+// Calls come the quick way while there are units that are due: as many as that, no longer than they are kept,
+// and some are left to whoever notices that more are wanted.
+func TestStockTheQuickWay(t *testing.T) {
+	p := newPurse(t, Stock{Most: 8})
+	free := slots("free", 0, Unlimited)
+	set, way := NewNeedSet([]Need{{p.c, 1}, {p.cell(free), 1}}), QuickWay()
+	p.m.Quicken(set, &way)
+	slowly := func() {
+		x := p.ticket("x", 4, "")
+		p.m.Fixed(x, set)
+		require.Equal(t, Running, p.m.Arrive(p.now, x))
+		p.m.Errands(wall + p.now) // as the stage does after each
+		p.m.Finish(p.now, x, breaker.Success)
+		p.m.Errands(wall + p.now)
+	}
+	quickly := func() (n int) {
+		var pass Pass
+		for set.Take(p.now, &pass) {
+			n++
+			set.Give(p.now, &pass, p.now)
+		}
+		return n
+	}
+	p.c.stock.add(lot{units: 6, at: p.now, op: Op{1}})
+	p.c.stock.add(lot{units: 4, at: p.now + 10*ms, every: 10 * ms, op: Op{2}})
+	p.c.stock.running = true // more is on the way
+	slowly()
+	require.Equal(t, 5, quickly(), "none that is booked")
+	require.EqualValues(t, 4, p.c.InStock())
+	p.pass(20 * ms)
+	slowly()
+	require.Equal(t, 1, quickly())
+	require.EqualValues(t, 2, p.c.InStock())
+	p.pass(20 * ms)
+	slowly()
+	p.now += sec // no timer has fired
+	require.Zero(t, quickly(), "it is to go back")
+	p.m.Tick(p.now)
+	p.over()
+
+	p.c.stock.running, p.c.stock.back = false, nil
+	p.c.stock.add(lot{units: 20, at: p.now, op: Op{3}})
+	slowly()
+	require.Equal(t, 15, quickly(), "of 19 half of what is expected is left")
+	slowly()
+	require.NotEmpty(t, p.asks())
+	p.m.Pause(p.now, p.c, p.now+sec)
+	require.Zero(t, quickly())
 }

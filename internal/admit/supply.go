@@ -54,13 +54,7 @@ func (m *Machine) Errands(wall int64) {
 			s.running = true
 			c.class.Stock.Keeper.Run(c)
 		}
-		switch h := s.hold; h {
-		case holds:
-			c.class.Stock.Keeper.Hold(c, max(1, c.pause.ends()-m.now))
-		case lifts:
-			c.class.Stock.Keeper.Hold(c, 0)
-		}
-		s.hold = nothing
+		m.tellKeeper(c)
 		m.drop(c)
 	}
 	m.thirsty = m.thirsty[:0]
@@ -221,6 +215,10 @@ func (m *Machine) Supply(now int64, c *Cell, x Supplied) {
 	m.advance(now)
 	s, f := c.stock, c.stock.fetch
 	c.shut()
+	if s.lifted && x.Units == 0 && !x.Failed {
+		x.Pause = 0
+	}
+	s.lifted = false
 	s.next, s.denied = m.now+x.Pause, x.Units < f.Max && x.Pause > 0
 	if x.Failed {
 		s.fails++
@@ -491,13 +489,32 @@ func (c *Cell) inHand(now int64) int64 {
 // once, so does everybody's.
 func (m *Machine) pauseStock(c *Cell, until int64) {
 	s := c.stock
-	m.thirst(c)
 	if until <= m.now {
-		s.hold = lifts
+		m.liftStock(c)
 		return
 	}
+	m.thirst(c)
 	s.leave(Never)
 	s.hold = holds
+}
+
+// Lifted tells that everybody has been let go at the bucket of c: what was denied before is asked for again.
+func (m *Machine) Lifted(now int64, c *Cell) {
+	m.advance(now)
+	c.stock.anew(m.now)
+	m.thirst(c)
+	m.mark(c)
+	m.drain()
+}
+
+// anew has s forget that something was denied, or is about to be.
+func (s *stock) anew(now int64) { s.next, s.denied, s.lifted = now, false, s.running }
+
+// liftStock has everybody go on, and c asked for anew: what it was denied was because of the pause, maybe.
+func (m *Machine) liftStock(c *Cell) {
+	m.thirst(c)
+	c.stock.hold = lifts
+	c.stock.anew(m.now)
 }
 
 // Told is what has been done to c, Pause or Lift, because all are to do so: nobody needs to be told.
@@ -509,16 +526,40 @@ func (m *Machine) awaits(c *Cell) bool {
 	return c.q == nil && c.pause.ends() <= m.now && !c.answered(m.now)
 }
 
-// restStocks gives back what cells have in stock: nobody is left to use it. Such cells have a timer.
-func (m *Machine) restStocks() {
-	for _, c := range slices.Collect(m.timers.All()) {
-		if c.stock != nil {
+// RestStocks gives back what cells have in stock at which nobody waits, and lets go of these cells: they may
+// come to belong to another machine, and this one touches them no more until they are used again.
+func (m *Machine) RestStocks() {
+	for _, c := range slices.Collect(m.timers.All()) { // each that has something has a timer
+		if c.stock != nil && c.q == nil {
 			c.shut()
 			m.timers.Remove(c.timer)
 			c.stock.leave(Never)
 			m.thirst(c)
 		}
 	}
+	for i, c := range m.thirsty {
+		m.thirsty[i] = nil
+		s := c.stock
+		s.listed, s.tell = false, 0
+		if len(s.back)|len(s.said) > 0 && !s.running {
+			s.running = true
+			c.class.Stock.Keeper.Run(c)
+		}
+		m.tellKeeper(c)
+	}
+	m.thirsty = m.thirsty[:0]
+}
+
+// tellKeeper tells the Keeper of c what it is to do about a pause.
+func (m *Machine) tellKeeper(c *Cell) {
+	s, k := c.stock, c.class.Stock.Keeper
+	switch s.hold {
+	case holds:
+		k.Hold(c, max(1, c.pause.ends()-m.now))
+	case lifts:
+		k.Hold(c, 0)
+	}
+	s.hold = nothing
 }
 
 // Thirsty reports whether Errands has something to look at.

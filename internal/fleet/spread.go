@@ -32,16 +32,25 @@ const (
 // keep is how long a record of a rate is there.
 const keep = 7 * 24 * time.Hour
 
-// Hold keeps everybody from c for d nanoseconds, or lets them go if that is zero.
+// Hold keeps everybody from c for d nanoseconds, or lets them go if that is zero. Those who are told to go on find
+// that they may.
 func (r *Rate) Hold(c *admit.Cell, d int64) {
 	n, per, burst := c.Class().Rate.Terms()
-	m, until := r.meter(c.Key(), n, per, burst), time.Now().Add(time.Duration(d))
+	f, m, until := r.fleet, r.meter(c.Key(), n, per, burst), time.Now().Add(time.Duration(d))
 	name, key := r.name(per), c.Key()
-	r.fleet.start(func() {
-		r.fleet.persist(until, d > 0, func(left time.Duration) error { return r.tellHold(name, key, left) })
-	})
-	r.fleet.start(func() {
-		r.fleet.persist(until, d > 0, func(left time.Duration) error { return r.fleet.quota.Hold(r.fleet.ctx, m, left) })
+	hold := func(left time.Duration) error { return f.quota.Hold(f.ctx, m, left) }
+	tell := func(left time.Duration) error { return r.tellHold(name, key, left) }
+	if d > 0 {
+		f.start(func() { f.persist(until, true, tell) })
+		f.start(func() { f.persist(until, true, hold) })
+		return
+	}
+	f.start(func() {
+		f.persist(until, false, hold)
+		s := r.ref.Lock()
+		s.M.Lifted(s.Now(), c)
+		unlock(s)
+		f.persist(until, false, tell)
 	})
 }
 
