@@ -9,10 +9,9 @@ import (
 	"github.com/sluice-go/sluice/internal/fleet"
 )
 
-// Fleet is this process's part in the quotas that several processes share on one engine: list it in
-// [RateLimiterConfig]. It asks the engine in the background, so no call waits for a trip that has a unit in
-// stock. Make one with [NewFleet], one for a process and engine, and close it after the executors that use it.
-// It is safe for concurrent use. See docs/fleet.md.
+// Fleet shares rates with other processes: list it in [RateLimiterConfig]. It asks the engine in the background, so no call
+// waits for a trip that has a unit in stock. Make one with [NewFleet], and close it after the executors that use it. It is
+// safe for concurrent use. See docs/fleet.md.
 type Fleet struct {
 	core *fleet.Fleet
 	conf FleetConfig
@@ -38,18 +37,18 @@ type FleetConfig struct {
 // NewFleet returns a Fleet, and starts a goroutine that hears what other processes tell.
 func NewFleet(c FleetConfig) (*Fleet, error) {
 	f, err := &Fleet{conf: c}, error(nil)
-	f.core, err = fleet.New(fleet.Config{Engine: c.Engine, Name: &f.conf.Name, Origin: &f.conf.Origin, Budget: c.Budget, Mode: c.Away,
-		Share: c.Share, Shadow: c.Shadow, Tell: f.hear})
-	if err != nil {
+	if f.core, err = fleet.New(fleet.Config{Engine: c.Engine, Name: &f.conf.Name, Origin: &f.conf.Origin, Budget: c.Budget, Mode: c.Away,
+		Share: c.Share, Shadow: c.Shadow, Tell: f.hear}); err != nil {
 		return nil, fmt.Errorf("sluice: FleetConfig%w", err)
 	}
 	return f, nil
 }
 
 // hear tells the Sink.
-func (f *Fleet) hear(n fleet.Notice) {
-	_, _ = deliver(context.Background(), f.conf.Sink, &Event{Kind: FleetChanged, Time: n.At, By: n.By, OldLimit: n.From, NewLimit: n.To,
-		Err: n.Cause, Actor: f.conf.Origin}, nil)
+func (f *Fleet) hear(n fleet.Notice) error {
+	e := Event{Kind: FleetChanged, Time: n.At, By: n.By, OldLimit: n.From, NewLimit: n.To, Err: n.Cause, Actor: f.conf.Origin}
+	_, err := deliver(context.Background(), f.conf.Sink, &e, nil)
+	return err
 }
 
 // Close gives back the units in stock, and ends what goes on in the background. Calls of the Fleet's limiters
@@ -63,16 +62,17 @@ type FleetState struct {
 	Origin   string `json:"origin"`
 	Away     bool   `json:"away,omitempty"` // the engine does not answer
 	Shadow   bool   `json:"shadow,omitempty"`
-	Trips    uint64 `json:"trips"`           // fetches, and settlements
-	Failed   uint64 `json:"failed"`          // those of unknown outcome included
-	Denied   uint64 `json:"denied"`          // fetches that brought nothing
-	Fetched  int64  `json:"fetched"`         // units
-	Returned int64  `json:"returned"`        // units, unused
-	Short    uint64 `json:"short,omitempty"` // of Shadow: calls that would have waited, or been refused
+	Trips    uint64 `json:"trips"`             // fetches, and settlements
+	Failed   uint64 `json:"failed"`            // those of unknown outcome included
+	Denied   uint64 `json:"denied"`            // fetches that brought nothing
+	Fetched  int64  `json:"fetched"`           // units
+	Returned int64  `json:"returned"`          // units, unused
+	Short    uint64 `json:"short,omitempty"`   // of Shadow: calls that would have waited, or been refused
+	Dropped  uint64 `json:"dropped,omitempty"` // events that Sink has not got
 }
 
 // state is f's.
 func (f *Fleet) state() FleetState {
 	c := f.core.Counts()
-	return FleetState{f.conf.Name, f.conf.Origin, c.Away, f.conf.Shadow, c.Trips, c.Failed, c.Denied, c.Fetched, c.Settled, c.Short}
+	return FleetState{f.conf.Name, f.conf.Origin, c.Away, f.conf.Shadow, c.Trips, c.Failed, c.Denied, c.Fetched, c.Settled, c.Short, c.Lost}
 }

@@ -102,6 +102,12 @@ func (p *purse) end(t *Ticket) {
 	p.over()
 }
 
+// InStock is how many units c has, there or booked.
+func (c *Cell) InStock() int64 {
+	c.shut()
+	return c.stock.total()
+}
+
 // What waits is fetched for, units that are booked are used when they are due, and a fetch is made when half
 // is left.
 func TestStockIsFetchedAndUsedWhenDue(t *testing.T) {

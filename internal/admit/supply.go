@@ -300,12 +300,6 @@ func (m *Machine) SetStock(now int64, k *Class, s *Stock) {
 // Short is how many calls would have waited for a cell of k, or would have been refused, did they not only count.
 func (k *Class) Short() uint64 { return k.short }
 
-// InStock is how many units c has, there or booked.
-func (c *Cell) InStock() int64 {
-	c.shut()
-	return c.stock.total()
-}
-
 // stockPays is pays for a cell with a stock.
 func (c *Cell) stockPays(now, n int64) int64 {
 	s, k := c.stock, c.class

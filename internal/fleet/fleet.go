@@ -18,12 +18,12 @@ import (
 // Config is what a Fleet needs. Errors name its fields as the root does.
 type Config struct {
 	Engine       engine.Engine
-	Name, Origin *string       // completed
-	Budget       time.Duration // of one trip
-	Mode         engine.Mode   // what is answered while the engine is away
-	Share        int           // of engine.LocalShare
-	Shadow       bool          // nobody waits; who would have is counted
-	Tell         func(Notice)  // on a goroutine of its own, one at a time; may block
+	Name, Origin *string            // completed
+	Budget       time.Duration      // of one trip
+	Mode         engine.Mode        // what is answered while the engine is away
+	Share        int                // of engine.LocalShare
+	Shadow       bool               // nobody waits; who would have is counted
+	Tell         func(Notice) error // on a goroutine of its own, one at a time; may block
 }
 
 // complete fills in the defaults.
@@ -179,10 +179,9 @@ func (f *Fleet) deliver() {
 		n := f.news[0]
 		f.news = f.news[1:]
 		f.mu.Unlock()
-		_ = guarded(func() error {
-			f.conf.Tell(n)
-			return nil
-		})
+		if guarded(func() error { return f.conf.Tell(n) }) != nil {
+			f.lost.Add(1)
+		}
 	}
 }
 

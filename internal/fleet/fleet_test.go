@@ -273,7 +273,7 @@ func TestFleet_SettlesTokens(t *testing.T) {
 			defer mu.Unlock()
 			return job{Cost: 8000, Real: 500 + random.Int64N(7501), For: time.Duration(1+random.IntN(5)) * time.Second}
 		})
-	used, most := u.total(d), int64(90_000+90_000*10)
+		used, most := u.total(d), int64(90_000+90_000*10)
 		t.Logf("used %d of %d, over %.0f", used, most, u.over(90_000, 1500))
 		require.GreaterOrEqual(t, used, most*97/100)
 		require.LessOrEqual(t, u.over(90_000, 1500), float64(4*8000))
@@ -693,5 +693,85 @@ func TestFleet_CloseDoesNotWaitForEver(t *testing.T) {
 		require.NoError(t, p.fleet.Close(context.Background()))
 		require.NoError(t, p.exec.Close(context.Background()))
 		require.NoError(t, e.Memory.Close())
+	})
+}
+
+// slow is an engine behind a link on which a trip takes so long.
+type slow struct {
+	*engine.Memory
+	trip time.Duration
+}
+
+func (s slow) Quota() engine.Quota { return slowQuota{s.Memory.Quota(), s.trip} }
+
+type slowQuota struct {
+	engine.Quota
+	trip time.Duration
+}
+
+func (s slowQuota) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) {
+	time.Sleep(s.trip / 2)
+	defer time.Sleep(s.trip / 2)
+	return s.Quota.Take(ctx, d)
+}
+
+func (s slowQuota) Settle(ctx context.Context, op engine.OpID, list []engine.Correction) error {
+	time.Sleep(s.trip)
+	return s.Quota.Settle(ctx, op, list)
+}
+
+// Behind a slow link calls hardly wait at 60 % of the rate, and all of it is used where there is more to do.
+func TestFleet_BehindASlowLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, u := slow{memory(t), 5 * time.Millisecond}, &usage{begin: time.Now()}
+		defer e.Memory.Close()
+		var list []*process
+		for range 4 {
+			list = append(list, newProcess(t, e, u, processConfig{rate: sluice.RateLimiterConfig{
+				Rates: []sluice.Rate{{N: 100, Burst: 20}}, Stock: 4,
+			}}))
+		}
+		var group sync.WaitGroup
+		waits := make(chan time.Duration, 10_000)
+		random := rand.New(rand.NewPCG(3, 4))
+		for _, p := range list {
+			seed := random.Uint64()
+			group.Go(func() {
+				random := rand.New(rand.NewPCG(seed, 5))
+				for range 15 * 30 { // 30 s at 15 a second, at random times
+					group.Go(func() {
+						begin := time.Now()
+						if _, err := p.tool(context.Background(), job{}); err == nil {
+							waits <- time.Since(begin)
+						}
+					})
+					time.Sleep(time.Duration(random.ExpFloat64() * float64(time.Second/15)))
+				}
+			})
+		}
+		group.Wait()
+		close(waits)
+		var all []time.Duration
+		for w := range waits {
+			all = append(all, w)
+		}
+		require.Len(t, all, 4*15*30)
+		slices.Sort(all)
+		trips := uint64(0)
+		for _, p := range list {
+			trips += p.state().Trips
+		}
+		t.Logf("waits p50 %v, p90 %v, p99 %v; %.2f trips per call", all[len(all)/2], all[len(all)*9/10], all[len(all)*99/100], float64(trips)/float64(len(all)))
+		require.Zero(t, all[len(all)/2])
+		require.LessOrEqual(t, all[len(all)*9/10], 10*time.Millisecond)
+
+		time.Sleep(time.Minute)
+		u.list, u.begin = nil, time.Now()
+		saturate(list, 40, 20*time.Second, func(int, int) job { return job{} })
+		require.GreaterOrEqual(t, u.total(20*time.Second), int64(2020*98/100))
+		require.LessOrEqual(t, u.over(20, 100), 16.0)
+		for _, p := range list {
+			p.close(t)
+		}
 	})
 }
