@@ -151,9 +151,8 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 
 // arrange sorts the interceptors into those around admission, its gates, and those inside.
 func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err error) {
-	a, err := rules.Arrange("sluice: Config.Interceptors", list, func(x Interceptor) rules.Listed[Interceptor] {
-		l := rules.Listed[Interceptor]{Of: x, Nil: isNil(x)}
-		if g := coreOf(x); g != nil && !l.Nil {
+	a, err := rules.Arrange("sluice: Config.Interceptors", list, isNil, func(x Interceptor) (l rules.Listed[Interceptor]) {
+		if g := coreOf(x); g != nil {
 			l.Gate, l.Name = g, g.name
 			_, l.Scheduler = x.(*PriorityScheduler)
 		}

@@ -46,8 +46,8 @@ func NewFleet(c FleetConfig) (*Fleet, error) {
 
 // hear tells the Sink.
 func (f *Fleet) hear(n fleet.Notice) error {
-	e := Event{Kind: FleetChanged, Time: n.At, By: n.By, OldLimit: n.From, NewLimit: n.To, Err: n.Cause, Actor: f.conf.Origin}
-	_, err := deliver(context.Background(), f.conf.Sink, &e, nil)
+	_, err := deliver(context.Background(), f.conf.Sink, &Event{Kind: FleetChanged, Time: n.At, By: n.By, OldLimit: n.From, NewLimit: n.To,
+		Err: n.Cause, Actor: f.conf.Origin}, nil)
 	return err
 }
 

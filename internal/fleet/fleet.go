@@ -93,6 +93,7 @@ type Fleet struct {
 	queue   []func()      // errands that no worker is at yet
 	idle    chan struct{} // closed when there is no worker, once ending
 	group   sync.WaitGroup
+	heard   map[string]*heard // records that are there, by their keys
 	news    []Notice
 	telling bool
 }
@@ -117,7 +118,8 @@ func New(c Config) (*Fleet, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	f := &Fleet{conf: c, store: c.Engine.Store(), nonce: engine.NewOpID().String(), closed: make(chan struct{}), idle: make(chan struct{})}
+	f := &Fleet{conf: c, store: c.Engine.Store(), nonce: engine.NewOpID().String(), closed: make(chan struct{}), idle: make(chan struct{}),
+		heard: make(map[string]*heard)}
 	f.prefix = version + *c.Name + "/"
 	f.repeat = c.Engine.Limits().OpMemory / 2
 	// One that lives in the process is empty when that begins, as limiters are without it.

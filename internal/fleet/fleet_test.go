@@ -471,7 +471,7 @@ func TestFleet_AnExecutorThatEndsGivesBack(t *testing.T) {
 }
 
 // Processes that have different rates for one quota, as in a deploy, share one bucket, which fills no faster
-// than the largest says; who has not the latest rate is told, and a newcomer of what was the latest.
+// than the largest says; who has not the latest rate is told.
 func TestFleet_DifferentRates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, u := memory(t), &usage{begin: time.Now()}
@@ -495,6 +495,9 @@ func TestFleet_DifferentRates(t *testing.T) {
 		require.LessOrEqual(t, u.over(20, 200), 0.0)
 		for i, rec := range recs {
 			list := rec.Events()
+			if i == 1 && len(list) == 0 { // it has the latest, and may not have heard what was before
+				continue
+			}
 			require.Len(t, list, 1)
 			texts := []string{"100 calls per second, burst 20", "200 calls per second, burst 20"}
 			require.Equal(t, texts[i], list[0].OldLimit)

@@ -58,6 +58,7 @@ func (f *Fleet) Add(ref *stage.Ref, limits []rules.Limit, limiter string, most, 
 	added := list[len(f.rates):]
 	f.rates = list
 	f.mu.Unlock()
+	f.start(func() { f.catchUp(added) })
 	for _, r := range added {
 		r.announce()
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sluice-go/sluice/engine"
@@ -179,7 +181,6 @@ func guarded(do func() error) error {
 // follow hears what other processes tell, until f ends.
 func (f *Fleet) follow() {
 	defer f.group.Done()
-	held := make(map[string]heldBy)
 	for n := 0; f.ctx.Err() == nil; n++ {
 		_ = guarded(func() error {
 			for rec, err := range f.store.Follow(f.ctx, f.prefix) {
@@ -187,7 +188,7 @@ func (f *Fleet) follow() {
 					return err
 				}
 				n = 0
-				f.hear(rec, held)
+				f.hear(rec)
 			}
 			return nil
 		})
@@ -200,75 +201,105 @@ func (f *Fleet) follow() {
 	}
 }
 
-// maxHeld bounds the holds of others that are remembered, to end them early.
-const maxHeld = 10_000
+// heard is a record that is there: what it says, and until when.
+type heard struct {
+	said
+	own   bool
+	until time.Time // of a hold
+	end   int64     // of the pause that it has brought about
+	done  []*Rate   // who has followed it; as end, guarded by Fleet.mu
+}
 
-// hear does as another process tells.
-func (f *Fleet) hear(rec engine.Record, held map[string]heldBy) {
-	if rec.Gone {
-		if h, ok := held[rec.Key]; ok {
-			delete(held, rec.Key)
+// maxHeard bounds the records that are remembered, to end holds early, and for rates that are added later.
+const maxHeard = 10_000
+
+// hear does as a process tells.
+func (f *Fleet) hear(rec engine.Record) {
+	h := new(heard)
+	if rec.Gone || json.Unmarshal(rec.Value, &h.said) != nil {
+		f.mu.Lock()
+		h = f.heard[rec.Key]
+		delete(f.heard, rec.Key)
+		f.mu.Unlock()
+		if h != nil {
 			f.lift(h)
 		}
 		return
 	}
-	var x said
-	if json.Unmarshal(rec.Value, &x) != nil {
+	h.own = h.By == f.nonce
+	if h.until = time.Now().Add(h.Hold); rec.Left > 0 && rec.Left < h.Hold {
+		h.until = time.Now().Add(rec.Left)
+	}
+	f.mu.Lock()
+	list := f.rates
+	if _, known := f.heard[rec.Key]; known || len(f.heard) < maxHeard {
+		f.heard[rec.Key] = h
+	}
+	f.mu.Unlock()
+	for _, r := range list {
+		r.follow(h)
+	}
+}
+
+// catchUp does what was told before list, which has been added, was there.
+func (f *Fleet) catchUp(list []*Rate) {
+	f.mu.Lock()
+	there := slices.Collect(maps.Values(f.heard))
+	f.mu.Unlock()
+	for _, h := range there {
+		for _, r := range list {
+			r.follow(h)
+		}
+	}
+}
+
+// follow does as h says, if it is about r.
+func (r *Rate) follow(h *heard) {
+	f := r.fleet
+	f.mu.Lock()
+	twice := slices.Contains(h.done, r)
+	h.done = append(h.done, r)
+	f.mu.Unlock()
+	if twice {
 		return
 	}
-	own := x.By == f.nonce // then it is done, and may be ended by another
-	for _, r := range f.all() {
-		s := r.ref.Lock()
-		n, per, burst := r.class.Rate.Terms()
-		by := r.class.Name
-		if r.name(per) != x.Rate {
-			s.Unlock()
-			continue
-		}
-		if x.Hold > 0 {
-			d := x.Hold
-			if rec.Left > 0 {
-				d = min(d, rec.Left)
+	s := r.ref.Lock()
+	n, per, burst := r.class.Rate.Terms()
+	by := r.class.Name
+	if r.name(per) != h.Rate {
+		s.Unlock()
+		return
+	}
+	if d := time.Until(h.until); h.Hold > 0 && d > 0 {
+		if c := s.M.Cell(s.Now(), r.class, h.Key); c != nil {
+			if !h.own { // else it is done, and may be ended by another
+				s.PauseTold(c, d)
 			}
-			if c := s.M.Cell(s.Now(), r.class, x.Key); c != nil {
-				if !own {
-					s.PauseTold(c, d)
-				}
-				if len(held) < maxHeld {
-					held[rec.Key] = heldBy{x.Rate, x.Key, c.Usage(s.Now()).Paused}
-				}
-			}
+			end := c.Usage(s.Now()).Paused
+			f.mu.Lock()
+			h.end = max(h.end, end)
+			f.mu.Unlock()
 		}
-		unlock(s)
-		if x.N > 0 && !own && (x.N != n || x.Burst != burst) {
-			text := func(n, burst int64) string {
-				return rules.Rate{N: n, Per: time.Duration(per), Burst: burst, Unit: r.class.Unit}.String()
-			}
-			f.tell(Notice{By: by, From: text(n, burst), To: text(x.N, x.Burst)})
+	}
+	unlock(s)
+	if h.N > 0 && !h.own && (h.N != n || h.Burst != burst) {
+		text := func(n, burst int64) string {
+			return rules.Rate{N: n, Per: time.Duration(per), Burst: burst, Unit: r.class.Unit}.String()
 		}
+		f.tell(Notice{By: by, From: text(n, burst), To: text(h.N, h.Burst)})
 	}
 }
 
-// all is the rates of f.
-func (f *Fleet) all() []*Rate {
+// lift ends the pause that h has brought about, unless it is another by now.
+func (f *Fleet) lift(h *heard) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.rates
-}
-
-// heldBy is a pause of a key because of a record, and when it is to end.
-type heldBy struct {
-	rate, key string
-	end       int64
-}
-
-// lift ends a pause, unless it is another by now.
-func (f *Fleet) lift(h heldBy) {
-	for _, r := range f.all() {
+	list, end := f.rates, h.end
+	f.mu.Unlock()
+	for _, r := range list {
 		s := r.ref.Lock()
-		if _, per, _ := r.class.Rate.Terms(); r.name(per) == h.rate {
-			if c := r.class.Lookup(h.key); c != nil {
-				s.LiftTold(c, h.end)
+		if _, per, _ := r.class.Rate.Terms(); r.name(per) == h.Rate {
+			if c := r.class.Lookup(h.Key); c != nil {
+				s.LiftTold(c, end)
 			}
 		}
 		unlock(s)

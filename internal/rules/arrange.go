@@ -7,8 +7,7 @@ import (
 
 // Listed is what an executor lists: X is one of its interceptors.
 type Listed[X any] struct {
-	Of        X
-	Nil       bool
+	Of        X      // filled in by Arrange
 	Gate      any    // what tells it from others, if it is a gate or a scheduler; else nil
 	Name      string // of a gate; empty if no New function made it
 	Scheduler bool
@@ -22,13 +21,16 @@ type Arrangement[X any] struct {
 }
 
 // Arrange sorts what the field lists, or says what is wrong with that.
-func Arrange[X any](field string, list []X, look func(X) Listed[X]) (a Arrangement[X], err error) {
+func Arrange[X any](field string, list []X, isNil func(X) bool, look func(X) Listed[X]) (a Arrangement[X], err error) {
 	scheduler := false
 	for i, o := range list {
-		x, at := look(o), fmt.Sprintf("%s[%d]", field, i)
-		switch {
-		case x.Nil:
+		at := fmt.Sprintf("%s[%d]", field, i)
+		if isNil(o) {
 			return a, fmt.Errorf("%s is nil: must not be", at)
+		}
+		x := look(o)
+		x.Of = o
+		switch {
 		case x.Gate == nil && len(a.Gates) == 0:
 			a.Outer = append(a.Outer, o)
 			continue
