@@ -28,6 +28,11 @@ test: lint ## Everything a change must pass: lint, tests with the race detector 
 	esac
 	$(GO) test -run '^$$' -bench . -benchtime 1x ./... >/dev/null
 	@set -e; for m in $(NESTED); do echo "== $$m"; (cd $$m && $(GO) vet ./... && $(GO) test -race ./...); done
+	@command -v redis-server >/dev/null || echo "skipped: what contrib/redis does with a server, for want of redis-server (make test-engines demands it)"
+
+.PHONY: test-engines
+test-engines: ## The engines against real servers, which have to be in PATH: kits, a cluster, Sentinel, outages, costs
+	cd contrib/redis && SLUICE_ENGINES=1 $(GO) test -race -count=1 ./...
 
 .PHONY: race
 race: RACE := $(GO) test -race -cpu 1,2,4 -timeout 45m

@@ -98,3 +98,64 @@ func ExampleNewAudit() {
 	fmt.Println(c.Takes, c.Units, c.Denied)
 	// Output: 3 2 1
 }
+
+// What a call costs is known when it has ended: it was thought to be 500 words, and was 320.
+func ExampleCorrection() {
+	m, _ := engine.NewMemory(engine.MemoryConfig{})
+	defer m.Close()
+	ctx := context.Background()
+	words := engine.Meter{Key: "words", N: 1000, Per: time.Hour}
+	d := engine.Draw{Op: engine.NewOpID(), Meters: []engine.Meter{words}, Min: 500}
+	_, err := m.Quota().Take(ctx, d)
+	fmt.Println(err)
+	fmt.Println(m.Quota().Settle(ctx, engine.NewOpID(), []engine.Correction{{Of: d.Op, Meter: words, Delta: 320 - 500}}))
+	g, err := m.Quota().Take(ctx, engine.Draw{Meters: []engine.Meter{words}, Max: 1000})
+	fmt.Println(g.Units, err)
+	// Output:
+	// <nil>
+	// <nil>
+	// 680 <nil>
+}
+
+// Batch work leaves 4 of 10 to what is more urgent.
+func ExampleDraw() {
+	m, _ := engine.NewMemory(engine.MemoryConfig{})
+	defer m.Close()
+	calls := []engine.Meter{{Key: "calls", N: 10, Per: time.Hour}}
+	batch, err := m.Quota().Take(context.Background(), engine.Draw{Meters: calls, Max: 10, Keep: 4})
+	fmt.Println(batch.Units, err)
+	urgent, err := m.Quota().Take(context.Background(), engine.Draw{Meters: calls, Max: 10})
+	fmt.Println(urgent.Units, err)
+	// Output:
+	// 6 <nil>
+	// 4 <nil>
+}
+
+// A vote counts whatever was there: the one before may have ended, or not.
+func ExampleAnyRevision() {
+	m, _ := engine.NewMemory(engine.MemoryConfig{})
+	defer m.Close()
+	for _, vote := range []string{"open", "open again"} {
+		_, err := m.Store().Write(context.Background(), "breaker/search/worker-7", engine.AnyRevision, []byte(vote), time.Minute)
+		fmt.Println(err)
+	}
+	rec, err := m.Store().Read(context.Background(), "breaker/search/worker-7")
+	fmt.Println(string(rec.Value), err)
+	// Output:
+	// <nil>
+	// <nil>
+	// open again <nil>
+}
+
+// What an engine can do, and since when it has its data.
+func ExampleLimits() {
+	m, _ := engine.NewMemory(engine.MemoryConfig{})
+	defer m.Close()
+	l := m.Limits()
+	fmt.Println(l.OpMemory, l.MaxValue)
+	id, _, err := m.Epoch(context.Background())
+	fmt.Println(id != 0, err)
+	// Output:
+	// 2m0s 1048576
+	// true <nil>
+}

@@ -142,7 +142,8 @@ func engineFarLease(r *run, s Setup) {
 			r.must(err == nil, "Renew over a link that takes %v each way returned %v", delay, err)
 		}
 		r.must(!l.Until.After(r.Now().Add(mine.TTL-delay)), "%s over a link that takes %v each way returned a lease until %v from now, of %v: Until counts from before the request was sent", what, delay, l.Until.Sub(r.Now()), mine.TTL)
-		r.must(l.Until.After(r.Now().Add(mine.TTL-2*delay-r.just())), "%s over a link that takes %v each way returned a lease until %v from now, of %v: Until counts from when the request was sent", what, delay, l.Until.Sub(r.Now()), mine.TTL)
+		// In real time there may be more than one trip: to connect, to say a script.
+		r.must(!r.Exact || l.Until.After(r.Now().Add(mine.TTL-2*delay-1)), "%s over a link that takes %v each way returned a lease until %v from now, of %v: Until counts from when the request was sent", what, delay, l.Until.Sub(r.Now()), mine.TTL)
 	}
 	_, err := near.Slots().Acquire(r.ctx, next)
 	r.must(err == nil, "a far holder's lease ended and the next claim got %v", err)
@@ -165,11 +166,15 @@ func engineFarBooking(r *run, s Setup) {
 	d := units(1, 1, m)
 	d.MaxWait = 100 * m.Per
 	for i := 1; i <= 3; i++ {
+		sent := r.Now()
 		g := r.take(far.Quota(), d)
-		use, due := r.Now().Add(g.After), time.Duration(i)*m.Per
+		use, due, way := r.Now().Add(g.After), time.Duration(i)*m.Per, delay
+		if !r.Exact {
+			way = r.Now().Sub(sent) // more than one trip, perhaps, and time to be woken
+		}
 		r.must(g.Units == 1, "Take that waits %v, over a link that takes %v each way, was denied", d.MaxWait, delay)
 		r.must(use.Sub(before) >= due, "booking number %d of a drained meter, over a link that takes %v each way, may be used after %v: at one per %v that is before its time", i, delay, use.Sub(before), m.Per)
-		r.must(use.Sub(drained) <= due+delay+r.Slack, "booking number %d of a drained meter, over a link that takes %v each way, is for %v later, at one per %v: it is late by more than the way of the answer", i, delay, use.Sub(drained), m.Per)
+		r.must(use.Sub(drained) <= due+way+r.Slack, "booking number %d of a drained meter, over a link that takes %v each way, is for %v later, at one per %v: it is late by more than the way of the answer", i, delay, use.Sub(drained), m.Per)
 	}
 	g := r.take(far.Quota(), units(1, 1, m))
 	r.must(r.Now().Add(g.Retry).Sub(before) >= 4*m.Per, "a denial over a link that takes %v each way came with Retry %v: that is before the next token is there", delay, g.Retry)
@@ -191,7 +196,11 @@ func engineFarUnsure(r *run, s Setup) {
 	before := r.Now()
 	_, err := far.Quota().Take(short, d)
 	r.must(err != nil, "Take with a context of %v returned no error over a link that takes %v each way", delay+delay/2, delay)
-	r.must(r.Now().Sub(before) <= delay+delay/2+r.just(), "Take with a context of %v returned after %v: every wait ends with its context", delay+delay/2, r.Now().Sub(before))
+	late := r.just()
+	if !r.Exact {
+		late = 10 * r.Tick // whoever is woken on a busy machine
+	}
+	r.must(r.Now().Sub(before) <= delay+delay/2+late, "Take with a context of %v returned after %v: every wait ends with its context", delay+delay/2, r.Now().Sub(before))
 	refused := errors.Is(err, engine.ErrRefused)
 	r.Sleep(4 * delay)
 	if refused {
@@ -214,11 +223,15 @@ func (r *run) lose(s Setup, e engine.Engine) (before time.Time, ok bool) {
 	id, _ := r.epoch(e)
 	before = r.Now()
 	s.Lose()
-	next := id
-	r.must(r.until(func() bool {
+	next, answers := id, 0
+	r.must(r.until(func() bool { // a connection that was cut may be found out late
 		n, _, err := e.Epoch(r.ctx)
-		next = n
-		return err == nil
+		if next = n; err == nil {
+			answers++
+		} else {
+			answers = 0
+		}
+		return answers == 10
 	}), "an engine that lost its data does not answer")
 	_, age := r.epoch(e)
 	r.must(next != id, "an engine lost its data and has the same epoch: nobody can know that it forgot what it acknowledged")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,36 @@ func ExampleStore() {
 			defer m.Close()
 			sluicetest.Store(t, m.Store, sluicetest.Options{Exact: true})
 		})
+	}
+}
+
+// What an engine says of itself, and what holds behind a slow link or after a loss of its
+// data, is a kit of its own; this one has no link, and loses its data by a restart.
+func ExampleEngine() {
+	_ = func(t *testing.T) { // func TestEngine(t *testing.T)
+		synctest.Test(t, func(t *testing.T) {
+			x, err := sluicetest.NewChaos(sluicetest.ChaosConfig{
+				Open: func() (engine.Engine, error) { return engine.NewMemory(engine.MemoryConfig{}) },
+			})
+			assert.NoError(t, err)
+			defer x.Close()
+			sluicetest.Engine(t, sluicetest.Setup{
+				Open: func() engine.Engine { return x },
+				Lose: func() { assert.NoError(t, x.Restart()) },
+			}, sluicetest.Options{Exact: true})
+		})
+	}
+}
+
+// Four processes of the test's own binary draw from the server that all of them reach.
+func ExampleProcesses() {
+	connect := func(addr string) engine.Engine { return nil }
+	_ = func(t *testing.T) { // func TestProcesses(t *testing.T)
+		addr := os.Getenv("ENGINE_ADDR")
+		if addr == "" {
+			addr = "127.0.0.1:7000" // that of a server which the test starts
+		}
+		sluicetest.Processes(t, func() engine.Quota { return connect(addr).Quota() }, []string{"ENGINE_ADDR=" + addr}, sluicetest.Options{})
 	}
 }
 

@@ -575,7 +575,7 @@ func TestSlotsKitCatchesMutants(t *testing.T) {
 					waits[c.Holder] = cancel
 				}
 				mu.Unlock()
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				return m.Slots.Acquire(mine, c)
 			}
 		}},

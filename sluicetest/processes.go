@@ -28,6 +28,13 @@ type process struct {
 	Dir   string
 }
 
+// account is what a process got, and the longest that the engine, or the machine, kept it
+// from asking.
+type account struct {
+	Uses []use
+	Late time.Duration
+}
+
 // file is where a process leaves what; all of them share the one that says when they start.
 func (p process) file(what string) string {
 	if what == "start" {
@@ -76,6 +83,7 @@ func (r *run) processes(test string, env []string) {
 	p := process{Seed: r.Seed, Key: r.key("processes"), Tick: r.Tick, Slack: r.Slack, Dir: dir}
 	var mu sync.Mutex
 	var uses []use
+	var late time.Duration
 	r.together(count+1, func(i int) {
 		p := p
 		p.Index = i
@@ -93,7 +101,7 @@ func (r *run) processes(test string, env []string) {
 			return
 		}
 		got, err := os.ReadFile(p.file("account"))
-		var mine []use
+		var mine account
 		if err == nil {
 			err = json.Unmarshal(got, &mine)
 		}
@@ -101,12 +109,12 @@ func (r *run) processes(test string, env []string) {
 			r.fail("process %d left no account: %v", i, err)
 		}
 		mu.Lock()
-		uses = append(uses, mine...)
+		uses, late = append(uses, mine.Uses...), max(late, mine.Late)
 		mu.Unlock()
 	})
 	r.windows(uses, meter)
 	most := meter.Burst + int64(ticks*r.Tick/(meter.Per/time.Duration(meter.N)))
-	r.must(int64(len(uses)) >= most*9/10, "four processes that draw all the time got %d units in %v, of %d that were there and came in (seed %d)", len(uses), ticks*r.Tick, most, r.Seed)
+	r.must(int64(len(uses)) >= most*9/10 || late > r.Tick/2, "four processes that draw all the time got %d units in %v, of %d that were there and came in (seed %d)", len(uses), ticks*r.Tick, most, r.Seed)
 }
 
 // start says when they start, once all are there.
@@ -150,7 +158,7 @@ func (r *run) process(q engine.Quota, p process) {
 	end := start.Add(20 * p.Tick)
 	r.Sleep(time.Until(start))
 	now := func() time.Duration { return time.Since(start) }
-	var uses []use
+	var got account
 	for time.Now().Before(end) {
 		d := units(1, 2, r.shared(p.Key))
 		d.MaxWait = r.Tick / 2
@@ -167,11 +175,13 @@ func (r *run) process(q engine.Quota, p process) {
 		last := time.Duration(0)
 		for n := range g.Units {
 			last = g.After + time.Duration(n)*g.Every
-			uses = append(uses, use{lo + last, hi + last})
+			got.Uses = append(got.Uses, use{lo + last, hi + last})
 		}
-		r.Sleep(max(last, min(g.Retry, r.Tick/7)))
+		sleep := max(last, min(g.Retry, r.Tick/7))
+		r.Sleep(sleep)
+		got.Late = max(got.Late, hi-lo, now()-hi-sleep)
 	}
-	account, _ := json.Marshal(uses)
-	err = os.WriteFile(p.file("account"), account, 0o600)
+	text, _ := json.Marshal(got)
+	err = os.WriteFile(p.file("account"), text, 0o600)
 	r.must(err == nil, "%v", err)
 }

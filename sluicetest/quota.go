@@ -163,12 +163,14 @@ func quotaNoFractionLoss(r *run, q engine.Quota) {
 	before := r.Now()
 	r.left(q, m)
 	drained := r.Now()
-	var got int64
+	var got, spilled int64
 	for range 12 {
+		begin := r.Now()
 		r.Sleep(r.Tick + r.Tick/2) // one token and a half
 		got += r.take(q, units(1, 10, m)).Units
+		spilled += max(0, int64(r.Now().Sub(begin)/r.Tick)+1-m.Burst) // this test slept too long
 	}
-	least := int64((r.Now().Sub(drained)-r.Slack)/r.Tick) - 1
+	least := int64((r.Now().Sub(drained)-r.Slack)/r.Tick) - 1 - spilled
 	most := int64(r.Now().Sub(before) / r.Tick)
 	r.must(got >= least, "polling a range every one and a half tokens brought %d units, and %d came in: the fraction was charged and not granted; round down before charging", got, least)
 	r.must(got <= most, "polling a range brought %d units, and only %d came in", got, most)
@@ -380,6 +382,8 @@ func (r *run) saturate(q engine.Quota, round uint64) {
 	m := engine.Meter{Key: r.key("exact"), N: 10, Per: r.Tick, Burst: burst}
 	var mu sync.Mutex
 	var uses []use
+	var late time.Duration // the longest that a client slept too long, or an answer took
+	asked := 0
 	start := r.Now()
 	r.together(clients, func(i int) {
 		rnd := rand.New(rand.NewPCG(r.Seed+round, uint64(i)))
@@ -405,12 +409,17 @@ func (r *run) saturate(q engine.Quota, round uint64) {
 				uses = append(uses, use{lo + last, hi + last})
 			}
 			mu.Unlock()
-			r.Sleep(max(last, min(g.Retry, r.Tick/7)) + 1)
+			sleep := max(last, min(g.Retry, r.Tick/7)) + 1
+			r.Sleep(sleep)
+			mu.Lock()
+			late = max(late, r.Now().Sub(start)-hi-sleep, hi-lo)
+			asked++
+			mu.Unlock()
 		}
 	})
 	r.windows(uses, m)
 	const least = burst + ticks*10/2
-	r.must(len(uses) >= least, "%d clients that draw all the time got %d units in %v: the burst of %d and most of the %d that came in are theirs", clients, len(uses), ticks*r.Tick, burst, ticks*10)
+	r.must(len(uses) >= least || late > r.Tick/2 || asked < 10*clients && !r.Exact, "%d clients that draw all the time got %d units in %v: the burst of %d and most of the %d that came in are theirs", clients, len(uses), ticks*r.Tick, burst, ticks*10)
 }
 
 // windows looks at every window of uses, which are of single tokens of m.
