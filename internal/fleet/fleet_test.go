@@ -778,3 +778,24 @@ func TestFleet_BehindASlowLink(t *testing.T) {
 		}
 	})
 }
+
+// What a call gives back late is only what time has not brought back by then: it is not there to be used twice.
+func TestFleet_LateReportsGiveNothingTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, u := memory(t), &usage{begin: time.Now()}
+		defer e.Close()
+		p := newProcess(t, e, u, processConfig{rate: sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 100, Burst: 100, Unit: "tokens"}}, Stock: 10}})
+		var group sync.WaitGroup
+		for range 20 { // they are charged 1,000 in the first nine seconds, use 20, and say so later
+			group.Go(func() { _, _ = p.tool(context.Background(), job{Cost: 50, Real: 1, For: 16 * time.Second}) })
+		}
+		time.Sleep(14 * time.Second) // the bucket is full again
+		begin := time.Since(u.begin)
+		saturate([]*process{p}, 20, 14*time.Second, func(int, int) job { return job{Cost: 1} })
+		group.Wait()
+		used := u.total(begin+14*time.Second) - u.total(begin)
+		require.GreaterOrEqual(t, used, int64(100+1400-10))
+		require.LessOrEqual(t, used, int64(100+1400+10))
+		p.close(t)
+	})
+}
