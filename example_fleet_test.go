@@ -67,3 +67,31 @@ func ExampleNewFleet() {
 	// 0 2
 	// <nil>
 }
+
+// A sink hears that the engine has come to be away. Calls wait until it is back, since Away is engine.Deny.
+func ExampleFleetConfig() {
+	memory := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	changed := make(chan string, 1)
+	fleet := sluice.Must(sluice.NewFleet(sluice.FleetConfig{
+		Engine: memory, Name: "agents", Away: engine.Deny,
+		Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+			if e.Kind == sluice.FleetChanged {
+				changed <- fmt.Sprint(e.Kind, ": the engine of ", e.By, " is ", e.NewLimit)
+			}
+			return nil
+		}),
+	}))
+	quota := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 10}}, Fleet: fleet}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{quota}}))
+	search := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "search"}, func(context.Context, struct{}) (string, error) { return "found", nil }))
+	_ = memory.Close() // as if the server had gone
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { _, err := search(ctx, struct{}{}); done <- err }()
+	fmt.Println(<-changed)
+	cancel()
+	fmt.Println(errors.Is(<-done, sluice.ErrRejected), fleet.Close(context.Background()))
+	// Output:
+	// fleet.changed: the engine of agents is away
+	// true <nil>
+}
