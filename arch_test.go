@@ -91,6 +91,7 @@ func TestDependencyDirections(t *testing.T) {
 			case !ours:
 				t.Errorf("%s imports %s: whatever is heavier than x/sync and x/time is a nested module", dir, p)
 			case tests:
+			case (code == "." || code == "internal/fleet") && in == "engine": // a leaf, which knows nothing of either
 			case strings.HasPrefix(code, "internal/") && !strings.HasPrefix(in, "internal/"):
 				t.Errorf("%s imports %s: a machine must not know the contract built on it", dir, p)
 			case code == "agent" && (in == "internal/jsonx" || in == "internal/rawjson"): // text, of which anybody may have the like
@@ -142,7 +143,7 @@ func TestRootIsSmall(t *testing.T) {
 		lines += strings.Count(string(text), "\n")
 		n++
 	}
-	assert.LessOrEqual(t, n, 17, "files")
+	assert.LessOrEqual(t, n, 18, "files")
 	assert.LessOrEqual(t, lines, 7500, "lines")
 }
 

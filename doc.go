@@ -22,35 +22,31 @@
 //
 // # One place to wait
 //
-// A [ConcurrencyLimiter], a [RateLimiter] and a [CircuitBreaker] are gates: they say whether a
-// call may start now, and never wait themselves. Gates and the [PriorityScheduler] stand side by
-// side in the list of interceptors, in any order, and are one admission stage with one queue. A
-// call starts when all its gates agree, at one instant, and takes everything or nothing; while it
-// waits it holds nothing.
+// A [ConcurrencyLimiter], a [RateLimiter] and a [CircuitBreaker] are gates: they say whether a call may start now,
+// and never wait themselves. Gates and the [PriorityScheduler] stand side by side in the list of interceptors, in any
+// order, and are one admission stage with one queue. A call starts when all its gates agree, at one instant, and
+// takes everything or nothing; while it waits it holds nothing.
 //
 // A struct that embeds a gate is no gate.
 //
 // # Order
 //
-// Interceptors before the gates go around admission: they hold no slot, and each call of next is
-// an attempt, admitted and charged anew. Retries, hedging, fallbacks, caches and a timeout for
-// all attempts of your own stand there: back-off holds nothing, and an open breaker answers before
-// anybody queues. Interceptors after the gates run inside an admitted attempt, and may call next
-// once; to breakers their answer is the outcome.
+// Interceptors before the gates go around admission: they hold no slot, and each call of next is an attempt, admitted
+// and charged anew. Retries, hedging, fallbacks, caches and a timeout for all attempts of your own stand there:
+// back-off holds nothing, and an open breaker answers before anybody queues. Interceptors after the gates run inside
+// an admitted attempt, and may call next once; to breakers their answer is the outcome.
 //
-// At each constraint the next call is chosen as [PriorityScheduler] says. No formula bounds the wait
-// of a call that needs several contended constraints; but once it came to a front four times and
-// failed elsewhere, freed slots are collected for it, for one such call at a time. A [Limit] with
-// Ordered goes by arrival instead.
+// At each constraint the next call is chosen as [PriorityScheduler] says. No formula bounds the wait of a call that
+// needs several contended constraints; but once it came to a front four times and failed elsewhere, freed slots are
+// collected for it, for one such call at a time. A [Limit] with Ordered goes by arrival instead.
 //
 // # Nested calls
 //
-// A tool may call tools with the context it was given. A limit counts chains of calls: where an
-// ancestor holds a slot of the same constraint, the call runs on that slot, one descendant at a
-// time, at least at the waiting ancestor's priority. Rates and breakers count every call. A
-// nested call that needs a slot of its own waits a minute at most unless MaxWait says otherwise;
-// one that would wait for itself through others is refused with [ErrNesting], which names the
-// limits.
+// A tool may call tools with the context it was given. A limit counts chains of calls: where an ancestor holds a slot
+// of the same constraint, the call runs on that slot, one descendant at a time, at least at the waiting ancestor's
+// priority. Rates and breakers count every call. A nested call that needs a slot of its own waits a minute at most
+// unless MaxWait says otherwise; one that would wait for itself through others is refused with [ErrNesting], which
+// names the limits.
 //
 // Depth, root and inherited priority are those of the calls that still run around it. A call with
 // the context of one that has ended is a new root, and names that one as parent.

@@ -42,6 +42,7 @@ const (
 	LimitStalled        EventKind = "limit.stalled" // once: nothing released for a minute while calls wait
 	RateLimitPaused     EventKind = "ratelimit.paused"
 	RateLimitDebt       EventKind = "ratelimit.debt" // a report of use was cut
+	FleetChanged        EventKind = "fleet.changed"  // its engine is away or there, or another process has another rate
 )
 
 // Event is one thing that happened. A copy shares nothing that anybody changes.
@@ -97,11 +98,10 @@ func (e Event) LogValue() slog.Value {
 	return slog.GroupValue(eventtext.Attrs(nil, &x)...)
 }
 
-// MarshalJSON writes one JSON object on one line. Empty fields are left out, but an event of a call
-// has tool_name, action_id (the call's id), pipeline_run_id, request_id (null if there is none) and
-// timestamp (RFC 3339 in UTC, nanoseconds). event_id, the call's key, a slash and seq, is unique
-// everywhere. Durations are in milliseconds, retry_after_ms is rounded up. Control, bidirectional
-// and invisible characters are escaped.
+// MarshalJSON writes one JSON object on one line. Empty fields are left out, but an event of a call has tool_name,
+// action_id (the call's id), pipeline_run_id, request_id (null if there is none) and timestamp (RFC 3339 in UTC,
+// nanoseconds). event_id, the call's key, a slash and seq, is unique everywhere. Durations are in milliseconds,
+// retry_after_ms is rounded up. Control, bidirectional and invisible characters are escaped.
 func (e Event) MarshalJSON() ([]byte, error) {
 	var x eventtext.Event
 	e.text(&x)
@@ -288,8 +288,7 @@ func (inv *invocation) Waiting() *turn.Queue[*callEvent] {
 	return x.Load()
 }
 
-// send has s, if it is not nil, emit t, and counts what becomes of that. If s calls Goexit, it does not
-// return.
+// send has s, if it is not nil, emit t, and counts what becomes of that. If s calls Goexit, it does not return.
 func (t *callEvent) send(ctx context.Context, e *Executor, s EventSink, full *Event) {
 	if ok, err := deliver(ctx, s, &t.Event, full); ok || err != nil {
 		e.count(t, err)

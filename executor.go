@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/kept"
 	"github.com/sluice-go/sluice/internal/oneshot"
+	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
@@ -102,9 +104,8 @@ type Executor struct {
 	abandoned               atomic.Int64
 }
 
-// NewExecutor returns an executor, or an error that names the wrong field of c. It starts nothing.
-// Tools may be registered before or after. One that is used in a testing/synctest bubble must be
-// made there.
+// NewExecutor returns an executor, or an error that names the wrong field of c. It starts nothing. Tools may be
+// registered before or after. One that is used in a testing/synctest bubble must be made there.
 //
 // Executors that have a registry, a gate or a scheduler in common share one queue and one order.
 // That is fixed here: it is an error if r and the gates of c belong to live executors that share
@@ -150,45 +151,28 @@ func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 
 // arrange sorts the interceptors into those around admission, its gates, and those inside.
 func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err error) {
-	const before, among, after = 0, 1, 2
-	place := before
-	for i, x := range list {
-		if isNil(x) {
-			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] is nil: must not be", i)
+	a, err := rules.Arrange("sluice: Config.Interceptors", list, isNil, func(x Interceptor) (l rules.Listed[Interceptor]) {
+		if g := coreOf(x); g != nil {
+			l.Gate, l.Name = g, g.name
+			_, l.Scheduler = x.(*PriorityScheduler)
 		}
-		g := coreOf(x)
-		switch {
-		case g == nil && place == before:
-			e.outer = append(e.outer, x)
-			continue
-		case g == nil:
-			place = after
-			e.inner = append(e.inner, x)
-			continue
-		case g.name == "":
-			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] is a zero %T: must be made by its New function", i, x)
-		case place == after:
-			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] (%s) stands apart from the other gates: gates and the scheduler must be adjacent, they decide together", i, g.name)
-		}
-		place = among
-		if s, ok := x.(*PriorityScheduler); ok {
-			if sched != nil {
-				return nil, fmt.Errorf("sluice: Config.Interceptors[%d] is a second PriorityScheduler: there must be at most one, it orders one queue", i)
-			}
+		return l
+	})
+	for i, x := range a.Gates {
+		g := x.Gate.(*gateCore)
+		if s, ok := x.Of.(*PriorityScheduler); ok {
 			sched = s
-		} else if slices.Contains(e.gates, g) {
-			return nil, fmt.Errorf("sluice: Config.Interceptors[%d] (%s) is listed twice: must be listed once", i, g.name)
 		} else {
 			e.gates = append(e.gates, g)
 		}
-		e.members = append(e.members, stage.Member{Ref: g.stage, Name: fmt.Sprintf("Config.Interceptors[%d] (%s)", i, g.name)})
+		e.members = append(e.members, stage.Member{Ref: g.stage, Name: strings.TrimPrefix(a.Names[i], "sluice: ")})
 	}
+	e.outer, e.inner = a.Outer, a.Inner
 	e.inSteps = len(e.outer) > 0 && !slices.ContainsFunc(e.outer, func(x Interceptor) bool { _, ok := x.(Stepper); return !ok })
-	return sched, nil
+	return sched, err
 }
 
-// Request names a tool as a model does. Priority, tenant and sink come from the context's
-// [PipelineContext].
+// Request names a tool as a model does. Priority, tenant and sink come from the context's [PipelineContext].
 type Request struct {
 	ID    string                             // the model's tool-call id; empty means made up
 	Tool  string                             // as registered
@@ -212,8 +196,7 @@ func (e *Executor) Invoke(ctx context.Context, r Request) (Result, error) {
 	return e.invoke(ctx, &r, nil)
 }
 
-// invoke runs a call. It has its outcome written into out, if that is not nil, also if the goroutine
-// exits.
+// invoke runs a call. It has its outcome written into out, if that is not nil, also if the goroutine exits.
 func (e *Executor) invoke(ctx context.Context, r *Request, out *answer) (res Result, err error) {
 	x := frames.Get().(*frame)
 	if ctx == nil {
@@ -324,9 +307,8 @@ func (f *Future) set(a *answer) {
 	f.answer.Set(*a)
 }
 
-// submission is a submitted call under way. A million of them may wait, so it has nothing
-// that a waiting call can do without. The context that a tool gets leads to it, and not to
-// its outcome.
+// submission is a submitted call under way. A million of them may wait, so it has nothing that a waiting call can do
+// without. The context that a tool gets leads to it, and not to its outcome.
 //
 // Its goroutine is lent to it: start runs on the submitter's, decided on that of whoever
 // decided about the call, and what [crew.Call] has on one of the crew's.
@@ -452,8 +434,7 @@ func (x *submission) Ready() (err error) {
 	return err
 }
 
-// Run runs the admitted call, or what gives its outcome instead of an attempt, or takes it up again that has
-// rested.
+// Run runs the admitted call, or what gives its outcome instead of an attempt, or takes it up again that has rested.
 func (x *submission) Run() {
 	s := x.step()
 	if s != nil && s.does == again {
@@ -588,14 +569,12 @@ func (e *Executor) helperEnds() {
 	e.countOut()
 }
 
-// Close refuses new and queued calls with [ErrClosed] and waits until the running ones have ended,
-// abandoned tools and held streams included, or ctx ends; its error says how many are left. It may
-// be called again, and concurrently. When it has returned nil, no goroutine and no timer is left,
-// every call has reported its end, and every [Future] has its outcome. Gates and a SharedState that
-// the caller made stay usable.
+// Close refuses new and queued calls with [ErrClosed] and waits until the running ones have ended, abandoned tools
+// and held streams included, or ctx ends; its error says how many are left. It may be called again, and concurrently.
+// When it has returned nil, no goroutine and no timer is left, every call has reported its end, and every [Future]
+// has its outcome. Gates and a SharedState that the caller made stay usable.
 //
-// With the context of a call of this executor, in its tool or a sink, it answers an error at once and
-// closes nothing.
+// With the context of a call of this executor, in its tool or a sink, it answers an error at once and closes nothing.
 func (e *Executor) Close(ctx context.Context) error {
 	if err := e.isMade(); err != nil {
 		return err

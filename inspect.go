@@ -54,8 +54,7 @@ func interceptorName(x Interceptor) string {
 	return nameof.Value(x)
 }
 
-// Decision is how a call was admitted, or would be ([Executor.Explain]). It is a value, and marshals
-// itself.
+// Decision is how a call was admitted, or would be ([Executor.Explain]). It is a value, and marshals itself.
 type Decision struct {
 	Refusal   *Error        // nil if it ran, or would
 	Wait      time.Duration // of all attempts
@@ -181,17 +180,18 @@ func (r Result) Decision() Decision {
 
 // Snapshot is the state of an executor.
 type Snapshot struct {
-	At              time.Time   `json:"at"`
-	InFlight        int         `json:"in_flight"` // their code has not ended
-	Queued          int         `json:"queued"`
-	Abandoned       int         `json:"abandoned"` // in flight, and nobody waits for them
-	Completed       uint64      `json:"completed"`
-	Failed          uint64      `json:"failed"`
-	Denied          uint64      `json:"denied"`
-	EventsDelivered uint64      `json:"events_delivered"`
-	EventsDropped   uint64      `json:"events_dropped"` // by sinks that fail, or beyond a bound
-	Gates           []GateState `json:"gates"`
-	Lanes           []LaneState `json:"lanes"`
+	At              time.Time    `json:"at"`
+	InFlight        int          `json:"in_flight"` // their code has not ended
+	Queued          int          `json:"queued"`
+	Abandoned       int          `json:"abandoned"` // in flight, and nobody waits for them
+	Completed       uint64       `json:"completed"`
+	Failed          uint64       `json:"failed"`
+	Denied          uint64       `json:"denied"`
+	EventsDelivered uint64       `json:"events_delivered"`
+	EventsDropped   uint64       `json:"events_dropped"` // by sinks that fail, or beyond a bound
+	Gates           []GateState  `json:"gates"`
+	Lanes           []LaneState  `json:"lanes"`
+	Fleets          []FleetState `json:"fleets,omitempty"` // of rate limiters
 }
 
 // GateState is one constraint under one key.
@@ -243,6 +243,13 @@ func (e *Executor) Snapshot() Snapshot {
 	out.Lanes = append(out.Lanes, few.Map(s.Lanes, func(l survey.Lane) LaneState {
 		return LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
 	})...)
+	var fleets []*Fleet
+	for _, x := range e.conf.Interceptors {
+		if l, ok := x.(*RateLimiter); ok && l.Config().Fleet != nil {
+			_ = few.Index(&fleets, l.Config().Fleet)
+		}
+	}
+	out.Fleets = few.Map(fleets, (*Fleet).state)
 	for _, x := range slices.Concat(e.outer, e.inner) {
 		out.Gates = append(out.Gates, inspected(x)...)
 	}
@@ -307,8 +314,7 @@ func gateState(c survey.Cell) GateState {
 	return g
 }
 
-// Change is a change to one component, made by its Change method and applied, and checked, by
-// [Reconfigure].
+// Change is a change to one component, made by its Change method and applied, and checked, by [Reconfigure].
 type Change struct{ impl change.Change }
 
 // Reconfigure applies all changes at one instant, or none: calls that wait feel it at once, and none

@@ -16,19 +16,18 @@ import (
 	"github.com/sluice-go/sluice/internal/change"
 	"github.com/sluice-go/sluice/internal/check"
 	"github.com/sluice-go/sluice/internal/deadline"
+	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/permit"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
-// ErrSaturated is the reason of a call refused by a [Limit] with Refuse, too narrow, or with all
-// keys busy.
+// ErrSaturated is the reason of a call refused by a [Limit] with Refuse, too narrow, or with all keys busy.
 var ErrSaturated = errors.New("saturated")
 
-// ConcurrencyLimiter bounds calls in flight: a call holds its slots until its code has really
-// ended. It is a gate. Gates stand side by side in [Config].Interceptors, of several executors too,
-// and are safe for concurrent use. A call starts at the instant at which all agree; until then it
-// waits in the executor's queue.
+// ConcurrencyLimiter bounds calls in flight: a call holds its slots until its code has really ended. It is a gate.
+// Gates stand side by side in [Config].Interceptors, of several executors too, and are safe for concurrent use. A
+// call starts at the instant at which all agree; until then it waits in the executor's queue.
 type ConcurrencyLimiter struct {
 	core gateCore
 	conf ConcurrencyLimiterConfig
@@ -60,18 +59,16 @@ type Limit struct {
 	// that follows another comes anew. Not with Refuse or Semaphore.
 	Ordered bool
 
-	// Semaphore is shared with other code: what a call holds here it holds there too, Max its size
-	// or less. It is asked last. While calls wait, one goroutine stands in its line, for whoever is
-	// first then. Calls that need two may starve; those it can never admit wait until MaxWait.
-	// Global, ForTool and ForType scopes only.
+	// Semaphore is shared with other code: what a call holds here it holds there too, Max its size or less. It is
+	// asked last. While calls wait, one goroutine stands in its line, for whoever is first then. Calls that need two
+	// may starve; those it can never admit wait until MaxWait. Global, ForTool and ForType scopes only.
 	Semaphore *semaphore.Weighted
 }
 
-// Adaptive finds out what a backend bears, by [OutcomeOverload] alone, not by waiting or slow
-// tools. From Min it doubles with each round of successes until the first overload. Each overload
-// cuts a tenth, at least one, once for all calls in flight together; ten rounds of successes that
-// used all of it add one. So a fall from n to m takes n-m cuts at most, in about one call's time, a
-// rise 10*(n-m) calls' time (AIMD, Chiu and Jain 1989).
+// Adaptive finds out what a backend bears, by [OutcomeOverload] alone, not by waiting or slow tools. From Min it
+// doubles with each round of successes until the first overload. Each overload cuts a tenth, at least one, once for
+// all calls in flight together; ten rounds of successes that used all of it add one. So a fall from n to m takes n-m
+// cuts at most, in about one call's time, a rise 10*(n-m) calls' time (AIMD, Chiu and Jain 1989).
 type Adaptive struct {
 	Min int // zero means 1
 	Max int // required
@@ -166,54 +163,29 @@ func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 
 // fits says why l cannot become to, if it cannot.
 func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyLimiterConfig) error {
-	if err := cmp.Or(
-		check.Same("sluice: ConcurrencyLimiterConfig.Name", to.Name, was.Name),
-		check.SameLength("sluice: ConcurrencyLimiterConfig.Limits", len(to.Limits), len(was.Limits))); err != nil {
+	const field = "sluice: ConcurrencyLimiterConfig"
+	if err := cmp.Or(check.Same(field+".Name", to.Name, was.Name), was.change(*to).Fits(field+".Limits")); err != nil {
 		return err
 	}
-	for i, n := range to.Limits {
-		o, field := was.Limits[i], fmt.Sprintf("sluice: ConcurrencyLimiterConfig.Limits[%d]", i)
-		switch {
-		case !n.Scope.same(o.Scope) || n.Unit != o.Unit:
-			return fmt.Errorf("%s changes its Scope or Unit: they cannot change", field)
-		case (n.Adaptive == nil) != (o.Adaptive == nil):
-			return fmt.Errorf("%s.Adaptive comes or goes: it cannot, only its bounds can change", field)
-		case n.Semaphore != o.Semaphore:
-			return fmt.Errorf("%s.Semaphore is another: it cannot change", field)
-		}
-		to.Limits[i].Scope = o.Scope // with the function that there is
+	for i := range to.Limits {
+		to.Limits[i].Scope = was.Limits[i].Scope // with the function that there is
 	}
 	return nil
 }
 
 // turn has the machine follow a change.
 func (l *ConcurrencyLimiter) turn(lk *change.Locked, s *stage.Stage, now int64, was, to ConcurrencyLimiterConfig) {
-	for i, n := range to.Limits {
-		k, o, slots := l.core.limits[i].Class, was.Limits[i], n.slots()
-		s.M.SetRefuse(k, n.Refuse)
-		s.M.SetOrdered(now, k, n.Ordered)
-		s.M.SetMaxKeys(now, k, slots.Scope.TableSize(n.MaxKeys))
-		if n.Adaptive != nil && *n.Adaptive != *o.Adaptive {
-			s.M.SetAdaptive(now, k, slots.Adaptive)
-			lk.Changed(s, k.Name, o.bound(), n.bound())
-		} else if n.Max != o.Max {
-			s.M.SetLimit(now, k, slots.Max)
-			lk.Changed(s, k.Name, o.bound(), n.bound())
-		}
-	}
+	was.change(to).Apply(s.M, now, l.core.limits, func(name, from, to string) { lk.Changed(s, name, from, to) })
 }
 
-// bound is how l stands in events.
-func (l *Limit) bound() string {
-	if a := l.Adaptive; a != nil {
-		return fmt.Sprintf("%d to %d", a.Min, a.Max)
-	}
-	return fmt.Sprint(l.Max)
+// change is that of c to another.
+func (c *ConcurrencyLimiterConfig) change(to ConcurrencyLimiterConfig) *rules.SlotsChange {
+	slots := func(l Limit) rules.Slots { return l.slots() }
+	return &rules.SlotsChange{Was: few.Map(c.Limits, slots), To: few.Map(to.Limits, slots)}
 }
 
-// Scope is what a limit counts by; zero is the component's default. == compares what scopes say,
-// names in any order. A [ByKey] scope is == to its copies; to a component its name stands for its
-// function, and a Change keeps the first.
+// Scope is what a limit counts by; zero is the component's default. == compares what scopes say, names in any order.
+// A [ByKey] scope is == to its copies; to a component its name stands for its function, and a Change keeps the first.
 type Scope rules.Scope
 
 // The scopes that need no name.

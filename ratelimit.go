@@ -3,7 +3,7 @@ package sluice
 import (
 	"context"
 	"errors"
-	"math"
+	"fmt"
 	"slices"
 	"time"
 
@@ -11,7 +11,6 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/blame"
-	"github.com/sluice-go/sluice/internal/bucket"
 	"github.com/sluice-go/sluice/internal/change"
 	"github.com/sluice-go/sluice/internal/highest"
 	"github.com/sluice-go/sluice/internal/rules"
@@ -21,10 +20,9 @@ import (
 // ErrRateLimited is the reason of a call refused by a [RateLimiter] with Refuse.
 var ErrRateLimited = errors.New("rate limited")
 
-// RateLimiter bounds starts over time: in every window of length w at most Burst + N*w/Per units
-// are charged, exactly (generic cell rate algorithm, ITU-T I.371). It is a gate, see
-// [ConcurrencyLimiter]: a call pays when it starts, not if it waits, is cancelled or refused. Calls
-// that wait for a bucket are paid in order.
+// RateLimiter bounds starts over time: in every window of length w at most Burst + N*w/Per units are charged, exactly
+// (generic cell rate algorithm, ITU-T I.371). It is a gate, see [ConcurrencyLimiter]: a call pays when it starts, not
+// if it waits, is cancelled or refused. Calls that wait for a bucket are paid in order.
 type RateLimiter struct {
 	core gateCore
 	conf RateLimiterConfig
@@ -40,10 +38,17 @@ type RateLimiterConfig struct {
 	Upstream bool   // paused by ReportThrottle
 	MaxKeys  int    // as in Limit
 
-	// Limiter is a bucket shared with other code, as exact as itself; Global, ForTool or ForType. It
-	// is asked last, its own Wait goes first. Tokens of calls whose code did not run are given back
-	// at once, or never.
+	// Limiter is a bucket shared with other code, as exact as itself; Global, ForTool or ForType. It is asked last,
+	// its own Wait goes first. Tokens of calls whose code did not run are given back at once, or never.
 	Limiter *rate.Limiter
+
+	// Fleet has the buckets shared with other processes: those whose Fleets have its Name and engine, and
+	// limiters this Name, Unit and Per. Pause, Lift and throttles are everybody's then. Of each of
+	// Rates this process keeps up to Stock units at hand, and calls of less than PriorityInteractive
+	// leave Reserve units at the engine to others. See docs/fleet.md.
+	Fleet   *Fleet
+	Stock   int64 // zero means a twentieth of Burst, at least 1
+	Reserve int64
 	_       struct{}
 }
 
@@ -74,6 +79,11 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	for i := range c.Rates {
 		l.at = append(l.at, i)
 	}
+	if f := c.Fleet; f != nil {
+		if err := f.core.Add(l.core.stage, l.core.limits, c.Name, c.Stock, c.Reserve); err != nil {
+			return nil, fmt.Errorf("sluice: RateLimiterConfig.Fleet is %w", err)
+		}
+	}
 	return l, nil
 }
 
@@ -81,43 +91,15 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 func (c *RateLimiterConfig) quota() rules.Quota {
 	q := rules.Quota{
 		Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys,
+		Stock: c.Stock, Reserve: c.Reserve,
+	}
+	if c.Fleet != nil {
+		q.Fleet = c.Fleet
 	}
 	if c.Limiter != nil {
-		q.Foreign = foreignLimiter{c.Limiter}
+		q.Foreign = rules.Foreign[rate.Limit, *rate.Reservation]{Of: c.Limiter} // which can be compared
 	}
 	return q
-}
-
-// foreignLimiter asks a *rate.Limiter of the caller's own. Its methods do not block and run
-// no code but that package's, so they may run under the stage's lock.
-type foreignLimiter struct{ limiter *rate.Limiter }
-
-// Wait is how many nanoseconds pass until a token may be there; it takes none.
-func (f foreignLimiter) Wait() int64 {
-	per := f.limiter.Limit()
-	switch missing := 1 - f.limiter.Tokens(); {
-	case per == rate.Inf || missing <= 0:
-		return 0
-	case f.limiter.Burst() < 1 || per <= 0:
-		return admit.Never
-	default:
-		if ns := math.Ceil(missing / float64(per) * 1e9); ns < float64(bucket.MaxSpan) {
-			return max(1, int64(ns))
-		}
-		return admit.Never
-	}
-}
-
-// Take takes a token. One that other code has just taken leaves it in debt.
-func (f foreignLimiter) Take() { f.limiter.Reserve() }
-
-// Give gives back a token that was taken so many nanoseconds ago, if time has not brought
-// back any of it meanwhile; the limiter cannot tell how much that would be worth. (Its Cancel
-// gives nothing back once the instant of the reservation is over, which is at once.)
-func (f foreignLimiter) Give(since int64) {
-	if per := f.limiter.Limit(); per != rate.Inf && float64(since)*float64(per) < 1e7 { // a hundredth of a token
-		f.limiter.ReserveN(time.Now(), -1)
-	}
 }
 
 // Wrap makes l an [Interceptor].
@@ -141,12 +123,11 @@ func (l *RateLimiter) Change(c RateLimiterConfig) Change {
 	return configChange(l, &l.core, &l.conf, c, l.fits, l.turn)
 }
 
-// Pause holds all waiters of key for d: an upstream said so. A longer pause stays; zero ends it.
-// Then a bucket that refills within the pause, or a minute, has one token at most, a slower one
-// what it had; calls start in a ramp, for ten seconds: one, one more for each success, at least
-// twice as many each second. It fails for a key that the scope cannot have: Global, ForTool and
-// ForType have "", ByTool a registered tool, ByType the Type of one (any, before there is an
-// executor), ByTenant and ByKey a call's, unless MaxKeys are busy.
+// Pause holds all waiters of key for d: an upstream said so. A longer pause stays; zero ends it. Then a bucket that
+// refills within the pause, or a minute, has one token at most, a slower one what it had; calls start in a ramp, for
+// ten seconds: one, one more for each success, at least twice as many each second. It fails for a key that the scope
+// cannot have: Global, ForTool and ForType have "", ByTool a registered tool, ByType the Type of one (any, before
+// there is an executor), ByTenant and ByKey a call's, unless MaxKeys are busy.
 func (l *RateLimiter) Pause(key string, d time.Duration) error {
 	return withCells(l, key, d > 0, func(s *stage.Stage, cells []*admit.Cell) {
 		s.AtOnce(func(int64) { // all of them, before anybody starts
@@ -195,16 +176,14 @@ type ThrottlePart struct {
 	Key  string // ignored if empty, or over 1,024 bytes
 }
 
-// ReportThrottle reports that an upstream asked the running call for a pause, as does an error with
-// methods RetryAfter() time.Duration and, for one part, ThrottledPart() (kind, key string). All
-// waiters of what pauses are held, later ones too; calls around this one are not concerned. Only a
-// positive retryAfter counts.
+// ReportThrottle reports that an upstream asked the running call for a pause, as does an error with methods
+// RetryAfter() time.Duration and, for one part, ThrottledPart() (kind, key string). All waiters of what pauses are
+// held, later ones too; calls around this one are not concerned. Only a positive retryAfter counts.
 //
-// Without parts the keys of the call's Upstream rate limiters pause, for 24 hours at most. Parts
-// go from wide to narrow: the last that an Upstream rate limiter of the tool counts, [ByKey] with
-// the name Kind, has its Key paused, whatever the call's, and nothing else. What is wider pauses for
-// a minute at most: an earlier part or, if none is counted, the call's keys. So does the tool of a
-// call without an Upstream rate limiter.
+// Without parts the keys of the call's Upstream rate limiters pause, for 24 hours at most. Parts go from wide to
+// narrow: the last that an Upstream rate limiter of the tool counts, [ByKey] with the name Kind, has its Key paused,
+// whatever the call's, and nothing else. What is wider pauses for a minute at most: an earlier part or, if none is
+// counted, the call's keys. So does the tool of a call without an Upstream rate limiter.
 func ReportThrottle(ctx context.Context, retryAfter time.Duration, parts ...ThrottlePart) {
 	if retryAfter <= 0 {
 		return
@@ -229,16 +208,7 @@ func (a *admission) throttles(met []blame.Throttle) (list []stage.Throttle) {
 }
 
 // aim finds what the narrowest of parts is that a's limits tell apart.
-func (a *admission) aim(parts []ThrottlePart) stage.Aim {
-	return stage.Narrowest(parts, func(kind string) (list []*admit.Class) {
-		for _, l := range a.needs.Parts {
-			if l.Class.Upstream && l.Key >= 0 && a.keys[l.Key].Kind() == rules.ByKey && a.keys[l.Key].Name() == kind {
-				list = append(list, l.Class)
-			}
-		}
-		return list
-	})
-}
+func (a *admission) aim(parts []ThrottlePart) stage.Aim { return stage.AimOf(&a.needs, a.keys, parts) }
 
 // blames says what err, with which the attempt r ended, tells of throttles. Without an attempt it
 // is what the call around has to know.

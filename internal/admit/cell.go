@@ -52,6 +52,7 @@ type Class struct {
 	Rate     *bucket.Rate    // Tokens
 	Breaker  *breaker.Config // Breaker
 	Foreign  Limiter         // Foreign
+	Stock    *Stock          // Tokens; nil if the buckets are the machine's own
 
 	Full func(*Cell) error // Slots; what is behind a refusal by a cell that is full; may be nil if nobody is told
 
@@ -61,6 +62,8 @@ type Class struct {
 	list  []*Cell                 // the same, to be read in batches
 	idle  heap.Heap[int64, *Cell] // what may be evicted, by the instant from which: all of a keyed class, what no plan needs of one by plan
 
+	closed bool   // see CloseStock
+	short  uint64 // see Short
 	common common // of keyed classes: what all their cells share
 }
 
@@ -131,6 +134,7 @@ type Cell struct {
 	idleFrom   int64 // its key in the heap of idle cells
 	*slotCount       // Slots; else nil
 	breaker    *breaker.Breaker
+	stock      *stock // Tokens, if the class says so; else nil
 	key        string
 	id         uint64 // for hashing lanes
 	common     *common
@@ -189,6 +193,9 @@ func newCell(k *Class, key string) *Cell {
 	}
 	if k.Ordered {
 		c.setOrdered(true)
+	}
+	if k.Stock != nil {
+		c.stock = &stock{closed: k.closed}
 	}
 	return c
 }
@@ -324,6 +331,10 @@ func (m *Machine) idleAt(c *Cell) int64 {
 	}
 	at := c.pause.over(c)
 	switch {
+	case c.stock != nil:
+		if !c.stock.isIdle() {
+			return Never
+		}
 	case c.kind == Tokens:
 		at = max(at, c.bucket.FullAt())
 	case c.kind == Breaker:
@@ -375,6 +386,9 @@ func (c *Cell) pays(now, n int64) int64 {
 		}
 		return Never
 	}
+	if c.stock != nil {
+		return c.stockPays(now, n)
+	}
 	at := c.bucket.Ready(c.class.Rate, now, n)
 	if p := c.pause; p != nil && at != Never {
 		at = max(at, p.pays(c, n))
@@ -408,6 +422,10 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 	case Tokens, Foreign:
 		if n == 0 {
 			return m.now
+		}
+		if c.stock != nil {
+			c.stock.urgent = max(t.level, t.Level) == Levels-1
+			m.thirst(c)
 		}
 		// A bucket is paid in queue order: tokens keep, so nothing idles.
 		if c.q != nil && c.q.n > 0 && (t.lane == nil || t.lane.at != c) {
@@ -461,7 +479,7 @@ func (c *Cell) fits(n int64) bool { return c.kind != Slots || n <= c.limit }
 // own is the earliest instant at which c alone would agree if everybody ahead left.
 func (c *Cell) own(now, n int64) int64 {
 	now = max(now, c.pause.ends())
-	if c.bucketLike() && n > 0 {
+	if c.bucketLike() && n > 0 && c.stock == nil { // of a stock nobody knows what comes
 		return c.pays(now, n)
 	}
 	return now

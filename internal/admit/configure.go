@@ -86,7 +86,10 @@ func (m *Machine) SetRate(now int64, k *Class, r *bucket.Rate) {
 	}
 	k.Rate = r
 	for _, c := range cells {
-		c.bucket.Reconfigure(old, r, m.now)
+		if c.bucket.Reconfigure(old, r, m.now); c.stock != nil {
+			c.stock.unsure = false // it could not be asked for again: it counts as spent
+			m.thirst(c)
+		}
 		m.drop(c)
 		m.mark(c)
 	}

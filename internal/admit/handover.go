@@ -63,7 +63,12 @@ func (m *Machine) lets(s *needSet) bool {
 				return false
 			}
 		case Tokens:
-			if c.bucket.Ready(c.class.Rate, now, s.list[i].N) > now {
+			switch {
+			case c.stock != nil:
+				if c.pays(now, s.list[i].N) > now {
+					return false
+				}
+			case c.bucket.Ready(c.class.Rate, now, s.list[i].N) > now:
 				return false
 			}
 		case Breaker:
@@ -90,9 +95,12 @@ func (m *Machine) inherit(t, from *Ticket) {
 			c.book(held)
 		case Tokens:
 			c.bucket.Close(&old.charges[charges])
-			r.charges = r.charges[:charges+1]
-			c.bucket.Open(&r.charges[charges], c.class.Rate, m.now, t.needs.list[i].N)
-			charges++
+			if charges++; c.stock != nil {
+				m.draw(r, c, t.needs.list[i].N)
+				break
+			}
+			r.charges = r.charges[:charges]
+			c.bucket.Open(&r.charges[charges-1], c.class.Rate, m.now, t.needs.list[i].N)
 		default:
 			p, probes := c.breaker.Take(m.now)
 			r.permits(p, permits)

@@ -71,7 +71,11 @@ func (c *Cell) Usage(now int64) Usage {
 		u.Limit, u.Used = c.limit, c.used
 	case Tokens:
 		u.Limit = c.class.Rate.Burst()
-		u.Used = u.Limit - c.bucket.Tokens(c.class.Rate, now)
+		if u.Used = u.Limit; c.stock != nil {
+			u.Used = max(0, u.Limit-c.stock.due(now)) + c.stock.more
+		} else {
+			u.Used -= c.bucket.Tokens(c.class.Rate, now)
+		}
 	case Breaker:
 		u.Until = c.breaker.NextChange(now)
 	}
@@ -112,7 +116,7 @@ type Lane struct {
 // that wait do so for slots. It may be false all the same.
 func (m *Machine) Calm(due int64) bool {
 	return m.watch == due &&
-		len(m.notices)|len(m.sought)|len(m.sweeps)|len(m.rest)|m.timers.Len()|m.limits.Len() == 0
+		len(m.notices)|len(m.thirsty)|len(m.sought)|len(m.sweeps)|len(m.rest)|m.timers.Len()|m.limits.Len() == 0
 }
 
 func (l *lane) view() Lane {

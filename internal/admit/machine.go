@@ -75,6 +75,7 @@ type Machine struct {
 	lined     int     // lanes that do
 	returning *Ticket // that arrives again, see resume
 	opened    []*Cell // whose latch is open
+	thirsty   []*Cell // with a stock, to be looked at
 	notices   []Notice
 	sweeps    []sweep
 
@@ -177,6 +178,9 @@ func (m *Machine) pass() {
 		c := m.timers.Top()
 		m.timers.Remove(0)
 		m.mark(c)
+		if c.stock != nil {
+			m.thirst(c)
+		}
 	}
 	if m.marked > 0 {
 		m.drain()
@@ -215,7 +219,13 @@ func (m *Machine) late(t *Ticket) {
 func (m *Machine) after(c *Cell, t *Ticket) int64 {
 	for _, n := range t.needs.list {
 		if n.Cell == c {
-			return m.until(max(c.own(m.now, n.N), c.opens(m.now)))
+			if at := c.own(m.now, n.N); c.stock == nil || c.pays(m.now, n.N) <= m.now {
+				return m.until(max(at, c.opens(m.now)))
+			}
+			if at := c.again(m.now); at != Never {
+				return m.until(max(at, c.opens(m.now)))
+			}
+			return 0
 		}
 	}
 	return 0
@@ -369,8 +379,12 @@ func (m *Machine) hopeless(t *Ticket) (Refusal, bool) {
 			return Refusal{Reason: TooWide, By: c}, true
 		case c.kind == Breaker || c.class.Refuse:
 			if at := m.ready(c, t, n); at > now {
-				return m.refusal(c, at), true
+				if v := m.blocked(t, c, at); v.refuse {
+					return m.refusal(c, v.at), true
+				}
 			}
+		case c.stock != nil && c.stock.closed:
+			return m.refusal(c, Never), true
 		case t.Limit < Never: // else it is never too late
 			if at := c.own(now, n); at > start {
 				start, by = at, c
@@ -416,7 +430,7 @@ func (m *Machine) examine(t *Ticket) verdict {
 	for i := range list {
 		n := &list[i]
 		if at := m.ready(n.Cell, t, n.N); at > m.now {
-			return verdict{n.Cell, at, n.Cell.class.Refuse || n.Cell.kind == Breaker, false}
+			return m.blocked(t, n.Cell, at)
 		}
 	}
 	return verdict{}
@@ -453,6 +467,10 @@ func (m *Machine) grant(t *Ticket) {
 				r.adaptive = true
 			}
 		case Tokens:
+			if c.stock != nil {
+				m.draw(r, c, list[i].N)
+				break
+			}
 			r.charges = r.charges[:len(r.charges)+1]
 			c.bucket.Open(&r.charges[len(r.charges)-1], c.class.Rate, now, list[i].N)
 		case Foreign:

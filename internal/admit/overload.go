@@ -25,6 +25,9 @@ func (m *Machine) estimate(c *Cell, t *Ticket) int64 {
 		if own == 0 {
 			return wait
 		}
+		if c.stock != nil {
+			return max(wait, c.waitsFor(m.now, ahead+own))
+		}
 		at := c.bucket.After(c.class.Rate, m.now, ahead+own)
 		if p := c.pause; p != nil {
 			at = max(at, p.pays(c, ahead+own))
@@ -52,7 +55,7 @@ func (t *Ticket) takes() int64 {
 
 // timely reports whether t, if it waits at c, is expected to start and to be done in time.
 func (m *Machine) timely(t *Ticket, c *Cell) (Refusal, bool) {
-	if t.AtOnce {
+	if t.AtOnce && (c.stock == nil || !m.awaits(c)) {
 		return Refusal{Reason: TooLong, By: c, After: m.after(c, t)}, false
 	}
 	if !m.policy.RefuseLate || t.Limit == Never && t.Finish == 0 {

@@ -44,7 +44,7 @@ func (p *pause) over(c *Cell) int64 {
 
 // caps reports whether c re-opens with one token at most.
 func (p *pause) caps(c *Cell) bool {
-	return c.kind == Tokens && !p.capped && c.class.Rate.Refill() <= max(p.end-p.begun, quickRefill)
+	return c.kind == Tokens && c.stock == nil && !p.capped && c.class.Rate.Refill() <= max(p.end-p.begun, quickRefill)
 }
 
 // pays is the earliest instant at which n tokens are there if c re-opens with one.
@@ -97,6 +97,9 @@ func (m *Machine) Pause(now int64, c *Cell, until int64) {
 	if c.kind == Breaker {
 		m.shutEvery() // as in changed
 	}
+	if c.stock != nil {
+		m.pauseStock(c, until)
+	}
 	p := c.pause
 	held := p != nil && p.end > m.now
 	switch {
@@ -129,7 +132,10 @@ func (m *Machine) Lift(now int64, c *Cell) {
 		m.timers.Remove(c.timer)
 	}
 	c.pause = nil
-	if c.kind == Tokens && c.bucket.Forgive(c.class.Rate, m.now) {
+	if c.stock != nil { // what is booked is part of the debt
+		c.stock.leave(Never)
+		m.liftStock(c)
+	} else if c.kind == Tokens && c.bucket.Forgive(c.class.Rate, m.now) {
 		c.renew()
 	}
 	m.drop(c)

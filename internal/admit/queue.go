@@ -253,6 +253,9 @@ func (m *Machine) freeQueue(c *Cell) {
 	if c.timer >= 0 {
 		m.timers.Remove(c.timer)
 	}
+	if c.stock != nil {
+		m.thirst(c) // what it has is kept no longer than for a while
+	}
 	q.stalled = false
 	for ; q.known != 0; q.known &= q.known - 1 {
 		l := &q.levels[bits.TrailingZeros16(q.known)]

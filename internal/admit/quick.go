@@ -322,7 +322,9 @@ func (m *Machine) Adopt(s *NeedSet, p *Pass, level int8, granted int64) *Ticket 
 			continue // it counts already, as the call does
 		case Tokens:
 			r.charges = r.charges[:rates+1]
-			if x := s.latches.Tokens[rates].Terms(); x.Edition == p.Editions[rates] {
+			if c.stock != nil {
+				r.charges[rates].Settle(1)
+			} else if x := s.latches.Tokens[rates].Terms(); x.Edition == p.Editions[rates] {
 				r.charges[rates].Late(c.class.Rate, x.Base, p.Full[rates])
 			} else {
 				r.charges[rates].Settle(1)
@@ -402,7 +404,13 @@ func (c *Cell) shut() {
 			m.running += int(x - l.was)
 		}
 	case Tokens:
-		c.bucket.Taken(c.class.Rate, m.now, l.Terms().Base, x)
+		if s := c.stock; s != nil {
+			s.take(m.now, x, nil)
+			s.came(m.now, c.class.Stock.Hold, x, x)
+			m.thirst(c)
+		} else {
+			c.bucket.Taken(c.class.Rate, m.now, l.Terms().Base, x)
+		}
 	default:
 		c.breaker.Succeeded(l.was, x)
 	}
@@ -449,6 +457,9 @@ func (c *Cell) usual(now int64) bool {
 	case Slots:
 		return c.used < latch.MostSlots
 	case Tokens:
+		if c.stock != nil {
+			return c.inHand(now) > 0
+		}
 		r := c.class.Rate
 		most := latch.MostUnits / 4 / r.Scale()
 		return r.Scale() <= maxScale && r.Refill() < most && c.bucket.FullAt()-now < most && c.bucket.Whole(r, now)
@@ -532,6 +543,11 @@ func (m *Machine) openCell(c *Cell) {
 		l.was = c.used
 		l.OpenSlots(c.used, c.limit)
 	case Tokens:
+		if s := c.stock; s != nil { // its units are those of a bucket in which time brings nothing
+			c.renew()
+			l.OpenTokens(0, &latch.Terms{Base: m.now, Until: s.lots[0].at + c.class.Stock.Hold - 1, One: 1, Span: c.inHand(m.now), Edition: c.edition})
+			break
+		}
 		x, r := l.Terms(), c.class.Rate
 		if x == nil || x.Edition != c.edition || m.now > x.Until {
 			if c.edition == 0 || x != nil && x.Edition == c.edition {

@@ -28,6 +28,14 @@ func (m *Machine) Settle(now int64, t *Ticket, unit string, used int64) {
 			continue
 		}
 		c.shut()
+		if c.stock != nil {
+			if t.cameQuickly(i - 1) {
+				t.needs.way.quick = false
+			}
+			m.correctDraw(r, c, i-1, used)
+			most = max(most, used)
+			continue
+		}
 		c.reopen(m.now)
 		if t.cameQuickly(i - 1) {
 			t.needs.way.quick = false // the next to come are corrected as well, and exactly then
@@ -71,6 +79,10 @@ func (m *Machine) correct(t *Ticket, c *Cell, n int, tokens int64) int64 {
 
 // takeBack undoes what was charged at c, the n-th of t, a call whose code did not run.
 func (m *Machine) takeBack(t *Ticket, c *Cell, n int) {
+	if c.stock != nil {
+		m.undraw(t.rec, c, n)
+		return
+	}
 	c.reopen(m.now)
 	m.correct(t, c, n, 0)
 }

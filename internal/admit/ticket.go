@@ -82,6 +82,7 @@ type record struct {
 	granted   int64
 	startedAs uint64                 // the ordinal of its start
 	charges   []bucket.Charge        // of its rates, in their order, while it runs; not moved then
+	drawn     []drawn                // of stocks
 	editions  [latch.MaxRates]uint32 // of the terms of those that came the quick way; else zero
 	settled   []Used
 	waits     []WaitAt
@@ -320,7 +321,7 @@ func (m *Machine) Free(t *Ticket) {
 // clear makes r as good as new; its slices keep their room.
 func (r *record) clear() {
 	r.adaptive, r.judged, r.granted, r.startedAs = false, false, 0, 0
-	r.further, r.charges = r.further[:0], r.charges[:0]
+	r.further, r.charges, r.drawn = r.further[:0], r.charges[:0], r.drawn[:0]
 	r.editions = [latch.MaxRates]uint32{}
 	if len(r.settled) > 0 {
 		clear(r.settled)

@@ -65,6 +65,9 @@ func gcd(a, b int64) int64 {
 // Burst is the most tokens the bucket can hold.
 func (r *Rate) Burst() int64 { return r.burst }
 
+// Terms is what the rate was made of.
+func (r *Rate) Terms() (n, per, burst int64) { return r.n, r.per, r.burst }
+
 // instant is ns + frac/n nanoseconds, 0 <= frac < n of the rate that made it.
 type instant struct{ ns, frac int64 }
 

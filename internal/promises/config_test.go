@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/engine"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -279,6 +280,15 @@ func TestDurationsWithoutAUnitAreRefused(t *testing.T) {
 	exec := func(c sluice.Config) error { return errOf(sluice.NewExecutor(sluice.NewToolRegistry(), c)) }
 	rate := func(d time.Duration) []sluice.Rate { return []sluice.Rate{{N: 1}, {N: 1, Per: d, Unit: "x"}} }
 	fields := map[string]func(d time.Duration) error{
+		"FleetConfig.Budget": func(d time.Duration) error {
+			m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+			defer m.Close()
+			f, err := sluice.NewFleet(sluice.FleetConfig{Engine: m, Budget: d})
+			if err == nil {
+				err = f.Close(context.Background())
+			}
+			return err
+		},
 		"Config.Timeout":      func(d time.Duration) error { return exec(sluice.Config{Timeout: d}) },
 		"Config.MaxWait":      func(d time.Duration) error { return exec(sluice.Config{MaxWait: d}) },
 		"Policy.MaxTimeout":   func(d time.Duration) error { return tool(sluice.Policy{MaxTimeout: d}) },

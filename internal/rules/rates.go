@@ -20,6 +20,36 @@ type Quota struct {
 	Upstream bool
 	MaxKeys  int
 	Foreign  admit.Limiter // shared with other code, instead of rates; comparable; nil without one
+	Fleet    any           // keeps the buckets; comparable; nil without one
+	Stock    int64         // of each rate, with Fleet; zero is for Fleet to say
+	Reserve  int64         // likewise
+}
+
+// completeFleet says what is wrong with what q says of its Fleet, if its rates are these.
+func completeFleet[R asRate](field string, q *Quota, rates []R) error {
+	if q.Fleet == nil {
+		if q.Stock != 0 || q.Reserve != 0 {
+			return fmt.Errorf("%s.Stock is %d and Reserve %d without Fleet: must be zero", field, q.Stock, q.Reserve)
+		}
+		return nil
+	}
+	if q.Foreign != nil {
+		return fmt.Errorf("%s.Fleet and Limiter are both set: must be one of them", field)
+	}
+	for i, r := range rates {
+		switch burst := Rate(r).Burst; {
+		case q.Stock < 0 || q.Stock > burst:
+			return fmt.Errorf("%s.Stock is %d: must be zero (a twentieth of Burst) or from 1 to Burst, which is %d in Rates[%d]", field, q.Stock, burst, i)
+		case q.Reserve < 0 || q.Reserve >= burst:
+			return fmt.Errorf("%s.Reserve is %d: must be from 0 to less than Burst, which is %d in Rates[%d]", field, q.Reserve, burst, i)
+		}
+	}
+	return nil
+}
+
+// fleetRate is the keeper of a rate that a Fleet has. The machine is locked.
+type fleetRate interface {
+	Change(m *admit.Machine, now, stock, reserve int64)
 }
 
 // CompleteQuota fills in the defaults of q, and answers a copy of its rates with theirs.
@@ -38,8 +68,10 @@ func CompleteQuota[R asRate](field string, q *Quota, rates []R) (_ []R, err erro
 	case q.Foreign != nil && !q.Scope.OneKey():
 		return nil, fmt.Errorf("%s.Scope is %v with Limiter: must be Global, ForTool or ForType", field, q.Scope)
 	}
-	rates, _, err = CompleteRates(field+".Rates", rates)
-	return rates, err
+	if rates, _, err = CompleteRates(field+".Rates", rates); err != nil {
+		return nil, err
+	}
+	return rates, completeFleet(field, q, rates)
 }
 
 // QuotaLimits is the constraints of q, which is complete: one for each of rates, or of the shared limiter.
@@ -76,6 +108,8 @@ func (x *QuotaChange[R]) Fits(field string) error {
 		fixed = "Upstream"
 	case to.Foreign != was.Foreign:
 		fixed = "Limiter"
+	case to.Fleet != was.Fleet:
+		fixed = "Fleet"
 	}
 	if fixed != "" {
 		return fmt.Errorf("%s.%s changes: it cannot change", field, fixed)
@@ -103,6 +137,9 @@ func (x *QuotaChange[R]) Apply(m *admit.Machine, now int64, limits []Limit, at [
 			name := k.Name
 			k.Name = x.To.RateName(r)
 			changed(name, o.String(), r.String())
+		}
+		if k.Stock != nil && (r != o || x.To.Stock != x.Was.Stock || x.To.Reserve != x.Was.Reserve) {
+			k.Stock.Keeper.(fleetRate).Change(m, now, x.To.Stock, x.To.Reserve)
 		}
 	}
 	return list

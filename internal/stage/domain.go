@@ -90,6 +90,7 @@ func (r *Ref) move(s *Stage) {
 			r.p.CompareAndSwap(nil, s)
 		default:
 			old.mu.Lock()
+			old.M.RestStocks()
 			r.p.Store(s)
 			old.mu.Unlock()
 		}
@@ -170,6 +171,7 @@ func (s *Stage) Part(c Client) {
 	domains.Lock()
 	s.mu.Lock()
 	s.clients = slices.DeleteFunc(s.clients, func(x Client) bool { return x == c })
+	s.M.RestStocks() // before they belong to nobody
 	for _, x := range c.Members() {
 		if s.lists[x.Ref]--; s.lists[x.Ref] == 0 {
 			delete(s.lists, x.Ref)

@@ -112,6 +112,9 @@ func (s *Stage) Release() Aftermath {
 	a := Aftermath{s: s, decided: s.M.Decided()}
 	a.yields = a.decided != nil && s.M.HandsOff()
 	s.takeNotices()
+	if s.M.Thirsty() {
+		s.M.Errands(time.Now().Round(0).UnixNano())
+	}
 	s.arm()
 	s.acquire()
 	a.more = s.M.Pending()
@@ -195,5 +198,27 @@ func (s *Stage) Pause(c *admit.Cell, d time.Duration) {
 	s.M.Pause(now, c, now+int64(d))
 	if d > 0 {
 		s.Note(Notice{Kind: Paused, By: c.Class().Name, Key: c.Key(), After: d})
+	}
+}
+
+// PauseTold is Pause because somebody else has paused c: nobody else needs to be told.
+func (s *Stage) PauseTold(c *admit.Cell, d time.Duration) {
+	s.Pause(c, d)
+	s.M.Told(c)
+}
+
+// LiftTold lifts the pause of c because somebody else has, if it is to end at that instant. The stage is locked.
+func (s *Stage) LiftTold(c *admit.Cell, end int64) {
+	now := s.Now()
+	if end > now && c.Usage(now).Paused == end {
+		s.M.Lift(now, c)
+		s.M.Told(c)
+	}
+}
+
+// UnlockAside is Unlock for who must not wait for listeners: they hear what there is on another goroutine.
+func (s *Stage) UnlockAside() {
+	if s.Release().wake() {
+		go s.deliver()
 	}
 }

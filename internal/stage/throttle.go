@@ -46,6 +46,18 @@ func Narrowest[P ~struct{ Kind, Key string }](parts []P, classes func(kind strin
 	return Aim{Bound: bound}
 }
 
+// AimOf aims at the narrowest of parts that the limits of n tell apart, of which keys are what calls are asked for.
+func AimOf[P ~struct{ Kind, Key string }](n *Needs, keys []rules.Scope, parts []P) Aim {
+	return Narrowest(parts, func(kind string) (list []*admit.Class) {
+		for _, l := range n.Parts {
+			if l.Class.Upstream && l.Key >= 0 && keys[l.Key].Kind() == rules.ByKey && keys[l.Key].Name() == kind {
+				list = append(list, l.Class)
+			}
+		}
+		return list
+	})
+}
+
 // throttle pauses what the answers to the attempt of p speak of, and keeps open the breakers that are,
 // all of it before anybody starts. The stage is locked.
 func (s *Stage) throttle(p *Permit, list []Throttle) {

@@ -1,0 +1,79 @@
+package sluice_test
+
+import (
+	"context"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/engine"
+	"github.com/stretchr/testify/require"
+)
+
+// The code that docs/fleet.md shows is code that an example runs.
+func TestFleetPage(t *testing.T) {
+	unindented := func(text string) string {
+		var b strings.Builder
+		for line := range strings.Lines(text) {
+			if line = strings.TrimSpace(line); line != "" {
+				b.WriteString(line + "\n")
+			}
+		}
+		return b.String()
+	}
+	page, err := os.ReadFile("docs/fleet.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("example_fleet_test.go")
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(page), -1)
+	require.Len(t, blocks, 1)
+	for _, b := range blocks {
+		require.Contains(t, unindented(string(source)), unindented(b[1]))
+	}
+}
+
+// withoutQuota is an engine that has no quota.
+type withoutQuota struct{ *engine.Memory }
+
+func (withoutQuota) Quota() engine.Quota { return nil }
+
+// What cannot be is an error that names the field, the value and what is allowed.
+func TestFleetConfig(t *testing.T) {
+	m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	defer m.Close()
+	for want, c := range map[string]sluice.FleetConfig{
+		"sluice: FleetConfig.Engine is nil: must be an engine.Engine":                     {},
+		"sluice: FleetConfig.Engine has no Quota: must have one":                          {Engine: withoutQuota{m}},
+		"sluice: FleetConfig.Budget is -1ns: must be zero or positive, up to":             {Engine: m, Budget: -1},
+		"sluice: FleetConfig.Away is 7: must be engine.Deny, LocalShare or Admit":         {Engine: m, Away: 7},
+		"sluice: FleetConfig.Share is 0: must be from 1 to 1048576 with LocalShare":       {Engine: m, Away: engine.LocalShare},
+		"sluice: FleetConfig.Share is 3: must be zero without LocalShare":                 {Engine: m, Share: 3},
+		"sluice: FleetConfig.Name \"a\\n\" has a control character: must be printable":    {Engine: m, Name: "a\n"},
+		"sluice: FleetConfig.Origin \"\\x00\" has a control character: must be printable": {Engine: m, Origin: "\x00"},
+	} {
+		f, err := sluice.NewFleet(c)
+		require.ErrorContains(t, err, want)
+		require.Nil(t, f)
+	}
+	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m}))
+	defer f.Close(context.Background())
+	rates := []sluice.Rate{{N: 100, Burst: 20}, {N: 5, Per: time.Minute}}
+	for want, c := range map[string]sluice.RateLimiterConfig{
+		"RateLimiterConfig.Stock is 1 and Reserve 0 without Fleet: must be zero":                                       {Rates: rates, Stock: 1},
+		"RateLimiterConfig.Stock is 6: must be zero (a twentieth of Burst) or from 1 to Burst, which is 5 in Rates[1]": {Rates: rates, Fleet: f, Stock: 6},
+		"RateLimiterConfig.Reserve is 5: must be from 0 to less than Burst, which is 5 in Rates[1]":                    {Rates: rates, Fleet: f, Reserve: 5},
+		"RateLimiterConfig.Fleet is a zero value: must be made by NewFleet":                                            {Rates: rates, Fleet: new(sluice.Fleet)},
+	} {
+		_, err := sluice.NewRateLimiter(c)
+		require.ErrorContains(t, err, want)
+	}
+	l := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: rates, Fleet: f, Stock: 2, Reserve: 1}))
+	c := l.Config()
+	require.EqualValues(t, []any{f, int64(2), int64(1)}, []any{c.Fleet, c.Stock, c.Reserve})
+	c.Fleet = nil
+	c.Stock, c.Reserve = 0, 0
+	require.ErrorContains(t, sluice.Reconfigure("test", l.Change(c)), "RateLimiterConfig.Fleet changes: it cannot change")
+}

@@ -1,0 +1,21 @@
+// Package fleet connects the rates of limiters to an engine that other processes use too: it makes the errands
+// of the cells of internal/admit that keep a stock.
+//
+// Who asks whom:
+//
+//	machine ── Run(cell) ──► Fleet: a goroutine, of a bounded number, that asks the machine for the errands
+//	                         of the cell until there are none
+//	   ▲                        │ Take, Settle, Hold: within a budget, answered by a mode while the engine
+//	   │                        ▼                     is away (engine.Fallback)
+//	   └─ Supply, Settled ─── engine
+//
+// A machine is asked and told with its stage locked, and the engine without any lock. What the Fleet itself
+// keeps is guarded by its own lock, which comes after a stage's; nothing is called under it.
+//
+// Holds are spread twice. The engine keeps everybody from the meter, so that nobody is granted anything. And a
+// record with a time to live tells every process, which has units of before in stock, to use none of them.
+//
+//   - fleet.go: the Fleet, its goroutines and its end
+//   - rate.go: the errands of one rate
+//   - spread.go: what processes tell each other: holds, and the rates they have
+package fleet

@@ -1,0 +1,311 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-go/sluice/engine"
+	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/stage"
+)
+
+// Config is what a Fleet needs. Errors name its fields as the root does.
+type Config struct {
+	Engine       engine.Engine
+	Name, Origin *string            // completed
+	Budget       time.Duration      // of one trip
+	Mode         engine.Mode        // what is answered while the engine is away
+	Share        int                // of engine.LocalShare
+	Shadow       bool               // nobody waits; who would have is counted
+	Tell         func(Notice) error // on a goroutine of its own, one at a time; may block
+}
+
+// complete fills in the defaults.
+func (c *Config) complete() error {
+	switch {
+	case c.Engine == nil:
+		return errors.New(".Engine is nil: must be an engine.Engine")
+	case c.Engine.Quota() == nil:
+		return errors.New(".Engine has no Quota: must have one")
+	case c.Mode < engine.Deny || c.Mode > engine.Admit:
+		return fmt.Errorf(".Away is %d: must be engine.Deny, LocalShare or Admit", int(c.Mode))
+	case c.Mode == engine.LocalShare && (c.Share < 1 || c.Share > maxShare):
+		return fmt.Errorf(".Share is %d: must be from 1 to %d with LocalShare", c.Share, maxShare)
+	case c.Mode != engine.LocalShare && c.Share != 0:
+		return fmt.Errorf(".Share is %d: must be zero without LocalShare", c.Share)
+	}
+	if err := cmp.Or(check.NameOr(".Name", c.Name, "fleet"), check.NameOr(".Origin", c.Origin, engine.NewOpID().String()[:8]),
+		check.Duration(".Budget", c.Budget)); err != nil {
+		return err
+	}
+	c.Budget = cmp.Or(c.Budget, 100*time.Millisecond)
+	return nil
+}
+
+const maxShare = 1 << 20
+
+// Notice is a change that others are to hear of.
+type Notice struct {
+	By, Key  string // what it is about: the fleet, or a rate
+	From, To string
+	Cause    error // of an engine that came to be away
+	At       time.Time
+}
+
+// Counts says what a Fleet has done so far.
+type Counts struct {
+	Trips            uint64 // fetches, and settlements
+	Fetched, Settled int64  // units fetched, and given back
+	Denied, Failed   uint64 // fetches that brought nothing, trips that failed
+	Short            uint64 // in shadow: calls that would have waited, or would have been refused
+	Lost             uint64 // notices that nobody heard
+	Away             bool
+}
+
+// Fleet makes errands for rates. Make one with [New]. It is safe for concurrent use.
+type Fleet struct {
+	conf   Config
+	quota  *engine.Fallback
+	store  engine.Store // nil without one
+	repeat time.Duration
+	cold   bool
+	prefix string // of keys
+	nonce  string // tells it from every other Fleet
+	ctx    context.Context
+	stop   context.CancelFunc
+	closed chan struct{} // closed when Close is done
+
+	trips, denied, failed, lost atomic.Uint64
+	fetched, settled            atomic.Int64
+
+	mu      sync.Mutex
+	rates   []*Rate
+	ending  bool
+	ended   bool
+	workers int
+	left    int           // calls to the store that nobody waits for any more
+	queue   []func()      // errands that no worker is at yet
+	idle    chan struct{} // closed when there is no worker, once ending
+	group   sync.WaitGroup
+	heard   map[string]*heard // records that are there, by their keys
+	news    []Notice
+	telling bool
+}
+
+const (
+	maxWorkers = 64
+	maxLeft    = 32
+	maxNews    = 100
+
+	trip     = 3 // failures in a row until the engine counts as away
+	cooldown = 250 * time.Millisecond
+
+	firstPause = 10 * time.Millisecond // after a failure
+	maxPause   = 250 * time.Millisecond
+)
+
+// version is that of what is written under the prefix.
+const version = "sluice1/"
+
+// New returns a Fleet, or an error that begins with the field of c that is wrong.
+func New(c Config) (*Fleet, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	f := &Fleet{conf: c, store: c.Engine.Store(), nonce: engine.NewOpID().String(), closed: make(chan struct{}), idle: make(chan struct{}),
+		heard: make(map[string]*heard)}
+	f.prefix = version + *c.Name + "/"
+	f.repeat = c.Engine.Limits().OpMemory / 2
+	// One that lives in the process is empty when that begins, as limiters are without it.
+	_, within := c.Engine.(*engine.Memory)
+	f.cold = !within
+	var err error
+	f.quota, err = engine.NewFallback(c.Engine.Quota(), engine.FallbackConfig{
+		Budget: c.Budget, Mode: c.Mode, Share: c.Share, Trip: trip, Cooldown: cooldown, OnChange: f.changed,
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.ctx, f.stop = context.WithCancel(context.Background())
+	if f.store != nil {
+		f.group.Add(1)
+		go f.follow()
+	}
+	return f, nil
+}
+
+// changed tells that the engine is away, or back.
+func (f *Fleet) changed(away bool, cause error) {
+	n := Notice{By: *f.conf.Name, From: "away", To: "there"}
+	if away {
+		n.From, n.To, n.Cause = n.To, n.From, cause
+	}
+	f.tell(n)
+}
+
+// tell has n heard.
+func (f *Fleet) tell(n Notice) {
+	n.At = time.Now().Round(0)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.ended:
+	case len(f.news) >= maxNews:
+		f.lost.Add(1)
+	default:
+		f.news = append(f.news, n)
+		if !f.telling {
+			f.telling = true
+			f.group.Add(1)
+			go f.deliver()
+		}
+	}
+}
+
+// deliver has what there is heard, whatever that does.
+func (f *Fleet) deliver() {
+	defer f.group.Done()
+	for {
+		f.mu.Lock()
+		if len(f.news) == 0 {
+			f.telling = false
+			f.mu.Unlock()
+			return
+		}
+		n := f.news[0]
+		f.news = f.news[1:]
+		f.mu.Unlock()
+		if guarded(func() error { return f.conf.Tell(n) }) != nil {
+			f.lost.Add(1)
+		}
+	}
+}
+
+// start has a worker run do, now or when one is free. It does not block.
+func (f *Fleet) start(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.ended:
+	case f.workers < maxWorkers:
+		f.workers++
+		f.group.Add(1)
+		go f.work(do)
+	default:
+		f.queue = append(f.queue, do)
+	}
+}
+
+func (f *Fleet) work(do func()) {
+	defer f.group.Done()
+	for do != nil {
+		do()
+		f.mu.Lock()
+		if do = nil; len(f.queue) > 0 {
+			do = f.queue[0]
+			f.queue = f.queue[1:]
+		} else if f.workers--; f.workers == 0 && f.ending {
+			f.rest()
+		}
+		f.mu.Unlock()
+	}
+}
+
+// rest says that nobody is at work, after the end has begun. f.mu is held.
+func (f *Fleet) rest() {
+	select {
+	case <-f.idle:
+	default:
+		close(f.idle)
+	}
+}
+
+// Close gives back what is held and ends what goes on, or gives that up when ctx ends. Calls of its rates are
+// refused from then on. It returns when all goroutines have ended: nil if all was given back.
+func (f *Fleet) Close(ctx context.Context) error {
+	f.mu.Lock()
+	if f.ending {
+		f.mu.Unlock()
+		select {
+		case <-f.closed:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	f.ending = true
+	rates := f.rates
+	f.mu.Unlock()
+	for _, r := range rates {
+		s := r.ref.Lock()
+		s.M.CloseStock(s.Now(), r.class)
+		unlock(s)
+	}
+	f.mu.Lock()
+	if f.workers == 0 {
+		f.rest()
+	}
+	f.mu.Unlock()
+	var err error
+	select {
+	case <-f.idle:
+	case <-ctx.Done():
+		err = fmt.Errorf("sluice: Fleet %q: not all was given back: %w", *f.conf.Name, context.Cause(ctx))
+	}
+	f.mu.Lock()
+	f.ended, f.queue = true, nil
+	f.mu.Unlock()
+	f.stop()
+	go func() {
+		f.group.Wait()
+		_ = f.quota.Close()
+		close(f.closed)
+	}()
+	select {
+	case <-f.closed:
+		return err
+	case <-ctx.Done():
+	}
+	brief := time.NewTimer(f.conf.Budget) // what heeds its context has ended by then
+	defer brief.Stop()
+	select {
+	case <-f.closed:
+		return err
+	case <-brief.C:
+		return errors.Join(err, fmt.Errorf("sluice: Fleet %q: the engine, or the Sink, has not returned: %w", *f.conf.Name, context.Cause(ctx)))
+	}
+}
+
+// unlock unlocks a stage; what listeners are to hear they hear on another goroutine.
+func unlock(s *stage.Stage) { s.UnlockAside() }
+
+// Counts is what f has done so far.
+func (f *Fleet) Counts() Counts {
+	c := Counts{Trips: f.trips.Load(), Fetched: f.fetched.Load(), Settled: f.settled.Load(), Denied: f.denied.Load(),
+		Failed: f.failed.Load(), Lost: f.lost.Load(), Away: f.quota.Away()}
+	f.mu.Lock()
+	rates := f.rates
+	f.mu.Unlock()
+	for _, r := range rates {
+		s := r.ref.Lock()
+		c.Short += r.class.Short()
+		s.Unlock()
+	}
+	return c
+}
+
+// pause is how long to wait after so many failures in a row before the next try: doubled each time up to a
+// bound, and less by up to half at random, so that processes do not come together.
+func pause(fails int) time.Duration {
+	d := maxPause
+	if fails < 5 {
+		d = min(d, firstPause<<fails)
+	}
+	return d - rand.N(d/2)
+}
