@@ -92,7 +92,7 @@ func storm(t *testing.T, seed uint64) {
 						time.Sleep(time.Duration(1 + n(int(10*time.Millisecond))))
 					}
 					if n(10) == 0 {
-						time.Sleep(time.Duration(n(int(3 * time.Second))))
+						time.Sleep(time.Duration(n(3000)) * time.Millisecond)
 					}
 				}
 			})
