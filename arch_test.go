@@ -143,7 +143,7 @@ func TestRootIsSmall(t *testing.T) {
 		lines += strings.Count(string(text), "\n")
 		n++
 	}
-	assert.LessOrEqual(t, n, 18, "files")
+	assert.LessOrEqual(t, n, 17, "files")
 	assert.LessOrEqual(t, lines, 7500, "lines")
 }
 

@@ -423,3 +423,114 @@ func (r *running) caller() context.Context {
 	}
 	return r.Context
 }
+
+// Attempt is what came of one attempt of a call, see [Call.AttemptOf].
+type Attempt struct {
+	N          int           // from 1; zero if an interceptor further in has answered, or eight later ones are made
+	Ran        bool          // the tool's code has begun
+	Running    bool          // and goes on, though nobody waits for it any more
+	Held       bool          // a stream keeps the call open, see Hold
+	Outcome    Outcome       // what the end means to breakers; of a refusal OutcomeNeutral
+	RetryAfter time.Duration // that who refused it, or its error, asks for; zero if nobody does
+}
+
+// AttemptOf is the attempt that r and err come from, as an interceptor outside the gates got them from its
+// next. It asks err, and does not wait.
+func (c Call) AttemptOf(r Result, err error) Attempt {
+	n, p := c.attemptOf(r)
+	if n == 0 {
+		return Attempt{}
+	}
+	x := Attempt{N: int(n), Outcome: OutcomeNeutral}
+	if err != nil {
+		if _, x.RetryAfter = whose(err); x.RetryAfter == 0 {
+			x.RetryAfter = meanings.ForeignRetry(err)
+		}
+	}
+	if p == nil { // it was not admitted
+		return x
+	}
+	begun, known, _ := p.Flags()
+	x.Ran, x.Running, x.Held = begun, p.Inside(), p.IsHeld()
+	switch {
+	case !begun:
+	case known && !x.Running:
+		x.Outcome = outcomeOf(p.Outcome)
+	case isReason(err, ErrTimeout):
+		if l := p.limit(); l == nil || !l.isOthers() {
+			x.Outcome = OutcomeFailure
+		}
+	}
+	return x
+}
+
+// AfterStream has f called when the stream that r is, as an interceptor got it from its next, has ended, and
+// reports whether it will: false means that r is no stream, see [Hold], or that it has ended. An interceptor
+// that makes the context of an attempt lets go of it then. f runs before the call's last event, on the goroutine
+// that ends the stream; it must not wait, and a panic of f ends no more than f.
+func (c Call) AfterStream(r Result, f func()) bool {
+	_, p := c.attemptOf(r)
+	return p != nil && p.AfterStreams(f)
+}
+
+// attemptOf is the number of the attempt that r comes from, zero if that is none or is forgotten, and what it
+// has, nil if it was not admitted.
+func (c Call) attemptOf(r Result) (n int32, p *running) {
+	if c.inv == nil {
+		return 0, nil
+	}
+	last := c.inv.begun()
+	if n = r.from.Attempt(uint64(c.inv.key), last); n <= 0 || n > 1 && last-n >= manyAttempts {
+		return 0, nil
+	}
+	return n, c.inv.first.attempt(n)
+}
+
+// outcomeOf is o for users. They stand in the order of those of package breaker, behind OutcomeAuto.
+func outcomeOf(o breaker.Outcome) Outcome { return Outcome(o) + OutcomeSuccess }
+
+// manyAttempts is how many of a call's attempts are remembered, the last ones, beside the first.
+const manyAttempts = 8
+
+// attempt is the n-th of f's call, which has ended and is not forgotten; nil if it was not admitted.
+func (f *first) attempt(n int32) *running {
+	switch {
+	case f == nil:
+		return nil
+	case n == 1:
+		if f.Attempt == 1 {
+			return &f.running
+		}
+		return nil
+	}
+	x := f.aside.Load()
+	if x == nil {
+		return nil
+	}
+	if r := x.later[n%manyAttempts].Load(); r != nil && r.Attempt == n {
+		return r
+	}
+	return nil
+}
+
+// keep has r, which is admitted, be found by its number.
+func (f *first) keep(r *running) {
+	if r.Attempt > 1 {
+		f.keepLater(r)
+	}
+}
+
+// forsakes tells of the attempts of f's call, which is over, that go on.
+func (f *first) forsakes() {
+	for n, last := int32(1), f.inv.begun(); n <= last; n = max(n+1, last-manyAttempts+1) {
+		r := &f.running
+		if n > 1 {
+			r = f.attempt(n)
+		}
+		if r != nil && r.HasBegun() && r.Forsaken() {
+			r.emitAbandoned()
+		}
+	}
+}
+
+func (f *first) keepLater(r *running) { f.remembers().later[r.Attempt%manyAttempts].Store(r) }

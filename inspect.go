@@ -178,6 +178,16 @@ func (r Result) Decision() Decision {
 		Costs: few.Map(x.Costs, func(c record.Cost) Cost { return Cost(c) })}
 }
 
+// By is r as an answer that is none of the tool's but of whoever has that name, say an interceptor.
+func (r Result) By(name string) Result {
+	by := any(record.By(name))
+	r.rec, r.from = (*record.Record)(nil).WithPartial(&by), 0
+	return r
+}
+
+// AnsweredBy is who has answered instead of the tool, and has said so by [Result.By]; empty if nobody has.
+func (r Result) AnsweredBy() string { return string(r.rec.By()) }
+
 // Snapshot is the state of an executor.
 type Snapshot struct {
 	At              time.Time    `json:"at"`
