@@ -83,8 +83,11 @@ func (w *fullWorld) tools() {
 	w.tool(sluice.Spec{Name: "b", Type: "remote", Policy: sluice.Policy{MaxWait: sluice.NoWait}}, code)
 	w.tool(sluice.Spec{Name: "c", Policy: sluice.Policy{Timeout: time.Minute, MaxWait: time.Second}}, code)
 	w.tool(sluice.Spec{Name: "outer"}, func(ctx context.Context) error {
-		time.Sleep(ctx.Value(ctxKey{}).(time.Duration) / 5) // so that no two calls come at one instant
-		return errOf(w.Invoke(ctx, sluice.Request{Tool: "a"}))
+		pause := ctx.Value(ctxKey{}).(time.Duration) / 5 // so that no two calls come, or end, at one instant
+		time.Sleep(pause)
+		err := errOf(w.Invoke(ctx, sluice.Request{Tool: "a"}))
+		time.Sleep(pause)
+		return err
 	})
 }
 
