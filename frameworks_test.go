@@ -95,15 +95,11 @@ func TestFrameworksPage(t *testing.T) {
 			required := regexp.MustCompile(`(?m)^(?:require )?\s*([a-z0-9.-]+\.[a-z]+/\S+) v\S+(?: // indirect)?$`).FindAllStringSubmatch(mod, -1)
 			assert.Equal(t, len(required)-1, r.modules, "modules")
 			assert.LessOrEqual(t, r.yours, 3)
-			all, tested := "", map[string]bool{}
+			all, tested := "", testsIn(t, r.module)
 			tests, err := filepath.Glob(filepath.Join(r.module, "*_test.go"))
 			require.NoError(t, err)
 			for _, f := range tests {
-				source := readFile(t, f)
-				all += source
-				for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Example)\w*)\(`).FindAllStringSubmatch(source, -1) {
-					tested[m[1]] = true
-				}
+				all += readFile(t, f)
 			}
 			_, section, ok := strings.Cut(page, "\n## "+filepath.Base(r.module)+"\n")
 			require.True(t, ok, "no section")
