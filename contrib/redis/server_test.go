@@ -179,63 +179,6 @@ func miniAddr(t testing.TB) string {
 	return m.Addr()
 }
 
-// relay holds up whatever goes to addr, and comes from it, for d.
-func relay(t testing.TB, addr string, d time.Duration) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(func() { cancel(); _ = l.Close() })
-	go func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", addr)
-			if err != nil {
-				_ = in.Close()
-				continue
-			}
-			context.AfterFunc(ctx, func() { _ = in.Close(); _ = out.Close() })
-			go pass(in, out, d)
-			go pass(out, in, d)
-		}
-	}()
-	return l.Addr().String()
-}
-
-// pass copies each piece d after it came.
-func pass(from, to net.Conn, d time.Duration) {
-	type piece struct {
-		at   time.Time
-		data []byte
-	}
-	pieces := make(chan piece, 1000)
-	go func() {
-		for p := range pieces {
-			time.Sleep(time.Until(p.at))
-			if _, err := to.Write(p.data); err != nil {
-				break
-			}
-		}
-		_ = to.Close()
-		for range pieces { // what nobody reads any more
-		}
-	}()
-	defer close(pieces)
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			pieces <- piece{time.Now().Add(d), append([]byte(nil), buf[:n]...)}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
 // published reads the stream.
 func published(t testing.TB, c rueidis.Client, key string) []engine.Event {
 	t.Helper()

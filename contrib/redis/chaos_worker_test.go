@@ -1,0 +1,165 @@
+package sluiceredis_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-go/sluice"
+	sluiceredis "github.com/sluice-go/sluice/contrib/redis"
+	"github.com/sluice-go/sluice/engine"
+)
+
+// workerEnv tells a process of this test's program that it is a worker, and of what kind.
+const workerEnv = "SLUICE_CHAOS_WORKER"
+
+// worker is a process that calls a tool as often as its rate, which is its fleet's, lets it.
+type worker struct {
+	Addr    string // of the server, or of a way to it
+	Dir     string // where it leaves what it did
+	Name    string // of its files
+	Rate    sluice.Rate
+	Stock   int64
+	Dearest int64 // what a call costs at most
+	Callers int
+	Away    engine.Mode
+	Share   int
+}
+
+// A start is in the file of starts, and a time for which the machine did not let the worker run in that of gaps: two
+// numbers of eight bytes each. For a start they are the instant and the cost, for a gap the instants of its two ends.
+// What was written stays there, however the worker ends.
+const startsFile, gapsFile, endFile = ".starts", ".gaps", ".end"
+
+// longGap is that of which it tells.
+const longGap = 5 * time.Millisecond
+
+func (w worker) file(kind string) string { return filepath.Join(w.Dir, w.Name+kind) }
+
+// TestChaosWorker is what a worker of TestChaos does: it is run by that, in a process of its own.
+func TestChaosWorker(t *testing.T) {
+	text := os.Getenv(workerEnv)
+	if text == "" {
+		t.Skip("this is a process of TestChaos, and does nothing by itself")
+	}
+	var w worker
+	require.NoError(t, json.Unmarshal([]byte(text), &w))
+	at := runtime.NumGoroutine()
+	w.run(t)
+	runtime.GC()
+	for range 200 { // the client's and the engine's have been told to end
+		if runtime.NumGoroutine() <= at {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := runtime.NumGoroutine(); n > at {
+		buf := make([]byte, 1<<20)
+		t.Fatalf("%d goroutines are left over:\n%s", n-at, buf[:runtime.Stack(buf, true)])
+	}
+	require.NoError(t, os.WriteFile(w.file(endFile), nil, 0o600))
+}
+
+// run works until there is no more to read from the standard input. There a line of "rest" or "busy" says what
+// the callers do.
+func (w worker) run(t *testing.T) {
+	write := func(kind string) func(a, b int64) {
+		f, err := os.OpenFile(w.file(kind), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, f.Close()) })
+		return func(a, b int64) {
+			_, err := f.Write(binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, uint64(a)), uint64(b)))
+			require.NoError(t, err)
+		}
+	}
+	gap, begins := write(gapsFile), write(startsFile)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() {
+		for last := time.Now(); ctx.Err() == nil; {
+			time.Sleep(time.Millisecond)
+			now := time.Now()
+			if now.Sub(last) > longGap {
+				gap(last.UnixNano(), now.UnixNano())
+			}
+			last = now
+		}
+	})
+	defer stop()
+	c, e := w.open(t)
+	defer c.Close()
+	defer func() { require.NoError(t, e.Close()) }()
+	fleet, err := sluice.NewFleet(sluice.FleetConfig{Engine: e, Away: w.Away, Share: w.Share})
+	require.NoError(t, err)
+	rate, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Fleet: fleet, Stock: w.Stock, Rates: []sluice.Rate{w.Rate}})
+	require.NoError(t, err)
+	exec, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{rate}})
+	require.NoError(t, err)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		require.NoError(t, exec.Close(ctx))
+		require.NoError(t, fleet.Close(ctx))
+	}()
+	call, err := sluice.Wrap(exec, sluice.Spec{Name: "work", Policy: sluice.Policy{
+		Cost: func(c sluice.Call, _ string) int64 { return c.Input.(int64) },
+	}}, func(_ context.Context, cost int64) (int, error) {
+		begins(time.Now().UnixNano(), cost)
+		return 0, nil
+	})
+	require.NoError(t, err)
+	var resting atomic.Bool
+	for i := range w.Callers {
+		group.Go(func() {
+			for n := int64(i); ctx.Err() == nil; n++ {
+				if resting.Load() {
+					time.Sleep(5 * time.Millisecond)
+					continue
+				}
+				if _, err := call(ctx, 1+n%w.Dearest); err != nil && ctx.Err() == nil {
+					t.Errorf("a call that nobody has bounded ended with %v", err)
+				}
+				if w.Away == engine.Admit {
+					time.Sleep(time.Millisecond) // they need not show how fast they can be
+				}
+			}
+		})
+	}
+	fmt.Println("ready")
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		resting.Store(lines.Text() == "rest")
+	}
+	stop()
+	group.Wait()
+}
+
+// open is the engine, for which a process that starts while the server is away has to wait.
+func (w worker) open(t *testing.T) (rueidis.Client, *sluiceredis.Engine) {
+	for n := 0; ; n++ {
+		c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{w.Addr}, DisableCache: true, ForceSingleClient: true})
+		if err == nil {
+			e, wrong := sluiceredis.New(t.Context(), sluiceredis.Config{Client: c})
+			if wrong == nil {
+				return c, e
+			}
+			c.Close()
+			err = wrong
+		}
+		require.Less(t, n, 1000, "there is no server: %v", err)
+		time.Sleep(20 * time.Millisecond)
+	}
+}
