@@ -86,12 +86,11 @@ type chaos struct {
 // member is a worker, and what the run has done to it.
 type member struct {
 	worker
-	link   *link
-	cmd    *exec.Cmd
-	in     io.WriteCloser
-	out    bytes.Buffer
-	stops  [][2]int64 // instants between which it stood still
-	killed bool
+	link  *link
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	out   bytes.Buffer
+	stops [][2]int64 // instants between which it stood still
 }
 
 func newChaos(t *testing.T, seed uint64) *chaos {
@@ -124,25 +123,33 @@ func (x *chaos) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(x.rnd.Int64N(int64(most-least)))
 }
 
-// join starts a worker. It may have to wait for a server.
+// join starts one more worker. It may have to wait for a server.
 func (x *chaos) join() *member {
-	m := &member{worker: x.conf, link: newLink(x.t, x.server.addr)}
-	m.Addr, m.Name = m.link.addr(), fmt.Sprint("worker", len(x.all))
+	w := x.conf
+	w.Name = fmt.Sprint("worker", len(x.all))
+	m := launch(x.t, w, x.server.addr)
+	x.alive, x.all = append(x.alive, m), append(x.all, m)
+	return m
+}
+
+// launch starts a worker, on a way of its own to the server.
+func launch(t *testing.T, w worker, server string) *member {
+	m := &member{worker: w, link: newLink(t, server)}
+	m.Addr = m.link.addr()
 	text, err := json.Marshal(m.worker)
-	require.NoError(x.t, err)
+	require.NoError(t, err)
 	m.cmd = exec.Command(os.Args[0], "-test.run=^TestChaosWorker$", "-test.v", "-test.count=1", "-test.timeout=5m")
 	m.cmd.Env = append(os.Environ(), workerEnv+"="+string(text))
 	m.in, err = m.cmd.StdinPipe()
-	require.NoError(x.t, err)
+	require.NoError(t, err)
 	m.cmd.Stdout, m.cmd.Stderr = &m.out, &m.out
-	require.NoError(x.t, m.cmd.Start())
-	x.t.Cleanup(func() { // of a run that failed
+	require.NoError(t, m.cmd.Start())
+	t.Cleanup(func() { // of a run that failed
 		if m.cmd.ProcessState == nil {
 			_ = m.cmd.Process.Kill()
 			_ = m.cmd.Wait()
 		}
 	})
-	x.alive, x.all = append(x.alive, m), append(x.all, m)
 	return m
 }
 
@@ -180,7 +187,6 @@ func (x *chaos) fault() {
 		x.say("%s is killed, another comes", m.Name)
 		require.NoError(x.t, m.cmd.Process.Kill())
 		_ = m.cmd.Wait()
-		m.killed = true
 		x.alive = slices.DeleteFunc(x.alive, func(o *member) bool { return o == m })
 		x.join()
 	case 1, 2:
@@ -256,8 +262,8 @@ func (x *chaos) tell(rest bool) {
 	}
 }
 
-// end has the worker close what it has, which leaves nothing over.
-func (m *member) end(t *testing.T) {
+// end has the worker close what it has, which leaves nothing over, and returns what its Fleet has done.
+func (m *member) end(t *testing.T) (did sluice.FleetState) {
 	require.NoError(t, m.in.Close())
 	ended := make(chan error, 1)
 	go func() { ended <- m.cmd.Wait() }()
@@ -269,19 +275,25 @@ func (m *member) end(t *testing.T) {
 		<-ended
 		t.Fatalf("%s has not ended:\n%s", m.Name, &m.out)
 	}
-	_, err := os.Stat(m.file(endFile))
+	data, err := os.ReadFile(m.file(endFile))
 	require.NoError(t, err, "%s: %s", m.Name, &m.out)
+	require.NoError(t, json.Unmarshal(data, &did))
+	return did
 }
 
-// pairs reads one of the worker's files.
-func (m *member) pairs(t *testing.T, kind string) (list [][2]int64) {
-	data, err := os.ReadFile(m.file(kind))
+// rows reads one of the worker's files.
+func (w worker) rows(t *testing.T, kind string) (list [][3]int64) {
+	data, err := os.ReadFile(w.file(kind))
 	if errors.Is(err, os.ErrNotExist) { // it was killed before it began
 		return nil
 	}
 	require.NoError(t, err)
-	for ; len(data) >= 16; data = data[16:] {
-		list = append(list, [2]int64{int64(binary.LittleEndian.Uint64(data)), int64(binary.LittleEndian.Uint64(data[8:]))})
+	for ; len(data) >= 24; data = data[24:] {
+		var row [3]int64
+		for i := range row {
+			row[i] = int64(binary.LittleEndian.Uint64(data[8*i:]))
+		}
+		list = append(list, row)
 	}
 	return list
 }
@@ -289,24 +301,26 @@ func (m *member) pairs(t *testing.T, kind string) (list [][2]int64) {
 // judge looks at what the workers have left. Everything was well from the instant on.
 func (x *chaos) judge(well int64) {
 	t := x.t
-	var starts [][2]int64 // instant and cost
-	var late int64        // the longest that the machine, and not the run, kept a worker from starting what it was given
+	var starts [][3]int64
+	var late int64 // the longest that the machine, and not the run, kept a worker from starting what it was given
 	last := map[*member]int64{}
 	for _, m := range x.all {
-		mine := m.pairs(t, startsFile)
+		mine := m.rows(t, startsFile)
 		starts = append(starts, mine...)
 		for _, s := range mine {
 			last[m] = max(last[m], s[0])
 		}
-		for _, g := range m.pairs(t, gapsFile) {
+		for _, g := range m.rows(t, gapsFile) {
 			if !slices.ContainsFunc(m.stops, func(s [2]int64) bool { return g[0] < s[1] && s[0] < g[1] }) {
 				late = max(late, g[1]-g[0])
 			}
 		}
 	}
-	slices.SortFunc(starts, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	slices.SortFunc(starts, func(a, b [3]int64) int { return cmp.Compare(a[0], b[0]) })
 	second := int64(time.Second)
-	x.inWindows(starts, well+second, late)
+	if x.conf.Away != engine.Admit { // which has no bound
+		x.inWindows(starts, late)
+	}
 
 	perNano := float64(x.conf.Rate.N) / float64(cmp.Or(x.conf.Rate.Per, time.Second))
 	used := int64(0)
@@ -324,8 +338,8 @@ func (x *chaos) judge(well int64) {
 }
 
 // inWindows holds that no window has more starts than docs/fleet.md says. What a worker was given it starts late by
-// what the machine is late. With Admit there is no bound before all was well.
-func (x *chaos) inWindows(starts [][2]int64, well, late int64) {
+// what the machine is late.
+func (x *chaos) inWindows(starts [][3]int64, late int64) {
 	c, n := x.conf, float64(x.processes)
 	burst, perNano := float64(c.Rate.Burst), float64(c.Rate.N)/float64(cmp.Or(c.Rate.Per, time.Second))
 	share := 1.0
@@ -335,9 +349,6 @@ func (x *chaos) inWindows(starts [][2]int64, well, late int64) {
 	atHand := n * float64(max(c.Stock, c.Dearest))
 	worst := math.Inf(-1) // above burst and rate
 	for i, from := range starts {
-		if c.Away == engine.Admit && from[0] < well {
-			continue
-		}
 		sum := 0.0
 		for _, to := range starts[i:] {
 			sum += float64(to[1])

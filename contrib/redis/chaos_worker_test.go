@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -32,15 +33,21 @@ type worker struct {
 	Name    string // of its files
 	Rate    sluice.Rate
 	Stock   int64
-	Dearest int64 // what a call costs at most
-	Callers int
+	Reserve int64
+	Dearest int64   // what a call costs at most
+	Callers int     // who call all the time
+	Pace    float64 // or calls a second, which come by chance and do not wait for each other
+	Seed    uint64
+	Urgent  bool // the calls are interactive
+	Alone   bool // the rate is not shared
+	Settled bool // a call costs what it is found to have used; before, it is charged the middle of that
 	Away    engine.Mode
 	Share   int
 }
 
-// A start is in the file of starts, and a time for which the machine did not let the worker run in that of gaps: two
-// numbers of eight bytes each. For a start they are the instant and the cost, for a gap the instants of its two ends.
-// What was written stays there, however the worker ends.
+// A start is in the file of starts, and a time for which the machine did not let the worker run in that of gaps: three
+// numbers of eight bytes each. For a start they are the instant, the cost, and for how long the call waited, for a gap the
+// instants of its two ends. What was written stays there, however the worker ends. At its end it leaves what its Fleet did.
 const startsFile, gapsFile, endFile = ".starts", ".gaps", ".end"
 
 // longGap is that of which it tells.
@@ -57,7 +64,8 @@ func TestChaosWorker(t *testing.T) {
 	var w worker
 	require.NoError(t, json.Unmarshal([]byte(text), &w))
 	at := runtime.NumGoroutine()
-	w.run(t)
+	var did sluice.FleetState
+	w.run(t, &did)
 	runtime.GC()
 	for range 200 { // the client's and the engine's have been told to end
 		if runtime.NumGoroutine() <= at {
@@ -69,18 +77,24 @@ func TestChaosWorker(t *testing.T) {
 		buf := make([]byte, 1<<20)
 		t.Fatalf("%d goroutines are left over:\n%s", n-at, buf[:runtime.Stack(buf, true)])
 	}
-	require.NoError(t, os.WriteFile(w.file(endFile), nil, 0o600))
+	data, err := json.Marshal(did)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(w.file(endFile), data, 0o600))
 }
 
 // run works until there is no more to read from the standard input. There a line of "rest" or "busy" says what
 // the callers do.
-func (w worker) run(t *testing.T) {
-	write := func(kind string) func(a, b int64) {
+func (w worker) run(t *testing.T, did *sluice.FleetState) {
+	write := func(kind string) func(a, b, c int64) {
 		f, err := os.OpenFile(w.file(kind), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, f.Close()) })
-		return func(a, b int64) {
-			_, err := f.Write(binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, uint64(a)), uint64(b)))
+		return func(a, b, c int64) {
+			var row []byte
+			for _, n := range []int64{a, b, c} {
+				row = binary.LittleEndian.AppendUint64(row, uint64(n))
+			}
+			_, err := f.Write(row)
 			require.NoError(t, err)
 		}
 	}
@@ -94,48 +108,86 @@ func (w worker) run(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			now := time.Now()
 			if now.Sub(last) > longGap {
-				gap(last.UnixNano(), now.UnixNano())
+				gap(last.UnixNano(), now.UnixNano(), 0)
 			}
 			last = now
 		}
 	})
 	defer stop()
-	c, e := w.open(t)
-	defer c.Close()
-	defer func() { require.NoError(t, e.Close()) }()
-	fleet, err := sluice.NewFleet(sluice.FleetConfig{Engine: e, Away: w.Away, Share: w.Share})
-	require.NoError(t, err)
-	rate, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Fleet: fleet, Stock: w.Stock, Rates: []sluice.Rate{w.Rate}})
+	c := sluice.RateLimiterConfig{Rates: []sluice.Rate{w.Rate}}
+	if !w.Alone {
+		client, e := w.open(t)
+		defer client.Close()
+		defer func() { require.NoError(t, e.Close()) }()
+		fleet, err := sluice.NewFleet(sluice.FleetConfig{Engine: e, Away: w.Away, Share: w.Share})
+		require.NoError(t, err)
+		c.Fleet, c.Stock, c.Reserve = fleet, w.Stock, w.Reserve
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			require.NoError(t, fleet.Close(ctx))
+		}()
+	}
+	rate, err := sluice.NewRateLimiter(c)
 	require.NoError(t, err)
 	exec, err := sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{rate}})
 	require.NoError(t, err)
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
+		if list := exec.Snapshot().Fleets; len(list) > 0 {
+			*did = list[0]
+		}
 		require.NoError(t, exec.Close(ctx))
-		require.NoError(t, fleet.Close(ctx))
 	}()
 	call, err := sluice.Wrap(exec, sluice.Spec{Name: "work", Policy: sluice.Policy{
-		Cost: func(c sluice.Call, _ string) int64 { return c.Input.(int64) },
-	}}, func(_ context.Context, cost int64) (int, error) {
-		begins(time.Now().UnixNano(), cost)
+		Cost: func(c sluice.Call, _ string) int64 {
+			if w.Settled {
+				return (1 + w.Dearest) / 2
+			}
+			return c.Input.(task).cost
+		},
+	}}, func(ctx context.Context, x task) (int, error) {
+		now := time.Now()
+		begins(now.UnixNano(), x.cost, int64(now.Sub(x.came)))
+		if w.Settled {
+			sluice.ReportUsage(ctx, w.Rate.Unit, x.cost)
+		}
 		return 0, nil
 	})
 	require.NoError(t, err)
+	if w.Urgent {
+		ctx = sluice.WithPipelineContext(ctx, sluice.PipelineContext{Priority: sluice.PriorityInteractive})
+	}
 	var resting atomic.Bool
 	for i := range w.Callers {
 		group.Go(func() {
-			for n := int64(i); ctx.Err() == nil; n++ {
+			for n := int64(i); ctx.Err() == nil; n += 7 {
 				if resting.Load() {
 					time.Sleep(5 * time.Millisecond)
 					continue
 				}
-				if _, err := call(ctx, 1+n%w.Dearest); err != nil && ctx.Err() == nil {
+				if _, err := call(ctx, task{time.Now(), w.cost(n)}); err != nil && ctx.Err() == nil {
 					t.Errorf("a call that nobody has bounded ended with %v", err)
 				}
 				if w.Away == engine.Admit {
 					time.Sleep(time.Millisecond) // they need not show how fast they can be
 				}
+			}
+		})
+	}
+	if w.Pace > 0 {
+		group.Go(func() {
+			rnd := rand.New(rand.NewPCG(w.Seed, 0))
+			for due := time.Now(); ; {
+				due = due.Add(time.Duration(rnd.ExpFloat64() / w.Pace * float64(time.Second)))
+				select {
+				case <-time.After(time.Until(due)):
+				case <-ctx.Done():
+					return
+				}
+				cost := w.cost(rnd.Int64())
+				group.Go(func() { _, _ = call(ctx, task{time.Now(), cost}) })
 			}
 		})
 	}
@@ -145,6 +197,20 @@ func (w worker) run(t *testing.T) {
 	}
 	stop()
 	group.Wait()
+}
+
+// task is what a call is given.
+type task struct {
+	came time.Time
+	cost int64
+}
+
+// cost is that of the call n.
+func (w worker) cost(n int64) int64 {
+	if w.Settled { // in sixteen steps from a sixteenth to all
+		return (1 + n&15) * w.Dearest / 16
+	}
+	return 1 + n%w.Dearest
 }
 
 // open is the engine, for which a process that starts while the server is away has to wait.
