@@ -99,7 +99,7 @@ const approvalVersion = 1
 type approvalEntry struct {
 	V int `json:"v"`
 	Approval
-	Key     uint64           `json:"key,omitempty"`     // of the call that has asked, as in its events
+	Key     string           `json:"key,omitempty"`     // of the call that has asked, as in its events
 	Outcome *approvalOutcome `json:"outcome,omitempty"` // of the call that has run, once it has ended
 }
 

@@ -19,7 +19,7 @@ import (
 // What Approvals tell of.
 const (
 	approvalRequested sluice.EventKind = "approval.requested" // in the order of the call's events
-	approvalDecided   sluice.EventKind = "approval.decided"   // with the call's key, and no place in its order
+	approvalDecided   sluice.EventKind = "approval.decided"   // later, and so none of the call's own events
 )
 
 // ApprovalsConfig configures [Approvals]. State and Needs are required.
@@ -159,34 +159,49 @@ func (a *Approvals) before(ctx context.Context, s *sluice.Step, tool sluice.Spec
 		return
 	}
 	id, _ := ctx.Value(approvalKey{}).(string)
-	if id != "" {
-		e, err := a.change(ctx, id, func(e approvalEntry, now time.Time) (approvalEntry, error) {
-			if !e.is(c, args) {
-				return e.at(now), errOtherCall
-			}
-			return e.use(now)
-		})
-		switch {
-		case err == nil:
-			s.State = usedApproval(id)
-			return
-		case errors.Is(err, sluice.ErrAbsent): // it has been forgotten
-			err = &ApprovalError{Approval{ID: id, State: ApprovalExpired, Tool: c.Tool}}
-		case err == errOtherCall:
-			err = nil
-		case e.Outcome != nil:
-			s.Answer(e.Outcome.answer(tool))
-			return
-		}
-		if err != nil {
-			s.Answer(sluice.Result{}, err)
-			return
-		}
+	if id != "" && a.approved(ctx, s, c, args, id, tool) {
+		return
 	}
 	s.Answer(sluice.Result{}, a.request(ctx, s, c, args, message))
 }
 
-var errOtherCall = errors.New("the approval is of another call")
+// Why an approval was not used.
+var (
+	errOtherCall = errors.New("it is of another call")
+	errEdited    = errors.New("the call is to have other arguments")
+)
+
+// approved has c go on as its approval says, and reports whether that is of c.
+func (a *Approvals) approved(ctx context.Context, s *sluice.Step, c sluice.Call, args []byte, id string, tool sluice.Spec) (own bool) {
+	e, err := a.change(ctx, id, func(e approvalEntry, now time.Time) (approvalEntry, error) {
+		own, edited := e.is(c, args)
+		e = e.at(now)
+		switch {
+		case !own:
+			return e, errOtherCall
+		case edited && e.State == ApprovalApproved:
+			return e, errEdited
+		}
+		return e.use(now)
+	})
+	switch {
+	case err == nil:
+		s.State = usedApproval(id)
+	case err == errOtherCall:
+		return false
+	case err == errEdited: // as a call of its own, whose arguments are checked as others are
+		s.Instead(func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			return c.Invoke(WithApproval(ctx, id), sluice.Request{ID: c.ID, Tool: c.Tool, Args: e.Decision.Arguments})
+		})
+	case errors.Is(err, sluice.ErrAbsent): // it has been forgotten
+		s.Answer(sluice.Result{}, &ApprovalError{Approval{ID: id, State: ApprovalExpired, Tool: c.Tool}})
+	case e.Outcome != nil:
+		s.Answer(e.Outcome.answer(tool))
+	default:
+		s.Answer(sluice.Result{}, err)
+	}
+	return true
+}
 
 // request asks for the approval of c, and is what c ends with.
 func (a *Approvals) request(ctx context.Context, s *sluice.Step, c sluice.Call, args []byte, message string) error {
@@ -194,7 +209,7 @@ func (a *Approvals) request(ctx context.Context, s *sluice.Step, c sluice.Call, 
 	e := approvalEntry{V: approvalVersion, Approval: Approval{
 		ID: rand.Text(), State: ApprovalPending, Tool: c.Tool, Arguments: args, Tenant: tenantOf(c), CallID: c.ID, RunID: c.Pipeline.RunID,
 		Message: message, Requested: now, Expires: now.Add(a.conf.Lifetime),
-	}, Key: uint64(c.Key)}
+	}, Key: c.Key.String()}
 	if _, err := a.key(e.ID).CompareAndSwap(a.ctx, 0, e, sluice.TTL(e.life(now, a.conf.Lifetime))); err != nil {
 		return fmt.Errorf("agent: the request for approval could not be kept: %w", err)
 	}
@@ -206,7 +221,7 @@ func (a *Approvals) request(ctx context.Context, s *sluice.Step, c sluice.Call, 
 func (a *Approvals) keep(id string, res sluice.Result, err error) {
 	x := &approvalOutcome{}
 	if err != nil {
-		x.Failed, x.Code, x.Text = true, sluice.CodeOf(err), cut(err.Error(), maxReason, len(err.Error()))
+		x.Failed, x.Code, x.Text = true, sluice.CodeOf(err), cut(textOf(err), maxReason, len(textOf(err)))
 	} else if x.Result, err = res.JSON(); err != nil {
 		return
 	}
@@ -243,16 +258,18 @@ func argumentsOf(c sluice.Call) ([]byte, error) {
 // tenantOf is whom c counts for.
 func tenantOf(c sluice.Call) string { return cmp.Or(c.Pipeline.Tenant, c.Pipeline.OrgID) }
 
-// is reports whether e is of the call c, whose arguments are args in canonical form.
-func (e *approvalEntry) is(c sluice.Call, args []byte) bool {
+// is reports whether e is of the call c, whose arguments are args in canonical form, and whether that is to have others.
+func (e *approvalEntry) is(c sluice.Call, args []byte) (own, edited bool) {
 	if e.Tool != c.Tool || e.Tenant != tenantOf(c) {
-		return false
+		return false, false
 	}
-	if e.Decision.Arguments == nil {
-		return string(e.Arguments) == string(args)
+	if e.Decision.Arguments != nil {
+		if same, err := asInput(c.Input, e.Decision.Arguments); err == nil && string(same) == string(args) {
+			return true, false
+		}
+		edited = true
 	}
-	same, err := asInput(c.Input, e.Decision.Arguments)
-	return err == nil && string(same) == string(args)
+	return string(e.Arguments) == string(args), edited
 }
 
 // Decide decides about a pending approval. Of those who decide at the same time one does. The others, and who comes
@@ -361,28 +378,24 @@ func (e *approvalEntry) attrs() []slog.Attr {
 
 // tell tells the sink of a decision. What becomes of that does not matter to who decides.
 func (a *Approvals) tell(ctx context.Context, e *approvalEntry, now time.Time) {
-	pc := sluice.PipelineContextFrom(ctx)
 	sink := a.conf.Sink
 	if sink == nil {
-		sink = pc.Sink
+		sink = sluice.PipelineContextFrom(ctx).Sink
 	}
 	if sink == nil {
 		return
 	}
 	defer func() { _ = recover() }()
 	if sink.Enabled(approvalDecided) {
-		_ = sink.Emit(ctx, e.decided(pc, now))
+		_ = sink.Emit(ctx, e.decided(now))
 	}
 }
 
-// decided is the event that tells of a decision.
-func (e *approvalEntry) decided(pc sluice.PipelineContext, now time.Time) *sluice.Event {
-	pc.RunID, pc.Tenant = e.RunID, e.Tenant
-	key := sluice.CallKey(e.Key)
-	return &sluice.Event{
-		Kind: approvalDecided, Time: now, CallKey: key, Call: sluice.Call{ID: e.CallID, Key: key, Tool: e.Tool, Pipeline: &pc},
-		Attrs: append(e.attrs(), slog.String("decision", string(e.State)), slog.String("decided_by", e.Decision.By)),
-	}
+// decided is the event that tells of a decision. It belongs to no call, since that is over, and says which it was.
+func (e *approvalEntry) decided(now time.Time) *sluice.Event {
+	return &sluice.Event{Kind: approvalDecided, Time: now, Attrs: append(e.attrs(),
+		slog.String("tool_name", e.Tool), slog.String("action_id", e.CallID), slog.String("pipeline_run_id", e.RunID),
+		slog.String("call_key", e.Key), slog.String("decision", string(e.State)), slog.String("decided_by", e.Decision.By))}
 }
 
 // wall is t as other processes read it.
