@@ -269,7 +269,8 @@ func (e *approvalEntry) is(c sluice.Call, args []byte) (own, edited bool) {
 		}
 		edited = true
 	}
-	return string(e.Arguments) == string(args), edited
+	same, err := canonical(e.Arguments) // which a snapshot may write with other escape sequences
+	return err == nil && string(same) == string(args), edited
 }
 
 // Decide decides about a pending approval. Of those who decide at the same time one does. The others, and who comes

@@ -54,7 +54,7 @@ func (r *resolver) Wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 // decide waits until it is decided about x, in whatever way; nil means that it is, or has expired.
 func (r *resolver) decide(ctx context.Context, c sluice.Call, x Approval) error {
 	until := x.Expires
-	if at, ok := c.Deadline(ctx); ok && at.Before(until) {
+	if at, ok := c.Deadline(context.Background()); ok && at.Before(until) {
 		until = at
 	}
 	bounded, cancel := context.WithDeadline(ctx, until)

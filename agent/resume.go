@@ -93,7 +93,7 @@ func (t *Turn) waits(i int) (Approval, bool) {
 // turnVersion is that of stored turns. Whoever changes what they mean counts it up.
 const turnVersion = 1
 
-// storedTurn is a Turn as JSON. What a provider said is in bytes, so that it stays the same.
+// storedTurn is a Turn as JSON. JSON in it is in bytes, so that it stays the same.
 type storedTurn struct {
 	V        int           `json:"v"`
 	Echo     [][]byte      `json:"echo"`
@@ -123,25 +123,51 @@ type storedCall struct {
 // storedReply has one of Text, Parts, JSON, Error and Pending.
 type storedReply struct {
 	storedRequest
-	Text    *string         `json:"text,omitempty"`
-	Parts   Content         `json:"parts,omitempty"`
-	JSON    json.RawMessage `json:"json,omitempty"`
-	Error   *storedError    `json:"error,omitempty"`
-	Pending *Approval       `json:"pending,omitempty"`
+	Text    *string      `json:"text,omitempty"`
+	Parts   Content      `json:"parts,omitempty"`
+	JSON    []byte       `json:"json,omitempty"`
+	Error   *storedError `json:"error,omitempty"`
+	Pending *Approval    `json:"pending,omitempty"`
 }
 
 // storedError is the error of a call whose turn was stored: what a program and a model read of it.
 type storedError struct {
-	Message  string          `json:"message"`
-	Kind     string          `json:"code"`
-	Model    string          `json:"model"`
-	Rejected bool            `json:"rejected,omitempty"`
-	Partial  json.RawMessage `json:"partial,omitempty"`
+	Message  string `json:"message"`
+	Kind     string `json:"code"`
+	Model    string `json:"model"`
+	Rejected bool   `json:"rejected,omitempty"`
+	Partial  []byte `json:"partial,omitempty"`
+
+	own error // of the library, with that code; nil if it was the tool's
 }
 
-func (e *storedError) Error() string        { return e.Message }
-func (e *storedError) Code() string         { return e.Kind }
-func (e *storedError) Is(target error) bool { return e.Rejected && target == sluice.ErrRejected }
+func (e *storedError) Error() string { return e.Message }
+func (e *storedError) Code() string  { return e.Kind }
+func (e *storedError) Unwrap() error { return e.own }
+
+// reasons is what the library's own codes say.
+var reasons = map[string]error{
+	"unknown_tool": sluice.ErrUnknownTool, "invalid_arguments": sluice.ErrInvalidArguments, "breaker_open": sluice.ErrBreakerOpen,
+	"rate_limited": sluice.ErrRateLimited, "saturated": sluice.ErrSaturated, "queue_full": sluice.ErrQueueFull,
+	"wait_too_long": sluice.ErrWaitTooLong, "denied": sluice.ErrDenied, "nesting": sluice.ErrNesting, "closed": sluice.ErrClosed,
+	"timeout": sluice.ErrTimeout, "canceled": sluice.ErrRejected,
+}
+
+// revive finds the error of the library that e was, of a call of r.
+func (e *storedError) revive(r *sluice.Request) {
+	own := &sluice.Error{Tool: r.Tool, CallID: r.ID, Reason: reasons[e.Kind]}
+	switch {
+	case e.Kind == "panic" || e.Kind == "goexit":
+		e.own = &sluice.PanicError{Tool: r.Tool, Goexit: e.Kind == "goexit"}
+	case e.Rejected && own.Reason == nil: // a rule's, with a code of its own
+		own.Reason, own.Cause = sluice.ErrDenied, &endedError{e.Kind, e.Message}
+		e.own = own
+	case e.Kind == "canceled" && !e.Rejected:
+		e.own = context.Canceled
+	case own.Reason != nil && (e.Rejected || own.Reason == sluice.ErrTimeout):
+		e.own = own
+	}
+}
 
 // modelText is what a model reads of err.
 func modelText(err error) string {
@@ -154,14 +180,14 @@ func modelText(err error) string {
 // partial is what a failed call has of its result; nil if it has nothing.
 func partial(r *Reply) any {
 	if x, ok := r.Err.(*storedError); ok && x.Partial != nil {
-		return x.Partial
+		return json.RawMessage(x.Partial)
 	}
 	return r.Result.Partial()
 }
 
 // MarshalJSON stores the turn, so that it can be resumed: all that is in it, arguments and results too. A result is
-// as the model reads it, of an error there is its text, its code, what a model reads of it and whether it matches
-// [sluice.ErrRejected].
+// as the model reads it, an error its text, its code and what a model reads of it; read again, it matches the reason
+// that it had of package sluice.
 func (t Turn) MarshalJSON() ([]byte, error) {
 	if t.Message == nil || len(t.Replies) != len(t.Message.Calls) {
 		return nil, errors.New("agent: the turn has no message, or not one reply for each call: must be one that a Runner has returned")
@@ -211,6 +237,7 @@ func (t *Turn) stored(i int) storedReply {
 	}
 	err := r.Err
 	if err == nil {
+		var raw []byte
 		switch v := r.Result.Value.(type) {
 		case string:
 			x.Text = &v
@@ -225,10 +252,12 @@ func (t *Turn) stored(i int) storedReply {
 			x.Parts = append(Content{}, v...)
 			return x
 		}
-		if x.JSON, err = r.Result.JSON(); err == nil {
-			if _, tooLarge := (sluice.Result{Value: x.JSON}).JSON(); tooLarge != nil {
-				text := string(x.JSON)
-				x.Text, x.JSON = &text, nil
+		if raw, err = r.Result.JSON(); err == nil {
+			if _, tooLarge := (sluice.Result{Value: json.RawMessage(raw)}).JSON(); tooLarge != nil {
+				text := string(raw)
+				x.Text = &text
+			} else {
+				x.JSON = raw
 			}
 			return x
 		}
@@ -241,6 +270,10 @@ func (t *Turn) stored(i int) storedReply {
 }
 
 func storedOf(err error) *storedError {
+	if x, ok := err.(*storedError); ok { // it was stored before
+		same := *x
+		return &same
+	}
 	return &storedError{Message: textOf(err), Kind: sluice.CodeOf(err), Model: modelText(err), Rejected: errors.Is(err, sluice.ErrRejected)}
 }
 
@@ -294,11 +327,12 @@ func (s *storedReply) reply(bad error) Reply {
 	case s.Pending != nil:
 		r.Err = &sluice.Error{Tool: s.Tool, CallID: s.ID, Reason: sluice.ErrDenied, Cause: &ApprovalError{*s.Pending}}
 	case s.Error != nil:
+		s.Error.revive(&r.Request)
 		r.Err = s.Error
 	case s.Text != nil:
 		r.Result.Value = *s.Text
 	case s.JSON != nil:
-		r.Result.Value = s.JSON
+		r.Result.Value = json.RawMessage(s.JSON)
 	default:
 		r.Result.Value = append(Content{}, s.Parts...)
 	}
