@@ -33,11 +33,12 @@ type ApprovalsConfig struct {
 	Needs func(c sluice.Call) (message string, needs bool)
 
 	// Lifetime is for how long a request waits for a decision, for how long an approved call may come then, and for
-	// how long what has become of it is known. Zero means 24 h; from 1 s to 8,760 h.
+	// how long what has become of it is known. Clocks of processes should differ by much less. Zero means 24 h; from
+	// 1 s to 8,760 h.
 	Lifetime time.Duration
 
 	// Max is how many approvals are kept, those included that have ended and are known still. A call that needs one
-	// more is refused. Zero means 10,000; at most 1,000,000. Their size counts for the state's MaxBytes.
+	// more is refused, with the code approval_unasked. Zero means 10,000; at most 1,000,000. Their size counts for the state's MaxBytes.
 	Max int
 
 	Sink sluice.EventSink // is told approval.decided; nil means that of the run of the context
@@ -211,11 +212,23 @@ func (a *Approvals) request(ctx context.Context, s *sluice.Step, c sluice.Call, 
 		Message: message, Requested: now, Expires: now.Add(a.conf.Lifetime),
 	}, Key: c.Key.String()}
 	if _, err := a.key(e.ID).CompareAndSwap(a.ctx, 0, e, sluice.TTL(e.life(now, a.conf.Lifetime))); err != nil {
-		return fmt.Errorf("agent: the request for approval could not be kept: %w", err)
+		return &unaskedError{err}
 	}
 	s.Emit(ctx, approvalRequested, e.attrs()...)
 	return &ApprovalError{e.Approval}
 }
+
+// unaskedError is why nobody could be asked for approval.
+type unaskedError struct{ why error }
+
+func (e *unaskedError) Error() string {
+	if errors.Is(e.why, sluice.ErrFull) {
+		return "too much waits for approval at present, so it was not asked for, and has not run; try again later"
+	}
+	return "approval could not be asked for, so it has not run"
+}
+func (e *unaskedError) Code() string  { return "approval_unasked" }
+func (e *unaskedError) Unwrap() error { return e.why }
 
 // keep keeps what the call of an approval gave, if that can be.
 func (a *Approvals) keep(id string, res sluice.Result, err error) {

@@ -142,21 +142,20 @@ func TestApprovals_Config(t *testing.T) {
 	defer state.Close()
 	needs := func(sluice.Call) (string, bool) { return "", true }
 	for want, c := range map[string]agent.ApprovalsConfig{
-		"agent: ApprovalsConfig.State is nil: must be a SharedState that outlives the calls":                   {Needs: needs},
-		"agent: ApprovalsConfig.Needs is nil: must say which calls need approval":                              {State: state},
-		"agent: ApprovalsConfig.Lifetime is 1ms: must be zero (24 h) or from 1s to 8760h0m0s":                  {State: state, Needs: needs, Lifetime: time.Millisecond},
-		"agent: ApprovalsConfig.Lifetime is 8760h0m1s: must be zero (24 h) or from 1s to 8760h0m0s":            {State: state, Needs: needs, Lifetime: 8760*time.Hour + time.Second},
-		"agent: ApprovalsConfig.Max is -1: must be zero (10,000) or 1 to 1000000":                              {State: state, Needs: needs, Max: -1},
-		"agent: ApprovalsConfig.State: no state: the state was not made by NewSharedState, or has been closed": {State: new(sluice.SharedState), Needs: needs},
+		"agent: ApprovalsConfig.State is nil: must be a SharedState that outlives the calls":        {Needs: needs},
+		"agent: ApprovalsConfig.Needs is nil: must say which calls need approval":                   {State: state},
+		"agent: ApprovalsConfig.Lifetime is 1ms: must be zero (24 h) or from 1s to 8760h0m0s":       {State: state, Needs: needs, Lifetime: time.Millisecond},
+		"agent: ApprovalsConfig.Lifetime is 8760h0m1s: must be zero (24 h) or from 1s to 8760h0m0s": {State: state, Needs: needs, Lifetime: 8760*time.Hour + time.Second},
+		"agent: ApprovalsConfig.Max is -1: must be zero (10,000) or 1 to 1000000":                   {State: state, Needs: needs, Max: -1},
 	} {
 		_, err := agent.NewApprovals(c)
-		require.Error(t, err, want)
-		if c.Needs == nil || c.State == nil || c.State == state {
-			require.EqualError(t, err, want)
-		}
+		require.EqualError(t, err, want)
 	}
+	_, err := agent.NewApprovals(agent.ApprovalsConfig{State: new(sluice.SharedState), Needs: needs})
+	require.ErrorContains(t, err, "agent: ApprovalsConfig.State: ")
+	require.ErrorIs(t, err, sluice.ErrNoState)
 	a := sluice.Must(agent.NewApprovals(agent.ApprovalsConfig{State: state, Needs: needs}))
-	_, err := a.Resolver(nil)
+	_, err = a.Resolver(nil)
 	require.EqualError(t, err, "agent: Approvals.Resolver: resolve is nil: must be a function")
 	_, err = agent.NewModes(nil)
 	require.EqualError(t, err, "agent: NewModes: allowed is nil: must say in which modes a tool is allowed")
@@ -327,11 +326,27 @@ func TestApprovals_AreBounded(t *testing.T) {
 		_, err := b.pay(b.ctx, five)
 		require.ErrorIs(t, err, sluice.ErrDenied)
 		require.ErrorIs(t, err, sluice.ErrFull)
+		require.JSONEq(t, `{"type":"approval_unasked","message":"the call was denied: too much waits for approval at present, so it was not asked for, and has not run; try again later","retryable":false}`, sluice.ModelText(err))
 		require.Empty(t, b.paid.all())
 		time.Sleep(2 * time.Hour)
 		_, err = b.pay(b.ctx, five)
 		awaited(t, err)
 	})
+}
+
+// Without its state nobody can be asked, and nothing runs.
+func TestApprovals_StateIsClosed(t *testing.T) {
+	b := newBank(t, nil, &ledger{}, agent.ApprovalsConfig{})
+	b.state.Close()
+	_, err := b.pay(b.ctx, five)
+	require.ErrorIs(t, err, sluice.ErrDenied)
+	require.ErrorIs(t, err, sluice.ErrNoState)
+	require.Contains(t, sluice.ModelText(err), "approval could not be asked for, so it has not run")
+	_, err = b.pay(agent.WithApproval(b.ctx, "x"), five)
+	require.ErrorIs(t, err, sluice.ErrNoState)
+	require.ErrorIs(t, b.approvals.Decide(b.ctx, "x", agent.Decision{Approve: true}), sluice.ErrNoState)
+	require.Empty(t, b.paid.all())
+	b.close()
 }
 
 // A nested call comes back too: what is around it goes on, and holds what it holds no longer for that.

@@ -122,6 +122,22 @@ func ExampleWithApproval() {
 	// approval_pending
 }
 
+// What nobody needs any more is cancelled, and is not approved by who comes too late.
+func ExampleApprovals_Cancel() {
+	ctx := context.Background()
+	approvals, remove := newGate(func(a *agent.Approvals) []sluice.Interceptor { return []sluice.Interceptor{a} })
+	_, _ = remove(ctx, "a.txt")
+	id := sluice.Must(approvals.Pending(ctx))[0].ID
+	fmt.Println(approvals.Cancel(ctx, id, "grace", "the run has ended"))
+	fmt.Println(approvals.Decide(ctx, id, agent.Decision{Approve: true, By: "alan"}))
+	now := sluice.Must(approvals.Get(ctx, id))
+	fmt.Println(now.State, now.Decision.By)
+	// Output:
+	// <nil>
+	// agent: Approvals.Decide: the approval is cancelled: must be pending: the request for approval was cancelled, so it has not run: the run has ended
+	// cancelled grace
+}
+
 // A program at a terminal asks and waits.
 func ExampleApprovals_Resolver() {
 	_, remove := newGate(func(a *agent.Approvals) []sluice.Interceptor {

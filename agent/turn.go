@@ -21,7 +21,7 @@ type Turn struct {
 }
 
 // Done reports whether there was nothing to call, and is nothing to wait for: the model has had its say. If not,
-// Messages go to it with the history.
+// Messages go to it with the history, unless something is Pending.
 func (t *Turn) Done() bool { return t.Message.Done() }
 
 // Turn takes body, a model's answer in the format of c, to what is to be sent back: it parses it, makes the calls
