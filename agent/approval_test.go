@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-go/sluice"
 )
 
 // What leaves a state, and what does not: a late approval revives nothing, and expired is not denied.
@@ -64,6 +66,38 @@ func TestApproval_States(t *testing.T) {
 	require.Equal(t, ended, ended.release(t0))
 	require.Equal(t, ended, ended.finish(&approvalOutcome{Result: json.RawMessage("2")}))
 	require.Equal(t, start, start.finish(&approvalOutcome{}))
+}
+
+// Who is overtaken between looking and writing has not decided, nor used: he looks again, and finds what the other did.
+func TestApproval_Overtaken(t *testing.T) {
+	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+	defer state.Close()
+	a := sluice.Must(NewApprovals(ApprovalsConfig{State: state, Needs: func(sluice.Call) (string, bool) { return "", true }}))
+	now := wall(time.Now())
+	e := approvalEntry{V: approvalVersion, Approval: Approval{ID: "x", State: ApprovalPending, Expires: now.Add(time.Hour)}}
+	sluice.Must(a.key("x").Set(a.ctx, e))
+	overtaken := func(by, step func(e approvalEntry, now time.Time) (approvalEntry, error)) (approvalEntry, error) {
+		looked := 0
+		e, err := a.change(t.Context(), "x", func(e approvalEntry, now time.Time) (approvalEntry, error) {
+			if looked++; looked == 1 {
+				_, err := a.change(t.Context(), "x", by)
+				require.NoError(t, err)
+			}
+			return step(e, now)
+		})
+		require.Equal(t, 2, looked)
+		return e, err
+	}
+	decide := func(d Decision) func(approvalEntry, time.Time) (approvalEntry, error) {
+		return func(e approvalEntry, now time.Time) (approvalEntry, error) { return e.decide(now, d, time.Hour) }
+	}
+	use := func(e approvalEntry, now time.Time) (approvalEntry, error) { return e.use(now) }
+	after, err := overtaken(decide(Decision{Approve: true, By: "ada"}), decide(Decision{By: "eve"}))
+	require.ErrorContains(t, err, "it is approved")
+	require.Equal(t, Decision{Approve: true, By: "ada"}, after.Decision)
+	after, err = overtaken(use, use)
+	require.ErrorContains(t, err, "it was approved and has begun before")
+	require.Equal(t, ApprovalUsed, after.State)
 }
 
 // An entry is kept as long as it can change, and a lifetime longer.
