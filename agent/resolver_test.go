@@ -142,9 +142,9 @@ func TestResolver_Ends(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var b *bank
-				id := ""
+				id := make(chan string, 1)
 				b = resolved(t, func(ctx context.Context, a agent.Approval) (agent.Decision, error) {
-					id = a.ID
+					id <- a.ID
 					return x.resolve(ctx, b, a)
 				})
 				ctx := b.ctx
@@ -158,7 +158,7 @@ func TestResolver_Ends(t *testing.T) {
 				require.Equal(t, x.after, time.Since(began))
 				x.check(t, err)
 				require.Len(t, b.paid.all(), x.runs)
-				now, err := b.approvals.Get(b.ctx, id)
+				now, err := b.approvals.Get(b.ctx, <-id)
 				require.NoError(t, err)
 				if x.state != "" {
 					require.Equal(t, x.state, now.State)
