@@ -78,11 +78,16 @@ func (r *Runner) Run(ctx context.Context, calls []sluice.Request) []Reply {
 	b := r.begin(ctx, calls, false)
 	defer b.end()
 	r.repair(b)
+	return b.replies(replies)
+}
+
+// replies makes the calls, and fills all, which has room for a reply for each.
+func (b *batch) replies(all []Reply) []Reply {
 	b.run()
-	for i := range calls {
-		replies[i] = b.reply(i)
+	for i := range all {
+		all[i] = b.reply(i)
 	}
-	return replies
+	return all
 }
 
 // Each makes the calls of one turn when the result is ranged over, and yields the index and the reply of each as it
@@ -142,6 +147,7 @@ type batch struct {
 	each     bool // outcomes are wanted one by one
 	watches  bool // all that run are to be watched, see wait
 	failFast bool
+	grants   []string      // the approval of each call, empty without one; nil if none has any
 	broken   map[int]error // of calls about which Repair has panicked
 	wake     chan struct{} // of the collector
 
@@ -440,6 +446,9 @@ func (c *callContext) Value(key any) any {
 	if key == any(c.batch) {
 		return c
 	}
+	if c.batch.grants != nil && key == any(approvalKey{}) {
+		return c.batch.grants[c.index]
+	}
 	return c.Context.Value(key)
 }
 
@@ -468,7 +477,7 @@ func (l *listener) Emit(ctx context.Context, e *sluice.Event) error {
 	}
 	full := e.Kind == sluice.ToolFailed && isFull(e.Err)
 	failed, all := b.hear(c.index, e, full)
-	if failed && b.failFast {
+	if failed && b.failFast && !isPending(e.Err) {
 		b.cancel(ErrSiblingFailed)
 	}
 	if all {

@@ -125,7 +125,7 @@ func (w *writer) answer(a *Asked, r *Reply) answer {
 		err = r.Err
 	}
 	if err != nil {
-		return answer{err: sluice.ModelText(err), left: w.left(a, r)}
+		return answer{err: modelText(err), left: w.left(a, r)}
 	}
 	switch v := r.Result.Value.(type) {
 	case string:
@@ -154,7 +154,7 @@ func (w *writer) answer(a *Asked, r *Reply) answer {
 
 // left is what a failed call has of its result, as JSON.
 func (w *writer) left(a *Asked, r *Reply) []byte {
-	v := r.Result.Partial()
+	v := partial(r)
 	if v == nil || a.Err != nil {
 		return nil
 	}

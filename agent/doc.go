@@ -11,6 +11,12 @@
 // A [Runner] makes the calls of a turn, in parallel, and has a reply for each; [Runner.Turn] parses, runs and
 // renders in one step. [Runner.Each] shows replies as they come, and a [Codec] does its part alone.
 //
+// # Approval
+//
+// [Approvals] have somebody approve calls before they run. A turn with such calls comes back with [Turn].Pending and
+// can be stored; [Runner.Resume] goes on with it hours later, maybe in another process. docs/approvals.md shows it.
+// [Modes] allow tools in some modes of the program only.
+//
 // # Formats
 //
 // A [Format] speaks a provider's format with the usual bounds: [OpenAIChat], [OpenAIResponses],

@@ -13,16 +13,21 @@ type Turn struct {
 	Message  *Message          // the answer
 	Replies  []Reply           // one for each of Message.Calls, at its index
 	Messages []json.RawMessage // to append to the history: the model's own message, then the answers to its calls
+
+	// Pending is the approvals that calls wait for, in their order; those calls' Replies have an [*ApprovalError].
+	// While there are some, there are no Messages: the model has its answers once all is decided, see
+	// [Runner.Resume]. The other calls have run.
+	Pending []Approval
 }
 
 // Done reports whether there was nothing to call, and is nothing to wait for: the model has had its say. If not,
-// Messages go to it with the history.
+// Messages go to it with the history, unless something is Pending.
 func (t *Turn) Done() bool { return t.Message.Done() }
 
 // Turn takes body, a model's answer in the format of c, to what is to be sent back: it parses it, makes the calls
 // as [Runner.Run] does, and renders their replies.
 //
-// Every call is answered, also if ctx has ended: the history stays one that the provider takes. A call that is
+// Every call is answered, also if ctx has ended, unless some wait for approval: the history stays one that the provider takes. A call that is
 // malformed or was cut off does not run; where the Runner is FailFast, no other of the turn does either.
 //
 // The error is one of a body that cannot be read, and there is no Turn then, or of c's Render; what becomes of
@@ -47,9 +52,22 @@ func (r *Runner) Answer(ctx context.Context, c Codec, m *Message) (*Turn, error)
 		return nil, errors.New("agent: Answer: the message is nil")
 	}
 	t := &Turn{Message: m, Replies: r.answer(ctx, m.Calls)}
-	answers, err := c.Render(m, t.Replies)
-	t.Messages = append(append(make([]json.RawMessage, 0, len(m.Echo)+len(answers)), m.Echo...), answers...)
-	return t, err
+	return t, t.render(c)
+}
+
+// render makes the Messages, unless calls wait for approval.
+func (t *Turn) render(c Codec) error {
+	for i := range t.Replies {
+		if a, ok := t.waits(i); ok {
+			t.Pending = append(t.Pending, a)
+		}
+	}
+	if t.Pending != nil {
+		return nil
+	}
+	answers, err := c.Render(t.Message, t.Replies)
+	t.Messages = append(append(make([]json.RawMessage, 0, len(t.Message.Echo)+len(answers)), t.Message.Echo...), answers...)
+	return err
 }
 
 var errNoCodec = errors.New("agent: the codec is nil: must be a Format, or made by Format.With")
