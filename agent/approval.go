@@ -45,14 +45,6 @@ type Decision struct {
 	Arguments json.RawMessage `json:"arguments,omitempty"`
 }
 
-// runs is the arguments that an approved call has.
-func (a *Approval) runs() json.RawMessage {
-	if a.Decision.Arguments != nil {
-		return a.Decision.Arguments
-	}
-	return a.Arguments
-}
-
 // ApprovalError is why a call did not run that needs an approval: it is what [errors.AsType] finds in the error
 // of the call, and in that of a [Approvals.Decide] that comes too late. Approval.State says which it is.
 type ApprovalError struct{ Approval Approval }

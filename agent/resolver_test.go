@@ -31,8 +31,7 @@ func resolved(t *testing.T, resolve func(context.Context, agent.Approval) (agent
 // A call that waits for its approval holds nothing, and runs then, in its turn.
 func TestResolver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b *bank
-		b = resolved(t, func(_ context.Context, x agent.Approval) (agent.Decision, error) {
+		b := resolved(t, func(_ context.Context, x agent.Approval) (agent.Decision, error) {
 			require.Equal(t, "pay somebody", x.Message)
 			time.Sleep(30 * time.Minute)
 			return agent.Decision{Approve: true, By: "grace"}, nil

@@ -187,6 +187,33 @@ func TestResume_ProcessDies(t *testing.T) {
 	})
 }
 
+// A turn that two resume at once runs in one of them; the other says that it is not known what became of it.
+func TestResume_TwiceAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBank(t, nil, &ledger{inside: func() { time.Sleep(time.Minute) }}, agent.ApprovalsConfig{})
+		defer b.close()
+		turn, err := b.runner().Turn(b.ctx, agent.OpenAIChat, payTurn(agent.OpenAIChat, "pay", five))
+		require.NoError(t, err)
+		require.NoError(t, b.approvals.Decide(b.ctx, turn.Pending[0].ID, agent.Decision{Approve: true}))
+		resume := func() *agent.Turn {
+			next, err := b.runner().Resume(b.ctx, agent.OpenAIChat, turn)
+			require.NoError(t, err)
+			require.Nil(t, next.Pending)
+			return next
+		}
+		both := make(chan *agent.Turn, 2)
+		for range 2 {
+			go func() { both <- resume() }()
+		}
+		first, second := <-both, <-both // the one that does not run it is the first to end
+		refusedFor(t, first.Replies[0].Err, agent.ApprovalUsed)
+		require.Equal(t, "paid ada", second.Replies[0].Result.Value)
+		require.Equal(t, "paid ada", resume().Replies[0].Result.Value)
+		require.Len(t, b.paid.all(), 1)
+		require.Len(t, turn.Pending, 1, "the turn that is resumed stays as it is")
+	})
+}
+
 // A context that ends while it is resumed leaves undone what was not begun, and keeps the rest.
 func TestResume_ContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
