@@ -190,9 +190,9 @@ func (b *CircuitBreaker) turn(lk *change.Locked, s *stage.Stage, now int64, was,
 type Outcome uint8
 
 const (
-	// OutcomeAuto: no error is a success; the caller's own cancellation or deadline, refusals and
-	// throttles of nested calls are neutral; an error with RetryAfter() time.Duration is an
-	// overload; others, timeout and panic too, are failures.
+	// OutcomeAuto: no error is a success; one with Outcome() Outcome is what that says; the caller's own
+	// cancellation or deadline, refusals and throttles of nested calls are neutral; an error with
+	// RetryAfter() time.Duration is an overload; others, timeout and panic too, are failures.
 	OutcomeAuto Outcome = iota
 	OutcomeSuccess
 	OutcomeFailure
@@ -377,8 +377,8 @@ var plainError = reflect.TypeOf(errors.New(""))
 // function that goes on if that code calls Goexit.
 func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []stage.Throttle) {
 	class := OutcomeAuto
-	if a.classify != nil && r.HasBegun() {
-		class = classify.Ask(a.classify, OutcomeOverload, c.shown(), res, err)
+	if r.HasBegun() {
+		class = classify.Of(a.classify, OutcomeOverload, c.shown(), res, err)
 	}
 	if err == nil {
 		if class == OutcomeOverload {

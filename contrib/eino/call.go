@@ -60,9 +60,10 @@ func (e toolError) Unwrap() error { return e.error }
 // tool keeps in it.
 type interrupt struct{ err error }
 
-func (interrupt) Error() string   { return "the tool has interrupted the run" }
-func (interrupt) Code() string    { return "interrupted" }
-func (e interrupt) Unwrap() error { return e.err }
+func (interrupt) Error() string           { return "the tool has interrupted the run" }
+func (interrupt) Code() string            { return "interrupted" }
+func (interrupt) Outcome() sluice.Outcome { return sluice.OutcomeNeutral } // it asks to go on later
+func (e interrupt) Unwrap() error         { return e.err }
 
 var errNothing = errors.New("the tool has answered neither a result nor an error")
 

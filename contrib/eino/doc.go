@@ -13,8 +13,8 @@
 // for byte, call ids, options, context values, cancellation, callbacks, images and all else of enhanced results, the
 // order of results, and streams chunk for chunk. A tool's own error ends the run as before, see below. Interrupts
 // reach eino as they are, and check points too: each round of a tool that is interrupted and resumed is a call of its
-// own, holds nothing while the user thinks, and is neutral for breakers and retries. [Classify] says that, for
-// policies that you apply later, and for tools that you declare yourself.
+// own, holds nothing while the user thinks, and is neutral for breakers and retries, unless a Classify function of
+// yours says otherwise.
 //
 // A tool's name in the registry is Config.Prefix and the name. A name that the registry does not take keeps what can
 // be kept, at most 55 letters, digits, _ and -, and gets _ and eight hexadecimal digits of its SHA-256, as from

@@ -1,10 +1,8 @@
 package sluiceeino
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/cloudwego/eino/components/tool"
@@ -130,28 +128,10 @@ func Declare(ctx context.Context, e *sluice.Executor, c Config, tools ...tool.Ba
 	return nil
 }
 
-// Classify is what ends of a tool mean to breakers and retries, as policies of [Config] have it unless they say
-// otherwise: an interrupt is neutral, since the tool asks to go on later. Else it is OutcomeAuto: errors, panics and
-// timeouts are failures. Give it to a policy that comes later, by [sluice.ToolRegistry.WithPolicy], and to one of a
-// tool that you declare yourself.
-func Classify(_ sluice.Call, _ sluice.Result, err error) sluice.Outcome {
-	if _, ok := errors.AsType[interrupt](err); ok {
-		return sluice.OutcomeNeutral
-	}
-	return sluice.OutcomeAuto
-}
-
-// policy is what Config says of a tool, with what ends mean.
+// policy is what Config says of a tool.
 func (c *Config) policy(tool string) (p sluice.Policy, err error) {
 	if c.Policy != nil {
 		err = contained(tool, func() { p = c.Policy(tool) })
-	}
-	if own := p.Classify; own != nil {
-		p.Classify = func(c sluice.Call, r sluice.Result, err error) sluice.Outcome {
-			return cmp.Or(own(c, r, err), Classify(c, r, err))
-		}
-	} else {
-		p.Classify = Classify
 	}
 	return p, err
 }

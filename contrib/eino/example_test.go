@@ -125,23 +125,6 @@ func ExampleMiddleware_answerErrors() {
 	// {"type":"tool_error","message":"[LocalFunc] failed to invoke tool, toolName=search, err=backend down"
 }
 
-// Classify keeps interrupts neutral where a policy is applied later.
-func ExampleClassify() {
-	ctx := context.Background()
-	registry := sluice.NewToolRegistry()
-	exec := sluice.Must(sluice.NewExecutor(registry, sluice.Config{}))
-	defer exec.Close(ctx)
-	if err := sluiceeino.Declare(ctx, exec, sluiceeino.Config{}, newTool("pay", search)); err != nil {
-		fmt.Println(err)
-	}
-	err := sluice.Reconfigure("alice", registry.WithPolicy("pay", sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 3}, Classify: sluiceeino.Classify}))
-	fmt.Println(exec.Plan("pay"))
-	fmt.Println(err)
-	// Output:
-	// admit[tool/pay] → pay true
-	// <nil>
-}
-
 // ask calls a tool of a node and prints what the model reads.
 func ask(node *compose.ToolsNode, tool, args string) {
 	out, err := node.Invoke(context.Background(), schema.AssistantMessage("", []schema.ToolCall{

@@ -294,13 +294,14 @@ func TestTrapInterruptOfAnInnerGraph(t *testing.T) {
 	require.NoError(t, g.AddEdge("ask", compose.END))
 	inner, err := g.Compile(t.Context())
 	require.NoError(t, err)
-	e, rec := newExecutor(t, sluice.Config{})
+	var ends []sluice.Outcome
+	e, rec := newExecutor(t, sluice.Config{Interceptors: noting(&ends)})
 	n := newNode(t, e, Config{}, invokable(t, "search", func(ctx context.Context, in query) (string, error) { return inner.Invoke(ctx, in.Query) }))
 	_, err = n.Invoke(t.Context(), calls("search", "go"))
 	_, is := compose.ExtractInterruptInfo(err)
 	require.True(t, is, err)
 	require.Equal(t, "interrupted", sluice.CodeOf(last(t, rec, "search").Err))
-	require.Equal(t, sluice.OutcomeNeutral, Classify(sluice.Call{}, sluice.Result{}, last(t, rec, "search").Err))
+	require.Equal(t, []sluice.Outcome{sluice.OutcomeNeutral}, ends)
 }
 
 // TestTrapResume: a run that a tool has interrupted is resumed: that tool runs again, and gets what it is told, the
@@ -521,9 +522,21 @@ func (noInfo) Info(context.Context) (*schema.ToolInfo, error) { return nil, errD
 
 // TestTrapPanicWithAnInterrupt: a panic whose value is an interrupt is a panic.
 func TestTrapPanicWithAnInterrupt(t *testing.T) {
-	e, rec := newExecutor(t, sluice.Config{})
+	var ends []sluice.Outcome
+	e, rec := newExecutor(t, sluice.Config{Interceptors: noting(&ends)})
 	n := newNode(t, e, Config{}, invokable(t, "search", func(ctx context.Context, _ query) (string, error) { panic(tool.Interrupt(ctx, "may I?")) }))
 	requireRefusal(t, invoke(t, n, "search", "go"), "panic")
-	require.Equal(t, sluice.OutcomeAuto, Classify(sluice.Call{}, sluice.Result{}, last(t, rec, "search").Err))
+	require.Equal(t, []sluice.Outcome{sluice.OutcomeFailure}, ends)
 	require.True(t, errors.Is(last(t, rec, "search").Err, sluice.ErrRejected) == false)
+}
+
+// noting notes what the ends of attempts mean.
+func noting(ends *[]sluice.Outcome) []sluice.Interceptor {
+	return []sluice.Interceptor{sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+			res, err := next(ctx, c)
+			*ends = append(*ends, c.AttemptOf(res, err).Outcome)
+			return res, err
+		}
+	}), sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 8}}}))}
 }

@@ -4,6 +4,8 @@
 // zero leaves it to others. The package keeps nothing and locks nothing.
 package classify
 
+import "github.com/sluice-go/sluice/internal/errwalk"
+
 // First is a function that asks own, and common where that leaves it to others; the last outcome is the
 // largest that there is. Either may be nil; of two such the answer is nil.
 func First[C, R any, O ~uint8](own, common func(C, R, error) O, last O) func(C, R, error) O {
@@ -29,4 +31,25 @@ func Ask[C, R any, O ~uint8](f func(C, R, error) O, last O, c C, r R, err error)
 		}
 	}()
 	return f(c, r, err)
+}
+
+// Of is what f says of an end, if there is one, and else what err says of itself: the outermost error of its tree that
+// has a method Outcome. One that panics, or answers what there is not, leaves it to others.
+func Of[C, R any, O ~uint8](f func(C, R, error) O, last O, c C, r R, err error) (o O) {
+	if f != nil {
+		o = Ask(f, last, c, r, err)
+	}
+	if o != 0 || err == nil {
+		return o
+	}
+	if x, ok := errwalk.First[speaker[O]](err); ok {
+		o = Ask(func(C, R, error) O { return x.Outcome() }, last, c, r, err)
+	}
+	return o
+}
+
+// speaker is an error that says what it means.
+type speaker[O any] interface {
+	error
+	Outcome() O
 }

@@ -2,6 +2,7 @@ package classify
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"testing"
 
@@ -51,5 +52,42 @@ func TestFirst(t *testing.T) {
 		{says(1), nil, 1}, {nil, says(2), 2}, {says(1), says(2), 1}, {says(0), says(2), 2}, {panics, says(2), 2}, {says(5), says(2), 2},
 	} {
 		require.Equal(t, tt.want, First(tt.own, tt.common, 4)("c", "r", nil))
+	}
+}
+
+type speaking struct {
+	o       outcome
+	panicks bool
+}
+
+func (speaking) Error() string { return "x" }
+
+func (e speaking) Outcome() outcome {
+	if e.panicks {
+		panic("x")
+	}
+	return e.o
+}
+
+// An error says what it means where no function does, wherever it stands in the tree; the outermost is asked.
+func TestOf(t *testing.T) {
+	inner := fmt.Errorf("b: %w", speaking{o: 2})
+	for name, tt := range map[string]struct {
+		f    function
+		err  error
+		want outcome
+	}{
+		"nothing":        {},
+		"plain":          {err: errors.ErrUnsupported},
+		"function":       {f: says(1), want: 1},
+		"function first": {f: says(1), err: speaking{o: 3}, want: 1},
+		"no opinion":     {f: says(0), err: speaking{o: 3}, want: 3},
+		"f panics":       {f: panics, err: speaking{o: 3}, want: 3},
+		"wrapped":        {err: inner, want: 2},
+		"outermost":      {err: errors.Join(speaking{o: 3}, inner), want: 3},
+		"panics":         {err: speaking{panicks: true}},
+		"no such":        {err: speaking{o: 5}},
+	} {
+		require.Equal(t, tt.want, Of(tt.f, 4, "c", "r", tt.err), name)
 	}
 }

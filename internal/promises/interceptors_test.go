@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"sync"
@@ -559,6 +560,12 @@ func TestAttemptOf(t *testing.T) {
 			func(context.Context) error { return nil }, sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeFailure}},
 		{"an error that is none", sluice.Config{}, sluice.Policy{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { return sluice.OutcomeSuccess }},
 			func(context.Context) error { return boom }, sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeSuccess}},
+		{"an error that says so", sluice.Config{}, sluice.Policy{}, func(context.Context) error { return fmt.Errorf("of a tool: %w", saying(sluice.OutcomeNeutral)) },
+			sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeNeutral}},
+		{"an error that says what there is not", sluice.Config{}, sluice.Policy{}, func(context.Context) error { return saying(99) },
+			sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeFailure}},
+		{"an error that says so, which Classify does not leave to it", sluice.Config{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { return sluice.OutcomeSuccess }},
+			sluice.Policy{}, func(context.Context) error { return saying(sluice.OutcomeNeutral) }, sluice.Attempt{N: 1, Ran: true, Outcome: sluice.OutcomeSuccess}},
 		{"a stream", sluice.Config{}, sluice.Policy{}, streams(t, time.Second, nil),
 			sluice.Attempt{N: 1, Ran: true, Held: true, Outcome: sluice.OutcomeSuccess}},
 		{"a stream that has ended", sluice.Config{}, sluice.Policy{}, func(ctx context.Context) error {
@@ -592,6 +599,12 @@ func TestAttemptOf(t *testing.T) {
 		})
 	}
 }
+
+// saying is an error that says what it means.
+type saying sluice.Outcome
+
+func (saying) Error() string             { return "saying" }
+func (s saying) Outcome() sluice.Outcome { return sluice.Outcome(s) }
 
 // An interceptor hears once when the stream that it has passed on has ended, the last one if there are several, in
 // whatever way, and only of that; a panic in what it does then ends nothing else.
