@@ -37,14 +37,7 @@ type lane struct {
 }
 
 // need is how much one call of l takes from c.
-func (l *lane) need(c *Cell) int64 {
-	for i := range l.needs.list {
-		if l.needs.list[i].Cell == c {
-			return l.needs.list[i].N
-		}
-	}
-	return 0
-}
+func (l *lane) need(c *Cell) int64 { return l.needs.need(c) }
 
 // tenant is shared by everything that counts for one name. It lives while it is used.
 type tenant struct {

@@ -6,7 +6,8 @@ import (
 )
 
 // Nested calls. A limit counts chains of calls: where an ancestor of a call holds slots
-// of the same cell, the call runs on those, whatever its weight. A slot is lent to one
+// of the same cell, the call runs on those, whatever its weight, unless its class wants Enough of
+// them. A slot is lent to one
 // descendant at a time; siblings beyond it queue for slots of their own, and the end of
 // the one examines the others first. What an ancestor leaves behind while it is lent
 // passes to the borrower, so a slot is given back when the last of a chain ends.
@@ -90,11 +91,11 @@ func (t *Ticket) charged(c *Cell, n int64) int64 {
 	return n
 }
 
-// shares reports whether an ancestor of t holds slots of c.
+// shares reports whether an ancestor of t holds slots of c that t may run on.
 func (t *Ticket) shares(c *Cell) bool {
 	for a := t.Parent; a != nil; a = a.Parent {
 		if a.wants(c) {
-			return true
+			return !c.class.Enough || a.runsOn(c) >= t.needs.need(c)
 		}
 	}
 	return false
@@ -102,7 +103,16 @@ func (t *Ticket) shares(c *Cell) bool {
 
 // lender is the ancestor whose slots of c are t's to run on: the nearest that has some,
 // unless they are lent already.
-func (m *Machine) lender(t *Ticket, c *Cell) *Ticket {
+func (t *Ticket) lender(c *Cell) *Ticket {
+	a := t.reach(c)
+	if a != nil && c.class.Enough && a.runsOn(c) < t.needs.need(c) {
+		return nil
+	}
+	return a
+}
+
+// reach is the lender of descendants of t for whom what there is is enough.
+func (t *Ticket) reach(c *Cell) *Ticket {
 	for a := t.Parent; a != nil; a = a.Parent {
 		if a.wants(c) {
 			if a.kin != nil && find(a.kin.lent, c) >= 0 {
@@ -114,9 +124,21 @@ func (m *Machine) lender(t *Ticket, c *Cell) *Ticket {
 	return nil
 }
 
+// runsOn is how many slots of c the running t has: its own, or an ancestor's.
+func (t *Ticket) runsOn(c *Cell) int64 {
+	for t.kin != nil {
+		i := find(t.kin.borrowed, c)
+		if i < 0 {
+			return t.charged(c, t.needs.need(c))
+		}
+		t = t.kin.borrowed[i].with
+	}
+	return t.needs.need(c)
+}
+
 // borrow has t run on an ancestor's slots of c, if it may.
 func (m *Machine) borrow(t *Ticket, c *Cell) bool {
-	a := m.lender(t, c)
+	a := t.lender(c)
 	if a == nil {
 		return false
 	}
@@ -169,7 +191,7 @@ func (m *Machine) returns(t *Ticket) {
 	list := t.needs.list
 	for i := range list {
 		if c := list[i].Cell; c.kind == Slots {
-			if a := m.lender(t, c); a != nil {
+			if a := t.reach(c); a != nil {
 				m.returned = append(m.returned, loan{c, a})
 			}
 		}
@@ -214,7 +236,7 @@ func (m *Machine) heir(owner, t *Ticket, c *Cell, best *Ticket) *Ticket {
 	for _, ch := range t.kin.children {
 		if ch.state != Waiting {
 			best = m.heir(owner, ch, c, best)
-		} else if ch.lane.at == c && (best == nil || ch.seq < best.seq) && m.lender(ch, c) == owner {
+		} else if ch.lane.at == c && (best == nil || ch.seq < best.seq) && ch.lender(c) == owner {
 			best = ch
 		}
 	}
@@ -229,7 +251,7 @@ func (m *Machine) serveKin(c *Cell) {
 	}
 	for i := 0; c.q != nil && i < len(c.q.kin); {
 		l := c.q.kin[i]
-		if m.lender(l.head, c) == nil && !l.passes {
+		if l.head.lender(c) == nil && !l.passes {
 			i++
 			continue
 		}

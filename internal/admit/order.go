@@ -226,16 +226,16 @@ func (m *Machine) SetOrdered(now int64, k *Class, yes bool) {
 	m.resume()
 }
 
-// AddEach gives t a need of n at k's cell of each key, as Add and cell do of one. It reports whether
+// AddEach gives t a need of n times its weight at k's cell of each key, as Add and cell do of one. It reports whether
 // there was room for all of them: none has to make room for another.
 func (m *Machine) AddEach(
-	now int64, t *Ticket, k *Class, keys iter.Seq[string], n int64, cell func(*Machine, int64, *Class, string) *Cell,
+	now int64, t *Ticket, k *Class, keys iter.Seq2[string, int64], n int64, cell func(*Machine, int64, *Class, string) *Cell,
 ) bool {
 	if t.needs == nil {
 		t.needs = m.newNeeds()
 	}
 	from, all := len(t.needs.list), true
-	for key := range keys {
+	for key, weight := range keys {
 		if k.cells[key] == nil {
 			key = strings.Clone(key) // which may be a small part of something large
 		}
@@ -243,7 +243,7 @@ func (m *Machine) AddEach(
 		if all = c != nil; !all {
 			break
 		}
-		m.Add(t, c, n)
+		m.Add(t, c, n*weight)
 		c.lanes++
 	}
 	for _, n := range t.needs.list[from:] {

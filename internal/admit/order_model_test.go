@@ -2,6 +2,7 @@ package admit
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 )
 
@@ -17,6 +18,7 @@ func (w *model) withFiles(from int, unit bool) {
 	k := w.class("files", Slots, 3, name, 4)
 	k.class.Refuse, k.refuse = false, false
 	k.class.Ordered = true
+	k.class.Enough = w.rng.IntN(2) == 0
 	for i := range w.plans[from:] {
 		p := &w.plans[from+i]
 		p.files = k
@@ -38,20 +40,26 @@ func (w *model) open(x *modelCall, k *modelClass) bool {
 		}
 	}
 	slices.Sort(keys)
+	weights := map[string]int64{}
 	n := int64(1)
 	if k.class.Unit != "" && w.rng.IntN(3) == 0 {
 		n = k.class.Limit
 	}
+	for _, key := range keys {
+		if weights[key] = 1; k.class.Enough {
+			n, weights[key] = 1, []int64{1, 1, 2, k.class.Limit}[w.rng.IntN(4)]
+		}
+	}
 	var full string
 	t := w.ms[0].Ticket()
 	defer w.ms[0].Free(t)
-	ok := w.ms[0].AddEach(w.now, t, k.class, slices.Values(keys), n, func(_ *Machine, _ int64, _ *Class, key string) *Cell {
+	ok := w.ms[0].AddEach(w.now, t, k.class, weighing(keys, weights), n, func(_ *Machine, _ int64, _ *Class, key string) *Cell {
 		c := w.cell(k, key)
 		if c == nil {
 			full = key
 			return nil
 		}
-		x.needs = append(x.needs, modelNeed{c, n})
+		x.needs = append(x.needs, modelNeed{c, n * weights[key]})
 		return c.cell
 	})
 	if !ok {
@@ -64,6 +72,27 @@ func (w *model) open(x *modelCall, k *modelClass) bool {
 		w.fullBut(k, full, busy)
 	}
 	return ok
+}
+
+// weighing is keys with their weights.
+func weighing(keys []string, weights map[string]int64) iter.Seq2[string, int64] {
+	return func(yield func(string, int64) bool) {
+		for _, k := range keys {
+			if !yield(k, max(1, weights[k])) {
+				return
+			}
+		}
+	}
+}
+
+// need is what x needs of c.
+func (x *modelCall) need(c *modelCell) int64 {
+	for _, n := range x.needs {
+		if n.cell == c {
+			return n.n
+		}
+	}
+	return 0
 }
 
 // inTurn reports whether no call that waits, needs c and keeps order there came before x.
