@@ -212,7 +212,8 @@ func ByKey(name string, key func(c Call) string) Scope { return keyed(rules.ByKe
 func ByKeys(name string, keys func(c Call) []string) Scope { return keyed(rules.ByKeys, name, keys, rules.JoinKeys) }
 
 // ByWeights is [ByKeys] for calls that take more of one key than of another, as who reads some files and
-// writes others. Each key has its own weight; zero does not count. A nested call runs on what an ancestor
+// writes others. Each key has its own weight; zero does not count. With Ordered a call that needs Max/2 at
+// most passes those that wait elsewhere if there is room for all such. A nested call runs on what an ancestor
 // holds of a key only if that is enough. Else it needs its own beside that, and where it would wait for its
 // ancestors it is refused with [ErrNesting].
 func ByWeights(name string, weights func(c Call) map[string]int64) Scope { return keyed(rules.ByWeights, name, weights, rules.JoinWeights) }

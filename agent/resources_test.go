@@ -115,7 +115,7 @@ func TestResources_OfOneTurn(t *testing.T) {
 			{"r2", list("a", "b"), nil, 3 * sec, nil},
 			{"w1", list("b"), list("a"), 4 * sec, nil}, // at 3, when both readers have gone
 			{"r3", list("a"), nil, sec, nil},           // after w1
-			{"r4", list("b"), nil, sec, nil},           // with w1: what waits for another resource is not passed
+			{"r4", list("b"), nil, sec, nil},           // at once: w1 only reads b
 			{"w2", nil, list("c", "a"), 2 * sec, nil},  // after r3
 			{"w3", nil, list("c"), sec, nil},           // after w2, though c is free
 			{"free", nil, nil, sec, nil},
@@ -128,7 +128,7 @@ func TestResources_OfOneTurn(t *testing.T) {
 		for i, x := range r.Run(t.Context(), calls) {
 			require.NoError(t, x.Err, "%d", i)
 		}
-		require.Equal(t, "free@0 own@0 r1@0 r2@0 r4@3 w1@3 r3@7 w2@8 w3@10", l.started())
+		require.Equal(t, "free@0 own@0 r1@0 r2@0 r4@0 w1@3 r3@7 w2@8 w3@10", l.started())
 		l.close()
 	})
 }

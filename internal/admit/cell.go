@@ -43,7 +43,7 @@ type Class struct {
 	Unit     string // what is counted; empty means calls
 	Refuse   bool   // refuse at once instead of waiting
 	Ordered  bool   // Slots; who comes later starts later, see order.go; not with Refuse or Semaphore
-	Enough   bool   // Slots; a nested call runs on an ancestor's only if those are as many as it needs
+	Weighted bool   // Slots; a call takes its own number for each key, see order.go
 	Upstream bool   // a throttle that a call reports pauses its cell
 	MaxKeys  int    // bound of the table of keys; zero means the class is not keyed
 	ByPlan   bool   // its cells live as long as some plan needs them, see [Machine.Pin]

@@ -231,8 +231,12 @@ func (m *Machine) unlink(t *Ticket) {
 		l.at.q.levels[l.level].load -= l.width
 	}
 	l.load(-1)
-	if head && len(l.spots) > 0 {
-		m.moveUp(l)
+	if len(l.spots) > 0 {
+		if head {
+			m.moveUp(l)
+		} else {
+			m.fewer(l)
+		}
 	}
 	m.book(l, -1)
 	if t.limit >= 0 {

@@ -6,8 +6,8 @@ import (
 )
 
 // Nested calls. A limit counts chains of calls: where an ancestor of a call holds slots
-// of the same cell, the call runs on those, whatever its weight, unless its class wants Enough of
-// them. A slot is lent to one
+// of the same cell, the call runs on those, whatever its weight, unless the class is weighted and
+// those are too few. A slot is lent to one
 // descendant at a time; siblings beyond it queue for slots of their own, and the end of
 // the one examines the others first. What an ancestor leaves behind while it is lent
 // passes to the borrower, so a slot is given back when the last of a chain ends.
@@ -95,7 +95,7 @@ func (t *Ticket) charged(c *Cell, n int64) int64 {
 func (t *Ticket) shares(c *Cell) bool {
 	for a := t.Parent; a != nil; a = a.Parent {
 		if a.wants(c) {
-			return !c.class.Enough || a.runsOn(c) >= t.needs.need(c)
+			return !c.class.Weighted || a.runsOn(c) >= t.needs.need(c)
 		}
 	}
 	return false
@@ -105,7 +105,7 @@ func (t *Ticket) shares(c *Cell) bool {
 // unless they are lent already.
 func (t *Ticket) lender(c *Cell) *Ticket {
 	a := t.reach(c)
-	if a != nil && c.class.Enough && a.runsOn(c) < t.needs.need(c) {
+	if a != nil && c.class.Weighted && a.runsOn(c) < t.needs.need(c) {
 		return nil
 	}
 	return a

@@ -18,7 +18,7 @@ func (w *model) withFiles(from int, unit bool) {
 	k := w.class("files", Slots, 3, name, 4)
 	k.class.Refuse, k.refuse = false, false
 	k.class.Ordered = true
-	k.class.Enough = w.rng.IntN(2) == 0
+	k.class.Weighted = w.rng.IntN(2) == 0
 	for i := range w.plans[from:] {
 		p := &w.plans[from+i]
 		p.files = k
@@ -46,7 +46,7 @@ func (w *model) open(x *modelCall, k *modelClass) bool {
 		n = k.class.Limit
 	}
 	for _, key := range keys {
-		if weights[key] = 1; k.class.Enough {
+		if weights[key] = 1; k.class.Weighted {
 			n, weights[key] = 1, []int64{1, 1, 2, k.class.Limit}[w.rng.IntN(4)]
 		}
 	}
@@ -103,13 +103,46 @@ func (w *model) ahead(x *modelCall, c *modelCell) *modelCall {
 	if !c.class.class.Ordered || x.t.lane != nil && x.t.lane.passes {
 		return nil
 	}
-	var first *modelCall
+	var first, wide *modelCall
+	narrow := int64(0)
 	for _, y := range w.waiting {
-		if y != x && y.seq < x.seq && y.needsCell(c) && (first == nil || y.seq < first.seq) {
+		if y == x || !y.needsCell(c) {
+			continue
+		}
+		if !y.isWide(c) {
+			narrow += y.need(c)
+		}
+		if y.seq < x.seq && (first == nil || y.seq < first.seq) {
 			first = y
 		}
+		if y.seq < x.seq && y.isWide(c) && (wide == nil || y.seq < wide.seq) {
+			wide = y
+		}
+	}
+	if !c.class.class.Weighted || x.isWide(c) {
+		return first
+	}
+	if !slices.Contains(w.running, x) {
+		narrow += x.need(c)
+	}
+	if wide == nil && c.used()+narrow <= c.limit {
+		return nil // there is room for all that are narrow
+	}
+	if wide != nil {
+		return wide
 	}
 	return first
+}
+
+// isWide reports whether x needs more than half of what c had when it came to wait there.
+func (x *modelCall) isWide(c *modelCell) bool {
+	if !c.class.class.Weighted {
+		return false
+	}
+	if x.t.lane != nil {
+		return x.t.lane.spot(c.cell).wide
+	}
+	return x.need(c) > c.limit/2
 }
 
 func (x *modelCall) needsCell(c *modelCell) bool {
@@ -125,6 +158,9 @@ func (w *model) keptOrder(x *modelCall, later []*modelCall) {
 		}
 		y := w.ahead(x, c)
 		for _, z := range later {
+			if c.class.class.Weighted && !z.isWide(c) && !x.isWide(c) {
+				continue // both fit
+			}
 			if z.seq < x.seq && z.needsCell(c) && z.lends(c) == nil && !z.nested {
 				y = z
 			}

@@ -143,7 +143,7 @@ func (l Slots) Class(limiter string) *admit.Class {
 		Unit:      l.Unit,
 		Refuse:    l.Refuse,
 		Ordered:   l.Ordered,
-		Enough:    l.Scope.Kind() == ByWeights,
+		Weighted:  l.Scope.Kind() == ByWeights,
 		MaxKeys:   l.Scope.TableSize(l.MaxKeys),
 		Limit:     l.Max,
 		Full:      full,
