@@ -205,6 +205,7 @@ func TestYield_Timeout(t *testing.T) {
 		require.Equal(t, []int{0, 1, 2}, list)
 		require.ErrorIs(t, err, sluice.ErrTimeout)
 		require.Equal(t, 3500*time.Millisecond, time.Since(x.began))
+		synctest.Wait() // the stream's context ends first
 		x.free(1)
 
 		list, err = x.all(x.ctx, counts{2, "silent"}) // which ends as if these were all
@@ -220,6 +221,7 @@ func TestYield_Timeout(t *testing.T) {
 		}
 		require.Len(t, errs, 2)
 		require.ErrorIs(t, errs[1], sluice.ErrTimeout)
+		synctest.Wait()
 		x.free(3)
 		x.close()
 	})
@@ -233,6 +235,7 @@ func TestYield_EndsByItself(t *testing.T) {
 		require.Equal(t, []int{0, 1}, list)
 		require.ErrorIs(t, err, sluice.ErrTimeout)
 		require.Equal(t, 10*time.Minute, time.Since(x.began))
+		synctest.Wait()
 		x.free(1)
 		x.close()
 	})

@@ -32,8 +32,7 @@ type lane struct {
 	fails   int // times its head was at a front and failed elsewhere
 	claimed bool
 
-	spots  []spot // in the lines of the ordered cells that it needs
-	passes bool   // out of turn: it is of a nested call that would wait for itself
+	spots []spot // in the lines of the ordered cells that it needs
 }
 
 // need is how much one call of l takes from c.

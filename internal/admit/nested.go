@@ -251,7 +251,7 @@ func (m *Machine) serveKin(c *Cell) {
 	}
 	for i := 0; c.q != nil && i < len(c.q.kin); {
 		l := c.q.kin[i]
-		if l.head.lender(c) == nil && !l.passes {
+		if l.head.lender(c) == nil && !l.passesAt(c) {
 			i++
 			continue
 		}
@@ -404,42 +404,65 @@ func (m *Machine) suspect(c *Cell) {
 	}
 }
 
-// untie refuses the newest call that waits for itself, and reports whether there was one.
-func (m *Machine) untie() bool {
-	for ; len(m.knots) > 0; m.knots = m.knots[:len(m.knots)-1] {
-		c := m.knots[len(m.knots)-1]
-		var last *lane
-		for _, l := range m.all {
-			if l.nested && l.at == c && !l.kept() && (last == nil || l.head.seq > last.head.seq) {
-				last = l
-			}
-		}
-		if last == nil {
+// untie refuses the newest call that waits for itself, and reports whether there was one. If not own, it may be
+// one that waits behind such.
+func (m *Machine) untie(own bool) bool {
+	for _, c := range slices.Backward(m.knots) {
+		l := m.newest(c, nil)
+		if l == nil {
 			continue
 		}
-		if names := m.cycle(last); names != "" {
-			m.refuseHead(last, Refusal{Reason: Cycle, By: c, Detail: names})
+		in := m.cycle(l)
+		if in == nil {
+			continue
+		}
+		if own {
+			l = m.newest(c, in)
+		}
+		if l != nil {
+			m.refuseHead(l, Refusal{Reason: Cycle, By: c, Detail: namesOf(in)})
 			return true
 		}
 	}
 	return false
 }
 
-// cycle names the limits that wait for each other once the nested call of l waits where
-// it is parked, or answers "". There is one only if every holder of that limit is a
+// newest is the newest nested call at c that waits for no more than slots there, and for whose ancestors some
+// of in are booked, unless that is nil.
+func (m *Machine) newest(c *Cell, in []*Cell) (last *lane) {
+	for _, l := range m.all {
+		if l.nested && l.at == c && !l.kept() && (last == nil || l.head.seq > last.head.seq) &&
+			(in == nil || slices.ContainsFunc(in, l.head.holdsAbove)) {
+			last = l
+		}
+	}
+	return last
+}
+
+// namesOf is the cycle for people.
+func namesOf(cycle []*Cell) string {
+	names := make([]string, 0, len(cycle)+1)
+	for _, c := range cycle {
+		names = append(names, c.class.Name)
+	}
+	return strings.Join(append(names, names[0]), " -> ")
+}
+
+// cycle is the limits that wait for each other once the nested call of l waits where
+// it is parked, or nil. There is one only if every holder of that limit is a
 // chain in which nobody can run, and the same is true wherever those chains wait. Who waits
 // for slots that are kept for a claim is in none: the claimant waits for somebody who runs. Who waits
 // for its turn waits where whoever comes before it does.
-func (m *Machine) cycle(l *lane) string {
+func (m *Machine) cycle(l *lane) []*Cell {
 	b := m.blocker(l)
 	if b.kept() {
-		return ""
+		return nil
 	}
 	seen := []*Cell{b.at}
 	for i := 0; i < len(seen); i++ {
 		c := seen[i]
 		if c.kind != Slots || c.pause.ends() > m.now || c.stuck < c.used || c.used == 0 {
-			return "" // time, or somebody who runs, will help
+			return nil // time, or somebody who runs, will help
 		}
 		for _, x := range m.all {
 			if !x.nested || !x.head.holdsAbove(c) {
@@ -447,18 +470,14 @@ func (m *Machine) cycle(l *lane) string {
 			}
 			b := m.blocker(x)
 			if b.kept() {
-				return ""
+				return nil
 			}
 			if !slices.Contains(seen, b.at) {
 				seen = append(seen, b.at)
 			}
 		}
 	}
-	names := make([]string, 0, len(seen)+1)
-	for _, c := range seen {
-		names = append(names, c.class.Name)
-	}
-	return strings.Join(append(names, names[0]), " -> ")
+	return seen
 }
 
 // kept reports whether there are slots for l where it waits, kept from it for a claim.

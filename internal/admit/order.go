@@ -41,12 +41,13 @@ type line struct {
 
 // spot is where a lane stands in the line of a cell.
 type spot struct {
-	lane *lane
-	cell *Cell
-	n    int64 // what one of its calls takes there
-	at   int32
-	wide bool  // in a weighted class: it needs more than half of the limit
-	also int32 // place in wide or here of the line, -1 outside
+	lane   *lane
+	cell   *Cell
+	n      int64 // what one of its calls takes there
+	at     int32
+	passes bool  // out of turn: it is of a nested call that would wait for itself
+	wide   bool  // in a weighted class: it needs more than half of the limit
+	also   int32 // place in wide or here of the line, -1 outside
 }
 
 // isWide reports whether n is so much of c that it passes nobody.
@@ -90,7 +91,7 @@ func (c *Cell) first() *lane {
 // inTurn reports whether no other call that needs the ordered c comes before t. One that waits is the
 // head of its lane.
 func (m *Machine) inTurn(c *Cell, t *Ticket) bool {
-	if t.lane != nil && t.lane.passes {
+	if t.lane != nil && t.lane.passesAt(c) {
 		return true
 	}
 	q := c.line
@@ -130,6 +131,12 @@ func (m *Machine) lineUp(l *lane, t *Ticket) {
 	if m.lined++; l.nested {
 		m.kinInLine = append(m.kinInLine, l)
 	}
+}
+
+// passesAt reports whether l needs c out of turn.
+func (l *lane) passesAt(c *Cell) bool {
+	s := l.spot(c)
+	return s != nil && s.passes
 }
 
 // load adds the needs of n calls more, or fewer, to the lines of l.
@@ -248,7 +255,7 @@ func (m *Machine) serveHead(c *Cell, l *lane) (more, elsewhere bool) {
 // turn there.
 func (l *lane) behind() *lane {
 	c := l.at
-	if !c.ordered || l.passes || c.first() == l {
+	if !c.ordered || l.passesAt(c) || c.first() == l {
 		return nil
 	}
 	if s, q := l.spot(c), c.line; c.class.Weighted && !s.wide {
@@ -280,12 +287,15 @@ func (m *Machine) blocker(l *lane) *lane {
 }
 
 // passOn finds a nested call that waits for its turn behind those who wait for its own ancestors, has it
-// pass them, and reports whether there was one. Each such call is looked at whenever something has
-// happened: who is first may have come to wait elsewhere.
-func (m *Machine) passOn() bool {
+// pass them, and reports whether there was one. If not own, it may wait behind others that wait for each other.
+// Each such call is looked at whenever something has happened: who is first may have come to wait elsewhere.
+func (m *Machine) passOn(own bool) bool {
 	for _, l := range m.kinInLine {
-		if l.behind() != nil && m.cycle(l) != "" {
-			l.passes = true
+		if l.behind() == nil {
+			continue
+		}
+		if in := m.cycle(l); in != nil && (!own || slices.ContainsFunc(in, l.head.holdsAbove)) {
+			l.spot(l.at).passes = true
 			m.mark(l.at)
 			return true
 		}

@@ -100,7 +100,7 @@ func (w *model) inTurn(x *modelCall, c *modelCell) bool { return w.ahead(x, c) =
 
 // ahead is the first such call, or nil.
 func (w *model) ahead(x *modelCall, c *modelCell) *modelCall {
-	if !c.class.class.Ordered || x.t.lane != nil && x.t.lane.passes {
+	if !c.class.class.Ordered || x.t.lane != nil && x.t.lane.passesAt(c.cell) {
 		return nil
 	}
 	var first, wide *modelCall

@@ -28,9 +28,10 @@ func (m *Machine) drainDirty() {
 		m.claim()
 		c := m.nextDirty()
 		if c == nil {
-			if m.passOn() || m.untie() {
+			if m.passOn(true) || m.untie(true) || m.passOn(false) || m.untie(false) {
 				continue
 			}
+			m.knots = m.knots[:0]
 			return
 		}
 		c.dirty = false
