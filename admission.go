@@ -47,7 +47,7 @@ func newAdmission(e *Executor, t *tool) *admission {
 			if !applies {
 				continue
 			}
-			p := stage.Part{Class: l.Class, Unit: -1, Key: -1, Some: l.Scope.Asks(), Each: l.Scope.Kind() == rules.ByKeys}
+			p := stage.Part{Class: l.Class, Unit: -1, Key: -1, Some: l.Scope.Asks(), Each: l.Scope.Several()}
 			if l.Scope.Keyed() {
 				p.Key = few.Index(&a.keys, l.Scope)
 			} else {
@@ -141,11 +141,10 @@ func (a *admission) answer(c *Call, w when, q *stage.Answers) (_ *stage.Tool, _ 
 
 // askUser runs key and cost functions, outside every lock.
 func (a *admission) askUser(c *Call, q *stage.Answers) (err error) {
-	normal, own := false, *c
+	normal, inv, within, run, code := false, c.inv, c.within, c.run, c.code
 	c.inv, c.within, c.run, c.code = nil, nil, nil, nil // see shown
-	inv := own.inv
 	defer func() {
-		if c.inv, c.within, c.run, c.code = inv, own.within, own.run, own.code; !normal {
+		if c.inv, c.within, c.run, c.code = inv, within, run, code; !normal {
 			err = inv.refused(ErrRejected, "", caught(c.Tool, recover()))
 		}
 	}()
@@ -172,10 +171,10 @@ func (a *admission) askUser(c *Call, q *stage.Answers) (err error) {
 
 // askKeys asks what c counts under.
 func (a *admission) askKeys(c *Call, inv *invocation, q *stage.Answers) error {
-	for _, s := range a.keys {
-		k, err := keyOf(s, c)
+	for i := range a.keys {
+		k, err := keyOf(&a.keys[i], c)
 		if err != nil {
-			return inv.refused(ErrInvalidArguments, s.String(), err)
+			return inv.refused(ErrInvalidArguments, a.keys[i].String(), err)
 		}
 		q.Keys.Add(k)
 	}

@@ -47,7 +47,7 @@ type Limit struct {
 	Unit     string    // empty counts calls; else Policy.Cost weighs
 	Refuse   bool      // instead of waiting
 	Adaptive *Adaptive // nil means fixed
-	MaxKeys  int       // ByTenant, ByKey, ByKeys; idle ones make room; zero means 10,000
+	MaxKeys  int       // ByTenant, ByKey, ByKeys, ByWeights; idle ones make room; zero means 10,000
 
 	// Ordered has calls of one key start in the order they came. While one that needs it waits, here or
 	// for another limit, no later one starts, whatever its priority, tenant and weight; the earlier one
@@ -204,39 +204,40 @@ func ForType(types ...string) Scope { return Scope(rules.For(rules.ForType, type
 
 // ByKey counts by any key of the call, such as a host; "" does not count. key runs once per
 // attempt, before the queue, outside locks, and changes nothing; a panic refuses.
-func ByKey(name string, key func(c Call) string) Scope {
-	if key == nil {
-		return Scope(rules.Keyed(rules.ByKey, name, nil)) // which no component takes
-	}
-	return Scope(rules.Keyed(rules.ByKey, name, &keyFunc[string]{key}))
-}
+func ByKey(name string, key func(c Call) string) Scope { return keyed(rules.ByKey, name, key, rules.OneKey) }
 
 // ByKeys is [ByKey] for calls that name several, such as files: the call takes its weight of each, of
 // all at one instant, so that no two wait for each other. Of the same key twice one counts, and "" does
 // not; without any the limit does not apply. More than 64 refuse. Only a [Limit] takes it.
-func ByKeys(name string, keys func(c Call) []string) Scope {
-	if keys == nil {
-		return Scope(rules.Keyed(rules.ByKeys, name, nil))
+func ByKeys(name string, keys func(c Call) []string) Scope { return keyed(rules.ByKeys, name, keys, rules.JoinKeys) }
+
+// ByWeights is [ByKeys] for calls that take more of one key than of another, as who reads some files and
+// writes others. Each key has its own weight; zero does not count. With Ordered a call that needs Max/2 at
+// most passes those that wait elsewhere if there is room for all such. A nested call runs on what an ancestor
+// holds of a key only if that is enough. Else it needs its own beside that, and where it would wait for its
+// ancestors it is refused with [ErrNesting].
+func ByWeights(name string, weights func(c Call) map[string]int64) Scope { return keyed(rules.ByWeights, name, weights, rules.JoinWeights) }
+
+// keyed is the scope of a function, of which no component takes nil.
+func keyed[K any](kind rules.Kind, name string, of func(Call) K, join func(K) (string, error)) Scope {
+	if of == nil {
+		return Scope(rules.Keyed(kind, name, nil))
 	}
-	return Scope(rules.Keyed(rules.ByKeys, name, &keyFunc[[]string]{keys}))
+	return Scope(rules.Keyed(kind, name, &keyFunc{func(c Call) (string, error) { return join(of(c)) }}))
 }
 
 // keyFunc is a function that can be compared, by where it stands.
-type keyFunc[K any] struct{ of func(Call) K }
+type keyFunc struct{ of func(Call) (string, error) }
 
 // keyOf is what c counts under by s, which is keyed; of ByKeys as rules.JoinKeys has it.
-func keyOf(s rules.Scope, c *Call) (key string, err error) {
+func keyOf(s *rules.Scope, c *Call) (key string, err error) {
 	switch {
 	case s.Kind() == rules.ByTenant:
-		key = c.Pipeline.tenant()
+		return rules.OneKey(c.Pipeline.tenant())
 	case c.Input == any(anyInput{}):
 		return "", nil
-	case s.Kind() == rules.ByKeys:
-		return rules.JoinKeys(s.Key().(*keyFunc[[]string]).of(*c))
-	default:
-		key = s.Key().(*keyFunc[string]).of(*c)
 	}
-	return key, rules.CheckKey(key)
+	return s.Key().(*keyFunc).of(*c)
 }
 
 // String is s in refusals and snapshots.
@@ -252,7 +253,7 @@ func (s Scope) Key(tool Spec, c Call) (key string, counts bool) {
 		c.Pipeline = anonymous.pipeline
 	}
 	c = c.shown()
-	if key, _ = keyOf(r, &c); r.Kind() == rules.ByKeys {
+	if key, _ = keyOf(&r, &c); r.Several() {
 		key = rules.KeysText(key)
 	}
 	return key, key != "" || s == ByTenant

@@ -137,7 +137,7 @@ func (w *world) gate(field string, g sluice.Interceptor) ([]*constraint, error) 
 // limits is what c bounds. A semaphore is taken to be used by nobody else.
 func limits(field string, c sluice.ConcurrencyLimiterConfig) (out []*constraint, err error) {
 	for _, l := range c.Limits {
-		if rules.Scope(l.Scope).Kind() == rules.ByKeys {
+		if rules.Scope(l.Scope).Several() {
 			return nil, fmt.Errorf("sim: %s counts %v by several keys of a call: must be by one, as ByKey", field, l.Scope)
 		}
 		slots := rules.Slots{

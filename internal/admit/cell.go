@@ -43,6 +43,7 @@ type Class struct {
 	Unit     string // what is counted; empty means calls
 	Refuse   bool   // refuse at once instead of waiting
 	Ordered  bool   // Slots; who comes later starts later, see order.go; not with Refuse or Semaphore
+	Weighted bool   // Slots; a call takes its own number for each key, see order.go
 	Upstream bool   // a throttle that a call reports pauses its cell
 	MaxKeys  int    // bound of the table of keys; zero means the class is not keyed
 	ByPlan   bool   // its cells live as long as some plan needs them, see [Machine.Pin]
@@ -415,7 +416,7 @@ func (m *Machine) ready(c *Cell, t *Ticket, n int64) int64 {
 	case Slots:
 		room := c.used+n <= c.limit-m.held(c, t) && (!c.ordered || m.inTurn(c, t))
 		switch {
-		case room && !c.shared, t.Parent != nil && m.lender(t, c) != nil, room && m.obtains(c, t, n):
+		case room && !c.shared, t.Parent != nil && t.lender(c) != nil, room && m.obtains(c, t, n):
 			return m.now
 		}
 		return Never

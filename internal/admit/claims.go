@@ -44,7 +44,7 @@ func (m *Machine) held(c *Cell, t *Ticket) int64 {
 		return 0
 	}
 	n := l.need(c)
-	if n > 0 && l.nested && m.lender(l.head, c) != nil {
+	if n > 0 && l.nested && l.head.lender(c) != nil {
 		return 0
 	}
 	return n

@@ -235,8 +235,8 @@ func (w *world) check() {
 			w.Fatalf("%v waits and is parked nowhere", t.Owner)
 		}
 		if t.lane.nested {
-			if names := w.m.cycle(t.lane); names != "" {
-				w.Fatalf("%v waits for itself: %s", t.Owner, names)
+			if in := w.m.cycle(t.lane); in != nil {
+				w.Fatalf("%v waits for itself: %s", t.Owner, namesOf(in))
 			}
 		}
 		if at := t.lane.at; t.prev == nil && len(w.m.claims) == 0 && (!at.bucketLike() && !at.shared || at.q.best(w.m.policy.Ageing) == t.lane) {

@@ -32,19 +32,11 @@ type lane struct {
 	fails   int // times its head was at a front and failed elsewhere
 	claimed bool
 
-	spots  []spot // in the lines of the ordered cells that it needs
-	passes bool   // out of turn: it is of a nested call that would wait for itself
+	spots []spot // in the lines of the ordered cells that it needs
 }
 
 // need is how much one call of l takes from c.
-func (l *lane) need(c *Cell) int64 {
-	for i := range l.needs.list {
-		if l.needs.list[i].Cell == c {
-			return l.needs.list[i].N
-		}
-	}
-	return 0
-}
+func (l *lane) need(c *Cell) int64 { return l.needs.need(c) }
 
 // tenant is shared by everything that counts for one name. It lives while it is used.
 type tenant struct {
@@ -238,8 +230,12 @@ func (m *Machine) unlink(t *Ticket) {
 		l.at.q.levels[l.level].load -= l.width
 	}
 	l.load(-1)
-	if head && len(l.spots) > 0 {
-		m.moveUp(l)
+	if len(l.spots) > 0 {
+		if head {
+			m.moveUp(l)
+		} else {
+			m.fewer(l)
+		}
 	}
 	m.book(l, -1)
 	if t.limit >= 0 {

@@ -278,7 +278,7 @@ func (m *Machine) open(t *Ticket) bool {
 		switch c.kind {
 		case Slots:
 			switch {
-			case t.Parent != nil && m.lender(t, c) != nil:
+			case t.Parent != nil && t.lender(c) != nil:
 			case c.used+list[i].N > c.limit, c.shared && !m.obtains(c, t, list[i].N):
 				return false
 			}

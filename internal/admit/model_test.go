@@ -371,7 +371,7 @@ func (x *modelCall) lends(c *modelCell) *hold {
 	for a := x.parent; a != nil; a = a.parent {
 		for _, h := range c.holds {
 			if i := slices.Index(h.chain, a); i >= 0 {
-				if i == len(h.chain)-1 {
+				if i == len(h.chain)-1 && (!c.class.class.Weighted || h.units >= x.need(c)) {
 					return h
 				}
 				return nil

@@ -6,7 +6,8 @@ import (
 )
 
 // Nested calls. A limit counts chains of calls: where an ancestor of a call holds slots
-// of the same cell, the call runs on those, whatever its weight. A slot is lent to one
+// of the same cell, the call runs on those, whatever its weight, unless the class is weighted and
+// those are too few. A slot is lent to one
 // descendant at a time; siblings beyond it queue for slots of their own, and the end of
 // the one examines the others first. What an ancestor leaves behind while it is lent
 // passes to the borrower, so a slot is given back when the last of a chain ends.
@@ -90,11 +91,11 @@ func (t *Ticket) charged(c *Cell, n int64) int64 {
 	return n
 }
 
-// shares reports whether an ancestor of t holds slots of c.
+// shares reports whether an ancestor of t holds slots of c that t may run on.
 func (t *Ticket) shares(c *Cell) bool {
 	for a := t.Parent; a != nil; a = a.Parent {
 		if a.wants(c) {
-			return true
+			return !c.class.Weighted || a.runsOn(c) >= t.needs.need(c)
 		}
 	}
 	return false
@@ -102,7 +103,16 @@ func (t *Ticket) shares(c *Cell) bool {
 
 // lender is the ancestor whose slots of c are t's to run on: the nearest that has some,
 // unless they are lent already.
-func (m *Machine) lender(t *Ticket, c *Cell) *Ticket {
+func (t *Ticket) lender(c *Cell) *Ticket {
+	a := t.reach(c)
+	if a != nil && c.class.Weighted && a.runsOn(c) < t.needs.need(c) {
+		return nil
+	}
+	return a
+}
+
+// reach is the lender of descendants of t for whom what there is is enough.
+func (t *Ticket) reach(c *Cell) *Ticket {
 	for a := t.Parent; a != nil; a = a.Parent {
 		if a.wants(c) {
 			if a.kin != nil && find(a.kin.lent, c) >= 0 {
@@ -114,9 +124,21 @@ func (m *Machine) lender(t *Ticket, c *Cell) *Ticket {
 	return nil
 }
 
+// runsOn is how many slots of c the running t has: its own, or an ancestor's.
+func (t *Ticket) runsOn(c *Cell) int64 {
+	for t.kin != nil {
+		i := find(t.kin.borrowed, c)
+		if i < 0 {
+			return t.charged(c, t.needs.need(c))
+		}
+		t = t.kin.borrowed[i].with
+	}
+	return t.needs.need(c)
+}
+
 // borrow has t run on an ancestor's slots of c, if it may.
 func (m *Machine) borrow(t *Ticket, c *Cell) bool {
-	a := m.lender(t, c)
+	a := t.lender(c)
 	if a == nil {
 		return false
 	}
@@ -169,7 +191,7 @@ func (m *Machine) returns(t *Ticket) {
 	list := t.needs.list
 	for i := range list {
 		if c := list[i].Cell; c.kind == Slots {
-			if a := m.lender(t, c); a != nil {
+			if a := t.reach(c); a != nil {
 				m.returned = append(m.returned, loan{c, a})
 			}
 		}
@@ -214,7 +236,7 @@ func (m *Machine) heir(owner, t *Ticket, c *Cell, best *Ticket) *Ticket {
 	for _, ch := range t.kin.children {
 		if ch.state != Waiting {
 			best = m.heir(owner, ch, c, best)
-		} else if ch.lane.at == c && (best == nil || ch.seq < best.seq) && m.lender(ch, c) == owner {
+		} else if ch.lane.at == c && (best == nil || ch.seq < best.seq) && ch.lender(c) == owner {
 			best = ch
 		}
 	}
@@ -229,7 +251,7 @@ func (m *Machine) serveKin(c *Cell) {
 	}
 	for i := 0; c.q != nil && i < len(c.q.kin); {
 		l := c.q.kin[i]
-		if m.lender(l.head, c) == nil && !l.passes {
+		if l.head.lender(c) == nil && !l.passesAt(c) {
 			i++
 			continue
 		}
@@ -382,42 +404,65 @@ func (m *Machine) suspect(c *Cell) {
 	}
 }
 
-// untie refuses the newest call that waits for itself, and reports whether there was one.
-func (m *Machine) untie() bool {
-	for ; len(m.knots) > 0; m.knots = m.knots[:len(m.knots)-1] {
-		c := m.knots[len(m.knots)-1]
-		var last *lane
-		for _, l := range m.all {
-			if l.nested && l.at == c && !l.kept() && (last == nil || l.head.seq > last.head.seq) {
-				last = l
-			}
-		}
-		if last == nil {
+// untie refuses the newest call that waits for itself, and reports whether there was one. If not own, it may be
+// one that waits behind such.
+func (m *Machine) untie(own bool) bool {
+	for _, c := range slices.Backward(m.knots) {
+		l := m.newest(c, nil)
+		if l == nil {
 			continue
 		}
-		if names := m.cycle(last); names != "" {
-			m.refuseHead(last, Refusal{Reason: Cycle, By: c, Detail: names})
+		in := m.cycle(l)
+		if in == nil {
+			continue
+		}
+		if own {
+			l = m.newest(c, in)
+		}
+		if l != nil {
+			m.refuseHead(l, Refusal{Reason: Cycle, By: c, Detail: namesOf(in)})
 			return true
 		}
 	}
 	return false
 }
 
-// cycle names the limits that wait for each other once the nested call of l waits where
-// it is parked, or answers "". There is one only if every holder of that limit is a
+// newest is the newest nested call at c that waits for no more than slots there, and for whose ancestors some
+// of in are booked, unless that is nil.
+func (m *Machine) newest(c *Cell, in []*Cell) (last *lane) {
+	for _, l := range m.all {
+		if l.nested && l.at == c && !l.kept() && (last == nil || l.head.seq > last.head.seq) &&
+			(in == nil || slices.ContainsFunc(in, l.head.holdsAbove)) {
+			last = l
+		}
+	}
+	return last
+}
+
+// namesOf is the cycle for people.
+func namesOf(cycle []*Cell) string {
+	names := make([]string, 0, len(cycle)+1)
+	for _, c := range cycle {
+		names = append(names, c.class.Name)
+	}
+	return strings.Join(append(names, names[0]), " -> ")
+}
+
+// cycle is the limits that wait for each other once the nested call of l waits where
+// it is parked, or nil. There is one only if every holder of that limit is a
 // chain in which nobody can run, and the same is true wherever those chains wait. Who waits
 // for slots that are kept for a claim is in none: the claimant waits for somebody who runs. Who waits
 // for its turn waits where whoever comes before it does.
-func (m *Machine) cycle(l *lane) string {
+func (m *Machine) cycle(l *lane) []*Cell {
 	b := m.blocker(l)
 	if b.kept() {
-		return ""
+		return nil
 	}
 	seen := []*Cell{b.at}
 	for i := 0; i < len(seen); i++ {
 		c := seen[i]
 		if c.kind != Slots || c.pause.ends() > m.now || c.stuck < c.used || c.used == 0 {
-			return "" // time, or somebody who runs, will help
+			return nil // time, or somebody who runs, will help
 		}
 		for _, x := range m.all {
 			if !x.nested || !x.head.holdsAbove(c) {
@@ -425,18 +470,14 @@ func (m *Machine) cycle(l *lane) string {
 			}
 			b := m.blocker(x)
 			if b.kept() {
-				return ""
+				return nil
 			}
 			if !slices.Contains(seen, b.at) {
 				seen = append(seen, b.at)
 			}
 		}
 	}
-	names := make([]string, 0, len(seen)+1)
-	for _, c := range seen {
-		names = append(names, c.class.Name)
-	}
-	return strings.Join(append(names, names[0]), " -> ")
+	return seen
 }
 
 // kept reports whether there are slots for l where it waits, kept from it for a claim.

@@ -2,6 +2,7 @@ package admit
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 )
 
@@ -17,6 +18,7 @@ func (w *model) withFiles(from int, unit bool) {
 	k := w.class("files", Slots, 3, name, 4)
 	k.class.Refuse, k.refuse = false, false
 	k.class.Ordered = true
+	k.class.Weighted = w.rng.IntN(2) == 0
 	for i := range w.plans[from:] {
 		p := &w.plans[from+i]
 		p.files = k
@@ -38,20 +40,26 @@ func (w *model) open(x *modelCall, k *modelClass) bool {
 		}
 	}
 	slices.Sort(keys)
+	weights := map[string]int64{}
 	n := int64(1)
 	if k.class.Unit != "" && w.rng.IntN(3) == 0 {
 		n = k.class.Limit
 	}
+	for _, key := range keys {
+		if weights[key] = 1; k.class.Weighted {
+			n, weights[key] = 1, []int64{1, 1, 2, k.class.Limit}[w.rng.IntN(4)]
+		}
+	}
 	var full string
 	t := w.ms[0].Ticket()
 	defer w.ms[0].Free(t)
-	ok := w.ms[0].AddEach(w.now, t, k.class, slices.Values(keys), n, func(_ *Machine, _ int64, _ *Class, key string) *Cell {
+	ok := w.ms[0].AddEach(w.now, t, k.class, weighing(keys, weights), n, func(_ *Machine, _ int64, _ *Class, key string) *Cell {
 		c := w.cell(k, key)
 		if c == nil {
 			full = key
 			return nil
 		}
-		x.needs = append(x.needs, modelNeed{c, n})
+		x.needs = append(x.needs, modelNeed{c, n * weights[key]})
 		return c.cell
 	})
 	if !ok {
@@ -66,21 +74,75 @@ func (w *model) open(x *modelCall, k *modelClass) bool {
 	return ok
 }
 
+// weighing is keys with their weights.
+func weighing(keys []string, weights map[string]int64) iter.Seq2[string, int64] {
+	return func(yield func(string, int64) bool) {
+		for _, k := range keys {
+			if !yield(k, max(1, weights[k])) {
+				return
+			}
+		}
+	}
+}
+
+// need is what x needs of c.
+func (x *modelCall) need(c *modelCell) int64 {
+	for _, n := range x.needs {
+		if n.cell == c {
+			return n.n
+		}
+	}
+	return 0
+}
+
 // inTurn reports whether no call that waits, needs c and keeps order there came before x.
 func (w *model) inTurn(x *modelCall, c *modelCell) bool { return w.ahead(x, c) == nil }
 
 // ahead is the first such call, or nil.
 func (w *model) ahead(x *modelCall, c *modelCell) *modelCall {
-	if !c.class.class.Ordered || x.t.lane != nil && x.t.lane.passes {
+	if !c.class.class.Ordered || x.t.lane != nil && x.t.lane.passesAt(c.cell) {
 		return nil
 	}
-	var first *modelCall
+	var first, wide *modelCall
+	narrow := int64(0)
 	for _, y := range w.waiting {
-		if y != x && y.seq < x.seq && y.needsCell(c) && (first == nil || y.seq < first.seq) {
+		if y == x || !y.needsCell(c) {
+			continue
+		}
+		if !y.isWide(c) {
+			narrow += y.need(c)
+		}
+		if y.seq < x.seq && (first == nil || y.seq < first.seq) {
 			first = y
 		}
+		if y.seq < x.seq && y.isWide(c) && (wide == nil || y.seq < wide.seq) {
+			wide = y
+		}
+	}
+	if !c.class.class.Weighted || x.isWide(c) {
+		return first
+	}
+	if !slices.Contains(w.running, x) {
+		narrow += x.need(c)
+	}
+	if wide == nil && c.used()+narrow <= c.limit {
+		return nil // there is room for all that are narrow
+	}
+	if wide != nil {
+		return wide
 	}
 	return first
+}
+
+// isWide reports whether x needs more than half of what c had when it came to wait there.
+func (x *modelCall) isWide(c *modelCell) bool {
+	if !c.class.class.Weighted {
+		return false
+	}
+	if x.t.lane != nil {
+		return x.t.lane.spot(c.cell).wide
+	}
+	return x.need(c) > c.limit/2
 }
 
 func (x *modelCall) needsCell(c *modelCell) bool {
@@ -96,6 +158,9 @@ func (w *model) keptOrder(x *modelCall, later []*modelCall) {
 		}
 		y := w.ahead(x, c)
 		for _, z := range later {
+			if c.class.class.Weighted && !z.isWide(c) && !x.isWide(c) {
+				continue // both fit
+			}
 			if z.seq < x.seq && z.needsCell(c) && z.lends(c) == nil && !z.nested {
 				y = z
 			}

@@ -462,16 +462,16 @@ func TestKeysOfOneCallStayTogether(t *testing.T) {
 	w, f := newWorld(t, standard()), files(2)
 	f.MaxKeys = 2
 	x := w.m.Ticket()
-	require.True(t, w.m.AddEach(0, x, f, slices.Values([]string{"a", "b"}), 1, (*Machine).Cell))
+	require.True(t, w.m.AddEach(0, x, f, weighing([]string{"a", "b"}, nil), 1, (*Machine).Cell))
 	for i, key := range []string{"a", "b"} {
 		require.Same(t, f.Lookup(key), x.Needs()[i].Cell)
 	}
 	w.m.Free(x)
 	x = w.m.Ticket()
-	require.False(t, w.m.AddEach(0, x, f, slices.Values([]string{"c", "d", "e"}), 1, (*Machine).Cell))
+	require.False(t, w.m.AddEach(0, x, f, weighing([]string{"c", "d", "e"}, nil), 1, (*Machine).Cell))
 	w.m.Free(x)
 	x = w.m.Ticket()
-	require.True(t, w.m.AddEach(0, x, f, slices.Values([]string{"e", "f"}), 1, (*Machine).Cell), "those of a call that did not come are idle")
+	require.True(t, w.m.AddEach(0, x, f, weighing([]string{"e", "f"}, nil), 1, (*Machine).Cell), "those of a call that did not come are idle")
 	w.m.Free(x)
 	for _, c := range f.Cells() {
 		require.Zero(t, c.lanes)

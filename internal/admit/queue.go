@@ -132,6 +132,9 @@ func (m *Machine) park(l *lane, c *Cell) {
 	l.at, l.width = c, l.need(c)
 	m.waited(l.head)
 	l.head.by = c
+	if c.ordered {
+		l.comes(c)
+	}
 	if !c.inOrder(l.width) { // it has nobody to wait for but the end of the pause
 		l.aside = true
 		q.aside = append(q.aside, l)
@@ -207,7 +210,9 @@ func (m *Machine) unorder(l *lane, q *queue) {
 func (m *Machine) leave(l *lane) {
 	c, q := l.at, l.at.q
 	q.levels[l.level].load -= int64(l.n) * l.width
-	l.at = nil
+	if l.at = nil; c.ordered && len(l.spots) > 0 {
+		l.goes(c)
+	}
 	if l.aside {
 		l.aside = false
 		q.aside = slices.Delete(q.aside, slices.Index(q.aside, l), slices.Index(q.aside, l)+1)

@@ -28,9 +28,10 @@ func (m *Machine) drainDirty() {
 		m.claim()
 		c := m.nextDirty()
 		if c == nil {
-			if m.passOn() || m.untie() {
+			if m.passOn(true) || m.untie(true) || m.passOn(false) || m.untie(false) {
 				continue
 			}
+			m.knots = m.knots[:0]
 			return
 		}
 		c.dirty = false
@@ -158,7 +159,7 @@ func (m *Machine) contested(t *Ticket, at *Cell) *Cell {
 		if c == at || c.ordered || !c.dirty || c.q == nil || c.q.n == 0 || m.outranks(c, t, c.q.best(m.policy.Ageing)) {
 			continue
 		}
-		if t.Parent == nil || c.kind != Slots || m.lender(t, c) == nil { // what it borrows is its own
+		if t.Parent == nil || c.kind != Slots || t.lender(c) == nil { // what it borrows is its own
 			return c
 		}
 	}

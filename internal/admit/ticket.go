@@ -182,6 +182,16 @@ type needSet struct {
 	way      *Way     // how calls of its plan come; nil if all come by the lock
 }
 
+// need is how much of c a call takes.
+func (s *needSet) need(c *Cell) int64 {
+	for i := range s.list {
+		if s.list[i].Cell == c {
+			return s.list[i].N
+		}
+	}
+	return 0
+}
+
 // NeedSet is what the calls of one plan take when it is the same for all of them, or for all that
 // have the same keys.
 type NeedSet struct {

@@ -27,7 +27,9 @@ var seed = maphash.MakeSeed()
 func (k *Keys) sum() {
 	h := uint64(0)
 	for i := range k.Len() {
-		h = h*0x9e3779b97f4a7c15 ^ maphash.String(seed, k.At(i))
+		if h *= 0x9e3779b97f4a7c15; k.At(i) != "" {
+			h ^= maphash.String(seed, k.At(i))
+		}
 	}
 	k.hash = h
 }

@@ -116,6 +116,9 @@ func (l *Slots) Complete(field string, before []Slots) (err error) {
 	if l.Shared != nil && !l.Scope.OneKey() {
 		return fmt.Errorf("%s.Scope is %v with Semaphore: must be Global, ForTool or ForType", field, l.Scope)
 	}
+	if l.Scope.Kind() == ByWeights && l.Unit != "" {
+		return fmt.Errorf("%s.Unit is %q with ByWeights(%q): must be empty, the keys have their weights", field, l.Unit, l.Scope.Name())
+	}
 	if l.Ordered && l.Refuse {
 		return fmt.Errorf("%s.Ordered is true with Refuse: must be false, nobody waits there who could be passed", field)
 	}
@@ -140,6 +143,7 @@ func (l Slots) Class(limiter string) *admit.Class {
 		Unit:      l.Unit,
 		Refuse:    l.Refuse,
 		Ordered:   l.Ordered,
+		Weighted:  l.Scope.Kind() == ByWeights,
 		MaxKeys:   l.Scope.TableSize(l.MaxKeys),
 		Limit:     l.Max,
 		Full:      full,

@@ -12,23 +12,24 @@ import (
 type Kind uint8
 
 const (
-	Unset    Kind = iota // the component's default
-	Global               // not at all
-	ByTool               // by the tool's name
-	ByType               // by its type
-	ByTenant             // by the tenant
-	ForTool              // only some tools count, together
-	ForType              // only tools of some types count, together
-	ByKey                // by what a function says
-	ByKeys               // by each of several keys that a function says
+	Unset     Kind = iota // the component's default
+	Global                // not at all
+	ByTool                // by the tool's name
+	ByType                // by its type
+	ByTenant              // by the tenant
+	ForTool               // only some tools count, together
+	ForType               // only tools of some types count, together
+	ByKey                 // by what a function says
+	ByKeys                // by each of several keys that a function says
+	ByWeights             // likewise, with a weight for each
 )
 
 // Scope is what a limit counts by. Scopes are ==, if they say the same; of two with functions
 // only copies of one another are, but see [Scope.Same].
 type Scope struct {
 	kind  Kind
-	names string // of ForTool and ForType: as joined makes it; of ByKey and ByKeys its name
-	key   any    // of ByKey and ByKeys: what its owner made it with; comparable
+	names string // of ForTool and ForType: as joined makes it; of ByKey, ByKeys and ByWeights its name
+	key   any    // of those: what its owner made it with; comparable
 }
 
 // Of is the scope of a kind that needs no name.
@@ -37,7 +38,7 @@ func Of(k Kind) Scope { return Scope{kind: k} }
 // For is the scope of the kind ForTool or ForType that counts those of the names, in any order.
 func For(k Kind, names []string) Scope { return Scope{kind: k, names: joined(names)} }
 
-// Keyed is the scope of the kind ByKey or ByKeys with that name, and what its owner finds a call's keys
+// Keyed is the scope of the kind ByKey, ByKeys or ByWeights with that name, and what its owner finds a call's keys
 // with; nil is refused by Complete.
 func Keyed(k Kind, name string, key any) Scope { return Scope{k, name, key} }
 
@@ -61,7 +62,7 @@ func joined(names []string) string {
 // Kind is how s tells calls apart.
 func (s Scope) Kind() Kind { return s.kind }
 
-// Name is the name of a ByKey or ByKeys scope.
+// Name is the name of a ByKey, ByKeys or ByWeights scope.
 func (s Scope) Name() string { return s.names }
 
 // Key is what such a scope was made with.
@@ -90,11 +91,8 @@ func (s Scope) Complete(field string, def Kind) (Scope, error) {
 		return Of(def), nil
 	case ForTool, ForType:
 		return s, s.checkNames(field)
-	case ByKey, ByKeys:
-		maker := "ByKey"
-		if s.kind == ByKeys {
-			maker = "ByKeys"
-		}
+	case ByKey, ByKeys, ByWeights:
+		maker := s.maker()
 		if s.names == "" {
 			return s, fmt.Errorf("%s is %s without a name: must have one", field, maker)
 		}
@@ -106,10 +104,15 @@ func (s Scope) Complete(field string, def Kind) (Scope, error) {
 	return s, nil
 }
 
+// maker is the function that makes a keyed scope.
+func (s Scope) maker() string {
+	return [...]string{"ByKey", "ByKeys", "ByWeights"}[s.kind-ByKey]
+}
+
 // CompleteOne is Complete for a component whose calls have one key.
 func (s Scope) CompleteOne(field string, def Kind) (Scope, error) {
-	if s.kind == ByKeys {
-		return s, fmt.Errorf("%s is ByKeys(%q): must have one key for each call, only Limit.Scope may be ByKeys", field, s.names)
+	if s.Several() {
+		return s, fmt.Errorf("%s is %s(%q): must have one key for each call, only Limit.Scope may be %[2]s", field, s.maker(), s.names)
 	}
 	return s.Complete(field, def)
 }
@@ -158,7 +161,7 @@ func (s Scope) String() string {
 		return "tool " + strings.Join(s.Names(), "+")
 	case ForType:
 		return "type " + strings.Join(s.Names(), "+")
-	case ByKey, ByKeys:
+	case ByKey, ByKeys, ByWeights:
 		return "per " + s.names
 	}
 	return "default"
@@ -168,7 +171,10 @@ func (s Scope) String() string {
 func (s Scope) Keyed() bool { return s.kind == ByTenant || s.Asks() }
 
 // Asks reports whether a function says a call's keys. A call for which it says none does not count.
-func (s Scope) Asks() bool { return s.kind == ByKey || s.kind == ByKeys }
+func (s Scope) Asks() bool { return s.kind == ByKey || s.Several() }
+
+// Several reports whether a call can have more keys than one, which [EachKey] takes apart.
+func (s Scope) Several() bool { return s.kind == ByKeys || s.kind == ByWeights }
 
 // Fixed is the key under which every call of a tool counts, and whether any counts at all. Of a
 // keyed scope all do, and the key is not known.
@@ -195,7 +201,7 @@ func (s Scope) Wants(key string) (wants string, may bool) {
 		return "the Type of a registered tool", check.Name("", key) == nil
 	case ByTenant:
 		return fmt.Sprintf("at most %d bytes", MaxKeyBytes), len(key) <= MaxKeyBytes
-	case ByKey, ByKeys:
+	case ByKey, ByKeys, ByWeights:
 		return fmt.Sprintf("from 1 to %d bytes", MaxKeyBytes), key != "" && len(key) <= MaxKeyBytes
 	}
 	return "empty", key == ""
@@ -210,7 +216,7 @@ func (s Scope) rank() uint8 {
 		return 1
 	case ByTenant:
 		return 2
-	case ByKey, ByKeys:
+	case ByKey, ByKeys, ByWeights:
 		return 3
 	case ByType:
 		return 4

@@ -32,6 +32,7 @@ type Needs struct {
 	tool    *Tool               // whose calls they are; never changes, nor do the next three
 	outline admit.Outline       // of Parts, for calls that take one of each
 	keyed   []int               // which of Parts are
+	each    []int               // which of those have several keys
 	lately  *recall.Table[Tool] // the tool as calls see it that have certain keys; nil if all need the same, or costs differ
 	way     admit.Way           // of calls with keys
 	dropped bool                // the plan keeps the cells of Parts no more
@@ -47,9 +48,10 @@ func (n *Needs) Compile(x *Tool, keys, costs int, quick bool) {
 	var fixed []*admit.Cell
 	var keyed []*admit.Class
 	var list []admit.Need
-	each := false
 	for i, p := range n.Parts {
-		each = each || p.Each
+		if p.Each {
+			n.each = append(n.each, i)
+		}
 		if n.outline.Add(p.Class, p.Cell); p.Cell == nil {
 			n.keyed = append(n.keyed, i)
 			keyed = append(keyed, p.Class)
@@ -61,7 +63,7 @@ func (n *Needs) Compile(x *Tool, keys, costs int, quick bool) {
 	m := x.Stage.M
 	m.Together(fixed, keyed)
 	switch {
-	case costs > 0, each:
+	case costs > 0:
 	case keys > 0:
 		n.lately = &recall.Table[Tool]{
 			Alive: func(x *Tool) bool { return x.Needs.IsAlive() },
@@ -97,7 +99,7 @@ func (n *Needs) Fill(now int64, t *admit.Ticket, x *Tool, q *Answers, cell CellF
 		m.Fixed(t, x.Needs)
 		return nil
 	}
-	if n.lately == nil || n.dropped || n.skips(q) {
+	if n.lately == nil || n.dropped || n.skips(q) || n.several(q) {
 		return n.fillEach(now, t, q, cell)
 	}
 	list := m.Draw(t, &n.outline)
@@ -115,6 +117,17 @@ func (n *Needs) Fill(now int64, t *admit.Ticket, x *Tool, q *Answers, cell CellF
 func (n *Needs) skips(q *Answers) bool {
 	for _, i := range n.keyed {
 		if p := &n.Parts[i]; p.Some && q.Keys.At(p.Key) == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// several reports whether some key of a call is one of those that are several: they are put together for
+// each call, which is likely to have others.
+func (n *Needs) several(q *Answers) bool {
+	for _, i := range n.each {
+		if q.Keys.At(n.Parts[i].Key) != "" {
 			return true
 		}
 	}
@@ -165,7 +178,7 @@ func (n *Needs) fillEach(now int64, t *admit.Ticket, q *Answers, cell CellFunc) 
 // Note notes that a call with those keys came, and got its needs t by Fill, with cells that stay. If
 // they come again and again, the next will find them. The stage is locked.
 func (n *Needs) Note(t *admit.Ticket, q *Answers) {
-	if n.lately == nil || n.dropped || t.IsFixed() || !n.lately.ComesAgain(&q.Keys) {
+	if n.lately == nil || n.dropped || t.IsFixed() || n.several(q) || !n.lately.ComesAgain(&q.Keys) {
 		return
 	}
 	x := *n.tool
