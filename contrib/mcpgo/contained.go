@@ -20,7 +20,6 @@ func contained(tool string, f func()) error {
 				yield(&sluice.PanicError{Tool: tool, Value: v, Goexit: v == nil, Stack: debug.Stack()})
 			}
 		}()
-		grow(1)
 		f()
 		normal = true
 	})
@@ -29,14 +28,4 @@ func contained(tool string, f func()) error {
 		go stop() // lets it exit, and exits with it
 	}
 	return err
-}
-
-// grow has the stack of a new coroutine grow at once, while there is next to nothing on it that must be moved: else
-// it does so deep inside a call, several times, which takes as long as the call itself.
-//
-//go:noinline
-func grow(i int) byte {
-	var room [8 << 10]byte
-	room[i%len(room)] = 1
-	return room[(i+1)%len(room)]
 }
