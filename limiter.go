@@ -204,19 +204,25 @@ func ForType(types ...string) Scope { return Scope(rules.For(rules.ForType, type
 
 // ByKey counts by any key of the call, such as a host; "" does not count. key runs once per
 // attempt, before the queue, outside locks, and changes nothing; a panic refuses.
-func ByKey(name string, key func(c Call) string) Scope { return keyed(rules.ByKey, name, key, rules.OneKey) }
+func ByKey(name string, key func(c Call) string) Scope {
+	return keyed(rules.ByKey, name, key, rules.OneKey)
+}
 
 // ByKeys is [ByKey] for calls that name several, such as files: the call takes its weight of each, of
 // all at one instant, so that no two wait for each other. Of the same key twice one counts, and "" does
 // not; without any the limit does not apply. More than 64 refuse. Only a [Limit] takes it.
-func ByKeys(name string, keys func(c Call) []string) Scope { return keyed(rules.ByKeys, name, keys, rules.JoinKeys) }
+func ByKeys(name string, keys func(c Call) []string) Scope {
+	return keyed(rules.ByKeys, name, keys, rules.JoinKeys)
+}
 
 // ByWeights is [ByKeys] for calls that take more of one key than of another, as who reads some files and
 // writes others. Each key has its own weight; zero does not count. With Ordered a call that needs Max/2 at
 // most passes those that wait elsewhere if there is room for all such. A nested call runs on what an ancestor
 // holds of a key only if that is enough. Else it needs its own beside that, and where it would wait for its
 // ancestors it is refused with [ErrNesting].
-func ByWeights(name string, weights func(c Call) map[string]int64) Scope { return keyed(rules.ByWeights, name, weights, rules.JoinWeights) }
+func ByWeights(name string, weights func(c Call) map[string]int64) Scope {
+	return keyed(rules.ByWeights, name, weights, rules.JoinWeights)
+}
 
 // keyed is the scope of a function, of which no component takes nil.
 func keyed[K any](kind rules.Kind, name string, of func(Call) K, join func(K) (string, error)) Scope {
