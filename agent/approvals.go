@@ -208,7 +208,7 @@ func (a *Approvals) approved(ctx context.Context, s *sluice.Step, c sluice.Call,
 func (a *Approvals) request(ctx context.Context, s *sluice.Step, c sluice.Call, args []byte, message string) error {
 	now := wall(time.Now())
 	e := approvalEntry{V: approvalVersion, Approval: Approval{
-		ID: rand.Text(), State: ApprovalPending, Tool: c.Tool, Arguments: args, Tenant: tenantOf(c), CallID: c.ID, RunID: c.Pipeline.RunID,
+		ID: rand.Text(), State: ApprovalPending, Tool: c.Tool, Arguments: args, Tenant: tenantOf(*c.Pipeline), CallID: c.ID, RunID: c.Pipeline.RunID,
 		Message: message, Requested: now, Expires: now.Add(a.conf.Lifetime),
 	}, Key: c.Key.String()}
 	if _, err := a.key(e.ID).CompareAndSwap(a.ctx, 0, e, sluice.TTL(e.life(now, a.conf.Lifetime))); err != nil {
@@ -268,12 +268,12 @@ func argumentsOf(c sluice.Call) ([]byte, error) {
 	return canonical(raw)
 }
 
-// tenantOf is whom c counts for.
-func tenantOf(c sluice.Call) string { return cmp.Or(c.Pipeline.Tenant, c.Pipeline.OrgID) }
+// tenantOf is who calls on behalf of p count for.
+func tenantOf(p sluice.PipelineContext) string { return cmp.Or(p.Tenant, p.OrgID) }
 
 // is reports whether e is of the call c, whose arguments are args in canonical form, and whether that is to have others.
 func (e *approvalEntry) is(c sluice.Call, args []byte) (own, edited bool) {
-	if e.Tool != c.Tool || e.Tenant != tenantOf(c) {
+	if e.Tool != c.Tool || e.Tenant != tenantOf(*c.Pipeline) {
 		return false, false
 	}
 	if e.Decision.Arguments != nil {

@@ -227,7 +227,7 @@ var undoReasons = map[string]string{
 // List is what the calls of a group have left, the latest first; none if the group is unknown. It reads all that is
 // kept.
 func (u *Undo) List(ctx context.Context, group string) (list []UndoEntry) {
-	for _, e := range u.entries(tenantOf(ctx), group) {
+	for _, e := range u.entries(tenantOf(sluice.PipelineContextFrom(ctx)), group) {
 		list = append(list, UndoEntry{Key: e.key, Tool: e.Tool, CallID: e.ID, At: e.At, State: e.state(time.Now())})
 	}
 	return list
@@ -246,17 +246,11 @@ func (u *Undo) entries(tenant, group string) (list []undoKept) {
 	return list
 }
 
-// tenantOf is whose entries a context finds.
-func tenantOf(ctx context.Context) string {
-	p := sluice.PipelineContextFrom(ctx)
-	return cmp.Or(p.Tenant, p.OrgID)
-}
-
 // Group undoes the calls of a group, one after the other, the latest first, by when they first reported. Those that are
 // undone are passed over. It stops at the first that cannot be undone, since what came before may be what that builds
 // on, and answers why, and how many it has undone. It waits as Call does.
 func (u *Undo) Group(ctx context.Context, group string) (undone int, err error) {
-	for _, e := range u.entries(tenantOf(ctx), group) {
+	for _, e := range u.entries(tenantOf(sluice.PipelineContextFrom(ctx)), group) {
 		var x *UndoError
 		err := u.Call(ctx, e.key)
 		if errors.As(err, &x) && (x.Reason == string(UndoDone) || x.Reason == string(UndoUnknown)) {

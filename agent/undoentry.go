@@ -119,9 +119,6 @@ func (e *undoEntry) settle(undone bool) {
 	e.Hand = 0
 }
 
-// wall is t as other processes read it.
-func wall(t time.Time) time.Time { return t.UTC().Round(0) }
-
 // Why an entry is not changed.
 var (
 	errUndoAbsent = errors.New("there is none")
@@ -150,7 +147,7 @@ func (u *Undo) change(key string, lifetime time.Duration, f func(e *undoEntry, n
 func (u *Undo) look(ctx context.Context, key string) (undoEntry, error) {
 	e, _, err := undoKey(undoPrefix + key).Get(u.kept)
 	switch {
-	case errors.Is(err, sluice.ErrAbsent), err == nil && e.Tenant != tenantOf(ctx):
+	case errors.Is(err, sluice.ErrAbsent), err == nil && e.Tenant != tenantOf(sluice.PipelineContextFrom(ctx)):
 		return e, &UndoError{Key: key, Reason: string(UndoUnknown)}
 	case err != nil:
 		return e, &UndoError{Key: key, Reason: "state", Err: err}

@@ -48,7 +48,7 @@ func (r *undoRun) report(c sluice.Call, group string, data json.RawMessage) erro
 		if !ok {
 			p := c.Pipeline
 			e = undoEntry{V: undoVersion, Seq: in.seq, N: uint64(c.Key), Tool: c.Tool, ID: c.ID, Run: p.RunID, Request: p.RequestID,
-				Session: p.SessionID, User: p.UserID, Tenant: tenantOf(sluice.WithPipelineContext(u.kept, *p)), Group: group, At: wall(now)}
+				Session: p.SessionID, User: p.UserID, Tenant: tenantOf(*p), Group: group, At: wall(now)}
 		}
 		if in.beat != nil {
 			e.Running = wall(now.Add(u.conf.Lease))
