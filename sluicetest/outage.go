@@ -88,7 +88,7 @@ func engineLostSlots(r *run, s Setup) {
 		r.Sleep(ttl / 4)
 		held = r.renew(slots, ttl, held...)
 	}
-	r.must(!w.over() || r.Now().After(warm), "a Cold claim came back while the engine was cold: %v", w.err)
+	r.must(!w.over() || r.Now().After(warm), "a Cold claim came back while the engine was cold: %v", w.why())
 	r.must(r.until(w.over) && w.err == nil, "an engine is not cold any more, two units are free, and the claim that waited got %v", w.err)
 	granted := w.lease.Until.Add(-ttl)
 	r.must(!granted.Before(stopped.Until.Add(-r.Slack)), "an engine that had lost its data gave a slot on %v before the lease of its holder had ended", stopped.Until.Sub(granted))

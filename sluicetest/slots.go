@@ -269,6 +269,14 @@ func (r *run) wait(s engine.Slots, ctx context.Context, c engine.Claim) *waiter 
 	return w
 }
 
+// why is its error, if it is over.
+func (w *waiter) why() error {
+	if w.over() {
+		return w.err
+	}
+	return nil
+}
+
 func (w *waiter) over() bool {
 	select {
 	case <-w.done:
@@ -284,7 +292,7 @@ func slotsHandOver(r *run, s engine.Slots) {
 	c := r.claim(key, 1)
 	c.MaxWait = 100 * r.Tick
 	w := r.wait(s, r.ctx, c)
-	r.must(!w.over(), "Acquire that waits came back while the one slot was taken: %v", w.err)
+	r.must(!w.over(), "Acquire that waits came back while the one slot was taken: %v", w.why())
 	r.release(s, l)
 	r.must(r.until(w.over), "a slot was released and the claim that waits did not get it")
 	r.must(w.err == nil, "a slot was released and the claim that waits got %v", w.err)
@@ -304,7 +312,7 @@ func slotsCancel(r *run, s engine.Slots) {
 	cancel()
 	r.must(r.until(leaver.over), "Acquire did not return when its context ended: every wait ends with its context")
 	r.must(leaver.err != nil, "Acquire returned a lease after its context had ended")
-	r.must(!stayer.over(), "a claim that waits came back when another left: %v", stayer.err)
+	r.must(!stayer.over(), "a claim that waits came back when another left: %v", stayer.why())
 	r.release(s, l)
 	r.must(r.until(stayer.over) && stayer.err == nil, "a slot was released and the claim behind one that had left did not get it: whoever leaves must hold nothing and be skipped")
 }
@@ -398,12 +406,12 @@ func slotsHolderTwice(r *run, s engine.Slots) {
 	second := r.wait(s, ctx, mine)
 	r.must(r.until(first.over), "a Holder asked again while it waited, and its first Acquire goes on to wait: the second one waits in its place")
 	r.must(errors.Is(first.err, engine.ErrLost), "a Holder asked again while it waited, and its first Acquire returned %v, not ErrLost", first.err)
-	r.must(!second.over(), "the second Acquire of a Holder that waits came back while the slot was taken: %v", second.err)
+	r.must(!second.over(), "the second Acquire of a Holder that waits came back while the slot was taken: %v", second.why())
 	differs := mine
 	differs.Priority = 7
 	_, err := s.Acquire(r.ctx, differs)
 	r.refused(err, "Acquire of a Holder that waits, with another priority,")
-	r.must(!second.over(), "a Holder that waits asked for what it cannot change, and lost its place: %v", second.err)
+	r.must(!second.over(), "a Holder that waits asked for what it cannot change, and lost its place: %v", second.why())
 	r.release(s, l)
 	r.must(r.until(second.over) && second.err == nil, "a Holder that asked again did not get its slot, though another came later: it keeps the place that it had (%v)", second.err)
 	r.must(!behind.over(), "a Holder that asked twice had two places, or gave its own away")
