@@ -29,8 +29,11 @@
 //	Store               linearizable per key; a refused write changes nothing; a revision
 //	                    of a key never comes again, not after Erase or expiry either; a
 //	                    record is there in [written, written+ttl) and not at its end
-//	Follow              the current records first, then the latest of each key in the order
-//	                    of its revisions; what lies between two deliveries may be merged
+//	Fetch, Commit       several keys at one instant; all changes of a Commit or none, and
+//	                    at most once for each OpID
+//	Follow              the current records first, then a note that says Caught, then the
+//	                    latest of each key in the order of its revisions; what lies between
+//	                    two deliveries may be merged
 //	Quota.Take          at the engine at most B + r*W units in any window, counted as they
 //	                    are settled, plus what Settles add; either every meter is charged
 //	                    or none; whole units only, so no fraction is lost
@@ -48,7 +51,9 @@
 //	                    burst is full again; a meter that is not cold grants a second burst
 //	Engine.Epoch        another id after whatever was acknowledged may have been lost
 //	Slots               live units at the engine never exceed Limit. In the world neither, if
-//	                    holders stop at Until by their own monotonic clock
+//	                    holders stop when a lease has no time Left
+//	Claim.Cold          nor after the engine has lost its data: until its data are TTL old it
+//	                    gives nothing, and learns from renewals what is held
 //	Lease.Fence         grows with every lease of a key; a resource that remembers the
 //	                    largest it has seen is safe from holders that did not stop
 //	hand-over           strict priority, then tenants by weight (an error of one claim per

@@ -81,7 +81,7 @@ func NewMemory(c MemoryConfig) (*Memory, error) {
 	m := &Memory{limits: Limits{1, c.OpMemory, c.MaxValue}, clock: newClock(), epoch: rand.Uint64() | 1}
 	m.store.open(c)
 	m.quota.open(c, m.clock)
-	m.slots.open(c)
+	m.slots.open(c, m.clock)
 	m.events.open(c)
 	return m, nil
 }

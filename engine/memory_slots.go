@@ -16,7 +16,7 @@ import (
 // claim that left costs its tenant nothing.
 type memorySlots struct {
 	conf  MemoryConfig
-	clock clock
+	clock clock // since the engine's data began
 
 	mu     sync.Mutex
 	closed bool
@@ -32,6 +32,7 @@ type memorySlots struct {
 type slotKey struct {
 	name   string
 	used   int // units
+	wanted int // units that wait
 	leases map[string]*slotLease
 	levels []*slotLevel // priorities with waiters, highest first
 	queued map[string]*slotWaiter
@@ -41,6 +42,7 @@ type slotLease struct {
 	key   *slotKey
 	lease Lease
 	end   due[*slotLease]
+	cold  int64 // when one that was learned of may grow
 }
 
 // slotLevel is one priority.
@@ -99,8 +101,8 @@ func (h *tenantHeap) Pop() any {
 	return t
 }
 
-func (s *memorySlots) open(c MemoryConfig) {
-	s.conf, s.clock = c, newClock()
+func (s *memorySlots) open(c MemoryConfig, clock clock) {
+	s.conf, s.clock = c, clock
 	s.keys = map[string]*slotKey{}
 	s.ends = agenda[*slotLease]{clock: s.clock, ring: s.ring}
 }
@@ -115,15 +117,44 @@ func (s *memorySlots) Acquire(ctx context.Context, c Claim) (Lease, error) {
 		return Lease{}, err
 	}
 	if c.MaxWait > 0 {
-		timer := time.NewTimer(c.MaxWait)
+		s.wait(ctx, w)
+	}
+	return s.settle(ctx, w)
+}
+
+// wait ends with w's answer, or with its wait.
+func (s *memorySlots) wait(ctx context.Context, w *slotWaiter) {
+	timer := time.NewTimer(w.claim.MaxWait)
+	defer timer.Stop()
+	var warm <-chan time.Time
+	if cold := int64(w.claim.TTL) - s.clock.now(); w.claim.Cold && cold > 0 {
+		timer := time.NewTimer(time.Duration(cold))
 		defer timer.Stop()
+		warm = timer.C
+	}
+	for {
 		select {
 		case <-w.answer:
 		case <-timer.C:
 		case <-ctx.Done():
+		case <-warm:
+			warm = nil
+			s.serve(w.claim.Key)
+			continue
 		}
+		return
 	}
-	return s.settle(ctx, w)
+}
+
+// serve looks who is next at key.
+func (s *memorySlots) serve(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock.now()
+	s.expireLocked(now)
+	if k := s.keys[key]; k != nil && !s.closed {
+		s.serveLocked(now, k)
+	}
 }
 
 // ask queues c and serves who is next.
@@ -158,13 +189,14 @@ func (s *memorySlots) ask(ctx context.Context, c Claim) (*slotWaiter, error) {
 		return nil, fmt.Errorf("%w: MaxSlots is %d", ErrFull, s.conf.MaxSlots)
 	}
 	if k == nil {
-		k = &slotKey{name: strings.Clone(c.Key), leases: map[string]*slotLease{}, queued: map[string]*slotWaiter{}}
+		k = newSlotKey(c.Key)
 		s.keys[k.name] = k
 	}
 	s.count++
 	s.seq++
 	w.seq = s.seq
 	k.queued[c.Holder] = w
+	k.wanted += c.Units
 	k.level(c.Priority).push(w)
 	s.serveLocked(now, k)
 	return w, nil
@@ -174,56 +206,100 @@ func (s *memorySlots) ask(ctx context.Context, c Claim) (*slotWaiter, error) {
 func (s *memorySlots) settle(ctx context.Context, w *slotWaiter) (Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := s.clock.now()
+	if !w.done {
+		s.expireLocked(now)
+	}
+	if !w.done {
+		s.serveLocked(now, s.keys[w.claim.Key]) // the engine may just be warm
+	}
 	if !w.done {
 		k := s.keys[w.claim.Key] // there: Close answers all who wait
 		s.count--
 		delete(k.queued, w.claim.Holder)
+		k.wanted -= w.claim.Units
 		k.level(w.claim.Priority).remove(w)
-		s.serveLocked(s.clock.now(), k) // whoever it stood before
+		s.serveLocked(now, k) // whoever it stood before
 		w.finish(Lease{}, ErrBusy)
 	}
 	if ctx.Err() == nil {
+		if k := s.keys[w.claim.Key]; k != nil && w.err == nil {
+			w.lease.Wanted = k.wanted
+		}
 		return w.lease, w.err
 	}
 	if w.err == nil && w.seq != 0 { // given just now, to somebody who has left
 		if k := s.keys[w.claim.Key]; k != nil {
 			if l := k.leases[w.claim.Holder]; l != nil && l.lease.Fence == w.lease.Fence {
 				s.endLocked(l)
-				s.serveLocked(s.clock.now(), k)
+				s.serveLocked(now, k)
 			}
 		}
 	}
 	return Lease{}, ended(ctx)
 }
 
-func (s *memorySlots) Renew(ctx context.Context, l Lease, ttl time.Duration) (Lease, error) {
-	if ttl <= 0 || ttl > MaxWait {
-		return Lease{}, invalid("ttl", ttl, "positive, at most a year")
+func (s *memorySlots) Renew(ctx context.Context, ttl time.Duration, leases ...Lease) ([]Lease, error) {
+	if err := checkRenew(ttl, leases); err != nil || len(leases) == 0 {
+		return nil, err
+	}
+	now, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	out := make([]Lease, len(leases))
+	for i, l := range leases {
+		out[i] = Lease{Key: l.Key, Holder: l.Holder, Fence: l.Fence}
+		if live := s.findLocked(now, l); live != nil {
+			live.cold = int64(ttl)
+			out[i] = s.extendLocked(now, live, ttl)
+		}
+	}
+	return out, nil
+}
+
+func (s *memorySlots) Resize(ctx context.Context, l Lease, units, limit int) (Lease, error) {
+	if err := checkResize(units, limit); err != nil {
+		return Lease{}, err
 	}
 	now, err := s.enter(ctx)
 	if err != nil {
 		return Lease{}, err
 	}
 	defer s.mu.Unlock()
-	live := s.find(l)
+	live := s.findLocked(now, l)
 	if live == nil {
 		return Lease{}, ErrLost
 	}
-	return s.extendLocked(now, live, ttl), nil
+	k, more := live.key, units-live.lease.Units
+	if more > 0 && (l.Fence < s.born() && now < live.cold || k.wanted > 0 || k.used+more > limit) {
+		return Lease{}, ErrBusy
+	}
+	k.used += more
+	live.lease.Units = units
+	if more < 0 {
+		s.serveLocked(now, k)
+	}
+	live.lease.Wanted = k.wanted
+	return live.lease, nil
 }
 
-func (s *memorySlots) Release(ctx context.Context, l Lease) error {
+func (s *memorySlots) Release(ctx context.Context, leases ...Lease) error {
+	if err := checkBatch("leases", len(leases)); err != nil || len(leases) == 0 {
+		return err
+	}
 	now, err := s.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
-	live := s.find(l)
-	if live == nil {
-		return ErrLost
+	for _, l := range leases {
+		if live := s.find(l); live != nil {
+			s.endLocked(live)
+			s.serveLocked(now, live.key)
+		}
 	}
-	s.endLocked(live)
-	s.serveLocked(now, live.key)
 	return nil
 }
 
@@ -252,6 +328,58 @@ func (s *memorySlots) find(l Lease) *slotLease {
 	return nil
 }
 
+// findLocked is find, or makes l live that another engine has given, of whose data this one
+// has nothing: it is from before these began, it has time left, and nothing else was given in
+// its place. It does not grow before all such leases have ended: who renews it says how long
+// they are.
+func (s *memorySlots) findLocked(now int64, l Lease) *slotLease {
+	if live := s.find(l); live != nil {
+		return live
+	}
+	left := min(l.Left(time.Now()), MaxWait)
+	if l.Fence == 0 || l.Fence >= s.born() || left <= 0 || l.Units < 1 || l.Units > maxSlots ||
+		checkKey("", l.Key) != nil || checkKey("", l.Holder) != nil || s.count >= s.conf.MaxSlots {
+		return nil
+	}
+	k := s.keys[l.Key]
+	if k != nil {
+		if k.leases[l.Holder] != nil || k.queued[l.Holder] != nil {
+			return nil
+		}
+		for _, other := range k.leases {
+			if other.lease.Fence >= s.born() {
+				return nil
+			}
+		}
+	} else {
+		k = newSlotKey(l.Key)
+		s.keys[k.name] = k
+	}
+	s.count++
+	s.fence = max(s.fence, l.Fence)
+	live := s.leaseLocked(k, l.Holder, l.Fence, l.Units)
+	live.cold = never
+	s.extendLocked(now, live, left)
+	return live
+}
+
+// born is the least fence that is given.
+func (s *memorySlots) born() uint64 { return uint64(max(0, s.clock.time(0).UnixMicro())) }
+
+func newSlotKey(name string) *slotKey {
+	return &slotKey{name: strings.Clone(name), leases: map[string]*slotLease{}, queued: map[string]*slotWaiter{}}
+}
+
+// leaseLocked makes a lease of k, which has yet to be given an end.
+func (s *memorySlots) leaseLocked(k *slotKey, holder string, fence uint64, units int) *slotLease {
+	l := &slotLease{key: k}
+	l.lease = Lease{Key: k.name, Holder: strings.Clone(holder), Fence: fence, Units: units}
+	l.end = due[*slotLease]{index: -1, what: l}
+	k.leases[l.lease.Holder] = l
+	k.used += units
+	return l
+}
+
 // serveLocked gives leases to whoever is next at k for as long as they fit.
 func (s *memorySlots) serveLocked(now int64, k *slotKey) {
 	for len(k.levels) > 0 {
@@ -261,17 +389,14 @@ func (s *memorySlots) serveLocked(now int64, k *slotKey) {
 			continue
 		}
 		w := level.active[0].first()
-		if k.used+w.claim.Units > w.claim.Limit {
+		if k.used+w.claim.Units > w.claim.Limit || w.claim.Cold && now < int64(w.claim.TTL) {
 			return
 		}
 		level.pop()
 		delete(k.queued, w.claim.Holder)
+		k.wanted -= w.claim.Units
 		s.fence = max(s.fence+1, uint64(max(0, s.clock.time(now).UnixMicro())))
-		l := &slotLease{key: k}
-		l.lease = Lease{Key: k.name, Holder: w.claim.Holder, Fence: s.fence, Units: w.claim.Units}
-		l.end = due[*slotLease]{index: -1, what: l}
-		k.leases[l.lease.Holder] = l
-		k.used += l.lease.Units
+		l := s.leaseLocked(k, w.claim.Holder, s.fence, w.claim.Units)
 		w.finish(s.extendLocked(now, l, w.claim.TTL), nil)
 	}
 	if len(k.leases) == 0 {
@@ -281,7 +406,7 @@ func (s *memorySlots) serveLocked(now int64, k *slotKey) {
 
 func (s *memorySlots) extendLocked(now int64, l *slotLease, ttl time.Duration) Lease {
 	at := end(now, ttl)
-	l.lease.Until = s.clock.time(at)
+	l.lease.Until, l.lease.Wanted = s.clock.time(at), l.key.wanted
 	s.ends.set(&l.end, at)
 	return l.lease
 }
@@ -335,7 +460,7 @@ func (w *slotWaiter) finish(l Lease, err error) {
 
 // same reports whether c can wait where other does.
 func (c Claim) same(other Claim) bool {
-	c.Limit, c.TTL, c.MaxWait = other.Limit, other.TTL, other.MaxWait
+	c.Limit, c.TTL, c.MaxWait, c.Cold = other.Limit, other.TTL, other.MaxWait, other.Cold
 	return c == other
 }
 

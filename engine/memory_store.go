@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"iter"
 	"math"
@@ -24,7 +25,7 @@ type memoryStore struct {
 	records   map[string]*memoryRecord
 	bytes     int64
 	ends      agenda[*memoryRecord]
-	ops       opLog[OpID, addDone]
+	ops       opLog[OpID, storeDone]
 	followers map[*follower]struct{}
 }
 
@@ -35,17 +36,21 @@ type memoryRecord struct {
 	end   due[*memoryRecord]
 }
 
-// addDone is the answer to an Add, and what was asked.
-type addDone struct {
+// storeDone is the answer to a named operation, and what was asked.
+type storeDone struct {
+	// of an Add
 	key                   string
 	delta, total, applied int64
+	// of a Commit, which has no key
+	asked [sha256.Size]byte
+	revs  []Revision
 }
 
 func (s *memoryStore) open(c MemoryConfig) {
 	s.conf, s.clock = c, newClock()
 	s.records = map[string]*memoryRecord{}
 	s.ends = agenda[*memoryRecord]{clock: s.clock, ring: s.ring}
-	s.ops = newOpLog[OpID, addDone](c.OpMemory, c.MaxOps)
+	s.ops = newOpLog[OpID, storeDone](c.OpMemory, c.MaxOps)
 	s.followers = map[*follower]struct{}{}
 }
 
@@ -83,7 +88,7 @@ func (s *memoryStore) Write(ctx context.Context, key string, was Revision, value
 	if was != AnyRevision && s.current(key) != was {
 		return 0, ErrConflict
 	}
-	return s.putLocked(now, key, bytes.Clone(value), end(now, ttl))
+	return s.putLocked(key, bytes.Clone(value), end(now, ttl))
 }
 
 func (s *memoryStore) Erase(ctx context.Context, key string, was Revision) error {
@@ -101,6 +106,103 @@ func (s *memoryStore) Erase(ctx context.Context, key string, was Revision) error
 		return ErrConflict
 	default:
 		s.removeLocked(r)
+	}
+	return nil
+}
+
+func (s *memoryStore) Fetch(ctx context.Context, keys ...string) ([]Record, error) {
+	if err := checkBatch("keys", len(keys)); err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	for _, key := range keys {
+		if err := checkKey("key", key); err != nil {
+			return nil, err
+		}
+	}
+	now, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	list := make([]Record, len(keys))
+	for i, key := range keys {
+		list[i].Key = key
+		if r := s.records[key]; r != nil {
+			list[i] = r.show(now)
+		}
+	}
+	return list, nil
+}
+
+func (s *memoryStore) Commit(ctx context.Context, op OpID, changes ...Change) ([]Revision, error) {
+	if err := checkChanges(changes, s.conf.MaxValue); err != nil || len(changes) == 0 {
+		return nil, err
+	}
+	now, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	var asked [sha256.Size]byte
+	if !op.IsZero() {
+		asked = digest(changes)
+		if done, ok := s.ops.get(now, op); ok {
+			if done.key != "" || done.asked != asked {
+				return nil, fmt.Errorf("%w: OpID %s was another operation", ErrRefused, op)
+			}
+			return slices.Clone(done.revs), nil
+		}
+	}
+	keys, grow := 0, int64(0)
+	for _, c := range changes {
+		if c.Was != AnyRevision && s.current(c.Key) != c.Was {
+			return nil, fmt.Errorf("%w: of %q", ErrConflict, c.Key)
+		}
+		k, g := s.growth(c)
+		keys, grow = keys+k, grow+g
+	}
+	if err := s.room(keys, grow); err != nil {
+		return nil, err
+	}
+	revs := make([]Revision, len(changes))
+	for i, c := range changes {
+		switch r := s.records[c.Key]; {
+		case c.Check:
+			revs[i] = c.Was
+		case !c.Erase:
+			revs[i] = s.setLocked(c.Key, bytes.Clone(c.Value), end(now, c.TTL))
+		case r != nil:
+			s.removeLocked(r)
+		}
+	}
+	if !op.IsZero() {
+		s.ops.put(now, op, storeDone{asked: asked, revs: slices.Clone(revs)})
+	}
+	return revs, nil
+}
+
+// growth is how many records and bytes there are more after c.
+func (s *memoryStore) growth(c Change) (keys int, grow int64) {
+	r := s.records[c.Key]
+	switch {
+	case c.Check || c.Erase && r == nil:
+		return 0, 0
+	case c.Erase:
+		return -1, -int64(len(c.Key) + len(r.value))
+	case r == nil:
+		return 1, int64(len(c.Key) + len(c.Value))
+	default:
+		return 0, int64(len(c.Value) - len(r.value))
+	}
+}
+
+// room says whether so many records and bytes more can be had.
+func (s *memoryStore) room(keys int, grow int64) error {
+	switch {
+	case keys > 0 && len(s.records)+keys > s.conf.MaxKeys:
+		return fmt.Errorf("%w: MaxKeys is %d", ErrFull, s.conf.MaxKeys)
+	case grow > 0 && s.bytes+grow > s.conf.MaxBytes:
+		return fmt.Errorf("%w: MaxBytes is %d", ErrFull, s.conf.MaxBytes)
 	}
 	return nil
 }
@@ -134,7 +236,8 @@ func (s *memoryStore) Add(ctx context.Context, op OpID, key string, delta int64,
 	}
 	old, at := int64(0), end(now, ttl)
 	if r := s.records[key]; r != nil {
-		if old, err = strconv.ParseInt(string(r.value), 10, 64); err != nil {
+		var ok bool
+		if old, ok = number(r.value); !ok {
 			return 0, 0, fmt.Errorf("%w: the value of %q is no number", ErrRefused, key)
 		}
 		at = r.end.at
@@ -144,12 +247,12 @@ func (s *memoryStore) Add(ctx context.Context, op OpID, key string, delta int64,
 	}
 	total = old + applied
 	if applied != 0 {
-		if _, err := s.putLocked(now, key, strconv.AppendInt(nil, total, 10), at); err != nil {
+		if _, err := s.putLocked(key, strconv.AppendInt(nil, total, 10), at); err != nil {
 			return 0, 0, err
 		}
 	}
 	if !op.IsZero() {
-		s.ops.put(now, op, addDone{key, delta, total, applied})
+		s.ops.put(now, op, storeDone{key: key, delta: delta, total: total, applied: applied})
 	}
 	return total, applied, nil
 }
@@ -190,21 +293,19 @@ func (s *memoryStore) current(key string) Revision {
 	return 0
 }
 
-// putLocked makes value, which the store owns from now on, the record of key until at.
-func (s *memoryStore) putLocked(now int64, key string, value []byte, at int64) (Revision, error) {
+// putLocked makes value, which the store owns from now on, the record of key until at, if
+// there is room.
+func (s *memoryStore) putLocked(key string, value []byte, at int64) (Revision, error) {
+	if err := s.room(s.growth(Change{Key: key, Value: value})); err != nil {
+		return 0, err
+	}
+	return s.setLocked(key, value, at), nil
+}
+
+// setLocked is putLocked where there is room.
+func (s *memoryStore) setLocked(key string, value []byte, at int64) Revision {
 	r := s.records[key]
-	grow := int64(len(value))
-	if r != nil {
-		grow -= int64(len(r.value))
-	} else {
-		grow += int64(len(key))
-		if len(s.records) >= s.conf.MaxKeys {
-			return 0, fmt.Errorf("%w: MaxKeys is %d", ErrFull, s.conf.MaxKeys)
-		}
-	}
-	if grow > 0 && s.bytes+grow > s.conf.MaxBytes {
-		return 0, fmt.Errorf("%w: MaxBytes is %d", ErrFull, s.conf.MaxBytes)
-	}
+	_, grow := s.growth(Change{Key: key, Value: value})
 	if r == nil {
 		r = &memoryRecord{key: strings.Clone(key)}
 		r.end = due[*memoryRecord]{index: -1, what: r}
@@ -215,7 +316,7 @@ func (s *memoryStore) putLocked(now int64, key string, value []byte, at int64) (
 	r.value, r.rev = value, s.rev
 	s.ends.set(&r.end, at)
 	s.tellLocked(r.key, r.rev)
-	return r.rev, nil
+	return r.rev
 }
 
 func (s *memoryStore) removeLocked(r *memoryRecord) {
@@ -251,7 +352,7 @@ func (s *memoryStore) close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.ends.stop()
-	s.records, s.ops = nil, opLog[OpID, addDone]{}
+	s.records, s.ops = nil, opLog[OpID, storeDone]{}
 	for f := range s.followers {
 		f.rouse()
 	}
@@ -270,6 +371,8 @@ func (r *memoryRecord) show(now int64) Record {
 // follower is one sequence of Follow: the keys that changed since it last looked.
 type follower struct {
 	prefix  string
+	first   int // of queue, those that were there when it began
+	caught  bool
 	queue   []string
 	pending map[string]Revision // of the keys in queue, the last revision
 	lost    bool
@@ -331,6 +434,7 @@ func (s *memoryStore) join(ctx context.Context, prefix string) (*follower, error
 		}
 	}
 	slices.Sort(f.queue)
+	f.first = len(f.queue)
 	s.followers[f] = struct{}{}
 	return f, nil
 }
@@ -372,9 +476,14 @@ func (s *memoryStore) take(f *follower) (Record, bool, error) {
 	}
 	now := s.clock.now()
 	s.expireLocked(now)
+	if f.first == 0 && !f.caught {
+		f.caught = true
+		return Record{Caught: true}, true, nil
+	}
 	if len(f.queue) == 0 {
 		return Record{}, false, nil
 	}
+	f.first = max(0, f.first-1)
 	key := f.queue[0]
 	f.queue = f.queue[1:]
 	rev := f.pending[key]

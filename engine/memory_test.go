@@ -357,9 +357,12 @@ func TestCloseEndsEverything(t *testing.T) {
 		_, _, errAdd := m.Store().Add(ctx, NewOpID(), "k", 1, nil, 0)
 		_, errTake := m.Quota().Take(ctx, Draw{Meters: []Meter{meter}})
 		_, errAcquire := m.Slots().Acquire(ctx, claim)
-		_, errRenew := m.Slots().Renew(ctx, Lease{}, 1)
+		_, errRenew := m.Slots().Renew(ctx, 1, Lease{})
+		_, errResize := m.Slots().Resize(ctx, Lease{}, 1, 1)
+		_, errFetch := m.Store().Fetch(ctx, "k")
+		_, errCommit := m.Store().Commit(ctx, NewOpID(), Change{Key: "k"})
 		_, errPublish := m.Events().Publish(ctx, []Event{{ID: "a"}})
-		for _, err := range []error{errRead, errWrite, errAdd, errTake, errAcquire, errRenew, errPublish,
+		for _, err := range []error{errRead, errWrite, errAdd, errTake, errAcquire, errRenew, errResize, errFetch, errCommit, errPublish,
 			m.Store().Erase(ctx, "k", 1), m.Quota().Settle(ctx, OpID{}, []Correction{{Meter: meter, Delta: 1}}), m.Slots().Release(ctx, Lease{})} {
 			assert.ErrorIs(t, err, ErrClosed, "a call after Close")
 		}

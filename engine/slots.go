@@ -20,6 +20,11 @@ type Claim struct {
 	Priority int           // higher first, strictly
 	Tenant   string        // tenants of one priority share by weight
 	Weight   int           // of the tenant; zero means 1
+	// Cold makes an engine that has lost its data, or begins, give nothing for this claim
+	// before its data are TTL old, see [Engine]'s Epoch: leases that it forgot have ended by
+	// then, or it has learned of them by [Slots.Renew]. Let all claims of a Key be Cold and of
+	// one TTL, and no renewal longer. Otherwise it gives at once.
+	Cold bool
 }
 
 const (
@@ -66,10 +71,20 @@ type Lease struct {
 	// should refuse whoever comes with a smaller one than it has seen: a holder that was
 	// stopped or cut off cannot know that its lease has ended.
 	Fence uint64
-	Units int
+	Units int // zero in an answer of Renew says that the lease has ended
 	// Until is when the holder must have stopped, by its own clock. An engine module
 	// counts from before it sent what was granted, so that the engine's end is later.
 	Until time.Time
+	// Wanted is how many units of Key others waited for when this was answered. A holder that
+	// keeps what it has for long gives some up while that is not zero.
+	Wanted int
+}
+
+// Left is for how long from now on the holder may use what l gives, zero or less when it must
+// have stopped. It asks the monotonic clock and the wall clock, and believes the one that says
+// less: one of them stands still while a machine sleeps. now is a time.Now.
+func (l Lease) Left(now time.Time) time.Duration {
+	return min(l.Until.Sub(now), l.Until.Round(0).Sub(now.Round(0)))
 }
 
 // Slots are leases of a limited number of places.
@@ -80,10 +95,50 @@ type Slots interface {
 	// others that would fit. Who leaves holds nothing.
 	Acquire(ctx context.Context, c Claim) (Lease, error)
 
-	// Renew makes l end ttl from now, or returns [ErrLost].
-	Renew(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
+	// Renew makes each of leases, at most MaxBatch, end ttl from now, and returns them in the
+	// same order, with what is Wanted of each. One that has ended comes back with no Units:
+	// that is an answer, not an error. Of no leases nothing is asked.
+	//
+	// An engine that has lost its data learns here what is held: a lease that it does not know,
+	// from before its data began, goes on if it has time Left and the engine has given nothing
+	// else of its Key.
+	Renew(ctx context.Context, ttl time.Duration, leases ...Lease) ([]Lease, error)
 
-	// Release ends l. If it has ended before it returns [ErrLost] and ends nobody else's;
-	// after an unknown outcome that is as good as nil.
-	Release(ctx context.Context, l Lease) error
+	// Resize gives the holder of l units in place of those it has, and leaves the end of l and
+	// its fence as they are. Fewer can be had always. More are given now or not at all, [ErrBusy]:
+	// if limit allows, and nobody waits for units of that key. If l has ended it returns
+	// [ErrLost]. A repetition does no harm.
+	Resize(ctx context.Context, l Lease, units, limit int) (Lease, error)
+
+	// Release ends leases, at most MaxBatch, and nobody else's. Those that have ended before are
+	// no error, so a repetition does no harm.
+	Release(ctx context.Context, leases ...Lease) error
+}
+
+// MaxBatch is how many leases one Renew or Release can name, keys one Fetch, and changes one
+// Commit.
+const MaxBatch = 256
+
+func checkBatch(field string, n int) error {
+	if n > MaxBatch {
+		return invalid("length of "+field, n, "at most 256")
+	}
+	return nil
+}
+
+func checkRenew(ttl time.Duration, leases []Lease) error {
+	if ttl <= 0 || ttl > MaxWait {
+		return invalid("ttl", ttl, "positive, at most a year")
+	}
+	return checkBatch("leases", len(leases))
+}
+
+func checkResize(units, limit int) error {
+	switch {
+	case limit < 1 || limit > maxSlots:
+		return invalid("limit", limit, "from 1 to 1<<30")
+	case units < 1 || units > limit:
+		return invalid("units", units, "from 1 to limit")
+	}
+	return nil
 }

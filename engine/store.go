@@ -2,9 +2,13 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"iter"
 	"math/rand/v2"
+	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -60,6 +64,19 @@ type Record struct {
 	// Gone says that the key was erased or has expired; of [Follower.Follow] only. Rev is
 	// then at least that of the last record.
 	Gone bool
+	// Caught says that this is no record: all that was there has been told; of
+	// [Follower.Follow] only.
+	Caught bool
+}
+
+// Change is what a Commit does to one key: it writes Value, unless Erase or Check is set.
+type Change struct {
+	Key   string
+	Was   Revision      // must be current; zero means that there is no record, AnyRevision that it does not matter
+	Value []byte        // in place of what is there; nil is an empty value
+	TTL   time.Duration // the record ends after it; zero means never
+	Erase bool          // takes away what is there, if anything is
+	Check bool          // changes nothing
 }
 
 // Bound limits a counter: [Counters.Add] never moves it beyond. A counter that already is
@@ -88,6 +105,21 @@ type Records interface {
 	// Erase removes the record with revision was, or with any if that is [AnyRevision].
 	// Without a record it returns [ErrAbsent], with another revision [ErrConflict].
 	Erase(ctx context.Context, key string, was Revision) error
+
+	// Fetch returns the records of keys, at most MaxBatch, as they were at one instant, in the
+	// order of keys. Of one that is not there it returns the Key alone, with no Rev. Of no keys
+	// nothing is asked.
+	Fetch(ctx context.Context, keys ...string) ([]Record, error)
+
+	// Commit makes changes, at most MaxBatch and of different keys, all at one instant, and
+	// returns the revision of each key afterwards, zero where there is no record. If the Was of
+	// one is not current it changes nothing, no time to expiry either, and returns
+	// [ErrConflict]. Of no changes nothing is asked. The engine keeps no reference to values.
+	//
+	// op names the whole, for its repetition: whoever was left unsure repeats it, and is
+	// answered as the first would have been, whatever others have done since. A Commit that was
+	// refused is not remembered.
+	Commit(ctx context.Context, op OpID, changes ...Change) ([]Revision, error)
 }
 
 // Counters are numbers that change without reading them first.
@@ -98,16 +130,18 @@ type Counters interface {
 	// meaning never; Add leaves the end of one that is there as it is. An Add that adds
 	// nothing changes nothing.
 	//
-	// [Records.Read] shows a counter as a decimal number. Adding to a value that is none
-	// is refused.
+	// [Records.Read] shows a counter as a decimal number in its one form: digits without a
+	// leading zero, after a minus sign if it is below zero. Adding to any other value is
+	// refused.
 	Add(ctx context.Context, op OpID, key string, delta int64, within *Bound, ttl time.Duration) (total, applied int64, err error)
 }
 
 // Follower tells of changes.
 type Follower interface {
-	// Follow delivers the current records whose keys begin with prefix, then every latest
-	// one: per key in the order of revisions, none twice, what lay between may be
-	// merged. The sequence begins when it is ranged over; an error, its last element, ends
+	// Follow delivers the current records whose keys begin with prefix, then a note that is
+	// Caught, then every latest one: per key in the order of revisions, none twice, what lay
+	// between may be merged. An engine that was cut off reads again what is there, and says
+	// Caught again. The sequence begins when it is ranged over; an error, its last element, ends
 	// it: the context's, [ErrClosed], [ErrLost] after which the caller follows anew, or
 	// the engine's. Writers do not wait for whoever follows.
 	Follow(ctx context.Context, prefix string) iter.Seq2[Record, error]
@@ -123,6 +157,60 @@ func checkKey(field, key string) error {
 		return invalid(field, key, "valid UTF-8")
 	}
 	return nil
+}
+
+// checkChanges is nil, or says what is wrong with them; values may have most bytes.
+func checkChanges(changes []Change, most int) error {
+	if err := checkBatch("changes", len(changes)); err != nil {
+		return err
+	}
+	seen := make(map[string]bool, len(changes))
+	for _, c := range changes {
+		if err := checkKey("Change.Key", c.Key); err != nil {
+			return err
+		}
+		if err := checkTTL("Change.TTL", c.TTL); err != nil {
+			return err
+		}
+		switch {
+		case seen[c.Key]:
+			return invalid("Change.Key", c.Key, "another one in each change")
+		case c.Erase && c.Check:
+			return invalid("Change.Erase", c.Erase, "false with Check")
+		case (c.Erase || c.Check) && (len(c.Value) > 0 || c.TTL != 0):
+			return invalid("length of Change.Value and TTL", fmt.Sprintf("%d and %v", len(c.Value), c.TTL), "zero with Erase or Check")
+		case c.Check && c.Was == AnyRevision:
+			return invalid("Change.Was", "AnyRevision", "a revision with Check")
+		case len(c.Value) > most:
+			return invalid("length of Change.Value", len(c.Value), fmt.Sprintf("at most %d", most))
+		}
+		seen[c.Key] = true
+	}
+	return nil
+}
+
+// digest tells lists of changes apart.
+func digest(changes []Change) (sum [sha256.Size]byte) {
+	var b []byte
+	h := sha256.New()
+	for _, c := range changes {
+		b = binary.AppendUvarint(b[:0], uint64(len(c.Key)))
+		b = append(b, c.Key...)
+		b = binary.AppendUvarint(b, uint64(c.Was))
+		b = binary.AppendUvarint(b, uint64(c.TTL))
+		b = fmt.Append(b, c.Erase, c.Check)
+		b = binary.AppendUvarint(b, uint64(len(c.Value)))
+		h.Write(b)
+		h.Write(c.Value)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// number is the int64 that value is in its one decimal form.
+func number(value []byte) (int64, bool) {
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	return n, err == nil && strconv.FormatInt(n, 10) == string(value)
 }
 
 func checkTTL(field string, ttl time.Duration) error {

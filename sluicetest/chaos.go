@@ -301,6 +301,35 @@ func (s chaosStore) Erase(ctx context.Context, key string, was engine.Revision) 
 	return s.x.pass(ctx, func(e engine.Engine) error { return e.Store().Erase(ctx, key, was) }, func(int) {})
 }
 
+func (s chaosStore) Fetch(ctx context.Context, keys ...string) (list []engine.Record, err error) {
+	err = s.x.pass(ctx, func(e engine.Engine) (err error) {
+		list, err = e.Store().Fetch(ctx, keys...)
+		return err
+	}, func(n int) {
+		switch {
+		case n%2 == 0 && len(list) > 0:
+			list = list[1:]
+		default:
+			list = append(list, engine.Record{Key: "?", Rev: 1})
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func (s chaosStore) Commit(ctx context.Context, op engine.OpID, changes ...engine.Change) (revs []engine.Revision, err error) {
+	err = s.x.pass(ctx, func(e engine.Engine) (err error) {
+		revs, err = e.Store().Commit(ctx, op, changes...)
+		return err
+	}, func(int) { revs = append(revs, 0) })
+	if err != nil {
+		return nil, err
+	}
+	return revs, nil
+}
+
 func (s chaosStore) Add(ctx context.Context, op engine.OpID, key string, delta int64, within *engine.Bound, ttl time.Duration) (total, applied int64, err error) {
 	err = s.x.pass(ctx, func(e engine.Engine) (err error) {
 		total, applied, err = e.Store().Add(ctx, op, key, delta, within, ttl)
@@ -313,7 +342,7 @@ func (s chaosStore) Add(ctx context.Context, op engine.OpID, key string, delta i
 }
 
 // Follow delivers what the engine does unless it is Gone; every other fault ends it after
-// the first record, with ErrUnsure.
+// the first record or note, with ErrUnsure.
 func (s chaosStore) Follow(ctx context.Context, prefix string) iter.Seq2[engine.Record, error] {
 	return func(yield func(engine.Record, error) bool) {
 		s.x.mu.Lock()
@@ -353,9 +382,26 @@ func (s chaosSlots) Acquire(ctx context.Context, c engine.Claim) (l engine.Lease
 	return l, nil
 }
 
-func (s chaosSlots) Renew(ctx context.Context, old engine.Lease, ttl time.Duration) (l engine.Lease, err error) {
+func (s chaosSlots) Renew(ctx context.Context, ttl time.Duration, leases ...engine.Lease) (list []engine.Lease, err error) {
 	err = s.x.pass(ctx, func(e engine.Engine) (err error) {
-		l, err = e.Slots().Renew(ctx, old, ttl)
+		list, err = e.Slots().Renew(ctx, ttl, leases...)
+		return err
+	}, func(n int) {
+		if len(list) == 0 || n%4 == 3 {
+			list = append(list, engine.Lease{})
+			return
+		}
+		list[n%len(list)] = lieLease(list[n%len(list)], n)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func (s chaosSlots) Resize(ctx context.Context, old engine.Lease, units, limit int) (l engine.Lease, err error) {
+	err = s.x.pass(ctx, func(e engine.Engine) (err error) {
+		l, err = e.Slots().Resize(ctx, old, units, limit)
 		return err
 	}, func(n int) { l = lieLease(l, n) })
 	if err != nil {
@@ -376,8 +422,8 @@ func lieLease(l engine.Lease, n int) engine.Lease {
 	return l
 }
 
-func (s chaosSlots) Release(ctx context.Context, l engine.Lease) error {
-	return s.x.pass(ctx, func(e engine.Engine) error { return e.Slots().Release(ctx, l) }, func(int) {})
+func (s chaosSlots) Release(ctx context.Context, leases ...engine.Lease) error {
+	return s.x.pass(ctx, func(e engine.Engine) error { return e.Slots().Release(ctx, leases...) }, func(int) {})
 }
 
 type chaosEvents struct{ x *Chaos }

@@ -21,6 +21,10 @@ type Setup struct {
 	// does; what Open and Far have returned goes on with it. The rules about that are
 	// skipped without it.
 	Lose func()
+
+	// Cut, if not nil, cuts the connections by which the engine that Open returned is told of
+	// changes, as a network that fails does. The rules about that are skipped without it.
+	Cut func()
 }
 
 // Engine checks what concerns an [engine.Engine] as a whole: what it says of itself, what
@@ -39,6 +43,10 @@ var engineRules = []rule[Setup]{
 	{"FarUnsure", engineFarUnsure},
 	{"Lost", engineLost},
 	{"LostMeters", engineLostMeters},
+	{"FarCommit", engineFarCommit},
+	{"LostSlots", engineLostSlots},
+	{"CutFollow", engineCutFollow},
+	{"CutSlots", engineCutSlots},
 }
 
 func engineLimits(r *run, s Setup) {
@@ -137,9 +145,8 @@ func engineFarLease(r *run, s Setup) {
 	l := r.acquire(far.Slots(), mine)
 	for _, what := range []string{"Acquire", "Renew"} {
 		if what == "Renew" {
-			var err error
-			l, err = far.Slots().Renew(r.ctx, l, mine.TTL)
-			r.must(err == nil, "Renew over a link that takes %v each way returned %v", delay, err)
+			l = r.renew(far.Slots(), mine.TTL, l)[0]
+			r.must(l.Units > 0, "Renew over a link that takes %v each way says that the lease has ended", delay)
 		}
 		r.must(!l.Until.After(r.Now().Add(mine.TTL-delay)), "%s over a link that takes %v each way returned a lease until %v from now, of %v: Until counts from before the request was sent", what, delay, l.Until.Sub(r.Now()), mine.TTL)
 		// In real time there may be more than one trip: to connect, to say a script.
@@ -249,9 +256,8 @@ func engineLost(r *run, s Setup) {
 		return
 	}
 	r.absent(e.Store(), key, "the engine lost its data")
-	_, err := e.Slots().Renew(r.ctx, l, r.Tick)
-	r.must(errors.Is(err, engine.ErrLost), "Renew of a lease that the engine lost returned %v, not ErrLost", err)
 	again, next := r.write(e.Store(), key, 0, "y", 0), r.acquire(e.Slots(), r.claim(key, 1))
+	r.lost(e.Slots(), l, "the engine lost it and gave its slot to another, whose claim was not Cold")
 	if e.Promises().Has(engine.FencedForever) {
 		r.must(next.Fence > l.Fence, "an engine that promises FencedForever gave fence %d after it had lost its data, and %d before", next.Fence, l.Fence)
 		r.must(again > rev, "an engine that promises FencedForever gave revision %d after it had lost its data, and %d before", again, rev)

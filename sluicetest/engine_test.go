@@ -2,7 +2,9 @@ package sluicetest_test
 
 import (
 	"context"
+	"iter"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +22,7 @@ type link struct {
 
 func (l link) Quota() engine.Quota { return linkQuota{l.Engine.Quota(), l.d} }
 func (l link) Slots() engine.Slots { return linkSlots{l.Engine.Slots(), l.d} }
+func (l link) Store() engine.Store { return linkStore{l.Engine.Store(), l.d} }
 
 type answer[V any] struct {
 	v   V
@@ -65,20 +68,123 @@ func (s linkSlots) Acquire(ctx context.Context, c engine.Claim) (engine.Lease, e
 	return l, err
 }
 
-func (s linkSlots) Renew(ctx context.Context, l engine.Lease, ttl time.Duration) (engine.Lease, error) {
+func (s linkSlots) Renew(ctx context.Context, ttl time.Duration, leases ...engine.Lease) ([]engine.Lease, error) {
 	until := time.Now().Add(ttl)
-	l, err := over(ctx, s.d, func() (engine.Lease, error) { return s.Slots.Renew(ctx, l, ttl) })
-	l.Until = until
-	return l, err
+	list, err := over(ctx, s.d, func() ([]engine.Lease, error) { return s.Slots.Renew(ctx, ttl, leases...) })
+	for i := range list {
+		list[i].Until = until
+	}
+	return list, err
+}
+
+type linkStore struct {
+	engine.Store
+	d time.Duration
+}
+
+func (s linkStore) Commit(ctx context.Context, op engine.OpID, changes ...engine.Change) ([]engine.Revision, error) {
+	return over(ctx, s.d, func() ([]engine.Revision, error) {
+		return s.Store.Commit(context.WithoutCancel(ctx), op, changes...)
+	})
+}
+
+// pushed is an engine whose followers, and waiting claims, can be cut off: for an hour they
+// are told nothing. Then they look what is there, unless they are deaf.
+type pushed struct {
+	engine.Engine
+	deaf bool
+	mu   sync.Mutex
+	cuts chan struct{} // closed with the next cut
+}
+
+func (p *pushed) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.cuts)
+	p.cuts = make(chan struct{})
+}
+
+func (p *pushed) next() chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cuts
+}
+
+func (p *pushed) Store() engine.Store {
+	s := p.Engine.Store()
+	return &storeMutant{Store: s, follow: func(ctx context.Context, prefix string) iter.Seq2[engine.Record, error] {
+		return func(yield func(engine.Record, error) bool) {
+			seen := map[string]engine.Revision{}
+			for {
+				mine, cancel := context.WithCancel(ctx)
+				cut := p.next()
+				go func() {
+					select {
+					case <-cut:
+						cancel()
+					case <-mine.Done():
+					}
+				}()
+				there := map[string]bool{}
+				for rec, err := range s.Follow(mine, prefix) {
+					if err != nil {
+						break
+					}
+					if rec.Caught {
+						for key, rev := range seen {
+							if !there[key] && !yield(engine.Record{Key: key, Rev: rev, Gone: true}, nil) {
+								cancel()
+								return
+							}
+						}
+					} else if there[rec.Key] = true; rec.Rev == seen[rec.Key] && !rec.Gone {
+						continue
+					} else if seen[rec.Key] = rec.Rev; rec.Gone {
+						delete(seen, rec.Key)
+					}
+					if !yield(rec, nil) {
+						cancel()
+						return
+					}
+				}
+				cancel()
+				if ctx.Err() != nil || p.deaf {
+					<-ctx.Done()
+					yield(engine.Record{}, ctx.Err())
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}}
+}
+
+func (p *pushed) Slots() engine.Slots {
+	s := p.Engine.Slots()
+	return &slotsMutant{Slots: s, acquire: func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+		if c.MaxWait == 0 || !p.deaf {
+			return s.Acquire(ctx, c)
+		}
+		cut := p.next()
+		l, err := s.Acquire(ctx, c)
+		select {
+		case <-cut:
+			time.Sleep(c.MaxWait)
+		default:
+		}
+		return l, err
+	}}
 }
 
 // setup is a Memory, near and far, that can lose what it knows.
 func setup(t testing.TB) sluicetest.Setup {
 	x := chaos(t, sluicetest.ChaosConfig{})
+	p := &pushed{Engine: x, cuts: make(chan struct{})}
 	return sluicetest.Setup{
-		Open: func() engine.Engine { return x },
+		Open: func() engine.Engine { return p },
 		Far:  func(d time.Duration) engine.Engine { return link{x, d} },
 		Lose: func() { _ = x.Restart() },
+		Cut:  p.cut,
 	}
 }
 
@@ -95,6 +201,14 @@ type engineMutant struct {
 	epoch  func(ctx context.Context) (uint64, time.Duration, error)
 	quota  func() engine.Quota
 	slots  func() engine.Slots
+	store  func() engine.Store
+}
+
+func (m *engineMutant) Store() engine.Store {
+	if m.store != nil {
+		return m.store()
+	}
+	return m.Engine.Store()
 }
 
 func (m *engineMutant) Limits() engine.Limits {
@@ -136,6 +250,14 @@ func TestEngineKitCatchesMutants(t *testing.T) {
 				}
 				return q.Take(ctx, d)
 			}}
+		}
+	}
+	slots := func(mutate func(s engine.Slots, m *slotsMutant)) func(m *engineMutant) {
+		return func(m *engineMutant) {
+			s := m.Engine.Slots()
+			x := &slotsMutant{Slots: s}
+			mutate(s, x)
+			m.slots = func() engine.Slots { return x }
 		}
 	}
 	for _, c := range []struct {
@@ -186,10 +308,12 @@ func TestEngineKitCatchesMutants(t *testing.T) {
 		{"counts a renewal from its answer", "Engine.FarLease", "Renew over a link", nil, func(m *engineMutant) {
 			m.slots = func() engine.Slots {
 				s := m.Engine.Slots()
-				return &slotsMutant{Slots: s, renew: func(ctx context.Context, l engine.Lease, ttl time.Duration) (engine.Lease, error) {
-					l, err := s.Renew(ctx, l, ttl)
-					l.Until = time.Now().Add(ttl)
-					return l, err
+				return &slotsMutant{Slots: s, renew: func(ctx context.Context, ttl time.Duration, leases ...engine.Lease) ([]engine.Lease, error) {
+					list, err := s.Renew(ctx, ttl, leases...)
+					for i := range list {
+						list[i].Until = time.Now().Add(ttl)
+					}
+					return list, err
 				}}
 			}
 		}},
@@ -216,6 +340,70 @@ func TestEngineKitCatchesMutants(t *testing.T) {
 				}}
 			}
 		}},
+		{"commits without the name", "Engine.FarCommit", "it takes effect once", nil, func(m *engineMutant) {
+			m.store = func() engine.Store {
+				s := m.Engine.Store()
+				return &storeMutant{Store: s, commit: func(ctx context.Context, _ engine.OpID, changes ...engine.Change) ([]engine.Revision, error) {
+					for i := range changes {
+						changes[i].Was = engine.AnyRevision
+					}
+					return s.Commit(ctx, engine.OpID{}, changes...)
+				}}
+			}
+		}},
+		{"says that a commit was refused when it does not know", "Engine.FarCommit", "ErrRefused means certainly not", nil, func(m *engineMutant) {
+			m.store = func() engine.Store {
+				s := m.Engine.Store()
+				return &storeMutant{Store: s, commit: func(ctx context.Context, op engine.OpID, changes ...engine.Change) ([]engine.Revision, error) {
+					revs, err := s.Commit(ctx, op, changes...)
+					if ctx.Err() != nil {
+						err = engine.ErrRefused
+					}
+					return revs, err
+				}}
+			}
+		}},
+		{"gives slots as soon as it is back", "Engine.LostSlots", "those to whom it had given its slots go on", slots(func(s engine.Slots, m *slotsMutant) {
+			young := true
+			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+				_, err := s.Acquire(ctx, c)
+				if young && c.Cold {
+					young = false
+					return engine.Lease{}, err
+				}
+				c.Cold = false
+				return s.Acquire(ctx, c)
+			}
+		}), nil},
+		{"gives slots when it begins", "Engine.LostSlots", "answered a Cold claim", slots(func(s engine.Slots, m *slotsMutant) {
+			m.acquire = func(ctx context.Context, c engine.Claim) (engine.Lease, error) {
+				c.Cold = false
+				return s.Acquire(ctx, c)
+			}
+		}), nil},
+		{"does not learn", "Engine.LostSlots", "it learns from its holders what is held", slots(func(s engine.Slots, m *slotsMutant) {
+			m.renew = func(_ context.Context, _ time.Duration, leases ...engine.Lease) ([]engine.Lease, error) {
+				list := append([]engine.Lease(nil), leases...)
+				for i := range list {
+					list[i].Units = 0
+				}
+				return list, nil
+			}
+		}), nil},
+		{"learns of a lease that was released", "Engine.LostSlots", "it was released", slots(func(s engine.Slots, m *slotsMutant) {
+			m.renew = func(ctx context.Context, ttl time.Duration, leases ...engine.Lease) ([]engine.Lease, error) {
+				list, err := s.Renew(ctx, ttl, leases...)
+				for i := range list {
+					if list[i].Units == 0 && leases[i].Units == 3 {
+						list[i] = leases[i]
+						list[i].Until = time.Now().Add(ttl)
+					}
+				}
+				return list, err
+			}
+		}), nil},
+		{"does not look when it is back", "Engine.CutFollow", "it has to look what is there", func(m *engineMutant) { m.Engine.(*pushed).deaf = true }, nil},
+		{"leaves a claim that was not told", "Engine.CutSlots", "it has not got it", func(m *engineMutant) { m.Engine.(*pushed).deaf = true }, nil},
 		{"repeats without the name", "Engine.FarUnsure", "it takes effect once", nil, func(m *engineMutant) {
 			m.quota = func() engine.Quota {
 				q := m.Engine.Quota()

@@ -51,6 +51,22 @@ type storeMutant struct {
 	erase  func(ctx context.Context, key string, was engine.Revision) error
 	add    func(ctx context.Context, op engine.OpID, key string, delta int64, within *engine.Bound, ttl time.Duration) (int64, int64, error)
 	follow func(ctx context.Context, prefix string) iter.Seq2[engine.Record, error]
+	fetch  func(ctx context.Context, keys ...string) ([]engine.Record, error)
+	commit func(ctx context.Context, op engine.OpID, changes ...engine.Change) ([]engine.Revision, error)
+}
+
+func (m *storeMutant) Fetch(ctx context.Context, keys ...string) ([]engine.Record, error) {
+	if m.fetch != nil {
+		return m.fetch(ctx, keys...)
+	}
+	return m.Store.Fetch(ctx, keys...)
+}
+
+func (m *storeMutant) Commit(ctx context.Context, op engine.OpID, changes ...engine.Change) ([]engine.Revision, error) {
+	if m.commit != nil {
+		return m.commit(ctx, op, changes...)
+	}
+	return m.Store.Commit(ctx, op, changes...)
 }
 
 func (m *storeMutant) Read(ctx context.Context, key string) (engine.Record, error) {
@@ -324,18 +340,44 @@ func TestStoreKitCatchesMutants(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := memory(t)
-				var r record
-				sluicetest.Store(&r, func() engine.Store {
-					s := &storeMutant{Store: m.Store()}
-					c.mutate(s)
-					return s
-				}, sluicetest.Options{Exact: true, Rounds: 200, Seed: 7})
-				r.caught(t, c.rule, c.why)
-				time.Sleep(2 * time.Hour) // what the mutant has left behind
-			})
+			storeMutantIsCaught(t, c.rule, c.why, c.mutate)
 		})
+	}
+}
+
+// storeMutantIsCaught fails unless the kit complains of what mutate does to a store.
+func storeMutantIsCaught(t *testing.T, rule, why string, mutate func(m *storeMutant)) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memory(t)
+		var r record
+		sluicetest.Store(&r, func() engine.Store {
+			s := &storeMutant{Store: m.Store()}
+			mutate(s)
+			return s
+		}, sluicetest.Options{Exact: true, Rounds: 200, Seed: 7})
+		r.caught(t, rule, why)
+		time.Sleep(2 * time.Hour) // what the mutant has left behind
+	})
+}
+
+// changed follows with what change makes of each record; n is its number.
+func changed(m *storeMutant, change func(rec engine.Record, n int) []engine.Record) func(context.Context, string) iter.Seq2[engine.Record, error] {
+	return func(ctx context.Context, prefix string) iter.Seq2[engine.Record, error] {
+		return func(yield func(engine.Record, error) bool) {
+			n := 0
+			for rec, err := range m.Store.Follow(ctx, prefix) {
+				list := []engine.Record{rec}
+				if err == nil {
+					list = change(rec, n)
+					n++
+				}
+				for _, rec := range list {
+					if !yield(rec, err) {
+						return
+					}
+				}
+			}
+		}
 	}
 }
 
@@ -343,8 +385,16 @@ func TestStoreKitCatchesMutants(t *testing.T) {
 type slotsMutant struct {
 	engine.Slots
 	acquire func(ctx context.Context, c engine.Claim) (engine.Lease, error)
-	renew   func(ctx context.Context, l engine.Lease, ttl time.Duration) (engine.Lease, error)
-	release func(ctx context.Context, l engine.Lease) error
+	renew   func(ctx context.Context, ttl time.Duration, leases ...engine.Lease) ([]engine.Lease, error)
+	resize  func(ctx context.Context, l engine.Lease, units, limit int) (engine.Lease, error)
+	release func(ctx context.Context, leases ...engine.Lease) error
+}
+
+func (m *slotsMutant) Resize(ctx context.Context, l engine.Lease, units, limit int) (engine.Lease, error) {
+	if m.resize != nil {
+		return m.resize(ctx, l, units, limit)
+	}
+	return m.Slots.Resize(ctx, l, units, limit)
 }
 
 func (m *slotsMutant) Acquire(ctx context.Context, c engine.Claim) (engine.Lease, error) {
@@ -354,18 +404,18 @@ func (m *slotsMutant) Acquire(ctx context.Context, c engine.Claim) (engine.Lease
 	return m.Slots.Acquire(ctx, c)
 }
 
-func (m *slotsMutant) Renew(ctx context.Context, l engine.Lease, ttl time.Duration) (engine.Lease, error) {
+func (m *slotsMutant) Renew(ctx context.Context, ttl time.Duration, leases ...engine.Lease) ([]engine.Lease, error) {
 	if m.renew != nil {
-		return m.renew(ctx, l, ttl)
+		return m.renew(ctx, ttl, leases...)
 	}
-	return m.Slots.Renew(ctx, l, ttl)
+	return m.Slots.Renew(ctx, ttl, leases...)
 }
 
-func (m *slotsMutant) Release(ctx context.Context, l engine.Lease) error {
+func (m *slotsMutant) Release(ctx context.Context, leases ...engine.Lease) error {
 	if m.release != nil {
-		return m.release(ctx, l)
+		return m.release(ctx, leases...)
 	}
-	return m.Slots.Release(ctx, l)
+	return m.Slots.Release(ctx, leases...)
 }
 
 func TestSlotsKitCatchesMutants(t *testing.T) {
@@ -429,16 +479,21 @@ func TestSlotsKitCatchesMutants(t *testing.T) {
 			}
 		}},
 		{"does not renew", "Slots.Heartbeat", "the holder has renewed its lease", func(m *slotsMutant) {
-			m.renew = func(_ context.Context, l engine.Lease, ttl time.Duration) (engine.Lease, error) {
-				l.Until = time.Now().Add(ttl)
-				return l, nil
+			m.renew = func(_ context.Context, ttl time.Duration, leases ...engine.Lease) ([]engine.Lease, error) {
+				list := append([]engine.Lease(nil), leases...)
+				for i := range list {
+					list[i].Until = time.Now().Add(ttl)
+				}
+				return list, nil
 			}
 		}},
 		{"renews what is lost", "Slots.Stale", "must learn that its slot is gone", func(m *slotsMutant) {
-			m.renew = func(ctx context.Context, l engine.Lease, ttl time.Duration) (engine.Lease, error) {
-				renewed, err := m.Slots.Renew(ctx, l, ttl)
-				if errors.Is(err, engine.ErrLost) {
-					return l, nil
+			m.renew = func(ctx context.Context, ttl time.Duration, leases ...engine.Lease) ([]engine.Lease, error) {
+				renewed, err := m.Slots.Renew(ctx, ttl, leases...)
+				for i := range renewed {
+					if renewed[i].Units == 0 {
+						renewed[i] = leases[i]
+					}
 				}
 				return renewed, err
 			}
@@ -455,14 +510,15 @@ func TestSlotsKitCatchesMutants(t *testing.T) {
 				}
 				return l, err
 			}
-			m.release = func(ctx context.Context, l engine.Lease) error {
-				err := m.Slots.Release(ctx, l)
+			m.release = func(ctx context.Context, leases ...engine.Lease) error {
 				mu.Lock()
 				defer mu.Unlock()
-				if errors.Is(err, engine.ErrLost) {
-					_ = m.Slots.Release(ctx, last[l.Key])
+				for _, l := range leases {
+					if err := m.Slots.Release(ctx, last[l.Key]); err != nil {
+						return err
+					}
 				}
-				return err
+				return nil
 			}
 		}},
 		{"ignores the fence", "Slots.Stale", "the fence tells them apart", func(m *slotsMutant) {
@@ -477,10 +533,10 @@ func TestSlotsKitCatchesMutants(t *testing.T) {
 				}
 				return l, err
 			}
-			m.release = func(ctx context.Context, l engine.Lease) error {
+			m.release = func(ctx context.Context, leases ...engine.Lease) error {
 				mu.Lock()
 				defer mu.Unlock()
-				return m.Slots.Release(ctx, last[l.Key+l.Holder])
+				return m.Slots.Release(ctx, last[leases[0].Key+leases[0].Holder])
 			}
 		}},
 		{"a second lease for one holder", "Slots.Holder", "it must find the lease it has", func(m *slotsMutant) {

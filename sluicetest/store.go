@@ -42,6 +42,13 @@ var storeRules = []rule[engine.Store]{
 	{"Follow", storeFollow},
 	{"FollowEnds", storeFollowEnds},
 	{"FollowTogether", storeFollowTogether},
+	{"Numbers", storeNumbers},
+	{"Fetch", storeFetch},
+	{"Commit", storeCommit},
+	{"AllOrNothing", storeAllOrNothing},
+	{"CommitOnce", storeCommitOnce},
+	{"CommitTogether", storeCommitTogether},
+	{"Caught", storeCaught},
 }
 
 func (r *run) read(s engine.Store, key string) engine.Record {
@@ -499,6 +506,7 @@ type follow struct {
 	cancel context.CancelFunc
 	mu     sync.Mutex
 	got    []engine.Record
+	notes  []int // how many records came before each that says Caught
 	fail   error
 	ended  bool
 }
@@ -515,9 +523,12 @@ func (r *run) follow(s engine.Store, prefix string) *follow {
 		defer r.caught()
 		for rec, err := range s.Follow(ctx, prefix) {
 			f.mu.Lock()
-			if err != nil {
+			switch {
+			case err != nil:
 				f.fail = err
-			} else {
+			case rec.Caught:
+				f.notes = append(f.notes, len(f.got))
+			default:
 				f.got = append(f.got, rec)
 			}
 			f.mu.Unlock()

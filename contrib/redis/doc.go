@@ -53,7 +53,9 @@
 //   - Leases and lifetimes are counted in milliseconds. A slot that comes free waits a second for the claim that it was
 //     handed to: so long a waiter that died keeps it. All claims of a key are one value: who has hundreds should wait at
 //     home, and claim for the first.
-//   - After a loss of data slots are granted anew, although holders from before may go on until their leases end.
+//   - After a loss of data slots are granted anew, although holders from before may go on until their leases end, unless
+//     claims are Cold: then nothing is granted until these have ended, and they are learned of as they are renewed. A
+//     server whose clock steps forward ends leases early: holders learn it when they renew.
 //   - Follow is told of changes and of what the server has lost by a restart, but not of FLUSHALL or FLUSHDB.
 //   - A server that takes over may lack the last writes: as much more may be granted as these had drawn. The epoch does
 //     not change by that. Fences grow as long as its clock is not behind by more than the change took.

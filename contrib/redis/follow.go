@@ -85,7 +85,7 @@ func (h *endHeap) Pop() any {
 }
 
 // Follow subscribes, then reads what is there, then tells what comes. If the subscription is
-// cut it reads again what is there. A server that loses its data without cutting it, as by
+// cut it reads again what is there, and says so by another note. A server that loses its data without cutting it, as by
 // FLUSHALL, tells nobody.
 func (s store) Follow(ctx context.Context, prefix string) iter.Seq2[engine.Record, error] {
 	return func(yield func(engine.Record, error) bool) {
@@ -131,7 +131,7 @@ func (s store) follow(ctx context.Context, prefix string, deliver func(engine.Re
 				f.again = true
 				h.mu.Unlock()
 				s.wait(ctx, nil, pause)
-			} else if !more {
+			} else if !more || !deliver(engine.Record{Caught: true}) {
 				return nil
 			}
 		case followTell:

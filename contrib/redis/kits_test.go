@@ -72,6 +72,7 @@ func TestServer(t *testing.T) {
 			s.kill()
 			s.run()
 		},
+		Cut: func() { cut(t, c) },
 	})
 }
 

@@ -119,7 +119,7 @@ func TestFollowCut(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var mu sync.Mutex
-	seen, last := map[string]string{}, map[string]engine.Revision{}
+	seen, last, caught := map[string]string{}, map[string]engine.Revision{}, 0
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
@@ -128,6 +128,11 @@ func TestFollowCut(t *testing.T) {
 				return
 			}
 			mu.Lock()
+			if rec.Caught {
+				caught++
+				mu.Unlock()
+				continue
+			}
 			if rec.Rev < last[rec.Key] {
 				t.Errorf("revision %d of %s after %d", rec.Rev, rec.Key, last[rec.Key])
 			}
@@ -162,6 +167,7 @@ func TestFollowCut(t *testing.T) {
 	}, 10*time.Second, 5*time.Millisecond)
 	cancel()
 	<-followed
+	assert.Greater(t, caught, 1, "it says again that it knows all, after it was cut off")
 }
 
 // TestIndexForgets: what has ended leaves the index, though nobody asks for it.
@@ -275,9 +281,21 @@ func TestCluster(t *testing.T) {
 		other := open(t, sluiceredis.Config{Client: c, Prefix: fmt.Sprint("prefix-", i)})
 		_, err := other.Store().Write(t.Context(), "k", engine.AnyRevision, []byte("x"), 0)
 		require.NoError(t, err)
-		l, err := other.Slots().Acquire(t.Context(), engine.Claim{Key: "s", Holder: "h", Limit: 1, TTL: time.Minute, MaxWait: time.Second})
+		var held []engine.Lease
+		for _, key := range []string{"s", "t"} {
+			l, err := other.Slots().Acquire(t.Context(), engine.Claim{Key: key, Holder: "h", Limit: 1, TTL: time.Minute, MaxWait: time.Second})
+			require.NoError(t, err)
+			held = append(held, l)
+		}
+		held, err = other.Slots().Renew(t.Context(), time.Minute, held...)
 		require.NoError(t, err)
-		require.NoError(t, other.Slots().Release(t.Context(), l))
+		require.Equal(t, [2]int{1, 1}, [2]int{held[0].Units, held[1].Units})
+		require.NoError(t, other.Slots().Release(t.Context(), held...))
+		_, err = other.Store().Commit(t.Context(), engine.NewOpID(), engine.Change{Key: "a", Value: []byte("x")}, engine.Change{Key: "b", Value: []byte("x")})
+		require.NoError(t, err)
+		list, err := other.Store().Fetch(t.Context(), "a", "b", "k")
+		require.NoError(t, err)
+		require.Equal(t, "xxx", string(list[0].Value)+string(list[1].Value)+string(list[2].Value))
 	}
 	for _, n := range nodes {
 		keys, err := n.Do(t.Context(), n.B().Dbsize().Build()).AsInt64()

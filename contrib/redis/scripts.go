@@ -22,8 +22,10 @@ var (
 	epochLua string
 	//go:embed lua/record.lua
 	recordLua string
-	//go:embed lua/read.lua
-	readLua string
+	//go:embed lua/fetch.lua
+	fetchLua string
+	//go:embed lua/commit.lua
+	commitLua string
 	//go:embed lua/write.lua
 	writeLua string
 	//go:embed lua/erase.lua
@@ -42,7 +44,8 @@ var (
 	settleScript  = rueidis.NewLuaScript(meterLua + settleLua)
 	holdScript    = rueidis.NewLuaScript(meterLua + holdLua)
 	epochScript   = rueidis.NewLuaScript(epochLua)
-	readScript    = rueidis.NewLuaScript(readLua)
+	fetchScript   = rueidis.NewLuaScript(fetchLua)
+	commitScript  = rueidis.NewLuaScript(recordLua + commitLua)
 	writeScript   = rueidis.NewLuaScript(recordLua + writeLua)
 	eraseScript   = rueidis.NewLuaScript(recordLua + eraseLua)
 	addScript     = rueidis.NewLuaScript(recordLua + addLua)

@@ -2,6 +2,8 @@ package sluiceredis
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"time"
@@ -14,15 +16,32 @@ type store struct{ e *Engine }
 
 var _ engine.Store = store{}
 
-// check is what every call with a key begins with.
-func (s store) check(ctx context.Context, key string) error {
+// check is what every call with keys begins with.
+func (s store) check(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		if err := checkKey(key); err != nil {
+			return err
+		}
+	}
+	return s.e.enter(ctx)
+}
+
+func checkKey(key string) error {
 	if key == "" || len(key) > engine.MaxKey {
 		return fmt.Errorf("%w: length of key is %d: must be from 1 to %d", engine.ErrRefused, len(key), engine.MaxKey)
 	}
 	if !utf8.ValidString(key) {
 		return fmt.Errorf("%w: key is %q: must be valid UTF-8", engine.ErrRefused, key)
 	}
-	return s.e.enter(ctx)
+	return nil
+}
+
+// batch refuses what is too many at once.
+func batch(what string, n int) error {
+	if n > engine.MaxBatch {
+		return fmt.Errorf("%w: length of %s is %d: must be at most %d", engine.ErrRefused, what, n, engine.MaxBatch)
+	}
+	return nil
 }
 
 // lifetime is ttl in milliseconds, rounded up.
@@ -44,19 +63,109 @@ func (s store) keys(key string) []string {
 func (s store) records() string { return s.e.key("r", "") + ":" }
 
 func (s store) Read(ctx context.Context, key string) (engine.Record, error) {
-	if err := s.check(ctx, key); err != nil {
-		return engine.Record{}, err
-	}
-	out, err := s.e.exec(ctx, readScript, s.keys(key)[:1], nil).AsStrSlice()
+	list, err := s.Fetch(ctx, key)
 	switch {
 	case err != nil:
-		return engine.Record{}, outcome(err)
-	case len(out) == 0:
+		return engine.Record{}, err
+	case list[0].Rev == 0:
 		return engine.Record{}, engine.ErrAbsent
-	case len(out) != 3:
-		return engine.Record{}, fmt.Errorf("%w: the script answered %q", engine.ErrUnsure, out)
 	}
-	return record(key, out[0], out[1], out[2])
+	return list[0], nil
+}
+
+func (s store) Fetch(ctx context.Context, keys ...string) ([]engine.Record, error) {
+	if err := batch("keys", len(keys)); err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	if err := s.check(ctx, keys...); err != nil {
+		return nil, err
+	}
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = s.e.key("r", key)
+	}
+	out, err := s.e.exec(ctx, fetchScript, names, nil).AsStrSlice()
+	if err != nil {
+		return nil, outcome(err)
+	}
+	if len(out) != 3*len(keys) {
+		return nil, fmt.Errorf("%w: the script answered %d values", engine.ErrUnsure, len(out))
+	}
+	list := make([]engine.Record, len(keys))
+	for i, key := range keys {
+		list[i].Key = key
+		if rev := out[3*i+1]; rev != "" {
+			if list[i], err = record(key, out[3*i], rev, out[3*i+2]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return list, nil
+}
+
+func (s store) Commit(ctx context.Context, op engine.OpID, changes ...engine.Change) ([]engine.Revision, error) {
+	if err := batch("changes", len(changes)); err != nil || len(changes) == 0 {
+		return nil, err
+	}
+	keys := []string{s.e.key("n", ""), s.e.key("i", ""), s.e.key("t", ""), s.e.key("o", op.String())}
+	args := []string{s.e.changes(), s.records(), "", itoa(millis(s.e.conf.OpMemory))}
+	says, seen := sha256.New(), make(map[string]bool, len(changes))
+	for _, c := range changes {
+		if err := checkKey(c.Key); err != nil {
+			return nil, err
+		}
+		ttl, err := lifetime(c.TTL)
+		if err != nil {
+			return nil, err
+		}
+		what := "write"
+		if c.Erase {
+			what = "erase"
+		} else if c.Check {
+			what = "check"
+		}
+		switch {
+		case seen[c.Key]:
+			return nil, fmt.Errorf("%w: Change.Key is %q: must be another one in each change", engine.ErrRefused, c.Key)
+		case c.Erase && c.Check:
+			return nil, fmt.Errorf("%w: Change.Erase is true: must be false with Check", engine.ErrRefused)
+		case what != "write" && (len(c.Value) > 0 || c.TTL != 0):
+			return nil, fmt.Errorf("%w: length of Change.Value and TTL are %d and %v: must be zero with Erase or Check", engine.ErrRefused, len(c.Value), c.TTL)
+		case c.Check && c.Was == engine.AnyRevision:
+			return nil, fmt.Errorf("%w: Change.Was is AnyRevision: must be a revision with Check", engine.ErrRefused)
+		case len(c.Value) > s.e.conf.MaxValue:
+			return nil, fmt.Errorf("%w: length of Change.Value is %d: must be at most %d", engine.ErrRefused, len(c.Value), s.e.conf.MaxValue)
+		}
+		seen[c.Key] = true
+		fmt.Fprintf(says, "%q %d %s %s %d ", c.Key, c.Was, what, ttl, len(c.Value))
+		says.Write(c.Value)
+		keys = append(keys, s.e.key("r", c.Key))
+		args = append(args, c.Key, revision(c.Was), what, string(c.Value), ttl)
+	}
+	if !op.IsZero() {
+		args[2] = hex.EncodeToString(says.Sum(nil)[:16])
+	}
+	if err := s.e.enter(ctx); err != nil {
+		return nil, err
+	}
+	out, err := s.e.exec(ctx, commitScript, keys, args).AsStrSlice()
+	if err != nil {
+		return nil, outcome(err)
+	}
+	if len(out) == 2 && out[0] == "" {
+		if n, err := strconv.Atoi(out[1]); err == nil && n >= 1 && n <= len(changes) {
+			return nil, fmt.Errorf("%w: of %q", engine.ErrConflict, changes[n-1].Key)
+		}
+	}
+	revs := make([]engine.Revision, len(out))
+	for i, text := range out {
+		rev, err := strconv.ParseUint(text, 10, 64)
+		if err != nil || len(out) != len(changes) {
+			return nil, fmt.Errorf("%w: the script answered %q", engine.ErrUnsure, out)
+		}
+		revs[i] = engine.Revision(rev)
+	}
+	return revs, nil
 }
 
 // record is what the server says of key.

@@ -188,7 +188,9 @@ func (f *Fleet) follow() {
 					return err
 				}
 				n = 0
-				f.hear(rec)
+				if !rec.Caught {
+					f.hear(rec)
+				}
 			}
 			return nil
 		})

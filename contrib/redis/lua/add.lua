@@ -29,7 +29,13 @@ end
 
 local had = redis.call('HGET', KEYS[1], 'v')
 local old, delta, floor, ceil = had or '0', ARGV[2], ARGV[3], ARGV[4]
-if not string.match(old, '^%-?%d+$') or #old > 20 then return redis.error_reply('REFUSED the value is no number') end
+-- numeral says whether s is an int64 in its one form.
+local function numeral(s)
+  if s == '0' then return true end
+  if #s > 20 or not string.match(s, '^%-?[1-9]%d*$') then return false end
+  return not less('9223372036854775807', s) and not less(s, '-9223372036854775808')
+end
+if not numeral(old) then return redis.error_reply('REFUSED the value is no number') end
 local up, total = string.sub(delta, 1, 1) ~= '-', old
 if delta ~= '0' and (up and less(old, ceil) or not up and less(floor, old)) then
   if #old < 15 and #delta < 15 then
