@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
+	sluiceredis "github.com/sluice-go/sluice/contrib/redis"
 )
 
 // figuresEnv has TestFigures measure what docs/fleet.md tells.
@@ -53,15 +54,15 @@ var settings = []setting{
 		require.LessOrEqual(t, f.trips, 0.5)
 		require.LessOrEqual(t, f.over, 2.0, "which is what the machine is late")
 	}},
-	{name: "saturated, L 16", workers: four(worker{Stock: 16, Callers: 10}), lasts: time.Minute, look: func(t *testing.T, f figure) {
+	{name: "saturated, L 16", workers: four(worker{Stock: 16, Callers: 80}), lasts: time.Minute, look: func(t *testing.T, f figure) {
 		require.GreaterOrEqual(t, f.used, 0.99)
 		require.LessOrEqual(t, f.trips, 0.15)
 	}},
 	{name: "60/s, alone", workers: four(worker{Alone: true, Pace: 15}), lasts: 20 * time.Second},
 	{name: "60/s, L 4", workers: four(worker{Stock: 4, Pace: 15}), lasts: 20 * time.Second, look: soon},
 	{name: "60/s, L 4, 5 ms away", workers: four(worker{Stock: 4, Pace: 15}), far: 5 * time.Millisecond, lasts: 20 * time.Second, look: soon},
-	{name: "tokens, L 8,000", rate: sluice.Rate{N: 90_000, Per: time.Minute, Burst: 40_000, Unit: "tokens"},
-		workers: four(worker{Stock: 8000, Dearest: 8000, Settled: true, Callers: 5}), lasts: 3 * time.Minute, look: func(t *testing.T, f figure) {
+	{name: "tokens, L 1,000", rate: sluice.Rate{N: 90_000, Per: time.Minute, Burst: 40_000, Unit: "tokens"},
+		workers: four(worker{Stock: 1000, Dearest: 8000, Settled: true, Callers: 5}), lasts: 3 * time.Minute, look: func(t *testing.T, f figure) {
 			require.GreaterOrEqual(t, f.used, 0.97)
 			require.LessOrEqual(t, f.over, 4*8000.0)
 		}},
@@ -110,7 +111,9 @@ func (s setting) measure(t *testing.T) (f figure) {
 		r = sluice.Rate{N: 100, Burst: 20}
 	}
 	server, dir := start(t), t.TempDir()
-	time.Sleep(time.Duration(float64(r.Burst) / float64(r.N) * float64(cmp.Or(r.Per, time.Second)))) // the buckets begin empty
+	_, _, err := open(t, sluiceredis.Config{Client: client(t, server.addr), Prefix: "sluice"}).Epoch(t.Context()) // with which its buckets begin to fill
+	require.NoError(t, err)
+	time.Sleep(time.Duration(float64(r.Burst) / float64(r.N) * float64(cmp.Or(r.Per, time.Second))))
 	var list []*member
 	for i, w := range s.workers {
 		w.Name, w.Dir, w.Rate, w.Seed, w.Dearest = fmt.Sprint("worker", i), dir, r, uint64(i+1), max(1, w.Dearest)

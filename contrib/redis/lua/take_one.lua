@@ -89,7 +89,7 @@ q = floor(k / n)
 local ends = b + q * p + ceil((k - q * n) * p / n) - now
 if ta and ends < ta + ARGV[1] - now then ends = ta + ARGV[1] - now end
 redis.call('SET', KEYS[1], string.format('%d %d %d %d %d %d %d%s', n, p, u, now, K, b, c, rest),
-  'PX', string.format('%d', math.min(ceil(ends / 1000) + 1, 315360000000)))
+  'PX', math.min(ceil(ends / 1000) + 1, 315360000000))
 local retry = 0
 if units < hi then retry = ready(1 + left) end
 if named then
