@@ -17,6 +17,11 @@
 // can be stored; [Runner.Resume] goes on with it hours later, maybe in another process. docs/approvals.md shows it.
 // [Modes] allow tools in some modes of the program only.
 //
+// # Undo
+//
+// [Undo] takes back what tools have done, call by call or for a whole group, also after a restart: a tool leaves data
+// by [ReportUndo] that say how. docs/undo.md shows it.
+//
 // # Formats
 //
 // A [Format] speaks a provider's format with the usual bounds: [OpenAIChat], [OpenAIResponses],
