@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,16 +13,34 @@ import (
 	"github.com/sluice-go/sluice/agent"
 )
 
+// Layers that cost something.
+const (
+	passing  = "a gate, and what passes calls on"
+	undoless = "undo after a gate"
+	undoable = "undo after a gate, of a tool that leaves no data"
+)
+
+// passer is no Stepper: that there is one costs a call something, whatever it does.
+type passer struct{}
+
+func (passer) Wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler { return next }
+
 // idle are the layers of this package as they are for calls that they have nothing to do for.
 func idle() map[string][]sluice.Interceptor {
 	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
 	approvals := sluice.Must(agent.NewApprovals(agent.ApprovalsConfig{State: state, Needs: func(c sluice.Call) (string, bool) { return "", c.Tool == "pay" }}))
 	act := sluice.Must(agent.NewModes(func(sluice.Spec) []string { return []string{"plan", "act"} }))
 	all := sluice.Must(agent.NewModes(func(sluice.Spec) []string { return nil }))
+	gate := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}}))
+	undoOf := func(tool string) *agent.Undo {
+		return sluice.Must(agent.NewUndo(agent.UndoConfig{State: state, Undo: map[string]func(context.Context, json.RawMessage) error{
+			tool: func(context.Context, json.RawMessage) error { return nil }}}))
+	}
 	pass := sluice.Steps{Before: func(context.Context, *sluice.Step) {}}
 	return map[string][]sluice.Interceptor{
 		"none": nil, "a step": {stepper{pass}}, "approvals": {approvals}, "approvals after a step": {stepper{pass}, approvals},
 		"modes": {act}, "modes after a step": {stepper{pass}, act}, "modes of all": {all},
+		"a gate": {gate}, passing: {gate, passer{}}, undoless: {gate, undoOf("pay")}, undoable: {gate, undoOf("look")},
 	}
 }
 
@@ -55,14 +74,21 @@ func TestIdleLayersAllocateNothing(t *testing.T) {
 			}
 		})
 	}
-	none := measure("none")
+	none, passed := measure("none"), measure(passing)
 	for name := range layers {
-		require.Equal(t, none, measure(name), name)
+		want := none
+		switch name {
+		case passing, undoless:
+			want = passed
+		case undoable:
+			want = passed + 2 // whose it is, and its place in the context
+		}
+		require.Equal(t, want, measure(name), name)
 	}
 }
 
 // BenchmarkIdleLayers is a call that a layer does nothing for. What a layer adds is the difference to a call without,
-// or, if it is not the first, to one through a step that does nothing.
+// or, if it is not the first, to one through a step that does nothing; of an Undo, to one through what passes calls on.
 func BenchmarkIdleLayers(b *testing.B) {
 	for name, list := range idle() {
 		call := idleCall(list)

@@ -20,7 +20,7 @@ import (
 //
 // It is an interceptor that stands last, after the gates. Before the gates it works as well, but does not see code that
 // goes on when its call is over: it takes that to have ended a Lease later, and a submitted call of a tool that can be
-// undone waits on a goroutine. A tool without an undo function passes it at no cost.
+// undone waits on a goroutine. To calls of a tool without an undo function it adds nothing of its own.
 //
 // An undo function runs once for each effect. If it fails, panics or exits, what was to be undone stays, and can be
 // undone again. If its process dies while it runs, nobody knows whether it has had its effect: once the lease has run

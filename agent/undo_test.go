@@ -100,6 +100,20 @@ func (s *shed) end() {
 	require.NoError(s.t, s.state.Close())
 }
 
+// order is what was undone, in that order.
+func (s *shed) order() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.undone)
+}
+
+// key is that of the call that began as number i.
+func (s *shed) key(i int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys[i]
+}
+
 // reason is why a call was not undone; empty if it was.
 func reason(err error) string {
 	var x *agent.UndoError
@@ -155,15 +169,15 @@ func TestUndo_AfterEveryEnding(t *testing.T) {
 				_ = s.write(ctx, "a")
 				if name == "late" { // the effect may not be over
 					for range 3 {
-						require.Equal(t, "running", reason(s.undo.Call(s.ctx, s.keys[0])))
+						require.Equal(t, "running", reason(s.undo.Call(s.ctx, s.key(0))))
 						time.Sleep(19 * time.Minute)
 					}
 					time.Sleep(3 * time.Minute)
 				}
 				synctest.Wait()
-				require.NoError(t, s.undo.Call(s.ctx, s.keys[0]))
-				require.Equal(t, "undone", reason(s.undo.Call(s.ctx, s.keys[0])), "undoing twice runs once")
-				require.Equal(t, []string{"a"}, s.undone)
+				require.NoError(t, s.undo.Call(s.ctx, s.key(0)))
+				require.Equal(t, "undone", reason(s.undo.Call(s.ctx, s.key(0))), "undoing twice runs once")
+				require.Equal(t, []string{"a"}, s.order())
 				s.end()
 			})
 		})
@@ -179,26 +193,26 @@ func TestUndo_KeysTenantsLifetimes(t *testing.T) {
 			require.NoError(t, s.write(s.ctx, f))
 		}
 		require.NoError(t, s.write(other, "theirs"))
-		for _, key := range []string{"", "call_1", s.keys[0] + "0", s.keys[2]} {
+		for _, key := range []string{"", "call_1", s.key(0) + "0", s.key(2)} {
 			require.Equal(t, "unknown", reason(s.undo.Call(s.ctx, key)), key)
 		}
-		require.Equal(t, "unknown", reason(s.undo.Call(other, s.keys[0])))
-		require.NoError(t, s.undo.Call(s.ctx, s.keys[1]))
-		require.Equal(t, []string{"b"}, s.undone)
+		require.Equal(t, "unknown", reason(s.undo.Call(other, s.key(0))))
+		require.NoError(t, s.undo.Call(s.ctx, s.key(1)))
+		require.Equal(t, []string{"b"}, s.order())
 		at := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 		require.Equal(t, []agent.UndoEntry{
-			{Key: s.keys[1], Tool: "write", CallID: "call_1", At: at, State: agent.UndoDone},
-			{Key: s.keys[0], Tool: "write", CallID: "call_1", At: at, State: agent.UndoOpen},
+			{Key: s.key(1), Tool: "write", CallID: "call_1", At: at, State: agent.UndoDone},
+			{Key: s.key(0), Tool: "write", CallID: "call_1", At: at, State: agent.UndoOpen},
 		}, s.undo.List(s.ctx, "run-1"))
 		time.Sleep(time.Hour - 1)
 		require.Len(t, s.undo.List(s.ctx, "run-1"), 2)
 		time.Sleep(time.Nanosecond)
 		require.Empty(t, s.undo.List(s.ctx, "run-1"))
-		require.Equal(t, "unknown", reason(s.undo.Call(s.ctx, s.keys[0])))
+		require.Equal(t, "unknown", reason(s.undo.Call(s.ctx, s.key(0))))
 		ended, cancel := context.WithCancelCause(s.ctx)
 		cancel(errOwn)
-		require.Equal(t, errOwn, s.undo.Call(ended, s.keys[0]))
-		require.Equal(t, []string{"b"}, s.undone)
+		require.Equal(t, errOwn, s.undo.Call(ended, s.key(0)))
+		require.Equal(t, []string{"b"}, s.order())
 		s.end()
 	})
 }
@@ -224,8 +238,8 @@ func TestUndo_Attempts(t *testing.T) {
 			return nil
 		}
 		require.NoError(t, s.write(s.ctx, "f"))
-		require.NoError(t, s.undo.Call(s.ctx, s.keys[0]))
-		require.Equal(t, []string{"f44", "f33", "f11"}, s.undone)
+		require.NoError(t, s.undo.Call(s.ctx, s.key(0)))
+		require.Equal(t, []string{"f44", "f33", "f11"}, s.order())
 		s.end()
 	})
 }
@@ -244,10 +258,10 @@ func TestUndo_BetweenAttempts(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- s.write(s.ctx, "f") }()
 		time.Sleep(time.Second)
-		require.NoError(t, s.undo.Call(s.ctx, s.keys[0]))
+		require.NoError(t, s.undo.Call(s.ctx, s.key(0)))
 		require.ErrorIs(t, <-done, errOwn)
-		require.NoError(t, s.undo.Call(s.ctx, s.keys[0]))
-		require.Equal(t, []string{"f1", "f2"}, s.undone)
+		require.NoError(t, s.undo.Call(s.ctx, s.key(0)))
+		require.Equal(t, []string{"f1", "f2"}, s.order())
 		s.end()
 	})
 }
@@ -272,12 +286,12 @@ func TestUndo_Group(t *testing.T) {
 		require.Equal(t, 2, n)
 		require.ErrorIs(t, err, errOwn)
 		require.Equal(t, "failed", reason(err))
-		require.Equal(t, []string{"d", "c"}, s.undone)
+		require.Equal(t, []string{"d", "c"}, s.order())
 		fails = false
 		n, err = s.undo.Group(s.ctx, "turn-7")
 		require.NoError(t, err)
 		require.Equal(t, 2, n)
-		require.Equal(t, []string{"d", "c", "b", "a"}, s.undone)
+		require.Equal(t, []string{"d", "c", "b", "a"}, s.order())
 		n, err = s.undo.Group(s.ctx, "turn-7")
 		require.NoError(t, err)
 		require.Zero(t, n)
@@ -299,7 +313,7 @@ func TestUndo_FunctionFails(t *testing.T) {
 				require.NoError(t, s.write(s.ctx, "a"))
 				s.undoes = func(ctx context.Context, _ string) error { return f(ctx) }
 				time.Sleep(time.Second)
-				err := s.undo.Call(s.ctx, s.keys[0])
+				err := s.undo.Call(s.ctx, s.key(0))
 				require.Equal(t, want, reason(err))
 				require.Equal(t, map[string]string{"failed": "undo_failed", "panicked": "panic", "exited": "undo_exited", "timeout": "timeout"}[want], sluice.CodeOf(err))
 				require.NotContains(t, err.Error(), "secret")
@@ -308,8 +322,8 @@ func TestUndo_FunctionFails(t *testing.T) {
 				require.Len(t, events, 1)
 				require.Equal(t, sluice.EventKind("tool.undo_failed"), events[0].Kind)
 				s.undoes = nil
-				require.NoError(t, s.undo.Call(s.ctx, s.keys[0]))
-				require.Equal(t, []string{"a"}, s.undone)
+				require.NoError(t, s.undo.Call(s.ctx, s.key(0)))
+				require.Equal(t, []string{"a"}, s.order())
 				s.end()
 			})
 		})
@@ -323,15 +337,15 @@ func TestUndo_FunctionIsLate(t *testing.T) {
 		require.NoError(t, s.write(s.ctx, "a"))
 		s.undoes = func(context.Context, string) error { time.Sleep(time.Hour); return nil }
 		began := time.Now()
-		require.Equal(t, "timeout", reason(s.undo.Call(s.ctx, s.keys[0])))
+		require.Equal(t, "timeout", reason(s.undo.Call(s.ctx, s.key(0))))
 		require.Equal(t, time.Second, time.Since(began))
 		for range 3 {
-			require.Equal(t, "undoing", reason(s.undo.Call(s.ctx, s.keys[0])))
+			require.Equal(t, "undoing", reason(s.undo.Call(s.ctx, s.key(0))))
 			time.Sleep(19 * time.Minute)
 		}
 		time.Sleep(3 * time.Minute)
-		require.Equal(t, "undone", reason(s.undo.Call(s.ctx, s.keys[0])))
-		require.Equal(t, []string{"a"}, s.undone)
+		require.Equal(t, "undone", reason(s.undo.Call(s.ctx, s.key(0))))
+		require.Equal(t, []string{"a"}, s.order())
 		s.end()
 	})
 }
@@ -347,10 +361,10 @@ func TestUndo_CallerLeaves(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 		defer cancel()
-		require.ErrorIs(t, s.undo.Call(ctx, s.keys[0]), context.DeadlineExceeded)
+		require.ErrorIs(t, s.undo.Call(ctx, s.key(0)), context.DeadlineExceeded)
 		time.Sleep(10 * time.Second)
-		require.Equal(t, []string{"a"}, s.undone)
-		require.Equal(t, "undone", reason(s.undo.Call(s.ctx, s.keys[0])))
+		require.Equal(t, []string{"a"}, s.order())
+		require.Equal(t, "undone", reason(s.undo.Call(s.ctx, s.key(0))))
 		s.end()
 	})
 }
@@ -369,9 +383,9 @@ func TestUndo_Events(t *testing.T) {
 			}
 			return nil
 		}
-		require.Error(t, s.undo.Call(s.ctx, s.keys[0]))
+		require.Error(t, s.undo.Call(s.ctx, s.key(0)))
 		fails = false
-		require.NoError(t, s.undo.Call(s.ctx, s.keys[0]))
+		require.NoError(t, s.undo.Call(s.ctx, s.key(0)))
 		var got []map[string]any
 		for _, e := range s.rec.Events() {
 			raw, err := json.Marshal(e)
@@ -379,7 +393,7 @@ func TestUndo_Events(t *testing.T) {
 			var m map[string]any
 			require.NoError(t, json.Unmarshal(raw, &m))
 			attrs := m["attrs"].(map[string]any)
-			require.Equal(t, s.keys[0], attrs["call_key"])
+			require.Equal(t, s.key(0), attrs["call_key"])
 			require.Equal(t, "2000-01-01T00:00:00.000000000Z", attrs["original_action_timestamp"])
 			require.Equal(t, "write", m["tool_name"])
 			require.Equal(t, "call_1", m["action_id"])
@@ -476,7 +490,7 @@ func TestUndo_AThousandCallers(t *testing.T) {
 			u := []*agent.Undo{s.undo, other.undo}[i%2]
 			wg.Go(func() {
 				time.Sleep(time.Duration(i/10) * time.Second)
-				switch err := u.Call(s.ctx, s.keys[0]); reason(err) {
+				switch err := u.Call(s.ctx, s.key(0)); reason(err) {
 				case "<nil>":
 					undone.Add(1)
 				case "undoing", "undone":
@@ -509,7 +523,7 @@ func TestUndo_ProcessDies(t *testing.T) {
 		s := newShed(t, agent.UndoConfig{Lease: 30 * time.Second}, sluice.Policy{})
 		require.NoError(t, s.write(s.ctx, "a"))
 		s.undoes = func(context.Context, string) error { time.Sleep(10 * time.Minute); return nil }
-		go s.undo.Call(s.ctx, s.keys[0])
+		go s.undo.Call(s.ctx, s.key(0))
 		s.do = func(ctx context.Context, file string) error {
 			require.NoError(t, agent.ReportUndo(ctx, undoData{file}))
 			time.Sleep(10 * time.Minute)
@@ -518,18 +532,18 @@ func TestUndo_ProcessDies(t *testing.T) {
 		go s.write(s.ctx, "b")
 		time.Sleep(35 * time.Second) // the leases are renewed
 		next := newShed(t, agent.UndoConfig{State: s.moved()}, sluice.Policy{})
-		require.Equal(t, "undoing", reason(next.undo.Call(s.ctx, s.keys[0])))
-		require.Equal(t, "running", reason(next.undo.Call(s.ctx, s.keys[1])))
+		require.Equal(t, "undoing", reason(next.undo.Call(s.ctx, s.key(0))))
+		require.Equal(t, "running", reason(next.undo.Call(s.ctx, s.key(1))))
 		time.Sleep(25*time.Second - 1)
-		require.Equal(t, "undoing", reason(next.undo.Call(s.ctx, s.keys[0])))
-		require.Equal(t, "undoing", reason(next.undo.Resolve(s.ctx, s.keys[0], true)))
+		require.Equal(t, "undoing", reason(next.undo.Call(s.ctx, s.key(0))))
+		require.Equal(t, "undoing", reason(next.undo.Resolve(s.ctx, s.key(0), true)))
 		time.Sleep(time.Nanosecond)
-		require.Equal(t, "in_doubt", reason(next.undo.Call(s.ctx, s.keys[0])))
-		require.NoError(t, next.undo.Call(s.ctx, s.keys[1]))
-		require.Equal(t, "unknown", reason(next.undo.Resolve(t.Context(), s.keys[0], false)), "another tenant's")
-		require.NoError(t, next.undo.Resolve(s.ctx, s.keys[0], false))
-		require.NoError(t, next.undo.Call(s.ctx, s.keys[0]))
-		require.Equal(t, []string{"b", "a"}, next.undone)
+		require.Equal(t, "in_doubt", reason(next.undo.Call(s.ctx, s.key(0))))
+		require.NoError(t, next.undo.Call(s.ctx, s.key(1)))
+		require.Equal(t, "unknown", reason(next.undo.Resolve(t.Context(), s.key(0), false)), "another tenant's")
+		require.NoError(t, next.undo.Resolve(s.ctx, s.key(0), false))
+		require.NoError(t, next.undo.Call(s.ctx, s.key(0)))
+		require.Equal(t, []string{"b", "a"}, next.order())
 		time.Sleep(10 * time.Minute)
 		require.NoError(t, s.exec.Close(t.Context()))
 		next.end()
