@@ -128,7 +128,7 @@ func slotsResize(r *run, s engine.Slots) {
 	r.must(errors.Is(err, engine.ErrBusy), "a claim waits, and Resize to a unit that is free returned %v, not ErrBusy: nobody passes who waits", err)
 	r.must(!w.over(), "a claim of 3 units got them with 1 free")
 	_, err = resize(1)
-	r.must(err == nil && r.until(w.over) && w.err == nil, "a holder kept 1 of 3 units, and the claim that waits for them got %v (Resize returned %v)", w.err, err)
+	r.must(err == nil && r.until(w.over) && w.err == nil, "a holder kept 1 of 3 units, and the claim that waits for them got %v (Resize returned %v)", w.why(), err)
 	r.busy(s, r.claim(key, 5), "1, 1 and 3 of 5 units are taken")
 
 	for _, bad := range [][2]int{{0, 5}, {-1, 5}, {6, 5}, {1, 0}} {

@@ -149,7 +149,7 @@ func engineCutSlots(r *run, s Setup) {
 		w := r.wait(slots, r.ctx, c)
 		s.Cut()
 		r.release(slots, l)
-		r.must(r.until(w.over) && w.err == nil, "a subscription was cut just when a slot was handed to a claim that waits, and it has not got it: %v", w.err)
+		r.must(r.until(w.over) && w.err == nil, "a subscription was cut just when a slot was handed to a claim that waits, and it has not got it: %v", w.why())
 		r.busy(slots, r.claim(key, 1), "the claim that waited has it")
 		r.release(slots, w.lease)
 	}
