@@ -242,7 +242,9 @@ func (w *conflicts) answered(x *access, err error) {
 // check waits until all is quiet, and judges what has happened since. The call that has just come is no idler
 // before that.
 func (w *conflicts) check(last *access) {
+	w.mu.Lock()
 	before := w.in("waits")
+	w.mu.Unlock()
 	synctest.Wait()
 	w.mu.Lock()
 	fresh := w.fresh
