@@ -55,8 +55,8 @@ type Limit struct {
 	// alone, and are not passed. Calls keep their weight: raise Max while no writer runs or waits.
 	//
 	// A nested call runs on what its ancestor holds of the key, out of turn and whatever its weight. At
-	// another key it waits for its turn, but not behind calls that wait for its ancestors. An attempt
-	// that follows another comes anew. Not with Refuse or Semaphore.
+	// another key it waits for its turn, and passes calls that wait for its ancestors once no holder of
+	// it can run. An attempt that follows another comes anew. Not with Refuse or Semaphore.
 	Ordered bool
 
 	// Semaphore is shared with other code: what a call holds here it holds there too, Max its size or less. It is

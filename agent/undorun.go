@@ -285,10 +285,9 @@ func (x *undoing) settle(failed *UndoError) (more bool) {
 		}
 		return nil
 	})
-	switch {
-	case err == nil, errors.Is(err, errUndoAbsent), errors.Is(err, errUndoLost): // it is gone, or was decided about
-	case failed == nil:
-		failed, more = x.failure("state", err), false
+	more = more && err == nil                                                                          // what was seen before another write came first does not count
+	if err != nil && failed == nil && !errors.Is(err, errUndoAbsent) && !errors.Is(err, errUndoLost) { // else it is gone, or was decided about
+		failed = x.failure("state", err)
 	}
 	x.mu.Lock()
 	if more {
