@@ -197,6 +197,11 @@ func TestUndo_KeysTenantsLifetimes(t *testing.T) {
 			require.Equal(t, "unknown", reason(s.undo.Call(s.ctx, key)), key)
 		}
 		require.Equal(t, "unknown", reason(s.undo.Call(other, s.key(0))))
+		stranger := sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{RunID: "run-1", Tenant: "y"})
+		n, err := s.undo.Group(stranger, "run-1")
+		require.NoError(t, err)
+		require.Zero(t, n)
+		require.Empty(t, s.order())
 		require.NoError(t, s.undo.Call(s.ctx, s.key(1)))
 		require.Equal(t, []string{"b"}, s.order())
 		at := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)

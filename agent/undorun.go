@@ -285,8 +285,10 @@ func (x *undoing) settle(failed *UndoError) (more bool) {
 		}
 		return nil
 	})
-	more = more && err == nil                                                                          // what was seen before another write came first does not count
-	if err != nil && failed == nil && !errors.Is(err, errUndoAbsent) && !errors.Is(err, errUndoLost) { // else it is gone, or was decided about
+	// What was seen before another write came first does not count.
+	more = more && err == nil
+	gone := errors.Is(err, errUndoAbsent) || errors.Is(err, errUndoLost) // or was decided about
+	if err != nil && failed == nil && !gone {
 		failed = x.failure("state", err)
 	}
 	x.mu.Lock()
