@@ -125,7 +125,7 @@ func (l *Loops) before(ctx context.Context, r *run, s *sluice.Step) {
 		s.Answer(sluice.Result{}, err)
 	case nested:
 	case x != nil:
-		s.Emit(ctx, loopDenied, slog.String("reason", x.Code()), slog.Int("repeats", x.Repeats), slog.Bool("failed", x.Failed))
+		_ = s.Emit(ctx, loopDenied, slog.String("reason", x.Code()), slog.Int("repeats", x.Repeats), slog.Bool("failed", x.Failed))
 		s.Answer(sluice.Result{}, x)
 	default:
 		s.State = looked{r, call}

@@ -112,26 +112,34 @@ func (l *UsageLimits) Steps(tool sluice.Spec) sluice.Steps {
 		return sluice.Steps{}
 	}
 	steps := sluice.Steps{Before: func(ctx context.Context, s *sluice.Step) {
-		r, _ := ctx.Value(runKey{}).(*run)
-		if r == nil {
-			return
-		}
-		if err := l.claim(ctx, r, s.Call()); err != nil {
-			if x, ok := err.(*UsageLimitError); ok {
-				s.Emit(ctx, usageDenied, slog.String("reason", x.Code()), slog.String("scope", x.Scope),
-					slog.String("limit", x.Limit), slog.String("name", x.Name), slog.Int64("max", x.Max))
-			}
-			s.Answer(sluice.Result{}, err)
+		if r, _ := ctx.Value(runKey{}).(*run); r != nil {
+			l.before(ctx, r, s)
 		}
 	}}
 	if l.conf.Run.Bytes > 0 || l.conf.Session.Bytes > 0 {
-		steps.After = func(ctx context.Context, s *sluice.Step) {
-			if r, _ := ctx.Value(runKey{}).(*run); r != nil && s.Err == nil && !s.Attempt().Held {
+		steps.After = func(_ context.Context, s *sluice.Step) {
+			if r, ok := s.State.(*run); ok && s.Err == nil && !s.Attempt().Held {
 				r.sized(s.Call().Key, sizeOf(s.Result))
 			}
 		}
 	}
 	return steps
+}
+
+// before has a call begin, or refuses it.
+func (l *UsageLimits) before(ctx context.Context, r *run, s *sluice.Step) {
+	err := l.claim(ctx, r, s.Call())
+	if err == nil {
+		if l.conf.Run.Bytes > 0 || l.conf.Session.Bytes > 0 {
+			s.State = r
+		}
+		return
+	}
+	if x, ok := err.(*UsageLimitError); ok {
+		_ = s.Emit(ctx, usageDenied, slog.String("reason", x.Code()), slog.String("scope", x.Scope),
+			slog.String("limit", x.Limit), slog.String("name", x.Name), slog.Int64("max", x.Max))
+	}
+	s.Answer(sluice.Result{}, err)
 }
 
 // sizeOf is how many bytes a result has.

@@ -30,6 +30,14 @@ func newBudget(t *testing.T, c agent.UsageLimitsConfig, inside ...sluice.Interce
 	return d, l
 }
 
+// steps is an interceptor of such steps.
+type steps sluice.Steps
+
+func (s steps) Steps(sluice.Spec) sluice.Steps { return sluice.Steps(s) }
+func (s steps) Wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+	return sluice.Steps(s).Wrap(next)
+}
+
 // usedUp is the limit that err says is used up.
 func usedUp(t *testing.T, err error) *agent.UsageLimitError {
 	t.Helper()
@@ -171,11 +179,11 @@ func TestUsageLimits_RefusedUseNothing(t *testing.T) {
 			}
 			return next
 		})
-		panicky := stepper{sluice.Steps{Before: func(_ context.Context, s *sluice.Step) {
+		panicky := steps{Before: func(_ context.Context, s *sluice.Step) {
 			if s.Call().Tool == "bad_step" {
 				panic("no")
 			}
-		}}}
+		}}
 		approvals := sluice.Must(agent.NewApprovals(agent.ApprovalsConfig{State: state, Needs: func(c sluice.Call) (string, bool) { return "", c.Tool == "approved" }}))
 		limits := agent.Usage{Calls: 6, Tools: map[string]int{"work": 3}}
 		d, l := newBudget(t, agent.UsageLimitsConfig{Run: limits, Session: limits, State: state},
