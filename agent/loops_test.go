@@ -243,9 +243,9 @@ func TestLoops(t *testing.T) {
 			time.Sleep(5 * time.Minute)
 			w.runs(1, "read", `1`, "x")
 			w.loops("read", `1`)
-			time.Sleep(5*time.Minute - 1)
+			time.Sleep(5*time.Minute - time.Nanosecond)
 			w.loops("read", `1`)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			w.runs(2, "read", `1`, "x")
 			w.loops("read", `1`)
 		},

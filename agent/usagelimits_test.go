@@ -380,7 +380,7 @@ func TestUsageLimits_Sessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
 		conf := agent.UsageLimitsConfig{Session: agent.Usage{Calls: 2}, State: state, Lifetime: time.Minute, MaxSessions: 4}
-		d, l := newBudget(t, conf)
+		d, _ := newBudget(t, conf)
 		call := func(tenant, org, session string) error {
 			pc := sluice.PipelineContext{Tenant: tenant, OrgID: org, SessionID: session}
 			_, err := d.exec.Invoke(agent.WithRun(sluice.WithPipelineContext(d.ctx, pc)), request("", "work", 0))
@@ -409,7 +409,7 @@ func TestUsageLimits_Sessions(t *testing.T) {
 		require.NoError(t, state.Close())
 		conf.State = restored(t, snapshot)
 		defer conf.State.Close()
-		d, l = newBudget(t, conf)
+		d, l := newBudget(t, conf)
 		usedUp(t, call("a", "", "1"))
 		time.Sleep(59 * time.Second)
 		usedUp(t, call("a", "", "1"))
