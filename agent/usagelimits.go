@@ -158,8 +158,8 @@ func sizeOf(r sluice.Result) int64 {
 func (r *run) sized(key sluice.CallKey, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for ; r != nil; r = r.around {
-		if c := r.open[key]; c != nil {
+	for x := r; x != nil; x = x.around {
+		if c := x.open[key]; c != nil {
 			c.bytes = n
 		}
 	}
@@ -238,6 +238,7 @@ func (l *UsageLimits) placeLocked(r *run, c, by *sluice.Call) (claim, error) {
 	return p, nil
 }
 
+// refusal is x as one of a limit of that scope.
 func (l *UsageLimits) refusal(x *UsageLimitError, scope string) error {
 	x.Scope, x.Exit = scope, l.conf.Exit
 	return x
