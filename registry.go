@@ -505,7 +505,11 @@ func (p *plan) wrap() {
 		return runTool(ctx, &c, t)
 	}
 	inside := wrapAll(e.inner, t.spec, run)
-	if p.single = p.once && compiled.Same(inside, run); !p.single {
+	if p.single = p.once && compiled.Same(inside, run); p.single {
+		s := e.stage.Lock()
+		p.adm.needs.Quicken()
+		s.Unlock()
+	} else {
 		h := p.adm.handler(inside)
 		if !e.inSteps {
 			p.chain = wrapAll(e.outer, t.spec, h)

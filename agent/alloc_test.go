@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -16,6 +17,7 @@ import (
 // Layers after a gate.
 const (
 	passing  = "a gate, and what passes calls on"
+	unrated  = "undo after a rate"
 	undoless = "undo after a gate"
 	undoable = "undo after a gate, of a tool that leaves no data"
 )
@@ -32,6 +34,7 @@ func idle() map[string][]sluice.Interceptor {
 	act := sluice.Must(agent.NewModes(func(sluice.Spec) []string { return []string{"plan", "act"} }))
 	all := sluice.Must(agent.NewModes(func(sluice.Spec) []string { return nil }))
 	gate := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}}))
+	rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1_000_000, Per: time.Millisecond, Burst: 1 << 30}}}))
 	undoOf := func(tool string) *agent.Undo {
 		return sluice.Must(agent.NewUndo(agent.UndoConfig{State: state, Undo: map[string]func(context.Context, json.RawMessage) error{
 			tool: func(context.Context, json.RawMessage) error { return nil }}}))
@@ -40,6 +43,7 @@ func idle() map[string][]sluice.Interceptor {
 	return map[string][]sluice.Interceptor{
 		"none": nil, "a step": {stepper{pass}}, "approvals": {approvals}, "approvals after a step": {stepper{pass}, approvals},
 		"modes": {act}, "modes after a step": {stepper{pass}, act}, "modes of all": {all},
+		"a rate": {rate}, unrated: {rate, undoOf("pay")},
 		"a gate": {gate}, passing: {gate, passer{}}, undoless: {gate, undoOf("pay")}, undoable: {gate, undoOf("look")},
 	}
 }
