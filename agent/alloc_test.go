@@ -36,10 +36,15 @@ func idle() map[string][]sluice.Interceptor {
 		return sluice.Must(agent.NewUndo(agent.UndoConfig{State: state, Undo: map[string]func(context.Context, json.RawMessage) error{
 			tool: func(context.Context, json.RawMessage) error { return nil }}}))
 	}
+	limits := sluice.Must(agent.NewUsageLimits(agent.UsageLimitsConfig{Run: agent.Usage{Calls: 1, Bytes: 1}}))
+	others := sluice.Must(agent.NewUsageLimits(agent.UsageLimitsConfig{Run: agent.Usage{Tools: map[string]int{"pay": 1}}}))
+	loops := sluice.Must(agent.NewLoops(agent.LoopsConfig{}))
 	pass := sluice.Steps{Before: func(context.Context, *sluice.Step) {}}
 	return map[string][]sluice.Interceptor{
 		"none": nil, "a step": {stepper{pass}}, "approvals": {approvals}, "approvals after a step": {stepper{pass}, approvals},
 		"modes": {act}, "modes after a step": {stepper{pass}, act}, "modes of all": {all},
+		"usage limits": {limits}, "usage limits after a step": {stepper{pass}, limits}, "usage limits of others": {others},
+		"loops": {loops}, "loops after a step": {stepper{pass}, loops},
 		"a gate": {gate}, passing: {gate, passer{}}, undoless: {gate, undoOf("pay")}, undoable: {gate, undoOf("look")},
 	}
 }
