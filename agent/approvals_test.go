@@ -65,7 +65,7 @@ func newBank(t *testing.T, state *sluice.SharedState, paid *ledger, c agent.Appr
 	b.approvals = sluice.Must(agent.NewApprovals(c))
 	b.exec = sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: append([]sluice.Interceptor{b.approvals}, around...)}))
 	b.ctx = sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{RunID: "run", Tenant: "acme", Sink: b.rec})
-	sluice.Must(sluice.Wrap(b.exec, sluice.Spec{Name: "pay"}, func(_ context.Context, p payment) (string, error) {
+	sluice.Must(sluice.Wrap(b.exec, sluice.Spec{Name: "pay", Policy: sluice.Policy{Timeout: time.Minute}}, func(_ context.Context, p payment) (string, error) {
 		paid.mu.Lock()
 		paid.list = append(paid.list, p)
 		paid.mu.Unlock()
@@ -283,6 +283,31 @@ func TestApprovals_EditedArguments(t *testing.T) {
 		require.ErrorIs(t, err, sluice.ErrInvalidArguments)
 		require.Len(t, b.paid.all(), 2)
 	})
+}
+
+// A call that fails with the arguments of the decision has run as much as one that fails with its own.
+func TestApprovals_EditedCallFails(t *testing.T) {
+	for _, code := range []string{"tool_error", "panic", "timeout"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBank(t, nil, &ledger{failing: true}, agent.ApprovalsConfig{})
+			defer b.close()
+			b.paid.inside = func() {
+				switch code {
+				case "panic":
+					panic("no credit")
+				case "timeout":
+					time.Sleep(time.Hour)
+				}
+			}
+			_, err := b.pay(b.ctx, five)
+			x := awaited(t, err)
+			require.NoError(t, b.approvals.Decide(b.ctx, x.ID, agent.Decision{Approve: true, Arguments: json.RawMessage(`{"to":"ada","cents":400}`)}))
+			_, err = b.pay(agent.WithApproval(b.ctx, x.ID), five)
+			require.Equal(t, code, sluice.CodeOf(err), "%v", err)
+			require.NotErrorIs(t, err, sluice.ErrRejected)
+			require.Equal(t, []payment{{To: "ada", Cents: 400}}, b.paid.all())
+		})
+	}
 }
 
 // A call that is refused further in has not run, and may come again; one that fails has.
