@@ -273,7 +273,7 @@ func (x *undoing) renew() {
 // all is over.
 func (x *undoing) settle(failed *UndoError) (more bool) {
 	x.mu.Lock()
-	late, left, next := x.late, false, undoStep{}
+	late, left, runs, next := x.late, false, false, undoStep{}
 	x.mu.Unlock()
 	err := x.undo.change(x.key, 0, func(e *undoEntry, now time.Time) error {
 		if e.By != x.by {
@@ -281,7 +281,8 @@ func (x *undoing) settle(failed *UndoError) (more bool) {
 		}
 		e.settle(failed == nil)
 		left = len(e.Steps) > 0
-		if more = failed == nil && left && !late; more {
+		runs = left && now.Before(e.Running) // a later attempt, which may have its effect yet
+		if more = failed == nil && left && !late && !runs; more {
 			next = e.take(x.by, now, x.undo.conf.Lease)
 		} else {
 			e.By, e.Lease = "", time.Time{}
@@ -293,6 +294,9 @@ func (x *undoing) settle(failed *UndoError) (more bool) {
 	gone := errors.Is(err, errUndoAbsent) || errors.Is(err, errUndoLost) // or was decided about
 	if err != nil && failed == nil && !gone {
 		failed = x.failure("state", err)
+	}
+	if err == nil && failed == nil && runs {
+		failed = x.failure(string(UndoRunning), nil)
 	}
 	x.mu.Lock()
 	if more {
