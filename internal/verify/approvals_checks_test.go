@@ -417,12 +417,13 @@ func (w *desk) audit() {
 
 // wind ends all, and sees that nothing stays.
 func (w *desk) wind() {
-	w.alone = false
 	for len(w.open) > 0 {
+		w.goes(false)
 		time.Sleep(time.Hour)
 		w.settle()
 	}
 	w.audit()
+	w.goes(false)
 	time.Sleep(4 * grantLife)
 	for x := range w.state.List("here/approvals/") {
 		w.Fatalf("%s is kept for ever", x.Key)

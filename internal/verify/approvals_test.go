@@ -108,7 +108,7 @@ func (w *desk) callOf(ctx context.Context, tool string, x transfer) (*deed, *gra
 			return e, g
 		}
 	}
-	w.wrong = fmt.Sprintf("%s %v came to run, and nobody asked for that", tool, x)
+	w.fail("%s %v came to run, and nobody asked for that", tool, x)
 	return nil, nil
 }
 
@@ -144,7 +144,7 @@ func (w *desk) moves(ctx context.Context, p *process, x transfer) (string, error
 	}
 	e.ran = true
 	if g.runs++; g.runs > 1 {
-		w.wrong = fmt.Sprintf("%v runs again", g.order)
+		w.fail("%v runs again", g.order)
 	}
 	w.mu.Unlock()
 	p.point()
@@ -289,13 +289,16 @@ func (w *desk) some() *grant {
 	if len(w.grants) == 0 {
 		w.Skip("nothing was asked")
 	}
-	return one(w.ground, "which", w.grants)
+	if w.draw("old", 0, 3) == 0 {
+		return one(w.ground, "which", w.grants)
+	}
+	return one(w.ground, "which", w.grants[max(0, len(w.grants)-4):])
 }
 
 // step has all of them be done at once, and judges what comes of it.
 func (w *desk) step(list ...*deed) {
 	x := list[0] // others write of several approvals in one go: which of them had expired, say
-	w.alone = len(list) == 1 && x.parts == nil && x.what != "look" && !x.forged()
+	w.goes(len(list) == 1 && x.parts == nil && x.what != "look" && !x.forged())
 	now := time.Now()
 	for _, g := range w.grants {
 		g.path = []agent.ApprovalState{g.state(now)}
@@ -344,7 +347,7 @@ func (w *desk) resumed() *deed {
 
 // passes has time pass, maybe to the very instant at which something is over.
 func (w *desk) passes(to bool) {
-	d := time.Duration(w.draw("minutes", 1, 50)) * time.Minute
+	d := time.Duration(w.draw("minutes", 1, 30)) * time.Minute
 	if to {
 		g := w.some()
 		d = time.Until(g.since().Add(grantLife)) - time.Duration(w.draw("before", 0, 1))
@@ -352,7 +355,7 @@ func (w *desk) passes(to bool) {
 			w.Skip("it is over")
 		}
 	}
-	w.alone = false
+	w.goes(false)
 	time.Sleep(d)
 	w.settle()
 }
@@ -394,7 +397,7 @@ func TestApprovals(t *testing.T) {
 				"die soon 2": func(*rapid.T) { one(w.ground, "who", w.procs).fuse = w.draw("points", 1, 5) },
 				"restart": func(*rapid.T) {
 					n.restarts++
-					w.alone = false
+					w.goes(false)
 					w.restart()
 					w.settle()
 				},

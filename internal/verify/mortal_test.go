@@ -66,6 +66,30 @@ func (p *process) point() bool {
 	return !p.dead
 }
 
+// fail notes what is wrong, the first that is. The world is locked.
+func (g *ground) fail(format string, args ...any) {
+	if g.wrong == "" {
+		g.wrong = fmt.Sprintf(format, args...)
+	}
+}
+
+// dooms has a process die at one of the next points.
+func (g *ground) dooms() {
+	p, n := one(g, "who", g.procs), g.draw("points", 1, 5)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p.fuse = n
+}
+
+// spares has nobody die soon.
+func (g *ground) spares() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range g.procs {
+		p.fuse = 0
+	}
+}
+
 func (p *process) die() {
 	p.dead, p.died = true, time.Now()
 	p.view.Close()
@@ -87,9 +111,16 @@ func (g *ground) count() {
 		}
 	}
 	if g.alone && g.seen != nil && now.Equal(g.at) && writes > 1 {
-		g.wrong = fmt.Sprintf("%d writes and no point between them", writes)
+		g.fail("%d writes and no point between them", writes)
 	}
 	g.at, g.seen = now, seen
+}
+
+// goes has code go on, alone or not.
+func (g *ground) goes(alone bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.alone = alone
 }
 
 // quiet waits until all that can be done has been done, and reports who has died.
@@ -132,6 +163,7 @@ func (g *ground) restart() {
 
 // end waits for all that is under way, also in processes that are dead.
 func (g *ground) end() {
+	g.goes(false)
 	for _, p := range append(g.gone, g.procs...) {
 		p.exec.Close(context.Background())
 	}
