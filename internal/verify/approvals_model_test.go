@@ -200,7 +200,7 @@ func (d desked) Wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 		}()
 		if e.refused {
 			time.Sleep(e.takes)
-			d.p.point()
+			d.p.point("it is refused further in")
 			return sluice.Result{}, errRoom
 		}
 		return next(ctx, c)

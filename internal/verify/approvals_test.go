@@ -32,11 +32,13 @@ type desk struct {
 }
 
 type deskCounts struct {
+	where map[string]int // processes died
+
 	asked, full, decided, late, ran, again, unknown, forged, edited, refused, deaths, halfway, restarts, resumed, forgotten, races int
 }
 
 func newDesk(rt *rapid.T, n *deskCounts) *desk {
-	w := &desk{ground: newGround(rt), owners: map[order]*grant{}, n: n}
+	w := &desk{ground: newGround(rt, n.where), owners: map[order]*grant{}, n: n}
 	w.begin()
 	w.begin()
 	w.audited()
@@ -127,7 +129,7 @@ func (w *desk) enters(ctx context.Context, p *process, c sluice.Call) (*deed, er
 	e.inside = true
 	w.inside = append(w.inside, e)
 	w.mu.Unlock()
-	if !p.point() {
+	if !p.point("it is let in") {
 		return nil, errDead
 	}
 	return e, nil
@@ -147,9 +149,9 @@ func (w *desk) moves(ctx context.Context, p *process, x transfer) (string, error
 		w.fail("%v runs again", g.order)
 	}
 	w.mu.Unlock()
-	p.point()
+	p.point("the tool has had its effect")
 	time.Sleep(e.takes)
-	p.point()
+	p.point("the tool is about to return")
 	switch e.ends {
 	case "error":
 		return "", errMoney
@@ -194,9 +196,9 @@ func (w *desk) does(e *deed) {
 			w.mu.Lock()
 			e.back, e.ended = !e.p.dead, time.Now()
 			w.mu.Unlock()
-			e.p.point()
+			e.p.point("it has returned")
 		}()
-		if !e.p.point() {
+		if !e.p.point("it begins") {
 			return
 		}
 		own := clerkOf(e.p)
@@ -295,6 +297,20 @@ func (w *desk) some() *grant {
 	return one(w.ground, "which", w.grants[max(0, len(w.grants)-4):])
 }
 
+// ready is one that is approved.
+func (w *desk) ready() *grant {
+	var list []*grant
+	for _, g := range w.grants {
+		if g.state(time.Now()) == agent.ApprovalApproved {
+			list = append(list, g)
+		}
+	}
+	if len(list) == 0 {
+		w.Skip("nothing is approved")
+	}
+	return one(w.ground, "which", list)
+}
+
 // step has all of them be done at once, and judges what comes of it.
 func (w *desk) step(list ...*deed) {
 	x := list[0] // others write of several approvals in one go: which of them had expired, say
@@ -368,7 +384,7 @@ func TestApprovals(t *testing.T) {
 	}
 	given := setChecks(t, checks)
 	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
-	var n deskCounts
+	n := deskCounts{where: map[string]int{}}
 	rapid.Check(t, func(rt *rapid.T) {
 		rapid.SyncTest(rt, func(rt *rapid.T) {
 			w := newDesk(rt, &n)
@@ -377,7 +393,8 @@ func TestApprovals(t *testing.T) {
 			decide := func(*rapid.T) { w.step(w.deed("decide", w.some())) }
 			come := func(*rapid.T) { w.step(w.deed("come", w.some())) }
 			rt.Repeat(map[string]func(*rapid.T){
-				"ask": ask, "ask 2": ask, "decide": decide, "decide 2": decide, "come": come, "come 2": come,
+				"ask": ask, "ask 2": ask, "decide": decide, "decide 2": decide, "come": come,
+				"run": func(*rapid.T) { w.step(w.deed("come", w.ready())) }, "run 2": func(*rapid.T) { w.step(w.deed("come", w.ready())) },
 				"cancel": func(*rapid.T) { w.step(w.deed("cancel", w.some())) },
 				"forge":  func(*rapid.T) { w.step(w.forge(w.some())) },
 				"look":   func(*rapid.T) { w.look() },
@@ -414,6 +431,12 @@ func TestApprovals(t *testing.T) {
 		"resumed": n.resumed, "forgotten": n.forgotten} {
 		if k == 0 {
 			t.Errorf("nobody %s: the run tests less than it should", name)
+		}
+	}
+	for _, where := range []string{"it begins", "approval.requested is told", "approval.decided is told", "it is let in", "it is refused further in",
+		"the tool has had its effect", "the tool is about to return", "it has returned"} {
+		if n.where[where] == 0 {
+			t.Errorf("nobody died when %s: the run tests less than it should", where)
 		}
 	}
 }

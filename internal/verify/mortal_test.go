@@ -20,6 +20,8 @@ type ground struct {
 	procs []*process // that live
 	gone  []*process
 
+	deaths map[string]int // of processes, by where they died
+
 	mu    sync.Mutex
 	wrong string // what code of a process has found
 	alone bool   // one thing is done at a time, so that each write of it is seen
@@ -27,8 +29,8 @@ type ground struct {
 	seen  map[string]uint64 // the versions of all keys at the latest point
 }
 
-func newGround(rt *rapid.T) *ground {
-	return &ground{T: rt, state: sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))}
+func newGround(rt *rapid.T, deaths map[string]int) *ground {
+	return &ground{T: rt, deaths: deaths, state: sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))}
 }
 
 // process is an executor and what it has to do with the state. It has a way of its own to that, which is closed when
@@ -51,7 +53,7 @@ func (g *ground) start(fill func(*process)) {
 }
 
 // point is where code of p is about to do something, or has done it: it may die here. It answers whether it lives.
-func (p *process) point() bool {
+func (p *process) point(where string) bool {
 	p.g.mu.Lock()
 	defer p.g.mu.Unlock()
 	if p.dead {
@@ -61,6 +63,7 @@ func (p *process) point() bool {
 	if p.fuse > 0 {
 		if p.fuse--; p.fuse == 0 {
 			p.die()
+			p.g.deaths[where]++
 		}
 	}
 	return !p.dead
@@ -193,7 +196,7 @@ func (s told) Emit(_ context.Context, e *sluice.Event) error {
 	s.p.g.mu.Unlock()
 	switch e.Kind {
 	case "approval.requested", "approval.decided", "tool.undone", "tool.undo_failed":
-		s.p.point()
+		s.p.point(string(e.Kind) + " is told")
 	}
 	return nil
 }

@@ -35,11 +35,13 @@ type shop struct {
 }
 
 type shopCounts struct {
+	where map[string]int // processes died
+
 	reports, full, large, late, undone, failed, refused, groups, steps, resolved, deaths, restarts, races int
 }
 
 func newShop(rt *rapid.T, n *shopCounts) *shop {
-	w := &shop{ground: newGround(rt), n: n}
+	w := &shop{ground: newGround(rt, n.where), n: n}
 	w.begin()
 	w.begin()
 	w.audited()
@@ -99,7 +101,7 @@ func (w *shop) writes(ctx context.Context, p *process) error {
 	}()
 	for _, a := range c.attempts[call.Attempt-1] {
 		time.Sleep(a.after)
-		if !p.point() {
+		if !p.point("a tool reports") {
 			return errDead
 		}
 		w.mu.Lock()
@@ -119,7 +121,7 @@ func (w *shop) writes(ctx context.Context, p *process) error {
 		w.mu.Lock()
 		w.reported(c, x, m, a.what, room, err, call.Key.String())
 		w.mu.Unlock()
-		if !p.point() {
+		if !p.point("it has reported") {
 			return errDead
 		}
 	}
@@ -186,7 +188,7 @@ func (w *shop) undoes(ctx context.Context, p *process, data json.RawMessage) err
 	}
 	m := w.takes(x, data)
 	w.mu.Unlock()
-	if m == nil || !p.point() {
+	if m == nil || !p.point("an undo function begins") {
 		return errDead
 	}
 	i := len(x.ran) - 1
@@ -200,13 +202,13 @@ func (w *shop) undoes(ctx context.Context, p *process, data json.RawMessage) err
 	} else {
 		time.Sleep(d)
 	}
-	if !p.point() {
+	if !p.point("it has waited") {
 		return errDead
 	}
 	w.mu.Lock()
 	m.undone = ends == "return" && !p.dead
 	w.mu.Unlock()
-	if !p.point() {
+	if !p.point("it has had its effect") {
 		return errDead
 	}
 	w.mu.Lock()
@@ -367,13 +369,13 @@ func (w *shop) step(list ...*undoing) {
 	w.goes(len(list) == 1)
 	for _, x := range list {
 		go func() {
-			if !x.p.point() {
+			if !x.p.point("it begins") {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				x.back = true
 				return
 			}
-			defer x.p.point()
+			defer x.p.point("it has returned")
 			undo, ctx := x.p.own.(*agent.Undo), context.WithValue(w.context(x.tenant), undoingKey{}, x)
 			if x.waits > 0 {
 				var cancel func()
@@ -472,7 +474,7 @@ func TestUndo(t *testing.T) {
 	}
 	given := setChecks(t, checks)
 	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
-	var n shopCounts
+	n := shopCounts{where: map[string]int{}}
 	rapid.Check(t, func(rt *rapid.T) {
 		rapid.SyncTest(rt, func(rt *rapid.T) {
 			w := newShop(rt, &n)
@@ -523,6 +525,12 @@ func TestUndo(t *testing.T) {
 		"failures": n.failed, "refusals": n.refused, "groups": n.groups, "decisions": n.resolved, "deaths": n.deaths, "races": n.races} {
 		if k == 0 {
 			t.Errorf("no %s: the run tests less than it should", name)
+		}
+	}
+	for _, where := range []string{"it begins", "a tool reports", "it has reported", "an undo function begins", "it has waited", "it has had its effect",
+		"tool.undone is told", "tool.undo_failed is told", "it has returned"} {
+		if n.where[where] == 0 {
+			t.Errorf("nobody died when %s: the run tests less than it should", where)
 		}
 	}
 }
