@@ -257,6 +257,9 @@ func (w *shop) takes(x *undoing, data json.RawMessage) *mark {
 			w.fail("%s is undone before %s, which came later", c.id, y.id)
 		}
 	}
+	if w.wrong != "" {
+		return nil // lest it goes on for ever
+	}
 	w.n.steps++
 	m.inHand, c.by, c.vague = true, x, false
 	x.ran = append(x.ran, m)
