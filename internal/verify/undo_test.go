@@ -30,7 +30,8 @@ type shop struct {
 	open    []*undoing
 	ids     int
 	order   int
-	under   int // calls under way
+	hedged  bool // calls have two attempts at once
+	under   int  // calls under way
 	n       *shopCounts
 }
 
@@ -41,7 +42,7 @@ type shopCounts struct {
 }
 
 func newShop(rt *rapid.T, n *shopCounts) *shop {
-	w := &shop{ground: newGround(rt, n.where), n: n}
+	w := &shop{ground: newGround(rt, n.where), n: n, hedged: rapid.Bool().Draw(rt, "hedged")}
 	w.begin()
 	w.begin()
 	w.audited()
@@ -67,7 +68,9 @@ func (w *shop) begin() {
 				return err != nil && !errors.Is(err, errDead)
 			}}))
 		limits := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 10_000}}}))
-		p.exec = sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{again, limits, undo}}))
+		hedge := sluice.Must(resilience.NewHedge(resilience.HedgeConfig{Tools: func(sluice.Spec) bool { return w.hedged }, After: 10 * time.Second,
+			Budget: sluice.Must(resilience.NewBudget(resilience.BudgetConfig{Min: 1000}))}))
+		p.exec = sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{again, hedge, limits, undo}}))
 		spec := sluice.Spec{Name: "write", Policy: sluice.Policy{Timeout: 40 * time.Second}, Hints: sluice.Hints{Idempotent: true}}
 		sluice.Must(sluice.Wrap(p.exec, spec, func(ctx context.Context, _ int) (int, error) { return 0, w.writes(ctx, p) }))
 		p.own = undo
@@ -99,8 +102,9 @@ func (w *shop) writes(ctx context.Context, p *process) error {
 		w.under--
 		x.ended = !p.dead
 	}()
-	for _, a := range c.attempts[call.Attempt-1] {
-		time.Sleep(a.after)
+	n := int(call.Attempt-1) % len(c.attempts)
+	for _, a := range c.attempts[n] {
+		time.Sleep(a.after + time.Duration(call.Attempt)*time.Microsecond) // no two at one instant
 		if !p.point("a tool reports") {
 			return errDead
 		}
@@ -125,7 +129,7 @@ func (w *shop) writes(ctx context.Context, p *process) error {
 			return errDead
 		}
 	}
-	if c.fails[call.Attempt-1] {
+	if c.fails[n] {
 		return errMoney
 	}
 	return nil
@@ -243,6 +247,8 @@ func (w *shop) takes(x *undoing, data json.RawMessage) *mark {
 		w.fail("%s of %s/%s is undone for %s/%s", c.id, c.tenant, c.group, x.tenant, x.group)
 	case !c.known(now):
 		w.fail("%s is undone after %v", c.id, now.Sub(c.last))
+	case x.late:
+		w.fail("%s is undone, and who asked was told that the time is over", c.id)
 	case m.undone || m.inHand:
 		w.fail("what %s left is undone again", c.id)
 	case c.by != nil && c.by != x:
@@ -292,11 +298,11 @@ func (w *shop) write() {
 	for range 3 {
 		var acts []act
 		for range w.draw("acts", 0, 3) {
-			after := time.Duration(max(0, w.draw("after", -20, 30)))*time.Second + time.Duration(w.ids) // no two at one instant
+			after := time.Duration(max(0, w.draw("after", -20, 30)))*time.Second + time.Duration(w.ids)
 			acts = append(acts, act{after, one(w.ground, "what", []string{"report", "report", "report", "take back", "report too much"})})
 		}
-		if w.draw("long", 0, 5) == 0 && len(acts) > 0 {
-			acts[len(acts)-1].after += time.Duration(w.draw("longer", 1, 90)) * time.Minute
+		if n := w.draw("long", 0, 5); n < 2 && len(acts) > 0 {
+			acts[len(acts)-1].after += time.Duration(w.draw("longer", 1, 90)) * []time.Duration{time.Minute, 2 * time.Second}[n]
 		}
 		c.attempts, c.fails = append(c.attempts, acts), append(c.fails, w.draw("fails", 0, 2) == 0)
 	}
@@ -330,7 +336,7 @@ func (w *shop) undoing(what string) *undoing {
 		x.c = nil
 	}
 	for range 3 {
-		x.takes = append(x.takes, time.Duration(max(0, w.draw("takes", -40, 45)))*time.Second+time.Duration(w.ids)*time.Microsecond)
+		x.takes = append(x.takes, time.Duration(max(0, w.draw("takes", -40, 90)))*time.Second+time.Duration(w.ids)*time.Microsecond)
 		x.ends = append(x.ends, one(w.ground, "ends", []string{"return", "return", "return", "return", "error", "panic", "exit"}))
 	}
 	x.heeds = w.draw("heeds", 0, 1) == 0
