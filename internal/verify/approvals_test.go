@@ -394,7 +394,12 @@ func TestApprovals(t *testing.T) {
 			come := func(*rapid.T) { w.step(w.deed("come", w.some())) }
 			rt.Repeat(map[string]func(*rapid.T){
 				"ask": ask, "ask 2": ask, "decide": decide, "decide 2": decide, "come": come,
-				"run": func(*rapid.T) { w.step(w.deed("come", w.ready())) }, "run 2": func(*rapid.T) { w.step(w.deed("come", w.ready())) },
+				"run": func(*rapid.T) { w.step(w.deed("come", w.ready())) },
+				"run and die": func(*rapid.T) {
+					e := w.deed("come", w.ready())
+					w.dooms(e.p)
+					w.step(e)
+				},
 				"cancel": func(*rapid.T) { w.step(w.deed("cancel", w.some())) },
 				"forge":  func(*rapid.T) { w.step(w.forge(w.some())) },
 				"look":   func(*rapid.T) { w.look() },
@@ -410,8 +415,7 @@ func TestApprovals(t *testing.T) {
 					w.step(list...)
 				},
 				"time": func(*rapid.T) { w.passes(false) }, "time to the end": func(*rapid.T) { w.passes(true) },
-				"die soon":   func(*rapid.T) { one(w.ground, "who", w.procs).fuse = w.draw("points", 1, 5) },
-				"die soon 2": func(*rapid.T) { one(w.ground, "who", w.procs).fuse = w.draw("points", 1, 5) },
+				"die soon": func(*rapid.T) { w.dooms(one(w.ground, "who", w.procs)) },
 				"restart": func(*rapid.T) {
 					n.restarts++
 					w.goes(false)

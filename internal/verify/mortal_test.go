@@ -76,9 +76,9 @@ func (g *ground) fail(format string, args ...any) {
 	}
 }
 
-// dooms has a process die at one of the next points.
-func (g *ground) dooms() {
-	p, n := one(g, "who", g.procs), g.draw("points", 1, 5)
+// dooms has p die at one of its next points.
+func (g *ground) dooms(p *process) {
+	n := g.draw("points", 1, 5)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p.fuse = n

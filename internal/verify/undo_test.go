@@ -515,7 +515,7 @@ func TestUndo(t *testing.T) {
 					}
 					w.passes(d)
 				},
-				"die soon": func(*rapid.T) { w.dooms() },
+				"die soon": func(*rapid.T) { w.dooms(one(w.ground, "who", w.procs)) },
 				"restart": func(*rapid.T) {
 					n.restarts++
 					w.goes(false)
