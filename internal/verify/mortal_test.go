@@ -170,6 +170,7 @@ func (g *ground) end() {
 	for _, p := range append(g.gone, g.procs...) {
 		p.exec.Close(context.Background())
 	}
+	time.Sleep(24 * time.Hour) // what nobody waits for ends
 	synctest.Wait()
 	g.state.Close()
 }

@@ -451,7 +451,7 @@ func (w *shop) wind() {
 	for w.busy() || len(w.open) > 0 {
 		w.passes(time.Minute + time.Nanosecond)
 	}
-	w.passes(time.Minute)
+	w.passes(6 * time.Minute) // for undo functions whose callers have left, and leases
 	for range 2 {
 		for _, c := range w.calls {
 			if c.key == "" {
