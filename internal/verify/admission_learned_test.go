@@ -106,11 +106,15 @@ func (w *world) othersTake() {
 	w.unseen(false)
 	w.counts.others++
 	now, ok := w.now(), w.shared.shared.Allow()
-	if has := w.shared.sharedAt(now) == now; has != ok && !w.shared.onEdge(now) {
-		w.fatal("others got a token: %v, want %v", ok, has)
-	}
-	if ok {
+	edge := w.shared.onEdge(now)
+	switch twin := w.shared.twin.AllowN(w.shared.instant(now), 1); {
+	case twin == ok:
+	case !edge:
+		w.fatal("others got a token: %v, want %v", ok, twin)
+	case ok:
 		w.shared.twin.ReserveN(w.shared.instant(now), 1)
+	default:
+		w.shared.twin.ReserveN(w.shared.instant(now), -1)
 	}
 	w.observe()
 }
