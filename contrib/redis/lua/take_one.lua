@@ -17,9 +17,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local rate = ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10] .. ' '
 local last, K, bt, ct, rest = 0, 0, now, 0
+local seq, ta, tw, hb, hc, tb, tc, count, book
 if s then
   if string.sub(s, 1, #rate) ~= rate then return {-1} end
-  last, K, bt, ct, rest = string.match(s, '^(%d+) (%d+) (%d+) (%S+)()', #rate + 1)
+  if named then
+    last, K, bt, ct, seq, ta, tw, hb, hc, tb, tc, count, book = string.match(s,
+      '^(%d+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%S+) (%d+)(.*)$', #rate + 1)
+  end
+  if not book then
+    last, K, bt, ct, rest = string.match(s, '^(%d+) (%d+) (%d+) (%S+)()', #rate + 1)
+  end
 else -- it is full; unless it is cold, and was born not long ago
   if ARGV[12] == '1' then
     local born = redis.call('GET', KEYS[3])
@@ -34,11 +41,10 @@ if now < last + 0 or b > now or K > 1e15 then return {-1} end
 local d = now - b
 local q = floor(d / p)
 local have = u - K + c + q * n + floor((d - q * p) * n / p)
-local seq, ta, tw, hb, hc, tb, tc, count, book
-if s and rest <= #s then
+if rest and rest <= #s then
   seq, ta, tw, hb, hc, tb, tc, count, book = string.match(s, '^ (%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%S+) (%d+)(.*)$', rest)
-  if ta + ARGV[1] <= now then return {-1} end
 end
+if book and ta + ARGV[1] <= now then return {-1} end
 local full = have >= u
 if full then
   have, b, c = u, now, K
