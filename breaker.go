@@ -326,7 +326,7 @@ func (a *admission) judged(r *running, c *Call, res Result, err error) error {
 			r.lingers(r.Hindsight(throttles))
 		}
 	}()
-	err = r.limit().timedOut(err)
+	err = r.lost(r.limit().timedOut(err))
 	outcome, throttles = a.judge(r, c, res, err)
 	return err
 }
@@ -398,7 +398,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 	}
 	r.inv.passOn(b.Carried)
 	o := breaker.Failure
-	if x := r.limit(); x != nil && x.isLeft() && x.Err() != nil || r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
+	if x := r.limit(); x != nil && x.isLeft() && x.Err() != nil || r.caller().Err() != nil || r.LostLease() || b.Nested || b.Refused || isReason(err, ErrRejected) {
 		o = breaker.Neutral
 	}
 	m := means(class, o)

@@ -201,7 +201,7 @@ type Snapshot struct {
 	EventsDropped   uint64       `json:"events_dropped"` // by sinks that fail, or beyond a bound
 	Gates           []GateState  `json:"gates"`
 	Lanes           []LaneState  `json:"lanes"`
-	Fleets          []FleetState `json:"fleets,omitempty"` // of rate limiters
+	Fleets          []FleetState `json:"fleets,omitempty"` // of limiters
 }
 
 // GateState is one constraint under one key.
@@ -255,8 +255,15 @@ func (e *Executor) Snapshot() Snapshot {
 	})...)
 	var fleets []*Fleet
 	for _, x := range e.conf.Interceptors {
-		if l, ok := x.(*RateLimiter); ok && l.Config().Fleet != nil {
-			_ = few.Index(&fleets, l.Config().Fleet)
+		var f *Fleet
+		switch l := x.(type) {
+		case *RateLimiter:
+			f = l.Config().Fleet
+		case *ConcurrencyLimiter:
+			f = l.Config().Fleet
+		}
+		if f != nil {
+			_ = few.Index(&fleets, f)
 		}
 	}
 	out.Fleets = few.Map(fleets, (*Fleet).state)

@@ -37,7 +37,14 @@ type ConcurrencyLimiter struct {
 type ConcurrencyLimiterConfig struct {
 	Name   string  // empty means "concurrency"
 	Limits []Limit // at least one; all hold
-	_      struct{}
+
+	// Fleet has the limits shared with other processes: those whose Fleets have its Name and engine, and
+	// limiters this Name, Limits and Lease. A process leases slots as its calls need them, and gives some up
+	// as calls end while others wait. A call whose lease has ended, since it could not be renewed, has its
+	// context canceled, see [ErrLeaseLost] and [Fence]. Not with Adaptive, Ordered or Semaphore. See docs/fleet.md.
+	Fleet *Fleet
+	Lease time.Duration // of a slot; zero means 10 s
+	_     struct{}
 }
 
 // Limit bounds calls in flight.
@@ -110,7 +117,7 @@ func (c ConcurrencyLimiterConfig) complete() (ConcurrencyLimiterConfig, error) {
 			l.Adaptive = &Adaptive{int(a.Min), int(a.Max)}
 		}
 	}
-	return c, nil
+	return c, rules.CompleteLeases(field, c.Fleet != nil, &c.Lease, all)
 }
 
 // NewConcurrencyLimiter returns a limiter, or an error that names the wrong field.
@@ -123,6 +130,11 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	for _, x := range c.Limits {
 		s := x.slots()
 		l.core.limits = append(l.core.limits, rules.Limit{Class: s.Class(c.Name), Scope: s.Scope})
+	}
+	if f := c.Fleet; f != nil {
+		if err := f.core.AddSlots(l.core.stage, l.core.limits, c.Name, c.Lease); err != nil {
+			return nil, fmt.Errorf("sluice: ConcurrencyLimiterConfig.%w", err)
+		}
 	}
 	return l, nil
 }
@@ -164,6 +176,9 @@ func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 // fits says why l cannot become to, if it cannot.
 func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyLimiterConfig) error {
 	const field = "sluice: ConcurrencyLimiterConfig"
+	if to.Fleet != was.Fleet || to.Lease != was.Lease {
+		return errors.New(field + ".Fleet or Lease changes: they cannot change")
+	}
 	if err := cmp.Or(check.Same(field+".Name", to.Name, was.Name), was.change(*to).Fits(field+".Limits")); err != nil {
 		return err
 	}

@@ -92,7 +92,9 @@ func (m *Machine) inherit(t, from *Ticket) {
 		c := t.needs.list[i].Cell
 		switch c.kind {
 		case Slots:
-			c.book(held)
+			if c.book(held); c.lease != nil {
+				c.rebind(from, t)
+			}
 		case Tokens:
 			c.bucket.Close(&old.charges[charges])
 			if charges++; c.stock != nil {
