@@ -82,15 +82,16 @@ func (m *Machine) Renewed(now int64, list []Renewal) (lost map[*Cell]int64) {
 	return lost
 }
 
-// hear has c give up slots as calls end, if others wait for some: what is more than its part, and at least
-// one so that they go round. What has not been used for long goes as well.
+// hear has c give up slots as calls end, if others wait for some: what is more than its part, if each of them
+// waits for one and nobody else has any, and one of its part, so that they go round: others may have some. What has not been used for long goes as well.
 func (m *Machine) hear(c *Cell, wanted int64) {
 	s, k := c.lease, c.class
 	if s.running && s.demand.Waits && s.demand.Units == 1 {
 		wanted-- // that is this process
 	}
 	if s.wanted = max(0, wanted); s.wanted > 0 {
-		s.yield = max(s.yield, min(1, s.held), s.held-k.Limit/(s.wanted+1))
+		part := k.Limit / (s.wanted + 1)
+		s.yield = min(s.held, max(s.yield, s.held-part+1))
 	}
 	if m.now-s.since >= k.Leases.Linger {
 		s.yield = min(s.held, s.yield+max(0, s.low-s.yield))
