@@ -139,8 +139,8 @@ func (s *Slots) claim(ctx context.Context, key string, d admit.Demand) admit.Acq
 	}
 	l, err := ask(f, ctx, c.MaxWait+f.conf.Budget, func(ctx context.Context) (engine.Lease, error) { return f.conf.Engine.Slots().Acquire(ctx, c) })
 	switch {
-	case err == nil && (l.Units != c.Units || l.Fence == 0):
-		err = fmt.Errorf("%w: the engine answered a lease of %d units, fence %d, for %d", engine.ErrUnsure, l.Units, l.Fence, c.Units)
+	case err == nil && (l.Key != c.Key || l.Holder != c.Holder || l.Units != c.Units || l.Fence == 0):
+		err = fmt.Errorf("%w: the engine answered another lease than was claimed", engine.ErrUnsure)
 	case err != nil && ctx.Err() != nil && errors.Is(err, engine.ErrRefused): // it was called off
 		return admit.Acquired{}
 	}
@@ -152,13 +152,14 @@ func (s *Slots) claim(ctx context.Context, key string, d admit.Demand) admit.Acq
 	case err != nil:
 		return admit.Acquired{Failed: true, Sure: errors.Is(err, engine.ErrRefused), Pause: int64(pause(d.Fails))}
 	}
-	return admit.Acquired{Term: s.term(l), Fence: l.Fence, Wanted: int64(l.Wanted)}
+	return admit.Acquired{Term: s.term(l, time.Now()), Fence: l.Fence, Wanted: int64(l.Wanted)}
 }
 
-// term is that of l as the machine has it: some of its time is left for calls to end in.
-func (s *Slots) term(l engine.Lease) admit.Term {
+// term is that of l, given or renewed after the instant since, as the machine has it: some of its time is left for
+// calls to end in.
+func (s *Slots) term(l engine.Lease, since time.Time) admit.Term {
 	now := time.Now()
-	left := l.Left(now) - s.ttl/margin
+	left := min(l.Left(now), s.ttl-now.Sub(since)) - s.ttl/margin
 	return admit.Term{Units: int64(l.Units), Until: l.Until, Left: int64(left), Wall: now.Round(0).Add(left).UnixNano()}
 }
 
@@ -281,6 +282,8 @@ func (s *Slots) giveBack(list []*admit.Lease) (left []*admit.Lease) {
 		})
 		s.fleet.heardOf(s.fleet.ctx, err)
 		switch {
+		case err == nil && l.Units != int(c.to):
+			left = append(left, c.Lease)
 		case errors.Is(err, engine.ErrLost):
 			s.shrunk(c.Lease, 0, true)
 		case err != nil:
@@ -309,22 +312,22 @@ func (s *Slots) renew(list []*admit.Lease) bool {
 	unlock(x)
 	for from := 0; from < len(list); from += engine.MaxBatch {
 		to := min(len(list), from+engine.MaxBatch)
-		batch := asked[from:to]
+		batch, sent := asked[from:to], time.Now()
 		out, err := ask(s.fleet, s.fleet.ctx, s.fleet.conf.Budget, func(ctx context.Context) ([]engine.Lease, error) {
 			return s.fleet.conf.Engine.Slots().Renew(ctx, s.ttl, batch...)
 		})
-		if err == nil && len(out) != len(batch) {
-			err = fmt.Errorf("%w: the engine answered %d leases for %d", engine.ErrUnsure, len(out), len(batch))
+		if err == nil && !slices.EqualFunc(out, batch, answers) {
+			err = fmt.Errorf("%w: the engine answered other leases than it was asked to renew", engine.ErrUnsure)
 		}
 		if s.fleet.heardOf(s.fleet.ctx, err); err != nil {
 			return false
 		}
-		answers := make([]admit.Renewal, len(out))
+		renewed := make([]admit.Renewal, len(out))
 		for i, l := range out {
-			answers[i] = admit.Renewal{Lease: list[from+i], Term: s.term(l), Wanted: int64(l.Wanted)}
+			renewed[i] = admit.Renewal{Lease: list[from+i], Term: s.term(l, sent), Wanted: int64(l.Wanted)}
 		}
 		x := s.ref.Lock()
-		lost := x.M.Renewed(x.Now(), answers)
+		lost := x.M.Renewed(x.Now(), renewed)
 		var news []Notice
 		for c, units := range lost {
 			news = append(news, Notice{By: s.class.Name, Key: c.Key(), From: fmt.Sprintf("%d slots leased", units), To: "ended by the engine", Cause: errEnded})
@@ -335,6 +338,11 @@ func (s *Slots) renew(list []*admit.Lease) bool {
 		}
 	}
 	return true
+}
+
+// answers reports whether l can be what became of asked.
+func answers(l, asked engine.Lease) bool {
+	return l.Key == asked.Key && l.Holder == asked.Holder && l.Fence == asked.Fence && l.Units >= 0 && l.Units <= asked.Units
 }
 
 var errEnded = errors.New("leases have ended before their time: the engine's clock has jumped, or it has lost its data")
