@@ -292,7 +292,7 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 			return res, err
 		}
 	}
-	if unseen && err == nil && given.part(overOnce(inv.loud)) {
+	if unseen && err == nil && given.part(permit.OverOnce(inv.loud)) {
 		now := a.at.Stage.Clock.Now()
 		r.FinishUnseen(now)
 		if x.stage = succeeded; a.timeout > 0 || c.within != nil {

@@ -95,11 +95,3 @@ func Fence(ctx context.Context, limit string) (uint64, bool) {
 	}
 	return 0, false
 }
-
-// lost has the error say so of code that gave up because its lease had ended.
-func (r *running) lost(err error) error {
-	if err != nil && r.LostLease() && r.caller().Err() == nil && isReason(err, context.Canceled) {
-		return fmt.Errorf("%w: %w", ErrLeaseLost, err)
-	}
-	return err
-}

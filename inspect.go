@@ -254,16 +254,9 @@ func (e *Executor) Snapshot() Snapshot {
 		return LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
 	})...)
 	var fleets []*Fleet
-	for _, x := range e.conf.Interceptors {
-		var f *Fleet
-		switch l := x.(type) {
-		case *RateLimiter:
-			f = l.Config().Fleet
-		case *ConcurrencyLimiter:
-			f = l.Config().Fleet
-		}
-		if f != nil {
-			_ = few.Index(&fleets, f)
+	for _, g := range e.gates {
+		if g.fleet != nil {
+			_ = few.Index(&fleets, g.fleet)
 		}
 	}
 	out.Fleets = few.Map(fleets, (*Fleet).state)
@@ -411,6 +404,7 @@ type gateCore struct {
 	name   string     // shown in Plan; empty in a component that no New function made
 	stage  *stage.Ref // of a tool's policy, its registry's
 	limits []rules.Limit
+	fleet  *Fleet // nil without one; never changes
 
 	mu sync.Mutex // guards the owner's configuration
 }

@@ -126,7 +126,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	if err != nil {
 		return nil, err
 	}
-	l := &ConcurrencyLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
+	l := &ConcurrencyLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref), fleet: c.Fleet}, conf: c}
 	for _, x := range c.Limits {
 		s := x.slots()
 		l.core.limits = append(l.core.limits, rules.Limit{Class: s.Class(c.Name), Scope: s.Scope})
@@ -145,7 +145,7 @@ type sharedSemaphore struct{ *semaphore.Weighted }
 
 // Release gives n back. If other code has given back more than it held, which panics sooner or
 // later, that stops no call.
-func (s sharedSemaphore) Release(n int64) { harmless(func() { s.Weighted.Release(n) }) }
+func (s sharedSemaphore) Release(n int64) { stage.Harmless(func() { s.Weighted.Release(n) }) }
 
 // Wrap makes l an [Interceptor]; by hand it refuses calls.
 func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler { return outside(l) }
@@ -176,10 +176,8 @@ func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 // fits says why l cannot become to, if it cannot.
 func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyLimiterConfig) error {
 	const field = "sluice: ConcurrencyLimiterConfig"
-	if to.Fleet != was.Fleet || to.Lease != was.Lease {
-		return errors.New(field + ".Fleet or Lease changes: they cannot change")
-	}
-	if err := cmp.Or(check.Same(field+".Name", to.Name, was.Name), was.change(*to).Fits(field+".Limits")); err != nil {
+	if err := cmp.Or(check.Same(field+".Name", to.Name, was.Name), check.Kept(field+".Fleet", to.Fleet == was.Fleet),
+		check.Kept(field+".Lease", to.Lease == was.Lease), was.change(*to).Fits(field+".Limits")); err != nil {
 		return err
 	}
 	for i := range to.Limits {
@@ -230,11 +228,10 @@ func ByKeys(name string, keys func(c Call) []string) Scope {
 	return keyed(rules.ByKeys, name, keys, rules.JoinKeys)
 }
 
-// ByWeights is [ByKeys] for calls that take more of one key than of another, as who reads some files and
-// writes others. Each key has its own weight; zero does not count. With Ordered a call that needs Max/2 at
-// most passes those that wait elsewhere if there is room for all such. A nested call runs on what an ancestor
-// holds of a key only if that is enough. Else it needs its own beside that, and where it would wait for its
-// ancestors it is refused with [ErrNesting].
+// ByWeights is [ByKeys] for calls that take more of one key than of another, as who reads some files and writes others.
+// Each key has its own weight; zero does not count. With Ordered a call that needs Max/2 at most passes those that wait
+// elsewhere if there is room for all such. A nested call runs on what an ancestor holds of a key only if that is enough.
+// Else it needs its own beside that, and where it would wait for its ancestors it is refused with [ErrNesting].
 func ByWeights(name string, weights func(c Call) map[string]int64) Scope {
 	return keyed(rules.ByWeights, name, weights, rules.JoinWeights)
 }
@@ -294,9 +291,8 @@ const maxHold = 10 * time.Minute
 // done is called, and when the attempt's Timeout, or the caller's deadline where there is one, is
 // over, after ten minutes at most: the call has then timed out.
 //
-// The call ends with the error that done is given; an error of the tool ends its holds at once.
-// Only the first done counts. A call may have 1,000 holds, and ends with the last. An interceptor
-// that drops a result must end its stream.
+// The call ends with the error that done is given; an error of the tool ends its holds at once. Only the first done
+// counts. A call may have 1,000 holds, and ends with the last. An interceptor that drops a result must end its stream.
 //
 // Outside a running tool Hold answers an error. Neither it nor done waits; done may call sinks.
 func Hold(ctx context.Context) (stream context.Context, done func(error), err error) {
@@ -428,12 +424,6 @@ func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 		}
 	}()
 	for _, f := range next { // before the call ends, so that Close waits for them
-		harmless(f)
+		stage.Harmless(f)
 	}
-}
-
-// harmless calls f, whose panic ends no more than f.
-func harmless(f func()) {
-	defer func() { _ = recover() }()
-	f()
 }

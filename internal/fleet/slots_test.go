@@ -27,7 +27,9 @@ type server struct {
 	leases []engine.Lease
 }
 
-func newServer() *server { return &server{memory: sluice.Must(engine.NewMemory(engine.MemoryConfig{}))} }
+func newServer() *server {
+	return &server{memory: sluice.Must(engine.NewMemory(engine.MemoryConfig{}))}
+}
 
 // link is how one process reaches it.
 func (s *server) link() *sluicetest.Chaos {
@@ -248,7 +250,7 @@ func occupy(g *gauge, list []*holder, callers int, d time.Duration, what work) {
 					if _, err := p.tool(ctx, what); err == nil {
 						g.ran(i)
 					} else {
-						time.Sleep(10*time.Millisecond)
+						time.Sleep(10 * time.Millisecond)
 					}
 				}
 			})

@@ -39,12 +39,12 @@ func (p *Permit) LostLease() bool { return p.leased != nil && p.leased.ended.Loa
 // letGo ends the context that Leased has made, which may be anybody's further out. No lock is held.
 func (p *Permit) letGo() {
 	if x := p.leased; x != nil {
-		harmless(func() { x.cancel(nil) })
+		Harmless(func() { x.cancel(nil) })
 	}
 }
 
-// harmless calls f, whose panic ends no more than f.
-func harmless(f func()) {
+// Harmless calls f, whose panic ends no more than f.
+func Harmless(f func()) {
 	defer func() { _ = recover() }()
 	f()
 }

@@ -141,7 +141,7 @@ func (a Aftermath) wake() (deliver bool) {
 			runtime.Gosched()
 		}
 		for _, end := range a.ended {
-			go harmless(end)
+			go Harmless(end)
 		}
 		deliver = deliver || a.deliver
 		if !a.more {

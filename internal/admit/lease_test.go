@@ -1,0 +1,228 @@
+package admit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// lessee notes what it is told.
+type lessee struct {
+	run  []*Cell
+	off  int
+	tend int
+}
+
+func (l *lessee) Run(c *Cell)     { l.run = append(l.run, c) }
+func (l *lessee) CallOff(c *Cell) { l.off++ }
+func (l *lessee) Tend()           { l.tend++ }
+
+// leasing is a machine with one class of leased slots.
+type leasing struct {
+	t *testing.T
+	m *Machine
+	k *Class
+	*lessee
+	plan *Plan
+	now  int64
+	wall int64 // of it
+}
+
+func newLeasing(t *testing.T, limit int64) *leasing {
+	l := &leasing{t: t, m: NewMachine(Policy{Ageing: 8, Claim: 4, MaxQueue: 1000, MaxPerTenant: 1000}), lessee: new(lessee), wall: 1 << 60}
+	l.k = &Class{Name: "leased", Kind: Slots, Limit: limit, Leases: &Leases{Name: "x", Linger: second, Retry: second / 20, Repeat: 3 * second, Lessee: l.lessee}}
+	l.plan = &Plan{Client: NewClient(), Tool: 1}
+	return l
+}
+
+func (l *leasing) cell() *Cell { return l.m.Cell(l.now, l.k, "") }
+
+// settle ends an event.
+func (l *leasing) settle() { l.m.Errands(l.wall + l.now) }
+
+func (l *leasing) arrive(n int64, in *Ticket) *Ticket {
+	t := l.m.Ticket()
+	t.Plan, t.Parent = l.plan, in
+	l.m.Add(t, l.cell(), n)
+	l.m.Arrive(l.now, t)
+	l.settle()
+	return t
+}
+
+// grant answers what is demanded, if it is for so many slots.
+func (l *leasing) grant(units int64, fence uint64) {
+	l.t.Helper()
+	require.NotEmpty(l.t, l.run)
+	c := l.run[0]
+	l.run = l.run[1:]
+	d, more := l.m.Demand(l.now, c, Op{byte(fence)})
+	require.True(l.t, more)
+	require.Equal(l.t, units, d.Units)
+	l.m.Leased(l.now, c, Acquired{Term: l.term(units), Fence: fence})
+	_, more = l.m.Demand(l.now, c, Op{99})
+	require.False(l.t, more)
+	l.settle()
+}
+
+func (l *leasing) term(units int64) Term {
+	return Term{Units: units, Until: time.Unix(0, l.wall+l.now+second), Left: second, Wall: l.wall + l.now + second}
+}
+
+// ends has what t runs on end say so.
+func (l *leasing) ends(t *Ticket) *int {
+	n := new(int)
+	require.True(l.t, l.m.OnEnd(t, func() { *n++ }))
+	return n
+}
+
+func (l *leasing) call() {
+	for _, f := range l.m.Ended() {
+		f()
+	}
+}
+
+// A call waits until its slot is leased, and holds nothing meanwhile; one that has a slot starts at once.
+func TestLease_StartsOnWhatIsLeased(t *testing.T) {
+	l := newLeasing(t, 8)
+	a := l.arrive(1, nil)
+	require.Equal(t, Waiting, a.State())
+	l.grant(1, 5)
+	require.Equal(t, Running, a.State())
+	require.EqualValues(t, 5, l.m.Fence(a, "leased"))
+	require.EqualValues(t, 5, l.m.Fence(a, "x"))
+	require.Zero(t, l.m.Fence(a, "y"))
+	l.m.Finish(l.now, a, 0)
+	l.settle()
+	b := l.arrive(1, nil)
+	require.Equal(t, Running, b.State())
+	require.Empty(t, l.run)
+}
+
+// A host that slept finds its leases over by the wall clock, though no time has passed for the machine: calls that
+// run on them are told so in the event in which somebody looks.
+func TestLease_EndsWhileTheHostSleeps(t *testing.T) {
+	l := newLeasing(t, 1)
+	a := l.arrive(1, nil)
+	l.grant(1, 5)
+	ended := l.ends(a)
+	l.now += second / 2
+	l.m.Advance(l.now)
+	l.m.Look(l.k)
+	l.settle()
+	l.call()
+	require.Zero(t, *ended)
+
+	l.wall += 3600 * second // by the other clock
+	b := l.arrive(1, nil)
+	require.Equal(t, Waiting, b.State())
+	l.m.Look(l.k)
+	l.settle()
+	l.call()
+	require.Equal(t, 1, *ended)
+	require.Zero(t, l.m.Fence(a, "x"))
+	require.EqualValues(t, 0, l.k.HeldUnits())
+	require.False(t, l.m.OnEnd(a, func() {}), "it has ended already")
+	l.m.Finish(l.now, a, 0)
+	l.settle()
+	require.Equal(t, Waiting, b.State(), "what ended is not free")
+	l.grant(1, 6)
+	require.Equal(t, Running, b.State())
+	require.EqualValues(t, 6, l.m.Fence(b, "x"))
+}
+
+// A lease that is not renewed ends at its instant, before anybody else starts at that.
+func TestLease_EndsInTime(t *testing.T) {
+	l := newLeasing(t, 2)
+	a := l.arrive(1, nil)
+	l.grant(1, 5)
+	ended := l.ends(a)
+	l.now += second - 1
+	l.m.Tick(l.now)
+	l.settle()
+	l.call()
+	require.Zero(t, *ended)
+	require.Equal(t, l.now+1, l.m.Due())
+	l.now++
+	b := l.arrive(1, nil)
+	l.call()
+	require.Equal(t, 1, *ended)
+	require.Equal(t, Waiting, b.State())
+	l.grant(2, 6) // one of them for the call that goes on
+	require.Equal(t, Running, b.State())
+}
+
+// What a call held goes on to the nested one that runs on it, and is that one's lease then.
+func TestLease_Nested(t *testing.T) {
+	l := newLeasing(t, 1)
+	a := l.arrive(1, nil)
+	l.grant(1, 5)
+	b := l.arrive(1, a)
+	require.Equal(t, Running, b.State())
+	require.EqualValues(t, 5, l.m.Fence(b, "x"))
+	first, second := l.ends(a), l.ends(b)
+	l.m.Finish(l.now, a, 0)
+	l.settle()
+	require.EqualValues(t, 5, l.m.Fence(b, "x"))
+	require.EqualValues(t, 1, l.cell().used)
+	l.now += 2 * 1e9
+	l.m.Tick(l.now)
+	l.settle()
+	l.call()
+	require.Equal(t, []int{0, 1}, []int{*first, *second})
+	l.m.Finish(l.now, b, 0)
+	l.settle()
+	require.Zero(t, l.cell().used)
+	require.Zero(t, l.cell().lease.bound)
+}
+
+// Who runs on what an ancestor has is told when that ends.
+func TestLease_EndsForBorrowers(t *testing.T) {
+	l := newLeasing(t, 1)
+	a := l.arrive(1, nil)
+	l.grant(1, 5)
+	b := l.arrive(1, a)
+	c := l.arrive(1, b)
+	ends := []*int{l.ends(a), l.ends(b), l.ends(c)}
+	l.now += second
+	l.m.Tick(l.now)
+	l.settle()
+	l.call()
+	require.Equal(t, []int{1, 1, 1}, []int{*ends[0], *ends[1], *ends[2]})
+}
+
+// A limit that becomes less becomes so in each process, as calls end; one that becomes more is demanded.
+func TestLease_Resize(t *testing.T) {
+	l := newLeasing(t, 8)
+	list := []*Ticket{l.arrive(1, nil)}
+	l.grant(1, 5)
+	for range 5 {
+		list = append(list, l.arrive(1, nil))
+	}
+	l.grant(5, 6)
+	l.m.SetLimit(l.now, l.k, 4)
+	l.settle()
+	require.EqualValues(t, 3, l.cell().limit)
+	require.Empty(t, l.m.Given(l.k, nil))
+	for _, x := range list[:3] {
+		l.m.Finish(l.now, x, 0)
+		l.settle()
+	}
+	require.EqualValues(t, 3, l.k.HeldUnits())
+	given := l.m.Given(l.k, nil)
+	require.Len(t, given, 2, "one as a whole, one in part")
+	for _, x := range given {
+		l.m.Shrunk(l.now, x, x.Units, false)
+	}
+	waits := l.arrive(1, nil)
+	require.Equal(t, Waiting, waits.State())
+	l.grant(1, 7)
+	require.Equal(t, Running, waits.State())
+	require.Equal(t, Waiting, l.arrive(1, nil).State(), "four are all")
+	require.Empty(t, l.run)
+	l.m.SetLimit(l.now, l.k, 10)
+	l.settle()
+	l.grant(1, 8)
+	wide := l.arrive(11, nil)
+	require.Equal(t, TooWide, wide.Refusal().Reason)
+}
