@@ -36,6 +36,9 @@ func (m *Machine) attend(c *Cell, wall int64) {
 	for _, l := range s.leases {
 		at = min(at, l.end)
 	}
+	if !s.running && s.next <= m.now { // what was denied then may be there
+		s.denied = false
+	}
 	d, lacks := m.demands(c)
 	switch {
 	case s.running && s.demand.Waits && !lacks:

@@ -155,7 +155,7 @@ func (m *Machine) bind(t *Ticket, c *Cell, n int64) {
 			}
 		}
 	}
-	if n > 0 && c.class.Leases.Shadow && c.answered(m.now) {
+	if c.class.Leases.Shadow && c.used > s.has() && c.answered(m.now) {
 		c.class.short++
 	}
 	s.low = min(s.low, max(0, s.has()-c.used))

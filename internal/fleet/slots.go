@@ -201,13 +201,7 @@ func (s *Slots) tend() {
 		if wait < 0 && f.isEnding() && s.isIdle() {
 			return
 		}
-		if !timer.Stop() {
-			select {
-			case <-timer.C:
-			default:
-			}
-		}
-		if wait >= 0 {
+		if timer.Stop(); wait >= 0 {
 			timer.Reset(wait)
 		}
 		select {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,7 +126,6 @@ type gauge struct {
 	now   int64
 	most  int64
 	calls map[int]int
-	units func(ctx context.Context) int64
 }
 
 func newGauge() *gauge {
@@ -549,17 +547,424 @@ func TestFleet_TheEnginesClockJumps(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, []string{"fleet.changed concurrency/slots global: 4 slots leased ended by the engine"}, told)
 		g := newGauge()
-		occupy(g, []*holder{a, b}, 4, time.Second, work{For: 10 * time.Millisecond})
-		mean, _, _ := g.take()
-		_ = mean
+		occupyCounted(g, []*holder{a, b}, 4, time.Second)
+		mean, most, _ := g.take()
+		require.LessOrEqual(t, most, int64(4))
+		require.Greater(t, mean, 3.5)
 		a.close(t)
 		b.close(t)
 		e.close(t)
 	})
 }
 
-var (
-	_ = rand.N[int]
-	_ = runtime.Goexit
-	_ = slices.Contains[[]int]
-)
+// A nested call runs on its ancestor's slot and has its fence; with a slot of its own it waits for that of another
+// process.
+func TestFleet_NestedCallsOnSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newServer()
+		c := atMost(1)
+		c.Limits[0].Scope = sluice.ForTool("work")
+		a, b := newHolder(e.link(), nil, holderConfig{limit: c}), newHolder(e.link(), nil, holderConfig{limit: c})
+		time.Sleep(time.Second)
+		began := time.Now()
+		fence, err := a.tool(t.Context(), work{For: 3 * time.Second, Do: func(ctx context.Context) error {
+			outer, _ := sluice.Fence(ctx, "slots")
+			inner, err := a.tool(ctx, work{For: time.Millisecond})
+			require.NoError(t, err)
+			require.Equal(t, outer, inner)
+			return nil
+		}})
+		require.NoError(t, err)
+		require.NotZero(t, fence)
+		require.Equal(t, 3001*time.Millisecond, time.Since(began), "its lease was renewed")
+
+		outer := sluice.Must(sluice.Wrap(a.exec, sluice.Spec{Name: "outer"}, func(ctx context.Context, _ struct{}) (uint64, error) { return b.tool(ctx, work{}) }))
+		other, err := outer(t.Context(), struct{}{})
+		require.NoError(t, err)
+		require.Greater(t, other, fence)
+		a.close(t)
+		b.close(t)
+		e.close(t)
+	})
+}
+
+// A limit that is changed holds at the engine: less once calls end, also if no process waits for a slot, and more at once.
+func TestFleet_ReconfigureSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newServer()
+		g := newGauge()
+		var list []*holder
+		for range 4 {
+			list = append(list, newHolder(e.link(), g, holderConfig{limit: atMost(8)}))
+		}
+		time.Sleep(time.Second)
+		var group sync.WaitGroup
+		group.Go(func() { occupy(g, list, 2, 9*time.Second, work{For: 20 * time.Millisecond}) })
+		to := func(n int) {
+			for _, p := range list {
+				c := p.limit.Config()
+				c.Limits[0].Max = n
+				require.NoError(t, sluice.Reconfigure("test", p.limit.Change(c)))
+			}
+			time.Sleep(time.Second)
+			g.take()
+			time.Sleep(2 * time.Second)
+			mean, most, _ := g.take()
+			require.LessOrEqual(t, most, int64(n))
+			require.Greater(t, mean, 0.93*float64(min(n, 8)))
+		}
+		to(4)
+		to(8)
+		to(3)
+		group.Wait()
+		for _, p := range list {
+			p.close(t)
+		}
+		e.close(t)
+	})
+}
+
+// However a call ends, its slot is there for the next.
+func TestFleet_SlotsAreGivenBackHoweverCallsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newServer()
+		p := newHolder(e.link(), nil, holderConfig{limit: atMost(1), config: sluice.Config{Timeout: time.Minute}})
+		q := newHolder(e.link(), nil, holderConfig{limit: atMost(1)})
+		time.Sleep(time.Second)
+		for range 3 {
+			for _, h := range []*holder{p, q} {
+				for how, do := range []func(context.Context) error{
+					func(context.Context) error { return nil },
+					func(context.Context) error { return errors.New("no") },
+					func(context.Context) error { panic("oh") },
+					func(context.Context) error { runtime.Goexit(); return nil },
+					func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+				} {
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+					if how == 4 {
+						time.AfterFunc(2*time.Second, cancel)
+					}
+					ended := make(chan struct{})
+					go func() { // Goexit may end it
+						defer close(ended)
+						_, err := h.tool(ctx, work{Do: do})
+						require.Equal(t, how == 0, err == nil)
+						require.NotErrorIs(t, err, sluice.ErrRejected)
+						require.NotErrorIs(t, err, sluice.ErrLeaseLost)
+					}()
+					<-ended
+					cancel()
+				}
+			}
+		}
+		waits, cancel := context.WithCancel(t.Context()) // nor does one that gives up waiting keep any
+		var group sync.WaitGroup
+		group.Go(func() { _, _ = p.tool(t.Context(), work{For: 6 * time.Second}) })
+		time.Sleep(2 * time.Second)
+		for range 5 {
+			group.Go(func() {
+				_, err := q.tool(waits, work{})
+				require.ErrorIs(t, err, sluice.ErrRejected)
+			})
+		}
+		time.Sleep(time.Second)
+		cancel()
+		group.Wait()
+		p.close(t)
+		q.close(t)
+		_, err := e.memory.Slots().Acquire(t.Context(), engine.Claim{Key: slotsKey, Holder: "x", Limit: 1, TTL: time.Second})
+		require.NoError(t, err)
+		e.close(t)
+	})
+}
+
+// Who does not wait is refused only once the engine has said that there is no slot.
+func TestFleet_SlotsForWhoDoesNotWait(t *testing.T) {
+	for _, refuse := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newServer()
+			c := holderConfig{limit: atMost(2)}
+			if c.limit.Limits[0].Refuse = refuse; !refuse {
+				c.config.MaxWait = sluice.NoWait
+			}
+			a, b := newHolder(e.link(), nil, c), newHolder(e.link(), nil, c)
+			time.Sleep(time.Second)
+			var group sync.WaitGroup
+			for range 2 {
+				group.Go(func() {
+					_, err := a.tool(t.Context(), work{For: 2 * time.Second})
+					require.NoError(t, err)
+				})
+			}
+			time.Sleep(time.Second)
+			for range 3 {
+				began := time.Now()
+				_, err := b.tool(t.Context(), work{})
+				if refuse {
+					require.ErrorIs(t, err, sluice.ErrSaturated)
+				} else {
+					require.ErrorIs(t, err, sluice.ErrWaitTooLong)
+				}
+				require.Zero(t, time.Since(began), "the engine answers at once")
+			}
+			group.Wait()
+			time.Sleep(2 * time.Second)
+			_, err := b.tool(t.Context(), work{})
+			require.NoError(t, err)
+			require.NoError(t, a.fleet.Close(t.Context()))
+			_, err = a.tool(t.Context(), work{})
+			require.ErrorIs(t, err, sluice.ErrSaturated, "its Fleet is closed")
+			a.close(t)
+			b.close(t)
+			e.close(t)
+		})
+	}
+}
+
+// Each key has its slots, which are kept no longer than calls need them; and a call that needs all slots of a key
+// gets them, however many others there are that need one.
+func TestFleet_KeysAndWeights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newServer()
+		running := make(map[string]int64)
+		var mu sync.Mutex
+		limit := sluice.ConcurrencyLimiterConfig{Name: "slots", Limits: []sluice.Limit{{Max: 4, Unit: "weight", MaxKeys: 10,
+			Scope: sluice.ByKey("key", func(c sluice.Call) string { return c.Input.(work).Key })}}}
+		list := []*holder{newHolder(e.link(), nil, holderConfig{limit: limit}), newHolder(e.link(), nil, holderConfig{limit: limit})}
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var group sync.WaitGroup
+		var wide, narrow atomic.Int64
+		for _, p := range list {
+			for i := range 12 {
+				group.Go(func() {
+					for ctx.Err() == nil {
+						w := work{Key: fmt.Sprint("k", i%3), Weight: 1, For: 20 * time.Millisecond}
+						if i < 3 {
+							w.Weight = 4
+						}
+						w.Do = func(context.Context) error {
+							mu.Lock()
+							defer mu.Unlock()
+							running[w.Key] += w.Weight
+							require.LessOrEqual(t, running[w.Key], int64(4))
+							return nil
+						}
+						_, err := p.tool(ctx, w)
+						if err == nil {
+							mu.Lock()
+							running[w.Key] -= w.Weight
+							mu.Unlock()
+							if w.Weight > 1 {
+								wide.Add(1)
+							} else {
+								narrow.Add(1)
+							}
+						} else {
+							time.Sleep(time.Millisecond)
+						}
+					}
+				})
+			}
+		}
+		group.Wait()
+		t.Logf("%d wide, %d narrow", wide.Load(), narrow.Load())
+		require.Greater(t, wide.Load(), int64(60))
+		require.Greater(t, narrow.Load(), int64(600))
+		for i := range 30 { // more keys than there is room for at once
+			_, err := list[0].tool(t.Context(), work{Key: fmt.Sprint("other", i)})
+			require.NoError(t, err)
+			time.Sleep(300 * time.Millisecond)
+		}
+		for _, p := range list {
+			p.close(t)
+		}
+		e.close(t)
+	})
+}
+
+// Nobody waits in shadow, and those who would have are counted.
+func TestFleet_SlotsInShadow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newServer()
+		p := newHolder(e.link(), nil, holderConfig{limit: atMost(2), fleet: sluice.FleetConfig{Shadow: true}})
+		time.Sleep(time.Second)
+		var group sync.WaitGroup
+		for range 5 {
+			group.Go(func() {
+				_, err := p.tool(t.Context(), work{For: 2 * time.Second})
+				require.NoError(t, err)
+			})
+			time.Sleep(time.Millisecond)
+		}
+		s := p.state()
+		require.EqualValues(t, []any{int64(2), uint64(3)}, []any{s.Slots, s.Short})
+		group.Wait()
+		p.close(t)
+		e.close(t)
+	})
+}
+
+// Whatever the engine does, and calls: at no instant more of them run that have not been told to end than there are
+// slots, and once the engine is well, all slots are used.
+func TestFleet_SlotsStorm(t *testing.T) {
+	seed := *stormSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	for i := range *storms {
+		if !t.Run("", func(t *testing.T) { synctest.Test(t, func(t *testing.T) { slotsStorm(t, seed+uint64(i)) }) }) {
+			return
+		}
+	}
+}
+
+func slotsStorm(t *testing.T, seed uint64) {
+	t.Logf("-storm-seed %d", seed)
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(seed, 1))
+	n := func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return random.IntN(n)
+	}
+	limit, processes := 1+n(10), 1+n(4)
+	lease := time.Duration(200+n(2000)) * time.Millisecond
+	e, g := newServer(), newGauge()
+	var list []*holder
+	var links []*sluicetest.Chaos
+	var calls, lost atomic.Int64
+	for range processes {
+		c := atMost(limit)
+		c.Lease, c.Limits[0].Refuse, c.Limits[0].Unit = lease, n(5) == 0, "weight"
+		links = append(links, e.link())
+		list = append(list, newHolder(links[len(links)-1], nil, holderConfig{limit: c, fleet: sluice.FleetConfig{Budget: time.Duration(10+n(50)) * time.Millisecond}}))
+	}
+	rest, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	var do func(p *holder, w work) func(context.Context) error
+	do = func(p *holder, w work) func(context.Context) error {
+		how, d := n(30), time.Duration(n(int(30*time.Millisecond)))
+		if n(20) == 0 {
+			d *= 100
+		}
+		nested := n(10) == 0
+		return func(ctx context.Context) error {
+			calls.Add(1)
+			g.add(w.Weight)
+			left := func() {}
+			stop := context.AfterFunc(ctx, func() { g.add(-w.Weight) })
+			left = func() {
+				if stop() {
+					g.add(-w.Weight)
+				}
+			}
+			defer func() { left() }()
+			if nested { // on the same slots
+				inner := work{Weight: 1, For: time.Duration(n(int(10 * time.Millisecond)))}
+				_, _ = p.tool(ctx, inner)
+			}
+			timer := time.NewTimer(d)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				if errors.Is(context.Cause(ctx), sluice.ErrLeaseLost) {
+					lost.Add(1)
+				}
+				if how%2 == 0 { // it does not heed that
+					time.Sleep(d)
+				}
+				return ctx.Err()
+			}
+			switch how {
+			case 0:
+				panic("storm")
+			case 1:
+				runtime.Goexit()
+			}
+			return nil
+		}
+	}
+	for _, p := range list {
+		for range 1 + n(12) {
+			group.Go(func() {
+				for rest.Err() == nil {
+					done := make(chan error, 1)
+					go func() { // Goexit ends it
+						err := errors.New("ended")
+						defer func() { done <- err }()
+						ctx, cancel := rest, func() {}
+						if n(3) == 0 {
+							ctx, cancel = context.WithTimeout(rest, time.Duration(n(int(time.Second))))
+						}
+						defer cancel()
+						w := work{Weight: 1}
+						if n(10) == 0 {
+							w.Weight = int64(1 + n(limit))
+						}
+						w.Do = do(p, w)
+						_, err = p.tool(ctx, w)
+					}()
+					if <-done != nil {
+						time.Sleep(time.Duration(1 + n(int(20*time.Millisecond))))
+					}
+					if n(10) == 0 {
+						time.Sleep(time.Duration(n(2000)) * time.Millisecond)
+					}
+				}
+			})
+		}
+	}
+	faults := []sluicetest.Fault{sluicetest.Healthy, sluicetest.Slow, sluicetest.Gone, sluicetest.Refusing, sluicetest.LosingAcks,
+		sluicetest.Dropping, sluicetest.Restarting, sluicetest.Lying, sluicetest.Panicking, sluicetest.Exiting, sluicetest.Healthy, sluicetest.Healthy}
+	for range 40 {
+		if n(2) == 0 {
+			f := faults[n(len(faults))]
+			for _, l := range links {
+				l.Set(f)
+			}
+		} else {
+			links[n(len(links))].Set(faults[n(len(faults))])
+		}
+		switch n(8) {
+		case 0:
+			e.lose(t, links...)
+		case 1:
+			_ = list[0].exec.Snapshot()
+			_ = list[0].exec.Explain(t.Context(), sluice.Request{Tool: "work", Input: work{}})
+		}
+		time.Sleep(time.Duration(n(int(time.Second))))
+	}
+	for _, l := range links {
+		l.Set(sluicetest.Healthy)
+	}
+	stop()
+	group.Wait()
+	_, most, _ := g.take()
+	t.Logf("%d processes, limit %d, lease %v: %d calls, %d lost their leases, at most %d at once", processes, limit, lease, calls.Load(), lost.Load(), most)
+	require.NotZero(t, calls.Load())
+	require.LessOrEqual(t, most, int64(limit))
+
+	time.Sleep(2*lease + 3*time.Second)
+	all := newGauge()
+	occupyCounted(all, list, limit+3, 3*time.Second)
+	mean, most, _ := all.take()
+	require.LessOrEqual(t, most, int64(limit))
+	require.Greater(t, mean, 0.85*float64(limit), "once all is well")
+	for _, p := range list {
+		p.close(t)
+	}
+	e.close(t)
+}
+
+// occupyCounted is occupy of processes that have no gauge.
+func occupyCounted(g *gauge, list []*holder, callers int, d time.Duration) {
+	occupy(g, list, callers, d, work{Do: func(ctx context.Context) error {
+		g.add(1)
+		defer g.add(-1)
+		time.Sleep(20 * time.Millisecond)
+		return nil
+	}})
+}
