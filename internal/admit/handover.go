@@ -33,6 +33,9 @@ func (m *Machine) successor(t *Ticket) *lane {
 	list := t.needs.list
 	for i := range list {
 		c := list[i].Cell
+		if c.lease != nil && c.lease.bound < c.used { // what t holds may be nobody's any more
+			return nil
+		}
 		if c.q == nil {
 			continue
 		}

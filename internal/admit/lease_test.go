@@ -226,3 +226,26 @@ func TestLease_Resize(t *testing.T) {
 	wide := l.arrive(11, nil)
 	require.Equal(t, TooWide, wide.Refusal().Reason)
 }
+
+// A call that goes on after its lease has ended leaves nothing to the next, which runs on what is leased since.
+func TestLease_WhatHasEndedIsNotHandedOn(t *testing.T) {
+	l := newLeasing(t, 1)
+	a := l.arrive(1, nil)
+	l.grant(1, 5)
+	b := l.arrive(1, nil)
+	c := l.arrive(1, nil)
+	l.now += second
+	l.m.Tick(l.now)
+	l.settle()
+	l.grant(1, 6)
+	require.Equal(t, []State{Running, Waiting, Waiting}, []State{a.State(), b.State(), c.State()}, "it still counts")
+	l.m.Finish(l.now, a, 0)
+	l.settle()
+	require.Equal(t, Running, b.State())
+	require.EqualValues(t, 6, l.m.Fence(b, "x"))
+	l.m.Finish(l.now, b, 0) // which is handed on
+	l.settle()
+	require.Equal(t, Running, c.State())
+	require.EqualValues(t, 6, l.m.Fence(c, "x"))
+	require.EqualValues(t, 1, l.cell().lease.bound)
+}

@@ -740,22 +740,24 @@ func TestFleet_KeysAndWeights(t *testing.T) {
 			for i := range 12 {
 				group.Go(func() {
 					for ctx.Err() == nil {
-						w := work{Key: fmt.Sprint("k", i%3), Weight: 1, For: 20 * time.Millisecond}
+						w := work{Key: fmt.Sprint("k", i%3), Weight: 1}
 						if i < 3 {
 							w.Weight = 4
 						}
-						w.Do = func(context.Context) error {
+						run := func(n int64) {
 							mu.Lock()
 							defer mu.Unlock()
-							running[w.Key] += w.Weight
+							running[w.Key] += n
 							require.LessOrEqual(t, running[w.Key], int64(4))
+						}
+						w.Do = func(context.Context) error {
+							run(w.Weight)
+							defer run(-w.Weight)
+							time.Sleep(20 * time.Millisecond)
 							return nil
 						}
 						_, err := p.tool(ctx, w)
 						if err == nil {
-							mu.Lock()
-							running[w.Key] -= w.Weight
-							mu.Unlock()
 							if w.Weight > 1 {
 								wide.Add(1)
 							} else {
