@@ -25,6 +25,7 @@ type leasing struct {
 	k *Class
 	*lessee
 	plan *Plan
+	one  *NeedSet
 	now  int64
 	wall int64 // of it
 }
@@ -44,7 +45,14 @@ func (l *leasing) settle() { l.m.Errands(l.wall + l.now) }
 func (l *leasing) arrive(n int64, in *Ticket) *Ticket {
 	t := l.m.Ticket()
 	t.Plan, t.Parent = l.plan, in
-	l.m.Add(t, l.cell(), n)
+	if n == 1 && in == nil { // as calls of one tool do
+		if l.one == nil {
+			l.one = NewNeedSet([]Need{{l.cell(), 1}})
+		}
+		l.m.Fixed(t, l.one)
+	} else {
+		l.m.Add(t, l.cell(), n)
+	}
 	l.m.Arrive(l.now, t)
 	l.settle()
 	return t
