@@ -158,8 +158,11 @@ func (s *Slots) claim(ctx context.Context, key string, d admit.Demand) admit.Acq
 // term is that of l, given or renewed after the instant since, as the machine has it: some of its time is left for
 // calls to end in.
 func (s *Slots) term(l engine.Lease, since time.Time) admit.Term {
+	if latest := since.Add(s.ttl); l.Until.After(latest) { // which is not believed, nor said to the engine again
+		l.Until = latest
+	}
 	now := time.Now()
-	left := min(l.Left(now), s.ttl-now.Sub(since)) - s.ttl/margin
+	left := l.Left(now) - s.ttl/margin
 	return admit.Term{Units: int64(l.Units), Until: l.Until, Left: int64(left), Wall: now.Round(0).Add(left).UnixNano()}
 }
 

@@ -950,6 +950,13 @@ func slotsStorm(t *testing.T, seed uint64) {
 	}
 	time.Sleep(2*lease + 3*time.Second)
 	all := newGauge()
+	look := time.AfterFunc(2*time.Second, func() {
+		for i, p := range list {
+			s := p.exec.Snapshot()
+			t.Logf("process %d has %d slots, %d run, %d wait; %+v %+v", i, s.Fleets[0].Slots, s.InFlight, s.Queued, s.Gates, s.Fleets)
+		}
+	})
+	defer look.Stop()
 	occupyCounted(all, list, limit+3, 3*time.Second)
 	mean, most, _ := all.take()
 	require.LessOrEqual(t, most, int64(limit))
