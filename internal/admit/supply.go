@@ -537,7 +537,8 @@ func (m *Machine) Told(c *Cell) { c.stock.hold = nothing }
 // awaits reports whether a call that does not wait has to all the same until c is answered: it is not known
 // whether there is something for it.
 func (m *Machine) awaits(c *Cell) bool {
-	return c.isFar() && c.q == nil && c.pause.ends() <= m.now && !c.answered(m.now)
+	alone := c.q == nil || c.lease != nil && c.q.n > 0 && c.q.best(m.policy.Ageing).head.AtOnce // which awaits that, too
+	return c.isFar() && alone && c.pause.ends() <= m.now && !c.answered(m.now)
 }
 
 // RestStocks gives back what cells have in stock at which nobody waits, and lets go of these cells: they may

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -140,6 +141,12 @@ func (g *gauge) add(n int64) {
 	g.last = now
 	g.now += n
 	g.most = max(g.most, g.now)
+}
+
+func (g *gauge) running() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.now
 }
 
 func (g *gauge) ran(process int) {
@@ -366,6 +373,24 @@ func TestFleet_SlotsOfAKilledProcess(t *testing.T) {
 	})
 }
 
+// notes is what a sink has heard.
+type notes struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (n *notes) add(s string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.list = append(n.list, s)
+}
+
+func (n *notes) all() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.list)
+}
+
 // resource is what a limit protects: it refuses whoever comes with a smaller number than it has seen.
 type resource struct {
 	mu   sync.Mutex
@@ -454,10 +479,10 @@ func TestFleet_SlotsWhileTheEngineIsAway(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newServer()
 				link := e.link()
-				var told []string
+				var told notes
 				p := newHolder(link, nil, holderConfig{limit: atMost(8), fleet: sluice.FleetConfig{Away: away.mode, Share: away.share,
 					Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-						told = append(told, e.By+" "+e.NewLimit)
+						told.add(e.By + " " + e.NewLimit)
 						return nil
 					})}})
 				time.Sleep(time.Second)
@@ -502,7 +527,7 @@ func TestFleet_SlotsWhileTheEngineIsAway(t *testing.T) {
 				}
 				time.Sleep(away.for2 - time.Millisecond)
 				if away.for2 > time.Second {
-					require.Equal(t, []string{"fleet away"}, told)
+					require.Equal(t, []string{"fleet away"}, told.all())
 					require.True(t, p.state().Away)
 				}
 				_, most, _ = g.take()
@@ -510,7 +535,7 @@ func TestFleet_SlotsWhileTheEngineIsAway(t *testing.T) {
 					require.EqualValues(t, 8, most)
 				}
 				if away.for2 > time.Second {
-					require.EqualValues(t, 8-away.cut, g.now)
+					require.EqualValues(t, 8-away.cut, g.running())
 					require.EqualValues(t, away.done, done.Load())
 				}
 				time.Sleep(time.Millisecond)
@@ -534,10 +559,10 @@ func TestFleet_SlotsWhileTheEngineIsAway(t *testing.T) {
 func TestFleet_TheEnginesClockJumps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newServer()
-		var told []string
+		var told notes
 		a := newHolder(e.link(), nil, holderConfig{limit: atMost(4), fleet: sluice.FleetConfig{
 			Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
-				told = append(told, fmt.Sprint(e.Kind, " ", e.By, ": ", e.OldLimit, " ", e.NewLimit))
+				told.add(fmt.Sprint(e.Kind, " ", e.By, ": ", e.OldLimit, " ", e.NewLimit))
 				return nil
 			})}})
 		b := newHolder(e.link(), nil, holderConfig{limit: atMost(4)})
@@ -558,7 +583,7 @@ func TestFleet_TheEnginesClockJumps(t *testing.T) {
 		group.Wait()
 		require.EqualValues(t, 4, lost.Load())
 		synctest.Wait()
-		require.Equal(t, []string{"fleet.changed concurrency/slots global: 4 slots leased ended by the engine"}, told)
+		require.Equal(t, []string{"fleet.changed concurrency/slots global: 4 slots leased ended by the engine"}, told.all())
 		g := newGauge()
 		occupyCounted(g, []*holder{a, b}, 4, time.Second)
 		mean, most, _ := g.take()
