@@ -142,8 +142,10 @@ func TestLease_EndsWhileTheHostSleeps(t *testing.T) {
 // A lease that is not renewed ends at its instant, before anybody else starts at that.
 func TestLease_EndsInTime(t *testing.T) {
 	l := newLeasing(t, 2)
-	a := l.arrive(1, nil)
-	l.grant(1, 5)
+	a, x := l.arrive(1, nil), l.arrive(1, nil)
+	l.grant(2, 5)
+	l.m.Finish(l.now, x, 0)
+	l.settle()
 	ended := l.ends(a)
 	l.now += second - 1
 	l.m.Tick(l.now)
@@ -158,6 +160,57 @@ func TestLease_EndsInTime(t *testing.T) {
 	require.Equal(t, Waiting, b.State())
 	l.grant(2, 6) // one of them for the call that goes on
 	require.Equal(t, Running, b.State())
+}
+
+// What nobody uses or waits for goes back as soon as others want it, and what they want no more stays.
+func TestLease_UnusedIsGivenToWhoWantsIt(t *testing.T) {
+	l := newLeasing(t, 8)
+	a, b := l.arrive(1, nil), l.arrive(1, nil)
+	l.grant(2, 5)
+	l.m.Finish(l.now, a, 0)
+	l.settle()
+	renew := func(wanted int64) {
+		list := l.m.Leases(nil, l.k)
+		require.Len(t, list, 1)
+		require.Empty(t, l.m.Renewed(l.now, []Renewal{{list[0], l.term(list[0].Told()), wanted}}))
+		l.settle()
+	}
+	renew(0)
+	require.Empty(t, l.m.Given(l.k, nil))
+	renew(1)
+	given := l.m.Given(l.k, nil)
+	require.Len(t, given, 1)
+	require.EqualValues(t, []int64{1, 2}, []int64{given[0].Units, given[0].Told()})
+	l.m.Shrunk(l.now, given[0], 1, false)
+	l.m.Finish(l.now, b, 0)
+	l.settle()
+	require.EqualValues(t, 1, l.k.HeldUnits(), "that was all they wanted")
+}
+
+// Nested calls that wait for each other's slots are no cycle while other processes have some.
+func TestLease_NestedCallsWaitForOtherProcesses(t *testing.T) {
+	for limit, want := range map[int64]State{8: Waiting, 1: Refused} {
+		l := newLeasing(t, limit)
+		plain := l.m.Cell(l.now, &Class{Name: "plain", Kind: Slots, Limit: 1}, "")
+		at := func(c *Cell, in *Ticket) *Ticket {
+			x := l.m.Ticket()
+			x.Plan, x.Parent = l.plan, in
+			l.m.Add(x, c, 1)
+			l.m.Arrive(l.now, x)
+			l.settle()
+			return x
+		}
+		a := l.arrive(1, nil)
+		l.grant(1, 5)
+		b := at(plain, nil)
+		require.Equal(t, Waiting, at(plain, a).State())
+		c := at(l.cell(), b)
+		require.Equal(t, want, c.State(), "with %d", limit)
+		if want == Waiting {
+			l.grant(1, 6)
+			require.Equal(t, Running, c.State())
+		}
+	}
 }
 
 // What a call held goes on to the nested one that runs on it, and is that one's lease then.
@@ -231,6 +284,14 @@ func TestLease_Resize(t *testing.T) {
 	l.m.SetLimit(l.now, l.k, 10)
 	l.settle()
 	l.grant(1, 8)
+	few := newLeasing(t, 8)
+	patient := few.arrive(3, nil)
+	few.m.SetLimit(few.now, few.k, 4)
+	few.m.Step(few.now)
+	require.Equal(t, Waiting, patient.State(), "it can have them, though it has none now")
+	few.m.SetLimit(few.now, few.k, 2)
+	few.m.Step(few.now)
+	require.Equal(t, TooWide, patient.Refusal().Reason)
 	wide := l.arrive(11, nil)
 	require.Equal(t, TooWide, wide.Refusal().Reason)
 }

@@ -557,6 +557,36 @@ func TestFleet_SlotsWhileTheEngineIsAway(t *testing.T) {
 	}
 }
 
+// An engine that has lost its data leases nothing before whoever it does not hear of must have stopped.
+func TestFleet_SlotsOfAnEngineWithoutItsData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newServer()
+		links := []*sluicetest.Chaos{e.link(), e.link()}
+		a, b := newHolder(links[0], nil, holderConfig{limit: atMost(2)}), newHolder(links[1], nil, holderConfig{limit: atMost(2)})
+		time.Sleep(time.Second)
+		var group sync.WaitGroup
+		for range 2 {
+			group.Go(func() {
+				_, err := a.tool(t.Context(), work{For: time.Minute})
+				require.ErrorIs(t, err, sluice.ErrLeaseLost)
+			})
+		}
+		time.Sleep(10 * time.Millisecond)
+		links[0].Set(sluicetest.Gone)
+		lost := time.Now()
+		e.lose(t, links...)
+		_, err := b.tool(t.Context(), work{})
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, time.Since(lost), time.Second)
+		require.Less(t, time.Since(lost), 1100*time.Millisecond)
+		group.Wait()
+		links[0].Set(sluicetest.Healthy)
+		a.close(t)
+		b.close(t)
+		e.close(t)
+	})
+}
+
 // When the engine's clock jumps ahead all leases have ended there at once. Who had them learns it with the next
 // renewal, is told so, and all slots are used again.
 func TestFleet_TheEnginesClockJumps(t *testing.T) {
