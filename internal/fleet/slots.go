@@ -116,6 +116,7 @@ func (s *Slots) acquire(c *admit.Cell) {
 		unlock(x)
 		if !more {
 			cancel()
+			s.Tend() // which may wait for that
 			return
 		}
 		got := s.claim(ctx, key, d)

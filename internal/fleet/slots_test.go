@@ -792,6 +792,39 @@ func TestFleet_SlotsForWhoDoesNotWait(t *testing.T) {
 	}
 }
 
+// A Fleet that is closed refuses who waits for a slot, and leaves the line at the engine.
+func TestFleet_CloseWhileSomebodyWaitsForASlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newServer()
+		a, b := newHolder(e.link(), nil, holderConfig{limit: atMost(1)}), newHolder(e.link(), nil, holderConfig{limit: atMost(1)})
+		time.Sleep(time.Second)
+		var group sync.WaitGroup
+		group.Go(func() {
+			_, err := b.tool(t.Context(), work{For: time.Minute})
+			require.NoError(t, err)
+		})
+		synctest.Wait()
+		group.Go(func() {
+			_, err := a.tool(t.Context(), work{})
+			require.ErrorIs(t, err, sluice.ErrSaturated)
+		})
+		time.Sleep(300 * time.Millisecond)
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		require.NoError(t, a.fleet.Close(ctx))
+		require.Zero(t, time.Since(began))
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorContains(t, b.fleet.Close(short), "not all was given back", "a call runs on it")
+		group.Wait()
+		require.NoError(t, b.fleet.Close(t.Context()))
+		require.NoError(t, a.exec.Close(t.Context()))
+		require.NoError(t, b.exec.Close(t.Context()))
+		e.close(t)
+	})
+}
+
 // Each key has its slots, which are kept no longer than calls need them; and a call that needs all slots of a key
 // gets them, however many others there are that need one.
 func TestFleet_KeysAndWeights(t *testing.T) {
