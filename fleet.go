@@ -26,7 +26,7 @@ type FleetConfig struct {
 	Budget time.Duration // of a trip; zero means 100 ms
 
 	// Away is what holds while the engine does not answer. With engine.Deny calls wait, or are refused;
-	// with engine.LocalShare this process has 1/Share of each rate; with engine.Admit all calls start.
+	// with engine.LocalShare this process has 1/Share of each rate and limit; with engine.Admit all calls start.
 	Away  engine.Mode
 	Share int // of LocalShare, which needs it: how many processes there are at most
 

@@ -133,7 +133,7 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	}
 	if f := c.Fleet; f != nil {
 		if err := f.core.AddSlots(l.core.stage, l.core.limits, c.Name, c.Lease); err != nil {
-			return nil, fmt.Errorf("sluice: ConcurrencyLimiterConfig.%w", err)
+			return nil, fmt.Errorf("sluice: ConcurrencyLimiterConfig%w", err)
 		}
 	}
 	return l, nil

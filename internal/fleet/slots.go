@@ -48,22 +48,22 @@ const (
 )
 
 // AddSlots makes limits, those of a limiter of that name which counts by ref, f's. It answers an error that
-// follows "is" if f is nil or closed, or its engine has no slots or cannot give leases that short.
+// begins with the field that is wrong: if f is nil or closed, or its engine has no slots or cannot give leases that short.
 func (f *Fleet) AddSlots(ref *stage.Ref, limits []rules.Limit, limiter string, lease time.Duration) error {
 	if f == nil {
-		return errors.New("Fleet is a zero value: must be made by NewFleet")
+		return errors.New(".Fleet is a zero value: must be made by NewFleet")
 	}
 	e := f.conf.Engine
 	if e.Slots() == nil {
-		return errors.New("Fleet has an engine without Slots: must have some")
+		return errors.New(".Fleet has an engine without Slots: must have some")
 	}
 	if least := max(minLease, e.Limits().MinTTL); lease < least {
-		return fmt.Errorf("Lease is %v: must be zero (10s) or at least %v", lease, least)
+		return fmt.Errorf(".Lease is %v: must be zero (10s) or at least %v", lease, least)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ending {
-		return errors.New("Fleet is closed: must be open")
+		return errors.New(".Fleet is closed: must be open")
 	}
 	list := slices.Clone(f.slots) // who has the old one reads it without the lock
 	for _, l := range limits {

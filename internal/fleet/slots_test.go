@@ -949,8 +949,7 @@ func slotsStorm(t *testing.T, seed uint64) {
 	}
 	rest, stop := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	var do func(p *holder, w work) func(context.Context) error
-	do = func(p *holder, w work) func(context.Context) error {
+	do := func(p *holder, w work) func(context.Context) error {
 		how, d := n(30), time.Duration(n(int(30*time.Millisecond)))
 		if n(20) == 0 {
 			d *= 100
