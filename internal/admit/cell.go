@@ -68,6 +68,8 @@ type Class struct {
 	away   bool     // see SetAway
 	short  uint64   // see Short
 	given  []*Lease // see Given
+	leases []*Lease // of all its cells
+	busy   int      // cells for which somebody acquires slots
 	common common   // of keyed classes: what all their cells share
 }
 

@@ -36,6 +36,11 @@ func (m *Machine) attend(c *Cell, wall int64) {
 	for _, l := range s.leases {
 		at = min(at, l.end)
 	}
+	if over := s.demand.since + k.Leases.Repeat; s.unsure && over > m.now {
+		at = min(at, over)
+	} else {
+		s.unsure = false // what it got has ended
+	}
 	if !s.running && s.next <= m.now { // what was denied then may be there
 		s.denied = false
 	}
@@ -48,6 +53,7 @@ func (m *Machine) attend(c *Cell, wall int64) {
 		at = min(at, s.next)
 	default:
 		s.running, s.demand.Waits = true, d.Waits
+		k.busy++
 		k.Leases.Lessee.Run(c)
 	}
 	if at < Never {
@@ -86,12 +92,11 @@ func (m *Machine) demands(c *Cell) (d Demand, lacks bool) {
 	if d.Units <= 0 {
 		return d, false
 	}
-	if s.unsure && m.now-s.demand.since < k.Leases.Repeat {
+	if s.unsure {
 		again := s.demand
 		again.Fails = s.fails
 		return again, true
 	}
-	s.unsure = false
 	if s.denied && k.Refuse && s.next <= m.now {
 		s.denied = false
 	}
@@ -111,9 +116,11 @@ func (m *Machine) Demand(now int64, c *Cell, op Op) (Demand, bool) {
 	m.advance(now)
 	s := c.lease
 	m.thirst(c)
+	s.unsure = s.unsure && m.now-s.demand.since < c.class.Leases.Repeat
 	d, lacks := m.demands(c)
 	if !lacks || s.next > m.now {
 		s.running = false
+		c.class.busy--
 		return d, false
 	}
 	if !s.unsure {
@@ -141,7 +148,7 @@ func (m *Machine) Leased(now int64, c *Cell, x Acquired) {
 		s.fails, s.unsure, s.denied, s.next = 0, false, d.Waits && x.Wanted > 0, m.now
 		l := &Lease{Op: d.Op, Fence: x.Fence, Key: c.key, Units: x.Units, cell: c}
 		l.set(m.now, x.Term)
-		s.leases = append(s.leases, l)
+		s.leases, c.class.leases = append(s.leases, l), append(c.class.leases, l)
 		if s.held += l.Units; c.class.closed {
 			s.yield += l.Units
 		}

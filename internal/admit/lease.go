@@ -251,11 +251,20 @@ func (m *Machine) sever(t *Ticket, c *Cell) {
 	}
 }
 
+// forgetLease takes l out of what c has.
+func (c *Cell) forgetLease(l *Lease) {
+	for _, list := range []*[]*Lease{&c.lease.leases, &c.class.leases} {
+		if i := slices.Index(*list, l); i >= 0 {
+			*list = slices.Delete(*list, i, i+1)
+		}
+	}
+}
+
 // lose ends the lease l of c. The calls that run on it are told so, as far as there is nothing else for them.
 func (m *Machine) lose(c *Cell, l *Lease) {
 	s := c.lease
 	l.gone = true
-	s.leases = slices.DeleteFunc(s.leases, func(x *Lease) bool { return x == l })
+	c.forgetLease(l)
 	s.held -= l.Units
 	s.bound -= l.used
 	s.yield, s.low = min(s.yield, s.held), min(s.low, s.held)
@@ -309,7 +318,7 @@ func (m *Machine) give(c *Cell) {
 			s.yield -= n
 			if l.Units -= n; l.Units == 0 {
 				l.gone = true
-				s.leases = slices.Delete(s.leases, i, i+1)
+				c.forgetLease(l)
 				i--
 			}
 			if !slices.Contains(k.given, l) {

@@ -318,3 +318,37 @@ func TestLease_WhatHasEndedIsNotHandedOn(t *testing.T) {
 	require.EqualValues(t, 6, l.m.Fence(c, "x"))
 	require.EqualValues(t, 1, l.cell().lease.bound)
 }
+
+// A key of which it is not known what was acquired for it is remembered until that has ended, and no longer.
+func TestLease_UnknownKeysAreForgotten(t *testing.T) {
+	l := newLeasing(t, 1)
+	l.k.MaxKeys = 1
+	arrive := func(key string) *Ticket {
+		c := l.m.Cell(l.now, l.k, key)
+		if c == nil {
+			return nil
+		}
+		x := l.m.Ticket()
+		x.Plan = l.plan
+		l.m.Add(x, c, 1)
+		l.m.Arrive(l.now, x)
+		l.settle()
+		return x
+	}
+	a := arrive("a")
+	c := l.run[0]
+	_, more := l.m.Demand(l.now, c, Op{1})
+	require.True(t, more)
+	l.m.Leased(l.now, c, Acquired{Failed: true, Pause: second / 10})
+	l.settle()
+	l.m.Cancel(l.now, a)
+	_, more = l.m.Demand(l.now, c, Op{2})
+	require.False(t, more)
+	l.settle()
+	require.Nil(t, arrive("b"))
+	require.Equal(t, 3*second, l.m.Due())
+	l.now += 3 * second
+	l.m.Tick(l.now)
+	l.settle()
+	require.NotNil(t, arrive("b"))
+}

@@ -9,17 +9,12 @@ func (l *Lease) set(now int64, x Term) {
 }
 
 // Leases appends to buf the leases of the cells of k.
-func (m *Machine) Leases(buf []*Lease, k *Class) []*Lease {
-	for _, c := range k.list {
-		buf = append(buf, c.lease.leases...)
-	}
-	return buf
-}
+func (m *Machine) Leases(buf []*Lease, k *Class) []*Lease { return append(buf, k.leases...) }
 
 // HeldUnits is how many slots the cells of k have.
 func (k *Class) HeldUnits() (n int64) {
-	for _, c := range k.list {
-		n += c.lease.held
+	for _, l := range k.leases {
+		n += l.Units
 	}
 	return n
 }
@@ -100,9 +95,7 @@ func (m *Machine) hear(c *Cell, wanted int64) {
 }
 
 // AreIdle reports whether nobody has, or acquires, leases of k, and none is to go back.
-func (m *Machine) AreIdle(k *Class) bool {
-	return len(k.given) == 0 && !slices.ContainsFunc(k.list, func(c *Cell) bool { return len(c.lease.leases) > 0 || c.lease.running })
-}
+func (m *Machine) AreIdle(k *Class) bool { return len(k.given)+len(k.leases)+k.busy == 0 }
 
 // SetAway says whether leases of k can be had.
 func (m *Machine) SetAway(now int64, k *Class, away bool) {
@@ -133,10 +126,8 @@ func (m *Machine) CloseLeases(now int64, k *Class) {
 
 // Look has the cells of k looked at that have leases, as the wall clock may have jumped.
 func (m *Machine) Look(k *Class) {
-	for _, c := range k.list {
-		if len(c.lease.leases) > 0 {
-			m.thirst(c)
-		}
+	for _, l := range k.leases {
+		m.thirst(l.cell)
 	}
 }
 
