@@ -27,7 +27,7 @@ type admission struct {
 	needs            stage.Needs
 	keys             []rules.Scope // to ask each call for
 	units            []string      // to ask the cost of
-	asks             bool          // functions say some of that
+	asks, leased     bool          // functions say some of that; its calls may run on leases
 	timeout, maxWait time.Duration
 	more             time.Duration // that Extend can add to the timeout
 	apart            bool          // its code has a goroutine of its own for that
@@ -89,6 +89,7 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 		}
 		a.units = nil
 	}
+	a.leased = slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Leases != nil })
 	a.asks = len(a.units) > 0 || slices.ContainsFunc(a.keys, rules.Scope.Asks)
 	// An interceptor inside may answer instead of the tool: then the token goes back as if it had never been
 	// taken, and of one that was taken without the lock nobody knows what that would have changed.
@@ -224,12 +225,15 @@ func (a *admission) do(ctx context.Context, c *Call, now int64, r *running) (res
 	if a.next == nil {
 		r.starts(c)
 	}
+	if ctx = r; a.leased {
+		ctx = r.Leased(r, ErrLeaseLost)
+	}
 	if a.isApart(c) {
 		handed = true
 		own := *c
-		res, handed, err = a.timed(r, r, &own)
+		res, handed, err = a.timed(ctx, r, &own)
 	} else {
-		res, err = a.code(r, c)
+		res, err = a.code(ctx, c)
 	}
 	normal = true
 	return res, err
@@ -276,7 +280,10 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 	if !unseen {
 		r.Began()
 	}
-	if x.stage = inAttempt; !a.isApart(c) {
+	if x.stage = inAttempt; a.leased {
+		ctx = r.Leased(ctx, ErrLeaseLost)
+	}
+	if !a.isApart(c) {
 		res, err = c.runCode(ctx, a.tool)
 		x.stage = underWay
 	} else {
@@ -287,7 +294,7 @@ func (a *admission) attempt(ctx context.Context, x *frame, now int64) (res Resul
 			return res, err
 		}
 	}
-	if unseen && err == nil && given.part(overOnce(inv.loud)) {
+	if unseen && err == nil && given.part(permit.OverOnce(inv.loud)) {
 		now := a.at.Stage.Clock.Now()
 		r.FinishUnseen(now)
 		if x.stage = succeeded; a.timeout > 0 || c.within != nil {

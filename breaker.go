@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -25,12 +26,11 @@ var ErrBreakerOpen = errors.New("breaker open")
 // CircuitBreaker stops calls to what keeps failing, and finds out when it works again. It is a
 // gate, see [ConcurrencyLimiter], and asked first: nobody waits at it.
 //
-// Closed, it opens if Ratio of the results in Window failed, or Failures in a row. Open, it refuses
-// all for Cooldown (±15 % outside testing/synctest), doubled at each opening without recovery up to
-// 2 min, or one longer Cooldown, and while a throttle asks, up to 1 min. Half-open, Probes calls
-// start: as many successes close it, one failure opens it. Then for one Cooldown Probes calls run at
-// once, and one more for each success. A result counts only in the state its call was admitted in;
-// refusals and the caller's own cancellation never.
+// Closed, it opens if Ratio of the results in Window failed, or Failures in a row. Open, it refuses all for Cooldown (±15
+// % outside testing/synctest), doubled at each opening without recovery up to 2 min, or one longer Cooldown, and while a
+// throttle asks, up to 1 min. Half-open, Probes calls start: as many successes close it, one failure opens it. Then for
+// one Cooldown Probes calls run at once, and one more for each success. A result counts only in the state its call was
+// admitted in; refusals and the caller's own cancellation never.
 type CircuitBreaker struct {
 	core gateCore
 	conf CircuitBreakerConfig
@@ -326,7 +326,9 @@ func (a *admission) judged(r *running, c *Call, res Result, err error) error {
 			r.lingers(r.Hindsight(throttles))
 		}
 	}()
-	err = r.limit().timedOut(err)
+	if err = r.limit().timedOut(err); err != nil && r.LostLease() && r.caller().Err() == nil && isReason(err, context.Canceled) {
+		err = fmt.Errorf("%w: %w", ErrLeaseLost, err)
+	}
 	outcome, throttles = a.judge(r, c, res, err)
 	return err
 }
@@ -372,9 +374,8 @@ func tame(err error) bool {
 
 var plainError = reflect.TypeOf(errors.New(""))
 
-// judge says what an outcome means to the breakers and limits, and what pauses an upstream
-// asked for. It runs user code, so it holds no lock, and whoever calls it has a deferred
-// function that goes on if that code calls Goexit.
+// judge says what an outcome means to the breakers and limits, and what pauses an upstream asked for. It runs user code,
+// so it holds no lock, and whoever calls it has a deferred function that goes on if that code calls Goexit.
 func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []stage.Throttle) {
 	class := OutcomeAuto
 	if r.HasBegun() {
@@ -398,7 +399,7 @@ func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.O
 	}
 	r.inv.passOn(b.Carried)
 	o := breaker.Failure
-	if x := r.limit(); x != nil && x.isLeft() && x.Err() != nil || r.caller().Err() != nil || b.Nested || b.Refused || isReason(err, ErrRejected) {
+	if x := r.limit(); x != nil && x.isLeft() && x.Err() != nil || r.caller().Err() != nil || r.LostLease() || b.Nested || b.Refused || isReason(err, ErrRejected) {
 		o = breaker.Neutral
 	}
 	m := means(class, o)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -65,7 +64,7 @@ func (c Call) JSON() (json.RawMessage, error) {
 	if c.args != nil {
 		return strictjson.Raw(*c.args), nil
 	}
-	return encodeJSON(c.Input, defaultArgBytes)
+	return strictjson.EncodeOwn(c.Input, defaultArgBytes)
 }
 
 // Result is what a call gave: a small value, to copy and share.
@@ -78,16 +77,7 @@ type Result struct {
 
 // JSON encodes Value, at most [Config].MaxResultBytes.
 func (r Result) JSON() (json.RawMessage, error) {
-	return encodeJSON(r.Value, cmp.Or(r.from.MaxBytes(), defaultResultBytes))
-}
-
-// encodeJSON is v as JSON, of bounded size and depth.
-func encodeJSON(v any, max int) (json.RawMessage, error) {
-	b, err := strictjson.Encode(v, max)
-	if err != nil {
-		return nil, fmt.Errorf("sluice: encoding %T: %w", v, err)
-	}
-	return b, nil
+	return strictjson.EncodeOwn(r.Value, cmp.Or(r.from.MaxBytes(), defaultResultBytes))
 }
 
 // invocation is one call: its identity, its place among nested calls, its events. A call that waits
@@ -360,9 +350,8 @@ type ending struct {
 	stage.Conclusion
 }
 
-// end makes the call's outcome what it promises to be, and reports it, unless the result
-// is a stream that holds the call open: endStreamed does then. Whoever counted the call in
-// lets it go afterwards.
+// end makes the call's outcome what it promises to be, and reports it, unless the result is a stream that holds the call
+// open: endStreamed does then. Whoever counted the call in lets it go afterwards.
 func (e *Executor) end(ctx context.Context, inv *invocation, res *Result, err *error) {
 	sum := inv.first
 	if sum == nil {

@@ -238,12 +238,11 @@ func (inv *invocation) barred(ctx context.Context, open bool, depth, calls int) 
 	return inv.refused(reason, "", cause)
 }
 
-// CodeOf is the code that events write for an error of [Executor.Invoke], good as a metric's label:
-// unknown_tool, invalid_arguments, breaker_open, rate_limited, saturated, queue_full, wait_too_long,
-// denied, nesting, closed, timeout, canceled, panic, goexit, or tool_error for all else; empty for
-// nil. Instead of denied and tool_error, an error may have a code of its own, by a method Code()
-// string: [a-z][a-z0-9_]{0,31}. A refusal of a nested call that a tool returns is its tool_error;
-// its timeout or panic stays one.
+// CodeOf is the code that events write for an error of [Executor.Invoke], good as a metric's label: unknown_tool,
+// invalid_arguments, breaker_open, rate_limited, saturated, queue_full, wait_too_long, denied, nesting, closed, timeout,
+// canceled, panic, goexit, or tool_error for all else; empty for nil. Instead of denied and tool_error, an error may have
+// a code of its own, by a method Code() string: [a-z][a-z0-9_]{0,31}. A refusal of a nested call that a tool returns is
+// its tool_error; its timeout or panic stays one.
 func CodeOf(err error) string { return string(meanings.Code(err, 0, "")) }
 
 // codeOf is the code of e.Err.
@@ -288,9 +287,8 @@ func cut(s string, n int) string { return jsonx.Cut(s, n, "…") }
 //
 //	{"type":"rate_limited","message":"too many calls for now; try again in 2 s","retryable":true,"retry_after_ms":1200}
 //
-// with [CodeOf] as type. It names no constraint, no library and no value of a panic, and escapes
-// what is invisible. Of a tool's own error it has the text, cut to 1,024 bytes: let tools return what
-// a model may read.
+// with [CodeOf] as type. It names no constraint, no library and no value of a panic, and escapes what is invisible. Of a
+// tool's own error it has the text, cut to 1,024 bytes: let tools return what a model may read.
 func ModelText(err error) string { return meanings.ModelText(err) }
 
 // withoutText is an error of e's without any text of foreign code.

@@ -23,11 +23,10 @@ import (
 // EventKind names an event, as in the JSON form.
 type EventKind string
 
-// The kinds of events. A call emits ToolInvoked first; ToolQueued if it waits; ToolStarted for each
-// attempt that runs; ToolRetrying between two, with number and error of the first; ToolAbandoned for
-// one that nobody waits for any more and that goes on, and holds its slots until it ends, of which
-// nothing tells but [Snapshot]; and one of ToolCompleted, ToolFailed and ToolDenied last. Between them
-// stand those of layers, see [Call.Emit]. The others belong to no call.
+// The kinds of events. A call emits ToolInvoked first; ToolQueued if it waits; ToolStarted for each attempt that runs;
+// ToolRetrying between two, with number and error of the first; ToolAbandoned for one that nobody waits for any more and
+// that goes on, and holds its slots until it ends, of which nothing tells but [Snapshot]; and one of ToolCompleted,
+// ToolFailed and ToolDenied last. Between them stand those of layers, see [Call.Emit]. The others belong to no call.
 const (
 	ToolInvoked         EventKind = "tool.invoked"
 	ToolQueued          EventKind = "tool.queued"

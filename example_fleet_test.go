@@ -95,3 +95,85 @@ func ExampleFleetConfig() {
 	// fleet.changed: the engine of agents is away
 	// true <nil>
 }
+
+// At most one call of all processes deploys at a time. Each lease has a larger number than those before, so what is
+// deployed to can refuse whoever comes too late: a process that stood still does not know that its lease has ended.
+func ExampleFence() {
+	memory := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	defer memory.Close()
+	var seen uint64 // where it is deployed to
+	process := func() (deploy func(context.Context, struct{}) (bool, error), end func() error) {
+		fleet := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: memory, Name: "agents"}))
+		one := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
+			Name: "deploy", Limits: []sluice.Limit{{Max: 1}}, Fleet: fleet,
+		}))
+		exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{one}}))
+		deploy = sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "deploy"}, func(ctx context.Context, _ struct{}) (bool, error) {
+			fence, ok := sluice.Fence(ctx, "deploy")
+			if !ok || fence < seen {
+				return false, errors.New("stale")
+			}
+			seen = fence
+			return true, nil
+		}))
+		return deploy, func() error { return fleet.Close(context.Background()) }
+	}
+	ctx := context.Background()
+	a, endA := process()
+	fmt.Println(a(ctx, struct{}{}))
+	first := seen
+	fmt.Println(endA()) // its slot goes back
+	b, endB := process()
+	fmt.Println(b(ctx, struct{}{}))
+	fmt.Println(seen > first, endB())
+	// Output:
+	// true <nil>
+	// <nil>
+	// true <nil>
+	// true <nil>
+}
+
+// sharedSlots is what docs/fleet.md shows.
+func sharedSlots(shared engine.Engine) error {
+	fleet, err := sluice.NewFleet(sluice.FleetConfig{Engine: shared, Name: "agents"})
+	if err != nil {
+		return err
+	}
+	limits, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
+		Name: "browser", Fleet: fleet, Lease: 10 * time.Second,
+		Limits: []sluice.Limit{{Max: 8, Scope: sluice.ForType("browser")}, {Max: 2, Scope: sluice.ByTenant}},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(limits.Config().Lease, len(limits.Config().Limits))
+	return fleet.Close(context.Background())
+}
+
+// The slots of all processes are 8, and 2 for each tenant.
+func ExampleConcurrencyLimiterConfig_fleet() {
+	shared := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	defer shared.Close()
+	fmt.Println(sharedSlots(shared))
+	// Output:
+	// 10s 2
+	// <nil>
+}
+
+// write is what docs/fleet.md shows of a tool that writes to what a limit with a Max of 1 protects.
+func write(ctx context.Context, to func(fence uint64) error) error {
+	fence, ok := sluice.Fence(ctx, "deploy")
+	if !ok {
+		return errors.New("there is no lease")
+	}
+	if err := to(fence); err != nil { // which refuses a number smaller than it has seen
+		return err
+	}
+	return context.Cause(ctx) // ErrLeaseLost, if the lease has ended meanwhile
+}
+
+func ExampleErrLeaseLost() {
+	fmt.Println(write(context.Background(), nil))
+	// Output:
+	// there is no lease
+}

@@ -107,10 +107,9 @@ type Executor struct {
 // NewExecutor returns an executor, or an error that names the wrong field of c. It starts nothing. Tools may be
 // registered before or after. One that is used in a testing/synctest bubble must be made there.
 //
-// Executors that have a registry, a gate or a scheduler in common share one queue and one order.
-// That is fixed here: it is an error if r and the gates of c belong to live executors that share
-// nothing, or if two schedulers would order one queue. Until it is closed and its last call has
-// ended, an executor keeps what it lists tied together and reachable.
+// Executors that have a registry, a gate or a scheduler in common share one queue and one order. That is fixed here: it
+// is an error if r and the gates of c belong to live executors that share nothing, or if two schedulers would order one
+// queue. Until it is closed and its last call has ended, an executor keeps what it lists tied together and reachable.
 func NewExecutor(r *ToolRegistry, c Config) (*Executor, error) {
 	if r == nil {
 		return nil, errors.New("sluice: the ToolRegistry is nil: use NewToolRegistry")

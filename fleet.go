@@ -2,6 +2,7 @@ package sluice
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,8 +10,8 @@ import (
 	"github.com/sluice-go/sluice/internal/fleet"
 )
 
-// Fleet shares rates with other processes: list it in [RateLimiterConfig]. It asks the engine in the background, so no call
-// waits for a trip that has a unit in stock. Make one with [NewFleet], and close it after the executors that use it. It is
+// Fleet shares rates and slots with other processes: list it in [RateLimiterConfig] and [ConcurrencyLimiterConfig]. It asks the
+// engine in the background, so no call waits for a trip that has a unit in stock, or a slot. Make one with [NewFleet], and close it after the executors that use it. It is
 // safe for concurrent use. See docs/fleet.md.
 type Fleet struct {
 	core *fleet.Fleet
@@ -25,7 +26,7 @@ type FleetConfig struct {
 	Budget time.Duration // of a trip; zero means 100 ms
 
 	// Away is what holds while the engine does not answer. With engine.Deny calls wait, or are refused;
-	// with engine.LocalShare this process has 1/Share of each rate; with engine.Admit all calls start.
+	// with engine.LocalShare this process has 1/Share of each rate and limit; with engine.Admit all calls start.
 	Away  engine.Mode
 	Share int // of LocalShare, which needs it: how many processes there are at most
 
@@ -51,8 +52,8 @@ func (f *Fleet) hear(n fleet.Notice) error {
 	return err
 }
 
-// Close gives back the units in stock, and ends what goes on in the background. Calls of the Fleet's limiters
-// are refused from then on, with [ErrRateLimited]. It waits until all is given back, or ctx ends; then its
+// Close gives back the units in stock, and slots as calls end, and ends what goes on in the background. Calls of the Fleet's
+// limiters are refused from then on, with [ErrRateLimited] or [ErrSaturated]. It waits until all is given back, or ctx ends; then its
 // error says what is left undone. It may be called again.
 func (f *Fleet) Close(ctx context.Context) error { return f.core.Close(ctx) }
 
@@ -67,6 +68,7 @@ type FleetState struct {
 	Denied   uint64 `json:"denied"`            // fetches that brought nothing
 	Fetched  int64  `json:"fetched"`           // units
 	Returned int64  `json:"returned"`          // units, unused
+	Slots    int64  `json:"slots,omitempty"`   // that are leased
 	Short    uint64 `json:"short,omitempty"`   // of Shadow: calls that would have waited, or been refused
 	Dropped  uint64 `json:"dropped,omitempty"` // events that Sink has not got
 }
@@ -74,5 +76,22 @@ type FleetState struct {
 // state is f's.
 func (f *Fleet) state() FleetState {
 	c := f.core.Counts()
-	return FleetState{f.conf.Name, f.conf.Origin, c.Away, f.conf.Shadow, c.Trips, c.Failed, c.Denied, c.Fetched, c.Settled, c.Short, c.Lost}
+	return FleetState{f.conf.Name, f.conf.Origin, c.Away, f.conf.Shadow, c.Trips, c.Failed, c.Denied, c.Fetched, c.Settled, c.Slots, c.Short, c.Lost}
+}
+
+// ErrLeaseLost is why a tool's context is canceled whose slot is not its own any more: its lease could not be renewed in
+// time, or the engine has ended it. A tenth of the lease is left when its time is over. [context.Cause] tells.
+var ErrLeaseLost = errors.New("sluice: the lease of a slot has ended")
+
+// Fence is the number of the lease on which the running call, or the nearest around it, has its slot of a [Limit] with a
+// Fleet; limit is the limiter's Name, or the limit's as in [Error].By. Each lease of a key has a larger one than all before.
+// What a limit with a Max of 1 protects should refuse numbers smaller than it has seen: a process that stood still cannot
+// know that its lease has ended. It answers false outside of such a call, and while a Fleet's Away lets it run without a lease.
+func Fence(ctx context.Context, limit string) (uint64, bool) {
+	for r := callOf(ctx); r != nil; r = r.inv.parent.Load() {
+		if n := r.Permit.Fence(limit); n > 0 {
+			return n, true
+		}
+	}
+	return 0, false
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/engine"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/semaphore"
 )
 
 // The code that docs/fleet.md shows is code that an example runs.
@@ -29,7 +30,7 @@ func TestFleetPage(t *testing.T) {
 	source, err := os.ReadFile("example_fleet_test.go")
 	require.NoError(t, err)
 	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(page), -1)
-	require.Len(t, blocks, 1)
+	require.Len(t, blocks, 3)
 	for _, b := range blocks {
 		require.Contains(t, unindented(string(source)), unindented(b[1]))
 	}
@@ -39,6 +40,11 @@ func TestFleetPage(t *testing.T) {
 type withoutQuota struct{ *engine.Memory }
 
 func (withoutQuota) Quota() engine.Quota { return nil }
+
+// withoutSlots is an engine that has no slots.
+type withoutSlots struct{ *engine.Memory }
+
+func (withoutSlots) Slots() engine.Slots { return nil }
 
 // What cannot be is an error that names the field, the value and what is allowed.
 func TestFleetConfig(t *testing.T) {
@@ -60,6 +66,10 @@ func TestFleetConfig(t *testing.T) {
 	}
 	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m}))
 	defer f.Close(context.Background())
+	without := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: withoutSlots{m}}))
+	defer without.Close(context.Background())
+	closed := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m}))
+	require.NoError(t, closed.Close(context.Background()))
 	rates := []sluice.Rate{{N: 100, Burst: 20}, {N: 5, Per: time.Minute}}
 	for want, c := range map[string]sluice.RateLimiterConfig{
 		"RateLimiterConfig.Stock is 1 and Reserve 0 without Fleet: must be zero":                                       {Rates: rates, Stock: 1},
@@ -70,6 +80,31 @@ func TestFleetConfig(t *testing.T) {
 		_, err := sluice.NewRateLimiter(c)
 		require.ErrorContains(t, err, want)
 	}
+	for want, c := range map[string]sluice.ConcurrencyLimiterConfig{
+		"ConcurrencyLimiterConfig.Lease is 1s without Fleet: must be zero":                          {Lease: time.Second},
+		"ConcurrencyLimiterConfig.Lease is -1ns: must be zero (10s) or positive, up to":             {Lease: -1, Fleet: f},
+		"ConcurrencyLimiterConfig.Lease is 5ms: must be zero (10s) or at least 20ms":                {Lease: 5 * time.Millisecond, Fleet: f},
+		"ConcurrencyLimiterConfig.Fleet is a zero value: must be made by NewFleet":                  {Fleet: new(sluice.Fleet)},
+		"Limits[0].Adaptive is set with Fleet: must be nil, each process would find out for itself": {Fleet: f, Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Max: 3}}}},
+		"Limits[0].Semaphore is set with Fleet: must be nil, it is of one process":                  {Fleet: f, Limits: []sluice.Limit{{Max: 1, Semaphore: semaphore.NewWeighted(1)}}},
+		"Limits[0].Ordered is true with Fleet: must be false, processes keep no order among them":   {Fleet: f, Limits: []sluice.Limit{{Max: 1, Ordered: true}}},
+		"Limits[1].Max is 1073741825 with Fleet: must be at most 1073741824":                        {Fleet: f, Limits: []sluice.Limit{{Max: 1}, {Max: 1<<30 + 1, Scope: sluice.ByTool}}},
+		"ConcurrencyLimiterConfig.Fleet has an engine without Slots: must have some":                {Fleet: without},
+		"sluice: ConcurrencyLimiterConfig.Fleet is closed: must be open":                            {Fleet: closed},
+	} {
+		if c.Limits == nil {
+			c.Limits = []sluice.Limit{{Max: 1}}
+		}
+		_, err := sluice.NewConcurrencyLimiter(c)
+		require.ErrorContains(t, err, want)
+	}
+	slots := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1}}, Fleet: f}))
+	changed := slots.Config()
+	require.Equal(t, 10*time.Second, changed.Lease)
+	changed.Lease = time.Second
+	require.ErrorContains(t, sluice.Reconfigure("test", slots.Change(changed)), "ConcurrencyLimiterConfig.Lease changes: it cannot change")
+	changed.Fleet, changed.Lease = nil, 0
+	require.ErrorContains(t, sluice.Reconfigure("test", slots.Change(changed)), "ConcurrencyLimiterConfig.Fleet changes: it cannot change")
 	l := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: rates, Fleet: f, Stock: 2, Reserve: 1}))
 	c := l.Config()
 	require.EqualValues(t, []any{f, int64(2), int64(1)}, []any{c.Fleet, c.Stock, c.Reserve})

@@ -201,7 +201,7 @@ type Snapshot struct {
 	EventsDropped   uint64       `json:"events_dropped"` // by sinks that fail, or beyond a bound
 	Gates           []GateState  `json:"gates"`
 	Lanes           []LaneState  `json:"lanes"`
-	Fleets          []FleetState `json:"fleets,omitempty"` // of rate limiters
+	Fleets          []FleetState `json:"fleets,omitempty"` // of limiters
 }
 
 // GateState is one constraint under one key.
@@ -254,9 +254,9 @@ func (e *Executor) Snapshot() Snapshot {
 		return LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
 	})...)
 	var fleets []*Fleet
-	for _, x := range e.conf.Interceptors {
-		if l, ok := x.(*RateLimiter); ok && l.Config().Fleet != nil {
-			_ = few.Index(&fleets, l.Config().Fleet)
+	for _, g := range e.gates {
+		if g.fleet != nil {
+			_ = few.Index(&fleets, g.fleet)
 		}
 	}
 	out.Fleets = few.Map(fleets, (*Fleet).state)
@@ -404,6 +404,7 @@ type gateCore struct {
 	name   string     // shown in Plan; empty in a component that no New function made
 	stage  *stage.Ref // of a tool's policy, its registry's
 	limits []rules.Limit
+	fleet  *Fleet // nil without one; never changes
 
 	mu sync.Mutex // guards the owner's configuration
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-go/sluice/internal/deadline"
 	"github.com/sluice-go/sluice/internal/eventtext"
 	"github.com/sluice-go/sluice/internal/permit"
+	"github.com/sluice-go/sluice/internal/stage"
 )
 
 // Stepper is an [Interceptor] for outside the gates whose part in a call is steps that do not wait. Where all
@@ -498,10 +499,9 @@ func (x *frame) broken(res Result, err error) {
 	}
 }
 
-// Invoke runs a call of another tool, as [Executor.Invoke], on behalf of this one and nested in it: an
-// interceptor outside the gates answers with what that gives, say, where the tool itself has failed. The
-// call of the interceptor holds nothing meanwhile, unless an attempt of it goes on. Once it is over it
-// makes no others.
+// Invoke runs a call of another tool, as [Executor.Invoke], on behalf of this one and nested in it: an interceptor
+// outside the gates answers with what that gives, say, where the tool itself has failed. The call of the interceptor
+// holds nothing meanwhile, unless an attempt of it goes on. Once it is over it makes no others.
 func (c Call) Invoke(ctx context.Context, r Request) (Result, error) {
 	inv := c.inv
 	if inv == nil || inv.first == nil {
@@ -518,11 +518,10 @@ func (c Call) Invoke(ctx context.Context, r Request) (Result, error) {
 	return inv.plan.exec.Invoke(x, r)
 }
 
-// Emit emits an event of a layer's own, in the call's order: an interceptor calls it on the Call that it was
-// given. Its kind is none of the library's, but like them: two words or more with points between them, each of
-// [a-z0-9_] and from a letter on. It has 16 attrs at most, strings, numbers, bools, times and durations, that the
-// layer itself has to say, never of arguments and results; texts are cut to 256 bytes. Else Emit answers what is
-// wrong, and nothing is emitted.
+// Emit emits an event of a layer's own, in the call's order: an interceptor calls it on the Call that it was given. Its
+// kind is none of the library's, but like them: two words or more with points between them, each of [a-z0-9_] and from a
+// letter on. It has 16 attrs at most, strings, numbers, bools, times and durations, that the layer itself has to say,
+// never of arguments and results; texts are cut to 256 bytes. Else Emit answers what is wrong, and nothing is emitted.
 //
 // It waits for sinks only, and does nothing once the call has ended.
 func (c Call) Emit(ctx context.Context, kind EventKind, attrs ...slog.Attr) error {
@@ -555,16 +554,15 @@ func (c Call) Go(f func()) bool {
 	}
 	go func() {
 		defer e.helperEnds()
-		harmless(f)
+		stage.Harmless(f)
 	}()
 	return true
 }
 
-// Within is c bounded in time: an interceptor outside the gates that hands it on to its next leaves what is
-// further in d from now on, in the queue, between attempts and while the tool runs, unless it had less.
-// Beyond that no attempt begins, and who waits for one goes on without it: the error is an [ErrTimeout],
-// whose cause is cause. To breakers that is nobody's failure. A tool that is not cooperative runs on a
-// goroutine of its own.
+// Within is c bounded in time: an interceptor outside the gates that hands it on to its next leaves what is further in d
+// from now on, in the queue, between attempts and while the tool runs, unless it had less. Beyond that no attempt begins,
+// and who waits for one goes on without it: the error is an [ErrTimeout], whose cause is cause. To breakers that is
+// nobody's failure. A tool that is not cooperative runs on a goroutine of its own.
 func (c Call) Within(d time.Duration, cause error) Call {
 	if c.inv == nil {
 		return c

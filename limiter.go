@@ -37,7 +37,14 @@ type ConcurrencyLimiter struct {
 type ConcurrencyLimiterConfig struct {
 	Name   string  // empty means "concurrency"
 	Limits []Limit // at least one; all hold
-	_      struct{}
+
+	// Fleet has the limits shared with other processes: those whose Fleets have its Name and engine, and
+	// limiters this Name, Limits and Lease. A process leases slots as its calls need them, and gives some up
+	// as calls end while others wait. A call whose lease has ended, since it could not be renewed, has its
+	// context canceled, see [ErrLeaseLost] and [Fence]. Not with Adaptive, Ordered or Semaphore. See docs/fleet.md.
+	Fleet *Fleet
+	Lease time.Duration // of a slot; zero means 10 s
+	_     struct{}
 }
 
 // Limit bounds calls in flight.
@@ -110,7 +117,7 @@ func (c ConcurrencyLimiterConfig) complete() (ConcurrencyLimiterConfig, error) {
 			l.Adaptive = &Adaptive{int(a.Min), int(a.Max)}
 		}
 	}
-	return c, nil
+	return c, rules.CompleteLeases(field, c.Fleet != nil, &c.Lease, all)
 }
 
 // NewConcurrencyLimiter returns a limiter, or an error that names the wrong field.
@@ -119,10 +126,15 @@ func NewConcurrencyLimiter(c ConcurrencyLimiterConfig) (*ConcurrencyLimiter, err
 	if err != nil {
 		return nil, err
 	}
-	l := &ConcurrencyLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
+	l := &ConcurrencyLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref), fleet: c.Fleet}, conf: c}
 	for _, x := range c.Limits {
 		s := x.slots()
 		l.core.limits = append(l.core.limits, rules.Limit{Class: s.Class(c.Name), Scope: s.Scope})
+	}
+	if f := c.Fleet; f != nil {
+		if err := f.core.AddSlots(l.core.stage, l.core.limits, c.Name, c.Lease); err != nil {
+			return nil, fmt.Errorf("sluice: ConcurrencyLimiterConfig%w", err)
+		}
 	}
 	return l, nil
 }
@@ -133,7 +145,7 @@ type sharedSemaphore struct{ *semaphore.Weighted }
 
 // Release gives n back. If other code has given back more than it held, which panics sooner or
 // later, that stops no call.
-func (s sharedSemaphore) Release(n int64) { harmless(func() { s.Weighted.Release(n) }) }
+func (s sharedSemaphore) Release(n int64) { stage.Harmless(func() { s.Weighted.Release(n) }) }
 
 // Wrap makes l an [Interceptor]; by hand it refuses calls.
 func (l *ConcurrencyLimiter) Wrap(tool Spec, next Handler) Handler { return outside(l) }
@@ -164,7 +176,8 @@ func (l *ConcurrencyLimiter) Change(c ConcurrencyLimiterConfig) Change {
 // fits says why l cannot become to, if it cannot.
 func (l *ConcurrencyLimiter) fits(was ConcurrencyLimiterConfig, to *ConcurrencyLimiterConfig) error {
 	const field = "sluice: ConcurrencyLimiterConfig"
-	if err := cmp.Or(check.Same(field+".Name", to.Name, was.Name), was.change(*to).Fits(field+".Limits")); err != nil {
+	if err := cmp.Or(check.Same(field+".Name", to.Name, was.Name), check.Kept(field+".Fleet", to.Fleet == was.Fleet),
+		check.Kept(field+".Lease", to.Lease == was.Lease), was.change(*to).Fits(field+".Limits")); err != nil {
 		return err
 	}
 	for i := range to.Limits {
@@ -215,11 +228,10 @@ func ByKeys(name string, keys func(c Call) []string) Scope {
 	return keyed(rules.ByKeys, name, keys, rules.JoinKeys)
 }
 
-// ByWeights is [ByKeys] for calls that take more of one key than of another, as who reads some files and
-// writes others. Each key has its own weight; zero does not count. With Ordered a call that needs Max/2 at
-// most passes those that wait elsewhere if there is room for all such. A nested call runs on what an ancestor
-// holds of a key only if that is enough. Else it needs its own beside that, and where it would wait for its
-// ancestors it is refused with [ErrNesting].
+// ByWeights is [ByKeys] for calls that take more of one key than of another, as who reads some files and writes others.
+// Each key has its own weight; zero does not count. With Ordered a call that needs Max/2 at most passes those that wait
+// elsewhere if there is room for all such. A nested call runs on what an ancestor holds of a key only if that is enough.
+// Else it needs its own beside that, and where it would wait for its ancestors it is refused with [ErrNesting].
 func ByWeights(name string, weights func(c Call) map[string]int64) Scope {
 	return keyed(rules.ByWeights, name, weights, rules.JoinWeights)
 }
@@ -279,9 +291,8 @@ const maxHold = 10 * time.Minute
 // done is called, and when the attempt's Timeout, or the caller's deadline where there is one, is
 // over, after ten minutes at most: the call has then timed out.
 //
-// The call ends with the error that done is given; an error of the tool ends its holds at once.
-// Only the first done counts. A call may have 1,000 holds, and ends with the last. An interceptor
-// that drops a result must end its stream.
+// The call ends with the error that done is given; an error of the tool ends its holds at once. Only the first done
+// counts. A call may have 1,000 holds, and ends with the last. An interceptor that drops a result must end its stream.
 //
 // Outside a running tool Hold answers an error. Neither it nor done waits; done may call sinks.
 func Hold(ctx context.Context) (stream context.Context, done func(error), err error) {
@@ -413,12 +424,6 @@ func (h *hold) end(err error, outcome breaker.Outcome, cause error) {
 		}
 	}()
 	for _, f := range next { // before the call ends, so that Close waits for them
-		harmless(f)
+		stage.Harmless(f)
 	}
-}
-
-// harmless calls f, whose panic ends no more than f.
-func harmless(f func()) {
-	defer func() { _ = recover() }()
-	f()
 }

@@ -304,14 +304,6 @@ func (x *callContext) remains(reported bool) *invocation {
 	return &w.invocation
 }
 
-// overOnce is what becomes of a call whose attempt is over: it is over, too, once it is told if it has to be.
-func overOnce(told bool) permit.Seen {
-	if told {
-		return permit.Ending
-	}
-	return permit.Gone
-}
-
 // part says what has become of x's call, and reports whether nobody has found it, and so nobody will.
 func (x *callContext) part(to permit.Seen) (alone bool) {
 	if alone = x.sight.Part(to); alone {
@@ -495,9 +487,8 @@ func newFrame() any {
 	return x
 }
 
-// How many contexts and errors are made at once. Who keeps one keeps the others. Of what leads to
-// calls, and calls to it, nothing else is made some at a time: what two kinds have in common would lead
-// from one call to the next for ever.
+// How many contexts and errors are made at once. Who keeps one keeps the others. Of what leads to calls, and calls to it,
+// nothing else is made some at a time: what two kinds have in common would lead from one call to the next for ever.
 const (
 	callContexts  = 7
 	timedContexts = 5

@@ -33,11 +33,10 @@ const (
 // PriorityScheduler orders and bounds the queue. It stands among the gates, see
 // [ConcurrencyLimiter]. A queue without one is first in, first out, of 1,000 calls.
 //
-// At each constraint where calls wait, the level (priority less one) with the largest level*Ageing
-// + passed is next, where passed counts the starts of others there since its last; in it the tenant
-// with the smallest start tag (start-time fair queuing); then arrival. So at most
-// Ageing*(8-level) + 8 others start there between two starts of a waiting level; its waiting
-// tenants i and j differ by at most 1/wi + 1/wj calls per weight.
+// At each constraint where calls wait, the level (priority less one) with the largest level*Ageing + passed is next,
+// where passed counts the starts of others there since its last; in it the tenant with the smallest start tag (start-time
+// fair queuing); then arrival. So at most Ageing*(8-level) + 8 others start there between two starts of a waiting level;
+// its waiting tenants i and j differ by at most 1/wi + 1/wj calls per weight.
 type PriorityScheduler struct {
 	core gateCore
 	conf PrioritySchedulerConfig
@@ -61,11 +60,10 @@ type PrioritySchedulerConfig struct {
 	// RefuseLate refuses on arrival what by an estimate of the queue ahead and of tools misses
 	// MaxWait or its deadline.
 	RefuseLate bool
-	// HandOff has a goroutine that gives back what calls wait for let those run before it goes on. So a
-	// slot idles for about a microsecond, not for as long as that computes, 50 µs and more: of use
-	// where tools are short and callers compute between calls. With more runnable goroutines than
-	// processors calls wait for Go's scheduler instead, where no priority counts: at 512 goroutines
-	// the slowest in a hundred took 18 to 32 ms, not 2 to 3.
+	// HandOff has a goroutine that gives back what calls wait for let those run before it goes on. So a slot idles for
+	// about a microsecond, not for as long as that computes, 50 µs and more: of use where tools are short and callers
+	// compute between calls. With more runnable goroutines than processors calls wait for Go's scheduler instead, where
+	// no priority counts: at 512 goroutines the slowest in a hundred took 18 to 32 ms, not 2 to 3.
 	HandOff bool
 	_       struct{}
 }

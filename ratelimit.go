@@ -75,7 +75,7 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &RateLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref), limits: rules.QuotaLimits(c.quota(), c.Rates)}, conf: c}
+	l := &RateLimiter{core: gateCore{name: c.Name, stage: new(stage.Ref), limits: rules.QuotaLimits(c.quota(), c.Rates), fleet: c.Fleet}, conf: c}
 	for i := range c.Rates {
 		l.at = append(l.at, i)
 	}

@@ -372,9 +372,8 @@ func (t *tool) checked(ctx context.Context, c Call, r *Request) (err error) {
 	return t.spec.Check(ctx, c)
 }
 
-// Wrap registers fn with e's registry and returns it guarded; a closed e answers [ErrClosed]. fn
-// must pass its context on: else its calls are not nested, and may wait for ever for a limit that fn
-// holds (see [LimitStalled]).
+// Wrap registers fn with e's registry and returns it guarded; a closed e answers [ErrClosed]. fn must pass its context
+// on: else its calls are not nested, and may wait for ever for a limit that fn holds (see [LimitStalled]).
 func Wrap[In, Out any](
 	e *Executor, s Spec, fn func(context.Context, In) (Out, error),
 ) (func(context.Context, In) (Out, error), error) {

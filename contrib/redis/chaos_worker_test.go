@@ -43,6 +43,10 @@ type worker struct {
 	Settled bool // a call costs what it is found to have used; before, it is charged the middle of that
 	Away    engine.Mode
 	Share   int
+
+	Slots int           // instead of a rate: so many calls of all workers run at once
+	Lease time.Duration // of a slot
+	Call  time.Duration // how long a call takes
 }
 
 // A start is in the file of starts, and a time for which the machine did not let the worker run in that of gaps: three
@@ -65,7 +69,11 @@ func TestChaosWorker(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(text), &w))
 	at := runtime.NumGoroutine()
 	var did sluice.FleetState
-	w.run(t, &did)
+	if w.Slots > 0 {
+		w.runOnSlots(t, &did)
+	} else {
+		w.run(t, &did)
+	}
 	runtime.GC()
 	for range 200 { // the client's and the engine's have been told to end
 		if runtime.NumGoroutine() <= at {
@@ -85,34 +93,13 @@ func TestChaosWorker(t *testing.T) {
 // run works until there is no more to read from the standard input. There a line of "rest" or "busy" says what
 // the callers do.
 func (w worker) run(t *testing.T, did *sluice.FleetState) {
-	write := func(kind string) func(a, b, c int64) {
-		f, err := os.OpenFile(w.file(kind), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, f.Close()) })
-		return func(a, b, c int64) {
-			var row []byte
-			for _, n := range []int64{a, b, c} {
-				row = binary.LittleEndian.AppendUint64(row, uint64(n))
-			}
-			_, err := f.Write(row)
-			require.NoError(t, err)
-		}
-	}
-	gap, begins := write(gapsFile), write(startsFile)
+	begins := w.write(t, startsFile)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var group sync.WaitGroup
 	defer group.Wait()
-	group.Go(func() {
-		for last := time.Now(); ctx.Err() == nil; {
-			time.Sleep(time.Millisecond)
-			now := time.Now()
-			if now.Sub(last) > longGap {
-				gap(last.UnixNano(), now.UnixNano(), 0)
-			}
-			last = now
-		}
-	})
+	gap := w.write(t, gapsFile)
+	group.Go(func() { lookForGaps(ctx, gap) })
 	defer stop()
 	c := sluice.RateLimiterConfig{Rates: []sluice.Rate{w.Rate}}
 	if !w.Alone {
@@ -197,6 +184,33 @@ func (w worker) run(t *testing.T, did *sluice.FleetState) {
 	}
 	stop()
 	group.Wait()
+}
+
+// write opens one of w's files, and answers what appends a row.
+func (w worker) write(t *testing.T, kind string) func(a, b, c int64) {
+	f, err := os.OpenFile(w.file(kind), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, f.Close()) })
+	return func(a, b, c int64) {
+		var row []byte
+		for _, n := range []int64{a, b, c} {
+			row = binary.LittleEndian.AppendUint64(row, uint64(n))
+		}
+		_, err := f.Write(row)
+		require.NoError(t, err)
+	}
+}
+
+// lookForGaps tells of each time for which the machine did not let it run.
+func lookForGaps(ctx context.Context, tell func(from, to, _ int64)) {
+	for last := time.Now(); ctx.Err() == nil; {
+		time.Sleep(time.Millisecond)
+		now := time.Now()
+		if now.Sub(last) > longGap {
+			tell(last.UnixNano(), now.UnixNano(), 0)
+		}
+		last = now
+	}
 }
 
 // task is what a call is given.

@@ -54,6 +54,7 @@ type Class struct {
 	Breaker  *breaker.Config // Breaker
 	Foreign  Limiter         // Foreign
 	Stock    *Stock          // Tokens; nil if the buckets are the machine's own
+	Leases   *Leases         // Slots; nil if they are the machine's own; else Limit is that of all processes
 
 	Full func(*Cell) error // Slots; what is behind a refusal by a cell that is full; may be nil if nobody is told
 
@@ -63,9 +64,13 @@ type Class struct {
 	list  []*Cell                 // the same, to be read in batches
 	idle  heap.Heap[int64, *Cell] // what may be evicted, by the instant from which: all of a keyed class, what no plan needs of one by plan
 
-	closed bool   // see CloseStock
-	short  uint64 // see Short
-	common common // of keyed classes: what all their cells share
+	closed bool     // see CloseStock, CloseLeases
+	away   bool     // see SetAway
+	short  uint64   // see Short
+	given  []*Lease // see Given
+	leases []*Lease // of all its cells
+	busy   int      // cells for which somebody acquires slots
+	common common   // of keyed classes: what all their cells share
 }
 
 // common is the cells of unit slots that every call which needs a certain cell needs as
@@ -126,6 +131,7 @@ type Cell struct {
 	shared       bool  // class.Semaphore is not nil
 	ordered      bool  // class.Ordered
 	dirty        bool
+	listed       bool   // in Machine.thirsty
 	open         bool   // its latch is
 	edition      uint32 // Tokens: another when the balance is changed by more than calls
 	deputies     int32  // lanes that wait elsewhere and stand for those here
@@ -135,7 +141,8 @@ type Cell struct {
 	idleFrom   int64 // its key in the heap of idle cells
 	*slotCount       // Slots; else nil
 	breaker    *breaker.Breaker
-	stock      *stock // Tokens, if the class says so; else nil
+	stock      *stock  // Tokens, if the class says so; else nil
+	lease      *tenure // Slots, likewise
 	key        string
 	id         uint64 // for hashing lanes
 	common     *common
@@ -197,6 +204,10 @@ func newCell(k *Class, key string) *Cell {
 	}
 	if k.Stock != nil {
 		c.stock = &stock{closed: k.closed}
+	}
+	if k.Leases != nil {
+		c.lease = new(tenure)
+		c.limit = c.leased()
 	}
 	return c
 }
@@ -332,10 +343,9 @@ func (m *Machine) idleAt(c *Cell) int64 {
 	}
 	at := c.pause.over(c)
 	switch {
+	case c.stock != nil && !c.stock.isIdle(), c.lease != nil && !c.lease.isIdle():
+		return Never
 	case c.stock != nil:
-		if !c.stock.isIdle() {
-			return Never
-		}
 	case c.kind == Tokens:
 		at = max(at, c.bucket.FullAt())
 	case c.kind == Breaker:
@@ -475,7 +485,7 @@ func (c *slotCount) learn(d int64) {
 }
 
 // fits reports whether n can ever be had from c.
-func (c *Cell) fits(n int64) bool { return c.kind != Slots || n <= c.limit }
+func (c *Cell) fits(n int64) bool { return c.kind != Slots || n <= c.most() }
 
 // own is the earliest instant at which c alone would agree if everybody ahead left.
 func (c *Cell) own(now, n int64) int64 {

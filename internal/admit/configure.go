@@ -43,9 +43,13 @@ func (m *Machine) SetPolicy(now int64, p Policy) {
 // SetLimit changes how many slots every cell of k has. Who weighs more than that is refused.
 func (m *Machine) SetLimit(now int64, k *Class, limit int64) {
 	m.advance(now)
-	k.Limit = limit
-	for _, c := range k.Cells() {
-		m.setLimit(c, limit)
+	was := k.Limit
+	if k.Limit = limit; k.Leases != nil {
+		m.resize(k, was)
+	} else {
+		for _, c := range k.Cells() {
+			m.setLimit(c, limit)
+		}
 	}
 	m.drain()
 }

@@ -47,5 +47,6 @@
 // Where nobody waits and nothing is unusual, calls need not ask the machine, nor its lock: see
 // [NeedSet.Take].
 //
-// A limit may be a semaphore that other code uses too, see [Semaphore].
+// A limit may be a semaphore that other code uses too, see [Semaphore]. Buckets and slots may be kept elsewhere,
+// shared with other processes, see [Stock] and [Leases].
 package admit

@@ -33,6 +33,9 @@ func (m *Machine) successor(t *Ticket) *lane {
 	list := t.needs.list
 	for i := range list {
 		c := list[i].Cell
+		if c.lease != nil && c.lease.bound < c.used { // what t holds may be nobody's any more
+			return nil
+		}
 		if c.q == nil {
 			continue
 		}
@@ -92,7 +95,9 @@ func (m *Machine) inherit(t, from *Ticket) {
 		c := t.needs.list[i].Cell
 		switch c.kind {
 		case Slots:
-			c.book(held)
+			if c.book(held); c.lease != nil {
+				c.rebind(from, t)
+			}
 		case Tokens:
 			c.bucket.Close(&old.charges[charges])
 			if charges++; c.stock != nil {

@@ -46,8 +46,8 @@ func (c *Cell) BreakerState(now int64) breaker.State {
 	return s
 }
 
-// Limit is how many slots c has.
-func (c *Cell) Limit() int64 { return c.limit }
+// Limit is how many slots c has; of leased ones, how many all processes have together.
+func (c *Cell) Limit() int64 { return c.most() }
 
 // IsAnonymous reports whether c is of calls without the key by which others are told apart.
 func (c *Cell) IsAnonymous() bool { return c.class.MaxKeys > 0 && c.key == "" }
@@ -68,7 +68,7 @@ func (c *Cell) Usage(now int64) Usage {
 	u := Usage{Opens: c.opens(now), Paused: c.pause.ends(), Stalled: c.q != nil && c.q.stalled}
 	switch c.kind {
 	case Slots:
-		u.Limit, u.Used = c.limit, c.used
+		u.Limit, u.Used = c.most(), c.used
 	case Tokens:
 		u.Limit = c.class.Rate.Burst()
 		if u.Used = u.Limit; c.stock != nil {

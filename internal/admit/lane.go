@@ -193,8 +193,10 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 	}
 	l.tail = t
 	l.n++
-	if l.at != nil {
-		l.at.q.levels[l.level].load += l.width
+	if c := l.at; c != nil {
+		if c.q.levels[l.level].load += l.width; c.lease != nil {
+			m.thirst(c)
+		}
 	}
 	l.load(1)
 	m.book(l, 1)
@@ -226,8 +228,10 @@ func (m *Machine) unlink(t *Ticket) {
 	}
 	t.prev, t.next, t.lane = nil, nil, nil
 	l.n--
-	if l.at != nil {
-		l.at.q.levels[l.level].load -= l.width
+	if c := l.at; c != nil {
+		if c.q.levels[l.level].load -= l.width; c.lease != nil {
+			m.thirst(c)
+		}
 	}
 	l.load(-1)
 	if len(l.spots) > 0 {

@@ -66,16 +66,17 @@ type Machine struct {
 
 	limits    heap.Heap[int64, *Ticket]
 	timers    heap.Heap[int64, *Cell]
-	claims    []*lane // first come, first served; only the first collects
-	rest      []*Cell // whose serving goes on in the next drain
-	knots     []*Cell // where nested calls may have come to wait for themselves
-	loose     []*Cell // whose semaphores gave slots in this event
-	sought    []*Cell // with a semaphore, where somebody waits
-	kinInLine []*lane // nested calls that wait and need ordered cells
-	lined     int     // lanes that do
-	returning *Ticket // that arrives again, see resume
-	opened    []*Cell // whose latch is open
-	thirsty   []*Cell // with a stock, to be looked at
+	claims    []*lane  // first come, first served; only the first collects
+	rest      []*Cell  // whose serving goes on in the next drain
+	knots     []*Cell  // where nested calls may have come to wait for themselves
+	loose     []*Cell  // whose semaphores gave slots in this event
+	sought    []*Cell  // with a semaphore, where somebody waits
+	kinInLine []*lane  // nested calls that wait and need ordered cells
+	lined     int      // lanes that do
+	returning *Ticket  // that arrives again, see resume
+	opened    []*Cell  // whose latch is open
+	thirsty   []*Cell  // with a stock or leases, to be looked at
+	ended     []func() // to be called: leases have ended
 	notices   []Notice
 	sweeps    []sweep
 
@@ -178,8 +179,11 @@ func (m *Machine) pass() {
 		c := m.timers.Top()
 		m.timers.Remove(0)
 		m.mark(c)
-		if c.stock != nil {
+		if c.isFar() {
 			m.thirst(c)
+		}
+		if c.lease != nil {
+			m.endLeases(c)
 		}
 	}
 	if m.marked > 0 {
@@ -375,7 +379,7 @@ func (m *Machine) hopeless(t *Ticket) (Refusal, bool) {
 	for i := range list {
 		c, n := list[i].Cell, list[i].N
 		switch {
-		case c.kind == Slots && n > c.limit && !t.shares(c):
+		case c.kind == Slots && n > c.most() && !t.shares(c):
 			return Refusal{Reason: TooWide, By: c}, true
 		case c.kind == Breaker || c.class.Refuse:
 			if at := m.ready(c, t, n); at > now {
@@ -383,7 +387,7 @@ func (m *Machine) hopeless(t *Ticket) (Refusal, bool) {
 					return m.refusal(c, v.at), true
 				}
 			}
-		case c.stock != nil && c.stock.closed:
+		case c.isClosed():
 			return m.refusal(c, Never), true
 		case t.Limit < Never: // else it is never too late
 			if at := c.own(now, n); at > start {
@@ -461,7 +465,9 @@ func (m *Machine) grant(t *Ticket) {
 		switch c.kind {
 		case Slots:
 			if t.Parent == nil || !m.borrow(t, c) {
-				c.used += list[i].N
+				if c.used += list[i].N; c.lease != nil {
+					m.bind(t, c, list[i].N)
+				}
 			}
 			if c.adaptive {
 				r.adaptive = true

@@ -152,7 +152,9 @@ func (m *Machine) borrow(t *Ticket, c *Cell) bool {
 func (m *Machine) giveBack(t *Ticket, c *Cell, n int64) {
 	k := t.kin
 	if len(k.borrowed)|len(k.lent)|len(k.owned) == 0 {
-		c.used -= n
+		if c.used -= n; c.lease != nil {
+			m.unbind(t, c)
+		}
 		return
 	}
 	var from *Ticket
@@ -170,6 +172,9 @@ func (m *Machine) giveBack(t *Ticket, c *Cell, n int64) {
 		units := t.charged(c, n)
 		heir.kin.borrowed = without(heir.kin.borrowed, j)
 		heir.kin.owned = append(heir.kin.owned, Need{c, units})
+		if c.lease != nil {
+			c.rebind(t, heir)
+		}
 		if heir.kin.stuck {
 			c.stuck += units
 		}
@@ -179,7 +184,9 @@ func (m *Machine) giveBack(t *Ticket, c *Cell, n int64) {
 		from.kin.lent = without(from.kin.lent, find(from.kin.lent, c))
 		return
 	}
-	c.used -= t.charged(c, n)
+	if c.used -= t.charged(c, n); c.lease != nil {
+		m.unbind(t, c)
+	}
 }
 
 // returns notes the slots that descendants of t's ancestors may run on once t has ended:
@@ -461,8 +468,8 @@ func (m *Machine) cycle(l *lane) []*Cell {
 	seen := []*Cell{b.at}
 	for i := 0; i < len(seen); i++ {
 		c := seen[i]
-		if c.kind != Slots || c.pause.ends() > m.now || c.stuck < c.used || c.used == 0 {
-			return nil // time, or somebody who runs, will help
+		if c.kind != Slots || c.pause.ends() > m.now || c.stuck < c.used || c.used == 0 || c.lease != nil && c.lease.has() < c.class.Limit {
+			return nil // time, somebody who runs, or another process, will help
 		}
 		for _, x := range m.all {
 			if !x.nested || !x.head.holdsAbove(c) {

@@ -55,7 +55,7 @@ func (t *Ticket) takes() int64 {
 
 // timely reports whether t, if it waits at c, is expected to start and to be done in time.
 func (m *Machine) timely(t *Ticket, c *Cell) (Refusal, bool) {
-	if t.AtOnce && (c.stock == nil || !m.awaits(c)) {
+	if t.AtOnce && !m.awaits(c) {
 		return Refusal{Reason: TooLong, By: c, After: m.after(c, t)}, false
 	}
 	if !m.policy.RefuseLate || t.Limit == Never && t.Finish == 0 {

@@ -130,6 +130,9 @@ func (m *Machine) park(l *lane, c *Cell) {
 	}
 	q := c.q
 	l.at, l.width = c, l.need(c)
+	if c.lease != nil {
+		m.thirst(c)
+	}
 	m.waited(l.head)
 	l.head.by = c
 	if c.ordered {
@@ -258,7 +261,7 @@ func (m *Machine) freeQueue(c *Cell) {
 	if c.timer >= 0 {
 		m.timers.Remove(c.timer)
 	}
-	if c.stock != nil {
+	if c.isFar() {
 		m.thirst(c) // what it has is kept no longer than for a while
 	}
 	q.stalled = false

@@ -162,7 +162,7 @@ func (m *Machine) Quicken(s *NeedSet, w *Way) {
 	for _, n := range s.set.list {
 		c := n.Cell
 		switch {
-		case n.N != 1 || c.kind == Foreign || c.adaptive || c.shared:
+		case n.N != 1 || c.kind == Foreign || c.adaptive || c.shared || c.lease != nil:
 			return
 		case c.kind == Tokens:
 			rates++

@@ -76,7 +76,9 @@ func (m *Machine) finish(t *Ticket, o breaker.Outcome, ran bool) {
 				c.book(m.now - r.granted)
 			}
 			if t.kin == nil {
-				c.used -= n.N
+				if c.used -= n.N; c.lease != nil {
+					m.unbind(t, c)
+				}
 			} else {
 				m.giveBack(t, c, n.N)
 			}

@@ -66,7 +66,7 @@ func (m *Machine) settleDirty() {
 
 // serve starts, moves or refuses the heads at c that come next, until c refuses one.
 func (m *Machine) serve(c *Cell) {
-	if c.q == nil || c.stock != nil && !m.serveStock(c) || c.q == nil {
+	if c.q == nil || c.isFar() && !m.serveFar(c) || c.q == nil {
 		return
 	}
 	if at := c.opens(m.now); at > m.now {

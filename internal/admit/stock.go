@@ -97,7 +97,6 @@ type stock struct {
 
 	denied  bool    // the last answer was that there is nothing before next
 	running bool    // errands are being made
-	listed  bool    // in Machine.thirsty
 	lifted  bool    // while errands were made: what they bring may be of before
 	closed  bool    // nothing comes any more
 	urgent  bool    // whoever came last is of the highest level

@@ -35,8 +35,8 @@ type Supplied struct {
 
 // thirst has c looked at when the event is over.
 func (m *Machine) thirst(c *Cell) {
-	if s := c.stock; !s.listed {
-		s.listed = true
+	if !c.listed {
+		c.listed = true
 		m.thirsty = append(m.thirsty, c)
 	}
 }
@@ -46,8 +46,13 @@ func (m *Machine) Errands(wall int64) {
 	for i := 0; i < len(m.thirsty); i++ {
 		c := m.thirsty[i]
 		m.thirsty[i] = nil
+		c.listed = false
 		s := c.stock
-		s.listed = false
+		if s == nil {
+			m.attend(c, wall)
+			m.drop(c)
+			continue
+		}
 		c.shut()
 		s.jump(m.now, wall)
 		if m.tend(c) && !s.running {
@@ -323,16 +328,31 @@ func (c *Cell) expire(now int64) {
 	}
 }
 
+// isFar reports whether what c counts is kept elsewhere.
+func (c *Cell) isFar() bool { return c.stock != nil || c.lease != nil }
+
+// isClosed reports whether no call that takes of c starts any more.
+func (c *Cell) isClosed() bool { return c.isFar() && c.class.closed }
+
 // answered reports whether it is known of c, which has nothing at now, that there is nothing.
 func (c *Cell) answered(now int64) bool {
+	if s := c.lease; s != nil {
+		return c.class.closed || s.denied && (s.running || now < s.next) || s.has() >= c.class.Limit
+	}
 	s := c.stock
-	return s.closed || s.denied && now < s.next || len(s.lots) > 0 && s.lots[0].at > now
+	return c.class.closed || s.denied && now < s.next || len(s.lots) > 0 && s.lots[0].at > now
 }
 
 // again is when it may be worth asking c again, which has nothing.
 func (c *Cell) again(now int64) int64 {
-	s := c.stock
 	at := Never
+	if s := c.lease; s != nil {
+		if s.denied && s.next > now && !c.class.closed {
+			at = s.next
+		}
+		return at
+	}
+	s := c.stock
 	if s.next > now {
 		at = s.next
 	}
@@ -345,13 +365,13 @@ func (c *Cell) again(now int64) int64 {
 	return at
 }
 
-// serveStock refuses those that come next at c and that do not wait, once it is known that they would have to.
+// serveFar refuses those that come next at c and that do not wait, once it is known that they would have to.
 // It answers no instead once there were enough of that for one event.
-func (m *Machine) serveStock(c *Cell) bool {
+func (m *Machine) serveFar(c *Cell) bool {
 	for c.q != nil && c.q.n > 0 {
 		l := c.q.best(m.policy.Ageing)
 		t := l.head
-		if !c.class.Refuse && !t.AtOnce && !c.stock.closed {
+		if !c.class.Refuse && !t.AtOnce && !c.isClosed() {
 			return true
 		}
 		v := m.blocked(t, c, m.ready(c, t, l.need(c)))
@@ -371,8 +391,8 @@ func (m *Machine) blocked(t *Ticket, c *Cell, at int64) verdict {
 	if t.AtOnce && t.state == Waiting { // for an answer
 		v.refuse, v.late = true, !v.refuse
 	}
-	if s := c.stock; s != nil && at == Never {
-		v.refuse = v.refuse && c.answered(m.now) || s.closed
+	if c.isFar() && at == Never {
+		v.refuse = v.refuse && c.answered(m.now) || c.isClosed()
 		v.at = max(c.again(m.now), m.now+1)
 	}
 	return v
@@ -517,7 +537,8 @@ func (m *Machine) Told(c *Cell) { c.stock.hold = nothing }
 // awaits reports whether a call that does not wait has to all the same until c is answered: it is not known
 // whether there is something for it.
 func (m *Machine) awaits(c *Cell) bool {
-	return c.q == nil && c.pause.ends() <= m.now && !c.answered(m.now)
+	alone := c.q == nil || c.lease != nil && c.q.n > 0 && c.q.best(m.policy.Ageing).head.AtOnce // which awaits that, too
+	return c.isFar() && alone && c.pause.ends() <= m.now && !c.answered(m.now)
 }
 
 // RestStocks gives back what cells have in stock at which nobody waits, and lets go of these cells: they may
@@ -529,12 +550,19 @@ func (m *Machine) RestStocks() {
 			m.timers.Remove(c.timer)
 			c.stock.leave(Never)
 			m.thirst(c)
+		} else if c.lease != nil {
+			m.restLeases(c)
 		}
 	}
 	for i, c := range m.thirsty {
 		m.thirsty[i] = nil
+		c.listed = false
 		s := c.stock
-		s.listed, s.tell = false, 0
+		if s == nil {
+			m.restLeases(c)
+			continue
+		}
+		s.tell = 0
 		if len(s.back)|len(s.said) > 0 && !s.running {
 			s.running = true
 			c.class.Stock.Keeper.Run(c)

@@ -77,6 +77,8 @@ type Ticket struct {
 type record struct {
 	adaptive  bool             // some limit learns from its outcome
 	judged    bool             // the breakers have had its outcome
+	severed   bool             // a lease has ended on which it ran
+	end       func()           // see OnEnd
 	first     breaker.Permit   // of the first breaker
 	further   []breaker.Permit // of the others
 	granted   int64
@@ -331,6 +333,7 @@ func (m *Machine) Free(t *Ticket) {
 // clear makes r as good as new; its slices keep their room.
 func (r *record) clear() {
 	r.adaptive, r.judged, r.granted, r.startedAs = false, false, 0, 0
+	r.severed, r.end = false, nil
 	r.further, r.charges, r.drawn = r.further[:0], r.charges[:0], r.drawn[:0]
 	r.editions = [latch.MaxRates]uint32{}
 	if len(r.settled) > 0 {

@@ -125,6 +125,14 @@ func Same(field, to, was string) error {
 	return nil
 }
 
+// Kept refuses a field that is not as it was.
+func Kept(field string, same bool) error {
+	if !same {
+		return fmt.Errorf("%s changes: it cannot change", field)
+	}
+	return nil
+}
+
 // SameLength refuses more or fewer entries than before.
 func SameLength(field string, n, was int) error {
 	if n != was {

@@ -1,5 +1,5 @@
-// Package fleet connects the rates of limiters to an engine that other processes use too: it makes the errands
-// of the cells of internal/admit that keep a stock.
+// Package fleet connects the rates and slots of limiters to an engine that other processes use too: it makes the
+// errands of the cells of internal/admit that keep a stock, and of those that lease their slots.
 //
 // Who asks whom:
 //
@@ -17,5 +17,7 @@
 //
 //   - fleet.go: the Fleet, its goroutines and its end
 //   - rate.go: the errands of one rate
+//   - slots.go: the leases of one limit on calls in flight: for each cell somebody acquires slots as long as it
+//     lacks some, and for all of them one goroutine renews leases and gives slots back
 //   - spread.go: what processes tell each other: holds, and the rates they have
 package fleet

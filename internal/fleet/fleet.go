@@ -64,6 +64,7 @@ type Counts struct {
 	Fetched, Settled int64  // units fetched, and given back
 	Denied, Failed   uint64 // fetches that brought nothing, trips that failed
 	Short            uint64 // in shadow: calls that would have waited, or would have been refused
+	Slots            int64  // held
 	Lost             uint64 // notices that nobody heard
 	Away             bool
 }
@@ -83,14 +84,19 @@ type Fleet struct {
 
 	trips, denied, failed, lost atomic.Uint64
 	fetched, settled            atomic.Int64
+	slotsAway                   atomic.Bool  // leases cannot be had
+	stuck                       atomic.Int32 // trips for slots that have not returned in time
 
 	mu      sync.Mutex
 	rates   []*Rate
+	slots   []*Slots
+	missed  int // trips for slots, in a row
+	away    bool
 	ending  bool
 	ended   bool
-	workers int
+	errands pool
+	claims  pool          // which may wait long
 	left    int           // calls to the store that nobody waits for any more
-	queue   []func()      // errands that no worker is at yet
 	idle    chan struct{} // closed when there is no worker, once ending
 	group   sync.WaitGroup
 	heard   map[string]*heard // records that are there, by their keys
@@ -100,6 +106,7 @@ type Fleet struct {
 
 const (
 	maxWorkers = 64
+	maxClaims  = 1024
 	maxLeft    = 32
 	maxNews    = 100
 
@@ -119,7 +126,7 @@ func New(c Config) (*Fleet, error) {
 		return nil, err
 	}
 	f := &Fleet{conf: c, store: c.Engine.Store(), nonce: engine.NewOpID().String(), closed: make(chan struct{}), idle: make(chan struct{}),
-		heard: make(map[string]*heard)}
+		heard: make(map[string]*heard), errands: pool{most: maxWorkers}, claims: pool{most: maxClaims}}
 	f.prefix = version + *c.Name + "/"
 	f.repeat = c.Engine.Limits().OpMemory / 2
 	// One that lives in the process is empty when that begins, as limiters are without it.
@@ -140,14 +147,24 @@ func New(c Config) (*Fleet, error) {
 	return f, nil
 }
 
-// changed tells that the engine is away, or back.
-func (f *Fleet) changed(away bool, cause error) {
+// changed tells that the engine is away, or back, for one of those who ask it.
+func (f *Fleet) changed(_ bool, cause error) {
+	f.mu.Lock()
+	was, away := f.away, f.isAway()
+	f.away = away
+	f.mu.Unlock()
+	if was == away {
+		return
+	}
 	n := Notice{By: *f.conf.Name, From: "away", To: "there"}
 	if away {
 		n.From, n.To, n.Cause = n.To, n.From, cause
 	}
 	f.tell(n)
 }
+
+// isAway reports whether the engine does not answer somebody who asks it.
+func (f *Fleet) isAway() bool { return f.quota.Away() || f.slotsAway.Load() }
 
 // tell has n heard.
 func (f *Fleet) tell(n Notice) {
@@ -187,38 +204,51 @@ func (f *Fleet) deliver() {
 	}
 }
 
+// pool is workers, of a bounded number. The Fleet's lock guards it.
+type pool struct {
+	most, workers int
+	queue         []func() // what no worker is at yet
+}
+
 // start has a worker run do, now or when one is free. It does not block.
-func (f *Fleet) start(do func()) {
+func (f *Fleet) start(do func()) { f.startBy(&f.errands, do) }
+
+// startBy has one of p do so.
+func (f *Fleet) startBy(p *pool, do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.ended:
-	case f.workers < maxWorkers:
-		f.workers++
+	case p.workers < p.most:
+		p.workers++
 		f.group.Add(1)
-		go f.work(do)
+		go f.work(p, do)
 	default:
-		f.queue = append(f.queue, do)
+		p.queue = append(p.queue, do)
 	}
 }
 
-func (f *Fleet) work(do func()) {
+func (f *Fleet) work(p *pool, do func()) {
 	defer f.group.Done()
 	for do != nil {
 		do()
 		f.mu.Lock()
-		if do = nil; len(f.queue) > 0 {
-			do = f.queue[0]
-			f.queue = f.queue[1:]
-		} else if f.workers--; f.workers == 0 && f.ending {
+		if do = nil; len(p.queue) > 0 {
+			do = p.queue[0]
+			p.queue = p.queue[1:]
+		} else {
+			p.workers--
 			f.rest()
 		}
 		f.mu.Unlock()
 	}
 }
 
-// rest says that nobody is at work, after the end has begun. f.mu is held.
+// rest says so if nobody is at work after the end has begun. f.mu is held.
 func (f *Fleet) rest() {
+	if !f.ending || f.errands.workers+f.claims.workers > 0 {
+		return
+	}
 	select {
 	case <-f.idle:
 	default:
@@ -240,26 +270,38 @@ func (f *Fleet) Close(ctx context.Context) error {
 		}
 	}
 	f.ending = true
-	rates := f.rates
+	rates, slots := f.rates, f.slots
 	f.mu.Unlock()
 	for _, r := range rates {
 		s := r.ref.Lock()
 		s.M.CloseStock(s.Now(), r.class)
 		unlock(s)
 	}
-	f.mu.Lock()
-	if f.workers == 0 {
-		f.rest()
+	for _, x := range slots {
+		s := x.ref.Lock()
+		s.M.CloseLeases(s.Now(), x.class)
+		unlock(s)
+		x.Tend()
 	}
+	f.mu.Lock()
+	f.rest()
 	f.mu.Unlock()
 	var err error
-	select {
-	case <-f.idle:
-	case <-ctx.Done():
+	waits := []chan struct{}{f.idle}
+	for _, x := range slots {
+		waits = append(waits, x.over)
+	}
+	for _, c := range waits {
+		select {
+		case <-c:
+			continue
+		case <-ctx.Done():
+		}
 		err = fmt.Errorf("sluice: Fleet %q: not all was given back: %w", *f.conf.Name, context.Cause(ctx))
+		break
 	}
 	f.mu.Lock()
-	f.ended, f.queue = true, nil
+	f.ended, f.errands.queue, f.claims.queue = true, nil, nil
 	f.mu.Unlock()
 	f.stop()
 	go func() {
@@ -288,10 +330,16 @@ func unlock(s *stage.Stage) { s.UnlockAside() }
 // Counts is what f has done so far.
 func (f *Fleet) Counts() Counts {
 	c := Counts{Trips: f.trips.Load(), Fetched: f.fetched.Load(), Settled: f.settled.Load(), Denied: f.denied.Load(),
-		Failed: f.failed.Load(), Lost: f.lost.Load(), Away: f.quota.Away()}
+		Failed: f.failed.Load(), Lost: f.lost.Load(), Away: f.isAway()}
 	f.mu.Lock()
-	rates := f.rates
+	rates, slots := f.rates, f.slots
 	f.mu.Unlock()
+	for _, x := range slots {
+		s := x.ref.Lock()
+		c.Short += x.class.Short()
+		c.Slots += x.class.HeldUnits()
+		s.Unlock()
+	}
 	for _, r := range rates {
 		s := r.ref.Lock()
 		c.Short += r.class.Short()

@@ -154,7 +154,7 @@ func (r *Rate) settle(c *admit.Cell, e *admit.Errand) {
 
 // meter is that of a key.
 func (r *Rate) meter(key string, n, per, burst int64) engine.Meter {
-	return engine.Meter{Key: r.key("rate", r.name(per), key), N: n, Per: time.Duration(per), Burst: burst, Cold: r.fleet.cold}
+	return engine.Meter{Key: r.fleet.key("rate", r.name(per), key), N: n, Per: time.Duration(per), Burst: burst, Cold: r.fleet.cold}
 }
 
 // name is what tells r from other rates: neither how much it is, nor its burst, so that processes which differ in
@@ -163,12 +163,12 @@ func (r *Rate) name(per int64) string {
 	return r.limit + "/" + r.class.Unit + "/" + time.Duration(per).String()
 }
 
-// key is what something of a rate and a cell's key is called at the engine.
-func (r *Rate) key(kind, name, key string) string {
-	k := r.fleet.prefix + kind + "/" + name + "/" + key
+// key is what something of a limit and a cell's key is called at the engine.
+func (f *Fleet) key(kind, name, key string) string {
+	k := f.prefix + kind + "/" + name + "/" + key
 	if len(k) > engine.MaxKey || !utf8.ValidString(k) {
 		sum := sha256.Sum256([]byte(name + "/" + key))
-		return r.fleet.prefix + kind + "/" + hex.EncodeToString(sum[:])
+		return f.prefix + kind + "/" + hex.EncodeToString(sum[:])
 	}
 	return k
 }

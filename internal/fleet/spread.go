@@ -93,14 +93,14 @@ func (r *Rate) tellHold(name, key string, d time.Duration) error {
 	}
 	if d == 0 {
 		err := f.apart(func(ctx context.Context) error {
-			return f.store.Erase(ctx, r.key(holds, name, key), engine.AnyRevision)
+			return f.store.Erase(ctx, r.fleet.key(holds, name, key), engine.AnyRevision)
 		})
 		if errors.Is(err, engine.ErrAbsent) {
 			return nil
 		}
 		return err
 	}
-	return f.write(r.key(holds, name, key), said{By: f.nonce, Rate: name, Key: key, Hold: d}, d)
+	return f.write(r.fleet.key(holds, name, key), said{By: f.nonce, Rate: name, Key: key, Hold: d}, d)
 }
 
 // announce tells every process which rate this one has.
@@ -110,7 +110,7 @@ func (r *Rate) announce() {
 	}
 	n, per, burst := r.class.Rate.Terms()
 	x := said{By: r.fleet.nonce, Rate: r.name(per), N: n, Burst: burst}
-	key := r.key(rates, x.Rate, "")
+	key := r.fleet.key(rates, x.Rate, "")
 	r.fleet.start(func() {
 		r.fleet.persist(time.Time{}, false, func(time.Duration) error { return r.fleet.write(key, x, keep) })
 	})

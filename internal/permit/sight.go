@@ -16,6 +16,14 @@ const (
 	Gone                   // so is the call
 )
 
+// OverOnce is what becomes of a call whose attempt is over: it is over, too, once it is told if it has to be.
+func OverOnce(told bool) Seen {
+	if told {
+		return Ending
+	}
+	return Gone
+}
+
 // Find finds the call, if that can be. It answers Found, or what else has become of it.
 func (s *Sight) Find() Seen {
 	if w := s.word.Load(); w != 0 {

@@ -289,6 +289,13 @@ func TestDurationsWithoutAUnitAreRefused(t *testing.T) {
 			}
 			return err
 		},
+		"ConcurrencyLimiterConfig.Lease": func(d time.Duration) error {
+			m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+			defer m.Close()
+			f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m}))
+			defer f.Close(context.Background())
+			return errOf(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1}}, Fleet: f, Lease: d}))
+		},
 		"Config.Timeout":      func(d time.Duration) error { return exec(sluice.Config{Timeout: d}) },
 		"Config.MaxWait":      func(d time.Duration) error { return exec(sluice.Config{MaxWait: d}) },
 		"Policy.MaxTimeout":   func(d time.Duration) error { return tool(sluice.Policy{MaxTimeout: d}) },
@@ -321,6 +328,10 @@ func TestDurationsWithoutAUnitAreRefused(t *testing.T) {
 			assert.EqualError(t, set(d), want, "%s: %d", field, d)
 		}
 		for _, d := range []time.Duration{0, time.Microsecond, 30 * time.Second} {
+			if field == "ConcurrencyLimiterConfig.Lease" && d == time.Microsecond { // nobody could renew it in time
+				assert.EqualError(t, set(d), "sluice: ConcurrencyLimiterConfig.Lease is 1µs: must be zero (10s) or at least 20ms")
+				continue
+			}
 			assert.NoError(t, set(d), "%s: %v", field, d)
 		}
 		if err := set(sluice.NoWait); strings.HasSuffix(field, "MaxWait") != (err == nil) {

@@ -46,6 +46,7 @@ type Permit struct {
 	noted bool       // it is in the call's record
 	pass  admit.Pass // what it took without a ticket
 
+	leased *leased       // of an attempt that may run on leases; written before its code begins
 	ticket *admit.Ticket // nil once nothing of it is needed
 	tool   *Tool         // never changes, nor does tally
 	tally  *Tally
@@ -362,6 +363,7 @@ type Returned struct {
 // GiveBack gives back what an attempt holds, which nobody needs any more. If its outcome is not
 // known yet, Hindsight does the rest.
 func (p *Permit) GiveBack(now int64, list []Throttle) *Returned {
+	defer p.letGo()
 	s := p.lock()
 	if begun, known, held := p.Flags(); begun && known && !held && len(list) == 0 && p.finish(s, now) {
 		s.Unlock()
@@ -403,6 +405,7 @@ func (p *Permit) Finish(now int64) Ending {
 		return NotEnded
 	}
 	p.Finished(isCode)
+	p.letGo()
 	return Ended
 }
 

@@ -21,6 +21,7 @@
 //   - throttle.go: what pauses when an upstream asks for it
 //   - news.go: what listeners hear of breakers, limits, rates and pauses
 //   - cells.go: the cells that a gate has for one key
+//   - lease.go: the contexts of attempts that run on leases
 //   - shared.go: who waits for a semaphore that other code uses too
 package stage
 
@@ -101,6 +102,7 @@ func (s *Stage) Unlock() {
 type Aftermath struct {
 	s       *Stage
 	decided *admit.Ticket // and those after it are to be woken
+	ended   []func()      // to be called, each elsewhere: it may ask contexts of anybody's
 	yields  bool          // and run first
 	more    bool          // the machine has something to do at once
 	deliver bool          // there are notices, and nobody delivers them yet
@@ -115,6 +117,7 @@ func (s *Stage) Release() Aftermath {
 	if s.M.Thirsty() {
 		s.M.Errands(time.Now().Round(0).UnixNano())
 	}
+	a.ended = s.M.Ended()
 	s.arm()
 	s.acquire()
 	a.more = s.M.Pending()
@@ -136,6 +139,9 @@ func (a Aftermath) wake() (deliver bool) {
 	for {
 		if wakeAll(a.decided); a.yields {
 			runtime.Gosched()
+		}
+		for _, end := range a.ended {
+			go Harmless(end)
 		}
 		deliver = deliver || a.deliver
 		if !a.more {

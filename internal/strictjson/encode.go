@@ -18,6 +18,15 @@ var (
 	textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
+// EncodeOwn is Encode, whose error says for the library what could not be encoded.
+func EncodeOwn(v any, max int) ([]byte, error) {
+	b, err := Encode(v, max)
+	if err != nil {
+		return nil, fmt.Errorf("sluice: encoding %T: %w", v, err)
+	}
+	return b, nil
+}
+
 // Encode encodes v as encoding/json does, but leaves <, > and & as they are. Before, v is
 // checked by CheckValue, since encoding/json follows any depth and a stack overflow ends the
 // process. A json.RawMessage is checked for its form and comes back as a copy; nil is null.
