@@ -144,8 +144,7 @@ func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) erro
 	if outer := StateFrom(ctx); outer != nil {
 		v = v.Join(outer.view)
 	}
-	c, err := v.Txn(ctx, func(in kv.View) error { return fn(WithState(ctx, &SharedState{view: in})) })
-	return stateErr("", cmp.Or(err, c.Err()))
+	return stateErr("", v.Txn(ctx, func(in kv.View) error { return fn(WithState(ctx, &SharedState{view: in})) }))
 }
 
 // StateEntry is the state of one key.
@@ -236,13 +235,11 @@ func (k Key[T]) Get(ctx context.Context) (v T, version uint64, err error) {
 	if in == nil {
 		return v, 0, StateFrom(ctx).check(string(k))
 	}
-	stored, version, c := in.Get(string(k))
+	stored, version, err := in.Get(string(k))
 	switch {
 	case version != 0:
 		v, err = value.Decode[T](stored)
-	case c != kv.OK:
-		err = c
-	default:
+	case err == nil:
 		return v, 0, &value.Error{Key: string(k), Reason: ErrAbsent}
 	}
 	return v, version, stateErr(string(k), err)
@@ -263,8 +260,8 @@ func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, otherwise kv.Life,
 	if err != nil {
 		return 0, err
 	}
-	version, c := in.Put(string(k), cond, value.Encode(in.Store, v), life)
-	return version, stateErr(string(k), c.Err())
+	version, err := in.Put(string(k), cond, value.Encode(in.Store, v), life)
+	return version, stateErr(string(k), err)
 }
 
 // Update writes and returns what fn makes of the value; ok tells whether there was one. fn holds no
@@ -297,7 +294,7 @@ func (k Key[T]) remove(ctx context.Context, cond kv.Cond) error {
 	if in == nil {
 		return StateFrom(ctx).check(string(k))
 	}
-	return stateErr(string(k), in.Delete(string(k), cond).Err())
+	return stateErr(string(k), in.Delete(string(k), cond))
 }
 
 // Number is what [Increment] adds.
@@ -314,9 +311,9 @@ func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T,
 		return 0, err
 	}
 	num := value.ToBits(in.Store, delta)
-	sum, _, c := in.Add(string(k), num, life)
-	if c != kv.OK {
-		sum, err = value.AddAgain[T](in, string(k), num, life, c)
+	sum, _, err := in.Add(string(k), num, life)
+	if err != nil {
+		sum, err = value.AddAgain[T](in, string(k), num, life, err)
 	}
 	return value.ToNumber[T](sum), stateErr(string(k), err)
 }
