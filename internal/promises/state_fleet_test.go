@@ -1,0 +1,88 @@
+package promises_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/engine"
+	"github.com/stretchr/testify/require"
+)
+
+// stateOfFleet has newState make one that is at a fleet's engine.
+var stateOfFleet bool
+
+func newFleetState(t testing.TB) (*sluice.SharedState, context.Context) {
+	t.Helper()
+	m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m}))
+	s, err := sluice.NewFleetState(f, sluice.FleetStateConfig{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, s.Close())
+		require.NoError(t, f.Close(context.Background()))
+		require.NoError(t, m.Close())
+	})
+	return s, sluice.WithState(context.Background(), s)
+}
+
+// What a state in the process promises, one of a fleet does.
+func TestFleetState_KeepsThePromisesOfStates(t *testing.T) {
+	for name, test := range map[string]func(*testing.T){
+		"WhatWritesDoToALifetime":             TestWhatWritesDoToALifetime,
+		"WritesAtExpiryFindTheKeyAbsent":      TestWritesAtExpiryFindTheKeyAbsent,
+		"ReadsDoNotRefresh":                   TestReadsDoNotRefresh,
+		"RefreshBeatsTheSweeper":              TestRefreshBeatsTheSweeper,
+		"SnapshotRoundTrip":                   TestSnapshotRoundTrip,
+		"SnapshotThatCannotBeIsAnError":       TestSnapshotThatCannotBeIsAnError,
+		"SnapshotOfAViewHasItsKeysAlone":      TestSnapshotOfAViewHasItsKeysAlone,
+		"NIncrementsAreN":                     TestPromise20_NIncrementsAreN,
+		"NReadModifyWritesAreN":               TestPromise20_NReadModifyWritesAreN,
+		"IncrementsOfAllKindsAddUp":           TestPromise20_IncrementsOfAllKindsAddUp,
+		"IncrementNeverWrapsAround":           TestIncrementNeverWrapsAround,
+		"IncrementCountsFromZero":             TestIncrementCountsFromZero,
+		"IntegersKeepAllTheirDigits":          TestIntegersKeepAllTheirDigits,
+		"CompareAndSwapWantsTheVersion":       TestCompareAndSwapWantsTheVersion,
+		"OneOfManySwapsWins":                  TestOneOfManySwapsWins,
+		"SwapsAgainstAllOtherWrites":          TestSwapsAgainstAllOtherWrites,
+		"VersionsNeverRepeat":                 TestVersionsNeverRepeat,
+		"UpdateIsAllOrNothing":                TestUpdateIsAllOrNothing,
+		"UpdateEndsWithItsContext":            TestUpdateEndsWithItsContext,
+		"UpdateThatPanicsLocksNothing":        TestUpdateThatPanicsLocksNothing,
+		"UpdateMayCallTheStore":               TestUpdateMayCallTheStore,
+		"ValuesOfEveryKind":                   TestValuesOfEveryKind,
+		"ValuesAreClonedInAndOut":             TestValuesAreClonedInAndOut,
+		"NoStateIsOneErrorForAll":             TestNoStateIsOneErrorForAll,
+		"WithStateKeepsOnWhoseBehalfCallsRun": TestWithStateKeepsOnWhoseBehalfCallsRun,
+		"StateErrorsNameTheKey":               TestStateErrorsNameTheKey,
+		"TxnReadsItsOwnWrites":                TestTxnReadsItsOwnWrites,
+		"TxnRunsAReentrantUpdateAgain":        TestTxnRunsAReentrantUpdateAgain,
+		"TxnIsAllOrNothing":                   TestTxnIsAllOrNothing,
+		"TxnRunsAgainOnConflict":              TestTxnRunsAgainOnConflict,
+		"TxnEndsWithItsContext":               TestTxnEndsWithItsContext,
+		"TxnInsideATxnJoinsIt":                TestTxnInsideATxnJoinsIt,
+		"TxnMoneyIsKept":                      TestTxnMoneyIsKept,
+		"TxnCreatesAndDeletesTogether":        TestTxnCreatesAndDeletesTogether,
+		"TxnMayUseSeveralGoroutines":          TestTxnMayUseSeveralGoroutines,
+		"TxnReadsRestoredValues":              TestTxnReadsRestoredValues,
+		"TxnKeepsTheBoundsOfViews":            TestTxnKeepsTheBoundsOfViews,
+		"TxnOutlivesWhoeverMadeItsView":       TestTxnOutlivesWhoeverMadeItsView,
+		"TxnReadsAreBounded":                  TestTxnReadsAreBounded,
+		"SelfConflictsEnd":                    TestSelfConflictsEnd,
+		"ListIsSortedAndCurrent":              TestListIsSortedAndCurrent,
+		"ListUnderChurn":                      TestListUnderChurn,
+		"WatchTellsAllInOrder":                TestWatchTellsAllInOrder,
+		"WatchOfAViewTellsItsKeysAlone":       TestWatchOfAViewTellsItsKeysAlone,
+		"WatchEndsWithClose":                  TestWatchEndsWithClose,
+		"AReaderThatNeverReads":               TestAReaderThatNeverReads,
+		"WatchStorm":                          TestWatchStorm,
+		"WatchBeginsAmongWrites":              TestWatchBeginsAmongWrites,
+		"NothingIsLostSilently":               TestNothingIsLostSilently,
+	} {
+		t.Run(name, func(t *testing.T) {
+			stateOfFleet = true
+			defer func() { stateOfFleet = false }()
+			test(t)
+		})
+	}
+}
