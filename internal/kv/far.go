@@ -2,7 +2,6 @@ package kv
 
 import (
 	"context"
-	"math"
 	"runtime"
 	"unicode/utf8"
 )
@@ -48,7 +47,7 @@ func (f *Failed) Unwrap() error { return f.Cause }
 
 // NewFar is New for a store whose keys live at far. Bounds of its scopes are not kept.
 func NewFar(far Far, std Std) (*Store, *Scope) {
-	s, root := New(math.MaxInt, math.MaxInt, std)
+	s, root := New(leastKeys, leastNames, std) // the bounds of what a transaction holds
 	s.far = far
 	return s, root
 }

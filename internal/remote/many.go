@@ -68,7 +68,7 @@ func (r *Remote) Commit(ops []kv.Op) error {
 					return kv.Closed
 				}
 			}
-			if c.Value, err = r.data(o.Value); err != nil {
+			if c.Value, err = r.data(key, o.Value); err != nil {
 				return err
 			}
 			c.TTL = r.life(value.Kept(o.Stored, o.Life))

@@ -60,8 +60,8 @@ func (r *Remote) Close() { r.stop() }
 
 // name is what the engine calls a key.
 func (r *Remote) name(key string) (string, error) {
-	if n := r.link.Prefix + key; len(n) <= engine.MaxKey {
-		return n, nil
+	if len(r.link.Prefix)+len(key) <= engine.MaxKey {
+		return r.link.Prefix + key, nil
 	}
 	return "", failed(kv.Full, fmt.Errorf("%w: the key has %d bytes: must have at most %d in this Fleet", engine.ErrRefused,
 		len(key), engine.MaxKey-len(r.link.Prefix)))
@@ -108,9 +108,9 @@ func was(cond kv.Cond) engine.Revision {
 	return engine.Revision(cond.Was)
 }
 
-// life is a lifetime as the engine counts it: zero is for ever.
+// life is a lifetime as the engine counts it: zero is for ever, as what is longer than the engine counts.
 func (r *Remote) life(life kv.Life) time.Duration {
-	if life <= 0 {
+	if life <= 0 || time.Duration(life) > engine.MaxWait {
 		return 0
 	}
 	return max(time.Duration(life), r.link.Limits.MinTTL)
@@ -132,7 +132,7 @@ func (r *Remote) Put(key string, cond kv.Cond, v kv.Value, life kv.Life) (uint64
 	if err != nil {
 		return 0, err
 	}
-	data, err := r.data(v)
+	data, err := r.data(key, v)
 	if err != nil {
 		return 0, err
 	}
@@ -144,8 +144,8 @@ func (r *Remote) Put(key string, cond kv.Cond, v kv.Value, life kv.Life) (uint64
 }
 
 // data is v as the engine keeps it.
-func (r *Remote) data(v kv.Value) ([]byte, error) {
-	data, err := value.Data(v, r.codec)
+func (r *Remote) data(key string, v kv.Value) ([]byte, error) {
+	data, err := value.Data(key, v, r.codec)
 	if err == nil && len(data) > r.link.Limits.MaxValue {
 		return nil, failed(kv.Full, fmt.Errorf("%w: the value has %d bytes: must have at most %d at this engine", engine.ErrRefused,
 			len(data), r.link.Limits.MaxValue))

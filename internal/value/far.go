@@ -30,19 +30,20 @@ func NewFar(far kv.Far) kv.View {
 	return v.Outside()
 }
 
-// Data is what v is elsewhere. It may call a method of the value, or of c.
-func Data(v kv.Value, c *Codec) ([]byte, error) {
+// Data is what v is elsewhere, under that key. It may call a method of the value, or of c.
+func Data(key string, v kv.Value, c *Codec) (data []byte, err error) {
 	if r, ok := v.Box.Datum.(*restored); ok {
 		return r.data, nil
 	}
 	if v.Box.Num != kv.NotNum || c == nil {
-		return json.Marshal(Load(v))
+		data, err = json.Marshal(Load(v))
+	} else if data, err = c.Marshal(Load(v)); err == nil {
+		data = append([]byte{coded}, data...)
 	}
-	data, err := c.Marshal(Load(v))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sluice: shared state key %s: %w", errtext.Quote(key), shortError{err})
 	}
-	return append([]byte{coded}, data...), nil
+	return data, nil
 }
 
 // Far is the value that data is of, as Data gave it, read at that instant, or shortly before, when it had so long to

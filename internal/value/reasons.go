@@ -34,7 +34,7 @@ var Reasons = []error{
 	kv.TooMany:   ErrFull,
 	kv.GivenUp:   ErrConflict,
 	kv.Unsure:    ErrUnsure,
-	kv.Away:      errors.New("the engine is away"), // and what it says
+	kv.Away:      errors.New("the engine is away, or refuses"),
 	kv.Crowded:   ErrConflict,
 }
 
