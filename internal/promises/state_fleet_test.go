@@ -26,7 +26,9 @@ func newFleetState(t testing.TB) (*sluice.SharedState, context.Context) {
 	return s, sluice.WithState(context.Background(), s)
 }
 
-// What a state in the process promises, one of a fleet does.
+// What a state in the process promises, one of a fleet does. Left out are tests of what a fleet's does not promise, or
+// does otherwise: Go types of values, snapshots that are restored, bounds of views, versions inside a Txn, every change of
+// a Watch; and those that take long without a bubble.
 func TestFleetState_KeepsThePromisesOfStates(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"WhatWritesDoToALifetime":             TestWhatWritesDoToALifetime,
