@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/engine"
@@ -15,7 +16,7 @@ var stateOfFleet bool
 func newFleetState(t *testing.T) *sluice.SharedState {
 	t.Helper()
 	m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
-	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m}))
+	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m, Budget: time.Minute}))
 	s := sluice.Must(sluice.NewFleetState(f, sluice.FleetStateConfig{}))
 	t.Cleanup(func() {
 		require.NoError(t, s.Close())

@@ -3,6 +3,7 @@ package promises_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/engine"
@@ -15,7 +16,8 @@ var stateOfFleet bool
 func newFleetState(t testing.TB) (*sluice.SharedState, context.Context) {
 	t.Helper()
 	m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
-	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m}))
+	// Not all of the tests are in bubbles: whoever is late there is not cut off.
+	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m, Budget: time.Minute}))
 	s, err := sluice.NewFleetState(f, sluice.FleetStateConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() {

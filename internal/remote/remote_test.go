@@ -335,13 +335,16 @@ func TestRemote_Limits(t *testing.T) {
 		}
 		// A function in its own way ends, as in the process.
 		k := sluice.Key[int]("k")
+		runs = 0
 		err = s.Txn(ctx, func(tx context.Context) error {
+			runs++
 			_, _, _ = k.Get(tx)
 			require.NoError(t, second(k.Set(ctx, 1)))
 			return second(k.Set(tx, 2))
 		})
 		require.ErrorIs(t, err, sluice.ErrConflict)
 		require.ErrorContains(t, err, "given up after 1,000 tries")
+		require.Equal(t, 1000, runs)
 	})
 }
 
@@ -384,7 +387,7 @@ func TestRemote_Codec(t *testing.T) {
 			}
 			return out
 		}
-		_, s, ctx := newState(t, sluice.FleetStateConfig{
+		o, s, ctx := newState(t, sluice.FleetStateConfig{
 			Marshal:   func(v any) ([]byte, error) { b, err := json.Marshal(v); return turned(b), err },
 			Unmarshal: func(b []byte, v any) error { return json.Unmarshal(turned(b), v) },
 		})
@@ -392,7 +395,9 @@ func TestRemote_Codec(t *testing.T) {
 		k, n := sluice.Key[pair]("k"), sluice.Key[int]("n")
 		require.NoError(t, second(k.Set(ctx, pair{"a", "b"})))
 		require.NoError(t, second(n.Set(ctx, 1)))
+		before := o.asked.Load()
 		require.NoError(t, second(sluice.Increment(ctx, n, 1)))
+		require.Equal(t, before, o.asked.Load(), "the engine adds to it")
 		v, _, err := k.Get(ctx)
 		require.NoError(t, err)
 		require.Equal(t, pair{"a", "b"}, v)
