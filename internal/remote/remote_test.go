@@ -336,6 +336,7 @@ func TestRemote_Limits(t *testing.T) {
 		// A function in its own way ends, as in the process.
 		k := sluice.Key[int]("k")
 		runs = 0
+		began := time.Now()
 		err = s.Txn(ctx, func(tx context.Context) error {
 			runs++
 			_, _, _ = k.Get(tx)
@@ -345,6 +346,61 @@ func TestRemote_Limits(t *testing.T) {
 		require.ErrorIs(t, err, sluice.ErrConflict)
 		require.ErrorContains(t, err, "given up after 1,000 tries")
 		require.Equal(t, 1000, runs)
+		require.Greater(t, time.Since(began), 10*time.Second, "with pauses")
+	})
+}
+
+// What a transaction has read and not written has not changed when it commits.
+func TestRemote_TxnWithASkew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, s, ctx := newState(t, sluice.FleetStateConfig{})
+		a, b := sluice.Key[int]("a"), sluice.Key[int]("b")
+		for _, there := range []bool{false, true} {
+			runs := 0
+			require.NoError(t, s.Txn(ctx, func(tx context.Context) error {
+				runs++
+				v, _, err := a.Get(tx)
+				if err != nil && !errors.Is(err, sluice.ErrAbsent) {
+					return err
+				}
+				if err := second(b.Set(tx, v+1)); err != nil {
+					return err
+				}
+				if runs == 1 {
+					return second(sluice.Increment(ctx, a, 5))
+				}
+				return nil
+			}))
+			require.Equal(t, 2, runs, there)
+			v, _, err := b.Get(ctx)
+			require.NoError(t, err)
+			w, _, err := a.Get(ctx)
+			require.NoError(t, err)
+			require.Equal(t, w+1, v)
+		}
+	})
+}
+
+// A number that is none of the type is left as it is, and nothing is written through what was closed meanwhile.
+func TestRemote_NothingIsChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, s, ctx := newState(t, sluice.FleetStateConfig{})
+		require.NoError(t, second(sluice.Key[int]("n").Set(ctx, -5)))
+		require.ErrorIs(t, second(sluice.Increment(ctx, sluice.Key[uint64]("n"), 3)), sluice.ErrWrongType)
+		require.NoError(t, second(sluice.Key[int64]("n").Set(ctx, 1<<63-1)))
+		require.ErrorIs(t, second(sluice.Increment(ctx, sluice.Key[int64]("n"), 1)), sluice.ErrOverflow)
+		sum, err := sluice.Increment(ctx, sluice.Key[uint64]("n"), 1)
+		require.NoError(t, err)
+		require.Equal(t, uint64(1<<63), sum)
+
+		v := sluice.Must(s.View("v/", sluice.SharedStateConfig{}))
+		_, err = sluice.Key[int]("k").Update(sluice.WithState(ctx, v), func(int, bool) (int, error) {
+			require.NoError(t, v.Close())
+			return 1, nil
+		})
+		require.ErrorIs(t, err, sluice.ErrNoState)
+		_, _, err = sluice.Key[int]("v/k").Get(ctx)
+		require.ErrorIs(t, err, sluice.ErrAbsent)
 	})
 }
 
