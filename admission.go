@@ -62,6 +62,11 @@ func newAdmission(e *Executor, t *tool) *admission {
 	slices.SortStableFunc(a.needs.Parts, func(x, y stage.Part) int { return cmp.Compare(x.Class.Order(), y.Class.Order()) })
 	a.configure(e, class)
 	s.Unlock()
+	// An interceptor inside may answer instead of the tool: then the token goes back as if it had never been
+	// taken, and of one that was taken without the lock nobody knows what that would have changed.
+	if len(e.inner) == 0 || !slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Kind == admit.Tokens }) {
+		a.needs.Quicken()
+	}
 	return a
 }
 
@@ -91,12 +96,7 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 	}
 	a.leased = slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Leases != nil })
 	a.asks = len(a.units) > 0 || slices.ContainsFunc(a.keys, rules.Scope.Asks)
-	// An interceptor inside may answer instead of the tool: then the token goes back as if it had never been
-	// taken, and of one that was taken without the lock nobody knows what that would have changed.
 	a.needs.Compile(&a.at, len(a.keys), len(a.units))
-	if len(e.inner) == 0 || !slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Kind == admit.Tokens }) {
-		a.needs.Quicken()
-	}
 }
 
 // when is the present instant and that of its caller's deadline, or admit.Never.

@@ -177,3 +177,64 @@ func ExampleErrLeaseLost() {
 	// Output:
 	// there is no lease
 }
+
+// spend is what docs/fleet.md shows of a state: all processes spend from one budget.
+func spend(ctx context.Context, fleet *sluice.Fleet, cents int64) (left int64, err error) {
+	state, err := sluice.NewFleetState(fleet, sluice.FleetStateConfig{Name: "budgets"})
+	if err != nil {
+		return 0, err
+	}
+	defer state.Close()
+	ctx = sluice.WithState(ctx, state)
+	left, err = sluice.Increment(ctx, sluice.Key[int64]("left"), -cents)
+	if errors.Is(err, sluice.ErrUnsure) {
+		return 0, fmt.Errorf("the engine has not said whether %d were spent: %w", cents, err)
+	}
+	return left, err
+}
+
+func ExampleNewFleetState() {
+	memory := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	defer memory.Close()
+	ctx := context.Background()
+	process := func() *sluice.Fleet {
+		return sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: memory, Name: "agents"}))
+	}
+	a, b := process(), process()
+	fmt.Println(spend(ctx, a, -500))
+	fmt.Println(spend(ctx, b, 120))
+	fmt.Println(spend(ctx, a, 80))
+
+	// What two keys hold changes together, in one process or the other.
+	plans := sluice.Must(sluice.NewFleetState(a, sluice.FleetStateConfig{Name: "plans"}))
+	in := sluice.WithState(ctx, plans)
+	open, done := sluice.Key[[]string]("open"), sluice.Key[[]string]("done")
+	_, err := open.Set(in, []string{"search", "write"}, sluice.TTL(time.Hour))
+	fmt.Println(err, plans.Txn(in, func(ctx context.Context) error {
+		list, _, err := open.Get(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err = open.Set(ctx, list[1:], sluice.TTL(time.Hour)); err != nil {
+			return err
+		}
+		_, err = done.Set(ctx, list[:1])
+		return err
+	}))
+	for e := range plans.List("") {
+		fmt.Printf("%s %s %v\n", e.Key, e.Value, e.Err)
+	}
+	_ = memory.Close() // as if the server had gone
+	_, _, err = open.Get(in)
+	fmt.Println(errors.Is(err, engine.ErrAway))
+	fmt.Println(plans.Close(), a.Close(ctx), b.Close(ctx))
+	// Output:
+	// 500 <nil>
+	// 380 <nil>
+	// 300 <nil>
+	// <nil> <nil>
+	// done ["search"] <nil>
+	// open ["write"] <nil>
+	// true
+	// <nil> <nil> <nil>
+}

@@ -505,14 +505,9 @@ func (p *plan) wrap() {
 	}
 	inside := wrapAll(e.inner, t.spec, run)
 	if p.single = p.once && compiled.Same(inside, run); p.single {
-		s := e.stage.Lock()
 		p.adm.needs.Quicken()
-		s.Unlock()
-	} else {
-		h := p.adm.handler(inside)
-		if !e.inSteps {
-			p.chain = wrapAll(e.outer, t.spec, h)
-		}
+	} else if h := p.adm.handler(inside); !e.inSteps {
+		p.chain = wrapAll(e.outer, t.spec, h)
 	}
 	normal = true
 }

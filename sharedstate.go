@@ -8,11 +8,10 @@ import (
 	"iter"
 	"math"
 	"time"
-	"unicode/utf8"
 
 	"github.com/sluice-go/sluice/internal/check"
-	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/kv"
+	"github.com/sluice-go/sluice/internal/remote"
 	"github.com/sluice-go/sluice/internal/value"
 )
 
@@ -50,6 +49,32 @@ func NewSharedState(c SharedStateConfig) (*SharedState, error) {
 		return nil, err
 	}
 	return &SharedState{view: value.New(c.MaxKeys, c.MaxBytes)}, nil
+}
+
+// FleetStateConfig configures a state of a [Fleet].
+type FleetStateConfig struct {
+	Name string // of the state, in the Fleet; empty means "state"
+
+	// Marshal and Unmarshal are how values are kept, which [encoding/json] does if they are nil, and always with numbers.
+	Marshal   func(v any) ([]byte, error)
+	Unmarshal func(data []byte, v any) error
+	_         struct{}
+}
+
+// NewFleetState returns the state of that name of all processes of f: its keys are at the engine. An operation waits
+// for its trips, each no longer than the Fleet's Budget and once more if it is lost, whatever its context says; a Txn
+// makes one for each key it uses. If a write may have taken effect still, its error is [ErrUnsure]. Values have no Go
+// type, as restored ones. Bounds are the engine's, not those of views. See docs/fleet.md, also for what else is not as
+// in the process. Close it before f.
+func NewFleetState(f *Fleet, c FleetStateConfig) (*SharedState, error) {
+	if f == nil || f.core == nil {
+		return nil, errors.New("sluice: NewFleetState: the Fleet is a zero value: must be made by NewFleet")
+	}
+	view, err := remote.New(f.core, remote.Config{Name: c.Name, Marshal: c.Marshal, Unmarshal: c.Unmarshal})
+	if err != nil {
+		return nil, fmt.Errorf("sluice: FleetStateConfig%w", err)
+	}
+	return &SharedState{view: view}, nil
 }
 
 // WithState is ctx with another State in its [PipelineContext]; nil is the executor's.
@@ -93,14 +118,8 @@ func (s *SharedState) check(key string) error {
 // Closing a view closes those made from it, not s; in a transaction it does nothing. The garbage
 // collector closes unused ones.
 func (s *SharedState) View(prefix string, c SharedStateConfig) (*SharedState, error) {
-	if err := s.check(""); err != nil {
-		return nil, err
-	}
-	if prefix == "" || !utf8.ValidString(prefix) {
-		return nil, fmt.Errorf("sluice: the prefix of a view is %s: must be UTF-8, and not empty", errtext.Quote(prefix))
-	}
 	c, err := c.complete()
-	if err != nil {
+	if err = cmp.Or(s.check(""), value.CheckPrefix(prefix), err); err != nil {
 		return nil, err
 	}
 	return &SharedState{view: s.view.Nest(prefix, c.MaxKeys, c.MaxBytes)}, nil
@@ -144,20 +163,20 @@ func (s *SharedState) Txn(ctx context.Context, fn func(ctx context.Context) erro
 	if outer := StateFrom(ctx); outer != nil {
 		v = v.Join(outer.view)
 	}
-	c, err := v.Txn(ctx, func(in kv.View) error { return fn(WithState(ctx, &SharedState{view: in})) })
-	return stateErr("", cmp.Or(err, c.Err()))
+	return stateErr("", v.Txn(ctx, func(in kv.View) error { return fn(WithState(ctx, &SharedState{view: in})) }))
 }
 
 // StateEntry is the state of one key.
 type StateEntry struct {
 	Key     string
-	Value   any    // nil if deleted; json.RawMessage if restored and not yet written
+	Value   any    // nil if deleted; json.RawMessage if restored and not yet written, or a Fleet's
 	Version uint64 // if deleted, above all before
 	Lost    int    // changes that a Watch left out before
+	Err     error  // why a List of a Fleet's state ends here, before its end; there is no Key then
 }
 
 func stateEntry(e kv.Entry, lost int) StateEntry {
-	return StateEntry{Key: e.Key, Value: value.Load(e.Value), Version: e.Version, Lost: lost}
+	return StateEntry{e.Key, value.Load(e.Value), e.Version, lost, stateErr("", e.Err)}
 }
 
 // List walks the keys that start with prefix, sorted, each as it is when yielded. A key there
@@ -236,13 +255,11 @@ func (k Key[T]) Get(ctx context.Context) (v T, version uint64, err error) {
 	if in == nil {
 		return v, 0, StateFrom(ctx).check(string(k))
 	}
-	stored, version, c := in.Get(string(k))
+	stored, version, err := in.Get(string(k))
 	switch {
 	case version != 0:
 		v, err = value.Decode[T](stored)
-	case c != kv.OK:
-		err = c
-	default:
+	case err == nil:
 		return v, 0, &value.Error{Key: string(k), Reason: ErrAbsent}
 	}
 	return v, version, stateErr(string(k), err)
@@ -263,8 +280,8 @@ func (k Key[T]) write(ctx context.Context, cond kv.Cond, v T, otherwise kv.Life,
 	if err != nil {
 		return 0, err
 	}
-	version, c := in.Put(string(k), cond, value.Encode(in.Store, v), life)
-	return version, stateErr(string(k), c.Err())
+	version, err := in.Put(string(k), cond, value.Encode(in.Store, v), life)
+	return version, stateErr(string(k), err)
 }
 
 // Update writes and returns what fn makes of the value; ok tells whether there was one. fn holds no
@@ -297,7 +314,7 @@ func (k Key[T]) remove(ctx context.Context, cond kv.Cond) error {
 	if in == nil {
 		return StateFrom(ctx).check(string(k))
 	}
-	return stateErr(string(k), in.Delete(string(k), cond).Err())
+	return stateErr(string(k), in.Delete(string(k), cond))
 }
 
 // Number is what [Increment] adds.
@@ -314,9 +331,9 @@ func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T,
 		return 0, err
 	}
 	num := value.ToBits(in.Store, delta)
-	sum, _, c := in.Add(string(k), num, life)
-	if c != kv.OK {
-		sum, err = value.AddAgain[T](in, string(k), num, life, c)
+	sum, _, err := in.Add(string(k), num, life)
+	if err != nil {
+		sum, err = value.AddAgain[T](in, string(k), num, life, err)
 	}
 	return value.ToNumber[T](sum), stateErr(string(k), err)
 }
@@ -331,37 +348,20 @@ func writing(ctx context.Context, key string, ttl []TTL, otherwise kv.Life) (*kv
 	if in == nil {
 		return nil, otherwise, StateFrom(ctx).check(key)
 	}
-	for _, d := range ttl {
-		if otherwise = kv.Life(d); d <= 0 {
-			return nil, otherwise, fmt.Errorf("sluice: TTL is %v: must be positive", time.Duration(d))
-		}
-	}
-	return in, otherwise, nil
+	otherwise, err := value.Life(ttl, otherwise)
+	return in, otherwise, err
 }
 
 // Errors of SharedState.
 var (
-	ErrAbsent    = errors.New("absent")
-	ErrConflict  = errors.New("conflict")
-	ErrOverflow  = errors.New("overflow")
-	ErrWrongType = errors.New("wrong type") // another Go type
-	ErrFull      = errors.New("full")       // over a bound
-	ErrNoState   = errors.New("no state")   // none, or closed
+	ErrAbsent    = value.ErrAbsent
+	ErrConflict  = value.ErrConflict
+	ErrOverflow  = value.ErrOverflow
+	ErrWrongType = value.ErrWrongType // another Go type
+	ErrFull      = value.ErrFull      // over a bound
+	ErrNoState   = value.ErrNoState   // none, or closed
+	ErrUnsure    = value.ErrUnsure    // of a Fleet's: it may have taken effect, or may yet
 )
 
-// reasons is why an operation of the store ended as it did.
-var reasons = [...]error{
-	kv.Conflict:  ErrConflict,
-	kv.WrongType: ErrWrongType,
-	kv.Overflow:  ErrOverflow,
-	kv.Full:      ErrFull,
-	kv.NotText:   errors.New("not UTF-8: a key must be"), // else no snapshot could hold it
-	kv.Closed:    ErrNoState,
-	kv.Again:     ErrConflict,
-	kv.Over:      ErrNoState,
-	kv.TooMany:   ErrFull,
-	kv.GivenUp:   ErrConflict,
-}
-
 // stateErr is an error of an operation as its caller gets it; one of the caller's own passes.
-func stateErr(key string, err error) error { return value.Explain(key, err, reasons[:]) }
+func stateErr(key string, err error) error { return value.Explain(key, err, value.Reasons) }

@@ -56,7 +56,7 @@ func newBank(t *testing.T, state *sluice.SharedState, paid *ledger, c agent.Appr
 	t.Helper()
 	b := &bank{t: t, state: state, paid: paid, rec: new(sluice.Recorder)}
 	if b.state == nil {
-		b.state = sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+		b.state = newState(t)
 	}
 	c.State = b.state
 	if c.Needs == nil {
@@ -138,7 +138,7 @@ func refusedFor(t *testing.T, err error, want agent.ApprovalState) agent.Approva
 const five = `{"to":"ada","cents":500}`
 
 func TestApprovals_Config(t *testing.T) {
-	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+	state := newState(t)
 	defer state.Close()
 	needs := func(sluice.Call) (string, bool) { return "", true }
 	for want, c := range map[string]agent.ApprovalsConfig{
@@ -556,7 +556,7 @@ func TestApprovals_DecisionMeetsExpiry(t *testing.T) {
 
 // An entry that nobody here understands is left alone, and lets nothing run.
 func TestApprovals_ForeignEntry(t *testing.T) {
-	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+	state := newState(t)
 	ctx := sluice.WithState(t.Context(), state)
 	entry := json.RawMessage(`{"v":2,"id":"x","state":"approved","tool":"pay","arguments":{"cents":500,"to":"ada"}}`)
 	sluice.Must(sluice.Key[json.RawMessage]("approvals/x").Set(ctx, entry))

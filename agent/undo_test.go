@@ -46,7 +46,7 @@ func newShed(t *testing.T, c agent.UndoConfig, p sluice.Policy, outside ...sluic
 	t.Helper()
 	s := &shed{t: t, state: c.State, do: func(ctx context.Context, file string) error { return agent.ReportUndo(ctx, undoData{file}) }}
 	if s.state == nil {
-		s.state = sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+		s.state = newState(t)
 	}
 	s.rec = new(sluice.Recorder)
 	s.ctx = sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{RunID: "run-1", SessionID: "s", OrgID: "o"})
@@ -124,7 +124,7 @@ func reason(err error) string {
 }
 
 func TestUndo_Config(t *testing.T) {
-	state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+	state := newState(t)
 	defer state.Close()
 	undo := map[string]func(context.Context, json.RawMessage) error{"x": func(context.Context, json.RawMessage) error { return nil }}
 	for want, c := range map[string]agent.UndoConfig{
@@ -418,7 +418,7 @@ func TestUndo_Events(t *testing.T) {
 // A sink that misbehaves changes nothing.
 func TestUndo_SinkFails(t *testing.T) {
 	for _, f := range []func(){func() { panic("no") }, runtime.Goexit} {
-		state := sluice.Must(sluice.NewSharedState(sluice.SharedStateConfig{}))
+		state := newState(t)
 		undo := sluice.Must(agent.NewUndo(agent.UndoConfig{State: state, Sink: badSink(f), Undo: map[string]func(context.Context, json.RawMessage) error{
 			"x": func(context.Context, json.RawMessage) error { return nil }}}))
 		exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{undo}}))

@@ -24,7 +24,9 @@ import (
 // publisher is an engine's, as a test has it.
 type publisher func(ctx context.Context, list []engine.Event) (int, error)
 
-func (p publisher) Publish(ctx context.Context, list []engine.Event) (int, error) { return p(ctx, list) }
+func (p publisher) Publish(ctx context.Context, list []engine.Event) (int, error) {
+	return p(ctx, list)
+}
 
 // stored has what a publisher has taken, each id once.
 type stored struct {

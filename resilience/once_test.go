@@ -43,6 +43,9 @@ func byNumber(c sluice.Call) (string, bool) {
 
 func newState(t *testing.T, c sluice.SharedStateConfig) *sluice.SharedState {
 	t.Helper()
+	if stateOfFleet {
+		return newFleetState(t)
+	}
 	s, err := sluice.NewSharedState(c)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
@@ -62,6 +65,9 @@ func openShop(t *testing.T, c resilience.OnceConfig, gates ...sluice.Interceptor
 	t.Helper()
 	if c.Key == nil {
 		c.Key = byNumber
+	}
+	if stateOfFleet && c.State == nil {
+		c.State = newFleetState(t)
 	}
 	once, err := resilience.NewOnce(c)
 	require.NoError(t, err)

@@ -17,6 +17,8 @@ type Op struct {
 	Life  Life
 	Least uint64 // of a write: its version is at least this
 
+	Stored Value // what the key holds if Cond holds, if that is known
+
 	hash  uint64
 	full  string
 	entry *entry // while the commit runs: the locked live entry, or the new one

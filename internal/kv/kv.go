@@ -52,6 +52,12 @@ const (
 	Over    // its function has ended
 	TooMany // its function uses too many keys
 	GivenUp // its function has run MaxTries times
+
+	// Of a Far.
+	Unsure  // it may have taken effect
+	Away    // it has not: the engine is not there, or refuses
+	Crowded // its function has run as often as it may
+	Swap    // to be done by reading and writing; never told to users
 )
 
 var details = [...]string{
@@ -62,6 +68,8 @@ var details = [...]string{
 	Over:     "the transaction is over",
 	TooMany:  "the transaction uses too many keys",
 	GivenUp: "given up after 10,000 tries: each time what the function had used " +
+		"was written meanwhile, by others or by the function itself",
+	Crowded: "given up after 1,000 tries: each time what the function had used " +
 		"was written meanwhile, by others or by the function itself",
 }
 
@@ -91,6 +99,7 @@ const (
 type Store struct {
 	Std Std
 
+	far      Far // nil: the keys are here
 	seed     maphash.Seed
 	epoch    time.Time
 	root     *Scope
@@ -390,6 +399,10 @@ func (s *Store) Delete(sc *Scope, key string, cond Cond) Code {
 
 // Clear removes the keys under sc, one after the other.
 func (s *Store) Clear(sc *Scope) {
+	if s.far != nil {
+		s.clearFar(sc)
+		return
+	}
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()

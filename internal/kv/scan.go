@@ -12,6 +12,7 @@ type Entry struct {
 	Value   Value // zero if the key was deleted
 	Version uint64
 	Left    time.Duration // until it expires; zero means it does not
+	Err     error         // of a Far: why there are no more; nothing else is set then
 
 	shard uint8 // of a change
 }
@@ -31,6 +32,10 @@ func (s *Store) Keys(sc *Scope, prefix string) (keys []string) {
 
 // List yields the entries of sc that start with prefix, sorted, each as it is then.
 func (s *Store) List(sc *Scope, prefix string, yield func(Entry) bool) {
+	if s.far != nil {
+		s.listFar(sc, prefix, yield)
+		return
+	}
 	for _, key := range s.Keys(sc, prefix) {
 		v, version, _ := s.outside(sc).Get(key)
 		if version != 0 && !yield(Entry{Key: key, Value: v, Version: version}) {

@@ -2,7 +2,6 @@ package kv
 
 import (
 	"context"
-	"runtime"
 	"slices"
 	"sync"
 	"unicode/utf8"
@@ -37,9 +36,13 @@ type txn struct {
 
 func newTxn(v View) *txn {
 	keys, bytes := v.Scope.MaxKeys, int64(v.Scope.MaxBytes)
+	maxKeys := max(keys, leastKeys)
+	if far := v.Store.far; far != nil {
+		maxKeys = far.MaxKeys()
+	}
 	return &txn{
 		store:   v.Store,
-		maxKeys: max(keys, leastKeys), maxWrites: keys,
+		maxKeys: maxKeys, maxWrites: keys,
 		maxNames: max(bytes, leastNames), maxBytes: bytes,
 		keys: make(map[string]*txnKey),
 	}
@@ -69,13 +72,13 @@ type pending struct {
 // fails or does not return, and once ctx is done when fn is about to be called or has
 // returned: then Txn returns fn's error or the cause of ctx. In a transaction, fn runs once
 // and joins it; what it wrote is taken back if it fails.
-func (v View) Txn(ctx context.Context, fn func(View) error) (Code, error) {
-	if v.txn != nil {
-		return v.txn.nested(func() error { return fn(v) })
+func (v View) Txn(ctx context.Context, fn func(View) error) error {
+	if t := v.inside(); t != nil {
+		return t.nested(func() error { return fn(v) })
 	}
-	for range MaxTries {
+	for n := 1; ; n++ {
 		if ctx.Err() != nil {
-			return OK, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		t := newTxn(v)
 		err := t.run(func() error { return fn(View{v.Store, v.Scope, t}) })
@@ -84,21 +87,22 @@ func (v View) Txn(ctx context.Context, fn func(View) error) (Code, error) {
 				err = context.Cause(ctx)
 			}
 			if err != nil {
-				return OK, err
+				return err
 			}
-			if c := t.commit(); c != Conflict {
-				return c, nil
+			if err = t.commit(); err != Conflict {
+				return err
 			}
 		}
-		runtime.Gosched() // the other writer may be about to write again
+		if err := v.Store.retry(ctx, n); err != nil {
+			return err
+		}
 	}
-	return GivenUp, nil
 }
 
 // Join is v inside the transaction that in is inside of, if that is one of the same store.
 func (v View) Join(in View) View {
-	if v.txn == nil && in.Store == v.Store {
-		v.txn = in.txn
+	if t := in.inside(); t != nil && v.inside() == nil && in.Store == v.Store {
+		v.via = t
 	}
 	return v
 }
@@ -114,11 +118,11 @@ func (t *txn) run(fn func() error) error {
 }
 
 // nested calls fn and takes back what it wrote unless it returns nil.
-func (t *txn) nested(fn func() error) (Code, error) {
+func (t *txn) nested(fn func() error) error {
 	t.mu.Lock()
 	if t.over {
 		t.mu.Unlock()
-		return Over, nil
+		return Over
 	}
 	saved := make(map[string]pending, len(t.keys))
 	for full, k := range t.keys {
@@ -144,13 +148,13 @@ func (t *txn) nested(fn func() error) (Code, error) {
 	}()
 	err := fn()
 	done = err == nil
-	return OK, err
+	return err
 }
 
 // useLocked returns a key of sc as the transaction sees it, after reading it if it is new to
 // the transaction. Then all keys read before must still be as they were: so all that the
 // function has read was there together at the instant of the last reading.
-func (t *txn) useLocked(sc *Scope, key string) (*txnKey, Code) {
+func (t *txn) useLocked(sc *Scope, key string) (*txnKey, error) {
 	switch {
 	case t.over:
 		return nil, Over
@@ -159,21 +163,34 @@ func (t *txn) useLocked(sc *Scope, key string) (*txnKey, Code) {
 	}
 	full := sc.Prefix + key
 	if k := t.keys[full]; k != nil {
-		return k, OK
+		return k, nil
 	}
 	if len(t.keys) >= t.maxKeys || int64(len(full)) > t.maxNames-t.names {
 		return nil, TooMany
 	}
 	t.names += int64(len(full))
 	k := &txnKey{scope: sc, key: key}
-	k.stored, k.was, _ = t.store.outside(sc).Get(key)
-	k.value, k.version, k.top = k.stored, k.was, k.was
 	t.keys[full] = k
+	if err := t.readLocked(full, k); err != nil {
+		t.names -= int64(len(full))
+		delete(t.keys, full)
+		return nil, err
+	}
+	k.value, k.version, k.top = k.stored, k.was, k.was
+	return k, nil
+}
+
+// readLocked reads a key that is new to t, and sees that all others are as they were.
+func (t *txn) readLocked(full string, k *txnKey) error {
+	if t.store.far != nil {
+		return t.readFarLocked(full, k)
+	}
+	k.stored, k.was, _ = t.store.outside(k.scope).Get(k.key)
 	if !t.unchangedLocked(k) {
 		t.broken = true
-		return nil, Again
+		return Again
 	}
-	return k, OK
+	return nil
 }
 
 // unchangedLocked reports whether all keys are as they were when they were first used, which
@@ -211,23 +228,23 @@ func (t *txn) opsLocked(fill func(k *txnKey, op *Op)) []Op {
 	return ops
 }
 
-func (t *txn) get(sc *Scope, key string) (Value, uint64, Code) {
+func (t *txn) get(sc *Scope, key string) (Value, uint64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, c := t.useLocked(sc, key)
-	if c != OK {
-		return Value{}, 0, c
+	k, err := t.useLocked(sc, key)
+	if err != nil {
+		return Value{}, 0, err
 	}
-	return k.value, k.version, OK
+	return k.value, k.version, nil
 }
 
-func (t *txn) put(sc *Scope, key string, cond Cond, v Value, life Life) (uint64, Code) {
+func (t *txn) put(sc *Scope, key string, cond Cond, v Value, life Life) (uint64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, c := t.useLocked(sc, key)
+	k, err := t.useLocked(sc, key)
 	switch {
-	case c != OK:
-		return 0, c
+	case err != nil:
+		return 0, err
 	case cond.Must && cond.Was != k.version:
 		return 0, Conflict
 	case cond.Must && k.version != 0 && !v.Box.Datum.Fits(k.value.Box.Datum):
@@ -236,43 +253,44 @@ func (t *txn) put(sc *Scope, key string, cond Cond, v Value, life Life) (uint64,
 	if c := t.writeLocked(sc, k, v, life); c != OK {
 		return 0, c
 	}
-	return k.version, OK
+	return k.version, nil
 }
 
-func (t *txn) add(sc *Scope, key string, delta Value, life Life) (sum, version uint64, c Code) {
+func (t *txn) add(sc *Scope, key string, delta Value, life Life) (sum, version uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, c := t.useLocked(sc, key)
-	if c != OK {
-		return 0, 0, c
+	k, err := t.useLocked(sc, key)
+	if err != nil {
+		return 0, 0, err
 	}
 	old := Value{Box: delta.Box}
 	if k.version != 0 {
 		old = k.value
 	}
-	if sum, c = old.plus(delta.Box, delta.Bits); c == OK {
+	sum, c := old.plus(delta.Box, delta.Bits)
+	if c == OK {
 		c = t.writeLocked(sc, k, Value{Box: delta.Box, Bits: sum}, life)
 	}
-	return sum, k.version, c
+	return sum, k.version, c.Err()
 }
 
-func (t *txn) delete(sc *Scope, key string, cond Cond) Code {
+func (t *txn) delete(sc *Scope, key string, cond Cond) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, c := t.useLocked(sc, key)
+	k, err := t.useLocked(sc, key)
 	switch {
-	case c != OK:
-		return c
+	case err != nil:
+		return err
 	case cond.Must && cond.Was != k.version:
 		return Conflict
 	case k.version == 0:
-		return OK
+		return nil
 	}
 	if c := t.writeLocked(sc, k, Value{}, Endless); c != OK {
 		return c
 	}
 	k.version = 0
-	return OK
+	return nil
 }
 
 // writeLocked gives a key a new value. What a transaction holds is bounded like its
@@ -313,18 +331,23 @@ func (t *txn) writeLocked(sc *Scope, k *txnKey, v Value, life Life) Code {
 }
 
 // commit writes the transaction, if nothing that it used has changed.
-func (t *txn) commit() Code {
+func (t *txn) commit() error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.writes == 0 {
-		return OK // what was read was there together
-	}
-	return t.store.Commit(t.opsLocked(func(k *txnKey, op *Op) {
+	writes, ops := t.writes, t.opsLocked(func(k *txnKey, op *Op) {
 		switch {
 		case k.dirty && k.value.Box != nil:
 			op.Kind, op.Value, op.Life, op.Least, op.By = Write, k.value, k.life, k.top, k.writers
 		case k.dirty:
 			op.Kind = Remove
 		}
-	}))
+		op.Stored = k.stored
+	})
+	t.mu.Unlock() // it is over: nobody writes any more
+	switch {
+	case writes == 0:
+		return nil // what was read was there together
+	case t.store.far != nil:
+		return t.store.far.Commit(ops)
+	}
+	return t.store.Commit(ops).Err()
 }

@@ -93,6 +93,10 @@ func (s *Store) endWatches(sc *Scope) {
 // ends or yield returns false. lost is how many changes were not delivered since the
 // last entry. yield runs without any lock.
 func (s *Store) Watch(ctx context.Context, sc *Scope, prefix string, yield func(e Entry, lost int) bool) {
+	if s.far != nil {
+		s.watchFar(ctx, sc, prefix, yield)
+		return
+	}
 	w := &watcher{scope: sc, prefix: sc.Prefix + prefix, wake: make(chan struct{}, 1)}
 	s.register(w)
 	defer s.unregister(w)

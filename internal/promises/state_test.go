@@ -20,6 +20,9 @@ import (
 // newState returns a store of the given bounds and a context that carries it.
 func newState(t testing.TB, c sluice.SharedStateConfig) (*sluice.SharedState, context.Context) {
 	t.Helper()
+	if stateOfFleet {
+		return newFleetState(t)
+	}
 	s, err := sluice.NewSharedState(c)
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })

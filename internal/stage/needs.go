@@ -72,13 +72,15 @@ func (n *Needs) Compile(x *Tool, keys, costs int) {
 }
 
 // Quicken says that calls may come without the lock as far as their tool knows. That may turn out after Compile, once
-// or again, before the first of them comes. The stage is locked.
+// or again, before the first of them comes.
 func (n *Needs) Quicken() {
+	s := n.tool.Stage.Lock()
+	defer s.Unlock()
 	if n.way != (admit.Way{}) || n.dropped {
 		return
 	}
 	if n.way = admit.QuickWay(); n.tool.Needs != nil {
-		n.tool.Stage.M.Quicken(n.tool.Needs, &n.way)
+		s.M.Quicken(n.tool.Needs, &n.way)
 	}
 }
 

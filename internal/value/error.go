@@ -35,6 +35,8 @@ func Explain(key string, err error, reasons []error) error {
 		return &Error{key, reasons[x], x.Error()}
 	case *Mismatch:
 		return &Error{key, reasons[kv.WrongType], x.Error()}
+	case *kv.Failed:
+		return explainFar(key, x, reasons[x.Code])
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package value
 
 import (
 	"context"
-	"runtime"
 
 	"github.com/sluice-go/sluice/internal/kv"
 )
@@ -17,14 +16,14 @@ func Update[T any](
 	ctx context.Context, in *kv.View, key string, life kv.Life, fn func(old T, ok bool) (T, error),
 ) (v T, err error) {
 	var zero T
-	for range kv.MaxTries {
+	for n := 1; ; n++ {
 		if ctx.Err() != nil {
 			return zero, context.Cause(ctx)
 		}
 		var old T
-		stored, version, c := in.Get(key)
-		if c != kv.OK {
-			return zero, c
+		stored, version, err := in.Get(key)
+		if err != nil {
+			return zero, err
 		}
 		if version != 0 {
 			if old, err = Decode[T](stored); err != nil {
@@ -38,38 +37,44 @@ func Update[T any](
 		if err != nil {
 			return zero, err
 		}
-		_, c = in.Put(key, kv.Cond{Must: true, Was: version}, Encode(in.Store, v), life)
-		switch c {
-		case kv.OK:
+		keep := life
+		if in.IsFar() {
+			keep = Kept(stored, life)
+		}
+		switch _, err = in.Put(key, kv.Cond{Must: true, Was: version}, Encode(in.Store, v), keep); err {
+		case nil:
 			return v, nil
 		case kv.Conflict:
-			runtime.Gosched() // the other writer may be about to write again
-		default:
-			return zero, c
+			err = in.Retry(ctx, n)
+		}
+		if err != nil {
+			return zero, err
 		}
 	}
-	return zero, kv.GivenUp
 }
 
-// AddAgain adds delta to a number, which has just ended with c, and returns the sum.
-func AddAgain[T Number](in *kv.View, key string, delta kv.Value, life kv.Life, c kv.Code) (sum uint64, err error) {
-	for c == kv.WrongType { // so is a restored number, until somebody writes it
+// AddAgain adds delta to a number, which has just ended with err, and returns the sum.
+func AddAgain[T Number](in *kv.View, key string, delta kv.Value, life kv.Life, err error) (sum uint64, _ error) {
+	for err == kv.WrongType { // so is a restored number, until somebody writes it
 		if err := retype[T](in, key); err != nil {
 			return 0, err
 		}
-		sum, _, c = in.Add(key, delta, life)
+		sum, _, err = in.Add(key, delta, life)
 	}
-	if c != kv.OK {
-		return 0, c
+	switch err {
+	case nil:
+		return sum, nil
+	case kv.Swap:
+		return swapAdd[T](in, key, delta, life)
 	}
-	return sum, nil
+	return 0, err
 }
 
 // retype gives a restored value the type T, unless the key cannot be a T or be written.
 func retype[T any](in *kv.View, key string) error {
-	stored, version, c := in.Get(key)
+	stored, version, err := in.Get(key)
 	if version == 0 {
-		return c.Err()
+		return err
 	}
 	v, err := Decode[T](stored)
 	if err != nil {
@@ -78,9 +83,9 @@ func retype[T any](in *kv.View, key string) error {
 	if !isRestored(stored) {
 		return nil // somebody else has written a T meanwhile
 	}
-	_, c = in.Put(key, kv.Cond{Must: true, Was: version}, Encode(in.Store, v), kv.Keep)
-	if c == kv.Conflict {
+	_, err = in.Put(key, kv.Cond{Must: true, Was: version}, Encode(in.Store, v), kv.Keep)
+	if err == kv.Conflict {
 		return nil
 	}
-	return c.Err()
+	return err
 }

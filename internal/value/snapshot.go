@@ -31,7 +31,17 @@ const maxVersion = 1 << 60
 // Marshal returns the keys of v as they were together at one instant, as JSON. Values are
 // encoded outside the locks of the store.
 func Marshal(v *kv.View) ([]byte, error) {
-	list, highest := v.Store.Snapshot(v.Scope)
+	if v.Store.Far() != nil {
+		list, highest, err := farSnapshot(v)
+		if err != nil {
+			return nil, err
+		}
+		return marshal(list, highest)
+	}
+	return marshal(v.Store.Snapshot(v.Scope))
+}
+
+func marshal(list []kv.Entry, highest uint64) ([]byte, error) {
 	now := time.Now()
 	out := snapshot{Version: highest, Keys: make(map[string]entry, len(list))}
 	for _, e := range list {
@@ -55,6 +65,9 @@ func Restore(v *kv.View, data []byte) error {
 	list, highest, err := parse(data)
 	if err != nil {
 		return fmt.Errorf("sluice: shared state snapshot: %w", err)
+	}
+	if v.Store.Far() != nil {
+		return fmt.Errorf("sluice: shared state snapshot: %w", errNoRestore)
 	}
 	return v.Store.Replace(v.Scope, list, highest).Err()
 }

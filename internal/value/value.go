@@ -1,14 +1,16 @@
 // Package value puts Go values into a kv store and takes them out again: it keeps their type
-// (value.go), numbers in the store's own bits (number.go), estimates their size (size.go), works on
+// (value.go), or writes them for elsewhere (far.go), numbers in the store's own bits (number.go), estimates their size (size.go), works on
 // one key (key.go), and writes and reads snapshots (snapshot.go). It holds no state and no lock, and runs methods of
 // values (Clone, those of JSON) outside those of the store.
 package value
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/sluice-go/sluice/internal/errwalk"
 	"github.com/sluice-go/sluice/internal/kv"
@@ -37,13 +39,18 @@ const boxBytes = 48
 
 // New returns the view of an empty store.
 func New(maxKeys, maxBytes int) kv.View {
-	store, root := kv.New(maxKeys, maxBytes, kv.Std{
+	store, root := kv.New(maxKeys, maxBytes, std())
+	return kv.View{Store: store, Scope: root}
+}
+
+// std are the boxes of a store.
+func std() kv.Std {
+	return kv.Std{
 		kv.Int:     {Datum: (*cell[int])(nil), Num: kv.Int},
 		kv.Int64:   {Datum: (*cell[int64])(nil), Num: kv.Int64},
 		kv.Uint64:  {Datum: (*cell[uint64])(nil), Num: kv.Uint64},
 		kv.Float64: {Datum: (*cell[float64])(nil), Num: kv.Float64},
-	})
-	return kv.View{Store: store, Scope: root}
+	}
 }
 
 // Encode makes what the store s holds of v. It may call a method Clone of v.
@@ -134,11 +141,16 @@ func isPlain[T any]() bool {
 	return false
 }
 
-// restored is a value from a snapshot. The first write gives it a type; until then each
-// read decodes it.
+// restored is a value from a snapshot, or from a [kv.Far]. The first write gives it a type; until then
+// each read decodes it.
 type restored struct {
 	kv.Box
 	data json.RawMessage
+
+	// Of a Far.
+	codec *Codec
+	left  time.Duration // to live, zero for ever,
+	at    time.Time     // then
 }
 
 func restore(data json.RawMessage) kv.Value {
@@ -155,7 +167,19 @@ func isRestored(v kv.Value) bool {
 // Fits is never asked: only a snapshot writes restored values, and it asks nothing.
 func (*restored) Fits(kv.Datum) bool { return true }
 
-func (r *restored) load(kv.Value) any { return slices.Clone(r.data) }
+func (r *restored) load(kv.Value) any {
+	if !r.coded() {
+		return slices.Clone(r.data)
+	}
+	var raw json.RawMessage
+	if r.decode(&raw) == nil {
+		return raw
+	}
+	return slices.Clone([]byte(r.data[1:]))
+}
+
+// coded reports whether a Codec has written the value.
+func (r *restored) coded() bool { return len(r.data) > 0 && r.data[0] == coded }
 
 func (*restored) typeName() string { return "restored JSON" }
 
@@ -170,6 +194,12 @@ func decodeJSON[T any](r *restored) (out T, err error) {
 
 // decode is json.Unmarshal, except that null fits only what can be nil or decodes itself.
 func (r *restored) decode(p any) error {
+	if r.coded() {
+		if r.codec == nil {
+			return errors.New("it was written with a Marshal that is not here")
+		}
+		return r.codec.Unmarshal(r.data[1:], p)
+	}
 	if string(r.data) == "null" {
 		switch t := reflect.TypeOf(p).Elem(); t.Kind() {
 		case reflect.Pointer, reflect.Interface, reflect.Map, reflect.Slice:

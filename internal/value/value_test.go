@@ -98,7 +98,7 @@ func TestRestoredValuesGetATypeByAWrite(t *testing.T) {
 	_, c := v.Put("k", kv.Cond{Must: true, Was: 3}, Encode(v.Store, n), kv.Keep)
 	assert.Equal(t, int64(1<<53+1), n)
 	require.NoError(t, err)
-	assert.Equal(t, kv.OK, c)
+	require.NoError(t, c)
 	if stored, _, _ = v.Get("k"); isRestored(stored) || Load(stored) != n {
 		t.Errorf("after a write it is %v", Load(stored))
 	}
