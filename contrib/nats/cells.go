@@ -167,8 +167,9 @@ func (e *Engine) readAll(ctx context.Context, subjects []string) ([]cell, error)
 // view is what a decision rests on.
 type view struct {
 	cells  []cell
-	lo, hi int64 // the server's time is between these
-	unsure int64 // an end that is between them
+	lo, hi int64     // the server's time is between these
+	sent   time.Time // before that was so
+	unsure int64     // an end that is between them
 }
 
 // there reports whether the record in c has not ended.
@@ -200,13 +201,13 @@ const tries = 100
 // until nobody else was quicker. It returns the sequence number of the first message put. What f
 // said last counts. If timed the answer is not told before v.hi has come.
 func (e *Engine) decide(ctx context.Context, subjects []string, timed bool, f func(v *view) ([]put, error)) (first uint64, err error) {
-	unlock, err := e.locks.lock(ctx, e.quit.Done(), subjects)
+	unlock, err := e.locks.lock(ctx, e.quit.Done(), slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return s == e.at("b", "") }))
 	if err != nil {
 		return 0, err
 	}
 	defer unlock()
 	for try := 0; try < tries; {
-		v := &view{}
+		v := &view{sent: time.Now()}
 		if v.lo, v.hi, err = e.now(ctx); err != nil {
 			return 0, err
 		}

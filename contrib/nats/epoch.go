@@ -47,3 +47,15 @@ func (v *view) birth(c *cell) (b birth, puts []put, err error) {
 	data, _ := json.Marshal(b)
 	return b, []put{{subject: c.subject, was: c.seq, data: data}}, nil
 }
+
+// sameBirth adds to puts that the data have not begun anew, where puts would not tell: they make
+// a cell that is not there. The birth is the last cell of v.
+func (v *view) sameBirth(puts []put) []put {
+	b := &v.cells[len(v.cells)-1]
+	for _, p := range puts {
+		if p.was == 0 && b.seq != 0 {
+			return append([]put{{subject: b.subject, was: b.seq, check: true}}, puts...)
+		}
+	}
+	return puts
+}

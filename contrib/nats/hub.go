@@ -1,6 +1,7 @@
 package sluicenats
 
 import (
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,18 +17,16 @@ type hub struct {
 	done chan struct{}
 
 	mu      sync.Mutex
-	cut     chan struct{} // closed when the connection is cut or back
-	waiters map[string]map[chan struct{}]bool
+	cut     chan struct{}            // closed when the connection is cut or back
+	waiters map[string]chan struct{} // by their token
 }
 
-// hint begins the subjects by which cells are said to be worth a look.
-func (e *Engine) hint() string { return "sluice." + e.conf.Bucket + ".look." }
+// hint is the subject by which waiters are told, by their tokens, that a look is worth it.
+func (e *Engine) hint() string { return "sluice." + e.conf.Bucket + ".look" }
 
 func (h *hub) open(e *Engine) (err error) {
-	h.e, h.cut, h.done, h.waiters = e, make(chan struct{}), make(chan struct{}), map[string]map[chan struct{}]bool{}
-	h.sub, err = e.conn.Subscribe(e.hint()+">", func(m *nats.Msg) {
-		h.look(e.prefix + strings.TrimPrefix(m.Subject, e.hint()))
-	})
+	h.e, h.cut, h.done, h.waiters = e, make(chan struct{}), make(chan struct{}), map[string]chan struct{}{}
+	h.sub, err = e.conn.Subscribe(e.hint(), func(m *nats.Msg) { h.look(strings.Fields(string(m.Data))) })
 	if err != nil {
 		return err
 	}
@@ -59,10 +58,8 @@ func (h *hub) changed() {
 	defer h.mu.Unlock()
 	close(h.cut)
 	h.cut = make(chan struct{})
-	for _, list := range h.waiters {
-		for w := range list {
-			rouse(w)
-		}
+	for _, w := range h.waiters {
+		rouse(w)
 	}
 }
 
@@ -73,35 +70,35 @@ func (h *hub) next() <-chan struct{} {
 	return h.cut
 }
 
-// look rouses who waits for the cell of subject.
-func (h *hub) look(subject string) {
+// look rouses those who wait here of tokens.
+func (h *hub) look(tokens []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for w := range h.waiters[subject] {
-		rouse(w)
+	for _, token := range tokens {
+		if w := h.waiters[token]; w != nil {
+			rouse(w)
+		}
 	}
 }
 
-// tell has the waiters of all engines look at the cell of subject.
-func (h *hub) tell(subject string) {
-	_ = h.e.conn.Publish(h.e.hint()+strings.TrimPrefix(subject, h.e.prefix), nil)
+// tell has those who wait of tokens look, at whatever engine they are.
+func (h *hub) tell(tokens []string) {
+	h.look(tokens)
+	for part := range slices.Chunk(tokens, 1000) {
+		_ = h.e.conn.Publish(h.e.hint(), []byte(strings.Join(part, " ")))
+	}
 }
 
-// wait has told roused when the cell of subject is worth a look, until leave.
-func (h *hub) wait(subject string) (told chan struct{}, leave func()) {
+// wait has told roused when a look is worth it, until leave.
+func (h *hub) wait(token string) (told chan struct{}, leave func()) {
 	told = make(chan struct{}, 1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.waiters[subject] == nil {
-		h.waiters[subject] = map[chan struct{}]bool{}
-	}
-	h.waiters[subject][told] = true
+	h.waiters[token] = told
 	return told, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if delete(h.waiters[subject], told); len(h.waiters[subject]) == 0 {
-			delete(h.waiters, subject)
-		}
+		delete(h.waiters, token)
 	}
 }
 

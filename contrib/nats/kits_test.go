@@ -1,9 +1,11 @@
 package sluicenats_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	sluicenats "github.com/sluice-go/sluice/contrib/nats"
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
@@ -27,6 +29,14 @@ func TestKits(t *testing.T) {
 			t.Parallel()
 			sluicetest.Store(t, e.Store, inTime)
 		})
+		t.Run("quota", func(t *testing.T) {
+			t.Parallel()
+			sluicetest.Quota(t, e.Quota, inTime)
+		})
+		t.Run("slots", func(t *testing.T) {
+			t.Parallel()
+			sluicetest.Slots(t, e.Slots, inTime)
+		})
 		t.Run("publisher", func(t *testing.T) {
 			t.Parallel()
 			sluicetest.Publisher(t, func() (engine.Publisher, func() []engine.Event) {
@@ -34,5 +44,40 @@ func TestKits(t *testing.T) {
 			}, inTime)
 		})
 	})
-	require.NotNil(t, e)
+	t.Run("engine", func(t *testing.T) {
+		sluicetest.Engine(t, sluicetest.Setup{
+			Open: func() engine.Engine { return e },
+			Far: func(d time.Duration) engine.Engine {
+				return open(t, relay(t, s.addr(), d), sluicenats.Config{Bucket: "kit", Memory: true})
+			},
+			Lose: func() {
+				s.kill()
+				s.run()
+			},
+			Cut: func() { cut(t, conn, l) },
+		}, inTime)
+	})
 }
+
+// cut cuts the connection, and waits until it is back: what came meanwhile it was not told.
+func cut(t *testing.T, conn *nats.Conn, l *link) {
+	t.Helper()
+	before := conn.Stats().Reconnects
+	l.set(true)
+	require.Eventually(t, func() bool { return !conn.IsConnected() }, 10*time.Second, time.Millisecond)
+	l.set(false)
+	require.Eventually(t, func() bool { return conn.Stats().Reconnects > before && conn.IsConnected() }, 10*time.Second, time.Millisecond)
+}
+
+// TestProcesses: four processes are as one.
+func TestProcesses(t *testing.T) {
+	addr := os.Getenv(addrEnv)
+	if addr == "" {
+		addr = start(t).addr()
+	}
+	e := open(t, addr, sluicenats.Config{Bucket: "kit", Memory: true})
+	sluicetest.Processes(t, e.Quota, []string{addrEnv + "=" + addr}, sluicetest.Options{})
+}
+
+// addrEnv tells a process where the server is.
+const addrEnv = "SLUICE_NATS"

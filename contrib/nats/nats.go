@@ -196,10 +196,10 @@ func (e *Engine) Limits() engine.Limits {
 func (e *Engine) Store() engine.Store { return store{e} }
 
 // Quota is the engine's quota, for small fleets: see the package's documentation.
-func (e *Engine) Quota() engine.Quota { return nil }
+func (e *Engine) Quota() engine.Quota { return quota{e} }
 
 // Slots are the engine's slots, for small fleets: see the package's documentation.
-func (e *Engine) Slots() engine.Slots { return nil }
+func (e *Engine) Slots() engine.Slots { return slots{e} }
 
 // Events is the engine's publisher, into the stream that [Engine.Stream] says.
 func (e *Engine) Events() engine.Publisher { return events{e} }

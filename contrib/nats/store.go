@@ -155,13 +155,13 @@ func (s store) Erase(ctx context.Context, key string, was engine.Revision) error
 
 // done is what is remembered of a named operation.
 type done struct {
-	What    string           // "add", "commit", "take" or "settle"
-	Digest  string           // of what was asked
-	Total   int64            `json:",omitempty"`
-	Applied int64            `json:",omitempty"`
-	Revs    []int64          `json:",omitempty"` // of a Commit: if not zero, how much less than this cell's number
-	Checked []uint64         `json:",omitempty"` // of a Commit: else this
-	Grant   map[string]int64 `json:",omitempty"`
+	What    string   // "add", "commit", "take" or "settle"
+	Digest  string   // of what was asked
+	Total   int64    `json:",omitempty"`
+	Applied int64    `json:",omitempty"`
+	Revs    []int64  `json:",omitempty"` // of a Commit: if not zero, how much less than this cell's number
+	Checked []uint64 `json:",omitempty"` // of a Commit: else this
+	Grant   *granted `json:",omitempty"` // of a Take
 }
 
 // named is the cell of a named operation.
