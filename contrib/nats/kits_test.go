@@ -15,15 +15,11 @@ import (
 // inTime says how late a server may be on a machine that has other things to do.
 var inTime = sluicetest.Options{Tick: 200 * time.Millisecond, Slack: 120 * time.Millisecond}
 
-// TestKits: all that an engine must do. What needs records that end, and the loss of all data,
-// comes after the rest.
+// TestKits: what each part must do, with a bucket in files.
 func TestKits(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	l := newLink(t, s.addr())
-	conn := connect(t, l.addr())
-	js := jetStream(t, conn)
-	e := open(t, "", sluicenats.Config{JetStream: js, Bucket: "kit", Memory: true})
+	js := jetStream(t, connect(t, start(t).addr()))
+	e := open(t, "", sluicenats.Config{JetStream: js, Bucket: "kit"})
 	t.Run("kits", func(t *testing.T) {
 		t.Run("store", func(t *testing.T) {
 			t.Parallel()
@@ -44,19 +40,27 @@ func TestKits(t *testing.T) {
 			}, inTime)
 		})
 	})
-	t.Run("engine", func(t *testing.T) {
-		sluicetest.Engine(t, sluicetest.Setup{
-			Open: func() engine.Engine { return e },
-			Far: func(d time.Duration) engine.Engine {
-				return open(t, relay(t, s.addr(), d), sluicenats.Config{Bucket: "kit", Memory: true})
-			},
-			Lose: func() {
-				s.kill()
-				s.run()
-			},
-			Cut: func() { cut(t, conn, l) },
-		}, inTime)
-	})
+}
+
+// TestEngine: what an engine must do that is far away, that loses its data, as one in memory does
+// when its server begins anew, and that is cut off.
+func TestEngine(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	l := newLink(t, s.addr())
+	conn := connect(t, l.addr())
+	e := open(t, "", sluicenats.Config{JetStream: jetStream(t, conn), Bucket: "kit", Memory: true})
+	sluicetest.Engine(t, sluicetest.Setup{
+		Open: func() engine.Engine { return e },
+		Far: func(d time.Duration) engine.Engine {
+			return open(t, relay(t, s.addr(), d), sluicenats.Config{Bucket: "kit", Memory: true})
+		},
+		Lose: func() {
+			s.kill()
+			s.run()
+		},
+		Cut: func() { cut(t, conn, l) },
+	}, inTime)
 }
 
 // cut cuts the connection, and waits until it is back: what came meanwhile it was not told.
@@ -71,6 +75,7 @@ func cut(t *testing.T, conn *nats.Conn, l *link) {
 
 // TestProcesses: four processes are as one.
 func TestProcesses(t *testing.T) {
+	t.Parallel()
 	addr := os.Getenv(addrEnv)
 	if addr == "" {
 		addr = start(t).addr()
