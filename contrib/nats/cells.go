@@ -221,6 +221,10 @@ func (e *Engine) decide(ctx context.Context, subjects []string, timed bool, f fu
 		}
 		if err == nil && len(puts) > 0 {
 			first, err = e.put(ctx, puts)
+		} else if again, failed := e.late(ctx, v); failed != nil {
+			return 0, failed
+		} else if again {
+			continue
 		}
 		switch {
 		case errors.Is(err, errChanged):
@@ -242,6 +246,19 @@ func (e *Engine) decide(ctx context.Context, subjects []string, timed bool, f fu
 		return first, err
 	}
 	return 0, errChanged
+}
+
+// late reports whether a named operation of v, which was not done when its cell was read, is done
+// now: nothing is put then that the server would refuse, but what denied or refused it may be its
+// own effect.
+func (e *Engine) late(ctx context.Context, v *view) (bool, error) {
+	for _, c := range v.cells {
+		if c.seq == 0 && strings.HasPrefix(c.subject, e.prefix+"o.") {
+			c, err := e.read(ctx, c.subject)
+			return c.seq != 0, err
+		}
+	}
+	return false, nil
 }
 
 // pause waits, unless something ends the wait.
