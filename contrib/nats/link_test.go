@@ -15,6 +15,7 @@ type link struct {
 	to    string
 	l     net.Listener
 	delay atomic.Int64 // nanoseconds
+	held  atomic.Bool  // nothing gets through as long as this is so, as of a server that has stopped
 
 	mu    sync.Mutex
 	isCut bool
@@ -81,6 +82,9 @@ func (x *link) pass(from, to net.Conn) {
 	go func() {
 		for p := range pieces {
 			time.Sleep(time.Until(p.at))
+			for x.held.Load() {
+				time.Sleep(time.Millisecond)
+			}
 			if _, err := to.Write(p.data); err != nil {
 				break
 			}
