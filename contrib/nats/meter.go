@@ -28,18 +28,19 @@ type meter struct {
 	Time          int64 // of the last decision; instants are nanoseconds since 1970, by the server's clock
 	Held          int64 `json:",omitempty"` // nothing can be used before
 	K             int64
-	Base          gap       // the greatest before all charges
-	Charges       []*charge `json:",omitempty"`
+	Base          gap        // the greatest before all charges
+	Charges       []*charged `json:",omitempty"`
 }
 
 type gap struct{ B, C int64 } // B is zero if there is none
 
-type charge struct {
+type charged struct {
 	Op   string
 	At   int64
 	Said int64 // tokens, by the grant and all Settles
 	Now  int64 // tokens that it counts
 	Gap  gap   // the greatest after it
+	Done bool  `json:",omitempty"` // nothing is given back, and what it counts more is charged when that is said
 }
 
 const (
@@ -123,10 +124,18 @@ func (m *meter) ready(now, k int64) int64 {
 	return max(now, m.Held, g.B+m.cost(k-m.Burst+m.K-g.C))
 }
 
-// close makes the first n charges final.
-func (m *meter) close(n int) {
+// forget makes the first n charges final.
+func (m *meter) forget(n int) {
 	m.Base = m.top(n)
 	m.Charges = m.Charges[n:]
+}
+
+// finish has nothing given back of what was charged so far.
+func (m *meter) finish() {
+	m.Base = m.top(len(m.Charges))
+	for _, c := range m.Charges {
+		c.Gap, c.Done = gap{}, true
+	}
 }
 
 // loadMeter is the meter of c's cell as of the time that v has from then on, full if there is
@@ -146,8 +155,11 @@ func loadMeter(v *view, c *cell, conf engine.Meter, memory time.Duration, born i
 		return nil, refuse("what is kept of meter %q is %q", conf.Key, c.data)
 	}
 	if back := v.reach(m.Time); back > 0 { // no tokens come of that, and none are missing
-		m.close(len(m.Charges))
+		m.finish()
 		m.Base.B, m.Held = m.Base.B-back, max(0, m.Held-back)
+		for _, c := range m.Charges {
+			c.At -= back
+		}
 	}
 	if m.N != fresh.N || m.Per != fresh.Per || m.Burst != fresh.Burst {
 		m.change(v.hi, fresh)
@@ -159,7 +171,7 @@ func loadMeter(v *view, c *cell, conf engine.Meter, memory time.Duration, born i
 // change has the rate and burst of to from now on: the tokens there are stay, up to the new burst,
 // and so does the part of one that has come in.
 func (m *meter) change(now int64, to meter) {
-	m.close(len(m.Charges))
+	m.finish()
 	have, was := m.tokens(now), m.Burst
 	part := new(big.Int).Mul(big.NewInt(now-m.Base.B), big.NewInt(m.N))
 	part.Mod(part, big.NewInt(m.Per)) // of a token, in parts of Per
@@ -181,7 +193,7 @@ func (m *meter) settle(now int64, memory time.Duration) {
 	if m.K > farTokens {
 		old = len(m.Charges)
 	}
-	m.close(old)
+	m.forget(old)
 	if m.top(len(m.Charges)).B <= now && m.tokens(now) >= m.Burst {
 		m.note(gap{now, m.K})
 	}
@@ -196,7 +208,7 @@ func (m *meter) charge(now, k int64, op string) {
 		m.note(gap{now, m.K})
 	}
 	if op != "" {
-		m.Charges = append(m.Charges, &charge{Op: op, At: now, Said: k, Now: k})
+		m.Charges = append(m.Charges, &charged{Op: op, At: now, Said: k, Now: k})
 	}
 	m.K += k
 }
@@ -217,6 +229,14 @@ func (m *meter) correct(now int64, op string, delta int64) {
 		}
 		c.Said = max(-farTokens, min(farTokens, c.Said+max(-2*farTokens, min(2*farTokens, delta))))
 		d := max(0, min(c.Said, c.Now+max(0, min(delta, 2*farTokens)))) - c.Now
+		if c.Done {
+			if d > 0 {
+				d = min(d, m.room(now, m.top(len(m.Charges))))
+				m.charge(now, d, "")
+				c.Now += d
+			}
+			return
+		}
 		if d > 0 {
 			d = min(d, m.room(now, m.top(i)))
 		}
@@ -237,7 +257,8 @@ func (m *meter) hold(now, d int64) {
 	case d == 0:
 		m.Held = 0
 		if m.tokens(now) < 0 { // what is owed is forgiven, and nothing of it can be given back
-			m.Charges, m.K, m.Base = nil, m.Burst, gap{now, 0}
+			m.finish()
+			m.K, m.Base = m.Burst, gap{now, 0}
 		}
 	case now+d > m.Held:
 		m.Held = now + d

@@ -82,29 +82,29 @@ func TestLostAnswer(t *testing.T) {
 		{"Acquire", 3, func() (func(context.Context) error, func(*testing.T)) {
 			c := engine.Claim{Key: engine.NewOpID().String(), Holder: "me", Limit: 1, TTL: time.Hour}
 			return func(ctx context.Context) error {
-				_, err := far.Slots().Acquire(ctx, c)
-				return err
-			}, func(t *testing.T) {
-				c.Holder = "other"
-				_, err := near.Slots().Acquire(bg(t), c)
-				require.ErrorIs(t, err, engine.ErrBusy)
-			}
+					_, err := far.Slots().Acquire(ctx, c)
+					return err
+				}, func(t *testing.T) {
+					c.Holder = "other"
+					_, err := near.Slots().Acquire(bg(t), c)
+					require.ErrorIs(t, err, engine.ErrBusy)
+				}
 		}},
 		{"Publish", 1, func() (func(context.Context) error, func(*testing.T)) {
 			id := engine.NewOpID().String()
 			list := []engine.Event{{ID: id + ".1", CallID: id, Seq: 1}, {ID: id + ".2", CallID: id, Seq: 2}}
 			return func(ctx context.Context) error {
-				_, err := far.Events().Publish(ctx, list)
-				return err
-			}, func(t *testing.T) {
-				var ids []string
-				for _, v := range published(t, js, near.Stream()) {
-					if v.CallID == id {
-						ids = append(ids, v.ID)
+					_, err := far.Events().Publish(ctx, list)
+					return err
+				}, func(t *testing.T) {
+					var ids []string
+					for _, v := range published(t, js, near.Stream()) {
+						if v.CallID == id {
+							ids = append(ids, v.ID)
+						}
 					}
+					require.Equal(t, []string{id + ".1", id + ".2"}, ids)
 				}
-				require.Equal(t, []string{id + ".1", id + ".2"}, ids)
-			}
 		}},
 	} {
 		t.Run(one.name, func(t *testing.T) {

@@ -138,14 +138,7 @@ func (q quota) Take(ctx context.Context, d engine.Draw) (engine.Grant, error) {
 		if named {
 			name = d.Op.String()
 		}
-		for i, m := range meters {
-			m.charge(now, g.Units*d.Meters[i].Each, name)
-		}
-		if g.Units < d.Max {
-			for i, m := range meters {
-				g.Retry = max(g.Retry, m.ready(now, (1+d.Keep)*d.Meters[i].Each))
-			}
-		}
+		charge(now, d, &g, meters, name)
 		grant = g.seen(now)
 		for i, m := range meters {
 			puts = append(puts, m.save(v, &v.cells[i], q.e.conf.OpMemory)...)
@@ -180,6 +173,18 @@ func grantOf(now int64, d engine.Draw, every time.Duration, meters []*meter) gra
 		return granted{Retry: ready}
 	}
 	return granted{Units: d.Min + min(d.Max-d.Min, int64((d.MaxWait-wait)/every)), At: ready, Every: int64(every)}
+}
+
+// charge has meters charged what g grants of d, and says in g when more can be had.
+func charge(now int64, d engine.Draw, g *granted, meters []*meter, name string) {
+	for i, m := range meters {
+		m.charge(now, g.Units*d.Meters[i].Each, name)
+	}
+	if g.Units < d.Max {
+		for i, m := range meters {
+			g.Retry = max(g.Retry, m.ready(now, (1+d.Keep)*d.Meters[i].Each))
+		}
+	}
 }
 
 // floor is a/b, rounded down.
