@@ -111,13 +111,6 @@ func (e *Engine) ask(ctx context.Context, request func(context.Context) error) e
 	}
 }
 
-// brief gives request no more time than one answer may take.
-func (e *Engine) brief(ctx context.Context, request func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return request(ctx)
-}
-
 func missing(err error) bool {
 	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errMissing)
 }
@@ -335,13 +328,14 @@ func (e *Engine) send(ctx context.Context, m *nats.Msg) (seq uint64, again bool,
 	if err := e.enter(ctx); err != nil {
 		return 0, false, err
 	}
-	if !e.conn.IsConnected() {
-		return 0, false, fmt.Errorf("%w: not connected", engine.ErrRefused)
-	}
-	brief, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	answer, err := e.conn.RequestMsgWithContext(brief, m)
+	var answer *nats.Msg
+	err = e.brief(ctx, func(ctx context.Context) (err error) {
+		answer, err = e.conn.RequestMsgWithContext(ctx, m)
+		return err
+	})
 	switch {
+	case errors.Is(err, engine.ErrRefused):
+		return 0, false, err
 	case errors.Is(err, nats.ErrNoResponders):
 		return 0, false, errMissing
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrHeadersNotSupported), errors.Is(err, nats.ErrConnectionClosed) && e.conn.IsClosed():

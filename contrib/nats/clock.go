@@ -24,15 +24,21 @@ type clock struct {
 }
 
 const (
-	oldest = 2 * time.Second // a sample is used
-	drift  = 2000            // a clock gains or loses less than one part in so many
+	drift = 2000 // a clock gains or loses less than one part in so many
+	stale = time.Minute
 )
+
+// fresh is for how long what is known is used: as it ages it gets no wider than by half of what it
+// was, unless that is very little.
+func (c *clock) fresh() time.Duration {
+	return max(100*time.Millisecond, min(drift/4*(c.hi-c.lo), 5*time.Second))
+}
 
 // bounds are what the server's clock shows now, nanoseconds since 1970; false if nobody knows.
 func (c *clock) bounds() (lo, hi int64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.boundsLocked(oldest)
+	return c.boundsLocked(c.fresh())
 }
 
 func (c *clock) boundsLocked(oldest time.Duration) (lo, hi int64, ok bool) {
@@ -67,7 +73,7 @@ func (c *clock) learn(sent time.Time, stamp time.Time) {
 	}
 	was, is := sent.Sub(c.anchor), t.Sub(c.anchor)
 	lo, hi := time.Duration(stamp.UnixNano())-is, time.Duration(stamp.UnixNano())-was
-	if _, _, ok := c.boundsLocked(2 * oldest); ok {
+	if _, _, ok := c.boundsLocked(stale); ok {
 		// What was known before may be narrower, unless the clock was set meanwhile.
 		wide := (is-c.at)/drift + 1
 		if l, h := max(lo, c.lo-wide), min(hi, c.hi+wide); l <= h {
@@ -82,7 +88,7 @@ func (e *Engine) now(ctx context.Context) (lo, hi int64, err error) {
 	c := &e.clock
 	for {
 		c.mu.Lock()
-		lo, hi, ok := c.boundsLocked(oldest)
+		lo, hi, ok := c.boundsLocked(c.fresh())
 		if ok {
 			c.mu.Unlock()
 			return lo, hi, nil
@@ -129,23 +135,27 @@ func (e *Engine) sample(ctx context.Context) error {
 // past waits until the server's time is past t, which is a matter of a trip: t was not later than
 // it could be when somebody began.
 func (e *Engine) past(t int64) {
-	for range 10 {
+	for range 50 {
 		lo, _, ok := e.clock.bounds()
 		if !ok {
-			if lo, _, ok = e.stale(); !ok {
+			if lo, _, ok = e.staleBounds(); !ok {
 				return
 			}
 		}
 		if lo >= t {
 			return
 		}
-		time.Sleep(min(time.Duration(t-lo), time.Second))
+		// A trip to the server takes less than the shortest sleep.
+		wait := min(time.Duration(t-lo), time.Second)
+		if wait > time.Millisecond/2 || e.conn.FlushTimeout(wait+time.Millisecond) != nil {
+			time.Sleep(wait)
+		}
 	}
 }
 
-// stale are bounds from a sample that is too old to begin with.
-func (e *Engine) stale() (lo, hi int64, ok bool) {
+// staleBounds are bounds from a sample that is too old to begin with.
+func (e *Engine) staleBounds() (lo, hi int64, ok bool) {
 	e.clock.mu.Lock()
 	defer e.clock.mu.Unlock()
-	return e.clock.boundsLocked(time.Minute)
+	return e.clock.boundsLocked(stale)
 }

@@ -81,19 +81,11 @@ func (s store) follow(ctx context.Context, prefix string, yield func(engine.Reco
 }
 
 // session follows by one consumer, until the connection is cut or something else is wrong.
-func (s store) session(parent context.Context, f *follower, cut <-chan struct{}) error {
+func (s store) session(parent context.Context, f *follower, cut context.Context) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-cut:
-		case <-s.e.quit.Done():
-		case <-ended:
-		}
-		cancel()
-	}()
+	defer context.AfterFunc(cut, cancel)()
+	defer context.AfterFunc(s.e.quit, cancel)()
 	var c jetstream.Consumer
 	err := s.e.ask(ctx, func(ctx context.Context) (err error) {
 		c, err = s.e.stored().CreateConsumer(ctx, jetstream.ConsumerConfig{

@@ -1,11 +1,14 @@
 package sluicenats
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go"
+	"github.com/sluice-go/sluice/engine"
 )
 
 // hub tells whoever waits of what may concern it: that the connection was cut and is back, and,
@@ -17,7 +20,8 @@ type hub struct {
 	done chan struct{}
 
 	mu      sync.Mutex
-	cut     chan struct{}            // closed when the connection is cut or back
+	cut     context.Context // ends when the connection is cut or back
+	ended   context.CancelFunc
 	waiters map[string]chan struct{} // by their token
 }
 
@@ -25,7 +29,8 @@ type hub struct {
 func (e *Engine) hint() string { return "sluice." + e.conf.Bucket + ".look" }
 
 func (h *hub) open(e *Engine) (err error) {
-	h.e, h.cut, h.done, h.waiters = e, make(chan struct{}), make(chan struct{}), map[string]chan struct{}{}
+	h.e, h.done, h.waiters = e, make(chan struct{}), map[string]chan struct{}{}
+	h.cut, h.ended = context.WithCancel(context.Background())
 	h.sub, err = e.conn.Subscribe(e.hint(), func(m *nats.Msg) { h.look(strings.Fields(string(m.Data))) })
 	if err != nil {
 		return err
@@ -56,18 +61,36 @@ func (h *hub) changed() {
 	h.e.clock.forget()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	close(h.cut)
-	h.cut = make(chan struct{})
+	h.ended()
+	h.cut, h.ended = context.WithCancel(context.Background())
 	for _, w := range h.waiters {
 		rouse(w)
 	}
 }
 
-// next is closed when the connection is next cut, or back.
-func (h *hub) next() <-chan struct{} {
+// next ends when the connection is next cut, or back.
+func (h *hub) next() context.Context {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.cut
+}
+
+// brief gives a request no more time than one answer may take, and none when the connection is
+// cut: no answer finds its way back then.
+func (e *Engine) brief(ctx context.Context, request func(context.Context) error) error {
+	if !e.conn.IsConnected() {
+		return fmt.Errorf("%w: not connected", engine.ErrRefused)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	reconnects := e.conn.Stats().Reconnects
+	defer context.AfterFunc(e.hub.next(), func() {
+		// What was sent since it is back concerns nobody.
+		if !e.conn.IsConnected() || e.conn.Stats().Reconnects != reconnects {
+			cancel()
+		}
+	})()
+	return request(ctx)
 }
 
 // look rouses those who wait here of tokens.

@@ -1,6 +1,7 @@
 package sluicenats_test
 
 import (
+	"flag"
 	"os"
 	"testing"
 	"time"
@@ -12,34 +13,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// TestMain lets more tests be at once than there are processors: they wait, mostly.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		_ = p.Value.Set("6")
+	}
+	os.Exit(m.Run())
+}
+
 // inTime says how late a server may be on a machine that has other things to do.
 var inTime = sluicetest.Options{Tick: 200 * time.Millisecond, Slack: 120 * time.Millisecond}
 
-// TestKits: what each part must do, with a bucket in files.
-func TestKits(t *testing.T) {
+// TestPublisher: what is stored is in a stream that others consume.
+func TestPublisher(t *testing.T) {
 	t.Parallel()
 	js := jetStream(t, connect(t, start(t).addr()))
 	e := open(t, "", sluicenats.Config{JetStream: js, Bucket: "kit"})
-	t.Run("kits", func(t *testing.T) {
-		t.Run("store", func(t *testing.T) {
-			t.Parallel()
-			sluicetest.Store(t, e.Store, inTime)
-		})
-		t.Run("quota", func(t *testing.T) {
-			t.Parallel()
-			sluicetest.Quota(t, e.Quota, inTime)
-		})
-		t.Run("slots", func(t *testing.T) {
-			t.Parallel()
-			sluicetest.Slots(t, e.Slots, inTime)
-		})
-		t.Run("publisher", func(t *testing.T) {
-			t.Parallel()
-			sluicetest.Publisher(t, func() (engine.Publisher, func() []engine.Event) {
-				return e.Events(), func() []engine.Event { return published(t, js, e.Stream()) }
-			}, inTime)
-		})
-	})
+	sluicetest.Publisher(t, func() (engine.Publisher, func() []engine.Event) {
+		return e.Events(), func() []engine.Event { return published(t, js, e.Stream()) }
+	}, inTime)
 }
 
 // TestEngine: what an engine must do that is far away, that loses its data, as one in memory does

@@ -248,7 +248,8 @@ func (s store) Commit(ctx context.Context, op engine.OpID, changes ...engine.Cha
 		subjects = append(subjects, s.e.named(op))
 	}
 	var old []engine.Revision // the answer of the first, if this is a repetition
-	first, err := s.e.decide(ctx, subjects, false, func(v *view) ([]put, error) {
+	ends := slices.ContainsFunc(changes, func(c engine.Change) bool { return c.TTL != 0 })
+	first, err := s.e.decide(ctx, subjects, ends, func(v *view) ([]put, error) {
 		old = nil
 		if !op.IsZero() {
 			d, err := remembered(&v.cells[last], "commit", asked)
@@ -354,7 +355,7 @@ func (s store) Add(ctx context.Context, op engine.OpID, key string, delta int64,
 	if !op.IsZero() {
 		subjects = append(subjects, s.e.named(op))
 	}
-	_, err = s.e.decide(ctx, subjects, false, func(v *view) ([]put, error) {
+	_, err = s.e.decide(ctx, subjects, ttl != 0, func(v *view) ([]put, error) {
 		if !op.IsZero() {
 			d, err := remembered(&v.cells[1], "add", asked)
 			if err != nil {
