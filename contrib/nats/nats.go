@@ -156,6 +156,20 @@ func (e *Engine) make(ctx context.Context) error {
 
 // stream is the stream of that name, made as c says if there is none.
 func (e *Engine) stream(ctx context.Context, c jetstream.StreamConfig) (jetstream.Stream, error) {
+	for {
+		s, err := e.tryStream(ctx, c)
+		switch {
+		case err == nil:
+			return s, nil
+		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded): // else a cluster that elects a leader forgets requests
+			return nil, fmt.Errorf("sluicenats: stream %s: %w", c.Name, err)
+		}
+	}
+}
+
+func (e *Engine) tryStream(ctx context.Context, c jetstream.StreamConfig) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	s, err := e.js.Stream(ctx, c.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = e.js.CreateStream(ctx, c)
@@ -163,10 +177,7 @@ func (e *Engine) stream(ctx context.Context, c jetstream.StreamConfig) (jetstrea
 			s, err = e.js.Stream(ctx, c.Name)
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("sluicenats: stream %s: %w", c.Name, err)
-	}
-	return s, nil
+	return s, err
 }
 
 func (e *Engine) stored() jetstream.Stream {

@@ -53,7 +53,7 @@ func (c *child) addr() string { return "127.0.0.1:" + strconv.Itoa(c.opts.Port) 
 func connect(t testing.TB, addr string, more ...nats.Option) *nats.Conn {
 	t.Helper()
 	u := url.URL{Scheme: "nats", Host: addr}
-	options := append([]nats.Option{nats.ReconnectBufSize(-1), nats.ReconnectWait(10 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.MaxReconnects(-1), nats.IgnoreDiscoveredServers()}, more...)
+	options := append([]nats.Option{nats.ReconnectBufSize(-1), nats.ReconnectWait(10 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.MaxReconnects(-1), nats.IgnoreDiscoveredServers(), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, more...)
 	conn, err := nats.Connect(u.String(), options...)
 	require.NoError(t, err)
 	t.Cleanup(conn.Close)
@@ -73,7 +73,7 @@ func open(t testing.TB, addr string, c sluicenats.Config) *sluicenats.Engine {
 	if c.JetStream == nil {
 		c.JetStream = jetStream(t, connect(t, addr))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	e, err := sluicenats.New(ctx, c)
 	require.NoError(t, err)
