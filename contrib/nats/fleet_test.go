@@ -2,7 +2,9 @@ package sluicenats_test
 
 import (
 	"context"
+	"fmt"
 	"iter"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,6 +12,8 @@ import (
 	sluicenats "github.com/sluice-go/sluice/contrib/nats"
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // fleet is four engines, each with a connection of its own, that take turns: what one call does
@@ -103,4 +107,30 @@ func TestFleet(t *testing.T) {
 		t.Parallel()
 		sluicetest.Store(t, func() engine.Store { return f }, inTime)
 	})
+}
+
+// TestSameOperation: an operation that several engines repeat at once takes effect once, and all
+// are answered like the first, also those that see half of what it did.
+func TestSameOperation(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, start(t).addr(), sluicenats.Config{Memory: true})
+	for round := range 40 {
+		key, op, m := fmt.Sprint(round), engine.NewOpID(), slow(3)
+		rev, err := f.Write(bg(t), key, 0, []byte("before"), 0)
+		require.NoError(t, err)
+		draw := engine.Draw{Op: engine.NewOpID(), Meters: []engine.Meter{m}, Min: 3}
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				_, err := f.Commit(bg(t), op, engine.Change{Key: key, Was: rev, Value: []byte("after")})
+				assert.NoError(t, err, "round %d", round)
+			})
+			wg.Go(func() {
+				g, err := f.Take(bg(t), draw)
+				assert.NoError(t, err, "round %d", round)
+				assert.Equal(t, int64(3), g.Units, "round %d", round)
+			})
+		}
+		wg.Wait()
+	}
 }
