@@ -52,7 +52,7 @@
 //
 // # Limits
 //
-//   - One process decides about 1,200 times a second on one meter or key of slots, four together 4,900, sixteen 3,600, on
+//   - One process decides some 1,500 times a second on one meter or key of slots, four together 5,000, sixteen 4,000, on
 //     two cores with the server beside them; over a network a process decides once in two trips. So draw several units at
 //     once, as RateLimiterConfig.Fleet does, and claim for the first of those who wait at home.
 //   - Fetch of several keys, which are to be as they were at one instant, reads until nothing has changed in between.
