@@ -94,7 +94,7 @@ func (f *fleet) Follow(ctx context.Context, prefix string) iter.Seq2[engine.Reco
 // TestFleet: all that concerns decisions, by four engines that are in each other's way.
 func TestFleet(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, start(t).addr(), sluicenats.Config{Bucket: "fleet"})
+	f := newFleet(t, start(t).addr(), sluicenats.Config{Bucket: "fleet", Memory: true})
 	t.Run("quota", func(t *testing.T) {
 		t.Parallel()
 		sluicetest.Quota(t, func() engine.Quota { return f }, inTime)
