@@ -364,4 +364,4 @@ var (
 )
 
 // stateErr is an error of an operation as its caller gets it; one of the caller's own passes.
-func stateErr(key string, err error) error { return value.Explain(key, err, value.Reasons) }
+func stateErr(key string, err error) error { return value.Told(key, err) }

@@ -4,7 +4,8 @@
 // value.
 //
 // A [Store] is the table (table.go, entry.go, kv.go), a [Scope] a prefix of it with bounds (account.go),
-// and a [View] the way in, through a scope and perhaps inside a transaction (view.go, txn.go).
+// and a [View] the way in, through a scope and perhaps inside a transaction (view.go, txn.go). A store whose
+// keys live elsewhere asks a [Far] for them (far.go).
 // How an operation ended is a [Code]; errors are made of it above. The clock is read here, and
 // timers are set, one for each shard in which keys have lifetimes (expiry.go).
 //

@@ -15,5 +15,4 @@
 //   - remote.go: the Remote, and operations on one key
 //   - trip.go: trips, and what their ends mean
 //   - many.go: several keys at once, lists and watches
-//   - near.go: a copy of what is there, for reads
 package remote

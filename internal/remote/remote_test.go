@@ -209,6 +209,7 @@ func TestRemote_AWatchThatIsCutOff(t *testing.T) {
 			require.NoError(t, sluice.Key[int]("goes").Delete(ctx))
 			require.NoError(t, second(sluice.Key[int]("new").Set(ctx, 1)))
 			time.Sleep(time.Second)
+			synctest.Wait()
 			require.Equal(t, []string{"changes=2", "goes=", "new=1"}, got)
 			got = nil
 			require.NoError(t, second(sluice.Key[int]("goes").Set(ctx, 1)))
@@ -297,7 +298,7 @@ func TestRemote_LifetimesAreKept(t *testing.T) {
 			v, _, err := k.Get(ctx)
 			require.NoError(t, err, name)
 			require.Equal(t, 7, v)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			_, _, err = k.Get(ctx)
 			require.ErrorIs(t, err, sluice.ErrAbsent, name)
 		}

@@ -38,6 +38,14 @@ var Reasons = []error{
 	kv.Crowded:   ErrConflict,
 }
 
+// Told is Explain with these, and costs nothing where there is no error.
+func Told(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return Explain(key, err, Reasons)
+}
+
 // CheckPrefix returns an error unless a view may have that prefix.
 func CheckPrefix(prefix string) error {
 	if prefix == "" || !utf8.ValidString(prefix) {
