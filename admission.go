@@ -93,8 +93,10 @@ func (a *admission) configure(e *Executor, class *admit.Class) {
 	a.asks = len(a.units) > 0 || slices.ContainsFunc(a.keys, rules.Scope.Asks)
 	// An interceptor inside may answer instead of the tool: then the token goes back as if it had never been
 	// taken, and of one that was taken without the lock nobody knows what that would have changed.
-	quick := len(e.inner) == 0 || !slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Kind == admit.Tokens })
-	a.needs.Compile(&a.at, len(a.keys), len(a.units), quick)
+	a.needs.Compile(&a.at, len(a.keys), len(a.units))
+	if len(e.inner) == 0 || !slices.ContainsFunc(a.needs.Parts, func(p stage.Part) bool { return p.Class.Kind == admit.Tokens }) {
+		a.needs.Quicken()
+	}
 }
 
 // when is the present instant and that of its caller's deadline, or admit.Never.

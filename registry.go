@@ -442,7 +442,7 @@ type plan struct {
 	steps  []Steps // that do
 	around bool    // something does
 	once   bool    // attempts come one after the other, and the next when there is nothing to do for the last
-	single bool    // and nothing is inside the admission: every event of a call comes from whoever is in charge of it
+	single bool    // and nothing is inside the admission for it: every event of a call comes from whoever is in charge of it
 	refuse error   // why every call is refused, if it is; and what came of it
 	cause  error
 }
@@ -493,11 +493,7 @@ func (p *plan) wrap() {
 			}
 		}
 	}
-	if p.single {
-		normal = true
-		return
-	}
-	h := p.adm.handler(wrapAll(e.inner, t.spec, func(ctx context.Context, c Call) (Result, error) {
+	run := func(ctx context.Context, c Call) (Result, error) {
 		if !t.accepts(c.Input) { // an interceptor's doing
 			err := fmt.Errorf("sluice: Call.Input is %T: must be %v", c.Input, t.in)
 			if c.inv == nil {
@@ -506,9 +502,17 @@ func (p *plan) wrap() {
 			return Result{}, c.inv.refused(ErrInvalidArguments, "", err)
 		}
 		return runTool(ctx, &c, t)
-	}))
-	if !e.inSteps {
-		p.chain = wrapAll(e.outer, t.spec, h)
+	}
+	inside := wrapAll(e.inner, t.spec, run)
+	if p.single = p.once && compiled.Same(inside, run); p.single {
+		s := e.stage.Lock()
+		p.adm.needs.Quicken()
+		s.Unlock()
+	} else {
+		h := p.adm.handler(inside)
+		if !e.inSteps {
+			p.chain = wrapAll(e.outer, t.spec, h)
+		}
 	}
 	normal = true
 }

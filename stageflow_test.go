@@ -49,5 +49,5 @@ func TestStageflowPage(t *testing.T) {
 		assert.Positive(t, named, line)
 		rows++
 	}
-	assert.Equal(t, 18, rows)
+	assert.Equal(t, 19, rows)
 }

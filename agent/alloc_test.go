@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -13,14 +14,15 @@ import (
 	"github.com/sluice-go/sluice/agent"
 )
 
-// Layers that cost something.
+// Layers after a gate.
 const (
 	passing  = "a gate, and what passes calls on"
+	unrated  = "undo after a rate"
 	undoless = "undo after a gate"
 	undoable = "undo after a gate, of a tool that leaves no data"
 )
 
-// passer is no Stepper: that there is one costs a call something, whatever it does.
+// passer answers what it is to go around: it is in no call's way.
 type passer struct{}
 
 func (passer) Wrap(_ sluice.Spec, next sluice.Handler) sluice.Handler { return next }
@@ -32,14 +34,21 @@ func idle() map[string][]sluice.Interceptor {
 	act := sluice.Must(agent.NewModes(func(sluice.Spec) []string { return []string{"plan", "act"} }))
 	all := sluice.Must(agent.NewModes(func(sluice.Spec) []string { return nil }))
 	gate := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 4}}}))
+	rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1_000_000, Per: time.Millisecond, Burst: 1 << 30}}}))
 	undoOf := func(tool string) *agent.Undo {
 		return sluice.Must(agent.NewUndo(agent.UndoConfig{State: state, Undo: map[string]func(context.Context, json.RawMessage) error{
 			tool: func(context.Context, json.RawMessage) error { return nil }}}))
 	}
+	limits := sluice.Must(agent.NewUsageLimits(agent.UsageLimitsConfig{Run: agent.Usage{Calls: 1, Bytes: 1}}))
+	others := sluice.Must(agent.NewUsageLimits(agent.UsageLimitsConfig{Run: agent.Usage{Tools: map[string]int{"pay": 1}}}))
+	loops := sluice.Must(agent.NewLoops(agent.LoopsConfig{}))
 	pass := sluice.Steps{Before: func(context.Context, *sluice.Step) {}}
 	return map[string][]sluice.Interceptor{
 		"none": nil, "a step": {stepper{pass}}, "approvals": {approvals}, "approvals after a step": {stepper{pass}, approvals},
 		"modes": {act}, "modes after a step": {stepper{pass}, act}, "modes of all": {all},
+		"usage limits": {limits}, "usage limits after a step": {stepper{pass}, limits}, "usage limits of others": {others},
+		"loops": {loops}, "loops after a step": {stepper{pass}, loops},
+		"a rate": {rate}, unrated: {rate, undoOf("pay")},
 		"a gate": {gate}, passing: {gate, passer{}}, undoless: {gate, undoOf("pay")}, undoable: {gate, undoOf("look")},
 	}
 }
@@ -74,21 +83,18 @@ func TestIdleLayersAllocateNothing(t *testing.T) {
 			}
 		})
 	}
-	none, passed := measure("none"), measure(passing)
+	none := measure("none")
 	for name := range layers {
 		want := none
-		switch name {
-		case passing, undoless:
-			want = passed
-		case undoable:
-			want = passed + 2 // whose it is, and its place in the context
+		if name == undoable {
+			want += 3 // whose it is, its place in the context, and the call, which it is handed
 		}
 		require.Equal(t, want, measure(name), name)
 	}
 }
 
 // BenchmarkIdleLayers is a call that a layer does nothing for. What a layer adds is the difference to a call without,
-// or, if it is not the first, to one through a step that does nothing; of an Undo, to one through what passes calls on.
+// or, if it is not the first, to one through a step that does nothing; of an Undo, to one through a gate.
 func BenchmarkIdleLayers(b *testing.B) {
 	for name, list := range idle() {
 		call := idleCall(list)

@@ -192,7 +192,8 @@ func (a *Approvals) approved(ctx context.Context, s *sluice.Step, c sluice.Call,
 		return false
 	case err == errEdited: // as a call of its own, whose arguments are checked as others are
 		s.Instead(func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
-			return c.Invoke(WithApproval(ctx, id), sluice.Request{ID: c.ID, Tool: c.Tool, Args: e.Decision.Arguments})
+			res, err := c.Invoke(WithApproval(ctx, id), sluice.Request{ID: c.ID, Tool: c.Tool, Args: e.Decision.Arguments})
+			return res, sluice.Elsewhere(err) // which has run, if this has not
 		})
 	case errors.Is(err, sluice.ErrAbsent): // it has been forgotten
 		s.Answer(sluice.Result{}, &ApprovalError{Approval{ID: id, State: ApprovalExpired, Tool: c.Tool}})

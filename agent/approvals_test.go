@@ -285,6 +285,34 @@ func TestApprovals_EditedArguments(t *testing.T) {
 	})
 }
 
+// A call that fails with the arguments of the decision has run as much as one that fails with its own.
+func TestApprovals_EditedCallFails(t *testing.T) {
+	for _, code := range []string{"tool_error", "panic", "timeout"} {
+		synctest.Test(t, func(t *testing.T) {
+			b, cents := newBank(t, nil, &ledger{}, agent.ApprovalsConfig{}), new(atomic.Int64)
+			defer b.close()
+			spec := sluice.Spec{Name: "pay", Policy: sluice.Policy{Timeout: time.Minute}}
+			sluice.Must(sluice.Replace(b.exec.Registry(), spec, func(_ context.Context, p payment) (string, error) {
+				cents.Add(p.Cents)
+				switch code {
+				case "panic":
+					panic("no credit")
+				case "timeout":
+					time.Sleep(time.Hour)
+				}
+				return "", errors.New("no credit")
+			}))
+			_, err := b.pay(b.ctx, five)
+			x := awaited(t, err)
+			require.NoError(t, b.approvals.Decide(b.ctx, x.ID, agent.Decision{Approve: true, Arguments: json.RawMessage(`{"to":"ada","cents":400}`)}))
+			_, err = b.pay(agent.WithApproval(b.ctx, x.ID), five)
+			require.Equal(t, code, sluice.CodeOf(err), "%v", err)
+			require.NotErrorIs(t, err, sluice.ErrRejected)
+			require.EqualValues(t, 400, cents.Load())
+		})
+	}
+}
+
 // A call that is refused further in has not run, and may come again; one that fails has.
 func TestApprovals_RefusedFurtherIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -17,6 +17,11 @@
 // can be stored; [Runner.Resume] goes on with it hours later, maybe in another process. docs/approvals.md shows it.
 // [Modes] allow tools in some modes of the program only.
 //
+// # Limits
+//
+// [UsageLimits] bound what the calls of a run, see [WithRun], and of a session use, and [Loops] refuse those that only
+// repeat what is known. The model reads why, and a turn may end with its [Turn].Stop. docs/budgets.md shows it.
+//
 // # Undo
 //
 // [Undo] takes back what tools have done, call by call or for a whole group, also after a restart: a tool leaves data

@@ -132,11 +132,12 @@ type storedReply struct {
 
 // storedError is the error of a call whose turn was stored: what a program and a model read of it.
 type storedError struct {
-	Message  string `json:"message"`
-	Kind     string `json:"code"`
-	Model    string `json:"model"`
-	Rejected bool   `json:"rejected,omitempty"`
-	Partial  []byte `json:"partial,omitempty"`
+	Message  string       `json:"message"`
+	Kind     string       `json:"code"`
+	Model    string       `json:"model"`
+	Rejected bool         `json:"rejected,omitempty"`
+	Partial  []byte       `json:"partial,omitempty"`
+	Exit     ExitBehavior `json:"exit,omitempty"`
 
 	own error // of the library, with that code; nil if it was the tool's
 }
@@ -144,6 +145,8 @@ type storedError struct {
 func (e *storedError) Error() string { return e.Message }
 func (e *storedError) Code() string  { return e.Kind }
 func (e *storedError) Unwrap() error { return e.own }
+
+func (e *storedError) exit() ExitBehavior { return e.Exit }
 
 // reasons is what the library's own codes say.
 var reasons = map[string]error{
@@ -274,7 +277,7 @@ func storedOf(err error) *storedError {
 		same := *x
 		return &same
 	}
-	return &storedError{Message: textOf(err), Kind: sluice.CodeOf(err), Model: modelText(err), Rejected: errors.Is(err, sluice.ErrRejected)}
+	return &storedError{Message: textOf(err), Kind: sluice.CodeOf(err), Model: modelText(err), Rejected: errors.Is(err, sluice.ErrRejected), Exit: exitOf(err)}
 }
 
 // textOf is the text of an error that may be anybody's.
@@ -309,11 +312,7 @@ func (t *Turn) UnmarshalJSON(data []byte) error {
 		}
 		m.Calls, next.Replies = append(m.Calls, a), append(next.Replies, s.Replies[i].reply(a.Err))
 	}
-	for i := range next.Replies {
-		if a, ok := next.waits(i); ok {
-			next.Pending = append(next.Pending, a)
-		}
-	}
+	next.sum()
 	*t = next
 	return nil
 }

@@ -122,6 +122,7 @@ func (e *undoEntry) settle(undone bool) {
 // Why an entry is not changed.
 var (
 	errUndoAbsent = errors.New("there is none")
+	errUndoNew    = errors.New("it has no number yet")
 	errUndoLost   = errors.New("it is another's")
 )
 

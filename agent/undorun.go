@@ -28,7 +28,6 @@ type undoRun struct {
 
 // undoCall is a call that has reported and whose code runs.
 type undoCall struct {
-	seq    int64
 	inside int         // code that has reported; guarded by Undo.mu
 	beat   *time.Timer // renews the lease; likewise
 }
@@ -39,50 +38,54 @@ func (r *undoRun) report(c sluice.Call, group string, data json.RawMessage) erro
 		return fmt.Errorf("the name of the group has %d bytes: must have at most %d", len(group), maxUndoGroup)
 	}
 	u, key := r.undo, c.Key.String()
-	in, err := r.enter()
-	if err != nil {
-		return err
-	}
-	_, err = undoKey(undoPrefix+key).Update(u.kept, func(e undoEntry, ok bool) (undoEntry, error) {
+	in, seq := r.enter(), int64(0)
+	keep := func(e undoEntry, ok bool) (undoEntry, error) {
 		now := time.Now()
 		if !ok {
+			if seq == 0 {
+				return e, errUndoNew
+			}
 			p := c.Pipeline
-			e = undoEntry{V: undoVersion, Seq: in.seq, N: uint64(c.Key), Tool: c.Tool, ID: c.ID, Run: p.RunID, Request: p.RequestID,
+			e = undoEntry{V: undoVersion, Seq: seq, N: uint64(c.Key), Tool: c.Tool, ID: c.ID, Run: p.RunID, Request: p.RequestID,
 				Session: p.SessionID, User: p.UserID, Tenant: tenantOf(*p), Group: group, At: wall(now)}
 		}
 		if in.beat != nil {
 			e.Running = wall(now.Add(u.conf.Lease))
 		}
 		return e, e.report(c.Attempt, data, u.conf.MaxBytes)
-	}, sluice.TTL(u.conf.Lifetime))
-	return err
+	}
+	for {
+		_, err := undoKey(undoPrefix+key).Update(u.kept, keep, sluice.TTL(u.conf.Lifetime))
+		if !errors.Is(err, errUndoNew) {
+			return err
+		}
+		if seq, err = sluice.Increment(u.kept, undoSequence, 1); err != nil {
+			return err
+		}
+	}
 }
 
 // enter counts r among the code of its call that has reported, and runs. Once it has left it is not.
-func (r *undoRun) enter() (*undoCall, error) {
+func (r *undoRun) enter() *undoCall {
 	u, key := r.undo, r.call.Key
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if r.in != nil && !r.left {
-		return r.in, nil
+		return r.in
 	}
 	in := u.calls[key]
 	if in == nil {
-		seq, err := sluice.Increment(u.kept, undoSequence, 1)
-		if err != nil {
-			return nil, err
-		}
-		in = &undoCall{seq: seq}
+		in = new(undoCall)
 	}
 	if r.left {
-		return in, nil
+		return in
 	}
 	if in.inside++; in.inside == 1 {
 		u.calls[key] = in
 		in.beat = time.AfterFunc(u.conf.Lease/3, func() { u.renew(key, in) })
 	}
 	r.in = in
-	return in, nil
+	return in
 }
 
 // renew says that code of the call still runs.
@@ -270,7 +273,7 @@ func (x *undoing) renew() {
 // all is over.
 func (x *undoing) settle(failed *UndoError) (more bool) {
 	x.mu.Lock()
-	late, left, next := x.late, false, undoStep{}
+	late, left, runs, next := x.late, false, false, undoStep{}
 	x.mu.Unlock()
 	err := x.undo.change(x.key, 0, func(e *undoEntry, now time.Time) error {
 		if e.By != x.by {
@@ -278,7 +281,8 @@ func (x *undoing) settle(failed *UndoError) (more bool) {
 		}
 		e.settle(failed == nil)
 		left = len(e.Steps) > 0
-		if more = failed == nil && left && !late; more {
+		runs = left && now.Before(e.Running) // a later attempt, which may have its effect yet
+		if more = failed == nil && left && !late && !runs; more {
 			next = e.take(x.by, now, x.undo.conf.Lease)
 		} else {
 			e.By, e.Lease = "", time.Time{}
@@ -290,6 +294,9 @@ func (x *undoing) settle(failed *UndoError) (more bool) {
 	gone := errors.Is(err, errUndoAbsent) || errors.Is(err, errUndoLost) // or was decided about
 	if err != nil && failed == nil && !gone {
 		failed = x.failure("state", err)
+	}
+	if err == nil && failed == nil && runs {
+		failed = x.failure(string(UndoRunning), nil)
 	}
 	x.mu.Lock()
 	if more {

@@ -21,7 +21,7 @@ type assistant struct {
 	model  *client
 	exec   *sluice.Executor
 	runner *agent.Runner
-	show   func(*agent.Turn)
+	show   func(context.Context, *agent.Turn)
 }
 
 // converse goes on with history, whose last message is the user's, until the model has had its say. The
@@ -43,7 +43,10 @@ func (a *assistant) converse(ctx context.Context, history []json.RawMessage) ([]
 			return history, err
 		}
 		history = append(history, turn.Messages...)
-		a.show(turn)
+		a.show(ctx, turn)
+		if len(turn.Pending) > 0 {
+			return history, &waitingError{turn}
+		}
 		if turn.Done() {
 			return history, nil
 		}

@@ -1,20 +1,25 @@
 // Agent is a whole agent: a model that calls tools, the loop that makes the calls and sends back their
-// answers, and limits on the tools. It holds one conversation over OpenAI's chat completions and over
+// answers, and limits on the tools. It holds conversations over OpenAI's chat completions and over
 // Anthropic's messages, each with whole answers and with streamed ones.
 //
 //	go run ./examples/agent
 //	go run ./examples/agent -provider anthropic -stream
 //
-// The loop is in loop.go, within 25 lines, the same for all four. The tools are in tools.go: one has to wait
-// for a rate, one takes long while others go on, one fails and is called again. The model, on the loopback
-// interface, gets a tool's name wrong and the arguments of another, and calls again when it has read why. It
-// follows a script, see model.go, and refuses what its provider would refuse.
+// The loop is in loop.go, within 25 lines, the same for all. Somebody plans a trip, with the tools of tools.go: one
+// has to wait for a rate, one takes long while others go on, one fails and is called again. Then somebody pays a
+// bill, see office.go: a payment waits for approval while the process ends and another takes over, calls on one file
+// wait for each other, a tool that fails half-way is undone, one yields its result in parts, and the model is told
+// that it goes round in circles.
+//
+// The model, on the loopback interface, follows a script, see script.go and model.go, and refuses what its provider
+// would refuse.
 package main
 
 import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -23,6 +28,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,30 +36,53 @@ import (
 	"github.com/sluice-go/sluice/agent"
 )
 
-const question = "Oslo or Bergen, for two nights? Book a hotel where the weather is better."
+// providers are the values of -provider.
+var providers = map[agent.Format]string{agent.OpenAIChat: "chat", agent.Anthropic: "anthropic"}
 
 func main() {
-	formats := map[string][]agent.Format{"": {agent.OpenAIChat, agent.Anthropic}, "chat": {agent.OpenAIChat}, "anthropic": {agent.Anthropic}}
-	streams := []bool{false, true}
-	provider := flag.String("provider", "", "chat or anthropic; both if empty")
+	formats, streams := []agent.Format{agent.OpenAIChat, agent.Anthropic}, []bool{false, true}
+	flag.Func("provider", "chat or anthropic; both if not set", func(s string) error {
+		formats = slices.DeleteFunc(formats, func(f agent.Format) bool { return providers[f] != s })
+		if len(formats) == 0 {
+			return errors.New("must be chat or anthropic")
+		}
+		return nil
+	})
 	flag.BoolFunc("stream", "streamed answers alone, or none if false; both if not set", func(s string) error {
 		stream, err := strconv.ParseBool(s)
 		streams = []bool{stream}
 		return err
 	})
+	dir := flag.String("dir", "", "be one process of the office, whose files are in that directory")
 	flag.Parse()
-	if formats[*provider] == nil {
-		log.Fatalf("-provider is %q: must be chat or anthropic", *provider)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	for _, format := range formats[*provider] {
+	for _, format := range formats {
 		for _, stream := range streams {
-			if err := run(ctx, os.Stdout, loopback, format, stream); err != nil {
+			if err := hold(ctx, format, stream, *dir); err != nil {
 				log.Fatal(err)
 			}
 		}
 	}
+}
+
+// hold holds both conversations, or a part of the office's.
+func hold(ctx context.Context, format agent.Format, stream bool, dir string) error {
+	if dir != "" {
+		return runOffice(ctx, os.Stdout, loopback, format, stream, dir)
+	}
+	if err := run(ctx, os.Stdout, loopback, format, stream); err != nil {
+		return err
+	}
+	return holdOffice(ctx, os.Stdout, format, stream)
+}
+
+// how is how answers come.
+func how(stream bool) string {
+	if stream {
+		return "streamed"
+	}
+	return "whole"
 }
 
 // network is where the model and its client meet.
@@ -69,24 +98,23 @@ var loopback = network{
 
 // run holds a conversation, and prints it.
 func run(ctx context.Context, w io.Writer, on network, format agent.Format, stream bool) error {
-	a, stop, err := newAssistant(w, on, format, stream)
+	log := &transcript{w: w, failed: map[string]error{}}
+	a, stop, err := newAssistant(log, newExecutor(log), on, format, stream)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%v, %s\n  user   %s\n", format, map[bool]string{false: "whole", true: "streamed"}[stream], question)
-	_, err = a.converse(ctx, []json.RawMessage{text("user", question)})
+	fmt.Fprintf(w, "%v, %s\n  user   %s\n", format, how(stream), trip.question)
+	_, err = a.converse(ctx, []json.RawMessage{text("user", trip.question)})
 	return cmp.Or(err, stop(context.WithoutCancel(ctx)))
 }
 
-// newAssistant returns an assistant that prints what it does on w, with a model of its own, and what ends both.
-func newAssistant(w io.Writer, on network, format agent.Format, stream bool) (*assistant, func(context.Context) error, error) {
+// newAssistant returns an assistant that shows what it does in log, with a model of its own, and what ends both.
+func newAssistant(log *transcript, exec *sluice.Executor, on network, format agent.Format, stream bool) (*assistant, func(context.Context) error, error) {
 	url, stopModel, err := serve(on, (&model{think: 20 * time.Millisecond, pace: time.Millisecond}).handler())
 	if err != nil {
 		return nil, nil, err
 	}
 	web := &http.Client{Transport: &http.Transport{DialContext: on.dial}, Timeout: 10 * time.Minute} // as models write for minutes
-	log := &transcript{w: w, failed: map[string]error{}}
-	exec := newExecutor(log)
 	a := &assistant{
 		model:  &client{http: web, url: url, format: format, stream: stream},
 		exec:   exec,

@@ -89,13 +89,14 @@ func TestRun(t *testing.T) {
 func begin(t *testing.T, format agent.Format, stream bool) (*assistant, []json.RawMessage, context.Context, *sluice.Recorder) {
 	pc, rec := sluice.NewTestPipelineContext()
 	ctx := sluice.WithPipelineContext(t.Context(), pc)
-	a, stop, err := newAssistant(io.Discard, pipes(), format, stream)
+	log := &transcript{w: io.Discard, failed: map[string]error{}}
+	a, stop, err := newAssistant(log, newExecutor(log), pipes(), format, stream)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, stop(context.Background()))
 		require.NoError(t, rec.Check())
 	})
-	return a, []json.RawMessage{text("user", question)}, ctx, rec
+	return a, []json.RawMessage{text("user", trip.question)}, ctx, rec
 }
 
 // lastText is the text of a history's last message.

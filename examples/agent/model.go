@@ -21,37 +21,9 @@ type model struct {
 	pace  time.Duration // between the parts of a streamed one
 }
 
-// errand is something that the model wants to know or to have done.
-type errand struct {
-	after int      // the errand that has to be done first, from 1; zero means none
-	tries []wanted // the next one after it has read that one is wrong
-}
-
-// wanted is a call as the model thinks that it can be made.
-type wanted struct {
-	tool, args string
-	wrong      string // the error with which it has to be told that this is wrong
-}
-
-// errands are what it takes to answer the question. In malformed a model has got the arguments wrong.
-func errands(malformed string) []errand {
-	return []errand{
-		{tries: []wanted{{"weather", `{"city":"Oslo"}`, ""}}},
-		{tries: []wanted{{"weather", `{"city":"Bergen"}`, ""}}},
-		{tries: []wanted{{"flights", `{"to":"Oslo"}`, ""}}},
-		{tries: []wanted{
-			{"exchange_rates", `{"from":"EUR","to":"NOK"}`, "unknown_tool"},
-			{"exchange_rate", `{"from":"EUR","to":"NOK"}`, ""},
-		}},
-		{after: 1, tries: []wanted{
-			{"book_hotel", malformed, "invalid_arguments"},
-			{"book_hotel", `{"city":"Oslo","nights":2}`, ""},
-		}},
-	}
-}
-
 // state is what the model knows at one place of a conversation.
 type state struct {
+	script  *script
 	errands []errand
 	results []string // of the errands; empty if not done
 	calls   int      // that it has made
@@ -86,10 +58,9 @@ func (m *state) say() (s said) {
 	}
 	switch {
 	case len(s.calls) == 0:
-		r := m.results
-		s.text = fmt.Sprintf("Oslo: %s; Bergen: %s. A euro is %s kroner. Your hotel is %s.", r[0], r[1], r[3], r[4])
+		s.text = m.script.closing(m.results)
 	case m.calls == 0:
-		s.text = "I look at the weather, flights & money."
+		s.text = m.script.opening
 	}
 	if m.thinks {
 		s.thought = fmt.Sprintf("Left to do: %d.", len(s.calls))
@@ -101,12 +72,13 @@ func (m *state) say() (s said) {
 func (m *state) hear(s said, answers []told) error {
 	for i, c := range s.calls {
 		m.calls++
+		e := &m.errands[c.errand]
 		switch a := answers[i]; {
 		case c.wrong != "" && a.error == "":
 			return refusef("the result of %s is %q: must be an error, of the type %s", c.id, a.text, c.wrong)
-		case c.wrong != "" && a.error == c.wrong:
-			m.errands[c.errand].tries = m.errands[c.errand].tries[1:]
-		case a.error == "":
+		case len(e.tries) > 1 && (c.again || c.wrong != "" && a.error == c.wrong):
+			e.tries = e.tries[1:]
+		case a.error == c.wrong: // also if that is the last word
 			m.results[c.errand] = a.text
 		}
 	}
@@ -215,8 +187,9 @@ func answer(a api, header http.Header, body []byte) (*request, said, error) {
 	if err != nil {
 		return nil, said{}, err
 	}
-	list := errands(a.malformed())
-	m := state{errands: list, results: make([]string, len(list)), thinks: req.thinks, id: a.callID}
+	play := scriptOf(req.history[req.from-1])
+	list := play.errands(a.malformed())
+	m := state{script: play, errands: list, results: make([]string, len(list)), thinks: req.thinks, id: a.callID}
 	if err := m.checkTools(req.tools); err != nil {
 		return nil, said{}, err
 	}

@@ -175,7 +175,7 @@ func TestModel_TakesNoOtherHistory(t *testing.T) {
 // What stands around the history is looked at, too.
 func TestModel_TakesNoOtherRequest(t *testing.T) {
 	const weatherSchema = `{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}`
-	history := []json.RawMessage{text("user", question)}
+	history := []json.RawMessage{text("user", trip.question)}
 	for _, c := range []struct {
 		format agent.Format
 		stream bool
@@ -201,7 +201,7 @@ func TestModel_TakesNoOtherRequest(t *testing.T) {
 		{agent.Anthropic, false, nil, []string{`"budget_tokens":1024`, `"budget_tokens":4096`}, 400, "thinking.budget_tokens: must be at least 1024 and less than max_tokens"},
 		{agent.Anthropic, false, nil, []string{`"tools":[`, `"tools":[{"type":"function","function":{}},`}, 400, `the body cannot be read: unknown field "type"`},
 		{agent.Anthropic, false, nil, []string{weatherSchema, `null`}, 400, "tools[3]: the schema of weather must be of type object, with properties"},
-		{agent.Anthropic, false, nil, []string{question, strings.Repeat("x", 1<<20)}, 413, "the request is too large"},
+		{agent.Anthropic, false, nil, []string{trip.question, strings.Repeat("x", 1<<20)}, 413, "the request is too large"},
 	} {
 		w := post(t, c.format, c.stream, history, c.header, c.change...)
 		require.Equal(t, c.want, refused(t, c.format, c.status, w))

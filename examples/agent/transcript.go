@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -32,22 +33,27 @@ func (t *transcript) Emit(_ context.Context, e *sluice.Event) error {
 }
 
 // show prints what a turn has come to.
-func (t *transcript) show(turn *agent.Turn) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (t *transcript) show(_ context.Context, turn *agent.Turn) {
 	who := "model"
-	line := func(text string) {
-		fmt.Fprintf(t.w, "  %-6s %s\n", who, text)
+	if s := turn.Message.Text(); s != "" {
+		t.line(who, s)
 		who = ""
 	}
-	if s := turn.Message.Text(); s != "" {
-		line(s)
-	}
 	for _, r := range turn.Replies {
-		line(fmt.Sprintf("%s %s%s", r.Request.Tool, r.Request.Args, t.effort(r)))
-		line("  " + outcome(r))
+		t.line(who, r.Request.Tool+" "+string(r.Request.Args)+t.effort(r))
+		t.line("", "  "+outcome(r))
+		who = ""
 	}
 }
+
+// reply prints what a call has come to that was shown before.
+func (t *transcript) reply(r agent.Reply) {
+	t.line("model", r.Request.Tool+" "+string(r.Request.Args)+t.effort(r))
+	t.line("", "  "+outcome(r))
+}
+
+// line prints what somebody says, or, with an empty who, goes on with it.
+func (t *transcript) line(who, text string) { fmt.Fprintf(t.w, "  %-6s %s\n", who, text) }
 
 // effort is what a call took that did not start at once, or not only once.
 func (t *transcript) effort(r agent.Reply) (s string) {
@@ -55,6 +61,8 @@ func (t *transcript) effort(r agent.Reply) (s string) {
 	if wait := d.Wait.Round(100 * time.Millisecond); wait > 0 {
 		s += fmt.Sprintf(", waited %v for %s", wait, d.Waits[0].By)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if err := t.failed[r.Request.ID]; err != nil {
 		s += fmt.Sprintf(", again after: %v", err)
 	}
@@ -63,7 +71,10 @@ func (t *transcript) effort(r agent.Reply) (s string) {
 
 // outcome is what the model reads of a call.
 func outcome(r agent.Reply) string {
-	if r.Err != nil {
+	switch {
+	case waits(r):
+		return "waits for approval"
+	case r.Err != nil:
 		return sluice.ModelText(r.Err)
 	}
 	if s, ok := r.Result.Value.(string); ok {
@@ -74,4 +85,10 @@ func outcome(r agent.Reply) string {
 		return sluice.ModelText(err)
 	}
 	return string(out)
+}
+
+// waits reports whether a call waits for somebody to approve it.
+func waits(r agent.Reply) bool {
+	x, ok := errors.AsType[*agent.ApprovalError](r.Err)
+	return ok && x.Approval.State == agent.ApprovalPending
 }

@@ -151,3 +151,22 @@ func TestABucketGoesOnWhenItsFirstIsFoundToWaitElsewhere(t *testing.T) {
 		w.rest(f, n)
 	}
 }
+
+// Once a call has ended that needed more than its ancestor had, those nested in it run on what that has, though what
+// the call itself had went to another of them: before strangers, as what comes back to an ancestor does.
+func TestNestedCallsReachPastOneThatNeededMore(t *testing.T) {
+	w, n, f := newWorld(t, standard()), slots("tool a", 0, 1), things(10)
+	r := w.rate("per second", 4, 1, sec, 1)
+	p := w.arrive("p", 4, "", f.key("a", 3))
+	outer := w.arrive("outer", 4, "", n, f.key("a", 5), under(p)) // not on the three of p
+	first := w.arrive("first", 4, "", f.key("a", 4), under(outer))
+	x := w.arrive("x", 8, "", n, r) // more urgent, and earlier than the second
+	second := w.arrive("second", 4, "", f.key("a", 3), r, under(outer))
+	w.sees("p outer first")
+	w.finish(outer) // first goes on with its five
+	w.sees("second")
+	w.at(sec)
+	w.sees("x")
+	w.finish(x, second, first, p)
+	w.rest(n, f)
+}

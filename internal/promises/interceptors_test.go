@@ -18,6 +18,38 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// An interceptor inside the gates is out of a call's way if it answers the handler that it was given for the tool, and
+// only then: it may go around it, and may answer one that it was given for another tool.
+func TestWrap_MayAnswerWhatItWasGiven(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var ran, around []string
+		chains := map[string]sluice.Handler{}
+		pick := sluice.InterceptorFunc(func(s sluice.Spec, next sluice.Handler) sluice.Handler {
+			chains[s.Name] = next
+			switch s.Name {
+			case "around":
+				return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+					around = append(around, c.Tool)
+					return next(ctx, c)
+				}
+			case "other":
+				return chains["own"]
+			}
+			return next
+		})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(atMost(1), pick)})
+		for _, n := range []string{"own", "around", "other"} {
+			r.tool(sluice.Spec{Name: n}, func(context.Context) error { ran = append(ran, n); return nil })
+		}
+		for _, n := range []string{"own", "around", "other", "own"} {
+			require.NoError(t, r.call(n))
+		}
+		require.Equal(t, []string{"own", "around", "own", "own"}, ran)
+		require.Equal(t, []string{"around"}, around)
+		r.end()
+	})
+}
+
 // Who calls a tool whose chain is still being compiled waits no longer than its context; the
 // compiling goes on, later calls use it, and Close waits for it. Other tools are not held up.
 func TestWrap_ThatBlocksHoldsUpOnlyItsTool(t *testing.T) {

@@ -38,13 +38,9 @@ type Needs struct {
 	dropped bool                // the plan keeps the cells of Parts no more
 }
 
-// Compile makes n ready for calls of x, which bring so many keys and costs. quick says that those
-// calls may come without the lock as far as x knows. The stage is locked.
-func (n *Needs) Compile(x *Tool, keys, costs int, quick bool) {
+// Compile makes n ready for calls of x, which bring so many keys and costs. The stage is locked.
+func (n *Needs) Compile(x *Tool, keys, costs int) {
 	n.tool = x
-	if quick {
-		n.way = admit.QuickWay()
-	}
 	var fixed []*admit.Cell
 	var keyed []*admit.Class
 	var list []admit.Need
@@ -71,9 +67,18 @@ func (n *Needs) Compile(x *Tool, keys, costs int, quick bool) {
 		}
 	default:
 		x.Costs = record.Costs([]record.Cost{}, list, nil)
-		if x.Needs = admit.NewNeedSet(list); quick {
-			m.Quicken(x.Needs, &n.way)
-		}
+		x.Needs = admit.NewNeedSet(list)
+	}
+}
+
+// Quicken says that calls may come without the lock as far as their tool knows. That may turn out after Compile, once
+// or again, before the first of them comes. The stage is locked.
+func (n *Needs) Quicken() {
+	if n.way != (admit.Way{}) || n.dropped {
+		return
+	}
+	if n.way = admit.QuickWay(); n.tool.Needs != nil {
+		n.tool.Stage.M.Quicken(n.tool.Needs, &n.way)
 	}
 }
 

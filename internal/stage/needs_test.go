@@ -27,7 +27,10 @@ func newPlan(t *testing.T, quick bool) *plan {
 		{Class: p.own, Cell: p.s.M.Pin(0, p.own, ""), Key: -1, Unit: -1},
 		{Class: p.tenants, Key: 0, Unit: -1}, {Class: p.users, Key: 1, Unit: -1, Some: true},
 	}
-	p.Compile(&p.tool, 2, 0, quick)
+	p.Compile(&p.tool, 2, 0)
+	if quick {
+		p.Quicken()
+	}
 	return p
 }
 
@@ -192,7 +195,9 @@ func TestNeeds_DroppedWithoutKeys(t *testing.T) {
 		p := newPlan(t, true)
 		p.own.ByPlan = byPlan
 		p.Needs = Needs{Parts: []Part{{Class: p.own, Cell: p.s.M.Pin(0, p.own, "tool"), Key: -1, Unit: -1}}}
-		p.Compile(&p.tool, 0, 0, true)
+		p.Compile(&p.tool, 0, 0)
+		p.Quicken()
+		p.Quicken() // which changes nothing
 		first, _ := p.locked()
 		finish(p.s, first)
 		x, quick := p.quickly()

@@ -31,6 +31,8 @@ import (
 	"reflect"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/sluice-go/sluice/internal/jsonx"
 )
 
 // Limits bound what is decoded.
@@ -139,26 +141,30 @@ func prepare(data []byte, l Limits) ([]byte, error) {
 }
 
 // Blank reports whether there is nothing in data.
-func Blank(data []byte) bool { return len(bytes.TrimLeft(data, " \t\r\n")) == 0 }
+func Blank(data []byte) bool { return jsonx.Space(data) == len(data) }
 
 // Require reports whether data, which Decode or Check has taken, is an object with all of
 // these keys, sorted. Null and nothing are an object without any.
 func Require(data []byte, names []string) error {
 	s := scanner{data: data, max: 10_000}
-	missing := slices.Clone(names)
-	compare := func(name string, key []byte) int { return bytes.Compare([]byte(name), key) }
+	var room [16]bool
+	found, missing := room[:], len(names)
+	if missing > len(room) {
+		found = make([]bool, missing)
+	}
 	switch c := s.next(); c {
 	case 0, 'n':
 	case '{':
 		s.pos++
-		for c := s.next(); c != '}' && len(missing) > 0; c = s.next() {
+		for c := s.next(); c != '}' && missing > 0; c = s.next() {
 			if c == ',' {
 				s.pos++
 				s.next()
 			}
 			key, _ := s.key()
-			if i, ok := slices.BinarySearchFunc(missing, key, compare); ok {
-				missing = slices.Delete(missing, i, i+1)
+			if i, ok := slices.BinarySearchFunc(names, key, compare); ok && !found[i] {
+				found[i] = true
+				missing--
 			}
 			s.next()
 			s.pos++ // the colon
@@ -167,14 +173,27 @@ func Require(data []byte, names []string) error {
 	default:
 		return &Error{Path: "$", Reason: foundBy(c) + ": must be an object"}
 	}
-	if len(missing) == 0 {
+	if missing == 0 {
 		return nil
 	}
 	n := &node{}
-	for _, name := range missing {
-		n.fields = append(n.fields, field{name: name})
+	for i, name := range names {
+		if !found[i] {
+			n.fields = append(n.fields, field{name: name})
+		}
 	}
 	return &Error{Path: "$", Reason: "lacks " + n.list() + ": required"}
+}
+
+// compare is cmp.Compare, for which key need not become a string.
+func compare(name string, key []byte) int {
+	switch {
+	case name == string(key):
+		return 0
+	case name < string(key):
+		return -1
+	}
+	return 1
 }
 
 // convert is json.Unmarshal.

@@ -45,6 +45,7 @@ func (w *world) observe() {
 	}
 	w.began = started
 	for _, x := range w.mayHaveStarted() { // and have kept others out until then
+		x.blur()
 		w.racy = w.racy || x.ctx.Err() == context.DeadlineExceeded || x.parent != nil
 	}
 	late := w.lapses(now, started)
@@ -175,7 +176,7 @@ func (w *world) book(now int64, xs []*call) {
 				starts[f] = append(starts[f], need1{x, n.n})
 				continue
 			}
-			if n.cell.pays(now, n.n) != now {
+			if n.cell.pays(now, n.n) != now && !n.cell.of.onEdge(now) {
 				w.fatal("%v started for %d tokens of %s %q, which has %d ns with %d ns for each, burst %d", x, n.n, n.cell.of.name, n.cell.key, n.cell.have(now), n.cell.of.per, n.cell.of.burst)
 			}
 			n.charge = n.cell.take(now, n.n)

@@ -38,6 +38,7 @@ type limit struct {
 	adaptive   *sluice.Adaptive
 	shared     *rate.Limiter // of tokens: that is not the library's
 	twin       *rate.Limiter // that is asked the same at the same instants
+	blurred    bool          // but perhaps for a token that was taken and given back unseen, after which its fractions are others
 	born       time.Time     // which are counted from there
 	per, burst int64         // of a bucket: nanoseconds for one token, and how many it holds
 	count      int64         // N of its rate
