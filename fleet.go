@@ -10,9 +10,9 @@ import (
 	"github.com/sluice-go/sluice/internal/fleet"
 )
 
-// Fleet shares rates and slots with other processes: list it in [RateLimiterConfig] and [ConcurrencyLimiterConfig]. It asks the
-// engine in the background, so no call waits for a trip that has a unit in stock, or a slot. Make one with [NewFleet], and close it after the executors that use it. It is
-// safe for concurrent use. See docs/fleet.md.
+// Fleet shares rates and slots with other processes: list it in [RateLimiterConfig] and [ConcurrencyLimiterConfig]. It asks
+// the engine in the background, so no call waits for a trip that has a unit in stock, or a slot. Make one with [NewFleet], and
+// close it after the executors that use it. It is safe for concurrent use. See docs/fleet.md.
 type Fleet struct {
 	core *fleet.Fleet
 	conf FleetConfig
@@ -52,9 +52,8 @@ func (f *Fleet) hear(n fleet.Notice) error {
 	return err
 }
 
-// Close gives back the units in stock, and slots as calls end, and ends what goes on in the background. Calls of the Fleet's
-// limiters are refused from then on, with [ErrRateLimited] or [ErrSaturated]. It waits until all is given back, or ctx ends; then its
-// error says what is left undone. It may be called again.
+// Close gives back units in stock, and slots as calls end, and ends what goes on in the background. Calls of the Fleet's limiters
+// are refused from then on. It waits until all is given back, or ctx ends: its error says what is left. It may be called again.
 func (f *Fleet) Close(ctx context.Context) error { return f.core.Close(ctx) }
 
 // FleetState is what a [Fleet] has done, in a [Snapshot].
@@ -79,19 +78,17 @@ func (f *Fleet) state() FleetState {
 	return FleetState{f.conf.Name, f.conf.Origin, c.Away, f.conf.Shadow, c.Trips, c.Failed, c.Denied, c.Fetched, c.Settled, c.Slots, c.Short, c.Lost}
 }
 
-// ErrLeaseLost is why a tool's context is canceled whose slot is not its own any more: its lease could not be renewed in
-// time, or the engine has ended it. A tenth of the lease is left when its time is over. [context.Cause] tells.
+// ErrLeaseLost is the [context.Cause] of a tool whose slot is not its own any more: its lease could not be renewed, of which a
+// tenth is left then, or the engine has ended it.
 var ErrLeaseLost = errors.New("sluice: the lease of a slot has ended")
 
 // Fence is the number of the lease on which the running call, or the nearest around it, has its slot of a [Limit] with a
 // Fleet; limit is the limiter's Name, or the limit's as in [Error].By. Each lease of a key has a larger one than all before.
 // What a limit with a Max of 1 protects should refuse numbers smaller than it has seen: a process that stood still cannot
 // know that its lease has ended. It answers false outside of such a call, and while a Fleet's Away lets it run without a lease.
-func Fence(ctx context.Context, limit string) (uint64, bool) {
-	for r := callOf(ctx); r != nil; r = r.inv.parent.Load() {
-		if n := r.Permit.Fence(limit); n > 0 {
-			return n, true
-		}
+func Fence(ctx context.Context, limit string) (number uint64, ok bool) {
+	for r := callOf(ctx); r != nil && number == 0; r = r.inv.parent.Load() {
+		number = r.Permit.Fence(limit)
 	}
-	return 0, false
+	return number, number > 0
 }
