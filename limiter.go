@@ -38,10 +38,9 @@ type ConcurrencyLimiterConfig struct {
 	Name   string  // empty means "concurrency"
 	Limits []Limit // at least one; all hold
 
-	// Fleet has the limits shared with other processes: those whose Fleets have its Name and engine, and
-	// limiters this Name, Limits and Lease. A process leases slots as its calls need them, and gives some up
-	// as calls end while others wait. A call whose lease has ended, since it could not be renewed, has its
-	// context canceled, see [ErrLeaseLost] and [Fence]. Not with Adaptive, Ordered or Semaphore. See docs/fleet.md.
+	// Fleet has the limits shared with other processes: those whose Fleets have its Name and engine, and limiters this
+	// Name, Limits and Lease. Slots are leased as calls need them. A call whose lease could not be renewed has its context
+	// canceled, see [ErrLeaseLost] and [Fence]. Not with Adaptive, Ordered or Semaphore. See docs/fleet.md.
 	Fleet *Fleet
 	Lease time.Duration // of a slot; zero means 10 s
 	_     struct{}
