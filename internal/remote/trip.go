@@ -123,8 +123,10 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Backing off: what has met others waits up to this long, doubled each time up to a bound.
+// Backing off: what has met others is repeated at once a few times, since mostly there is one other, and then waits up to
+// this long, doubled each time up to a bound.
 const (
+	atOnce       = 3
 	firstBackoff = time.Millisecond
 	maxBackoff   = 50 * time.Millisecond
 	maxTries     = 1000
@@ -135,11 +137,10 @@ func (r *Remote) Retry(ctx context.Context, n int) error {
 	if n >= maxTries {
 		return kv.Crowded
 	}
-	d := maxBackoff
-	if n < 7 {
-		d = min(d, firstBackoff<<n)
+	if n <= atOnce {
+		return nil
 	}
-	sleep(ctx, rand.N(d))
+	sleep(ctx, rand.N(min(maxBackoff, firstBackoff<<min(n-atOnce, 7))))
 	return nil
 }
 
