@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +89,6 @@ func TestFleetConfig(t *testing.T) {
 		"Limits[0].Adaptive is set with Fleet: must be nil, each process would find out for itself": {Fleet: f, Limits: []sluice.Limit{{Adaptive: &sluice.Adaptive{Max: 3}}}},
 		"Limits[0].Semaphore is set with Fleet: must be nil, it is of one process":                  {Fleet: f, Limits: []sluice.Limit{{Max: 1, Semaphore: semaphore.NewWeighted(1)}}},
 		"Limits[0].Ordered is true with Fleet: must be false, processes keep no order among them":   {Fleet: f, Limits: []sluice.Limit{{Max: 1, Ordered: true}}},
-		"Limits[1].Max is 1073741825 with Fleet: must be at most 1073741824":                        {Fleet: f, Limits: []sluice.Limit{{Max: 1}, {Max: 1<<30 + 1, Scope: sluice.ByTool}}},
 		"ConcurrencyLimiterConfig.Fleet has an engine without Slots: must have some":                {Fleet: without},
 		"sluice: ConcurrencyLimiterConfig.Fleet is closed: must be open":                            {Fleet: closed},
 	} {
@@ -97,6 +97,12 @@ func TestFleetConfig(t *testing.T) {
 		}
 		_, err := sluice.NewConcurrencyLimiter(c)
 		require.ErrorContains(t, err, want)
+	}
+	_, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Fleet: f, Limits: []sluice.Limit{{Max: 1}, {Max: 1<<30 + 1, Scope: sluice.ByTool}}})
+	if strconv.IntSize == 64 {
+		require.ErrorContains(t, err, "Limits[1].Max is 1073741825 with Fleet: must be at most 1073741824")
+	} else {
+		require.ErrorContains(t, err, "Limits[1].Max is 1073741825: must be from 1 to 1073741824") // as without one
 	}
 	slots := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 1}}, Fleet: f}))
 	changed := slots.Config()

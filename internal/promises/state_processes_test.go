@@ -244,7 +244,7 @@ func TestFleetState_LostAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProcesses(t, 2, 1, sluice.FleetStateConfig{})
 		ctx, x := p.ctx[0], p.chaos[0]
-		k, n := sluice.Key[string]("k"), sluice.Key[int]("n")
+		k, n := sluice.Key[string]("k"), sluice.Key[int64]("n") // which is added to in one step
 		lose := func(f sluicetest.Fault, d time.Duration) {
 			x.Set(f)
 			go func() {
@@ -258,7 +258,7 @@ func TestFleetState_LostAnswers(t *testing.T) {
 		lose(sluicetest.LosingAcks, time.Microsecond)
 		sum, err := sluice.Increment(ctx, n, 5)
 		require.NoError(t, err)
-		require.Equal(t, 5, sum)
+		require.Equal(t, int64(5), sum)
 		lose(sluicetest.LosingAcks, time.Microsecond)
 		_, version, err := k.Get(ctx) // which is also read again
 		require.NoError(t, err)
@@ -269,7 +269,7 @@ func TestFleetState_LostAnswers(t *testing.T) {
 		wantAbsent(t, p.ctx[1], k)
 		synctest.Wait()
 
-		for fault, took := range map[sluicetest.Fault]int{sluicetest.LosingAcks: 1, sluicetest.Dropping: 0, sluicetest.Lying: 1,
+		for fault, took := range map[sluicetest.Fault]int64{sluicetest.LosingAcks: 1, sluicetest.Dropping: 0, sluicetest.Lying: 1,
 			sluicetest.Panicking: 0, sluicetest.Exiting: 0, sluicetest.Gone: 0} {
 			before, _, err := n.Get(p.ctx[1])
 			require.NoError(t, err)
