@@ -65,8 +65,8 @@ var fleetModel = (&porcupine.NondeterministicModel{
 	DescribeOperation: keyModel.DescribeOperation,
 }).ToModel()
 
-// process is one of several that share a state.
-type process struct {
+// fleetProcess is one of several that share a state.
+type fleetProcess struct {
 	real
 	way   *sluicetest.Chaos
 	fleet *sluice.Fleet
@@ -77,18 +77,18 @@ type lasting struct{ engine.Engine }
 
 func (lasting) Close() error { return nil }
 
-func newProcesses(e engine.Engine, n int, seed uint64) (list []process) {
+func newProcesses(e engine.Engine, n int, seed uint64) (list []fleetProcess) {
 	for i := range n {
 		way := sluice.Must(sluicetest.NewChaos(sluicetest.ChaosConfig{Seed: seed + uint64(i), Delay: 20 * time.Millisecond,
 			Open: func() (engine.Engine, error) { return lasting{e}, nil }}))
 		f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: way, Budget: 10 * time.Millisecond}))
 		s := sluice.Must(sluice.NewFleetState(f, sluice.FleetStateConfig{}))
-		list = append(list, process{real{sluice.WithState(context.Background(), s)}, way, f})
+		list = append(list, fleetProcess{real{sluice.WithState(context.Background(), s)}, way, f})
 	}
 	return list
 }
 
-func closeProcesses(t *testing.T, list []process) {
+func closeProcesses(t *testing.T, list []fleetProcess) {
 	for _, p := range list {
 		p.way.Set(sluicetest.Healthy)
 		p.close()
@@ -140,7 +140,7 @@ func attempt(st store, x op) (out any, ok bool) {
 
 // fleetHistory has one client of each process do m; its way to the engine fails in a part of the operations, until the
 // engine is there again.
-func (m mix) fleetHistory(list []process, seed, n uint64, faults bool) (all []porcupine.Operation) {
+func (m mix) fleetHistory(list []fleetProcess, seed, n uint64, faults bool) (all []porcupine.Operation) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var stamps clock
