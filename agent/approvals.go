@@ -84,7 +84,8 @@ func (c ApprovalsConfig) complete() (ApprovalsConfig, error) {
 //
 // So a nested call is refused too, whatever the calls around it hold. [Approvals.Resolver] is for who wants to wait.
 //
-// Make it with [NewApprovals]; it is safe for concurrent use. It never waits, has no goroutine, and needs no Close.
+// Make it with [NewApprovals]; it is safe for concurrent use. It never waits, but for the trips of a State that is a Fleet's,
+// has no goroutine, and needs no Close.
 type Approvals struct {
 	conf ApprovalsConfig
 	view *sluice.SharedState

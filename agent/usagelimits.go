@@ -75,7 +75,7 @@ func (c UsageLimitsConfig) complete() (UsageLimitsConfig, error) {
 // It is an interceptor that stands outside approvals, and all that repeats, stores or stands in. It concerns calls of
 // a run alone, see [WithRun], and of tools that a limit can refuse; to others it adds nothing. Nested calls count,
 // too. Make it with [NewUsageLimits]; it is safe for concurrent use, may be listed in several executors, and never
-// waits.
+// waits, but for the trips of a State that is a Fleet's.
 type UsageLimits struct {
 	conf UsageLimitsConfig
 	kept context.Context // with the view that has the sessions; nil if they have no limits
