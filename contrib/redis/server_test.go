@@ -3,11 +3,13 @@ package sluiceredis_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,15 +56,19 @@ type child struct {
 	cmd  *exec.Cmd
 }
 
-// port is a free one, and never the one that a server of this machine's may have.
+// lastPort is the last that port gave. It begins at random, as other tests may run on this machine.
+var lastPort atomic.Uint32
+
+func init() { lastPort.Store(rand.Uint32N(10000)) }
+
+// port is a free one that no other server of this test has had, below those that the system gives to connections: a server
+// that was killed finds its port free again. A cluster's node needs the port 10,000 above, too.
 func port(t testing.TB) int {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		p := l.Addr().(*net.TCPAddr).Port
-		require.NoError(t, l.Close())
-		if p != 6379 && p < 55535 { // a cluster's node needs the port 10,000 above, too
+	for range 1000 {
+		p := 12000 + int(lastPort.Add(1)%10000)
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", p)); err == nil {
+			require.NoError(t, l.Close())
 			return p
 		}
 	}
