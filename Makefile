@@ -8,6 +8,9 @@ SHELL_OF_MACHINES := change compiled cow crew ctxwatch deadline dropq oneshot pe
 # Nested modules keep heavy dependencies out of the core's go.mod. Frameworks has a target of its own.
 NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path './.git/*' -not -path './internal/frameworks/*'))
 
+# By another name than MAKE, else make -n would run what it is to show.
+SELF := $(MAKE) --no-print-directory
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -19,16 +22,32 @@ demo: ## Replay agent turns of four providers against a strict backend, unguarde
 	@$(GO) run ./examples/demo
 
 .PHONY: test
-test: lint ## Everything a change must pass: lint, tests with the race detector and on 32 bits, examples, nested modules
-	$(GO) test -race ./...
-	$(GO) test -run 'Alloc|Bytes|Model|Storm' ./...
+test: ## Everything a change must pass: lint, tests with the race detector and on 32 bits, examples, nested modules
+	@. .ci/steps.sh; steps $$((6 + $(words $(NESTED)))); \
+	step 'lint: format, vet on four platforms, staticcheck, go.mod' $(SELF) lint; \
+	step 'tests and examples, with the race detector' $(GO) test -race ./...; \
+	step 'allocations, models and storms, without it' $(GO) test -run 'Alloc|Bytes|Model|Storm' ./...; \
+	step 'tests on 32 bits' $(SELF) test-386; \
+	step 'each benchmark once' quietly $(GO) test -run '^$$' -bench . -benchtime 1x ./...; \
+	for m in $(NESTED); do step "module $$m" $(SELF) test-module M=$$m; done; \
+	step 'what was left out' $(SELF) left-out; \
+	steps_done
+
+.PHONY: test-386
+test-386: # where this machine can run it
 	@case "$$($(GO) env GOHOSTOS)/$$($(GO) env GOHOSTARCH)" in \
-	linux/amd64 | windows/amd64) set -x; GOARCH=386 $(GO) test . ./internal/promises ./internal/admit ./internal/kv ./internal/value ./sim ./upstream ;; \
+	linux/amd64 | windows/amd64) set -x; GOARCH=386 $(GO) test . ./internal/promises ./internal/admit ./internal/kv ./internal/value ./sim/... ./upstream ;; \
 	*) echo "no 32-bit tests: this machine cannot run GOARCH=386" ;; \
 	esac
-	$(GO) test -run '^$$' -bench . -benchtime 1x ./... >/dev/null
-	@set -e; for m in $(NESTED); do echo "== $$m"; (cd $$m && $(GO) vet ./... && $(GO) test -race ./...); done
-	@command -v redis-server >/dev/null || echo "skipped: what contrib/redis does with a server, for want of redis-server (make test-engines demands it)"
+
+.PHONY: test-module
+test-module: # M, a nested one
+	cd $(M) && $(GO) vet ./... && $(GO) test -race ./...
+
+.PHONY: left-out
+left-out:
+	@command -v redis-server >/dev/null && echo nothing || \
+	echo "what contrib/redis does with a server, for want of redis-server (make test-engines demands it)"
 
 .PHONY: test-engines
 test-engines: ## The engines against real servers, which have to be in PATH: kits, a cluster, Sentinel, outages, costs
@@ -71,11 +90,13 @@ instructions: ## Count the instructions of whole calls with valgrind
 	cd internal/compare && $(GO) run ./cmd/instructions
 
 .PHONY: lint
-lint: ## gofmt, go vet (32-bit too), staticcheck, go mod tidy
+lint: ## gofmt, go vet (32-bit, Windows and macOS too), staticcheck, go mod tidy
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	GOOS=linux GOARCH=386 $(GO) vet ./...
+	GOOS=windows GOARCH=amd64 $(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	$(STATICCHECK) ./...
 
 .PHONY: cover
@@ -84,4 +105,9 @@ cover: ## Coverage of the core, by function
 
 .PHONY: api
 api: ## Write the exported API to the golden file that a test compares
-	$(GO) test -run TestAPI -update .
+	$(GO) test -run 'TestAPI$$' -update .
+
+.PHONY: release-api
+release-api: ## Keep the exported API as that of a release: make release-api VERSION=v0.1.0
+	@case "$(VERSION)" in v[0-9]*.[0-9]*.[0-9]*) ;; *) echo "VERSION is '$(VERSION)': must be one, as v0.1.0"; exit 1 ;; esac
+	cp testdata/api.txt testdata/api-$(VERSION).txt

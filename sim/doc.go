@@ -12,6 +12,9 @@
 //		Duration: time.Hour,
 //	})
 //
+// The command sim/sluicesim does so without a program: it reads policies and traffic from a
+// file, and draws one policy, or two side by side. See docs/sim.md.
+//
 // # What is simulated
 //
 // Admission is not modelled: the state machine that decides in an Executor decides here,
