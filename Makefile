@@ -1,6 +1,7 @@
 # Sluice. `make help` lists the targets.
 
 GO          ?= go
+export GO
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
 # The packages that lock, wait and start goroutines.
@@ -25,7 +26,7 @@ demo: ## Replay agent turns of four providers against a strict backend, unguarde
 test: ## Everything a change must pass: lint, tests with the race detector and on 32 bits, examples, nested modules
 	@. .ci/steps.sh; steps $$((6 + $(words $(NESTED)))); \
 	step 'lint: format, vet on four platforms, staticcheck, go.mod' $(SELF) lint; \
-	step 'tests and examples, with the race detector' $(GO) test -race ./...; \
+	step 'tests and examples, with the race detector' raced ./...; \
 	step 'allocations, models and storms, without it' $(GO) test -run 'Alloc|Bytes|Model|Storm' ./...; \
 	step 'tests on 32 bits' $(SELF) test-386; \
 	step 'each benchmark once' quietly $(GO) test -run '^$$' -bench . -benchtime 1x ./...; \
@@ -42,7 +43,7 @@ test-386: # where this machine can run it
 
 .PHONY: test-module
 test-module: # M, a nested one
-	cd $(M) && $(GO) vet ./... && $(GO) test -race ./...
+	@. .ci/steps.sh; cd $(M) && $(GO) vet ./... && raced ./...
 
 .PHONY: left-out
 left-out:

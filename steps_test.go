@@ -15,6 +15,14 @@ func TestStepsOfMakeTest(t *testing.T) {
 	if err != nil {
 		t.Skip("there is no shell here to run .ci/steps.sh with")
 	}
+	again := "\nthe race detector itself died, and no test failed: once more\n"
+	stubs := `tell() { echo "$@"; }
+		dir=$(mktemp -d); trap 'rm -r "$dir"' EXIT
+		die() { [ -e "$dir/died" ] && echo died before && return; touch "$dir/died"; echo "SIGSEGV: segmentation violation"; echo "PC=0x41c729"; return 1; }
+		die_always() { echo "ThreadSanitizer: CHECK failed: x"; return 1; }
+		die_failing() { echo "--- FAIL: TestX"; echo "SIGSEGV: segmentation violation"; return 1; }
+		panics() { echo "panic: nil"; echo "[signal SIGSEGV: segmentation violation]"; return 1; }
+		`
 	for _, tt := range []struct {
 		name, script, want string
 		ok                 bool
@@ -32,8 +40,14 @@ func TestStepsOfMakeTest(t *testing.T) {
 		{"quietly", `steps 1; step one quietly echo much; steps_done`, "\n[1/1 0m00s] one\n\n[1/1 0m00s] all passed\n", true},
 		{"quietly, a failure", `steps 1; step one quietly sh -c "echo much; exit 3"`,
 			"\n[1/1 0m00s] one\nmuch\n\n[1/1 0m00s] failed: one\n", false},
+		{"the race detector", `GO=tell raced ./...`, "test -race ./...\n", true},
+		{"the race detector dies once", `GO=die raced ./...`, "SIGSEGV: segmentation violation\nPC=0x41c729\n" + again + "died before\n", true},
+		{"the race detector dies twice", `GO=die_always raced ./...`, "ThreadSanitizer: CHECK failed: x\n" + again + "ThreadSanitizer: CHECK failed: x\n", false},
+		{"a test fails as well", `GO=die_failing raced ./...`, "--- FAIL: TestX\nSIGSEGV: segmentation violation\n", false},
+		{"a test of nil", `GO=panics raced ./...`, "panic: nil\n[signal SIGSEGV: segmentation violation]\n", false},
+		{"a test fails", `GO=false raced ./...`, "", false},
 	} {
-		out, err := exec.CommandContext(t.Context(), sh, "-c", ". .ci/steps.sh; "+tt.script).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), sh, "-c", ". .ci/steps.sh; "+stubs+tt.script).CombinedOutput()
 		assert.Equal(t, tt.ok, err == nil, tt.name)
 		// A second may pass meanwhile.
 		assert.Equal(t, tt.want, regexp.MustCompile(`m0[0-9]s\]`).ReplaceAllString(string(out), "m00s]"), tt.name)
