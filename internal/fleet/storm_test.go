@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	storms    = flag.Int("storms", 25, "how many storms")
+	storms    = flag.Int("storms", stormsHere, "how many storms")
 	stormSeed = flag.Uint64("storm-seed", 0, "the seed of the first; zero means a random one")
 )
 
