@@ -2,7 +2,6 @@ package sluice_test
 
 import (
 	"context"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -15,7 +14,7 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// The code that docs/fleet.md shows is code that an example runs.
+// The code that docs/fleet.md shows is code that an example runs, here or at the engine that it needs.
 func TestFleetPage(t *testing.T) {
 	unindented := func(text string) string {
 		var b strings.Builder
@@ -26,14 +25,12 @@ func TestFleetPage(t *testing.T) {
 		}
 		return b.String()
 	}
-	page, err := os.ReadFile("docs/fleet.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("example_fleet_test.go")
-	require.NoError(t, err)
-	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(page), -1)
-	require.Len(t, blocks, 4)
+	page := readFile(t, "docs/fleet.md")
+	source := unindented(readFile(t, "example_fleet_test.go") + readFile(t, "contrib/redis/example_test.go"))
+	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(page, -1)
+	require.Len(t, blocks, 5)
 	for _, b := range blocks {
-		require.Contains(t, unindented(string(source)), unindented(b[1]))
+		require.Contains(t, source, unindented(b[1]))
 	}
 }
 
