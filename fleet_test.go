@@ -115,3 +115,35 @@ func TestFleetConfig(t *testing.T) {
 	c.Stock, c.Reserve = 0, 0
 	require.ErrorContains(t, sluice.Reconfigure("test", l.Change(c)), "RateLimiterConfig.Fleet changes: it cannot change")
 }
+
+// What a state of a Fleet costs is told where its executor is, though no limiter has the Fleet.
+func TestSnapshot_TripsOfAState(t *testing.T) {
+	m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m, Origin: "here"}))
+	state := sluice.Must(sluice.NewFleetState(f, sluice.FleetStateConfig{}))
+	view := sluice.Must(state.View("of/", sluice.SharedStateConfig{}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{State: view}))
+	ctx, k := sluice.WithState(t.Context(), view), sluice.Key[int]("k")
+	of := func() sluice.FleetState {
+		list := exec.Snapshot().Fleets
+		require.Len(t, list, 1)
+		return list[0]
+	}
+	require.Equal(t, sluice.FleetState{Name: "fleet", Origin: "here"}, of())
+	_, _, err := k.Get(ctx)
+	require.ErrorIs(t, err, sluice.ErrAbsent)
+	version, err := k.Set(ctx, 1)
+	require.NoError(t, err)
+	require.ErrorIs(t, k.CompareAndDelete(ctx, version+1), sluice.ErrConflict)
+	require.Equal(t, sluice.FleetState{Name: "fleet", Origin: "here", Trips: 3}, of(), "what the engine says of a key is no failure")
+	require.NoError(t, m.Close())
+	_, _, err = k.Get(ctx)
+	require.ErrorIs(t, err, engine.ErrAway)
+	require.Equal(t, sluice.FleetState{Name: "fleet", Origin: "here", Trips: 4, Failed: 1}, of())
+	require.NoError(t, exec.Close(t.Context()))
+	require.NoError(t, f.Close(t.Context()))
+
+	exec = sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
+	require.Empty(t, exec.Snapshot().Fleets)
+	require.NoError(t, exec.Close(t.Context()))
+}
