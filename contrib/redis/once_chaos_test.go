@@ -22,7 +22,7 @@ func TestOnce_ExecutesOnceOverProcesses(t *testing.T) {
 		x.enter()
 	}
 	s := &sales{chaos: x}
-	for n := range max(7, 2*int(share)) {
+	for n := range max(7, int(share)) {
 		s.round(n)
 	}
 	x.finish()

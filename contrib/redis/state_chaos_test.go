@@ -27,7 +27,7 @@ func newStateChaos(t *testing.T, job worker) (x *chaos, share int64) {
 	t.Helper()
 	program(t)
 	seed := fromEnv(t, seedEnv, rand.Uint64()>>16)
-	share = int64(fromEnv(t, stateEnv, 2))
+	share = int64(fromEnv(t, stateEnv, 10))
 	t.Logf("%s=%d %s=%d", stateEnv, share, seedEnv, seed)
 	x = &chaos{t: t, rnd: rand.New(rand.NewPCG(seed, 2)), began: time.Now(), dir: t.TempDir(), processes: 4}
 	x.server = start(t, "--appendonly", "yes", "--appendfsync", "no")
@@ -64,9 +64,9 @@ func (x *chaos) bounce(least, most time.Duration) {
 }
 
 // mischief kills a worker, or the server, cuts connections, or has one of them stand still.
-func (x *chaos) mischief() (kind int) {
+func (x *chaos) mischief() {
 	m := x.alive[x.rnd.IntN(len(x.alive))]
-	kind = x.rnd.IntN(8)
+	kind := x.rnd.IntN(8)
 	switch kind {
 	case 0, 1, 2:
 		x.slay(m)
@@ -86,7 +86,6 @@ func (x *chaos) mischief() (kind int) {
 		time.Sleep(d)
 		require.NoError(x.t, of.Signal(syscall.SIGCONT))
 	}
-	return kind
 }
 
 // finish has the workers that live end.
@@ -120,7 +119,7 @@ func TestFleetState_LinearizableThroughRestarts(t *testing.T) {
 		x.enter()
 	}
 	time.Sleep(x.between(300*time.Millisecond, 600*time.Millisecond))
-	for range max(8, share*2) {
+	for range max(8, 2*share) {
 		x.mischief()
 		time.Sleep(x.between(100*time.Millisecond, 400*time.Millisecond))
 	}
@@ -187,10 +186,9 @@ func TestFleetState_TransfersKeepTheSum(t *testing.T) {
 			}
 		}
 	})
-	kills := map[int]int{}
 	for count.done.Load() < x.conf.Count && !t.Failed() {
 		time.Sleep(x.between(100*time.Millisecond, 500*time.Millisecond))
-		kills[x.mischief()]++
+		x.mischief()
 	}
 	x.finish()
 	close(over)
@@ -267,18 +265,20 @@ func TestFleetState_IncrementsAreExact(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		if count.done.Load() > (faults+1)*each {
 			faults++
-			switch x.rnd.IntN(3) {
+			switch x.rnd.IntN(4) {
 			case 0:
 				x.slay(x.alive[x.rnd.IntN(len(x.alive))])
+			case 1: // what has taken effect, and not said so, is asked for again
+				x.say("connections are cut")
+				x.cut("normal")
 			default:
 				x.bounce(10*time.Millisecond, 600*time.Millisecond)
 			}
 		}
 	}
-	from := x.began
 	x.finish()
-	lasted := time.Since(from)
-	told := make(map[int64]bool, x.conf.Count)
+	lasted := time.Since(x.began)
+	told := make(map[int64][3]int64, x.conf.Count) // by their sums
 	numbers := make(map[int64]bool, x.conf.Count)
 	open := 0
 	for _, m := range x.all {
@@ -289,16 +289,18 @@ func TestFleetState_IncrementsAreExact(t *testing.T) {
 				open++
 				continue
 			}
-			require.False(t, told[row[1]], "two increments were told %d", row[1])
-			told[row[1]] = true
+			other, again := told[row[1]]
+			require.False(t, again, "two increments were told %d: number %d after %v, number %d after %v", row[1],
+				other[0], time.Duration(other[2]-x.began.UnixNano()), row[0], time.Duration(row[2]-x.began.UnixNano()))
+			told[row[1]] = row
 		}
 	}
 	lost := int(x.conf.Count) - len(numbers)
 	ctx, _ := x.state()
 	total, _, err := hits.Get(ctx)
 	require.NoError(t, err)
-	x.say("%d increments in %v: %d were told their sum, %d are unsure, %d were under way in a process that was killed; the sum is %d, of %d of those",
-		x.conf.Count, lasted.Round(time.Millisecond), len(told), open, lost, total, total-int64(len(told)))
+	x.say("%d increments in %v: %d were told their sum, %d are unsure, %d were under way in a process that was killed; the sum is %d",
+		x.conf.Count, lasted.Round(time.Millisecond), len(told), open, lost, total)
 	require.GreaterOrEqual(t, total, int64(len(told)))
 	require.LessOrEqual(t, total, int64(len(told)+open+lost))
 	require.LessOrEqual(t, slices.Max(slices.Collect(maps.Keys(told))), total)

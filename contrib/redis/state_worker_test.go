@@ -220,8 +220,8 @@ func (w worker) transfers(ctx context.Context, t *testing.T, caller int, count c
 
 const hits = sluice.Key[int64]("hits")
 
-// increments are made until all have made Count. Of each there is a row: its number, and the sum that it was told, which
-// is none, zero, if it is unsure.
+// increments are made until all have made Count. Of each there is a row: its number, the sum that it was told, which is
+// none, zero, if it is unsure, and when.
 func (w worker) increments(ctx context.Context, t *testing.T, count counters, tell func(a, b, c int64)) {
 	for ctx.Err() == nil {
 		n := count.clock.Add(1)
@@ -235,7 +235,7 @@ func (w worker) increments(ctx context.Context, t *testing.T, count counters, te
 				time.Sleep(5 * time.Millisecond)
 				continue
 			}
-			tell(n, sum, 0)
+			tell(n, sum, time.Now().UnixNano()) // which is zero with an error
 			break
 		}
 		count.done.Add(1)
