@@ -82,6 +82,7 @@ type chaos struct {
 	all       []*member
 	losses    [][2]int64 // the instants at which the server went with what it knew, and began anew
 	resting   bool
+	kinds     []int // of faults that are still to come
 }
 
 // member is a worker, and what the run has done to it.

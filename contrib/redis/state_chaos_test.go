@@ -63,10 +63,13 @@ func (x *chaos) bounce(least, most time.Duration) {
 	x.server.run()
 }
 
-// mischief kills a worker, or the server, cuts connections, or has one of them stand still.
+// mischief kills a worker, or the server, cuts connections, or has one of them stand still: all of these in turn.
 func (x *chaos) mischief() {
-	m := x.alive[x.rnd.IntN(len(x.alive))]
-	kind := x.rnd.IntN(8)
+	if len(x.kinds) == 0 {
+		x.kinds = x.rnd.Perm(8)
+	}
+	m, kind := x.alive[x.rnd.IntN(len(x.alive))], x.kinds[0]
+	x.kinds = x.kinds[1:]
 	switch kind {
 	case 0, 1, 2:
 		x.slay(m)
@@ -155,7 +158,7 @@ func TestFleetState_LinearizableThroughRestarts(t *testing.T) {
 // instant the sum is what was paid in, and in the end each account is what the receipts say, which those transfers have that
 // were made, those may have that are unsure, and no other has.
 func TestFleetState_TransfersKeepTheSum(t *testing.T) {
-	x, _ := newStateChaos(t, worker{Job: jobTransfers, Callers: 4, Count: 100})
+	x, _ := newStateChaos(t, worker{Job: jobTransfers, Callers: 4, Count: 200})
 	ctx, e := x.state()
 	count := openCounters(t, x.dir)
 	for i := range accounts {
@@ -187,7 +190,7 @@ func TestFleetState_TransfersKeepTheSum(t *testing.T) {
 		}
 	})
 	for count.done.Load() < x.conf.Count && !t.Failed() {
-		time.Sleep(x.between(100*time.Millisecond, 500*time.Millisecond))
+		time.Sleep(x.between(20*time.Millisecond, 150*time.Millisecond))
 		x.mischief()
 	}
 	x.finish()
@@ -305,5 +308,5 @@ func TestFleetState_IncrementsAreExact(t *testing.T) {
 	require.LessOrEqual(t, total, int64(len(told)+open+lost))
 	require.LessOrEqual(t, slices.Max(slices.Collect(maps.Keys(told))), total)
 	require.LessOrEqual(t, lost, (len(x.all)-len(x.alive))*x.conf.Callers)
-	require.LessOrEqual(t, open, int(faults)*2*x.processes*x.conf.Callers, "which is not what the faults have met")
+	require.Greater(t, len(told), int(x.conf.Count)*8/10, "more than a server's absence makes unsure")
 }
