@@ -55,8 +55,8 @@ test-engines: ## The engines against real servers, which have to be in PATH: kit
 	cd contrib/redis && SLUICE_ENGINES=1 $(GO) test -race -count=1 ./...
 
 .PHONY: chaos
-chaos: ## A thousand runs of real processes on one quota, and on slots, while they, the server and what is between them fail (an hour and a half)
-	cd contrib/redis && SLUICE_ENGINES=1 CHAOS=$${CHAOS:-1000} CHAOS_WIDTH=$${CHAOS_WIDTH:-8} $(GO) test -run 'TestChaos(OnSlots)?$$' -count=1 -timeout 4h -v .
+chaos: ## A thousand runs of real processes on one quota, and on slots, and some minutes on a state, while they, the server and what is between them fail (an hour and a half)
+	cd contrib/redis && SLUICE_ENGINES=1 CHAOS=$${CHAOS:-1000} CHAOS_WIDTH=$${CHAOS_WIDTH:-8} CHAOS_STATE=$${CHAOS_STATE:-100} $(GO) test -run 'TestChaos(OnSlots)?$$|TestFleetState_|TestOnce_' -count=1 -timeout 4h -v .
 
 .PHONY: test-frameworks
 test-frameworks: ## Suites and servers of others with guards laid over: needs npm, the network and a quarter of an hour

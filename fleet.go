@@ -62,7 +62,7 @@ type FleetState struct {
 	Origin   string `json:"origin"`
 	Away     bool   `json:"away,omitempty"` // the engine does not answer
 	Shadow   bool   `json:"shadow,omitempty"`
-	Trips    uint64 `json:"trips"`             // fetches, and settlements
+	Trips    uint64 `json:"trips"`             // fetches, settlements, and those of states
 	Failed   uint64 `json:"failed"`            // those of unknown outcome included
 	Denied   uint64 `json:"denied"`            // fetches that brought nothing
 	Fetched  int64  `json:"fetched"`           // units

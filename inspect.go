@@ -201,7 +201,7 @@ type Snapshot struct {
 	EventsDropped   uint64       `json:"events_dropped"` // by sinks that fail, or beyond a bound
 	Gates           []GateState  `json:"gates"`
 	Lanes           []LaneState  `json:"lanes"`
-	Fleets          []FleetState `json:"fleets,omitempty"` // of limiters
+	Fleets          []FleetState `json:"fleets,omitempty"` // of limiters, and of the State
 }
 
 // GateState is one constraint under one key.
@@ -232,10 +232,9 @@ type LaneState struct {
 	Key      string        `json:"key,omitempty"` // of that
 }
 
-// Snapshot is the state of all executors that share a registry, a gate or a scheduler with e; the
-// counters are e's alone. It is of one instant, but of Gates and Lanes each thousand after the first
-// is read some microseconds later. Last in Gates stands what e's interceptors say of themselves, by a
-// method Inspect() []GateState that does not wait; a panic says nothing.
+// Snapshot is the state of all executors that share a registry, a gate or a scheduler with e; the counters are e's alone.
+// It is of one instant, but of Gates and Lanes each thousand after the first is read some microseconds later. Last in Gates
+// stands what e's interceptors say of themselves, by a method Inspect() []GateState that does not wait; a panic says nothing.
 func (e *Executor) Snapshot() Snapshot {
 	out := Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
 	if e.isMade() != nil {
@@ -253,7 +252,7 @@ func (e *Executor) Snapshot() Snapshot {
 	out.Lanes = append(out.Lanes, few.Map(s.Lanes, func(l survey.Lane) LaneState {
 		return LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
 	})...)
-	var fleets []*Fleet
+	fleets := slices.DeleteFunc([]*Fleet{e.state.fleet}, func(f *Fleet) bool { return f == nil })
 	for _, g := range e.gates {
 		if g.fleet != nil {
 			_ = few.Index(&fleets, g.fleet)

@@ -25,7 +25,8 @@ import (
 // size and what it refers to, by capacity, estimated beyond 1,000 parts. A write over a bound fails
 // with [ErrFull].
 type SharedState struct {
-	view kv.View
+	view  kv.View
+	fleet *Fleet // whose it is, if it is one's
 }
 
 // SharedStateConfig bounds a [SharedState].
@@ -74,7 +75,7 @@ func NewFleetState(f *Fleet, c FleetStateConfig) (*SharedState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sluice: FleetStateConfig%w", err)
 	}
-	return &SharedState{view: view}, nil
+	return &SharedState{view: view, fleet: f}, nil
 }
 
 // WithState is ctx with another State in its [PipelineContext]; nil is the executor's.
@@ -122,7 +123,7 @@ func (s *SharedState) View(prefix string, c SharedStateConfig) (*SharedState, er
 	if err = cmp.Or(s.check(""), value.CheckPrefix(prefix), err); err != nil {
 		return nil, err
 	}
-	return &SharedState{view: s.view.Nest(prefix, c.MaxKeys, c.MaxBytes)}, nil
+	return &SharedState{view: s.view.Nest(prefix, c.MaxKeys, c.MaxBytes), fleet: s.fleet}, nil
 }
 
 // Close ends watches; later operations fail with [ErrNoState]. A store gives up memory and views;

@@ -82,6 +82,7 @@ type chaos struct {
 	all       []*member
 	losses    [][2]int64 // the instants at which the server went with what it knew, and began anew
 	resting   bool
+	kinds     []int // of faults that are still to come
 }
 
 // member is a worker, and what the run has done to it.
@@ -133,10 +134,10 @@ func (x *chaos) join() *member {
 	return m
 }
 
-// launch starts a worker, on a way of its own to the server.
+// launch starts a worker, on a way of its own to the server, unless it has one.
 func launch(t *testing.T, w worker, server string) *member {
 	m := &member{worker: w, link: newLink(t, server)}
-	m.Addr = m.link.addr()
+	m.Addr = cmp.Or(w.Addr, m.link.addr())
 	text, err := json.Marshal(m.worker)
 	require.NoError(t, err)
 	m.cmd = exec.Command(os.Args[0], "-test.run=^TestChaosWorker$", "-test.v", "-test.count=1", "-test.timeout=5m")

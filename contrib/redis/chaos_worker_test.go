@@ -47,6 +47,10 @@ type worker struct {
 	Slots int           // instead of a rate: so many calls of all workers run at once
 	Lease time.Duration // of a slot
 	Call  time.Duration // how long a call takes
+
+	Job    string        // instead of both: what it does with a state that all workers share
+	Count  int64         // how often all of them do so
+	Budget time.Duration // of its Fleet
 }
 
 // A start is in the file of starts, and a time for which the machine did not let the worker run in that of gaps: three
@@ -69,9 +73,12 @@ func TestChaosWorker(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(text), &w))
 	at := runtime.NumGoroutine()
 	var did sluice.FleetState
-	if w.Slots > 0 {
+	switch {
+	case w.Job != "":
+		w.runOnState(t)
+	case w.Slots > 0:
 		w.runOnSlots(t, &did)
-	} else {
+	default:
 		w.run(t, &did)
 	}
 	runtime.GC()

@@ -60,7 +60,7 @@ type Notice struct {
 
 // Counts says what a Fleet has done so far.
 type Counts struct {
-	Trips            uint64 // fetches, and settlements
+	Trips            uint64 // fetches, settlements, and those of states
 	Fetched, Settled int64  // units fetched, and given back
 	Denied, Failed   uint64 // fetches that brought nothing, trips that failed
 	Short            uint64 // in shadow: calls that would have waited, or would have been refused

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"time"
@@ -19,6 +20,8 @@ type Link struct {
 	// Enter begins something that Close waits for, until leave is called, and that ends with ctx. It is refused, with
 	// engine.ErrClosed, once the Fleet has ended.
 	Enter func() (ctx context.Context, leave func(), err error)
+
+	Count func(err error) // a trip that has ended so
 }
 
 // stateVersion is that of what states write under their prefixes.
@@ -30,7 +33,7 @@ func (f *Fleet) Link(name string) (Link, error) {
 		return Link{}, fmt.Errorf("the engine of Fleet %q has no Store", *f.conf.Name)
 	}
 	return Link{f.store, f.conf.Engine.Limits(), stateVersion + url.PathEscape(*f.conf.Name) + "/" + url.PathEscape(name) + "/",
-		f.conf.Budget, f.enter}, nil
+		f.conf.Budget, f.enter, f.count}, nil
 }
 
 func (f *Fleet) enter() (context.Context, func(), error) {
@@ -41,4 +44,12 @@ func (f *Fleet) enter() (context.Context, func(), error) {
 	}
 	f.group.Add(1)
 	return f.ctx, f.group.Done, nil
+}
+
+// count counts a trip of a state. What the engine answers about the keys is no failure.
+func (f *Fleet) count(err error) {
+	f.trips.Add(1)
+	if err != nil && !errors.Is(err, engine.ErrConflict) && !errors.Is(err, engine.ErrAbsent) && !errors.Is(err, engine.ErrFull) {
+		f.failed.Add(1)
+	}
 }

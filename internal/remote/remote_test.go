@@ -23,6 +23,7 @@ type odd struct {
 	*engine.Memory
 	commit func(ctx context.Context, op engine.OpID, changes []engine.Change) ([]engine.Revision, error)
 	read   func(ctx context.Context, key string) (engine.Record, error)
+	add    func() error  // before an Add, which it may refuse
 	cut    chan struct{} // ends what follows
 	asked  atomic.Int64  // reads and commits
 }
@@ -63,6 +64,11 @@ func (s storeOf) Commit(ctx context.Context, op engine.OpID, changes ...engine.C
 }
 
 func (s storeOf) Add(ctx context.Context, op engine.OpID, key string, delta int64, within *engine.Bound, ttl time.Duration) (int64, int64, error) {
+	if s.o.add != nil {
+		if err := s.o.add(); err != nil {
+			return 0, 0, err
+		}
+	}
 	return s.inner().Add(ctx, op, key, delta, within, ttl)
 }
 
@@ -149,6 +155,35 @@ func TestRemote_ARequestThatIsOnItsWay(t *testing.T) {
 		v, _, err = k.Get(ctx)
 		require.NoError(t, err)
 		require.Equal(t, "theirs", v)
+	})
+}
+
+// An increment that an engine refuses, as it was away, is tried by reading and writing. If others come between it is an
+// addition again, which nobody comes between. Its sum is told only where it is sure.
+func TestRemote_AnIncrementThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, _, ctx := newState(t, sluice.FleetStateConfig{})
+		n := sluice.Key[int64]("n")
+		refuse := func() { o.add = func() error { o.add = nil; return engine.ErrRefused } }
+		o.commit = func(_ context.Context, op engine.OpID, changes []engine.Change) ([]engine.Revision, error) {
+			o.commit = nil
+			require.NoError(t, second(sluice.Increment(ctx, n, 10)))
+			return o.Memory.Store().Commit(context.Background(), op, changes...)
+		}
+		refuse()
+		before := o.asked.Load()
+		sum, err := sluice.Increment(ctx, n, 1)
+		require.NoError(t, err)
+		require.EqualValues(t, 11, sum)
+		require.EqualValues(t, 2, o.asked.Load()-before, "a read and a commit, of which others came between")
+
+		refuse()
+		o.commit = func(context.Context, engine.OpID, []engine.Change) ([]engine.Revision, error) {
+			return nil, errors.New("cut off")
+		}
+		sum, err = sluice.Increment(ctx, n, 1)
+		require.ErrorIs(t, err, sluice.ErrUnsure)
+		require.Zero(t, sum)
 	})
 }
 

@@ -39,6 +39,7 @@ func ask[T any](r *Remote, do func(ctx context.Context) (T, error)) (v T, err er
 	if err != nil {
 		return v, err
 	}
+	defer func() { r.link.Count(err) }()
 	ctx, cancel := context.WithTimeoutCause(parent, r.link.Budget, fmt.Errorf("no answer within %v", r.link.Budget))
 	done := make(chan answer[T], 1)
 	var stage atomic.Int32

@@ -95,33 +95,44 @@ func (*cell[T]) digits() bool {
 	return true
 }
 
-// swapAdd adds delta to a number by reading and writing, and returns the sum.
+// swapAdd adds delta to a number by reading and writing, and returns the sum. If others come between it is tried as an
+// addition again, which nobody comes between: it may have been refused for what has passed since.
 func swapAdd[T Number](in *kv.View, key string, delta kv.Value, life kv.Life) (sum uint64, err error) {
 	for n := 1; ; n++ {
-		stored, version, err := in.Get(key)
+		if sum, err = swapAddOnce[T](in, key, delta, life); err != kv.Conflict {
+			return sum, err
+		}
+		if err = in.Retry(context.Background(), n); err != nil {
+			return 0, err
+		}
+		if sum, _, err = in.Add(key, delta, life); err != kv.Swap {
+			return sum, err
+		}
+	}
+}
+
+// swapAddOnce is a Conflict if others came between.
+func swapAddOnce[T Number](in *kv.View, key string, delta kv.Value, life kv.Life) (sum uint64, err error) {
+	stored, version, err := in.Get(key)
+	if err != nil {
+		return 0, err
+	}
+	var old uint64
+	if version != 0 {
+		v, err := Decode[T](stored)
 		if err != nil {
 			return 0, err
 		}
-		var old uint64
-		if version != 0 {
-			v, err := Decode[T](stored)
-			if err != nil {
-				return 0, err
-			}
-			old = ToBits(in.Store, v).Bits
-		}
-		sum, c := delta.Box.Num.Add(old, delta.Bits)
-		if c != kv.OK {
-			return 0, c
-		}
-		_, err = in.Put(key, kv.Cond{Must: true, Was: version}, kv.Value{Box: delta.Box, Bits: sum}, Kept(stored, life))
-		if err != kv.Conflict {
-			return sum, err
-		}
-		if err := in.Retry(context.Background(), n); err != nil {
-			return 0, err
-		}
+		old = ToBits(in.Store, v).Bits
 	}
+	sum, c := delta.Box.Num.Add(old, delta.Bits)
+	if c != kv.OK {
+		return 0, c
+	}
+	if _, err = in.Put(key, kv.Cond{Must: true, Was: version}, kv.Value{Box: delta.Box, Bits: sum}, Kept(stored, life)); err != nil {
+		return 0, err
+	}
+	return sum, nil
 }
 
 // farSnapshot is the content of v, each key as it was while the keys were read.
