@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -310,4 +311,24 @@ func isRoot(d *ast.FuncDecl, f *ast.File) bool {
 		return false
 	}
 	return d.Name.Name == "init" || d.Name.Name == "main" && f.Name.Name == "main"
+}
+
+// TestExamples runs the programs of examples that have no test of their own. They end by themselves.
+func TestExamples(t *testing.T) {
+	own := []string{"agent", "demo", "fleet", "load"} // beside them, or in package office
+	dirs, err := os.ReadDir(filepath.Join("..", "examples"))
+	require.NoError(t, err)
+	ran := 0
+	for _, d := range dirs {
+		if !d.IsDir() || slices.Contains(own, d.Name()) {
+			continue
+		}
+		cmd := exec.CommandContext(t.Context(), "go", "run", "./examples/"+d.Name())
+		cmd.Dir = ".."
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s: %s", d.Name(), out)
+		require.NotEmpty(t, out, d.Name())
+		ran++
+	}
+	require.GreaterOrEqual(t, ran, 6)
 }
