@@ -2,9 +2,7 @@ package sluice_test
 
 import (
 	"context"
-	"regexp"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,26 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/semaphore"
 )
-
-// The code that docs/fleet.md shows is code that an example runs, here or at the engine that it needs.
-func TestFleetPage(t *testing.T) {
-	unindented := func(text string) string {
-		var b strings.Builder
-		for line := range strings.Lines(text) {
-			if line = strings.TrimSpace(line); line != "" {
-				b.WriteString(line + "\n")
-			}
-		}
-		return b.String()
-	}
-	page := readFile(t, "docs/fleet.md")
-	source := unindented(readFile(t, "example_fleet_test.go") + readFile(t, "contrib/redis/example_test.go"))
-	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(page, -1)
-	require.Len(t, blocks, 5)
-	for _, b := range blocks {
-		require.Contains(t, source, unindented(b[1]))
-	}
-}
 
 // withoutQuota is an engine that has no quota.
 type withoutQuota struct{ *engine.Memory }
@@ -114,36 +92,4 @@ func TestFleetConfig(t *testing.T) {
 	c.Fleet = nil
 	c.Stock, c.Reserve = 0, 0
 	require.ErrorContains(t, sluice.Reconfigure("test", l.Change(c)), "RateLimiterConfig.Fleet changes: it cannot change")
-}
-
-// What a state of a Fleet costs is told where its executor is, though no limiter has the Fleet.
-func TestSnapshot_TripsOfAState(t *testing.T) {
-	m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
-	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m, Origin: "here"}))
-	state := sluice.Must(sluice.NewFleetState(f, sluice.FleetStateConfig{}))
-	view := sluice.Must(state.View("of/", sluice.SharedStateConfig{}))
-	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{State: view}))
-	ctx, k := sluice.WithState(t.Context(), view), sluice.Key[int]("k")
-	of := func() sluice.FleetState {
-		list := exec.Snapshot().Fleets
-		require.Len(t, list, 1)
-		return list[0]
-	}
-	require.Equal(t, sluice.FleetState{Name: "fleet", Origin: "here"}, of())
-	_, _, err := k.Get(ctx)
-	require.ErrorIs(t, err, sluice.ErrAbsent)
-	version, err := k.Set(ctx, 1)
-	require.NoError(t, err)
-	require.ErrorIs(t, k.CompareAndDelete(ctx, version+1), sluice.ErrConflict)
-	require.Equal(t, sluice.FleetState{Name: "fleet", Origin: "here", Trips: 3}, of(), "what the engine says of a key is no failure")
-	require.NoError(t, m.Close())
-	_, _, err = k.Get(ctx)
-	require.ErrorIs(t, err, engine.ErrAway)
-	require.Equal(t, sluice.FleetState{Name: "fleet", Origin: "here", Trips: 4, Failed: 1}, of())
-	require.NoError(t, exec.Close(t.Context()))
-	require.NoError(t, f.Close(t.Context()))
-
-	exec = sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
-	require.Empty(t, exec.Snapshot().Fleets)
-	require.NoError(t, exec.Close(t.Context()))
 }
