@@ -25,8 +25,8 @@ import (
 // Handler runs one call.
 type Handler func(ctx context.Context, c Call) (Result, error)
 
-// Interceptor goes around calls. Wrap runs when a tool's first call compiles its chain, once per
-// tool and executor unless first calls meet, and may answer next itself. Its Handler must be safe
+// Interceptor goes around calls, to see, change, repeat, refuse or answer them. Wrap runs when a tool's first call
+// compiles its chain, once per tool and executor unless first calls meet, and may return next itself. Its Handler must be safe
 // for concurrent use. Outside the gates it may call next several times, each an attempt that is
 // admitted and charged, or not at all: its own error is then a denial. It may answer before its
 // next has: that ends the call, code that still runs keeps its slots, and a later next is refused.

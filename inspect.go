@@ -204,7 +204,7 @@ type Snapshot struct {
 	Fleets          []FleetState `json:"fleets,omitempty"` // of limiters, and of the State
 }
 
-// GateState is one constraint under one key.
+// GateState is how one constraint stands under one key.
 type GateState struct {
 	Name      string       `json:"name"`
 	Kind      string       `json:"kind"`  // "concurrency", "rate", "breaker", "shared limiter" or, of an interceptor, "layer"

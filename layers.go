@@ -22,8 +22,8 @@ type Stepper interface {
 	Steps(tool Spec) Steps // runs when Wrap would, and is as that
 }
 
-// Steps is what a [Stepper] does with each call: Before on its way in, and After on its way out, unless Before
-// has kept it from going further in. Neither may wait, and what is nil does nothing. A step is for one call and
+// Steps is what a [Stepper] does with each call: Before on its way in, and After on its way out. That does not come if
+// Before has kept it from going further in. Neither may wait, and what is nil does nothing. A step is for one call and
 // runs on one goroutine at a time; s is its own until it returns. A panic ends the call.
 type Steps struct {
 	Before, After func(ctx context.Context, s *Step)

@@ -46,7 +46,7 @@ type ConcurrencyLimiterConfig struct {
 	_     struct{}
 }
 
-// Limit bounds calls in flight.
+// Limit allows Max calls at once, or as much weight, for each key of its Scope.
 type Limit struct {
 	Max      int       // at once; required unless Adaptive
 	Scope    Scope     // zero means Global
@@ -71,7 +71,7 @@ type Limit struct {
 	Semaphore *semaphore.Weighted
 }
 
-// Adaptive finds out what a backend bears, by [OutcomeOverload] alone, not by waiting or slow tools. From Min it
+// Adaptive finds out how many calls a backend bears: by [OutcomeOverload] alone, not by waiting or slow tools. From Min it
 // doubles with each round of successes until the first overload. Each overload cuts a tenth, at least one, once for
 // all calls in flight together; ten rounds of successes that used all of it add one. So a fall from n to m takes n-m
 // cuts at most, in about one call's time, a rise 10*(n-m) calls' time (AIMD, Chiu and Jain 1989).

@@ -30,8 +30,8 @@ const (
 	PriorityInteractive Priority = 9
 )
 
-// PriorityScheduler orders and bounds the queue. It stands among the gates, see
-// [ConcurrencyLimiter]. A queue without one is first in, first out, of 1,000 calls.
+// PriorityScheduler orders the queue by priority and fair shares of tenants, and bounds it. It stands among the gates,
+// see [ConcurrencyLimiter]. A queue without one is first in, first out, of 1,000 calls.
 //
 // At each constraint where calls wait, the level (priority less one) with the largest level*Ageing + passed is next,
 // where passed counts the starts of others there since its last; in it the tenant with the smallest start tag (start-time

@@ -20,7 +20,7 @@ import (
 // ErrRateLimited is the reason of a call refused by a [RateLimiter] with Refuse.
 var ErrRateLimited = errors.New("rate limited")
 
-// RateLimiter bounds starts over time: in every window of length w at most Burst + N*w/Per units are charged, exactly
+// RateLimiter bounds starts over time: in every window w at most Burst + N*w/Per units are charged. That is exact
 // (generic cell rate algorithm, ITU-T I.371). It is a gate, see [ConcurrencyLimiter]: a call pays when it starts, not
 // if it waits, is cancelled or refused. Calls that wait for a bucket are paid in order.
 type RateLimiter struct {
@@ -52,8 +52,8 @@ type RateLimiterConfig struct {
 	_       struct{}
 }
 
-// Rate is a token bucket, without drift. Starts are at whole nanoseconds, never early; with a Burst
-// of 1 each is rounded up.
+// Rate allows N units in each Per, and Burst of them at once: a token bucket, without drift. Starts are at whole
+// nanoseconds, never early; with a Burst of 1 each is rounded up.
 type Rate struct {
 	N     int64         // units per Per; required
 	Per   time.Duration // zero means one second

@@ -110,7 +110,7 @@ func (r *ToolRegistry) put(t *tool, replace bool) error {
 	})
 }
 
-// Spec describes a tool. Only Name is required.
+// Spec describes a tool to models, to limits and to whoever calls it. Only Name is required.
 type Spec struct {
 	Name        string // [A-Za-z0-9_.-]{1,128}
 	Description string
@@ -159,8 +159,8 @@ type Hints struct {
 	Untrusted                                    bool // as of a server that nobody vouches for: no layer goes by them unasked
 }
 
-// Policy is what one tool needs without an interceptor. Its limits join the gates, in all
-// executors; its settings replace theirs.
+// Policy has limits and settings of one tool. Its limits join the gates, in all executors; its settings replace
+// theirs.
 type Policy struct {
 	Priority    Priority       // unless the run sets one; zero means PriorityNormal
 	Concurrency int            // most calls at once; zero means no limit

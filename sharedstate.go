@@ -318,7 +318,7 @@ func (k Key[T]) remove(ctx context.Context, cond kv.Cond) error {
 	return stateErr(string(k), in.Delete(string(k), cond))
 }
 
-// Number is what [Increment] adds.
+// Number is a type whose values [Increment] can add.
 type Number interface {
 	~int | ~int64 | ~uint64 | ~float64
 }
@@ -339,7 +339,7 @@ func Increment[T Number](ctx context.Context, k Key[T], delta T, ttl ...TTL) (T,
 	return value.ToNumber[T](sum), stateErr(string(k), err)
 }
 
-// TTL, positive, is how long a written value lives: at every instant before that, from the write on.
+// TTL is how long a written value lives: at every instant before that, from the write on. It is positive.
 // Without it Set ends a lifetime, other writes keep it.
 type TTL time.Duration
 

@@ -45,8 +45,8 @@ type Decision struct {
 	Arguments json.RawMessage `json:"arguments,omitempty"`
 }
 
-// ApprovalError is why a call did not run that needs an approval: it is what [errors.AsType] finds in the error
-// of the call, and in that of a [Approvals.Decide] that comes too late. Approval.State says which it is.
+// ApprovalError is why a call did not run that needs an approval; Approval.State says which reason it is. It is what
+// [errors.AsType] finds in the error of the call, and in that of an [Approvals.Decide] that comes too late.
 type ApprovalError struct{ Approval Approval }
 
 // Error says it so that a model knows what to do. It names nobody.

@@ -47,8 +47,8 @@ func (c LoopsConfig) complete() (LoopsConfig, error) {
 	return c, c.Exit.check("LoopsConfig.Exit")
 }
 
-// Loops refuses a call that would only repeat what is known: the latest calls of its run with the same tool and
-// the same arguments have all come to the same outcome, Repeats of them, and nothing has changed since. Other calls
+// Loops refuses a call that would only repeat what is known. So it is if the latest calls of its run with the same tool
+// and the same arguments have all come to the same outcome, Repeats of them, and nothing has changed since. Other calls
 // may stand between them, so that a model that goes round between two calls is found, too. It is refused at once,
 // with a [*LoopError] as the cause of a [sluice.ErrDenied], which tells the model to change course.
 //

@@ -20,7 +20,7 @@ const (
 	maxMode  = 64
 )
 
-// Modes allows tools in some modes of the program only, as writing in "act" and not in "plan": the mode of a call is
+// Modes allows tools in some modes of the program only, as writing in "act" and not in "plan". The mode of a call is
 // the ExecutionMode of its [sluice.PipelineContext], and is empty without one. It is an interceptor that stands
 // outside all others. A call whose tool is not allowed in its mode is refused with a [*ModeError] as the cause of a
 // [sluice.ErrDenied], at once, and holds nothing.

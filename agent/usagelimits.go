@@ -62,7 +62,7 @@ func (c UsageLimitsConfig) complete() (UsageLimitsConfig, error) {
 	return c, nil
 }
 
-// UsageLimits bounds what calls use, all together in a run and in a session: how many there are, of each tool and
+// UsageLimits bounds what calls use, all together in a run and in a session. That is how many there are, of each tool and
 // in all, for how long their code runs, how much they answer, and how much they report of units such as tokens. A
 // call that finds a limit used up is refused at once, with a [*UsageLimitError] as the cause of a
 // [sluice.ErrDenied], which the model reads; Exit says what becomes of its turn.

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Combine lets concurrent draws on the same meters travel together: while one trip to the
+// Combine lets concurrent draws on the same meters travel together. While one trip to the
 // engine is under way, later draws gather and share the next. It is exact: the engine
 // sees an ordinary [Draw], and no unit is drawn before somebody asked for it. One caller
 // at a time pays nothing but a goroutine.

@@ -159,3 +159,21 @@ func ExampleLimits() {
 	// 2m0s 1048576
 	// true <nil>
 }
+
+// A change whose answer was lost is asked for again under its name, and happens once.
+func ExampleNewOpID() {
+	m, err := engine.NewMemory(engine.MemoryConfig{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer m.Close()
+	op := engine.NewOpID()
+	for range 2 {
+		total, _, err := m.Store().Add(context.Background(), op, "runs", 1, nil, 0)
+		fmt.Println(total, err)
+	}
+	// Output:
+	// 1 <nil>
+	// 1 <nil>
+}

@@ -80,7 +80,7 @@ func (m Meter) Every() time.Duration {
 	return time.Duration(min(q, uint64(MaxWait)))
 }
 
-// Draw asks for units of several meters at once: each unit costs Each tokens on every
+// Draw asks for units of several meters at once. Each unit costs Each tokens on every
 // meter, and either all of them are charged or none.
 type Draw struct {
 	Op     OpID // set it to be able to repeat a draw of unknown outcome, and to give back some of it

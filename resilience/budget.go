@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
-// Budget bounds retries and hedges to a share of the calls that are made, so that what is overloaded is not
+// Budget bounds retries and hedges to a share of the calls that are made. So what is overloaded is not
 // asked more often than before. Layers that are given one Budget share it. Make one with [NewBudget]; it is
 // safe for concurrent use, and nothing of it waits.
 //

@@ -15,9 +15,8 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
-// Once lets a tool have its effect once for a key that the caller gives, however many calls bring that
-// key, one after the other or at the same time: one of them executes, and the others get its result, each
-// a copy. It is an interceptor that stands before the gates, outside what repeats; its other part,
+// Once lets a tool have its effect once for a key, however many calls bring that key. They may come one after the
+// other or at the same time: one of them executes, and the others get its result, each a copy. It is an interceptor that stands before the gates, outside what repeats; its other part,
 // [Once.Inner], stands after them.
 //
 // What somebody further in has answered instead of the tool ([sluice.Result.AnsweredBy]) is not kept. With Inner the

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/sluicetest"
 	"github.com/stretchr/testify/assert"
@@ -79,4 +82,66 @@ func ExampleNewChaos() {
 	// Output:
 	// true
 	// 1 <nil>
+}
+
+// Half of a tool's calls fail, the same ones in each run of the test.
+func ExampleNewFaults() {
+	faults, err := sluicetest.NewFaults(sluicetest.FaultsConfig{Seed: 1, Errors: 0.5})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	search := sluicetest.Faulty(faults, func(_ context.Context, query string) (string, error) { return "found " + query, nil })
+	for range 4 {
+		fmt.Println(search(context.Background(), "go"))
+	}
+	fmt.Printf("%+v\n", faults.Counts())
+	// Output:
+	// sluicetest: a fault
+	// found go <nil>
+	//  sluicetest: a fault
+	// found go <nil>
+	// {Calls:4 Errors:2 Lost:0 Throttles:0 Panics:0 Exits:0 Hangs:0}
+}
+
+// failures is a sluicetest.T that prints what is wrong; a test hands its *testing.T over.
+type failures struct{}
+
+func (failures) Helper()             {}
+func (failures) Logf(string, ...any) {}
+func (failures) Errorf(f string, args ...any) {
+	fmt.Println(strings.SplitN(fmt.Sprintf(f, args...), "\n", 2)[0])
+}
+
+// keeper keeps the events that it is given, and not copies of them: they change after Emit.
+type keeper struct {
+	mu   sync.Mutex
+	kept []*sluice.Event
+}
+
+func (*keeper) Enabled(sluice.EventKind) bool { return true }
+
+func (k *keeper) Emit(_ context.Context, e *sluice.Event) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept = append(k.kept, e)
+	return nil
+}
+
+// A kit says which rule a sink of one's own breaks.
+func ExampleSink() {
+	sluicetest.Sink(failures{}, func() (sluice.EventSink, func() []sluice.Event) {
+		k := new(keeper)
+		return k, func() []sluice.Event {
+			var list []sluice.Event
+			for _, e := range k.kept {
+				list = append(list, *e)
+			}
+			return list
+		}
+	}, sluicetest.Options{Seed: 1})
+	// Output:
+	// Sink.InOrder: events 1 to 4 of a call arrived as []: each once, in order
+	// Sink.Together: events 1 to 4 of a call, emitted beside other calls, arrived as []: each once, in order
+	// Sink.KeepsCopies: the sink kept an event that it was given: an event is valid until Emit returns; keep a copy of it, *e
 }

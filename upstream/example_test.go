@@ -95,3 +95,12 @@ func ExampleCheck() {
 	// upstream: 429 Too Many Requests, retry in 30s
 	// 30s
 }
+
+// A server that asks for a day is not believed beyond a minute.
+func ExampleParseWithin() {
+	h := http.Header{}
+	h.Set("Retry-After", "86400")
+	fmt.Println(upstream.ParseWithin(h, http.StatusTooManyRequests, time.Now(), time.Minute).Pause)
+	// Output:
+	// 1m0s
+}

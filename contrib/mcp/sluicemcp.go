@@ -176,8 +176,8 @@ func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Conf
 	return nil
 }
 
-// ResultError is the error of a call whose tool has answered with a result that is an error, as interceptors,
-// events and classify functions see it. Clients get the Result as it is.
+// ResultError is the error of a call whose tool has answered with a result that is an error. Interceptors,
+// events and classify functions see it; clients get the Result as it is.
 type ResultError struct{ Result *mcp.CallToolResult }
 
 // maxText bounds what a ResultError says of its Result, in bytes.

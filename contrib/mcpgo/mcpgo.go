@@ -60,8 +60,8 @@ func TaskTool(e *sluice.Executor, c Config, t mcp.Tool, h server.TaskToolHandler
 	}}
 }
 
-// ResultError is the error of a call whose tool has answered with a result that is an error, as interceptors,
-// events and classify functions see it. Clients get the Result as it is.
+// ResultError is the error of a call whose tool has answered with a result that is an error. Interceptors,
+// events and classify functions see it; clients get the Result as it is.
 type ResultError struct{ Result *mcp.CallToolResult }
 
 // maxText bounds what a ResultError says of its Result, in bytes.

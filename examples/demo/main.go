@@ -9,6 +9,7 @@
 // endpoint that is broken for a while. Nothing leaves the machine.
 //
 //	go run ./examples/demo
+//	go run ./examples/demo -svg demo.svg	# draws the two runs too
 //
 // The exit code is 1 if the guarded run broke a promise. Read on in office/run.go for the guard,
 // office/backend.go for the server, office/report.go for the figures.
@@ -16,6 +17,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -24,9 +26,11 @@ import (
 )
 
 func main() {
+	svg := flag.String("svg", "", "draw the two runs into this `file`")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := office.Demo(ctx, os.Stdout); err != nil {
+	if err := office.Demo(ctx, os.Stdout, *svg); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}

@@ -15,10 +15,14 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
-// Demo tells the whole story on f. Its error says which promises the guarded run broke.
-func Demo(ctx context.Context, f *os.File) error {
-	_, _, err := demo(ctx, detectTerminal(f), loopback)
-	return err
+// Demo tells the whole story on f, and draws it into the file svg, if that has a name. Its error says which promises
+// the guarded run broke.
+func Demo(ctx context.Context, f *os.File, svg string) error {
+	without, with, err := demo(ctx, detectTerminal(f), loopback)
+	if err != nil || svg == "" {
+		return err
+	}
+	return os.WriteFile(svg, []byte(picture(without, with)), 0o644)
 }
 
 // demo tells the whole story on term and returns the two runs. Its error says which
