@@ -218,6 +218,7 @@ type GateState struct {
 	Stalled   bool         `json:"stalled,omitempty"`   // see LimitStalled
 	Ordered   bool         `json:"ordered,omitempty"`   // see Limit.Ordered
 	Until     time.Time    `json:"until,omitzero"`      // of an open State or a pause
+	Full      time.Time    `json:"full,omitzero"`       // when a rate's bucket is, if nobody comes; zero if it is
 	Unmatched []string     `json:"unmatched,omitempty"` // names in Scope that no registered tool has
 }
 
@@ -316,7 +317,7 @@ func (e *Executor) names() *survey.Names {
 func gateState(c survey.Cell) GateState {
 	g := GateState{
 		Name: c.Name, Kind: c.Kind.String(), Scope: c.Scope, Key: c.Key, Unmatched: c.Unmatched,
-		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Ordered: c.Ordered, Until: c.Until,
+		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Ordered: c.Ordered, Until: c.Until, Full: c.Full,
 	}
 	if c.Kind == admit.Breaker {
 		g.State = breakerState(c.State)

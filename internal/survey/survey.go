@@ -41,6 +41,7 @@ type Cell struct {
 	Stalled   bool
 	Ordered   bool
 	Until     time.Time
+	Full      time.Time // of a rate that is not full: when it is again
 }
 
 // Lane is calls that wait in one line, or in several that look alike.
@@ -191,6 +192,9 @@ func cellOf(s *stage.Stage, now int64, c *admit.Cell, scope rules.Scope, unmatch
 	}
 	if until := max(u.Paused, u.Until); until > now && until < admit.Never {
 		x.Until = s.Clock.Time(until)
+	}
+	if u.Full > now && u.Full < admit.Never {
+		x.Full = s.Clock.Time(u.Full)
 	}
 	return x
 }
