@@ -214,9 +214,7 @@ func (p *Page) answer(w http.ResponseWriter, r *http.Request, v *view, asJSON bo
 func send(w http.ResponseWriter, r *http.Request, status int, b []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	c := http.NewResponseController(w)
-	if c.SetWriteDeadline(time.Now().Add(writeTime)) == nil {
-		defer c.SetWriteDeadline(time.Time{}) // the connection's next answer may be somebody else's
-	}
+	_ = c.SetWriteDeadline(time.Now().Add(writeTime)) // net/http takes it back; some other writers have none
 	w.WriteHeader(status)
 	if r == nil || r.Method != http.MethodHead {
 		_, _ = w.Write(b)
