@@ -300,7 +300,7 @@ func (p *Page) makeChange(w http.ResponseWriter, r *http.Request) {
 		refuse(w, status, "Nothing was changed: "+shown(err.Error()))
 		return
 	}
-	p.told(r.Context(), e)
+	p.told(r.Context(), e, f.Get("was") == "") // else Reconfigure has told of it
 	p.stale()
 	q := url.Values{"done": {"1"}}
 	for _, n := range []string{"gate", "tool", "key"} {
@@ -312,13 +312,13 @@ func (p *Page) makeChange(w http.ResponseWriter, r *http.Request) {
 	send(w, r, http.StatusSeeOther, nil)
 }
 
-// told notes and tells what has been changed.
-func (p *Page) told(ctx context.Context, e entry) {
+// told notes what has been changed, and tells of it unless the executor has.
+func (p *Page) told(ctx context.Context, e entry, tell bool) {
 	e.At = time.Now()
 	p.mu.Lock()
 	p.changes.add(e)
 	p.mu.Unlock()
-	if s := p.conf.Sink; s != nil && s.Enabled(e.Kind) {
+	if s := p.conf.Sink; tell && s != nil && s.Enabled(e.Kind) {
 		_ = s.Emit(ctx, &sluice.Event{Kind: e.Kind, Time: e.At, By: e.By, Key: e.Key, OldLimit: e.From, NewLimit: e.To, Actor: e.Actor, RetryAfter: e.Retry})
 	}
 }
