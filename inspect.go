@@ -218,6 +218,7 @@ type GateState struct {
 	Stalled   bool         `json:"stalled,omitempty"`   // see LimitStalled
 	Ordered   bool         `json:"ordered,omitempty"`   // see Limit.Ordered
 	Until     time.Time    `json:"until,omitzero"`      // of an open State or a pause
+	Full      time.Time    `json:"full,omitzero"`       // when a rate's bucket is, if nobody comes; zero if it is
 	Unmatched []string     `json:"unmatched,omitempty"` // names in Scope that no registered tool has
 }
 
@@ -233,7 +234,7 @@ type LaneState struct {
 }
 
 // Snapshot is the state of all executors that share a registry, a gate or a scheduler with e; the counters are e's alone.
-// It is of one instant, but of Gates and Lanes each thousand after the first is read some microseconds later. Last in Gates
+// It is of one instant, but of Gates and Lanes each 200 after the first are read some microseconds later. Last in Gates
 // stands what e's interceptors say of themselves, by a method Inspect() []GateState that does not wait; a panic says nothing.
 func (e *Executor) Snapshot() Snapshot {
 	out := Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
@@ -280,7 +281,7 @@ func inspected(x Interceptor) (list []GateState) {
 }
 
 // readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.
-const readAtOnce = 1000
+const readAtOnce = 200
 
 // read begins to read what e's stage counts.
 func (e *Executor) read() *survey.Reading {
@@ -315,7 +316,7 @@ func (e *Executor) names() *survey.Names {
 func gateState(c survey.Cell) GateState {
 	g := GateState{
 		Name: c.Name, Kind: c.Kind.String(), Scope: c.Scope, Key: c.Key, Unmatched: c.Unmatched,
-		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Ordered: c.Ordered, Until: c.Until,
+		Limit: c.Limit, Used: c.Used, Waiting: c.Waiting, Paused: c.Paused, Stalled: c.Stalled, Ordered: c.Ordered, Until: c.Until, Full: c.Full,
 	}
 	if c.Kind == admit.Breaker {
 		g.State = breakerState(c.State)

@@ -60,6 +60,7 @@ type Usage struct {
 	Opens       int64 // when a pause, or the ramp after it, lets a call start; now if it does already
 	Stalled     bool  // it has released nothing for long, while calls wait
 	Until       int64 // of a breaker: when its state may change by itself
+	Full        int64 // of a bucket that is not full: when it is again, if nothing more is charged
 }
 
 // Usage is the state of c at now.
@@ -75,29 +76,17 @@ func (c *Cell) Usage(now int64) Usage {
 			u.Used = max(0, u.Limit-c.stock.due(now)) + c.stock.more
 		} else {
 			u.Used -= c.bucket.Tokens(c.class.Rate, now)
+			if at := c.bucket.FullAt(); at > now {
+				u.Full = at
+			}
 		}
 	case Breaker:
 		u.Until = c.breaker.NextChange(now)
 	}
 	if c.q != nil {
-		u.Waiting = c.q.calls()
+		u.Waiting = c.q.calls
 	}
 	return u
-}
-
-// calls counts the calls in the lanes of q.
-func (q *queue) calls() (n int) {
-	for _, l := range q.aside {
-		n += l.n
-	}
-	for i := range q.levels {
-		for f := range q.levels[i].flows.All() {
-			for l := range f.lanes.All() {
-				n += l.n
-			}
-		}
-	}
-	return n
 }
 
 // Lane is what a snapshot says of a lane.

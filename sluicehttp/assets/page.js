@@ -1,0 +1,117 @@
+// What this file does: it follows the stream of the view, shows search and questions where they can be answered, and
+// nothing else. Without it the page is whole, and stands still.
+"use strict";
+(() => {
+  const body = document.body, view = document.getElementById("view");
+  const live = document.getElementById("live"), pause = document.getElementById("pause");
+  let address = body.dataset.stream, source = null, paused = false, again = 0;
+
+  const say = (text) => { if (live.textContent !== text) live.textContent = text; };
+
+  // show puts what has changed of a view in place, part by part, and leaves focus and scrolling where they are.
+  const show = (html) => {
+    const next = document.createElement("template");
+    next.innerHTML = html;
+    const parts = [...next.content.children];
+    const ids = new Set(parts.map((p) => p.id));
+    for (const old of [...view.children]) if (!ids.has(old.id)) old.remove();
+    let before = null;
+    for (const part of parts) {
+      const old = document.getElementById(part.id);
+      if (!old) {
+        before ? before.after(part) : view.prepend(part);
+        before = part;
+        continue;
+      }
+      if (old.outerHTML !== part.outerHTML) replace(old, part);
+      before = document.getElementById(part.id);
+    }
+  };
+
+  const replace = (old, part) => {
+    const selection = document.getSelection();
+    if (!selection.isCollapsed && old.contains(selection.anchorNode)) return; // somebody is reading it
+    const focused = old.contains(document.activeElement) ? pathTo(old, document.activeElement) : null;
+    const wide = [...old.querySelectorAll(".wide")].map((e) => e.scrollLeft);
+    old.replaceWith(part);
+    part.querySelectorAll(".wide").forEach((e, i) => { e.scrollLeft = wide[i] || 0; });
+    if (focused) follow(part, focused)?.focus({ preventScroll: true });
+  };
+
+  const pathTo = (from, to) => {
+    const path = [];
+    for (let e = to; e !== from; e = e.parentElement) path.unshift([...e.parentElement.children].indexOf(e));
+    return path;
+  };
+
+  const follow = (from, path) => path.reduce((e, i) => e?.children[i], from);
+
+  const open = () => {
+    clearTimeout(again);
+    source?.close();
+    if (!address || paused) return;
+    source = new EventSource(address);
+    source.addEventListener("hello", (e) => {
+      if (e.data !== body.dataset.version) location.reload(); // another program answers now
+      say("Live");
+    });
+    source.addEventListener("view", (e) => { if (!paused) show(e.data); });
+    source.onerror = () => {
+      say("Not live: trying again");
+      if (source.readyState === EventSource.CLOSED) again = setTimeout(open, 3000);
+    };
+  };
+
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    pause.setAttribute("aria-pressed", String(paused));
+    if (paused) { source?.close(); clearTimeout(again); say("Paused"); } else open();
+  });
+
+  const search = document.getElementById("search");
+  if (search) {
+    document.getElementById("searching").hidden = false;
+    let timer = 0;
+    const find = () => {
+      const here = new URL(location.href), next = new URL(address, location.href);
+      for (const u of [here, next]) {
+        u.searchParams.delete("from");
+        search.value ? u.searchParams.set("q", search.value) : u.searchParams.delete("q");
+      }
+      history.replaceState(null, "", here);
+      address = next.href;
+      if (paused) location.reload(); else open();
+    };
+    search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(find, 250); });
+    search.addEventListener("keydown", (e) => { if (e.key === "Enter") { clearTimeout(timer); find(); } });
+  }
+
+  const ask = document.getElementById("ask");
+  if (ask) {
+    ask.hidden = false;
+    const field = (name) => document.getElementById("ask-" + name);
+    const answer = document.getElementById("answer");
+    const call = () => { // arguments as they were typed: numbers and repeated names are not to be made others
+      const head = JSON.stringify({ tool: field("tool").value, tenant: field("tenant").value, priority: Number(field("priority").value) || 0 });
+      return head.slice(0, -1) + ',"args":' + (field("args").value.trim() || "{}") + "}";
+    };
+    const go = async () => {
+      try {
+        const r = await fetch("explain", {
+          method: "POST", headers: { "Content-Type": "application/json" },
+          body: call(),
+        });
+        const text = await r.text();
+        if (r.ok) answer.innerHTML = text; else answer.textContent = text;
+      } catch (e) {
+        answer.textContent = "There is no answer: " + e.message;
+      }
+    };
+    document.getElementById("ask-go").addEventListener("click", go);
+    ask.addEventListener("keydown", (e) => { if (e.key === "Enter" && e.target.tagName === "INPUT") go(); });
+  }
+
+  addEventListener("pagehide", () => source?.close());
+  addEventListener("pageshow", (e) => { if (e.persisted) open(); });
+  if (address) { pause.hidden = false; open(); }
+})();

@@ -1,0 +1,64 @@
+package sluicehttp
+
+import (
+	"context"
+	"encoding/json"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// explainTime bounds what a tool's own functions may take to explain a call.
+const explainTime = 10 * time.Second
+
+// explain shows what would become of a call of a tool whose arguments nobody knows, and takes one to explain.
+func (p *Page) explain(ctx context.Context, v *view) {
+	v.Title, v.Ask, v.Live = "Explain", true, false
+	v.Lead = "What would become of a call now. Nothing runs but the tool's own check, key and cost functions."
+	v.JSON = struct {
+		How string `json:"how"`
+	}{`POST {"tool": "…", "args": {…}, "tenant": "…", "priority": 5} here as application/json; or ask for ?tool=…`}
+	if v.Query.tool != "" {
+		v.Explain = explainedOf(p.conf.Executor.ExplainTool(ctx, v.Query.tool))
+		v.JSON = v.Explain
+	}
+}
+
+// asked is a call to explain.
+type asked struct {
+	Tool     string          `json:"tool"`
+	Tenant   string          `json:"tenant"`
+	Priority sluice.Priority `json:"priority"`
+	Args     json.RawMessage `json:"args"`
+}
+
+// explainCall answers for a call that the request's body has.
+func (p *Page) explainCall(w http.ResponseWriter, r *http.Request, asJSON bool) {
+	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
+		refuse(w, http.StatusUnsupportedMediaType, "The call must come as application/json.")
+		return
+	}
+	var c asked
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&c); err != nil {
+		refuse(w, http.StatusBadRequest, "The call is no JSON: "+shown(err.Error()))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), explainTime)
+	defer cancel()
+	ctx = sluice.WithPipelineContext(ctx, sluice.PipelineContext{Tenant: c.Tenant, Priority: c.Priority})
+	x := explainedOf(p.conf.Executor.Explain(ctx, sluice.Request{Tool: c.Tool, Args: c.Args}))
+	if asJSON {
+		p.answer(w, r, &view{JSON: x}, true)
+		return
+	}
+	var b strings.Builder
+	if err := templates().ExecuteTemplate(&b, "explained", x); err != nil {
+		refuse(w, http.StatusInternalServerError, "The answer could not be written.")
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	send(w, r, http.StatusOK, []byte(b.String()))
+}

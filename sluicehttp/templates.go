@@ -1,0 +1,11 @@
+package sluicehttp
+
+import (
+	"html/template"
+	"sync"
+)
+
+// templates are parsed when somebody looks first.
+var templates = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(template.FuncMap{"shown": shown}).ParseFS(files, "assets/*.tmpl"))
+})
