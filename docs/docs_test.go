@@ -87,7 +87,7 @@ func TestBlocks(t *testing.T) {
 				assert.True(t, page == simPage || slices.Contains(got[page], b[2]) || s.prints(lines(b[2])), "%s\nwhich neither an Example nor a program of the page prints", where)
 			case "json":
 				assert.Contains(t, tested, page, where)
-			case "": // a drawing, commands, or what others write
+			case "", "sh": // a drawing, commands, or what others write
 			default:
 				assert.Fail(t, "a language that nobody checks", where)
 			}

@@ -15,7 +15,7 @@ import (
 
 // An operator looks at what waits, and trips a breaker. The page stands beside net/http/pprof, behind what tells who is
 // there.
-func Example() {
+func ExampleNew() {
 	recent := new(sluicehttp.Recent)
 	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{}))
 	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: "crm", Rates: []sluice.Rate{{N: 10}}}))
