@@ -2,10 +2,7 @@ package sluice_test
 
 import (
 	"context"
-	"os"
-	"regexp"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,28 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/semaphore"
 )
-
-// The code that docs/fleet.md shows is code that an example runs.
-func TestFleetPage(t *testing.T) {
-	unindented := func(text string) string {
-		var b strings.Builder
-		for line := range strings.Lines(text) {
-			if line = strings.TrimSpace(line); line != "" {
-				b.WriteString(line + "\n")
-			}
-		}
-		return b.String()
-	}
-	page, err := os.ReadFile("docs/fleet.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("example_fleet_test.go")
-	require.NoError(t, err)
-	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(page), -1)
-	require.Len(t, blocks, 4)
-	for _, b := range blocks {
-		require.Contains(t, unindented(string(source)), unindented(b[1]))
-	}
-}
 
 // withoutQuota is an engine that has no quota.
 type withoutQuota struct{ *engine.Memory }

@@ -5,11 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/agent"
@@ -171,18 +167,4 @@ func ExampleModes() {
 	// Output:
 	//  {"type":"mode_denied","message":"the call was denied: the tool is not allowed in mode \"plan\": it is in \"act\"","retryable":false}
 	// done
-}
-
-// The page shows code that the examples run.
-func TestApprovalsPage(t *testing.T) {
-	page, err := os.ReadFile("../docs/approvals.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("example_approvals_test.go")
-	require.NoError(t, err)
-	blocks := fence.FindAllStringSubmatch(string(page), -1)
-	require.Len(t, blocks, 5)
-	for _, b := range blocks {
-		require.Equal(t, "go", b[1])
-		require.Contains(t, unindented(string(source)), unindented(b[2]))
-	}
 }

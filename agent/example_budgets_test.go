@@ -4,11 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/agent"
@@ -174,18 +170,4 @@ func ExampleWithRun() {
 	// 2 <nil>
 	// 3
 	// <nil> tool_error
-}
-
-// The page shows code that the examples run.
-func TestBudgetsPage(t *testing.T) {
-	page, err := os.ReadFile("../docs/budgets.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("example_budgets_test.go")
-	require.NoError(t, err)
-	blocks := fence.FindAllStringSubmatch(string(page), -1)
-	require.Len(t, blocks, 4)
-	for _, b := range blocks {
-		require.Equal(t, "go", b[1])
-		require.Contains(t, unindented(string(source)), unindented(b[2]))
-	}
 }

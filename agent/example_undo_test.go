@@ -5,10 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"testing"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/agent"
@@ -145,18 +141,4 @@ func ExampleUndo_Group() {
 	// Output:
 	// 2 <nil> old no part of the turn
 	// 0 <nil>
-}
-
-// The page shows code that the examples run.
-func TestUndoPage(t *testing.T) {
-	page, err := os.ReadFile("../docs/undo.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("example_undo_test.go")
-	require.NoError(t, err)
-	blocks := fence.FindAllStringSubmatch(string(page), -1)
-	require.Len(t, blocks, 4)
-	for _, b := range blocks {
-		require.Equal(t, "go", b[1])
-		require.Contains(t, unindented(string(source)), unindented(b[2]))
-	}
 }

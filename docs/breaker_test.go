@@ -1,0 +1,79 @@
+package docs_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sluice-go/sluice"
+)
+
+// outage has a tool fail for half a minute, and one call a second.
+func outage() {
+	start := time.Now()
+	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{
+		Ratio: 0.5, MinCalls: 10, Window: 30 * time.Second,
+		Cooldown: 5 * time.Second,
+		Probes:   2,
+	}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
+		Interceptors: []sluice.Interceptor{breaker},
+		Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+			if e.Kind == sluice.BreakerStateChanged {
+				fmt.Printf("%3.0f s  %v, was %v\n", time.Since(start).Seconds(), e.To, e.From)
+			}
+			return nil
+		}),
+	}))
+	defer exec.Close(context.Background())
+	asked, failed := 0, 0
+	fetch := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "fetch"}, func(context.Context, string) (string, error) {
+		asked++
+		if at := time.Since(start); at >= 10*time.Second && at < 40*time.Second {
+			failed++
+			return "", errors.New("502 bad gateway")
+		}
+		return "page", nil
+	}))
+	for range 60 {
+		fetch(context.Background(), "https://go.dev")
+		time.Sleep(time.Second)
+	}
+	fmt.Printf("of 60 calls %d reached the backend, %d of them in vain\n", asked, failed)
+}
+
+// notFound is an answer, and no failure of who gives it.
+var notFound = errors.New("404 not found")
+
+func Example_classify() {
+	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 3}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
+		Interceptors: []sluice.Interceptor{breaker},
+		Classify: func(_ sluice.Call, r sluice.Result, err error) sluice.Outcome {
+			switch {
+			case errors.Is(err, notFound):
+				return sluice.OutcomeSuccess // the backend works
+			case err == nil && r.Value == "":
+				return sluice.OutcomeFailure // an empty page is none
+			}
+			return sluice.OutcomeAuto
+		},
+	}))
+	defer exec.Close(context.Background())
+	fetch := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "fetch"}, func(_ context.Context, path string) (string, error) {
+		if path == "/missing" {
+			return "", notFound
+		}
+		return "", nil
+	}))
+	for _, path := range []string{"/missing", "/empty"} {
+		for range 3 {
+			fetch(context.Background(), path)
+		}
+		fmt.Println(path, sluice.Must(breaker.State("fetch")))
+	}
+	// Output:
+	// /missing closed
+	// /empty open
+}
