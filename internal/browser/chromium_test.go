@@ -187,7 +187,7 @@ func (b *tab) click(css string) {
 // fill types what an input shall have.
 func (b *tab) fill(value, css string) {
 	b.t.Helper()
-	require.NoError(b.t, chromedp.Do(b.ctx, chromedp.Clear(chromedp.CSS(css)), chromedp.SendKeys(chromedp.CSS(css), value)), css)
+	require.NoError(b.t, chromedp.Do(b.ctx, chromedp.SetValue(chromedp.CSS(css), ""), chromedp.SendKeys(chromedp.CSS(css), value)), css)
 }
 
 // eval is what a JavaScript expression gives on the page.

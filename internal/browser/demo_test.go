@@ -20,7 +20,7 @@ func demo(t *testing.T, h *hold) (address string, exec *sluice.Executor) {
 	t.Helper()
 	l, err := office.ListenHere("localhost:0")
 	require.NoError(t, err)
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancel(context.Background()) // not t's, which ends before tabs are closed
 	made, ended := make(chan *sluice.Executor, 1), make(chan error, 1)
 	o := office.Observer{Watch: func(e *sluice.Executor) { made <- e }}
 	if h != nil {
@@ -80,9 +80,9 @@ type tables struct {
 
 // The demo's page shows what a snapshot of the same instant says, number by number.
 func TestDemoShowsTheSnapshot(t *testing.T) {
-	b := newTab(t, look{})
 	h := newHold()
 	address, exec := demo(t, h)
+	b := newTab(t, look{})
 	h.letPass(25)
 	until(t, "many calls wait", func() (bool, any) {
 		s := exec.Snapshot()
@@ -139,9 +139,9 @@ func TestDemoShowsTheSnapshot(t *testing.T) {
 
 // What the page shows changes while it is looked at, without another load.
 func TestDemoIsLive(t *testing.T) {
-	b := newTab(t, look{})
 	h := newHold()
 	address, exec := demo(t, h)
+	b := newTab(t, look{})
 	b.open(address)
 	b.isLive()
 	eval[bool](b, `window.sameLoad = true`)

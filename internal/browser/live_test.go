@@ -1,9 +1,11 @@
 package browser
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -49,6 +51,91 @@ func TestUpdatesLeaveTheViewerAlone(t *testing.T) {
 		})
 	}
 	require.Equal(t, "half a wo 2 4", eval[string](b, `(f => f.value + ' ' + f.selectionStart + ' ' + f.selectionEnd)(document.activeElement)`))
+}
+
+// Who has a link in focus keeps that one, wherever it moves: Enter must not open another.
+func TestFocusStaysWithItsRow(t *testing.T) {
+	w := newWorld(t, false, []string{"search", "fetch"}, slots(1))
+	w.calls(t, 3, "acme", "fetch", held{})
+	home := serve(t, w.page)
+	b := newTab(t, look{})
+	b.open(home.url("queue"))
+	b.isLive()
+	const focused = `document.activeElement.getAttribute('href') + ' ' + document.activeElement.closest('tr')?.dataset.name`
+	require.True(t, eval[bool](b, `(document.querySelector('#t-queue tbody a').focus(), true)`))
+	was := eval[string](b, focused)
+	require.Equal(t, "tool?tool=fetch fetch", was)
+	for n := range 3 {
+		w.calls(t, 10, fmt.Sprint("tenant", n), "search", held{}) // more than others, so they stand first
+		until(t, "the lanes have moved", func() (bool, any) { rows := b.table("queue"); return len(rows) == 2+n, rows })
+		require.Equal(t, was, eval[string](b, focused))
+	}
+}
+
+// A search narrows the list while it is typed, and the address says so; a reload keeps it.
+func TestSearch(t *testing.T) {
+	w := newWorld(t, false, []string{"search", "fetch"}, slots(1))
+	for _, tenant := range []string{"acme", "globex", "hooli"} {
+		w.calls(t, 3, tenant, "fetch", held{})
+	}
+	home := serve(t, w.page)
+	b := newTab(t, look{})
+	b.open(home.url("queue"))
+	require.Len(t, b.table("queue"), 3)
+	b.fill("globex", "#search")
+	narrowed := func() (bool, any) {
+		rows := b.table("queue")
+		return len(rows) == 1 && rows[0]["tenant"] == "globex", rows
+	}
+	until(t, "one lane is left", narrowed)
+	require.Equal(t, home.url("queue?q=globex"), eval[string](b, `location.href`))
+	b.open(home.url("queue?q=globex"))
+	until(t, "one lane is left after a load", narrowed)
+}
+
+// A paused page stands still, and says so; it goes on where the process is.
+func TestPause(t *testing.T) {
+	w := newWorld(t, false, []string{"search"}, slots(1))
+	home := serve(t, w.page)
+	b := newTab(t, look{})
+	other := newTab(t, look{})
+	for _, b := range []*tab{b, other} {
+		b.open(home.url(""))
+		b.isLive()
+	}
+	toggle := func() { require.NoError(t, chromedp.Do(b.ctx, chromedp.Click(chromedp.CSS("#pause")))) }
+	toggle()
+	until(t, "it says that it is paused", func() (bool, any) { s := b.state(); return s == "Paused", s })
+	w.calls(t, 5, "acme", "search", held{})
+	until(t, "another viewer sees calls", func() (bool, any) { n := other.count("queued"); return n == "4", n })
+	require.Equal(t, "0", b.count("queued"))
+	toggle()
+	until(t, "it goes on", func() (bool, any) { n := b.count("queued"); return n == "4", n })
+	b.isLive()
+}
+
+// What would become of a call is told for one that is typed in.
+func TestExplain(t *testing.T) {
+	w := newWorld(t, false, []string{"search"}, slots(1))
+	home := serve(t, w.page)
+	b := newTab(t, look{MayFail: true})
+	b.open(home.url("explain"))
+	ask := func(tool, args, want string) {
+		t.Helper()
+		b.fill(tool, "#ask-tool")
+		b.fill(args, "#ask-args")
+		require.NoError(t, chromedp.Do(b.ctx, chromedp.Click(chromedp.CSS("#ask-go"))))
+		until(t, "there is an answer: "+want, func() (bool, any) {
+			answer := eval[string](b, `document.getElementById('answer').textContent`)
+			return strings.Contains(answer, want), answer
+		})
+	}
+	ask("search", `{"q": 1}`, "start at once")
+	w.calls(t, 3, "acme", "search", held{})
+	ask("search", `{"q": 1}`, "wait for concurrency/slots global, at place 3")
+	ask("nothing", `{"q": 1}`, "unknown_tool")
+	ask("search", `{"q": `, "")
+	require.Equal(t, 3, w.exec.Snapshot().InFlight+w.exec.Snapshot().Queued, "a question is no call")
 }
 
 func flat(rows []map[string]string) (out []string) {
