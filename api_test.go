@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write golden files")
 // seen in review. `make api` writes the file.
 func TestAPI(t *testing.T) {
 	got := exported(t, ".") + exported(t, "resilience") + exported(t, "agent") + exported(t, "upstream") +
-		exported(t, "diff") + exported(t, "contrib/jsonschema")
+		exported(t, "sluicehttp") + exported(t, "diff") + exported(t, "contrib/jsonschema")
 	const golden = "testdata/api.txt"
 	if *update {
 		require.NoError(t, os.MkdirAll("testdata", 0o755))
@@ -53,7 +53,7 @@ func TestAPI(t *testing.T) {
 
 // TestEveryExportedNameIsDocumented: the comments are the contract.
 func TestEveryExportedNameIsDocumented(t *testing.T) {
-	for _, dir := range []string{".", "resilience", "agent", "upstream", "diff", "contrib/jsonschema"} {
+	for _, dir := range []string{".", "resilience", "agent", "upstream", "sluicehttp", "diff", "contrib/jsonschema"} {
 		p := parse(t, dir)
 		check := func(kind, name, doc string) {
 			if ast.IsExported(name) && strings.TrimSpace(doc) == "" {

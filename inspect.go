@@ -234,8 +234,8 @@ type LaneState struct {
 }
 
 // Snapshot is the state of all executors that share a registry, a gate or a scheduler with e; the
-// counters are e's alone. It is of one instant, but of Gates and Lanes each thousand after the first
-// is read some microseconds later. Last in Gates stands what e's interceptors say of themselves, by a
+// counters are e's alone. It is of one instant, but of Gates and Lanes each 200 after the first
+// are read some microseconds later. Last in Gates stands what e's interceptors say of themselves, by a
 // method Inspect() []GateState that does not wait; a panic says nothing.
 func (e *Executor) Snapshot() Snapshot {
 	out := Snapshot{Gates: []GateState{}, Lanes: []LaneState{}}
@@ -282,7 +282,7 @@ func inspected(x Interceptor) (list []GateState) {
 }
 
 // readAtOnce is how many cells and lanes a snapshot reads under one hold of the lock.
-const readAtOnce = 1000
+const readAtOnce = 200
 
 // read begins to read what e's stage counts.
 func (e *Executor) read() *survey.Reading {

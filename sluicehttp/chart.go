@@ -42,11 +42,11 @@ func charts(x *reading) []chart {
 	}
 	count := func(v float64) string { return number(int64(v)) }
 	list := []chart{
-		x.chart("in_flight", "In flight", count, func(i int) float64 { return float64(x.points[i].InFlight) }),
-		x.chart("queued", "Queued", count, func(i int) float64 { return float64(x.points[i].Queued) }),
-		x.chart("oldest", "Longest wait", func(v float64) string { return length(time.Duration(v)) },
+		x.chart("in_flight", "In flight", 0, count, func(i int) float64 { return float64(x.points[i].InFlight) }),
+		x.chart("queued", "Queued", 0, count, func(i int) float64 { return float64(x.points[i].Queued) }),
+		x.chart("oldest", "Longest wait", 0, func(v float64) string { return length(time.Duration(v)) },
 			func(i int) float64 { return float64(x.points[i].Oldest) }),
-		x.chart("ended", "Ended per second", func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }, x.ended),
+		x.chart("ended", "Ended per second", 0, func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }, x.ended),
 	}
 	type named struct {
 		i   int
@@ -67,7 +67,7 @@ func charts(x *reading) []chart {
 		return 0
 	})
 	for _, n := range order[:min(mostDrawn, len(order))] {
-		list = append(list, x.chart("use", "Use of "+shown(x.names[n.i]), func(v float64) string { return fmt.Sprintf("%d %%", int(v)) },
+		list = append(list, x.chart("use", "Use of "+shown(x.names[n.i]), 100, func(v float64) string { return fmt.Sprintf("%d %%", int(v)) },
 			func(i int) float64 { return 100 * float64(x.points[i].use[n.i]) }))
 	}
 	return list
@@ -87,7 +87,8 @@ func (x *reading) ended(i int) float64 {
 }
 
 // chart draws value, which is negative where there is none.
-func (x *reading) chart(id, label string, text func(float64) string, value func(int) float64) chart {
+// The picture is as high as its highest value, but at least as least.
+func (x *reading) chart(id, label string, least float64, text func(float64) string, value func(int) float64) chart {
 	c := chart{ID: id, Label: label}
 	end := x.points[len(x.points)-1].At
 	most, now := 0.0, 0.0
@@ -100,8 +101,11 @@ func (x *reading) chart(id, label string, text func(float64) string, value func(
 	l := line{Class: "line"}
 	var piece strings.Builder
 	done := func() {
-		if piece.Len() > 0 {
-			l.Pieces = append(l.Pieces, piece.String())
+		if s := piece.String(); s != "" {
+			if !strings.Contains(s, " ") {
+				s += " " + s // a dot
+			}
+			l.Pieces = append(l.Pieces, s)
 			piece.Reset()
 		}
 	}
@@ -115,8 +119,8 @@ func (x *reading) chart(id, label string, text func(float64) string, value func(
 		}
 		right := chartWidth - 2 - float64(end.Sub(at))/float64(span)*(chartWidth-4)
 		up := 0.0
-		if most > 0 {
-			up = v / most
+		if top := max(most, least); top > 0 {
+			up = v / top
 		}
 		if piece.Len() > 0 {
 			piece.WriteByte(' ')

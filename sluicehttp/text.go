@@ -28,10 +28,8 @@ func shown(s string) string {
 			if !cut || utf8.FullRuneInString(s[i:]) { // else the cut has made it
 				fmt.Fprintf(&b, `\x%02x`, s[i])
 			}
-		case r < 0x20:
-			b.WriteRune('␀' + r)
-		case r == 0x7f:
-			b.WriteRune('␡')
+		case r < 0x20 || r == 0x7f: // fonts often lack pictures of them
+			fmt.Fprintf(&b, `\x%02x`, r)
 		case !unicode.IsGraphic(r) || blank(r):
 			b.WriteString(escaped(r))
 		case unicode.Is(unicode.Mn, r):
@@ -120,7 +118,7 @@ func length(d time.Duration) string {
 	return fmt.Sprintf("%d d %d h", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }
 
-// number is n for people, with thin spaces between thousands.
+// number is n for people.
 func number[N int | int64 | uint64](n N) string {
 	s := fmt.Sprint(n)
 	sign := ""
@@ -130,7 +128,7 @@ func number[N int | int64 | uint64](n N) string {
 	var b strings.Builder
 	for i, c := range s {
 		if i > 0 && (len(s)-i)%3 == 0 {
-			b.WriteRune('\u202f')
+			b.WriteByte(',')
 		}
 		b.WriteRune(c)
 	}

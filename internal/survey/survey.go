@@ -8,6 +8,7 @@ package survey
 
 import (
 	"cmp"
+	"runtime"
 	"slices"
 	"time"
 
@@ -92,6 +93,7 @@ func New(at *stage.Stage, sources []Source, names *Names) *Reading {
 // Next reads on under one hold of the lock, up to n cells and lanes, and reports whether there
 // are more.
 func (r *Reading) Next(n int) bool {
+	r.Cells, r.Lanes = slices.Grow(r.Cells, n), slices.Grow(r.Lanes, n) // not while the lock is held
 	s := r.stage.Lock()
 	now := s.Now()
 	if !r.begun {
@@ -106,6 +108,7 @@ func (r *Reading) Next(n int) bool {
 			s = at.Lock()
 			r.source(s, s.Now(), n)
 			s.Unlock()
+			runtime.Gosched() // whoever waits for the lock is next
 			return true
 		}
 		n = r.source(s, now, n)
@@ -118,6 +121,9 @@ func (r *Reading) Next(n int) bool {
 	}
 	more := len(r.sources) > 0 || r.lanes > 0
 	s.Unlock()
+	if more {
+		runtime.Gosched()
+	}
 	return more
 }
 
