@@ -184,10 +184,11 @@ func (b *tab) click(css string) {
 	require.NoError(b.t, err, css)
 }
 
-// fill types what an input shall have.
+// fill types over what an input has.
 func (b *tab) fill(value, css string) {
 	b.t.Helper()
-	require.NoError(b.t, chromedp.Do(b.ctx, chromedp.SetValue(chromedp.CSS(css), ""), chromedp.SendKeys(chromedp.CSS(css), value)), css)
+	require.True(b.t, eval[bool](b, `(e => { e.focus(); e.select(); return document.activeElement === e })(document.querySelector(`+strconv.Quote(css)+`))`), css)
+	b.press(value)
 }
 
 // eval is what a JavaScript expression gives on the page.
