@@ -177,11 +177,12 @@ func (b *tab) link(text string) string {
 	return fmt.Sprintf("a[href=%q]", href)
 }
 
-// click clicks, and waits for the page that comes of it.
-func (b *tab) click(css string) {
+// click clicks, waits for the page that comes of it, and returns its status.
+func (b *tab) click(css string) int64 {
 	b.t.Helper()
-	_, err := chromedp.RunResponse(b.ctx, chromedp.Click(chromedp.CSS(css)))
+	r, err := chromedp.RunResponse(b.ctx, chromedp.Click(chromedp.CSS(css)))
 	require.NoError(b.t, err, css)
+	return int64(r.Status)
 }
 
 // fill types over what an input has.

@@ -134,7 +134,7 @@ func TestExplain(t *testing.T) {
 	w.calls(t, 3, "acme", "search", held{})
 	ask("search", `{"q": 1}`, "wait for concurrency/slots global, at place 3")
 	ask("nothing", `{"q": 1}`, "unknown_tool")
-	ask("search", `{"q": `, "invalid_arguments")
+	ask("search", `{"q": `, "no JSON")
 	require.Equal(t, 3, w.exec.Snapshot().InFlight+w.exec.Snapshot().Queued, "a question is no call")
 }
 

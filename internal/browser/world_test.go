@@ -110,14 +110,14 @@ func (w *world) calls(t *testing.T, n int, tenant, tool string, in any) {
 // table is the rows of a table of the page, each by its fields: the values as they are.
 func (b *tab) table(id string) []map[string]string {
 	b.t.Helper()
-	return eval[[]map[string]string](b, `[...document.querySelectorAll('#t-`+id+` tbody tr')].map(r => Object.fromEntries(
+	return eval[[]map[string]string](b, `[...document.querySelectorAll('#t-`+id+` tbody tr')].filter(r => r.checkVisibility()).map(r => Object.fromEntries(
 		[...r.cells].map(c => [c.dataset.field, c.dataset.value ?? c.textContent.trim()])))`)
 }
 
 // count is one of the numbers of the overview.
 func (b *tab) count(name string) string {
 	b.t.Helper()
-	return eval[string](b, `document.querySelector('[data-figure="`+name+`"]')?.dataset.value ?? 'absent'`)
+	return eval[string](b, `(e => e?.checkVisibility() ? e.dataset.value : 'not seen')(document.querySelector('[data-figure="`+name+`"]'))`)
 }
 
 // state says whether the page is kept up to date, as it tells viewers; nothing if no script does.
