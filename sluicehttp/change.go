@@ -92,6 +92,7 @@ type form struct {
 	ID, Legend, Button string
 	Note               string
 	Danger             bool
+	Key                string // that it is about
 	Hidden             []input
 	Inputs             []input
 }
@@ -160,7 +161,10 @@ func (g *gate) forms(key string) (out []form) {
 	action := func(a string, more ...input) []input {
 		return append(append([]input{{Name: "action", Value: a}}, who...), more...)
 	}
-	at := text("key", "Key (empty for a limit of one key)", key)
+	at := []input{text("key", "Key (empty for a limit of one key)", "")}
+	if key != "" { // as it is, whatever is in it
+		who, at = append(who, input{Name: "quoted", Value: strconv.QuoteToASCII(key)}), nil
+	}
 	switch x := g.of.(type) {
 	case *sluice.ConcurrencyLimiter:
 		c := x.Config()
@@ -187,15 +191,15 @@ func (g *gate) forms(key string) (out []form) {
 		}
 		out = append(out,
 			form{ID: "pause", Legend: "Pause", Button: "Pause", Note: "Nobody starts under this key for so long; then calls start in a ramp.", Danger: true,
-				Hidden: action("pause"), Inputs: []input{at, text("for", "For", "30s")}},
+				Hidden: action("pause"), Key: key, Inputs: append(at, text("for", "For", "30s"))},
 			form{ID: "lift", Legend: "Lift", Button: "Lift pause and debt", Note: "Calls start at once, as the rate allows.",
-				Hidden: action("lift"), Inputs: []input{at}})
+				Hidden: action("lift"), Key: key, Inputs: at})
 	case *sluice.CircuitBreaker:
 		out = append(out,
 			form{ID: "trip", Legend: "Trip", Button: "Trip", Note: "Calls of this key are refused, until somebody resets it.", Danger: true,
-				Hidden: action("trip"), Inputs: []input{at}},
+				Hidden: action("trip"), Key: key, Inputs: at},
 			form{ID: "reset", Legend: "Reset", Button: "Reset", Note: "The key closes, and its failures are forgotten.",
-				Hidden: action("reset"), Inputs: []input{at}})
+				Hidden: action("reset"), Key: key, Inputs: at})
 	case *sluice.PriorityScheduler:
 		c := x.Config()
 		out = append(out, form{ID: "set", Legend: "Queue", Button: "Set queue", Hidden: action("set", was(orderText(c))), Inputs: []input{
@@ -276,6 +280,14 @@ func (p *Page) makeChange(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := r.PostForm
+	if s := f.Get("quoted"); s != "" {
+		key, err := strconv.Unquote(s)
+		if err != nil {
+			refuse(w, http.StatusBadRequest, "The key could not be read.")
+			return
+		}
+		f.Set("key", key)
+	}
 	e := entry{Kind: sluice.LimitChanged, Actor: kept(actor), Key: kept(f.Get("key"))}
 	p.changing.Lock() // so that of two forms that were made of one configuration one is stale
 	err := p.apply(f, actor, &e)
@@ -288,7 +300,7 @@ func (p *Page) makeChange(w http.ResponseWriter, r *http.Request) {
 		refuse(w, status, "Nothing was changed: "+shown(err.Error()))
 		return
 	}
-	p.told(r.Context(), e)
+	p.told(r.Context(), e, f.Get("was") == "") // else Reconfigure has told of it
 	p.stale()
 	q := url.Values{"done": {"1"}}
 	for _, n := range []string{"gate", "tool", "key"} {
@@ -300,13 +312,13 @@ func (p *Page) makeChange(w http.ResponseWriter, r *http.Request) {
 	send(w, r, http.StatusSeeOther, nil)
 }
 
-// told notes and tells what has been changed.
-func (p *Page) told(ctx context.Context, e entry) {
+// told notes what has been changed, and tells of it unless the executor has.
+func (p *Page) told(ctx context.Context, e entry, tell bool) {
 	e.At = time.Now()
 	p.mu.Lock()
 	p.changes.add(e)
 	p.mu.Unlock()
-	if s := p.conf.Sink; s != nil && s.Enabled(e.Kind) {
+	if s := p.conf.Sink; tell && s != nil && s.Enabled(e.Kind) {
 		_ = s.Emit(ctx, &sluice.Event{Kind: e.Kind, Time: e.At, By: e.By, Key: e.Key, OldLimit: e.From, NewLimit: e.To, Actor: e.Actor, RetryAfter: e.Retry})
 	}
 }

@@ -33,8 +33,9 @@ type Config struct {
 	// Gates are the components that can be changed, as in [sluice.Config].Interceptors; others in the list are left out.
 	// Tools of the executor's registry can be anyway. It needs Actor.
 	Gates []sluice.Interceptor
-	// Sink hears of each change, as a sluice.LimitChanged with its Actor, beside the executor's own events, which for
-	// a breaker, a pause or a debt name no Actor. nil discards; a [Recent] listed here and there hears of both.
+	// Sink hears of what trips or closes a breaker here, and pauses or lifts a rate, as a sluice.LimitChanged with its
+	// Actor, whom the executor's own events of that do not know; of other changes they do. nil discards. List the
+	// executor's.
 	Sink sluice.EventSink
 
 	Hosts      []string      // by which the page may be asked for, without a port; empty means those of the loopback interface
@@ -214,9 +215,7 @@ func (p *Page) answer(w http.ResponseWriter, r *http.Request, v *view, asJSON bo
 func send(w http.ResponseWriter, r *http.Request, status int, b []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	c := http.NewResponseController(w)
-	if c.SetWriteDeadline(time.Now().Add(writeTime)) == nil {
-		defer c.SetWriteDeadline(time.Time{}) // the connection's next answer may be somebody else's
-	}
+	_ = c.SetWriteDeadline(time.Now().Add(writeTime)) // net/http takes it back; some other writers have none
 	w.WriteHeader(status)
 	if r == nil || r.Method != http.MethodHead {
 		_, _ = w.Write(b)

@@ -31,16 +31,16 @@ func queryOf(view string, v url.Values) (q query, err error) {
 	q = query{view: view, text: strings.TrimSpace(v.Get("q")), tool: v.Get("tool"), n: standardRows,
 		gate: v.Get("gate"), key: v.Get("key"), done: v.Get("done") != ""}
 	if len(q.text) > maxText || len(q.tool) > maxText {
-		return q, fmt.Errorf("q and tool may have %d bytes.", maxText) //nolint:staticcheck // it is shown as a sentence
+		return q, fmt.Errorf("q and tool may have %d bytes", maxText)
 	}
 	if s := v.Get("n"); s != "" {
 		if q.n, err = strconv.Atoi(s); err != nil || q.n < 1 || q.n > maxRows {
-			return q, fmt.Errorf("n must be a number from 1 to %d.", maxRows) //nolint:staticcheck // likewise
+			return q, fmt.Errorf("n must be a number from 1 to %d", maxRows)
 		}
 	}
 	if s := v.Get("from"); s != "" {
 		if q.from, err = strconv.Atoi(s); err != nil || q.from < 0 {
-			return q, errors.New("from must be a number.") //nolint:staticcheck // likewise
+			return q, errors.New("from must be a number")
 		}
 	}
 	return q, nil
@@ -87,14 +87,14 @@ func (q query) stream() string {
 	return "stream?" + v.Encode()
 }
 
-// matches reports whether one of texts has what is searched for, whatever the case.
+// matches reports whether one of texts, as it is shown, has what is searched for, whatever the case.
 func (q query) matches(texts ...string) bool {
 	if q.text == "" {
 		return true
 	}
-	want := strings.ToLower(q.text)
+	want := strings.ToLower(shown(q.text))
 	for _, s := range texts {
-		if strings.Contains(strings.ToLower(s), want) {
+		if strings.Contains(strings.ToLower(shown(s)), want) {
 			return true
 		}
 	}

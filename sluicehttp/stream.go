@@ -27,13 +27,12 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Accel-Buffering", "no")
 	c := http.NewResponseController(w)
 	write := func(b []byte) bool {
-		_ = c.SetWriteDeadline(time.Now().Add(writeTime)) // there is none behind some other writers
+		_ = c.SetWriteDeadline(time.Now().Add(writeTime)) // as in send
 		if _, err := w.Write(b); err != nil {
 			return false
 		}
 		return c.Flush() == nil
 	}
-	defer c.SetWriteDeadline(time.Time{}) //nolint:errcheck // likewise
 	if !write(fmt.Appendf(nil, "retry: 2000\nevent: hello\ndata: %s\n\n", version)) || !write(b) {
 		return
 	}

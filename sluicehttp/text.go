@@ -15,6 +15,9 @@ const maxText = 256
 // shown is s so that all of it is seen: what has no picture of its own, or moves what stands around it, is shown as its
 // number. It is cut where it is long.
 func shown(s string) string {
+	if isPlain(s) {
+		return s
+	}
 	cut := len(s) > maxText
 	if cut {
 		s = s[:maxText]
@@ -48,6 +51,16 @@ func shown(s string) string {
 		b.WriteString("…")
 	}
 	return b.String()
+}
+
+// isPlain reports whether s, as most names, shows as it is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return len(s) <= maxText
 }
 
 // blank reports whether r, which counts as a letter or a mark, shows nothing.

@@ -76,30 +76,17 @@ func (c *Cell) Usage(now int64) Usage {
 			u.Used = max(0, u.Limit-c.stock.due(now)) + c.stock.more
 		} else {
 			u.Used -= c.bucket.Tokens(c.class.Rate, now)
-			u.Full = c.bucket.FullAt()
+			if at := c.bucket.FullAt(); at > now {
+				u.Full = at
+			}
 		}
 	case Breaker:
 		u.Until = c.breaker.NextChange(now)
 	}
 	if c.q != nil {
-		u.Waiting = c.q.calls()
+		u.Waiting = c.q.calls
 	}
 	return u
-}
-
-// calls counts the calls in the lanes of q.
-func (q *queue) calls() (n int) {
-	for _, l := range q.aside {
-		n += l.n
-	}
-	for i := range q.levels {
-		for f := range q.levels[i].flows.All() {
-			for l := range f.lanes.All() {
-				n += l.n
-			}
-		}
-	}
-	return n
 }
 
 // Lane is what a snapshot says of a lane.

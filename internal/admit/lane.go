@@ -194,6 +194,7 @@ func (m *Machine) enqueue(t *Ticket, l *lane) {
 	l.tail = t
 	l.n++
 	if c := l.at; c != nil {
+		c.q.calls++
 		if c.q.levels[l.level].load += l.width; c.lease != nil {
 			m.thirst(c)
 		}
@@ -229,6 +230,7 @@ func (m *Machine) unlink(t *Ticket) {
 	t.prev, t.next, t.lane = nil, nil, nil
 	l.n--
 	if c := l.at; c != nil {
+		c.q.calls--
 		if c.q.levels[l.level].load -= l.width; c.lease != nil {
 			m.thirst(c)
 		}

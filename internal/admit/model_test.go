@@ -1057,6 +1057,15 @@ func (w *model) free(x *modelCall) bool {
 // checkQueue holds the queue to its bound: that of each client, and a few places for each
 // tool and each tenant besides.
 func (w *model) checkQueue() {
+	parked := map[*Cell]int{}
+	for _, x := range w.waiting {
+		parked[x.t.lane.at]++
+	}
+	for c, n := range parked {
+		if c.q.calls != n {
+			w.fatal("%d calls are parked at %s %s, it counts %d", n, c.class.Name, c.key, c.q.calls)
+		}
+	}
 	for _, c := range w.clients {
 		n, tools, tenants := 0, map[uint64]bool{}, map[string]bool{}
 		for _, x := range w.waiting {

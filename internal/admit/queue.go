@@ -24,6 +24,7 @@ type queue struct {
 	stalled bool   // it has been told that none came back for long
 	since   int64  // when somebody came to wait, slots came back, or a pause ends
 	n       int    // lanes in order
+	calls   int    // in all lanes parked here
 	// aside are heads wider than what was free when they reached the front, oldest first, and
 	// those that take no tokens and wait for the end of a pause.
 	aside  []*lane
@@ -130,6 +131,7 @@ func (m *Machine) park(l *lane, c *Cell) {
 	}
 	q := c.q
 	l.at, l.width = c, l.need(c)
+	q.calls += l.n
 	if c.lease != nil {
 		m.thirst(c)
 	}
@@ -213,6 +215,7 @@ func (m *Machine) unorder(l *lane, q *queue) {
 func (m *Machine) leave(l *lane) {
 	c, q := l.at, l.at.q
 	q.levels[l.level].load -= int64(l.n) * l.width
+	q.calls -= l.n
 	if l.at = nil; c.ordered && len(l.spots) > 0 {
 		l.goes(c)
 	}
@@ -264,7 +267,7 @@ func (m *Machine) freeQueue(c *Cell) {
 	if c.isFar() {
 		m.thirst(c) // what it has is kept no longer than for a while
 	}
-	q.stalled = false
+	q.stalled, q.calls = false, 0
 	for ; q.known != 0; q.known &= q.known - 1 {
 		l := &q.levels[bits.TrailingZeros16(q.known)]
 		l.by.empty(m.freeFlow)

@@ -52,7 +52,7 @@ func (m *Machine) stalls(l *lane) {
 		return
 	}
 	c.q.stalled = true
-	m.notices = append(m.notices, Notice{Kind: Stalled, Cell: c, Holding: int(c.calls), Waiting: c.q.calls()})
+	m.notices = append(m.notices, Notice{Kind: Stalled, Cell: c, Holding: int(c.calls), Waiting: c.q.calls})
 }
 
 // released notes that slots of c, where calls wait, came back.
