@@ -13,15 +13,15 @@ import (
 )
 
 // Pictures of the demo's page, and of one where much is wrong, for people: PICTURES names the folder that gets them.
-// demo-light.png, made small, is docs/page.png.
+// page.png is docs/page.png.
 func TestPictures(t *testing.T) {
 	dir := os.Getenv("PICTURES")
 	if dir == "" {
 		t.Skip("no pictures are taken: PICTURES must name a folder for them")
 	}
 	address, _ := demo(t, nil)
-	keep := func(b *tab, name string) {
-		picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	keep := func(b *tab, name string, take chromedp.Action[[]byte]) {
+		picture, err := chromedp.Run(b.ctx, take)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644))
 	}
@@ -31,9 +31,9 @@ func TestPictures(t *testing.T) {
 		done := first.count("completed")
 		n, _ := strconv.Atoi(done)
 		queued, _ := strconv.Atoi(first.count("queued"))
-		return n > 250 && queued > 30, done
+		return n > 800 && queued > 30, done
 	})
-	keep(first, "demo-light")
+	keep(first, "page", chromedp.CaptureScreenshot())
 	home := busy(t)
 	for _, how := range []look{{}, {Dark: true}, {Width: 360}, {Width: 360, Dark: true}} {
 		name := fmt.Sprintf("-%d", how.Width)
@@ -44,7 +44,7 @@ func TestPictures(t *testing.T) {
 			b := newTab(t, how)
 			b.views(start, func(address string) {
 				view, _, _ := strings.Cut(strings.TrimPrefix(address, start), "?")
-				keep(b, from+"-"+view+name)
+				keep(b, from+"-"+view+name, chromedp.FullScreenshot(100))
 			})
 		}
 	}
