@@ -4,6 +4,7 @@ GO          ?= go
 export GO
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
+AXE         ?= 4.14.1
 # The packages that lock, wait and start goroutines.
 SHELL_OF_MACHINES := change compiled cow crew ctxwatch deadline dropq oneshot permit recall stage turn
 # Nested modules keep heavy dependencies out of the core's go.mod. Frameworks has a target of its own.
@@ -19,8 +20,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Replay agent turns of four providers against a strict backend, unguarded and guarded
-	@$(GO) run ./examples/demo
+demo: ## Replay agent turns of four providers against a strict backend, unguarded and guarded; ARGS=-page serves a page of it
+	@$(GO) run ./examples/demo $(ARGS)
 
 .PHONY: test
 test: ## Everything a change must pass: lint, tests with the race detector and on 32 bits, examples, nested modules
@@ -47,12 +48,19 @@ test-module: # M, a nested one
 
 .PHONY: left-out
 left-out:
-	@command -v redis-server >/dev/null && echo nothing || \
+	@command -v redis-server >/dev/null || \
 	echo "what contrib/redis does with a server, for want of redis-server (make test-engines demands it)"
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	echo "what the page looks like in a browser, for want of chromium-headless-shell, chromium or google-chrome"
 
 .PHONY: test-engines
 test-engines: ## The engines against real servers, which have to be in PATH: kits, a cluster, Sentinel, outages, costs
 	cd contrib/redis && SLUICE_ENGINES=1 $(GO) test -race -count=1 ./...
+
+.PHONY: test-axe
+test-axe: ## axe-core over every view of the page, light and dark: needs npm, the network and a browser
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; npm install --silent --no-save --prefix "$$dir" axe-core@$(AXE); \
+	cd internal/browser && SLUICE_BROWSER=1 AXE="$$dir/node_modules/axe-core/axe.min.js" $(GO) test -run TestAxe -count=1 -v .
 
 .PHONY: chaos
 chaos: ## A thousand runs of real processes on one quota, and on slots, and some minutes on a state, while they, the server and what is between them fail (an hour and a half)

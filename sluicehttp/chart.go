@@ -97,7 +97,7 @@ func (x *reading) chart(id, label string, least float64, text func(float64) stri
 		most = max(most, now)
 	}
 	c.Now, c.Most = text(now), text(most)
-	gap := x.gap()
+	gap, drawn := x.gap(), x.drawn()
 	l := line{Class: "line"}
 	var piece strings.Builder
 	done := func() {
@@ -117,7 +117,7 @@ func (x *reading) chart(id, label string, least float64, text func(float64) stri
 		if v < 0 {
 			continue
 		}
-		right := chartWidth - 2 - float64(end.Sub(at))/float64(span)*(chartWidth-4)
+		right := chartWidth - 2 - float64(end.Sub(at))/float64(drawn)*(chartWidth-4)
 		up := 0.0
 		if top := max(most, least); top > 0 {
 			up = v / top
@@ -130,6 +130,17 @@ func (x *reading) chart(id, label string, least float64, text func(float64) stri
 	done()
 	c.Lines = []line{l}
 	return c
+}
+
+// leastDrawn is the shortest time that is drawn.
+const leastDrawn = 30 * time.Second
+
+// drawn is for how long before x the pictures go back.
+func (x *reading) drawn() time.Duration {
+	if len(x.points) == 0 {
+		return leastDrawn
+	}
+	return max(leastDrawn, x.points[len(x.points)-1].At.Sub(x.points[0].At).Round(time.Second))
 }
 
 // gap is how much time may be between two points of a line: three times what is usual.

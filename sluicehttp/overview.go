@@ -30,7 +30,7 @@ func (p *Page) overview(v *view, x *reading) {
 	all := p.alerts(x)
 	v.Alerts = all[:min(few, len(all))]
 	v.MoreHere = len(all) - len(v.Alerts)
-	v.Charts = charts(x)
+	v.Charts, v.Drawn = charts(x), strings.TrimSuffix(length(x.drawn()), " 0 s")
 	lanes := x.lanes[:min(few, len(x.lanes))]
 	t := laneTable(lanes)
 	t.ID, t.Caption = "queue", "What most calls wait for"
@@ -39,7 +39,7 @@ func (p *Page) overview(v *view, x *reading) {
 	for _, part := range []struct {
 		view, caption string
 		list          []sluice.GateState
-	}{{"limits", "Limits with most waiting, or most in use", limits}, {"rates", "Rates likewise", x.gates["rates"]}} {
+	}{{"limits", "Limits with most waiting, or most in use", limits}, {"rates", "Rates with most waiting, or most in use", x.gates["rates"]}} {
 		list := part.list[:min(few, len(part.list))]
 		t := table{ID: part.view, Caption: part.caption, Empty: "None has been used yet."}
 		p.gateTable(&t, part.view, list, s.At)

@@ -25,6 +25,7 @@ type view struct {
 	Alerts   []alert
 	MoreHere int // alerts that are left out
 	Charts   []chart
+	Drawn    string // how far back they go
 	Tables   []table
 	Facts    []fact
 	Explain  *explained

@@ -31,20 +31,21 @@
   const replace = (old, part) => {
     const selection = document.getSelection();
     if (!selection.isCollapsed && old.contains(selection.anchorNode)) return; // somebody is reading it
-    const focused = old.contains(document.activeElement) ? pathTo(old, document.activeElement) : null;
+    const focused = old.contains(document.activeElement) ? document.activeElement : null;
     const wide = [...old.querySelectorAll(".wide")].map((e) => e.scrollLeft);
     old.replaceWith(part);
     part.querySelectorAll(".wide").forEach((e, i) => { e.scrollLeft = wide[i] || 0; });
-    if (focused) follow(part, focused)?.focus({ preventScroll: true });
+    if (focused) alike(part, focused)?.focus({ preventScroll: true });
   };
 
-  const pathTo = (from, to) => {
-    const path = [];
-    for (let e = to; e !== from; e = e.parentElement) path.unshift([...e.parentElement.children].indexOf(e));
-    return path;
+  // alike is what stands in part for e, wherever that is now: rows move, and Enter must not open another's page.
+  const alike = (part, e) => {
+    const sign = (e) => [e.tagName, e.getAttribute("href"), e.getAttribute("aria-labelledby")].join();
+    const row = (e) => [...e.closest("tr")?.cells ?? []].filter((c) => !c.dataset.value && !["state", "use", "full"].includes(c.dataset.field))
+      .map((c) => c.textContent).join();
+    const same = [...part.querySelectorAll("a, [tabindex]")].filter((x) => sign(x) === sign(e));
+    return same.find((x) => row(x) === row(e)) ?? same[0] ?? part.querySelector(".wide");
   };
-
-  const follow = (from, path) => path.reduce((e, i) => e?.children[i], from);
 
   const open = () => {
     clearTimeout(again);

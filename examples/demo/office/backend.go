@@ -20,7 +20,7 @@ const (
 	serverRate  = 10              // requests a second for each API key
 	serverBurst = 8               // the most that its token bucket saves up
 	serverSlots = 8               // requests in work at once, over all keys
-	brokenFor   = 3 * time.Second // from its start, get_weather answers 500
+	brokenFor   = 3 * time.Second // from the start of a replay, get_weather answers 500
 )
 
 // The three providers' API keys, and the work of each endpoint.
@@ -47,9 +47,8 @@ var workTime = map[string]time.Duration{
 // It knows nothing of Sluice; its token buckets are golang.org/x/time/rate's. Its counts
 // are the ones that the demo believes.
 type backend struct {
-	born time.Time
-
 	mu      sync.Mutex
+	broke   time.Time // when brokenTool did last
 	buckets map[string]*rate.Limiter
 	inside  int
 	counts  backendCounts
@@ -66,7 +65,7 @@ type backendCounts struct {
 }
 
 func newBackend() *backend {
-	b := &backend{born: time.Now(), buckets: make(map[string]*rate.Limiter)}
+	b := &backend{broke: time.Now(), buckets: make(map[string]*rate.Limiter)}
 	for _, key := range []string{webKey, officeKey, weatherKey} {
 		b.buckets[key] = rate.NewLimiter(serverRate, serverBurst)
 	}
@@ -117,7 +116,7 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			t.Stop()
 		}
-		if tool == brokenTool && time.Since(b.born) < brokenFor {
+		if tool == brokenTool && b.broken() {
 			status = http.StatusInternalServerError
 		}
 	}
@@ -135,6 +134,19 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		respond(w, status, http.StatusText(status))
 	}
+}
+
+// breaks breaks brokenTool again.
+func (b *backend) breaks() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.broke = time.Now()
+}
+
+func (b *backend) broken() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Since(b.broke) < brokenFor
 }
 
 // enter counts a request in and says whether it may work: 200, or why not. A 429 comes

@@ -131,7 +131,7 @@ func TestBackendEndpoints(t *testing.T) {
 		}
 		assert.Equal(t, 1, b.Counts().Wasted, "requests wasted")
 
-		time.Sleep(brokenFor - time.Since(b.born) - workTime[brokenTool] - 1)
+		time.Sleep(brokenFor - time.Since(b.broke) - workTime[brokenTool] - 1)
 		if got := statuses(t, tools[brokenTool], 1); got[500] != 1 { // ends 1 ns too early
 			t.Errorf("just before it recovers: %v, want 500", got)
 		}

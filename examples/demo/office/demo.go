@@ -59,11 +59,14 @@ first %v.
 	return without, with, nil
 }
 
-// Observer sees a guarded run: its interceptor is listed first. Each may be nil.
+// Observer sees a guarded run. Each may be nil.
 type Observer struct {
-	Interceptor sluice.Interceptor
+	Interceptor sluice.Interceptor // is listed first: it sees calls as they come
+	Inner       sluice.Interceptor // is listed last: it sees calls that have been admitted
 	Sink        sluice.EventSink
 	Watch       func(*sluice.Executor) // is called before the first call
+
+	listed []sluice.Interceptor // set before Watch is called
 }
 
 // Observed makes the guarded run alone, in memory and without a word, for tests: in a synctest bubble
@@ -73,12 +76,17 @@ func Observed(ctx context.Context, o Observer) (calls, failed int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	with, err := pipes().run(ctx, terminal{w: io.Discard}, turns, guardedSeenBy(o))
+	with, err := pipes().run(ctx, terminal{w: io.Discard}, turns, guardedSeenBy(&o))
 	return len(with.answers), len(with.answers) - with.succeeded(), err
 }
 
 // run replays turns against a new backend, by what build makes of its tools.
 func (n network) run(ctx context.Context, term terminal, turns []turn, build builder) (column, error) {
+	return n.rounds(ctx, term, turns, build, 1)
+}
+
+// rounds is run with many replays, one after the other, or until ctx ends. It returns the column of the last.
+func (n network) rounds(ctx context.Context, term terminal, turns []turn, build builder, many int) (column, error) {
 	l, err := n.listen()
 	if err != nil {
 		return column{}, err
@@ -94,6 +102,10 @@ func (n network) run(ctx context.Context, term terminal, turns []turn, build bui
 	var retried atomic.Int64
 	makeCalls, closeExecutor := build(tools, &retried)
 	answers, took, err := replay(ctx, turns, tools, live, makeCalls)
+	for round := 1; round < many && err == nil && ctx.Err() == nil; round++ {
+		b.breaks()
+		answers, took, err = replay(ctx, turns, tools, live, makeCalls)
+	}
 
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

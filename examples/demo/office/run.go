@@ -116,11 +116,11 @@ var tenantWeights = map[string]int{"acme": 2}
 // guarded makes the turns' calls through Sluice. A call that did run and failed is reported as it
 // is, in both runs: whether to repeat it is for the model to decide.
 func guarded(tools map[string]agentTool, retried *atomic.Int64) (turnFunc, closer) {
-	return guardedSeenBy(Observer{})(tools, retried)
+	return guardedSeenBy(new(Observer))(tools, retried)
 }
 
 // guardedSeenBy is guarded, and o sees it.
-func guardedSeenBy(o Observer) builder {
+func guardedSeenBy(o *Observer) builder {
 	return func(tools map[string]agentTool, retried *atomic.Int64) (turnFunc, closer) {
 		exec := newGuard(tools, retried, o)
 		if o.Watch != nil {
@@ -137,7 +137,7 @@ func guardedSeenBy(o Observer) builder {
 
 // newGuard returns an executor over tools with the four gates of the demo, and in front of them
 // what waits for the broken endpoint. The order of gates has no meaning: one decision asks them all.
-func newGuard(tools map[string]agentTool, retried *atomic.Int64, o Observer) *sluice.Executor {
+func newGuard(tools map[string]agentTool, retried *atomic.Int64, o *Observer) *sluice.Executor {
 	order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{TenantWeights: tenantWeights}))
 	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
 		Name:     "provider",
@@ -164,6 +164,10 @@ func newGuard(tools map[string]agentTool, retried *atomic.Int64, o Observer) *sl
 	if o.Interceptor != nil {
 		interceptors = slices.Insert(interceptors, 0, o.Interceptor)
 	}
+	if o.Inner != nil {
+		interceptors = append(interceptors, o.Inner)
+	}
+	o.listed = interceptors
 	var sink sluice.EventSink = sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
 		if e.Kind == sluice.ToolRetrying {
 			retried.Add(1)

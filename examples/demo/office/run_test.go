@@ -24,8 +24,8 @@ import (
 // than patience.
 func TestGuardOfWhatStaysBroken(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *backend, tools map[string]agentTool) {
-		b.born = b.born.Add(time.Hour)
-		exec := newGuard(tools, new(atomic.Int64), Observer{})
+		b.broke = b.broke.Add(time.Hour)
+		exec := newGuard(tools, new(atomic.Int64), new(Observer))
 		invoke := func() error {
 			_, err := exec.Invoke(t.Context(), sluice.Request{Tool: brokenTool, Args: []byte(`{}`)})
 			return err
