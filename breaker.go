@@ -308,13 +308,12 @@ func (a *admission) judged(r *running, c *Call, res Result, err error) error {
 	}
 	exec, asked := r.inv.plan.exec, (*judging)(nil)
 	if a.classify != nil || !tame(err) {
-		r.inv.attempts.Keep() // while it is given up, the call may end
 		asked = &judging{r: r}
 		exec.deadlines.Add(asked, exec.clock.Now()+int64(maxJudging))
 	}
 	defer func() { // also if the code that is asked calls Goexit
-		if asked != nil {
-			exec.deadlines.Remove(asked)
+		if asked != nil && !exec.deadlines.Remove(asked) {
+			r.inv.attempts.Keep() // while it is given up, the call may end
 		}
 		r.Outcome = outcome
 		switch over, inTime := r.Judge(); {
