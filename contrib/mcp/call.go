@@ -55,16 +55,17 @@ func do[T any](ctx context.Context, g *guard, x *call, run func(context.Context)
 			return out, setupError{err}
 		}
 		name := k.spec.Name
-		out, err = sluice.Do(on, g.exec, sluice.Request{Tool: name, Args: x.args}, func(ctx context.Context) (out T, err error) {
-			if x.direct {
-				return run(ctx)
+		code := run
+		if !x.direct {
+			code = func(ctx context.Context) (T, error) {
+				a := &attempt[T]{ctx: ctx, code: run}
+				if p := contained(name, a.run); p != nil {
+					return a.out, p
+				}
+				return a.out, a.err
 			}
-			a := &attempt[T]{ctx: ctx, code: run}
-			if p := contained(name, a.run); p != nil {
-				return a.out, p
-			}
-			return a.out, a.err
-		})
+		}
+		out, err = sluice.Do(on, g.exec, sluice.Request{Tool: name, Args: x.args}, code)
 		if err == nil || !again || !errors.Is(err, sluice.ErrRejected) { // else its code has run
 			return out, err
 		}

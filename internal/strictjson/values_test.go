@@ -226,6 +226,7 @@ func TestRequire(t *testing.T) {
 		{`{"b":{"a":1},"c":[],"\u0061":"x"}`, "a b", ""},
 		{` {"b" : [ {} , {"a":1} ] , "a":2 } `, "a b", ""},
 		{`{"x":{"a":1}}`, "a b", `$ lacks "a", "b": required`},
+		{`{"b":{"a":1}}`, "a b", `$ lacks "a": required`},
 		{`{"A":1,"b":2}`, "a b", `$ lacks "a": required`},
 		{`{}`, "a", `$ lacks "a": required`},
 		{` null `, "a", `$ lacks "a": required`},
