@@ -308,13 +308,12 @@ func (a *admission) judged(r *running, c *Call, res Result, err error) error {
 	}
 	exec, asked := r.inv.plan.exec, (*judging)(nil)
 	if a.classify != nil || !tame(err) {
-		r.inv.attempts.Keep() // while it is given up, the call may end
 		asked = &judging{r: r}
 		exec.deadlines.Add(asked, exec.clock.Now()+int64(maxJudging))
 	}
 	defer func() { // also if the code that is asked calls Goexit
-		if asked != nil {
-			exec.deadlines.Remove(asked)
+		if asked != nil && !exec.deadlines.Remove(asked) {
+			r.inv.attempts.Keep() // Expire is at it
 		}
 		r.Outcome = outcome
 		switch over, inTime := r.Judge(); {
@@ -345,6 +344,7 @@ type judging struct {
 
 // Expire gives back what the attempt holds. What its outcome means to the breakers follows.
 func (j *judging) Expire() {
+	j.r.inv.attempts.Keep() // the code that is asked goes on, when the call may have ended
 	if j.r.GiveUp() {
 		j.r.giveBack(nil)
 	}

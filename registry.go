@@ -350,10 +350,7 @@ func (t *tool) input(r *Request, max int) (in any, err error) {
 // decoded is the value that args say.
 func (t *tool) decoded(args json.RawMessage, max int) (in any, err error) {
 	defer t.rescue(&err) // a foreign UnmarshalJSON may panic
-	if in, err = t.decode(args, strictjson.Limits{MaxBytes: max}); err == nil && len(t.required) > 0 {
-		err = strictjson.Require(args, t.required)
-	}
-	return in, err
+	return t.decode(args, strictjson.Limits{MaxBytes: max, Required: t.required})
 }
 
 // rescue makes an error of a panic.

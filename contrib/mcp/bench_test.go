@@ -2,6 +2,7 @@ package sluicemcp
 
 import (
 	"context"
+	"flag"
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -18,59 +19,70 @@ func guarded(b *testing.B) *sluice.Executor {
 	return exec
 }
 
-// benchmark runs f for the library alone, and guarded in each way.
-func benchmark(b *testing.B, f func(b *testing.B, s *mcp.Server, c *mcp.Client)) {
+var rounds = flag.Int("rounds", 1, "how often each part of a benchmark is measured, by turns")
+
+// benchmark measures calls of the library alone, and guarded in each way: by turns and in one process, since half of
+// what a call takes is garbage collection, whose share depends on what else there is. f makes what calls the tool once.
+func benchmark(b *testing.B, f func(s *mcp.Server, c *mcp.Client) (call func())) {
 	h := answers("3 hits")
+	type part struct {
+		name string
+		call func()
+	}
+	var parts []part
 	for _, c := range []struct {
 		name  string
-		guard func(b *testing.B, s *mcp.Server, c *mcp.Client)
+		guard func(s *mcp.Server, c *mcp.Client)
 	}{
-		{"alone", func(_ *testing.B, s *mcp.Server, _ *mcp.Client) { mcp.AddTool(s, search(), h) }},
-		{"Server", func(b *testing.B, s *mcp.Server, _ *mcp.Client) {
+		{"alone", func(s *mcp.Server, _ *mcp.Client) { mcp.AddTool(s, search(), h) }},
+		{"Server", func(s *mcp.Server, _ *mcp.Client) {
 			mcp.AddTool(s, search(), h)
 			s.AddReceivingMiddleware(Server(guarded(b), Config{}))
 		}},
-		{"AddTool", func(b *testing.B, s *mcp.Server, _ *mcp.Client) {
+		{"AddTool", func(s *mcp.Server, _ *mcp.Client) {
 			require.NoError(b, AddTool(s, guarded(b), search(), Config{}, h))
 		}},
-		{"Client", func(b *testing.B, s *mcp.Server, c *mcp.Client) {
+		{"Client", func(s *mcp.Server, c *mcp.Client) {
 			mcp.AddTool(s, search(), h)
 			c.AddSendingMiddleware(Client(guarded(b), Config{}))
 		}},
 	} {
-		b.Run(c.name, func(b *testing.B) {
-			server, client := mcp.NewServer(demo, nil), mcp.NewClient(tester, nil)
-			c.guard(b, server, client)
-			f(b, server, client)
-		})
+		server, client := mcp.NewServer(demo, nil), mcp.NewClient(tester, nil)
+		c.guard(server, client)
+		parts = append(parts, part{c.name, f(server, client)})
 	}
+	for round := range *rounds {
+		for i := range parts {
+			p := parts[(i+round)%len(parts)]
+			b.Run(p.name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					p.call()
+				}
+			})
+		}
+	}
+}
+
+// calls is a call of the tool in a session, which works.
+func calls(b *testing.B, session *mcp.ClientSession) func() {
+	require.False(b, mustCall(b, session, "search", "go").IsError)
+	p := newParams("search", "go")
+	return func() { _, _ = session.CallTool(context.Background(), p) }
 }
 
 // BenchmarkCall measures tools/call in memory, from the client's call to its result.
 func BenchmarkCall(b *testing.B) {
-	benchmark(b, func(b *testing.B, s *mcp.Server, c *mcp.Client) {
-		session := connect(b, s, c)
-		require.False(b, mustCall(b, session, "search", "go").IsError)
-		p := newParams("search", "go")
-		b.ReportAllocs()
-		for b.Loop() {
-			_, _ = session.CallTool(context.Background(), p)
-		}
-	})
+	benchmark(b, func(s *mcp.Server, c *mcp.Client) func() { return calls(b, connect(b, s, c)) })
 }
 
 // BenchmarkHTTP measures the same over streamable HTTP on this machine.
 func BenchmarkHTTP(b *testing.B) {
-	benchmark(b, func(b *testing.B, s *mcp.Server, c *mcp.Client) {
+	benchmark(b, func(s *mcp.Server, c *mcp.Client) func() {
 		session, err := c.Connect(b.Context(), &mcp.StreamableClientTransport{Endpoint: serveHTTP(b, s)}, nil)
 		require.NoError(b, err)
-		defer session.Close()
-		require.False(b, mustCall(b, session, "search", "go").IsError)
-		p := newParams("search", "go")
-		b.ReportAllocs()
-		for b.Loop() {
-			_, _ = session.CallTool(context.Background(), p)
-		}
+		b.Cleanup(func() { _ = session.Close() })
+		return calls(b, session)
 	})
 }
 

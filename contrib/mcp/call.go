@@ -24,6 +24,15 @@ type call struct {
 	args    json.RawMessage
 	session mcp.Session // nil if there is none
 	list    pages       // asks for the tools that there are now; nil if the tool is known for good
+
+	next   mcp.MethodHandler // of a middleware
+	req    mcp.Request
+	direct bool // next is the library's own, which does not call runtime.Goexit
+}
+
+// run is the code of a middleware's call: it goes on to next.
+func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
+	return passOn(ctx, x.next, callTool, x.req)
 }
 
 // insideKey is for an [inside], in the context of a call that [Server] has admitted.
@@ -46,12 +55,17 @@ func do[T any](ctx context.Context, g *guard, x *call, run func(context.Context)
 			return out, setupError{err}
 		}
 		name := k.spec.Name
-		out, err = sluice.Do(on, g.exec, sluice.Request{Tool: name, Args: x.args}, func(ctx context.Context) (out T, err error) {
-			if p := contained(name, func() { grow(len(x.args)); out, err = run(ctx) }); p != nil {
-				err = p
+		code := run
+		if !x.direct {
+			code = func(ctx context.Context) (T, error) {
+				a := &attempt[T]{ctx: ctx, code: run}
+				if p := contained(name, a.run); p != nil {
+					return a.out, p
+				}
+				return a.out, a.err
 			}
-			return out, err
-		})
+		}
+		out, err = sluice.Do(on, g.exec, sluice.Request{Tool: name, Args: x.args}, code)
 		if err == nil || !again || !errors.Is(err, sluice.ErrRejected) { // else its code has run
 			return out, err
 		}
@@ -65,15 +79,15 @@ func do[T any](ctx context.Context, g *guard, x *call, run func(context.Context)
 	}
 }
 
-// grow has the stack of a new coroutine grow at once, while there is next to nothing on it that must be moved: else it
-// does so deep inside the library, several times, which takes longer than all else that is done here.
-//
-//go:noinline
-func grow(i int) byte {
-	var room [8 << 10]byte
-	room[i%len(room)] = 1
-	return room[(i+1)%len(room)]
+// attempt is the code of a call in one attempt. There may be several at once.
+type attempt[T any] struct {
+	ctx  context.Context
+	code func(context.Context) (T, error)
+	out  T
+	err  error
 }
+
+func (a *attempt[T]) run() { a.out, a.err = a.code(a.ctx) }
 
 // setupError is of a tool that could not be declared: it is for whoever has written the server, not for models.
 type setupError struct{ error }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -266,7 +267,7 @@ func TestTrapListHangs(t *testing.T) {
 			_, err := c.CallTool(t.Context(), newParams("search", "go"))
 			require.ErrorContains(t, err, "not now")
 			g := newGuard(e, Config{})
-			err = g.refresh(t.Context(), &call{list: func(context.Context, string) (*mcp.ListToolsResult, error) { f(); return nil, nil }})
+			err = g.refresh(t.Context(), &call{list: func(context.Context, *call, string) (*mcp.ListToolsResult, error) { f(); return nil, nil }})
 			if err != nil {
 				require.NotContains(t, err.Error(), "secret")
 			}
@@ -296,6 +297,63 @@ func TestTrapClientMiddlewarePanics(t *testing.T) {
 		require.Equal(t, name, sluice.CodeOf(err))
 		require.NotContains(t, err.Error(), "secret")
 	}
+}
+
+// The library's own code, which does not exit, has no goroutine of its own on a client: what has called the tool sends
+// it. Middleware inside has, and a panic of a transport ends the call alone all the same.
+func TestClientSendsDirectly(t *testing.T) {
+	for _, without := range []bool{false, true} {
+		c := mcp.NewClient(tester, &mcp.ClientOptions{MultiRoundTrip: &mcp.MultiRoundTripOptions{Disabled: without}})
+		c.AddSendingMiddleware(older, func(next mcp.MethodHandler) mcp.MethodHandler {
+			require.True(t, isSending(next), without)
+			return next
+		})
+		c.AddSendingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+			require.False(t, isSending(next), without)
+			return next
+		})
+	}
+	e, rec := newExecutor(t, sluice.Config{})
+	s := mcp.NewServer(demo, nil)
+	mcp.AddTool(s, search(), answers("3 hits"))
+	client := mcp.NewClient(tester, nil)
+	client.AddSendingMiddleware(Client(e, Config{}))
+	here, there := mcp.NewInMemoryTransports()
+	ss, err := s.Connect(t.Context(), there, nil)
+	require.NoError(t, err)
+	wire := &failing{Transport: here}
+	session, err := client.Connect(t.Context(), wire, nil)
+	require.NoError(t, err)
+	require.False(t, mustCall(t, session, "search", "go").IsError)
+	wire.panics.Store(true)
+	_, err = session.CallTool(t.Context(), newParams("search", "go"))
+	require.Equal(t, "panic", sluice.CodeOf(err))
+	require.Zero(t, e.Snapshot().InFlight)
+	require.Equal(t, sluice.ToolFailed, rec.Events("search")[5].Kind)
+	require.NoError(t, ss.Close())
+}
+
+// failing is a transport that panics instead of sending, once it is told to.
+type failing struct {
+	mcp.Transport
+	panics atomic.Bool
+}
+
+func (f *failing) Connect(ctx context.Context) (mcp.Connection, error) {
+	c, err := f.Transport.Connect(ctx)
+	return &failingConnection{c, f}, err
+}
+
+type failingConnection struct {
+	mcp.Connection
+	of *failing
+}
+
+func (c *failingConnection) Write(ctx context.Context, m jsonrpc.Message) error {
+	if r, ok := m.(*jsonrpc.Request); ok && r.Method == "tools/call" && c.of.panics.Load() {
+		panic("secret")
+	}
+	return c.Connection.Write(ctx, m)
 }
 
 // TestTrapClientBreaker: a server's protocol errors for a model's mistakes open no breaker, others do; and a name

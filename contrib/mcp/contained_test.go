@@ -2,16 +2,21 @@ package sluicemcp
 
 import (
 	"errors"
+	"math/rand/v2"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
 )
 
-// Code that returns, panics or exits ends alone, and leaves no goroutine: the bubble would not end.
+// Code that returns, panics or exits ends alone. In a bubble that the crew is not of, no goroutine is kept: the bubble
+// would not end. One that is of it keeps what goes on.
 func TestContained(t *testing.T) {
 	cause := errors.New("cause")
 	for name, c := range map[string]struct {
@@ -26,27 +31,115 @@ func TestContained(t *testing.T) {
 		"exits in a defer": {f: func() { defer runtime.Goexit(); panic(cause) }, failed: true, goexit: true},
 		"exits further in": {f: func() { _ = contained("inner", func() { defer func() {}(); runtime.Goexit() }) }},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				deferred := false
-				err := contained("search", func() {
-					defer func() { deferred = true }()
-					c.f()
+		for _, kept := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					crew := theCrew
+					if kept {
+						crew = newCrew()
+					}
+					deferred := false
+					err := crew.run("search", func() {
+						defer func() { deferred = true }()
+						c.f()
+					})
+					require.True(t, deferred)
+					if kept {
+						require.Equal(t, !c.goexit, len(idle(crew)) == 1)
+						time.Sleep(3 * idleFor)
+						require.Empty(t, idle(crew))
+					}
+					if !c.failed {
+						require.NoError(t, err)
+						return
+					}
+					p, ok := errors.AsType[*sluice.PanicError](err)
+					require.True(t, ok)
+					require.Equal(t, "search", p.Tool)
+					require.Equal(t, c.value, p.Value)
+					require.Equal(t, c.goexit, p.Goexit)
+					require.Contains(t, string(p.Stack), "contained_test.go")
 				})
-				require.True(t, deferred)
-				if !c.failed {
-					require.NoError(t, err)
-					return
-				}
-				p, ok := errors.AsType[*sluice.PanicError](err)
-				require.True(t, ok)
-				require.Equal(t, "search", p.Tool)
-				require.Equal(t, c.value, p.Value)
-				require.Equal(t, c.goexit, p.Goexit)
-				require.Contains(t, string(p.Stack), "contained_test.go")
 			})
+		}
+	}
+}
+
+// idle are the hands of c that have nothing to do.
+func idle(c *crew) []*hand {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.idle)
+}
+
+// A hand serves one job after the other, as many as there are jobs at once, of which a few stay, for a while after they
+// were needed last.
+func TestCrewKeepsAFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew()
+		together := func(n int) {
+			var all sync.WaitGroup
+			for range n {
+				all.Go(func() { require.NoError(t, c.run("search", func() { time.Sleep(time.Millisecond) })) })
+			}
+			all.Wait()
+			synctest.Wait()
+		}
+		together(maxIdle + 10)
+		require.Len(t, idle(c), maxIdle)
+		hands := map[*hand]bool{}
+		for range 20 {
+			for _, h := range idle(c) {
+				hands[h] = true
+			}
+			together(3)
+			time.Sleep(idleFor / 4)
+		}
+		require.Len(t, hands, maxIdle, "nobody new")
+		require.Len(t, idle(c), 3, "those that are needed")
+		time.Sleep(3 * idleFor)
+		require.Empty(t, idle(c))
+		c.mu.Lock()
+		require.False(t, c.due, "no timer is left")
+		c.mu.Unlock()
+		together(1)
+		require.Len(t, idle(c), 1)
+		time.Sleep(3 * idleFor)
+	})
+}
+
+// Outside of bubbles, any number of jobs at once come to what they should.
+func TestCrewStorm(t *testing.T) {
+	seed := time.Now().UnixNano()
+	t.Log("seed", seed)
+	var all sync.WaitGroup
+	for g := range 16 {
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(seed), uint64(g)))
+			for i := range 300 {
+				want, got := r.IntN(3), -1
+				err := contained("search", func() {
+					if got = i; r.IntN(4) == 0 {
+						runtime.Gosched()
+					}
+					switch want {
+					case 1:
+						panic(i)
+					case 2:
+						runtime.Goexit()
+					}
+				})
+				require.Equal(t, i, got)
+				p, failed := errors.AsType[*sluice.PanicError](err)
+				require.Equal(t, want > 0, failed)
+				if failed {
+					require.Equal(t, want == 2, p.Goexit)
+					require.Equal(t, want == 1, p.Value == i)
+				}
+			}
 		})
 	}
+	all.Wait()
 }
 
 // Contained code may wait, as any does, and its goroutine may be tied to its thread while it does.

@@ -22,8 +22,8 @@ const (
 	other    = "_OTHER"         // what the registry calls all tools that are not listed
 )
 
-// pages has one page of a list of tools.
-type pages func(ctx context.Context, cursor string) (*mcp.ListToolsResult, error)
+// pages has one page of a list of tools, as x's server has it.
+type pages func(ctx context.Context, x *call, cursor string) (*mcp.ListToolsResult, error)
 
 // guard knows which tools there are, and which of them are declared.
 type guard struct {
@@ -220,7 +220,7 @@ func (g *guard) board(ctx context.Context, x *call) (f *flight, own bool) {
 	go func() { // it goes on if this call's client gives up
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTime)
 		defer cancel()
-		if p := contained(listTools, func() { f.err = g.list(ctx, x.list) }); p != nil {
+		if p := contained(listTools, func() { f.err = g.list(ctx, x) }); p != nil {
 			f.err = p
 		}
 		g.mu.Lock()
@@ -232,10 +232,10 @@ func (g *guard) board(ctx context.Context, x *call) (f *flight, own bool) {
 }
 
 // list notes all pages of a list.
-func (g *guard) list(ctx context.Context, list pages) error {
+func (g *guard) list(ctx context.Context, x *call) error {
 	cursor, tools := "", 0
 	for range maxPages {
-		page, err := list(ctx, cursor)
+		page, err := x.list(ctx, x, cursor)
 		if err != nil {
 			return fmt.Errorf("sluicemcp: listing the tools: %w", err)
 		}

@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -40,15 +43,9 @@ func Server(e *sluice.Executor, c Config) mcp.Middleware {
 			if !ok || method != callTool {
 				return g.seeing(next(ctx, method, req))
 			}
-			x := &call{tool: p.Name, args: p.Arguments, session: req.GetSession()}
-			x.list = func(ctx context.Context, cursor string) (*mcp.ListToolsResult, error) {
-				s, _ := req.GetSession().(*mcp.ServerSession)
-				res, err := next(ctx, listTools, &mcp.ListToolsRequest{Session: s, Params: &mcp.ListToolsParams{Cursor: cursor}, Extra: req.GetExtra()})
-				list, _ := res.(*mcp.ListToolsResult)
-				return list, err
-			}
+			x := &call{tool: p.Name, args: p.Arguments, session: req.GetSession(), list: ownTools, next: next, req: req}
 			res, err := do(ctx, g, x, func(ctx context.Context) (*mcp.CallToolResult, error) {
-				return passOn(context.WithValue(ctx, insideKey{}, inside{g.exec, x.tool}), next, method, req)
+				return x.run(context.WithValue(ctx, insideKey{}, inside{g.exec, x.tool}))
 			})
 			if res, err = g.answer(ctx, res, err); err != nil {
 				return nil, err
@@ -56,6 +53,14 @@ func Server(e *sluice.Executor, c Config) mcp.Middleware {
 			return res, nil
 		}
 	}
+}
+
+// ownTools has a page of the tools of the server that x has come to.
+func ownTools(ctx context.Context, x *call, cursor string) (*mcp.ListToolsResult, error) {
+	s, _ := x.session.(*mcp.ServerSession)
+	res, err := x.next(ctx, listTools, &mcp.ListToolsRequest{Session: s, Params: &mcp.ListToolsParams{Cursor: cursor}, Extra: x.req.GetExtra()})
+	list, _ := res.(*mcp.ListToolsResult)
+	return list, err
 }
 
 // Client has every tool call that a client sends run through e, of all its sessions: limits, queue, breakers and
@@ -71,26 +76,18 @@ func Client(e *sluice.Executor, c Config) mcp.Middleware {
 	g := newGuard(e, c)
 	g.foreign = true
 	return func(next mcp.MethodHandler) mcp.MethodHandler {
+		direct := isSending(next)
 		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
 			p, ok := req.GetParams().(*mcp.CallToolParams)
 			if !ok || method != callTool {
 				return g.seeing(next(ctx, method, req))
 			}
-			x := &call{tool: p.Name, session: req.GetSession()}
+			x := &call{tool: p.Name, session: req.GetSession(), list: theirTools, next: next, req: req, direct: direct}
 			var err error
 			if x.args, err = json.Marshal(p.Arguments); err != nil {
 				return nil, fmt.Errorf("sluicemcp: the arguments of the tool %q: %w", p.Name, err)
 			}
-			x.list = func(ctx context.Context, cursor string) (*mcp.ListToolsResult, error) {
-				s, ok := req.GetSession().(*mcp.ClientSession)
-				if !ok {
-					return nil, nil
-				}
-				return s.ListTools(ctx, &mcp.ListToolsParams{Cursor: cursor}) // which the middleware sees, too
-			}
-			res, err := do(ctx, g, x, func(ctx context.Context) (*mcp.CallToolResult, error) {
-				return passOn(ctx, next, method, req)
-			})
+			res, err := do(ctx, g, x, x.run)
 			switch {
 			case err == nil:
 				return copied(res), nil
@@ -107,6 +104,33 @@ func Client(e *sluice.Executor, c Config) mcp.Middleware {
 		}
 	}
 }
+
+// theirTools has a page of the tools of the server that x is sent to.
+func theirTools(ctx context.Context, x *call, cursor string) (*mcp.ListToolsResult, error) {
+	s, ok := x.session.(*mcp.ClientSession)
+	if !ok {
+		return nil, nil
+	}
+	return s.ListTools(ctx, &mcp.ListToolsParams{Cursor: cursor}) // which the middleware sees, too
+}
+
+// isSending reports whether next is the library's own code that sends what a client calls, and no middleware.
+func isSending(next mcp.MethodHandler) bool {
+	at := reflect.ValueOf(next).Pointer()
+	return slices.Contains(senders(), at)
+}
+
+// senders are where that code is, with and without what answers servers that ask for more.
+var senders = sync.OnceValue(func() (at []uintptr) {
+	for _, without := range []bool{false, true} {
+		o := &mcp.ClientOptions{MultiRoundTrip: &mcp.MultiRoundTripOptions{Disabled: without}}
+		mcp.NewClient(&mcp.Implementation{Name: "sluice"}, o).AddSendingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+			at = append(at, reflect.ValueOf(next).Pointer())
+			return next
+		})
+	}
+	return at
+})
 
 // AddTool is [mcp.AddTool] with every call of the tool run through e. Unlike with [Server], arguments have been
 // checked by the whole schema, and decoded, before the call is admitted: a model's mistake takes nothing of a limit,

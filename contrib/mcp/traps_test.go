@@ -549,11 +549,11 @@ func TestTrapRegistryGrows(t *testing.T) {
 	_, ok = e.Registry().Lookup(registryName("", "tool 10"))
 	require.True(t, ok)
 	asked := 0
-	endless := func(context.Context, string) (*mcp.ListToolsResult, error) {
+	endless := func(context.Context, *call, string) (*mcp.ListToolsResult, error) {
 		asked++
 		return &mcp.ListToolsResult{NextCursor: "more"}, nil
 	}
-	require.NoError(t, g.list(t.Context(), endless))
+	require.NoError(t, g.list(t.Context(), &call{list: endless}))
 	require.Equal(t, 1_000, asked)
 }
 

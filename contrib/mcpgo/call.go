@@ -12,24 +12,30 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
+// call is one tool call on its way.
+type call struct {
+	req  mcp.CallToolRequest
+	next server.ToolHandlerFunc
+	name string // in the registry
+}
+
 // call makes a call of a tool, and answers as the server is to go on.
-func (g *guard) call(ctx context.Context, req *mcp.CallToolRequest, next server.ToolHandlerFunc) (*mcp.CallToolResult, error) {
+func (g *guard) call(ctx context.Context, x *call) (*mcp.CallToolResult, error) {
 	session := server.ClientSessionFromContext(ctx)
-	on, err := g.onBehalf(ctx, session, req.Params.Name)
+	on, err := g.onBehalf(ctx, session, x.req.Params.Name)
 	if err != nil {
 		return mcp.NewToolResultError(g.text(err)), nil
 	}
 	for again := true; ; again = false {
-		name, tool, err := g.declared(ctx, session, req.Params.Name)
+		name, tool, err := g.declared(ctx, session, x.req.Params.Name)
 		if err != nil {
 			return nil, err
 		}
-		if g.only != nil || runsAsTask(tool, req) { // its context ends when the request has been answered: mcp-go#897
+		if g.only != nil || runsAsTask(tool, &x.req) { // its context ends when the request has been answered: mcp-go#897
 			ctx, on = context.WithoutCancel(ctx), context.WithoutCancel(on)
 		}
-		res, err := sluice.Do(on, g.exec, request(name, req), func(ctx context.Context) (*mcp.CallToolResult, error) {
-			return run(ctx, name, req, next)
-		})
+		x.name = name
+		res, err := sluice.Do(on, g.exec, request(name, &x.req), x.run)
 		if again && err != nil && sluice.CodeOf(err) == "unknown_tool" { // somebody has taken it out of the registry
 			g.forget(name)
 			continue
@@ -86,12 +92,23 @@ type handlerError struct{ error }
 
 func (e handlerError) Unwrap() error { return e.error }
 
+// attempt is the tool's code in one attempt of a call. There may be several at once.
+type attempt struct {
+	*call
+	ctx context.Context
+	res *mcp.CallToolResult
+	err error
+}
+
+func (a *attempt) run() { a.res, a.err = a.next(a.ctx, a.req) }
+
 // run is the tool's code.
-func run(ctx context.Context, tool string, req *mcp.CallToolRequest, next server.ToolHandlerFunc) (res *mcp.CallToolResult, err error) {
-	if p := contained(tool, func() { res, err = next(ctx, *req) }); p != nil {
+func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
+	a := &attempt{call: x, ctx: ctx}
+	if p := contained(x.name, a.run); p != nil {
 		return nil, p
 	}
-	switch {
+	switch res, err := a.res, a.err; {
 	case err != nil:
 		return nil, handlerError{err}
 	case res != nil && res.IsError && errors.Is(context.Cause(ctx), sluice.ErrTimeout): // the tool tells it in its own words
@@ -99,7 +116,7 @@ func run(ctx context.Context, tool string, req *mcp.CallToolRequest, next server
 	case res != nil && res.IsError:
 		return nil, &ResultError{res}
 	}
-	return res, nil
+	return a.res, nil
 }
 
 // answer is how the server goes on after a call. A tool's results are left as they are, and so are its own errors;

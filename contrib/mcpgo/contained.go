@@ -1,31 +1,135 @@
 package mcpgo
 
 import (
-	"iter"
 	"runtime/debug"
+	"sync"
+	"time"
 
 	"github.com/sluice-go/sluice"
 )
 
 // contained runs f, which is somebody else's, and answers a [*sluice.PanicError] if it panics or calls
-// runtime.Goexit. A Goexit cannot be stopped, and would end the server's goroutine, which then never answers. So
-// f runs as a coroutine, which costs a tenth of a goroutine that is waited for: if it is about to exit, it first
-// hands over that error.
-func contained(tool string, f func()) error {
-	resume, stop := iter.Pull(func(yield func(error) bool) {
-		normal := false
-		defer func() {
-			if !normal {
-				v := recover()
-				yield(&sluice.PanicError{Tool: tool, Value: v, Goexit: v == nil, Stack: debug.Stack()})
-			}
-		}()
-		f()
-		normal = true
-	})
-	err, exits := resume()
-	if exits {
-		go stop() // lets it exit, and exits with it
-	}
+// runtime.Goexit. A Goexit cannot be stopped, and would end the server's goroutine, which then never answers. So f runs on
+// another, which is kept for the next: that a new one's stack grows takes longer than all else that is done here.
+func contained(tool string, f func()) error { return theCrew.run(tool, f) }
+
+const (
+	maxIdle = 64          // hands, of a crew
+	idleFor = time.Second // at most twice that
+)
+
+var theCrew = newCrew()
+
+// crew keeps hands that have nothing to do, for a while. It has no part in a testing/synctest bubble that it is not
+// of: hands there are not kept, since a bubble ends with its goroutines.
+type crew struct {
+	began time.Time
+
+	mu    sync.Mutex
+	idle  []*hand // the one that was busy last at the end
+	least int     // how many have been idle all the time since the last sweep
+	sweep *time.Timer
+	due   bool // it runs
+}
+
+func newCrew() *crew { return &crew{began: time.Now()} }
+
+func (c *crew) run(tool string, f func()) error {
+	h := c.take()
+	h.in <- job{tool, f}
+	err := <-h.out
+	c.put(h)
 	return err
+}
+
+// hand is a goroutine that does one job after the other.
+type hand struct {
+	in   chan job
+	out  chan error // what came of a job
+	once bool       // it is not kept
+	gone bool       // its job has called Goexit
+}
+
+type job struct {
+	tool string
+	f    func()
+}
+
+// take is a hand that waits for a job.
+func (c *crew) take() *hand {
+	once := time.Since(c.began) < 0 // as it is in a bubble, whose time begins in the year 2000
+	if !once {
+		c.mu.Lock()
+		if n := len(c.idle) - 1; n >= 0 {
+			h := c.idle[n]
+			c.idle[n], c.idle = nil, c.idle[:n]
+			c.least = min(c.least, n)
+			c.mu.Unlock()
+			return h
+		}
+		c.mu.Unlock()
+	}
+	h := &hand{in: make(chan job, 1), out: make(chan error, 1), once: once}
+	go h.work()
+	return h
+}
+
+// put takes back a hand whose job is done.
+func (c *crew) put(h *hand) {
+	if h.gone {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h.once || len(c.idle) >= maxIdle {
+		close(h.in)
+		return
+	}
+	c.idle = append(c.idle, h)
+	if c.due {
+		return
+	}
+	c.due = true
+	if c.sweep == nil {
+		c.sweep = time.AfterFunc(idleFor, c.swept)
+	} else {
+		c.sweep.Reset(idleFor)
+	}
+}
+
+// swept ends the hands that nobody has needed since the last time.
+func (c *crew) swept() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.idle[:c.least] {
+		close(h.in)
+	}
+	left := copy(c.idle, c.idle[c.least:])
+	clear(c.idle[left:])
+	c.idle, c.least = c.idle[:left], left
+	if c.due = left > 0; c.due {
+		c.sweep.Reset(idleFor)
+	}
+}
+
+// work is the goroutine.
+func (h *hand) work() {
+	for j := range h.in {
+		h.do(j)
+	}
+}
+
+func (h *hand) do(j job) {
+	normal := false
+	defer func() {
+		if normal {
+			h.out <- nil
+			return
+		}
+		v := recover()
+		h.gone = v == nil
+		h.out <- &sluice.PanicError{Tool: j.tool, Value: v, Goexit: h.gone, Stack: debug.Stack()}
+	}()
+	j.f()
+	normal = true
 }

@@ -168,11 +168,11 @@ func (g *guard) forgetLocked(name string) {
 func alike(a, b *mcp.Tool) bool {
 	return a.Description == b.Description && a.Annotations == b.Annotations &&
 		same(a.RawInputSchema, b.RawInputSchema) && same(a.RawOutputSchema, b.RawOutputSchema) &&
-		alikeSchemas(mcp.ToolArgumentsSchema(a.InputSchema), mcp.ToolArgumentsSchema(b.InputSchema)) &&
-		alikeSchemas(mcp.ToolArgumentsSchema(a.OutputSchema), mcp.ToolArgumentsSchema(b.OutputSchema))
+		alikeSchemas((*mcp.ToolArgumentsSchema)(&a.InputSchema), (*mcp.ToolArgumentsSchema)(&b.InputSchema)) &&
+		alikeSchemas((*mcp.ToolArgumentsSchema)(&a.OutputSchema), (*mcp.ToolArgumentsSchema)(&b.OutputSchema))
 }
 
-func alikeSchemas(a, b mcp.ToolArgumentsSchema) bool {
+func alikeSchemas(a, b *mcp.ToolArgumentsSchema) bool {
 	return a.Type == b.Type && same(a.Required, b.Required) && sameMap(a.Properties, b.Properties) && sameMap(a.Defs, b.Defs) &&
 		(a.AdditionalProperties == nil && b.AdditionalProperties == nil || reflect.DeepEqual(a.AdditionalProperties, b.AdditionalProperties))
 }
@@ -180,6 +180,9 @@ func alikeSchemas(a, b mcp.ToolArgumentsSchema) bool {
 func same[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 func sameMap(a, b map[string]any) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
 	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
 }
 

@@ -59,4 +59,7 @@
 // A handler must not end with its goroutine locked to its thread, and runtime.Goexit in an interceptor of the
 // executor ends the server's goroutine. Tools that sessions have each in their own way are in the registry by name
 // alone, and nothing that they require is checked.
+//
+// Handlers run on goroutines that are kept for the next: at most 64 that are idle, for two seconds at most, also when
+// the executor is closed. None is kept in a testing/synctest bubble.
 package mcpgo

@@ -32,7 +32,7 @@ func Middleware(e *sluice.Executor, c Config) server.ToolHandlerMiddleware {
 	g := newGuard(e, c)
 	return func(next server.ToolHandlerFunc) server.ToolHandlerFunc {
 		return func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-			return g.call(ctx, &req, next)
+			return g.call(ctx, &call{req: req, next: next})
 		}
 	}
 }
@@ -52,7 +52,7 @@ func TaskTool(e *sluice.Executor, c Config, t mcp.Tool, h server.TaskToolHandler
 		return &mcp.CallToolResult{Result: res.Result, Content: res.Content, StructuredContent: res.StructuredContent, IsError: res.IsError}, err
 	}
 	return server.ServerTaskTool{Tool: t, Handler: func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CreateTaskResult, error) {
-		res, err := g.call(ctx, &req, next)
+		res, err := g.call(ctx, &call{req: req, next: next})
 		if res == nil {
 			return nil, err
 		}

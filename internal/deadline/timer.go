@@ -92,21 +92,24 @@ func (t *Timer) addOwnLocked(x Expirer, due, now int64) {
 	e.own = own
 }
 
-// Remove takes x out again. If it is not there any more, it has expired or does so now.
-func (t *Timer) Remove(x Expirer) {
+// Remove takes x out again. It reports whether x was there: if not, it has expired or does so now.
+func (t *Timer) Remove(x Expirer) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.removeLocked(x)
+	return t.removeLocked(x)
 }
 
-func (t *Timer) removeLocked(x Expirer) {
+func (t *Timer) removeLocked(x Expirer) bool {
 	switch e := x.entry(); {
 	case e.own != nil:
 		e.own.Stop()
 		e.own = nil
 	case e.place > 0:
 		t.queue.Remove(e.place - 1)
+	default:
+		return false
 	}
+	return true
 }
 
 // Sleep waits until the instant due, or ctx ends. It is for a Timer whose Expire methods are brief.

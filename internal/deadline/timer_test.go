@@ -55,12 +55,12 @@ func TestTimer_EachAtItsInstant(t *testing.T) {
 			all = append(all, x)
 			timer.Add(x, inSeconds(timer, s))
 		}
-		timer.Remove(all[2])
-		timer.Remove(all[2]) // once more does nothing
-		timer.Remove(new(told))
+		require.True(t, timer.Remove(all[2]))
+		require.False(t, timer.Remove(all[2]), "once more does nothing")
+		require.False(t, timer.Remove(new(told)))
 		time.Sleep(6500 * time.Millisecond)
 		timer.Remove(all[5])
-		timer.Remove(all[0]) // has expired
+		require.False(t, timer.Remove(all[0]), "it has expired")
 		timer.Add(all[0], inSeconds(timer, 1))
 		time.Sleep(time.Hour)
 		require.Equal(t, []string{"b@1s", "d@2s", "e@3s", "a@5s", "g@7s", "a@7.5s"}, n.said())

@@ -23,6 +23,9 @@ type scanner struct {
 	try     bool // decode what is opaque, to find what fails
 	edits   []edit
 	err     *Error
+
+	required []string // keys of the whole, sorted
+	met      int      // how many keys of the whole are such
 }
 
 func (s *scanner) fail(format string, args ...any) bool {
@@ -55,6 +58,17 @@ func kindOf(r rune) string {
 		return "a byte order mark"
 	}
 	return "another character"
+}
+
+// whole is document with the keys that are required. A key counts once, since none is there twice.
+func (s *scanner) whole(n *node) error {
+	if !s.document(n) {
+		return s.err
+	}
+	if s.met < len(s.required) {
+		return Require(s.data, s.required)
+	}
+	return nil
 }
 
 func (s *scanner) document(n *node) bool {
@@ -175,6 +189,11 @@ func (s *scanner) object(n *node, depth int) bool {
 			return s.syntax("a colon")
 		}
 		s.pos++
+		if depth == 0 && s.met < len(s.required) {
+			if _, ok := slices.BinarySearchFunc(s.required, key, compare); ok {
+				s.met++
+			}
+		}
 		child := n
 		switch n.kind {
 		case record:

@@ -39,6 +39,8 @@ import (
 type Limits struct {
 	MaxBytes int // zero means 4 MiB
 	MaxDepth int // of objects and arrays; zero means 64, at most 10,000
+
+	Required []string // keys of the object that it must be, sorted; none means that it may be anything
 }
 
 func (l Limits) withDefaults() Limits {
@@ -66,9 +68,9 @@ func Decode(data []byte, v any, l Limits) error {
 	if err != nil {
 		return err
 	}
-	s := scanner{data: data, max: l.withDefaults().MaxDepth, unique: true}
-	if !s.document(n) {
-		return s.err
+	s := scanner{data: data, max: l.withDefaults().MaxDepth, unique: true, required: l.Required}
+	if err := s.whole(n); err != nil {
+		return err
 	}
 	if len(s.edits) > 0 {
 		data = s.edited()
@@ -93,12 +95,12 @@ func Into[T any](data json.RawMessage, l Limits) (any, error) {
 		return Raw(data), nil
 	case *any:
 		if len(data) == 0 {
-			return map[string]any{}, nil // as Decode makes it
+			return map[string]any{}, Require(nil, l.Required) // as Decode makes it
 		}
 	}
 	var v T
 	if t := reflect.TypeFor[T](); t.Kind() == reflect.Interface && t.NumMethod() > 0 && Blank(data) {
-		return nil, nil
+		return nil, Require(nil, l.Required)
 	}
 	if err := Decode(data, &v, l); err != nil {
 		return nil, err
@@ -120,11 +122,8 @@ func Check(data []byte, l Limits) error {
 	if err != nil {
 		return err
 	}
-	s := scanner{data: data, max: l.withDefaults().MaxDepth, unique: true}
-	if !s.document(&formNode) {
-		return s.err
-	}
-	return nil
+	s := scanner{data: data, max: l.withDefaults().MaxDepth, unique: true, required: l.Required}
+	return s.whole(&formNode)
 }
 
 func prepare(data []byte, l Limits) ([]byte, error) {
@@ -143,9 +142,12 @@ func prepare(data []byte, l Limits) ([]byte, error) {
 // Blank reports whether there is nothing in data.
 func Blank(data []byte) bool { return jsonx.Space(data) == len(data) }
 
-// Require reports whether data, which Decode or Check has taken, is an object with all of
-// these keys, sorted. Null and nothing are an object without any.
+// Require reports whether data, which a scanner has taken, is an object with all of these keys,
+// sorted. Null and nothing are an object without any. Of no keys it asks nothing.
 func Require(data []byte, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
 	s := scanner{data: data, max: 10_000}
 	var room [16]bool
 	found, missing := room[:], len(names)

@@ -226,6 +226,7 @@ func TestRequire(t *testing.T) {
 		{`{"b":{"a":1},"c":[],"\u0061":"x"}`, "a b", ""},
 		{` {"b" : [ {} , {"a":1} ] , "a":2 } `, "a b", ""},
 		{`{"x":{"a":1}}`, "a b", `$ lacks "a", "b": required`},
+		{`{"b":{"a":1}}`, "a b", `$ lacks "a": required`},
 		{`{"A":1,"b":2}`, "a b", `$ lacks "a": required`},
 		{`{}`, "a", `$ lacks "a": required`},
 		{` null `, "a", `$ lacks "a": required`},
@@ -240,7 +241,22 @@ func TestRequire(t *testing.T) {
 			got = err.Error()
 		}
 		assert.Equal(t, c.want, got, "Require(%s, %s)", c.in, c.names)
+		l := Limits{Required: strings.Fields(c.names)}
+		for name, into := range map[string]func(json.RawMessage, Limits) (any, error){
+			"raw": Into[json.RawMessage], "any": Into[any], "map": Into[map[string]any], "interface": Into[fmt.Stringer],
+		} {
+			got := ""
+			if name == "map" && (c.in[:min(1, len(c.in))] == "[" || c.in[:min(1, len(c.in))] == `"`) || name == "interface" && !Blank([]byte(c.in)) {
+				continue // it is refused for what it is
+			}
+			if _, err := into(json.RawMessage(c.in), l); err != nil {
+				got = err.Error()
+			}
+			assert.Equal(t, c.want, got, "Into %s of %s, which must have %s", name, c.in, c.names)
+		}
 	}
+	_, err := Into[json.RawMessage](json.RawMessage(`{"a":1,"a":2}`), Limits{Required: []string{"a", "b"}})
+	assert.EqualError(t, err, "$ has one key twice, as key 1 and as key 2", "a key that is there twice is no other")
 	many := strings.Split(strings.Repeat("k,", 40)+"k", ",")
 	for i := range many {
 		many[i] = fmt.Sprintf("k%02d", i)
