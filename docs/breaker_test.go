@@ -43,8 +43,8 @@ func outage() {
 	fmt.Printf("of 60 calls %d reached the backend, %d of them in vain\n", asked, failed)
 }
 
-// notFound is an answer, and no failure of who gives it.
-var notFound = errors.New("404 not found")
+// errNotFound is an answer, and no failure of who gives it.
+var errNotFound = errors.New("404 not found")
 
 func Example_classify() {
 	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 3}))
@@ -52,7 +52,7 @@ func Example_classify() {
 		Interceptors: []sluice.Interceptor{breaker},
 		Classify: func(_ sluice.Call, r sluice.Result, err error) sluice.Outcome {
 			switch {
-			case errors.Is(err, notFound):
+			case errors.Is(err, errNotFound):
 				return sluice.OutcomeSuccess // the backend works
 			case err == nil && r.Value == "":
 				return sluice.OutcomeFailure // an empty page is none
@@ -63,7 +63,7 @@ func Example_classify() {
 	defer exec.Close(context.Background())
 	fetch := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "fetch"}, func(_ context.Context, path string) (string, error) {
 		if path == "/missing" {
-			return "", notFound
+			return "", errNotFound
 		}
 		return "", nil
 	}))

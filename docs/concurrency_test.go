@@ -52,7 +52,6 @@ func with() {
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
 		Interceptors: []sluice.Interceptor{order, limits}, State: state,
 	}))
-	most := 0
 	sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "add"}, func(ctx context.Context, n int) (int, error) {
 		time.Sleep(10 * time.Millisecond)
 		return sluice.Increment(ctx, total, n)
@@ -60,14 +59,14 @@ func with() {
 	var calls []*sluice.Future
 	for range 5_000 {
 		calls = append(calls, exec.Submit(context.Background(), sluice.Request{Tool: "add", Input: 1}))
-		most = max(most, exec.Snapshot().InFlight)
 	}
+	time.Sleep(5 * time.Millisecond)
+	s := exec.Snapshot()
 	for _, c := range calls {
 		c.Wait(context.Background())
 	}
 	n, _, _ := total.Get(sluice.WithState(context.Background(), state))
-	s := exec.Snapshot()
-	fmt.Printf("with:    %d in flight, total %d, refused %d\n", most, n, s.Failed)
+	fmt.Printf("with:    %d in flight, total %d, refused %d\n", s.InFlight, n, s.Failed)
 	exec.Close(context.Background())
 }
 

@@ -131,21 +131,23 @@ func lines(text string) (out []line) {
 	return out
 }
 
-// find is where in list the block stands, from and up to which line; zero if it does not, and the next from there on.
-func find(list, block []line) (found [][2]int) {
-	for i := 0; i+len(block) <= len(list); i++ {
-		if slices.EqualFunc(list[i:i+len(block)], block, func(a, b line) bool { return a.text == b.text }) {
-			found = append(found, [2]int{list[i].no, list[i+len(block)-1].no})
-		}
-	}
-	return found
+// begins reports whether list begins with the block.
+func begins(list, block []line) bool {
+	return len(list) >= len(block) && slices.EqualFunc(list[:len(block)], block, func(a, b line) bool { return a.text == b.text })
 }
 
 // sources is the Go code of this repository, nested modules and tests included.
 type sources struct {
-	files   map[string][]line // by path
-	outputs [][]line          // of Examples
+	files   map[string][]line  // by path
+	places  map[string][]place // of a line's text
+	outputs [][]line           // of Examples
 	reached map[string]map[string][]span
+}
+
+// place is a line of a file.
+type place struct {
+	path string
+	at   int
 }
 
 // span is a declaration: the lines of it, and whether tests reach it.
@@ -159,7 +161,7 @@ var output = regexp.MustCompile(`(?mi)^\t// (?:Unordered )?output:(.*\n(?:\t//.*
 
 func readSources(t *testing.T) *sources {
 	t.Helper()
-	s := &sources{files: map[string][]line{}, reached: map[string]map[string][]span{}}
+	s := &sources{files: map[string][]line{}, places: map[string][]place{}, reached: map[string]map[string][]span{}}
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -171,6 +173,9 @@ func readSources(t *testing.T) *sources {
 		}
 		text, err := os.ReadFile(path)
 		s.files[path] = lines(string(text))
+		for i, l := range s.files[path] {
+			s.places[l.text] = append(s.places[l.text], place{path, i})
+		}
 		if strings.HasSuffix(path, "_test.go") {
 			for _, m := range output.FindAllStringSubmatch(string(text), -1) {
 				s.outputs = append(s.outputs, lines(regexp.MustCompile(`(?m)^\t// ?`).ReplaceAllString(m[1], "")))
@@ -185,7 +190,14 @@ func readSources(t *testing.T) *sources {
 
 // prints reports whether an Example has the block as its output, or a part of it.
 func (s *sources) prints(block []line) bool {
-	return slices.ContainsFunc(s.outputs, func(o []line) bool { return len(find(o, block)) > 0 })
+	return slices.ContainsFunc(s.outputs, func(o []line) bool {
+		for i := range o {
+			if begins(o[i:], block) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // runs says why no test runs the block, if so.
@@ -194,26 +206,28 @@ func (s *sources) runs(block []line) (err error) {
 		return fmt.Errorf("an empty block")
 	}
 	err = fmt.Errorf("no file has it")
-	for path, list := range s.files {
-		for _, at := range find(list, block) {
-			var out []string
-			for _, d := range s.package_(filepath.Dir(path))[path] {
-				if d.from <= at[1] && at[0] <= d.to && !d.runs {
-					out = append(out, d.name)
-				}
-			}
-			if len(out) == 0 {
-				return nil
-			}
-			err = fmt.Errorf("%s has it, but no test reaches %v", path, out)
+	for _, p := range s.places[block[0].text] {
+		list := s.files[p.path][p.at:]
+		if !begins(list, block) {
+			continue
 		}
+		var out []string
+		for _, d := range s.declarations(filepath.Dir(p.path))[p.path] {
+			if d.from <= list[len(block)-1].no && list[0].no <= d.to && !d.runs {
+				out = append(out, d.name)
+			}
+		}
+		if len(out) == 0 {
+			return nil
+		}
+		err = fmt.Errorf("%s has it, but no test reaches %v", p.path, out)
 	}
 	return err
 }
 
-// package_ is the declarations of the files in dir. Tests reach what is an Example with output, a test or an example's
+// declarations are those of the files in dir. Tests reach what is an Example with output, a test or an example's
 // main, and what these name, and so on. A method counts as named with its type.
-func (s *sources) package_(dir string) map[string][]span {
+func (s *sources) declarations(dir string) map[string][]span {
 	if known, ok := s.reached[dir]; ok {
 		return known
 	}

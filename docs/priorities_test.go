@@ -59,11 +59,8 @@ func starvation() {
 			exec.Submit(batch, sluice.Request{Tool: "work", Input: "batch"})
 		}
 		time.Sleep(500 * time.Second)
+		exec.Close(context.Background()) // those that wait are refused
 		fmt.Printf("Ageing %2d: at most %d calls of people between two of the batch job\n", ageing, between)
-		ctx, cancel := context.WithCancel(context.Background())
-		time.AfterFunc(2000*time.Second, cancel)
-		exec.Close(ctx)
-		cancel()
 	}
 }
 
@@ -83,6 +80,7 @@ func shares() {
 	submit("acme", 100)
 	submit("globex", 1_000)
 	time.Sleep(89*time.Second + 500*time.Millisecond)
-	fmt.Printf("acme %d, globex %d, refused %d\n", started["acme"], started["globex"], exec.Snapshot().Failed)
-	exec.Close(context.Background())
+	refused := exec.Snapshot().Failed
+	exec.Close(context.Background()) // those that wait are refused too
+	fmt.Printf("acme %d, globex %d, refused %d\n", started["acme"], started["globex"], refused)
 }

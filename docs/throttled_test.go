@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-go/sluice"
@@ -71,16 +72,16 @@ func throttled() {
 		}))
 
 	var wg sync.WaitGroup
-	var failed int
+	var failed atomic.Int64
 	for range 10 {
 		wg.Go(func() {
 			if _, err := get(context.Background(), "/"); err != nil {
-				failed++
+				failed.Add(1)
 			}
 		})
 	}
 	wg.Wait()
-	fmt.Println("failed:", failed)
+	fmt.Println("failed:", failed.Load())
 }
 
 // busy is an error that asks for a pause, for a client that is none of net/http's.
