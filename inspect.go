@@ -249,10 +249,10 @@ func (e *Executor) Snapshot() Snapshot {
 	s := r.Done()
 	out.At, out.InFlight, out.Queued = s.At, s.Running, s.Waiting
 	out.EventsDropped += s.Lost
-	out.Gates = append(out.Gates, few.Map(s.Cells, gateState)...)
-	out.Lanes = append(out.Lanes, few.Map(s.Lanes, func(l survey.Lane) LaneState {
+	out.Gates = few.Map(s.Cells, gateState)
+	out.Lanes = few.Map(s.Lanes, func(l survey.Lane) LaneState {
 		return LaneState{l.Tool, l.Tenant, Priority(l.Level) + PriorityBatch, l.Waiting, l.Oldest, l.By, l.Key}
-	})...)
+	})
 	fleets := slices.DeleteFunc([]*Fleet{e.state.fleet}, func(f *Fleet) bool { return f == nil })
 	for _, g := range e.gates {
 		if g.fleet != nil {

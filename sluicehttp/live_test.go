@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -253,4 +254,56 @@ func askUntil(ctx context.Context, h http.Handler, target string) string {
 	w := &tap{head: http.Header{}}
 	h.ServeHTTP(w, r)
 	return w.b.String()
+}
+
+// An interceptor that does not answer, or ends the goroutine that asks it, holds up who asked, and others only until they
+// leave or the page closes.
+func TestInterceptorThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := &stuckLooks{release: make(chan struct{})}
+		exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{stuck}}))
+		p, err := sluicehttp.New(sluicehttp.Config{Executor: exec})
+		require.NoError(t, err)
+		first := make(chan int, 1)
+		go func() { first <- ask(t, p, "GET", "/queue", "").Code }()
+		synctest.Wait()
+		ctx, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		require.Empty(t, askUntil(ctx, p, "/stream?view=queue"))
+		second := make(chan int, 1)
+		go func() { second <- ask(t, p, "GET", "/queue", "").Code }()
+		synctest.Wait()
+		p.Close()
+		require.Equal(t, http.StatusServiceUnavailable, <-second)
+		require.Empty(t, first)
+		close(stuck.release)
+		require.Equal(t, http.StatusOK, <-first)
+
+		stuck.exit.Store(true)
+		q, err := sluicehttp.New(sluicehttp.Config{Executor: exec})
+		require.NoError(t, err)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			ask(t, q, "GET", "/queue", "")
+		}()
+		<-ended
+		stuck.exit.Store(false)
+		require.Equal(t, http.StatusOK, ask(t, q, "GET", "/queue", "").Code, "the next asks again")
+		require.NoError(t, exec.Close(t.Context()))
+	})
+}
+
+type stuckLooks struct {
+	looks
+	release chan struct{}
+	exit    atomic.Bool
+}
+
+func (l *stuckLooks) Inspect() []sluice.GateState {
+	if l.exit.Load() {
+		runtime.Goexit()
+	}
+	<-l.release
+	return nil
 }

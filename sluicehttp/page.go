@@ -95,8 +95,11 @@ type Page struct {
 
 	changing sync.Mutex // held while something is changed
 
-	mu      sync.Mutex // guards the rest
-	now     *reading   // nil before anybody has looked
+	mu      sync.Mutex    // guards the rest
+	now     *reading      // nil before anybody has looked
+	making  chan struct{} // closed when another has been made; nil while none is
+	seq     uint64        // of the last reading
+	changed int           // how often something has been changed here
 	history history
 	changes ring // made here
 }
@@ -180,7 +183,11 @@ func (p *Page) get(w http.ResponseWriter, r *http.Request, name string) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	x, _ := p.latest()
+	x, _ := p.latest(r.Context())
+	if x == nil {
+		refuse(w, http.StatusServiceUnavailable, "This page has been closed.")
+		return
+	}
 	v := p.build(r.Context(), x, q)
 	if v == nil {
 		refuse(w, http.StatusNotFound, "The page has no such view.")

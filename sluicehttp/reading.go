@@ -2,6 +2,7 @@ package sluicehttp
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,9 +15,9 @@ import (
 type reading struct {
 	seq              uint64
 	snap             sluice.Snapshot
-	took             time.Time
-	points           []point  // of the last minutes, the oldest first; shared with later readings
-	names            []string // of the limits in points
+	took             time.Time // when it began to be made; guarded by Page.mu
+	points           []point   // of the last minutes, the oldest first; shared with later readings
+	names            []string  // of the limits in points
 	refused, changed []entry
 	spent            atomic.Int64 // nanoseconds that it, and what was made of it, has cost
 
@@ -32,34 +33,67 @@ type reading struct {
 const share = 20
 
 // latest is the reading that is due, and for how long it is: nobody causes more of them than Interval allows, and fewer
-// are made where they are expensive.
-func (p *Page) latest() (x *reading, left time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	began := time.Now()
-	if x := p.now; x != nil {
-		if left := x.lasts(p.conf.Interval) - began.Sub(x.took); left > 0 {
-			return x, left
+// are made where they are expensive. Of those who ask at once one makes it, and the others wait for that. It is nil if
+// ctx ends before, or the page closes.
+func (p *Page) latest(ctx context.Context) (x *reading, left time.Duration) {
+	for {
+		p.mu.Lock()
+		if x = p.now; x != nil {
+			if left = x.lasts(p.conf.Interval) - time.Since(x.took); left > 0 {
+				p.mu.Unlock()
+				return x, left
+			}
+		}
+		making := p.making
+		if making == nil {
+			p.making = make(chan struct{})
+		}
+		p.mu.Unlock()
+		if making == nil {
+			p.read()
+			continue
+		}
+		select {
+		case <-making:
+		case <-ctx.Done():
+			return nil, 0
+		case <-p.done:
+			return nil, 0
 		}
 	}
-	x = &reading{snap: p.conf.Executor.Snapshot(), took: began, rendered: make(map[string]*rendering)}
-	if p.now != nil {
-		x.seq = p.now.seq
-	}
-	x.seq++
+}
+
+// read makes a reading. The executor's interceptors say what they have to say under no lock.
+func (p *Page) read() {
+	defer func() { // also if one of them ends the goroutine
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		close(p.making)
+		p.making = nil
+	}()
+	p.mu.Lock()
+	changed := p.changed
+	p.mu.Unlock()
+	began := time.Now()
+	x := &reading{snap: p.conf.Executor.Snapshot(), took: began, rendered: make(map[string]*rendering)}
 	x.refused, x.changed = p.conf.Recent.latest()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seq++
+	x.seq = p.seq
 	p.history.add(&x.snap, p.conf.Interval)
 	x.points, x.names = p.history.points, p.history.names
 	x.spent.Store(int64(time.Since(began)))
-	p.now = x
-	return x, x.lasts(p.conf.Interval)
+	if p.now = x; changed != p.changed { // while it was made: it may be of before
+		x.took = time.Time{}
+	}
 }
 
 // stale has the next look read anew: something has been changed.
 func (p *Page) stale() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.now != nil {
+	if p.changed++; p.now != nil {
 		p.now.took = time.Time{}
 	}
 }

@@ -17,7 +17,10 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	x, left := p.latest()
+	x, left := p.latest(r.Context())
+	if x == nil {
+		return
+	}
 	b, live := p.part(r.Context(), x, q)
 	if !live {
 		refuse(w, http.StatusNotFound, "The view has no stream.")
@@ -46,7 +49,10 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 		case <-p.done:
 			return
 		}
-		next, left := p.latest()
+		next, left := p.latest(r.Context())
+		if next == nil {
+			return
+		}
 		if next.seq != x.seq {
 			x = next
 			if b, live = p.part(r.Context(), x, q); !live || !write(b) {

@@ -93,7 +93,7 @@ func New(at *stage.Stage, sources []Source, names *Names) *Reading {
 // Next reads on under one hold of the lock, up to n cells and lanes, and reports whether there
 // are more.
 func (r *Reading) Next(n int) bool {
-	r.Cells, r.Lanes = slices.Grow(r.Cells, n), slices.Grow(r.Lanes, n) // not while the lock is held
+	r.Cells, r.Lanes = room(r.Cells, n), room(r.Lanes, n) // not while the lock is held
 	s := r.stage.Lock()
 	now := s.Now()
 	if !r.begun {
@@ -125,6 +125,14 @@ func (r *Reading) Next(n int) bool {
 		runtime.Gosched()
 	}
 	return more
+}
+
+// room is s with room for n more, and for as many as there are if it has to be made.
+func room[E any](s []E, n int) []E {
+	if cap(s)-len(s) >= n {
+		return s
+	}
+	return slices.Grow(s, max(n, len(s)))
 }
 
 // source reads on at the first of r's sources, and answers how many of n cells are left to read.
