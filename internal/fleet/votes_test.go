@@ -84,14 +84,19 @@ type judge struct {
 	heard   *sluice.Recorder
 }
 
+// about hears what breakers do, and nothing else.
+type about struct{ *sluice.Recorder }
+
+func (about) Enabled(k sluice.EventKind) bool { return k == sluice.BreakerStateChanged }
+
 func newJudge(e engine.Engine, x *callee, who int, c sluice.CircuitBreakerConfig) *judge {
-	p := &judge{heard: new(sluice.Recorder)}
+	p := &judge{heard: new(sluice.Recorder)} // of breakers alone
 	if e != nil {
 		p.fleet = sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: e, Origin: fmt.Sprintf("process%d", who)}))
 		c.Fleet = p.fleet
 	}
 	p.breaker = sluice.Must(sluice.NewCircuitBreaker(c))
-	p.exec = sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{p.breaker}, Sink: p.heard}))
+	p.exec = sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{p.breaker}, Sink: about{p.heard}}))
 	p.tool = sluice.Must(sluice.Wrap(p.exec, sluice.Spec{Name: "work"}, func(context.Context, struct{}) (int, error) { return 0, x.call(who) }))
 	return p
 }
@@ -122,6 +127,7 @@ type rail struct {
 	change chan struct{} // closed when that changes
 	trips  int           // changes that were asked for
 	lose   int           // so many of their answers are lost
+	dead   bool          // for ever
 }
 
 func newRail(e engine.Engine) *rail { return &rail{Engine: e, change: make(chan struct{})} }
