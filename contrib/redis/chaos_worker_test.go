@@ -47,6 +47,10 @@ type worker struct {
 	Slots int           // instead of a rate: so many calls of all workers run at once
 	Lease time.Duration // of a slot
 	Call  time.Duration // how long a call takes
+
+	Failures int // instead of a rate: in a row, until its breaker opens
+	Quorum   int
+	Cooldown time.Duration
 }
 
 // A start is in the file of starts, and a time for which the machine did not let the worker run in that of gaps: three
@@ -69,9 +73,12 @@ func TestChaosWorker(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(text), &w))
 	at := runtime.NumGoroutine()
 	var did sluice.FleetState
-	if w.Slots > 0 {
+	switch {
+	case w.Slots > 0:
 		w.runOnSlots(t, &did)
-	} else {
+	case w.Failures > 0:
+		w.runOnBreaker(t, &did)
+	default:
 		w.run(t, &did)
 	}
 	runtime.GC()
