@@ -138,7 +138,7 @@ func (m *Member) isOver(now int64) bool { return m.at(now).left(m.end) == 0 }
 
 // mayProbe reports whether a call may find out whether the callee works.
 func (m *Member) mayProbe(now int64) bool {
-	return m.alone || m.left || m.rule.Phase == Whole || m.mine()
+	return m.alone || m.left || m.rule.Phase == Whole || m.mine() && !m.isOver(now)
 }
 
 // shutUntil has b be open until that instant without having opened itself.
