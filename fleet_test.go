@@ -31,7 +31,7 @@ func TestFleetPage(t *testing.T) {
 	source, err := os.ReadFile("example_fleet_test.go")
 	require.NoError(t, err)
 	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(page), -1)
-	require.Len(t, blocks, 4)
+	require.Len(t, blocks, 5)
 	for _, b := range blocks {
 		require.Contains(t, unindented(string(source)), unindented(b[1]))
 	}

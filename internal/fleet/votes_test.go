@@ -460,7 +460,7 @@ func TestFleet_VotesEnd(t *testing.T) {
 // Eight busy processes come back to a tool that bears little at first: while one recovers for all no more calls run at
 // once than have succeeded since, and one for the probe. Alone each of them would do so.
 func TestFleet_RecoversOnce(t *testing.T) {
-	const processes, callers = 8, 10
+	const processes, callers = 8, 5
 	worst := map[bool]int{}
 	for _, shared := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -496,7 +496,7 @@ func TestFleet_RecoversOnce(t *testing.T) {
 							}
 							mu.Unlock()
 							if err != nil {
-								time.Sleep(10 * time.Millisecond)
+								time.Sleep(20 * time.Millisecond)
 							}
 						}
 					})
