@@ -191,6 +191,7 @@ func votesStorm(t *testing.T, seed uint64) {
 		case 4:
 			for i, r := range b.rails {
 				if r.isAlive() {
+					r.loses(0)
 					r.cut(false)
 					sick(i, false)
 				}
@@ -221,6 +222,9 @@ func votesStorm(t *testing.T, seed uint64) {
 					}
 					r.to(b.e)
 				}
+				w.mu.Lock()
+				w.log = append(w.log, seen{at: time.Since(w.begin), gone: true}) // until somebody tells it again
+				w.mu.Unlock()
 				require.NoError(t, was.Close())
 				watch()
 			}
@@ -279,6 +283,12 @@ func votesStorm(t *testing.T, seed uint64) {
 	wrong = append(wrong, w.probes()...)
 	t.Logf("%d processes, quorum %d, threshold %d, %d calls, %d of them by processes cut off, %d rules, %d by hand",
 		len(b.list), c.Quorum, threshold, len(w.calls), free, len(w.log), byHand)
+	if len(wrong) > 0 {
+		for _, x := range w.log {
+			t.Logf("%v: %s, turn of %q for %v, by %s, gone %v", x.at, x.Phase, w.names[x.Turn], x.Lasts, x.Origin, x.gone)
+		}
+		t.Logf("cut off: %v", w.sick)
+	}
 	require.Empty(t, strings.Join(wrong, "\n"))
 	for i, p := range b.list {
 		if !b.rails[i].isAlive() {
