@@ -280,3 +280,23 @@ func TestMember_Reconfigure(t *testing.T) {
 	require.Equal(t, 2*second, p.rule.Lasts)
 	require.Nil(t, three.member)
 }
+
+// What others have opened is no opening of one's own: whoever then finds out by himself doubles his own open time once.
+func TestMember_OthersOpenings(t *testing.T) {
+	var p paper
+	a, b := p.member("a", 1, three), p.member("b", 1, three)
+	for range 3 {
+		p.fail(t, a, 3)
+		p.tell(t, a, b)
+		require.Equal(t, Open, b.State(p.now))
+		a.Reset(p.now)
+		p.tell(t, a, b)
+		require.Equal(t, Closed, b.State(p.now))
+	}
+	p.fail(t, a, 3)
+	p.tell(t, a, b)
+	b.Alone(p.now, true)
+	p.now += second
+	p.fail(t, b, 1)
+	require.Equal(t, p.now+2*second, b.until)
+}
