@@ -30,7 +30,7 @@ var ErrBreakerOpen = errors.New("breaker open")
 // % outside testing/synctest), doubled at each opening without recovery up to 2 min, or one longer Cooldown, and while a
 // throttle asks, up to 1 min. Half-open, Probes calls start: as many successes close it, one failure opens it. Then for
 // one Cooldown Probes calls run at once, and one more for each success. A result counts only in the state its call was
-// admitted in; refusals and the caller's own cancellation never.
+// admitted in; refusals and the caller's own cancellation never. With a [Fleet] processes judge together.
 type CircuitBreaker struct {
 	core gateCore
 	conf CircuitBreakerConfig
@@ -48,7 +48,13 @@ type CircuitBreakerConfig struct {
 	Probes   int           // zero means 1
 	Lease    time.Duration // of a hung probe; zero means 1 min
 	MaxKeys  int           // as in Limit
-	_        struct{}
+
+	// Fleet has the breaker judge together with those of other processes whose Fleets have its Name and engine, and
+	// breakers this Name. When Quorum of them have opened and are open, all are; then one process at a time probes, and
+	// recovers, for all. While the engine is away each judges alone. See docs/fleet.md.
+	Fleet  *Fleet
+	Quorum int // zero means 2, with Fleet
+	_      struct{}
 }
 
 // BreakerPolicy is a tool's own breaker, see [CircuitBreakerConfig].
@@ -87,22 +93,18 @@ func breakerState(s breaker.State) BreakerState { return BreakerState(s) + Break
 
 // rule is what a breaker of c goes by.
 func (c *CircuitBreakerConfig) rule() rules.Breaker {
-	return rules.Breaker{
-		Failures: c.Failures, Ratio: c.Ratio, MinCalls: c.MinCalls, Window: c.Window,
-		Cooldown: c.Cooldown, Probes: c.Probes, Lease: c.Lease,
-	}
+	return rules.Breaker{Ratio: c.Ratio, MinCalls: c.MinCalls, Window: c.Window, Failures: c.Failures,
+		Cooldown: c.Cooldown, Probes: c.Probes, Lease: c.Lease}
 }
 
 // complete fills in the defaults.
 func (c CircuitBreakerConfig) complete() (CircuitBreakerConfig, error) {
 	const field = "sluice: CircuitBreakerConfig"
 	r := c.rule()
-	if err := cmp.Or(rules.Named(field, &c.Name, "breaker", (*rules.Scope)(&c.Scope), rules.ByTool), r.Complete(field)); err != nil {
-		return c, err
-	}
-	c.Ratio, c.Failures, c.MinCalls, c.Probes = r.Ratio, r.Failures, r.MinCalls, r.Probes
-	c.Window, c.Cooldown, c.Lease = r.Window, r.Cooldown, r.Lease
-	return c, rules.Keys(field+".MaxKeys", &c.MaxKeys)
+	err := cmp.Or(rules.Named(field, &c.Name, "breaker", (*rules.Scope)(&c.Scope), rules.ByTool), r.Complete(field),
+		rules.CompleteQuorum(field, c.Fleet != nil, &c.Quorum), rules.Keys(field+".MaxKeys", &c.MaxKeys))
+	c.Ratio, c.MinCalls, c.Window, c.Failures, c.Cooldown, c.Probes, c.Lease = r.Ratio, r.MinCalls, r.Window, r.Failures, r.Cooldown, r.Probes, r.Lease
+	return c, err
 }
 
 // NewCircuitBreaker returns a closed breaker.
@@ -111,9 +113,14 @@ func NewCircuitBreaker(c CircuitBreakerConfig) (*CircuitBreaker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &CircuitBreaker{core: gateCore{name: c.Name, stage: new(stage.Ref)}, conf: c}
 	scope := rules.Scope(c.Scope)
-	b.core.limits = []rules.Limit{{Class: rules.Circuit(c.Name, scope, c.MaxKeys, c.rule().Machine()), Scope: scope}}
+	limits := []rules.Limit{{Class: rules.Circuit(c.Name, scope, c.MaxKeys, c.rule().Machine()), Scope: scope}}
+	b := &CircuitBreaker{core: gateCore{name: c.Name, stage: new(stage.Ref), limits: limits, fleet: c.Fleet}, conf: c}
+	if f := c.Fleet; f != nil {
+		if err := f.core.AddBreaker(b.core.stage, limits[0], c.Name, c.Quorum); err != nil {
+			return nil, fmt.Errorf("sluice: CircuitBreakerConfig%w", err)
+		}
+	}
 	return b, nil
 }
 
@@ -130,7 +137,7 @@ func (b *CircuitBreaker) Config() CircuitBreakerConfig {
 	return b.conf
 }
 
-// Change changes all but name and scope, by [Reconfigure]. What was counted stays.
+// Change changes all but name, scope and Fleet, by [Reconfigure]. What was counted stays.
 func (b *CircuitBreaker) Change(c CircuitBreakerConfig) Change {
 	return configChange(b, &b.core, &b.conf, c, b.fits, b.turn)
 }
@@ -143,14 +150,15 @@ func (b *CircuitBreaker) State(key string) (BreakerState, error) {
 	return state, err
 }
 
-// Trip opens key until Reset, and refuses calls that wait for it.
+// Trip opens key until Reset, and refuses calls that wait for it. With a Fleet it is here at once and everybody's as
+// soon as they are told, and stays when this process ends; so is Reset.
 func (b *CircuitBreaker) Trip(key string) error {
 	return b.each(key, true, func(s *stage.Stage, c *admit.Cell) { s.M.Trip(s.Now(), c, "Trip") })
 }
 
 // Reset closes key and forgets its failures.
 func (b *CircuitBreaker) Reset(key string) error {
-	return b.each(key, false, func(s *stage.Stage, c *admit.Cell) { s.M.Reset(s.Now(), c, "Reset") })
+	return b.each(key, b != nil && b.core.fleet != nil, func(s *stage.Stage, c *admit.Cell) { s.M.Reset(s.Now(), c, "Reset") })
 }
 
 // each runs f on the breaker of key, made if need be, under the stage's lock; without make
@@ -165,14 +173,11 @@ func (b *CircuitBreaker) each(key string, make bool, f func(*stage.Stage, *admit
 
 // fits says why b cannot become to, if it cannot.
 func (b *CircuitBreaker) fits(was CircuitBreakerConfig, to *CircuitBreakerConfig) error {
-	if err := check.Same("sluice: CircuitBreakerConfig.Name", to.Name, was.Name); err != nil {
-		return err
-	}
-	if !to.Scope.same(was.Scope) {
-		return errors.New("sluice: CircuitBreakerConfig.Scope changes: it cannot change")
-	}
+	const field = "sluice: CircuitBreakerConfig"
+	err := cmp.Or(check.Same(field+".Name", to.Name, was.Name), check.Kept(field+".Scope", to.Scope.same(was.Scope)),
+		check.Kept(field+".Fleet", to.Fleet == was.Fleet))
 	to.Scope = was.Scope // with the function that there is
-	return nil
+	return err
 }
 
 // turn has the machine follow a change.
@@ -183,6 +188,7 @@ func (b *CircuitBreaker) turn(lk *change.Locked, s *stage.Stage, now int64, was,
 	k := b.core.limits[0].Class
 	s.M.SetMaxKeys(now, k, rules.Scope(to.Scope).TableSize(to.MaxKeys))
 	s.M.SetBreaker(now, k, to.rule().Machine())
+	s.M.SetQuorum(now, k, to.Quorum)
 	lk.Changed(s, k.Name, "", "")
 }
 
@@ -495,21 +501,16 @@ const manyAttempts = 8
 
 // attempt is the n-th of f's call, which has ended and is not forgotten; nil if it was not admitted.
 func (f *first) attempt(n int32) *running {
-	switch {
-	case f == nil:
+	if f == nil || n == 1 && f.Attempt != 1 {
 		return nil
-	case n == 1:
-		if f.Attempt == 1 {
-			return &f.running
+	}
+	if n == 1 {
+		return &f.running
+	}
+	if x := f.aside.Load(); x != nil {
+		if r := x.later[n%manyAttempts].Load(); r != nil && r.Attempt == n {
+			return r
 		}
-		return nil
-	}
-	x := f.aside.Load()
-	if x == nil {
-		return nil
-	}
-	if r := x.later[n%manyAttempts].Load(); r != nil && r.Attempt == n {
-		return r
 	}
 	return nil
 }

@@ -133,6 +133,44 @@ func ExampleFence() {
 	// true <nil>
 }
 
+// sharedBreaker is what docs/fleet.md shows.
+func sharedBreaker(fleet *sluice.Fleet) (*sluice.CircuitBreaker, error) {
+	breaker, err := sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{
+		Name: "tools", Fleet: fleet, Quorum: 2, Cooldown: 5 * time.Second,
+	})
+	return breaker, err
+}
+
+// Somebody takes a tool out of service in one process: no other calls it either, until somebody puts it back.
+func ExampleCircuitBreakerConfig_fleet() {
+	shared := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	defer shared.Close()
+	process := func() (breaker *sluice.CircuitBreaker, changes chan sluice.BreakerState, end func() error) {
+		fleet := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: shared, Name: "agents"}))
+		breaker, changes = sluice.Must(sharedBreaker(fleet)), make(chan sluice.BreakerState, 2)
+		exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
+			Interceptors: []sluice.Interceptor{breaker},
+			Sink: sluice.EventSinkFunc(func(_ context.Context, e *sluice.Event) error {
+				if e.Kind == sluice.BreakerStateChanged {
+					changes <- e.To
+				}
+				return nil
+			}),
+		}))
+		_ = sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "search"}, func(context.Context, struct{}) (string, error) { return "found", nil }))
+		return breaker, changes, func() error { return fleet.Close(context.Background()) }
+	}
+	here, seenHere, endHere := process()
+	there, seenThere, endThere := process()
+	fmt.Println(here.Trip("search"), <-seenHere, <-seenThere)
+	fmt.Println(there.Reset("search"), <-seenHere, <-seenThere)
+	fmt.Println(endHere(), endThere())
+	// Output:
+	// <nil> open open
+	// <nil> closed closed
+	// <nil> <nil>
+}
+
 // sharedSlots is what docs/fleet.md shows.
 func sharedSlots(shared engine.Engine) error {
 	fleet, err := sluice.NewFleet(sluice.FleetConfig{Engine: shared, Name: "agents"})

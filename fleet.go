@@ -10,9 +10,9 @@ import (
 	"github.com/sluice-go/sluice/internal/fleet"
 )
 
-// Fleet shares rates and slots with other processes: list it in [RateLimiterConfig] and [ConcurrencyLimiterConfig]. It asks
-// the engine in the background, so no call waits for a trip that has a unit in stock, or a slot. Make one with [NewFleet],
-// and close it after the executors that use it. It is safe for concurrent use. See docs/fleet.md.
+// Fleet shares rates, slots and breakers with other processes: list it in [RateLimiterConfig], [ConcurrencyLimiterConfig]
+// and [CircuitBreakerConfig]. It asks the engine in the background, so no call waits for a trip that has a unit in stock,
+// or a slot. Make one with [NewFleet], close it after the executors that use it. Safe for concurrent use. See docs/fleet.md.
 type Fleet struct {
 	core *fleet.Fleet
 	conf FleetConfig
@@ -26,7 +26,8 @@ type FleetConfig struct {
 	Budget time.Duration // of a trip; zero means 100 ms
 
 	// Away is what holds while the engine does not answer. With engine.Deny calls wait, or are refused;
-	// with engine.LocalShare this process has 1/Share of each rate and limit; with engine.Admit all calls start.
+	// with engine.LocalShare this process has 1/Share of each rate and limit; with engine.Admit all calls start. Whatever it
+	// says, each process's breakers judge alone then.
 	Away  engine.Mode
 	Share int // of LocalShare, which needs it: how many processes there are at most
 

@@ -51,6 +51,10 @@ type worker struct {
 	Job    string        // instead of both: what it does with a state that all workers share
 	Count  int64         // how often all of them do so
 	Budget time.Duration // of its Fleet
+
+	Failures int // instead of a rate: in a row, until its breaker opens
+	Quorum   int
+	Cooldown time.Duration
 }
 
 // A start is in the file of starts, and a time for which the machine did not let the worker run in that of gaps: three
@@ -78,6 +82,8 @@ func TestChaosWorker(t *testing.T) {
 		w.runOnState(t)
 	case w.Slots > 0:
 		w.runOnSlots(t, &did)
+	case w.Failures > 0:
+		w.runOnBreaker(t, &did)
 	default:
 		w.run(t, &did)
 	}

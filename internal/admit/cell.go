@@ -54,6 +54,7 @@ type Class struct {
 	Breaker  *breaker.Config // Breaker
 	Foreign  Limiter         // Foreign
 	Stock    *Stock          // Tokens; nil if the buckets are the machine's own
+	Votes    *Votes          // Breaker; nil if the breakers are the machine's own
 	Leases   *Leases         // Slots; nil if they are the machine's own; else Limit is that of all processes
 
 	Full func(*Cell) error // Slots; what is behind a refusal by a cell that is full; may be nil if nobody is told
@@ -195,6 +196,7 @@ func newCell(k *Class, key string) *Cell {
 	}
 	if k.Kind == Breaker {
 		c.breaker = breaker.New(k.Breaker)
+		k.join(c)
 	}
 	if c.adaptive {
 		c.aimd = new(aimd)

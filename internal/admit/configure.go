@@ -123,6 +123,7 @@ func (m *Machine) Trip(now int64, c *Cell, by string) {
 	} else {
 		m.sweep(c) // its cooldown may be over: calls wait that it would have let start
 	}
+	m.tellOthers(c)
 	m.drain()
 }
 
@@ -134,6 +135,7 @@ func (m *Machine) Reset(now int64, c *Cell, by string) {
 	if c.breaker.Reset(m.now); from != c.breaker.State(m.now) {
 		m.changed(c, from, by)
 	}
+	m.tellOthers(c)
 	m.drop(c)
 	m.drain()
 }

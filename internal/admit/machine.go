@@ -179,7 +179,7 @@ func (m *Machine) pass() {
 		c := m.timers.Top()
 		m.timers.Remove(0)
 		m.mark(c)
-		if c.isFar() {
+		if c.isFar() || c.class.Votes != nil {
 			m.thirst(c)
 		}
 		if c.lease != nil {
@@ -310,6 +310,7 @@ func (m *Machine) arrive(t *Ticket, again bool) {
 	if r, ok := m.hopeless(t); ok {
 		m.refuse(t, r)
 		if r.Reason == BreakerOpen {
+			m.asks(r.By)
 			m.refuseQuickly(t, r.By)
 		}
 		return
@@ -585,6 +586,7 @@ func (m *Machine) changed(c *Cell, from breaker.State, by string) {
 	if to == breaker.Open {
 		m.sweep(c)
 	}
+	m.tellOthers(c)
 }
 
 // Tick lets time pass: due tokens, ended pauses, expired limits.

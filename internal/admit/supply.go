@@ -49,7 +49,11 @@ func (m *Machine) Errands(wall int64) {
 		c.listed = false
 		s := c.stock
 		if s == nil {
-			m.attend(c, wall)
+			if c.lease != nil {
+				m.attend(c, wall)
+			} else {
+				m.canvass(c)
+			}
 			m.drop(c)
 			continue
 		}
@@ -552,6 +556,8 @@ func (m *Machine) RestStocks() {
 			m.thirst(c)
 		} else if c.lease != nil {
 			m.restLeases(c)
+		} else if c.class.Votes != nil {
+			m.timers.Remove(c.timer)
 		}
 	}
 	for i, c := range m.thirsty {
@@ -559,7 +565,9 @@ func (m *Machine) RestStocks() {
 		c.listed = false
 		s := c.stock
 		if s == nil {
-			m.restLeases(c)
+			if c.lease != nil {
+				m.restLeases(c)
+			}
 			continue
 		}
 		s.tell = 0

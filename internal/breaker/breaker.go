@@ -85,7 +85,13 @@ func (b *Breaker) Ready(now int64) (ok bool, retryAt int64) {
 		if now < b.until {
 			return false, b.until
 		}
+		if m := b.cfg.member; m != nil && !m.mayProbe(now) {
+			return false, after(now, soon)
+		}
 	default:
+		if m := b.cfg.member; m != nil && !m.mayProbe(now) {
+			return false, after(now, soon)
+		}
 		return b.probes.ready(now, b.cfg.probes())
 	}
 	return true, now
@@ -198,6 +204,9 @@ func (b *Breaker) tooMany() bool {
 func (b *Breaker) probed(now int64, p Permit, o Outcome) bool {
 	b.last = now
 	b.probes.give(p.slot, p.serial)
+	if m := b.cfg.member; m != nil && !m.mayProbe(now) {
+		return false // it is somebody else's turn
+	}
 	switch o {
 	case Success:
 		if b.probes.passed++; b.probes.passed < b.cfg.probes() {
@@ -221,8 +230,15 @@ func (b *Breaker) open(now int64) {
 		b.again = 0
 	}
 	b.openings++
+	times := b.again
+	if m := b.cfg.member; m != nil {
+		if m.opened = true; m.mine() {
+			times = min(m.rule.Round+1, maxDoubled)
+		}
+		m.voted = false
+	}
 	b.move(Open)
-	b.until = max(b.floor, after(now, b.jitter(b.cfg.openFor(b.again))))
+	b.until = max(b.floor, after(now, b.jitter(b.cfg.openFor(times))))
 }
 
 // jitter is d, moved by up to 15 % if there is a seed.
@@ -259,6 +275,7 @@ func (b *Breaker) Trip(now int64) (changed bool) {
 		b.move(Open)
 	}
 	b.until = Never
+	b.orders(Tripped)
 	return changed
 }
 
@@ -272,6 +289,7 @@ func (b *Breaker) Reset(now int64) (changed bool) {
 		b.gen = gen // calls that run still count
 	}
 	b.floor = past
+	b.orders(Whole)
 	return changed
 }
 
@@ -306,6 +324,13 @@ func (b *Breaker) NextChange(now int64) int64 {
 // up, so they are forgotten. It is Never if b is tripped.
 // The caller knows that no call that holds a permit runs.
 func (b *Breaker) IdleAt() int64 {
+	if m := b.cfg.member; m != nil {
+		return max(m.idleAt(), b.idleAt())
+	}
+	return b.idleAt()
+}
+
+func (b *Breaker) idleAt() int64 {
 	since := b.last
 	switch b.state {
 	case Closed:
@@ -337,6 +362,9 @@ func (b *Breaker) Reconfigure(now int64, c *Config) {
 	}
 	if c.Failures <= 0 {
 		b.streak = 0
+	}
+	if m := b.cfg.member; m != nil {
+		c = c.of(m)
 	}
 	b.cfg = c
 	// With fewer probes to succeed than have succeeded nobody would be let in to say so.

@@ -20,6 +20,15 @@ type Config struct {
 	Cooldown int64 // zero means 5 s
 	Lease    int64 // zero means 1 min
 	Probes   int   // zero means 1
+
+	member *Member // of the one breaker that has it, which has no room of its own for what few have; see of
+}
+
+// of is a copy of c for the one breaker that is m.
+func (c *Config) of(m *Member) *Config {
+	own := *c
+	own.member = m
+	return &own
 }
 
 // Never is the instant that does not come.

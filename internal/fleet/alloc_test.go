@@ -60,3 +60,48 @@ func BenchmarkCall(b *testing.B) {
 		})
 	}
 }
+
+// guarded is a call of a tool with a breaker that is the process's own, or a fleet's.
+func guarded(t testing.TB, shared bool) (call func()) {
+	c := sluice.CircuitBreakerConfig{}
+	if shared {
+		e := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+		c.Fleet = sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: e}))
+		t.Cleanup(func() {
+			require.NoError(t, c.Fleet.Close(context.Background()))
+			require.NoError(t, e.Close())
+		})
+	}
+	breaker := sluice.Must(sluice.NewCircuitBreaker(c))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{breaker}}))
+	tool := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "work"}, func(context.Context, struct{}) (int, error) { return 1, nil }))
+	ctx := context.Background()
+	call = func() {
+		if _, err := tool(ctx, struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call()
+	return call
+}
+
+// A call that a closed breaker of a fleet lets through allocates nothing.
+func TestFleet_ACallOfAClosedBreakerAllocatesNothing(t *testing.T) {
+	call := guarded(t, true)
+	require.Zero(t, testing.AllocsPerRun(2000, call))
+}
+
+func BenchmarkBreaker(b *testing.B) {
+	for _, x := range []struct {
+		name   string
+		shared bool
+	}{{"local", false}, {"fleet", true}} {
+		b.Run(x.name, func(b *testing.B) {
+			call := guarded(b, x.shared)
+			b.ReportAllocs()
+			for b.Loop() {
+				call()
+			}
+		})
+	}
+}

@@ -84,24 +84,27 @@ type Fleet struct {
 
 	trips, denied, failed, lost atomic.Uint64
 	fetched, settled            atomic.Int64
-	slotsAway                   atomic.Bool  // leases cannot be had
-	stuck                       atomic.Int32 // trips for slots that have not returned in time
+	slotsAway                   atomic.Bool  // leases cannot be had, nor others be asked about breakers
+	stuck                       atomic.Int32 // trips for slots and breakers that have not returned in time
 
-	mu      sync.Mutex
-	rates   []*Rate
-	slots   []*Slots
-	missed  int // trips for slots, in a row
-	away    bool
-	ending  bool
-	ended   bool
-	errands pool
-	claims  pool          // which may wait long
-	left    int           // calls to the store that nobody waits for any more
-	idle    chan struct{} // closed when there is no worker, once ending
-	group   sync.WaitGroup
-	heard   map[string]*heard // records that are there, by their keys
-	news    []Notice
-	telling bool
+	mu       sync.Mutex
+	rates    []*Rate
+	slots    []*Slots
+	circuits []*Breaker
+	missed   int // trips for slots and breakers, in a row
+	away     bool
+	ending   bool
+	ended    bool
+	errands  pool
+	claims   pool          // which may wait long
+	ballots  pool          // which try again and again
+	left     int           // calls to the store that nobody waits for any more
+	idle     chan struct{} // closed when there is no worker, once ending
+	group    sync.WaitGroup
+	heard    map[string]*heard // records that are there, by their keys
+	ruled    map[string]*told  // those about breakers
+	news     []Notice
+	telling  bool
 }
 
 const (
@@ -126,7 +129,8 @@ func New(c Config) (*Fleet, error) {
 		return nil, err
 	}
 	f := &Fleet{conf: c, store: c.Engine.Store(), nonce: engine.NewOpID().String(), closed: make(chan struct{}), idle: make(chan struct{}),
-		heard: make(map[string]*heard), errands: pool{most: maxWorkers}, claims: pool{most: maxClaims}}
+		heard: make(map[string]*heard), errands: pool{most: maxWorkers}, claims: pool{most: maxClaims}, ballots: pool{most: maxWorkers},
+		ruled: make(map[string]*told)}
 	f.prefix = version + *c.Name + "/"
 	f.repeat = c.Engine.Limits().OpMemory / 2
 	// One that lives in the process is empty when that begins, as limiters are without it.
@@ -246,7 +250,7 @@ func (f *Fleet) work(p *pool, do func()) {
 
 // rest says so if nobody is at work after the end has begun. f.mu is held.
 func (f *Fleet) rest() {
-	if !f.ending || f.errands.workers+f.claims.workers > 0 {
+	if !f.ending || f.errands.workers+f.claims.workers+f.ballots.workers > 0 {
 		return
 	}
 	select {
@@ -270,8 +274,13 @@ func (f *Fleet) Close(ctx context.Context) error {
 		}
 	}
 	f.ending = true
-	rates, slots := f.rates, f.slots
+	rates, slots, circuits := f.rates, f.slots, f.circuits
 	f.mu.Unlock()
+	for _, b := range circuits {
+		s := b.ref.Lock()
+		s.M.LeaveVotes(s.Now(), b.class)
+		unlock(s)
+	}
 	for _, r := range rates {
 		s := r.ref.Lock()
 		s.M.CloseStock(s.Now(), r.class)
@@ -301,7 +310,7 @@ func (f *Fleet) Close(ctx context.Context) error {
 		break
 	}
 	f.mu.Lock()
-	f.ended, f.errands.queue, f.claims.queue = true, nil, nil
+	f.ended, f.errands.queue, f.claims.queue, f.ballots.queue = true, nil, nil, nil
 	f.mu.Unlock()
 	f.stop()
 	go func() {

@@ -395,13 +395,13 @@ func ask[T any](f *Fleet, ctx context.Context, d time.Duration, do func(context.
 	return none, context.Cause(ctx)
 }
 
-// heardOf notes whether the engine has answered somebody who asked about slots, with err, unless he has left.
+// heardOf notes whether the engine has answered somebody who asked about slots or breakers, with err, unless he has left.
 func (f *Fleet) heardOf(ctx context.Context, err error) {
 	if err != nil && ctx.Err() != nil {
 		return
 	}
 	answers := err == nil
-	for _, x := range []error{engine.ErrBusy, engine.ErrLost, engine.ErrFull} {
+	for _, x := range []error{engine.ErrBusy, engine.ErrLost, engine.ErrFull, engine.ErrConflict} {
 		answers = answers || errors.Is(err, x)
 	}
 	if !answers {
@@ -413,10 +413,15 @@ func (f *Fleet) heardOf(ctx context.Context, err error) {
 	}
 	away := f.missed >= trip
 	changed := f.slotsAway.Swap(away) != away
-	list := f.slots
+	list, circuits := f.slots, f.circuits
 	f.mu.Unlock()
 	if !changed {
 		return
+	}
+	for _, b := range circuits {
+		s := b.ref.Lock()
+		s.M.SetAlone(s.Now(), b.class, f.slotsAway.Load())
+		unlock(s)
 	}
 	for _, s := range list {
 		x := s.ref.Lock()

@@ -183,13 +183,20 @@ func (f *Fleet) follow() {
 	defer f.group.Done()
 	for n := 0; f.ctx.Err() == nil; n++ {
 		_ = guarded(func() error {
+			first := make(map[string]bool) // what is told until all has been that was there
 			for rec, err := range f.store.Follow(f.ctx, f.prefix) {
 				if err != nil {
 					return err
 				}
-				n = 0
-				if !rec.Caught {
-					f.hear(rec)
+				switch n = 0; {
+				case !rec.Caught:
+					if first != nil {
+						first[rec.Key] = true
+					}
+					f.hear(rec, first != nil)
+				case first != nil:
+					f.miss(first)
+					first = nil
 				}
 			}
 			return nil
@@ -215,8 +222,12 @@ type heard struct {
 // maxHeard bounds the records that are remembered, to end holds early, and for rates that are added later.
 const maxHeard = 10_000
 
-// hear does as a process tells.
-func (f *Fleet) hear(rec engine.Record) {
+// hear does as a process tells; anew says that the record was there before.
+func (f *Fleet) hear(rec engine.Record, anew bool) {
+	if f.isBallot(rec.Key) {
+		f.hearBallot(rec, anew)
+		return
+	}
 	h := new(heard)
 	if rec.Gone || json.Unmarshal(rec.Value, &h.said) != nil {
 		f.mu.Lock()

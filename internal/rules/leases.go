@@ -7,6 +7,20 @@ import (
 	"github.com/sluice-go/sluice/internal/check"
 )
 
+// CompleteQuorum fills in how many breakers of a fleet have to be open until all are, if a fleet has them.
+func CompleteQuorum(field string, fleet bool, n *int) error {
+	if !fleet {
+		if *n != 0 {
+			return fmt.Errorf("%s.Quorum is %d without Fleet: must be zero", field, *n)
+		}
+		return nil
+	}
+	return check.Count(field+".Quorum", n, 2, maxQuorum)
+}
+
+// maxQuorum bounds how many processes have to agree.
+const maxQuorum = 1 << 10
+
 // maxLeased bounds what one limit allows whose slots are leased.
 const maxLeased = 1 << 30
 

@@ -1,0 +1,492 @@
+package breaker
+
+// A breaker may be one of several, of as many processes, that judge the same callee. Then it is a [Member]: what the
+// processes have agreed on about it is a [Rule], one record at an engine that all reach, which changes by compare and swap.
+// Nothing here asks anybody: whoever keeps the record asks what is to be told ([Breaker.Errand]), tells what came of it
+// ([Breaker.Told]), and what others have told ([Breaker.Hear], [Breaker.HearVote]).
+//
+//	Whole     each process counts by itself. One that opens votes; the vote ends with its open time. With enough votes
+//	          at once the rule becomes Cooling.
+//	Cooling   nobody calls until it is over. Then the first process that is asked for a call takes the turn.
+//	Probing   the process whose turn it is probes, all others stay open. A failure is the next Cooling, of the next
+//	          round; enough successes are Ramping. A turn that is not used passes on, if another process wants it.
+//	Ramping   the process whose turn it is recovers as any breaker does, all others stay open. Once it has, the rule is
+//	          Whole, and the others close at once.
+//	Tripped   by somebody's hand, until a Reset.
+//
+// A turn lasts so long and no longer, unless whoever has it prolongs it, so that it does not end with a process that has
+// died. While the rule is not Whole the breaker of every other process is Open: so a closed one has nothing to ask, and
+// what it costs is what it costs without others.
+//
+// A breaker that hears that others have opened has not opened itself: its own open times do not grow by that. Those of a
+// round do, with each round.
+
+// Phase is what a Rule says.
+type Phase uint8
+
+const (
+	Whole Phase = iota
+	Cooling
+	Probing
+	Ramping
+	Tripped
+)
+
+// Rule is what processes have agreed on.
+type Rule struct {
+	Phase  Phase
+	Round  uint8  // openings without recovery, but for the first
+	By     string // whose turn it is
+	Actor  string // who asked for it by hand; empty if nobody did
+	Lasts  int64  // Cooling, and a turn
+	Wanted bool   // the turn, by somebody else
+	Passed uint8  // turns of this round that nobody has used
+}
+
+// IsTurn reports whether r is somebody's turn.
+func (r *Rule) IsTurn() bool { return r.Phase == Probing || r.Phase == Ramping }
+
+// KeptFor is how long what is agreed on is kept beyond what it Lasts; zero means for ever.
+func (r *Rule) KeptFor() int64 {
+	switch r.Phase {
+	case Whole:
+		return 60 * second // until everybody has heard it
+	case Tripped:
+		return 0
+	}
+	return rowLasts
+}
+
+// stamp is an instant by two clocks, one of which stands still while a machine sleeps.
+type stamp struct{ now, wall int64 }
+
+func (s stamp) in(d int64) stamp { return stamp{after(s.now, d), after(s.wall, d)} }
+
+// left is until t, by the clock by which that is earlier.
+func (s stamp) left(t stamp) int64 { return max(0, min(t.now-s.now, t.wall-s.wall)) }
+
+// Terms are what a Member goes by.
+type Terms struct {
+	Self   string       // which no other process has
+	Actor  string       // who asks for what is asked for here by hand
+	Quorum int          // votes
+	Turn   int64        // how long one lasts
+	Repeat int64        // how long a change can be repeated under its name
+	Wall   func() int64 // the wall clock
+}
+
+// margin is the part of a turn that is left to whoever has it for being late.
+const margin = 10
+
+// patience is how long a call that was refused for want of a turn counts as asking for it.
+const patience = 60 * second
+
+// grace is how long a turn is kept that is not used while somebody else wants it, when so many have been passed on:
+// twice as long each time, so that processes with rare calls come to have it when one comes.
+func grace(passed uint8) int64 { return second << min(passed, 10) }
+
+// soon is when to ask again for a turn that is being taken.
+const soon = second / 20
+
+// Member is what a breaker knows of the others.
+type Member struct {
+	terms *Terms
+	rule  Rule
+	rev   uint64 // of the record; zero if there is none
+	lost  bool   // the record has gone before its time
+	heard bool   // something of it is known
+	end   stamp  // of what rule Lasts
+	renew int64  // when our turn is to be prolonged
+	since int64  // when it began
+
+	votes  map[string]stamp // of others, with their ends
+	vote   stamp            // the end of ours
+	voted  bool             // it is there
+	opened bool             // we have opened by our own results, which is to be told
+	order  *Rule            // somebody's, which is to be told
+	asked  int64            // when a call was refused for want of a turn
+	alone  bool             // the others cannot be asked
+	left   bool             // we are none of them any more
+
+	busy   bool // somebody makes errands
+	unsure bool // what became of errand is not known
+	errand Errand
+}
+
+// Errand is a change that is to be made at the engine, all of it or nothing.
+type Errand struct {
+	Op    [16]byte // names it; the same for a repetition
+	Rule  *Rule    // nil if it stays
+	Was   uint64   // the revision that it replaces, unless Any
+	Any   bool
+	Vote  int64 // for so long; below zero: ours is taken back; zero: it stays
+	Fails int
+
+	since stamp
+}
+
+// Join makes b a member. It is closed, and nobody has told it anything.
+func (b *Breaker) Join(t *Terms) { b.cfg = b.cfg.of(&Member{terms: t, asked: past}) }
+
+func (m *Member) at(now int64) stamp { return stamp{now, m.terms.Wall()} }
+
+// mine reports whether it is our turn, over or not.
+func (m *Member) mine() bool { return m.rule.IsTurn() && m.rule.By == m.terms.Self }
+
+// isOver reports whether what the rule lasts is over.
+func (m *Member) isOver(now int64) bool { return m.at(now).left(m.end) == 0 }
+
+// mayProbe reports whether a call may find out whether the callee works.
+func (m *Member) mayProbe(now int64) bool {
+	return m.alone || m.left || m.rule.Phase == Whole || m.mine() && !m.isOver(now)
+}
+
+// shutUntil has b be open until that instant without having opened itself.
+func (b *Breaker) shutUntil(until int64) {
+	if b.state != Open {
+		b.move(Open)
+	}
+	b.until = max(b.floor, until)
+}
+
+// adopt has b go by r, which lasts until end.
+func (b *Breaker) adopt(now int64, r Rule, rev uint64, end stamp) {
+	m := b.cfg.member
+	was, ours := m.rule, m.mine()
+	m.rule, m.rev, m.end, m.lost = r, rev, end, false
+	switch {
+	case r.Phase == Whole:
+		m.opened = false
+		clear(m.votes)
+		switch {
+		case r.Actor != "":
+			b.Reset(now)
+			m.order = nil // which is what it was
+		case was.Phase != Whole && b.state != Closed:
+			b.close()
+		}
+	case r.Phase == Tripped:
+		m.opened = false
+		b.shutUntil(Never)
+	case m.mine():
+		if !ours && b.state == Open {
+			m.opened = false
+			b.until = max(b.floor, now)
+			m.since, m.asked = now, past
+		}
+		m.renew = after(now, m.terms.Turn/3)
+	default:
+		m.opened = false
+		b.shutUntil(end.now)
+	}
+}
+
+// Hear tells of a rule that has so much left of what it lasts, and reports whether the state changed. Older ones than
+// are known are not heard, unless anew is set: the engine may have lost what it had.
+func (b *Breaker) Hear(now int64, r Rule, rev uint64, left int64, anew bool) (changed bool) {
+	m, from := b.cfg.member, b.state
+	if rev == m.rev || rev < m.rev && !anew {
+		return false
+	}
+	if m.order != nil { // which will replace it
+		m.rev = rev
+		return false
+	}
+	end := m.at(now).in(max(0, left))
+	if r.IsTurn() && r.By == m.terms.Self && m.mine() { // we know when it began
+		end = stamp{min(end.now, m.end.now), min(end.wall, m.end.wall)}
+	}
+	b.adopt(now, r, rev, end)
+	return b.state != from
+}
+
+// Gone tells that there is no rule any more.
+func (b *Breaker) Gone(now int64) (changed bool) {
+	m, from := b.cfg.member, b.state
+	m.rev = 0
+	if m.rule.Phase == Whole || m.order != nil {
+		return false
+	}
+	if k := m.rule.KeptFor(); k == 0 || m.at(now).left(m.end.in(k/2)) > 0 {
+		m.lost = true // by the engine: we still know it
+		return false
+	}
+	b.adopt(now, Rule{}, 0, stamp{})
+	return b.state != from
+}
+
+// HearVote tells that somebody else is open, for so long; zero if he is not any more.
+func (b *Breaker) HearVote(now int64, by string, left int64) {
+	m := b.cfg.member
+	switch {
+	case by == m.terms.Self:
+		if left == 0 { // which the engine has lost, or it is over
+			m.voted = false
+		}
+	case left == 0:
+		delete(m.votes, by)
+	default:
+		if m.votes == nil {
+			m.votes = make(map[string]stamp)
+		}
+		if _, known := m.votes[by]; known || len(m.votes) < maxVotes {
+			m.votes[by] = m.at(now).in(left)
+		}
+	}
+}
+
+// maxVotes bounds how many are remembered.
+const maxVotes = 1024
+
+// Asks tells that a call was refused by b.
+func (b *Breaker) Asks(now int64) {
+	m := b.cfg.member
+	if m.rule.Phase == Probing && !m.mine() || m.rule.Phase != Whole && m.rule.Phase != Tripped && m.isOver(now) {
+		m.asked = now
+	}
+}
+
+// Alone tells whether the others cannot be asked: then b judges by itself.
+func (b *Breaker) Alone(now int64, alone bool) (changed bool) {
+	m, from := b.cfg.member, b.state
+	if m.alone = alone; !alone && m.rule.Phase != Whole && m.rule.Phase != Tripped && !m.mine() && b.state != Open {
+		b.shutUntil(max(now, m.end.now)) // what it has found out meanwhile only its turn can tell
+	}
+	return b.state != from
+}
+
+// Leave has b judge by itself from now on. If it is its turn that goes back.
+func (b *Breaker) Leave() { b.cfg.member.left = true }
+
+// orders has others told what somebody asked for.
+func (b *Breaker) orders(p Phase) {
+	if m := b.cfg.member; m != nil && !m.left {
+		r := Rule{Phase: p, Actor: m.terms.Actor}
+		m.rule, m.order, m.opened = r, &r, false
+		clear(m.votes)
+	}
+}
+
+// Errand is what is to be told at present, by the name op unless it is a repetition. Without more, whoever makes errands
+// is to end.
+func (b *Breaker) Errand(now int64, op [16]byte) (e Errand, more bool) {
+	m := b.cfg.member
+	if m.unsure && m.at(now).left(m.errand.since.in(m.terms.Repeat)) > 0 {
+		return m.errand, true
+	}
+	m.unsure = false
+	fails := m.errand.Fails
+	if e, more = b.next(now); !more {
+		m.busy, m.errand = false, Errand{}
+		return Errand{}, false
+	}
+	e.Op, e.since, e.Fails = op, m.at(now), fails
+	m.errand = e
+	return e, true
+}
+
+// Begin reports whether somebody is to make errands who does not yet.
+func (b *Breaker) Begin(now int64) bool {
+	m := b.cfg.member
+	if m.busy {
+		return false
+	}
+	b.expire(now)
+	_, m.busy = b.next(now)
+	return m.busy
+}
+
+// expire ends our turn if it could not be prolonged.
+func (b *Breaker) expire(now int64) {
+	if m := b.cfg.member; m.mine() && !m.alone && !m.left && m.isOver(now) && (b.state == HalfOpen || b.state == Closed && now < b.until) {
+		b.shutUntil(now)
+	}
+}
+
+// next is what is to be told.
+func (b *Breaker) next(now int64) (e Errand, ok bool) {
+	m := b.cfg.member
+	change := func(r Rule) (Errand, bool) { return Errand{Rule: &r, Was: m.rev}, true }
+	left := m.at(now).left(m.end)
+	switch turn := (Rule{Phase: Probing, Round: m.rule.Round, By: m.terms.Self, Lasts: m.terms.Turn, Passed: m.rule.Passed}); {
+	case m.order != nil:
+		return Errand{Rule: m.order, Any: true}, true
+	case m.left:
+		if m.mine() && left > 0 {
+			return change(Rule{Phase: Cooling, Round: m.rule.Round})
+		}
+	case m.lost:
+		r := m.rule
+		if r.Lasts = left; m.mine() && left > 0 {
+			r.Lasts = m.terms.Turn
+		}
+		return change(r)
+	case m.rule.Phase == Tripped:
+	case m.mine():
+		return b.ourTurn(now, left, turn, change)
+	case m.rule.Phase != Whole:
+		if m.asked == past || now-m.asked > patience {
+			return e, false
+		}
+		if left == 0 {
+			return change(turn)
+		}
+		if m.rule.Phase == Probing && !m.rule.Wanted {
+			r := m.rule
+			r.Lasts, r.Wanted = left, true
+			return change(r)
+		}
+	default:
+		return b.ballot(now)
+	}
+	return e, false
+}
+
+// ourTurn is what is to be told by whose turn it is.
+func (b *Breaker) ourTurn(now, left int64, turn Rule, change func(Rule) (Errand, bool)) (Errand, bool) {
+	m := b.cfg.member
+	switch {
+	case b.state == Open && m.opened:
+		return change(Rule{Phase: Cooling, Round: min(m.rule.Round+1, maxDoubled), Lasts: max(0, b.until-now)})
+	case b.state == Closed && now >= b.until:
+		return change(Rule{})
+	case left == 0 && b.state == Open:
+		if m.asked == past || now-m.asked > patience {
+			return Errand{}, false
+		}
+		return change(turn)
+	case b.state == Closed && m.rule.Phase == Probing:
+		turn.Phase = Ramping
+		return change(turn)
+	case m.rule.Wanted && (b.state == Open || b.state == HalfOpen && b.probes.running(now) == 0) && now-m.since >= grace(m.rule.Passed):
+		return change(Rule{Phase: Cooling, Round: m.rule.Round, Passed: m.rule.Passed + 1})
+	case now >= m.renew:
+		turn.Phase, turn.Wanted = m.rule.Phase, m.rule.Wanted
+		return change(turn)
+	}
+	return Errand{}, false
+}
+
+// ballot is what is to be told while everybody judges by himself.
+func (b *Breaker) ballot(now int64) (e Errand, ok bool) {
+	m := b.cfg.member
+	if b.state != Open || b.until == Never || now >= b.until || !m.opened && !m.voted {
+		if b.state == Closed && m.voted && m.at(now).left(m.vote) > 0 {
+			return Errand{Vote: -1}, true
+		}
+		return e, false
+	}
+	votes, at := 1, m.at(now)
+	for by, end := range m.votes {
+		if at.left(end) == 0 {
+			delete(m.votes, by)
+		} else {
+			votes++
+		}
+	}
+	if !m.voted {
+		e.Vote, ok = b.until-now, true
+	}
+	if votes >= m.terms.Quorum {
+		r := Rule{Phase: Cooling, Lasts: max(b.floor, after(now, b.jitter(b.cfg.openFor(0)))) - now}
+		e.Rule, e.Was, ok = &r, m.rev, true
+	}
+	return e, ok
+}
+
+// Result is what became of an errand.
+type Result uint8
+
+const (
+	Done    Result = iota
+	Failed         // certainly not done
+	Unsure         // nobody knows
+	Refused        // another revision is there
+)
+
+// Told tells what became of e, the last Errand: rev is the revision of the rule after it. After Refused, what there is
+// is to be told by Hear or Gone. It reports whether the state changed.
+func (b *Breaker) Told(now int64, e *Errand, rev uint64, what Result) (changed bool) {
+	m, from := b.cfg.member, b.state
+	if m.unsure = what == Unsure; what != Done {
+		if m.errand.Fails++; what == Refused {
+			m.errand.Fails = 0
+			m.unsure = false
+		}
+		return false
+	}
+	m.errand.Fails = 0
+	switch {
+	case e.Vote > 0:
+		m.voted, m.vote = true, e.since.in(e.Vote)
+	case e.Vote < 0:
+		m.voted = false
+	}
+	if e.Rule == nil {
+		return false
+	}
+	r := *e.Rule
+	if m.order == e.Rule {
+		m.order = nil
+	}
+	if rev <= m.rev {
+		return false // more has been heard since
+	}
+	if m.order != nil {
+		m.rev = rev
+		return false
+	}
+	lasts := r.Lasts
+	if r.IsTurn() && r.By == m.terms.Self {
+		lasts -= lasts / margin
+	}
+	if r.Actor != "" { // which was done at once
+		r.Actor = ""
+	}
+	b.adopt(now, r, rev, e.since.in(lasts))
+	return b.state != from
+}
+
+// DueAt is the next instant at which there may be something to do because of the time alone, Never if there is none.
+func (b *Breaker) DueAt(now int64) int64 {
+	m, at := b.cfg.member, Never
+	first := func(t int64) {
+		if t > now {
+			at = min(at, t)
+		}
+	}
+	switch {
+	case m.left, m.rule.Phase == Tripped:
+	case m.mine():
+		first(m.end.now)
+		if first(m.renew); b.state == Closed {
+			first(b.until)
+		}
+		if m.rule.Wanted {
+			first(after(m.since, grace(m.rule.Passed)))
+		}
+	case m.rule.Phase != Whole && m.asked != past && now-m.asked <= patience:
+		first(m.end.now)
+	}
+	return at
+}
+
+// idleAt is when m may be forgotten.
+func (m *Member) idleAt() int64 {
+	switch {
+	case m.left:
+		return past
+	case m.busy, m.order != nil, m.rule.Phase == Tripped:
+		return Never
+	case m.rule.Phase != Whole:
+		return after(m.end.now, rowLasts)
+	}
+	at := past
+	if m.voted {
+		at = m.vote.now
+	}
+	for _, end := range m.votes {
+		at = max(at, end.now)
+	}
+	return at
+}

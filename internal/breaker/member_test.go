@@ -1,0 +1,302 @@
+package breaker
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// paper is an engine of one key: the rule that was agreed on, which members change by hand of a test.
+type paper struct {
+	rule Rule
+	rev  uint64
+	now  int64
+	wall int64 // ahead of now
+}
+
+func (p *paper) member(self string, quorum int, c *Config) *Breaker {
+	b := New(c)
+	b.Join(&Terms{Self: self, Actor: "actor of " + self, Quorum: quorum, Turn: 5 * second, Repeat: 60 * second,
+		Wall: func() int64 { return 1e18 + p.now + p.wall }})
+	return b
+}
+
+// tell has b's errands done, and all others told of each.
+func (p *paper) tell(t *testing.T, b *Breaker, others ...*Breaker) (n int) {
+	t.Helper()
+	for ; ; n++ {
+		require.Less(t, n, 10, "it does not come to an end")
+		e, more := b.Errand(p.now, [16]byte{byte(n + 1)})
+		if !more {
+			return n
+		}
+		if e.Rule != nil && !e.Any && e.Was != p.rev {
+			b.Told(p.now, &e, 0, Refused)
+			b.Hear(p.now, p.rule, p.rev, p.rule.Lasts, true)
+			continue
+		}
+		if e.Rule != nil {
+			p.rev++
+			p.rule = *e.Rule
+		}
+		b.Told(p.now, &e, p.rev, Done)
+		for _, o := range others {
+			if e.Rule != nil {
+				o.Hear(p.now, p.rule, p.rev, p.rule.Lasts, false)
+			}
+			if e.Vote != 0 {
+				o.HearVote(p.now, b.cfg.member.terms.Self, max(0, e.Vote))
+			}
+		}
+	}
+}
+
+// fail has n calls of b fail, all of which it lets start.
+func (p *paper) fail(t *testing.T, b *Breaker, n int) {
+	t.Helper()
+	for range n {
+		ok, _ := b.Ready(p.now)
+		require.True(t, ok)
+		x, _ := b.Take(p.now)
+		b.Done(p.now, x, Failure)
+	}
+}
+
+var three = &Config{Failures: 3, Cooldown: second}
+
+// open is two members of which the first has opened both, at zero; at one second the first has its turn.
+func (p *paper) open(t *testing.T) (a, b *Breaker) {
+	a, b = p.member("a", 1, three), p.member("b", 1, three)
+	p.fail(t, a, 3)
+	require.Equal(t, 1, p.tell(t, a, b), "a vote, with the rule")
+	require.Equal(t, Rule{Phase: Cooling, Lasts: second}, p.rule)
+	require.Equal(t, Open, b.State(p.now))
+	p.now = second
+	ok, at := a.Ready(p.now)
+	require.False(t, ok, "it is nobody's turn")
+	require.Equal(t, second+soon, at)
+	require.Zero(t, p.tell(t, a, b), "and nobody asks")
+	a.Asks(p.now)
+	require.Equal(t, 1, p.tell(t, a, b))
+	require.Equal(t, Rule{Phase: Probing, By: "a", Lasts: 5 * second}, p.rule)
+	return a, b
+}
+
+// A turn is over by the clock that says so first, and a tenth before others may take it.
+func TestMember_ATurnIsOver(t *testing.T) {
+	var p paper
+	a, b := p.open(t)
+	begun := p.now
+	p.now = begun + 4500e6 - 1
+	ok, _ := a.Ready(p.now)
+	require.True(t, ok)
+	p.wall = 1
+	ok, _ = a.Ready(p.now)
+	require.False(t, ok, "the wall clock says that it is over: the machine has slept")
+	p.wall = 0
+	p.now++
+	ok, _ = a.Ready(p.now)
+	require.False(t, ok)
+	b.Asks(p.now)
+	e, more := b.Errand(p.now, [16]byte{1})
+	require.True(t, more)
+	require.Equal(t, "a", e.Rule.By, "it is still the turn of a to others, who can say no more than that they want it")
+	require.True(t, e.Rule.Wanted)
+	require.EqualValues(t, 500e6, e.Rule.Lasts, "and do not prolong it")
+	b.Told(p.now, &e, 0, Failed)
+	p.now = begun + 5*second
+	e, more = b.Errand(p.now, [16]byte{2})
+	require.True(t, more)
+	require.Equal(t, "b", e.Rule.By)
+}
+
+// The result of a probe whose turn is over moves nothing.
+func TestMember_ALateProbe(t *testing.T) {
+	for _, o := range []Outcome{Success, Failure} {
+		var p paper
+		a, _ := p.open(t)
+		x, changed := a.Take(p.now)
+		require.True(t, changed)
+		p.now += 4500e6
+		require.False(t, a.Done(p.now, x, o))
+		require.Equal(t, HalfOpen, a.State(p.now))
+		require.False(t, a.Begin(p.now), "there is nothing to tell")
+		require.Equal(t, Open, a.State(p.now), "it waits for its turn as all do")
+	}
+}
+
+// A turn is prolonged while it is not over.
+func TestMember_ATurnGoesOn(t *testing.T) {
+	var p paper
+	a, b := p.open(t)
+	for range 100 {
+		at := a.DueAt(p.now)
+		require.LessOrEqual(t, at, p.now+2*second)
+		p.now = at
+		require.Equal(t, 1, p.tell(t, a, b))
+		require.Equal(t, Rule{Phase: Probing, By: "a", Lasts: 5 * second}, p.rule)
+	}
+	ok, _ := a.Ready(p.now)
+	require.True(t, ok)
+}
+
+// What one finds out is the next round of all, of which the open times grow; those of another that opens by himself do not.
+func TestMember_Rounds(t *testing.T) {
+	var p paper
+	a, b := p.open(t)
+	for round := range uint8(5) {
+		p.fail(t, a, 1)
+		require.Equal(t, 1, p.tell(t, a, b))
+		require.Equal(t, Rule{Phase: Cooling, Round: round + 1, Lasts: second << (round + 1)}, p.rule)
+		p.now += p.rule.Lasts
+		a.Asks(p.now)
+		require.Equal(t, 1, p.tell(t, a, b))
+	}
+	x, _ := a.Take(p.now)
+	require.True(t, a.Done(p.now, x, Success))
+	require.Equal(t, 1, p.tell(t, a, b))
+	require.Equal(t, Rule{Phase: Ramping, Round: 5, By: "a", Lasts: 5 * second}, p.rule)
+	require.Equal(t, Open, b.State(p.now))
+	p.now += second
+	require.Equal(t, 1, p.tell(t, a, b))
+	require.Equal(t, Rule{}, p.rule)
+	require.Equal(t, []State{Closed, Closed}, []State{a.State(p.now), b.State(p.now)})
+	ok, _ := b.Ready(p.now)
+	require.True(t, ok)
+	b.Take(p.now)
+	ok, _ = b.Ready(p.now)
+	require.True(t, ok, "it has no ramp of its own")
+
+	p.fail(t, b, 3)
+	require.Equal(t, p.now+second, b.until, "nor a longer open time")
+	require.Equal(t, 1, p.tell(t, b, a))
+	require.Equal(t, Rule{Phase: Cooling, Lasts: second}, p.rule)
+}
+
+// A recovery that fails is a round, too.
+func TestMember_ARecoveryFails(t *testing.T) {
+	var p paper
+	a, b := p.open(t)
+	x, _ := a.Take(p.now)
+	require.True(t, a.Done(p.now, x, Success))
+	p.tell(t, a, b)
+	p.fail(t, a, 3)
+	require.Equal(t, 1, p.tell(t, a, b))
+	require.Equal(t, Rule{Phase: Cooling, Round: 1, Lasts: 2 * second}, p.rule)
+}
+
+// Who is told late what he asked for does not go back to it.
+func TestMember_HasHeardMore(t *testing.T) {
+	var p paper
+	a, b := p.open(t)
+	p.fail(t, a, 1)
+	e, more := a.Errand(p.now, [16]byte{9})
+	require.True(t, more)
+	p.rev++
+	a.Told(p.now, &e, 0, Unsure) // but it has been done
+	b.Hear(p.now, *e.Rule, p.rev, e.Rule.Lasts, false)
+	p.now += 2 * second
+	b.Asks(p.now)
+	require.Equal(t, 1, p.tell(t, b, a))
+	require.Equal(t, "b", p.rule.By)
+	again, more := a.Errand(p.now, [16]byte{10})
+	require.True(t, more)
+	require.Equal(t, e.Op, again.Op)
+	require.Same(t, e.Rule, again.Rule)
+	a.Told(p.now, &again, p.rev-1, Done)
+	ok, at := a.Ready(p.now)
+	require.False(t, ok)
+	require.Equal(t, p.now+5*second, at, "it is the turn of b")
+
+	p.fail(t, b, 1)
+	e, _ = b.Errand(p.now, [16]byte{11})
+	b.Told(p.now, &e, 0, Unsure)
+	p.now += 60 * second
+	again, more = b.Errand(p.now, [16]byte{12})
+	require.True(t, more)
+	require.NotEqual(t, e.Op, again.Op, "the name is forgotten by then")
+	require.Equal(t, p.rev, again.Was)
+}
+
+// What the engine has lost is told again by who knows it, and not what has ended.
+func TestMember_TellsAgain(t *testing.T) {
+	var p paper
+	a, b := p.open(t)
+	p.rev = 0
+	p.now += second
+	b.Gone(p.now)
+	require.Equal(t, Open, b.State(p.now))
+	e, more := b.Errand(p.now, [16]byte{1})
+	require.True(t, more)
+	require.Zero(t, e.Was, "only if nobody else has")
+	require.Equal(t, Rule{Phase: Probing, By: "a", Lasts: 4 * second}, *e.Rule)
+	b.Told(p.now, &e, 1, Done)
+	ok, _ := b.Ready(p.now)
+	require.False(t, ok)
+
+	a.Gone(p.now)
+	p.now += rowLasts
+	b.Gone(p.now)
+	require.Equal(t, Closed, b.State(p.now), "nobody has cared for an hour")
+	_, more = b.Errand(p.now, [16]byte{2})
+	require.False(t, more)
+}
+
+// A change by hand goes before what others have agreed on meanwhile, and before what was under way.
+func TestMember_ByHand(t *testing.T) {
+	var p paper
+	a, b := p.open(t)
+	a.Trip(p.now)
+	b.Asks(p.now)
+	p.rev++
+	a.Hear(p.now, Rule{Phase: Probing, By: "b", Lasts: 5 * second}, p.rev, 5*second, false)
+	require.Equal(t, 1, p.tell(t, a, b))
+	require.Equal(t, Rule{Phase: Tripped, Actor: "actor of a"}, p.rule)
+	for _, x := range []*Breaker{a, b} {
+		_, at := x.Ready(p.now)
+		require.Equal(t, Never, at)
+		require.Equal(t, Never, x.IdleAt())
+		require.Equal(t, Never, x.DueAt(p.now))
+	}
+	b.Reset(p.now)
+	require.Equal(t, 1, p.tell(t, b, a))
+	require.Equal(t, Closed, a.State(p.now))
+	require.Zero(t, p.tell(t, a, b))
+	require.LessOrEqual(t, a.IdleAt(), p.now)
+}
+
+// What few breakers have is not copied where it is not, and stays where it is.
+func TestMember_Reconfigure(t *testing.T) {
+	var p paper
+	a, b := p.open(t)
+	other := &Config{Failures: 2, Cooldown: 7 * second}
+	b.Reconfigure(p.now, other)
+	require.Nil(t, other.member)
+	ok, at := b.Ready(p.now)
+	require.False(t, ok)
+	require.Equal(t, p.now+5*second, at)
+	p.fail(t, a, 1)
+	p.tell(t, a, b)
+	require.Equal(t, 2*second, p.rule.Lasts)
+	require.Nil(t, three.member)
+}
+
+// What others have opened is no opening of one's own: whoever then finds out by himself doubles his own open time once.
+func TestMember_OthersOpenings(t *testing.T) {
+	var p paper
+	a, b := p.member("a", 1, three), p.member("b", 1, three)
+	for range 3 {
+		p.fail(t, a, 3)
+		p.tell(t, a, b)
+		require.Equal(t, Open, b.State(p.now))
+		a.Reset(p.now)
+		p.tell(t, a, b)
+		require.Equal(t, Closed, b.State(p.now))
+	}
+	p.fail(t, a, 3)
+	p.tell(t, a, b)
+	b.Alone(p.now, true)
+	p.now += second
+	p.fail(t, b, 1)
+	require.Equal(t, p.now+2*second, b.until)
+}
