@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/change"
+	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/few"
 	"github.com/sluice-go/sluice/internal/ids"
 	"github.com/sluice-go/sluice/internal/nameof"
@@ -219,7 +220,7 @@ type GateState struct {
 	Ordered   bool         `json:"ordered,omitempty"`   // see Limit.Ordered
 	Until     time.Time    `json:"until,omitzero"`      // of an open State or a pause
 	Full      time.Time    `json:"full,omitzero"`       // when a rate's bucket is, if nobody comes; zero if it is
-	Unmatched []string     `json:"unmatched,omitempty"` // names in Scope that no registered tool has
+	Unmatched []string     `json:"unmatched,omitempty"` // names in Scope that no registered tool has, and what may be meant
 }
 
 // LaneState is the waiting calls that have Tool, Tenant, Priority, By and Key in common.
@@ -371,7 +372,7 @@ func (x *policyChange) Check() (err error) {
 	}
 	t := x.r.current()[x.name]
 	if t == nil {
-		return fmt.Errorf("sluice: WithPolicy: tool %q is not registered", cut(x.name, 128))
+		return errtext.Unregistered("WithPolicy: ", x.name, x.r.current(), "must be")
 	}
 	x.tool = t.shared
 	x.own, err = x.to.complete(x.name)

@@ -104,7 +104,7 @@ func (r *ToolRegistry) put(t *tool, replace bool) error {
 		case was != nil && !replace:
 			return nil, fmt.Errorf("sluice: tool %q is registered already: use Replace, or another name", t.spec.Name)
 		case was == nil && replace:
-			return nil, fmt.Errorf("sluice: tool %q is not registered: use Register", t.spec.Name)
+			return nil, errtext.Unregistered("", t.spec.Name, r.current(), "use Register")
 		}
 		return t, nil
 	})
@@ -416,7 +416,7 @@ func (r *ToolRegistry) Lift(tool string) error {
 	}
 	t := r.current()[tool]
 	if t == nil {
-		return fmt.Errorf("sluice: Lift: tool %q is not registered", cut(tool, 128))
+		return errtext.Unregistered("Lift: ", tool, r.current(), "must be")
 	}
 	s := t.shared.core.stage.Lock()
 	var cells []*admit.Cell
@@ -562,12 +562,11 @@ func (e *Executor) compile(ctx context.Context, name string) *plan {
 		fmt.Errorf("sluice: the Wrap of an interceptor has not returned yet: %w", context.Cause(ctx)))
 }
 
-// missing is the plan of a tool that there is not. Interceptors may hide tools from some
-// callers, and the library cannot know which: where there are any it names none.
+// missing is the plan of a tool that there is not. It names none where interceptors may hide some from callers.
 func (e *Executor) missing(name string) *plan {
 	var meant error
 	if tools := e.registry.current(); !e.wraps() {
-		meant = errtext.Meant(name, len(tools), maps.Keys(tools))
+		meant = errtext.Meant(name, tools)
 	}
 	return e.refusing(&tool{spec: Spec{Name: name}}, ErrUnknownTool, meant)
 }

@@ -54,6 +54,9 @@ func New(e *sluice.Executor, c Config) (*Runner, error) {
 	case c.Deadline < 0:
 		return nil, fmt.Errorf("agent: Config.Deadline is %v: must be zero (none) or positive", c.Deadline)
 	}
+	if err := unit("Config.Deadline", c.Deadline); err != nil {
+		return nil, err
+	}
 	return &Runner{exec: e, conf: c}, nil
 }
 

@@ -44,7 +44,7 @@ func (c LoopsConfig) complete() (LoopsConfig, error) {
 	case c.Lifetime < 0:
 		return c, fmt.Errorf("agent: LoopsConfig.Lifetime is %v: must be zero (10 min) or positive", c.Lifetime)
 	}
-	return c, c.Exit.check("LoopsConfig.Exit")
+	return c, cmp.Or(unit("LoopsConfig.Lifetime", c.Lifetime), c.Exit.check("LoopsConfig.Exit"))
 }
 
 // Loops refuses a call that would only repeat what is known. So it is if the latest calls of its run with the same tool

@@ -86,6 +86,9 @@ func NewUndo(c UndoConfig) (*Undo, error) {
 	case c.Lease < minUndoLease || c.Lease > maxUndoLease:
 		return nil, fmt.Errorf("agent: UndoConfig.Lease is %v: must be zero (30 s) or from %v to %v", c.Lease, minUndoLease, maxUndoLease)
 	}
+	if err := cmp.Or(unit("UndoConfig.Lifetime", c.Lifetime), unit("UndoConfig.Timeout", c.Timeout)); err != nil {
+		return nil, err
+	}
 	own := make(map[string]func(context.Context, json.RawMessage) error, len(c.Undo))
 	for tool, f := range c.Undo {
 		if f == nil {

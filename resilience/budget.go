@@ -41,7 +41,11 @@ func NewBudget(c BudgetConfig) (*Budget, error) {
 		c.Share = 0.2
 	}
 	if !(c.Share > 0 && c.Share <= 10) {
-		return nil, fmt.Errorf("resilience: BudgetConfig.Share is %v: must be zero (0.2) or from 0 to 10", c.Share)
+		percent := ""
+		if c.Share > 10 {
+			percent = fmt.Sprintf("; %v %% is %v", c.Share, c.Share/100)
+		}
+		return nil, fmt.Errorf("resilience: BudgetConfig.Share is %v: must be zero (0.2) or from 0 to 10%s", c.Share, percent)
 	}
 	if c.Min < 0 || c.Min > maxBudget {
 		return nil, fmt.Errorf("resilience: BudgetConfig.Min is %d: must be zero (10) or up to %d", c.Min, maxBudget)

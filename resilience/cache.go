@@ -60,6 +60,9 @@ func (c CacheConfig) complete() (CacheConfig, error) {
 		if d.v < 0 {
 			return c, fmt.Errorf("resilience: CacheConfig.%s is %v: must not be negative", d.name, d.v)
 		}
+		if err := unit("CacheConfig."+d.name, d.v); err != nil {
+			return c, err
+		}
 	}
 	for _, n := range []struct {
 		name string

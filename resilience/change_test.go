@@ -33,7 +33,7 @@ func TestChange_Refused(t *testing.T) {
 		`resilience: FallbackConfig: To and Func are both set, or neither: must be one of them`: f.Change(resilience.FallbackConfig{}),
 		`resilience: FallbackConfig.Name is "x": cannot change, it is "fallback"`:               f.Change(resilience.FallbackConfig{Name: "x", To: "y"}),
 		`resilience: TimeoutConfig.Total is 0s: must be positive`:                               d.Change(resilience.TimeoutConfig{}),
-		`resilience: TimeoutConfig.Name is "x": cannot change, it is "timeout"`:                 d.Change(resilience.TimeoutConfig{Name: "x", Total: 1}),
+		`resilience: TimeoutConfig.Name is "x": cannot change, it is "timeout"`:                 d.Change(resilience.TimeoutConfig{Name: "x", Total: time.Second}),
 		`resilience: RetryConfig.Attempts is -1: must be zero (3) or from 1 to 100`:             r.Change(resilience.RetryConfig{Attempts: -1}),
 		`resilience: HedgeConfig.Quantile is 2: must be zero (After alone) or from 0.5 to 0.99`: h.Change(resilience.HedgeConfig{Quantile: 2}),
 	} {

@@ -120,7 +120,7 @@ func TestBudget_Config(t *testing.T) {
 	for want, c := range map[string]BudgetConfig{
 		"resilience: BudgetConfig.Share is -1: must be zero (0.2) or from 0 to 10":                        {Share: -1},
 		"resilience: BudgetConfig.Share is NaN: must be zero (0.2) or from 0 to 10":                       {Share: math.NaN()},
-		"resilience: BudgetConfig.Share is 11: must be zero (0.2) or from 0 to 10":                        {Share: 11},
+		"resilience: BudgetConfig.Share is 11: must be zero (0.2) or from 0 to 10; 11 % is 0.11":          {Share: 11},
 		"resilience: BudgetConfig.Min is -1: must be zero (10) or up to 1073741824":                       {Min: -1},
 		"resilience: BudgetConfig.Max is 3: must be zero (ten times Min) or from Min, 10, to 1073741824":  {Max: 3},
 		"resilience: BudgetConfig.Max is -3: must be zero (ten times Min) or from Min, 10, to 1073741824": {Max: -3},

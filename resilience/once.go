@@ -88,6 +88,9 @@ func (c OnceConfig) complete() (OnceConfig, error) {
 	case c.Lease < minLease || c.Lease > maxLease:
 		return c, fmt.Errorf("resilience: OnceConfig.Lease is %v: must be zero (30 s) or from %v to %v", c.Lease, minLease, maxLease)
 	}
+	if err := unit("OnceConfig.TTL", c.TTL); err != nil { // any DoubtTTL will do: one that is over at once
+		return c, err
+	}
 	if c.Tools == nil {
 		c.Tools = func(sluice.Spec) bool { return true }
 	}

@@ -61,7 +61,7 @@ func (c RetryConfig) complete() (RetryConfig, error) {
 	if c.If == nil {
 		c.If = Retryable
 	}
-	return c, nil
+	return c, cmp.Or(unit("RetryConfig.Base", c.Base), unit("RetryConfig.Max", c.Max), unit("RetryConfig.Total", c.Total))
 }
 
 func (c RetryConfig) title() (kind, name string) { return "RetryConfig", c.Name }

@@ -49,6 +49,9 @@ func Standard(c StandardConfig) (sluice.Config, error) {
 	case c.Attempt < 0 || c.Attempt > c.Total:
 		return sluice.Config{}, fmt.Errorf("resilience: StandardConfig.Attempt is %v: must be zero (1 min) or up to Total, %v", c.Attempt, c.Total)
 	}
+	if err := cmp.Or(unit("StandardConfig.Total", c.Total), unit("StandardConfig.Attempt", c.Attempt)); err != nil {
+		return sluice.Config{}, err
+	}
 	total, err := NewTimeout(TimeoutConfig{Total: c.Total})
 	if err != nil {
 		return sluice.Config{}, err

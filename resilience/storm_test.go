@@ -69,7 +69,7 @@ func TestStorm_AttemptsStayWithinTheBudget(t *testing.T) {
 				})
 			})
 			t.Run(fmt.Sprintf("clock, share %v, seed %d", share, seed+round), func(t *testing.T) {
-				retryStorm(t, share, seed+round, 0, resilience.RetryConfig{Attempts: 6, Base: 1, Max: 100})
+				retryStorm(t, share, seed+round, 0, resilience.RetryConfig{Attempts: 6, Base: time.Microsecond, Max: 100 * time.Microsecond})
 			})
 		}
 	}

@@ -43,7 +43,7 @@ func (c TimeoutConfig) complete() (TimeoutConfig, error) {
 		c.Tools = func(sluice.Spec) bool { return true }
 	}
 	c.cause = &TimeoutError{Total: c.Total}
-	return c, nil
+	return c, unit("TimeoutConfig.Total", c.Total)
 }
 
 func (c TimeoutConfig) title() (kind, name string) { return "TimeoutConfig", c.Name }

@@ -43,6 +43,14 @@ func Unit(field string, d time.Duration) error {
 	return nil
 }
 
+// Percent is what an error adds of a share that somebody may have given in percent.
+func Percent(share float64) string {
+	if !(share > 1 && share <= 100) {
+		return ""
+	}
+	return fmt.Sprintf("; %v %% is %v", share, share/100)
+}
+
 // Wait is Duration for how long a call may wait, where none says that it may not at all.
 func Wait(field string, d, none time.Duration) error {
 	switch {

@@ -58,10 +58,28 @@ func TestNearestNamesAreFewAndNear(t *testing.T) {
 
 // Nobody looks for a name among too many, and where none is near there is no error.
 func TestMeantNamesAreLookedForAmongSome(t *testing.T) {
-	names := slices.Values([]string{"search"})
-	assert.Equal(t, Names{"search"}, Meant("serch", maxNear, names))
-	assert.NoError(t, Meant("serch", maxNear+1, names))
-	assert.NoError(t, Meant("weather", 1, names))
+	tools := map[string]int{"search": 1}
+	assert.Equal(t, Names{"search"}, Meant("serch", tools))
+	assert.NoError(t, Meant("weather", tools))
+	assert.Equal(t, ErrNoTools, Meant("serch", map[string]int{}))
+	for i := range maxNear - 1 {
+		tools[fmt.Sprint("another", i)] = i
+	}
+	assert.Equal(t, Names{"search"}, Meant("serch", tools))
+	tools["more"] = 1
+	assert.NoError(t, Meant("serch", tools))
+}
+
+// What is not registered is named, cut, with what to do and what was meant.
+func TestUnregistered(t *testing.T) {
+	tools := map[string]int{"search": 1}
+	for _, tt := range []struct{ got, want error }{
+		{Unregistered("", "serch", tools, "use Register"), errors.New(`sluice: tool "serch" is not registered: use Register; did you mean "search"?`)},
+		{Unregistered("Lift: ", "weather", tools, "must be"), errors.New(`sluice: Lift: tool "weather" is not registered: must be`)},
+		{Unregistered("Lift: ", strings.Repeat("x", 200), map[string]int{}, "must be"), errors.New(`sluice: Lift: tool "` + strings.Repeat("x", 128) + `…" is not registered: must be`)},
+	} {
+		assert.Equal(t, tt.want, tt.got)
+	}
 }
 
 // Two bytes that have changed places are one mistake.
@@ -158,7 +176,7 @@ func (odd) Error() string { return "odd" }
 
 // Of what is behind a refusal only text that nobody else has written is kept.
 func TestOwnTextsAreKept(t *testing.T) {
-	for _, err := range []error{&Bound{Waiting: 1}, Names{"a"}, ErrTooWide, context.Canceled, context.DeadlineExceeded} {
+	for _, err := range []error{&Bound{Waiting: 1}, Names{"a"}, ErrTooWide, ErrNoTools, context.Canceled, context.DeadlineExceeded} {
 		assert.Equal(t, err, OwnText(err))
 	}
 	for _, err := range []error{nil, errors.New("x"), odd{1}, fmt.Errorf("x: %w", context.Canceled), NotBegun{}, Withheld{}} {

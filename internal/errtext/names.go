@@ -2,7 +2,10 @@ package errtext
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,16 +30,32 @@ func (n Names) Error() string {
 	return "did you mean " + strings.Join(quoted, " or ") + "?"
 }
 
-// Meant is the [Names], of n in all, that may have been meant by one that is none of them; nil if none
-// is near, or there are too many to look at.
-func Meant(name string, n int, names iter.Seq[string]) error {
-	if n > maxNear {
+// ErrNoTools is behind the refusal of a tool's name where there are no tools at all.
+var ErrNoTools = errors.New("the registry of the executor has no tools: register them in that one")
+
+// Meant is the [Names] of tools that may have been meant by one that is none of theirs; nil if none is
+// near, or there are too many to look at; [ErrNoTools] if there are none.
+func Meant[T any](name string, tools map[string]T) error {
+	switch n := len(tools); {
+	case n == 0:
+		return ErrNoTools
+	case n > maxNear:
 		return nil
 	}
-	if near := Nearest(name, names); near != nil {
+	if near := Nearest(name, maps.Keys(tools)); near != nil {
 		return near
 	}
 	return nil
+}
+
+// Unregistered is the error of an operation of a registry of these tools on one that it does not have, and what
+// to do instead.
+func Unregistered[T any](operation, tool string, tools map[string]T, instead string) error {
+	err := fmt.Sprintf("sluice: %stool %s is not registered: %s", operation, Quote(tool), instead)
+	if near, ok := Meant(tool, tools).(Names); ok {
+		err += "; " + near.Error()
+	}
+	return errors.New(err)
 }
 
 // Nearest is the few of names that are nearest to one that is none of them; nil if none is near.

@@ -111,7 +111,7 @@ func OwnText(cause error) error {
 	case *Bound, Names:
 		return cause
 	}
-	if cause == ErrTooWide || cause == context.Canceled || cause == context.DeadlineExceeded {
+	if cause == ErrTooWide || cause == ErrNoTools || cause == context.Canceled || cause == context.DeadlineExceeded {
 		return cause
 	}
 	return nil

@@ -298,9 +298,9 @@ func TestPlan_NamesTheGatesThatLimitTheTool(t *testing.T) {
 		return out
 	}
 	want := map[string]string{
-		"concurrency/wbe type wbe":      "1[wbe]",
-		"rate/typo calls per second":    "3[serach]",
-		"concurrency/some type wbe+web": "1[wbe]",
+		"concurrency/wbe type wbe":      `1[wbe (did you mean "web"?)]`,
+		"rate/typo calls per second":    `3[serach (did you mean "search"?)]`,
+		"concurrency/some type wbe+web": `1[wbe (did you mean "web"?)]`,
 		"concurrency/some tool other":   "2[other]",
 		"breaker/fetch":                 "0[fetch]",
 	}

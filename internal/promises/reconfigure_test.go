@@ -314,7 +314,7 @@ func TestPromise22_FailingReconfigureChangesNothing(t *testing.T) {
 			{b.Change(sluice.CircuitBreakerConfig{Name: "b", Ratio: math.NaN()}), "CircuitBreakerConfig.Ratio is NaN: must be from 0 (0.5, or off with Failures) to 1"},
 			{s.Change(sluice.PrioritySchedulerConfig{Name: "t"}), `PrioritySchedulerConfig.Name is "t": cannot change from "s"`},
 			{s.Change(sluice.PrioritySchedulerConfig{Name: "s", MaxQueue: -1}), "PrioritySchedulerConfig.MaxQueue is -1: must be zero (1000) or positive, up to 1073741824"},
-			{r.reg.WithPolicy("other", sluice.Policy{}), `WithPolicy: tool "other" is not registered`},
+			{r.reg.WithPolicy("other", sluice.Policy{}), `WithPolicy: tool "other" is not registered: must be`},
 			{r.reg.WithPolicy("work", sluice.Policy{Timeout: -1}), "Policy.Timeout is -1ns: must be zero or positive, up to 87600h0m0s"},
 			{(*sluice.ToolRegistry)(nil).WithPolicy("work", sluice.Policy{}), "WithPolicy: the ToolRegistry is nil"},
 		} {

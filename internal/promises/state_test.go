@@ -655,7 +655,7 @@ func TestNoStateIsOneErrorForAll(t *testing.T) {
 		ctx  context.Context
 		text string
 	}{
-		"none":   {ctx, `sluice: shared state key "k": no state: the context has none`},
+		"none":   {ctx, `sluice: shared state key "k": no state: the context has none: use the context that a tool gets, or WithState`},
 		"zero":   {sluice.WithState(ctx, new(sluice.SharedState)), `sluice: shared state key "k": no state: the SharedState was not made by NewSharedState`},
 		"closed": {sluice.WithState(ctx, closed), `sluice: shared state key "k": no state: the SharedState is closed`},
 	} {

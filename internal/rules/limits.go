@@ -177,7 +177,7 @@ type Breaker struct {
 // Complete fills in the defaults of b.
 func (b *Breaker) Complete(field string) error {
 	if !(b.Ratio >= 0 && b.Ratio <= 1) {
-		return fmt.Errorf("%s.Ratio is %v: must be from 0 (0.5, or off with Failures) to 1", field, b.Ratio)
+		return fmt.Errorf("%s.Ratio is %v: must be from 0 (0.5, or off with Failures) to 1%s", field, b.Ratio, check.Percent(b.Ratio))
 	}
 	if b.Failures == 0 && b.Ratio == 0 {
 		b.Ratio, b.Failures = 0.5, 20

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-go/sluice/internal/admit"
 	"github.com/sluice-go/sluice/internal/breaker"
+	"github.com/sluice-go/sluice/internal/errtext"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
@@ -32,7 +33,7 @@ type Cell struct {
 	Name      string
 	Kind      admit.Kind
 	Scope     string
-	Unmatched []string // names of the scope that nothing registered has
+	Unmatched []string // names of the scope that nothing registered has, and what may have been meant
 	Key       string
 	Limit     int64 // zero means none
 	Used      int64
@@ -43,6 +44,8 @@ type Cell struct {
 	Ordered   bool
 	Until     time.Time
 	Full      time.Time // of a rate that is not full: when it is again
+
+	kind rules.Kind // of the scope, if there are some
 }
 
 // Lane is calls that wait in one line, or in several that look alike.
@@ -198,6 +201,9 @@ func cellOf(s *stage.Stage, now int64, c *admit.Cell, scope rules.Scope, unmatch
 		Stalled:   u.Stalled,
 		Ordered:   k.Ordered,
 	}
+	if unmatched != nil {
+		x.kind = scope.Kind()
+	}
 	if x.Limit == admit.Unlimited {
 		x.Limit = 0
 	}
@@ -269,7 +275,49 @@ func (r *Reading) Done() *Survey {
 		}
 	}
 	r.Lanes = lanes
+	r.names.explain(r.Cells)
 	return &r.Survey
+}
+
+// What is looked at, at most, to find what was meant by names that nothing has.
+const (
+	maxExplained = 8 // names of a survey
+	maxAmong     = 1000
+)
+
+// explain adds to unmatched names what may have been meant by them: others, or the other kind of scope. It holds
+// no lock.
+func (n *Names) explain(cells []Cell) {
+	if n == nil || max(len(n.Tools), len(n.Types)) > maxAmong {
+		return
+	}
+	left := maxExplained
+	for i := range cells {
+		c := &cells[i]
+		if len(c.Unmatched) == 0 {
+			continue
+		}
+		c.Unmatched = slices.Clone(c.Unmatched)
+		for j := range c.Unmatched[:min(left, len(c.Unmatched))] {
+			c.Unmatched[j] += n.hint(c.kind, c.Unmatched[j])
+			left--
+		}
+	}
+}
+
+// hint is what may have been meant by a name that a scope has and nothing else.
+func (n *Names) hint(kind rules.Kind, name string) string {
+	has, other, is := n.Tools, n.Types, "a type: ForType"
+	if kind == rules.ForType {
+		has, other, is = n.Types, n.Tools, "a tool: ForTool"
+	}
+	if other[name] {
+		return " (there is " + is + "?)"
+	}
+	if near, ok := errtext.Meant(name, has).(errtext.Names); ok {
+		return " (" + near.Error() + ")"
+	}
+	return ""
 }
 
 func (l Lane) compare(o Lane) int {

@@ -2,6 +2,7 @@ package survey
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/sluice-go/sluice/internal/admit"
@@ -61,4 +62,27 @@ func TestUnmatchedNames(t *testing.T) {
 	assert.Equal(t, []string{"a"}, n.unmatched(rules.For(rules.ForType, []string{"a", "b"})))
 	assert.Nil(t, n.unmatched(rules.Of(rules.ByTool)))
 	assert.Nil(t, (*Names)(nil).unmatched(rules.For(rules.ForTool, []string{"x"})), "nobody asks")
+}
+
+// What may have been meant by unmatched names is told of a few of them, where there are not too many names to look at,
+// and a list that others see is left alone.
+func TestUnmatchedNamesAreExplained(t *testing.T) {
+	n := &Names{Tools: map[string]bool{"search": true, "fetch": true}, Types: map[string]bool{"web": true, "": true}}
+	wbe, types := []string{"wbe", "sql"}, []string{"search", "wbe"}
+	cells := []Cell{{Unmatched: wbe, kind: rules.ForType}, {}, {Unmatched: []string{"serach", "web"}, kind: rules.ForTool}, {Unmatched: types, kind: rules.ForType}}
+	n.explain(cells)
+	assert.Equal(t, []string{`wbe (did you mean "web"?)`, "sql"}, cells[0].Unmatched)
+	assert.Equal(t, []string{`serach (did you mean "search"?)`, "web (there is a type: ForType?)"}, cells[2].Unmatched)
+	assert.Equal(t, []string{"search (there is a tool: ForTool?)", `wbe (did you mean "web"?)`}, cells[3].Unmatched)
+	assert.Equal(t, []string{"wbe", "sql"}, wbe)
+	many := []Cell{{Unmatched: slices.Repeat([]string{"wbe"}, maxExplained+1), kind: rules.ForType}}
+	n.explain(many)
+	assert.Equal(t, append(slices.Repeat([]string{`wbe (did you mean "web"?)`}, maxExplained), "wbe"), many[0].Unmatched)
+	for i := range maxAmong {
+		n.Tools[fmt.Sprint("tool", i)] = true
+	}
+	cells = []Cell{{Unmatched: wbe, kind: rules.ForType}}
+	n.explain(cells)
+	assert.Equal(t, wbe, cells[0].Unmatched)
+	(*Names)(nil).explain(cells)
 }

@@ -46,7 +46,7 @@ func Explain(key string, err error, reasons []error) error {
 func Usable(v *kv.View, key string, reason error) error {
 	switch {
 	case v == nil:
-		return &Error{key, reason, "the context has none"}
+		return &Error{key, reason, "the context has none: use the context that a tool gets, or WithState"}
 	case v.Open():
 		return nil
 	case v.Store == nil:

@@ -31,7 +31,7 @@ func TestUnusableStoresSayWhy(t *testing.T) {
 	for _, tt := range []struct {
 		v    *kv.View
 		want string
-	}{{nil, "the context has none"}, {new(kv.View), "the SharedState was not made by NewSharedState"}, {&v, kv.Closed.Error()}} {
+	}{{nil, "the context has none: use the context that a tool gets, or WithState"}, {new(kv.View), "the SharedState was not made by NewSharedState"}, {&v, kv.Closed.Error()}} {
 		if tt.v != nil {
 			tt.v.Close()
 		}
