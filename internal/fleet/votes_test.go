@@ -554,7 +554,7 @@ func TestFleet_ATurnPassesOn(t *testing.T) {
 		b := newBench(t, 3, sluice.CircuitBreakerConfig{Failures: 3, Cooldown: time.Second, Quorum: 1})
 		defer b.close()
 		b.fail(0, 3)
-		time.Sleep(1010 * time.Millisecond) // nothing else happens at this instant
+		time.Sleep(1200 * time.Millisecond)
 		b.refused(0)
 		time.Sleep(30*time.Second + 100*time.Millisecond) // it is prolonged
 		require.Equal(t, []sluice.BreakerState{halfOpen, open, open}, b.states())
@@ -568,7 +568,7 @@ func TestFleet_ATurnPassesOn(t *testing.T) {
 		require.Equal(t, []sluice.BreakerState{closed, closed, closed}, b.states())
 		b.x.set(true)
 		b.fail(0, 3)
-		time.Sleep(1010 * time.Millisecond) // nothing else happens at this instant
+		time.Sleep(1200 * time.Millisecond)
 		b.refused(0)
 		b.refused(1)
 		b.refused(1)
