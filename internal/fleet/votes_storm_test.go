@@ -175,7 +175,9 @@ func votesStorm(t *testing.T, seed uint64) {
 		call(i)
 	}
 	if n(2) == 0 {
+		b.x.mu.Lock()
 		b.x.takes = time.Duration(n(20)) * time.Millisecond
+		b.x.mu.Unlock()
 	}
 	byHand := 0
 	for range 60 {

@@ -529,7 +529,7 @@ func TestFleet_ATurnEndsWithItsProcess(t *testing.T) {
 		b := newBench(t, 3, sluice.CircuitBreakerConfig{Failures: 3, Cooldown: time.Second, Quorum: 1})
 		defer b.close()
 		b.fail(0, 3)
-		time.Sleep(time.Second)
+		time.Sleep(1010 * time.Millisecond) // nothing else happens at this instant
 		require.Equal(t, 50*time.Millisecond, b.refused(0))
 		require.Equal(t, []sluice.BreakerState{halfOpen, open, open}, b.states())
 		b.rails[0].cut(true) // and never comes back
@@ -554,9 +554,9 @@ func TestFleet_ATurnPassesOn(t *testing.T) {
 		b := newBench(t, 3, sluice.CircuitBreakerConfig{Failures: 3, Cooldown: time.Second, Quorum: 1})
 		defer b.close()
 		b.fail(0, 3)
-		time.Sleep(time.Second)
+		time.Sleep(1200 * time.Millisecond)
 		b.refused(0)
-		time.Sleep(30 * time.Second) // it is prolonged
+		time.Sleep(30*time.Second + 100*time.Millisecond) // it is prolonged
 		require.Equal(t, []sluice.BreakerState{halfOpen, open, open}, b.states())
 		b.refused(1)
 		b.x.set(false)
@@ -564,21 +564,21 @@ func TestFleet_ATurnPassesOn(t *testing.T) {
 		require.NoError(t, err, "it has been passed on at once: nobody has used it for more than a second")
 		b.refused(0)
 
-		time.Sleep(time.Second)
+		time.Sleep(70 * time.Second) // that somebody has asked is forgotten
 		require.Equal(t, []sluice.BreakerState{closed, closed, closed}, b.states())
 		b.x.set(true)
 		b.fail(0, 3)
-		time.Sleep(time.Second)
+		time.Sleep(1200 * time.Millisecond)
 		b.refused(0)
 		b.refused(1)
 		b.refused(1)
 		require.Equal(t, []sluice.BreakerState{halfOpen, open, open}, b.states(), "not so soon")
-		time.Sleep(time.Second)
+		time.Sleep(1010 * time.Millisecond) // nothing else happens at this instant
 		require.Equal(t, []sluice.BreakerState{open, halfOpen, open}, b.states())
 		b.refused(0)
-		time.Sleep(time.Second)
+		time.Sleep(1010 * time.Millisecond) // nothing else happens at this instant
 		require.Equal(t, []sluice.BreakerState{open, halfOpen, open}, b.states(), "twice as long as the first time")
-		time.Sleep(time.Second)
+		time.Sleep(1010 * time.Millisecond) // nothing else happens at this instant
 		require.Equal(t, []sluice.BreakerState{halfOpen, open, open}, b.states())
 	})
 }
