@@ -26,6 +26,6 @@
 // # What it costs
 //
 // Calls nothing, while nobody looks. While somebody does, there is one [sluice.Executor.Snapshot] for each
-// [Config].Interval, whoever many look, and less often if it and the page take over a twentieth of that. [Recent] is a
+// [Config].Interval, whoever many look, and less often if it and the page take over a fortieth of that. [Recent] is a
 // sink: it costs each call what a sink does that wants refusals only.
 package sluicehttp

@@ -59,8 +59,26 @@ func (p *Page) overview(v *view, x *reading) {
 		Attention  []alertJSON        `json:"attention"`
 		Refused    []entry            `json:"refused"`
 		History    []point            `json:"history"`
+		Use        []useJSON          `json:"use"`
 		IntervalNS time.Duration      `json:"interval_ns"`
-	}{short, len(s.Gates), len(s.Lanes), orEmpty(lanes), alertsJSON(v.Alerts), orEmpty(refused), x.points, p.conf.Interval}
+	}{short, len(s.Gates), len(s.Lanes), orEmpty(lanes), alertsJSON(v.Alerts), orEmpty(refused), x.points, x.uses(), p.conf.Interval}
+}
+
+// useJSON is how much of a limit's busiest key was taken at each point of the history, -1 where there was none.
+type useJSON struct {
+	Name string    `json:"name"`
+	Use  []float32 `json:"use"`
+}
+
+func (x *reading) uses() []useJSON {
+	out := make([]useJSON, len(x.names))
+	for i, name := range x.names {
+		out[i] = useJSON{name, make([]float32, len(x.points))}
+		for j := range x.points {
+			out[i].Use[j] = x.points[j].use[i]
+		}
+	}
+	return out
 }
 
 func orEmpty[T any](list []T) []T {

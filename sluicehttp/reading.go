@@ -30,7 +30,7 @@ type reading struct {
 }
 
 // share is the part of a processor, one in so many, that snapshots and what is made of them may take.
-const share = 20
+const share = 40
 
 // latest is the reading that is due, and for how long it is: nobody causes more of them than Interval allows, and fewer
 // are made where they are expensive. Of those who ask at once one makes it, and the others wait for that. It is nil if
