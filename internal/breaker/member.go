@@ -94,7 +94,6 @@ type Member struct {
 	rule  Rule
 	rev   uint64 // of the record; zero if there is none
 	lost  bool   // the record has gone before its time
-	heard bool   // something of it is known
 	end   stamp  // of what rule Lasts
 	renew int64  // when our turn is to be prolonged
 	since int64  // when it began

@@ -49,7 +49,6 @@ type witness struct {
 	names map[string]string // by what is told in records
 	calls []attempt
 	sick  map[int][]spell // when a process could not reach the engine, or not be told what it did
-	hand  []time.Duration // when somebody has asked for something
 }
 
 type attempt struct {

@@ -345,11 +345,6 @@ func (b *bench) close() {
 	require.NoError(b.t, b.e.Close())
 }
 
-// paced has the i-th process call every so often, one call after the other.
-func (b *bench) paced(i int, every time.Duration) {
-	b.group.Go(func() { b.list[i].paced(b.ctx, every) })
-}
-
 // fail has the i-th process call n times.
 func (b *bench) fail(i, n int) {
 	for range n {
