@@ -428,7 +428,7 @@ func (b *Breaker) Told(now int64, e *Errand, rev uint64, what Result) (changed b
 	if m.order == e.Rule {
 		m.order = nil
 	}
-	if rev <= m.rev {
+	if rev < m.rev {
 		return false // more has been heard since
 	}
 	if m.order != nil {
@@ -442,7 +442,7 @@ func (b *Breaker) Told(now int64, e *Errand, rev uint64, what Result) (changed b
 	if r.Actor != "" { // which was done at once
 		r.Actor = ""
 	}
-	b.adopt(now, r, rev, e.since.in(lasts))
+	b.adopt(now, r, rev, e.since.in(lasts)) // also if it has been heard of already, as then nobody knew when it began
 	return b.state != from
 }
 

@@ -300,3 +300,26 @@ func TestMember_OthersOpenings(t *testing.T) {
 	p.fail(t, b, 1)
 	require.Equal(t, p.now+2*second, b.until)
 }
+
+// Who hears of his own change before he is told what came of it has his turn for as long as else: it counts from when he asked.
+func TestMember_HearsOfItsOwnFirst(t *testing.T) {
+	var p paper
+	a, _ := p.open(t)
+	for i := range 10 {
+		p.now = a.DueAt(p.now)
+		e, more := a.Errand(p.now, [16]byte{byte(i + 1)})
+		require.True(t, more)
+		asked := p.now
+		p.now += 20e6
+		p.rev++
+		a.Hear(p.now, *e.Rule, p.rev, e.Rule.Lasts, false)
+		p.now += 20e6
+		require.False(t, a.Told(p.now, &e, p.rev, Done))
+		_, more = a.Errand(p.now, [16]byte{byte(i + 1)})
+		require.False(t, more, "nothing else is to be told")
+		for at, want := range map[int64]bool{asked + 4500e6 - 1: true, asked + 4500e6: false} {
+			ok, _ := a.Ready(at)
+			require.Equal(t, want, ok, "turn %d", i)
+		}
+	}
+}
