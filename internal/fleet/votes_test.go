@@ -503,14 +503,16 @@ func TestFleet_RecoversOnce(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			b.x.set(false)
 			time.Sleep(10*time.Second + 50*time.Millisecond)
+			mu.Lock()
 			worst[shared] = over
+			mu.Unlock()
 			require.Equal(t, processes, len(b.states()))
 			for i, s := range b.states() {
 				require.Equal(t, closed, s, "process %d", i)
 			}
-			n := len(b.x.reached)
+			from := time.Since(b.x.begin)
 			time.Sleep(time.Second)
-			require.InDelta(t, 10*processes*callers, len(b.x.reached)-n, processes*callers, "all are back")
+			require.InDelta(t, 10*processes*callers, b.x.since(from), processes*callers, "all are back")
 		})
 	}
 	t.Logf("calls at once beyond one for each success: alone %d, together %d", worst[false], worst[true])
