@@ -1,11 +1,14 @@
 package sluice_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,10 +39,10 @@ func Example() {
 		Limits: []sluice.Limit{{Max: 32}, {Max: 4, Scope: sluice.ForType("web")}}, // in all, and of type "web"
 	}))
 	quota := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{
-		Name: "search api", Rates: []sluice.Rate{{N: 2, Per: time.Minute}},
+		Name: "search api", Rates: []sluice.Rate{{N: 2, Per: time.Minute}}, // and two at once: Burst is N unless set
 	}))
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
-		Interceptors: []sluice.Interceptor{quota, limits}, // in any order: one decision
+		Interceptors: []sluice.Interceptor{quota, limits}, // gates in any order: one decision
 		Timeout:      30 * time.Second,                    // for the tool's code
 		MaxWait:      5 * time.Second,                     // in the queue
 	}))
@@ -75,13 +78,12 @@ func Example() {
 func Example_limitPerTenant() {
 	ctx := context.Background()
 
-	perTenant := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
-		Limits: []sluice.Limit{{Max: 2, Scope: sluice.ByTenant}},
-	}))
+	slots := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 2, Scope: sluice.ByTenant}}}))
+	rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ByTenant, Rates: []sluice.Rate{{N: 54, Per: time.Minute, Burst: 6}}}))
 	acme := sluice.WithPipelineContext(ctx, sluice.PipelineContext{Tenant: "acme"})
 
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
-		Interceptors: []sluice.Interceptor{perTenant}, MaxWait: sluice.NoWait,
+		Interceptors: []sluice.Interceptor{rate, slots}, MaxWait: sluice.NoWait,
 	}))
 	defer exec.Close(context.Background())
 	running, end := make(chan string, 3), make(chan bool)
@@ -123,14 +125,9 @@ func Example_pauseAt429() {
 		Name: "openai", Rates: []sluice.Rate{{N: 10}}, Upstream: true,
 	}))
 	transport := sluice.Must(upstream.NewTransport(upstream.TransportConfig{Base: base})) // nil is http.DefaultTransport
-	client := &http.Client{Transport: transport}                                          // for the tools' requests
-
-	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
-		Interceptors: []sluice.Interceptor{quota}, MaxWait: sluice.NoWait,
-	}))
-	defer exec.Close(context.Background())
-	ask := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "ask"}, func(ctx context.Context, url string) (string, error) {
-		req, err := http.NewRequestWithContext(ctx, "GET", url, nil) // with the context that the tool was given
+	client := &http.Client{Transport: transport}
+	get := func(ctx context.Context, url string) (string, error) { // a tool
+		req, err := http.NewRequestWithContext(ctx, "GET", url, nil) // with its ctx: without it nothing pauses
 		if err != nil {
 			return "", err
 		}
@@ -138,8 +135,16 @@ func Example_pauseAt429() {
 		if err != nil {
 			return "", err
 		}
-		return resp.Status, upstream.Check(resp, nil)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return string(body), cmp.Or(upstream.Check(resp, body), err) // which a retry understands
+	}
+
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
+		Interceptors: []sluice.Interceptor{quota}, MaxWait: sluice.NoWait,
 	}))
+	defer exec.Close(context.Background())
+	ask := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "ask"}, get))
 	ask(context.Background(), "https://api.example.com/")
 	_, err := ask(context.Background(), "https://api.example.com/")
 	e, _ := errors.AsType[*sluice.Error](err)
@@ -153,18 +158,18 @@ func Example_retry() {
 
 	retry := sluice.Must(resilience.NewRetry(resilience.RetryConfig{Attempts: 3, Base: 10 * time.Millisecond}))
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
-		Interceptors: []sluice.Interceptor{retry, limits}, // before the gates: waiting holds no slot
+		Interceptors: []sluice.Interceptor{retry, limits}, // before the gates; after them it never retries
 	}))
+	spec := sluice.Spec{Name: "weather", Hints: sluice.Hints{ReadOnly: true}} // else only what did not run is repeated
 
 	defer exec.Close(context.Background())
 	calls := 0
-	weather := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "weather", Hints: sluice.Hints{ReadOnly: true}},
-		func(context.Context, string) (string, error) {
-			if calls++; calls < 3 {
-				return "", errors.New("connection reset")
-			}
-			return "sunny", nil
-		}))
+	weather := sluice.Must(sluice.Wrap(exec, spec, func(context.Context, string) (string, error) {
+		if calls++; calls < 3 {
+			return "", errors.New("connection reset")
+		}
+		return "sunny", nil
+	}))
 	fmt.Println(weather(context.Background(), "Oslo"))
 	fmt.Println(calls, "attempts")
 	// Output:
@@ -202,10 +207,12 @@ func TestSearch(t *testing.T) {
 		pc, rec := sluice.NewTestPipelineContext()
 		ctx, search, start := sluice.WithPipelineContext(t.Context(), pc), newSearch(t), time.Now()
 		for range 3 {
-			_, err := search(ctx, SearchIn{Query: "doc"})
-			require.NoError(t, err)
+			if _, err := search(ctx, SearchIn{Query: "doc"}); err != nil {
+				t.Fatal(err)
+			}
 		}
-		require.Equal(t, 30*time.Second, time.Since(start))
-		require.Contains(t, rec.Trace(), "search: invoked queued started completed")
+		if took := time.Since(start); took != 30*time.Second || !strings.Contains(rec.Trace(), "search: invoked queued started completed") {
+			t.Fatal(took, rec.Trace())
+		}
 	})
 }

@@ -25,7 +25,7 @@ type FleetConfig struct {
 	Origin string        // of this process, in events and snapshots; empty means a random one
 	Budget time.Duration // of a trip; zero means 100 ms
 
-	// Away is what holds while the engine does not answer. With engine.Deny calls wait, or are refused;
+	// Away is what holds while the engine does not answer. With engine.Deny, the default, calls wait, or are refused;
 	// with engine.LocalShare this process has 1/Share of each rate and limit; with engine.Admit all calls start. Whatever it
 	// says, each process's breakers judge alone then.
 	Away  engine.Mode

@@ -107,7 +107,7 @@ func TestProduction_Defaults(t *testing.T) {
 	text, err := os.ReadFile("production.md")
 	require.NoError(t, err)
 	figures, none := map[string]string{}, map[string]string{}
-	for field, v := range documented(t, ".", "resilience", "agent", "upstream", "outbox") {
+	for field, v := range documented(t, ".", "resilience", "agent", "upstream", "outbox", "sluicehttp") {
 		if _, ok := figure(v); ok {
 			figures[field] = v
 		} else if unbounded.MatchString(v) && !strings.HasPrefix(field, "GateState.") {
@@ -117,6 +117,12 @@ func TestProduction_Defaults(t *testing.T) {
 	require.Greater(t, len(figures), 40)
 	require.Equal(t, figures, tableOf(t, string(text), "| field | zero means | beyond it |"))
 	require.Equal(t, none, tableOf(t, string(text), "| field | zero means | set it when |"))
+	for field, v := range tableOf(t, string(text), "| field | zero means | which says |") {
+		if v != "as in Limit" && field != "FleetConfig.Away" { // whose comments have no such words
+			require.Equal(t, documented(t, ".")[field], v, field)
+		}
+	}
+	require.Zero(t, engine.Deny)
 }
 
 // The figures on the page are those that the code goes by.
@@ -148,6 +154,11 @@ func configured(t *testing.T) map[string]float64 {
 	rates := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Rates: []sluice.Rate{{N: 1}}})).Config()
 	order := sluice.Must(sluice.NewPriorityScheduler(sluice.PrioritySchedulerConfig{})).Config()
 	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{})).Config()
+	quorum := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Fleet: fleet})).Config()
+	require.Equal(t, rates.Rates[0].N, rates.Rates[0].Burst)
+	require.Equal(t, order.MaxQueue, order.MaxPerTenant)
+	require.Equal(t, slots.Limits[0].MaxKeys, rates.MaxKeys)
+	require.Equal(t, slots.Limits[0].MaxKeys, breaker.MaxKeys)
 	retry := sluice.Must(resilience.NewRetry(resilience.RetryConfig{})).Config()
 	cache := sluice.Must(resilience.NewCache(resilience.CacheConfig{Tools: func(sluice.Spec) bool { return true }})).Config()
 	hedge := sluice.Must(resilience.NewHedge(resilience.HedgeConfig{})).Config()
@@ -159,6 +170,7 @@ func configured(t *testing.T) map[string]float64 {
 		"Limit.MaxKeys":                     float64(slots.Limits[0].MaxKeys),
 		"Adaptive.Min":                      float64(adaptive.Limits[0].Adaptive.Min),
 		"Rate.Per":                          float64(rates.Rates[0].Per),
+		"CircuitBreakerConfig.Quorum":       float64(quorum.Quorum),
 		"PrioritySchedulerConfig.Ageing":    float64(order.Ageing),
 		"PrioritySchedulerConfig.MaxQueue":  float64(order.MaxQueue),
 		"CircuitBreakerConfig.Ratio":        breaker.Ratio,

@@ -36,7 +36,7 @@ func quotaOfAnAPI() {
 		Upstream: true, // a 429 pauses everybody
 	}))
 	slots := sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{
-		Name:   "llm",
+		Name:   "llm slots",
 		Limits: []sluice.Limit{{Max: 8, Scope: sluice.ForType("llm")}},
 	}))
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
@@ -107,7 +107,7 @@ func Example_tenants() {
 	}
 	// all share one: nobody has more than four calls in flight
 	part := sluice.ConcurrencyLimiterConfig{
-		Name: "crm", Limits: []sluice.Limit{{Max: 16}, {Max: 4, Scope: sluice.ByTenant}},
+		Name: "crm slots", Limits: []sluice.Limit{{Max: 16}, {Max: 4, Scope: sluice.ByTenant}},
 	}
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{
 		sluice.Must(sluice.NewRateLimiter(own)),

@@ -20,18 +20,20 @@ func shutdown() {
 			return "", context.Cause(ctx)
 		}
 	}))
-	work, stop := context.WithCancel(context.Background()) // the calls' own context
-	defer stop()
-	running := exec.Submit(work, sluice.Request{Tool: "export", Input: time.Minute})
-	waiting := exec.Submit(work, sluice.Request{Tool: "export", Input: time.Minute})
+	ctx, cancelCalls := context.WithCancel(context.Background()) // of calls, not the signal's
+	defer cancelCalls()
+	running := exec.Submit(ctx, sluice.Request{Tool: "export", Input: time.Minute})
+	waiting := exec.Submit(ctx, sluice.Request{Tool: "export", Input: time.Minute})
 
 	// what main does after <-signalled.Done()
 	grace, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := exec.Close(grace); err != nil { // no new calls; who waits is refused
 		fmt.Println(err)
-		stop() // who still runs is asked to end
-		fmt.Println(exec.Close(context.Background()))
+		cancelCalls() // who still runs is asked to end
+		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		fmt.Println(exec.Close(last)) // code that ignores its context is left behind
 	}
 
 	for _, c := range []*sluice.Future{running, waiting} {

@@ -77,5 +77,5 @@ func Example_whyWait() {
 	w := httptest.NewRecorder()
 	admin.ServeHTTP(w, httptest.NewRequest("GET", "/explain/export", nil))
 	fmt.Print(w.Body)
-	// Output: {"refusal":{"tool_name":"export","reason":"unknown tool","message":"sluice: tool \"export\": unknown tool"},"wait_ms":0}
+	// Output: {"refusal":{"tool_name":"export","reason":"unknown tool","message":"sluice: tool \"export\": unknown tool: the registry of the executor has no tools: register them in that one"},"wait_ms":0}
 }

@@ -13,6 +13,39 @@ import (
 	"github.com/sluice-go/sluice/sluicehttp"
 )
 
+// A page beside what a server serves already. One where something can be changed says who may.
+func ExampleConfig() {
+	reg, mux, server := sluice.NewToolRegistry(), http.NewServeMux(), new(http.Server)
+	gates := []sluice.Interceptor{sluice.Must(sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Limits: []sluice.Limit{{Max: 8}}}))}
+	yours := sluice.NewSlogSink(nil)
+
+	recent := new(sluicehttp.Recent) // keeps refusals and changes; a sink
+	sink := sluice.MultiSink(recent, yours)
+	exec := sluice.Must(sluice.NewExecutor(reg, sluice.Config{Interceptors: gates, Sink: sink}))
+	page := sluice.Must(sluicehttp.New(sluicehttp.Config{Executor: exec, Recent: recent}))
+	mux.Handle("/debug/sluice/", page)
+	server.RegisterOnShutdown(page.Close) // else Shutdown waits for viewers to leave
+
+	defer exec.Close(context.Background())
+	userOf := func(*http.Request) string { return "ada" }
+	changing := sluice.Must(sluicehttp.New(sluicehttp.Config{
+		Executor: exec, Recent: recent, Gates: gates, Sink: sink,
+		Actor: func(r *http.Request) string { return userOf(r) },
+	}))
+	mux.Handle("/operator/sluice/", changing)
+
+	web := httptest.NewServer(mux)
+	defer web.Close()
+	resp, err := http.Get(web.URL + "/debug/sluice/limits.json")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer resp.Body.Close()
+	fmt.Println(resp.Status)
+	// Output: 200 OK
+}
+
 // An operator looks at what waits, and trips a breaker. The page stands beside net/http/pprof, behind what tells who is
 // there.
 func ExampleNew() {

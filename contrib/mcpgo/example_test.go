@@ -3,10 +3,13 @@ package mcpgo_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"time"
 
 	"github.com/mark3labs/mcp-go/client"
+	"github.com/mark3labs/mcp-go/client/transport"
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
 
@@ -65,6 +68,41 @@ func ExampleConfig() {
 	// admit[rate tool/export] → export true
 }
 
+// Tenants of a server over HTTP, by a header that the authentication in front of it has set: two calls a minute for each.
+func ExampleConfig_tenants() {
+	rate := sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Scope: sluice.ByTenant, Rates: []sluice.Rate{{N: 2, Per: time.Minute}}, Refuse: true}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{rate}}))
+	defer exec.Close(context.Background())
+
+	type tenant struct{} // the key of a context
+	s := server.NewMCPServer("demo", "1.0.0", server.WithToolHandlerMiddleware(mcpgo.Middleware(exec, mcpgo.Config{
+		Behalf: func(ctx context.Context, pc sluice.PipelineContext) sluice.PipelineContext {
+			pc.Tenant, _ = ctx.Value(tenant{}).(string)
+			return pc
+		},
+	})))
+	h := server.NewStreamableHTTPServer(s, server.WithHTTPContextFunc(func(ctx context.Context, r *http.Request) context.Context {
+		return context.WithValue(ctx, tenant{}, r.Header.Get("X-Tenant")) // which your authentication has checked
+	}))
+
+	s.AddTool(mcp.NewTool("search"), search)
+	web := httptest.NewServer(h)
+	defer web.Close()
+	for _, who := range []string{"acme", "acme", "acme", "globex"} {
+		c, err := client.NewStreamableHttpClient(web.URL+"/mcp", transport.WithHTTPHeaders(map[string]string{"X-Tenant": who}))
+		if err != nil {
+			panic(err)
+		}
+		fmt.Print(who, " ")
+		askBy(c, "search")
+	}
+	// Output:
+	// acme false 3 hits
+	// acme false 3 hits
+	// acme true {"type":"rate_limited","message":"too many calls for now; try again in 30 s"
+	// globex false 3 hits
+}
+
 // A task tool goes by middleware, and is guarded where it is added.
 func ExampleTaskTool() {
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Timeout: time.Minute}))
@@ -101,11 +139,16 @@ func ExampleClassify() {
 
 // ask calls a tool of s and prints what it answers.
 func ask(s *server.MCPServer, tool string) {
-	ctx := context.Background()
 	c, err := client.NewInProcessClient(s)
 	if err != nil {
 		panic(err)
 	}
+	askBy(c, tool)
+}
+
+// askBy calls a tool by c, which it closes, and prints what it is answered.
+func askBy(c *client.Client, tool string) {
+	ctx := context.Background()
 	defer c.Close()
 	if err := c.Start(ctx); err != nil {
 		panic(err)
