@@ -93,7 +93,7 @@ type Fleet struct {
 	slots    []*Slots
 	circuits []*Breaker
 	scopes   map[string]rules.Scope // of what has a name at the engine
-	missed   int // trips for slots and breakers, in a row
+	missed   int                    // trips for slots and breakers, in a row
 	away     bool
 	ending   bool
 	ended    bool
