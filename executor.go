@@ -154,6 +154,8 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 		if g := coreOf(x); g != nil {
 			l.Gate, l.Name = g, g.name
 			_, l.Scheduler = x.(*PriorityScheduler)
+		} else {
+			_, l.Before = x.(Stepper)
 		}
 		return l
 	})

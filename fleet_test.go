@@ -93,3 +93,41 @@ func TestFleetConfig(t *testing.T) {
 	c.Stock, c.Reserve = 0, 0
 	require.ErrorContains(t, sluice.Reconfigure("test", l.Change(c)), "RateLimiterConfig.Fleet changes: it cannot change")
 }
+
+// Two that have one name at the engine would take from one bucket, or open together, whatever they count by: the second
+// is refused, unless it counts the same.
+func TestFleet_NamesAreOfOneScope(t *testing.T) {
+	m := sluice.Must(engine.NewMemory(engine.MemoryConfig{}))
+	defer func() { require.NoError(t, m.Close()) }()
+	f := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m}))
+	defer func() { require.NoError(t, f.Close(context.Background())) }()
+	rate := func(f *sluice.Fleet, name string, s sluice.Scope) error {
+		_, err := sluice.NewRateLimiter(sluice.RateLimiterConfig{Name: name, Fleet: f, Scope: s, Rates: []sluice.Rate{{N: 1}}})
+		return err
+	}
+	circuit := func(name string, s sluice.Scope) error {
+		_, err := sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Name: name, Fleet: f, Scope: s})
+		return err
+	}
+	slots := func(s sluice.Scope) error {
+		_, err := sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{Fleet: f, Limits: []sluice.Limit{{Max: 1, Scope: s}}})
+		return err
+	}
+	search, mail := sluice.ForTool("search"), sluice.ForTool("mail")
+	host := func(sluice.Call) string { return "a" }
+	require.NoError(t, rate(f, "", search))
+	require.EqualError(t, rate(f, "", mail), `sluice: RateLimiterConfig.Name is "rate": must differ from that of another RateLimiter of the Fleet, which has another Scope`)
+	require.NoError(t, rate(f, "", search), "which is for another executor")
+	require.NoError(t, rate(f, "mail", mail))
+	require.NoError(t, rate(f, "host", sluice.ByKey("host", host)))
+	require.NoError(t, rate(f, "host", sluice.ByKey("host", func(sluice.Call) string { return "b" })), "the name stands for the function")
+	require.ErrorContains(t, rate(f, "host", sluice.ByKey("path", host)), `RateLimiterConfig.Name is "host"`)
+	require.NoError(t, circuit("", search), "of another kind")
+	require.EqualError(t, circuit("", sluice.Scope{}), `sluice: CircuitBreakerConfig.Name is "breaker": must differ from that of another CircuitBreaker of the Fleet, which has another Scope`)
+	require.NoError(t, circuit("all", sluice.Scope{}))
+	require.NoError(t, slots(search))
+	require.NoError(t, slots(mail), "limits are told apart by what they count")
+	other := sluice.Must(sluice.NewFleet(sluice.FleetConfig{Engine: m, Name: "other"}))
+	defer func() { require.NoError(t, other.Close(context.Background())) }()
+	require.NoError(t, rate(other, "", mail))
+}

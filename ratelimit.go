@@ -81,7 +81,7 @@ func NewRateLimiter(c RateLimiterConfig) (*RateLimiter, error) {
 	}
 	if f := c.Fleet; f != nil {
 		if err := f.core.Add(l.core.stage, l.core.limits, c.Name, c.Stock, c.Reserve); err != nil {
-			return nil, fmt.Errorf("sluice: RateLimiterConfig.Fleet is %w", err)
+			return nil, fmt.Errorf("sluice: RateLimiterConfig%w", err)
 		}
 	}
 	return l, nil

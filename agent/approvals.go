@@ -225,7 +225,7 @@ type unaskedError struct{ why error }
 
 func (e *unaskedError) Error() string {
 	if errors.Is(e.why, sluice.ErrFull) {
-		return "too much waits for approval at present, so it was not asked for, and has not run; try again later"
+		return "too much waits for approval at present, so it was not asked for, and has not run"
 	}
 	return "approval could not be asked for, so it has not run"
 }

@@ -354,7 +354,7 @@ func TestApprovals_AreBounded(t *testing.T) {
 		_, err := b.pay(b.ctx, five)
 		require.ErrorIs(t, err, sluice.ErrDenied)
 		require.ErrorIs(t, err, sluice.ErrFull)
-		require.JSONEq(t, `{"type":"approval_unasked","message":"the call was denied: too much waits for approval at present, so it was not asked for, and has not run; try again later","retryable":false}`, sluice.ModelText(err))
+		require.JSONEq(t, `{"type":"approval_unasked","message":"the call was denied: too much waits for approval at present, so it was not asked for, and has not run","retryable":false}`, sluice.ModelText(err))
 		require.Empty(t, b.paid.all())
 		time.Sleep(2 * time.Hour)
 		_, err = b.pay(b.ctx, five)

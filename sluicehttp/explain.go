@@ -3,6 +3,7 @@ package sluicehttp
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"mime"
 	"net/http"
 	"strings"
@@ -14,6 +15,18 @@ import (
 // explainTime bounds what a tool's own functions may take to explain a call.
 const explainTime = 10 * time.Second
 
+// patient is a context that ends with ctx, or after explainTime, and has no deadline: a call would be refused that cannot
+// start before it, and the one that is explained has all its time.
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop, t := context.AfterFunc(ctx, cancel), time.AfterFunc(explainTime, cancel)
+	return own, func() {
+		stop()
+		t.Stop()
+		cancel()
+	}
+}
+
 // explain shows what would become of a call of a tool whose arguments nobody knows, and takes one to explain.
 func (p *Page) explain(ctx context.Context, v *view) {
 	v.Title, v.Ask, v.Live = "Explain", true, false
@@ -22,6 +35,8 @@ func (p *Page) explain(ctx context.Context, v *view) {
 		How string `json:"how"`
 	}{`POST {"tool": "…", "args": {…}, "tenant": "…", "priority": 5} here as application/json; or ask for ?tool=…`}
 	if v.Query.tool != "" {
+		ctx, cancel := patient(ctx)
+		defer cancel()
 		v.Explain = explainedOf(p.conf.Executor.ExplainTool(ctx, v.Query.tool))
 		v.JSON = v.Explain
 	}
@@ -46,10 +61,14 @@ func (p *Page) explainCall(w http.ResponseWriter, r *http.Request, asJSON bool) 
 		refuse(w, http.StatusBadRequest, "The call is no JSON: "+shown(err.Error()))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), explainTime)
+	ctx, cancel := patient(r.Context())
 	defer cancel()
 	ctx = sluice.WithPipelineContext(ctx, sluice.PipelineContext{Tenant: c.Tenant, Priority: c.Priority})
 	x := explainedOf(p.conf.Executor.Explain(ctx, sluice.Request{Tool: c.Tool, Args: c.Args}))
+	if ctx.Err() != nil {
+		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("The tool's own functions have not explained the call within %v.", explainTime))
+		return
+	}
 	if asJSON {
 		p.answer(w, r, &view{JSON: x}, true)
 		return

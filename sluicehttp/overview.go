@@ -255,7 +255,9 @@ func (p *Page) tool(ctx context.Context, v *view, x *reading) {
 	default:
 		add("max_wait", "Waits at most", orNothing(w))
 	}
-	d := e.ExplainTool(ctx, name)
+	explaining, cancel := patient(ctx)
+	defer cancel()
+	d := e.ExplainTool(explaining, name)
 	v.Explain = explainedOf(d)
 	lanes := slices.DeleteFunc(slices.Clone(x.snap.Lanes), func(l sluice.LaneState) bool { return l.Tool != name })
 	own := slices.DeleteFunc(slices.Clone(x.snap.Gates), func(g sluice.GateState) bool { return !strings.HasPrefix(g.Name, "tool/"+name+" ") })

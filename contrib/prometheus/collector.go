@@ -14,7 +14,7 @@ import (
 // Bounds of labels.
 const (
 	maxCodes    = 100  // reasons
-	maxLimiters = 1000 // of limits, breakers and layers each
+	maxLimiters = 1000 // of limits, breakers, layers and fleets each
 	maxBound    = 1e6  // of the fields of Config
 	maxWaiting  = 1e6  // calls that wait, of which the limiter is known
 	defTools    = 1000 // Config.MaxTools
@@ -51,6 +51,7 @@ type Collector struct {
 	codes  names
 	limits names
 	layers names
+	fleets names
 
 	waiting waiting
 
@@ -85,6 +86,7 @@ func NewCollector(c Config) (*Collector, error) {
 		codes:  names{max: maxCodes},
 		limits: names{max: maxLimiters},
 		layers: names{max: maxLimiters},
+		fleets: names{max: maxLimiters},
 		keys:   make(map[string]*names),
 		queues: make(map[queueLabel]bool),
 	}

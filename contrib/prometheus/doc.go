@@ -32,13 +32,15 @@
 //	sluice_rate_limit_tokens                          limiter, key: below zero it is in debt
 //	sluice_breaker_state                              breaker, key, state: 1 for the state that it is in, else 0
 //	sluice_queue_length, sluice_queue_oldest_seconds  limiter, priority
+//	sluice_fleet_away                                 fleet: 1 while its engine does not answer, else 0
+//	sluice_fleet_trips_total, _failed_trips_total     fleet
 //	sluice_layer_used, sluice_layer_limit             layer: what interceptors say of themselves
 //
 // # Labels
 //
 // A tool's name is a label once it is known to be registered; all others, which a model may have made up, are _other.
 // A key, as a tenant or a host, is a label of the state alone, and of each limiter the first Config.MaxKeys are; all
-// others are added up under _other. So are tools beyond Config.MaxTools, limiters and layers beyond 1,000, and reasons
+// others are added up under _other. So are tools beyond Config.MaxTools, limiters, layers and fleets beyond 1,000, and reasons
 // beyond 100. A series that is there stays the same. Texts are cut to 200 bytes, and bytes that are no UTF-8 replaced.
 //
 // # What to know

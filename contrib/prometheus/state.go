@@ -34,6 +34,10 @@ var (
 	length = gauge("queue_length", "Calls that wait for a limiter.", "limiter", "priority")
 	oldest = gauge("queue_oldest_seconds", "How long the first of them has waited.", "limiter", "priority")
 
+	fleetAway   = gauge("fleet_away", "1 while the engine of a fleet does not answer; of several with that name how many do not.", "fleet")
+	fleetTrips  = counter("fleet_trips_total", "Trips of a fleet to its engine.", "fleet")
+	fleetFailed = counter("fleet_failed_trips_total", "Those that failed, or whose outcome is unknown.", "fleet")
+
 	layerUsed  = gauge("layer_used", "What an interceptor says it uses.", "layer")
 	layerLimit = gauge("layer_limit", "What an interceptor says it may use.", "layer")
 )
@@ -44,8 +48,8 @@ func gauge(name, help string, labels ...string) *state {
 	return s
 }
 
-func counter(name, help string) *state {
-	s := gauge(name, help)
+func counter(name, help string, labels ...string) *state {
+	s := gauge(name, help, labels...)
 	s.kind = prometheus.CounterValue
 	return s
 }
@@ -87,6 +91,13 @@ func (c *Collector) show(s *sluice.Snapshot) sheet {
 	to.add(dropped, float64(s.EventsDropped))
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for i := range s.Fleets {
+		x := &s.Fleets[i]
+		name := c.fleets.of(x.Name)
+		to.add(fleetAway, one(x.Away), name)
+		to.add(fleetTrips, float64(x.Trips), name)
+		to.add(fleetFailed, float64(x.Failed), name)
+	}
 	for i := range s.Gates {
 		c.showGate(to, &s.Gates[i])
 	}

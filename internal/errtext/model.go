@@ -21,6 +21,7 @@ type Failure struct {
 	TooWide  bool          // a Saturated call asks for more than the limit
 	Retry    time.Duration // when that makes sense; not positive if nobody knows
 	Unusable bool          // InvalidArguments could not even be read
+	Final    bool          // it makes no sense to try again
 }
 
 // Message says what happened, and what to do. It is empty for a ToolError, whose own text says
@@ -37,18 +38,18 @@ func (f *Failure) Message() string {
 	case Denied:
 		return With("the call was denied", f.Detail)
 	case RateLimited:
-		return "too many calls for now; try again " + inWords(f.Retry)
+		return "too many calls for now" + f.again("; ")
 	case Saturated:
 		if f.TooWide {
 			return "the call asks for more than is allowed at once; ask for less"
 		}
-		return "too many calls run at present; try again " + inWords(f.Retry)
+		return "too many calls run at present" + f.again("; ")
 	case QueueFull:
-		return "too many calls wait at present; try again " + inWords(f.Retry)
+		return "too many calls wait at present" + f.again("; ")
 	case WaitTooLong:
-		return "the call could not start in time; try again " + inWords(f.Retry)
+		return "the call could not start in time" + f.again("; ")
 	case BreakerOpen:
-		return "the tool keeps failing and is not called for now; do without it, or try again " + inWords(f.Retry)
+		return "the tool keeps failing and is not called for now; do without it" + f.again(", or ")
 	case Nesting:
 		return "the call was refused: tools called each other too deeply, too often or in a circle"
 	case Closed:
@@ -61,6 +62,14 @@ func (f *Failure) Message() string {
 		return "the tool failed"
 	}
 	return ""
+}
+
+// again is what to do after a refusal for a reason that passes, after what joins it to that.
+func (f *Failure) again(join string) string {
+	if f.Final {
+		return ""
+	}
+	return join + "try again " + inWords(f.Retry)
 }
 
 func (f *Failure) unknown() string {

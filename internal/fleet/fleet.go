@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-go/sluice/engine"
 	"github.com/sluice-go/sluice/internal/check"
+	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
 )
 
@@ -91,7 +92,8 @@ type Fleet struct {
 	rates    []*Rate
 	slots    []*Slots
 	circuits []*Breaker
-	missed   int // trips for slots and breakers, in a row
+	scopes   map[string]rules.Scope // of what has a name at the engine
+	missed   int                    // trips for slots and breakers, in a row
 	away     bool
 	ending   bool
 	ended    bool
@@ -123,6 +125,16 @@ const (
 // version is that of what is written under the prefix.
 const version = "sluice1/"
 
+// claim has what, of that name, count by s in all of f. It answers an error if another one does by another scope: they
+// would have one bucket, or one state, at the engine. It needs f.mu.
+func (f *Fleet) claim(what, name string, s rules.Scope) error {
+	if was, ok := f.scopes[what+" "+name]; ok && !was.Same(s) {
+		return fmt.Errorf(".Name is %q: must differ from that of another %s of the Fleet, which has another Scope", name, what)
+	}
+	f.scopes[what+" "+name] = s
+	return nil
+}
+
 // New returns a Fleet, or an error that begins with the field of c that is wrong.
 func New(c Config) (*Fleet, error) {
 	if err := c.complete(); err != nil {
@@ -130,7 +142,7 @@ func New(c Config) (*Fleet, error) {
 	}
 	f := &Fleet{conf: c, store: c.Engine.Store(), nonce: engine.NewOpID().String(), closed: make(chan struct{}), idle: make(chan struct{}),
 		heard: make(map[string]*heard), errands: pool{most: maxWorkers}, claims: pool{most: maxClaims}, ballots: pool{most: maxWorkers},
-		ruled: make(map[string]*told)}
+		ruled: make(map[string]*told), scopes: make(map[string]rules.Scope)}
 	f.prefix = version + *c.Name + "/"
 	f.repeat = c.Engine.Limits().OpMemory / 2
 	// One that lives in the process is empty when that begins, as limiters are without it.

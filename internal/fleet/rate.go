@@ -38,16 +38,22 @@ const (
 	part = 20
 )
 
-// Add makes limits, the rates of a limiter of that name which counts by ref, f's. It answers an error if
-// f is nil or closed. No cell has been made yet.
+// Add makes limits, the rates of a limiter of that name which counts by ref, f's. It answers an error
+// that begins with the field that is wrong: if f is nil or closed, or has that name with another scope. No cell has been made yet.
 func (f *Fleet) Add(ref *stage.Ref, limits []rules.Limit, limiter string, most, reserve int64) error {
 	if f == nil {
-		return errors.New("a zero value: must be made by NewFleet")
+		return errors.New(".Fleet is a zero value: must be made by NewFleet")
 	}
 	f.mu.Lock()
 	if f.ending {
 		f.mu.Unlock()
-		return errors.New("closed: must be open")
+		return errors.New(".Fleet is closed: must be open")
+	}
+	if len(limits) > 0 {
+		if err := f.claim("RateLimiter", limiter, limits[0].Scope); err != nil {
+			f.mu.Unlock()
+			return err
+		}
 	}
 	list := slices.Clone(f.rates) // who has the old one reads it without the lock
 	for _, l := range limits {

@@ -89,7 +89,7 @@ type told struct {
 func (t *told) left() int64 { return int64(max(0, time.Until(t.end))) }
 
 // AddBreaker has the limit of a breaker of that name, which counts by ref, judge together with others. It answers an
-// error that begins with the field that is wrong: if f is nil or closed, or its engine keeps no records.
+// error that begins with the field that is wrong: if f is nil or closed, or has that name with another scope, or its engine keeps no records.
 func (f *Fleet) AddBreaker(ref *stage.Ref, limit rules.Limit, name string, quorum int) error {
 	switch {
 	case f == nil:
@@ -102,6 +102,9 @@ func (f *Fleet) AddBreaker(ref *stage.Ref, limit rules.Limit, name string, quoru
 	defer f.mu.Unlock()
 	if f.ending {
 		return errors.New(".Fleet is closed: must be open")
+	}
+	if err := f.claim("CircuitBreaker", name, limit.Scope); err != nil {
+		return err
 	}
 	limit.Class.Votes = &admit.Votes{Voter: b, Terms: breaker.Terms{
 		Self: f.nonce, Actor: *f.conf.Origin, Quorum: quorum, Turn: int64(max(turn, 10*f.conf.Budget)), Repeat: int64(f.repeat),

@@ -205,53 +205,54 @@ func (r *Reader) ModelText(err error) string {
 	}
 	code, retry := r.Reason(err, 0, ""), r.Retry(err)
 	_, throttled := errwalk.First[blame.Retryable](err)
-	return errtext.ForModel(r.Code(err, 0, ""), r.message(err, code, 0), throttled || r.Passes(err, code, retry), retry)
+	retryable := throttled || r.Passes(err, code, retry)
+	return errtext.ForModel(r.Code(err, 0, ""), r.message(err, code, 0, !retryable), retryable, retry)
 }
 
 // maxInMessage bounds how many errors within each other a message says something of.
 const maxInMessage = 4
 
-// message says what happened, and what to do.
-func (r *Reader) message(err error, code errtext.Code, depth int) string {
+// message says what happened, and what to do: not to try again, if that is final.
+func (r *Reader) message(err error, code errtext.Code, depth int, final bool) string {
 	if depth == maxInMessage {
 		return errtext.Failed
 	}
 	x, _ := r.refusal(err)
-	f := errtext.Failure{Code: code, Retry: r.Retry(err), Tool: x.Tool, TooWide: x.Cause == errtext.ErrTooWide}
+	f := errtext.Failure{Code: code, Retry: r.Retry(err), Tool: x.Tool, TooWide: x.Cause == errtext.ErrTooWide, Final: final}
 	switch code {
 	case errtext.UnknownTool:
 		f.Names, _ = errwalk.First[errtext.Names](x.Cause)
 	case errtext.InvalidArguments:
 		f.Unusable = errwalk.Find(x.Cause, func(y error) bool { return r.of(y).Kind == Panic }) != nil
 		if !f.Unusable {
-			f.Detail = r.text(x.Cause, depth)
+			f.Detail = r.text(x.Cause, depth, final)
 		}
 	case errtext.Denied:
-		f.Detail = r.text(x.Cause, depth)
+		f.Detail = r.text(x.Cause, depth, final)
 	case errtext.ToolError:
-		return r.toolError(err, x.Cause, depth)
+		return r.toolError(err, x.Cause, depth, final)
 	}
 	return f.Message()
 }
 
 // toolError says what happened to a call that ended with err, which is the tool's own; cause is
 // behind the first refusal in it.
-func (r *Reader) toolError(err, cause error, depth int) string {
+func (r *Reader) toolError(err, cause error, depth int, final bool) string {
 	switch x := r.of(err); x.Kind {
 	case PassedOn:
-		return "a call that the tool made was refused: " + r.text(x.Cause, depth)
+		return "a call that the tool made was refused: " + r.text(x.Cause, depth, final)
 	case Refusal, Empty:
-		return errtext.With(errtext.Failed, r.text(cause, depth))
+		return errtext.With(errtext.Failed, r.text(cause, depth, final))
 	}
 	if _, ok := err.(errtext.Withheld); ok {
 		return errtext.Failed
 	}
-	return r.text(err, depth)
+	return r.text(err, depth, final)
 }
 
 // text is the text of a foreign error, with what the library's own errors in it mean to a model in
 // place of their text. What a tool returned of a nested call counts as one.
-func (r *Reader) text(err error, depth int) string {
+func (r *Reader) text(err error, depth int, final bool) string {
 	return errtext.Retell(err, func(x error) (string, errwalk.Step) {
 		next := errwalk.Deeper
 		switch r.of(x).Kind {
@@ -260,6 +261,6 @@ func (r *Reader) text(err error, depth int) string {
 		case PassedOn:
 			next = errwalk.Beside
 		}
-		return r.message(x, r.Reason(x, 0, ""), depth+1), next
+		return r.message(x, r.Reason(x, 0, ""), depth+1, final), next
 	})
 }

@@ -150,8 +150,12 @@ func TestModelTexts(t *testing.T) {
 	}{
 		{"of a tool", "disk full", errors.New("disk full")},
 		{"of a tool that another was refused to", "db: the call failed", fmt.Errorf("db: %w", refusal(errtext.ToolError))},
-		{"passed on", "a call that the tool made was refused: too many calls wait at present; try again later",
+		{"passed on", "a call that the tool made was refused: too many calls wait at present",
 			&own{Own{Kind: PassedOn, Key: 7, Cause: &own{Own{Kind: Refusal, Code: errtext.QueueFull, Key: 8}}}}},
+		{"passed on, and it says when", "a call that the tool made was refused: too many calls wait at present; try again in 2 s",
+			&own{Own{Kind: PassedOn, Key: 7, Cause: &own{Own{Kind: Refusal, Code: errtext.QueueFull, Key: 8, Retry: 2 * time.Second}}}}},
+		{"passed on by a breaker", "a call that the tool made was refused: the tool keeps failing and is not called for now; do without it",
+			&own{Own{Kind: PassedOn, Key: 7, Cause: &own{Own{Kind: Refusal, Code: errtext.BreakerOpen, Key: 8}}}}},
 		{"nil", "the call failed", &own{Own{Kind: Empty}}},
 		{"withheld", "the call failed", errtext.Withheld{Code: errtext.ToolError}},
 		{"arguments", "the arguments do not fit the tool: n is missing", invalid},

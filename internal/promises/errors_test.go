@@ -352,9 +352,9 @@ func TestModelTextOfNestedRefusals(t *testing.T) {
 		pass func(error) error
 		want string
 	}{
-		"as it is": {func(err error) error { return err }, "a call that the tool made was refused: too many calls run at present; try again later"},
-		"wrapped":  {func(err error) error { return fmt.Errorf("leaf: %w", err) }, "a call that the tool made was refused: leaf: too many calls run at present; try again later"},
-		"joined":   {func(err error) error { return errors.Join(errors.New("odd"), err) }, "a call that the tool made was refused: odd\ntoo many calls run at present; try again later"},
+		"as it is": {func(err error) error { return err }, "a call that the tool made was refused: too many calls run at present"},
+		"wrapped":  {func(err error) error { return fmt.Errorf("leaf: %w", err) }, "a call that the tool made was refused: leaf: too many calls run at present"},
+		"joined":   {func(err error) error { return errors.Join(errors.New("odd"), err) }, "a call that the tool made was refused: odd\ntoo many calls run at present"},
 		"as text":  {func(err error) error { return errors.New("no leaf") }, "no leaf"},
 	} {
 		pass = tt.pass
@@ -365,6 +365,7 @@ func TestModelTextOfNestedRefusals(t *testing.T) {
 		}
 		text := sluice.ModelText(err)
 		require.NoError(t, json.Unmarshal([]byte(text), &m), "%s: %s", name, text)
+		require.False(t, m.Retryable, "%s: and so nothing says to try again", name)
 		if m.Type != "tool_error" || m.Message != tt.want || strings.Contains(text, "sluice") || strings.Contains(text, "backend") {
 			t.Errorf("%s: %s, want %q", name, text, tt.want)
 		}

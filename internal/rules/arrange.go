@@ -11,6 +11,7 @@ type Listed[X any] struct {
 	Gate      any    // what tells it from others, if it is a gate or a scheduler; else nil
 	Name      string // of a gate; empty if no New function made it
 	Scheduler bool
+	Before    bool // it is for before the gates
 }
 
 // Arrangement is interceptors in their order: those around admission, gates and scheduler, and those inside.
@@ -34,6 +35,8 @@ func Arrange[X any](field string, list []X, isNil func(X) bool, look func(X) Lis
 		case x.Gate == nil && len(a.Gates) == 0:
 			a.Outer = append(a.Outer, o)
 			continue
+		case x.Gate == nil && x.Before:
+			return a, fmt.Errorf("%s (%s) stands after a gate: must stand before all gates, as a Stepper", at, textOf(o))
 		case x.Gate == nil:
 			a.Inner = append(a.Inner, o)
 			continue
@@ -53,4 +56,12 @@ func Arrange[X any](field string, list []X, isNil func(X) bool, look func(X) Lis
 		a.Gates, a.Names = append(a.Gates, x), append(a.Names, at)
 	}
 	return a, nil
+}
+
+// textOf is what o says that it is, or its type.
+func textOf(o any) string {
+	if s, ok := o.(fmt.Stringer); ok {
+		return s.String()
+	}
+	return fmt.Sprintf("%T", o)
 }
