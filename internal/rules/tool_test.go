@@ -37,7 +37,7 @@ func TestLimitsOfAToolAreCompleted(t *testing.T) {
 	_, err = CompleteTool("x", "search", 3, &[]Rate{{}}, nil, 0)
 	require.EqualError(t, err, "x.Rates[0].N is 0: must be at least 1")
 	_, err = CompleteTool("x", "search", 3, new([]Rate), &Breaker{Ratio: 2}, 0)
-	require.EqualError(t, err, "x.Breaker.Ratio is 2: must be from 0 (0.5, or off with Failures) to 1")
+	require.EqualError(t, err, "x.Breaker.Ratio is 2: must be from 0 (0.5, or off with Failures) to 1; 2 % is 0.02")
 }
 
 // A change keeps the constraints that stay, and tells of each that changes.
