@@ -158,7 +158,7 @@ func Example_retry() {
 
 	retry := sluice.Must(resilience.NewRetry(resilience.RetryConfig{Attempts: 3, Base: 10 * time.Millisecond}))
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{
-		Interceptors: []sluice.Interceptor{retry, limits}, // before the gates; after them it never retries
+		Interceptors: []sluice.Interceptor{retry, limits}, // before the gates: elsewhere it is refused
 	}))
 	spec := sluice.Spec{Name: "weather", Hints: sluice.Hints{ReadOnly: true}} // else only what did not run is repeated
 

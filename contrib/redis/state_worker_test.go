@@ -273,6 +273,7 @@ type asked struct {
 const (
 	inDoubt = "in doubt"
 	noState = "no state"
+	unkept  = "the call has ended, but what with could not be kept" // see resilience.OnceFailedError
 )
 
 const effectsFile = "effects"
