@@ -331,6 +331,9 @@ func (w *world) finish(x *call, e ending) {
 func (w *world) stops(x *call) {
 	if x.inner.Err() == nil && w.away() && len(x.kids) > 0 {
 		w.racy = true
+		for _, k := range x.kids { // they may start with what it gives back, before its context ends
+			k.racing = w.act
+		}
 	}
 }
 
