@@ -76,6 +76,30 @@ func TestJudging_GivesBackAfterASecond(t *testing.T) {
 	}
 }
 
+// A call whose judging goes on after its caller has left, and after what it holds was given back, has its memory for itself until
+// then: others that begin meanwhile are not touched by its late outcome.
+func TestJudging_LateOutcomeIsNobodyElses(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+		r := newRig(t, sluice.Config{Interceptors: interceptors(b, atMost(1)), Timeout: time.Minute})
+		r.oddly("Classify", func() { time.Sleep(5 * time.Second) })
+		var g gauge
+		r.tool(sluice.Spec{Name: "plain"}, g.counts(10*time.Second))
+		ctx, cancel := context.WithTimeout(r.ctx, 1500*time.Millisecond)
+		defer cancel()
+		_, err := r.Invoke(ctx, sluice.Request{Tool: "odd"})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 1500*time.Millisecond, r.at(), "the caller has left at")
+		parallel(8, func(int) { require.NoError(t, r.call("plain")) }) // one of them with the memory, if it is used again
+		require.EqualValues(t, 1, g.peak.Load(), "at once")
+		require.Equal(t, 81500*time.Millisecond, r.at())
+		require.Equal(t, sluice.BreakerOpen, sluice.Must(b.State("odd")), "its failure counts, late as it is")
+		require.Equal(t, sluice.BreakerClosed, sluice.Must(b.State("plain")))
+		r.idle()
+		r.end()
+	})
+}
+
 // An outcome that is known at the very moment at which judging it has taken a second counts once, and
 // what the call holds goes back once.
 func TestJudging_ThatEndsAsItHasTakenASecond(t *testing.T) {
