@@ -50,8 +50,8 @@ type CircuitBreakerConfig struct {
 	MaxKeys  int           // as in Limit
 
 	// Fleet has the breaker judge together with those of other processes whose Fleets have its Name and engine, and
-	// breakers this Name. When Quorum of them have opened and are open, all are; then one process at a time probes, and
-	// recovers, for all. While the engine is away each judges alone. See docs/fleet.md.
+	// breakers this Name. When all together have met as many failures in a row as open Quorum of them, all are open; then
+	// one process at a time probes, and recovers, for all. While the engine is away each judges alone. See docs/fleet.md.
 	Fleet  *Fleet
 	Quorum int // zero means 2, with Fleet
 	_      struct{}

@@ -152,5 +152,7 @@ func (m *Machine) judgeAt(c *Cell, p breaker.Permit, o breaker.Outcome) {
 	from := c.breaker.State(m.now)
 	if c.breaker.Done(m.now, p, o) {
 		m.changed(c, from, "")
+	} else if !c.breaker.IsQuiet() {
+		m.thirst(c)
 	}
 }

@@ -92,9 +92,9 @@ func (m *Machine) HearRule(now int64, c *Cell, by string, r breaker.Rule, rev ui
 	m.sway(now, c, by, func() { c.breaker.Hear(m.now, r, rev, left, anew) })
 }
 
-// HearVote tells it that somebody is open for so long; zero if he is not any more.
-func (m *Machine) HearVote(now int64, c *Cell, by string, left int64) {
-	m.sway(now, c, "", func() { c.breaker.HearVote(m.now, by, left) })
+// HearVote tells it what somebody says, see [breaker.Breaker.HearVote].
+func (m *Machine) HearVote(now int64, c *Cell, by string, row uint32, left int64) {
+	m.sway(now, c, "", func() { c.breaker.HearVote(m.now, by, row, left) })
 }
 
 // RuleGone tells it that there is none any more.

@@ -122,7 +122,7 @@ func (b *Breaker) Take(now int64) (p Permit, changed bool) {
 // IsClean reports whether b is closed, lets every call start, and has nothing to remember of one that
 // succeeds, unless it counts results: see Succeeded.
 func (b *Breaker) IsClean(now int64) bool {
-	return b.state == Closed && now >= b.until && b.streak == 0
+	return b.state == Closed && now >= b.until && b.streak == 0 && (b.cfg.member == nil || !b.cfg.member.doubt)
 }
 
 // CountsUntil is the instant before which a success counts as one at the instant now does, Never if b does
@@ -167,18 +167,24 @@ func (b *Breaker) count(now int64, o Outcome) bool {
 	}
 	switch o {
 	case Success:
-		b.streak = 0
+		if m := b.cfg.member; m != nil {
+			m.worked(now)
+		}
+		b.newRow()
 		if b.cfg.ratio() > 0 {
 			b.window.add(now, b.cfg.window(), oneResult)
 		}
 		return false
 	case Failure:
 		if now >= after(b.last, b.cfg.memory()) {
-			b.streak = 0 // so far apart is no row
+			b.newRow() // so far apart is none
 		}
 		b.last = now
 		if b.cfg.Failures > 0 {
 			b.streak = min(b.streak, math.MaxUint32-2) + 1
+			if m := b.cfg.member; m != nil {
+				m.failed(now, b.streak)
+			}
 		}
 		if b.cfg.ratio() > 0 {
 			b.window.add(now, b.cfg.window(), oneFailure)
@@ -258,7 +264,8 @@ func (b *Breaker) jitter(d int64) int64 {
 
 func (b *Breaker) close() {
 	b.move(Closed)
-	b.until, b.streak = past, 0
+	b.until = past
+	b.newRow()
 	b.window.clear()
 }
 
@@ -361,7 +368,7 @@ func (b *Breaker) Reconfigure(now int64, c *Config) {
 		b.window.clear()
 	}
 	if c.Failures <= 0 {
-		b.streak = 0
+		b.newRow()
 	}
 	if m := b.cfg.member; m != nil {
 		c = c.of(m)

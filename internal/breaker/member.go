@@ -5,8 +5,10 @@ package breaker
 // Nothing here asks anybody: whoever keeps the record asks what is to be told ([Breaker.Errand]), tells what came of it
 // ([Breaker.Told]), and what others have told ([Breaker.Hear], [Breaker.HearVote]).
 //
-//	Whole     each process counts by itself. One that opens votes; the vote ends with its open time. With enough votes
-//	          at once the rule becomes Cooling.
+//	Whole     each process counts by itself. One that opens votes; the vote ends with its open time. One that meets
+//	          failures in a row says how many, until a success comes. The rule becomes Cooling with enough votes at
+//	          once, or as many failures in a row as would have opened so many. They are in a row if no process has met a
+//	          success since; who meets one when the others have half as many ends the rows of all, by a rule.
 //	Cooling   nobody calls until it is over. Then the first process that is asked for a call takes the turn.
 //	Probing   the process whose turn it is probes, all others stay open. A failure is the next Cooling, of the next
 //	          round; enough successes are Ramping. A turn that is not used passes on, if another process wants it.
@@ -36,7 +38,7 @@ const (
 type Rule struct {
 	Phase  Phase
 	Round  uint8  // openings without recovery, but for the first
-	By     string // whose turn it is
+	By     string // whose turn it is; with Whole who found that the callee works, if there was no round
 	Actor  string // who asked for it by hand; empty if nobody did
 	Lasts  int64  // Cooling, and a turn
 	Wanted bool   // the turn, by somebody else
@@ -78,6 +80,19 @@ type Terms struct {
 // margin is the part of a turn that is left to whoever has it for being late.
 const margin = 10
 
+// vote is what a process says while the rule is Whole: that it is open, or how many failures it has met in a row.
+type vote struct {
+	end stamp
+	row uint32 // zero: it is open
+}
+
+// rowTold is how long a row of failures counts for others after the last of them.
+const rowTold = 60 * second
+
+// hush is how long a process tells of no row after one that a success has ended: of a callee that fails now and then the
+// others hear little.
+const hush = 10 * second
+
 // patience is how long a call that was refused for want of a turn counts as asking for it.
 const patience = 60 * second
 
@@ -98,14 +113,19 @@ type Member struct {
 	renew int64  // when our turn is to be prolonged
 	since int64  // when it began
 
-	votes  map[string]stamp // of others, with their ends
-	vote   stamp            // the end of ours
-	voted  bool             // it is there
-	opened bool             // we have opened by our own results, which is to be told
-	order  *Rule            // somebody's, which is to be told
-	asked  int64            // when a call was refused for want of a turn
-	alone  bool             // the others cannot be asked
-	left   bool             // we are none of them any more
+	votes  map[string]vote // of others
+	vote   vote            // ours
+	voted  bool            // it is there
+	said   uint32          // how many failures of our row we have told of
+	void   uint32          // failures of our row that count for us alone: somebody else had a success after them, or hushed
+	hushed int64           // until then we tell of no failures
+	doubt  bool            // others have met so many failures in a row that a success is to be told
+	works  bool            // we have had one since
+	opened bool            // we have opened by our own results, which is to be told
+	order  *Rule           // somebody's, which is to be told
+	asked  int64           // when a call was refused for want of a turn
+	alone  bool            // the others cannot be asked
+	left   bool            // we are none of them any more
 
 	busy   bool // somebody makes errands
 	unsure bool // what became of errand is not known
@@ -119,6 +139,7 @@ type Errand struct {
 	Was   uint64   // the revision that it replaces, unless Any
 	Any   bool
 	Vote  int64 // for so long; below zero: ours is taken back; zero: it stays
+	Row   uint32
 	Fails int
 
 	since stamp
@@ -155,8 +176,11 @@ func (b *Breaker) adopt(now int64, r Rule, rev uint64, end stamp) {
 	m.rule, m.rev, m.end, m.lost = r, rev, end, false
 	switch {
 	case r.Phase == Whole:
-		m.opened = false
-		clear(m.votes)
+		if was.Phase == Whole && r.By != "" {
+			b.endRows(now)
+			break
+		}
+		m.forget()
 		switch {
 		case r.Actor != "":
 			b.Reset(now)
@@ -214,9 +238,11 @@ func (b *Breaker) Gone(now int64) (changed bool) {
 	return b.state != from
 }
 
-// HearVote tells that somebody else is open, for so long; zero if he is not any more.
-func (b *Breaker) HearVote(now int64, by string, left int64) {
+// HearVote tells that somebody else is open, for so long, or has met so many failures in a row; left is zero if neither
+// is so any more.
+func (b *Breaker) HearVote(now int64, by string, row uint32, left int64) {
 	m := b.cfg.member
+	defer b.evidence(now)
 	switch {
 	case by == m.terms.Self:
 		if left == 0 { // which the engine has lost, or it is over
@@ -226,10 +252,10 @@ func (b *Breaker) HearVote(now int64, by string, left int64) {
 		delete(m.votes, by)
 	default:
 		if m.votes == nil {
-			m.votes = make(map[string]stamp)
+			m.votes = make(map[string]vote)
 		}
 		if _, known := m.votes[by]; known || len(m.votes) < maxVotes {
-			m.votes[by] = m.at(now).in(left)
+			m.votes[by] = vote{m.at(now).in(left), row}
 		}
 	}
 }
@@ -261,9 +287,15 @@ func (b *Breaker) Leave() { b.cfg.member.left = true }
 func (b *Breaker) orders(p Phase) {
 	if m := b.cfg.member; m != nil && !m.left {
 		r := Rule{Phase: p, Actor: m.terms.Actor}
-		m.rule, m.order, m.opened = r, &r, false
-		clear(m.votes)
+		m.rule, m.order = r, &r
+		m.forget()
 	}
+}
+
+// forget has m count nothing of what was before.
+func (m *Member) forget() {
+	clear(m.votes)
+	m.opened, m.doubt, m.works = false, false, false
 }
 
 // Errand is what is to be told at present, by the name op unless it is a repetition. Without more, whoever makes errands
@@ -279,7 +311,9 @@ func (b *Breaker) Errand(now int64, op [16]byte) (e Errand, more bool) {
 		m.busy, m.errand = false, Errand{}
 		return Errand{}, false
 	}
-	e.Op, e.since, e.Fails = op, m.at(now), fails
+	if e.Op, e.since, e.Fails = op, m.at(now), fails; e.Row > 0 {
+		m.said = e.Row
+	}
 	m.errand = e
 	return e, true
 }
@@ -287,12 +321,18 @@ func (b *Breaker) Errand(now int64, op [16]byte) (e Errand, more bool) {
 // Begin reports whether somebody is to make errands who does not yet.
 func (b *Breaker) Begin(now int64) bool {
 	m := b.cfg.member
-	if m.busy {
+	if m.busy || b.IsQuiet() {
 		return false
 	}
 	b.expire(now)
 	_, m.busy = b.next(now)
 	return m.busy
+}
+
+// IsQuiet reports whether there is certainly nothing to tell, as after most calls.
+func (b *Breaker) IsQuiet() bool {
+	m := b.cfg.member
+	return m == nil || m.rule.Phase == Whole && m.order == nil && b.state == Closed && b.streak == 0 && !m.voted && !m.works
 }
 
 // expire ends our turn if it could not be prolonged.
@@ -369,28 +409,101 @@ func (b *Breaker) ourTurn(now, left int64, turn Rule, change func(Rule) (Errand,
 // ballot is what is to be told while everybody judges by himself.
 func (b *Breaker) ballot(now int64) (e Errand, ok bool) {
 	m := b.cfg.member
-	if b.state != Open || b.until == Never || now >= b.until || !m.opened && !m.voted {
-		if b.state == Closed && m.voted && m.at(now).left(m.vote) > 0 {
-			return Errand{Vote: -1}, true
+	row := b.row()
+	failures := b.evidence(now)
+	switch {
+	case b.state == Open && b.until != Never && now < b.until && (m.opened || m.voted):
+		if !m.voted {
+			e.Vote, ok = b.until-now, true
 		}
+		failures += b.threshold()
+	case b.state != Closed:
 		return e, false
-	}
-	votes, at := 1, m.at(now)
-	for by, end := range m.votes {
-		if at.left(end) == 0 {
-			delete(m.votes, by)
-		} else {
-			votes++
+	case row == 0:
+		if m.voted && m.at(now).left(m.vote.end) > 0 {
+			e.Vote, ok = -1, true
 		}
+		if m.works && m.doubt {
+			e.Rule, e.Was, ok = &Rule{By: m.terms.Self}, m.rev, true
+		}
+		return e, ok
+	default:
+		if row > m.said {
+			e.Vote, e.Row, ok = rowTold, row, true
+		}
+		failures += min(uint64(row), b.threshold()-1)
 	}
-	if !m.voted {
-		e.Vote, ok = b.until-now, true
-	}
-	if votes >= m.terms.Quorum {
+	if failures >= b.enough() {
 		r := Rule{Phase: Cooling, Lasts: max(b.floor, after(now, b.jitter(b.cfg.openFor(0)))) - now}
 		e.Rule, e.Was, ok = &r, m.rev, true
 	}
 	return e, ok
+}
+
+// threshold is how many failures in a row open b, enough how many of them open it for all.
+func (b *Breaker) threshold() uint64 { return uint64(b.cfg.failures()) }
+func (b *Breaker) enough() uint64    { return uint64(b.cfg.member.terms.Quorum) * b.threshold() }
+
+// row is how many failures b has met since anybody's last success, if it opens by failures in a row.
+func (b *Breaker) row() uint32 { return b.streak - min(b.streak, b.cfg.member.void) }
+
+// evidence is how many failures in a row the others have met, where who is open has met as many as open it, and nobody
+// else has.
+func (b *Breaker) evidence(now int64) (failures uint64) {
+	m := b.cfg.member
+	at := m.at(now)
+	for by, v := range m.votes {
+		switch {
+		case at.left(v.end) == 0:
+			delete(m.votes, by)
+		case v.row == 0:
+			failures += b.threshold()
+		default:
+			failures += min(uint64(v.row), b.threshold()-1)
+		}
+	}
+	m.doubt = 2*failures >= b.enough()
+	return failures
+}
+
+// worked tells that a call has succeeded.
+func (m *Member) worked(now int64) {
+	m.quiet(now)
+	m.works = m.doubt
+}
+
+// quiet has m tell of no failures for a while if a row ends of which it has told.
+func (m *Member) quiet(now int64) {
+	if m.said > 0 {
+		m.said, m.hushed = 0, after(now, hush)
+	}
+}
+
+// failed tells that one has failed, which makes the row of the whole breaker that long.
+func (m *Member) failed(now int64, streak uint32) {
+	if now < m.hushed {
+		m.void = streak
+	}
+}
+
+// newRow has the next failure be the first in a row.
+func (b *Breaker) newRow() {
+	b.streak = 0
+	if m := b.cfg.member; m != nil {
+		m.said, m.void = 0, 0
+	}
+}
+
+// endRows ends the rows of all.
+func (b *Breaker) endRows(now int64) {
+	m := b.cfg.member
+	for by, v := range m.votes {
+		if v.row > 0 {
+			delete(m.votes, by)
+		}
+	}
+	m.quiet(now)
+	m.void, m.doubt, m.works = b.streak, false, false
 }
 
 // Result is what became of an errand.
@@ -410,14 +523,16 @@ func (b *Breaker) Told(now int64, e *Errand, rev uint64, what Result) (changed b
 	if m.unsure = what == Unsure; what != Done {
 		if m.errand.Fails++; what == Refused {
 			m.errand.Fails = 0
-			m.unsure = false
+		}
+		if e.Row > 0 && !m.unsure {
+			m.said = 0
 		}
 		return false
 	}
 	m.errand.Fails = 0
 	switch {
 	case e.Vote > 0:
-		m.voted, m.vote = true, e.since.in(e.Vote)
+		m.voted, m.vote = true, vote{e.since.in(e.Vote), e.Row}
 	case e.Vote < 0:
 		m.voted = false
 	}
@@ -482,10 +597,10 @@ func (m *Member) idleAt() int64 {
 	}
 	at := past
 	if m.voted {
-		at = m.vote.now
+		at = m.vote.end.now
 	}
-	for _, end := range m.votes {
-		at = max(at, end.now)
+	for _, v := range m.votes {
+		at = max(at, v.end.now)
 	}
 	return at
 }

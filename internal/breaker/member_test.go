@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -45,7 +46,7 @@ func (p *paper) tell(t *testing.T, b *Breaker, others ...*Breaker) (n int) {
 				o.Hear(p.now, p.rule, p.rev, p.rule.Lasts, false)
 			}
 			if e.Vote != 0 {
-				o.HearVote(p.now, b.cfg.member.terms.Self, max(0, e.Vote))
+				o.HearVote(p.now, b.cfg.member.terms.Self, e.Row, max(0, e.Vote))
 			}
 		}
 	}
@@ -321,5 +322,249 @@ func TestMember_HearsOfItsOwnFirst(t *testing.T) {
 			ok, _ := a.Ready(at)
 			require.Equal(t, want, ok, "turn %d", i)
 		}
+	}
+}
+
+// table is some members that hear of each other at once.
+type table struct {
+	*testing.T
+	paper
+	list []*Breaker
+}
+
+func newTable(t *testing.T, n, quorum int, c *Config) *table {
+	x := &table{T: t}
+	for i := range n {
+		x.list = append(x.list, x.member(string(rune('a'+i)), quorum, c))
+	}
+	return x
+}
+
+// call has member i call, as often as its results say, and answers how much it then tells.
+func (x *table) call(i int, results ...Outcome) (trips int) {
+	x.Helper()
+	b := x.list[i]
+	for _, o := range results {
+		ok, _ := b.Ready(x.now)
+		require.True(x, ok)
+		p, _ := b.Take(x.now)
+		b.Done(x.now, p, o)
+		if b.Begin(x.now) {
+			trips += x.tell(x.T, b, slices.DeleteFunc(slices.Clone(x.list), func(o *Breaker) bool { return o == b })...)
+		}
+	}
+	for _, b := range x.list { // what others have to say to that
+		if b.Begin(x.now) {
+			x.tell(x.T, b, slices.DeleteFunc(slices.Clone(x.list), func(o *Breaker) bool { return o == b })...)
+		}
+	}
+	return trips
+}
+
+func (x *table) states() (list []State) {
+	for _, b := range x.list {
+		list = append(list, b.State(x.now))
+	}
+	return list
+}
+
+var five = &Config{Failures: 5, Cooldown: second}
+
+// As many failures in a row as would open a quorum open all, whoever meets them.
+func TestMember_RowsOpenAll(t *testing.T) {
+	for quorum := 1; quorum <= 3; quorum++ {
+		x := newTable(t, 7, quorum, five)
+		for n := range 5 * quorum {
+			require.NotContains(t, x.states(), Open, "quorum %d after %d failures", quorum, n)
+			require.Equal(t, 1, x.call(n%6, Failure), "each is told of in one trip, the last together with the rule")
+		}
+		require.Equal(t, []State{Open, Open, Open, Open, Open, Open, Open}, x.states(), "also who has met none")
+		require.Equal(t, Rule{Phase: Cooling, Lasts: second}, x.rule)
+
+		// Once it works nobody counts what was before.
+		x.now += second
+		x.list[6].Asks(x.now)
+		x.call(6)
+		x.call(6, Success)
+		x.now += second
+		x.call(6)
+		require.Equal(t, Rule{}, x.rule)
+		require.NotContains(t, x.states(), Open)
+		for n := range 5*quorum - 1 {
+			x.call(1+n%6, Failure)
+			require.NotContains(t, x.states(), Open)
+		}
+	}
+}
+
+// Nobody counts for more than would open it alone, whatever its own threshold is.
+func TestMember_ARowCountsOnce(t *testing.T) {
+	x := newTable(t, 3, 2, five)
+	x.list[0].Reconfigure(0, &Config{Failures: 1000, Cooldown: second})
+	for range 100 {
+		x.call(0, Failure)
+	}
+	x.call(1, Failure, Failure, Failure, Failure)
+	require.NotContains(t, x.states(), Open, "4 of the first and 4 of the second")
+	x.call(2, Failure, Failure)
+	require.NotContains(t, x.states(), Closed)
+
+	x = newTable(t, 2, 2, &Config{Failures: 1000, Cooldown: second})
+	for range 100 {
+		x.call(0, Failure)
+	}
+	x.list[0].Reconfigure(0, five)
+	x.call(0, Neutral)
+	require.NotContains(t, x.states(), Open, "it opens with its next failure, and alone")
+}
+
+// A success ends the row of its process, and a process whose rows end is told of no more for a while.
+func TestMember_ARowEnds(t *testing.T) {
+	x := newTable(t, 3, 2, five)
+	require.Equal(t, 1, x.call(0, Failure))
+	require.Equal(t, 1, x.call(0, Success), "that it is over")
+	require.Zero(t, x.call(0, Failure, Failure, Failure, Failure))
+	x.call(1, Failure, Failure, Failure, Failure)
+	require.NotContains(t, x.states(), Open)
+	require.Zero(t, x.list[2].evidence(x.now)-4, "the third knows of the second alone")
+	require.Equal(t, 1, x.call(0, Failure), "it has opened, which it always tells of")
+	x.call(1, Failure)
+	require.NotContains(t, x.states(), Closed)
+
+	x = newTable(t, 3, 2, five)
+	x.call(0, Failure, Success)
+	x.now = hush - 1
+	require.Zero(t, x.call(0, Failure))
+	x.now = hush
+	require.Equal(t, 1, x.call(0, Failure))
+	require.EqualValues(t, 1, x.list[2].evidence(x.now))
+	x.now += rowTold - 1
+	require.EqualValues(t, 1, x.list[2].evidence(x.now))
+	x.now++
+	require.Zero(t, x.list[2].evidence(x.now), "a minute later it counts no more")
+}
+
+// Who meets a success when the others have met half as many failures as open all ends the rows of all.
+func TestMember_SomebodyFindsThatItWorks(t *testing.T) {
+	x := newTable(t, 4, 2, five)
+	x.call(0, Failure, Failure, Failure, Failure)
+	require.True(t, x.list[3].IsClean(x.now))
+	require.Zero(t, x.call(3, Success), "those are too few to say anything")
+	x.call(1, Failure)
+	require.False(t, x.list[3].IsClean(x.now), "its next success is to be seen")
+	require.Equal(t, 1, x.call(3, Success))
+	require.True(t, x.list[3].IsClean(x.now))
+	require.True(t, x.list[2].IsClean(x.now))
+	require.Equal(t, Rule{By: "d"}, x.rule)
+	require.Zero(t, x.call(3, Success), "once")
+	for i := range 3 {
+		x.now += hush
+		x.call(1, Failure, Failure, Failure)
+		require.NotContains(t, x.states(), Open, "3 after %d ends of all rows", i+1)
+		x.call(2, Failure, Failure)
+		require.Equal(t, 1, x.call(3, Success))
+		x.call(1, Success)
+		x.call(2, Success)
+	}
+	require.Equal(t, 0, x.call(0, Success), "its row has been taken back")
+	x.now += hush
+	x.call(1, Failure, Failure, Failure, Failure)
+	x.call(2, Failure, Failure, Failure, Failure)
+	x.call(3, Failure)
+	require.NotContains(t, x.states(), Open)
+	x.call(3, Failure)
+	require.NotContains(t, x.states(), Closed)
+}
+
+// What was before somebody found that it works counts no more, and what comes after does: of the same row, of the next,
+// and of one that begins an hour later.
+func TestMember_ARowGoesOn(t *testing.T) {
+	for name, then := range map[string]func(x *table){
+		"once that is told": func(x *table) { x.now += hush },
+		"once it has opened by itself": func(x *table) {
+			x.call(0, Failure, Failure)
+			require.Equal(t, []State{Open, Closed, Closed}, x.states())
+			x.now += second
+			x.call(0, Success)
+			x.now += second
+			require.Zero(t, x.call(0, Success))
+			x.now += hush
+		},
+		"an hour later": func(x *table) { x.now += rowLasts },
+	} {
+		x := newTable(t, 3, 2, &Config{Failures: 6, Cooldown: second})
+		x.call(0, Failure, Failure, Failure, Failure)
+		x.call(1, Failure, Failure)
+		x.call(2, Success)
+		require.Zero(t, x.list[2].evidence(x.now), name)
+		require.Zero(t, x.call(0), name)
+		then(x)
+		require.Equal(t, 1, x.call(0, Failure), name)
+		require.EqualValues(t, 1, x.list[2].evidence(x.now), name)
+	}
+}
+
+// That it works ends rows, and nothing else; but to who has missed the end of a round it is that, too.
+func TestMember_ItWorks(t *testing.T) {
+	x := newTable(t, 4, 3, five)
+	x.call(0, Failure, Failure, Failure, Failure, Failure)
+	x.call(1, Failure, Failure, Failure)
+	x.call(3, Success)
+	require.Equal(t, Rule{By: "d"}, x.rule)
+	require.EqualValues(t, 5, x.list[3].evidence(x.now), "who is open is open")
+	require.Equal(t, []State{Open, Closed, Closed, Closed}, x.states())
+
+	b := x.list[0]
+	b.Hear(x.now, Rule{}, x.rev+1, 0, false)
+	require.False(t, b.cfg.member.opened, "there was a round that it has missed")
+	require.Zero(t, b.evidence(x.now))
+
+	b.Hear(x.now, Rule{Phase: Cooling, Lasts: second}, x.rev+2, second, false)
+	b.Hear(x.now, Rule{By: "c"}, x.rev+3, 0, false)
+	require.Equal(t, Closed, b.State(x.now))
+
+	x.now += hush
+	x.call(0, Failure, Failure, Failure, Failure)
+	x.call(2, Failure, Failure, Failure, Failure)
+	require.False(t, x.list[3].IsClean(x.now))
+	x.list[3].Trip(x.now)
+	x.list[3].Reset(x.now)
+	require.True(t, x.list[3].IsClean(x.now))
+}
+
+// A row that could not be told is told again, and so is that it works.
+func TestMember_ARowIsToldAgain(t *testing.T) {
+	x := newTable(t, 2, 2, five)
+	p, _ := x.list[0].Take(x.now)
+	x.list[0].Done(x.now, p, Failure)
+	for _, what := range []Result{Failed, Refused, Unsure, Done} {
+		e, more := x.list[0].Errand(x.now, [16]byte{1})
+		require.True(t, more)
+		require.EqualValues(t, 1, e.Row)
+		require.Equal(t, rowTold, e.Vote)
+		x.list[0].Told(x.now, &e, 1, what)
+	}
+	_, more := x.list[0].Errand(x.now, [16]byte{2})
+	require.False(t, more)
+
+	b := x.list[1]
+	for i, r := range []Rule{{By: "a"}, {}, {Phase: Cooling}} {
+		b.HearVote(x.now, "a", 4, rowTold)
+		b.HearVote(x.now, "c", 4, rowTold)
+		_, more = b.Errand(x.now, [16]byte{3})
+		require.False(t, more, "it has had no success since")
+		p, _ = b.Take(x.now)
+		b.Done(x.now, p, Success)
+		e, more := b.Errand(x.now, [16]byte{4})
+		require.True(t, more)
+		require.Equal(t, Rule{By: "b"}, *e.Rule)
+		b.Told(x.now, &e, 0, Refused)
+		b.Hear(x.now, r, uint64(7+i), 0, true)
+		if r.Phase == Whole {
+			require.True(t, b.IsClean(x.now))
+			require.Zero(t, b.evidence(x.now))
+		}
+		_, more = b.Errand(x.now, [16]byte{5})
+		require.False(t, more, "somebody else has said so")
 	}
 }

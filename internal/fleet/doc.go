@@ -20,6 +20,6 @@
 //   - slots.go: the leases of one limit on calls in flight: for each cell somebody acquires slots as long as it
 //     lacks some, and for all of them one goroutine renews leases and gives slots back
 //   - spread.go: what processes tell each other: holds, and the rates they have
-//   - votes.go: breakers that judge together: what they agree on is a record of each key, and who is open a record of
-//     each process; for each cell somebody tells others what there is to tell, until there is nothing
+//   - votes.go: breakers that judge together: what they agree on is a record of each key, and who is open, or has met failures, a
+//     record of each process; for each cell somebody tells others what there is to tell, until there is nothing
 package fleet

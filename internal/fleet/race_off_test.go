@@ -2,4 +2,4 @@
 
 package fleet_test
 
-const stormsHere = 25
+const stormsHere, secondsHere = 25, 60

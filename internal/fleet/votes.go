@@ -44,7 +44,9 @@ type ballot struct {
 	Breaker string `json:"breaker"`
 	Key     string `json:"key,omitempty"`
 
-	Vote   bool          `json:"vote,omitempty"` // that By is open; else a rule:
+	Vote     bool   `json:"vote,omitempty"`     // that By is open, or
+	Failures uint32 `json:"failures,omitempty"` // has met so many in a row; else a rule:
+
 	Phase  phase         `json:"phase,omitempty"`
 	Round  uint8         `json:"round,omitempty"`
 	Turn   string        `json:"turn,omitempty"` // whose it is
@@ -178,7 +180,7 @@ func (b *Breaker) commit(key string, e *breaker.Errand) (rev engine.Revision, wh
 	}
 	switch own := b.vote(key); {
 	case e.Vote > 0:
-		put(own, engine.AnyRevision, ballot{Vote: true}, time.Duration(e.Vote))
+		put(own, engine.AnyRevision, ballot{Vote: true, Failures: e.Row}, time.Duration(e.Vote))
 	case e.Vote < 0:
 		list = append(list, engine.Change{Key: own, Was: engine.AnyRevision, Erase: true})
 	}
@@ -319,7 +321,7 @@ func (b *Breaker) hear(t *told, anew bool) {
 	case c == nil:
 	case t.Vote:
 		if left := t.left(); left > 0 {
-			s.M.HearVote(s.Now(), c, t.By, left)
+			s.M.HearVote(s.Now(), c, t.By, t.Failures, left)
 		}
 	default:
 		s.M.HearRule(s.Now(), c, t.Origin, t.rule(), uint64(t.rev), t.left(), anew)
@@ -336,7 +338,7 @@ func (b *Breaker) missed(t *told) {
 	switch c := b.class.Lookup(t.Key); {
 	case c == nil:
 	case t.Vote:
-		s.M.HearVote(s.Now(), c, t.By, 0)
+		s.M.HearVote(s.Now(), c, t.By, 0, 0)
 	default:
 		s.M.RuleGone(s.Now(), c)
 	}
