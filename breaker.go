@@ -196,8 +196,8 @@ func (b *CircuitBreaker) turn(lk *change.Locked, s *stage.Stage, now int64, was,
 type Outcome uint8
 
 const (
-	// OutcomeAuto: no error is a success; one with Outcome() Outcome is what that says; the caller's own
-	// cancellation or deadline, refusals and throttles of nested calls are neutral; an error with
+	// OutcomeAuto: what [ReportOutcome] has said; no error is a success; one with Outcome() Outcome is what that says;
+	// the caller's own cancellation or deadline, refusals and throttles of nested calls are neutral; an error with
 	// RetryAfter() time.Duration is an overload; others, timeout and panic too, are failures.
 	OutcomeAuto Outcome = iota
 	OutcomeSuccess
@@ -206,22 +206,34 @@ const (
 	OutcomeOverload // too busy: slow down; no breaker's failure
 )
 
+// ReportOutcome says what the end of the running attempt will mean, whatever comes of it, where Policy.Classify leaves
+// that open: for code that tells a model of a failure by a result. Another report replaces it, OutcomeAuto takes it
+// back. Outside a running call it does nothing.
+func ReportOutcome(ctx context.Context, o Outcome) {
+	if r := callOf(ctx); r != nil && o <= OutcomeOverload {
+		r.said.Store(uint32(o))
+	}
+}
+
 // returned ends an attempt whose handler has returned. What it holds is given back as soon as
 // no code is inside, and what its outcome means is known, or has not become known for as
 // long as judging may take. The error that it answers is that of the call.
 func (a *admission) returned(r *running, c *Call, res Result, err error) error {
-	if err == nil && a.classify == nil && r.HasBegun() && r.finished() {
+	if err == nil && a.isPlain(r) && r.HasBegun() && r.finished() {
 		return nil
 	}
 	return a.settled(r, c, res, err)
 }
+
+// isPlain reports whether a success of r is one, and nobody is to be asked.
+func (a *admission) isPlain(r *running) bool { return a.classify == nil && r.said.Load() == 0 }
 
 // settled is returned where there may be more to do, or nobody may wait for the attempt any more.
 func (a *admission) settled(r *running, c *Call, res Result, err error) error {
 	if err == nil {
 		r.Streams()
 	}
-	if err != nil || a.classify != nil {
+	if err != nil || !a.isPlain(r) {
 		return a.judged(r, c, res, err)
 	}
 	r.Outcome = breaker.Success
@@ -385,7 +397,7 @@ var plainError = reflect.TypeOf(errors.New(""))
 func (a *admission) judge(r *running, c *Call, res Result, err error) (breaker.Outcome, []stage.Throttle) {
 	class := OutcomeAuto
 	if r.HasBegun() {
-		class = classify.Of(a.classify, OutcomeOverload, c.shown(), res, err)
+		class = classify.Of(a.classify, Outcome(r.said.Load()), OutcomeOverload, c.shown(), res, err)
 	}
 	if err == nil {
 		if class == OutcomeOverload {

@@ -314,7 +314,8 @@ func (inv *invocation) unnest() { inv.parent.Store(inv.parent.Load().stillRunnin
 type running struct {
 	context.Context
 	inv   *invocation
-	layer bool // it is an interceptor's, and holds nothing; see Call.Invoke
+	layer bool          // it is an interceptor's, and holds nothing; see Call.Invoke
+	said  atomic.Uint32 // the Outcome that its code has reported
 	stage.Permit
 }
 

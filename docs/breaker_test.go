@@ -46,6 +46,28 @@ func outage() {
 // errNotFound is an answer, and no failure of who gives it.
 var errNotFound = errors.New("404 not found")
 
+func Example_reportOutcome() {
+	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 3}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{breaker}}))
+	defer exec.Close(context.Background())
+	down := func(string) error { return errors.New("503") }
+	weather := sluice.Must(sluice.Wrap(exec, sluice.Spec{Name: "weather"}, func(ctx context.Context, city string) (string, error) {
+		if err := down(city); err != nil {
+			sluice.ReportOutcome(ctx, sluice.OutcomeFailure)
+			return "The weather service is down, do not ask again.", nil // for the model
+		}
+		return "sunny", nil
+	}))
+	fmt.Println(weather(context.Background(), "Oslo"))
+	for range 2 {
+		weather(context.Background(), "Oslo")
+	}
+	fmt.Println(sluice.Must(breaker.State("weather")))
+	// Output:
+	// The weather service is down, do not ask again. <nil>
+	// open
+}
+
 func Example_classify() {
 	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 3}))
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{

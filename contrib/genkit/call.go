@@ -66,9 +66,10 @@ func grow(i int) byte {
 // as it is in events.
 type interrupt struct{ error }
 
-func (interrupt) Error() string   { return "the tool has interrupted the run, to ask first" }
-func (interrupt) Code() string    { return "interrupted" }
-func (e interrupt) Unwrap() error { return e.error }
+func (interrupt) Error() string           { return "the tool has interrupted the run, to ask first" }
+func (interrupt) Code() string            { return "interrupted" }
+func (interrupt) Outcome() sluice.Outcome { return sluice.OutcomeNeutral }
+func (e interrupt) Unwrap() error         { return e.error }
 
 // answer is how genkit goes on after a call that ended with err: with an output, or with an error, which is an
 // interrupt, or ends the run. A run that has been cancelled ends: nobody reads what its tools say.

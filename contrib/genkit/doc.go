@@ -44,7 +44,7 @@
 //
 // # Interrupts
 //
-// A tool that interrupts the run has not failed: breakers and retries do not count it, as [Classify] says, and the code
+// A tool that interrupts the run has not failed: breakers and retries do not count it, and the code
 // of its event is interrupted. Nothing is held while somebody is asked; the restart is a call of its own.
 //
 // # On whose behalf

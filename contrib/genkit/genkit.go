@@ -1,7 +1,6 @@
 package sluicegenkit
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,30 +88,10 @@ func (m *middleware) New(context.Context) (*ai.Hooks, error) {
 	return &ai.Hooks{WrapTool: m.guard.hook}, nil
 }
 
-// Classify is what ends of a tool mean to breakers and retries, as policies of [Config] have it unless they say
-// otherwise: an interrupt is neutral, since the tool only asks somebody first. Else it is OutcomeAuto. Give it to a
-// policy that comes later, by [sluice.ToolRegistry.WithPolicy].
-func Classify(_ sluice.Call, _ sluice.Result, err error) sluice.Outcome {
-	if _, panicked := errors.AsType[*sluice.PanicError](err); panicked {
-		return sluice.OutcomeAuto
-	}
-	if is, _ := ai.IsToolInterruptError(err); is {
-		return sluice.OutcomeNeutral
-	}
-	return sluice.OutcomeAuto
-}
-
-// policy is what Config says of a tool, with what ends mean.
+// policy is what Config says of a tool.
 func (c *Config) policy(tool string) (p sluice.Policy, err error) {
 	if c.Policy != nil {
 		err = contained(tool, func() { p = c.Policy(tool) })
-	}
-	if own := p.Classify; own != nil {
-		p.Classify = func(c sluice.Call, r sluice.Result, err error) sluice.Outcome {
-			return cmp.Or(own(c, r, err), Classify(c, r, err))
-		}
-	} else {
-		p.Classify = Classify
 	}
 	return p, err
 }

@@ -32,7 +32,9 @@ type call struct {
 
 // run is the code of a middleware's call: it goes on to next.
 func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
-	return passOn(ctx, x.next, callTool, x.req)
+	res, err := passOn(ctx, x.next, callTool, x.req)
+	report(ctx, res, err)
+	return res, err
 }
 
 // insideKey is for an [inside], in the context of a call that [Server] has admitted.

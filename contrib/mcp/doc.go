@@ -47,7 +47,7 @@
 //
 // A result that is an error is a failed call for events, with the code tool_error. It is neutral for breakers and
 // retries, unless a typed handler's error is behind it, which is a failure. A tool that asks the user for more is
-// neutral. [Classify] says it, for policies that you apply later. A result that is an error after the call's Timeout is
+// neutral. A Classify function may say otherwise. A result that is an error after the call's Timeout is
 // a timeout, whatever its text.
 //
 // # Whom to trust

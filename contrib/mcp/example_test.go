@@ -106,19 +106,37 @@ func ExampleClient() {
 
 // ResultError is what classify functions see of a result that is an error: here those of one tool say that a
 // backend is down, and count for its breaker.
-func ExampleClassify() {
-	classify := func(c sluice.Call, r sluice.Result, err error) sluice.Outcome {
-		if _, ok := err.(*sluicemcp.ResultError); ok && c.Tool == "search" {
-			return sluice.OutcomeFailure
+func ExampleResultError() {
+	policy := func(tool string) (p sluice.Policy) {
+		if tool == "search" {
+			p.Classify = func(_ sluice.Call, _ sluice.Result, err error) sluice.Outcome {
+				if _, ok := err.(*sluicemcp.ResultError); ok {
+					return sluice.OutcomeFailure
+				}
+				return sluice.OutcomeAuto
+			}
 		}
-		return sluicemcp.Classify(c, r, err)
+		return p
 	}
-	mistake := &sluicemcp.ResultError{Result: &mcp.CallToolResult{IsError: true}}
-	fmt.Println(classify(sluice.Call{Tool: "weather"}, sluice.Result{}, mistake) == sluice.OutcomeNeutral)
-	fmt.Println(classify(sluice.Call{Tool: "search"}, sluice.Result{}, mistake) == sluice.OutcomeFailure)
+	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 1}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{breaker}}))
+	defer exec.Close(context.Background())
+	server := mcp.NewServer(&mcp.Implementation{Name: "demo", Version: "1.0.0"}, nil)
+	for _, tool := range []string{"search", "weather"} {
+		mcp.AddTool(server, &mcp.Tool{Name: tool}, func(context.Context, *mcp.CallToolRequest, query) (*mcp.CallToolResult, any, error) {
+			return &mcp.CallToolResult{IsError: true, Content: []mcp.Content{&mcp.TextContent{Text: "no such page"}}}, nil, nil
+		})
+	}
+	server.AddReceivingMiddleware(sluicemcp.Server(exec, sluicemcp.Config{Policy: policy}))
+
+	ask(server, nil, "search", "weather")
+	fmt.Println("search", sluice.Must(breaker.State("search")))
+	fmt.Println("weather", sluice.Must(breaker.State("weather")))
 	// Output:
-	// true
-	// true
+	// true no such page
+	// true no such page
+	// search open
+	// weather closed
 }
 
 // ask calls tools of s and prints what they answer.

@@ -1,7 +1,6 @@
 package sluicemcp
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -171,7 +170,9 @@ func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Conf
 			x.session = req.Session
 		}
 		a, err := do(ctx, g, x, func(ctx context.Context) (*answer[Out], error) {
-			return ask(ctx, h, req, in)
+			out, err := ask(ctx, h, req, in)
+			report(ctx, out, err)
+			return out, err
 		})
 		if err == nil {
 			return copied(a.Result), a.Output, nil
@@ -221,27 +222,23 @@ func (e *ResultError) Error() string {
 // every error of a typed handler. On a client it is nil.
 func (e *ResultError) Unwrap() error { return e.Result.GetError() }
 
-// Classify is what ends of a tool mean to breakers and retries, as policies of [Config] have it unless they say
-// otherwise. A [ResultError] is neutral, since models make mistakes and this is how tools tell them, unless a
-// handler's error is behind it. So is a protocol error for wrong parameters, and a result, or an error, that asks
-// the user for more. Else it is OutcomeAuto: errors, panics and timeouts are failures. Give it to a policy that
-// comes later, by [sluice.ToolRegistry.WithPolicy].
-func Classify(_ sluice.Call, r sluice.Result, err error) sluice.Outcome {
-	if err == nil {
-		if asksUser(r.Value) {
-			return sluice.OutcomeNeutral
-		}
-		return sluice.OutcomeAuto
+// report says what an end means to breakers and retries, where the protocol says it. A [ResultError] is neutral, since
+// models make mistakes and this is how tools tell them, unless a handler's error is behind it. So is a protocol error
+// for wrong parameters, and a result, or an error, that asks the user for more.
+func report(ctx context.Context, res any, err error) {
+	if err == nil && asksUser(res) || err != nil && isNeutral(err) {
+		sluice.ReportOutcome(ctx, sluice.OutcomeNeutral)
 	}
+}
+
+func isNeutral(err error) bool {
 	if failed, ok := errors.AsType[*ResultError](err); ok {
 		if cause := failed.Unwrap(); cause == nil || isWrongArguments(cause) {
-			return sluice.OutcomeNeutral
+			return true
 		}
 	}
-	if e, ok := errors.AsType[*jsonrpc.Error](err); ok && (e.Code == jsonrpc.CodeInvalidParams || e.Code == mcp.CodeURLElicitationRequired) {
-		return sluice.OutcomeNeutral
-	}
-	return sluice.OutcomeAuto
+	e, ok := errors.AsType[*jsonrpc.Error](err)
+	return ok && (e.Code == jsonrpc.CodeInvalidParams || e.Code == mcp.CodeURLElicitationRequired)
 }
 
 // asksUser reports whether a result asks for more.
@@ -258,17 +255,10 @@ func isWrongArguments(err error) bool {
 	return strings.HasPrefix(err.Error(), `validating "arguments": `)
 }
 
-// policy is what Config says of a tool, with what ends mean.
+// policy is what Config says of a tool.
 func (c *Config) policy(tool string) (p sluice.Policy, err error) {
 	if c.Policy != nil {
 		err = contained(tool, func() { p = c.Policy(tool) })
-	}
-	if own := p.Classify; own != nil {
-		p.Classify = func(c sluice.Call, r sluice.Result, err error) sluice.Outcome {
-			return cmp.Or(own(c, r, err), Classify(c, r, err))
-		}
-	} else {
-		p.Classify = Classify
 	}
 	return p, err
 }

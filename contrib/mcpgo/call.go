@@ -102,8 +102,14 @@ type attempt struct {
 
 func (a *attempt) run() { a.res, a.err = a.next(a.ctx, a.req) }
 
-// run is the tool's code.
+// run is the tool's code, and says what its end means.
 func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
+	res, err := x.code(ctx)
+	report(ctx, res, err)
+	return res, err
+}
+
+func (x *call) code(ctx context.Context) (*mcp.CallToolResult, error) {
 	a := &attempt{call: x, ctx: ctx}
 	if p := contained(x.name, a.run); p != nil {
 		return nil, p

@@ -122,19 +122,37 @@ func ExampleTaskTool() {
 
 // ResultError is what classify functions see of a result that is an error: here those of one tool say that a
 // backend is down, and count for its breaker.
-func ExampleClassify() {
-	classify := func(c sluice.Call, r sluice.Result, err error) sluice.Outcome {
-		if _, ok := err.(*mcpgo.ResultError); ok && c.Tool == "search" {
-			return sluice.OutcomeFailure
+func ExampleResultError() {
+	policy := func(tool string) (p sluice.Policy) {
+		if tool == "search" {
+			p.Classify = func(_ sluice.Call, _ sluice.Result, err error) sluice.Outcome {
+				if _, ok := err.(*mcpgo.ResultError); ok {
+					return sluice.OutcomeFailure
+				}
+				return sluice.OutcomeAuto
+			}
 		}
-		return mcpgo.Classify(c, r, err)
+		return p
 	}
-	mistake := &mcpgo.ResultError{Result: mcp.NewToolResultError("which city?")}
-	fmt.Println(classify(sluice.Call{Tool: "weather"}, sluice.Result{}, mistake) == sluice.OutcomeNeutral)
-	fmt.Println(classify(sluice.Call{Tool: "search"}, sluice.Result{}, mistake) == sluice.OutcomeFailure)
+	breaker := sluice.Must(sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Failures: 1}))
+	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{breaker}}))
+	defer exec.Close(context.Background())
+	s := server.NewMCPServer("demo", "1.0.0", server.WithToolHandlerMiddleware(mcpgo.Middleware(exec, mcpgo.Config{Policy: policy})))
+	for _, tool := range []string{"search", "weather"} {
+		s.AddTool(mcp.NewTool(tool), func(context.Context, mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			return mcp.NewToolResultError("no such page"), nil
+		})
+	}
+
+	ask(s, "search")
+	ask(s, "weather")
+	fmt.Println("search", sluice.Must(breaker.State("search")))
+	fmt.Println("weather", sluice.Must(breaker.State("weather")))
 	// Output:
-	// true
-	// true
+	// true no such page
+	// true no such page
+	// search open
+	// weather closed
 }
 
 // ask calls a tool of s and prints what it answers.

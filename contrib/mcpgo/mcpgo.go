@@ -1,7 +1,6 @@
 package mcpgo
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -77,37 +76,25 @@ func (e *ResultError) Error() string {
 	return "the tool answered with an error that has no text"
 }
 
-// Classify is what ends of a tool mean to breakers and retries, as policies of [Config] have it unless they say
-// otherwise: a [ResultError] is neutral, since models make mistakes and this is how tools tell them; so is a
-// result, or an error, that asks the user for more. Else it is OutcomeAuto: errors, panics and timeouts are
-// failures. Give it to a policy that comes later, by [sluice.ToolRegistry.WithPolicy].
-func Classify(_ sluice.Call, r sluice.Result, err error) sluice.Outcome {
-	if err == nil {
-		if res, ok := r.Value.(*mcp.CallToolResult); ok && res.NeedsInput() {
-			return sluice.OutcomeNeutral
-		}
-		return sluice.OutcomeAuto
+// report says what an end means to breakers and retries, where the protocol says it. A [ResultError] is neutral, since
+// models make mistakes and this is how tools tell them; so is a result, or an error, that asks the user for more.
+func report(ctx context.Context, res *mcp.CallToolResult, err error) {
+	if res.NeedsInput() || err != nil && isNeutral(err) {
+		sluice.ReportOutcome(ctx, sluice.OutcomeNeutral)
 	}
+}
+
+func isNeutral(err error) bool {
 	_, failed := errors.AsType[*ResultError](err)
 	_, asks := errors.AsType[mcp.URLElicitationRequiredError](err)
 	_, asksByPointer := errors.AsType[*mcp.URLElicitationRequiredError](err)
-	if failed || asks || asksByPointer {
-		return sluice.OutcomeNeutral
-	}
-	return sluice.OutcomeAuto
+	return failed || asks || asksByPointer
 }
 
-// policy is what Config says of a tool, with what ends mean.
+// policy is what Config says of a tool.
 func (c *Config) policy(tool string) (p sluice.Policy, err error) {
 	if c.Policy != nil {
 		err = contained(tool, func() { p = c.Policy(tool) })
-	}
-	if own := p.Classify; own != nil {
-		p.Classify = func(c sluice.Call, r sluice.Result, err error) sluice.Outcome {
-			return cmp.Or(own(c, r, err), Classify(c, r, err))
-		}
-	} else {
-		p.Classify = Classify
 	}
 	return p, err
 }

@@ -33,11 +33,15 @@ func Ask[C, R any, O ~uint8](f func(C, R, error) O, last O, c C, r R, err error)
 	return f(c, r, err)
 }
 
-// Of is what f says of an end, if there is one, and else what err says of itself: the outermost error of its tree that
-// has a method Outcome. One that panics, or answers what there is not, leaves it to others.
-func Of[C, R any, O ~uint8](f func(C, R, error) O, last O, c C, r R, err error) (o O) {
+// Of is what f says of an end, if there is one, else what the code that has ended said, and else what err says of itself:
+// the outermost error of its tree that has a method Outcome. One that panics, or answers what there is not, leaves it to
+// others.
+func Of[C, R any, O ~uint8](f func(C, R, error) O, said, last O, c C, r R, err error) (o O) {
 	if f != nil {
 		o = Ask(f, last, c, r, err)
+	}
+	if o == 0 {
+		o = said
 	}
 	if o != 0 || err == nil {
 		return o

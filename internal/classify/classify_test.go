@@ -74,10 +74,14 @@ func TestOf(t *testing.T) {
 	inner := fmt.Errorf("b: %w", speaking{o: 2})
 	for name, tt := range map[string]struct {
 		f    function
+		said outcome
 		err  error
 		want outcome
 	}{
 		"nothing":        {},
+		"said":           {said: 4, want: 4},
+		"said, no error": {f: says(0), said: 4, err: speaking{o: 3}, want: 4},
+		"said too":       {f: says(1), said: 4, want: 1},
 		"plain":          {err: errors.ErrUnsupported},
 		"function":       {f: says(1), want: 1},
 		"function first": {f: says(1), err: speaking{o: 3}, want: 1},
@@ -88,6 +92,6 @@ func TestOf(t *testing.T) {
 		"panics":         {err: speaking{panicks: true}},
 		"no such":        {err: speaking{o: 5}},
 	} {
-		require.Equal(t, tt.want, Of(tt.f, 4, "c", "r", tt.err), name)
+		require.Equal(t, tt.want, Of(tt.f, tt.said, 4, "c", "r", tt.err), name)
 	}
 }
