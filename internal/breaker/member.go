@@ -119,7 +119,7 @@ type Member struct {
 	said   uint32          // how many failures of our row we have told of
 	void   uint32          // failures of our row that count for us alone: somebody else had a success after them, or hushed
 	hushed int64           // until then we tell of no failures
-	doubt  bool            // others have met so many failures in a row that a success is to be told
+	doubt  bool            // others, not all of them open, have met so many failures in a row that a success is to be told
 	works  bool            // we have had one since
 	opened bool            // we have opened by our own results, which is to be told
 	order  *Rule           // somebody's, which is to be told
@@ -451,7 +451,7 @@ func (b *Breaker) row() uint32 { return b.streak - min(b.streak, b.cfg.member.vo
 // else has.
 func (b *Breaker) evidence(now int64) (failures uint64) {
 	m := b.cfg.member
-	at := m.at(now)
+	at, rows := m.at(now), false
 	for by, v := range m.votes {
 		switch {
 		case at.left(v.end) == 0:
@@ -460,9 +460,10 @@ func (b *Breaker) evidence(now int64) (failures uint64) {
 			failures += b.threshold()
 		default:
 			failures += min(uint64(v.row), b.threshold()-1)
+			rows = true
 		}
 	}
-	m.doubt = 2*failures >= b.enough()
+	m.doubt = rows && 2*failures >= b.enough()
 	return failures
 }
 

@@ -532,6 +532,22 @@ func TestMember_ItWorks(t *testing.T) {
 	require.True(t, x.list[3].IsClean(x.now))
 }
 
+// While one is open the successes of the others are nothing to tell: they end rows, and there is none.
+func TestMember_OneIsOpen(t *testing.T) {
+	x := newTable(t, 3, 2, five)
+	x.call(0, Failure, Failure, Failure, Failure, Failure)
+	require.Equal(t, []State{Open, Closed, Closed}, x.states())
+	for range 3 {
+		require.Zero(t, x.call(1, Success))
+		require.True(t, x.list[1].IsClean(x.now))
+	}
+	x.call(2, Failure)
+	require.False(t, x.list[1].IsClean(x.now))
+	require.Equal(t, 1, x.call(1, Success))
+	require.True(t, x.list[1].IsClean(x.now))
+	require.Zero(t, x.call(1, Success))
+}
+
 // A row that could not be told is told again, and so is that it works.
 func TestMember_ARowIsToldAgain(t *testing.T) {
 	x := newTable(t, 2, 2, five)
