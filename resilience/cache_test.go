@@ -122,6 +122,10 @@ func TestCache_WhatIsKept(t *testing.T) {
 			func(context.Context, int) error { time.Sleep(2 * time.Second); return nil }, 2},
 		{"a failing result", resilience.CacheConfig{}, readOnly,
 			sluice.Config{Classify: func(sluice.Call, sluice.Result, error) sluice.Outcome { return sluice.OutcomeFailure }}, works, 2},
+		{"a result that its code says is a failure", resilience.CacheConfig{}, readOnly, sluice.Config{}, func(ctx context.Context, _ int) error {
+			sluice.ReportOutcome(ctx, sluice.OutcomeFailure)
+			return nil
+		}, 2},
 		{"too large", resilience.CacheConfig{MaxBytes: 100}, readOnly, sluice.Config{}, works, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -263,34 +263,45 @@ func TestRetry_Refusals(t *testing.T) {
 	})
 }
 
-// A result may be the failure: it is repeated, and stands if nothing better comes.
+// A result may be the failure: it is repeated, and stands if nothing better comes. A Classify function says so, or the
+// tool's code itself.
 func TestRetry_FailingResults(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		classify := func(_ sluice.Call, res sluice.Result, err error) sluice.Outcome {
+	for _, reports := range []bool{false, true} {
+		bubble(t, func(t *testing.T) { failingResults(t, reports) })
+	}
+}
+
+func failingResults(t *testing.T, reports bool) {
+	var classify func(sluice.Call, sluice.Result, error) sluice.Outcome
+	if !reports {
+		classify = func(_ sluice.Call, res sluice.Result, err error) sluice.Outcome {
 			if s, _ := res.Value.(string); s == "failed" {
 				return sluice.OutcomeFailure
 			}
 			return sluice.OutcomeAuto
 		}
-		r := newRig(t, sluice.Config{Classify: classify}, retry(t, resilience.RetryConfig{}))
-		n := 0
-		good := 3
-		f := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "x", Hints: readOnly}, func(context.Context, string) (string, error) {
-			if n++; n >= good {
-				return fmt.Sprint("answer ", n), nil
-			}
-			return "failed", nil
-		}))
-		got, err := f(r.ctx, "")
-		require.NoError(t, err)
-		require.Equal(t, "answer 3", got)
-		n, good = 0, 4
-		got, err = f(r.ctx, "")
-		require.NoError(t, err)
-		require.Equal(t, "failed", got)
-		require.Equal(t, 3, n)
-		r.end()
-	})
+	}
+	r := newRig(t, sluice.Config{Classify: classify}, retry(t, resilience.RetryConfig{}))
+	n := 0
+	good := 3
+	f := sluice.Must(sluice.Wrap(r.Executor, sluice.Spec{Name: "x", Hints: readOnly}, func(ctx context.Context, _ string) (string, error) {
+		if n++; n >= good {
+			return fmt.Sprint("answer ", n), nil
+		}
+		if reports {
+			sluice.ReportOutcome(ctx, sluice.OutcomeFailure)
+		}
+		return "failed", nil
+	}))
+	got, err := f(r.ctx, "")
+	require.NoError(t, err)
+	require.Equal(t, "answer 3", got)
+	n, good = 0, 4
+	got, err = f(r.ctx, "")
+	require.NoError(t, err)
+	require.Equal(t, "failed", got)
+	require.Equal(t, 3, n)
+	r.end()
 }
 
 // Whoever leaves while a call waits between attempts gets the last error, and why; and no wait is begun that a
