@@ -38,7 +38,7 @@ test: ## Everything a change must pass: lint, tests with the race detector and o
 .PHONY: test-386
 test-386: # where this machine can run it
 	@case "$$($(GO) env GOHOSTOS)/$$($(GO) env GOHOSTARCH)" in \
-	linux/amd64 | windows/amd64) set -x; GOARCH=386 $(GO) test . ./internal/promises ./internal/admit ./internal/kv ./internal/value ./sim/... ./upstream ;; \
+	linux/amd64 | windows/amd64) set -x; GOARCH=386 $(GO) test -short . ./internal/promises ./internal/admit ./internal/kv ./internal/value ./sim/... ./upstream ;; \
 	*) echo "no 32-bit tests: this machine cannot run GOARCH=386" ;; \
 	esac
 
