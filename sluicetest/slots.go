@@ -265,7 +265,7 @@ func (r *run) wait(s engine.Slots, ctx context.Context, c engine.Claim) *waiter 
 		defer r.caught()
 		w.lease, w.err = s.Acquire(ctx, c)
 	}()
-	r.Sleep(r.Tick / 10)
+	r.Sleep(r.Tick / 2) // by then it waits
 	return w
 }
 
@@ -423,8 +423,9 @@ func slotsHolderTwice(r *run, s engine.Slots) {
 
 	// Whoever leaves after it has asked again leaves nothing behind.
 	l = r.acquire(s, r.claim(key, 1))
-	r.wait(s, r.ctx, mine)
+	first = r.wait(s, r.ctx, mine)
 	second = r.wait(s, ctx, mine)
+	r.must(r.until(first.over) && errors.Is(first.err, engine.ErrLost), "a Holder asked again while it waited, and its first Acquire returned %v, not ErrLost", first.why())
 	cancel()
 	r.must(r.until(second.over) && second.err != nil, "the second Acquire of a Holder did not return when its context ended")
 	r.release(s, l)
