@@ -29,7 +29,7 @@ import (
 	"github.com/sluice-go/sluice/engine"
 )
 
-// How much chaos there is: CHAOS runs, 25 if it is not set, the first of them by the seed CHAOS_SEED, and
+// How much chaos there is: CHAOS runs, 10 if it is not set, the first of them by the seed CHAOS_SEED, and
 // CHAOS_WIDTH of them side by side, since they mostly wait.
 const (
 	chaosEnv = "CHAOS"
@@ -55,7 +55,7 @@ func fromEnv(t *testing.T, name string, normal uint64) uint64 {
 func TestChaos(t *testing.T) {
 	program(t)
 	seed := fromEnv(t, seedEnv, rand.Uint64()>>16)
-	runs, width := fromEnv(t, chaosEnv, 25), fromEnv(t, widthEnv, 5)
+	runs, width := fromEnv(t, chaosEnv, 10), fromEnv(t, widthEnv, 5)
 	t.Logf("%s=%d %s=%d", chaosEnv, runs, seedEnv, seed)
 	free := make(chan struct{}, width)
 	var group sync.WaitGroup
