@@ -13,7 +13,8 @@ type Config struct {
 	// Gates are the components of the executor's admission: limiters, rate limiters,
 	// breakers and at most one scheduler, in any order. Without a scheduler the queue is
 	// first in, first out. A RateLimiter around a *rate.Limiter counts as a bucket of that
-	// limit and burst, full at the start.
+	// limit and burst, full at the start. What is shared, by a Semaphore or a Fleet, counts as
+	// this process's alone, without a Reserve.
 	Gates    []sluice.Interceptor
 	Tools    []Tool        // at least one
 	Traffic  []Traffic     // at least one
