@@ -86,7 +86,7 @@ type Traffic struct {
 
 // Call is one simulated call, for [Config.Each].
 type Call struct {
-	Traffic  string // Traffic.Name; of a nested call "outer > tool"
+	Traffic  string // Traffic.Name; of a nested call "outer > tool", of the second of one tool "outer > tool (2)"
 	Tool     string
 	Tenant   string
 	Priority sluice.Priority

@@ -328,6 +328,29 @@ func TestEvictionRefreshesNoQuota(t *testing.T) {
 	}
 }
 
+// TestNestedCalls_Repeated: two nested calls of one tool take times of their own, and the report tells them apart.
+func TestNestedCalls_Repeated(t *testing.T) {
+	took := make(map[string][]time.Duration)
+	r := simulate(t, Config{
+		Tools: []Tool{
+			{Spec: sluice.Spec{Name: "plan"}, Service: Constant(time.Millisecond), Calls: []string{"search", "ask", "search"}},
+			{Spec: sluice.Spec{Name: "search"}, Service: Exponential(20 * time.Millisecond)},
+			{Spec: sluice.Spec{Name: "ask"}, Service: Constant(time.Millisecond)},
+		},
+		Traffic:  []Traffic{{Tool: "plan", Arrivals: Callers(1, Dist{})}},
+		Duration: 10 * time.Second,
+		Each:     func(c Call) { took[c.Traffic] = append(took[c.Traffic], c.Ended-c.Started) },
+	})
+	var names []string
+	for _, g := range r.Traffic {
+		names = append(names, g.Name)
+	}
+	require.Equal(t, []string{"plan", "plan > search", "plan > ask", "plan > search (2)"}, names)
+	one, two := took["plan > search"], took["plan > search (2)"]
+	require.Greater(t, len(two), 100)
+	require.NotEqual(t, one[:100], two[:100])
+}
+
 // TestNestedCalls: chains run on one slot, and come to an end.
 func TestNestedCalls(t *testing.T) {
 	r := simulate(t, Config{

@@ -83,8 +83,17 @@ func (s *simulation) newStream(t *Traffic, name, toolName string, outer *stream)
 		return nil, err
 	}
 	s.streams = append(s.streams, st)
-	for _, sub := range st.tool.Calls {
-		x, err := s.newStream(t, name+" > "+sub, sub, st)
+	for i, sub := range st.tool.Calls {
+		own, before := name+" > "+sub, 0
+		for _, o := range st.tool.Calls[:i] {
+			if o == sub {
+				before++
+			}
+		}
+		if before > 0 { // a stream of its own, with draws of its own
+			own += fmt.Sprintf(" (%d)", before+1)
+		}
+		x, err := s.newStream(t, own, sub, st)
 		if err != nil {
 			return nil, err
 		}
