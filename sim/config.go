@@ -52,7 +52,7 @@ type Tool struct {
 	RetryAfter  Dist
 
 	Calls          []string // tools that it then calls, one after another, in its own slot's time
-	IgnoresTimeout bool     // its code goes on after its time is over
+	IgnoresTimeout bool     // its code goes on after its time is over; a loop does not wait for it then, a call around it does
 	_              struct{}
 }
 

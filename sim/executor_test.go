@@ -85,6 +85,41 @@ func TestSimulationIsTheExecutor(t *testing.T) {
 	}
 }
 
+// TestLoopsDoNotWaitForIgnoredTimeouts: a loop has its answer when the time of its call is over, as in an executor, and the
+// code that goes on keeps its slot.
+func TestLoopsDoNotWaitForIgnoredTimeouts(t *testing.T) {
+	const s = time.Second
+	want := []time.Duration{0, 1 * s, 10 * s, 11 * s, 20 * s, 21 * s, 30 * s}
+	spec := sluice.Spec{Name: "work", Policy: sluice.Policy{Timeout: s, Concurrency: 2}}
+	var got []time.Duration
+	c := Config{
+		Tools:    []Tool{{Spec: spec, Service: Constant(10 * s), IgnoresTimeout: true}},
+		Traffic:  []Traffic{{Tool: "work", Arrivals: Callers(1, Dist{})}},
+		Duration: 25 * s,
+	}
+	x, err := newSimulation(&c, nil)
+	require.NoError(t, err)
+	x.begun = func(k *call) { got = append(got, time.Duration(k.started)) }
+	_, err = x.run()
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	synctest.Test(t, func(t *testing.T) {
+		began, starts := time.Now(), make(chan time.Duration, len(want))
+		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
+		work := sluice.Must(sluice.Wrap(e, spec, func(context.Context, int) (int, error) {
+			starts <- time.Since(began)
+			time.Sleep(10 * s)
+			return 0, nil
+		}))
+		for i, at := range want {
+			_, err := work(t.Context(), 0)
+			require.ErrorIs(t, err, sluice.ErrTimeout)
+			require.Equal(t, at, <-starts, "start %d", i)
+		}
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
 // script is a few seconds of traffic in which no two things happen at one instant.
 func script(seed uint64) Config {
 	r := rand.New(rand.NewPCG(seed, 99))
