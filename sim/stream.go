@@ -135,15 +135,17 @@ func (s *simulation) constrain(st *stream) error {
 		st.parts = append(st.parts, p)
 	}
 	st.costs = make([]int64, len(st.asked))
-	if err := st.ask(c); err != nil {
-		return err
+	if !st.input() { // else each call is asked about, with its input
+		if err := st.ask(c); err != nil {
+			return err
+		}
 	}
 	if !same {
 		return nil
 	}
 	var list []admit.Need
 	for _, p := range st.parts {
-		if n := st.amount(&p); n > 0 {
+		if n := st.amount(&p); n > 0 || p.k.class.Kind == admit.Tokens { // zero too: what it turns out to use counts
 			list = append(list, admit.Need{Cell: p.cell, N: n})
 			st.holds = append(st.holds, hold{cell: p.cell, shadow: p.shadow, n: n})
 		}
