@@ -27,7 +27,7 @@ import (
 // locks, on several goroutines at once; a panic refuses the call. A nil of is an error.
 func NewResources(of func(c sluice.Call) (reads, writes []string)) (*sluice.ConcurrencyLimiter, error) {
 	if of == nil {
-		return nil, errors.New("sluice: NewResources: of is nil: must say what a call reads and writes")
+		return nil, errors.New("agent: NewResources: of is nil: must say what a call reads and writes")
 	}
 	weights := func(c sluice.Call) map[string]int64 { return accesses(of(c)) }
 	return sluice.NewConcurrencyLimiter(sluice.ConcurrencyLimiterConfig{

@@ -285,7 +285,7 @@ func TestResources_Hundreds(t *testing.T) {
 
 func TestResources_AFunctionThatPanicsRefuses(t *testing.T) {
 	_, err := agent.NewResources(nil)
-	require.EqualError(t, err, "sluice: NewResources: of is nil: must say what a call reads and writes")
+	require.EqualError(t, err, "agent: NewResources: of is nil: must say what a call reads and writes")
 	exec := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{
 		sluice.Must(agent.NewResources(func(c sluice.Call) (reads, writes []string) {
 			if c.Input.(int) == 1 {

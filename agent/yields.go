@@ -32,7 +32,7 @@ type YieldTool[In, Out any] struct {
 // report what it used, and the call holds its slots. A panic of it fails the call with a [sluice.PanicError].
 func RegisterYield[In, Out any](r *sluice.ToolRegistry, s sluice.Spec, fn func(context.Context, In) iter.Seq2[Out, error]) (*YieldTool[In, Out], error) {
 	if fn == nil {
-		return nil, fmt.Errorf("sluice: RegisterYield: the function of %q is nil: must not be", s.Name)
+		return nil, fmt.Errorf("agent: RegisterYield: the function of %q is nil: must not be", s.Name)
 	}
 	self := new(byte)
 	of, err := sluice.Register(r, s, func(ctx context.Context, in In) (any, error) {
@@ -73,7 +73,7 @@ func wholeOf[Out any](ctx context.Context, seq iter.Seq2[Out, error]) ([]Out, er
 			return nil, err
 		}
 		if len(list) == maxYields {
-			return nil, fmt.Errorf("sluice: the tool yields more than %d parts: must be at most that to be read as a whole", maxYields)
+			return nil, fmt.Errorf("agent: the tool yields more than %d parts: must be at most that to be read as a whole", maxYields)
 		}
 		list = append(list, v)
 		sluice.ReportPartial(ctx, list[:len(list):len(list)])
@@ -163,7 +163,7 @@ func (p *parts[Out]) each(yield func(Out, error) bool) {
 	}
 }
 
-var errOver = errors.New("sluice: the stream has been closed before it was ranged over")
+var errOver = errors.New("agent: the stream has been closed before it was ranged over")
 
 // run is each without the error that comes last. It ends the call.
 func (p *parts[Out]) run(yield func(Out, error) bool) (left bool, err error) {

@@ -340,7 +340,7 @@ func TestYield_ManyParts(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, res.Value, 100_000)
 	_, err = exec.Invoke(t.Context(), sluice.Request{Tool: "many", Args: json.RawMessage("100001")})
-	require.ErrorContains(t, err, "sluice: the tool yields more than 100000 parts: must be at most that to be read as a whole")
+	require.ErrorContains(t, err, "agent: the tool yields more than 100000 parts: must be at most that to be read as a whole")
 	n := 0
 	for _, err := range tool.Range(t.Context(), exec, 200_000) {
 		require.NoError(t, err)
@@ -348,7 +348,7 @@ func TestYield_ManyParts(t *testing.T) {
 	}
 	require.Equal(t, 200_000, n)
 	_, err = agent.RegisterYield[int, int](reg, sluice.Spec{Name: "none"}, nil)
-	require.EqualError(t, err, `sluice: RegisterYield: the function of "none" is nil: must not be`)
+	require.EqualError(t, err, `agent: RegisterYield: the function of "none" is nil: must not be`)
 	_, err = agent.RegisterYield(reg, sluice.Spec{Name: "many"}, many)
 	require.Error(t, err)
 	require.NoError(t, exec.Close(t.Context()))

@@ -122,7 +122,7 @@ func (w *world) gate(field string, g sluice.Interceptor) ([]*constraint, error) 
 		if g == nil || len(g.Config().Rates) == 0 && g.Config().Limiter == nil {
 			return nil, notMade(field, "RateLimiter")
 		}
-		return rates(g.Config())
+		return rates(field, g.Config())
 	case *sluice.CircuitBreaker:
 		if g == nil || g.Config().Cooldown == 0 {
 			return nil, notMade(field, "CircuitBreaker")
@@ -153,15 +153,17 @@ func limits(field string, c sluice.ConcurrencyLimiterConfig) (out []*constraint,
 	return out, nil
 }
 
-func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {
+func rates(field string, c sluice.RateLimiterConfig) (out []*constraint, err error) {
 	list := c.Rates
-	if c.Limiter != nil {
-		if math.IsInf(float64(c.Limiter.Limit()), 1) || float64(c.Limiter.Limit()) == math.MaxFloat64 {
+	if l := c.Limiter; l != nil {
+		perSecond := float64(l.Limit())
+		switch {
+		case math.IsInf(perSecond, 1) || perSecond == math.MaxFloat64:
 			return nil, nil
+		case !(perSecond > 0) || l.Burst() < 1:
+			return nil, fmt.Errorf("sim: %s has a *rate.Limiter of limit %v and burst %d: both must be positive", field, perSecond, l.Burst())
 		}
-		list = []sluice.Rate{{
-			N: max(1, int64(float64(c.Limiter.Limit())*1000)), Per: 1000 * time.Second, Burst: int64(max(1, c.Limiter.Burst())),
-		}}
+		list = []sluice.Rate{within(perSecond, int64(l.Burst()))}
 	}
 	quota := rules.Quota{
 		Name: c.Name, Scope: rules.Scope(c.Scope), Refuse: c.Refuse, Upstream: c.Upstream, MaxKeys: c.MaxKeys,
@@ -169,7 +171,7 @@ func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {
 	for _, r := range list {
 		b, err := rules.Rate(r).Bucket()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("sim: %s: %w", field, err)
 		}
 		k := &constraint{class: quota.Class(rules.Rate(r), &b), scope: quota.Scope, rate: r}
 		if c.Limiter != nil {
@@ -178,6 +180,14 @@ func rates(c sluice.RateLimiterConfig) (out []*constraint, err error) {
 		out = append(out, k)
 	}
 	return out, nil
+}
+
+// within is a rate of so many a second, to a millionth.
+func within(perSecond float64, burst int64) sluice.Rate {
+	if perSecond <= 1000 {
+		return sluice.Rate{N: 1, Per: time.Duration(min(math.Round(1e9/perSecond), 1<<62)), Burst: burst}
+	}
+	return sluice.Rate{N: int64(min(math.Round(1000*perSecond), 1<<53)), Per: 1000 * time.Second, Burst: burst}
 }
 
 func circuit(c sluice.CircuitBreakerConfig) []*constraint {

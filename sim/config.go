@@ -13,7 +13,8 @@ type Config struct {
 	// Gates are the components of the executor's admission: limiters, rate limiters,
 	// breakers and at most one scheduler, in any order. Without a scheduler the queue is
 	// first in, first out. A RateLimiter around a *rate.Limiter counts as a bucket of that
-	// limit and burst, full at the start.
+	// limit and burst, full at the start. What is shared, by a Semaphore or a Fleet, counts as
+	// this process's alone, without a Reserve.
 	Gates    []sluice.Interceptor
 	Tools    []Tool        // at least one
 	Traffic  []Traffic     // at least one
@@ -51,7 +52,7 @@ type Tool struct {
 	RetryAfter  Dist
 
 	Calls          []string // tools that it then calls, one after another, in its own slot's time
-	IgnoresTimeout bool     // its code goes on after its time is over
+	IgnoresTimeout bool     // its code goes on after its time is over; a loop does not wait for it then, a call around it does
 	_              struct{}
 }
 
@@ -85,7 +86,7 @@ type Traffic struct {
 
 // Call is one simulated call, for [Config.Each].
 type Call struct {
-	Traffic  string // Traffic.Name; of a nested call "outer > tool"
+	Traffic  string // Traffic.Name; of a nested call "outer > tool", of the second of one tool "outer > tool (2)"
 	Tool     string
 	Tenant   string
 	Priority sluice.Priority

@@ -37,8 +37,8 @@
 // Every stream of traffic draws from a generator of its own, seeded by [Config.Seed] and
 // the stream's name: it has the same arrivals and service times whatever else changes, be
 // it the policy or another stream. So the difference between two reports is the effect of
-// what was changed, not of chance. Loops ([Callers]) answer to what they meet, as they do
-// in production.
+// what was changed, not of chance. Loops ([Callers]) and nested calls answer to what they
+// meet, as they do in production.
 //
 // Vary the seed to see what is chance. A simulation is as good as its distributions: take
 // them from measurements ([Samples], or [LogNormal] from the median and the 99th

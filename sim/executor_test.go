@@ -85,6 +85,95 @@ func TestSimulationIsTheExecutor(t *testing.T) {
 	}
 }
 
+// TestWhatCostsNothingCountsByItsUse: a call that is taken to cost nothing is charged what it reports, as by an executor.
+func TestWhatCostsNothingCountsByItsUse(t *testing.T) {
+	const ms = time.Millisecond
+	spec := sluice.Spec{Name: "work", Policy: sluice.Policy{Cost: func(sluice.Call, string) int64 { return 0 }}}
+	tokens := func() sluice.Interceptor {
+		return rate("model", sluice.Global, sluice.Rate{N: 100, Burst: 10, Unit: "tokens"})
+	}
+	for name, input := range map[string]func(int64) any{"alike": nil, "each by its input": func(n int64) any { return n }} {
+		var starts []time.Duration
+		r := simulate(t, Config{
+			Gates:    []sluice.Interceptor{tokens()},
+			Tools:    []Tool{{Spec: spec, Service: Constant(10 * ms)}},
+			Traffic:  []Traffic{{Tool: "work", Arrivals: Callers(1, Dist{}), Uses: map[string]Dist{"tokens": Constant(20)}, Input: input}},
+			Duration: 10*time.Second - 1,
+			Each:     func(c Call) { starts = append(starts, c.Started) },
+		})
+		require.Len(t, r.Limits, 1)
+		require.Len(t, starts, 999, name) // nobody waits for nothing
+		require.InDelta(t, 20_000/1_010.0, r.Limits[0].Used, 0.03, name)
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{Interceptors: []sluice.Interceptor{tokens()}}))
+			work := sluice.Must(sluice.Wrap(e, spec, func(ctx context.Context, _ int) (time.Duration, error) {
+				at := time.Since(began)
+				time.Sleep(10 * ms)
+				sluice.ReportUsage(ctx, "tokens", 20)
+				return at, nil
+			}))
+			for i, want := range starts[:100] {
+				at, err := work(t.Context(), 0)
+				require.NoError(t, err)
+				require.Equal(t, want, at, "%s: start %d", name, i)
+			}
+			require.NoError(t, e.Close(t.Context()))
+		})
+	}
+}
+
+// TestCostsSeeTheInput: where a stream has inputs, the cost function is asked about calls with their inputs alone.
+func TestCostsSeeTheInput(t *testing.T) {
+	var asked []int64
+	spec := sluice.Spec{Name: "work", Policy: sluice.Policy{Cost: func(c sluice.Call, _ string) int64 {
+		asked = append(asked, c.Input.(int64))
+		return 1
+	}}}
+	simulate(t, Config{
+		Gates:    []sluice.Interceptor{rate("model", sluice.Global, sluice.Rate{N: 100, Unit: "tokens"})},
+		Tools:    []Tool{{Spec: spec, Service: Constant(time.Millisecond)}},
+		Traffic:  []Traffic{{Tool: "work", Arrivals: Flood(3), Input: func(n int64) any { return n }}},
+		Duration: time.Second,
+	})
+	require.Equal(t, []int64{0, 1, 2}, asked)
+}
+
+// TestLoopsDoNotWaitForIgnoredTimeouts: a loop has its answer when the time of its call is over, as in an executor, and the
+// code that goes on keeps its slot.
+func TestLoopsDoNotWaitForIgnoredTimeouts(t *testing.T) {
+	const s = time.Second
+	want := []time.Duration{0, 1 * s, 10 * s, 11 * s, 20 * s, 21 * s, 30 * s}
+	spec := sluice.Spec{Name: "work", Policy: sluice.Policy{Timeout: s, Concurrency: 2}}
+	var got []time.Duration
+	c := Config{
+		Tools:    []Tool{{Spec: spec, Service: Constant(10 * s), IgnoresTimeout: true}},
+		Traffic:  []Traffic{{Tool: "work", Arrivals: Callers(1, Dist{})}},
+		Duration: 25 * s,
+	}
+	x, err := newSimulation(&c, nil)
+	require.NoError(t, err)
+	x.begun = func(k *call) { got = append(got, time.Duration(k.started)) }
+	_, err = x.run()
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	synctest.Test(t, func(t *testing.T) {
+		began, starts := time.Now(), make(chan time.Duration, len(want))
+		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
+		work := sluice.Must(sluice.Wrap(e, spec, func(context.Context, int) (int, error) {
+			starts <- time.Since(began)
+			time.Sleep(10 * s)
+			return 0, nil
+		}))
+		for i, at := range want {
+			_, err := work(t.Context(), 0)
+			require.ErrorIs(t, err, sluice.ErrTimeout)
+			require.Equal(t, at, <-starts, "start %d", i)
+		}
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
 // script is a few seconds of traffic in which no two things happen at one instant.
 func script(seed uint64) Config {
 	r := rand.New(rand.NewPCG(seed, 99))

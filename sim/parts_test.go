@@ -273,6 +273,41 @@ func TestSharedLimiter(t *testing.T) {
 	}
 }
 
+// TestSharedLimiter_Rates: slow and quick limiters have the rates that they have, and one that lets nobody start is refused.
+func TestSharedLimiter_Rates(t *testing.T) {
+	for _, x := range []struct {
+		limit    xrate.Limit
+		duration time.Duration
+		want     int64
+	}{
+		{xrate.Every(30 * time.Minute), 6 * time.Hour, 12}, // one at the start, and one each half hour
+		{xrate.Every(700 * time.Millisecond), 7000 * time.Second, 10_000},
+		{1e16, time.Second, 10_000}, // ten callers that take a millisecond
+		{xrate.Inf, time.Second, 10_000},
+	} {
+		r := simulate(t, Config{
+			Gates:    []sluice.Interceptor{sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: xrate.NewLimiter(x.limit, 1)}))},
+			Tools:    []Tool{{Spec: sluice.Spec{Name: "work"}, Service: Constant(time.Millisecond)}},
+			Traffic:  []Traffic{{Tool: "work", Arrivals: Callers(10, Dist{})}},
+			Duration: x.duration,
+		})
+		assert.Equal(t, x.want, r.All.Started, "%v/s", x.limit)
+	}
+	for want, l := range map[string]*xrate.Limiter{
+		"sim: Config.Gates[0] has a *rate.Limiter of limit 0 and burst 1: both must be positive":                                   xrate.NewLimiter(0, 1),
+		"sim: Config.Gates[0] has a *rate.Limiter of limit 2 and burst 0: both must be positive":                                   xrate.NewLimiter(2, 0),
+		"sim: Config.Gates[0]: N 1 per 4611686018427387904 ns with Burst 1 takes more than 36 years to refill: lower Burst or Per": xrate.NewLimiter(1e-12, 1),
+	} {
+		_, err := Run(Config{
+			Gates:    []sluice.Interceptor{sluice.Must(sluice.NewRateLimiter(sluice.RateLimiterConfig{Limiter: l}))},
+			Tools:    []Tool{{Spec: sluice.Spec{Name: "work"}, Service: Constant(time.Millisecond)}},
+			Traffic:  []Traffic{{Tool: "work", Arrivals: Steady(1)}},
+			Duration: time.Second,
+		})
+		assert.EqualError(t, err, want)
+	}
+}
+
 // TestEvictionRefreshesNoQuota: more keys than the table holds, each asked for more than
 // its rate; the recount remembers what the table has forgotten.
 func TestEvictionRefreshesNoQuota(t *testing.T) {
@@ -291,6 +326,29 @@ func TestEvictionRefreshesNoQuota(t *testing.T) {
 	if r.Limits[0].Keys < 40 || r.All.Refused == 0 || r.All.Succeeded == 0 {
 		t.Errorf("%d keys, %d refused, %d succeeded: want many, some, some", r.Limits[0].Keys, r.All.Refused, r.All.Succeeded)
 	}
+}
+
+// TestNestedCalls_Repeated: two nested calls of one tool take times of their own, and the report tells them apart.
+func TestNestedCalls_Repeated(t *testing.T) {
+	took := make(map[string][]time.Duration)
+	r := simulate(t, Config{
+		Tools: []Tool{
+			{Spec: sluice.Spec{Name: "plan"}, Service: Constant(time.Millisecond), Calls: []string{"search", "ask", "search"}},
+			{Spec: sluice.Spec{Name: "search"}, Service: Exponential(20 * time.Millisecond)},
+			{Spec: sluice.Spec{Name: "ask"}, Service: Constant(time.Millisecond)},
+		},
+		Traffic:  []Traffic{{Tool: "plan", Arrivals: Callers(1, Dist{})}},
+		Duration: 10 * time.Second,
+		Each:     func(c Call) { took[c.Traffic] = append(took[c.Traffic], c.Ended-c.Started) },
+	})
+	var names []string
+	for _, g := range r.Traffic {
+		names = append(names, g.Name)
+	}
+	require.Equal(t, []string{"plan", "plan > search", "plan > ask", "plan > search (2)"}, names)
+	one, two := took["plan > search"], took["plan > search (2)"]
+	require.Greater(t, len(two), 100)
+	require.NotEqual(t, one[:100], two[:100])
 }
 
 // TestNestedCalls: chains run on one slot, and come to an end.

@@ -34,7 +34,7 @@ type charge struct {
 }
 
 // take charges amount at now, and answers the number of the charge, and whether the bucket
-// had so much.
+// had so much. Nothing can be had of one that is in debt too.
 func (r *recount) take(now, amount int64, final bool) (id int64, ok bool) {
 	owed := r.owed(now)
 	owed.add(times(amount, int64(r.rate.Per)))
@@ -42,7 +42,7 @@ func (r *recount) take(now, amount int64, final bool) (id int64, ok bool) {
 	r.known = len(r.charges)
 	id = r.first + int64(len(r.charges)) - 1
 	r.forget()
-	return id, !owed.above(times(r.rate.Burst, int64(r.rate.Per)))
+	return id, amount == 0 || !owed.above(times(r.rate.Burst, int64(r.rate.Per)))
 }
 
 // correct says what a charge that is not final was really.

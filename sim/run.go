@@ -73,6 +73,7 @@ type call struct {
 	fails            bool
 	backend          bool // works on it
 	queued           bool
+	answered         bool    // its caller goes on, before its code has ended
 	outcome, late    Outcome // late is what it is once limit has passed
 	nested           int     // calls that it has made
 	forecast         int64   // of its wait, -1 if nobody asked
@@ -179,6 +180,10 @@ func (s *simulation) step() bool {
 			s.m.Judge(s.now, e.c.t, breaker.Neutral)
 		}
 		s.settle()
+		if e.c.parent == nil {
+			e.c.answered = true
+			s.follow(e.c, 0)
+		}
 	case calls:
 		s.arrive(e.s, nil)
 	case arrives:
@@ -438,7 +443,9 @@ func (s *simulation) finish(c *call) {
 	s.finished(c)
 	s.m.Finish(s.now, c.t, outcome)
 	s.left(c, "")
-	s.follow(c, 0)
+	if !c.answered {
+		s.follow(c, 0)
+	}
 	s.freeCall(c)
 	s.settle()
 }

@@ -83,8 +83,17 @@ func (s *simulation) newStream(t *Traffic, name, toolName string, outer *stream)
 		return nil, err
 	}
 	s.streams = append(s.streams, st)
-	for _, sub := range st.tool.Calls {
-		x, err := s.newStream(t, name+" > "+sub, sub, st)
+	for i, sub := range st.tool.Calls {
+		own, before := name+" > "+sub, 0
+		for _, o := range st.tool.Calls[:i] {
+			if o == sub {
+				before++
+			}
+		}
+		if before > 0 { // a stream of its own, with draws of its own
+			own += fmt.Sprintf(" (%d)", before+1)
+		}
+		x, err := s.newStream(t, own, sub, st)
 		if err != nil {
 			return nil, err
 		}
@@ -126,15 +135,17 @@ func (s *simulation) constrain(st *stream) error {
 		st.parts = append(st.parts, p)
 	}
 	st.costs = make([]int64, len(st.asked))
-	if err := st.ask(c); err != nil {
-		return err
+	if !st.input() { // else each call is asked about, with its input
+		if err := st.ask(c); err != nil {
+			return err
+		}
 	}
 	if !same {
 		return nil
 	}
 	var list []admit.Need
 	for _, p := range st.parts {
-		if n := st.amount(&p); n > 0 {
+		if n := st.amount(&p); n > 0 || p.k.class.Kind == admit.Tokens { // zero too: what it turns out to use counts
 			list = append(list, admit.Need{Cell: p.cell, N: n})
 			st.holds = append(st.holds, hold{cell: p.cell, shadow: p.shadow, n: n})
 		}

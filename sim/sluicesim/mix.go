@@ -68,6 +68,7 @@ type reader struct {
 	document
 	out          mix
 	tools, types []string // that there are
+	called       []func() // look whether what tools call is there, once all tools are known
 }
 
 func (r *reader) mix(n *node) {
@@ -87,6 +88,9 @@ func (r *reader) mix(n *node) {
 	}
 	m.maxCalls = r.count(f.find("max_calls"))
 	r.each(f.need("tools"), func(n *node) { m.tools = append(m.tools, r.tool(n)) })
+	for _, look := range r.called {
+		look()
+	}
 	r.each(f.need("traffic"), func(n *node) { m.traffic = append(m.traffic, r.stream(n)) })
 	list := f.need("policies")
 	r.each(list, func(n *node) { m.policies = append(m.policies, r.policy(n, len(m.policies))) })
@@ -102,7 +106,9 @@ func (r *reader) mix(n *node) {
 func (r *reader) tool(n *node) (t sim.Tool) {
 	f := r.object(n)
 	t.Spec.Name, t.Spec.Type = r.name(f.need("name")), r.name(f.find("type"))
-	r.tools, r.types = append(r.tools, t.Spec.Name), append(r.types, t.Spec.Type)
+	if r.tools = append(r.tools, t.Spec.Name); t.Spec.Type != "" {
+		r.types = append(r.types, t.Spec.Type)
+	}
 	if s := f.need("service"); s != nil {
 		t.Service = dist(r, s, r.duration)
 	}
@@ -118,7 +124,11 @@ func (r *reader) tool(n *node) (t sim.Tool) {
 		f.end()
 	})
 	t.RejectAfter, t.RetryAfter = r.times(f.find("reject_after")), r.times(f.find("retry_after"))
-	t.Calls = r.names(f.find("calls"))
+	calls := f.find("calls")
+	t.Calls = r.names(calls)
+	for i, name := range t.Calls {
+		r.called = append(r.called, func() { r.known(calls.values[i], name, "tool", r.tools) })
+	}
 	t.IgnoresTimeout = r.flag(f.find("ignores_timeout"))
 	f.end()
 	return t
@@ -162,6 +172,9 @@ func (r *reader) known(n *node, name, what string, there []string) {
 // quoted is a few of the names.
 func quoted(names []string) string {
 	const most = 8
+	if len(names) == 0 {
+		return "none"
+	}
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	var out []string
 	for _, n := range names[:min(len(names), most)] {
@@ -288,7 +301,18 @@ func (r *reader) policy(n *node, i int) (p policy) {
 		r.each(l, func(n *node) { c.Limits = append(c.Limits, r.limit(n)) })
 		made(r, l, &p, sluice.NewConcurrencyLimiter, c)
 	}
-	r.each(f.find("rate_limiters"), func(n *node) { made(r, n, &p, sluice.NewRateLimiter, r.rateLimiter(n)) })
+	seen := make(map[string]bool) // a limit's name is how it is found in reports, and in those of the other policy
+	r.each(f.find("rate_limiters"), func(n *node) {
+		c := r.rateLimiter(n)
+		if c.Name == "" {
+			c.Name = "rate"
+		}
+		if seen[c.Name] {
+			r.fail(n, "has the name %s too: must have another", errtext.Quote(c.Name))
+		}
+		seen[c.Name] = true
+		made(r, n, &p, sluice.NewRateLimiter, c)
+	})
 	r.each(f.find("breakers"), func(n *node) {
 		f := r.object(n)
 		b := r.breaker(f)
