@@ -109,7 +109,9 @@ func (p *Page) change(v *view) {
 	v.Lead = "What is changed here holds at once, for calls that wait too. It is told in events, with who did it."
 	c := &changeView{Gate: v.Query.gate, Tool: v.Query.tool, Done: v.Query.done}
 	v.Change = c
+	names := []string{}
 	for _, g := range p.gates {
+		names = append(names, g.label)
 		c.Pick = append(c.Pick, fact{ID: "change?" + url.Values{"gate": {g.label}}.Encode(), Label: g.label})
 	}
 	switch {
@@ -129,13 +131,13 @@ func (p *Page) change(v *view) {
 	p.mu.Lock()
 	made := p.changes.latest()
 	p.mu.Unlock()
-	t := changeTable(made)
+	t := changeTable(made, v.At)
 	t.ID, t.Caption = "made", "Changes made on this page, latest first"
 	c.Made = more(t, "change", len(made), len(made))
 	v.JSON = struct {
-		Gates []fact  `json:"gates"`
-		Made  []entry `json:"made"`
-	}{c.Pick, made}
+		Gates []string `json:"gates"`
+		Made  []entry  `json:"made"`
+	}{names, made}
 }
 
 func (p *Page) gate(label string) *gate {
@@ -289,18 +291,16 @@ func (p *Page) makeChange(w http.ResponseWriter, r *http.Request) {
 		f.Set("key", key)
 	}
 	e := entry{Kind: sluice.LimitChanged, Actor: kept(actor), Key: kept(f.Get("key"))}
-	p.changing.Lock() // so that of two forms that were made of one configuration one is stale
-	err := p.apply(f, actor, &e)
-	p.changing.Unlock()
-	if err != nil {
+	if err := p.apply(f, actor, &e); err != nil {
 		status := http.StatusBadRequest
 		if errors.Is(err, errStale) {
 			status = http.StatusConflict
 		}
-		refuse(w, status, "Nothing was changed: "+shown(err.Error()))
+		refuse(w, status, "Nothing was changed: "+words(err.Error()))
 		return
 	}
-	p.told(r.Context(), e, f.Get("was") == "") // else Reconfigure has told of it
+	a := f.Get("action")
+	p.told(r.Context(), e, a != "set" && a != "policy") // which Reconfigure has told of
 	p.stale()
 	q := url.Values{"done": {"1"}}
 	for _, n := range []string{"gate", "tool", "key"} {
@@ -325,6 +325,8 @@ func (p *Page) told(ctx context.Context, e entry, tell bool) {
 
 // apply does what f asks for, and says in e what that was.
 func (p *Page) apply(f url.Values, actor string, e *entry) error {
+	p.changing.Lock() // so that of two forms that were made of one configuration one is stale
+	defer p.changing.Unlock()
 	action := f.Get("action")
 	if name := f.Get("tool"); name != "" {
 		e.By = "tool/" + name
@@ -440,8 +442,8 @@ func (p *Page) applyToTool(f url.Values, action, name, actor string, e *entry) e
 
 // whole reads a whole number of at least zero.
 func whole[N int | int64](f url.Values, name string, to *N) error {
-	n, err := strconv.ParseInt(f.Get(name), 10, strconv.IntSize)
-	if err != nil || n < 0 {
+	n, err := strconv.ParseInt(f.Get(name), 10, 64)
+	if err != nil || n < 0 || int64(N(n)) != n { // an int may have 32 bits
 		return fmt.Errorf("%s must be a whole number", name)
 	}
 	*to = N(n)

@@ -142,7 +142,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer func() { <-places }()
 	default:
 		w.Header().Set("Retry-After", "10")
-		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("There are %d viewers already, which is as many as may look at once. Try again later.", cap(places)))
+		refuse(w, http.StatusServiceUnavailable, "As many look already as may at once, "+count(cap(places), "viewer", "viewers")+". Try again later.")
 		return
 	}
 	switch r.Method {

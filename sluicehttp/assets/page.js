@@ -80,6 +80,9 @@
         search.value ? u.searchParams.set("q", search.value) : u.searchParams.delete("q");
       }
       history.replaceState(null, "", here);
+      const json = document.getElementById("json"); // what says what was searched for before
+      json.href = json.getAttribute("href").split("?")[0] + here.search;
+      document.getElementById("searched")?.remove();
       address = next.href;
       if (paused) location.reload(); else open();
     };
@@ -93,7 +96,8 @@
     const field = (name) => document.getElementById("ask-" + name);
     const answer = document.getElementById("answer");
     const call = () => { // arguments as they were typed: numbers and repeated names are not to be made others
-      const head = JSON.stringify({ tool: field("tool").value, tenant: field("tenant").value, priority: Number(field("priority").value) || 0 });
+      const typed = field("priority").value.trim(), priority = Number(typed);
+      const head = JSON.stringify({ tool: field("tool").value, tenant: field("tenant").value, priority: Number.isFinite(priority) ? priority : typed });
       return head.slice(0, -1) + ',"args":' + (field("args").value.trim() || "{}") + "}";
     };
     const go = async () => {
