@@ -39,7 +39,7 @@ type Config struct {
 	Sink sluice.EventSink
 
 	Hosts      []string      // by which the page may be asked for, without a port; empty means those of the loopback interface
-	Interval   time.Duration // between two snapshots, if anybody looks; zero means 1 s, at least 100 ms
+	Interval   time.Duration // between two snapshots, if anybody looks; zero means 1 s, from 100 ms to 1 min
 	MaxViewers int           // streams at once, and requests besides; more get 503; zero means 100
 	_          struct{}
 }

@@ -32,7 +32,7 @@ type reading struct {
 // longest is how old a reading may become, however expensive the next may be.
 const longest = time.Minute
 
-// share is the part of a processor, one in so many, that snapshots and what is made of them may take.
+// share is the part of a processor, one in so many, that snapshots and what is made of them for streams may take.
 const share = 40
 
 // latest is the reading that is due, and for how long it is: nobody causes more of them than Interval allows, and fewer
