@@ -192,7 +192,7 @@ func (g *gate) forms(key string) (out []form) {
 			out = append(out, f)
 		}
 		out = append(out,
-			form{ID: "pause", Legend: "Pause", Button: "Pause", Note: "Nobody starts under this key for so long; then calls start in a ramp.", Danger: true,
+			form{ID: "pause", Legend: "Pause", Button: "Pause", Note: "Nobody starts under this key for so long; then calls start in a ramp. A longer pause stays.", Danger: true,
 				Hidden: action("pause"), Key: key, Inputs: append(at, text("for", "For", "30s"))},
 			form{ID: "lift", Legend: "Lift", Button: "Lift pause and debt", Note: "Calls start at once, as the rate allows.",
 				Hidden: action("lift"), Key: key, Inputs: at})
@@ -369,10 +369,10 @@ func (p *Page) apply(f url.Values, actor string, e *entry) error {
 			}
 			for i := range c.Rates {
 				var err error
-				if c.Rates[i].Per, err = time.ParseDuration(f.Get(fmt.Sprintf("per%d", i))); err != nil {
-					return fmt.Errorf("per must be a duration such as 1m: %w", err)
+				if c.Rates[i].Per, err = time.ParseDuration(f.Get(fmt.Sprintf("per%d", i))); err != nil || c.Rates[i].Per <= 0 {
+					return fmt.Errorf("per%d must be a duration such as 1m", i) // zero would be a default that nobody has asked for
 				}
-				if err = cmp.Or(whole(f, fmt.Sprintf("n%d", i), &c.Rates[i].N), whole(f, fmt.Sprintf("burst%d", i), &c.Rates[i].Burst)); err != nil {
+				if err = cmp.Or(whole(f, fmt.Sprintf("n%d", i), 0, &c.Rates[i].N), whole(f, fmt.Sprintf("burst%d", i), 1, &c.Rates[i].Burst)); err != nil {
 					return err
 				}
 			}
@@ -390,11 +390,11 @@ func (p *Page) apply(f url.Values, actor string, e *entry) error {
 				max := &l.Max
 				if l.Adaptive != nil {
 					max = &l.Adaptive.Max
-					if err := whole(f, fmt.Sprintf("min%d", i), &l.Adaptive.Min); err != nil {
+					if err := whole(f, fmt.Sprintf("min%d", i), 1, &l.Adaptive.Min); err != nil {
 						return err
 					}
 				}
-				if err := whole(f, fmt.Sprintf("max%d", i), max); err != nil {
+				if err := whole(f, fmt.Sprintf("max%d", i), 0, max); err != nil {
 					return err
 				}
 			}
@@ -407,7 +407,7 @@ func (p *Page) apply(f url.Values, actor string, e *entry) error {
 			if e.From = orderText(c); f.Get("was") != e.From {
 				return errStale
 			}
-			if err := cmp.Or(whole(f, "queue", &c.MaxQueue), whole(f, "tenant", &c.MaxPerTenant), whole(f, "ageing", &c.Ageing)); err != nil {
+			if err := cmp.Or(whole(f, "queue", 1, &c.MaxQueue), whole(f, "tenant", 1, &c.MaxPerTenant), whole(f, "ageing", 1, &c.Ageing)); err != nil {
 				return err
 			}
 			e.To, e.Key = orderText(c), ""
@@ -431,7 +431,7 @@ func (p *Page) applyToTool(f url.Values, action, name, actor string, e *entry) e
 		if e.From = fmt.Sprint(s.Policy.Concurrency); f.Get("was") != e.From {
 			return errStale
 		}
-		if err := whole(f, "max", &s.Policy.Concurrency); err != nil {
+		if err := whole(f, "max", 0, &s.Policy.Concurrency); err != nil {
 			return err
 		}
 		e.To = fmt.Sprint(s.Policy.Concurrency)
@@ -440,11 +440,11 @@ func (p *Page) applyToTool(f url.Values, action, name, actor string, e *entry) e
 	return fmt.Errorf("a tool cannot be asked for %q", action)
 }
 
-// whole reads a whole number of at least zero.
-func whole[N int | int64](f url.Values, name string, to *N) error {
+// whole reads a whole number of at least that.
+func whole[N int | int64](f url.Values, name string, least int64, to *N) error {
 	n, err := strconv.ParseInt(f.Get(name), 10, 64)
-	if err != nil || n < 0 || int64(N(n)) != n { // an int may have 32 bits
-		return fmt.Errorf("%s must be a whole number", name)
+	if err != nil || n < least || int64(N(n)) != n { // an int may have 32 bits
+		return fmt.Errorf("%s must be a whole number of at least %d", name, least)
 	}
 	*to = N(n)
 	return nil

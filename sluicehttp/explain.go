@@ -46,7 +46,8 @@ func (p *Page) explain(ctx context.Context, v *view) {
 func (p *Page) nextCall(ctx context.Context, tool string) *explained {
 	ctx, cancel := patient(ctx)
 	defer cancel()
-	d := p.conf.Executor.ExplainTool(ctx, tool)
+	// It is no call of who asks, whom a server's handlers may have made a tenant: others are told the same.
+	d := p.conf.Executor.ExplainTool(sluice.WithPipelineContext(ctx, sluice.PipelineContext{}), tool)
 	if ctx.Err() != nil {
 		return &explained{Verdict: "unknown"} // an interceptor's Wrap takes longer, which is no refusal
 	}
