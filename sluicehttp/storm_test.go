@@ -38,7 +38,7 @@ func TestStormOfOperators(t *testing.T) {
 	for i := range 8 {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		busy.Go(func() {
-			for range 150 {
+			for range 60 {
 				switch r.IntN(4) {
 				case 0:
 					was := o.limits.Config().Limits[0].Max
