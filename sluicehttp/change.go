@@ -109,7 +109,9 @@ func (p *Page) change(v *view) {
 	v.Lead = "What is changed here holds at once, for calls that wait too. It is told in events, with who did it."
 	c := &changeView{Gate: v.Query.gate, Tool: v.Query.tool, Done: v.Query.done}
 	v.Change = c
+	names := []string{}
 	for _, g := range p.gates {
+		names = append(names, g.label)
 		c.Pick = append(c.Pick, fact{ID: "change?" + url.Values{"gate": {g.label}}.Encode(), Label: g.label})
 	}
 	switch {
@@ -129,13 +131,13 @@ func (p *Page) change(v *view) {
 	p.mu.Lock()
 	made := p.changes.latest()
 	p.mu.Unlock()
-	t := changeTable(made)
+	t := changeTable(made, v.At)
 	t.ID, t.Caption = "made", "Changes made on this page, latest first"
 	c.Made = more(t, "change", len(made), len(made))
 	v.JSON = struct {
-		Gates []fact  `json:"gates"`
-		Made  []entry `json:"made"`
-	}{c.Pick, made}
+		Gates []string `json:"gates"`
+		Made  []entry  `json:"made"`
+	}{names, made}
 }
 
 func (p *Page) gate(label string) *gate {
@@ -190,7 +192,7 @@ func (g *gate) forms(key string) (out []form) {
 			out = append(out, f)
 		}
 		out = append(out,
-			form{ID: "pause", Legend: "Pause", Button: "Pause", Note: "Nobody starts under this key for so long; then calls start in a ramp.", Danger: true,
+			form{ID: "pause", Legend: "Pause", Button: "Pause", Note: "Nobody starts under this key for so long; then calls start in a ramp. A longer pause stays.", Danger: true,
 				Hidden: action("pause"), Key: key, Inputs: append(at, text("for", "For", "30s"))},
 			form{ID: "lift", Legend: "Lift", Button: "Lift pause and debt", Note: "Calls start at once, as the rate allows.",
 				Hidden: action("lift"), Key: key, Inputs: at})
@@ -289,18 +291,16 @@ func (p *Page) makeChange(w http.ResponseWriter, r *http.Request) {
 		f.Set("key", key)
 	}
 	e := entry{Kind: sluice.LimitChanged, Actor: kept(actor), Key: kept(f.Get("key"))}
-	p.changing.Lock() // so that of two forms that were made of one configuration one is stale
-	err := p.apply(f, actor, &e)
-	p.changing.Unlock()
-	if err != nil {
+	if err := p.apply(f, actor, &e); err != nil {
 		status := http.StatusBadRequest
 		if errors.Is(err, errStale) {
 			status = http.StatusConflict
 		}
-		refuse(w, status, "Nothing was changed: "+shown(err.Error()))
+		refuse(w, status, "Nothing was changed: "+words(err.Error()))
 		return
 	}
-	p.told(r.Context(), e, f.Get("was") == "") // else Reconfigure has told of it
+	a := f.Get("action")
+	p.told(r.Context(), e, a != "set" && a != "policy") // which Reconfigure has told of
 	p.stale()
 	q := url.Values{"done": {"1"}}
 	for _, n := range []string{"gate", "tool", "key"} {
@@ -325,6 +325,8 @@ func (p *Page) told(ctx context.Context, e entry, tell bool) {
 
 // apply does what f asks for, and says in e what that was.
 func (p *Page) apply(f url.Values, actor string, e *entry) error {
+	p.changing.Lock() // so that of two forms that were made of one configuration one is stale
+	defer p.changing.Unlock()
 	action := f.Get("action")
 	if name := f.Get("tool"); name != "" {
 		e.By = "tool/" + name
@@ -367,10 +369,10 @@ func (p *Page) apply(f url.Values, actor string, e *entry) error {
 			}
 			for i := range c.Rates {
 				var err error
-				if c.Rates[i].Per, err = time.ParseDuration(f.Get(fmt.Sprintf("per%d", i))); err != nil {
-					return fmt.Errorf("per must be a duration such as 1m: %w", err)
+				if c.Rates[i].Per, err = time.ParseDuration(f.Get(fmt.Sprintf("per%d", i))); err != nil || c.Rates[i].Per <= 0 {
+					return fmt.Errorf("per%d must be a duration such as 1m", i) // zero would be a default that nobody has asked for
 				}
-				if err = cmp.Or(whole(f, fmt.Sprintf("n%d", i), &c.Rates[i].N), whole(f, fmt.Sprintf("burst%d", i), &c.Rates[i].Burst)); err != nil {
+				if err = cmp.Or(whole(f, fmt.Sprintf("n%d", i), 0, &c.Rates[i].N), whole(f, fmt.Sprintf("burst%d", i), 1, &c.Rates[i].Burst)); err != nil {
 					return err
 				}
 			}
@@ -388,11 +390,11 @@ func (p *Page) apply(f url.Values, actor string, e *entry) error {
 				max := &l.Max
 				if l.Adaptive != nil {
 					max = &l.Adaptive.Max
-					if err := whole(f, fmt.Sprintf("min%d", i), &l.Adaptive.Min); err != nil {
+					if err := whole(f, fmt.Sprintf("min%d", i), 1, &l.Adaptive.Min); err != nil {
 						return err
 					}
 				}
-				if err := whole(f, fmt.Sprintf("max%d", i), max); err != nil {
+				if err := whole(f, fmt.Sprintf("max%d", i), 0, max); err != nil {
 					return err
 				}
 			}
@@ -405,7 +407,7 @@ func (p *Page) apply(f url.Values, actor string, e *entry) error {
 			if e.From = orderText(c); f.Get("was") != e.From {
 				return errStale
 			}
-			if err := cmp.Or(whole(f, "queue", &c.MaxQueue), whole(f, "tenant", &c.MaxPerTenant), whole(f, "ageing", &c.Ageing)); err != nil {
+			if err := cmp.Or(whole(f, "queue", 1, &c.MaxQueue), whole(f, "tenant", 1, &c.MaxPerTenant), whole(f, "ageing", 1, &c.Ageing)); err != nil {
 				return err
 			}
 			e.To, e.Key = orderText(c), ""
@@ -429,7 +431,7 @@ func (p *Page) applyToTool(f url.Values, action, name, actor string, e *entry) e
 		if e.From = fmt.Sprint(s.Policy.Concurrency); f.Get("was") != e.From {
 			return errStale
 		}
-		if err := whole(f, "max", &s.Policy.Concurrency); err != nil {
+		if err := whole(f, "max", 0, &s.Policy.Concurrency); err != nil {
 			return err
 		}
 		e.To = fmt.Sprint(s.Policy.Concurrency)
@@ -438,11 +440,11 @@ func (p *Page) applyToTool(f url.Values, action, name, actor string, e *entry) e
 	return fmt.Errorf("a tool cannot be asked for %q", action)
 }
 
-// whole reads a whole number of at least zero.
-func whole[N int | int64](f url.Values, name string, to *N) error {
-	n, err := strconv.ParseInt(f.Get(name), 10, strconv.IntSize)
-	if err != nil || n < 0 {
-		return fmt.Errorf("%s must be a whole number", name)
+// whole reads a whole number of at least that.
+func whole[N int | int64](f url.Values, name string, least int64, to *N) error {
+	n, err := strconv.ParseInt(f.Get(name), 10, 64)
+	if err != nil || n < least || int64(N(n)) != n { // an int may have 32 bits
+		return fmt.Errorf("%s must be a whole number of at least %d", name, least)
 	}
 	*to = N(n)
 	return nil

@@ -118,6 +118,12 @@ func TestChangesThatAreRefused(t *testing.T) {
 		{"no number", "/change?gate=concurrency", "set", map[string]string{"max0": "x"}, nil, 400, "max0 must be a whole number"},
 		{"too little", "/change?gate=concurrency", "set", map[string]string{"max0": "0"}, nil, 400, "Limits[0].Max is 0: must be from 1"},
 		{"too much", "/change?gate=concurrency", "set", map[string]string{"max0": "99999999999999999999"}, nil, 400, "max0 must be a whole number"},
+		{"no period", "/change?gate=rate%2Fcrm", "set", map[string]string{"per0": "0"}, nil, 400, "per0 must be a duration such as 1m"},
+		{"a negative period", "/change?gate=rate%2Fcrm", "set", map[string]string{"per0": "-1s"}, nil, 400, "per0 must be a duration such as 1m"},
+		{"a rate of none", "/change?gate=rate%2Fcrm", "set", map[string]string{"n0": "0"}, nil, 400, "N is 0"},
+		{"a burst of none", "/change?gate=rate%2Fcrm", "set", map[string]string{"burst0": "0"}, nil, 400, "burst0 must be a whole number of at least 1"},
+		{"a queue of none", "/change?gate=priority", "set", map[string]string{"queue": "0"}, nil, 400, "queue must be a whole number of at least 1"},
+		{"no ageing", "/change?gate=priority", "set", map[string]string{"ageing": "0"}, nil, 400, "ageing must be a whole number of at least 1"},
 		{"a form from before", "/change?gate=concurrency", "set", map[string]string{"was": "1"}, nil, 409, "look again"},
 		{"no duration", "/change?gate=rate%2Fcrm", "pause", map[string]string{"for": "soon"}, nil, 400, "a duration such as 30s"},
 		{"a long pause", "/change?gate=rate%2Fcrm", "pause", map[string]string{"for": "48h"}, nil, 400, "up to 24h"},
@@ -135,6 +141,8 @@ func TestChangesThatAreRefused(t *testing.T) {
 		})
 	}
 	require.Equal(t, 2, o.limits.Config().Limits[0].Max)
+	require.Equal(t, []sluice.Rate{{N: 10, Per: time.Minute, Burst: 10}}, o.rates.Config().Rates)
+	require.Equal(t, []int{8, 1000, 1000}, []int{o.sched.Config().Ageing, o.sched.Config().MaxQueue, o.sched.Config().MaxPerTenant})
 	require.Equal(t, http.StatusForbidden, ask(t, p, "POST", "/explain", `{"tool":"hold"}`, "Content-Type", "application/json", "Sec-Fetch-Site", "cross-site").Code)
 	require.Equal(t, http.StatusMethodNotAllowed, ask(t, p, "PUT", "/change", "").Code)
 	text := ask(t, p, "GET", "/change", "").Body.String()

@@ -67,8 +67,8 @@ func charts(x *reading) []chart {
 		return 0
 	})
 	for _, n := range order[:min(mostDrawn, len(order))] {
-		list = append(list, x.chart("use", "Use of "+shown(x.names[n.i]), 100, func(v float64) string { return fmt.Sprintf("%d %%", int(v)) },
-			func(i int) float64 { return 100 * float64(x.points[i].use[n.i]) }))
+		list = append(list, x.chart("use", "Use of "+shown(x.names[n.i]), 1, percent,
+			func(i int) float64 { return float64(x.points[i].use[n.i]) }))
 	}
 	return list
 }

@@ -14,8 +14,8 @@
 //
 // It answers requests for the hosts of [Config].Hosts alone, by default those of the loopback interface, so that no other
 // site can read it by a name that it points at this machine (DNS rebinding). It knows no users: put your own
-// authentication around it where others can reach it. It shows names of tools, tenants, keys, limits and types of
-// callers' errors; no arguments, no results, and no text of a tool's error. Keys that are secret should not be keys.
+// authentication around it where others can reach it. It shows names of tools, tenants, keys, limits and codes of
+// errors; no arguments, no results, and no text of a tool's error. Keys that are secret should not be keys.
 //
 // # Who can change something
 //
@@ -26,6 +26,6 @@
 // # What it costs
 //
 // Calls nothing, while nobody looks. While somebody does, there is one [sluice.Executor.Snapshot] for each
-// [Config].Interval, whoever many look, and less often if it and the page take over a fortieth of that. [Recent] is a
-// sink: it costs each call what a sink does that wants refusals only.
+// [Config].Interval, however many look, and less often, but once a minute, if it and what is made of it for streams take
+// over a fortieth of that. [Recent] is a sink: it costs each call what a sink does that wants refusals only.
 package sluicehttp

@@ -1,8 +1,10 @@
 package sluicehttp
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -35,11 +37,21 @@ func (p *Page) explain(ctx context.Context, v *view) {
 		How string `json:"how"`
 	}{`POST {"tool": "…", "args": {…}, "tenant": "…", "priority": 5} here as application/json; or ask for ?tool=…`}
 	if v.Query.tool != "" {
-		ctx, cancel := patient(ctx)
-		defer cancel()
-		v.Explain = explainedOf(p.conf.Executor.ExplainTool(ctx, v.Query.tool))
+		v.Explain = p.nextCall(ctx, v.Query.tool)
 		v.JSON = v.Explain
 	}
+}
+
+// nextCall is what would become of a call of tool whose arguments nobody knows.
+func (p *Page) nextCall(ctx context.Context, tool string) *explained {
+	ctx, cancel := patient(ctx)
+	defer cancel()
+	// It is no call of who asks, whom a server's handlers may have made a tenant: others are told the same.
+	d := p.conf.Executor.ExplainTool(sluice.WithPipelineContext(ctx, sluice.PipelineContext{}), tool)
+	if ctx.Err() != nil {
+		return &explained{Verdict: "unknown"} // an interceptor's Wrap takes longer, which is no refusal
+	}
+	return explainedOf(d)
 }
 
 // asked is a call to explain.
@@ -58,7 +70,16 @@ func (p *Page) explainCall(w http.ResponseWriter, r *http.Request, asJSON bool) 
 	}
 	var c asked
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&c); err != nil {
-		refuse(w, http.StatusBadRequest, "The call is no JSON: "+shown(err.Error()))
+		var long *http.MaxBytesError
+		var other *json.UnmarshalTypeError
+		switch {
+		case errors.As(err, &long):
+			refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("The call has more than %d bytes.", maxBody))
+		case errors.As(err, &other): // its own text has Go's types
+			refuse(w, http.StatusBadRequest, fmt.Sprintf("The call's %s is a JSON %s, which it cannot be.", shown(cmp.Or(other.Field, "body")), shown(other.Value)))
+		default:
+			refuse(w, http.StatusBadRequest, "The call is no JSON: "+shown(err.Error()))
+		}
 		return
 	}
 	ctx, cancel := patient(r.Context())

@@ -49,6 +49,18 @@ func TestExplainedCallsHaveAllTheirTime(t *testing.T) {
 	})
 }
 
+// The next call of a tool is nobody's, whoever asks: a server may have made the viewer a tenant, and others see the same.
+func TestTheNextCallIsNotTheViewers(t *testing.T) {
+	o := newOffice(t)
+	p := page(t, sluicehttp.Config{Executor: o.exec})
+	for _, target := range []string{"/tool.json?tool=hold", "/explain.json?tool=hold"} {
+		r := httptest.NewRequest("GET", "http://localhost"+target, nil)
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r.WithContext(sluice.WithPipelineContext(t.Context(), sluice.PipelineContext{Tenant: "ada", Priority: 12}))) // there is no 12
+		require.Contains(t, w.Body.String(), `"verdict": "starts"`, target)
+	}
+}
+
 // Where a tool's own function takes too long, nobody is told what would become of the call.
 func TestExplainingMayTakeTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

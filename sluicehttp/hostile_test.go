@@ -24,7 +24,7 @@ import (
 var hostile = []string{
 	`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `' onmouseover='alert(1)`, `</style><svg onload=alert(1)>`, `{{.}}`, `javascript:alert(1)`,
 	"rtl\u202eelif", "isolate\u2066x", "esc\x1b[31mred", "nul\x00", "line\nevent: hello\ndata: x", "cr\rx", "sep\u2028\u2029", "zero\u200bwidth\u200d", "tag\U000e0041",
-	"bad\xff\xfeutf8", "hangul\u3164", "combining" + strings.Repeat("\u0301", 40), strings.Repeat("long", 200), "c1\u0085\u009b31m", "-->", "]]>",
+	"bad\xff\xfeutf8", "hangul\u3164", "combining" + strings.Repeat("\u0301", 40), strings.Repeat("long", 200), "c1\u0085\u009b31m", "del\x7f", "-->", "]]>",
 }
 
 // dangerous is what must not be on a page: tags and attributes that nobody wrote there, and characters that do not show.

@@ -139,7 +139,7 @@ func TestViewersAreBounded(t *testing.T) {
 		require.Equal(t, "10", r.Header.Get("Retry-After"))
 		text, err := io.ReadAll(r.Body)
 		require.NoError(t, err)
-		require.Contains(t, string(text), "There are 100 viewers already")
+		require.Contains(t, string(text), "As many look already as may at once, 100 viewers.")
 		c = l.dial(t, "/queue")
 		defer c.Close()
 		r = answer(t, c)

@@ -47,7 +47,7 @@ func (p *Page) overview(v *view, x *reading) {
 	}
 	refused := x.refused[:min(few, len(x.refused))]
 	if p.conf.Recent != nil {
-		v.Tables = append(v.Tables, more(refusalTable(refused), "recent", len(refused), len(x.refused)))
+		v.Tables = append(v.Tables, more(refusalTable(refused, s.At), "recent", len(refused), len(x.refused)))
 	}
 	short := *s
 	short.Gates, short.Lanes = nil, nil
@@ -129,22 +129,19 @@ func (p *Page) alerts(x *reading) (out []alert) {
 	}
 	slices.SortStableFunc(out, func(a, b alert) int { return strings.Compare(a.Status.Class, b.Status.Class) }) // bad, then warn
 	if s.Abandoned > 0 {
-		out = append(out, alert{status{"▲", "abandoned", "warn"}, fmt.Sprintf("%s calls run on though nobody waits for them", number(s.Abandoned)), "", "", "limits"})
+		out = append(out, alert{status{"▲", "abandoned", "warn"}, count(s.Abandoned, "call runs on though nobody waits for it", "calls run on though nobody waits for them"), "", "", "limits"})
 	}
 	if s.EventsDropped > 0 {
-		out = append(out, alert{status{"▲", "events dropped", "warn"}, fmt.Sprintf("%s events reached no sink", number(s.EventsDropped)), "", "", "overview"})
+		out = append(out, alert{status{"▲", "events dropped", "warn"}, count(s.EventsDropped, "event reached no sink", "events reached no sink"), "", "", "overview"})
 	}
 	return out
 }
 
 func waitingText(n int) string {
-	switch n {
-	case 0:
+	if n == 0 {
 		return ""
-	case 1:
-		return "1 call waits there"
 	}
-	return number(n) + " calls wait there"
+	return count(n, "call waits there", "calls wait there")
 }
 
 type alertJSON struct {
@@ -195,7 +192,7 @@ func (p *Page) tools(v *view, x *reading) {
 		}
 		list = append(list, r)
 	}
-	l := pick(v.Query, stamp(v.At), list, func(r *toolRow) []string { return []string{r.Name, r.Type, r.Description} })
+	l := pick(v.Query, stamp(v.At), list, func(r *toolRow) []string { return []string{r.Name, r.Type, hintsText(r.Hints), r.Description} })
 	v.JSON = l
 	t := table{Caption: "Tools by name", Empty: "No tool is registered.", Columns: []column{
 		{"Tool", false}, {"Type", false}, {"In flight", true}, {"of", true}, {"Waiting", true}, {"Hints", false}, {"Description", false}}}
@@ -255,10 +252,7 @@ func (p *Page) tool(ctx context.Context, v *view, x *reading) {
 	default:
 		add("max_wait", "Waits at most", orNothing(w))
 	}
-	explaining, cancel := patient(ctx)
-	defer cancel()
-	d := e.ExplainTool(explaining, name)
-	v.Explain = explainedOf(d)
+	v.Explain = p.nextCall(ctx, name)
 	lanes := slices.DeleteFunc(slices.Clone(x.snap.Lanes), func(l sluice.LaneState) bool { return l.Tool != name })
 	own := slices.DeleteFunc(slices.Clone(x.snap.Gates), func(g sluice.GateState) bool { return !strings.HasPrefix(g.Name, "tool/"+name+" ") })
 	v.JSON = struct {
@@ -282,7 +276,7 @@ func (p *Page) tool(ctx context.Context, v *view, x *reading) {
 
 // explained is a decision as it is shown: words, and no text of a tool's.
 type explained struct {
-	Verdict string        `json:"verdict"` // "starts", "waits" or "refused"
+	Verdict string        `json:"verdict"` // "starts", "waits", "refused", or "unknown" if nobody has said in time
 	Code    string        `json:"code,omitempty"`
 	By      string        `json:"by,omitempty"`
 	Text    string        `json:"text,omitempty"` // what a model would be told
@@ -310,6 +304,8 @@ func explainedOf(d sluice.Decision) *explained {
 // Sentence is the decision in words.
 func (x *explained) Sentence() string {
 	switch x.Verdict {
+	case "unknown":
+		return fmt.Sprintf("Nobody knows: the tool's interceptors have not been made within %v.", explainTime)
 	case "starts":
 		return "A call would start at once."
 	case "waits":

@@ -39,7 +39,7 @@ type Config struct {
 	Sink sluice.EventSink
 
 	Hosts      []string      // by which the page may be asked for, without a port; empty means those of the loopback interface
-	Interval   time.Duration // between two snapshots, if anybody looks; zero means 1 s, at least 100 ms
+	Interval   time.Duration // between two snapshots, if anybody looks; zero means 1 s, from 100 ms to 1 min
 	MaxViewers int           // streams at once, and requests besides; more get 503; zero means 100
 	_          struct{}
 }
@@ -142,7 +142,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer func() { <-places }()
 	default:
 		w.Header().Set("Retry-After", "10")
-		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("There are %d viewers already, which is as many as may look at once. Try again later.", cap(places)))
+		refuse(w, http.StatusServiceUnavailable, "As many look already as may at once, "+count(cap(places), "viewer", "viewers")+". Try again later.")
 		return
 	}
 	switch r.Method {

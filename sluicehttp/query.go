@@ -24,14 +24,15 @@ type query struct {
 const (
 	standardRows = 50
 	maxRows      = 1000
+	maxSearched  = 3 * maxText // bytes, for the 256 characters that the page lets one type
 )
 
 // queryOf reads a query, and says what is wrong with it.
 func queryOf(view string, v url.Values) (q query, err error) {
 	q = query{view: view, text: strings.TrimSpace(v.Get("q")), tool: v.Get("tool"), n: standardRows,
 		gate: v.Get("gate"), key: v.Get("key"), done: v.Get("done") != ""}
-	if len(q.text) > maxText || len(q.tool) > maxText {
-		return q, fmt.Errorf("q and tool may have %d bytes", maxText)
+	if len(q.text) > maxSearched || len(q.tool) > maxText {
+		return q, fmt.Errorf("q may have %d bytes, and tool %d", maxSearched, maxText)
 	}
 	if s := v.Get("n"); s != "" {
 		if q.n, err = strconv.Atoi(s); err != nil || q.n < 1 || q.n > maxRows {
@@ -134,7 +135,7 @@ func pagedTable[T any](q query, l listing[T], t table) table {
 	case l.Matching == 0:
 		t.Note = fmt.Sprintf("None of %s matches.", number(l.Total))
 	case len(l.Rows) == 0:
-		t.Note = fmt.Sprintf("There are %s.", number(l.Matching))
+		t.Note = fmt.Sprintf("There are no more rows than %s.", number(l.Matching))
 	default:
 		t.Note = fmt.Sprintf("%s to %s of %s", number(l.From+1), number(l.From+len(l.Rows)), number(l.Matching))
 		if l.Matching < l.Total {

@@ -29,7 +29,10 @@ type reading struct {
 	rendered map[string]*rendering // by query, for streams
 }
 
-// share is the part of a processor, one in so many, that snapshots and what is made of them may take.
+// longest is how old a reading may become, however expensive the next may be.
+const longest = time.Minute
+
+// share is the part of a processor, one in so many, that snapshots and what is made of them for streams may take.
 const share = 40
 
 // latest is the reading that is due, and for how long it is: nobody causes more of them than Interval allows, and fewer
@@ -100,7 +103,7 @@ func (p *Page) stale() {
 
 // lasts is for how long x is what is shown.
 func (x *reading) lasts(interval time.Duration) time.Duration {
-	return max(interval, time.Duration(share*x.spent.Load()))
+	return max(interval, min(longest, time.Duration(share*x.spent.Load())))
 }
 
 // cost adds what f takes to what x has cost.
@@ -211,6 +214,7 @@ func (h *history) add(s *sluice.Snapshot, interval time.Duration) {
 	for i, n := range h.names {
 		at[n] = i
 	}
+	var gone []int // nil before it is asked for
 	for i := range s.Gates {
 		g := &s.Gates[i]
 		if g.Limit <= 0 || g.Kind == "breaker" {
@@ -218,10 +222,23 @@ func (h *history) add(s *sluice.Snapshot, interval time.Duration) {
 		}
 		j, ok := at[g.Name]
 		if !ok {
-			if j = len(h.names); j == maxDrawn {
-				continue
+			if j = len(h.names); j < maxDrawn {
+				h.names = append(h.names, g.Name)
+			} else {
+				if gone == nil {
+					gone = h.gone()
+				}
+				for len(gone) > 0 && x.use[gone[0]] >= 0 {
+					gone = gone[1:] // it is back
+				}
+				if len(gone) == 0 {
+					continue
+				}
+				j, gone = gone[0], gone[1:]
+				delete(at, h.names[j])
+				h.names = slices.Clone(h.names) // readings have them
+				h.names[j] = g.Name
 			}
-			h.names = append(h.names, g.Name)
 			at[g.Name] = j
 		}
 		x.use[j] = max(x.use[j], float32(use(g)))
@@ -235,4 +252,15 @@ func (h *history) add(s *sluice.Snapshot, interval time.Duration) {
 	} else {
 		h.points = append(append(make([]point, 0, 2*(len(h.points)-old)+16), h.points[old:]...), x)
 	}
+}
+
+// gone is the places of limits that no point knows any more: tools come and go.
+func (h *history) gone() []int {
+	list := []int{}
+	for j := range h.names {
+		if !slices.ContainsFunc(h.points, func(x point) bool { return x.use[j] >= 0 }) {
+			list = append(list, j)
+		}
+	}
+	return list
 }

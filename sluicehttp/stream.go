@@ -28,6 +28,9 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
+	if r.Method == http.MethodHead {
+		return // it would not be told anything, and would hold its place for ever
+	}
 	c := http.NewResponseController(w)
 	write := func(b []byte) bool {
 		_ = c.SetWriteDeadline(time.Now().Add(writeTime)) // as in send

@@ -7,5 +7,5 @@ import (
 
 // templates are parsed when somebody looks first.
 var templates = sync.OnceValue(func() *template.Template {
-	return template.Must(template.New("").Funcs(template.FuncMap{"shown": shown}).ParseFS(files, "assets/*.tmpl"))
+	return template.Must(template.New("").Funcs(template.FuncMap{"shown": shown, "words": words}).ParseFS(files, "assets/*.tmpl"))
 })

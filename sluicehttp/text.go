@@ -2,6 +2,7 @@ package sluicehttp
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -9,18 +10,26 @@ import (
 	"unicode/utf8"
 )
 
-// maxText bounds a name on the page, in bytes.
-const maxText = 256
+// maxText bounds a name on the page, and maxWords what is no name: a plan, a description, a message; in bytes.
+const (
+	maxText  = 256
+	maxWords = 8 << 10
+)
 
 // shown is s so that all of it is seen: what has no picture of its own, or moves what stands around it, is shown as its
 // number. It is cut where it is long.
-func shown(s string) string {
-	if isPlain(s) {
+func shown(s string) string { return shownUpTo(s, maxText) }
+
+// words is shown for what is no name.
+func words(s string) string { return shownUpTo(s, maxWords) }
+
+func shownUpTo(s string, most int) string {
+	if len(s) <= most && isPlain(s) {
 		return s
 	}
-	cut := len(s) > maxText
+	cut := len(s) > most
 	if cut {
-		s = s[:maxText]
+		s = s[:most]
 	}
 	var b strings.Builder
 	marks := 0
@@ -60,7 +69,7 @@ func isPlain(s string) bool {
 			return false
 		}
 	}
-	return len(s) <= maxText
+	return true
 }
 
 // blank reports whether r, which counts as a letter or a mark, shows nothing.
@@ -84,7 +93,7 @@ func harmless(json []byte) []byte {
 	var out []byte
 	for i := 0; i < len(json); {
 		r, n := utf8.DecodeRune(json[i:])
-		if r < utf8.RuneSelf || unicode.IsGraphic(r) && !blank(r) {
+		if r < utf8.RuneSelf && r != 0x7f || unicode.IsGraphic(r) && !blank(r) {
 			if out != nil {
 				out = append(out, json[i:i+n]...)
 			}
@@ -112,7 +121,7 @@ func harmless(json []byte) []byte {
 func length(d time.Duration) string {
 	switch {
 	case d < 0:
-		return "−" + length(-d)
+		return "−" + length(-max(d, -math.MaxInt64)) // the least of all has no opposite
 	case d == 0:
 		return "0 s"
 	case d < time.Millisecond:
@@ -148,5 +157,23 @@ func number[N int | int64 | uint64](n N) string {
 	return sign + b.String()
 }
 
-// clock is an instant for people.
-func clock(t time.Time) string { return t.UTC().Format("15:04:05 UTC") }
+// percent is a part of a whole for people. A debt may be any multiple of what a rate holds.
+func percent(part float64) string { return number(int64(min(100*part, 1e15))) + " %" }
+
+// count is n things.
+func count[N int | int64 | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(n) + " " + many
+}
+
+// clock is an instant for people, with its day where that is not the one of now.
+func clock(t, now time.Time) string {
+	const day = "2006-01-02 "
+	t, now = t.UTC(), now.UTC()
+	if t.Format(day) == now.Format(day) {
+		return t.Format("15:04:05 UTC")
+	}
+	return t.Format(day + "15:04:05 UTC")
+}

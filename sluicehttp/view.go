@@ -139,7 +139,7 @@ func (v *view) Version() string { return version }
 func (v *view) Text() string { return v.Query.text }
 
 // Clock is the instant of what is shown.
-func (v *view) Clock() string { return clock(v.At) }
+func (v *view) Clock() string { return clock(v.At, v.At) }
 
 // Stamp is that for programs.
 func (v *view) Stamp() string { return stamp(v.At) }
@@ -183,8 +183,8 @@ func (p *Page) build(ctx context.Context, x *reading, q query) *view {
 // queue shows who waits.
 func (p *Page) queue(v *view, x *reading) {
 	v.Title, v.Search = "Queue", true
-	v.Lead = fmt.Sprintf("%s calls wait in %s lanes. A lane is the calls that have tool, tenant, priority and what they wait for in common.",
-		number(x.snap.Queued), number(len(x.lanes)))
+	v.Lead = fmt.Sprintf("%s in %s. A lane is the calls that have tool, tenant, priority and what they wait for in common.",
+		count(x.snap.Queued, "call waits", "calls wait"), count(len(x.lanes), "lane", "lanes"))
 	l := pick(v.Query, stamp(v.At), x.lanes, func(l *sluice.LaneState) []string { return []string{l.Tool, l.Tenant, l.By, l.Key} })
 	v.JSON = l
 	v.Tables = []table{pagedTable(v.Query, l, laneTable(l.Rows))}
@@ -224,7 +224,13 @@ func numCell[N int | int64 | uint64](field string, n N) cell {
 func (p *Page) constraints(v *view, x *reading) {
 	v.Search = true
 	var t table
-	l := pick(v.Query, stamp(v.At), x.gates[v.Name], func(g *sluice.GateState) []string { return []string{g.Name, g.Key, g.Scope} })
+	l := pick(v.Query, stamp(v.At), x.gates[v.Name], func(g *sluice.GateState) []string {
+		list := []string{g.Name, g.Key, g.Scope}
+		for _, s := range statuses(g, x.snap.At) {
+			list = append(list, s.Word)
+		}
+		return list
+	})
 	switch v.Name {
 	case "limits":
 		v.Title, v.Lead = "Limits", "Calls in flight, or their weight, and how many may be at once."
@@ -289,7 +295,7 @@ func barCell(g *sluice.GateState) cell {
 	c := cell{Field: "use"}
 	if g.Limit > 0 {
 		c.Bar = &bar{int(100 * min(1, max(0, use(g)))), g.Used >= g.Limit}
-		c.Text = fmt.Sprintf("%d %%", int(100*use(g)))
+		c.Text = percent(use(g))
 	}
 	return c
 }
@@ -336,33 +342,44 @@ func statuses(g *sluice.GateState, at time.Time) (out []status) {
 // fleets shows what is shared with other processes.
 func (p *Page) fleets(v *view, x *reading) {
 	v.Title, v.Lead = "Fleets", "Rates and slots that this process shares with others."
-	l := pick(v.Query, stamp(v.At), x.snap.Fleets, func(f *sluice.FleetState) []string { return []string{f.Name, f.Origin} })
+	l := pick(v.Query, stamp(v.At), x.snap.Fleets, func(f *sluice.FleetState) []string {
+		list := []string{f.Name, f.Origin}
+		for _, s := range fleetStatuses(f) {
+			list = append(list, s.Word)
+		}
+		return list
+	})
 	v.JSON = l
 	t := table{Caption: "Fleets", Empty: "No limiter shares anything.", Columns: []column{{"Name", false}, {"This process", false},
 		{"State", false}, {"Trips", true}, {"Failed", true}, {"Brought nothing", true}, {"Units fetched", true}, {"Given back", true},
 		{"Slots leased", true}, {"Short", true}, {"Events lost", true}}}
 	for i := range l.Rows {
 		f := &l.Rows[i]
-		s := []status{{"○", "answers", "good"}}
-		if f.Away {
-			s = []status{{"■", "away", "bad"}}
-		}
-		if f.Shadow {
-			s = append(s, status{"◌", "shadow", "plain"})
-		}
 		t.Rows = append(t.Rows, row{Name: f.Name, Key: f.Origin, Cells: []cell{
-			{Field: "name", Text: f.Name, Head: true}, {Field: "origin", Text: f.Origin}, {Field: "state", Status: s},
+			{Field: "name", Text: f.Name, Head: true}, {Field: "origin", Text: f.Origin}, {Field: "state", Status: fleetStatuses(f)},
 			numCell("trips", f.Trips), numCell("failed", f.Failed), numCell("denied", f.Denied), numCell("fetched", f.Fetched),
 			numCell("returned", f.Returned), numCell("slots", f.Slots), numCell("short", f.Short), numCell("dropped", f.Dropped)}})
 	}
 	v.Tables = []table{pagedTable(v.Query, l, t)}
 }
 
+// fleetStatuses is what is to be said of f.
+func fleetStatuses(f *sluice.FleetState) []status {
+	s := []status{{"○", "answers", "good"}}
+	if f.Away {
+		s = []status{{"■", "away", "bad"}}
+	}
+	if f.Shadow {
+		s = append(s, status{"◌", "shadow", "plain"})
+	}
+	return s
+}
+
 // recent shows what has been refused and changed.
 func (p *Page) recent(v *view, x *reading) {
 	v.Title, v.Search = "Recent", true
 	texts := func(e *entry) []string {
-		return []string{e.Tool, e.Tenant, e.Code, e.By, e.Key, e.Actor, string(e.Kind)}
+		return []string{e.Tool, e.Tenant, e.Code, e.By, e.Key, e.From, e.To, e.Actor, string(e.Kind)}
 	}
 	refused := pick(v.Query, stamp(v.At), x.refused, texts)
 	changed := pick(v.Query, stamp(v.At), x.changed, texts)
@@ -375,15 +392,15 @@ func (p *Page) recent(v *view, x *reading) {
 	} else {
 		v.Lead = fmt.Sprintf("The latest %d refusals, and as many changes. Texts of errors are not kept.", remembered)
 	}
-	v.Tables = []table{pagedTable(v.Query, refused, refusalTable(refused.Rows)), pagedTable(v.Query, changed, changeTable(changed.Rows))}
+	v.Tables = []table{pagedTable(v.Query, refused, refusalTable(refused.Rows, v.At)), pagedTable(v.Query, changed, changeTable(changed.Rows, v.At))}
 }
 
-func refusalTable(list []entry) table {
+func refusalTable(list []entry, at time.Time) table {
 	t := table{ID: "refused", Caption: "Refused calls, latest first", Empty: "None.", Columns: []column{
 		{"At", false}, {"Tool", false}, {"Tenant", false}, {"Why", false}, {"By", false}, {"Waited", true}, {"Retry after", true}}}
 	for _, e := range list {
 		t.Rows = append(t.Rows, row{Name: e.Tool, Cells: []cell{
-			{Field: "at", Text: clock(e.At), Value: stamp(e.At), Head: true}, {Field: "tool", Text: e.Tool, Href: toolHref(e.Tool)},
+			{Field: "at", Text: clock(e.At, at), Value: stamp(e.At), Head: true}, {Field: "tool", Text: e.Tool, Href: toolHref(e.Tool)},
 			{Field: "tenant", Text: e.Tenant}, {Field: "code", Text: e.Code}, {Field: "by", Text: e.By},
 			{Field: "waited", Text: orNothing(e.Waited), Num: true}, {Field: "retry_after", Text: orNothing(e.Retry), Num: true}}})
 	}
@@ -397,12 +414,12 @@ func orNothing(d time.Duration) string {
 	return length(d)
 }
 
-func changeTable(list []entry) table {
+func changeTable(list []entry, at time.Time) table {
 	t := table{ID: "changed", Caption: "Changes of limits, latest first", Empty: "None.", Columns: []column{
 		{"At", false}, {"What", false}, {"Name", false}, {"Key", false}, {"From", false}, {"To", false}, {"For", true}, {"By", false}}}
 	for _, e := range list {
 		t.Rows = append(t.Rows, row{Name: e.By, Key: e.Key, Cells: []cell{
-			{Field: "at", Text: clock(e.At), Value: stamp(e.At), Head: true}, {Field: "kind", Text: string(e.Kind)}, {Field: "name", Text: e.By},
+			{Field: "at", Text: clock(e.At, at), Value: stamp(e.At), Head: true}, {Field: "kind", Text: string(e.Kind)}, {Field: "name", Text: e.By},
 			{Field: "key", Text: e.Key}, {Field: "from", Text: e.From}, {Field: "to", Text: e.To},
 			{Field: "for", Text: orNothing(e.Retry), Num: true}, {Field: "actor", Text: e.Actor}}})
 	}

@@ -1,12 +1,16 @@
 package browser
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-go/sluice"
 )
 
 // A page that stays open finds the server again when that has restarted, says meanwhile that it is not up to date, and
@@ -91,6 +95,16 @@ func TestSearch(t *testing.T) {
 	require.Equal(t, home.url("queue?q=globex"), eval[string](b, `location.href`))
 	b.open(home.url("queue?q=globex"))
 	until(t, "one lane is left after a load", narrowed)
+
+	require.Contains(t, eval[string](b, `document.getElementById('searched').textContent`), "globex")
+	b.isLive()
+	b.fill("hooli", "#search")
+	until(t, "another lane is left, and told of to those who hear the page", func() (bool, any) {
+		rows, told := b.table("queue"), eval[string](b, `document.getElementById('found').textContent`)
+		return len(rows) == 1 && rows[0]["tenant"] == "hooli" && told == "1 to 1 of 1 that match, 3 in all", []any{rows, told}
+	})
+	require.True(t, eval[bool](b, `document.getElementById('searched') == null`), "it tells of what was searched for before")
+	require.Equal(t, home.url("queue.json?q=hooli"), eval[string](b, `document.getElementById('json').href`))
 }
 
 // A paused page stands still, and says so; it goes on where the process is.
@@ -135,7 +149,42 @@ func TestExplain(t *testing.T) {
 	ask("search", `{"q": 1}`, "wait for concurrency/slots global, at place 3")
 	ask("nothing", `{"q": 1}`, "unknown_tool")
 	ask("search", `{"q": `, "no JSON")
+	b.fill("high", "#ask-priority")
+	ask("search", `{}`, "priority is a JSON string")
+	b.fill("9", "#ask-priority")
+	ask("search", `{}`, "wait for concurrency/slots global, at place 3")
 	require.Equal(t, 3, w.exec.Snapshot().InFlight+w.exec.Snapshot().Queued, "a question is no call")
+}
+
+// Of two questions that are under way the later one's answer stands, whichever comes first.
+func TestExplainAnswersTheLatestQuestion(t *testing.T) {
+	w := newWorld(t, false, []string{"search"}, slots(1))
+	release := make(chan struct{})
+	_, err := sluice.Register(w.exec.Registry(), sluice.Spec{Name: "slow", Check: func(context.Context, sluice.Call) error {
+		<-release
+		return errors.New("too late")
+	}}, does)
+	require.NoError(t, err)
+	home := serve(t, w.page)
+	b := newTab(t, look{MayFail: true})
+	b.open(home.url("explain"))
+	answered := func(n int) func() (bool, any) {
+		return func() (bool, any) {
+			done := eval[int](b, `performance.getEntriesByType('resource').filter(e => e.name.endsWith('/explain') && e.responseEnd > 0).length`)
+			return done == n, done
+		}
+	}
+	for _, tool := range []string{"slow", "search"} {
+		b.fill(tool, "#ask-tool")
+		require.NoError(t, chromedp.Do(b.ctx, chromedp.Click(chromedp.CSS("#ask-go"))))
+	}
+	until(t, "the second question is answered", answered(1))
+	close(release)
+	until(t, "the first is, too", answered(2))
+	text, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](
+		`new Promise(done => setTimeout(() => done(document.getElementById('answer').textContent), 200))`, chromedp.EvalAwaitPromise))
+	require.NoError(t, err)
+	require.Contains(t, text, "start at once")
 }
 
 func flat(rows []map[string]string) (out []string) {

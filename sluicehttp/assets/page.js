@@ -5,6 +5,7 @@
   const body = document.body, view = document.getElementById("view");
   const live = document.getElementById("live"), pause = document.getElementById("pause");
   let address = body.dataset.stream, source = null, paused = false, again = 0;
+  let sought = false, tell = null; // how many a search has found is told once
 
   const say = (text) => { if (live.textContent !== text) live.textContent = text; };
 
@@ -56,7 +57,12 @@
       if (e.data !== body.dataset.version) location.reload(); // another program answers now
       say("Live");
     });
-    source.addEventListener("view", (e) => { if (!paused) show(e.data); });
+    source.addEventListener("view", (e) => {
+      if (paused) return;
+      show(e.data);
+      if (sought) tell();
+      sought = false;
+    });
     source.onerror = () => {
       say("Not live: trying again");
       if (source.readyState === EventSource.CLOSED) again = setTimeout(open, 3000);
@@ -72,7 +78,9 @@
   const search = document.getElementById("search");
   if (search) {
     document.getElementById("searching").hidden = false;
+    const found = document.getElementById("found");
     let timer = 0;
+    tell = () => { found.textContent = [...view.querySelectorAll(".note")].map((n) => n.firstChild.textContent).join(" "); };
     const find = () => {
       const here = new URL(location.href), next = new URL(address, location.href);
       for (const u of [here, next]) {
@@ -80,7 +88,11 @@
         search.value ? u.searchParams.set("q", search.value) : u.searchParams.delete("q");
       }
       history.replaceState(null, "", here);
+      const json = document.getElementById("json"); // what says what was searched for before
+      json.href = json.getAttribute("href").split("?")[0] + here.search;
+      document.getElementById("searched")?.remove();
       address = next.href;
+      sought = true;
       if (paused) location.reload(); else open();
     };
     search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(find, 250); });
@@ -93,19 +105,23 @@
     const field = (name) => document.getElementById("ask-" + name);
     const answer = document.getElementById("answer");
     const call = () => { // arguments as they were typed: numbers and repeated names are not to be made others
-      const head = JSON.stringify({ tool: field("tool").value, tenant: field("tenant").value, priority: Number(field("priority").value) || 0 });
+      const typed = field("priority").value.trim(), priority = Number(typed);
+      const head = JSON.stringify({ tool: field("tool").value, tenant: field("tenant").value, priority: Number.isFinite(priority) ? priority : typed });
       return head.slice(0, -1) + ',"args":' + (field("args").value.trim() || "{}") + "}";
     };
+    let asked = 0;
     const go = async () => {
+      const question = ++asked; // of two that are under way the later one's answer stands
       try {
         const r = await fetch("explain", {
           method: "POST", headers: { "Content-Type": "application/json" },
           body: call(),
         });
         const text = await r.text();
+        if (question !== asked) return;
         if (r.ok) answer.innerHTML = text; else answer.textContent = text;
       } catch (e) {
-        answer.textContent = "There is no answer: " + e.message;
+        if (question === asked) answer.textContent = "There is no answer: " + e.message;
       }
     };
     document.getElementById("ask-go").addEventListener("click", go);
