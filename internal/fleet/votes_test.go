@@ -824,3 +824,20 @@ func TestFleet_BreakerConfig(t *testing.T) {
 	_, err := sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Fleet: f})
 	require.EqualError(t, err, "sluice: CircuitBreakerConfig.Fleet is closed: must be open")
 }
+
+// Failures of others hold no room in the table of keys: calls of one's own keys find it.
+func TestFleet_RowsHoldNoKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 2, sluice.CircuitBreakerConfig{Failures: 3, Scope: sluice.ByTenant, MaxKeys: 2})
+		defer b.close()
+		call := func(i int, tenant string) error {
+			_, err := b.list[i].tool(sluice.WithPipelineContext(b.ctx, sluice.PipelineContext{Tenant: tenant}), struct{}{})
+			synctest.Wait()
+			return err
+		}
+		for _, tenant := range []string{"a", "b"} {
+			require.ErrorIs(t, call(0, tenant), errDead)
+		}
+		require.ErrorIs(t, call(1, "c"), errDead, "not that the table is full")
+	})
+}
