@@ -421,14 +421,14 @@ func (b *Breaker) ballot(now int64) (e Errand, ok bool) {
 	}
 	switch {
 	case b.state == Open && b.until != Never && now < b.until && (m.opened || m.voted):
-		if !m.voted {
+		if !m.voted || m.vote.row > 0 { // or what is there says something else
 			e.Vote, ok = b.until-now, true
 		}
 		failures += b.threshold()
 	case b.state != Closed:
 		return e, ok
 	case row == 0:
-		if m.voted && m.at(now).left(m.vote.end) > 0 {
+		if m.voted = m.voted && m.at(now).left(m.vote.end) > 0; m.voted {
 			e.Vote, ok = -1, true
 		}
 		return e, ok
@@ -541,7 +541,7 @@ func (b *Breaker) Told(now int64, e *Errand, rev uint64, what Result) (changed b
 	m.errand.Fails = 0
 	switch {
 	case e.Vote > 0:
-		m.voted, m.vote = true, vote{e.since.in(e.Vote), e.Row}
+		m.voted, m.vote = true, vote{m.at(now).in(e.Vote), e.Row} // at the latest
 	case e.Vote < 0:
 		m.voted = false
 	}

@@ -126,3 +126,48 @@ func TestMember_RowsHoldNoRoom(t *testing.T) {
 	b.HearVote(p.now, "b", 0, second)
 	require.Equal(t, second, b.IdleAt())
 }
+
+// Who opens while a row is being told tells that, too, and counts as open.
+func TestMember_OpensWhileItTells(t *testing.T) {
+	for _, cooldowns := range []bool{false, true} {
+		var p paper
+		b := p.member("a", 2, five)
+		p.end(b, Failure)
+		e, _ := b.Errand(p.now, [16]byte{1})
+		for range 4 {
+			p.end(b, Failure)
+		}
+		b.Told(p.now, &e, 1, Done)
+		if cooldowns { // so long that there is no time for it
+			p.now += second
+			p.end(b, Success)
+			p.now += second
+			e, more := b.Errand(p.now, [16]byte{2})
+			require.True(t, more)
+			require.EqualValues(t, -1, e.Vote, "what was told is to be taken back")
+			continue
+		}
+		e, more := b.Errand(p.now, [16]byte{2})
+		require.True(t, more)
+		require.Equal(t, second, e.Vote)
+		require.Zero(t, e.Row)
+		b.Told(p.now, &e, 2, Done)
+		_, more = b.Errand(p.now, [16]byte{3})
+		require.False(t, more)
+	}
+}
+
+// What was done late is there for longer, and is taken back as well.
+func TestMember_ARowToldLate(t *testing.T) {
+	var p paper
+	b := p.member("a", 2, five)
+	p.end(b, Failure)
+	e, _ := b.Errand(p.now, [16]byte{1})
+	p.now += 30 * second
+	b.Told(p.now, &e, 0, Done)
+	p.now += rowTold - 1
+	p.end(b, Success)
+	e, more := b.Errand(p.now, [16]byte{2})
+	require.True(t, more)
+	require.EqualValues(t, -1, e.Vote)
+}
