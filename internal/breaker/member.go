@@ -552,7 +552,7 @@ func (b *Breaker) Told(now int64, e *Errand, rev uint64, what Result) (changed b
 	if m.order == e.Rule {
 		m.order = nil
 	}
-	if rev < m.rev || rev == m.rev && r.Phase == Whole && r.By != "" {
+	if rev < m.rev || rev == m.rev && r.Phase == Whole {
 		return false // more has been heard since, or this, after which there are rows again
 	}
 	if m.order != nil {
