@@ -207,8 +207,9 @@ const (
 )
 
 // ReportOutcome says what the end of the running attempt will mean, whatever comes of it, where Policy.Classify leaves
-// that open: for code that tells a model of a failure by a result. Another report replaces it, OutcomeAuto takes it
-// back. Outside a running call it does nothing.
+// that open: for code that tells a model of a failure by a result. It counts when the code returns, and when a stream of
+// it fails, see [Hold]. Another report replaces it, OutcomeAuto takes it back. Code that is left behind because its time
+// is over has failed all the same. Outside a running call it does nothing.
 func ReportOutcome(ctx context.Context, o Outcome) {
 	if r := callOf(ctx); r != nil && o <= OutcomeOverload {
 		r.said.Store(uint32(o))

@@ -33,7 +33,9 @@ type call struct {
 // run is the code of a middleware's call: it goes on to next.
 func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
 	res, err := passOn(ctx, x.next, callTool, x.req)
-	report(ctx, res, err)
+	if err == nil {
+		report(ctx, res)
+	}
 	return res, err
 }
 
@@ -99,7 +101,8 @@ func (e setupError) Unwrap() error { return e.error }
 // handlerError marks what a tool's own code has returned, which the library knows what to do with.
 type handlerError struct{ error }
 
-func (e handlerError) Unwrap() error { return e.error }
+func (e handlerError) Unwrap() error           { return e.error }
+func (e handlerError) Outcome() sluice.Outcome { return outcomeOf(e.error) }
 
 // toModel is an error with the text that the model reads.
 type toModel struct {
@@ -134,8 +137,6 @@ type answer[Out any] struct {
 	Output Out                 `json:"output"`
 }
 
-func (a *answer[Out]) result() *mcp.CallToolResult { return a.Result }
-
 // failedWith is a ResultError with the typed result beside it.
 type failedWith[Out any] struct {
 	*ResultError
@@ -155,6 +156,7 @@ func ask[In, Out any](ctx context.Context, h mcp.ToolHandlerFor[In, Out], req *m
 	case res != nil && res.IsError:
 		return nil, &failedWith[Out]{&ResultError{res}, out}
 	}
+	report(ctx, res)
 	return &answer[Out]{res, out}, nil
 }
 

@@ -47,8 +47,8 @@
 //
 // A result that is an error is a failed call for events, with the code tool_error. It is neutral for breakers and
 // retries, unless a typed handler's error is behind it, which is a failure. A tool that asks the user for more is
-// neutral. A Classify function may say otherwise. A result that is an error after the call's Timeout is
-// a timeout, whatever its text.
+// neutral. A tool's code may say otherwise by sluice.ReportOutcome, and so may a Classify function. A result that is an
+// error after the call's Timeout is a timeout, whatever its text.
 //
 // # Whom to trust
 //

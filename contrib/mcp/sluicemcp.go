@@ -170,9 +170,7 @@ func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Conf
 			x.session = req.Session
 		}
 		a, err := do(ctx, g, x, func(ctx context.Context) (*answer[Out], error) {
-			out, err := ask(ctx, h, req, in)
-			report(ctx, out, err)
-			return out, err
+			return ask(ctx, h, req, in)
 		})
 		if err == nil {
 			return copied(a.Result), a.Output, nil
@@ -222,32 +220,38 @@ func (e *ResultError) Error() string {
 // every error of a typed handler. On a client it is nil.
 func (e *ResultError) Unwrap() error { return e.Result.GetError() }
 
-// report says what an end means to breakers and retries, where the protocol says it. A [ResultError] is neutral, since
-// models make mistakes and this is how tools tell them, unless a handler's error is behind it. So is a protocol error
-// for wrong parameters, and a result, or an error, that asks the user for more.
-func report(ctx context.Context, res any, err error) {
-	if err == nil && asksUser(res) || err != nil && isNeutral(err) {
+// Outcome is neutral, since models make mistakes and this is how tools tell them, unless a handler's error is behind
+// it: then it is what that says of itself. A tool's code says otherwise by [sluice.ReportOutcome].
+func (e *ResultError) Outcome() sluice.Outcome {
+	if cause := e.Unwrap(); cause != nil && !isWrongArguments(cause) {
+		return outcomeOf(cause)
+	}
+	return sluice.OutcomeNeutral
+}
+
+// outcomeOf is what a tool's own error means to breakers and retries, where the protocol says it: one for wrong
+// parameters, or that asks the user for more, is neutral. Else it is what the error says of itself.
+func outcomeOf(err error) sluice.Outcome {
+	if e, ok := errors.AsType[*jsonrpc.Error](err); ok && (e.Code == jsonrpc.CodeInvalidParams || e.Code == mcp.CodeURLElicitationRequired) {
+		return sluice.OutcomeNeutral
+	}
+	if e, ok := errors.AsType[speaker](err); ok {
+		return e.Outcome()
+	}
+	return sluice.OutcomeAuto
+}
+
+// speaker is an error that says what it means.
+type speaker interface {
+	error
+	Outcome() sluice.Outcome
+}
+
+// report says that a result which asks the user for more is neutral.
+func report(ctx context.Context, res *mcp.CallToolResult) {
+	if res != nil && (res.InputRequests != nil || res.NeedsInput()) {
 		sluice.ReportOutcome(ctx, sluice.OutcomeNeutral)
 	}
-}
-
-func isNeutral(err error) bool {
-	if failed, ok := errors.AsType[*ResultError](err); ok {
-		if cause := failed.Unwrap(); cause == nil || isWrongArguments(cause) {
-			return true
-		}
-	}
-	e, ok := errors.AsType[*jsonrpc.Error](err)
-	return ok && (e.Code == jsonrpc.CodeInvalidParams || e.Code == mcp.CodeURLElicitationRequired)
-}
-
-// asksUser reports whether a result asks for more.
-func asksUser(v any) bool {
-	if a, ok := v.(interface{ result() *mcp.CallToolResult }); ok {
-		v = a.result()
-	}
-	res, ok := v.(*mcp.CallToolResult)
-	return ok && res != nil && (res.InputRequests != nil || res.NeedsInput())
 }
 
 // isWrongArguments reports whether err is what the library makes of arguments that do not fit the schema.

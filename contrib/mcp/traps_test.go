@@ -30,7 +30,7 @@ func TestTrapPanicEndsTheProcess(t *testing.T) {
 	each(t, func(t *testing.T, w way) {
 		for _, timeout := range []time.Duration{0, time.Minute} {
 			e, _ := newExecutor(t, sluice.Config{Timeout: timeout})
-			s := w.serve(t, e, Config{}, search(), func(_ context.Context, _ *mcp.CallToolRequest, q Query) (*mcp.CallToolResult, any, error) {
+			s := w.serve(t, e, Config{}, search(), func(ctx context.Context, _ *mcp.CallToolRequest, q Query) (*mcp.CallToolResult, any, error) {
 				switch q.Query {
 				case "panic":
 					panic("secret sk-123")
@@ -149,14 +149,15 @@ func TestTrapClassifyOfTheExecutor(t *testing.T) {
 
 // TestTrapMistakesOpenBreakers: a tool tells a model's mistakes by results that are errors, and the library so tells
 // those that it finds by the schema. They are failures for events, and neutral for breakers, unless a Policy says
-// otherwise. An error of a handler is one, though the library makes a result of it.
+// otherwise, or the handler. An error of a handler is one, though the library makes a result of it.
 func TestTrapMistakesOpenBreakers(t *testing.T) {
 	each(t, func(t *testing.T, w way) {
 		for _, c := range []struct {
 			query  any
 			counts bool // a Policy says so
 			opens  bool
-		}{{"mistake", false, false}, {"mistake", true, true}, {"other mistake", true, false}, {"fails", false, true}, {1, false, false}} {
+		}{{"mistake", false, false}, {"mistake", true, true}, {"other mistake", true, false}, {"fails", false, true}, {"fails quietly", false, false},
+			{"reported", false, true}, {"reported", true, true}, {1, false, false}} {
 			e, rec := newExecutor(t, sluice.Config{})
 			p := sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 2}}
 			if c.counts {
@@ -167,9 +168,14 @@ func TestTrapMistakesOpenBreakers(t *testing.T) {
 					return sluice.OutcomeAuto
 				}
 			}
-			s := w.serve(t, e, Config{Policy: func(string) sluice.Policy { return p }}, search(), func(_ context.Context, _ *mcp.CallToolRequest, q Query) (*mcp.CallToolResult, any, error) {
-				if q.Query == "fails" {
+			s := w.serve(t, e, Config{Policy: func(string) sluice.Policy { return p }}, search(), func(ctx context.Context, _ *mcp.CallToolRequest, q Query) (*mcp.CallToolResult, any, error) {
+				switch q.Query {
+				case "fails":
 					return nil, nil, errors.New("fails")
+				case "fails quietly":
+					return nil, nil, neutral{errors.New("fails")}
+				case "reported":
+					sluice.ReportOutcome(ctx, sluice.OutcomeFailure)
 				}
 				res := textResult(q.Query)
 				res.IsError = true
@@ -197,6 +203,11 @@ func TestTrapMistakesOpenBreakers(t *testing.T) {
 		}
 	})
 }
+
+// neutral is an error that says what it means.
+type neutral struct{ error }
+
+func (neutral) Outcome() sluice.Outcome { return sluice.OutcomeNeutral }
 
 // TestTrapInterruptsAreFailures: a tool that asks the user for more has neither succeeded nor failed. Each round is
 // a call of its own, and holds nothing while the user thinks; only that a Server does, for clients of older protocols.

@@ -92,6 +92,25 @@ type handlerError struct{ error }
 
 func (e handlerError) Unwrap() error { return e.error }
 
+// Outcome is neutral if the error asks the user for more, and else what it says of itself.
+func (e handlerError) Outcome() sluice.Outcome {
+	_, asks := errors.AsType[mcp.URLElicitationRequiredError](e.error)
+	_, asksByPointer := errors.AsType[*mcp.URLElicitationRequiredError](e.error)
+	if asks || asksByPointer {
+		return sluice.OutcomeNeutral
+	}
+	if x, ok := errors.AsType[speaker](e.error); ok {
+		return x.Outcome()
+	}
+	return sluice.OutcomeAuto
+}
+
+// speaker is an error that says what it means to breakers and retries.
+type speaker interface {
+	error
+	Outcome() sluice.Outcome
+}
+
 // attempt is the tool's code in one attempt of a call. There may be several at once.
 type attempt struct {
 	*call
@@ -102,14 +121,8 @@ type attempt struct {
 
 func (a *attempt) run() { a.res, a.err = a.next(a.ctx, a.req) }
 
-// run is the tool's code, and says what its end means.
+// run is the tool's code.
 func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
-	res, err := x.code(ctx)
-	report(ctx, res, err)
-	return res, err
-}
-
-func (x *call) code(ctx context.Context) (*mcp.CallToolResult, error) {
 	a := &attempt{call: x, ctx: ctx}
 	if p := contained(x.name, a.run); p != nil {
 		return nil, p
@@ -121,6 +134,8 @@ func (x *call) code(ctx context.Context) (*mcp.CallToolResult, error) {
 		return nil, ctx.Err()
 	case res != nil && res.IsError:
 		return nil, &ResultError{res}
+	case res.NeedsInput(): // it has only asked
+		sluice.ReportOutcome(ctx, sluice.OutcomeNeutral)
 	}
 	return a.res, nil
 }

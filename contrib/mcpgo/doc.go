@@ -34,7 +34,8 @@
 // # What ends mean
 //
 // A result that is an error is a failed call for events, with the code tool_error, and neutral for breakers and
-// retries; a tool that asks the user for more is neutral. A Classify function may say otherwise.
+// retries; a tool that asks the user for more is neutral. A tool's code may say otherwise by
+// sluice.ReportOutcome, and so may a Classify function.
 // A result that is an error after the call's Timeout is a timeout, whatever its text.
 // When a tool asks the user, each round is a call of its own: nothing is held while the user thinks.
 //

@@ -2,7 +2,6 @@ package mcpgo
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -76,20 +75,9 @@ func (e *ResultError) Error() string {
 	return "the tool answered with an error that has no text"
 }
 
-// report says what an end means to breakers and retries, where the protocol says it. A [ResultError] is neutral, since
-// models make mistakes and this is how tools tell them; so is a result, or an error, that asks the user for more.
-func report(ctx context.Context, res *mcp.CallToolResult, err error) {
-	if res.NeedsInput() || err != nil && isNeutral(err) {
-		sluice.ReportOutcome(ctx, sluice.OutcomeNeutral)
-	}
-}
-
-func isNeutral(err error) bool {
-	_, failed := errors.AsType[*ResultError](err)
-	_, asks := errors.AsType[mcp.URLElicitationRequiredError](err)
-	_, asksByPointer := errors.AsType[*mcp.URLElicitationRequiredError](err)
-	return failed || asks || asksByPointer
-}
+// Outcome is neutral, since models make mistakes and this is how tools tell them. A tool's code says otherwise by
+// [sluice.ReportOutcome].
+func (e *ResultError) Outcome() sluice.Outcome { return sluice.OutcomeNeutral }
 
 // policy is what Config says of a tool.
 func (c *Config) policy(tool string) (p sluice.Policy, err error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -136,8 +137,32 @@ func TestTrapClassifyOfTheExecutor(t *testing.T) {
 }
 
 // TestTrapMistakesOpenBreakers: a tool tells a model's mistakes by results that are errors. They are failures for
-// events, and neutral for breakers, unless a Policy says otherwise.
+// events, and neutral for breakers, unless a Policy says otherwise, or the tool itself.
 func TestTrapMistakesOpenBreakers(t *testing.T) {
+	for _, tt := range []struct {
+		reports sluice.Outcome
+		err     error
+		opens   bool
+	}{{}, {reports: sluice.OutcomeFailure, opens: true}, {err: errors.New("down"), opens: true}, {err: neutral{errors.New("no such page")}}} {
+		e, _ := newExecutor(t, sluice.Config{})
+		s := newServer(e, Config{Policy: func(string) sluice.Policy { return sluice.Policy{Breaker: &sluice.BreakerPolicy{Failures: 2}} }})
+		s.AddTool(searchTool(), func(ctx context.Context, _ mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			sluice.ReportOutcome(ctx, tt.reports)
+			return mcp.NewToolResultError("mistake"), tt.err
+		})
+		c := newClient(t, s)
+		for range 2 {
+			_, err := c.CallTool(t.Context(), newRequest("search", "go"))
+			require.Equal(t, tt.err != nil, err != nil)
+		}
+		res, err := c.CallTool(t.Context(), newRequest("search", "go"))
+		opens := false
+		if err == nil {
+			text, _ := textOf(t, res)
+			opens = strings.Contains(text, `"type":"breaker_open"`)
+		}
+		require.Equal(t, tt.opens, opens, "%v", tt)
+	}
 	mistakes := 0
 	for _, counts := range []string{"", "mistake", "other mistake"} { // what a Policy says is a failure
 		e, rec := newExecutor(t, sluice.Config{})
@@ -174,6 +199,11 @@ func TestTrapMistakesOpenBreakers(t *testing.T) {
 	}
 	require.Equal(t, 2, mistakes)
 }
+
+// neutral is an error that says what it means.
+type neutral struct{ error }
+
+func (neutral) Outcome() sluice.Outcome { return sluice.OutcomeNeutral }
 
 // TestTrapInterruptsAreFailures: a tool that asks the user for more has neither succeeded nor failed. Each round is
 // a call of its own, and holds nothing while the user thinks.

@@ -241,7 +241,7 @@ func (b *Breaker) open(now int64) {
 		if m.opened = true; m.mine() {
 			times = min(m.rule.Round+1, maxDoubled)
 		}
-		m.voted = false
+		m.vote.row = max(1, m.vote.row) // what is there does not say so
 	}
 	b.move(Open)
 	b.until = max(b.floor, after(now, b.jitter(b.cfg.openFor(times))))

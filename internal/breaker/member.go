@@ -177,7 +177,7 @@ func (b *Breaker) adopt(now int64, r Rule, rev uint64, end stamp) {
 	switch {
 	case r.Phase == Whole:
 		if was.Phase == Whole && r.By != "" {
-			b.endRows(now)
+			b.endRows(now, r.By)
 			break
 		}
 		m.forget()
@@ -247,6 +247,8 @@ func (b *Breaker) HearVote(now int64, by string, row uint32, left int64) {
 	case by == m.terms.Self:
 		if left == 0 { // which the engine has lost, or it is over
 			m.voted = false
+		} else if b.state == Closed { // it is there, whatever has been heard late, and is to be taken back one day
+			m.voted, m.vote = true, vote{m.at(now).in(left), row}
 		}
 	case left == 0:
 		delete(m.votes, by)
@@ -304,6 +306,9 @@ func (b *Breaker) Errand(now int64, op [16]byte) (e Errand, more bool) {
 	m := b.cfg.member
 	if m.unsure && m.at(now).left(m.errand.since.in(m.terms.Repeat)) > 0 {
 		return m.errand, true
+	}
+	if m.unsure && m.errand.Row > 0 { // nobody will ever know
+		m.said = 0
 	}
 	m.unsure = false
 	fails := m.errand.Fails
@@ -411,29 +416,29 @@ func (b *Breaker) ballot(now int64) (e Errand, ok bool) {
 	m := b.cfg.member
 	row := b.row()
 	failures := b.evidence(now)
+	if m.works { // which comes before all that was met later
+		e.Rule, e.Was, ok = &Rule{By: m.terms.Self}, m.rev, true
+	}
 	switch {
 	case b.state == Open && b.until != Never && now < b.until && (m.opened || m.voted):
-		if !m.voted {
+		if !m.voted || m.vote.row > 0 { // or what is there says something else
 			e.Vote, ok = b.until-now, true
 		}
 		failures += b.threshold()
 	case b.state != Closed:
-		return e, false
+		return e, ok
 	case row == 0:
-		if m.voted && m.at(now).left(m.vote.end) > 0 {
+		if m.voted = m.voted && m.at(now).left(m.vote.end) > 0; m.voted {
 			e.Vote, ok = -1, true
-		}
-		if m.works && m.doubt {
-			e.Rule, e.Was, ok = &Rule{By: m.terms.Self}, m.rev, true
 		}
 		return e, ok
 	default:
-		if row > m.said {
+		if row > m.said && !m.works { // else once that is told
 			e.Vote, e.Row, ok = rowTold, row, true
 		}
 		failures += min(uint64(row), b.threshold()-1)
 	}
-	if failures >= b.enough() {
+	if failures >= b.enough() && !m.works {
 		r := Rule{Phase: Cooling, Lasts: max(b.floor, after(now, b.jitter(b.cfg.openFor(0)))) - now}
 		e.Rule, e.Was, ok = &r, m.rev, true
 	}
@@ -464,6 +469,7 @@ func (b *Breaker) evidence(now int64) (failures uint64) {
 		}
 	}
 	m.doubt = rows && 2*failures >= b.enough()
+	m.works = m.works && m.doubt // later rows are of what has failed since
 	return failures
 }
 
@@ -495,16 +501,18 @@ func (b *Breaker) newRow() {
 	}
 }
 
-// endRows ends the rows of all.
-func (b *Breaker) endRows(now int64) {
+// endRows ends the rows of all but of who says so, which has had a success before its own.
+func (b *Breaker) endRows(now int64, says string) {
 	m := b.cfg.member
 	for by, v := range m.votes {
 		if v.row > 0 {
 			delete(m.votes, by)
 		}
 	}
-	m.quiet(now)
-	m.void, m.doubt, m.works = b.streak, false, false
+	if m.doubt, m.works = false, false; says != m.terms.Self {
+		m.quiet(now)
+		m.void = b.streak
+	}
 }
 
 // Result is what became of an errand.
@@ -533,7 +541,7 @@ func (b *Breaker) Told(now int64, e *Errand, rev uint64, what Result) (changed b
 	m.errand.Fails = 0
 	switch {
 	case e.Vote > 0:
-		m.voted, m.vote = true, vote{e.since.in(e.Vote), e.Row}
+		m.voted, m.vote = true, vote{m.at(now).in(e.Vote), e.Row} // at the latest
 	case e.Vote < 0:
 		m.voted = false
 	}
@@ -544,8 +552,8 @@ func (b *Breaker) Told(now int64, e *Errand, rev uint64, what Result) (changed b
 	if m.order == e.Rule {
 		m.order = nil
 	}
-	if rev < m.rev {
-		return false // more has been heard since
+	if rev < m.rev || rev == m.rev && r.Phase == Whole {
+		return false // more has been heard since, or this, after which there are rows again
 	}
 	if m.order != nil {
 		m.rev = rev
@@ -601,7 +609,9 @@ func (m *Member) idleAt() int64 {
 		at = m.vote.end.now
 	}
 	for _, v := range m.votes {
-		at = max(at, v.end.now)
+		if v.row == 0 { // failures that others have met keep nobody's room
+			at = max(at, v.end.now)
+		}
 	}
 	return at
 }

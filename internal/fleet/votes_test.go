@@ -131,6 +131,7 @@ type rail struct {
 	change chan struct{} // closed when that changes
 	trips  int           // changes that were asked for
 	lose   int           // so many of their answers are lost
+	late   time.Duration // how long those take that come
 	dead   bool          // for ever
 }
 
@@ -218,7 +219,7 @@ func (s railStore) Fetch(ctx context.Context, keys ...string) ([]engine.Record, 
 func (s railStore) Commit(ctx context.Context, op engine.OpID, list ...engine.Change) ([]engine.Revision, error) {
 	s.r.mu.Lock()
 	s.r.trips++
-	lost := s.r.lose > 0
+	lost, late := s.r.lose > 0, s.r.late
 	s.r.lose = max(0, s.r.lose-1)
 	s.r.mu.Unlock()
 	i, err := s.inner(ctx)
@@ -228,6 +229,9 @@ func (s railStore) Commit(ctx context.Context, op engine.OpID, list ...engine.Ch
 	revs, err := i.Commit(ctx, op, list...)
 	if lost {
 		return nil, fmt.Errorf("%w: the answer was lost", engine.ErrUnsure)
+	}
+	if late > 0 {
+		time.Sleep(late)
 	}
 	return revs, err
 }
@@ -823,4 +827,40 @@ func TestFleet_BreakerConfig(t *testing.T) {
 	require.NoError(t, f.Close(t.Context()))
 	_, err := sluice.NewCircuitBreaker(sluice.CircuitBreakerConfig{Fleet: f})
 	require.EqualError(t, err, "sluice: CircuitBreakerConfig.Fleet is closed: must be open")
+}
+
+// Failures of others hold no room in the table of keys: calls of one's own keys find it.
+func TestFleet_RowsHoldNoKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 2, sluice.CircuitBreakerConfig{Failures: 3, Scope: sluice.ByTenant, MaxKeys: 2})
+		defer b.close()
+		call := func(i int, tenant string) error {
+			_, err := b.list[i].tool(sluice.WithPipelineContext(b.ctx, sluice.PipelineContext{Tenant: tenant}), struct{}{})
+			synctest.Wait()
+			return err
+		}
+		for _, tenant := range []string{"a", "b"} {
+			require.ErrorIs(t, call(0, tenant), errDead)
+		}
+		require.ErrorIs(t, call(1, "c"), errDead, "not that the table is full")
+	})
+}
+
+// Calls that run at once fail at once: whoever opens while its first failures are being told counts as open all the same.
+func TestFleet_FailuresAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 3, sluice.CircuitBreakerConfig{Failures: 5, Cooldown: time.Minute})
+		defer b.close()
+		b.x.takes = time.Second
+		for _, r := range b.rails[:2] {
+			r.late = 10 * time.Millisecond
+		}
+		for i := range 2 {
+			for range 5 {
+				b.group.Go(func() { _, _ = b.list[i].tool(b.ctx, struct{}{}) })
+			}
+		}
+		time.Sleep(2 * time.Second)
+		require.Equal(t, []sluice.BreakerState{open, open, open}, b.states())
+	})
 }

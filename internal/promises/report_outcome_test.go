@@ -117,7 +117,68 @@ func TestReportOutcome_OfOneAttempt(t *testing.T) {
 	})
 }
 
-// A stream's end means what has been reported before it.
+// Code that its caller has left behind, because its time is over, has failed, whatever it has said; if it ends when its
+// time is over, what it has said holds.
+func TestReportOutcome_OutOfTime(t *testing.T) {
+	for _, cooperative := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			var got sluice.Attempt
+			look := sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+				return func(ctx context.Context, c sluice.Call) (sluice.Result, error) {
+					res, err := next(ctx, c)
+					got = c.AttemptOf(res, err)
+					return res, err
+				}
+			})
+			b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+			r := newRig(t, sluice.Config{Interceptors: interceptors(look, b), Timeout: time.Second})
+			r.tool(sluice.Spec{Name: "x", Policy: sluice.Policy{Cooperative: cooperative}}, func(ctx context.Context) error {
+				sluice.ReportOutcome(ctx, sluice.OutcomeNeutral)
+				if <-ctx.Done(); !cooperative {
+					time.Sleep(time.Second)
+				}
+				return ctx.Err()
+			})
+			require.ErrorIs(t, r.call("x"), sluice.ErrTimeout)
+			want, state := sluice.OutcomeFailure, sluice.BreakerOpen
+			if cooperative {
+				want, state = sluice.OutcomeNeutral, sluice.BreakerClosed
+			}
+			require.Equal(t, want, got.Outcome)
+			time.Sleep(2 * time.Second)
+			require.Equal(t, state, sluice.Must(b.State("x")))
+			r.end()
+		})
+	}
+}
+
+// A stream says by its error what its end means; what is reported while it goes on counts only if it fails.
+func TestReportOutcome_DuringAStream(t *testing.T) {
+	for _, failure := range []error{nil, errTool} {
+		for _, o := range []sluice.Outcome{sluice.OutcomeFailure, sluice.OutcomeNeutral} {
+			bubble(t, func(t *testing.T) {
+				b := breakerOf(sluice.CircuitBreakerConfig{Failures: 1, Cooldown: time.Hour})
+				r := newRig(t, sluice.Config{Interceptors: interceptors(b)})
+				r.tool(sluice.Spec{Name: "x"}, func(ctx context.Context) error {
+					stream, done, err := sluice.Hold(ctx)
+					go func() {
+						time.Sleep(time.Second)
+						sluice.ReportOutcome(stream, o)
+						done(failure)
+					}()
+					return err
+				})
+				require.NoError(t, r.call("x"))
+				time.Sleep(2 * time.Second)
+				opens := failure != nil && o == sluice.OutcomeFailure
+				require.Equal(t, opens, sluice.Must(b.State("x")) == sluice.BreakerOpen, "%v %v", failure, o)
+				r.end()
+			})
+		}
+	}
+}
+
+// A stream's end means what has been reported before its code has returned.
 func TestReportOutcome_OfAStream(t *testing.T) {
 	for _, failure := range []error{nil, errTool} {
 		for _, o := range []sluice.Outcome{sluice.OutcomeAuto, sluice.OutcomeFailure, sluice.OutcomeNeutral} {
