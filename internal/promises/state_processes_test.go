@@ -57,7 +57,7 @@ func newProcesses(t *testing.T, n int, seed uint64, c sluice.FleetStateConfig) *
 	return p
 }
 
-// trouble has the ways to the engine fail, each another way, until end is called.
+// trouble has the ways to the engine fail, in all manners in turn, until end is called.
 func (p *processes) trouble(seed uint64) (end func()) {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -65,8 +65,13 @@ func (p *processes) trouble(seed uint64) (end func()) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		faults := []sluicetest.Fault{sluicetest.Healthy, sluicetest.Slow, sluicetest.Gone, sluicetest.Refusing, sluicetest.LosingAcks,
 			sluicetest.Dropping, sluicetest.Restarting, sluicetest.Panicking, sluicetest.Exiting}
+		var left []int
 		for {
-			p.chaos[r.IntN(len(p.chaos))].Set(faults[r.IntN(len(faults))])
+			if len(left) == 0 {
+				left = r.Perm(len(faults))
+			}
+			p.chaos[r.IntN(len(p.chaos))].Set(faults[left[0]])
+			left = left[1:]
 			select {
 			case <-time.After(time.Duration(1+r.IntN(40)) * time.Millisecond):
 			case <-stop:
@@ -139,7 +144,7 @@ func TestFleetState_IncrementsAreExactOrUnsure(t *testing.T) {
 						refused++
 					}
 					mu.Unlock()
-					if n%10 == 0 {
+					if n%max(1, each/500) == 0 { // for half a second, in which there are some faults of all kinds
 						time.Sleep(time.Millisecond)
 					}
 				}
