@@ -138,7 +138,7 @@ type Errand struct {
 	Rule  *Rule    // nil if it stays
 	Was   uint64   // the revision that it replaces, unless Any
 	Any   bool
-	Vote  int64 // for so long; below zero: ours is taken back; zero: it stays
+	Vote  int64  // for so long; below zero: ours is taken back; zero: it stays
 	Row   uint32 // what Vote says: failures in a row; zero: we are open
 	Fails int
 
