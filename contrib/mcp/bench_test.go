@@ -3,6 +3,7 @@ package sluicemcp
 import (
 	"context"
 	"flag"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -21,43 +22,41 @@ func guarded(b *testing.B) *sluice.Executor {
 
 var rounds = flag.Int("rounds", 1, "how often each part of a benchmark is measured, by turns")
 
-// benchmark measures calls of the library alone, and guarded in each way: by turns and in one process, since half of
-// what a call takes is garbage collection, whose share depends on what else there is. f makes what calls the tool once.
-func benchmark(b *testing.B, f func(s *mcp.Server, c *mcp.Client) (call func())) {
+// benchmark measures calls of the library alone, and guarded in each way, by turns and in one process. Each time the
+// server and its client are new, and all that there is: half of what a call takes is garbage collection, whose share
+// depends on what else there is. f makes what calls the tool once.
+func benchmark(b *testing.B, f func(b *testing.B, s *mcp.Server, c *mcp.Client) (call func())) {
 	h := answers("3 hits")
-	type part struct {
-		name string
-		call func()
-	}
-	var parts []part
-	for _, c := range []struct {
+	parts := []struct {
 		name  string
-		guard func(s *mcp.Server, c *mcp.Client)
+		guard func(b *testing.B, s *mcp.Server, c *mcp.Client)
 	}{
-		{"alone", func(s *mcp.Server, _ *mcp.Client) { mcp.AddTool(s, search(), h) }},
-		{"Server", func(s *mcp.Server, _ *mcp.Client) {
+		{"alone", func(_ *testing.B, s *mcp.Server, _ *mcp.Client) { mcp.AddTool(s, search(), h) }},
+		{"Server", func(b *testing.B, s *mcp.Server, _ *mcp.Client) {
 			mcp.AddTool(s, search(), h)
 			s.AddReceivingMiddleware(Server(guarded(b), Config{}))
 		}},
-		{"AddTool", func(s *mcp.Server, _ *mcp.Client) {
+		{"AddTool", func(b *testing.B, s *mcp.Server, _ *mcp.Client) {
 			require.NoError(b, AddTool(s, guarded(b), search(), Config{}, h))
 		}},
-		{"Client", func(s *mcp.Server, c *mcp.Client) {
+		{"Client", func(b *testing.B, s *mcp.Server, c *mcp.Client) {
 			mcp.AddTool(s, search(), h)
 			c.AddSendingMiddleware(Client(guarded(b), Config{}))
 		}},
-	} {
-		server, client := mcp.NewServer(demo, nil), mcp.NewClient(tester, nil)
-		c.guard(server, client)
-		parts = append(parts, part{c.name, f(server, client)})
 	}
-	for round := range *rounds {
-		for i := range parts {
-			p := parts[(i+round)%len(parts)]
-			b.Run(p.name, func(b *testing.B) {
+	order := rand.New(rand.NewPCG(1, 2))
+	for range *rounds {
+		for _, i := range order.Perm(len(parts)) {
+			b.Run(parts[i].name, func(b *testing.B) {
+				server, client := mcp.NewServer(demo, nil), mcp.NewClient(tester, nil)
+				parts[i].guard(b, server, client)
+				call := f(b, server, client)
+				for range 20 { // until it has all that it keeps
+					call()
+				}
 				b.ReportAllocs()
 				for b.Loop() {
-					p.call()
+					call()
 				}
 			})
 		}
@@ -73,12 +72,12 @@ func calls(b *testing.B, session *mcp.ClientSession) func() {
 
 // BenchmarkCall measures tools/call in memory, from the client's call to its result.
 func BenchmarkCall(b *testing.B) {
-	benchmark(b, func(s *mcp.Server, c *mcp.Client) func() { return calls(b, connect(b, s, c)) })
+	benchmark(b, func(b *testing.B, s *mcp.Server, c *mcp.Client) func() { return calls(b, connect(b, s, c)) })
 }
 
 // BenchmarkHTTP measures the same over streamable HTTP on this machine.
 func BenchmarkHTTP(b *testing.B) {
-	benchmark(b, func(s *mcp.Server, c *mcp.Client) func() {
+	benchmark(b, func(b *testing.B, s *mcp.Server, c *mcp.Client) func() {
 		session, err := c.Connect(b.Context(), &mcp.StreamableClientTransport{Endpoint: serveHTTP(b, s)}, nil)
 		require.NoError(b, err)
 		b.Cleanup(func() { _ = session.Close() })

@@ -27,7 +27,7 @@ type call struct {
 
 	next   mcp.MethodHandler // of a middleware
 	req    mcp.Request
-	direct bool // next is the library's own, which does not call runtime.Goexit
+	direct bool // its code need not be contained: it is the library's own, or runs on a hand
 }
 
 // run is the code of a middleware's call: it goes on to next.
@@ -37,14 +37,6 @@ func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
 		report(ctx, res)
 	}
 	return res, err
-}
-
-// insideKey is for an [inside], in the context of a call that [Server] has admitted.
-type insideKey struct{}
-
-type inside struct {
-	exec *sluice.Executor
-	tool string
 }
 
 // do makes a call whose code is run. Its error is a [setupError] if the tool could not be declared.

@@ -42,9 +42,9 @@ func Server(e *sluice.Executor, c Config) mcp.Middleware {
 			if !ok || method != callTool {
 				return g.seeing(next(ctx, method, req))
 			}
-			x := &call{tool: p.Name, args: p.Arguments, session: req.GetSession(), list: ownTools, next: next, req: req}
+			x := &call{tool: p.Name, args: p.Arguments, session: req.GetSession(), list: ownTools, next: next, req: req, direct: placeOf(ctx) != nil}
 			res, err := do(ctx, g, x, func(ctx context.Context) (*mcp.CallToolResult, error) {
-				return x.run(context.WithValue(ctx, insideKey{}, inside{g.exec, x.tool}))
+				return x.run(context.WithValue(ctx, placeKey{}, &place{g.exec, x.tool}))
 			})
 			if res, err = g.answer(ctx, res, err); err != nil {
 				return nil, err
@@ -136,6 +136,9 @@ var senders = sync.OnceValue(func() (at []uintptr) {
 // and is no event. And a tool that asks the user for more, by InputRequests, holds nothing while the user thinks, whatever the
 // client's protocol is.
 //
+// A panic of In's or Out's own code, as in UnmarshalJSON, is answered as one of the handler is. For that, and to be quick,
+// s gets a middleware at its first AddTool, which has nothing to do with calls of other tools.
+//
 // The tool is declared in e's registry at once. It is an error if that does not take it or its Policy, or if
 // [mcp.AddTool] would panic; the server is then as before. A call waits, and is refused, as [Server] says. On a server
 // that has Server as well, with the same executor, a call is admitted once.
@@ -162,10 +165,11 @@ func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Conf
 		return fmt.Errorf("sluicemcp: AddTool: the tool %q: %w", name, err)
 	}
 	guarded := func(ctx context.Context, req *mcp.CallToolRequest, in In) (*mcp.CallToolResult, Out, error) {
-		if ctx.Value(insideKey{}) == (inside{e, name}) {
+		at := placeOf(ctx)
+		if at != nil && *at == (place{e, name}) {
 			return h(ctx, req, in)
 		}
-		x := &call{tool: name, args: req.Params.Arguments}
+		x := &call{tool: name, args: req.Params.Arguments, direct: at != nil}
 		if req.Session != nil {
 			x.session = req.Session
 		}
@@ -196,6 +200,7 @@ func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Conf
 		}
 		return err
 	}
+	beginOf(s).tools.Store(name, begun{g, k.spec.Name})
 	return nil
 }
 
