@@ -69,6 +69,21 @@ func TestNoFieldSilencesTheSink(t *testing.T) {
 	require.Contains(t, ask(t, p, "GET", "/recent", "").Body.String(), `<td data-field="actor"><bdi>ada</bdi></td>`)
 }
 
+// Who has changed something is told so, though the Sink that should hear of it panics.
+func TestPanickingSinkLosesNoAnswer(t *testing.T) {
+	o := newOffice(t)
+	p := page(t, sluicehttp.Config{
+		Executor: o.exec, Recent: o.recent, Gates: []sluice.Interceptor{o.breaker}, Actor: func(*http.Request) string { return "ada" },
+		Sink: sluice.EventSinkFunc(func(context.Context, *sluice.Event) error { panic("the sink is broken") }),
+	})
+	v := url.Values{"action": {"trip"}, "gate": {"breaker"}, "key": {"hold"}}
+	w := ask(t, p, "POST", "/change", v.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	require.Equal(t, http.StatusSeeOther, w.Code)
+	require.Equal(t, "change?done=1&gate=breaker&key=hold", w.Header().Get("Location"))
+	st, _ := o.breaker.State("hold")
+	require.Equal(t, sluice.BreakerOpen, st)
+}
+
 // A view that is expensive once, here as an interceptor's Wrap takes ten seconds, does not keep others from what is new
 // for longer than a minute.
 func TestReadingsAreAMinuteOldAtMost(t *testing.T) {
