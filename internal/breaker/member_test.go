@@ -476,6 +476,24 @@ func TestMember_SomebodyFindsThatItWorks(t *testing.T) {
 	require.NotContains(t, x.states(), Closed)
 }
 
+// Who hears that the rows have ended before it is told that it has ended them keeps what others have met in between.
+func TestMember_HearsThatRowsEndFirst(t *testing.T) {
+	var x paper
+	d := x.member("d", 2, five)
+	d.HearVote(x.now, "a", 4, rowTold)
+	d.HearVote(x.now, "b", 1, rowTold)
+	id, _ := d.Take(x.now)
+	d.Done(x.now, id, Success)
+	e, more := d.Errand(x.now, [16]byte{1})
+	require.True(t, more)
+	require.Equal(t, Rule{By: "d"}, *e.Rule)
+	d.Hear(x.now, *e.Rule, 7, 0, false)
+	require.Zero(t, d.evidence(x.now))
+	d.HearVote(x.now, "a", 2, rowTold)
+	require.False(t, d.Told(x.now, &e, 7, Done))
+	require.EqualValues(t, 2, d.evidence(x.now))
+}
+
 // What was before somebody found that it works counts no more, and what comes after does: of the same row, of the next,
 // and of one that begins an hour later.
 func TestMember_ARowGoesOn(t *testing.T) {
