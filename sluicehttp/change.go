@@ -318,7 +318,7 @@ func (p *Page) told(ctx context.Context, e entry, tell bool) {
 	p.mu.Lock()
 	p.changes.add(e)
 	p.mu.Unlock()
-	defer func() { _ = recover() }() // of the sink: what is changed has to be answered
+	defer func() { _ = recover() }() // a panic of the sink: what is changed has to be answered
 	if s := p.conf.Sink; tell && s != nil && s.Enabled(e.Kind) {
 		_ = s.Emit(ctx, &sluice.Event{Kind: e.Kind, Time: e.At, By: e.By, Key: e.Key, OldLimit: e.From, NewLimit: e.To, Actor: e.Actor, RetryAfter: e.Retry})
 	}

@@ -3,14 +3,19 @@ package sluicemcp
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
@@ -104,55 +109,147 @@ func TestAddTool_OtherToolsAsBefore(t *testing.T) {
 	}
 }
 
-// One hand does all of a call, and it is admitted once, also on a server that has Server, whichever came first.
-func TestAddTool_OneHand(t *testing.T) {
-	for _, server := range []string{"none", "before", "after"} {
+// exits is a handler that ends its goroutine.
+func exits(context.Context, *mcp.CallToolRequest, Query) (*mcp.CallToolResult, any, error) {
+	runtime.Goexit()
+	return nil, nil, nil
+}
+
+// aside calls f on a goroutine of its own, and waits for it.
+func aside(f func()) {
+	done := make(chan struct{})
+	go func() {
+		f()
+		close(done) // never, if f exits
+	}()
+	<-done
+}
+
+// Whatever stands around a handler that exits sees it return, on whichever goroutine it has called it.
+func TestAddTool_ExitsAreContainedInside(t *testing.T) {
+	e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
+		return func(ctx context.Context, c sluice.Call) (res sluice.Result, err error) {
+			aside(func() { res, err = next(ctx, c) })
+			return res, err
+		}
+	})}})
+	s := mcp.NewServer(demo, nil)
+	returned := 0
+	s.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+		return func(ctx context.Context, method string, req mcp.Request) (res mcp.Result, err error) {
+			aside(func() { res, err = next(ctx, method, req) })
+			if method == callTool {
+				returned++
+			}
+			return res, err
+		}
+	})
+	require.NoError(t, AddTool(s, e, search(), Config{}, exits))
+	text, _ := textOf(t, mustCall(t, connect(t, s, nil), "search", "go"))
+	require.Equal(t, `{"type":"goexit","message":"the tool failed","retryable":false}`, text)
+	require.Equal(t, 1, returned)
+}
+
+// On a server that has Server, too, a call is admitted once, whichever came first; but one that its handler has made
+// of another server is one more, also if that has a tool of the same name.
+func TestAddTool_WithServer(t *testing.T) {
+	for _, first := range []bool{false, true} {
 		e, rec := newExecutor(t, sluice.Config{})
-		s := mcp.NewServer(demo, nil)
-		if server == "before" {
-			s.AddReceivingMiddleware(Server(e, Config{}))
+		inner, outer := mcp.NewServer(demo, nil), mcp.NewServer(demo, nil)
+		require.NoError(t, AddTool(inner, e, search(), Config{}, exits))
+		if first {
+			outer.AddReceivingMiddleware(Server(e, Config{}))
 		}
-		hands := 0
-		require.NoError(t, AddTool(s, e, search(), Config{}, func(context.Context, *mcp.CallToolRequest, Query) (*mcp.CallToolResult, any, error) {
-			all := make([]byte, 1<<20)
-			all = all[:runtime.Stack(all, true)]
-			hands = strings.Count(string(all), ".(*hand).do(") // where those that are idle are not
-			return textResult("3 hits"), nil, nil
+		require.NoError(t, AddTool(outer, e, search(), Config{}, func(ctx context.Context, req *mcp.CallToolRequest, q Query) (*mcp.CallToolResult, any, error) {
+			if q.Query == "here" {
+				return textResult("3 hits"), nil, nil
+			}
+			here, there := mcp.NewInMemoryTransports()
+			_, err := inner.Connect(ctx, there, nil) // as its sessions have the values of this call's context
+			require.NoError(t, err)
+			session, err := mcp.NewClient(tester, nil).Connect(ctx, here, nil)
+			require.NoError(t, err)
+			defer session.Close()
+			res, err := session.CallTool(ctx, newParams("search", "inside"))
+			return res, nil, err
 		}))
-		if server == "after" {
-			s.AddReceivingMiddleware(Server(e, Config{}))
+		if !first {
+			outer.AddReceivingMiddleware(Server(e, Config{}))
 		}
-		text, isError := textOf(t, mustCall(t, connect(t, s, nil), "search", "go"))
+		c := connect(t, outer, nil)
+		text, _ := textOf(t, mustCall(t, c, "search", "here"))
 		require.Equal(t, "3 hits", text)
-		require.False(t, isError)
 		require.Equal(t, 1, invoked(rec))
-		require.Equal(t, 1, hands, server)
+		text, _ = textOf(t, mustCall(t, c, "search", "there"))
+		require.Equal(t, `{"type":"goexit","message":"the tool failed","retryable":false}`, text)
+		require.Equal(t, 3, invoked(rec))
 	}
 }
 
-// A server with tools that AddTool guards is collected when nobody has it any more, with what AddTool keeps for it.
-func TestAddTool_KeepsNoServer(t *testing.T) {
+// collected waits until all of them are.
+func collected[T any](t *testing.T, all []weak.Pointer[T]) {
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return !slices.ContainsFunc(all, func(p weak.Pointer[T]) bool { return p.Value() != nil })
+	}, 10*time.Second, time.Millisecond)
+}
+
+// A server with tools that AddTool guards is collected when nobody has it any more, also if their Config leads to it;
+// and a tool's executor, when the server has the tool no more.
+func TestAddTool_KeepsNothing(t *testing.T) {
 	e, _ := newExecutor(t, sluice.Config{})
-	kept := func() (n int) {
-		begins.Range(func(any, any) bool { n++; return true })
-		return n
+	servers := make([]weak.Pointer[mcp.Server], 20)
+	for i := range servers {
+		s := mcp.NewServer(demo, nil)
+		c := Config{Behalf: func(_ context.Context, pc sluice.PipelineContext) sluice.PipelineContext {
+			for range s.Sessions() {
+			}
+			return pc
+		}}
+		require.NoError(t, AddTool(s, e, search(), c, answers("3 hits")))
+		require.NoError(t, AddTool(s, e, &mcp.Tool{Name: "find"}, c, answers("3 hits")))
+		servers[i] = weak.Make(s)
 	}
-	collect := func() int {
-		for range 3 {
-			runtime.GC()
-			time.Sleep(time.Millisecond) // cleanups run on a goroutine of their own
+	collected(t, servers)
+	for _, s := range servers {
+		require.Eventually(t, func() bool { _, found := begins.Load(s); return !found }, 10*time.Second, time.Millisecond)
+	}
+
+	s := mcp.NewServer(demo, nil)
+	executors := make([]weak.Pointer[sluice.Executor], 20)
+	for i := range executors {
+		e := sluice.Must(sluice.NewExecutor(sluice.NewToolRegistry(), sluice.Config{}))
+		name := fmt.Sprint("tool", i)
+		require.NoError(t, AddTool(s, e, &mcp.Tool{Name: name}, Config{}, answers("3 hits")))
+		s.RemoveTools(name)
+		executors[i] = weak.Make(e)
+		require.NoError(t, e.Close(t.Context()))
+	}
+	collected(t, executors)
+	require.Nil(t, beginOf(s).tool("tool0"))
+	_, found := beginOf(s).tools.Load("tool0")
+	require.False(t, found)
+}
+
+// However many add the first tools of a server at once, each of them returns when calls of its tool begin on a hand.
+func TestAddTool_FirstAtOnce(t *testing.T) {
+	e, _ := newExecutor(t, sluice.Config{})
+	for range 1000 {
+		s := mcp.NewServer(demo, nil)
+		var all sync.WaitGroup
+		for i := range 2 {
+			all.Go(func() {
+				own := Config{Prefix: fmt.Sprint("at", i, ".")}
+				if !assert.NoError(t, AddTool(s, e, &mcp.Tool{Name: fmt.Sprint("tool", i)}, own, answers("3 hits"))) {
+					return
+				}
+				s.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+					of := runtime.FuncForPC(reflect.ValueOf(next).Pointer()).Name()
+					assert.Contains(t, of, "(*begin).middleware")
+					return next
+				})
+			})
 		}
-		return kept()
+		all.Wait()
 	}
-	before := collect()
-	all := make([]*mcp.Server, 20)
-	for i := range all {
-		all[i] = mcp.NewServer(demo, nil)
-		require.NoError(t, AddTool(all[i], e, search(), Config{}, answers("3 hits")))
-		require.NoError(t, AddTool(all[i], e, &mcp.Tool{Name: "find"}, Config{}, answers("3 hits")))
-	}
-	require.GreaterOrEqual(t, kept(), 20)
-	require.LessOrEqual(t, kept(), before+20)
-	runtime.KeepAlive(all)
-	require.Eventually(t, func() bool { return collect() <= before }, 10*time.Second, time.Millisecond)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -27,7 +28,7 @@ type call struct {
 
 	next   mcp.MethodHandler // of a middleware
 	req    mcp.Request
-	direct bool // its code need not be contained: it is the library's own, or runs on a hand
+	direct bool // next is the library's own, which does not call runtime.Goexit
 }
 
 // run is the code of a middleware's call: it goes on to next.
@@ -37,6 +38,20 @@ func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
 		report(ctx, res)
 	}
 	return res, err
+}
+
+// insideKey is for an [inside], in the context of a call that [Server] has admitted.
+type insideKey struct{}
+
+type inside struct {
+	exec    *sluice.Executor
+	tool    string
+	session uintptr // where it is: contexts are kept longer than sessions
+}
+
+// insideOf is that of a call of a session, which a handler may hand on to another's.
+func insideOf(e *sluice.Executor, tool string, s *mcp.ServerSession) inside {
+	return inside{e, tool, reflect.ValueOf(s).Pointer()}
 }
 
 // do makes a call whose code is run. Its error is a [setupError] if the tool could not be declared.

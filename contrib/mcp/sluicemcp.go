@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"weak"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -42,9 +43,10 @@ func Server(e *sluice.Executor, c Config) mcp.Middleware {
 			if !ok || method != callTool {
 				return g.seeing(next(ctx, method, req))
 			}
-			x := &call{tool: p.Name, args: p.Arguments, session: req.GetSession(), list: ownTools, next: next, req: req, direct: placeOf(ctx) != nil}
+			x := &call{tool: p.Name, args: p.Arguments, session: req.GetSession(), list: ownTools, next: next, req: req}
 			res, err := do(ctx, g, x, func(ctx context.Context) (*mcp.CallToolResult, error) {
-				return x.run(context.WithValue(ctx, placeKey{}, &place{g.exec, x.tool}))
+				s, _ := x.session.(*mcp.ServerSession)
+				return x.run(context.WithValue(ctx, insideKey{}, insideOf(g.exec, x.tool, s)))
 			})
 			if res, err = g.answer(ctx, res, err); err != nil {
 				return nil, err
@@ -136,8 +138,9 @@ var senders = sync.OnceValue(func() (at []uintptr) {
 // and is no event. And a tool that asks the user for more, by InputRequests, holds nothing while the user thinks, whatever the
 // client's protocol is.
 //
-// A panic of In's or Out's own code, as in UnmarshalJSON, is answered as one of the handler is. For that, and to be quick,
-// s gets a middleware at its first AddTool, which has nothing to do with calls of other tools.
+// A panic of In's or Out's own code, as in UnmarshalJSON, and of middleware that s had before its first AddTool, is
+// answered as one of the handler is, but is no event: it is not part of the call. For that, and to be quick, s gets a
+// middleware at its first AddTool, which has nothing to do with calls of other names.
 //
 // The tool is declared in e's registry at once. It is an error if that does not take it or its Policy, or if
 // [mcp.AddTool] would panic; the server is then as before. A call waits, and is refused, as [Server] says. On a server
@@ -164,16 +167,16 @@ func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Conf
 	if err := g.declare(name, k); err != nil {
 		return fmt.Errorf("sluicemcp: AddTool: the tool %q: %w", name, err)
 	}
+	b := &begun{g, k.spec.Name}
 	guarded := func(ctx context.Context, req *mcp.CallToolRequest, in In) (*mcp.CallToolResult, Out, error) {
-		at := placeOf(ctx)
-		if at != nil && *at == (place{e, name}) {
+		if ctx.Value(insideKey{}) == insideOf(e, name, req.Session) {
 			return h(ctx, req, in)
 		}
-		x := &call{tool: name, args: req.Params.Arguments, direct: at != nil}
+		x := &call{tool: name, args: req.Params.Arguments}
 		if req.Session != nil {
 			x.session = req.Session
 		}
-		a, err := do(ctx, g, x, func(ctx context.Context) (*answer[Out], error) {
+		a, err := do(ctx, b.guard, x, func(ctx context.Context) (*answer[Out], error) {
 			return ask(ctx, h, req, in)
 		})
 		if err == nil {
@@ -200,7 +203,7 @@ func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Conf
 		}
 		return err
 	}
-	beginOf(s).tools.Store(name, begun{g, k.spec.Name})
+	beginOf(s).tools.Store(name, weak.Make(b))
 	return nil
 }
 
