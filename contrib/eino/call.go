@@ -21,8 +21,12 @@ func call[Out any](ctx context.Context, g *guard, in *compose.ToolInput, as func
 		if err != nil {
 			return out, err
 		}
-		if p := contained(name, func() { out, err = run(ctx, g, name, in, next) }); p != nil {
-			err = p
+		var ended struct { // in one piece, as it is kept on the heap
+			out Out
+			err error
+		}
+		if err = contained(name, func() { ended.out, ended.err = run(ctx, g, name, in, next) }); err == nil {
+			out, err = ended.out, ended.err
 		}
 		if again && err != nil && sluice.CodeOf(err) == "unknown_tool" { // somebody has taken it out of the registry
 			g.forget(in.Name)

@@ -36,7 +36,7 @@ func contained(tool string, f func()) error {
 //
 //go:noinline
 func grow(i int) byte {
-	var room [8 << 10]byte
+	var room [6 << 10]byte
 	room[i%len(room)] = 1
 	return room[(i+1)%len(room)]
 }

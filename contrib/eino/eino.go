@@ -33,14 +33,15 @@ func Middleware(e *sluice.Executor, c Config) compose.ToolMiddleware {
 	g := newGuard(e, c)
 	return compose.ToolMiddleware{
 		Invokable: func(next compose.InvokableToolEndpoint) compose.InvokableToolEndpoint {
+			code := func(ctx context.Context, in *compose.ToolInput) (string, error) {
+				out, err := next(ctx, in)
+				if err != nil || out == nil {
+					return "", failed(err)
+				}
+				return out.Result, nil
+			}
 			return func(ctx context.Context, in *compose.ToolInput) (*compose.ToolOutput, error) {
-				text, err := call(ctx, g, in, asText, func(ctx context.Context, in *compose.ToolInput) (string, error) {
-					out, err := next(ctx, in)
-					if err != nil || out == nil {
-						return "", failed(err)
-					}
-					return out.Result, nil
-				})
+				text, err := call(ctx, g, in, asText, code)
 				if err != nil {
 					return nil, err
 				}
@@ -48,14 +49,15 @@ func Middleware(e *sluice.Executor, c Config) compose.ToolMiddleware {
 			}
 		},
 		Streamable: func(next compose.StreamableToolEndpoint) compose.StreamableToolEndpoint {
+			code := func(ctx context.Context, in *compose.ToolInput) (*schema.StreamReader[string], error) {
+				out, err := next(ctx, in)
+				if err != nil || out == nil {
+					return nil, err
+				}
+				return out.Result, nil
+			}
 			return func(ctx context.Context, in *compose.ToolInput) (*compose.StreamToolOutput, error) {
-				sr, err := stream(ctx, g, in, asText, func(ctx context.Context, in *compose.ToolInput) (*schema.StreamReader[string], error) {
-					out, err := next(ctx, in)
-					if err != nil || out == nil {
-						return nil, err
-					}
-					return out.Result, nil
-				})
+				sr, err := stream(ctx, g, in, asText, code)
 				if err != nil {
 					return nil, err
 				}
@@ -63,14 +65,15 @@ func Middleware(e *sluice.Executor, c Config) compose.ToolMiddleware {
 			}
 		},
 		EnhancedInvokable: func(next compose.EnhancedInvokableToolEndpoint) compose.EnhancedInvokableToolEndpoint {
+			code := func(ctx context.Context, in *compose.ToolInput) (*schema.ToolResult, error) {
+				out, err := next(ctx, in)
+				if err != nil || out == nil || out.Result == nil {
+					return nil, failed(err)
+				}
+				return out.Result, nil
+			}
 			return func(ctx context.Context, in *compose.ToolInput) (*compose.EnhancedInvokableToolOutput, error) {
-				res, err := call(ctx, g, in, asResult, func(ctx context.Context, in *compose.ToolInput) (*schema.ToolResult, error) {
-					out, err := next(ctx, in)
-					if err != nil || out == nil || out.Result == nil {
-						return nil, failed(err)
-					}
-					return out.Result, nil
-				})
+				res, err := call(ctx, g, in, asResult, code)
 				if err != nil {
 					return nil, err
 				}
@@ -78,14 +81,15 @@ func Middleware(e *sluice.Executor, c Config) compose.ToolMiddleware {
 			}
 		},
 		EnhancedStreamable: func(next compose.EnhancedStreamableToolEndpoint) compose.EnhancedStreamableToolEndpoint {
+			code := func(ctx context.Context, in *compose.ToolInput) (*schema.StreamReader[*schema.ToolResult], error) {
+				out, err := next(ctx, in)
+				if err != nil || out == nil {
+					return nil, err
+				}
+				return out.Result, nil
+			}
 			return func(ctx context.Context, in *compose.ToolInput) (*compose.EnhancedStreamableToolOutput, error) {
-				sr, err := stream(ctx, g, in, asResult, func(ctx context.Context, in *compose.ToolInput) (*schema.StreamReader[*schema.ToolResult], error) {
-					out, err := next(ctx, in)
-					if err != nil || out == nil {
-						return nil, err
-					}
-					return out.Result, nil
-				})
+				sr, err := stream(ctx, g, in, asResult, code)
 				if err != nil {
 					return nil, err
 				}
