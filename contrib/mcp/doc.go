@@ -76,11 +76,11 @@
 // Server: the call holds its slot, and its Timeout runs, while the user thinks. With AddTool each round is a call of
 // its own. So it is with a Client, whose library answers what servers ask inside of it.
 //
-// A handler must not end with its goroutine locked to its thread, nor a type that AddTool decodes. And runtime.Goexit in
-// an interceptor of the executor ends the library's goroutine: its request is never answered, but with AddTool. A client with sessions to several servers
-// whose tools of one name differ has their calls under one name; give each server a Client of its own. A transport of
-// yours, or a handler of what servers ask, that calls runtime.Goexit ends the goroutine that has called CallTool, once
-// the call's end is reported.
+// A handler must not end with its goroutine locked to its thread, nor a type that AddTool decodes. And runtime.Goexit
+// in an interceptor of the executor ends the library's goroutine: its request is never answered, but with AddTool. A
+// client with sessions to several servers whose tools of one name differ has their calls under one name; give each
+// server a Client of its own. A transport of yours, or a handler of what servers ask, that calls runtime.Goexit ends
+// the goroutine that has called CallTool, once the call's end is reported.
 //
 // Handlers run on goroutines that are kept for the next: at most 64 that are idle, for two seconds at most, also when
 // the executor is closed. None is kept in a testing/synctest bubble. With AddTool a call has one while it waits, too.

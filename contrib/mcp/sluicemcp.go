@@ -138,8 +138,8 @@ var senders = sync.OnceValue(func() (at []uintptr) {
 // and is no event. And a tool that asks the user for more, by InputRequests, holds nothing while the user thinks, whatever the
 // client's protocol is.
 //
-// A panic of In's or Out's own code, as in UnmarshalJSON, and of middleware that s had before its first AddTool, is
-// answered as one of the handler is, but is no event: it is not part of the call. For that, and to be quick, s gets a
+// A panic or exit of In's or Out's own code, as in UnmarshalJSON, and of middleware that s had before its first AddTool,
+// is answered as one of the handler is, but is no event: it is not part of the call. For that, and to be quick, s gets a
 // middleware at its first AddTool, which has nothing to do with calls of other names.
 //
 // The tool is declared in e's registry at once. It is an error if that does not take it or its Policy, or if
