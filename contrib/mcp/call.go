@@ -49,7 +49,7 @@ type inside struct {
 	session uintptr // where it is: contexts are kept longer than sessions
 }
 
-// insideOf is that of a call of a session, which a handler may hand on to another's.
+// insideOf is that of a call in a session s. A handler may hand its context on to a session with another server.
 func insideOf(e *sluice.Executor, tool string, s *mcp.ServerSession) inside {
 	return inside{e, tool, reflect.ValueOf(s).Pointer()}
 }
