@@ -618,7 +618,7 @@ func (r *running) starts(c *Call) {
 // runCode runs the tool's code.
 func (c *Call) runCode(ctx context.Context, t *tool) (res Result, err error) {
 	if c.code != nil {
-		res.Value, err = c.code(ctx)
+		res.Value, err = c.code.Run(ctx)
 	} else {
 		res.Value, err = t.run(ctx, c.Input)
 	}

@@ -48,6 +48,7 @@ func fourGates(t testing.TB, c sluice.Config) (*sluice.Executor, *sluice.Tool[in
 func TestAllocs(t *testing.T) {
 	ctx := context.Background()
 	input := any(7)
+	code := func(context.Context) (*int, error) { return nil, nil }
 	for _, tt := range []struct {
 		name string
 		conf sluice.Config
@@ -66,6 +67,9 @@ func TestAllocs(t *testing.T) {
 		{"typed, no sink", sluice.Config{}, func(e *sluice.Executor, tool *sluice.Tool[int, int]) {
 			tool.Invoke(ctx, e, 1000)
 		}, 2},
+		{"declared", sluice.Config{}, func(e *sluice.Executor, _ *sluice.Tool[int, int]) {
+			sluice.Do(ctx, e, sluice.Request{ID: "a", Tool: "declared", Input: input}, code)
+		}, 0},
 		{"interceptor", sluice.Config{Interceptors: []sluice.Interceptor{sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {
 			return func(ctx context.Context, c sluice.Call) (sluice.Result, error) { return next(ctx, c) }
 		})}}, func(e *sluice.Executor, _ *sluice.Tool[int, int]) {
@@ -74,6 +78,7 @@ func TestAllocs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e, tool := fourGates(t, tt.conf)
+			require.NoError(t, sluice.Declare(e.Registry(), sluice.Spec{Name: "declared"}))
 			if got := testing.AllocsPerRun(1000, func() { tt.call(e, tool) }); got > tt.want {
 				t.Errorf("%v allocations, want at most %v", got, tt.want)
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-go/sluice/internal/stage"
 	"github.com/sluice-go/sluice/internal/strictjson"
 	"github.com/sluice-go/sluice/internal/turn"
+	"github.com/sluice-go/sluice/internal/typed"
 )
 
 // Handler runs one call.
@@ -53,10 +54,10 @@ type Call struct {
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
 	inv      *invocation
-	within   *deadline.Bound                    // what interceptors have bounded it by; may be nil
-	run      *running                           // once it is admitted
-	code     func(context.Context) (any, error) // of a declared tool
-	args     *json.RawMessage                   // as they came, for a Check
+	within   *deadline.Bound  // what interceptors have bounded it by; may be nil
+	run      *running         // once it is admitted
+	code     typed.Code       // of a declared tool
+	args     *json.RawMessage // as they came, for a Check
 }
 
 // JSON encodes Input. In a Spec.Check it is a copy of the arguments as they came, if they came as JSON.

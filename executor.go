@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-go/sluice/internal/oneshot"
 	"github.com/sluice-go/sluice/internal/rules"
 	"github.com/sluice-go/sluice/internal/stage"
+	"github.com/sluice-go/sluice/internal/typed"
 )
 
 // Config configures an [Executor]. The zero value limits nothing and runs tools safely.
@@ -175,12 +176,12 @@ func (e *Executor) arrange(list []Interceptor) (sched *PriorityScheduler, err er
 
 // Request names a tool as a model does. Priority, tenant and sink come from the context's [PipelineContext].
 type Request struct {
-	ID    string                             // the model's tool-call id; empty means made up
-	Tool  string                             // as registered
-	Args  json.RawMessage                    // decoded strictly: exact names, none twice, none unknown; blank is {}
-	Input any                                // instead of Args: a value of the tool's In
-	typed bool                               // Input counts also if it is nil
-	code  func(context.Context) (any, error) // of a declared tool
+	ID    string          // the model's tool-call id; empty means made up
+	Tool  string          // as registered
+	Args  json.RawMessage // decoded strictly: exact names, none twice, none unknown; blank is {}
+	Input any             // instead of Args: a value of the tool's In
+	typed bool            // Input counts also if it is nil
+	code  typed.Code      // of a declared tool
 	_     struct{}
 }
 

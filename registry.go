@@ -311,12 +311,7 @@ func (s *Spec) alike(o *Spec) bool {
 // Do runs fn as this call of a declared tool, as [Executor.Invoke]; one that has a function refuses
 // with [ErrInvalidArguments].
 func Do[Out any](ctx context.Context, e *Executor, r Request, fn func(context.Context) (Out, error)) (Out, error) {
-	r.code = func(ctx context.Context) (any, error) {
-		if fn == nil {
-			return nil, errors.New("sluice: Do: the function is nil: must not be")
-		}
-		return typed.Any(fn(ctx))
-	}
+	r.code = typed.CodeOf[Out](fn)
 	res, err := e.Invoke(ctx, r)
 	return answered[Out](r.Tool, res, err)
 }

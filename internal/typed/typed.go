@@ -2,12 +2,13 @@
 // what such a function takes and answers.
 //
 // It keeps nothing and locks nothing. [Decode] calls UnmarshalJSON methods, and survives their panics;
-// [Func] calls the function, whose panics and Goexits go on up.
+// [Func] and [CodeOf] call the function, whose panics and Goexits go on up.
 package typed
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 )
@@ -18,6 +19,22 @@ func Func[In, Out any](fn func(context.Context, In) (Out, error)) func(context.C
 		v, _ := in.(In)
 		return Any(fn(ctx, v))
 	}
+}
+
+// Code is the code of one call.
+type Code interface {
+	Run(context.Context) (any, error)
+}
+
+// CodeOf is a function as [Code]; a nil one fails. Nothing is allocated for it.
+type CodeOf[Out any] func(context.Context) (Out, error)
+
+// Run calls the function.
+func (fn CodeOf[Out]) Run(ctx context.Context) (any, error) {
+	if fn == nil {
+		return nil, errors.New("sluice: Do: the function is nil: must not be")
+	}
+	return Any(fn(ctx))
 }
 
 // Any is what a function gave; of an error nothing goes with it.
