@@ -22,6 +22,11 @@
 // [UsageLimits] bound what the calls of a run, see [WithRun], and of a session use, and [Loops] refuse those that only
 // repeat what is known. The model reads why, and a turn may end with its [Turn].Stop. docs/budgets.md shows it.
 //
+// # Frameworks
+//
+// An adapter of yours, for a framework that has none here, is [sluice.Declare] and [sluice.Do], and maybe [Contain], by
+// which a tool's runtime.Goexit does not end the framework's goroutine. docs/langchaingo.md is one.
+//
 // # Undo
 //
 // [Undo] takes back what tools have done, call by call or for a whole group, also after a restart: a tool leaves data

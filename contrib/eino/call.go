@@ -8,6 +8,7 @@ import (
 	"github.com/cloudwego/eino/compose"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
 )
 
 // endpoint is what a call of a tool runs, which answers in that way.
@@ -21,12 +22,9 @@ func call[Out any](ctx context.Context, g *guard, in *compose.ToolInput, as func
 		if err != nil {
 			return out, err
 		}
-		var ended struct { // in one piece, as it is kept on the heap
-			out Out
-			err error
-		}
-		if err = contained(name, func() { ended.out, ended.err = run(ctx, g, name, in, next) }); err == nil {
-			out, err = ended.out, ended.err
+		x := &task[Out]{ctx: ctx, guard: g, name: name, in: in, next: next}
+		if err = agent.Contain(name, x.run); err == nil {
+			out, err = x.out, x.err
 		}
 		if again && err != nil && sluice.CodeOf(err) == "unknown_tool" { // somebody has taken it out of the registry
 			g.forget(in.Name)
@@ -43,16 +41,32 @@ func call[Out any](ctx context.Context, g *guard, in *compose.ToolInput, as func
 	}
 }
 
-// run is the call in e, on whose behalf Config says.
-func run[Out any](ctx context.Context, g *guard, name string, in *compose.ToolInput, next endpoint[Out]) (Out, error) {
+// task is a call in the executor, and what came of it, in one piece.
+type task[Out any] struct {
+	ctx   context.Context
+	guard *guard
+	name  string // in the registry
+	in    *compose.ToolInput
+	next  endpoint[Out]
+
+	out Out
+	err error
+}
+
+// run makes the call, on whose behalf Config says.
+func (x *task[Out]) run() {
+	g, ctx := x.guard, x.ctx
 	if g.conf.Behalf != nil {
 		ctx = sluice.WithPipelineContext(ctx, g.conf.Behalf(ctx, sluice.PipelineContextFrom(ctx)))
 	}
-	r := sluice.Request{ID: in.CallID, Tool: name, Args: json.RawMessage(in.Arguments)}
-	return sluice.Do(ctx, g.exec, r, func(ctx context.Context) (Out, error) {
-		its := *in // an attempt's own: there may be several, and middleware may write to it
-		return next(ctx, &its)
-	})
+	r := sluice.Request{ID: x.in.CallID, Tool: x.name, Args: json.RawMessage(x.in.Arguments)}
+	x.out, x.err = sluice.Do(ctx, g.exec, r, x.attempt)
+}
+
+// attempt is the tool's code in one attempt. There may be several at once.
+func (x *task[Out]) attempt(ctx context.Context) (Out, error) {
+	its := *x.in // middleware may write to it
+	return x.next(ctx, &its)
 }
 
 // toolError marks what a tool's own code has returned, which ends the run as it does without a guard.
@@ -110,7 +124,7 @@ func isOfSluice(err error) bool {
 
 // text is what a model reads of err.
 func (g *guard) text(err error) (text string) {
-	if g.conf.Text != nil && contained("", func() { text = g.conf.Text(err) }) == nil {
+	if g.conf.Text != nil && agent.Contain("", func() { text = g.conf.Text(err) }) == nil {
 		return text
 	}
 	return sluice.ModelText(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/cloudwego/eino/schema"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
 )
 
 // Config says how tools are guarded. The zero value adds nothing to what the executor's own gates say.
@@ -135,7 +136,7 @@ func Declare(ctx context.Context, e *sluice.Executor, c Config, tools ...tool.Ba
 // policy is what Config says of a tool.
 func (c *Config) policy(tool string) (p sluice.Policy, err error) {
 	if c.Policy != nil {
-		err = contained(tool, func() { p = c.Policy(tool) })
+		err = agent.Contain(tool, func() { p = c.Policy(tool) })
 	}
 	return p, err
 }

@@ -52,6 +52,20 @@ func TestTrapPanicEndsTheProcess(t *testing.T) {
 	}
 }
 
+// TestTrapLockedThread: a tool that ends with its goroutine locked to its thread, which it must not, as a tool may that
+// enters a namespace, ends no process, also where the run's goroutine is locked, as one is that C has called.
+func TestTrapLockedThread(t *testing.T) {
+	e, _ := newExecutor(t, sluice.Config{})
+	n := newNode(t, e, Config{}, invokable(t, "enter", func(context.Context, query) (string, error) {
+		runtime.LockOSThread()
+		return "entered", nil
+	}))
+	require.Equal(t, "entered", invoke(t, n, "enter", "net"))
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	require.Equal(t, "entered", invoke(t, n, "enter", "net"))
+}
+
 // TestTrapInterceptorExits: code that the executor runs around a tool may exit, too.
 func TestTrapInterceptorExits(t *testing.T) {
 	e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{sluice.InterceptorFunc(func(_ sluice.Spec, next sluice.Handler) sluice.Handler {

@@ -7,11 +7,13 @@ import (
 	"weak"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/sluice-go/sluice/agent"
 )
 
-// begin has calls of the tools that [AddTool] guards on one server begin on a hand, before the library decodes their
+// begin has calls of the tools that [AddTool] guards on one server begin on a goroutine of [agent.Contain], before the library decodes their
 // arguments. A type's own UnmarshalJSON or MarshalJSON may panic, too, and a stack that grows takes longer there than
-// all that the guard does. The handler gets a hand of its own nevertheless: what is between the two, as middleware and
+// all that the guard does. The handler gets one of its own nevertheless: what is between the two, as middleware and
 // interceptors, has to see it return, and may call it from another goroutine.
 type begin struct {
 	tools sync.Map // of weak.Pointer[begun], by the tool's name in the protocol
@@ -50,7 +52,7 @@ func (b *begin) middleware(next mcp.MethodHandler) mcp.MethodHandler {
 		if t == nil {
 			return next(ctx, method, req)
 		}
-		failed := contained(t.name, func() { res, err = next(ctx, method, req) })
+		failed := agent.Contain(t.name, func() { res, err = next(ctx, method, req) })
 		if failed == nil {
 			return res, err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
 )
 
 // The methods that the middleware knows.
@@ -70,7 +71,7 @@ func do[T any](ctx context.Context, g *guard, x *call, run func(context.Context)
 		if !x.direct {
 			code = func(ctx context.Context) (T, error) {
 				a := &attempt[T]{ctx: ctx, code: run}
-				if p := contained(name, a.run); p != nil {
+				if p := agent.Contain(name, a.run); p != nil {
 					return a.out, p
 				}
 				return a.out, a.err
@@ -186,7 +187,7 @@ func (g *guard) onBehalf(ctx context.Context, x *call) (context.Context, error) 
 }
 
 func (g *guard) ask(ctx context.Context, pc sluice.PipelineContext, tool string) (context.Context, error) {
-	if err := contained(tool, func() { pc = g.conf.Behalf(ctx, pc) }); err != nil {
+	if err := agent.Contain(tool, func() { pc = g.conf.Behalf(ctx, pc) }); err != nil {
 		return nil, err
 	}
 	return sluice.WithPipelineContext(ctx, pc), nil
@@ -227,7 +228,7 @@ func isOfSluice(err error) bool {
 
 // text is what a model reads of err.
 func (g *guard) text(err error) (text string) {
-	if g.conf.Text != nil && contained("", func() { text = g.conf.Text(err) }) == nil {
+	if g.conf.Text != nil && agent.Contain("", func() { text = g.conf.Text(err) }) == nil {
 		return text
 	}
 	return sluice.ModelText(err)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
 )
 
 const (
@@ -220,7 +221,7 @@ func (g *guard) board(ctx context.Context, x *call) (f *flight, own bool) {
 	go func() { // it goes on if this call's client gives up
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTime)
 		defer cancel()
-		if p := contained(listTools, func() { f.err = g.list(ctx, x) }); p != nil {
+		if p := agent.Contain(listTools, func() { f.err = g.list(ctx, x) }); p != nil {
 			f.err = p
 		}
 		g.mu.Lock()

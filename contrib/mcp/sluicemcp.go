@@ -15,6 +15,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
 )
 
 // Config says how tools are guarded. The zero value adds nothing to what the executor's own gates say.
@@ -194,7 +195,7 @@ func AddTool[In, Out any](s *mcp.Server, e *sluice.Executor, t *mcp.Tool, c Conf
 		}
 		return nil, none, toModel{g.text(err), err}
 	}
-	if err := contained(name, func() { mcp.AddTool(s, t, guarded) }); err != nil {
+	if err := agent.Contain(name, func() { mcp.AddTool(s, t, guarded) }); err != nil {
 		if !was {
 			e.Registry().Remove(k.spec.Name)
 		}
@@ -270,7 +271,7 @@ func isWrongArguments(err error) bool {
 // policy is what Config says of a tool.
 func (c *Config) policy(tool string) (p sluice.Policy, err error) {
 	if c.Policy != nil {
-		err = contained(tool, func() { p = c.Policy(tool) })
+		err = agent.Contain(tool, func() { p = c.Policy(tool) })
 	}
 	return p, err
 }

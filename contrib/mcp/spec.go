@@ -31,7 +31,7 @@ func says(hint *bool) bool { return hint == nil || *hint }
 
 // schema is a schema in whatever form a tool has it; nil if there is none.
 func schema(v any) (b json.RawMessage) {
-	if v == nil || contained("", func() { b, _ = json.Marshal(v) }) != nil || string(b) == "null" {
+	if v == nil || agent.Contain("", func() { b, _ = json.Marshal(v) }) != nil || string(b) == "null" {
 		return nil
 	}
 	return b

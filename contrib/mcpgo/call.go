@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"sync/atomic"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
 )
 
 // call is one tool call on its way.
@@ -17,6 +19,10 @@ type call struct {
 	req  mcp.CallToolRequest
 	next server.ToolHandlerFunc
 	name string // in the registry
+
+	begun  atomic.Bool        // first is somebody's
+	first  attempt            // in one piece with the call, as is what it answers: there is but one attempt of most calls
+	answer mcp.CallToolResult // see copied
 }
 
 // call makes a call of a tool, and answers as the server is to go on.
@@ -40,7 +46,7 @@ func (g *guard) call(ctx context.Context, x *call) (*mcp.CallToolResult, error) 
 			g.forget(name)
 			continue
 		}
-		return g.answer(ctx, res, err)
+		return g.answer(ctx, x, res, err)
 	}
 }
 
@@ -69,7 +75,7 @@ func (g *guard) onBehalf(ctx context.Context, s server.ClientSession, tool strin
 }
 
 func (g *guard) ask(ctx context.Context, pc sluice.PipelineContext, tool string) (context.Context, error) {
-	if err := contained(tool, func() { pc = g.conf.Behalf(ctx, pc) }); err != nil {
+	if err := agent.Contain(tool, func() { pc = g.conf.Behalf(ctx, pc) }); err != nil {
 		return nil, err
 	}
 	return sluice.WithPipelineContext(ctx, pc), nil
@@ -123,8 +129,12 @@ func (a *attempt) run() { a.res, a.err = a.next(a.ctx, a.req) }
 
 // run is the tool's code.
 func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
-	a := &attempt{call: x, ctx: ctx}
-	if p := contained(x.name, a.run); p != nil {
+	a := &x.first
+	if !x.begun.CompareAndSwap(false, true) {
+		a = new(attempt)
+	}
+	a.call, a.ctx = x, ctx
+	if p := agent.Contain(x.name, a.run); p != nil {
 		return nil, p
 	}
 	switch res, err := a.res, a.err; {
@@ -142,13 +152,13 @@ func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
 
 // answer is how the server goes on after a call. A tool's results are left as they are, and so are its own errors;
 // a request that was cancelled ends with an error, since nobody reads it; all else is for the model to read.
-func (g *guard) answer(ctx context.Context, res *mcp.CallToolResult, err error) (*mcp.CallToolResult, error) {
+func (g *guard) answer(ctx context.Context, x *call, res *mcp.CallToolResult, err error) (*mcp.CallToolResult, error) {
 	if err == nil {
-		return copied(res), nil
+		return x.copied(res), nil
 	}
 	if !isOfSluice(err) {
 		if failed, ok := errors.AsType[*ResultError](err); ok {
-			return copied(failed.Result), nil
+			return x.copied(failed.Result), nil
 		}
 		if own, ok := errors.AsType[handlerError](err); ok {
 			return nil, own.error
@@ -170,22 +180,23 @@ func isOfSluice(err error) bool {
 
 // text is what a model reads of err.
 func (g *guard) text(err error) (text string) {
-	if g.conf.Text != nil && contained("", func() { text = g.conf.Text(err) }) == nil {
+	if g.conf.Text != nil && agent.Contain("", func() { text = g.conf.Text(err) }) == nil {
 		return text
 	}
 	return sluice.ModelText(err)
 }
 
 // copied is a result that the server may write to, as it does: resilience.Join, say, gives one to several calls.
-func copied(res *mcp.CallToolResult) *mcp.CallToolResult {
+func (x *call) copied(res *mcp.CallToolResult) *mcp.CallToolResult {
 	if res == nil {
 		return nil
 	}
-	c := *res
+	c := &x.answer
+	*c = *res
 	if c.Meta != nil {
 		m := *c.Meta
 		m.AdditionalFields = maps.Clone(m.AdditionalFields)
 		c.Meta = &m
 	}
-	return &c
+	return c
 }

@@ -61,6 +61,6 @@
 // executor ends the server's goroutine. Tools that sessions have each in their own way are in the registry by name
 // alone, and nothing that they require is checked.
 //
-// Handlers run on goroutines that are kept for the next: at most 64 that are idle, for two seconds at most, also when
-// the executor is closed. None is kept in a testing/synctest bubble.
+// Handlers run on goroutines of [agent.Contain], which are kept for the next: at most 64 that are idle, for two seconds
+// at most, also when the executor is closed. None is kept in a testing/synctest bubble.
 package mcpgo

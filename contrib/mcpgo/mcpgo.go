@@ -8,6 +8,7 @@ import (
 	"github.com/mark3labs/mcp-go/server"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
 )
 
 // Config says how tools are guarded. The zero value adds nothing to what the executor's own gates say.
@@ -82,7 +83,7 @@ func (e *ResultError) Outcome() sluice.Outcome { return sluice.OutcomeNeutral }
 // policy is what Config says of a tool.
 func (c *Config) policy(tool string) (p sluice.Policy, err error) {
 	if c.Policy != nil {
-		err = contained(tool, func() { p = c.Policy(tool) })
+		err = agent.Contain(tool, func() { p = c.Policy(tool) })
 	}
 	return p, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -377,5 +378,24 @@ func TestCancelledRequests(t *testing.T) {
 		require.Equal(t, "context canceled", (<-answers).(mcp.JSONRPCError).Error.Message)
 		events := rec.Events()
 		require.Equal(t, "canceled", sluice.CodeOf(events[len(events)-1].Err))
+	})
+}
+
+// TestAttemptsAtOnce: attempts of one call that run at once have contexts and results of their own.
+func TestAttemptsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hedge, err := resilience.NewHedge(resilience.HedgeConfig{After: 5 * time.Millisecond, Tools: func(sluice.Spec) bool { return true }})
+		require.NoError(t, err)
+		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{hedge}})
+		s := newServer(e, Config{})
+		s.AddTool(searchTool(), func(ctx context.Context, _ mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			c, _ := sluice.CallFrom(ctx)
+			time.Sleep(time.Duration(30-10*c.Attempt) * time.Millisecond) // the first until 20 ms, the second until 15
+			return mcp.NewToolResultText(fmt.Sprint(c.Attempt)), nil
+		})
+		text, isError := textOf(t, mustCall(t, newClient(t, s), "search", "go"))
+		require.False(t, isError)
+		require.Equal(t, "2", text)
+		time.Sleep(time.Second) // both have ended
 	})
 }

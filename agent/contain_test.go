@@ -1,4 +1,4 @@
-package sluicemcp
+package agent
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ import (
 
 // Code that returns, panics or exits ends alone. In a bubble that the crew is not of, no goroutine is kept: the bubble
 // would not end. One that is of it keeps what goes on.
-func TestContained(t *testing.T) {
+func TestContain(t *testing.T) {
 	cause := errors.New("cause")
 	for name, c := range map[string]struct {
 		f      func()
@@ -29,7 +29,7 @@ func TestContained(t *testing.T) {
 		"panics":           {f: func() { panic(cause) }, failed: true, value: cause},
 		"exits":            {f: runtime.Goexit, failed: true, goexit: true},
 		"exits in a defer": {f: func() { defer runtime.Goexit(); panic(cause) }, failed: true, goexit: true},
-		"exits further in": {f: func() { _ = contained("inner", func() { defer func() {}(); runtime.Goexit() }) }},
+		"exits further in": {f: func() { _ = Contain("inner", func() { defer func() {}(); runtime.Goexit() }) }},
 	} {
 		for _, kept := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestContained(t *testing.T) {
 					require.Equal(t, "search", p.Tool)
 					require.Equal(t, c.value, p.Value)
 					require.Equal(t, c.goexit, p.Goexit)
-					require.Contains(t, string(p.Stack), "contained_test.go")
+					require.Contains(t, string(p.Stack), "contain_test.go")
 				})
 			})
 		}
@@ -118,7 +118,7 @@ func TestCrewStorm(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(seed), uint64(g)))
 			for i := range 300 {
 				want, got := r.IntN(3), -1
-				err := contained("search", func() {
+				err := Contain("search", func() {
 					if got = i; r.IntN(4) == 0 {
 						runtime.Gosched()
 					}
@@ -143,13 +143,13 @@ func TestCrewStorm(t *testing.T) {
 }
 
 // Contained code may wait, as any does, and its goroutine may be tied to its thread while it does.
-func TestContainedCodeWaits(t *testing.T) {
+func TestContain_CodeWaits(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	a, b := make(chan int), make(chan int)
 	go func() { b <- 1 + <-a }()
 	got := 0
-	require.NoError(t, contained("search", func() {
+	require.NoError(t, Contain("search", func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		a <- 1

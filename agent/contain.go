@@ -1,4 +1,4 @@
-package mcpgo
+package agent
 
 import (
 	"runtime/debug"
@@ -8,10 +8,14 @@ import (
 	"github.com/sluice-go/sluice"
 )
 
-// contained runs f, which is somebody else's, and answers a [*sluice.PanicError] if it panics or calls
-// runtime.Goexit. A Goexit cannot be stopped, and would end the server's goroutine, which then never answers. So f runs on
-// another, which is kept for the next: that a new one's stack grows takes longer than all else that is done here.
-func contained(tool string, f func()) error { return theCrew.run(tool, f) }
+// Contain runs f, which is somebody else's code, and waits until it has ended. Neither a panic nor
+// runtime.Goexit leaves it: the error is a *sluice.PanicError, which has tool as its Tool; else it is nil.
+//
+// It is for what stands between a framework and an executor. A Goexit cannot be stopped, and would end the
+// framework's goroutine, for whose answer somebody then waits for ever. So f runs on a goroutine of Contain's, which
+// is kept for the next: at most 64 that are idle, for two seconds at most, and none in a testing/synctest bubble. f
+// must not end with it locked to its thread. Contain is safe for concurrent use, and f may call it.
+func Contain(tool string, f func()) error { return theCrew.run(tool, f) }
 
 const (
 	maxIdle = 64          // hands, of a crew
@@ -20,8 +24,9 @@ const (
 
 var theCrew = newCrew()
 
-// crew keeps hands that have nothing to do, for a while. It has no part in a testing/synctest bubble that it is not
-// of: hands there are not kept, since a bubble ends with its goroutines.
+// crew keeps hands that have nothing to do, for a while: that a new goroutine's stack grows takes longer than all else
+// that is done here. It has no part in a testing/synctest bubble that it is not of: hands there are not kept, since a
+// bubble ends with its goroutines.
 type crew struct {
 	began time.Time
 
