@@ -72,11 +72,16 @@ func (c Config) validate() (Config, error) {
 // Executor runs a registry's tools through the interceptors. Make one with [NewExecutor];
 // it is safe for concurrent use.
 type Executor struct {
-	registry *ToolRegistry
-	conf     Config
+	// What every call reads.
+	registry    *ToolRegistry
+	conf        Config
+	clock       clock.Clock
+	ids         ids.Calls
+	wantsValues bool // its sink does
+	plans       compiled.Table[*cow.Snapshot[tool], tool, plan]
+
 	state    *SharedState
 	ownState bool
-	clock    clock.Clock
 	client   *admit.Client // whose queue is bounded by itself
 	stage    *stage.Stage
 	members  []stage.Member // what ties it to other executors
@@ -85,16 +90,11 @@ type Executor struct {
 	inSteps      bool          // all of outer are Steppers, and there are some
 	gates        []*gateCore   // without the scheduler
 
-	plans compiled.Table[*cow.Snapshot[tool], tool, plan]
-
 	deadlines deadline.Timer             // of judging, of streams
 	pauses    deadline.Timer             // between attempts
 	kept      *kept.Pool[timedCall]      // goroutines for code that has a timeout
 	watched   *ctxwatch.Set[*submission] // submitted calls that wait
 	crew      *crew.Crew                 // who runs and ends submitted calls
-
-	ids         ids.Calls
-	wantsValues bool // its sink does
 
 	census  census.Census // of calls and helpers under way
 	helpers atomic.Int64  // goroutines beside the calls' own

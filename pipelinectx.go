@@ -445,23 +445,24 @@ type whole struct {
 	space first
 }
 
-// frame is what a goroutine that waits for its call makes it in. One call after another uses it.
+// frame is what a goroutine that waits for its call makes it in. One call after another uses it. What every call
+// touches comes first.
 type frame struct {
-	lane            uint32       // which of an executor's lanes its calls take
-	by              *census.Lane // that
-	exec            *Executor
-	stage           progress
-	c               Call   // the attempt, if there can be one only at a time
-	step            Step   // where the call is among the steps of interceptors
-	call            *whole // nil after one that is kept
-	contexts        slab.Some[callContext]
-	timed           slab.Some[timedContext]
-	lent            bool // code goes on that has c
-	errs            slab.Some[Error]
-	keys            ids.Keys
-	event           callEvent
-	refused         int64  // the instant at which the call was turned down
+	lane            uint32 // which of an executor's lanes its calls take
 	told, completed uint32 // what becomes of the call, counted as it leaves
+	stage           progress
+	lent            bool         // code goes on that has c
+	by              *census.Lane // that of exec which is lane
+	exec            *Executor
+	call            *whole // nil after one that is kept
+	keys            ids.Keys
+	refused         int64 // the instant at which the call was turned down
+	contexts        slab.Some[callContext]
+	c               Call // the attempt, if there can be one only at a time
+	step            Step // where the call is among the steps of interceptors
+	timed           slab.Some[timedContext]
+	errs            slab.Some[Error]
+	event           callEvent
 }
 
 // progress is how far a call has come.
