@@ -41,23 +41,23 @@ func newCrew() *crew { return &crew{began: time.Now()} }
 
 func (c *crew) run(tool string, f func()) error {
 	h := c.take()
-	h.in <- job{tool, f}
-	err := <-h.out
+	h.turn <- job{tool: tool, f: f}
+	done := <-h.turn
 	c.put(h)
-	return err
+	return done.err
 }
 
 // hand is a goroutine that does one job after the other.
 type hand struct {
-	in   chan job
-	out  chan error // what came of a job
-	once bool       // it is not kept
-	gone bool       // its job has called Goexit
+	turn chan job // takes a job to the hand and, when it is done, back: the two sides take turns
+	once bool     // it is not kept
+	gone bool     // its job has called Goexit
 }
 
 type job struct {
 	tool string
 	f    func()
+	err  error // what came of it
 }
 
 // take is a hand that waits for a job.
@@ -74,7 +74,7 @@ func (c *crew) take() *hand {
 		}
 		c.mu.Unlock()
 	}
-	h := &hand{in: make(chan job, 1), out: make(chan error, 1), once: once}
+	h := &hand{turn: make(chan job), once: once}
 	go h.work()
 	return h
 }
@@ -87,7 +87,7 @@ func (c *crew) put(h *hand) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h.once || len(c.idle) >= maxIdle {
-		close(h.in)
+		close(h.turn)
 		return
 	}
 	c.idle = append(c.idle, h)
@@ -107,7 +107,7 @@ func (c *crew) swept() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, h := range c.idle[:c.least] {
-		close(h.in)
+		close(h.turn)
 	}
 	left := copy(c.idle, c.idle[c.least:])
 	clear(c.idle[left:])
@@ -119,7 +119,7 @@ func (c *crew) swept() {
 
 // work is the goroutine.
 func (h *hand) work() {
-	for j := range h.in {
+	for j := range h.turn {
 		h.do(j)
 	}
 }
@@ -127,13 +127,12 @@ func (h *hand) work() {
 func (h *hand) do(j job) {
 	normal := false
 	defer func() {
-		if normal {
-			h.out <- nil
-			return
+		if !normal {
+			v := recover()
+			h.gone = v == nil
+			j.err = &sluice.PanicError{Tool: j.tool, Value: v, Goexit: h.gone, Stack: debug.Stack()}
 		}
-		v := recover()
-		h.gone = v == nil
-		h.out <- &sluice.PanicError{Tool: j.tool, Value: v, Goexit: h.gone, Stack: debug.Stack()}
+		h.turn <- j
 	}()
 	j.f()
 	normal = true
