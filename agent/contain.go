@@ -28,36 +28,36 @@ var theCrew = newCrew()
 // that is done here. It has no part in a testing/synctest bubble that it is not of: hands there are not kept, since a
 // bubble ends with its goroutines.
 type crew struct {
-	began time.Time
-
 	mu    sync.Mutex
-	idle  []*hand // the one that was busy last at the end
-	least int     // how many have been idle all the time since the last sweep
+	idle  *hand // the one that was busy last, and from there on
+	n     int32 // how many
+	least int32 // how many have been idle all the time since the last sweep
+	due   bool  // sweep runs
+	began time.Time
 	sweep *time.Timer
-	due   bool // it runs
 }
 
 func newCrew() *crew { return &crew{began: time.Now()} }
 
 func (c *crew) run(tool string, f func()) error {
 	h := c.take()
-	h.turn <- job{tool: tool, f: f}
-	done := <-h.turn
+	h.tool, h.f = tool, f
+	h.turn <- struct{}{}
+	<-h.turn
+	err := h.err
 	c.put(h)
-	return done.err
+	return err
 }
 
 // hand is a goroutine that does one job after the other.
 type hand struct {
-	turn chan job // takes a job to the hand and, when it is done, back: the two sides take turns
-	once bool     // it is not kept
-	gone bool     // its job has called Goexit
-}
-
-type job struct {
 	tool string
-	f    func()
-	err  error // what came of it
+	f    func()        // its job
+	err  error         // what came of that
+	turn chan struct{} // of the hand or of whoever has taken it, which own the fields above in turn
+	next *hand         // that is idle
+	once bool          // it is not kept
+	gone bool          // its job has called Goexit
 }
 
 // take is a hand that waits for a job.
@@ -65,32 +65,34 @@ func (c *crew) take() *hand {
 	once := time.Since(c.began) < 0 // as it is in a bubble, whose time begins in the year 2000
 	if !once {
 		c.mu.Lock()
-		if n := len(c.idle) - 1; n >= 0 {
-			h := c.idle[n]
-			c.idle[n], c.idle = nil, c.idle[:n]
-			c.least = min(c.least, n)
+		if h := c.idle; h != nil {
+			c.idle = h.next
+			c.n--
+			c.least = min(c.least, c.n)
 			c.mu.Unlock()
 			return h
 		}
 		c.mu.Unlock()
 	}
-	h := &hand{turn: make(chan job), once: once}
+	h := &hand{turn: make(chan struct{}), once: once}
 	go h.work()
 	return h
 }
 
 // put takes back a hand whose job is done.
 func (c *crew) put(h *hand) {
+	h.f, h.err = nil, nil
 	if h.gone {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h.once || len(c.idle) >= maxIdle {
+	if h.once || c.n >= maxIdle {
 		close(h.turn)
 		return
 	}
-	c.idle = append(c.idle, h)
+	h.next, c.idle = c.idle, h
+	c.n++
 	if c.due {
 		return
 	}
@@ -106,34 +108,37 @@ func (c *crew) put(h *hand) {
 func (c *crew) swept() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, h := range c.idle[:c.least] {
+	last := &c.idle
+	for range c.n - c.least {
+		last = &(*last).next
+	}
+	for h := *last; h != nil; h = h.next {
 		close(h.turn)
 	}
-	left := copy(c.idle, c.idle[c.least:])
-	clear(c.idle[left:])
-	c.idle, c.least = c.idle[:left], left
-	if c.due = left > 0; c.due {
+	*last, c.n = nil, c.n-c.least
+	c.least = c.n
+	if c.due = c.n > 0; c.due {
 		c.sweep.Reset(idleFor)
 	}
 }
 
 // work is the goroutine.
 func (h *hand) work() {
-	for j := range h.turn {
-		h.do(j)
+	for range h.turn {
+		h.do()
 	}
 }
 
-func (h *hand) do(j job) {
+func (h *hand) do() {
 	normal := false
 	defer func() {
 		if !normal {
 			v := recover()
 			h.gone = v == nil
-			j.err = &sluice.PanicError{Tool: j.tool, Value: v, Goexit: h.gone, Stack: debug.Stack()}
+			h.err = &sluice.PanicError{Tool: h.tool, Value: v, Goexit: h.gone, Stack: debug.Stack()}
 		}
-		h.turn <- j
+		h.turn <- struct{}{}
 	}()
-	j.f()
+	h.f()
 	normal = true
 }

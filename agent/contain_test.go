@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -66,10 +65,13 @@ func TestContain(t *testing.T) {
 }
 
 // idle are the hands of c that have nothing to do.
-func idle(c *crew) []*hand {
+func idle(c *crew) (list []*hand) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.idle)
+	for h := c.idle; h != nil; h = h.next {
+		list = append(list, h)
+	}
+	return list
 }
 
 // A hand serves one job after the other, as many as there are jobs at once, of which a few stay, for a while after they

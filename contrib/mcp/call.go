@@ -171,17 +171,22 @@ func ask[In, Out any](ctx context.Context, h mcp.ToolHandlerFor[In, Out], req *m
 // isLate reports whether the call's time is over. What a tool says of that, in words of its own, is not its answer.
 func isLate(ctx context.Context) bool { return errors.Is(context.Cause(ctx), sluice.ErrTimeout) }
 
-// onBehalf is ctx with on whose behalf the call runs.
+// onBehalf is ctx with on whose behalf the call runs. Many sessions have no id, and to look through a context takes
+// longer than to ask for it.
 func (g *guard) onBehalf(ctx context.Context, x *call) (context.Context, error) {
-	pc := sluice.PipelineContextFrom(ctx)
-	if x.session != nil && pc.SessionID == "" {
-		pc.SessionID = x.session.ID()
+	id := ""
+	if x.session != nil {
+		id = x.session.ID()
 	}
-	switch {
-	case g.conf.Behalf != nil:
-		return g.ask(ctx, pc, x.tool)
-	case pc.SessionID == "":
+	if id == "" && g.conf.Behalf == nil {
 		return ctx, nil
+	}
+	pc := sluice.PipelineContextFrom(ctx)
+	if pc.SessionID == "" {
+		pc.SessionID = id
+	}
+	if g.conf.Behalf != nil {
+		return g.ask(ctx, pc, x.tool)
 	}
 	return sluice.WithPipelineContext(ctx, pc), nil
 }

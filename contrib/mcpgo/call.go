@@ -59,17 +59,22 @@ func runsAsTask(tool *mcp.Tool, req *mcp.CallToolRequest) bool {
 	return x.TaskSupport == mcp.TaskSupportOptional || x.TaskSupport == mcp.TaskSupportRequired
 }
 
-// onBehalf is ctx with on whose behalf the call runs.
+// onBehalf is ctx with on whose behalf the call runs. Many sessions have no id, and to look through a context takes
+// longer than to ask for it.
 func (g *guard) onBehalf(ctx context.Context, s server.ClientSession, tool string) (context.Context, error) {
-	pc := sluice.PipelineContextFrom(ctx)
-	if s != nil && pc.SessionID == "" {
-		pc.SessionID = s.SessionID()
+	id := ""
+	if s != nil {
+		id = s.SessionID()
 	}
-	switch {
-	case g.conf.Behalf != nil:
-		return g.ask(ctx, pc, tool)
-	case pc.SessionID == "":
+	if id == "" && g.conf.Behalf == nil {
 		return ctx, nil
+	}
+	pc := sluice.PipelineContextFrom(ctx)
+	if pc.SessionID == "" {
+		pc.SessionID = id
+	}
+	if g.conf.Behalf != nil {
+		return g.ask(ctx, pc, tool)
 	}
 	return sluice.WithPipelineContext(ctx, pc), nil
 }
