@@ -53,6 +53,7 @@ type Call struct {
 	Priority Priority         // effective: 1 to 9, at least that of the call it is nested in
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
+	_        [0]func()        // calls are not compared
 	inv      *invocation
 	within   *deadline.Bound  // what interceptors have bounded it by; may be nil
 	run      *running         // once it is admitted
@@ -154,7 +155,7 @@ func (e *Executor) prepare(ctx context.Context, r *Request, inv *invocation, ope
 		now = 0
 	}
 	inv.fill(c, inv.same)
-	if !inv.same || r.code != nil || c.code != nil {
+	if !inv.same || r.code != nil {
 		c.inv, c.code = inv, r.code
 	}
 	if len(r.Args) > 0 || inv.plan.tool.spec.Check != nil {

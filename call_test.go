@@ -3,6 +3,7 @@ package sluice
 import (
 	"context"
 	"errors"
+	"reflect"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -26,6 +27,22 @@ func TestCallsPerRoot_StayInRange(t *testing.T) {
 	}))
 	if n, err := outer(t.Context(), 10); n != 3 || err != nil {
 		t.Errorf("%d calls are counted, want 3; %v", n, err)
+	}
+}
+
+// TestCall_IsNotComparable: with the code of a declared tool one would panic as the key of a map.
+func TestCall_IsNotComparable(t *testing.T) { require.False(t, reflect.TypeFor[Call]().Comparable()) }
+
+// TestDo_LetsCodeGo: what serves the next call keeps none of the code of one that has ended, nor what that leads to.
+func TestDo_LetsCodeGo(t *testing.T) {
+	exec := Must(NewExecutor(NewToolRegistry(), Config{}))
+	require.NoError(t, Declare(exec.registry, Spec{Name: "search"}))
+	for range 10 { // each may have a frame of its own
+		_, err := Do(t.Context(), exec, Request{Tool: "search"}, func(context.Context) (int, error) { return 1, nil })
+		require.NoError(t, err)
+		x := frames.Get().(*frame)
+		require.Nil(t, x.c.code)
+		frames.Put(x)
 	}
 }
 

@@ -72,7 +72,7 @@ func (c Config) validate() (Config, error) {
 // Executor runs a registry's tools through the interceptors. Make one with [NewExecutor];
 // it is safe for concurrent use.
 type Executor struct {
-	// What every call reads.
+	// What every call needs.
 	registry    *ToolRegistry
 	conf        Config
 	clock       clock.Clock

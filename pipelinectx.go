@@ -575,7 +575,7 @@ func (x *frame) endUnseen(went progress) {
 			t.Err, t.By, t.RetryAfter = nil, "", 0
 		}
 	}
-	x.c.ID, x.c.Input, x.c.Attempt = "", nil, 0
+	x.c.ID, x.c.Input, x.c.Attempt, x.c.code = "", nil, 0, nil
 	if x.step.inv != nil {
 		x.c.within = nil
 		x.step.reset()

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"context"
 	"runtime/debug"
+	"runtime/pprof"
 	"sync"
 	"time"
 
@@ -9,12 +11,13 @@ import (
 )
 
 // Contain runs f, which is somebody else's code, and waits until it has ended. Neither a panic nor
-// runtime.Goexit leaves it: the error is a *sluice.PanicError, which has tool as its Tool; else it is nil.
+// runtime.Goexit leaves it: after either the error is a *sluice.PanicError with that tool; if f returns it is nil.
 //
 // It is for what stands between a framework and an executor. A Goexit cannot be stopped, and would end the
 // framework's goroutine, for whose answer somebody then waits for ever. So f runs on a goroutine of Contain's, which
 // is kept for the next: at most 64 that are idle, for two seconds at most, and none in a testing/synctest bubble. f
-// must not end with it locked to its thread. Contain is safe for concurrent use, and f may call it.
+// must not leave it locked to its thread: whatever runs on it next would have that thread. It has no pprof labels.
+// Contain is safe for concurrent use, and f may call it.
 func Contain(tool string, f func()) error { return theCrew.run(tool, f) }
 
 const (
@@ -122,11 +125,21 @@ func (c *crew) swept() {
 	}
 }
 
-// work is the goroutine.
+// work is the goroutine. It has no labels of a profile: those of whoever has needed it first are not the next one's.
 func (h *hand) work() {
+	pprof.SetGoroutineLabels(context.Background())
+	normal := false
+	defer func() {
+		if !normal { // a Goexit, which goes on if a panic in its course has been recovered
+			h.gone = true
+			h.turn <- struct{}{}
+		}
+	}()
 	for range h.turn {
 		h.do()
+		h.turn <- struct{}{}
 	}
+	normal = true
 }
 
 func (h *hand) do() {
@@ -134,10 +147,8 @@ func (h *hand) do() {
 	defer func() {
 		if !normal {
 			v := recover()
-			h.gone = v == nil
-			h.err = &sluice.PanicError{Tool: h.tool, Value: v, Goexit: h.gone, Stack: debug.Stack()}
+			h.err = &sluice.PanicError{Tool: h.tool, Value: v, Goexit: v == nil, Stack: debug.Stack()}
 		}
-		h.turn <- struct{}{}
 	}()
 	h.f()
 	normal = true

@@ -1,9 +1,14 @@
 package agent
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,12 +28,14 @@ func TestContain(t *testing.T) {
 		value  any
 		failed bool
 		goexit bool
+		gone   bool // and so is its goroutine
 	}{
-		"returns":          {f: func() {}},
-		"panics":           {f: func() { panic(cause) }, failed: true, value: cause},
-		"exits":            {f: runtime.Goexit, failed: true, goexit: true},
-		"exits in a defer": {f: func() { defer runtime.Goexit(); panic(cause) }, failed: true, goexit: true},
-		"exits further in": {f: func() { _ = Contain("inner", func() { defer func() {}(); runtime.Goexit() }) }},
+		"returns":           {f: func() {}},
+		"panics":            {f: func() { panic(cause) }, failed: true, value: cause},
+		"exits":             {f: runtime.Goexit, failed: true, goexit: true, gone: true},
+		"exits in a defer":  {f: func() { defer runtime.Goexit(); panic(cause) }, failed: true, goexit: true, gone: true},
+		"exits, and panics": {f: func() { defer func() { panic(cause) }(); runtime.Goexit() }, failed: true, value: cause, gone: true},
+		"exits further in":  {f: func() { _ = Contain("inner", func() { defer func() {}(); runtime.Goexit() }) }},
 	} {
 		for _, kept := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
@@ -44,7 +51,10 @@ func TestContain(t *testing.T) {
 					})
 					require.True(t, deferred)
 					if kept {
-						require.Equal(t, !c.goexit, len(idle(crew)) == 1)
+						require.Equal(t, !c.gone, len(idle(crew)) == 1)
+						again := false
+						require.NoError(t, crew.run("search", func() { again = true }))
+						require.True(t, again)
 						time.Sleep(3 * idleFor)
 						require.Empty(t, idle(crew))
 					}
@@ -119,7 +129,7 @@ func TestCrewStorm(t *testing.T) {
 		all.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(seed), uint64(g)))
 			for i := range 300 {
-				want, got := r.IntN(3), -1
+				want, got := r.IntN(4), -1
 				err := Contain("search", func() {
 					if got = i; r.IntN(4) == 0 {
 						runtime.Gosched()
@@ -129,6 +139,9 @@ func TestCrewStorm(t *testing.T) {
 						panic(i)
 					case 2:
 						runtime.Goexit()
+					case 3:
+						defer func() { panic(i) }()
+						runtime.Goexit()
 					}
 				})
 				require.Equal(t, i, got)
@@ -136,7 +149,7 @@ func TestCrewStorm(t *testing.T) {
 				require.Equal(t, want > 0, failed)
 				if failed {
 					require.Equal(t, want == 2, p.Goexit)
-					require.Equal(t, want == 1, p.Value == i)
+					require.Equal(t, want != 2, p.Value == i)
 				}
 			}
 		})
@@ -158,4 +171,21 @@ func TestContain_CodeWaits(t *testing.T) {
 		got = <-b
 	}))
 	require.Equal(t, 2, got)
+}
+
+// A goroutine that is kept has no labels of who has needed it first.
+func TestContain_NoLabels(t *testing.T) {
+	c := newCrew()
+	var profile bytes.Buffer
+	pprof.Do(t.Context(), pprof.Labels("tenant", "a"), func(context.Context) {
+		require.NoError(t, c.run("search", func() { require.NoError(t, pprof.Lookup("goroutine").WriteTo(&profile, 1)) }))
+	})
+	all := strings.Split(profile.String(), "\n\n")
+	i := slices.IndexFunc(all, func(goroutine string) bool {
+		return strings.Contains(goroutine, "TestContain_NoLabels") && strings.Contains(goroutine, "(*hand).work")
+	})
+	require.NotEqual(t, -1, i)
+	require.NotContains(t, all[i], "labels")
+	c.swept()
+	c.swept()
 }

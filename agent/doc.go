@@ -25,7 +25,7 @@
 // # Frameworks
 //
 // An adapter of yours, for a framework that has none here, is [sluice.Declare] and [sluice.Do], and maybe [Contain], by
-// which a tool's runtime.Goexit does not end the framework's goroutine. docs/langchaingo.md is one.
+// which a tool's runtime.Goexit does not end the framework's goroutine. docs/langchaingo.md is one, without Contain.
 //
 // # Undo
 //

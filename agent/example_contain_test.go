@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-go/sluice/agent"
 )
 
-// A test that a tool runs fails, and exits, as t.FailNow does; the framework goes on.
+// The tool runs a test, which fails and exits as t.FailNow does. The framework goes on.
 func ExampleContain() {
 	err := agent.Contain("check", func() {
 		fmt.Println("the tool exits")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime/pprof"
 
 	"github.com/cloudwego/eino/compose"
 
@@ -53,9 +54,11 @@ type task[Out any] struct {
 	err error
 }
 
-// run makes the call, on whose behalf Config says.
+// run makes the call, on whose behalf Config says, with the labels of a profile that its context has.
 func (x *task[Out]) run() {
 	g, ctx := x.guard, x.ctx
+	pprof.SetGoroutineLabels(ctx)
+	defer pprof.SetGoroutineLabels(context.Background())
 	if g.conf.Behalf != nil {
 		ctx = sluice.WithPipelineContext(ctx, g.conf.Behalf(ctx, sluice.PipelineContextFrom(ctx)))
 	}

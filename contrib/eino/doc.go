@@ -51,8 +51,9 @@
 // after this one, make answers of them before breakers and retries see them. A tool must not end with its goroutine
 // locked to its thread.
 //
-// Calls run on goroutines of [agent.Contain], also while they wait, which are kept for the next: at most 64 that are idle,
-// for two seconds at most, also when the executor is closed. None is kept in a testing/synctest bubble.
+// Calls run, and wait, on goroutines of [agent.Contain]. These are kept for the next: at most 64 that are idle, for two
+// seconds at most, also when the executor is closed, and none in a testing/synctest bubble. They have the pprof labels
+// that the call's context has.
 //
 // eino v0.7.36 asks for a version of github.com/bytedance/sonic that Go 1.26 does not compile; this module asks for
 // v1.15.5, which it does.

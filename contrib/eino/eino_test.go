@@ -1,9 +1,12 @@
 package sluiceeino
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"runtime/pprof"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-go/sluice"
+	"github.com/sluice-go/sluice/agent"
 )
 
 type valueKey struct{}
@@ -293,4 +297,33 @@ func TestCancelledRun(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, 2*time.Second, time.Since(began))
 	})
+}
+
+// TestProfileLabels: a tool's code has the labels of its caller, and leaves none to what its goroutine does next.
+func TestProfileLabels(t *testing.T) {
+	e, _ := newExecutor(t, sluice.Config{})
+	var seen []string
+	look := func() {
+		var profile bytes.Buffer
+		require.NoError(t, pprof.Lookup("goroutine").WriteTo(&profile, 1))
+		for _, goroutine := range strings.Split(profile.String(), "\n\n") {
+			if strings.Contains(goroutine, "TestProfileLabels.func1") {
+				_, labels, _ := strings.Cut(goroutine, "# labels: ")
+				labels, _, _ = strings.Cut(labels, "\n")
+				seen = append(seen, labels)
+			}
+		}
+	}
+	n := newNode(t, e, Config{}, invokable(t, "search", func(context.Context, query) (string, error) {
+		look()
+		return "3 hits", nil
+	}))
+	for _, tenant := range []string{"a", "b"} {
+		pprof.Do(t.Context(), pprof.Labels("tenant", tenant), func(ctx context.Context) {
+			_, err := n.Invoke(ctx, calls("search", "go"))
+			require.NoError(t, err)
+		})
+	}
+	require.NoError(t, agent.Contain("look", look))
+	require.Equal(t, []string{`{"tenant":"a"}`, `{"tenant":"b"}`, ""}, seen)
 }

@@ -52,8 +52,8 @@ func TestTrapPanicEndsTheProcess(t *testing.T) {
 	}
 }
 
-// TestTrapLockedThread: a tool that ends with its goroutine locked to its thread, which it must not, as a tool may that
-// enters a namespace, ends no process, also where the run's goroutine is locked, as one is that C has called.
+// TestTrapLockedThread: a tool that leaves its goroutine locked to its thread, which is forbidden, does not end the
+// process, even if the run's own goroutine is locked, as in a callback from C.
 func TestTrapLockedThread(t *testing.T) {
 	e, _ := newExecutor(t, sluice.Config{})
 	n := newNode(t, e, Config{}, invokable(t, "enter", func(context.Context, query) (string, error) {

@@ -11,10 +11,10 @@ import (
 	"github.com/sluice-go/sluice/agent"
 )
 
-// begin has calls of the tools that [AddTool] guards on one server begin on a goroutine of [agent.Contain], before the library decodes their
-// arguments. A type's own UnmarshalJSON or MarshalJSON may panic, too, and a stack that grows takes longer there than
-// all that the guard does. The handler gets one of its own nevertheless: what is between the two, as middleware and
-// interceptors, has to see it return, and may call it from another goroutine.
+// begin has calls of the tools that [AddTool] guards on one server begin on a goroutine of [agent.Contain], before the
+// library decodes their arguments. A type's own UnmarshalJSON or MarshalJSON may panic, too, and a stack that grows
+// takes longer there than all that the guard does. The handler gets one of its own nevertheless: what is between the
+// two, as middleware and interceptors, has to see it return, and may call it from another goroutine.
 type begin struct {
 	tools sync.Map // of weak.Pointer[begun], by the tool's name in the protocol
 	added sync.Once

@@ -83,7 +83,8 @@
 // the goroutine that has called CallTool, once the call's end is reported.
 //
 // Handlers run on goroutines of [agent.Contain], which are kept for the next: at most 64 that are idle, for two seconds
-// at most, also when the executor is closed. None is kept in a testing/synctest bubble. With AddTool a call has one while it waits, too.
+// at most, also when the executor is closed. None is kept in a testing/synctest bubble. They have no pprof labels. With
+// AddTool a call has one while it waits, too.
 //
 // A program that serves on stdio must not print to standard output: the protocol is there. Sluice writes nothing
 // unless a sink of yours does, so have that write to standard error. [mcp.CommandTransport] drops what a child writes

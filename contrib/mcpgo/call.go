@@ -20,9 +20,8 @@ type call struct {
 	next server.ToolHandlerFunc
 	name string // in the registry
 
-	begun  atomic.Bool        // first is somebody's
-	first  attempt            // in one piece with the call, as is what it answers: there is but one attempt of most calls
-	answer mcp.CallToolResult // see copied
+	begun atomic.Bool // first is somebody's
+	first attempt     // allocated with the call, since most have one attempt
 }
 
 // call makes a call of a tool, and answers as the server is to go on.
@@ -46,7 +45,7 @@ func (g *guard) call(ctx context.Context, x *call) (*mcp.CallToolResult, error) 
 			g.forget(name)
 			continue
 		}
-		return g.answer(ctx, x, res, err)
+		return g.answer(ctx, res, err)
 	}
 }
 
@@ -157,13 +156,13 @@ func (x *call) run(ctx context.Context) (*mcp.CallToolResult, error) {
 
 // answer is how the server goes on after a call. A tool's results are left as they are, and so are its own errors;
 // a request that was cancelled ends with an error, since nobody reads it; all else is for the model to read.
-func (g *guard) answer(ctx context.Context, x *call, res *mcp.CallToolResult, err error) (*mcp.CallToolResult, error) {
+func (g *guard) answer(ctx context.Context, res *mcp.CallToolResult, err error) (*mcp.CallToolResult, error) {
 	if err == nil {
-		return x.copied(res), nil
+		return copied(res), nil
 	}
 	if !isOfSluice(err) {
 		if failed, ok := errors.AsType[*ResultError](err); ok {
-			return x.copied(failed.Result), nil
+			return copied(failed.Result), nil
 		}
 		if own, ok := errors.AsType[handlerError](err); ok {
 			return nil, own.error
@@ -192,16 +191,15 @@ func (g *guard) text(err error) (text string) {
 }
 
 // copied is a result that the server may write to, as it does: resilience.Join, say, gives one to several calls.
-func (x *call) copied(res *mcp.CallToolResult) *mcp.CallToolResult {
+func copied(res *mcp.CallToolResult) *mcp.CallToolResult {
 	if res == nil {
 		return nil
 	}
-	c := &x.answer
-	*c = *res
+	c := *res
 	if c.Meta != nil {
 		m := *c.Meta
 		m.AdditionalFields = maps.Clone(m.AdditionalFields)
 		c.Meta = &m
 	}
-	return c
+	return &c
 }

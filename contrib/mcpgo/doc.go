@@ -62,5 +62,5 @@
 // alone, and nothing that they require is checked.
 //
 // Handlers run on goroutines of [agent.Contain], which are kept for the next: at most 64 that are idle, for two seconds
-// at most, also when the executor is closed. None is kept in a testing/synctest bubble.
+// at most, also when the executor is closed. None is kept in a testing/synctest bubble. They have no pprof labels.
 package mcpgo

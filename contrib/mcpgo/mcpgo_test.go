@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -398,4 +400,28 @@ func TestAttemptsAtOnce(t *testing.T) {
 		require.Equal(t, "2", text)
 		time.Sleep(time.Second) // both have ended
 	})
+}
+
+// TestAnswersKeepNothing: who keeps an answer does not keep its request, nor the context of that.
+func TestAnswersKeepNothing(t *testing.T) {
+	e, _ := newExecutor(t, sluice.Config{})
+	var kept *mcp.CallToolResult
+	s := newServer(e, Config{}, server.WithToolHandlerMiddleware(func(next server.ToolHandlerFunc) server.ToolHandlerFunc {
+		return func(ctx context.Context, r mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			res, err := next(ctx, r)
+			kept = res
+			return res, err
+		}
+	}))
+	s.AddTool(searchTool(), answers("3 hits"))
+	var freed atomic.Bool
+	func() {
+		value := new([64]byte)
+		runtime.AddCleanup(value, func(int) { freed.Store(true) }, 0)
+		ctx := context.WithValue(s.WithContext(t.Context(), server.NewInProcessSession("one", nil)), ctxKey{}, value)
+		s.HandleMessage(ctx, json.RawMessage(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{"query":"go"}}}`))
+	}()
+	require.Eventually(t, func() bool { runtime.GC(); return freed.Load() }, time.Minute, time.Millisecond)
+	text, _ := textOf(t, kept)
+	require.Equal(t, "3 hits", text)
 }
