@@ -53,7 +53,7 @@ type Call struct {
 	Priority Priority         // effective: 1 to 9, at least that of the call it is nested in
 	Attempt  int32            // from 1; zero before the first
 	Pipeline *PipelineContext // on whose behalf; never nil, read-only
-	_        [0]func()        // calls are not compared
+	_        [0]func()        // not comparable: as a key of a map, one with code would panic
 	inv      *invocation
 	within   *deadline.Bound  // what interceptors have bounded it by; may be nil
 	run      *running         // once it is admitted

@@ -17,7 +17,7 @@ import (
 // framework's goroutine, for whose answer somebody then waits for ever. So f runs on a goroutine of Contain's, which
 // is kept for the next: at most 64 that are idle, for two seconds at most, and none in a testing/synctest bubble. f
 // must not leave it locked to its thread: whatever runs on it next would have that thread. It has no pprof labels.
-// Contain is safe for concurrent use, and f may call it.
+// A nil f is one that panics. Contain is safe for concurrent use, and f may call it.
 func Contain(tool string, f func()) error { return theCrew.run(tool, f) }
 
 const (
@@ -60,7 +60,7 @@ type hand struct {
 	turn chan struct{} // of the hand or of whoever has taken it, which own the fields above in turn
 	next *hand         // that is idle
 	once bool          // it is not kept
-	gone bool          // its job has called Goexit
+	gone bool          // it ends, since its job has called Goexit
 }
 
 // take is a hand that waits for a job.
