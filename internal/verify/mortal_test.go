@@ -84,6 +84,13 @@ func (g *ground) dooms(p *process) {
 	p.fuse = n
 }
 
+// dooming reports whether p is to die at one of its next points.
+func (g *ground) dooming(p *process) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return p.fuse > 0
+}
+
 // spares has nobody die soon.
 func (g *ground) spares() {
 	g.mu.Lock()

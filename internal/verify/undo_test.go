@@ -32,6 +32,7 @@ type shop struct {
 	order   int
 	hedged  bool // calls have two attempts at once
 	under   int  // calls under way
+	ends    int  // instants at which some code has been told to go on
 	n       *shopCounts
 }
 
@@ -104,7 +105,7 @@ func (w *shop) writes(ctx context.Context, p *process) error {
 	}()
 	n := int(call.Attempt-1) % len(c.attempts)
 	for _, a := range c.attempts[n] {
-		time.Sleep(a.after + time.Duration(call.Attempt)*time.Microsecond) // no two at one instant
+		time.Sleep(w.about(a.after))
 		if !p.point("a tool reports") {
 			return errDead
 		}
@@ -133,6 +134,20 @@ func (w *shop) writes(ctx context.Context, p *process) error {
 		return errMoney
 	}
 	return nil
+}
+
+// about is d, or up to a second more: until an instant at which no other code goes on, and of code that a process has
+// at that instant nobody can say how far it has come when the process dies.
+func (w *shop) about(d time.Duration) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ends++
+	now, own := time.Now(), time.Duration(w.ends)*time.Microsecond
+	end := now.Add(d).Truncate(time.Second).Add(own)
+	if end.Before(now.Add(d)) {
+		end = end.Add(time.Second)
+	}
+	return end.Sub(now)
 }
 
 // reported is a report that has ended with err. The world is locked.
@@ -197,11 +212,16 @@ func (w *shop) undoes(ctx context.Context, p *process, data json.RawMessage) err
 	}
 	i := len(x.ran) - 1
 	d, ends := x.takes[min(i, len(x.takes)-1)], x.ends[min(i, len(x.ends)-1)]
+	if d > 0 {
+		d = w.about(d)
+	}
 	if x.heeds {
 		select {
 		case <-time.After(d):
 		case <-ctx.Done():
-			ends = "timeout"
+			if ends = "timeout"; w.dooming(p) { // when its caller is told, and dies maybe
+				time.Sleep(w.about(0))
+			}
 		}
 	} else {
 		time.Sleep(d)
@@ -298,7 +318,7 @@ func (w *shop) write() {
 	for range 3 {
 		var acts []act
 		for range w.draw("acts", 0, 3) {
-			after := time.Duration(max(0, w.draw("after", -20, 30)))*time.Second + time.Duration(w.ids)
+			after := time.Duration(max(0, w.draw("after", -20, 30))) * time.Second
 			acts = append(acts, act{after, one(w.ground, "what", []string{"report", "report", "report", "take back", "report too much"})})
 		}
 		if n := w.draw("long", 0, 5); n < 2 && len(acts) > 0 {
@@ -336,7 +356,7 @@ func (w *shop) undoing(what string) *undoing {
 		x.c = nil
 	}
 	for range 3 {
-		x.takes = append(x.takes, time.Duration(max(0, w.draw("takes", -40, 90)))*time.Second+time.Duration(w.ids)*time.Microsecond)
+		x.takes = append(x.takes, time.Duration(max(0, w.draw("takes", -40, 90)))*time.Second)
 		x.ends = append(x.ends, one(w.ground, "ends", []string{"return", "return", "return", "return", "error", "panic", "exit"}))
 	}
 	x.heeds = w.draw("heeds", 0, 1) == 0
