@@ -742,11 +742,14 @@ func TestFleet_LostAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 2, sluice.CircuitBreakerConfig{Failures: 3, Cooldown: time.Second, Quorum: 1})
 		defer b.close()
-		b.rails[0].lose = 2
-		b.fail(0, 3)
-		time.Sleep(time.Second)
-		require.Equal(t, 3, b.rails[0].taken())
-		b.rails[0].lose = 2
+		for _, taken := range []int{3, 6, 9} { // each failure is told
+			b.rails[0].loses(2)
+			b.fail(0, 1)
+			time.Sleep(50 * time.Millisecond)
+			require.Equal(t, taken, b.rails[0].taken())
+		}
+		time.Sleep(950 * time.Millisecond)
+		b.rails[0].loses(2)
 		b.refused(0)
 		time.Sleep(100 * time.Millisecond)
 		require.Equal(t, []sluice.BreakerState{halfOpen, open}, b.states())
