@@ -74,7 +74,9 @@ func (g *guard) declared(ctx context.Context, session server.ClientSession, call
 // not have is never declared.
 func find(ctx context.Context, session server.ClientSession, name string) (tool *mcp.Tool, shared bool) {
 	if s, ok := session.(server.SessionWithTools); ok {
-		if t, ok := s.GetSessionTools()[name]; ok {
+		tools := s.GetSessionTools()
+		if _, ok := tools[name]; ok { // few sessions have one, and a tool is half a kilobyte
+			t := tools[name]
 			return &t.Tool, false
 		}
 	}
