@@ -43,8 +43,8 @@ test-386: # where this machine can run it
 	esac
 
 .PHONY: test-module
-test-module: # M, a nested one
-	@. .ci/steps.sh; cd $(M) && $(GO) vet ./... && raced ./...
+test-module: # M, a nested one, whose dependencies are compiled once
+	@. .ci/steps.sh; cd $(M) && $(GO) vet -race ./... && raced ./...
 
 .PHONY: left-out
 left-out:

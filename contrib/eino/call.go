@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"runtime/pprof"
+	"sync/atomic"
 
 	"github.com/cloudwego/eino/compose"
 
@@ -50,6 +51,9 @@ type task[Out any] struct {
 	in    *compose.ToolInput
 	next  endpoint[Out]
 
+	begun atomic.Bool       // first is somebody's
+	first compose.ToolInput // allocated with the task, since most calls have one attempt
+
 	out Out
 	err error
 }
@@ -68,8 +72,12 @@ func (x *task[Out]) run() {
 
 // attempt is the tool's code in one attempt. There may be several at once.
 func (x *task[Out]) attempt(ctx context.Context) (Out, error) {
-	its := *x.in // middleware may write to it
-	return x.next(ctx, &its)
+	its := &x.first
+	if !x.begun.CompareAndSwap(false, true) {
+		its = new(compose.ToolInput)
+	}
+	*its = *x.in // middleware may write to it
+	return x.next(ctx, its)
 }
 
 // toolError marks what a tool's own code has returned, which ends the run as it does without a guard.

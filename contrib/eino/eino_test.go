@@ -22,6 +22,7 @@ import (
 
 	"github.com/sluice-go/sluice"
 	"github.com/sluice-go/sluice/agent"
+	"github.com/sluice-go/sluice/resilience"
 )
 
 type valueKey struct{}
@@ -96,6 +97,32 @@ func TestOptionsAndMiddlewareInside(t *testing.T) {
 	out, err := n.Invoke(t.Context(), calls("option", "go"), compose.WithToolOption(tool.WrapImplSpecificOptFn(func(o *options) { o.Lang = "de" })))
 	require.NoError(t, err)
 	require.Equal(t, `{"query":"go"}! de`, out[0].Content)
+}
+
+// TestAttemptsAtOnce: two attempts at once have an input each, whatever middleware inside writes to it.
+func TestAttemptsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hedge, err := resilience.NewHedge(resilience.HedgeConfig{After: 5 * time.Millisecond, Tools: func(sluice.Spec) bool { return true }})
+		require.NoError(t, err)
+		e, _ := newExecutor(t, sluice.Config{Interceptors: []sluice.Interceptor{hedge}})
+		inside := compose.ToolMiddleware{Invokable: func(next compose.InvokableToolEndpoint) compose.InvokableToolEndpoint {
+			return func(ctx context.Context, in *compose.ToolInput) (*compose.ToolOutput, error) {
+				c, _ := sluice.CallFrom(ctx)
+				in.Arguments += fmt.Sprint(c.Attempt)
+				time.Sleep(time.Duration(10*c.Attempt) * time.Millisecond) // the first until 10 ms, the second from 5 to 25
+				return next(ctx, in)
+			}
+		}}
+		n, err := compose.NewToolNode(t.Context(), &compose.ToolsNodeConfig{
+			Tools:               []tool.BaseTool{optionTool{}},
+			ToolCallMiddlewares: []compose.ToolMiddleware{Middleware(e, Config{}), inside},
+		})
+		require.NoError(t, err)
+		out, err := n.Invoke(t.Context(), calls("option", "go"))
+		require.NoError(t, err)
+		require.Equal(t, `{"query":"go"}1 `, out[0].Content)
+		time.Sleep(time.Second) // both have ended
+	})
 }
 
 type optionTool struct{}
