@@ -136,8 +136,8 @@ func (w *shop) writes(ctx context.Context, p *process) error {
 	return nil
 }
 
-// about is d, or up to a second more: until an instant at which no other code goes on, and of code that a process has
-// at that instant nobody can say how far it has come when the process dies.
+// about is d, or up to a second more: until an instant at which no other code goes on. Where two go on at one, and one
+// of them is the end of their process, nobody can say how far the other has come.
 func (w *shop) about(d time.Duration) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
