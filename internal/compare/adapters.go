@@ -48,7 +48,7 @@ func Adapters() []Adapter {
 var benchLine = regexp.MustCompile(`(?m)^Benchmark[^\s/]+/([^\s#]+)\S*\s+\d+\s+([\d.]+) ns/op\b.*?(\d+) B/op\s+(\d+) allocs/op`)
 
 // Where a module measures its parts by turns it is many short turns: those next to each other differ by less that has
-// nothing to do with the adapter. In each of them the garbage is collected a few times.
+// nothing to do with the adapter. Much shorter ones would have no share of what is collected as garbage.
 const (
 	adapterTurn  = "40ms"
 	adapterTurns = 5 // for each round of the others
